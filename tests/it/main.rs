@@ -1,0 +1,1 @@
+//! Integration tests: the product as a user meets it.
