@@ -1,0 +1,1 @@
+//! ChatGLM2 conversation rounds as one prompt.

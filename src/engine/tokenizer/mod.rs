@@ -1,0 +1,1 @@
+//! SentencePiece tokenizer of the ChatGLM2 family.
