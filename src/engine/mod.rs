@@ -1,12 +1,40 @@
 //! ChatGLM2, and nothing of the harness: tokens in, tokens and log-probabilities out.
 
+pub mod cache;
 pub mod chat;
 pub mod config;
+pub mod load;
+pub mod model;
 pub mod sampler;
+pub mod scheduler;
 pub mod tokenizer;
 pub mod weights;
 
-use crate::engine::sampler::Sampling;
+use crate::device::DeviceError;
+
+use self::config::ConfigError;
+use self::sampler::Sampling;
+use self::weights::WeightError;
+
+/// Why the engine cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The checkpoint.
+    #[error(transparent)]
+    Weights(WeightError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A request that this model can never run.
+    #[error("{0}")]
+    Request(String),
+    /// An option that makes no sense for this model or machine.
+    #[error("{0}")]
+    Option(String),
+}
 
 /// Names one submitted [`Request`]; unique within a model's life.
 pub type RequestId = u64;
@@ -26,6 +54,49 @@ pub struct Request {
     pub choice_ids: Vec<u32>,
 }
 
+impl Request {
+    /// Nothing but a forward pass over a prompt to be filled in.
+    pub fn probe() -> Self {
+        Self {
+            prompt: Vec::new(),
+            max_new_tokens: 0,
+            sampling: Sampling::Greedy,
+            ignore_eos: false,
+            choice_ids: Vec::new(),
+        }
+    }
+}
+
+/// What one step of the engine did.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Prefill, decode, or nothing to do.
+    pub kind: StepKind,
+    /// When it began, nanoseconds on the engine's clock.
+    pub start_ns: u64,
+    /// When it ended, sampling included.
+    pub end_ns: u64,
+    /// Sequences that took part.
+    pub sequences: usize,
+    /// Rows of the batch.
+    pub tokens: usize,
+    /// Tokens chosen, in the order of the batch.
+    pub emitted: Vec<(RequestId, u32)>,
+    /// Sequences that ended.
+    pub finished: Vec<Completion>,
+}
+
+/// Kinds of [`Step`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepKind {
+    /// No sequence was there.
+    Idle,
+    /// Prompt tokens were fed.
+    Prefill,
+    /// One token of every running sequence was fed.
+    Decode,
+}
+
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
@@ -33,6 +104,8 @@ pub enum FinishReason {
     Eos,
     /// `max_new_tokens` were generated.
     Length,
+    /// A logit was NaN or infinite: the numbers broke down, and the output is what came before.
+    BrokenLogits,
 }
 
 /// A finished [`Request`].

@@ -1,1 +1,5 @@
 //! Integration tests: the product as a user meets it.
+
+mod goldens;
+mod invariance;
+mod support;

@@ -1,0 +1,133 @@
+//! Memory of the CPU device: aligned, on huge pages where the system has them, shared between threads by ranges.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+
+use bytemuck::Zeroable;
+
+use crate::device::DeviceError;
+
+/// A huge page; larger buffers begin on one.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// A cache line.
+const LINE_BYTES: usize = 64;
+
+/// A fixed number of zero-initialised numbers, cache-line aligned.
+#[derive(Debug)]
+pub struct Buffer<T> {
+    pointer: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: the buffer owns its memory alone, like a `Vec<T>`.
+unsafe impl<T: Send> Send for Buffer<T> {}
+// SAFETY: shared access is read-only, like a `Vec<T>`.
+unsafe impl<T: Sync> Sync for Buffer<T> {}
+
+impl<T: Copy + Zeroable> Buffer<T> {
+    /// `len` zeros; `what` names the purpose in the error.
+    pub fn zeroed(len: usize, what: &str) -> Result<Self, DeviceError> {
+        let out_of_memory = |wanted_bytes| DeviceError::OutOfMemory { device: "cpu", what: what.into(), wanted_bytes };
+        let Some(layout) = Self::layout(len) else { return Err(out_of_memory(usize::MAX)) };
+        if layout.size() == 0 {
+            return Ok(Self { pointer: NonNull::dangling(), len });
+        }
+        // SAFETY: the layout's size is not zero; all-zero bytes are a valid `T` (`Zeroable`).
+        let memory = unsafe { alloc_zeroed(layout) };
+        let pointer = NonNull::new(memory.cast::<T>()).ok_or_else(|| out_of_memory(layout.size()))?;
+        advise_huge_pages(memory, layout.size());
+        Ok(Self { pointer, len })
+    }
+}
+
+impl<T> Buffer<T> {
+    fn layout(len: usize) -> Option<Layout> {
+        let bytes = len.checked_mul(size_of::<T>())?;
+        let align = if bytes >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { LINE_BYTES };
+        Layout::from_size_align(bytes, align).ok()
+    }
+
+    /// A handle through which threads write disjoint ranges.
+    pub fn shared(&mut self) -> SharedSlice<'_, T> {
+        SharedSlice { pointer: self.pointer.as_ptr(), len: self.len, borrow: PhantomData }
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        if let Some(layout) = Self::layout(self.len)
+            && layout.size() > 0
+        {
+            // SAFETY: allocated in `zeroed` with this very layout.
+            unsafe { dealloc(self.pointer.as_ptr().cast(), layout) }
+        }
+    }
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len` initialised numbers lie at `pointer`.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; `&mut self` makes the access unique.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
+    }
+}
+
+/// Asks for huge pages: fewer address translations while gigabytes of weights stream by. Advice only; may be refused.
+#[cfg(target_os = "linux")]
+fn advise_huge_pages(memory: *mut u8, bytes: usize) {
+    if bytes >= HUGE_PAGE_BYTES {
+        // SAFETY: the range was just allocated, and MADV_HUGEPAGE changes no contents.
+        unsafe { libc::madvise(memory.cast(), bytes, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge_pages(_memory: *mut u8, _bytes: usize) {}
+
+/// A mutable slice that several threads write at once, each its own ranges.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedSlice<'a, T> {
+    pointer: *mut T,
+    len: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: access goes through `range`, whose callers keep ranges apart.
+unsafe impl<T: Send> Send for SharedSlice<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
+
+impl<'a, T> SharedSlice<'a, T> {
+    /// A handle on a slice.
+    pub fn new(slice: &'a mut [T]) -> Self {
+        Self { pointer: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
+    }
+
+    /// Where number `i` lies, for kernels that write a tile of a matrix.
+    pub fn pointer(&self, i: usize) -> *mut T {
+        assert!(i <= self.len, "invariant: inside the slice");
+        // SAFETY: inside the slice, or one past it.
+        unsafe { self.pointer.add(i) }
+    }
+
+    /// One range for writing.
+    ///
+    /// # Safety
+    /// No two ranges that live at the same time may overlap.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "invariant: ranges lie inside the slice");
+        // SAFETY: inside the slice by the assertion; alone by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
+    }
+}

@@ -1,0 +1,621 @@
+//! The inner loops, written once over [`Simd16`] and compiled for each instruction set.
+//!
+//! Every result is one fixed sequence of IEEE operations: a GEMM output is a chain of fused multiply-adds over `k`
+//! ascending, whatever the tile; sums over a row go through sixteen lanes by index modulo 16. Hence the same bits from
+//! every instruction set, batch, chunk and number of threads.
+
+use crate::device::DType;
+
+use super::simd::{Portable, Simd16};
+
+/// Columns of a weight panel.
+pub const PANEL: usize = 16;
+
+/// One product `c[m, 16 p..] += a[m, k] * panel_p[k, 16]` for `rows` rows and `panels` panels.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// First number of `a`.
+    pub a: *const f32,
+    /// Numbers between rows of `a`.
+    pub a_stride: usize,
+    /// Rows of `a` and `c`.
+    pub rows: usize,
+    /// First number of the first panel; fp32, fp16 or bf16 as the kernel says.
+    pub w: *const u8,
+    /// Numbers between panels.
+    pub panel_stride: usize,
+    /// Panels.
+    pub panels: usize,
+    /// Products a sum.
+    pub k: usize,
+    /// First number of `c`.
+    pub c: *mut f32,
+    /// Numbers between rows of `c`.
+    pub c_stride: usize,
+}
+
+/// Kernels of one instruction set for one [`DType`].
+///
+/// All functions are `unsafe`: the instruction set must be present, pointers must be valid for the lengths given rounded
+/// up to sixteen numbers (buffers are padded so), and outputs must not overlap inputs unless said so.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernels {
+    /// Name of the instruction set, for the record.
+    pub name: &'static str,
+    /// [`Product`] with panels of the device's type.
+    pub gemm: unsafe fn(&Product),
+    /// [`Product`] with panels of fp32.
+    pub gemm_f32: unsafe fn(&Product),
+    /// Widens `n` stored numbers to fp32: `(from, to, n)`, `n` a multiple of 16.
+    pub widen: unsafe fn(*const u8, *mut f32, usize),
+    /// Rounds `n` fp32 and stores them: `(from, to, n)`, exactly `n` are written.
+    pub narrow: unsafe fn(*const f32, *mut u8, usize),
+    /// `c[i] = round(c[i] + bias[i])` in place, `n` numbers; the bias may be null.
+    pub finish: unsafe fn(*mut f32, *const f32, usize),
+    /// `out = round(x / sqrt(mean(x^2) + epsilon) * weight)`: `(x, weight, epsilon, n, out)`.
+    pub rms_norm: unsafe fn(*const f32, *const f32, f32, usize, *mut f32),
+    /// In place: scores to `exp(score * scale - max)`, rounded, zero from `n` to `padded`; returns the sum of the unrounded
+    /// numbers: `(row, scale, n, padded)`.
+    pub softmax: unsafe fn(*mut f32, f32, usize, usize) -> f32,
+    /// `out = round(x / divisor)`: `(x, divisor, n, out)`.
+    pub divide: unsafe fn(*const f32, f32, usize, *mut f32),
+    /// `x = round(x + y)`: `(x, y, n)`.
+    pub add: unsafe fn(*mut f32, *const f32, usize),
+    /// `out = round(round(silu(gate)) * up)`: `(gate, up, n, out)`.
+    pub swiglu: unsafe fn(*const f32, *const f32, usize, *mut f32),
+    /// Rotates `pairs` adjacent pairs of one head in place, each product and the sum rounded: `(head, cos, sin, pairs)`.
+    pub rotate: unsafe fn(*mut f32, *const f32, *const f32, usize),
+}
+
+/// Instruction sets that may be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// Plain Rust.
+    Portable,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 (F, BW, VL).
+    Avx512,
+}
+
+impl InstructionSet {
+    /// All of them, the best last.
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// This machine can run it.
+    pub fn available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+
+    /// The best that this machine can run.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().rev().find(|set| set.available()).unwrap_or(Self::Portable)
+    }
+
+    /// Name for the record and the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// Its kernels; `None` where the machine cannot run them.
+    pub fn kernels(self, dtype: DType) -> Option<Kernels> {
+        if !self.available() {
+            return None;
+        }
+        match self {
+            Self::Portable => Some(portable::kernels(dtype)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Some(avx2::kernels(dtype)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Some(avx512::kernels(dtype)),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => None,
+        }
+    }
+}
+
+/// A storage type as the kernels see it.
+trait Element {
+    /// Bytes of a number.
+    const BYTES: usize;
+    /// Loads sixteen.
+    unsafe fn load<V: Simd16>(p: *const u8) -> V;
+    /// Stores sixteen, rounded.
+    unsafe fn store<V: Simd16>(v: V, p: *mut u8);
+    /// Rounds to the type.
+    unsafe fn round<V: Simd16>(v: V) -> V;
+}
+
+struct F32;
+struct F16;
+struct Bf16;
+
+impl Element for F32 {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    unsafe fn load<V: Simd16>(p: *const u8) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Simd16>(v: V, p: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { v.store(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn round<V: Simd16>(v: V) -> V {
+        v
+    }
+}
+
+impl Element for F16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<V: Simd16>(p: *const u8) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_f16(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Simd16>(v: V, p: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { v.store_f16(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn round<V: Simd16>(v: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { v.round_f16() }
+    }
+}
+
+impl Element for Bf16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<V: Simd16>(p: *const u8) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_bf16(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Simd16>(v: V, p: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { v.store_bf16(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn round<V: Simd16>(v: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { v.round_bf16() }
+    }
+}
+
+/// `M` rows by `P` panels, the whole of `k` in registers.
+///
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn tile<V: Simd16, E: Element, const M: usize, const P: usize>(t: &Product, row: usize, panel: usize) {
+    // SAFETY: rows `row..row + M` and panels `panel..panel + P` lie inside the product.
+    unsafe {
+        let a = t.a.add(row * t.a_stride);
+        let w = t.w.add(panel * t.panel_stride * E::BYTES);
+        let c = t.c.add(row * t.c_stride + panel * PANEL);
+        let mut sums = [[V::splat(0.0); P]; M];
+        for m in 0..M {
+            for p in 0..P {
+                sums[m][p] = V::load(c.add(m * t.c_stride + p * PANEL));
+            }
+        }
+        for k in 0..t.k {
+            let mut weights = [V::splat(0.0); P];
+            for p in 0..P {
+                weights[p] = E::load(w.add((p * t.panel_stride + k * PANEL) * E::BYTES));
+            }
+            for m in 0..M {
+                let x = V::splat(*a.add(m * t.a_stride + k));
+                for p in 0..P {
+                    sums[m][p] = x.mul_add(weights[p], sums[m][p]);
+                }
+            }
+        }
+        for m in 0..M {
+            for p in 0..P {
+                sums[m][p].store(c.add(m * t.c_stride + p * PANEL));
+            }
+        }
+    }
+}
+
+/// All panels, `P` at a time, the rest one by one.
+#[inline(always)]
+unsafe fn strip<V: Simd16, E: Element, const M: usize, const P: usize>(t: &Product, row: usize) {
+    let whole = t.panels / P * P;
+    for panel in (0..whole).step_by(P) {
+        // SAFETY: inside the product.
+        unsafe { tile::<V, E, M, P>(t, row, panel) };
+    }
+    for panel in whole..t.panels {
+        // SAFETY: inside the product.
+        unsafe { tile::<V, E, M, 1>(t, row, panel) };
+    }
+}
+
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn gemm<V: Simd16, E: Element>(t: &Product) {
+    // SAFETY: the tiles lie inside the product.
+    unsafe {
+        match t.rows {
+            0 => {}
+            // Few rows: several panels at once, so that enough independent sums are in flight.
+            1 => strip::<V, E, 1, 4>(t, 0),
+            2 => strip::<V, E, 2, 2>(t, 0),
+            3 => strip::<V, E, 3, 2>(t, 0),
+            rows => {
+                let tiles = rows.div_ceil(V::TILE_ROWS);
+                for panel in 0..t.panels {
+                    for i in 0..tiles {
+                        let (begin, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+                        rows_of_panel::<V, E>(t, begin, end - begin, panel);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One panel, up to twelve rows.
+#[inline(always)]
+unsafe fn rows_of_panel<V: Simd16, E: Element>(t: &Product, row: usize, rows: usize, panel: usize) {
+    // SAFETY: the caller's promise; tiles wider than `TILE_ROWS` are never asked for.
+    unsafe {
+        match rows {
+            1 => tile::<V, E, 1, 1>(t, row, panel),
+            2 => tile::<V, E, 2, 1>(t, row, panel),
+            3 => tile::<V, E, 3, 1>(t, row, panel),
+            4 => tile::<V, E, 4, 1>(t, row, panel),
+            5 if V::TILE_ROWS >= 5 => tile::<V, E, 5, 1>(t, row, panel),
+            6 if V::TILE_ROWS >= 6 => tile::<V, E, 6, 1>(t, row, panel),
+            7 if V::TILE_ROWS >= 7 => tile::<V, E, 7, 1>(t, row, panel),
+            8 if V::TILE_ROWS >= 8 => tile::<V, E, 8, 1>(t, row, panel),
+            9 if V::TILE_ROWS >= 9 => tile::<V, E, 9, 1>(t, row, panel),
+            10 if V::TILE_ROWS >= 10 => tile::<V, E, 10, 1>(t, row, panel),
+            11 if V::TILE_ROWS >= 11 => tile::<V, E, 11, 1>(t, row, panel),
+            12 if V::TILE_ROWS >= 12 => tile::<V, E, 12, 1>(t, row, panel),
+            _ => {}
+        }
+    }
+}
+
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn widen<V: Simd16, E: Element>(from: *const u8, to: *mut f32, n: usize) {
+    for i in (0..n).step_by(PANEL) {
+        // SAFETY: `n` numbers on both sides.
+        unsafe { E::load::<V>(from.add(i * E::BYTES)).store(to.add(i)) };
+    }
+}
+
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn narrow<V: Simd16, E: Element>(from: *const f32, to: *mut u8, n: usize) {
+    let whole = n / PANEL * PANEL;
+    // SAFETY: whole groups lie inside; the rest goes through a local array.
+    unsafe {
+        for i in (0..whole).step_by(PANEL) {
+            E::store(V::load(from.add(i)), to.add(i * E::BYTES));
+        }
+        if whole < n {
+            let mut rest = [0u8; PANEL * 4];
+            E::store(load_part::<V>(from.add(whole), n - whole), rest.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(rest.as_ptr(), to.add(whole * E::BYTES), (n - whole) * E::BYTES);
+        }
+    }
+}
+
+/// `n < 16` numbers, zero after them.
+#[inline(always)]
+unsafe fn load_part<V: Simd16>(p: *const f32, n: usize) -> V {
+    let mut part = [0.0f32; PANEL];
+    // SAFETY: `n` numbers.
+    unsafe {
+        std::ptr::copy_nonoverlapping(p, part.as_mut_ptr(), n);
+        V::load(part.as_ptr())
+    }
+}
+
+/// The sum of the lanes, halving: 16, 8, 4, 2, 1.
+#[inline(always)]
+unsafe fn sum_lanes<V: Simd16>(v: V) -> f32 {
+    // SAFETY: the caller's promise.
+    let mut lanes = unsafe { v.lanes() };
+    let mut half = PANEL / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn finish<V: Simd16, E: Element>(c: *mut f32, bias: *const f32, n: usize) {
+    for i in (0..n).step_by(PANEL) {
+        // SAFETY: buffers are padded to sixteen numbers.
+        unsafe {
+            let mut v = V::load(c.add(i));
+            if !bias.is_null() {
+                v = v.add(V::load(bias.add(i)));
+            }
+            E::round(v).store(c.add(i));
+        }
+    }
+}
+
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn rms_norm<V: Simd16, E: Element>(x: *const f32, weight: *const f32, epsilon: f32, n: usize, out: *mut f32) {
+    // SAFETY: buffers are padded to sixteen numbers; only `n` enter the sum.
+    unsafe {
+        let whole = n / PANEL * PANEL;
+        let mut squares = V::splat(0.0);
+        for i in (0..whole).step_by(PANEL) {
+            let v = V::load(x.add(i));
+            squares = v.mul_add(v, squares);
+        }
+        if whole < n {
+            let v = load_part::<V>(x.add(whole), n - whole);
+            squares = v.mul_add(v, squares);
+        }
+        let scale = V::splat(1.0 / (sum_lanes(squares) / n as f32 + epsilon).sqrt());
+        for i in (0..n).step_by(PANEL) {
+            let v = V::load(x.add(i)).mul(scale).mul(V::load(weight.add(i)));
+            E::round(v).store(out.add(i));
+        }
+    }
+}
+
+/// `e^x` to about one unit in the last place; below -87.3 the smallest normal number, above 88.3 the largest power.
+/// Range reduction by `ln 2` in two parts and a degree-6 polynomial (Cephes' `expf`). NaN stays NaN.
+#[inline(always)]
+unsafe fn exp<V: Simd16>(x: V) -> V {
+    // SAFETY: register arithmetic by the caller's promise.
+    unsafe {
+        // The operand order lets a NaN through.
+        let x = V::splat(88.376_26).min(V::splat(-87.336_54).max(x));
+        let n = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
+        let r = n.mul_add(V::splat(-0.693_359_4), x);
+        let r = n.mul_add(V::splat(2.121_944_4e-4), r);
+        let mut p = V::splat(1.987_569_1e-4);
+        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
+            p = p.mul_add(r, V::splat(c));
+        }
+        let y = p.mul_add(r.mul(r), r.add(V::splat(1.0)));
+        y.mul(n.pow2())
+    }
+}
+
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn softmax<V: Simd16, E: Element>(row: *mut f32, scale: f32, n: usize, padded: usize) -> f32 {
+    // SAFETY: the row is padded to sixteen numbers.
+    unsafe {
+        let scale = V::splat(scale);
+        let whole = n / PANEL * PANEL;
+        let mut max = V::splat(f32::NEG_INFINITY);
+        for i in (0..n).step_by(PANEL) {
+            let mut v = V::load(row.add(i)).mul(scale);
+            if i == whole {
+                let mut part = [f32::NEG_INFINITY; PANEL];
+                part[..n - whole].copy_from_slice(&v.lanes()[..n - whole]);
+                v = V::load(part.as_ptr());
+            }
+            v.store(row.add(i));
+            max = max.max(v);
+        }
+        let largest = max.lanes().into_iter().fold(f32::NEG_INFINITY, f32::max);
+        let largest = V::splat(largest);
+        let mut sum = V::splat(0.0);
+        for i in (0..n).step_by(PANEL) {
+            let mut e = exp(V::load(row.add(i)).sub(largest));
+            if i == whole {
+                let mut part = [0.0; PANEL];
+                part[..n - whole].copy_from_slice(&e.lanes()[..n - whole]);
+                e = V::load(part.as_ptr());
+            }
+            E::round(e).store(row.add(i));
+            sum = sum.add(e);
+        }
+        for i in (n.next_multiple_of(PANEL)..padded).step_by(PANEL) {
+            V::splat(0.0).store(row.add(i));
+        }
+        sum_lanes(sum)
+    }
+}
+
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn divide<V: Simd16, E: Element>(x: *const f32, divisor: f32, n: usize, out: *mut f32) {
+    // SAFETY: the input is padded to sixteen numbers; the output's last group is written in part.
+    unsafe {
+        let divisor = V::splat(divisor);
+        for i in (0..n).step_by(PANEL) {
+            let v = E::round(V::load(x.add(i)).div(divisor));
+            if n - i >= PANEL {
+                v.store(out.add(i));
+            } else {
+                std::ptr::copy_nonoverlapping(v.lanes().as_ptr(), out.add(i), n - i);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn add<V: Simd16, E: Element>(x: *mut f32, y: *const f32, n: usize) {
+    for i in (0..n).step_by(PANEL) {
+        // SAFETY: buffers are padded to sixteen numbers.
+        unsafe { E::round(V::load(x.add(i)).add(V::load(y.add(i)))).store(x.add(i)) };
+    }
+}
+
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn swiglu<V: Simd16, E: Element>(gate: *const f32, up: *const f32, n: usize, out: *mut f32) {
+    for i in (0..n).step_by(PANEL) {
+        // SAFETY: buffers are padded to sixteen numbers.
+        unsafe {
+            let g = V::load(gate.add(i));
+            let one = V::splat(1.0);
+            let silu = E::round(g.div(one.add(exp(V::splat(0.0).sub(g)))));
+            E::round(silu.mul(V::load(up.add(i)))).store(out.add(i));
+        }
+    }
+}
+
+/// # Safety
+/// As [`Kernels`]; exactly `2 * pairs` numbers of `head` and `pairs` of the table are touched.
+#[inline(always)]
+unsafe fn rotate<V: Simd16, E: Element>(head: *mut f32, cos: *const f32, sin: *const f32, pairs: usize) {
+    for first in (0..pairs).step_by(PANEL) {
+        let n = PANEL.min(pairs - first);
+        // SAFETY: `n` pairs from `first` on.
+        unsafe {
+            let head = head.add(2 * first);
+            let (mut a, mut b) = ([0.0; PANEL], [0.0; PANEL]);
+            for i in 0..n {
+                a[i] = *head.add(2 * i);
+                b[i] = *head.add(2 * i + 1);
+            }
+            let (a, b) = (V::load(a.as_ptr()), V::load(b.as_ptr()));
+            let (c, s) = (load_part::<V>(cos.add(first), n), load_part::<V>(sin.add(first), n));
+            let x = E::round(E::round(a.mul(c)).sub(E::round(b.mul(s)))).lanes();
+            let y = E::round(E::round(b.mul(c)).add(E::round(a.mul(s)))).lanes();
+            for i in 0..n {
+                *head.add(2 * i) = x[i];
+                *head.add(2 * i + 1) = y[i];
+            }
+        }
+    }
+}
+
+/// Compiles every kernel for one instruction set: a module with one entry point a kernel, carrying the target features.
+macro_rules! instruction_set {
+    ($module:ident, $vector:ty, $name:literal $(, $features:literal)?) => {
+        mod $module {
+            use super::{DType, Element, Kernels, Product};
+            type V = $vector;
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn gemm<E: Element>(t: &Product) {
+                // SAFETY: the caller's promise; the same below.
+                unsafe { super::gemm::<V, E>(t) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn widen<E: Element>(from: *const u8, to: *mut f32, n: usize) {
+                // SAFETY: as above.
+                unsafe { super::widen::<V, E>(from, to, n) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn narrow<E: Element>(from: *const f32, to: *mut u8, n: usize) {
+                // SAFETY: as above.
+                unsafe { super::narrow::<V, E>(from, to, n) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn finish<E: Element>(c: *mut f32, bias: *const f32, n: usize) {
+                // SAFETY: as above.
+                unsafe { super::finish::<V, E>(c, bias, n) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn rms_norm<E: Element>(x: *const f32, weight: *const f32, epsilon: f32, n: usize, out: *mut f32) {
+                // SAFETY: as above.
+                unsafe { super::rms_norm::<V, E>(x, weight, epsilon, n, out) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn softmax<E: Element>(row: *mut f32, scale: f32, n: usize, padded: usize) -> f32 {
+                // SAFETY: as above.
+                unsafe { super::softmax::<V, E>(row, scale, n, padded) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn divide<E: Element>(x: *const f32, divisor: f32, n: usize, out: *mut f32) {
+                // SAFETY: as above.
+                unsafe { super::divide::<V, E>(x, divisor, n, out) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn add<E: Element>(x: *mut f32, y: *const f32, n: usize) {
+                // SAFETY: as above.
+                unsafe { super::add::<V, E>(x, y, n) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn swiglu<E: Element>(gate: *const f32, up: *const f32, n: usize, out: *mut f32) {
+                // SAFETY: as above.
+                unsafe { super::swiglu::<V, E>(gate, up, n, out) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn rotate<E: Element>(head: *mut f32, cos: *const f32, sin: *const f32, pairs: usize) {
+                // SAFETY: as above.
+                unsafe { super::rotate::<V, E>(head, cos, sin, pairs) }
+            }
+
+            fn of<E: Element>() -> Kernels {
+                Kernels {
+                    name: $name,
+                    gemm: gemm::<E>,
+                    gemm_f32: gemm::<super::F32>,
+                    widen: widen::<E>,
+                    narrow: narrow::<E>,
+                    finish: finish::<E>,
+                    rms_norm: rms_norm::<E>,
+                    softmax: softmax::<E>,
+                    divide: divide::<E>,
+                    add: add::<E>,
+                    swiglu: swiglu::<E>,
+                    rotate: rotate::<E>,
+                }
+            }
+
+            /// The kernels for one storage type.
+            pub(super) fn kernels(dtype: DType) -> Kernels {
+                match dtype {
+                    DType::Fp32 => of::<super::F32>(),
+                    DType::Fp16 => of::<super::F16>(),
+                    DType::Bf16 => of::<super::Bf16>(),
+                }
+            }
+        }
+    };
+}
+
+instruction_set!(portable, super::Portable, "portable");
+#[cfg(target_arch = "x86_64")]
+instruction_set!(avx2, crate::device::cpu::simd_x86::Avx2, "avx2", "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+instruction_set!(avx512, crate::device::cpu::simd_x86::Avx512, "avx512", "avx512f,avx512bw,avx512vl,avx2,fma,f16c");

@@ -1,0 +1,206 @@
+//! Weight matrices in panels, and the product with them.
+
+use std::ops::Range;
+
+use crate::device::{DType, DeviceError, HostTensor};
+
+use super::buffer::{Buffer, SharedSlice};
+use super::kernels::{Kernels, PANEL, Product};
+use super::pool::Pool;
+
+/// Depth of a block of a large product: sixteen columns of it, widened, fit L1 beside the rows.
+const BLOCK_K: usize = 256;
+/// Panels that share a block of rows while it lies in L2.
+const GROUP_PANELS: usize = 8;
+/// From so many rows on a panel is widened to fp32 once and then read from cache.
+const WIDEN_ROWS: usize = 24;
+
+/// Numbers in the device's storage type, as bytes.
+pub type Bytes = Buffer<u8>;
+
+/// `[out, in]` as panels of sixteen output columns, each `[in][16]`: a panel streams from memory in one run, and a
+/// thread's panels in one longer run.
+#[derive(Debug)]
+pub struct Linear {
+    /// Output width.
+    pub n: usize,
+    /// Input width.
+    pub k: usize,
+    data: Bytes,
+    bias: Option<Buffer<f32>>,
+}
+
+impl Linear {
+    /// Lays out `weight` `[n, k]`, rounding it to `dtype`; the pool's threads write the parts they will read.
+    pub fn pack(
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+        dtype: DType,
+        kernels: &Kernels,
+        pool: &mut Pool,
+    ) -> Result<Self, DeviceError> {
+        let (n, k) = (weight.rows, weight.width);
+        let panels = n.div_ceil(PANEL);
+        let panel_bytes = k * PANEL * dtype.bytes();
+        let mut data = Bytes::zeroed(panels * panel_bytes, "weights")?;
+        let shared = data.shared();
+        pool.split(panels, &|range| {
+            let mut rows = vec![0.0; PANEL * k];
+            let mut columns = vec![0.0; PANEL * k];
+            for panel in range {
+                rows.fill(0.0);
+                for (i, row) in (panel * PANEL..n.min((panel + 1) * PANEL)).enumerate() {
+                    weight.row_f32(row, &mut rows[i * k..(i + 1) * k]);
+                }
+                for (j, column) in columns.chunks_exact_mut(PANEL).enumerate() {
+                    for (i, c) in column.iter_mut().enumerate() {
+                        *c = rows[i * k + j];
+                    }
+                }
+                // SAFETY: every panel is written by one thread only.
+                let out = unsafe { shared.range(panel * panel_bytes..(panel + 1) * panel_bytes) };
+                // SAFETY: `columns` and `out` both hold a panel; the kernels belong to this machine.
+                unsafe { (kernels.narrow)(columns.as_ptr(), out.as_mut_ptr(), PANEL * k) };
+            }
+        });
+        let bias = bias.map(|b| padded_vector(b, dtype)).transpose()?;
+        Ok(Self { n, k, data, bias })
+    }
+
+    /// `out = x * weight^T + bias`, rounded; `x` and `out` are matrices of `rows` rows with the strides given.
+    pub fn apply(&self, x: Rows<'_>, out: RowsMut<'_>, dtype: DType, kernels: &Kernels, pool: &mut Pool) {
+        let panels = self.n.div_ceil(PANEL);
+        let out_stride = out.stride;
+        let shared = SharedSlice::new(out.data);
+        let job = Job { linear: self, x, dtype, kernels, out: &shared, out_stride };
+        pool.split(panels, &|range| {
+            if x.rows >= WIDEN_ROWS {
+                job.large(range);
+            } else {
+                job.small(range);
+            }
+        });
+    }
+}
+
+/// A matrix to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Row-major, padded by sixteen numbers at the end.
+    pub data: &'a [f32],
+    /// Rows in use.
+    pub rows: usize,
+    /// Numbers between rows.
+    pub stride: usize,
+}
+
+/// A matrix to write.
+#[derive(Debug)]
+pub struct RowsMut<'a> {
+    /// Row-major; rows are padded to sixteen numbers.
+    pub data: &'a mut [f32],
+    /// Numbers between rows.
+    pub stride: usize,
+}
+
+struct Job<'a> {
+    linear: &'a Linear,
+    x: Rows<'a>,
+    dtype: DType,
+    kernels: &'a Kernels,
+    out: &'a SharedSlice<'a, f32>,
+    out_stride: usize,
+}
+
+impl Job<'_> {
+    /// A product of some panels over a range of `k`, reading `w`.
+    fn product(&self, panels: &Range<usize>, k: Range<usize>, w: *const u8, panel_stride: usize) -> Product {
+        Product {
+            a: self.x.data[k.start..].as_ptr(),
+            a_stride: self.x.stride,
+            rows: self.x.rows,
+            w,
+            panel_stride,
+            panels: panels.len(),
+            k: k.len(),
+            // This thread alone writes the columns of its panels.
+            c: self.out.pointer(panels.start * PANEL),
+            c_stride: self.out_stride,
+        }
+    }
+
+    fn panel(&self, panel: usize, k: usize) -> *const u8 {
+        self.linear.data[(panel * self.linear.k + k) * PANEL * self.dtype.bytes()..].as_ptr()
+    }
+
+    /// Few rows: the weights stream by once, straight from memory.
+    fn small(&self, panels: Range<usize>) {
+        let k = self.linear.k;
+        self.clear(&panels);
+        let product = self.product(&panels, 0..k, self.panel(panels.start, 0), k * PANEL);
+        // SAFETY: the product lies inside weights and matrices.
+        unsafe { (self.kernels.gemm)(&product) };
+        self.finish(&panels);
+    }
+
+    /// Many rows: blocks of `k`, each panel widened once a block; sums wait in `out` between blocks, which continues the
+    /// same chain of additions.
+    fn large(&self, panels: Range<usize>) {
+        let k = self.linear.k;
+        let mut wide = [0.0f32; BLOCK_K * PANEL];
+        for first in panels.clone().step_by(GROUP_PANELS) {
+            let group = first..panels.end.min(first + GROUP_PANELS);
+            self.clear(&group);
+            for begin in (0..k).step_by(BLOCK_K) {
+                let block = begin..k.min(begin + BLOCK_K);
+                for panel in group.clone() {
+                    let stored = self.panel(panel, block.start);
+                    let (w, gemm) = if self.dtype == DType::Fp32 {
+                        (stored, self.kernels.gemm)
+                    } else {
+                        // SAFETY: a block of a panel is at most `wide`.
+                        unsafe { (self.kernels.widen)(stored, wide.as_mut_ptr(), block.len() * PANEL) };
+                        (wide.as_ptr().cast(), self.kernels.gemm_f32)
+                    };
+                    let product = self.product(&(panel..panel + 1), block.clone(), w, 0);
+                    // SAFETY: the product lies inside the block and the matrices.
+                    unsafe { gemm(&product) };
+                }
+            }
+            self.finish(&group);
+        }
+    }
+
+    /// This thread's columns of row `row`.
+    fn columns(&self, row: usize, panels: &Range<usize>) -> &mut [f32] {
+        let begin = row * self.out_stride;
+        // SAFETY: a row's columns of these panels belong to this thread.
+        unsafe { self.out.range(begin + panels.start * PANEL..begin + panels.end * PANEL) }
+    }
+
+    fn clear(&self, panels: &Range<usize>) {
+        for row in 0..self.x.rows {
+            self.columns(row, panels).fill(0.0);
+        }
+    }
+
+    fn finish(&self, panels: &Range<usize>) {
+        let bias =
+            self.linear.bias.as_ref().map_or(std::ptr::null(), |b| b[panels.start * PANEL..].as_ptr());
+        for row in 0..self.x.rows {
+            let columns = self.columns(row, panels);
+            // SAFETY: whole panels; the bias is padded to them.
+            unsafe { (self.kernels.finish)(columns.as_mut_ptr(), bias, columns.len()) };
+        }
+    }
+}
+
+/// A vector in fp32, rounded to `dtype`, padded to sixteen numbers.
+pub fn padded_vector(values: HostTensor<'_>, dtype: DType) -> Result<Buffer<f32>, DeviceError> {
+    let values = values.to_f32();
+    let mut out = Buffer::zeroed(values.len().next_multiple_of(PANEL), "a vector")?;
+    for (o, v) in out.iter_mut().zip(values) {
+        *o = dtype.round(v);
+    }
+    Ok(out)
+}

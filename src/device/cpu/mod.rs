@@ -1,0 +1,348 @@
+//! ChatGLM2's operators on the CPU: vector kernels chosen at run time, a pool of threads, weights in panels.
+//!
+//! Activations are kept in fp32, each number rounded to the device's type at the operator that made it; weights and KV
+//! cache are stored in the type itself. Threads share the columns of a product and the heads of attention, never a sum:
+//! results do not depend on their number.
+
+mod attention;
+mod buffer;
+mod kernels;
+mod linear;
+mod pool;
+mod simd;
+#[cfg(target_arch = "x86_64")]
+mod simd_x86;
+
+use std::sync::{Mutex, PoisonError};
+
+use self::attention::{Attention, Item, KvCache, Scratch};
+use self::buffer::Buffer;
+use self::kernels::{Kernels, PANEL};
+use self::linear::{Linear, Rows, RowsMut, padded_vector};
+use self::pool::Pool;
+use super::rotary::RotaryTable;
+use super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
+
+pub use self::kernels::InstructionSet;
+
+/// How a [`Cpu`] is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuOptions {
+    /// Type of weights, activations and cache.
+    pub dtype: DType,
+    /// Threads that compute; the caller's is one of them.
+    pub threads: usize,
+    /// Kernels; the best of the machine where `None`.
+    pub instruction_set: Option<InstructionSet>,
+    /// Longest context of a sequence, prefix included.
+    pub max_context: usize,
+    /// The model's heads.
+    pub attention: AttentionShape,
+}
+
+/// The CPU device.
+pub struct Cpu {
+    options: CpuOptions,
+    kernels: Kernels,
+    pool: Mutex<Pool>,
+    scratch: Vec<Mutex<Scratch>>,
+    items: Vec<Item>,
+}
+
+/// Logical cores that this process may use.
+pub fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+/// `[rows, width]`, rows padded to sixteen numbers.
+#[derive(Debug)]
+pub struct Matrix {
+    data: Buffer<f32>,
+    max_rows: usize,
+    rows: usize,
+    width: usize,
+    stride: usize,
+}
+
+impl Matrix {
+    fn set_rows(&mut self, rows: usize) {
+        assert!(rows <= self.max_rows, "invariant: {rows} rows fit the activation's {}", self.max_rows);
+        self.rows = rows;
+    }
+
+    fn view(&self) -> Rows<'_> {
+        Rows { data: &self.data, rows: self.rows, stride: self.stride }
+    }
+
+    fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.stride..i * self.stride + self.width]
+    }
+
+    fn row_mut(&mut self, i: usize) -> &mut [f32] {
+        &mut self.data[i * self.stride..i * self.stride + self.width]
+    }
+}
+
+/// The embedding table in the storage type.
+#[derive(Debug)]
+pub struct Table {
+    data: Buffer<u8>,
+    width: usize,
+}
+
+impl Cpu {
+    /// Starts the threads and takes the working memory.
+    pub fn new(options: CpuOptions) -> Result<Self, DeviceError> {
+        let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
+        let kernels = set.kernels(options.dtype).ok_or_else(|| DeviceError::Unsupported {
+            device: "cpu",
+            problem: format!("this machine has no {} kernels, the best it has is {}", set.name(), InstructionSet::best().name()),
+        })?;
+        if options.attention.heads / options.attention.kv_heads > 1 << 10 {
+            return Err(DeviceError::Unsupported {
+                device: "cpu",
+                problem: "more than 1024 query heads share a KV head".into(),
+            });
+        }
+        let pool = Pool::new(options.threads.max(1));
+        let scratch = (0..pool.threads())
+            .map(|_| Scratch::new(options.attention, options.max_context).map(Mutex::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { options, kernels, pool: Mutex::new(pool), scratch, items: Vec::new() })
+    }
+
+    fn pool(&mut self) -> &mut Pool {
+        self.pool.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `task` on every row, rows shared among the threads.
+    fn rows(&mut self, rows: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.pool().split(rows, &|range| range.for_each(task));
+    }
+}
+
+impl Device for Cpu {
+    type Activation = Matrix;
+    type Linear = Linear;
+    type Vector = Buffer<f32>;
+    type Table = Table;
+    type Rotary = RotaryTable;
+    type KvCache = KvCache;
+
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: "cpu".into(),
+            kernel: self.kernels.name.into(),
+            threads: self.scratch.len(),
+            dtype: self.options.dtype,
+        }
+    }
+
+    fn activation(&self, max_rows: usize, width: usize) -> Result<Matrix, DeviceError> {
+        let stride = width.next_multiple_of(PANEL);
+        let data = Buffer::zeroed(max_rows * stride + PANEL, "activations")?;
+        Ok(Matrix { data, max_rows, rows: 0, width, stride })
+    }
+
+    fn upload_linear(&self, weight: HostTensor<'_>, bias: Option<HostTensor<'_>>) -> Result<Linear, DeviceError> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        Linear::pack(weight, bias, self.options.dtype, &self.kernels, &mut pool)
+    }
+
+    fn upload_vector(&self, values: HostTensor<'_>) -> Result<Buffer<f32>, DeviceError> {
+        padded_vector(values, self.options.dtype)
+    }
+
+    fn upload_table(&self, table: HostTensor<'_>) -> Result<Table, DeviceError> {
+        let stride = table.width * self.options.dtype.bytes();
+        let mut data = Buffer::zeroed(table.rows * stride, "the embedding table")?;
+        let mut row = vec![0.0; table.width];
+        for (i, out) in data.chunks_exact_mut(stride).enumerate() {
+            table.row_f32(i, &mut row);
+            // SAFETY: `width` numbers on both sides.
+            unsafe { (self.kernels.narrow)(row.as_ptr(), out.as_mut_ptr(), table.width) };
+        }
+        Ok(Table { data, width: table.width })
+    }
+
+    fn upload_rotary(&self, table: &RotaryTable) -> Result<RotaryTable, DeviceError> {
+        Ok(table.clone())
+    }
+
+    fn kv_cache(&self, shape: KvShape) -> Result<KvCache, DeviceError> {
+        KvCache::new(shape, self.options.dtype)
+    }
+
+    fn embed(&mut self, table: &Table, ids: &[u32], out: &mut Matrix) -> Result<(), DeviceError> {
+        out.set_rows(ids.len());
+        let dtype = self.options.dtype;
+        let stride = table.width * dtype.bytes();
+        for (i, &id) in ids.iter().enumerate() {
+            let stored = &table.data[id as usize * stride..(id as usize + 1) * stride];
+            HostTensor { dtype, rows: 1, width: table.width, data: stored }.row_f32(0, out.row_mut(i));
+        }
+        Ok(())
+    }
+
+    fn rms_norm(
+        &mut self,
+        x: &Matrix,
+        weight: &Buffer<f32>,
+        epsilon: f32,
+        out: &mut Matrix,
+    ) -> Result<(), DeviceError> {
+        out.set_rows(x.rows);
+        let (kernels, stride) = (self.kernels, out.stride);
+        let shared = out.data.shared();
+        self.rows(x.rows, &|i| {
+            // SAFETY: each row is written by one thread; rows are padded to sixteen numbers.
+            unsafe {
+                let out = shared.range(i * stride..(i + 1) * stride);
+                (kernels.rms_norm)(x.row(i).as_ptr(), weight.as_ptr(), epsilon, x.width, out.as_mut_ptr());
+            }
+        });
+        Ok(())
+    }
+
+    fn linear(&mut self, x: &Matrix, weight: &Linear, out: &mut Matrix) -> Result<(), DeviceError> {
+        assert!(x.width == weight.k && out.width == weight.n, "invariant: shapes agree");
+        out.set_rows(x.rows);
+        let (kernels, dtype) = (self.kernels, self.options.dtype);
+        let out = RowsMut { stride: out.stride, data: &mut out.data };
+        weight.apply(x.view(), out, dtype, &kernels, self.pool());
+        Ok(())
+    }
+
+    fn rotary(
+        &mut self,
+        qkv: &mut Matrix,
+        table: &RotaryTable,
+        positions: &[u32],
+        shape: AttentionShape,
+    ) -> Result<(), DeviceError> {
+        assert!(positions.len() == qkv.rows, "invariant: a position a row");
+        let (kernels, stride) = (self.kernels, qkv.stride);
+        let shared = qkv.data.shared();
+        self.rows(positions.len(), &|i| {
+            // SAFETY: each row is written by one thread.
+            let row = unsafe { shared.range(i * stride..(i + 1) * stride) };
+            let at = positions[i] as usize * table.pairs;
+            let (cos, sin) = (&table.cos[at..at + table.pairs], &table.sin[at..at + table.pairs]);
+            for head in row.chunks_exact_mut(shape.channels).take(shape.heads + shape.kv_heads) {
+                // SAFETY: a head holds twice as many pairs as are rotated.
+                unsafe { (kernels.rotate)(head.as_mut_ptr(), cos.as_ptr(), sin.as_ptr(), table.pairs) };
+            }
+        });
+        Ok(())
+    }
+
+    fn write_kv(
+        &mut self,
+        qkv: &Matrix,
+        cache: &mut KvCache,
+        layer: usize,
+        sequences: &[SequenceView<'_>],
+        shape: AttentionShape,
+    ) -> Result<(), DeviceError> {
+        let channels = shape.channels;
+        for sequence in sequences {
+            for (i, row) in sequence.rows.clone().enumerate() {
+                let slot = sequence.slot(sequence.visible(i) - 1);
+                let kv = &qkv.row(row)[shape.heads * channels..];
+                let (keys, values) = kv.split_at(shape.kv_heads * channels);
+                for head in 0..shape.kv_heads {
+                    let of_head = head * channels..(head + 1) * channels;
+                    cache.write(layer, slot, head, &keys[of_head.clone()], &values[of_head], &self.kernels);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attention(
+        &mut self,
+        qkv: &Matrix,
+        cache: &KvCache,
+        layer: usize,
+        sequences: &[SequenceView<'_>],
+        shape: AttentionShape,
+        out: &mut Matrix,
+    ) -> Result<(), DeviceError> {
+        out.set_rows(qkv.rows);
+        attention::items(sequences, shape, &mut self.items);
+        let (out_stride, shared) = (out.stride, out.data.shared());
+        let attention = Attention {
+            qkv: qkv.view(),
+            cache,
+            layer,
+            sequences,
+            shape,
+            kernels: &self.kernels,
+            out: &shared,
+            out_stride,
+        };
+        let (items, scratch) = (&self.items, &self.scratch);
+        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        pool.each(items.len(), &|thread, item| {
+            let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
+            attention.run(items[item], &mut scratch);
+        });
+        Ok(())
+    }
+
+    fn add(&mut self, x: &mut Matrix, y: &Matrix) -> Result<(), DeviceError> {
+        assert!(x.stride == y.stride && x.rows == y.rows, "invariant: shapes agree");
+        let (kernels, stride, rows) = (self.kernels, x.stride, x.rows);
+        let shared = x.data.shared();
+        self.rows(rows, &|i| {
+            // SAFETY: each row is written by one thread; rows are padded to sixteen numbers.
+            unsafe {
+                let x = shared.range(i * stride..(i + 1) * stride);
+                (kernels.add)(x.as_mut_ptr(), y.data[i * stride..].as_ptr(), stride);
+            }
+        });
+        Ok(())
+    }
+
+    fn swiglu(&mut self, h: &Matrix, out: &mut Matrix) -> Result<(), DeviceError> {
+        out.set_rows(h.rows);
+        let (kernels, stride, width) = (self.kernels, out.stride, out.width);
+        let shared = out.data.shared();
+        self.rows(h.rows, &|i| {
+            let (gate, up) = h.row(i).split_at(width);
+            // SAFETY: each row is written by one thread; reading past a row's end stays inside the padded buffer.
+            unsafe {
+                let out = shared.range(i * stride..(i + 1) * stride);
+                (kernels.swiglu)(gate.as_ptr(), up.as_ptr(), width, out.as_mut_ptr());
+            }
+        });
+        Ok(())
+    }
+
+    fn gather(&mut self, x: &Matrix, rows: &[usize], out: &mut Matrix) -> Result<(), DeviceError> {
+        out.set_rows(rows.len());
+        for (i, &row) in rows.iter().enumerate() {
+            out.row_mut(i).copy_from_slice(x.row(row));
+        }
+        Ok(())
+    }
+
+    fn download(&mut self, x: &Matrix, out: &mut Vec<f32>) -> Result<(), DeviceError> {
+        out.clear();
+        for i in 0..x.rows {
+            out.extend_from_slice(x.row(i));
+        }
+        Ok(())
+    }
+
+    fn upload(&mut self, rows: &[f32], out: &mut Matrix) -> Result<(), DeviceError> {
+        out.set_rows(rows.len() / out.width);
+        for (i, row) in rows.chunks_exact(out.width).enumerate() {
+            let dtype = self.options.dtype;
+            for (o, v) in out.row_mut(i).iter_mut().zip(row) {
+                *o = dtype.round(*v);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,254 @@
+//! [`Simd16`] on x86-64: two 256-bit registers (AVX2, FMA, F16C) or one 512-bit register (AVX-512F).
+
+use std::arch::x86_64::{
+    __m128i, __m256, __m256i, __m512, __m512i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
+    _mm_loadu_si128, _mm_packus_epi32, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
+    _mm256_blendv_epi8, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
+    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph, _mm256_div_ps,
+    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps,
+    _mm256_mul_ps, _mm256_or_si256, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
+    _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_cvtps_ph, _mm512_div_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_blend_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512,
+    _mm512_roundscale_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_sub_ps,
+};
+
+use super::simd::Simd16;
+
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+/// Two 256-bit registers; needs AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub struct Avx2(__m256, __m256);
+
+/// One 512-bit register; needs AVX-512F and AVX-512BW/VL as every part with AVX-512F since 2017 has.
+#[derive(Clone, Copy)]
+pub struct Avx512(__m512);
+
+/// Eight fp32 to bf16 bits in the low halves of eight 32-bit lanes.
+#[inline(always)]
+unsafe fn bf16_lanes(x: __m256) -> __m256i {
+    // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+    unsafe {
+        let bits = _mm256_castps_si256(x);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+        _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
+    }
+}
+
+/// The low halves of eight 32-bit lanes, next to each other.
+#[inline(always)]
+unsafe fn pack_lanes(x: __m256i) -> __m128i {
+    // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+    unsafe { _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x)) }
+}
+
+macro_rules! lanewise {
+    ($name:ident, $intrinsic:ident) => {
+        #[inline(always)]
+        unsafe fn $name(self, b: Self) -> Self {
+            // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+            unsafe { Self($intrinsic(self.0, b.0), $intrinsic(self.1, b.1)) }
+        }
+    };
+}
+
+impl Simd16 for Avx2 {
+    // 6 rows: 12 accumulators, two weight registers, one broadcast: 15 of 16 registers.
+    const TILE_ROWS: usize = 6;
+
+    lanewise!(add, _mm256_add_ps);
+    lanewise!(sub, _mm256_sub_ps);
+    lanewise!(mul, _mm256_mul_ps);
+    lanewise!(div, _mm256_div_ps);
+    lanewise!(max, _mm256_max_ps);
+    lanewise!(min, _mm256_min_ps);
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+        unsafe { Self(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe { Self(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe {
+            Self(
+                _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast()));
+            Self(
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe {
+            _mm256_storeu_ps(p, self.0);
+            _mm256_storeu_ps(p.add(8), self.1);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16) {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe {
+            _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0));
+            _mm_storeu_si128(p.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.1));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16) {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe {
+            _mm_storeu_si128(p.cast(), pack_lanes(bf16_lanes(self.0)));
+            _mm_storeu_si128(p.add(8).cast(), pack_lanes(bf16_lanes(self.1)));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: register arithmetic; FMA is present by the caller's promise.
+        unsafe { Self(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+        unsafe { Self(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn pow2(self) -> Self {
+        // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+        unsafe {
+            let half = |n: __m256| {
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+            };
+            Self(half(self.0), half(self.1))
+        }
+    }
+}
+
+macro_rules! lanewise512 {
+    ($name:ident, $intrinsic:ident) => {
+        #[inline(always)]
+        unsafe fn $name(self, b: Self) -> Self {
+            // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+            unsafe { Self($intrinsic(self.0, b.0)) }
+        }
+    };
+}
+
+impl Simd16 for Avx512 {
+    // 12 rows: 12 accumulators cover the latency of two multiply-add units.
+    const TILE_ROWS: usize = 12;
+
+    lanewise512!(add, _mm512_add_ps);
+    lanewise512!(sub, _mm512_sub_ps);
+    lanewise512!(mul, _mm512_mul_ps);
+    lanewise512!(div, _mm512_div_ps);
+    lanewise512!(max, _mm512_max_ps);
+    lanewise512!(min, _mm512_min_ps);
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+        unsafe { Self(_mm512_set1_ps(x)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe { Self(_mm512_loadu_ps(p)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe { _mm512_storeu_ps(p, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16) {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<NEAREST>(self.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16) {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe {
+            let bits: __m512i = _mm512_castps_si512(self.0);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            let wide = _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet));
+            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(wide));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+        unsafe { Self(_mm512_fmadd_ps(self.0, b.0, c.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+        unsafe { Self(_mm512_roundscale_ps::<NEAREST>(self.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn pow2(self) -> Self {
+        // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+        unsafe {
+            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent)))
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! From words to a loaded model: where the model is, what it is loaded for, what memory that takes.
+
+use std::path::{Path, PathBuf};
+
+use crate::device::cpu::{Cpu, CpuOptions, InstructionSet, available_threads};
+use crate::device::reference::Reference;
+use crate::device::rotary::RotaryMode;
+use crate::device::{DType, DeviceError};
+
+use super::EngineError;
+use super::config::ModelConfig;
+use super::model::{Limits, Model, attention_shape};
+use super::scheduler::Scheduler;
+use super::tokenizer::Tokenizer;
+use super::weights::dummy::Dummy;
+use super::weights::{StorageType, WeightSource, layout, open_checkpoint};
+
+/// Seed of `dummy:` weights.
+const DUMMY_SEED: u64 = 0;
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelPath {
+    /// A folder with `config.json` and weights.
+    Folder(PathBuf),
+    /// Random weights of ChatGLM2-6B's shape.
+    DummyChatglm2,
+    /// Random weights of the shape in a `config.json`.
+    Dummy(PathBuf),
+}
+
+impl ModelPath {
+    /// Reads the word of `--model`: a folder, `dummy:chatglm2-6b`, or `dummy:PATH/config.json`. `demo` is for the caller
+    /// to turn into a folder.
+    pub fn parse(word: &str) -> Self {
+        match word.strip_prefix("dummy:") {
+            Some("chatglm2-6b") => Self::DummyChatglm2,
+            Some(path) => Self::Dummy(PathBuf::from(path)),
+            None => Self::Folder(PathBuf::from(word)),
+        }
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> Result<ModelConfig, EngineError> {
+        Ok(match self {
+            Self::Folder(dir) => ModelConfig::from_file(&dir.join("config.json"))?,
+            Self::DummyChatglm2 => ModelConfig::chatglm2_6b(),
+            Self::Dummy(path) if path.is_dir() => ModelConfig::from_file(&path.join("config.json"))?,
+            Self::Dummy(path) => ModelConfig::from_file(path)?,
+        })
+    }
+
+    /// The folder with tokenizer files; random weights have none.
+    pub fn tokenizer_dir(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(dir) => Some(dir),
+            Self::DummyChatglm2 | Self::Dummy(_) => None,
+        }
+    }
+
+    /// The weights, checked against the shape but not yet read.
+    pub fn weights(&self, config: &ModelConfig, dtype: DType) -> Result<Box<dyn WeightSource>, EngineError> {
+        if let Self::Folder(dir) = self {
+            let source = open_checkpoint(dir)?;
+            layout::check(&*source, config)?;
+            return Ok(source);
+        }
+        let stored = match dtype {
+            DType::Fp32 => StorageType::F32,
+            DType::Fp16 => StorageType::F16,
+            DType::Bf16 => StorageType::Bf16,
+        };
+        Ok(Box::new(Dummy::new(config.clone(), stored, DUMMY_SEED)))
+    }
+}
+
+/// Devices of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The CPU engine.
+    Cpu,
+    /// The plain fp32 oracle.
+    Reference,
+}
+
+impl std::str::FromStr for DeviceKind {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "cpu" => Ok(Self::Cpu),
+            "reference" => Ok(Self::Reference),
+            "300i-duo" | "800i-a2" => {
+                Err(format!("device \"{word}\" needs the Ascend backend, which this build does not have; use cpu"))
+            }
+            _ => Err(format!("device \"{word}\" is unknown, expected cpu or reference")),
+        }
+    }
+}
+
+/// What a model is loaded for.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// Which device.
+    pub device: DeviceKind,
+    /// Type of weights, activations and cache.
+    pub dtype: DType,
+    /// Rounding of the rotary table.
+    pub rotary: RotaryMode,
+    /// Threads; all cores of the process where `None`.
+    pub threads: Option<usize>,
+    /// Kernels; the best of the machine where `None`.
+    pub instruction_set: Option<InstructionSet>,
+    /// What must fit.
+    pub limits: Limits,
+}
+
+/// Loads a model; `progress` hears the tensors loaded and their number.
+pub fn load(
+    config: &ModelConfig,
+    source: &dyn WeightSource,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Scheduler, EngineError> {
+    let (rotary, limits) = (options.rotary, options.limits);
+    let config = config.clone();
+    match options.device {
+        DeviceKind::Cpu => {
+            let device = Cpu::new(CpuOptions {
+                dtype: options.dtype,
+                threads: options.threads.unwrap_or_else(available_threads),
+                instruction_set: options.instruction_set,
+                max_context: limits.max_context,
+                attention: attention_shape(&config),
+            })?;
+            let model = Model::load(device, config, rotary, limits, source, progress)?;
+            Ok(Scheduler::new(Box::new(model)))
+        }
+        DeviceKind::Reference if options.dtype == DType::Fp32 => {
+            let model = Model::load(Reference, config, rotary, limits, source, progress)?;
+            Ok(Scheduler::new(Box::new(model)))
+        }
+        DeviceKind::Reference => Err(EngineError::Device(DeviceError::Unsupported {
+            device: "reference",
+            problem: format!("dtype {} was asked for, it computes in fp32 only", options.dtype),
+        })),
+    }
+}
+
+/// Reads the tokenizer of a folder and checks that the model has a row for each of its ids.
+pub fn load_tokenizer(dir: &Path, config: Option<&ModelConfig>) -> Result<Tokenizer, EngineError> {
+    let tokenizer = Tokenizer::from_dir(dir).map_err(|e| EngineError::Option(e.to_string()))?;
+    if let Some(config) = config
+        && tokenizer.vocab_size() > config.padded_vocab_size
+    {
+        return Err(EngineError::Option(format!(
+            "{}: the tokenizer has {} ids, the model only {} (padded_vocab_size)",
+            dir.display(),
+            tokenizer.vocab_size(),
+            config.padded_vocab_size
+        )));
+    }
+    Ok(tokenizer)
+}
+
+/// Memory that loading takes, by purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// Weights as the device lays them out.
+    pub weight_bytes: u64,
+    /// KV cache.
+    pub kv_bytes: u64,
+    /// Activations, logits and working memory.
+    pub activation_bytes: u64,
+}
+
+impl MemoryEstimate {
+    /// For this model, type and limits.
+    pub fn new(config: &ModelConfig, dtype: DType, limits: Limits) -> Self {
+        let number = dtype.bytes() as u64;
+        let kv_tokens = (limits.kv_blocks * crate::device::KV_BLOCK_TOKENS) as u64;
+        let step = config.hidden_size * 3
+            + config.qkv_width()
+            + config.q_width()
+            + 3 * config.ffn_hidden_size;
+        let last = 2 * config.hidden_size + 2 * config.padded_vocab_size;
+        Self {
+            weight_bytes: config.parameters() * number,
+            kv_bytes: kv_tokens * (config.num_layers * 2 * config.kv_width()) as u64 * number,
+            activation_bytes: 4 * (limits.max_step_tokens * step + limits.max_logit_rows * last) as u64,
+        }
+    }
+
+    /// All of it.
+    pub fn total_bytes(&self) -> u64 {
+        self.weight_bytes + self.kv_bytes + self.activation_bytes
+    }
+}

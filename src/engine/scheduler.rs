@@ -1,0 +1,329 @@
+//! Continuous batching of ragged sequences: admit, prefill, decode, finish.
+//!
+//! Waiting requests are admitted in order while a place in the batch and KV blocks for their whole length are free (so a
+//! running sequence never runs out). A step is either a prefill, of as many prompt tokens as fit, or one token of every
+//! running sequence. What a sequence gets does not depend on the others: see the device's contract.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::device::{DeviceInfo, SequenceView};
+
+use super::cache::{BlockAllocator, blocks_for};
+use super::config::ModelConfig;
+use super::model::{Forward, Limits, StepInput};
+use super::sampler::{Sampler, log_sum_exp};
+use super::{Completion, EngineError, FinishReason, Request, RequestId, Step, StepKind};
+
+/// A loaded model with its queue of sequences.
+pub struct Scheduler {
+    model: Box<dyn Forward>,
+    allocator: BlockAllocator,
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+    next_id: RequestId,
+    clock: Instant,
+    logits: Vec<f32>,
+}
+
+struct Sequence {
+    id: RequestId,
+    request: Request,
+    sampler: Sampler,
+    /// Prompt tokens already in the cache.
+    fed: usize,
+    /// Prompt and output.
+    tokens: Vec<u32>,
+    blocks: Vec<u32>,
+    choice_logprobs: Vec<f32>,
+    start_ns: Option<u64>,
+}
+
+/// Rows of one sequence in a step, before block tables are borrowed.
+struct Part {
+    index: usize,
+    rows: std::ops::Range<usize>,
+    wants_logits: bool,
+}
+
+impl Scheduler {
+    /// Takes a loaded model.
+    pub fn new(model: Box<dyn Forward>) -> Self {
+        let allocator = BlockAllocator::new(model.limits().kv_blocks);
+        Self {
+            model,
+            allocator,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            next_id: 0,
+            clock: Instant::now(),
+            logits: Vec::new(),
+        }
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    /// What the model was loaded for.
+    pub fn limits(&self) -> Limits {
+        self.model.limits()
+    }
+
+    /// The device.
+    pub fn device_info(&self) -> DeviceInfo {
+        self.model.device_info()
+    }
+
+    /// Nanoseconds on the engine's clock.
+    pub fn now_ns(&self) -> u64 {
+        self.clock.elapsed().as_nanos() as u64
+    }
+
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// A request that this model can never run: an empty prompt, an unknown token, too long a sequence.
+    pub fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {
+        self.check(&request)?;
+        let id = self.next_id;
+        self.next_id += 1;
+        self.waiting.push_back(Sequence {
+            id,
+            sampler: Sampler::new(request.sampling),
+            fed: 0,
+            tokens: request.prompt.clone(),
+            blocks: Vec::new(),
+            choice_logprobs: Vec::new(),
+            start_ns: None,
+            request,
+        });
+        Ok(id)
+    }
+
+    /// No sequence waits or runs.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Drops all sequences.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        for sequence in std::mem::take(&mut self.running) {
+            self.allocator.give(sequence.blocks);
+        }
+    }
+
+    /// Does one step.
+    pub fn step(&mut self) -> Result<Step, EngineError> {
+        self.admit()?;
+        let start_ns = self.now_ns();
+        let (kind, parts) = self.plan();
+        let tokens = parts.iter().map(|p| p.rows.len()).sum();
+        let sequences = parts.len();
+        let mut step =
+            Step { kind, start_ns, end_ns: start_ns, sequences, tokens, emitted: Vec::new(), finished: Vec::new() };
+        if parts.is_empty() {
+            return Ok(step);
+        }
+        self.forward(&parts)?;
+        let finished = self.collect(&parts, start_ns, &mut step);
+        step.end_ns = self.now_ns();
+        self.retire(&finished, &mut step);
+        Ok(step)
+    }
+
+    fn check(&self, request: &Request) -> Result<(), EngineError> {
+        let config = self.model.config();
+        let limits = self.model.limits();
+        let refuse = |problem: String| Err(EngineError::Request(problem));
+        if request.prompt.is_empty() {
+            return refuse("the prompt is empty".into());
+        }
+        let known = config.padded_vocab_size;
+        if let Some(id) = request.prompt.iter().chain(&request.choice_ids).find(|&&id| id as usize >= known) {
+            return refuse(format!("token {id} is outside the model's vocabulary of {known}"));
+        }
+        let length = request.prompt.len() + request.max_new_tokens;
+        if length > config.seq_length {
+            return refuse(format!(
+                "prompt of {} and {} new tokens exceed the model's seq_length {}",
+                request.prompt.len(),
+                request.max_new_tokens,
+                config.seq_length
+            ));
+        }
+        let context = length + config.pre_seq_len.unwrap_or(0);
+        if context > limits.max_context || blocks_for(context) > limits.kv_blocks {
+            return refuse(format!(
+                "prompt of {} and {} new tokens exceed the {} tokens that memory was taken for",
+                request.prompt.len(),
+                request.max_new_tokens,
+                limits.max_context
+            ));
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self) -> Result<(), EngineError> {
+        let prefix = self.model.config().pre_seq_len.unwrap_or(0);
+        while self.running.len() < self.model.limits().max_batch {
+            let Some(next) = self.waiting.front() else { break };
+            let length = prefix + next.request.prompt.len() + next.request.max_new_tokens;
+            let Some(blocks) = self.allocator.take(length) else { break };
+            self.model.write_prefix(&blocks)?;
+            if let Some(mut sequence) = self.waiting.pop_front() {
+                sequence.blocks = blocks;
+                self.running.push(sequence);
+            }
+        }
+        Ok(())
+    }
+
+    /// Prompt chunks where any prompt is unfinished, else one token of every sequence.
+    fn plan(&self) -> (StepKind, Vec<Part>) {
+        let limits = self.model.limits();
+        let mut parts = Vec::new();
+        let mut row = 0;
+        for (index, sequence) in self.running.iter().enumerate() {
+            let left = sequence.request.prompt.len() - sequence.fed.min(sequence.request.prompt.len());
+            let count = left.min(limits.max_step_tokens - row);
+            if count > 0 {
+                parts.push(Part { index, rows: row..row + count, wants_logits: count == left });
+                row += count;
+            }
+        }
+        if !parts.is_empty() {
+            return (StepKind::Prefill, parts);
+        }
+        let all = 0..self.running.len().min(limits.max_step_tokens);
+        let kind = if all.is_empty() { StepKind::Idle } else { StepKind::Decode };
+        (kind, all.map(|i| Part { index: i, rows: i..i + 1, wants_logits: true }).collect())
+    }
+
+    fn forward(&mut self, parts: &[Part]) -> Result<(), EngineError> {
+        let prefix = self.model.config().pre_seq_len.unwrap_or(0);
+        let mut tokens = Vec::new();
+        let mut positions = Vec::new();
+        let mut views = Vec::new();
+        let mut logit_rows = Vec::new();
+        for part in parts {
+            let sequence = &self.running[part.index];
+            let end = sequence.fed + part.rows.len();
+            tokens.extend_from_slice(&sequence.tokens[sequence.fed..end]);
+            positions.extend(sequence.fed as u32..end as u32);
+            views.push(SequenceView { rows: part.rows.clone(), context: prefix + end, blocks: &sequence.blocks });
+            if part.wants_logits {
+                logit_rows.push(part.rows.end - 1);
+            }
+        }
+        let input = StepInput {
+            tokens: &tokens,
+            positions: &positions,
+            sequences: &views,
+            logit_rows: &logit_rows,
+        };
+        self.model.forward(&input, &mut self.logits)
+    }
+
+    /// Takes each sequence's next token; returns which sequences ended, and why.
+    fn collect(&mut self, parts: &[Part], start_ns: u64, step: &mut Step) -> Vec<(usize, FinishReason)> {
+        let eos = self.model.config().eos_token_id;
+        let mut rows = self.logits.chunks_exact(self.model.config().padded_vocab_size);
+        let mut finished = Vec::new();
+        for part in parts {
+            let sequence = &mut self.running[part.index];
+            sequence.start_ns.get_or_insert(start_ns);
+            sequence.fed += part.rows.len();
+            if !part.wants_logits {
+                continue;
+            }
+            let Some(logits) = rows.next() else { continue };
+            if sequence.fed == sequence.request.prompt.len() {
+                let ids = &sequence.request.choice_ids;
+                if !ids.is_empty() {
+                    let total = log_sum_exp(logits);
+                    let logprob = |id: &u32| (f64::from(logits[*id as usize]) - total) as f32;
+                    sequence.choice_logprobs = ids.iter().map(logprob).collect();
+                }
+            }
+            if let Some(reason) = sequence.advance(logits, eos, step) {
+                finished.push((part.index, reason));
+            }
+        }
+        finished
+    }
+
+    /// Turns ended sequences into completions and frees their blocks.
+    fn retire(&mut self, finished: &[(usize, FinishReason)], step: &mut Step) {
+        for &(index, finish) in finished.iter().rev() {
+            let mut sequence = self.running.remove(index);
+            self.allocator.give(sequence.blocks);
+            step.finished.push(Completion {
+                id: sequence.id,
+                tokens: sequence.tokens.split_off(sequence.request.prompt.len()),
+                choice_logprobs: sequence.choice_logprobs,
+                finish,
+                start_ns: sequence.start_ns.unwrap_or(step.start_ns),
+                end_ns: step.end_ns,
+            });
+        }
+        step.finished.reverse();
+    }
+
+    /// Logits of every position of `tokens`, fed in chunks, through `each(position, logits)`. Needs an idle scheduler.
+    pub fn teacher_force(
+        &mut self,
+        tokens: &[u32],
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), EngineError> {
+        if !self.is_idle() {
+            return Err(EngineError::Request("sequences are running".into()));
+        }
+        let probe = Request { prompt: tokens.to_vec(), ..Request::probe() };
+        self.check(&probe)?;
+        let limits = self.model.limits();
+        let (prefix, vocab) = (self.model.config().pre_seq_len.unwrap_or(0), self.model.config().padded_vocab_size);
+        let blocks = self.allocator.take(prefix + tokens.len()).unwrap_or_default();
+        self.model.write_prefix(&blocks)?;
+        let chunk = limits.max_step_tokens.min(limits.max_logit_rows);
+        for begin in (0..tokens.len()).step_by(chunk) {
+            let end = tokens.len().min(begin + chunk);
+            let positions: Vec<u32> = (begin as u32..end as u32).collect();
+            let rows: Vec<usize> = (0..end - begin).collect();
+            let view = SequenceView { rows: 0..end - begin, context: prefix + end, blocks: &blocks };
+            let input = StepInput {
+                tokens: &tokens[begin..end],
+                positions: &positions,
+                sequences: &[view],
+                logit_rows: &rows,
+            };
+            self.model.forward(&input, &mut self.logits)?;
+            for (row, logits) in self.logits.chunks_exact(vocab).enumerate() {
+                each(begin + row, logits);
+            }
+        }
+        self.allocator.give(blocks);
+        Ok(())
+    }
+}
+
+impl Sequence {
+    /// Chooses and keeps the next token; says why the sequence ends, if it does.
+    fn advance(&mut self, logits: &[f32], eos: u32, step: &mut Step) -> Option<FinishReason> {
+        let generated = self.tokens.len() - self.request.prompt.len();
+        if self.request.max_new_tokens == 0 {
+            return Some(FinishReason::Length);
+        }
+        let Some(token) = self.sampler.choose(logits, &self.tokens) else {
+            return Some(FinishReason::BrokenLogits);
+        };
+        if token == eos && !self.request.ignore_eos {
+            return Some(FinishReason::Eos);
+        }
+        self.tokens.push(token);
+        step.emitted.push((self.id, token));
+        (generated + 1 == self.request.max_new_tokens).then_some(FinishReason::Length)
+    }
+}

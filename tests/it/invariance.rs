@@ -1,0 +1,117 @@
+//! A sequence's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into
+//! chunks, on the number of threads, or on the instruction set.
+
+use std::path::Path;
+
+use glmbench::device::DType;
+use glmbench::device::cpu::InstructionSet;
+use glmbench::device::rotary::RotaryMode;
+use glmbench::engine::Request;
+use glmbench::engine::config::ModelConfig;
+use glmbench::engine::load::{DeviceKind, LoadOptions, load};
+use glmbench::engine::model::Limits;
+use glmbench::engine::scheduler::Scheduler;
+use glmbench::engine::weights::dummy::Dummy;
+use glmbench::engine::weights::StorageType;
+use proptest::prelude::*;
+
+const VOCAB: usize = 96;
+
+/// Shapes whose widths are no multiples of anything comfortable.
+fn config(shape: usize) -> ModelConfig {
+    let (heads, groups, channels, prefix) =
+        [(4, 2, 16, ""), (4, 1, 12, ""), (4, 4, 20, r#","pre_seq_len":5"#), (6, 3, 32, "")][shape];
+    let text = format!(
+        r#"{{"model_type":"chatglm","num_layers":2,"hidden_size":52,"ffn_hidden_size":75,"kv_channels":{channels},
+        "num_attention_heads":{heads},"multi_query_attention":true,"multi_query_group_num":{groups},
+        "padded_vocab_size":{VOCAB},"seq_length":4096,"add_qkv_bias":true{prefix}}}"#
+    );
+    ModelConfig::from_json(&text, Path::new("config.json")).unwrap()
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Setup {
+    shape: usize,
+    dtype: DType,
+    threads: usize,
+    chunk: usize,
+    batch: usize,
+    instruction_set: InstructionSet,
+}
+
+impl Setup {
+    fn engine(self) -> Scheduler {
+        let config = config(self.shape);
+        let limits = Limits { max_step_tokens: self.chunk, ..Limits::for_batch(&config, self.batch, 400) };
+        let options = LoadOptions {
+            device: DeviceKind::Cpu,
+            dtype: self.dtype,
+            rotary: RotaryMode::Model,
+            threads: Some(self.threads),
+            instruction_set: Some(self.instruction_set),
+            limits,
+        };
+        let source = Dummy::new(config.clone(), StorageType::F32, 3);
+        load(&config, &source, &options, &mut |_, _| {}).unwrap()
+    }
+}
+
+/// Output tokens and the bits of every log-probability after the prompt, a sequence a row.
+fn run(setup: Setup, prompts: &[Vec<u32>]) -> Vec<(Vec<u32>, Vec<u32>)> {
+    let mut engine = setup.engine();
+    for prompt in prompts {
+        let request = Request {
+            prompt: prompt.clone(),
+            max_new_tokens: 6,
+            ignore_eos: true,
+            choice_ids: (0..VOCAB as u32).collect(),
+            ..Request::probe()
+        };
+        engine.submit(request).unwrap();
+    }
+    let mut finished = Vec::new();
+    while !engine.is_idle() {
+        finished.extend(engine.step().unwrap().finished);
+    }
+    finished.sort_by_key(|c| c.id);
+    finished.into_iter().map(|c| (c.tokens, c.choice_logprobs.iter().map(|l| l.to_bits()).collect())).collect()
+}
+
+fn dtypes() -> impl Strategy<Value = DType> {
+    prop::sample::select(vec![DType::Fp32, DType::Fp16, DType::Bf16])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn batch_chunks_and_threads_do_not_move_a_bit(
+        prompts in prop::collection::vec(prop::collection::vec(0..VOCAB as u32, 1..200), 1..5),
+        shape in 0..4usize,
+        dtype in dtypes(),
+        threads in 1..=2usize,
+        chunk in 4..64usize,
+        batch in 1..=4usize,
+    ) {
+        let alone = Setup {
+            shape, dtype, threads: 1, chunk: 512, batch: 1, instruction_set: InstructionSet::best(),
+        };
+        let mixed = Setup { threads, chunk, batch, ..alone };
+        let expected: Vec<_> = prompts.iter().flat_map(|p| run(alone, std::slice::from_ref(p))).collect();
+        prop_assert_eq!(run(mixed, &prompts), expected);
+    }
+}
+
+#[test]
+fn instruction_sets_agree_to_the_bit() {
+    let prompts = [vec![5; 70], (0..40).collect(), vec![9, 8, 7]];
+    for (shape, dtype) in [(0, DType::Fp16), (2, DType::Bf16), (3, DType::Fp32)] {
+        let of = |instruction_set| {
+            run(Setup { shape, dtype, threads: 2, chunk: 48, batch: 3, instruction_set }, &prompts)
+        };
+        let expected = of(InstructionSet::Portable);
+        for set in InstructionSet::ALL.into_iter().filter(|s| s.available()) {
+            assert_eq!(of(set), expected, "{} {dtype}", set.name());
+        }
+    }
+}
