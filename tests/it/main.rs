@@ -3,3 +3,4 @@
 mod goldens;
 mod invariance;
 mod support;
+mod weights;

@@ -1,0 +1,248 @@
+//! Random weights of a given shape, made when asked for: speed and memory can be seen without a checkpoint.
+//!
+//! Each number is a function of seed, tensor name and index alone, so it does not depend on threads, on the order
+//! of asking, or on the other tensors: a 4-layer cut has the first 4 layers of the full model.
+
+use std::borrow::Cow;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use sha2::{Digest, Sha256};
+
+use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
+use crate::engine::config::ModelConfig;
+
+/// Standard deviation of every number, as ChatGLM2 is initialised.
+const STD: f32 = 0.02;
+/// Numbers a thread makes at least; below that one thread does it all.
+const SPLIT: usize = 1 << 18;
+/// Numbers made at a time: small enough to stay in the first-level cache.
+const CHUNK: usize = 2048;
+/// Changes with the generator, so that old and new numbers never share a fingerprint.
+const GENERATOR: &str = "dummy-1";
+
+/// A source of deterministic random weights: norms around 1, all else around 0, standard deviation 0.02.
+#[derive(Debug, Clone)]
+pub struct Dummy {
+    config: ModelConfig,
+    dtype: StorageType,
+    seed: u64,
+}
+
+impl Dummy {
+    /// Weights for a model of this config, stored as `dtype`; each seed gives another model.
+    pub fn new(config: ModelConfig, dtype: StorageType, seed: u64) -> Self {
+        Self { config, dtype, seed }
+    }
+
+    fn generate(&self, name: &str, shape: &[usize], threads: usize) -> Option<Vec<u8>> {
+        let size = self.dtype.bytes();
+        let count = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent))?;
+        let mut data = zeroed(count.checked_mul(size)?)?;
+        let stream = Stream::of_tensor(self.seed, name);
+        let piece = count.div_ceil(threads.max(1)).max(SPLIT).next_multiple_of(CHUNK);
+        std::thread::scope(|scope| {
+            for (index, bytes) in data.chunks_mut(piece * size).enumerate() {
+                let mut work = move || stream.fill((index * piece) as u64, self.dtype, bytes);
+                if count <= piece {
+                    work();
+                } else {
+                    scope.spawn(work);
+                }
+            }
+        });
+        Some(data)
+    }
+}
+
+/// `bytes` zeros; `None` where there is no room (a plain `vec!` would end the program).
+fn zeroed(bytes: usize) -> Option<Vec<u8>> {
+    Vec::<u8>::new().try_reserve_exact(bytes).ok()?;
+    // Straight from the system, untouched: the threads that fill it also fault the pages in.
+    Some(vec![0; bytes])
+}
+
+/// The random numbers of one tensor.
+#[derive(Clone, Copy)]
+struct Stream {
+    key: u64,
+    mean: f32,
+}
+
+impl Stream {
+    fn of_tensor(seed: u64, name: &str) -> Self {
+        let hash = Sha256::digest(format!("{seed}:{name}"));
+        let key = hash.iter().take(8).fold(0, |key, &byte| key << 8 | u64::from(byte));
+        Self { key, mean: if name.ends_with("norm.weight") { 1.0 } else { 0.0 } }
+    }
+
+    /// Number `index`: the sum of four 16-bit uniforms (a close and bounded stand-in for the normal distribution).
+    fn number(self, index: u64) -> f32 {
+        /// Standard deviation of that sum: 65536 · √(4/12).
+        const SPREAD: f32 = 37837.227;
+        /// Its mean: 4 · 65535/2.
+        const CENTRE: i32 = 131070;
+        let bits = mix(self.key.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        let lanes = [bits, bits >> 16, bits >> 32, bits >> 48];
+        let sum: i32 = lanes.iter().map(|&lane| i32::from(lane as u16)).sum();
+        self.mean + (sum - CENTRE) as f32 * (STD / SPREAD)
+    }
+
+    /// Writes the numbers from index `start` on into all of `bytes`.
+    fn fill(self, start: u64, dtype: StorageType, bytes: &mut [u8]) {
+        let mut numbers = [0.0f32; CHUNK];
+        let mut halves = [0u16; CHUNK];
+        for (chunk, target) in bytes.chunks_mut(CHUNK * dtype.bytes()).enumerate() {
+            let numbers = &mut numbers[..target.len() / dtype.bytes()];
+            let first = start + (chunk * CHUNK) as u64;
+            for (number, index) in numbers.iter_mut().zip(first..) {
+                *number = self.number(index);
+            }
+            let halves = &mut halves[..numbers.len()];
+            match dtype {
+                StorageType::F32 => target.copy_from_slice(bytemuck::cast_slice(numbers)),
+                StorageType::F16 => {
+                    bytemuck::cast_slice_mut::<_, f16>(halves).convert_from_f32_slice(numbers);
+                    target.copy_from_slice(bytemuck::cast_slice(halves));
+                }
+                StorageType::Bf16 => {
+                    bytemuck::cast_slice_mut::<_, bf16>(halves).convert_from_f32_slice(numbers);
+                    target.copy_from_slice(bytemuck::cast_slice(halves));
+                }
+            }
+        }
+    }
+}
+
+/// The output function of SplitMix64 (Steele, Lea, Flood 2014): a bijection that scatters neighbouring counters.
+fn mix(z: u64) -> u64 {
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+impl WeightSource for Dummy {
+    fn place(&self) -> String {
+        format!("random {} weights, seed {}", self.dtype, self.seed)
+    }
+
+    fn stored(&self) -> Vec<StoredTensor> {
+        let describe = |(name, shape): (String, Vec<usize>)| StoredTensor {
+            name,
+            dtype: self.dtype.name().to_owned(),
+            bytes: shape.iter().fold(self.dtype.bytes() as u64, |bytes, &n| bytes.saturating_mul(n as u64)),
+            shape,
+            origin: self.place(),
+        };
+        layout::model_tensors(&self.config).map(describe).collect()
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
+        let (name, expected) = (name.to_owned(), shape.to_vec());
+        match layout::expected_shape(&self.config, &name) {
+            None => Err(WeightError::MissingTensor { place: self.place(), name, expected }),
+            Some(found) if found != shape => {
+                Err(WeightError::Shape { place: self.place(), name, found, expected })
+            }
+            Some(shape) => {
+                let threads = std::thread::available_parallelism().map_or(1, usize::from);
+                match self.generate(&name, &shape, threads) {
+                    Some(data) => Ok(TensorView { name, dtype: self.dtype, shape, data: Cow::Owned(data) }),
+                    None => Err(WeightError::TooLarge { name, shape }),
+                }
+            }
+        }
+    }
+
+    /// Nothing to do: a generated tensor is its view's own.
+    fn release(&self, _name: &str) {}
+
+    fn dtype(&self) -> StorageType {
+        self.dtype
+    }
+
+    /// Of what decides every number: generator, seed, type, names and shapes.
+    fn fingerprint(&self, _hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
+        let head = format!("{GENERATOR}\0{}\0{}", self.seed, self.dtype);
+        let tensors = layout::model_tensors(&self.config).map(|(name, shape)| format!("\0{name}\0{shape:?}"));
+        Ok(combine(std::iter::once(head).chain(tensors)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::layout::{EMBEDDING, FINAL_NORM, QKV_BIAS, layer_tensor};
+    use super::*;
+
+    fn small() -> ModelConfig {
+        ModelConfig { num_layers: 2, padded_vocab_size: 1000, ..ModelConfig::chatglm2_6b() }
+    }
+
+    #[test]
+    fn the_numbers_do_not_depend_on_threads() {
+        for dtype in [StorageType::F32, StorageType::F16, StorageType::Bf16] {
+            let dummy = Dummy::new(small(), dtype, 7);
+            for shape in [vec![1000, 4096], vec![3 * SPLIT + 1], vec![5]] {
+                let alone = dummy.generate(EMBEDDING, &shape, 1).unwrap();
+                for threads in [2, 3, 7] {
+                    assert!(
+                        alone == dummy.generate(EMBEDDING, &shape, threads).unwrap(),
+                        "{threads} {dtype}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_numbers_of_a_seed_stay_what_they_are() {
+        let dummy = Dummy::new(small(), StorageType::F32, 0);
+        let first = |name: &str, shape: &[usize]| dummy.tensor(name, shape).unwrap().to_f32()[..4].to_vec();
+        assert_eq!(first(EMBEDDING, &[1000, 4096]), [0.03709997, 0.013272114, 0.020536916, -0.029678179]);
+        assert_eq!(
+            first(&layer_tensor(1, QKV_BIAS), &[4608]),
+            [-0.006860439, 0.026273066, -0.009943117, -0.010420954]
+        );
+        assert_eq!(first(FINAL_NORM, &[4096]), [0.9954373, 1.0098548, 0.95632875, 1.0106524]);
+        assert_eq!(
+            dummy.fingerprint(&|_| ()).unwrap(),
+            "03e217e64f0688c3caa5eb53770d09b46ddfa1562dc73043091fbc15459bc169"
+        );
+    }
+
+    #[test]
+    fn types_are_roundings_of_the_same_numbers_and_seeds_differ() {
+        let of =
+            |dtype, seed| Dummy::new(small(), dtype, seed).tensor(EMBEDDING, &[1000, 4096]).unwrap().to_f16();
+        assert!(of(StorageType::F32, 1) == of(StorageType::F16, 1));
+        assert!(of(StorageType::F32, 1) != of(StorageType::F32, 2));
+    }
+
+    #[test]
+    fn the_numbers_are_spread_as_they_should_be() {
+        let dummy = Dummy::new(small(), StorageType::F32, 3);
+        let numbers = dummy.tensor(EMBEDDING, &[1000, 4096]).unwrap().to_f32();
+        let n = numbers.len() as f64;
+        let mean = numbers.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let variance = numbers.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n;
+        let lagged = numbers.windows(2).map(|x| f64::from(x[0] * x[1])).sum::<f64>() / n / variance;
+        assert!(mean.abs() < 5.0 * 0.02 / n.sqrt(), "{mean}");
+        assert!((variance.sqrt() - 0.02).abs() < 1e-4, "{variance}");
+        assert!(lagged.abs() < 5.0 / n.sqrt(), "{lagged}");
+        let norm = dummy.tensor(FINAL_NORM, &[4096]).unwrap().to_f32();
+        assert!(norm.iter().all(|x| (x - 1.0).abs() < 0.08));
+    }
+
+    #[test]
+    fn what_the_model_has_not_or_memory_cannot_hold_is_an_error() {
+        let dummy = Dummy::new(small(), StorageType::F16, 0);
+        let message = |name: &str, shape: &[usize]| dummy.tensor(name, shape).unwrap_err().to_string();
+        assert!(message("nonsense", &[1]).contains("nonsense is missing"));
+        assert!(message(FINAL_NORM, &[1]).contains("shape [4096], expected [1]"));
+        let most = 1 << 24;
+        let config = ModelConfig { padded_vocab_size: most, hidden_size: most, ..small() };
+        let huge = Dummy::new(config, StorageType::F32, 0);
+        let error = huge.tensor(EMBEDDING, &[most, most]).unwrap_err().to_string();
+        assert!(error.contains("does not fit in memory"), "{error}");
+    }
+}

@@ -1,0 +1,255 @@
+//! Which tensors a ChatGLM2 model has: names and shapes as in its Hugging Face checkpoints.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{StorageType, StoredTensor, WeightError, WeightSource};
+use crate::engine::config::ModelConfig;
+
+/// Word embedding, `[padded_vocab_size, hidden_size]`.
+pub const EMBEDDING: &str = "transformer.embedding.word_embeddings.weight";
+/// RMSNorm after the last layer, `[hidden_size]`.
+pub const FINAL_NORM: &str = "transformer.encoder.final_layernorm.weight";
+/// Output layer, `[padded_vocab_size, hidden_size]`.
+pub const OUTPUT: &str = "transformer.output_layer.weight";
+/// The rotary frequencies some checkpoints carry; computed from the config, never read.
+pub const INV_FREQ: &str = "transformer.rotary_pos_emb.inv_freq";
+
+/// P-tuning v2: a row per virtual token, `[pre_seq_len, prefix width]`.
+pub const PREFIX_EMBEDDING: &str = "transformer.prefix_encoder.embedding.weight";
+/// P-tuning v2 with projection: first linear layer, `[hidden_size, prefix width]`.
+pub const PREFIX_DOWN_WEIGHT: &str = "transformer.prefix_encoder.trans.0.weight";
+/// P-tuning v2 with projection: its bias, `[hidden_size]`.
+pub const PREFIX_DOWN_BIAS: &str = "transformer.prefix_encoder.trans.0.bias";
+/// P-tuning v2 with projection: second linear layer (after a tanh), `[prefix width, hidden_size]`.
+pub const PREFIX_UP_WEIGHT: &str = "transformer.prefix_encoder.trans.2.weight";
+/// P-tuning v2 with projection: its bias, `[prefix width]`.
+pub const PREFIX_UP_BIAS: &str = "transformer.prefix_encoder.trans.2.bias";
+/// What the names of all prefix tensors begin with.
+pub const PREFIX: &str = "transformer.prefix_encoder.";
+
+/// Of a layer: RMSNorm before attention, `[hidden_size]`.
+pub const INPUT_NORM: &str = "input_layernorm.weight";
+/// Of a layer: fused projection, rows `[q | k | v]`, `[qkv_width, hidden_size]`.
+pub const QKV_WEIGHT: &str = "self_attention.query_key_value.weight";
+/// Of a layer: its bias, `[qkv_width]`; only with `add_qkv_bias`.
+pub const QKV_BIAS: &str = "self_attention.query_key_value.bias";
+/// Of a layer: projection of the heads' outputs, `[hidden_size, q_width]`.
+pub const ATTENTION_DENSE: &str = "self_attention.dense.weight";
+/// Of a layer: RMSNorm before the feed-forward part, `[hidden_size]`.
+pub const POST_NORM: &str = "post_attention_layernorm.weight";
+/// Of a layer: feed-forward, rows `[gate | up]`, `[2 ffn_hidden_size, hidden_size]`.
+pub const FFN_UP: &str = "mlp.dense_h_to_4h.weight";
+/// Of a layer: feed-forward back to the residual stream, `[hidden_size, ffn_hidden_size]`.
+pub const FFN_DOWN: &str = "mlp.dense_4h_to_h.weight";
+
+const LAYERS: &str = "transformer.encoder.layers.";
+const LAYER_PARTS: [&str; 7] =
+    [INPUT_NORM, QKV_WEIGHT, QKV_BIAS, ATTENTION_DENSE, POST_NORM, FFN_UP, FFN_DOWN];
+const FRONT: [&str; 1] = [EMBEDDING];
+const BACK: [&str; 7] = [
+    FINAL_NORM,
+    OUTPUT,
+    PREFIX_EMBEDDING,
+    PREFIX_DOWN_WEIGHT,
+    PREFIX_DOWN_BIAS,
+    PREFIX_UP_WEIGHT,
+    PREFIX_UP_BIAS,
+];
+
+/// Problems named in full by [`Problems`]; the rest is counted.
+const NAMED: usize = 10;
+/// Where [`check`] stops looking: a checkpoint of another model altogether.
+const COUNTED: usize = 1000;
+
+/// The full name of a layer's tensor, e.g. `layer_tensor(3, QKV_BIAS)`.
+pub fn layer_tensor(layer: usize, part: &str) -> String {
+    format!("{LAYERS}{layer}.{part}")
+}
+
+/// Width of a prefix row: keys and values of every layer.
+pub fn prefix_width(config: &ModelConfig) -> usize {
+    config.num_layers * 2 * config.kv_width()
+}
+
+/// The shape that tensor `name` has in a model of this config; `None` if the model has no such tensor.
+pub fn expected_shape(config: &ModelConfig, name: &str) -> Option<Vec<usize>> {
+    if let Some(rest) = name.strip_prefix(LAYERS) {
+        let (index, part) = rest.split_once('.')?;
+        let layer: usize = index.parse().ok()?;
+        let is_canonical = layer < config.num_layers && layer.to_string() == index;
+        return if is_canonical { layer_shape(config, part) } else { None };
+    }
+    let hidden = config.hidden_size;
+    let projection = config.prefix_projection;
+    match (name, config.pre_seq_len) {
+        (EMBEDDING | OUTPUT, _) => Some(vec![config.padded_vocab_size, hidden]),
+        (FINAL_NORM, _) => Some(vec![hidden]),
+        (PREFIX_EMBEDDING, Some(rows)) => Some(vec![rows, prefix_width(config)]),
+        (PREFIX_DOWN_WEIGHT, Some(_)) if projection => Some(vec![hidden, prefix_width(config)]),
+        (PREFIX_DOWN_BIAS, Some(_)) if projection => Some(vec![hidden]),
+        (PREFIX_UP_WEIGHT, Some(_)) if projection => Some(vec![prefix_width(config), hidden]),
+        (PREFIX_UP_BIAS, Some(_)) if projection => Some(vec![prefix_width(config)]),
+        _ => None,
+    }
+}
+
+fn layer_shape(config: &ModelConfig, part: &str) -> Option<Vec<usize>> {
+    let hidden = config.hidden_size;
+    match part {
+        INPUT_NORM | POST_NORM => Some(vec![hidden]),
+        QKV_WEIGHT => Some(vec![config.qkv_width(), hidden]),
+        QKV_BIAS if config.qkv_bias => Some(vec![config.qkv_width()]),
+        ATTENTION_DENSE => Some(vec![hidden, config.q_width()]),
+        FFN_UP => Some(vec![2 * config.ffn_hidden_size, hidden]),
+        FFN_DOWN => Some(vec![hidden, config.ffn_hidden_size]),
+        _ => None,
+    }
+}
+
+/// Every tensor (name, shape) of a model of this config, in the order of the forward pass, prefix last.
+pub fn model_tensors(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
+    let named = |name: &&str| (*name).to_owned();
+    let layers = (0..config.num_layers)
+        .flat_map(|layer| LAYER_PARTS.iter().map(move |part| layer_tensor(layer, part)));
+    FRONT
+        .iter()
+        .map(named)
+        .chain(layers)
+        .chain(BACK.iter().map(named))
+        .filter_map(|name| expected_shape(config, &name).map(|shape| (name, shape)))
+}
+
+/// What is wrong with a checkpoint, one line a tensor.
+#[derive(Debug, Default)]
+pub struct Problems {
+    lines: Vec<String>,
+    count: usize,
+}
+
+impl Problems {
+    fn add(&mut self, line: impl FnOnce() -> String) {
+        if self.lines.len() < NAMED {
+            self.lines.push(line());
+        }
+        self.count += 1;
+    }
+
+    fn is_full(&self) -> bool {
+        self.count >= COUNTED
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines.join("\n  "))?;
+        let rest = self.count - self.lines.len();
+        match (rest, self.is_full()) {
+            (0, _) => Ok(()),
+            (_, true) => write!(f, "\n  and {rest} more or above"),
+            (_, false) => write!(f, "\n  and {rest} more"),
+        }
+    }
+}
+
+/// Compares all that `source` stores with what a model of this config needs, before any of it is read.
+///
+/// # Errors
+/// [`WeightError::Mismatch`] naming every missing, extra, misshapen or mistyped tensor (the first ten, then a count).
+pub fn check(source: &dyn WeightSource, config: &ModelConfig) -> Result<(), WeightError> {
+    let mut stored: BTreeMap<String, StoredTensor> =
+        source.stored().into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    let mut problems = Problems::default();
+    for (name, shape) in model_tensors(config) {
+        if problems.is_full() {
+            break;
+        }
+        match stored.remove(&name) {
+            Some(found) => check_one(&found, &shape, &mut problems),
+            None => problems.add(|| missing(&name, &shape)),
+        }
+    }
+    if !problems.is_full() {
+        let extra = stored.values().filter(|tensor| tensor.name != INV_FREQ);
+        extra.for_each(|tensor| problems.add(|| superfluous(tensor, config)));
+    }
+    match problems.count {
+        0 => Ok(()),
+        _ => Err(WeightError::Mismatch { place: source.place(), problems }),
+    }
+}
+
+fn check_one(found: &StoredTensor, shape: &[usize], problems: &mut Problems) {
+    if found.shape != shape {
+        problems.add(|| {
+            format!("{} has shape {:?} in {}, expected {shape:?}", found.name, found.shape, found.origin)
+        });
+    } else if StorageType::from_name(&found.dtype).is_none() {
+        problems.add(|| {
+            format!("{} has type {} in {}, expected F16, BF16 or F32", found.name, found.dtype, found.origin)
+        });
+    }
+}
+
+fn missing(name: &str, shape: &[usize]) -> String {
+    let advice =
+        if name.starts_with(PREFIX) { " (config.json has pre_seq_len: a P-tuning prefix)" } else { "" };
+    format!("{name} is missing, expected shape {shape:?}{advice}")
+}
+
+fn superfluous(tensor: &StoredTensor, config: &ModelConfig) -> String {
+    let StoredTensor { name, shape, origin, .. } = tensor;
+    let reason = if name.starts_with(PREFIX) && config.pre_seq_len.is_none() {
+        "config.json has no pre_seq_len".to_owned()
+    } else if name.starts_with(PREFIX) {
+        "config.json has prefix_projection false".to_owned()
+    } else if name.starts_with(LAYERS) && name.ends_with(QKV_BIAS) && !config.qkv_bias {
+        "config.json has add_qkv_bias false".to_owned()
+    } else if name.starts_with(LAYERS) {
+        format!("the model has {} layers and no such tensor in them", config.num_layers)
+    } else {
+        "no tensor of ChatGLM2".to_owned()
+    };
+    format!("{name} {shape:?} in {origin} is not expected: {reason}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_6b_model_has_199_tensors_of_its_published_size() {
+        let config = ModelConfig::chatglm2_6b();
+        let tensors: Vec<_> = model_tensors(&config).collect();
+        assert_eq!(tensors.len(), 28 * 7 + 3); // a checkpoint's two hundredth is inv_freq
+        let numbers: usize = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        assert_eq!(numbers as u64, config.parameters());
+    }
+
+    #[test]
+    fn names_that_only_look_right_are_no_tensors() {
+        let config = ModelConfig::chatglm2_6b();
+        assert_eq!(expected_shape(&config, &layer_tensor(27, QKV_BIAS)), Some(vec![4608]));
+        for name in [
+            layer_tensor(28, QKV_BIAS),
+            format!("{LAYERS}01.{QKV_BIAS}"),
+            format!("{LAYERS}+1.{QKV_BIAS}"),
+            format!("{LAYERS}1"),
+            PREFIX_EMBEDDING.to_owned(),
+            INV_FREQ.to_owned(),
+        ] {
+            assert_eq!(expected_shape(&config, &name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_adds_its_tensors() {
+        let base = ModelConfig::chatglm2_6b();
+        let plain = ModelConfig { pre_seq_len: Some(128), ..base.clone() };
+        let projected = ModelConfig { prefix_projection: true, ..plain.clone() };
+        assert_eq!(expected_shape(&plain, PREFIX_EMBEDDING), Some(vec![128, 14336]));
+        assert_eq!(model_tensors(&plain).count(), 200);
+        assert_eq!(expected_shape(&projected, PREFIX_DOWN_WEIGHT), Some(vec![4096, 14336]));
+        assert_eq!(model_tensors(&projected).count(), 204);
+    }
+}

@@ -1,0 +1,62 @@
+//! The weight map: a checkpoint file as a slice of memory. The only unsafe code of this room.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::WeightError;
+
+/// A file mapped read-only.
+///
+/// The file must stay as it is while it is mapped: if another program shortens it, the system ends this one
+/// with SIGBUS. Replacing it by rename is fine, the map keeps the old file.
+#[derive(Debug)]
+pub(super) struct WeightMap {
+    path: PathBuf,
+    map: Mmap,
+}
+
+impl WeightMap {
+    pub(super) fn open(path: &Path) -> Result<Self, WeightError> {
+        let failed = |source| WeightError::Read { path: path.to_path_buf(), source };
+        // Asked before opening: opening a named pipe would wait for ever.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(failed(std::io::Error::other("not a regular file")));
+        }
+        let file = File::open(path).map_err(failed)?;
+        // SAFETY: the map is read-only and private to this struct. Its bytes are only ever read as `u8`, for
+        // which every pattern is valid; that no one writes to a checkpoint in use is the documented contract.
+        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        Ok(Self { path: path.to_path_buf(), map })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// Takes the pages of `range` out of this process; they come back from the file when touched again.
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if range.start < range.end && range.end <= self.map.len() {
+            // SAFETY: the mapping is of a file and never written to, so a dropped page is read again from the
+            // file with the same bytes: slices borrowed from the map stay valid and unchanged.
+            let advised = unsafe {
+                self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    range.start,
+                    range.end - range.start,
+                )
+            };
+            // Only advice: where it is refused, the pages stay until the system wants them back.
+            drop(advised);
+        }
+        #[cfg(not(unix))]
+        drop(range);
+    }
+}

@@ -1,0 +1,48 @@
+//! A P-tuning prefix from one folder on top of a base model from another.
+
+use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
+
+/// Prefix tensors from `prefix`, all others from `base`: how THUDM's training saves P-tuning v2.
+pub struct Overlay<P, B> {
+    /// Where `transformer.prefix_encoder.*` comes from.
+    pub prefix: P,
+    /// Where everything else comes from.
+    pub base: B,
+}
+
+impl<P: WeightSource, B: WeightSource> Overlay<P, B> {
+    fn of(&self, name: &str) -> &dyn WeightSource {
+        if name.starts_with(layout::PREFIX) { &self.prefix } else { &self.base }
+    }
+}
+
+impl<P: WeightSource, B: WeightSource> WeightSource for Overlay<P, B> {
+    fn place(&self) -> String {
+        format!("{} over {}", self.prefix.place(), self.base.place())
+    }
+
+    /// Of the prefix source only the prefix: a full fine-tuned checkpoint there does not count as extra.
+    fn stored(&self) -> Vec<StoredTensor> {
+        let is_prefix = |tensor: &StoredTensor| tensor.name.starts_with(layout::PREFIX);
+        let mut stored = self.base.stored();
+        stored.retain(|tensor| !is_prefix(tensor));
+        stored.extend(self.prefix.stored().into_iter().filter(is_prefix));
+        stored
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
+        self.of(name).tensor(name, shape)
+    }
+
+    fn release(&self, name: &str) {
+        self.of(name).release(name);
+    }
+
+    fn dtype(&self) -> StorageType {
+        self.base.dtype()
+    }
+
+    fn fingerprint(&self, hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
+        Ok(combine([self.prefix.fingerprint(hashed)?, self.base.fingerprint(hashed)?]))
+    }
+}
