@@ -7,6 +7,7 @@
 mod attention;
 mod buffer;
 mod kernels;
+mod limits;
 mod linear;
 mod pool;
 mod simd;
@@ -24,6 +25,7 @@ use super::rotary::RotaryTable;
 use super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
 
 pub use self::kernels::InstructionSet;
+pub use self::limits::{MachineLimits, measure_limits};
 
 /// How a [`Cpu`] is set up.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,138 @@
+//! How far two sets of logits are apart, position by position.
+
+/// Comparison of one position's logits with the reference's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PositionParity {
+    /// `KL(reference || other)` in nats, from the full distributions.
+    pub kl: f64,
+    /// The two largest logits are at the same token.
+    pub top1_equal: bool,
+    /// Jaccard overlap of the five likeliest tokens.
+    pub top5_overlap: f64,
+    /// Largest absolute difference of a logit.
+    pub max_abs: f32,
+}
+
+impl PositionParity {
+    /// Compares two rows of logits of the same length. A NaN or infinite logit gives an infinite KL.
+    pub fn new(reference: &[f32], other: &[f32]) -> Self {
+        let finite = reference.iter().chain(other).all(|l| l.is_finite());
+        let (top_reference, top_other) = (top::<5>(reference), top::<5>(other));
+        let common = top_reference.iter().filter(|i| top_other.contains(i)).count() as f64;
+        let union = (top_reference.len() + top_other.len()) as f64 - common;
+        let max_abs = reference.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        Self {
+            kl: if finite { kl_divergence(reference, other) } else { f64::INFINITY },
+            top1_equal: top_reference.first() == top_other.first(),
+            top5_overlap: if union > 0.0 { common / union } else { 1.0 },
+            max_abs,
+        }
+    }
+}
+
+/// Summary over positions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ParitySummary {
+    /// Positions compared.
+    pub positions: usize,
+    /// Mean KL, nats.
+    pub kl_mean: f64,
+    /// 99 % quantile of KL (type 7), nats.
+    pub kl_p99: f64,
+    /// Largest KL, nats.
+    pub kl_max: f64,
+    /// Share of positions whose KL exceeds the threshold.
+    pub share_above: f64,
+    /// Share of positions with the same likeliest token.
+    pub top1_agreement: f64,
+    /// Mean Jaccard overlap of the five likeliest tokens.
+    pub top5_overlap: f64,
+    /// Largest absolute difference of a logit.
+    pub max_abs: f32,
+}
+
+impl ParitySummary {
+    /// Summarises; `None` without positions. `threshold` is the KL that `share_above` counts from.
+    pub fn new(positions: &[PositionParity], threshold: f64) -> Option<Self> {
+        if positions.is_empty() {
+            return None;
+        }
+        let n = positions.len() as f64;
+        let mut kls: Vec<f64> = positions.iter().map(|p| p.kl).collect();
+        kls.sort_by(f64::total_cmp);
+        Some(Self {
+            positions: positions.len(),
+            kl_mean: kls.iter().sum::<f64>() / n,
+            kl_p99: super::quantile(&kls, 0.99).unwrap_or(f64::NAN),
+            kl_max: kls[kls.len() - 1],
+            share_above: kls.iter().filter(|k| **k > threshold).count() as f64 / n,
+            top1_agreement: positions.iter().filter(|p| p.top1_equal).count() as f64 / n,
+            top5_overlap: positions.iter().map(|p| p.top5_overlap).sum::<f64>() / n,
+            max_abs: positions.iter().map(|p| p.max_abs).fold(0.0, f32::max),
+        })
+    }
+}
+
+/// `ln sum(e^l)`, in double precision.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
+    f64::from(max) + sum.ln()
+}
+
+/// `KL(reference || other)` in nats of the softmax of two rows of logits; never below 0 but for rounding.
+pub fn kl_divergence(reference: &[f32], other: &[f32]) -> f64 {
+    let (r, o) = (log_sum_exp(reference), log_sum_exp(other));
+    let term = |(a, b): (&f32, &f32)| {
+        let log_p = f64::from(*a) - r;
+        log_p.exp() * (log_p - (f64::from(*b) - o))
+    };
+    reference.iter().zip(other).map(term).sum::<f64>().max(0.0)
+}
+
+/// Indices of the `N` largest numbers, the largest first, the lower index first among equals.
+fn top<const N: usize>(logits: &[f32]) -> Vec<usize> {
+    let mut best: Vec<usize> = Vec::with_capacity(N + 1);
+    for (i, l) in logits.iter().enumerate() {
+        let at = best.iter().position(|&j| *l > logits[j]).unwrap_or(best.len());
+        if at < N {
+            best.insert(at, i);
+            best.truncate(N);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_logits_and_shifted_logits_do_not_differ() {
+        let a = [0.5f32, -1.0, 3.0, 2.0, 0.0, 7.0];
+        let b = a.map(|l| l + 10.0);
+        let p = PositionParity::new(&a, &b);
+        assert!(p.kl.abs() < 1e-12 && p.top1_equal && p.top5_overlap == 1.0);
+        assert_eq!(p.max_abs, 10.0);
+    }
+
+    #[test]
+    fn kl_of_two_coins_is_the_textbook_value() {
+        let logits = |p: f64| [(p.ln()) as f32, ((1.0 - p).ln()) as f32];
+        let expected = 0.5 * (0.5f64 / 0.25).ln() + 0.5 * (0.5f64 / 0.75).ln();
+        assert!((kl_divergence(&logits(0.5), &logits(0.25)) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_broken_logit_is_infinitely_far() {
+        assert_eq!(PositionParity::new(&[0.0, 1.0], &[f32::NAN, 1.0]).kl, f64::INFINITY);
+    }
+
+    #[test]
+    fn overlap_counts_common_tokens_of_ten() {
+        let a = [9.0f32, 8.0, 7.0, 6.0, 5.0, 0.0, 0.0];
+        let b = [9.0f32, 8.0, 7.0, 6.0, 0.0, 5.0, 0.0];
+        let p = PositionParity::new(&a, &b);
+        assert!((p.top5_overlap - 4.0 / 6.0).abs() < 1e-12);
+    }
+}
