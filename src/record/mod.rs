@@ -1,1 +1,48 @@
-//! record
+//! What a run leaves on disk: a directory that only grows, and that a killed run can go on with.
+//!
+//! ```text
+//! reports/<run-id>/   <UTC yyyymmddThhmmssZ>-<suite>-<device>-<6 hex of identity>
+//!   run.json          identity, provenance, plan; replaced by rename      RunRecord
+//!   samples.jsonl     one line a scored item, appended as it finishes     SampleRecord
+//!   requests.jsonl    one line a timed repetition, appended likewise      RequestRecord
+//!   telemetry.csv     resident memory over time                           TelemetryRow
+//!   accuracy.csv      summaries, written by the report                    AccuracyRow
+//!   perf.csv                                                              PerfRow
+//!   summary.md  report.html  charts/
+//! ```
+//!
+//! Everything is UTF-8 with `\n`; CSV is RFC 4180 with a header that is always the same; times are integer
+//! nanoseconds, sizes integer bytes, floats the shortest text that reads back as the same number. Each file carries
+//! [`SCHEMA`]. Definitions of the columns are at [`AccuracyRow`], [`PerfRow`] and [`RequestRecord`].
+//!
+//! The two `.jsonl` files are journals. A line counts once its `\n` is on disk; a torn last line (the process was
+//! killed in it) is ignored by a reader and cut off by the next writer. See [`RunDir`].
+
+mod dir;
+mod error;
+mod identity;
+mod journal;
+mod request;
+mod run;
+mod sample;
+mod summary;
+mod telemetry;
+mod time;
+mod wire;
+
+#[cfg(test)]
+mod golden;
+
+pub use dir::{RunDir, run_id, write_whole};
+pub use error::RecordError;
+pub use identity::{Difference, Identity, hex};
+pub use request::{Clock, RepetitionKind, RequestKey, RequestRecord};
+pub use run::{
+    AccuracyCase, ChoiceToken, Cost, FirstPrompt, PerformanceCase, Plan, Provenance, Roofline, RunRecord,
+    Status,
+};
+pub use sample::{SampleKey, SampleRecord, SampleState};
+pub use summary::{AccuracyRow, PerfRow, Phase};
+pub use telemetry::TelemetryRow;
+pub use time::{compact_utc, rfc3339_utc};
+pub use wire::SCHEMA;

@@ -1,1 +1,25 @@
-//! stats
+//! Intervals, quantiles, bootstrap, outlier flags, drift. Pure functions on slices of numbers.
+//!
+//! Nothing here reads a clock, a file or a device, and nothing is random but by a seed that the caller gives:
+//! the same samples give the same figures on every machine. A figure that cannot be had (no samples, one sample
+//! for a spread, a number that is not finite) is `None`, never a stand-in.
+//!
+//! Every function is held against SciPy, statsmodels and NumPy by `fixtures.json`, which
+//! `python3 scripts/stats_fixtures.py > src/stats/fixtures.json` makes.
+
+mod bootstrap;
+mod describe;
+mod drift;
+mod interval;
+mod outlier;
+pub mod rng;
+
+#[cfg(test)]
+mod fixtures;
+
+pub use bootstrap::{RESAMPLES, median_interval};
+pub use describe::{mad, mean, median, quantile, stddev};
+pub use drift::{Drift, drift};
+pub use interval::{standard_error, wilson};
+pub use outlier::{Fence, Outlier, outliers};
+pub use rng::Rng;

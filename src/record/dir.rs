@@ -1,0 +1,259 @@
+//! The run directory: made, opened, appended to, read.
+
+use super::error::RecordError;
+use super::identity::Identity;
+use super::journal::{self, Journal};
+use super::request::RequestRecord;
+use super::run::RunRecord;
+use super::sample::SampleRecord;
+use super::summary::{AccuracyRow, PerfRow};
+use super::telemetry::TelemetryRow;
+use super::time::compact_utc;
+use super::wire::{Wire, parse};
+use serde::Serialize;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// `<UTC yyyymmddThhmmssZ>-<suite>-<device>-<6 hex of identity>`.
+///
+/// Letters, digits, `.` and `_` of suite and device are kept in lower case; all else becomes `-`, so that the name
+/// is a path of one part everywhere.
+pub fn run_id(started: SystemTime, suite: &str, device: &str, identity: &Identity) -> String {
+    let plain = |name: &str| -> String {
+        let keep = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_');
+        name.chars().map(|c| if keep(c) { c.to_ascii_lowercase() } else { '-' }).collect()
+    };
+    format!("{}-{}-{}-{}", compact_utc(started), plain(suite), plain(device), &identity.hash()[..6])
+}
+
+/// A run's directory. Journals are opened, and locked against a second writer, at the first append.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    samples: Option<Journal<SampleRecord>>,
+    requests: Option<Journal<RequestRecord>>,
+}
+
+impl RunDir {
+    /// Makes `root/run_id`, and `root` where it is missing. A directory of that name must not be there.
+    pub fn create(root: &Path, run_id: &str) -> Result<Self, RecordError> {
+        let path = root.join(run_id);
+        fs::create_dir_all(root).map_err(RecordError::io("create", root))?;
+        match fs::create_dir(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(RecordError::Exists(path)),
+            Err(e) => Err(RecordError::io("create", &path)(e)),
+            Ok(()) => Ok(Self::at(path)),
+        }
+    }
+
+    /// Opens a run directory that is there, to read or to go on with; its `run.json` must be there.
+    pub fn open(path: &Path) -> Result<Self, RecordError> {
+        let run = path.join("run.json");
+        fs::metadata(&run).map_err(RecordError::io("open the run directory: no run.json at", &run))?;
+        Ok(Self::at(path.to_owned()))
+    }
+
+    fn at(path: PathBuf) -> Self {
+        Self { path, samples: None, requests: None }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a file of the run is.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Appends a line to `samples.jsonl`. An item that is there already is refused.
+    pub fn append_sample(&mut self, record: &SampleRecord) -> Result<(), RecordError> {
+        opened(&mut self.samples, &self.path.join("samples.jsonl"))?.append(record)
+    }
+
+    /// Appends a line to `requests.jsonl`. A repetition that is there already is refused.
+    pub fn append_request(&mut self, record: &RequestRecord) -> Result<(), RecordError> {
+        opened(&mut self.requests, &self.path.join("requests.jsonl"))?.append(record)
+    }
+
+    /// All whole lines of `samples.jsonl`, in order; none when the file is not there.
+    pub fn read_samples(&self) -> Result<Vec<SampleRecord>, RecordError> {
+        journal::read(&self.file("samples.jsonl"))
+    }
+
+    /// All whole lines of `requests.jsonl`, in order; none when the file is not there.
+    pub fn read_requests(&self) -> Result<Vec<RequestRecord>, RecordError> {
+        journal::read(&self.file("requests.jsonl"))
+    }
+
+    /// Replaces `run.json`. The journals are brought to the disk first: a record that says `complete` never
+    /// outlives lines it counts.
+    pub fn write_run(&self, record: &RunRecord) -> Result<(), RecordError> {
+        self.samples.as_ref().map_or(Ok(()), Journal::sync)?;
+        self.requests.as_ref().map_or(Ok(()), Journal::sync)?;
+        let path = self.file("run.json");
+        let encode = || {
+            let mut json = serde_json::to_vec_pretty(&Wire::new(record))?;
+            json.push(b'\n');
+            Ok(json)
+        };
+        write_whole(&path, &encode().map_err(RecordError::io("encode", &path))?)
+    }
+
+    /// Reads `run.json`, and checks that the identity's hash belongs to its fields.
+    pub fn read_run(&self) -> Result<RunRecord, RecordError> {
+        let path = self.file("run.json");
+        let bytes = fs::read(&path).map_err(RecordError::io("read", &path))?;
+        let malformed = |message| RecordError::Malformed { path: path.clone(), line: 1, message };
+        let record: RunRecord = parse(&bytes).map_err(malformed)?;
+        if !record.identity.is_consistent() {
+            return Err(malformed("the identity's hash does not belong to its fields".to_owned()));
+        }
+        Ok(record)
+    }
+
+    /// Replaces `accuracy.csv`.
+    pub fn write_accuracy_csv(&self, rows: &[AccuracyRow]) -> Result<(), RecordError> {
+        write_csv(&self.file("accuracy.csv"), AccuracyRow::HEADER, rows)
+    }
+
+    /// Replaces `perf.csv`.
+    pub fn write_perf_csv(&self, rows: &[PerfRow]) -> Result<(), RecordError> {
+        write_csv(&self.file("perf.csv"), PerfRow::HEADER, rows)
+    }
+
+    /// Replaces `telemetry.csv`.
+    pub fn write_telemetry_csv(&self, rows: &[TelemetryRow]) -> Result<(), RecordError> {
+        write_csv(&self.file("telemetry.csv"), TelemetryRow::HEADER, rows)
+    }
+}
+
+fn opened<'a, R: journal::Keyed>(
+    slot: &'a mut Option<Journal<R>>,
+    path: &Path,
+) -> Result<&'a mut Journal<R>, RecordError> {
+    match slot {
+        Some(journal) => Ok(journal),
+        None => Ok(slot.insert(Journal::open(path)?)),
+    }
+}
+
+fn write_csv<R: Serialize>(path: &Path, header: &str, rows: &[R]) -> Result<(), RecordError> {
+    let encode = || {
+        // The header stands even over no rows, so it is not left to serde.
+        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+        writer.write_record(header.split(','))?;
+        rows.iter().try_for_each(|row| writer.serialize(row))?;
+        writer.into_inner().map_err(|e| csv::Error::from(e.into_error()))
+    };
+    let bytes = encode().map_err(|e| RecordError::io("encode", path)(e.into()))?;
+    write_whole(path, &bytes)
+}
+
+/// Replaces a file so that at any moment the old or the new one is there whole: a temporary file beside it, flushed
+/// to disk, renamed over it.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_parent(path)
+    };
+    write().map_err(|source| {
+        let _ = fs::remove_file(&temporary);
+        RecordError::io("write", path)(source)
+    })
+}
+
+/// A rename is on disk when its directory is. Systems that cannot open a directory keep it by other means.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent().map(File::open) {
+        Some(Ok(directory)) if cfg!(unix) => directory.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::golden::{accuracy_row, identity, perf_row, request, run, sample};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn a_run_id_is_one_plain_path_part() {
+        let started = UNIX_EPOCH + Duration::from_secs(951_782_399);
+        let identity = identity();
+        let id = run_id(started, "Quick/start 中", "300i-duo", &identity);
+        assert_eq!(id, format!("20000228T235959Z-quick-start---300i-duo-{}", &identity.hash()[..6]));
+    }
+
+    #[test]
+    fn a_directory_is_made_once_and_read_back() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().join("not/yet/there");
+        let mut dir = RunDir::create(&root, "r").unwrap();
+        assert!(matches!(RunDir::create(&root, "r"), Err(RecordError::Exists(_))));
+        assert_eq!(dir.read_samples().unwrap(), []);
+        dir.append_sample(&sample()).unwrap();
+        dir.append_request(&request()).unwrap();
+        dir.write_run(&run()).unwrap();
+        let mut again = RunDir::open(dir.path()).unwrap();
+        assert_eq!(again.read_run().unwrap(), run());
+        assert_eq!(again.read_samples().unwrap(), [sample()]);
+        assert_eq!(again.read_requests().unwrap(), [request()]);
+        assert!(matches!(again.append_sample(&sample()), Err(RecordError::Locked(_))));
+        assert!(!dir.file("run.json.tmp").exists());
+    }
+
+    #[test]
+    fn an_edited_identity_is_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = RunDir::create(root.path(), "r").unwrap();
+        dir.write_run(&run()).unwrap();
+        let json = fs::read_to_string(dir.file("run.json")).unwrap();
+        fs::write(dir.file("run.json"), json.replace("\"dtype\": \"fp16\"", "\"dtype\": \"fp32\"")).unwrap();
+        let message = dir.read_run().unwrap_err().to_string();
+        assert!(message.contains("run.json:1: ") && message.contains("identity"), "{message}");
+    }
+
+    #[test]
+    fn places_that_cannot_be_written_are_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let message = RunDir::create(&file.path().join("runs"), "r").unwrap_err().to_string();
+        assert!(message.starts_with("cannot create ") && message.contains("runs"), "{message}");
+        let message = RunDir::open(Path::new("nowhere")).unwrap_err().to_string();
+        assert!(message.contains("nowhere/run.json"), "{message}");
+        let message = write_whole(Path::new("nowhere/x.csv"), b"").unwrap_err().to_string();
+        assert!(message.starts_with("cannot write nowhere/x.csv: "), "{message}");
+    }
+
+    #[test]
+    fn csv_files_have_their_header_and_quote_by_rfc_4180() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = RunDir::create(root.path(), "r").unwrap();
+        dir.write_telemetry_csv(&[]).unwrap();
+        dir.write_accuracy_csv(&[accuracy_row()]).unwrap();
+        let invalid = PerfRow { invalid_reason: Some("hash \"a\", then \"b\"".to_owned()), ..perf_row() };
+        dir.write_perf_csv(&[perf_row(), invalid]).unwrap();
+        let text = |name| fs::read_to_string(dir.file(name)).unwrap();
+        insta::assert_snapshot!("telemetry.csv", text("telemetry.csv"));
+        insta::assert_snapshot!("accuracy.csv", text("accuracy.csv"));
+        insta::assert_snapshot!("perf.csv", text("perf.csv"));
+        // serde's own header would be the same: no column can go astray.
+        let mut own = csv::Writer::from_writer(Vec::new());
+        own.serialize(perf_row()).unwrap();
+        let own = String::from_utf8(own.into_inner().unwrap()).unwrap();
+        assert_eq!(own.lines().next(), Some(PerfRow::HEADER));
+        let mut own = csv::Writer::from_writer(Vec::new());
+        own.serialize(accuracy_row()).unwrap();
+        let own = String::from_utf8(own.into_inner().unwrap()).unwrap();
+        assert_eq!(own.lines().next(), Some(AccuracyRow::HEADER));
+    }
+}

@@ -1,0 +1,213 @@
+//! One record of each kind, and the files they make: a change of format shows as a changed snapshot.
+
+use super::*;
+use std::collections::BTreeMap;
+
+fn map<V: From<&'static str>>(pairs: &[(&str, &'static str)]) -> BTreeMap<String, V> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), V::from(*v))).collect()
+}
+
+pub(super) fn identity() -> Identity {
+    Identity::new(map(&[("dtype", "fp16"), ("suite", "sha256:5e1f"), ("shots", "ceval=5")]))
+}
+
+pub(super) fn sample() -> SampleRecord {
+    SampleRecord {
+        task: "ceval".into(),
+        doc_id: "val-7".into(),
+        doc_hash: "d0c5".into(),
+        prompt_hash: "b10c".into(),
+        subject: "high_school_physics".into(),
+        category: "STEM".into(),
+        hard: true,
+        state: SampleState::Scored,
+        gold: "B".into(),
+        pred: Some("B".into()),
+        correct: true,
+        choice_logprobs: vec![-1.5, -0.1, -2.25, f32::MIN_POSITIVE],
+        margin: Some(1.4),
+        input_tokens_n: 96,
+        output_tokens: vec![316, 2],
+        text: "答案：\"B\"\n".into(),
+        extract_rule: "choice-logprob".into(),
+        t_start_ns: 1_000_000_007,
+        t_end_ns: u64::MAX,
+        error: None,
+    }
+}
+
+pub(super) fn request() -> RequestRecord {
+    RequestRecord {
+        case_id: "b2-i16-o3".into(),
+        kind: RepetitionKind::Timed,
+        repetition: 0,
+        clock: Clock::Measured,
+        batch: 2,
+        input_tokens: 16,
+        output_tokens: 3,
+        start_ns: 10,
+        prefill_ns: 100,
+        first_token_ns: 112,
+        step_ns: vec![20, 22],
+        end_ns: 155,
+        output_hash: "0ff1ce".into(),
+        peak_rss_bytes: Some(1 << 20),
+        error: None,
+    }
+}
+
+pub(super) fn run() -> RunRecord {
+    RunRecord {
+        run_id: "20260101T000000Z-quickstart-cpu-abcdef".into(),
+        status: Status::Complete,
+        identity: identity(),
+        provenance: Provenance {
+            suite: "quickstart".into(),
+            model: "demo".into(),
+            engine: "glmbench 0.1.0".into(),
+            device: "cpu".into(),
+            kernel: "avx2".into(),
+            clock: Clock::Measured,
+            clock_profile: None,
+            dtype: "fp16".into(),
+            tp: 1,
+            threads: 2,
+            batch: 8,
+            versions: map(&[("rustc", "1.95.0")]),
+            git_commit: None,
+            environment: map(&[("GLMBENCH_THREADS", "2")]),
+            host: "bench-1".into(),
+            os: "Linux 6.1".into(),
+            cpu_model: "Some CPU".into(),
+            governor: Some("performance".into()),
+            roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1e11 }),
+            command_line: vec!["glmbench".into(), "run".into(), "suites/quickstart.toml".into()],
+            started: "2026-01-01T00:00:00Z".into(),
+            finished: Some("2026-01-01T00:02:00Z".into()),
+            resumed: 0,
+        },
+        plan: Plan {
+            accuracy: vec![AccuracyCase {
+                task: "ceval".into(),
+                dataset: "ceval-sample/val".into(),
+                protocol: "modeltest-5shot".into(),
+                shots: 5,
+                items: 1,
+                version_hash: "5e1f00".into(),
+                chance: Some(0.25),
+                expected: None,
+            }],
+            performance: vec![PerformanceCase {
+                case_id: "b2-i16-o3".into(),
+                batch: 2,
+                input_tokens: 16,
+                output_tokens: 3,
+                repetitions: 5,
+                prefill_cost: Some(Cost { bytes: 1000, flops: 64_000 }),
+                decode_cost: None,
+            }],
+        },
+        choice_tokens: BTreeMap::from([(
+            "ceval".to_owned(),
+            vec![ChoiceToken { text: "A".into(), id: 316 }, ChoiceToken { text: "B".into(), id: 347 }],
+        )]),
+        first_prompt: Some(FirstPrompt {
+            task: "ceval".into(),
+            doc_id: "val-7".into(),
+            text: "以下是…\n".into(),
+            token_ids: vec![64790, 64792],
+        }),
+    }
+}
+
+pub(super) fn accuracy_row() -> AccuracyRow {
+    AccuracyRow {
+        schema: SCHEMA,
+        run_id: "r".into(),
+        task: "ceval".into(),
+        subject: "all".into(),
+        category: "STEM".into(),
+        protocol: "two-stage".into(),
+        shots: 0,
+        n: 4,
+        scored: 2,
+        unscorable: 1,
+        failed: 1,
+        correct: 2,
+        acc: Some(2.0 / 3.0),
+        ci95_lo: Some(0.2),
+        ci95_hi: Some(0.94),
+        stderr: Some(0.27),
+        macro_acc: None,
+        duration_s: 1.5,
+        tokens_in: 400,
+        tokens_out: 8,
+        version_hash: "5e1f00".into(),
+    }
+}
+
+pub(super) fn perf_row() -> PerfRow {
+    PerfRow {
+        schema: SCHEMA,
+        run_id: "r".into(),
+        case_id: "b2-i16-o3".into(),
+        engine: "glmbench 0.1.0".into(),
+        device: "cpu".into(),
+        dtype: "fp16".into(),
+        tp: 1,
+        threads: 2,
+        batch: 2,
+        input_tokens: 16,
+        output_tokens: 3,
+        phase: Phase::E2e,
+        reps: 5,
+        warmups: 2,
+        median_ns: Some(145),
+        mad_ns: Some(1),
+        mean_ns: Some(146),
+        stddev_ns: Some(2),
+        ci95_lo_ns: Some(144),
+        ci95_hi_ns: Some(148),
+        min_ns: Some(144),
+        max_ns: Some(149),
+        p50_ns: Some(145),
+        p90_ns: Some(148),
+        p99_ns: None,
+        tokens: 6,
+        tokens_per_s_median: Some(6.0 / 145e-9),
+        bytes_touched: None,
+        achieved_gb_s: None,
+        roofline_pct: None,
+        peak_rss_bytes: Some(1 << 20),
+        energy_j: None,
+        j_per_token: None,
+        output_hash: Some("0ff1ce".into()),
+        valid: Some(true),
+        invalid_reason: None,
+    }
+}
+
+#[test]
+fn the_json_formats_are_as_committed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut dir = RunDir::create(root.path(), "r").unwrap();
+    dir.append_sample(&sample()).unwrap();
+    let failed = SampleRecord {
+        doc_id: "val-8".into(),
+        state: SampleState::Failed,
+        pred: None,
+        correct: false,
+        choice_logprobs: vec![f32::NEG_INFINITY],
+        margin: None,
+        error: Some("prompt of 9000 tokens, context of 8192".into()),
+        ..sample()
+    };
+    dir.append_sample(&failed).unwrap();
+    dir.append_request(&request()).unwrap();
+    dir.write_run(&run()).unwrap();
+    let text = |name| std::fs::read_to_string(dir.file(name)).unwrap();
+    insta::assert_snapshot!("samples.jsonl", text("samples.jsonl"));
+    insta::assert_snapshot!("requests.jsonl", text("requests.jsonl"));
+    insta::assert_snapshot!("run.json", text("run.json"));
+    assert!(dir.read_samples().unwrap()[1].choice_logprobs[0].is_nan());
+}

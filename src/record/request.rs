@@ -1,0 +1,106 @@
+//! One timed repetition of a performance case.
+
+use super::journal::Keyed;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Which clock a time came from. Nothing converts one into the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// A wall or device clock on hardware that was there.
+    Measured,
+    /// A virtual clock, kept from a chip profile.
+    Modelled,
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Measured => "measured",
+            Self::Modelled => "modelled",
+        })
+    }
+}
+
+/// Whether a repetition counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RepetitionKind {
+    /// Run at the measured shape until times settle; kept, not counted.
+    Warmup,
+    /// Counted.
+    Timed,
+}
+
+/// A line of `requests.jsonl`: one batch of `batch` equal requests, run once.
+///
+/// `start_ns`, `first_token_ns` and `end_ns` are points of the run's clock, nanoseconds from run start;
+/// `prefill_ns` and `step_ns` are durations. From them (`facts`: ModelTest's words):
+/// - TTFT = `first_token_ns − start_ns`, tokenization excluded;
+/// - prefill time = `prefill_ns`, the sum of all prefill steps of the batch;
+/// - decode time = `end_ns − first_token_ns`; TPOT = decode time / (`output_tokens` − 1), undefined for one token;
+/// - ITL = each of `step_ns`;
+/// - E2E = `end_ns − start_ns`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRecord {
+    /// The case in the plan.
+    pub case_id: String,
+    /// Warm-up or timed.
+    pub kind: RepetitionKind,
+    /// Index within its kind, from 0; case, kind and repetition are the line's key.
+    pub repetition: u32,
+    /// The clock of every time below.
+    pub clock: Clock,
+    /// Sequences in the batch.
+    pub batch: u32,
+    /// Prompt tokens of each sequence.
+    pub input_tokens: u32,
+    /// Tokens generated for each sequence.
+    pub output_tokens: u32,
+    /// When the batch was handed to the engine.
+    pub start_ns: u64,
+    /// Sum of the prefill steps' durations, sampling of the first token included.
+    pub prefill_ns: u64,
+    /// When the last sequence of the batch had its first token.
+    pub first_token_ns: u64,
+    /// Duration of each decode step: `output_tokens − 1` of them when the batch runs in step.
+    pub step_ns: Vec<u64>,
+    /// When the last token of the batch was chosen.
+    pub end_ns: u64,
+    /// Hash (hex) of all generated ids; every repetition of a case must have the same.
+    pub output_hash: String,
+    /// Peak resident memory of the process so far.
+    pub peak_rss_bytes: Option<u64>,
+    /// Why the repetition failed; its times then mean nothing.
+    pub error: Option<String>,
+}
+
+/// What names a line of `requests.jsonl`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RequestKey {
+    /// The case.
+    pub case_id: String,
+    /// Warm-up or timed.
+    pub kind: RepetitionKind,
+    /// Index within its kind.
+    pub repetition: u32,
+}
+
+impl fmt::Display for RequestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            RepetitionKind::Warmup => "warm-up",
+            RepetitionKind::Timed => "timed",
+        };
+        write!(f, "{kind} repetition {} of case {}", self.repetition, self.case_id)
+    }
+}
+
+impl Keyed for RequestRecord {
+    type Key = RequestKey;
+
+    fn key(&self) -> RequestKey {
+        RequestKey { case_id: self.case_id.clone(), kind: self.kind, repetition: self.repetition }
+    }
+}

@@ -1,0 +1,177 @@
+//! `run.json`: what was run, on what, and how far it came.
+
+use super::identity::Identity;
+use super::request::Clock;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How far a run came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Under way, or killed without a chance to say so.
+    Running,
+    /// Stopped by Ctrl-C or an error; can be resumed.
+    Interrupted,
+    /// Every case of the plan has its lines.
+    Complete,
+}
+
+/// The content of `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The directory's name.
+    pub run_id: String,
+    /// How far it came.
+    pub status: Status,
+    /// What decides comparability.
+    pub identity: Identity,
+    /// What is recorded and may differ between runs that are compared.
+    pub provenance: Provenance,
+    /// The cases.
+    pub plan: Plan,
+    /// The choice tokens of each task, in order, as the tokenizer gave them.
+    pub choice_tokens: BTreeMap<String, Vec<ChoiceToken>>,
+    /// The first full prompt, so that a wrong template is seen at once.
+    pub first_prompt: Option<FirstPrompt>,
+}
+
+/// Where, when and how a run was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The suite's name.
+    pub suite: String,
+    /// The model as it was asked for (`demo`, `dummy:chatglm2-6b`, a folder's name).
+    pub model: String,
+    /// Program and version: `glmbench 0.1.0`.
+    pub engine: String,
+    /// `cpu`, `300i-duo`, `800i-a2`, with `(emulated)` where it was.
+    pub device: String,
+    /// The kernels chosen at run time (`avx2`, `avx512`, `portable`…).
+    pub kernel: String,
+    /// The clock of all times.
+    pub clock: Clock,
+    /// Name and hash of the chip profile behind a modelled clock.
+    pub clock_profile: Option<String>,
+    /// The computing type: `fp16`, `fp32`, `bf16`.
+    pub dtype: String,
+    /// Tensor-parallel ranks.
+    pub tp: u32,
+    /// Threads of the engine.
+    pub threads: u32,
+    /// Sequences at once in accuracy tasks.
+    pub batch: u32,
+    /// Versions of what was used: program, compiler, driver, firmware…
+    pub versions: BTreeMap<String, String>,
+    /// The commit of the program, if known at build.
+    pub git_commit: Option<String>,
+    /// The environment variables that change what the program or the device runtime does.
+    pub environment: BTreeMap<String, String>,
+    /// Host name.
+    pub host: String,
+    /// Operating system and kernel.
+    pub os: String,
+    /// CPU model, as the system names it.
+    pub cpu_model: String,
+    /// Frequency governor, if the system tells.
+    pub governor: Option<String>,
+    /// What the machine can do at most, as measured on it before the cases.
+    pub roofline: Option<Roofline>,
+    /// The command line that made the run.
+    pub command_line: Vec<String>,
+    /// RFC 3339, UTC: when the run began first.
+    pub started: String,
+    /// RFC 3339, UTC: when it ended last.
+    pub finished: Option<String>,
+    /// How often it was taken up again.
+    pub resumed: u32,
+}
+
+/// The machine's own limits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Roofline {
+    /// Memory bandwidth as measured by streaming, bytes a second.
+    pub bandwidth_bytes_per_s: f64,
+    /// Arithmetic peak as measured, floating-point operations a second.
+    pub peak_flops_per_s: f64,
+}
+
+/// What was to be run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Tasks with items to score.
+    pub accuracy: Vec<AccuracyCase>,
+    /// Shapes to time.
+    pub performance: Vec<PerformanceCase>,
+}
+
+/// A task of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccuracyCase {
+    /// The task's name in the suite, as in the samples.
+    pub task: String,
+    /// The dataset's name and split.
+    pub dataset: String,
+    /// The protocol's name, which stands beside every score.
+    pub protocol: String,
+    /// Worked examples before each question.
+    pub shots: u32,
+    /// Items to score (after any limit).
+    pub items: u64,
+    /// Short content hash: two scores are comparable when it is equal.
+    pub version_hash: String,
+    /// Accuracy by chance, 0 to 1.
+    pub chance: Option<f64>,
+    /// The published or otherwise expected accuracy, 0 to 1, to print beside the result.
+    pub expected: Option<f64>,
+}
+
+/// A shape of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PerformanceCase {
+    /// Its name, as in the requests.
+    pub case_id: String,
+    /// Sequences in the batch.
+    pub batch: u32,
+    /// Prompt tokens of each sequence.
+    pub input_tokens: u32,
+    /// Tokens to generate for each sequence.
+    pub output_tokens: u32,
+    /// Timed repetitions wanted at least.
+    pub repetitions: u32,
+    /// What prefill must do at least, for the roofline.
+    pub prefill_cost: Option<Cost>,
+    /// What all decode steps together must do at least.
+    pub decode_cost: Option<Cost>,
+}
+
+/// Work of a phase of one repetition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Bytes that must cross the memory bus.
+    pub bytes: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+}
+
+/// One answer's token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChoiceToken {
+    /// The answer (`A`).
+    pub text: String,
+    /// Its token id.
+    pub id: u32,
+}
+
+/// A prompt as the model saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstPrompt {
+    /// The task.
+    pub task: String,
+    /// The item.
+    pub doc_id: String,
+    /// The whole text.
+    pub text: String,
+    /// Its token ids, prefix ids included.
+    pub token_ids: Vec<u32>,
+}

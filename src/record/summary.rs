@@ -1,0 +1,169 @@
+//! The rows of `accuracy.csv` and `perf.csv`. A value that cannot be had is an empty cell.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A row of `accuracy.csv`: a task as a whole, one of its categories, its hard part, or one subject.
+///
+/// `subject` and `category` are `all` where the row is not of one of them; the hard part has category `Hard`.
+/// accuracy = `correct / (scored + unscorable)`: an unscorable answer is a wrong one, a failed item is no answer
+/// and stands outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccuracyRow {
+    /// [`crate::record::SCHEMA`].
+    pub schema: u32,
+    /// The run.
+    pub run_id: String,
+    /// The task.
+    pub task: String,
+    /// The subject, or `all`.
+    pub subject: String,
+    /// The category, `Hard`, or `all`.
+    pub category: String,
+    /// The protocol's name.
+    pub protocol: String,
+    /// Worked examples before each question.
+    pub shots: u32,
+    /// Items that finished: scored + unscorable + failed.
+    pub n: u64,
+    /// Items with an answer.
+    pub scored: u64,
+    /// Items whose answer could not be read.
+    pub unscorable: u64,
+    /// Items without an answer.
+    pub failed: u64,
+    /// Items answered right.
+    pub correct: u64,
+    /// Micro accuracy, 0 to 1.
+    pub acc: Option<f64>,
+    /// Lower end of Wilson's 95 % interval.
+    pub ci95_lo: Option<f64>,
+    /// Upper end of Wilson's 95 % interval.
+    pub ci95_hi: Option<f64>,
+    /// √(p(1−p)/n).
+    pub stderr: Option<f64>,
+    /// Mean of the subjects' accuracies; empty in a subject's row and where a set has no subjects.
+    pub macro_acc: Option<f64>,
+    /// Seconds during which at least one of the items was being run.
+    pub duration_s: f64,
+    /// Tokens fed to the model.
+    pub tokens_in: u64,
+    /// Tokens generated.
+    pub tokens_out: u64,
+    /// Content hash of dataset, prompt and scoring.
+    pub version_hash: String,
+}
+
+/// A part of a request's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The prompt, up to and with the first token.
+    Prefill,
+    /// From the first token to the last.
+    Decode,
+    /// All of it.
+    E2e,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+            Self::E2e => "e2e",
+        })
+    }
+}
+
+/// A row of `perf.csv`: one phase of one case. Every `*_ns` is of the whole phase of a
+/// repetition, rounded to a whole nanosecond.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PerfRow {
+    /// [`crate::record::SCHEMA`].
+    pub schema: u32,
+    /// The run.
+    pub run_id: String,
+    /// The case.
+    pub case_id: String,
+    /// Program and version.
+    pub engine: String,
+    /// The device.
+    pub device: String,
+    /// The computing type.
+    pub dtype: String,
+    /// Tensor-parallel ranks.
+    pub tp: u32,
+    /// Threads of the engine.
+    pub threads: u32,
+    /// Sequences in the batch.
+    pub batch: u32,
+    /// Prompt tokens of each sequence.
+    pub input_tokens: u32,
+    /// Tokens generated for each sequence.
+    pub output_tokens: u32,
+    /// The phase.
+    pub phase: Phase,
+    /// Timed repetitions counted.
+    pub reps: u64,
+    /// Warm-up repetitions before them.
+    pub warmups: u64,
+    /// Median.
+    pub median_ns: Option<u64>,
+    /// Median absolute deviation, not scaled.
+    pub mad_ns: Option<u64>,
+    /// Mean.
+    pub mean_ns: Option<u64>,
+    /// Sample standard deviation (n − 1).
+    pub stddev_ns: Option<u64>,
+    /// Lower end of the median's 95 % bootstrap interval.
+    pub ci95_lo_ns: Option<u64>,
+    /// Upper end of the median's 95 % bootstrap interval.
+    pub ci95_hi_ns: Option<u64>,
+    /// Least.
+    pub min_ns: Option<u64>,
+    /// Most.
+    pub max_ns: Option<u64>,
+    /// Quantile of type 7.
+    pub p50_ns: Option<u64>,
+    /// Quantile of type 7.
+    pub p90_ns: Option<u64>,
+    /// Quantile of type 7; only with 100 repetitions or more.
+    pub p99_ns: Option<u64>,
+    /// Tokens of one repetition of the phase: prompt tokens, tokens after the first, all output tokens.
+    pub tokens: u64,
+    /// `tokens` over the median time.
+    pub tokens_per_s_median: Option<f64>,
+    /// Bytes that must cross the memory bus.
+    pub bytes_touched: Option<u64>,
+    /// `bytes_touched` over the median time, 10⁹ bytes a second.
+    pub achieved_gb_s: Option<f64>,
+    /// The least time the machine's measured limits allow, as a percentage of the median time.
+    pub roofline_pct: Option<f64>,
+    /// Peak resident memory.
+    pub peak_rss_bytes: Option<u64>,
+    /// Energy of one repetition, joules.
+    pub energy_j: Option<f64>,
+    /// Energy of one token, joules.
+    pub j_per_token: Option<f64>,
+    /// The repetitions' common output hash.
+    pub output_hash: Option<String>,
+    /// The times can be used; empty where the case has no such phase.
+    pub valid: Option<bool>,
+    /// Why not, or why the row is empty.
+    pub invalid_reason: Option<String>,
+}
+
+impl AccuracyRow {
+    /// The header of `accuracy.csv`.
+    pub const HEADER: &'static str = "schema,run_id,task,subject,category,protocol,shots,n,scored,unscorable,\
+        failed,correct,acc,ci95_lo,ci95_hi,stderr,macro_acc,duration_s,tokens_in,tokens_out,version_hash";
+}
+
+impl PerfRow {
+    /// The header of `perf.csv`.
+    pub const HEADER: &'static str = "schema,run_id,case_id,engine,device,dtype,tp,threads,batch,input_tokens,\
+        output_tokens,phase,reps,warmups,median_ns,mad_ns,mean_ns,stddev_ns,ci95_lo_ns,ci95_hi_ns,min_ns,max_ns,\
+        p50_ns,p90_ns,p99_ns,tokens,tokens_per_s_median,bytes_touched,achieved_gb_s,roofline_pct,\
+        peak_rss_bytes,energy_j,j_per_token,output_hash,valid,invalid_reason";
+}

@@ -1,0 +1,52 @@
+//! What every record on disk has around it: the schema number; and numbers that JSON cannot write.
+
+use serde::{Deserialize, Serialize};
+
+/// The schema number that this version writes and reads.
+pub const SCHEMA: u32 = 1;
+
+/// A record as it stands in a file: its fields with `schema` in front.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Wire<T> {
+    schema: u32,
+    #[serde(flatten)]
+    record: T,
+}
+
+/// Only the number, read first: a record of another schema need not have our fields.
+#[derive(Deserialize)]
+struct SchemaOnly {
+    schema: u32,
+}
+
+impl<T> Wire<T> {
+    /// The record with this version's schema number.
+    pub(super) fn new(record: T) -> Self {
+        Self { schema: SCHEMA, record }
+    }
+}
+
+/// The record in one JSON text, or what is wrong with it.
+pub(super) fn parse<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, String> {
+    let text = std::str::from_utf8(json).map_err(|e| format!("not UTF-8: {e}"))?;
+    let SchemaOnly { schema } = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    if schema != SCHEMA {
+        return Err(format!("schema {schema} was found, schema {SCHEMA} was expected"));
+    }
+    serde_json::from_str::<Wire<T>>(text).map(|wire| wire.record).map_err(|e| e.to_string())
+}
+
+/// `f32`s of which some may not be finite: JSON has no word for those, so they are `null` and read back as NaN.
+pub(super) mod floats {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(in crate::record) fn serialize<S: Serializer>(values: &[f32], to: S) -> Result<S::Ok, S::Error> {
+        let finite: Vec<Option<f32>> = values.iter().map(|x| x.is_finite().then_some(*x)).collect();
+        finite.serialize(to)
+    }
+
+    pub(in crate::record) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
+        let finite = Vec::<Option<f32>>::deserialize(from)?;
+        Ok(finite.into_iter().map(|x| x.unwrap_or(f32::NAN)).collect())
+    }
+}

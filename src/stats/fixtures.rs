@@ -1,0 +1,28 @@
+//! Reference values made by SciPy, statsmodels and NumPy; `scripts/stats_fixtures.py` writes them.
+
+use serde_json::Value;
+
+/// The whole fixture file.
+pub fn fixtures() -> Value {
+    serde_json::from_str(include_str!("fixtures.json")).unwrap()
+}
+
+/// An array of numbers.
+pub fn f64s(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+/// An array of whole numbers.
+pub fn u64s(value: &Value) -> Vec<u64> {
+    value.as_array().unwrap().iter().map(|x| x.as_u64().unwrap()).collect()
+}
+
+/// Fails unless both are absent, or near within `relative` of the wanted value.
+pub fn assert_close(found: Option<f64>, wanted: &Value, relative: f64) {
+    match (found, wanted.as_f64()) {
+        (Some(found), Some(wanted)) => {
+            assert!((found - wanted).abs() <= relative * wanted.abs(), "found {found}, wanted {wanted}");
+        }
+        (found, wanted) => assert_eq!(found, wanted),
+    }
+}
