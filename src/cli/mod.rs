@@ -1,8 +1,129 @@
 //! The words a person types, and what is printed. The only room that prints.
+//!
+//! Data goes to stdout, words for people to stderr. One file a verb: its flags, then `run`.
 
+#![allow(clippy::print_stderr)]
+
+pub mod doctor;
+pub mod engine;
+pub mod logits;
+pub mod parity;
+pub mod progress;
+pub mod prompts;
+
+use std::io::Write;
 use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::device::DeviceError;
+use crate::engine::EngineError;
+
+/// How a run of the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, all gates pass.
+    Done = 0,
+    /// A gate failed.
+    GateFailed = 1,
+    /// Wrong usage, or an input that cannot be used.
+    Usage = 2,
+    /// Incomplete; can be resumed.
+    Incomplete = 3,
+    /// The measurement is not valid.
+    Invalid = 4,
+    /// Device or engine unavailable.
+    Device = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Benchmark and accuracy harness with its own ChatGLM2 engine
+#[derive(Debug, Parser)]
+#[command(
+    name = "glmbench",
+    version,
+    arg_required_else_help = true,
+    after_help = "Start here:\n  glmbench run suites/quickstart.toml        precision and speed of the demo model, with a report\n  \
+        glmbench run suites/ceval.toml --model DIR  C-Eval of your ChatGLM2-6B\n  glmbench doctor                            what this machine can do\n\n\
+        Exit codes: 0 done, 1 a gate failed, 2 usage or input error, 3 incomplete (run again to resume),\n            4 measurement invalid, 5 device or engine unavailable"
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Logits(logits::Args),
+    Parity(parity::Args),
+    Doctor(doctor::Args),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
 
 /// Parses the command line, runs the verb, and turns the outcome into an exit code.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A broken pipe while printing help is no error.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(cli.verb) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("glmbench: {error:#}");
+            exit_of(&error).into()
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Logits(args) => logits::run(&args),
+        Verb::Parity(args) => parity::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "glmbench", &mut script);
+            std::io::stdout().lock().write_all(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Writes a line (or lines) of data to stdout.
+pub(crate) fn emit(text: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}")
+}
+
+/// 0 when a gate passes, 1 when it fails.
+pub(crate) fn gate_exit(pass: bool) -> ExitCode {
+    if pass { Exit::Done.into() } else { Exit::GateFailed.into() }
+}
+
+/// The exit code that an error stands for.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    let device = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<DeviceError>() || matches!(cause.downcast_ref(), Some(EngineError::Device(_)))
+    };
+    if error.chain().any(device) { Exit::Device } else { Exit::Usage }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(broken)
 }

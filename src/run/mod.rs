@@ -1,1 +1,3 @@
-//! run
+//! Executes a plan: progress, journal, resume, provenance.
+
+pub mod machine;

@@ -12,6 +12,7 @@ mod describe;
 mod drift;
 mod interval;
 mod outlier;
+pub mod parity;
 pub mod rng;
 
 #[cfg(test)]

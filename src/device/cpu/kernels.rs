@@ -134,6 +134,17 @@ impl InstructionSet {
     }
 }
 
+impl std::str::FromStr for InstructionSet {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|set| set.name() == word)
+            .ok_or_else(|| format!("kernels \"{word}\" are unknown, expected avx512, avx2 or portable"))
+    }
+}
+
 /// A storage type as the kernels see it.
 trait Element {
     /// Bytes of a number.

@@ -1,0 +1,88 @@
+//! The least a phase must do: bytes across the memory bus and floating-point operations, for the roofline.
+
+use crate::engine::config::ModelConfig;
+
+use super::Shape;
+
+/// Work of one phase of one repetition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PhaseCost {
+    /// Bytes: weights once a pass over the model, KV cache as it is read and written.
+    pub bytes: u64,
+    /// Floating-point operations of the matrix products and of attention (multiply and add count two).
+    pub flops: u64,
+}
+
+/// Cost of prefill and of all decode steps together. `number_bytes` is the size of a stored number; prompts are fed
+/// `step_tokens` at a time, and each such chunk passes over the weights once.
+pub fn case_cost(
+    config: &ModelConfig,
+    number_bytes: usize,
+    step_tokens: usize,
+    shape: Shape,
+) -> (PhaseCost, PhaseCost) {
+    let c = Counts::new(config, number_bytes as u64);
+    let (batch, input, output) = (shape.batch as u64, shape.input_tokens as u64, shape.output_tokens as u64);
+    let prefix = config.pre_seq_len.unwrap_or(0) as u64;
+    let passes = (batch * input).div_ceil(step_tokens.max(1) as u64);
+    // Token i of a sequence sees the prefix, those before it, and itself.
+    let seen = |from: u64, to: u64| (to - from) * prefix + (from + 1..=to).sum::<u64>();
+    let prefill = PhaseCost {
+        bytes: passes * c.layer_bytes + c.output_bytes + batch * input * c.kv_bytes,
+        flops: batch * (input * c.layer_flops + c.output_flops + seen(0, input) * c.attention_flops),
+    };
+    let steps = output.saturating_sub(1);
+    let decoded_seen = seen(input, input + steps);
+    let decode = PhaseCost {
+        bytes: steps * (c.layer_bytes + c.output_bytes) + batch * decoded_seen * c.kv_bytes,
+        flops: batch * (steps * (c.layer_flops + c.output_flops) + decoded_seen * c.attention_flops),
+    };
+    (prefill, decode)
+}
+
+/// Per pass, per token, and per token and token seen.
+struct Counts {
+    layer_bytes: u64,
+    layer_flops: u64,
+    output_bytes: u64,
+    output_flops: u64,
+    kv_bytes: u64,
+    attention_flops: u64,
+}
+
+impl Counts {
+    fn new(config: &ModelConfig, number_bytes: u64) -> Self {
+        let hidden = config.hidden_size as u64;
+        let layers = config.num_layers as u64;
+        let matrices = layers
+            * hidden
+            * (config.qkv_width() as u64 + config.q_width() as u64 + 3 * config.ffn_hidden_size as u64);
+        let output = hidden * config.padded_vocab_size as u64;
+        Self {
+            layer_bytes: matrices * number_bytes,
+            layer_flops: 2 * matrices,
+            output_bytes: output * number_bytes,
+            output_flops: 2 * output,
+            kv_bytes: layers * 2 * config.kv_width() as u64 * number_bytes,
+            attention_flops: layers * 4 * config.q_width() as u64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_6b_shape_costs_what_the_arithmetic_says() {
+        let config = ModelConfig::chatglm2_6b();
+        let shape = Shape { batch: 1, input_tokens: 512, output_tokens: 2 };
+        let (prefill, decode) = case_cost(&config, 2, 512, shape);
+        // facts: a decode step reads all weights less the embedding, 11.95 GB, and 28,672 bytes a token seen.
+        let kv = 513 * 28_672;
+        assert_eq!((decode.bytes - kv) / 10_000_000, 1195);
+        // facts: about 11.4 GFLOP a token for the 28 layers.
+        let layers = prefill.flops as f64 / 512.0 / 1e9;
+        assert!((11.4..11.7).contains(&layers), "{layers}");
+    }
+}

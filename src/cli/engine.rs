@@ -1,0 +1,143 @@
+//! The flags that name a model and what runs it, and the loading behind them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::device::DType;
+use crate::device::cpu::InstructionSet;
+use crate::device::rotary::RotaryMode;
+use crate::engine::config::ModelConfig;
+use crate::engine::load::{self, DeviceKind, LoadOptions, MemoryEstimate, ModelPath, load_tokenizer};
+use crate::engine::model::Limits;
+use crate::engine::scheduler::Scheduler;
+use crate::engine::tokenizer::Tokenizer;
+use crate::run::machine::Machine;
+
+use super::progress;
+
+/// Which model, on what.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
+    #[arg(long, value_name = "DIR|demo|dummy:…")]
+    pub model: String,
+    /// How to compute
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// How to compute.
+#[derive(Debug, Clone, Args)]
+pub struct ComputeArgs {
+    /// Device: cpu, or reference (plain fp32 loops, slow)
+    #[arg(long, default_value = "cpu")]
+    pub device: DeviceKind,
+    /// Type of weights, activations and KV cache: fp16, bf16 or fp32; reference computes in fp32
+    #[arg(long, value_name = "TYPE")]
+    pub dtype: Option<DType>,
+    /// Rotary table: `model` rounds as the model's own code does, `exact` does not
+    #[arg(long, value_name = "MODE", default_value = "model")]
+    pub rope: RotaryMode,
+    /// Threads; all cores unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// CPU kernels: avx512, avx2 or portable; the best of the machine unless given
+    #[arg(long, value_name = "SET")]
+    pub kernel: Option<InstructionSet>,
+}
+
+impl ComputeArgs {
+    /// The type asked for, or the device's main type.
+    pub fn dtype(&self) -> DType {
+        self.dtype.unwrap_or(match self.device {
+            DeviceKind::Cpu => DType::Fp16,
+            DeviceKind::Reference => DType::Fp32,
+        })
+    }
+
+    /// The same as the engine takes it.
+    pub fn load_options(&self, limits: Limits) -> LoadOptions {
+        LoadOptions {
+            device: self.device,
+            dtype: self.dtype(),
+            rotary: self.rope,
+            threads: self.threads.map(usize::from),
+            instruction_set: self.kernel,
+            limits,
+        }
+    }
+}
+
+/// The model behind a word of `--model`; `demo` is looked for from the current folder and the program's upwards.
+pub fn model_path(word: &str) -> anyhow::Result<ModelPath> {
+    if word != "demo" {
+        return Ok(ModelPath::parse(word));
+    }
+    let places = std::env::current_dir().into_iter().chain(std::env::current_exe());
+    let mut folders: Vec<PathBuf> = places.flat_map(|p| p.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).collect();
+    folders.push(PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    folders
+        .into_iter()
+        .map(|folder| folder.join("models").join("demo"))
+        .find(|dir| dir.join("config.json").is_file())
+        .map(ModelPath::Folder)
+        .context("--model demo: no folder models/demo here or above, nor beside the program; give a model folder")
+}
+
+/// A model that is found and checked, not yet loaded.
+pub struct FoundModel {
+    /// Where it is.
+    pub path: ModelPath,
+    /// Its shape.
+    pub config: ModelConfig,
+}
+
+impl FoundModel {
+    /// Finds the model and reads its shape.
+    pub fn find(word: &str) -> anyhow::Result<Self> {
+        let path = model_path(word)?;
+        let config = path.config()?;
+        Ok(Self { path, config })
+    }
+
+    /// Its tokenizer; random weights have none.
+    pub fn tokenizer(&self) -> anyhow::Result<Option<Tokenizer>> {
+        self.path.tokenizer_dir().map(|dir| Ok(load_tokenizer(dir, Some(&self.config))?)).transpose()
+    }
+
+    /// Loads it, with a progress bar, after a look at the memory.
+    pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> anyhow::Result<Scheduler> {
+        let options = compute.load_options(limits);
+        check_memory(&MemoryEstimate::new(&self.config, options.dtype, limits))?;
+        let source = self.path.weights(&self.config, options.dtype)?;
+        let bar = progress::bar("loading", "tensors");
+        let engine = load::load(&self.config, &*source, &options, &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        Ok(engine)
+    }
+}
+
+/// Refuses what cannot fit before hours are spent finding out.
+pub fn check_memory(estimate: &MemoryEstimate) -> anyhow::Result<()> {
+    let Some(available) = Machine::read().available_bytes else { return Ok(()) };
+    if estimate.total_bytes() > available {
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        bail!(crate::device::DeviceError::OutOfMemory {
+            device: "cpu",
+            what: format!(
+                "weights {:.2} GB, KV cache {:.2} GB, working memory {:.2} GB ({:.2} GB are available)",
+                gb(estimate.weight_bytes),
+                gb(estimate.kv_bytes),
+                gb(estimate.activation_bytes),
+                gb(available)
+            ),
+            wanted_bytes: estimate.total_bytes() as usize,
+        });
+    }
+    Ok(())
+}

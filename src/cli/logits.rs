@@ -1,0 +1,154 @@
+//! `glmbench logits`: logits of every position, into a safetensors file.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args as ClapArgs;
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::engine::model::Limits;
+use crate::engine::scheduler::Scheduler;
+use crate::engine::{EngineError, Request};
+
+use super::engine::{EngineArgs, FoundModel};
+use super::progress;
+use super::prompts::read_prompts;
+
+/// Logits of every position of token-id prompts
+///
+/// Writes `prompt<i>` float32 [length, vocabulary]; with --decode N also `greedy<i>` int32 [N], the greedy continuation
+/// (end-of-sequence tokens are passed over), and `decode<i>` float32 [N, vocabulary], the logits that chose it.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// JSON file: a list of lists of token ids
+    #[arg(long, value_name = "P.json")]
+    prompts: PathBuf,
+    /// The safetensors file to write
+    #[arg(long, value_name = "F.safetensors")]
+    out: PathBuf,
+    /// Tokens to continue each prompt by
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    decode: usize,
+}
+
+/// Does it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let model = FoundModel::find(&args.engine.model)?;
+    let prompts = read_prompts(&args.prompts, &model.config)?;
+    let mut engine = model.load(&args.engine.compute, limits(&model.config, &prompts, args.decode))?;
+    let bar = progress::bar("logits", "prompts");
+    bar.set_length(prompts.len() as u64);
+    let mut arrays = Vec::new();
+    for (i, prompt) in prompts.iter().enumerate() {
+        let trace = trace(&mut engine, prompt, args.decode).with_context(|| format!("prompt {i}"))?;
+        arrays.extend(trace.arrays(i));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    write(&args.out, &arrays, &prompts)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What such a run needs at most: one sequence, logits of a chunk of rows.
+pub fn limits(config: &crate::engine::config::ModelConfig, prompts: &[Vec<u32>], decode: usize) -> Limits {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(1) + decode;
+    let mut limits = Limits::for_batch(config, 1, longest);
+    limits.max_step_tokens = limits.max_step_tokens.min(longest.max(1));
+    limits.max_logit_rows = limits.max_step_tokens.min(128);
+    limits
+}
+
+/// Logits of one prompt and its greedy continuation.
+pub struct Trace {
+    vocab: usize,
+    /// `[length, vocab]`.
+    pub prompt: Vec<f32>,
+    /// `[N]`.
+    pub greedy: Vec<u32>,
+    /// `[N, vocab]`.
+    pub decode: Vec<f32>,
+}
+
+/// Runs one prompt. The continuation's logits are those of feeding it back: the engine gives the same bits either way.
+pub fn trace(engine: &mut Scheduler, prompt: &[u32], decode: usize) -> Result<Trace, EngineError> {
+    let vocab = engine.config().padded_vocab_size;
+    let greedy = if decode > 0 { continuation(engine, prompt, decode)? } else { Vec::new() };
+    let fed: Vec<u32> = prompt.iter().chain(&greedy[..greedy.len().saturating_sub(1)]).copied().collect();
+    let mut trace = Trace { vocab, prompt: Vec::new(), greedy, decode: Vec::new() };
+    let wants_decode = !trace.greedy.is_empty();
+    engine.teacher_force(&fed, &mut |position, logits| {
+        if position < prompt.len() {
+            trace.prompt.extend_from_slice(logits);
+        }
+        if wants_decode && position + 1 >= prompt.len() {
+            trace.decode.extend_from_slice(logits);
+        }
+    })?;
+    Ok(trace)
+}
+
+/// The greedy continuation by `count` tokens, past any end-of-sequence token.
+pub fn continuation(engine: &mut Scheduler, prompt: &[u32], count: usize) -> Result<Vec<u32>, EngineError> {
+    engine.submit(Request {
+        prompt: prompt.to_vec(),
+        max_new_tokens: count,
+        ignore_eos: true,
+        ..Request::probe()
+    })?;
+    let mut tokens = Vec::with_capacity(count);
+    while !engine.is_idle() {
+        tokens.extend(engine.step()?.emitted.into_iter().map(|(_, token)| token));
+    }
+    if tokens.len() < count {
+        return Err(EngineError::Request(format!(
+            "the continuation broke off after {} of {count} tokens: a logit was NaN or infinite",
+            tokens.len()
+        )));
+    }
+    Ok(tokens)
+}
+
+/// A named array ready to be written.
+struct Array {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Trace {
+    fn arrays(self, i: usize) -> Vec<Array> {
+        let floats = |name: &str, values: Vec<f32>| Array {
+            name: format!("{name}{i}"),
+            dtype: Dtype::F32,
+            shape: vec![values.len() / self.vocab, self.vocab],
+            bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        };
+        let mut arrays = vec![floats("prompt", self.prompt)];
+        if !self.greedy.is_empty() {
+            arrays.push(Array {
+                name: format!("greedy{i}"),
+                dtype: Dtype::I32,
+                shape: vec![self.greedy.len()],
+                bytes: self.greedy.iter().flat_map(|t| (*t as i32).to_le_bytes()).collect(),
+            });
+            arrays.push(floats("decode", self.decode));
+        }
+        arrays
+    }
+}
+
+/// Writes all arrays, with the prompts in the metadata so that `parity` can replay them.
+fn write(path: &std::path::Path, arrays: &[Array], prompts: &[Vec<u32>]) -> anyhow::Result<()> {
+    let views = arrays
+        .iter()
+        .map(|a| Ok((a.name.clone(), TensorView::new(a.dtype, a.shape.clone(), &a.bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    let metadata = HashMap::from([("prompts".to_owned(), serde_json::to_string(prompts)?)]);
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .with_context(|| format!("--out {}: cannot be written", path.display()))
+}

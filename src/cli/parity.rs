@@ -1,0 +1,276 @@
+//! `glmbench parity`: teacher-forced comparison of logits with a reference file or another device.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args as ClapArgs;
+use safetensors::SafeTensors;
+use serde::Serialize;
+
+use crate::bench::{OrdinaryTokens, Shape, prompts as random_prompts};
+use crate::device::DType;
+use crate::engine::load::DeviceKind;
+use crate::engine::scheduler::Scheduler;
+use crate::stats::parity::{ParitySummary, PositionParity};
+
+use super::engine::{ComputeArgs, EngineArgs, FoundModel};
+use super::logits::{continuation, limits};
+use super::prompts::{parse_prompts, read_prompts};
+use super::{emit, gate_exit};
+
+/// Compare logits position by position with a reference (teacher-forced)
+///
+/// The reference is a file of `glmbench logits` (or arrays of the same names), or the same model on another device or in
+/// another type. Both see the same tokens; KL is of the reference against this engine, in nats, over the whole vocabulary.
+/// Exit code 1 when the gate fails.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Reference logits: a safetensors file with `prompt<i>` and, if there, `greedy<i>` and `decode<i>`
+    #[arg(long, value_name = "F.safetensors", required_unless_present = "against", conflicts_with = "against")]
+    reference: Option<PathBuf>,
+    /// Reference device and type, e.g. `reference:fp32` or `cpu:bf16`
+    #[arg(long, value_name = "DEVICE[:DTYPE]")]
+    against: Option<Against>,
+    /// JSON file with the prompts, a list of lists of token ids; unless given, those recorded in the reference file, or
+    /// four prompts of random tokens
+    #[arg(long, value_name = "P.json")]
+    prompts: Option<PathBuf>,
+    /// What array names in the reference file begin with, e.g. `fp16.`
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    array_prefix: String,
+    /// Tokens of free-running continuation to compare (with --against)
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    decode: usize,
+    /// Gate: largest KL at any position, nats
+    #[arg(long, value_name = "NATS", default_value_t = 1e-3)]
+    max_kl: f64,
+    /// KL from which positions are counted, nats
+    #[arg(long, value_name = "NATS", default_value_t = 1e-4)]
+    kl_threshold: f64,
+    /// Gate: largest share of positions above the threshold
+    #[arg(long, value_name = "SHARE", default_value_t = 0.005)]
+    max_share: f64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `DEVICE[:DTYPE]`.
+#[derive(Debug, Clone, Copy)]
+struct Against {
+    device: DeviceKind,
+    dtype: Option<DType>,
+}
+
+impl std::str::FromStr for Against {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word.split_once(':') {
+            Some((device, dtype)) => Ok(Self { device: device.parse()?, dtype: Some(dtype.parse()?) }),
+            None => Ok(Self { device: word.parse()?, dtype: None }),
+        }
+    }
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Outcome {
+    positions: usize,
+    kl_mean: f64,
+    kl_p99: f64,
+    kl_max: f64,
+    kl_threshold: f64,
+    share_above_threshold: f64,
+    top1_agreement: f64,
+    top5_overlap: f64,
+    max_abs_difference: f32,
+    first_divergence: Option<Divergence>,
+    pass: bool,
+}
+
+/// Where free-running continuations part.
+#[derive(Serialize, Clone, Copy)]
+struct Divergence {
+    prompt: usize,
+    step: usize,
+    reference_token: u32,
+    token: u32,
+}
+
+/// Does it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let model = FoundModel::find(&args.engine.model)?;
+    let (positions, first_divergence) = match (&args.reference, args.against) {
+        (Some(path), _) => against_file(args, &model, path)?,
+        (None, Some(against)) => against_device(args, &model, against)?,
+        (None, None) => bail!("--reference FILE or --against DEVICE is needed"),
+    };
+    let summary = ParitySummary::new(&positions, args.kl_threshold).context("there are no positions to compare")?;
+    let outcome = Outcome {
+        positions: summary.positions,
+        kl_mean: summary.kl_mean,
+        kl_p99: summary.kl_p99,
+        kl_max: summary.kl_max,
+        kl_threshold: args.kl_threshold,
+        share_above_threshold: summary.share_above,
+        top1_agreement: summary.top1_agreement,
+        top5_overlap: summary.top5_overlap,
+        max_abs_difference: summary.max_abs,
+        first_divergence,
+        pass: summary.kl_max <= args.max_kl && summary.share_above <= args.max_share,
+    };
+    if args.json {
+        emit(&serde_json::to_string_pretty(&outcome)?)?;
+    } else {
+        emit(&words(&outcome, args))?;
+    }
+    Ok(gate_exit(outcome.pass))
+}
+
+fn words(o: &Outcome, args: &Args) -> String {
+    let divergence = match o.first_divergence {
+        None => "none".to_owned(),
+        Some(d) => {
+            format!("prompt {}, step {}: token {} for {}", d.prompt, d.step, d.token, d.reference_token)
+        }
+    };
+    format!(
+        "positions                {}\n\
+         KL mean                  {:.3e} nat\n\
+         KL 99 %                  {:.3e} nat\n\
+         KL max                   {:.3e} nat   (gate: at most {:.0e})\n\
+         share above {:.0e}        {:.3} %   (gate: at most {:.2} %)\n\
+         top-1 agreement          {:.3} %\n\
+         top-5 overlap            {:.3} %\n\
+         max |difference|         {:.3e}\n\
+         first free divergence    {divergence}\n\
+         parity                   {}",
+        o.positions,
+        o.kl_mean,
+        o.kl_p99,
+        o.kl_max,
+        args.max_kl,
+        o.kl_threshold,
+        100.0 * o.share_above_threshold,
+        100.0 * args.max_share,
+        100.0 * o.top1_agreement,
+        100.0 * o.top5_overlap,
+        o.max_abs_difference,
+        if o.pass { "PASS" } else { "FAIL" }
+    )
+}
+
+type Compared = (Vec<PositionParity>, Option<Divergence>);
+
+/// Compares with arrays in a file.
+fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<Compared> {
+    let name = || format!("--reference {}", path.display());
+    let bytes = std::fs::read(path).with_context(name)?;
+    let file = SafeTensors::deserialize(&bytes).with_context(name)?;
+    let prompts = match &args.prompts {
+        Some(path) => read_prompts(path, &model.config)?,
+        None => recorded_prompts(&bytes, model).with_context(name)?,
+    };
+    let vocab = model.config.padded_vocab_size;
+    let array = |kind: &str, i: usize| reference_array(&file, &format!("{}{kind}{i}", args.array_prefix));
+    let steps = (0..prompts.len()).filter_map(|i| array("greedy", i).ok()).map(|g| g.len()).max().unwrap_or(0);
+    let mut engine = model.load(&args.engine.compute, limits(&model.config, &prompts, steps))?;
+    let mut positions = Vec::new();
+    let mut divergence = None;
+    for (i, prompt) in prompts.iter().enumerate() {
+        let mut expected = array("prompt", i).with_context(name)?;
+        check_rows(&expected, prompt.len(), vocab, &format!("prompt{i}")).with_context(name)?;
+        let mut fed = prompt.clone();
+        if let (Ok(greedy), Ok(decode)) = (array("greedy", i), array("decode", i)) {
+            let greedy: Vec<u32> = greedy.into_iter().map(f32::to_bits).collect();
+            check_rows(&decode, greedy.len(), vocab, &format!("decode{i}")).with_context(name)?;
+            divergence = divergence.or(diverges(&mut engine, i, prompt, &greedy)?);
+            fed.extend_from_slice(&greedy[..greedy.len().saturating_sub(1)]);
+            expected.extend_from_slice(decode.get(vocab..).unwrap_or_default());
+        }
+        engine.teacher_force(&fed, &mut |position, ours| {
+            positions.push(PositionParity::new(&expected[position * vocab..(position + 1) * vocab], ours));
+        })?;
+    }
+    Ok((positions, divergence))
+}
+
+/// Compares with the same model on another device.
+fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::Result<Compared> {
+    let prompts = match &args.prompts {
+        Some(path) => read_prompts(path, &model.config)?,
+        None => default_prompts(model)?,
+    };
+    let limits = limits(&model.config, &prompts, args.decode);
+    let other = ComputeArgs { device: against.device, dtype: against.dtype, kernel: None, ..args.engine.compute.clone() };
+    let mut reference = model.load(&other, limits)?;
+    let mut engine = model.load(&args.engine.compute, limits)?;
+    let vocab = model.config.padded_vocab_size;
+    let mut positions = Vec::new();
+    let mut divergence = None;
+    for (i, prompt) in prompts.iter().enumerate() {
+        let greedy = continuation(&mut reference, prompt, args.decode)?;
+        divergence = divergence.or(diverges(&mut engine, i, prompt, &greedy)?);
+        let fed: Vec<u32> = prompt.iter().chain(&greedy).copied().collect();
+        let mut expected = Vec::with_capacity(fed.len() * vocab);
+        reference.teacher_force(&fed, &mut |_, logits| expected.extend_from_slice(logits))?;
+        engine.teacher_force(&fed, &mut |position, ours| {
+            positions.push(PositionParity::new(&expected[position * vocab..(position + 1) * vocab], ours));
+        })?;
+    }
+    Ok((positions, divergence))
+}
+
+/// Where our free-running continuation leaves the reference's.
+fn diverges(
+    engine: &mut Scheduler,
+    prompt_index: usize,
+    prompt: &[u32],
+    greedy: &[u32],
+) -> anyhow::Result<Option<Divergence>> {
+    let ours = continuation(engine, prompt, greedy.len())?;
+    let step = ours.iter().zip(greedy).position(|(a, b)| a != b);
+    Ok(step.map(|step| Divergence { prompt: prompt_index, step, reference_token: greedy[step], token: ours[step] }))
+}
+
+/// Four prompts of seeded random tokens, of lengths that a small context can hold.
+fn default_prompts(model: &FoundModel) -> anyhow::Result<Vec<Vec<u32>>> {
+    let mut tokens = OrdinaryTokens::of_vocabulary(model.config.padded_vocab_size);
+    if let Some(tokenizer) = model.tokenizer()? {
+        tokens.prefix = tokenizer.prefix_ids().to_vec();
+        tokens.range.end = tokens.range.end.min(tokenizer.vocab_size() as u32).max(tokens.range.start + 1);
+    }
+    let longest = (model.config.seq_length / 2).min(256);
+    let lengths = [1, longest / 8, longest / 2, longest];
+    let shape = |input| Shape { batch: 1, input_tokens: usize::max(input, 1), output_tokens: 0 };
+    Ok(lengths.iter().zip(1..).flat_map(|(&n, seed)| random_prompts(shape(n), &tokens, seed)).collect())
+}
+
+/// The prompts that `glmbench logits` recorded in its file.
+fn recorded_prompts(bytes: &[u8], model: &FoundModel) -> anyhow::Result<Vec<Vec<u32>>> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes)?;
+    let prompts = metadata.metadata().as_ref().and_then(|m| m.get("prompts"));
+    let text = prompts.context("the file does not record its prompts; give them with --prompts P.json")?;
+    parse_prompts(text, &model.config)
+}
+
+/// An array's 32-bit numbers.
+fn reference_array(file: &SafeTensors<'_>, name: &str) -> anyhow::Result<Vec<f32>> {
+    let tensor = file.tensor(name).with_context(|| format!("array {name}"))?;
+    if !matches!(tensor.dtype(), safetensors::Dtype::F32 | safetensors::Dtype::I32) {
+        bail!("array {name} has type {:?}, expected F32 (or I32 for ids)", tensor.dtype());
+    }
+    let (numbers, _) = tensor.data().as_chunks::<4>();
+    Ok(numbers.iter().map(|b| f32::from_le_bytes(*b)).collect())
+}
+
+fn check_rows(values: &[f32], rows: usize, vocab: usize, name: &str) -> anyhow::Result<()> {
+    if values.len() != rows * vocab {
+        bail!("array {name} has {} numbers, expected {rows} positions x {vocab} of vocabulary", values.len());
+    }
+    Ok(())
+}

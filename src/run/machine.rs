@@ -1,0 +1,115 @@
+//! The machine as the system describes it, for provenance and `doctor`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What the system tells; `None` where it does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Host name.
+    pub host: Option<String>,
+    /// System, release and architecture.
+    pub os: String,
+    /// CPU model.
+    pub cpu_model: Option<String>,
+    /// Logical cores this process may use.
+    pub cores: usize,
+    /// NUMA nodes.
+    pub numa_nodes: Option<usize>,
+    /// Frequency governor of the first core.
+    pub governor: Option<String>,
+    /// Memory installed.
+    pub memory_bytes: Option<u64>,
+    /// Memory that can be taken without swapping.
+    pub available_bytes: Option<u64>,
+    /// Transparent huge pages: the mode in force.
+    pub huge_pages: Option<String>,
+}
+
+impl Machine {
+    /// Asks the system.
+    pub fn read() -> Self {
+        let memory = meminfo();
+        Self {
+            host: file("/proc/sys/kernel/hostname"),
+            os: os(),
+            cpu_model: cpu_model(),
+            cores: crate::device::cpu::available_threads(),
+            numa_nodes: numa_nodes(),
+            governor: file("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            memory_bytes: memory.get("MemTotal").copied(),
+            available_bytes: memory.get("MemAvailable").copied(),
+            huge_pages: file("/sys/kernel/mm/transparent_hugepage/enabled").and_then(|modes| {
+                let chosen = modes.split(['[', ']']).nth(1)?;
+                Some(chosen.to_owned())
+            }),
+        }
+    }
+}
+
+/// Largest resident memory of this process so far, bytes.
+pub fn peak_rss_bytes() -> Option<u64> {
+    status_field("VmHWM:")
+}
+
+/// Resident memory of this process now, bytes.
+pub fn rss_bytes() -> Option<u64> {
+    status_field("VmRSS:")
+}
+
+/// Environment variables that the program or a device runtime reads.
+pub fn environment() -> BTreeMap<String, String> {
+    const PREFIXES: [&str; 10] =
+        ["GLMBENCH_", "ASCEND", "ATB_", "HCCL_", "LCCL_", "ACL_", "INF_NAN_MODE", "TASK_QUEUE_", "TP_WORLD", "BIND_CPU"];
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .collect()
+}
+
+fn file(path: &str) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn os() -> String {
+    let release = file("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{} {release} {}", std::env::consts::OS, std::env::consts::ARCH)
+}
+
+fn cpu_model() -> Option<String> {
+    let text = file("/proc/cpuinfo")?;
+    // x86 says "model name"; aarch64 has implementer and part numbers instead.
+    let field = |key: &str| {
+        let line = text.lines().find(|l| l.starts_with(key))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    field("model name").or_else(|| Some(format!("implementer {} part {}", field("CPU implementer")?, field("CPU part")?)))
+}
+
+fn numa_nodes() -> Option<usize> {
+    let entries = std::fs::read_dir(Path::new("/sys/devices/system/node")).ok()?;
+    let is_node = |name: &str| name.strip_prefix("node").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    Some(entries.flatten().filter(|e| is_node(&e.file_name().to_string_lossy())).count())
+}
+
+fn meminfo() -> BTreeMap<String, u64> {
+    let text = file("/proc/meminfo").unwrap_or_default();
+    text.lines()
+        .filter_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            Some((key.to_owned(), kibibytes(value)?))
+        })
+        .collect()
+}
+
+fn status_field(key: &str) -> Option<u64> {
+    let text = file("/proc/self/status")?;
+    kibibytes(text.lines().find_map(|l| l.strip_prefix(key))?)
+}
+
+/// `  1234 kB` in bytes.
+fn kibibytes(text: &str) -> Option<u64> {
+    text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
