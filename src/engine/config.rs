@@ -233,7 +233,10 @@ impl ModelConfig {
             return Err(format!("pre_seq_len exceeds {LIMIT}"));
         }
         if !self.layernorm_epsilon.is_finite() || self.layernorm_epsilon < 0.0 {
-            return Err(format!("layernorm_epsilon is {}, expected a small positive number", self.layernorm_epsilon));
+            return Err(format!(
+                "layernorm_epsilon is {}, expected a small positive number",
+                self.layernorm_epsilon
+            ));
         }
         if self.rope_ratio.is_some_and(|r| !r.is_finite() || r <= 0.0) {
             return Err(format!("rope_ratio is {:?}, expected a positive number", self.rope_ratio));
@@ -284,11 +287,7 @@ fn check_flags(wire: &Wire) -> Result<(), String> {
     let flags = [
         ("rmsnorm", wire.rmsnorm, true),
         ("post_layer_norm", wire.post_layer_norm, true),
-        (
-            "apply_residual_connection_post_layernorm",
-            wire.apply_residual_connection_post_layernorm,
-            false,
-        ),
+        ("apply_residual_connection_post_layernorm", wire.apply_residual_connection_post_layernorm, false),
         ("add_bias_linear", wire.add_bias_linear, false),
         ("fp32_residual_connection", wire.fp32_residual_connection, false),
     ];

@@ -1,1 +1,2 @@
 //! Integration tests: the product as a user meets it.
+mod tokenizer;
