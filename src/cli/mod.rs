@@ -10,6 +10,7 @@ pub mod logits;
 pub mod parity;
 pub mod progress;
 pub mod prompts;
+pub mod tokenize;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -61,6 +62,7 @@ struct Cli {
 enum Verb {
     Logits(logits::Args),
     Parity(parity::Args),
+    Tokenize(tokenize::Args),
     Doctor(doctor::Args),
     /// Print a completion script for a shell
     Completions {
@@ -93,6 +95,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Logits(args) => logits::run(&args),
         Verb::Parity(args) => parity::run(&args),
+        Verb::Tokenize(args) => tokenize::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

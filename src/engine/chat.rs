@@ -1,1 +1,61 @@
 //! ChatGLM2 conversation rounds as one prompt.
+//!
+//! The model was tuned on one text form: numbered rounds, `问` (question) and `答` (answer) with full-width colons, blank
+//! lines between. It is that of `build_prompt` in the model's Hugging Face code, character for character.
+
+/// One finished round: what was asked, what was answered.
+pub type Round = (String, String);
+
+/// The text of a conversation up to the answer that is wanted: finished rounds, then the new question.
+///
+/// Rounds are counted from 1. The result goes through [`encode_prompt`](crate::engine::tokenizer::Tokenizer::encode_prompt).
+///
+/// ```
+/// # use glmbench::engine::chat::build_prompt;
+/// assert_eq!(build_prompt(&[], "你好"), "[Round 1]\n\n问：你好\n\n答：");
+/// ```
+pub fn build_prompt(history: &[Round], query: &str) -> String {
+    let mut prompt = String::new();
+    for (number, (question, answer)) in (1..).zip(history) {
+        prompt += &open_round(number, question);
+        prompt += answer;
+        prompt += "\n\n";
+    }
+    prompt + &open_round(history.len() + 1, query)
+}
+
+/// A round up to its answer.
+fn open_round(number: usize, question: &str) -> String {
+    format!("[Round {number}]\n\n问：{question}\n\n答：")
+}
+
+/// An answer as it is shown and kept in the history, from the text that was generated: white space at both ends is
+/// removed, and the model's place-holder for the time of its training, `[[训练时间]]`, is filled in.
+pub fn process_response(response: &str) -> String {
+    response.trim_matches(is_python_space).replace("[[训练时间]]", "2023年")
+}
+
+/// What Python's `str.strip` removes: Unicode white space and the four ASCII separators U+001C to U+001F.
+fn is_python_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_numbered_and_the_last_answer_is_open() {
+        let history = [("你好".into(), "您好！".into()), ("a{}b".into(), "c\n".into())];
+        assert_eq!(
+            build_prompt(&history, "晚上睡不着"),
+            "[Round 1]\n\n问：你好\n\n答：您好！\n\n[Round 2]\n\n问：a{}b\n\n答：c\n\n\n[Round 3]\n\n问：晚上睡不着\n\n答："
+        );
+    }
+
+    #[test]
+    fn an_answer_is_stripped_and_its_place_holder_filled() {
+        assert_eq!(process_response(" \n\u{3000}截至[[训练时间]]，\u{1f}\t"), "截至2023年，");
+        assert_eq!(process_response(""), "");
+    }
+}

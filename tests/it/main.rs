@@ -3,4 +3,5 @@
 mod goldens;
 mod invariance;
 mod support;
+mod tokenizer;
 mod weights;

@@ -1,1 +1,350 @@
-//! SentencePiece tokenizer of the ChatGLM2 family.
+//! SentencePiece tokenizer of the ChatGLM2 family: text to token ids and back.
+//!
+//! # Files
+//! A folder holds `tokenizer.model` (SentencePiece, preferred) or `tokenizer.json` (the `tokenizers` library), and may hold
+//! `tokenizer_config.json`. Nothing about the vocabulary is assumed; everything is read:
+//!
+//! | question | answer |
+//! |---|---|
+//! | Does text begin with a dummy space? | `normalizer_spec.add_dummy_prefix` of `tokenizer.model` |
+//! | Which id ends a sequence? | `eos_piece` of `tokenizer.model`, `eos_token` of `tokenizer_config.json` beside a `tokenizer.json` |
+//! | Are there ChatGLM2's special tokens? | see below |
+//! | Which ids go before a prompt? | see below |
+//!
+//! **Special tokens.** The Hugging Face class `ChatGLMTokenizer` gives `[MASK] [gMASK] [sMASK] sop eop` the ids that follow
+//! the last piece of `tokenizer.model`. They exist here when `tokenizer_config.json` names that class (`tokenizer_class` or
+//! `auto_map`), or when there is no `tokenizer_config.json` and the model has a dummy prefix, as ChatGLM2's has. A model
+//! without dummy prefix that no file calls a ChatGLM tokenizer has none.
+//!
+//! **Prompt prefix.** `prefix_tokens` of `tokenizer_config.json`, our own key, a list of pieces such as `["[gMASK]", "sop"]`
+//! or `[]`; else `[gMASK] sop` where the special tokens exist; else what the post-processor of `tokenizer.json` puts before a
+//! text; else nothing.
+//!
+//! Special tokens are never found in text: `"[gMASK]"` becomes ordinary pieces.
+
+mod decode;
+mod json;
+mod proto;
+mod sentencepiece;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use decode::PieceDecoder;
+use json::{JsonDecoder, JsonTokenizer};
+use sentencepiece::SentencePiece;
+
+/// What `ChatGLMTokenizer` appends to the vocabulary, in the order of the ids.
+const CHATGLM_SPECIALS: [&str; 5] = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"];
+/// What `ChatGLMTokenizer` puts before a prompt.
+const CHATGLM_PREFIX: [&str; 2] = ["[gMASK]", "sop"];
+
+/// Largest tokenizer file that is read; ChatGLM2's has 1 MB, the largest known ones a few tens.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// Why a folder gives no tokenizer.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The folder has no tokenizer file.
+    #[error("{dir}: neither tokenizer.model nor tokenizer.json is there")]
+    Missing {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is damaged, or asks for something that this tokenizer would not do exactly.
+    #[error("{path}: {problem}")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        problem: String,
+    },
+}
+
+/// A loaded tokenizer; cheap to share between threads by reference.
+#[derive(Debug)]
+pub struct Tokenizer {
+    model: Model,
+    /// Special tokens behind the last piece.
+    specials: &'static [&'static str],
+    prefix: Vec<u32>,
+    eos_id: Option<u32>,
+    sha256: String,
+}
+
+#[derive(Debug)]
+enum Model {
+    SentencePiece(Box<SentencePiece>),
+    Json(Box<JsonTokenizer>),
+}
+
+/// The keys of `tokenizer_config.json` that are looked at.
+#[derive(Default, Deserialize)]
+struct WireConfig {
+    tokenizer_class: Option<String>,
+    #[serde(default)]
+    auto_map: Value,
+    prefix_tokens: Option<Vec<String>>,
+    #[serde(default)]
+    eos_token: Value,
+}
+
+impl Tokenizer {
+    /// Loads the tokenizer of a model folder; the module's page says which files decide what.
+    ///
+    /// # Errors
+    /// No tokenizer file; a file that cannot be read, is damaged, or asks for something that cannot be done exactly
+    /// (a unigram model, normalization rules, user-defined pieces); a prefix token that does not exist.
+    pub fn from_dir(dir: &Path) -> Result<Self, TokenizerError> {
+        let config = read_config(dir)?;
+        for (name, load) in
+            [("tokenizer.model", load_model as Loader), ("tokenizer.json", load_json as Loader)]
+        {
+            let path = dir.join(name);
+            if let Some(bytes) = read(&path)? {
+                let unusable = |problem| TokenizerError::Unusable { path: path.clone(), problem };
+                let mut tokenizer = load(&bytes, config.as_ref()).map_err(unusable)?;
+                tokenizer.sha256 = hex(&Sha256::digest(&bytes));
+                if let Some(tokens) = config.as_ref().and_then(|config| config.prefix_tokens.as_ref()) {
+                    tokenizer.set_prefix(tokens).map_err(|problem| TokenizerError::Unusable {
+                        path: dir.join("tokenizer_config.json"),
+                        problem,
+                    })?;
+                }
+                return Ok(tokenizer);
+            }
+        }
+        Err(TokenizerError::Missing { dir: dir.to_path_buf() })
+    }
+
+    fn set_prefix<S: AsRef<str>>(&mut self, tokens: &[S]) -> Result<(), String> {
+        let id = |token: &S| {
+            let token = token.as_ref();
+            self.token_id(token)
+                .ok_or_else(|| format!("prefix_tokens has {token:?}, which is no piece of the vocabulary"))
+        };
+        self.prefix = tokens.iter().map(id).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// Ids of a text, without prefix. No special token is ever found in text. Empty text has no ids.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        match &self.model {
+            Model::SentencePiece(model) => model.encode(text),
+            Model::Json(model) => model.encode(text),
+        }
+    }
+
+    /// Ids of a whole prompt: [`prefix_ids`](Self::prefix_ids), then the text.
+    pub fn encode_prompt(&self, text: &str) -> Vec<u32> {
+        [self.prefix_ids(), &self.encode(text)].concat()
+    }
+
+    /// Ids that stand before every prompt: `[gMASK] sop` for ChatGLM2, none for models without.
+    pub fn prefix_ids(&self) -> &[u32] {
+        &self.prefix
+    }
+
+    /// Text of ids as ChatGLM2's tokenizer class gives it: special tokens, end and beginning of sequence, padding (which is
+    /// the unknown piece) and ids outside the vocabulary have no text. Bytes that make no character become U+FFFD each.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        decode_all(self.stream(), ids)
+    }
+
+    /// Text of ids as SentencePiece gives it: as [`decode`](Self::decode), but the unknown piece is shown (` ⁇ `).
+    pub fn decode_pieces(&self, ids: &[u32]) -> String {
+        match &self.model {
+            Model::SentencePiece(model) => {
+                decode_all(StreamDecoder::of(PieceDecoder::new(model, model.unk_surface())), ids)
+            }
+            Model::Json(_) => self.decode(ids),
+        }
+    }
+
+    /// A decoder for ids that come one by one.
+    pub fn stream(&self) -> StreamDecoder<'_> {
+        match &self.model {
+            Model::SentencePiece(model) => StreamDecoder::of(PieceDecoder::new(model, "")),
+            Model::Json(model) => StreamDecoder(Decoder::Json(JsonDecoder::new(model))),
+        }
+    }
+
+    /// The id that ends a sequence, if the files name one.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos_id
+    }
+
+    /// The id of a piece as it stands in the vocabulary (`▁` for a space) or of a special token.
+    pub fn token_id(&self, piece: &str) -> Option<u32> {
+        match &self.model {
+            Model::SentencePiece(model) => match self.specials.iter().position(|special| *special == piece) {
+                Some(place) => Some((model.len() + place) as u32),
+                None => model.id(piece),
+            },
+            Model::Json(model) => model.id(piece),
+        }
+    }
+
+    /// The piece or special token with this id.
+    pub fn piece(&self, id: u32) -> Option<&str> {
+        match &self.model {
+            Model::SentencePiece(model) => match model.piece(id) {
+                Some(piece) => Some(&piece.text),
+                None => self.specials.get(id as usize - model.len()).copied(),
+            },
+            Model::Json(model) => model.piece(id),
+        }
+    }
+
+    /// Rows that a model's embedding needs: the highest id that a piece or a prefix token has, plus one.
+    pub fn vocab_size(&self) -> usize {
+        let pieces = match &self.model {
+            Model::SentencePiece(model) => model.len(),
+            Model::Json(model) => model.vocab_size(),
+        };
+        self.prefix.iter().map(|&id| id as usize + 1).fold(pieces, usize::max)
+    }
+
+    /// SHA-256 of the tokenizer file, in hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+}
+
+type Loader = fn(&[u8], Option<&WireConfig>) -> Result<Tokenizer, String>;
+
+fn load_model(bytes: &[u8], config: Option<&WireConfig>) -> Result<Tokenizer, String> {
+    let model = SentencePiece::from_bytes(bytes)?;
+    let is_chatglm = config.map_or(model.add_dummy_prefix(), WireConfig::names_chatglm);
+    let eos_id = model.eos_id();
+    let mut tokenizer = Tokenizer {
+        model: Model::SentencePiece(Box::new(model)),
+        specials: if is_chatglm { &CHATGLM_SPECIALS } else { &[] },
+        prefix: Vec::new(),
+        eos_id,
+        sha256: String::new(),
+    };
+    if is_chatglm {
+        tokenizer.set_prefix(&CHATGLM_PREFIX)?;
+    }
+    Ok(tokenizer)
+}
+
+fn load_json(bytes: &[u8], config: Option<&WireConfig>) -> Result<Tokenizer, String> {
+    let model = JsonTokenizer::from_bytes(bytes)?;
+    let eos_id = config.and_then(WireConfig::eos_token).and_then(|token| model.id(token));
+    let prefix = model.prefix().to_vec();
+    Ok(Tokenizer {
+        model: Model::Json(Box::new(model)),
+        specials: &[],
+        prefix,
+        eos_id,
+        sha256: String::new(),
+    })
+}
+
+impl WireConfig {
+    fn names_chatglm(&self) -> bool {
+        // `auto_map` has "tokenization_chatglm.ChatGLMTokenizer", with or without the name of a repository before it.
+        let auto = self.auto_map["AutoTokenizer"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        self.tokenizer_class
+            .as_deref()
+            .into_iter()
+            .chain(auto)
+            .any(|class| class.ends_with("ChatGLMTokenizer"))
+    }
+
+    /// `"</s>"` or `{"content": "</s>", …}`.
+    fn eos_token(&self) -> Option<&str> {
+        self.eos_token.as_str().or_else(|| self.eos_token["content"].as_str())
+    }
+}
+
+fn read_config(dir: &Path) -> Result<Option<WireConfig>, TokenizerError> {
+    let path = dir.join("tokenizer_config.json");
+    let parse = |bytes: Vec<u8>| {
+        serde_json::from_slice(&bytes)
+            .map_err(|error| TokenizerError::Unusable { path: path.clone(), problem: error.to_string() })
+    };
+    read(&path)?.map(parse).transpose()
+}
+
+/// The bytes of a file, `None` where there is no such file.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
+    let failed = |source| TokenizerError::Read { path: path.to_path_buf(), source };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let problem = format!("it is larger than {MAX_FILE_BYTES} bytes, expected a tokenizer file");
+        return Err(TokenizerError::Unusable { path: path.to_path_buf(), problem });
+    }
+    Ok(Some(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
+}
+
+fn decode_all(mut decoder: StreamDecoder<'_>, ids: &[u32]) -> String {
+    let mut text: String = ids.iter().map(|&id| decoder.push(id)).collect();
+    text.push_str(&decoder.finish());
+    text
+}
+
+/// Decodes ids as they are generated.
+///
+/// The texts of all [`push`](Self::push) calls and of [`finish`](Self::finish), joined, are what [`Tokenizer::decode`] gives
+/// for all ids. A character that is spread over several byte pieces comes out once it is whole, never in halves.
+#[derive(Debug, Clone)]
+pub struct StreamDecoder<'a>(Decoder<'a>);
+
+#[derive(Debug, Clone)]
+enum Decoder<'a> {
+    Pieces(PieceDecoder<'a>),
+    Json(JsonDecoder<'a>),
+}
+
+impl<'a> StreamDecoder<'a> {
+    fn of(decoder: PieceDecoder<'a>) -> Self {
+        Self(Decoder::Pieces(decoder))
+    }
+
+    /// Takes the next id; gives the text that no later id can change, often empty.
+    pub fn push(&mut self, id: u32) -> String {
+        match &mut self.0 {
+            Decoder::Pieces(decoder) => decoder.push(id),
+            Decoder::Json(decoder) => decoder.push(id),
+        }
+    }
+
+    /// The text still held back: U+FFFD for each byte of a character that was never completed.
+    pub fn finish(&mut self) -> String {
+        match &mut self.0 {
+            Decoder::Pieces(decoder) => decoder.finish(),
+            Decoder::Json(decoder) => decoder.finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! `glmbench tokenize`: text to token ids and back, a line at a time.
+
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::engine::tokenizer::Tokenizer;
+
+/// Text to token ids, or ids to text, a line at a time.
+///
+/// Reads one JSON string a line from standard input and writes one JSON list of ids a line; with --decode the other way.
+/// The folder needs nothing but tokenizer files.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  echo '\"你好\"' | glmbench tokenize --model chatglm2-6b\n  \
+                        echo '[36474, 54591]' | glmbench tokenize --model chatglm2-6b --decode")]
+pub struct Args {
+    /// Folder with tokenizer.model or tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Put the model's prompt prefix ([gMASK] sop for ChatGLM2) before the ids of each line; with --decode, leave out
+    /// the unknown (padding) piece as ChatGLM2's tokenizer does, where plain SentencePiece shows it
+    #[arg(long)]
+    pub special: bool,
+    /// Read lists of ids, write JSON strings
+    #[arg(long)]
+    pub decode: bool,
+}
+
+/// Runs the verb on standard input and output.
+///
+/// # Errors
+/// The folder gives no tokenizer, or reading or writing fails. A line that cannot be read is told on standard error with
+/// its number and ends the run with exit code 2; the lines before it are out. A reader that goes away is no error.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let tokenizer = Tokenizer::from_dir(&args.model)?;
+    match convert_lines(&tokenizer, args, io::stdin().lock(), io::stdout().lock()) {
+        Ok(()) | Err(Stop::ReaderGone) => Ok(ExitCode::SUCCESS),
+        Err(Stop::BadLine(problem)) => {
+            // Nowhere is left to say so if standard error is gone.
+            let _ = writeln!(io::stderr(), "error: {problem}");
+            Ok(ExitCode::from(2))
+        }
+        Err(Stop::Failed(error)) => Err(error),
+    }
+}
+
+/// Why the conversion ended before its input.
+#[derive(Debug)]
+enum Stop {
+    BadLine(String),
+    ReaderGone,
+    Failed(anyhow::Error),
+}
+
+fn convert_lines(
+    tokenizer: &Tokenizer,
+    args: &Args,
+    mut input: impl BufRead,
+    mut output: impl Write,
+) -> Result<(), Stop> {
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let length = input.read_until(b'\n', &mut line).context("standard input").map_err(Stop::Failed)?;
+        if length == 0 {
+            break;
+        }
+        let answer = convert(tokenizer, args, &line).map_err(|error| {
+            let expected = if args.decode { "a JSON list of ids" } else { "a JSON string" };
+            Stop::BadLine(format!("standard input, line {number}: expected {expected}: {error}"))
+        })?;
+        writeln!(output, "{answer}").map_err(stop_writing)?;
+    }
+    output.flush().map_err(stop_writing)
+}
+
+fn convert(tokenizer: &Tokenizer, args: &Args, line: &[u8]) -> serde_json::Result<String> {
+    if args.decode {
+        // Ids that no vocabulary has, negative ones too, are no piece and have no text.
+        let ids: Vec<i64> = serde_json::from_slice(line)?;
+        let ids: Vec<u32> = ids.into_iter().map(|id| u32::try_from(id).unwrap_or(u32::MAX)).collect();
+        let text = if args.special { tokenizer.decode(&ids) } else { tokenizer.decode_pieces(&ids) };
+        serde_json::to_string(&text)
+    } else {
+        let text: String = serde_json::from_slice(line)?;
+        let ids = if args.special { tokenizer.encode_prompt(&text) } else { tokenizer.encode(&text) };
+        serde_json::to_string(&ids)
+    }
+}
+
+fn stop_writing(error: io::Error) -> Stop {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Stop::ReaderGone,
+        _ => Stop::Failed(anyhow::Error::new(error).context("standard output")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tokenizer::testing::tiny_dir;
+
+    fn convert_all(input: &[u8], special: bool, decode: bool) -> (String, Result<(), Stop>) {
+        let dir = tiny_dir();
+        let args = Args { model: dir.path().to_path_buf(), special, decode };
+        let tokenizer = Tokenizer::from_dir(&args.model).unwrap();
+        let mut output = Vec::new();
+        let end = convert_lines(&tokenizer, &args, input, &mut output);
+        (String::from_utf8(output).unwrap(), end)
+    }
+
+    #[test]
+    fn lines_go_in_and_come_out_one_by_one() {
+        let (ids, end) = convert_all(b"\"ab\"\n\"\"\r\n\"\\u0061\"", false, false);
+        assert!(end.is_ok());
+        assert_eq!(ids, "[262]\n[]\n[261]\n");
+        let (text, end) = convert_all(ids.as_bytes(), false, true);
+        assert!(end.is_ok());
+        assert_eq!(text, "\"ab\"\n\"\"\n\"a\"\n");
+    }
+
+    #[test]
+    fn the_prefix_comes_only_when_it_is_asked_for() {
+        let (plain, _) = convert_all(b"\"ab\"\n", false, false);
+        let (special, _) = convert_all(b"\"ab\"\n", true, false);
+        assert_eq!(special, plain.replace('[', "[264,266,"));
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_and_the_lines_before_it_stay() {
+        for (input, decode) in [
+            (&b"\"ab\"\nab\n\"a\"\n"[..], false),
+            (b"\"ab\"\n\n", false),
+            (b"\"ab\"\n\"\xff\"\n", false),
+            (b"\"ab\"\n\"\\ud800\"\n", false),
+            (b"[]\n[1.5]\n", true),
+            (b"[]\n[1,\n", true),
+            (b"[]\n\"a\"\n", true),
+        ] {
+            let (output, end) = convert_all(input, false, decode);
+            assert_eq!(output.lines().count(), 1);
+            assert!(matches!(end, Err(Stop::BadLine(problem)) if problem.contains("line 2")));
+        }
+    }
+
+    #[test]
+    fn ids_of_no_piece_have_no_text() {
+        let (text, end) = convert_all(b"[-1, 4294967296, 99999, 262]\n[0]\n", false, true);
+        assert!(end.is_ok());
+        assert_eq!(text, "\"ab\"\n\" \u{2047} \"\n");
+        assert_eq!(convert_all(b"[0, 264, 262]\n", true, true).0, "\"ab\"\n");
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_failure() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let dir = tiny_dir();
+        let args = Args { model: dir.path().to_path_buf(), special: false, decode: false };
+        let tokenizer = Tokenizer::from_dir(&args.model).unwrap();
+        assert!(matches!(convert_lines(&tokenizer, &args, &b"\"a\"\n"[..], Gone), Err(Stop::ReaderGone)));
+    }
+}

@@ -1,0 +1,81 @@
+//! Ids to text, one id at a time, exactly as SentencePiece decodes a whole list.
+
+use super::proto::PieceKind;
+use super::sentencepiece::{SPACE, SentencePiece};
+
+/// Decodes a growing list of ids. What [`push`](Self::push) and [`finish`](Self::finish) give, joined, is the text.
+#[derive(Debug, Clone)]
+pub(super) struct PieceDecoder<'a> {
+    model: &'a SentencePiece,
+    /// What the unknown piece becomes.
+    unknown: &'a str,
+    /// Bytes that may still be completed to a character: always the beginning of one.
+    bytes: Vec<u8>,
+    /// No text yet, so a leading space is the dummy prefix.
+    at_start: bool,
+}
+
+impl<'a> PieceDecoder<'a> {
+    pub(super) fn new(model: &'a SentencePiece, unknown: &'a str) -> Self {
+        Self { model, unknown, bytes: Vec::new(), at_start: model.add_dummy_prefix() }
+    }
+
+    /// Takes the next id; gives the text that is now certain.
+    pub(super) fn push(&mut self, id: u32) -> String {
+        let mut text = String::new();
+        if let Some(byte) = self.model.byte(id) {
+            self.bytes.push(byte);
+            self.take_characters(&mut text);
+            self.at_start &= text.is_empty();
+        } else {
+            text = self.finish();
+            self.push_piece(id, &mut text);
+        }
+        text
+    }
+
+    /// Gives up waiting for the rest of a character: each byte of it becomes U+FFFD.
+    pub(super) fn finish(&mut self) -> String {
+        let text = "\u{fffd}".repeat(self.bytes.len());
+        self.bytes.clear();
+        self.at_start &= text.is_empty();
+        text
+    }
+
+    fn push_piece(&mut self, id: u32, text: &mut String) {
+        // Ids outside the vocabulary (the special tokens of ChatGLM2, padding rows) have no text.
+        let Some(piece) = self.model.piece(id) else { return };
+        let mut surface = match piece.kind {
+            PieceKind::Control => return,
+            PieceKind::Unknown => self.unknown.to_owned(),
+            _ => piece.text.replace(SPACE, " "),
+        };
+        if surface.is_empty() {
+            return;
+        }
+        if self.at_start && piece.kind != PieceKind::Unknown && piece.text.starts_with(SPACE) {
+            surface.remove(0);
+        }
+        self.at_start = false;
+        text.push_str(&surface);
+    }
+
+    /// Moves whole characters out of `bytes`; a byte that can be part of none becomes U+FFFD.
+    fn take_characters(&mut self, text: &mut String) {
+        loop {
+            match std::str::from_utf8(&self.bytes) {
+                Ok(whole) => {
+                    text.push_str(whole);
+                    self.bytes.clear();
+                    return;
+                }
+                // One byte was added to the beginning of a character, so nothing whole stands before the error.
+                Err(error) if error.error_len().is_none() => return,
+                Err(_) => {
+                    text.push('\u{fffd}');
+                    self.bytes.remove(0);
+                }
+            }
+        }
+    }
+}

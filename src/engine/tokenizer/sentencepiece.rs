@@ -1,0 +1,368 @@
+//! A SentencePiece BPE model: text to ids, exactly as SentencePiece itself does it.
+//!
+//! SentencePiece puts `▁` before the text (if the model says so), writes spaces as `▁`, takes every character as a symbol
+//! and joins, again and again, the neighbours whose union is the piece with the highest score, leftmost first. What is no
+//! piece in the end becomes its UTF-8 bytes, or the unknown piece.
+//!
+//! [`BPE`] of the `tokenizers` crate joins by an ordered list of pairs instead. The two agree when the list holds *every*
+//! way to cut a piece into two, ordered by the piece's score, and no two pieces share a score: then the order of all joins
+//! is settled, so the inside of a piece always grows in the same way, and only one of its cuts is ever met. Which place
+//! the other cuts have in the list does not matter.
+//!
+//! A whole text is one word to that algorithm. It is cut before it gets there, between two characters that stand side by
+//! side in no piece: no join can reach across such a place, so the parts are independent and nothing changes but the speed
+//! (short parts fit the crate's cache).
+
+use std::collections::{HashMap, HashSet};
+
+use tokenizers::Model as _;
+use tokenizers::models::bpe::{BPE, Vocab};
+
+use super::proto::{self, ModelProto, Piece, PieceKind};
+
+/// SentencePiece's visible space, U+2581.
+pub(super) const SPACE: char = '\u{2581}';
+
+/// Longest piece in bytes. SentencePiece's own default limit is 16 characters; far longer ones are a broken file, and
+/// the number of cuts grows with the square.
+const MAX_PIECE_BYTES: usize = 512;
+
+/// A loaded `tokenizer.model`.
+#[derive(Debug)]
+pub(super) struct SentencePiece {
+    pieces: Vec<Piece>,
+    ids: HashMap<String, u32>,
+    bpe: BPE,
+    /// Characters that occur in pieces but are none themselves; `bpe` knows them by the ids after the last piece.
+    loose: Vec<char>,
+    /// Pairs of characters that stand side by side in some piece.
+    joints: HashSet<(char, char)>,
+    /// Ids of the 256 byte pieces, with byte fallback.
+    byte_ids: Option<Vec<u32>>,
+    unk_id: u32,
+    eos_id: Option<u32>,
+    unk_surface: String,
+    add_dummy_prefix: bool,
+    escape_whitespaces: bool,
+}
+
+impl SentencePiece {
+    /// Reads the bytes of a `tokenizer.model`; the error says what in it cannot be used.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        Self::from_proto(
+            proto::parse(bytes).map_err(|problem| format!("not a SentencePiece model: {problem}"))?,
+        )
+    }
+
+    fn from_proto(model: ModelProto) -> Result<Self, String> {
+        check_settings(&model)?;
+        let ids = number(&model.pieces)?;
+        check_reachable(&model.pieces, &ids)?;
+        let unk_id = find_unknown(&model.pieces)?;
+        let byte_ids = find_bytes(&model, &ids)?;
+        let control = |text: &str| {
+            ids.get(text).copied().filter(|&id| model.pieces[id as usize].kind == PieceKind::Control)
+        };
+        let eos_id = control(&model.trainer.eos_piece);
+        let loose = loose_characters(&model.pieces, &ids);
+        Ok(Self {
+            bpe: build_bpe(&model.pieces, &loose, unk_id, byte_ids.is_some())?,
+            joints: joints(&model.pieces),
+            ids,
+            loose,
+            byte_ids,
+            unk_id,
+            eos_id,
+            unk_surface: model.trainer.unk_surface,
+            add_dummy_prefix: model.normalizer.add_dummy_prefix,
+            escape_whitespaces: model.normalizer.escape_whitespaces,
+            pieces: model.pieces,
+        })
+    }
+
+    /// Pieces in the vocabulary.
+    pub(super) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The piece with this id.
+    pub(super) fn piece(&self, id: u32) -> Option<&Piece> {
+        self.pieces.get(id as usize)
+    }
+
+    /// The id of a piece, given as it stands in the file.
+    pub(super) fn id(&self, piece: &str) -> Option<u32> {
+        self.ids.get(piece).copied()
+    }
+
+    /// The control piece that ends a sequence.
+    pub(super) fn eos_id(&self) -> Option<u32> {
+        self.eos_id
+    }
+
+    /// Text begins with a space that is not part of it.
+    pub(super) fn add_dummy_prefix(&self) -> bool {
+        self.add_dummy_prefix
+    }
+
+    /// What the unknown piece decodes to.
+    pub(super) fn unk_surface(&self) -> &str {
+        &self.unk_surface
+    }
+
+    /// The byte that a piece stands for.
+    pub(super) fn byte(&self, id: u32) -> Option<u8> {
+        let piece = self.piece(id).filter(|piece| piece.kind == PieceKind::Byte)?;
+        byte_of(&piece.text)
+    }
+
+    /// Text to ids.
+    pub(super) fn encode(&self, text: &str) -> Vec<u32> {
+        let text = self.normalize(text);
+        let mut ids = Vec::with_capacity(text.len() / 2);
+        for part in self.parts(&text) {
+            self.encode_part(part, &mut ids);
+        }
+        ids
+    }
+
+    fn normalize(&self, text: &str) -> String {
+        let space = if self.escape_whitespaces { SPACE } else { ' ' };
+        let mut normalized = String::with_capacity(text.len() + text.len() / 2 + space.len_utf8());
+        if self.add_dummy_prefix && !text.is_empty() {
+            normalized.push(space);
+        }
+        normalized.extend(text.chars().map(|c| if c == ' ' { space } else { c }));
+        normalized
+    }
+
+    fn parts<'a>(&'a self, text: &'a str) -> Parts<'a> {
+        Parts { text, joints: &self.joints }
+    }
+
+    fn encode_part(&self, part: &str, ids: &mut Vec<u32>) {
+        let tokens = self.bpe.tokenize(part).expect("invariant: the vocabulary holds the unknown piece");
+        for token in tokens {
+            match (self.loose.get((token.id as usize).wrapping_sub(self.pieces.len())), &self.byte_ids) {
+                (None, _) if token.id != self.unk_id => ids.push(token.id),
+                (Some(c), Some(byte_ids)) => {
+                    let mut buffer = [0; 4];
+                    ids.extend(c.encode_utf8(&mut buffer).bytes().map(|byte| byte_ids[byte as usize]));
+                }
+                // A run of unknown characters is one unknown piece.
+                _ if ids.last() == Some(&self.unk_id) => {}
+                _ => ids.push(self.unk_id),
+            }
+        }
+    }
+}
+
+/// The parts of a text that no piece holds together.
+struct Parts<'a> {
+    text: &'a str,
+    joints: &'a HashSet<(char, char)>,
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let mut chars = self.text.char_indices();
+        let (_, mut left) = chars.next()?;
+        let end = chars
+            .find_map(|(at, right)| {
+                let apart = !self.joints.contains(&(left, right));
+                left = right;
+                apart.then_some(at)
+            })
+            .unwrap_or(self.text.len());
+        let (part, rest) = self.text.split_at(end);
+        self.text = rest;
+        Some(part)
+    }
+}
+
+/// Refuses what would be tokenized in another way than SentencePiece's.
+fn check_settings(model: &ModelProto) -> Result<(), String> {
+    let ModelProto { trainer, normalizer, .. } = model;
+    if trainer.model_type != proto::BPE {
+        let name = match trainer.model_type {
+            proto::UNIGRAM => "unigram",
+            3 => "word",
+            4 => "character",
+            _ => "unknown",
+        };
+        return Err(format!("model_type is {} ({name}), expected 2 (BPE)", trainer.model_type));
+    }
+    if normalizer.charsmap_bytes > 0 {
+        return Err(format!(
+            "the normalizer \"{}\" has rules (precompiled_charsmap of {} bytes), expected \"identity\" without any",
+            normalizer.name, normalizer.charsmap_bytes
+        ));
+    }
+    if model.denormalizer_charsmap_bytes > 0 {
+        return Err("the denormalizer has rules, expected none".into());
+    }
+    for (key, value) in [
+        ("remove_extra_whitespaces", normalizer.remove_extra_whitespaces),
+        ("treat_whitespace_as_suffix", trainer.treat_whitespace_as_suffix),
+    ] {
+        if value {
+            return Err(format!("{key} is true, expected false"));
+        }
+    }
+    Ok(())
+}
+
+/// Gives each piece its id and refuses pieces that SentencePiece refuses, or that the conversion cannot hold.
+fn number(pieces: &[Piece]) -> Result<HashMap<String, u32>, String> {
+    let mut ids = HashMap::with_capacity(pieces.len());
+    let mut scores = HashMap::with_capacity(pieces.len());
+    for (id, piece) in pieces.iter().enumerate() {
+        let Piece { text, score, kind } = piece;
+        if text.is_empty() || text.len() > MAX_PIECE_BYTES {
+            return Err(format!("piece {id} has {} bytes, expected 1 to {MAX_PIECE_BYTES}", text.len()));
+        }
+        if *kind == PieceKind::UserDefined {
+            return Err(format!("piece {id} {text:?} is user-defined, which this reader does not support"));
+        }
+        if let Some(first) = ids.insert(text.clone(), id as u32) {
+            return Err(format!("piece {id} {text:?} is already piece {first}"));
+        }
+        if *kind == PieceKind::Normal && is_longer_than_one(text) {
+            if !score.is_finite() {
+                return Err(format!("piece {id} {text:?} has score {score}, expected a finite number"));
+            }
+            // 0 and -0 compare equal.
+            if let Some(first) = scores.insert((score + 0.0).to_bits(), id) {
+                return Err(format!(
+                    "pieces {first} and {id} share the score {score}, expected all to differ"
+                ));
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// Refuses pieces that text could become although they are no text: SentencePiece has rules of its own for them.
+fn check_reachable(pieces: &[Piece], ids: &HashMap<String, u32>) -> Result<(), String> {
+    let is_symbol = |part: &str| {
+        !is_longer_than_one(part)
+            || ids
+                .get(part)
+                .is_some_and(|&id| matches!(pieces[id as usize].kind, PieceKind::Normal | PieceKind::Unused))
+    };
+    for (id, Piece { text, kind, .. }) in pieces.iter().enumerate() {
+        let reachable = match kind {
+            PieceKind::Normal => false,
+            PieceKind::Unused => {
+                !is_longer_than_one(text) || cuts(text).any(|(l, r)| is_symbol(l) && is_symbol(r))
+            }
+            _ => !is_longer_than_one(text),
+        };
+        if reachable {
+            return Err(format!(
+                "piece {id} {text:?} is {kind:?} but text can become it, which is not supported"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn find_unknown(pieces: &[Piece]) -> Result<u32, String> {
+    let mut unknown = (0u32..).zip(pieces).filter(|(_, piece)| piece.kind == PieceKind::Unknown);
+    match (unknown.next(), unknown.next()) {
+        (Some((id, _)), None) => Ok(id),
+        (None, _) => Err("no piece is the unknown piece, expected one".into()),
+        (Some((first, _)), Some((second, _))) => {
+            Err(format!("pieces {first} and {second} are both the unknown piece, expected one"))
+        }
+    }
+}
+
+/// Ids of `<0x00>` to `<0xFF>`: all there with byte fallback, none without.
+fn find_bytes(model: &ModelProto, ids: &HashMap<String, u32>) -> Result<Option<Vec<u32>>, String> {
+    let is_byte = |piece: &&Piece| piece.kind == PieceKind::Byte;
+    if let Some(piece) = model.pieces.iter().filter(is_byte).find(|piece| byte_of(&piece.text).is_none()) {
+        return Err(format!("the byte piece {:?} is none of <0x00> to <0xFF>", piece.text));
+    }
+    let count = model.pieces.iter().filter(is_byte).count();
+    let expected = if model.trainer.byte_fallback { 256 } else { 0 };
+    if count != expected {
+        return Err(format!(
+            "byte_fallback is {} and there are {count} byte pieces, expected {expected}",
+            model.trainer.byte_fallback
+        ));
+    }
+    Ok(model.trainer.byte_fallback.then(|| (0..=255).map(|byte| ids[&byte_piece(byte)]).collect()))
+}
+
+fn byte_piece(byte: u8) -> String {
+    format!("<0x{byte:02X}>")
+}
+
+fn byte_of(piece: &str) -> Option<u8> {
+    let byte = u8::from_str_radix(piece.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()?;
+    (byte_piece(byte) == piece).then_some(byte)
+}
+
+/// Characters that occur in pieces but are none themselves. They can still be joined; left alone they fall back.
+fn loose_characters(pieces: &[Piece], ids: &HashMap<String, u32>) -> Vec<char> {
+    let mut loose: Vec<char> = normal_texts(pieces).flat_map(str::chars).collect();
+    loose.sort_unstable();
+    loose.dedup();
+    loose.retain(|c| !ids.contains_key(c.encode_utf8(&mut [0; 4]) as &str));
+    loose
+}
+
+fn joints(pieces: &[Piece]) -> HashSet<(char, char)> {
+    normal_texts(pieces).flat_map(|text| text.chars().zip(text.chars().skip(1))).collect()
+}
+
+fn build_bpe(pieces: &[Piece], loose: &[char], unk_id: u32, byte_fallback: bool) -> Result<BPE, String> {
+    let of_bpe = |piece: &Piece| !matches!(piece.kind, PieceKind::Control | PieceKind::Unused);
+    let texts = pieces.iter().map(|piece| of_bpe(piece).then(|| piece.text.clone()));
+    let vocab: Vocab = texts
+        .chain(loose.iter().map(|c| Some(c.to_string())))
+        .zip(0u32..)
+        .filter_map(|(text, id)| Some((text?, id)))
+        .collect();
+    let merges = merges(pieces, loose);
+    BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .unk_token(pieces[unk_id as usize].text.clone())
+        .fuse_unk(true)
+        .byte_fallback(byte_fallback)
+        .build()
+        .map_err(|error| format!("its pieces make no BPE model: {error}"))
+}
+
+/// Every way to cut every piece into two symbols, the piece with the highest score first.
+fn merges(pieces: &[Piece], loose: &[char]) -> Vec<(String, String)> {
+    let mut by_score: Vec<&Piece> = pieces.iter().filter(|piece| piece.kind == PieceKind::Normal).collect();
+    by_score.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let loose: Vec<String> = loose.iter().map(char::to_string).collect();
+    let symbols: HashSet<&str> = normal_texts(pieces).chain(loose.iter().map(String::as_str)).collect();
+    by_score
+        .iter()
+        .flat_map(|piece| cuts(&piece.text))
+        .filter(|(left, right)| symbols.contains(left) && symbols.contains(right))
+        .map(|(left, right)| (left.to_owned(), right.to_owned()))
+        .collect()
+}
+
+fn normal_texts(pieces: &[Piece]) -> impl Iterator<Item = &str> {
+    pieces.iter().filter(|piece| piece.kind == PieceKind::Normal).map(|piece| piece.text.as_str())
+}
+
+fn is_longer_than_one(text: &str) -> bool {
+    text.chars().nth(1).is_some()
+}
+
+/// Every way to cut a text into two parts.
+fn cuts(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.char_indices().skip(1).map(|(at, _)| text.split_at(at))
+}
+
+#[cfg(test)]
+mod tests;
