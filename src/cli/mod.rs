@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stderr)]
 
+pub mod chat;
 pub mod doctor;
 pub mod engine;
 pub mod logits;
@@ -60,6 +61,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Chat(chat::Args),
     Logits(logits::Args),
     Parity(parity::Args),
     Tokenize(tokenize::Args),
@@ -93,6 +95,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
+        Verb::Chat(args) => chat::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Parity(args) => parity::run(&args),
         Verb::Tokenize(args) => tokenize::run(&args),
