@@ -1,5 +1,6 @@
 //! Integration tests: the product as a user meets it.
 
+mod dataset;
 mod goldens;
 mod invariance;
 mod support;
