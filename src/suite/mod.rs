@@ -1,1 +1,325 @@
-//! suite
+//! Suite files: TOML → typed [`Suite`], checked, with a content hash.
+//!
+//! ```toml
+//! schema = 1
+//! name = "quickstart"
+//! about = "What the suite answers, in a sentence or two."
+//!
+//! [model]                      # all optional; --model, --dtype and --rope go before it
+//! path = "demo"                # demo, dummy:…, or a folder
+//! dtype = "fp16"               # fp16, fp32, bf16
+//! rope = "model"               # model, exact
+//!
+//! [[accuracy]]
+//! task = "ceval"               # ceval, boolq
+//! dataset = "../datasets/ceval-sample"   # relative to this file; else datasets/<task>
+//! protocol = "two-stage"       # `glmbench list protocols`
+//! split = "val"                # else the split that scores are published on
+//! subjects = ["law", "logic"]  # else all
+//! shots = 5                    # else the protocol's own number
+//! max_new_tokens = 512         # else the protocol's own limit
+//! limit = 100                  # items, taken in turn from each subject; else all
+//! batch = 8                    # sequences at once; changes no answer
+//! [[accuracy.expected]]        # published results, shown beside ours
+//! dtype = "fp16"               # else for any
+//! correct = 719
+//! items = 1346
+//! source = "who published it"
+//!
+//! [[performance]]
+//! batch = [1, 2, 4]
+//! lengths = [[128, 32], [256, 64]]       # input and output tokens
+//! tp = [1]                     # tensor-parallel sizes
+//! repetitions = 5              # timed
+//! max_warmups = 8              # fewer once timings are stable
+//! seed = 1                     # of the input tokens
+//! ```
+//!
+//! `--set key=value` lays a value over a dotted key (`accuracy.0.limit=10`); `--set ceval=FOLDER` gives
+//! every case of that task another data set. Paths on the command line are relative to the current folder.
+
+mod schema;
+mod tree;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::dataset::{Benchmark, sha256_hex};
+use crate::task;
+
+/// Sequences at once where a suite does not say.
+pub const DEFAULT_BATCH: usize = 8;
+/// Timed repetitions where a suite does not say.
+pub const DEFAULT_REPETITIONS: usize = 5;
+/// Most warm-up runs where a suite does not say.
+pub const DEFAULT_WARMUPS: usize = 8;
+/// Seed of input tokens where a suite does not say.
+pub const DEFAULT_SEED: u64 = 1;
+
+/// Why a suite cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SuiteError {
+    /// The suite file cannot be read.
+    #[error("{}: {source}; expected a suite file (TOML)", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Something in it is not as it should be.
+    #[error("{place}: {message}")]
+    Invalid {
+        /// `file:line:column`, or the `--set` it comes from.
+        place: String,
+        /// What was found, what was expected, what to do.
+        message: String,
+    },
+}
+
+impl SuiteError {
+    fn at(place: &tree::Origin, message: impl Into<String>) -> Self {
+        Self::Invalid { place: place.to_string(), message: message.into() }
+    }
+
+    fn found(place: &tree::Origin, found: &str, expected: &str) -> Self {
+        Self::at(place, format!("found {found}; expected {expected}"))
+    }
+}
+
+/// Number format of weights and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dtype {
+    /// 16-bit IEEE floats, the product's main type.
+    #[default]
+    Fp16,
+    /// 32-bit floats.
+    Fp32,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Dtype {
+    /// The words for them.
+    pub const NAMES: [&'static str; 3] = ["fp16", "fp32", "bf16"];
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fp16 => "fp16",
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// The type of that word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Fp16, Self::Fp32, Self::Bf16].into_iter().find(|d| d.as_str() == name)
+    }
+}
+
+/// How the rotary table is rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rope {
+    /// As the Hugging Face code does in the model's dtype.
+    #[default]
+    Model,
+    /// In fp32.
+    Exact,
+}
+
+impl Rope {
+    /// The words for them.
+    pub const NAMES: [&'static str; 2] = ["model", "exact"];
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Exact => "exact",
+        }
+    }
+
+    /// The mode of that word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Model, Self::Exact].into_iter().find(|r| r.as_str() == name)
+    }
+}
+
+/// The `[model]` table; the command line goes before it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ModelChoice {
+    /// `demo`, `dummy:…`, or a folder resolved against the suite file.
+    pub path: Option<String>,
+    /// Number format.
+    pub dtype: Dtype,
+    /// Rotary table mode.
+    pub rope: Rope,
+}
+
+/// A published result to show beside ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The number format it was published for; any when `None`.
+    pub dtype: Option<Dtype>,
+    /// Right answers.
+    pub correct: usize,
+    /// Items scored.
+    pub items: usize,
+    /// Who published it.
+    pub source: String,
+}
+
+/// One `[[accuracy]]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccuracyCase {
+    /// Which benchmark.
+    pub task: Benchmark,
+    /// The data set's folder, resolved.
+    pub dataset: PathBuf,
+    /// Name of the protocol; [`task::find`] has it.
+    pub protocol: &'static str,
+    /// Which split.
+    pub split: String,
+    /// Only these subjects; all when empty.
+    pub subjects: Vec<String>,
+    /// Demonstrations, where the suite says.
+    pub shots: Option<usize>,
+    /// Generation limit, where the suite says.
+    pub max_new_tokens: Option<usize>,
+    /// Most items, taken in turn from each subject.
+    pub limit: Option<usize>,
+    /// Sequences at once.
+    pub batch: usize,
+    /// Published results.
+    pub expected: Vec<Expected>,
+}
+
+impl AccuracyCase {
+    /// What of the case decides prompts and scores.
+    pub fn settings(&self) -> task::Settings {
+        task::Settings {
+            split: self.split.clone(),
+            subjects: self.subjects.clone(),
+            shots: self.shots,
+            max_new_tokens: self.max_new_tokens,
+            limit: self.limit,
+        }
+    }
+
+    /// The published result that fits a run in `dtype`.
+    pub fn expected_for(&self, dtype: Dtype) -> Option<&Expected> {
+        let exact = self.expected.iter().find(|e| e.dtype == Some(dtype));
+        exact.or_else(|| self.expected.iter().find(|e| e.dtype.is_none()))
+    }
+}
+
+/// One `[[performance]]` table: every batch with every pair of lengths and every tensor-parallel size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PerformanceCase {
+    /// Sequences at once.
+    pub batches: Vec<usize>,
+    /// Input and output lengths in tokens.
+    pub lengths: Vec<(usize, usize)>,
+    /// Tensor-parallel sizes.
+    pub tp_ranks: Vec<usize>,
+    /// Timed repetitions.
+    pub repetitions: usize,
+    /// Most warm-up runs.
+    pub max_warmups: usize,
+    /// Seed of the input tokens.
+    pub seed: u64,
+}
+
+/// A suite file, read and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suite {
+    /// The file.
+    pub path: PathBuf,
+    /// Its name: part of run folders' names.
+    pub name: String,
+    /// What it answers.
+    pub about: String,
+    /// Which model it is meant for.
+    pub model: ModelChoice,
+    /// Accuracy cases, in file order.
+    pub accuracy: Vec<AccuracyCase>,
+    /// Performance cases, in file order.
+    pub performance: Vec<PerformanceCase>,
+}
+
+impl Suite {
+    /// Reads the suite at `path` with `overrides` (`key`, `value`) laid over it in order.
+    ///
+    /// # Errors
+    /// The first thing that is not as it should be, with its place in the file or the `--set` it comes from.
+    pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Self, SuiteError> {
+        let io = |source| SuiteError::Io { path: path.to_path_buf(), source };
+        let bytes = fs::read(path).map_err(io)?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..good].split(|&b| b == b'\n').count();
+            let place = tree::Origin::File { path: path.to_path_buf(), line, column: 1 };
+            SuiteError::at(&place, format!("found a byte that is no UTF-8 at offset {good}; expected UTF-8 text"))
+        })?;
+        Self::parse(path, &text, overrides)
+    }
+
+    /// [`Suite::load`] for a text already read; `path` says where it lies.
+    pub fn parse(path: &Path, text: &str, overrides: &[(String, String)]) -> Result<Self, SuiteError> {
+        let mut root = tree::parse(path, text)?;
+        for (key, value) in overrides {
+            let node = tree::parse_override(key, value)?;
+            match Benchmark::from_name(key) {
+                Some(task) => set_dataset(&mut root, task, &node)?,
+                None => tree::set(&mut root, key, node)?,
+            }
+        }
+        schema::suite(root, path)
+    }
+
+    /// SHA-256 of what decides the results, after overrides. Left out are what is hashed elsewhere in a run's
+    /// identity (where model and data lie: their contents are) and what changes no answer: `about`, `expected`,
+    /// batch size of accuracy cases, tensor-parallel sizes.
+    pub fn content_hash(&self) -> String {
+        let accuracy = self.accuracy.iter().map(|case| {
+            json!([case.task.as_str(), case.protocol, case.split, case.subjects, case.shots, case.max_new_tokens, case.limit])
+        });
+        let accuracy: Vec<_> = accuracy.into_iter().collect();
+        let performance: Vec<_> = self
+            .performance
+            .iter()
+            .map(|case| json!([case.batches, case.lengths, case.repetitions, case.max_warmups, case.seed]))
+            .collect();
+        sha256_hex(json!(["suite", 1, self.name, accuracy, performance]).to_string().as_bytes())
+    }
+}
+
+/// Lays a data set folder over every case of a task.
+fn set_dataset(root: &mut tree::Node, task: Benchmark, folder: &tree::Node) -> Result<(), SuiteError> {
+    let mut cases = Vec::new();
+    if let tree::Value::Table(table) = &root.value
+        && let Some(tree::Entry { node: tree::Node { value: tree::Value::Array(items), .. }, .. }) = table.get("accuracy")
+    {
+        cases.extend(items.iter().enumerate().filter(|(_, item)| is_of_task(item, task)).map(|(index, _)| index));
+    }
+    if cases.is_empty() {
+        return Err(SuiteError::at(&folder.origin, format!("the suite has no accuracy case of the task `{task}`")));
+    }
+    cases.into_iter().try_for_each(|index| tree::set(root, &format!("accuracy.{index}.dataset"), folder.clone()))
+}
+
+fn is_of_task(case: &tree::Node, task: Benchmark) -> bool {
+    let tree::Value::Table(table) = &case.value else { return false };
+    matches!(table.get("task").map(|e| &e.node.value), Some(tree::Value::String(name)) if name == task.as_str())
+}
+
+/// Where a set lies that the suite gives no path for: `datasets/<task>` beside the suite file, beside the
+/// suite's folder, or in the current folder; the first that is there, else the first.
+fn usual_place(task: Benchmark, suite_dir: &Path) -> PathBuf {
+    let name = Path::new("datasets").join(task.as_str());
+    let places = [suite_dir.join(&name), suite_dir.join("..").join(&name), name];
+    places.iter().find(|place| place.is_dir()).unwrap_or(&places[0]).clone()
+}

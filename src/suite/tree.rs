@@ -1,0 +1,177 @@
+//! A TOML document as a tree in which every value knows where it was written, with `--set` laid over it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::SuiteError;
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// In the suite file, at a line and column from 1.
+    File { path: PathBuf, line: usize, column: usize },
+    /// On the command line, by this `key=value`.
+    Set(String),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Self::Set(text) => write!(f, "--set {text}"),
+        }
+    }
+}
+
+/// A value and where it was written.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub origin: Origin,
+    pub value: Value,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    String(String),
+    /// An integer; TOML's are 64 bits and signed.
+    Integer(i64),
+    Table(BTreeMap<String, Entry>),
+    Array(Vec<Node>),
+    /// A kind of value that no suite key takes, by its name, such as `float`.
+    Other(&'static str),
+}
+
+/// A key's value, and where the key itself stands.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub key_origin: Origin,
+    pub node: Node,
+}
+
+impl Value {
+    /// The kind, as messages call it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::String(_) => "a string",
+            Self::Integer(_) => "an integer",
+            Self::Table(_) => "a table",
+            Self::Array(_) => "an array",
+            Self::Other(kind) => kind,
+        }
+    }
+}
+
+/// Turns byte offsets of a text into origins.
+struct Places<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Places<'_> {
+    fn origin(&self, span: &Range<usize>) -> Origin {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+        Origin::File {
+            path: self.path.to_path_buf(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    }
+}
+
+/// Parses the text of the suite file `path`.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
+    let places = Places { path, text };
+    let origin = |span: &Range<usize>| places.origin(span);
+    match DeTable::parse(text) {
+        Ok(table) => node(&table.span(), convert_table(table.get_ref(), &origin)?, &origin),
+        Err(error) => {
+            let place = origin(&error.span().unwrap_or(0..0));
+            Err(SuiteError::at(&place, error.message().to_owned()))
+        }
+    }
+}
+
+/// The value of a `--set key=value`: TOML where it parses as such, else the text itself.
+pub(super) fn parse_override(key: &str, text: &str) -> Result<Node, SuiteError> {
+    let origin = Origin::Set(format!("{key}={text}"));
+    let place = |_: &Range<usize>| origin.clone();
+    match DeValue::parse(text.trim()) {
+        // A word such as 2024-01-01 or inf is meant as text where it is no value of a suite.
+        Ok(value) if !matches!(value.get_ref(), DeValue::Datetime(_) | DeValue::Float(_)) => convert(&value, &place),
+        _ => Ok(Node { origin, value: Value::String(text.to_owned()) }),
+    }
+}
+
+type OriginOf<'a> = dyn Fn(&Range<usize>) -> Origin + 'a;
+
+fn node(span: &Range<usize>, value: Value, origin: &OriginOf<'_>) -> Result<Node, SuiteError> {
+    Ok(Node { origin: origin(span), value })
+}
+
+fn convert(value: &Spanned<DeValue<'_>>, origin: &OriginOf<'_>) -> Result<Node, SuiteError> {
+    let converted = match value.get_ref() {
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Integer(digits) => {
+            // The parser has taken prefix and underscores off already.
+            Value::Integer(i64::from_str_radix(digits.as_str(), digits.radix()).map_err(|_| {
+                let message = format!("found the number {digits}; expected one that fits 64 bits");
+                SuiteError::at(&origin(&value.span()), message)
+            })?)
+        }
+        DeValue::Array(items) => {
+            Value::Array(items.iter().map(|item| convert(item, origin)).collect::<Result<_, _>>()?)
+        }
+        DeValue::Table(table) => convert_table(table, origin)?,
+        DeValue::Float(_) => Value::Other("a float"),
+        DeValue::Boolean(_) => Value::Other("true or false"),
+        DeValue::Datetime(_) => Value::Other("a date"),
+    };
+    node(&value.span(), converted, origin)
+}
+
+fn convert_table(table: &DeTable<'_>, origin: &OriginOf<'_>) -> Result<Value, SuiteError> {
+    let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+        let key_origin = origin(&key.span());
+        let text: &std::borrow::Cow<'_, str> = key.get_ref();
+        Ok((text.to_string(), Entry { key_origin, node: convert(value, origin)? }))
+    };
+    table.iter().map(entry).collect::<Result<_, _>>().map(Value::Table)
+}
+
+/// Lays `value` over the tree at the dotted key (`accuracy.0.limit`). Tables on the way are made where
+/// missing; entries of an array must be there.
+pub(super) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), SuiteError> {
+    let origin = value.origin.clone();
+    let fail = |message: String| Err(SuiteError::at(&origin, message));
+    let mut place = root;
+    for part in key.split('.') {
+        if part.is_empty() {
+            return fail(format!("found the key {key:?}; expected names with dots between, such as accuracy.0.limit"));
+        }
+        let kind = place.value.kind();
+        place = match &mut place.value {
+            Value::Table(table) => {
+                let fresh = || Node { origin: origin.clone(), value: Value::Table(BTreeMap::new()) };
+                let entry = table
+                    .entry(part.to_owned())
+                    .or_insert_with(|| Entry { key_origin: origin.clone(), node: fresh() });
+                &mut entry.node
+            }
+            Value::Array(items) => {
+                let count = items.len();
+                match part.parse::<usize>().ok().and_then(|index| items.get_mut(index)) {
+                    Some(item) => item,
+                    None => return fail(format!("found the index `{part}`; expected one below {count}")),
+                }
+            }
+            _ => return fail(format!("`{part}` cannot be set: what stands before it is {kind}, not a table")),
+        };
+    }
+    *place = value;
+    Ok(())
+}
