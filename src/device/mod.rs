@@ -226,7 +226,11 @@ pub trait Device: Send {
     /// Takes memory for up to `max_rows` rows of `width` numbers.
     fn activation(&self, max_rows: usize, width: usize) -> Result<Self::Activation, DeviceError>;
     /// Lays out a weight matrix `[out, in]` and its bias `[out]`.
-    fn upload_linear(&self, weight: HostTensor<'_>, bias: Option<HostTensor<'_>>) -> Result<Self::Linear, DeviceError>;
+    fn upload_linear(
+        &self,
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+    ) -> Result<Self::Linear, DeviceError>;
     /// Uploads a vector.
     fn upload_vector(&self, values: HostTensor<'_>) -> Result<Self::Vector, DeviceError>;
     /// Uploads the embedding table `[vocab, hidden]`.
@@ -237,7 +241,12 @@ pub trait Device: Send {
     fn kv_cache(&self, shape: KvShape) -> Result<Self::KvCache, DeviceError>;
 
     /// `out[i] = table[ids[i]]`.
-    fn embed(&mut self, table: &Self::Table, ids: &[u32], out: &mut Self::Activation) -> Result<(), DeviceError>;
+    fn embed(
+        &mut self,
+        table: &Self::Table,
+        ids: &[u32],
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError>;
     /// `out = x / sqrt(mean(x^2) + epsilon) * weight`, all in fp32 with one rounding at the end.
     fn rms_norm(
         &mut self,
@@ -247,8 +256,12 @@ pub trait Device: Send {
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError>;
     /// `out = x * weight^T + bias`.
-    fn linear(&mut self, x: &Self::Activation, weight: &Self::Linear, out: &mut Self::Activation)
-    -> Result<(), DeviceError>;
+    fn linear(
+        &mut self,
+        x: &Self::Activation,
+        weight: &Self::Linear,
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError>;
     /// Rotates the first half of the channels of every query and key head of `qkv = [q | k | v]`, adjacent channels
     /// being a pair, by the angle of the row's position.
     fn rotary(
@@ -282,7 +295,12 @@ pub trait Device: Send {
     /// `out = silu(h[first half]) * h[second half]`.
     fn swiglu(&mut self, h: &Self::Activation, out: &mut Self::Activation) -> Result<(), DeviceError>;
     /// `out[i] = x[rows[i]]`.
-    fn gather(&mut self, x: &Self::Activation, rows: &[usize], out: &mut Self::Activation) -> Result<(), DeviceError>;
+    fn gather(
+        &mut self,
+        x: &Self::Activation,
+        rows: &[usize],
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError>;
 
     /// Copies all rows to the host, waiting for the device.
     fn download(&mut self, x: &Self::Activation, out: &mut Vec<f32>) -> Result<(), DeviceError>;

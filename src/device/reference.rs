@@ -4,7 +4,8 @@
 
 use super::rotary::RotaryTable;
 use super::{
-    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KV_BLOCK_TOKENS, KvShape, SequenceView,
+    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KV_BLOCK_TOKENS, KvShape,
+    SequenceView,
 };
 
 /// The reference device; it has no state.
@@ -79,7 +80,11 @@ impl Device for Reference {
         Ok(Matrix { width, data: Vec::with_capacity(max_rows * width) })
     }
 
-    fn upload_linear(&self, weight: HostTensor<'_>, bias: Option<HostTensor<'_>>) -> Result<Linear, DeviceError> {
+    fn upload_linear(
+        &self,
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+    ) -> Result<Linear, DeviceError> {
         let weight = Matrix { width: weight.width, data: weight.to_f32() };
         Ok(Linear { weight, bias: bias.map(|b| b.to_f32()) })
     }
@@ -109,7 +114,13 @@ impl Device for Reference {
         Ok(())
     }
 
-    fn rms_norm(&mut self, x: &Matrix, weight: &Vec<f32>, epsilon: f32, out: &mut Matrix) -> Result<(), DeviceError> {
+    fn rms_norm(
+        &mut self,
+        x: &Matrix,
+        weight: &Vec<f32>,
+        epsilon: f32,
+        out: &mut Matrix,
+    ) -> Result<(), DeviceError> {
         out.set_len(x.len());
         for (i, row) in x.rows().enumerate() {
             let mean_square = row.iter().map(|v| v * v).sum::<f32>() / row.len() as f32;
@@ -163,7 +174,8 @@ impl Device for Reference {
         for sequence in sequences {
             for (i, row) in sequence.rows.clone().enumerate() {
                 let slot = sequence.slot(sequence.visible(i) - 1);
-                let heads: Vec<&[f32]> = qkv.row(row).chunks_exact(shape.channels).skip(shape.heads).collect();
+                let heads: Vec<&[f32]> =
+                    qkv.row(row).chunks_exact(shape.channels).skip(shape.heads).collect();
                 let (keys, values) = heads.split_at(shape.kv_heads);
                 for head in 0..shape.kv_heads {
                     let at = cache.at(layer, slot, head);
@@ -192,10 +204,13 @@ impl Device for Reference {
                     let kv_head = head / (shape.heads / shape.kv_heads);
                     let channels = head * shape.channels..(head + 1) * shape.channels;
                     let query = &qkv.row(row)[channels.clone()];
-                    let places: Vec<usize> =
-                        (0..sequence.visible(i)).map(|t| cache.at(layer, sequence.slot(t), kv_head)).collect();
-                    let scores: Vec<f32> =
-                        places.iter().map(|&at| dot(query, &cache.keys[at..at + shape.channels]) * scale).collect();
+                    let places: Vec<usize> = (0..sequence.visible(i))
+                        .map(|t| cache.at(layer, sequence.slot(t), kv_head))
+                        .collect();
+                    let scores: Vec<f32> = places
+                        .iter()
+                        .map(|&at| dot(query, &cache.keys[at..at + shape.channels]) * scale)
+                        .collect();
                     let weights = softmax(&scores);
                     let result = &mut out.row_mut(row)[channels];
                     result.fill(0.0);

@@ -68,8 +68,11 @@ impl RotaryTable {
     /// The table of positions `0..positions`.
     pub fn new(spec: RotarySpec, positions: usize) -> Self {
         let pairs = spec.channels / 2;
-        let mut table =
-            Self { pairs, cos: Vec::with_capacity(positions * pairs), sin: Vec::with_capacity(positions * pairs) };
+        let mut table = Self {
+            pairs,
+            cos: Vec::with_capacity(positions * pairs),
+            sin: Vec::with_capacity(positions * pairs),
+        };
         let angles = Angles::new(spec);
         for position in 0..positions {
             for pair in 0..pairs {

@@ -90,9 +90,9 @@ impl std::str::FromStr for DeviceKind {
         match word {
             "cpu" => Ok(Self::Cpu),
             "reference" => Ok(Self::Reference),
-            "300i-duo" | "800i-a2" => {
-                Err(format!("device \"{word}\" needs the Ascend backend, which this build does not have; use cpu"))
-            }
+            "300i-duo" | "800i-a2" => Err(format!(
+                "device \"{word}\" needs the Ascend backend, which this build does not have; use cpu"
+            )),
             _ => Err(format!("device \"{word}\" is unknown, expected cpu or reference")),
         }
     }
@@ -179,10 +179,8 @@ impl MemoryEstimate {
     pub fn new(config: &ModelConfig, dtype: DType, limits: Limits) -> Self {
         let number = dtype.bytes() as u64;
         let kv_tokens = (limits.kv_blocks * crate::device::KV_BLOCK_TOKENS) as u64;
-        let step = config.hidden_size * 3
-            + config.qkv_width()
-            + config.q_width()
-            + 3 * config.ffn_hidden_size;
+        let step =
+            config.hidden_size * 3 + config.qkv_width() + config.q_width() + 3 * config.ffn_hidden_size;
         let last = 2 * config.hidden_size + 2 * config.padded_vocab_size;
         Self {
             weight_bytes: config.parameters() * number,

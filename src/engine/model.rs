@@ -247,10 +247,11 @@ struct Loader<'a, D: Device> {
 impl<D: Device> Loader<'_, D> {
     fn weights(&mut self, mode: RotaryMode, limits: Limits) -> Result<Weights<D>, EngineError> {
         let c = self.config;
-        let embedding =
-            self.with("transformer.embedding.word_embeddings.weight", &[c.padded_vocab_size, c.hidden_size], |d, t| {
-                d.upload_table(t)
-            })?;
+        let embedding = self.with(
+            "transformer.embedding.word_embeddings.weight",
+            &[c.padded_vocab_size, c.hidden_size],
+            |d, t| d.upload_table(t),
+        )?;
         let layers = (0..c.num_layers).map(|i| self.layer(i)).collect::<Result<_, _>>()?;
         let final_norm = self.vector("transformer.encoder.final_layernorm.weight", c.hidden_size)?;
         let output = self.linear("transformer.output_layer", [c.padded_vocab_size, c.hidden_size], false)?;
@@ -280,7 +281,11 @@ impl<D: Device> Loader<'_, D> {
             )?,
             dense: self.linear(&name("self_attention.dense"), [c.hidden_size, c.q_width()], false)?,
             post_norm: self.vector(&name("post_attention_layernorm.weight"), c.hidden_size)?,
-            h_to_4h: self.linear(&name("mlp.dense_h_to_4h"), [2 * c.ffn_hidden_size, c.hidden_size], false)?,
+            h_to_4h: self.linear(
+                &name("mlp.dense_h_to_4h"),
+                [2 * c.ffn_hidden_size, c.hidden_size],
+                false,
+            )?,
             down: self.linear(&name("mlp.dense_4h_to_h"), [c.hidden_size, c.ffn_hidden_size], false)?,
         })
     }

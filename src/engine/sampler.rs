@@ -36,7 +36,11 @@ impl RandomSampling {
     /// Says which parameter is out of range.
     pub fn check(&self) -> Result<(), String> {
         let positive = |name: &str, v: f32| {
-            if v > 0.0 && v.is_finite() { Ok(()) } else { Err(format!("{name} is {v}, expected a positive number")) }
+            if v > 0.0 && v.is_finite() {
+                Ok(())
+            } else {
+                Err(format!("{name} is {v}, expected a positive number"))
+            }
         };
         positive("temperature", self.temperature)?;
         positive("repetition penalty", self.repetition_penalty)?;
@@ -115,7 +119,8 @@ fn draw_token(logits: &[f32], seen: &[u32], p: &RandomSampling, draw: f64) -> u3
         unique.dedup();
         for id in unique {
             if let Some((_, score)) = scores.get_mut(id as usize) {
-                *score = if *score < 0.0 { *score * p.repetition_penalty } else { *score / p.repetition_penalty };
+                *score =
+                    if *score < 0.0 { *score * p.repetition_penalty } else { *score / p.repetition_penalty };
             }
         }
     }
@@ -161,7 +166,8 @@ mod tests {
     #[test]
     fn draws_follow_the_distribution_and_the_filters() {
         let logits = [0.0f32, 1.0, 2.0];
-        let sampling = RandomSampling { temperature: 1.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 7 };
+        let sampling =
+            RandomSampling { temperature: 1.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 7 };
         let mut sampler = Sampler::new(Sampling::Random(sampling));
         let mut counts = [0u32; 3];
         for _ in 0..20_000 {

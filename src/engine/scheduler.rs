@@ -122,8 +122,15 @@ impl Scheduler {
         let (kind, parts) = self.plan();
         let tokens = parts.iter().map(|p| p.rows.len()).sum();
         let sequences = parts.len();
-        let mut step =
-            Step { kind, start_ns, end_ns: start_ns, sequences, tokens, emitted: Vec::new(), finished: Vec::new() };
+        let mut step = Step {
+            kind,
+            start_ns,
+            end_ns: start_ns,
+            sequences,
+            tokens,
+            emitted: Vec::new(),
+            finished: Vec::new(),
+        };
         if parts.is_empty() {
             return Ok(step);
         }
@@ -213,17 +220,17 @@ impl Scheduler {
             let end = sequence.fed + part.rows.len();
             tokens.extend_from_slice(&sequence.tokens[sequence.fed..end]);
             positions.extend(sequence.fed as u32..end as u32);
-            views.push(SequenceView { rows: part.rows.clone(), context: prefix + end, blocks: &sequence.blocks });
+            views.push(SequenceView {
+                rows: part.rows.clone(),
+                context: prefix + end,
+                blocks: &sequence.blocks,
+            });
             if part.wants_logits {
                 logit_rows.push(part.rows.end - 1);
             }
         }
-        let input = StepInput {
-            tokens: &tokens,
-            positions: &positions,
-            sequences: &views,
-            logit_rows: &logit_rows,
-        };
+        let input =
+            StepInput { tokens: &tokens, positions: &positions, sequences: &views, logit_rows: &logit_rows };
         self.model.forward(&input, &mut self.logits)
     }
 
@@ -284,7 +291,8 @@ impl Scheduler {
         let probe = Request { prompt: tokens.to_vec(), ..Request::probe() };
         self.check(&probe)?;
         let limits = self.model.limits();
-        let (prefix, vocab) = (self.model.config().pre_seq_len.unwrap_or(0), self.model.config().padded_vocab_size);
+        let (prefix, vocab) =
+            (self.model.config().pre_seq_len.unwrap_or(0), self.model.config().padded_vocab_size);
         let blocks = self.allocator.take(prefix + tokens.len()).unwrap_or_default();
         self.model.write_prefix(&blocks)?;
         let chunk = limits.max_step_tokens.min(limits.max_logit_rows);

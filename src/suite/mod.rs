@@ -262,7 +262,10 @@ impl Suite {
             let good = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..good].split(|&b| b == b'\n').count();
             let place = tree::Origin::File { path: path.to_path_buf(), line, column: 1 };
-            SuiteError::at(&place, format!("found a byte that is no UTF-8 at offset {good}; expected UTF-8 text"))
+            SuiteError::at(
+                &place,
+                format!("found a byte that is no UTF-8 at offset {good}; expected UTF-8 text"),
+            )
         })?;
         Self::parse(path, &text, overrides)
     }
@@ -285,7 +288,15 @@ impl Suite {
     /// batch size of accuracy cases, tensor-parallel sizes.
     pub fn content_hash(&self) -> String {
         let accuracy = self.accuracy.iter().map(|case| {
-            json!([case.task.as_str(), case.protocol, case.split, case.subjects, case.shots, case.max_new_tokens, case.limit])
+            json!([
+                case.task.as_str(),
+                case.protocol,
+                case.split,
+                case.subjects,
+                case.shots,
+                case.max_new_tokens,
+                case.limit
+            ])
         });
         let accuracy: Vec<_> = accuracy.into_iter().collect();
         let performance: Vec<_> = self
@@ -301,14 +312,22 @@ impl Suite {
 fn set_dataset(root: &mut tree::Node, task: Benchmark, folder: &tree::Node) -> Result<(), SuiteError> {
     let mut cases = Vec::new();
     if let tree::Value::Table(table) = &root.value
-        && let Some(tree::Entry { node: tree::Node { value: tree::Value::Array(items), .. }, .. }) = table.get("accuracy")
+        && let Some(tree::Entry { node: tree::Node { value: tree::Value::Array(items), .. }, .. }) =
+            table.get("accuracy")
     {
-        cases.extend(items.iter().enumerate().filter(|(_, item)| is_of_task(item, task)).map(|(index, _)| index));
+        cases.extend(
+            items.iter().enumerate().filter(|(_, item)| is_of_task(item, task)).map(|(index, _)| index),
+        );
     }
     if cases.is_empty() {
-        return Err(SuiteError::at(&folder.origin, format!("the suite has no accuracy case of the task `{task}`")));
+        return Err(SuiteError::at(
+            &folder.origin,
+            format!("the suite has no accuracy case of the task `{task}`"),
+        ));
     }
-    cases.into_iter().try_for_each(|index| tree::set(root, &format!("accuracy.{index}.dataset"), folder.clone()))
+    cases
+        .into_iter()
+        .try_for_each(|index| tree::set(root, &format!("accuracy.{index}.dataset"), folder.clone()))
 }
 
 fn is_of_task(case: &tree::Node, task: Benchmark) -> bool {

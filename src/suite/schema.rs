@@ -38,7 +38,8 @@ impl Table {
     }
 
     fn require(&mut self, key: &'static str, expected: &str) -> Result<Node, SuiteError> {
-        let missing = || SuiteError::at(&self.origin.clone(), format!("found no `{key}`; expected {expected}"));
+        let missing =
+            || SuiteError::at(&self.origin.clone(), format!("found no `{key}`; expected {expected}"));
         let missing = missing();
         self.take(key).ok_or(missing)
     }
@@ -144,7 +145,11 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
     let schema = root.require("schema", &format!("schema = {SCHEMA}"))?;
     if count(&schema, 0)? != SCHEMA {
         let found = format!("schema {}", count(&schema, 0)?);
-        return Err(SuiteError::found(&schema.origin, &found, &format!("{SCHEMA}, the one this program reads")));
+        return Err(SuiteError::found(
+            &schema.origin,
+            &found,
+            &format!("{SCHEMA}, the one this program reads"),
+        ));
     }
     let name_node = root.require("name", "the suite's name")?;
     let name = string(&name_node)?;
@@ -155,8 +160,10 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
     }
     let about = root.take("about").map(|node| string(&node)).transpose()?.unwrap_or_default();
     let model = root.take("model").map(|node| model(node, dir)).transpose()?.unwrap_or_default();
-    let accuracy =
-        tables(&mut root, "accuracy")?.into_iter().map(|t| accuracy(t, dir)).collect::<Result<Vec<_>, _>>()?;
+    let accuracy = tables(&mut root, "accuracy")?
+        .into_iter()
+        .map(|t| accuracy(t, dir))
+        .collect::<Result<Vec<_>, _>>()?;
     let performance =
         tables(&mut root, "performance")?.into_iter().map(performance).collect::<Result<Vec<_>, _>>()?;
     root.finish()?;
@@ -230,7 +237,18 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
     let expected = tables(&mut table, "expected")?.into_iter().map(expected).collect::<Result<_, _>>()?;
     table.finish()?;
     let protocol = protocol.name;
-    Ok(AccuracyCase { task, dataset, protocol, split, subjects, shots, max_new_tokens, limit, batch, expected })
+    Ok(AccuracyCase {
+        task,
+        dataset,
+        protocol,
+        split,
+        subjects,
+        shots,
+        max_new_tokens,
+        limit,
+        batch,
+        expected,
+    })
 }
 
 fn expected(mut table: Table) -> Result<Expected, SuiteError> {
@@ -239,7 +257,11 @@ fn expected(mut table: Table) -> Result<Expected, SuiteError> {
     let correct_node = table.require("correct", "the number of right answers")?;
     let correct = count(&correct_node, 0)? as usize;
     if correct > items {
-        return Err(SuiteError::found(&correct_node.origin, &correct.to_string(), &format!("at most items = {items}")));
+        return Err(SuiteError::found(
+            &correct_node.origin,
+            &correct.to_string(),
+            &format!("at most items = {items}"),
+        ));
     }
     let source = string(&table.require("source", "where the figure was published")?)?;
     table.finish()?;
@@ -255,7 +277,13 @@ fn performance(mut table: Table) -> Result<PerformanceCase, SuiteError> {
         let origin = pair.origin.clone();
         match counts(pair, "[input, output]")?.as_slice() {
             [input, output] => lengths.push((*input, *output)),
-            other => return Err(SuiteError::found(&origin, &format!("{} numbers", other.len()), "[input, output]")),
+            other => {
+                return Err(SuiteError::found(
+                    &origin,
+                    &format!("{} numbers", other.len()),
+                    "[input, output]",
+                ));
+            }
         }
     }
     let tp_ranks = match table.take("tp") {

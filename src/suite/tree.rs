@@ -102,7 +102,9 @@ pub(super) fn parse_override(key: &str, text: &str) -> Result<Node, SuiteError> 
     let place = |_: &Range<usize>| origin.clone();
     match DeValue::parse(text.trim()) {
         // A word such as 2024-01-01 or inf is meant as text where it is no value of a suite.
-        Ok(value) if !matches!(value.get_ref(), DeValue::Datetime(_) | DeValue::Float(_)) => convert(&value, &place),
+        Ok(value) if !matches!(value.get_ref(), DeValue::Datetime(_) | DeValue::Float(_)) => {
+            convert(&value, &place)
+        }
         _ => Ok(Node { origin, value: Value::String(text.to_owned()) }),
     }
 }
@@ -151,7 +153,9 @@ pub(super) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), SuiteEr
     let mut place = root;
     for part in key.split('.') {
         if part.is_empty() {
-            return fail(format!("found the key {key:?}; expected names with dots between, such as accuracy.0.limit"));
+            return fail(format!(
+                "found the key {key:?}; expected names with dots between, such as accuracy.0.limit"
+            ));
         }
         let kind = place.value.kind();
         place = match &mut place.value {
@@ -169,7 +173,9 @@ pub(super) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), SuiteEr
                     None => return fail(format!("found the index `{part}`; expected one below {count}")),
                 }
             }
-            _ => return fail(format!("`{part}` cannot be set: what stands before it is {kind}, not a table")),
+            _ => {
+                return fail(format!("`{part}` cannot be set: what stands before it is {kind}, not a table"));
+            }
         };
     }
     *place = value;

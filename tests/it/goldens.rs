@@ -5,13 +5,13 @@ use std::path::Path;
 use glmbench::device::DType;
 use glmbench::device::cpu::InstructionSet;
 use glmbench::device::rotary::RotaryMode;
+use glmbench::engine::Request;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::load::{DeviceKind, LoadOptions, load};
 use glmbench::engine::model::Limits;
 use glmbench::engine::sampler::{Sampling, log_sum_exp};
 use glmbench::engine::scheduler::Scheduler;
 use glmbench::engine::weights::open_checkpoint;
-use glmbench::engine::Request;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -210,7 +210,9 @@ const GOLDENS: [&str; 2] = ["tiny-g2", "prefix-g2"];
 /// Every instruction set of this machine; the portable one, which is slow, on the small golden only.
 fn instruction_sets(golden: &str) -> impl Iterator<Item = InstructionSet> {
     let small = golden == "prefix-g2";
-    InstructionSet::ALL.into_iter().filter(move |set| set.available() && (small || *set != InstructionSet::Portable))
+    InstructionSet::ALL
+        .into_iter()
+        .filter(move |set| set.available() && (small || *set != InstructionSet::Portable))
 }
 
 #[test]

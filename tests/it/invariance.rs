@@ -11,8 +11,8 @@ use glmbench::engine::config::ModelConfig;
 use glmbench::engine::load::{DeviceKind, LoadOptions, load};
 use glmbench::engine::model::Limits;
 use glmbench::engine::scheduler::Scheduler;
-use glmbench::engine::weights::dummy::Dummy;
 use glmbench::engine::weights::StorageType;
+use glmbench::engine::weights::dummy::Dummy;
 use proptest::prelude::*;
 
 const VOCAB: usize = 96;
@@ -74,7 +74,10 @@ fn run(setup: Setup, prompts: &[Vec<u32>]) -> Vec<(Vec<u32>, Vec<u32>)> {
         finished.extend(engine.step().unwrap().finished);
     }
     finished.sort_by_key(|c| c.id);
-    finished.into_iter().map(|c| (c.tokens, c.choice_logprobs.iter().map(|l| l.to_bits()).collect())).collect()
+    finished
+        .into_iter()
+        .map(|c| (c.tokens, c.choice_logprobs.iter().map(|l| l.to_bits()).collect()))
+        .collect()
 }
 
 fn dtypes() -> impl Strategy<Value = DType> {

@@ -192,7 +192,14 @@ impl Attention<'_> {
         }
     }
 
-    fn scores(&self, item: Item, sequence: &SequenceView<'_>, longest: usize, stride: usize, scratch: &mut Scratch) {
+    fn scores(
+        &self,
+        item: Item,
+        sequence: &SequenceView<'_>,
+        longest: usize,
+        stride: usize,
+        scratch: &mut Scratch,
+    ) {
         let channels = self.shape.channels;
         for (index, begin) in (0..longest).step_by(KV_BLOCK_TOKENS).enumerate() {
             let tokens = KV_BLOCK_TOKENS.min(longest - begin);

@@ -389,7 +389,13 @@ unsafe fn finish<V: Simd16, E: Element>(c: *mut f32, bias: *const f32, n: usize)
 /// # Safety
 /// As [`Kernels`].
 #[inline(always)]
-unsafe fn rms_norm<V: Simd16, E: Element>(x: *const f32, weight: *const f32, epsilon: f32, n: usize, out: *mut f32) {
+unsafe fn rms_norm<V: Simd16, E: Element>(
+    x: *const f32,
+    weight: *const f32,
+    epsilon: f32,
+    n: usize,
+    out: *mut f32,
+) {
     // SAFETY: buffers are padded to sixteen numbers; only `n` enter the sum.
     unsafe {
         let whole = n / PANEL * PANEL;
@@ -629,4 +635,9 @@ instruction_set!(portable, super::Portable, "portable");
 #[cfg(target_arch = "x86_64")]
 instruction_set!(avx2, crate::device::cpu::simd_x86::Avx2, "avx2", "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-instruction_set!(avx512, crate::device::cpu::simd_x86::Avx512, "avx512", "avx512f,avx512bw,avx512vl,avx2,fma,f16c");
+instruction_set!(
+    avx512,
+    crate::device::cpu::simd_x86::Avx512,
+    "avx512",
+    "avx512f,avx512bw,avx512vl,avx2,fma,f16c"
+);

@@ -185,8 +185,7 @@ impl Job<'_> {
     }
 
     fn finish(&self, panels: &Range<usize>) {
-        let bias =
-            self.linear.bias.as_ref().map_or(std::ptr::null(), |b| b[panels.start * PANEL..].as_ptr());
+        let bias = self.linear.bias.as_ref().map_or(std::ptr::null(), |b| b[panels.start * PANEL..].as_ptr());
         for row in 0..self.x.rows {
             let columns = self.columns(row, panels);
             // SAFETY: whole panels; the bias is padded to them.

@@ -98,7 +98,11 @@ impl Cpu {
         let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
         let kernels = set.kernels(options.dtype).ok_or_else(|| DeviceError::Unsupported {
             device: "cpu",
-            problem: format!("this machine has no {} kernels, the best it has is {}", set.name(), InstructionSet::best().name()),
+            problem: format!(
+                "this machine has no {} kernels, the best it has is {}",
+                set.name(),
+                InstructionSet::best().name()
+            ),
         })?;
         if options.attention.heads / options.attention.kv_heads > 1 << 10 {
             return Err(DeviceError::Unsupported {
@@ -146,7 +150,11 @@ impl Device for Cpu {
         Ok(Matrix { data, max_rows, rows: 0, width, stride })
     }
 
-    fn upload_linear(&self, weight: HostTensor<'_>, bias: Option<HostTensor<'_>>) -> Result<Linear, DeviceError> {
+    fn upload_linear(
+        &self,
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+    ) -> Result<Linear, DeviceError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         Linear::pack(weight, bias, self.options.dtype, &self.kernels, &mut pool)
     }

@@ -72,7 +72,9 @@ impl Pool {
         // SAFETY: only the lifetime is erased; this function does not return, nor unwind, before every worker is
         // done with the closure.
         let job = Job(unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(
+                task,
+            )
         });
         shared.busy.store(self.workers.len(), Ordering::Relaxed);
         self.announce(Some(job));

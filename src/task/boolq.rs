@@ -1,0 +1,155 @@
+//! BoolQ's protocols.
+
+use super::{Ask, ChoiceToken, Definition, Judgement, Protocol, Question, Stage, Step, TaskError, TextCodec};
+use super::{all_different, most_probable};
+use crate::dataset::{Benchmark, Content, YesNo};
+
+/// ModelTest's: one forward pass, two fixed tokens.
+pub(super) struct ModelTest;
+
+/// lm-eval's: log-likelihood of the continuations ` no` and ` yes`, of however many tokens.
+pub(super) struct LogLikelihood;
+
+/// The choices in the order that decides ties: `no` first, as both sources answer a tie with no.
+const ANSWERS: [&str; 2] = ["no", "yes"];
+
+const PROMPT: &str = "{title} -- {passage}\nQuestion: {question}?\nAnswer:";
+
+fn prompt(question: &Question<'_>) -> Result<String, Step> {
+    match &question.item.content {
+        Content::YesNo(YesNo { title, passage, question, .. }) => {
+            Ok(format!("{title} -- {passage}\nQuestion: {question}?\nAnswer:"))
+        }
+        Content::Choice(_) => {
+            let reason = "found a question with options; expected a yes/no question";
+            Err(Step::Judge(Judgement::Impossible(reason.into())))
+        }
+    }
+}
+
+impl Protocol for ModelTest {
+    fn definition(&self) -> &'static Definition {
+        &Definition {
+            name: "modeltest",
+            task: Benchmark::BoolQ,
+            about: "ModelTest's run: one forward pass, the more probable of two tokens",
+            prompts: &[("question", PROMPT)],
+            shots: 0,
+            max_new_tokens: 0,
+            choices: "the last token of \"How can we learning machine learning: yes\" and of \"…: no\", without prefix ids; the whole answer must be that one token",
+            extraction: "yes if its log-probability after the prompt is larger than that of no",
+            metric: "accuracy: correct / (scored + unscorable)",
+            source: "MindIE ModelTest full_BoolQ",
+        }
+    }
+
+    fn choices(&self, codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
+        let protocol = self.definition().name;
+        let stem = "How can we learning machine learning:";
+        let before = codec.encode(stem);
+        let last = |answer: &'static str| {
+            let ids = codec.encode(&format!("{stem} {answer}"));
+            match ids.strip_prefix(before.as_slice()) {
+                Some([id]) => Ok(ChoiceToken { answer, id: *id }),
+                _ => {
+                    let message = format!(
+                        "the tokenizer splits \"{stem} {answer}\" into {ids:?}; expected the ids of \"{stem}\" {before:?} and one more"
+                    );
+                    Err(TaskError::Choices { protocol, message })
+                }
+            }
+        };
+        all_different(protocol, ANSWERS.into_iter().map(last).collect::<Result<_, _>>()?)
+    }
+
+    fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
+        if let [answered, ..] = done {
+            return Step::Judge(most_probable(question.choices, &answered.choice_logprobs));
+        }
+        match prompt(question) {
+            Ok(prompt) => {
+                let prompt_ids = question.codec.encode_prompt(&prompt);
+                let choice_ids = question.choices.iter().map(|choice| choice.id).collect();
+                Step::Ask(Ask { prompt, prompt_ids, max_new_tokens: 0, choice_ids })
+            }
+            Err(step) => step,
+        }
+    }
+}
+
+impl Protocol for LogLikelihood {
+    fn definition(&self) -> &'static Definition {
+        &Definition {
+            name: "loglikelihood",
+            task: Benchmark::BoolQ,
+            about: "lm-eval's task `boolq` on the official release: the likelier of two continuations",
+            prompts: &[("question", PROMPT)],
+            shots: 0,
+            max_new_tokens: 0,
+            choices: "continuations \" no\" and \" yes\": encode(prompt + continuation) cut at the length of encode(prompt); a continuation of several tokens is the sum over them, one forward pass for each token after the first",
+            extraction: "the continuation of the larger log-likelihood; no if equal",
+            metric: "accuracy: correct / (scored + unscorable)",
+            source: "lm-evaluation-harness task boolq v2 (there `{passage}` is SuperGLUE's, which starts with the title already)",
+        }
+    }
+
+    fn choices(&self, codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
+        // Tokens are cut from each whole prompt; these, after the prompt's last word, are for the run header.
+        let protocol = self.definition().name;
+        let before = codec.encode("Answer:");
+        let first = |answer: &'static str| {
+            let ids = codec.encode(&format!("Answer: {answer}"));
+            match ids.strip_prefix(before.as_slice()) {
+                Some([id, ..]) => Ok(ChoiceToken { answer, id: *id }),
+                _ => {
+                    let message = format!(
+                        "the tokenizer splits \"Answer: {answer}\" into {ids:?}; expected the ids of \"Answer:\" {before:?} and more"
+                    );
+                    Err(TaskError::Choices { protocol, message })
+                }
+            }
+        };
+        ANSWERS.into_iter().map(first).collect()
+    }
+
+    /// The first stage asks for the first tokens of both continuations; one stage for each further token of
+    /// ` no`, then of ` yes`, follows.
+    fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
+        let prompt = match prompt(question) {
+            Ok(prompt) => prompt,
+            Err(step) => return step,
+        };
+        let context = question.codec.encode_prompt(&prompt);
+        let mut continuations = Vec::new();
+        for answer in ANSWERS {
+            let whole = question.codec.encode_prompt(&format!("{prompt} {answer}"));
+            match whole.strip_prefix(context.as_slice()) {
+                Some(ids) if !ids.is_empty() => continuations.push(ids.to_vec()),
+                _ => {
+                    let reason = format!(
+                        "the tokenizer joins the prompt's end with \" {answer}\"; it cannot be cut there"
+                    );
+                    return Step::Judge(Judgement::Impossible(reason));
+                }
+            }
+        }
+        let Some(stage) = done.len().checked_sub(1) else {
+            let choice_ids = continuations.iter().map(|ids| ids[0]).collect();
+            return Step::Ask(Ask { prompt, prompt_ids: context, max_new_tokens: 0, choice_ids });
+        };
+        let further: Vec<(usize, usize)> =
+            (0..ANSWERS.len()).flat_map(|c| (1..continuations[c].len()).map(move |t| (c, t))).collect();
+        if let Some(&(c, t)) = further.get(stage) {
+            let ids = &continuations[c];
+            let mut prompt_ids = context;
+            prompt_ids.extend(&ids[..t]);
+            let prompt = format!("{prompt}{}", question.codec.decode(&ids[..t]));
+            return Step::Ask(Ask { prompt, prompt_ids, max_new_tokens: 0, choice_ids: vec![ids[t]] });
+        }
+        let mut sums = done[0].choice_logprobs.clone();
+        for (&(c, _), stage) in further.iter().zip(&done[1..]) {
+            sums[c] += stage.choice_logprobs[0];
+        }
+        Step::Judge(most_probable(question.choices, &sums))
+    }
+}

@@ -1,0 +1,221 @@
+//! C-Eval's protocols.
+
+use super::extract::{self, Extraction};
+use super::{Ask, ChoiceToken, Definition, Judgement, Protocol, Question, Stage, Step, TaskError, TextCodec};
+use super::{all_different, most_probable};
+use crate::dataset::{Benchmark, Choice, Content, LETTERS, Subject};
+
+/// The published protocol: think in text, then choose a letter by probability.
+pub(super) struct TwoStage;
+
+/// ModelTest's few-shot protocol: the first character of a short continuation.
+pub(super) struct ModelTestFewShot;
+
+/// ModelTest's zero-shot protocol: think in text, read the answer by regular expressions.
+pub(super) struct ModelTestZeroShot;
+
+/// What the second stage appends to the first's text.
+const CLOSING: &str = "\n综上所述，ABCD中正确的选项是：";
+
+fn choice<'a>(question: &'a Question<'_>) -> Result<&'a Choice, Step> {
+    match &question.item.content {
+        Content::Choice(choice) => Ok(choice),
+        Content::YesNo(_) => Err(impossible("found a yes/no question; expected one with four options")),
+    }
+}
+
+fn impossible(reason: &str) -> Step {
+    Step::Judge(Judgement::Impossible(reason.to_owned()))
+}
+
+fn ask(question: &Question<'_>, prompt: String, max_new_tokens: usize, choice_ids: Vec<u32>) -> Step {
+    let prompt_ids = question.codec.encode_prompt(&prompt);
+    Step::Ask(Ask { prompt, prompt_ids, max_new_tokens, choice_ids })
+}
+
+/// ChatGLM2's chat template for a first round.
+fn first_round(query: &str) -> String {
+    format!("[Round 1]\n\n问：{query}\n\n答：")
+}
+
+impl Protocol for TwoStage {
+    fn definition(&self) -> &'static Definition {
+        &Definition {
+            name: "two-stage",
+            task: Benchmark::CEval,
+            about: "the protocol of the published ChatGLM2-6B figures: free reasoning, then the letter by probability",
+            prompts: &[
+                ("reason", "[Round 1]\n\n问：{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\n\n答："),
+                (
+                    "choose",
+                    "[Round 1]\n\n问：{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}{text of the first stage}\n综上所述，ABCD中正确的选项是：\n\n答：",
+                ),
+            ],
+            shots: 0,
+            max_new_tokens: 512,
+            choices: "encode(\"A\")[0] … encode(\"D\")[0] without prefix ids, as the published script takes them; one token each, all different",
+            extraction: "largest log-probability of the four choice tokens after the second prompt; the first among equals",
+            metric: "accuracy: correct / (scored + unscorable); micro over items, macro over subjects",
+            source: "THUDM/ChatGLM2-6B evaluation/evaluate_ceval.py; ModelTest ceval_0_shot. Nothing is truncated here: a prompt too long for the model fails its item",
+        }
+    }
+
+    fn choices(&self, codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
+        let protocol = self.definition().name;
+        let single = |answer: &'static str| match codec.encode(answer).as_slice() {
+            [id] => Ok(ChoiceToken { answer, id: *id }),
+            ids => {
+                let message =
+                    format!("the tokenizer gives the letter {answer} the ids {ids:?}; expected one token");
+                Err(TaskError::Choices { protocol, message })
+            }
+        };
+        all_different(protocol, LETTERS.into_iter().map(single).collect::<Result<_, _>>()?)
+    }
+
+    fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
+        let choice = match choice(question) {
+            Ok(choice) => choice,
+            Err(step) => return step,
+        };
+        let text = choice.question_and_options();
+        match done {
+            [] => ask(question, first_round(&text), question.max_new_tokens, Vec::new()),
+            [reasoned] => {
+                let ids = question.choices.iter().map(|choice| choice.id).collect();
+                ask(question, first_round(&format!("{text}{}{CLOSING}", reasoned.text)), 0, ids)
+            }
+            [.., chosen] => Step::Judge(most_probable(question.choices, &chosen.choice_logprobs)),
+        }
+    }
+}
+
+impl Protocol for ModelTestFewShot {
+    fn definition(&self) -> &'static Definition {
+        &Definition {
+            name: "modeltest-5shot",
+            task: Benchmark::CEval,
+            about: "ModelTest's few-shot run: English frame, demonstrations from dev, the first character of the continuation",
+            prompts: &[
+                (
+                    "header",
+                    "The following are multiple choice questions (with answers) about {subject, each `_`-part with a space before it}.\n\n",
+                ),
+                ("each demonstration", "{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer: {answer}\n\n"),
+                ("question", "{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\nAnswer:"),
+            ],
+            shots: 5,
+            max_new_tokens: 20,
+            choices: "",
+            extraction: "first character of the continuation after leading white space; no answer if it is none of A, B, C, D",
+            metric: "accuracy: correct / (scored + unscorable); micro over items, macro over subjects",
+            source: "MindIE ModelTest full_CEval with shots (two blanks after \"about\" are its own)",
+        }
+    }
+
+    fn choices(&self, _codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
+        Ok(Vec::new())
+    }
+
+    fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
+        let choice = match choice(question) {
+            Ok(choice) => choice,
+            Err(step) => return step,
+        };
+        let [answered, ..] = done else {
+            let prompt = few_shot_prompt(question, choice);
+            return ask(question, prompt, question.max_new_tokens, Vec::new());
+        };
+        let judgement = match answered.text.trim_start().chars().next() {
+            None => Judgement::Unreadable("the continuation is empty; expected a letter".into()),
+            Some(first) => match LETTERS.into_iter().find(|letter| letter.starts_with(first)) {
+                Some(pred) => {
+                    Judgement::Answer { pred, choice_logprobs: Vec::new(), rule: "first character".into() }
+                }
+                None => Judgement::Unreadable(format!(
+                    "the continuation starts with {first:?}; expected A, B, C or D"
+                )),
+            },
+        };
+        Step::Judge(judgement)
+    }
+}
+
+fn few_shot_prompt(question: &Question<'_>, choice: &Choice) -> String {
+    let mut prompt = String::from("The following are multiple choice questions (with answers) about ");
+    for part in question.subject.key.split('_') {
+        prompt.push(' ');
+        prompt.push_str(part);
+    }
+    prompt.push_str(".\n\n");
+    for shot in question.shots {
+        if let (Content::Choice(example), Some(answer)) = (&shot.content, shot.gold()) {
+            prompt.push_str(&example.question_and_options());
+            prompt.push_str("\nAnswer: ");
+            prompt.push_str(answer);
+            prompt.push_str("\n\n");
+        }
+    }
+    prompt.push_str(&choice.question_and_options());
+    prompt.push_str("\nAnswer:");
+    prompt
+}
+
+impl Protocol for ModelTestZeroShot {
+    fn definition(&self) -> &'static Definition {
+        &Definition {
+            name: "modeltest-0shot",
+            task: Benchmark::CEval,
+            about: "ModelTest's newer zero-shot run: Chinese frame, free text, the answer by a ladder of regular expressions",
+            prompts: &[(
+                "question",
+                "\n以下是中国关于{Chinese name of the subject}考试的单项选择题，请选出其中的正确答案。\n{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\n让我们一步一步思考。答案: ",
+            )],
+            shots: 0,
+            max_new_tokens: 256,
+            choices: "",
+            extraction: extract::LADDER_ABOUT,
+            metric: "accuracy: correct / (scored + unscorable); micro over items, macro over subjects",
+            source: "MindIE ModelTest (newer) ceval without shots; the ladder is that of OpenCompass' first_option_postprocess as ModelTest has it",
+        }
+    }
+
+    fn choices(&self, _codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
+        Ok(Vec::new())
+    }
+
+    fn accepts(&self, subject: &Subject) -> Result<(), String> {
+        match subject.chinese_name {
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "the subject `{}` has no Chinese name; expected one in subject_mapping.json",
+                subject.key
+            )),
+        }
+    }
+
+    fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
+        let choice = match choice(question) {
+            Ok(choice) => choice,
+            Err(step) => return step,
+        };
+        let Some(name) = &question.subject.chinese_name else {
+            return impossible("the subject has no Chinese name");
+        };
+        let [answered, ..] = done else {
+            let text = choice.question_and_options();
+            let prompt = format!(
+                "\n以下是中国关于{name}考试的单项选择题，请选出其中的正确答案。\n{text}\n让我们一步一步思考。答案: "
+            );
+            return ask(question, prompt, question.max_new_tokens, Vec::new());
+        };
+        Step::Judge(match extract::first_option(&answered.text) {
+            Some(Extraction { letter, rule }) => Judgement::Answer {
+                pred: LETTERS[letter],
+                choice_logprobs: Vec::new(),
+                rule: format!("rule {}: {}", rule + 1, extract::LADDER[rule]),
+            },
+            None => Judgement::Unreadable("no rule finds a letter in the text".into()),
+        })
+    }
+}

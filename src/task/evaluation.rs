@@ -1,0 +1,200 @@
+//! A plan bound to a tokenizer: drives each item's steps and guards what goes in and what comes back.
+
+use super::outcome::{self, Outcome, Stage, State};
+use super::{Ask, ChoiceToken, Judgement, Plan, Question, Step, TaskError, TextCodec};
+use crate::dataset::sha256_hex;
+use crate::engine::sampler::Sampling;
+use crate::engine::{Completion, Request};
+
+/// A plan, a tokenizer, and the choices that follow from them.
+pub struct Evaluation<'a> {
+    plan: Plan,
+    codec: &'a dyn TextCodec,
+    seq_length: usize,
+    choices: Vec<ChoiceToken>,
+}
+
+/// How far one item has come.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    index: usize,
+    done: Vec<Stage>,
+    asked: Option<Ask>,
+}
+
+/// What to do for an item now.
+#[derive(Debug)]
+pub enum Next {
+    /// Put this to the model, then [`Evaluation::advance`].
+    Ask(Request),
+    /// The item is at its end.
+    Done(Outcome),
+}
+
+impl<'a> Evaluation<'a> {
+    /// Binds `plan` to a tokenizer and a model of `seq_length` positions.
+    ///
+    /// # Errors
+    /// [`TaskError::Choices`] when the tokenizer does not give the choices the protocol scores.
+    pub fn new(plan: Plan, codec: &'a dyn TextCodec, seq_length: usize) -> Result<Self, TaskError> {
+        let choices = plan.protocol.choices(codec)?;
+        Ok(Self { plan, codec, seq_length, choices })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The choices scored by probability, for the run header; none where text is read.
+    pub fn choices(&self) -> &[ChoiceToken] {
+        &self.choices
+    }
+
+    /// How many items there are; they are named by `0..len()`.
+    pub fn len(&self) -> usize {
+        self.plan.chosen.len()
+    }
+
+    /// Never: a plan has items.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first prompt of an item and its ids; `None` for an item that cannot be asked.
+    pub fn first_prompt(&self, index: usize) -> Option<(String, Vec<u32>)> {
+        match self.plan.protocol.step(&self.question(index), &[]) {
+            Step::Ask(ask) => Some((ask.prompt, ask.prompt_ids)),
+            Step::Judge(_) => None,
+        }
+    }
+
+    /// SHA-256 over the ids of every item's first prompt: changes with data, shots, protocol and tokenizer.
+    pub fn input_hash(&self) -> String {
+        let mut bytes = Vec::new();
+        for index in 0..self.len() {
+            let ids = self.first_prompt(index).map(|(_, ids)| ids).unwrap_or_default();
+            bytes.extend((ids.len() as u64).to_le_bytes());
+            bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+        }
+        sha256_hex(&bytes)
+    }
+
+    /// The first thing to do for an item.
+    pub fn start(&self, index: usize) -> (Progress, Next) {
+        let mut progress = Progress { index, done: Vec::new(), asked: None };
+        let next = self.next(&mut progress);
+        (progress, next)
+    }
+
+    /// Takes the model's answer to the last [`Next::Ask`] of this item; what to do then.
+    pub fn advance(&self, progress: &mut Progress, completion: &Completion) -> Next {
+        let Some(ask) = progress.asked.take() else {
+            return self.fail(progress, "the model answered what was not asked".into());
+        };
+        let fault = fault(&ask, completion);
+        progress.done.push(Stage {
+            text: self.codec.decode(&completion.tokens),
+            prompt: ask.prompt,
+            prompt_ids: ask.prompt_ids,
+            tokens: completion.tokens.clone(),
+            choice_logprobs: completion.choice_logprobs.clone(),
+            start_ns: completion.start_ns,
+            end_ns: completion.end_ns,
+        });
+        match fault {
+            Some(reason) => self.fail(progress, reason),
+            None => self.next(progress),
+        }
+    }
+
+    /// The outcome of an item whose request the engine refused or broke off, for that reason.
+    pub fn give_up(&self, progress: &mut Progress, reason: String) -> Outcome {
+        self.outcome(progress, Judgement::Impossible(reason))
+    }
+
+    fn question(&self, index: usize) -> Question<'_> {
+        let item = self.plan.item(index);
+        Question {
+            item,
+            subject: self.plan.subject(index),
+            shots: self.plan.demonstrations.get(&item.subject).map_or(&[], Vec::as_slice),
+            max_new_tokens: self.plan.max_new_tokens,
+            codec: self.codec,
+            choices: &self.choices,
+        }
+    }
+
+    fn next(&self, progress: &mut Progress) -> Next {
+        let ask = match self.plan.protocol.step(&self.question(progress.index), &progress.done) {
+            Step::Judge(judgement) => return Next::Done(self.outcome(progress, judgement)),
+            Step::Ask(ask) => ask,
+        };
+        let (prompt, new) = (ask.prompt_ids.len(), ask.max_new_tokens);
+        if prompt + new > self.seq_length {
+            let reason = format!(
+                "the prompt has {prompt} tokens and up to {new} are generated; expected at most {} together, the model's seq_length (nothing is cut off; max_new_tokens can be lowered in the suite)",
+                self.seq_length
+            );
+            return self.fail(progress, reason);
+        }
+        let request = Request {
+            prompt: ask.prompt_ids.clone(),
+            max_new_tokens: new,
+            sampling: Sampling::Greedy,
+            ignore_eos: false,
+            choice_ids: ask.choice_ids.clone(),
+        };
+        progress.asked = Some(ask);
+        Next::Ask(request)
+    }
+
+    fn fail(&self, progress: &mut Progress, reason: String) -> Next {
+        Next::Done(self.outcome(progress, Judgement::Impossible(reason)))
+    }
+
+    fn outcome(&self, progress: &mut Progress, judgement: Judgement) -> Outcome {
+        let item = self.plan.item(progress.index);
+        let mut outcome = Outcome {
+            doc_id: item.doc_id.clone(),
+            doc_hash: item.doc_hash.clone(),
+            subject: item.subject.clone(),
+            state: State::Scored,
+            gold: item.gold().expect("invariant: a plan has only items with answers"),
+            pred: None,
+            choice_logprobs: Vec::new(),
+            margin: None,
+            rule: String::new(),
+            stages: std::mem::take(&mut progress.done),
+        };
+        match judgement {
+            Judgement::Answer { pred, choice_logprobs, rule } => {
+                outcome.pred = Some(pred);
+                outcome.margin = outcome::margin(&choice_logprobs);
+                outcome.choice_logprobs = choice_logprobs;
+                outcome.rule = rule;
+            }
+            Judgement::Unreadable(reason) => outcome.state = State::Unscorable(reason),
+            Judgement::Impossible(reason) => {
+                // What the model gave last is kept for the record: it often is the reason.
+                outcome.choice_logprobs =
+                    outcome.stages.last().map(|stage| stage.choice_logprobs.clone()).unwrap_or_default();
+                outcome.state = State::Failed(reason);
+            }
+        }
+        outcome
+    }
+}
+
+/// What is wrong with an answer as such, whatever it says.
+fn fault(ask: &Ask, completion: &Completion) -> Option<String> {
+    let (found, asked) = (completion.choice_logprobs.len(), ask.choice_ids.len());
+    if found != asked {
+        return Some(format!("the model gave {found} choice log-probabilities; expected {asked}"));
+    }
+    let index = completion.choice_logprobs.iter().position(|logprob| !logprob.is_finite())?;
+    Some(format!(
+        "the log-probability of token {} is {}; expected a number (the model's output is degenerate)",
+        ask.choice_ids[index], completion.choice_logprobs[index]
+    ))
+}

@@ -1,0 +1,190 @@
+//! ModelTest's ladder of regular expressions: the first that finds a letter in a free text wins.
+//!
+//! The order is theirs, and so is one slip, kept because scores depend on it: rule 9 is two patterns run
+//! together (a comma is missing in the source), so that it needs `故选…` and `只有…对` one right after the other.
+
+use std::sync::OnceLock;
+
+use regex::Regex;
+
+use crate::dataset::LETTERS;
+
+/// How [`first_option`] is described where protocols are listed.
+pub const LADDER_ABOUT: &str = "43 regular expressions in a fixed order (rule 9 is two run together, as in the source); of the first whose match holds a letter, the first of A, B, C, D that occurs in the whole match; no answer if none does";
+
+/// The patterns, in Python's syntax as the source has them; `$` also matches before a final line end.
+pub const LADDER: [&str; 43] = [
+    r"答案是?\s?([ABCD])",
+    r"答案是?\s?：([ABCD])",
+    r"答案是?\s?:([ABCD])",
+    r"答案应该?是\s?([ABCD])",
+    r"答案应该?选\s?([ABCD])",
+    r"答案为\s?([ABCD])",
+    r"答案选\s?([ABCD])",
+    r"选择?\s?([ABCD])",
+    r"故选?\s?([ABCD])只有选?项?\s?([ABCD])\s?是?对",
+    r"只有选?项?\s?([ABCD])\s?是?错",
+    r"只有选?项?\s?([ABCD])\s?不?正确",
+    r"只有选?项?\s?([ABCD])\s?错误",
+    r"说法不?对选?项?的?是\s?([ABCD])",
+    r"说法不?正确选?项?的?是\s?([ABCD])",
+    r"说法错误选?项?的?是\s?([ABCD])",
+    r"([ABCD])\s?是正确的",
+    r"([ABCD])\s?是正确答案",
+    r"选项\s?([ABCD])\s?正确",
+    r"所以答\s?([ABCD])",
+    r"所以\s?([ABCD][.。$]?$)",
+    r"所有\s?([ABCD][.。$]?$)",
+    r"[\s，：:,]([ABCD])[。，,\.]?$",
+    r"[\s，,：:][故即]([ABCD])[。\.]?$",
+    r"[\s，,：:]因此([ABCD])[。\.]?$",
+    r"[是为。]\s?([ABCD])[。\.]?$",
+    r"因此\s?([ABCD])[。\.]?$",
+    r"显然\s?([ABCD])[。\.]?$",
+    r"答案是\s?(\S+)(?:。|$)",
+    r"答案应该是\s?(\S+)(?:。|$)",
+    r"答案为\s?(\S+)(?:。|$)",
+    r"[Tt]he answer is \(?([ABCD])\)?",
+    r"[Tt]he answer is option \(?([ABCD])\)?",
+    r"[Tt]he correct answer is \(?([ABCD])\)?",
+    r"[Tt]he correct answer is option \(?([ABCD])\)?",
+    r"[Tt]he answer to the question is \(?([ABCD])\)?",
+    r"^选项\s?([ABCD])",
+    r"^([ABCD])\s?选?项",
+    r"(\s|^)[ABCD][\s。，,：:\.$]",
+    r"(\s|^)[ABCD](\s|$)",
+    r"1.\s?(.*?)$",
+    r"1.\s?([ABCD])[.。$]?$",
+    r"([ABCD]):",
+    r"[ABCD]",
+];
+
+/// A letter found in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extraction {
+    /// Index into [`LETTERS`].
+    pub letter: usize,
+    /// Index into [`LADDER`] of the rule that found it.
+    pub rule: usize,
+}
+
+/// Climbs the ladder: see [`LADDER_ABOUT`].
+pub fn first_option(text: &str) -> Option<Extraction> {
+    compiled().iter().enumerate().find_map(|(rule, pattern)| {
+        let found = pattern.find(text)?.as_str();
+        let letter = LETTERS.iter().position(|letter| found.contains(letter))?;
+        Some(Extraction { letter, rule })
+    })
+}
+
+fn compiled() -> &'static [Regex] {
+    static COMPILED: OnceLock<Vec<Regex>> = OnceLock::new();
+    COMPILED.get_or_init(|| {
+        let compile = |pattern: &&str| {
+            Regex::new(&from_python(pattern)).expect("invariant: the ladder is tested to compile")
+        };
+        LADDER.iter().map(compile).collect()
+    })
+}
+
+/// Python's `$` outside a class also matches before a line end that ends the text; Rust's does not.
+fn from_python(pattern: &str) -> String {
+    let mut rust = String::new();
+    let mut in_class = false;
+    for c in pattern.chars() {
+        match c {
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '$' if !in_class => {
+                rust.push_str(r"(?:\n?\z)");
+                continue;
+            }
+            _ => {}
+        }
+        rust.push(c);
+    }
+    rust
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The letter and the number of the rule (from 1), found by reading the patterns.
+    fn found(text: &str) -> Option<(&'static str, usize)> {
+        first_option(text).map(|e| (LETTERS[e.letter], e.rule + 1))
+    }
+
+    #[test]
+    fn each_rule_finds_what_it_is_for() {
+        for (text, letter, rule) in [
+            ("答案B", "B", 1),
+            ("因此答案是 C。", "C", 1),
+            ("答案是：D", "D", 2),
+            ("答案:A", "A", 3),
+            ("答案应是B", "B", 4),
+            ("答案应该选 C", "C", 5),
+            ("答案为D", "D", 6),
+            ("答案选A", "A", 7),
+            ("我选择 B", "B", 8),
+            ("故A只有选项B是对", "A", 9),
+            ("只有C是错的", "C", 10),
+            ("只有选项D不正确", "D", 11),
+            ("只有A错误", "A", 12),
+            ("说法不对的是B", "B", 13),
+            ("说法正确的是 C", "C", 14),
+            ("说法错误的是D", "D", 15),
+            ("A 是正确的", "A", 16),
+            ("B是正确答案", "B", 17),
+            ("选项 C 正确", "C", 18),
+            ("所以答D", "D", 19),
+            ("所以A。", "A", 20),
+            ("所有 B.", "B", 21),
+            ("综上，C。", "C", 22),
+            ("综上，故D", "D", 23),
+            ("综上：因此A。", "A", 24),
+            ("正确的是B。", "B", 25),
+            ("因此C.", "C", 26),
+            ("显然D", "D", 27),
+            ("答案是：“A”。", "A", 28),
+            ("The answer is (B) here", "B", 31),
+            ("the answer is option C here", "C", 32),
+            ("The correct answer is D here", "D", 33),
+            ("The correct answer is option (A)x", "A", 34),
+            ("the answer to the question is Bx", "B", 35),
+            ("C项不对", "C", 37),
+            ("就是 D, x", "D", 38),
+            ("x A\n\n", "A", 38),
+            ("1.即A选", "A", 40),
+            ("xB:x", "B", 42),
+            ("xCx", "C", 43),
+        ] {
+            assert_eq!(found(text), Some((letter, rule)), "{text:?}");
+        }
+        assert_eq!(found("没有"), None);
+        assert_eq!(found(""), None);
+    }
+
+    #[test]
+    fn the_run_together_pattern_needs_both_halves() {
+        // Alone, `故选B` is found by rule 8 (`选`), and `故B。` by nothing before the last rule.
+        assert_eq!(found("故选B"), Some(("B", 8)));
+        assert_eq!(found("x故B。x"), Some(("B", 43)));
+    }
+
+    #[test]
+    fn of_a_match_with_several_letters_the_first_of_the_alphabet_is_taken() {
+        assert_eq!(found("答案是：“D或B”。"), Some(("B", 28)));
+    }
+
+    #[test]
+    fn a_match_without_a_letter_gives_the_turn_to_the_next_rule() {
+        assert_eq!(found("答案是不能确定。\n但 C, x"), Some(("C", 38)));
+    }
+
+    #[test]
+    fn a_line_end_after_the_last_word_does_not_hide_it() {
+        assert_eq!(found("综上，C。\n"), Some(("C", 22)));
+        assert_eq!(found("综上，C。\n\n"), Some(("C", 38)));
+    }
+}

@@ -1,0 +1,154 @@
+//! Which items of a data set are put to the model, and with which demonstrations.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Protocol, TaskError};
+use crate::dataset::{Dataset, Item, Source, Subject};
+
+/// What of a suite's accuracy case decides prompts and scores.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Which split.
+    pub split: String,
+    /// Only these subjects; all when empty.
+    pub subjects: Vec<String>,
+    /// Demonstrations; the protocol's own number when `None`.
+    pub shots: Option<usize>,
+    /// Generation limit; the protocol's own when `None`.
+    pub max_new_tokens: Option<usize>,
+    /// Most items, taken in turn from each subject; all when `None`.
+    pub limit: Option<usize>,
+}
+
+/// Items chosen, demonstrations at hand; no tokenizer and no model needed yet.
+pub struct Plan {
+    /// The protocol.
+    pub protocol: &'static dyn Protocol,
+    /// The data set, whole.
+    pub dataset: Dataset,
+    /// Indices into its items of those that are put to the model, in order.
+    pub chosen: Vec<usize>,
+    /// Demonstrations shown with each item.
+    pub shots: usize,
+    /// Most tokens generated for an item's first stage.
+    pub max_new_tokens: usize,
+    /// Demonstrations by subject.
+    pub(super) demonstrations: BTreeMap<String, Vec<Item>>,
+}
+
+/// The split that demonstrations are taken from.
+const SHOT_SPLIT: &str = "dev";
+
+impl Plan {
+    /// Reads the set and chooses its items.
+    ///
+    /// # Errors
+    /// What the data set lacks: rows that cannot be read, answers, demonstrations, names of subjects.
+    pub fn new(
+        protocol: &'static dyn Protocol,
+        source: &Source,
+        settings: &Settings,
+    ) -> Result<Self, TaskError> {
+        let definition = protocol.definition();
+        let lacking = |message: String| TaskError::Data { protocol: definition.name, message };
+        let root = source.root.display();
+        let dataset = source.read(&settings.split, &settings.subjects)?;
+        if dataset.items.is_empty() {
+            return Err(lacking(format!(
+                "the {} split in {root} has no items; expected some",
+                settings.split
+            )));
+        }
+        if let Some(item) = dataset.items.iter().find(|item| item.gold().is_none()) {
+            let split = definition.task.default_split();
+            let message = format!(
+                "the {} split in {root} has no answers ({} is the first without); nothing could be scored, take `{split}`",
+                settings.split, item.doc_id
+            );
+            return Err(lacking(message));
+        }
+        dataset.subjects.values().try_for_each(|subject| protocol.accepts(subject)).map_err(lacking)?;
+
+        let shots = settings.shots.unwrap_or(definition.shots);
+        let demonstrations = if shots == 0 {
+            BTreeMap::new()
+        } else {
+            demonstrations(source, &dataset, shots).map_err(|e| match e {
+                Lacking::Dataset(error) => error.into(),
+                Lacking::Shots(message) => lacking(message),
+            })?
+        };
+        let chosen = choose(&dataset, settings.limit);
+        let max_new_tokens = match definition.max_new_tokens {
+            0 => 0,
+            default => settings.max_new_tokens.unwrap_or(default),
+        };
+        Ok(Self { protocol, dataset, chosen, shots, max_new_tokens, demonstrations })
+    }
+
+    /// The chosen item at `index`.
+    pub fn item(&self, index: usize) -> &Item {
+        &self.dataset.items[self.chosen[index]]
+    }
+
+    /// The subject of the chosen item at `index`.
+    pub fn subject(&self, index: usize) -> &Subject {
+        &self.dataset.subjects[&self.item(index).subject]
+    }
+}
+
+enum Lacking {
+    Dataset(crate::dataset::DatasetError),
+    Shots(String),
+}
+
+/// The first `shots` items of dev for each subject.
+fn demonstrations(
+    source: &Source,
+    dataset: &Dataset,
+    shots: usize,
+) -> Result<BTreeMap<String, Vec<Item>>, Lacking> {
+    if !source.has_split(SHOT_SPLIT) {
+        let layout = source.layout.as_str();
+        return Err(Lacking::Shots(format!(
+            "{} (layout {layout}) has no {SHOT_SPLIT} split; expected one with {shots} demonstrations a subject",
+            source.root.display()
+        )));
+    }
+    let subjects: Vec<String> = dataset.subjects.keys().cloned().collect();
+    let mut by_subject: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+    for item in source.read(SHOT_SPLIT, &subjects).map_err(Lacking::Dataset)?.items {
+        let items = by_subject.entry(item.subject.clone()).or_default();
+        if items.len() < shots {
+            items.push(item);
+        }
+    }
+    for subject in subjects {
+        let found = by_subject.get(&subject).map_or(0, Vec::len);
+        if found < shots {
+            let message =
+                format!("the {SHOT_SPLIT} split has {found} items of `{subject}`; expected {shots} to show");
+            return Err(Lacking::Shots(message));
+        }
+    }
+    Ok(by_subject)
+}
+
+/// All items, or `limit` of them: one of each subject in turn, so that a short run sees every category. They
+/// come in the order of the data set either way.
+fn choose(dataset: &Dataset, limit: Option<usize>) -> Vec<usize> {
+    let Some(limit) = limit else { return (0..dataset.items.len()).collect() };
+    let mut queues: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
+    for (index, item) in dataset.items.iter().enumerate() {
+        queues.entry(&item.subject).or_default().push_back(index);
+    }
+    let mut chosen = Vec::new();
+    while chosen.len() < limit && !queues.is_empty() {
+        for queue in queues.values_mut() {
+            chosen.extend(queue.pop_front().filter(|_| chosen.len() < limit));
+        }
+        queues.retain(|_, queue| !queue.is_empty());
+    }
+    chosen.sort_unstable();
+    chosen
+}
