@@ -1,3 +1,153 @@
 //! Executes a plan: progress, journal, resume, provenance.
+//!
+//! [`plan::Plan`] is all that can be known and checked before a model is loaded; [`execute`] loads nothing and prints
+//! nothing: it drives a loaded engine through the plan and leaves lines in the run directory. Lines are written in the
+//! plan's order, so a run that was killed is a prefix of an undisturbed one, and going on with it gives the same files.
 
+mod accuracy;
 pub mod machine;
+mod performance;
+pub mod plan;
+pub mod provenance;
+mod resume;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use crate::engine::EngineError;
+use crate::engine::scheduler::Scheduler;
+use crate::record::{RecordError, RunDir, RunRecord, Status, rfc3339_utc};
+use crate::task::{Evaluation, TaskError};
+
+use self::machine::rss_bytes;
+use self::plan::Plan;
+
+pub use self::resume::{Found, find};
+
+/// Why a run cannot be done, or broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The run directory; what was written before stays whole.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A data set, or a protocol that cannot be put to it.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// The suite asks for what this run cannot do.
+    #[error("{}: {problem}", suite.display())]
+    Suite {
+        /// The suite file.
+        suite: PathBuf,
+        /// What was asked for, and what is possible.
+        problem: String,
+    },
+}
+
+/// Hears how far a run is; the command line draws bars from it.
+pub trait Observer {
+    /// A phase of `total` units begins, of which `done` are there already.
+    fn begin(&mut self, label: &str, unit: &str, total: u64, done: u64);
+    /// One more unit is done.
+    fn advance(&mut self);
+    /// The phase ends.
+    fn end(&mut self);
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Every case has its lines.
+    Complete,
+    /// Stopped by the person; can be resumed.
+    Interrupted,
+}
+
+/// What all parts of a run share.
+struct Session<'a> {
+    engine: &'a mut Scheduler,
+    dir: &'a mut RunDir,
+    observer: &'a mut dyn Observer,
+    stop: &'a AtomicBool,
+    telemetry: Vec<crate::record::TelemetryRow>,
+}
+
+impl Session<'_> {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Notes the resident memory.
+    fn sample_memory(&mut self) {
+        let row = crate::record::TelemetryRow {
+            t_ns: self.engine.now_ns(),
+            rss_bytes: rss_bytes(),
+            ..Default::default()
+        };
+        self.telemetry.push(row);
+    }
+}
+
+/// Makes the run's directory with its first `run.json`, or opens the one to go on with and counts it as resumed.
+pub fn open_dir(root: &Path, found: Option<&Found>, mut record: RunRecord) -> Result<(RunDir, RunRecord), RunError> {
+    let dir = match found {
+        Some(found) => {
+            record.run_id.clone_from(&found.record.run_id);
+            record.provenance.started.clone_from(&found.record.provenance.started);
+            record.provenance.resumed = found.record.provenance.resumed + 1;
+            RunDir::open(&found.path)?
+        }
+        None => RunDir::create(root, &record.run_id)?,
+    };
+    dir.write_run(&record)?;
+    Ok((dir, record))
+}
+
+/// Runs what the directory does not have yet; `run.json` says at the end how far it came.
+pub fn execute(
+    plan: &Plan<'_>,
+    engine: &mut Scheduler,
+    dir: &mut RunDir,
+    record: &mut RunRecord,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Ending, RunError> {
+    let mut session = Session { engine, dir, observer, stop, telemetry: Vec::new() };
+    let result = run_cases(plan, &mut session);
+    let telemetry = std::mem::take(&mut session.telemetry);
+    let complete = matches!(result, Ok(Ending::Complete));
+    record.status = if complete { Status::Complete } else { Status::Interrupted };
+    record.provenance.finished = Some(rfc3339_utc(SystemTime::now()));
+    // The first error counts: a full disk would fail these writes as well.
+    let written = dir.write_telemetry_csv(&telemetry).and_then(|()| dir.write_run(record));
+    let ending = result?;
+    written?;
+    Ok(ending)
+}
+
+fn run_cases(plan: &Plan<'_>, session: &mut Session<'_>) -> Result<Ending, RunError> {
+    for evaluation in &plan.accuracy {
+        if accuracy::run(evaluation, session)? == Ending::Interrupted {
+            return Ok(Ending::Interrupted);
+        }
+    }
+    for case in &plan.performance {
+        if performance::run(case, &plan.tokens, session)? == Ending::Interrupted {
+            return Ok(Ending::Interrupted);
+        }
+    }
+    Ok(Ending::Complete)
+}
+
+/// An accuracy case ready to run.
+pub struct AccuracyRun<'a> {
+    /// Its name in the records.
+    pub task: String,
+    /// Items, protocol, tokenizer.
+    pub evaluation: Evaluation<'a>,
+    /// Sequences at once.
+    pub batch: usize,
+}

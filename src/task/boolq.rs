@@ -49,15 +49,13 @@ impl Protocol for ModelTest {
         let before = codec.encode(stem);
         let last = |answer: &'static str| {
             let ids = codec.encode(&format!("{stem} {answer}"));
-            match ids.strip_prefix(before.as_slice()) {
-                Some([id]) => Ok(ChoiceToken { answer, id: *id }),
-                _ => {
-                    let message = format!(
-                        "the tokenizer splits \"{stem} {answer}\" into {ids:?}; expected the ids of \"{stem}\" {before:?} and one more"
-                    );
-                    Err(TaskError::Choices { protocol, message })
-                }
-            }
+            let Some([id]) = ids.strip_prefix(before.as_slice()) else {
+                let message = format!(
+                    "the tokenizer splits \"{stem} {answer}\" into {ids:?}; expected the ids of \"{stem}\" {before:?} and one more"
+                );
+                return Err(TaskError::Choices { protocol, message });
+            };
+            Ok(ChoiceToken { answer, id: *id })
         };
         all_different(protocol, ANSWERS.into_iter().map(last).collect::<Result<_, _>>()?)
     }
@@ -99,15 +97,13 @@ impl Protocol for LogLikelihood {
         let before = codec.encode("Answer:");
         let first = |answer: &'static str| {
             let ids = codec.encode(&format!("Answer: {answer}"));
-            match ids.strip_prefix(before.as_slice()) {
-                Some([id, ..]) => Ok(ChoiceToken { answer, id: *id }),
-                _ => {
-                    let message = format!(
-                        "the tokenizer splits \"Answer: {answer}\" into {ids:?}; expected the ids of \"Answer:\" {before:?} and more"
-                    );
-                    Err(TaskError::Choices { protocol, message })
-                }
-            }
+            let Some([id, ..]) = ids.strip_prefix(before.as_slice()) else {
+                let message = format!(
+                    "the tokenizer splits \"Answer: {answer}\" into {ids:?}; expected the ids of \"Answer:\" {before:?} and more"
+                );
+                return Err(TaskError::Choices { protocol, message });
+            };
+            Ok(ChoiceToken { answer, id: *id })
         };
         ANSWERS.into_iter().map(first).collect()
     }

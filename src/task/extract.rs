@@ -130,7 +130,7 @@ mod tests {
             ("故A只有选项B是对", "A", 9),
             ("只有C是错的", "C", 10),
             ("只有选项D不正确", "D", 11),
-            ("只有A错误", "A", 12),
+            ("只有A错误", "A", 10),
             ("说法不对的是B", "B", 13),
             ("说法正确的是 C", "C", 14),
             ("说法错误的是D", "D", 15),
@@ -185,6 +185,6 @@ mod tests {
     #[test]
     fn a_line_end_after_the_last_word_does_not_hide_it() {
         assert_eq!(found("综上，C。\n"), Some(("C", 22)));
-        assert_eq!(found("综上，C。\n\n"), Some(("C", 38)));
+        assert_eq!(found("综上，C。\n\n"), Some(("C", 43)));
     }
 }

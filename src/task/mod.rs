@@ -18,6 +18,7 @@ pub use outcome::{Outcome, Stage, State};
 pub use plan::{Plan, Settings};
 
 use crate::dataset::{Benchmark, DatasetError, Item, Subject};
+use crate::engine::tokenizer::Tokenizer;
 
 /// Text to token ids and back: all that scoring needs of a tokenizer.
 pub trait TextCodec: Sync {
@@ -27,6 +28,20 @@ pub trait TextCodec: Sync {
     fn encode_prompt(&self, text: &str) -> Vec<u32>;
     /// The text of ids; special tokens have none.
     fn decode(&self, ids: &[u32]) -> String;
+}
+
+impl TextCodec for Tokenizer {
+    fn encode(&self, text: &str) -> Vec<u32> {
+        self.encode(text)
+    }
+
+    fn encode_prompt(&self, text: &str) -> Vec<u32> {
+        self.encode_prompt(text)
+    }
+
+    fn decode(&self, ids: &[u32]) -> String {
+        self.decode(ids)
+    }
 }
 
 /// Why a protocol cannot be run on a data set with a tokenizer.

@@ -1,0 +1,145 @@
+//! An accuracy case: items through the engine, lines in the plan's order.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::engine::{EngineError, RequestId};
+use crate::record::{SampleRecord, SampleState};
+use crate::task::{Evaluation, Next, Outcome, Progress, State};
+
+use super::{AccuracyRun, Ending, RunError, Session};
+
+/// Items in the engine or done but waiting for an earlier one, as a multiple of the batch: enough to keep the batch full,
+/// and all that a kill can lose.
+const WINDOW: usize = 2;
+
+/// Runs the items that have no line yet.
+pub(super) fn run(case: &AccuracyRun<'_>, session: &mut Session<'_>) -> Result<Ending, RunError> {
+    let done = session.dir.read_samples()?.iter().filter(|s| s.task == case.task).count();
+    let total = case.evaluation.len();
+    session.observer.begin(&case.task, "items", total as u64, done as u64);
+    let ending = Flow::new(case, done).run(session);
+    session.observer.end();
+    if !matches!(ending, Ok(Ending::Complete)) {
+        session.engine.clear();
+    }
+    ending
+}
+
+/// The items under way.
+struct Flow<'a, 'b> {
+    case: &'a AccuracyRun<'b>,
+    /// Next item to start.
+    next: usize,
+    /// Next item to be written.
+    written: usize,
+    running: HashMap<RequestId, InEngine>,
+    /// Done, waiting for an earlier item.
+    finished: BTreeMap<usize, Outcome>,
+}
+
+/// An item in the engine.
+struct InEngine {
+    index: usize,
+    progress: Progress,
+}
+
+impl<'a, 'b> Flow<'a, 'b> {
+    fn new(case: &'a AccuracyRun<'b>, done: usize) -> Self {
+        Self { case, next: done, written: done, running: HashMap::new(), finished: BTreeMap::new() }
+    }
+
+    fn evaluation(&self) -> &'a Evaluation<'b> {
+        &self.case.evaluation
+    }
+
+    fn run(mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
+        while self.written < self.evaluation().len() {
+            if session.stopped() {
+                return Ok(Ending::Interrupted);
+            }
+            self.start_items(session)?;
+            let step = session.engine.step()?;
+            for completion in step.finished {
+                let Some(mut item) = self.running.remove(&completion.id) else { continue };
+                let next = self.evaluation().advance(&mut item.progress, &completion);
+                self.proceed(item, next, session)?;
+            }
+            self.write_finished(session)?;
+        }
+        Ok(Ending::Complete)
+    }
+
+    /// Keeps the engine's batch full, within the window.
+    fn start_items(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
+        let end = self.evaluation().len().min(self.written + WINDOW * self.case.batch);
+        while self.next < end && self.running.len() < self.case.batch {
+            let (progress, next) = self.evaluation().start(self.next);
+            self.proceed(InEngine { index: self.next, progress }, next, session)?;
+            self.next += 1;
+        }
+        self.write_finished(session)
+    }
+
+    /// Puts the item's next question to the engine, or keeps its outcome.
+    fn proceed(&mut self, mut item: InEngine, next: Next, session: &mut Session<'_>) -> Result<(), RunError> {
+        let outcome = match next {
+            Next::Done(outcome) => outcome,
+            Next::Ask(request) => match session.engine.submit(request) {
+                Ok(id) => {
+                    self.running.insert(id, item);
+                    return Ok(());
+                }
+                // This item cannot be asked; the others can.
+                Err(EngineError::Request(reason)) => self.evaluation().give_up(&mut item.progress, reason),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        self.finished.insert(item.index, outcome);
+        Ok(())
+    }
+
+    /// Writes outcomes as far as no earlier one is missing.
+    fn write_finished(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
+        while let Some(outcome) = self.finished.remove(&self.written) {
+            session.dir.append_sample(&self.record(&outcome))?;
+            session.observer.advance();
+            self.written += 1;
+            if self.written.is_multiple_of(64) {
+                session.sample_memory();
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self, outcome: &Outcome) -> SampleRecord {
+        let subject = self.evaluation().plan().dataset.subjects.get(&outcome.subject);
+        let state = match outcome.state {
+            State::Scored => SampleState::Scored,
+            State::Unscorable(_) => SampleState::Unscorable,
+            State::Failed(_) => SampleState::Failed,
+        };
+        let times = || outcome.stages.iter();
+        SampleRecord {
+            task: self.case.task.clone(),
+            doc_id: outcome.doc_id.clone(),
+            doc_hash: outcome.doc_hash.clone(),
+            prompt_hash: outcome.prompt_hash(),
+            subject: outcome.subject.clone(),
+            category: subject.and_then(|s| s.category).map_or_else(String::new, |c| c.to_string()),
+            hard: subject.is_some_and(crate::dataset::Subject::is_hard),
+            state,
+            gold: outcome.gold.to_owned(),
+            pred: outcome.pred.map(str::to_owned),
+            correct: outcome.is_correct(),
+            choice_logprobs: outcome.choice_logprobs.clone(),
+            margin: outcome.margin,
+            input_tokens_n: outcome.input_tokens() as u64,
+            output_tokens: outcome.output_tokens(),
+            text: outcome.text(),
+            extract_rule: outcome.rule.clone(),
+            t_start_ns: times().map(|s| s.start_ns).min().unwrap_or(0),
+            t_end_ns: times().map(|s| s.end_ns).max().unwrap_or(0),
+            error: outcome.reason().map(str::to_owned),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What a suite comes to with a model: the cases, what must fit in memory, what decides comparability.
+
+use std::collections::BTreeMap;
+
+use crate::bench::{OrdinaryTokens, Shape, WarmUpRule, case_cost};
+use crate::dataset::Source;
+use crate::device::DType;
+use crate::engine::cache::blocks_for;
+use crate::engine::config::ModelConfig;
+use crate::engine::model::Limits;
+use crate::engine::tokenizer::Tokenizer;
+use crate::record::{self, ChoiceToken, Cost, FirstPrompt};
+use crate::suite::{self, Suite};
+use crate::task::{self, Evaluation, TextCodec};
+
+pub use super::performance::PerformanceRun;
+use super::{AccuracyRun, RunError};
+
+/// A suite with a model: all that is known before weights are loaded.
+pub struct Plan<'a> {
+    /// Precision cases.
+    pub accuracy: Vec<AccuracyRun<'a>>,
+    /// Shapes to time.
+    pub performance: Vec<PerformanceRun>,
+    /// What prompts for timing are drawn from.
+    pub tokens: OrdinaryTokens,
+    /// What the engine must hold.
+    pub limits: Limits,
+}
+
+/// Tokens fed in one step at most: a few hundred rows fill the matrix kernels.
+const STEP_TOKENS: usize = 512;
+/// A second stage repeats the first's prompt and answer and adds some words of its own, cut into tokens anew.
+const STAGE_SLACK_TOKENS: usize = 128;
+
+impl<'a> Plan<'a> {
+    /// Reads the data sets and makes every first prompt.
+    ///
+    /// # Errors
+    /// Data sets, protocols, tokenizer that do not fit; a shape that the model or device cannot run.
+    pub fn new(suite: &Suite, config: &ModelConfig, tokenizer: Option<&'a Tokenizer>) -> Result<Self, RunError> {
+        let refuse = |problem: String| RunError::Suite { suite: suite.path.clone(), problem };
+        let mut accuracy = Vec::new();
+        if !suite.accuracy.is_empty() {
+            let Some(tokenizer) = tokenizer else {
+                return Err(refuse("random weights have no tokenizer, so accuracy cannot be had; give a model folder".into()));
+            };
+            for (case, name) in suite.accuracy.iter().zip(case_names(suite)) {
+                accuracy.push(accuracy_run(case, name, config, tokenizer)?);
+            }
+        }
+        let performance = performance_runs(suite, config).map_err(refuse)?;
+        let limits = limits(config, &accuracy, &performance);
+        Ok(Self { accuracy, performance, tokens: ordinary_tokens(config, tokenizer), limits })
+    }
+
+    /// The plan as `run.json` keeps it.
+    pub fn record(&self, suite: &Suite, config: &ModelConfig, dtype: DType) -> record::Plan {
+        let accuracy = self.accuracy.iter().zip(&suite.accuracy).map(|(run, case)| {
+            let plan = run.evaluation.plan();
+            let dtype = suite::Dtype::from_name(dtype.name()).unwrap_or_default();
+            record::AccuracyCase {
+                task: run.task.clone(),
+                dataset: format!("{} {}", folder_name(case), case.split),
+                protocol: plan.protocol.definition().name.to_owned(),
+                shots: plan.shots as u32,
+                items: run.evaluation.len() as u64,
+                version_hash: run.evaluation.input_hash()[..6].to_owned(),
+                chance: chance(case.task),
+                expected: case.expected_for(dtype).map(|e| e.correct as f64 / e.items as f64),
+            }
+        });
+        let performance = self.performance.iter().map(|run| {
+            let shape = run.shape;
+            let (prefill, decode) = case_cost(config, dtype.bytes(), self.limits.max_step_tokens, shape);
+            let cost = |c: crate::bench::PhaseCost| Some(Cost { bytes: c.bytes, flops: c.flops });
+            record::PerformanceCase {
+                case_id: shape.case_id(),
+                batch: shape.batch as u32,
+                input_tokens: shape.input_tokens as u32,
+                output_tokens: shape.output_tokens as u32,
+                repetitions: run.repetitions as u32,
+                prefill_cost: cost(prefill),
+                decode_cost: cost(decode),
+            }
+        });
+        record::Plan { accuracy: accuracy.collect(), performance: performance.collect() }
+    }
+
+    /// The choice tokens of each precision case.
+    pub fn choice_tokens(&self) -> BTreeMap<String, Vec<ChoiceToken>> {
+        let of = |run: &AccuracyRun<'_>| {
+            let tokens = run.evaluation.choices().iter();
+            tokens.map(|c| ChoiceToken { text: c.answer.to_owned(), id: c.id }).collect()
+        };
+        self.accuracy.iter().map(|run| (run.task.clone(), of(run))).collect()
+    }
+
+    /// The first prompt of the first precision case.
+    pub fn first_prompt(&self) -> Option<FirstPrompt> {
+        self.accuracy.first().and_then(first_prompt_of)
+    }
+}
+
+/// The first prompt of a case.
+pub fn first_prompt_of(run: &AccuracyRun<'_>) -> Option<FirstPrompt> {
+    let (text, token_ids) = run.evaluation.first_prompt(0)?;
+    Some(FirstPrompt {
+        task: run.task.clone(),
+        doc_id: run.evaluation.plan().item(0).doc_id.clone(),
+        text,
+        token_ids,
+    })
+}
+
+/// A name for each precision case: the task, with a number behind it where a task comes more than once.
+fn case_names(suite: &Suite) -> Vec<String> {
+    let same = |i: usize, j: usize| suite.accuracy[i].task == suite.accuracy[j].task;
+    (0..suite.accuracy.len())
+        .map(|i| {
+            let task = suite.accuracy[i].task;
+            let all = (0..suite.accuracy.len()).filter(|&j| same(i, j)).count();
+            let before = (0..i).filter(|&j| same(i, j)).count();
+            if all == 1 { task.to_string() } else { format!("{task}-{}", before + 1) }
+        })
+        .collect()
+}
+
+fn folder_name(case: &suite::AccuracyCase) -> String {
+    let name = case.dataset.file_name().map(|n| n.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| case.dataset.display().to_string())
+}
+
+/// Accuracy by guessing.
+fn chance(task: crate::dataset::Benchmark) -> Option<f64> {
+    match task {
+        crate::dataset::Benchmark::CEval => Some(0.25),
+        crate::dataset::Benchmark::BoolQ => Some(0.5),
+    }
+}
+
+fn accuracy_run<'a>(
+    case: &suite::AccuracyCase,
+    task: String,
+    config: &ModelConfig,
+    tokenizer: &'a Tokenizer,
+) -> Result<AccuracyRun<'a>, RunError> {
+    let protocol = task::find(case.task, case.protocol).expect("invariant: the suite was checked");
+    let source = Source::open(case.task, &case.dataset).map_err(task::TaskError::from)?;
+    let plan = task::Plan::new(protocol, &source, &case.settings())?;
+    let evaluation = Evaluation::new(plan, tokenizer as &dyn TextCodec, config.seq_length)?;
+    Ok(AccuracyRun { task, evaluation, batch: case.batch })
+}
+
+fn performance_runs(suite: &Suite, config: &ModelConfig) -> Result<Vec<PerformanceRun>, String> {
+    let mut runs: Vec<PerformanceRun> = Vec::new();
+    for case in &suite.performance {
+        if let Some(tp) = case.tp_ranks.iter().find(|tp| **tp != 1) {
+            return Err(format!("tp {tp} is asked for; this device runs tp 1 only"));
+        }
+        for &(input_tokens, output_tokens) in &case.lengths {
+            for &batch in &case.batches {
+                let shape = Shape { batch, input_tokens, output_tokens };
+                if shape.sequence_tokens() > config.seq_length {
+                    return Err(format!(
+                        "case {} has sequences of {} tokens, the model's seq_length is {}",
+                        shape.case_id(),
+                        shape.sequence_tokens(),
+                        config.seq_length
+                    ));
+                }
+                if runs.iter().any(|run| run.shape == shape) {
+                    return Err(format!("case {} comes twice", shape.case_id()));
+                }
+                let warm_up = WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() };
+                runs.push(PerformanceRun { shape, repetitions: case.repetitions, warm_up, seed: case.seed });
+            }
+        }
+    }
+    Ok(runs)
+}
+
+fn ordinary_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> OrdinaryTokens {
+    let mut tokens = OrdinaryTokens::of_vocabulary(config.padded_vocab_size);
+    if let Some(tokenizer) = tokenizer {
+        tokens.prefix = tokenizer.prefix_ids().to_vec();
+        // Specials lie behind the pieces.
+        let end = tokens.prefix.iter().copied().min().unwrap_or(tokenizer.vocab_size() as u32);
+        tokens.range.end = end.clamp(tokens.range.start + 1, tokens.range.end);
+    }
+    tokens
+}
+
+/// Room for the longest sequence of every case, and for every case's batch.
+fn limits(config: &ModelConfig, accuracy: &[AccuracyRun<'_>], performance: &[PerformanceRun]) -> Limits {
+    let prefix = config.pre_seq_len.unwrap_or(0);
+    let mut limits = Limits {
+        max_batch: 1,
+        max_step_tokens: STEP_TOKENS,
+        max_context: 1 + prefix,
+        kv_blocks: 1,
+        max_logit_rows: 1,
+    };
+    let mut grow = |batch: usize, tokens: usize| {
+        let context = tokens.min(config.seq_length) + prefix;
+        limits.max_batch = limits.max_batch.max(batch);
+        limits.max_context = limits.max_context.max(context);
+        limits.kv_blocks = limits.kv_blocks.max(batch * blocks_for(context));
+    };
+    for run in accuracy {
+        let new = run.evaluation.plan().max_new_tokens;
+        let longest = (0..run.evaluation.len())
+            .filter_map(|i| run.evaluation.first_prompt(i))
+            .map(|(_, ids)| ids.len())
+            .max()
+            .unwrap_or(1);
+        grow(run.batch, longest + longest / 4 + 2 * new.min(STEP_TOKENS) + STAGE_SLACK_TOKENS);
+    }
+    for run in performance {
+        grow(run.shape.batch, run.shape.sequence_tokens());
+    }
+    limits.max_step_tokens = STEP_TOKENS.max(limits.max_batch);
+    limits.max_logit_rows = limits.max_batch;
+    limits
+}

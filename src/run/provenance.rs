@@ -1,0 +1,103 @@
+//! Identity (what must agree for two runs to be compared) and provenance (what is recorded beside it).
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use crate::device::DeviceInfo;
+use crate::device::rotary::RotaryMode;
+use crate::record::{Clock, Identity, Provenance, Roofline, RunRecord, Status, rfc3339_utc, run_id};
+use crate::suite::Suite;
+
+use super::machine::{Machine, environment};
+use super::plan::Plan;
+
+/// What a run is made of, gathered before it starts.
+pub struct Origin<'a> {
+    /// The suite.
+    pub suite: &'a Suite,
+    /// The model as it was asked for.
+    pub model: String,
+    /// Hash of the weights.
+    pub weights: String,
+    /// Hash of the tokenizer's file; `None` for random weights.
+    pub tokenizer: Option<String>,
+    /// Rounding of the rotary table.
+    pub rotary: RotaryMode,
+    /// The device as loaded.
+    pub device: DeviceInfo,
+    /// The machine's measured limits, where speed is measured.
+    pub roofline: Option<Roofline>,
+    /// The command line.
+    pub command_line: Vec<String>,
+}
+
+/// The fields whose values decide comparability.
+pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
+    let mut fields = BTreeMap::from([
+        ("suite".to_owned(), origin.suite.content_hash()),
+        ("weights".to_owned(), origin.weights.clone()),
+        ("tokenizer".to_owned(), origin.tokenizer.clone().unwrap_or_else(|| "none".into())),
+        ("dtype".to_owned(), origin.device.dtype.to_string()),
+        ("quantisation".to_owned(), "none".to_owned()),
+        ("rope".to_owned(), origin.rotary.name().to_owned()),
+    ]);
+    for run in &plan.accuracy {
+        let evaluation = &run.evaluation;
+        let task_plan = evaluation.plan();
+        let mut field = |name: &str, value: String| {
+            fields.insert(format!("{}.{name}", run.task), value);
+        };
+        field("dataset", task_plan.dataset.content_hash());
+        field("protocol", task_plan.protocol.definition().name.to_owned());
+        field("shots", task_plan.shots.to_string());
+        field("max_new_tokens", task_plan.max_new_tokens.to_string());
+        field("items", evaluation.len().to_string());
+        field("inputs", evaluation.input_hash());
+    }
+    Identity::new(fields)
+}
+
+/// The first `run.json` of a run.
+pub fn record(origin: &Origin<'_>, plan: &Plan<'_>, config: &crate::engine::config::ModelConfig) -> RunRecord {
+    let identity = identity(origin, plan);
+    let started = SystemTime::now();
+    RunRecord {
+        run_id: run_id(started, &origin.suite.name, &origin.device.name, &identity),
+        status: Status::Running,
+        identity,
+        provenance: provenance(origin, plan, started),
+        plan: plan.record(origin.suite, config, origin.device.dtype),
+        choice_tokens: plan.choice_tokens(),
+        first_prompt: plan.first_prompt(),
+    }
+}
+
+fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Provenance {
+    let machine = Machine::read();
+    let unknown = || "not told by the system".to_owned();
+    Provenance {
+        suite: origin.suite.name.clone(),
+        model: origin.model.clone(),
+        engine: format!("glmbench {}", env!("CARGO_PKG_VERSION")),
+        device: origin.device.name.clone(),
+        kernel: origin.device.kernel.clone(),
+        clock: Clock::Measured,
+        clock_profile: None,
+        dtype: origin.device.dtype.to_string(),
+        tp: 1,
+        threads: origin.device.threads as u32,
+        batch: plan.accuracy.iter().map(|run| run.batch).max().unwrap_or(0) as u32,
+        versions: BTreeMap::from([("glmbench".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+        git_commit: option_env!("GLMBENCH_GIT_COMMIT").map(str::to_owned),
+        environment: environment(),
+        host: machine.host.unwrap_or_else(unknown),
+        os: machine.os,
+        cpu_model: machine.cpu_model.unwrap_or_else(unknown),
+        governor: machine.governor,
+        roofline: origin.roofline,
+        command_line: origin.command_line.clone(),
+        started: rfc3339_utc(started),
+        finished: None,
+        resumed: 0,
+    }
+}
