@@ -11,6 +11,8 @@ pub mod logits;
 pub mod parity;
 pub mod progress;
 pub mod prompts;
+pub mod report;
+pub mod run;
 pub mod tokenize;
 
 use std::io::Write;
@@ -61,6 +63,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Run(Box<run::Args>),
+    /// Make a run's tables, charts and page again from its records
+    Report(report::Args),
     Chat(chat::Args),
     Logits(logits::Args),
     Parity(parity::Args),
@@ -95,6 +100,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Report(args) => report::run(&args),
         Verb::Chat(args) => chat::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Parity(args) => parity::run(&args),

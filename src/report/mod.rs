@@ -1,1 +1,109 @@
-//! report
+//! Records to what people read: tables, charts, one page, one Markdown summary.
+//!
+//! [`render`] reads a run directory and writes everything again; nothing but the records goes in, so a report made
+//! twice is the same twice, and an unfinished run can be looked at while it runs.
+
+pub mod accuracy;
+mod charts;
+pub mod definitions;
+mod error;
+mod format;
+mod headline;
+mod page;
+pub mod performance;
+pub mod tables;
+pub mod validity;
+
+#[cfg(test)]
+mod fixture;
+
+pub use accuracy::accuracy_rows;
+pub use error::ReportError;
+pub use performance::perf_rows;
+pub use tables::Table;
+pub use validity::{Check, Verdict};
+
+use crate::record::{
+    AccuracyRow, Clock, PerfRow, Phase, RequestRecord, RunDir, RunRecord, SampleRecord, write_whole,
+};
+use std::path::Path;
+
+/// A run in short: what was written to the disk, for the terminal.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The run.
+    pub run: RunRecord,
+    /// The rows of `accuracy.csv`.
+    pub accuracy: Vec<AccuracyRow>,
+    /// The rows of `perf.csv`.
+    pub performance: Vec<PerfRow>,
+    /// The conditions for believing them.
+    pub checks: Vec<Check>,
+    /// What there is to say, a sentence each.
+    pub headline: Vec<String>,
+    /// The tables worth printing.
+    pub tables: Vec<Table>,
+}
+
+impl Summary {
+    /// Summarises a run's records without touching the disk.
+    pub fn of(run: RunRecord, samples: &[SampleRecord], requests: &[RequestRecord]) -> Self {
+        let accuracy = accuracy_rows(&run, samples);
+        let performance = perf_rows(&run, requests);
+        let checks = validity::checks(&run, samples, requests);
+        let headline = headline::sentences(&run, &accuracy, &performance);
+        let mut tables = Vec::new();
+        if !accuracy.is_empty() {
+            tables.push(tables::accuracy(&accuracy));
+        }
+        if !performance.is_empty() {
+            tables.push(tables::performance(&performance, performance_clock(&run)));
+        }
+        Self { run, accuracy, performance, checks, headline, tables }
+    }
+
+    /// Whether the figures may be used.
+    pub fn verdict(&self) -> Verdict {
+        validity::verdict(&self.run, &self.checks)
+    }
+
+    /// The verdict with the number of conditions that hold.
+    pub fn verdict_sentence(&self) -> String {
+        validity::sentence(&self.run, &self.checks)
+    }
+}
+
+/// Reads the records in `run_dir` and writes `accuracy.csv`, `perf.csv`, `summary.md`, `charts/` and `report.html`
+/// beside them.
+pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
+    let dir = RunDir::open(run_dir)?;
+    let (samples, requests) = (dir.read_samples()?, dir.read_requests()?);
+    let summary = Summary::of(dir.read_run()?, &samples, &requests);
+    dir.write_accuracy_csv(&summary.accuracy)?;
+    dir.write_perf_csv(&summary.performance)?;
+    let pictures = charts::draw_all(run_dir, &summary.run, &summary.accuracy, &summary.performance)?;
+    write_whole(&dir.file("summary.md"), page::markdown(&summary)?.as_bytes())?;
+    let html = page::html(&summary, &detail_tables(&summary, &requests), &pictures)?;
+    write_whole(&dir.file("report.html"), html.as_bytes())?;
+    Ok(summary)
+}
+
+/// The clock of all times of a run.
+fn performance_clock(run: &RunRecord) -> Clock {
+    run.provenance.clock
+}
+
+/// The tables that only the page has room for.
+fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
+    let (accuracy, performance) = (&summary.accuracy, &summary.performance);
+    let clock = performance_clock(&summary.run);
+    let tasks = summary.run.plan.accuracy.iter();
+    let subjects = tasks.map(|case| tables::subjects(&case.task, accuracy));
+    let phases =
+        [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(performance, phase, clock));
+    let steps = tables::steps(performance, requests, clock);
+    subjects.chain(phases).chain([steps]).filter(|table| !table.rows.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests;

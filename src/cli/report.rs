@@ -1,0 +1,78 @@
+//! `glmbench report RUN`: makes a run's summaries, charts and page again from its records.
+
+use crate::report::{Summary, Table, Verdict, render};
+use anyhow::Result;
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, presets};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What `report` is told.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The run directory, as `reports/20261123T021500Z-quickstart-cpu-5e1f22`.
+    pub run: PathBuf,
+}
+
+/// Renders the report of a run, prints its tables, and answers 0 for a valid run, 3 for an unfinished one, 4 for one
+/// whose figures must not be used.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let summary = render(&args.run)?;
+    show(&summary, &args.run);
+    Ok(exit_code(summary.verdict()))
+}
+
+/// Prints a run's tables and headline on standard output, and where the rest is on standard error.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where things are printed")]
+pub fn show(summary: &Summary, run_dir: &Path) {
+    for table in &summary.tables {
+        println!("{}\n{}\n", table.title, drawn(table));
+    }
+    for sentence in &summary.headline {
+        println!("{sentence}");
+    }
+    println!("{}", summary.verdict_sentence());
+    eprintln!("report: {}", run_dir.join("report.html").display());
+}
+
+/// The design's exit code for a run of this verdict.
+pub fn exit_code(verdict: Verdict) -> ExitCode {
+    ExitCode::from(match verdict {
+        Verdict::Valid => 0,
+        Verdict::Incomplete => 3,
+        Verdict::Invalid => 4,
+    })
+}
+
+fn drawn(table: &Table) -> String {
+    let mut drawn = comfy_table::Table::new();
+    let rule = LineStyle::none().fill('─').junction('─');
+    drawn.load_style(presets::NOTHING.header_separator(rule));
+    drawn.set_content_arrangement(ContentArrangement::Disabled);
+    drawn.set_header(table.columns.iter().map(|column| column.name));
+    for row in &table.rows {
+        drawn.add_row(row.cells.iter().map(String::as_str));
+    }
+    for (drawn, column) in drawn.column_iter_mut().zip(&table.columns) {
+        drawn.set_cell_alignment(if column.numeric { CellAlignment::Right } else { CellAlignment::Left });
+    }
+    drawn.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tables::{Column, Row};
+
+    #[test]
+    fn numbers_stand_flush_right_also_beside_wide_letters() {
+        let row = |name: &str, number: &str| Row { cells: vec![name.into(), number.into()], strong: false };
+        let table = Table {
+            title: "t".into(),
+            columns: vec![Column { name: "Task", numeric: false }, Column { name: "Items", numeric: true }],
+            rows: vec![row("物理", "7"), row("law", "1346")],
+        };
+        let text = drawn(&table);
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains(char::is_alphanumeric)).collect();
+        assert_eq!(lines, [" Task   Items ", " 物理       7 ", " law     1346 "]);
+    }
+}

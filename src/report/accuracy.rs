@@ -1,0 +1,236 @@
+//! Samples to the rows of `accuracy.csv`.
+
+use crate::record::{AccuracyCase, AccuracyRow, RunRecord, SCHEMA, SampleRecord, SampleState};
+use crate::stats::{mean, standard_error, wilson};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What stands in `subject` or `category` of a row that is not of one of them.
+pub const ALL: &str = "all";
+/// What stands in `category` of the row over the set's hard part.
+pub const HARD: &str = "Hard";
+
+/// For each task of the plan that has samples: the whole, its categories, its hard part, its subjects.
+pub fn accuracy_rows(run: &RunRecord, samples: &[SampleRecord]) -> Vec<AccuracyRow> {
+    run.plan.accuracy.iter().flat_map(|case| task_rows(run, case, samples)).collect()
+}
+
+fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> Vec<AccuracyRow> {
+    let of_task: Vec<&SampleRecord> = samples.iter().filter(|s| s.task == case.task).collect();
+    if of_task.is_empty() {
+        return Vec::new();
+    }
+    let row = |subject: &str, category: &str, belongs: &dyn Fn(&SampleRecord) -> bool| {
+        let group: Vec<_> = of_task.iter().copied().filter(|s| belongs(s)).collect();
+        group_row(run, case, (subject, category), &group)
+    };
+    let mut rows = vec![row(ALL, ALL, &|_| true)];
+    let categories = names(&of_task, |s| (category_rank(&s.category), s.category.clone()));
+    rows.extend(categories.iter().map(|(_, name)| row(ALL, name, &|s| s.category == *name)));
+    if of_task.iter().any(|s| s.hard) {
+        rows.push(row(ALL, HARD, &|s| s.hard));
+    }
+    let subjects = names(&of_task, |s| {
+        ((category_rank(&s.category), s.category.clone(), s.subject.clone()), s.subject.clone())
+    });
+    rows.extend(subjects.iter().map(|((_, category, _), name)| {
+        let shown = if category.is_empty() { ALL } else { category };
+        row(name, shown, &|s| s.subject == *name && s.category == *category)
+    }));
+    rows
+}
+
+/// The sorted distinct names that `key` gives (as its second part), without the empty one.
+fn names<K: Ord>(
+    samples: &[&SampleRecord],
+    key: impl Fn(&SampleRecord) -> (K, String),
+) -> BTreeSet<(K, String)> {
+    samples.iter().map(|s| key(s)).filter(|(_, name)| !name.is_empty()).collect()
+}
+
+/// The order in which C-Eval's own tables name its categories; others follow by name.
+fn category_rank(category: &str) -> usize {
+    let known = ["STEM", "Social Science", "Humanities", "Other"];
+    known.iter().position(|name| *name == category).unwrap_or(known.len())
+}
+
+/// How a group of items came out.
+#[derive(Default)]
+struct Tally {
+    scored: u64,
+    unscorable: u64,
+    failed: u64,
+    correct: u64,
+}
+
+impl Tally {
+    fn of(group: &[&SampleRecord]) -> Self {
+        let mut tally = Self::default();
+        for sample in group {
+            match sample.state {
+                SampleState::Scored => tally.scored += 1,
+                SampleState::Unscorable => tally.unscorable += 1,
+                SampleState::Failed => tally.failed += 1,
+            }
+            tally.correct += u64::from(sample.state == SampleState::Scored && sample.correct);
+        }
+        tally
+    }
+
+    /// Items that the accuracy is over: an unscorable answer is a wrong one, a failed item is none.
+    fn answered(&self) -> u64 {
+        self.scored + self.unscorable
+    }
+
+    fn accuracy(&self) -> Option<f64> {
+        (self.answered() > 0).then(|| self.correct as f64 / self.answered() as f64)
+    }
+}
+
+fn group_row(
+    run: &RunRecord,
+    case: &AccuracyCase,
+    (subject, category): (&str, &str),
+    group: &[&SampleRecord],
+) -> AccuracyRow {
+    let tally = Tally::of(group);
+    let interval = wilson(tally.correct, tally.answered(), 0.95);
+    AccuracyRow {
+        schema: SCHEMA,
+        run_id: run.run_id.clone(),
+        task: case.task.clone(),
+        subject: subject.to_owned(),
+        category: category.to_owned(),
+        protocol: case.protocol.clone(),
+        shots: case.shots,
+        n: group.len() as u64,
+        scored: tally.scored,
+        unscorable: tally.unscorable,
+        failed: tally.failed,
+        correct: tally.correct,
+        acc: tally.accuracy(),
+        ci95_lo: interval.map(|(low, _)| low),
+        ci95_hi: interval.map(|(_, high)| high),
+        stderr: standard_error(tally.correct, tally.answered()),
+        macro_acc: if subject == ALL { macro_accuracy(group) } else { None },
+        duration_s: busy_ns(group) as f64 / 1e9,
+        tokens_in: group.iter().map(|s| s.input_tokens_n).sum(),
+        tokens_out: group.iter().map(|s| s.output_tokens.len() as u64).sum(),
+        version_hash: case.version_hash.clone(),
+    }
+}
+
+/// Mean of the subjects' accuracies, each subject counting once however many items it has.
+fn macro_accuracy(group: &[&SampleRecord]) -> Option<f64> {
+    let mut subjects: BTreeMap<&str, Vec<&SampleRecord>> = BTreeMap::new();
+    for sample in group.iter().filter(|s| !s.subject.is_empty()) {
+        subjects.entry(&sample.subject).or_default().push(sample);
+    }
+    mean(&subjects.values().filter_map(|items| Tally::of(items).accuracy()).collect::<Vec<_>>())
+}
+
+/// Time during which at least one item was being run: items of a batch overlap and are not counted twice, and
+/// the pause of a resumed run is not counted at all.
+fn busy_ns(group: &[&SampleRecord]) -> u64 {
+    let mut spans: Vec<(u64, u64)> = group.iter().map(|s| (s.t_start_ns, s.t_end_ns)).collect();
+    spans.sort_unstable();
+    let mut counted_to = 0;
+    let mut busy = 0;
+    for (start, end) in spans {
+        busy += end.saturating_sub(start.max(counted_to));
+        counted_to = counted_to.max(end);
+    }
+    busy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    fn item(
+        subject: &str,
+        category: &str,
+        state: SampleState,
+        correct: bool,
+        span: (u64, u64),
+    ) -> SampleRecord {
+        SampleRecord {
+            task: "ceval".into(),
+            subject: subject.into(),
+            category: category.into(),
+            hard: subject == "physics",
+            state,
+            correct,
+            t_start_ns: span.0,
+            t_end_ns: span.1,
+            ..fixture::sample()
+        }
+    }
+
+    fn rows() -> Vec<AccuracyRow> {
+        use SampleState::{Failed, Scored, Unscorable};
+        accuracy_rows(
+            &fixture::run(),
+            &[
+                item("law", "Social Science", Scored, true, (100, 200)),
+                item("physics", "STEM", Scored, true, (0, 100)),
+                item("physics", "STEM", Scored, false, (50, 150)),
+                item("physics", "STEM", Unscorable, false, (1000, 1100)),
+                item("physics", "STEM", Failed, false, (1100, 1100)),
+                item("biology", "STEM", Scored, true, (0, 100)),
+            ],
+        )
+    }
+
+    #[test]
+    fn a_failed_item_is_outside_and_an_unscorable_one_is_wrong() {
+        let rows = rows();
+        let all = &rows[0];
+        assert_eq!((all.n, all.scored, all.unscorable, all.failed, all.correct), (6, 4, 1, 1, 3));
+        assert_eq!(all.acc, Some(3.0 / 5.0));
+        assert_eq!(
+            (all.ci95_lo, all.ci95_hi),
+            wilson(3, 5, 0.95).map_or((None, None), |(a, b)| (Some(a), Some(b)))
+        );
+        // biology 1/1, law 1/1, physics 1/3
+        assert_eq!(all.macro_acc, Some((1.0 + 1.0 + 1.0 / 3.0) / 3.0));
+    }
+
+    #[test]
+    fn rows_are_the_whole_then_categories_then_hard_then_subjects() {
+        let found: Vec<(String, String)> = rows().into_iter().map(|r| (r.category, r.subject)).collect();
+        let wanted = [
+            ("all", "all"),
+            ("STEM", "all"),
+            ("Social Science", "all"),
+            ("Hard", "all"),
+            ("STEM", "biology"),
+            ("STEM", "physics"),
+            ("Social Science", "law"),
+        ];
+        assert_eq!(found, wanted.map(|(c, s)| (c.to_owned(), s.to_owned())));
+    }
+
+    #[test]
+    fn a_set_without_subjects_has_one_row_and_no_macro_figure() {
+        let rows = accuracy_rows(&fixture::run(), &[item("", "", SampleState::Scored, true, (0, 1))]);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].macro_acc, None);
+    }
+
+    #[test]
+    fn time_is_counted_once_and_pauses_not_at_all() {
+        // 0–200 covered by overlapping items, then 1000–1100 after a pause.
+        assert!((rows()[0].duration_s - 300e-9).abs() < 1e-15);
+    }
+
+    #[test]
+    fn only_failures_leave_no_accuracy() {
+        let rows =
+            accuracy_rows(&fixture::run(), &[item("law", "Other", SampleState::Failed, false, (0, 0))]);
+        assert_eq!(
+            (rows[0].acc, rows[0].ci95_lo, rows[0].stderr, rows[0].macro_acc),
+            (None, None, None, None)
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! Colours, markers, dashes and lettering, the same in every chart.
+
+use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{FontDesc, register_font};
+use std::sync::OnceLock;
+
+/// The family that the bundled faces are registered under; in an SVG the viewer chooses its own by this name.
+const FAMILY: &str = "sans-serif";
+
+/// Titles and values.
+pub(super) const TEXT: RGBColor = RGBColor(0x22, 0x28, 0x31);
+/// Labels of axes.
+pub(super) const MUTED: RGBColor = RGBColor(0x5f, 0x68, 0x74);
+/// Axes.
+pub(super) const AXIS: RGBColor = RGBColor(0x9a, 0xa3, 0xad);
+/// Lines behind the data.
+pub(super) const GRID: RGBColor = RGBColor(0xe6, 0xe9, 0xed);
+
+/// Told apart by the colour-blind, and falling from dark to light in grey.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0x1f, 0x3a, 0x5f),
+    RGBColor(0xb8, 0x4a, 0x1f),
+    RGBColor(0x2f, 0x8f, 0x83),
+    RGBColor(0x7a, 0x5c, 0x9e),
+    RGBColor(0xd1, 0x97, 0x1b),
+    RGBColor(0x6f, 0xa8, 0xdc),
+];
+
+/// Lengths of dash and gap; 0 for an unbroken line.
+const DASHES: [(i32, i32); 4] = [(0, 0), (7, 4), (3, 3), (12, 4)];
+
+/// The colour of a series.
+pub(super) fn colour(series: usize) -> RGBColor {
+    COLOURS[series % COLOURS.len()]
+}
+
+/// Where text hangs from its point.
+#[derive(Clone, Copy)]
+pub(super) enum Anchor {
+    /// The point is at its left end.
+    Left,
+    /// The point is at its middle.
+    Centre,
+    /// The point is at its right end.
+    Right,
+}
+
+/// The tools for one picture: lengths are given as for an SVG and scaled to the picture's dots.
+pub(super) struct Ink {
+    scale: i32,
+    /// The viewer has every letter; a bitmap has only those of the bundled font.
+    every_letter: bool,
+}
+
+type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
+
+impl Ink {
+    /// For an SVG.
+    pub(super) fn vector() -> Result<Self, String> {
+        register_fonts().map(|()| Self { scale: 1, every_letter: true })
+    }
+
+    /// For a bitmap of `scale` dots a unit.
+    pub(super) fn bitmap(scale: u32) -> Result<Self, String> {
+        register_fonts().map(|()| Self { scale: scale as i32, every_letter: false })
+    }
+
+    /// A length in dots.
+    pub(super) fn dots(&self, length: i32) -> i32 {
+        length * self.scale
+    }
+
+    /// A pen of one colour.
+    pub(super) fn pen(&self, colour: RGBColor, width: u32) -> ShapeStyle {
+        colour.stroke_width(width * self.scale as u32)
+    }
+
+    /// Lettering for the drawing library's own labels.
+    pub(super) fn lettering(&self, size: i32, colour: RGBColor) -> TextStyle<'static> {
+        self.font(size, FontStyle::Normal).color(&colour)
+    }
+
+    fn font(&self, size: i32, style: FontStyle) -> FontDesc<'static> {
+        // The library's sizes are of the whole line, 1.24 times the letters'.
+        FontDesc::new(FontFamily::Name(FAMILY), f64::from(size * self.scale) * 1.24, style)
+    }
+
+    /// Writes text, vertically centred on `at` (in dots).
+    pub(super) fn write<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, Shift>,
+        text: &str,
+        at: (i32, i32),
+        (size, colour, bold): (i32, RGBColor, bool),
+        anchor: Anchor,
+    ) -> Drawn<DB> {
+        let horizontal = match anchor {
+            Anchor::Left => HPos::Left,
+            Anchor::Centre => HPos::Center,
+            Anchor::Right => HPos::Right,
+        };
+        let face = if bold { FontStyle::Bold } else { FontStyle::Normal };
+        let style = self.font(size, face).color(&colour).pos(Pos::new(horizontal, VPos::Center));
+        area.draw_text(&self.letters(text), &style, at)
+    }
+
+    /// Title and subtitle, from the top left corner.
+    pub(super) fn write_head<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, Shift>,
+        title: &str,
+        subtitle: &str,
+    ) -> Drawn<DB> {
+        let at = |y| (self.dots(12), self.dots(y));
+        self.write(area, title, at(18), (14, TEXT, true), Anchor::Left)?;
+        self.write(area, subtitle, at(38), (11, MUTED, false), Anchor::Left)
+    }
+
+    fn letters(&self, text: &str) -> String {
+        let known = |c: char| c < '\u{100}' || "–—‘’“”…→−≈≤≥".contains(c);
+        text.chars().map(|c| if self.every_letter || known(c) { c } else { '?' }).collect()
+    }
+
+    /// The line of a series through points in dots: dashed by its number, dotted when modelled.
+    pub(super) fn line<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, Shift>,
+        points: Vec<(i32, i32)>,
+        series: usize,
+        modelled: bool,
+    ) -> Drawn<DB> {
+        let pen = self.pen(colour(series), 2);
+        let (dash, gap) = if modelled { (2, 3) } else { DASHES[series % DASHES.len()] };
+        if dash == 0 {
+            return area.draw(&PathElement::new(points, pen));
+        }
+        area.draw(&DashedPathElement::new(points, self.dots(dash), self.dots(gap), pen))
+    }
+
+    /// The marker of a series: circle, square, triangle, diamond; hollow when modelled.
+    pub(super) fn marker<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, Shift>,
+        (x, y): (i32, i32),
+        series: usize,
+        modelled: bool,
+    ) -> Drawn<DB> {
+        let r = self.dots(4);
+        let outline: &[(i32, i32)] = match series % 4 {
+            0 => return self.disc(area, (x, y), 4, colour(series), modelled),
+            1 => &[(-r, -r), (r, -r), (r, r), (-r, r)],
+            2 => &[(0, -r - r / 4), (r + r / 4, r), (-r - r / 4, r)],
+            _ => &[(0, -r - r / 3), (r + r / 3, 0), (0, r + r / 3), (-r - r / 3, 0)],
+        };
+        let mut corners: Vec<_> = outline.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
+        let fill = if modelled { WHITE } else { colour(series) };
+        area.draw(&Polygon::new(corners.clone(), fill.filled()))?;
+        corners.push(corners[0]);
+        area.draw(&PathElement::new(corners, self.pen(colour(series), 1)))
+    }
+
+    /// A round spot, filled or hollow.
+    pub(super) fn disc<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, Shift>,
+        at: (i32, i32),
+        radius: i32,
+        colour: RGBColor,
+        hollow: bool,
+    ) -> Drawn<DB> {
+        let fill = if hollow { WHITE } else { colour };
+        area.draw(&Circle::new(at, self.dots(radius), fill.filled()))?;
+        area.draw(&Circle::new(at, self.dots(radius), self.pen(colour, 1)))
+    }
+}
+
+/// Makes the bundled faces known to the drawing library, once.
+fn register_fonts() -> Result<(), String> {
+    static DONE: OnceLock<bool> = OnceLock::new();
+    let done = DONE.get_or_init(|| {
+        let regular = include_bytes!("../font/DejaVuSans.subset.ttf");
+        let bold = include_bytes!("../font/DejaVuSans-Bold.subset.ttf");
+        register_font(FAMILY, FontStyle::Normal, regular).is_ok()
+            && register_font(FAMILY, FontStyle::Bold, bold).is_ok()
+    });
+    done.then_some(()).ok_or_else(|| "the bundled font was refused".to_owned())
+}

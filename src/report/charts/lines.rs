@@ -1,0 +1,233 @@
+//! Lines over a number: throughput or latency against batch or length, with intervals, named at their right ends.
+
+use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT};
+use crate::report::format::significant;
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+use plotters::prelude::*;
+use std::ops::Range;
+
+/// Width and height.
+pub(super) const SIZE: (u32, u32) = (560, 340);
+
+/// Room to the right for the names of the series.
+const NAMES: i32 = 150;
+/// Least distance between two names.
+const NAME_STEP: i32 = 17;
+
+/// A chart of lines.
+pub(super) struct LineChart {
+    pub(super) title: String,
+    /// The vertical axis's unit and what else holds for all series.
+    pub(super) subtitle: String,
+    pub(super) x_name: &'static str,
+    pub(super) x_scale: Scale,
+    pub(super) series: Vec<Series>,
+}
+
+/// How the horizontal axis is divided.
+#[derive(Clone, Copy)]
+pub(super) enum Scale {
+    Linear,
+    /// Doublings are equally far apart.
+    Log2,
+}
+
+impl Scale {
+    fn place(self, x: f64) -> f64 {
+        match self {
+            Self::Linear => x,
+            Self::Log2 => x.max(1.0).log2(),
+        }
+    }
+}
+
+/// A line.
+pub(super) struct Series {
+    pub(super) label: String,
+    pub(super) modelled: bool,
+    /// By x, ascending.
+    pub(super) points: Vec<Point>,
+}
+
+/// A point with its interval.
+pub(super) struct Point {
+    pub(super) x: f64,
+    pub(super) y: f64,
+    pub(super) low: Option<f64>,
+    pub(super) high: Option<f64>,
+}
+
+/// Draws the chart on the whole area.
+pub(super) fn draw<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    chart: &LineChart,
+    ink: &Ink,
+) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
+    ink.write_head(area, &chart.title, &chart.subtitle)?;
+    let mut axes = ChartBuilder::on(area)
+        .margin_top(ink.dots(58))
+        .margin_right(ink.dots(NAMES))
+        .margin_bottom(ink.dots(6))
+        .margin_left(ink.dots(6))
+        .x_label_area_size(ink.dots(42))
+        .y_label_area_size(ink.dots(52))
+        .build_cartesian_2d(XAxis::of(chart), 0.0..y_end(chart))?;
+    axes.configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(ink.pen(GRID, 1))
+        .axis_style(ink.pen(AXIS, 1))
+        .set_all_tick_mark_size(ink.dots(4))
+        .label_style(ink.lettering(11, MUTED))
+        .axis_desc_style(ink.lettering(11, MUTED))
+        .x_desc(chart.x_name)
+        .x_label_formatter(&|x: &f64| format!("{x}"))
+        .y_labels(6)
+        .y_label_formatter(&|y: &f64| tick_name(*y))
+        .draw()?;
+    let mut ends = Vec::new();
+    for (index, series) in chart.series.iter().enumerate() {
+        let dot = |x: f64, y: f64| axes.backend_coord(&(x, y));
+        for point in &series.points {
+            if let (Some(low), Some(high)) = (point.low, point.high) {
+                let whisker = vec![dot(point.x, low), dot(point.x, high)];
+                area.draw(&PathElement::new(whisker, ink.pen(super::ink::colour(index), 1)))?;
+            }
+        }
+        let path: Vec<_> = series.points.iter().map(|p| dot(p.x, p.y)).collect();
+        ends.extend(path.last().map(|&(_, y)| (index, y)));
+        ink.line(area, path.clone(), index, series.modelled)?;
+        for at in path {
+            ink.marker(area, at, index, series.modelled)?;
+        }
+    }
+    write_names(area, chart, ink, ends)
+}
+
+/// The names at the right, each as near to its line's end as the others let it, with its marker and dash.
+fn write_names<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    chart: &LineChart,
+    ink: &Ink,
+    mut ends: Vec<(usize, i32)>,
+) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
+    ends.sort_by_key(|&(index, y)| (y, index));
+    let bottom = ink.dots(SIZE.1 as i32 - 54);
+    let left = ink.dots(SIZE.0 as i32 - NAMES + 10);
+    for (at, (index, _)) in spread(&ends, ink.dots(NAME_STEP), bottom).into_iter().zip(&ends) {
+        let series = &chart.series[*index];
+        ink.line(area, vec![(left, at), (left + ink.dots(24), at)], *index, series.modelled)?;
+        ink.marker(area, (left + ink.dots(12), at), *index, series.modelled)?;
+        ink.write(area, &series.label, (left + ink.dots(31), at), (11, TEXT, false), Anchor::Left)?;
+    }
+    Ok(())
+}
+
+/// Heights at least `step` apart and not past `bottom`, as near to the wanted (ascending) ones as that lets them be.
+fn spread(wanted: &[(usize, i32)], step: i32, bottom: i32) -> Vec<i32> {
+    let mut heights: Vec<i32> = wanted.iter().map(|(_, y)| *y).collect();
+    let mut least = i32::MIN;
+    for height in &mut heights {
+        *height = (*height).max(least);
+        least = *height + step;
+    }
+    let mut most = bottom;
+    for height in heights.iter_mut().rev() {
+        *height = (*height).min(most);
+        most = *height - step;
+    }
+    heights
+}
+
+/// A horizontal axis that names every x with a point, and no other.
+struct XAxis {
+    scale: Scale,
+    ticks: Vec<f64>,
+}
+
+impl XAxis {
+    fn of(chart: &LineChart) -> Self {
+        let mut ticks: Vec<f64> = chart.series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
+        ticks.sort_by(f64::total_cmp);
+        ticks.dedup();
+        Self { scale: chart.x_scale, ticks }
+    }
+}
+
+impl Ranged for XAxis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    /// The first and last tick stand a little inside, so that no marker is on the vertical axis.
+    fn map(&self, x: &f64, (left, right): (i32, i32)) -> i32 {
+        let Range { start, end } = self.range();
+        let (first, last) = (self.scale.place(start), self.scale.place(end));
+        let share = if last > first { (self.scale.place(*x) - first) / (last - first) } else { 0.5 };
+        left + ((0.06 + 0.88 * share) * f64::from(right - left)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.ticks.first().copied().unwrap_or(0.0)..self.ticks.last().copied().unwrap_or(0.0)
+    }
+}
+
+/// A round number at or above everything drawn.
+fn y_end(chart: &LineChart) -> f64 {
+    let points = chart.series.iter().flat_map(|s| &s.points);
+    let most = points.map(|p| p.y.max(p.high.unwrap_or(p.y))).fold(0.0, f64::max);
+    if !(most.is_finite() && most > 0.0) {
+        return 1.0;
+    }
+    let power = 10f64.powf(most.log10().floor());
+    let steps = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0];
+    steps.into_iter().map(|step| step * power).find(|end| *end >= most * 1.02).unwrap_or(12.0 * power)
+}
+
+fn tick_name(y: f64) -> String {
+    let text = significant(y, 3);
+    let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    if trimmed.is_empty() { "0".to_owned() } else { trimmed.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_never_overlap_and_stay_above_the_bottom() {
+        let wanted = [(0, 10), (1, 12), (2, 80), (3, 99), (4, 100)];
+        let heights = spread(&wanted, 17, 100);
+        assert!(heights.windows(2).all(|w| w[1] - w[0] >= 17), "{heights:?}");
+        assert_eq!((heights[0], heights[1], heights[4]), (10, 27, 100));
+    }
+
+    #[test]
+    fn ticks_read_like_people_write() {
+        for (y, text) in [(0.0, "0"), (0.5, "0.5"), (20.0, "20"), (1200.0, "1200"), (0.025, "0.025")] {
+            assert_eq!(tick_name(y), text);
+        }
+    }
+
+    #[test]
+    fn the_axis_ends_at_a_round_number_above_the_data() {
+        let chart = |y| LineChart {
+            title: String::new(),
+            subtitle: String::new(),
+            x_name: "",
+            x_scale: Scale::Linear,
+            series: vec![Series {
+                label: String::new(),
+                modelled: false,
+                points: vec![Point { x: 1.0, y, low: None, high: None }],
+            }],
+        };
+        for (y, end) in [(97.0, 100.0), (99.9, 120.0), (0.031, 0.04), (0.0, 1.0), (f64::INFINITY, 1.0)] {
+            assert!((y_end(&chart(y)) - end).abs() < 1e-12, "{y}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The charts: what each shows. How it is drawn is in [`lines`] and [`scores`], with what in [`ink`].
+//!
+//! Every chart is made twice from the same description: as SVG, which also stands in the page, and as PNG at twice
+//! the size. Series differ by marker and dash as well as by colour, so that they can be told apart in grey; modelled
+//! series have hollow markers and dots, and the word in their label.
+
+mod ink;
+mod lines;
+mod scores;
+
+use super::accuracy::{ALL, HARD};
+use super::error::ReportError;
+use super::tables::per_token_ns;
+use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RunRecord, write_whole};
+use ink::Ink;
+use lines::{LineChart, Point, Scale, Series};
+use plotters::prelude::*;
+use scores::{Level, Score, ScoreChart};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// A drawn chart, for the page.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// File name in `charts/`, without ending.
+    pub name: String,
+    /// What it shows, for those who cannot see it.
+    pub alt: String,
+    /// The picture.
+    pub svg: String,
+}
+
+/// A chart before it is drawn.
+enum Chart {
+    Lines(LineChart),
+    Scores(ScoreChart),
+}
+
+/// Draws every chart that the rows have something for, into `charts/` of the run directory.
+pub fn draw_all(
+    run_dir: &Path,
+    run: &RunRecord,
+    accuracy: &[AccuracyRow],
+    performance: &[PerfRow],
+) -> Result<Vec<Picture>, ReportError> {
+    let folder = run_dir.join("charts");
+    let described = describe_all(run, accuracy, performance);
+    if !described.is_empty() {
+        fs::create_dir_all(&folder).map_err(|e| chart_error(&folder, &e))?;
+    }
+    described.iter().map(|(name, chart)| draw(&folder, name, chart)).collect()
+}
+
+fn draw(folder: &Path, name: &str, chart: &Chart) -> Result<Picture, ReportError> {
+    let path = folder.join(format!("{name}.svg"));
+    let svg = chart.svg().map_err(|e| chart_error(&path, &e))?;
+    write_whole(&path, svg.as_bytes())?;
+    let path = folder.join(format!("{name}.png"));
+    chart.write_png(&path).map_err(|e| chart_error(&path, &e))?;
+    Ok(Picture { name: name.to_owned(), alt: chart.title(), svg })
+}
+
+fn chart_error(path: &Path, message: &dyn ToString) -> ReportError {
+    ReportError::Chart { path: path.to_owned(), message: message.to_string() }
+}
+
+/// How much larger than its SVG a PNG is.
+const PNG_SCALE: u32 = 2;
+
+impl Chart {
+    fn title(&self) -> String {
+        match self {
+            Self::Lines(chart) => format!("{}, {}", chart.title, chart.subtitle),
+            Self::Scores(chart) => format!("{}, {}", chart.title, chart.subtitle),
+        }
+    }
+
+    fn size(&self) -> (u32, u32) {
+        match self {
+            Self::Lines(_) => lines::SIZE,
+            Self::Scores(chart) => chart.size(),
+        }
+    }
+
+    fn draw_on<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, plotters::coord::Shift>,
+        ink: &Ink,
+    ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
+        area.fill(&WHITE)?;
+        match self {
+            Self::Lines(chart) => lines::draw(area, chart, ink)?,
+            Self::Scores(chart) => scores::draw(area, chart, ink)?,
+        }
+        area.present()
+    }
+
+    fn svg(&self) -> Result<String, String> {
+        let mut svg = String::new();
+        let area = SVGBackend::with_string(&mut svg, self.size()).into_drawing_area();
+        self.draw_on(&area, &Ink::vector()?).map_err(|e| e.to_string())?;
+        drop(area);
+        Ok(svg)
+    }
+
+    fn write_png(&self, path: &Path) -> Result<(), String> {
+        let (width, height) = self.size();
+        let size = (PNG_SCALE * width, PNG_SCALE * height);
+        let area = BitMapBackend::new(path, size).into_drawing_area();
+        self.draw_on(&area, &Ink::bitmap(PNG_SCALE)?).map_err(|e| e.to_string())
+    }
+}
+
+fn describe_all(run: &RunRecord, accuracy: &[AccuracyRow], performance: &[PerfRow]) -> Vec<(String, Chart)> {
+    let tasks = run.plan.accuracy.iter();
+    let scores = tasks.filter_map(|case| {
+        let rows: Vec<_> = accuracy.iter().filter(|row| row.task == case.task && row.acc.is_some()).collect();
+        let file = format!("accuracy-{}", plain_name(&case.task));
+        (!rows.is_empty()).then(|| (file, Chart::Scores(score_chart(&case.task, case.chance, &rows))))
+    });
+    let usable: Vec<_> = performance.iter().filter(|row| row.valid == Some(true)).collect();
+    let lines = line_charts(run, &usable).into_iter().filter(|(_, chart)| !chart.series.is_empty());
+    scores.chain(lines.map(|(name, chart)| (name.to_owned(), Chart::Lines(chart)))).collect()
+}
+
+/// A task's name as part of a file name.
+fn plain_name(task: &str) -> String {
+    task.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect()
+}
+
+fn score_chart(task: &str, chance: Option<f64>, rows: &[&AccuracyRow]) -> ScoreChart {
+    let score = |row: &&AccuracyRow| {
+        let (level, label) = match (row.subject.as_str(), row.category.as_str()) {
+            (ALL, ALL) => (Level::Whole, "all items"),
+            (ALL, HARD) => (Level::Group, HARD),
+            (ALL, category) => (Level::Group, category),
+            (subject, _) => (Level::Subject, subject),
+        };
+        Score {
+            label: label.to_owned(),
+            level,
+            share: row.acc.unwrap_or_default(),
+            low: row.ci95_lo.unwrap_or_default(),
+            high: row.ci95_hi.unwrap_or_default(),
+            items: row.scored + row.unscorable,
+        }
+    };
+    ScoreChart {
+        title: format!("Accuracy, {task}"),
+        subtitle: format!("{}; percent with Wilson 95 % interval", rows[0].protocol),
+        chance,
+        scores: rows.iter().map(score).collect(),
+    }
+}
+
+fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart); 4] {
+    let clock = run.provenance.clock;
+    let subtitle =
+        |unit: &str| format!("{unit}, {clock}, {} {}", run.provenance.device, run.provenance.dtype);
+    let lengths = |row: &PerfRow| (row.input_tokens, row.output_tokens);
+    let lengths_label = |(input, output)| format!("{input} in, {output} out");
+    let of = |phase| rows.iter().copied().filter(move |row| row.phase == phase);
+    let against_batch = |title: &str, unit: &str, series| LineChart {
+        title: title.to_owned(),
+        subtitle: subtitle(unit),
+        x_name: "batch",
+        x_scale: Scale::Log2,
+        series,
+    };
+    [
+        (
+            "throughput-e2e",
+            against_batch(
+                "End-to-end throughput against batch",
+                "output tokens/s",
+                series(of(Phase::E2e), clock, lengths, lengths_label, |row| (row.batch, throughput(row))),
+            ),
+        ),
+        (
+            "throughput-decode",
+            against_batch(
+                "Decode throughput against batch",
+                "tokens/s after the first",
+                series(of(Phase::Decode), clock, lengths, lengths_label, |row| (row.batch, throughput(row))),
+            ),
+        ),
+        (
+            "latency-decode",
+            against_batch(
+                "Decode latency against batch",
+                "ms per token",
+                series(of(Phase::Decode), clock, lengths, lengths_label, |row| {
+                    let steps = f64::from(row.output_tokens.saturating_sub(1).max(1));
+                    (row.batch, latency(row, per_token_ns(row), steps))
+                }),
+            ),
+        ),
+        (
+            "latency-prefill",
+            LineChart {
+                title: "Prefill latency against input length".to_owned(),
+                subtitle: subtitle("ms"),
+                x_name: "input tokens of each sequence",
+                x_scale: Scale::Linear,
+                series: series(
+                    // A shape's prefill does not depend on how much is generated after it: the first will do.
+                    first_of_each(of(Phase::Prefill), |row| (row.batch, row.input_tokens)),
+                    clock,
+                    |row| row.batch,
+                    |batch| format!("batch {batch}"),
+                    |row| (row.input_tokens, latency(row, row.median_ns.map(|ns| ns as f64), 1.0)),
+                ),
+            },
+        ),
+    ]
+}
+
+/// A value with the interval that belongs to it.
+type Estimate = Option<(f64, Option<f64>, Option<f64>)>;
+
+/// Tokens a second; the ends of the time's interval change places.
+fn throughput(row: &PerfRow) -> Estimate {
+    let rate = |ns: u64| row.tokens as f64 / (ns as f64 / 1e9);
+    row.tokens_per_s_median.map(|y| (y, row.ci95_hi_ns.map(rate), row.ci95_lo_ns.map(rate)))
+}
+
+/// Milliseconds of `ns`, with the row's interval divided by `parts` as `ns` was.
+fn latency(row: &PerfRow, ns: Option<f64>, parts: f64) -> Estimate {
+    let part = |ns: u64| ns as f64 / parts / 1e6;
+    ns.map(|ns| (ns / 1e6, row.ci95_lo_ns.map(part), row.ci95_hi_ns.map(part)))
+}
+
+/// One series for each `key`, in its order, of the points that `point` has for its rows, by x.
+fn series<'a, K: Ord + Copy>(
+    rows: impl IntoIterator<Item = &'a PerfRow>,
+    clock: Clock,
+    key: impl Fn(&PerfRow) -> K,
+    label: impl Fn(K) -> String,
+    point: impl Fn(&PerfRow) -> (u32, Estimate),
+) -> Vec<Series> {
+    let mut groups: BTreeMap<K, BTreeMap<u32, Point>> = BTreeMap::new();
+    for row in rows {
+        let (x, estimate) = point(row);
+        if let Some((y, low, high)) = estimate {
+            groups.entry(key(row)).or_default().insert(x, Point { x: f64::from(x), y, low, high });
+        }
+    }
+    let modelled = clock == Clock::Modelled;
+    let suffix = if modelled { ", modelled" } else { "" };
+    groups
+        .into_iter()
+        .map(|(key, points)| Series {
+            label: format!("{}{suffix}", label(key)),
+            modelled,
+            points: points.into_values().collect(),
+        })
+        .collect()
+}
+
+fn first_of_each<'a, K: Ord>(
+    rows: impl Iterator<Item = &'a PerfRow>,
+    key: impl Fn(&PerfRow) -> K,
+) -> impl Iterator<Item = &'a PerfRow> {
+    let mut seen = std::collections::BTreeSet::new();
+    rows.filter(move |row| seen.insert(key(row)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{accuracy::accuracy_rows, fixture, performance::perf_rows};
+
+    #[test]
+    fn charts_are_drawn_as_svg_and_png() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, samples, requests) = fixture::realistic();
+        let (scores, times) = (accuracy_rows(&run, &samples), perf_rows(&run, &requests));
+        let pictures = draw_all(folder.path(), &run, &scores, &times).unwrap();
+        let names: Vec<_> = pictures.iter().map(|p| p.name.as_str()).collect();
+        let wanted = [
+            "accuracy-ceval",
+            "accuracy-boolq",
+            "throughput-e2e",
+            "throughput-decode",
+            "latency-decode",
+            "latency-prefill",
+        ];
+        assert_eq!(names, wanted);
+        for picture in &pictures {
+            let png = fs::read(folder.path().join("charts").join(format!("{}.png", picture.name))).unwrap();
+            assert!(png.starts_with(b"\x89PNG"));
+            assert!(picture.svg.contains("<text"));
+        }
+    }
+
+    #[test]
+    fn a_modelled_clock_is_named_in_every_series() {
+        let (mut run, _, requests) = fixture::realistic();
+        run.provenance.clock = Clock::Modelled;
+        let times = perf_rows(&run, &requests);
+        for (_, chart) in line_charts(&run, &times.iter().collect::<Vec<_>>()) {
+            assert!(chart.subtitle.contains("modelled"));
+            assert!(chart.series.iter().all(|s| s.modelled && s.label.ends_with(", modelled")));
+        }
+    }
+
+    #[test]
+    fn nothing_to_show_draws_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let pictures = draw_all(folder.path(), &fixture::run(), &[], &[]).unwrap();
+        assert!(pictures.is_empty() && !folder.path().join("charts").exists());
+    }
+}

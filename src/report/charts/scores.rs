@@ -1,0 +1,136 @@
+//! Shares with their intervals, one below the other: the whole, its groups, their subjects.
+
+use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use crate::report::format::percent;
+use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+
+const WIDTH: i32 = 560;
+const TOP: i32 = 62;
+const ROW: i32 = 19;
+const BOTTOM: i32 = 40;
+/// Room for labels to the left and for figures to the right of the scale.
+const LEFT: i32 = 218;
+const RIGHT: i32 = 96;
+/// Space before the first group and the first subject.
+const GAP: i32 = 9;
+
+/// A chart of shares.
+pub(super) struct ScoreChart {
+    pub(super) title: String,
+    pub(super) subtitle: String,
+    /// The share that guessing reaches.
+    pub(super) chance: Option<f64>,
+    pub(super) scores: Vec<Score>,
+}
+
+/// What a share is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Whole,
+    Group,
+    Subject,
+}
+
+/// A share, 0 to 1, with its interval.
+pub(super) struct Score {
+    pub(super) label: String,
+    pub(super) level: Level,
+    pub(super) share: f64,
+    pub(super) low: f64,
+    pub(super) high: f64,
+    pub(super) items: u64,
+}
+
+impl ScoreChart {
+    /// Width and height: as high as there are rows.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (WIDTH as u32, (self.bottom() + BOTTOM) as u32)
+    }
+
+    /// Where the scale ends.
+    fn bottom(&self) -> i32 {
+        self.heights().last().map_or(TOP, |y| y + ROW / 2 + 4)
+    }
+
+    /// The middle of each row, with a gap where the level changes.
+    fn heights(&self) -> Vec<i32> {
+        let mut y = TOP - ROW / 2 + 4;
+        let mut level = Level::Whole;
+        let place = |score: &Score| {
+            y += ROW + if score.level == level { 0 } else { GAP };
+            level = score.level;
+            y
+        };
+        self.scores.iter().map(place).collect()
+    }
+}
+
+/// Draws the chart on the whole area.
+pub(super) fn draw<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    chart: &ScoreChart,
+    ink: &Ink,
+) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
+    ink.write_head(area, &chart.title, &chart.subtitle)?;
+    draw_scale(area, chart, ink)?;
+    for (score, y) in chart.scores.iter().zip(chart.heights()) {
+        draw_score(area, score, ink.dots(y), ink)?;
+    }
+    Ok(())
+}
+
+fn x(share: f64, ink: &Ink) -> i32 {
+    let width = f64::from(ink.dots(WIDTH - LEFT - RIGHT));
+    ink.dots(LEFT) + (share.clamp(0.0, 1.0) * width).round() as i32
+}
+
+fn draw_scale<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    chart: &ScoreChart,
+    ink: &Ink,
+) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
+    let (top, bottom) = (ink.dots(TOP - 6), ink.dots(chart.bottom()));
+    for quarter in 0..=4 {
+        let share = f64::from(quarter) / 4.0;
+        let at = x(share, ink);
+        area.draw(&PathElement::new(vec![(at, top), (at, bottom)], ink.pen(GRID, 1)))?;
+        let below = (at, bottom + ink.dots(11));
+        ink.write(area, &format!("{:.0}", share * 100.0), below, (11, MUTED, false), Anchor::Centre)?;
+    }
+    area.draw(&PathElement::new(vec![(x(0.0, ink), bottom), (x(1.0, ink), bottom)], ink.pen(AXIS, 1)))?;
+    if let Some(chance) = chart.chance {
+        let at = x(chance, ink);
+        let line = vec![(at, top), (at, bottom)];
+        area.draw(&DashedPathElement::new(line, ink.dots(4), ink.dots(3), ink.pen(MUTED, 1)))?;
+        let below = (at, bottom + ink.dots(27));
+        ink.write(area, "chance", below, (11, MUTED, false), Anchor::Centre)?;
+    }
+    Ok(())
+}
+
+fn draw_score<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    score: &Score,
+    y: i32,
+    ink: &Ink,
+) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
+    let bold = score.level == Level::Whole;
+    let (pen, radius) = match score.level {
+        Level::Whole => (3, 6),
+        Level::Group => (2, 5),
+        Level::Subject => (1, 4),
+    };
+    let ink_colour = if score.level == Level::Subject { MUTED } else { colour(0) };
+    let whisker = vec![(x(score.low, ink), y), (x(score.high, ink), y)];
+    area.draw(&PathElement::new(whisker, ink.pen(ink_colour, pen)))?;
+    let hollow = score.level == Level::Subject;
+    ink.disc(area, (x(score.share, ink), y), radius, ink_colour, hollow)?;
+    let lettering = (11, if hollow { MUTED } else { TEXT }, bold);
+    ink.write(area, &score.label, (ink.dots(LEFT - 12), y), lettering, Anchor::Right)?;
+    let value = (ink.dots(WIDTH - RIGHT + 42), y);
+    ink.write(area, &percent(score.share), value, lettering, Anchor::Right)?;
+    let of = (ink.dots(WIDTH - 12), y);
+    ink.write(area, &format!("n {}", score.items), of, (10, MUTED, false), Anchor::Right)
+}

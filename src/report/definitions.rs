@@ -1,0 +1,46 @@
+//! What each figure includes, printed at the foot of every report.
+
+/// Name and definition of every figure.
+pub const DEFINITIONS: [(&str, &str); 13] = [
+    (
+        "Accuracy",
+        "correct ÷ (scored + unscorable). An answer that cannot be read counts as wrong. A failed item (no answer at \
+         all) stands outside and is counted apart. Micro: all items pooled. Macro: mean over subjects.",
+    ),
+    ("95 % interval of an accuracy", "Wilson's score interval, without continuity correction."),
+    (
+        "Prefill time",
+        "sum of the prefill steps of the batch, the choice of the first token included, tokenization excluded; its \
+         tokens are all prompt tokens of the batch.",
+    ),
+    ("TTFT", "end of prefill − start of the request."),
+    (
+        "Decode time",
+        "from the first token to the last; its tokens are those after the first. TPOT (ms/token) = decode time ÷ \
+         (output tokens − 1), undefined for one token.",
+    ),
+    ("ITL", "each gap between two tokens from the second on."),
+    ("E2E", "from the start of the request to the last token; its tokens are all output tokens."),
+    (
+        "tokens/s",
+        "tokens of the whole batch ÷ median time. A rate over several cases is all tokens ÷ all time, never a mean of \
+         rates.",
+    ),
+    (
+        "Median, MAD, interval",
+        "over the timed repetitions; MAD is not scaled; the median's 95 % interval is a percentile bootstrap of 10,000 \
+         resamples with a fixed seed.",
+    ),
+    ("Quantiles", "Hyndman and Fan's type 7 on raw samples; p99 from 100 samples on."),
+    (
+        "Roofline %",
+        "the least time that the machine's measured bandwidth and arithmetic peak allow ÷ the median time. GB/s: bytes \
+         that must cross the memory bus ÷ the median time.",
+    ),
+    ("Outliers", "flagged by Tukey's fences and the modified z-score (3.5), never dropped."),
+    (
+        "Measured, modelled",
+        "measured: a wall or device clock on hardware that was there. Modelled: a virtual clock kept from a chip \
+         profile. Neither is ever converted into the other.",
+    ),
+];

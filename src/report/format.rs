@@ -1,0 +1,82 @@
+//! Numbers as people read them. Files keep the exact ones; this is for tables, charts and sentences.
+
+/// What stands where there is no value.
+pub(super) const NONE: &str = "–";
+
+/// `value` with `digits` significant digits, never in scientific notation; whole numbers keep all their digits.
+pub(super) fn significant(value: f64, digits: i32) -> String {
+    if !value.is_finite() {
+        return NONE.to_owned();
+    }
+    let magnitude = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
+    let decimals = (digits - 1 - magnitude).clamp(0, 9) as usize;
+    format!("{value:.decimals$}")
+}
+
+/// A share as a percentage with one decimal, without the sign: `53.6`.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+/// `show(value)`, or a dash.
+pub(super) fn or_none<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| NONE.to_owned(), show)
+}
+
+/// Nanoseconds as milliseconds with four significant digits.
+pub(super) fn millis(ns: f64) -> String {
+    significant(ns / 1e6, 4)
+}
+
+/// `[low, high]` of two values shown alike, or a dash.
+pub(super) fn interval<T>(low: Option<T>, high: Option<T>, show: impl Fn(T) -> String) -> String {
+    or_none(low.zip(high), |(low, high)| format!("[{}, {}]", show(low), show(high)))
+}
+
+/// Bytes in the largest binary unit that leaves a number of at least 1.
+pub(super) fn bytes(count: u64) -> String {
+    let (unit, size) = [("GiB", 30), ("MiB", 20), ("KiB", 10)]
+        .into_iter()
+        .find(|(_, shift)| count >> shift > 0)
+        .map_or(("B", 1.0), |(unit, shift)| (unit, f64::from(1 << shift)));
+    format!("{} {unit}", significant(count as f64 / size, 3))
+}
+
+/// `1 item`, `2 items`.
+pub(super) fn counted(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A command line as a shell would take it.
+pub(super) fn command_line(words: &[String]) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+    let quoted = |word: &String| match word {
+        word if !word.is_empty() && word.chars().all(plain) => word.clone(),
+        word => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_their_significant_digits() {
+        for (value, text) in
+            [(0.0, "0.000"), (0.012_344, "0.01234"), (1.0, "1.000"), (99.96, "99.96"), (12345.6, "12346")]
+        {
+            assert_eq!(significant(value, 4), text);
+        }
+        assert_eq!(significant(f64::NAN, 4), NONE);
+        assert_eq!(bytes(0), "0.00 B");
+        assert_eq!(bytes(1536), "1.50 KiB");
+        assert_eq!(bytes(14 << 30), "14.0 GiB");
+    }
+
+    #[test]
+    fn command_lines_can_be_pasted() {
+        let words = ["glmbench", "run", "a b", "it's", ""].map(str::to_owned);
+        assert_eq!(command_line(&words), r"glmbench run 'a b' 'it'\''s' ''");
+    }
+}

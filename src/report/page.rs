@@ -1,0 +1,175 @@
+//! The page and the Markdown summary: the tables, charts and words put into their templates.
+
+use super::Summary;
+use super::charts::Picture;
+use super::definitions::DEFINITIONS;
+use super::error::ReportError;
+use super::format::{command_line, or_none};
+use super::tables::Table;
+use super::validity::{Check, Outcome, sentence};
+use crate::record::{Provenance, RunRecord};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, Value, context};
+
+/// `report.html`: one page that needs nothing beside it.
+pub(super) fn html(
+    summary: &Summary,
+    details: &[Table],
+    pictures: &[Picture],
+) -> Result<String, ReportError> {
+    let pictures: Vec<Value> = pictures
+        .iter()
+        .map(|p| context! { name => p.name.as_str(), alt => p.alt.as_str(), svg => Value::from_safe_string(inline(&p.svg)) })
+        .collect();
+    fill(
+        "report.html",
+        context! {
+            style => Value::from_safe_string(include_str!("templates/style.css").to_owned()),
+            pictures,
+            details => details.iter().map(table).collect::<Vec<_>>(),
+            ..words(summary)
+        },
+    )
+}
+
+/// `summary.md`: the same without the charts.
+pub(super) fn markdown(summary: &Summary) -> Result<String, ReportError> {
+    fill("summary.md", words(summary))
+}
+
+fn fill(name: &'static str, context: Value) -> Result<String, ReportError> {
+    let mut environment = Environment::new();
+    let whitespace =
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?;
+    environment.set_syntax(whitespace);
+    environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+    environment.add_filter("cell", |text: String| text.replace('|', "\\|").replace('\n', " "));
+    // The ending decides what is escaped.
+    environment.add_template("report.html", include_str!("templates/report.html"))?;
+    environment.add_template("summary.md", include_str!("templates/summary.md"))?;
+    Ok(environment.get_template(name)?.render(context)?)
+}
+
+/// What both templates say.
+fn words(summary: &Summary) -> Value {
+    let run = &summary.run;
+    context! {
+        run_id => run.run_id.as_str(),
+        suite => run.provenance.suite.as_str(),
+        headline => summary.headline.clone(),
+        verdict => sentence(run, &summary.checks),
+        checks => summary.checks.iter().map(check).collect::<Vec<_>>(),
+        tables => summary.tables.iter().map(table).collect::<Vec<_>>(),
+        notes => notes(run),
+        identity_hash => run.identity.hash(),
+        identity => run.identity.fields().iter().map(|(k, v)| context! { name => k, value => v }).collect::<Vec<_>>(),
+        provenance => provenance(&run.provenance),
+        choices => choices(run),
+        first_prompt => run.first_prompt.as_ref().map(|p| context! {
+            task => p.task.as_str(), item => p.doc_id.as_str(), text => p.text.as_str(), tokens => p.token_ids.len(),
+        }),
+        command_line => command_line(&run.provenance.command_line),
+        definitions => DEFINITIONS.map(|(name, text)| context! { name, text }).to_vec(),
+    }
+}
+
+/// An SVG as part of a page: it needs no namespace there, and no size beside its view box.
+fn inline(svg: &str) -> String {
+    let Some(end) = svg.find('>') else { return String::new() };
+    let (head, rest) = svg.split_at(end);
+    let view_box =
+        head.split("viewBox=\"").nth(1).and_then(|tail| tail.split('"').next()).unwrap_or_default();
+    format!("<svg viewBox=\"{view_box}\" aria-hidden=\"true\"{rest}")
+}
+
+fn table(table: &Table) -> Value {
+    let columns = table.columns.iter().map(|c| context! { name => c.name, numeric => c.numeric });
+    let rows = table.rows.iter().map(|row| {
+        let cells = row.cells.iter().zip(&table.columns);
+        let cells = cells.map(|(text, column)| context! { text, numeric => column.numeric });
+        context! { strong => row.strong, cells => cells.collect::<Vec<_>>() }
+    });
+    context! {
+        title => table.title.as_str(),
+        columns => columns.collect::<Vec<_>>(),
+        rows => rows.collect::<Vec<_>>(),
+    }
+}
+
+fn check(check: &Check) -> Value {
+    let (word, advised) = match (check.outcome, check.required) {
+        (Outcome::Yes, _) => ("yes", false),
+        (Outcome::No, true) => ("NO", true),
+        (Outcome::No, false) => ("no", true),
+        (Outcome::Unknown, _) => ("unknown", true),
+    };
+    context! {
+        condition => check.condition,
+        word,
+        found => check.found.as_str(),
+        advice => if advised { check.advice } else { "" },
+        required => check.required,
+    }
+}
+
+/// What stands under the accuracy table: by chance, as published.
+fn notes(run: &RunRecord) -> Vec<String> {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let note = |case: &crate::record::AccuracyCase| {
+        let parts = [
+            Some(format!("{}: {}, {} shots", case.task, case.dataset, case.shots)),
+            case.chance.map(|share| format!("{} by chance", percent(share))),
+            case.expected.map(|share| format!("{} expected", percent(share))),
+        ];
+        format!("{}.", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    };
+    run.plan.accuracy.iter().map(note).collect()
+}
+
+fn choices(run: &RunRecord) -> Vec<Value> {
+    let of_task = |tokens: &[crate::record::ChoiceToken]| {
+        tokens.iter().map(|t| format!("{} = {}", t.text, t.id)).collect::<Vec<_>>().join(", ")
+    };
+    run.choice_tokens.iter().map(|(task, tokens)| context! { task, tokens => of_task(tokens) }).collect()
+}
+
+fn provenance(of: &Provenance) -> Vec<Value> {
+    let joined = |pairs: &std::collections::BTreeMap<String, String>| {
+        let text = pairs.iter().map(|(k, v)| format!("{k} = {v}")).collect::<Vec<_>>().join(", ");
+        if text.is_empty() { "none".to_owned() } else { text }
+    };
+    let optional = |text: &Option<String>| or_none(text.as_ref(), Clone::clone);
+    let clock = match &of.clock_profile {
+        Some(profile) => format!("{}, profile {profile}", of.clock),
+        None => of.clock.to_string(),
+    };
+    let roofline = or_none(of.roofline, |limit| {
+        let (memory, arithmetic) = (limit.bandwidth_bytes_per_s / 1e9, limit.peak_flops_per_s / 1e9);
+        format!("{memory:.1} GB/s streamed, {arithmetic:.0} GFLOP/s, as measured")
+    });
+    [
+        ("Program", of.engine.clone()),
+        ("Commit", optional(&of.git_commit)),
+        ("Model", of.model.clone()),
+        ("Device", of.device.clone()),
+        ("Kernels", of.kernel.clone()),
+        ("Clock", clock),
+        ("Type", of.dtype.clone()),
+        ("Tensor parallel", of.tp.to_string()),
+        ("Threads", of.threads.to_string()),
+        ("Batch of accuracy tasks", of.batch.to_string()),
+        ("Machine's limits", roofline),
+        ("Versions", joined(&of.versions)),
+        ("Environment", joined(&of.environment)),
+        ("Host", of.host.clone()),
+        ("System", of.os.clone()),
+        ("Processor", of.cpu_model.clone()),
+        ("Governor", optional(&of.governor)),
+        ("Started", of.started.clone()),
+        ("Finished", optional(&of.finished)),
+        ("Resumed", of.resumed.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| context! { name, value })
+    .collect()
+}

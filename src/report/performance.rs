@@ -1,0 +1,313 @@
+//! Timed repetitions to the rows of `perf.csv`.
+
+use crate::record::{
+    Cost, PerfRow, PerformanceCase, Phase, RepetitionKind, RequestRecord, Roofline, RunRecord, SCHEMA,
+};
+use crate::stats::{RESAMPLES, mad, mean, median, median_interval, quantile, stddev};
+use std::collections::BTreeMap;
+
+/// The stream of the bootstrap behind every printed interval: any number will do, but always the same.
+const BOOTSTRAP_SEED: u64 = 1;
+/// Fewer samples than this have no 99 % quantile to speak of.
+const P99_SAMPLES: usize = 100;
+
+/// Three rows (prefill, decode, e2e) for each case of the plan, in its order.
+pub fn perf_rows(run: &RunRecord, requests: &[RequestRecord]) -> Vec<PerfRow> {
+    run.plan
+        .performance
+        .iter()
+        .flat_map(|case| {
+            let repetitions = Repetitions::of(case, requests);
+            [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| row(run, case, phase, &repetitions))
+        })
+        .collect()
+}
+
+/// How long a phase of a repetition took; `None` where there is no such phase.
+pub fn phase_ns(request: &RequestRecord, phase: Phase) -> Option<u64> {
+    match phase {
+        Phase::Prefill => Some(request.prefill_ns),
+        Phase::Decode if request.output_tokens < 2 => None,
+        Phase::Decode => request.end_ns.checked_sub(request.first_token_ns),
+        Phase::E2e => request.end_ns.checked_sub(request.start_ns),
+    }
+}
+
+/// The tokens a phase of one repetition deals with, over the whole batch.
+pub fn phase_tokens(case: &PerformanceCase, phase: Phase) -> u64 {
+    let each = match phase {
+        Phase::Prefill => case.input_tokens,
+        Phase::Decode => case.output_tokens.saturating_sub(1),
+        Phase::E2e => case.output_tokens,
+    };
+    u64::from(case.batch) * u64::from(each)
+}
+
+/// Time to first token of a repetition: from its start to the end of prefill, the first token chosen.
+pub fn ttft_ns(request: &RequestRecord) -> Option<u64> {
+    request.first_token_ns.checked_sub(request.start_ns)
+}
+
+/// Time per output token after the first; undefined for one token.
+pub fn tpot_ns(request: &RequestRecord) -> Option<f64> {
+    phase_ns(request, Phase::Decode).map(|ns| ns as f64 / f64::from(request.output_tokens - 1))
+}
+
+/// The repetitions of a case by what they are good for.
+pub(super) struct Repetitions<'a> {
+    /// Timed, whole and without error: what the figures are over, in the order they were run.
+    pub(super) good: Vec<&'a RequestRecord>,
+    /// How many warm-ups came before.
+    pub(super) warmups: u64,
+    /// No timed repetition was run at all, good or bad.
+    pub(super) unrun: bool,
+    /// Why the figures may not be used.
+    pub(super) invalid: Option<String>,
+}
+
+impl<'a> Repetitions<'a> {
+    pub(super) fn of(case: &PerformanceCase, requests: &'a [RequestRecord]) -> Self {
+        let of_case = || requests.iter().filter(|r| r.case_id == case.case_id);
+        let warmups = of_case().filter(|r| r.kind == RepetitionKind::Warmup).count() as u64;
+        let mut timed: Vec<_> = of_case().filter(|r| r.kind == RepetitionKind::Timed).collect();
+        timed.sort_by_key(|r| r.repetition);
+        let unrun = timed.is_empty();
+        let (good, bad): (Vec<_>, Vec<_>) = timed.into_iter().partition(|r| fault(case, r).is_none());
+        let invalid = match bad.first().and_then(|r| fault(case, r)) {
+            Some(first) => Some(format!("{} of {} repetitions: {first}", bad.len(), bad.len() + good.len())),
+            None if good.is_empty() => Some("no timed repetition finished".to_owned()),
+            None => unequal_outputs(&good),
+        };
+        Self { good, warmups, unrun, invalid }
+    }
+}
+
+/// What makes a repetition's times meaningless.
+fn fault(case: &PerformanceCase, request: &RequestRecord) -> Option<String> {
+    if let Some(error) = &request.error {
+        return Some(error.clone());
+    }
+    let shape = (request.batch, request.input_tokens, request.output_tokens);
+    let wanted = (case.batch, case.input_tokens, case.output_tokens);
+    if shape != wanted {
+        return Some(format!("batch, input and output of {shape:?} where {wanted:?} was asked for"));
+    }
+    let forward = request.start_ns <= request.first_token_ns && request.first_token_ns <= request.end_ns;
+    (!forward).then(|| "its clock ran backwards".to_owned())
+}
+
+/// Equal prompts, greedy: a repetition with another output did other work, or wrong work.
+fn unequal_outputs(good: &[&RequestRecord]) -> Option<String> {
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    for request in good {
+        *counts.entry(&request.output_hash).or_default() += 1;
+    }
+    let parts: Vec<String> = counts.iter().map(|(hash, count)| format!("{hash} × {count}")).collect();
+    (parts.len() > 1).then(|| format!("output differs between repetitions: {}", parts.join(", ")))
+}
+
+fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repetitions<'_>) -> PerfRow {
+    let times: Vec<u64> = repetitions.good.iter().filter_map(|r| phase_ns(r, phase)).collect();
+    let ns: Vec<f64> = times.iter().map(|&t| t as f64).collect();
+    let whole = |x: Option<f64>| x.map(|x| x.round() as u64);
+    let interval = median_interval(&ns, 0.95, RESAMPLES, BOOTSTRAP_SEED);
+    let median_ns = whole(median(&ns));
+    let seconds = median_ns.filter(|&t| t > 0).map(|t| t as f64 / 1e9);
+    let tokens = phase_tokens(case, phase);
+    let cost = phase_cost(case, phase);
+    let absent = phase == Phase::Decode && case.output_tokens < 2;
+    PerfRow {
+        schema: SCHEMA,
+        run_id: run.run_id.clone(),
+        case_id: case.case_id.clone(),
+        engine: run.provenance.engine.clone(),
+        device: run.provenance.device.clone(),
+        dtype: run.provenance.dtype.clone(),
+        tp: run.provenance.tp,
+        threads: run.provenance.threads,
+        batch: case.batch,
+        input_tokens: case.input_tokens,
+        output_tokens: case.output_tokens,
+        phase,
+        reps: times.len() as u64,
+        warmups: repetitions.warmups,
+        median_ns,
+        mad_ns: whole(mad(&ns)),
+        mean_ns: whole(mean(&ns)),
+        stddev_ns: whole(stddev(&ns)),
+        ci95_lo_ns: whole(interval.map(|i| i.0)),
+        ci95_hi_ns: whole(interval.map(|i| i.1)),
+        min_ns: times.iter().min().copied(),
+        max_ns: times.iter().max().copied(),
+        p50_ns: whole(quantile(&ns, 0.5)),
+        p90_ns: whole(quantile(&ns, 0.9)),
+        p99_ns: whole(p99(&ns)),
+        tokens,
+        tokens_per_s_median: seconds.filter(|_| tokens > 0).map(|s| tokens as f64 / s),
+        bytes_touched: cost.map(|c| c.bytes),
+        achieved_gb_s: cost.zip(seconds).map(|(c, s)| c.bytes as f64 / s / 1e9),
+        roofline_pct: least_seconds(case, phase, run.provenance.roofline)
+            .zip(seconds)
+            .map(|(least, s)| 100.0 * least / s),
+        peak_rss_bytes: repetitions.good.iter().filter_map(|r| r.peak_rss_bytes).max(),
+        energy_j: None,
+        j_per_token: None,
+        output_hash: repetitions.good.first().map(|r| r.output_hash.clone()),
+        valid: (!absent).then_some(repetitions.invalid.is_none()),
+        invalid_reason: repetitions
+            .invalid
+            .clone()
+            .or_else(|| absent.then(|| "no decode phase: one output token".to_owned())),
+    }
+}
+
+/// The 99 % quantile, of enough samples to have one.
+pub(super) fn p99(samples: &[f64]) -> Option<f64> {
+    quantile(samples, 0.99).filter(|_| samples.len() >= P99_SAMPLES)
+}
+
+/// The work of a phase; end to end is both together.
+fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
+    match phase {
+        Phase::Prefill => case.prefill_cost,
+        Phase::Decode => case.decode_cost.filter(|_| case.output_tokens > 1),
+        Phase::E2e if case.output_tokens < 2 => case.prefill_cost,
+        Phase::E2e => case.prefill_cost.zip(case.decode_cost).map(|(a, b)| Cost {
+            bytes: a.bytes.saturating_add(b.bytes),
+            flops: a.flops.saturating_add(b.flops),
+        }),
+    }
+}
+
+/// The least time that the machine's measured limits allow. The phases run one after the other, so the end-to-end
+/// bound is the sum of theirs, not the bound of the summed work.
+fn least_seconds(case: &PerformanceCase, phase: Phase, roofline: Option<Roofline>) -> Option<f64> {
+    let bound = |cost: Cost, limit: Roofline| {
+        let memory = cost.bytes as f64 / limit.bandwidth_bytes_per_s;
+        let arithmetic = cost.flops as f64 / limit.peak_flops_per_s;
+        Some(memory.max(arithmetic)).filter(|s| s.is_finite() && *s > 0.0)
+    };
+    if phase == Phase::E2e && case.output_tokens > 1 {
+        let prefill = least_seconds(case, Phase::Prefill, roofline)?;
+        return Some(prefill + least_seconds(case, Phase::Decode, roofline)?);
+    }
+    bound(phase_cost(case, phase)?, roofline?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    /// Two sequences of 16 + 3 tokens. Handed over at 1000; two prefill steps of 40 and 50 with 10 between them;
+    /// first tokens out at 1110; decode steps of 20 and 25 with 5 of bookkeeping after each; last token at 1160.
+    fn timeline() -> RequestRecord {
+        RequestRecord {
+            case_id: "b2-i16-o3".into(),
+            batch: 2,
+            input_tokens: 16,
+            output_tokens: 3,
+            start_ns: 1000,
+            prefill_ns: 90,
+            first_token_ns: 1110,
+            step_ns: vec![20, 25],
+            end_ns: 1160,
+            ..fixture::request()
+        }
+    }
+
+    fn case() -> PerformanceCase {
+        PerformanceCase {
+            case_id: "b2-i16-o3".into(),
+            batch: 2,
+            input_tokens: 16,
+            output_tokens: 3,
+            repetitions: 1,
+            prefill_cost: Some(Cost { bytes: 100, flops: 9_000 }),
+            decode_cost: Some(Cost { bytes: 200, flops: 100 }),
+        }
+    }
+
+    fn rows(requests: &[RequestRecord]) -> Vec<PerfRow> {
+        let mut run = fixture::run();
+        run.plan.performance = vec![case()];
+        // 10 bytes and 200 operations a nanosecond.
+        run.provenance.roofline = Some(Roofline { bandwidth_bytes_per_s: 1e10, peak_flops_per_s: 2e11 });
+        perf_rows(&run, requests)
+    }
+
+    #[test]
+    fn the_definitions_hold_on_a_hand_made_timeline() {
+        let request = timeline();
+        assert_eq!(ttft_ns(&request), Some(110));
+        assert_eq!(phase_ns(&request, Phase::Prefill), Some(90));
+        assert_eq!(phase_ns(&request, Phase::Decode), Some(50));
+        assert_eq!(tpot_ns(&request), Some(25.0));
+        assert_eq!(phase_ns(&request, Phase::E2e), Some(160));
+        let rows = rows(&[request]);
+        let rates: Vec<f64> = rows.iter().map(|r| r.tokens_per_s_median.unwrap()).collect();
+        assert_eq!(rates, [32.0 / 90e-9, 4.0 / 50e-9, 6.0 / 160e-9]);
+        assert_eq!(rows.iter().map(|r| r.tokens).collect::<Vec<_>>(), [32, 4, 6]);
+    }
+
+    #[test]
+    fn the_roofline_is_the_nearer_of_the_two_limits() {
+        let rows = rows(&[timeline()]);
+        // prefill: 10 ns of bytes, 45 ns of arithmetic; decode: 20 ns of bytes.
+        let shares: Vec<f64> = rows.iter().map(|r| r.roofline_pct.unwrap()).collect();
+        for (share, wanted) in
+            shares.iter().zip([100.0 * 45.0 / 90.0, 100.0 * 20.0 / 50.0, 100.0 * 65.0 / 160.0])
+        {
+            assert!((share - wanted).abs() < 1e-9, "{share} {wanted}");
+        }
+        assert!((rows[1].achieved_gb_s.unwrap() - 4.0).abs() < 1e-9);
+        assert_eq!(rows[2].bytes_touched, Some(300));
+    }
+
+    #[test]
+    fn warm_ups_are_counted_and_not_averaged() {
+        let slow = RequestRecord { kind: RepetitionKind::Warmup, end_ns: 9000, ..timeline() };
+        let rows = rows(&[slow, timeline()]);
+        assert_eq!((rows[2].reps, rows[2].warmups, rows[2].median_ns), (1, 1, Some(160)));
+        assert_eq!((rows[2].stddev_ns, rows[2].ci95_lo_ns, rows[2].p99_ns), (None, None, None));
+    }
+
+    #[test]
+    fn what_spoils_a_case_is_said() {
+        let second = || RequestRecord { repetition: 1, ..timeline() };
+        let reason = |requests: &[RequestRecord]| {
+            let row = rows(requests).remove(2);
+            assert_eq!(row.valid, Some(row.invalid_reason.is_none()));
+            row.invalid_reason.unwrap_or_default()
+        };
+        assert_eq!(reason(&[timeline(), second()]), "");
+        assert_eq!(reason(&[]), "no timed repetition finished");
+        let other = RequestRecord { output_hash: "beef".into(), ..second() };
+        assert!(reason(&[timeline(), other]).starts_with("output differs between repetitions: "));
+        let failed = RequestRecord { error: Some("device lost".into()), ..second() };
+        assert_eq!(reason(&[timeline(), failed]), "1 of 2 repetitions: device lost");
+        let short = RequestRecord { output_tokens: 2, ..second() };
+        assert!(reason(&[timeline(), short]).contains("(2, 16, 2) where (2, 16, 3)"));
+        let backwards = RequestRecord { end_ns: 5, ..second() };
+        assert!(reason(&[timeline(), backwards]).contains("backwards"));
+    }
+
+    #[test]
+    fn one_output_token_has_no_decode_and_says_so() {
+        let mut run = fixture::run();
+        run.plan.performance = vec![PerformanceCase { output_tokens: 1, ..case() }];
+        let request = RequestRecord { output_tokens: 1, step_ns: vec![], end_ns: 1110, ..timeline() };
+        let rows = perf_rows(&run, std::slice::from_ref(&request));
+        assert_eq!(tpot_ns(&request), None);
+        assert_eq!((rows[1].median_ns, rows[1].reps, rows[1].valid), (None, 0, None));
+        assert_eq!(rows[1].invalid_reason.as_deref(), Some("no decode phase: one output token"));
+        assert_eq!((rows[0].valid, rows[2].valid), (Some(true), Some(true)));
+    }
+
+    #[test]
+    fn p99_needs_a_hundred_samples() {
+        let samples: Vec<f64> = (0..100).map(f64::from).collect();
+        assert_eq!(p99(&samples[1..]), None);
+        assert!((p99(&samples).unwrap() - 98.01).abs() < 1e-9);
+    }
+}
