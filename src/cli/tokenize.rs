@@ -143,7 +143,9 @@ mod tests {
         ] {
             let (output, end) = convert_all(input, false, decode);
             assert_eq!(output.lines().count(), 1);
-            assert!(matches!(end, Err(Stop::BadLine(problem)) if problem.contains("line 2") && problem.contains("at column")));
+            assert!(
+                matches!(end, Err(Stop::BadLine(problem)) if problem.contains("line 2") && problem.contains("at column"))
+            );
         }
     }
 
