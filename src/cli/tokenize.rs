@@ -19,7 +19,7 @@ pub struct Args {
     /// Folder with tokenizer.model or tokenizer.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Put the model's prompt prefix ([gMASK] sop for ChatGLM2) before the ids of each line; with --decode, leave out
+    /// Put the model's prompt prefix (for ChatGLM2 `[gMASK] sop`) before the ids of each line; with --decode, leave out
     /// the unknown (padding) piece as ChatGLM2's tokenizer does, where plain SentencePiece shows it
     #[arg(long)]
     pub special: bool,
@@ -67,7 +67,9 @@ fn convert_lines(
         if length == 0 {
             break;
         }
-        let answer = convert(tokenizer, args, &line).map_err(|error| {
+        let answer = convert(tokenizer, args, line.trim_ascii_end()).map_err(|error| {
+            // The parser counts lines too, but it only ever sees one.
+            let error = error.to_string().replace(" at line 1 column ", " at column ");
             let expected = if args.decode { "a JSON list of ids" } else { "a JSON string" };
             Stop::BadLine(format!("standard input, line {number}: expected {expected}: {error}"))
         })?;
@@ -141,7 +143,9 @@ mod tests {
         ] {
             let (output, end) = convert_all(input, false, decode);
             assert_eq!(output.lines().count(), 1);
-            assert!(matches!(end, Err(Stop::BadLine(problem)) if problem.contains("line 2")));
+            assert!(
+                matches!(end, Err(Stop::BadLine(problem)) if problem.contains("line 2") && problem.contains("at column"))
+            );
         }
     }
 

@@ -1,5 +1,7 @@
 //! ChatGLM2's own tokenizer against what SentencePiece answered for the same texts and ids.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -7,19 +9,15 @@ use glmbench::engine::chat::build_prompt;
 use glmbench::engine::tokenizer::Tokenizer;
 use serde_json::Value;
 
+use crate::support::shared;
+
 /// The real model and its vectors; they are not ours to ship, so the tests that need them may have to be skipped.
-static DIR: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/tokenizer/chatglm2-6b");
-    dir.is_dir().then_some(dir)
-});
+static DIR: LazyLock<Option<PathBuf>> = LazyLock::new(|| shared("tokenizer/chatglm2-6b"));
 
 static CHATGLM2: LazyLock<Option<Tokenizer>> =
     LazyLock::new(|| DIR.as_ref().map(|dir| Tokenizer::from_dir(dir).unwrap()));
 
 fn chatglm2() -> Option<&'static Tokenizer> {
-    if CHATGLM2.is_none() {
-        println!("skipped: ../shared/tokenizer/chatglm2-6b is not there");
-    }
     CHATGLM2.as_ref()
 }
 
@@ -84,7 +82,7 @@ fn known_ids_of_chatglm2() {
         assert_eq!(tokenizer.encode_prompt(text), [&[64790, 64792], ids].concat());
     }
     assert!(tokenizer.encode("a👋").ends_with(&[243, 162, 148, 142]));
-    assert!(!tokenizer.encode("[gMASK]sop</s>").iter().any(|&id| id > 64788 || id < 3));
+    assert!(!tokenizer.encode("[gMASK]sop</s>").iter().any(|id| !(3..=64788).contains(id)));
     for (letter, id) in [("A", 316), ("B", 347), ("C", 319), ("D", 367), ("yes", 5756), ("no", 687)] {
         assert_eq!(tokenizer.encode(letter), [id]);
         assert_eq!(tokenizer.token_id(&format!("\u{2581}{letter}")), Some(id));

@@ -20,6 +20,7 @@ pub(super) struct JsonTokenizer {
 #[derive(Deserialize)]
 struct Wire {
     model: WireModel,
+    normalizer: Option<Value>,
     decoder: Option<Value>,
 }
 
@@ -50,14 +51,10 @@ impl JsonTokenizer {
         let wire: Wire =
             serde_json::from_slice(bytes).map_err(|error| format!("not a tokenizer.json: {error}"))?;
         check_model(&wire.model)?;
+        wire.normalizer.as_ref().map_or(Ok(()), check_normalizer)?;
         wire.decoder.as_ref().map_or(Ok(()), check_decoder)?;
-        let mut tokenizer = catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes))
-            .map_err(|_| "the tokenizers library fails on it".to_owned())?
-            .map_err(|error| format!("not a tokenizer.json: {error}"))?;
-        // The ids of a text are those of its characters alone: nothing cut off, nothing filled up, no special token found.
-        tokenizer.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
-        tokenizer.set_encode_special_tokens(true);
-        let prefix = prefix_of(&tokenizer)?;
+        let (tokenizer, prefix) =
+            catch_unwind(|| build(bytes)).map_err(|_| "the tokenizers library fails on it".to_owned())??;
         let pieces = tokenizer.get_vocab(true).into_iter().map(|(piece, id)| (id, piece)).collect();
         Ok(Self { tokenizer, pieces, prefix })
     }
@@ -96,6 +93,17 @@ impl std::fmt::Debug for JsonTokenizer {
     }
 }
 
+/// The tokenizer and the ids that it puts before a text.
+fn build(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Vec<u32>), String> {
+    let mut tokenizer =
+        tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| format!("not a tokenizer.json: {error}"))?;
+    // The ids of a text are those of its characters alone: nothing cut off, nothing filled up, no special token found.
+    tokenizer.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
+    tokenizer.set_encode_special_tokens(true);
+    let prefix = prefix_of(&tokenizer)?;
+    Ok((tokenizer, prefix))
+}
+
 fn check_model(model: &WireModel) -> Result<(), String> {
     if model.kind.as_deref().is_some_and(|kind| kind != "BPE") {
         return Err(format!("its model is {}, expected BPE", model.kind.as_deref().unwrap_or_default()));
@@ -127,6 +135,19 @@ fn check_model(model: &WireModel) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Refuses compiled rules: the crate trusts their bytes.
+fn check_normalizer(normalizer: &Value) -> Result<(), String> {
+    match normalizer["type"].as_str() {
+        Some("Precompiled") => {
+            Err("its normalizer has a precompiled_charsmap, which this reader does not support".into())
+        }
+        Some("Sequence") => {
+            normalizer["normalizers"].as_array().into_iter().flatten().try_for_each(check_normalizer)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Lets in the decoders that belong to BPE models.

@@ -54,17 +54,18 @@ impl SentencePiece {
         )
     }
 
-    fn from_proto(model: ModelProto) -> Result<Self, String> {
+    fn from_proto(mut model: ModelProto) -> Result<Self, String> {
         check_settings(&model)?;
+        retire_null(&mut model);
         let ids = number(&model.pieces)?;
-        check_reachable(&model.pieces, &ids)?;
+        check_reachable(&model, &ids)?;
         let unk_id = find_unknown(&model.pieces)?;
         let byte_ids = find_bytes(&model, &ids)?;
         let control = |text: &str| {
             ids.get(text).copied().filter(|&id| model.pieces[id as usize].kind == PieceKind::Control)
         };
         let eos_id = control(&model.trainer.eos_piece);
-        let loose = loose_characters(&model.pieces, &ids);
+        let loose = loose_characters(&model.pieces);
         Ok(Self {
             bpe: build_bpe(&model.pieces, &loose, unk_id, byte_ids.is_some())?,
             joints: joints(&model.pieces),
@@ -244,8 +245,18 @@ fn number(pieces: &[Piece]) -> Result<HashMap<String, u32>, String> {
     Ok(ids)
 }
 
+/// With byte fallback SentencePiece (seen in 0.2.3) takes a piece that is the null character out of use.
+fn retire_null(model: &mut ModelProto) {
+    if model.trainer.byte_fallback {
+        for piece in model.pieces.iter_mut().filter(|piece| piece.text == "\0") {
+            piece.kind = PieceKind::Unused;
+        }
+    }
+}
+
 /// Refuses pieces that text could become although they are no text: SentencePiece has rules of its own for them.
-fn check_reachable(pieces: &[Piece], ids: &HashMap<String, u32>) -> Result<(), String> {
+fn check_reachable(model: &ModelProto, ids: &HashMap<String, u32>) -> Result<(), String> {
+    let pieces = &model.pieces;
     let is_symbol = |part: &str| {
         !is_longer_than_one(part)
             || ids
@@ -255,9 +266,9 @@ fn check_reachable(pieces: &[Piece], ids: &HashMap<String, u32>) -> Result<(), S
     for (id, Piece { text, kind, .. }) in pieces.iter().enumerate() {
         let reachable = match kind {
             PieceKind::Normal => false,
-            PieceKind::Unused => {
-                !is_longer_than_one(text) || cuts(text).any(|(l, r)| is_symbol(l) && is_symbol(r))
-            }
+            // One character alone then falls back to its bytes, as it does without a piece.
+            PieceKind::Unused if !is_longer_than_one(text) => !model.trainer.byte_fallback,
+            PieceKind::Unused => cuts(text).any(|(left, right)| is_symbol(left) && is_symbol(right)),
             _ => !is_longer_than_one(text),
         };
         if reachable {
@@ -307,11 +318,12 @@ fn byte_of(piece: &str) -> Option<u8> {
 }
 
 /// Characters that occur in pieces but are none themselves. They can still be joined; left alone they fall back.
-fn loose_characters(pieces: &[Piece], ids: &HashMap<String, u32>) -> Vec<char> {
+fn loose_characters(pieces: &[Piece]) -> Vec<char> {
+    let normal: HashSet<&str> = normal_texts(pieces).collect();
     let mut loose: Vec<char> = normal_texts(pieces).flat_map(str::chars).collect();
     loose.sort_unstable();
     loose.dedup();
-    loose.retain(|c| !ids.contains_key(c.encode_utf8(&mut [0; 4]) as &str));
+    loose.retain(|c| !normal.contains(c.encode_utf8(&mut [0; 4]) as &str));
     loose
 }
 

@@ -147,6 +147,10 @@ fn a_tokenizer_json_that_would_break_the_crate_is_refused() {
         (good.replace("word_suffix\":null", "word_suffix\":\"</w>\""), "end_of_word_suffix"),
         (good.replace("[\"a b\"]", "[\"ab abababab\"]"), "its merge 0 makes"),
         (good.replace("\"decoder\":{\"type\":\"ByteLevel\"", "\"decoder\":{\"type\":\"CTC\""), "its decoder"),
+        (
+            good.replace("\"normalizer\":null", "\"normalizer\":{\"type\":\"Precompiled\"}"),
+            "precompiled_charsmap",
+        ),
         (String::from_utf8(byte_level_json(AFTER)).unwrap(), "after the text"),
     ];
     for (json, expected) in cases {

@@ -128,8 +128,19 @@ fn what_cannot_be_done_exactly_is_refused_by_name() {
     for (problem, expected) in cases {
         assert!(problem.contains(expected), "{problem} (expected: {expected})");
     }
-    // An unused piece that nothing can be joined to is harmless.
+}
+
+#[test]
+fn unused_pieces_are_no_text() {
     let mut model = tiny();
-    model.pieces.push(Piece { text: "<unused>".into(), score: -1e6, kind: PieceKind::Unused });
-    assert_eq!(load(&model).unwrap().len(), 264);
+    for (text, kind) in [("<unused>", PieceKind::Unused), ("c", PieceKind::Unused), ("\0", PieceKind::Normal)]
+    {
+        model.pieces.push(Piece { text: text.into(), score: -1e6, kind });
+    }
+    let loaded = load(&model).unwrap();
+    assert_eq!(loaded.len(), 266);
+    assert_eq!(loaded.encode("c\0"), [259, 3 + 99, 3]);
+    model.trainer.byte_fallback = false;
+    model.pieces.retain(|piece| piece.kind != PieceKind::Byte);
+    assert!(load(&model).unwrap_err().contains("\"c\" is Unused but text can become it"));
 }
