@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 use crate::engine::weights::convert::Plan;
 
@@ -39,13 +39,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         args.out.display(),
         converted.written.len(),
         converted.same.len(),
-        HumanBytes(bytes),
+        DecimalBytes(bytes),
         start.elapsed().as_secs_f64(),
     )?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn progress_bar(bytes: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    let style = ProgressStyle::with_template(
+        "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+    );
     ProgressBar::new(bytes).with_style(style.expect("invariant: the template is well formed"))
 }
