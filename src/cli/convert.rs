@@ -1,6 +1,5 @@
 //! `glmbench convert`: pickled weights into safetensors.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -33,21 +32,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let converted = plan.write(&args.out, &mut |copied| bar.inc(copied));
     bar.finish_and_clear();
     let converted = converted?;
-    writeln!(
-        std::io::stderr(),
+    eprintln!(
         "{}: {} files written, {} there already; {tensors} tensors, {} in {:.1} s",
         args.out.display(),
         converted.written.len(),
         converted.same.len(),
         DecimalBytes(bytes),
         start.elapsed().as_secs_f64(),
-    )?;
+    );
     Ok(ExitCode::SUCCESS)
 }
 
 fn progress_bar(bytes: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "{wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
-    );
-    ProgressBar::new(bytes).with_style(style.expect("invariant: the template is well formed"))
+    let template =
+        "{msg:<12} {bar:32} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec} (left {eta})";
+    let style = ProgressStyle::with_template(template).expect("invariant: the template is well formed");
+    ProgressBar::new(bytes).with_style(style.progress_chars("━━╌")).with_message("convert")
 }

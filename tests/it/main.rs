@@ -1,7 +1,7 @@
 //! Integration tests: the product as a user meets it.
 
-#[cfg(test)]
 mod convert;
+#[cfg(test)]
 mod dataset;
 mod goldens;
 mod invariance;
