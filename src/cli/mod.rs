@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr)]
 
 pub mod chat;
+pub mod convert;
 pub mod doctor;
 pub mod engine;
 pub mod logits;
