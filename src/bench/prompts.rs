@@ -50,7 +50,10 @@ mod tests {
         let shape = Shape { batch: 3, input_tokens: 50, output_tokens: 1 };
         let made = prompts(shape, &tokens, 1);
         assert_eq!(made.len(), 3);
-        assert!(made.iter().all(|p| p.len() == 50 && p[..2] == [7, 8] && p[2..].iter().all(|t| (10..20).contains(t))));
+        assert!(
+            made.iter()
+                .all(|p| p.len() == 50 && p[..2] == [7, 8] && p[2..].iter().all(|t| (10..20).contains(t)))
+        );
         assert_ne!(made[0], made[1]);
         assert_eq!(made, prompts(shape, &tokens, 1));
         assert_ne!(made, prompts(shape, &tokens, 2));

@@ -20,9 +20,11 @@ use super::engine::{EngineArgs, FoundModel};
 /// Without --prompt, reads a question a line; `clear` forgets the conversation, `stop` ends it. The answer is streamed to
 /// stdout. Draws are seeded: the same words give the same answer.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Examples:\n  glmbench chat --model chatglm2-6b\n  glmbench chat --model chatglm2-6b --prompt 你好\n  \
+#[command(
+    after_help = "Examples:\n  glmbench chat --model chatglm2-6b\n  glmbench chat --model chatglm2-6b --prompt 你好\n  \
                         glmbench chat --model smollm2 --greedy --prompt 'Once upon a time'\n  \
-                        cat questions.txt | glmbench chat --model chatglm2-6b")]
+                        cat questions.txt | glmbench chat --model chatglm2-6b"
+)]
 pub struct Args {
     #[command(flatten)]
     engine: EngineArgs,
@@ -71,7 +73,9 @@ const MAX_CONTEXT: usize = 8192;
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let sampling = sampling(args)?;
     let model = FoundModel::find(&args.engine.model)?;
-    let tokenizer = model.tokenizer()?.context("random weights have no tokenizer and cannot chat; give a model folder")?;
+    let tokenizer = model
+        .tokenizer()?
+        .context("random weights have no tokenizer and cannot chat; give a model folder")?;
     let context = model.config.seq_length.min(MAX_CONTEXT);
     let engine = model.load(&args.engine.compute, Limits::for_batch(&model.config, 1, context))?;
     let by_files = if tokenizer.prefix_ids().is_empty() { Template::Plain } else { Template::Rounds };
@@ -172,7 +176,9 @@ impl Chat {
         writeln!(out, "{rest}")?;
         answer += &rest;
         if broken {
-            eprintln!("glmbench: the model's numbers broke down (NaN or infinite logits); the answer ends there");
+            eprintln!(
+                "glmbench: the model's numbers broke down (NaN or infinite logits); the answer ends there"
+            );
         }
         self.history.push((question.to_owned(), process_response(&answer)));
         Ok(())

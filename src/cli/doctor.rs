@@ -59,7 +59,12 @@ fn findings(machine: Machine, limits: Option<MachineLimits>) -> Findings {
         cpu: machine.cpu_model,
         cores: machine.cores,
         numa_nodes: machine.numa_nodes,
-        kernels: InstructionSet::ALL.into_iter().rev().filter(|s| s.available()).map(InstructionSet::name).collect(),
+        kernels: InstructionSet::ALL
+            .into_iter()
+            .rev()
+            .filter(|s| s.available())
+            .map(InstructionSet::name)
+            .collect(),
         governor: machine.governor,
         huge_pages: machine.huge_pages,
         memory_bytes: machine.memory_bytes,
@@ -72,7 +77,10 @@ fn findings(machine: Machine, limits: Option<MachineLimits>) -> Findings {
 
 /// The CANN installation that the environment or the usual places name.
 fn cann() -> Option<PathBuf> {
-    let named = ["ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    let named = ["ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .map(PathBuf::from);
     let usual = ["/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann"].map(PathBuf::from);
     named.chain(usual).find(|path| path.is_dir())
 }

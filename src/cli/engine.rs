@@ -76,14 +76,17 @@ pub fn model_path(word: &str) -> anyhow::Result<ModelPath> {
         return Ok(ModelPath::parse(word));
     }
     let places = std::env::current_dir().into_iter().chain(std::env::current_exe());
-    let mut folders: Vec<PathBuf> = places.flat_map(|p| p.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).collect();
+    let mut folders: Vec<PathBuf> =
+        places.flat_map(|p| p.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).collect();
     folders.push(PathBuf::from(env!("CARGO_MANIFEST_DIR")));
     folders
         .into_iter()
         .map(|folder| folder.join("models").join("demo"))
         .find(|dir| dir.join("config.json").is_file())
         .map(ModelPath::Folder)
-        .context("--model demo: no folder models/demo here or above, nor beside the program; give a model folder")
+        .context(
+            "--model demo: no folder models/demo here or above, nor beside the program; give a model folder",
+        )
 }
 
 /// A model that is found and checked, not yet loaded.

@@ -29,7 +29,12 @@ pub struct Args {
     #[command(flatten)]
     engine: EngineArgs,
     /// Reference logits: a safetensors file with `prompt<i>` and, if there, `greedy<i>` and `decode<i>`
-    #[arg(long, value_name = "F.safetensors", required_unless_present = "against", conflicts_with = "against")]
+    #[arg(
+        long,
+        value_name = "F.safetensors",
+        required_unless_present = "against",
+        conflicts_with = "against"
+    )]
     reference: Option<PathBuf>,
     /// Reference device and type, e.g. `reference:fp32` or `cpu:bf16`
     #[arg(long, value_name = "DEVICE[:DTYPE]")]
@@ -109,7 +114,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (None, Some(against)) => against_device(args, &model, against)?,
         (None, None) => bail!("--reference FILE or --against DEVICE is needed"),
     };
-    let summary = ParitySummary::new(&positions, args.kl_threshold).context("there are no positions to compare")?;
+    let summary =
+        ParitySummary::new(&positions, args.kl_threshold).context("there are no positions to compare")?;
     let outcome = Outcome {
         positions: summary.positions,
         kl_mean: summary.kl_mean,
@@ -177,7 +183,8 @@ fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<
     };
     let vocab = model.config.padded_vocab_size;
     let array = |kind: &str, i: usize| reference_array(&file, &format!("{}{kind}{i}", args.array_prefix));
-    let steps = (0..prompts.len()).filter_map(|i| array("greedy", i).ok()).map(|g| g.len()).max().unwrap_or(0);
+    let steps =
+        (0..prompts.len()).filter_map(|i| array("greedy", i).ok()).map(|g| g.len()).max().unwrap_or(0);
     let mut engine = model.load(&args.engine.compute, limits(&model.config, &prompts, steps))?;
     let mut positions = Vec::new();
     let mut divergence = None;
@@ -206,7 +213,12 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
         None => default_prompts(model),
     };
     let limits = limits(&model.config, &prompts, args.decode);
-    let other = ComputeArgs { device: against.device, dtype: against.dtype, kernel: None, ..args.engine.compute.clone() };
+    let other = ComputeArgs {
+        device: against.device,
+        dtype: against.dtype,
+        kernel: None,
+        ..args.engine.compute.clone()
+    };
     let mut reference = model.load(&other, limits)?;
     let mut engine = model.load(&args.engine.compute, limits)?;
     let vocab = model.config.padded_vocab_size;
@@ -234,7 +246,12 @@ fn diverges(
 ) -> anyhow::Result<Option<Divergence>> {
     let ours = continuation(engine, prompt, greedy.len())?;
     let step = ours.iter().zip(greedy).position(|(a, b)| a != b);
-    Ok(step.map(|step| Divergence { prompt: prompt_index, step, reference_token: greedy[step], token: ours[step] }))
+    Ok(step.map(|step| Divergence {
+        prompt: prompt_index,
+        step,
+        reference_token: greedy[step],
+        token: ours[step],
+    }))
 }
 
 /// Four prompts of seeded random tokens, of lengths that a small context can hold.

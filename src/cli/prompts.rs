@@ -14,8 +14,8 @@ pub fn read_prompts(path: &Path, config: &ModelConfig) -> anyhow::Result<Vec<Vec
 
 /// Parses a JSON list of id lists.
 pub fn parse_prompts(text: &str, config: &ModelConfig) -> anyhow::Result<Vec<Vec<u32>>> {
-    let prompts: Vec<Vec<u32>> =
-        serde_json::from_str(text).context("expected a list of lists of token ids, such as [[64790, 64792, 36474]]")?;
+    let prompts: Vec<Vec<u32>> = serde_json::from_str(text)
+        .context("expected a list of lists of token ids, such as [[64790, 64792, 36474]]")?;
     if prompts.is_empty() {
         bail!("the list is empty, expected at least one list of token ids");
     }
@@ -24,7 +24,10 @@ pub fn parse_prompts(text: &str, config: &ModelConfig) -> anyhow::Result<Vec<Vec
             bail!("prompt {i} is empty, expected at least one token id");
         }
         if let Some(id) = prompt.iter().find(|id| **id as usize >= config.padded_vocab_size) {
-            bail!("prompt {i}: token id {id} is outside the model's vocabulary of {}", config.padded_vocab_size);
+            bail!(
+                "prompt {i}: token id {id} is outside the model's vocabulary of {}",
+                config.padded_vocab_size
+            );
         }
     }
     Ok(prompts)

@@ -59,8 +59,18 @@ pub fn rss_bytes() -> Option<u64> {
 
 /// Environment variables that the program or a device runtime reads.
 pub fn environment() -> BTreeMap<String, String> {
-    const PREFIXES: [&str; 10] =
-        ["GLMBENCH_", "ASCEND", "ATB_", "HCCL_", "LCCL_", "ACL_", "INF_NAN_MODE", "TASK_QUEUE_", "TP_WORLD", "BIND_CPU"];
+    const PREFIXES: [&str; 10] = [
+        "GLMBENCH_",
+        "ASCEND",
+        "ATB_",
+        "HCCL_",
+        "LCCL_",
+        "ACL_",
+        "INF_NAN_MODE",
+        "TASK_QUEUE_",
+        "TP_WORLD",
+        "BIND_CPU",
+    ];
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
         .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
@@ -85,12 +95,14 @@ fn cpu_model() -> Option<String> {
         let line = text.lines().find(|l| l.starts_with(key))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     };
-    field("model name").or_else(|| Some(format!("implementer {} part {}", field("CPU implementer")?, field("CPU part")?)))
+    field("model name")
+        .or_else(|| Some(format!("implementer {} part {}", field("CPU implementer")?, field("CPU part")?)))
 }
 
 fn numa_nodes() -> Option<usize> {
     let entries = std::fs::read_dir(Path::new("/sys/devices/system/node")).ok()?;
-    let is_node = |name: &str| name.strip_prefix("node").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let is_node =
+        |name: &str| name.strip_prefix("node").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
     Some(entries.flatten().filter(|e| is_node(&e.file_name().to_string_lossy())).count())
 }
 

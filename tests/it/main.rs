@@ -4,6 +4,10 @@
 mod dataset;
 mod goldens;
 mod invariance;
+#[cfg(test)]
+mod suite;
 mod support;
+#[cfg(test)]
+mod task;
 mod tokenizer;
 mod weights;
