@@ -5,8 +5,11 @@
 #![allow(clippy::print_stderr)]
 
 pub mod chat;
+pub mod check;
+pub mod dataset;
 pub mod doctor;
 pub mod engine;
+pub mod list;
 pub mod logits;
 pub mod parity;
 pub mod progress;
@@ -66,6 +69,9 @@ enum Verb {
     Run(Box<run::Args>),
     /// Make a run's tables, charts and page again from its records
     Report(report::Args),
+    Check(check::Args),
+    List(list::Args),
+    Dataset(dataset::Args),
     Chat(chat::Args),
     Logits(logits::Args),
     Parity(parity::Args),
@@ -102,6 +108,9 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Report(args) => report::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::List(args) => list::run(&args),
+        Verb::Dataset(args) => dataset::run(&args),
         Verb::Chat(args) => chat::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Parity(args) => parity::run(&args),

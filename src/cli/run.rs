@@ -70,7 +70,8 @@ pub struct Args {
     set: Vec<(String, String)>,
 }
 
-fn key_value(word: &str) -> Result<(String, String), String> {
+/// The two halves of a `--set`.
+pub(super) fn key_value(word: &str) -> Result<(String, String), String> {
     match word.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("\"{word}\" is no KEY=VALUE, such as accuracy.0.limit=10")),
@@ -109,7 +110,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let first = record(&origin, &plan, &model.config);
     let found = find(&args.out, &first);
     if let (Some(found), false) = (&found, args.resume) {
-        eprintln!("glmbench: an unfinished run of this is at {}; --resume goes on with it", found.path.display());
+        eprintln!(
+            "glmbench: an unfinished run of this is at {}; --resume goes on with it",
+            found.path.display()
+        );
     }
     let (mut dir, mut run_record) = open_dir(&args.out, found.as_ref().filter(|_| args.resume), first)?;
     let mut bars = Bars::default();
@@ -161,7 +165,8 @@ fn conclude(
     let path = dir.path().display();
     match ending {
         Ok(Ending::Complete) => {
-            let summary = render(dir.path()).with_context(|| format!("the run is complete; its report is not: {path}"))?;
+            let summary = render(dir.path())
+                .with_context(|| format!("the run is complete; its report is not: {path}"))?;
             report::show(&summary, dir.path());
             Ok(report::exit_code(summary.verdict()))
         }
@@ -295,10 +300,17 @@ fn describe(
     for run in &plan.accuracy {
         let choices: Vec<String> =
             run.evaluation.choices().iter().map(|c| format!("{} = {}", c.answer, c.id)).collect();
-        let choices = if choices.is_empty() { "none (the answer is read from text)".into() } else { choices.join(", ") };
+        let choices = if choices.is_empty() {
+            "none (the answer is read from text)".into()
+        } else {
+            choices.join(", ")
+        };
         text += &format!("\nchoice tokens of {}: {choices}\n", run.task);
         if let Some(first) = first_prompt_of(run) {
-            text += &format!("first prompt of {} ({}):\n{}\nids: {:?}\n", run.task, first.doc_id, first.text, first.token_ids);
+            text += &format!(
+                "first prompt of {} ({}):\n{}\nids: {:?}\n",
+                run.task, first.doc_id, first.text, first.token_ids
+            );
         }
     }
     text
