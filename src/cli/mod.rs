@@ -5,9 +5,12 @@
 #![allow(clippy::print_stderr)]
 
 pub mod chat;
+pub mod check;
 pub mod convert;
+pub mod dataset;
 pub mod doctor;
 pub mod engine;
+pub mod list;
 pub mod logits;
 pub mod parity;
 pub mod progress;
@@ -67,6 +70,10 @@ enum Verb {
     Run(Box<run::Args>),
     /// Make a run's tables, charts and page again from its records
     Report(report::Args),
+    Check(check::Args),
+    List(list::Args),
+    Dataset(dataset::Args),
+    Convert(convert::Args),
     Chat(chat::Args),
     Logits(logits::Args),
     Parity(parity::Args),
@@ -103,6 +110,10 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Report(args) => report::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::List(args) => list::run(&args),
+        Verb::Dataset(args) => dataset::run(&args),
+        Verb::Convert(args) => convert::run(&args),
         Verb::Chat(args) => chat::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Parity(args) => parity::run(&args),

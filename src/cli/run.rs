@@ -70,7 +70,8 @@ pub struct Args {
     set: Vec<(String, String)>,
 }
 
-fn key_value(word: &str) -> Result<(String, String), String> {
+/// The two halves of a `--set`.
+pub(super) fn key_value(word: &str) -> Result<(String, String), String> {
     match word.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("\"{word}\" is no KEY=VALUE, such as accuracy.0.limit=10")),

@@ -133,7 +133,11 @@ fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError> {
     let written = PathBuf::from(string(node)?);
     Ok(match node.origin {
         Origin::File { .. } => suite_dir.join(written),
-        Origin::Set(_) => written,
+        // No shell expands the tilde of `--set ceval=~/data`.
+        Origin::Set(_) => match (written.strip_prefix("~"), std::env::home_dir()) {
+            (Ok(below), Some(home)) => home.join(below),
+            _ => written,
+        },
     })
 }
 

@@ -88,7 +88,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
     let places = Places { path, text };
     let origin = |span: &Range<usize>| places.origin(span);
     match DeTable::parse(text) {
-        Ok(table) => node(&table.span(), convert_table(table.get_ref(), &origin)?, &origin),
+        Ok(table) => {
+            Ok(Node { origin: origin(&table.span()), value: convert_table(table.get_ref(), &origin)? })
+        }
         Err(error) => {
             let place = origin(&error.span().unwrap_or(0..0));
             Err(SuiteError::at(&place, error.message().to_owned()))
@@ -111,10 +113,6 @@ pub(super) fn parse_override(key: &str, text: &str) -> Result<Node, SuiteError> 
 
 type OriginOf<'a> = dyn Fn(&Range<usize>) -> Origin + 'a;
 
-fn node(span: &Range<usize>, value: Value, origin: &OriginOf<'_>) -> Result<Node, SuiteError> {
-    Ok(Node { origin: origin(span), value })
-}
-
 fn convert(value: &Spanned<DeValue<'_>>, origin: &OriginOf<'_>) -> Result<Node, SuiteError> {
     let converted = match value.get_ref() {
         DeValue::String(text) => Value::String(text.to_string()),
@@ -133,7 +131,7 @@ fn convert(value: &Spanned<DeValue<'_>>, origin: &OriginOf<'_>) -> Result<Node, 
         DeValue::Boolean(_) => Value::Other("true or false"),
         DeValue::Datetime(_) => Value::Other("a date"),
     };
-    node(&value.span(), converted, origin)
+    Ok(Node { origin: origin(&value.span()), value: converted })
 }
 
 fn convert_table(table: &DeTable<'_>, origin: &OriginOf<'_>) -> Result<Value, SuiteError> {

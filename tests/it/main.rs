@@ -5,6 +5,10 @@ mod convert;
 mod dataset;
 mod goldens;
 mod invariance;
+#[cfg(test)]
+mod suite;
 mod support;
+#[cfg(test)]
+mod task;
 mod tokenizer;
 mod weights;

@@ -1,0 +1,110 @@
+//! `glmbench check`: all that can be found wrong with a suite before a model is loaded.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+
+use crate::dataset::{Source, catalogue};
+use crate::run::plan::Plan;
+use crate::suite::{AccuracyCase, Suite};
+use crate::task::{self, Evaluation, Next, TaskError};
+
+use super::engine::FoundModel;
+use super::{Exit, emit};
+
+/// Check a suite, its data sets, and the model's shape and tokenizer against it; loads no weights
+///
+/// Reads every row of every data set named, and cuts every prompt into tokens. Exit code 2 when anything is wrong.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  glmbench check suites/quickstart.toml\n  \
+    glmbench check suites/ceval.toml --model chatglm2-6b --set ceval=data/ceval")]
+pub struct Args {
+    /// The suite file
+    #[arg(value_name = "SUITE.toml")]
+    suite: PathBuf,
+    /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`; the suite's own unless given
+    #[arg(long, value_name = "DIR|demo|dummy:…")]
+    model: Option<String>,
+    /// Lay a value over the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
+    #[arg(long, value_name = "KEY=VALUE", value_parser = super::run::key_value)]
+    set: Vec<(String, String)>,
+}
+
+/// Does it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let suite = Suite::load(&args.suite, &args.set)?;
+    emit(&format!("suite        {} ({})", suite.name, &suite.content_hash()[..6]))?;
+    let mut problems = Vec::new();
+    for case in &suite.accuracy {
+        let name = format!("{} {}", case.task, case.protocol);
+        match check_case(case) {
+            Ok(words) => emit(&format!("accuracy     {name}: {words}"))?,
+            Err(error) => problems.push(format!("accuracy {name}: {error}")),
+        }
+    }
+    for case in &suite.performance {
+        let shapes = case.batches.len() * case.lengths.len();
+        emit(&format!("performance  {shapes} shapes, {} repetitions each", case.repetitions))?;
+    }
+    match args.model.as_ref().or(suite.model.path.as_ref()) {
+        None => emit("model        none named; --model checks one too")?,
+        // Its checks stand on the data sets: they would only find the same again.
+        Some(word) if !problems.is_empty() => {
+            eprintln!("model {word}: not checked before the data sets are right");
+        }
+        Some(word) => match check_model(&suite, word) {
+            Ok(words) => emit(&format!("model        {words}"))?,
+            Err(error) => problems.push(format!("model {word}: {error:#}")),
+        },
+    }
+    for problem in &problems {
+        eprintln!("glmbench: {problem}");
+    }
+    Ok(if problems.is_empty() { Exit::Done } else { Exit::Usage }.into())
+}
+
+/// Reads the case's data set and chooses its items.
+fn check_case(case: &AccuracyCase) -> Result<String, TaskError> {
+    let protocol = task::find(case.task, case.protocol).expect("invariant: the suite was checked");
+    let plan = task::Plan::new(protocol, &Source::open(case.task, &case.dataset)?, &case.settings())?;
+    let known = match catalogue::identify(&plan.dataset) {
+        Some(entry) => format!("as catalogued under `{}`", entry.name),
+        None => "not a catalogued set".to_owned(),
+    };
+    let shots = if plan.shots > 0 { format!(", {} shots", plan.shots) } else { String::new() };
+    let (chosen, all, split) = (plan.chosen.len(), plan.dataset.items.len(), &case.split);
+    Ok(format!("{chosen} of {all} items of {} ({split}){shots}; {known}", case.dataset.display()))
+}
+
+/// Finds the model and holds its shape and tokenizer against the suite.
+fn check_model(suite: &Suite, word: &str) -> anyhow::Result<String> {
+    let model = FoundModel::find(word)?;
+    let tokenizer = model.tokenizer()?;
+    let plan = Plan::new(suite, &model.config, tokenizer.as_ref())?;
+    for run in &plan.accuracy {
+        let refused: Vec<String> =
+            (0..run.evaluation.len()).filter_map(|i| refusal(&run.evaluation, i)).collect();
+        if let [first, ..] = refused.as_slice() {
+            anyhow::bail!(
+                "{}: {} of {} items do not fit; the first: {first}",
+                run.task,
+                refused.len(),
+                run.evaluation.len()
+            );
+        }
+    }
+    let (config, parameters) = (&model.config, model.config.parameters() as f64 / 1e6);
+    Ok(format!(
+        "{word}: {parameters:.1} M parameters, seq_length {}; every prompt and shape fits",
+        config.seq_length
+    ))
+}
+
+/// Why an item cannot even be asked.
+fn refusal(evaluation: &Evaluation<'_>, index: usize) -> Option<String> {
+    match evaluation.start(index).1 {
+        Next::Ask(_) => None,
+        Next::Done(outcome) => outcome.reason().map(|reason| format!("{}: {reason}", outcome.doc_id)),
+    }
+}

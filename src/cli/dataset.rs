@@ -1,0 +1,88 @@
+//! `glmbench dataset`: original archives into the layout that suites read.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use crate::dataset::{Benchmark, catalogue, prepare};
+
+use super::emit;
+
+/// Prepare data sets from their original archives
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Prepare(PrepareArgs),
+    Manifest(ManifestArgs),
+}
+
+/// Unpack an original archive into its layout and check counts and hashes
+///
+/// Nothing is fetched: `glmbench list datasets` says where the original of each set is found.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  glmbench dataset prepare ceval ceval-exam.zip\n  \
+    glmbench dataset prepare boolq dev.jsonl --out ~/data/boolq")]
+struct PrepareArgs {
+    /// Name in the catalogue
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The original: a zip, or for a set of one file that file
+    #[arg(value_name = "ARCHIVE")]
+    archive: PathBuf,
+    /// The new folder; datasets/NAME unless given
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Accept files that differ from the catalogue's; every row is checked all the same
+    #[arg(long)]
+    any_revision: bool,
+}
+
+/// Print the catalogue's `files` block for a folder
+#[derive(Debug, ClapArgs)]
+struct ManifestArgs {
+    /// Which benchmark's layout the folder has
+    #[arg(value_name = "BENCHMARK", value_parser = benchmark)]
+    benchmark: Benchmark,
+    /// The folder
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+fn benchmark(word: &str) -> Result<Benchmark, String> {
+    Benchmark::from_name(word)
+        .ok_or_else(|| format!("expected one of {}", Benchmark::ALL.map(Benchmark::as_str).join(", ")))
+}
+
+/// Does it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        Verb::Prepare(args) => prepare(args),
+        Verb::Manifest(args) => {
+            emit(catalogue::files_block(args.benchmark, &args.folder)?.trim_end())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
+    let entry = catalogue::find(&args.name)?;
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("datasets").join(&args.name));
+    let prepared = prepare::prepare(entry, &args.archive, &out, args.any_revision)?;
+    let counts: Vec<String> =
+        prepared.items.iter().map(|(split, items)| format!("{split} {items}")).collect();
+    emit(&format!("{}: {} items in {}", entry.name, counts.join(", "), prepared.root.display()))?;
+    for difference in &prepared.differences {
+        eprintln!("differs: {difference}");
+    }
+    if !prepared.left_out.is_empty() {
+        eprintln!("not of the set, left in the archive: {}", prepared.left_out.join(", "));
+    }
+    eprintln!("licence: {}", entry.licence);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,171 @@
+//! `glmbench list`: what there is to run.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args as ClapArgs, Subcommand};
+use serde_json::{Value, json};
+
+use crate::dataset::catalogue::{self, Entry};
+use crate::suite::Suite;
+use crate::task::{self, Definition};
+
+use super::emit;
+
+/// Suites, protocols and data sets there are
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Suite files of a folder and what each answers
+    Suites {
+        /// The folder
+        #[arg(value_name = "DIR", default_value = "suites")]
+        folder: PathBuf,
+    },
+    /// Protocols: prompts word for word, limits, how the answer is found, what is counted
+    Protocols,
+    /// Data sets: items, licence, where the original is found, whether it is here
+    Datasets {
+        /// The folder of data sets
+        #[arg(value_name = "DIR", default_value = "datasets")]
+        folder: PathBuf,
+    },
+}
+
+/// Does it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let (words, data) = match &args.what {
+        What::Suites { folder } => suites(folder)?,
+        What::Protocols => protocols(),
+        What::Datasets { folder } => datasets(folder),
+    };
+    if args.json {
+        emit(&serde_json::to_string_pretty(&data)?)?;
+    } else {
+        emit(words.trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The suites of a folder; a file that is none is told on stderr and does not hide the others.
+fn suites(folder: &Path) -> anyhow::Result<(String, Value)> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("{}: no folder of suites", folder.display()))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "toml"));
+    paths.sort();
+    let (mut words, mut data) = (String::new(), Vec::new());
+    for path in paths {
+        let suite = match Suite::load(&path, &[]) {
+            Ok(suite) => suite,
+            Err(error) => {
+                eprintln!("glmbench: {error}");
+                continue;
+            }
+        };
+        words += &block(&path.display().to_string(), &[("", suite.about.clone())]);
+        data.push(json!({
+            "path": path, "name": suite.name, "about": suite.about,
+            "accuracy_cases": suite.accuracy.len(), "performance_cases": suite.performance.len(),
+        }));
+    }
+    Ok((words, Value::Array(data)))
+}
+
+fn protocols() -> (String, Value) {
+    let definitions = task::protocols().map(task::Protocol::definition);
+    (
+        definitions.iter().map(|d| protocol_words(d)).collect(),
+        definitions.map(protocol_json).into_iter().collect(),
+    )
+}
+
+fn protocol_words(definition: &Definition) -> String {
+    let mut lines = vec![("", definition.about.to_owned())];
+    // A label is given once; the stages stand below one another.
+    for (i, (stage, template)) in definition.prompts.iter().enumerate() {
+        let label = if i == 0 { "prompt" } else { "" };
+        lines.push((label, format!("{stage}: \"{}\"", template.replace('\n', "\\n"))));
+    }
+    let shots = match definition.shots {
+        0 => "none".to_owned(),
+        shots => format!("{shots} from the dev split (key `shots`)"),
+    };
+    let limit = match definition.max_new_tokens {
+        0 => "nothing is generated".to_owned(),
+        tokens => format!("greedy, up to {tokens} new tokens (key `max_new_tokens`)"),
+    };
+    lines.extend([("shots", shots), ("decoding", limit)]);
+    if !definition.choices.is_empty() {
+        lines.push(("choices", definition.choices.to_owned()));
+    }
+    lines.extend([
+        ("answer", definition.extraction.to_owned()),
+        ("metric", definition.metric.to_owned()),
+        ("source", definition.source.to_owned()),
+    ]);
+    block(&format!("{} {}", definition.task, definition.name), &lines)
+}
+
+fn protocol_json(definition: &Definition) -> Value {
+    let prompts: Vec<Value> = definition
+        .prompts
+        .iter()
+        .map(|(stage, template)| json!({ "stage": stage, "template": template }))
+        .collect();
+    json!({
+        "task": definition.task.as_str(), "name": definition.name, "about": definition.about, "prompts": prompts,
+        "shots": definition.shots, "max_new_tokens": definition.max_new_tokens, "choices": definition.choices,
+        "extraction": definition.extraction, "metric": definition.metric, "source": definition.source,
+    })
+}
+
+fn datasets(folder: &Path) -> (String, Value) {
+    let rows = catalogue::entries().iter().map(|entry| (entry, folder.join(&entry.name)));
+    let words = rows.clone().map(|(entry, place)| dataset_words(entry, &place)).collect();
+    let data = rows.map(|(entry, place)| {
+        json!({
+            "name": entry.name, "task": entry.layout.benchmark().as_str(), "layout": entry.layout.as_str(),
+            "items": entry.items(), "licence": entry.licence, "original": entry.original, "shipped": entry.shipped,
+            "folder": place.is_dir().then_some(place),
+        })
+    });
+    (words, data.collect())
+}
+
+fn dataset_words(entry: &Entry, place: &Path) -> String {
+    let items: Vec<String> = entry.items().iter().map(|(split, items)| format!("{split} {items}")).collect();
+    let here = match (place.is_dir(), entry.shipped) {
+        (true, _) => place.display().to_string(),
+        (false, true) => format!("not at {}", place.display()),
+        (false, false) => {
+            format!("not at {}; glmbench dataset prepare {} ARCHIVE", place.display(), entry.name)
+        }
+    };
+    let lines = [
+        ("items", items.join(", ")),
+        ("layout", entry.layout.as_str().to_owned()),
+        ("licence", entry.licence.clone()),
+        ("original", entry.original.clone()),
+        ("here", here),
+    ];
+    block(&entry.name, &lines)
+}
+
+/// A title, and labelled lines below it.
+fn block(title: &str, lines: &[(&str, String)]) -> String {
+    let body = lines.iter().map(|(label, text)| match *label {
+        "" if lines.len() == 1 => format!("  {text}\n"),
+        label => format!("  {label:<9} {text}\n"),
+    });
+    format!("{title}\n{}\n", body.collect::<String>())
+}

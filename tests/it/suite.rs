@@ -1,0 +1,222 @@
+//! Suite files: what they say, what is wrong with them, and what their hash moves with.
+
+use std::path::Path;
+
+use glmbench::dataset::Benchmark;
+use glmbench::suite::{Dtype, Suite};
+
+const GOOD: &str = r#"schema = 1
+name = "tiny"
+about = "a test"
+[model]
+path = "m"
+dtype = "bf16"
+[[accuracy]]
+task = "ceval"
+dataset = "sets/ceval"
+protocol = "modeltest-5shot"
+shots = 3
+limit = 1_0
+[[accuracy.expected]]
+correct = 721
+items = 1346
+source = "README"
+[[accuracy.expected]]
+dtype = "fp16"
+correct = 719
+items = 1346
+source = "issue"
+[[performance]]
+batch = [1, 2]
+lengths = [[128, 32], [256, 64]]
+"#;
+
+fn parse(text: &str, set: &[(&str, &str)]) -> Result<Suite, String> {
+    let set: Vec<_> = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Suite::parse(Path::new("here/s.toml"), text, &set).map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_suite_says_what_it_says() {
+    let suite = parse(GOOD, &[]).unwrap();
+    assert_eq!((suite.name.as_str(), suite.model.dtype), ("tiny", Dtype::Bf16));
+    assert_eq!(suite.model.path.as_deref(), Some("here/m"));
+    let case = &suite.accuracy[0];
+    assert_eq!((case.task, case.protocol, case.split.as_str()), (Benchmark::CEval, "modeltest-5shot", "val"));
+    assert_eq!(case.dataset, Path::new("here/sets/ceval"));
+    assert_eq!((case.shots, case.limit, case.batch), (Some(3), Some(10), 8));
+    assert_eq!(case.expected_for(Dtype::Fp16).unwrap().correct, 719);
+    assert_eq!(case.expected_for(Dtype::Bf16).unwrap().correct, 721);
+    let case = &suite.performance[0];
+    assert_eq!((&case.batches[..], &case.lengths[..]), (&[1, 2][..], &[(128, 32), (256, 64)][..]));
+    assert_eq!((case.repetitions, case.seed, &case.tp_ranks[..]), (5, 1, &[1][..]));
+}
+
+#[test]
+fn what_is_wrong_is_answered_with_place_found_and_expected() {
+    for (from, to, message) in [
+        (
+            "limit = 1_0",
+            "limits = 10",
+            "here/s.toml:12:1: found the unknown key `limits`; did you mean `limit`?",
+        ),
+        (
+            "about =",
+            "colour =",
+            "here/s.toml:3:1: found the unknown key `colour`; expected one of schema, name, about, model, accuracy, performance",
+        ),
+        (
+            "limit = 1_0",
+            "limit = \"10\"",
+            "here/s.toml:12:9: found a string; expected a whole number from 1 to 4294967296",
+        ),
+        (
+            "limit = 1_0",
+            "limit = 0",
+            "here/s.toml:12:9: found 0; expected a whole number from 1 to 4294967296",
+        ),
+        (
+            "limit = 1_0",
+            "limit = -5",
+            "here/s.toml:12:9: found -5; expected a whole number from 1 to 4294967296",
+        ),
+        (
+            "limit = 1_0",
+            "limit = 1.5",
+            "here/s.toml:12:9: found a float; expected a whole number from 1 to 4294967296",
+        ),
+        (
+            "limit = 1_0",
+            "limit = 99999999999999999999",
+            "here/s.toml:12:9: found the number 99999999999999999999; expected one that fits 64 bits",
+        ),
+        (
+            "\"ceval\"\n",
+            "\"cevall\"\n",
+            "here/s.toml:8:8: found \"cevall\"; expected one of ceval, boolq; did you mean `ceval`?",
+        ),
+        (
+            "modeltest-5shot",
+            "modeltest",
+            "here/s.toml:10:12: found \"modeltest\"; expected one of two-stage, modeltest-5shot, modeltest-0shot",
+        ),
+        (
+            "modeltest-5shot",
+            "two-stage",
+            "here/s.toml:11:9: found 3 shots; expected 0: the protocol two-stage shows no examples",
+        ),
+        ("\"bf16\"", "\"bf61\"", "here/s.toml:6:9: found \"bf61\"; expected one of fp16, fp32, bf16"),
+        (
+            "schema = 1",
+            "schema = 2",
+            "here/s.toml:1:10: found schema 2; expected 1, the one this program reads",
+        ),
+        ("name = \"tiny\"", "", "here/s.toml:1:1: found no `name`; expected the suite's name"),
+        (
+            "\"tiny\"",
+            "\"a/b\"",
+            "here/s.toml:2:8: found the name \"a/b\"; expected letters, digits, `-` and `_`",
+        ),
+        ("[256, 64]", "[256]", "here/s.toml:24:23: found 1 numbers; expected [input, output]"),
+        ("[1, 2]", "1", "here/s.toml:23:9: found an integer; expected an array of batch sizes"),
+        ("[1, 2]", "[]", "here/s.toml:23:9: found an empty array; expected an array of batch sizes"),
+        ("correct = 721", "correct = 1347", "here/s.toml:14:11: found 1347; expected at most items = 1346"),
+        ("[model]", "[model", "here/s.toml:4:7: unclosed table, expected `]`"),
+    ] {
+        assert!(GOOD.contains(from), "{from}");
+        let found = parse(&GOOD.replacen(from, to, 1), &[]).unwrap_err();
+        assert!(found.starts_with(message), "\n   found {found}\nexpected {message}");
+    }
+    let empty = parse("schema = 1\nname = \"x\"\n", &[]).unwrap_err();
+    assert!(empty.contains("found no case"), "{empty}");
+}
+
+#[test]
+fn a_value_is_laid_over_the_file_and_its_faults_name_the_flag() {
+    let suite =
+        parse(GOOD, &[("accuracy.0.limit", "7"), ("model.path", "demo"), ("performance.0.batch", "[4]")])
+            .unwrap();
+    assert_eq!(suite.accuracy[0].limit, Some(7));
+    assert_eq!(suite.model.path.as_deref(), Some("demo"));
+    assert_eq!(suite.performance[0].batches, [4]);
+    let suite = parse(GOOD, &[("ceval", "elsewhere/ceval")]).unwrap();
+    assert_eq!(suite.accuracy[0].dataset, Path::new("elsewhere/ceval"));
+    for (key, value, message) in [
+        ("accuracy.0.limit", "many", "--set accuracy.0.limit=many: found a string; expected a whole number"),
+        (
+            "accuracy.0.limt",
+            "1",
+            "--set accuracy.0.limt=1: found the unknown key `limt`; did you mean `limit`?",
+        ),
+        ("accuracy.1.limit", "1", "--set accuracy.1.limit=1: found the index `1`; expected one below 1"),
+        ("name.x", "1", "--set name.x=1: `x` cannot be set: what stands before it is a string, not a table"),
+        ("", "1", "--set =1: found the key \"\""),
+        ("boolq", "b", "--set boolq=b: the suite has no accuracy case of the task `boolq`"),
+    ] {
+        let found = parse(GOOD, &[(key, value)]).unwrap_err();
+        assert!(found.starts_with(message), "\n   found {found}\nexpected {message}");
+    }
+}
+
+#[test]
+fn the_hash_moves_with_what_decides_results_and_with_nothing_else() {
+    let hash = |set: &[(&str, &str)]| parse(GOOD, set).unwrap().content_hash();
+    let same = hash(&[]);
+    for set in [
+        ("about", "x"),
+        ("ceval", "x"),
+        ("model.path", "x"),
+        ("accuracy.0.batch", "1"),
+        ("performance.0.tp", "[2]"),
+    ] {
+        assert_eq!(hash(&[set]), same, "{set:?}");
+    }
+    for set in [
+        ("name", "x"),
+        ("accuracy.0.limit", "1"),
+        ("accuracy.0.shots", "1"),
+        ("accuracy.0.split", "dev"),
+        ("performance.0.batch", "[1]"),
+        ("performance.0.seed", "2"),
+    ] {
+        assert_ne!(hash(&[set]), same, "{set:?}");
+    }
+    let commented = format!("# a comment\n{GOOD}\n# another");
+    assert_eq!(parse(&commented, &[]).unwrap().content_hash(), same);
+}
+
+#[test]
+fn every_suite_in_the_repository_loads() {
+    let suites = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(suites).unwrap() {
+        let path = entry.unwrap().path();
+        let suite = Suite::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(path.file_stem().unwrap().to_str(), Some(suite.name.as_str()));
+        assert!(!suite.about.is_empty());
+        names.push(suite.name);
+    }
+    names.sort();
+    assert_eq!(names, ["boolq", "ceval", "performance", "quickstart"]);
+}
+
+#[test]
+fn no_file_makes_it_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.toml");
+    for bytes in [
+        &b""[..],
+        b"\xff",
+        b"a = \"\xc3",
+        b"[[[[",
+        b"schema = [1",
+        b"x = 1\nx = 2",
+        b"a.b.c = {d = [{}]}",
+        "名 = 1".as_bytes(),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        assert!(Suite::load(&path, &[]).is_err());
+    }
+    let missing = Suite::load(&dir.path().join("none.toml"), &[]).unwrap_err().to_string();
+    assert!(missing.contains("none.toml") && missing.contains("expected a suite file"), "{missing}");
+}
