@@ -1,5 +1,6 @@
 //! `glmbench report RUN`: makes a run's summaries, charts and page again from its records.
 
+use crate::cli::Exit;
 use crate::report::{Summary, Table, Verdict, render};
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, presets};
@@ -34,13 +35,14 @@ pub fn show(summary: &Summary, run_dir: &Path) {
     eprintln!("report: {}", run_dir.join("report.html").display());
 }
 
-/// The design's exit code for a run of this verdict.
+/// The exit code of a run of this verdict.
 pub fn exit_code(verdict: Verdict) -> ExitCode {
-    ExitCode::from(match verdict {
-        Verdict::Valid => 0,
-        Verdict::Incomplete => 3,
-        Verdict::Invalid => 4,
-    })
+    match verdict {
+        Verdict::Valid => Exit::Done,
+        Verdict::Incomplete => Exit::Incomplete,
+        Verdict::Invalid => Exit::Invalid,
+    }
+    .into()
 }
 
 fn drawn(table: &Table) -> String {

@@ -51,7 +51,7 @@ impl RunDir {
     /// Opens a run directory that is there, to read or to go on with; its `run.json` must be there.
     pub fn open(path: &Path) -> Result<Self, RecordError> {
         let run = path.join("run.json");
-        fs::metadata(&run).map_err(RecordError::io("open the run directory: no run.json at", &run))?;
+        fs::metadata(&run).map_err(RecordError::io("open the run directory of", &run))?;
         Ok(Self::at(path.to_owned()))
     }
 

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The file system refused: read-only folder, full disk, missing file.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     Io {
         /// What was attempted: `create`, `append to`, `read`…
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
+        /// The system's answer. Not called `source`: the message has it already, and a printed chain would repeat it.
+        cause: io::Error,
     },
     /// A run directory of that name is already there.
     #[error("run directory {} exists already; resume it or choose another --out", .0.display())]
@@ -45,6 +45,6 @@ pub enum RecordError {
 impl RecordError {
     /// For `map_err`: the system's answer together with what was attempted on which path.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source }
+        move |cause| Self::Io { action, path: path.to_owned(), cause }
     }
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 pub(super) const SIZE: (u32, u32) = (560, 340);
 
 /// Room to the right for the names of the series.
-const NAMES: i32 = 150;
+const NAMES: i32 = 172;
 /// Least distance between two names.
 const NAME_STEP: i32 = 17;
 

@@ -181,7 +181,7 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
     let subtitle =
         |unit: &str| format!("{unit}, {clock}, {} {}", run.provenance.device, run.provenance.dtype);
     let lengths = |row: &PerfRow| (row.input_tokens, row.output_tokens);
-    let lengths_label = |(input, output)| format!("{input} in, {output} out");
+    let lengths_label = |(input, output)| format!("{input} + {output}");
     let of = |phase| rows.iter().copied().filter(move |row| row.phase == phase);
     let against_batch = |title: &str, unit: &str, series| LineChart {
         title: title.to_owned(),
@@ -195,7 +195,7 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
             "throughput-e2e",
             against_batch(
                 "End-to-end throughput against batch",
-                "output tokens/s",
+                "output tokens/s by input + output length",
                 series(of(Phase::E2e), clock, lengths, lengths_label, |row| (row.batch, throughput(row))),
             ),
         ),
@@ -203,7 +203,7 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
             "throughput-decode",
             against_batch(
                 "Decode throughput against batch",
-                "tokens/s after the first",
+                "tokens/s after the first by input + output length",
                 series(of(Phase::Decode), clock, lengths, lengths_label, |row| (row.batch, throughput(row))),
             ),
         ),
@@ -211,7 +211,7 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
             "latency-decode",
             against_batch(
                 "Decode latency against batch",
-                "ms per token",
+                "ms per token by input + output length",
                 series(of(Phase::Decode), clock, lengths, lengths_label, |row| {
                     let steps = f64::from(row.output_tokens.saturating_sub(1).max(1));
                     (row.batch, latency(row, per_token_ns(row), steps))
@@ -222,7 +222,7 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
             "latency-prefill",
             LineChart {
                 title: "Prefill latency against input length".to_owned(),
-                subtitle: subtitle("ms"),
+                subtitle: subtitle("ms by batch"),
                 x_name: "input tokens of each sequence",
                 x_scale: Scale::Linear,
                 series: series(
