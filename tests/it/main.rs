@@ -1,6 +1,8 @@
 //! Integration tests: the product as a user meets it.
 
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod dataset;
 mod goldens;
 mod invariance;
