@@ -6,6 +6,7 @@
 
 pub mod chat;
 pub mod check;
+pub mod convert;
 pub mod dataset;
 pub mod doctor;
 pub mod engine;

@@ -113,7 +113,7 @@ fn group_row(
         stderr: standard_error(tally.correct, tally.answered()),
         macro_acc: if subject == ALL { macro_accuracy(group) } else { None },
         duration_s: busy_ns(group) as f64 / 1e9,
-        tokens_in: group.iter().map(|s| s.input_tokens_n).sum(),
+        tokens_in: group.iter().fold(0, |sum, s| sum.saturating_add(s.input_tokens_n)),
         tokens_out: group.iter().map(|s| s.output_tokens.len() as u64).sum(),
         version_hash: case.version_hash.clone(),
     }

@@ -13,6 +13,21 @@ pub(super) fn significant(value: f64, digits: i32) -> String {
     format!("{value:.decimals$}")
 }
 
+/// Decimals for a column of numbers, so that their points stand below one another: three significant digits for the
+/// least of them, but no more than six for the greatest.
+pub(super) fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
+    let size = |x: f64| x.abs().log10().floor() as i32;
+    let sizes: Vec<i32> = values.into_iter().filter(|x| x.is_finite() && *x != 0.0).map(size).collect();
+    let least = sizes.iter().min().copied().unwrap_or(0);
+    let most = sizes.iter().max().copied().unwrap_or(0);
+    (2 - least).min(5 - most).clamp(0, 9) as usize
+}
+
+/// `value` with `decimals` digits behind the point, or a dash.
+pub(super) fn fixed(value: Option<f64>, decimals: usize) -> String {
+    value.filter(|x| x.is_finite()).map_or_else(|| NONE.to_owned(), |x| format!("{x:.decimals$}"))
+}
+
 /// A share as a percentage with one decimal, without the sign: `53.6`.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
@@ -21,11 +36,6 @@ pub(super) fn percent(share: f64) -> String {
 /// `show(value)`, or a dash.
 pub(super) fn or_none<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| NONE.to_owned(), show)
-}
-
-/// Nanoseconds as milliseconds with four significant digits.
-pub(super) fn millis(ns: f64) -> String {
-    significant(ns / 1e6, 4)
 }
 
 /// `[low, high]` of two values shown alike, or a dash.
@@ -72,6 +82,19 @@ mod tests {
         assert_eq!(bytes(0), "0.00 B");
         assert_eq!(bytes(1536), "1.50 KiB");
         assert_eq!(bytes(14 << 30), "14.0 GiB");
+    }
+
+    #[test]
+    fn a_column_keeps_its_points_below_one_another() {
+        for (values, digits) in [
+            (vec![7.186, 774.0], 2),
+            (vec![605.1, 2607.0], 0),
+            (vec![0.0147, 7.73], 4),
+            (vec![0.001, 123_456.0], 0),
+            (vec![0.0, f64::NAN], 2),
+        ] {
+            assert_eq!(decimals(values.clone()), digits, "{values:?}");
+        }
     }
 
     #[test]

@@ -34,8 +34,8 @@ fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<String> {
     let rate = |row: &&PerfRow| row.tokens_per_s_median.unwrap_or(0.0);
     let best = usable(Phase::Decode).max_by(|a, b| rate(a).total_cmp(&rate(b)))?;
     let (tokens, seconds) = usable(Phase::E2e)
-        .filter_map(|row| row.mean_ns.map(|mean| (row.tokens * row.reps, (mean * row.reps) as f64 / 1e9)))
-        .fold((0, 0.0), |(t, s), (tokens, seconds)| (t + tokens, s + seconds));
+        .filter_map(|row| row.mean_ns.map(|mean| (row.reps as f64, row.tokens as f64, mean as f64 / 1e9)))
+        .fold((0.0, 0.0), |(t, s), (reps, tokens, seconds)| (t + reps * tokens, s + reps * seconds));
     let from = &run.provenance;
     Some(format!(
         "Decode reaches {} tokens/s at batch {} ({} in, {} out), {} on {} in {}; {} output tokens/s end to end over \
@@ -47,7 +47,7 @@ fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<String> {
         from.clock,
         from.device,
         from.dtype,
-        significant(tokens as f64 / seconds, 4),
+        significant(tokens / seconds, 4),
     ))
 }
 

@@ -101,8 +101,8 @@ fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
     let subjects = tasks.map(|case| tables::subjects(&case.task, accuracy));
     let phases =
         [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(performance, phase, clock));
-    let steps = tables::steps(performance, requests, clock);
-    subjects.chain(phases).chain([steps]).filter(|table| !table.rows.is_empty()).collect()
+    let tokens = tables::token_latency(performance, requests, clock);
+    subjects.chain(phases).chain([tokens]).filter(|table| !table.rows.is_empty()).collect()
 }
 
 #[cfg(test)]

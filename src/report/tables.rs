@@ -1,8 +1,8 @@
 //! The tables that the terminal, the page and the Markdown summary share: rows of text, already as people read them.
 
 use super::accuracy::ALL;
-use super::format::{NONE, bytes, interval, millis, or_none, percent, significant};
-use super::performance::p99;
+use super::format::{bytes, decimals, fixed, interval, or_none, percent};
+use super::performance::{p99, ttft_ns};
 use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RepetitionKind, RequestRecord};
 use crate::stats::quantile;
 
@@ -45,6 +45,17 @@ impl Table {
 
     fn push(&mut self, strong: bool, cells: Vec<String>) {
         self.rows.push(Row { cells, strong });
+    }
+
+    /// Numbers column by column, each of the same length.
+    fn of_columns(title: String, columns: &[(&'static str, Vec<String>)]) -> Self {
+        let names: Vec<&'static str> = columns.iter().map(|(name, _)| *name).collect();
+        let mut table = Self::new(title, &[], &names);
+        let height = columns.iter().map(|(_, cells)| cells.len()).min().unwrap_or(0);
+        for index in 0..height {
+            table.push(false, columns.iter().map(|(_, cells)| cells[index].clone()).collect());
+        }
+        table
     }
 }
 
@@ -93,31 +104,23 @@ fn score_cells(row: &AccuracyRow) -> Vec<String> {
 
 /// One row a case: the medians of all phases.
 pub fn performance(rows: &[PerfRow], clock: Clock) -> Table {
-    let numbers = [
-        "Batch",
-        "In",
-        "Out",
-        "Prefill ms",
-        "tokens/s",
-        "Decode ms/token",
-        "tokens/s",
-        "E2E ms",
-        "tokens/s",
-        "Peak memory",
-    ];
-    let mut table = Table::new(format!("Performance, {clock} (medians)"), &[], &numbers);
-    table.columns.push(Column { name: "Valid", numeric: false });
-    for case in cases(rows) {
-        let [prefill, decode, e2e] = case;
-        let mut cells = shape_cells(e2e);
-        cells.extend([ms(prefill.median_ns), rate(prefill)]);
-        cells.extend([or_none(per_token_ns(decode), millis), rate(decode)]);
-        cells.extend([ms(e2e.median_ns), rate(e2e)]);
-        cells.push(or_none(e2e.peak_rss_bytes, bytes));
-        cells.push(if e2e.valid == Some(true) { "yes" } else { "NO" }.to_owned());
-        table.push(false, cells);
-    }
-    table
+    let of = |phase| rows.iter().filter(move |row| row.phase == phase);
+    let e2e: Vec<&PerfRow> = of(Phase::E2e).collect();
+    let mut columns = shapes(&e2e);
+    columns.extend([
+        ("Prefill ms", numbers(of(Phase::Prefill).map(|row| ms(row.median_ns)))),
+        ("Prefill tokens/s", numbers(of(Phase::Prefill).map(rate))),
+        ("TPOT ms", numbers(of(Phase::Decode).map(|row| per_token_ns(row).map(|ns| ns / 1e6)))),
+        ("Decode tokens/s", numbers(of(Phase::Decode).map(rate))),
+        ("E2E ms", numbers(of(Phase::E2e).map(|row| ms(row.median_ns)))),
+        ("E2E tokens/s", numbers(of(Phase::E2e).map(rate))),
+        ("Peak memory", e2e.iter().map(|row| or_none(row.peak_rss_bytes, bytes)).collect()),
+        (
+            "Valid",
+            e2e.iter().map(|row| if row.valid == Some(true) { "yes" } else { "NO" }.to_owned()).collect(),
+        ),
+    ]);
+    Table::of_columns(format!("Performance, {clock} (medians)"), &columns)
 }
 
 /// One row a case: how long a phase took, how sure that is, and how near it comes to the machine's limits.
@@ -127,56 +130,72 @@ pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock) -> Table {
         Phase::Decode => "Decode",
         Phase::E2e => "End to end",
     };
-    let numbers = [
-        "Batch",
-        "In",
-        "Out",
-        "Repetitions",
-        "Median ms",
-        "95 % interval",
-        "MAD",
-        "Min",
-        "p90",
-        "Max",
-        "tokens/s",
-        "GB/s",
-        "Roofline %",
-    ];
-    let mut table = Table::new(format!("{name}, {clock}"), &[], &numbers);
-    for row in rows.iter().filter(|row| row.phase == phase) {
-        let mut cells = shape_cells(row);
-        cells.push(row.reps.to_string());
-        cells.push(ms(row.median_ns));
-        cells.push(interval(row.ci95_lo_ns, row.ci95_hi_ns, |ns| millis(ns as f64)));
-        cells.extend([row.mad_ns, row.min_ns, row.p90_ns, row.max_ns].map(ms));
-        cells.push(rate(row));
-        cells.push(or_none(row.achieved_gb_s, |x| significant(x, 3)));
-        cells.push(or_none(row.roofline_pct, |x| significant(x, 3)));
-        table.push(false, cells);
-    }
-    table
+    let rows: Vec<&PerfRow> = rows.iter().filter(|row| row.phase == phase).collect();
+    // All times of the table have the median's decimals.
+    let places = decimals(rows.iter().filter_map(|row| ms(row.median_ns)));
+    let time = |value: fn(&PerfRow) -> Option<u64>| -> Vec<String> {
+        rows.iter().map(|row| fixed(ms(value(row)), places)).collect()
+    };
+    let bounds = |row: &&PerfRow| interval(row.ci95_lo_ns, row.ci95_hi_ns, |ns| fixed(ms(Some(ns)), places));
+    let mut columns = shapes(&rows);
+    columns.extend([
+        ("Repetitions", rows.iter().map(|row| row.reps.to_string()).collect()),
+        ("Median ms", time(|row| row.median_ns)),
+        ("95 % interval", rows.iter().map(bounds).collect()),
+        ("MAD", rows.iter().map(|row| fixed(ms(row.mad_ns), places + 1)).collect()),
+        ("Min", time(|row| row.min_ns)),
+        ("p90", time(|row| row.p90_ns)),
+        ("Max", time(|row| row.max_ns)),
+        ("tokens/s", numbers(rows.iter().map(|row| rate(row)))),
+        ("GB/s", rows.iter().map(|row| fixed(row.achieved_gb_s, 2)).collect()),
+        ("Roofline %", rows.iter().map(|row| fixed(row.roofline_pct, 1)).collect()),
+    ]);
+    Table::of_columns(format!("{name}, {clock}"), &columns)
 }
 
-/// One row a case: the gaps between tokens, over all decode steps of all its timed repetitions.
-pub fn steps(rows: &[PerfRow], requests: &[RequestRecord], clock: Clock) -> Table {
-    let numbers = ["Batch", "In", "Out", "Steps", "p50 ms", "p90 ms", "p99 ms", "Max ms"];
-    let mut table = Table::new(format!("Decode steps (ITL), {clock}"), &[], &numbers);
-    for [_, decode, _] in cases(rows) {
-        let timed = |r: &&RequestRecord| r.kind == RepetitionKind::Timed && r.error.is_none();
-        let of_case = requests.iter().filter(|r| r.case_id == decode.case_id).filter(timed);
-        let steps: Vec<f64> = of_case.flat_map(|r| &r.step_ns).map(|&ns| ns as f64).collect();
-        let mut cells = shape_cells(decode);
-        cells.push(steps.len().to_string());
-        let quantiles = [quantile(&steps, 0.5), quantile(&steps, 0.9), p99(&steps), quantile(&steps, 1.0)];
-        cells.extend(quantiles.map(|ns| or_none(ns, millis)));
-        table.push(false, cells);
-    }
-    table
+/// One row a case: how long the first token took, and the gaps between tokens over all decode steps, both of all its
+/// timed repetitions.
+pub fn token_latency(rows: &[PerfRow], requests: &[RequestRecord], clock: Clock) -> Table {
+    let rows: Vec<&PerfRow> = rows.iter().filter(|row| row.phase == Phase::Decode).collect();
+    let timed = |row: &PerfRow| -> Vec<&RequestRecord> {
+        let counts = |r: &&RequestRecord| r.kind == RepetitionKind::Timed && r.error.is_none();
+        requests.iter().filter(|r| r.case_id == row.case_id).filter(counts).collect()
+    };
+    let millis = |ns: u64| ns as f64 / 1e6;
+    let first = |row: &&PerfRow| timed(row).into_iter().filter_map(ttft_ns).map(millis).collect();
+    let next =
+        |row: &&PerfRow| timed(row).into_iter().flat_map(|r| &r.step_ns).map(|&ns| millis(ns)).collect();
+    let firsts: Vec<Vec<f64>> = rows.iter().map(first).collect();
+    let gaps: Vec<Vec<f64>> = rows.iter().map(next).collect();
+    let quantiles = |all: &[Vec<f64>], q: f64| numbers(all.iter().map(|times| quantile(times, q)));
+    let mut columns = shapes(&rows);
+    columns.extend([
+        ("TTFT p50 ms", quantiles(&firsts, 0.5)),
+        ("TTFT max ms", quantiles(&firsts, 1.0)),
+        ("Steps", gaps.iter().map(|times| times.len().to_string()).collect()),
+        ("ITL p50 ms", quantiles(&gaps, 0.5)),
+        ("ITL p90 ms", quantiles(&gaps, 0.9)),
+        ("ITL p99 ms", numbers(gaps.iter().map(|times| p99(times)))),
+        ("ITL max ms", quantiles(&gaps, 1.0)),
+    ]);
+    Table::of_columns(format!("First and next token (TTFT, ITL), {clock}"), &columns)
 }
 
-/// The three rows of each case, in the order of [`Phase`].
-fn cases(rows: &[PerfRow]) -> impl Iterator<Item = &[PerfRow; 3]> {
-    rows.as_chunks::<3>().0.iter()
+/// The columns that say which case a row is of.
+fn shapes(rows: &[&PerfRow]) -> Vec<(&'static str, Vec<String>)> {
+    let column = |value: fn(&PerfRow) -> u32| rows.iter().map(|row| value(row).to_string()).collect();
+    vec![
+        ("Batch", column(|row| row.batch)),
+        ("In", column(|row| row.input_tokens)),
+        ("Out", column(|row| row.output_tokens)),
+    ]
+}
+
+/// A column of numbers with their points below one another.
+fn numbers(values: impl Iterator<Item = Option<f64>>) -> Vec<String> {
+    let values: Vec<Option<f64>> = values.collect();
+    let places = decimals(values.iter().flatten().copied());
+    values.into_iter().map(|value| fixed(value, places)).collect()
 }
 
 /// Median time per token after the first.
@@ -184,26 +203,20 @@ pub(super) fn per_token_ns(decode: &PerfRow) -> Option<f64> {
     decode.median_ns.map(|ns| ns as f64 / f64::from(decode.output_tokens.saturating_sub(1).max(1)))
 }
 
-fn shape_cells(row: &PerfRow) -> Vec<String> {
-    [row.batch, row.input_tokens, row.output_tokens].map(|n| n.to_string()).to_vec()
+fn ms(ns: Option<u64>) -> Option<f64> {
+    ns.map(|ns| ns as f64 / 1e6)
 }
 
-fn ms(ns: Option<u64>) -> String {
-    or_none(ns, |ns| millis(ns as f64))
-}
-
-/// Tokens a second; a dash where the row may not be used.
-fn rate(row: &PerfRow) -> String {
-    if row.valid == Some(false) {
-        return NONE.to_owned();
-    }
-    or_none(row.tokens_per_s_median, |rate| significant(rate, 4))
+/// Tokens a second; none where the row may not be used.
+fn rate(row: &PerfRow) -> Option<f64> {
+    row.tokens_per_s_median.filter(|_| row.valid != Some(false))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::fixture;
+    use crate::report::format::NONE;
     use crate::report::{accuracy::accuracy_rows, performance::perf_rows};
 
     #[test]
@@ -218,7 +231,7 @@ mod tests {
             performance(&times, clock),
             phase(&times, Phase::Prefill, clock),
             phase(&times, Phase::Decode, clock),
-            steps(&times, &requests, clock),
+            token_latency(&times, &requests, clock),
         ];
         for table in &tables {
             assert!(!table.rows.is_empty(), "{}", table.title);

@@ -137,7 +137,7 @@ fn of_repetitions(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Check> {
     };
     vec![
         check(
-            "Every case ran without error, with equal output in all repetitions",
+            "Every case ran without error and always gave the same output",
             true,
             // What an unfinished run has not come to yet is missing, not wrong.
             where_true(&|r| r.invalid.is_some() && (!r.unrun || run.status == Status::Complete)),

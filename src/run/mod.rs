@@ -92,7 +92,11 @@ impl Session<'_> {
 }
 
 /// Makes the run's directory with its first `run.json`, or opens the one to go on with and counts it as resumed.
-pub fn open_dir(root: &Path, found: Option<&Found>, mut record: RunRecord) -> Result<(RunDir, RunRecord), RunError> {
+pub fn open_dir(
+    root: &Path,
+    found: Option<&Found>,
+    mut record: RunRecord,
+) -> Result<(RunDir, RunRecord), RunError> {
     let dir = match found {
         Some(found) => {
             record.run_id.clone_from(&found.record.run_id);

@@ -38,12 +38,18 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// Data sets, protocols, tokenizer that do not fit; a shape that the model or device cannot run.
-    pub fn new(suite: &Suite, config: &ModelConfig, tokenizer: Option<&'a Tokenizer>) -> Result<Self, RunError> {
+    pub fn new(
+        suite: &Suite,
+        config: &ModelConfig,
+        tokenizer: Option<&'a Tokenizer>,
+    ) -> Result<Self, RunError> {
         let refuse = |problem: String| RunError::Suite { suite: suite.path.clone(), problem };
         let mut accuracy = Vec::new();
         if !suite.accuracy.is_empty() {
             let Some(tokenizer) = tokenizer else {
-                return Err(refuse("random weights have no tokenizer, so accuracy cannot be had; give a model folder".into()));
+                return Err(refuse(
+                    "random weights have no tokenizer, so accuracy cannot be had; give a model folder".into(),
+                ));
             };
             for (case, name) in suite.accuracy.iter().zip(case_names(suite)) {
                 accuracy.push(accuracy_run(case, name, config, tokenizer)?);
@@ -66,7 +72,7 @@ impl<'a> Plan<'a> {
                 shots: plan.shots as u32,
                 items: run.evaluation.len() as u64,
                 version_hash: run.evaluation.input_hash()[..6].to_owned(),
-                chance: chance(case.task),
+                chance: Some(chance(case.task)),
                 expected: case.expected_for(dtype).map(|e| e.correct as f64 / e.items as f64),
             }
         });
@@ -132,10 +138,10 @@ fn folder_name(case: &suite::AccuracyCase) -> String {
 }
 
 /// Accuracy by guessing.
-fn chance(task: crate::dataset::Benchmark) -> Option<f64> {
+fn chance(task: crate::dataset::Benchmark) -> f64 {
     match task {
-        crate::dataset::Benchmark::CEval => Some(0.25),
-        crate::dataset::Benchmark::BoolQ => Some(0.5),
+        crate::dataset::Benchmark::CEval => 0.25,
+        crate::dataset::Benchmark::BoolQ => 0.5,
     }
 }
 

@@ -58,7 +58,11 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
 }
 
 /// The first `run.json` of a run.
-pub fn record(origin: &Origin<'_>, plan: &Plan<'_>, config: &crate::engine::config::ModelConfig) -> RunRecord {
+pub fn record(
+    origin: &Origin<'_>,
+    plan: &Plan<'_>,
+    config: &crate::engine::config::ModelConfig,
+) -> RunRecord {
     let identity = identity(origin, plan);
     let started = SystemTime::now();
     RunRecord {

@@ -185,7 +185,9 @@ impl<'a> Evaluation<'a> {
 /// Why a prompt that exceeds the model's positions fails its item: a cut prompt would be another question.
 fn too_long(prompt: usize, new: usize, seq_length: usize) -> String {
     match new {
-        0 => format!("the prompt has {prompt} tokens; expected at most {seq_length}, the model's seq_length (nothing is cut off)"),
+        0 => format!(
+            "the prompt has {prompt} tokens; expected at most {seq_length}, the model's seq_length (nothing is cut off)"
+        ),
         _ => format!(
             "the prompt has {prompt} tokens and up to {new} are generated; expected at most {seq_length} together, the model's seq_length (nothing is cut off; max_new_tokens can be lowered in the suite)"
         ),

@@ -56,10 +56,20 @@ fn lists_come_as_words_and_as_json() {
 fn prepare_makes_the_layout_and_says_what_it_made() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("set");
-    let prepare = ["dataset", "prepare", "boolq-sample", "datasets/boolq-sample/dev.jsonl", "--out", out.to_str().unwrap()];
+    let prepare = [
+        "dataset",
+        "prepare",
+        "boolq-sample",
+        "datasets/boolq-sample/dev.jsonl",
+        "--out",
+        out.to_str().unwrap(),
+    ];
     let (code, data, _) = glmbench(&prepare);
     assert!(code == 0 && data.starts_with("boolq-sample: dev 224 items in "), "{data}");
-    assert_eq!(fs::read(out.join("dev.jsonl")).unwrap(), fs::read("datasets/boolq-sample/dev.jsonl").unwrap());
+    assert_eq!(
+        fs::read(out.join("dev.jsonl")).unwrap(),
+        fs::read("datasets/boolq-sample/dev.jsonl").unwrap()
+    );
     let (code, _, words) = glmbench(&prepare);
     assert!(code == 2 && words.contains("something there already"), "{words}");
     let (code, _, words) = glmbench(&["dataset", "prepare", "nothing", "x.zip"]);

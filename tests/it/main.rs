@@ -1,5 +1,6 @@
 //! Integration tests: the product as a user meets it.
 
+mod convert;
 #[cfg(test)]
 mod check;
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Linear {
         let panel_bytes = k * PANEL * dtype.bytes();
         let mut data = Bytes::zeroed(panels * panel_bytes, "weights")?;
         let shared = data.shared();
-        pool.split(panels, &|range| {
+        pool.split(panels, n * k, &|range| {
             let mut rows = vec![0.0; PANEL * k];
             let mut columns = vec![0.0; PANEL * k];
             for panel in range {
@@ -68,12 +68,19 @@ impl Linear {
     }
 
     /// `out = x * weight^T + bias`, rounded; `x` and `out` are matrices of `rows` rows with the strides given.
-    pub fn apply(&self, x: Rows<'_>, out: RowsMut<'_>, dtype: DType, kernels: &Kernels, pool: &mut Pool) {
+    pub fn apply(
+        &self,
+        x: Rows<'_>,
+        out: &mut RowsMut<'_>,
+        dtype: DType,
+        kernels: &Kernels,
+        pool: &mut Pool,
+    ) {
         let panels = self.n.div_ceil(PANEL);
         let out_stride = out.stride;
         let shared = SharedSlice::new(out.data);
         let job = Job { linear: self, x, dtype, kernels, out: &shared, out_stride };
-        pool.split(panels, &|range| {
+        pool.split(panels, x.rows * self.n * self.k, &|range| {
             if x.rows >= WIDEN_ROWS {
                 job.large(range);
             } else {
@@ -172,6 +179,7 @@ impl Job<'_> {
     }
 
     /// This thread's columns of row `row`.
+    #[expect(clippy::mut_from_ref, reason = "threads share the matrix by columns")]
     fn columns(&self, row: usize, panels: &Range<usize>) -> &mut [f32] {
         let begin = row * self.out_stride;
         // SAFETY: a row's columns of these panels belong to this thread.

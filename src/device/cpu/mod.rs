@@ -121,9 +121,9 @@ impl Cpu {
         self.pool.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `task` on every row, rows shared among the threads.
-    fn rows(&mut self, rows: usize, task: &(dyn Fn(usize) + Sync)) {
-        self.pool().split(rows, &|range| range.for_each(task));
+    /// Runs `task` on every row of `width` numbers, rows shared among the threads.
+    fn rows(&mut self, rows: usize, width: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.pool().split(rows, rows * width, &|range| range.for_each(task));
     }
 }
 
@@ -204,7 +204,7 @@ impl Device for Cpu {
         out.set_rows(x.rows);
         let (kernels, stride) = (self.kernels, out.stride);
         let shared = out.data.shared();
-        self.rows(x.rows, &|i| {
+        self.rows(x.rows, x.width, &|i| {
             // SAFETY: each row is written by one thread; rows are padded to sixteen numbers.
             unsafe {
                 let out = shared.range(i * stride..(i + 1) * stride);
@@ -218,8 +218,8 @@ impl Device for Cpu {
         assert!(x.width == weight.k && out.width == weight.n, "invariant: shapes agree");
         out.set_rows(x.rows);
         let (kernels, dtype) = (self.kernels, self.options.dtype);
-        let out = RowsMut { stride: out.stride, data: &mut out.data };
-        weight.apply(x.view(), out, dtype, &kernels, self.pool());
+        let mut out = RowsMut { stride: out.stride, data: &mut out.data };
+        weight.apply(x.view(), &mut out, dtype, &kernels, self.pool());
         Ok(())
     }
 
@@ -233,7 +233,7 @@ impl Device for Cpu {
         assert!(positions.len() == qkv.rows, "invariant: a position a row");
         let (kernels, stride) = (self.kernels, qkv.stride);
         let shared = qkv.data.shared();
-        self.rows(positions.len(), &|i| {
+        self.rows(positions.len(), stride, &|i| {
             // SAFETY: each row is written by one thread.
             let row = unsafe { shared.range(i * stride..(i + 1) * stride) };
             let at = positions[i] as usize * table.pairs;
@@ -293,7 +293,8 @@ impl Device for Cpu {
         };
         let (items, scratch) = (&self.items, &self.scratch);
         let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
-        pool.each(items.len(), &|thread, item| {
+        let seen: usize = sequences.iter().map(|s| s.rows.len() * s.context).sum();
+        pool.each(items.len(), 2 * seen * shape.heads * shape.channels, &|thread, item| {
             let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
             attention.run(items[item], &mut scratch);
         });
@@ -304,7 +305,7 @@ impl Device for Cpu {
         assert!(x.stride == y.stride && x.rows == y.rows, "invariant: shapes agree");
         let (kernels, stride, rows) = (self.kernels, x.stride, x.rows);
         let shared = x.data.shared();
-        self.rows(rows, &|i| {
+        self.rows(rows, stride, &|i| {
             // SAFETY: each row is written by one thread; rows are padded to sixteen numbers.
             unsafe {
                 let x = shared.range(i * stride..(i + 1) * stride);
@@ -318,7 +319,7 @@ impl Device for Cpu {
         out.set_rows(h.rows);
         let (kernels, stride, width) = (self.kernels, out.stride, out.width);
         let shared = out.data.shared();
-        self.rows(h.rows, &|i| {
+        self.rows(h.rows, h.width, &|i| {
             let (gate, up) = h.row(i).split_at(width);
             // SAFETY: each row is written by one thread; reading past a row's end stays inside the padded buffer.
             unsafe {

@@ -11,12 +11,14 @@ use std::thread::JoinHandle;
 /// Turns of the spin loop before a waiting thread sleeps: some tens of microseconds.
 const SPINS: u32 = 4000;
 
-/// A closure of the caller's, seen by the workers while the caller waits for them.
-#[derive(Clone, Copy)]
-struct Job(*const (dyn Fn(usize) + Sync));
+/// Work of about ten microseconds, in multiply-adds: less is not worth a hand-over, least of all to a thread that the
+/// system has put to sleep.
+const SMALL_WORK: usize = 1 << 17;
 
-// SAFETY: the closure is `Sync`, and `Pool::run` keeps it alive until every worker is done with it.
-unsafe impl Send for Job {}
+/// A closure of the caller's, seen by the workers while the caller waits for them; its true lifetime ends when
+/// [`Pool::run`] returns.
+#[derive(Clone, Copy)]
+struct Job(&'static (dyn Fn(usize) + Sync));
 
 struct Shared {
     /// Counts jobs; a change wakes the workers.
@@ -66,15 +68,14 @@ impl Pool {
     /// Runs `task(index)` on every thread of the team and returns when all are done.
     pub fn run(&mut self, task: &(dyn Fn(usize) + Sync)) {
         if self.workers.is_empty() {
-            return task(0);
+            task(0);
+            return;
         }
         let shared = &*self.shared;
         // SAFETY: only the lifetime is erased; this function does not return, nor unwind, before every worker is
         // done with the closure.
         let job = Job(unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(
-                task,
-            )
+            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task)
         });
         shared.busy.store(self.workers.len(), Ordering::Relaxed);
         self.announce(Some(job));
@@ -95,9 +96,13 @@ impl Pool {
         self.shared.wake.notify_all();
     }
 
-    /// Splits `0..count` into one contiguous range a thread and runs `task(range)` on each.
-    pub fn split(&mut self, count: usize, task: &(dyn Fn(std::ops::Range<usize>) + Sync)) {
-        let threads = self.threads().min(count.max(1));
+    /// Splits `0..count` into one contiguous range a thread and runs `task(range)` on each. `work` is the number of
+    /// multiply-adds, or of numbers touched, in all: what is done sooner than handed over stays on the caller's thread.
+    pub fn split(&mut self, count: usize, work: usize, task: &(dyn Fn(std::ops::Range<usize>) + Sync)) {
+        let threads = if work < SMALL_WORK { 1 } else { self.threads().min(count.max(1)) };
+        if threads == 1 {
+            return task(0..count);
+        }
         self.run(&|index| {
             if index < threads {
                 task(count * index / threads..count * (index + 1) / threads);
@@ -105,8 +110,12 @@ impl Pool {
         });
     }
 
-    /// Runs `task(item)` for every item of `0..count`, handed out one by one to whichever thread is free.
-    pub fn each(&mut self, count: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+    /// Runs `task(thread, item)` for every item of `0..count`, handed out one by one to whichever thread is free; small
+    /// `work` stays on the caller's thread, as in [`Pool::split`].
+    pub fn each(&mut self, count: usize, work: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        if work < SMALL_WORK || count < 2 {
+            return (0..count).for_each(|item| task(0, item));
+        }
         let next = AtomicUsize::new(0);
         self.run(&|index| {
             loop {
@@ -163,8 +172,6 @@ fn work(shared: &Shared, index: usize) {
         seen = shared.epoch.load(Ordering::Acquire);
         let Some(Job(task)) = *job else { return };
         drop(job);
-        // SAFETY: `Pool::run` keeps the closure alive until `busy` falls to zero.
-        let task = unsafe { &*task };
         if catch_unwind(AssertUnwindSafe(|| task(index))).is_err() {
             shared.panicked.store(true, Ordering::Relaxed);
         }
@@ -182,12 +189,12 @@ mod tests {
             let mut pool = Pool::new(threads);
             for count in [0, 1, 3, 100] {
                 let done: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-                pool.split(count, &|range| {
+                pool.split(count, usize::MAX, &|range| {
                     for i in range {
                         done[i].fetch_add(1, Ordering::Relaxed);
                     }
                 });
-                pool.each(count, &|_, i| {
+                pool.each(count, usize::MAX, &|_, i| {
                     done[i].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 2));

@@ -3,14 +3,18 @@
 //! A model gets its tensors one at a time from a [`WeightSource`]: it asks for a tensor, packs it for its device
 //! and releases it, so that never two copies of a model are in memory. Sources are safetensors files
 //! ([`safetensors`]), random numbers of a given shape ([`dummy`]), and a P-tuning prefix over either ([`overlay`]).
-//! [`layout`] says which tensors a model has. Pickled `.bin` files are turned into safetensors first.
+//! [`layout`] says which tensors a model has. Pickled `.bin` files become safetensors first ([`convert`]). Pickled `.bin` files are turned into safetensors first.
 
+pub mod convert;
 pub mod dummy;
 pub mod layout;
 mod map;
+mod output;
 pub mod overlay;
+mod pickle;
 pub mod safetensors;
 mod tensor;
+mod torch_zip;
 
 use std::path::{Path, PathBuf};
 

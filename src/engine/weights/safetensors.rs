@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ::safetensors::tensor::Metadata;
 use serde::Deserialize;
+use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
 use super::map::WeightMap;
@@ -186,6 +187,23 @@ fn read_header(bytes: &[u8]) -> Result<(Metadata, usize), String> {
         }
         std::cmp::Ordering::Equal => Ok((metadata, LENGTH_FIELD + length as usize)),
     }
+}
+
+/// The length field and header of a file that holds these tensors (name, type, shape) in this order, without gaps.
+pub(super) fn header<'a>(tensors: impl Iterator<Item = (&'a str, StorageType, &'a [usize])>) -> Vec<u8> {
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
+    let mut start = 0;
+    for (name, dtype, shape) in tensors {
+        let end = start + shape.iter().product::<usize>() * dtype.bytes();
+        let info = json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [start, end]});
+        header.insert(name.to_owned(), info);
+        start = end;
+    }
+    let mut text = serde_json::Value::Object(header).to_string();
+    // Blanks up to a multiple of eight, so that the numbers are aligned in the file.
+    text.push_str(&" ".repeat(text.len().next_multiple_of(LENGTH_FIELD) - text.len()));
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
 impl WeightSource for Checkpoint {

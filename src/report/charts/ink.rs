@@ -29,7 +29,7 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0x6f, 0xa8, 0xdc),
 ];
 
-/// Lengths of dash and gap; 0 for an unbroken line.
+/// Lengths of dash and gap; 0 for an unbroken line. From the fifth series on, dashes are shifted against markers.
 const DASHES: [(i32, i32); 4] = [(0, 0), (7, 4), (3, 3), (12, 4)];
 
 /// The colour of a series.
@@ -73,6 +73,11 @@ impl Ink {
         length * self.scale
     }
 
+    /// How far below its place the bitmap's lettering must hang to be centred: the library measures the whole line.
+    pub(super) fn sag(&self, size: i32) -> i32 {
+        if self.every_letter { 0 } else { self.dots(size) / 5 }
+    }
+
     /// A pen of one colour.
     pub(super) fn pen(&self, colour: RGBColor, width: u32) -> ShapeStyle {
         colour.stroke_width(width * self.scale as u32)
@@ -103,6 +108,7 @@ impl Ink {
             Anchor::Right => HPos::Right,
         };
         let face = if bold { FontStyle::Bold } else { FontStyle::Normal };
+        let at = (at.0, at.1 + self.sag(size));
         let style = self.font(size, face).color(&colour).pos(Pos::new(horizontal, VPos::Center));
         area.draw_text(&self.letters(text), &style, at)
     }
@@ -133,7 +139,8 @@ impl Ink {
         modelled: bool,
     ) -> Drawn<DB> {
         let pen = self.pen(colour(series), 2);
-        let (dash, gap) = if modelled { (2, 3) } else { DASHES[series % DASHES.len()] };
+        let (dash, gap) =
+            if modelled { (2, 3) } else { DASHES[(series + series / DASHES.len()) % DASHES.len()] };
         if dash == 0 {
             return area.draw(&PathElement::new(points, pen));
         }
@@ -171,9 +178,11 @@ impl Ink {
         colour: RGBColor,
         hollow: bool,
     ) -> Drawn<DB> {
-        let fill = if hollow { WHITE } else { colour };
-        area.draw(&Circle::new(at, self.dots(radius), fill.filled()))?;
-        area.draw(&Circle::new(at, self.dots(radius), self.pen(colour, 1)))
+        area.draw(&Circle::new(at, self.dots(radius), colour.filled()))?;
+        if hollow {
+            area.draw(&Circle::new(at, self.dots(radius - 1), WHITE.filled()))?;
+        }
+        Ok(())
     }
 }
 

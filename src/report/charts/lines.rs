@@ -81,6 +81,7 @@ pub(super) fn draw<DB: DrawingBackend>(
         .set_all_tick_mark_size(ink.dots(4))
         .label_style(ink.lettering(11, MUTED))
         .axis_desc_style(ink.lettering(11, MUTED))
+        .y_label_offset(ink.sag(11))
         .x_desc(chart.x_name)
         .x_label_formatter(&|x: &f64| format!("{x}"))
         .y_labels(6)

@@ -8,7 +8,7 @@ mod ink;
 mod lines;
 mod scores;
 
-use super::accuracy::{ALL, HARD};
+use super::accuracy::ALL;
 use super::error::ReportError;
 use super::tables::per_token_ns;
 use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RunRecord, write_whole};
@@ -113,12 +113,7 @@ impl Chart {
 }
 
 fn describe_all(run: &RunRecord, accuracy: &[AccuracyRow], performance: &[PerfRow]) -> Vec<(String, Chart)> {
-    let tasks = run.plan.accuracy.iter();
-    let scores = tasks.filter_map(|case| {
-        let rows: Vec<_> = accuracy.iter().filter(|row| row.task == case.task && row.acc.is_some()).collect();
-        let file = format!("accuracy-{}", plain_name(&case.task));
-        (!rows.is_empty()).then(|| (file, Chart::Scores(score_chart(&case.task, case.chance, &rows))))
-    });
+    let scores = score_charts(run, accuracy).into_iter().map(|(name, chart)| (name, Chart::Scores(chart)));
     let usable: Vec<_> = performance.iter().filter(|row| row.valid == Some(true)).collect();
     let lines = line_charts(run, &usable).into_iter().filter(|(_, chart)| !chart.series.is_empty());
     scores.chain(lines.map(|(name, chart)| (name.to_owned(), Chart::Lines(chart)))).collect()
@@ -129,28 +124,55 @@ fn plain_name(task: &str) -> String {
     task.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect()
 }
 
-fn score_chart(task: &str, chance: Option<f64>, rows: &[&AccuracyRow]) -> ScoreChart {
-    let score = |row: &&AccuracyRow| {
-        let (level, label) = match (row.subject.as_str(), row.category.as_str()) {
-            (ALL, ALL) => (Level::Whole, "all items"),
-            (ALL, HARD) => (Level::Group, HARD),
-            (ALL, category) => (Level::Group, category),
-            (subject, _) => (Level::Subject, subject),
-        };
-        Score {
-            label: label.to_owned(),
-            level,
-            share: row.acc.unwrap_or_default(),
-            low: row.ci95_lo.unwrap_or_default(),
-            high: row.ci95_hi.unwrap_or_default(),
-            items: row.scored + row.unscorable,
-        }
+/// One chart of all tasks, and one for each task that has more to it than one figure.
+fn score_charts(run: &RunRecord, rows: &[AccuracyRow]) -> Vec<(String, ScoreChart)> {
+    const SUBTITLE: &str = "percent with Wilson 95 % interval; dashed: by chance";
+    let rows: Vec<_> = rows.iter().filter(|row| row.acc.is_some()).collect();
+    let chance =
+        |row: &AccuracyRow| run.plan.accuracy.iter().find(|c| c.task == row.task).and_then(|c| c.chance);
+    let wholes = rows.iter().filter(|row| row.subject == ALL && row.category == ALL);
+    let all_tasks = ScoreChart {
+        title: "Accuracy by task".to_owned(),
+        subtitle: SUBTITLE.to_owned(),
+        scores: wholes.map(|row| score(row, row.task.clone(), chance(row))).collect(),
     };
-    ScoreChart {
-        title: format!("Accuracy, {task}"),
-        subtitle: format!("{}; percent with Wilson 95 % interval", rows[0].protocol),
+    let of_task = |task: &str| {
+        let of_task: Vec<_> = rows.iter().filter(|row| row.task == task).collect();
+        (of_task.len() > 1).then(|| ScoreChart {
+            title: format!("Accuracy, {task}"),
+            subtitle: format!("{}; {SUBTITLE}", of_task[0].protocol),
+            scores: of_task.iter().map(|row| score(row, group_name(row), chance(row))).collect(),
+        })
+    };
+    let tasks = run.plan.accuracy.iter().filter_map(|case| {
+        of_task(&case.task).map(|chart| (format!("accuracy-{}", plain_name(&case.task)), chart))
+    });
+    let first = (!all_tasks.scores.is_empty()).then(|| ("accuracy".to_owned(), all_tasks));
+    first.into_iter().chain(tasks).collect()
+}
+
+fn group_name(row: &AccuracyRow) -> String {
+    match (row.subject.as_str(), row.category.as_str()) {
+        (ALL, ALL) => "all items",
+        (ALL, category) => category,
+        (subject, _) => subject,
+    }
+    .to_owned()
+}
+
+fn score(row: &AccuracyRow, label: String, chance: Option<f64>) -> Score {
+    Score {
+        label,
+        level: match (row.subject.as_str(), row.category.as_str()) {
+            (ALL, ALL) => Level::Whole,
+            (ALL, _) => Level::Group,
+            _ => Level::Subject,
+        },
+        share: row.acc.unwrap_or_default(),
+        low: row.ci95_lo.unwrap_or_default(),
+        high: row.ci95_hi.unwrap_or_default(),
+        items: row.scored + row.unscorable,
         chance,
-        scores: rows.iter().map(score).collect(),
     }
 }
 
@@ -221,8 +243,8 @@ type Estimate = Option<(f64, Option<f64>, Option<f64>)>;
 
 /// Tokens a second; the ends of the time's interval change places.
 fn throughput(row: &PerfRow) -> Estimate {
-    let rate = |ns: u64| row.tokens as f64 / (ns as f64 / 1e9);
-    row.tokens_per_s_median.map(|y| (y, row.ci95_hi_ns.map(rate), row.ci95_lo_ns.map(rate)))
+    let rate = |ns: Option<u64>| ns.filter(|&ns| ns > 0).map(|ns| row.tokens as f64 / (ns as f64 / 1e9));
+    row.tokens_per_s_median.map(|y| (y, rate(row.ci95_hi_ns), rate(row.ci95_lo_ns)))
 }
 
 /// Milliseconds of `ns`, with the row's interval divided by `parts` as `ns` was.
@@ -279,8 +301,8 @@ mod tests {
         let pictures = draw_all(folder.path(), &run, &scores, &times).unwrap();
         let names: Vec<_> = pictures.iter().map(|p| p.name.as_str()).collect();
         let wanted = [
+            "accuracy",
             "accuracy-ceval",
-            "accuracy-boolq",
             "throughput-e2e",
             "throughput-decode",
             "latency-decode",
@@ -303,6 +325,21 @@ mod tests {
             assert!(chart.subtitle.contains("modelled"));
             assert!(chart.series.iter().all(|s| s.modelled && s.label.ends_with(", modelled")));
         }
+    }
+
+    #[test]
+    fn one_case_and_many_cases_are_drawn() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut run, _, requests) = fixture::realistic();
+        run.plan.performance.truncate(1);
+        assert_eq!(draw_all(folder.path(), &run, &[], &perf_rows(&run, &requests)).unwrap().len(), 4);
+        let shape = &perf_rows(&run, &requests)[..3];
+        let many: Vec<PerfRow> = (1..40)
+            .flat_map(|n| {
+                shape.iter().map(move |row| PerfRow { input_tokens: n, batch: n * n, ..row.clone() })
+            })
+            .collect();
+        assert_eq!(draw_all(folder.path(), &run, &[], &many).unwrap().len(), 4);
     }
 
     #[test]

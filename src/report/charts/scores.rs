@@ -9,9 +9,9 @@ use plotters::prelude::*;
 const WIDTH: i32 = 560;
 const TOP: i32 = 62;
 const ROW: i32 = 19;
-const BOTTOM: i32 = 40;
+const BOTTOM: i32 = 26;
 /// Room for labels to the left and for figures to the right of the scale.
-const LEFT: i32 = 218;
+const LEFT: i32 = 236;
 const RIGHT: i32 = 96;
 /// Space before the first group and the first subject.
 const GAP: i32 = 9;
@@ -20,8 +20,6 @@ const GAP: i32 = 9;
 pub(super) struct ScoreChart {
     pub(super) title: String,
     pub(super) subtitle: String,
-    /// The share that guessing reaches.
-    pub(super) chance: Option<f64>,
     pub(super) scores: Vec<Score>,
 }
 
@@ -40,6 +38,8 @@ pub(super) struct Score {
     pub(super) share: f64,
     pub(super) low: f64,
     pub(super) high: f64,
+    /// The share that guessing reaches.
+    pub(super) chance: Option<f64>,
     pub(super) items: u64,
 }
 
@@ -100,13 +100,6 @@ fn draw_scale<DB: DrawingBackend>(
         ink.write(area, &format!("{:.0}", share * 100.0), below, (11, MUTED, false), Anchor::Centre)?;
     }
     area.draw(&PathElement::new(vec![(x(0.0, ink), bottom), (x(1.0, ink), bottom)], ink.pen(AXIS, 1)))?;
-    if let Some(chance) = chart.chance {
-        let at = x(chance, ink);
-        let line = vec![(at, top), (at, bottom)];
-        area.draw(&DashedPathElement::new(line, ink.dots(4), ink.dots(3), ink.pen(MUTED, 1)))?;
-        let below = (at, bottom + ink.dots(27));
-        ink.write(area, "chance", below, (11, MUTED, false), Anchor::Centre)?;
-    }
     Ok(())
 }
 
@@ -116,6 +109,11 @@ fn draw_score<DB: DrawingBackend>(
     y: i32,
     ink: &Ink,
 ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
+    if let Some(chance) = score.chance {
+        let (at, half) = (x(chance, ink), ink.dots(ROW / 2 + 1));
+        let line = vec![(at, y - half), (at, y + half)];
+        area.draw(&DashedPathElement::new(line, ink.dots(4), ink.dots(3), ink.pen(MUTED, 1)))?;
+    }
     let bold = score.level == Level::Whole;
     let (pen, radius) = match score.level {
         Level::Whole => (3, 6),
@@ -128,9 +126,37 @@ fn draw_score<DB: DrawingBackend>(
     let hollow = score.level == Level::Subject;
     ink.disc(area, (x(score.share, ink), y), radius, ink_colour, hollow)?;
     let lettering = (11, if hollow { MUTED } else { TEXT }, bold);
-    ink.write(area, &score.label, (ink.dots(LEFT - 12), y), lettering, Anchor::Right)?;
+    ink.write(area, &shortened(&score.label), (ink.dots(LEFT - 12), y), lettering, Anchor::Right)?;
     let value = (ink.dots(WIDTH - RIGHT + 42), y);
     ink.write(area, &percent(score.share), value, lettering, Anchor::Right)?;
     let of = (ink.dots(WIDTH - 12), y);
     ink.write(area, &format!("n {}", score.items), of, (10, MUTED, false), Anchor::Right)
+}
+
+/// A label cut to the room there is for it: 36 letters, of which those past U+2E80 (Chinese and the like) count twice.
+fn shortened(label: &str) -> String {
+    let width = |text: &str| text.chars().map(|c| if c >= '\u{2e80}' { 2 } else { 1 }).sum::<usize>();
+    if width(label) <= 36 {
+        return label.to_owned();
+    }
+    let mut short = String::new();
+    for letter in label.chars() {
+        if width(&short) >= 34 {
+            break;
+        }
+        short.push(letter);
+    }
+    short + "…"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_labels_are_cut_by_width() {
+        assert_eq!(shortened("ideological_and_moral_cultivation"), "ideological_and_moral_cultivation");
+        assert_eq!(shortened(&"a".repeat(40)), "a".repeat(34) + "…");
+        assert_eq!(shortened(&"题".repeat(40)), "题".repeat(17) + "…");
+    }
 }

@@ -1,0 +1,314 @@
+//! `glmbench convert`: pickled checkpoints become the same model in safetensors, or an answer.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, outside the test functions
+
+use std::fs;
+use std::io::{Cursor, Write};
+use std::path::Path;
+
+use glmbench::engine::config::ModelConfig;
+use glmbench::engine::weights::convert::{Converted, Plan};
+use glmbench::engine::weights::{WeightSource, layout, open_checkpoint};
+use tempfile::TempDir;
+use zip::CompressionMethod;
+use zip::write::SimpleFileOptions;
+
+/// A tensor of fp16 numbers for [`pickled`]: name, storage key, numbers in the storage, offset, shape, stride.
+type Window<'a> = (&'a str, &'a str, u32, u32, &'a [usize], &'a [usize]);
+
+/// The pickle of a state dict.
+fn pickled(tensors: &[Window<'_>]) -> Vec<u8> {
+    let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+    let number = |number: u32| [b"J", &number.to_le_bytes()[..]].concat();
+    let tuple = |sizes: &[usize]| {
+        let numbers: Vec<u8> = sizes.iter().flat_map(|&size| number(size as u32)).collect();
+        [b"(", numbers.as_slice(), b"t"].concat()
+    };
+    let mut out = b"\x80\x02}(".to_vec();
+    for (name, key, len, offset, shape, stride) in tensors {
+        out.extend(text(name));
+        out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+        out.extend(
+            [text("storage"), b"ctorch\nHalfStorage\n".to_vec(), text(key), text("cpu"), number(*len)]
+                .concat(),
+        );
+        out.extend(b"tQ");
+        out.extend([number(*offset), tuple(shape), tuple(stride)].concat());
+        out.extend(b"\x89ccollections\nOrderedDict\n)RtR");
+    }
+    out.extend(b"u.");
+    out
+}
+
+/// A `.bin` file: a zip of the pickle and the storages.
+fn zipped(entries: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in entries {
+        let options = SimpleFileOptions::default().compression_method(method);
+        zip.start_file(format!("archive/{name}"), options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+/// One contiguous tensor over a storage of six numbers.
+const ONE: &[Window<'_>] = &[("w", "0", 6, 0, &[2, 3], &[3, 1])];
+const NUMBERS: &[u8] = &[0, 60, 0, 64, 0, 66, 0, 68, 0, 69, 0, 70];
+
+fn one() -> Vec<u8> {
+    zipped(&[("data.pkl", &pickled(ONE)), ("data/0", NUMBERS)], CompressionMethod::Stored)
+}
+
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    dir
+}
+
+fn convert(from: &Path, to: &Path) -> Result<Converted, String> {
+    let plan = Plan::read(from).map_err(|error| error.to_string())?;
+    let (bytes, mut copied) = (plan.bytes(), 0);
+    let converted = plan.write(to, &mut |count| copied += count).map_err(|error| error.to_string())?;
+    assert_eq!(copied, bytes);
+    Ok(converted)
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Converting this `.bin` file fails with a message and leaves an empty folder.
+fn refusal(bin: &[u8]) -> String {
+    let (from, to) = (folder(&[("pytorch_model.bin", bin)]), tempfile::tempdir().unwrap());
+    let message = convert(from.path(), to.path()).expect_err("refused");
+    assert!(message.contains("pytorch_model.bin"), "{message}");
+    assert_eq!(files(to.path()), Vec::<String>::new());
+    message
+}
+
+#[test]
+fn what_pythons_own_pickler_writes_is_converted() {
+    let bin = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/state_dict.bin")).unwrap();
+    let from = folder(&[("pytorch_model.bin", &bin), ("config.json", b"{}"), ("tokenizer.model", b"pieces")]);
+    let to = tempfile::tempdir().unwrap();
+    let out = to.path().join("new/folder");
+    let all = ["model.safetensors", "config.json", "tokenizer.model"];
+    assert_eq!(convert(from.path(), &out).unwrap().written, all);
+    let source = open_checkpoint(&out).unwrap();
+    let a = source.tensor("transformer.a.weight", &[2, 300]).unwrap();
+    assert!(a.to_f32().iter().enumerate().all(|(i, &x)| x == i as f32 / 8.0));
+    assert_eq!(source.tensor("transformer.b.bias", &[4]).unwrap().to_f32(), [1.5, -2.0, 3.25, 1e-3]);
+    assert_eq!(source.tensor("transformer.b.window", &[1, 2]).unwrap().to_f32(), [-2.0, 3.25]);
+    let raw = fs::read(out.join("model.safetensors")).unwrap();
+    assert_eq!(safetensors::SafeTensors::deserialize(&raw).unwrap().len(), 3);
+    // Again: all is there. Into its own folder: beside the .bin file.
+    assert_eq!(convert(from.path(), &out).unwrap().same, all);
+    assert_eq!(convert(from.path(), from.path()).unwrap().same, all[1..]);
+}
+
+#[test]
+fn a_model_in_shards_is_the_same_model_afterwards() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens/prefix-g2");
+    if !golden.is_dir() {
+        println!("skipped: {} is not there", golden.display());
+        return;
+    }
+    let raw = fs::read(golden.join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&raw).unwrap().tensors();
+    let from = folder(&[("config.json", &fs::read(golden.join("config.json")).unwrap())]);
+    let mut map = serde_json::Map::new();
+    for (index, shard) in tensors.chunks(tensors.len().div_ceil(3)).enumerate() {
+        let file = format!("pytorch_model-0000{}-of-00003.bin", index + 1);
+        let keys: Vec<String> = (0..shard.len()).map(|key| key.to_string()).collect();
+        let strides: Vec<[usize; 2]> = shard.iter().map(|(_, t)| [*t.shape().last().unwrap(), 1]).collect();
+        let windows: Vec<Window<'_>> = std::iter::zip(shard, std::iter::zip(&keys, &strides))
+            .map(|((name, tensor), (key, stride))| {
+                let shape = tensor.shape();
+                (
+                    name.as_str(),
+                    key.as_str(),
+                    tensor.data().len() as u32 / 2,
+                    0,
+                    shape,
+                    &stride[2 - shape.len()..],
+                )
+            })
+            .collect();
+        let pickle = pickled(&windows);
+        let names: Vec<String> = keys.iter().map(|key| format!("data/{key}")).collect();
+        let storages =
+            std::iter::zip(&names, shard).map(|(name, (_, tensor))| (name.as_str(), tensor.data()));
+        let entries: Vec<_> = std::iter::once(("data.pkl", pickle.as_slice())).chain(storages).collect();
+        fs::write(from.path().join(&file), zipped(&entries, CompressionMethod::Stored)).unwrap();
+        map.extend(shard.iter().map(|(name, _)| (name.clone(), file.clone().into())));
+    }
+    let index = serde_json::json!({"metadata": {"total_size": 0}, "weight_map": map});
+    fs::write(from.path().join("pytorch_model.bin.index.json"), index.to_string()).unwrap();
+
+    let advice = open_checkpoint(from.path()).err().unwrap().to_string();
+    assert!(advice.contains("glmbench convert"), "{advice}");
+    let to = tempfile::tempdir().unwrap();
+    convert(from.path(), to.path()).unwrap();
+    let expected = [
+        "config.json",
+        "model-00001-of-00003.safetensors",
+        "model-00002-of-00003.safetensors",
+        "model-00003-of-00003.safetensors",
+        "model.safetensors.index.json",
+    ];
+    assert_eq!(files(to.path()), expected);
+    let source = open_checkpoint(to.path()).unwrap();
+    layout::check(&*source, &ModelConfig::from_file(&to.path().join("config.json")).unwrap()).unwrap();
+    let golden = open_checkpoint(&golden).unwrap();
+    assert_eq!(source.fingerprint(&|_| ()).unwrap(), golden.fingerprint(&|_| ()).unwrap());
+
+    // An interrupted conversion has no index, and goes on.
+    fs::remove_file(to.path().join(expected[4])).unwrap();
+    fs::remove_file(to.path().join(expected[3])).unwrap();
+    assert!(open_checkpoint(to.path()).is_err());
+    assert_eq!(convert(from.path(), to.path()).unwrap().written, expected[3..]);
+    // A single file there would be loaded instead.
+    fs::write(to.path().join("model.safetensors"), b"").unwrap();
+    assert!(convert(from.path(), to.path()).unwrap_err().contains("model.safetensors: exists"));
+}
+
+#[test]
+fn files_that_are_there_are_never_replaced() {
+    let from = folder(&[("pytorch_model.bin", &one())]);
+    for (file, bytes) in
+        [("model.safetensors", &b"mine"[..]), ("model.safetensors", b""), ("config.json", b"mine")]
+    {
+        fs::write(from.path().join("config.json"), b"{}").unwrap();
+        let to = folder(&[(file, bytes)]);
+        let message = convert(from.path(), to.path()).unwrap_err();
+        assert!(message.contains(file) && message.contains("exists and differs"), "{message}");
+        assert_eq!(fs::read(to.path().join(file)).unwrap(), bytes);
+    }
+    let not_a_folder = folder(&[("out", b"")]);
+    assert!(convert(from.path(), &not_a_folder.path().join("out")).unwrap_err().contains("out"));
+}
+
+#[test]
+fn a_pickle_that_would_run_something_is_refused_by_name() {
+    let refusal =
+        |pickle: &[u8]| refusal(&zipped(&[("data.pkl", pickle), ("data/0", &[])], CompressionMethod::Stored));
+    let message = refusal(b"\x80\x02cos\nsystem\nX\x07\0\0\0touch x\x85R.");
+    assert!(message.contains("pickle byte 2: global os.system is refused"), "{message}");
+    let message = refusal(b"\x80\x02(X\x02\0\0\0idios\nsystem\n.");
+    assert!(message.contains("opcode INST (0x69) is refused"), "{message}");
+}
+
+#[test]
+fn tensors_that_are_not_in_the_file_as_said_are_named() {
+    let stored = CompressionMethod::Stored;
+    let with = |window: Window<'_>| {
+        refusal(&zipped(&[("data.pkl", &pickled(&[window])), ("data/0", NUMBERS)], stored))
+    };
+    for (window, expected) in [
+        (("w", "0", 6, 1, &[2, 3][..], &[3, 1][..]), "from number 1 on goes past its storage of 6"),
+        (("w", "0", 6, 0, &[7], &[1]), "goes past its storage"),
+        (("w", "0", 6, 0, &[0x7FFF_FFFF; 4], &[1; 4]), "goes past its storage"),
+        (("w", "0", 6, 0, &[3, 2], &[1, 3]), "tensor w of shape [3, 2] has strides [1, 3]"),
+        (("w", "0", 6, 0, &[2, 3], &[0, 1]), "has strides [0, 1]"),
+        (("w", "1", 6, 0, &[2, 3], &[3, 1]), "tensor w: storage 1 is not in the file"),
+        (("w", "../data.pkl", 6, 0, &[2, 3], &[3, 1]), "storage ../data.pkl is not in the file"),
+        (("w", "0", 7, 0, &[2, 3], &[3, 1]), "its storage has 12 bytes, expected 7 numbers of F16"),
+    ] {
+        let message = with(window);
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_sound_torch_zip_is_answered() {
+    let (pickle, good, stored) = (pickled(ONE), one(), CompressionMethod::Stored);
+    let deflated = zipped(&[("data.pkl", &pickle), ("data/0", NUMBERS)], CompressionMethod::Deflated);
+    let big_endian = [("data.pkl", &pickle[..]), ("data/0", NUMBERS), ("byteorder", b"big")];
+    let two = [("data.pkl", &pickle[..]), ("data/0", NUMBERS), ("../b/data.pkl", &pickle)];
+    let huge = vec![b'N'; 5 << 20];
+    let mut flipped = good.clone();
+    let numbers_at = good.windows(NUMBERS.len()).position(|window| window == NUMBERS).unwrap();
+    flipped[numbers_at + 3] ^= 1;
+    for (bin, expected) in [
+        (vec![], "it is no zip"),
+        (b"text".to_vec(), "it is no zip"),
+        (b"\x80\x02\x8a\x0al\xfc".to_vec(), "torch before 1.6"),
+        (b"PK\x03\x04".to_vec(), "zip: "),
+        (good[..good.len() - 1].to_vec(), "zip: "),
+        (good[..good.len() / 2].to_vec(), "zip: "),
+        (deflated, "compressed"),
+        (zipped(&big_endian, stored), "byte order \"big\""),
+        (zipped(&[("data/0", NUMBERS)], stored), "0 entries NAME/data.pkl"),
+        (zipped(&[("data.pkl", &huge)], stored), "5242880 bytes, expected at most"),
+        (flipped, "checksum"),
+    ] {
+        let message = refusal(&bin);
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+    // A second pickle elsewhere in the zip changes nothing.
+    let (from, to) = (folder(&[("pytorch_model.bin", &zipped(&two, stored))]), tempfile::tempdir().unwrap());
+    convert(from.path(), to.path()).unwrap();
+    let numbers = open_checkpoint(to.path()).unwrap().tensor("w", &[2, 3]).unwrap().to_f32();
+    assert_eq!(numbers, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+}
+
+#[test]
+fn a_zip_cut_anywhere_is_answered() {
+    let good = one();
+    for cut in 0..good.len() {
+        refusal(&good[..cut]);
+    }
+}
+
+#[test]
+fn a_small_file_cannot_fill_the_disk() {
+    let storage = vec![0; 60_000];
+    let names: Vec<String> = (0..100).map(|i| format!("w{i}")).collect();
+    let windows: Vec<Window<'_>> =
+        names.iter().map(|name| (name.as_str(), "0", 30_000, 0, &[30_000][..], &[1][..])).collect();
+    let bin = zipped(&[("data.pkl", &pickled(&windows)), ("data/0", &storage)], CompressionMethod::Stored);
+    assert!(refusal(&bin).contains("6000000 bytes of tensors"));
+}
+
+#[test]
+fn an_index_that_disagrees_with_its_shards_is_answered() {
+    let (shard, other) = (one(), {
+        let window: Window<'_> = ("v", "0", 6, 0, &[6], &[1]);
+        zipped(&[("data.pkl", &pickled(&[window])), ("data/0", NUMBERS)], CompressionMethod::Stored)
+    });
+    for (map, expected) in [
+        (r#"{"w":"../a.bin"}"#, "expected the name of a file in this folder"),
+        (r#"{"w":"absent.bin"}"#, "absent.bin"),
+        (r#"{"w":"a.bin","v":"a.bin"}"#, "tensor v is not in a.bin"),
+        (r#"{"w":"b.bin","v":"a.bin"}"#, "tensor w is in a.bin, not in b.bin"),
+        (r#"{"v":"b.bin","x":"a.bin"}"#, "tensor w of a.bin"),
+        (r#"{"w":"pytorch_model.bin"}"#, "would become model.safetensors"),
+        (r#"{"w":"pytorch_x.bin","v":"x.bin"}"#, "would become x.safetensors"),
+    ] {
+        let index = format!("{{\"weight_map\":{map}}}");
+        let from = folder(&[
+            ("pytorch_model.bin.index.json", index.as_bytes()),
+            ("a.bin", &shard),
+            ("b.bin", &other),
+            ("pytorch_model.bin", &shard),
+            ("pytorch_x.bin", &shard),
+            ("x.bin", &other),
+        ]);
+        let to = tempfile::tempdir().unwrap();
+        let message = convert(from.path(), to.path()).unwrap_err();
+        assert!(message.contains(expected), "{map}: {message}");
+        assert_eq!(files(to.path()), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_folder_with_nothing_to_convert_says_so() {
+    let message = |file| Plan::read(folder(&[(file, &b""[..])]).path()).err().unwrap().to_string();
+    assert!(message("config.json").contains("expected pytorch_model.bin"));
+    assert!(message("model.safetensors").contains("safetensors already"));
+}
