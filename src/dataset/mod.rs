@@ -321,7 +321,13 @@ impl Source {
     pub fn open(benchmark: Benchmark, root: &Path) -> Result<Self, DatasetError> {
         if !root.is_dir() {
             let found = if root.exists() { "a file" } else { "nothing there" };
-            return Err(DatasetError::layout(root, found, format!("the folder of a {benchmark} data set")));
+            return Err(DatasetError::layout(
+                root,
+                found,
+                format!(
+                    "the folder of a {benchmark} data set (`glmbench list datasets` tells where one is found)"
+                ),
+            ));
         }
         let layout = match benchmark {
             Benchmark::CEval => ceval::recognise(root)?,

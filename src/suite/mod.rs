@@ -336,9 +336,10 @@ fn is_of_task(case: &tree::Node, task: Benchmark) -> bool {
 }
 
 /// Where a set lies that the suite gives no path for: `datasets/<task>` beside the suite file, beside the
-/// suite's folder, or in the current folder; the first that is there, else the first.
+/// suite's folder, or in the current folder; the first that is there, else the last, which is where `dataset prepare`
+/// puts it.
 fn usual_place(task: Benchmark, suite_dir: &Path) -> PathBuf {
     let name = Path::new("datasets").join(task.as_str());
     let places = [suite_dir.join(&name), suite_dir.join("..").join(&name), name];
-    places.iter().find(|place| place.is_dir()).unwrap_or(&places[0]).clone()
+    places.iter().find(|place| place.is_dir()).unwrap_or(&places[2]).clone()
 }

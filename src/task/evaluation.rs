@@ -132,11 +132,7 @@ impl<'a> Evaluation<'a> {
         };
         let (prompt, new) = (ask.prompt_ids.len(), ask.max_new_tokens);
         if prompt + new > self.seq_length {
-            let reason = format!(
-                "the prompt has {prompt} tokens and up to {new} are generated; expected at most {} together, the model's seq_length (nothing is cut off; max_new_tokens can be lowered in the suite)",
-                self.seq_length
-            );
-            return self.fail(progress, reason);
+            return self.fail(progress, too_long(prompt, new, self.seq_length));
         }
         let request = Request {
             prompt: ask.prompt_ids.clone(),
@@ -183,6 +179,18 @@ impl<'a> Evaluation<'a> {
             }
         }
         outcome
+    }
+}
+
+/// Why a prompt that exceeds the model's positions fails its item: a cut prompt would be another question.
+fn too_long(prompt: usize, new: usize, seq_length: usize) -> String {
+    match new {
+        0 => format!(
+            "the prompt has {prompt} tokens; expected at most {seq_length}, the model's seq_length (nothing is cut off)"
+        ),
+        _ => format!(
+            "the prompt has {prompt} tokens and up to {new} are generated; expected at most {seq_length} together, the model's seq_length (nothing is cut off; max_new_tokens can be lowered in the suite)"
+        ),
     }
 }
 

@@ -162,7 +162,8 @@ fn bytes_that_are_no_utf8_are_named_with_line_and_offset() {
 fn a_folder_that_lacks_a_piece_of_the_layout_says_which() {
     let csv = format!("{HEADER}0,q,a,b,c,d,A\n");
     let csv = csv.as_bytes();
-    let cases: [(&[(&str, &[u8])], &str); 6] = [
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: [(Files<'_>, &str); 6] = [
         (&[("val/law_val.csv", csv)], "subject_mapping.json: nothing there"),
         (&[("subject_mapping.json", b"[1]"), ("val/law_val.csv", csv)], "expected an object"),
         (

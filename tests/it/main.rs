@@ -2,6 +2,8 @@
 
 mod convert;
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod dataset;
 mod goldens;
 mod invariance;

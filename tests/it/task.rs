@@ -31,16 +31,8 @@ impl TextCodec for Toy {
                 let after = rest.strip_prefix(piece);
                 after.is_some_and(|after| after.is_empty() || self.pieces.iter().any(|(p, _)| *p == after))
             });
-            let taken = match piece {
-                Some((piece, id)) => {
-                    ids.push(*id);
-                    piece.len()
-                }
-                None => {
-                    ids.push(c as u32);
-                    c.len_utf8()
-                }
-            };
+            let (id, taken) = piece.map_or((c as u32, c.len_utf8()), |(piece, id)| (*id, piece.len()));
+            ids.push(id);
             rest = &rest[taken..];
         }
         ids
@@ -184,7 +176,7 @@ fn modeltest_few_shot_reads_the_first_character() {
     let evaluation = evaluation(Benchmark::CEval, "modeltest-5shot", dir.path(), &one, &PLAIN);
     let says = |text: &str| drive(&evaluation, 1, &PLAIN, &mut |_, _| (text.to_owned(), vec![]));
     assert_eq!(says(" \nC. 类比").pred, Some("C"));
-    assert_eq!(says("B").is_correct(), false);
+    assert!(!says("B").is_correct());
     for unreadable in ["", "  \n", "答案C", "c"] {
         let outcome = says(unreadable);
         assert!(matches!(outcome.state, State::Unscorable(_)), "{unreadable:?}: {outcome:?}");

@@ -1,0 +1,77 @@
+//! The verbs around a run: check, list, dataset prepare.
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// Runs the program in the checkout: exit code, stdout, stderr.
+fn glmbench(args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::cargo_bin("glmbench").unwrap();
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn check_reads_every_row_and_answers_with_code_2_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.toml");
+    let suite = "schema = 1\nname = \"s\"\n[[accuracy]]\ntask = \"boolq\"\ndataset = \"b\"\nprotocol = \"modeltest\"\n";
+    fs::write(&path, suite).unwrap();
+    let path = path.to_str().unwrap();
+    let (code, _, words) = glmbench(&["check", path]);
+    assert!(code == 2 && words.contains("b: nothing there"), "{words}");
+    fs::create_dir(dir.path().join("b")).unwrap();
+    fs::write(dir.path().join("b/dev.jsonl"), "{}\n").unwrap();
+    let (code, _, words) = glmbench(&["check", path]);
+    assert!(code == 2 && words.contains("dev.jsonl:1: column 2: missing field `question`"), "{words}");
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/boolq-sample");
+    let (code, data, words) = glmbench(&["check", path, "--set", &format!("boolq={}", sample.display())]);
+    assert_eq!((code, words.as_str()), (0, ""));
+    assert!(data.contains("as catalogued under `boolq-sample`"), "{data}");
+    let (code, _, words) = glmbench(&["check", path, "--set", "accuracy.0.protocl=x"]);
+    assert!(code == 2 && words.contains("did you mean `protocol`?"), "{words}");
+}
+
+#[test]
+fn lists_come_as_words_and_as_json() {
+    for (what, names) in [
+        ("suites", &["boolq", "ceval", "performance", "quickstart"][..]),
+        ("protocols", &["two-stage", "modeltest-5shot", "modeltest-0shot", "modeltest", "loglikelihood"]),
+        ("datasets", &["ceval", "boolq", "ceval-sample", "boolq-sample"]),
+    ] {
+        let (code, words, _) = glmbench(&["list", what]);
+        assert!(code == 0 && names.iter().all(|name| words.contains(name)), "{words}");
+        let (_, data, _) = glmbench(&["list", what, "--json"]);
+        let data: Vec<Value> = serde_json::from_str(&data).unwrap();
+        assert_eq!(data.iter().map(|row| row["name"].as_str().unwrap()).collect::<Vec<_>>(), names);
+    }
+    let (_, words, _) = glmbench(&["list", "protocols"]);
+    assert!(words.contains(r#"choose: "[Round 1]\n\n问：{question}\nA. {A}"#), "{words}");
+}
+
+#[test]
+fn prepare_makes_the_layout_and_says_what_it_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("set");
+    let prepare = [
+        "dataset",
+        "prepare",
+        "boolq-sample",
+        "datasets/boolq-sample/dev.jsonl",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let (code, data, _) = glmbench(&prepare);
+    assert!(code == 0 && data.starts_with("boolq-sample: dev 224 items in "), "{data}");
+    assert_eq!(
+        fs::read(out.join("dev.jsonl")).unwrap(),
+        fs::read("datasets/boolq-sample/dev.jsonl").unwrap()
+    );
+    let (code, _, words) = glmbench(&prepare);
+    assert!(code == 2 && words.contains("something there already"), "{words}");
+    let (code, _, words) = glmbench(&["dataset", "prepare", "nothing", "x.zip"]);
+    assert!(code == 2 && words.contains("no data set `nothing` in the catalogue"), "{words}");
+}
