@@ -100,7 +100,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("glmbench: {error:#}");
+            eprintln!("glmbench: {}", message(&error));
             exit_of(&error).into()
         }
     }
@@ -136,6 +136,18 @@ pub(crate) fn emit(text: &str) -> std::io::Result<()> {
 /// 0 when a gate passes, 1 when it fails.
 pub(crate) fn gate_exit(pass: bool) -> ExitCode {
     if pass { Exit::Done.into() } else { Exit::GateFailed.into() }
+}
+
+/// The error with its causes, each once: many messages already hold the cause in their own words.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text {
+            text if text.is_empty() => cause,
+            text if text.contains(&cause) => text,
+            text => format!("{text}: {cause}"),
+        }
+    })
 }
 
 /// The exit code that an error stands for.

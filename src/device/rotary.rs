@@ -144,10 +144,10 @@ mod tests {
 
     #[test]
     fn fp16_rounding_moves_the_angle_as_far_as_measured_elsewhere() {
-        // facts: at most 0.05 rad at position 100 and 0.39 at 1000, over all pairs.
+        // Derived elsewhere, to two digits: at most 0.05 rad at position 100 and 0.39 at 1000, over all pairs.
         let exact = Angles::new(spec(RotaryMode::Exact, DType::Fp16));
         let model = Angles::new(spec(RotaryMode::Model, DType::Fp16));
-        for (position, bound) in [(100, 0.05), (1000, 0.40)] {
+        for (position, bound) in [(100, 0.055), (1000, 0.395)] {
             let worst = (0..32)
                 .map(|pair| {
                     let (s0, c0) = exact.at(position, pair);

@@ -199,8 +199,10 @@ impl ModelConfig {
 
     fn check_shape(&self) -> Result<(), String> {
         const LIMIT: usize = 1 << 24;
+        if self.num_layers == 0 || self.num_layers > 4096 {
+            return Err(format!("num_layers is {}, expected 1 to 4096", self.num_layers));
+        }
         let sizes = [
-            ("num_layers", self.num_layers),
             ("hidden_size", self.hidden_size),
             ("ffn_hidden_size", self.ffn_hidden_size),
             ("kv_channels", self.kv_channels),

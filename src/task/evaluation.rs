@@ -4,7 +4,7 @@ use super::outcome::{self, Outcome, Stage, State};
 use super::{Ask, ChoiceToken, Judgement, Plan, Question, Step, TaskError, TextCodec};
 use crate::dataset::sha256_hex;
 use crate::engine::sampler::Sampling;
-use crate::engine::{Completion, Request};
+use crate::engine::{Completion, FinishReason, Request};
 
 /// A plan, a tokenizer, and the choices that follow from them.
 pub struct Evaluation<'a> {
@@ -196,6 +196,10 @@ fn too_long(prompt: usize, new: usize, seq_length: usize) -> String {
 
 /// What is wrong with an answer as such, whatever it says.
 fn fault(ask: &Ask, completion: &Completion) -> Option<String> {
+    if completion.finish == FinishReason::BrokenLogits {
+        let after = completion.tokens.len();
+        return Some(format!("a logit was NaN or infinite after {after} new tokens; the model's output is degenerate"));
+    }
     let (found, asked) = (completion.choice_logprobs.len(), ask.choice_ids.len());
     if found != asked {
         return Some(format!("the model gave {found} choice log-probabilities; expected {asked}"));
