@@ -44,7 +44,8 @@ class ChatGlm2:
     def rotate(self, x: np.ndarray) -> np.ndarray:
         """x is [heads, seq, channels]; adjacent pairs of the first half turn, the rest stays."""
         half = x.shape[-1] // 2
-        angle = np.arange(x.shape[1])[:, None] * 10000.0 ** (-np.arange(0, half, 2) / half)
+        power = self.round(10000.0 ** self.round(np.arange(0, half, 2) / half))
+        angle = self.round(np.arange(x.shape[1])[:, None] * self.round(1.0 / power))  # as the half model's own table
         cos, sin = self.round(np.cos(angle)), self.round(np.sin(angle))
         even, odd, out = x[..., 0:half:2], x[..., 1:half:2], x.copy()
         out[..., 0:half:2], out[..., 1:half:2] = even * cos - odd * sin, odd * cos + even * sin
@@ -72,8 +73,10 @@ class ChatGlm2:
         x = self.w["transformer.embedding.word_embeddings.weight"][ids]
         for i in range(self.config["num_layers"]):
             layer = f"transformer.encoder.layers.{i}"
-            x = self.round(x + self.attention(self.norm(x, f"{layer}.input_layernorm.weight"), f"{layer}.self_attention"))
-            x = self.round(x + self.mlp(self.norm(x, f"{layer}.post_attention_layernorm.weight"), f"{layer}.mlp"))
+            normed = self.norm(x, f"{layer}.input_layernorm.weight")
+            x = self.round(x + self.attention(normed, f"{layer}.self_attention"))
+            normed = self.norm(x, f"{layer}.post_attention_layernorm.weight")
+            x = self.round(x + self.mlp(normed, f"{layer}.mlp"))
         last = self.norm(x[-1:], "transformer.encoder.final_layernorm.weight")
         return self.round(last @ self.w["transformer.output_layer.weight"].T)[0]
 
@@ -90,17 +93,21 @@ class Chat:
     def next(self, prompt: str) -> np.ndarray:
         return self.model.logits(self.prefix + self.sp.encode(prompt))
 
-    def generate(self, prompt: str, limit: int) -> str:
-        ids = self.prefix + self.sp.encode(prompt)
-        start = len(ids)
-        while len(ids) - start < limit:
+    def generate(self, prompt: str, limit: int, enough: Callable[[str], bool] = lambda text: False) -> str:
+        """Greedy text until eos, `limit` tokens, or `enough` of it for what the caller wants to know."""
+        start = self.prefix + self.sp.encode(prompt)
+        ids, text = list(start), ""
+        while len(ids) - len(start) < limit and not enough(text):
             token = int(np.argmax(self.model.logits(ids)))
             if token == EOS:
                 break
             ids.append(token)
-        known = [i for i in ids[start:] if i < self.sp.get_piece_size()]
-        # The whole text is decoded and cut, so that a blank at the front of the reply is kept.
-        return self.sp.decode(ids[2:start] + known)[len(self.sp.decode(ids[2:start])) :]
+            text = self.decode(ids)[len(self.decode(start)) :]
+        return text
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of the ids, special ones left out; whole, so that a blank at the front of a reply is kept."""
+        return self.sp.decode([i for i in ids if i < self.sp.get_piece_size()])
 
 
 Row = dict[str, str]
@@ -120,7 +127,8 @@ def five_shot(chat: Chat, row: Row, shots: list[Row], subject: str, name: str) -
     about = "".join(" " + part for part in subject.split("_"))
     head = f"The following are multiple choice questions (with answers) about {about}.\n\n"
     examples = "".join(f"{block(shot)}\nAnswer: {shot['answer']}\n\n" for shot in shots)
-    return chat.generate(f"{head}{examples}{block(row)}\nAnswer:", 20).lstrip()[:1]
+    text = chat.generate(f"{head}{examples}{block(row)}\nAnswer:", 20, enough=lambda text: bool(text.strip()))
+    return text.lstrip()[:1]
 
 
 def zero_shot(chat: Chat, row: Row, shots: list[Row], subject: str, name: str) -> str:
