@@ -155,7 +155,8 @@ def calendar_reckoning(rng: Rng) -> Choice:
     day, (word, step) = rng.randrange(len(names)), rng.choice([("后一", 1), ("前一", -1), ("后两", 2)])
     right = names[(day + step) % len(names)]
     question = f"{names[day]}的{word}{unit}是____。"
-    return _item(rng, "calendar_reckoning", question, right, _others(rng, names, right), question.replace("____。", right))
+    reason = question.replace("____。", right)
+    return _item(rng, "calendar_reckoning", question, right, _others(rng, names, right), reason)
 
 
 def world_capitals(rng: Rng) -> Choice:
@@ -303,14 +304,15 @@ def membership(rng: Rng) -> Passage:
 
 def exception(rng: Rng) -> Passage:
     person = rng.choice(PEOPLE)
-    sold = rng.sample([word for words in EN_KINDS.values() for word in words], 4)
-    yes, no = sold[:2], sold[2:]
+    goods = rng.sample([word for words in EN_KINDS.values() for word in words], 4)
+    yes, no = goods[:2], goods[2:]
 
     def ask(rng: Rng, answer: bool) -> str:
         return f"did the {person} sell {rng.choice(yes if answer else no)}"
 
-    passage = f"The {person} did sell {yes[0]} and did sell {yes[1]}, but did not sell {no[0]} and did not sell {no[1]}."
-    return person.capitalize(), passage, ask
+    sold = f"did sell {yes[0]} and did sell {yes[1]}"
+    unsold = f"did not sell {no[0]} and did not sell {no[1]}"
+    return person.capitalize(), f"The {person} {sold}, but {unsold}.", ask
 
 
 def _pairs(rng: Rng, left: list[str], right: list[str]) -> tuple[list[tuple[str, str]], Draw]:
