@@ -1,4 +1,59 @@
-//! glmbench: benchmark and accuracy harness with its own ChatGLM2 engine.
+//! # glmbench: the house from above
+//!
+//! One binary for the people who bring up, accept and tune ChatGLM2-6B: precision suites under named protocols, performance
+//! sweeps with statistics, and reports. It carries its own ChatGLM2 engine, so the clock, the numerics and the tokenizer are
+//! inside the instrument, and nothing is fetched at run time.
+//!
+//! ## The way of a run
+//!
+//! ```text
+//!   suite file ──suite──▶ Suite ─┐
+//!   data set ──dataset──▶ Item  ─┼─▶ run::plan::Plan ──▶ run::execute ──▶ record: run directory ──▶ report
+//!   model ──engine::load──▶ ─────┘        │                  │  ▲
+//!                                         ▼                  ▼  │
+//!                              task (what to ask,       engine::scheduler
+//!                              what an answer means)    ─▶ engine::model ─▶ device
+//! ```
+//!
+//! A person types words that [`cli`] understands. [`suite`] turns a TOML file into a checked [`suite::Suite`]; [`dataset`] reads
+//! official layouts into items; [`task`] knows the protocols: what to ask the model about an item, and what its answer means.
+//! [`run`] plans all this before any weight is loaded, then drives the engine and writes a line for every item and repetition as
+//! it is done ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
+//! [`bench`] times shapes; [`stats`] has the statistics.
+//!
+//! [`engine`] is ChatGLM2: configuration, tokenizer, weights, sampler, the forward pass ([`engine::model`], written once over
+//! [`device::Device`]), the paged KV cache and continuous batching ([`engine::scheduler`]). [`device`] supplies the operators:
+//! [`device::reference`], the fp32 oracle in plain loops, and [`device::cpu`].
+//!
+//! ## Invariants
+//!
+//! The first six are held by tests (`tests/it/architecture.rs` reads the imports; `tests/it/invariance.rs` and `goldens.rs` the numbers).
+//!
+//! 1. `engine` and `device` know nothing of suites, data sets, records or reports; they would stand as a crate of their own.
+//!    `device` knows nothing of `engine`.
+//! 2. `stats` and `record` do no arithmetic on devices and print nothing. Only `cli` prints: data to stdout, words to stderr.
+//! 3. The forward pass exists once. A device supplies operators; a fused operator earns its place by a measured gain.
+//! 4. `unsafe` lives in `device/cpu` and in the weight map (`engine/weights/map.rs`), nowhere else, and each block says why it
+//!    is sound.
+//! 5. A token's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into chunks, on
+//!    the number of threads, or on the instruction set. Every sum is one chain in one order; threads share outputs, never a sum.
+//! 6. Files on disk carry a schema number, and each format is held by a golden file.
+//! 7. Lines are written in the plan's order, appended and flushed; everything else is replaced by rename. So a killed run is a
+//!    prefix of an undisturbed one, and going on with it gives the same files, times aside.
+//! 8. Measured and modelled times never mix: every timed line says which clock it came from.
+//! 9. A value that cannot be had is empty with a reason. An item is scored, unscorable or failed, and the three are never mixed.
+//!
+//! ## Numbers
+//!
+//! Activations are rounded to the model's type at every operator's boundary, sums are fp32, as on NPU and GPU; softmax weights
+//! are rounded, too, before they meet the values. Weights and KV cache are stored in the type. The rotary table's rounding is a
+//! mode ([`device::rotary`]). KV cache blocks hold 128 tokens.
+//!
+//! ## What is not here yet
+//!
+//! The Ascend device with its emulator and tensor parallelism, `compare` with its statistics and gates, and the CPU device at
+//! the machine's limit (AMX, integer kernels) are rooms of their own still to be built. What they need is laid out: weights in
+//! panels per thread, operators behind one trait, a clock word in every record, `tp` in every suite.
 
 pub mod bench;
 pub mod cli;
