@@ -19,7 +19,7 @@
 //! official layouts into items; [`task`] knows the protocols: what to ask the model about an item, and what its answer means.
 //! [`run`] plans all this before any weight is loaded, then drives the engine and writes a line for every item and repetition as
 //! it is done ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
-//! [`bench`] times shapes; [`stats`] has the statistics.
+//! [`mod@bench`] times shapes; [`stats`] has the statistics.
 //!
 //! [`engine`] is ChatGLM2: configuration, tokenizer, weights, sampler, the forward pass ([`engine::model`], written once over
 //! [`device::Device`]), the paged KV cache and continuous batching ([`engine::scheduler`]). [`device`] supplies the operators:

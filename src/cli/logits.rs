@@ -18,8 +18,9 @@ use super::prompts::read_prompts;
 
 /// Logits of every position of token-id prompts
 ///
-/// Writes `prompt<i>` float32 [length, vocabulary]; with --decode N also `greedy<i>` int32 [N], the greedy continuation
-/// (end-of-sequence tokens are passed over), and `decode<i>` float32 [N, vocabulary], the logits that chose it.
+/// Writes `prompt<i>`, float32 of length x vocabulary; with --decode N also `greedy<i>`, the N int32 ids of the greedy
+/// continuation (end-of-sequence tokens are passed over), and `decode<i>`, float32 of N x vocabulary, the logits that chose
+/// them.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
