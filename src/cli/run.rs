@@ -95,6 +95,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("{}: the suite has no cases", suite.path.display());
     }
     let stop = stop_flag()?;
+    // Before the weights are there: the measurement takes memory of its own.
+    let roofline = roofline(&plan, &compute)?;
     let weights = fingerprint(&model, &compute)?;
     let mut engine = model.load(&compute, plan.limits)?;
     let origin = Origin {
@@ -104,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         tokenizer: tokenizer.as_ref().map(|t| t.sha256().to_owned()),
         rotary: compute.rope,
         device: engine.device_info(),
-        roofline: roofline(&plan, &engine.device_info())?,
+        roofline,
         command_line: std::env::args().collect(),
     };
     let first = record(&origin, &plan, &model.config);
@@ -223,11 +225,11 @@ fn model_name(word: &str, path: &ModelPath) -> String {
 }
 
 /// Measured only where speed is.
-fn roofline(plan: &Plan<'_>, device: &crate::device::DeviceInfo) -> anyhow::Result<Option<Roofline>> {
-    if plan.performance.is_empty() || device.name != "cpu" {
+fn roofline(plan: &Plan<'_>, compute: &ComputeArgs) -> anyhow::Result<Option<Roofline>> {
+    if plan.performance.is_empty() || compute.device != DeviceKind::Cpu {
         return Ok(None);
     }
-    let limits = measure_limits(device.threads.min(available_threads()))?;
+    let limits = measure_limits(compute.threads.map_or_else(available_threads, usize::from))?;
     Ok(Some(Roofline {
         bandwidth_bytes_per_s: limits.bandwidth_bytes_per_s,
         peak_flops_per_s: limits.peak_flops_per_s,

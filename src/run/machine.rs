@@ -52,6 +52,12 @@ pub fn peak_rss_bytes() -> Option<u64> {
     status_field("VmHWM:")
 }
 
+/// Makes [`peak_rss_bytes`] count from now on; where the system does not let it, the peak stays that of the whole process.
+pub fn reset_peak_rss() {
+    // Linux: 5 resets the high-water mark. Failing is no harm.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Resident memory of this process now, bytes.
 pub fn rss_bytes() -> Option<u64> {
     status_field("VmRSS:")

@@ -3,7 +3,7 @@
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
 use crate::record::{Clock, RepetitionKind, RequestRecord};
 
-use super::machine::peak_rss_bytes;
+use super::machine::{peak_rss_bytes, reset_peak_rss};
 use super::{Ending, RunError, Session};
 
 /// A performance case ready to run.
@@ -50,6 +50,7 @@ fn repetitions(
     if timed_before >= case.repetitions {
         return Ok(Ending::Complete);
     }
+    reset_peak_rss();
     let prompts = prompts(case.shape, tokens, case.seed);
     let mut warm_up = WarmUp::default();
     while !warm_up.is_enough(&case.warm_up) {

@@ -119,17 +119,22 @@ pub fn first_prompt_of(run: &AccuracyRun<'_>) -> Option<FirstPrompt> {
     })
 }
 
-/// A name for each precision case: the task, with a number behind it where a task comes more than once.
+/// A name for each precision case: the task; with its protocol where the task comes more than once; with a number behind it
+/// where even that does.
 fn case_names(suite: &Suite) -> Vec<String> {
-    let same = |i: usize, j: usize| suite.accuracy[i].task == suite.accuracy[j].task;
-    (0..suite.accuracy.len())
-        .map(|i| {
-            let task = suite.accuracy[i].task;
-            let all = (0..suite.accuracy.len()).filter(|&j| same(i, j)).count();
-            let before = (0..i).filter(|&j| same(i, j)).count();
-            if all == 1 { task.to_string() } else { format!("{task}-{}", before + 1) }
-        })
-        .collect()
+    let cases = &suite.accuracy;
+    let name = |i: usize| {
+        let case = &cases[i];
+        let same_task = cases.iter().filter(|c| c.task == case.task).count();
+        let same = |c: &&suite::AccuracyCase| c.task == case.task && c.protocol == case.protocol;
+        let before = cases[..i].iter().filter(same).count();
+        match (same_task, cases.iter().filter(same).count()) {
+            (1, _) => case.task.to_string(),
+            (_, 1) => format!("{}-{}", case.task, case.protocol),
+            _ => format!("{}-{}-{}", case.task, case.protocol, before + 1),
+        }
+    };
+    (0..cases.len()).map(name).collect()
 }
 
 fn folder_name(case: &suite::AccuracyCase) -> String {

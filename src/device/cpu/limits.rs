@@ -47,8 +47,8 @@ fn bandwidth(pool: &mut Pool) -> Result<f64, DeviceError> {
     let words = STREAM_BYTES / 8;
     let mut buffer = Buffer::<u64>::zeroed(words * pool.threads(), "the bandwidth measurement")?;
     let shared = buffer.shared();
-    pool.run(&|index| {
-        // SAFETY: each thread has its own part.
+    pool.each(pool.threads(), usize::MAX, &|_, index| {
+        // SAFETY: each item has its own part.
         let part = unsafe { shared.range(index * words..(index + 1) * words) };
         part.iter_mut().enumerate().for_each(|(i, word)| *word = i as u64);
     });
@@ -57,7 +57,7 @@ fn bandwidth(pool: &mut Pool) -> Result<f64, DeviceError> {
     let mut best = 0.0f64;
     for _ in 0..PASSES {
         let start = Instant::now();
-        pool.run(&|index| {
+        pool.each(pool.threads(), usize::MAX, &|_, index| {
             let part = &buffer[index * words..(index + 1) * words];
             black_box(sum(part));
         });
@@ -92,7 +92,7 @@ fn peak(pool: &mut Pool) -> Result<f64, DeviceError> {
     for _ in 0..PASSES {
         let done = std::sync::atomic::AtomicU64::new(0);
         let start = Instant::now();
-        pool.run(&|index| {
+        pool.each(threads, usize::MAX, &|_, index| {
             let product = Product {
                 a: a.as_ptr(),
                 a_stride: K,

@@ -1,30 +1,42 @@
-//! The thread pool of the token loop: a fixed team that runs one closure at a time.
+//! The thread pool of the token loop: a fixed team that shares the items of one job at a time.
 //!
-//! A decode step of a small model hands work over hundreds of times, so waiting threads first spin for a few
-//! microseconds and only then sleep: hand-over is quick within a step, and an idle engine burns nothing.
+//! Items are handed out one by one, and the caller takes them, too: a worker that the system has put aside holds nobody up,
+//! because what it has not begun the others do. A decode step of a small model hands work over hundreds of times, so waiting
+//! threads first spin for some microseconds and only then sleep: hand-over is quick within a step, and an idle engine burns
+//! nothing.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Turns of the spin loop before a waiting thread sleeps: some tens of microseconds.
 const SPINS: u32 = 4000;
 
-/// Work of about ten microseconds, in multiply-adds: less is not worth a hand-over, least of all to a thread that the
-/// system has put to sleep.
+/// Work of about ten microseconds, in multiply-adds: less is not worth a hand-over.
 const SMALL_WORK: usize = 1 << 17;
 
-/// A closure of the caller's, seen by the workers while the caller waits for them; its true lifetime ends when
-/// [`Pool::run`] returns.
+/// Pieces that a range is cut into for each thread: the threads end together even if one was held up.
+const PIECES_A_THREAD: usize = 4;
+
+/// Set in [`Shared::gate`] while no job may be joined.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+/// A job: a closure of the caller's, called with thread and item. Its true lifetime ends when [`Pool::share`] returns.
 #[derive(Clone, Copy)]
-struct Job(&'static (dyn Fn(usize) + Sync));
+struct Job {
+    task: &'static (dyn Fn(usize, usize) + Sync),
+    count: usize,
+}
 
 struct Shared {
     /// Counts jobs; a change wakes the workers.
     epoch: AtomicU64,
-    /// Workers still busy with the current job.
-    busy: AtomicUsize,
+    /// Workers in the current job, and [`CLOSED`].
+    gate: AtomicUsize,
+    /// Next item of the current job.
+    next: AtomicUsize,
     /// A worker panicked in the current job.
     panicked: AtomicBool,
     /// The current job; `None` with a new epoch ends the workers.
@@ -32,7 +44,7 @@ struct Shared {
     wake: Condvar,
 }
 
-/// A team of `threads` threads, the caller being the first of them.
+/// A team of threads, the caller being the first of them.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -43,7 +55,8 @@ impl Pool {
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
             epoch: AtomicU64::new(0),
-            busy: AtomicUsize::new(0),
+            gate: AtomicUsize::new(CLOSED),
+            next: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             job: Mutex::new(None),
             wake: Condvar::new(),
@@ -65,82 +78,88 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `task(index)` on every thread of the team and returns when all are done.
-    pub fn run(&mut self, task: &(dyn Fn(usize) + Sync)) {
-        if self.workers.is_empty() {
-            task(0);
-            return;
+    /// Cuts `0..count` into contiguous ranges and runs `task(range)` on each, on whichever thread is free. `work` is the
+    /// number of multiply-adds, or of numbers touched, in all: what is done sooner than handed over stays on the caller's
+    /// thread.
+    pub fn split(&mut self, count: usize, work: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
+        let pieces = (self.threads() * PIECES_A_THREAD).min(count);
+        if work < SMALL_WORK || pieces < 2 || self.workers.is_empty() {
+            return task(0..count);
         }
+        self.share(pieces, &|_, piece| task(count * piece / pieces..count * (piece + 1) / pieces));
+    }
+
+    /// Runs `task(thread, item)` for every item of `0..count`; small `work` stays on the caller's thread, as in
+    /// [`Pool::split`]. `thread` is below [`Pool::threads`], and no two items run under the same at a time.
+    pub fn each(&mut self, count: usize, work: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        if work < SMALL_WORK || count < 2 || self.workers.is_empty() {
+            return (0..count).for_each(|item| task(0, item));
+        }
+        self.share(count, task);
+    }
+
+    /// Opens a job, takes part in it, and returns when all of it is done.
+    fn share(&mut self, count: usize, task: &(dyn Fn(usize, usize) + Sync)) {
         let shared = &*self.shared;
-        // SAFETY: only the lifetime is erased; this function does not return, nor unwind, before every worker is
-        // done with the closure.
-        let job = Job(unsafe {
-            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task)
-        });
-        shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        self.announce(Some(job));
-        let mine = catch_unwind(AssertUnwindSafe(|| task(0)));
-        wait_until(|| shared.busy.load(Ordering::Acquire) == 0);
+        // SAFETY: only the lifetime is erased. The closure is called by threads that have passed the gate alone; this
+        // function closes it and waits for them before it returns or unwinds.
+        let task = unsafe {
+            std::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(task)
+        };
+        let job = Job { task, count };
+        shared.next.store(0, Ordering::Relaxed);
+        shared.announce(Some(job));
+        let mine = catch_unwind(AssertUnwindSafe(|| shared.take_items(0, job)));
+        shared.gate.fetch_or(CLOSED, Ordering::AcqRel);
+        wait_until(|| shared.gate.load(Ordering::Acquire) == CLOSED);
         if let Err(panic) = mine {
             std::panic::resume_unwind(panic);
         }
         assert!(!shared.panicked.swap(false, Ordering::Relaxed), "invariant: kernels do not panic");
     }
-
-    /// Starts a new epoch with this job. The epoch moves under the lock: a worker about to sleep cannot miss it.
-    fn announce(&self, job: Option<Job>) {
-        let mut current = lock(&self.shared.job);
-        *current = job;
-        self.shared.epoch.fetch_add(1, Ordering::Release);
-        drop(current);
-        self.shared.wake.notify_all();
-    }
-
-    /// Splits `0..count` into one contiguous range a thread and runs `task(range)` on each. `work` is the number of
-    /// multiply-adds, or of numbers touched, in all: what is done sooner than handed over stays on the caller's thread.
-    pub fn split(&mut self, count: usize, work: usize, task: &(dyn Fn(std::ops::Range<usize>) + Sync)) {
-        let threads = if work < SMALL_WORK { 1 } else { self.threads().min(count.max(1)) };
-        if threads == 1 {
-            return task(0..count);
-        }
-        self.run(&|index| {
-            if index < threads {
-                task(count * index / threads..count * (index + 1) / threads);
-            }
-        });
-    }
-
-    /// Runs `task(thread, item)` for every item of `0..count`, handed out one by one to whichever thread is free; small
-    /// `work` stays on the caller's thread, as in [`Pool::split`].
-    pub fn each(&mut self, count: usize, work: usize, task: &(dyn Fn(usize, usize) + Sync)) {
-        if work < SMALL_WORK || count < 2 {
-            return (0..count).for_each(|item| task(0, item));
-        }
-        let next = AtomicUsize::new(0);
-        self.run(&|index| {
-            loop {
-                let item = next.fetch_add(1, Ordering::Relaxed);
-                if item >= count {
-                    break;
-                }
-                task(index, item);
-            }
-        });
-    }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.announce(None);
+        self.shared.announce(None);
         for worker in self.workers.drain(..) {
-            // A worker that panicked was reported by `run`.
+            // A worker that panicked was reported by `share`.
             let _ = worker.join();
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<Job>> {
+        self.job.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a new epoch with this job and opens the gate. The epoch moves under the lock: a worker about to sleep cannot
+    /// miss it.
+    fn announce(&self, job: Option<Job>) {
+        let mut current = self.lock();
+        *current = job;
+        self.gate.store(0, Ordering::Release);
+        self.epoch.fetch_add(1, Ordering::Release);
+        drop(current);
+        self.wake.notify_all();
+    }
+
+    /// Passes the gate unless it is closed.
+    fn enter(&self) -> bool {
+        let open = |gate: usize| (gate & CLOSED == 0).then_some(gate + 1);
+        self.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, open).is_ok()
+    }
+
+    fn take_items(&self, thread: usize, job: Job) {
+        loop {
+            let item = self.next.fetch_add(1, Ordering::Relaxed);
+            if item >= job.count {
+                return;
+            }
+            (job.task)(thread, item);
+        }
+    }
 }
 
 /// Spins, then yields: the other threads are at work and will be done soon.
@@ -156,6 +175,7 @@ fn wait_until(done: impl Fn() -> bool) {
     }
 }
 
+/// A worker's life.
 fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
@@ -165,17 +185,22 @@ fn work(shared: &Shared, index: usize) {
             }
             std::hint::spin_loop();
         }
-        let mut job = lock(&shared.job);
+        let mut current = shared.lock();
         while shared.epoch.load(Ordering::Acquire) == seen {
-            job = shared.wake.wait(job).unwrap_or_else(PoisonError::into_inner);
+            current = shared.wake.wait(current).unwrap_or_else(PoisonError::into_inner);
         }
         seen = shared.epoch.load(Ordering::Acquire);
-        let Some(Job(task)) = *job else { return };
-        drop(job);
-        if catch_unwind(AssertUnwindSafe(|| task(index))).is_err() {
+        let Some(job) = *current else { return };
+        // The gate is passed under the lock, so the job just read is the one that the gate is open for.
+        let entered = shared.enter();
+        drop(current);
+        if !entered {
+            continue;
+        }
+        if catch_unwind(AssertUnwindSafe(|| shared.take_items(index, job))).is_err() {
             shared.panicked.store(true, Ordering::Relaxed);
         }
-        shared.busy.fetch_sub(1, Ordering::Release);
+        shared.gate.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -188,17 +213,33 @@ mod tests {
         for threads in 1..=4 {
             let mut pool = Pool::new(threads);
             for count in [0, 1, 3, 100] {
-                let done: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-                pool.split(count, usize::MAX, &|range| {
-                    for i in range {
+                for _ in 0..50 {
+                    let done: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+                    pool.split(count, usize::MAX, &|range| {
+                        for i in range {
+                            done[i].fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                    pool.each(count, usize::MAX, &|thread, i| {
+                        assert!(thread < threads);
                         done[i].fetch_add(1, Ordering::Relaxed);
-                    }
-                });
-                pool.each(count, usize::MAX, &|_, i| {
-                    done[i].fetch_add(1, Ordering::Relaxed);
-                });
-                assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 2));
+                    });
+                    assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 2));
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_panic_in_an_item_reaches_the_caller_and_the_pool_lives_on() {
+        let mut pool = Pool::new(2);
+        let panics = |item| assert!(item != 3, "planted");
+        let result = catch_unwind(AssertUnwindSafe(|| pool.each(8, usize::MAX, &|_, item| panics(item))));
+        assert!(result.is_err());
+        let done = AtomicUsize::new(0);
+        pool.each(8, usize::MAX, &|_, _| {
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(done.into_inner(), 8);
     }
 }
