@@ -13,7 +13,7 @@ use crate::engine::scheduler::Scheduler;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{FinishReason, Request};
 
-use super::engine::{EngineArgs, FoundModel};
+use super::engine::EngineArgs;
 
 /// Talk with a model
 ///
@@ -72,7 +72,7 @@ const MAX_CONTEXT: usize = 8192;
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let sampling = sampling(args)?;
-    let model = FoundModel::find(&args.engine.model)?;
+    let model = args.engine.find()?;
     let tokenizer = model
         .tokenizer()?
         .context("random weights have no tokenizer and cannot chat; give a model folder")?;

@@ -79,7 +79,7 @@ fn check_case(case: &AccuracyCase) -> Result<String, TaskError> {
 
 /// Finds the model and holds its shape and tokenizer against the suite.
 fn check_model(suite: &Suite, word: &str) -> anyhow::Result<String> {
-    let model = FoundModel::find(word)?;
+    let model = FoundModel::find(word, None)?;
     let tokenizer = model.tokenizer()?;
     let plan = Plan::new(suite, &model.config, tokenizer.as_ref())?;
     for run in &plan.accuracy {

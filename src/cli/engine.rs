@@ -8,11 +8,14 @@ use clap::Args;
 use crate::device::DType;
 use crate::device::cpu::InstructionSet;
 use crate::device::rotary::RotaryMode;
+use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
 use crate::engine::load::{self, DeviceKind, LoadOptions, MemoryEstimate, ModelPath, load_tokenizer};
 use crate::engine::model::Limits;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::tokenizer::Tokenizer;
+use crate::engine::weights::overlay::Overlay;
+use crate::engine::weights::{WeightSource, layout, open_checkpoint};
 use crate::run::machine::Machine;
 
 use super::progress;
@@ -23,9 +26,19 @@ pub struct EngineArgs {
     /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
     #[arg(long, value_name = "DIR|demo|dummy:…")]
     pub model: String,
+    /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
+    #[arg(long, value_name = "DIR")]
+    pub ptuning: Option<PathBuf>,
     /// How to compute
     #[command(flatten)]
     pub compute: ComputeArgs,
+}
+
+impl EngineArgs {
+    /// Finds the model and reads its shape.
+    pub fn find(&self) -> anyhow::Result<FoundModel> {
+        FoundModel::find(&self.model, self.ptuning.as_deref())
+    }
 }
 
 /// How to compute.
@@ -93,16 +106,35 @@ pub fn model_path(word: &str) -> anyhow::Result<ModelPath> {
 pub struct FoundModel {
     /// Where it is.
     pub path: ModelPath,
-    /// Its shape.
+    /// Its shape, prefix included.
     pub config: ModelConfig,
+    ptuning: Option<PathBuf>,
 }
 
 impl FoundModel {
-    /// Finds the model and reads its shape.
-    pub fn find(word: &str) -> anyhow::Result<Self> {
+    /// Finds the model behind a word of `--model`, with the prefix in a folder over it, and reads its shape.
+    pub fn find(word: &str, ptuning: Option<&Path>) -> anyhow::Result<Self> {
         let path = model_path(word)?;
-        let config = path.config()?;
-        Ok(Self { path, config })
+        let mut config = path.config()?;
+        if let Some(dir) = ptuning {
+            let tuned = ModelConfig::from_file(&dir.join("config.json"))?;
+            if tuned.pre_seq_len.is_none() {
+                bail!("--ptuning {}: config.json has no pre_seq_len, so there is no prefix", dir.display());
+            }
+            config.pre_seq_len = tuned.pre_seq_len;
+            config.prefix_projection = tuned.prefix_projection;
+        }
+        Ok(Self { path, config, ptuning: ptuning.map(Path::to_path_buf) })
+    }
+
+    /// Its weights, checked against the shape but not yet read.
+    pub fn weights(&self, dtype: DType) -> anyhow::Result<Box<dyn WeightSource>> {
+        let Some(dir) = &self.ptuning else { return Ok(self.path.weights(&self.config, dtype)?) };
+        let base = ModelConfig { pre_seq_len: None, ..self.config.clone() };
+        let open = |dir: &Path| open_checkpoint(dir).map_err(EngineError::from);
+        let overlay = Overlay { prefix: open(dir)?, base: self.path.weights(&base, dtype)? };
+        layout::check(&overlay, &self.config).map_err(EngineError::from)?;
+        Ok(Box::new(overlay))
     }
 
     /// Its tokenizer; random weights have none.
@@ -114,7 +146,7 @@ impl FoundModel {
     pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> anyhow::Result<Scheduler> {
         let options = compute.load_options(limits);
         check_memory(&MemoryEstimate::new(&self.config, options.dtype, limits))?;
-        let source = self.path.weights(&self.config, options.dtype)?;
+        let source = self.weights(options.dtype)?;
         let bar = progress::bar("loading", "tensors");
         let engine = load::load(&self.config, &*source, &options, &mut |done, total| {
             bar.set_length(total as u64);

@@ -12,7 +12,7 @@ use crate::engine::model::Limits;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{EngineError, Request};
 
-use super::engine::{EngineArgs, FoundModel};
+use super::engine::EngineArgs;
 use super::progress;
 use super::prompts::read_prompts;
 
@@ -38,7 +38,7 @@ pub struct Args {
 
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let model = FoundModel::find(&args.engine.model)?;
+    let model = args.engine.find()?;
     let prompts = read_prompts(&args.prompts, &model.config)?;
     let mut engine = model.load(&args.engine.compute, limits(&model.config, &prompts, args.decode))?;
     let bar = progress::bar("logits", "prompts");

@@ -108,7 +108,7 @@ struct Divergence {
 
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let model = FoundModel::find(&args.engine.model)?;
+    let model = args.engine.find()?;
     let (positions, first_divergence) = match (&args.reference, args.against) {
         (Some(path), _) => against_file(args, &model, path)?,
         (None, Some(against)) => against_device(args, &model, against)?,

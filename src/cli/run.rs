@@ -38,6 +38,9 @@ pub struct Args {
     /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`; the suite's own unless given
     #[arg(long, value_name = "DIR|demo|dummy:…")]
     model: Option<String>,
+    /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
+    #[arg(long, value_name = "DIR")]
+    ptuning: Option<PathBuf>,
     /// Device: cpu, or reference (plain fp32 loops, slow)
     #[arg(long, default_value = "cpu")]
     device: DeviceKind,
@@ -83,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = load_suite(args)?;
     let compute = compute_args(args, &suite);
     let word = args.model.clone().or_else(|| suite.model.path.clone()).unwrap_or_else(|| "demo".into());
-    let model = FoundModel::find(&word)?;
+    let model = FoundModel::find(&word, args.ptuning.as_deref())?;
     let tokenizer = model.tokenizer()?;
     let plan = Plan::new(&suite, &model.config, tokenizer.as_ref())?;
     let estimate = MemoryEstimate::new(&model.config, compute.dtype(), plan.limits);
@@ -203,7 +206,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 
 /// Hash of the weights, with a bar while gigabytes are read.
 fn fingerprint(model: &FoundModel, compute: &ComputeArgs) -> anyhow::Result<String> {
-    let source = model.path.weights(&model.config, compute.dtype())?;
+    let source = model.weights(compute.dtype())?;
     let bar = progress::bar("hashing", "bytes");
     bar.set_length(source.stored().iter().map(|t| t.bytes).sum());
     let done = AtomicU64::new(0);
