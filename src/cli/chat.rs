@@ -14,6 +14,7 @@ use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{FinishReason, Request};
 
 use super::engine::EngineArgs;
+use super::say;
 
 /// Talk with a model
 ///
@@ -84,7 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         tokenizer,
         template: args.template.unwrap_or(by_files),
         sampling,
-        max_new_tokens: args.max_new_tokens.clamp(1, context - 1),
+        max_new_tokens: args.max_new_tokens.min(context.saturating_sub(1)).max(1),
         history: Vec::new(),
     };
     let mut out = io::stdout().lock();
@@ -116,12 +117,12 @@ fn sampling(args: &Args) -> anyhow::Result<Sampling> {
 fn converse(chat: &mut Chat, out: &mut impl Write) -> anyhow::Result<()> {
     let person = io::stdin().is_terminal();
     if person {
-        eprintln!("Type a question; `clear` forgets the conversation, `stop` ends it.");
+        say("Type a question; `clear` forgets the conversation, `stop` ends it.");
     }
     let mut line = Vec::new();
     for number in 1.. {
         if person {
-            eprint!("> ");
+            let _ = write!(io::stderr().lock(), "> ");
         }
         line.clear();
         if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
@@ -176,9 +177,7 @@ impl Chat {
         writeln!(out, "{rest}")?;
         answer += &rest;
         if broken {
-            eprintln!(
-                "glmbench: the model's numbers broke down (NaN or infinite logits); the answer ends there"
-            );
+            say("glmbench: the model's numbers broke down (NaN or infinite logits); the answer ends there");
         }
         self.history.push((question.to_owned(), process_response(&answer)));
         Ok(())
@@ -205,7 +204,7 @@ impl Chat {
                 ));
             }
             self.history.remove(0);
-            eprintln!("glmbench: the oldest round was dropped, the conversation exceeds the context");
+            say("glmbench: the oldest round was dropped, the conversation exceeds the context");
         }
     }
 }

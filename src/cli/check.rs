@@ -11,7 +11,7 @@ use crate::suite::{AccuracyCase, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
 
 use super::engine::FoundModel;
-use super::{Exit, emit};
+use super::{Exit, emit, say};
 
 /// Check a suite, its data sets, and the model's shape and tokenizer against it; loads no weights
 ///
@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         None => emit("model        none named; --model checks one too")?,
         // Its checks stand on the data sets: they would only find the same again.
         Some(word) if !problems.is_empty() => {
-            eprintln!("model {word}: not checked before the data sets are right");
+            say(&format!("model {word}: not checked before the data sets are right"));
         }
         Some(word) => match check_model(&suite, word) {
             Ok(words) => emit(&format!("model        {words}"))?,
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         },
     }
     for problem in &problems {
-        eprintln!("glmbench: {problem}");
+        say(&format!("glmbench: {problem}"));
     }
     Ok(if problems.is_empty() { Exit::Done } else { Exit::Usage }.into())
 }

@@ -32,14 +32,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let converted = plan.write(&args.out, &mut |copied| bar.inc(copied));
     bar.finish_and_clear();
     let converted = converted?;
-    eprintln!(
+    super::say(&format!(
         "{}: {} files written, {} there already; {tensors} tensors, {} in {:.1} s",
         args.out.display(),
         converted.written.len(),
         converted.same.len(),
         DecimalBytes(bytes),
         start.elapsed().as_secs_f64(),
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use crate::dataset::{Benchmark, catalogue, prepare};
 
-use super::emit;
+use super::{emit, say};
 
 /// Prepare data sets from their original archives
 #[derive(Debug, ClapArgs)]
@@ -78,11 +78,11 @@ fn prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         prepared.items.iter().map(|(split, items)| format!("{split} {items}")).collect();
     emit(&format!("{}: {} items in {}", entry.name, counts.join(", "), prepared.root.display()))?;
     for difference in &prepared.differences {
-        eprintln!("differs: {difference}");
+        say(&format!("differs: {difference}"));
     }
     if !prepared.left_out.is_empty() {
-        eprintln!("not of the set, left in the archive: {}", prepared.left_out.join(", "));
+        say(&format!("not of the set, left in the archive: {}", prepared.left_out.join(", ")));
     }
-    eprintln!("licence: {}", entry.licence);
+    say(&format!("licence: {}", entry.licence));
     Ok(ExitCode::SUCCESS)
 }

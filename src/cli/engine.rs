@@ -65,7 +65,7 @@ impl ComputeArgs {
     /// The type asked for, or the device's main type.
     pub fn dtype(&self) -> DType {
         self.dtype.unwrap_or(match self.device {
-            DeviceKind::Cpu => DType::Fp16,
+            DeviceKind::Cpu | DeviceKind::Duo300i | DeviceKind::A2800i => DType::Fp16,
             DeviceKind::Reference => DType::Fp32,
         })
     }
@@ -142,10 +142,16 @@ impl FoundModel {
         self.path.tokenizer_dir().map(|dir| Ok(load_tokenizer(dir, Some(&self.config))?)).transpose()
     }
 
-    /// Loads it, with a progress bar, after a look at the memory.
+    /// Whether it can be loaded at all: the device is there, and the memory.
+    pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> anyhow::Result<()> {
+        compute.device.check().map_err(EngineError::from)?;
+        check_memory(&MemoryEstimate::new(&self.config, compute.dtype(), limits))
+    }
+
+    /// Loads it, with a progress bar, after a [look](Self::check) at device and memory.
     pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> anyhow::Result<Scheduler> {
+        self.check(compute, limits)?;
         let options = compute.load_options(limits);
-        check_memory(&MemoryEstimate::new(&self.config, options.dtype, limits))?;
         let source = self.weights(options.dtype)?;
         let bar = progress::bar("loading", "tensors");
         let engine = load::load(&self.config, &*source, &options, &mut |done, total| {

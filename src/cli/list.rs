@@ -11,7 +11,7 @@ use crate::dataset::catalogue::{self, Entry};
 use crate::suite::Suite;
 use crate::task::{self, Definition};
 
-use super::emit;
+use super::{emit, say};
 
 /// Suites, protocols and data sets there are
 #[derive(Debug, ClapArgs)]
@@ -68,7 +68,7 @@ fn suites(folder: &Path) -> anyhow::Result<(String, Value)> {
         let suite = match Suite::load(&path, &[]) {
             Ok(suite) => suite,
             Err(error) => {
-                eprintln!("glmbench: {error}");
+                say(&format!("glmbench: {error}"));
                 continue;
             }
         };

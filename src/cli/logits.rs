@@ -1,10 +1,10 @@
 //! `glmbench logits`: logits of every position, into a safetensors file.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -38,6 +38,7 @@ pub struct Args {
 
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    check_out(&args.out)?;
     let model = args.engine.find()?;
     let prompts = read_prompts(&args.prompts, &model.config)?;
     let mut engine = model.load(&args.engine.compute, limits(&model.config, &prompts, args.decode))?;
@@ -54,9 +55,24 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Refuses a place that cannot be written before the model is loaded. The file is made beside its place and renamed over it,
+/// which must not happen to a device such as `/dev/null`.
+fn check_out(path: &Path) -> anyhow::Result<()> {
+    if path.exists() && !path.is_file() {
+        bail!("--out {}: there is something that is no file", path.display());
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        bail!("--out {}: {} is no folder", path.display(), folder.display());
+    }
+    Ok(())
+}
+
 /// What such a run needs at most: one sequence, logits of a chunk of rows.
 pub fn limits(config: &crate::engine::config::ModelConfig, prompts: &[Vec<u32>], decode: usize) -> Limits {
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(1) + decode;
+    // A longer sequence is refused when it is asked for.
+    let longest =
+        prompts.iter().map(Vec::len).max().unwrap_or(1).saturating_add(decode).min(config.seq_length);
     let mut limits = Limits::for_batch(config, 1, longest);
     limits.max_step_tokens = limits.max_step_tokens.min(longest.max(1));
     limits.max_logit_rows = limits.max_step_tokens.min(128);
@@ -100,7 +116,7 @@ pub fn continuation(engine: &mut Scheduler, prompt: &[u32], count: usize) -> Res
         ignore_eos: true,
         ..Request::probe()
     })?;
-    let mut tokens = Vec::with_capacity(count);
+    let mut tokens = Vec::new();
     while !engine.is_idle() {
         tokens.extend(engine.step()?.emitted.into_iter().map(|(_, token)| token));
     }
@@ -144,7 +160,7 @@ impl Trace {
 }
 
 /// Writes all arrays, with the prompts in the metadata so that `parity` can replay them.
-fn write(path: &std::path::Path, arrays: &[Array], prompts: &[Vec<u32>]) -> anyhow::Result<()> {
+fn write(path: &Path, arrays: &[Array], prompts: &[Vec<u32>]) -> anyhow::Result<()> {
     let views = arrays
         .iter()
         .map(|a| Ok((a.name.clone(), TensorView::new(a.dtype, a.shape.clone(), &a.bytes)?)))

@@ -2,8 +2,6 @@
 //!
 //! Data goes to stdout, words for people to stderr. One file a verb: its flags, then `run`.
 
-#![allow(clippy::print_stderr)]
-
 pub mod chat;
 pub mod check;
 pub mod convert;
@@ -100,7 +98,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("glmbench: {}", message(&error));
+            say(&format!("glmbench: {}", message(&error)));
             exit_of(&error).into()
         }
     }
@@ -130,7 +128,13 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
 
 /// Writes a line (or lines) of data to stdout.
 pub(crate) fn emit(text: &str) -> std::io::Result<()> {
-    writeln!(std::io::stdout().lock(), "{text}")
+    let told = |e: std::io::Error| std::io::Error::new(e.kind(), format!("standard output: {e}"));
+    writeln!(std::io::stdout().lock(), "{text}").map_err(told)
+}
+
+/// Says a line to people on stderr. Nobody listening (`2>&1 | head`) is no reason to stop, nor to panic as `eprintln!` does.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// 0 when a gate passes, 1 when it fails.

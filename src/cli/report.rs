@@ -1,9 +1,10 @@
 //! `glmbench report RUN`: makes a run's summaries, charts and page again from its records.
 
-use crate::cli::Exit;
+use crate::cli::{Exit, emit, say};
 use crate::report::{Summary, Table, Verdict, render};
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, presets};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -18,21 +19,21 @@ pub struct Args {
 /// whose figures must not be used.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let summary = render(&args.run)?;
-    show(&summary, &args.run);
+    show(&summary, &args.run)?;
     Ok(exit_code(summary.verdict()))
 }
 
-/// Prints a run's tables and headline on standard output, and where the rest is on standard error.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where things are printed")]
-pub fn show(summary: &Summary, run_dir: &Path) {
-    for table in &summary.tables {
-        println!("{}\n{}\n", table.title, drawn(table));
+/// Prints a run's tables and headline on standard output, and where the rest is on standard error. A reader that goes away
+/// changes nothing about the run, so it is no error here.
+pub fn show(summary: &Summary, run_dir: &Path) -> io::Result<()> {
+    let tables = summary.tables.iter().map(|table| format!("{}\n{}\n", table.title, drawn(table)));
+    let words = tables.chain(summary.headline.iter().cloned()).chain([summary.verdict_sentence()]);
+    match emit(&words.collect::<Vec<_>>().join("\n")) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
+        _ => {}
     }
-    for sentence in &summary.headline {
-        println!("{sentence}");
-    }
-    println!("{}", summary.verdict_sentence());
-    eprintln!("report: {}", run_dir.join("report.html").display());
+    say(&format!("report: {}", run_dir.join("report.html").display()));
+    Ok(())
 }
 
 /// The exit code of a run of this verdict.

@@ -21,7 +21,7 @@ use crate::run::{Ending, Observer, RunError, execute, find, open_dir};
 use crate::suite::Suite;
 
 use super::engine::{ComputeArgs, FoundModel};
-use super::{Exit, emit, progress, report};
+use super::{Exit, emit, progress, report, say};
 
 /// Run a suite: precision, performance, records and a report
 ///
@@ -97,6 +97,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if plan.accuracy.is_empty() && plan.performance.is_empty() {
         bail!("{}: the suite has no cases", suite.path.display());
     }
+    model.check(&compute, plan.limits)?;
     let stop = stop_flag()?;
     // Before the weights are there: the measurement takes memory of its own.
     let roofline = roofline(&plan, &compute)?;
@@ -115,10 +116,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let first = record(&origin, &plan, &model.config);
     let found = find(&args.out, &first);
     if let (Some(found), false) = (&found, args.resume) {
-        eprintln!(
+        say(&format!(
             "glmbench: an unfinished run of this is at {}; --resume goes on with it",
             found.path.display()
-        );
+        ));
+    }
+    if args.resume && found.is_none() {
+        say(&format!(
+            "glmbench: {} has no unfinished run of the same suite, data, model and device; a new one begins",
+            args.out.display()
+        ));
     }
     let (mut dir, mut run_record) = open_dir(&args.out, found.as_ref().filter(|_| args.resume), first)?;
     let mut bars = Bars::default();
@@ -150,7 +157,7 @@ fn compute_args(args: &Args, suite: &Suite) -> ComputeArgs {
     };
     let dtype = match args.device {
         DeviceKind::Reference => args.dtype,
-        DeviceKind::Cpu => Some(args.dtype.unwrap_or(by_suite)),
+        _ => Some(args.dtype.unwrap_or(by_suite)),
     };
     ComputeArgs {
         device: args.device,
@@ -170,25 +177,38 @@ fn conclude(
     let path = dir.path().display();
     match ending {
         Ok(Ending::Complete) => {
-            let summary = render(dir.path())
-                .with_context(|| format!("the run is complete; its report is not: {path}"))?;
-            report::show(&summary, dir.path());
+            let summary = match render(dir.path()) {
+                Ok(summary) => summary,
+                Err(error) => {
+                    say(&format!("glmbench: {error}"));
+                    say(&format!(
+                        "glmbench: {path} is measured; its report is not made; `glmbench report` makes it"
+                    ));
+                    return Ok(Exit::Incomplete.into());
+                }
+            };
+            report::show(&summary, dir.path())?;
             Ok(report::exit_code(summary.verdict()))
         }
         Ok(Ending::Interrupted) => {
-            eprintln!("glmbench: stopped; what is done is in {path}; the same command with --resume goes on");
+            say(&format!(
+                "glmbench: stopped; what is done is in {path}; the same command with --resume goes on"
+            ));
             Ok(Exit::Incomplete.into())
         }
         Err(error @ RunError::Record(_)) => {
-            eprintln!("glmbench: {error}");
-            eprintln!("glmbench: run {} is incomplete; when that is mended, --resume goes on", record.run_id);
+            say(&format!("glmbench: {error}"));
+            say(&format!(
+                "glmbench: run {} is incomplete; when that is mended, --resume goes on",
+                record.run_id
+            ));
             Ok(Exit::Incomplete.into())
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Set by Ctrl-C (and SIGTERM); a second one ends the program at once.
+/// Set by Ctrl-C, SIGTERM and SIGHUP; a second one ends the program at once.
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
@@ -198,7 +218,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
             #[expect(clippy::exit, reason = "asked twice: end now")]
             std::process::exit(i32::from(Exit::Incomplete as u8));
         }
-        eprintln!("glmbench: stopping after this step (again to stop at once)");
+        say("glmbench: stopping after this step (again to stop at once)");
     })
     .context("Ctrl-C cannot be handled")?;
     Ok(stop)

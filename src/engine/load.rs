@@ -81,6 +81,34 @@ pub enum DeviceKind {
     Cpu,
     /// The plain fp32 oracle.
     Reference,
+    /// Atlas 300I DUO, two Ascend 310P3.
+    Duo300i,
+    /// Atlas 800I A2, eight Ascend 910B.
+    A2800i,
+}
+
+impl DeviceKind {
+    /// The word of `--device`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Reference => "reference",
+            Self::Duo300i => "300i-duo",
+            Self::A2800i => "800i-a2",
+        }
+    }
+
+    /// Whether this build can run on it.
+    pub fn check(self) -> Result<(), DeviceError> {
+        match self {
+            Self::Cpu | Self::Reference => Ok(()),
+            Self::Duo300i | Self::A2800i => Err(DeviceError::Unsupported {
+                device: self.name(),
+                problem: "it needs the Ascend backend, which this build does not have; --device cpu is here"
+                    .into(),
+            }),
+        }
+    }
 }
 
 impl std::str::FromStr for DeviceKind {
@@ -90,10 +118,9 @@ impl std::str::FromStr for DeviceKind {
         match word {
             "cpu" => Ok(Self::Cpu),
             "reference" => Ok(Self::Reference),
-            "300i-duo" | "800i-a2" => Err(format!(
-                "device \"{word}\" needs the Ascend backend, which this build does not have; use cpu"
-            )),
-            _ => Err(format!("device \"{word}\" is unknown, expected cpu or reference")),
+            "300i-duo" => Ok(Self::Duo300i),
+            "800i-a2" => Ok(Self::A2800i),
+            _ => Err(format!("device \"{word}\" is unknown, expected cpu, reference, 300i-duo or 800i-a2")),
         }
     }
 }
@@ -124,6 +151,7 @@ pub fn load(
 ) -> Result<Scheduler, EngineError> {
     let (rotary, limits) = (options.rotary, options.limits);
     let config = config.clone();
+    options.device.check()?;
     match options.device {
         DeviceKind::Cpu => {
             let device = Cpu::new(CpuOptions {
@@ -140,8 +168,8 @@ pub fn load(
             let model = Model::load(Reference, config, rotary, limits, source, progress)?;
             Ok(Scheduler::new(Box::new(model)))
         }
-        DeviceKind::Reference => Err(EngineError::Device(DeviceError::Unsupported {
-            device: "reference",
+        device => Err(EngineError::Device(DeviceError::Unsupported {
+            device: device.name(),
             problem: format!("dtype {} was asked for, it computes in fp32 only", options.dtype),
         })),
     }
@@ -175,22 +203,27 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    /// For this model, type and limits.
+    /// For this model, type and limits. Shapes of absurd size give [`u64::MAX`] rather than a small number.
     pub fn new(config: &ModelConfig, dtype: DType, limits: Limits) -> Self {
-        let number = dtype.bytes() as u64;
-        let kv_tokens = (limits.kv_blocks * crate::device::KV_BLOCK_TOKENS) as u64;
+        let product =
+            |factors: &[usize]| factors.iter().fold(1u64, |bytes, &n| bytes.saturating_mul(n as u64));
         let step =
             config.hidden_size * 3 + config.qkv_width() + config.q_width() + 3 * config.ffn_hidden_size;
         let last = 2 * config.hidden_size + 2 * config.padded_vocab_size;
+        let kv_tokens = product(&[limits.kv_blocks, crate::device::KV_BLOCK_TOKENS]) as usize;
         Self {
-            weight_bytes: config.parameters() * number,
-            kv_bytes: kv_tokens * (config.num_layers * 2 * config.kv_width()) as u64 * number,
-            activation_bytes: 4 * (limits.max_step_tokens * step + limits.max_logit_rows * last) as u64,
+            weight_bytes: config.parameters().saturating_mul(dtype.bytes() as u64),
+            kv_bytes: product(&[kv_tokens, config.num_layers, 2, config.kv_width(), dtype.bytes()]),
+            activation_bytes: product(&[4, limits.max_step_tokens, step]).saturating_add(product(&[
+                4,
+                limits.max_logit_rows,
+                last,
+            ])),
         }
     }
 
     /// All of it.
     pub fn total_bytes(&self) -> u64 {
-        self.weight_bytes + self.kv_bytes + self.activation_bytes
+        self.weight_bytes.saturating_add(self.kv_bytes).saturating_add(self.activation_bytes)
     }
 }

@@ -28,7 +28,7 @@ pub fn run_id(started: SystemTime, suite: &str, device: &str, identity: &Identit
     format!("{}-{}-{}-{}", compact_utc(started), plain(suite), plain(device), &identity.hash()[..6])
 }
 
-/// A run's directory. Journals are opened, and locked against a second writer, at the first append.
+/// A run's directory. Journals are opened, and locked against a second writer, by [`RunDir::hold`] or the first append.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -67,6 +67,13 @@ impl RunDir {
     /// Where a file of the run is.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Takes the directory for writing: torn last lines are cut off, and a second writer is refused until this is dropped.
+    pub fn hold(&mut self) -> Result<(), RecordError> {
+        opened(&mut self.samples, &self.path.join("samples.jsonl"))?;
+        opened(&mut self.requests, &self.path.join("requests.jsonl"))?;
+        Ok(())
     }
 
     /// Appends a line to `samples.jsonl`. An item that is there already is refused.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::engine::{EngineError, RequestId};
-use crate::record::{SampleRecord, SampleState};
+use crate::record::{RecordError, SampleRecord, SampleState};
 use crate::task::{Evaluation, Next, Outcome, Progress, State};
 
 use super::{AccuracyRun, Ending, RunError, Session};
@@ -14,7 +14,7 @@ const WINDOW: usize = 2;
 
 /// Runs the items that have no line yet.
 pub(super) fn run(case: &AccuracyRun<'_>, session: &mut Session<'_>) -> Result<Ending, RunError> {
-    let done = session.dir.read_samples()?.iter().filter(|s| s.task == case.task).count();
+    let done = recorded(case, session)?;
     let total = case.evaluation.len();
     session.observer.begin(&case.task, "items", total as u64, done as u64);
     let ending = Flow::new(case, done).run(session);
@@ -23,6 +23,33 @@ pub(super) fn run(case: &AccuracyRun<'_>, session: &mut Session<'_>) -> Result<E
         session.engine.clear();
     }
     ending
+}
+
+/// How many items have their lines. Lines stand in the plan's order; a journal that someone edited so that they do not is
+/// not gone on with.
+fn recorded(case: &AccuracyRun<'_>, session: &Session<'_>) -> Result<usize, RunError> {
+    let samples = session.dir.read_samples()?;
+    let lines = samples.iter().enumerate().filter(|(_, s)| s.task == case.task);
+    let mut done = 0;
+    for (line, sample) in lines {
+        let planned =
+            (done < case.evaluation.len()).then(|| case.evaluation.plan().item(done).doc_id.as_str());
+        if planned != Some(sample.doc_id.as_str()) {
+            return Err(RecordError::Malformed {
+                path: session.dir.file("samples.jsonl"),
+                line: line + 1,
+                message: format!(
+                    "item {} of {} was found, {} was expected: lines stand in the plan's order",
+                    sample.doc_id,
+                    case.task,
+                    planned.unwrap_or("no further item")
+                ),
+            }
+            .into());
+        }
+        done += 1;
+    }
+    Ok(done)
 }
 
 /// The items under way.
@@ -101,7 +128,7 @@ impl<'a, 'b> Flow<'a, 'b> {
     /// Writes outcomes as far as no earlier one is missing.
     fn write_finished(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
         while let Some(outcome) = self.finished.remove(&self.written) {
-            session.dir.append_sample(&self.record(&outcome))?;
+            session.dir.append_sample(&self.record(&outcome, session))?;
             session.observer.advance();
             self.written += 1;
             if self.written.is_multiple_of(64) {
@@ -111,7 +138,7 @@ impl<'a, 'b> Flow<'a, 'b> {
         Ok(())
     }
 
-    fn record(&self, outcome: &Outcome) -> SampleRecord {
+    fn record(&self, outcome: &Outcome, session: &Session<'_>) -> SampleRecord {
         let subject = self.evaluation().plan().dataset.subjects.get(&outcome.subject);
         let state = match outcome.state {
             State::Scored => SampleState::Scored,
@@ -137,8 +164,8 @@ impl<'a, 'b> Flow<'a, 'b> {
             output_tokens: outcome.output_tokens(),
             text: outcome.text(),
             extract_rule: outcome.rule.clone(),
-            t_start_ns: times().map(|s| s.start_ns).min().unwrap_or(0),
-            t_end_ns: times().map(|s| s.end_ns).max().unwrap_or(0),
+            t_start_ns: session.run_ns(times().map(|s| s.start_ns).min().unwrap_or(0)),
+            t_end_ns: session.run_ns(times().map(|s| s.end_ns).max().unwrap_or(0)),
             error: outcome.reason().map(str::to_owned),
         }
     }

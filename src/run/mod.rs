@@ -73,6 +73,8 @@ struct Session<'a> {
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
     telemetry: Vec<crate::record::TelemetryRow>,
+    /// Where the engine's clock began on the run's: behind all that a resumed run has recorded already.
+    offset_ns: u64,
 }
 
 impl Session<'_> {
@@ -80,10 +82,15 @@ impl Session<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// A time of the engine's clock on the run's.
+    fn run_ns(&self, engine_ns: u64) -> u64 {
+        self.offset_ns.saturating_add(engine_ns)
+    }
+
     /// Notes the resident memory.
     fn sample_memory(&mut self) {
         let row = crate::record::TelemetryRow {
-            t_ns: self.engine.now_ns(),
+            t_ns: self.run_ns(self.engine.now_ns()),
             rss_bytes: rss_bytes(),
             ..Default::default()
         };
@@ -91,13 +98,14 @@ impl Session<'_> {
     }
 }
 
-/// Makes the run's directory with its first `run.json`, or opens the one to go on with and counts it as resumed.
+/// Makes the run's directory with its first `run.json`, or opens the one to go on with and counts it as resumed. Either
+/// way it is held: a second process is refused before it writes anything.
 pub fn open_dir(
     root: &Path,
     found: Option<&Found>,
     mut record: RunRecord,
 ) -> Result<(RunDir, RunRecord), RunError> {
-    let dir = match found {
+    let mut dir = match found {
         Some(found) => {
             record.run_id.clone_from(&found.record.run_id);
             record.provenance.started.clone_from(&found.record.provenance.started);
@@ -106,6 +114,7 @@ pub fn open_dir(
         }
         None => RunDir::create(root, &record.run_id)?,
     };
+    dir.hold()?;
     dir.write_run(&record)?;
     Ok((dir, record))
 }
@@ -119,7 +128,8 @@ pub fn execute(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
-    let mut session = Session { engine, dir, observer, stop, telemetry: Vec::new() };
+    let offset_ns = recorded_ns(dir)?.saturating_sub(engine.now_ns());
+    let mut session = Session { engine, dir, observer, stop, telemetry: Vec::new(), offset_ns };
     let result = run_cases(plan, &mut session);
     let telemetry = std::mem::take(&mut session.telemetry);
     let complete = matches!(result, Ok(Ending::Complete));
@@ -130,6 +140,13 @@ pub fn execute(
     let ending = result?;
     written?;
     Ok(ending)
+}
+
+/// The latest time in the journals; 0 in a new run.
+fn recorded_ns(dir: &RunDir) -> Result<u64, RecordError> {
+    let samples = dir.read_samples()?.into_iter().map(|s| s.t_end_ns);
+    let requests = dir.read_requests()?.into_iter().map(|r| r.end_ns);
+    Ok(samples.chain(requests).max().unwrap_or(0))
 }
 
 fn run_cases(plan: &Plan<'_>, session: &mut Session<'_>) -> Result<Ending, RunError> {

@@ -60,21 +60,27 @@ fn repetitions(
         let times = repeat(session.engine, case.shape, &prompts)?;
         warm_up.add(times.total_ns());
         let number = warm_ups_before + warm_up.count() - 1;
-        session.dir.append_request(&record(case.shape, RepetitionKind::Warmup, number, times))?;
+        session.dir.append_request(&record(session, case.shape, RepetitionKind::Warmup, number, times))?;
     }
     for number in timed_before..case.repetitions {
         if session.stopped() {
             return Ok(Ending::Interrupted);
         }
         let times = repeat(session.engine, case.shape, &prompts)?;
-        session.dir.append_request(&record(case.shape, RepetitionKind::Timed, number, times))?;
+        session.dir.append_request(&record(session, case.shape, RepetitionKind::Timed, number, times))?;
         session.sample_memory();
         session.observer.advance();
     }
     Ok(Ending::Complete)
 }
 
-fn record(shape: Shape, kind: RepetitionKind, number: usize, times: Repetition) -> RequestRecord {
+fn record(
+    session: &Session<'_>,
+    shape: Shape,
+    kind: RepetitionKind,
+    number: usize,
+    times: Repetition,
+) -> RequestRecord {
     RequestRecord {
         case_id: shape.case_id(),
         kind,
@@ -83,11 +89,11 @@ fn record(shape: Shape, kind: RepetitionKind, number: usize, times: Repetition) 
         batch: shape.batch as u32,
         input_tokens: shape.input_tokens as u32,
         output_tokens: shape.output_tokens as u32,
-        start_ns: times.start_ns,
+        start_ns: session.run_ns(times.start_ns),
         prefill_ns: times.prefill_ns,
-        first_token_ns: times.first_token_ns,
+        first_token_ns: session.run_ns(times.first_token_ns),
         step_ns: times.step_ns,
-        end_ns: times.end_ns,
+        end_ns: session.run_ns(times.end_ns),
         output_hash: times.output_hash,
         peak_rss_bytes: peak_rss_bytes(),
         error: None,

@@ -14,7 +14,8 @@ pub struct Found {
 }
 
 /// The newest unfinished run under `root` with this record's identity, device, kernels and threads: going on with it on
-/// anything else would mix two measurements in one. Directories that are no runs are passed over.
+/// anything else would mix two measurements in one. A run is finished when its report is there as well, the last thing
+/// that is written. Directories that are no runs are passed over.
 pub fn find(root: &Path, record: &RunRecord) -> Option<Found> {
     let entries = std::fs::read_dir(root).ok()?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
@@ -26,6 +27,7 @@ pub fn find(root: &Path, record: &RunRecord) -> Option<Found> {
             && found.provenance.device == record.provenance.device
             && found.provenance.kernel == record.provenance.kernel
             && found.provenance.threads == record.provenance.threads;
-        (found.status != Status::Complete && same).then_some(Found { path, record: found })
+        let finished = found.status == Status::Complete && path.join("report.html").exists();
+        (!finished && same).then_some(Found { path, record: found })
     })
 }

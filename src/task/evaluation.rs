@@ -198,7 +198,9 @@ fn too_long(prompt: usize, new: usize, seq_length: usize) -> String {
 fn fault(ask: &Ask, completion: &Completion) -> Option<String> {
     if completion.finish == FinishReason::BrokenLogits {
         let after = completion.tokens.len();
-        return Some(format!("a logit was NaN or infinite after {after} new tokens; the model's output is degenerate"));
+        return Some(format!(
+            "a logit was NaN or infinite after {after} new tokens; the model's output is degenerate"
+        ));
     }
     let (found, asked) = (completion.choice_logprobs.len(), ask.choice_ids.len());
     if found != asked {

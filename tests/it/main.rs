@@ -2,11 +2,14 @@
 
 #![cfg(test)]
 
+mod architecture;
+mod bad_input;
 mod check;
 mod convert;
 mod dataset;
 mod goldens;
 mod invariance;
+mod resume;
 mod suite;
 mod support;
 mod task;

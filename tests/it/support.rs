@@ -1,6 +1,11 @@
 //! What several themes need.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
+use std::ffi::OsStr;
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
 
 /// A path in the material beside the checkout; `None`, with a word on stderr, where it is not there.
 pub fn shared(path: &str) -> Option<PathBuf> {
@@ -10,4 +15,61 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     }
     eprintln!("skipped: ../shared/{path} is not beside the checkout");
     None
+}
+
+/// What a run of the program answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Exit code; `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub words: String,
+}
+
+impl Answer {
+    fn of(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let answer =
+            Self { code: output.status.code(), out: text(output.stdout), words: text(output.stderr) };
+        assert!(!answer.words.contains("panicked"), "{}", answer.words);
+        answer
+    }
+
+    /// Holds the exit code and that the words name all of `says`.
+    #[track_caller]
+    pub fn expect(self, code: i32, says: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for word in says {
+            assert!(self.words.contains(word), "{word:?} is not in: {}", self.words);
+        }
+        self
+    }
+}
+
+/// The program in the checkout, with no terminal and nothing on standard input.
+pub fn glmbench<S: AsRef<OsStr>>(args: &[S]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_glmbench"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs the program to its end.
+pub fn answer<S: AsRef<OsStr>>(args: &[S]) -> Answer {
+    Answer::of(glmbench(args).output().unwrap())
+}
+
+/// Waits for a program that was started.
+pub fn wait(child: Child) -> Answer {
+    Answer::of(child.wait_with_output().unwrap())
+}
+
+/// Runs the program with `input` on standard input.
+pub fn answer_to<S: AsRef<OsStr>>(args: &[S], input: &[u8]) -> Answer {
+    let mut child = glmbench(args).stdin(Stdio::piped()).spawn().unwrap();
+    // A program that ends before it has read all is fine.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    wait(child)
 }

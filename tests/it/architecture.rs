@@ -1,0 +1,214 @@
+//! The house's directions, read from the sources: who may use whom, where `unsafe` may stand, and who prints.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room and the rooms it may use besides itself; `cli` may use all.
+const ROOMS: [(&str, &[&str]); 11] = [
+    ("bench", &["engine", "device", "stats"]),
+    ("cli", &["bench", "dataset", "device", "engine", "record", "report", "run", "stats", "suite", "task"]),
+    ("dataset", &[]),
+    ("device", &[]),
+    ("engine", &["device"]),
+    ("record", &["stats"]),
+    ("report", &["record", "stats"]),
+    ("run", &["bench", "dataset", "device", "engine", "record", "stats", "suite", "task"]),
+    ("stats", &[]),
+    ("suite", &["dataset", "task"]),
+    ("task", &["dataset", "engine", "stats"]),
+];
+
+/// A source file: its path below `src/` and its text without comments and literals.
+struct Source {
+    path: String,
+    code: String,
+}
+
+impl Source {
+    /// The folder or file below `src/` that it belongs to.
+    fn room(&self) -> &str {
+        self.path.split(['/', '.']).next().unwrap()
+    }
+
+    /// Modules between it and the crate's root.
+    fn depth(&self) -> usize {
+        self.path.split('/').count() - usize::from(self.path.ends_with("/mod.rs"))
+    }
+
+    /// Rooms named by paths from the crate's root, however the root is reached.
+    fn used(&self) -> Vec<String> {
+        let up = "super::".repeat(self.depth());
+        ["crate::", "glmbench::", &up].iter().flat_map(|root| after(&self.code, root)).collect()
+    }
+
+    fn line_of(&self, word: &str) -> Option<usize> {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let has = |line: &str| {
+            line.match_indices(word).any(|(at, _)| {
+                !line[..at].ends_with(is_word) && !line[at + word.len()..].starts_with(is_word)
+            })
+        };
+        self.code.lines().position(has).map(|line| line + 1)
+    }
+}
+
+/// The names right behind each `root`: one, or those of a group in braces.
+fn after(code: &str, root: &str) -> Vec<String> {
+    let name = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned();
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices(root) {
+        let rest = &code[at + root.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            names.push(name(rest));
+            continue;
+        };
+        let (mut level, mut start) = (1, 0);
+        for (i, c) in group.char_indices() {
+            match c {
+                '{' => level += 1,
+                '}' => level -= 1,
+                _ => {}
+            }
+            if level == 0 || (level == 1 && c == ',') {
+                names.push(name(group[start..i].trim()));
+                start = i + 1;
+            }
+            if level == 0 {
+                break;
+            }
+        }
+    }
+    names
+}
+
+/// Everything under `src/`, once comments and literals are blanked out line by line.
+fn sources() -> Vec<Source> {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => walk(&path, files),
+                false => files.extend(path.extension().is_some_and(|e| e == "rs").then_some(path)),
+            }
+        }
+    }
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&src, &mut files);
+    files.sort();
+    let read = |file: PathBuf| Source {
+        path: file.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/"),
+        code: code_of(&fs::read_to_string(&file).unwrap()),
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// The text with comments, strings and character literals left out; line ends stay.
+fn code_of(text: &str) -> String {
+    let mut code = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let length = literal_length(rest);
+        let (skipped, tail) = rest.split_at(length.max(c.len_utf8()));
+        match length {
+            0 => code.push(c),
+            _ => code.extend(skipped.chars().filter(|&c| c == '\n')),
+        }
+        rest = tail;
+    }
+    code
+}
+
+/// Bytes of the comment or literal that `text` begins with; 0 for code.
+fn literal_length(text: &str) -> usize {
+    let until =
+        |open: usize, close: &str| text[open..].find(close).map_or(text.len(), |at| open + at + close.len());
+    if text.starts_with("//") {
+        return text.find('\n').unwrap_or(text.len());
+    }
+    if text.starts_with("/*") {
+        return until(2, "*/");
+    }
+    if let Some(hashes) = text.strip_prefix('r').map(|t| t.len() - t.trim_start_matches('#').len())
+        && text[1 + hashes..].starts_with('"')
+    {
+        return until(2 + hashes, &format!("\"{}", "#".repeat(hashes)));
+    }
+    if text.starts_with('"') {
+        let mut escaped = false;
+        for (at, c) in text.char_indices().skip(1) {
+            match c {
+                '"' if !escaped => return at + 1,
+                _ => escaped = c == '\\' && !escaped,
+            }
+        }
+        return text.len();
+    }
+    if text.starts_with("'\\") {
+        return until(3, "'");
+    }
+    // A character, not a lifetime: its quote closes after one.
+    let mut chars = text.char_indices();
+    match (chars.next(), chars.next(), chars.next()) {
+        (Some((_, '\'')), Some(_), Some((at, '\''))) => at + 1,
+        _ => 0,
+    }
+}
+
+#[test]
+fn rooms_use_only_the_rooms_below_them() {
+    let (mut imports, mut wrong) = (0, Vec::new());
+    for source in sources() {
+        let room = source.room();
+        for used in source.used().iter().filter(|used| ROOMS.iter().any(|(name, _)| name == used)) {
+            imports += 1;
+            let allowed = match room {
+                "main" => used == "cli",
+                _ => {
+                    let (_, below) =
+                        ROOMS.iter().find(|(name, _)| *name == room).expect("a room with a rule");
+                    used == room || below.contains(&used.as_str())
+                }
+            };
+            if !allowed {
+                wrong.push(format!("src/{}: {room} uses {used}", source.path));
+            }
+        }
+    }
+    assert!(imports > 100, "only {imports} imports were seen");
+    assert!(wrong.is_empty(), "against the directions:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_stands_only_in_the_cpu_device_and_the_weight_map() {
+    let all = sources();
+    let with: Vec<_> = all.iter().filter(|s| s.line_of("unsafe").is_some()).collect();
+    assert!(with.len() > 1, "nothing unsafe was seen at all");
+    let wrong =
+        with.iter().filter(|s| !s.path.starts_with("device/cpu/") && s.path != "engine/weights/map.rs");
+    let wrong: Vec<_> = wrong.map(|s| format!("src/{}:{}", s.path, s.line_of("unsafe").unwrap())).collect();
+    assert!(wrong.is_empty(), "unsafe outside its rooms: {wrong:?}");
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    let words = ["print", "println", "eprint", "eprintln", "dbg", "stdout", "stderr"];
+    let all = sources();
+    let found = |s: &Source| {
+        words.iter().find_map(|w| s.line_of(w).map(|line| format!("src/{}:{line}: {w}", s.path)))
+    };
+    assert!(all.iter().any(|s| s.room() == "cli" && found(s).is_some()), "nobody prints at all");
+    let wrong: Vec<_> = all.iter().filter(|s| s.room() != "cli").filter_map(found).collect();
+    assert!(wrong.is_empty(), "printing outside src/cli:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_sources_knows_code_from_words() {
+    let code = code_of(
+        "use crate::{a::B, c::{d}, e};\n// crate::f\n\"crate::\\\"g\" '\"' r#\"crate::\"h\"# &'a crate::i '\\''",
+    );
+    assert_eq!(after(&code, "crate::"), ["a", "c", "e", "i"]);
+    assert_eq!(code.lines().count(), 3);
+}

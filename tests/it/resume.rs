@@ -1,0 +1,304 @@
+//! The law of resuming: a run that was ended at any moment and gone on with leaves what an undisturbed run leaves, times aside.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Answer, answer, glmbench, wait};
+
+/// A suite over the sample sets: two tasks, one of two stages, and two shapes.
+const SUITE: &str = r#"schema = 1
+name = "k"
+[model]
+path = "demo"
+[[accuracy]]
+task = "ceval"
+dataset = "DATASETS/ceval-sample"
+protocol = "two-stage"
+max_new_tokens = 4
+limit = 12
+batch = 4
+[[accuracy]]
+task = "boolq"
+dataset = "DATASETS/boolq-sample"
+protocol = "modeltest"
+limit = 12
+batch = 3
+[[performance]]
+batch = [1, 2]
+lengths = [[16, 6]]
+repetitions = 3
+max_warmups = 2
+"#;
+
+/// A folder with a suite and the run directories it leaves.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new(suite: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sets = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets");
+        fs::write(folder.path().join("k.toml"), suite.replace("DATASETS", sets.to_str().unwrap())).unwrap();
+        Self { folder }
+    }
+
+    fn args(&self, more: &[&str]) -> Vec<String> {
+        let path = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
+        let fixed = ["run".to_owned(), path("k.toml"), "--out".to_owned(), path("runs")];
+        let threads = ["--threads", "1"].map(str::to_owned);
+        fixed.into_iter().chain(threads).chain(more.iter().map(|&s| s.to_owned())).collect()
+    }
+
+    fn start(&self, more: &[&str]) -> Child {
+        glmbench(&self.args(more)).spawn().unwrap()
+    }
+
+    fn run(&self, more: &[&str]) -> Answer {
+        answer(&self.args(more))
+    }
+
+    /// All run directories.
+    fn runs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder.path().join("runs")).into_iter().flatten();
+        let mut runs: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
+        runs.sort();
+        runs
+    }
+
+    /// The one run directory, once it is there.
+    fn the_run(&self) -> PathBuf {
+        let runs = self.runs();
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        runs[0].clone()
+    }
+
+    /// Waits until a journal has more than `lines` lines; false when the program ends first.
+    fn wait_for(&self, child: &mut Child, journal: &str, lines: usize) -> bool {
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(60), "{journal} does not grow");
+            if self.runs().first().is_some_and(|run| line_count(&run.join(journal)) > lines) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        false
+    }
+}
+
+fn line_count(path: &Path) -> usize {
+    fs::read(path).unwrap_or_default().iter().filter(|&&b| b == b'\n').count()
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The samples without their times.
+fn samples(run: &Path) -> Vec<Value> {
+    let mut all = lines(&run.join("samples.jsonl"));
+    for line in &mut all {
+        let fields = line.as_object_mut().unwrap();
+        assert!(fields.remove("t_start_ns").unwrap().as_u64() <= fields.remove("t_end_ns").unwrap().as_u64());
+    }
+    all
+}
+
+/// Case, repetition and output of the timed repetitions.
+fn timed(run: &Path) -> Vec<Value> {
+    let all = lines(&run.join("requests.jsonl"));
+    let timed = all.iter().filter(|line| line["kind"] == "timed");
+    timed
+        .map(|r| {
+            json!([r["case_id"], r["repetition"], r["output_hash"], r["step_ns"].as_array().unwrap().len()])
+        })
+        .collect()
+}
+
+/// The rows of `accuracy.csv` without run and duration.
+fn accuracy(run: &Path) -> Vec<Vec<String>> {
+    let mut reader = csv::Reader::from_path(run.join("accuracy.csv")).unwrap();
+    let kept: Vec<bool> =
+        reader.headers().unwrap().iter().map(|name| !["run_id", "duration_s"].contains(&name)).collect();
+    let row = |record: csv::StringRecord| {
+        record.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(cell, _)| cell.to_owned()).collect()
+    };
+    reader.records().map(|record| row(record.unwrap())).collect()
+}
+
+#[track_caller]
+fn assert_same(run: &Path, undisturbed: &Path) {
+    assert_eq!(samples(run), samples(undisturbed));
+    assert_eq!(timed(run), timed(undisturbed));
+    assert_eq!(accuracy(run), accuracy(undisturbed));
+    let status = |run: &Path| lines_of_record(run)["status"].clone();
+    assert_eq!(status(run), "complete");
+    assert!(run.join("report.html").is_file() && run.join("perf.csv").is_file());
+    // The run's clock does not go back where the run was gone on with.
+    for pair in lines(&run.join("requests.jsonl")).windows(2) {
+        assert!(pair[0]["end_ns"].as_u64() <= pair[1]["start_ns"].as_u64());
+    }
+}
+
+fn lines_of_record(run: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(run.join("run.json")).unwrap()).unwrap()
+}
+
+fn write_record(run: &Path, change: impl Fn(&mut Value)) {
+    let mut record = lines_of_record(run);
+    change(&mut record);
+    fs::write(run.join("run.json"), record.to_string()).unwrap();
+}
+
+fn size(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
+
+fn cut(path: &Path, bytes: u64) {
+    File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
+}
+
+#[test]
+fn a_run_cut_at_any_byte_is_gone_on_with_to_the_same_end() {
+    let bench = Bench::new(SUITE);
+    bench.run(&[]).expect(0, &[]);
+    let run = bench.the_run();
+    let undisturbed = bench.folder.path().join("undisturbed");
+    copy(&run, &undisturbed);
+    let (samples, requests) = (size(&run.join("samples.jsonl")), size(&run.join("requests.jsonl")));
+    for (sample_bytes, request_bytes, report) in [
+        (0, 0, false),
+        (7, 0, false),
+        (samples / 3, 0, false),
+        (samples - 1, 0, false),
+        (samples, 0, false),
+        (samples, requests / 5, false),
+        (samples, requests - 2, false),
+        (samples, requests, false),
+        // Killed before the report was made, after the record said that all is there.
+        (samples, requests, true),
+    ] {
+        cut(&run.join("samples.jsonl"), sample_bytes);
+        cut(&run.join("requests.jsonl"), request_bytes);
+        fs::remove_file(run.join("report.html")).unwrap();
+        write_record(&run, |r| r["status"] = json!(if report { "complete" } else { "running" }));
+        bench.run(&["--resume"]).expect(0, &[]);
+        assert_eq!(bench.the_run(), run);
+        assert_same(&run, &undisturbed);
+    }
+    assert_eq!(lines_of_record(&run)["provenance"]["resumed"], 9);
+    // Nothing is left to go on with: a second --resume says so and begins anew.
+    std::thread::sleep(Duration::from_millis(1100));
+    bench
+        .run(&["--resume"])
+        .expect(0, &["no unfinished run of the same suite, data, model and device; a new one begins"]);
+    assert_eq!(bench.runs().len(), 2);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|e| e.unwrap()).filter(|e| e.path().is_file()) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn kill_9_again_and_again_leaves_the_same_files() {
+    let suite =
+        SUITE.replace("limit = 12", "limit = 90").replace("lengths = [[16, 6]]", "lengths = [[256, 64]]");
+    let undisturbed = Bench::new(&suite);
+    undisturbed.run(&[]).expect(0, &[]);
+    let bench = Bench::new(&suite);
+    let mut killed = 0;
+    for (journal, more) in
+        [("samples.jsonl", 5), ("samples.jsonl", 40), ("requests.jsonl", 0), ("requests.jsonl", 2)]
+    {
+        let mut child = bench.start(if killed == 0 { &[] } else { &["--resume"] });
+        let before = bench.runs().first().map_or(0, |run| line_count(&run.join(journal)));
+        let in_time = bench.wait_for(&mut child, journal, before + more);
+        child.kill().unwrap();
+        let ended = wait(child);
+        if !in_time || ended.code.is_some() {
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed > 0, "the run was over before it could be killed");
+    if lines_of_record(&bench.the_run())["status"] != "complete" {
+        bench.run(&["--resume"]).expect(0, &[]);
+    }
+    assert_same(&bench.the_run(), &undisturbed.the_run());
+}
+
+#[test]
+fn ctrl_c_and_sigterm_leave_a_run_to_go_on_with() {
+    let suite = SUITE.replace("limit = 12\nbatch = 3", "batch = 1");
+    for signal in ["INT", "TERM"] {
+        let bench = Bench::new(&suite);
+        let mut child = bench.start(&[]);
+        assert!(bench.wait_for(&mut child, "samples.jsonl", 3), "over before it could be stopped");
+        let sent =
+            Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().unwrap();
+        assert!(sent.success());
+        let stopped = wait(child).expect(3, &["stopping after this step", "--resume goes on"]);
+        let run = bench.the_run();
+        assert_eq!(lines_of_record(&run)["status"], "interrupted", "{stopped:?}");
+        assert!(line_count(&run.join("samples.jsonl")) < 12 + 224);
+        bench.run(&[]).expect(0, &["an unfinished run of this is at", "--resume goes on with it"]);
+        assert_eq!(bench.runs().len(), 2);
+        bench.run(&["--resume"]).expect(0, &[]);
+        assert_same(&run, &bench.runs()[1]);
+    }
+}
+
+#[test]
+fn one_process_at_a_time_writes_a_run() {
+    let bench = Bench::new(SUITE);
+    bench.run(&[]).expect(0, &[]);
+    let run = bench.the_run();
+    write_record(&run, |r| r["status"] = json!("running"));
+    cut(&run.join("samples.jsonl"), 0);
+    let before = fs::read(run.join("run.json")).unwrap();
+    let other = File::options().append(true).open(run.join("samples.jsonl")).unwrap();
+    other.try_lock().unwrap();
+    bench.run(&["--resume"]).expect(2, &["samples.jsonl is being written by another process"]);
+    assert_eq!(fs::read(run.join("run.json")).unwrap(), before, "the writer's record was touched");
+    drop(other);
+    bench.run(&["--resume"]).expect(0, &[]);
+    assert_eq!(bench.the_run(), run);
+}
+
+#[test]
+fn what_was_changed_meanwhile_is_not_gone_on_with() {
+    let bench = Bench::new(SUITE);
+    bench.run(&[]).expect(0, &[]);
+    let run = bench.the_run();
+    write_record(&run, |r| r["status"] = json!("interrupted"));
+    let kept = fs::read(run.join("run.json")).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    for other in
+        [&["--set", "accuracy.1.limit=11"][..], &["--limit", "3"], &["--dtype", "fp32"], &["--rope", "exact"]]
+    {
+        let args: Vec<&str> = [&["--resume"], other].concat();
+        bench.run(&args).expect(0, &["a new one begins"]);
+    }
+    assert_eq!(bench.runs().len(), 5);
+    assert_eq!(fs::read(run.join("run.json")).unwrap(), kept);
+    // Lines that someone put out of order are named.
+    let path = run.join("samples.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut shuffled: Vec<&str> = text.lines().collect();
+    shuffled.remove(2);
+    fs::write(&path, shuffled.join("\n") + "\n").unwrap();
+    bench.run(&["--resume"]).expect(3, &["samples.jsonl:3: item ", "was found", "was expected"]);
+    fs::write(&path, text.replacen("\"schema\":1", "\"schema\":7", 2)).unwrap();
+    bench.run(&["--resume"]).expect(2, &["samples.jsonl:1: schema 7 was found, schema 1 was expected"]);
+}
