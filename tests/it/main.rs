@@ -7,6 +7,7 @@ mod convert;
 mod dataset;
 mod goldens;
 mod invariance;
+mod shapes;
 mod suite;
 mod support;
 mod task;
