@@ -3,9 +3,8 @@
 //! The Hugging Face ChatGLM2-6B code builds the table in the model's own type: the exponent, the power, its
 //! reciprocal, the position index and the product of the two are each rounded to it, and only then are cosine and sine
 //! taken in fp32. In fp16 an angle is off by up to 0.4 rad at position 1000 and positions above 2048 fall together, so
-//! parity with such a run past ~500 positions needs the same rounding. The later code of the family (ChatGLM2-6B-32k,
-//! ChatGLM3), which knows the key `rope_ratio`, computes the angles in fp32; the base times the ratio would not even fit
-//! fp16.
+//! parity with such a run past ~500 positions needs the same rounding. Two later branches of that code know the key
+//! `rope_ratio`, and mean different things by it ([`RotaryScaling`]).
 
 use super::DType;
 
@@ -40,13 +39,40 @@ impl std::str::FromStr for RotaryMode {
     }
 }
 
+/// What the configuration's `rope_ratio` does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RotaryScaling {
+    /// There is none: ChatGLM2-6B itself.
+    None,
+    /// Positions are divided by it (interpolation) and everything is computed in the model's type: ChatGLM2-6B-32k.
+    Positions(f64),
+    /// The base, 10000, is multiplied by it and angles are computed in fp32 whatever the model's type: ChatGLM3 and
+    /// later. The product would not even fit fp16.
+    Base(f64),
+}
+
+impl RotaryScaling {
+    fn base(self) -> f64 {
+        if let Self::Base(ratio) = self { 10000.0 * ratio } else { 10000.0 }
+    }
+
+    fn position_divisor(self) -> f64 {
+        if let Self::Positions(ratio) = self { ratio } else { 1.0 }
+    }
+
+    /// The type in which the model's own code computes the angles.
+    fn angle_type(self, model: DType) -> DType {
+        if let Self::Base(_) = self { DType::Fp32 } else { model }
+    }
+}
+
 /// What the table depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct RotarySpec {
     /// Rotated channels of a head (half of them all); pairs are adjacent.
     pub channels: usize,
-    /// The base is 10000 times this; `None` where the configuration has no such key.
-    pub ratio: Option<f64>,
+    /// What `rope_ratio` does.
+    pub scaling: RotaryScaling,
     /// How to round.
     pub mode: RotaryMode,
     /// The model's type.
@@ -87,9 +113,9 @@ impl RotaryTable {
 
 /// Angles by mode.
 enum Angles {
-    /// Products rounded to `dtype`, from frequencies rounded to it.
-    Rounded { dtype: DType, theta: Vec<f32> },
-    /// Frequencies in double precision.
+    /// Products rounded to `dtype`, from positions and frequencies rounded to it.
+    Rounded { dtype: DType, position_divisor: f32, theta: Vec<f32> },
+    /// Frequencies a position in double precision.
     Exact { theta: Vec<f64> },
 }
 
@@ -98,13 +124,14 @@ impl Angles {
         let exponents = (0..spec.channels).step_by(2);
         match spec.mode {
             RotaryMode::Exact => {
-                let base = 10000.0 * spec.ratio.unwrap_or(1.0);
-                let theta = exponents.map(|e| base.powf(-(e as f64) / spec.channels as f64)).collect();
+                let (base, divisor) = (spec.scaling.base(), spec.scaling.position_divisor());
+                let theta =
+                    exponents.map(|e| base.powf(-(e as f64) / spec.channels as f64) / divisor).collect();
                 Self::Exact { theta }
             }
             RotaryMode::Model => {
-                let dtype = if spec.ratio.is_some() { DType::Fp32 } else { spec.dtype };
-                let base = (10000.0 * spec.ratio.unwrap_or(1.0)) as f32;
+                let dtype = spec.scaling.angle_type(spec.dtype);
+                let base = spec.scaling.base() as f32;
                 let theta = exponents
                     .map(|e| {
                         let exponent = dtype.round(e as f32 / spec.channels as f32);
@@ -112,7 +139,8 @@ impl Angles {
                         dtype.round(1.0 / power)
                     })
                     .collect();
-                Self::Rounded { dtype, theta }
+                let position_divisor = spec.scaling.position_divisor() as f32;
+                Self::Rounded { dtype, position_divisor, theta }
             }
         }
     }
@@ -124,8 +152,9 @@ impl Angles {
                 let (sin, cos) = (position as f64 * theta[pair]).sin_cos();
                 (sin as f32, cos as f32)
             }
-            Self::Rounded { dtype, theta } => {
-                let angle = dtype.round(dtype.round(position as f32) * theta[pair]);
+            Self::Rounded { dtype, position_divisor, theta } => {
+                let position = dtype.round(dtype.round(position as f32) / position_divisor);
+                let angle = dtype.round(position * theta[pair]);
                 // Through double precision: correctly rounded on every platform.
                 let (sin, cos) = f64::from(angle).sin_cos();
                 (sin as f32, cos as f32)
@@ -139,7 +168,7 @@ mod tests {
     use super::*;
 
     fn spec(mode: RotaryMode, dtype: DType) -> RotarySpec {
-        RotarySpec { channels: 64, ratio: None, mode, dtype }
+        RotarySpec { channels: 64, scaling: RotaryScaling::None, mode, dtype }
     }
 
     #[test]
@@ -160,11 +189,23 @@ mod tests {
     }
 
     #[test]
-    fn with_a_ratio_the_model_mode_does_not_overflow() {
-        let table = RotaryTable::new(
-            RotarySpec { channels: 64, ratio: Some(10.0), mode: RotaryMode::Model, dtype: DType::Fp16 },
-            16,
-        );
+    fn interpolation_puts_every_fourth_position_where_a_position_was() {
+        for mode in [RotaryMode::Model, RotaryMode::Exact] {
+            let plain = RotaryTable::new(spec(mode, DType::Fp16), 64);
+            let stretched = RotarySpec { scaling: RotaryScaling::Positions(4.0), ..spec(mode, DType::Fp16) };
+            let stretched = RotaryTable::new(stretched, 256);
+            for position in 0..64 {
+                let row = |table: &RotaryTable, at: usize| table.cos[at * 32..(at + 1) * 32].to_vec();
+                assert_eq!(row(&plain, position), row(&stretched, 4 * position), "position {position}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_a_scaled_base_the_model_mode_does_not_overflow() {
+        let scaled =
+            RotarySpec { scaling: RotaryScaling::Base(10.0), ..spec(RotaryMode::Model, DType::Fp16) };
+        let table = RotaryTable::new(scaled, 16);
         assert!(table.cos.iter().chain(&table.sin).all(|v| v.is_finite()));
         assert!(table.sin[5 * 32 + 31] > 0.0, "the slowest pair still turns");
     }

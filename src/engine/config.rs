@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::device::rotary::RotaryScaling;
+
 /// Why a `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -54,7 +56,8 @@ pub struct ModelConfig {
     pub seq_length: usize,
     /// Added to the mean of squares in RMSNorm.
     pub layernorm_epsilon: f32,
-    /// The rotary base is 10000 times this; `None` where the file has no such key (ChatGLM2-6B itself).
+    /// How far rotary positions are stretched, see [`ModelConfig::rotary_scaling`]; `None` where the file has no such
+    /// key (ChatGLM2-6B itself).
     pub rope_ratio: Option<f64>,
     /// The query/key/value projection has a bias.
     pub qkv_bias: bool,
@@ -174,15 +177,13 @@ impl ModelConfig {
 
     fn from_wire(wire: Wire) -> Self {
         let kv_channels = wire.kv_channels.unwrap_or(wire.hidden_size / wire.num_attention_heads.max(1));
-        let num_kv_heads =
-            if wire.multi_query_attention { wire.multi_query_group_num } else { wire.num_attention_heads };
         Self {
             num_layers: wire.num_layers,
             hidden_size: wire.hidden_size,
             ffn_hidden_size: wire.ffn_hidden_size,
             kv_channels,
             num_attention_heads: wire.num_attention_heads,
-            num_kv_heads,
+            num_kv_heads: wire.multi_query_group_num,
             padded_vocab_size: wire.padded_vocab_size,
             seq_length: wire.seq_length,
             layernorm_epsilon: wire.layernorm_epsilon as f32,
@@ -266,6 +267,18 @@ impl ModelConfig {
         self.kv_channels / 2
     }
 
+    /// What `rope_ratio` means. ChatGLM2-6B-32k divides positions by it, ChatGLM3 and later multiply the base with it;
+    /// only `_name_or_path` tells the two files apart.
+    pub fn rotary_scaling(&self) -> RotaryScaling {
+        let name = self.name.as_deref().unwrap_or_default().to_ascii_lowercase();
+        let interpolates = name.contains("chatglm2") && name.contains("32k");
+        match self.rope_ratio {
+            None => RotaryScaling::None,
+            Some(ratio) if interpolates => RotaryScaling::Positions(ratio),
+            Some(ratio) => RotaryScaling::Base(ratio),
+        }
+    }
+
     /// Numbers in all weights, prefix excluded.
     pub fn parameters(&self) -> u64 {
         let hidden = self.hidden_size as u64;
@@ -287,6 +300,8 @@ fn check_flags(wire: &Wire) -> Result<(), String> {
         return Err(format!("model_type is \"{kind}\", expected \"chatglm\""));
     }
     let flags = [
+        // Without it the rows of the fused projection lie head by head, q, k and v of each together.
+        ("multi_query_attention", wire.multi_query_attention, true),
         ("rmsnorm", wire.rmsnorm, true),
         ("post_layer_norm", wire.post_layer_norm, true),
         ("apply_residual_connection_post_layernorm", wire.apply_residual_connection_post_layernorm, false),
@@ -325,10 +340,27 @@ mod tests {
             ("\"chatglm\"", "\"llama\"", "model_type"),
             ("\"hidden_size\":64,", "", "hidden_size"),
             ("\"add_qkv_bias\":true", "\"rmsnorm\":false", "rmsnorm"),
+            (
+                "\"multi_query_attention\":true",
+                "\"multi_query_attention\":false",
+                "multi_query_attention is false",
+            ),
+            ("\"multi_query_attention\":true,", "", "multi_query_attention is false"),
         ] {
             let error = parse(&TINY.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
         }
         assert!(parse(TINY).is_ok());
+    }
+
+    #[test]
+    fn the_name_decides_what_rope_ratio_does() {
+        let scaling =
+            |keys: &str| parse(&TINY.replacen('{', &format!("{{{keys}"), 1)).unwrap().rotary_scaling();
+        let named = |name: &str| scaling(&format!(r#""_name_or_path":"{name}","rope_ratio":16,"#));
+        assert_eq!(scaling(""), RotaryScaling::None);
+        assert_eq!(named("THUDM/chatglm2-6b-32k"), RotaryScaling::Positions(16.0));
+        assert_eq!(named("THUDM/chatglm3-6b-32k"), RotaryScaling::Base(16.0));
+        assert_eq!(scaling(r#""rope_ratio":10.0,"#), RotaryScaling::Base(10.0));
     }
 }

@@ -257,7 +257,7 @@ impl<D: Device> Loader<'_, D> {
         let output = self.linear("transformer.output_layer", [c.padded_vocab_size, c.hidden_size], false)?;
         let spec = RotarySpec {
             channels: c.rotary_channels(),
-            ratio: c.rope_ratio,
+            scaling: c.rotary_scaling(),
             mode,
             dtype: self.device.info().dtype,
         };

@@ -107,7 +107,7 @@ pub fn argmax(logits: &[f32]) -> u32 {
 /// Natural log of the softmax denominator: `ln sum(e^l)`, in double precision.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|l| f64::from(l - max).exp()).sum();
+    let sum: f64 = logits.iter().map(|&l| (f64::from(l) - f64::from(max)).exp()).sum();
     f64::from(max) + sum.ln()
 }
 

@@ -9,7 +9,11 @@ mod convert;
 mod dataset;
 mod goldens;
 mod invariance;
+<<<<<<< HEAD
 mod resume;
+=======
+mod shapes;
+>>>>>>> check
 mod suite;
 mod support;
 mod task;

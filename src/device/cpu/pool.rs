@@ -104,7 +104,9 @@ impl Pool {
         // SAFETY: only the lifetime is erased. The closure is called by threads that have passed the gate alone; this
         // function closes it and waits for them before it returns or unwinds.
         let task = unsafe {
-            std::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(task)
+            std::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(
+                task,
+            )
         };
         let job = Job { task, count };
         shared.next.store(0, Ordering::Relaxed);
