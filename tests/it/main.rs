@@ -9,11 +9,8 @@ mod convert;
 mod dataset;
 mod goldens;
 mod invariance;
-<<<<<<< HEAD
 mod resume;
-=======
 mod shapes;
->>>>>>> check
 mod suite;
 mod support;
 mod task;
