@@ -120,7 +120,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "glmbench", &mut script);
-            std::io::stdout().lock().write_all(&script)?;
+            emit(String::from_utf8_lossy(&script).trim_end())?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -98,6 +98,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("{}: the suite has no cases", suite.path.display());
     }
     model.check(&compute, plan.limits)?;
+    // What cannot be written is better known before gigabytes are read.
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot create --out {}", args.out.display()))?;
     let stop = stop_flag()?;
     // Before the weights are there: the measurement takes memory of its own.
     let roofline = roofline(&plan, &compute)?;

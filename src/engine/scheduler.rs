@@ -152,7 +152,7 @@ impl Scheduler {
         if let Some(id) = request.prompt.iter().chain(&request.choice_ids).find(|&&id| id as usize >= known) {
             return refuse(format!("token {id} is outside the model's vocabulary of {known}"));
         }
-        let length = request.prompt.len() + request.max_new_tokens;
+        let length = request.prompt.len().saturating_add(request.max_new_tokens);
         if length > config.seq_length {
             return refuse(format!(
                 "prompt of {} and {} new tokens exceed the model's seq_length {}",

@@ -194,7 +194,7 @@ fn unsafe_stands_only_in_the_cpu_device_and_the_weight_map() {
 
 #[test]
 fn only_the_command_line_prints() {
-    let words = ["print", "println", "eprint", "eprintln", "dbg", "stdout", "stderr"];
+    let words = ["print", "println", "eprint", "eprintln", "dbg", "stdout()", "stderr()"];
     let all = sources();
     let found = |s: &Source| {
         words.iter().find_map(|w| s.line_of(w).map(|line| format!("src/{}:{line}: {w}", s.path)))

@@ -238,7 +238,7 @@ fn models_that_are_wrong_are_named_with_their_file() {
         2,
         &["prefix_encoder.embedding.weight is missing", "pre_seq_len"],
     );
-    ask(&place.model_with("num_layers", json!(-1)), 2, &["config.json", "num_layers"]);
+    ask(&place.model_with("num_layers", json!(-1)), 2, &["config.json: ", "`-1`", "at line 1"]);
     ask(&place.model_with("hidden_size", json!(1u64 << 40)), 2, &["config.json", "hidden_size"]);
     ask(&place.model_with("num_attention_heads", json!(7)), 2, &["config.json"]);
     ask(&place.model_with("layernorm_epsilon", json!(-1.0)), 2, &["layernorm_epsilon"]);
@@ -251,7 +251,6 @@ fn what_is_longer_than_the_model_is_said_so() {
     let long = "word ".repeat(3000);
     answer(&["chat", "--model", "demo", "--prompt", &long])
         .expect(2, &["the question has ", "the model holds "]);
-    answer(&["chat", "--model", "demo", "--prompt", ""]).expect(2, &["the question is empty"]);
     let place = Place::new();
     let prompts = place.write("long.json", json!([vec![5; 3000]]).to_string());
     let out = place.path("out.safetensors");
@@ -309,7 +308,7 @@ fn places_that_cannot_be_written_are_named_and_what_is_there_stays() {
     let place = Place::new();
     let file = place.write("file", "kept");
     let suite = place.suite("bad", "bad");
-    answer(&["run", &suite, "--out", &file]).expect(2, &["cannot create", &file]);
+    answer(&["run", &suite, "--out", &file]).expect(2, &["cannot create --out", &file]);
     answer(&["run", &suite, "--out", &format!("{file}/runs")]).expect(2, &["cannot create"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
 }
