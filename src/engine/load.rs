@@ -176,17 +176,21 @@ pub fn load(
 }
 
 /// Reads the tokenizer of a folder and checks that the model has a row for each of its ids.
+///
+/// Byte pieces alone may be without: a vocabulary made of another kind of tokenizer can have them behind all its rows. Text
+/// that needs one is refused when it comes.
 pub fn load_tokenizer(dir: &Path, config: Option<&ModelConfig>) -> Result<Tokenizer, EngineError> {
     let tokenizer = Tokenizer::from_dir(dir).map_err(|e| EngineError::Option(e.to_string()))?;
-    if let Some(config) = config
-        && tokenizer.vocab_size() > config.padded_vocab_size
-    {
-        return Err(EngineError::Option(format!(
-            "{}: the tokenizer has {} ids, the model only {} (padded_vocab_size)",
-            dir.display(),
-            tokenizer.vocab_size(),
-            config.padded_vocab_size
-        )));
+    if let Some(config) = config {
+        let rows = config.padded_vocab_size as u32;
+        let is_byte = |id: u32| tokenizer.piece(id).is_some_and(|p| p.starts_with("<0x") && p.len() == 6);
+        if let Some(id) = (rows..tokenizer.vocab_size() as u32).find(|id| !is_byte(*id)) {
+            return Err(EngineError::Option(format!(
+                "{}: the tokenizer has {} ids, the model only {rows} (padded_vocab_size): there is no row for {id}",
+                dir.display(),
+                tokenizer.vocab_size(),
+            )));
+        }
     }
     Ok(tokenizer)
 }

@@ -32,6 +32,8 @@ pub struct Plan<'a> {
 const STEP_TOKENS: usize = 512;
 /// A second stage repeats the first's prompt and answer and adds some words of its own, cut into tokens anew.
 const STAGE_SLACK_TOKENS: usize = 128;
+/// A generated token's text can come to several tokens when it is cut anew: names of unused pieces, broken characters.
+const RETOKENIZED: usize = 8;
 
 impl<'a> Plan<'a> {
     /// Reads the data sets and makes every first prompt.
@@ -212,23 +214,26 @@ fn limits(config: &ModelConfig, accuracy: &[AccuracyRun<'_>], performance: &[Per
         kv_blocks: 1,
         max_logit_rows: 1,
     };
-    let mut grow = |batch: usize, tokens: usize| {
-        let context = tokens.min(config.seq_length) + prefix;
+    // Blocks for a batch of usual sequences, and for one of the longest: the others then wait for it.
+    let mut grow = |batch: usize, usual: usize, longest: usize| {
+        let context = |tokens: usize| tokens.min(config.seq_length) + prefix;
         limits.max_batch = limits.max_batch.max(batch);
-        limits.max_context = limits.max_context.max(context);
-        limits.kv_blocks = limits.kv_blocks.max(batch * blocks_for(context));
+        limits.max_context = limits.max_context.max(context(longest));
+        let blocks = (batch * blocks_for(context(usual))).max(blocks_for(context(longest)));
+        limits.kv_blocks = limits.kv_blocks.max(blocks);
     };
     for run in accuracy {
         let new = run.evaluation.plan().max_new_tokens;
-        let longest = (0..run.evaluation.len())
+        let prompt = (0..run.evaluation.len())
             .filter_map(|i| run.evaluation.first_prompt(i))
             .map(|(_, ids)| ids.len())
             .max()
             .unwrap_or(1);
-        grow(run.batch, longest + longest / 4 + 2 * new.min(STEP_TOKENS) + STAGE_SLACK_TOKENS);
+        let usual = prompt + prompt / 4 + 2 * new + STAGE_SLACK_TOKENS;
+        grow(run.batch, usual, usual + RETOKENIZED * new);
     }
     for run in performance {
-        grow(run.shape.batch, run.shape.sequence_tokens());
+        grow(run.shape.batch, run.shape.sequence_tokens(), run.shape.sequence_tokens());
     }
     limits.max_step_tokens = STEP_TOKENS.max(limits.max_batch);
     limits.max_logit_rows = limits.max_batch;
