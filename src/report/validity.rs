@@ -208,11 +208,11 @@ fn governor(run: &RunRecord) -> Check {
 pub fn sentence(run: &RunRecord, checks: &[Check]) -> String {
     let holding = checks.iter().filter(|c| c.outcome == Outcome::Yes).count();
     let word = match verdict(run, checks) {
-        Verdict::Valid => "valid",
+        Verdict::Valid => "valid, every required condition holds",
         Verdict::Incomplete => "incomplete",
-        Verdict::Invalid => "INVALID",
+        Verdict::Invalid => "INVALID, a required condition fails",
     };
-    format!("{word}: {holding} of {} conditions hold", checks.len())
+    format!("{word}; {holding} of {} in all", checks.len())
 }
 
 #[cfg(test)]
