@@ -24,6 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::device::DeviceError;
 use crate::engine::EngineError;
+use crate::run::RunError;
 
 /// How a run of the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +158,9 @@ fn message(error: &anyhow::Error) -> String {
 /// The exit code that an error stands for.
 fn exit_of(error: &anyhow::Error) -> Exit {
     let device = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<DeviceError>() || matches!(cause.downcast_ref(), Some(EngineError::Device(_)))
+        cause.is::<DeviceError>()
+            || matches!(cause.downcast_ref(), Some(EngineError::Device(_)))
+            || matches!(cause.downcast_ref(), Some(RunError::Engine(EngineError::Device(_))))
     };
     if error.chain().any(device) { Exit::Device } else { Exit::Usage }
 }

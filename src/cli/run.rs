@@ -207,7 +207,10 @@ fn conclude(
             ));
             Ok(Exit::Incomplete.into())
         }
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            say(&format!("glmbench: run {} is incomplete; --resume goes on", record.run_id));
+            Err(error.into())
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use crate::engine::load::ModelPath;
 use crate::engine::tokenizer::Tokenizer;
 
 /// Text to token ids, or ids to text, a line at a time.
@@ -16,7 +17,7 @@ use crate::engine::tokenizer::Tokenizer;
 #[command(after_help = "Examples:\n  echo '\"你好\"' | glmbench tokenize --model chatglm2-6b\n  \
                         echo '[36474, 54591]' | glmbench tokenize --model chatglm2-6b --decode")]
 pub struct Args {
-    /// Folder with tokenizer.model or tokenizer.json
+    /// Folder with tokenizer.model or tokenizer.json, or `demo`
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Put the model's prompt prefix (for ChatGLM2 `[gMASK] sop`) before the ids of each line; with --decode, leave out
@@ -34,7 +35,13 @@ pub struct Args {
 /// The folder gives no tokenizer, or reading or writing fails. A line that cannot be read is told on standard error with
 /// its number and ends the run with exit code 2; the lines before it are out. A reader that goes away is no error.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let tokenizer = Tokenizer::from_dir(&args.model)?;
+    let dir = match super::engine::model_path(&args.model.to_string_lossy())? {
+        ModelPath::Folder(dir) => dir,
+        ModelPath::DummyChatglm2 | ModelPath::Dummy(_) => {
+            anyhow::bail!("random weights have no tokenizer; give a folder")
+        }
+    };
+    let tokenizer = Tokenizer::from_dir(&dir)?;
     match convert_lines(&tokenizer, args, io::stdin().lock(), io::stdout().lock()) {
         Ok(()) | Err(Stop::ReaderGone) => Ok(ExitCode::SUCCESS),
         Err(Stop::BadLine(problem)) => {

@@ -117,8 +117,8 @@ impl Scheduler {
 
     /// Does one step.
     pub fn step(&mut self) -> Result<Step, EngineError> {
-        self.admit()?;
         let start_ns = self.now_ns();
+        self.admit()?;
         let (kind, parts) = self.plan();
         let tokens = parts.iter().map(|p| p.rows.len()).sum();
         let sequences = parts.len();
@@ -132,7 +132,8 @@ impl Scheduler {
             finished: Vec::new(),
         };
         if parts.is_empty() {
-            return Ok(step);
+            // Every request fits an empty cache, so this cannot be; better an error than a caller that waits for ever.
+            return if self.waiting.is_empty() { Ok(step) } else { Err(no_blocks()) };
         }
         self.forward(&parts)?;
         let finished = self.collect(&parts, start_ns, &mut step);
@@ -179,7 +180,10 @@ impl Scheduler {
             let Some(next) = self.waiting.front() else { break };
             let length = prefix + next.request.prompt.len() + next.request.max_new_tokens;
             let Some(blocks) = self.allocator.take(length) else { break };
-            self.model.write_prefix(&blocks)?;
+            if let Err(error) = self.model.write_prefix(&blocks) {
+                self.allocator.give(blocks);
+                return Err(error);
+            }
             if let Some(mut sequence) = self.waiting.pop_front() {
                 sequence.blocks = blocks;
                 self.running.push(sequence);
@@ -290,17 +294,30 @@ impl Scheduler {
         }
         let probe = Request { prompt: tokens.to_vec(), ..Request::probe() };
         self.check(&probe)?;
+        let prefix = self.model.config().pre_seq_len.unwrap_or(0);
+        let blocks = self.allocator.take(prefix + tokens.len()).ok_or_else(no_blocks)?;
+        let result = self.feed(tokens, &blocks, each);
+        self.allocator.give(blocks);
+        result
+    }
+
+    /// Feeds one sequence in chunks and hands out the logits of every row.
+    fn feed(
+        &mut self,
+        tokens: &[u32],
+        blocks: &[u32],
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), EngineError> {
         let limits = self.model.limits();
-        let (prefix, vocab) =
-            (self.model.config().pre_seq_len.unwrap_or(0), self.model.config().padded_vocab_size);
-        let blocks = self.allocator.take(prefix + tokens.len()).unwrap_or_default();
-        self.model.write_prefix(&blocks)?;
+        let prefix = self.model.config().pre_seq_len.unwrap_or(0);
+        let vocab = self.model.config().padded_vocab_size;
+        self.model.write_prefix(blocks)?;
         let chunk = limits.max_step_tokens.min(limits.max_logit_rows);
         for begin in (0..tokens.len()).step_by(chunk) {
             let end = tokens.len().min(begin + chunk);
             let positions: Vec<u32> = (begin as u32..end as u32).collect();
             let rows: Vec<usize> = (0..end - begin).collect();
-            let view = SequenceView { rows: 0..end - begin, context: prefix + end, blocks: &blocks };
+            let view = SequenceView { rows: 0..end - begin, context: prefix + end, blocks };
             let input = StepInput {
                 tokens: &tokens[begin..end],
                 positions: &positions,
@@ -312,9 +329,12 @@ impl Scheduler {
                 each(begin + row, logits);
             }
         }
-        self.allocator.give(blocks);
         Ok(())
     }
+}
+
+fn no_blocks() -> EngineError {
+    EngineError::Option("the KV cache has no free blocks".into())
 }
 
 impl Sequence {

@@ -253,7 +253,7 @@ mod tests {
         requests.last_mut().unwrap().output_hash = "other".into();
         let found = checks(&run, &samples, &requests);
         assert_eq!(verdict(&run, &found), Verdict::Invalid);
-        assert!(sentence(&run, &found).starts_with("INVALID: "));
+        assert!(sentence(&run, &found).starts_with("INVALID, "));
     }
 
     #[test]

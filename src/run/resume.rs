@@ -26,7 +26,9 @@ pub fn find(root: &Path, record: &RunRecord) -> Option<Found> {
         let same = found.identity == record.identity
             && found.provenance.device == record.provenance.device
             && found.provenance.kernel == record.provenance.kernel
-            && found.provenance.threads == record.provenance.threads;
+            && found.provenance.threads == record.provenance.threads
+            && found.provenance.cpu_model == record.provenance.cpu_model
+            && found.provenance.engine == record.provenance.engine;
         let finished = found.status == Status::Complete && path.join("report.html").exists();
         (!finished && same).then_some(Found { path, record: found })
     })

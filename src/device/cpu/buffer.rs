@@ -9,12 +9,15 @@ use bytemuck::Zeroable;
 
 use crate::device::DeviceError;
 
-/// A huge page; larger buffers begin on one.
+/// A huge page; buffers from this size on are mapped.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// A cache line.
 const LINE_BYTES: usize = 64;
 
 /// A fixed number of zero-initialised numbers, cache-line aligned.
+///
+/// Large buffers are anonymous maps: their pages are zero without being touched, so the thread that writes a part first
+/// also places it in memory, and huge pages can be asked for before that.
 #[derive(Debug)]
 pub struct Buffer<T> {
     pointer: NonNull<T>,
@@ -35,19 +38,21 @@ impl<T: Copy + Zeroable> Buffer<T> {
         if layout.size() == 0 {
             return Ok(Self { pointer: NonNull::dangling(), len });
         }
-        // SAFETY: the layout's size is not zero; all-zero bytes are a valid `T` (`Zeroable`).
-        let memory = unsafe { alloc_zeroed(layout) };
-        let pointer = NonNull::new(memory.cast::<T>()).ok_or_else(|| out_of_memory(layout.size()))?;
-        advise_huge_pages(memory, layout.size());
+        // All-zero bytes are a valid `T` (`Zeroable`).
+        let memory = if is_mapped(layout.size()) {
+            map_zeroed(layout.size())
+        } else {
+            // SAFETY: the layout's size is not zero.
+            NonNull::new(unsafe { alloc_zeroed(layout) })
+        };
+        let pointer = memory.ok_or_else(|| out_of_memory(layout.size()))?.cast();
         Ok(Self { pointer, len })
     }
 }
 
 impl<T> Buffer<T> {
     fn layout(len: usize) -> Option<Layout> {
-        let bytes = len.checked_mul(size_of::<T>())?;
-        let align = if bytes >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { LINE_BYTES };
-        Layout::from_size_align(bytes, align).ok()
+        Layout::from_size_align(len.checked_mul(size_of::<T>())?, LINE_BYTES).ok()
     }
 
     /// A handle through which threads write disjoint ranges.
@@ -58,14 +63,53 @@ impl<T> Buffer<T> {
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if let Some(layout) = Self::layout(self.len)
-            && layout.size() > 0
-        {
+        let Some(layout) = Self::layout(self.len) else { return };
+        if layout.size() == 0 {
+            return;
+        }
+        if is_mapped(layout.size()) {
+            unmap(self.pointer.cast(), layout.size());
+        } else {
             // SAFETY: allocated in `zeroed` with this very layout.
             unsafe { dealloc(self.pointer.as_ptr().cast(), layout) }
         }
     }
 }
+
+/// Whether a buffer of so many bytes is a map.
+fn is_mapped(bytes: usize) -> bool {
+    cfg!(target_os = "linux") && bytes >= HUGE_PAGE_BYTES
+}
+
+/// Maps zero pages and asks for huge ones: fewer address translations while gigabytes of weights stream by. The advice may be
+/// refused.
+#[cfg(target_os = "linux")]
+fn map_zeroed(bytes: usize) -> Option<NonNull<u8>> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new anonymous map touches no memory that is in use.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the range was just mapped, and MADV_HUGEPAGE changes no contents.
+    unsafe { libc::madvise(memory, bytes, libc::MADV_HUGEPAGE) };
+    NonNull::new(memory.cast())
+}
+
+#[cfg(target_os = "linux")]
+fn unmap(memory: NonNull<u8>, bytes: usize) {
+    // SAFETY: mapped by `map_zeroed` with this length, and owned by the buffer that is being dropped.
+    unsafe { libc::munmap(memory.as_ptr().cast(), bytes) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn map_zeroed(_bytes: usize) -> Option<NonNull<u8>> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unmap(_memory: NonNull<u8>, _bytes: usize) {}
 
 impl<T> Deref for Buffer<T> {
     type Target = [T];
@@ -82,18 +126,6 @@ impl<T> DerefMut for Buffer<T> {
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
     }
 }
-
-/// Asks for huge pages: fewer address translations while gigabytes of weights stream by. Advice only; may be refused.
-#[cfg(target_os = "linux")]
-fn advise_huge_pages(memory: *mut u8, bytes: usize) {
-    if bytes >= HUGE_PAGE_BYTES {
-        // SAFETY: the range was just allocated, and MADV_HUGEPAGE changes no contents.
-        unsafe { libc::madvise(memory.cast(), bytes, libc::MADV_HUGEPAGE) };
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_memory: *mut u8, _bytes: usize) {}
 
 /// A mutable slice that several threads write at once, each its own ranges.
 #[derive(Debug, Clone, Copy)]

@@ -14,6 +14,8 @@ use super::pool::Pool;
 
 /// Bytes a thread reads per pass; beyond the share of any last-level cache it could have.
 const STREAM_BYTES: usize = 256 << 20;
+/// Bytes of all threads together at most: many cores share their caches, and memory is for the model.
+const STREAM_BYTES_ALL: usize = 4 << 30;
 /// Passes over the buffer; the best counts, as a limit should.
 const STREAM_PASSES: usize = 20;
 /// Measurements of the peak; the best counts.
@@ -46,7 +48,7 @@ pub fn measure_limits(threads: usize) -> Result<MachineLimits, DeviceError> {
 }
 
 fn bandwidth(pool: &mut Pool) -> Result<f64, DeviceError> {
-    let words = STREAM_BYTES / 8;
+    let words = STREAM_BYTES.min(STREAM_BYTES_ALL / pool.threads()) / 8;
     let mut buffer = Buffer::<u64>::zeroed(words * pool.threads(), "the bandwidth measurement")?;
     let shared = buffer.shared();
     pool.each(pool.threads(), usize::MAX, &|_, index| {

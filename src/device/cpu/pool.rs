@@ -23,12 +23,16 @@ const PIECES_A_THREAD: usize = 4;
 /// Set in [`Shared::gate`] while no job may be joined.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// A job: a closure of the caller's, called with thread and item. Its true lifetime ends when [`Pool::share`] returns.
+/// A job: a closure of the caller's, called with thread and item. It lives until [`Pool::share`] returns; a worker that comes
+/// too late may still hold the pointer, and never follows it.
 #[derive(Clone, Copy)]
 struct Job {
-    task: &'static (dyn Fn(usize, usize) + Sync),
+    task: *const (dyn Fn(usize, usize) + Sync),
     count: usize,
 }
+
+// SAFETY: the closure is `Sync`, and the pointer is followed only by threads that have passed the gate.
+unsafe impl Send for Job {}
 
 struct Shared {
     /// Counts jobs; a change wakes the workers.
@@ -103,7 +107,7 @@ impl Pool {
         let shared = &*self.shared;
         // SAFETY: only the lifetime is erased. The closure is called by threads that have passed the gate alone; this
         // function closes it and waits for them before it returns or unwinds.
-        let task = unsafe {
+        let task: *const (dyn Fn(usize, usize) + Sync) = unsafe {
             std::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(
                 task,
             )
@@ -114,10 +118,11 @@ impl Pool {
         let mine = catch_unwind(AssertUnwindSafe(|| shared.take_items(0, job)));
         shared.gate.fetch_or(CLOSED, Ordering::AcqRel);
         wait_until(|| shared.gate.load(Ordering::Acquire) == CLOSED);
+        let theirs = shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = mine {
             std::panic::resume_unwind(panic);
         }
-        assert!(!shared.panicked.swap(false, Ordering::Relaxed), "invariant: kernels do not panic");
+        assert!(!theirs, "invariant: kernels do not panic");
     }
 }
 
@@ -159,7 +164,8 @@ impl Shared {
             if item >= job.count {
                 return;
             }
-            (job.task)(thread, item);
+            // SAFETY: this thread has passed the gate (or is the caller), so the closure is alive.
+            unsafe { (*job.task)(thread, item) };
         }
     }
 }
