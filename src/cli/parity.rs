@@ -151,7 +151,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let text = if args.json { serde_json::to_string_pretty(&outcome)? } else { words(&outcome, args) };
     match emit(&text) {
         // The gate's answer is the exit code, whether anybody reads the table or not.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(gate_exit(outcome.pass)),
     }
 }
