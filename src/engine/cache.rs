@@ -6,7 +6,6 @@ use crate::device::KV_BLOCK_TOKENS;
 #[derive(Debug)]
 pub struct BlockAllocator {
     free: Vec<u32>,
-    total: usize,
 }
 
 /// Blocks that hold `tokens` tokens.
@@ -17,7 +16,7 @@ pub fn blocks_for(tokens: usize) -> usize {
 impl BlockAllocator {
     /// All of `blocks` free.
     pub fn new(blocks: usize) -> Self {
-        Self { free: (0..blocks as u32).rev().collect(), total: blocks }
+        Self { free: (0..blocks as u32).rev().collect() }
     }
 
     /// Blocks for `tokens` tokens, or `None` while too few are free.
@@ -29,10 +28,5 @@ impl BlockAllocator {
     /// Gives a sequence's blocks back.
     pub fn give(&mut self, blocks: Vec<u32>) {
         self.free.extend(blocks);
-    }
-
-    /// Free and used blocks together.
-    pub fn total(&self) -> usize {
-        self.total
     }
 }

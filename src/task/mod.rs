@@ -1,4 +1,4 @@
-//! Protocols: item → prompts → model calls → [`Outcome`]; few-shot, extraction, metrics.
+//! Protocols: item → prompts → model calls → [`Outcome`]; few-shot, extraction. Counting is the report's, from the records.
 //!
 //! A [`Protocol`] is a pure function from an item and the stages done so far to the next [`Step`]: ask the
 //! model something, or judge. That makes it restartable and re-scorable, and the caller may mix any items in
@@ -9,7 +9,6 @@ mod boolq;
 mod ceval;
 mod evaluation;
 pub mod extract;
-pub mod metrics;
 mod outcome;
 mod plan;
 
