@@ -326,7 +326,7 @@ fn describe(
         );
     }
     for run in &plan.performance {
-        text += &format!("timing    {}: {} repetitions\n", run.shape.case_id(), run.repetitions);
+        text += &format!("timing    {}: {} repetitions\n", run.case_id(), run.repetitions);
     }
     for run in &plan.accuracy {
         let choices: Vec<String> =

@@ -89,6 +89,28 @@ pub enum DeviceError {
         /// What was asked for, and what is possible.
         problem: String,
     },
+    /// A call to the device failed; the device may still work.
+    #[error("device {device}: {api} failed with {code} ({name}): {message}")]
+    Failed {
+        /// Which device.
+        device: &'static str,
+        /// The function.
+        api: String,
+        /// What it returned.
+        code: i32,
+        /// The code's documented name.
+        name: String,
+        /// What the device's library says about it.
+        message: String,
+    },
+    /// The device is gone: nothing more can be had from it in this process.
+    #[error("device {device} is lost: {message}; what was recorded stays, and the run can be resumed")]
+    Lost {
+        /// Which device.
+        device: &'static str,
+        /// What happened.
+        message: String,
+    },
 }
 
 /// A tensor in host memory on its way to a device: row-major, little-endian.
@@ -200,6 +222,36 @@ pub struct DeviceInfo {
     pub threads: usize,
     /// Type of weights, activations and cache.
     pub dtype: DType,
+    /// Tensor-parallel ranks.
+    pub world: usize,
+    /// The chip profile behind the times, where the device keeps a virtual clock.
+    pub modelled_by: Option<ClockProfile>,
+    /// What the device chose and found, by name: chip, library versions, the operators behind attention, KV write….
+    pub details: Vec<(String, String)>,
+}
+
+impl DeviceInfo {
+    /// A device of one rank that measures real time and has nothing more to tell.
+    pub fn plain(name: &str, kernel: &str, threads: usize, dtype: DType) -> Self {
+        Self {
+            name: name.to_owned(),
+            kernel: kernel.to_owned(),
+            threads,
+            dtype,
+            world: 1,
+            modelled_by: None,
+            details: Vec::new(),
+        }
+    }
+}
+
+/// The numbers that a virtual clock is kept from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClockProfile {
+    /// The profile's name.
+    pub name: String,
+    /// SHA-256 of its file, hexadecimal.
+    pub sha256: String,
 }
 
 /// The operators of ChatGLM2 in the order of the forward pass.
@@ -301,6 +353,18 @@ pub trait Device: Send {
         rows: &[usize],
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError>;
+
+    /// Sums `x` over the ranks of a tensor-parallel group, in the order of the ranks, with one rounding at the end; every
+    /// rank has the same sum afterwards. A device that is alone has nothing to do.
+    fn all_reduce(&mut self, x: &mut Self::Activation) -> Result<(), DeviceError> {
+        let _ = x;
+        Ok(())
+    }
+
+    /// Nanoseconds on the device's virtual clock; `None` where real time passes.
+    fn modelled_ns(&self) -> Option<u64> {
+        None
+    }
 
     /// Copies all rows to the host, waiting for the device.
     fn download(&mut self, x: &Self::Activation, out: &mut Vec<f32>) -> Result<(), DeviceError>;

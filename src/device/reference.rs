@@ -73,7 +73,7 @@ impl Device for Reference {
     type KvCache = KvCache;
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo { name: "reference".into(), kernel: "plain".into(), threads: 1, dtype: DType::Fp32 }
+        DeviceInfo::plain("reference", "plain", 1, DType::Fp32)
     }
 
     fn activation(&self, max_rows: usize, width: usize) -> Result<Matrix, DeviceError> {

@@ -58,6 +58,8 @@ pub trait Forward: Send {
     fn write_prefix(&mut self, blocks: &[u32]) -> Result<(), EngineError>;
     /// The device.
     fn device_info(&self) -> DeviceInfo;
+    /// Nanoseconds on the device's virtual clock; `None` where real time passes.
+    fn modelled_ns(&self) -> Option<u64>;
     /// The limits it was loaded for.
     fn limits(&self) -> Limits;
     /// Its shape.
@@ -181,11 +183,13 @@ impl<D: Device> Forward for Model<D> {
             d.write_kv(&b.qkv, cache, index, step.sequences, shape)?;
             d.attention(&b.qkv, cache, index, step.sequences, shape, &mut b.heads)?;
             d.linear(&b.heads, &layer.dense, &mut b.y)?;
+            d.all_reduce(&mut b.y)?;
             d.add(&mut b.x, &b.y)?;
             d.rms_norm(&b.x, &layer.post_norm, epsilon, &mut b.a)?;
             d.linear(&b.a, &layer.h_to_4h, &mut b.h)?;
             d.swiglu(&b.h, &mut b.g)?;
             d.linear(&b.g, &layer.down, &mut b.y)?;
+            d.all_reduce(&mut b.y)?;
             d.add(&mut b.x, &b.y)?;
         }
         logits.clear();
@@ -224,6 +228,10 @@ impl<D: Device> Forward for Model<D> {
 
     fn device_info(&self) -> DeviceInfo {
         self.device.info()
+    }
+
+    fn modelled_ns(&self) -> Option<u64> {
+        self.device.modelled_ns()
     }
 
     fn limits(&self) -> Limits {

@@ -76,9 +76,9 @@ impl Scheduler {
         self.model.device_info()
     }
 
-    /// Nanoseconds on the engine's clock.
+    /// Nanoseconds on the engine's clock: the device's virtual one where it keeps one, else real time.
     pub fn now_ns(&self) -> u64 {
-        self.clock.elapsed().as_nanos() as u64
+        self.model.modelled_ns().unwrap_or_else(|| self.clock.elapsed().as_nanos() as u64)
     }
 
     /// Queues a request.

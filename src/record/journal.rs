@@ -180,7 +180,7 @@ mod tests {
         let good = String::from_utf8(line(&request()).unwrap()).unwrap();
         for (bad, says) in [
             ("{\"schema\":1}\n".to_owned(), "missing field"),
-            (good.replace("\"schema\":1", "\"schema\":9"), "schema 9 was found, schema 1 was expected"),
+            (good.replace("\"schema\":2", "\"schema\":9"), "schema 9 was found, 1 to 2 was expected"),
             (good.replace("\"timed\"", "\"other\""), "unknown variant `other`"),
             ("\n".to_owned(), "EOF"),
         ] {
@@ -190,6 +190,17 @@ mod tests {
         }
         fs::write(&path, b"\xff\xfe\n").unwrap();
         assert!(read::<RequestRecord>(&path).unwrap_err().to_string().contains("not UTF-8"));
+    }
+
+    #[test]
+    fn lines_of_the_first_schema_read_with_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("requests.jsonl");
+        let now = String::from_utf8(line(&request()).unwrap()).unwrap();
+        let first = now.replace("\"schema\":2", "\"schema\":1").replace("\"tp\":1,\"block\":null,", "");
+        assert!(!first.contains("block"), "{first}");
+        fs::write(&path, first).unwrap();
+        assert_eq!(read::<RequestRecord>(&path).unwrap(), [request()]);
     }
 
     #[test]

@@ -52,6 +52,13 @@ pub struct RequestRecord {
     pub repetition: u32,
     /// The clock of every time below.
     pub clock: Clock,
+    /// Tensor-parallel ranks.
+    #[serde(default = "super::wire::one")]
+    pub tp: u32,
+    /// Which block of an interleaved run it belongs to: repetitions of two configurations with the same block were run
+    /// next to each other.
+    #[serde(default)]
+    pub block: Option<u32>,
     /// Sequences in the batch.
     pub batch: u32,
     /// Prompt tokens of each sequence.

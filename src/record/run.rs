@@ -55,8 +55,11 @@ pub struct Provenance {
     pub clock_profile: Option<String>,
     /// The computing type: `fp16`, `fp32`, `bf16`.
     pub dtype: String,
-    /// Tensor-parallel ranks.
+    /// Tensor-parallel ranks of the precision cases; performance cases have their own.
     pub tp: u32,
+    /// What the device chose and found, by name: chip, library versions, the operators behind attention, KV write….
+    #[serde(default)]
+    pub device_details: BTreeMap<String, String>,
     /// Threads of the engine.
     pub threads: u32,
     /// Sequences at once in accuracy tasks.
@@ -131,6 +134,9 @@ pub struct AccuracyCase {
 pub struct PerformanceCase {
     /// Its name, as in the requests.
     pub case_id: String,
+    /// Tensor-parallel ranks.
+    #[serde(default = "super::wire::one")]
+    pub tp: u32,
     /// Sequences in the batch.
     pub batch: u32,
     /// Prompt tokens of each sequence.

@@ -1,5 +1,6 @@
 //! The rows of `accuracy.csv` and `perf.csv`. A value that cannot be had is an empty cell.
 
+use super::request::Clock;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -90,6 +91,8 @@ pub struct PerfRow {
     pub engine: String,
     /// The device.
     pub device: String,
+    /// The clock of the times.
+    pub clock: Clock,
     /// The computing type.
     pub dtype: String,
     /// Tensor-parallel ranks.
@@ -162,7 +165,7 @@ impl AccuracyRow {
 
 impl PerfRow {
     /// The header of `perf.csv`.
-    pub const HEADER: &'static str = "schema,run_id,case_id,engine,device,dtype,tp,threads,batch,input_tokens,\
+    pub const HEADER: &'static str = "schema,run_id,case_id,engine,device,clock,dtype,tp,threads,batch,input_tokens,\
         output_tokens,phase,reps,warmups,median_ns,mad_ns,mean_ns,stddev_ns,ci95_lo_ns,ci95_hi_ns,min_ns,max_ns,\
         p50_ns,p90_ns,p99_ns,tokens,tokens_per_s_median,bytes_touched,achieved_gb_s,roofline_pct,\
         peak_rss_bytes,energy_j,j_per_token,output_hash,valid,invalid_reason";

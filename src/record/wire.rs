@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The schema number that this version writes and reads.
-pub const SCHEMA: u32 = 1;
+/// The schema number that this version writes. It reads every number from 1 on: fields that came later have defaults.
+///
+/// 2: tensor-parallel size per case and repetition, block of an interleaved repetition, details of the device,
+/// a clock column in `perf.csv`.
+pub const SCHEMA: u32 = 2;
 
 /// A record as it stands in a file: its fields with `schema` in front.
 #[derive(Serialize, Deserialize)]
@@ -30,10 +33,17 @@ impl<T> Wire<T> {
 pub(super) fn parse<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, String> {
     let text = std::str::from_utf8(json).map_err(|e| format!("not UTF-8: {e}"))?;
     let SchemaOnly { schema } = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    if schema != SCHEMA {
-        return Err(format!("schema {schema} was found, schema {SCHEMA} was expected"));
+    if !(1..=SCHEMA).contains(&schema) {
+        return Err(format!(
+            "schema {schema} was found, 1 to {SCHEMA} was expected: a newer glmbench wrote it"
+        ));
     }
     serde_json::from_str::<Wire<T>>(text).map(|wire| wire.record).map_err(|e| e.to_string())
+}
+
+/// The tensor-parallel size of records from before there was one.
+pub(super) fn one() -> u32 {
+    1
 }
 
 /// `f32`s of which some may not be finite: JSON has no word for those, so they are `null` and read back as NaN.

@@ -57,6 +57,8 @@ pub(super) fn request() -> RequestRecord {
         kind: RepetitionKind::Timed,
         repetition: 0,
         clock: Clock::Measured,
+        tp: 1,
+        block: None,
         batch: 1,
         input_tokens: 1,
         output_tokens: 1,
@@ -77,6 +79,7 @@ fn case(batch: u32, input_tokens: u32, output_tokens: u32) -> PerformanceCase {
     let steps = u64::from(output_tokens.saturating_sub(1));
     PerformanceCase {
         case_id: format!("b{batch}-i{input_tokens}-o{output_tokens}"),
+        tp: 1,
         batch,
         input_tokens,
         output_tokens,
@@ -126,6 +129,7 @@ pub(super) fn run() -> RunRecord {
             clock_profile: None,
             dtype: "fp16".into(),
             tp: 1,
+            device_details: BTreeMap::new(),
             threads: 2,
             batch: 8,
             versions: map(&[("rustc", "1.95.0")]),

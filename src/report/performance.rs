@@ -122,8 +122,9 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         case_id: case.case_id.clone(),
         engine: run.provenance.engine.clone(),
         device: run.provenance.device.clone(),
+        clock: run.provenance.clock,
         dtype: run.provenance.dtype.clone(),
-        tp: run.provenance.tp,
+        tp: case.tp,
         threads: run.provenance.threads,
         batch: case.batch,
         input_tokens: case.input_tokens,
@@ -219,6 +220,7 @@ mod tests {
     fn case() -> PerformanceCase {
         PerformanceCase {
             case_id: "b2-i16-o3".into(),
+            tp: 1,
             batch: 2,
             input_tokens: 16,
             output_tokens: 3,

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use crate::device::DeviceInfo;
 use crate::engine::EngineError;
 use crate::engine::scheduler::Scheduler;
-use crate::record::{RecordError, RunDir, RunRecord, Status, rfc3339_utc};
+use crate::record::{Clock, RecordError, RunDir, RunRecord, Status, rfc3339_utc};
 use crate::task::{Evaluation, TaskError};
 
 use self::machine::rss_bytes;
@@ -87,6 +88,11 @@ impl Session<'_> {
         self.offset_ns.saturating_add(engine_ns)
     }
 
+    /// The clock that the engine keeps.
+    fn clock(&self) -> Clock {
+        clock_of(&self.engine.device_info())
+    }
+
     /// Notes the resident memory.
     fn sample_memory(&mut self) {
         let row = crate::record::TelemetryRow {
@@ -96,6 +102,11 @@ impl Session<'_> {
         };
         self.telemetry.push(row);
     }
+}
+
+/// The clock behind a device's times.
+pub fn clock_of(device: &DeviceInfo) -> Clock {
+    if device.modelled_by.is_some() { Clock::Modelled } else { Clock::Measured }
 }
 
 /// Makes the run's directory with its first `run.json`, or opens the one to go on with and counts it as resumed. Either
@@ -155,7 +166,8 @@ fn run_cases(plan: &Plan<'_>, session: &mut Session<'_>) -> Result<Ending, RunEr
             return Ok(Ending::Interrupted);
         }
     }
-    for case in &plan.performance {
+    let world = session.engine.device_info().world;
+    for case in plan.performance.iter().filter(|case| case.tp == world) {
         if performance::run(case, &plan.tokens, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }

@@ -1,7 +1,7 @@
 //! A performance case: warm-ups until times agree, then timed repetitions, a line each.
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
-use crate::record::{Clock, RepetitionKind, RequestRecord};
+use crate::record::{RepetitionKind, RequestRecord};
 
 use super::machine::{peak_rss_bytes, reset_peak_rss};
 use super::{Ending, RunError, Session};
@@ -11,6 +11,8 @@ use super::{Ending, RunError, Session};
 pub struct PerformanceRun {
     /// The shape.
     pub shape: Shape,
+    /// Tensor-parallel ranks.
+    pub tp: usize,
     /// Timed repetitions.
     pub repetitions: usize,
     /// When warming up is enough.
@@ -19,13 +21,21 @@ pub struct PerformanceRun {
     pub seed: u64,
 }
 
+impl PerformanceRun {
+    /// Name within a run: the shape's, with the ranks where there are several: `b8-i128-o32-tp2`.
+    pub fn case_id(&self) -> String {
+        let shape = self.shape.case_id();
+        if self.tp == 1 { shape } else { format!("{shape}-tp{}", self.tp) }
+    }
+}
+
 /// Runs the repetitions that have no line yet; an interrupted case is warmed up again.
 pub(super) fn run(
     case: &PerformanceRun,
     tokens: &OrdinaryTokens,
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
-    let case_id = case.shape.case_id();
+    let case_id = case.case_id();
     let (warm_ups, timed) = lines(session, &case_id)?;
     session.observer.begin(&case_id, "repetitions", case.repetitions as u64, timed as u64);
     let ending = repetitions(case, tokens, (warm_ups, timed), session);
@@ -60,14 +70,14 @@ fn repetitions(
         let times = repeat(session.engine, case.shape, &prompts)?;
         warm_up.add(times.total_ns());
         let number = warm_ups_before + warm_up.count() - 1;
-        session.dir.append_request(&record(session, case.shape, RepetitionKind::Warmup, number, times))?;
+        session.dir.append_request(&record(session, case, RepetitionKind::Warmup, number, times))?;
     }
     for number in timed_before..case.repetitions {
         if session.stopped() {
             return Ok(Ending::Interrupted);
         }
         let times = repeat(session.engine, case.shape, &prompts)?;
-        session.dir.append_request(&record(session, case.shape, RepetitionKind::Timed, number, times))?;
+        session.dir.append_request(&record(session, case, RepetitionKind::Timed, number, times))?;
         session.sample_memory();
         session.observer.advance();
     }
@@ -76,16 +86,19 @@ fn repetitions(
 
 fn record(
     session: &Session<'_>,
-    shape: Shape,
+    case: &PerformanceRun,
     kind: RepetitionKind,
     number: usize,
     times: Repetition,
 ) -> RequestRecord {
+    let shape = case.shape;
     RequestRecord {
-        case_id: shape.case_id(),
+        case_id: case.case_id(),
         kind,
         repetition: number as u32,
-        clock: Clock::Measured,
+        clock: session.clock(),
+        tp: case.tp as u32,
+        block: None,
         batch: shape.batch as u32,
         input_tokens: shape.input_tokens as u32,
         output_tokens: shape.output_tokens as u32,

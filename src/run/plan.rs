@@ -83,7 +83,8 @@ impl<'a> Plan<'a> {
             let (prefill, decode) = case_cost(config, dtype.bytes(), self.limits.max_step_tokens, shape);
             let cost = |c: crate::bench::PhaseCost| Some(Cost { bytes: c.bytes, flops: c.flops });
             record::PerformanceCase {
-                case_id: shape.case_id(),
+                case_id: run.case_id(),
+                tp: run.tp as u32,
                 batch: shape.batch as u32,
                 input_tokens: shape.input_tokens as u32,
                 output_tokens: shape.output_tokens as u32,
@@ -168,25 +169,26 @@ fn accuracy_run<'a>(
 fn performance_runs(suite: &Suite, config: &ModelConfig) -> Result<Vec<PerformanceRun>, String> {
     let mut runs: Vec<PerformanceRun> = Vec::new();
     for case in &suite.performance {
-        if let Some(tp) = case.tp_ranks.iter().find(|tp| **tp != 1) {
-            return Err(format!("tp {tp} is asked for; this device runs tp 1 only"));
-        }
-        for &(input_tokens, output_tokens) in &case.lengths {
-            for &batch in &case.batches {
-                let shape = Shape { batch, input_tokens, output_tokens };
-                if shape.sequence_tokens() > config.seq_length {
-                    return Err(format!(
-                        "case {} has sequences of {} tokens, the model's seq_length is {}",
-                        shape.case_id(),
-                        shape.sequence_tokens(),
-                        config.seq_length
-                    ));
-                }
-                if runs.iter().any(|run| run.shape == shape) {
-                    return Err(format!("case {} comes twice", shape.case_id()));
-                }
+        let shapes = case.lengths.iter().flat_map(|&(input_tokens, output_tokens)| {
+            case.batches.iter().map(move |&batch| Shape { batch, input_tokens, output_tokens })
+        });
+        for shape in shapes {
+            if shape.sequence_tokens() > config.seq_length {
+                return Err(format!(
+                    "case {} has sequences of {} tokens, the model's seq_length is {}",
+                    shape.case_id(),
+                    shape.sequence_tokens(),
+                    config.seq_length
+                ));
+            }
+            for &tp in &case.tp_ranks {
                 let warm_up = WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() };
-                runs.push(PerformanceRun { shape, repetitions: case.repetitions, warm_up, seed: case.seed });
+                let run =
+                    PerformanceRun { shape, tp, repetitions: case.repetitions, warm_up, seed: case.seed };
+                if runs.iter().any(|other| other.case_id() == run.case_id()) {
+                    return Err(format!("case {} comes twice", run.case_id()));
+                }
+                runs.push(run);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::device::DeviceInfo;
 use crate::device::rotary::RotaryMode;
-use crate::record::{Clock, Identity, Provenance, Roofline, RunRecord, Status, rfc3339_utc, run_id};
+use crate::record::{Identity, Provenance, Roofline, RunRecord, Status, rfc3339_utc, run_id};
 use crate::suite::Suite;
 
 use super::machine::{Machine, environment};
@@ -85,10 +85,11 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         engine: format!("glmbench {}", env!("CARGO_PKG_VERSION")),
         device: origin.device.name.clone(),
         kernel: origin.device.kernel.clone(),
-        clock: Clock::Measured,
-        clock_profile: None,
+        clock: super::clock_of(&origin.device),
+        clock_profile: origin.device.modelled_by.as_ref().map(|p| format!("{} sha256:{}", p.name, p.sha256)),
         dtype: origin.device.dtype.to_string(),
-        tp: 1,
+        tp: origin.device.world as u32,
+        device_details: origin.device.details.iter().cloned().collect(),
         threads: origin.device.threads as u32,
         batch: plan.accuracy.iter().map(|run| run.batch).max().unwrap_or(0) as u32,
         versions: BTreeMap::from([("glmbench".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),

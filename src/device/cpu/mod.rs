@@ -136,12 +136,7 @@ impl Device for Cpu {
     type KvCache = KvCache;
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo {
-            name: "cpu".into(),
-            kernel: self.kernels.name.into(),
-            threads: self.scratch.len(),
-            dtype: self.options.dtype,
-        }
+        DeviceInfo::plain("cpu", self.kernels.name, self.scratch.len(), self.options.dtype)
     }
 
     fn activation(&self, max_rows: usize, width: usize) -> Result<Matrix, DeviceError> {
