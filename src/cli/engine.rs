@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::device::DType;
 use crate::device::cpu::InstructionSet;
 use crate::device::rotary::RotaryMode;
+use crate::device::{DType, DeviceError};
 use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
 use crate::engine::load::{self, DeviceKind, LoadOptions, MemoryEstimate, ModelPath, load_tokenizer};
@@ -53,6 +53,9 @@ pub struct ComputeArgs {
     /// Rotary table: `model` rounds as the model's own code does, `exact` does not
     #[arg(long, value_name = "MODE", default_value = "model")]
     pub rope: RotaryMode,
+    /// Tensor-parallel ranks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub tp: Option<u16>,
     /// Threads; all cores unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -128,12 +131,12 @@ impl FoundModel {
     }
 
     /// Its weights, checked against the shape but not yet read.
-    pub fn weights(&self, dtype: DType) -> anyhow::Result<Box<dyn WeightSource>> {
-        let Some(dir) = &self.ptuning else { return Ok(self.path.weights(&self.config, dtype)?) };
+    pub fn weights(&self, dtype: DType) -> Result<Box<dyn WeightSource>, EngineError> {
+        let Some(dir) = &self.ptuning else { return self.path.weights(&self.config, dtype) };
         let base = ModelConfig { pre_seq_len: None, ..self.config.clone() };
         let open = |dir: &Path| open_checkpoint(dir).map_err(EngineError::from);
         let overlay = Overlay { prefix: open(dir)?, base: self.path.weights(&base, dtype)? };
-        layout::check(&overlay, &self.config).map_err(EngineError::from)?;
+        layout::check(&overlay, &self.config)?;
         Ok(Box::new(overlay))
     }
 
@@ -143,13 +146,17 @@ impl FoundModel {
     }
 
     /// Whether it can be loaded at all: the device is there, and the memory.
-    pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> anyhow::Result<()> {
-        compute.device.check().map_err(EngineError::from)?;
-        check_memory(&MemoryEstimate::new(&self.config, compute.dtype(), limits))
+    pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
+        compute.device.check()?;
+        if let Some(tp) = compute.tp.filter(|&tp| tp > 1) {
+            return Err(EngineError::Option(format!("tp {tp} is asked for; this device runs tp 1 only")));
+        }
+        check_memory(&MemoryEstimate::new(&self.config, compute.dtype(), limits))?;
+        Ok(())
     }
 
     /// Loads it, with a progress bar, after a [look](Self::check) at device and memory.
-    pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> anyhow::Result<Scheduler> {
+    pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> Result<Scheduler, EngineError> {
         self.check(compute, limits)?;
         let options = compute.load_options(limits);
         let source = self.weights(options.dtype)?;
@@ -164,11 +171,11 @@ impl FoundModel {
 }
 
 /// Refuses what cannot fit before hours are spent finding out.
-pub fn check_memory(estimate: &MemoryEstimate) -> anyhow::Result<()> {
+pub fn check_memory(estimate: &MemoryEstimate) -> Result<(), DeviceError> {
     let Some(available) = Machine::read().available_bytes else { return Ok(()) };
     if estimate.total_bytes() > available {
         let gb = |bytes: u64| bytes as f64 / 1e9;
-        bail!(crate::device::DeviceError::OutOfMemory {
+        return Err(DeviceError::OutOfMemory {
             device: "cpu",
             what: format!(
                 "weights {:.2} GB, KV cache {:.2} GB, working memory {:.2} GB ({:.2} GB are available)",

@@ -38,8 +38,8 @@ pub use error::RecordError;
 pub use identity::{Difference, Identity, hex};
 pub use request::{Clock, RepetitionKind, RequestKey, RequestRecord};
 pub use run::{
-    AccuracyCase, ChoiceToken, Cost, FirstPrompt, PerformanceCase, Plan, Provenance, Roofline, RunRecord,
-    Status,
+    AccuracyCase, ChoiceToken, Cost, FirstPrompt, Group, PerformanceCase, Plan, Provenance, Roofline,
+    RunRecord, Status,
 };
 pub use sample::{SampleKey, SampleRecord, SampleState};
 pub use summary::{AccuracyRow, PerfRow, Phase};

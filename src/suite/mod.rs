@@ -20,6 +20,7 @@
 //! max_new_tokens = 512         # else the protocol's own limit
 //! limit = 100                  # items, taken in turn from each subject; else all
 //! batch = 8                    # sequences at once; changes no answer
+//! tp = 1                       # tensor-parallel size
 //! [[accuracy.expected]]        # published results, shown beside ours
 //! dtype = "fp16"               # else for any
 //! correct = 719
@@ -206,6 +207,8 @@ pub struct AccuracyCase {
     pub limit: Option<usize>,
     /// Sequences at once.
     pub batch: usize,
+    /// Tensor-parallel ranks.
+    pub tp: usize,
     /// Published results.
     pub expected: Vec<Expected>,
     /// The configurations it is for; all when empty.
@@ -317,9 +320,15 @@ impl Suite {
         let mut suite =
             Self { model, accuracy: accuracy.collect(), performance: performance.collect(), ..self.clone() };
         if let Some(tp) = configuration.tp {
-            suite.performance.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
+            suite.set_tp(tp);
         }
         suite
+    }
+
+    /// Gives every case this many tensor-parallel ranks.
+    pub fn set_tp(&mut self, tp: usize) {
+        self.accuracy.iter_mut().for_each(|case| case.tp = tp);
+        self.performance.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
     }
 
     /// SHA-256 of what decides the results, after overrides. Left out are what is hashed elsewhere in a run's

@@ -156,6 +156,7 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
     let limit = optional_count(&mut table, "limit", 1)?;
     let batch = optional_count(&mut table, "batch", 1)?.unwrap_or(DEFAULT_BATCH);
     let expected = tables(&mut table, "expected")?.into_iter().map(expected).collect::<Result<_, _>>()?;
+    let tp = optional_count(&mut table, "tp", 1)?.unwrap_or(1);
     let configurations = case_configurations(&mut table)?;
     table.finish()?;
     let protocol = protocol.name;
@@ -169,6 +170,7 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
         max_new_tokens,
         limit,
         batch,
+        tp,
         expected,
         configurations,
     })

@@ -61,7 +61,7 @@ impl Value {
         match self {
             Self::String(_) => "a string",
             Self::Integer(_) => "an integer",
-            Self::Float(_) => "a number with a point",
+            Self::Float(_) => "a float",
             Self::Boolean(_) => "true or false",
             Self::Table(_) => "a table",
             Self::Array(_) => "an array",
