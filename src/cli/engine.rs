@@ -65,6 +65,18 @@ pub struct ComputeArgs {
 }
 
 impl ComputeArgs {
+    /// What computes where no flag says anything.
+    pub fn usual() -> Self {
+        Self {
+            device: DeviceKind::Cpu,
+            dtype: None,
+            rope: RotaryMode::Model,
+            tp: None,
+            threads: None,
+            kernel: None,
+        }
+    }
+
     /// The type asked for, or the device's main type.
     pub fn dtype(&self) -> DType {
         self.dtype.unwrap_or(match self.device {

@@ -7,6 +7,7 @@
 mod accuracy;
 pub mod interleave;
 pub mod machine;
+pub mod noise;
 mod performance;
 pub mod plan;
 pub mod provenance;

@@ -207,7 +207,8 @@ fn performance_runs(suite: &Suite, config: &ModelConfig) -> Result<Vec<Performan
     Ok(runs)
 }
 
-fn ordinary_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> OrdinaryTokens {
+/// The ids that prompts for timing are drawn from: with a tokenizer, ordinary pieces behind its prefix ids.
+pub fn ordinary_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> OrdinaryTokens {
     let mut tokens = OrdinaryTokens::of_vocabulary(config.padded_vocab_size);
     if let Some(tokenizer) = tokenizer {
         tokens.prefix = tokenizer.prefix_ids().to_vec();

@@ -5,6 +5,7 @@
 mod architecture;
 mod bad_input;
 mod check;
+mod configurations;
 mod convert;
 mod dataset;
 mod goldens;

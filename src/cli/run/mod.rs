@@ -1,6 +1,5 @@
 //! `glmbench run`: a suite from file to report.
 
-mod bars;
 mod describe;
 mod setup;
 
@@ -26,11 +25,11 @@ use crate::run::provenance::{Origin, record};
 use crate::run::{Ending, Observer as _, RunError, execute, find, find_group, finished, open_dir};
 use crate::suite::Suite;
 
-use self::bars::Bars;
 use self::describe::describe;
 use self::setup::Setup;
 use super::engine::{ComputeArgs, FoundModel};
-use super::{Exit, emit, progress, report, say};
+use super::progress::{self, Bars};
+use super::{Exit, emit, report, say};
 
 /// Run a suite: precision, performance, records and a report
 ///
