@@ -11,6 +11,7 @@ use crate::bench::Shape;
 use crate::device::cpu::{InstructionSet, MachineLimits, available_threads, measure_limits};
 use crate::engine::model::Limits;
 use crate::record::{Noise, rfc3339_utc};
+use crate::run::environment::{Reader, VARIABLES, environment, variable};
 use crate::run::machine::Machine;
 use crate::run::noise::noise;
 use crate::run::plan::ordinary_tokens;
@@ -40,6 +41,9 @@ pub struct Args {
     /// With --noise: keep the figures in this file, for `glmbench compare --noise-floor`
     #[arg(long, value_name = "FILE", requires = "noise")]
     out: Option<PathBuf>,
+    /// Also list every environment variable that is known, and who reads it; without it, those that are set
+    #[arg(long)]
+    environment: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -71,13 +75,41 @@ struct Findings {
     bandwidth_bytes_per_s: Option<f64>,
     peak_flops_per_s: Option<f64>,
     advice: Vec<String>,
+    environment: Vec<VariableFinding>,
     noise: Option<Noise>,
+}
+
+/// An environment variable: who reads it, and what is set.
+#[derive(Serialize)]
+struct VariableFinding {
+    name: String,
+    value: Option<String>,
+    reader: Reader,
+    effect: &'static str,
+}
+
+/// The variables that are set; with `all`, every one that is known.
+fn variables(all: bool) -> Vec<VariableFinding> {
+    let set = environment();
+    let of = |name: &str, value: Option<&String>| {
+        let known = variable(name)?;
+        Some(VariableFinding {
+            name: name.to_owned(),
+            value: value.cloned(),
+            reader: known.reader,
+            effect: known.effect,
+        })
+    };
+    let unset =
+        VARIABLES.iter().filter(|v| all && !set.contains_key(v.name)).filter_map(|v| of(v.name, None));
+    set.iter().filter_map(|(name, value)| of(name, Some(value))).chain(unset).collect()
 }
 
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let limits = args.limits.then(|| measure_limits(available_threads())).transpose()?;
     let mut findings = findings(Machine::read(), limits);
+    findings.environment = variables(args.environment);
     if args.noise {
         let noise = null_comparison(args)?;
         if let Some(path) = &args.out {
@@ -140,6 +172,7 @@ fn findings(machine: Machine, limits: Option<MachineLimits>) -> Findings {
         cann,
         bandwidth_bytes_per_s: limits.map(|l| l.bandwidth_bytes_per_s),
         peak_flops_per_s: limits.map(|l| l.peak_flops_per_s),
+        environment: Vec::new(),
         noise: None,
     }
 }
@@ -218,6 +251,10 @@ fn words(f: &Findings) -> String {
             100.0 * floor.floor,
             floor.blocks
         );
+    }
+    for v in &f.environment {
+        let value = v.value.as_ref().map_or(String::new(), |value| format!("={value}"));
+        text += &format!("environment   {}{value} ({}): {}\n", v.name, v.reader.name(), v.effect);
     }
     for line in &f.advice {
         text += &format!("advice        {line}\n");

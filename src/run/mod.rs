@@ -5,6 +5,7 @@
 //! plan's order, so a run that was killed is a prefix of an undisturbed one, and going on with it gives the same files.
 
 mod accuracy;
+pub mod environment;
 pub mod interleave;
 pub mod machine;
 pub mod noise;

@@ -8,7 +8,8 @@ use crate::device::rotary::RotaryMode;
 use crate::record::{Group, Identity, Provenance, Roofline, RunRecord, Status, rfc3339_utc, run_id};
 use crate::suite::Suite;
 
-use super::machine::{Machine, environment};
+use super::environment::environment;
+use super::machine::Machine;
 use super::plan::Plan;
 
 /// What a run is made of, gathered before it starts.
