@@ -805,7 +805,7 @@ pub struct Nn {
     >,
     pub aclnnInplaceAddGetWorkspaceSize: Result<
         unsafe extern "C" fn(
-            selfRef: *mut aclTensor,
+            selfRef: *const aclTensor,
             other: *const aclTensor,
             alpha: *const aclScalar,
             workspaceSize: *mut u64,
@@ -828,9 +828,9 @@ pub struct Nn {
             x2: *const aclTensor,
             gamma: *const aclTensor,
             epsilon: f64,
-            yOut: *mut aclTensor,
-            rstdOut: *mut aclTensor,
-            xOut: *mut aclTensor,
+            yOut: *const aclTensor,
+            rstdOut: *const aclTensor,
+            xOut: *const aclTensor,
             workspaceSize: *mut u64,
             executor: *mut *mut aclOpExecutor,
         ) -> aclnnStatus,
@@ -1794,7 +1794,7 @@ impl Nn {
     }
     pub unsafe fn aclnnInplaceAddGetWorkspaceSize(
         &self,
-        selfRef: *mut aclTensor,
+        selfRef: *const aclTensor,
         other: *const aclTensor,
         alpha: *const aclScalar,
         workspaceSize: *mut u64,
@@ -1831,9 +1831,9 @@ impl Nn {
         x2: *const aclTensor,
         gamma: *const aclTensor,
         epsilon: f64,
-        yOut: *mut aclTensor,
-        rstdOut: *mut aclTensor,
-        xOut: *mut aclTensor,
+        yOut: *const aclTensor,
+        rstdOut: *const aclTensor,
+        xOut: *const aclTensor,
         workspaceSize: *mut u64,
         executor: *mut *mut aclOpExecutor,
     ) -> aclnnStatus {
