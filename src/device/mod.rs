@@ -4,6 +4,7 @@
 //! Activations are matrices `[rows, width]`, a row a token. Every operator rounds its result to the device's
 //! [`DType`] and accumulates in fp32, as NPU and GPU do; a row's result never depends on the other rows.
 
+pub mod affinity;
 pub mod ascend;
 pub mod cpu;
 pub mod reference;

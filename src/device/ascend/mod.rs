@@ -20,6 +20,7 @@ mod ops;
 mod probe;
 mod rotate;
 mod runtime;
+mod telemetry;
 mod tensor;
 
 use std::ffi::c_void;
@@ -50,6 +51,7 @@ pub use self::group::{AscendGroup, Chip, Emulation, GroupSettings, RankHandle};
 pub use self::kv::KvCache;
 pub use self::linear::Linear;
 pub use self::rotate::Rotary;
+pub use self::telemetry::{Memory, Reading, Telemetry};
 
 /// The halves of SwiGLU's input begin at multiples of this on a 310P, which takes 64-byte pieces only.
 const SWIGLU_ALIGNMENT: usize = 32;
@@ -64,6 +66,7 @@ pub struct Ascend {
     /// For [`Addition::AddRmsNorm`].
     sums: [Scratch; 2],
     comm: Option<Comm>,
+    rank: usize,
     layout: HeadLayout,
     choices: Choices,
     details: Vec<(String, String)>,
@@ -161,12 +164,18 @@ impl Ascend {
             rows: Words::new("row numbers"),
             sums: Default::default(),
             comm,
+            rank,
             layout,
             choices,
             details,
             settings,
             core,
         })
+    }
+
+    /// Power, temperature, utilisation and memory, now.
+    pub fn telemetry(&self) -> Telemetry {
+        telemetry::read(self.core.api(), self.settings.chip, self.rank)
     }
 
     /// Numbers of one half of a feed-forward activation, as they lie on the device.
