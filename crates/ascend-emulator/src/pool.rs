@@ -1,0 +1,249 @@
+//! Handles: slots that are never given back to the allocator, so that a stale pointer can be recognised.
+//!
+//! A slot carries a magic word (its kind, alive or not), and the epoch it was made in. Freed slots wait in a queue of their
+//! thread before they are used again: a handle used after its end is met as dead, not as somebody else's.
+
+use std::cell::{RefCell, UnsafeCell};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::thread::LocalKey;
+
+/// Freed slots a thread keeps back before it uses one again.
+const QUARANTINE: usize = 64;
+
+/// Raised by every reset: what was made before it is dead.
+pub static EPOCH: AtomicU64 = AtomicU64::new(1);
+
+/// What lives in slots.
+pub trait Pooled: Default + 'static {
+    /// The kind's magic word; its lowest bit is zero (the bit says "alive").
+    const MAGIC: u32;
+    /// What a person calls it.
+    const WORD: &'static str;
+    /// The thread's freed slots.
+    fn free_list() -> &'static LocalKey<FreeList<Self>>;
+    /// Slots of threads that ended.
+    fn orphans() -> &'static Mutex<Vec<Orphan>>;
+    /// How many live.
+    fn live() -> &'static Counter;
+    /// Drops what the value holds; memory for the next use may stay.
+    fn clear(&mut self);
+}
+
+/// A slot's address on its way between threads.
+pub struct Orphan(usize);
+
+/// One handle.
+#[repr(C)]
+pub struct Slot<T> {
+    magic: AtomicU32,
+    uses: AtomicU32,
+    epoch: AtomicU64,
+    value: UnsafeCell<T>,
+}
+
+/// Freed slots of one thread; left to others when the thread ends.
+pub struct FreeList<T: Pooled>(RefCell<VecDeque<*mut Slot<T>>>);
+
+impl<T: Pooled> Default for FreeList<T> {
+    fn default() -> Self {
+        Self(RefCell::new(VecDeque::new()))
+    }
+}
+
+impl<T: Pooled> Drop for FreeList<T> {
+    fn drop(&mut self) {
+        if let Ok(mut orphans) = T::orphans().lock() {
+            orphans.extend(self.0.borrow().iter().map(|slot| Orphan(*slot as usize)));
+        }
+    }
+}
+
+/// Counts without a shared cache line: one number a group of threads.
+pub struct Counter([Padded; 16]);
+
+#[repr(align(128))]
+struct Padded(AtomicI64);
+
+static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static SHARD: usize = NEXT_SHARD.fetch_add(1, Ordering::Relaxed) % 16;
+}
+
+impl Counter {
+    /// Zero.
+    pub const fn new() -> Self {
+        Self([const { Padded(AtomicI64::new(0)) }; 16])
+    }
+
+    /// Adds, from any thread.
+    pub fn add(&self, n: i64) {
+        let shard = SHARD.try_with(|s| *s).unwrap_or(0);
+        self.0[shard].0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The sum.
+    pub fn get(&self) -> u64 {
+        self.0.iter().map(|p| p.0.load(Ordering::Relaxed)).sum::<i64>().max(0) as u64
+    }
+
+    /// Back to zero.
+    pub fn reset(&self) {
+        self.0.iter().for_each(|p| p.0.store(0, Ordering::Relaxed));
+    }
+}
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Declares the statics that [`Pooled`] needs.
+#[macro_export]
+macro_rules! pooled {
+    ($kind:ty, $magic:expr, $word:expr, |$value:ident| $clear:expr) => {
+        const _: () = {
+            use std::sync::Mutex;
+            use $crate::pool::{Counter, FreeList, Orphan, Pooled};
+            thread_local! {
+                static FREE: FreeList<$kind> = FreeList::default();
+            }
+            static ORPHANS: Mutex<Vec<Orphan>> = Mutex::new(Vec::new());
+            static LIVE: Counter = Counter::new();
+            impl Pooled for $kind {
+                const MAGIC: u32 = u32::from_le_bytes(*$magic) & !1;
+                const WORD: &'static str = $word;
+                fn free_list() -> &'static std::thread::LocalKey<FreeList<Self>> {
+                    &FREE
+                }
+                fn orphans() -> &'static Mutex<Vec<Orphan>> {
+                    &ORPHANS
+                }
+                fn live() -> &'static Counter {
+                    &LIVE
+                }
+                fn clear(&mut self) {
+                    let $value = self;
+                    $clear
+                }
+            }
+        };
+    };
+}
+
+/// Makes a handle; `fill` sets the value, which is either new or was cleared.
+pub fn create<T: Pooled>(fill: impl FnOnce(&mut T)) -> *mut Slot<T> {
+    let reused = T::free_list()
+        .try_with(|list| {
+            let mut list = list.0.borrow_mut();
+            if list.len() > QUARANTINE { list.pop_front() } else { adopt::<T>() }
+        })
+        .ok()
+        .flatten();
+    let slot = reused.unwrap_or_else(|| {
+        Box::into_raw(Box::new(Slot {
+            magic: AtomicU32::new(0),
+            uses: AtomicU32::new(0),
+            epoch: AtomicU64::new(0),
+            value: UnsafeCell::new(T::default()),
+        }))
+    });
+    // SAFETY: slots are never freed, and this one is in no list: nobody else has it.
+    unsafe {
+        fill(&mut *(*slot).value.get());
+        (*slot).uses.fetch_add(1, Ordering::Relaxed);
+        (*slot).epoch.store(EPOCH.load(Ordering::Relaxed), Ordering::Relaxed);
+        (*slot).magic.store(T::MAGIC | 1, Ordering::Release);
+    }
+    T::live().add(1);
+    slot
+}
+
+/// A slot that an ended thread left, when many wait.
+fn adopt<T: Pooled>() -> Option<*mut Slot<T>> {
+    let mut orphans = T::orphans().try_lock().ok()?;
+    if orphans.len() > QUARANTINE { Some(orphans.remove(0).0 as *mut Slot<T>) } else { None }
+}
+
+/// Why a pointer is not a live handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dead {
+    /// Null.
+    Null,
+    /// Not of this kind.
+    Foreign,
+    /// Of this kind, destroyed before.
+    Destroyed,
+}
+
+impl Dead {
+    /// Words for the message.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Null => "is null",
+            Self::Foreign => "is no handle of this kind",
+            Self::Destroyed => "was destroyed before",
+        }
+    }
+}
+
+/// The live handle behind a pointer from C.
+///
+/// # Safety
+/// `pointer` is null, small, or points to at least 24 readable bytes: any handle this library ever made does.
+pub unsafe fn get<'a, T: Pooled>(pointer: *const Slot<T>) -> Result<&'a Slot<T>, Dead> {
+    if pointer.is_null() {
+        return Err(Dead::Null);
+    }
+    if (pointer as usize) < 4096 || !pointer.is_aligned() {
+        return Err(Dead::Foreign);
+    }
+    // SAFETY: the caller's promise; slots are never freed.
+    let slot = unsafe { &*pointer };
+    let magic = slot.magic.load(Ordering::Acquire);
+    if magic & !1 != T::MAGIC {
+        return Err(Dead::Foreign);
+    }
+    if magic & 1 == 0 || slot.epoch.load(Ordering::Relaxed) != EPOCH.load(Ordering::Relaxed) {
+        return Err(Dead::Destroyed);
+    }
+    Ok(slot)
+}
+
+impl<T: Pooled> Slot<T> {
+    /// The value.
+    pub fn value(&self) -> &T {
+        // SAFETY: writers are `create`, before anybody has the handle, `update` and `destroy`; a caller that destroys a
+        // handle on one thread while another uses it breaks the contract of the ABI.
+        unsafe { &*self.value.get() }
+    }
+
+    /// Changes the value.
+    ///
+    /// # Safety
+    /// Nobody else uses the handle now.
+    pub unsafe fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: the caller's promise.
+        change(unsafe { &mut *self.value.get() })
+    }
+
+    /// How often the slot was handed out: tells a later handle at the same address from this one.
+    pub fn uses(&self) -> u32 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    /// Ends the handle.
+    pub fn destroy(&self) {
+        if self.magic.swap(T::MAGIC, Ordering::AcqRel) != T::MAGIC | 1 {
+            return;
+        }
+        // SAFETY: the word above went from alive to dead exactly once, here.
+        unsafe { (*self.value.get()).clear() };
+        T::live().add(-1);
+        let pointer = std::ptr::from_ref(self).cast_mut();
+        let _ = T::free_list().try_with(|list| list.0.borrow_mut().push_back(pointer));
+    }
+}
