@@ -1,7 +1,9 @@
 //! The forward pass of ChatGLM2, written once over [`Device`].
 
 use crate::device::rotary::{RotaryMode, RotarySpec, RotaryTable};
-use crate::device::{AttentionShape, DType, Device, DeviceInfo, HostTensor, KvShape, SequenceView};
+use crate::device::{
+    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView,
+};
 
 use super::EngineError;
 use super::cache::blocks_for;
@@ -158,7 +160,7 @@ impl<D: Device> Buffers<D> {
         Ok(Self {
             x: rows(config.hidden_size)?,
             a: rows(config.hidden_size)?,
-            qkv: rows(config.qkv_width())?,
+            qkv: device.qkv_activation(limits.max_step_tokens, attention_shape(config))?,
             heads: rows(config.q_width())?,
             y: rows(config.hidden_size)?,
             h: rows(2 * config.ffn_hidden_size)?,
@@ -282,17 +284,18 @@ impl<D: Device> Loader<'_, D> {
         let name = |part: &str| format!("transformer.encoder.layers.{index}.{part}");
         Ok(Layer {
             input_norm: self.vector(&name("input_layernorm.weight"), c.hidden_size)?,
-            qkv: self.linear(
+            qkv: self.biased(
                 &name("self_attention.query_key_value"),
                 [c.qkv_width(), c.hidden_size],
                 c.qkv_bias,
+                |d, weight, bias| d.upload_qkv(weight, bias, attention_shape(c)),
             )?,
             dense: self.linear(&name("self_attention.dense"), [c.hidden_size, c.q_width()], false)?,
             post_norm: self.vector(&name("post_attention_layernorm.weight"), c.hidden_size)?,
-            h_to_4h: self.linear(
-                &name("mlp.dense_h_to_4h"),
-                [2 * c.ffn_hidden_size, c.hidden_size],
-                false,
+            h_to_4h: self.with(
+                &name("mlp.dense_h_to_4h.weight"),
+                &[2 * c.ffn_hidden_size, c.hidden_size],
+                |d, weight| d.upload_gate_up(weight),
             )?,
             down: self.linear(&name("mlp.dense_4h_to_h"), [c.hidden_size, c.ffn_hidden_size], false)?,
         })
@@ -339,6 +342,17 @@ impl<D: Device> Loader<'_, D> {
     }
 
     fn linear(&mut self, name: &str, shape: [usize; 2], bias: bool) -> Result<D::Linear, EngineError> {
+        self.biased(name, shape, bias, |d, weight, bias| d.upload_linear(weight, bias))
+    }
+
+    /// A weight with its bias, if there is to be one, handed over by `upload`.
+    fn biased(
+        &mut self,
+        name: &str,
+        shape: [usize; 2],
+        bias: bool,
+        upload: impl FnOnce(&D, HostTensor<'_>, Option<HostTensor<'_>>) -> Result<D::Linear, DeviceError>,
+    ) -> Result<D::Linear, EngineError> {
         let bias = if bias {
             let name = format!("{name}.bias");
             Some(self.with(&name, &shape[..1], |_, t| Ok(OwnedTensor::of(t)))?)
@@ -346,7 +360,7 @@ impl<D: Device> Loader<'_, D> {
             None
         };
         self.with(&format!("{name}.weight"), &shape, |d, t| {
-            d.upload_linear(t, bias.as_ref().map(OwnedTensor::view))
+            upload(d, t, bias.as_ref().map(OwnedTensor::view))
         })
     }
 
@@ -355,7 +369,7 @@ impl<D: Device> Loader<'_, D> {
         &mut self,
         name: &str,
         shape: &[usize],
-        upload: impl FnOnce(&D, HostTensor<'_>) -> Result<T, crate::device::DeviceError>,
+        upload: impl FnOnce(&D, HostTensor<'_>) -> Result<T, DeviceError>,
     ) -> Result<T, EngineError> {
         let view = self.source.tensor(name, shape)?;
         let result = upload(&self.device, host(&view))?;

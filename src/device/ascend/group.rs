@@ -1,0 +1,253 @@
+//! The chips of one run: libraries loaded, chips checked, communicators made; a handle for every rank's thread.
+
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ascend_sys::{Libraries, LoadError, SearchPath, call};
+
+use super::super::{AttentionShape, ClockProfile, DType, DeviceError};
+use super::Ascend;
+use super::api::{Api, acl};
+use super::choice::Forced;
+
+/// The cards that we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chip {
+    /// Atlas 300I DUO: two Ascend 310P3.
+    Duo300i,
+    /// Atlas 800I A2: eight Ascend 910B.
+    A2800i,
+}
+
+impl Chip {
+    /// The word of the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Duo300i => "300i-duo",
+            Self::A2800i => "800i-a2",
+        }
+    }
+
+    /// How the runtime's name of the chip begins.
+    fn soc(self) -> &'static str {
+        match self {
+            Self::Duo300i => "Ascend310P",
+            Self::A2800i => "Ascend910B",
+        }
+    }
+}
+
+/// An emulated machine in place of a real one.
+#[derive(Debug, Clone)]
+pub struct Emulation {
+    /// The emulator's library.
+    pub library: PathBuf,
+    /// What it is configured with: lines `key = value`.
+    pub settings: String,
+    /// The numbers behind its clock, for the record.
+    pub clock: ClockProfile,
+    /// Only the clock runs, nothing is computed.
+    pub timing_only: bool,
+}
+
+/// What a group is made of.
+#[derive(Debug, Clone)]
+pub struct GroupSettings {
+    /// The card.
+    pub chip: Chip,
+    /// Ranks, a chip each.
+    pub world: usize,
+    /// Type of weights, activations and cache.
+    pub dtype: DType,
+    /// A rank's heads.
+    pub attention: AttentionShape,
+    /// Choices of operators that are forced.
+    pub forced: Forced,
+    /// In place of hardware.
+    pub emulation: Option<Emulation>,
+}
+
+/// A communicator of one rank.
+pub(super) struct Comm {
+    api: Arc<Api>,
+    pub(super) handle: *mut std::ffi::c_void,
+}
+
+// SAFETY: a handle that is used by one thread at a time; the library knows it by value.
+unsafe impl Send for Comm {}
+
+impl Drop for Comm {
+    fn drop(&mut self) {
+        if let Ok(ccl) = &self.api.libraries.ccl {
+            // SAFETY: created by us, and this is the last use.
+            let _ = unsafe { call!(ccl, HcclCommDestroy(self.handle)) };
+        }
+    }
+}
+
+/// What a rank's thread makes its device of.
+pub struct RankHandle {
+    pub(super) api: Arc<Api>,
+    pub(super) settings: Arc<GroupSettings>,
+    pub(super) soc: String,
+    pub(super) rank: usize,
+    pub(super) comm: Option<Comm>,
+}
+
+/// The ranks of one run.
+pub struct AscendGroup {
+    settings: Arc<GroupSettings>,
+    api: Arc<Api>,
+    handles: Mutex<Vec<Option<RankHandle>>>,
+}
+
+impl AscendGroup {
+    /// Loads the libraries, checks chip and number of chips, and joins the ranks.
+    ///
+    /// # Errors
+    /// Libraries that are missing, mixed or not to be opened; another chip; too few chips; a communicator that fails.
+    pub fn new(settings: GroupSettings) -> Result<Self, DeviceError> {
+        super::probe::check_dtype(settings.chip, settings.dtype)?;
+        let api = start(&settings)?;
+        let soc = api.soc()?;
+        check_chip(&api, &settings, &soc)?;
+        let mut comms = if settings.world > 1 { join(&api, settings.world)? } else { Vec::new() };
+        let settings = Arc::new(settings);
+        let handle = |(rank, comm)| {
+            let (api, settings) = (api.clone(), settings.clone());
+            Some(RankHandle { api, settings, soc: soc.clone(), rank, comm })
+        };
+        comms.resize_with(settings.world, || None);
+        let handles = comms.into_iter().enumerate().map(handle).collect();
+        Ok(Self { settings, api, handles: Mutex::new(handles) })
+    }
+
+    /// The settings it was made with.
+    pub fn settings(&self) -> &GroupSettings {
+        &self.settings
+    }
+
+    /// Makes the device of one rank. To be called once for each, on the thread that uses and drops it.
+    ///
+    /// # Errors
+    /// The device cannot be set, no operator does what is needed, or the rank was taken before.
+    pub fn rank(&self, rank: usize) -> Result<Ascend, DeviceError> {
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle =
+            handles.get_mut(rank).and_then(Option::take).ok_or_else(|| DeviceError::Unsupported {
+                device: self.settings.chip.name(),
+                problem: format!("rank {rank} is taken, or is none of {}", self.settings.world),
+            })?;
+        drop(handles);
+        Ascend::new(handle)
+    }
+
+    /// A rank has failed: every later call of every rank fails at once. One that waits inside a collective comes back when
+    /// the collective's own time limit is over (`HCCL_EXEC_TIMEOUT`).
+    pub fn abort(&self) {
+        self.api.call_off("another rank failed");
+    }
+}
+
+/// Loads and initialises.
+fn start(settings: &GroupSettings) -> Result<Arc<Api>, DeviceError> {
+    let device = settings.chip.name();
+    let unsupported = |problem: String| DeviceError::Unsupported { device, problem };
+    let cannot_load = |e: LoadError| unsupported(e.to_string());
+    let Some(emulation) = &settings.emulation else {
+        return installed(device);
+    };
+    let libraries = open_copy(&emulation.library).map_err(cannot_load)?;
+    let Some(emulator) = &libraries.emu else {
+        return Err(unsupported(format!(
+            "{} is not the emulator: it has no ascend_emulator_info",
+            emulation.library.display()
+        )));
+    };
+    let text = std::ffi::CString::new(emulation.settings.as_str())
+        .map_err(|_| unsupported("the emulator's settings hold a zero byte".into()))?;
+    // SAFETY: a string that ends in a zero byte.
+    let configured = unsafe { call!(emulator, ascend_emulator_configure(text.as_ptr())) };
+    // `fault = missing:SYMBOL` is for whoever loads the library: us.
+    let hidden = emulation.settings.lines().filter_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "fault").then(|| value.trim().strip_prefix("missing:").map(str::to_owned))?
+    });
+    let hidden = hidden.collect();
+    if configured != Ok(0) {
+        // SAFETY: the function takes nothing; its result is a string or null.
+        let said = unsafe { call!(libraries.rt, aclGetRecentErrMsg()) }.ok().filter(|text| !text.is_null());
+        // SAFETY: documented to be a string that lives until the next call on this thread.
+        let said = said.map(|text| unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned());
+        let said = said.unwrap_or_else(|| "no message".into());
+        return Err(unsupported(format!("the emulator refuses its settings: {said}")));
+    }
+    Api::start(libraries, device, hidden, true)
+}
+
+/// CANN is opened and initialised once for the whole process, and never given back: it cannot be initialised again.
+fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
+    static INSTALLED: Mutex<Option<Arc<Api>>> = Mutex::new(None);
+    let mut kept = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(api) = kept.as_ref().filter(|api| api.device == device && !api.is_lost()) {
+        return Ok(api.clone());
+    }
+    let libraries = Libraries::find(&SearchPath::from_environment())
+        .map_err(|e| DeviceError::Unsupported { device, problem: e.to_string() })?;
+    if libraries.emu.is_some() {
+        let problem = "the libraries that were found are the emulator's: say --emulate".to_owned();
+        return Err(DeviceError::Unsupported { device, problem });
+    }
+    let api = Api::start(libraries, device, Vec::new(), false)?;
+    *kept = Some(api.clone());
+    Ok(api)
+}
+
+/// Opens a library under a name of its own, so that two emulated machines in one process have nothing in common.
+fn open_copy(library: &Path) -> Result<Libraries, LoadError> {
+    let broken =
+        |e: std::io::Error| LoadError::Broken { path: library.to_path_buf(), problem: e.to_string() };
+    static COPIES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = COPIES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    if number == 0 {
+        return Libraries::open(library);
+    }
+    let name = format!("glmbench-emulator-{}-{number}.so", std::process::id());
+    let copy = std::env::temp_dir().join(name);
+    std::fs::copy(library, &copy).map_err(broken)?;
+    let opened = Libraries::open(&copy);
+    // The mapping stays; the name is no longer needed.
+    let _ = std::fs::remove_file(&copy);
+    opened
+}
+
+fn check_chip(api: &Api, settings: &GroupSettings, soc: &str) -> Result<(), DeviceError> {
+    let unsupported = |problem: String| Err(DeviceError::Unsupported { device: api.device, problem });
+    if !soc.starts_with(settings.chip.soc()) {
+        return unsupported(format!("the chip is {soc}, expected {}…", settings.chip.soc()));
+    }
+    let mut count = 0u32;
+    // SAFETY: a place for the number.
+    unsafe { acl!(api, api.libraries.rt, aclrtGetDeviceCount(ptr::from_mut(&mut count))) }?;
+    if settings.world > count as usize {
+        return unsupported(format!(
+            "{} ranks were asked for, {count} chips are visible (ASCEND_RT_VISIBLE_DEVICES)",
+            settings.world
+        ));
+    }
+    Ok(())
+}
+
+/// Communicators of all ranks, within this process.
+fn join(api: &Arc<Api>, world: usize) -> Result<Vec<Option<Comm>>, DeviceError> {
+    let ccl = api.libraries.ccl.as_ref().map_err(|e| DeviceError::Unsupported {
+        device: api.device,
+        problem: format!("{world} ranks need collectives: {e}"),
+    })?;
+    let mut devices: Vec<i32> = (0..world as i32).collect();
+    let mut handles = vec![ptr::null_mut(); world];
+    // SAFETY: `world` devices in, `world` places for communicators.
+    unsafe { acl!(api, ccl, HcclCommInitAll(world as u32, devices.as_mut_ptr(), handles.as_mut_ptr())) }?;
+    Ok(handles.into_iter().map(|handle| Some(Comm { api: api.clone(), handle })).collect())
+}
