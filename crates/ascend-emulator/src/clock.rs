@@ -135,6 +135,8 @@ pub enum Blocked {
 #[derive(Default)]
 pub struct Timeline {
     now_ns: u64,
+    /// Why a collective never ended.
+    pub broken: Option<String>,
     waiting: VecDeque<(u64, Entry)>,
 }
 
@@ -173,8 +175,11 @@ impl Timeline {
                 }
                 Entry::Meet { group, rank, index } => {
                     match group.meet(*rank, *index, self.now_ns.max(host_ns)) {
-                        Some(end_ns) => self.now_ns = end_ns,
-                        None => return Some(Blocked::Group(Arc::clone(group), *index)),
+                        Ok(Some(end_ns)) => self.now_ns = end_ns,
+                        Ok(None) => return Some(Blocked::Group(Arc::clone(group), *index)),
+                        Err(problem) => {
+                            self.broken.get_or_insert(problem);
+                        }
                     }
                 }
                 Entry::Record(point) => {

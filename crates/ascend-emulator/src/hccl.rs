@@ -123,10 +123,10 @@ impl Group {
         Err(problem)
     }
 
-    /// On the virtual clock: rank `rank` is ready at `ready_ns`. The end, once all are.
-    pub fn meet(&self, rank: usize, index: u64, ready_ns: u64) -> Option<u64> {
+    /// On the virtual clock: rank `rank` is ready at `ready_ns`. The end, once all are; an error when they never will be.
+    pub fn meet(&self, rank: usize, index: u64, ready_ns: u64) -> Result<Option<u64>, String> {
         let mut state = lock(&self.state);
-        let broken = state.broken.is_some();
+        let broken = state.broken.clone();
         let meeting = state.meetings.entry(index).or_default();
         meeting.ready_ns.resize(self.ranks, None);
         meeting.ready_ns[rank] = Some(ready_ns);
@@ -137,14 +137,13 @@ impl Group {
                     meeting.end_ns = Some(latest + (self.duration)(self.link_bytes(call)));
                     self.changed.notify_all();
                 }
-                _ if broken => return Some(ready_ns),
-                _ => return None,
+                _ => return broken.map_or(Ok(None), Err),
             }
         }
         meeting.taken += 1;
         let end_ns = meeting.end_ns;
         self.forget(&mut state, index);
-        end_ns
+        Ok(end_ns)
     }
 
     /// Bytes that every rank sends, in a ring.

@@ -49,3 +49,6 @@ mod settings;
 mod status;
 mod stream;
 mod tensor;
+
+#[cfg(test)]
+mod tests;

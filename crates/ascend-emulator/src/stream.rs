@@ -185,8 +185,13 @@ impl Stream {
         let begin = Instant::now();
         loop {
             let mut timeline = lock(&self.timeline);
-            let Some(blocked) = timeline.advance(&self.cores_free_ns) else { return Ok(timeline.now_ns()) };
+            let blocked = timeline.advance(&self.cores_free_ns);
+            let (broken, now_ns) = (timeline.broken.take(), timeline.now_ns());
             drop(timeline);
+            if let Some(problem) = broken {
+                self.break_down(RT_AICORE_TIMEOUT, format!("HCCL: {problem}"));
+            }
+            let Some(blocked) = blocked else { return Ok(now_ns) };
             let step = Duration::from_millis(20);
             match blocked {
                 Blocked::Group(group, index) => {

@@ -85,13 +85,13 @@ impl Attention {
 
     /// Pairs of query and key, of one head.
     pub fn pairs(&self) -> f64 {
-        let pairs = |s: &Sequence| match self.mask {
-            Mask::None | Mask::Tensor => s.queries as f64 * s.context as f64,
-            _ => {
-                // An arithmetic series between the first and the last query that see anything.
-                let (last, n) = (self.visible(s, s.queries.max(1) - 1) as f64, s.queries as f64);
-                let seeing = n.min(last);
-                seeing * (2.0 * last - seeing + 1.0) / 2.0
+        let pairs = |s: &Sequence| {
+            let (n, context) = (s.queries as f64, s.context as f64);
+            let few = n.min(context);
+            match self.mask {
+                Mask::None | Mask::Tensor => n * context,
+                Mask::CausalEnd => few * (2.0 * context - few + 1.0) / 2.0,
+                Mask::CausalBegin => few * (few + 1.0) / 2.0 + (n - few) * context,
             }
         };
         self.sequences.iter().map(pairs).sum()

@@ -123,10 +123,6 @@ macro_rules! two_stage {
                 $crate::executor::launch(stringify!($name), workspace, workspace_size, executor, stream)
             }
         )*
-
-        /// The symbols of this file's operators.
-        #[cfg(test)]
-        pub const SYMBOLS: &[&str] = &[$(stringify!($first), stringify!($name)),*];
     };
 }
 pub(crate) use two_stage;
