@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 use std::sync::atomic::Ordering;
 
-use crate::pool::Pooled;
+use crate::pool::{self, Pooled};
 use crate::registry::{configure, existing, faults_of_environment, reset, with_device};
 use crate::settings::{Config, Mode};
 use crate::status::{INVALID_PARAM, entry, fail};
@@ -102,25 +102,21 @@ pub fn counts() -> [u64; 11] {
     ]
 }
 
-/// Back to a library just loaded: settings, devices, memory and handles are gone; what still lived is dead, not freed.
+/// Back to a library just loaded: settings, devices, memory and handles are gone.
 #[unsafe(no_mangle)]
 pub extern "C" fn ascend_emulator_reset() -> i32 {
     entry("ascend_emulator_reset", || {
         reset();
         memory::forget_host();
         hccl::forget();
-        for counter in [
-            stream::StreamHandle::live(),
-            event::Event::live(),
-            tensor::Tensor::live(),
-            tensor::Scalar::live(),
-            tensor::IntArray::live(),
-            tensor::TensorList::live(),
-            executor::Executor::live(),
-            hccl::Comm::live(),
-        ] {
-            counter.reset();
-        }
+        pool::reclaim::<stream::StreamHandle>();
+        pool::reclaim::<event::Event>();
+        pool::reclaim::<tensor::Tensor>();
+        pool::reclaim::<tensor::Scalar>();
+        pool::reclaim::<tensor::IntArray>();
+        pool::reclaim::<tensor::TensorList>();
+        pool::reclaim::<executor::Executor>();
+        pool::reclaim::<hccl::Comm>();
         Ok(())
     })
 }

@@ -592,9 +592,14 @@ pub unsafe extern "C" fn aclrtMemsetAsync(
     })
 }
 
-/// Forgets host memory after a reset; it is not freed, since somebody may still hold it.
+/// Gives host memory back after a reset.
 pub fn forget_host() {
-    lock(&HOST).clear();
+    for (base, size) in std::mem::take(&mut *lock(&HOST)) {
+        if let Ok(layout) = Layout::from_size_align(size, 64) {
+            // SAFETY: allocated with this layout in aclrtMallocHost; out of the list, so never freed twice.
+            unsafe { std::alloc::dealloc(base as *mut u8, layout) };
+        }
+    }
     for counter in [&ALLOCATIONS, &ALLOCATED_BYTES, &HOST_ALLOCATIONS] {
         counter.reset();
     }

@@ -9,8 +9,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread::LocalKey;
 
+use crate::registry::lock;
+
 /// Freed slots a thread keeps back before it uses one again.
 const QUARANTINE: usize = 64;
+/// Slots made at once.
+const CHUNK: usize = 32;
 
 /// Raised by every reset: what was made before it is dead.
 pub static EPOCH: AtomicU64 = AtomicU64::new(1);
@@ -23,16 +27,29 @@ pub trait Pooled: Default + 'static {
     const WORD: &'static str;
     /// The thread's freed slots.
     fn free_list() -> &'static LocalKey<FreeList<Self>>;
-    /// Slots of threads that ended.
-    fn orphans() -> &'static Mutex<Vec<Orphan>>;
+    /// What no thread has: all chunks, and the slots of threads that ended.
+    fn arena() -> &'static Mutex<Arena>;
     /// How many live.
     fn live() -> &'static Counter;
     /// Drops what the value holds; memory for the next use may stay.
     fn clear(&mut self);
 }
 
-/// A slot's address on its way between threads.
-pub struct Orphan(usize);
+/// Slots beyond any thread, by address.
+#[derive(Default)]
+pub struct Arena {
+    /// First slots of all chunks ever made.
+    chunks: Vec<usize>,
+    /// Slots to be used again.
+    orphans: Vec<usize>,
+}
+
+impl Arena {
+    /// Nothing.
+    pub const fn new() -> Self {
+        Self { chunks: Vec::new(), orphans: Vec::new() }
+    }
+}
 
 /// One handle.
 #[repr(C)]
@@ -44,20 +61,74 @@ pub struct Slot<T> {
 }
 
 /// Freed slots of one thread; left to others when the thread ends.
-pub struct FreeList<T: Pooled>(RefCell<VecDeque<*mut Slot<T>>>);
+pub struct FreeList<T: Pooled>(RefCell<Free<T>>);
+
+struct Free<T> {
+    /// Used before, the longest free first.
+    used: VecDeque<*mut Slot<T>>,
+    /// Never used.
+    fresh: Vec<*mut Slot<T>>,
+}
 
 impl<T: Pooled> Default for FreeList<T> {
     fn default() -> Self {
-        Self(RefCell::new(VecDeque::new()))
+        Self(RefCell::new(Free { used: VecDeque::new(), fresh: Vec::new() }))
     }
 }
 
 impl<T: Pooled> Drop for FreeList<T> {
     fn drop(&mut self) {
-        if let Ok(mut orphans) = T::orphans().lock() {
-            orphans.extend(self.0.borrow().iter().map(|slot| Orphan(*slot as usize)));
+        let free = self.0.borrow();
+        lock(T::arena()).orphans.extend(free.used.iter().chain(&free.fresh).map(|slot| *slot as usize));
+    }
+}
+
+impl<T: Pooled> Free<T> {
+    fn take(&mut self) -> *mut Slot<T> {
+        if self.used.len() > QUARANTINE
+            && let Some(slot) = self.used.pop_front()
+        {
+            return slot;
+        }
+        if self.fresh.is_empty() {
+            self.fresh = chunk();
+        }
+        self.fresh.pop().unwrap_or(std::ptr::null_mut())
+    }
+}
+
+/// Slots for a thread: those that others left, or new ones.
+fn chunk<T: Pooled>() -> Vec<*mut Slot<T>> {
+    let mut arena = lock(T::arena());
+    if arena.orphans.len() > QUARANTINE {
+        return arena.orphans.drain(..CHUNK).map(|slot| slot as *mut Slot<T>).collect();
+    }
+    let slots: Box<[Slot<T>]> = std::iter::repeat_with(Slot::default).take(CHUNK).collect();
+    let first = Box::into_raw(slots).cast::<Slot<T>>();
+    arena.chunks.push(first as usize);
+    (0..CHUNK).map(|i| first.wrapping_add(i)).collect()
+}
+
+/// After a reset: drops what handles of earlier epochs hold, and lets their slots be used again.
+pub fn reclaim<T: Pooled>() {
+    let epoch = EPOCH.load(Ordering::Acquire);
+    let mut arena = lock(T::arena());
+    let slots: Vec<usize> = arena
+        .chunks
+        .iter()
+        .flat_map(|first| (0..CHUNK).map(|i| (*first as *mut Slot<T>).wrapping_add(i) as usize))
+        .collect();
+    for address in slots {
+        // SAFETY: slots of the arena stay; a dead epoch's handle is used by nobody.
+        let slot = unsafe { &*(address as *const Slot<T>) };
+        let old = slot.epoch.load(Ordering::Relaxed) != epoch;
+        if old && slot.magic.swap(T::MAGIC, Ordering::AcqRel) == T::MAGIC | 1 {
+            // SAFETY: as above, and this is the only place that saw it alive.
+            unsafe { (*slot.value.get()).clear() };
+            arena.orphans.push(address);
         }
     }
+    T::live().reset();
 }
 
 /// Counts without a shared cache line: one number a group of threads.
@@ -107,11 +178,11 @@ macro_rules! pooled {
     ($kind:ty, $magic:expr, $word:expr, |$value:ident| $clear:expr) => {
         const _: () = {
             use std::sync::Mutex;
-            use $crate::pool::{Counter, FreeList, Orphan, Pooled};
+            use $crate::pool::{Arena, Counter, FreeList, Pooled};
             thread_local! {
                 static FREE: FreeList<$kind> = FreeList::default();
             }
-            static ORPHANS: Mutex<Vec<Orphan>> = Mutex::new(Vec::new());
+            static ARENA: Mutex<Arena> = Mutex::new(Arena::new());
             static LIVE: Counter = Counter::new();
             impl Pooled for $kind {
                 const MAGIC: u32 = u32::from_le_bytes(*$magic) & !1;
@@ -119,8 +190,8 @@ macro_rules! pooled {
                 fn free_list() -> &'static std::thread::LocalKey<FreeList<Self>> {
                     &FREE
                 }
-                fn orphans() -> &'static Mutex<Vec<Orphan>> {
-                    &ORPHANS
+                fn arena() -> &'static Mutex<Arena> {
+                    &ARENA
                 }
                 fn live() -> &'static Counter {
                     &LIVE
@@ -136,21 +207,8 @@ macro_rules! pooled {
 
 /// Makes a handle; `fill` sets the value, which is either new or was cleared.
 pub fn create<T: Pooled>(fill: impl FnOnce(&mut T)) -> *mut Slot<T> {
-    let reused = T::free_list()
-        .try_with(|list| {
-            let mut list = list.0.borrow_mut();
-            if list.len() > QUARANTINE { list.pop_front() } else { adopt::<T>() }
-        })
-        .ok()
-        .flatten();
-    let slot = reused.unwrap_or_else(|| {
-        Box::into_raw(Box::new(Slot {
-            magic: AtomicU32::new(0),
-            uses: AtomicU32::new(0),
-            epoch: AtomicU64::new(0),
-            value: UnsafeCell::new(T::default()),
-        }))
-    });
+    let taken = T::free_list().try_with(|list| list.0.borrow_mut().take());
+    let slot = taken.unwrap_or_else(|_| chunk().pop().unwrap_or(std::ptr::null_mut()));
     // SAFETY: slots are never freed, and this one is in no list: nobody else has it.
     unsafe {
         fill(&mut *(*slot).value.get());
@@ -160,12 +218,6 @@ pub fn create<T: Pooled>(fill: impl FnOnce(&mut T)) -> *mut Slot<T> {
     }
     T::live().add(1);
     slot
-}
-
-/// A slot that an ended thread left, when many wait.
-fn adopt<T: Pooled>() -> Option<*mut Slot<T>> {
-    let mut orphans = T::orphans().try_lock().ok()?;
-    if orphans.len() > QUARANTINE { Some(orphans.remove(0).0 as *mut Slot<T>) } else { None }
 }
 
 /// Why a pointer is not a live handle.
@@ -213,6 +265,17 @@ pub unsafe fn get<'a, T: Pooled>(pointer: *const Slot<T>) -> Result<&'a Slot<T>,
     Ok(slot)
 }
 
+impl<T: Default> Default for Slot<T> {
+    fn default() -> Self {
+        Self {
+            magic: AtomicU32::new(0),
+            uses: AtomicU32::new(0),
+            epoch: AtomicU64::new(0),
+            value: UnsafeCell::new(T::default()),
+        }
+    }
+}
+
 impl<T: Pooled> Slot<T> {
     /// The value.
     pub fn value(&self) -> &T {
@@ -244,6 +307,6 @@ impl<T: Pooled> Slot<T> {
         unsafe { (*self.value.get()).clear() };
         T::live().add(-1);
         let pointer = std::ptr::from_ref(self).cast_mut();
-        let _ = T::free_list().try_with(|list| list.0.borrow_mut().push_back(pointer));
+        let _ = T::free_list().try_with(|list| list.0.borrow_mut().used.push_back(pointer));
     }
 }

@@ -223,7 +223,7 @@ impl Config {
             }
             "hccl_timeout_ms" => self.hccl_timeout_ms = number(line, key, value, 1.0, 3_600_000.0)? as u64,
             "fault" => {
-                self.faults.add(value).map_err(|problem| format!("settings line {line}: {problem}"))?
+                self.faults.add(value).map_err(|problem| format!("settings line {line}: {problem}"))?;
             }
             _ if PROFILE_KEYS.contains(&key) => {
                 let least = if key.ends_with("_ns") || OPTIONAL.contains(&key) { 0.0 } else { 1e-6 };

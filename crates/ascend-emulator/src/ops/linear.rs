@@ -232,6 +232,10 @@ fn product(p: &Plan<'_>, a: &View, b: &View, out: &View, kind: i8) -> Outcome<Pl
     p.require(k == rows, || {
         format!("self has shape {:?}, mat2 has {:?}: the inner sizes differ", a.dims(), b.dims())
     })?;
+    if a.rank() == 2 && b.rank() == 2 {
+        p.shape(out, "out", &[m, n])?;
+        return Ok(product_planned(a, b, out, k, a.dtype == DType::Float && (fp32_on_310p || kind == 2)));
+    }
     let batches = broadcast(outer_dims(a), outer_dims(b));
     let Some(mut expected) = batches else {
         return fail(
@@ -241,18 +245,22 @@ fn product(p: &Plan<'_>, a: &View, b: &View, out: &View, kind: i8) -> Outcome<Pl
     };
     expected.extend([m, n]);
     p.shape(out, "out", &expected)?;
-    let through_fp16 = a.dtype == DType::Float && (fp32_on_310p || kind == 2);
+    Ok(product_planned(a, b, out, k, a.dtype == DType::Float && (fp32_on_310p || kind == 2)))
+}
+
+fn product_planned(a: &View, b: &View, out: &View, k: i64, through_fp16: bool) -> Planned {
     let cost = Cost {
         cube: Some(if through_fp16 { DType::Float16 } else { a.dtype }),
         cube_flops: 2.0 * out.len() as f64 * k as f64,
         vector_flops: 0.0,
         bytes: a.bytes() + b.bytes() + out.bytes(),
     };
-    if out.is_empty() {
-        return Ok(Planned { kernel: Kernel::Nothing, cost, workspace: 0 });
-    }
-    let kernel = Kernel::Matmul(Matmul { alpha: 1.0, beta: 1.0, through_fp16 });
-    Ok(Planned { kernel, cost, workspace: 0 })
+    let kernel = if out.is_empty() {
+        Kernel::Nothing
+    } else {
+        Kernel::Matmul(Matmul { alpha: 1.0, beta: 1.0, through_fp16 })
+    };
+    Planned { kernel, cost, workspace: 0 }
 }
 
 fn outer_dims(view: &View) -> &[i64] {

@@ -136,9 +136,9 @@ fn blocked_weights_give_the_same_bits_and_need_the_block_format() {
     let blocks = tensor(room.memory.0, Float16, &[40, 24], Some(&[1, 40]), 0, 29, &[3, 2, 16, 16]);
     for nz in [true, false] {
         let out = Array::empty(Float16, &[5, 24]);
-        // SAFETY: live handles.
         if nz {
             s.run(
+                // SAFETY: live handles.
                 |w, e| unsafe { aclnnMatmulWeightNzGetWorkspaceSize(x.tensor, blocks, out.tensor, 0, w, e) },
                 aclnnMatmulWeightNz,
             );
