@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod architecture;
+mod ascend;
 mod bad_input;
 mod check;
 mod convert;

@@ -112,6 +112,16 @@ impl View {
         self
     }
 
+    /// The same shape at another place.
+    pub(super) fn moved(self, start: *mut c_void) -> Self {
+        Self { start, ..self }
+    }
+
+    /// Numbers along the last axis.
+    pub(super) fn width(&self) -> usize {
+        self.dims[self.rank - 1] as usize
+    }
+
     /// The library's description.
     pub(super) fn tensor(&self, api: &Api) -> Result<Tensor, DeviceError> {
         let (dims, strides) = (&self.dims[..self.rank], &self.strides[..self.rank]);
