@@ -4,7 +4,9 @@
 //! Activations are matrices `[rows, width]`, a row a token. Every operator rounds its result to the device's
 //! [`DType`] and accumulates in fp32, as NPU and GPU do; a row's result never depends on the other rows.
 
+pub mod affinity;
 pub mod cpu;
+pub mod group;
 pub mod reference;
 pub mod rotary;
 

@@ -69,9 +69,11 @@ fn engine(dir: &Path, setup: &Setup) -> Scheduler {
         rotary: RotaryMode::Model,
         threads: Some(2),
         instruction_set: setup.instruction_set,
+        tp: 1,
+        bind: false,
         limits,
     };
-    load(&config, &*open_checkpoint(dir).unwrap(), &options, &mut |_, _| {}).unwrap()
+    load(&config, open_checkpoint(dir).unwrap().into(), &options, &mut |_, _| {}).unwrap()
 }
 
 /// `KL(golden || ours)` in nats, from logits.

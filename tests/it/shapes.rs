@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
 use glmbench::device::DType;
 use glmbench::device::rotary::RotaryMode;
@@ -100,10 +101,12 @@ fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
         rotary: RotaryMode::Exact,
         threads: Some(2),
         instruction_set: None,
+        tp: 1,
+        bind: false,
         limits,
     };
     let source = Loud(Dummy::new(config.clone(), StorageType::F32, 5));
-    let mut engine = load(&config, &source, &options, &mut |_, _| {}).unwrap();
+    let mut engine = load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap();
     let vocab = config.padded_vocab_size as u32;
     let prompt: Vec<u32> = (0..shape.prompt as u32).map(|i| (i * i + 7 * i + 3) % vocab).collect();
     let mut rows = Vec::with_capacity(shape.prompt);

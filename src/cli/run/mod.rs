@@ -76,6 +76,9 @@ pub struct Args {
     /// CPU kernels: avx512, avx2 or portable; the best of the machine unless given
     #[arg(long, value_name = "SET")]
     kernel: Option<InstructionSet>,
+    /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same
+    #[arg(long)]
+    bind: bool,
     /// Most items of each precision case, taken in turn from each subject
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,

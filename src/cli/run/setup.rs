@@ -129,6 +129,7 @@ fn compute_args(
         rope: args.rope.unwrap_or(rope),
         tp: None,
         threads: args.threads.or(threads),
+        bind: args.bind,
         kernel: args.kernel.filter(|_| device == DeviceKind::Cpu || args.device.is_some()),
     })
 }
