@@ -92,6 +92,12 @@ impl ComputeArgs {
         }
     }
 
+    /// The same with so many ranks.
+    pub fn on(&self, world: usize) -> Self {
+        // What does not fit is more than any model can be cut for, and is refused as such.
+        Self { tp: Some(u16::try_from(world).unwrap_or(u16::MAX)), ..self.clone() }
+    }
+
     /// Whether ranks are to be bound to cores; the flag goes before the environment.
     fn bound(&self) -> Result<bool, EngineError> {
         Ok(self.bind || from_environment::<u8>("BIND_CPU", "0 or 1")?.is_some_and(|word| word != 0))

@@ -173,7 +173,7 @@ pub fn load(
                 attention: attention_shape(&rank),
             };
             if alone {
-                Box::new(Model::load(Cpu::new(cpu)?, rank, rotary, limits, &*source, progress)?)
+                Box::new(Model::load(Cpu::new(cpu)?, config, rotary, limits, &*source, progress)?)
             } else {
                 let group = CpuGroup::new(cpu, options.tp, options.bind);
                 Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
@@ -181,7 +181,7 @@ pub fn load(
         }
         DeviceKind::Reference if options.dtype == DType::Fp32 => {
             if alone {
-                Box::new(Model::load(Reference::default(), rank, rotary, limits, &*source, progress)?)
+                Box::new(Model::load(Reference::default(), config, rotary, limits, &*source, progress)?)
             } else {
                 let group = ReferenceGroup::new(options.tp);
                 Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)

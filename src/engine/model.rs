@@ -133,13 +133,13 @@ impl<D: Device> Model<D> {
     /// Loads the weights onto `device` and takes all memory. `progress` hears the tensors loaded and their number.
     pub fn load(
         device: D,
-        config: ModelConfig,
+        config: &ModelConfig,
         rotary: RotaryMode,
         limits: Limits,
         source: &dyn WeightSource,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, EngineError> {
-        Self::load_rank(device, &config, Cut::WHOLE, rotary, limits, source, progress)
+        Self::load_rank(device, config, Cut::WHOLE, rotary, limits, source, progress)
     }
 
     /// As [`Model::load`], one rank's share of the model that `whole` describes. It steps together with the other ranks, and
@@ -323,7 +323,8 @@ impl<D: Device> Loader<'_, D> {
         let of_rank = |kv: &[f32]| kv[heads.start * c.kv_channels..heads.end * c.kv_channels].to_vec();
         let of_layer = |layer: usize| {
             let pair = layer * 2 * c.kv_width()..(layer + 1) * 2 * c.kv_width();
-            let of_row = |row: &[f32]| row[pair.clone()].chunks_exact(c.kv_width()).flat_map(of_rank).collect();
+            let of_row =
+                |row: &[f32]| row[pair.clone()].chunks_exact(c.kv_width()).flat_map(of_rank).collect();
             rows.chunks_exact(width).flat_map(|row| -> Vec<f32> { of_row(row) }).collect()
         };
         Ok((0..c.num_layers).map(of_layer).collect())

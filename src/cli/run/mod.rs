@@ -16,6 +16,7 @@ use crate::device::DType;
 use crate::device::cpu::{InstructionSet, available_threads, measure_limits};
 use crate::device::rotary::RotaryMode;
 use crate::engine::load::DeviceKind;
+use crate::engine::parallel::check_world;
 use crate::engine::scheduler::Scheduler;
 use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
 use crate::report::render;
@@ -109,6 +110,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = load_suite(args)?;
     let setups = Setup::all(args, &suite)?;
     let plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
+    for (setup, plan) in setups.iter().zip(&plans) {
+        plan.worlds().into_iter().try_for_each(|world| check_world(&setup.model.config, world))?;
+    }
     if args.dry_run {
         let texts: Vec<String> =
             setups.iter().zip(&plans).map(|(setup, plan)| describe(setup, plan)).collect();
@@ -121,7 +125,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let of = setup.name.as_ref().map(|name| format!(" for configuration {name}")).unwrap_or_default();
             bail!("{}: the suite has no cases{of}", suite.path.display());
         }
-        setup.model.check(&setup.compute, plan.limits)?;
+        for world in plan.worlds() {
+            setup.model.check(&setup.compute.on(world), plan.limits)?;
+        }
     }
     // What cannot be written is better known before gigabytes are read.
     std::fs::create_dir_all(&args.out)
@@ -237,8 +243,7 @@ fn prepare(args: &Args, setup: &Setup, plan: &Plan<'_>, group: Option<Group>) ->
 
 /// Loads the model for so many ranks.
 fn load(setup: &Setup, plan: &Plan<'_>, world: usize) -> Result<Scheduler, RunError> {
-    let compute = ComputeArgs { tp: Some(world as u16), ..setup.compute.clone() };
-    Ok(setup.model.load(&compute, plan.limits)?)
+    Ok(setup.model.load(&setup.compute.on(world), plan.limits)?)
 }
 
 /// One configuration from engine to report.

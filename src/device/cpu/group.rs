@@ -84,13 +84,8 @@ mod tests {
 
     fn group(threads: usize, world: usize, bind: bool) -> CpuGroup {
         let attention = AttentionShape { heads: 1, kv_heads: 1, channels: 4 };
-        let options = CpuOptions {
-            dtype: DType::Fp16,
-            threads,
-            instruction_set: None,
-            max_context: 16,
-            attention,
-        };
+        let options =
+            CpuOptions { dtype: DType::Fp16, threads, instruction_set: None, max_context: 16, attention };
         CpuGroup::new(options, world, bind)
     }
 

@@ -127,7 +127,9 @@ fn obstacle(config: &ModelConfig, world: usize) -> Option<String> {
         (divides(heads), format!("{heads} query heads cannot be cut in {world} equal parts")),
         (
             divides(groups) || world.is_multiple_of(groups),
-            format!("{groups} KV heads can neither be cut in {world} equal parts nor repeated on {world} ranks"),
+            format!(
+                "{groups} KV heads can neither be cut in {world} equal parts nor repeated on {world} ranks"
+            ),
         ),
         (
             divides(config.ffn_hidden_size),

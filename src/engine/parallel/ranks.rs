@@ -240,12 +240,8 @@ impl Worker {
     ) -> Result<Self, EngineError> {
         let (orders, received) = channel();
         let logits = Arc::new(Mutex::new(Vec::new()));
-        let rank = Rank {
-            share: Arc::clone(share),
-            cut,
-            reports: reports.clone(),
-            logits: Arc::clone(&logits),
-        };
+        let rank =
+            Rank { share: Arc::clone(share), cut, reports: reports.clone(), logits: Arc::clone(&logits) };
         let source = Arc::clone(source);
         let thread = std::thread::Builder::new()
             .name(format!("glmbench-rank-{}", cut.rank()))
@@ -365,7 +361,7 @@ fn merged(ranks: Vec<DeviceInfo>) -> DeviceInfo {
         let own = info.details.into_iter().filter(|detail| !first.details.contains(detail));
         details.extend(own.map(|(name, value)| (format!("{name} (rank {})", rank + 1), value)));
     }
-    DeviceInfo { world, threads, details, ..first }
+    DeviceInfo { threads, world, details, ..first }
 }
 
 fn lost(device: &'static str, message: String) -> EngineError {
