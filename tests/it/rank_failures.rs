@@ -11,9 +11,7 @@ use std::time::Duration;
 use glmbench::device::group::DeviceGroup;
 use glmbench::device::reference::{Reference, ReferenceGroup};
 use glmbench::device::rotary::{RotaryMode, RotaryTable};
-use glmbench::device::{
-    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView,
-};
+use glmbench::device::{AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::model::{Forward, Limits, StepInput};
 use glmbench::engine::parallel::Ranks;

@@ -7,7 +7,7 @@ use glmbench::device::DType;
 use glmbench::device::rotary::RotaryMode;
 use glmbench::engine::Request;
 use glmbench::engine::config::ModelConfig;
-use glmbench::engine::load::{DeviceKind, LoadOptions, MemoryEstimate, load};
+use glmbench::engine::load::{DeviceKind, LoadOptions, MemoryEstimate, load, load_tokenizer};
 use glmbench::engine::model::Limits;
 use glmbench::engine::scheduler::Scheduler;
 use glmbench::engine::weights::dummy::Dummy;
@@ -126,28 +126,37 @@ fn in_fp32_ranks_only_add_in_another_order() {
     }
 }
 
-/// Holds several ranks of a model to one, by logits and by greedy tokens.
+/// The largest logit and how far the next is below it.
+fn best(logits: &[f32]) -> (usize, f32) {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+    (order[0], logits[order[0]] - logits[order[1]])
+}
+
+/// Holds several ranks of a model to one: over prompts and the continuations that one rank chooses greedily, logits within the
+/// gate, and the same choice wherever it is no matter of a rounding.
 fn held(config: &ModelConfig, source: &Arc<dyn WeightSource>, prompts: &[Vec<u32>], tp: usize) {
     let mut one = engine(config, Arc::clone(source), CPU);
     let mut several = engine(config, Arc::clone(source), Setup { tp, ..CPU });
     assert_eq!(several.device_info().world, tp);
-    let mut worst = 0.0f64;
-    for prompt in prompts {
-        for (a, b) in logits(&mut one, prompt).iter().zip(logits(&mut several, prompt)) {
+    let (mut worst, mut close, mut all) = (0.0f64, 0, 0);
+    for (prompt, (continuation, _)) in prompts.iter().zip(answers(&mut one, prompts, 24)) {
+        let fed = [prompt.as_slice(), &continuation].concat();
+        for (a, b) in logits(&mut one, &fed).iter().zip(logits(&mut several, &fed)) {
             worst = worst.max(PositionParity::new(a, &b).kl);
+            let ((choice, margin), (other, _)) = (best(a), best(&b));
+            assert!(choice == other || margin <= 0.05, "tp {tp}: {other} for {choice}, ahead by {margin}");
+            close += usize::from(choice != other);
+            all += 1;
         }
     }
-    println!("tp {tp}: max KL {worst:.1e}");
+    println!("tp {tp}: max KL {worst:.1e}, {close} choices of {all} differ");
     assert!(worst <= 1e-3, "tp {tp}: {worst}");
-    let tokens = |engine: &mut Scheduler| -> Vec<Vec<u32>> {
-        answers(engine, prompts, 24).into_iter().map(|(tokens, _)| tokens).collect()
-    };
-    assert_eq!(tokens(&mut several), tokens(&mut one), "tp {tp}");
 }
 
 #[test]
-fn in_fp16_ranks_stay_within_the_gate_and_choose_the_same_tokens() {
-    let mut checkpoints = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/demo")];
+fn in_fp16_ranks_stay_within_the_gate() {
+    let mut checkpoints = vec![demo()];
     checkpoints.extend(["goldens/tiny-g2", "goldens/prefix-g2"].iter().filter_map(|name| shared(name)));
     for dir in checkpoints {
         let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
@@ -156,6 +165,32 @@ fn in_fp16_ranks_stay_within_the_gate_and_choose_the_same_tokens() {
             held(&config, &source, &prompts(config.padded_vocab_size as u32), tp);
         }
     }
+}
+
+fn demo() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/demo")
+}
+
+#[test]
+fn the_demo_model_writes_the_same_on_any_number_of_ranks() {
+    let config = ModelConfig::from_file(&demo().join("config.json")).unwrap();
+    let tokenizer = load_tokenizer(&demo(), Some(&config)).unwrap();
+    let questions = [
+        "The kitchen has the cook. The tower has the farmer. The station has the painter.\nQuestion: does the station \
+         have the cook?\nAnswer:",
+        "First came the farmer, then the teacher, and last the cook.\nQuestion: did the cook come before the farmer?\n\
+         Answer:",
+        "以下是中国关于世界首都考试的单项选择题，请选出其中的正确答案。\n法国的首都是____。\nA. 柏林\nB. 巴黎\nC. 罗马\nD. 东京\n答案：",
+    ];
+    let prompts = questions.map(|text| tokenizer.encode_prompt(text));
+    let source: Arc<dyn WeightSource> = open_checkpoint(&demo()).unwrap().into();
+    let tokens = |tp: usize| -> Vec<Vec<u32>> {
+        let mut engine = engine(&config, Arc::clone(&source), Setup { tp, ..CPU });
+        answers(&mut engine, &prompts, 16).into_iter().map(|(tokens, _)| tokens).collect()
+    };
+    let one = tokens(1);
+    assert_eq!(tokens(2), one);
+    assert_eq!(tokens(4), one);
 }
 
 #[test]
