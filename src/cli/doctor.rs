@@ -2,14 +2,23 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
+use crate::bench::Shape;
 use crate::device::cpu::{InstructionSet, MachineLimits, available_threads, measure_limits};
+use crate::engine::model::Limits;
+use crate::record::{Noise, rfc3339_utc};
+use crate::run::environment::{Reader, VARIABLES, environment, variable};
 use crate::run::machine::Machine;
+use crate::run::noise::noise;
+use crate::run::plan::ordinary_tokens;
 
 use super::emit;
+use super::engine::{ComputeArgs, FoundModel};
+use super::progress::Bars;
 
 /// What this machine is and can do, and what to mend before measuring
 #[derive(Debug, ClapArgs)]
@@ -17,9 +26,38 @@ pub struct Args {
     /// Also measure memory bandwidth and arithmetic peak (a second or two)
     #[arg(long)]
     limits: bool,
+    /// Also time a model against itself, and report how large a difference this machine shows where there is none
+    #[arg(long)]
+    noise: bool,
+    /// With --noise: pairs of repetitions of each shape
+    #[arg(long, value_name = "N", default_value = "20", requires = "noise", value_parser = clap::value_parser!(u16).range(6..))]
+    blocks: u16,
+    /// With --noise: model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
+    #[arg(long, value_name = "DIR|demo|dummy:…", default_value = "demo", requires = "noise")]
+    model: String,
+    /// With --noise: shapes as BATCHxINPUTxOUTPUT; a single sequence and a batch unless given
+    #[arg(long, value_name = "BxIxO", default_values = ["1x64x32", "8x256x32"], requires = "noise", value_parser = shape)]
+    shape: Vec<Shape>,
+    /// With --noise: keep the figures in this file, for `glmbench compare --noise-floor`
+    #[arg(long, value_name = "FILE", requires = "noise")]
+    out: Option<PathBuf>,
+    /// Also list every environment variable that is known, and who reads it; without it, those that are set
+    #[arg(long)]
+    environment: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// `8x256x32`: batch, input and output tokens.
+fn shape(word: &str) -> Result<Shape, String> {
+    let numbers: Vec<usize> = word.split('x').filter_map(|n| n.parse().ok().filter(|&n| n > 0)).collect();
+    match numbers.as_slice() {
+        &[batch, input_tokens, output_tokens] if word.split('x').count() == 3 => {
+            Ok(Shape { batch, input_tokens, output_tokens })
+        }
+        _ => Err(format!("\"{word}\" is no BATCHxINPUTxOUTPUT, such as 8x256x32")),
+    }
 }
 
 #[derive(Serialize)]
@@ -37,18 +75,80 @@ struct Findings {
     bandwidth_bytes_per_s: Option<f64>,
     peak_flops_per_s: Option<f64>,
     advice: Vec<String>,
+    environment: Vec<VariableFinding>,
+    noise: Option<Noise>,
+}
+
+/// An environment variable: who reads it, and what is set.
+#[derive(Serialize)]
+struct VariableFinding {
+    name: String,
+    value: Option<String>,
+    reader: Reader,
+    effect: &'static str,
+}
+
+/// The variables that are set; with `all`, every one that is known.
+fn variables(all: bool) -> Vec<VariableFinding> {
+    let set = environment();
+    let of = |name: &str, value: Option<&String>| {
+        let known = variable(name)?;
+        Some(VariableFinding {
+            name: name.to_owned(),
+            value: value.cloned(),
+            reader: known.reader,
+            effect: known.effect,
+        })
+    };
+    let unset =
+        VARIABLES.iter().filter(|v| all && !set.contains_key(v.name)).filter_map(|v| of(v.name, None));
+    set.iter().filter_map(|(name, value)| of(name, Some(value))).chain(unset).collect()
 }
 
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let limits = args.limits.then(|| measure_limits(available_threads())).transpose()?;
-    let findings = findings(Machine::read(), limits);
+    let mut findings = findings(Machine::read(), limits);
+    findings.environment = variables(args.environment);
+    if args.noise {
+        let noise = null_comparison(args)?;
+        if let Some(path) = &args.out {
+            noise.write(path)?;
+        }
+        findings.noise = Some(noise);
+    }
     if args.json {
         emit(&serde_json::to_string_pretty(&findings)?)?;
     } else {
         emit(words(&findings).trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Loads the model and times it against itself.
+fn null_comparison(args: &Args) -> anyhow::Result<Noise> {
+    let model = FoundModel::find(&args.model, None)?;
+    let compute = ComputeArgs::usual();
+    let most = |of: fn(&Shape) -> usize| args.shape.iter().map(of).max().unwrap_or(1);
+    let limits = Limits::for_batch(&model.config, most(|s| s.batch), most(Shape::sequence_tokens));
+    let mut engine = model.load(&compute, limits)?;
+    let tokens = ordinary_tokens(&model.config, model.tokenizer()?.as_ref());
+    let mut bars = Bars::default();
+    let floors = noise(&mut engine, &tokens, &args.shape, usize::from(args.blocks), &mut bars)?;
+    let (machine, device) = (Machine::read(), engine.device_info());
+    let unknown = || "not told by the system".to_owned();
+    Ok(Noise {
+        engine: format!("glmbench {}", env!("CARGO_PKG_VERSION")),
+        host: machine.host.unwrap_or_else(unknown),
+        cpu_model: machine.cpu_model.unwrap_or_else(unknown),
+        device: device.name,
+        kernel: device.kernel,
+        dtype: device.dtype.to_string(),
+        threads: device.threads as u32,
+        model: args.model.clone(),
+        made: rfc3339_utc(SystemTime::now()),
+        floors,
+    })
 }
 
 fn findings(machine: Machine, limits: Option<MachineLimits>) -> Findings {
@@ -72,6 +172,8 @@ fn findings(machine: Machine, limits: Option<MachineLimits>) -> Findings {
         cann,
         bandwidth_bytes_per_s: limits.map(|l| l.bandwidth_bytes_per_s),
         peak_flops_per_s: limits.map(|l| l.peak_flops_per_s),
+        environment: Vec::new(),
+        noise: None,
     }
 }
 
@@ -139,6 +241,20 @@ fn words(f: &Findings) -> String {
             peak / 1e9,
             f.kernels.first().unwrap_or(&"no")
         );
+    }
+    for floor in f.noise.iter().flat_map(|n| &n.floors) {
+        text += &format!(
+            "noise         {} {}: A/B {:+.2} % here; one in twenty null comparisons exceeds {:.2} % ({} pairs)\n",
+            floor.case_id,
+            floor.phase,
+            100.0 * (floor.ratio - 1.0),
+            100.0 * floor.floor,
+            floor.blocks
+        );
+    }
+    for v in &f.environment {
+        let value = v.value.as_ref().map_or(String::new(), |value| format!("={value}"));
+        text += &format!("environment   {}{value} ({}): {}\n", v.name, v.reader.name(), v.effect);
     }
     for line in &f.advice {
         text += &format!("advice        {line}\n");

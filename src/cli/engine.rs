@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::device::DType;
-use crate::device::cpu::InstructionSet;
+use crate::device::cpu::{InstructionSet, why_not_bound};
 use crate::device::rotary::RotaryMode;
+use crate::device::{DType, DeviceError};
 use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
 use crate::engine::load::{self, DeviceKind, LoadOptions, MemoryEstimate, ModelPath, load_tokenizer};
@@ -18,7 +18,7 @@ use crate::engine::weights::overlay::Overlay;
 use crate::engine::weights::{WeightSource, layout, open_checkpoint};
 use crate::run::machine::Machine;
 
-use super::progress;
+use super::{progress, say};
 
 /// Which model, on what.
 #[derive(Debug, Clone, Args)]
@@ -53,15 +53,56 @@ pub struct ComputeArgs {
     /// Rotary table: `model` rounds as the model's own code does, `exact` does not
     #[arg(long, value_name = "MODE", default_value = "model")]
     pub rope: RotaryMode,
+    /// Tensor-parallel ranks; TP_WORLD_SIZE, else 1, unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub tp: Option<u16>,
     /// Threads; all cores unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// CPU kernels: avx512, avx2 or portable; the best of the machine unless given
     #[arg(long, value_name = "SET")]
     pub kernel: Option<InstructionSet>,
+    /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same
+    #[arg(long)]
+    pub bind: bool,
 }
 
 impl ComputeArgs {
+    /// What computes where no flag says anything.
+    pub fn usual() -> Self {
+        Self {
+            device: DeviceKind::Cpu,
+            dtype: None,
+            rope: RotaryMode::Model,
+            tp: None,
+            threads: None,
+            kernel: None,
+            bind: false,
+        }
+    }
+
+    /// The number of ranks asked for; the flag goes before the environment.
+    ///
+    /// # Errors
+    /// `TP_WORLD_SIZE` is no number.
+    pub fn world(&self) -> Result<usize, EngineError> {
+        match self.tp {
+            Some(world) => Ok(usize::from(world)),
+            None => Ok(from_environment("TP_WORLD_SIZE", "a number of ranks")?.unwrap_or(1)),
+        }
+    }
+
+    /// The same with so many ranks.
+    pub fn on(&self, world: usize) -> Self {
+        // What does not fit is more than any model can be cut for, and is refused as such.
+        Self { tp: Some(u16::try_from(world).unwrap_or(u16::MAX)), ..self.clone() }
+    }
+
+    /// Whether ranks are to be bound to cores; the flag goes before the environment.
+    fn bound(&self) -> Result<bool, EngineError> {
+        Ok(self.bind || from_environment::<u8>("BIND_CPU", "0 or 1")?.is_some_and(|word| word != 0))
+    }
+
     /// The type asked for, or the device's main type.
     pub fn dtype(&self) -> DType {
         self.dtype.unwrap_or(match self.device {
@@ -71,16 +112,29 @@ impl ComputeArgs {
     }
 
     /// The same as the engine takes it.
-    pub fn load_options(&self, limits: Limits) -> LoadOptions {
-        LoadOptions {
+    ///
+    /// # Errors
+    /// `TP_WORLD_SIZE` or `BIND_CPU` is no number.
+    pub fn load_options(&self, limits: Limits) -> Result<LoadOptions, EngineError> {
+        Ok(LoadOptions {
             device: self.device,
             dtype: self.dtype(),
             rotary: self.rope,
             threads: self.threads.map(usize::from),
             instruction_set: self.kernel,
+            tp: self.world()?,
+            bind: self.bound()?,
             limits,
-        }
+        })
     }
+}
+
+/// The number in an environment variable; `None` where it is not set, or empty.
+fn from_environment<T: std::str::FromStr>(name: &str, expected: &str) -> Result<Option<T>, EngineError> {
+    let Some(word) = std::env::var_os(name).filter(|word| !word.is_empty()) else { return Ok(None) };
+    let word = word.to_string_lossy();
+    let refused = |_| EngineError::Option(format!("{name} is \"{word}\", expected {expected}"));
+    word.trim().parse().map(Some).map_err(refused)
 }
 
 /// The model behind a word of `--model`; `demo` is looked for from the current folder and the program's upwards.
@@ -128,12 +182,12 @@ impl FoundModel {
     }
 
     /// Its weights, checked against the shape but not yet read.
-    pub fn weights(&self, dtype: DType) -> anyhow::Result<Box<dyn WeightSource>> {
-        let Some(dir) = &self.ptuning else { return Ok(self.path.weights(&self.config, dtype)?) };
+    pub fn weights(&self, dtype: DType) -> Result<Box<dyn WeightSource>, EngineError> {
+        let Some(dir) = &self.ptuning else { return self.path.weights(&self.config, dtype) };
         let base = ModelConfig { pre_seq_len: None, ..self.config.clone() };
         let open = |dir: &Path| open_checkpoint(dir).map_err(EngineError::from);
         let overlay = Overlay { prefix: open(dir)?, base: self.path.weights(&base, dtype)? };
-        layout::check(&overlay, &self.config).map_err(EngineError::from)?;
+        layout::check(&overlay, &self.config)?;
         Ok(Box::new(overlay))
     }
 
@@ -142,33 +196,39 @@ impl FoundModel {
         self.path.tokenizer_dir().map(|dir| Ok(load_tokenizer(dir, Some(&self.config))?)).transpose()
     }
 
-    /// Whether it can be loaded at all: the device is there, and the memory.
-    pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> anyhow::Result<()> {
-        compute.device.check().map_err(EngineError::from)?;
-        check_memory(&MemoryEstimate::new(&self.config, compute.dtype(), limits))
+    /// Whether it can be loaded at all: it can be cut for the ranks, the device is there, and the memory.
+    pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
+        let world = compute.world()?;
+        let rank = MemoryEstimate::per_rank(&self.config, compute.dtype(), limits, world)?;
+        compute.device.check()?;
+        check_memory(&rank.of_ranks(world))?;
+        Ok(())
     }
 
     /// Loads it, with a progress bar, after a [look](Self::check) at device and memory.
-    pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> anyhow::Result<Scheduler> {
+    pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> Result<Scheduler, EngineError> {
         self.check(compute, limits)?;
-        let options = compute.load_options(limits);
+        let options = compute.load_options(limits)?;
         let source = self.weights(options.dtype)?;
         let bar = progress::bar("loading", "tensors");
-        let engine = load::load(&self.config, &*source, &options, &mut |done, total| {
+        let engine = load::load(&self.config, source.into(), &options, &mut |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })?;
         bar.finish_and_clear();
+        if let Some(reason) = why_not_bound(&engine.device_info()) {
+            say(&format!("glmbench: the ranks are not bound to cores: {reason}"));
+        }
         Ok(engine)
     }
 }
 
 /// Refuses what cannot fit before hours are spent finding out.
-pub fn check_memory(estimate: &MemoryEstimate) -> anyhow::Result<()> {
+pub fn check_memory(estimate: &MemoryEstimate) -> Result<(), DeviceError> {
     let Some(available) = Machine::read().available_bytes else { return Ok(()) };
     if estimate.total_bytes() > available {
         let gb = |bytes: u64| bytes as f64 / 1e9;
-        bail!(crate::device::DeviceError::OutOfMemory {
+        return Err(DeviceError::OutOfMemory {
             device: "cpu",
             what: format!(
                 "weights {:.2} GB, KV cache {:.2} GB, working memory {:.2} GB ({:.2} GB are available)",

@@ -71,9 +71,9 @@ struct Against {
 }
 
 impl Against {
-    /// The reference's way of computing: the engine's but for device and type.
+    /// The reference's way of computing: the engine's but for device and type, on one rank.
     fn compute(self, engine: &ComputeArgs) -> ComputeArgs {
-        ComputeArgs { device: self.device, dtype: self.dtype, kernel: None, ..engine.clone() }
+        ComputeArgs { device: self.device, dtype: self.dtype, kernel: None, tp: Some(1), ..engine.clone() }
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let summary = render(&args.run)?;
     show(&summary, &args.run)?;
-    Ok(exit_code(summary.verdict()))
+    Ok(exit_code(summary.verdict()).into())
 }
 
 /// Prints a run's tables and headline on standard output, and where the rest is on standard error. A reader that goes away
@@ -37,13 +37,12 @@ pub fn show(summary: &Summary, run_dir: &Path) -> io::Result<()> {
 }
 
 /// The exit code of a run of this verdict.
-pub fn exit_code(verdict: Verdict) -> ExitCode {
+pub fn exit_code(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Valid => Exit::Done,
         Verdict::Incomplete => Exit::Incomplete,
         Verdict::Invalid => Exit::Invalid,
     }
-    .into()
 }
 
 fn drawn(table: &Table) -> String {

@@ -1,15 +1,17 @@
 //! From words to a loaded model: where the model is, what it is loaded for, what memory that takes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::device::cpu::{Cpu, CpuOptions, InstructionSet, available_threads};
-use crate::device::reference::Reference;
+use crate::device::cpu::{Cpu, CpuGroup, CpuOptions, InstructionSet, available_threads};
+use crate::device::reference::{Reference, ReferenceGroup};
 use crate::device::rotary::RotaryMode;
 use crate::device::{DType, DeviceError};
 
 use super::EngineError;
 use super::config::ModelConfig;
-use super::model::{Limits, Model, attention_shape};
+use super::model::{Forward, Limits, Model, attention_shape};
+use super::parallel::{Cut, Ranks};
 use super::scheduler::Scheduler;
 use super::tokenizer::Tokenizer;
 use super::weights::dummy::Dummy;
@@ -138,41 +140,61 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Kernels; the best of the machine where `None`.
     pub instruction_set: Option<InstructionSet>,
+    /// Tensor-parallel ranks.
+    pub tp: usize,
+    /// Each rank's threads stay on cores of their own.
+    pub bind: bool,
     /// What must fit.
     pub limits: Limits,
 }
 
-/// Loads a model; `progress` hears the tensors loaded and their number.
+/// Loads a model; `progress` hears the tensors loaded (on rank 0, where there are several) and their number.
+///
+/// # Errors
+/// A number of ranks that the model cannot be cut for, before anything is loaded; a device that is not there or too small;
+/// weights that cannot be read.
 pub fn load(
     config: &ModelConfig,
-    source: &dyn WeightSource,
+    source: Arc<dyn WeightSource>,
     options: &LoadOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Scheduler, EngineError> {
     let (rotary, limits) = (options.rotary, options.limits);
-    let config = config.clone();
+    let rank = Cut::new(config, 0, options.tp)?.config(config);
+    let alone = options.tp == 1 && !options.bind;
     options.device.check()?;
-    match options.device {
+    let model: Box<dyn Forward> = match options.device {
         DeviceKind::Cpu => {
-            let device = Cpu::new(CpuOptions {
+            let cpu = CpuOptions {
                 dtype: options.dtype,
                 threads: options.threads.unwrap_or_else(available_threads),
                 instruction_set: options.instruction_set,
                 max_context: limits.max_context,
-                attention: attention_shape(&config),
-            })?;
-            let model = Model::load(device, config, rotary, limits, source, progress)?;
-            Ok(Scheduler::new(Box::new(model)))
+                attention: attention_shape(&rank),
+            };
+            if alone {
+                Box::new(Model::load(Cpu::new(cpu)?, config, rotary, limits, &*source, progress)?)
+            } else {
+                let group = CpuGroup::new(cpu, options.tp, options.bind);
+                Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
+            }
         }
         DeviceKind::Reference if options.dtype == DType::Fp32 => {
-            let model = Model::load(Reference, config, rotary, limits, source, progress)?;
-            Ok(Scheduler::new(Box::new(model)))
+            if alone {
+                Box::new(Model::load(Reference::default(), config, rotary, limits, &*source, progress)?)
+            } else {
+                let group = ReferenceGroup::new(options.tp);
+                Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
+            }
         }
-        device => Err(EngineError::Device(DeviceError::Unsupported {
-            device: device.name(),
-            problem: format!("dtype {} was asked for, it computes in fp32 only", options.dtype),
-        })),
-    }
+        device => {
+            return Err(EngineError::Device(DeviceError::Unsupported {
+                device: device.name(),
+                problem: format!("dtype {} was asked for, it computes in fp32 only", options.dtype),
+            }));
+        }
+    };
+    Ok(Scheduler::new(model))
 }
 
 /// Reads the tokenizer of a folder and checks that the model has a row for each of its ids.
@@ -209,14 +231,46 @@ pub struct MemoryEstimate {
 impl MemoryEstimate {
     /// For this model, type and limits. Shapes of absurd size give [`u64::MAX`] rather than a small number.
     pub fn new(config: &ModelConfig, dtype: DType, limits: Limits) -> Self {
+        Self::of_rank(config, config, dtype, limits)
+    }
+
+    /// For each of `world` ranks of this model.
+    ///
+    /// # Errors
+    /// The model cannot be cut for so many ranks.
+    pub fn per_rank(
+        config: &ModelConfig,
+        dtype: DType,
+        limits: Limits,
+        world: usize,
+    ) -> Result<Self, EngineError> {
+        // The first holds as much as any other.
+        let rank = Cut::new(config, 0, world)?.config(config);
+        Ok(Self::of_rank(config, &rank, dtype, limits))
+    }
+
+    /// Of `world` such ranks together, where they share a memory.
+    pub fn of_ranks(self, world: usize) -> Self {
+        let all = |bytes: u64| bytes.saturating_mul(world as u64);
+        Self {
+            weight_bytes: all(self.weight_bytes),
+            kv_bytes: all(self.kv_bytes),
+            activation_bytes: all(self.activation_bytes),
+        }
+    }
+
+    /// For the share `config` of the model `whole`.
+    fn of_rank(whole: &ModelConfig, config: &ModelConfig, dtype: DType, limits: Limits) -> Self {
         let product =
             |factors: &[usize]| factors.iter().fold(1u64, |bytes, &n| bytes.saturating_mul(n as u64));
         let step =
             config.hidden_size * 3 + config.qkv_width() + config.q_width() + 3 * config.ffn_hidden_size;
         let last = 2 * config.hidden_size + 2 * config.padded_vocab_size;
         let kv_tokens = product(&[limits.kv_blocks, crate::device::KV_BLOCK_TOKENS]) as usize;
+        // The embedding is not cut, though the output layer is.
+        let uncut = product(&[whole.padded_vocab_size - config.padded_vocab_size, config.hidden_size]);
         Self {
-            weight_bytes: config.parameters().saturating_mul(dtype.bytes() as u64),
+            weight_bytes: (config.parameters().saturating_add(uncut)).saturating_mul(dtype.bytes() as u64),
             kv_bytes: product(&[kv_tokens, config.num_layers, 2, config.kv_width(), dtype.bytes()]),
             activation_bytes: product(&[4, limits.max_step_tokens, step]).saturating_add(product(&[
                 4,

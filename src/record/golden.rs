@@ -88,6 +88,7 @@ pub(super) fn run() -> RunRecord {
             started: "2026-01-01T00:00:00Z".into(),
             finished: Some("2026-01-01T00:02:00Z".into()),
             resumed: 0,
+            group: None,
         },
         plan: Plan {
             accuracy: vec![AccuracyCase {

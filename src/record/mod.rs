@@ -22,6 +22,7 @@ mod dir;
 mod error;
 mod identity;
 mod journal;
+mod noise;
 mod request;
 mod run;
 mod sample;
@@ -36,10 +37,11 @@ mod golden;
 pub use dir::{RunDir, run_id, write_whole};
 pub use error::RecordError;
 pub use identity::{Difference, Identity, hex};
+pub use noise::{Noise, NoiseFloor};
 pub use request::{Clock, RepetitionKind, RequestKey, RequestRecord};
 pub use run::{
-    AccuracyCase, ChoiceToken, Cost, FirstPrompt, PerformanceCase, Plan, Provenance, Roofline, RunRecord,
-    Status,
+    AccuracyCase, ChoiceToken, Cost, FirstPrompt, Group, PerformanceCase, Plan, Provenance, Roofline,
+    RunRecord, Status,
 };
 pub use sample::{SampleKey, SampleRecord, SampleState};
 pub use summary::{AccuracyRow, PerfRow, Phase};

@@ -88,6 +88,22 @@ pub struct Provenance {
     pub finished: Option<String>,
     /// How often it was taken up again.
     pub resumed: u32,
+    /// The command's other runs, where a suite has several configurations.
+    #[serde(default)]
+    pub group: Option<Group>,
+}
+
+/// One command that makes a run of each of a suite's configurations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name: when it began, as run directories begin, and the suite.
+    pub id: String,
+    /// Hash of the suite with all its configurations.
+    pub suite: String,
+    /// Which of them this run is.
+    pub configuration: String,
+    /// All of them, in the suite's order.
+    pub configurations: Vec<String>,
 }
 
 /// The machine's own limits.

@@ -144,6 +144,7 @@ pub(super) fn run() -> RunRecord {
             started: "2026-11-23T02:15:00Z".into(),
             finished: Some("2026-11-23T02:16:41Z".into()),
             resumed: 0,
+            group: None,
         },
         plan: Plan {
             accuracy: vec![task("ceval", "modeltest-5shot", 5, 12 * 20, 0.25), task("boolq", "loglikelihood", 0, 120, 0.5)],

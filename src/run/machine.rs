@@ -63,26 +63,6 @@ pub fn rss_bytes() -> Option<u64> {
     status_field("VmRSS:")
 }
 
-/// Environment variables that the program or a device runtime reads.
-pub fn environment() -> BTreeMap<String, String> {
-    const PREFIXES: [&str; 10] = [
-        "GLMBENCH_",
-        "ASCEND",
-        "ATB_",
-        "HCCL_",
-        "LCCL_",
-        "ACL_",
-        "INF_NAN_MODE",
-        "TASK_QUEUE_",
-        "TP_WORLD",
-        "BIND_CPU",
-    ];
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-        .filter(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-        .collect()
-}
-
 fn file(path: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     let text = text.trim();

@@ -5,7 +5,10 @@
 //! plan's order, so a run that was killed is a prefix of an undisturbed one, and going on with it gives the same files.
 
 mod accuracy;
+pub mod environment;
+pub mod interleave;
 pub mod machine;
+pub mod noise;
 mod performance;
 pub mod plan;
 pub mod provenance;
@@ -18,13 +21,13 @@ use std::time::SystemTime;
 use crate::device::DeviceInfo;
 use crate::engine::EngineError;
 use crate::engine::scheduler::Scheduler;
-use crate::record::{Clock, RecordError, RunDir, RunRecord, Status, rfc3339_utc};
+use crate::record::{Clock, RecordError, RunDir, RunRecord, Status, TelemetryRow, rfc3339_utc};
 use crate::task::{Evaluation, TaskError};
 
 use self::machine::rss_bytes;
 use self::plan::Plan;
 
-pub use self::resume::{Found, find};
+pub use self::resume::{Found, find, find_group, finished};
 
 /// Why a run cannot be done, or broke off.
 #[derive(Debug, thiserror::Error)]
@@ -67,15 +70,29 @@ pub enum Ending {
     Interrupted,
 }
 
-/// What all parts of a run share.
+/// What the cases of one engine share.
 struct Session<'a> {
     engine: &'a mut Scheduler,
     dir: &'a mut RunDir,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
-    telemetry: Vec<crate::record::TelemetryRow>,
-    /// Where the engine's clock began on the run's: behind all that a resumed run has recorded already.
+    telemetry: &'a mut Vec<TelemetryRow>,
+    /// Where the engine's clock began on the run's: behind all that was recorded before.
     offset_ns: u64,
+}
+
+impl<'a> Session<'a> {
+    fn new(engine: &'a mut Scheduler, shared: &'a mut Shared<'_>) -> Result<Self, RunError> {
+        let offset_ns = recorded_ns(shared.dir)?.saturating_sub(engine.now_ns());
+        Ok(Self {
+            engine,
+            dir: shared.dir,
+            observer: shared.observer,
+            stop: shared.stop,
+            telemetry: shared.telemetry,
+            offset_ns,
+        })
+    }
 }
 
 impl Session<'_> {
@@ -95,7 +112,7 @@ impl Session<'_> {
 
     /// Notes the resident memory.
     fn sample_memory(&mut self) {
-        let row = crate::record::TelemetryRow {
+        let row = TelemetryRow {
             t_ns: self.run_ns(self.engine.now_ns()),
             rss_bytes: rss_bytes(),
             ..Default::default()
@@ -130,27 +147,82 @@ pub fn open_dir(
     Ok((dir, record))
 }
 
+/// Loads the model anew for another number of ranks.
+pub type Reload<'a> = dyn FnMut(usize) -> Result<Scheduler, RunError> + 'a;
+
 /// Runs what the directory does not have yet; `run.json` says at the end how far it came.
+///
+/// `engine` is loaded for the first of the plan's [worlds](Plan::worlds); for each other one that still has something to do
+/// it is dropped, and `reload` makes the next.
 pub fn execute(
     plan: &Plan<'_>,
-    engine: &mut Scheduler,
+    engine: Scheduler,
+    reload: &mut Reload<'_>,
     dir: &mut RunDir,
     record: &mut RunRecord,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
-    let offset_ns = recorded_ns(dir)?.saturating_sub(engine.now_ns());
-    let mut session = Session { engine, dir, observer, stop, telemetry: Vec::new(), offset_ns };
-    let result = run_cases(plan, &mut session);
-    let telemetry = std::mem::take(&mut session.telemetry);
+    let mut telemetry = Vec::new();
+    let result =
+        run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop, telemetry: &mut telemetry });
+    conclude(result, &telemetry, dir, record)
+}
+
+/// Writes down how a run ended. The first error counts: a full disk would fail these writes as well.
+fn conclude(
+    result: Result<Ending, RunError>,
+    telemetry: &[TelemetryRow],
+    dir: &mut RunDir,
+    record: &mut RunRecord,
+) -> Result<Ending, RunError> {
     let complete = matches!(result, Ok(Ending::Complete));
     record.status = if complete { Status::Complete } else { Status::Interrupted };
     record.provenance.finished = Some(rfc3339_utc(SystemTime::now()));
-    // The first error counts: a full disk would fail these writes as well.
-    let written = dir.write_telemetry_csv(&telemetry).and_then(|()| dir.write_run(record));
+    let written = dir.write_telemetry_csv(telemetry).and_then(|()| dir.write_run(record));
     let ending = result?;
     written?;
     Ok(ending)
+}
+
+/// What outlives an engine in a run.
+struct Shared<'a> {
+    dir: &'a mut RunDir,
+    observer: &'a mut dyn Observer,
+    stop: &'a AtomicBool,
+    telemetry: &'a mut Vec<TelemetryRow>,
+}
+
+fn run_worlds(
+    plan: &Plan<'_>,
+    mut engine: Scheduler,
+    reload: &mut Reload<'_>,
+    shared: &mut Shared<'_>,
+) -> Result<Ending, RunError> {
+    for (index, world) in plan.worlds().into_iter().enumerate() {
+        if index > 0 {
+            if is_done(plan, world, shared.dir)? {
+                continue;
+            }
+            // Two models need not fit at once.
+            drop(engine);
+            engine = reload(world)?;
+        }
+        let mut session = Session::new(&mut engine, shared)?;
+        if run_cases(plan, world, &mut session)? == Ending::Interrupted {
+            return Ok(Ending::Interrupted);
+        }
+    }
+    Ok(Ending::Complete)
+}
+
+/// Every case of so many ranks has all its lines.
+fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
+    let mut accuracy = plan.accuracy.iter().filter(|case| case.tp == world);
+    let samples = dir.read_samples()?;
+    let items = |task: &str| samples.iter().filter(|s| s.task == task).count();
+    let done = accuracy.all(|case| items(&case.task) >= case.evaluation.len());
+    Ok(done && performance::is_done(plan, world, dir)?)
 }
 
 /// The latest time in the journals; 0 in a new run.
@@ -160,15 +232,23 @@ fn recorded_ns(dir: &RunDir) -> Result<u64, RecordError> {
     Ok(samples.chain(requests).max().unwrap_or(0))
 }
 
-fn run_cases(plan: &Plan<'_>, session: &mut Session<'_>) -> Result<Ending, RunError> {
-    for evaluation in &plan.accuracy {
-        if accuracy::run(evaluation, session)? == Ending::Interrupted {
+/// Runs the cases of so many ranks.
+fn run_cases(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
+    if run_accuracy(plan, world, session)? == Ending::Interrupted {
+        return Ok(Ending::Interrupted);
+    }
+    for case in plan.performance.iter().filter(|case| case.tp == world) {
+        if performance::run(case, &plan.tokens, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }
     }
-    let world = session.engine.device_info().world;
-    for case in plan.performance.iter().filter(|case| case.tp == world) {
-        if performance::run(case, &plan.tokens, session)? == Ending::Interrupted {
+    Ok(Ending::Complete)
+}
+
+/// Runs the precision cases of so many ranks.
+fn run_accuracy(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
+    for case in plan.accuracy.iter().filter(|case| case.tp == world) {
+        if accuracy::run(case, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }
     }
@@ -183,4 +263,6 @@ pub struct AccuracyRun<'a> {
     pub evaluation: Evaluation<'a>,
     /// Sequences at once.
     pub batch: usize,
+    /// Tensor-parallel ranks.
+    pub tp: usize,
 }

@@ -1,9 +1,10 @@
 //! A performance case: warm-ups until times agree, then timed repetitions, a line each.
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
-use crate::record::{RepetitionKind, RequestRecord};
+use crate::record::{RepetitionKind, RequestRecord, RunDir};
 
 use super::machine::{peak_rss_bytes, reset_peak_rss};
+use super::plan::Plan;
 use super::{Ending, RunError, Session};
 
 /// A performance case ready to run.
@@ -29,59 +30,100 @@ impl PerformanceRun {
     }
 }
 
+/// Every case of so many ranks has all its timed repetitions.
+pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
+    let records = dir.read_requests()?;
+    let timed = |case: &PerformanceRun| {
+        let id = case.case_id();
+        records.iter().filter(|r| r.case_id == id && r.kind == RepetitionKind::Timed).count()
+    };
+    Ok(plan.performance.iter().filter(|case| case.tp == world).all(|case| timed(case) >= case.repetitions))
+}
+
 /// Runs the repetitions that have no line yet; an interrupted case is warmed up again.
 pub(super) fn run(
     case: &PerformanceRun,
     tokens: &OrdinaryTokens,
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
-    let case_id = case.case_id();
-    let (warm_ups, timed) = lines(session, &case_id)?;
-    session.observer.begin(&case_id, "repetitions", case.repetitions as u64, timed as u64);
-    let ending = repetitions(case, tokens, (warm_ups, timed), session);
+    let mut timing = Timing::new(case, tokens, session)?;
+    session.observer.begin(&case.case_id(), "repetitions", case.repetitions as u64, timing.timed as u64);
+    let ending = repetitions(&mut timing, session);
     session.observer.end();
     session.engine.clear();
     ending
 }
 
-/// Warm-ups and timed repetitions of a case that are recorded already.
-fn lines(session: &Session<'_>, case_id: &str) -> Result<(usize, usize), RunError> {
-    let records = session.dir.read_requests()?;
-    let of = |kind| records.iter().filter(|r| r.case_id == case_id && r.kind == kind).count();
-    Ok((of(RepetitionKind::Warmup), of(RepetitionKind::Timed)))
-}
-
-fn repetitions(
-    case: &PerformanceRun,
-    tokens: &OrdinaryTokens,
-    (warm_ups_before, timed_before): (usize, usize),
-    session: &mut Session<'_>,
-) -> Result<Ending, RunError> {
-    if timed_before >= case.repetitions {
+fn repetitions(timing: &mut Timing<'_>, session: &mut Session<'_>) -> Result<Ending, RunError> {
+    if timing.is_done() {
         return Ok(Ending::Complete);
     }
     reset_peak_rss();
-    let prompts = prompts(case.shape, tokens, case.seed);
-    let mut warm_up = WarmUp::default();
-    while !warm_up.is_enough(&case.warm_up) {
-        if session.stopped() {
-            return Ok(Ending::Interrupted);
-        }
-        let times = repeat(session.engine, case.shape, &prompts)?;
-        warm_up.add(times.total_ns());
-        let number = warm_ups_before + warm_up.count() - 1;
-        session.dir.append_request(&record(session, case, RepetitionKind::Warmup, number, times))?;
+    if timing.warm_up(session)? == Ending::Interrupted {
+        return Ok(Ending::Interrupted);
     }
-    for number in timed_before..case.repetitions {
+    while !timing.is_done() {
         if session.stopped() {
             return Ok(Ending::Interrupted);
         }
-        let times = repeat(session.engine, case.shape, &prompts)?;
-        session.dir.append_request(&record(session, case, RepetitionKind::Timed, number, times))?;
-        session.sample_memory();
+        timing.repeat(session, None)?;
         session.observer.advance();
     }
     Ok(Ending::Complete)
+}
+
+/// A case on one engine: its prompts, and how many lines it has.
+pub(super) struct Timing<'a> {
+    case: &'a PerformanceRun,
+    prompts: Vec<Vec<u32>>,
+    warm_ups: usize,
+    /// Timed repetitions that are recorded.
+    pub(super) timed: usize,
+}
+
+impl<'a> Timing<'a> {
+    /// What is recorded of the case counts.
+    pub(super) fn new(
+        case: &'a PerformanceRun,
+        tokens: &OrdinaryTokens,
+        session: &Session<'_>,
+    ) -> Result<Self, RunError> {
+        let (records, id) = (session.dir.read_requests()?, case.case_id());
+        let of = |kind| records.iter().filter(|r| r.case_id == id && r.kind == kind).count();
+        let (warm_ups, timed) = (of(RepetitionKind::Warmup), of(RepetitionKind::Timed));
+        Ok(Self { case, prompts: prompts(case.shape, tokens, case.seed), warm_ups, timed })
+    }
+
+    /// All timed repetitions are there.
+    pub(super) fn is_done(&self) -> bool {
+        self.timed >= self.case.repetitions
+    }
+
+    /// Repeats until times agree.
+    pub(super) fn warm_up(&mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
+        let mut warm_up = WarmUp::default();
+        while !warm_up.is_enough(&self.case.warm_up) {
+            if session.stopped() {
+                return Ok(Ending::Interrupted);
+            }
+            let times = repeat(session.engine, self.case.shape, &self.prompts)?;
+            warm_up.add(times.total_ns());
+            let number = self.warm_ups;
+            session.dir.append_request(&record(session, self.case, RepetitionKind::Warmup, number, times))?;
+            self.warm_ups += 1;
+        }
+        Ok(Ending::Complete)
+    }
+
+    /// One timed repetition, and its line.
+    pub(super) fn repeat(&mut self, session: &mut Session<'_>, block: Option<u32>) -> Result<(), RunError> {
+        let times = repeat(session.engine, self.case.shape, &self.prompts)?;
+        let line = record(session, self.case, RepetitionKind::Timed, self.timed, times);
+        session.dir.append_request(&RequestRecord { block, ..line })?;
+        session.sample_memory();
+        self.timed += 1;
+        Ok(())
+    }
 }
 
 fn record(

@@ -62,6 +62,18 @@ impl<'a> Plan<'a> {
         Ok(Self { accuracy, performance, tokens: ordinary_tokens(config, tokenizer), limits })
     }
 
+    /// The numbers of tensor-parallel ranks that the cases need, in the order in which they are run: precision first.
+    pub fn worlds(&self) -> Vec<usize> {
+        let accuracy = self.accuracy.iter().map(|run| run.tp);
+        let mut worlds = Vec::new();
+        for tp in accuracy.chain(self.performance.iter().map(|run| run.tp)) {
+            if !worlds.contains(&tp) {
+                worlds.push(tp);
+            }
+        }
+        worlds
+    }
+
     /// The plan as `run.json` keeps it.
     pub fn record(&self, suite: &Suite, config: &ModelConfig, dtype: DType) -> record::Plan {
         let accuracy = self.accuracy.iter().zip(&suite.accuracy).map(|(run, case)| {
@@ -163,7 +175,7 @@ fn accuracy_run<'a>(
     let source = Source::open(case.task, &case.dataset).map_err(task::TaskError::from)?;
     let plan = task::Plan::new(protocol, &source, &case.settings())?;
     let evaluation = Evaluation::new(plan, tokenizer as &dyn TextCodec, config.seq_length)?;
-    Ok(AccuracyRun { task, evaluation, batch: case.batch })
+    Ok(AccuracyRun { task, evaluation, batch: case.batch, tp: case.tp })
 }
 
 fn performance_runs(suite: &Suite, config: &ModelConfig) -> Result<Vec<PerformanceRun>, String> {
@@ -195,7 +207,8 @@ fn performance_runs(suite: &Suite, config: &ModelConfig) -> Result<Vec<Performan
     Ok(runs)
 }
 
-fn ordinary_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> OrdinaryTokens {
+/// The ids that prompts for timing are drawn from: with a tokenizer, ordinary pieces behind its prefix ids.
+pub fn ordinary_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> OrdinaryTokens {
     let mut tokens = OrdinaryTokens::of_vocabulary(config.padded_vocab_size);
     if let Some(tokenizer) = tokenizer {
         tokens.prefix = tokenizer.prefix_ids().to_vec();

@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use crate::device::DeviceInfo;
 use crate::device::rotary::RotaryMode;
-use crate::record::{Identity, Provenance, Roofline, RunRecord, Status, rfc3339_utc, run_id};
+use crate::record::{Group, Identity, Provenance, Roofline, RunRecord, Status, rfc3339_utc, run_id};
 use crate::suite::Suite;
 
-use super::machine::{Machine, environment};
+use super::environment::environment;
+use super::machine::Machine;
 use super::plan::Plan;
 
 /// What a run is made of, gathered before it starts.
@@ -29,6 +30,8 @@ pub struct Origin<'a> {
     pub roofline: Option<Roofline>,
     /// The command line.
     pub command_line: Vec<String>,
+    /// The runs that this one is made with.
+    pub group: Option<Group>,
 }
 
 /// The fields whose values decide comparability.
@@ -104,5 +107,6 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         started: rfc3339_utc(started),
         finished: None,
         resumed: 0,
+        group: origin.group.clone(),
     }
 }

@@ -1,10 +1,10 @@
-//! Finding a run to go on with.
+//! Finding a run, or a group of runs, to go on with.
 
 use std::path::{Path, PathBuf};
 
-use crate::record::{RunDir, RunRecord, Status};
+use crate::record::{Group, RunDir, RunRecord, Status};
 
-/// An unfinished run.
+/// A run that is there already.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// Its directory.
@@ -13,23 +13,54 @@ pub struct Found {
     pub record: RunRecord,
 }
 
-/// The newest unfinished run under `root` with this record's identity, device, kernels and threads: going on with it on
-/// anything else would mix two measurements in one. A run is finished when its report is there as well, the last thing
-/// that is written. Directories that are no runs are passed over.
+impl Found {
+    /// A run is finished when its report is there as well, the last thing that is written.
+    pub fn is_finished(&self) -> bool {
+        self.record.status == Status::Complete && self.path.join("report.html").exists()
+    }
+}
+
+/// The newest unfinished run under `root` with this record's identity, device, kernels and threads, and of the same group:
+/// going on with it on anything else would mix two measurements in one.
 pub fn find(root: &Path, record: &RunRecord) -> Option<Found> {
-    let entries = std::fs::read_dir(root).ok()?;
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
+    let (wanted, wants) = (&record.provenance, &record.identity);
+    runs(root).find(|found| {
+        let there = &found.record.provenance;
+        let same = found.record.identity == *wants
+            && there.group == wanted.group
+            && there.device == wanted.device
+            && there.kernel == wanted.kernel
+            && there.threads == wanted.threads
+            && there.cpu_model == wanted.cpu_model
+            && there.engine == wanted.engine
+            && there.clock_profile == wanted.clock_profile;
+        same && !found.is_finished()
+    })
+}
+
+/// The newest group under `root` of the suite with this hash and these configurations of which not all runs are finished.
+pub fn find_group(root: &Path, suite: &str, configurations: &[String]) -> Option<Group> {
+    let is_ours = |g: &Group| g.suite == suite && g.configurations == configurations;
+    let group = runs(root).find_map(|found| found.record.provenance.group.filter(is_ours))?;
+    let unfinished = |name: &String| finished(root, &group, name).is_none();
+    configurations.iter().any(unfinished).then_some(group)
+}
+
+/// The finished run of one configuration of a group.
+pub fn finished(root: &Path, group: &Group, configuration: &str) -> Option<Found> {
+    let of_group = |g: &Group| g.id == group.id && g.configuration == configuration;
+    runs(root)
+        .find(|found| found.record.provenance.group.as_ref().is_some_and(of_group) && found.is_finished())
+}
+
+/// The runs under a folder, newest first. Directories that are no runs are passed over.
+fn runs(root: &Path) -> impl Iterator<Item = Found> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
     // Names begin with the time.
     paths.sort();
-    paths.into_iter().rev().find_map(|path| {
-        let found = RunDir::open(&path).ok()?.read_run().ok()?;
-        let same = found.identity == record.identity
-            && found.provenance.device == record.provenance.device
-            && found.provenance.kernel == record.provenance.kernel
-            && found.provenance.threads == record.provenance.threads
-            && found.provenance.cpu_model == record.provenance.cpu_model
-            && found.provenance.engine == record.provenance.engine;
-        let finished = found.status == Status::Complete && path.join("report.html").exists();
-        (!finished && same).then_some(Found { path, record: found })
+    paths.into_iter().rev().filter_map(|path| {
+        let record = RunDir::open(&path).ok()?.read_run().ok()?;
+        Some(Found { path, record })
     })
 }

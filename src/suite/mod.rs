@@ -20,6 +20,7 @@
 //! max_new_tokens = 512         # else the protocol's own limit
 //! limit = 100                  # items, taken in turn from each subject; else all
 //! batch = 8                    # sequences at once; changes no answer
+//! tp = 1                       # tensor-parallel size
 //! [[accuracy.expected]]        # published results, shown beside ours
 //! dtype = "fp16"               # else for any
 //! correct = 719
@@ -33,12 +34,23 @@
 //! repetitions = 5              # timed
 //! max_warmups = 8              # fewer once timings are stable
 //! seed = 1                     # of the input tokens
+//!
+//! [[configuration]]            # optional: what runs the cases; each makes a run of its own, compared at the end
+//! name = "duo"
+//! device = "300i-duo"          # the words of the command line: device, emulate, profile, model, dtype, rope, tp, threads
+//! emulate = true
+//! model = "dummy:chatglm2-6b"
 //! ```
+//!
+//! A case with `configurations = ["duo"]` is for these alone. `interleave = true` at the top times the cases of two
+//! configurations turn by turn.
 //!
 //! `--set key=value` lays a value over a dotted key (`accuracy.0.limit=10`); `--set ceval=FOLDER` gives
 //! every case of that task another data set. Paths on the command line are relative to the current folder.
 
+mod configuration;
 mod schema;
+mod table;
 mod tree;
 
 use std::fs;
@@ -48,6 +60,8 @@ use serde_json::json;
 
 use crate::dataset::{Benchmark, sha256_hex};
 use crate::task;
+
+pub use configuration::Configuration;
 
 /// Sequences at once where a suite does not say.
 pub const DEFAULT_BATCH: usize = 8;
@@ -193,8 +207,12 @@ pub struct AccuracyCase {
     pub limit: Option<usize>,
     /// Sequences at once.
     pub batch: usize,
+    /// Tensor-parallel ranks.
+    pub tp: usize,
     /// Published results.
     pub expected: Vec<Expected>,
+    /// The configurations it is for; all when empty.
+    pub configurations: Vec<String>,
 }
 
 impl AccuracyCase {
@@ -231,6 +249,8 @@ pub struct PerformanceCase {
     pub max_warmups: usize,
     /// Seed of the input tokens.
     pub seed: u64,
+    /// The configurations it is for; all when empty.
+    pub configurations: Vec<String>,
 }
 
 /// A suite file, read and checked.
@@ -244,6 +264,10 @@ pub struct Suite {
     pub about: String,
     /// Which model it is meant for.
     pub model: ModelChoice,
+    /// What runs the cases, where the suite says; each makes a run of its own.
+    pub configurations: Vec<Configuration>,
+    /// Time the cases of two configurations turn by turn (ABBA), so that drift meets both alike.
+    pub interleave: bool,
     /// Accuracy cases, in file order.
     pub accuracy: Vec<AccuracyCase>,
     /// Performance cases, in file order.
@@ -281,6 +305,30 @@ impl Suite {
             }
         }
         schema::suite(root, path)
+    }
+
+    /// The suite as one of its configurations runs it: that configuration's cases, model and types.
+    pub fn of(&self, configuration: &Configuration) -> Self {
+        let is_for = |names: &[String]| names.is_empty() || names.contains(&configuration.name);
+        let accuracy = self.accuracy.iter().filter(|c| is_for(&c.configurations)).cloned();
+        let performance = self.performance.iter().filter(|c| is_for(&c.configurations)).cloned();
+        let model = ModelChoice {
+            path: configuration.model.clone().or_else(|| self.model.path.clone()),
+            dtype: configuration.dtype.unwrap_or(self.model.dtype),
+            rope: configuration.rope.unwrap_or(self.model.rope),
+        };
+        let mut suite =
+            Self { model, accuracy: accuracy.collect(), performance: performance.collect(), ..self.clone() };
+        if let Some(tp) = configuration.tp {
+            suite.set_tp(tp);
+        }
+        suite
+    }
+
+    /// Gives every case this many tensor-parallel ranks.
+    pub fn set_tp(&mut self, tp: usize) {
+        self.accuracy.iter_mut().for_each(|case| case.tp = tp);
+        self.performance.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
     }
 
     /// SHA-256 of what decides the results, after overrides. Left out are what is hashed elsewhere in a run's

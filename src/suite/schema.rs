@@ -1,9 +1,12 @@
-//! From the tree to the types: which keys there are, what each takes, and what to say when it is not so.
+//! From the tables to the types: which keys there are, what each takes, and what to say when it is not so.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::tree::{Entry, Node, Origin, Value};
+use super::configuration::{Configuration, configuration};
+use super::table::{
+    Table, array, boolean, count, counts, model_path, optional_count, path, string, tables, word,
+};
+use super::tree::Node;
 use super::{
     AccuracyCase, DEFAULT_BATCH, DEFAULT_REPETITIONS, DEFAULT_SEED, DEFAULT_WARMUPS, Dtype, Expected,
     ModelChoice, PerformanceCase, Rope, Suite, SuiteError,
@@ -13,133 +16,6 @@ use crate::task;
 
 /// Schema number of the suite files this program reads.
 const SCHEMA: u64 = 1;
-
-/// Largest number that a suite may give for anything counted; far above any use, far below overflow.
-const MAX_COUNT: u64 = 1 << 32;
-
-/// A table being read: keys are taken out one by one, and what is left at the end is unknown.
-struct Table {
-    origin: Origin,
-    entries: BTreeMap<String, Entry>,
-    known: Vec<&'static str>,
-}
-
-impl Table {
-    fn new(node: Node) -> Result<Self, SuiteError> {
-        match node.value {
-            Value::Table(entries) => Ok(Self { origin: node.origin, entries, known: Vec::new() }),
-            other => Err(SuiteError::found(&node.origin, other.kind(), "a table")),
-        }
-    }
-
-    fn take(&mut self, key: &'static str) -> Option<Node> {
-        self.known.push(key);
-        self.entries.remove(key).map(|entry| entry.node)
-    }
-
-    fn require(&mut self, key: &'static str, expected: &str) -> Result<Node, SuiteError> {
-        let missing =
-            || SuiteError::at(&self.origin.clone(), format!("found no `{key}`; expected {expected}"));
-        let missing = missing();
-        self.take(key).ok_or(missing)
-    }
-
-    /// Refuses keys that nobody took, with the nearest known one.
-    fn finish(self) -> Result<(), SuiteError> {
-        let Some((key, entry)) = self.entries.first_key_value() else { return Ok(()) };
-        let hint = match nearest(key, &self.known) {
-            Some(known) => format!("did you mean `{known}`?"),
-            None => format!("expected one of {}", self.known.join(", ")),
-        };
-        Err(SuiteError::at(&entry.key_origin, format!("found the unknown key `{key}`; {hint}")))
-    }
-}
-
-/// The known word at the least edit distance, if that is small enough to be a slip.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let close = |k: &&'a str| (distance(word, k), *k);
-    known.iter().map(close).min().filter(|(d, k)| *d <= 1 + k.len() / 4).map(|(_, k)| k)
-}
-
-/// Levenshtein distance in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-fn string(node: &Node) -> Result<String, SuiteError> {
-    match &node.value {
-        Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
-        Value::String(_) => Err(SuiteError::found(&node.origin, "an empty string", "some text")),
-        other => Err(SuiteError::found(&node.origin, other.kind(), "a string")),
-    }
-}
-
-/// One of the words of `known`, as `choose` maps them.
-fn word<T>(node: &Node, known: &[&str], choose: impl Fn(&str) -> Option<T>) -> Result<T, SuiteError> {
-    let text = string(node)?;
-    choose(&text).ok_or_else(|| {
-        let hint = nearest(&text, known).map(|k| format!("; did you mean `{k}`?")).unwrap_or_default();
-        SuiteError::at(&node.origin, format!("found \"{text}\"; expected one of {}{hint}", known.join(", ")))
-    })
-}
-
-fn count(node: &Node, least: u64) -> Result<u64, SuiteError> {
-    let expected = || format!("a whole number from {least} to {MAX_COUNT}");
-    match node.value {
-        Value::Integer(n) => u64::try_from(n)
-            .ok()
-            .filter(|n| (least..=MAX_COUNT).contains(n))
-            .ok_or_else(|| SuiteError::found(&node.origin, &n.to_string(), &expected())),
-        ref other => Err(SuiteError::found(&node.origin, other.kind(), &expected())),
-    }
-}
-
-fn optional_count(table: &mut Table, key: &'static str, least: u64) -> Result<Option<usize>, SuiteError> {
-    table.take(key).map(|node| count(&node, least).map(|n| n as usize)).transpose()
-}
-
-fn array(node: Node, of: &str) -> Result<(Origin, Vec<Node>), SuiteError> {
-    match node.value {
-        Value::Array(items) if !items.is_empty() => Ok((node.origin, items)),
-        Value::Array(_) => Err(SuiteError::found(&node.origin, "an empty array", of)),
-        other => Err(SuiteError::found(&node.origin, other.kind(), of)),
-    }
-}
-
-fn counts(node: Node, of: &str) -> Result<Vec<usize>, SuiteError> {
-    array(node, of)?.1.iter().map(|item| count(item, 1).map(|n| n as usize)).collect()
-}
-
-/// An array of tables (`[[key]]`); none when the key is missing.
-fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, SuiteError> {
-    match root.take(key) {
-        None => Ok(Vec::new()),
-        Some(node) => array(node, &format!("[[{key}]] tables"))?.1.into_iter().map(Table::new).collect(),
-    }
-}
-
-/// A path as written: in the file it is relative to the file's folder, on the command line to the current one.
-fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError> {
-    let written = PathBuf::from(string(node)?);
-    Ok(match node.origin {
-        Origin::File { .. } => suite_dir.join(written),
-        // No shell expands the tilde of `--set ceval=~/data`.
-        Origin::Set(_) => match (written.strip_prefix("~"), std::env::home_dir()) {
-            (Ok(below), Some(home)) => home.join(below),
-            _ => written,
-        },
-    })
-}
 
 /// Reads the whole suite; `file` is where it lies.
 pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
@@ -170,11 +46,61 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         .collect::<Result<Vec<_>, _>>()?;
     let performance =
         tables(&mut root, "performance")?.into_iter().map(performance).collect::<Result<Vec<_>, _>>()?;
+    let configurations = configurations(&mut root, dir)?;
+    let interleave = root.take("interleave").map(|n| boolean(&n)).transpose()?.unwrap_or(false);
+    let named =
+        |names: &[String]| names.iter().find(|n| configurations.iter().all(|c| c.name != **n)).cloned();
+    let cases =
+        accuracy.iter().map(|c| &c.configurations).chain(performance.iter().map(|c| &c.configurations));
+    if let Some(unknown) = cases.into_iter().find_map(|names| named(names)) {
+        let known: Vec<&str> = configurations.iter().map(|c| c.name.as_str()).collect();
+        let expected = format!("the name of a [[configuration]]: {}", known.join(", "));
+        return Err(SuiteError::found(
+            &origin,
+            &format!("a case for the configuration {unknown:?}"),
+            &expected,
+        ));
+    }
     root.finish()?;
     if accuracy.is_empty() && performance.is_empty() {
         return Err(SuiteError::found(&origin, "no case", "at least one [[accuracy]] or [[performance]]"));
     }
-    Ok(Suite { path: file.to_path_buf(), name, about, model, accuracy, performance })
+    Ok(Suite {
+        path: file.to_path_buf(),
+        name,
+        about,
+        model,
+        configurations,
+        interleave,
+        accuracy,
+        performance,
+    })
+}
+
+/// All `[[configuration]]` tables, each of another name.
+fn configurations(root: &mut Table, dir: &Path) -> Result<Vec<Configuration>, SuiteError> {
+    let mut all: Vec<Configuration> = Vec::new();
+    for table in tables(root, "configuration")? {
+        let origin = table.origin.clone();
+        let one = configuration(table, dir)?;
+        if all.iter().any(|other| other.name == one.name) {
+            return Err(SuiteError::found(
+                &origin,
+                &format!("the configuration {:?} again", one.name),
+                "another name",
+            ));
+        }
+        all.push(one);
+    }
+    Ok(all)
+}
+
+/// The configurations that a case is for; none named, all.
+fn case_configurations(table: &mut Table) -> Result<Vec<String>, SuiteError> {
+    match table.take("configurations") {
+        None => Ok(Vec::new()),
+        Some(node) => array(node, "names of configurations")?.1.iter().map(string).collect(),
+    }
 }
 
 fn model(node: Node, dir: &Path) -> Result<ModelChoice, SuiteError> {
@@ -187,15 +113,6 @@ fn model(node: Node, dir: &Path) -> Result<ModelChoice, SuiteError> {
     let rope = table.take("rope").map(|n| word(&n, &Rope::NAMES, Rope::from_name)).transpose()?;
     table.finish()?;
     Ok(ModelChoice { path, dtype: dtype.unwrap_or_default(), rope: rope.unwrap_or_default() })
-}
-
-/// `demo` and `dummy:chatglm2-6b` are names; anything else is a folder.
-fn model_path(node: &Node, dir: &Path) -> Result<String, SuiteError> {
-    let written = string(node)?;
-    if written == "demo" || written.starts_with("dummy:") {
-        return Ok(written);
-    }
-    Ok(path(node, dir)?.to_string_lossy().into_owned())
 }
 
 fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
@@ -239,6 +156,8 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
     let limit = optional_count(&mut table, "limit", 1)?;
     let batch = optional_count(&mut table, "batch", 1)?.unwrap_or(DEFAULT_BATCH);
     let expected = tables(&mut table, "expected")?.into_iter().map(expected).collect::<Result<_, _>>()?;
+    let tp = optional_count(&mut table, "tp", 1)?.unwrap_or(1);
+    let configurations = case_configurations(&mut table)?;
     table.finish()?;
     let protocol = protocol.name;
     Ok(AccuracyCase {
@@ -251,7 +170,9 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
         max_new_tokens,
         limit,
         batch,
+        tp,
         expected,
+        configurations,
     })
 }
 
@@ -297,26 +218,7 @@ fn performance(mut table: Table) -> Result<PerformanceCase, SuiteError> {
     let repetitions = optional_count(&mut table, "repetitions", 1)?.unwrap_or(DEFAULT_REPETITIONS);
     let max_warmups = optional_count(&mut table, "max_warmups", 0)?.unwrap_or(DEFAULT_WARMUPS);
     let seed = table.take("seed").map(|node| count(&node, 0)).transpose()?.unwrap_or(DEFAULT_SEED);
+    let configurations = case_configurations(&mut table)?;
     table.finish()?;
-    Ok(PerformanceCase { batches, lengths, tp_ranks, repetitions, max_warmups, seed })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distance_is_levenshteins() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", "abc"), 0);
-    }
-
-    #[test]
-    fn the_nearest_word_is_a_slip_away_or_none() {
-        let known = ["limit", "lengths", "batch"];
-        assert_eq!(nearest("limits", &known), Some("limit"));
-        assert_eq!(nearest("bacth", &known), Some("batch"));
-        assert_eq!(nearest("temperature", &known), None);
-    }
+    Ok(PerformanceCase { batches, lengths, tp_ranks, repetitions, max_warmups, seed, configurations })
 }

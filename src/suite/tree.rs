@@ -39,6 +39,9 @@ pub(super) enum Value {
     String(String),
     /// An integer; TOML's are 64 bits and signed.
     Integer(i64),
+    /// A number with a point; whole numbers are [`Value::Integer`].
+    Float(f64),
+    Boolean(bool),
     Table(BTreeMap<String, Entry>),
     Array(Vec<Node>),
     /// A kind of value that no suite key takes, by its name, such as `float`.
@@ -58,6 +61,8 @@ impl Value {
         match self {
             Self::String(_) => "a string",
             Self::Integer(_) => "an integer",
+            Self::Float(_) => "a float",
+            Self::Boolean(_) => "true or false",
             Self::Table(_) => "a table",
             Self::Array(_) => "an array",
             Self::Other(kind) => kind,
@@ -104,9 +109,12 @@ pub(super) fn parse_override(key: &str, text: &str) -> Result<Node, SuiteError> 
     let place = |_: &Range<usize>| origin.clone();
     match DeValue::parse(text.trim()) {
         // A word such as 2024-01-01 or inf is meant as text where it is no value of a suite.
-        Ok(value) if !matches!(value.get_ref(), DeValue::Datetime(_) | DeValue::Float(_)) => {
-            convert(&value, &place)
-        }
+        Ok(value) if !matches!(value.get_ref(), DeValue::Datetime(_)) => match convert(&value, &place)? {
+            Node { value: Value::Other(_), origin } => {
+                Ok(Node { origin, value: Value::String(text.to_owned()) })
+            }
+            node => Ok(node),
+        },
         _ => Ok(Node { origin, value: Value::String(text.to_owned()) }),
     }
 }
@@ -127,8 +135,11 @@ fn convert(value: &Spanned<DeValue<'_>>, origin: &OriginOf<'_>) -> Result<Node, 
             Value::Array(items.iter().map(|item| convert(item, origin)).collect::<Result<_, _>>()?)
         }
         DeValue::Table(table) => convert_table(table, origin)?,
-        DeValue::Float(_) => Value::Other("a float"),
-        DeValue::Boolean(_) => Value::Other("true or false"),
+        DeValue::Float(digits) => match digits.as_str().parse::<f64>() {
+            Ok(number) if number.is_finite() => Value::Float(number),
+            _ => Value::Other("a number that is not finite"),
+        },
+        DeValue::Boolean(value) => Value::Boolean(*value),
         DeValue::Datetime(_) => Value::Other("a date"),
     };
     Ok(Node { origin: origin(&value.span()), value: converted })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use glmbench::device::ascend::{Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench::device::rotary::RotaryMode;
-use glmbench::device::{ClockProfile, DType, Device, DeviceError};
+use glmbench::device::{ClockProfile, DType};
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::model::{Limits, Model, attention_shape};
 use glmbench::engine::scheduler::Scheduler;
@@ -29,6 +29,7 @@ fn settings(chip: Chip, config: &ModelConfig, lines: &str, forced: &str) -> Grou
         world: 1,
         dtype: DType::Fp16,
         attention: attention_shape(config),
+        bind: false,
         forced: Forced::parse(forced).unwrap(),
         emulation: Some(Emulation {
             library: library(),
@@ -53,7 +54,7 @@ fn engine(device: Ascend, dir: &Path, step: usize) -> Scheduler {
     let config = config(dir);
     let limits = limits(&config, step);
     let source = open_checkpoint(dir).unwrap();
-    let model = Model::load(device, config, RotaryMode::Model, limits, &*source, &mut |_, _| {}).unwrap();
+    let model = Model::load(device, &config, RotaryMode::Model, limits, &*source, &mut |_, _| {}).unwrap();
     Scheduler::new(Box::new(model))
 }
 

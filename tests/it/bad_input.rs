@@ -370,9 +370,9 @@ fn run_directories_that_are_wrong_are_named() {
     spoil("run.json", &|_| String::new(), 2, &["run.json:"]);
     spoil(
         "run.json",
-        &|text| text.replacen("\"schema\": 1", "\"schema\": 99", 1),
+        &|text| text.replacen("\"schema\": 2", "\"schema\": 99", 1),
         2,
-        &["schema 99 was found, schema 1 was expected"],
+        &["schema 99 was found, 1 to 2 was expected"],
     );
     spoil("run.json", &|text| text.replacen("fp16", "fp32", 1), 2, &["identity"]);
     spoil("run.json", &|text| text.replace("\"batch\": 1,", "\"batch\": 4294967295,"), 4, &[]);
@@ -389,9 +389,9 @@ fn run_directories_that_are_wrong_are_named() {
     spoil("requests.jsonl", &second("[]"), 2, &["requests.jsonl:2: "]);
     spoil(
         "requests.jsonl",
-        &|text| text.replacen("\"schema\":1", "\"schema\":2", 1),
+        &|text| text.replacen("\"schema\":2", "\"schema\":3", 1),
         2,
-        &["requests.jsonl:1: schema 2"],
+        &["requests.jsonl:1: schema 3"],
     );
     // Numbers that no machine gives are numbers all the same.
     let extremes = |text: &str| -> String {

@@ -57,6 +57,7 @@ struct Setup {
     device: DeviceKind,
     dtype: DType,
     instruction_set: Option<InstructionSet>,
+    tp: usize,
 }
 
 fn engine(dir: &Path, setup: &Setup) -> Scheduler {
@@ -69,9 +70,11 @@ fn engine(dir: &Path, setup: &Setup) -> Scheduler {
         rotary: RotaryMode::Model,
         threads: Some(2),
         instruction_set: setup.instruction_set,
+        tp: setup.tp,
+        bind: false,
         limits,
     };
-    load(&config, &*open_checkpoint(dir).unwrap(), &options, &mut |_, _| {}).unwrap()
+    load(&config, open_checkpoint(dir).unwrap().into(), &options, &mut |_, _| {}).unwrap()
 }
 
 /// `KL(golden || ours)` in nats, from logits.
@@ -134,9 +137,10 @@ fn compare(name: &str, setup: &Setup) -> Option<Seen> {
     }
     compare_batch(&golden, setup, &mut engine, &mut seen);
     println!(
-        "{name} {} {:?}: max |d| {:.2e}, max KL {:.2e}, above 1e-4 {:.2} %",
+        "{name} {} {:?} tp {}: max |d| {:.2e}, max KL {:.2e}, above 1e-4 {:.2} %",
         setup.dtype,
         setup.instruction_set,
+        setup.tp,
         seen.max_abs,
         seen.max_kl(),
         100.0 * seen.share_above(1e-4)
@@ -218,7 +222,7 @@ fn instruction_sets(golden: &str) -> impl Iterator<Item = InstructionSet> {
 #[test]
 fn the_reference_device_is_the_model() {
     for name in GOLDENS {
-        let setup = Setup { device: DeviceKind::Reference, dtype: DType::Fp32, instruction_set: None };
+        let setup = Setup { device: DeviceKind::Reference, dtype: DType::Fp32, instruction_set: None, tp: 1 };
         let Some(seen) = compare(name, &setup) else { return };
         assert!(seen.max_abs <= 1e-3, "{name}: {}", seen.max_abs);
     }
@@ -228,7 +232,8 @@ fn the_reference_device_is_the_model() {
 fn fp32_is_within_a_thousandth_on_every_kernel() {
     for name in GOLDENS {
         for set in instruction_sets(name) {
-            let setup = Setup { device: DeviceKind::Cpu, dtype: DType::Fp32, instruction_set: Some(set) };
+            let setup =
+                Setup { device: DeviceKind::Cpu, dtype: DType::Fp32, instruction_set: Some(set), tp: 1 };
             let Some(seen) = compare(name, &setup) else { return };
             assert!(seen.max_abs <= 1e-3, "{name} {}: {}", set.name(), seen.max_abs);
         }
@@ -239,7 +244,8 @@ fn fp32_is_within_a_thousandth_on_every_kernel() {
 fn fp16_meets_the_parity_gate_on_every_kernel() {
     for name in GOLDENS {
         for set in instruction_sets(name) {
-            let setup = Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, instruction_set: Some(set) };
+            let setup =
+                Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, instruction_set: Some(set), tp: 1 };
             let Some(seen) = compare(name, &setup) else { return };
             assert!(seen.max_kl() <= 1e-3, "{name} {}: {}", set.name(), seen.max_kl());
             assert!(seen.share_above(1e-4) <= 0.005, "{name} {}", set.name());
@@ -251,9 +257,25 @@ fn fp16_meets_the_parity_gate_on_every_kernel() {
 fn bf16_meets_the_kl_bound_on_every_kernel() {
     for name in GOLDENS {
         for set in instruction_sets(name) {
-            let setup = Setup { device: DeviceKind::Cpu, dtype: DType::Bf16, instruction_set: Some(set) };
+            let setup =
+                Setup { device: DeviceKind::Cpu, dtype: DType::Bf16, instruction_set: Some(set), tp: 1 };
             let Some(seen) = compare(name, &setup) else { return };
             assert!(seen.max_kl() <= 1e-3, "{name} {}: {}", set.name(), seen.max_kl());
         }
+    }
+}
+
+#[test]
+fn ranks_meet_the_gates_of_one() {
+    for name in GOLDENS {
+        for tp in [2, 4] {
+            let setup = Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, instruction_set: None, tp };
+            let Some(seen) = compare(name, &setup) else { return };
+            assert!(seen.max_kl() <= 1e-3, "{name} tp {tp}: {}", seen.max_kl());
+            assert!(seen.share_above(1e-4) <= 0.005, "{name} tp {tp}");
+        }
+        let setup = Setup { device: DeviceKind::Reference, dtype: DType::Fp32, instruction_set: None, tp: 8 };
+        let Some(seen) = compare(name, &setup) else { return };
+        assert!(seen.max_abs <= 1e-3, "{name}: {}", seen.max_abs);
     }
 }

@@ -310,6 +310,6 @@ fn what_was_changed_meanwhile_is_not_gone_on_with() {
     shuffled.remove(2);
     fs::write(&path, shuffled.join("\n") + "\n").unwrap();
     bench.run(&["--resume"]).expect(3, &["samples.jsonl:3: item ", "was found", "was expected"]);
-    fs::write(&path, text.replacen("\"schema\":1", "\"schema\":7", 2)).unwrap();
-    bench.run(&["--resume"]).expect(2, &["samples.jsonl:1: schema 7 was found, schema 1 was expected"]);
+    fs::write(&path, text.replacen("\"schema\":2", "\"schema\":7", 2)).unwrap();
+    bench.run(&["--resume"]).expect(2, &["samples.jsonl:1: schema 7 was found, 1 to 2 was expected"]);
 }

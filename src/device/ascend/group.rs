@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ascend_sys::{Libraries, LoadError, SearchPath, call};
 
+use super::super::group::DeviceGroup;
 use super::super::{AttentionShape, ClockProfile, DType, DeviceError};
 use super::Ascend;
 use super::api::{Api, acl};
@@ -62,6 +63,8 @@ pub struct GroupSettings {
     pub dtype: DType,
     /// A rank's heads.
     pub attention: AttentionShape,
+    /// Every rank's thread stays on the cores of its chip's NUMA node; where that cannot be, the record says why.
+    pub bind: bool,
     /// Choices of operators that are forced.
     pub forced: Forced,
     /// In place of hardware.
@@ -143,9 +146,49 @@ impl AscendGroup {
         Ascend::new(handle)
     }
 
-    /// A rank has failed: every later call of every rank fails at once. One that waits inside a collective comes back when
-    /// the collective's own time limit is over (`HCCL_EXEC_TIMEOUT`).
-    pub fn abort(&self) {
+    /// What is alive in the emulator, by name; `None` on hardware.
+    pub fn live(&self) -> Option<Vec<(&'static str, u64)>> {
+        let emulator = self.api.libraries.emu.as_ref()?;
+        let mut counts = [0u64; LIVE.len()];
+        // SAFETY: as many places as said.
+        unsafe { call!(emulator, ascend_emulator_counts(counts.as_mut_ptr(), counts.len() as u64)) }.ok()?;
+        Some(LIVE.into_iter().zip(counts).collect())
+    }
+}
+
+/// What the emulator counts, in its order.
+const LIVE: [&str; 11] = [
+    "device allocations",
+    "device bytes",
+    "host allocations",
+    "streams",
+    "events",
+    "tensors",
+    "scalars",
+    "integer arrays",
+    "tensor lists",
+    "executors",
+    "communicators",
+];
+
+impl DeviceGroup for AscendGroup {
+    type Device = Ascend;
+
+    fn name(&self) -> &'static str {
+        self.settings.chip.name()
+    }
+
+    fn world(&self) -> usize {
+        self.settings.world
+    }
+
+    fn device(&self, rank: usize) -> Result<Ascend, DeviceError> {
+        self.rank(rank)
+    }
+
+    /// Every later call of every rank fails at once. A rank that waits inside a collective comes back when the collective's
+    /// own time limit is over (`HCCL_EXEC_TIMEOUT`).
+    fn abort(&self) {
         self.api.call_off("another rank failed");
     }
 }

@@ -17,6 +17,7 @@ mod launch;
 mod layout;
 mod linear;
 mod memory;
+mod near;
 mod ops;
 mod probe;
 mod rotate;
@@ -146,12 +147,14 @@ impl Ascend {
     pub fn new(rank: RankHandle) -> Result<Self, DeviceError> {
         let RankHandle { api, settings, soc, rank, comm } = rank;
         let layout = HeadLayout::new(settings.attention, api.device)?;
+        let bound = settings.bind.then(|| near::bind(rank));
         let context = Context::new(api, rank as i32)?;
         let timing_only = settings.emulation.as_ref().is_some_and(|e| e.timing_only);
         let core = Core::new(context, settings.dtype, timing_only)?;
         let probed = probe::probe(&core, settings.chip, layout, &settings.forced)?;
         core.choose(&probed.choices);
-        let details = details(&core, &soc, &probed, &layout);
+        let mut details = details(&core, &soc, &probed, &layout);
+        details.extend(bound);
         let choices = probed.choices;
         Ok(Self {
             rotator: Rotator::new(choices.rotary, layout),

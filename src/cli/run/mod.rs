@@ -1,27 +1,36 @@
 //! `glmbench run`: a suite from file to report.
 
+mod describe;
+mod setup;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
-use indicatif::ProgressBar;
 
 use crate::device::DType;
 use crate::device::cpu::{InstructionSet, available_threads, measure_limits};
 use crate::device::rotary::RotaryMode;
-use crate::engine::load::{DeviceKind, MemoryEstimate, ModelPath};
-use crate::record::{Roofline, RunRecord};
+use crate::engine::load::DeviceKind;
+use crate::engine::parallel::check_world;
+use crate::engine::scheduler::Scheduler;
+use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
 use crate::report::render;
-use crate::run::plan::{Plan, first_prompt_of};
+use crate::run::interleave::{Side, interleave, obstacle};
+use crate::run::plan::Plan;
 use crate::run::provenance::{Origin, record};
-use crate::run::{Ending, Observer, RunError, execute, find, open_dir};
+use crate::run::{Ending, Observer as _, RunError, execute, find, find_group, finished, open_dir};
 use crate::suite::Suite;
 
+use self::describe::describe;
+use self::setup::Setup;
 use super::engine::{ComputeArgs, FoundModel};
-use super::{Exit, emit, progress, report, say};
+use super::progress::{self, Bars};
+use super::{Exit, emit, report, say};
 
 /// Run a suite: precision, performance, records and a report
 ///
@@ -41,9 +50,21 @@ pub struct Args {
     /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
     #[arg(long, value_name = "DIR")]
     ptuning: Option<PathBuf>,
-    /// Device: cpu, or reference (plain fp32 loops, slow)
-    #[arg(long, default_value = "cpu")]
-    device: DeviceKind,
+    /// Device: cpu, or reference (plain fp32 loops, slow); the suite's own unless given, else cpu
+    #[arg(long)]
+    device: Option<DeviceKind>,
+    /// Tensor-parallel ranks of every case; the suite's own unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    tp: Option<u16>,
+    /// Run on this instead of the suite's configurations: `device=cpu,dtype=bf16,threads=1`; several make several runs
+    #[arg(long, value_name = "KEY=VALUE,…", conflicts_with_all = ["device", "only"])]
+    configuration: Vec<String>,
+    /// Of the suite's configurations, run these alone
+    #[arg(long, value_name = "NAME", conflicts_with = "device")]
+    only: Vec<String>,
+    /// Time the cases of two configurations turn by turn (A B B A)
+    #[arg(long)]
+    interleave: bool,
     /// Type of weights, activations and KV cache: fp16, bf16 or fp32; the suite's own unless given
     #[arg(long, value_name = "TYPE")]
     dtype: Option<DType>,
@@ -56,6 +77,9 @@ pub struct Args {
     /// CPU kernels: avx512, avx2 or portable; the best of the machine unless given
     #[arg(long, value_name = "SET")]
     kernel: Option<InstructionSet>,
+    /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same
+    #[arg(long)]
+    bind: bool,
     /// Most items of each precision case, taken in turn from each subject
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -84,39 +108,122 @@ pub(super) fn key_value(word: &str) -> Result<(String, String), String> {
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = load_suite(args)?;
-    let compute = compute_args(args, &suite);
-    let word = args.model.clone().or_else(|| suite.model.path.clone()).unwrap_or_else(|| "demo".into());
-    let model = FoundModel::find(&word, args.ptuning.as_deref())?;
-    let tokenizer = model.tokenizer()?;
-    let plan = Plan::new(&suite, &model.config, tokenizer.as_ref())?;
-    let estimate = MemoryEstimate::new(&model.config, compute.dtype(), plan.limits);
+    let setups = Setup::all(args, &suite)?;
+    let plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
+    for (setup, plan) in setups.iter().zip(&plans) {
+        plan.worlds().into_iter().try_for_each(|world| check_world(&setup.model.config, world))?;
+    }
     if args.dry_run {
-        emit(describe(&suite, &plan, &model, &compute, &estimate).trim_end())?;
+        let texts: Vec<String> =
+            setups.iter().zip(&plans).map(|(setup, plan)| describe(setup, plan)).collect();
+        emit(texts.join("\n").trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
-    if plan.accuracy.is_empty() && plan.performance.is_empty() {
-        bail!("{}: the suite has no cases", suite.path.display());
+    let in_turns = turns(args, &suite, &plans)?;
+    for (setup, plan) in setups.iter().zip(&plans) {
+        if plan.worlds().is_empty() {
+            let of = setup.name.as_ref().map(|name| format!(" for configuration {name}")).unwrap_or_default();
+            bail!("{}: the suite has no cases{of}", suite.path.display());
+        }
+        for world in plan.worlds() {
+            setup.model.check(&setup.compute.on(world), plan.limits)?;
+        }
     }
-    model.check(&compute, plan.limits)?;
     // What cannot be written is better known before gigabytes are read.
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create --out {}", args.out.display()))?;
     let stop = stop_flag()?;
+    let groups = groups(args, &suite, &setups);
+    let mut exit = Exit::Done;
+    if in_turns {
+        let mut ready = Vec::new();
+        for ((setup, plan), group) in setups.iter().zip(&plans).zip(groups) {
+            ready.push(prepare(args, setup, plan, group)?);
+        }
+        return conclude_turns(&plans, ready, &stop);
+    }
+    let mut done: Vec<PathBuf> = Vec::new();
+    for ((setup, plan), group) in setups.iter().zip(&plans).zip(groups) {
+        if let Some(found) =
+            group.as_ref().filter(|_| args.resume).and_then(|g| finished(&args.out, g, &g.configuration))
+        {
+            say(&format!("glmbench: {} is finished already", found.path.display()));
+            done.push(found.path);
+            continue;
+        }
+        let (path, code) = run_one(args, setup, plan, group, &stop)?;
+        if code == Exit::Incomplete {
+            return Ok(code.into());
+        }
+        exit = if exit == Exit::Done { code } else { exit };
+        done.push(path);
+    }
+    Ok(exit.into())
+}
+
+/// Whether two configurations are timed in turns, and whether they can be.
+fn turns(args: &Args, suite: &Suite, plans: &[Plan<'_>]) -> anyhow::Result<bool> {
+    if !args.interleave && !suite.interleave {
+        return Ok(false);
+    }
+    let [a, b] = plans else {
+        bail!(
+            "interleaving needs two configurations, there are {}; give --configuration twice, or two [[configuration]] tables",
+            plans.len()
+        );
+    };
+    match obstacle(a, b) {
+        Some(why) => bail!("the configurations cannot be interleaved: {why}"),
+        None => Ok(true),
+    }
+}
+
+/// The group of the command's runs, one a configuration; none where there is a single run.
+fn groups(args: &Args, suite: &Suite, setups: &[Setup]) -> Vec<Option<Group>> {
+    let names: Vec<String> = setups.iter().filter_map(|s| s.name.clone()).collect();
+    if names.len() < 2 {
+        return vec![None; setups.len()];
+    }
+    let hash = suite.content_hash();
+    let found = args.resume.then(|| find_group(&args.out, &hash, &names)).flatten();
+    let id = found.map_or_else(|| format!("{}-{}", compact_utc(SystemTime::now()), suite.name), |g| g.id);
+    let of = |name: &String| {
+        Some(Group {
+            id: id.clone(),
+            suite: hash.clone(),
+            configuration: name.clone(),
+            configurations: names.clone(),
+        })
+    };
+    names.iter().map(of).collect()
+}
+
+/// A loaded engine and the directory for its lines.
+struct Ready {
+    engine: Scheduler,
+    dir: RunDir,
+    record: RunRecord,
+}
+
+/// Loads the engine for a configuration's first cases, and makes or finds the run's directory.
+fn prepare(args: &Args, setup: &Setup, plan: &Plan<'_>, group: Option<Group>) -> anyhow::Result<Ready> {
+    let Setup { suite, model, tokenizer, compute, .. } = setup;
     // Before the weights are there: the measurement takes memory of its own.
-    let roofline = roofline(&plan, &compute)?;
-    let weights = fingerprint(&model, &compute)?;
-    let mut engine = model.load(&compute, plan.limits)?;
+    let roofline = roofline(plan, compute)?;
+    let weights = fingerprint(model, compute)?;
+    let engine = load(setup, plan, plan.worlds()[0])?;
     let origin = Origin {
-        suite: &suite,
-        model: model_name(&word, &model.path),
+        suite,
+        model: setup.model_name(),
         weights,
         tokenizer: tokenizer.as_ref().map(|t| t.sha256().to_owned()),
         rotary: compute.rope,
         device: engine.device_info(),
         roofline,
         command_line: std::env::args().collect(),
+        group,
     };
-    let first = record(&origin, &plan, &model.config);
+    let first = record(&origin, plan, &model.config);
     let found = find(&args.out, &first);
     if let (Some(found), false) = (&found, args.resume) {
         say(&format!(
@@ -124,17 +231,62 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             found.path.display()
         ));
     }
-    if args.resume && found.is_none() {
+    if args.resume && found.is_none() && first.provenance.group.is_none() {
         say(&format!(
             "glmbench: {} has no unfinished run of the same suite, data, model and device; a new one begins",
             args.out.display()
         ));
     }
-    let (mut dir, mut run_record) = open_dir(&args.out, found.as_ref().filter(|_| args.resume), first)?;
+    let (dir, record) = open_dir(&args.out, found.as_ref().filter(|_| args.resume), first)?;
+    Ok(Ready { engine, dir, record })
+}
+
+/// Loads the model for so many ranks.
+fn load(setup: &Setup, plan: &Plan<'_>, world: usize) -> Result<Scheduler, RunError> {
+    Ok(setup.model.load(&setup.compute.on(world), plan.limits)?)
+}
+
+/// One configuration from engine to report.
+fn run_one(
+    args: &Args,
+    setup: &Setup,
+    plan: &Plan<'_>,
+    group: Option<Group>,
+    stop: &AtomicBool,
+) -> anyhow::Result<(PathBuf, Exit)> {
+    let Ready { engine, mut dir, mut record } = prepare(args, setup, plan, group)?;
     let mut bars = Bars::default();
-    let ending = execute(&plan, &mut engine, &mut dir, &mut run_record, &mut bars, &stop);
+    let mut reload = |world| load(setup, plan, world);
+    let ending = execute(plan, engine, &mut reload, &mut dir, &mut record, &mut bars, stop);
     bars.end();
-    conclude(ending, &dir, &run_record)
+    Ok((dir.path().to_path_buf(), conclude(ending, &dir, &record)?))
+}
+
+/// Two configurations in turns, to both reports.
+fn conclude_turns(plans: &[Plan<'_>], ready: Vec<Ready>, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
+    let sides = ready.into_iter().zip(plans).map(|(r, plan)| Side {
+        plan,
+        engine: r.engine,
+        dir: r.dir,
+        record: r.record,
+    });
+    let mut sides: [Side<'_, '_>; 2] = match sides.collect::<Vec<_>>().try_into() {
+        Ok(sides) => sides,
+        Err(_) => bail!("interleaving needs two configurations"),
+    };
+    let mut bars = Bars::default();
+    let ending = interleave(&mut sides, &mut bars, stop);
+    bars.end();
+    let ending = match ending {
+        Ok(ending) => ending,
+        Err(error) => return Ok(conclude(Err(error), &sides[0].dir, &sides[0].record)?.into()),
+    };
+    let mut exit = Exit::Done;
+    for side in &sides {
+        let code = conclude(Ok(ending), &side.dir, &side.record)?;
+        exit = if exit == Exit::Done { code } else { exit };
+    }
+    Ok(exit.into())
 }
 
 fn load_suite(args: &Args) -> anyhow::Result<Suite> {
@@ -147,36 +299,8 @@ fn load_suite(args: &Args) -> anyhow::Result<Suite> {
     Ok(suite)
 }
 
-/// Flags go before the suite.
-fn compute_args(args: &Args, suite: &Suite) -> ComputeArgs {
-    let by_suite = match suite.model.dtype {
-        crate::suite::Dtype::Fp16 => DType::Fp16,
-        crate::suite::Dtype::Fp32 => DType::Fp32,
-        crate::suite::Dtype::Bf16 => DType::Bf16,
-    };
-    let rope = match suite.model.rope {
-        crate::suite::Rope::Model => RotaryMode::Model,
-        crate::suite::Rope::Exact => RotaryMode::Exact,
-    };
-    let dtype = match args.device {
-        DeviceKind::Reference => args.dtype,
-        _ => Some(args.dtype.unwrap_or(by_suite)),
-    };
-    ComputeArgs {
-        device: args.device,
-        dtype,
-        rope: args.rope.unwrap_or(rope),
-        threads: args.threads,
-        kernel: args.kernel,
-    }
-}
-
 /// Says how it ended, makes the report of what is there, and gives the exit code.
-fn conclude(
-    ending: Result<Ending, RunError>,
-    dir: &crate::record::RunDir,
-    record: &RunRecord,
-) -> anyhow::Result<ExitCode> {
+fn conclude(ending: Result<Ending, RunError>, dir: &RunDir, record: &RunRecord) -> anyhow::Result<Exit> {
     let path = dir.path().display();
     match ending {
         Ok(Ending::Complete) => {
@@ -187,7 +311,7 @@ fn conclude(
                     say(&format!(
                         "glmbench: {path} is measured; its report is not made; `glmbench report` makes it"
                     ));
-                    return Ok(Exit::Incomplete.into());
+                    return Ok(Exit::Incomplete);
                 }
             };
             report::show(&summary, dir.path())?;
@@ -197,7 +321,7 @@ fn conclude(
             say(&format!(
                 "glmbench: stopped; what is done is in {path}; the same command with --resume goes on"
             ));
-            Ok(Exit::Incomplete.into())
+            Ok(Exit::Incomplete)
         }
         Err(error @ RunError::Record(_)) => {
             say(&format!("glmbench: {error}"));
@@ -205,7 +329,7 @@ fn conclude(
                 "glmbench: run {} is incomplete; when that is mended, --resume goes on",
                 record.run_id
             ));
-            Ok(Exit::Incomplete.into())
+            Ok(Exit::Incomplete)
         }
         Err(error) => {
             say(&format!("glmbench: run {} is incomplete; --resume goes on", record.run_id));
@@ -243,16 +367,6 @@ fn fingerprint(model: &FoundModel, compute: &ComputeArgs) -> anyhow::Result<Stri
     hash.map_err(|e| crate::engine::EngineError::from(e).into())
 }
 
-/// The folder's name is enough; paths are nobody's business.
-fn model_name(word: &str, path: &ModelPath) -> String {
-    match path {
-        ModelPath::Folder(dir) if word != "demo" => {
-            dir.file_name().map_or_else(|| word.to_owned(), |n| n.to_string_lossy().into_owned())
-        }
-        _ => word.to_owned(),
-    }
-}
-
 /// Measured only where speed is.
 fn roofline(plan: &Plan<'_>, compute: &ComputeArgs) -> anyhow::Result<Option<Roofline>> {
     if plan.performance.is_empty() || compute.device != DeviceKind::Cpu {
@@ -263,86 +377,4 @@ fn roofline(plan: &Plan<'_>, compute: &ComputeArgs) -> anyhow::Result<Option<Roo
         bandwidth_bytes_per_s: limits.bandwidth_bytes_per_s,
         peak_flops_per_s: limits.peak_flops_per_s,
     }))
-}
-
-/// Bars drawn from what the run tells.
-#[derive(Default)]
-struct Bars {
-    bar: Option<ProgressBar>,
-}
-
-impl Observer for Bars {
-    fn begin(&mut self, label: &str, unit: &str, total: u64, done: u64) {
-        let bar = progress::bar(label, unit);
-        bar.set_length(total);
-        bar.set_position(done);
-        bar.reset_eta();
-        self.bar = Some(bar);
-    }
-
-    fn advance(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
-        }
-    }
-
-    fn end(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// What `--dry-run` prints.
-fn describe(
-    suite: &Suite,
-    plan: &Plan<'_>,
-    model: &FoundModel,
-    compute: &ComputeArgs,
-    estimate: &MemoryEstimate,
-) -> String {
-    let gb = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
-    let mut text = format!(
-        "suite     {}: {}\nmodel     {} parameters, {}, rotary table {}\nmemory    {} = weights {} + KV cache {} + working memory {}\n",
-        suite.name,
-        suite.about,
-        model.config.parameters(),
-        compute.dtype(),
-        compute.rope.name(),
-        gb(estimate.total_bytes()),
-        gb(estimate.weight_bytes),
-        gb(estimate.kv_bytes),
-        gb(estimate.activation_bytes),
-    );
-    for run in &plan.accuracy {
-        let task = run.evaluation.plan();
-        text += &format!(
-            "precision {}: {} items, protocol {}, {} shots, batch {}\n",
-            run.task,
-            run.evaluation.len(),
-            task.protocol.definition().name,
-            task.shots,
-            run.batch
-        );
-    }
-    for run in &plan.performance {
-        text += &format!("timing    {}: {} repetitions\n", run.case_id(), run.repetitions);
-    }
-    for run in &plan.accuracy {
-        let choices: Vec<String> =
-            run.evaluation.choices().iter().map(|c| format!("{} = {}", c.answer, c.id)).collect();
-        let choices = if choices.is_empty() {
-            "none (the answer is read from text)".into()
-        } else {
-            choices.join(", ")
-        };
-        text += &format!("\nchoice tokens of {}: {choices}\n", run.task);
-        if let Some(first) = first_prompt_of(run) {
-            text += &format!(
-                "first prompt of {} ({}):\n{}\nids: {:?}\n",
-                run.task, first.doc_id, first.text, first.token_ids
-            );
-        }
-    }
-    text
 }

@@ -1,0 +1,135 @@
+//! From flags and suite to the configurations that a command runs.
+
+use anyhow::bail;
+
+use crate::cli::engine::{ComputeArgs, FoundModel};
+use crate::device::DType;
+use crate::device::rotary::RotaryMode;
+use crate::engine::load::{DeviceKind, ModelPath};
+use crate::engine::tokenizer::Tokenizer;
+use crate::run::RunError;
+use crate::run::plan::Plan;
+use crate::suite::{self, Configuration, Suite};
+
+use super::Args;
+
+/// One configuration: its cases, its model, and what computes.
+pub(super) struct Setup {
+    /// Its name, where there are several.
+    pub(super) name: Option<String>,
+    /// The suite with its cases alone.
+    pub(super) suite: Suite,
+    /// The word for the model.
+    word: String,
+    /// The model, found but not loaded.
+    pub(super) model: FoundModel,
+    /// The model's tokenizer.
+    pub(super) tokenizer: Option<Tokenizer>,
+    /// How to compute.
+    pub(super) compute: ComputeArgs,
+}
+
+impl Setup {
+    /// The configurations of a command: those of `--configuration`; else, without `--device`, those of the suite; else one.
+    pub(super) fn all(args: &Args, suite: &Suite) -> anyhow::Result<Vec<Self>> {
+        let typed = args.configuration.iter().map(|words| Configuration::from_words(words));
+        let typed = typed.collect::<Result<Vec<_>, _>>()?;
+        // What the command line names puts the suite's own configurations aside; the cases are those of the first.
+        let base = match suite.configurations.first() {
+            Some(first) if !typed.is_empty() || args.device.is_some() => {
+                Suite { model: suite.model.clone(), ..suite.of(first) }
+            }
+            _ => suite.clone(),
+        };
+        let configurations = if typed.is_empty() && args.device.is_none() {
+            chosen(&suite.configurations, &args.only)?
+        } else {
+            typed
+        };
+        if configurations.is_empty() {
+            return Ok(vec![Self::new(args, base, None)?]);
+        }
+        configurations.iter().map(|c| Self::new(args, restricted(&base, c), Some(c))).collect()
+    }
+
+    fn new(args: &Args, mut suite: Suite, configuration: Option<&Configuration>) -> anyhow::Result<Self> {
+        let compute = compute_args(args, &suite, configuration)?;
+        if let Some(tp) = args.tp {
+            suite.set_tp(usize::from(tp));
+        }
+        let word = args.model.clone().or_else(|| suite.model.path.clone()).unwrap_or_else(|| "demo".into());
+        let model = FoundModel::find(&word, args.ptuning.as_deref())?;
+        let tokenizer = model.tokenizer()?;
+        let name = configuration.map(|c| c.name.clone());
+        Ok(Self { name, suite, word, model, tokenizer, compute })
+    }
+
+    /// All that is known before weights are loaded.
+    pub(super) fn plan(&self) -> Result<Plan<'_>, RunError> {
+        Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref())
+    }
+
+    /// The model's name in records. The folder's name is enough; paths are nobody's business.
+    pub(super) fn model_name(&self) -> String {
+        match &self.model.path {
+            ModelPath::Folder(dir) if self.word != "demo" => {
+                dir.file_name().map_or_else(|| self.word.clone(), |n| n.to_string_lossy().into_owned())
+            }
+            _ => self.word.clone(),
+        }
+    }
+}
+
+/// The suite's configurations that `--only` names; all without it.
+fn chosen(all: &[Configuration], only: &[String]) -> anyhow::Result<Vec<Configuration>> {
+    if let Some(unknown) = only.iter().find(|name| all.iter().all(|c| c.name != **name)) {
+        let known: Vec<&str> = all.iter().map(|c| c.name.as_str()).collect();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        bail!("--only {unknown}: the suite has no such configuration; it has {known}");
+    }
+    Ok(all.iter().filter(|c| only.is_empty() || only.contains(&c.name)).cloned().collect())
+}
+
+/// The suite as a configuration runs it; one that was typed has all cases.
+fn restricted(base: &Suite, configuration: &Configuration) -> Suite {
+    let mut suite = base.clone();
+    if base.configurations.iter().all(|c| c.name != configuration.name) {
+        suite.accuracy.iter_mut().for_each(|case| case.configurations.clear());
+        suite.performance.iter_mut().for_each(|case| case.configurations.clear());
+    }
+    suite.of(configuration)
+}
+
+/// Flags go before the configuration, and that before the suite.
+fn compute_args(
+    args: &Args,
+    suite: &Suite,
+    configuration: Option<&Configuration>,
+) -> anyhow::Result<ComputeArgs> {
+    let by_suite = match suite.model.dtype {
+        suite::Dtype::Fp16 => DType::Fp16,
+        suite::Dtype::Fp32 => DType::Fp32,
+        suite::Dtype::Bf16 => DType::Bf16,
+    };
+    let rope = match suite.model.rope {
+        suite::Rope::Model => RotaryMode::Model,
+        suite::Rope::Exact => RotaryMode::Exact,
+    };
+    let named = configuration.and_then(|c| c.device.as_deref()).map(str::parse::<DeviceKind>);
+    let named = named.transpose().map_err(anyhow::Error::msg)?;
+    let device = args.device.or(named).unwrap_or(DeviceKind::Cpu);
+    let dtype = match device {
+        DeviceKind::Reference => args.dtype,
+        _ => Some(args.dtype.unwrap_or(by_suite)),
+    };
+    let threads = configuration.and_then(|c| c.threads).map(|n| n.min(1024) as u16);
+    Ok(ComputeArgs {
+        device,
+        dtype,
+        rope: args.rope.unwrap_or(rope),
+        tp: None,
+        threads: args.threads.or(threads),
+        bind: args.bind,
+        kernel: args.kernel.filter(|_| device == DeviceKind::Cpu || args.device.is_some()),
+    })
+}

@@ -1,0 +1,108 @@
+//! `noise.json`: how large a difference a machine shows between two identical things.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::summary::Phase;
+use super::{RecordError, wire, write_whole};
+
+/// What `glmbench doctor --noise` found: a null A/B on one machine with one engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Noise {
+    /// Program and version.
+    pub engine: String,
+    /// Host name.
+    pub host: String,
+    /// CPU model.
+    pub cpu_model: String,
+    /// The device.
+    pub device: String,
+    /// Its kernels.
+    pub kernel: String,
+    /// The computing type.
+    pub dtype: String,
+    /// Threads of the engine.
+    pub threads: u32,
+    /// The model as it was asked for.
+    pub model: String,
+    /// When, RFC 3339, UTC.
+    pub made: String,
+    /// A floor for each shape and phase.
+    pub floors: Vec<NoiseFloor>,
+}
+
+/// The false-alarm floor of one phase of one shape.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NoiseFloor {
+    /// The shape.
+    pub case_id: String,
+    /// The phase.
+    pub phase: Phase,
+    /// Pairs of repetitions, A next to B.
+    pub blocks: u32,
+    /// Median of A over median of B, as they came.
+    pub ratio: f64,
+    /// The difference that one in twenty comparisons of the thing with itself exceeds, as a share (0.02 = 2 %).
+    pub floor: f64,
+}
+
+impl Noise {
+    /// The largest floor of a phase; `None` where it was not measured.
+    pub fn floor_of(&self, phase: Phase) -> Option<f64> {
+        let floors = self.floors.iter().filter(|f| f.phase == phase).map(|f| f.floor);
+        floors.max_by(f64::total_cmp)
+    }
+
+    /// Reads the file.
+    pub fn read(path: &Path) -> Result<Self, RecordError> {
+        let bytes = std::fs::read(path).map_err(RecordError::io("read", path))?;
+        let malformed = |message| RecordError::Malformed { path: path.to_owned(), line: 1, message };
+        wire::parse(&bytes).map_err(malformed)
+    }
+
+    /// Writes the file, replacing an older one.
+    pub fn write(&self, path: &Path) -> Result<(), RecordError> {
+        let mut bytes = serde_json::to_vec_pretty(&wire::Wire::new(self))
+            .map_err(|e| RecordError::io("encode", path)(e.into()))?;
+        bytes.push(b'\n');
+        write_whole(path, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let floor = |case_id: &str, floor| NoiseFloor {
+            case_id: case_id.into(),
+            phase: Phase::Decode,
+            blocks: 20,
+            ratio: 1.001,
+            floor,
+        };
+        let noise = Noise {
+            engine: "glmbench 0.1.0".into(),
+            host: "bench-1".into(),
+            cpu_model: "Some CPU".into(),
+            device: "cpu".into(),
+            kernel: "avx2".into(),
+            dtype: "fp16".into(),
+            threads: 2,
+            model: "demo".into(),
+            made: "2026-01-01T00:00:00Z".into(),
+            floors: vec![floor("b1-i64-o16", 0.01), floor("b8-i64-o16", 0.03)],
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("noise.json");
+        noise.write(&path).unwrap();
+        assert_eq!(Noise::read(&path).unwrap(), noise);
+        assert_eq!(noise.floor_of(Phase::Decode), Some(0.03));
+        assert_eq!(noise.floor_of(Phase::Prefill), None);
+        insta::assert_snapshot!("noise.json", std::fs::read_to_string(&path).unwrap());
+        std::fs::write(&path, "{}").unwrap();
+        assert!(Noise::read(&path).unwrap_err().to_string().contains("noise.json:1: missing field `schema`"));
+    }
+}

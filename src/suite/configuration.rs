@@ -1,0 +1,76 @@
+//! `[[configuration]]`: what runs a suite's cases, where a suite names it itself.
+
+use std::path::{Path, PathBuf};
+
+use super::table::{Table, boolean, count, model_path, path, string, word};
+use super::tree;
+use super::{Dtype, Rope, SuiteError};
+
+/// The devices' words.
+const DEVICES: [&str; 4] = ["cpu", "reference", "300i-duo", "800i-a2"];
+
+/// One way to run a suite. What is `None` is as the suite's `[model]` or the command line says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Configuration {
+    /// Its name within the suite; cases name the configurations that they are for.
+    pub name: String,
+    /// The word of `--device`.
+    pub device: Option<String>,
+    /// On the emulator.
+    pub emulate: bool,
+    /// Chip profile of the emulator; the built-in one of the device unless given.
+    pub profile: Option<PathBuf>,
+    /// The word of `--model`.
+    pub model: Option<String>,
+    /// Number format.
+    pub dtype: Option<Dtype>,
+    /// Rotary table mode.
+    pub rope: Option<Rope>,
+    /// Tensor-parallel ranks of every case.
+    pub tp: Option<usize>,
+    /// Threads.
+    pub threads: Option<usize>,
+}
+
+impl Configuration {
+    /// Reads `device=cpu,dtype=bf16,threads=1` as typed on the command line. Its name is the `name` given, else the text.
+    pub fn from_words(words: &str) -> Result<Self, SuiteError> {
+        let mut root = tree::parse(Path::new("--configuration"), "")?;
+        for pair in words.split(',') {
+            let Some((key, value)) = pair.split_once('=') else {
+                let place = tree::Origin::Set(format!("--configuration {words}"));
+                return Err(SuiteError::found(
+                    &place,
+                    &format!("\"{pair}\""),
+                    "KEY=VALUE pairs with commas between, such as device=cpu,dtype=bf16",
+                ));
+            };
+            tree::set(&mut root, key.trim(), tree::parse_override(key.trim(), value.trim())?)?;
+        }
+        if !words.split(',').any(|pair| pair.trim_start().starts_with("name")) {
+            tree::set(&mut root, "name", tree::parse_override("name", &format!("{words:?}"))?)?;
+        }
+        configuration(Table::new(root)?, Path::new(""))
+    }
+}
+
+/// Reads one table; `dir` is the suite's folder.
+pub(super) fn configuration(mut table: Table, dir: &Path) -> Result<Configuration, SuiteError> {
+    let name = string(&table.require("name", "the configuration's name")?)?;
+    let device = table
+        .take("device")
+        .map(|n| word(&n, &DEVICES, |w| Some(w.to_owned()).filter(|w| DEVICES.contains(&w.as_str()))));
+    let result = Configuration {
+        name,
+        device: device.transpose()?,
+        emulate: table.take("emulate").map(|n| boolean(&n)).transpose()?.unwrap_or(false),
+        profile: table.take("profile").map(|n| path(&n, dir)).transpose()?,
+        model: table.take("model").map(|n| model_path(&n, dir)).transpose()?,
+        dtype: table.take("dtype").map(|n| word(&n, &Dtype::NAMES, Dtype::from_name)).transpose()?,
+        rope: table.take("rope").map(|n| word(&n, &Rope::NAMES, Rope::from_name)).transpose()?,
+        tp: table.take("tp").map(|n| count(&n, 1)).transpose()?.map(|n| n as usize),
+        threads: table.take("threads").map(|n| count(&n, 1)).transpose()?.map(|n| n as usize),
+    };
+    table.finish()?;
+    Ok(result)
+}

@@ -1,0 +1,177 @@
+//! Reading tables key by key: what a value must be, and what to say when it is not so.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::SuiteError;
+use super::tree::{Entry, Node, Origin, Value};
+
+/// Largest number that a suite may give for anything counted; far above any use, far below overflow.
+const MAX_COUNT: u64 = 1 << 32;
+
+/// A table being read: keys are taken out one by one, and what is left at the end is unknown.
+pub(super) struct Table {
+    pub(super) origin: Origin,
+    entries: BTreeMap<String, Entry>,
+    known: Vec<&'static str>,
+}
+
+impl Table {
+    pub(super) fn new(node: Node) -> Result<Self, SuiteError> {
+        match node.value {
+            Value::Table(entries) => Ok(Self { origin: node.origin, entries, known: Vec::new() }),
+            other => Err(SuiteError::found(&node.origin, other.kind(), "a table")),
+        }
+    }
+
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Node> {
+        self.known.push(key);
+        self.entries.remove(key).map(|entry| entry.node)
+    }
+
+    pub(super) fn require(&mut self, key: &'static str, expected: &str) -> Result<Node, SuiteError> {
+        let missing =
+            || SuiteError::at(&self.origin.clone(), format!("found no `{key}`; expected {expected}"));
+        let missing = missing();
+        self.take(key).ok_or(missing)
+    }
+
+    /// Refuses keys that nobody took, with the nearest known one.
+    pub(super) fn finish(self) -> Result<(), SuiteError> {
+        let Some((key, entry)) = self.entries.first_key_value() else { return Ok(()) };
+        let hint = match nearest(key, &self.known) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => format!("expected one of {}", self.known.join(", ")),
+        };
+        Err(SuiteError::at(&entry.key_origin, format!("found the unknown key `{key}`; {hint}")))
+    }
+}
+
+/// The known word at the least edit distance, if that is small enough to be a slip.
+pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let close = |k: &&'a str| (distance(word, k), *k);
+    known.iter().map(close).min().filter(|(d, k)| *d <= 1 + k.len() / 4).map(|(_, k)| k)
+}
+
+/// Levenshtein distance in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+pub(super) fn string(node: &Node) -> Result<String, SuiteError> {
+    match &node.value {
+        Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
+        Value::String(_) => Err(SuiteError::found(&node.origin, "an empty string", "some text")),
+        other => Err(SuiteError::found(&node.origin, other.kind(), "a string")),
+    }
+}
+
+/// One of the words of `known`, as `choose` maps them.
+pub(super) fn word<T>(
+    node: &Node,
+    known: &[&str],
+    choose: impl Fn(&str) -> Option<T>,
+) -> Result<T, SuiteError> {
+    let text = string(node)?;
+    choose(&text).ok_or_else(|| {
+        let hint = nearest(&text, known).map(|k| format!("; did you mean `{k}`?")).unwrap_or_default();
+        SuiteError::at(&node.origin, format!("found \"{text}\"; expected one of {}{hint}", known.join(", ")))
+    })
+}
+
+pub(super) fn count(node: &Node, least: u64) -> Result<u64, SuiteError> {
+    let expected = || format!("a whole number from {least} to {MAX_COUNT}");
+    match node.value {
+        Value::Integer(n) => u64::try_from(n)
+            .ok()
+            .filter(|n| (least..=MAX_COUNT).contains(n))
+            .ok_or_else(|| SuiteError::found(&node.origin, &n.to_string(), &expected())),
+        ref other => Err(SuiteError::found(&node.origin, other.kind(), &expected())),
+    }
+}
+
+pub(super) fn optional_count(
+    table: &mut Table,
+    key: &'static str,
+    least: u64,
+) -> Result<Option<usize>, SuiteError> {
+    table.take(key).map(|node| count(&node, least).map(|n| n as usize)).transpose()
+}
+
+pub(super) fn array(node: Node, of: &str) -> Result<(Origin, Vec<Node>), SuiteError> {
+    match node.value {
+        Value::Array(items) if !items.is_empty() => Ok((node.origin, items)),
+        Value::Array(_) => Err(SuiteError::found(&node.origin, "an empty array", of)),
+        other => Err(SuiteError::found(&node.origin, other.kind(), of)),
+    }
+}
+
+pub(super) fn counts(node: Node, of: &str) -> Result<Vec<usize>, SuiteError> {
+    array(node, of)?.1.iter().map(|item| count(item, 1).map(|n| n as usize)).collect()
+}
+
+/// An array of tables (`[[key]]`); none when the key is missing.
+pub(super) fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, SuiteError> {
+    match root.take(key) {
+        None => Ok(Vec::new()),
+        Some(node) => array(node, &format!("[[{key}]] tables"))?.1.into_iter().map(Table::new).collect(),
+    }
+}
+
+/// A path as written: in the file it is relative to the file's folder, on the command line to the current one.
+pub(super) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError> {
+    let written = PathBuf::from(string(node)?);
+    Ok(match node.origin {
+        Origin::File { .. } => suite_dir.join(written),
+        // No shell expands the tilde of `--set ceval=~/data`.
+        Origin::Set(_) => match (written.strip_prefix("~"), std::env::home_dir()) {
+            (Ok(below), Some(home)) => home.join(below),
+            _ => written,
+        },
+    })
+}
+/// `demo` and `dummy:chatglm2-6b` are names; anything else is a folder.
+pub(super) fn model_path(node: &Node, dir: &Path) -> Result<String, SuiteError> {
+    let written = string(node)?;
+    if written == "demo" || written.starts_with("dummy:") {
+        return Ok(written);
+    }
+    Ok(path(node, dir)?.to_string_lossy().into_owned())
+}
+/// `true` or `false`.
+pub(super) fn boolean(node: &Node) -> Result<bool, SuiteError> {
+    match node.value {
+        Value::Boolean(value) => Ok(value),
+        ref other => Err(SuiteError::found(&node.origin, other.kind(), "true or false")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_is_levenshteins() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", "abc"), 0);
+    }
+
+    #[test]
+    fn the_nearest_word_is_a_slip_away_or_none() {
+        let known = ["limit", "lengths", "batch"];
+        assert_eq!(nearest("limits", &known), Some("limit"));
+        assert_eq!(nearest("bacth", &known), Some("batch"));
+        assert_eq!(nearest("temperature", &known), None);
+    }
+}

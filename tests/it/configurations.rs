@@ -1,0 +1,183 @@
+//! Suites with several configurations: a run each, timed in turns where asked, gone on with as one.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Answer, answer};
+
+const SUITE: &str = r#"schema = 1
+name = "two"
+[model]
+path = "demo"
+[[configuration]]
+name = "half"
+device = "cpu"
+dtype = "fp16"
+threads = 1
+[[configuration]]
+name = "brain"
+dtype = "bf16"
+threads = 1
+[[accuracy]]
+task = "boolq"
+dataset = "DATASETS/boolq-sample"
+protocol = "modeltest"
+limit = 4
+configurations = ["half"]
+[[performance]]
+batch = [1, 2]
+lengths = [[8, 4]]
+repetitions = 4
+max_warmups = 1
+"#;
+
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new(suite: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sets = format!("{}/datasets", env!("CARGO_MANIFEST_DIR"));
+        fs::write(folder.path().join("two.toml"), suite.replace("DATASETS", &sets)).unwrap();
+        Self { folder }
+    }
+
+    fn run(&self, more: &[&str]) -> Answer {
+        let path = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
+        let mut args = vec!["run".to_owned(), path("two.toml"), "--out".to_owned(), path("runs")];
+        args.extend(more.iter().map(|&s| s.to_owned()));
+        answer(&args)
+    }
+
+    /// The run directories with their records, oldest first; the comparison of them is no run.
+    fn runs(&self) -> Vec<(PathBuf, Value)> {
+        let entries = fs::read_dir(self.folder.path().join("runs")).into_iter().flatten();
+        let mut paths: Vec<PathBuf> =
+            entries.map(|e| e.unwrap().path()).filter(|p| p.join("run.json").exists()).collect();
+        paths.sort_by_key(|p| fs::metadata(p).unwrap().created().ok());
+        let read = |p: PathBuf| {
+            let record = serde_json::from_slice(&fs::read(p.join("run.json")).unwrap()).unwrap();
+            (p, record)
+        };
+        paths.into_iter().map(read).collect()
+    }
+}
+
+fn timed(run: &(PathBuf, Value)) -> Vec<Value> {
+    let text = fs::read_to_string(run.0.join("requests.jsonl")).unwrap();
+    let lines = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+    lines.filter(|l| l["kind"] == "timed").collect()
+}
+
+fn dtype(run: &(PathBuf, Value)) -> &str {
+    run.1["provenance"]["dtype"].as_str().unwrap()
+}
+
+#[test]
+fn each_configuration_makes_a_run_of_its_own_cases() {
+    let bench = Bench::new(SUITE);
+    bench.run(&[]).expect(0, &[]);
+    let runs = bench.runs();
+    assert_eq!(runs.iter().map(dtype).collect::<Vec<_>>(), ["fp16", "bf16"]);
+    let cases = |run: &(PathBuf, Value), kind: &str| run.1["plan"][kind].as_array().unwrap().len();
+    assert_eq!(runs.iter().map(|r| cases(r, "accuracy")).collect::<Vec<_>>(), [1, 0]);
+    assert_eq!(runs.iter().map(|r| cases(r, "performance")).collect::<Vec<_>>(), [2, 2]);
+    let group = |run: &(PathBuf, Value)| run.1["provenance"]["group"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(group(&runs[0]), group(&runs[1]));
+}
+
+#[test]
+fn flags_choose_among_configurations_or_put_them_aside() {
+    let bench = Bench::new(SUITE);
+    bench.run(&["--only", "brain"]).expect(0, &[]);
+    assert_eq!(bench.runs().iter().map(dtype).collect::<Vec<_>>(), ["bf16"]);
+    bench.run(&["--only", "quarter"]).expect(2, &["--only quarter", "it has half, brain"]);
+    // A device given by hand runs the cases of the first configuration.
+    bench.run(&["--device", "cpu", "--threads", "1"]).expect(0, &[]);
+    let runs = bench.runs();
+    assert_eq!(runs.len(), 2);
+    assert_eq!(runs[1].1["plan"]["accuracy"].as_array().unwrap().len(), 1);
+    assert!(runs[1].1["provenance"]["group"].is_null());
+    bench.run(&["--configuration", "device=gpu"]).expect(2, &["device=gpu", "expected one of cpu"]);
+    bench.run(&["--configuration", "threads"]).expect(2, &["\"threads\"", "KEY=VALUE"]);
+    bench.run(&["--configuration", "treads=2"]).expect(2, &["did you mean `threads`?"]);
+}
+
+#[test]
+fn two_configurations_in_turns_are_a_b_b_a() {
+    let bench = Bench::new(SUITE);
+    bench.run(&["--interleave"]).expect(0, &[]);
+    let runs = bench.runs();
+    for case in ["b1-i8-o4", "b2-i8-o4"] {
+        let of = |run| timed(run).into_iter().filter(|l| l["case_id"] == case).collect::<Vec<_>>();
+        let [a, b] = [of(&runs[0]), of(&runs[1])];
+        let blocks = |lines: &[Value]| lines.iter().map(|l| l["block"].as_u64().unwrap()).collect::<Vec<_>>();
+        assert_eq!(blocks(&a), [0, 1, 2, 3]);
+        assert_eq!(blocks(&b), [0, 1, 2, 3]);
+    }
+    // Not with one, nor with three.
+    bench
+        .run(&["--interleave", "--only", "half"])
+        .expect(2, &["interleaving needs two configurations, there are 1"]);
+}
+
+#[test]
+fn a_group_is_gone_on_with_where_it_stopped() {
+    let bench = Bench::new(SUITE);
+    bench.run(&[]).expect(0, &[]);
+    let first = bench.runs();
+    let kept = fs::read(first[0].0.join("requests.jsonl")).unwrap();
+    // The second had half its lines when the power went.
+    let (second, _) = &first[1];
+    let lines = fs::read_to_string(second.join("requests.jsonl")).unwrap();
+    let half: Vec<&str> = lines.lines().take(3).collect();
+    fs::write(second.join("requests.jsonl"), half.join("\n") + "\n").unwrap();
+    fs::remove_file(second.join("report.html")).unwrap();
+    bench.run(&["--resume"]).expect(0, &["is finished already"]);
+    let runs = bench.runs();
+    assert_eq!(runs.len(), 2);
+    assert_eq!(fs::read(runs[0].0.join("requests.jsonl")).unwrap(), kept);
+    assert_eq!(timed(&runs[1]).len(), 8);
+    assert_eq!(runs[1].1["provenance"]["resumed"], 1);
+    // Had it not even begun, it begins in the same group.
+    fs::remove_dir_all(&runs[1].0).unwrap();
+    bench.run(&["--resume"]).expect(0, &["is finished already"]);
+    let runs = bench.runs();
+    assert_eq!(runs.len(), 2);
+    assert_eq!(runs[0].1["provenance"]["group"]["id"], runs[1].1["provenance"]["group"]["id"]);
+}
+
+#[test]
+fn interleaved_runs_are_gone_on_with_block_by_block() {
+    let bench = Bench::new(SUITE);
+    bench.run(&["--interleave"]).expect(0, &[]);
+    // B is one repetition behind A in the middle of the last case.
+    for (run, lines) in bench.runs().iter().zip([8, 7]) {
+        let text = fs::read_to_string(run.0.join("requests.jsonl")).unwrap();
+        let kept: Vec<&str> = text.lines().take(lines).collect();
+        fs::write(run.0.join("requests.jsonl"), kept.join("\n") + "\n").unwrap();
+        fs::remove_file(run.0.join("report.html")).unwrap();
+    }
+    bench.run(&["--interleave", "--resume"]).expect(0, &[]);
+    for run in bench.runs() {
+        assert_eq!(timed(&run).len(), 8, "{}", run.0.display());
+    }
+}
+
+#[test]
+fn doctor_times_a_model_against_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("noise.json");
+    let args = ["doctor", "--noise", "--blocks", "6", "--shape", "1x8x4", "--out", file.to_str().unwrap()];
+    let said = answer(&args).expect(0, &[]);
+    assert!(said.out.contains("one in twenty null comparisons exceeds"), "{}", said.out);
+    let kept: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(kept["floors"].as_array().unwrap().len(), 3);
+    answer(&["doctor", "--noise", "--shape", "8x0x1"]).expect(2, &["BATCHxINPUTxOUTPUT"]);
+}
