@@ -7,7 +7,7 @@ use super::request::RequestRecord;
 use super::run::RunRecord;
 use super::sample::SampleRecord;
 use super::summary::{AccuracyRow, PerfRow};
-use super::telemetry::TelemetryRow;
+use super::telemetry::{TelemetryLog, TelemetryRow};
 use super::time::compact_utc;
 use super::wire::{Wire, parse};
 use serde::Serialize;
@@ -34,6 +34,7 @@ pub struct RunDir {
     path: PathBuf,
     samples: Option<Journal<SampleRecord>>,
     requests: Option<Journal<RequestRecord>>,
+    telemetry: Option<TelemetryLog>,
 }
 
 impl RunDir {
@@ -56,7 +57,7 @@ impl RunDir {
     }
 
     fn at(path: PathBuf) -> Self {
-        Self { path, samples: None, requests: None }
+        Self { path, samples: None, requests: None, telemetry: None }
     }
 
     /// Where it is.
@@ -132,9 +133,13 @@ impl RunDir {
         write_csv(&self.file("perf.csv"), PerfRow::HEADER, rows)
     }
 
-    /// Replaces `telemetry.csv`.
-    pub fn write_telemetry_csv(&self, rows: &[TelemetryRow]) -> Result<(), RecordError> {
-        write_csv(&self.file("telemetry.csv"), TelemetryRow::HEADER, rows)
+    /// Appends a row to `telemetry.csv`.
+    pub fn append_telemetry(&mut self, row: &TelemetryRow) -> Result<(), RecordError> {
+        let path = self.path.join("telemetry.csv");
+        match &mut self.telemetry {
+            Some(log) => log.append(row),
+            None => self.telemetry.insert(TelemetryLog::open(&path)?).append(row),
+        }
     }
 }
 
@@ -245,12 +250,10 @@ mod tests {
     fn csv_files_have_their_header_and_quote_by_rfc_4180() {
         let root = tempfile::tempdir().unwrap();
         let dir = RunDir::create(root.path(), "r").unwrap();
-        dir.write_telemetry_csv(&[]).unwrap();
         dir.write_accuracy_csv(&[accuracy_row()]).unwrap();
         let invalid = PerfRow { invalid_reason: Some("hash \"a\", then \"b\"".to_owned()), ..perf_row() };
         dir.write_perf_csv(&[perf_row(), invalid]).unwrap();
         let text = |name| fs::read_to_string(dir.file(name)).unwrap();
-        insta::assert_snapshot!("telemetry.csv", text("telemetry.csv"));
         insta::assert_snapshot!("accuracy.csv", text("accuracy.csv"));
         insta::assert_snapshot!("perf.csv", text("perf.csv"));
         // serde's own header would be the same: no column can go astray.

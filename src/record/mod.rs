@@ -5,7 +5,7 @@
 //!   run.json          identity, provenance, plan; replaced by rename      RunRecord
 //!   samples.jsonl     one line a scored item, appended as it finishes     SampleRecord
 //!   requests.jsonl    one line a timed repetition, appended likewise      RequestRecord
-//!   telemetry.csv     resident memory over time                           TelemetryRow
+//!   telemetry.csv     memory, power… over time, appended likewise         TelemetryRow
 //!   accuracy.csv      summaries, written by the report                    AccuracyRow
 //!   perf.csv                                                              PerfRow
 //!   summary.md  report.html  charts/

@@ -1,6 +1,12 @@
 //! `telemetry.csv`: what the machine did meanwhile. Cells of what was not sampled are empty.
 
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
+
+use super::RecordError;
 
 /// A row of `telemetry.csv`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -17,9 +23,73 @@ pub struct TelemetryRow {
     pub temp_c: Option<f64>,
     /// Clock frequency, kilohertz.
     pub freq_khz: Option<u64>,
+    /// Which of the run's devices the cells but `rss_bytes` are of, from 0; empty in a row of the host.
+    pub device: Option<u32>,
+    /// Memory of the device in use.
+    pub device_memory_bytes: Option<u64>,
 }
 
 impl TelemetryRow {
     /// The header of `telemetry.csv`.
-    pub const HEADER: &'static str = "t_ns,rss_bytes,power_w,npu_util,temp_c,freq_khz";
+    pub const HEADER: &'static str =
+        "t_ns,rss_bytes,power_w,npu_util,temp_c,freq_khz,device,device_memory_bytes";
+}
+
+/// `telemetry.csv` being written: a row a sample, each on disk at once, so that a killed run keeps what it saw.
+#[derive(Debug)]
+pub(super) struct TelemetryLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl TelemetryLog {
+    /// Opens or begins the file; a torn last row is cut off.
+    pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(RecordError::io("open for appending", path))?;
+        let bytes = fs::read(path).map_err(RecordError::io("read", path))?;
+        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        file.set_len(whole as u64).map_err(RecordError::io("cut the torn last row off", path))?;
+        let mut log = Self { path: path.to_owned(), file };
+        if whole == 0 {
+            log.write(format!("{}\n", TelemetryRow::HEADER).as_bytes())?;
+        }
+        Ok(log)
+    }
+
+    /// Appends a row.
+    pub(super) fn append(&mut self, row: &TelemetryRow) -> Result<(), RecordError> {
+        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+        let encoded = writer.serialize(row).map_err(std::io::Error::from);
+        let bytes = encoded.and_then(|()| writer.into_inner().map_err(csv::IntoInnerError::into_error));
+        let bytes = bytes.map_err(RecordError::io("encode a row for", &self.path))?;
+        self.write(&bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
+        self.file.write_all(bytes).map_err(RecordError::io("append to", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stay_when_the_process_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("telemetry.csv");
+        let row = |t_ns| TelemetryRow { t_ns, rss_bytes: Some(7), ..TelemetryRow::default() };
+        let mut log = TelemetryLog::open(&path).unwrap();
+        log.append(&row(1)).unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+        assert_eq!(whole, format!("{}\n1,7,,,,,,\n", TelemetryRow::HEADER));
+        // Killed within the second row, and gone on with.
+        fs::write(&path, format!("{whole}2,")).unwrap();
+        TelemetryLog::open(&path).unwrap().append(&row(3)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{whole}3,7,,,,,,\n"));
+    }
 }

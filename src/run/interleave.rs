@@ -2,7 +2,7 @@
 
 use super::performance::Timing;
 use super::plan::Plan;
-use super::{Ending, Observer, RunError, Session, Shared, TelemetryRow, conclude, run_accuracy};
+use super::{Ending, Observer, RunError, Session, Shared, conclude, run_accuracy};
 use crate::engine::scheduler::Scheduler;
 use crate::record::{RunDir, RunRecord};
 use std::sync::atomic::AtomicBool;
@@ -41,12 +41,11 @@ pub fn interleave(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
-    let mut telemetry: [Vec<TelemetryRow>; 2] = [Vec::new(), Vec::new()];
-    let result = run(sides, &mut telemetry, observer, stop);
+    let result = run(sides, observer, stop);
     let ending = result.as_ref().copied().unwrap_or(Ending::Interrupted);
-    for (side, telemetry) in sides.iter_mut().zip(&telemetry) {
+    for side in sides.iter_mut() {
         // The first error counts: a full disk would fail these writes as well.
-        let written = conclude(Ok(ending), telemetry, &mut side.dir, &mut side.record);
+        let written = conclude(Ok(ending), &mut side.dir, &mut side.record);
         if result.is_ok() {
             written?;
         }
@@ -56,22 +55,20 @@ pub fn interleave(
 
 fn run(
     sides: &mut [Side<'_, '_>; 2],
-    telemetry: &mut [Vec<TelemetryRow>; 2],
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
-    for (side, telemetry) in sides.iter_mut().zip(telemetry.iter_mut()) {
-        let mut shared = Shared { dir: &mut side.dir, observer: &mut *observer, stop, telemetry };
+    for side in sides.iter_mut() {
+        let mut shared = Shared { dir: &mut side.dir, observer: &mut *observer, stop };
         let mut session = Session::new(&mut side.engine, &mut shared)?;
         if run_accuracy(side.plan, side.plan.worlds()[0], &mut session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }
     }
     let [a, b] = sides;
-    let [telemetry_a, telemetry_b] = telemetry;
     let (mut silent_a, mut silent_b) = (Silent, Silent);
-    let mut shared_a = Shared { dir: &mut a.dir, observer: &mut silent_a, stop, telemetry: telemetry_a };
-    let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop, telemetry: telemetry_b };
+    let mut shared_a = Shared { dir: &mut a.dir, observer: &mut silent_a, stop };
+    let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop };
     let mut session_a = Session::new(&mut a.engine, &mut shared_a)?;
     let mut session_b = Session::new(&mut b.engine, &mut shared_b)?;
     for (case_a, case_b) in a.plan.performance.iter().zip(&b.plan.performance) {

@@ -76,7 +76,6 @@ struct Session<'a> {
     dir: &'a mut RunDir,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
-    telemetry: &'a mut Vec<TelemetryRow>,
     /// Where the engine's clock began on the run's: behind all that was recorded before.
     offset_ns: u64,
 }
@@ -84,14 +83,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(engine: &'a mut Scheduler, shared: &'a mut Shared<'_>) -> Result<Self, RunError> {
         let offset_ns = recorded_ns(shared.dir)?.saturating_sub(engine.now_ns());
-        Ok(Self {
-            engine,
-            dir: shared.dir,
-            observer: shared.observer,
-            stop: shared.stop,
-            telemetry: shared.telemetry,
-            offset_ns,
-        })
+        Ok(Self { engine, dir: shared.dir, observer: shared.observer, stop: shared.stop, offset_ns })
     }
 }
 
@@ -111,13 +103,13 @@ impl Session<'_> {
     }
 
     /// Notes the resident memory.
-    fn sample_memory(&mut self) {
+    fn sample_memory(&mut self) -> Result<(), RecordError> {
         let row = TelemetryRow {
             t_ns: self.run_ns(self.engine.now_ns()),
             rss_bytes: rss_bytes(),
             ..Default::default()
         };
-        self.telemetry.push(row);
+        self.dir.append_telemetry(&row)
     }
 }
 
@@ -163,23 +155,20 @@ pub fn execute(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
-    let mut telemetry = Vec::new();
-    let result =
-        run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop, telemetry: &mut telemetry });
-    conclude(result, &telemetry, dir, record)
+    let result = run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop });
+    conclude(result, dir, record)
 }
 
 /// Writes down how a run ended. The first error counts: a full disk would fail these writes as well.
 fn conclude(
     result: Result<Ending, RunError>,
-    telemetry: &[TelemetryRow],
     dir: &mut RunDir,
     record: &mut RunRecord,
 ) -> Result<Ending, RunError> {
     let complete = matches!(result, Ok(Ending::Complete));
     record.status = if complete { Status::Complete } else { Status::Interrupted };
     record.provenance.finished = Some(rfc3339_utc(SystemTime::now()));
-    let written = dir.write_telemetry_csv(telemetry).and_then(|()| dir.write_run(record));
+    let written = dir.write_run(record);
     let ending = result?;
     written?;
     Ok(ending)
@@ -190,7 +179,6 @@ struct Shared<'a> {
     dir: &'a mut RunDir,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
-    telemetry: &'a mut Vec<TelemetryRow>,
 }
 
 fn run_worlds(

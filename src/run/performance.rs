@@ -120,7 +120,7 @@ impl<'a> Timing<'a> {
         let times = repeat(session.engine, self.case.shape, &self.prompts)?;
         let line = record(session, self.case, RepetitionKind::Timed, self.timed, times);
         session.dir.append_request(&RequestRecord { block, ..line })?;
-        session.sample_memory();
+        session.sample_memory()?;
         self.timed += 1;
         Ok(())
     }
