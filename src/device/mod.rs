@@ -5,10 +5,7 @@
 //! [`DType`] and accumulates in fp32, as NPU and GPU do; a row's result never depends on the other rows.
 
 pub mod affinity;
-pub mod affinity;
 pub mod ascend;
-pub mod cpu;
-pub mod group;
 pub mod cpu;
 pub mod group;
 pub mod reference;

@@ -82,7 +82,12 @@ fn the_goldens_fp16_gate_is_met_on_both_chips() {
         let Some(dir) = shared(&format!("goldens/{name}")) else { return };
         for chip in CHIPS {
             let seen = compare(&dir, chip, "", "", 512);
-            eprintln!("{name} {}: max KL {:.2e}, share above 1e-4 {}", chip.name(), seen.max_kl(), seen.share_above(1e-4));
+            eprintln!(
+                "{name} {}: max KL {:.2e}, share above 1e-4 {}",
+                chip.name(),
+                seen.max_kl(),
+                seen.share_above(1e-4)
+            );
             assert!(seen.max_kl() <= 1e-3, "{name} {}: {}", chip.name(), seen.max_kl());
             assert!(seen.share_above(1e-4) <= 0.005, "{name} {}", chip.name());
         }

@@ -67,6 +67,7 @@ fn engine(dir: &Path, setup: &Setup) -> Scheduler {
     let options = LoadOptions {
         device: setup.device,
         dtype: setup.dtype,
+        emulate: None,
         rotary: RotaryMode::Model,
         threads: Some(2),
         instruction_set: setup.instruction_set,

@@ -26,13 +26,7 @@ impl Adder {
     }
 
     /// Adds `y`, repeated along axes of 1, to `x`, whose numbers lie one after another. With a key, the plan is kept.
-    pub(super) fn add(
-        &mut self,
-        core: &Core,
-        key: Option<Key>,
-        x: View,
-        y: View,
-    ) -> Result<(), DeviceError> {
+    pub(super) fn add(&mut self, core: &Core, key: Option<Key>, x: View, y: View) -> Result<(), DeviceError> {
         match (self.how, key) {
             (Addition::Add, Some(key)) => core.again(key, |api| ops::add(api, x, y)),
             (Addition::Add, None) => core.once(ops::add(core.api(), x, y)),

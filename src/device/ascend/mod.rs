@@ -10,6 +10,7 @@ mod api;
 mod attention;
 mod choice;
 mod core;
+mod emulated;
 mod error;
 mod group;
 mod kv;
@@ -20,8 +21,10 @@ mod memory;
 mod near;
 mod ops;
 mod probe;
+mod profile;
 mod rotate;
 mod runtime;
+mod selftest;
 mod telemetry;
 mod tensor;
 
@@ -47,10 +50,13 @@ use self::tensor::{Element, View};
 pub use self::choice::{
     Addition, Choices, Decode, FORCE_VARIABLE, Forced, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
 };
+pub use self::emulated::EmulatedError;
 pub use self::group::{AscendGroup, Chip, Emulation, GroupSettings, RankHandle};
 pub use self::kv::KvCache;
 pub use self::linear::Linear;
+pub use self::profile::{Entry, Mark, Profile, ProfileError};
 pub use self::rotate::Rotary;
+pub use self::selftest::{SelftestRow, Status, Widths, selftest};
 pub use self::telemetry::{Memory, Reading, Telemetry};
 
 /// The halves of SwiGLU's input begin at multiples of this on a 310P, which takes 64-byte pieces only.
@@ -227,7 +233,10 @@ impl Device for Ascend {
 
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
-            name: self.settings.chip.name().to_owned(),
+            name: match &self.settings.emulation {
+                Some(_) => format!("{} (emulated)", self.settings.chip.name()),
+                None => self.settings.chip.name().to_owned(),
+            },
             kernel: "aclnn".to_owned(),
             threads: 1,
             dtype: self.core.dtype,

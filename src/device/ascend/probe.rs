@@ -276,8 +276,7 @@ impl Probe<'_> {
     }
 
     fn reuse(&self, reuse: Reuse) -> Result<(), String> {
-        let there = self.api().libraries.nn.aclSetAclOpExecutorRepeatable.is_ok()
-            && self.api().ready("aclSetAclOpExecutorRepeatable").is_ok();
+        let there = self.api().libraries.nn.aclSetAclOpExecutorRepeatable.is_ok();
         match reuse {
             Reuse::Kept if !there => Err("aclSetAclOpExecutorRepeatable is missing".into()),
             _ => Ok(()),

@@ -98,9 +98,9 @@ fn power(dcmi: &Dcmi, chip: Chip, card: i32, device: i32) -> Reading<f64> {
     let place = ptr::from_mut(&mut tenths);
     match chip {
         // SAFETY: a place for the number.
-        Chip::Duo300i => told("dcmi_mcu_get_power_info", unsafe {
-            call!(dcmi, dcmi_mcu_get_power_info(card, place))
-        }),
+        Chip::Duo300i => {
+            told("dcmi_mcu_get_power_info", unsafe { call!(dcmi, dcmi_mcu_get_power_info(card, place)) })
+        }
         // SAFETY: a place for the number.
         Chip::A2800i => told("dcmi_get_device_power_info", unsafe {
             call!(dcmi, dcmi_get_device_power_info(card, device, place))
@@ -135,7 +135,10 @@ fn utilisation(api: &Api, ordinal: usize) -> Reading<f64> {
     if (0..=100).contains(&info.cubeUtilization) {
         return Ok(f64::from(info.cubeUtilization) / 100.0);
     }
-    Err(format!("aclrtGetDeviceUtilizationRate says {}: not measured, e.g. while profiling", info.cubeUtilization))
+    Err(format!(
+        "aclrtGetDeviceUtilizationRate says {}: not measured, e.g. while profiling",
+        info.cubeUtilization
+    ))
 }
 
 /// A 310P has DDR, a 910B HBM: the one whose total is not nought.
