@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args as ClapArgs;
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::device::ascend::{AscendGroup, Forced, GroupSettings, SelftestRow, Status, Widths, selftest};
@@ -127,7 +127,8 @@ fn words(info: &DeviceInfo, rows: &[SelftestRow]) -> String {
         text += &format!("{name:13} {value}\n");
     }
     let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["operator", "by", "shape", "status", "largest error", "bound", "time", "note"]);
     for row in rows {
         let number = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.2e}"));

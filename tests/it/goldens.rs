@@ -48,7 +48,7 @@ impl Golden {
         Some(data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
     }
 
-    fn ids(&self, name: &str) -> Vec<u32> {
+    pub fn ids(&self, name: &str) -> Vec<u32> {
         self.array(name).into_iter().map(f32::to_bits).collect()
     }
 }
