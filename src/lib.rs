@@ -25,6 +25,11 @@
 //! [`device::Device`]), the paged KV cache and continuous batching ([`engine::scheduler`]). [`device`] supplies the operators:
 //! [`device::reference`], the fp32 oracle in plain loops, and [`device::cpu`].
 //!
+//! [`engine::parallel`] cuts a model among tensor-parallel ranks. A rank is an ordinary, smaller model on a thread and a device
+//! of its own, which a [`device::group::DeviceGroup`] makes; what a rank's step shares with the others is
+//! [`device::Device::all_reduce`], twice a layer. On the CPU ranks are groups of cores, bound to them if asked
+//! ([`device::affinity`]).
+//!
 //! ## Invariants
 //!
 //! The first six are held by tests (`tests/it/architecture.rs` reads the imports; `tests/it/invariance.rs` and `goldens.rs` the numbers).
@@ -33,10 +38,11 @@
 //!    `device` knows nothing of `engine`.
 //! 2. `stats` and `record` do no arithmetic on devices and print nothing. Only `cli` prints: data to stdout, words to stderr.
 //! 3. The forward pass exists once. A device supplies operators; a fused operator earns its place by a measured gain.
-//! 4. `unsafe` lives in `device/cpu` and in the weight map (`engine/weights/map.rs`), nowhere else, and each block says why it
-//!    is sound.
+//! 4. `unsafe` lives in `device/cpu`, where threads are bound (`device/affinity.rs`), and in the weight map
+//!    (`engine/weights/map.rs`), nowhere else, and each block says why it is sound.
 //! 5. A token's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into chunks, on
 //!    the number of threads, or on the instruction set. Every sum is one chain in one order; threads share outputs, never a sum.
+//!    Tensor-parallel ranks do share sums: their number, which is recorded, is one of the things that numbers depend on.
 //! 6. Files on disk carry a schema number, and each format is held by a golden file.
 //! 7. Lines are written in the plan's order, appended and flushed; everything else is replaced by rename. So a killed run is a
 //!    prefix of an undisturbed one, and going on with it gives the same files, times aside.
@@ -51,9 +57,9 @@
 //!
 //! ## What is not here yet
 //!
-//! The Ascend device with its emulator and tensor parallelism, `compare` with its statistics and gates, and the CPU device at
+//! The Ascend device with its emulator, `compare` with its statistics and gates, and the CPU device at
 //! the machine's limit (AMX, integer kernels) are rooms of their own still to be built. What they need is laid out: weights in
-//! panels per thread, operators behind one trait, a clock word in every record, `tp` in every suite.
+//! panels per thread, operators behind one trait, a clock word in every record.
 
 pub mod bench;
 pub mod cli;

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::device::cpu::InstructionSet;
+use crate::device::cpu::{InstructionSet, why_not_bound};
 use crate::device::rotary::RotaryMode;
 use crate::device::{DType, DeviceError};
 use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
-use crate::engine::load::{self, DeviceKind, LoadOptions, MemoryEstimate, ModelPath, load_tokenizer};
+use crate::engine::load::{
+    self, DeviceKind, Emulate, LoadOptions, MemoryEstimate, ModelPath, load_tokenizer,
+};
 use crate::engine::model::Limits;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::tokenizer::Tokenizer;
@@ -18,7 +20,7 @@ use crate::engine::weights::overlay::Overlay;
 use crate::engine::weights::{WeightSource, layout, open_checkpoint};
 use crate::run::machine::Machine;
 
-use super::progress;
+use super::{progress, say};
 
 /// Which model, on what.
 #[derive(Debug, Clone, Args)]
@@ -41,19 +43,46 @@ impl EngineArgs {
     }
 }
 
+/// What an emulated card does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum EmulationMode {
+    /// Computes real models; for `dummy:` ones only the clock runs
+    Auto,
+    /// Computes: real numbers, modelled times
+    Compute,
+    /// Only the virtual clock runs: times without numbers
+    Timing,
+}
+
+/// Whether an Ascend card is emulated, and by which numbers its clock runs.
+#[derive(Debug, Clone, Default, Args)]
+pub struct EmulationArgs {
+    /// Emulate the Ascend card: numbers are computed on the CPU, times are modelled
+    #[arg(
+        long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "auto"
+    )]
+    pub emulate: Option<EmulationMode>,
+    /// Chip profile of the emulated card: a file, instead of the card's own
+    #[arg(long, value_name = "FILE", requires = "emulate")]
+    pub profile: Option<PathBuf>,
+}
+
 /// How to compute.
 #[derive(Debug, Clone, Args)]
 pub struct ComputeArgs {
-    /// Device: cpu, or reference (plain fp32 loops, slow)
+    /// Device: cpu, 300i-duo, 800i-a2, or reference (plain fp32 loops, slow)
     #[arg(long, default_value = "cpu")]
     pub device: DeviceKind,
+    /// On the emulated card
+    #[command(flatten)]
+    pub emulation: EmulationArgs,
     /// Type of weights, activations and KV cache: fp16, bf16 or fp32; reference computes in fp32
     #[arg(long, value_name = "TYPE")]
     pub dtype: Option<DType>,
     /// Rotary table: `model` rounds as the model's own code does, `exact` does not
     #[arg(long, value_name = "MODE", default_value = "model")]
     pub rope: RotaryMode,
-    /// Tensor-parallel ranks
+    /// Tensor-parallel ranks; TP_WORLD_SIZE, else 1, unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub tp: Option<u16>,
     /// Threads; all cores unless given
@@ -62,6 +91,9 @@ pub struct ComputeArgs {
     /// CPU kernels: avx512, avx2 or portable; the best of the machine unless given
     #[arg(long, value_name = "SET")]
     pub kernel: Option<InstructionSet>,
+    /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same
+    #[arg(long)]
+    pub bind: bool,
 }
 
 impl ComputeArgs {
@@ -69,12 +101,46 @@ impl ComputeArgs {
     pub fn usual() -> Self {
         Self {
             device: DeviceKind::Cpu,
+            emulation: EmulationArgs::default(),
             dtype: None,
             rope: RotaryMode::Model,
             tp: None,
             threads: None,
             kernel: None,
+            bind: false,
         }
+    }
+
+    /// The number of ranks asked for; the flag goes before the environment.
+    ///
+    /// # Errors
+    /// `TP_WORLD_SIZE` is no number.
+    pub fn world(&self) -> Result<usize, EngineError> {
+        match self.tp {
+            Some(world) => Ok(usize::from(world)),
+            None => Ok(from_environment("TP_WORLD_SIZE", "a number of ranks")?.unwrap_or(1)),
+        }
+    }
+
+    /// The same with so many ranks.
+    pub fn on(&self, world: usize) -> Self {
+        // What does not fit is more than any model can be cut for, and is refused as such.
+        Self { tp: Some(u16::try_from(world).unwrap_or(u16::MAX)), ..self.clone() }
+    }
+
+    /// Whether ranks are to be bound to cores; the flag goes before the environment.
+    fn bound(&self) -> Result<bool, EngineError> {
+        Ok(self.bind || from_environment::<u8>("BIND_CPU", "0 or 1")?.is_some_and(|word| word != 0))
+    }
+
+    /// The emulation asked for, as it is for this model.
+    pub fn emulate(&self, model: &ModelPath) -> Option<Emulate> {
+        let timing_only = match self.emulation.emulate? {
+            EmulationMode::Auto => !matches!(model, ModelPath::Folder(_)),
+            EmulationMode::Compute => false,
+            EmulationMode::Timing => true,
+        };
+        Some(Emulate { profile: self.emulation.profile.clone(), timing_only })
     }
 
     /// The type asked for, or the device's main type.
@@ -86,16 +152,30 @@ impl ComputeArgs {
     }
 
     /// The same as the engine takes it.
-    pub fn load_options(&self, limits: Limits) -> LoadOptions {
-        LoadOptions {
+    ///
+    /// # Errors
+    /// `TP_WORLD_SIZE` or `BIND_CPU` is no number.
+    pub fn load_options(&self, model: &ModelPath, limits: Limits) -> Result<LoadOptions, EngineError> {
+        Ok(LoadOptions {
             device: self.device,
+            emulate: self.emulate(model),
             dtype: self.dtype(),
             rotary: self.rope,
             threads: self.threads.map(usize::from),
             instruction_set: self.kernel,
+            tp: self.world()?,
+            bind: self.bound()?,
             limits,
-        }
+        })
     }
+}
+
+/// The number in an environment variable; `None` where it is not set, or empty.
+fn from_environment<T: std::str::FromStr>(name: &str, expected: &str) -> Result<Option<T>, EngineError> {
+    let Some(word) = std::env::var_os(name).filter(|word| !word.is_empty()) else { return Ok(None) };
+    let word = word.to_string_lossy();
+    let refused = |_| EngineError::Option(format!("{name} is \"{word}\", expected {expected}"));
+    word.trim().parse().map(Some).map_err(refused)
 }
 
 /// The model behind a word of `--model`; `demo` is looked for from the current folder and the program's upwards.
@@ -157,27 +237,37 @@ impl FoundModel {
         self.path.tokenizer_dir().map(|dir| Ok(load_tokenizer(dir, Some(&self.config))?)).transpose()
     }
 
-    /// Whether it can be loaded at all: the device is there, and the memory.
+    /// Whether it can be loaded at all: it can be cut for the ranks, the device is there, and the memory.
     pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
-        compute.device.check()?;
-        if let Some(tp) = compute.tp.filter(|&tp| tp > 1) {
-            return Err(EngineError::Option(format!("tp {tp} is asked for; this device runs tp 1 only")));
+        let world = compute.world()?;
+        let rank = MemoryEstimate::per_rank(&self.config, compute.dtype(), limits, world)?;
+        let emulate = compute.emulate(&self.path);
+        compute.device.check(emulate.as_ref())?;
+        // What a card holds is the card's to say; an emulated one holds it here, if it computes.
+        let here = match &emulate {
+            Some(emulate) => !emulate.timing_only,
+            None => compute.device.chip().is_none(),
+        };
+        if here {
+            check_memory(&rank.of_ranks(world))?;
         }
-        check_memory(&MemoryEstimate::new(&self.config, compute.dtype(), limits))?;
         Ok(())
     }
 
     /// Loads it, with a progress bar, after a [look](Self::check) at device and memory.
     pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> Result<Scheduler, EngineError> {
         self.check(compute, limits)?;
-        let options = compute.load_options(limits);
+        let options = compute.load_options(&self.path, limits)?;
         let source = self.weights(options.dtype)?;
         let bar = progress::bar("loading", "tensors");
-        let engine = load::load(&self.config, &*source, &options, &mut |done, total| {
+        let engine = load::load(&self.config, source.into(), &options, &mut |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         })?;
         bar.finish_and_clear();
+        if let Some(reason) = why_not_bound(&engine.device_info()) {
+            say(&format!("glmbench: the ranks are not bound to cores: {reason}"));
+        }
         Ok(engine)
     }
 }

@@ -7,6 +7,7 @@
 pub mod affinity;
 pub mod ascend;
 pub mod cpu;
+pub mod group;
 pub mod reference;
 pub mod rotary;
 

@@ -2,15 +2,54 @@
 //!
 //! No blocking, no vectors, no threads. Every other device is held against this one.
 
+use std::sync::Arc;
+
+use super::group::{DeviceGroup, HostSum, Seat};
 use super::rotary::RotaryTable;
 use super::{
     AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KV_BLOCK_TOKENS, KvShape,
     SequenceView,
 };
 
-/// The reference device; it has no state.
+/// The reference device; its only state is its place in a tensor-parallel group, if it has one.
 #[derive(Debug, Default)]
-pub struct Reference;
+pub struct Reference {
+    seat: Option<Seat>,
+}
+
+/// Reference devices as ranks.
+#[derive(Debug)]
+pub struct ReferenceGroup {
+    world: usize,
+    sum: Arc<HostSum>,
+}
+
+impl ReferenceGroup {
+    /// `world` ranks.
+    pub fn new(world: usize) -> Self {
+        Self { world, sum: HostSum::new("reference", world) }
+    }
+}
+
+impl DeviceGroup for ReferenceGroup {
+    type Device = Reference;
+
+    fn name(&self) -> &'static str {
+        "reference"
+    }
+
+    fn world(&self) -> usize {
+        self.world
+    }
+
+    fn device(&self, rank: usize) -> Result<Reference, DeviceError> {
+        Ok(Reference { seat: Some(self.sum.seat(rank)) })
+    }
+
+    fn abort(&self) {
+        self.sum.abort();
+    }
+}
 
 /// `[rows, width]`, row-major.
 #[derive(Debug)]
@@ -247,6 +286,15 @@ impl Device for Reference {
         out.set_len(rows.len());
         for (i, &row) in rows.iter().enumerate() {
             out.row_mut(i).copy_from_slice(x.row(row));
+        }
+        Ok(())
+    }
+
+    fn all_reduce(&mut self, x: &mut Matrix) -> Result<(), DeviceError> {
+        let Some(seat) = &mut self.seat else { return Ok(()) };
+        let parts = seat.exchange(&x.data)?;
+        for (i, sum) in x.data.iter_mut().enumerate() {
+            *sum = (0..parts.world()).map(|rank| parts.of(rank)[i]).sum();
         }
         Ok(())
     }

@@ -1,18 +1,22 @@
 //! From words to a loaded model: where the model is, what it is loaded for, what memory that takes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::device::cpu::{Cpu, CpuOptions, InstructionSet, available_threads};
-use crate::device::reference::Reference;
+use crate::device::ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
+use crate::device::cpu::{Cpu, CpuGroup, CpuOptions, InstructionSet, available_threads};
+use crate::device::reference::{Reference, ReferenceGroup};
 use crate::device::rotary::RotaryMode;
 use crate::device::{DType, DeviceError};
 
 use super::EngineError;
 use super::config::ModelConfig;
-use super::model::{Limits, Model, attention_shape};
+use super::model::{Forward, Limits, Model, attention_shape};
+use super::parallel::{Cut, Ranks};
 use super::scheduler::Scheduler;
 use super::tokenizer::Tokenizer;
 use super::weights::dummy::Dummy;
+use super::weights::unread::Unread;
 use super::weights::{StorageType, WeightSource, layout, open_checkpoint};
 
 /// Seed of `dummy:` weights.
@@ -65,12 +69,16 @@ impl ModelPath {
             layout::check(&*source, config)?;
             return Ok(source);
         }
-        let stored = match dtype {
-            DType::Fp32 => StorageType::F32,
-            DType::Fp16 => StorageType::F16,
-            DType::Bf16 => StorageType::Bf16,
-        };
-        Ok(Box::new(Dummy::new(config.clone(), stored, DUMMY_SEED)))
+        Ok(Box::new(Dummy::new(config.clone(), storage(dtype), DUMMY_SEED)))
+    }
+}
+
+/// The type in files for a type of the device.
+fn storage(dtype: DType) -> StorageType {
+    match dtype {
+        DType::Fp32 => StorageType::F32,
+        DType::Fp16 => StorageType::F16,
+        DType::Bf16 => StorageType::Bf16,
     }
 }
 
@@ -98,15 +106,28 @@ impl DeviceKind {
         }
     }
 
-    /// Whether this build can run on it.
-    pub fn check(self) -> Result<(), DeviceError> {
+    /// The Ascend chip behind it.
+    pub fn chip(self) -> Option<Chip> {
         match self {
-            Self::Cpu | Self::Reference => Ok(()),
-            Self::Duo300i | Self::A2800i => Err(DeviceError::Unsupported {
-                device: self.name(),
-                problem: "it needs the Ascend backend, which this build does not have; --device cpu is here"
-                    .into(),
-            }),
+            Self::Cpu | Self::Reference => None,
+            Self::Duo300i => Some(Chip::Duo300i),
+            Self::A2800i => Some(Chip::A2800i),
+        }
+    }
+
+    /// Whether it is there: what can be known before a model is loaded.
+    ///
+    /// # Errors
+    /// CANN is not installed and no emulator is asked for; an emulator is, of what is none.
+    pub fn check(self, emulate: Option<&Emulate>) -> Result<(), EngineError> {
+        match (self.chip(), emulate) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(EngineError::Option(format!(
+                "--emulate: device {} runs as it is; the emulator is for 300i-duo and 800i-a2",
+                self.name()
+            ))),
+            (Some(chip), None) => chip.check_installed().map_err(EngineError::Device),
+            (Some(chip), Some(emulate)) => emulate.machine(chip).map(drop),
         }
     }
 }
@@ -125,11 +146,33 @@ impl std::str::FromStr for DeviceKind {
     }
 }
 
+/// An emulated card in place of a real one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emulate {
+    /// Chip profile: a file, or the name of one in this binary; the card's own where `None`.
+    pub profile: Option<PathBuf>,
+    /// Only the virtual clock runs: nothing is computed and no weight is read.
+    pub timing_only: bool,
+}
+
+impl Emulate {
+    /// The emulated machine.
+    ///
+    /// # Errors
+    /// The profile cannot be read, or is another chip's.
+    pub fn machine(&self, chip: Chip) -> Result<Emulation, EngineError> {
+        Emulation::new(chip, self.profile.as_deref(), self.timing_only)
+            .map_err(|problem| EngineError::Option(problem.to_string()))
+    }
+}
+
 /// What a model is loaded for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Which device.
     pub device: DeviceKind,
+    /// On the emulator.
+    pub emulate: Option<Emulate>,
     /// Type of weights, activations and cache.
     pub dtype: DType,
     /// Rounding of the rotary table.
@@ -138,41 +181,82 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Kernels; the best of the machine where `None`.
     pub instruction_set: Option<InstructionSet>,
+    /// Tensor-parallel ranks.
+    pub tp: usize,
+    /// Each rank's threads stay on cores of their own.
+    pub bind: bool,
     /// What must fit.
     pub limits: Limits,
 }
 
-/// Loads a model; `progress` hears the tensors loaded and their number.
+/// Loads a model; `progress` hears the tensors loaded (on rank 0, where there are several) and their number.
+///
+/// # Errors
+/// A number of ranks that the model cannot be cut for, before anything is loaded; a device that is not there or too small;
+/// weights that cannot be read.
 pub fn load(
     config: &ModelConfig,
-    source: &dyn WeightSource,
+    source: Arc<dyn WeightSource>,
     options: &LoadOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Scheduler, EngineError> {
     let (rotary, limits) = (options.rotary, options.limits);
-    let config = config.clone();
-    options.device.check()?;
-    match options.device {
+    let rank = Cut::new(config, 0, options.tp)?.config(config);
+    let alone = options.tp == 1 && !options.bind;
+    options.device.check(options.emulate.as_ref())?;
+    let model: Box<dyn Forward> = match options.device {
         DeviceKind::Cpu => {
-            let device = Cpu::new(CpuOptions {
+            let cpu = CpuOptions {
                 dtype: options.dtype,
                 threads: options.threads.unwrap_or_else(available_threads),
                 instruction_set: options.instruction_set,
                 max_context: limits.max_context,
-                attention: attention_shape(&config),
-            })?;
-            let model = Model::load(device, config, rotary, limits, source, progress)?;
-            Ok(Scheduler::new(Box::new(model)))
+                attention: attention_shape(&rank),
+            };
+            if alone {
+                Box::new(Model::load(Cpu::new(cpu)?, config, rotary, limits, &*source, progress)?)
+            } else {
+                let group = CpuGroup::new(cpu, options.tp, options.bind);
+                Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
+            }
         }
         DeviceKind::Reference if options.dtype == DType::Fp32 => {
-            let model = Model::load(Reference, config, rotary, limits, source, progress)?;
-            Ok(Scheduler::new(Box::new(model)))
+            if alone {
+                Box::new(Model::load(Reference::default(), config, rotary, limits, &*source, progress)?)
+            } else {
+                let group = ReferenceGroup::new(options.tp);
+                Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
+            }
         }
-        device => Err(EngineError::Device(DeviceError::Unsupported {
-            device: device.name(),
-            problem: format!("dtype {} was asked for, it computes in fp32 only", options.dtype),
-        })),
-    }
+        DeviceKind::Duo300i | DeviceKind::A2800i => {
+            let chip = options.device.chip().expect("invariant: these two are chips");
+            let emulate = options.emulate.as_ref();
+            let settings = GroupSettings {
+                chip,
+                world: options.tp,
+                dtype: options.dtype,
+                attention: attention_shape(&rank),
+                bind: options.bind,
+                forced: Forced::from_environment(chip.name())?,
+                emulation: emulate.map(|emulate| emulate.machine(chip)).transpose()?,
+            };
+            let source = match emulate {
+                Some(Emulate { timing_only: true, .. }) => {
+                    Arc::new(Unread { config: config.clone(), dtype: storage(options.dtype) })
+                }
+                _ => source,
+            };
+            let group = AscendGroup::new(settings)?;
+            Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
+        }
+        device @ DeviceKind::Reference => {
+            return Err(EngineError::Device(DeviceError::Unsupported {
+                device: device.name(),
+                problem: format!("dtype {} was asked for, it computes in fp32 only", options.dtype),
+            }));
+        }
+    };
+    Ok(Scheduler::new(model))
 }
 
 /// Reads the tokenizer of a folder and checks that the model has a row for each of its ids.
@@ -209,14 +293,46 @@ pub struct MemoryEstimate {
 impl MemoryEstimate {
     /// For this model, type and limits. Shapes of absurd size give [`u64::MAX`] rather than a small number.
     pub fn new(config: &ModelConfig, dtype: DType, limits: Limits) -> Self {
+        Self::of_rank(config, config, dtype, limits)
+    }
+
+    /// For each of `world` ranks of this model.
+    ///
+    /// # Errors
+    /// The model cannot be cut for so many ranks.
+    pub fn per_rank(
+        config: &ModelConfig,
+        dtype: DType,
+        limits: Limits,
+        world: usize,
+    ) -> Result<Self, EngineError> {
+        // The first holds as much as any other.
+        let rank = Cut::new(config, 0, world)?.config(config);
+        Ok(Self::of_rank(config, &rank, dtype, limits))
+    }
+
+    /// Of `world` such ranks together, where they share a memory.
+    pub fn of_ranks(self, world: usize) -> Self {
+        let all = |bytes: u64| bytes.saturating_mul(world as u64);
+        Self {
+            weight_bytes: all(self.weight_bytes),
+            kv_bytes: all(self.kv_bytes),
+            activation_bytes: all(self.activation_bytes),
+        }
+    }
+
+    /// For the share `config` of the model `whole`.
+    fn of_rank(whole: &ModelConfig, config: &ModelConfig, dtype: DType, limits: Limits) -> Self {
         let product =
             |factors: &[usize]| factors.iter().fold(1u64, |bytes, &n| bytes.saturating_mul(n as u64));
         let step =
             config.hidden_size * 3 + config.qkv_width() + config.q_width() + 3 * config.ffn_hidden_size;
         let last = 2 * config.hidden_size + 2 * config.padded_vocab_size;
         let kv_tokens = product(&[limits.kv_blocks, crate::device::KV_BLOCK_TOKENS]) as usize;
+        // The embedding is not cut, though the output layer is.
+        let uncut = product(&[whole.padded_vocab_size - config.padded_vocab_size, config.hidden_size]);
         Self {
-            weight_bytes: config.parameters().saturating_mul(dtype.bytes() as u64),
+            weight_bytes: (config.parameters().saturating_add(uncut)).saturating_mul(dtype.bytes() as u64),
             kv_bytes: product(&[kv_tokens, config.num_layers, 2, config.kv_width(), dtype.bytes()]),
             activation_bytes: product(&[4, limits.max_step_tokens, step]).saturating_add(product(&[
                 4,

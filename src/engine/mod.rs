@@ -5,6 +5,7 @@ pub mod chat;
 pub mod config;
 pub mod load;
 pub mod model;
+pub mod parallel;
 pub mod sampler;
 pub mod scheduler;
 pub mod tokenizer;

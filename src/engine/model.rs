@@ -8,7 +8,8 @@ use crate::device::{
 use super::EngineError;
 use super::cache::blocks_for;
 use super::config::ModelConfig;
-use super::weights::{StorageType, TensorView, WeightError, WeightSource};
+use super::parallel::Cut;
+use super::weights::{StorageType, TensorView, WeightError, WeightSource, layout};
 
 /// How much a loaded model can hold at once; all memory is taken from these at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,13 +133,28 @@ impl<D: Device> Model<D> {
     /// Loads the weights onto `device` and takes all memory. `progress` hears the tensors loaded and their number.
     pub fn load(
         device: D,
-        config: ModelConfig,
+        config: &ModelConfig,
         rotary: RotaryMode,
         limits: Limits,
         source: &dyn WeightSource,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, EngineError> {
-        let mut loader = Loader { device, config: &config, source, done: 0, progress };
+        Self::load_rank(device, config, Cut::WHOLE, rotary, limits, source, progress)
+    }
+
+    /// As [`Model::load`], one rank's share of the model that `whole` describes. It steps together with the other ranks, and
+    /// its logits are those of its part of the vocabulary.
+    pub fn load_rank(
+        device: D,
+        whole: &ModelConfig,
+        cut: Cut,
+        rotary: RotaryMode,
+        limits: Limits,
+        source: &dyn WeightSource,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, EngineError> {
+        let config = cut.config(whole);
+        let mut loader = Loader { device, whole, cut, source, done: 0, progress };
         let weights = loader.weights(rotary, limits)?;
         let device = loader.device;
         let buffers = Buffers::new(&device, &config, limits)?;
@@ -245,10 +261,12 @@ impl<D: Device> Forward for Model<D> {
     }
 }
 
-/// Takes tensors from the source in the order of the forward pass and releases each when the device has it.
+/// Takes a rank's part of each tensor from the source, in the order of the forward pass, and releases the tensor when the
+/// device has it.
 struct Loader<'a, D: Device> {
     device: D,
-    config: &'a ModelConfig,
+    whole: &'a ModelConfig,
+    cut: Cut,
     source: &'a dyn WeightSource,
     done: usize,
     progress: &'a mut dyn FnMut(usize, usize),
@@ -256,15 +274,11 @@ struct Loader<'a, D: Device> {
 
 impl<D: Device> Loader<'_, D> {
     fn weights(&mut self, mode: RotaryMode, limits: Limits) -> Result<Weights<D>, EngineError> {
-        let c = self.config;
-        let embedding = self.with(
-            "transformer.embedding.word_embeddings.weight",
-            &[c.padded_vocab_size, c.hidden_size],
-            |d, t| d.upload_table(t),
-        )?;
+        let c = self.whole;
+        let embedding = self.with(layout::EMBEDDING, |d, t| d.upload_table(t))?;
         let layers = (0..c.num_layers).map(|i| self.layer(i)).collect::<Result<_, _>>()?;
-        let final_norm = self.vector("transformer.encoder.final_layernorm.weight", c.hidden_size)?;
-        let output = self.linear("transformer.output_layer", [c.padded_vocab_size, c.hidden_size], false)?;
+        let final_norm = self.vector(layout::FINAL_NORM)?;
+        let output = self.linear(layout::OUTPUT, None)?;
         let spec = RotarySpec {
             channels: c.rotary_channels(),
             scaling: c.rotary_scaling(),
@@ -280,43 +294,41 @@ impl<D: Device> Loader<'_, D> {
     }
 
     fn layer(&mut self, index: usize) -> Result<Layer<D>, EngineError> {
-        let c = self.config;
-        let name = |part: &str| format!("transformer.encoder.layers.{index}.{part}");
+        let name = |part: &str| layout::layer_tensor(index, part);
+        let bias = self.whole.qkv_bias.then(|| name(layout::QKV_BIAS));
+        let heads = attention_shape(&self.cut.config(self.whole));
         Ok(Layer {
-            input_norm: self.vector(&name("input_layernorm.weight"), c.hidden_size)?,
-            qkv: self.biased(
-                &name("self_attention.query_key_value"),
-                [c.qkv_width(), c.hidden_size],
-                c.qkv_bias,
-                |d, weight, bias| d.upload_qkv(weight, bias, attention_shape(c)),
-            )?,
-            dense: self.linear(&name("self_attention.dense"), [c.hidden_size, c.q_width()], false)?,
-            post_norm: self.vector(&name("post_attention_layernorm.weight"), c.hidden_size)?,
-            h_to_4h: self.with(
-                &name("mlp.dense_h_to_4h.weight"),
-                &[2 * c.ffn_hidden_size, c.hidden_size],
-                |d, weight| d.upload_gate_up(weight),
-            )?,
-            down: self.linear(&name("mlp.dense_4h_to_h"), [c.hidden_size, c.ffn_hidden_size], false)?,
+            input_norm: self.vector(&name(layout::INPUT_NORM))?,
+            qkv: self.biased(&name(layout::QKV_WEIGHT), bias.as_deref(), |d, weight, bias| {
+                d.upload_qkv(weight, bias, heads)
+            })?,
+            dense: self.linear(&name(layout::ATTENTION_DENSE), None)?,
+            post_norm: self.vector(&name(layout::POST_NORM))?,
+            h_to_4h: self.with(&name(layout::FFN_UP), |d, weight| d.upload_gate_up(weight))?,
+            down: self.linear(&name(layout::FFN_DOWN), None)?,
         })
     }
 
     /// Keys and values of the P-tuning prefix: an embedding row a virtual token, `[layers, k|v, kv_heads, channels]`,
-    /// with `prefix_projection` through `Linear, tanh, Linear`.
+    /// with `prefix_projection` through `Linear, tanh, Linear`. Made whole, then a rank keeps those of its KV heads.
     fn prefix(&mut self, length: usize) -> Result<Vec<Vec<f32>>, EngineError> {
-        let c = self.config;
-        let (pair, width) = (2 * c.kv_width(), 2 * c.kv_width() * c.num_layers);
-        let name = "transformer.prefix_encoder.embedding.weight";
-        let mut rows = self.with(name, &[length, width], |_, t| Ok(t.to_f32()))?;
+        let c = self.whole;
+        let width = layout::prefix_width(c);
+        let mut rows = self.with(layout::PREFIX_EMBEDDING, |_, t| Ok(t.to_f32()))?;
         if c.prefix_projection {
-            let first = self.linear("transformer.prefix_encoder.trans.0", [c.hidden_size, width], true)?;
-            let second = self.linear("transformer.prefix_encoder.trans.2", [width, c.hidden_size], true)?;
+            let first = self.linear(layout::PREFIX_DOWN_WEIGHT, Some(layout::PREFIX_DOWN_BIAS))?;
+            let second = self.linear(layout::PREFIX_UP_WEIGHT, Some(layout::PREFIX_UP_BIAS))?;
             let mut inner = self.project(&rows, (length, width, c.hidden_size), &first)?;
             inner.iter_mut().for_each(|v| *v = v.tanh());
             rows = self.project(&inner, (length, c.hidden_size, width), &second)?;
         }
+        let heads = self.cut.kv_heads(c);
+        let of_rank = |kv: &[f32]| kv[heads.start * c.kv_channels..heads.end * c.kv_channels].to_vec();
         let of_layer = |layer: usize| {
-            rows.chunks_exact(width).flat_map(|row| row[layer * pair..(layer + 1) * pair].to_vec()).collect()
+            let pair = layer * 2 * c.kv_width()..(layer + 1) * 2 * c.kv_width();
+            let of_row =
+                |row: &[f32]| row[pair.clone()].chunks_exact(c.kv_width()).flat_map(of_rank).collect();
+            rows.chunks_exact(width).flat_map(|row| -> Vec<f32> { of_row(row) }).collect()
         };
         Ok((0..c.num_layers).map(of_layer).collect())
     }
@@ -337,46 +349,38 @@ impl<D: Device> Loader<'_, D> {
         Ok(out)
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<D::Vector, EngineError> {
-        self.with(name, &[len], |d, t| d.upload_vector(t))
+    fn vector(&mut self, name: &str) -> Result<D::Vector, EngineError> {
+        self.with(name, |d, t| d.upload_vector(t))
     }
 
-    fn linear(&mut self, name: &str, shape: [usize; 2], bias: bool) -> Result<D::Linear, EngineError> {
-        self.biased(name, shape, bias, |d, weight, bias| d.upload_linear(weight, bias))
+    fn linear(&mut self, weight: &str, bias: Option<&str>) -> Result<D::Linear, EngineError> {
+        self.biased(weight, bias, |d, weight, bias| d.upload_linear(weight, bias))
     }
 
-    /// A weight with its bias, if there is to be one, handed over by `upload`.
+    /// A weight with its bias, if there is one, handed over by `upload`.
     fn biased(
         &mut self,
-        name: &str,
-        shape: [usize; 2],
-        bias: bool,
+        weight: &str,
+        bias: Option<&str>,
         upload: impl FnOnce(&D, HostTensor<'_>, Option<HostTensor<'_>>) -> Result<D::Linear, DeviceError>,
     ) -> Result<D::Linear, EngineError> {
-        let bias = if bias {
-            let name = format!("{name}.bias");
-            Some(self.with(&name, &shape[..1], |_, t| Ok(OwnedTensor::of(t)))?)
-        } else {
-            None
-        };
-        self.with(&format!("{name}.weight"), &shape, |d, t| {
-            upload(d, t, bias.as_ref().map(OwnedTensor::view))
-        })
+        let bias = bias.map(|name| self.with(name, |_, t| Ok(OwnedTensor::of(t)))).transpose()?;
+        self.with(weight, |d, t| upload(d, t, bias.as_ref().map(OwnedTensor::view)))
     }
 
-    /// Gets one tensor, hands it over, and releases it.
+    /// Gets this rank's part of one tensor, hands it over, and releases it.
     fn with<T>(
         &mut self,
         name: &str,
-        shape: &[usize],
         upload: impl FnOnce(&D, HostTensor<'_>) -> Result<T, DeviceError>,
     ) -> Result<T, EngineError> {
-        let view = self.source.tensor(name, shape)?;
+        let shape = layout::expected_shape(self.whole, name).expect("invariant: a tensor of the model");
+        let view = self.source.part(name, &shape, &self.cut.part(self.whole, name))?;
         let result = upload(&self.device, host(&view))?;
         drop(view);
         self.source.release(name);
         self.done += 1;
-        (self.progress)(self.done, self.config.num_layers * 7 + 3);
+        (self.progress)(self.done, self.whole.num_layers * 7 + 3);
         Ok(result)
     }
 }

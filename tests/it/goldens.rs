@@ -23,21 +23,21 @@ struct Index {
     decode_steps: usize,
 }
 
-struct Golden {
-    prompts: Vec<Vec<u32>>,
-    decode_steps: usize,
+pub struct Golden {
+    pub prompts: Vec<Vec<u32>>,
+    pub decode_steps: usize,
     arrays: Vec<u8>,
 }
 
 impl Golden {
-    fn read(dir: &Path) -> Self {
+    pub fn read(dir: &Path) -> Self {
         let index: Index =
             serde_json::from_str(&std::fs::read_to_string(dir.join("golden.json")).unwrap()).unwrap();
         let arrays = std::fs::read(dir.join("golden.safetensors")).unwrap();
         Self { prompts: index.prompts, decode_steps: index.decode_steps, arrays }
     }
 
-    fn array(&self, name: &str) -> Vec<f32> {
+    pub fn array(&self, name: &str) -> Vec<f32> {
         self.find(name).unwrap()
     }
 
@@ -48,7 +48,7 @@ impl Golden {
         Some(data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
     }
 
-    fn ids(&self, name: &str) -> Vec<u32> {
+    pub fn ids(&self, name: &str) -> Vec<u32> {
         self.array(name).into_iter().map(f32::to_bits).collect()
     }
 }
@@ -57,6 +57,7 @@ struct Setup {
     device: DeviceKind,
     dtype: DType,
     instruction_set: Option<InstructionSet>,
+    tp: usize,
 }
 
 fn engine(dir: &Path, setup: &Setup) -> Scheduler {
@@ -66,12 +67,15 @@ fn engine(dir: &Path, setup: &Setup) -> Scheduler {
     let options = LoadOptions {
         device: setup.device,
         dtype: setup.dtype,
+        emulate: None,
         rotary: RotaryMode::Model,
         threads: Some(2),
         instruction_set: setup.instruction_set,
+        tp: setup.tp,
+        bind: false,
         limits,
     };
-    load(&config, &*open_checkpoint(dir).unwrap(), &options, &mut |_, _| {}).unwrap()
+    load(&config, open_checkpoint(dir).unwrap().into(), &options, &mut |_, _| {}).unwrap()
 }
 
 /// `KL(golden || ours)` in nats, from logits.
@@ -97,22 +101,22 @@ fn margin(logits: &[f32]) -> f32 {
 
 /// What was seen over all positions of all prompts.
 #[derive(Debug, Default)]
-struct Seen {
+pub struct Seen {
     max_abs: f32,
     kl: Vec<f64>,
 }
 
 impl Seen {
-    fn add(&mut self, golden: &[f32], ours: &[f32]) {
+    pub fn add(&mut self, golden: &[f32], ours: &[f32]) {
         self.max_abs = self.max_abs.max(max_abs(golden, ours));
         self.kl.push(kl(golden, ours));
     }
 
-    fn max_kl(&self) -> f64 {
+    pub fn max_kl(&self) -> f64 {
         self.kl.iter().copied().fold(0.0, f64::max)
     }
 
-    fn share_above(&self, bound: f64) -> f64 {
+    pub fn share_above(&self, bound: f64) -> f64 {
         self.kl.iter().filter(|k| **k > bound).count() as f64 / self.kl.len() as f64
     }
 }
@@ -134,9 +138,10 @@ fn compare(name: &str, setup: &Setup) -> Option<Seen> {
     }
     compare_batch(&golden, setup, &mut engine, &mut seen);
     println!(
-        "{name} {} {:?}: max |d| {:.2e}, max KL {:.2e}, above 1e-4 {:.2} %",
+        "{name} {} {:?} tp {}: max |d| {:.2e}, max KL {:.2e}, above 1e-4 {:.2} %",
         setup.dtype,
         setup.instruction_set,
+        setup.tp,
         seen.max_abs,
         seen.max_kl(),
         100.0 * seen.share_above(1e-4)
@@ -218,7 +223,7 @@ fn instruction_sets(golden: &str) -> impl Iterator<Item = InstructionSet> {
 #[test]
 fn the_reference_device_is_the_model() {
     for name in GOLDENS {
-        let setup = Setup { device: DeviceKind::Reference, dtype: DType::Fp32, instruction_set: None };
+        let setup = Setup { device: DeviceKind::Reference, dtype: DType::Fp32, instruction_set: None, tp: 1 };
         let Some(seen) = compare(name, &setup) else { return };
         assert!(seen.max_abs <= 1e-3, "{name}: {}", seen.max_abs);
     }
@@ -228,7 +233,8 @@ fn the_reference_device_is_the_model() {
 fn fp32_is_within_a_thousandth_on_every_kernel() {
     for name in GOLDENS {
         for set in instruction_sets(name) {
-            let setup = Setup { device: DeviceKind::Cpu, dtype: DType::Fp32, instruction_set: Some(set) };
+            let setup =
+                Setup { device: DeviceKind::Cpu, dtype: DType::Fp32, instruction_set: Some(set), tp: 1 };
             let Some(seen) = compare(name, &setup) else { return };
             assert!(seen.max_abs <= 1e-3, "{name} {}: {}", set.name(), seen.max_abs);
         }
@@ -239,7 +245,8 @@ fn fp32_is_within_a_thousandth_on_every_kernel() {
 fn fp16_meets_the_parity_gate_on_every_kernel() {
     for name in GOLDENS {
         for set in instruction_sets(name) {
-            let setup = Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, instruction_set: Some(set) };
+            let setup =
+                Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, instruction_set: Some(set), tp: 1 };
             let Some(seen) = compare(name, &setup) else { return };
             assert!(seen.max_kl() <= 1e-3, "{name} {}: {}", set.name(), seen.max_kl());
             assert!(seen.share_above(1e-4) <= 0.005, "{name} {}", set.name());
@@ -251,9 +258,25 @@ fn fp16_meets_the_parity_gate_on_every_kernel() {
 fn bf16_meets_the_kl_bound_on_every_kernel() {
     for name in GOLDENS {
         for set in instruction_sets(name) {
-            let setup = Setup { device: DeviceKind::Cpu, dtype: DType::Bf16, instruction_set: Some(set) };
+            let setup =
+                Setup { device: DeviceKind::Cpu, dtype: DType::Bf16, instruction_set: Some(set), tp: 1 };
             let Some(seen) = compare(name, &setup) else { return };
             assert!(seen.max_kl() <= 1e-3, "{name} {}: {}", set.name(), seen.max_kl());
         }
+    }
+}
+
+#[test]
+fn ranks_meet_the_gates_of_one() {
+    for name in GOLDENS {
+        for tp in [2, 4] {
+            let setup = Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, instruction_set: None, tp };
+            let Some(seen) = compare(name, &setup) else { return };
+            assert!(seen.max_kl() <= 1e-3, "{name} tp {tp}: {}", seen.max_kl());
+            assert!(seen.share_above(1e-4) <= 0.005, "{name} tp {tp}");
+        }
+        let setup = Setup { device: DeviceKind::Reference, dtype: DType::Fp32, instruction_set: None, tp: 8 };
+        let Some(seen) = compare(name, &setup) else { return };
+        assert!(seen.max_abs <= 1e-3, "{name}: {}", seen.max_abs);
     }
 }

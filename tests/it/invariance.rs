@@ -2,6 +2,7 @@
 //! chunks, on the number of threads, or on the instruction set.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use glmbench::device::DType;
 use glmbench::device::cpu::InstructionSet;
@@ -46,13 +47,16 @@ impl Setup {
         let options = LoadOptions {
             device: DeviceKind::Cpu,
             dtype: self.dtype,
+            emulate: None,
             rotary: RotaryMode::Model,
             threads: Some(self.threads),
             instruction_set: Some(self.instruction_set),
+            tp: 1,
+            bind: false,
             limits,
         };
         let source = Dummy::new(config.clone(), StorageType::F32, 3);
-        load(&config, &source, &options, &mut |_, _| {}).unwrap()
+        load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap()
     }
 }
 

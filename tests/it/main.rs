@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod architecture;
+mod ascend;
 mod bad_input;
 mod check;
 mod configurations;
@@ -10,10 +11,12 @@ mod convert;
 mod dataset;
 mod goldens;
 mod invariance;
+mod rank_failures;
 mod resume;
 mod shapes;
 mod suite;
 mod support;
 mod task;
+mod tensor_parallel;
 mod tokenizer;
 mod weights;

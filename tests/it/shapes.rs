@@ -1,16 +1,18 @@
 //! The CPU engine gives the oracle's numbers for any shape of the family, not only ChatGLM2-6B's.
 
-use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
 use glmbench::device::DType;
 use glmbench::device::rotary::RotaryMode;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::load::{DeviceKind, LoadOptions, load};
 use glmbench::engine::model::Limits;
+use glmbench::engine::weights::StorageType;
 use glmbench::engine::weights::dummy::Dummy;
-use glmbench::engine::weights::{StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 use glmbench::stats::parity::kl_divergence;
+
+use crate::support::Loud;
 
 /// Keys of `config.json` that differ from [`config`]'s.
 struct Shape {
@@ -57,38 +59,6 @@ fn config(shape: &Shape) -> ModelConfig {
     ModelConfig::from_json(&keys.to_string(), Path::new("config.json")).unwrap()
 }
 
-/// [`Dummy`] with everything but the norms ten times as large: at its own 0.02 attention hardly looks at anything.
-struct Loud(Dummy);
-
-impl WeightSource for Loud {
-    fn place(&self) -> String {
-        self.0.place()
-    }
-
-    fn stored(&self) -> Vec<StoredTensor> {
-        self.0.stored()
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
-        let view = self.0.tensor(name, shape)?;
-        let gain = if name.contains("layernorm") { 1.0 } else { 10.0 };
-        let data = view.to_f32().iter().flat_map(|x| (gain * x).to_le_bytes()).collect();
-        Ok(TensorView { data: Cow::Owned(data), ..view })
-    }
-
-    fn release(&self, name: &str) {
-        self.0.release(name);
-    }
-
-    fn dtype(&self) -> StorageType {
-        self.0.dtype()
-    }
-
-    fn fingerprint(&self, hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
-        self.0.fingerprint(hashed)
-    }
-}
-
 /// Logits of every position of a prompt of the shape's length.
 fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
     let config = config(shape);
@@ -97,13 +67,16 @@ fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
     let options = LoadOptions {
         device,
         dtype,
+        emulate: None,
         rotary: RotaryMode::Exact,
         threads: Some(2),
         instruction_set: None,
+        tp: 1,
+        bind: false,
         limits,
     };
     let source = Loud(Dummy::new(config.clone(), StorageType::F32, 5));
-    let mut engine = load(&config, &source, &options, &mut |_, _| {}).unwrap();
+    let mut engine = load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap();
     let vocab = config.padded_vocab_size as u32;
     let prompt: Vec<u32> = (0..shape.prompt as u32).map(|i| (i * i + 7 * i + 3) % vocab).collect();
     let mut rows = Vec::with_capacity(shape.prompt);

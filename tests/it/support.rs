@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+
+use glmbench::engine::weights::dummy::Dummy;
+use glmbench::engine::weights::{StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 
 /// A path in the material beside the checkout; `None`, with a word on stderr, where it is not there.
 pub fn shared(path: &str) -> Option<PathBuf> {
@@ -72,4 +76,36 @@ pub fn answer_to<S: AsRef<OsStr>>(args: &[S], input: &[u8]) -> Answer {
     // A program that ends before it has read all is fine.
     let _ = child.stdin.take().unwrap().write_all(input);
     wait(child)
+}
+
+/// [`Dummy`] with everything but the norms ten times as large: at its own 0.02 attention hardly looks at anything.
+pub struct Loud(pub Dummy);
+
+impl WeightSource for Loud {
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn stored(&self) -> Vec<StoredTensor> {
+        self.0.stored()
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
+        let view = self.0.tensor(name, shape)?;
+        let gain = if name.contains("layernorm") { 1.0 } else { 10.0 };
+        let data = view.to_f32().iter().flat_map(|x| (gain * x).to_le_bytes()).collect();
+        Ok(TensorView { data: Cow::Owned(data), ..view })
+    }
+
+    fn release(&self, name: &str) {
+        self.0.release(name);
+    }
+
+    fn dtype(&self) -> StorageType {
+        self.0.dtype()
+    }
+
+    fn fingerprint(&self, hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
+        self.0.fingerprint(hashed)
+    }
 }

@@ -16,6 +16,7 @@ use crate::device::DType;
 use crate::device::cpu::{InstructionSet, available_threads, measure_limits};
 use crate::device::rotary::RotaryMode;
 use crate::engine::load::DeviceKind;
+use crate::engine::parallel::check_world;
 use crate::engine::scheduler::Scheduler;
 use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
 use crate::report::render;
@@ -27,7 +28,7 @@ use crate::suite::Suite;
 
 use self::describe::describe;
 use self::setup::Setup;
-use super::engine::{ComputeArgs, FoundModel};
+use super::engine::{ComputeArgs, EmulationArgs, FoundModel};
 use super::progress::{self, Bars};
 use super::{Exit, emit, report, say};
 
@@ -49,9 +50,12 @@ pub struct Args {
     /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
     #[arg(long, value_name = "DIR")]
     ptuning: Option<PathBuf>,
-    /// Device: cpu, or reference (plain fp32 loops, slow); the suite's own unless given, else cpu
+    /// Device: cpu, 300i-duo, 800i-a2, or reference (plain fp32 loops, slow); the suite's own unless given, else cpu
     #[arg(long)]
     device: Option<DeviceKind>,
+    /// On the emulated card
+    #[command(flatten)]
+    emulation: EmulationArgs,
     /// Tensor-parallel ranks of every case; the suite's own unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     tp: Option<u16>,
@@ -76,6 +80,9 @@ pub struct Args {
     /// CPU kernels: avx512, avx2 or portable; the best of the machine unless given
     #[arg(long, value_name = "SET")]
     kernel: Option<InstructionSet>,
+    /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same
+    #[arg(long)]
+    bind: bool,
     /// Most items of each precision case, taken in turn from each subject
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -106,6 +113,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = load_suite(args)?;
     let setups = Setup::all(args, &suite)?;
     let plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
+    for (setup, plan) in setups.iter().zip(&plans) {
+        plan.worlds().into_iter().try_for_each(|world| check_world(&setup.model.config, world))?;
+    }
     if args.dry_run {
         let texts: Vec<String> =
             setups.iter().zip(&plans).map(|(setup, plan)| describe(setup, plan)).collect();
@@ -118,7 +128,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let of = setup.name.as_ref().map(|name| format!(" for configuration {name}")).unwrap_or_default();
             bail!("{}: the suite has no cases{of}", suite.path.display());
         }
-        setup.model.check(&setup.compute, plan.limits)?;
+        for world in plan.worlds() {
+            setup.model.check(&setup.compute.on(world), plan.limits)?;
+        }
     }
     // What cannot be written is better known before gigabytes are read.
     std::fs::create_dir_all(&args.out)
@@ -234,8 +246,7 @@ fn prepare(args: &Args, setup: &Setup, plan: &Plan<'_>, group: Option<Group>) ->
 
 /// Loads the model for so many ranks.
 fn load(setup: &Setup, plan: &Plan<'_>, world: usize) -> Result<Scheduler, RunError> {
-    let compute = ComputeArgs { tp: Some(world as u16), ..setup.compute.clone() };
-    Ok(setup.model.load(&compute, plan.limits)?)
+    Ok(setup.model.load(&setup.compute.on(world), plan.limits)?)
 }
 
 /// One configuration from engine to report.

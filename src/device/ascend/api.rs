@@ -15,8 +15,6 @@ pub(super) struct Api {
     pub(super) libraries: Libraries,
     /// The word of the command line.
     pub(super) device: &'static str,
-    /// Symbols that count as missing: a fault to inject.
-    hidden: Vec<String>,
     /// Why nothing more can be had; set once, by whichever rank sees it first.
     lost: Mutex<Option<String>>,
     /// Calls `aclFinalize` at the end.
@@ -27,7 +25,7 @@ pub(super) struct Api {
 macro_rules! acl {
     ($api:expr, $family:expr, $function:ident ( $($argument:expr),* $(,)? )) => {{
         let api: &$crate::device::ascend::api::Api = $api;
-        match api.ready(stringify!($function)) {
+        match api.ready() {
             Err(error) => Err(error),
             Ok(()) => match ascend_sys::call!($family, $function($($argument),*)) {
                 Ok(code) => api.check(stringify!($function), code),
@@ -43,10 +41,9 @@ impl Api {
     pub(super) fn start(
         libraries: Libraries,
         device: &'static str,
-        hidden: Vec<String>,
         finalize: bool,
     ) -> Result<Arc<Self>, DeviceError> {
-        let mut api = Self { libraries, device, hidden, lost: Mutex::new(None), finalize: false };
+        let mut api = Self { libraries, device, lost: Mutex::new(None), finalize: false };
         // SAFETY: a null configuration path is documented as "defaults".
         match unsafe { acl!(&api, api.libraries.rt, aclInit(ptr::null())) } {
             Ok(()) => api.finalize = finalize,
@@ -57,12 +54,12 @@ impl Api {
         Ok(Arc::new(api))
     }
 
-    /// Fails at once where the device is lost or the function is to be missing.
-    pub(super) fn ready(&self, function: &str) -> Result<(), DeviceError> {
-        if let Some(message) = &*self.lost.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Err(DeviceError::Lost { device: self.device, message: message.clone() });
+    /// Fails at once where the device is lost.
+    pub(super) fn ready(&self) -> Result<(), DeviceError> {
+        match &*self.lost.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(message) => Err(DeviceError::Lost { device: self.device, message: message.clone() }),
+            None => Ok(()),
         }
-        if self.hidden.iter().any(|hidden| hidden == function) { Err(self.missing(function)) } else { Ok(()) }
     }
 
     /// Whether the device is lost.
@@ -123,7 +120,7 @@ impl Api {
 
     /// The chip, e.g. `Ascend310P3`.
     pub(super) fn soc(&self) -> Result<String, DeviceError> {
-        self.ready("aclrtGetSocName")?;
+        self.ready()?;
         // SAFETY: the function takes nothing.
         match unsafe { call!(self.libraries.rt, aclrtGetSocName()) } {
             Err(missing) => Err(self.missing(missing)),

@@ -4,15 +4,18 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::super::{DType, DeviceError};
+use super::adder::Adder;
 use super::api::Api;
+use super::choice::{Addition, Choices, Reuse};
 use super::launch::{Key, Launcher, Plan};
 use super::memory::{Inbox, Slab};
 use super::runtime::{Context, Stream};
-use super::tensor::Element;
+use super::tensor::{Element, View};
 
 /// One rank's hands. Fields are dropped in order: plans before memory, memory before the context.
 pub(super) struct Core {
     launcher: RefCell<Launcher>,
+    adder: RefCell<Adder>,
     pub(super) stream: Stream,
     pub(super) slab: Slab,
     pub(super) context: Arc<Context>,
@@ -25,6 +28,7 @@ impl Core {
     pub(super) fn new(context: Arc<Context>, dtype: DType, timing_only: bool) -> Result<Self, DeviceError> {
         Ok(Self {
             launcher: RefCell::new(Launcher::new()),
+            adder: RefCell::new(Adder::new(Addition::Add)),
             stream: Stream::new(&context)?,
             slab: Slab::new(&context),
             context,
@@ -57,9 +61,15 @@ impl Core {
         self.launcher.borrow_mut().once(self.api(), &self.slab, &self.stream, plan)
     }
 
-    /// Whether plans are kept.
-    pub(super) fn keep_plans(&self, keep: bool) {
-        self.launcher.borrow_mut().reuse = keep;
+    /// Takes the choices that concern all operators.
+    pub(super) fn choose(&self, choices: &Choices) {
+        self.launcher.borrow_mut().reuse = choices.reuse == Reuse::Kept;
+        *self.adder.borrow_mut() = Adder::new(choices.add);
+    }
+
+    /// `x = x + y`, see [`Adder::add`].
+    pub(super) fn add(&self, key: Option<Key>, x: View, y: View) -> Result<(), DeviceError> {
+        self.adder.borrow_mut().add(self, key, x, y)
     }
 
     /// Queues words for the device, unless it has them.

@@ -1,15 +1,18 @@
 //! The chips of one run: libraries loaded, chips checked, communicators made; a handle for every rank's thread.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ascend_sys::{Libraries, LoadError, SearchPath, call};
 
+use super::super::group::DeviceGroup;
 use super::super::{AttentionShape, ClockProfile, DType, DeviceError};
 use super::Ascend;
 use super::api::{Api, acl};
 use super::choice::Forced;
+use super::emulated;
+use super::profile::{Profile, ProfileError};
 
 /// The cards that we know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,14 @@ impl Chip {
         }
     }
 
+    /// Whether CANN is installed here; what a run would fail with only once it loads a model.
+    ///
+    /// # Errors
+    /// Libraries that are missing, mixed or not to be opened.
+    pub fn check_installed(self) -> Result<(), DeviceError> {
+        installed(self.name()).map(drop)
+    }
+
     /// How the runtime's name of the chip begins.
     fn soc(self) -> &'static str {
         match self {
@@ -41,14 +52,40 @@ impl Chip {
 /// An emulated machine in place of a real one.
 #[derive(Debug, Clone)]
 pub struct Emulation {
-    /// The emulator's library.
-    pub library: PathBuf,
     /// What it is configured with: lines `key = value`.
     pub settings: String,
     /// The numbers behind its clock, for the record.
     pub clock: ClockProfile,
     /// Only the clock runs, nothing is computed.
     pub timing_only: bool,
+}
+
+impl Emulation {
+    /// A machine of `chip`s by a chip profile: a file, the name of one in this binary, or the chip's own.
+    ///
+    /// # Errors
+    /// A profile that cannot be read, or is another chip's.
+    pub fn new(chip: Chip, profile: Option<&Path>, timing_only: bool) -> Result<Self, ProfileError> {
+        let profile = match profile {
+            None => Profile::builtin(chip.name())?,
+            Some(path) if path.exists() => Profile::from_file(path)?,
+            Some(path) => Profile::builtin(&path.to_string_lossy())?,
+        };
+        if !profile.soc.starts_with(chip.soc()) {
+            let problem = format!("soc is \"{}\", expected one of {}…", profile.soc, chip.soc());
+            return Err(ProfileError::Invalid { origin: profile.name, line: None, problem });
+        }
+        let mode = if timing_only { "timing" } else { "compute" };
+        let settings = format!("{}mode = {mode}\n", profile.settings_lines());
+        Ok(Self { settings, clock: profile.clock(), timing_only })
+    }
+
+    /// The same with further lines.
+    pub fn with(mut self, lines: &str) -> Self {
+        self.settings.push_str(lines);
+        self.settings.push('\n');
+        self
+    }
 }
 
 /// What a group is made of.
@@ -62,6 +99,8 @@ pub struct GroupSettings {
     pub dtype: DType,
     /// A rank's heads.
     pub attention: AttentionShape,
+    /// Every rank's thread stays on the cores of its chip's NUMA node; where that cannot be, the record says why.
+    pub bind: bool,
     /// Choices of operators that are forced.
     pub forced: Forced,
     /// In place of hardware.
@@ -143,9 +182,49 @@ impl AscendGroup {
         Ascend::new(handle)
     }
 
-    /// A rank has failed: every later call of every rank fails at once. One that waits inside a collective comes back when
-    /// the collective's own time limit is over (`HCCL_EXEC_TIMEOUT`).
-    pub fn abort(&self) {
+    /// What is alive in the emulator, by name; `None` on hardware.
+    pub fn live(&self) -> Option<Vec<(&'static str, u64)>> {
+        let emulator = self.api.libraries.emu.as_ref()?;
+        let mut counts = [0u64; LIVE.len()];
+        // SAFETY: as many places as said.
+        unsafe { call!(emulator, ascend_emulator_counts(counts.as_mut_ptr(), counts.len() as u64)) }.ok()?;
+        Some(LIVE.into_iter().zip(counts).collect())
+    }
+}
+
+/// What the emulator counts, in its order.
+const LIVE: [&str; 11] = [
+    "device allocations",
+    "device bytes",
+    "host allocations",
+    "streams",
+    "events",
+    "tensors",
+    "scalars",
+    "integer arrays",
+    "tensor lists",
+    "executors",
+    "communicators",
+];
+
+impl DeviceGroup for AscendGroup {
+    type Device = Ascend;
+
+    fn name(&self) -> &'static str {
+        self.settings.chip.name()
+    }
+
+    fn world(&self) -> usize {
+        self.settings.world
+    }
+
+    fn device(&self, rank: usize) -> Result<Ascend, DeviceError> {
+        self.rank(rank)
+    }
+
+    /// Every later call of every rank fails at once. A rank that waits inside a collective comes back when the collective's
+    /// own time limit is over (`HCCL_EXEC_TIMEOUT`).
+    fn abort(&self) {
         self.api.call_off("another rank failed");
     }
 }
@@ -158,23 +237,19 @@ fn start(settings: &GroupSettings) -> Result<Arc<Api>, DeviceError> {
     let Some(emulation) = &settings.emulation else {
         return installed(device);
     };
-    let libraries = open_copy(&emulation.library).map_err(cannot_load)?;
+    // The emulator reads the faults of the environment itself, all but the symbols to be missing.
+    let faults = std::env::var("GLMBENCH_ASCEND_FAULT").unwrap_or_default();
+    let faults = faults.split(',').map(|fault| format!("fault = {}\n", fault.trim()));
+    let all: String = std::iter::once(emulation.settings.clone()).chain(faults).collect();
+    let library = emulated::library(&all).map_err(|e| unsupported(e.to_string()))?;
+    let libraries = Libraries::open(&library).map_err(cannot_load)?;
     let Some(emulator) = &libraries.emu else {
-        return Err(unsupported(format!(
-            "{} is not the emulator: it has no ascend_emulator_info",
-            emulation.library.display()
-        )));
+        return Err(unsupported("the emulator inside this program has no ascend_emulator_info".into()));
     };
     let text = std::ffi::CString::new(emulation.settings.as_str())
         .map_err(|_| unsupported("the emulator's settings hold a zero byte".into()))?;
     // SAFETY: a string that ends in a zero byte.
     let configured = unsafe { call!(emulator, ascend_emulator_configure(text.as_ptr())) };
-    // `fault = missing:SYMBOL` is for whoever loads the library: us.
-    let hidden = emulation.settings.lines().filter_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        (key.trim() == "fault").then(|| value.trim().strip_prefix("missing:").map(str::to_owned))?
-    });
-    let hidden = hidden.collect();
     if configured != Ok(0) {
         // SAFETY: the function takes nothing; its result is a string or null.
         let said = unsafe { call!(libraries.rt, aclGetRecentErrMsg()) }.ok().filter(|text| !text.is_null());
@@ -183,7 +258,7 @@ fn start(settings: &GroupSettings) -> Result<Arc<Api>, DeviceError> {
         let said = said.unwrap_or_else(|| "no message".into());
         return Err(unsupported(format!("the emulator refuses its settings: {said}")));
     }
-    Api::start(libraries, device, hidden, true)
+    Api::start(libraries, device, true)
 }
 
 /// CANN is opened and initialised once for the whole process, and never given back: it cannot be initialised again.
@@ -199,27 +274,9 @@ fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
         let problem = "the libraries that were found are the emulator's: say --emulate".to_owned();
         return Err(DeviceError::Unsupported { device, problem });
     }
-    let api = Api::start(libraries, device, Vec::new(), false)?;
+    let api = Api::start(libraries, device, false)?;
     *kept = Some(api.clone());
     Ok(api)
-}
-
-/// Opens a library under a name of its own, so that two emulated machines in one process have nothing in common.
-fn open_copy(library: &Path) -> Result<Libraries, LoadError> {
-    let broken =
-        |e: std::io::Error| LoadError::Broken { path: library.to_path_buf(), problem: e.to_string() };
-    static COPIES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let number = COPIES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    if number == 0 {
-        return Libraries::open(library);
-    }
-    let name = format!("glmbench-emulator-{}-{number}.so", std::process::id());
-    let copy = std::env::temp_dir().join(name);
-    std::fs::copy(library, &copy).map_err(broken)?;
-    let opened = Libraries::open(&copy);
-    // The mapping stays; the name is no longer needed.
-    let _ = std::fs::remove_file(&copy);
-    opened
 }
 
 fn check_chip(api: &Api, settings: &GroupSettings, soc: &str) -> Result<(), DeviceError> {

@@ -117,7 +117,7 @@ impl Launcher {
     }
 
     fn second_stage(&self, api: &Api, stream: &Stream, plan: &Plan) -> Result<(), DeviceError> {
-        api.ready(plan.name)?;
+        api.ready()?;
         let workspace = self.workspace.as_ref().map_or(ptr::null_mut(), |buffer| buffer.at(0));
         // SAFETY: the executor is unused or repeatable, and the workspace is as long as the first stage asked for.
         api.check(plan.name, unsafe { (plan.run)(workspace, plan.workspace, plan.executor, stream.handle) })

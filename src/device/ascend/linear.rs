@@ -98,7 +98,7 @@ impl Matrix {
                     _ => ops::matmul(api, x.view, self.right(core), out.view),
                 })?;
                 let Some(bias) = bias else { return Ok(()) };
-                core.again(("bias", ids), |api| ops::add(api, out.view, bias))
+                core.add(Some(("bias", ids)), out.view, bias)
             }
         }
     }

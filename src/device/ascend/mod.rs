@@ -5,6 +5,7 @@
 //! come again, the plan is kept ([`launch`]). Which operators do the work is asked at start-up ([`probe`], [`choice`]).
 //! Work is queued on one stream; the host waits only when it wants numbers.
 
+mod adder;
 mod api;
 mod attention;
 mod choice;
@@ -17,25 +18,25 @@ mod launch;
 mod layout;
 mod linear;
 mod memory;
+mod near;
 mod ops;
 mod probe;
 pub mod profile;
 mod rotate;
 mod runtime;
+mod selftest;
 mod telemetry;
 mod tensor;
 
 use std::ffi::c_void;
 
-use ascend_sys::{
-    ACL_MEMCPY_DEVICE_TO_DEVICE, HCCL_DATA_TYPE_BFP16, HCCL_DATA_TYPE_FP16, HCCL_REDUCE_SUM, call,
-};
+use ascend_sys::{HCCL_DATA_TYPE_BFP16, HCCL_DATA_TYPE_FP16, HCCL_REDUCE_SUM, call};
 
 use super::rotary::RotaryTable;
 use super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
 
 use self::api::acl;
-use self::attention::{Attention, Scratch, Step};
+use self::attention::{Attention, Step};
 use self::core::{Core, Words};
 use self::group::Comm;
 use self::kv::{BlockOrder, KvWriter, NewKv};
@@ -53,6 +54,7 @@ pub use self::group::{AscendGroup, Chip, Emulation, GroupSettings, RankHandle};
 pub use self::kv::KvCache;
 pub use self::linear::Linear;
 pub use self::rotate::Rotary;
+pub use self::selftest::{SelftestRow, Status, Widths, selftest};
 pub use self::telemetry::{Memory, Reading, Telemetry};
 
 /// The halves of SwiGLU's input begin at multiples of this on a 310P, which takes 64-byte pieces only.
@@ -65,8 +67,6 @@ pub struct Ascend {
     writer: KvWriter,
     ids: Words,
     rows: Words,
-    /// For [`Addition::AddRmsNorm`].
-    sums: [Scratch; 2],
     comm: Option<Comm>,
     rank: usize,
     layout: HeadLayout,
@@ -151,12 +151,14 @@ impl Ascend {
     pub fn new(rank: RankHandle) -> Result<Self, DeviceError> {
         let RankHandle { api, settings, soc, rank, comm } = rank;
         let layout = HeadLayout::new(settings.attention, api.device)?;
+        let bound = settings.bind.then(|| near::bind(rank));
         let context = Context::new(api, rank as i32)?;
         let timing_only = settings.emulation.as_ref().is_some_and(|e| e.timing_only);
         let core = Core::new(context, settings.dtype, timing_only)?;
         let probed = probe::probe(&core, settings.chip, layout, &settings.forced)?;
-        core.keep_plans(probed.choices.reuse == Reuse::Kept);
-        let details = details(&core, &soc, &probed, &layout);
+        core.choose(&probed.choices);
+        let mut details = details(&core, &soc, &probed, &layout);
+        details.extend(bound);
         let choices = probed.choices;
         Ok(Self {
             rotator: Rotator::new(choices.rotary, layout),
@@ -164,7 +166,6 @@ impl Ascend {
             writer: KvWriter::new(choices.kv, layout),
             ids: Words::new("token ids"),
             rows: Words::new("row numbers"),
-            sums: Default::default(),
             comm,
             rank,
             layout,
@@ -230,7 +231,10 @@ impl Device for Ascend {
 
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
-            name: self.settings.chip.name().to_owned(),
+            name: match &self.settings.emulation {
+                Some(_) => format!("{} (emulated)", self.settings.chip.name()),
+                None => self.settings.chip.name().to_owned(),
+            },
             kernel: "aclnn".to_owned(),
             threads: 1,
             dtype: self.core.dtype,
@@ -420,23 +424,8 @@ impl Device for Ascend {
     }
 
     fn add(&mut self, x: &mut Activation, y: &Activation) -> Result<(), DeviceError> {
-        let (core, element) = (&self.core, self.core.element());
-        if self.choices.add == Addition::Add {
-            return core.again(("add", x.key(y.memory.id, 0)), |api| {
-                ops::add(api, x.view(element), y.view(element))
-            });
-        }
-        let bytes = x.rows * x.width * core.dtype.bytes();
-        let [sum, norm] = &mut self.sums;
-        let (sum, norm) = (sum.reserve(core, bytes)?, norm.reserve(core, bytes)?);
-        let rstd = View::new(x.memory.at(x.rstd), Element::Fp32, &[x.rows, 1]);
-        let rows = |start| View::new(start, element, &[x.rows, x.width]);
-        // Any gamma does, the norm is thrown away: the sum's first row of last time.
-        let gamma = View::new(norm, element, &[x.width]);
-        let both = [x.view(element), y.view(element)];
-        core.once(ops::add_rms_norm(core.api(), both, gamma, rows(norm), rstd, rows(sum)))?;
-        // SAFETY: the same number of bytes on both sides.
-        unsafe { core.stream.copy(x.memory.at(0), sum, bytes, ACL_MEMCPY_DEVICE_TO_DEVICE) }
+        let element = self.element();
+        self.core.add(Some(("add", x.key(y.memory.id, 0))), x.view(element), y.view(element))
     }
 
     fn swiglu(&mut self, h: &Activation, out: &mut Activation) -> Result<(), DeviceError> {

@@ -41,12 +41,12 @@ pub(super) fn probe(
         &[WeightFormat::Plain, WeightFormat::FractalOperator, WeightFormat::Fractal]
     };
     let weights = probe.choose("weights", weights, forced.weights, |p, c| p.weights(c))?;
+    let add = probe.choose("add", Addition::ALL, forced.add, |p, c| p.add(c))?;
     let decode = probe.choose("decode", Decode::ALL, forced.decode, |p, c| p.decode(c))?;
     let order = BlockOrder::of(decode);
     let prefill = probe.choose("prefill", Prefill::ALL, forced.prefill, |p, c| p.prefill(c, order))?;
     let kv = probe.choose("kv", KvWrite::ALL, forced.kv, |p, c| p.kv(c, order))?;
     let rotary = probe.choose("rotary", Rotation::ALL, forced.rotary, |p, c| p.rotary(c))?;
-    let add = probe.choose("add", Addition::ALL, forced.add, |p, c| p.add(c))?;
     let reuse = probe.choose("reuse", Reuse::ALL, forced.reuse, |p, c| Ok(p.reuse(c)))?;
     let choices = Choices { weights, kv, rotary, decode, prefill, add, reuse };
     Ok(Probed { choices, refused: probe.refused })
@@ -114,10 +114,6 @@ impl Probe<'_> {
             WeightFormat::Plain => self.accepts(ops::matmul(self.api(), rows, right, out)),
             WeightFormat::Fractal | WeightFormat::FractalOperator => {
                 if let Err(reason) = self.accepts(ops::to_fractals(self.api(), side))? {
-                    return Ok(Err(reason));
-                }
-                // A bias is added by an operator of its own.
-                if let Err(reason) = self.accepts(ops::add(self.api(), out, self.view(&[256])))? {
                     return Ok(Err(reason));
                 }
                 let right = right.in_fractals();
@@ -222,7 +218,6 @@ impl Probe<'_> {
         let all = [
             ops::scale(api, narrow, 0.1, narrow),
             ops::batch_matmul(api, narrow, cache.transposed(), wide),
-            ops::add(api, wide, self.view(&[1, context])),
             ops::softmax(api, wide, wide),
             ops::batch_matmul(api, wide, cache, narrow),
             ops::gather(api, self.view(&[BLOCKS, channels]), self.words(&[1]), self.view(&[1, channels])),
@@ -281,8 +276,7 @@ impl Probe<'_> {
     }
 
     fn reuse(&self, reuse: Reuse) -> Result<(), String> {
-        let there = self.api().libraries.nn.aclSetAclOpExecutorRepeatable.is_ok()
-            && self.api().ready("aclSetAclOpExecutorRepeatable").is_ok();
+        let there = self.api().libraries.nn.aclSetAclOpExecutorRepeatable.is_ok();
         match reuse {
             Reuse::Kept if !there => Err("aclSetAclOpExecutorRepeatable is missing".into()),
             _ => Ok(()),

@@ -10,6 +10,7 @@ use ascend_sys::{ACL_DDR_MEM, ACL_HBM_MEM, Dcmi, aclrtUtilizationInfo, call};
 use super::super::DeviceError;
 use super::api::{Api, acl};
 use super::group::Chip;
+use super::near::logic_id;
 
 /// A value, or why there is none.
 pub type Reading<T> = Result<T, String>;
@@ -71,14 +72,7 @@ pub(super) fn read(api: &Api, chip: Chip, ordinal: usize) -> Telemetry {
 fn place(api: &Api, ordinal: usize) -> Reading<(&Dcmi, i32, i32)> {
     let dcmi = api.libraries.dcmi.as_ref().map_err(|e| e.to_string())?;
     let visible = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok();
-    let logic = match visible.as_deref().filter(|list| !list.trim().is_empty()) {
-        None => ordinal as u32,
-        Some(list) => list
-            .split(',')
-            .nth(ordinal)
-            .and_then(|id| id.trim().parse().ok())
-            .ok_or_else(|| format!("ASCEND_RT_VISIBLE_DEVICES={list} has no entry {ordinal}"))?,
-    };
+    let logic = logic_id(ordinal, visible.as_deref())? as u32;
     // SAFETY: the function takes nothing and may be called again.
     told("dcmi_init", unsafe { call!(dcmi, dcmi_init()) })?;
     let (mut card, mut device) = (0, 0);

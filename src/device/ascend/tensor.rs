@@ -112,6 +112,16 @@ impl View {
         self
     }
 
+    /// The same shape at another place.
+    pub(super) fn moved(self, start: *mut c_void) -> Self {
+        Self { start, ..self }
+    }
+
+    /// Numbers along the last axis.
+    pub(super) fn width(&self) -> usize {
+        self.dims[self.rank - 1] as usize
+    }
+
     /// The library's description.
     pub(super) fn tensor(&self, api: &Api) -> Result<Tensor, DeviceError> {
         let (dims, strides) = (&self.dims[..self.rank], &self.strides[..self.rank]);
@@ -121,7 +131,7 @@ impl View {
         let storage = if self.fractal { fractal_storage(dims, strides) } else { vec![span] };
         let format = if self.fractal { ACL_FORMAT_FRACTAL_NZ } else { ACL_FORMAT_ND };
         let rank = self.rank as u64;
-        api.ready("aclCreateTensor")?;
+        api.ready()?;
         // SAFETY: all arrays are as long as said and are copied; the memory outlives the queued work by the owner's care.
         let handle = unsafe {
             call!(
@@ -205,7 +215,7 @@ handles! {
 impl Scalar {
     /// An fp32 number.
     pub(super) fn new(api: &Api, mut value: f32) -> Result<Self, DeviceError> {
-        api.ready("aclCreateScalar")?;
+        api.ready()?;
         // SAFETY: the number is copied.
         let handle =
             unsafe { call!(api.libraries.nn, aclCreateScalar(ptr::from_mut(&mut value).cast(), ACL_FLOAT)) };
@@ -217,7 +227,7 @@ impl Scalar {
 impl IntArray {
     /// These numbers.
     pub(super) fn new(api: &Api, values: &[i64]) -> Result<Self, DeviceError> {
-        api.ready("aclCreateIntArray")?;
+        api.ready()?;
         // SAFETY: the numbers are copied.
         let handle =
             unsafe { call!(api.libraries.nn, aclCreateIntArray(values.as_ptr(), values.len() as u64)) };
@@ -229,7 +239,7 @@ impl IntArray {
 impl TensorList {
     /// A list of one; it destroys its member.
     pub(super) fn of(api: &Api, tensor: Tensor) -> Result<Self, DeviceError> {
-        api.ready("aclCreateTensorList")?;
+        api.ready()?;
         let members = [tensor.handle.cast_const()];
         // SAFETY: one member.
         let handle = unsafe { call!(api.libraries.nn, aclCreateTensorList(members.as_ptr(), 1)) };

@@ -6,6 +6,7 @@
 
 mod attention;
 mod buffer;
+mod group;
 mod kernels;
 mod limits;
 mod linear;
@@ -21,9 +22,11 @@ use self::buffer::Buffer;
 use self::kernels::{Kernels, PANEL};
 use self::linear::{Linear, Rows, RowsMut, padded_vector};
 use self::pool::Pool;
+use super::group::Seat;
 use super::rotary::RotaryTable;
 use super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
 
+pub use self::group::{BOUND, CpuGroup, NOT_BOUND, why_not_bound};
 pub use self::kernels::InstructionSet;
 pub use self::limits::{MachineLimits, measure_limits};
 
@@ -49,6 +52,10 @@ pub struct Cpu {
     pool: Mutex<Pool>,
     scratch: Vec<Mutex<Scratch>>,
     items: Vec<Item>,
+    /// What it tells of itself beyond the options.
+    details: Vec<(String, String)>,
+    /// Its place in a tensor-parallel group.
+    seat: Option<Seat>,
 }
 
 /// Logical cores that this process may use.
@@ -114,7 +121,15 @@ impl Cpu {
         let scratch = (0..pool.threads())
             .map(|_| Scratch::new(options.attention, options.max_context).map(Mutex::new))
             .collect::<Result<_, _>>()?;
-        Ok(Self { options, kernels, pool: Mutex::new(pool), scratch, items: Vec::new() })
+        Ok(Self {
+            options,
+            kernels,
+            pool: Mutex::new(pool),
+            scratch,
+            items: Vec::new(),
+            details: Vec::new(),
+            seat: None,
+        })
     }
 
     fn pool(&mut self) -> &mut Pool {
@@ -136,7 +151,8 @@ impl Device for Cpu {
     type KvCache = KvCache;
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo::plain("cpu", self.kernels.name, self.scratch.len(), self.options.dtype)
+        let plain = DeviceInfo::plain("cpu", self.kernels.name, self.scratch.len(), self.options.dtype);
+        DeviceInfo { details: self.details.clone(), ..plain }
     }
 
     fn activation(&self, max_rows: usize, width: usize) -> Result<Matrix, DeviceError> {
@@ -330,6 +346,28 @@ impl Device for Cpu {
         for (i, &row) in rows.iter().enumerate() {
             out.row_mut(i).copy_from_slice(x.row(row));
         }
+        Ok(())
+    }
+
+    fn all_reduce(&mut self, x: &mut Matrix) -> Result<(), DeviceError> {
+        let Some(seat) = &mut self.seat else { return Ok(()) };
+        let (kernels, stride, rows) = (self.kernels, x.stride, x.rows);
+        let parts = seat.exchange(&x.data[..rows * stride])?;
+        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let (shared, world) = (x.data.shared(), parts.world());
+        pool.split(rows, rows * stride * world, &|range| {
+            let numbers = range.start * stride..range.end * stride;
+            // SAFETY: each row is written by one thread.
+            let out = unsafe { shared.range(numbers.clone()) };
+            out.copy_from_slice(&parts.of(0)[numbers.clone()]);
+            for rank in 1..world - 1 {
+                out.iter_mut().zip(&parts.of(rank)[numbers.clone()]).for_each(|(sum, part)| *sum += part);
+            }
+            // The last is added by the kernel that rounds.
+            let last = &parts.of(world - 1)[numbers];
+            // SAFETY: as many numbers on both sides, a multiple of sixteen.
+            unsafe { (kernels.add)(out.as_mut_ptr(), last.as_ptr(), out.len()) };
+        });
         Ok(())
     }
 

@@ -4,17 +4,18 @@
 //! of asking, or on the other tensors: a 4-layer cut has the first 4 layers of the full model.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use sha2::{Digest, Sha256};
 
-use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
+use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
 use crate::engine::config::ModelConfig;
 
 /// Standard deviation of every number, as ChatGLM2 is initialised.
 const STD: f32 = 0.02;
-/// Numbers a thread makes at least; below that one thread does it all.
+/// Numbers of one piece of work; one thread makes up to so many alone.
 const SPLIT: usize = 1 << 18;
 /// Numbers made at a time: small enough to stay in the first-level cache.
 const CHUNK: usize = 2048;
@@ -35,16 +36,20 @@ impl Dummy {
         Self { config, dtype, seed }
     }
 
-    fn generate(&self, name: &str, shape: &[usize], threads: usize) -> Option<Vec<u8>> {
+    /// Part of a tensor, made by so many threads; `None` where there is no room for it.
+    fn generate(&self, name: &str, shape: &[usize], part: &Part, threads: usize) -> Option<Vec<u8>> {
         let size = self.dtype.bytes();
-        let count = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent))?;
-        let mut data = zeroed(count.checked_mul(size)?)?;
+        shape.iter().try_fold(size, |product, &extent| product.checked_mul(extent))?;
+        let runs = part.runs(shape);
+        let count: usize = runs.iter().map(Range::len).sum();
+        let mut data = zeroed(count * size)?;
         let stream = Stream::of_tensor(self.seed, name);
-        let piece = count.div_ceil(threads.max(1)).max(SPLIT).next_multiple_of(CHUNK);
+        let mut pieces = pieces(&runs, size, &mut data);
+        let share = if count <= SPLIT { pieces.len() } else { pieces.len().div_ceil(threads.max(1)) };
         std::thread::scope(|scope| {
-            for (index, bytes) in data.chunks_mut(piece * size).enumerate() {
-                let mut work = move || stream.fill((index * piece) as u64, self.dtype, bytes);
-                if count <= piece {
+            for pieces in pieces.chunks_mut(share.max(1)) {
+                let mut work = move || pieces.iter_mut().for_each(|(at, b)| stream.fill(*at, self.dtype, b));
+                if count <= SPLIT {
                     work();
                 } else {
                     scope.spawn(work);
@@ -53,10 +58,43 @@ impl Dummy {
         });
         Some(data)
     }
+
+    fn made(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
+        let (name, expected) = (name.to_owned(), shape.to_vec());
+        match layout::expected_shape(&self.config, &name) {
+            None => Err(WeightError::MissingTensor { place: self.place(), name, expected }),
+            Some(found) if found != shape => {
+                Err(WeightError::Shape { place: self.place(), name, found, expected })
+            }
+            Some(whole) => {
+                let threads = std::thread::available_parallelism().map_or(1, usize::from);
+                let shape = part.shape(&whole);
+                match self.generate(&name, &whole, part, threads) {
+                    Some(data) => Ok(TensorView { name, dtype: self.dtype, shape, data: Cow::Owned(data) }),
+                    None => Err(WeightError::TooLarge { name, shape }),
+                }
+            }
+        }
+    }
+}
+
+/// The memory of consecutive `runs` in pieces of at most [`SPLIT`] numbers, each with the index of its first number.
+fn pieces<'a>(runs: &[Range<usize>], size: usize, data: &'a mut [u8]) -> Vec<(u64, &'a mut [u8])> {
+    let mut rest = data;
+    let mut pieces = Vec::new();
+    for run in runs {
+        for start in run.clone().step_by(SPLIT) {
+            let count = SPLIT.min(run.end - start);
+            let (piece, tail) = std::mem::take(&mut rest).split_at_mut(count * size);
+            pieces.push((start as u64, piece));
+            rest = tail;
+        }
+    }
+    pieces
 }
 
 /// `bytes` zeros; `None` where there is no room (a plain `vec!` would end the program).
-fn zeroed(bytes: usize) -> Option<Vec<u8>> {
+pub(super) fn zeroed(bytes: usize) -> Option<Vec<u8>> {
     Vec::<u8>::new().try_reserve_exact(bytes).ok()?;
     // Straight from the system, untouched: the threads that fill it also fault the pages in.
     Some(vec![0; bytes])
@@ -138,20 +176,11 @@ impl WeightSource for Dummy {
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
-        let (name, expected) = (name.to_owned(), shape.to_vec());
-        match layout::expected_shape(&self.config, &name) {
-            None => Err(WeightError::MissingTensor { place: self.place(), name, expected }),
-            Some(found) if found != shape => {
-                Err(WeightError::Shape { place: self.place(), name, found, expected })
-            }
-            Some(shape) => {
-                let threads = std::thread::available_parallelism().map_or(1, usize::from);
-                match self.generate(&name, &shape, threads) {
-                    Some(data) => Ok(TensorView { name, dtype: self.dtype, shape, data: Cow::Owned(data) }),
-                    None => Err(WeightError::TooLarge { name, shape }),
-                }
-            }
-        }
+        self.made(name, shape, &Part::Whole)
+    }
+
+    fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
+        self.made(name, shape, part)
     }
 
     /// Nothing to do: a generated tensor is its view's own.
@@ -183,14 +212,25 @@ mod tests {
         for dtype in [StorageType::F32, StorageType::F16, StorageType::Bf16] {
             let dummy = Dummy::new(small(), dtype, 7);
             for shape in [vec![1000, 4096], vec![3 * SPLIT + 1], vec![5]] {
-                let alone = dummy.generate(EMBEDDING, &shape, 1).unwrap();
+                let alone = dummy.generate(EMBEDDING, &shape, &Part::Whole, 1).unwrap();
                 for threads in [2, 3, 7] {
                     assert!(
-                        alone == dummy.generate(EMBEDDING, &shape, threads).unwrap(),
+                        alone == dummy.generate(EMBEDDING, &shape, &Part::Whole, threads).unwrap(),
                         "{threads} {dtype}"
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_part_has_the_numbers_of_the_whole() {
+        let dummy = Dummy::new(small(), StorageType::F16, 7);
+        let shape = [1000, 4096];
+        for part in [Part::Rows(vec![3..700, 900..901]), Part::Columns(5..2053), Part::Columns(1..3)] {
+            let expected = part.of(dummy.tensor(EMBEDDING, &shape).unwrap());
+            let found = dummy.part(EMBEDDING, &shape, &part).unwrap();
+            assert!(found.shape == expected.shape && found.data == expected.data, "{part:?}");
         }
     }
 

@@ -67,6 +67,11 @@ pub fn layer_tensor(layer: usize, part: &str) -> String {
     format!("{LAYERS}{layer}.{part}")
 }
 
+/// What [`layer_tensor`] was given as part, e.g. [`QKV_BIAS`]; `None` for a tensor of no layer.
+pub fn part_of_layer(name: &str) -> Option<&str> {
+    name.strip_prefix(LAYERS)?.split_once('.').map(|(_, part)| part)
+}
+
 /// Width of a prefix row: keys and values of every layer.
 pub fn prefix_width(config: &ModelConfig) -> usize {
     config.num_layers * 2 * config.kv_width()

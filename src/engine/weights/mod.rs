@@ -3,7 +3,8 @@
 //! A model gets its tensors one at a time from a [`WeightSource`]: it asks for a tensor, packs it for its device
 //! and releases it, so that never two copies of a model are in memory. Sources are safetensors files
 //! ([`safetensors`]), random numbers of a given shape ([`dummy`]), and a P-tuning prefix over either ([`overlay`]).
-//! [`layout`] says which tensors a model has. Pickled `.bin` files become safetensors first ([`convert`]). Pickled `.bin` files are turned into safetensors first.
+//! [`layout`] says which tensors a model has. One of several ranks asks for its [`Part`] of each. Pickled `.bin` files
+//! become safetensors first ([`convert`]).
 
 pub mod convert;
 pub mod dummy;
@@ -11,15 +12,18 @@ pub mod layout;
 mod map;
 mod output;
 pub mod overlay;
+mod part;
 mod pickle;
 pub mod safetensors;
 mod tensor;
 mod torch_zip;
+pub mod unread;
 
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use self::part::Part;
 pub use self::tensor::{StorageType, TensorView};
 
 /// Why weights cannot be had.
@@ -140,6 +144,15 @@ pub trait WeightSource: Send + Sync {
     /// Names the tensor, where it was looked for, what was found and what was expected.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError>;
 
+    /// A part of the tensor of this name, which must have this shape as a whole. Sources that make their numbers need not make
+    /// the others.
+    ///
+    /// # Errors
+    /// As [`WeightSource::tensor`].
+    fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
+        Ok(part.of(self.tensor(name, shape)?))
+    }
+
     /// Says that this tensor is not needed any more, so that its pages can leave memory. Asking for it again is
     /// allowed and gives the same numbers.
     fn release(&self, name: &str);
@@ -168,6 +181,10 @@ impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
         (**self).tensor(name, shape)
     }
 
+    fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
+        (**self).part(name, shape, part)
+    }
+
     fn release(&self, name: &str) {
         (**self).release(name);
     }
@@ -187,7 +204,7 @@ impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
 ///
 /// # Errors
 /// No weights, pickled weights only (the message says how to convert them), or a broken file.
-pub fn open_checkpoint(dir: &Path) -> Result<Box<dyn WeightSource + Send + Sync>, WeightError> {
+pub fn open_checkpoint(dir: &Path) -> Result<Box<dyn WeightSource>, WeightError> {
     let single = dir.join(safetensors::SINGLE_FILE);
     let index = dir.join(safetensors::INDEX_FILE);
     if single.exists() {

@@ -1,6 +1,6 @@
 //! A P-tuning prefix from one folder on top of a base model from another.
 
-use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
+use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
 
 /// Prefix tensors from `prefix`, all others from `base`: how THUDM's training saves P-tuning v2.
 pub struct Overlay<P, B> {
@@ -32,6 +32,10 @@ impl<P: WeightSource, B: WeightSource> WeightSource for Overlay<P, B> {
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
         self.of(name).tensor(name, shape)
+    }
+
+    fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
+        self.of(name).part(name, shape, part)
     }
 
     fn release(&self, name: &str) {

@@ -252,7 +252,7 @@ impl Gathered {
         if visible < context {
             let mask = self.mask(core, visible, rows, context)?;
             let scores = View::new(scores, element, &[kv_heads, rows, group, context]);
-            core.once(ops::add(api, scores, mask))?;
+            core.add(None, scores, mask)?;
         }
         core.once(ops::softmax(api, wide, flat(weights, context)))?;
         core.once(ops::batch_matmul(api, flat(weights, context), gathered.values, flat(result, channels)))?;

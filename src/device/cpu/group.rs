@@ -1,0 +1,142 @@
+//! The CPU as several ranks: groups of cores, each with its own threads, that sum through shared memory.
+
+use std::sync::Arc;
+
+use super::{Cpu, CpuOptions};
+use crate::device::affinity::{bind_current_thread, core_groups, core_list};
+use crate::device::group::{DeviceGroup, HostSum};
+use crate::device::{DeviceError, DeviceInfo};
+
+/// Where [`DeviceInfo::details`] has the cores of a bound rank.
+pub const BOUND: &str = "bound to cores";
+/// Where [`DeviceInfo::details`] says why a rank that should have been bound is not.
+pub const NOT_BOUND: &str = "not bound to cores";
+
+/// Ranks on core groups.
+#[derive(Debug)]
+pub struct CpuGroup {
+    options: CpuOptions,
+    world: usize,
+    /// The cores of each rank, where they are to be bound.
+    cores: Option<Result<Vec<Vec<usize>>, String>>,
+    sum: Arc<HostSum>,
+}
+
+impl CpuGroup {
+    /// `world` ranks that share `options.threads` threads evenly, at least one each; `options.attention` is one rank's. With
+    /// `bind` each rank's threads stay on cores of their own; where that cannot be, [`DeviceInfo::details`] says why.
+    pub fn new(options: CpuOptions, world: usize, bind: bool) -> Self {
+        let cores = bind.then(|| core_groups(world));
+        Self { options, world, cores, sum: HostSum::new("cpu", world) }
+    }
+
+    fn threads(&self, rank: usize) -> usize {
+        let until = |rank: usize| self.options.threads * rank / self.world;
+        (until(rank + 1) - until(rank)).max(1)
+    }
+
+    /// Binds the calling thread, from which the rank's others inherit; what it tells of it.
+    fn bind(&self, rank: usize) -> Option<(String, String)> {
+        let detail = |name: &str, value: String| Some((name.to_owned(), value));
+        match self.cores.as_ref()? {
+            Ok(groups) => match bind_current_thread(&groups[rank]) {
+                Ok(()) => detail(BOUND, core_list(&groups[rank])),
+                Err(reason) => detail(NOT_BOUND, reason),
+            },
+            Err(reason) => detail(NOT_BOUND, reason.clone()),
+        }
+    }
+}
+
+impl DeviceGroup for CpuGroup {
+    type Device = Cpu;
+
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn world(&self) -> usize {
+        self.world
+    }
+
+    fn device(&self, rank: usize) -> Result<Cpu, DeviceError> {
+        let details = self.bind(rank).into_iter().collect();
+        let mut cpu = Cpu::new(CpuOptions { threads: self.threads(rank), ..self.options })?;
+        cpu.details = details;
+        cpu.seat = (self.world > 1).then(|| self.sum.seat(rank));
+        Ok(cpu)
+    }
+
+    fn abort(&self) {
+        self.sum.abort();
+    }
+}
+
+/// Why the threads that should have been bound to cores are not; `None` where they are, or need not be.
+pub fn why_not_bound(info: &DeviceInfo) -> Option<&str> {
+    info.details.iter().find(|(name, _)| name == NOT_BOUND).map(|(_, reason)| reason.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{AttentionShape, DType, Device};
+
+    fn group(threads: usize, world: usize, bind: bool) -> CpuGroup {
+        let attention = AttentionShape { heads: 1, kv_heads: 1, channels: 4 };
+        let options =
+            CpuOptions { dtype: DType::Fp16, threads, instruction_set: None, max_context: 16, attention };
+        CpuGroup::new(options, world, bind)
+    }
+
+    #[test]
+    fn threads_are_shared_out_evenly_and_every_rank_has_one() {
+        let shares = |threads, world| -> Vec<usize> {
+            (0..world).map(|rank| group(threads, world, false).threads(rank)).collect()
+        };
+        assert_eq!(shares(8, 2), [4, 4]);
+        assert_eq!(shares(7, 2), [3, 4]);
+        assert_eq!(shares(1, 4), [1, 1, 1, 1]);
+    }
+
+    /// The sum of fp16 numbers in fp32, rounded once: 2048 + 1 + 1 is 2050 then, and 2048 with a rounding between.
+    #[test]
+    fn a_sum_is_rounded_once_and_the_same_on_every_rank() {
+        let group = group(4, 3, false);
+        let sums: Vec<Vec<f32>> = std::thread::scope(|scope| {
+            let ranks: Vec<_> = (0..3)
+                .map(|rank| {
+                    let group = &group;
+                    scope.spawn(move || {
+                        let mut cpu = group.device(rank).unwrap();
+                        let mut x = cpu.activation(40, 20).unwrap();
+                        let mut sum = Vec::new();
+                        // Small and large jobs in turn: on one thread and on all.
+                        for rows in [1, 40, 3] {
+                            let mine = [2048.0, 1.0, 1.0][rank];
+                            cpu.upload(&vec![mine; rows * 20], &mut x).unwrap();
+                            cpu.all_reduce(&mut x).unwrap();
+                            cpu.download(&x, &mut sum).unwrap();
+                            assert_eq!(sum, vec![2050.0; rows * 20]);
+                        }
+                        sum
+                    })
+                })
+                .collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        });
+        assert!(sums.iter().all(|sum| *sum == sums[0]));
+    }
+
+    #[test]
+    fn a_bound_rank_names_its_cores_or_the_reason() {
+        let told = |world: usize| {
+            std::thread::spawn(move || group(world, world, true).device(0).unwrap().info()).join().unwrap()
+        };
+        let info = told(1);
+        assert!(info.details.iter().any(|(name, _)| name == BOUND) || why_not_bound(&info).is_some());
+        let info = told(1 << 12);
+        assert!(why_not_bound(&info).unwrap().contains("cannot have a core each"), "{info:?}");
+        assert!(group(2, 2, false).device(0).unwrap().info().details.is_empty());
+    }
+}

@@ -1,0 +1,375 @@
+//! The ranks of a model, each on a thread of its own.
+//!
+//! A rank's thread makes its device, loads its share, computes step after step, and drops all of it: some devices (Ascend's
+//! contexts) belong to a thread. Steps reach the ranks through channels, which spin before they sleep; logits come back in
+//! memory that is kept. A rank that fails says so first and then calls the group off, so that no other waits for it in a sum;
+//! what the caller gets is the error that came first.
+
+use std::any::Any;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::device::group::DeviceGroup;
+use crate::device::rotary::RotaryMode;
+use crate::device::{DeviceError, DeviceInfo, SequenceView};
+use crate::engine::EngineError;
+use crate::engine::config::ModelConfig;
+use crate::engine::model::{Forward, Limits, Model, StepInput};
+use crate::engine::weights::WeightSource;
+
+use super::cut::Cut;
+use super::source::Together;
+
+/// A model on several ranks; on one, too, where a device wants a thread of its own.
+pub struct Ranks {
+    workers: Vec<Worker>,
+    reports: Receiver<(usize, Report)>,
+    config: ModelConfig,
+    limits: Limits,
+    device: &'static str,
+    info: DeviceInfo,
+    modelled_ns: Option<u64>,
+    /// Why no more steps can be done.
+    failure: Option<String>,
+}
+
+/// The caller's end of a rank.
+struct Worker {
+    /// Gone once the rank is to end.
+    orders: Option<Sender<Order>>,
+    logits: Arc<Mutex<Vec<f32>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What all ranks are told to do.
+#[derive(Clone)]
+enum Order {
+    Forward(Arc<OwnedStep>),
+    Prefix(Arc<[u32]>),
+}
+
+/// What a rank tells.
+enum Report {
+    /// Tensors loaded, and their number.
+    Loading(usize, usize),
+    /// Loaded.
+    Ready(DeviceInfo, Option<u64>),
+    /// The order is done; the virtual clock, if there is one.
+    Done(Option<u64>),
+    /// It has ended.
+    Failed(EngineError),
+}
+
+/// A [`StepInput`] that threads can hold.
+struct OwnedStep {
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    sequences: Vec<OwnedSequence>,
+    /// The block tables of all sequences.
+    blocks: Vec<u32>,
+    logit_rows: Vec<usize>,
+}
+
+struct OwnedSequence {
+    rows: Range<usize>,
+    context: usize,
+    blocks: Range<usize>,
+}
+
+/// What every rank loads.
+struct Share<G> {
+    group: Arc<G>,
+    whole: ModelConfig,
+    rotary: RotaryMode,
+    limits: Limits,
+}
+
+impl Ranks {
+    /// Starts the ranks of `group`, which load at the same time; `progress` hears how far rank 0 is.
+    ///
+    /// # Errors
+    /// A model that cannot be cut for so many ranks, before anything is loaded; else whatever a rank fails with first.
+    pub fn load<G: DeviceGroup>(
+        group: G,
+        config: &ModelConfig,
+        rotary: RotaryMode,
+        limits: Limits,
+        source: Arc<dyn WeightSource>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, EngineError> {
+        let world = group.world();
+        let cuts = (0..world).map(|rank| Cut::new(config, rank, world)).collect::<Result<Vec<_>, _>>()?;
+        let (device, group) = (group.name(), Arc::new(group));
+        let share = Arc::new(Share { group, whole: config.clone(), rotary, limits });
+        let source = Arc::new(Together::new(source, world));
+        let (sender, reports) = channel();
+        let mut ranks = Self {
+            workers: Vec::with_capacity(world),
+            reports,
+            config: config.clone(),
+            limits,
+            device,
+            info: DeviceInfo::plain(device, "", 0, crate::device::DType::Fp32),
+            modelled_ns: None,
+            failure: None,
+        };
+        for cut in cuts {
+            let worker = Worker::start(&share, cut, &source, &sender)?;
+            ranks.workers.push(worker);
+        }
+        drop((sender, source));
+        ranks.info = merged(ranks.settle(progress)?);
+        Ok(ranks)
+    }
+
+    /// Gives all ranks one order and waits until it is done.
+    fn obey(&mut self, order: &Order) -> Result<(), EngineError> {
+        if let Some(failure) = &self.failure {
+            return Err(lost(self.device, failure.clone()));
+        }
+        for worker in &self.workers {
+            // A rank that is gone has left a report that says why.
+            let _ = worker.orders.as_ref().map(|orders| orders.send(order.clone()));
+        }
+        self.settle(&mut |_, _| {}).map(drop)
+    }
+
+    /// Waits until every rank is done or has failed; what ranks that became ready are. The first failure is the cause of the
+    /// others.
+    fn settle(&mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<DeviceInfo>, EngineError> {
+        let mut failure = None;
+        let mut ready = Vec::new();
+        let mut clock = None;
+        let mut open = self.workers.len();
+        while open > 0 {
+            match self.reports.recv() {
+                Ok((0, Report::Loading(done, total))) => progress(done, total),
+                Ok((_, Report::Loading(..))) => {}
+                Ok((rank, Report::Ready(info, modelled_ns))) => {
+                    ready.push((rank, info));
+                    clock = clock.max(modelled_ns);
+                    open -= 1;
+                }
+                Ok((_, Report::Done(modelled_ns))) => {
+                    clock = clock.max(modelled_ns);
+                    open -= 1;
+                }
+                Ok((rank, Report::Failed(error))) => {
+                    failure.get_or_insert((rank, error));
+                    open -= 1;
+                }
+                Err(_) => {
+                    failure.get_or_insert_with(|| (0, lost(self.device, "its ranks have ended".into())));
+                    open = 0;
+                }
+            }
+        }
+        self.modelled_ns = clock;
+        if let Some((rank, error)) = failure {
+            self.failure = Some(format!("rank {rank} of {} had failed: {error}", self.workers.len()));
+            return Err(error);
+        }
+        ready.sort_by_key(|(rank, _)| *rank);
+        Ok(ready.into_iter().map(|(_, info)| info).collect())
+    }
+
+    /// Puts the ranks' parts of the vocabulary side by side.
+    fn gather(&self, rows: usize, logits: &mut Vec<f32>) {
+        let parts: Vec<_> =
+            self.workers.iter().map(|w| w.logits.lock().unwrap_or_else(PoisonError::into_inner)).collect();
+        let width = self.config.padded_vocab_size / parts.len();
+        logits.reserve(rows * self.config.padded_vocab_size);
+        for row in 0..rows {
+            parts.iter().for_each(|part| logits.extend_from_slice(&part[row * width..(row + 1) * width]));
+        }
+    }
+}
+
+impl Forward for Ranks {
+    fn forward(&mut self, step: &StepInput<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.obey(&Order::Forward(Arc::new(OwnedStep::of(step))))?;
+        logits.clear();
+        self.gather(step.logit_rows.len(), logits);
+        Ok(())
+    }
+
+    fn write_prefix(&mut self, blocks: &[u32]) -> Result<(), EngineError> {
+        match self.config.pre_seq_len {
+            Some(_) => self.obey(&Order::Prefix(blocks.into())),
+            None => Ok(()),
+        }
+    }
+
+    fn device_info(&self) -> DeviceInfo {
+        self.info.clone()
+    }
+
+    /// The clock of the rank that is furthest.
+    fn modelled_ns(&self) -> Option<u64> {
+        self.modelled_ns
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+}
+
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        self.workers.iter_mut().for_each(|worker| worker.orders = None);
+        for thread in self.workers.iter_mut().filter_map(|worker| worker.thread.take()) {
+            // A rank that panicked has been reported, or is ending anyway.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Worker {
+    fn start<G: DeviceGroup>(
+        share: &Arc<Share<G>>,
+        cut: Cut,
+        source: &Arc<Together>,
+        reports: &Sender<(usize, Report)>,
+    ) -> Result<Self, EngineError> {
+        let (orders, received) = channel();
+        let logits = Arc::new(Mutex::new(Vec::new()));
+        let rank =
+            Rank { share: Arc::clone(share), cut, reports: reports.clone(), logits: Arc::clone(&logits) };
+        let source = Arc::clone(source);
+        let thread = std::thread::Builder::new()
+            .name(format!("glmbench-rank-{}", cut.rank()))
+            .spawn(move || rank.live(source, &received))
+            .map_err(|error| {
+                // Those that are there already must not wait for this one.
+                share.group.abort();
+                lost(share.group.name(), format!("no thread can be had for rank {}: {error}", cut.rank()))
+            })?;
+        Ok(Self { orders: Some(orders), logits, thread: Some(thread) })
+    }
+}
+
+/// A rank's own end.
+struct Rank<G: DeviceGroup> {
+    share: Arc<Share<G>>,
+    cut: Cut,
+    reports: Sender<(usize, Report)>,
+    logits: Arc<Mutex<Vec<f32>>>,
+}
+
+impl<G: DeviceGroup> Rank<G> {
+    fn live(&self, source: Arc<Together>, orders: &Receiver<Order>) {
+        let loaded = self.guarded(|| self.load(&source));
+        drop(source);
+        let Some(mut model) = loaded else { return };
+        self.report(Report::Ready(model.device_info(), model.modelled_ns()));
+        while let Ok(order) = orders.recv() {
+            let Some(()) = self.guarded(|| self.obey(&mut model, &order)) else { return };
+            self.report(Report::Done(model.modelled_ns()));
+        }
+    }
+
+    fn load(&self, source: &Together) -> Result<Model<G::Device>, EngineError> {
+        let Share { group, whole, rotary, limits } = &*self.share;
+        let device = group.device(self.cut.rank())?;
+        let mut progress = |done, total| self.report(Report::Loading(done, total));
+        Model::load_rank(device, whole, self.cut, *rotary, *limits, source, &mut progress)
+    }
+
+    fn obey(&self, model: &mut Model<G::Device>, order: &Order) -> Result<(), EngineError> {
+        match order {
+            Order::Forward(step) => {
+                let mut logits = self.logits.lock().unwrap_or_else(PoisonError::into_inner);
+                step.lend(|input| model.forward(input, &mut logits))
+            }
+            Order::Prefix(blocks) => model.write_prefix(blocks),
+        }
+    }
+
+    /// Does `work`; where it fails or panics, reports that and only then wakes the others, whose errors follow from it.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, EngineError>) -> Option<T> {
+        let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let (rank, world) = (self.cut.rank(), self.cut.world());
+            let problem = format!("rank {rank} of {world} panicked: {}", words(&*panic));
+            Err(lost(self.share.group.name(), problem))
+        });
+        result
+            .map_err(|error| {
+                self.report(Report::Failed(error));
+                self.share.group.abort();
+            })
+            .ok()
+    }
+
+    fn report(&self, report: Report) {
+        // Nobody listens once the caller is gone, and then the orders end, too.
+        let _ = self.reports.send((self.cut.rank(), report));
+    }
+}
+
+impl OwnedStep {
+    fn of(step: &StepInput<'_>) -> Self {
+        let mut blocks = Vec::new();
+        let sequences = step
+            .sequences
+            .iter()
+            .map(|s| {
+                let start = blocks.len();
+                blocks.extend_from_slice(s.blocks);
+                OwnedSequence { rows: s.rows.clone(), context: s.context, blocks: start..blocks.len() }
+            })
+            .collect();
+        Self {
+            tokens: step.tokens.to_vec(),
+            positions: step.positions.to_vec(),
+            sequences,
+            blocks,
+            logit_rows: step.logit_rows.to_vec(),
+        }
+    }
+
+    fn lend<T>(&self, run: impl FnOnce(&StepInput<'_>) -> T) -> T {
+        let view = |s: &OwnedSequence| SequenceView {
+            rows: s.rows.clone(),
+            context: s.context,
+            blocks: &self.blocks[s.blocks.clone()],
+        };
+        let sequences: Vec<_> = self.sequences.iter().map(view).collect();
+        run(&StepInput {
+            tokens: &self.tokens,
+            positions: &self.positions,
+            sequences: &sequences,
+            logit_rows: &self.logit_rows,
+        })
+    }
+}
+
+/// What the ranks are together: rank 0, the threads of all, and what others tell that it does not.
+fn merged(ranks: Vec<DeviceInfo>) -> DeviceInfo {
+    let world = ranks.len();
+    let threads = ranks.iter().map(|info| info.threads).sum();
+    let mut ranks = ranks.into_iter();
+    let first = ranks.next().expect("invariant: there is a rank");
+    let mut details = first.details.clone();
+    for (rank, info) in ranks.enumerate() {
+        let own = info.details.into_iter().filter(|detail| !first.details.contains(detail));
+        details.extend(own.map(|(name, value)| (format!("{name} (rank {})", rank + 1), value)));
+    }
+    DeviceInfo { threads, world, details, ..first }
+}
+
+fn lost(device: &'static str, message: String) -> EngineError {
+    EngineError::Device(DeviceError::Lost { device, message })
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words")
+}

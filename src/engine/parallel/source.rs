@@ -1,0 +1,103 @@
+//! One source of weights for several ranks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::engine::weights::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource};
+
+/// Releases a tensor when the last rank does: the others may still read it.
+pub(super) struct Together {
+    source: Arc<dyn WeightSource>,
+    world: usize,
+    released: Mutex<HashMap<String, usize>>,
+}
+
+impl Together {
+    /// For `world` ranks.
+    pub(super) fn new(source: Arc<dyn WeightSource>, world: usize) -> Self {
+        Self { source, world, released: Mutex::default() }
+    }
+}
+
+impl WeightSource for Together {
+    fn place(&self) -> String {
+        self.source.place()
+    }
+
+    fn stored(&self) -> Vec<StoredTensor> {
+        self.source.stored()
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
+        self.source.tensor(name, shape)
+    }
+
+    fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
+        self.source.part(name, shape, part)
+    }
+
+    fn release(&self, name: &str) {
+        let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = released.entry(name.to_owned()).or_default();
+        *count += 1;
+        if *count == self.world {
+            released.remove(name);
+            self.source.release(name);
+        }
+    }
+
+    fn dtype(&self) -> StorageType {
+        self.source.dtype()
+    }
+
+    fn fingerprint(&self, hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
+        self.source.fingerprint(hashed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::config::ModelConfig;
+    use crate::engine::weights::dummy::Dummy;
+    use crate::engine::weights::layout::FINAL_NORM;
+
+    /// Counts releases.
+    struct Counting(Dummy, Mutex<Vec<String>>);
+
+    impl WeightSource for Counting {
+        fn place(&self) -> String {
+            self.0.place()
+        }
+        fn stored(&self) -> Vec<StoredTensor> {
+            self.0.stored()
+        }
+        fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
+            self.0.tensor(name, shape)
+        }
+        fn release(&self, name: &str) {
+            self.1.lock().unwrap().push(name.to_owned());
+        }
+        fn dtype(&self) -> StorageType {
+            self.0.dtype()
+        }
+        fn fingerprint(&self, hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
+            self.0.fingerprint(hashed)
+        }
+    }
+
+    #[test]
+    fn a_tensor_is_released_when_every_rank_had_it_and_can_be_had_again() {
+        let dummy = Dummy::new(ModelConfig::chatglm2_6b(), StorageType::F16, 1);
+        let source = Arc::new(Counting(dummy, Mutex::default()));
+        let together = Together::new(Arc::clone(&source) as Arc<dyn WeightSource>, 3);
+        for round in 0..2 {
+            for rank in 0..3 {
+                assert_eq!(source.1.lock().unwrap().len(), round, "round {round} rank {rank}");
+                assert!(together.tensor(FINAL_NORM, &[4096]).is_ok());
+                together.release(FINAL_NORM);
+            }
+        }
+        assert_eq!(*source.1.lock().unwrap(), [FINAL_NORM, FINAL_NORM]);
+    }
+}

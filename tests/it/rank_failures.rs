@@ -1,0 +1,305 @@
+//! One rank that fails ends the run with one error: nobody waits for ever, and every rank's device is dropped where it was
+//! made.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use glmbench::device::group::DeviceGroup;
+use glmbench::device::reference::{Reference, ReferenceGroup};
+use glmbench::device::rotary::{RotaryMode, RotaryTable};
+use glmbench::device::{AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
+use glmbench::engine::config::ModelConfig;
+use glmbench::engine::model::{Forward, Limits, StepInput};
+use glmbench::engine::parallel::Ranks;
+use glmbench::engine::weights::StorageType;
+use glmbench::engine::weights::dummy::Dummy;
+use glmbench::engine::{EngineError, Request, scheduler::Scheduler};
+
+/// Where rank 1 fails.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    Device,
+    Cache,
+    /// With an error, at so many additions.
+    Error(usize),
+    /// With a panic, at so many additions.
+    Panic(usize),
+}
+
+/// Ranks of the oracle, the second of which fails.
+struct Faulty {
+    ranks: ReferenceGroup,
+    fault: Fault,
+    alive: Arc<AtomicUsize>,
+}
+
+impl DeviceGroup for Faulty {
+    type Device = Watched;
+
+    fn name(&self) -> &'static str {
+        "faulty"
+    }
+
+    fn world(&self) -> usize {
+        self.ranks.world()
+    }
+
+    fn device(&self, rank: usize) -> Result<Watched, DeviceError> {
+        let fault = if rank == 1 { self.fault } else { Fault::None };
+        if fault == Fault::Device {
+            return Err(planted());
+        }
+        self.alive.fetch_add(1, Ordering::SeqCst);
+        Ok(Watched {
+            inner: self.ranks.device(rank)?,
+            rank,
+            fault,
+            additions: 0,
+            alive: Arc::clone(&self.alive),
+            home: std::thread::current().id(),
+        })
+    }
+
+    fn abort(&self) {
+        self.ranks.abort();
+    }
+}
+
+fn planted() -> DeviceError {
+    DeviceError::OutOfMemory { device: "faulty", what: "a planted fault".into(), wanted_bytes: 1 }
+}
+
+/// The oracle with a fault planted, that knows the thread it belongs to.
+struct Watched {
+    inner: Reference,
+    rank: usize,
+    fault: Fault,
+    additions: usize,
+    alive: Arc<AtomicUsize>,
+    home: ThreadId,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // A device that is dropped elsewhere stays counted.
+        if std::thread::current().id() == self.home {
+            self.alive.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+type Of<T> = Result<T, DeviceError>;
+type Matrix = <Reference as Device>::Activation;
+type Linear = <Reference as Device>::Linear;
+type Cache = <Reference as Device>::KvCache;
+
+impl Device for Watched {
+    type Activation = Matrix;
+    type Linear = Linear;
+    type Vector = Vec<f32>;
+    type Table = Matrix;
+    type Rotary = RotaryTable;
+    type KvCache = Cache;
+
+    fn info(&self) -> DeviceInfo {
+        let details = vec![("chip".into(), "c".into()), ("place".into(), format!("seat {}", self.rank))];
+        DeviceInfo { details, ..self.inner.info() }
+    }
+    fn activation(&self, max_rows: usize, width: usize) -> Of<Matrix> {
+        self.inner.activation(max_rows, width)
+    }
+    fn upload_linear(&self, weight: HostTensor<'_>, bias: Option<HostTensor<'_>>) -> Of<Linear> {
+        self.inner.upload_linear(weight, bias)
+    }
+    fn upload_vector(&self, values: HostTensor<'_>) -> Of<Vec<f32>> {
+        self.inner.upload_vector(values)
+    }
+    fn upload_table(&self, table: HostTensor<'_>) -> Of<Matrix> {
+        self.inner.upload_table(table)
+    }
+    fn upload_rotary(&self, table: &RotaryTable) -> Of<RotaryTable> {
+        self.inner.upload_rotary(table)
+    }
+    fn kv_cache(&self, shape: KvShape) -> Of<Cache> {
+        if self.fault == Fault::Cache { Err(planted()) } else { self.inner.kv_cache(shape) }
+    }
+    fn embed(&mut self, table: &Matrix, ids: &[u32], out: &mut Matrix) -> Of<()> {
+        self.inner.embed(table, ids, out)
+    }
+    fn rms_norm(&mut self, x: &Matrix, weight: &Vec<f32>, epsilon: f32, out: &mut Matrix) -> Of<()> {
+        self.inner.rms_norm(x, weight, epsilon, out)
+    }
+    fn linear(&mut self, x: &Matrix, weight: &Linear, out: &mut Matrix) -> Of<()> {
+        self.inner.linear(x, weight, out)
+    }
+    fn rotary(&mut self, qkv: &mut Matrix, t: &RotaryTable, at: &[u32], shape: AttentionShape) -> Of<()> {
+        self.inner.rotary(qkv, t, at, shape)
+    }
+    fn write_kv(
+        &mut self,
+        qkv: &Matrix,
+        cache: &mut Cache,
+        layer: usize,
+        sequences: &[SequenceView<'_>],
+        shape: AttentionShape,
+    ) -> Of<()> {
+        self.inner.write_kv(qkv, cache, layer, sequences, shape)
+    }
+    fn attention(
+        &mut self,
+        qkv: &Matrix,
+        cache: &Cache,
+        layer: usize,
+        sequences: &[SequenceView<'_>],
+        shape: AttentionShape,
+        out: &mut Matrix,
+    ) -> Of<()> {
+        self.inner.attention(qkv, cache, layer, sequences, shape, out)
+    }
+    fn add(&mut self, x: &mut Matrix, y: &Matrix) -> Of<()> {
+        self.additions += 1;
+        assert!(self.fault != Fault::Panic(self.additions), "a planted panic");
+        if self.fault == Fault::Error(self.additions) {
+            return Err(planted());
+        }
+        self.inner.add(x, y)
+    }
+    fn swiglu(&mut self, h: &Matrix, out: &mut Matrix) -> Of<()> {
+        self.inner.swiglu(h, out)
+    }
+    fn gather(&mut self, x: &Matrix, rows: &[usize], out: &mut Matrix) -> Of<()> {
+        self.inner.gather(x, rows, out)
+    }
+    fn all_reduce(&mut self, x: &mut Matrix) -> Of<()> {
+        self.inner.all_reduce(x)
+    }
+    fn modelled_ns(&self) -> Option<u64> {
+        Some((100 * self.additions + self.rank) as u64)
+    }
+    fn download(&mut self, x: &Matrix, out: &mut Vec<f32>) -> Of<()> {
+        self.inner.download(x, out)
+    }
+    fn upload(&mut self, rows: &[f32], out: &mut Matrix) -> Of<()> {
+        self.inner.upload(rows, out)
+    }
+}
+
+/// Two layers, so four additions a step.
+fn config() -> ModelConfig {
+    let text = r#"{"model_type":"chatglm","num_layers":2,"hidden_size":24,"ffn_hidden_size":32,"kv_channels":8,
+        "num_attention_heads":4,"multi_query_attention":true,"multi_query_group_num":2,
+        "padded_vocab_size":64,"seq_length":512,"add_qkv_bias":true}"#;
+    ModelConfig::from_json(text, Path::new("config.json")).unwrap()
+}
+
+fn load(world: usize, fault: Fault, alive: &Arc<AtomicUsize>) -> Result<Ranks, EngineError> {
+    let config = config();
+    let group = Faulty { ranks: ReferenceGroup::new(world), fault, alive: Arc::clone(alive) };
+    let limits = Limits::for_batch(&config, 2, 100);
+    let source = Arc::new(Dummy::new(config.clone(), StorageType::F32, 1));
+    Ranks::load(group, &config, RotaryMode::Exact, limits, source, &mut |_, _| {})
+}
+
+/// What `work` gives; a test that hangs fails instead.
+fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || sender.send(work()));
+    receiver.recv_timeout(Duration::from_secs(20)).expect("an end within 20 seconds")
+}
+
+fn step(ranks: &mut Ranks) -> Result<Vec<f32>, EngineError> {
+    let view = SequenceView { rows: 0..2, context: 2, blocks: &[0] };
+    let input = StepInput { tokens: &[3, 4], positions: &[0, 1], sequences: &[view], logit_rows: &[0, 1] };
+    let mut logits = Vec::new();
+    ranks.forward(&input, &mut logits).map(|()| logits)
+}
+
+#[test]
+fn a_rank_that_cannot_load_is_the_loads_error() {
+    for world in [2, 4] {
+        for fault in [Fault::Device, Fault::Cache] {
+            let alive = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&alive);
+            let error = in_time(move || load(world, fault, &counted).err().unwrap());
+            assert!(error.to_string().contains("a planted fault"), "{error}");
+            assert_eq!(alive.load(Ordering::SeqCst), 0, "{fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_rank_that_fails_in_a_step_ends_all_with_its_own_error() {
+    // The first additions of a step, and the last, with the others in a sum or at its end.
+    for (world, at) in [(2, 1), (2, 4), (4, 2), (4, 7)] {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&alive);
+        let (first, second) = in_time(move || {
+            let mut ranks = load(world, Fault::Error(at), &counted).unwrap();
+            let first = (0..2).find_map(|_| step(&mut ranks).err()).unwrap();
+            (first, step(&mut ranks).unwrap_err())
+        });
+        assert!(matches!(first, EngineError::Device(DeviceError::OutOfMemory { .. })), "{first}");
+        assert!(first.to_string().contains("a planted fault"), "{first}");
+        let second = second.to_string();
+        assert!(second.contains(&format!("rank 1 of {world} had failed")), "{second}");
+        assert_eq!(alive.load(Ordering::SeqCst), 0, "tp {world}");
+    }
+}
+
+#[test]
+fn a_rank_that_panics_is_a_lost_device() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&alive);
+    let error = in_time(move || {
+        let mut ranks = load(2, Fault::Panic(3), &counted).unwrap();
+        step(&mut ranks).unwrap_err()
+    });
+    assert!(matches!(error, EngineError::Device(DeviceError::Lost { device: "faulty", .. })), "{error}");
+    assert!(error.to_string().contains("rank 1 of 2 panicked: a planted panic"), "{error}");
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_drop_ends_every_rank_on_its_own_thread() {
+    for world in [1, 2, 4] {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let ranks = load(world, Fault::None, &alive).unwrap();
+        assert_eq!(alive.load(Ordering::SeqCst), world);
+        in_time(move || drop(ranks));
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn the_clock_is_the_furthest_rank_s_and_details_name_the_rank() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let mut ranks = load(2, Fault::None, &alive).unwrap();
+    assert_eq!(ranks.modelled_ns(), Some(1));
+    assert_eq!(step(&mut ranks).unwrap().len(), 2 * 64);
+    assert_eq!(ranks.modelled_ns(), Some(401));
+    let info = ranks.device_info();
+    assert_eq!(info.world, 2);
+    let details: Vec<(&str, &str)> = info.details.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    assert_eq!(details, [("chip", "c"), ("place", "seat 0"), ("place (rank 1)", "seat 1")]);
+}
+
+#[test]
+fn one_rank_is_the_model_and_a_scheduler_drives_any_number() {
+    let tokens = |world: usize| {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let mut engine = Scheduler::new(Box::new(load(world, Fault::None, &alive).unwrap()));
+        engine.submit(Request { prompt: vec![1, 2, 3], max_new_tokens: 8, ..Request::probe() }).unwrap();
+        let mut tokens = Vec::new();
+        while !engine.is_idle() {
+            tokens.extend(engine.step().unwrap().emitted.into_iter().map(|(_, token)| token));
+        }
+        tokens
+    };
+    assert_eq!(tokens(1), tokens(2));
+    assert_eq!(tokens(1), tokens(4));
+}

@@ -1,0 +1,296 @@
+//! A model on several ranks is the model on one: numbers, refusals, failures and ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use glmbench::device::DType;
+use glmbench::device::rotary::RotaryMode;
+use glmbench::engine::Request;
+use glmbench::engine::config::ModelConfig;
+use glmbench::engine::load::{DeviceKind, LoadOptions, MemoryEstimate, load, load_tokenizer};
+use glmbench::engine::model::Limits;
+use glmbench::engine::scheduler::Scheduler;
+use glmbench::engine::weights::dummy::Dummy;
+use glmbench::engine::weights::{StorageType, WeightSource, open_checkpoint};
+use glmbench::stats::parity::PositionParity;
+
+use crate::support::{Loud, answer, glmbench, shared};
+
+/// Keys are laid over a small model that 1, 2, 4 and 8 ranks can share.
+fn config(keys: &str) -> ModelConfig {
+    let mut all: serde_json::Value = serde_json::from_str(
+        r#"{"model_type":"chatglm","num_layers":2,"hidden_size":40,"ffn_hidden_size":72,"kv_channels":12,
+        "num_attention_heads":8,"multi_query_attention":true,"multi_query_group_num":2,
+        "padded_vocab_size":96,"seq_length":4096,"add_qkv_bias":true}"#,
+    )
+    .unwrap();
+    let keys: serde_json::Value = serde_json::from_str(keys).unwrap();
+    for (key, value) in keys.as_object().unwrap() {
+        all[key] = value.clone();
+    }
+    ModelConfig::from_json(&all.to_string(), Path::new("config.json")).unwrap()
+}
+
+const MODELS: [&str; 5] = [
+    "{}",
+    r#"{"multi_query_group_num":1}"#,
+    r#"{"multi_query_group_num":8,"add_qkv_bias":false}"#,
+    r#"{"pre_seq_len":5,"multi_query_group_num":4}"#,
+    r#"{"pre_seq_len":130,"prefix_projection":true}"#,
+];
+
+#[derive(Debug, Clone, Copy)]
+struct Setup {
+    device: DeviceKind,
+    dtype: DType,
+    tp: usize,
+    threads: usize,
+    chunk: usize,
+    batch: usize,
+}
+
+/// One rank of the CPU, in fp16.
+const CPU: Setup =
+    Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, tp: 1, threads: 2, chunk: 512, batch: 8 };
+
+fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> Scheduler {
+    let limits = Limits {
+        max_step_tokens: setup.chunk,
+        max_logit_rows: 64,
+        ..Limits::for_batch(config, setup.batch, 400)
+    };
+    let options = LoadOptions {
+        device: setup.device,
+        dtype: setup.dtype,
+        emulate: None,
+        rotary: RotaryMode::Exact,
+        threads: Some(setup.threads),
+        instruction_set: None,
+        tp: setup.tp,
+        bind: false,
+        limits,
+    };
+    load(config, source, &options, &mut |_, _| {}).unwrap()
+}
+
+fn random(config: &ModelConfig, setup: Setup) -> Scheduler {
+    engine(config, Arc::new(Loud(Dummy::new(config.clone(), StorageType::F32, 5))), setup)
+}
+
+/// Logits of every position of a prompt.
+fn logits(engine: &mut Scheduler, prompt: &[u32]) -> Vec<Vec<f32>> {
+    let mut rows = Vec::new();
+    engine.teacher_force(prompt, &mut |_, row| rows.push(row.to_vec())).unwrap();
+    rows
+}
+
+/// Output tokens and the bits of every log-probability after the prompt, a sequence a row.
+fn answers(engine: &mut Scheduler, prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
+    let vocab = engine.config().padded_vocab_size as u32;
+    for prompt in prompts {
+        let choice_ids = (0..vocab).collect();
+        let request = Request { prompt: prompt.clone(), max_new_tokens, choice_ids, ..Request::probe() };
+        engine.submit(Request { ignore_eos: true, ..request }).unwrap();
+    }
+    let mut finished = Vec::new();
+    while !engine.is_idle() {
+        finished.extend(engine.step().unwrap().finished);
+    }
+    finished.sort_by_key(|c| c.id);
+    let bits = |logprobs: Vec<f32>| logprobs.into_iter().map(f32::to_bits).collect();
+    finished.into_iter().map(|c| (c.tokens, bits(c.choice_logprobs))).collect()
+}
+
+fn prompts(vocab: u32) -> Vec<Vec<u32>> {
+    [1, 3, 40, 129, 17].map(|n| (0..n).map(|i| (i * i + 7 * i + n) % vocab).collect()).to_vec()
+}
+
+#[test]
+fn in_fp32_ranks_only_add_in_another_order() {
+    for keys in MODELS {
+        let config = config(keys);
+        let oracle = Setup { device: DeviceKind::Reference, dtype: DType::Fp32, ..CPU };
+        let prompt = &prompts(96)[2];
+        let one = logits(&mut random(&config, oracle), prompt);
+        for (device, tp) in [(DeviceKind::Reference, 2), (DeviceKind::Reference, 8), (DeviceKind::Cpu, 4)] {
+            let several = logits(&mut random(&config, Setup { device, tp, ..oracle }), prompt);
+            assert_eq!(several.len(), one.len());
+            let differences = one
+                .iter()
+                .flatten()
+                .zip(several.iter().flatten())
+                .map(|(a, b)| (a - b).abs() / b.abs().max(1.0));
+            let most = differences.fold(0.0, f32::max);
+            println!("{keys} {} tp {tp}: {most:.1e}", device.name());
+            assert!(most <= 1e-5, "{keys} {} tp {tp}: {most}", device.name());
+        }
+    }
+}
+
+/// The largest logit and how far the next is below it.
+fn best(logits: &[f32]) -> (usize, f32) {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+    (order[0], logits[order[0]] - logits[order[1]])
+}
+
+/// Holds several ranks of a model to one: over prompts and the continuations that one rank chooses greedily, logits within the
+/// gate, and the same choice wherever it is no matter of a rounding.
+fn held(config: &ModelConfig, source: &Arc<dyn WeightSource>, prompts: &[Vec<u32>], tp: usize) {
+    let mut one = engine(config, Arc::clone(source), CPU);
+    let mut several = engine(config, Arc::clone(source), Setup { tp, ..CPU });
+    assert_eq!(several.device_info().world, tp);
+    let (mut worst, mut close, mut all) = (0.0f64, 0, 0);
+    for (prompt, (continuation, _)) in prompts.iter().zip(answers(&mut one, prompts, 24)) {
+        let fed = [prompt.as_slice(), &continuation].concat();
+        for (a, b) in logits(&mut one, &fed).iter().zip(logits(&mut several, &fed)) {
+            worst = worst.max(PositionParity::new(a, &b).kl);
+            let ((choice, margin), (other, _)) = (best(a), best(&b));
+            assert!(choice == other || margin <= 0.05, "tp {tp}: {other} for {choice}, ahead by {margin}");
+            close += usize::from(choice != other);
+            all += 1;
+        }
+    }
+    println!("tp {tp}: max KL {worst:.1e}, {close} choices of {all} differ");
+    assert!(worst <= 1e-3, "tp {tp}: {worst}");
+}
+
+#[test]
+fn in_fp16_ranks_stay_within_the_gate() {
+    let mut checkpoints = vec![demo()];
+    checkpoints.extend(["goldens/tiny-g2", "goldens/prefix-g2"].iter().filter_map(|name| shared(name)));
+    for dir in checkpoints {
+        let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
+        let source = open_checkpoint(&dir).unwrap().into();
+        for tp in [2, 4] {
+            held(&config, &source, &prompts(config.padded_vocab_size as u32), tp);
+        }
+    }
+}
+
+fn demo() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/demo")
+}
+
+#[test]
+fn the_demo_model_writes_the_same_on_any_number_of_ranks() {
+    let config = ModelConfig::from_file(&demo().join("config.json")).unwrap();
+    let tokenizer = load_tokenizer(&demo(), Some(&config)).unwrap();
+    let questions = [
+        "The kitchen has the cook. The tower has the farmer. The station has the painter.\nQuestion: does the station \
+         have the cook?\nAnswer:",
+        "First came the farmer, then the teacher, and last the cook.\nQuestion: did the cook come before the farmer?\n\
+         Answer:",
+        "以下是中国关于世界首都考试的单项选择题，请选出其中的正确答案。\n法国的首都是____。\nA. 柏林\nB. 巴黎\nC. 罗马\nD. 东京\n答案：",
+    ];
+    let prompts = questions.map(|text| tokenizer.encode_prompt(text));
+    let source: Arc<dyn WeightSource> = open_checkpoint(&demo()).unwrap().into();
+    let tokens = |tp: usize| -> Vec<Vec<u32>> {
+        let mut engine = engine(&config, Arc::clone(&source), Setup { tp, ..CPU });
+        answers(&mut engine, &prompts, 16).into_iter().map(|(tokens, _)| tokens).collect()
+    };
+    let one = tokens(1);
+    assert_eq!(tokens(2), one);
+    assert_eq!(tokens(4), one);
+}
+
+#[test]
+fn batch_chunks_and_threads_do_not_move_a_bit_of_several_ranks() {
+    for (keys, tp, dtype) in [
+        (MODELS[0], 2, DType::Fp16),
+        (MODELS[1], 4, DType::Bf16),
+        (MODELS[3], 2, DType::Fp32),
+        (MODELS[4], 8, DType::Fp16),
+    ] {
+        let config = config(keys);
+        let alone = Setup { tp, dtype, threads: 1, batch: 1, ..CPU };
+        let prompts = prompts(96);
+        let expected = answers(&mut random(&config, alone), &prompts, 5);
+        for (threads, chunk, batch) in [(1, 23, 3), (5, 64, 5), (16, 512, 2)] {
+            let mixed = Setup { threads, chunk, batch, ..alone };
+            assert_eq!(answers(&mut random(&config, mixed), &prompts, 5), expected, "{keys} {mixed:?}");
+        }
+    }
+}
+
+#[test]
+fn a_world_that_cannot_be_is_refused_before_anything_is_loaded() {
+    let config = config(r#"{"padded_vocab_size":100}"#);
+    let limits = Limits::for_batch(&config, 1, 100);
+    for (tp, device) in [(3, DeviceKind::Cpu), (8, DeviceKind::Reference), (0, DeviceKind::Cpu)] {
+        let options = LoadOptions {
+            device,
+            dtype: DType::Fp32,
+            emulate: None,
+            rotary: RotaryMode::Exact,
+            threads: None,
+            instruction_set: None,
+            tp,
+            bind: false,
+            limits,
+        };
+        let source = Arc::new(Dummy::new(config.clone(), StorageType::F16, 1));
+        let loaded = load(&config, source, &options, &mut |_, _| panic!("something was loaded"));
+        let error = loaded.err().unwrap().to_string();
+        assert!(error.contains(&format!("tp {tp} cannot be: ")), "{error}");
+        assert!(error.ends_with("this model can run with tp 1, 2, 4"), "{error}");
+    }
+}
+
+#[test]
+fn a_rank_needs_its_part_of_the_memory() {
+    let config = ModelConfig::chatglm2_6b();
+    let limits = Limits::for_batch(&config, 4, 2048);
+    let rank = |world| MemoryEstimate::per_rank(&config, DType::Fp16, limits, world).unwrap();
+    assert_eq!(rank(1), MemoryEstimate::new(&config, DType::Fp16, limits));
+    let (one, two, four) = (rank(1), rank(2), rank(4));
+    assert_eq!((two.kv_bytes, four.kv_bytes), (one.kv_bytes / 2, one.kv_bytes / 2));
+    // Half of all but embedding and norms; those are whole.
+    let whole = 2 * (65024 * 4096 + 57 * 4096);
+    assert_eq!(two.weight_bytes, (one.weight_bytes - whole) / 2 + whole);
+    assert_eq!(two.of_ranks(2).kv_bytes, one.kv_bytes);
+    assert!(MemoryEstimate::per_rank(&config, DType::Fp16, limits, 5).is_err());
+}
+
+#[test]
+fn several_ranks_say_so() {
+    let info = random(&config("{}"), Setup { tp: 4, threads: 8, ..CPU }).device_info();
+    assert_eq!((info.world, info.threads, info.name.as_str()), (4, 8, "cpu"));
+}
+
+#[test]
+fn parity_on_the_command_line_compares_ranks_with_one() {
+    let words = ["parity", "--model", "demo", "--tp", "2", "--against", "cpu", "--decode", "8", "--json"];
+    let outcome: serde_json::Value = serde_json::from_str(&answer(&words).expect(0, &[]).out).unwrap();
+    assert_eq!(outcome["pass"], true, "{outcome}");
+    // Something was cut, after all: sums in another order are not the same to the bit.
+    assert!(outcome["max_abs_difference"].as_f64().unwrap() > 0.0, "{outcome}");
+}
+
+#[test]
+fn the_environment_stands_in_for_the_flags() {
+    let chat = ["chat", "--model", "demo", "--greedy", "--max-new-tokens", "2", "--prompt", "a"];
+    let with = |name: &str, value: &str, more: &[&str]| {
+        glmbench(&[&chat, more].concat()).env(name, value).output().unwrap()
+    };
+    let words = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let refused = with("TP_WORLD_SIZE", "3", &[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(words(&refused).contains("tp 3 cannot be: 4 query heads"), "{}", words(&refused));
+    let refused = with("TP_WORLD_SIZE", "two", &[]);
+    assert!(words(&refused).contains("TP_WORLD_SIZE is \"two\", expected a number of ranks"));
+    let refused = with("BIND_CPU", "yes", &[]);
+    assert!(words(&refused).contains("BIND_CPU is \"yes\", expected 0 or 1"));
+    // The flag goes first.
+    assert_eq!(with("TP_WORLD_SIZE", "3", &["--tp", "2"]).status.code(), Some(0));
+    assert_eq!(with("TP_WORLD_SIZE", "2", &["--bind"]).status.code(), Some(0));
+    assert_eq!(with("BIND_CPU", "1", &[]).status.code(), Some(0));
+}
+
+#[test]
+fn a_suite_s_impossible_ranks_are_known_before_it_runs() {
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().to_str().unwrap();
+    let words = ["run", "suites/quickstart.toml", "--model", "demo", "--tp", "8", "--out", out];
+    answer(&words).expect(2, &["tp 8 cannot be: 4 query heads", "tp 1, 2, 4"]);
+}
