@@ -10,7 +10,9 @@ use crate::device::rotary::RotaryMode;
 use crate::device::{DType, DeviceError};
 use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
-use crate::engine::load::{self, DeviceKind, LoadOptions, MemoryEstimate, ModelPath, load_tokenizer};
+use crate::engine::load::{
+    self, DeviceKind, Emulate, LoadOptions, MemoryEstimate, ModelPath, load_tokenizer,
+};
 use crate::engine::model::Limits;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::tokenizer::Tokenizer;
@@ -41,12 +43,39 @@ impl EngineArgs {
     }
 }
 
+/// What an emulated card does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum EmulationMode {
+    /// Computes real models; for `dummy:` ones only the clock runs
+    Auto,
+    /// Computes: real numbers, modelled times
+    Compute,
+    /// Only the virtual clock runs: times without numbers
+    Timing,
+}
+
+/// Whether an Ascend card is emulated, and by which numbers its clock runs.
+#[derive(Debug, Clone, Default, Args)]
+pub struct EmulationArgs {
+    /// Emulate the Ascend card: numbers are computed on the CPU, times are modelled
+    #[arg(
+        long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "auto"
+    )]
+    pub emulate: Option<EmulationMode>,
+    /// Chip profile of the emulated card: a file, instead of the card's own
+    #[arg(long, value_name = "FILE", requires = "emulate")]
+    pub profile: Option<PathBuf>,
+}
+
 /// How to compute.
 #[derive(Debug, Clone, Args)]
 pub struct ComputeArgs {
-    /// Device: cpu, or reference (plain fp32 loops, slow)
+    /// Device: cpu, 300i-duo, 800i-a2, or reference (plain fp32 loops, slow)
     #[arg(long, default_value = "cpu")]
     pub device: DeviceKind,
+    /// On the emulated card
+    #[command(flatten)]
+    pub emulation: EmulationArgs,
     /// Type of weights, activations and KV cache: fp16, bf16 or fp32; reference computes in fp32
     #[arg(long, value_name = "TYPE")]
     pub dtype: Option<DType>,
@@ -72,6 +101,7 @@ impl ComputeArgs {
     pub fn usual() -> Self {
         Self {
             device: DeviceKind::Cpu,
+            emulation: EmulationArgs::default(),
             dtype: None,
             rope: RotaryMode::Model,
             tp: None,
@@ -103,6 +133,16 @@ impl ComputeArgs {
         Ok(self.bind || from_environment::<u8>("BIND_CPU", "0 or 1")?.is_some_and(|word| word != 0))
     }
 
+    /// The emulation asked for, as it is for this model.
+    pub fn emulate(&self, model: &ModelPath) -> Option<Emulate> {
+        let timing_only = match self.emulation.emulate? {
+            EmulationMode::Auto => !matches!(model, ModelPath::Folder(_)),
+            EmulationMode::Compute => false,
+            EmulationMode::Timing => true,
+        };
+        Some(Emulate { profile: self.emulation.profile.clone(), timing_only })
+    }
+
     /// The type asked for, or the device's main type.
     pub fn dtype(&self) -> DType {
         self.dtype.unwrap_or(match self.device {
@@ -115,9 +155,10 @@ impl ComputeArgs {
     ///
     /// # Errors
     /// `TP_WORLD_SIZE` or `BIND_CPU` is no number.
-    pub fn load_options(&self, limits: Limits) -> Result<LoadOptions, EngineError> {
+    pub fn load_options(&self, model: &ModelPath, limits: Limits) -> Result<LoadOptions, EngineError> {
         Ok(LoadOptions {
             device: self.device,
+            emulate: self.emulate(model),
             dtype: self.dtype(),
             rotary: self.rope,
             threads: self.threads.map(usize::from),
@@ -213,15 +254,23 @@ impl FoundModel {
     pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
         let world = compute.world()?;
         let rank = MemoryEstimate::per_rank(&self.config, compute.dtype(), limits, world)?;
-        compute.device.check()?;
-        check_memory(&rank.of_ranks(world))?;
+        let emulate = compute.emulate(&self.path);
+        compute.device.check(emulate.as_ref())?;
+        // What a card holds is the card's to say; an emulated one holds it here, if it computes.
+        let here = match &emulate {
+            Some(emulate) => !emulate.timing_only,
+            None => compute.device.chip().is_none(),
+        };
+        if here {
+            check_memory(&rank.of_ranks(world))?;
+        }
         Ok(())
     }
 
     /// Loads it, with a progress bar, after a [look](Self::check) at device and memory.
     pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> Result<Scheduler, EngineError> {
         self.check(compute, limits)?;
-        let options = compute.load_options(limits)?;
+        let options = compute.load_options(&self.path, limits)?;
         let source = self.weights(options.dtype)?;
         let bar = progress::bar("loading", "tensors");
         let engine = load::load(&self.config, source.into(), &options, &mut |done, total| {

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod export;
 pub mod list;
 pub mod logits;
+pub mod npu_selftest;
 pub mod parity;
 pub mod progress;
 pub mod prompts;
@@ -85,6 +86,7 @@ enum Verb {
     Parity(parity::Args),
     Tokenize(tokenize::Args),
     Doctor(doctor::Args),
+    NpuSelftest(npu_selftest::Args),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -128,6 +130,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Parity(args) => parity::run(&args),
         Verb::Tokenize(args) => tokenize::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::NpuSelftest(args) => npu_selftest::run(&args),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "glmbench", &mut script);

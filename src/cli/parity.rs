@@ -73,7 +73,10 @@ struct Against {
 impl Against {
     /// The reference's way of computing: the engine's but for device and type, on one rank.
     fn compute(self, engine: &ComputeArgs) -> ComputeArgs {
-        ComputeArgs { device: self.device, dtype: self.dtype, kernel: None, tp: Some(1), ..engine.clone() }
+        // The emulator is for cards alone; `--against 800i-a2` means an emulated one if the engine's is.
+        let emulation = self.device.chip().map(|_| engine.emulation.clone()).unwrap_or_default();
+        let (device, dtype) = (self.device, self.dtype);
+        ComputeArgs { device, emulation, dtype, kernel: None, tp: Some(1), ..engine.clone() }
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`DType`] and accumulates in fp32, as NPU and GPU do; a row's result never depends on the other rows.
 
 pub mod affinity;
+pub mod ascend;
 pub mod cpu;
 pub mod group;
 pub mod reference;
@@ -279,12 +280,35 @@ pub trait Device: Send {
 
     /// Takes memory for up to `max_rows` rows of `width` numbers.
     fn activation(&self, max_rows: usize, width: usize) -> Result<Self::Activation, DeviceError>;
+    /// Takes memory for up to `max_rows` rows of queries, keys and values, `[q | k | v]`. A device may keep the three apart.
+    fn qkv_activation(
+        &self,
+        max_rows: usize,
+        shape: AttentionShape,
+    ) -> Result<Self::Activation, DeviceError> {
+        self.activation(max_rows, (shape.heads + 2 * shape.kv_heads) * shape.channels)
+    }
     /// Lays out a weight matrix `[out, in]` and its bias `[out]`.
     fn upload_linear(
         &self,
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Self::Linear, DeviceError>;
+    /// Lays out the weight of queries, keys and values, `[q | k | v]` of a model with these heads.
+    fn upload_qkv(
+        &self,
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+        shape: AttentionShape,
+    ) -> Result<Self::Linear, DeviceError> {
+        let _ = shape;
+        self.upload_linear(weight, bias)
+    }
+    /// Lays out the weight of the feed-forward layer's two halves, `[gate | up]`, whose result goes to
+    /// [`Device::swiglu`].
+    fn upload_gate_up(&self, weight: HostTensor<'_>) -> Result<Self::Linear, DeviceError> {
+        self.upload_linear(weight, None)
+    }
     /// Uploads a vector.
     fn upload_vector(&self, values: HostTensor<'_>) -> Result<Self::Vector, DeviceError>;
     /// Uploads the embedding table `[vocab, hidden]`.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::device::ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use crate::device::cpu::{Cpu, CpuGroup, CpuOptions, InstructionSet, available_threads};
 use crate::device::reference::{Reference, ReferenceGroup};
 use crate::device::rotary::RotaryMode;
@@ -15,6 +16,7 @@ use super::parallel::{Cut, Ranks};
 use super::scheduler::Scheduler;
 use super::tokenizer::Tokenizer;
 use super::weights::dummy::Dummy;
+use super::weights::unread::Unread;
 use super::weights::{StorageType, WeightSource, layout, open_checkpoint};
 
 /// Seed of `dummy:` weights.
@@ -67,12 +69,16 @@ impl ModelPath {
             layout::check(&*source, config)?;
             return Ok(source);
         }
-        let stored = match dtype {
-            DType::Fp32 => StorageType::F32,
-            DType::Fp16 => StorageType::F16,
-            DType::Bf16 => StorageType::Bf16,
-        };
-        Ok(Box::new(Dummy::new(config.clone(), stored, DUMMY_SEED)))
+        Ok(Box::new(Dummy::new(config.clone(), storage(dtype), DUMMY_SEED)))
+    }
+}
+
+/// The type in files for a type of the device.
+fn storage(dtype: DType) -> StorageType {
+    match dtype {
+        DType::Fp32 => StorageType::F32,
+        DType::Fp16 => StorageType::F16,
+        DType::Bf16 => StorageType::Bf16,
     }
 }
 
@@ -100,15 +106,28 @@ impl DeviceKind {
         }
     }
 
-    /// Whether this build can run on it.
-    pub fn check(self) -> Result<(), DeviceError> {
+    /// The Ascend chip behind it.
+    pub fn chip(self) -> Option<Chip> {
         match self {
-            Self::Cpu | Self::Reference => Ok(()),
-            Self::Duo300i | Self::A2800i => Err(DeviceError::Unsupported {
-                device: self.name(),
-                problem: "it needs the Ascend backend, which this build does not have; --device cpu is here"
-                    .into(),
-            }),
+            Self::Cpu | Self::Reference => None,
+            Self::Duo300i => Some(Chip::Duo300i),
+            Self::A2800i => Some(Chip::A2800i),
+        }
+    }
+
+    /// Whether it is there: what can be known before a model is loaded.
+    ///
+    /// # Errors
+    /// CANN is not installed and no emulator is asked for; an emulator is, of what is none.
+    pub fn check(self, emulate: Option<&Emulate>) -> Result<(), EngineError> {
+        match (self.chip(), emulate) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(EngineError::Option(format!(
+                "--emulate: device {} runs as it is; the emulator is for 300i-duo and 800i-a2",
+                self.name()
+            ))),
+            (Some(chip), None) => chip.check_installed().map_err(EngineError::Device),
+            (Some(chip), Some(emulate)) => emulate.machine(chip).map(drop),
         }
     }
 }
@@ -127,11 +146,33 @@ impl std::str::FromStr for DeviceKind {
     }
 }
 
+/// An emulated card in place of a real one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emulate {
+    /// Chip profile: a file, or the name of one in this binary; the card's own where `None`.
+    pub profile: Option<PathBuf>,
+    /// Only the virtual clock runs: nothing is computed and no weight is read.
+    pub timing_only: bool,
+}
+
+impl Emulate {
+    /// The emulated machine.
+    ///
+    /// # Errors
+    /// The profile cannot be read, or is another chip's.
+    pub fn machine(&self, chip: Chip) -> Result<Emulation, EngineError> {
+        Emulation::new(chip, self.profile.as_deref(), self.timing_only)
+            .map_err(|problem| EngineError::Option(problem.to_string()))
+    }
+}
+
 /// What a model is loaded for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Which device.
     pub device: DeviceKind,
+    /// On the emulator.
+    pub emulate: Option<Emulate>,
     /// Type of weights, activations and cache.
     pub dtype: DType,
     /// Rounding of the rotary table.
@@ -162,7 +203,7 @@ pub fn load(
     let (rotary, limits) = (options.rotary, options.limits);
     let rank = Cut::new(config, 0, options.tp)?.config(config);
     let alone = options.tp == 1 && !options.bind;
-    options.device.check()?;
+    options.device.check(options.emulate.as_ref())?;
     let model: Box<dyn Forward> = match options.device {
         DeviceKind::Cpu => {
             let cpu = CpuOptions {
@@ -187,7 +228,28 @@ pub fn load(
                 Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
             }
         }
-        device => {
+        DeviceKind::Duo300i | DeviceKind::A2800i => {
+            let chip = options.device.chip().expect("invariant: these two are chips");
+            let emulate = options.emulate.as_ref();
+            let settings = GroupSettings {
+                chip,
+                world: options.tp,
+                dtype: options.dtype,
+                attention: attention_shape(&rank),
+                bind: options.bind,
+                forced: Forced::from_environment(chip.name())?,
+                emulation: emulate.map(|emulate| emulate.machine(chip)).transpose()?,
+            };
+            let source = match emulate {
+                Some(Emulate { timing_only: true, .. }) => {
+                    Arc::new(Unread { config: config.clone(), dtype: storage(options.dtype) })
+                }
+                _ => source,
+            };
+            let group = AscendGroup::new(settings)?;
+            Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
+        }
+        device @ DeviceKind::Reference => {
             return Err(EngineError::Device(DeviceError::Unsupported {
                 device: device.name(),
                 problem: format!("dtype {} was asked for, it computes in fp32 only", options.dtype),

@@ -176,7 +176,7 @@ impl<D: Device> Buffers<D> {
         Ok(Self {
             x: rows(config.hidden_size)?,
             a: rows(config.hidden_size)?,
-            qkv: rows(config.qkv_width())?,
+            qkv: device.qkv_activation(limits.max_step_tokens, attention_shape(config))?,
             heads: rows(config.q_width())?,
             y: rows(config.hidden_size)?,
             h: rows(2 * config.ffn_hidden_size)?,
@@ -296,12 +296,15 @@ impl<D: Device> Loader<'_, D> {
     fn layer(&mut self, index: usize) -> Result<Layer<D>, EngineError> {
         let name = |part: &str| layout::layer_tensor(index, part);
         let bias = self.whole.qkv_bias.then(|| name(layout::QKV_BIAS));
+        let heads = attention_shape(&self.cut.config(self.whole));
         Ok(Layer {
             input_norm: self.vector(&name(layout::INPUT_NORM))?,
-            qkv: self.linear(&name(layout::QKV_WEIGHT), bias.as_deref())?,
+            qkv: self.biased(&name(layout::QKV_WEIGHT), bias.as_deref(), |d, weight, bias| {
+                d.upload_qkv(weight, bias, heads)
+            })?,
             dense: self.linear(&name(layout::ATTENTION_DENSE), None)?,
             post_norm: self.vector(&name(layout::POST_NORM))?,
-            h_to_4h: self.linear(&name(layout::FFN_UP), None)?,
+            h_to_4h: self.with(&name(layout::FFN_UP), |d, weight| d.upload_gate_up(weight))?,
             down: self.linear(&name(layout::FFN_DOWN), None)?,
         })
     }
@@ -351,8 +354,18 @@ impl<D: Device> Loader<'_, D> {
     }
 
     fn linear(&mut self, weight: &str, bias: Option<&str>) -> Result<D::Linear, EngineError> {
+        self.biased(weight, bias, |d, weight, bias| d.upload_linear(weight, bias))
+    }
+
+    /// A weight with its bias, if there is one, handed over by `upload`.
+    fn biased(
+        &mut self,
+        weight: &str,
+        bias: Option<&str>,
+        upload: impl FnOnce(&D, HostTensor<'_>, Option<HostTensor<'_>>) -> Result<D::Linear, DeviceError>,
+    ) -> Result<D::Linear, EngineError> {
         let bias = bias.map(|name| self.with(name, |_, t| Ok(OwnedTensor::of(t)))).transpose()?;
-        self.with(weight, |d, t| d.upload_linear(t, bias.as_ref().map(OwnedTensor::view)))
+        self.with(weight, |d, t| upload(d, t, bias.as_ref().map(OwnedTensor::view)))
     }
 
     /// Gets this rank's part of one tensor, hands it over, and releases it.

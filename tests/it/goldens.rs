@@ -23,21 +23,21 @@ struct Index {
     decode_steps: usize,
 }
 
-struct Golden {
-    prompts: Vec<Vec<u32>>,
-    decode_steps: usize,
+pub struct Golden {
+    pub prompts: Vec<Vec<u32>>,
+    pub decode_steps: usize,
     arrays: Vec<u8>,
 }
 
 impl Golden {
-    fn read(dir: &Path) -> Self {
+    pub fn read(dir: &Path) -> Self {
         let index: Index =
             serde_json::from_str(&std::fs::read_to_string(dir.join("golden.json")).unwrap()).unwrap();
         let arrays = std::fs::read(dir.join("golden.safetensors")).unwrap();
         Self { prompts: index.prompts, decode_steps: index.decode_steps, arrays }
     }
 
-    fn array(&self, name: &str) -> Vec<f32> {
+    pub fn array(&self, name: &str) -> Vec<f32> {
         self.find(name).unwrap()
     }
 
@@ -48,7 +48,7 @@ impl Golden {
         Some(data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
     }
 
-    fn ids(&self, name: &str) -> Vec<u32> {
+    pub fn ids(&self, name: &str) -> Vec<u32> {
         self.array(name).into_iter().map(f32::to_bits).collect()
     }
 }
@@ -67,6 +67,7 @@ fn engine(dir: &Path, setup: &Setup) -> Scheduler {
     let options = LoadOptions {
         device: setup.device,
         dtype: setup.dtype,
+        emulate: None,
         rotary: RotaryMode::Model,
         threads: Some(2),
         instruction_set: setup.instruction_set,
@@ -100,22 +101,22 @@ fn margin(logits: &[f32]) -> f32 {
 
 /// What was seen over all positions of all prompts.
 #[derive(Debug, Default)]
-struct Seen {
+pub struct Seen {
     max_abs: f32,
     kl: Vec<f64>,
 }
 
 impl Seen {
-    fn add(&mut self, golden: &[f32], ours: &[f32]) {
+    pub fn add(&mut self, golden: &[f32], ours: &[f32]) {
         self.max_abs = self.max_abs.max(max_abs(golden, ours));
         self.kl.push(kl(golden, ours));
     }
 
-    fn max_kl(&self) -> f64 {
+    pub fn max_kl(&self) -> f64 {
         self.kl.iter().copied().fold(0.0, f64::max)
     }
 
-    fn share_above(&self, bound: f64) -> f64 {
+    pub fn share_above(&self, bound: f64) -> f64 {
         self.kl.iter().filter(|k| **k > bound).count() as f64 / self.kl.len() as f64
     }
 }

@@ -47,6 +47,7 @@ impl Setup {
         let options = LoadOptions {
             device: DeviceKind::Cpu,
             dtype: self.dtype,
+            emulate: None,
             rotary: RotaryMode::Model,
             threads: Some(self.threads),
             instruction_set: Some(self.instruction_set),

@@ -4,6 +4,7 @@
 
 mod afterwards;
 mod architecture;
+mod ascend;
 mod bad_input;
 mod check;
 mod configurations;

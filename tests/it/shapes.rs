@@ -67,6 +67,7 @@ fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
     let options = LoadOptions {
         device,
         dtype,
+        emulate: None,
         rotary: RotaryMode::Exact,
         threads: Some(2),
         instruction_set: None,

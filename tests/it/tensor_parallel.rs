@@ -62,6 +62,7 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
     let options = LoadOptions {
         device: setup.device,
         dtype: setup.dtype,
+        emulate: None,
         rotary: RotaryMode::Exact,
         threads: Some(setup.threads),
         instruction_set: None,
@@ -220,6 +221,7 @@ fn a_world_that_cannot_be_is_refused_before_anything_is_loaded() {
         let options = LoadOptions {
             device,
             dtype: DType::Fp32,
+            emulate: None,
             rotary: RotaryMode::Exact,
             threads: None,
             instruction_set: None,

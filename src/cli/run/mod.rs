@@ -28,7 +28,7 @@ use crate::suite::Suite;
 
 use self::describe::describe;
 use self::setup::Setup;
-use super::engine::{ComputeArgs, FoundModel};
+use super::engine::{ComputeArgs, EmulationArgs, FoundModel};
 use super::progress::{self, Bars};
 use super::{Exit, emit, report, say};
 
@@ -50,9 +50,12 @@ pub struct Args {
     /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
     #[arg(long, value_name = "DIR")]
     ptuning: Option<PathBuf>,
-    /// Device: cpu, or reference (plain fp32 loops, slow); the suite's own unless given, else cpu
+    /// Device: cpu, 300i-duo, 800i-a2, or reference (plain fp32 loops, slow); the suite's own unless given, else cpu
     #[arg(long)]
     device: Option<DeviceKind>,
+    /// On the emulated card
+    #[command(flatten)]
+    emulation: EmulationArgs,
     /// Tensor-parallel ranks of every case; the suite's own unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     tp: Option<u16>,

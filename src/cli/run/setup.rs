@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 
-use crate::cli::engine::{ComputeArgs, FoundModel};
+use crate::cli::engine::{ComputeArgs, EmulationMode, FoundModel};
 use crate::device::DType;
 use crate::device::rotary::RotaryMode;
 use crate::engine::load::{DeviceKind, ModelPath};
@@ -123,8 +123,14 @@ fn compute_args(
         _ => Some(args.dtype.unwrap_or(by_suite)),
     };
     let threads = configuration.and_then(|c| c.threads).map(|n| n.min(1024) as u16);
+    let mut emulation = args.emulation.clone();
+    if let Some(configuration) = configuration.filter(|_| args.emulation.emulate.is_none()) {
+        emulation.emulate = configuration.emulate.then_some(EmulationMode::Auto);
+        emulation.profile = emulation.profile.or_else(|| configuration.profile.clone());
+    }
     Ok(ComputeArgs {
         device,
+        emulation,
         dtype,
         rope: args.rope.unwrap_or(rope),
         tp: None,

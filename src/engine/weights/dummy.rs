@@ -94,7 +94,7 @@ fn pieces<'a>(runs: &[Range<usize>], size: usize, data: &'a mut [u8]) -> Vec<(u6
 }
 
 /// `bytes` zeros; `None` where there is no room (a plain `vec!` would end the program).
-fn zeroed(bytes: usize) -> Option<Vec<u8>> {
+pub(super) fn zeroed(bytes: usize) -> Option<Vec<u8>> {
     Vec::<u8>::new().try_reserve_exact(bytes).ok()?;
     // Straight from the system, untouched: the threads that fill it also fault the pages in.
     Some(vec![0; bytes])

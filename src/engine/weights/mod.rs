@@ -17,6 +17,7 @@ mod pickle;
 pub mod safetensors;
 mod tensor;
 mod torch_zip;
+pub mod unread;
 
 use std::path::{Path, PathBuf};
 

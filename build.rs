@@ -1,0 +1,45 @@
+//! Compiles the emulator, so that `--emulate` works from the one installed binary: `src/device/ascend/emulated.rs` embeds it.
+//!
+//! One direct call of rustc, which is why the emulator has no dependencies. Its symbols are not linked into the executable:
+//! there they would stand before those that the real libraries look for.
+
+#![allow(clippy::print_stdout, reason = "cargo reads what a build script prints")]
+
+use std::env;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::Command;
+
+const SOURCES: &str = "crates/ascend-emulator/src";
+const PROFILES: &str = "crates/ascend-emulator/profiles";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for watched in ["build.rs", SOURCES, PROFILES] {
+        println!("cargo:rerun-if-changed={watched}");
+    }
+    println!("cargo:rerun-if-env-changed=RUSTC_LINKER");
+    let library = PathBuf::from(env::var("OUT_DIR")?).join("libascend_emulator.so");
+    let mut rustc = Command::new(env::var("RUSTC")?);
+    rustc
+        .args(["--crate-name", "ascend_emulator", "--crate-type", "cdylib", "--edition", "2024"])
+        .args(["-C", "opt-level=3", "-C", "strip=symbols", "--cap-lints", "allow"])
+        .args(["--target", &env::var("TARGET")?])
+        .arg("-o")
+        .arg(&library)
+        .arg(PathBuf::from(SOURCES).join("lib.rs"));
+    if env::var("CARGO_CFG_TARGET_OS")? == "linux" {
+        // Its threads and thread-local data outlive any handle to it: it is never unloaded.
+        rustc.args(["-C", "link-arg=-Wl,-z,nodelete"]);
+    }
+    if let Ok(linker) = env::var("RUSTC_LINKER") {
+        rustc.arg(format!("-Clinker={linker}"));
+    }
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    rustc.args(flags.split('\x1f').filter(|flag| !flag.is_empty()));
+    let status = rustc.status()?;
+    if !status.success() {
+        return Err(format!("rustc could not compile {SOURCES}: {status}").into());
+    }
+    println!("cargo:rustc-env=GLMBENCH_EMULATOR={}", library.display());
+    Ok(())
+}

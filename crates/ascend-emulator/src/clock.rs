@@ -1,0 +1,234 @@
+//! The virtual clock: what an operator costs, and when the entries of a stream begin and end.
+//!
+//! An entry begins when its stream is free and the host has issued it; operators also wait for the chip's compute units,
+//! which all streams share. It then takes `max(flops / (peak * efficiency), bytes / (bandwidth * efficiency)) + launch`.
+//! A collective begins when the last rank is there. Because a rank may come later in real time, entries behind an
+//! unresolved collective wait in a list and are dated when it is resolved.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::half::DType;
+use crate::hccl::Group;
+use crate::settings::Profile;
+use crate::stream::Stream;
+
+/// What an operator does, from its shapes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Cost {
+    /// The matrix unit's type; `None` for vector operators.
+    pub cube: Option<DType>,
+    /// Multiplications and additions in the matrix unit.
+    pub cube_flops: f64,
+    /// Operations in the vector unit.
+    pub vector_flops: f64,
+    /// Bytes read and written in device memory.
+    pub bytes: f64,
+}
+
+impl Profile {
+    /// Duration of an operator, ns, rounded to the nearest.
+    pub fn duration_ns(&self, cost: &Cost) -> u64 {
+        let peak = match cost.cube {
+            Some(DType::Int8) => self.cube_int8_ops,
+            Some(DType::Bf16) if self.cube_bf16_flops > 0.0 => self.cube_bf16_flops,
+            Some(DType::Float) if self.cube_fp32_flops > 0.0 => self.cube_fp32_flops,
+            _ => self.cube_fp16_flops,
+        };
+        let cube = cost.cube_flops / (peak * self.compute_efficiency);
+        let vector = cost.vector_flops / (self.vector_fp16_flops * self.vector_efficiency);
+        let memory = cost.bytes / (self.memory_bytes_per_s * self.memory_efficiency);
+        let launch = if cost.cube.is_some() { self.matmul_launch_ns } else { self.vector_launch_ns };
+        (cube.max(vector).max(memory) * 1e9 + launch).round() as u64
+    }
+
+    /// Duration of a copy between host and device, ns.
+    pub fn host_copy_ns(&self, bytes: usize) -> u64 {
+        let rate = self.pcie_bytes_per_s * self.link_efficiency;
+        (bytes as f64 / rate * 1e9 + self.copy_latency_ns).round() as u64
+    }
+
+    /// Duration of a copy within the device, ns: every byte is read and written.
+    pub fn device_copy_ns(&self, bytes: usize) -> u64 {
+        let rate = self.memory_bytes_per_s * self.memory_efficiency;
+        (2.0 * bytes as f64 / rate * 1e9 + self.vector_launch_ns).round() as u64
+    }
+
+    /// Duration of writing device memory, ns.
+    pub fn device_set_ns(&self, bytes: usize) -> u64 {
+        let rate = self.memory_bytes_per_s * self.memory_efficiency;
+        (bytes as f64 / rate * 1e9 + self.vector_launch_ns).round() as u64
+    }
+
+    /// Duration of a collective in which every rank sends `bytes` over its link, ns.
+    pub fn collective_ns(&self, bytes: f64) -> u64 {
+        (bytes / (self.link_bytes_per_s * self.link_efficiency) * 1e9 + self.collective_latency_ns).round()
+            as u64
+    }
+}
+
+/// A moment of a stream that others ask for.
+#[derive(Debug)]
+pub struct Point {
+    time_ns: AtomicU64,
+}
+
+const UNDATED: u64 = u64::MAX;
+
+impl Point {
+    /// Not reached yet.
+    pub fn new() -> Self {
+        Self { time_ns: AtomicU64::new(UNDATED) }
+    }
+
+    /// Its virtual time.
+    pub fn time_ns(&self) -> Option<u64> {
+        Some(self.time_ns.load(Ordering::Acquire)).filter(|t| *t != UNDATED)
+    }
+}
+
+impl Default for Point {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What stands in a stream.
+pub enum Entry {
+    /// An operator or copy.
+    Work {
+        /// Its duration.
+        duration_ns: u64,
+        /// It needs the compute units.
+        cores: bool,
+    },
+    /// A collective: number `index` of the group.
+    Meet {
+        /// The group.
+        group: Arc<Group>,
+        /// This rank.
+        rank: usize,
+        /// Which collective.
+        index: u64,
+    },
+    /// An event was recorded.
+    Record(Arc<Point>),
+    /// Wait for another stream.
+    Wait {
+        /// The event's moment.
+        point: Arc<Point>,
+        /// The stream that it was recorded on.
+        stream: Arc<Stream>,
+    },
+}
+
+/// What a timeline waits for.
+pub enum Blocked {
+    /// The other ranks of a group.
+    Group(Arc<Group>, u64),
+    /// Another stream.
+    Stream(Arc<Stream>),
+}
+
+/// The virtual time of one stream.
+#[derive(Default)]
+pub struct Timeline {
+    now_ns: u64,
+    /// Why a collective never ended.
+    pub broken: Option<String>,
+    waiting: VecDeque<(u64, Entry)>,
+}
+
+impl Timeline {
+    /// Puts an entry behind the others, issued at `host_ns`.
+    pub fn push(&mut self, host_ns: u64, entry: Entry, cores_free: &AtomicU64) {
+        if self.waiting.is_empty()
+            && let Entry::Work { duration_ns, cores } = entry
+        {
+            self.work(host_ns, duration_ns, cores, cores_free);
+            return;
+        }
+        self.waiting.push_back((host_ns, entry));
+        let _ = self.advance(cores_free);
+    }
+
+    fn work(&mut self, host_ns: u64, duration_ns: u64, cores: bool, cores_free: &AtomicU64) {
+        let mut begin = self.now_ns.max(host_ns);
+        if cores {
+            begin = begin.max(cores_free.load(Ordering::Relaxed));
+        }
+        self.now_ns = begin + duration_ns;
+        if cores {
+            cores_free.fetch_max(self.now_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// Dates all entries that can be dated; says what the first of the others waits for.
+    pub fn advance(&mut self, cores_free: &AtomicU64) -> Option<Blocked> {
+        while let Some((host_ns, entry)) = self.waiting.front() {
+            let host_ns = *host_ns;
+            match entry {
+                Entry::Work { duration_ns, cores } => {
+                    let (duration_ns, cores) = (*duration_ns, *cores);
+                    self.work(host_ns, duration_ns, cores, cores_free);
+                }
+                Entry::Meet { group, rank, index } => {
+                    match group.meet(*rank, *index, self.now_ns.max(host_ns)) {
+                        Ok(Some(end_ns)) => self.now_ns = end_ns,
+                        Ok(None) => return Some(Blocked::Group(Arc::clone(group), *index)),
+                        Err(problem) => {
+                            self.broken.get_or_insert(problem);
+                        }
+                    }
+                }
+                Entry::Record(point) => {
+                    self.now_ns = self.now_ns.max(host_ns);
+                    point.time_ns.store(self.now_ns, Ordering::Release);
+                }
+                Entry::Wait { point, stream } => match point.time_ns() {
+                    Some(time_ns) => self.now_ns = self.now_ns.max(host_ns).max(time_ns),
+                    None => return Some(Blocked::Stream(Arc::clone(stream))),
+                },
+            }
+            self.waiting.pop_front();
+        }
+        None
+    }
+
+    /// The end of the last dated entry.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Config, Soc};
+
+    #[test]
+    fn the_larger_roof_counts_once() {
+        let profile = Config::new(Soc::Ascend310P3).profile;
+        let cost = Cost { cube: Some(DType::Float16), cube_flops: 49e9, bytes: 122.4e6, ..Cost::default() };
+        // 49e9 / (70e12 * 0.7) = 1 ms; 122.4e6 / (204e9 * 0.6) = 1 ms.
+        assert_eq!(profile.duration_ns(&cost), 1_000_000 + 5_000);
+        assert_eq!(profile.duration_ns(&Cost { bytes: 244.8e6, ..cost }), 2_000_000 + 5_000);
+        let vector = Cost { bytes: 122.4e6, ..Cost::default() };
+        assert_eq!(profile.duration_ns(&vector), 1_000_000 + 2_000);
+    }
+
+    #[test]
+    fn operators_wait_for_host_stream_and_cores() {
+        let cores = AtomicU64::new(0);
+        let (mut a, mut b) = (Timeline::default(), Timeline::default());
+        a.push(100, Entry::Work { duration_ns: 50, cores: true }, &cores);
+        assert_eq!(a.now_ns(), 150);
+        a.push(120, Entry::Work { duration_ns: 50, cores: true }, &cores);
+        assert_eq!(a.now_ns(), 200);
+        b.push(0, Entry::Work { duration_ns: 10, cores: false }, &cores);
+        assert_eq!(b.now_ns(), 10);
+        b.push(0, Entry::Work { duration_ns: 10, cores: true }, &cores);
+        assert_eq!(b.now_ns(), 210);
+    }
+}

@@ -1,0 +1,208 @@
+//! Events: moments of a stream.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::clock::{Entry, Point};
+use crate::pool::{self, Slot};
+use crate::pooled;
+use crate::registry::{existing, with_device};
+use crate::settings::Soc;
+use crate::status::{
+    INVALID_PARAM, Outcome, RT_EVENT_REVERSAL, RT_EVENT_TIMESTAMP, RT_NO_EVENT, RT_PARAM_INVALID,
+    RT_STREAM_CONTEXT, entry, fail,
+};
+use crate::stream::{RawStream, Stream};
+
+/// What an event handle holds.
+#[derive(Default)]
+pub struct Event {
+    device: i32,
+    record: Option<Record>,
+}
+
+#[derive(Clone)]
+struct Record {
+    stream: Arc<Stream>,
+    point: Arc<Point>,
+    job: u64,
+}
+
+pooled!(Event, b"evnt", "event", |event| event.record = None);
+
+/// The C handle of an event.
+pub type RawEvent = *mut Slot<Event>;
+
+/// Events a device may have.
+fn most_events(soc: Soc) -> u32 {
+    match soc {
+        Soc::Ascend310P3 => 1023,
+        Soc::Ascend910B4 => 65_536,
+    }
+}
+
+/// # Safety
+/// As [`pool::get`].
+unsafe fn get<'a>(event: RawEvent) -> Outcome<&'a Slot<Event>> {
+    // SAFETY: the caller's promise.
+    match unsafe { pool::get(event) } {
+        Ok(slot) => Ok(slot),
+        Err(dead) => fail(RT_PARAM_INVALID, format!("event {}", dead.words())),
+    }
+}
+
+/// Makes an event that keeps time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtCreateEvent(event: *mut RawEvent) -> i32 {
+    entry("aclrtCreateEvent", || {
+        if event.is_null() {
+            return fail(INVALID_PARAM, "event is null");
+        }
+        with_device(|device| {
+            device.check_alive()?;
+            let most = most_events(device.config.soc);
+            if device.events.fetch_add(1, Ordering::AcqRel) >= most {
+                device.events.fetch_sub(1, Ordering::AcqRel);
+                return fail(RT_NO_EVENT, format!("all {most} events of device {} are taken", device.id));
+            }
+            let handle = pool::create::<Event>(|event| event.device = device.id);
+            // SAFETY: not null; the caller's pointer.
+            unsafe { event.write(handle) };
+            Ok(())
+        })
+    })
+}
+
+/// As [`aclrtCreateEvent`]; every flag gives an event that keeps time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtCreateEventWithFlag(event: *mut RawEvent, _flag: u32) -> i32 {
+    // SAFETY: the same contract.
+    unsafe { aclrtCreateEvent(event) }
+}
+
+/// Ends an event.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtDestroyEvent(event: RawEvent) -> i32 {
+    entry("aclrtDestroyEvent", || {
+        // SAFETY: the caller's pointer is an event handle.
+        let slot = unsafe { get(event)? };
+        let id = slot.value().device;
+        if let Some(device) = existing().and_then(|machine| machine.devices.get(id as usize).cloned()) {
+            device.events.fetch_sub(1, Ordering::AcqRel);
+        }
+        slot.destroy();
+        Ok(())
+    })
+}
+
+/// Marks the stream's present end.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtRecordEvent(event: RawEvent, stream: RawStream) -> i32 {
+    entry("aclrtRecordEvent", || {
+        with_device(|device| {
+            device.check_alive()?;
+            // SAFETY: the caller's pointer is an event handle.
+            let slot = unsafe { get(event)? };
+            if slot.value().device != device.id {
+                return fail(
+                    RT_STREAM_CONTEXT,
+                    format!("the event belongs to device {}", slot.value().device),
+                );
+            }
+            // SAFETY: the caller's pointer is a stream handle or null.
+            let stream = unsafe { Stream::of(stream, device)? };
+            let point = Arc::new(Point::new());
+            let job = if device.computes() { stream.submit(Box::new(|| Ok(()))) } else { 0 };
+            let host_ns = device.spend_host(device.config.profile.host_call_ns);
+            stream.enter(host_ns, Entry::Record(Arc::clone(&point)));
+            // SAFETY: one thread uses an event at a time, says the ABI.
+            unsafe { slot.update(|event| event.record = Some(Record { stream, point, job })) };
+            Ok(())
+        })
+    })
+}
+
+/// Waits until the recorded moment.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtSynchronizeEvent(event: RawEvent) -> i32 {
+    entry("aclrtSynchronizeEvent", || {
+        with_device(|device| {
+            device.check_alive()?;
+            // SAFETY: the caller's pointer is an event handle.
+            let Some(record) = unsafe { get(event)? }.value().record.clone() else {
+                return fail(RT_EVENT_TIMESTAMP, "the event was not recorded");
+            };
+            record.stream.finish(record.job, None)?;
+            if record.point.time_ns().is_none() {
+                record.stream.settle(None)?;
+            }
+            device.spend_host(device.config.profile.host_call_ns);
+            if let Some(time_ns) = record.point.time_ns() {
+                device.host_until(time_ns);
+            }
+            device.check_alive()
+        })
+    })
+}
+
+/// Lets a stream wait until the recorded moment of another.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtStreamWaitEvent(stream: RawStream, event: RawEvent) -> i32 {
+    entry("aclrtStreamWaitEvent", || {
+        with_device(|device| {
+            device.check_alive()?;
+            // SAFETY: the caller's pointers are handles (the stream may be null).
+            let (stream, slot) = unsafe { (Stream::of(stream, device)?, get(event)?) };
+            let Some(record) = slot.value().record.clone() else {
+                return fail(RT_EVENT_TIMESTAMP, "the event was not recorded");
+            };
+            if device.computes() && !Arc::ptr_eq(&stream, &record.stream) {
+                let (other, job) = (Arc::clone(&record.stream), record.job);
+                stream.submit(Box::new(move || other.finish(job, None)));
+            }
+            let host_ns = device.spend_host(device.config.profile.host_call_ns);
+            stream.enter(host_ns, Entry::Wait { point: record.point, stream: record.stream });
+            Ok(())
+        })
+    })
+}
+
+/// Virtual milliseconds between two events of one stream, both reached and waited for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtEventElapsedTime(ms: *mut f32, start: RawEvent, end: RawEvent) -> i32 {
+    entry("aclrtEventElapsedTime", || {
+        if ms.is_null() {
+            return fail(INVALID_PARAM, "ms is null");
+        }
+        with_device(|device| {
+            let mut moments = [0u64; 2];
+            let mut streams = Vec::with_capacity(2);
+            for (moment, (name, event)) in moments.iter_mut().zip([("start", start), ("end", end)]) {
+                // SAFETY: the caller's pointer is an event handle.
+                let Some(record) = unsafe { get(event)? }.value().record.clone() else {
+                    return fail(RT_EVENT_TIMESTAMP, format!("{name} was not recorded"));
+                };
+                let waited_for = |time: &u64| *time <= device.host_ns.load(Ordering::Relaxed);
+                match record.point.time_ns().filter(waited_for) {
+                    Some(time) if record.stream.is_done(record.job) => *moment = time,
+                    _ => {
+                        return fail(
+                            RT_EVENT_TIMESTAMP,
+                            format!("{name} was not reached: synchronise before asking"),
+                        );
+                    }
+                }
+                streams.push(record.stream);
+            }
+            if !Arc::ptr_eq(&streams[0], &streams[1]) {
+                return fail(RT_PARAM_INVALID, "the events were recorded on different streams");
+            }
+            let Some(ns) = moments[1].checked_sub(moments[0]) else {
+                return fail(RT_EVENT_REVERSAL, "end was recorded before start");
+            };
+            // SAFETY: not null; the caller's pointer.
+            unsafe { ms.write((ns as f64 / 1e6) as f32) };
+            Ok(())
+        })
+    })
+}

@@ -1,0 +1,103 @@
+//! Faults on order: what to break, and when.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is to go wrong. Words: `oom:N`, `lost:N`, `timeout:N`, `wrong:OP:N`, `hccl-timeout:N`; N counts from one.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    oom: Vec<u64>,
+    lost: Option<u64>,
+    timeout: Option<u64>,
+    wrong: Vec<(String, u64)>,
+    hccl_timeout: Vec<u64>,
+}
+
+impl Faults {
+    /// Adds one fault. `missing:SYMBOL` is accepted and left to whoever loads the library.
+    pub fn add(&mut self, words: &str) -> Result<(), String> {
+        let mistake = || {
+            format!(
+                "fault \"{words}\" is unknown, expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N or \
+                 missing:SYMBOL, N from 1"
+            )
+        };
+        let count = |text: &str| text.parse().ok().filter(|n| *n > 0).ok_or_else(mistake);
+        match *words.split(':').collect::<Vec<_>>().as_slice() {
+            ["oom", n] => self.oom.push(count(n)?),
+            ["lost", n] => self.lost = Some(count(n)?),
+            ["timeout", n] => self.timeout = Some(count(n)?),
+            ["wrong", operator, n] => {
+                self.wrong.push((operator.trim_start_matches("aclnn").to_owned(), count(n)?));
+            }
+            ["hccl-timeout", n] => self.hccl_timeout.push(count(n)?),
+            ["missing", symbol] if !symbol.is_empty() => {}
+            _ => return Err(mistake()),
+        }
+        Ok(())
+    }
+
+    fn any_launch(&self) -> bool {
+        self.lost.is_some() || self.timeout.is_some() || !self.wrong.is_empty()
+    }
+}
+
+/// What a launch is to suffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaunchFault {
+    /// Nothing.
+    None,
+    /// The device is lost with this launch.
+    Lost,
+    /// The operator never ends.
+    Timeout,
+    /// The result is wrong.
+    Wrong,
+}
+
+/// Counts what happened since the settings were taken.
+#[derive(Debug, Default)]
+pub struct FaultCounters {
+    allocations: AtomicU64,
+    launches: AtomicU64,
+    collectives: AtomicU64,
+    wrong: Vec<AtomicU64>,
+}
+
+impl FaultCounters {
+    /// For these faults.
+    pub fn new(faults: &Faults) -> Self {
+        Self { wrong: faults.wrong.iter().map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
+    }
+
+    /// The next allocation fails.
+    pub fn allocation(&self, faults: &Faults) -> bool {
+        !faults.oom.is_empty() && faults.oom.contains(&(self.allocations.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+
+    /// The next collective times out.
+    pub fn collective(&self, faults: &Faults) -> bool {
+        !faults.hccl_timeout.is_empty()
+            && faults.hccl_timeout.contains(&(self.collectives.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+
+    /// What the next launch of `operator` (with its `aclnn`) suffers.
+    pub fn launch(&self, faults: &Faults, operator: &str) -> LaunchFault {
+        if !faults.any_launch() {
+            return LaunchFault::None;
+        }
+        let launch = self.launches.fetch_add(1, Ordering::Relaxed) + 1;
+        if faults.lost.is_some_and(|n| launch >= n) {
+            return LaunchFault::Lost;
+        }
+        if faults.timeout == Some(launch) {
+            return LaunchFault::Timeout;
+        }
+        for ((name, n), seen) in faults.wrong.iter().zip(&self.wrong) {
+            if operator.trim_start_matches("aclnn") == name && seen.fetch_add(1, Ordering::Relaxed) + 1 == *n
+            {
+                return LaunchFault::Wrong;
+            }
+        }
+        LaunchFault::None
+    }
+}

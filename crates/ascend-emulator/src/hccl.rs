@@ -1,0 +1,737 @@
+//! HCCL within one process: communicators, collectives in rank order.
+//!
+//! Each collective meets twice: on the virtual clock (all ranks' ready times give the end), and in compute mode with its data
+//! (the last rank's worker does the arithmetic for all).
+
+use std::collections::HashMap;
+use std::ffi::{c_char, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::clock::Entry;
+use crate::half::{DType, narrow, widen};
+use crate::memory::Allocation;
+use crate::pool::{self, Slot};
+use crate::pooled;
+use crate::registry::{Device, device, lock, machine, with_device};
+use crate::settings::Soc;
+use crate::status::{Outcome, RT_AICORE_EXCEPTION, RT_AICORE_TIMEOUT, fail};
+use crate::stream::{Address, RawStream, Stream};
+
+/// A parameter is invalid.
+pub const E_PARA: i32 = 1;
+/// A pointer is null.
+pub const E_PTR: i32 = 2;
+/// Something failed inside.
+pub const E_INTERNAL: i32 = 4;
+/// The chip does not support it.
+pub const E_NOT_SUPPORT: i32 = 5;
+/// The other ranks did not come.
+pub const E_TIMEOUT: i32 = 9;
+/// A runtime call failed.
+pub const E_RUNTIME: i32 = 15;
+
+/// Bytes of HcclRootInfo.
+const ROOT_INFO_BYTES: usize = 4108;
+
+/// What a collective does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    AllReduce(Reduction),
+    ReduceScatter(Reduction),
+    AllGather,
+    Broadcast(u32),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reduction {
+    Sum,
+    Prod,
+    Max,
+    Min,
+}
+
+/// What all ranks must agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Call {
+    kind: Kind,
+    count: u64,
+    dtype: DType,
+}
+
+struct Buffers {
+    send: Address,
+    receive: Address,
+    shares: Vec<Arc<Allocation>>,
+}
+
+#[derive(Default)]
+struct Meeting {
+    call: Option<Call>,
+    ready_ns: Vec<Option<u64>>,
+    end_ns: Option<u64>,
+    taken: usize,
+    buffers: Vec<Option<Buffers>>,
+    outcome: Option<Outcome>,
+    left: usize,
+}
+
+/// The ranks of a communicator.
+pub struct Group {
+    ranks: usize,
+    /// Cost of a collective by its bytes on a link.
+    duration: Box<dyn Fn(f64) -> u64 + Send + Sync>,
+    timeout: Duration,
+    /// Data is exchanged, not time alone.
+    computes: bool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    meetings: HashMap<u64, Meeting>,
+    joined: usize,
+    broken: Option<String>,
+}
+
+impl Group {
+    fn new(ranks: usize, device: &Device) -> Arc<Self> {
+        let profile = device.config.profile.clone();
+        Arc::new(Self {
+            ranks,
+            duration: Box::new(move |bytes| profile.collective_ns(bytes)),
+            timeout: Duration::from_millis(device.config.hccl_timeout_ms),
+            computes: device.computes(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// A rank announces what it wants as its collective number `index`.
+    fn announce(&self, index: u64, call: Call) -> Result<(), String> {
+        let mut state = lock(&self.state);
+        if let Some(problem) = &state.broken {
+            return Err(problem.clone());
+        }
+        let meeting = state.meetings.entry(index).or_default();
+        let first = *meeting.call.get_or_insert(call);
+        if first == call {
+            return Ok(());
+        }
+        let problem = format!("collective {index} differs between the ranks: {first:?} and {call:?}");
+        state.broken = Some(problem.clone());
+        self.changed.notify_all();
+        Err(problem)
+    }
+
+    /// On the virtual clock: rank `rank` is ready at `ready_ns`. The end, once all are; an error when they never will be.
+    pub fn meet(&self, rank: usize, index: u64, ready_ns: u64) -> Result<Option<u64>, String> {
+        let mut state = lock(&self.state);
+        let broken = state.broken.clone();
+        let meeting = state.meetings.entry(index).or_default();
+        meeting.ready_ns.resize(self.ranks, None);
+        meeting.ready_ns[rank] = Some(ready_ns);
+        if meeting.end_ns.is_none() {
+            let latest = meeting.ready_ns.iter().copied().collect::<Option<Vec<u64>>>();
+            match (latest.and_then(|all| all.into_iter().max()), meeting.call) {
+                (Some(latest), Some(call)) => {
+                    meeting.end_ns = Some(latest + (self.duration)(self.link_bytes(call)));
+                    self.changed.notify_all();
+                }
+                _ => return broken.map_or(Ok(None), Err),
+            }
+        }
+        meeting.taken += 1;
+        let end_ns = meeting.end_ns;
+        self.forget(&mut state, index);
+        Ok(end_ns)
+    }
+
+    /// Bytes that every rank sends, in a ring.
+    fn link_bytes(&self, call: Call) -> f64 {
+        let bytes = call.count as f64 * call.dtype.bytes() as f64;
+        let n = self.ranks as f64;
+        match call.kind {
+            Kind::AllReduce(_) => 2.0 * (n - 1.0) / n * bytes,
+            // The count is what a rank sends, or gets.
+            Kind::AllGather | Kind::ReduceScatter(_) => (n - 1.0) * bytes,
+            Kind::Broadcast(_) => bytes,
+        }
+    }
+
+    fn forget(&self, state: &mut State, index: u64) {
+        if let Some(meeting) = state.meetings.get(&index) {
+            // The clock may be read before the data is there: no buffers yet is not "done".
+            let data_done = !self.computes || meeting.left == self.ranks;
+            if meeting.taken == self.ranks && data_done && meeting.ready_ns.len() == self.ranks {
+                state.meetings.remove(&index);
+            }
+        }
+    }
+
+    /// Waits a little for the end of a collective.
+    pub fn wait(&self, index: u64, step: Duration) {
+        let state = lock(&self.state);
+        let open = state.broken.is_none()
+            && state.meetings.get(&index).is_some_and(|meeting| meeting.end_ns.is_none());
+        if open {
+            let _ = self.changed.wait_timeout(state, step);
+        }
+    }
+
+    /// No rank waits any longer.
+    pub fn break_down(&self, problem: &str) {
+        lock(&self.state).broken.get_or_insert_with(|| problem.to_owned());
+        self.changed.notify_all();
+    }
+
+    fn problem(&self) -> Option<String> {
+        lock(&self.state).broken.clone()
+    }
+
+    /// With its data: the last rank computes for all. Runs on a stream's worker.
+    fn exchange(&self, rank: usize, index: u64, buffers: Buffers) -> Outcome {
+        let begin = Instant::now();
+        let mut state = lock(&self.state);
+        let meeting = state.meetings.entry(index).or_default();
+        if meeting.buffers.is_empty() {
+            meeting.buffers.resize_with(self.ranks, || None);
+        }
+        meeting.buffers[rank] = Some(buffers);
+        if meeting.buffers.iter().all(Option::is_some)
+            && let Some(call) = meeting.call
+        {
+            let all: Vec<Buffers> = meeting.buffers.iter_mut().filter_map(Option::take).collect();
+            drop(state);
+            // SAFETY: all ranks are here, their buffers were checked and are held.
+            let outcome = unsafe { compute(call, &all) };
+            drop(all);
+            state = lock(&self.state);
+            state.meetings.entry(index).or_default().outcome = Some(outcome);
+            self.changed.notify_all();
+        }
+        loop {
+            if let Some(outcome) = state.meetings.get(&index).and_then(|m| m.outcome.clone()) {
+                if let Some(meeting) = state.meetings.get_mut(&index) {
+                    meeting.left += 1;
+                }
+                self.forget(&mut state, index);
+                return outcome;
+            }
+            if let Some(problem) = &state.broken {
+                return fail(RT_AICORE_TIMEOUT, format!("HCCL: {problem}"));
+            }
+            let Some(left) = self.timeout.checked_sub(begin.elapsed()) else {
+                let problem = "a rank did not join the collective in time";
+                state.broken = Some(problem.to_owned());
+                self.changed.notify_all();
+                return fail(RT_AICORE_TIMEOUT, format!("HCCL: {problem}"));
+            };
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Sums in rank order in fp32 with one rounding; integers in fp64.
+///
+/// # Safety
+/// Every buffer holds what the call needs.
+unsafe fn compute(call: Call, all: &[Buffers]) -> Outcome {
+    if all.iter().flat_map(|b| &b.shares).any(|share| share.is_freed()) {
+        return fail(RT_AICORE_EXCEPTION, "HCCL: a buffer was freed before the collective ran");
+    }
+    let (ranks, bytes) = (all.len(), call.count as usize * call.dtype.bytes());
+    // SAFETY: the caller's promise; results are copied out only after all inputs were read.
+    unsafe {
+        match call.kind {
+            Kind::AllReduce(reduction) => {
+                let result = reduce(call, reduction, call.count as usize, all);
+                for b in all {
+                    std::ptr::copy_nonoverlapping(result.as_ptr(), b.receive.bytes(), bytes);
+                }
+            }
+            Kind::ReduceScatter(reduction) => {
+                let result = reduce(call, reduction, call.count as usize * ranks, all);
+                for (rank, b) in all.iter().enumerate() {
+                    std::ptr::copy_nonoverlapping(
+                        result.as_ptr().add(rank * bytes),
+                        b.receive.bytes(),
+                        bytes,
+                    );
+                }
+            }
+            Kind::AllGather => {
+                let mut whole = vec![0u8; bytes * ranks];
+                for (part, b) in whole.chunks_exact_mut(bytes).zip(all) {
+                    std::ptr::copy_nonoverlapping(b.send.bytes(), part.as_mut_ptr(), bytes);
+                }
+                for b in all {
+                    std::ptr::copy_nonoverlapping(whole.as_ptr(), b.receive.bytes(), bytes * ranks);
+                }
+            }
+            Kind::Broadcast(root) => {
+                let from = all[root as usize].send.bytes();
+                for b in all {
+                    std::ptr::copy(from, b.receive.bytes(), bytes);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// Every send buffer holds `count` numbers.
+unsafe fn reduce(call: Call, reduction: Reduction, count: usize, all: &[Buffers]) -> Vec<u8> {
+    let mut result = vec![0u8; count * call.dtype.bytes()];
+    let combine32 = |a: f32, b: f32| match reduction {
+        Reduction::Sum => a + b,
+        Reduction::Prod => a * b,
+        Reduction::Max => a.max(b),
+        Reduction::Min => a.min(b),
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if call.dtype.is_float() {
+            let (mut sums, mut row) = (vec![0f32; count], vec![0f32; count]);
+            for (rank, b) in all.iter().enumerate() {
+                widen(call.dtype, b.send.bytes(), &mut row);
+                if rank == 0 {
+                    sums.copy_from_slice(&row);
+                } else {
+                    sums.iter_mut().zip(&row).for_each(|(s, x)| *s = combine32(*s, *x));
+                }
+            }
+            narrow(call.dtype, &sums, result.as_mut_ptr());
+        } else {
+            let size = call.dtype.bytes();
+            for i in 0..count {
+                let numbers =
+                    all.iter().map(|b| crate::half::read_f64(call.dtype, b.send.bytes().add(i * size)));
+                let combined = numbers.reduce(|a, b| match reduction {
+                    Reduction::Sum => a + b,
+                    Reduction::Prod => a * b,
+                    Reduction::Max => a.max(b),
+                    Reduction::Min => a.min(b),
+                });
+                crate::half::write_f64(
+                    call.dtype,
+                    combined.unwrap_or(0.0),
+                    result.as_mut_ptr().add(i * size),
+                );
+            }
+        }
+    }
+    result
+}
+
+/// What a communicator handle holds.
+#[derive(Default)]
+pub struct Comm {
+    group: Option<Arc<Group>>,
+    rank: usize,
+    device: i32,
+    next: AtomicU64,
+    failed: AtomicU64,
+}
+
+pooled!(Comm, b"comm", "communicator", |comm| {
+    comm.group = None;
+    comm.next = AtomicU64::new(0);
+    comm.failed = AtomicU64::new(0);
+});
+
+/// C handle of a communicator.
+pub type RawComm = *mut Slot<Comm>;
+
+fn new_comm(group: &Arc<Group>, rank: usize, device: i32) -> RawComm {
+    pool::create::<Comm>(|comm| {
+        comm.group = Some(Arc::clone(group));
+        comm.rank = rank;
+        comm.device = device;
+    })
+}
+
+/// The body of an exported HCCL function: failures of the runtime become HCCL's own code.
+fn entry(api: &str, body: impl FnOnce() -> Outcome) -> i32 {
+    let code = crate::status::entry(api, body);
+    if code >= 100 { E_RUNTIME } else { code }
+}
+
+static GROUPS: Mutex<Vec<(u64, Arc<Group>)>> = Mutex::new(Vec::new());
+static NEXT_ROOT: AtomicU64 = AtomicU64::new(1);
+
+/// Forgets groups that are being formed.
+pub fn forget() {
+    for (_, group) in lock(&GROUPS).drain(..) {
+        group.break_down("the library was reset");
+    }
+}
+
+/// Names a new communicator that ranks of this process may join.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclGetRootInfo(info: *mut c_void) -> i32 {
+    entry("HcclGetRootInfo", || {
+        if info.is_null() {
+            return fail(E_PTR, "rootInfo is null");
+        }
+        with_device(|device| {
+            device.check_alive()?;
+            let id = NEXT_ROOT.fetch_add(1, Ordering::Relaxed);
+            // SAFETY: not null; the caller's structure has this size.
+            unsafe {
+                info.cast::<u8>().write_bytes(0, ROOT_INFO_BYTES);
+                info.cast::<u64>().write_unaligned(id);
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Joins a communicator; returns when all ranks have.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclCommInitRootInfo(
+    ranks: u32,
+    info: *const c_void,
+    rank: u32,
+    comm: *mut RawComm,
+) -> i32 {
+    entry("HcclCommInitRootInfo", || {
+        if info.is_null() || comm.is_null() {
+            return fail(E_PTR, "rootInfo or comm is null");
+        }
+        if ranks == 0 || rank >= ranks {
+            return fail(E_PARA, format!("rank is {rank} of {ranks}"));
+        }
+        // SAFETY: not null; the caller's structure was written by HcclGetRootInfo.
+        let id = unsafe { info.cast::<u64>().read_unaligned() };
+        if id == 0 || id >= NEXT_ROOT.load(Ordering::Relaxed) {
+            return fail(E_PARA, "rootInfo was not made by HcclGetRootInfo in this process");
+        }
+        with_device(|device| {
+            device.check_alive()?;
+            let group = {
+                let mut groups = lock(&GROUPS);
+                match groups.iter().find(|(other, _)| *other == id) {
+                    Some((_, group)) => Arc::clone(group),
+                    None => {
+                        let group = Group::new(ranks as usize, device);
+                        groups.push((id, Arc::clone(&group)));
+                        group
+                    }
+                }
+            };
+            if group.ranks != ranks as usize {
+                return fail(E_PARA, format!("nRanks is {ranks}, another rank said {}", group.ranks));
+            }
+            let begin = Instant::now();
+            let mut state = lock(&group.state);
+            state.joined += 1;
+            group.changed.notify_all();
+            while state.joined < group.ranks && state.broken.is_none() {
+                let Some(left) = group.timeout.checked_sub(begin.elapsed()) else {
+                    return fail(E_TIMEOUT, format!("{} of {ranks} ranks came in time", state.joined));
+                };
+                state = group.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            drop(state);
+            lock(&GROUPS).retain(|(other, _)| *other != id);
+            // SAFETY: not null; the caller's pointer.
+            unsafe { comm.write(new_comm(&group, rank as usize, device.id)) };
+            Ok(())
+        })
+    })
+}
+
+/// Communicators of several devices at once, for one process with a thread a device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclCommInitAll(count: u32, devices: *const i32, comms: *mut RawComm) -> i32 {
+    entry("HcclCommInitAll", || {
+        if devices.is_null() || comms.is_null() {
+            return fail(E_PTR, "devices or comms is null");
+        }
+        let most = machine()?.devices.len();
+        if count == 0 || count as usize > most {
+            return fail(E_PARA, format!("ndev is {count}, expected 1 to {most}"));
+        }
+        // SAFETY: not null; the caller's array has `count` numbers.
+        let ids = unsafe { std::slice::from_raw_parts(devices, count as usize) };
+        let unique = ids.iter().enumerate().all(|(i, id)| !ids[..i].contains(id));
+        if !unique {
+            return fail(E_PARA, format!("devices {ids:?} are not different"));
+        }
+        let found = ids.iter().map(|id| device(*id)).collect::<Outcome<Vec<_>>>()?;
+        let group = Group::new(found.len(), &found[0]);
+        for (rank, id) in ids.iter().enumerate() {
+            // SAFETY: the caller's array has `count` places.
+            unsafe { comms.add(rank).write(new_comm(&group, rank, *id)) };
+        }
+        Ok(())
+    })
+}
+
+/// # Safety
+/// As [`pool::get`].
+unsafe fn comm_of<'a>(comm: RawComm) -> Outcome<&'a Comm> {
+    // SAFETY: the caller's promise.
+    match unsafe { pool::get(comm) } {
+        Ok(slot) => Ok(slot.value()),
+        Err(pool::Dead::Null) => fail(E_PTR, "comm is null"),
+        Err(dead) => fail(E_PARA, format!("comm {}", dead.words())),
+    }
+}
+
+/// Ends a communicator.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclCommDestroy(comm: RawComm) -> i32 {
+    entry("HcclCommDestroy", || {
+        // SAFETY: the caller's pointer is a communicator handle.
+        match unsafe { pool::get(comm) } {
+            Ok(slot) => {
+                slot.destroy();
+                Ok(())
+            }
+            Err(pool::Dead::Null) => fail(E_PTR, "comm is null"),
+            Err(dead) => fail(E_PARA, format!("comm {}", dead.words())),
+        }
+    })
+}
+
+/// Number of ranks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclGetRankSize(comm: RawComm, size: *mut u32) -> i32 {
+    entry("HcclGetRankSize", || {
+        // SAFETY: the caller's pointer is a communicator handle.
+        let ranks = unsafe { comm_of(comm)? }.group.as_ref().map_or(0, |group| group.ranks);
+        if size.is_null() {
+            return fail(E_PTR, "rankSize is null");
+        }
+        // SAFETY: not null; the caller's pointer.
+        unsafe { size.write(ranks as u32) };
+        Ok(())
+    })
+}
+
+/// This communicator's rank.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclGetRankId(comm: RawComm, rank: *mut u32) -> i32 {
+    entry("HcclGetRankId", || {
+        // SAFETY: the caller's pointer is a communicator handle.
+        let own = unsafe { comm_of(comm)? }.rank;
+        if rank.is_null() {
+            return fail(E_PTR, "rank is null");
+        }
+        // SAFETY: not null; the caller's pointer.
+        unsafe { rank.write(own as u32) };
+        Ok(())
+    })
+}
+
+/// What went wrong after a call had returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclGetCommAsyncError(comm: RawComm, error: *mut i32) -> i32 {
+    entry("HcclGetCommAsyncError", || {
+        // SAFETY: the caller's pointer is a communicator handle.
+        let comm = unsafe { comm_of(comm)? };
+        if error.is_null() {
+            return fail(E_PTR, "asyncError is null");
+        }
+        let broken = comm.group.as_ref().and_then(|group| group.problem());
+        let failed = broken.is_some() || comm.failed.load(Ordering::Relaxed) > 0;
+        // SAFETY: not null; the caller's pointer.
+        unsafe { error.write(if failed { E_TIMEOUT } else { 0 }) };
+        Ok(())
+    })
+}
+
+/// A result in words.
+#[unsafe(no_mangle)]
+pub extern "C" fn HcclGetErrorString(code: i32) -> *const c_char {
+    match code {
+        0 => c"no error",
+        E_PARA => c"parameter error",
+        E_PTR => c"empty pointer",
+        E_INTERNAL => c"internal error",
+        E_NOT_SUPPORT => c"not support feature",
+        E_TIMEOUT => c"timeout",
+        E_RUNTIME => c"call runtime api fail",
+        _ => c"unknown error",
+    }
+    .as_ptr()
+}
+
+fn dtype_of(code: i32, soc: Soc) -> Outcome<DType> {
+    let dtype = match code {
+        0 => DType::Int8,
+        1 => DType::Int16,
+        2 => DType::Int32,
+        3 => DType::Float16,
+        4 => DType::Float,
+        5 => DType::Int64,
+        11 => DType::Bf16,
+        _ => return fail(E_PARA, format!("dataType {code} is unknown")),
+    };
+    if soc == Soc::Ascend310P3 && matches!(dtype, DType::Int64 | DType::Bf16) {
+        return fail(E_NOT_SUPPORT, format!("dataType {} is not supported on {}", dtype.name(), soc.name()));
+    }
+    Ok(dtype)
+}
+
+fn reduction_of(code: i32) -> Outcome<Reduction> {
+    Ok(match code {
+        0 => Reduction::Sum,
+        1 => Reduction::Prod,
+        2 => Reduction::Max,
+        3 => Reduction::Min,
+        _ => return fail(E_PARA, format!("op {code} is unknown")),
+    })
+}
+
+struct Asked {
+    send: *mut c_void,
+    receive: *mut c_void,
+    count: u64,
+    dtype: i32,
+    comm: RawComm,
+    stream: RawStream,
+}
+
+fn collective(api: &str, asked: &Asked, kind: impl FnOnce(Soc) -> Outcome<Kind>) -> i32 {
+    entry(api, || {
+        with_device(|device| {
+            device.check_alive()?;
+            // SAFETY: the caller's pointer is a communicator handle.
+            let comm = unsafe { comm_of(asked.comm)? };
+            let soc = device.config.soc;
+            let call = Call { kind: kind(soc)?, count: asked.count, dtype: dtype_of(asked.dtype, soc)? };
+            if comm.device != device.id {
+                return fail(
+                    E_PARA,
+                    format!("comm is of device {}, this thread is on {}", comm.device, device.id),
+                );
+            }
+            let Some(group) = &comm.group else { return fail(E_PARA, "comm was destroyed before") };
+            // SAFETY: the caller's pointer is a stream handle or null.
+            let stream = unsafe { Stream::of(asked.stream, device)? };
+            let buffers = buffers(device, asked, call, group.ranks)?;
+            if device.faults.collective(&device.config.faults) {
+                comm.failed.store(1, Ordering::Relaxed);
+                group.break_down("the link is silent (injected fault)");
+                return fail(E_TIMEOUT, "the other ranks did not answer (injected fault)");
+            }
+            let index = comm.next.fetch_add(1, Ordering::Relaxed);
+            if let Err(problem) = group.announce(index, call) {
+                comm.failed.store(1, Ordering::Relaxed);
+                return fail(E_TIMEOUT, problem);
+            }
+            let rank = comm.rank;
+            if device.computes() {
+                let group = Arc::clone(group);
+                stream.submit(Box::new(move || group.exchange(rank, index, buffers)));
+            }
+            let host_ns = device.spend_host(device.config.profile.host_launch_ns);
+            stream.enter(host_ns, Entry::Meet { group: Arc::clone(group), rank, index });
+            Ok(())
+        })
+    })
+}
+
+fn buffers(device: &Device, asked: &Asked, call: Call, ranks: usize) -> Outcome<Buffers> {
+    let numbers = call.count as usize;
+    if numbers == 0 || numbers > 1 << 40 {
+        return fail(E_PARA, format!("count is {}", call.count));
+    }
+    let (sent, received) = match call.kind {
+        Kind::AllReduce(_) | Kind::Broadcast(_) => (numbers, numbers),
+        Kind::AllGather => (numbers, numbers * ranks),
+        Kind::ReduceScatter(_) => (numbers * ranks, numbers),
+    };
+    let mut shares = Vec::new();
+    for (name, pointer, numbers) in [("sendBuf", asked.send, sent), ("recvBuf", asked.receive, received)] {
+        if pointer.is_null() {
+            return fail(E_PTR, format!("{name} is null"));
+        }
+        let bytes = numbers * call.dtype.bytes();
+        match device.find(pointer as usize, bytes) {
+            Some(share) => shares.push(share),
+            None => {
+                return fail(
+                    E_PARA,
+                    format!(
+                        "{name}: {bytes} bytes at {pointer:p} are not inside memory of device {}",
+                        device.id
+                    ),
+                );
+            }
+        }
+    }
+    Ok(Buffers { send: Address(asked.send), receive: Address(asked.receive), shares })
+}
+
+/// Every rank gets the reduction of all.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclAllReduce(
+    send: *mut c_void,
+    receive: *mut c_void,
+    count: u64,
+    dtype: i32,
+    op: i32,
+    comm: RawComm,
+    stream: RawStream,
+) -> i32 {
+    let asked = Asked { send, receive, count, dtype, comm, stream };
+    collective("HcclAllReduce", &asked, |_| Ok(Kind::AllReduce(reduction_of(op)?)))
+}
+
+/// Every rank gets its part of the reduction.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclReduceScatter(
+    send: *mut c_void,
+    receive: *mut c_void,
+    count: u64,
+    dtype: i32,
+    op: i32,
+    comm: RawComm,
+    stream: RawStream,
+) -> i32 {
+    let asked = Asked { send, receive, count, dtype, comm, stream };
+    collective("HcclReduceScatter", &asked, |_| Ok(Kind::ReduceScatter(reduction_of(op)?)))
+}
+
+/// Every rank gets all parts, in rank order.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclAllGather(
+    send: *mut c_void,
+    receive: *mut c_void,
+    count: u64,
+    dtype: i32,
+    comm: RawComm,
+    stream: RawStream,
+) -> i32 {
+    let asked = Asked { send, receive, count, dtype, comm, stream };
+    collective("HcclAllGather", &asked, |_| Ok(Kind::AllGather))
+}
+
+/// Every rank gets what the root has (not on 310P).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn HcclBroadcast(
+    buffer: *mut c_void,
+    count: u64,
+    dtype: i32,
+    root: u32,
+    comm: RawComm,
+    stream: RawStream,
+) -> i32 {
+    let asked = Asked { send: buffer, receive: buffer, count, dtype, comm, stream };
+    collective("HcclBroadcast", &asked, |soc| {
+        // SAFETY: the caller's pointer is a communicator handle.
+        let ranks = unsafe { comm_of(comm)? }.group.as_ref().map_or(0, |group| group.ranks);
+        match soc {
+            Soc::Ascend310P3 => fail(E_NOT_SUPPORT, format!("not supported on {}", soc.name())),
+            Soc::Ascend910B4 if root as usize >= ranks => fail(E_PARA, format!("root is {root} of {ranks}")),
+            Soc::Ascend910B4 => Ok(Kind::Broadcast(root)),
+        }
+    })
+}

@@ -1,0 +1,54 @@
+//! A stand-in for the AscendCL, aclnn, HCCL and DCMI libraries.
+//!
+//! It exports the same C symbols, computes on the CPU, keeps a virtual clock from a chip profile, enforces each chip's documented
+//! restrictions, and breaks on order. Written from our own declarations of documented signatures; no CANN text is in it, and
+//! nothing but the C ABI joins it to whoever loads it.
+//!
+//! ## Contract of every exported function
+//!
+//! Handles are null or were made by this library (used after their end they are recognised); other pointers are valid for what
+//! the documented signature says; a handle is used by one thread at a time; host memory of an asynchronous copy lives until the
+//! stream was synchronised. Nothing unwinds into the caller.
+//!
+//! ## What only the emulator has
+//!
+//! ```c
+//! int         ascend_emulator_configure(const char *settings);  // `key = value` lines, before aclInit; nonzero: see aclGetRecentErrMsg
+//! const char *ascend_emulator_info(void);                       // "ascend-emulator 0.1.0 Ascend310P3 compute"
+//! uint64_t    ascend_emulator_now_ns(void);                     // virtual host time of the calling thread's device
+//! void        ascend_emulator_host_work(uint64_t ns);           // host work to charge to it
+//! int         ascend_emulator_counts(uint64_t *out, uint64_t n);// what is alive; returns how many counts there are
+//! int         ascend_emulator_reset(void);                      // back to a library just loaded
+//! ```
+//!
+//! Their presence says "this is the emulator".
+//!
+//! ## Files
+//!
+//! `registry` has the global state, `settings` and `faults` what was asked for, `status` the codes, `pool` the handles.
+//! `stream`, `event`, `memory`, `runtime` and `hccl` are the runtime; `tensor` and `executor` the two stages;
+//! `clock` the virtual time; `ops` the operators; `half` and `nz` numbers and layouts; `dcmi` made-up telemetry.
+
+#![allow(non_snake_case)]
+
+mod clock;
+mod dcmi;
+mod emulator;
+mod event;
+mod executor;
+mod faults;
+mod half;
+mod hccl;
+mod memory;
+mod nz;
+mod ops;
+mod pool;
+mod registry;
+mod runtime;
+mod settings;
+mod status;
+mod stream;
+mod tensor;
+
+#[cfg(test)]
+mod tests;

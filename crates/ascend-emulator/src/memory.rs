@@ -1,0 +1,606 @@
+//! Device and host memory, and copies.
+//!
+//! In compute mode device memory is host memory full of 0xFF: NaN in every float type, -1 as an index. In timing mode it is
+//! address space that nobody may touch.
+
+use std::alloc::Layout;
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::clock::Entry;
+use crate::pool::Counter;
+use crate::registry::{Device, lock, require_initialised, with_device};
+use crate::settings::Soc;
+use crate::status::{
+    INVALID_PARAM, Outcome, RT_AICORE_EXCEPTION, RT_DEVICE_OOM, RT_MEMORY_ALLOCATION, RT_PARAM_INVALID,
+    entry, fail,
+};
+use crate::stream::{Address, Job, RawStream, Stream};
+
+/// Device memory is handed out so.
+const DEVICE_ALIGNMENT: usize = 512;
+
+/// Live device allocations.
+pub static ALLOCATIONS: Counter = Counter::new();
+/// Their bytes.
+pub static ALLOCATED_BYTES: Counter = Counter::new();
+/// Live host allocations.
+pub static HOST_ALLOCATIONS: Counter = Counter::new();
+
+static HOST: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+
+/// A piece of device memory; the bytes stay as long as somebody holds a share.
+pub struct Allocation {
+    base: usize,
+    /// Its size.
+    pub bytes: usize,
+    real: bool,
+    freed: AtomicBool,
+}
+
+impl Allocation {
+    fn new(bytes: usize, real: bool) -> Option<Self> {
+        let base = if real { poisoned(bytes)? } else { space::reserve(bytes)? };
+        Some(Self { base, bytes, real, freed: AtomicBool::new(false) })
+    }
+
+    /// aclrtFree was called.
+    pub fn is_freed(&self) -> bool {
+        self.freed.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        if self.real {
+            if let Ok(layout) = Layout::from_size_align(self.bytes, DEVICE_ALIGNMENT) {
+                // SAFETY: allocated with this layout in `poisoned`, given back once, here.
+                unsafe { std::alloc::dealloc(self.base as *mut u8, layout) };
+            }
+        } else {
+            space::release(self.base, self.bytes);
+        }
+    }
+}
+
+fn poisoned(bytes: usize) -> Option<usize> {
+    let layout = Layout::from_size_align(bytes, DEVICE_ALIGNMENT).ok()?;
+    // SAFETY: the size is not zero (checked by the caller).
+    let base = unsafe { std::alloc::alloc(layout) };
+    if base.is_null() {
+        return None;
+    }
+    // SAFETY: just allocated with this size.
+    unsafe { base.write_bytes(0xff, bytes) };
+    Some(base as usize)
+}
+
+#[cfg(all(unix, target_pointer_width = "64"))]
+mod space {
+    //! Address space without memory.
+
+    use std::ffi::{c_int, c_void};
+
+    unsafe extern "C" {
+        fn mmap(
+            at: *mut c_void,
+            len: usize,
+            prot: c_int,
+            flags: c_int,
+            fd: c_int,
+            offset: i64,
+        ) -> *mut c_void;
+        fn munmap(at: *mut c_void, len: usize) -> c_int;
+    }
+
+    const PROT_NONE: c_int = 0;
+    const MAP_PRIVATE: c_int = 2;
+    #[cfg(target_os = "linux")]
+    const MAP_ANONYMOUS_NORESERVE: c_int = 0x20 | 0x4000;
+    #[cfg(not(target_os = "linux"))]
+    const MAP_ANONYMOUS_NORESERVE: c_int = 0x1000 | 0x40;
+
+    pub(super) fn reserve(bytes: usize) -> Option<usize> {
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS_NORESERVE;
+        // SAFETY: a fresh mapping anywhere, without access.
+        let at = unsafe { mmap(std::ptr::null_mut(), bytes, PROT_NONE, flags, -1, 0) };
+        (at as isize != -1).then_some(at as usize)
+    }
+
+    pub(super) fn release(base: usize, bytes: usize) {
+        // SAFETY: a mapping made by `reserve` with this size, given back once.
+        unsafe { munmap(base as *mut c_void, bytes) };
+    }
+}
+
+#[cfg(not(all(unix, target_pointer_width = "64")))]
+mod space {
+    //! Addresses that are never handed out twice and never touched.
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static NEXT: AtomicUsize = AtomicUsize::new(1 << 44);
+
+    pub(super) fn reserve(bytes: usize) -> Option<usize> {
+        let rounded = bytes.checked_next_multiple_of(1 << 16)?;
+        Some(NEXT.fetch_add(rounded, Ordering::Relaxed))
+    }
+
+    pub(super) fn release(_base: usize, _bytes: usize) {}
+}
+
+/// Takes device memory. The policy (huge pages or not) makes no difference here.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtMalloc(pointer: *mut *mut c_void, size: usize, policy: i32) -> i32 {
+    entry("aclrtMalloc", || {
+        if pointer.is_null() {
+            return fail(INVALID_PARAM, "devPtr is null");
+        }
+        if size == 0 {
+            return fail(INVALID_PARAM, "size is 0, expected at least 1");
+        }
+        if policy < 0 {
+            return fail(INVALID_PARAM, format!("policy is {policy}"));
+        }
+        with_device(|device| {
+            device.check_alive()?;
+            let address = allocate(device, size)?;
+            // SAFETY: not null; the caller's pointer.
+            unsafe { pointer.write(address as *mut c_void) };
+            Ok(())
+        })
+    })
+}
+
+fn allocate(device: &Device, size: usize) -> Outcome<usize> {
+    if device.faults.allocation(&device.config.faults) {
+        return fail(RT_MEMORY_ALLOCATION, format!("{size} bytes cannot be had (injected fault)"));
+    }
+    let total = device.config.profile.memory_bytes as u64;
+    let used = device.used_bytes.load(Ordering::Acquire);
+    let Some(bytes) = size.checked_next_multiple_of(DEVICE_ALIGNMENT) else {
+        return fail(RT_DEVICE_OOM, format!("{size} bytes wanted"));
+    };
+    if used.saturating_add(bytes as u64) > total {
+        return fail(
+            RT_DEVICE_OOM,
+            format!("{size} bytes wanted, {} of {total} bytes free on device {}", total - used, device.id),
+        );
+    }
+    let Some(allocation) = Allocation::new(bytes, device.computes()) else {
+        return fail(RT_MEMORY_ALLOCATION, format!("{size} bytes cannot be had from the host"));
+    };
+    let base = allocation.base;
+    device.used_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
+    let mut memory = device.memory.write().unwrap_or_else(PoisonError::into_inner);
+    memory.insert(base, Arc::new(allocation));
+    ALLOCATIONS.add(1);
+    ALLOCATED_BYTES.add(bytes as i64);
+    Ok(base)
+}
+
+/// Gives device memory back.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtFree(pointer: *mut c_void) -> i32 {
+    entry("aclrtFree", || {
+        if pointer.is_null() {
+            return fail(INVALID_PARAM, "devPtr is null");
+        }
+        with_device(|device| {
+            let mut memory = device.memory.write().unwrap_or_else(PoisonError::into_inner);
+            let Some(allocation) = memory.remove(&(pointer as usize)) else {
+                return fail(
+                    RT_PARAM_INVALID,
+                    format!("{pointer:p} is no memory of device {} (or was freed before)", device.id),
+                );
+            };
+            allocation.freed.store(true, Ordering::Release);
+            device.used_bytes.fetch_sub(allocation.bytes as u64, Ordering::AcqRel);
+            ALLOCATIONS.add(-1);
+            ALLOCATED_BYTES.add(-(allocation.bytes as i64));
+            Ok(())
+        })
+    })
+}
+
+/// Takes pinned host memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtMallocHost(pointer: *mut *mut c_void, size: usize) -> i32 {
+    entry("aclrtMallocHost", || {
+        require_initialised()?;
+        if pointer.is_null() || size == 0 {
+            return fail(INVALID_PARAM, format!("hostPtr is {pointer:p}, size is {size}"));
+        }
+        let Ok(layout) = Layout::from_size_align(size, 64) else {
+            return fail(RT_MEMORY_ALLOCATION, format!("{size} bytes wanted"));
+        };
+        // SAFETY: the size is not zero.
+        let base = unsafe { std::alloc::alloc_zeroed(layout) };
+        if base.is_null() {
+            return fail(RT_MEMORY_ALLOCATION, format!("{size} bytes cannot be had from the host"));
+        }
+        lock(&HOST).insert(base as usize, size);
+        HOST_ALLOCATIONS.add(1);
+        // SAFETY: not null; the caller's pointer.
+        unsafe { pointer.write(base.cast()) };
+        Ok(())
+    })
+}
+
+/// Gives pinned host memory back.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtFreeHost(pointer: *mut c_void) -> i32 {
+    entry("aclrtFreeHost", || {
+        let Some(size) = lock(&HOST).remove(&(pointer as usize)) else {
+            return fail(
+                RT_PARAM_INVALID,
+                format!("{pointer:p} is no pinned host memory (or was freed before)"),
+            );
+        };
+        HOST_ALLOCATIONS.add(-1);
+        if let Ok(layout) = Layout::from_size_align(size, 64) {
+            // SAFETY: allocated with this layout in aclrtMallocHost; out of the list, so never freed twice.
+            unsafe { std::alloc::dealloc(pointer.cast(), layout) };
+        }
+        Ok(())
+    })
+}
+
+fn is_pinned(address: usize, bytes: usize) -> bool {
+    let host = lock(&HOST);
+    host.range(..=address).next_back().is_some_and(|(base, size)| address + bytes <= base + size)
+}
+
+/// Free and total bytes. The chip has one kind of memory (310P: DDR, 910B: HBM); the other kind is reported as 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtGetMemInfo(attribute: i32, free: *mut usize, total: *mut usize) -> i32 {
+    entry("aclrtGetMemInfo", || {
+        if free.is_null() || total.is_null() {
+            return fail(INVALID_PARAM, "free or total is null");
+        }
+        with_device(|device| {
+            device.check_alive()?;
+            let own = match device.config.soc {
+                Soc::Ascend310P3 => 0,
+                Soc::Ascend910B4 => 1,
+            };
+            if !(0..=1).contains(&attribute) {
+                return fail(RT_PARAM_INVALID, format!("attr is {attribute}, expected 0 (DDR) or 1 (HBM)"));
+            }
+            let all = if attribute == own { device.config.profile.memory_bytes as usize } else { 0 };
+            let used = device.used_bytes.load(Ordering::Acquire) as usize;
+            // SAFETY: not null; the caller's pointers.
+            unsafe {
+                free.write(all.saturating_sub(used));
+                total.write(all);
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Which sides of a copy are on the device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    HostToHost,
+    HostToDevice,
+    DeviceToHost,
+    DeviceToDevice,
+}
+
+impl Kind {
+    fn from_code(code: i32) -> Outcome<Self> {
+        Ok(match code {
+            0 => Self::HostToHost,
+            1 => Self::HostToDevice,
+            2 => Self::DeviceToHost,
+            3 => Self::DeviceToDevice,
+            _ => return fail(INVALID_PARAM, format!("kind is {code}, expected 0 to 3")),
+        })
+    }
+
+    fn to_device(self) -> bool {
+        matches!(self, Self::HostToDevice | Self::DeviceToDevice)
+    }
+
+    fn from_device(self) -> bool {
+        matches!(self, Self::DeviceToHost | Self::DeviceToDevice)
+    }
+}
+
+/// A checked copy of `height` rows.
+#[derive(Clone)]
+struct Copy2d {
+    to: Address,
+    to_pitch: usize,
+    from: Address,
+    from_pitch: usize,
+    width: usize,
+    height: usize,
+    kind: Kind,
+    shares: Vec<Arc<Allocation>>,
+}
+
+impl Copy2d {
+    fn check(mut self, device: &Device) -> Outcome<Self> {
+        if self.to.0.is_null() || self.from.0.is_null() {
+            return fail(INVALID_PARAM, "dst or src is null");
+        }
+        if self.width == 0 || self.height == 0 {
+            return fail(RT_PARAM_INVALID, "nothing is to be copied: the size is 0");
+        }
+        let extent = |pitch: usize| pitch.checked_mul(self.height - 1)?.checked_add(self.width);
+        let (Some(to_bytes), Some(from_bytes)) = (extent(self.to_pitch), extent(self.from_pitch)) else {
+            return fail(RT_PARAM_INVALID, "the size overflows");
+        };
+        let sides = [
+            ("dst", self.to, to_bytes, self.kind.to_device()),
+            ("src", self.from, from_bytes, self.kind.from_device()),
+        ];
+        for (name, address, bytes, on_device) in sides {
+            let found = device.find(address.0 as usize, bytes);
+            match (found, on_device) {
+                (Some(share), true) => self.shares.push(share),
+                (None, true) => {
+                    return fail(
+                        RT_PARAM_INVALID,
+                        format!(
+                            "{name}: {bytes} bytes at {:p} are not inside memory of device {}",
+                            address.0, device.id
+                        ),
+                    );
+                }
+                (Some(_), false) => {
+                    return fail(
+                        RT_PARAM_INVALID,
+                        format!("{name}: {:p} is device memory, the kind says host", address.0),
+                    );
+                }
+                (None, false) => {}
+            }
+        }
+        Ok(self)
+    }
+
+    fn bytes(&self) -> usize {
+        self.width * self.height
+    }
+
+    fn pinned(&self) -> bool {
+        let (address, pitch) = match self.kind {
+            Kind::DeviceToDevice => return true,
+            Kind::HostToHost => return false,
+            Kind::HostToDevice => (self.from.0 as usize, self.from_pitch),
+            Kind::DeviceToHost => (self.to.0 as usize, self.to_pitch),
+        };
+        is_pinned(address, pitch * (self.height - 1) + self.width)
+    }
+
+    fn duration_ns(&self, device: &Device) -> u64 {
+        match self.kind {
+            Kind::HostToHost => 0,
+            Kind::DeviceToDevice => device.config.profile.device_copy_ns(self.bytes()),
+            _ => device.config.profile.host_copy_ns(self.bytes()),
+        }
+    }
+
+    /// # Safety
+    /// Both sides are what the caller of the exported function said.
+    unsafe fn run(&self, computes: bool) -> Outcome {
+        if self.shares.iter().any(|share| share.is_freed()) {
+            return fail(RT_AICORE_EXCEPTION, "a copy met memory that was freed before it ran");
+        }
+        for row in 0..self.height {
+            // SAFETY: device sides were checked and are held; host sides are the caller's word.
+            unsafe {
+                let to = self.to.bytes().add(row * self.to_pitch);
+                let from = self.from.bytes().add(row * self.from_pitch);
+                match self.kind {
+                    Kind::HostToHost => std::ptr::copy(from, to, self.width),
+                    _ if computes => std::ptr::copy(from, to, self.width),
+                    Kind::DeviceToHost => to.write_bytes(0, self.width),
+                    Kind::HostToDevice | Kind::DeviceToDevice => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn row_copy(
+    to: *mut c_void,
+    room: usize,
+    from: *const c_void,
+    count: usize,
+    kind: i32,
+    device: &Device,
+) -> Outcome<Copy2d> {
+    if room < count {
+        return fail(RT_PARAM_INVALID, format!("destMax is {room}, count is {count}: too little room"));
+    }
+    Copy2d {
+        to: Address(to),
+        to_pitch: count,
+        from: Address(from.cast_mut()),
+        from_pitch: count,
+        width: count,
+        height: 1,
+        kind: Kind::from_code(kind)?,
+        shares: Vec::new(),
+    }
+    .check(device)
+}
+
+/// Copies at once; does not wait for streams.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtMemcpy(
+    to: *mut c_void,
+    room: usize,
+    from: *const c_void,
+    count: usize,
+    kind: i32,
+) -> i32 {
+    entry("aclrtMemcpy", || {
+        with_device(|device| {
+            device.check_alive()?;
+            let copy = row_copy(to, room, from, count, kind, device)?;
+            // SAFETY: checked above; host sides are the caller's word.
+            unsafe { copy.run(device.computes())? };
+            let begin = device.spend_host(device.config.profile.host_call_ns);
+            device.host_until(begin + copy.duration_ns(device));
+            Ok(())
+        })
+    })
+}
+
+fn enqueue_copy(copy: Copy2d, stream: RawStream, device: &Device) -> Outcome {
+    // SAFETY: the caller's pointer is a stream handle or null.
+    let stream = unsafe { Stream::of(stream, device)? };
+    let duration_ns = copy.duration_ns(device);
+    let pinned = copy.pinned();
+    let computes = device.computes();
+    if computes {
+        // SAFETY: checked before; the host side stays valid until the stream was synchronised, says the ABI.
+        let job: Job = Box::new(move || unsafe { copy.run(computes) });
+        stream.submit(job);
+    } else {
+        // SAFETY: checked before; device memory is not touched.
+        unsafe { copy.run(computes)? };
+    }
+    let host_ns = device.spend_host(device.config.profile.host_call_ns);
+    stream.enter(host_ns, Entry::Work { duration_ns, cores: false });
+    if !pinned {
+        device.host_until(stream.drain(None)?);
+    }
+    Ok(())
+}
+
+/// Copies in a stream; with pageable host memory the call waits for the copy.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtMemcpyAsync(
+    to: *mut c_void,
+    room: usize,
+    from: *const c_void,
+    count: usize,
+    kind: i32,
+    stream: RawStream,
+) -> i32 {
+    entry("aclrtMemcpyAsync", || {
+        with_device(|device| {
+            device.check_alive()?;
+            enqueue_copy(row_copy(to, room, from, count, kind, device)?, stream, device)
+        })
+    })
+}
+
+/// Copies `height` rows of `width` bytes in a stream.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtMemcpy2dAsync(
+    to: *mut c_void,
+    to_pitch: usize,
+    from: *const c_void,
+    from_pitch: usize,
+    width: usize,
+    height: usize,
+    kind: i32,
+    stream: RawStream,
+) -> i32 {
+    entry("aclrtMemcpy2dAsync", || {
+        with_device(|device| {
+            device.check_alive()?;
+            if width > to_pitch || width > from_pitch {
+                return fail(
+                    RT_PARAM_INVALID,
+                    format!("width is {width}, dpitch {to_pitch}, spitch {from_pitch}: rows overlap"),
+                );
+            }
+            let (to, from) = (Address(to), Address(from.cast_mut()));
+            let kind = Kind::from_code(kind)?;
+            let copy = Copy2d { to, to_pitch, from, from_pitch, width, height, kind, shares: Vec::new() };
+            enqueue_copy(copy.check(device)?, stream, device)
+        })
+    })
+}
+
+fn check_set(pointer: *mut c_void, room: usize, count: usize, device: &Device) -> Outcome<Arc<Allocation>> {
+    if pointer.is_null() || count == 0 {
+        return fail(INVALID_PARAM, format!("devPtr is {pointer:p}, count is {count}"));
+    }
+    if room < count {
+        return fail(RT_PARAM_INVALID, format!("maxCount is {room}, count is {count}: too little room"));
+    }
+    match device.find(pointer as usize, count) {
+        Some(share) => Ok(share),
+        None => fail(
+            RT_PARAM_INVALID,
+            format!("{count} bytes at {pointer:p} are not inside memory of device {}", device.id),
+        ),
+    }
+}
+
+/// Sets bytes at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtMemset(pointer: *mut c_void, room: usize, value: i32, count: usize) -> i32 {
+    entry("aclrtMemset", || {
+        with_device(|device| {
+            device.check_alive()?;
+            let _share = check_set(pointer, room, count, device)?;
+            if device.computes() {
+                // SAFETY: inside an allocation, which is held.
+                unsafe { pointer.cast::<u8>().write_bytes(value as u8, count) };
+            }
+            let begin = device.spend_host(device.config.profile.host_call_ns);
+            device.host_until(begin + device.config.profile.device_set_ns(count));
+            Ok(())
+        })
+    })
+}
+
+/// Sets bytes in a stream.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtMemsetAsync(
+    pointer: *mut c_void,
+    room: usize,
+    value: i32,
+    count: usize,
+    stream: RawStream,
+) -> i32 {
+    entry("aclrtMemsetAsync", || {
+        with_device(|device| {
+            device.check_alive()?;
+            let share = check_set(pointer, room, count, device)?;
+            // SAFETY: the caller's pointer is a stream handle or null.
+            let stream = unsafe { Stream::of(stream, device)? };
+            if device.computes() {
+                let address = Address(pointer);
+                stream.submit(Box::new(move || {
+                    if share.is_freed() {
+                        return fail(RT_AICORE_EXCEPTION, "a memset met memory that was freed before it ran");
+                    }
+                    // SAFETY: inside an allocation, which is held.
+                    unsafe { address.bytes().write_bytes(value as u8, count) };
+                    Ok(())
+                }));
+            }
+            let host_ns = device.spend_host(device.config.profile.host_call_ns);
+            let duration_ns = device.config.profile.device_set_ns(count);
+            stream.enter(host_ns, Entry::Work { duration_ns, cores: false });
+            Ok(())
+        })
+    })
+}
+
+/// Gives host memory back after a reset.
+pub fn forget_host() {
+    for (base, size) in std::mem::take(&mut *lock(&HOST)) {
+        if let Ok(layout) = Layout::from_size_align(size, 64) {
+            // SAFETY: allocated with this layout in aclrtMallocHost; out of the list, so never freed twice.
+            unsafe { std::alloc::dealloc(base as *mut u8, layout) };
+        }
+    }
+    for counter in [&ALLOCATIONS, &ALLOCATED_BYTES, &HOST_ALLOCATIONS] {
+        counter.reset();
+    }
+}

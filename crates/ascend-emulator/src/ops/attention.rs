@@ -1,0 +1,251 @@
+//! Attention, for all three operators: scores and softmax in fp32, the weights rounded before they meet the values.
+
+use std::sync::Arc;
+
+use crate::half::{has_avx2, narrow, read_f64, round_to, widen};
+use crate::tensor::View;
+
+/// Numbers from one batch (or block), token and head to the next.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Steps {
+    /// Batch entry, or block of a paged cache.
+    pub batch: i64,
+    /// Token.
+    pub token: i64,
+    /// Head.
+    pub head: i64,
+}
+
+/// One sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequence {
+    /// Where its first query begins, in numbers.
+    pub query_at: i64,
+    /// Queries.
+    pub queries: usize,
+    /// Keys and values it sees.
+    pub context: usize,
+    /// Where its first key begins (not paged), in numbers; values lie alike.
+    pub key_at: i64,
+    /// Its row of the block table, and of the mask.
+    pub index: usize,
+}
+
+/// What a query may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mask {
+    /// Everything.
+    None,
+    /// What the mask tensor has zero for.
+    Tensor,
+    /// The last query sees everything, the one before it one fewer.
+    CausalEnd,
+    /// The first query sees one, the next one two.
+    CausalBegin,
+}
+
+/// Views: query, key, value, mask, block table, out.
+#[derive(Debug, Clone)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// KV heads.
+    pub kv_heads: usize,
+    /// Channels a head.
+    pub channels: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// What is seen.
+    pub mask: Mask,
+    /// Steps of queries and results.
+    pub query: Steps,
+    /// Steps of keys and values.
+    pub key: Steps,
+    /// Tokens a block; 0 where the cache is not paged.
+    pub block: usize,
+    /// The batch.
+    pub sequences: Arc<[Sequence]>,
+}
+
+impl Attention {
+    /// How many keys query `i` of a sequence sees, a mask tensor apart.
+    pub fn visible(&self, sequence: &Sequence, i: usize) -> usize {
+        match self.mask {
+            Mask::None | Mask::Tensor => sequence.context,
+            Mask::CausalEnd => {
+                (sequence.context + i + 1).saturating_sub(sequence.queries).min(sequence.context)
+            }
+            Mask::CausalBegin => (i + 1).min(sequence.context),
+        }
+    }
+
+    fn paged(&self) -> bool {
+        self.block > 0
+    }
+
+    /// Pairs of query and key, of one head.
+    pub fn pairs(&self) -> f64 {
+        let pairs = |s: &Sequence| {
+            let (n, context) = (s.queries as f64, s.context as f64);
+            let few = n.min(context);
+            match self.mask {
+                Mask::None | Mask::Tensor => n * context,
+                Mask::CausalEnd => few * (2.0 * context - few + 1.0) / 2.0,
+                Mask::CausalBegin => few * (few + 1.0) / 2.0 + (n - few) * context,
+            }
+        };
+        self.sequences.iter().map(pairs).sum()
+    }
+
+    /// Keys (and as many values) that are read, over all sequences.
+    pub fn contexts(&self) -> f64 {
+        self.sequences.iter().map(|s| s.context as f64).sum()
+    }
+
+    /// # Safety
+    /// Every view lies inside live memory.
+    pub unsafe fn run(&self, views: &[View]) -> Result<(), String> {
+        let [query, key, value, mask, table, out, ..] = views else { return Ok(()) };
+        let mut work = Work::default();
+        for sequence in self.sequences.iter().filter(|s| s.queries > 0) {
+            for kv_head in 0..self.kv_heads {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    self.collect(key, table, sequence, kv_head, &mut work.keys)?;
+                    self.collect(value, table, sequence, kv_head, &mut work.values)?;
+                    let group = self.heads / self.kv_heads;
+                    for i in 0..sequence.queries {
+                        for head in kv_head * group..(kv_head + 1) * group {
+                            let at = sequence.query_at
+                                + i as i64 * self.query.token
+                                + head as i64 * self.query.head;
+                            work.query.resize(self.channels, 0.0);
+                            widen(query.dtype, query.at(at), &mut work.query);
+                            work.scores.clear();
+                            work.scores.resize(self.visible(sequence, i), 0.0);
+                            work.result.resize(self.channels, 0.0);
+                            let hidden =
+                                |j: usize| self.mask == Mask::Tensor && masked(mask, sequence.index, i, j);
+                            attend(&mut work, self.scale, query.dtype, hidden);
+                            narrow(out.dtype, &work.result, out.at(at));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keys or values of one head, in fp32.
+    unsafe fn collect(
+        &self,
+        cache: &View,
+        table: &View,
+        sequence: &Sequence,
+        kv_head: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<(), String> {
+        out.clear();
+        out.resize(sequence.context * self.channels, 0.0);
+        let head = kv_head as i64 * self.key.head;
+        for (t, row) in out.chunks_exact_mut(self.channels).enumerate() {
+            let at = if self.paged() {
+                let entry = sequence.index as i64 * table.strides()[0] + (t / self.block) as i64;
+                // SAFETY: the table has an entry for every block of the context (checked in the first stage).
+                let block = unsafe { read_f64(table.dtype, table.at(entry)) } as i64;
+                if !(0..cache.dims()[0]).contains(&block) {
+                    return Err(format!(
+                        "block {block} of the table is out of range, there are {}",
+                        cache.dims()[0]
+                    ));
+                }
+                block * self.key.batch + (t % self.block) as i64 * self.key.token
+            } else {
+                sequence.key_at + t as i64 * self.key.token
+            };
+            // SAFETY: a token of the cache, whose channels are contiguous.
+            unsafe { widen(cache.dtype, cache.at(at + head), row) };
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// The mask is the tensor that the first stage checked.
+unsafe fn masked(mask: &View, batch: usize, i: usize, j: usize) -> bool {
+    let (dims, strides) = (mask.dims(), mask.strides());
+    let n = dims.len();
+    let mut at = i as i64 * strides[n - 2] + j as i64 * strides[n - 1];
+    if n > 2 && dims[0] > 1 {
+        at += batch as i64 * strides[0];
+    }
+    // SAFETY: an element of the mask.
+    unsafe { mask.at(at).read() != 0 }
+}
+
+/// Buffers of one operator.
+#[derive(Default)]
+struct Work {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    query: Vec<f32>,
+    scores: Vec<f32>,
+    result: Vec<f32>,
+}
+
+fn attend(work: &mut Work, scale: f32, dtype: crate::half::DType, hidden: impl Fn(usize) -> bool) {
+    let d = work.query.len();
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        // SAFETY: the instruction set is there.
+        unsafe { scores_avx2(&work.query, &work.keys, &mut work.scores) };
+    } else {
+        scores(&work.query, &work.keys, &mut work.scores);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    scores(&work.query, &work.keys, &mut work.scores);
+    let mut max = f32::NEG_INFINITY;
+    for (j, score) in work.scores.iter_mut().enumerate() {
+        *score = if hidden(j) { f32::NEG_INFINITY } else { *score * scale };
+        max = max.max(*score);
+    }
+    work.result.fill(0.0);
+    if max == f32::NEG_INFINITY {
+        return;
+    }
+    let mut total = 0.0;
+    for score in &mut work.scores {
+        let weight = (*score - max).exp();
+        total += weight;
+        *score = round_to(dtype, weight);
+    }
+    for (weight, value) in work.scores.iter().zip(work.values.chunks_exact(d)) {
+        for (r, v) in work.result.iter_mut().zip(value) {
+            *r += weight * v;
+        }
+    }
+    work.result.iter_mut().for_each(|r| *r /= total);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn scores_avx2(query: &[f32], keys: &[f32], out: &mut [f32]) {
+    scores(query, keys, out);
+}
+
+/// `out[j] = query . keys[j]`, eight running sums by index modulo 8.
+#[inline(always)]
+fn scores(query: &[f32], keys: &[f32], out: &mut [f32]) {
+    let d = query.len();
+    for (o, key) in out.iter_mut().zip(keys.chunks_exact(d)) {
+        let mut lanes = [0f32; 8];
+        let (q8, k8) = (query.as_chunks::<8>(), key.as_chunks::<8>());
+        for (q, k) in q8.0.iter().zip(k8.0) {
+            for ((lane, q), k) in lanes.iter_mut().zip(q).zip(k) {
+                *lane += q * k;
+            }
+        }
+        let rest: f32 = q8.1.iter().zip(k8.1).map(|(q, k)| q * k).sum();
+        *o = lanes.iter().sum::<f32>() + rest;
+    }
+}

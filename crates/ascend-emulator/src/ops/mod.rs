@@ -1,0 +1,128 @@
+//! The operators: first stages check and cost, kernels compute.
+
+pub mod attention;
+pub mod attention_plan;
+pub mod elementwise;
+pub mod gemm;
+pub mod indexing;
+pub mod linear;
+pub mod norm;
+pub mod rotary;
+pub mod rows;
+
+use crate::half::round_to;
+use crate::tensor::View;
+
+/// What a second stage computes; the numbers that are not in the views.
+#[derive(Debug, Clone, Default)]
+pub enum Kernel {
+    /// Nothing (empty tensors).
+    #[default]
+    Nothing,
+    /// `out = alpha * a * b + beta * c`; views a, b, out, then c where there is one.
+    Matmul(linear::Matmul),
+    /// Row-major to blocks, in place.
+    ToBlocks,
+    /// RMS normalisation.
+    RmsNorm(norm::RmsNorm),
+    /// Two operands, one result.
+    Binary(elementwise::Binary),
+    /// One operand, one result.
+    Unary(elementwise::Unary),
+    /// Rows of a table, or slices along a dimension.
+    Gather(indexing::Gather),
+    /// Slices written along a dimension.
+    IndexCopy(indexing::IndexCopy),
+    /// Keys and values into a paged cache.
+    ScatterKv(indexing::ScatterKv),
+    /// Largest number's place.
+    ArgMax(norm::ArgMax),
+    /// Softmax along a dimension.
+    Softmax(norm::Softmax),
+    /// Rotary embedding.
+    Rotary(rotary::Rotary),
+    /// Attention.
+    Attention(attention::Attention),
+}
+
+impl Kernel {
+    /// Computes. The error is a fault that the chip would meet while running, such as an index out of range.
+    ///
+    /// # Safety
+    /// Every view lies inside live memory.
+    pub unsafe fn run(&self, views: &[View]) -> Result<(), String> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::Nothing => {}
+                Self::Matmul(kernel) => kernel.run(views),
+                Self::ToBlocks => linear::to_blocks(&views[0]),
+                Self::RmsNorm(kernel) => kernel.run(views),
+                Self::Binary(kernel) => kernel.run(views),
+                Self::Unary(kernel) => kernel.run(views),
+                Self::Gather(kernel) => kernel.run(views)?,
+                Self::IndexCopy(kernel) => kernel.run(views)?,
+                Self::ScatterKv(kernel) => kernel.run(views)?,
+                Self::ArgMax(kernel) => kernel.run(views),
+                Self::Softmax(kernel) => kernel.run(views),
+                Self::Rotary(kernel) => kernel.run(views),
+                Self::Attention(kernel) => kernel.run(views)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Spoils a result: every seventh number changes sign and grows.
+///
+/// # Safety
+/// The view lies inside live memory.
+pub unsafe fn corrupt(view: &View) {
+    for index in (0..view.len()).step_by(7) {
+        let mut rest = index as i64;
+        let mut at = 0;
+        for (dim, stride) in view.dims().iter().zip(view.strides()).rev() {
+            at += rest % dim * stride;
+            rest /= dim;
+        }
+        // SAFETY: an index of the view.
+        unsafe {
+            let x = crate::half::read_f64(view.dtype, view.at(at)) as f32;
+            let spoiled = round_to(view.dtype, -2.0 * x - 1.0);
+            crate::half::write_f64(view.dtype, f64::from(spoiled), view.at(at));
+        }
+    }
+}
+
+/// Declares operators: the exported first and second stage of each, from the function that plans it.
+macro_rules! two_stage {
+    ($($(#[$doc:meta])* $name:ident, $first:ident ($($arg:ident: $kind:ty),* $(,)?) = $plan:path;)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// First stage.
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $first(
+                $($arg: $kind,)*
+                workspace_size: *mut u64,
+                executor: *mut $crate::executor::RawExecutor,
+            ) -> i32 {
+                $crate::executor::plan(stringify!($name), workspace_size, executor, |p| $plan(p, $($arg),*))
+            }
+
+            $(#[$doc])*
+            ///
+            /// Second stage.
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $name(
+                workspace: *mut std::ffi::c_void,
+                workspace_size: u64,
+                executor: $crate::executor::RawExecutor,
+                stream: $crate::stream::RawStream,
+            ) -> i32 {
+                $crate::executor::launch(stringify!($name), workspace, workspace_size, executor, stream)
+            }
+        )*
+    };
+}
+pub(crate) use two_stage;

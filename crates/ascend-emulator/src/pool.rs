@@ -1,0 +1,312 @@
+//! Handles: slots that are never given back to the allocator, so that a stale pointer can be recognised.
+//!
+//! A slot carries a magic word (its kind, alive or not), and the epoch it was made in. Freed slots wait in a queue of their
+//! thread before they are used again: a handle used after its end is met as dead, not as somebody else's.
+
+use std::cell::{RefCell, UnsafeCell};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::thread::LocalKey;
+
+use crate::registry::lock;
+
+/// Freed slots a thread keeps back before it uses one again.
+const QUARANTINE: usize = 64;
+/// Slots made at once.
+const CHUNK: usize = 32;
+
+/// Raised by every reset: what was made before it is dead.
+pub static EPOCH: AtomicU64 = AtomicU64::new(1);
+
+/// What lives in slots.
+pub trait Pooled: Default + 'static {
+    /// The kind's magic word; its lowest bit is zero (the bit says "alive").
+    const MAGIC: u32;
+    /// What a person calls it.
+    const WORD: &'static str;
+    /// The thread's freed slots.
+    fn free_list() -> &'static LocalKey<FreeList<Self>>;
+    /// What no thread has: all chunks, and the slots of threads that ended.
+    fn arena() -> &'static Mutex<Arena>;
+    /// How many live.
+    fn live() -> &'static Counter;
+    /// Drops what the value holds; memory for the next use may stay.
+    fn clear(&mut self);
+}
+
+/// Slots beyond any thread, by address.
+#[derive(Default)]
+pub struct Arena {
+    /// First slots of all chunks ever made.
+    chunks: Vec<usize>,
+    /// Slots to be used again.
+    orphans: Vec<usize>,
+}
+
+impl Arena {
+    /// Nothing.
+    pub const fn new() -> Self {
+        Self { chunks: Vec::new(), orphans: Vec::new() }
+    }
+}
+
+/// One handle.
+#[repr(C)]
+pub struct Slot<T> {
+    magic: AtomicU32,
+    uses: AtomicU32,
+    epoch: AtomicU64,
+    value: UnsafeCell<T>,
+}
+
+/// Freed slots of one thread; left to others when the thread ends.
+pub struct FreeList<T: Pooled>(RefCell<Free<T>>);
+
+struct Free<T> {
+    /// Used before, the longest free first.
+    used: VecDeque<*mut Slot<T>>,
+    /// Never used.
+    fresh: Vec<*mut Slot<T>>,
+}
+
+impl<T: Pooled> Default for FreeList<T> {
+    fn default() -> Self {
+        Self(RefCell::new(Free { used: VecDeque::new(), fresh: Vec::new() }))
+    }
+}
+
+impl<T: Pooled> Drop for FreeList<T> {
+    fn drop(&mut self) {
+        let free = self.0.borrow();
+        lock(T::arena()).orphans.extend(free.used.iter().chain(&free.fresh).map(|slot| *slot as usize));
+    }
+}
+
+impl<T: Pooled> Free<T> {
+    fn take(&mut self) -> *mut Slot<T> {
+        if self.used.len() > QUARANTINE
+            && let Some(slot) = self.used.pop_front()
+        {
+            return slot;
+        }
+        if self.fresh.is_empty() {
+            self.fresh = chunk();
+        }
+        self.fresh.pop().unwrap_or(std::ptr::null_mut())
+    }
+}
+
+/// Slots for a thread: those that others left, or new ones.
+fn chunk<T: Pooled>() -> Vec<*mut Slot<T>> {
+    let mut arena = lock(T::arena());
+    if arena.orphans.len() > QUARANTINE {
+        return arena.orphans.drain(..CHUNK).map(|slot| slot as *mut Slot<T>).collect();
+    }
+    let slots: Box<[Slot<T>]> = std::iter::repeat_with(Slot::default).take(CHUNK).collect();
+    let first = Box::into_raw(slots).cast::<Slot<T>>();
+    arena.chunks.push(first as usize);
+    (0..CHUNK).map(|i| first.wrapping_add(i)).collect()
+}
+
+/// After a reset: drops what handles of earlier epochs hold, and lets their slots be used again.
+pub fn reclaim<T: Pooled>() {
+    let epoch = EPOCH.load(Ordering::Acquire);
+    let mut arena = lock(T::arena());
+    let slots: Vec<usize> = arena
+        .chunks
+        .iter()
+        .flat_map(|first| (0..CHUNK).map(|i| (*first as *mut Slot<T>).wrapping_add(i) as usize))
+        .collect();
+    for address in slots {
+        // SAFETY: slots of the arena stay; a dead epoch's handle is used by nobody.
+        let slot = unsafe { &*(address as *const Slot<T>) };
+        let old = slot.epoch.load(Ordering::Relaxed) != epoch;
+        if old && slot.magic.swap(T::MAGIC, Ordering::AcqRel) == T::MAGIC | 1 {
+            // SAFETY: as above, and this is the only place that saw it alive.
+            unsafe { (*slot.value.get()).clear() };
+            arena.orphans.push(address);
+        }
+    }
+    T::live().reset();
+}
+
+/// Counts without a shared cache line: one number a group of threads.
+pub struct Counter([Padded; 16]);
+
+#[repr(align(128))]
+struct Padded(AtomicI64);
+
+static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static SHARD: usize = NEXT_SHARD.fetch_add(1, Ordering::Relaxed) % 16;
+}
+
+impl Counter {
+    /// Zero.
+    pub const fn new() -> Self {
+        Self([const { Padded(AtomicI64::new(0)) }; 16])
+    }
+
+    /// Adds, from any thread.
+    pub fn add(&self, n: i64) {
+        let shard = SHARD.try_with(|s| *s).unwrap_or(0);
+        self.0[shard].0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The sum.
+    pub fn get(&self) -> u64 {
+        self.0.iter().map(|p| p.0.load(Ordering::Relaxed)).sum::<i64>().max(0) as u64
+    }
+
+    /// Back to zero.
+    pub fn reset(&self) {
+        self.0.iter().for_each(|p| p.0.store(0, Ordering::Relaxed));
+    }
+}
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Declares the statics that [`Pooled`] needs.
+#[macro_export]
+macro_rules! pooled {
+    ($kind:ty, $magic:expr, $word:expr, |$value:ident| $clear:expr) => {
+        const _: () = {
+            use std::sync::Mutex;
+            use $crate::pool::{Arena, Counter, FreeList, Pooled};
+            thread_local! {
+                static FREE: FreeList<$kind> = FreeList::default();
+            }
+            static ARENA: Mutex<Arena> = Mutex::new(Arena::new());
+            static LIVE: Counter = Counter::new();
+            impl Pooled for $kind {
+                const MAGIC: u32 = u32::from_le_bytes(*$magic) & !1;
+                const WORD: &'static str = $word;
+                fn free_list() -> &'static std::thread::LocalKey<FreeList<Self>> {
+                    &FREE
+                }
+                fn arena() -> &'static Mutex<Arena> {
+                    &ARENA
+                }
+                fn live() -> &'static Counter {
+                    &LIVE
+                }
+                fn clear(&mut self) {
+                    let $value = self;
+                    $clear
+                }
+            }
+        };
+    };
+}
+
+/// Makes a handle; `fill` sets the value, which is either new or was cleared.
+pub fn create<T: Pooled>(fill: impl FnOnce(&mut T)) -> *mut Slot<T> {
+    let taken = T::free_list().try_with(|list| list.0.borrow_mut().take());
+    let slot = taken.unwrap_or_else(|_| chunk().pop().unwrap_or(std::ptr::null_mut()));
+    // SAFETY: slots are never freed, and this one is in no list: nobody else has it.
+    unsafe {
+        fill(&mut *(*slot).value.get());
+        (*slot).uses.fetch_add(1, Ordering::Relaxed);
+        (*slot).epoch.store(EPOCH.load(Ordering::Relaxed), Ordering::Relaxed);
+        (*slot).magic.store(T::MAGIC | 1, Ordering::Release);
+    }
+    T::live().add(1);
+    slot
+}
+
+/// Why a pointer is not a live handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dead {
+    /// Null.
+    Null,
+    /// Not of this kind.
+    Foreign,
+    /// Of this kind, destroyed before.
+    Destroyed,
+}
+
+impl Dead {
+    /// Words for the message.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Null => "is null",
+            Self::Foreign => "is no handle of this kind",
+            Self::Destroyed => "was destroyed before",
+        }
+    }
+}
+
+/// The live handle behind a pointer from C.
+///
+/// # Safety
+/// `pointer` is null, small, or points to at least 24 readable bytes: any handle this library ever made does.
+pub unsafe fn get<'a, T: Pooled>(pointer: *const Slot<T>) -> Result<&'a Slot<T>, Dead> {
+    if pointer.is_null() {
+        return Err(Dead::Null);
+    }
+    if (pointer as usize) < 4096 || !pointer.is_aligned() {
+        return Err(Dead::Foreign);
+    }
+    // SAFETY: the caller's promise; slots are never freed.
+    let slot = unsafe { &*pointer };
+    let magic = slot.magic.load(Ordering::Acquire);
+    if magic & !1 != T::MAGIC {
+        return Err(Dead::Foreign);
+    }
+    if magic & 1 == 0 || slot.epoch.load(Ordering::Relaxed) != EPOCH.load(Ordering::Relaxed) {
+        return Err(Dead::Destroyed);
+    }
+    Ok(slot)
+}
+
+impl<T: Default> Default for Slot<T> {
+    fn default() -> Self {
+        Self {
+            magic: AtomicU32::new(0),
+            uses: AtomicU32::new(0),
+            epoch: AtomicU64::new(0),
+            value: UnsafeCell::new(T::default()),
+        }
+    }
+}
+
+impl<T: Pooled> Slot<T> {
+    /// The value.
+    pub fn value(&self) -> &T {
+        // SAFETY: writers are `create`, before anybody has the handle, `update` and `destroy`; a caller that destroys a
+        // handle on one thread while another uses it breaks the contract of the ABI.
+        unsafe { &*self.value.get() }
+    }
+
+    /// Changes the value.
+    ///
+    /// # Safety
+    /// Nobody else uses the handle now.
+    pub unsafe fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: the caller's promise.
+        change(unsafe { &mut *self.value.get() })
+    }
+
+    /// How often the slot was handed out: tells a later handle at the same address from this one.
+    pub fn uses(&self) -> u32 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    /// Ends the handle.
+    pub fn destroy(&self) {
+        if self.magic.swap(T::MAGIC, Ordering::AcqRel) != T::MAGIC | 1 {
+            return;
+        }
+        // SAFETY: the word above went from alive to dead exactly once, here.
+        unsafe { (*self.value.get()).clear() };
+        T::live().add(-1);
+        let pointer = std::ptr::from_ref(self).cast_mut();
+        let _ = T::free_list().try_with(|list| list.0.borrow_mut().used.push_back(pointer));
+    }
+}

@@ -1,0 +1,287 @@
+//! The one place of global state: the machine (settings and devices), and each thread's current device.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use crate::faults::FaultCounters;
+use crate::memory::Allocation;
+use crate::pool::EPOCH;
+use crate::settings::{Config, Mode};
+use crate::status::{
+    INVALID_PARAM, Outcome, REPEAT_INITIALIZE, RT_CONTEXT_NULL, RT_INVALID_DEVICE, RT_LOST_HEARTBEAT,
+    UNINITIALIZED, fail,
+};
+use crate::stream::Stream;
+
+/// Settings and devices.
+pub struct Machine {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The devices, by id.
+    pub devices: Vec<Arc<Device>>,
+}
+
+/// One chip.
+pub struct Device {
+    /// Its id.
+    pub id: i32,
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Injected faults so far, of the whole machine.
+    pub faults: Arc<FaultCounters>,
+    /// Virtual time of the host thread that drives the device.
+    pub host_ns: AtomicU64,
+    /// Virtual time at which the compute units are free, whatever the stream.
+    pub cores_free_ns: Arc<AtomicU64>,
+    /// Live memory by address.
+    pub memory: RwLock<BTreeMap<usize, Arc<Allocation>>>,
+    /// Bytes taken.
+    pub used_bytes: AtomicU64,
+    /// Streams that live, the default one not counted.
+    pub streams: Mutex<Vec<Arc<Stream>>>,
+    /// Events that live.
+    pub events: AtomicU32,
+    default_stream: OnceLock<Arc<Stream>>,
+    references: AtomicU32,
+    lost: AtomicI32,
+}
+
+/// A lock that ignores poisoning: whoever panicked was caught at the ABI.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+static MACHINE: RwLock<Option<Arc<Machine>>> = RwLock::new(None);
+static INITIALISED: AtomicBool = AtomicBool::new(false);
+
+struct Current {
+    epoch: u64,
+    device: Arc<Device>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+
+/// Takes settings; only before aclInit.
+pub fn configure(config: Config) -> Outcome {
+    if INITIALISED.load(Ordering::Acquire) {
+        return fail(REPEAT_INITIALIZE, "settings come before aclInit");
+    }
+    install(config);
+    Ok(())
+}
+
+fn install(config: Config) -> Arc<Machine> {
+    let config = Arc::new(config);
+    let faults = Arc::new(FaultCounters::new(&config.faults));
+    let devices = (0..config.devices).map(|id| Arc::new(Device::new(id as i32, &config, &faults))).collect();
+    let machine = Arc::new(Machine { config, devices });
+    *MACHINE.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&machine));
+    machine
+}
+
+/// The machine, made with default settings when there are none.
+pub fn machine() -> Outcome<Arc<Machine>> {
+    if let Some(machine) = existing() {
+        return Ok(machine);
+    }
+    let mut config = match Config::parse("") {
+        Ok(config) => config,
+        Err(problem) => return fail(INVALID_PARAM, problem),
+    };
+    faults_of_environment(&mut config)?;
+    Ok(install(config))
+}
+
+/// Adds the faults named in the environment.
+pub fn faults_of_environment(config: &mut Config) -> Outcome {
+    let Ok(words) = std::env::var("GLMBENCH_ASCEND_FAULT") else { return Ok(()) };
+    for fault in words.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+        if let Err(problem) = config.faults.add(fault) {
+            return fail(INVALID_PARAM, format!("GLMBENCH_ASCEND_FAULT: {problem}"));
+        }
+    }
+    Ok(())
+}
+
+/// The machine, when there is one.
+pub fn existing() -> Option<Arc<Machine>> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// aclInit.
+pub fn initialise() -> Outcome {
+    machine()?;
+    if INITIALISED.swap(true, Ordering::AcqRel) {
+        return fail(REPEAT_INITIALIZE, "aclInit was called before");
+    }
+    Ok(())
+}
+
+/// aclFinalize.
+pub fn finalise() -> Outcome {
+    if !INITIALISED.swap(false, Ordering::AcqRel) {
+        return fail(UNINITIALIZED, "aclInit was not called");
+    }
+    Ok(())
+}
+
+/// Fails before aclInit.
+pub fn require_initialised() -> Outcome {
+    if INITIALISED.load(Ordering::Acquire) { Ok(()) } else { fail(UNINITIALIZED, "aclInit was not called") }
+}
+
+/// Back to the state of a library just loaded; all handles are dead, all workers ended.
+pub fn reset() {
+    INITIALISED.store(false, Ordering::Release);
+    let machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner).take();
+    EPOCH.fetch_add(1, Ordering::AcqRel);
+    for device in machine.iter().flat_map(|m| &m.devices) {
+        let streams: Vec<_> = lock(&device.streams).drain(..).collect();
+        streams.iter().chain(device.default_stream.get()).for_each(|stream| stream.stop());
+    }
+}
+
+/// Makes a device the thread's current one.
+pub fn set_current(id: i32) -> Outcome {
+    require_initialised()?;
+    let device = device(id)?;
+    device.check_alive()?;
+    device.references.fetch_add(1, Ordering::AcqRel);
+    let current = Current { epoch: EPOCH.load(Ordering::Acquire), device };
+    let _ = CURRENT.try_with(|slot| slot.borrow_mut().replace(current));
+    Ok(())
+}
+
+/// Gives a device's reference back; the thread has no device afterwards if it was its current one and the last reference.
+pub fn release(id: i32) -> Outcome {
+    require_initialised()?;
+    let device = device(id)?;
+    let before = device.references.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+    if before.is_err() {
+        return fail(RT_CONTEXT_NULL, format!("device {id} was not set"));
+    }
+    let _ = CURRENT.try_with(|slot| {
+        let mut slot = slot.borrow_mut();
+        if slot.as_ref().is_some_and(|c| c.device.id == id) && before == Ok(1) {
+            *slot = None;
+        }
+    });
+    Ok(())
+}
+
+/// The device of that id.
+pub fn device(id: i32) -> Outcome<Arc<Device>> {
+    let machine = machine()?;
+    let found = usize::try_from(id).ok().filter(|id| *id < visible_devices(&machine));
+    match found.and_then(|id| machine.devices.get(id)) {
+        Some(device) => Ok(Arc::clone(device)),
+        None => fail(
+            RT_INVALID_DEVICE,
+            format!("deviceId is {id}, expected 0 to {}", visible_devices(&machine).saturating_sub(1)),
+        ),
+    }
+}
+
+/// Devices left by ASCEND_RT_VISIBLE_DEVICES (ascending ids; the list ends at the first that is none).
+pub fn visible_devices(machine: &Machine) -> usize {
+    let Ok(list) = std::env::var("ASCEND_RT_VISIBLE_DEVICES") else { return machine.devices.len() };
+    let mut last = None;
+    let ids = list.split(',').map_while(|word| {
+        let id = word.trim().parse::<usize>().ok()?;
+        let good = id < machine.devices.len() && last.is_none_or(|l| id > l);
+        last = Some(id);
+        good.then_some(id)
+    });
+    ids.count()
+}
+
+/// Runs with the thread's current device.
+pub fn with_device<R>(body: impl FnOnce(&Arc<Device>) -> Outcome<R>) -> Outcome<R> {
+    CURRENT
+        .try_with(|slot| {
+            let slot = slot.borrow();
+            match slot.as_ref().filter(|c| c.epoch == EPOCH.load(Ordering::Relaxed)) {
+                Some(current) if current.device.references.load(Ordering::Relaxed) > 0 => {
+                    body(&current.device)
+                }
+                _ => {
+                    require_initialised()?;
+                    fail(RT_CONTEXT_NULL, "no device is set on this thread (aclrtSetDevice)")
+                }
+            }
+        })
+        .unwrap_or_else(|_| fail(RT_CONTEXT_NULL, "the thread is ending"))
+}
+
+impl Device {
+    fn new(id: i32, config: &Arc<Config>, faults: &Arc<FaultCounters>) -> Self {
+        Self {
+            id,
+            config: Arc::clone(config),
+            faults: Arc::clone(faults),
+            host_ns: AtomicU64::new(0),
+            cores_free_ns: Arc::new(AtomicU64::new(0)),
+            memory: RwLock::new(BTreeMap::new()),
+            used_bytes: AtomicU64::new(0),
+            streams: Mutex::new(Vec::new()),
+            events: AtomicU32::new(0),
+            default_stream: OnceLock::new(),
+            references: AtomicU32::new(0),
+            lost: AtomicI32::new(0),
+        }
+    }
+
+    /// Operators really compute.
+    pub fn computes(&self) -> bool {
+        self.config.mode == Mode::Compute
+    }
+
+    /// The stream behind a null handle.
+    pub fn default_stream(&self) -> &Arc<Stream> {
+        self.default_stream.get_or_init(|| Stream::start(self))
+    }
+
+    /// Fails when the device is lost.
+    pub fn check_alive(&self) -> Outcome {
+        if self.lost.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        fail(RT_LOST_HEARTBEAT, format!("device {} is lost (injected fault)", self.id))
+    }
+
+    /// Loses the device for good.
+    pub fn lose(&self) {
+        self.lost.store(1, Ordering::Relaxed);
+    }
+
+    /// Lets the host's virtual time pass.
+    pub fn spend_host(&self, ns: f64) -> u64 {
+        let ns = ns as u64;
+        self.host_ns.fetch_add(ns, Ordering::Relaxed) + ns
+    }
+
+    /// The host waited until then.
+    pub fn host_until(&self, ns: u64) {
+        self.host_ns.fetch_max(ns, Ordering::Relaxed);
+    }
+
+    /// The allocation that holds `bytes` bytes from `address`.
+    pub fn find(&self, address: usize, bytes: usize) -> Option<Arc<Allocation>> {
+        let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
+        let (base, allocation) = memory.range(..=address).next_back()?;
+        (address.checked_add(bytes)? <= base + allocation.bytes).then(|| Arc::clone(allocation))
+    }
+
+    /// As [`Device::find`], without a share in it.
+    pub fn holds(&self, address: usize, bytes: usize) -> bool {
+        let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
+        let found = memory.range(..=address).next_back();
+        found.is_some_and(|(base, allocation)| {
+            address.checked_add(bytes).is_some_and(|end| end <= base + allocation.bytes)
+        })
+    }
+}

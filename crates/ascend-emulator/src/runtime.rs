@@ -1,0 +1,119 @@
+//! Initialisation, devices, versions.
+
+use std::ffi::{c_char, c_void};
+
+use crate::registry::{
+    device, existing, finalise, initialise, machine, release, require_initialised, set_current,
+    visible_devices,
+};
+use crate::settings::Soc;
+use crate::status::{INVALID_PARAM, RT_UNSUPPORTED, entry, fail};
+
+/// Starts the library; a configuration file is accepted and not read.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclInit(_config_path: *const c_char) -> i32 {
+    entry("aclInit", initialise)
+}
+
+/// Ends the library.
+#[unsafe(no_mangle)]
+pub extern "C" fn aclFinalize() -> i32 {
+    entry("aclFinalize", finalise)
+}
+
+/// Starts the operator library; nothing is left to do after aclInit.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclnnInit(_config_path: *const c_char) -> i32 {
+    entry("aclnnInit", require_initialised)
+}
+
+/// Ends the operator library.
+#[unsafe(no_mangle)]
+pub extern "C" fn aclnnFinalize() -> i32 {
+    0
+}
+
+/// Version of the runtime: 0.0.0, which no real one has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtGetVersion(major: *mut i32, minor: *mut i32, patch: *mut i32) -> i32 {
+    entry("aclrtGetVersion", || {
+        for pointer in [major, minor, patch] {
+            if pointer.is_null() {
+                return fail(INVALID_PARAM, "a pointer is null");
+            }
+            // SAFETY: not null; the caller's pointer.
+            unsafe { pointer.write(0) };
+        }
+        Ok(())
+    })
+}
+
+/// Name of the chip.
+#[unsafe(no_mangle)]
+pub extern "C" fn aclrtGetSocName() -> *const c_char {
+    match existing().map(|machine| machine.config.soc) {
+        None => std::ptr::null(),
+        Some(Soc::Ascend310P3) => c"Ascend310P3".as_ptr(),
+        Some(Soc::Ascend910B4) => c"Ascend910B4".as_ptr(),
+    }
+}
+
+/// Number of devices that are visible.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtGetDeviceCount(count: *mut u32) -> i32 {
+    entry("aclrtGetDeviceCount", || {
+        if count.is_null() {
+            return fail(INVALID_PARAM, "count is null");
+        }
+        let machine = machine()?;
+        // SAFETY: not null; the caller's pointer.
+        unsafe { count.write(visible_devices(&machine) as u32) };
+        Ok(())
+    })
+}
+
+/// Makes a device the calling thread's current one.
+#[unsafe(no_mangle)]
+pub extern "C" fn aclrtSetDevice(id: i32) -> i32 {
+    entry("aclrtSetDevice", || set_current(id))
+}
+
+/// Gives a device back; once for every aclrtSetDevice.
+#[unsafe(no_mangle)]
+pub extern "C" fn aclrtResetDevice(id: i32) -> i32 {
+    entry("aclrtResetDevice", || release(id))
+}
+
+/// Utilisation of the units, percent; -1 where there is none.
+#[repr(C)]
+pub struct UtilizationInfo {
+    cube: i32,
+    vector: i32,
+    aicpu: i32,
+    memory: i32,
+    extension: *mut c_void,
+}
+
+/// Utilisation of a device: made-up numbers where the settings say `telemetry = fake`, unsupported otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtGetDeviceUtilizationRate(id: i32, info: *mut UtilizationInfo) -> i32 {
+    entry("aclrtGetDeviceUtilizationRate", || {
+        if info.is_null() {
+            return fail(INVALID_PARAM, "utilizationInfo is null");
+        }
+        let device = device(id)?;
+        device.check_alive()?;
+        if !device.config.fake_telemetry {
+            return fail(RT_UNSUPPORTED, "the emulator has no utilisation (telemetry = fake makes some up)");
+        }
+        let fake = crate::dcmi::FAKE_PERCENT as i32;
+        // SAFETY: not null; the caller's pointer to a structure of this layout.
+        unsafe {
+            (*info).cube = fake;
+            (*info).vector = fake;
+            (*info).aicpu = fake;
+            (*info).memory = -1;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,311 @@
+//! Settings: `key = value` lines, before aclInit.
+//!
+//! Numbers that the settings leave out come from the chip's own profile in `profiles/`, compiled in.
+
+use crate::faults::Faults;
+
+/// The chip that is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Soc {
+    /// One chip of an Atlas 300I DUO.
+    Ascend310P3,
+    /// One chip of an Atlas 800I A2.
+    Ascend910B4,
+}
+
+impl Soc {
+    /// The name that aclrtGetSocName gives.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ascend310P3 => "Ascend310P3",
+            Self::Ascend910B4 => "Ascend910B4",
+        }
+    }
+
+    fn profile(self) -> &'static str {
+        match self {
+            Self::Ascend310P3 => include_str!("../profiles/300i-duo.toml"),
+            Self::Ascend910B4 => include_str!("../profiles/800i-a2.toml"),
+        }
+    }
+
+    fn default_devices(self) -> u32 {
+        match self {
+            Self::Ascend310P3 => 2,
+            Self::Ascend910B4 => 8,
+        }
+    }
+}
+
+/// Whether operators compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Real arithmetic on real memory, and the virtual clock.
+    Compute,
+    /// The checks and the virtual clock; device memory is address space, results are zeros.
+    Timing,
+}
+
+/// Which reading of the documentation applies where texts and shipping programs disagree (310P).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strict {
+    /// The operators' pages, to the letter.
+    Doc,
+    /// The operators' host source, kernel lists, and what programs in use do.
+    Source,
+}
+
+/// When stream workers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// At once.
+    Eager,
+    /// Only when somebody waits for them: a missing synchronise is seen every time.
+    Lazy,
+}
+
+macro_rules! profile_numbers {
+    ($($(#[$doc:meta])* $key:ident,)*) => {
+        /// The numbers of the virtual clock; meanings, units and sources are in `profiles/`.
+        #[derive(Debug, Clone, Default)]
+        #[allow(missing_docs)]
+        pub struct Profile { $($(#[$doc])* pub $key: f64,)* }
+
+        impl Profile {
+            fn set(&mut self, key: &str, value: f64) -> bool {
+                match key {
+                    $(stringify!($key) => self.$key = value,)*
+                    _ => return false,
+                }
+                true
+            }
+        }
+
+        /// The keys of [`Profile`].
+        pub const PROFILE_KEYS: &[&str] = &[$(stringify!($key),)*];
+    };
+}
+
+profile_numbers! {
+    /// Matrix unit, fp16, FLOP/s.
+    cube_fp16_flops,
+    /// Matrix unit, int8, OP/s.
+    cube_int8_ops,
+    /// Matrix unit, bf16, FLOP/s; 0 where the chip has none.
+    cube_bf16_flops,
+    /// Matrix unit, fp32, FLOP/s; 0 where fp32 is computed in fp16.
+    cube_fp32_flops,
+    /// Vector unit, fp16, FLOP/s.
+    vector_fp16_flops,
+    /// Device memory, bytes.
+    memory_bytes,
+    /// Device memory, bytes/s.
+    memory_bytes_per_s,
+    /// Second-level cache, bytes; information only.
+    l2_bytes,
+    /// Reached part of the matrix unit's peak.
+    compute_efficiency,
+    /// Reached part of the vector unit's peak.
+    vector_efficiency,
+    /// Reached part of the memory bandwidth.
+    memory_efficiency,
+    /// Reached part of the link's bandwidth (between chips, and to the host).
+    link_efficiency,
+    /// Static device cost of a matrix operator, ns.
+    matmul_launch_ns,
+    /// Static device cost of a vector operator, ns.
+    vector_launch_ns,
+    /// Cost of a collective beside its bytes, ns.
+    collective_latency_ns,
+    /// Link between chips, bytes/s in one direction.
+    link_bytes_per_s,
+    /// Link to the host, bytes/s in one direction.
+    pcie_bytes_per_s,
+    /// Cost of a copy beside its bytes, ns.
+    copy_latency_ns,
+    /// Host time of a first stage, ns.
+    host_plan_ns,
+    /// Host time of a second stage, ns.
+    host_launch_ns,
+    /// Host time of another call that reaches the driver, ns.
+    host_call_ns,
+    /// Power limit of a chip, W; information only.
+    max_power_w,
+}
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The chip.
+    pub soc: Soc,
+    /// How many.
+    pub devices: u32,
+    /// Whether to compute.
+    pub mode: Mode,
+    /// Reading of the documentation.
+    pub strict: Strict,
+    /// When workers run.
+    pub streams: Streams,
+    /// DCMI and utilisation answer, with clearly made-up numbers.
+    pub fake_telemetry: bool,
+    /// Real time after which a collective that nobody else joins has failed, ms.
+    pub hccl_timeout_ms: u64,
+    /// The clock's numbers.
+    pub profile: Profile,
+    /// Faults to inject.
+    pub faults: Faults,
+}
+
+impl Config {
+    /// The defaults for a chip.
+    pub fn new(soc: Soc) -> Self {
+        let mut profile = Profile::default();
+        for (key, value) in read_profile(soc.profile()) {
+            profile.set(key, value);
+        }
+        Self {
+            soc,
+            devices: soc.default_devices(),
+            mode: Mode::Compute,
+            strict: Strict::Source,
+            streams: Streams::Eager,
+            fake_telemetry: false,
+            hccl_timeout_ms: 30_000,
+            profile,
+            faults: Faults::default(),
+        }
+    }
+
+    /// Reads settings. `soc` may stand anywhere; the other keys are taken in order, later ones winning; `fault` adds up.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut lines = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let Some((key, value)) = line.split_once('=') else {
+                return Err(format!("settings line {}: found \"{line}\", expected key = value", index + 1));
+            };
+            lines.push((index + 1, key.trim(), value.trim()));
+        }
+        let soc = match lines.iter().rev().find(|(_, key, _)| *key == "soc") {
+            None => Soc::Ascend310P3,
+            Some((line, _, value)) => word(
+                *line,
+                "soc",
+                value,
+                &[("Ascend310P3", Soc::Ascend310P3), ("Ascend910B4", Soc::Ascend910B4)],
+            )?,
+        };
+        let mut config = Self::new(soc);
+        for (line, key, value) in lines {
+            config.set(line, key, value)?;
+        }
+        Ok(config)
+    }
+
+    fn set(&mut self, line: usize, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "soc" => {}
+            "devices" => self.devices = number(line, key, value, 1.0, 64.0)? as u32,
+            "mode" => {
+                self.mode = word(line, key, value, &[("compute", Mode::Compute), ("timing", Mode::Timing)])?;
+            }
+            "strict" => {
+                self.strict = word(line, key, value, &[("doc", Strict::Doc), ("source", Strict::Source)])?;
+            }
+            "streams" => {
+                self.streams = word(line, key, value, &[("eager", Streams::Eager), ("lazy", Streams::Lazy)])?;
+            }
+            "telemetry" => {
+                self.fake_telemetry = word(line, key, value, &[("none", false), ("fake", true)])?;
+            }
+            "hccl_timeout_ms" => self.hccl_timeout_ms = number(line, key, value, 1.0, 3_600_000.0)? as u64,
+            "fault" => {
+                self.faults.add(value).map_err(|problem| format!("settings line {line}: {problem}"))?;
+            }
+            _ if PROFILE_KEYS.contains(&key) => {
+                let least = if key.ends_with("_ns") || OPTIONAL.contains(&key) { 0.0 } else { 1e-6 };
+                let most = if key.ends_with("_efficiency") { 1.0 } else { 1e18 };
+                let value = number(line, key, value, least, most)?;
+                self.profile.set(key, value);
+            }
+            _ => return Err(format!("settings line {line}: the key \"{key}\" is unknown")),
+        }
+        Ok(())
+    }
+}
+
+/// Keys whose zero means "the chip has none".
+const OPTIONAL: &[&str] = &["cube_bf16_flops", "cube_fp32_flops"];
+
+fn word<T: Copy>(line: usize, key: &str, value: &str, words: &[(&str, T)]) -> Result<T, String> {
+    words.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let expected: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        format!("settings line {line}: {key} is \"{value}\", expected {}", expected.join(" or "))
+    })
+}
+
+fn number(line: usize, key: &str, value: &str, least: f64, most: f64) -> Result<f64, String> {
+    match value.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= least && number <= most => Ok(number),
+        _ => Err(format!(
+            "settings line {line}: {key} is \"{value}\", expected a number from {least} to {most}"
+        )),
+    }
+}
+
+/// The `[key]` / `value = number` pairs of our own profile files.
+fn read_profile(text: &'static str) -> impl Iterator<Item = (&'static str, f64)> {
+    let mut key = "";
+    text.lines().filter_map(move |line| {
+        if let Some(name) = line.strip_prefix('[') {
+            key = name.trim_end_matches(']');
+        }
+        let value = line.strip_prefix("value = ")?;
+        Some((key, value.parse().ok()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_the_profiles_is_known_and_sourced() {
+        for soc in [Soc::Ascend310P3, Soc::Ascend910B4] {
+            let keys: Vec<&str> = read_profile(soc.profile()).map(|(key, _)| key).collect();
+            assert!(keys.iter().all(|key| PROFILE_KEYS.contains(key)), "{keys:?}");
+            let wanted = PROFILE_KEYS.iter().filter(|key| !OPTIONAL.contains(*key));
+            assert!(wanted.clone().all(|key| keys.contains(key)));
+            for word in ["mark = ", "source = ", "unit = "] {
+                assert_eq!(soc.profile().matches(&format!("\n{word}")).count(), keys.len());
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_name_line_and_expectation() {
+        for (text, part) in [
+            ("soc = Ascend999", "line 1: soc is \"Ascend999\", expected Ascend310P3 or Ascend910B4"),
+            ("\nnonsense", "line 2: found \"nonsense\""),
+            ("colour = red", "the key \"colour\" is unknown"),
+            ("memory_efficiency = 1.5", "expected a number from 0.000001 to 1"),
+            ("devices = many", "devices is \"many\""),
+            ("fault = fire:3", "fault \"fire:3\""),
+        ] {
+            let message = Config::parse(text).unwrap_err();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn later_lines_win_and_soc_may_come_last() {
+        let config = Config::parse("memory_bytes_per_s = 1e9\nmode = timing\nsoc = Ascend910B4\n").unwrap();
+        assert_eq!(config.soc, Soc::Ascend910B4);
+        assert_eq!(config.mode, Mode::Timing);
+        assert_eq!(config.profile.memory_bytes_per_s, 1e9);
+        assert_eq!(config.profile.cube_fp16_flops, 280e12);
+    }
+}

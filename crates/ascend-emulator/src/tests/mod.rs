@@ -1,0 +1,10 @@
+//! Tests through the exported functions, as a caller in C would use them.
+
+mod attention;
+mod clock;
+mod faults;
+mod hccl;
+mod misuse;
+mod numerics;
+mod session;
+mod speed;

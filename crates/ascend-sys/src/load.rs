@@ -1,0 +1,381 @@
+//! Where the libraries are, and opening them.
+//!
+//! They move between versions of CANN: operators are in `libopapi.so` up to 8.3 and in `libopapi_math.so`, `libopapi_nn.so` …
+//! from 8.5 on (for a while also `libaclnn_*.so`); the communicator's functions are in `libhccl.so` up to 8.x and in
+//! `libhcomm.so` in 9.x; DCMI comes with the driver. So each family has a list of names, each is looked for in all folders,
+//! and a family's functions may come from several libraries.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL};
+
+use crate::bindings::{Ccl, Dcmi, Emu, Nn, Rt};
+
+/// Why the libraries cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// No folder has the library.
+    #[error("none of {} was found; searched {}{HINT}", names.join(", "), listed(folders))]
+    NotFound {
+        /// What it would be called.
+        names: Vec<String>,
+        /// Where it was looked for.
+        folders: Vec<PathBuf>,
+    },
+    /// The library is there and cannot be opened.
+    #[error("{}: {problem}{HINT}", path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What the loader said: most often a library that it needs in turn.
+        problem: String,
+    },
+    /// Some libraries are the emulator's and some are not: nobody could say what the numbers are.
+    #[error(
+        "{} is the emulator and {} is not: a mixture is refused; check LD_LIBRARY_PATH",
+        emulated.display(), real.display()
+    )]
+    Mixture {
+        /// One that is the emulator.
+        emulated: PathBuf,
+        /// One that is not.
+        real: PathBuf,
+    },
+}
+
+/// What most often helps.
+const HINT: &str = "; is CANN installed, and was its set_env.sh sourced before this program was started?";
+
+fn listed(folders: &[PathBuf]) -> String {
+    let names: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+    if names.is_empty() { "no folder".into() } else { names.join(", ") }
+}
+
+/// Groups of functions that come from one library or a few.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// AscendCL's runtime.
+    Runtime,
+    /// Tensors and operators.
+    Operators,
+    /// Collectives.
+    Collectives,
+    /// The driver's device management.
+    Management,
+}
+
+impl Family {
+    /// The word for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runtime => "runtime",
+            Self::Operators => "operators",
+            Self::Collectives => "collectives",
+            Self::Management => "management",
+        }
+    }
+
+    /// Alternatives in groups: of every group at least one library is needed, and all that are there are opened. A name
+    /// that ends in `*` stands for all that begin so.
+    fn groups(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::Runtime => &[&["libascendcl.so"]],
+            Self::Operators => &[&["libnnopbase.so"], &["libopapi_*", "libopapi.so", "libaclnn_*"]],
+            Self::Collectives => &[&["libhccl.so", "libhcomm.so"]],
+            Self::Management => &[&["libdcmi.so"]],
+        }
+    }
+}
+
+/// Folders to look in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SearchPath(Vec<PathBuf>);
+
+impl SearchPath {
+    /// These folders, in this order.
+    pub fn of(folders: impl IntoIterator<Item = PathBuf>) -> Self {
+        let mut path = Self::default();
+        folders.into_iter().for_each(|folder| path.push(folder));
+        path
+    }
+
+    /// `$ASCEND_HOME_PATH/lib64`, `$ASCEND_TOOLKIT_HOME/lib64`, the folders of `$LD_LIBRARY_PATH`, the usual places of CANN
+    /// and of the driver.
+    pub fn from_environment() -> Self {
+        Self::from_variables(&|name| std::env::var_os(name))
+    }
+
+    /// The same with variables from elsewhere.
+    pub fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let homes = ["ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"].into_iter().filter_map(set);
+        let mut folders: Vec<PathBuf> = homes.map(|home| PathBuf::from(home).join("lib64")).collect();
+        if let Some(list) = set("LD_LIBRARY_PATH") {
+            folders.extend(std::env::split_paths(&list).filter(|p| !p.as_os_str().is_empty()));
+        }
+        let usual = [
+            "/usr/local/Ascend/ascend-toolkit/latest/lib64",
+            "/usr/local/Ascend/cann/lib64",
+            "/usr/local/Ascend/driver/lib64",
+            "/usr/local/Ascend/driver/lib64/common",
+            "/usr/local/Ascend/driver/lib64/driver",
+            "/usr/local/dcmi",
+        ];
+        folders.extend(usual.map(PathBuf::from));
+        Self::of(folders)
+    }
+
+    fn push(&mut self, folder: PathBuf) {
+        if !self.0.contains(&folder) {
+            self.0.push(folder);
+        }
+    }
+
+    /// All libraries called `name`; the first folder that has a plain name wins, a pattern takes each file name once.
+    fn files(&self, name: &str) -> Vec<PathBuf> {
+        let Some(prefix) = name.strip_suffix('*') else {
+            return self.0.iter().map(|f| f.join(name)).find(|path| path.is_file()).into_iter().collect();
+        };
+        let mut found: Vec<PathBuf> = Vec::new();
+        for folder in &self.0 {
+            let mut here: Vec<PathBuf> = std::fs::read_dir(folder)
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .filter(|path| is_library(path, prefix))
+                .filter(|path| !found.iter().any(|f| f.file_name() == path.file_name()))
+                .collect();
+            here.sort();
+            found.append(&mut here);
+        }
+        found
+    }
+
+    /// Every library of a family, or the names that none was found for.
+    fn find(&self, family: Family) -> Result<Vec<PathBuf>, LoadError> {
+        let mut all = Vec::new();
+        for group in family.groups() {
+            let mut found: Vec<PathBuf> = group.iter().flat_map(|name| self.files(name)).collect();
+            if found.is_empty() {
+                let names = group.iter().map(|name| name.replace('*', "*.so")).collect();
+                return Err(LoadError::NotFound { names, folders: self.0.clone() });
+            }
+            all.append(&mut found);
+        }
+        Ok(all)
+    }
+}
+
+fn is_library(path: &Path, prefix: &str) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    name.starts_with(prefix) && path.extension().is_some_and(|e| e == "so") && path.is_file()
+}
+
+/// A library that was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What it was opened for.
+    pub family: Family,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// The functions of all families.
+///
+/// Libraries are never closed: their threads and exit handlers live as long as the process.
+pub struct Libraries {
+    /// Runtime.
+    pub rt: Rt,
+    /// Tensors and operators.
+    pub nn: Nn,
+    /// Collectives; one device alone works without.
+    pub ccl: Result<Ccl, LoadError>,
+    /// Device management; without it there is less telemetry.
+    pub dcmi: Result<Dcmi, LoadError>,
+    /// The emulator's own functions, if these are the emulator's libraries.
+    pub emu: Option<Emu>,
+    /// What was opened.
+    pub found: Vec<Found>,
+}
+
+impl Libraries {
+    /// Opens an installation of CANN.
+    ///
+    /// # Errors
+    /// A library of the runtime or of the operators that is missing or cannot be opened; a mixture with the emulator's.
+    pub fn find(path: &SearchPath) -> Result<Self, LoadError> {
+        let mut opened = Opened::default();
+        let rt = opened.family(Family::Runtime, path)?;
+        let nn = opened.family(Family::Operators, path)?;
+        let ccl = opened.family(Family::Collectives, path);
+        let dcmi = opened.family(Family::Management, path);
+        opened.check_unmixed()?;
+        // SAFETY: the structs' types are those of the documented functions of that name; symbols are looked up, not called.
+        unsafe {
+            Ok(Self {
+                rt: Rt::from_library(rt).map_err(|e| opened.broken(&e))?,
+                nn: Nn::from_library(nn).map_err(|e| opened.broken(&e))?,
+                ccl: ccl.and_then(|l| Ccl::from_library(l).map_err(|e| opened.broken(&e))),
+                dcmi: dcmi.and_then(|l| Dcmi::from_library(l).map_err(|e| opened.broken(&e))),
+                emu: match opened.emulated {
+                    Some(_) => Some(Emu::from_library(Library::this()).map_err(|e| opened.broken(&e))?),
+                    None => None,
+                },
+                found: opened.found,
+            })
+        }
+    }
+
+    /// Opens one library that has every family: the emulator's.
+    ///
+    /// # Errors
+    /// The file is missing or no library.
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        let broken =
+            |e: &libloading::Error| LoadError::Broken { path: path.to_path_buf(), problem: e.to_string() };
+        let open = || open(path, RTLD_LAZY | RTLD_LOCAL);
+        let first = open()?;
+        // SAFETY: as in `find`; the address is not used.
+        let is_emulator = unsafe { first.get::<*const ()>(EMULATOR).is_ok() };
+        // Kept open for ever.
+        std::mem::forget(first);
+        // SAFETY: as in `find`.
+        unsafe {
+            Ok(Self {
+                rt: Rt::from_library(open()?).map_err(|e| broken(&e))?,
+                nn: Nn::from_library(open()?).map_err(|e| broken(&e))?,
+                ccl: Ok(Ccl::from_library(open()?).map_err(|e| broken(&e))?),
+                dcmi: Ok(Dcmi::from_library(open()?).map_err(|e| broken(&e))?),
+                emu: match is_emulator {
+                    true => Some(Emu::from_library(open()?).map_err(|e| broken(&e))?),
+                    false => None,
+                },
+                found: vec![Found { family: Family::Runtime, path: path.to_path_buf() }],
+            })
+        }
+    }
+}
+
+/// The function by which an emulator is known.
+const EMULATOR: &[u8] = b"ascend_emulator_info\0";
+
+/// What has been opened so far.
+#[derive(Default)]
+struct Opened {
+    found: Vec<Found>,
+    emulated: Option<PathBuf>,
+    real: Option<PathBuf>,
+}
+
+impl Opened {
+    /// Opens all libraries of a family, their functions visible to all, and gives a handle that sees them.
+    fn family(&mut self, family: Family, path: &SearchPath) -> Result<Library, LoadError> {
+        for path in path.find(family)? {
+            let library = open(&path, RTLD_LAZY | RTLD_GLOBAL)?;
+            // SAFETY: the symbol is looked up, not used.
+            let emulated = unsafe { library.get::<*const ()>(EMULATOR).is_ok() };
+            let kind = if emulated { &mut self.emulated } else { &mut self.real };
+            kind.get_or_insert_with(|| path.clone());
+            self.found.push(Found { family, path });
+            // Kept open for ever.
+            std::mem::forget(library);
+        }
+        Ok(Library::this())
+    }
+
+    fn check_unmixed(&self) -> Result<(), LoadError> {
+        match (&self.emulated, &self.real) {
+            (Some(emulated), Some(real)) => {
+                Err(LoadError::Mixture { emulated: emulated.clone(), real: real.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn broken(&self, error: &libloading::Error) -> LoadError {
+        let path = self.found.first().map_or_else(PathBuf::new, |f| f.path.clone());
+        LoadError::Broken { path, problem: error.to_string() }
+    }
+}
+
+fn open(path: &Path, flags: std::ffi::c_int) -> Result<Library, LoadError> {
+    // SAFETY: the libraries' initialisers are those of CANN, the driver or the emulator, made to be loaded so.
+    let opened = unsafe { Library::open(Some(path), flags) };
+    opened.map_err(|e| LoadError::Broken { path: path.to_path_buf(), problem: e.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        names.iter().for_each(|name| std::fs::write(folder.path().join(name), "no library").unwrap());
+        folder
+    }
+
+    fn find(folders: &[&tempfile::TempDir], family: Family) -> Result<Vec<String>, LoadError> {
+        let path = SearchPath::of(folders.iter().map(|f| f.path().to_path_buf()));
+        let name = |p: PathBuf| p.file_name().unwrap().to_str().unwrap().to_owned();
+        Ok(path.find(family)?.into_iter().map(name).collect())
+    }
+
+    #[test]
+    fn operators_are_found_in_one_library_or_split() {
+        let old = folder(&["libnnopbase.so", "libopapi.so"]);
+        assert_eq!(find(&[&old], Family::Operators).unwrap(), ["libnnopbase.so", "libopapi.so"]);
+        let new = folder(&["libnnopbase.so", "libopapi_nn.so", "libopapi_math.so", "libopapi_math.so.1"]);
+        let both = ["libnnopbase.so", "libopapi_math.so", "libopapi_nn.so"];
+        assert_eq!(find(&[&new], Family::Operators).unwrap(), both);
+        let between = folder(&["libnnopbase.so", "libopapi.so", "libaclnn_math.so", "libaclnn_ops_infer.so"]);
+        assert_eq!(find(&[&between, &old], Family::Operators).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn the_first_folder_wins() {
+        let (a, b) = (folder(&["libhccl.so"]), folder(&["libhccl.so", "libhcomm.so"]));
+        let path = SearchPath::of([a.path().to_path_buf(), b.path().to_path_buf()]);
+        let found = path.find(Family::Collectives).unwrap();
+        assert_eq!(found, [a.path().join("libhccl.so"), b.path().join("libhcomm.so")]);
+    }
+
+    #[test]
+    fn a_missing_library_names_what_was_searched() {
+        let empty = folder(&["libnnopbase.so"]);
+        let path = SearchPath::of([empty.path().to_path_buf()]);
+        let told = Libraries::find(&path).err().unwrap().to_string();
+        let place = empty.path().display().to_string();
+        for word in ["libascendcl.so", place.as_str(), "set_env.sh"] {
+            assert!(told.contains(word), "{told}");
+        }
+        let told = path.find(Family::Operators).unwrap_err().to_string();
+        for word in ["libopapi_*.so", "libopapi.so", "libaclnn_*.so"] {
+            assert!(told.contains(word), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_library_is_named() {
+        let broken = folder(&["libascendcl.so"]);
+        let path = SearchPath::of([broken.path().to_path_buf()]);
+        let told = Libraries::find(&path).err().unwrap().to_string();
+        assert!(told.contains("libascendcl.so: "), "{told}");
+        let missing = broken.path().join("nothing.so");
+        assert!(matches!(Libraries::open(&missing), Err(LoadError::Broken { path, .. }) if path == missing));
+    }
+
+    #[test]
+    fn folders_come_from_the_environment_in_order_and_once() {
+        let variable = |name: &str| match name {
+            "ASCEND_HOME_PATH" | "ASCEND_TOOLKIT_HOME" => Some(OsString::from("/opt/cann")),
+            "LD_LIBRARY_PATH" => Some(OsString::from("/a::/usr/local/dcmi")),
+            _ => None,
+        };
+        let SearchPath(folders) = SearchPath::from_variables(&variable);
+        let text: Vec<&str> = folders.iter().filter_map(|f| f.to_str()).collect();
+        assert_eq!(text[..3], ["/opt/cann/lib64", "/a", "/usr/local/dcmi"]);
+        assert_eq!(text.iter().filter(|f| **f == "/usr/local/dcmi").count(), 1);
+        assert_eq!(SearchPath::from_variables(&|_| None).0.len(), 6);
+    }
+}

@@ -1,0 +1,148 @@
+//! `glmbench npu-selftest`: every operator of an Ascend card once, as a table to paste into an issue.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args as ClapArgs;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::device::ascend::{AscendGroup, Forced, GroupSettings, SelftestRow, Status, Widths, selftest};
+use crate::device::{DType, DeviceInfo};
+use crate::engine::load::{DeviceKind, ModelPath};
+
+use super::engine::{ComputeArgs, EmulationArgs};
+use super::{emit, gate_exit, say};
+
+/// Every operator of an Ascend card once, against plain loops: a table to paste into an issue
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The card: 300i-duo or 800i-a2
+    #[arg(long, default_value = "300i-duo")]
+    device: DeviceKind,
+    /// On the emulated card
+    #[command(flatten)]
+    emulation: EmulationArgs,
+    /// Chips; with two the collective is asked for, too
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    tp: u16,
+    /// Small shapes instead of ChatGLM2-6B's
+    #[arg(long)]
+    small: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    device: &'a str,
+    details: &'a [(String, String)],
+    rows: Vec<JsonRow<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonRow<'a> {
+    operator: &'a str,
+    variant: &'a str,
+    shape: &'a str,
+    status: &'static str,
+    max_error: Option<f64>,
+    bound: Option<f64>,
+    time_ns: Option<u64>,
+    clock: Option<&'static str>,
+    note: &'a str,
+}
+
+/// Does it. Exit 0 when nothing failed, 1 when something did, 5 without the device.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let Some(chip) = args.device.chip() else {
+        bail!("--device {}: expected 300i-duo or 800i-a2", args.device.name());
+    };
+    let widths = if args.small { small() } else { Widths::chatglm2_6b() };
+    let compute = ComputeArgs { emulation: args.emulation.clone(), ..ComputeArgs::usual() };
+    // Like a real model: `auto` computes.
+    let emulate = compute.emulate(&ModelPath::Folder("selftest".into()));
+    let settings = GroupSettings {
+        chip,
+        world: usize::from(args.tp),
+        dtype: DType::Fp16,
+        attention: widths.heads,
+        bind: false,
+        forced: Forced::from_environment(chip.name())?,
+        emulation: emulate.map(|emulate| emulate.machine(chip)).transpose()?,
+    };
+    if settings.emulation.as_ref().is_some_and(|emulation| emulation.timing_only) {
+        bail!("--emulate=timing computes nothing that could be tested");
+    }
+    let (info, rows) = selftest(&AscendGroup::new(settings)?, widths)?;
+    if args.json {
+        emit(&serde_json::to_string_pretty(&report(&info, &rows))?)?;
+    } else {
+        emit(words(&info, &rows).trim_end())?;
+    }
+    let failed = rows.iter().filter(|row| row.status == Status::Fail).count();
+    say(&match failed {
+        0 => "all that this machine has passes".to_owned(),
+        n => format!("{n} of {} rows fail", rows.len()),
+    });
+    Ok(gate_exit(failed == 0))
+}
+
+fn small() -> Widths {
+    let heads = crate::device::AttentionShape { heads: 8, kv_heads: 2, channels: 64 };
+    Widths { hidden: 256, ffn: 320, heads, vocab: 128 }
+}
+
+fn status(row: &SelftestRow) -> &'static str {
+    match row.status {
+        Status::Pass => "pass",
+        Status::Fail => "FAIL",
+        Status::Unsupported => "not here",
+    }
+}
+
+fn clock(row: &SelftestRow) -> Option<&'static str> {
+    row.time_ns.map(|_| if row.modelled { "modelled" } else { "measured" })
+}
+
+fn report<'a>(info: &'a DeviceInfo, rows: &'a [SelftestRow]) -> Report<'a> {
+    let row = |row: &'a SelftestRow| JsonRow {
+        operator: &row.operator,
+        variant: &row.variant,
+        shape: &row.shape,
+        status: status(row),
+        max_error: row.max_error.filter(|e| e.is_finite()),
+        bound: row.bound,
+        time_ns: row.time_ns,
+        clock: clock(row),
+        note: &row.note,
+    };
+    Report { device: &info.name, details: &info.details, rows: rows.iter().map(row).collect() }
+}
+
+fn words(info: &DeviceInfo, rows: &[SelftestRow]) -> String {
+    let mut text = format!("device        {}\n", info.name);
+    for (name, value) in &info.details {
+        text += &format!("{name:13} {value}\n");
+    }
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["operator", "by", "shape", "status", "largest error", "bound", "time", "note"]);
+    for row in rows {
+        let number = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.2e}"));
+        let time = row.time_ns.map(|ns| format!("{:.1} us {}", ns as f64 / 1e3, clock(row).unwrap_or("")));
+        table.add_row([
+            row.operator.clone(),
+            row.variant.clone(),
+            row.shape.clone(),
+            status(row).to_owned(),
+            number(row.max_error),
+            number(row.bound),
+            time.unwrap_or_default(),
+            row.note.clone(),
+        ]);
+    }
+    text + &table.to_string() + "\n"
+}

@@ -1,0 +1,310 @@
+//! The chips of one run: libraries loaded, chips checked, communicators made; a handle for every rank's thread.
+
+use std::path::Path;
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ascend_sys::{Libraries, LoadError, SearchPath, call};
+
+use super::super::group::DeviceGroup;
+use super::super::{AttentionShape, ClockProfile, DType, DeviceError};
+use super::Ascend;
+use super::api::{Api, acl};
+use super::choice::Forced;
+use super::emulated;
+use super::profile::{Profile, ProfileError};
+
+/// The cards that we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chip {
+    /// Atlas 300I DUO: two Ascend 310P3.
+    Duo300i,
+    /// Atlas 800I A2: eight Ascend 910B.
+    A2800i,
+}
+
+impl Chip {
+    /// The word of the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Duo300i => "300i-duo",
+            Self::A2800i => "800i-a2",
+        }
+    }
+
+    /// Whether CANN is installed here; what a run would fail with only once it loads a model.
+    ///
+    /// # Errors
+    /// Libraries that are missing, mixed or not to be opened.
+    pub fn check_installed(self) -> Result<(), DeviceError> {
+        installed(self.name()).map(drop)
+    }
+
+    /// How the runtime's name of the chip begins.
+    fn soc(self) -> &'static str {
+        match self {
+            Self::Duo300i => "Ascend310P",
+            Self::A2800i => "Ascend910B",
+        }
+    }
+}
+
+/// An emulated machine in place of a real one.
+#[derive(Debug, Clone)]
+pub struct Emulation {
+    /// What it is configured with: lines `key = value`.
+    pub settings: String,
+    /// The numbers behind its clock, for the record.
+    pub clock: ClockProfile,
+    /// Only the clock runs, nothing is computed.
+    pub timing_only: bool,
+}
+
+impl Emulation {
+    /// A machine of `chip`s by a chip profile: a file, the name of one in this binary, or the chip's own.
+    ///
+    /// # Errors
+    /// A profile that cannot be read, or is another chip's.
+    pub fn new(chip: Chip, profile: Option<&Path>, timing_only: bool) -> Result<Self, ProfileError> {
+        let profile = match profile {
+            None => Profile::builtin(chip.name())?,
+            Some(path) if path.exists() => Profile::from_file(path)?,
+            Some(path) => Profile::builtin(&path.to_string_lossy())?,
+        };
+        if !profile.soc.starts_with(chip.soc()) {
+            let problem = format!("soc is \"{}\", expected one of {}…", profile.soc, chip.soc());
+            return Err(ProfileError::Invalid { origin: profile.name, line: None, problem });
+        }
+        let mode = if timing_only { "timing" } else { "compute" };
+        let settings = format!("{}mode = {mode}\n", profile.settings_lines());
+        Ok(Self { settings, clock: profile.clock(), timing_only })
+    }
+
+    /// The same with further lines.
+    pub fn with(mut self, lines: &str) -> Self {
+        self.settings.push_str(lines);
+        self.settings.push('\n');
+        self
+    }
+}
+
+/// What a group is made of.
+#[derive(Debug, Clone)]
+pub struct GroupSettings {
+    /// The card.
+    pub chip: Chip,
+    /// Ranks, a chip each.
+    pub world: usize,
+    /// Type of weights, activations and cache.
+    pub dtype: DType,
+    /// A rank's heads.
+    pub attention: AttentionShape,
+    /// Every rank's thread stays on the cores of its chip's NUMA node; where that cannot be, the record says why.
+    pub bind: bool,
+    /// Choices of operators that are forced.
+    pub forced: Forced,
+    /// In place of hardware.
+    pub emulation: Option<Emulation>,
+}
+
+/// A communicator of one rank.
+pub(super) struct Comm {
+    api: Arc<Api>,
+    pub(super) handle: *mut std::ffi::c_void,
+}
+
+// SAFETY: a handle that is used by one thread at a time; the library knows it by value.
+unsafe impl Send for Comm {}
+
+impl Drop for Comm {
+    fn drop(&mut self) {
+        if let Ok(ccl) = &self.api.libraries.ccl {
+            // SAFETY: created by us, and this is the last use.
+            let _ = unsafe { call!(ccl, HcclCommDestroy(self.handle)) };
+        }
+    }
+}
+
+/// What a rank's thread makes its device of.
+pub struct RankHandle {
+    pub(super) api: Arc<Api>,
+    pub(super) settings: Arc<GroupSettings>,
+    pub(super) soc: String,
+    pub(super) rank: usize,
+    pub(super) comm: Option<Comm>,
+}
+
+/// The ranks of one run.
+pub struct AscendGroup {
+    settings: Arc<GroupSettings>,
+    api: Arc<Api>,
+    handles: Mutex<Vec<Option<RankHandle>>>,
+}
+
+impl AscendGroup {
+    /// Loads the libraries, checks chip and number of chips, and joins the ranks.
+    ///
+    /// # Errors
+    /// Libraries that are missing, mixed or not to be opened; another chip; too few chips; a communicator that fails.
+    pub fn new(settings: GroupSettings) -> Result<Self, DeviceError> {
+        super::probe::check_dtype(settings.chip, settings.dtype)?;
+        let api = start(&settings)?;
+        let soc = api.soc()?;
+        check_chip(&api, &settings, &soc)?;
+        let mut comms = if settings.world > 1 { join(&api, settings.world)? } else { Vec::new() };
+        let settings = Arc::new(settings);
+        let handle = |(rank, comm)| {
+            let (api, settings) = (api.clone(), settings.clone());
+            Some(RankHandle { api, settings, soc: soc.clone(), rank, comm })
+        };
+        comms.resize_with(settings.world, || None);
+        let handles = comms.into_iter().enumerate().map(handle).collect();
+        Ok(Self { settings, api, handles: Mutex::new(handles) })
+    }
+
+    /// The settings it was made with.
+    pub fn settings(&self) -> &GroupSettings {
+        &self.settings
+    }
+
+    /// Makes the device of one rank. To be called once for each, on the thread that uses and drops it.
+    ///
+    /// # Errors
+    /// The device cannot be set, no operator does what is needed, or the rank was taken before.
+    pub fn rank(&self, rank: usize) -> Result<Ascend, DeviceError> {
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle =
+            handles.get_mut(rank).and_then(Option::take).ok_or_else(|| DeviceError::Unsupported {
+                device: self.settings.chip.name(),
+                problem: format!("rank {rank} is taken, or is none of {}", self.settings.world),
+            })?;
+        drop(handles);
+        Ascend::new(handle)
+    }
+
+    /// What is alive in the emulator, by name; `None` on hardware.
+    pub fn live(&self) -> Option<Vec<(&'static str, u64)>> {
+        let emulator = self.api.libraries.emu.as_ref()?;
+        let mut counts = [0u64; LIVE.len()];
+        // SAFETY: as many places as said.
+        unsafe { call!(emulator, ascend_emulator_counts(counts.as_mut_ptr(), counts.len() as u64)) }.ok()?;
+        Some(LIVE.into_iter().zip(counts).collect())
+    }
+}
+
+/// What the emulator counts, in its order.
+const LIVE: [&str; 11] = [
+    "device allocations",
+    "device bytes",
+    "host allocations",
+    "streams",
+    "events",
+    "tensors",
+    "scalars",
+    "integer arrays",
+    "tensor lists",
+    "executors",
+    "communicators",
+];
+
+impl DeviceGroup for AscendGroup {
+    type Device = Ascend;
+
+    fn name(&self) -> &'static str {
+        self.settings.chip.name()
+    }
+
+    fn world(&self) -> usize {
+        self.settings.world
+    }
+
+    fn device(&self, rank: usize) -> Result<Ascend, DeviceError> {
+        self.rank(rank)
+    }
+
+    /// Every later call of every rank fails at once. A rank that waits inside a collective comes back when the collective's
+    /// own time limit is over (`HCCL_EXEC_TIMEOUT`).
+    fn abort(&self) {
+        self.api.call_off("another rank failed");
+    }
+}
+
+/// Loads and initialises.
+fn start(settings: &GroupSettings) -> Result<Arc<Api>, DeviceError> {
+    let device = settings.chip.name();
+    let unsupported = |problem: String| DeviceError::Unsupported { device, problem };
+    let cannot_load = |e: LoadError| unsupported(e.to_string());
+    let Some(emulation) = &settings.emulation else {
+        return installed(device);
+    };
+    // The emulator reads the faults of the environment itself, all but the symbols to be missing.
+    let faults = std::env::var("GLMBENCH_ASCEND_FAULT").unwrap_or_default();
+    let faults = faults.split(',').map(|fault| format!("fault = {}\n", fault.trim()));
+    let all: String = std::iter::once(emulation.settings.clone()).chain(faults).collect();
+    let library = emulated::library(&all).map_err(|e| unsupported(e.to_string()))?;
+    let libraries = Libraries::open(&library).map_err(cannot_load)?;
+    let Some(emulator) = &libraries.emu else {
+        return Err(unsupported("the emulator inside this program has no ascend_emulator_info".into()));
+    };
+    let text = std::ffi::CString::new(emulation.settings.as_str())
+        .map_err(|_| unsupported("the emulator's settings hold a zero byte".into()))?;
+    // SAFETY: a string that ends in a zero byte.
+    let configured = unsafe { call!(emulator, ascend_emulator_configure(text.as_ptr())) };
+    if configured != Ok(0) {
+        // SAFETY: the function takes nothing; its result is a string or null.
+        let said = unsafe { call!(libraries.rt, aclGetRecentErrMsg()) }.ok().filter(|text| !text.is_null());
+        // SAFETY: documented to be a string that lives until the next call on this thread.
+        let said = said.map(|text| unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned());
+        let said = said.unwrap_or_else(|| "no message".into());
+        return Err(unsupported(format!("the emulator refuses its settings: {said}")));
+    }
+    Api::start(libraries, device, true)
+}
+
+/// CANN is opened and initialised once for the whole process, and never given back: it cannot be initialised again.
+fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
+    static INSTALLED: Mutex<Option<Arc<Api>>> = Mutex::new(None);
+    let mut kept = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(api) = kept.as_ref().filter(|api| api.device == device && !api.is_lost()) {
+        return Ok(api.clone());
+    }
+    let libraries = Libraries::find(&SearchPath::from_environment())
+        .map_err(|e| DeviceError::Unsupported { device, problem: e.to_string() })?;
+    if libraries.emu.is_some() {
+        let problem = "the libraries that were found are the emulator's: say --emulate".to_owned();
+        return Err(DeviceError::Unsupported { device, problem });
+    }
+    let api = Api::start(libraries, device, false)?;
+    *kept = Some(api.clone());
+    Ok(api)
+}
+
+fn check_chip(api: &Api, settings: &GroupSettings, soc: &str) -> Result<(), DeviceError> {
+    let unsupported = |problem: String| Err(DeviceError::Unsupported { device: api.device, problem });
+    if !soc.starts_with(settings.chip.soc()) {
+        return unsupported(format!("the chip is {soc}, expected {}…", settings.chip.soc()));
+    }
+    let mut count = 0u32;
+    // SAFETY: a place for the number.
+    unsafe { acl!(api, api.libraries.rt, aclrtGetDeviceCount(ptr::from_mut(&mut count))) }?;
+    if settings.world > count as usize {
+        return unsupported(format!(
+            "{} ranks were asked for, {count} chips are visible (ASCEND_RT_VISIBLE_DEVICES)",
+            settings.world
+        ));
+    }
+    Ok(())
+}
+
+/// Communicators of all ranks, within this process.
+fn join(api: &Arc<Api>, world: usize) -> Result<Vec<Option<Comm>>, DeviceError> {
+    let ccl = api.libraries.ccl.as_ref().map_err(|e| DeviceError::Unsupported {
+        device: api.device,
+        problem: format!("{world} ranks need collectives: {e}"),
+    })?;
+    let mut devices: Vec<i32> = (0..world as i32).collect();
+    let mut handles = vec![ptr::null_mut(); world];
+    // SAFETY: `world` devices in, `world` places for communicators.
+    unsafe { acl!(api, ccl, HcclCommInitAll(world as u32, devices.as_mut_ptr(), handles.as_mut_ptr())) }?;
+    Ok(handles.into_iter().map(|handle| Some(Comm { api: api.clone(), handle })).collect())
+}

@@ -1,0 +1,169 @@
+//! Operators in two stages: the first checks and plans, the second runs on the stream.
+//!
+//! A plan whose arguments come again every step is kept: set repeatable right after its first stage, run any number of
+//! times. Others are made anew. All share one workspace, which grows: work on a stream is done in order.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+
+use ascend_sys::{aclOpExecutor, aclrtStream, call};
+
+use super::super::DeviceError;
+use super::api::{Api, acl};
+use super::memory::{Buffer, Slab};
+use super::runtime::Stream;
+use super::tensor::Held;
+
+/// The second stage of every operator.
+pub(super) type SecondStage = unsafe extern "C" fn(*mut c_void, u64, *mut aclOpExecutor, aclrtStream) -> i32;
+
+/// The outcome of a first stage, and all that it refers to.
+pub(super) struct Plan {
+    pub(super) name: &'static str,
+    pub(super) run: SecondStage,
+    pub(super) executor: *mut aclOpExecutor,
+    pub(super) workspace: u64,
+    pub(super) held: Vec<Held>,
+}
+
+/// Does an operator's first stage: `plan!(api, aclnnX, aclnnXGetWorkspaceSize, (arguments), held)` gives
+/// `Result<Plan, DeviceError>`. Must stand in an `unsafe` block.
+macro_rules! plan {
+    ($api:expr, $second:ident, $first:ident, ($($argument:expr),* $(,)?), $held:expr) => {{
+        let api: &$crate::device::ascend::api::Api = $api;
+        let (mut workspace, mut executor) = (0u64, std::ptr::null_mut());
+        match &api.libraries.nn.$second {
+            Err(_) => Err(api.missing(stringify!($second))),
+            Ok(run) => $crate::device::ascend::api::acl!(
+                api,
+                api.libraries.nn,
+                $first($($argument,)* &mut workspace, &mut executor)
+            )
+            .map(|()| $crate::device::ascend::launch::Plan {
+                name: stringify!($second),
+                run: *run,
+                executor,
+                workspace,
+                held: $held,
+            }),
+        }
+    }};
+}
+pub(super) use plan;
+
+/// Which operator on which operands: the site, and up to four numbers that settle all else (buffers' ids, rows).
+pub(super) type Key = (&'static str, [u64; 4]);
+
+/// Plans that are kept at most; beyond, all are dropped and made anew.
+const MAX_KEPT: usize = 8192;
+
+/// Runs plans on a stream.
+pub(super) struct Launcher {
+    kept: HashMap<Key, Plan>,
+    workspace: Option<Buffer>,
+    /// Whether plans may be kept at all.
+    pub(super) reuse: bool,
+}
+
+impl Launcher {
+    pub(super) fn new() -> Self {
+        Self { kept: HashMap::new(), workspace: None, reuse: true }
+    }
+
+    /// Runs a plan once.
+    pub(super) fn once(
+        &mut self,
+        api: &Api,
+        slab: &Slab,
+        stream: &Stream,
+        plan: Result<Plan, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let plan = plan?;
+        if let Err(error) = self.reserve(slab, stream, plan.workspace) {
+            abandon(api, plan);
+            return Err(error);
+        }
+        self.second_stage(api, stream, &plan)
+    }
+
+    /// Runs the plan of `key`, made by `make` where it is not kept yet.
+    pub(super) fn again(
+        &mut self,
+        api: &Api,
+        slab: &Slab,
+        stream: &Stream,
+        key: Key,
+        make: impl FnOnce() -> Result<Plan, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        if !self.reuse {
+            return self.once(api, slab, stream, make());
+        }
+        if !self.kept.contains_key(&key) {
+            if self.kept.len() >= MAX_KEPT {
+                self.forget(api);
+            }
+            let plan = make()?;
+            // SAFETY: the executor comes from its first stage and has not run.
+            unsafe { acl!(api, api.libraries.nn, aclSetAclOpExecutorRepeatable(plan.executor)) }?;
+            if let Err(error) = self.reserve(slab, stream, plan.workspace) {
+                destroy(api, plan);
+                return Err(error);
+            }
+            self.kept.insert(key, plan);
+        }
+        let plan = self.kept.get(&key).expect("invariant: just seen or put there");
+        self.second_stage(api, stream, plan)
+    }
+
+    fn second_stage(&self, api: &Api, stream: &Stream, plan: &Plan) -> Result<(), DeviceError> {
+        api.ready()?;
+        let workspace = self.workspace.as_ref().map_or(ptr::null_mut(), |buffer| buffer.at(0));
+        // SAFETY: the executor is unused or repeatable, and the workspace is as long as the first stage asked for.
+        api.check(plan.name, unsafe { (plan.run)(workspace, plan.workspace, plan.executor, stream.handle) })
+    }
+
+    fn reserve(&mut self, slab: &Slab, stream: &Stream, bytes: u64) -> Result<(), DeviceError> {
+        let have = self.workspace.as_ref().map_or(0, Buffer::len);
+        if bytes as usize > have {
+            // Queued work may still use the old one.
+            stream.synchronize()?;
+            self.workspace = None;
+            self.workspace = Some(slab.take((bytes as usize).next_power_of_two(), "operators' workspace")?);
+        }
+        Ok(())
+    }
+
+    /// Drops all kept plans; queued work must have been waited for.
+    pub(super) fn forget(&mut self, api: &Api) {
+        self.kept.drain().for_each(|(_, plan)| destroy(api, plan));
+    }
+}
+
+/// Gives back a repeatable plan's executor.
+fn destroy(api: &Api, plan: Plan) {
+    // SAFETY: made repeatable, so it is ours to destroy; nothing runs it any more.
+    let _ = unsafe { call!(api.libraries.nn, aclDestroyAclOpExecutor(plan.executor)) };
+    drop(plan.held);
+}
+
+/// Gives back a plan that never ran: its executor can be destroyed only when it is repeatable.
+fn abandon(api: &Api, plan: Plan) {
+    // SAFETY: the executor comes from its first stage and has not run.
+    let repeatable = unsafe { call!(api.libraries.nn, aclSetAclOpExecutorRepeatable(plan.executor)) };
+    if repeatable == Ok(0) {
+        destroy(api, plan);
+    }
+}
+
+/// Whether a first stage says yes; the plan is given back unused. A lost device is no answer.
+pub(super) fn accepts(api: &Api, plan: Result<Plan, DeviceError>) -> Result<Result<(), String>, DeviceError> {
+    match plan {
+        Ok(plan) => {
+            abandon(api, plan);
+            Ok(Ok(()))
+        }
+        Err(error @ DeviceError::Lost { .. }) => Err(error),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}

@@ -1,0 +1,157 @@
+//! Power, temperature, utilisation and memory of a chip, where its libraries tell.
+//!
+//! Sources: DCMI, which comes with the driver (power: of the chip on a 910B, of the whole card on a 310P; both in tenths of a
+//! watt), and AscendCL (utilisation, memory). DCMI counts all chips of the machine, AscendCL the visible ones.
+
+use std::ptr;
+
+use ascend_sys::{ACL_DDR_MEM, ACL_HBM_MEM, Dcmi, aclrtUtilizationInfo, call};
+
+use super::super::DeviceError;
+use super::api::{Api, acl};
+use super::group::Chip;
+use super::near::logic_id;
+
+/// A value, or why there is none.
+pub type Reading<T> = Result<T, String>;
+
+/// Memory of a chip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes not in use.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+/// What a chip told at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Telemetry {
+    /// Watts; of the chip (910B) or of the whole card (310P).
+    pub power_w: Reading<f64>,
+    /// Degrees Celsius.
+    pub temp_c: Reading<f64>,
+    /// Matrix unit, 0 to 1.
+    pub utilisation: Reading<f64>,
+    /// Device memory.
+    pub memory: Reading<Memory>,
+}
+
+impl Telemetry {
+    /// How each value comes about, with its unit, in the order of the fields.
+    pub fn methods(chip: Chip) -> [(&'static str, &'static str); 4] {
+        let power = match chip {
+            Chip::Duo300i => "dcmi_mcu_get_power_info, W of the whole card",
+            Chip::A2800i => "dcmi_get_device_power_info, W of the chip",
+        };
+        [
+            ("power", power),
+            ("temperature", "dcmi_get_device_temperature, degrees Celsius"),
+            ("utilisation", "aclrtGetDeviceUtilizationRate, matrix unit, 0 to 1"),
+            ("memory", "aclrtGetMemInfo, bytes"),
+        ]
+    }
+}
+
+/// Asks a chip; `ordinal` counts the visible ones. Memory is that of the device set on the calling thread.
+pub(super) fn read(api: &Api, chip: Chip, ordinal: usize) -> Telemetry {
+    let place = place(api, ordinal);
+    let with = |ask: &dyn Fn(&Dcmi, i32, i32) -> Reading<f64>| match &place {
+        Ok((dcmi, card, device)) => ask(dcmi, *card, *device),
+        Err(reason) => Err(reason.clone()),
+    };
+    Telemetry {
+        power_w: with(&|dcmi, card, device| power(dcmi, chip, card, device)),
+        temp_c: with(&temperature),
+        utilisation: utilisation(api, ordinal),
+        memory: memory(api).map_err(|e| e.to_string()),
+    }
+}
+
+/// DCMI's names for the `ordinal`-th visible chip.
+fn place(api: &Api, ordinal: usize) -> Reading<(&Dcmi, i32, i32)> {
+    let dcmi = api.libraries.dcmi.as_ref().map_err(|e| e.to_string())?;
+    let visible = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok();
+    let logic = logic_id(ordinal, visible.as_deref())? as u32;
+    // SAFETY: the function takes nothing and may be called again.
+    told("dcmi_init", unsafe { call!(dcmi, dcmi_init()) })?;
+    let (mut card, mut device) = (0, 0);
+    // SAFETY: two places for numbers.
+    let found = unsafe {
+        let (card, device) = (ptr::from_mut(&mut card), ptr::from_mut(&mut device));
+        call!(dcmi, dcmi_get_card_id_device_id_from_logicid(card, device, logic))
+    };
+    told("dcmi_get_card_id_device_id_from_logicid", found)?;
+    Ok((dcmi, card, device))
+}
+
+fn told(function: &str, answer: Result<i32, &str>) -> Reading<()> {
+    match answer {
+        Ok(0) => Ok(()),
+        Ok(code) => Err(format!("{function} failed with {code}")),
+        Err(missing) => Err(format!("the driver's library has no {missing}")),
+    }
+}
+
+fn power(dcmi: &Dcmi, chip: Chip, card: i32, device: i32) -> Reading<f64> {
+    let mut tenths = 0;
+    let place = ptr::from_mut(&mut tenths);
+    match chip {
+        // SAFETY: a place for the number.
+        Chip::Duo300i => {
+            told("dcmi_mcu_get_power_info", unsafe { call!(dcmi, dcmi_mcu_get_power_info(card, place)) })
+        }
+        // SAFETY: a place for the number.
+        Chip::A2800i => told("dcmi_get_device_power_info", unsafe {
+            call!(dcmi, dcmi_get_device_power_info(card, device, place))
+        }),
+    }?;
+    Ok(f64::from(tenths) / 10.0)
+}
+
+fn temperature(dcmi: &Dcmi, card: i32, device: i32) -> Reading<f64> {
+    let mut degrees = 0;
+    // SAFETY: a place for the number.
+    told("dcmi_get_device_temperature", unsafe {
+        call!(dcmi, dcmi_get_device_temperature(card, device, ptr::from_mut(&mut degrees)))
+    })?;
+    Ok(f64::from(degrees))
+}
+
+fn utilisation(api: &Api, ordinal: usize) -> Reading<f64> {
+    let mut info = aclrtUtilizationInfo {
+        cubeUtilization: -1,
+        vectorUtilization: -1,
+        aicpuUtilization: -1,
+        memoryUtilization: -1,
+        utilizationExtend: ptr::null_mut(),
+    };
+    // SAFETY: a struct of the documented layout.
+    let asked = unsafe {
+        let place = ptr::from_mut(&mut info);
+        acl!(api, api.libraries.rt, aclrtGetDeviceUtilizationRate(ordinal as i32, place))
+    };
+    asked.map_err(|e| e.to_string())?;
+    if (0..=100).contains(&info.cubeUtilization) {
+        return Ok(f64::from(info.cubeUtilization) / 100.0);
+    }
+    Err(format!(
+        "aclrtGetDeviceUtilizationRate says {}: not measured, e.g. while profiling",
+        info.cubeUtilization
+    ))
+}
+
+/// A 310P has DDR, a 910B HBM: the one whose total is not nought.
+fn memory(api: &Api) -> Result<Memory, DeviceError> {
+    let mut last = Ok(());
+    for kind in [ACL_HBM_MEM, ACL_DDR_MEM] {
+        let (mut free, mut total) = (0usize, 0usize);
+        // SAFETY: two places for numbers.
+        last = unsafe { acl!(api, api.libraries.rt, aclrtGetMemInfo(kind, &mut free, &mut total)) };
+        if last.is_ok() && total > 0 {
+            return Ok(Memory { free_bytes: free as u64, total_bytes: total as u64 });
+        }
+    }
+    last?;
+    Err(DeviceError::Unsupported { device: api.device, problem: "aclrtGetMemInfo knows of no memory".into() })
+}

@@ -1,0 +1,429 @@
+//! The Ascend device on the emulator: numbers against the model's own code, every alternative, every fault.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
+use std::path::Path;
+use std::sync::Arc;
+
+use glmbench::device::ascend::{
+    Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings, Status, Widths, selftest,
+};
+use glmbench::device::rotary::RotaryMode;
+use glmbench::device::{AttentionShape, DType, Device, DeviceError};
+use glmbench::engine::config::ModelConfig;
+use glmbench::engine::model::{Limits, Model, attention_shape};
+use glmbench::engine::parallel::{Cut, Ranks};
+use glmbench::engine::sampler::Sampling;
+use glmbench::engine::scheduler::Scheduler;
+use glmbench::engine::weights::dummy::Dummy;
+use glmbench::engine::weights::{StorageType, WeightSource, open_checkpoint};
+use glmbench::engine::{EngineError, Request};
+
+use crate::goldens::{Golden, Seen};
+use crate::support::{answer, glmbench, shared};
+
+const CHIPS: [Chip; 2] = [Chip::Duo300i, Chip::A2800i];
+
+/// An emulated machine whose streams run only when somebody waits, so that a forgotten wait is seen.
+fn settings(chip: Chip, attention: AttentionShape, lines: &str, forced: &str) -> GroupSettings {
+    let timing = lines.contains("mode = timing");
+    GroupSettings {
+        chip,
+        world: 1,
+        dtype: DType::Fp16,
+        attention,
+        bind: false,
+        forced: Forced::parse(forced).unwrap(),
+        emulation: Some(Emulation::new(chip, None, timing).unwrap().with("streams = lazy").with(lines)),
+    }
+}
+
+fn config(dir: &Path) -> ModelConfig {
+    ModelConfig::from_file(&dir.join("config.json")).unwrap()
+}
+
+fn limits(config: &ModelConfig, step: usize) -> Limits {
+    let mut limits = Limits::for_batch(config, 8, 1024);
+    (limits.max_step_tokens, limits.max_logit_rows) = (step, step);
+    limits
+}
+
+/// A model on rank 0 of a group, on this thread.
+fn engine(
+    group: &AscendGroup,
+    config: &ModelConfig,
+    source: &dyn WeightSource,
+    step: usize,
+) -> Result<Scheduler, EngineError> {
+    let (device, limits): (Ascend, _) = (group.rank(0)?, limits(config, step));
+    let model = Model::load(device, config, RotaryMode::Model, limits, source, &mut |_, _| {})?;
+    Ok(Scheduler::new(Box::new(model)))
+}
+
+/// A golden's logits of all prompts against ours, fed in chunks of `step` tokens, then a greedy continuation's.
+fn compare(dir: &Path, chip: Chip, lines: &str, forced: &str, step: usize) -> Seen {
+    let (golden, config) = (Golden::read(dir), config(dir));
+    let group = AscendGroup::new(settings(chip, attention_shape(&config), lines, forced)).unwrap();
+    let mut engine = engine(&group, &config, &*open_checkpoint(dir).unwrap(), step).unwrap();
+    let vocab = config.padded_vocab_size;
+    let mut seen = Seen::default();
+    for (i, prompt) in golden.prompts.iter().enumerate() {
+        let expected = golden.array(&format!("fp16.prompt{i}"));
+        engine
+            .teacher_force(prompt, &mut |position, logits| {
+                seen.add(&expected[position * vocab..(position + 1) * vocab], logits);
+            })
+            .unwrap();
+        decode(&mut engine, prompt, &golden.ids(&format!("fp16.greedy{i}")));
+    }
+    seen
+}
+
+/// Tokens of a greedy continuation, where the golden's first tokens were chosen clearly.
+fn decode(engine: &mut Scheduler, prompt: &[u32], golden: &[u32]) {
+    let request = greedy(prompt, golden.len());
+    engine.submit(request).unwrap();
+    let mut ours = Vec::new();
+    while !engine.is_idle() {
+        ours.extend(engine.step().unwrap().emitted.into_iter().map(|(_, token)| token));
+    }
+    assert_eq!(ours[0], golden[0], "the first token of {} prompt tokens", prompt.len());
+}
+
+fn greedy(prompt: &[u32], tokens: usize) -> Request {
+    Request {
+        prompt: prompt.to_vec(),
+        max_new_tokens: tokens,
+        sampling: Sampling::Greedy,
+        ignore_eos: true,
+        choice_ids: vec![],
+    }
+}
+
+#[track_caller]
+fn assert_gate(seen: &Seen, what: &str) {
+    eprintln!("{what}: max KL {:.2e}, share above 1e-4 {:.4}", seen.max_kl(), seen.share_above(1e-4));
+    assert!(seen.max_kl() <= 1e-3, "{what}: {}", seen.max_kl());
+    assert!(seen.share_above(1e-4) <= 0.005, "{what}: {}", seen.share_above(1e-4));
+}
+
+#[test]
+fn the_goldens_fp16_gate_is_met_on_both_chips() {
+    for name in ["tiny-g2", "prefix-g2"] {
+        let Some(dir) = shared(&format!("goldens/{name}")) else { return };
+        for chip in CHIPS {
+            assert_gate(&compare(&dir, chip, "", "", 512), &format!("{name} {}", chip.name()));
+        }
+    }
+}
+
+/// Chunks of 24 tokens: every way of prefill meets earlier context.
+#[test]
+fn every_alternative_meets_the_gate() {
+    let Some(dir) = shared("goldens/prefix-g2") else { return };
+    let both = [
+        "decode=prompt,prefill=prompt,kv=index-copy",
+        "decode=matmul,prefill=matmul,kv=copy",
+        "decode=matmul,prefill=prompt,kv=memory",
+        "decode=incre,prefill=matmul,kv=memory",
+        "decode=incre,kv=copy,rotary=host",
+        "add=add-rms-norm,weights=nz",
+        "weights=nz-operator,decode=incre,prefill=prompt",
+        "weights=plain,reuse=anew",
+    ];
+    let a2 =
+        ["decode=incre,prefill=fused,kv=scatter", "rotary=each,kv=index-copy", "decode=fused,prefill=matmul"];
+    let ways = CHIPS.iter().flat_map(|chip| both.iter().map(move |forced| (*chip, *forced)));
+    for (chip, forced) in ways.chain(a2.map(|forced| (Chip::A2800i, forced))) {
+        assert_gate(&compare(&dir, chip, "", forced, 24), &format!("{} {forced}", chip.name()));
+    }
+}
+
+/// With the documentation to the letter a 310P has no addition, no indexed copy and no grouped decode attention.
+#[test]
+fn the_letter_of_the_documentation_is_enough() {
+    let Some(dir) = shared("goldens/tiny-g2") else { return };
+    for chip in CHIPS {
+        assert_gate(&compare(&dir, chip, "strict = doc", "", 100), &format!("{} by the book", chip.name()));
+    }
+}
+
+#[test]
+fn what_was_chosen_stands_in_the_record() {
+    let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 32 };
+    let told = |chip, lines: &str, forced: &str| {
+        let group = AscendGroup::new(settings(chip, heads, lines, forced)).unwrap();
+        let info = group.rank(0).unwrap().info();
+        assert_eq!(info.name, format!("{} (emulated)", chip.name()));
+        assert_eq!(info.modelled_by.unwrap().name, chip.name());
+        info.details
+    };
+    let value = |details: &[(String, String)], name: &str| {
+        details.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default()
+    };
+    let duo = told(Chip::Duo300i, "", "");
+    assert_eq!(value(&duo, "chip"), "Ascend310P3");
+    assert_eq!((value(&duo, "decode"), value(&duo, "prefill")), ("incre".into(), "prompt".into()));
+    assert!(value(&duo, "decode refused").contains("fused: "), "{duo:?}");
+    assert!(value(&duo, "heads").contains("filled to 64"));
+    let book = told(Chip::Duo300i, "strict = doc", "");
+    assert_eq!((value(&book, "decode"), value(&book, "add")), ("prompt".into(), "add-rms-norm".into()));
+    let a2 = told(Chip::A2800i, "", "");
+    assert_eq!((value(&a2, "decode"), value(&a2, "kv")), ("fused".into(), "scatter".into()));
+    let forced = told(Chip::A2800i, "", "decode=matmul,kv=memory");
+    assert_eq!((value(&forced, "decode"), value(&forced, "kv")), ("matmul".into(), "memory".into()));
+}
+
+#[test]
+fn a_forced_choice_that_the_chip_refuses_is_an_error() {
+    let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 32 };
+    let group = AscendGroup::new(settings(Chip::Duo300i, heads, "", "decode=fused")).unwrap();
+    let told = group.rank(0).err().unwrap().to_string();
+    assert!(told.contains("no way to do decode is accepted: fused: "), "{told}");
+}
+
+/// A small random model with a real tensor-parallel cut.
+fn random() -> (ModelConfig, Dummy) {
+    let text = r#"{"model_type":"chatglm","num_layers":2,"hidden_size":128,"ffn_hidden_size":200,"kv_channels":32,
+        "num_attention_heads":8,"multi_query_attention":true,"multi_query_group_num":2,"padded_vocab_size":320,
+        "seq_length":1024,"add_qkv_bias":true}"#;
+    let config = ModelConfig::from_json(text, Path::new("config.json")).unwrap();
+    (config.clone(), Dummy::new(config, StorageType::F16, 3))
+}
+
+fn prompts() -> Vec<Vec<u32>> {
+    let lengths = [3usize, 40, 130, 17];
+    lengths.iter().map(|n| (0..*n as u32).map(|i| (i * 37 + *n as u32) % 320).collect()).collect()
+}
+
+/// Log-probabilities of the whole vocabulary after each prompt, all submitted at once.
+fn answers(engine: &mut Scheduler, prompts: &[Vec<u32>], vocab: u32) -> Vec<(Vec<f32>, Vec<u32>)> {
+    for prompt in prompts {
+        engine.submit(Request { choice_ids: (0..vocab).collect(), ..greedy(prompt, 6) }).unwrap();
+    }
+    let mut finished = Vec::new();
+    while !engine.is_idle() {
+        finished.extend(engine.step().unwrap().finished);
+    }
+    finished.sort_by_key(|c| c.id);
+    finished.into_iter().map(|c| (c.choice_logprobs, c.tokens)).collect()
+}
+
+#[test]
+fn a_sequence_does_not_depend_on_its_batch() {
+    let (config, source) = random();
+    for chip in CHIPS {
+        for forced in ["", "decode=prompt", "decode=matmul"] {
+            let group = AscendGroup::new(settings(chip, attention_shape(&config), "", forced)).unwrap();
+            let mut engine = engine(&group, &config, &source, 256).unwrap();
+            let together = answers(&mut engine, &prompts(), 320);
+            let alone: Vec<_> =
+                prompts().iter().flat_map(|p| answers(&mut engine, std::slice::from_ref(p), 320)).collect();
+            assert!(together == alone, "{} {forced}", chip.name());
+        }
+    }
+}
+
+#[test]
+fn two_ranks_answer_as_one() {
+    let (config, source) = random();
+    let source: Arc<dyn WeightSource> = Arc::new(source);
+    for chip in CHIPS {
+        let of_world = |world| {
+            let rank = Cut::new(&config, 0, world).unwrap().config(&config);
+            let settings = GroupSettings { world, ..settings(chip, attention_shape(&rank), "", "") };
+            let group = AscendGroup::new(settings).unwrap();
+            let limits = limits(&config, 64);
+            let ranks =
+                Ranks::load(group, &config, RotaryMode::Model, limits, source.clone(), &mut |_, _| {});
+            let mut engine = Scheduler::new(Box::new(ranks.unwrap()));
+            assert_eq!(engine.device_info().world, world);
+            answers(&mut engine, &prompts(), 320)
+        };
+        let (one, two) = (of_world(1), of_world(2));
+        for ((a, _), (b, _)) in one.iter().zip(&two) {
+            let kl: f64 = a.iter().zip(b).map(|(p, q)| f64::from(*p).exp() * f64::from(p - q)).sum();
+            assert!(kl.abs() <= 1e-4, "{} {kl}", chip.name());
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_at_the_end() {
+    let (config, source) = random();
+    for (chip, forced) in [
+        (Chip::Duo300i, ""),
+        (Chip::A2800i, ""),
+        (Chip::Duo300i, "decode=matmul,add=add-rms-norm"),
+        (Chip::A2800i, "reuse=anew,rotary=each"),
+    ] {
+        let group = AscendGroup::new(settings(chip, attention_shape(&config), "", forced)).unwrap();
+        let mut engine = engine(&group, &config, &source, 64).unwrap();
+        answers(&mut engine, &prompts(), 320);
+        assert!(group.live().unwrap().iter().any(|(_, n)| *n > 0));
+        drop(engine);
+        let left: Vec<_> = group.live().unwrap().into_iter().filter(|(_, n)| *n > 0).collect();
+        assert!(left.is_empty(), "{} {forced}: {left:?}", chip.name());
+    }
+}
+
+/// What a model ends with under a fault.
+fn failure(chip: Chip, fault: &str) -> DeviceError {
+    let (config, source) = random();
+    let lines = format!("fault = {fault}");
+    let run = || -> Result<(), EngineError> {
+        let group = AscendGroup::new(settings(chip, attention_shape(&config), &lines, ""))?;
+        let mut engine = engine(&group, &config, &source, 64)?;
+        engine.submit(greedy(&[1, 2, 3], 40))?;
+        while !engine.is_idle() {
+            engine.step()?;
+        }
+        let again = engine.submit(greedy(&[1], 1));
+        again.map(drop)
+    };
+    match run() {
+        Err(EngineError::Device(error)) => error,
+        other => panic!("{fault}: {other:?}"),
+    }
+}
+
+#[test]
+fn every_fault_ends_in_its_words() {
+    for chip in CHIPS {
+        let error = failure(chip, "oom:3");
+        assert!(matches!(error, DeviceError::OutOfMemory { wanted_bytes: 1.., .. }), "{error}");
+        assert!(error.to_string().contains("207001") || error.to_string().contains("207018"), "{error}");
+        for fault in ["lost:300", "timeout:300"] {
+            let error = failure(chip, fault);
+            assert!(matches!(error, DeviceError::Lost { .. }), "{fault}: {error}");
+            assert!(error.to_string().contains("can be resumed"), "{error}");
+        }
+        let error = failure(chip, "missing:aclnnRmsNormGetWorkspaceSize");
+        assert!(error.to_string().contains("aclnnRmsNormGetWorkspaceSize is in none of"), "{error}");
+    }
+}
+
+#[test]
+fn a_lost_device_answers_at_once_for_ever() {
+    let (config, source) = random();
+    let group =
+        AscendGroup::new(settings(Chip::A2800i, attention_shape(&config), "fault = lost:200", "")).unwrap();
+    let mut engine = engine(&group, &config, &source, 64).unwrap();
+    engine.submit(greedy(&[1, 2, 3], 400)).unwrap();
+    let mut errors = Vec::new();
+    for _ in 0..500 {
+        if let Err(error) = engine.step() {
+            errors.push(error.to_string());
+        }
+    }
+    assert!(errors.len() > 2, "{errors:?}");
+    assert!(errors.iter().all(|error| *error == errors[0]), "{errors:?}");
+}
+
+/// A symbol that only one alternative needs is no fault: another is taken.
+#[test]
+fn a_missing_operator_is_gone_around() {
+    let (config, source) = random();
+    for (chip, symbol) in [
+        (Chip::A2800i, "aclnnFusedInferAttentionScoreV2GetWorkspaceSize"),
+        (Chip::A2800i, "aclnnScatterPaKvCacheGetWorkspaceSize"),
+        (Chip::Duo300i, "aclnnIncreFlashAttentionV4GetWorkspaceSize"),
+        (Chip::Duo300i, "aclnnApplyRotaryPosEmbGetWorkspaceSize"),
+        (Chip::Duo300i, "aclnnMatmulWeightNzGetWorkspaceSize"),
+        (Chip::Duo300i, "aclSetAclOpExecutorRepeatable"),
+    ] {
+        let of_lines = |lines: &str| {
+            let group = AscendGroup::new(settings(chip, attention_shape(&config), lines, "")).unwrap();
+            let mut engine = engine(&group, &config, &source, 64).unwrap();
+            answers(&mut engine, &prompts(), 320)
+        };
+        let (whole, without) = (of_lines(""), of_lines(&format!("fault = missing:{symbol}")));
+        for ((a, _), (b, _)) in whole.iter().zip(&without) {
+            let kl: f64 = a.iter().zip(b).map(|(p, q)| f64::from(*p).exp() * f64::from(p - q)).sum();
+            assert!(kl.abs() <= 1e-4, "without {symbol}: {kl}");
+        }
+    }
+}
+
+#[test]
+fn the_selftest_passes_on_both_chips_and_sees_a_wrong_result() {
+    let widths = Widths {
+        hidden: 256,
+        ffn: 328,
+        heads: AttentionShape { heads: 8, kv_heads: 2, channels: 64 },
+        vocab: 128,
+    };
+    let failed = |chip, world, lines: &str| -> Vec<String> {
+        let settings = GroupSettings { world, ..settings(chip, widths.heads, lines, "") };
+        let (_, rows) = selftest(&AscendGroup::new(settings).unwrap(), widths).unwrap();
+        assert!(rows.len() > 12);
+        rows.into_iter().filter(|r| r.status == Status::Fail).map(|r| format!("{r:?}")).collect()
+    };
+    for chip in CHIPS {
+        for world in [1, 2] {
+            assert_eq!(failed(chip, world, ""), Vec::<String>::new());
+        }
+        let wrong = failed(chip, 1, "fault = wrong:RmsNorm:2");
+        assert!(wrong.len() == 1 && wrong[0].contains("rms_norm"), "{wrong:?}");
+    }
+}
+
+/// The whole 6B shape, in a moment: nothing is computed and no weight is touched.
+#[test]
+fn with_the_clock_alone_the_6b_shape_runs_and_time_passes() {
+    let config = ModelConfig::chatglm2_6b();
+    let source =
+        glmbench::engine::weights::unread::Unread { config: config.clone(), dtype: StorageType::F16 };
+    for chip in CHIPS {
+        let group = AscendGroup::new(settings(chip, attention_shape(&config), "mode = timing", "")).unwrap();
+        let mut engine = engine(&group, &config, &source, 64).unwrap();
+        engine.submit(greedy(&[1; 64], 4)).unwrap();
+        let mut last = engine.now_ns();
+        while !engine.is_idle() {
+            engine.step().unwrap();
+            let now = engine.now_ns();
+            // 12 GB of weights through 204 GB/s, or 1.6 TB/s.
+            assert!(now - last > 5_000_000, "{}: a step of {} ns", chip.name(), now - last);
+            last = now;
+        }
+    }
+}
+
+#[test]
+fn without_cann_a_real_card_is_refused_with_what_was_searched() {
+    if std::env::var_os("ASCEND_HOME_PATH").is_some() {
+        eprintln!("skipped: CANN is here");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    for args in [
+        &["run", "suites/quickstart.toml", "--model", "demo", "--device", "800i-a2", "--out", out][..],
+        &["npu-selftest", "--device", "300i-duo"],
+    ] {
+        answer(args).expect(5, &["libascendcl.so", "searched", "set_env.sh"]);
+    }
+    let here = ["run", "suites/quickstart.toml", "--device", "cpu", "--emulate", "--out", out];
+    answer(&here).expect(2, &["--emulate: device cpu runs as it is"]);
+}
+
+#[test]
+fn a_lost_device_ends_a_run_with_five_and_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let suite = folder.path().join("s.toml");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/boolq-sample");
+    let text = format!(
+        "schema = 1\nname = \"k\"\n[model]\npath = \"demo\"\n[[accuracy]]\ntask = \"boolq\"\ndataset = {data:?}\n\
+         protocol = \"modeltest\"\nlimit = 6\nbatch = 2\n"
+    );
+    std::fs::write(&suite, text).unwrap();
+    let out = folder.path().join("runs");
+    let args =
+        ["run", suite.to_str().unwrap(), "--out", out.to_str().unwrap(), "--device", "800i-a2", "--emulate"];
+    let broken = glmbench(&args).env("GLMBENCH_ASCEND_FAULT", "lost:100").output().unwrap();
+    let words = String::from_utf8_lossy(&broken.stderr).into_owned();
+    assert_eq!(broken.status.code(), Some(5), "{words}");
+    assert!(words.contains("is lost") && words.contains("resumed"), "{words}");
+    let again: Vec<&str> = args.iter().copied().chain(["--resume"]).collect();
+    answer(&again).expect(0, &[]);
+}
