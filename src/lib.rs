@@ -19,7 +19,7 @@
 //! official layouts into items; [`task`] knows the protocols: what to ask the model about an item, and what its answer means.
 //! [`run`] plans all this before any weight is loaded, then drives the engine and writes a line for every item and repetition as
 //! it is done ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
-//! [`mod@bench`] times shapes; [`stats`] has the statistics.
+//! [`mod@bench`] times shapes and serves requests that arrive by a schedule; [`stats`] has the statistics.
 //!
 //! What comes after a run needs no model either: [`run::score`] judges stored answers again, by the very function that judged
 //! them first; `show` opens items from the prompts that the run kept; [`report::export`] writes the records in the formats of

@@ -20,6 +20,7 @@ pub mod run;
 pub mod runs;
 pub mod score;
 pub mod show;
+mod texts;
 pub mod tokenize;
 
 use std::io::Write;

@@ -4,13 +4,16 @@ use super::accuracy::ALL;
 use super::format::{percent, significant};
 use crate::record::{AccuracyRow, PerfRow, Phase, RunRecord};
 
+/// What is said of a run without anything to say.
+pub(super) const NOTHING: &str = "Nothing has finished yet.";
+
 /// One sentence a task, and one on speed.
 pub(super) fn sentences(run: &RunRecord, accuracy: &[AccuracyRow], performance: &[PerfRow]) -> Vec<String> {
     let wholes = accuracy.iter().filter(|row| row.subject == ALL && row.category == ALL);
     let mut sentences: Vec<String> = wholes.filter_map(score).collect();
     sentences.extend(speed(run, performance));
     if sentences.is_empty() {
-        sentences.push("Nothing has finished yet.".to_owned());
+        sentences.push(NOTHING.to_owned());
     }
     sentences
 }

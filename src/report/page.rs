@@ -69,7 +69,7 @@ fn words(summary: &Summary) -> Value {
             task => p.task.as_str(), item => p.doc_id.as_str(), text => p.text.as_str(), tokens => p.token_ids.len(),
         }),
         command_line => command_line(&run.provenance.command_line),
-        definitions => DEFINITIONS.map(|(name, text)| context! { name, text }).to_vec(),
+        definitions => DEFINITIONS.into_iter().chain(super::workloads::definitions(run)).map(|(name, text)| context! { name, text }).collect::<Vec<_>>(),
     }
 }
 
@@ -123,7 +123,13 @@ fn notes(run: &RunRecord) -> Vec<String> {
         ];
         format!("{}.", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     };
-    run.plan.accuracy.iter().map(note).collect()
+    let prompts = |case: &crate::record::PerformanceCase| {
+        let prompts = case.prompts.as_ref()?;
+        let (least, most) = (prompts.shortest, prompts.longest);
+        Some(format!("{}: {}; {least} to {most} tokens each.", case.case_id, prompts.notes.join(", ")))
+    };
+    let timed = run.plan.performance.iter().filter_map(prompts);
+    run.plan.accuracy.iter().map(note).chain(timed).collect()
 }
 
 fn choices(run: &RunRecord) -> Vec<Value> {

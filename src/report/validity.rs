@@ -73,7 +73,7 @@ pub fn checks(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestReco
     checks
 }
 
-fn yes_if(holds: bool) -> Outcome {
+pub(super) fn yes_if(holds: bool) -> Outcome {
     if holds { Outcome::Yes } else { Outcome::No }
 }
 
@@ -182,7 +182,7 @@ fn is_wide(ns: &[f64]) -> bool {
 }
 
 /// `all 12 cases`, or which do not hold it; the first few by name.
-fn found_in(spoilt: &[&str], cases: usize) -> String {
+pub(super) fn found_in(spoilt: &[&str], cases: usize) -> String {
     const NAMED: usize = 3;
     match spoilt.len() {
         0 => format!("all {}", counted(cases as u64, "case")),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bench::{OrdinaryTokens, Shape, WarmUpRule, case_cost};
+use crate::bench::{OrdinaryTokens, Shape, WarmUpRule};
 use crate::dataset::Source;
 use crate::device::DType;
 use crate::engine::cache::blocks_for;
@@ -13,8 +13,11 @@ use crate::record::{self, ChoiceToken, Cost, FirstPrompt};
 use crate::suite::{self, Suite};
 use crate::task::{self, Evaluation, TextCodec};
 
+pub use super::load::LoadRun;
 pub use super::performance::PerformanceRun;
-use super::{AccuracyRun, RunError};
+pub use super::questions::RealPrompts;
+pub use super::search::SearchRun;
+use super::{AccuracyRun, RunError, workload};
 
 /// A suite with a model: all that is known before weights are loaded.
 pub struct Plan<'a> {
@@ -22,10 +25,16 @@ pub struct Plan<'a> {
     pub accuracy: Vec<AccuracyRun<'a>>,
     /// Shapes to time.
     pub performance: Vec<PerformanceRun>,
+    /// Searches for the largest batch.
+    pub searches: Vec<SearchRun>,
+    /// Loads.
+    pub loads: Vec<LoadRun>,
     /// What prompts for timing are drawn from.
     pub tokens: OrdinaryTokens,
     /// What the engine must hold.
     pub limits: Limits,
+    /// What it must hold besides the searches, which can do with less.
+    pub(super) fixed_limits: Limits,
 }
 
 /// Tokens fed in one step at most: a few hundred rows fill the matrix kernels.
@@ -57,16 +66,25 @@ impl<'a> Plan<'a> {
                 accuracy.push(accuracy_run(case, name, config, tokenizer)?);
             }
         }
-        let performance = performance_runs(suite, config).map_err(refuse)?;
-        let limits = limits(config, &accuracy, &performance);
-        Ok(Self { accuracy, performance, tokens: ordinary_tokens(config, tokenizer), limits })
+        let performance = performance_runs(suite, config, tokenizer).map_err(refuse)?;
+        let searches = workload::searches(suite, config).map_err(refuse)?;
+        let loads = workload::loads(suite, config, tokenizer).map_err(refuse)?;
+        let fixed_limits = limits(config, &accuracy, &performance, &loads);
+        let tokens = ordinary_tokens(config, tokenizer);
+        let mut plan =
+            Self { accuracy, performance, searches, loads, tokens, limits: fixed_limits, fixed_limits };
+        plan.limits = plan.workload_limits(config, fixed_limits);
+        Ok(plan)
     }
 
     /// The numbers of tensor-parallel ranks that the cases need, in the order in which they are run: precision first.
     pub fn worlds(&self) -> Vec<usize> {
         let accuracy = self.accuracy.iter().map(|run| run.tp);
         let mut worlds = Vec::new();
-        for tp in accuracy.chain(self.performance.iter().map(|run| run.tp)) {
+        let timed = self.performance.iter().map(|run| run.tp);
+        let searches = self.searches.iter().map(|run| run.tp);
+        let loads = self.loads.iter().map(|run| run.tp);
+        for tp in accuracy.chain(timed).chain(searches).chain(loads) {
             if !worlds.contains(&tp) {
                 worlds.push(tp);
             }
@@ -92,20 +110,26 @@ impl<'a> Plan<'a> {
         });
         let performance = self.performance.iter().map(|run| {
             let shape = run.shape;
-            let (prefill, decode) = case_cost(config, dtype.bytes(), self.limits.max_step_tokens, shape);
+            let (prefill, decode) = workload::cost(run, config, dtype, self.limits.max_step_tokens);
             let cost = |c: crate::bench::PhaseCost| Some(Cost { bytes: c.bytes, flops: c.flops });
             record::PerformanceCase {
                 case_id: run.case_id(),
                 tp: run.tp as u32,
                 batch: shape.batch as u32,
-                input_tokens: shape.input_tokens as u32,
+                input_tokens: run.input_tokens() as u32,
                 output_tokens: shape.output_tokens as u32,
+                prompts: run.prompts.as_ref().map(RealPrompts::record),
                 repetitions: run.repetitions as u32,
                 prefill_cost: cost(prefill),
                 decode_cost: cost(decode),
             }
         });
-        record::Plan { accuracy: accuracy.collect(), performance: performance.collect() }
+        record::Plan {
+            accuracy: accuracy.collect(),
+            performance: performance.collect(),
+            searches: self.searches.iter().map(SearchRun::record).collect(),
+            loads: self.loads.iter().map(LoadRun::record).collect(),
+        }
     }
 
     /// The choice tokens of each precision case.
@@ -178,25 +202,31 @@ fn accuracy_run<'a>(
     Ok(AccuracyRun { task, evaluation, batch: case.batch, tp: case.tp })
 }
 
-fn performance_runs(suite: &Suite, config: &ModelConfig) -> Result<Vec<PerformanceRun>, String> {
+fn performance_runs(
+    suite: &Suite,
+    config: &ModelConfig,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Vec<PerformanceRun>, String> {
     let mut runs: Vec<PerformanceRun> = Vec::new();
     for case in &suite.performance {
-        let shapes = case.lengths.iter().flat_map(|&(input_tokens, output_tokens)| {
-            case.batches.iter().map(move |&batch| Shape { batch, input_tokens, output_tokens })
-        });
-        for shape in shapes {
-            if shape.sequence_tokens() > config.seq_length {
-                return Err(format!(
-                    "case {} has sequences of {} tokens, the model's seq_length is {}",
-                    shape.case_id(),
-                    shape.sequence_tokens(),
-                    config.seq_length
-                ));
-            }
+        for (shape, prompts) in shapes(case, tokenizer)? {
             for &tp in &case.tp_ranks {
-                let warm_up = WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() };
-                let run =
-                    PerformanceRun { shape, tp, repetitions: case.repetitions, warm_up, seed: case.seed };
+                let run = PerformanceRun {
+                    shape,
+                    prompts: prompts.clone(),
+                    tp,
+                    repetitions: case.repetitions,
+                    warm_up: WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() },
+                    seed: case.seed,
+                };
+                if shape.sequence_tokens() > config.seq_length {
+                    return Err(format!(
+                        "case {} has sequences of {} tokens, the model's seq_length is {}",
+                        run.case_id(),
+                        shape.sequence_tokens(),
+                        config.seq_length
+                    ));
+                }
                 if runs.iter().any(|other| other.case_id() == run.case_id()) {
                     return Err(format!("case {} comes twice", run.case_id()));
                 }
@@ -205,6 +235,27 @@ fn performance_runs(suite: &Suite, config: &ModelConfig) -> Result<Vec<Performan
         }
     }
     Ok(runs)
+}
+
+/// The shapes of a case, by lengths and then batch, with their real prompts where it has them.
+fn shapes(
+    case: &suite::PerformanceCase,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Vec<(Shape, Option<RealPrompts>)>, String> {
+    let mut shapes = Vec::new();
+    for &(input_tokens, output_tokens) in &case.lengths {
+        match &case.prompts {
+            None => {
+                let shape = |&batch| (Shape { batch, input_tokens, output_tokens }, None);
+                shapes.extend(case.batches.iter().map(shape));
+            }
+            Some(source) => {
+                let real = workload::real_shapes(case, source, tokenizer, (input_tokens, output_tokens))?;
+                shapes.extend(real.into_iter().map(|(shape, prompts)| (shape, Some(prompts))));
+            }
+        }
+    }
+    Ok(shapes)
 }
 
 /// The ids that prompts for timing are drawn from: with a tokenizer, ordinary pieces behind its prefix ids.
@@ -220,7 +271,12 @@ pub fn ordinary_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> O
 }
 
 /// Room for the longest sequence of every case, and for every case's batch.
-fn limits(config: &ModelConfig, accuracy: &[AccuracyRun<'_>], performance: &[PerformanceRun]) -> Limits {
+fn limits(
+    config: &ModelConfig,
+    accuracy: &[AccuracyRun<'_>],
+    performance: &[PerformanceRun],
+    loads: &[LoadRun],
+) -> Limits {
     let prefix = config.pre_seq_len.unwrap_or(0);
     let mut limits = Limits {
         max_batch: 1,
@@ -249,6 +305,9 @@ fn limits(config: &ModelConfig, accuracy: &[AccuracyRun<'_>], performance: &[Per
     }
     for run in performance {
         grow(run.shape.batch, run.shape.sequence_tokens(), run.shape.sequence_tokens());
+    }
+    for run in loads {
+        grow(run.max_batch, run.longest(), run.longest());
     }
     limits.max_step_tokens = STEP_TOKENS.max(limits.max_batch);
     limits.max_logit_rows = limits.max_batch;

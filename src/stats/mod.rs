@@ -10,6 +10,7 @@
 mod bootstrap;
 mod describe;
 mod drift;
+mod growth;
 mod interval;
 mod null;
 mod outlier;
@@ -22,6 +23,7 @@ mod fixtures;
 pub use bootstrap::{RESAMPLES, median_interval};
 pub use describe::{mad, mean, median, quantile, stddev};
 pub use drift::{Drift, drift};
+pub use growth::{Growth, growth};
 pub use interval::{standard_error, wilson};
 pub use null::null_floor;
 pub use outlier::{Fence, Outlier, outliers};

@@ -21,3 +21,4 @@ mod task;
 mod tensor_parallel;
 mod tokenizer;
 mod weights;
+mod workloads;

@@ -46,7 +46,11 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>) -> String {
     }
     for run in &plan.performance {
         text += &format!("timing    {}: {} repetitions\n", run.case_id(), run.repetitions);
+        if let Some(prompts) = &run.prompts {
+            text += &format!("          {}\n", prompts.notes.join(", "));
+        }
     }
+    text += &workloads(plan);
     for run in &plan.accuracy {
         let choices: Vec<String> =
             run.evaluation.choices().iter().map(|c| format!("{} = {}", c.answer, c.id)).collect();
@@ -64,4 +68,23 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>) -> String {
         }
     }
     text
+}
+
+/// Searches and loads.
+fn workloads(plan: &Plan<'_>) -> String {
+    let searches = plan
+        .searches
+        .iter()
+        .map(|search| format!("max batch {}: {} to {}\n", search.search_id(), search.low, search.high));
+    let loads = plan.loads.iter().map(|load| {
+        let rates = match &load.rates {
+            Some(rates) => {
+                let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
+                format!("{} requests/s", rates.join(", "))
+            }
+            None => "the highest sustained rate is searched".to_owned(),
+        };
+        format!("load      {}: {rates}; {}\n", load.load_id, load.prompts)
+    });
+    searches.chain(loads).collect()
 }

@@ -8,6 +8,7 @@ use crate::device::rotary::RotaryMode;
 use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::tokenizer::Tokenizer;
 use crate::run::RunError;
+use crate::run::machine::Machine;
 use crate::run::plan::Plan;
 use crate::suite::{self, Configuration, Suite};
 
@@ -66,7 +67,11 @@ impl Setup {
 
     /// All that is known before weights are loaded.
     pub(super) fn plan(&self) -> Result<Plan<'_>, RunError> {
-        Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref())
+        let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref())?;
+        if let Some(available_bytes) = Machine::read().available_bytes {
+            plan.fit_memory(&self.model.config, self.compute.dtype(), available_bytes);
+        }
+        Ok(plan)
     }
 
     /// The model's name in records. The folder's name is enough; paths are nobody's business.
@@ -96,6 +101,8 @@ fn restricted(base: &Suite, configuration: &Configuration) -> Suite {
     if base.configurations.iter().all(|c| c.name != configuration.name) {
         suite.accuracy.iter_mut().for_each(|case| case.configurations.clear());
         suite.performance.iter_mut().for_each(|case| case.configurations.clear());
+        suite.max_batch.iter_mut().for_each(|case| case.configurations.clear());
+        suite.load.iter_mut().for_each(|case| case.configurations.clear());
     }
     suite.of(configuration)
 }

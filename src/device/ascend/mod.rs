@@ -472,6 +472,12 @@ impl Device for Ascend {
         unsafe { call!(emulator, ascend_emulator_now_ns()) }.ok()
     }
 
+    fn idle(&mut self, duration_ns: u64) {
+        let Some(emulator) = &self.core.api().libraries.emu else { return };
+        // SAFETY: the function takes a number and keeps nothing. Where it fails the clock stands still, which is noticed.
+        let _ = unsafe { call!(emulator, ascend_emulator_host_work(duration_ns)) };
+    }
+
     fn download(&mut self, x: &Activation, out: &mut Vec<f32>) -> Result<(), DeviceError> {
         out.clear();
         self.core.stream.synchronize()?;

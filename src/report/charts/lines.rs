@@ -141,7 +141,10 @@ fn spread(wanted: &[(usize, i32)], step: i32, bottom: i32) -> Vec<i32> {
     heights
 }
 
-/// A horizontal axis that names every x with a point, and no other.
+/// Least distance between two named x, as a share of the axis.
+const TICK_SHARE: f64 = 0.07;
+
+/// A horizontal axis that names every x with a point, and no other; one too near to the last named is passed over.
 struct XAxis {
     scale: Scale,
     ticks: Vec<f64>,
@@ -169,7 +172,18 @@ impl Ranged for XAxis {
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+        if hint.weight().allow_light_points() {
+            return Vec::new();
+        }
+        let Range { start, end } = self.range();
+        let step = TICK_SHARE * (self.scale.place(end) - self.scale.place(start));
+        let mut named: Vec<f64> = Vec::new();
+        for &tick in &self.ticks {
+            if named.last().is_none_or(|last| self.scale.place(tick) - self.scale.place(*last) >= step) {
+                named.push(tick);
+            }
+        }
+        named
     }
 
     fn range(&self) -> Range<f64> {

@@ -7,11 +7,12 @@
 mod ink;
 mod lines;
 mod scores;
+mod workloads;
 
 use super::accuracy::ALL;
 use super::error::ReportError;
 use super::tables::per_token_ns;
-use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RunRecord, write_whole};
+use crate::record::{AccuracyRow, Clock, LoadRow, PerfRow, Phase, ProbeRow, RunRecord, write_whole};
 use ink::Ink;
 use lines::{LineChart, Point, Scale, Series};
 use plotters::prelude::*;
@@ -44,8 +45,21 @@ pub fn draw_all(
     accuracy: &[AccuracyRow],
     performance: &[PerfRow],
 ) -> Result<Vec<Picture>, ReportError> {
+    draw_described(run_dir, &describe_all(run, accuracy, performance))
+}
+
+/// Draws the charts of searches and loads likewise.
+pub fn draw_workloads(
+    run_dir: &Path,
+    run: &RunRecord,
+    probes: &[ProbeRow],
+    levels: &[LoadRow],
+) -> Result<Vec<Picture>, ReportError> {
+    draw_described(run_dir, &workloads::describe(run, probes, levels))
+}
+
+fn draw_described(run_dir: &Path, described: &[(String, Chart)]) -> Result<Vec<Picture>, ReportError> {
     let folder = run_dir.join("charts");
-    let described = describe_all(run, accuracy, performance);
     if !described.is_empty() {
         fs::create_dir_all(&folder).map_err(|e| chart_error(&folder, &e))?;
     }
