@@ -33,7 +33,7 @@ pub use null::null_floor;
 pub use outlier::{Fence, Outlier, outliers};
 pub use paired::{
     LEAST_DISCORDANT, PairCounts, adjusted_interval, detectable_difference, difference_interval, discordant_share, holm,
-    items_needed, macro_difference_interval, mcnemar_exact,
+    items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact,
 };
 pub use rank::mann_whitney;
 pub use ratio::{

@@ -164,6 +164,15 @@ pub fn items_needed(difference: f64, discordant: f64, power: f64) -> Option<u64>
     })
 }
 
+/// Items that show two equally good runs to be the same within `margin` with probability `power`, by two one-sided
+/// tests at 5 % (S. A. Julious, Statist. Med. 23, 2004, for a true difference of 0), where `discordant` of the items
+/// differ between them.
+pub fn items_to_show_same(margin: f64, discordant: f64, power: f64) -> Option<u64> {
+    let sensible = margin > 0.0 && (0.0..=1.0).contains(&discordant) && power > 0.0 && power < 1.0;
+    let z = |p: f64| Normal::standard().inverse_cdf(p);
+    sensible.then(|| ((z(0.95) + z(0.5 + power / 2.0)).powi(2) * discordant / (margin * margin)).ceil() as u64)
+}
+
 /// The least true difference that `n` items find with probability `power`, by the same formula turned round.
 pub fn detectable_difference(n: u64, discordant: f64, power: f64) -> Option<f64> {
     // The needed number falls as the difference grows: halve until it is met.
@@ -311,6 +320,22 @@ mod tests {
         assert_eq!(items_needed(0.0, 0.1, 0.8), None);
         assert_eq!(items_needed(0.2, 0.1, 0.8), None);
         assert_eq!(detectable_difference(2, 0.1, 0.8), None);
+    }
+
+    #[test]
+    fn items_to_show_same_give_the_power_they_name() {
+        let (margin, discordant) = (0.02, 0.06);
+        let n = items_to_show_same(margin, discordant, 0.8).unwrap();
+        let mut rng = Rng::new(23);
+        let shown = (0..1000).filter(|_| {
+            let drawn = binomial(n, discordant, &mut rng);
+            let only_b = binomial(drawn, 0.5, &mut rng);
+            let counts = PairCounts { n, only_a: drawn - only_b, only_b };
+            adjusted_interval(counts, 0.9).is_some_and(|(low, high)| -margin < low && high < margin)
+        });
+        let power = shown.count() as f64 / 1000.0;
+        assert!((0.76..=0.84).contains(&power), "{power}");
+        assert_eq!(items_to_show_same(0.0, 0.1, 0.8), None);
     }
 
     #[test]
