@@ -48,7 +48,7 @@ fn names<K: Ord>(
 }
 
 /// The order in which C-Eval's own tables name its categories; others follow by name.
-fn category_rank(category: &str) -> usize {
+pub(super) fn category_rank(category: &str) -> usize {
     let known = ["STEM", "Social Science", "Humanities", "Other"];
     known.iter().position(|name| *name == category).unwrap_or(known.len())
 }

@@ -32,8 +32,8 @@ pub use modes::{TwoModes, two_modes};
 pub use null::null_floor;
 pub use outlier::{Fence, Outlier, outliers};
 pub use paired::{
-    LEAST_DISCORDANT, PairCounts, adjusted_interval, detectable_difference, difference_interval, discordant_share, holm,
-    items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact,
+    LEAST_DISCORDANT, PairCounts, adjusted_interval, detectable_difference, difference_interval,
+    discordant_share, holm, items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact,
 };
 pub use rank::mann_whitney;
 pub use ratio::{

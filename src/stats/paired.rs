@@ -170,7 +170,8 @@ pub fn items_needed(difference: f64, discordant: f64, power: f64) -> Option<u64>
 pub fn items_to_show_same(margin: f64, discordant: f64, power: f64) -> Option<u64> {
     let sensible = margin > 0.0 && (0.0..=1.0).contains(&discordant) && power > 0.0 && power < 1.0;
     let z = |p: f64| Normal::standard().inverse_cdf(p);
-    sensible.then(|| ((z(0.95) + z(0.5 + power / 2.0)).powi(2) * discordant / (margin * margin)).ceil() as u64)
+    sensible
+        .then(|| ((z(0.95) + z(0.5 + power / 2.0)).powi(2) * discordant / (margin * margin)).ceil() as u64)
 }
 
 /// The least true difference that `n` items find with probability `power`, by the same formula turned round.
@@ -193,8 +194,8 @@ pub fn detectable_difference(n: u64, discordant: f64, power: f64) -> Option<f64>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::Rng;
     use crate::stats::RESAMPLES;
+    use crate::stats::Rng;
     use crate::stats::fixtures::{assert_close, f64s, fixtures};
     use proptest::prelude::*;
 

@@ -134,8 +134,8 @@ pub fn geometric_mean(ratios: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::Rng;
     use crate::stats::RESAMPLES;
+    use crate::stats::Rng;
     use crate::stats::fixtures::{assert_close, f64s, fixtures};
     use crate::stats::random::normal;
     use proptest::prelude::*;
@@ -195,6 +195,48 @@ mod tests {
             (there, back) == (Change::Slower, Change::Faster)
         });
         assert_eq!(found.count(), 50);
+    }
+
+    /// Repetitions of one configuration, recorded on a busy machine, as blocks of A B B A.
+    fn recorded() -> Vec<[f64; 4]> {
+        let json: serde_json::Value = serde_json::from_str(include_str!("recorded_noise.json")).unwrap();
+        f64s(&json["e2e_ns"]).chunks_exact(4).map(|block| [block[0], block[1], block[2], block[3]]).collect()
+    }
+
+    /// The verdict on B, slowed by `factor`, over some blocks.
+    fn interleaved_change(blocks: &[[f64; 4]], factor: f64) -> Change {
+        let numbered = || (0..).zip(blocks);
+        let a: Vec<(u32, f64)> = numbered().flat_map(|(i, block)| [(i, block[0]), (i, block[3])]).collect();
+        let b: Vec<(u32, f64)> =
+            numbered().flat_map(|(i, block)| [(i, factor * block[1]), (i, factor * block[2])]).collect();
+        ratio_of_medians_by_block(&a, &b, 1000, 1).unwrap().change(0.03)
+    }
+
+    #[test]
+    fn fifty_of_fifty_null_comparisons_on_recorded_noise_are_called_the_same() {
+        let blocks = recorded();
+        // On noise like this it takes 400 repetitions a side.
+        let starts = (0..50).map(|i| i * (blocks.len() - 200) / 49);
+        let same =
+            starts.filter(|&start| interleaved_change(&blocks[start..start + 200], 1.0) == Change::Same);
+        assert_eq!(same.count(), 50);
+    }
+
+    #[test]
+    fn few_repetitions_on_recorded_noise_are_never_called_a_change() {
+        let blocks = recorded();
+        let changes: Vec<Change> = blocks.chunks_exact(10).map(|few| interleaved_change(few, 1.0)).collect();
+        assert_eq!(changes.len(), 100);
+        assert!(changes.iter().all(|change| matches!(change, Change::Same | Change::CannotTell)));
+        assert!(changes.iter().filter(|change| **change == Change::Same).count() >= 50);
+    }
+
+    #[test]
+    fn a_planted_slowdown_is_found_in_recorded_noise() {
+        let blocks = recorded();
+        assert_eq!(interleaved_change(&blocks, 1.05), Change::Slower);
+        assert_eq!(interleaved_change(&blocks, 1.0 / 1.05), Change::Faster);
+        assert_eq!(interleaved_change(&blocks, 1.01), Change::Same);
     }
 
     #[test]

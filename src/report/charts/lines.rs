@@ -20,26 +20,9 @@ pub(super) struct LineChart {
     pub(super) title: String,
     /// The vertical axis's unit and what else holds for all series.
     pub(super) subtitle: String,
+    /// Doublings along it are equally far apart.
     pub(super) x_name: &'static str,
-    pub(super) x_scale: Scale,
     pub(super) series: Vec<Series>,
-}
-
-/// How the horizontal axis is divided.
-#[derive(Clone, Copy)]
-pub(super) enum Scale {
-    Linear,
-    /// Doublings are equally far apart.
-    Log2,
-}
-
-impl Scale {
-    fn place(self, x: f64) -> f64 {
-        match self {
-            Self::Linear => x,
-            Self::Log2 => x.max(1.0).log2(),
-        }
-    }
 }
 
 /// A line.
@@ -118,9 +101,8 @@ fn write_names<DB: DrawingBackend>(
     let left = ink.dots(SIZE.0 as i32 - NAMES + 10);
     for (at, (index, _)) in spread(&ends, ink.dots(NAME_STEP), bottom).into_iter().zip(&ends) {
         let series = &chart.series[*index];
-        ink.line(area, vec![(left, at), (left + ink.dots(24), at)], *index, series.modelled)?;
-        ink.marker(area, (left + ink.dots(12), at), *index, series.modelled)?;
-        ink.write(area, &series.label, (left + ink.dots(31), at), (11, TEXT, false), Anchor::Left)?;
+        ink.key(area, (left, at), *index, series.modelled)?;
+        ink.write(area, &series.label, (left + ink.dots(43), at), (11, TEXT, false), Anchor::Left)?;
     }
     Ok(())
 }
@@ -143,7 +125,6 @@ fn spread(wanted: &[(usize, i32)], step: i32, bottom: i32) -> Vec<i32> {
 
 /// A horizontal axis that names every x with a point, and no other.
 struct XAxis {
-    scale: Scale,
     ticks: Vec<f64>,
 }
 
@@ -152,7 +133,7 @@ impl XAxis {
         let mut ticks: Vec<f64> = chart.series.iter().flat_map(|s| s.points.iter().map(|p| p.x)).collect();
         ticks.sort_by(f64::total_cmp);
         ticks.dedup();
-        Self { scale: chart.x_scale, ticks }
+        Self { ticks }
     }
 }
 
@@ -163,8 +144,9 @@ impl Ranged for XAxis {
     /// The first and last tick stand a little inside, so that no marker is on the vertical axis.
     fn map(&self, x: &f64, (left, right): (i32, i32)) -> i32 {
         let Range { start, end } = self.range();
-        let (first, last) = (self.scale.place(start), self.scale.place(end));
-        let share = if last > first { (self.scale.place(*x) - first) / (last - first) } else { 0.5 };
+        let place = |x: f64| x.max(1.0).log2();
+        let (first, last) = (place(start), place(end));
+        let share = if last > first { (place(*x) - first) / (last - first) } else { 0.5 };
         left + ((0.06 + 0.88 * share) * f64::from(right - left)).round() as i32
     }
 
@@ -220,7 +202,6 @@ mod tests {
             title: String::new(),
             subtitle: String::new(),
             x_name: "",
-            x_scale: Scale::Linear,
             series: vec![Series {
                 label: String::new(),
                 modelled: false,
