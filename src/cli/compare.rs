@@ -33,7 +33,7 @@ pub struct Args {
     /// Run directories, or the beginnings of the names of runs in reports/; the base first
     #[arg(value_name = "RUN", num_args = 2.., required = true)]
     runs: Vec<PathBuf>,
-    /// Limits to hold the runs to; see `suites/gates.toml` for what there is
+    /// Limits to hold the runs to; `suites/gates/example.toml` shows what there is
     #[arg(long, value_name = "GATES.toml")]
     gate: Option<PathBuf>,
     /// Write the gates' outcomes as JUnit XML
@@ -79,6 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         threshold: args.threshold,
         noise_floor: args.noise_floor.as_deref().map(noise_floor).transpose()?,
         accuracy_margin: args.accuracy_margin,
+        out: args.out.clone(),
     };
     let paths = args.runs.iter().map(|word| find_run(word)).collect::<anyhow::Result<Vec<_>>>()?;
     let comparison = compare(&paths, &options)?;

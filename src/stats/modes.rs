@@ -33,7 +33,8 @@ pub fn two_modes(samples: &[f64]) -> Option<TwoModes> {
     let samples = sorted(samples).filter(|s| s.len() >= LEAST_SAMPLES)?;
     let n = samples.len();
     let least = ((LEAST_SHARE * n as f64).ceil() as usize).max(2);
-    let cuts = (least..=n - least).map(|cut| (Heap::of(&samples[..cut]), Heap::of(&samples[cut..])));
+    let sums = Sums::of(&samples);
+    let cuts = (least..=n - least).map(|cut| (sums.heap(0, cut), sums.heap(cut, n)));
     let inner = |(low, high): &(Heap, Heap)| low.squares + high.squares;
     let (low, high) = cuts.min_by(|x, y| inner(x).total_cmp(&inner(y)))?;
     let spread = (low.variance() + high.variance()).sqrt();
@@ -53,13 +54,38 @@ struct Heap {
     squares: f64,
 }
 
-impl Heap {
+/// Sums over the first samples, so that every cut costs the same however many samples there are.
+struct Sums {
+    /// What is taken off every sample: the middle one, so that squares do not drown the differences.
+    centre: f64,
+    /// Of the first i samples, less the centre.
+    first: Vec<f64>,
+    /// Of their squares.
+    squared: Vec<f64>,
+}
+
+impl Sums {
     fn of(samples: &[f64]) -> Self {
-        let n = samples.len() as f64;
-        let mean = samples.iter().sum::<f64>() / n;
-        Self { n, mean, squares: samples.iter().map(|x| (x - mean).powi(2)).sum() }
+        let centre = samples[samples.len() / 2];
+        let running = |of: fn(f64) -> f64| {
+            let mut sum = 0.0;
+            let sums = samples.iter().map(|x| {
+                sum += of(x - centre);
+                sum
+            });
+            std::iter::once(0.0).chain(sums.collect::<Vec<_>>()).collect()
+        };
+        Self { centre, first: running(|x| x), squared: running(|x| x * x) }
     }
 
+    fn heap(&self, from: usize, to: usize) -> Heap {
+        let n = (to - from) as f64;
+        let (sum, squared) = (self.first[to] - self.first[from], self.squared[to] - self.squared[from]);
+        Heap { n, mean: self.centre + sum / n, squares: (squared - sum * sum / n).max(0.0) }
+    }
+}
+
+impl Heap {
     fn variance(&self) -> f64 {
         self.squares / (self.n - 1.0)
     }

@@ -93,7 +93,9 @@ fn factor_ticks(low: f64, high: f64) -> Vec<f64> {
     let steps: &[f64] = if high / low > 150.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let powers = low.log10().floor() as i32..=high.log10().ceil() as i32;
     let all = powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
-    all.filter(|x| (low..=high).contains(x)).collect()
+    let ticks: Vec<f64> = all.filter(|x| (low..=high).contains(x)).collect();
+    // Over less than a factor of five, evenly spread values say more.
+    if ticks.len() < 3 { even_ticks(low, high).into_iter().filter(|x| *x > 0.0).collect() } else { ticks }
 }
 
 /// A value at an axis, as people write it.

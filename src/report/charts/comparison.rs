@@ -63,7 +63,11 @@ fn keys(comparison: &Comparison, looks: &[Look]) -> Vec<Key> {
 /// Which clocks the chart's series have: a subtitle never leaves it open.
 fn clocks(comparison: &Comparison) -> String {
     let clocks: BTreeSet<String> = comparison.sides.iter().map(|side| side.clock().to_string()).collect();
-    let dotted = if clocks.contains("modelled") { " (modelled: dotted, hollow)" } else { "" };
+    let dotted = match (clocks.contains("modelled"), clocks.len()) {
+        (false, _) => "",
+        (true, 1) => " (dotted, hollow)",
+        (true, _) => " (modelled: dotted, hollow)",
+    };
     format!("{}{dotted}", clocks.into_iter().collect::<Vec<_>>().join(" and "))
 }
 
@@ -302,8 +306,11 @@ fn roof_line(roof: Roofline, x: &Axis) -> Vec<Mark> {
     [x.low(), ridge, x.high()].map(|at| Mark { x: at, y: height(at), ..Mark::default() }).into()
 }
 
-/// Raw end-to-end samples of the cases whose clocks agree.
+/// Raw end-to-end samples of the measured runs; a virtual clock has no scatter to show.
 fn strips(comparison: &Comparison, looks: &[Look]) -> Option<StripChart> {
+    if comparison.base().is_modelled() {
+        return None;
+    }
     let mut rows: Vec<StripRow> = Vec::new();
     for case in &comparison.base().run().plan.performance {
         if rows.len() == STRIPS {

@@ -63,7 +63,7 @@ const HEAD: i32 = 52;
 const KEY: i32 = 20;
 const PANEL_HEAD: i32 = 24;
 const PANEL_GAP: i32 = 14;
-const BOTTOM: i32 = 48;
+const BOTTOM: i32 = 34;
 
 impl PanelChart {
     fn columns(&self) -> i32 {

@@ -79,8 +79,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     let (top, bottom) = (ink.dots(TOP), ink.dots(chart.bottom()));
     let band = [(x(1.0 / (1.0 + chart.threshold)), top), (x(1.0 + chart.threshold), bottom)];
     area.draw(&Rectangle::new(band, GRID.mix(0.55).filled()))?;
-    let ticks = if axis.ticks.len() > 1 { axis.ticks.clone() } else { near_one(&axis) };
-    for tick in ticks {
+    for &tick in &axis.ticks {
         area.draw(&PathElement::new(vec![(x(tick), top), (x(tick), bottom)], ink.pen(GRID, 1)))?;
         let below = (x(tick), bottom + ink.dots(11));
         ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
@@ -98,11 +97,6 @@ pub(super) fn draw<DB: DrawingBackend>(
     }
     let below = (ink.dots(LEFT + (WIDTH - LEFT - RIGHT) / 2), bottom + ink.dots(30));
     ink.write(area, "time ÷ the base's median", below, (11, MUTED, false), Anchor::Centre)
-}
-
-/// Round values of a range that lies near 1.
-fn near_one(axis: &Axis) -> Vec<f64> {
-    Axis::of(Division::Even, [axis.low(), axis.high()]).ticks
 }
 
 fn draw_strip<DB: DrawingBackend>(

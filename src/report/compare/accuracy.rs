@@ -1,14 +1,14 @@
 //! A task in two runs: by how much the accuracy differs, and whether that is more than chance.
 
-use super::items::{Flip, JoinReport, PairedItem, counts, flips, is_right, join, strata};
+use super::items::{Flip, JoinReport, PairedItem, SubjectKey, SubjectTally, Tally, by_subject, flips, join};
 use super::{Options, Pair, Side};
 use crate::record::{AccuracyCase, SampleRecord};
-use crate::report::accuracy::{ALL, HARD, category_rank};
+use crate::report::accuracy::{ALL, HARD};
 use crate::stats::{
     PairCounts, RESAMPLES, adjusted_interval, detectable_difference, difference_interval, discordant_share,
     holm, items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact, mean, wilson,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The stream of the bootstrap behind every interval: any number will do, but always the same.
 const SEED: u64 = 1;
@@ -159,7 +159,8 @@ fn task(
     join: JoinReport,
     options: &Options,
 ) -> TaskComparison {
-    let groups = groups(pairs);
+    let subjects = by_subject(pairs);
+    let groups = groups(&subjects);
     let whole = groups[0].counts;
     let p = mcnemar_exact(whole.only_a, whole.only_b);
     let protocol = match (&case.protocol, &other.protocol) {
@@ -170,7 +171,7 @@ fn task(
         task: case.task.clone(),
         protocol,
         join,
-        macro_mean: macro_mean(pairs),
+        macro_mean: macro_mean(&subjects),
         p,
         p_holm: p,
         verdict: AccuracyVerdict::CannotTell { needs: None },
@@ -215,68 +216,53 @@ pub(super) fn decide(pairs: &mut [Pair], options: &Options) {
 }
 
 /// The whole, categories, the hard part, subjects, in the order of a run's own report.
-fn groups(pairs: &[PairedItem<'_>]) -> Vec<GroupComparison> {
-    let group = |category: &str, subject: &str, of: Vec<PairedItem<'_>>| group(category, subject, &of);
-    let some = |keep: &dyn Fn(&SampleRecord) -> bool| -> Vec<PairedItem<'_>> {
-        pairs.iter().copied().filter(|(a, _)| keep(a)).collect()
-    };
-    let mut groups = vec![group(ALL, ALL, pairs.to_vec())];
-    let categories: BTreeSet<(usize, &str)> =
-        pairs.iter().map(|(a, _)| (category_rank(&a.category), a.category.as_str())).collect();
-    for (_, category) in categories.iter().filter(|(_, name)| !name.is_empty()) {
-        groups.push(group(category, ALL, some(&|s| s.category == *category)));
+fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Vec<GroupComparison> {
+    let of = |category: &str, subject: &str, strata: Vec<Tally>| group(category, subject, &strata);
+    let mut groups = vec![of(ALL, ALL, subjects.values().map(|s| s.all).collect())];
+    let categories: BTreeSet<(usize, &str)> = subjects.keys().map(|(rank, name, _)| (*rank, *name)).collect();
+    for (_, name) in categories.into_iter().filter(|(_, name)| !name.is_empty()) {
+        let of_category = subjects.iter().filter(|((_, category, _), _)| *category == name);
+        groups.push(of(name, ALL, of_category.map(|(_, s)| s.all).collect()));
     }
-    if pairs.iter().any(|(a, _)| a.hard) {
-        groups.push(group(HARD, ALL, some(&|s| s.hard)));
+    let hard: Vec<Tally> = subjects.values().map(|s| s.hard).filter(|t| t.counts.n > 0).collect();
+    if !hard.is_empty() {
+        groups.push(of(HARD, ALL, hard));
     }
-    let subjects: BTreeSet<(usize, &str, &str)> = pairs
-        .iter()
-        .map(|(a, _)| (category_rank(&a.category), a.category.as_str(), a.subject.as_str()))
-        .filter(|(.., subject)| !subject.is_empty())
-        .collect();
-    let mut by_subject: std::collections::BTreeMap<(&str, &str), Vec<PairedItem<'_>>> = Default::default();
-    for &pair in pairs {
-        by_subject.entry((&pair.0.category, &pair.0.subject)).or_default().push(pair);
-    }
-    for (_, category, subject) in subjects {
-        let items = by_subject.remove(&(category, subject)).unwrap_or_default();
-        groups.push(group(if category.is_empty() { ALL } else { category }, subject, items));
+    for ((_, category, subject), tally) in subjects.iter().filter(|((.., subject), _)| !subject.is_empty()) {
+        groups.push(of(if category.is_empty() { ALL } else { category }, subject, vec![tally.all]));
     }
     groups
 }
 
-fn group(category: &str, subject: &str, pairs: &[PairedItem<'_>]) -> GroupComparison {
-    let counts = counts(pairs);
-    let right = |side: fn(&PairedItem<'_>) -> bool| pairs.iter().filter(|pair| side(pair)).count() as u64;
-    let estimate = |right: u64| (right as f64 / counts.n as f64, wilson(right, counts.n, 0.95));
-    let by_subject: Vec<PairCounts> = strata(pairs).into_values().collect();
+/// Some strata as one group.
+fn group(category: &str, subject: &str, strata: &[Tally]) -> GroupComparison {
+    let whole = strata.iter().copied().fold(Tally::default(), Tally::plus);
+    let n = whole.counts.n;
+    let estimate = |right: u64| (right as f64 / n as f64, wilson(right, n, 0.95));
+    let counts: Vec<PairCounts> = strata.iter().map(|stratum| stratum.counts).collect();
     GroupComparison {
         category: category.to_owned(),
         subject: subject.to_owned(),
-        counts,
-        a: estimate(right(|(a, _)| is_right(a))),
-        b: estimate(right(|(_, b)| is_right(b))),
+        counts: whole.counts,
+        a: estimate(whole.right_a),
+        b: estimate(whole.right_b),
         difference: (
-            counts.difference().unwrap_or_default(),
-            difference_interval(&by_subject, 0.95, RESAMPLES, SEED),
+            whole.counts.difference().unwrap_or_default(),
+            difference_interval(&counts, 0.95, RESAMPLES, SEED),
         ),
     }
 }
 
 /// Each subject counting once however many items it has.
-fn macro_mean(pairs: &[PairedItem<'_>]) -> Option<(f64, f64, Estimate)> {
-    let subjects = strata(pairs);
-    if subjects.keys().any(String::is_empty) {
+fn macro_mean(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Option<(f64, f64, Estimate)> {
+    if subjects.keys().any(|(.., name)| name.is_empty()) {
         return None;
     }
-    let share = |side: fn(&PairedItem<'_>) -> bool| {
-        let of = |subject: &String| {
-            let items: Vec<bool> = pairs.iter().filter(|(a, _)| a.subject == *subject).map(side).collect();
-            items.iter().filter(|right| **right).count() as f64 / items.len() as f64
-        };
-        mean(&subjects.keys().map(of).collect::<Vec<_>>())
+    let share = |right: fn(&Tally) -> u64| {
+        let of = |subject: &SubjectTally| right(&subject.all) as f64 / subject.all.counts.n as f64;
+        mean(&subjects.values().map(of).collect::<Vec<_>>())
     };
-    let (a, b) = (share(|(a, _)| is_right(a))?, share(|(_, b)| is_right(b))?);
-    let counts: Vec<PairCounts> = subjects.into_values().collect();
+    let (a, b) = (share(|tally| tally.right_a)?, share(|tally| tally.right_b)?);
+    let counts: Vec<PairCounts> = subjects.values().map(|subject| subject.all.counts).collect();
     Some((a, b, (b - a, macro_difference_interval(&counts, 0.95, RESAMPLES, SEED))))
 }

@@ -38,9 +38,12 @@ impl PairDifferences {
         let (left, right) = (provenance_fields(&a.run().provenance), provenance_fields(&b.run().provenance));
         let (mut provenance, mut same) = (Vec::new(), Vec::new());
         for ((name, left), (_, right)) in left.into_iter().zip(right) {
+            if OF_NO_MATTER.contains(&name) {
+                continue;
+            }
             if left == right {
                 same.push((name.to_owned(), left));
-            } else if !OF_NO_MATTER.contains(&name) {
+            } else {
                 provenance.push(Field { name: name.to_owned(), left: Some(left), right: Some(right) });
             }
         }

@@ -1,6 +1,7 @@
 //! The items of a task in two runs, joined: which of them can be paired, and which came out differently.
 
 use crate::record::{SampleRecord, SampleState};
+use crate::report::accuracy::category_rank;
 use crate::stats::PairCounts;
 use std::collections::{BTreeMap, HashMap};
 
@@ -139,23 +140,60 @@ pub(super) fn flips(pairs: &[PairedItem<'_>]) -> Vec<Flip> {
     flips
 }
 
-/// Counts over some pairs.
-pub(super) fn counts<'a>(pairs: impl IntoIterator<Item = &'a PairedItem<'a>>) -> PairCounts {
-    let mut counts = PairCounts::default();
-    for (a, b) in pairs {
-        counts.n += 1;
-        counts.only_a += u64::from(is_right(a) && !is_right(b));
-        counts.only_b += u64::from(is_right(b) && !is_right(a));
-    }
-    counts
+/// How some pairs came out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    /// Pairs, and those that only one side got right.
+    pub(super) counts: PairCounts,
+    /// Right in the base.
+    pub(super) right_a: u64,
+    /// Right in the other run.
+    pub(super) right_b: u64,
 }
 
-/// Counts by subject; one stratum where a set has no subjects.
-pub(super) fn strata(pairs: &[PairedItem<'_>]) -> BTreeMap<String, PairCounts> {
-    let mut strata: BTreeMap<String, PairCounts> = BTreeMap::new();
-    for pair in pairs {
-        let stratum = strata.entry(pair.0.subject.clone()).or_default();
-        *stratum = stratum.plus(counts([pair]));
+impl Tally {
+    fn add(&mut self, (a, b): PairedItem<'_>) {
+        let (a, b) = (is_right(a), is_right(b));
+        self.counts.n += 1;
+        self.counts.only_a += u64::from(a && !b);
+        self.counts.only_b += u64::from(b && !a);
+        self.right_a += u64::from(a);
+        self.right_b += u64::from(b);
     }
-    strata
+
+    /// Both together.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            counts: self.counts.plus(other.counts),
+            right_a: self.right_a + other.right_a,
+            right_b: self.right_b + other.right_b,
+        }
+    }
+}
+
+/// One subject's pairs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SubjectTally {
+    /// All of them.
+    pub(super) all: Tally,
+    /// Those of the set's hard part.
+    pub(super) hard: Tally,
+}
+
+/// A subject's place among all: rank of its category, category, name.
+pub(super) type SubjectKey<'a> = (usize, &'a str, &'a str);
+
+/// Pairs by subject, in the order of a run's own report; one subject without a name where a set has none.
+pub(super) fn by_subject<'a>(pairs: &[PairedItem<'a>]) -> BTreeMap<SubjectKey<'a>, SubjectTally> {
+    let mut subjects: BTreeMap<SubjectKey<'a>, SubjectTally> = BTreeMap::new();
+    for &pair in pairs {
+        let item = pair.0;
+        let key = (category_rank(&item.category), item.category.as_str(), item.subject.as_str());
+        let subject = subjects.entry(key).or_default();
+        subject.all.add(pair);
+        if item.hard {
+            subject.hard.add(pair);
+        }
+    }
+    subjects
 }

@@ -45,6 +45,8 @@ pub struct Options {
     pub noise_floor: Option<f64>,
     /// Difference of an accuracy below which two runs may be called the same, as a share.
     pub accuracy_margin: f64,
+    /// Folder for the files of [`render`]; else one beside the base run.
+    pub out: Option<PathBuf>,
 }
 
 /// The least threshold that a comparison of times takes by itself.
@@ -52,7 +54,7 @@ pub const DEFAULT_THRESHOLD: f64 = 0.03;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { allow_mismatch: false, threshold: None, noise_floor: None, accuracy_margin: 0.01 }
+        Self { allow_mismatch: false, threshold: None, noise_floor: None, accuracy_margin: 0.01, out: None }
     }
 }
 
@@ -209,9 +211,15 @@ pub fn write(
     })
 }
 
-/// [`compare`], then [`write`] without gates: what a run of several configurations ends with.
-pub fn render(paths: &[PathBuf], options: &Options, folder: &Path) -> Result<ComparisonSummary, ReportError> {
-    write(&compare(paths, options)?, &[], folder)
+/// [`compare`], then [`write`] without gates: what a command that made several runs ends with.
+pub fn render(paths: &[PathBuf], options: &Options) -> Result<ComparisonSummary, ReportError> {
+    let comparison = compare(paths, options)?;
+    let beside = || {
+        let root = comparison.base().path.parent().unwrap_or(Path::new(""));
+        root.join(folder_name(std::time::SystemTime::now(), &comparison))
+    };
+    let folder = options.out.clone().unwrap_or_else(beside);
+    write(&comparison, &[], &folder)
 }
 
 /// A name for the folder of a comparison: when, and the ends of the first two runs' names.

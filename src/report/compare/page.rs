@@ -14,6 +14,9 @@ use crate::report::tables::Table;
 use minijinja::{Value, context};
 use std::path::Path;
 
+/// Flips up to which their table stands open.
+const FLIPS_OPEN: usize = 20;
+
 /// Writes `report.html` and `summary.md`.
 pub(super) fn write(
     comparison: &Comparison,
@@ -93,6 +96,7 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
         accuracy_notes,
         flips => pair.tasks.iter().filter(|task| !task.flips.is_empty()).map(|task| context! {
             table => table(&tables::flips(comparison, pair, task)),
+            few => task.flips.len() <= FLIPS_OPEN,
             more => task.flips.len().saturating_sub(FLIPS_SHOWN),
         }).collect::<Vec<_>>(),
         speed => (!speed.rows.is_empty()).then(|| table(&speed)),

@@ -74,8 +74,10 @@ type Read = (Summary, Vec<SampleRecord>, Vec<RequestRecord>);
 
 fn read(path: &Path) -> Result<Read, ReportError> {
     let dir = RunDir::open(path)?;
+    // The small file first: a folder that is no run is told at once, and by its run.json.
+    let run = dir.read_run()?;
     let (samples, requests) = (dir.read_samples()?, dir.read_requests()?);
-    let summary = Summary::of(dir.read_run()?, &samples, &requests);
+    let summary = Summary::of(run, &samples, &requests);
     Ok((summary, samples, requests))
 }
 
@@ -83,6 +85,7 @@ fn read(path: &Path) -> Result<Read, ReportError> {
 /// apart.
 fn names(runs: &[&RunRecord]) -> Vec<String> {
     type Part = fn(&RunRecord) -> String;
+    const WHEN: Part = |run| run.provenance.started.clone();
     let first: Part = |run| match &run.provenance.group {
         Some(group) => group.configuration.clone(),
         None => run.provenance.device.clone(),
@@ -96,7 +99,10 @@ fn names(runs: &[&RunRecord]) -> Vec<String> {
         |run| run.provenance.kernel.clone(),
     ];
     let varies = |part: &Part| runs.windows(2).any(|pair| part(pair[0]) != part(pair[1]));
-    let telling: Vec<&Part> = more.iter().filter(|part| varies(part)).collect();
+    let mut telling: Vec<&Part> = more.iter().filter(|part| varies(part)).collect();
+    if telling.is_empty() && !varies(&first) {
+        telling.push(&WHEN);
+    }
     let name = |run: &&RunRecord| {
         let mut words = vec![first(run)];
         words.extend(telling.iter().map(|part| part(run)).filter(|word| !word.is_empty()));

@@ -10,7 +10,7 @@ use crate::report::tables::Table;
 use crate::stats::LEAST_DISCORDANT;
 
 /// Flips that stand in the page; all are in `flips.csv`.
-pub(super) const FLIPS_SHOWN: usize = 100;
+pub(super) const FLIPS_SHOWN: usize = 50;
 
 /// The tables for the terminal, and the first of the page: what differs, gates, accuracy, speed.
 pub(super) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> Vec<Table> {
@@ -91,32 +91,21 @@ pub(super) fn accuracy(comparison: &Comparison, pair: &Pair) -> Table {
     let (a, b) = (comparison.base().letter, comparison.other(pair).letter);
     let (name_a, name_b) = (format!("{a} %"), format!("{b} %"));
     let mut table = Table::new(
-        format!("Accuracy, {}", against(comparison, pair)),
+        format!("Accuracy in percent, {}", against(comparison, pair)),
         &["Task", "Over"],
-        &[
-            "Items",
-            &name_a,
-            &name_b,
-            "Change, points",
-            "95 % interval",
-            "Lost",
-            "Gained",
-            "p",
-            "p (Holm)",
-            "Verdict",
-        ],
+        &["Items", &name_a, &name_b, "Change", "95 % interval", "Lost", "Gained", "p", "p (Holm)", "Verdict"],
     );
     words_last(&mut table);
     for task in &pair.tasks {
         let whole = task.whole();
         let named = task.task.ends_with(&task.protocol);
         let name = if named { task.task.clone() } else { format!("{} ({})", task.task, task.protocol) };
-        let mut cells = vec![name, "items (micro)".into()];
+        let mut cells = vec![name, "items".into()];
         cells.extend(group_cells(whole));
         cells.extend([probability(task.p), probability(task.p_holm), task.verdict.to_string()]);
         table.push(true, cells);
         if let Some((a, b, difference)) = task.macro_mean {
-            let mut cells = vec![String::new(), "subjects (macro)".into(), String::new()];
+            let mut cells = vec![String::new(), "subjects".into(), String::new()];
             cells.extend([percent(a), percent(b), points(difference.0), points_interval(difference.1)]);
             cells.extend((0..5).map(|_| String::new()));
             table.push(false, cells);
@@ -208,24 +197,32 @@ pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
     let (name_a, name_b) = (column(comparison.base()), column(comparison.other(pair)));
     let modelled = comparison.base().is_modelled() && comparison.other(pair).is_modelled();
     let change = if modelled { "Time, modelled" } else { "Time" };
-    let mut table = Table::new(
-        format!("Speed, {}", against(comparison, pair)),
-        &["Case", "Phase"],
-        &[&name_a, &name_b, change, "95 % interval", "p", "n", "Verdict"],
-    );
+    let title = format!("Speed, {}", against(comparison, pair));
+    let tested = !comparison.base().is_modelled() && !comparison.other(pair).is_modelled();
+    let comparable = tested || modelled;
+    let numbers: &[&str] = match (tested, modelled) {
+        (true, _) => &[&name_a, &name_b, change, "95 % interval", "p", "n", "Verdict"],
+        (_, true) => &[&name_a, &name_b, change, "n", "Verdict"],
+        _ => &[&name_a, &name_b, "n", "Verdict"],
+    };
+    let mut table = Table::new(title, &["Case", "Phase"], numbers);
     words_last(&mut table);
     for case in &pair.cases {
         for (index, phase) in case.phases.iter().enumerate() {
             let name = if index == 0 { case.name() } else { String::new() };
             let mut cells = vec![name, phase.phase.to_string()];
-            cells.extend(phase_cells(case, phase, comparison.options.threshold()));
+            let [a, b, ratio, ends, p, n, verdict] = phase_cells(case, phase, comparison.options.threshold());
+            cells.extend([a, b]);
+            cells.extend(comparable.then_some(ratio));
+            cells.extend(if tested { vec![ends, p] } else { vec![] });
+            cells.extend([n, verdict]);
             table.push(phase.phase == Phase::E2e, cells);
         }
     }
     table
 }
 
-fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -> Vec<String> {
+fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -> [String; 7] {
     let n = if phase.a.reps == phase.b.reps {
         phase.a.reps.to_string()
     } else {
@@ -236,7 +233,7 @@ fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -
         None => String::new(),
     };
     let differs = if case.same_output == Some(false) { "; outputs differ" } else { "" };
-    vec![
+    [
         time(&phase.a),
         time(&phase.b),
         or_none(phase.ratio, change),
@@ -331,6 +328,15 @@ pub(super) fn memory(comparison: &Comparison, pair: &Pair) -> Table {
     table
 }
 
+/// The run as the command line takes it: its name where it lies in `reports/`, else its path.
+fn run_word(side: &Side) -> String {
+    let name = side.path.file_name().map(|name| name.to_string_lossy().into_owned());
+    match (side.path.parent(), name) {
+        (Some(parent), Some(name)) if parent == std::path::Path::new("reports") => name,
+        _ => side.path.display().to_string(),
+    }
+}
+
 /// Items that flipped, those first that moved farthest, each with the command that opens it.
 pub(super) fn flips(comparison: &Comparison, pair: &Pair, task: &TaskComparison) -> Table {
     let (a, b) = (comparison.base(), comparison.other(pair));
@@ -344,9 +350,10 @@ pub(super) fn flips(comparison: &Comparison, pair: &Pair, task: &TaskComparison)
     let (margin_a, margin_b) = (format!("Margin {name_a}"), format!("Margin {name_b}"));
     let mut table = Table::new(
         title,
-        &["", "Item", "Subject", "Right", &name_a, &name_b, "Look at it"],
-        &[&margin_a, &margin_b, "Moved"],
+        &["", "Item", "Right", &name_a, &name_b],
+        &[&margin_a, &margin_b, "Moved", "Look at it"],
     );
+    words_last(&mut table);
     let answer = |pred: &Option<String>| pred.clone().unwrap_or_else(|| NONE.to_owned());
     let nats = |margin: Option<f32>| fixed(margin.map(f64::from), 3);
     for flip in task.flips.iter().take(FLIPS_SHOWN) {
@@ -355,14 +362,13 @@ pub(super) fn flips(comparison: &Comparison, pair: &Pair, task: &TaskComparison)
             vec![
                 if flip.lost { "lost" } else { "gained" }.into(),
                 flip.doc_id.clone(),
-                flip.subject.clone(),
                 flip.gold.clone(),
                 answer(&flip.pred_a),
                 answer(&flip.pred_b),
-                format!("glmbench show {} {}", b.path.display(), flip.doc_id),
                 nats(flip.margin_a),
                 nats(flip.margin_b),
                 nats(flip.moved()),
+                format!("glmbench show {} {}", run_word(b), flip.doc_id),
             ],
         );
     }

@@ -65,6 +65,10 @@ fn allowing() -> Options {
     Options { allow_mismatch: true, ..Options::default() }
 }
 
+fn to(folder: &Path) -> Options {
+    Options { out: Some(folder.to_owned()), ..Options::default() }
+}
+
 #[test]
 fn a_comparison_is_written_whole() {
     let root = tempfile::tempdir().unwrap();
@@ -93,7 +97,7 @@ fn a_comparison_is_written_whole() {
     assert_eq!(html.matches("<svg").count(), 6);
     assert_eq!(
         summary.tables.iter().map(|t| t.title.split(',').next().unwrap()).collect::<Vec<_>>(),
-        ["Runs", "Gates", "Accuracy", "Speed"]
+        ["Runs", "Gates", "Accuracy in percent", "Speed"]
     );
     // serde's own headers would be the same: no column can go astray.
     let mut own = csv::Writer::from_writer(Vec::new());
@@ -336,8 +340,8 @@ fn three_runs_are_held_against_the_first() {
     let third = written(root.path(), fixture::realistic(), "third");
     let mut paths = paths(&two_runs(root.path()));
     paths.push(third);
-    let summary = render(&paths, &Options::default(), &root.path().join("out")).unwrap();
-    assert_eq!(summary.headline.len(), 2);
+    let summary = render(&paths, &to(&root.path().join("out"))).unwrap();
+    assert_eq!((summary.headline.len(), summary.folder), (2, root.path().join("out")));
     assert!(summary.headline[1].starts_with("C "));
     assert_whole_page(&fs::read_to_string(root.path().join("out/report.html")).unwrap());
 }
@@ -417,12 +421,12 @@ fn leave_one_to_look_at() {
         });
         records
     });
-    render(&paths(&runs), &Options::default(), &folder.join("two")).unwrap();
+    render(&paths(&runs), &to(&folder.join("two"))).unwrap();
     let emulated: Vec<PathBuf> = modelled
         .iter()
         .map(|records| fixture::write(&folder.join("runs"), records).path().to_owned())
         .collect();
-    render(&emulated, &Options::default(), &folder.join("modelled")).unwrap();
+    render(&emulated, &to(&folder.join("modelled"))).unwrap();
     let mixed = [paths(&runs)[0].clone(), emulated[0].clone(), emulated[1].clone()];
-    render(&mixed, &Options::default(), &folder.join("mixed")).unwrap();
+    render(&mixed, &to(&folder.join("mixed"))).unwrap();
 }
