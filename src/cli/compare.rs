@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use crate::gate::{self, junit};
-use crate::record::write_whole;
+use crate::record::{Noise, write_whole};
 use crate::report::Verdict;
 use crate::report::compare::{
     ComparisonRow, ComparisonSummary, Judgement, Options, compare, folder_name, write,
@@ -45,7 +45,7 @@ pub struct Args {
     /// Change of a time that is called one, e.g. 3%; else 3 %, or twice the noise floor where that is more
     #[arg(long, value_name = "SHARE", value_parser = percentage)]
     threshold: Option<f64>,
-    /// The machine's noise floor: a share such as 1.5%, or the file of `glmbench doctor --noise --json`
+    /// The machine's noise floor: a share such as 1.5%, or a file of `glmbench doctor --noise --out`
     #[arg(long, value_name = "SHARE|FILE")]
     noise_floor: Option<String>,
     /// Difference of an accuracy below which runs may be called the same, e.g. 1%
@@ -120,22 +120,21 @@ pub(super) fn write_junit(path: &Path, gates: &Gates, judgements: &[Judgement]) 
     write_whole(path, xml.as_bytes()).with_context(|| format!("--junit {}", path.display()))
 }
 
-/// A share, or the file that `doctor --noise --json` was written to: its `noise_floor`.
+/// A share, or a file of `doctor --noise --out`: the largest of its floors.
 fn noise_floor(word: &str) -> anyhow::Result<f64> {
     if let Ok(share) = percentage(word) {
         return Ok(share);
     }
-    let name = || format!("--noise-floor {word}");
-    let text = std::fs::read_to_string(word)
-        .with_context(|| format!("{}: expected a share such as 1.5% or a file", name()))?;
-    let value: serde_json::Value = serde_json::from_str(&text).with_context(name)?;
-    match value.get("noise_floor").and_then(serde_json::Value::as_f64) {
-        Some(floor) if (0.0..1.0).contains(&floor) => Ok(floor),
-        _ => bail!(
-            "{}: found no `noise_floor` from 0 to 1; expected the file of `glmbench doctor --noise --json`",
-            name()
-        ),
-    }
+    let expected = || {
+        format!(
+            "--noise-floor {word}: expected a share such as 1.5%, or a file of `glmbench doctor --noise --out`"
+        )
+    };
+    let noise = Noise::read(Path::new(word)).with_context(expected)?;
+    let floors = noise.floors.iter().map(|floor| floor.floor).filter(|floor| (0.0..1.0).contains(floor));
+    floors
+        .max_by(f64::total_cmp)
+        .with_context(|| format!("{word} has no noise floor from 0 to 1; {}", expected()))
 }
 
 fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
@@ -180,6 +179,7 @@ fn json(summary: &ComparisonSummary, judgements: &[Judgement], passed: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{NoiseFloor, Phase};
 
     #[test]
     fn shares_are_read_with_and_without_their_sign() {
@@ -205,10 +205,30 @@ mod tests {
         let path = folder.path().join("noise.json");
         let word = path.to_str().unwrap();
         assert_eq!(noise_floor("2%").unwrap(), 0.02);
-        assert!(noise_floor(word).unwrap_err().to_string().contains("a share such as 1.5% or a file"));
-        std::fs::write(&path, "{\"noise_floor\": 0.012}").unwrap();
-        assert_eq!(noise_floor(word).unwrap(), 0.012);
-        std::fs::write(&path, "{\"floor\": 1}").unwrap();
-        assert!(noise_floor(word).unwrap_err().to_string().contains("found no `noise_floor`"));
+        assert!(noise_floor(word).unwrap_err().to_string().contains("a share such as 1.5%"));
+        let floor = |floor| NoiseFloor {
+            case_id: "b1-i8-o8".into(),
+            phase: Phase::Decode,
+            blocks: 20,
+            ratio: 1.0,
+            floor,
+        };
+        let mut noise = Noise {
+            engine: String::new(),
+            host: String::new(),
+            cpu_model: String::new(),
+            device: "cpu".into(),
+            kernel: String::new(),
+            dtype: "fp16".into(),
+            threads: 1,
+            model: "demo".into(),
+            made: String::new(),
+            floors: vec![floor(0.012), floor(0.02)],
+        };
+        noise.write(&path).unwrap();
+        assert_eq!(noise_floor(word).unwrap(), 0.02);
+        noise.floors.clear();
+        noise.write(&path).unwrap();
+        assert!(noise_floor(word).unwrap_err().to_string().contains("has no noise floor"));
     }
 }

@@ -52,6 +52,7 @@ fn run(
             governor: None,
             roofline: None,
             command_line: vec![],
+            scored_from: None,
             started: "2026-01-01T00:00:00Z".into(),
             finished: None,
             resumed: 0,

@@ -61,7 +61,7 @@ fn runs() -> &'static Runs {
             fs::read_dir(out).unwrap().next().unwrap().unwrap().path()
         };
         let (fp16, bf16) = ([run("one", "fp16"), run("two", "fp16")], run("three", "bf16"));
-        Runs { fp16, bf16, folder }
+        Runs { folder, fp16, bf16 }
     })
 }
 

@@ -33,7 +33,7 @@ pub(in crate::report) fn draw_comparison(
         ("samples", strips(comparison, &looks).map(Chart::Strips)),
     ];
     let described = charts.into_iter().filter_map(|(name, chart)| Some((name.to_owned(), chart?)));
-    draw_into(folder, described.collect())
+    draw_into(folder, &described.collect::<Vec<_>>())
 }
 
 /// The look of each run: a device always has the same colour and marker, its second run another that no device has.
@@ -47,12 +47,13 @@ fn looks(comparison: &Comparison) -> Vec<Look> {
             "cpu" => Some(0),
             _ => None,
         };
-        let series = own.filter(|s| !taken.contains(s)).or_else(|| (3..).find(|s| !taken.contains(s)));
-        let series = series.expect("invariant: numbers do not end");
+        let others = 3..=3 + taken.len();
+        let series = own.into_iter().chain(others).find(|s| !taken.contains(s));
+        let series = series.expect("invariant: there are more numbers than runs");
         taken.insert(series);
         Look { series, modelled: side.is_modelled() }
     };
-    comparison.sides.iter().map(|side| look(side)).collect()
+    comparison.sides.iter().map(look).collect()
 }
 
 fn keys(comparison: &Comparison, looks: &[Look]) -> Vec<Key> {

@@ -61,11 +61,11 @@ pub fn draw_all(
     accuracy: &[AccuracyRow],
     performance: &[PerfRow],
 ) -> Result<Vec<Picture>, ReportError> {
-    draw_into(run_dir, describe_all(run, accuracy, performance))
+    draw_into(run_dir, &describe_all(run, accuracy, performance))
 }
 
 /// Draws the charts into `charts/` of a folder, which is made if there are any.
-fn draw_into(folder: &Path, described: Vec<(String, Chart)>) -> Result<Vec<Picture>, ReportError> {
+fn draw_into(folder: &Path, described: &[(String, Chart)]) -> Result<Vec<Picture>, ReportError> {
     let folder = folder.join("charts");
     if !described.is_empty() {
         fs::create_dir_all(&folder).map_err(|e| chart_error(&folder, &e))?;

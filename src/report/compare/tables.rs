@@ -368,7 +368,7 @@ pub(super) fn flips(comparison: &Comparison, pair: &Pair, task: &TaskComparison)
                 nats(flip.margin_a),
                 nats(flip.margin_b),
                 nats(flip.moved()),
-                format!("glmbench show {} {}", run_word(b), flip.doc_id),
+                format!("glmbench show {} {} --with {}", run_word(b), flip.doc_id, run_word(a)),
             ],
         );
     }
