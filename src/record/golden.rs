@@ -150,6 +150,7 @@ pub(super) fn run() -> RunRecord {
                 protocol: "modeltest-5shot".into(),
                 shots: 5,
                 items: 1,
+                available: Some(1),
                 version_hash: "5e1f00".into(),
                 chance: Some(0.25),
                 expected: None,

@@ -148,12 +148,22 @@ pub struct AccuracyCase {
     pub shots: u32,
     /// Items to score (after any limit).
     pub items: u64,
+    /// Items of the split and subjects asked for, before any limit; `None` in records from before this was kept.
+    #[serde(default)]
+    pub available: Option<u64>,
     /// Short content hash: two scores are comparable when it is equal.
     pub version_hash: String,
     /// Accuracy by chance, 0 to 1.
     pub chance: Option<f64>,
     /// The published or otherwise expected accuracy, 0 to 1, to print beside the result.
     pub expected: Option<f64>,
+}
+
+impl AccuracyCase {
+    /// How many items there are, where a limit leaves some of them out.
+    pub fn part_of(&self) -> Option<u64> {
+        self.available.filter(|all| *all > self.items)
+    }
 }
 
 /// A shape of the plan.

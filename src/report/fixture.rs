@@ -112,6 +112,7 @@ pub(super) fn run() -> RunRecord {
         protocol: protocol.into(),
         shots,
         items,
+        available: Some(items),
         version_hash: "5e1f22".into(),
         chance: Some(chance),
         expected: None,

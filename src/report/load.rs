@@ -167,7 +167,11 @@ impl Columns<'_> {
         Table {
             title,
             rows: (0..self.rows.len()).map(row).collect(),
-            columns: self.columns.iter().map(|(name, _)| Column { name, numeric: true }).collect(),
+            columns: self
+                .columns
+                .iter()
+                .map(|(name, _)| Column { name: (*name).to_owned(), numeric: true })
+                .collect(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod accuracy;
 mod charts;
+pub mod compare;
 pub mod definitions;
 mod error;
 pub mod export;
@@ -13,6 +14,7 @@ mod headline;
 pub mod load;
 mod page;
 pub mod performance;
+pub mod published;
 pub mod search;
 pub mod tables;
 pub mod validity;
@@ -114,7 +116,8 @@ fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
     let phases =
         [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(performance, phase, clock));
     let tokens = tables::token_latency(performance, requests, clock);
-    subjects.chain(phases).chain([tokens]).filter(|table| !table.rows.is_empty()).collect()
+    let reference = published::reference(&summary.run, performance);
+    subjects.chain(phases).chain([tokens]).chain(reference).filter(|table| !table.rows.is_empty()).collect()
 }
 
 #[cfg(test)]

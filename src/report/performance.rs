@@ -53,6 +53,11 @@ pub fn tpot_ns(request: &RequestRecord) -> Option<f64> {
     phase_ns(request, Phase::Decode).map(|ns| ns as f64 / f64::from(request.output_tokens - 1))
 }
 
+/// The repetitions of a case that the figures are over: timed, whole, without error, in the order they were run.
+pub fn good_repetitions<'a>(case: &PerformanceCase, requests: &'a [RequestRecord]) -> Vec<&'a RequestRecord> {
+    Repetitions::of(case, requests).good
+}
+
 /// The repetitions of a case by what they are good for.
 pub(super) struct Repetitions<'a> {
     /// Timed, whole and without error: what the figures are over, in the order they were run.
@@ -194,7 +199,7 @@ pub(super) fn p99(samples: &[f64]) -> Option<f64> {
 }
 
 /// The work of a phase; end to end is both together.
-fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
+pub(super) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
     match phase {
         Phase::Prefill => case.prefill_cost,
         Phase::Decode => case.decode_cost.filter(|_| case.output_tokens > 1),

@@ -151,8 +151,9 @@ pub(super) fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
         "Decode tokens/s",
         "Probes",
     ];
-    let columns = numeric.map(|name| Column { name, numeric: true }).into_iter();
-    let text = ["Smallest that does not fit", "Probes agree"].map(|name| Column { name, numeric: false });
+    let columns = numeric.map(|name| Column { name: name.to_owned(), numeric: true }).into_iter();
+    let text = ["Smallest that does not fit", "Probes agree"]
+        .map(|name| Column { name: name.to_owned(), numeric: false });
     Table {
         title: format!("Largest batch within limits, {} (medians)", run.provenance.clock),
         columns: columns.chain(text).collect(),
@@ -192,8 +193,8 @@ pub(super) fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecor
         Row { cells, strong: false }
     };
     let numeric = ["Probe", "Batch", "Repetitions", "TPOT ms", "TTFT ms", "Decode tokens/s", "Memory wanted"];
-    let columns = numeric.map(|name| Column { name, numeric: true }).into_iter();
-    let text = ["To", "Outcome", "Why"].map(|name| Column { name, numeric: false });
+    let columns = numeric.map(|name| Column { name: name.to_owned(), numeric: true }).into_iter();
+    let text = ["To", "Outcome", "Why"].map(|name| Column { name: name.to_owned(), numeric: false });
     Table {
         title: format!("Probes of {}, {}", case.search_id, run.provenance.clock),
         columns: columns.chain(text).collect(),

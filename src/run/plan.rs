@@ -103,6 +103,7 @@ impl<'a> Plan<'a> {
                 protocol: plan.protocol.definition().name.to_owned(),
                 shots: plan.shots as u32,
                 items: run.evaluation.len() as u64,
+                available: Some(plan.dataset.items.len() as u64),
                 version_hash: run.evaluation.input_hash()[..6].to_owned(),
                 chance: Some(chance(case.task)),
                 expected: case.expected_for(dtype).map(|e| e.correct as f64 / e.items as f64),

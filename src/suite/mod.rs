@@ -75,6 +75,7 @@
 //! every case of that task another data set. Paths on the command line are relative to the current folder.
 
 mod configuration;
+pub mod gates;
 mod schema;
 mod schema_workload;
 mod table;
@@ -318,17 +319,7 @@ impl Suite {
     /// # Errors
     /// The first thing that is not as it should be, with its place in the file or the `--set` it comes from.
     pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Self, SuiteError> {
-        let io = |source| SuiteError::Io { path: path.to_path_buf(), source };
-        let bytes = fs::read(path).map_err(io)?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let good = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..good].split(|&b| b == b'\n').count();
-            let place = tree::Origin::File { path: path.to_path_buf(), line, column: 1 };
-            SuiteError::at(
-                &place,
-                format!("found a byte that is no UTF-8 at offset {good}; expected UTF-8 text"),
-            )
-        })?;
+        let text = text_of(path)?;
         Self::parse(path, &text, overrides)
     }
 
@@ -413,6 +404,18 @@ impl Suite {
         }
         sha256_hex(json!(content).to_string().as_bytes())
     }
+}
+
+/// The text of a definition file.
+fn text_of(path: &Path) -> Result<String, SuiteError> {
+    let io = |source| SuiteError::Io { path: path.to_path_buf(), source };
+    let bytes = fs::read(path).map_err(io)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..good].split(|&b| b == b'\n').count();
+        let place = tree::Origin::File { path: path.to_path_buf(), line, column: 1 };
+        SuiteError::at(&place, format!("found a byte that is no UTF-8 at offset {good}; expected UTF-8 text"))
+    })
 }
 
 /// Lays a data set folder over every case of a task, precision or speed.

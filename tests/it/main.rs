@@ -7,6 +7,7 @@ mod architecture;
 mod ascend;
 mod bad_input;
 mod check;
+mod compare;
 mod configurations;
 mod convert;
 mod dataset;

@@ -118,9 +118,8 @@ fn write_names<DB: DrawingBackend>(
     let left = ink.dots(SIZE.0 as i32 - NAMES + 10);
     for (at, (index, _)) in spread(&ends, ink.dots(NAME_STEP), bottom).into_iter().zip(&ends) {
         let series = &chart.series[*index];
-        ink.line(area, vec![(left, at), (left + ink.dots(24), at)], *index, series.modelled)?;
-        ink.marker(area, (left + ink.dots(12), at), *index, series.modelled)?;
-        ink.write(area, &series.label, (left + ink.dots(31), at), (11, TEXT, false), Anchor::Left)?;
+        ink.key(area, (left, at), *index, series.modelled)?;
+        ink.write(area, &series.label, (left + ink.dots(43), at), (11, TEXT, false), Anchor::Left)?;
     }
     Ok(())
 }

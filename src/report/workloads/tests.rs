@@ -122,7 +122,7 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
         .iter()
         .filter(|table| !table.title.starts_with("Performance"))
         .map(|table| {
-            let columns = table.columns.iter().map(|c| c.name).collect::<Vec<_>>().join(" | ");
+            let columns = table.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" | ");
             let rows = table.rows.iter().map(|row| row.cells.join(" | ")).collect::<Vec<_>>().join("\n");
             format!("{}\n{columns}\n{rows}\n", table.title)
         })
