@@ -85,6 +85,8 @@ pub struct Group {
     /// Cost of a collective by its bytes on a link.
     duration: Box<dyn Fn(f64) -> u64 + Send + Sync>,
     timeout: Duration,
+    /// Data is exchanged, not time alone.
+    computes: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -103,6 +105,7 @@ impl Group {
             ranks,
             duration: Box::new(move |bytes| profile.collective_ns(bytes)),
             timeout: Duration::from_millis(device.config.hccl_timeout_ms),
+            computes: device.computes(),
             state: Mutex::default(),
             changed: Condvar::new(),
         })
@@ -172,7 +175,8 @@ impl Group {
 
     fn forget(&self, state: &mut State, index: u64) {
         if let Some(meeting) = state.meetings.get(&index) {
-            let data_done = meeting.buffers.is_empty() || meeting.left == self.ranks;
+            // The clock may be read before the data is there: no buffers yet is not "done".
+            let data_done = !self.computes || meeting.left == self.ranks;
             if meeting.taken == self.ranks && data_done && meeting.ready_ns.len() == self.ranks {
                 state.meetings.remove(&index);
             }

@@ -1,0 +1,80 @@
+//! What our own code costs the host per decode step on an Ascend card: the 6B shape on the emulator with the clock alone, so
+//! that nothing is computed and the wall time is launches, lists and tables.
+//!
+//! `cargo bench --bench ascend_launch`; prints milliseconds a step, measured, of both cards and several batches. The
+//! emulator's own first and second stages are in it.
+#![allow(clippy::print_stdout, missing_docs)]
+
+use std::time::Instant;
+
+use glmbench::device::ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
+use glmbench::device::rotary::RotaryMode;
+use glmbench::device::{DType, SequenceView};
+use glmbench::engine::config::ModelConfig;
+use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape};
+use glmbench::engine::weights::StorageType;
+use glmbench::engine::weights::unread::Unread;
+
+/// Steps that are timed; the fastest tenth is told beside the median.
+const STEPS: usize = 200;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let config = ModelConfig::chatglm2_6b();
+    for chip in [Chip::Duo300i, Chip::A2800i] {
+        for batch in [1, 16, 64] {
+            let mut costs = decode_steps(chip, &config, batch)?;
+            costs.sort_by(f64::total_cmp);
+            println!(
+                "{:9} batch {batch:2}: host {:.3} ms a decode step (median of {STEPS}, measured), fastest tenth {:.3} ms",
+                chip.name(),
+                costs[STEPS / 2],
+                costs[STEPS / 10]
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Wall milliseconds of every step.
+fn decode_steps(
+    chip: Chip,
+    config: &ModelConfig,
+    batch: usize,
+) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
+    let limits = Limits::for_batch(config, batch, 1024);
+    let settings = GroupSettings {
+        chip,
+        world: 1,
+        dtype: DType::Fp16,
+        attention: attention_shape(config),
+        bind: false,
+        forced: Forced::default(),
+        emulation: Some(Emulation::new(chip, None, true)?),
+    };
+    let group = AscendGroup::new(settings)?;
+    let source = Unread { config: config.clone(), dtype: StorageType::F16 };
+    let device = group.rank(0)?;
+    let mut model = Model::load(device, config, RotaryMode::Model, limits, &source, &mut |_, _| {})?;
+    let blocks: Vec<Vec<u32>> = (0..batch as u32).map(|i| (i * 8..(i + 1) * 8).collect()).collect();
+    let mut logits = Vec::new();
+    let mut costs = Vec::new();
+    for step in 0..STEPS + 20 {
+        let context = 512 + step;
+        let views: Vec<SequenceView<'_>> = blocks
+            .iter()
+            .enumerate()
+            .map(|(i, blocks)| SequenceView { rows: i..i + 1, context, blocks })
+            .collect();
+        let positions = vec![context as u32 - 1; batch];
+        let rows: Vec<usize> = (0..batch).collect();
+        let tokens = vec![1; batch];
+        let input =
+            StepInput { tokens: &tokens, positions: &positions, sequences: &views, logit_rows: &rows };
+        let begin = Instant::now();
+        model.forward(&input, &mut logits)?;
+        if step >= 20 {
+            costs.push(begin.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    Ok(costs)
+}
