@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::clock::Entry;
@@ -74,6 +74,9 @@ struct Meeting {
     buffers: Vec<Option<Buffers>>,
     outcome: Option<Outcome>,
     left: usize,
+    /// Where the ranks' parts stand: stream and job. Who waits for the others lets them run (lazy streams).
+    parts: Vec<(Weak<Stream>, u64)>,
+    awaited: bool,
 }
 
 /// The ranks of a communicator.
@@ -123,6 +126,16 @@ impl Group {
         state.broken = Some(problem.clone());
         self.changed.notify_all();
         Err(problem)
+    }
+
+    /// A rank's part is job number `job` of its stream.
+    fn enrol(&self, index: u64, stream: &Arc<Stream>, job: u64) {
+        let mut state = lock(&self.state);
+        let meeting = state.meetings.entry(index).or_default();
+        meeting.parts.push((Arc::downgrade(stream), job));
+        if meeting.awaited {
+            stream.demand(job);
+        }
     }
 
     /// On the virtual clock: rank `rank` is ready at `ready_ns`. The end, once all are; an error when they never will be.
@@ -199,6 +212,12 @@ impl Group {
             meeting.buffers.resize_with(self.ranks, || None);
         }
         meeting.buffers[rank] = Some(buffers);
+        meeting.awaited = true;
+        for (stream, job) in &meeting.parts {
+            if let Some(stream) = stream.upgrade() {
+                stream.demand(*job);
+            }
+        }
         if meeting.buffers.iter().all(Option::is_some)
             && let Some(call) = meeting.call
         {
@@ -627,8 +646,9 @@ fn collective(api: &str, asked: &Asked, kind: impl FnOnce(Soc) -> Outcome<Kind>)
             }
             let rank = comm.rank;
             if device.computes() {
-                let group = Arc::clone(group);
-                stream.submit(Box::new(move || group.exchange(rank, index, buffers)));
+                let group_of_job = Arc::clone(group);
+                let job = stream.submit(Box::new(move || group_of_job.exchange(rank, index, buffers)));
+                group.enrol(index, &stream, job);
             }
             let host_ns = device.spend_host(device.config.profile.host_launch_ns);
             stream.enter(host_ns, Entry::Meet { group: Arc::clone(group), rank, index });

@@ -130,6 +130,15 @@ impl Stream {
         queue.pushed
     }
 
+    /// Somebody waits for job number `upto`: a lazy worker may run until then.
+    pub fn demand(&self, upto: u64) {
+        let mut queue = lock(&self.queue);
+        if queue.wanted < upto {
+            queue.wanted = upto;
+            self.changed.notify_all();
+        }
+    }
+
     /// Puts an entry into the timeline, issued by the host at `host_ns`.
     pub fn enter(&self, host_ns: u64, entry: Entry) {
         lock(&self.timeline).push(host_ns, entry, &self.cores_free_ns);
@@ -154,11 +163,8 @@ impl Stream {
     /// Waits until job number `upto` is done.
     pub fn finish(&self, upto: u64, limit: Option<Duration>) -> Outcome {
         let begin = Instant::now();
+        self.demand(upto);
         let mut queue = lock(&self.queue);
-        queue.wanted = queue.wanted.max(upto);
-        if self.lazy {
-            self.changed.notify_all();
-        }
         while queue.done < upto && !queue.stop && lock(&self.worker).is_some() {
             queue = match limit {
                 None => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),

@@ -129,6 +129,28 @@ fn a_collective_ends_when_the_last_rank_came_plus_latency_and_ring() {
 }
 
 #[test]
+fn a_rank_that_does_not_wait_does_its_part_all_the_same() {
+    let s = Session::new("soc = Ascend310P3\nstreams = lazy\nhccl_timeout_ms = 5000");
+    let comms = init_all(2);
+    let done = std::sync::Barrier::new(2);
+    ranks(&comms, |rank, comm, stream| {
+        let x = Array::new(Float16, &[8], &[rank as f32 + 1.0; 8]);
+        // SAFETY: live handles and memory.
+        unsafe {
+            assert_eq!(HcclAllReduce(x.memory.0, x.memory.0, 8, 3, 0, comm, stream), 0);
+            if rank == 0 {
+                assert_eq!(aclrtSynchronizeStream(stream), 0, "{}", message());
+                assert_eq!(x.read(), [3.0; 8]);
+            }
+            done.wait();
+            assert_eq!(aclrtSynchronizeStream(stream), 0, "{}", message());
+        }
+    });
+    destroy(&comms);
+    s.end();
+}
+
+#[test]
 fn ranks_may_meet_by_a_root_info() {
     let s = Session::new("soc = Ascend310P3");
     let mut info = vec![0u8; 4108];
