@@ -55,7 +55,7 @@ pub use self::kv::KvCache;
 pub use self::linear::Linear;
 pub use self::rotate::Rotary;
 pub use self::selftest::{SelftestRow, Status, Widths, selftest};
-pub use self::telemetry::{Memory, Reading, Telemetry};
+pub use self::telemetry::{Memory, Reading, Telemetry, TelemetrySource};
 
 /// The halves of SwiGLU's input begin at multiples of this on a 310P, which takes 64-byte pieces only.
 const SWIGLU_ALIGNMENT: usize = 32;
@@ -67,6 +67,8 @@ pub struct Ascend {
     writer: KvWriter,
     ids: Words,
     rows: Words,
+    /// Bytes on their way to the host.
+    downloaded: Vec<u8>,
     comm: Option<Comm>,
     rank: usize,
     layout: HeadLayout,
@@ -166,6 +168,7 @@ impl Ascend {
             writer: KvWriter::new(choices.kv, layout),
             ids: Words::new("token ids"),
             rows: Words::new("row numbers"),
+            downloaded: Vec::new(),
             comm,
             rank,
             layout,
@@ -476,10 +479,11 @@ impl Device for Ascend {
         out.clear();
         self.core.stream.synchronize()?;
         let dtype = self.core.dtype;
-        let mut bytes = vec![0u8; x.rows * x.width * dtype.bytes()];
+        let bytes = &mut self.downloaded;
+        bytes.resize(x.rows * x.width * dtype.bytes(), 0);
         let row_bytes = x.width * dtype.bytes();
         if x.stride == x.width {
-            x.memory.read(0, &mut bytes)?;
+            x.memory.read(0, bytes)?;
         } else {
             for (row, bytes) in bytes.chunks_exact_mut(row_bytes).enumerate() {
                 x.memory.read(row * x.stride * dtype.bytes(), bytes)?;
@@ -488,7 +492,7 @@ impl Device for Ascend {
         if self.core.timing_only {
             out.resize(x.rows * x.width, 0.0);
         } else {
-            decode(&bytes, dtype, out);
+            decode(bytes, dtype, out);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! watt), and AscendCL (utilisation, memory). DCMI counts all chips of the machine, AscendCL the visible ones.
 
 use std::ptr;
+use std::sync::Arc;
 
 use ascend_sys::{ACL_DDR_MEM, ACL_HBM_MEM, Dcmi, aclrtUtilizationInfo, call};
 
@@ -11,6 +12,7 @@ use super::super::DeviceError;
 use super::api::{Api, acl};
 use super::group::Chip;
 use super::near::logic_id;
+use super::runtime::Context;
 
 /// A value, or why there is none.
 pub type Reading<T> = Result<T, String>;
@@ -50,6 +52,26 @@ impl Telemetry {
             ("utilisation", "aclrtGetDeviceUtilizationRate, matrix unit, 0 to 1"),
             ("memory", "aclrtGetMemInfo, bytes"),
         ]
+    }
+}
+
+/// The chips of a group, for whoever samples them beside the ranks, on any thread.
+#[derive(Clone)]
+pub struct TelemetrySource {
+    pub(super) api: Arc<Api>,
+    pub(super) chip: Chip,
+}
+
+impl TelemetrySource {
+    /// Asks the `ordinal`-th visible chip, now.
+    pub fn read(&self, ordinal: usize) -> Telemetry {
+        // Memory is told of the device that is set on the thread.
+        let context = Context::new(self.api.clone(), ordinal as i32);
+        let mut told = read(&self.api, self.chip, ordinal);
+        if let Err(error) = context {
+            told.memory = Err(error.to_string());
+        }
+        told
     }
 }
 
