@@ -21,6 +21,10 @@
 //! it is done ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
 //! [`mod@bench`] times shapes; [`stats`] has the statistics.
 //!
+//! What comes after a run needs no model either: [`run::score`] judges stored answers again, by the very function that judged
+//! them first; `show` opens items from the prompts that the run kept; [`report::export`] writes the records in the formats of
+//! other tools. Records of every schema from 1 on are read.
+//!
 //! [`engine`] is ChatGLM2: configuration, tokenizer, weights, sampler, the forward pass ([`engine::model`], written once over
 //! [`device::Device`]), the paged KV cache and continuous batching ([`engine::scheduler`]). [`device`] supplies the operators:
 //! [`device::reference`], the fp32 oracle in plain loops, [`device::cpu`], and [`device::ascend`], which drives 300I DUO and 800I

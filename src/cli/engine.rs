@@ -181,7 +181,20 @@ fn from_environment<T: std::str::FromStr>(name: &str, expected: &str) -> Result<
 /// The model behind a word of `--model`; `demo` is looked for from the current folder and the program's upwards.
 pub fn model_path(word: &str) -> anyhow::Result<ModelPath> {
     if word != "demo" {
-        return Ok(ModelPath::parse(word));
+        let path = ModelPath::parse(word);
+        let missing = match &path {
+            ModelPath::Folder(dir) if !dir.exists() => Some(dir.join("config.json")),
+            ModelPath::Dummy(file) if !file.exists() => Some(file.clone()),
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            bail!(
+                "--model {word}: {} is not there; expected a model folder, `demo`, `dummy:chatglm2-6b` or \
+                 `dummy:PATH/config.json`",
+                missing.display()
+            );
+        }
+        return Ok(path);
     }
     let places = std::env::current_dir().into_iter().chain(std::env::current_exe());
     let mut folders: Vec<PathBuf> =

@@ -8,6 +8,7 @@ pub mod convert;
 pub mod dataset;
 pub mod doctor;
 pub mod engine;
+pub mod export;
 pub mod list;
 pub mod logits;
 pub mod npu_selftest;
@@ -16,6 +17,9 @@ pub mod progress;
 pub mod prompts;
 pub mod report;
 pub mod run;
+pub mod runs;
+pub mod score;
+pub mod show;
 pub mod tokenize;
 
 use std::io::Write;
@@ -70,6 +74,9 @@ enum Verb {
     Run(Box<run::Args>),
     /// Make a run's tables, charts and page again from its records
     Report(report::Args),
+    Show(show::Args),
+    Score(score::Args),
+    Export(export::Args),
     Check(check::Args),
     List(list::Args),
     Dataset(dataset::Args),
@@ -111,6 +118,9 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Report(args) => report::run(&args),
+        Verb::Show(args) => show::run(&args),
+        Verb::Score(args) => score::run(&args),
+        Verb::Export(args) => export::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::List(args) => list::run(&args),
         Verb::Dataset(args) => dataset::run(&args),

@@ -1,5 +1,6 @@
 //! `glmbench report RUN`: makes a run's summaries, charts and page again from its records.
 
+use crate::cli::runs::find_run;
 use crate::cli::{Exit, emit, say};
 use crate::report::{Summary, Table, Verdict, render};
 use anyhow::Result;
@@ -11,15 +12,16 @@ use std::process::ExitCode;
 /// What `report` is told.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The run directory, as `reports/20261123T021500Z-quickstart-cpu-5e1f22`.
+    /// The run directory, as `reports/20261123T021500Z-quickstart-cpu-5e1f22`, or the beginning of its name
     pub run: PathBuf,
 }
 
 /// Renders the report of a run, prints its tables, and answers 0 for a valid run, 3 for an unfinished one, 4 for one
 /// whose figures must not be used.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let summary = render(&args.run)?;
-    show(&summary, &args.run)?;
+    let run = find_run(&args.run)?;
+    let summary = render(&run)?;
+    show(&summary, &run)?;
     Ok(exit_code(summary.verdict()).into())
 }
 
@@ -45,7 +47,8 @@ pub fn exit_code(verdict: Verdict) -> Exit {
     }
 }
 
-fn drawn(table: &Table) -> String {
+/// A table as it is printed.
+pub(super) fn drawn(table: &Table) -> String {
     let mut drawn = comfy_table::Table::new();
     let rule = LineStyle::none().fill('─').junction('─');
     drawn.load_style(presets::NOTHING.header_separator(rule));
@@ -56,6 +59,21 @@ fn drawn(table: &Table) -> String {
     }
     for (drawn, column) in drawn.column_iter_mut().zip(&table.columns) {
         drawn.set_cell_alignment(if column.numeric { CellAlignment::Right } else { CellAlignment::Left });
+    }
+    drawn.to_string()
+}
+
+/// Rows of text below `heads`, column by column; no line of heads where there are none.
+pub(super) fn drawn_columns(heads: &[String], rows: &[Vec<String>]) -> String {
+    let mut drawn = comfy_table::Table::new();
+    let rule = LineStyle::none().fill('─').junction('─');
+    drawn.load_style(presets::NOTHING.header_separator(rule));
+    drawn.set_content_arrangement(ContentArrangement::Disabled);
+    if !heads.is_empty() {
+        drawn.set_header(heads);
+    }
+    for row in rows {
+        drawn.add_row(row);
     }
     drawn.to_string()
 }

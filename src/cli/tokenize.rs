@@ -1,11 +1,12 @@
 //! `glmbench tokenize`: text to token ids and back, a line at a time.
 
 use std::io::{self, BufRead, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use crate::engine::config::ModelConfig;
 use crate::engine::load::ModelPath;
 use crate::engine::tokenizer::Tokenizer;
 
@@ -42,7 +43,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     let tokenizer = Tokenizer::from_dir(&dir)?;
-    match convert_lines(&tokenizer, args, io::stdin().lock(), io::stdout().lock()) {
+    match convert_lines(&tokenizer, &Task { args, rows: rows(&dir) }, io::stdin().lock(), io::stdout().lock())
+    {
         Ok(()) | Err(Stop::ReaderGone) => Ok(ExitCode::SUCCESS),
         Err(Stop::BadLine(problem)) => {
             // Nowhere is left to say so if standard error is gone.
@@ -51,6 +53,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Err(Stop::Failed(error)) => Err(error),
     }
+}
+
+/// Rows of the model's embedding, where a `config.json` beside the tokenizer says: a model can generate ids of rows that no
+/// piece has, and those have no text.
+fn rows(dir: &Path) -> usize {
+    ModelConfig::from_file(&dir.join("config.json")).map_or(0, |config| config.padded_vocab_size)
+}
+
+/// What to do with each line.
+struct Task<'a> {
+    args: &'a Args,
+    rows: usize,
 }
 
 /// Why the conversion ended before its input.
@@ -63,7 +77,7 @@ enum Stop {
 
 fn convert_lines(
     tokenizer: &Tokenizer,
-    args: &Args,
+    task: &Task<'_>,
     mut input: impl BufRead,
     mut output: impl Write,
 ) -> Result<(), Stop> {
@@ -74,10 +88,10 @@ fn convert_lines(
         if length == 0 {
             break;
         }
-        let answer = convert(tokenizer, args, line.trim_ascii_end()).map_err(|error| {
+        let answer = convert(tokenizer, task, line.trim_ascii_end()).map_err(|error| {
             // The parser counts lines too, but it only ever sees one.
             let error = error.to_string().replace(" at line 1 column ", " at column ");
-            let expected = if args.decode { "a JSON list of ids" } else { "a JSON string" };
+            let expected = if task.args.decode { "a JSON list of ids" } else { "a JSON string" };
             Stop::BadLine(format!("standard input, line {number}: expected {expected}: {error}"))
         })?;
         writeln!(output, "{answer}").map_err(stop_writing)?;
@@ -85,11 +99,12 @@ fn convert_lines(
     output.flush().map_err(stop_writing)
 }
 
-fn convert(tokenizer: &Tokenizer, args: &Args, line: &[u8]) -> serde_json::Result<String> {
+fn convert(tokenizer: &Tokenizer, task: &Task<'_>, line: &[u8]) -> serde_json::Result<String> {
+    let args = task.args;
     if args.decode {
-        // Ids that no vocabulary has, negative ones too, are no piece and have no text.
         let ids: Vec<i64> = serde_json::from_slice(line)?;
-        let ids: Vec<u32> = ids.into_iter().map(|id| u32::try_from(id).unwrap_or(u32::MAX)).collect();
+        let ids: Vec<u32> =
+            ids.into_iter().map(|id| known(tokenizer, task.rows, id)).collect::<Result<_, _>>()?;
         let text = if args.special { tokenizer.decode(&ids) } else { tokenizer.decode_pieces(&ids) };
         serde_json::to_string(&text)
     } else {
@@ -97,6 +112,15 @@ fn convert(tokenizer: &Tokenizer, args: &Args, line: &[u8]) -> serde_json::Resul
         let ids = if args.special { tokenizer.encode_prompt(&text) } else { tokenizer.encode(&text) };
         serde_json::to_string(&ids)
     }
+}
+
+/// The id, if the vocabulary has it.
+fn known(tokenizer: &Tokenizer, rows: usize, id: i64) -> serde_json::Result<u32> {
+    let in_vocabulary = |id: &u32| tokenizer.piece(*id).is_some() || (*id as usize) < rows;
+    u32::try_from(id).ok().filter(in_vocabulary).ok_or_else(|| {
+        let ids = rows.max(tokenizer.vocab_size());
+        serde::de::Error::custom(format!("{id} is outside the vocabulary of {ids} ids"))
+    })
 }
 
 fn stop_writing(error: io::Error) -> Stop {
@@ -116,7 +140,7 @@ mod tests {
         let args = Args { model: dir.path().to_path_buf(), special, decode };
         let tokenizer = Tokenizer::from_dir(&args.model).unwrap();
         let mut output = Vec::new();
-        let end = convert_lines(&tokenizer, &args, input, &mut output);
+        let end = convert_lines(&tokenizer, &Task { args: &args, rows: 268 }, input, &mut output);
         (String::from_utf8(output).unwrap(), end)
     }
 
@@ -157,9 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_no_piece_have_no_text() {
-        let (text, end) = convert_all(b"[-1, 4294967296, 99999, 262]\n[0]\n", false, true);
-        assert!(end.is_ok());
+    fn ids_outside_the_vocabulary_are_refused() {
+        for id in ["-1", "4294967296", "99999", "268"] {
+            let (text, end) = convert_all(format!("[262]\n[262, {id}]\n").as_bytes(), false, true);
+            assert_eq!(text, "\"ab\"\n");
+            let says =
+                format!("line 2: expected a JSON list of ids: {id} is outside the vocabulary of 268 ids");
+            assert!(matches!(end, Err(Stop::BadLine(problem)) if problem.contains(&says)), "{id}");
+        }
+    }
+
+    #[test]
+    fn rows_of_no_piece_and_specials_have_no_text() {
+        let (text, end) = convert_all(b"[267, 262]\n[0]\n", false, true);
+        assert!(end.is_ok(), "{end:?}");
         assert_eq!(text, "\"ab\"\n\" \u{2047} \"\n");
         assert_eq!(convert_all(b"[0, 264, 262]\n", true, true).0, "\"ab\"\n");
     }
@@ -178,6 +213,9 @@ mod tests {
         let dir = tiny_dir();
         let args = Args { model: dir.path().to_path_buf(), special: false, decode: false };
         let tokenizer = Tokenizer::from_dir(&args.model).unwrap();
-        assert!(matches!(convert_lines(&tokenizer, &args, &b"\"a\"\n"[..], Gone), Err(Stop::ReaderGone)));
+        assert!(matches!(
+            convert_lines(&tokenizer, &Task { args: &args, rows: 0 }, &b"\"a\"\n"[..], Gone),
+            Err(Stop::ReaderGone)
+        ));
     }
 }

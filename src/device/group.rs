@@ -26,7 +26,7 @@ pub trait DeviceGroup: Send + Sync + 'static {
     fn abort(&self);
 }
 
-/// Turns of the spin loop before a waiting rank sleeps: some tens of microseconds.
+/// Turns of the spin loop before a waiting rank sleeps, where each has a core: some tens of microseconds.
 const SPINS: u32 = 4000;
 
 /// Sums over ranks that share this process's memory.
@@ -109,6 +109,7 @@ impl Parts<'_> {
 #[derive(Debug)]
 struct Meeting {
     world: usize,
+    spins: u32,
     here: AtomicUsize,
     round: AtomicUsize,
     aborted: AtomicBool,
@@ -118,8 +119,11 @@ struct Meeting {
 
 impl Meeting {
     fn new(world: usize) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         Self {
             world,
+            // A rank without a core would only keep the others from theirs.
+            spins: if world <= cores { SPINS } else { 0 },
             here: AtomicUsize::new(0),
             round: AtomicUsize::new(0),
             aborted: AtomicBool::new(false),
@@ -164,7 +168,7 @@ impl Meeting {
     }
 
     fn sleep_while(&self, waiting: impl Fn() -> bool) {
-        for _ in 0..SPINS {
+        for _ in 0..self.spins {
             if !waiting() {
                 return;
             }

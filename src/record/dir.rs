@@ -3,6 +3,7 @@
 use super::error::RecordError;
 use super::identity::Identity;
 use super::journal::{self, Journal};
+use super::prompt::PromptRecord;
 use super::request::RequestRecord;
 use super::run::RunRecord;
 use super::sample::SampleRecord;
@@ -33,6 +34,7 @@ pub fn run_id(started: SystemTime, suite: &str, device: &str, identity: &Identit
 pub struct RunDir {
     path: PathBuf,
     samples: Option<Journal<SampleRecord>>,
+    prompts: Option<Journal<PromptRecord>>,
     requests: Option<Journal<RequestRecord>>,
     telemetry: Option<TelemetryLog>,
 }
@@ -57,7 +59,7 @@ impl RunDir {
     }
 
     fn at(path: PathBuf) -> Self {
-        Self { path, samples: None, requests: None, telemetry: None }
+        Self { path, samples: None, prompts: None, requests: None, telemetry: None }
     }
 
     /// Where it is.
@@ -73,6 +75,7 @@ impl RunDir {
     /// Takes the directory for writing: torn last lines are cut off, and a second writer is refused until this is dropped.
     pub fn hold(&mut self) -> Result<(), RecordError> {
         opened(&mut self.samples, &self.path.join("samples.jsonl"))?;
+        opened(&mut self.prompts, &self.path.join("prompts.jsonl"))?;
         opened(&mut self.requests, &self.path.join("requests.jsonl"))?;
         Ok(())
     }
@@ -80,6 +83,13 @@ impl RunDir {
     /// Appends a line to `samples.jsonl`. An item that is there already is refused.
     pub fn append_sample(&mut self, record: &SampleRecord) -> Result<(), RecordError> {
         opened(&mut self.samples, &self.path.join("samples.jsonl"))?.append(record)
+    }
+
+    /// Appends a line to `prompts.jsonl`, unless the item has one: a run that was killed between an item's two lines makes
+    /// the same prompts again.
+    pub fn append_prompts(&mut self, record: &PromptRecord) -> Result<(), RecordError> {
+        let journal = opened(&mut self.prompts, &self.path.join("prompts.jsonl"))?;
+        if journal.has(record) { Ok(()) } else { journal.append(record) }
     }
 
     /// Appends a line to `requests.jsonl`. A repetition that is there already is refused.
@@ -92,6 +102,15 @@ impl RunDir {
         journal::read(&self.file("samples.jsonl"))
     }
 
+    /// The whole lines of `prompts.jsonl` that `wanted` picks, in order; none when the file is not there, as in runs of
+    /// schema 1. The rest is passed over line by line.
+    pub fn read_prompts(
+        &self,
+        wanted: impl FnMut(&PromptRecord) -> bool,
+    ) -> Result<Vec<PromptRecord>, RecordError> {
+        journal::read_some(&self.file("prompts.jsonl"), wanted)
+    }
+
     /// All whole lines of `requests.jsonl`, in order; none when the file is not there.
     pub fn read_requests(&self) -> Result<Vec<RequestRecord>, RecordError> {
         journal::read(&self.file("requests.jsonl"))
@@ -101,6 +120,7 @@ impl RunDir {
     /// outlives lines it counts.
     pub fn write_run(&self, record: &RunRecord) -> Result<(), RecordError> {
         self.samples.as_ref().map_or(Ok(()), Journal::sync)?;
+        self.prompts.as_ref().map_or(Ok(()), Journal::sync)?;
         self.requests.as_ref().map_or(Ok(()), Journal::sync)?;
         let path = self.file("run.json");
         let encode = || {
@@ -125,7 +145,7 @@ impl RunDir {
 
     /// Replaces `accuracy.csv`.
     pub fn write_accuracy_csv(&self, rows: &[AccuracyRow]) -> Result<(), RecordError> {
-        write_csv(&self.file("accuracy.csv"), AccuracyRow::HEADER, rows)
+        write_accuracy_csv(&self.file("accuracy.csv"), rows)
     }
 
     /// Replaces `perf.csv`.
@@ -141,6 +161,11 @@ impl RunDir {
             None => self.telemetry.insert(TelemetryLog::open(&path)?).append(row),
         }
     }
+}
+
+/// Writes rows as an `accuracy.csv` somewhere else than in a run directory.
+pub fn write_accuracy_csv(path: &Path, rows: &[AccuracyRow]) -> Result<(), RecordError> {
+    write_csv(path, AccuracyRow::HEADER, rows)
 }
 
 fn opened<'a, R: journal::Keyed>(

@@ -36,6 +36,18 @@ pub(super) fn sample() -> SampleRecord {
     }
 }
 
+pub(super) fn prompts() -> PromptRecord {
+    let call = |prompt: &str, input_tokens: &[u32]| CallRecord {
+        prompt: prompt.into(),
+        input_tokens: input_tokens.to_vec(),
+    };
+    PromptRecord {
+        task: "ceval".into(),
+        doc_id: "val-7".into(),
+        calls: vec![call("以下\n", &[64790, 64792, 30910]), call("以下\n答案：\"B\"", &[64790, 64792])],
+    }
+}
+
 pub(super) fn request() -> RequestRecord {
     RequestRecord {
         case_id: "b2-i16-o3".into(),
@@ -85,6 +97,7 @@ pub(super) fn run() -> RunRecord {
             governor: Some("performance".into()),
             roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1e11 }),
             command_line: vec!["glmbench".into(), "run".into(), "suites/quickstart.toml".into()],
+            scored_from: None,
             started: "2026-01-01T00:00:00Z".into(),
             finished: Some("2026-01-01T00:02:00Z".into()),
             resumed: 0,
@@ -209,10 +222,15 @@ fn the_json_formats_are_as_committed() {
         ..sample()
     };
     dir.append_sample(&failed).unwrap();
+    dir.append_prompts(&prompts()).unwrap();
+    dir.append_prompts(&prompts()).unwrap(); // the second time it is there already
     dir.append_request(&request()).unwrap();
     dir.write_run(&run()).unwrap();
     let text = |name| std::fs::read_to_string(dir.file(name)).unwrap();
     insta::assert_snapshot!("samples.jsonl", text("samples.jsonl"));
+    insta::assert_snapshot!("prompts.jsonl", text("prompts.jsonl"));
+    assert_eq!(dir.read_prompts(|_| true).unwrap(), [prompts()]);
+    assert_eq!(dir.read_prompts(|record| record.doc_id == "val-8").unwrap(), []);
     insta::assert_snapshot!("requests.jsonl", text("requests.jsonl"));
     insta::assert_snapshot!("run.json", text("run.json"));
     assert!(dir.read_samples().unwrap()[1].choice_logprobs[0].is_nan());

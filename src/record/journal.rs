@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::Hash;
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// A record with a name that no other line of its journal may have.
@@ -53,6 +53,11 @@ impl<R: Keyed> Journal<R> {
         Ok(Self { path: path.to_owned(), file, whole_bytes, keys })
     }
 
+    /// Whether a record of that name is there.
+    pub(super) fn has(&self, record: &R) -> bool {
+        self.keys.contains(&record.key())
+    }
+
     /// Writes one line in one call. On failure the file is left with its whole lines only.
     pub(super) fn append(&mut self, record: &R) -> Result<(), RecordError> {
         let key = record.key();
@@ -83,6 +88,36 @@ pub(super) fn read<R: Keyed>(path: &Path) -> Result<Vec<R>, RecordError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(RecordError::io("read", path)(e)),
     }
+}
+
+/// The records of the whole lines that `wanted` picks, without holding the others in memory; none when the file is not
+/// there.
+pub(super) fn read_some<R: Keyed>(
+    path: &Path,
+    mut wanted: impl FnMut(&R) -> bool,
+) -> Result<Vec<R>, RecordError> {
+    let mut lines = match File::open(path) {
+        Ok(file) => BufReader::new(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(RecordError::io("read", path)(e)),
+    };
+    let (mut line, mut records) = (Vec::new(), Vec::new());
+    for number in 1.. {
+        line.clear();
+        lines.read_until(b'\n', &mut line).map_err(RecordError::io("read", path))?;
+        if !line.ends_with(b"\n") {
+            break;
+        }
+        let record: R = parse(&line).map_err(|message| RecordError::Malformed {
+            path: path.to_owned(),
+            line: number,
+            message,
+        })?;
+        if wanted(&record) {
+            records.push(record);
+        }
+    }
+    Ok(records)
 }
 
 /// One record as its line, `\n` included.

@@ -4,6 +4,7 @@
 //! reports/<run-id>/   <UTC yyyymmddThhmmssZ>-<suite>-<device>-<6 hex of identity>
 //!   run.json          identity, provenance, plan; replaced by rename      RunRecord
 //!   samples.jsonl     one line a scored item, appended as it finishes     SampleRecord
+//!   prompts.jsonl     one line an item: what the model was asked           PromptRecord
 //!   requests.jsonl    one line a timed repetition, appended likewise      RequestRecord
 //!   telemetry.csv     memory, power… over time, appended likewise         TelemetryRow
 //!   accuracy.csv      summaries, written by the report                    AccuracyRow
@@ -15,7 +16,7 @@
 //! nanoseconds, sizes integer bytes, floats the shortest text that reads back as the same number. Each file carries
 //! [`SCHEMA`]. Definitions of the columns are at [`AccuracyRow`], [`PerfRow`] and [`RequestRecord`].
 //!
-//! The two `.jsonl` files are journals. A line counts once its `\n` is on disk; a torn last line (the process was
+//! The `.jsonl` files are journals. A line counts once its `\n` is on disk; a torn last line (the process was
 //! killed in it) is ignored by a reader and cut off by the next writer. See [`RunDir`].
 
 mod dir;
@@ -23,6 +24,7 @@ mod error;
 mod identity;
 mod journal;
 mod noise;
+mod prompt;
 mod request;
 mod run;
 mod sample;
@@ -34,10 +36,11 @@ mod wire;
 #[cfg(test)]
 mod golden;
 
-pub use dir::{RunDir, run_id, write_whole};
+pub use dir::{RunDir, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
 pub use identity::{Difference, Identity, hex};
 pub use noise::{Noise, NoiseFloor};
+pub use prompt::{CallRecord, PromptRecord};
 pub use request::{Clock, RepetitionKind, RequestKey, RequestRecord};
 pub use run::{
     AccuracyCase, ChoiceToken, Cost, FirstPrompt, Group, PerformanceCase, Plan, Provenance, Roofline,

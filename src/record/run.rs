@@ -82,6 +82,9 @@ pub struct Provenance {
     pub roofline: Option<Roofline>,
     /// The command line that made the run.
     pub command_line: Vec<String>,
+    /// The run whose stored answers were scored again; set where no model ran.
+    #[serde(default)]
+    pub scored_from: Option<String>,
     /// RFC 3339, UTC: when the run began first.
     pub started: String,
     /// RFC 3339, UTC: when it ended last.

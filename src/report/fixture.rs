@@ -141,6 +141,7 @@ pub(super) fn run() -> RunRecord {
             governor: Some("performance".into()),
             roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1.4e11 }),
             command_line: ["glmbench", "run", "suites/quickstart.toml"].map(str::to_owned).to_vec(),
+            scored_from: None,
             started: "2026-11-23T02:15:00Z".into(),
             finished: Some("2026-11-23T02:16:41Z".into()),
             resumed: 0,

@@ -7,6 +7,7 @@ pub mod accuracy;
 mod charts;
 pub mod definitions;
 mod error;
+pub mod export;
 mod format;
 mod headline;
 mod page;

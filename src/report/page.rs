@@ -170,6 +170,7 @@ fn provenance(of: &Provenance) -> Vec<Value> {
         ("Resumed", of.resumed.to_string()),
     ]
     .into_iter()
+    .chain(of.scored_from.iter().map(|run| ("Answers scored again from", run.clone())))
     .map(|(name, value)| context! { name, value })
     .collect()
 }

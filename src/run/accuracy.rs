@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::engine::{EngineError, RequestId};
-use crate::record::{RecordError, SampleRecord, SampleState};
-use crate::task::{Evaluation, Next, Outcome, Progress, State};
+use crate::record::{CallRecord, PromptRecord, RecordError, SampleRecord, SampleState};
+use crate::task::{Evaluation, Next, Outcome, Progress, Stage, State};
 
 use super::{AccuracyRun, Ending, RunError, Session};
 
@@ -128,6 +128,10 @@ impl<'a, 'b> Flow<'a, 'b> {
     /// Writes outcomes as far as no earlier one is missing.
     fn write_finished(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
         while let Some(outcome) = self.finished.remove(&self.written) {
+            // Before its sample: what has a line there has its prompts, too.
+            if let Some(prompts) = self.prompts(&outcome) {
+                session.dir.append_prompts(&prompts)?;
+            }
             session.dir.append_sample(&self.record(&outcome, session))?;
             session.observer.advance();
             self.written += 1;
@@ -136,6 +140,20 @@ impl<'a, 'b> Flow<'a, 'b> {
             }
         }
         Ok(())
+    }
+
+    /// What the model was asked; `None` for an item that was never put to it.
+    fn prompts(&self, outcome: &Outcome) -> Option<PromptRecord> {
+        let call = |stage: &Stage| CallRecord {
+            prompt: stage.prompt.clone(),
+            input_tokens: stage.prompt_ids.clone(),
+        };
+        let calls: Vec<CallRecord> = outcome.stages.iter().map(call).collect();
+        (!calls.is_empty()).then(|| PromptRecord {
+            task: self.case.task.clone(),
+            doc_id: outcome.doc_id.clone(),
+            calls,
+        })
     }
 
     fn record(&self, outcome: &Outcome, session: &Session<'_>) -> SampleRecord {

@@ -43,7 +43,7 @@ use Reader::{Glmbench, Recorded, Runtime};
 
 /// All that are known, the more special names first.
 pub const VARIABLES: &[Variable] = &[
-    of("TP_WORLD_SIZE", Glmbench, "tensor-parallel ranks, as --tp; the flag goes first"),
+    of("TP_WORLD_SIZE", Glmbench, "ranks of chat, logits and parity, as --tp; suites name their own"),
     of("BIND_CPU", Glmbench, "1 pins every rank to its cores, as --bind"),
     of("IS_BF16", Glmbench, "in scripts/run_800i_a2_pa.sh: true runs in bf16"),
     of("IS_QUANT", Glmbench, "in scripts/run_300i_duo.sh: 0 only; W8A8 checkpoints cannot be read yet"),

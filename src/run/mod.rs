@@ -11,8 +11,10 @@ pub mod machine;
 pub mod noise;
 mod performance;
 pub mod plan;
+pub mod prompts;
 pub mod provenance;
 mod resume;
+pub mod score;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

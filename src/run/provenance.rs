@@ -104,6 +104,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         governor: machine.governor,
         roofline: origin.roofline,
         command_line: origin.command_line.clone(),
+        scored_from: None,
         started: rfc3339_utc(started),
         finished: None,
         resumed: 0,

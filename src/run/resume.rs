@@ -53,7 +53,8 @@ pub fn finished(root: &Path, group: &Group, configuration: &str) -> Option<Found
         .find(|found| found.record.provenance.group.as_ref().is_some_and(of_group) && found.is_finished())
 }
 
-/// The runs under a folder, newest first. Directories that are no runs are passed over.
+/// The runs under a folder, newest first. Directories that are no runs are passed over, and runs
+/// that were scored from another: no model ran there.
 fn runs(root: &Path) -> impl Iterator<Item = Found> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
@@ -61,6 +62,6 @@ fn runs(root: &Path) -> impl Iterator<Item = Found> {
     paths.sort();
     paths.into_iter().rev().filter_map(|path| {
         let record = RunDir::open(&path).ok()?.read_run().ok()?;
-        Some(Found { path, record })
+        record.provenance.scored_from.is_none().then_some(Found { path, record })
     })
 }

@@ -124,6 +124,11 @@ pub(super) fn counts(node: Node, of: &str) -> Result<Vec<usize>, SuiteError> {
 pub(super) fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, SuiteError> {
     match root.take(key) {
         None => Ok(Vec::new()),
+        Some(Node { origin, value: Value::Table(_) }) => Err(SuiteError::found(
+            &origin,
+            &format!("one table `{key}`"),
+            &format!("[[{key}]] in double brackets: there may be several"),
+        )),
         Some(node) => array(node, &format!("[[{key}]] tables"))?.1.into_iter().map(Table::new).collect(),
     }
 }

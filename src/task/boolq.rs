@@ -1,7 +1,10 @@
 //! BoolQ's protocols.
 
-use super::{Ask, ChoiceToken, Definition, Judgement, Protocol, Question, Stage, Step, TaskError, TextCodec};
-use super::{all_different, most_probable};
+use super::{
+    Answer, Ask, ChoiceToken, Definition, Evidence, Judgement, Protocol, Question, Stage, Step, TaskError,
+    TextCodec,
+};
+use super::{all_different, answer_of, most_probable};
 use crate::dataset::{Benchmark, Content, YesNo};
 
 /// ModelTest's: one forward pass, two fixed tokens.
@@ -62,7 +65,7 @@ impl Protocol for ModelTest {
 
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         if let [answered, ..] = done {
-            return Step::Judge(most_probable(question.choices, &answered.choice_logprobs));
+            return Step::Judge(self.judge(answer_of(answered)));
         }
         match prompt(question) {
             Ok(prompt) => {
@@ -72,6 +75,14 @@ impl Protocol for ModelTest {
             }
             Err(step) => step,
         }
+    }
+
+    fn evidence(&self) -> Evidence {
+        Evidence::Choices(&ANSWERS)
+    }
+
+    fn judge(&self, answer: Answer<'_>) -> Judgement {
+        most_probable(&ANSWERS, answer.choice_logprobs)
     }
 }
 
@@ -146,6 +157,14 @@ impl Protocol for LogLikelihood {
         for (&(c, _), stage) in further.iter().zip(&done[1..]) {
             sums[c] += stage.choice_logprobs[0];
         }
-        Step::Judge(most_probable(question.choices, &sums))
+        Step::Judge(self.judge(Answer { text: "", choice_logprobs: &sums }))
+    }
+
+    fn evidence(&self) -> Evidence {
+        Evidence::Choices(&ANSWERS)
+    }
+
+    fn judge(&self, answer: Answer<'_>) -> Judgement {
+        most_probable(&ANSWERS, answer.choice_logprobs)
     }
 }

@@ -1,8 +1,11 @@
 //! C-Eval's protocols.
 
 use super::extract::{self, Extraction};
-use super::{Ask, ChoiceToken, Definition, Judgement, Protocol, Question, Stage, Step, TaskError, TextCodec};
-use super::{all_different, most_probable};
+use super::{
+    Answer, Ask, ChoiceToken, Definition, Evidence, Judgement, Protocol, Question, Stage, Step, TaskError,
+    TextCodec,
+};
+use super::{all_different, answer_of, most_probable};
 use crate::dataset::{Benchmark, Choice, Content, LETTERS, Subject};
 
 /// The published protocol: think in text, then choose a letter by probability.
@@ -85,8 +88,16 @@ impl Protocol for TwoStage {
                 let ids = question.choices.iter().map(|choice| choice.id).collect();
                 ask(question, first_round(&format!("{text}{}{CLOSING}", reasoned.text)), 0, ids)
             }
-            [.., chosen] => Step::Judge(most_probable(question.choices, &chosen.choice_logprobs)),
+            [.., chosen] => Step::Judge(self.judge(answer_of(chosen))),
         }
+    }
+
+    fn evidence(&self) -> Evidence {
+        Evidence::Choices(&LETTERS)
+    }
+
+    fn judge(&self, answer: Answer<'_>) -> Judgement {
+        most_probable(&LETTERS, answer.choice_logprobs)
     }
 }
 
@@ -126,7 +137,15 @@ impl Protocol for ModelTestFewShot {
             let prompt = few_shot_prompt(question, choice);
             return ask(question, prompt, question.max_new_tokens, Vec::new());
         };
-        let judgement = match answered.text.trim_start().chars().next() {
+        Step::Judge(self.judge(answer_of(answered)))
+    }
+
+    fn evidence(&self) -> Evidence {
+        Evidence::Text
+    }
+
+    fn judge(&self, answer: Answer<'_>) -> Judgement {
+        match answer.text.trim_start().chars().next() {
             None => Judgement::Unreadable("the continuation is empty; expected a letter".into()),
             Some(first) => match LETTERS.into_iter().find(|letter| letter.starts_with(first)) {
                 Some(pred) => {
@@ -136,8 +155,7 @@ impl Protocol for ModelTestFewShot {
                     "the continuation starts with {first:?}; expected A, B, C or D"
                 )),
             },
-        };
-        Step::Judge(judgement)
+        }
     }
 }
 
@@ -209,13 +227,21 @@ impl Protocol for ModelTestZeroShot {
             );
             return ask(question, prompt, question.max_new_tokens, Vec::new());
         };
-        Step::Judge(match extract::first_option(&answered.text) {
+        Step::Judge(self.judge(answer_of(answered)))
+    }
+
+    fn evidence(&self) -> Evidence {
+        Evidence::Text
+    }
+
+    fn judge(&self, answer: Answer<'_>) -> Judgement {
+        match extract::first_option(answer.text) {
             Some(Extraction { letter, rule }) => Judgement::Answer {
                 pred: LETTERS[letter],
                 choice_logprobs: Vec::new(),
                 rule: format!("rule {}: {}", rule + 1, extract::LADDER[rule]),
             },
             None => Judgement::Unreadable("no rule finds a letter in the text".into()),
-        })
+        }
     }
 }

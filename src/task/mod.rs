@@ -13,7 +13,7 @@ mod outcome;
 mod plan;
 
 pub use evaluation::{Evaluation, Next, Progress};
-pub use outcome::{Outcome, Stage, State};
+pub use outcome::{Outcome, Stage, State, margin};
 pub use plan::{Plan, Settings};
 
 use crate::dataset::{Benchmark, DatasetError, Item, Subject};
@@ -148,6 +148,24 @@ pub enum Judgement {
     Impossible(String),
 }
 
+/// What the model answered, as far as a judgement needs it, and as far as a record keeps it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Answer<'a> {
+    /// Text generated.
+    pub text: &'a str,
+    /// Log-probabilities of the choices.
+    pub choice_logprobs: &'a [f32],
+}
+
+/// What a protocol reads the answer from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// The generated text.
+    Text,
+    /// Log-probabilities of these answers, in this order.
+    Choices(&'static [&'static str]),
+}
+
 /// What comes next for an item.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -176,6 +194,13 @@ pub trait Protocol: Sync {
         Ok(())
     }
 
+    /// What it reads the answer from.
+    fn evidence(&self) -> Evidence;
+
+    /// What an answer means. A pure function, and the only place where a protocol decides so: stored answers are scored
+    /// again by it.
+    fn judge(&self, answer: Answer<'_>) -> Judgement;
+
     /// What comes after the stages done so far. A pure function.
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step;
 }
@@ -201,8 +226,20 @@ pub fn find(task: Benchmark, name: &str) -> Option<&'static dyn Protocol> {
     protocols_of(task).find(|protocol| protocol.definition().name == name)
 }
 
-/// The most probable choice; the first among equals.
-fn most_probable(choices: &[ChoiceToken], logprobs: &[f32]) -> Judgement {
+/// What a stage answered.
+fn answer_of(stage: &Stage) -> Answer<'_> {
+    Answer { text: &stage.text, choice_logprobs: &stage.choice_logprobs }
+}
+
+/// The most probable answer; the first among equals.
+fn most_probable(answers: &[&'static str], logprobs: &[f32]) -> Judgement {
+    if logprobs.len() != answers.len() || logprobs.iter().any(|logprob| !logprob.is_finite()) {
+        return Judgement::Impossible(format!(
+            "found the choice log-probabilities {logprobs:?}; expected {} numbers, for {}",
+            answers.len(),
+            answers.join(", ")
+        ));
+    }
     let mut best = 0;
     for (i, logprob) in logprobs.iter().enumerate() {
         if *logprob > logprobs[best] {
@@ -210,7 +247,7 @@ fn most_probable(choices: &[ChoiceToken], logprobs: &[f32]) -> Judgement {
         }
     }
     Judgement::Answer {
-        pred: choices[best].answer,
+        pred: answers[best],
         choice_logprobs: logprobs.to_vec(),
         rule: "largest log-probability of the choices".into(),
     }

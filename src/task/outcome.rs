@@ -93,8 +93,8 @@ impl Outcome {
     }
 }
 
-/// The distance of the best from the second best.
-pub(super) fn margin(logprobs: &[f32]) -> Option<f32> {
+/// The distance of the best from the second best; `None` for fewer than two.
+pub fn margin(logprobs: &[f32]) -> Option<f32> {
     let mut sorted = logprobs.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
     match sorted.as_slice() {

@@ -96,6 +96,12 @@ fn suites_that_are_wrong_are_named_with_their_line() {
         ("[[8, 4]]", "[[4294967296, 4294967296]]", "seq_length"),
         ("\"SET\"", "\"nowhere\"", "nowhere: nothing there"),
         ("protocol = \"modeltest\"", "protocol = \"two-stage\"", "bad.toml:8"),
+        (
+            "[[accuracy]]",
+            "[accuracy]",
+            "found one table `accuracy`; expected [[accuracy]] in double brackets",
+        ),
+        ("[[performance]]", "[performance]", "expected [[performance]] in double brackets"),
     ] {
         answer(&["run", &place.suite(from, to)]).expect(2, &[says]);
     }
@@ -126,6 +132,8 @@ fn flags_that_are_wrong_are_named() {
         (&["--set", "limit"], 2, "--set"),
         (&["--set", "accuracy.7.limit=1"], 2, "accuracy.7"),
         (&["--model", "nowhere"], 2, "nowhere/config.json"),
+        (&["--model", "Demo"], 2, "expected a model folder, `demo`, `dummy:chatglm2-6b` or"),
+        (&["--model", "dummy:chatglm3"], 2, "chatglm3 is not there; expected a model folder, `demo`"),
         (&["--model", "dummy:chatglm2-6b"], 2, "random weights have no tokenizer"),
         (&["--set", "performance.0.batch=[4294967296]"], 5, "are available"),
         (&["--set", "accuracy.0.batch=4294967296"], 5, "are available"),

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod afterwards;
 mod architecture;
 mod ascend;
 mod bad_input;

@@ -140,6 +140,8 @@ fn accuracy(run: &Path) -> Vec<Vec<String>> {
 #[track_caller]
 fn assert_same(run: &Path, undisturbed: &Path) {
     assert_eq!(samples(run), samples(undisturbed));
+    let prompts = |run: &Path| fs::read(run.join("prompts.jsonl")).unwrap();
+    assert!(prompts(run) == prompts(undisturbed), "the prompts differ");
     assert_eq!(timed(run), timed(undisturbed));
     assert_eq!(accuracy(run), accuracy(undisturbed));
     let status = |run: &Path| record(run)["status"].clone();

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::{Entry, Point};
-use crate::pool::{self, Slot};
-use crate::pooled;
+use crate::pool::{self, Slot, pooled};
 use crate::registry::{existing, with_device};
 use crate::settings::Soc;
 use crate::status::{

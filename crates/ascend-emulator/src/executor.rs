@@ -12,8 +12,7 @@ use crate::faults::LaunchFault;
 use crate::half::DType;
 use crate::memory::Allocation;
 use crate::ops::Kernel;
-use crate::pool::{self, Slot};
-use crate::pooled;
+use crate::pool::{self, Slot, pooled};
 use crate::registry::{Device, with_device};
 use crate::settings::{Soc, Strict};
 use crate::status::{

@@ -173,7 +173,6 @@ impl Default for Counter {
 }
 
 /// Declares the statics that [`Pooled`] needs.
-#[macro_export]
 macro_rules! pooled {
     ($kind:ty, $magic:expr, $word:expr, |$value:ident| $clear:expr) => {
         const _: () = {
@@ -204,6 +203,7 @@ macro_rules! pooled {
         };
     };
 }
+pub(crate) use pooled;
 
 /// Makes a handle; `fill` sets the value, which is either new or was cleared.
 pub fn create<T: Pooled>(fill: impl FnOnce(&mut T)) -> *mut Slot<T> {

@@ -9,8 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::clock::{Blocked, Entry, Timeline};
-use crate::pool::{self, Slot};
-use crate::pooled;
+use crate::pool::{self, Slot, pooled};
 use crate::registry::{Device, lock, with_device};
 use crate::settings::{Soc, Streams};
 use crate::status::{

@@ -3,8 +3,7 @@
 use std::ffi::c_void;
 
 use crate::half::{DType, read_f64};
-use crate::pool::{self, Slot};
-use crate::pooled;
+use crate::pool::{self, Slot, pooled};
 use crate::status::{NN_PARAM_INVALID, NN_PARAM_NULLPTR, Outcome, fail, remember};
 
 /// Most dimensions of a tensor.

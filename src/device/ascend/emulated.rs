@@ -91,7 +91,8 @@ fn in_a_file(image: &[u8]) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 

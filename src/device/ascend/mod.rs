@@ -157,14 +157,14 @@ impl Ascend {
         let context = Context::new(api, rank as i32)?;
         let timing_only = settings.emulation.as_ref().is_some_and(|e| e.timing_only);
         let core = Core::new(context, settings.dtype, timing_only)?;
-        let probed = probe::probe(&core, settings.chip, layout, &settings.forced)?;
-        core.choose(&probed.choices);
+        let probed = probe::probe(&core, settings.chip, layout, settings.forced)?;
+        core.choose(probed.choices);
         let mut details = details(&core, &soc, &probed, &layout);
         details.extend(bound);
         let choices = probed.choices;
         Ok(Self {
             rotator: Rotator::new(choices.rotary, layout),
-            attention: Attention::new(&choices, layout),
+            attention: Attention::new(choices, layout),
             writer: KvWriter::new(choices.kv, layout),
             ids: Words::new("token ids"),
             rows: Words::new("row numbers"),

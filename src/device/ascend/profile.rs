@@ -268,16 +268,12 @@ impl Reader<'_> {
             1e-6
         };
         let most = if unit == &"1" { 1.0 } else { 1e18 };
-        match number.filter(|x| (least..=most).contains(x)) {
-            Some(value) => {
-                Ok(Entry { key: key.to_owned(), value, unit: found, mark, source: text("source")? })
-            }
-            None => {
-                let found = table.get("value").map_or("missing".to_owned(), ToString::to_string);
-                let problem = format!("[{key}] value is {found}, expected a number from {least} to {most}");
-                Err(self.invalid(line, problem))
-            }
-        }
+        let Some(value) = number.filter(|x| (least..=most).contains(x)) else {
+            let found = table.get("value").map_or("missing".to_owned(), ToString::to_string);
+            let problem = format!("[{key}] value is {found}, expected a number from {least} to {most}");
+            return Err(self.invalid(line, problem));
+        };
+        Ok(Entry { key: key.to_owned(), value, unit: found, mark, source: text("source")? })
     }
 }
 

@@ -169,7 +169,7 @@ fn memory(api: &Api) -> Result<Memory, DeviceError> {
     for kind in [ACL_HBM_MEM, ACL_DDR_MEM] {
         let (mut free, mut total) = (0usize, 0usize);
         // SAFETY: two places for numbers.
-        last = unsafe { acl!(api, api.libraries.rt, aclrtGetMemInfo(kind, &mut free, &mut total)) };
+        last = unsafe { acl!(api, api.libraries.rt, aclrtGetMemInfo(kind, &raw mut free, &raw mut total)) };
         if last.is_ok() && total > 0 {
             return Ok(Memory { free_bytes: free as u64, total_bytes: total as u64 });
         }

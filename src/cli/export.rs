@@ -1,0 +1,157 @@
+//! `glmbench export`: a run in the formats of other tools.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args as ClapArgs, ValueEnum};
+
+use crate::record::{RunDir, write_whole};
+use crate::report::export::fields::{Field, Kind, REQUEST, RUN, SAMPLE};
+use crate::report::export::{File, MODELTEST_ABOUT, Records, modeltest_files};
+
+use super::runs::find_run;
+use super::say;
+
+/// Write a run in another tool's format
+///
+/// jsonl and sql go to standard output, modeltest and csv into RUN/export/FORMAT, unless --out says otherwise. Files that are
+/// there are replaced. Only what the run recorded is exported, so an unfinished run can be, too.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  glmbench export 20261123T02 --format sql | sqlite3 runs.db\n  \
+        glmbench export reports/20261123T021500Z-quickstart-cpu-5e1f22 --format modeltest --out /tmp/modeltest\n\n\
+        `glmbench export --help` has every field of every format.",
+    after_long_help = long_help()
+)]
+pub struct Args {
+    /// The run directory, or the beginning of its name in reports/
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// The format
+    #[arg(long, value_name = "FORMAT")]
+    format: Format,
+    /// Folder to write into, made where it is missing; `-` is standard output
+    #[arg(long, value_name = "DIR|-")]
+    out: Option<PathBuf>,
+}
+
+/// The formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Files of the newer MindIE ModelTest: result CSV, its formatted copy, debug CSV
+    Modeltest,
+    /// One flat, self-contained JSON object a sample and a repetition
+    Jsonl,
+    /// SQL text for sqlite3: tables runs, samples, requests
+    Sql,
+    /// samples.csv and requests.csv (accuracy.csv and perf.csv are in the run already)
+    Csv,
+}
+
+/// What `--help` says of the formats.
+fn long_help() -> String {
+    let mut text = String::from("jsonl, sql and csv have the same fields:\n");
+    for (title, fields) in [
+        ("Of the run (in jsonl and csv on every line; in sql the table runs)", &RUN[..]),
+        ("Of a sample (sql: table samples, key run_id, task, doc_id)", &SAMPLE),
+        ("Of a repetition (sql: table requests, key run_id, case_id, kind, repetition)", &REQUEST),
+    ] {
+        text += &format!("\n{title}\n");
+        text.extend(fields.iter().map(described));
+    }
+    text += "\nA jsonl line begins with \"line\": \"sample\" or \"request\". Lists are JSON arrays, in sql and csv as text. A value that \
+             cannot be had is null, in csv an empty cell.\n\nmodeltest:\n";
+    text + MODELTEST_ABOUT.trim_end()
+}
+
+fn described(field: &Field) -> String {
+    let kind = match field.kind {
+        Kind::Integer => "integer",
+        Kind::Real => "real",
+        Kind::Text => "text",
+        Kind::Boolean => "boolean",
+        Kind::List => "list",
+    };
+    format!("  {:<16} {kind:<8} {}\n", field.name, field.about)
+}
+
+/// Does it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let path = find_run(&args.run)?;
+    let dir = RunDir::open(&path)?;
+    let records = Records::read(&dir)?;
+    let to_stdout = match &args.out {
+        Some(out) => out == Path::new("-"),
+        None => matches!(args.format, Format::Jsonl | Format::Sql),
+    };
+    if records.has_modelled_times() {
+        say(
+            "glmbench: the times of this run are MODELLED by a virtual clock, not measured; what is exported says so",
+        );
+    }
+    if to_stdout {
+        stream(&records, args.format)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let files = files(&records, &dir, args.format)?;
+    if files.is_empty() {
+        bail!("run {} has no samples and no repetitions yet; there is nothing to export", records.run.run_id);
+    }
+    let folder = match &args.out {
+        Some(folder) => folder.clone(),
+        None => path.join("export").join(if args.format == Format::Csv { "csv" } else { "modeltest" }),
+    };
+    for file in &files {
+        write(&folder.join(&file.path), &file.bytes)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One stream on standard output.
+fn stream(records: &Records, format: Format) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match format {
+        Format::Jsonl => records.write_jsonl(&mut out),
+        Format::Sql => records.write_sql(&mut out),
+        Format::Modeltest | Format::Csv => {
+            bail!("--out -: this format is several files; give a folder (jsonl and sql are one stream)")
+        }
+    }
+    .and_then(|()| out.flush())
+    .context("standard output")
+}
+
+/// The files of a format.
+fn files(records: &Records, dir: &RunDir, format: Format) -> anyhow::Result<Vec<File>> {
+    let whole = |end: &str, write: &dyn Fn(&mut Vec<u8>) -> io::Result<()>| -> anyhow::Result<Vec<File>> {
+        let mut bytes = Vec::new();
+        write(&mut bytes)?;
+        Ok(vec![File { path: format!("{}.{end}", records.file_stem()), bytes }])
+    };
+    match format {
+        Format::Jsonl => whole("jsonl", &|bytes| records.write_jsonl(bytes)),
+        Format::Sql => whole("sql", &|bytes| records.write_sql(bytes)),
+        Format::Csv => Ok(records.csv_files()?),
+        Format::Modeltest => {
+            let prompts = dir.read_prompts(|_| true)?;
+            if !records.samples.is_empty() && prompts.is_empty() {
+                say(
+                    "glmbench: the run kept no prompts (an older version made it): queries and input_token_ids stay empty",
+                );
+            }
+            Ok(modeltest_files(records, &prompts)?)
+        }
+    }
+}
+
+/// Writes one file, with the folders above it, and says where it is.
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    write_whole(path, bytes)?;
+    say(&format!("written: {}", path.display()));
+    Ok(())
+}

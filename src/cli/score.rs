@@ -1,0 +1,205 @@
+//! `glmbench score`: stored answers scored again, without the model.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+
+use crate::record::{AccuracyRow, PromptRecord, RunDir, RunRecord, SampleRecord, SampleState};
+use crate::report::{accuracy_rows, render};
+use crate::run::score::{Rescored, rescore};
+
+use super::runs::find_run;
+use super::{emit, say};
+
+/// Score a run's stored answers again, without the model
+///
+/// Applies the extraction and scoring of this program to what the model answered then: text, or log-probabilities of the
+/// choices. Prints old and new accuracy and the items that changed, and writes a new run directory beside the old one,
+/// which names the old one and has no performance cases. Failed items had no answer and stay failed.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "--protocol reads the same answers by another protocol of the same benchmark. The score then stands under both \
+    names, as two-stage/modeltest-0shot (asked/read), and is not comparable with either alone. A protocol that reads \
+    log-probabilities needs those after its own prompt, which no other run has: that is refused.\n\n\
+    Examples:\n  glmbench score reports/20261123T021500Z-quickstart-cpu-5e1f22\n  \
+    glmbench score 20261123T02 --protocol modeltest-0shot --out /tmp/rescored"
+)]
+pub struct Args {
+    /// The run directory, or the beginning of its name in reports/
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Read the answers by this protocol; the run's own unless given
+    #[arg(long, value_name = "NAME")]
+    protocol: Option<String>,
+    /// Write only accuracy.csv, into this folder, and no run directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let path = find_run(&args.run)?;
+    let old = RunDir::open(&path)?;
+    let (old_run, old_samples) = (old.read_run()?, old.read_samples()?);
+    let mut new = rescore(&old_run, &old_samples, args.protocol.as_deref(), SystemTime::now())?;
+    notes(&new).iter().for_each(|note| say(&format!("glmbench: {note}")));
+    let written = match &args.out {
+        Some(folder) => write_rows(folder, &new)?,
+        None => write_run(&old, &mut new)?,
+    };
+    let tasks = compared((&old_run, &old_samples), &new);
+    if args.json {
+        let data = json!({"run": old_run.run_id, "written": written.display().to_string(), "tasks": tasks});
+        emit(&serde_json::to_string_pretty(&data)?)?;
+    } else {
+        emit(words(&tasks).trim_end())?;
+    }
+    say(&format!("written: {}", written.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a reader of the new score must know.
+fn notes(new: &Rescored) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (task, reading) in &new.readings {
+        let (asked, reader) = (reading.asked.definition(), reading.reader.definition());
+        if asked.name != reader.name {
+            notes.push(format!(
+                "{task}: asked under {}, read by {}: this is a score of neither protocol alone",
+                asked.name, reader.name
+            ));
+            let limit = new.run.identity.get(&format!("{task}.max_new_tokens"));
+            let limit = limit.and_then(|tokens| tokens.parse().ok()).unwrap_or(asked.max_new_tokens);
+            if limit < reader.max_new_tokens {
+                notes.push(format!(
+                    "{task}: answers were cut off after {limit} tokens, {} has up to {}",
+                    reader.name, reader.max_new_tokens
+                ));
+            }
+        }
+    }
+    notes
+}
+
+/// `accuracy.csv` alone.
+fn write_rows(folder: &Path, new: &Rescored) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create --out {}", folder.display()))?;
+    let file = folder.join("accuracy.csv");
+    crate::record::write_accuracy_csv(&file, &accuracy_rows(&new.run, &new.samples))?;
+    Ok(file)
+}
+
+/// A whole run directory beside the old one, with its report.
+fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<PathBuf> {
+    let root = old.path().parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Names have seconds, and scoring takes less than one.
+    let mut date = SystemTime::now();
+    while root.join(&new.run.run_id).exists() {
+        date += Duration::from_secs(1);
+        new.date(date);
+    }
+    let mut dir = RunDir::create(root, &new.run.run_id)?;
+    let mut run = new.run.clone();
+    run.provenance.command_line = std::env::args().collect();
+    // First, so that a folder is a run from the start; the journals follow.
+    dir.write_run(&run)?;
+    for sample in &new.samples {
+        dir.append_sample(sample)?;
+    }
+    let prompts: Vec<PromptRecord> = old.read_prompts(|_| true)?;
+    prompts.iter().try_for_each(|record| dir.append_prompts(record))?;
+    render(dir.path())?;
+    Ok(dir.path().to_path_buf())
+}
+
+/// Each task before and after, with the items whose outcome changed.
+fn compared((old_run, old_samples): (&RunRecord, &[SampleRecord]), new: &Rescored) -> Vec<Value> {
+    let whole = |rows: Vec<AccuracyRow>| -> Vec<AccuracyRow> {
+        rows.into_iter()
+            .filter(|row| {
+                row.subject == crate::report::accuracy::ALL && row.category == crate::report::accuracy::ALL
+            })
+            .collect()
+    };
+    let (before, after) =
+        (whole(accuracy_rows(old_run, old_samples)), whole(accuracy_rows(&new.run, &new.samples)));
+    let task = |(old, new_row): (&AccuracyRow, &AccuracyRow)| {
+        let pairs = old_samples.iter().zip(&new.samples).filter(|(sample, _)| sample.task == old.task);
+        let changed: Vec<Value> = pairs.filter(|(a, b)| outcome(a) != outcome(b)).map(change).collect();
+        json!({"task": old.task, "old": score(old), "new": score(new_row), "changed": changed})
+    };
+    before.iter().zip(&after).map(task).collect()
+}
+
+fn score(row: &AccuracyRow) -> Value {
+    json!({
+        "protocol": row.protocol, "items": row.n, "correct": row.correct, "accuracy": row.acc,
+        "answered": row.n - row.failed, "unscorable": row.unscorable, "failed": row.failed,
+    })
+}
+
+/// What an item counts as, in a word.
+fn outcome(sample: &SampleRecord) -> (&str, &str) {
+    let verdict = match (sample.state, sample.correct) {
+        (SampleState::Scored, true) => "right",
+        (SampleState::Scored, false) => "wrong",
+        (SampleState::Unscorable, _) => "unscorable",
+        (SampleState::Failed, _) => "failed",
+    };
+    (verdict, sample.pred.as_deref().unwrap_or("–"))
+}
+
+fn change((old, new): (&SampleRecord, &SampleRecord)) -> Value {
+    let side = |sample: &SampleRecord| {
+        let (verdict, answer) = outcome(sample);
+        json!({"outcome": verdict, "answer": answer, "rule": sample.extract_rule, "error": sample.error})
+    };
+    json!({"item": old.doc_id, "gold": old.gold, "old": side(old), "new": side(new)})
+}
+
+/// The same for people.
+fn words(tasks: &[Value]) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut text = String::new();
+    for task in tasks {
+        let line = |name: &str| {
+            let row = &task[name];
+            let accuracy = row["accuracy"].as_f64();
+            format!(
+                "  {name}  {:>8}  {} of {} right, {} unscorable; {} failed  ({})\n",
+                accuracy.map_or_else(|| "–".to_owned(), |share| format!("{:.2} %", 100.0 * share)),
+                row["correct"],
+                row["answered"],
+                row["unscorable"],
+                row["failed"],
+                word(&row["protocol"])
+            )
+        };
+        let changed = task["changed"].as_array().map_or(&[][..], Vec::as_slice);
+        text += &format!("{}\n{}{}", word(&task["task"]), line("old"), line("new"));
+        text += &match changed.len() {
+            0 => "  no item changed\n".to_owned(),
+            1 => "  1 item changed:\n".to_owned(),
+            n => format!("  {n} items changed:\n"),
+        };
+        for item in changed {
+            let side =
+                |name: &str| format!("{} {}", word(&item[name]["outcome"]), word(&item[name]["answer"]));
+            text += &format!(
+                "    {}  (gold {})  {} → {}\n",
+                word(&item["item"]),
+                word(&item["gold"]),
+                side("old"),
+                side("new")
+            );
+        }
+    }
+    text
+}

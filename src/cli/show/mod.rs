@@ -1,0 +1,121 @@
+//! `glmbench show`: items and cases of a run, opened.
+
+mod case;
+mod item;
+mod select;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+
+use crate::dataset::Benchmark;
+use crate::record::RunDir;
+use crate::report::export::Records;
+
+use super::emit;
+use super::runs::find_run;
+
+use select::{Choice, select};
+
+/// Open items of a run: prompt, token ids, answer, log-probabilities; or the repetitions of a performance case
+///
+/// ITEM is an item's name (ceval/val/law/17), with its task in front (ceval-two-stage/ceval/val/law/17) where one task of
+/// several is meant, or a performance case (b8-i128-o32). Its end is enough where that is unique (law/17), and so is the beginning of a
+/// part of it (b8-i128). With two runs what they say of an item stands side by side.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Runs of older versions kept no prompts. Then the first prompt is made again from the data set, if that and the \
+    tokenizer are found or given (--set, --dataset, --model), and shown only where its hash is the recorded one.\n\n\
+    Examples:\n  glmbench show 20261123T02 ceval/val/law/17\n  glmbench show 20261123T02 law/17 --with 20261124\n  \
+    glmbench show 20261123T02 b8-i128-o32"
+)]
+pub struct Args {
+    /// The run directory, or the beginning of its name in reports/
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Items or performance cases
+    #[arg(value_name = "ITEM", required = true)]
+    items: Vec<String>,
+    /// A second run to show beside the first
+    #[arg(long, value_name = "RUN")]
+    with: Option<PathBuf>,
+    /// Folder of a data set, as `ceval=FOLDER`, to make prompts from that the run did not keep
+    #[arg(long, value_name = "TASK=DIR", value_parser = dataset)]
+    set: Vec<(Benchmark, PathBuf)>,
+    /// The same for the only data set that is needed
+    #[arg(long, value_name = "DIR")]
+    dataset: Option<PathBuf>,
+    /// Model folder or `demo`, for its tokenizer; the run's own where that is found
+    #[arg(long, value_name = "DIR|demo")]
+    model: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn dataset(word: &str) -> Result<(Benchmark, PathBuf), String> {
+    let expected = || {
+        let names = Benchmark::ALL.map(Benchmark::as_str).join(" or ");
+        format!("\"{word}\" is no TASK=DIR with {names} for TASK, such as ceval=data/ceval")
+    };
+    let (name, folder) = word.split_once('=').ok_or_else(expected)?;
+    Ok((Benchmark::from_name(name).ok_or_else(expected)?, PathBuf::from(folder)))
+}
+
+/// A run that is shown.
+struct Shown {
+    dir: RunDir,
+    records: Records,
+}
+
+impl Shown {
+    fn open(word: &std::path::Path) -> anyhow::Result<Self> {
+        let dir = RunDir::open(&find_run(word)?)?;
+        let records = Records::read(&dir)?;
+        Ok(Self { dir, records })
+    }
+
+    fn id(&self) -> &str {
+        &self.records.run.run_id
+    }
+}
+
+/// Does it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let first = Shown::open(&args.run)?;
+    let second = args.with.as_deref().map(Shown::open).transpose()?;
+    let runs: Vec<&Shown> = std::iter::once(&first).chain(&second).collect();
+    let choices: Vec<Choice<'_>> =
+        args.items.iter().map(|word| select(&first, word)).collect::<anyhow::Result<_>>()?;
+    let (mut texts, mut items, mut cases): (_, Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new(), Vec::new());
+    for choice in choices {
+        match choice {
+            Choice::Items(samples) => {
+                for sample in samples {
+                    let views = item::views(args, &runs, sample)?;
+                    texts.push(item::words(sample, &views));
+                    items.push(item::data(sample, &views));
+                }
+            }
+            Choice::Case(case) => {
+                texts.push(case::words(&runs, case));
+                cases.push(case::data(&runs, case));
+            }
+        }
+    }
+    if args.json {
+        let ids: Vec<&str> = runs.iter().map(|run| run.id()).collect();
+        emit(&serde_json::to_string_pretty(&json!({"runs": ids, "items": items, "cases": cases}))?)?;
+    } else {
+        emit(texts.join("\n").trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A record as JSON, by way of its text, which has the shortest digits of each number.
+fn value<T: serde::Serialize>(record: &T) -> Value {
+    let text = serde_json::to_string(record).expect("invariant: records can be written as JSON");
+    serde_json::from_str(&text).expect("invariant: what was written as JSON can be read")
+}

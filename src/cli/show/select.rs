@@ -1,0 +1,71 @@
+//! Which item or case of a run a word means.
+
+use std::collections::BTreeSet;
+
+use anyhow::bail;
+
+use crate::record::{PerformanceCase, SampleRecord};
+
+use super::Shown;
+
+/// What a word means.
+#[derive(Debug)]
+pub(super) enum Choice<'a> {
+    /// One item, under each task that has it.
+    Items(Vec<&'a SampleRecord>),
+    /// A performance case.
+    Case(&'a PerformanceCase),
+}
+
+/// Names listed in a message at most.
+const LISTED: usize = 5;
+
+/// Finds what `word` names: exactly; else by its end, behind a slash; else by the beginning of any part of it. The first of
+/// these that finds anything must find one thing.
+pub(super) fn select<'a>(run: &'a Shown, word: &str) -> anyhow::Result<Choice<'a>> {
+    let (samples, cases) = (&run.records.samples, &run.records.run.plan.performance);
+    let behind_slash = format!("/{word}");
+    let exact = |name: &str| name == word;
+    let by_end = |name: &str| name.ends_with(&behind_slash);
+    let by_part = |name: &str| format!("/{name}").contains(&behind_slash);
+    let ways: [&dyn Fn(&str) -> bool; 3] = [&exact, &by_end, &by_part];
+    for fits in ways.into_iter().filter(|_| !word.is_empty()) {
+        let fits_item = |sample: &&SampleRecord| fits(&sample.doc_id) || fits(&full_name(sample));
+        let items: Vec<&SampleRecord> = samples.iter().filter(fits_item).collect();
+        let cases: Vec<&PerformanceCase> = cases.iter().filter(|case| fits(&case.case_id)).collect();
+        let names: BTreeSet<&str> = items.iter().map(|sample| sample.doc_id.as_str()).collect();
+        match (names.len(), cases.as_slice()) {
+            (0, []) => {}
+            (1, []) => return Ok(Choice::Items(items)),
+            (0, [case]) => return Ok(Choice::Case(case)),
+            _ => {
+                let names: Vec<&str> =
+                    names.into_iter().chain(cases.iter().map(|case| case.case_id.as_str())).collect();
+                bail!("{} items and cases fit {word}: {}; give more of the name", names.len(), listed(&names))
+            }
+        }
+    }
+    bail!("run {} has no item or case \"{word}\"; {}", run.id(), examples(run))
+}
+
+fn full_name(sample: &SampleRecord) -> String {
+    format!("{}/{}", sample.task, sample.doc_id)
+}
+
+/// What there is to open.
+fn examples(run: &Shown) -> String {
+    let items: Vec<&str> = run.records.samples.iter().map(|sample| sample.doc_id.as_str()).collect();
+    let cases: Vec<&str> =
+        run.records.run.plan.performance.iter().map(|case| case.case_id.as_str()).collect();
+    match (items.as_slice(), cases.as_slice()) {
+        ([], []) => "it has neither yet".to_owned(),
+        (items, []) => format!("there are items as {}", listed(items)),
+        ([], cases) => format!("there are cases as {}", listed(cases)),
+        (items, cases) => format!("there are items as {}, and cases as {}", listed(items), listed(cases)),
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    let shown = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > LISTED { format!("{shown}, …") } else { shown }
+}

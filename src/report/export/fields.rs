@@ -1,0 +1,192 @@
+//! The three tables of an export, `runs`, `samples` and `requests`: which fields there are, of which kind, and what they mean.
+//!
+//! JSON lines, SQL and CSV are three writings of these tables, so a field has one name, one unit and one meaning in all.
+
+use crate::record::{RequestRecord, RunRecord, SCHEMA, SampleRecord};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// What a field holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number.
+    Integer,
+    /// A number.
+    Real,
+    /// Text.
+    Text,
+    /// True or false; 1 or 0 in SQL.
+    Boolean,
+    /// A list of numbers: a JSON array, as text in SQL and CSV.
+    List,
+}
+
+/// A field of an export.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Its name in every format.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// What it means, with its unit.
+    pub about: &'static str,
+}
+
+const fn field(name: &'static str, kind: Kind, about: &'static str) -> Field {
+    Field { name, kind, about }
+}
+
+use Kind::{Boolean, Integer, List, Real, Text};
+
+/// What every line says about its run; the whole of the table `runs`.
+pub const RUN: [Field; 20] = [
+    field("schema", Integer, "schema number of the records, docs of glmbench::record"),
+    field("run_id", Text, "the run"),
+    field("status", Text, "running, interrupted or complete"),
+    field("identity", Text, "SHA-256 that two comparable runs share"),
+    field("suite", Text, "the suite's name"),
+    field("model", Text, "the model as asked for"),
+    field("engine", Text, "program and version"),
+    field("device", Text, "cpu, 300i-duo, 800i-a2"),
+    field("kernel", Text, "kernels chosen at run time"),
+    field("clock_profile", Text, "chip profile behind a modelled clock"),
+    field("dtype", Text, "computing type"),
+    field("threads", Integer, "threads of the engine"),
+    field("host", Text, "host name"),
+    field("os", Text, "system and release"),
+    field("cpu_model", Text, "processor"),
+    field("governor", Text, "frequency governor"),
+    field("git_commit", Text, "commit of the program"),
+    field("scored_from", Text, "run whose answers were scored again"),
+    field("started", Text, "RFC 3339, UTC"),
+    field("finished", Text, "RFC 3339, UTC"),
+];
+
+/// The fields of a sample, in the order of [`SampleRecord`], with its protocol.
+pub const SAMPLE: [Field; 22] = [
+    field("task", Text, "the task's name in the suite"),
+    field("protocol", Text, "how it was asked and read"),
+    field("doc_id", Text, "the item"),
+    field("doc_hash", Text, "SHA-256 of the item's content"),
+    field("prompt_hash", Text, "SHA-256 of the first prompt's text"),
+    field("subject", Text, "subject; empty where the set has none"),
+    field("category", Text, "category; empty where the set has none"),
+    field("hard", Boolean, "belongs to C-Eval Hard"),
+    field("state", Text, "scored, unscorable or failed"),
+    field("gold", Text, "the right answer"),
+    field("pred", Text, "the model's answer; null unless scored"),
+    field("correct", Boolean, "pred is gold"),
+    field("choice_logprobs", List, "natural-log probability of each choice"),
+    field("margin", Real, "best less second best of them"),
+    field("input_tokens_n", Integer, "tokens fed to the model, all calls"),
+    field("output_tokens", List, "ids generated"),
+    field("text", Text, "text generated"),
+    field("extract_rule", Text, "the rule that found the answer"),
+    field("t_start_ns", Integer, "first step's start, ns from run start"),
+    field("t_end_ns", Integer, "last step's end, ns from run start"),
+    field("clock", Text, "measured or modelled: the clock of the times"),
+    field("error", Text, "why no answer stands"),
+];
+
+/// The fields of a repetition, in the order of [`RequestRecord`].
+pub const REQUEST: [Field; 17] = [
+    field("case_id", Text, "the case"),
+    field("kind", Text, "warmup or timed"),
+    field("repetition", Integer, "index within its kind"),
+    field("clock", Text, "measured or modelled: the clock of all times"),
+    field("tp", Integer, "tensor-parallel ranks"),
+    field("block", Integer, "block of an interleaved run"),
+    field("batch", Integer, "sequences in the batch"),
+    field("input_tokens", Integer, "prompt tokens of each"),
+    field("output_tokens", Integer, "tokens generated for each"),
+    field("start_ns", Integer, "handed to the engine, ns from run start"),
+    field("prefill_ns", Integer, "sum of prefill steps, ns"),
+    field("first_token_ns", Integer, "last sequence's first token, ns from run start"),
+    field("step_ns", List, "each decode step, ns"),
+    field("end_ns", Integer, "last token, ns from run start"),
+    field("output_hash", Text, "hash of all generated ids"),
+    field("peak_rss_bytes", Integer, "peak resident memory so far"),
+    field("error", Text, "why the repetition failed"),
+];
+
+/// A row: a value for each field of its table, null where there is none.
+pub type Row = Vec<Value>;
+
+/// The run's row.
+pub fn run_row(run: &RunRecord) -> Row {
+    let (p, status) = (&run.provenance, members(&run.status));
+    let own = json!({
+        "schema": SCHEMA, "run_id": run.run_id, "status": status, "identity": run.identity.hash(),
+        "suite": p.suite, "model": p.model, "engine": p.engine, "device": p.device, "kernel": p.kernel,
+        "clock_profile": p.clock_profile, "dtype": p.dtype, "threads": p.threads, "host": p.host, "os": p.os,
+        "cpu_model": p.cpu_model, "governor": p.governor, "git_commit": p.git_commit,
+        "scored_from": p.scored_from, "started": p.started, "finished": p.finished,
+    });
+    pick(&RUN, own)
+}
+
+/// A sample's row.
+pub fn sample_row(run: &RunRecord, sample: &SampleRecord) -> Row {
+    let mut own = members(sample);
+    let case = run.plan.accuracy.iter().find(|case| case.task == sample.task);
+    own["protocol"] = json!(case.map(|case| &case.protocol));
+    own["clock"] = members(&run.provenance.clock);
+    pick(&SAMPLE, own)
+}
+
+/// A repetition's row.
+pub fn request_row(request: &RequestRecord) -> Row {
+    pick(&REQUEST, members(request))
+}
+
+/// A record as JSON. Through its text: that has the shortest digits of an f32, where a value widened to f64 has noise.
+fn members<T: Serialize>(record: &T) -> Value {
+    let text = serde_json::to_string(record).expect("invariant: records are written as JSON all the time");
+    serde_json::from_str(&text).expect("invariant: what was written as JSON can be read")
+}
+
+/// The values of `fields` in their order.
+fn pick(fields: &[Field], mut from: Value) -> Row {
+    let mut empty = Map::new();
+    let members = from.as_object_mut().unwrap_or(&mut empty);
+    fields.iter().map(|field| members.remove(field.name).unwrap_or(Value::Null)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+    use std::collections::BTreeSet;
+
+    /// A field that a record gets later must not be forgotten here.
+    #[test]
+    fn every_field_of_a_record_is_exported() {
+        let names = |fields: &[Field]| fields.iter().map(|f| f.name.to_owned()).collect::<BTreeSet<_>>();
+        let keys = |record: Value| record.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        let mut sample = keys(members(&fixture::sample()));
+        sample.extend(["protocol".to_owned(), "clock".to_owned()]);
+        assert_eq!(names(&SAMPLE), sample);
+        assert_eq!(names(&REQUEST), keys(members(&fixture::request())));
+    }
+
+    #[test]
+    fn no_name_comes_twice_in_a_table() {
+        for fields in [&RUN[..], &SAMPLE, &REQUEST] {
+            let names: BTreeSet<_> = fields.iter().map(|f| f.name).collect();
+            assert_eq!(names.len(), fields.len());
+        }
+    }
+
+    #[test]
+    fn single_precision_numbers_keep_their_own_digits() {
+        let sample = crate::record::SampleRecord {
+            choice_logprobs: vec![-0.1, f32::NAN],
+            margin: Some(0.3),
+            ..fixture::sample()
+        };
+        let row = sample_row(&fixture::run(), &sample);
+        let at = |name: &str| SAMPLE.iter().position(|f| f.name == name).unwrap();
+        assert_eq!(row[at("choice_logprobs")].to_string(), "[-0.1,null]");
+        assert_eq!(row[at("margin")].to_string(), "0.3");
+    }
+}

@@ -1,0 +1,29 @@
+//! JSON lines: one flat, self-contained object a sample and a repetition.
+
+use super::fields::{Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
+use super::{Records, Sink};
+use std::io;
+
+/// Writes the samples, then the repetitions. Every line begins with `line` (`sample` or `request`) and the fields of its run;
+/// nothing is nested but lists of numbers.
+pub(super) fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
+    let run = run_row(&records.run);
+    for sample in &records.samples {
+        line(to, "sample", &run, (&SAMPLE, sample_row(&records.run, sample)))?;
+    }
+    for request in &records.requests {
+        line(to, "request", &run, (&REQUEST, request_row(request)))?;
+    }
+    Ok(())
+}
+
+/// The members in the order of the tables, which a map would not keep.
+fn line(to: Sink<'_>, name: &str, run: &Row, (fields, row): (&[Field], Row)) -> io::Result<()> {
+    write!(to, "{{\"line\":\"{name}\"")?;
+    let of_run = RUN.iter().zip(run);
+    let members = of_run.chain(fields.iter().zip(&row));
+    for (field, value) in members {
+        write!(to, ",\"{}\":{value}", field.name)?;
+    }
+    writeln!(to, "}}")
+}

@@ -1,0 +1,86 @@
+//! A run in the formats of other tools. Each is a function from the records alone to bytes; the command line writes them.
+//!
+//! - `jsonl`: [`fields`] of runs, samples and repetitions, one object a line.
+//! - `sql`: the same as text for `sqlite3`.
+//! - `csv`: the same as two tables.
+//! - `modeltest`: the files of the newer MindIE ModelTest; what differs is said in [`MODELTEST_ABOUT`].
+
+pub mod fields;
+mod lines;
+mod modeltest;
+mod python;
+mod sql;
+mod tidy;
+
+use crate::record::{Clock, PromptRecord, RecordError, RequestRecord, RunDir, RunRecord, SampleRecord};
+use std::io::{self, Write};
+
+pub use modeltest::{ABOUT as MODELTEST_ABOUT, files as modeltest_files};
+
+/// Where a stream of text goes.
+type Sink<'a> = &'a mut dyn Write;
+
+/// All of a run that is exported.
+#[derive(Debug, Clone)]
+pub struct Records {
+    /// `run.json`.
+    pub run: RunRecord,
+    /// `samples.jsonl`.
+    pub samples: Vec<SampleRecord>,
+    /// `requests.jsonl`.
+    pub requests: Vec<RequestRecord>,
+}
+
+/// A file of an export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Its path below the folder that is exported to, with `/`.
+    pub path: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+impl Records {
+    /// Reads a run.
+    pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
+        Ok(Self { run: dir.read_run()?, samples: dir.read_samples()?, requests: dir.read_requests()? })
+    }
+
+    /// What a file of this run is named by: its id, as one plain part of a path whatever a stranger's `run.json` has there.
+    pub fn file_stem(&self) -> String {
+        modeltest::plain(&self.run.run_id)
+    }
+
+    /// Whether a time of the run is from a virtual clock.
+    pub fn has_modelled_times(&self) -> bool {
+        self.requests.iter().any(|request| request.clock == Clock::Modelled)
+    }
+
+    /// JSON lines, see [`fields`].
+    pub fn write_jsonl(&self, to: &mut dyn Write) -> io::Result<()> {
+        lines::write(self, to)
+    }
+
+    /// SQL for sqlite3, see [`fields`].
+    pub fn write_sql(&self, to: &mut dyn Write) -> io::Result<()> {
+        sql::write(self, to)
+    }
+
+    /// `samples.csv` and `requests.csv`, see [`fields`]; each where the run has such rows.
+    pub fn csv_files(&self) -> Result<Vec<File>, csv::Error> {
+        let mut files = Vec::new();
+        if !self.samples.is_empty() {
+            files.push(File { path: "samples.csv".into(), bytes: tidy::samples(self)? });
+        }
+        if !self.requests.is_empty() {
+            files.push(File { path: "requests.csv".into(), bytes: tidy::requests(self)? });
+        }
+        Ok(files)
+    }
+}
+
+/// The prompts by item, for a sample in turn.
+type Prompts<'a> = std::collections::HashMap<(&'a str, &'a str), &'a PromptRecord>;
+
+#[cfg(test)]
+mod tests;

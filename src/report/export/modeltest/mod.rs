@@ -1,0 +1,102 @@
+//! The files of the newer MindIE ModelTest: names, folders, headings, widths, and its own definitions of the values.
+
+mod performance;
+mod precision;
+
+use super::{File, Prompts, Records};
+use crate::record::{Clock, PromptRecord};
+
+/// What these files are, and where their definitions differ from those of the run's own tables.
+pub const ABOUT: &str = "\
+These files have the names, folders, headings and widths of the newer MindIE ModelTest, and its definitions, so that whatever
+reads its results reads them. Where that differs from accuracy.csv and perf.csv of the run:
+
+Performance
+- ModelTest measures a case once. Here `Total time(s)`, `Prefill all time(ms)` and `Non-first token time(ms)` are each the
+  median over the timed repetitions, and the other columns are computed from these three.
+- `Prefill all time(ms)` is the sum of the prefill steps; `Prefill average time(ms)` is that divided by the batch size.
+- `Non-first token time(ms)` is the sum of the decode steps over (output length - 1), and 0 for one output token.
+- Both throughputs are batch size over time. `Throughput(Tokens/s)` is batch size * output length / total time.
+- `Total time(s)` is the time in the engine; ModelTest's has building of requests and detokenization in it as well.
+- The two averages in the last row are arithmetic means of rates over cases of different shapes. They are no rate of anything;
+  an aggregate rate is all tokens over all time.
+- A case that failed has its error instead of figures and is outside the averages, as there. The cases after it are here; there
+  they are skipped.
+- ModelTest's prompts are random over the whole vocabulary, special tokens included; these are random ordinary tokens.
+
+Precision
+- `value` is correct / sum, and sum counts every item. A failed item, one that the model did not answer, counts as a wrong
+  answer here, as there; accuracy.csv has it outside the accuracy and counts it apart.
+- `_formatted_result.csv` is the same table with `|`; ModelTest makes that file and leaves it empty.
+- In the debug file `key` is SUBJECT_ID for C-Eval, with the item's id in its file, and the item's line from 0 for BoolQ.
+  `queries` and `input_token_ids` are those of the item's first model call. BoolQ is judged here without generating a token, so
+  `output_token_ids` is empty there.
+- Where a run has several cases of one data set (other protocols), each has a folder named for its task.
+
+Folders: the hardware is NPU, NPU_emulated or CPU, the model is the word that it was run by, `pa` is ModelTest's word for paged attention.
+Times of a virtual clock are in files with `_modelled_` in the name and rows that say `(modelled)`: nothing was measured.
+Lines end in a line feed alone.
+";
+
+/// The files of a run, with a `README.md` on top; `prompts` fill the debug files of precision cases.
+///
+/// # Errors
+/// Only what the CSV writer can say.
+pub fn files(records: &Records, prompts: &[PromptRecord]) -> Result<Vec<File>, csv::Error> {
+    let prompts: Prompts<'_> = prompts.iter().map(|p| ((p.task.as_str(), p.doc_id.as_str()), p)).collect();
+    let mut notes = Vec::new();
+    let mut files = performance::files(records, &mut notes)?;
+    files.extend(precision::files(records, &prompts, &mut notes)?);
+    let readme = File { path: "README.md".into(), bytes: readme(records, &notes).into_bytes() };
+    files.insert(0, readme);
+    Ok(files)
+}
+
+fn readme(records: &Records, notes: &[String]) -> String {
+    let run = &records.run;
+    let mut text = format!(
+        "# Run {} in ModelTest's form\n\nMade by {} on {}, {}.\n",
+        run.run_id, run.provenance.engine, run.provenance.device, run.provenance.dtype
+    );
+    if let Some(from) = &run.provenance.scored_from {
+        text += &format!("The answers are those of run {from}, scored again.\n");
+    }
+    if !notes.is_empty() {
+        text += "\nOf this run:\n";
+        text.extend(notes.iter().map(|note| format!("- {note}\n")));
+    }
+    text + "\n" + ABOUT
+}
+
+/// `<top>/<hardware>/<test>_test/<mode>/<dtype>/<model>`.
+fn folder(records: &Records, top: &str, test: &str, mode: &str) -> String {
+    let p = &records.run.provenance;
+    let hardware = match p.device.starts_with("300i") || p.device.starts_with("800i") {
+        true if p.device.contains("emulated") => "NPU_emulated",
+        true => "NPU",
+        false => "CPU",
+    };
+    format!("{top}/{hardware}/{test}_test/{mode}/{}/{}", plain(&p.dtype), plain(&p.model))
+}
+
+/// A name as one plain part of a path.
+pub(super) fn plain(name: &str) -> String {
+    let keep = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let plain: String = name.chars().map(|c| if keep(c) { c } else { '-' }).collect();
+    if plain.trim_matches('.').is_empty() { "model".to_owned() } else { plain }
+}
+
+/// What a file's name has where its times are of a virtual clock.
+fn mark(clock: Clock) -> &'static str {
+    match clock {
+        Clock::Measured => "",
+        Clock::Modelled => "_modelled",
+    }
+}
+
+/// Rows as CSV with that delimiter; rows may differ in length.
+fn table(delimiter: u8, rows: &[Vec<String>]) -> Result<Vec<u8>, csv::Error> {
+    let mut writer = csv::WriterBuilder::new().delimiter(delimiter).flexible(true).from_writer(Vec::new());
+    rows.iter().try_for_each(|row| writer.write_record(row))?;
+    writer.into_inner().map_err(|e| e.into_error().into())
+}

@@ -1,0 +1,212 @@
+//! ModelTest's precision files: accuracy by subject (C-Eval) or file (BoolQ) with the total first, and a debug file with
+//! every item.
+
+use super::super::python::{float, list, ljust, truth};
+use super::super::{File, Prompts, Records};
+use super::{folder, plain, table};
+use crate::record::{AccuracyCase, SampleRecord, SampleState};
+use crate::report::format::counted;
+
+/// Columns of the result files.
+const RESULT: [&str; 4] = ["file_name", "value", "correct", "sum"];
+/// Columns of the debug file.
+const DEBUG: [&str; 7] =
+    ["key", "queries", "input_token_ids", "output_token_ids", "test_result", "golden_result", "pass"];
+/// ModelTest's word for a run over a whole data set.
+const MODE: &str = "full";
+
+/// The data sets that ModelTest has such files for, and how it writes them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Set {
+    CEval,
+    BoolQ,
+}
+
+impl Set {
+    /// The set of a task, whose name begins with the set's word.
+    fn of(case: &AccuracyCase) -> Option<Self> {
+        match case.task.split('-').next()? {
+            "ceval" => Some(Self::CEval),
+            "boolq" => Some(Self::BoolQ),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::CEval => "CEval",
+            Self::BoolQ => "BoolQ",
+        }
+    }
+
+    /// The row of the result file that an item counts in.
+    fn file_name(self, sample: &SampleRecord) -> String {
+        match self {
+            Self::CEval => sample.subject.clone(),
+            // boolq/dev/12
+            Self::BoolQ => format!("{}.jsonl", sample.doc_id.split('/').nth(1).unwrap_or("dev")),
+        }
+    }
+
+    fn key(self, sample: &SampleRecord) -> String {
+        let number = sample.doc_id.rsplit('/').next().unwrap_or(&sample.doc_id);
+        match self {
+            Self::CEval => format!("{}_{number}", sample.subject),
+            Self::BoolQ => number.to_owned(),
+        }
+    }
+
+    /// An answer in ModelTest's words.
+    fn answer(self, answer: &str) -> String {
+        match (self, answer) {
+            (Self::BoolQ, "yes") => truth(true).to_owned(),
+            (Self::BoolQ, "no") => truth(false).to_owned(),
+            _ => answer.to_owned(),
+        }
+    }
+
+    fn pass(self, right: bool) -> &'static str {
+        match (self, right) {
+            (Self::BoolQ, _) => truth(right),
+            (Self::CEval, true) => "Correct",
+            (Self::CEval, false) => "Wrong",
+        }
+    }
+}
+
+pub(super) fn files(
+    records: &Records,
+    prompts: &Prompts<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<File>, csv::Error> {
+    let mut files = Vec::new();
+    for case in &records.run.plan.accuracy {
+        let samples: Vec<&SampleRecord> = records.samples.iter().filter(|s| s.task == case.task).collect();
+        match Set::of(case) {
+            Some(_) if samples.is_empty() => notes.push(format!("{} has no items yet", case.task)),
+            Some(set) => files.extend(case_files(records, case, set, &samples, prompts)?),
+            None => notes.push(format!("{} is no data set of ModelTest's and is left out", case.task)),
+        }
+        notes.extend(case_notes(case, &samples, prompts));
+    }
+    Ok(files)
+}
+
+/// What a reader of one case must know.
+fn case_notes(case: &AccuracyCase, samples: &[&SampleRecord], prompts: &Prompts<'_>) -> Vec<String> {
+    let mut notes = vec![format!("{}: protocol {}, {} shots", case.task, case.protocol, case.shots)];
+    if (samples.len() as u64) < case.items {
+        notes.push(format!("{}: {} of {} items are done", case.task, samples.len(), case.items));
+    }
+    let failed = samples.iter().filter(|s| s.state == SampleState::Failed).count();
+    if failed > 0 {
+        let items = counted(failed as u64, "item");
+        notes.push(format!("{}: {items} without an answer, which ModelTest counts as wrong", case.task));
+    }
+    let has_prompt = |s: &&SampleRecord| prompts.contains_key(&(s.task.as_str(), s.doc_id.as_str()));
+    if !samples.is_empty() && !samples.iter().any(has_prompt) {
+        notes.push(format!(
+            "{}: the run kept no prompts (it was made by an older version), so queries and input_token_ids are empty",
+            case.task
+        ));
+    }
+    notes
+}
+
+fn case_files(
+    records: &Records,
+    case: &AccuracyCase,
+    set: Set,
+    samples: &[&SampleRecord],
+    prompts: &Prompts<'_>,
+) -> Result<Vec<File>, csv::Error> {
+    let provenance = &records.run.provenance;
+    let several = records.run.plan.accuracy.iter().filter(|other| Set::of(other) == Some(set)).count() > 1;
+    let below = if several { format!("/{}", plain(&case.task)) } else { String::new() };
+    let folder = |top| folder(records, top, "precision", MODE) + &below;
+    let name = format!("{}_pa_batch{}_tp{}_{MODE}", set.name(), provenance.batch, provenance.tp);
+    let rows = padded(&results(set, samples));
+    let time: String =
+        provenance.started.chars().take(19).map(|c| if c.is_ascii_digit() { c } else { '_' }).collect();
+    let file = |path: String, bytes| File { path, bytes };
+    Ok(vec![
+        file(format!("{}/{name}_result.csv", folder("results")), table(b',', &rows)?),
+        file(format!("{}/{name}_formatted_result.csv", folder("results")), table(b'|', &rows)?),
+        file(
+            format!("{}/{name}_{time}_debug_info.csv", folder("debug")),
+            table(b',', &debug(set, case, samples, prompts))?,
+        ),
+    ])
+}
+
+/// Headings, the total, then a row for each subject or file in the order of the items.
+fn results(set: Set, samples: &[&SampleRecord]) -> Vec<Vec<String>> {
+    let mut counts: Vec<(String, u64, u64)> = vec![("total".to_owned(), 0, 0)];
+    for sample in samples {
+        let name = set.file_name(sample);
+        let row = counts.iter().skip(1).position(|(n, ..)| *n == name).map_or_else(
+            || {
+                counts.push((name, 0, 0));
+                counts.len() - 1
+            },
+            |at| at + 1,
+        );
+        for index in [0, row] {
+            counts[index].1 += u64::from(is_right(sample));
+            counts[index].2 += 1;
+        }
+    }
+    let headings = RESULT.map(str::to_owned).to_vec();
+    let row = |(name, correct, sum): (String, u64, u64)| {
+        vec![name, float(correct as f64 / sum as f64), correct.to_string(), sum.to_string()]
+    };
+    std::iter::once(headings).chain(counts.into_iter().map(row)).collect()
+}
+
+fn is_right(sample: &SampleRecord) -> bool {
+    sample.state == SampleState::Scored && sample.correct
+}
+
+/// Every cell as wide as its column's widest, the heading included.
+fn padded(rows: &[Vec<String>]) -> Vec<Vec<String>> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..RESULT.len()).map(width).collect();
+    rows.iter()
+        .map(|row| row.iter().zip(&widths).map(|(cell, &width)| ljust(cell, width)).collect())
+        .collect()
+}
+
+fn debug(
+    set: Set,
+    case: &AccuracyCase,
+    samples: &[&SampleRecord],
+    prompts: &Prompts<'_>,
+) -> Vec<Vec<String>> {
+    let row = |sample: &&SampleRecord| {
+        let call = prompts
+            .get(&(sample.task.as_str(), sample.doc_id.as_str()))
+            .and_then(|record| record.calls.first());
+        vec![
+            set.key(sample),
+            call.map(|call| call.prompt.clone()).unwrap_or_default(),
+            call.map(|call| list(&call.input_tokens)).unwrap_or_default(),
+            list(&sample.output_tokens),
+            test_result(set, case, sample),
+            set.answer(&sample.gold),
+            set.pass(is_right(sample)).to_owned(),
+        ]
+    };
+    std::iter::once(DEBUG.map(str::to_owned).to_vec()).chain(samples.iter().map(row)).collect()
+}
+
+/// The answer; where none was read, what ModelTest's extraction leaves: for the few-shot protocol the first character
+/// whatever it is, or -1; else nothing.
+fn test_result(set: Set, case: &AccuracyCase, sample: &SampleRecord) -> String {
+    match (&sample.pred, sample.state) {
+        (Some(pred), _) => set.answer(pred),
+        (None, SampleState::Unscorable) if case.protocol.ends_with("modeltest-5shot") => {
+            sample.text.trim_start().chars().next().map_or_else(|| "-1".to_owned(), String::from)
+        }
+        (None, _) => String::new(),
+    }
+}

@@ -1,0 +1,198 @@
+//! Every format, held by a golden file, on a run with all that can be in one: failed and unscorable items, texts that no format
+//! may stumble over, a case that failed, times of a virtual clock.
+
+use super::*;
+use crate::record::{CallRecord, PerformanceCase, RepetitionKind, RunDir};
+use std::path::Path;
+
+/// The committed run of schema 1, with a sample, two cases and repetitions of them that are harder to write.
+fn records() -> Records {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/run-schema1");
+    let mut records = Records::read(&RunDir::open(&dir).unwrap()).unwrap();
+    let awkward = SampleRecord {
+        task: "boolq".into(),
+        doc_id: "boolq/dev/4".into(),
+        subject: "it's \"quoted\", and\nbroken".into(),
+        text: "a\0b|c\r\n'); DROP TABLE samples; --".into(),
+        choice_logprobs: vec![f32::NAN, -0.1],
+        ..records.samples[9].clone()
+    };
+    records.samples.push(awkward);
+    let case = |case_id: &str, input_tokens, output_tokens| PerformanceCase {
+        case_id: case_id.into(),
+        input_tokens,
+        output_tokens,
+        ..records.run.plan.performance[0].clone()
+    };
+    let cases = [case("b1-i32-o1", 32, 1), case("b1-i64-o4", 64, 4), case("never", 8, 8)];
+    let timed = records.requests[1].clone();
+    assert_eq!(timed.kind, RepetitionKind::Timed);
+    let one_token = RequestRecord {
+        case_id: cases[0].case_id.clone(),
+        input_tokens: 32,
+        output_tokens: 1,
+        step_ns: Vec::new(),
+        end_ns: timed.first_token_ns,
+        ..timed.clone()
+    };
+    let failed = RequestRecord {
+        case_id: cases[1].case_id.clone(),
+        error: Some("out of \"memory\", 3 | 4".into()),
+        ..timed
+    };
+    records.run.plan.performance.splice(1..1, cases);
+    records.requests.extend([one_token, failed]);
+    records
+}
+
+/// The same with the times of a virtual clock.
+fn modelled() -> Records {
+    let mut records = records();
+    records.run.provenance.device = "800i-a2 (emulated)".into();
+    records.run.provenance.model = "dummy:chatglm2-6b".into();
+    records.run.provenance.clock = Clock::Modelled;
+    records.requests.iter_mut().for_each(|request| request.clock = Clock::Modelled);
+    records
+}
+
+fn prompts() -> Vec<PromptRecord> {
+    let record = |task: &str, doc_id: &str, prompt: &str| PromptRecord {
+        task: task.into(),
+        doc_id: doc_id.into(),
+        calls: vec![CallRecord { prompt: prompt.into(), input_tokens: vec![64790, 64792, 30910] }],
+    };
+    vec![
+        record("boolq", "boolq/dev/0", "Title -- \"passage\", and\nQuestion: is it?\nAnswer:"),
+        record("ceval-two-stage", "ceval/val/antonym_pairs/0", "[Round 1]\n\n问：…"),
+    ]
+}
+
+fn text(write: impl Fn(&mut dyn Write) -> io::Result<()>) -> String {
+    let mut bytes = Vec::new();
+    write(&mut bytes).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn all(files: &[File]) -> String {
+    files.iter().map(|f| format!("=== {}\n{}", f.path, String::from_utf8_lossy(&f.bytes))).collect()
+}
+
+#[test]
+fn json_lines_are_as_committed_and_each_can_be_read_alone() {
+    let text = text(|to| records().write_jsonl(to));
+    insta::assert_snapshot!("export.jsonl", text);
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["run_id"], records().run.run_id);
+        let nested = line.as_object().unwrap().values().any(serde_json::Value::is_object);
+        assert!(!nested, "{line}");
+    }
+}
+
+#[test]
+fn sql_is_as_committed() {
+    insta::assert_snapshot!("export.sql", text(|to| records().write_sql(to)));
+}
+
+#[test]
+fn csv_is_as_committed_and_reads_back() {
+    let records = records();
+    let files = records.csv_files().unwrap();
+    insta::assert_snapshot!("export.csv", all(&files));
+    let mut reader = csv::Reader::from_reader(files[0].bytes.as_slice());
+    let column = reader.headers().unwrap().iter().position(|name| name == "text").unwrap();
+    let texts: Vec<String> = reader.records().map(|row| row.unwrap()[column].to_owned()).collect();
+    assert_eq!(texts, records.samples.iter().map(|s| s.text.clone()).collect::<Vec<_>>());
+}
+
+#[test]
+fn modeltests_files_are_as_committed() {
+    insta::assert_snapshot!("modeltest", all(&modeltest_files(&records(), &prompts()).unwrap()[1..]));
+}
+
+#[test]
+fn the_readme_says_what_is_particular_to_the_run() {
+    let readme = all(&modeltest_files(&records(), &prompts()).unwrap()[..1]);
+    insta::assert_snapshot!("modeltest.README.md", readme);
+}
+
+#[test]
+fn modelled_times_never_look_measured() {
+    let files = modeltest_files(&modelled(), &[]).unwrap();
+    let performance: Vec<&File> = files.iter().filter(|f| f.path.contains("performance_test")).collect();
+    assert_eq!(performance.len(), 4);
+    for file in performance {
+        let text = String::from_utf8_lossy(&file.bytes);
+        assert!(file.path.contains("_modelled_") && file.path.contains("/NPU_emulated/"), "{}", file.path);
+        assert!(text.lines().skip(1).all(|row| row.starts_with("dummy:chatglm2-6b (modelled)")), "{text}");
+    }
+    let measured = modeltest_files(&records(), &[]).unwrap();
+    assert!(measured.iter().all(|f| !f.path.contains("modelled")));
+    assert!(modelled().has_modelled_times() && !records().has_modelled_times());
+}
+
+#[test]
+fn no_name_in_a_record_leads_out_of_the_folder() {
+    let mut records = records();
+    records.run.run_id = "../../etc/passwd".into();
+    records.run.provenance.model = "..".into();
+    records.run.provenance.dtype = "a/../b".into();
+    records.run.plan.accuracy[0].task = "ceval-/../../x".into();
+    records.samples.iter_mut().take(5).for_each(|s| s.task = "ceval-/../../x".into());
+    assert_eq!(records.file_stem(), "..-..-etc-passwd");
+    for file in modeltest_files(&records, &[]).unwrap() {
+        assert!(
+            file.path.split('/').all(|part| !part.is_empty() && !part.trim_matches('.').is_empty()),
+            "{}",
+            file.path
+        );
+    }
+}
+
+#[test]
+fn an_empty_run_exports_nothing_but_itself() {
+    let mut records = records();
+    records.samples.clear();
+    records.requests.clear();
+    assert_eq!(text(|to| records.write_jsonl(to)), "");
+    assert_eq!(records.csv_files().unwrap(), []);
+    assert_eq!(text(|to| records.write_sql(to)).matches("INSERT").count(), 1);
+    let files = modeltest_files(&records, &[]).unwrap();
+    assert_eq!(files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), ["README.md"]);
+}
+
+/// ModelTest's definitions on numbers that can be checked by hand: batch 2, prefill 100 ms, steps 10 + 20 ms, 3 tokens, 140 ms.
+#[test]
+fn the_figures_are_by_modeltests_definitions() {
+    let mut records = records();
+    let case = PerformanceCase {
+        case_id: "hand".into(),
+        batch: 2,
+        input_tokens: 16,
+        output_tokens: 3,
+        ..records.run.plan.performance[0].clone()
+    };
+    let request = RequestRecord {
+        case_id: "hand".into(),
+        kind: RepetitionKind::Timed,
+        batch: 2,
+        input_tokens: 16,
+        output_tokens: 3,
+        start_ns: 1_000_000_000,
+        prefill_ns: 100_000_000,
+        first_token_ns: 1_101_000_000,
+        step_ns: vec![10_000_000, 20_000_000],
+        end_ns: 1_140_000_000,
+        ..records.requests[0].clone()
+    };
+    records.run.plan.performance = vec![case];
+    records.requests = vec![request];
+    let files = modeltest_files(&records, &[]).unwrap();
+    let plain = files.iter().find(|f| f.path.ends_with("performance_pa_batch2_tp1_result.csv")).unwrap();
+    let text = String::from_utf8_lossy(&plain.bytes);
+    let cells: Vec<&str> = text.lines().nth(1).unwrap().split(',').map(str::trim_end).collect();
+    let wanted = ["demo", "2", "16", "3", "0.14", "100.0", "50.0", "15.0"];
+    assert_eq!(cells[..8], wanted);
+    // 2 / 0.015 s and 2 · 3 / 0.14 s, and their means over one case.
+    assert_eq!(cells[8..], ["133.3333333333", "42.8571428571", "133.3333333333", "42.8571428571"]);
+}

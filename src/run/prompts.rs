@@ -1,0 +1,69 @@
+//! Making an item's first prompt again from its data set, for runs that kept no prompts.
+
+use std::path::Path;
+
+use crate::dataset::{Benchmark, Source, sha256_hex};
+use crate::record::{AccuracyCase, CallRecord, SampleRecord};
+use crate::task::{self, Evaluation, Settings, TaskError, TextCodec};
+
+/// Why a prompt cannot be made again.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptError {
+    /// The data set, or a protocol that cannot be put to it.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// What was made is not what the run used.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The item's first prompt, from the data set in `folder`. Nothing is given back that is not what the model saw then: the
+/// item's content and the prompt's text must have the hashes that the run recorded.
+///
+/// # Errors
+/// A data set that cannot be read, has no such item or another one of its name; another prompt than the run's.
+pub fn first_prompt(
+    case: &AccuracyCase,
+    sample: &SampleRecord,
+    folder: &Path,
+    codec: &dyn TextCodec,
+) -> Result<CallRecord, PromptError> {
+    let other = |message: String| Err(PromptError::Other(message));
+    let shown = folder.display();
+    let mut parts = sample.doc_id.split('/');
+    let (Some(benchmark), Some(split)) = (parts.next().and_then(Benchmark::from_name), parts.next()) else {
+        return other(format!("{} is no item of a benchmark that this program knows", sample.doc_id));
+    };
+    let asked = case.protocol.split('/').next().unwrap_or_default();
+    let Some(protocol) = task::find(benchmark, asked) else {
+        return other(format!("this program has no protocol {asked} for {benchmark}"));
+    };
+    let settings = Settings {
+        split: split.to_owned(),
+        subjects: match benchmark {
+            Benchmark::CEval => vec![sample.subject.clone()],
+            Benchmark::BoolQ => Vec::new(),
+        },
+        shots: Some(case.shots as usize),
+        ..Settings::default()
+    };
+    let source = Source::open(benchmark, folder).map_err(TaskError::from)?;
+    let plan = task::Plan::new(protocol, &source, &settings)?;
+    let Some(index) = (0..plan.chosen.len()).find(|&i| plan.item(i).doc_id == sample.doc_id) else {
+        return other(format!("{shown} has no item {}", sample.doc_id));
+    };
+    if plan.item(index).doc_hash != sample.doc_hash {
+        return other(format!("{} in {shown} is another question than the run's", sample.doc_id));
+    }
+    // A prompt too long for the model is a prompt all the same.
+    let evaluation = Evaluation::new(plan, codec, usize::MAX)?;
+    match evaluation.first_prompt(index) {
+        Some((prompt, input_tokens))
+            if sample.prompt_hash.is_empty() || sha256_hex(prompt.as_bytes()) == sample.prompt_hash =>
+        {
+            Ok(CallRecord { prompt, input_tokens })
+        }
+        Some(_) => other(format!("the prompt made from {shown} is not the run's: its hash differs")),
+        None => other(format!("{} cannot be asked under {asked}", sample.doc_id)),
+    }
+}

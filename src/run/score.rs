@@ -1,0 +1,234 @@
+//! Scoring stored answers again, without a model: a repaired extraction, or another one over the same text.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use crate::dataset::{Benchmark, sha256_hex};
+use crate::record::{
+    AccuracyCase, Identity, RunRecord, SampleRecord, SampleState, Status, rfc3339_utc, run_id,
+};
+use crate::task::{self, Answer, Evidence, Judgement, Protocol};
+
+/// What stands between the protocol that asked and the one that read the answers: `two-stage/modeltest-0shot`.
+const READ_BY: char = '/';
+
+/// Why stored answers cannot be scored as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// The run has no samples to score.
+    #[error("run {0} has no samples; expected some (a run of performance cases alone has no score)")]
+    NoSamples(String),
+    /// A task or protocol that this program does not know.
+    #[error("task {task} was run under {protocol}; expected one of {}", known.join(", "))]
+    Unknown {
+        /// The task.
+        task: String,
+        /// Its protocol.
+        protocol: String,
+        /// Protocols there are.
+        known: Vec<&'static str>,
+    },
+    /// No task of the run can be read by the protocol asked for.
+    #[error("--protocol {protocol}: no task of the run is for it; expected one of {}", known.join(", "))]
+    NoTask {
+        /// The protocol.
+        protocol: String,
+        /// Protocols that are for a task of the run.
+        known: Vec<&'static str>,
+    },
+    /// What the protocol reads was not stored.
+    #[error("--protocol {reader}: {missing}; `glmbench run` with this protocol has to be made")]
+    Missing {
+        /// The protocol.
+        reader: &'static str,
+        /// What is missing.
+        missing: String,
+    },
+}
+
+/// How a task's stored answers are read.
+#[derive(Clone, Copy)]
+pub struct Reading {
+    /// The protocol that asked.
+    pub asked: &'static dyn Protocol,
+    /// The protocol that reads.
+    pub reader: &'static dyn Protocol,
+}
+
+impl Reading {
+    /// The reading of a task: by `protocol` where it is for the task's benchmark, else as it was read before.
+    ///
+    /// # Errors
+    /// [`ScoreError::Unknown`], or [`ScoreError::Missing`] when `protocol` reads what the run did not store.
+    pub fn of(case: &AccuracyCase, protocol: Option<&str>) -> Result<Self, ScoreError> {
+        let (asked, read) = case.protocol.split_once(READ_BY).unwrap_or((&case.protocol, &case.protocol));
+        let benchmark = benchmark(case);
+        let find = |name: &str| benchmark.and_then(|b| task::find(b, name));
+        let (Some(asked), Some(read)) = (find(asked), find(read)) else {
+            let known = task::protocols().map(|p| p.definition().name).to_vec();
+            return Err(ScoreError::Unknown {
+                task: case.task.clone(),
+                protocol: case.protocol.clone(),
+                known,
+            });
+        };
+        let reader = protocol.and_then(find).unwrap_or(read);
+        let reading = Self { asked, reader };
+        reading.missing().map_or(Ok(reading), |missing| {
+            Err(ScoreError::Missing {
+                reader: reader.definition().name,
+                missing: format!("{} {missing}", case.task),
+            })
+        })
+    }
+
+    /// What the reader needs that the asking protocol does not leave.
+    fn missing(self) -> Option<String> {
+        let (asked, reader) = (self.asked.definition(), self.reader.definition());
+        match self.reader.evidence() {
+            _ if asked.name == reader.name => None,
+            Evidence::Choices(answers) => Some(format!(
+                "was asked under {}, so the log-probabilities of {} after {}'s prompt were never computed",
+                asked.name,
+                answers.join(", "),
+                reader.name
+            )),
+            Evidence::Text if asked.max_new_tokens == 0 => {
+                Some(format!("was asked under {}, which generates no text to read", asked.name))
+            }
+            Evidence::Text => None,
+        }
+    }
+
+    /// The name that stands beside the score.
+    pub fn name(self) -> String {
+        let (asked, reader) = (self.asked.definition().name, self.reader.definition().name);
+        if asked == reader { asked.to_owned() } else { format!("{asked}{READ_BY}{reader}") }
+    }
+
+    /// The sample with its stored answer judged again. A failed item had no answer and stays as it is.
+    pub fn score(self, sample: &SampleRecord) -> SampleRecord {
+        let mut scored = sample.clone();
+        if sample.state == SampleState::Failed {
+            return scored;
+        }
+        scored.pred = None;
+        scored.correct = false;
+        scored.extract_rule.clear();
+        scored.choice_logprobs.clear();
+        scored.margin = None;
+        scored.error = None;
+        match self.reader.judge(Answer { text: &sample.text, choice_logprobs: &sample.choice_logprobs }) {
+            Judgement::Answer { pred, choice_logprobs, rule } => {
+                scored.state = SampleState::Scored;
+                scored.pred = Some(pred.to_owned());
+                scored.correct = pred == sample.gold;
+                scored.margin = task::margin(&choice_logprobs);
+                scored.choice_logprobs = choice_logprobs;
+                scored.extract_rule = rule;
+            }
+            Judgement::Unreadable(reason) => {
+                scored.state = SampleState::Unscorable;
+                scored.error = Some(reason);
+            }
+            Judgement::Impossible(reason) => {
+                scored.state = SampleState::Failed;
+                scored.error = Some(reason);
+            }
+        }
+        scored
+    }
+}
+
+/// The benchmark behind a task: its name begins with it.
+fn benchmark(case: &AccuracyCase) -> Option<Benchmark> {
+    Benchmark::from_name(case.task.split('-').next()?)
+}
+
+/// A run's samples, scored again.
+pub struct Rescored {
+    /// The new run's record: its own id, no performance cases, [`scored_from`](crate::record::Provenance::scored_from) set.
+    pub run: RunRecord,
+    /// Every sample, in order.
+    pub samples: Vec<SampleRecord>,
+    /// How each task was read, by its name.
+    pub readings: BTreeMap<String, Reading>,
+}
+
+impl Rescored {
+    /// Gives the run its dates, and the id that follows from them.
+    pub fn date(&mut self, now: SystemTime) {
+        let run = &mut self.run;
+        let suite = format!("{}-scored", run.provenance.suite);
+        run.run_id = run_id(now, &suite, &run.provenance.device, &run.identity);
+        run.provenance.started = rfc3339_utc(now);
+        run.provenance.finished = Some(rfc3339_utc(now));
+    }
+}
+
+/// Scores all samples of a run again; by `protocol` those of its benchmark. The samples keep their times, which are those
+/// of the model's answers; `run` is dated `now`.
+///
+/// # Errors
+/// [`ScoreError`]; nothing is scored by halves.
+pub fn rescore(
+    run: &RunRecord,
+    samples: &[SampleRecord],
+    protocol: Option<&str>,
+    now: SystemTime,
+) -> Result<Rescored, ScoreError> {
+    if samples.is_empty() {
+        return Err(ScoreError::NoSamples(run.run_id.clone()));
+    }
+    check_protocol(run, protocol)?;
+    let mut readings = BTreeMap::new();
+    for case in &run.plan.accuracy {
+        readings.insert(case.task.clone(), Reading::of(case, protocol)?);
+    }
+    let score = |sample: &SampleRecord| match readings.get(&sample.task) {
+        Some(reading) => reading.score(sample),
+        None => sample.clone(),
+    };
+    let samples = samples.iter().map(score).collect();
+    let mut rescored = Rescored { run: new_record(run, &readings), samples, readings };
+    rescored.date(now);
+    Ok(rescored)
+}
+
+fn check_protocol(run: &RunRecord, protocol: Option<&str>) -> Result<(), ScoreError> {
+    let Some(protocol) = protocol else { return Ok(()) };
+    let benchmarks: Vec<Benchmark> = run.plan.accuracy.iter().filter_map(benchmark).collect();
+    let of_run = |p: &&dyn Protocol| benchmarks.contains(&p.definition().task);
+    let known: Vec<&str> =
+        task::protocols().into_iter().filter(of_run).map(|p| p.definition().name).collect();
+    if known.contains(&protocol) {
+        return Ok(());
+    }
+    Err(ScoreError::NoTask { protocol: protocol.to_owned(), known })
+}
+
+/// The record of the run that the new samples make. With the protocols as they were, its identity is the old one's.
+fn new_record(run: &RunRecord, readings: &BTreeMap<String, Reading>) -> RunRecord {
+    let mut new = run.clone();
+    new.plan.performance.clear();
+    let mut fields = run.identity.fields().clone();
+    for case in &mut new.plan.accuracy {
+        let Some(name) = readings.get(&case.task).map(|reading| reading.name()) else { continue };
+        if name != case.protocol {
+            let hash = sha256_hex(format!("{} {name}", case.version_hash).as_bytes());
+            case.version_hash = hash.chars().take(6).collect();
+            // What was published is for the protocol as published.
+            case.expected = None;
+            fields.insert(format!("{}.protocol", case.task), name.clone());
+            case.protocol = name;
+        }
+    }
+    new.identity = Identity::new(fields);
+    if new.status == Status::Running {
+        new.status = Status::Interrupted;
+    }
+    new.provenance.scored_from = Some(run.run_id.clone());
+    new.provenance.roofline = None;
+    new.provenance.group = None;
+    new
+}
