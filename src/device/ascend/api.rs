@@ -134,7 +134,10 @@ impl Api {
     pub(super) fn version(&self) -> Option<String> {
         let (mut major, mut minor, mut patch) = (0, 0, 0);
         // SAFETY: three integers to write to.
-        unsafe { acl!(self, self.libraries.rt, aclrtGetVersion(&raw mut major, &raw mut minor, &raw mut patch)) }.ok()?;
+        unsafe {
+            acl!(self, self.libraries.rt, aclrtGetVersion(&raw mut major, &raw mut minor, &raw mut patch))
+        }
+        .ok()?;
         Some(format!("{major}.{minor}.{patch}"))
     }
 }

@@ -38,8 +38,9 @@ impl Chunk {
         let mut start = ptr::null_mut();
         let api = &context.api;
         // SAFETY: a place for the address.
-        let taken =
-            unsafe { acl!(api, api.libraries.rt, aclrtMalloc(&raw mut start, len, ACL_MEM_MALLOC_HUGE_FIRST)) };
+        let taken = unsafe {
+            acl!(api, api.libraries.rt, aclrtMalloc(&raw mut start, len, ACL_MEM_MALLOC_HUGE_FIRST))
+        };
         match taken {
             Ok(()) => Ok(Arc::new(Self { context: context.clone(), start })),
             Err(DeviceError::OutOfMemory { device, what: call, .. }) => Err(DeviceError::OutOfMemory {

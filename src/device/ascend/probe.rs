@@ -135,12 +135,7 @@ impl Probe<'_> {
     }
 
     /// Asks an operator over a paged cache about one sequence of `rows` rows.
-    fn paged(
-        &self,
-        dims: &[usize],
-        causal: bool,
-        plan: PagedPlan,
-    ) -> Answer {
+    fn paged(&self, dims: &[usize], causal: bool, plan: PagedPlan) -> Answer {
         let (api, rows) = (self.api(), dims[0]);
         let side = [CAUSAL_MASK_SIDE, CAUSAL_MASK_SIDE];
         let mask = View::new(self.memory.at(0), Element::Bool, &side);

@@ -118,16 +118,18 @@ fn told(function: &str, answer: Result<i32, &str>) -> Reading<()> {
 fn power(dcmi: &Dcmi, chip: Chip, card: i32, device: i32) -> Reading<f64> {
     let mut tenths = 0;
     let place = ptr::from_mut(&mut tenths);
-    match chip {
-        // SAFETY: a place for the number.
+    let (function, answer) = match chip {
         Chip::Duo300i => {
-            told("dcmi_mcu_get_power_info", unsafe { call!(dcmi, dcmi_mcu_get_power_info(card, place)) })
+            // SAFETY: a place for the number.
+            ("dcmi_mcu_get_power_info", unsafe { call!(dcmi, dcmi_mcu_get_power_info(card, place)) })
         }
-        // SAFETY: a place for the number.
-        Chip::A2800i => told("dcmi_get_device_power_info", unsafe {
-            call!(dcmi, dcmi_get_device_power_info(card, device, place))
-        }),
-    }?;
+        Chip::A2800i => {
+            // SAFETY: a place for the number.
+            let answer = unsafe { call!(dcmi, dcmi_get_device_power_info(card, device, place)) };
+            ("dcmi_get_device_power_info", answer)
+        }
+    };
+    told(function, answer)?;
     Ok(f64::from(tenths) / 10.0)
 }
 
