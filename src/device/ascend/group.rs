@@ -13,6 +13,7 @@ use super::api::{Api, acl};
 use super::choice::Forced;
 use super::emulated;
 use super::profile::{Profile, ProfileError};
+use super::telemetry::TelemetrySource;
 
 /// The cards that we know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +181,11 @@ impl AscendGroup {
             })?;
         drop(handles);
         Ascend::new(handle)
+    }
+
+    /// What samples the chips beside the ranks.
+    pub fn telemetry(&self) -> TelemetrySource {
+        TelemetrySource { api: self.api.clone(), chip: self.settings.chip }
     }
 
     /// What is alive in the emulator, by name; `None` on hardware.

@@ -55,7 +55,7 @@ pub use self::kv::KvCache;
 pub use self::linear::Linear;
 pub use self::rotate::Rotary;
 pub use self::selftest::{SelftestRow, Status, Widths, selftest};
-pub use self::telemetry::{Memory, Reading, Telemetry};
+pub use self::telemetry::{Memory, Reading, Telemetry, TelemetrySource};
 
 /// The halves of SwiGLU's input begin at multiples of this on a 310P, which takes 64-byte pieces only.
 const SWIGLU_ALIGNMENT: usize = 32;
@@ -67,6 +67,8 @@ pub struct Ascend {
     writer: KvWriter,
     ids: Words,
     rows: Words,
+    /// Bytes on their way to the host.
+    downloaded: Vec<u8>,
     comm: Option<Comm>,
     rank: usize,
     layout: HeadLayout,
@@ -155,17 +157,18 @@ impl Ascend {
         let context = Context::new(api, rank as i32)?;
         let timing_only = settings.emulation.as_ref().is_some_and(|e| e.timing_only);
         let core = Core::new(context, settings.dtype, timing_only)?;
-        let probed = probe::probe(&core, settings.chip, layout, &settings.forced)?;
-        core.choose(&probed.choices);
+        let probed = probe::probe(&core, settings.chip, layout, settings.forced)?;
+        core.choose(probed.choices);
         let mut details = details(&core, &soc, &probed, &layout);
         details.extend(bound);
         let choices = probed.choices;
         Ok(Self {
             rotator: Rotator::new(choices.rotary, layout),
-            attention: Attention::new(&choices, layout),
+            attention: Attention::new(choices, layout),
             writer: KvWriter::new(choices.kv, layout),
             ids: Words::new("token ids"),
             rows: Words::new("row numbers"),
+            downloaded: Vec::new(),
             comm,
             rank,
             layout,
@@ -482,10 +485,11 @@ impl Device for Ascend {
         out.clear();
         self.core.stream.synchronize()?;
         let dtype = self.core.dtype;
-        let mut bytes = vec![0u8; x.rows * x.width * dtype.bytes()];
+        let bytes = &mut self.downloaded;
+        bytes.resize(x.rows * x.width * dtype.bytes(), 0);
         let row_bytes = x.width * dtype.bytes();
         if x.stride == x.width {
-            x.memory.read(0, &mut bytes)?;
+            x.memory.read(0, bytes)?;
         } else {
             for (row, bytes) in bytes.chunks_exact_mut(row_bytes).enumerate() {
                 x.memory.read(row * x.stride * dtype.bytes(), bytes)?;
@@ -494,7 +498,7 @@ impl Device for Ascend {
         if self.core.timing_only {
             out.resize(x.rows * x.width, 0.0);
         } else {
-            decode(&bytes, dtype, out);
+            decode(bytes, dtype, out);
         }
         Ok(())
     }
