@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::dataset::{Source, catalogue};
+use crate::engine::load::DeviceKind;
 use crate::run::plan::Plan;
 use crate::suite::{AccuracyCase, Rates, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
@@ -95,7 +96,7 @@ fn check_case(case: &AccuracyCase) -> Result<String, TaskError> {
 fn check_model(suite: &Suite, word: &str) -> anyhow::Result<String> {
     let model = FoundModel::find(word, None)?;
     let tokenizer = model.tokenizer()?;
-    let plan = Plan::new(suite, &model.config, tokenizer.as_ref())?;
+    let plan = Plan::new(suite, &model.config, tokenizer.as_ref(), DeviceKind::Cpu.step_tokens())?;
     for run in &plan.performance {
         if let Some(prompts) = &run.prompts {
             emit(&format!("prompts      {}: {}", run.case_id(), prompts.notes.join(", ")))?;

@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use crate::gate::{self, junit};
-use crate::record::{Noise, write_whole};
+use crate::record::{Noise, RunDir, write_whole};
 use crate::report::Verdict;
 use crate::report::compare::{
     ComparisonRow, ComparisonSummary, Judgement, Options, compare, folder_name, write,
@@ -79,6 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         threshold: args.threshold,
         noise_floor: args.noise_floor.as_deref().map(noise_floor).transpose()?,
         accuracy_margin: args.accuracy_margin,
+        beside: Vec::new(),
         out: args.out.clone(),
     };
     let paths = args.runs.iter().map(|word| find_run(word)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -102,6 +103,45 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     say(&format!("report: {}", folder.join("report.html").display()));
     Ok(exit(passed, summary.verdict).into())
+}
+
+/// Ends a command that made several runs: those of the same thing are compared, with the others shown beside them. Nothing where
+/// no two are of the same thing.
+pub(super) fn compare_group(out: &Path, runs: &[PathBuf]) -> anyhow::Result<()> {
+    let identity = |path: &PathBuf| Ok(RunDir::open(path)?.read_run()?.identity.hash().to_owned());
+    let identities = runs.iter().map(identity).collect::<anyhow::Result<Vec<String>>>()?;
+    let mut compared: Vec<&String> = Vec::new();
+    for hash in &identities {
+        if compared.contains(&hash) || identities.iter().filter(|other| *other == hash).count() < 2 {
+            continue;
+        }
+        compared.push(hash);
+        let (same, other): (Vec<_>, Vec<_>) = runs.iter().zip(&identities).partition(|(_, of)| *of == hash);
+        let paths = |runs: Vec<(&PathBuf, &String)>| {
+            runs.into_iter().map(|(path, _)| path.clone()).collect::<Vec<_>>()
+        };
+        let options = Options { beside: paths(other), ..Options::default() };
+        compare_into(out, &paths(same), &options)?;
+    }
+    Ok(())
+}
+
+/// Ends a command that timed two configurations in turns, whatever it is that differs about them.
+pub(super) fn compare_turns(out: &Path, runs: &[PathBuf]) -> anyhow::Result<()> {
+    compare_into(out, runs, &Options { allow_mismatch: true, ..Options::default() })
+}
+
+/// Compares runs into a folder of its own under `out`, and shows the tables.
+fn compare_into(out: &Path, runs: &[PathBuf], options: &Options) -> anyhow::Result<()> {
+    let comparison = compare(runs, options)?;
+    let folder = out.join(folder_name(SystemTime::now(), &comparison));
+    let summary = write(&comparison, &[], &folder)?;
+    match emit(&words(&summary, &[])) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
+    say(&format!("report: {}", folder.join("report.html").display()));
+    Ok(())
 }
 
 /// A failed gate goes before an unfinished or invalid run: it is what was asked.

@@ -23,6 +23,7 @@ fn run(
         input_tokens: 8,
         output_tokens: 11,
         prompts: None,
+        unfit: None,
         repetitions: times.len() as u32,
         prefill_cost: None,
         decode_cost: None,

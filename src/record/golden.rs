@@ -162,6 +162,7 @@ pub(super) fn run() -> RunRecord {
                 input_tokens: 16,
                 output_tokens: 3,
                 prompts: None,
+                unfit: None,
                 repetitions: 5,
                 prefill_cost: Some(Cost { bytes: 1000, flops: 64_000 }),
                 decode_cost: None,

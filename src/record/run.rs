@@ -183,6 +183,9 @@ pub struct PerformanceCase {
     /// Real prompts; `None` for random tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<PromptsCase>,
+    /// Why the device cannot hold it, if so; it was then not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
     /// Timed repetitions wanted at least.
     pub repetitions: u32,
     /// What prefill must do at least, for the roofline.

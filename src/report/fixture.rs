@@ -85,6 +85,7 @@ fn case(batch: u32, input_tokens: u32, output_tokens: u32) -> PerformanceCase {
         input_tokens,
         output_tokens,
         prompts: None,
+        unfit: None,
         repetitions: 7,
         prefill_cost: Some(Cost { bytes: weights, flops: flops * tokens }),
         decode_cost: Some(Cost { bytes: weights * steps, flops: flops * u64::from(batch) * steps }),

@@ -80,6 +80,7 @@ impl<'a> Repetitions<'a> {
         let (good, bad): (Vec<_>, Vec<_>) = timed.into_iter().partition(|r| fault(case, r).is_none());
         let invalid = match bad.first().and_then(|r| fault(case, r)) {
             Some(first) => Some(format!("{} of {} repetitions: {first}", bad.len(), bad.len() + good.len())),
+            None if case.unfit.is_some() => None,
             None if good.is_empty() => Some("no timed repetition finished".to_owned()),
             None => unequal_outputs(&good),
         };
@@ -185,10 +186,11 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         energy_j: None,
         j_per_token: None,
         output_hash: repetitions.good.first().map(|r| r.output_hash.clone()),
-        valid: (!absent).then_some(repetitions.invalid.is_none()),
+        valid: (!absent && case.unfit.is_none()).then_some(repetitions.invalid.is_none()),
         invalid_reason: repetitions
             .invalid
             .clone()
+            .or_else(|| case.unfit.clone())
             .or_else(|| absent.then(|| "no decode phase: one output token".to_owned())),
     }
 }
@@ -256,6 +258,7 @@ mod tests {
             input_tokens: 16,
             output_tokens: 3,
             prompts: None,
+            unfit: None,
             repetitions: 1,
             prefill_cost: Some(Cost { bytes: 100, flops: 9_000 }),
             decode_cost: Some(Cost { bytes: 200, flops: 100 }),

@@ -76,7 +76,8 @@ fn run(
     let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop };
     let mut session_a = Session::new(&mut a.engine, &mut shared_a)?;
     let mut session_b = Session::new(&mut b.engine, &mut shared_b)?;
-    for (case_a, case_b) in a.plan.performance.iter().zip(&b.plan.performance) {
+    let cases = a.plan.performance.iter().zip(&b.plan.performance);
+    for (case_a, case_b) in cases.filter(|(a, b)| a.unfit.is_none() && b.unfit.is_none()) {
         let mut timings = [
             Timing::new(case_a, &a.plan.tokens, &session_a)?,
             Timing::new(case_b, &b.plan.tokens, &session_b)?,

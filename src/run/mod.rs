@@ -9,6 +9,7 @@ pub mod environment;
 pub mod interleave;
 pub mod load;
 pub mod machine;
+mod memory;
 pub mod noise;
 mod performance;
 pub mod plan;
@@ -236,7 +237,7 @@ fn run_cases(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result
     if run_accuracy(plan, world, session)? == Ending::Interrupted {
         return Ok(Ending::Interrupted);
     }
-    for case in plan.performance.iter().filter(|case| case.tp == world) {
+    for case in plan.performance.iter().filter(|case| case.tp == world && case.unfit.is_none()) {
         if performance::run(case, &plan.tokens, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }

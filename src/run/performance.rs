@@ -17,6 +17,8 @@ pub struct PerformanceRun {
     pub prompts: Option<RealPrompts>,
     /// Tensor-parallel ranks.
     pub tp: usize,
+    /// Why the device cannot hold it, if so; it is then not run.
+    pub unfit: Option<String>,
     /// Timed repetitions; with real prompts, of each batch of them.
     pub repetitions: usize,
     /// When warming up is enough.
@@ -63,7 +65,8 @@ pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<boo
         let id = case.case_id();
         records.iter().filter(|r| r.case_id == id && r.kind == RepetitionKind::Timed).count()
     };
-    Ok(plan.performance.iter().filter(|case| case.tp == world).all(|case| timed(case) >= case.timed()))
+    let mut cases = plan.performance.iter().filter(|case| case.tp == world && case.unfit.is_none());
+    Ok(cases.all(|case| timed(case) >= case.timed()))
 }
 
 /// Runs the repetitions that have no line yet; an interrupted case is warmed up again.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use crate::bench::{OrdinaryTokens, Shape, WarmUpRule};
 use crate::dataset::Source;
 use crate::device::DType;
-use crate::engine::cache::blocks_for;
 use crate::engine::config::ModelConfig;
 use crate::engine::model::Limits;
 use crate::engine::tokenizer::Tokenizer;
@@ -31,21 +30,14 @@ pub struct Plan<'a> {
     pub loads: Vec<LoadRun>,
     /// What prompts for timing are drawn from.
     pub tokens: OrdinaryTokens,
-    /// What the engine must hold.
-    pub limits: Limits,
-    /// What it must hold besides the searches, which can do with less.
-    pub(super) fixed_limits: Limits,
+    /// Tokens fed in one step at most.
+    step_tokens: usize,
+    /// What the engine must hold, by the number of ranks.
+    pub(super) limits: BTreeMap<usize, Limits>,
 }
 
-/// Tokens fed in one step at most: a few hundred rows fill the matrix kernels.
-const STEP_TOKENS: usize = 512;
-/// A second stage repeats the first's prompt and answer and adds some words of its own, cut into tokens anew.
-const STAGE_SLACK_TOKENS: usize = 128;
-/// A generated token's text can come to several tokens when it is cut anew: names of unused pieces, broken characters.
-const RETOKENIZED: usize = 8;
-
 impl<'a> Plan<'a> {
-    /// Reads the data sets and makes every first prompt.
+    /// Reads the data sets and makes every first prompt. Prompts are fed `step_tokens` at a time.
     ///
     /// # Errors
     /// Data sets, protocols, tokenizer that do not fit; a shape that the model or device cannot run.
@@ -53,6 +45,7 @@ impl<'a> Plan<'a> {
         suite: &Suite,
         config: &ModelConfig,
         tokenizer: Option<&'a Tokenizer>,
+        step_tokens: usize,
     ) -> Result<Self, RunError> {
         let refuse = |problem: String| RunError::Suite { suite: suite.path.clone(), problem };
         let mut accuracy = Vec::new();
@@ -69,19 +62,23 @@ impl<'a> Plan<'a> {
         let performance = performance_runs(suite, config, tokenizer).map_err(refuse)?;
         let searches = workload::searches(suite, config).map_err(refuse)?;
         let loads = workload::loads(suite, config, tokenizer).map_err(refuse)?;
-        let fixed_limits = limits(config, &accuracy, &performance, &loads);
         let tokens = ordinary_tokens(config, tokenizer);
-        let mut plan =
-            Self { accuracy, performance, searches, loads, tokens, limits: fixed_limits, fixed_limits };
-        plan.limits = plan.workload_limits(config, fixed_limits);
+        let limits = BTreeMap::new();
+        let mut plan = Self { accuracy, performance, searches, loads, tokens, step_tokens, limits };
+        plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
         Ok(plan)
+    }
+
+    /// Tokens fed in one step at most.
+    pub(super) fn step_tokens(&self) -> usize {
+        self.step_tokens
     }
 
     /// The numbers of tensor-parallel ranks that the cases need, in the order in which they are run: precision first.
     pub fn worlds(&self) -> Vec<usize> {
         let accuracy = self.accuracy.iter().map(|run| run.tp);
         let mut worlds = Vec::new();
-        let timed = self.performance.iter().map(|run| run.tp);
+        let timed = self.performance.iter().filter(|run| run.unfit.is_none()).map(|run| run.tp);
         let searches = self.searches.iter().map(|run| run.tp);
         let loads = self.loads.iter().map(|run| run.tp);
         for tp in accuracy.chain(timed).chain(searches).chain(loads) {
@@ -111,7 +108,7 @@ impl<'a> Plan<'a> {
         });
         let performance = self.performance.iter().map(|run| {
             let shape = run.shape;
-            let (prefill, decode) = workload::cost(run, config, dtype, self.limits.max_step_tokens);
+            let (prefill, decode) = workload::cost(run, config, dtype, self.limits(run.tp).max_step_tokens);
             let cost = |c: crate::bench::PhaseCost| Some(Cost { bytes: c.bytes, flops: c.flops });
             record::PerformanceCase {
                 case_id: run.case_id(),
@@ -120,6 +117,7 @@ impl<'a> Plan<'a> {
                 input_tokens: run.input_tokens() as u32,
                 output_tokens: shape.output_tokens as u32,
                 prompts: run.prompts.as_ref().map(RealPrompts::record),
+                unfit: run.unfit.clone(),
                 repetitions: run.repetitions as u32,
                 prefill_cost: cost(prefill),
                 decode_cost: cost(decode),
@@ -216,6 +214,7 @@ fn performance_runs(
                     shape,
                     prompts: prompts.clone(),
                     tp,
+                    unfit: None,
                     repetitions: case.repetitions,
                     warm_up: WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() },
                     seed: case.seed,
@@ -269,48 +268,4 @@ pub fn ordinary_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> O
         tokens.range.end = end.clamp(tokens.range.start + 1, tokens.range.end);
     }
     tokens
-}
-
-/// Room for the longest sequence of every case, and for every case's batch.
-fn limits(
-    config: &ModelConfig,
-    accuracy: &[AccuracyRun<'_>],
-    performance: &[PerformanceRun],
-    loads: &[LoadRun],
-) -> Limits {
-    let prefix = config.pre_seq_len.unwrap_or(0);
-    let mut limits = Limits {
-        max_batch: 1,
-        max_step_tokens: STEP_TOKENS,
-        max_context: 1 + prefix,
-        kv_blocks: 1,
-        max_logit_rows: 1,
-    };
-    // Blocks for a batch of usual sequences, and for one of the longest: the others then wait for it.
-    let mut grow = |batch: usize, usual: usize, longest: usize| {
-        let context = |tokens: usize| tokens.min(config.seq_length) + prefix;
-        limits.max_batch = limits.max_batch.max(batch);
-        limits.max_context = limits.max_context.max(context(longest));
-        let blocks = (batch * blocks_for(context(usual))).max(blocks_for(context(longest)));
-        limits.kv_blocks = limits.kv_blocks.max(blocks);
-    };
-    for run in accuracy {
-        let new = run.evaluation.plan().max_new_tokens;
-        let prompt = (0..run.evaluation.len())
-            .filter_map(|i| run.evaluation.first_prompt(i))
-            .map(|(_, ids)| ids.len())
-            .max()
-            .unwrap_or(1);
-        let usual = prompt + prompt / 4 + 2 * new + STAGE_SLACK_TOKENS;
-        grow(run.batch, usual, usual + RETOKENIZED * new);
-    }
-    for run in performance {
-        grow(run.shape.batch, run.shape.sequence_tokens(), run.shape.sequence_tokens());
-    }
-    for run in loads {
-        grow(run.max_batch, run.longest(), run.longest());
-    }
-    limits.max_step_tokens = STEP_TOKENS.max(limits.max_batch);
-    limits.max_logit_rows = limits.max_batch;
-    limits
 }

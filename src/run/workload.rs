@@ -3,8 +3,6 @@
 use crate::bench::{ArrivalProcess, PhaseCost, Shape, batch_cost, case_cost};
 use crate::device::DType;
 use crate::engine::config::ModelConfig;
-use crate::engine::load::MemoryEstimate;
-use crate::engine::model::Limits;
 use crate::engine::tokenizer::Tokenizer;
 use crate::record;
 use crate::suite::{self, Arrival, Extent, Rates, Suite};
@@ -12,7 +10,7 @@ use crate::suite::{self, Arrival, Extent, Rates, Suite};
 use super::load::LoadRun;
 use super::plan::{PerformanceRun, Plan};
 use super::questions::{Pool, input_hash};
-use super::search::{SearchRun, wanted_limits};
+use super::search::SearchRun;
 
 /// Milliseconds of a suite in nanoseconds.
 fn ns(ms: f64) -> u64 {
@@ -167,44 +165,6 @@ pub(super) fn cost(
 }
 
 impl Plan<'_> {
-    /// Takes KV blocks and buffers for no larger batches of the max-batch searches than fit `available_bytes`, each search by
-    /// itself; larger ones are then out of memory without being run. Where not even the smallest fit, that is left for the
-    /// check before loading to say.
-    pub fn fit_memory(&mut self, config: &ModelConfig, dtype: DType, available_bytes: u64) {
-        let fits =
-            |limits: Limits| MemoryEstimate::new(config, dtype, limits).total_bytes() <= available_bytes;
-        if fits(self.limits) {
-            return;
-        }
-        let prefix = config.pre_seq_len.unwrap_or(0);
-        let base = self.fixed_limits;
-        let with = |search: &SearchRun, batch: usize, limits: Limits| {
-            union(limits, wanted_limits(search, batch, prefix, limits))
-        };
-        let largest = |search: &SearchRun| {
-            // The largest that fits, by halving: memory grows with the batch.
-            let (mut good, mut bad) = (search.low, search.high + 1);
-            while bad - good > 1 {
-                let middle = good + (bad - good) / 2;
-                if fits(with(search, middle, base)) { good = middle } else { bad = middle }
-            }
-            good
-        };
-        let alone: Vec<usize> = self.searches.iter().map(largest).collect();
-        // Each fits alone; one's batch beside another's blocks may still be too much: all are cut alike.
-        let at = |permille: usize| {
-            self.searches.iter().zip(&alone).fold(base, |limits, (search, &batch)| {
-                with(search, search.low + (batch - search.low) * permille / 1000, limits)
-            })
-        };
-        let (mut good, mut bad) = (0, 1001);
-        while bad - good > 1 {
-            let middle = good + (bad - good) / 2;
-            if fits(at(middle)) { good = middle } else { bad = middle }
-        }
-        self.limits = at(good);
-    }
-
     /// For each case with real prompts, the hash of all their token ids; the prompts of random tokens follow from the suite.
     pub(super) fn input_hashes(&self) -> Vec<(String, String)> {
         // Ranks are nothing that prompts depend on.
@@ -216,24 +176,5 @@ impl Plan<'_> {
         let loads = self.loads.iter().filter(|load| !load.pools.is_empty());
         let loads = loads.map(|load| (name(&load.load_id, load.tp), input_hash(load.pools.iter().flatten())));
         timed.chain(loads).collect()
-    }
-
-    /// Limits that hold the searches at their largest batches, and every load.
-    pub(super) fn workload_limits(&self, config: &ModelConfig, limits: Limits) -> Limits {
-        let prefix = config.pre_seq_len.unwrap_or(0);
-        self.searches
-            .iter()
-            .fold(limits, |limits, search| union(limits, wanted_limits(search, search.high, prefix, limits)))
-    }
-}
-
-/// Room for both.
-fn union(a: Limits, b: Limits) -> Limits {
-    Limits {
-        max_batch: a.max_batch.max(b.max_batch),
-        max_step_tokens: a.max_step_tokens.max(b.max_step_tokens),
-        max_context: a.max_context.max(b.max_context),
-        kv_blocks: a.kv_blocks.max(b.kv_blocks),
-        max_logit_rows: a.max_logit_rows.max(b.max_logit_rows),
     }
 }

@@ -10,6 +10,7 @@ use glmbench::device::rotary::RotaryMode;
 use glmbench::device::{ClockProfile, DType, DeviceError, DeviceInfo};
 use glmbench::engine::EngineError;
 use glmbench::engine::config::ModelConfig;
+use glmbench::engine::load::Capacity;
 use glmbench::engine::load::MemoryEstimate;
 use glmbench::engine::model::{Forward, Limits, StepInput};
 use glmbench::engine::scheduler::Scheduler;
@@ -135,11 +136,11 @@ impl Run<'_> {
     fn run(&self, units: usize) -> Result<Ending, RunError> {
         let config = config();
         let suite = Suite::parse(Path::new("s.toml"), self.suite, &[]).unwrap();
-        let mut plan = Plan::new(&suite, &config, None)?;
+        let mut plan = Plan::new(&suite, &config, None, 512)?;
         if let Some(bytes) = self.available_bytes {
-            plan.fit_memory(&config, DType::Fp16, bytes);
+            plan.fit_memory(&config, DType::Fp16, Capacity::Together(bytes));
         }
-        let fake = Fake { planted: self.planted, config: config.clone(), limits: plan.limits, now_ns: 0 };
+        let fake = Fake { planted: self.planted, config: config.clone(), limits: plan.limits(1), now_ns: 0 };
         let engine = Scheduler::new(Box::new(fake));
         let origin = Origin {
             suite: &suite,

@@ -8,7 +8,6 @@ use crate::device::rotary::RotaryMode;
 use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::tokenizer::Tokenizer;
 use crate::run::RunError;
-use crate::run::machine::Machine;
 use crate::run::plan::Plan;
 use crate::suite::{self, Configuration, Suite};
 
@@ -67,9 +66,10 @@ impl Setup {
 
     /// All that is known before weights are loaded.
     pub(super) fn plan(&self) -> Result<Plan<'_>, RunError> {
-        let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref())?;
-        if let Some(available_bytes) = Machine::read().available_bytes {
-            plan.fit_memory(&self.model.config, self.compute.dtype(), available_bytes);
+        let step_tokens = self.compute.device.step_tokens();
+        let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref(), step_tokens)?;
+        if let Some(capacity) = self.model.capacity(&self.compute)? {
+            plan.fit_memory(&self.model.config, self.compute.dtype(), capacity);
         }
         Ok(plan)
     }

@@ -57,6 +57,8 @@ pub struct Emulation {
     pub settings: String,
     /// The numbers behind its clock, for the record.
     pub clock: ClockProfile,
+    /// Memory of each chip, bytes.
+    pub memory_bytes: Option<u64>,
     /// Only the clock runs, nothing is computed.
     pub timing_only: bool,
 }
@@ -78,7 +80,8 @@ impl Emulation {
         }
         let mode = if timing_only { "timing" } else { "compute" };
         let settings = format!("{}mode = {mode}\n", profile.settings_lines());
-        Ok(Self { settings, clock: profile.clock(), timing_only })
+        let memory_bytes = profile.value("memory_bytes").map(|bytes| bytes as u64);
+        Ok(Self { settings, clock: profile.clock(), memory_bytes, timing_only })
     }
 
     /// The same with further lines.

@@ -28,6 +28,7 @@ pub use side::Side;
 pub use speed::{CaseComparison, Metric, PhaseComparison, SpeedVerdict, metric_ratio};
 pub use tables::gates as gate_table;
 
+use super::Summary;
 use super::error::ReportError;
 use super::tables::Table;
 use super::validity::Verdict;
@@ -45,6 +46,8 @@ pub struct Options {
     pub noise_floor: Option<f64>,
     /// Difference of an accuracy below which two runs may be called the same, as a share.
     pub accuracy_margin: f64,
+    /// Runs of the same command that are not of the same thing: shown beside the comparison, not compared.
+    pub beside: Vec<PathBuf>,
     /// Folder for the files of [`render`]; else one beside the base run.
     pub out: Option<PathBuf>,
 }
@@ -54,7 +57,14 @@ pub const DEFAULT_THRESHOLD: f64 = 0.03;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { allow_mismatch: false, threshold: None, noise_floor: None, accuracy_margin: 0.01, out: None }
+        Self {
+            allow_mismatch: false,
+            threshold: None,
+            noise_floor: None,
+            accuracy_margin: 0.01,
+            beside: Vec::new(),
+            out: None,
+        }
     }
 }
 
@@ -73,6 +83,8 @@ pub struct Comparison {
     pub sides: Vec<Side>,
     /// Each other run against the base, in order.
     pub pairs: Vec<Pair>,
+    /// Runs that are shown and not compared.
+    pub beside: Vec<Summary>,
     /// What was asked for.
     pub options: Options,
 }
@@ -174,7 +186,9 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
         pairs.push(Pair { other, differences, tasks, cases, notes });
     }
     accuracy::decide(&mut pairs, options);
-    Ok(Comparison { sides, pairs, options: options.clone() })
+    let beside =
+        options.beside.iter().map(|path| Ok(side::read(path)?.0)).collect::<Result<_, ReportError>>()?;
+    Ok(Comparison { sides, pairs, beside, options: options.clone() })
 }
 
 fn nothing_in_common(a: &Side, b: &Side) -> ReportError {

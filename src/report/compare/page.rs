@@ -4,13 +4,13 @@ use super::speed::SpeedVerdict;
 use super::tables::{self, FLIPS_SHOWN};
 use super::{Comparison, Judgement, Pair, headline};
 use crate::record::write_whole;
-use crate::report::ReportError;
 use crate::report::charts::Picture;
 use crate::report::definitions::DEFINITIONS;
 use crate::report::format::command_line;
 use crate::report::page::{check, fill, inline, table};
 use crate::report::published;
 use crate::report::tables::Table;
+use crate::report::{ReportError, Summary};
 use minijinja::{Value, context};
 use std::path::Path;
 
@@ -61,7 +61,19 @@ fn words(comparison: &Comparison, judgements: &[Judgement]) -> Value {
             letter => side.letter.to_string(),
             command => command_line(&side.run().provenance.command_line),
         }).collect::<Vec<_>>(),
+        beside => comparison.beside.iter().map(beside_words).collect::<Vec<_>>(),
         definitions => definitions(comparison),
+    }
+}
+
+/// A run that is shown and not compared.
+fn beside_words(summary: &Summary) -> Value {
+    let from = &summary.run.provenance;
+    context! {
+        title => format!("Beside it: {} on {} in {}, {}", from.model, from.device, from.dtype, from.clock),
+        headline => summary.headline.clone(),
+        tables => summary.tables.iter().map(table).collect::<Vec<_>>(),
+        report => format!("{}/report.html", summary.run.run_id),
     }
 }
 

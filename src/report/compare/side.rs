@@ -72,7 +72,7 @@ pub(super) fn read_all(paths: &[PathBuf]) -> Result<(Vec<Side>, Vec<Vec<SampleRe
 
 type Read = (Summary, Vec<SampleRecord>, Vec<RequestRecord>);
 
-fn read(path: &Path) -> Result<Read, ReportError> {
+pub(super) fn read(path: &Path) -> Result<Read, ReportError> {
     let dir = RunDir::open(path)?;
     // The small file first: a folder that is no run is told at once, and by its run.json.
     let run = dir.read_run()?;
