@@ -270,16 +270,17 @@ pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow]) -> Vec<String> {
             (Some(good), Some(bad)) => format!("sustains {good} requests/s, and not {bad}"),
             (Some(good), None) => format!("sustains every rate offered, up to {good} requests/s"),
             (None, Some(bad)) => format!("sustains no rate offered; {bad} requests/s is too much already"),
-            (None, None) => return None,
+            (None, None) => "too few requests to tell what is sustained".to_owned(),
         };
-        let row = own.iter().find(|row| row.rate_per_s == good.or(bad))?;
+        let row = own.iter().rfind(|row| good.or(bad).is_none_or(|rate| row.rate_per_s == Some(rate)))?;
         let ms = |ns: Option<u64>| or_none(ns, |ns| significant(ns as f64 / 1e6, 3));
         let goodput = row
             .goodput_share
             .map_or_else(String::new, |share| format!(", {} % of requests served well", percent(share)));
         Some(format!(
-            "{}: {words} (there TTFT {} ms and E2E {} ms in the median{goodput}), {} on {} in {}.",
+            "{}: {words} ({} TTFT {} ms and E2E {} ms in the median{goodput}), {} on {} in {}.",
             case.load_id,
+            if good.or(bad).is_some() { "there".to_owned() } else { format!("at {}", rate_words(row)) },
             ms(row.ttft_p50_ns),
             ms(row.e2e_p50_ns),
             from.clock,

@@ -203,4 +203,8 @@ fn goodput_counts_failed_requests_as_not_served_well_and_p99_needs_a_hundred() {
     assert_eq!((rows[0].ttft_p99_ns, rows[0].ttft_max_ns), (None, Some(100_000_000)));
     assert!(rows[0].itl_p99_ns.is_some(), "118 gaps are enough");
     assert_eq!(rows[2].saturated, None, "all at once");
+    levels.truncate(1);
+    levels[0].requests.truncate(9);
+    let said = load::sentences(&run, &crate::report::load_rows(&run, &levels));
+    assert!(said[0].contains("too few requests to tell what is sustained (at 2 TTFT 100 ms"), "{said:?}");
 }
