@@ -10,7 +10,10 @@ import sys
 
 import numpy as np
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import ttost_ind
 
 MASK = (1 << 64) - 1
 
@@ -94,6 +97,67 @@ def drift(samples):
     return {"samples": samples, "slope": float(line.slope), "stderr": float(line.stderr)}
 
 
+def binomial(n, p):
+    """Shares of k for chi-squared: the ends pooled until each expects 50 of 100,000 draws."""
+    shares = [float(x) for x in stats.binom.pmf(range(n + 1), n, p)]
+    first = 0
+    while shares[0] < 5e-4:
+        first += 1
+        shares[1] += shares[0]
+        shares.pop(0)
+    while shares[-1] < 5e-4:
+        shares[-2] += shares[-1]
+        shares.pop()
+    return {"n": n, "p": p, "first": first, "shares": shares,
+            "chi_bound": float(stats.chi2.ppf(0.999, len(shares) - 1))}
+
+
+def exact_mcnemar(only_a, only_b):
+    p = mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue
+    return {"only_a": only_a, "only_b": only_b, "p": float(p)}
+
+
+def holm(p):
+    return {"p": p, "adjusted": [float(x) for x in multipletests(p, method="holm")[1]]}
+
+
+def paired_bootstrap(strata, resamples=20_000):
+    """Items drawn one by one, n - 1 of each stratum's n."""
+    random = np.random.default_rng(11)
+    means = []
+    for n, only_a, only_b in strata:
+        items = np.array([-1.0] * only_a + [1.0] * only_b + [0.0] * (n - only_a - only_b))
+        means.append(random.choice(items, (resamples, n - 1)).mean(axis=1))
+    sizes = np.array([n for n, _, _ in strata])
+    micro = np.tensordot(sizes, np.array(means), 1) / sizes.sum()
+    macro = np.mean(means, axis=0)
+    bounds = {"low": np.quantile(micro, 0.025), "high": np.quantile(micro, 0.975),
+              "macro_low": np.quantile(macro, 0.025), "macro_high": np.quantile(macro, 0.975)}
+    return {"strata": strata, **{name: float(x) for name, x in bounds.items()}}
+
+
+def mann_whitney(a, b):
+    tied = len(set(a + b)) < len(a + b)
+    small = len(a) <= 25 and len(b) <= 25
+    method = "exact" if small and not tied else "asymptotic"
+    return {"a": a, "b": b, "p": float(stats.mannwhitneyu(a, b, alternative="two-sided", method=method).pvalue)}
+
+
+def ratio(a, b, seed):
+    """The program's own draws, and Schuirmann's test by Welch's t on the logarithms."""
+    bits = pcg64(seed)
+    first, second = sorted(a), sorted(b)
+    drawn = []
+    for _ in range(10_000):
+        below_a = np.median([first[below(bits, len(a))] for _ in a])
+        drawn.append(np.median([second[below(bits, len(b))] for _ in b]) / below_a)
+    bounds = {"low": 0.025, "high": 0.975, "equivalence_low": 0.05, "equivalence_high": 0.95}
+    bound = float(np.log(1.03))
+    return {"a": a, "b": b, "seed": seed, "ratio": float(np.median(b) / np.median(a)),
+            **{name: float(np.quantile(drawn, q)) for name, q in bounds.items()},
+            "ttost_p": float(ttost_ind(np.log(b), np.log(a), -bound, bound, usevar="unequal")[0])}
+
+
 def main():
     random = np.random.default_rng(2026)
     times = [float(round(x)) for x in random.lognormal(18, 0.05, 31)]
@@ -109,6 +173,20 @@ def main():
             "describe": [describe(s) for s in [[3.0], [4.0, 1.0], [2.5, -1.0, 7.25], times, even]],
             "bootstrap": [bootstrap(times, 1), bootstrap(even, 2), bootstrap([10.0, 11.0, 15.0, 10.5, 10.2], 3)],
             "drift": [drift(times), drift(even), drift([5.0, 4.0, 4.5])],
+            "binomial": [binomial(*case) for case in [(7, 0.4), (1346, 0.004), (1346, 0.3), (100_000, 0.01), (40, 0.9)]],
+            "mcnemar": [exact_mcnemar(*case) for case in [
+                (0, 5), (0, 6), (1, 9), (13, 13), (20, 41), (0, 1), (700, 812), (40_000, 40_700)]],
+            "holm": [holm([0.01, 0.04, 0.03, 0.005]), holm([0.2]), holm([0.02, 0.02, 0.9, 0.0])],
+            "paired_bootstrap": [paired_bootstrap(strata) for strata in [
+                [[26, 2, 1], [19, 0, 3], [55, 4, 4], [12, 1, 0]], [[3000, 150, 90]], [[11, 3, 2], [11, 0, 4]]]],
+            "mann_whitney": [mann_whitney(*pair) for pair in [
+                (times[:6], even[:5]), (times[:12], [x * 1.03 for x in times[12:25]]),
+                (times[:15], times[15:]), ([1.0, 2.0, 2.0, 3.0], [2.0, 3.0, 4.0, 4.0, 5.0]),
+                ([float(x) for x in random.normal(0, 1, 40)], [float(x) for x in random.normal(0.4, 1, 60)])]],
+            "ratio": [ratio(*case) for case in [
+                ([1.0 + x / 1000 for x in (0, 3, 5, -4, 2, 1, -2, 0.5)], [1.0 + x / 1000 for x in (1, 4, -3, 2, 0, 6)], 5),
+                (times[:10], [x * 1.2 for x in times[10:20]], 6), (even[:6], [x * 1.1 for x in even[6:]], 7),
+                ([x / 1e7 for x in times[:9]], [x / 1e7 for x in times[9:20]], 8)]],
         },
         sys.stdout,
         indent=1,

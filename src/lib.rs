@@ -19,7 +19,8 @@
 //! official layouts into items; [`task`] knows the protocols: what to ask the model about an item, and what its answer means.
 //! [`run`] plans all this before any weight is loaded, then drives the engine and writes a line for every item and repetition as
 //! it is done ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
-//! [`mod@bench`] times shapes; [`stats`] has the statistics.
+//! [`mod@bench`] times shapes and serves requests that arrive by a schedule; [`stats`] has the statistics.
+//! [`report::compare`] holds runs against each other; [`gate`] decides whether they keep the limits of a `gates.toml`.
 //!
 //! What comes after a run needs no model either: [`run::score`] judges stored answers again, by the very function that judged
 //! them first; `show` opens items from the prompts that the run kept; [`report::export`] writes the records in the formats of
@@ -27,7 +28,9 @@
 //!
 //! [`engine`] is ChatGLM2: configuration, tokenizer, weights, sampler, the forward pass ([`engine::model`], written once over
 //! [`device::Device`]), the paged KV cache and continuous batching ([`engine::scheduler`]). [`device`] supplies the operators:
-//! [`device::reference`], the fp32 oracle in plain loops, and [`device::cpu`].
+//! [`device::reference`], the fp32 oracle in plain loops, [`device::cpu`], and [`device::ascend`], which drives 300I DUO and 800I
+//! A2 through AscendCL (`crates/ascend-sys`) or, with `--emulate`, the very same functions of an emulator that is inside this
+//! binary (`crates/ascend-emulator`): real numbers, modelled times. The two crates share the C functions and no Rust type.
 //!
 //! [`engine::parallel`] cuts a model among tensor-parallel ranks. A rank is an ordinary, smaller model on a thread and a device
 //! of its own, which a [`device::group::DeviceGroup`] makes; what a rank's step shares with the others is
@@ -42,7 +45,7 @@
 //!    `device` knows nothing of `engine`.
 //! 2. `stats` and `record` do no arithmetic on devices and print nothing. Only `cli` prints: data to stdout, words to stderr.
 //! 3. The forward pass exists once. A device supplies operators; a fused operator earns its place by a measured gain.
-//! 4. `unsafe` lives in `device/cpu`, where threads are bound (`device/affinity.rs`), and in the weight map
+//! 4. `unsafe` lives in `device/cpu`, in `device/ascend` and the two crates behind it, where threads are bound (`device/affinity.rs`), and in the weight map
 //!    (`engine/weights/map.rs`), nowhere else, and each block says why it is sound.
 //! 5. A token's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into chunks, on
 //!    the number of threads, or on the instruction set. Every sum is one chain in one order; threads share outputs, never a sum.
@@ -61,15 +64,15 @@
 //!
 //! ## What is not here yet
 //!
-//! The Ascend device with its emulator, `compare` with its statistics and gates, and the CPU device at
-//! the machine's limit (AMX, integer kernels) are rooms of their own still to be built. What they need is laid out: weights in
-//! panels per thread, operators behind one trait, a clock word in every record.
+//! The CPU device at the machine's limit (AMX, integer kernels), and W8A8 checkpoints. What they need is laid out: weights in
+//! panels per thread, operators behind one trait.
 
 pub mod bench;
 pub mod cli;
 pub mod dataset;
 pub mod device;
 pub mod engine;
+pub mod gate;
 pub mod record;
 pub mod report;
 pub mod run;

@@ -13,29 +13,47 @@ pub struct PhaseCost {
     pub flops: u64,
 }
 
-/// Cost of prefill and of all decode steps together. `number_bytes` is the size of a stored number; prompts are fed
-/// `step_tokens` at a time, and each such chunk passes over the weights once.
+/// Cost of prefill and of all decode steps together of a batch of equal sequences. `number_bytes` is the size of a stored
+/// number; prompts are fed `step_tokens` at a time, and each such chunk passes over the weights once.
 pub fn case_cost(
     config: &ModelConfig,
     number_bytes: usize,
     step_tokens: usize,
     shape: Shape,
 ) -> (PhaseCost, PhaseCost) {
+    let inputs = vec![shape.input_tokens; shape.batch];
+    batch_cost(config, number_bytes, step_tokens, &inputs, shape.output_tokens)
+}
+
+/// [`case_cost`] of a batch of prompts of these lengths.
+pub fn batch_cost(
+    config: &ModelConfig,
+    number_bytes: usize,
+    step_tokens: usize,
+    inputs: &[usize],
+    output_tokens: usize,
+) -> (PhaseCost, PhaseCost) {
     let c = Counts::new(config, number_bytes as u64);
-    let (batch, input, output) = (shape.batch as u64, shape.input_tokens as u64, shape.output_tokens as u64);
+    let (batch, output) = (inputs.len() as u64, output_tokens as u64);
     let prefix = config.pre_seq_len.unwrap_or(0) as u64;
-    let passes = (batch * input).div_ceil(step_tokens.max(1) as u64);
+    let tokens: u64 = inputs.iter().map(|&n| n as u64).sum();
+    let passes = tokens.div_ceil(step_tokens.max(1) as u64);
     // Token i of a sequence sees the prefix, those before it, and itself.
-    let seen = |from: u64, to: u64| (to - from) * prefix + (from + 1..=to).sum::<u64>();
-    let prefill = PhaseCost {
-        bytes: passes * c.layer_bytes + c.output_bytes + batch * input * c.kv_bytes,
-        flops: batch * (input * c.layer_flops + c.output_flops + seen(0, input) * c.attention_flops),
-    };
+    let seen = |from: u64, to: u64| (to - from) * prefix + (to - from) * (from + 1 + to) / 2;
     let steps = output.saturating_sub(1);
-    let decoded_seen = seen(input, input + steps);
+    let (mut prefill_seen, mut decode_seen) = (0, 0);
+    for &input in inputs {
+        let input = input as u64;
+        prefill_seen += seen(0, input);
+        decode_seen += seen(input, input + steps);
+    }
+    let prefill = PhaseCost {
+        bytes: passes * c.layer_bytes + c.output_bytes + tokens * c.kv_bytes,
+        flops: tokens * c.layer_flops + batch * c.output_flops + prefill_seen * c.attention_flops,
+    };
     let decode = PhaseCost {
-        bytes: steps * (c.layer_bytes + c.output_bytes) + batch * decoded_seen * c.kv_bytes,
-        flops: batch * (steps * (c.layer_flops + c.output_flops) + decoded_seen * c.attention_flops),
+        bytes: steps * (c.layer_bytes + c.output_bytes) + decode_seen * c.kv_bytes,
+        flops: batch * steps * (c.layer_flops + c.output_flops) + decode_seen * c.attention_flops,
     };
     (prefill, decode)
 }

@@ -4,7 +4,9 @@
 //! steps past any end-of-sequence token. Warm-ups run at the very shape until their times agree. The prompts of a case are
 //! the same in every repetition, so its outputs must be, too: the hash of all of them is part of the result.
 
+mod arrivals;
 mod cost;
+mod load;
 mod prompts;
 mod warmup;
 
@@ -14,7 +16,9 @@ use crate::engine::sampler::Sampling;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{EngineError, Request, StepKind};
 
-pub use cost::{PhaseCost, case_cost};
+pub use arrivals::{ArrivalProcess, arrivals};
+pub use cost::{PhaseCost, batch_cost, case_cost};
+pub use load::{Offered, Served, serve};
 pub use prompts::{OrdinaryTokens, prompts};
 pub use warmup::{WarmUp, WarmUpRule};
 

@@ -20,21 +20,36 @@ use super::say;
 ///
 /// Without --prompt, reads a question a line; `clear` forgets the conversation, `stop` ends it. The answer is streamed to
 /// stdout. Draws are seeded: the same words give the same answer.
+///
+/// With --texts, every text is asked for itself, with no conversation around it, and its answer, the number of its tokens and
+/// its times are printed: `Question[0]`, `Answer[0]`, `Generate[0] token num`, `Time[0]` (ModelTest's precision_single; with
+/// --ignore-eos its performance_single). Times count from when the text's batch was handed over.
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  glmbench chat --model chatglm2-6b\n  glmbench chat --model chatglm2-6b --prompt 你好\n  \
                         glmbench chat --model smollm2 --greedy --prompt 'Once upon a time'\n  \
-                        cat questions.txt | glmbench chat --model chatglm2-6b"
+                        cat questions.txt | glmbench chat --model chatglm2-6b\n  \
+                        glmbench chat --model demo --greedy --texts questions.txt --batch 4 --max-new-tokens 32\n  \
+                        glmbench chat --model demo --greedy --texts \"['What is a bus?', '你好']\" --ignore-eos"
 )]
 pub struct Args {
     #[command(flatten)]
-    engine: EngineArgs,
+    pub(super) engine: EngineArgs,
     /// Ask this and end
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
+    /// Ask each of these for itself: a file with one text a line, or a Python list of strings
+    #[arg(long, value_name = "FILE|LIST", conflicts_with = "prompt")]
+    texts: Option<String>,
+    /// Texts at once
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "texts", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(super) batch: u16,
+    /// Generate --max-new-tokens for every text, past its end as well
+    #[arg(long, requires = "texts")]
+    pub(super) ignore_eos: bool,
     /// What is put around a question; unless given, `rounds` where the tokenizer has [gMASK], else `plain`
     #[arg(long, value_name = "FORM")]
-    template: Option<Template>,
+    pub(super) template: Option<Template>,
     /// Always take the likeliest token
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k"])]
     greedy: bool,
@@ -55,16 +70,23 @@ pub struct Args {
     seed: u64,
     /// Longest answer, tokens
     #[arg(long, value_name = "N", default_value_t = 512)]
-    max_new_tokens: usize,
+    pub(super) max_new_tokens: usize,
 }
 
 /// What is put around a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Template {
+pub(super) enum Template {
     /// ChatGLM2's numbered rounds.
     Rounds,
     /// Nothing: the text is continued.
     Plain,
+}
+
+impl Template {
+    /// What the model's tokenizer speaks for.
+    pub(super) fn by_files(tokenizer: &Tokenizer) -> Self {
+        if tokenizer.prefix_ids().is_empty() { Self::Plain } else { Self::Rounds }
+    }
 }
 
 /// Longest conversation, tokens: what ChatGLM2's own chat allows.
@@ -73,13 +95,16 @@ const MAX_CONTEXT: usize = 8192;
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let sampling = sampling(args)?;
+    if let Some(texts) = &args.texts {
+        return super::texts::run(args, texts, sampling);
+    }
     let model = args.engine.find()?;
     let tokenizer = model
         .tokenizer()?
         .context("random weights have no tokenizer and cannot chat; give a model folder")?;
     let context = model.config.seq_length.min(MAX_CONTEXT);
     let engine = model.load(&args.engine.compute, Limits::for_batch(&model.config, 1, context))?;
-    let by_files = if tokenizer.prefix_ids().is_empty() { Template::Plain } else { Template::Rounds };
+    let by_files = Template::by_files(&tokenizer);
     let mut chat = Chat {
         engine,
         tokenizer,

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::dataset::{Source, catalogue};
+use crate::engine::load::DeviceKind;
 use crate::run::plan::Plan;
-use crate::suite::{AccuracyCase, Suite};
+use crate::suite::{AccuracyCase, Rates, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
 
 use super::engine::FoundModel;
@@ -47,6 +48,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let shapes = case.batches.len() * case.lengths.len();
         emit(&format!("performance  {shapes} shapes, {} repetitions each", case.repetitions))?;
     }
+    for case in &suite.max_batch {
+        let ((low, high), searches) = (case.batch_range, case.lengths.len());
+        emit(&format!(
+            "max batch    {searches} searches in {low} to {high}, TPOT up to {} ms",
+            case.limit_tpot_ms
+        ))?;
+    }
+    for case in &suite.load {
+        let rates = match &case.rates {
+            Rates::Listed(rates) => format!("{} rates", rates.len()),
+            Rates::Saturation => "a search for saturation".to_owned(),
+        };
+        emit(&format!("load         {rates}, {} arrivals, batch {}", case.arrival.as_str(), case.max_batch))?;
+    }
     match args.model.as_ref().or(suite.model.path.as_ref()) {
         None => emit("model        none named; --model checks one too")?,
         // Its checks stand on the data sets: they would only find the same again.
@@ -81,7 +96,15 @@ fn check_case(case: &AccuracyCase) -> Result<String, TaskError> {
 fn check_model(suite: &Suite, word: &str) -> anyhow::Result<String> {
     let model = FoundModel::find(word, None)?;
     let tokenizer = model.tokenizer()?;
-    let plan = Plan::new(suite, &model.config, tokenizer.as_ref())?;
+    let plan = Plan::new(suite, &model.config, tokenizer.as_ref(), DeviceKind::Cpu.step_tokens())?;
+    for run in &plan.performance {
+        if let Some(prompts) = &run.prompts {
+            emit(&format!("prompts      {}: {}", run.case_id(), prompts.notes.join(", ")))?;
+        }
+    }
+    for load in plan.loads.iter().filter(|load| !load.pools.is_empty()) {
+        emit(&format!("prompts      {}", load.prompts))?;
+    }
     for run in &plan.accuracy {
         let refused: Vec<String> =
             (0..run.evaluation.len()).filter_map(|i| refusal(&run.evaluation, i)).collect();

@@ -10,6 +10,7 @@ use crate::device::rotary::RotaryMode;
 use crate::device::{DType, DeviceError};
 use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
+use crate::engine::load::Capacity;
 use crate::engine::load::{
     self, DeviceKind, Emulate, LoadOptions, MemoryEstimate, ModelPath, load_tokenizer,
 };
@@ -248,6 +249,16 @@ impl FoundModel {
     /// Its tokenizer; random weights have none.
     pub fn tokenizer(&self) -> anyhow::Result<Option<Tokenizer>> {
         self.path.tokenizer_dir().map(|dir| Ok(load_tokenizer(dir, Some(&self.config))?)).transpose()
+    }
+
+    /// The memory that it may take: the host's, or what an emulated card's profile says its chips have; a real card is asked
+    /// when it is loaded.
+    pub fn capacity(&self, compute: &ComputeArgs) -> Result<Option<Capacity>, EngineError> {
+        Ok(match (compute.device.chip(), compute.emulate(&self.path)) {
+            (None, _) => Machine::read().available_bytes.map(Capacity::Together),
+            (Some(chip), Some(emulate)) => emulate.machine(chip)?.memory_bytes.map(Capacity::EachRank),
+            (Some(_), None) => None,
+        })
     }
 
     /// Whether it can be loaded at all: it can be cut for the ranks, the device is there, and the memory.

@@ -76,6 +76,7 @@ fn suites(folder: &Path) -> anyhow::Result<(String, Value)> {
         data.push(json!({
             "path": path, "name": suite.name, "about": suite.about,
             "accuracy_cases": suite.accuracy.len(), "performance_cases": suite.performance.len(),
+            "max_batch_cases": suite.max_batch.len(), "load_cases": suite.load.len(),
         }));
     }
     Ok((words, Value::Array(data)))

@@ -4,6 +4,7 @@
 
 pub mod chat;
 pub mod check;
+pub mod compare;
 pub mod convert;
 pub mod dataset;
 pub mod doctor;
@@ -20,6 +21,7 @@ pub mod run;
 pub mod runs;
 pub mod score;
 pub mod show;
+mod texts;
 pub mod tokenize;
 
 use std::io::Write;
@@ -74,6 +76,7 @@ enum Verb {
     Run(Box<run::Args>),
     /// Make a run's tables, charts and page again from its records
     Report(report::Args),
+    Compare(compare::Args),
     Show(show::Args),
     Score(score::Args),
     Export(export::Args),
@@ -118,6 +121,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Report(args) => report::run(&args),
+        Verb::Compare(args) => compare::run(&args),
         Verb::Show(args) => show::run(&args),
         Verb::Score(args) => score::run(&args),
         Verb::Export(args) => export::run(&args),

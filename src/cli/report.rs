@@ -1,8 +1,13 @@
 //! `glmbench report RUN`: makes a run's summaries, charts and page again from its records.
 
+use crate::cli::compare::{exit, write_junit};
 use crate::cli::runs::find_run;
 use crate::cli::{Exit, emit, say};
+use crate::gate::{judge_run, passes, relative_limits};
+use crate::record::RunDir;
+use crate::report::compare::{GateOutcome, Judgement, gate_table};
 use crate::report::{Summary, Table, Verdict, render};
+use crate::suite::gates::Gates;
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, presets};
 use std::io;
@@ -14,15 +19,50 @@ use std::process::ExitCode;
 pub struct Args {
     /// The run directory, as `reports/20261123T021500Z-quickstart-cpu-5e1f22`, or the beginning of its name
     pub run: PathBuf,
+    /// Limits to hold the run to; those against another run need `compare`
+    #[arg(long, value_name = "GATES.toml")]
+    gate: Option<PathBuf>,
+    /// Write the gates' outcomes as JUnit XML
+    #[arg(long, value_name = "FILE", requires = "gate")]
+    junit: Option<PathBuf>,
 }
 
-/// Renders the report of a run, prints its tables, and answers 0 for a valid run, 3 for an unfinished one, 4 for one
-/// whose figures must not be used.
+/// Renders the report of a run, prints its tables, and answers 0 for a valid run, 1 for one that breaks a limit, 3 for an
+/// unfinished one, 4 for one whose figures must not be used.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    let gates = args.gate.as_deref().map(Gates::load).transpose()?;
     let run = find_run(&args.run)?;
     let summary = render(&run)?;
     show(&summary, &run)?;
-    Ok(exit_code(summary.verdict()).into())
+    let Some(gates) = gates else { return Ok(exit_code(summary.verdict()).into()) };
+    let judgements = judge_run(&gates, &summary, &RunDir::open(&run)?.read_requests()?)?;
+    let relative = relative_limits(&gates);
+    if relative > 0 {
+        say(&format!(
+            "glmbench: {relative} limits of {} are against another run: `glmbench compare` judges them",
+            gates.path.display()
+        ));
+    }
+    if let Some(path) = &args.junit {
+        write_junit(path, &gates, &judgements)?;
+    }
+    let words = format!("\nGates\n{}\n{}", drawn(&gate_table(&judgements)), gate_sentence(&judgements));
+    match emit(&words) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e.into()),
+        _ => {}
+    }
+    Ok(exit(passes(&gates, &judgements), summary.verdict()).into())
+}
+
+/// How many gates came out how.
+pub(super) fn gate_sentence(judgements: &[Judgement]) -> String {
+    let count = |outcome| judgements.iter().filter(|j| j.outcome == outcome).count();
+    format!(
+        "gates: {} passed, {} failed, {} undecided",
+        count(GateOutcome::Pass),
+        count(GateOutcome::Fail),
+        count(GateOutcome::Undecided)
+    )
 }
 
 /// Prints a run's tables and headline on standard output, and where the rest is on standard error. A reader that goes away
@@ -53,7 +93,7 @@ pub(super) fn drawn(table: &Table) -> String {
     let rule = LineStyle::none().fill('─').junction('─');
     drawn.load_style(presets::NOTHING.header_separator(rule));
     drawn.set_content_arrangement(ContentArrangement::Disabled);
-    drawn.set_header(table.columns.iter().map(|column| column.name));
+    drawn.set_header(table.columns.iter().map(|column| &column.name));
     for row in &table.rows {
         drawn.add_row(row.cells.iter().map(String::as_str));
     }
@@ -88,7 +128,9 @@ mod tests {
         let row = |name: &str, number: &str| Row { cells: vec![name.into(), number.into()], strong: false };
         let table = Table {
             title: "t".into(),
-            columns: vec![Column { name: "Task", numeric: false }, Column { name: "Items", numeric: true }],
+            columns: [("Task", false), ("Items", true)]
+                .map(|(name, numeric)| Column { name: name.to_owned(), numeric })
+                .to_vec(),
             rows: vec![row("物理", "7"), row("law", "1346")],
         };
         let text = drawn(&table);

@@ -11,6 +11,7 @@ mod csv;
 mod error;
 mod jsonl;
 pub mod prepare;
+mod questions;
 mod text;
 
 use std::borrow::Cow;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use ceval::{HARD_SUBJECTS, OFFICIAL_SUBJECTS, OfficialSubject, mapping_json};
 pub use error::{DatasetError, Problem, Problems};
+pub use questions::read_questions;
 pub use text::sha256_hex;
 
 /// The letters that name the options of a multiple-choice question.

@@ -392,6 +392,12 @@ pub trait Device: Send {
         None
     }
 
+    /// Lets `duration_ns` pass on the device's virtual clock with nothing to do; where real time passes there is nothing to
+    /// move, and the caller sleeps.
+    fn idle(&mut self, duration_ns: u64) {
+        let _ = duration_ns;
+    }
+
     /// Copies all rows to the host, waiting for the device.
     fn download(&mut self, x: &Self::Activation, out: &mut Vec<f32>) -> Result<(), DeviceError>;
     /// Copies rows of `width` numbers to the device; the activation then has that many rows.

@@ -96,6 +96,15 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
+    /// Tokens that it is best fed in one step at most. A few hundred rows fill a CPU's matrix kernels; a card wants few
+    /// launches, and a prompt fed whole where it can be.
+    pub fn step_tokens(self) -> usize {
+        match self {
+            Self::Cpu | Self::Reference => 512,
+            Self::Duo300i | Self::A2800i => 4096,
+        }
+    }
+
     /// The word of `--device`.
     pub fn name(self) -> &'static str {
         match self {
@@ -277,6 +286,34 @@ pub fn load_tokenizer(dir: &Path, config: Option<&ModelConfig>) -> Result<Tokeni
         }
     }
     Ok(tokenizer)
+}
+
+/// Memory that a loaded model may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capacity {
+    /// Bytes that all ranks share: a host's.
+    Together(u64),
+    /// Bytes that each rank has to itself: a chip's.
+    EachRank(u64),
+}
+
+impl Capacity {
+    /// Whether a model loaded for `limits` on so many ranks fits; one that cannot be cut so does not.
+    pub fn holds(self, config: &ModelConfig, dtype: DType, limits: Limits, world: usize) -> bool {
+        let Ok(rank) = MemoryEstimate::per_rank(config, dtype, limits, world) else { return false };
+        match self {
+            Self::Together(bytes) => rank.of_ranks(world).total_bytes() <= bytes,
+            Self::EachRank(bytes) => rank.total_bytes() <= bytes,
+        }
+    }
+
+    /// The bytes, and whose they are.
+    pub fn words(self) -> String {
+        match self {
+            Self::Together(bytes) => format!("{:.1} GB are available", bytes as f64 / 1e9),
+            Self::EachRank(bytes) => format!("each chip has {:.1} GB", bytes as f64 / 1e9),
+        }
+    }
 }
 
 /// Memory that loading takes, by purpose.

@@ -63,6 +63,10 @@ pub trait Forward: Send {
     fn device_info(&self) -> DeviceInfo;
     /// Nanoseconds on the device's virtual clock; `None` where real time passes.
     fn modelled_ns(&self) -> Option<u64>;
+    /// Lets time pass on the device's virtual clock ([`Device::idle`]).
+    fn idle(&mut self, duration_ns: u64) {
+        let _ = duration_ns;
+    }
     /// The limits it was loaded for.
     fn limits(&self) -> Limits;
     /// Its shape.
@@ -246,6 +250,10 @@ impl<D: Device> Forward for Model<D> {
 
     fn device_info(&self) -> DeviceInfo {
         self.device.info()
+    }
+
+    fn idle(&mut self, duration_ns: u64) {
+        self.device.idle(duration_ns);
     }
 
     fn modelled_ns(&self) -> Option<u64> {

@@ -5,7 +5,7 @@
 //! running sequence. What a sequence gets does not depend on the others: see the device's contract.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::device::{DeviceInfo, SequenceView};
 
@@ -14,6 +14,9 @@ use super::config::ModelConfig;
 use super::model::{Forward, Limits, StepInput};
 use super::sampler::{Sampler, log_sum_exp};
 use super::{Completion, EngineError, FinishReason, Request, RequestId, Step, StepKind};
+
+/// How long before its end a wait is no longer slept.
+const SPIN: Duration = Duration::from_micros(200);
 
 /// A loaded model with its queue of sequences.
 pub struct Scheduler {
@@ -79,6 +82,37 @@ impl Scheduler {
     /// Nanoseconds on the engine's clock: the device's virtual one where it keeps one, else real time.
     pub fn now_ns(&self) -> u64 {
         self.model.modelled_ns().unwrap_or_else(|| self.clock.elapsed().as_nanos() as u64)
+    }
+
+    /// Lets time pass, with nothing to do, until [`Scheduler::now_ns`] is `ns`: the thread sleeps, or the device moves its
+    /// virtual clock on.
+    ///
+    /// # Errors
+    /// A device that keeps a virtual clock and cannot move it on: on that one, idle time cannot be had.
+    pub fn wait_until(&mut self, ns: u64) -> Result<(), EngineError> {
+        let Some(now_ns) = self.model.modelled_ns() else {
+            self.sleep_until(ns);
+            return Ok(());
+        };
+        self.model.idle(ns.saturating_sub(now_ns));
+        if self.now_ns() < ns {
+            let device = self.model.device_info().name;
+            return Err(EngineError::Option(format!(
+                "device {device} keeps a virtual clock that does not move while it is idle; arrivals over time need one that does"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Sleeps the most of it, and spins the rest: a sleep ends some tens of microseconds late.
+    fn sleep_until(&self, ns: u64) {
+        let left = Duration::from_nanos(ns.saturating_sub(self.now_ns()));
+        if let Some(sleep) = left.checked_sub(SPIN) {
+            std::thread::sleep(sleep);
+        }
+        while self.now_ns() < ns {
+            std::hint::spin_loop();
+        }
     }
 
     /// Queues a request.

@@ -3,6 +3,8 @@
 use super::error::RecordError;
 use super::identity::Identity;
 use super::journal::{self, Journal};
+use super::load::{LoadLevelRecord, LoadRow};
+use super::probe::{ProbeRecord, ProbeRow};
 use super::prompt::PromptRecord;
 use super::request::RequestRecord;
 use super::run::RunRecord;
@@ -37,6 +39,8 @@ pub struct RunDir {
     prompts: Option<Journal<PromptRecord>>,
     requests: Option<Journal<RequestRecord>>,
     telemetry: Option<TelemetryLog>,
+    probes: Option<Journal<ProbeRecord>>,
+    loads: Option<Journal<LoadLevelRecord>>,
 }
 
 impl RunDir {
@@ -59,7 +63,15 @@ impl RunDir {
     }
 
     fn at(path: PathBuf) -> Self {
-        Self { path, samples: None, prompts: None, requests: None, telemetry: None }
+        Self {
+            path,
+            samples: None,
+            prompts: None,
+            requests: None,
+            telemetry: None,
+            probes: None,
+            loads: None,
+        }
     }
 
     /// Where it is.
@@ -97,6 +109,16 @@ impl RunDir {
         opened(&mut self.requests, &self.path.join("requests.jsonl"))?.append(record)
     }
 
+    /// Appends a line to `probes.jsonl`. A probe that is there already is refused.
+    pub fn append_probe(&mut self, record: &ProbeRecord) -> Result<(), RecordError> {
+        opened(&mut self.probes, &self.path.join("probes.jsonl"))?.append(record)
+    }
+
+    /// Appends a line to `load.jsonl`. A level that is there already is refused.
+    pub fn append_load(&mut self, record: &LoadLevelRecord) -> Result<(), RecordError> {
+        opened(&mut self.loads, &self.path.join("load.jsonl"))?.append(record)
+    }
+
     /// All whole lines of `samples.jsonl`, in order; none when the file is not there.
     pub fn read_samples(&self) -> Result<Vec<SampleRecord>, RecordError> {
         journal::read(&self.file("samples.jsonl"))
@@ -116,12 +138,24 @@ impl RunDir {
         journal::read(&self.file("requests.jsonl"))
     }
 
+    /// All whole lines of `probes.jsonl`, in order; none when the file is not there.
+    pub fn read_probes(&self) -> Result<Vec<ProbeRecord>, RecordError> {
+        journal::read(&self.file("probes.jsonl"))
+    }
+
+    /// All whole lines of `load.jsonl`, in order; none when the file is not there.
+    pub fn read_loads(&self) -> Result<Vec<LoadLevelRecord>, RecordError> {
+        journal::read(&self.file("load.jsonl"))
+    }
+
     /// Replaces `run.json`. The journals are brought to the disk first: a record that says `complete` never
     /// outlives lines it counts.
     pub fn write_run(&self, record: &RunRecord) -> Result<(), RecordError> {
         self.samples.as_ref().map_or(Ok(()), Journal::sync)?;
         self.prompts.as_ref().map_or(Ok(()), Journal::sync)?;
         self.requests.as_ref().map_or(Ok(()), Journal::sync)?;
+        self.probes.as_ref().map_or(Ok(()), Journal::sync)?;
+        self.loads.as_ref().map_or(Ok(()), Journal::sync)?;
         let path = self.file("run.json");
         let encode = || {
             let mut json = serde_json::to_vec_pretty(&Wire::new(record))?;
@@ -160,6 +194,16 @@ impl RunDir {
             Some(log) => log.append(row),
             None => self.telemetry.insert(TelemetryLog::open(&path)?).append(row),
         }
+    }
+
+    /// Replaces `max_batch.csv`.
+    pub fn write_max_batch_csv(&self, rows: &[ProbeRow]) -> Result<(), RecordError> {
+        write_csv(&self.file("max_batch.csv"), ProbeRow::HEADER, rows)
+    }
+
+    /// Replaces `load.csv`.
+    pub fn write_load_csv(&self, rows: &[LoadRow]) -> Result<(), RecordError> {
+        write_csv(&self.file("load.csv"), LoadRow::HEADER, rows)
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn request() -> RequestRecord {
         clock: Clock::Measured,
         tp: 1,
         block: None,
+        prompts: None,
         batch: 2,
         input_tokens: 16,
         output_tokens: 3,
@@ -67,6 +68,45 @@ pub(super) fn request() -> RequestRecord {
         output_hash: "0ff1ce".into(),
         peak_rss_bytes: Some(1 << 20),
         error: None,
+    }
+}
+
+pub(super) fn probe() -> ProbeRecord {
+    ProbeRecord {
+        search_id: "max-batch-i16-o3".into(),
+        probe: 2,
+        purpose: ProbePurpose::Search,
+        clock: Clock::Measured,
+        batch: 6,
+        outcome: ProbeOutcome::TooSlow,
+        reason: Some("TPOT 61 ms, limit 50 ms".into()),
+        wanted_bytes: None,
+        ttft_ns: Some(100_000_000),
+        tpot_ns: Some(61_000_000),
+        repetitions: vec![ProbeRepetition { start_ns: 10, first_token_ns: 100_000_010, end_ns: 222_000_010 }],
+        output_hash: Some("0ff1ce".into()),
+        end_ns: 222_000_020,
+    }
+}
+
+pub(super) fn level() -> LoadLevelRecord {
+    LoadLevelRecord {
+        load_id: "poisson-i16-o3-b8".into(),
+        level: 1,
+        clock: Clock::Measured,
+        rate_per_s: Some(2.5),
+        start_ns: 1_000,
+        end_ns: 900_000_000,
+        requests: vec![LoadRequest {
+            arrival_ns: 400_000_000,
+            start_ns: 400_100_000,
+            first_token_ns: 600_000_000,
+            itl_ns: vec![100_000_000, 200_000_000],
+            end_ns: 900_000_000,
+            input_tokens: 16,
+            output_tokens: 3,
+            error: None,
+        }],
     }
 }
 
@@ -110,6 +150,7 @@ pub(super) fn run() -> RunRecord {
                 protocol: "modeltest-5shot".into(),
                 shots: 5,
                 items: 1,
+                available: Some(1),
                 version_hash: "5e1f00".into(),
                 chance: Some(0.25),
                 expected: None,
@@ -120,10 +161,13 @@ pub(super) fn run() -> RunRecord {
                 batch: 2,
                 input_tokens: 16,
                 output_tokens: 3,
+                prompts: None,
+                unfit: None,
                 repetitions: 5,
                 prefill_cost: Some(Cost { bytes: 1000, flops: 64_000 }),
                 decode_cost: None,
             }],
+            ..Plan::default()
         },
         choice_tokens: BTreeMap::from([(
             "ceval".to_owned(),
@@ -234,4 +278,33 @@ fn the_json_formats_are_as_committed() {
     insta::assert_snapshot!("requests.jsonl", text("requests.jsonl"));
     insta::assert_snapshot!("run.json", text("run.json"));
     assert!(dir.read_samples().unwrap()[1].choice_logprobs[0].is_nan());
+}
+
+#[test]
+fn the_journals_of_searches_and_loads_are_as_committed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut dir = RunDir::create(root.path(), "r").unwrap();
+    dir.append_probe(&probe()).unwrap();
+    let unrun = ProbeRecord {
+        probe: 3,
+        outcome: ProbeOutcome::OutOfMemory,
+        reason: Some("9 KV blocks were wanted, memory was taken for 8".into()),
+        wanted_bytes: Some(1 << 30),
+        ttft_ns: None,
+        tpot_ns: None,
+        repetitions: Vec::new(),
+        output_hash: None,
+        ..probe()
+    };
+    dir.append_probe(&unrun).unwrap();
+    dir.append_load(&LoadLevelRecord { level: 0, rate_per_s: None, ..level() }).unwrap();
+    dir.append_load(&level()).unwrap();
+    let text = |name| std::fs::read_to_string(dir.file(name)).unwrap();
+    insta::assert_snapshot!("probes.jsonl", text("probes.jsonl"));
+    insta::assert_snapshot!("load.jsonl", text("load.jsonl"));
+    assert_eq!(dir.read_probes().unwrap(), [probe(), unrun]);
+    assert_eq!(dir.read_loads().unwrap()[1], level());
+    let twice = [dir.append_probe(&probe()), dir.append_load(&level())].map(|r| r.unwrap_err().to_string());
+    assert!(twice[0].contains("probe 2 of search max-batch-i16-o3 is recorded already"), "{}", twice[0]);
+    assert!(twice[1].contains("level 1 of load poisson-i16-o3-b8 is recorded already"), "{}", twice[1]);
 }

@@ -6,15 +6,18 @@
 //!   samples.jsonl     one line a scored item, appended as it finishes     SampleRecord
 //!   prompts.jsonl     one line an item: what the model was asked           PromptRecord
 //!   requests.jsonl    one line a timed repetition, appended likewise      RequestRecord
+//!   probes.jsonl      one line a probe of a max-batch search              ProbeRecord
+//!   load.jsonl        one line a rate of a load, all its requests in it   LoadLevelRecord
 //!   telemetry.csv     memory, power… over time, appended likewise         TelemetryRow
 //!   accuracy.csv      summaries, written by the report                    AccuracyRow
 //!   perf.csv                                                              PerfRow
+//!   max_batch.csv  load.csv   where the plan has such cases               ProbeRow, LoadRow
 //!   summary.md  report.html  charts/
 //! ```
 //!
 //! Everything is UTF-8 with `\n`; CSV is RFC 4180 with a header that is always the same; times are integer
 //! nanoseconds, sizes integer bytes, floats the shortest text that reads back as the same number. Each file carries
-//! [`SCHEMA`]. Definitions of the columns are at [`AccuracyRow`], [`PerfRow`] and [`RequestRecord`].
+//! [`SCHEMA`]. Definitions of the columns are at [`AccuracyRow`], [`PerfRow`], [`RequestRecord`], [`ProbeRow`] and [`LoadRow`].
 //!
 //! The `.jsonl` files are journals. A line counts once its `\n` is on disk; a torn last line (the process was
 //! killed in it) is ignored by a reader and cut off by the next writer. See [`RunDir`].
@@ -23,7 +26,9 @@ mod dir;
 mod error;
 mod identity;
 mod journal;
+mod load;
 mod noise;
+mod probe;
 mod prompt;
 mod request;
 mod run;
@@ -39,12 +44,17 @@ mod golden;
 pub use dir::{RunDir, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
 pub use identity::{Difference, Identity, hex};
+pub use load::{LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, Objectives, SATURATED_SLOPE};
 pub use noise::{Noise, NoiseFloor};
+pub use probe::{
+    ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,
+    search_answer,
+};
 pub use prompt::{CallRecord, PromptRecord};
-pub use request::{Clock, RepetitionKind, RequestKey, RequestRecord};
+pub use request::{Clock, GroupPrompts, RepetitionKind, RequestKey, RequestRecord};
 pub use run::{
-    AccuracyCase, ChoiceToken, Cost, FirstPrompt, Group, PerformanceCase, Plan, Provenance, Roofline,
-    RunRecord, Status,
+    AccuracyCase, ChoiceToken, Cost, FirstPrompt, Group, PerformanceCase, Plan, PromptsCase, Provenance,
+    Roofline, RunRecord, Status,
 };
 pub use sample::{SampleKey, SampleRecord, SampleState};
 pub use summary::{AccuracyRow, PerfRow, Phase};

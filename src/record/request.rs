@@ -61,10 +61,13 @@ pub struct RequestRecord {
     pub block: Option<u32>,
     /// Sequences in the batch.
     pub batch: u32,
-    /// Prompt tokens of each sequence.
+    /// Prompt tokens of each sequence; with real prompts, which differ, their mean, rounded.
     pub input_tokens: u32,
     /// Tokens generated for each sequence.
     pub output_tokens: u32,
+    /// The real prompts; `None` for random tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<GroupPrompts>,
     /// When the batch was handed to the engine.
     pub start_ns: u64,
     /// Sum of the prefill steps' durations, sampling of the first token included.
@@ -81,6 +84,25 @@ pub struct RequestRecord {
     pub peak_rss_bytes: Option<u64>,
     /// Why the repetition failed; its times then mean nothing.
     pub error: Option<String>,
+}
+
+/// Which prompts of a data set a repetition had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPrompts {
+    /// Index of the batch of prompts; repetitions of the same one must give the same output.
+    pub group: u32,
+    /// Prompt tokens of each sequence, as they were fed.
+    pub input_tokens: Vec<u32>,
+}
+
+impl RequestRecord {
+    /// Prompt tokens of the whole batch.
+    pub fn prompt_tokens(&self) -> u64 {
+        match &self.prompts {
+            Some(prompts) => prompts.input_tokens.iter().map(|&n| u64::from(n)).sum(),
+            None => u64::from(self.batch) * u64::from(self.input_tokens),
+        }
+    }
 }
 
 /// What names a line of `requests.jsonl`.

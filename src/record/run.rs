@@ -1,6 +1,8 @@
 //! `run.json`: what was run, on what, and how far it came.
 
 use super::identity::Identity;
+use super::load::LoadCase;
+use super::probe::SearchCase;
 use super::request::Clock;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -125,6 +127,12 @@ pub struct Plan {
     pub accuracy: Vec<AccuracyCase>,
     /// Shapes to time.
     pub performance: Vec<PerformanceCase>,
+    /// Searches for the largest batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<SearchCase>,
+    /// Loads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loads: Vec<LoadCase>,
 }
 
 /// A task of the plan.
@@ -140,12 +148,22 @@ pub struct AccuracyCase {
     pub shots: u32,
     /// Items to score (after any limit).
     pub items: u64,
+    /// Items of the split and subjects asked for, before any limit; `None` in records from before this was kept.
+    #[serde(default)]
+    pub available: Option<u64>,
     /// Short content hash: two scores are comparable when it is equal.
     pub version_hash: String,
     /// Accuracy by chance, 0 to 1.
     pub chance: Option<f64>,
     /// The published or otherwise expected accuracy, 0 to 1, to print beside the result.
     pub expected: Option<f64>,
+}
+
+impl AccuracyCase {
+    /// How many items there are, where a limit leaves some of them out.
+    pub fn part_of(&self) -> Option<u64> {
+        self.available.filter(|all| *all > self.items)
+    }
 }
 
 /// A shape of the plan.
@@ -158,16 +176,37 @@ pub struct PerformanceCase {
     pub tp: u32,
     /// Sequences in the batch.
     pub batch: u32,
-    /// Prompt tokens of each sequence.
+    /// Prompt tokens of each sequence; with real prompts, which differ, their mean over all batches, rounded.
     pub input_tokens: u32,
     /// Tokens to generate for each sequence.
     pub output_tokens: u32,
+    /// Real prompts; `None` for random tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PromptsCase>,
+    /// Why the device cannot hold it, if so; it was then not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
     /// Timed repetitions wanted at least.
     pub repetitions: u32,
     /// What prefill must do at least, for the roofline.
     pub prefill_cost: Option<Cost>,
     /// What all decode steps together must do at least.
     pub decode_cost: Option<Cost>,
+}
+
+/// The real prompts of a case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptsCase {
+    /// Data set or file.
+    pub source: String,
+    /// Batches that are timed, each as often as the case says.
+    pub groups: u32,
+    /// Tokens of the shortest prompt as it is fed.
+    pub shortest: u32,
+    /// Tokens of the longest.
+    pub longest: u32,
+    /// What was done to make prompts and batches of the questions, in words.
+    pub notes: Vec<String>,
 }
 
 /// Work of a phase of one repetition.

@@ -15,40 +15,38 @@ pub fn accuracy_rows(run: &RunRecord, samples: &[SampleRecord]) -> Vec<AccuracyR
 }
 
 fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> Vec<AccuracyRow> {
-    let of_task: Vec<&SampleRecord> = samples.iter().filter(|s| s.task == case.task).collect();
-    if of_task.is_empty() {
+    // Sorted once into subjects: the rows above those are made of them.
+    let mut subjects: BTreeMap<(usize, &str, &str), Vec<&SampleRecord>> = BTreeMap::new();
+    for sample in samples.iter().filter(|s| s.task == case.task) {
+        let key = (category_rank(&sample.category), sample.category.as_str(), sample.subject.as_str());
+        subjects.entry(key).or_default().push(sample);
+    }
+    if subjects.is_empty() {
         return Vec::new();
     }
-    let row = |subject: &str, category: &str, belongs: &dyn Fn(&SampleRecord) -> bool| {
-        let group: Vec<_> = of_task.iter().copied().filter(|s| belongs(s)).collect();
-        group_row(run, case, (subject, category), &group)
+    let row = |subject: &str, category: &str, group: &[&SampleRecord]| {
+        group_row(run, case, (subject, category), group)
     };
-    let mut rows = vec![row(ALL, ALL, &|_| true)];
-    let categories = names(&of_task, |s| (category_rank(&s.category), s.category.clone()));
-    rows.extend(categories.iter().map(|(_, name)| row(ALL, name, &|s| s.category == *name)));
-    if of_task.iter().any(|s| s.hard) {
-        rows.push(row(ALL, HARD, &|s| s.hard));
+    let all: Vec<&SampleRecord> = subjects.values().flatten().copied().collect();
+    let mut rows = vec![row(ALL, ALL, &all)];
+    let categories: BTreeSet<(usize, &str)> = subjects.keys().map(|(rank, name, _)| (*rank, *name)).collect();
+    for (_, name) in categories.into_iter().filter(|(_, name)| !name.is_empty()) {
+        let of_category = subjects.iter().filter(|((_, category, _), _)| *category == name);
+        let group: Vec<&SampleRecord> = of_category.flat_map(|(_, group)| group).copied().collect();
+        rows.push(row(ALL, name, &group));
     }
-    let subjects = names(&of_task, |s| {
-        ((category_rank(&s.category), s.category.clone(), s.subject.clone()), s.subject.clone())
-    });
-    rows.extend(subjects.iter().map(|((_, category, _), name)| {
-        let shown = if category.is_empty() { ALL } else { category };
-        row(name, shown, &|s| s.subject == *name && s.category == *category)
-    }));
+    let hard: Vec<&SampleRecord> = all.iter().copied().filter(|s| s.hard).collect();
+    if !hard.is_empty() {
+        rows.push(row(ALL, HARD, &hard));
+    }
+    for ((_, category, subject), group) in subjects.iter().filter(|((.., subject), _)| !subject.is_empty()) {
+        rows.push(row(subject, if category.is_empty() { ALL } else { category }, group));
+    }
     rows
 }
 
-/// The sorted distinct names that `key` gives (as its second part), without the empty one.
-fn names<K: Ord>(
-    samples: &[&SampleRecord],
-    key: impl Fn(&SampleRecord) -> (K, String),
-) -> BTreeSet<(K, String)> {
-    samples.iter().map(|s| key(s)).filter(|(_, name)| !name.is_empty()).collect()
-}
-
 /// The order in which C-Eval's own tables name its categories; others follow by name.
-fn category_rank(category: &str) -> usize {
+pub(super) fn category_rank(category: &str) -> usize {
     let known = ["STEM", "Social Science", "Humanities", "Other"];
     known.iter().position(|name| *name == category).unwrap_or(known.len())
 }

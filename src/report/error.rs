@@ -17,6 +17,9 @@ pub enum ReportError {
         /// What the drawing library or the system said.
         message: String,
     },
+    /// Runs that cannot be compared, or a comparison that cannot be written.
+    #[error("{0}")]
+    Compare(String),
     /// A template could not be filled.
     #[error("cannot fill the report's template: {0}")]
     Template(#[from] minijinja::Error),

@@ -59,6 +59,7 @@ pub(super) fn request() -> RequestRecord {
         clock: Clock::Measured,
         tp: 1,
         block: None,
+        prompts: None,
         batch: 1,
         input_tokens: 1,
         output_tokens: 1,
@@ -83,6 +84,8 @@ fn case(batch: u32, input_tokens: u32, output_tokens: u32) -> PerformanceCase {
         batch,
         input_tokens,
         output_tokens,
+        prompts: None,
+        unfit: None,
         repetitions: 7,
         prefill_cost: Some(Cost { bytes: weights, flops: flops * tokens }),
         decode_cost: Some(Cost { bytes: weights * steps, flops: flops * u64::from(batch) * steps }),
@@ -110,6 +113,7 @@ pub(super) fn run() -> RunRecord {
         protocol: protocol.into(),
         shots,
         items,
+        available: Some(items),
         version_hash: "5e1f22".into(),
         chance: Some(chance),
         expected: None,
@@ -153,6 +157,7 @@ pub(super) fn run() -> RunRecord {
                 .iter()
                 .flat_map(|&(input, output)| [1, 2, 4, 8].map(|batch| case(batch, input, output)))
                 .collect(),
+            ..Plan::default()
         },
         choice_tokens: BTreeMap::from([
             ("ceval".to_owned(), choices(&[("A", 316), ("B", 347), ("C", 319), ("D", 367)])),

@@ -4,22 +4,27 @@ use super::accuracy::ALL;
 use super::format::{percent, significant};
 use crate::record::{AccuracyRow, PerfRow, Phase, RunRecord};
 
+/// What is said of a run without anything to say.
+pub(super) const NOTHING: &str = "Nothing has finished yet.";
+
 /// One sentence a task, and one on speed.
 pub(super) fn sentences(run: &RunRecord, accuracy: &[AccuracyRow], performance: &[PerfRow]) -> Vec<String> {
     let wholes = accuracy.iter().filter(|row| row.subject == ALL && row.category == ALL);
-    let mut sentences: Vec<String> = wholes.filter_map(score).collect();
+    let part_of = |task: &str| run.plan.accuracy.iter().find(|case| case.task == task)?.part_of();
+    let mut sentences: Vec<String> = wholes.filter_map(|row| score(row, part_of(&row.task))).collect();
     sentences.extend(speed(run, performance));
     if sentences.is_empty() {
-        sentences.push("Nothing has finished yet.".to_owned());
+        sentences.push(NOTHING.to_owned());
     }
     sentences
 }
 
-fn score(row: &AccuracyRow) -> Option<String> {
+fn score(row: &AccuracyRow, part_of: Option<u64>) -> Option<String> {
     let (acc, low, high) = (row.acc?, row.ci95_lo?, row.ci95_hi?);
     let answered = row.scored + row.unscorable;
+    let limited = part_of.map(|all| format!(", {} of {all} taken", row.n)).unwrap_or_default();
     Some(format!(
-        "{} ({}): {} % of {answered} items right (95 % interval {} to {}).",
+        "{} ({}): {} % of {answered} items right{limited} (95 % interval {} to {}).",
         row.task,
         row.protocol,
         percent(acc),

@@ -5,22 +5,29 @@
 
 pub mod accuracy;
 mod charts;
+pub mod compare;
 pub mod definitions;
 mod error;
 pub mod export;
 mod format;
 mod headline;
+pub mod load;
 mod page;
 pub mod performance;
+pub mod published;
+pub mod search;
 pub mod tables;
 pub mod validity;
+mod workloads;
 
 #[cfg(test)]
 mod fixture;
 
 pub use accuracy::accuracy_rows;
 pub use error::ReportError;
+pub use load::load_rows;
 pub use performance::perf_rows;
+pub use search::probe_rows;
 pub use tables::Table;
 pub use validity::{Check, Verdict};
 
@@ -74,17 +81,23 @@ impl Summary {
     }
 }
 
-/// Reads the records in `run_dir` and writes `accuracy.csv`, `perf.csv`, `summary.md`, `charts/` and `report.html`
-/// beside them.
+/// Reads the records in `run_dir` and writes `accuracy.csv`, `perf.csv`, `max_batch.csv` and `load.csv` where there are such
+/// cases, `summary.md`, `charts/` and `report.html` beside them.
 pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
     let (samples, requests) = (dir.read_samples()?, dir.read_requests()?);
-    let summary = Summary::of(dir.read_run()?, &samples, &requests);
+    let mut summary = Summary::of(dir.read_run()?, &samples, &requests);
+    let workloads = workloads::Workloads::of(&summary.run, dir.read_probes()?, &dir.read_loads()?);
+    workloads.add_to(&mut summary);
     dir.write_accuracy_csv(&summary.accuracy)?;
     dir.write_perf_csv(&summary.performance)?;
-    let pictures = charts::draw_all(run_dir, &summary.run, &summary.accuracy, &summary.performance)?;
+    workloads.write(&summary.run, &dir)?;
+    let mut pictures = charts::draw_all(run_dir, &summary.run, &summary.accuracy, &summary.performance)?;
+    pictures.extend(workloads.draw(&summary.run, run_dir)?);
+    let mut details = detail_tables(&summary, &requests);
+    details.extend(workloads.details(&summary.run));
     write_whole(&dir.file("summary.md"), page::markdown(&summary)?.as_bytes())?;
-    let html = page::html(&summary, &detail_tables(&summary, &requests), &pictures)?;
+    let html = page::html(&summary, &details, &pictures)?;
     write_whole(&dir.file("report.html"), html.as_bytes())?;
     Ok(summary)
 }
@@ -103,7 +116,8 @@ fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
     let phases =
         [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(performance, phase, clock));
     let tokens = tables::token_latency(performance, requests, clock);
-    subjects.chain(phases).chain([tokens]).filter(|table| !table.rows.is_empty()).collect()
+    let reference = published::reference(&summary.run, performance);
+    subjects.chain(phases).chain([tokens]).chain(reference).filter(|table| !table.rows.is_empty()).collect()
 }
 
 #[cfg(test)]

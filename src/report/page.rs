@@ -37,7 +37,7 @@ pub(super) fn markdown(summary: &Summary) -> Result<String, ReportError> {
     fill("summary.md", words(summary))
 }
 
-fn fill(name: &'static str, context: Value) -> Result<String, ReportError> {
+pub(super) fn fill(name: &'static str, context: Value) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     let whitespace =
         SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?;
@@ -47,6 +47,9 @@ fn fill(name: &'static str, context: Value) -> Result<String, ReportError> {
     // The ending decides what is escaped.
     environment.add_template("report.html", include_str!("templates/report.html"))?;
     environment.add_template("summary.md", include_str!("templates/summary.md"))?;
+    environment.add_template("parts.html", include_str!("templates/parts.html"))?;
+    environment.add_template("comparison.html", include_str!("templates/comparison.html"))?;
+    environment.add_template("comparison.md", include_str!("templates/comparison.md"))?;
     Ok(environment.get_template(name)?.render(context)?)
 }
 
@@ -63,18 +66,18 @@ fn words(summary: &Summary) -> Value {
         notes => notes(run),
         identity_hash => run.identity.hash(),
         identity => run.identity.fields().iter().map(|(k, v)| context! { name => k, value => v }).collect::<Vec<_>>(),
-        provenance => provenance(&run.provenance),
+        provenance => provenance_fields(&run.provenance).into_iter().map(|(name, value)| context! { name, value }).collect::<Vec<_>>(),
         choices => choices(run),
         first_prompt => run.first_prompt.as_ref().map(|p| context! {
             task => p.task.as_str(), item => p.doc_id.as_str(), text => p.text.as_str(), tokens => p.token_ids.len(),
         }),
         command_line => command_line(&run.provenance.command_line),
-        definitions => DEFINITIONS.map(|(name, text)| context! { name, text }).to_vec(),
+        definitions => DEFINITIONS.into_iter().chain(super::workloads::definitions(run)).map(|(name, text)| context! { name, text }).collect::<Vec<_>>(),
     }
 }
 
 /// An SVG as part of a page: it needs no namespace there, and no size beside its view box.
-fn inline(svg: &str) -> String {
+pub(super) fn inline(svg: &str) -> String {
     let Some(end) = svg.find('>') else { return String::new() };
     let (head, rest) = svg.split_at(end);
     let view_box =
@@ -82,8 +85,8 @@ fn inline(svg: &str) -> String {
     format!("<svg viewBox=\"{view_box}\" aria-hidden=\"true\"{rest}")
 }
 
-fn table(table: &Table) -> Value {
-    let columns = table.columns.iter().map(|c| context! { name => c.name, numeric => c.numeric });
+pub(super) fn table(table: &Table) -> Value {
+    let columns = table.columns.iter().map(|c| context! { name => c.name.as_str(), numeric => c.numeric });
     let rows = table.rows.iter().map(|row| {
         let cells = row.cells.iter().zip(&table.columns);
         let cells = cells.map(|(text, column)| context! { text, numeric => column.numeric });
@@ -96,7 +99,7 @@ fn table(table: &Table) -> Value {
     }
 }
 
-fn check(check: &Check) -> Value {
+pub(super) fn check(check: &Check) -> Value {
     let (word, advised) = match (check.outcome, check.required) {
         (Outcome::Yes, _) => ("yes", false),
         (Outcome::No, true) => ("NO", true),
@@ -116,14 +119,26 @@ fn check(check: &Check) -> Value {
 fn notes(run: &RunRecord) -> Vec<String> {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let note = |case: &crate::record::AccuracyCase| {
+        let part = case.part_of();
+        let expected = match &part {
+            Some(_) => "expected over all items, so not of these",
+            None => "expected",
+        };
         let parts = [
             Some(format!("{}: {}, {} shots", case.task, case.dataset, case.shots)),
+            part.map(|all| format!("{} of {all} items (limited)", case.items)),
             case.chance.map(|share| format!("{} by chance", percent(share))),
-            case.expected.map(|share| format!("{} expected", percent(share))),
+            case.expected.map(|share| format!("{} {expected}", percent(share))),
         ];
         format!("{}.", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     };
-    run.plan.accuracy.iter().map(note).collect()
+    let prompts = |case: &crate::record::PerformanceCase| {
+        let prompts = case.prompts.as_ref()?;
+        let (least, most) = (prompts.shortest, prompts.longest);
+        Some(format!("{}: {}; {least} to {most} tokens each.", case.case_id, prompts.notes.join(", ")))
+    };
+    let timed = run.plan.performance.iter().filter_map(prompts);
+    run.plan.accuracy.iter().map(note).chain(timed).collect()
 }
 
 fn choices(run: &RunRecord) -> Vec<Value> {
@@ -133,12 +148,15 @@ fn choices(run: &RunRecord) -> Vec<Value> {
     run.choice_tokens.iter().map(|(task, tokens)| context! { task, tokens => of_task(tokens) }).collect()
 }
 
-fn provenance(of: &Provenance) -> Vec<Value> {
+/// Every field of a run's provenance as people read it, always the same ones in the same order.
+pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> {
     let joined = |pairs: &std::collections::BTreeMap<String, String>| {
         let text = pairs.iter().map(|(k, v)| format!("{k} = {v}")).collect::<Vec<_>>().join(", ");
         if text.is_empty() { "none".to_owned() } else { text }
     };
     let optional = |text: &Option<String>| or_none(text.as_ref(), Clone::clone);
+    let commit =
+        of.git_commit.clone().unwrap_or_else(|| "not known: GLMBENCH_GIT_COMMIT was not set at build".into());
     let clock = match &of.clock_profile {
         Some(profile) => format!("{}, profile {profile}", of.clock),
         None => of.clock.to_string(),
@@ -147,15 +165,16 @@ fn provenance(of: &Provenance) -> Vec<Value> {
         let (memory, arithmetic) = (limit.bandwidth_bytes_per_s / 1e9, limit.peak_flops_per_s / 1e9);
         format!("{memory:.1} GB/s streamed, {arithmetic:.0} GFLOP/s, as measured")
     });
-    [
+    vec![
         ("Program", of.engine.clone()),
-        ("Commit", optional(&of.git_commit)),
+        ("Commit", commit),
         ("Model", of.model.clone()),
         ("Device", of.device.clone()),
         ("Kernels", of.kernel.clone()),
         ("Clock", clock),
         ("Type", of.dtype.clone()),
         ("Tensor parallel", of.tp.to_string()),
+        ("Device found", joined(&of.device_details)),
         ("Threads", of.threads.to_string()),
         ("Batch of accuracy tasks", of.batch.to_string()),
         ("Machine's limits", roofline),
@@ -168,9 +187,6 @@ fn provenance(of: &Provenance) -> Vec<Value> {
         ("Started", of.started.clone()),
         ("Finished", optional(&of.finished)),
         ("Resumed", of.resumed.to_string()),
+        ("Answers scored again from", optional(&of.scored_from)),
     ]
-    .into_iter()
-    .chain(of.scored_from.iter().map(|run| ("Answers scored again from", run.clone())))
-    .map(|(name, value)| context! { name, value })
-    .collect()
 }

@@ -53,6 +53,11 @@ pub fn tpot_ns(request: &RequestRecord) -> Option<f64> {
     phase_ns(request, Phase::Decode).map(|ns| ns as f64 / f64::from(request.output_tokens - 1))
 }
 
+/// The repetitions of a case that the figures are over: timed, whole, without error, in the order they were run.
+pub fn good_repetitions<'a>(case: &PerformanceCase, requests: &'a [RequestRecord]) -> Vec<&'a RequestRecord> {
+    Repetitions::of(case, requests).good
+}
+
 /// The repetitions of a case by what they are good for.
 pub(super) struct Repetitions<'a> {
     /// Timed, whole and without error: what the figures are over, in the order they were run.
@@ -75,6 +80,7 @@ impl<'a> Repetitions<'a> {
         let (good, bad): (Vec<_>, Vec<_>) = timed.into_iter().partition(|r| fault(case, r).is_none());
         let invalid = match bad.first().and_then(|r| fault(case, r)) {
             Some(first) => Some(format!("{} of {} repetitions: {first}", bad.len(), bad.len() + good.len())),
+            None if case.unfit.is_some() => None,
             None if good.is_empty() => Some("no timed repetition finished".to_owned()),
             None => unequal_outputs(&good),
         };
@@ -87,7 +93,9 @@ fn fault(case: &PerformanceCase, request: &RequestRecord) -> Option<String> {
     if let Some(error) = &request.error {
         return Some(error.clone());
     }
-    let shape = (request.batch, request.input_tokens, request.output_tokens);
+    // Real prompts have their own lengths.
+    let input_tokens = if request.prompts.is_some() { case.input_tokens } else { request.input_tokens };
+    let shape = (request.batch, input_tokens, request.output_tokens);
     let wanted = (case.batch, case.input_tokens, case.output_tokens);
     if shape != wanted {
         return Some(format!("batch, input and output of {shape:?} where {wanted:?} was asked for"));
@@ -98,12 +106,31 @@ fn fault(case: &PerformanceCase, request: &RequestRecord) -> Option<String> {
 
 /// Equal prompts, greedy: a repetition with another output did other work, or wrong work.
 fn unequal_outputs(good: &[&RequestRecord]) -> Option<String> {
-    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut groups: BTreeMap<Option<u32>, BTreeMap<&str, u32>> = BTreeMap::new();
     for request in good {
-        *counts.entry(&request.output_hash).or_default() += 1;
+        let group = request.prompts.as_ref().map(|prompts| prompts.group);
+        *groups.entry(group).or_default().entry(&request.output_hash).or_default() += 1;
     }
+    let counts = groups.values().find(|counts| counts.len() > 1)?;
     let parts: Vec<String> = counts.iter().map(|(hash, count)| format!("{hash} × {count}")).collect();
-    (parts.len() > 1).then(|| format!("output differs between repetitions: {}", parts.join(", ")))
+    Some(format!("output differs between repetitions: {}", parts.join(", ")))
+}
+
+/// Tokens that a phase dealt with in all repetitions.
+fn all_tokens(case: &PerformanceCase, phase: Phase, good: &[&RequestRecord]) -> u64 {
+    if phase == Phase::Prefill && case.prompts.is_some() {
+        return good.iter().map(|r| r.prompt_tokens()).sum();
+    }
+    phase_tokens(case, phase) * good.len() as u64
+}
+
+/// Tokens a second: of the median time where all repetitions have the same tokens, else all tokens over all time.
+fn tokens_per_s(case: &PerformanceCase, tokens: u64, times: &[u64], median_ns: Option<u64>) -> Option<f64> {
+    let (tokens, ns) = match case.prompts {
+        Some(_) => (tokens, times.iter().sum()),
+        None => (tokens / times.len().max(1) as u64, median_ns?),
+    };
+    (tokens > 0 && ns > 0).then(|| tokens as f64 / (ns as f64 / 1e9))
 }
 
 fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repetitions<'_>) -> PerfRow {
@@ -113,7 +140,12 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
     let interval = median_interval(&ns, 0.95, RESAMPLES, BOOTSTRAP_SEED);
     let median_ns = whole(median(&ns));
     let seconds = median_ns.filter(|&t| t > 0).map(|t| t as f64 / 1e9);
-    let tokens = phase_tokens(case, phase);
+    let all_tokens = all_tokens(case, phase, &repetitions.good);
+    // With real prompts the mean, rounded.
+    let tokens = match repetitions.good.len() as u64 {
+        0 => phase_tokens(case, phase),
+        n => (all_tokens + n / 2) / n,
+    };
     let cost = phase_cost(case, phase);
     let absent = phase == Phase::Decode && case.output_tokens < 2;
     PerfRow {
@@ -144,7 +176,7 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         p90_ns: whole(quantile(&ns, 0.9)),
         p99_ns: whole(p99(&ns)),
         tokens,
-        tokens_per_s_median: seconds.filter(|_| tokens > 0).map(|s| tokens as f64 / s),
+        tokens_per_s_median: tokens_per_s(case, all_tokens, &times, median_ns),
         bytes_touched: cost.map(|c| c.bytes),
         achieved_gb_s: cost.zip(seconds).map(|(c, s)| c.bytes as f64 / s / 1e9),
         roofline_pct: least_seconds(case, phase, run.provenance.roofline)
@@ -154,10 +186,11 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         energy_j: None,
         j_per_token: None,
         output_hash: repetitions.good.first().map(|r| r.output_hash.clone()),
-        valid: (!absent).then_some(repetitions.invalid.is_none()),
+        valid: (!absent && case.unfit.is_none()).then_some(repetitions.invalid.is_none()),
         invalid_reason: repetitions
             .invalid
             .clone()
+            .or_else(|| case.unfit.clone())
             .or_else(|| absent.then(|| "no decode phase: one output token".to_owned())),
     }
 }
@@ -168,7 +201,7 @@ pub(super) fn p99(samples: &[f64]) -> Option<f64> {
 }
 
 /// The work of a phase; end to end is both together.
-fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
+pub(super) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
     match phase {
         Phase::Prefill => case.prefill_cost,
         Phase::Decode => case.decode_cost.filter(|_| case.output_tokens > 1),
@@ -224,6 +257,8 @@ mod tests {
             batch: 2,
             input_tokens: 16,
             output_tokens: 3,
+            prompts: None,
+            unfit: None,
             repetitions: 1,
             prefill_cost: Some(Cost { bytes: 100, flops: 9_000 }),
             decode_cost: Some(Cost { bytes: 200, flops: 100 }),

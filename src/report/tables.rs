@@ -21,7 +21,7 @@ pub struct Table {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Name with unit.
-    pub name: &'static str,
+    pub name: String,
     /// Holds numbers, to be set flush right.
     pub numeric: bool,
 }
@@ -37,13 +37,13 @@ pub struct Row {
 
 impl Table {
     /// `names` of text columns, then of numeric ones.
-    fn new(title: String, text: &[&'static str], numeric: &[&'static str]) -> Self {
-        let column = |numeric| move |&name| Column { name, numeric };
+    pub(super) fn new(title: String, text: &[&str], numeric: &[&str]) -> Self {
+        let column = |numeric| move |name: &&str| Column { name: (*name).to_owned(), numeric };
         let columns = text.iter().map(column(false)).chain(numeric.iter().map(column(true))).collect();
         Self { title, columns, rows: Vec::new() }
     }
 
-    fn push(&mut self, strong: bool, cells: Vec<String>) {
+    pub(super) fn push(&mut self, strong: bool, cells: Vec<String>) {
         self.rows.push(Row { cells, strong });
     }
 
@@ -196,6 +196,11 @@ fn numbers(values: impl Iterator<Item = Option<f64>>) -> Vec<String> {
     let values: Vec<Option<f64>> = values.collect();
     let places = decimals(values.iter().flatten().copied());
     values.into_iter().map(|value| fixed(value, places)).collect()
+}
+
+/// Bytes in the largest binary unit that leaves a number of at least 1: `14.0 GiB`.
+pub fn bytes_text(count: u64) -> String {
+    bytes(count)
 }
 
 /// Median time per token after the first.

@@ -21,6 +21,15 @@ fn assert_balanced(html: &str) {
     assert!(open.is_empty(), "left open: {open:?}");
 }
 
+/// Fails unless the page is well-formed, in a language, and needs nothing beside it.
+pub(super) fn assert_whole_page(html: &str) {
+    assert_balanced(html);
+    for absent in ["http", "<script", "<link", "<img", "url(", "@import", " src="] {
+        assert!(!html.contains(absent), "{absent}");
+    }
+    assert!(html.contains("<html lang=\"en\">"));
+}
+
 #[test]
 fn a_report_is_one_whole_page_that_needs_nothing_else() {
     let root = tempfile::tempdir().unwrap();
@@ -28,11 +37,8 @@ fn a_report_is_one_whole_page_that_needs_nothing_else() {
     let summary = render(dir.path()).unwrap();
     assert_eq!(summary.verdict(), Verdict::Valid);
     let html = fs::read_to_string(dir.file("report.html")).unwrap();
-    assert_balanced(&html);
-    for absent in ["http", "<script", "<link", "<img", "url(", "@import", " src="] {
-        assert!(!html.contains(absent), "{absent}");
-    }
-    assert!(html.contains("lang=\"en\"") && html.contains("下列 x &lt; y &amp; y"), "escaped prompt");
+    assert_whole_page(&html);
+    assert!(html.contains("下列 x &lt; y &amp; y"), "escaped prompt");
     assert_eq!(html.matches("<svg").count(), 6);
     insta::assert_snapshot!("summary.md", fs::read_to_string(dir.file("summary.md")).unwrap());
     insta::assert_snapshot!("accuracy.csv", fs::read_to_string(dir.file("accuracy.csv")).unwrap());

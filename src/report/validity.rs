@@ -73,7 +73,7 @@ pub fn checks(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestReco
     checks
 }
 
-fn yes_if(holds: bool) -> Outcome {
+pub(super) fn yes_if(holds: bool) -> Outcome {
     if holds { Outcome::Yes } else { Outcome::No }
 }
 
@@ -182,7 +182,7 @@ fn is_wide(ns: &[f64]) -> bool {
 }
 
 /// `all 12 cases`, or which do not hold it; the first few by name.
-fn found_in(spoilt: &[&str], cases: usize) -> String {
+pub(super) fn found_in(spoilt: &[&str], cases: usize) -> String {
     const NAMED: usize = 3;
     match spoilt.len() {
         0 => format!("all {}", counted(cases as u64, "case")),
@@ -197,7 +197,10 @@ fn governor(run: &RunRecord) -> Check {
     let found = run.provenance.governor.as_deref();
     Check {
         condition: "The processor keeps its frequency",
-        outcome: found.map_or(Outcome::Unknown, |name| yes_if(name == "performance")),
+        outcome: match found {
+            None | Some("" | "unknown") => Outcome::Unknown,
+            Some(name) => yes_if(name == "performance"),
+        },
         found: found.map_or("the system does not tell its governor".to_owned(), |g| format!("governor {g}")),
         advice: "cpupower frequency-set -g performance",
         required: false,
@@ -212,7 +215,9 @@ pub fn sentence(run: &RunRecord, checks: &[Check]) -> String {
         Verdict::Incomplete => "incomplete",
         Verdict::Invalid => "INVALID, a required condition fails",
     };
-    format!("{word}; {holding} of {} in all", checks.len())
+    let unknown = checks.iter().filter(|c| c.outcome == Outcome::Unknown).count();
+    let unknown = if unknown > 0 { format!(", {unknown} unknown") } else { String::new() };
+    format!("{word}; {holding} of {} in all{unknown}", checks.len())
 }
 
 #[cfg(test)]

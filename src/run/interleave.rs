@@ -28,6 +28,11 @@ pub fn obstacle(a: &Plan<'_>, b: &Plan<'_>) -> Option<String> {
     if shapes(a) != shapes(b) {
         return Some("the two configurations have different [[performance]] cases".into());
     }
+    if [a, b].into_iter().any(|plan| !plan.searches.is_empty() || !plan.loads.is_empty()) {
+        return Some(
+            "max-batch searches and loads cannot be interleaved; give them a suite of their own".into(),
+        );
+    }
     let several = [a, b].into_iter().any(|plan| plan.worlds().len() > 1);
     several.then(|| {
         "a configuration has several tensor-parallel sizes; both engines stay loaded, so it must be one"
@@ -71,13 +76,14 @@ fn run(
     let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop };
     let mut session_a = Session::new(&mut a.engine, &mut shared_a)?;
     let mut session_b = Session::new(&mut b.engine, &mut shared_b)?;
-    for (case_a, case_b) in a.plan.performance.iter().zip(&b.plan.performance) {
+    let cases = a.plan.performance.iter().zip(&b.plan.performance);
+    for (case_a, case_b) in cases.filter(|(a, b)| a.unfit.is_none() && b.unfit.is_none()) {
         let mut timings = [
             Timing::new(case_a, &a.plan.tokens, &session_a)?,
             Timing::new(case_b, &b.plan.tokens, &session_b)?,
         ];
         let done = timings[0].timed.min(timings[1].timed);
-        observer.begin(&case_a.case_id(), "blocks", case_a.repetitions as u64, done as u64);
+        observer.begin(&case_a.case_id(), "blocks", case_a.timed() as u64, done as u64);
         let ending = blocks(&mut timings, [&mut session_a, &mut session_b], observer);
         observer.end();
         session_a.engine.clear();
@@ -105,7 +111,7 @@ fn blocks(
     }
     while !timings.iter().all(Timing::is_done) {
         let block = timings[0].timed.min(timings[1].timed);
-        let order = if block % 2 == 0 { [0, 1] } else { [1, 0] };
+        let order = if block.is_multiple_of(2) { [0, 1] } else { [1, 0] };
         // A run that was stopped within a block has one side of it already.
         for side in order.into_iter().filter(|&side| timings[side].timed == block).collect::<Vec<_>>() {
             if sessions[side].stopped() {

@@ -7,14 +7,19 @@
 mod accuracy;
 pub mod environment;
 pub mod interleave;
+pub mod load;
 pub mod machine;
+mod memory;
 pub mod noise;
 mod performance;
 pub mod plan;
 pub mod prompts;
 pub mod provenance;
+mod questions;
 mod resume;
 pub mod score;
+pub mod search;
+mod workload;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -212,14 +217,19 @@ fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError
     let samples = dir.read_samples()?;
     let items = |task: &str| samples.iter().filter(|s| s.task == task).count();
     let done = accuracy.all(|case| items(&case.task) >= case.evaluation.len());
-    Ok(done && performance::is_done(plan, world, dir)?)
+    Ok(done
+        && performance::is_done(plan, world, dir)?
+        && search::is_done(plan, world, dir)?
+        && load::is_done(plan, world, dir)?)
 }
 
 /// The latest time in the journals; 0 in a new run.
 fn recorded_ns(dir: &RunDir) -> Result<u64, RecordError> {
     let samples = dir.read_samples()?.into_iter().map(|s| s.t_end_ns);
     let requests = dir.read_requests()?.into_iter().map(|r| r.end_ns);
-    Ok(samples.chain(requests).max().unwrap_or(0))
+    let probes = dir.read_probes()?.into_iter().map(|p| p.end_ns);
+    let loads = dir.read_loads()?.into_iter().map(|l| l.end_ns);
+    Ok(samples.chain(requests).chain(probes).chain(loads).max().unwrap_or(0))
 }
 
 /// Runs the cases of so many ranks.
@@ -227,8 +237,18 @@ fn run_cases(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result
     if run_accuracy(plan, world, session)? == Ending::Interrupted {
         return Ok(Ending::Interrupted);
     }
-    for case in plan.performance.iter().filter(|case| case.tp == world) {
+    for case in plan.performance.iter().filter(|case| case.tp == world && case.unfit.is_none()) {
         if performance::run(case, &plan.tokens, session)? == Ending::Interrupted {
+            return Ok(Ending::Interrupted);
+        }
+    }
+    for search in plan.searches.iter().filter(|search| search.tp == world) {
+        if search::run(search, &plan.tokens, session)? == Ending::Interrupted {
+            return Ok(Ending::Interrupted);
+        }
+    }
+    for load in plan.loads.iter().filter(|load| load.tp == world) {
+        if load::run(load, &plan.tokens, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }
     }

@@ -1,20 +1,25 @@
 //! A performance case: warm-ups until times agree, then timed repetitions, a line each.
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
-use crate::record::{RepetitionKind, RequestRecord, RunDir};
+use crate::record::{GroupPrompts, RepetitionKind, RequestRecord, RunDir};
 
 use super::machine::{peak_rss_bytes, reset_peak_rss};
 use super::plan::Plan;
+use super::questions::{RealPrompts, mean_tokens};
 use super::{Ending, RunError, Session};
 
 /// A performance case ready to run.
 #[derive(Debug, Clone)]
 pub struct PerformanceRun {
-    /// The shape.
+    /// The shape; with real prompts its input is the longest of them.
     pub shape: Shape,
+    /// Real prompts; random tokens when `None`.
+    pub prompts: Option<RealPrompts>,
     /// Tensor-parallel ranks.
     pub tp: usize,
-    /// Timed repetitions.
+    /// Why the device cannot hold it, if so; it is then not run.
+    pub unfit: Option<String>,
+    /// Timed repetitions; with real prompts, of each batch of them.
     pub repetitions: usize,
     /// When warming up is enough.
     pub warm_up: WarmUpRule,
@@ -23,10 +28,33 @@ pub struct PerformanceRun {
 }
 
 impl PerformanceRun {
-    /// Name within a run: the shape's, with the ranks where there are several: `b8-i128-o32-tp2`.
+    /// Name within a run: the shape's, or that of its prompts, with the ranks where there are several: `b8-i128-o32-tp2`,
+    /// `boolq-i128-b8-o32`.
     pub fn case_id(&self) -> String {
-        let shape = self.shape.case_id();
+        let Shape { batch, output_tokens, .. } = self.shape;
+        let shape = match &self.prompts {
+            None => self.shape.case_id(),
+            Some(prompts) => format!("{}-b{batch}-o{output_tokens}", prompts.name),
+        };
         if self.tp == 1 { shape } else { format!("{shape}-tp{}", self.tp) }
+    }
+
+    /// Prompt tokens of a sequence; with real prompts their mean, rounded.
+    pub fn input_tokens(&self) -> usize {
+        self.prompts.as_ref().map_or(self.shape.input_tokens, RealPrompts::mean_tokens)
+    }
+
+    /// Timed repetitions of all batches of prompts.
+    pub(super) fn timed(&self) -> usize {
+        self.repetitions * self.prompts.as_ref().map_or(1, |prompts| prompts.groups.len())
+    }
+
+    /// The batches of prompts, which the repetitions take in turn.
+    fn batches(&self, tokens: &OrdinaryTokens) -> Vec<Vec<Vec<u32>>> {
+        match &self.prompts {
+            None => vec![prompts(self.shape, tokens, self.seed)],
+            Some(real) => real.groups.clone(),
+        }
     }
 }
 
@@ -37,7 +65,8 @@ pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<boo
         let id = case.case_id();
         records.iter().filter(|r| r.case_id == id && r.kind == RepetitionKind::Timed).count()
     };
-    Ok(plan.performance.iter().filter(|case| case.tp == world).all(|case| timed(case) >= case.repetitions))
+    let mut cases = plan.performance.iter().filter(|case| case.tp == world && case.unfit.is_none());
+    Ok(cases.all(|case| timed(case) >= case.timed()))
 }
 
 /// Runs the repetitions that have no line yet; an interrupted case is warmed up again.
@@ -47,7 +76,7 @@ pub(super) fn run(
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
     let mut timing = Timing::new(case, tokens, session)?;
-    session.observer.begin(&case.case_id(), "repetitions", case.repetitions as u64, timing.timed as u64);
+    session.observer.begin(&case.case_id(), "repetitions", case.timed() as u64, timing.timed as u64);
     let ending = repetitions(&mut timing, session);
     session.observer.end();
     session.engine.clear();
@@ -72,10 +101,10 @@ fn repetitions(timing: &mut Timing<'_>, session: &mut Session<'_>) -> Result<End
     Ok(Ending::Complete)
 }
 
-/// A case on one engine: its prompts, and how many lines it has.
+/// A case on one engine: its batches of prompts, and how many lines it has.
 pub(super) struct Timing<'a> {
     case: &'a PerformanceRun,
-    prompts: Vec<Vec<u32>>,
+    batches: Vec<Vec<Vec<u32>>>,
     warm_ups: usize,
     /// Timed repetitions that are recorded.
     pub(super) timed: usize,
@@ -91,12 +120,12 @@ impl<'a> Timing<'a> {
         let (records, id) = (session.dir.read_requests()?, case.case_id());
         let of = |kind| records.iter().filter(|r| r.case_id == id && r.kind == kind).count();
         let (warm_ups, timed) = (of(RepetitionKind::Warmup), of(RepetitionKind::Timed));
-        Ok(Self { case, prompts: prompts(case.shape, tokens, case.seed), warm_ups, timed })
+        Ok(Self { case, batches: case.batches(tokens), warm_ups, timed })
     }
 
     /// All timed repetitions are there.
     pub(super) fn is_done(&self) -> bool {
-        self.timed >= self.case.repetitions
+        self.timed >= self.case.timed()
     }
 
     /// Repeats until times agree.
@@ -106,7 +135,7 @@ impl<'a> Timing<'a> {
             if session.stopped() {
                 return Ok(Ending::Interrupted);
             }
-            let times = repeat(session.engine, self.case.shape, &self.prompts)?;
+            let times = repeat(session.engine, self.case.shape, &self.batches[0])?;
             warm_up.add(times.total_ns());
             let number = self.warm_ups;
             session.dir.append_request(&record(session, self.case, RepetitionKind::Warmup, number, times))?;
@@ -117,7 +146,8 @@ impl<'a> Timing<'a> {
 
     /// One timed repetition, and its line.
     pub(super) fn repeat(&mut self, session: &mut Session<'_>, block: Option<u32>) -> Result<(), RunError> {
-        let times = repeat(session.engine, self.case.shape, &self.prompts)?;
+        let batch = &self.batches[self.timed % self.batches.len()];
+        let times = repeat(session.engine, self.case.shape, batch)?;
         let line = record(session, self.case, RepetitionKind::Timed, self.timed, times);
         session.dir.append_request(&RequestRecord { block, ..line })?;
         session.sample_memory()?;
@@ -134,6 +164,10 @@ fn record(
     times: Repetition,
 ) -> RequestRecord {
     let shape = case.shape;
+    let group = case.prompts.as_ref().map(|real| {
+        let index = if kind == RepetitionKind::Timed { number % real.groups.len() } else { 0 };
+        (index, &real.groups[index])
+    });
     RequestRecord {
         case_id: case.case_id(),
         kind,
@@ -141,8 +175,12 @@ fn record(
         clock: session.clock(),
         tp: case.tp as u32,
         block: None,
+        prompts: group.map(|(index, prompts)| GroupPrompts {
+            group: index as u32,
+            input_tokens: prompts.iter().map(|ids| ids.len() as u32).collect(),
+        }),
         batch: shape.batch as u32,
-        input_tokens: shape.input_tokens as u32,
+        input_tokens: group.map_or(shape.input_tokens, |(_, prompts)| mean_tokens(prompts.iter())) as u32,
         output_tokens: shape.output_tokens as u32,
         start_ns: session.run_ns(times.start_ns),
         prefill_ns: times.prefill_ns,

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::bench::{OrdinaryTokens, Shape, WarmUpRule, case_cost};
+use crate::bench::{OrdinaryTokens, Shape, WarmUpRule};
 use crate::dataset::Source;
 use crate::device::DType;
-use crate::engine::cache::blocks_for;
 use crate::engine::config::ModelConfig;
 use crate::engine::model::Limits;
 use crate::engine::tokenizer::Tokenizer;
@@ -13,8 +12,11 @@ use crate::record::{self, ChoiceToken, Cost, FirstPrompt};
 use crate::suite::{self, Suite};
 use crate::task::{self, Evaluation, TextCodec};
 
+pub use super::load::LoadRun;
 pub use super::performance::PerformanceRun;
-use super::{AccuracyRun, RunError};
+pub use super::questions::RealPrompts;
+pub use super::search::SearchRun;
+use super::{AccuracyRun, RunError, workload};
 
 /// A suite with a model: all that is known before weights are loaded.
 pub struct Plan<'a> {
@@ -22,21 +24,20 @@ pub struct Plan<'a> {
     pub accuracy: Vec<AccuracyRun<'a>>,
     /// Shapes to time.
     pub performance: Vec<PerformanceRun>,
+    /// Searches for the largest batch.
+    pub searches: Vec<SearchRun>,
+    /// Loads.
+    pub loads: Vec<LoadRun>,
     /// What prompts for timing are drawn from.
     pub tokens: OrdinaryTokens,
-    /// What the engine must hold.
-    pub limits: Limits,
+    /// Tokens fed in one step at most.
+    step_tokens: usize,
+    /// What the engine must hold, by the number of ranks.
+    pub(super) limits: BTreeMap<usize, Limits>,
 }
 
-/// Tokens fed in one step at most: a few hundred rows fill the matrix kernels.
-const STEP_TOKENS: usize = 512;
-/// A second stage repeats the first's prompt and answer and adds some words of its own, cut into tokens anew.
-const STAGE_SLACK_TOKENS: usize = 128;
-/// A generated token's text can come to several tokens when it is cut anew: names of unused pieces, broken characters.
-const RETOKENIZED: usize = 8;
-
 impl<'a> Plan<'a> {
-    /// Reads the data sets and makes every first prompt.
+    /// Reads the data sets and makes every first prompt. Prompts are fed `step_tokens` at a time.
     ///
     /// # Errors
     /// Data sets, protocols, tokenizer that do not fit; a shape that the model or device cannot run.
@@ -44,6 +45,7 @@ impl<'a> Plan<'a> {
         suite: &Suite,
         config: &ModelConfig,
         tokenizer: Option<&'a Tokenizer>,
+        step_tokens: usize,
     ) -> Result<Self, RunError> {
         let refuse = |problem: String| RunError::Suite { suite: suite.path.clone(), problem };
         let mut accuracy = Vec::new();
@@ -57,16 +59,29 @@ impl<'a> Plan<'a> {
                 accuracy.push(accuracy_run(case, name, config, tokenizer)?);
             }
         }
-        let performance = performance_runs(suite, config).map_err(refuse)?;
-        let limits = limits(config, &accuracy, &performance);
-        Ok(Self { accuracy, performance, tokens: ordinary_tokens(config, tokenizer), limits })
+        let performance = performance_runs(suite, config, tokenizer).map_err(refuse)?;
+        let searches = workload::searches(suite, config).map_err(refuse)?;
+        let loads = workload::loads(suite, config, tokenizer).map_err(refuse)?;
+        let tokens = ordinary_tokens(config, tokenizer);
+        let limits = BTreeMap::new();
+        let mut plan = Self { accuracy, performance, searches, loads, tokens, step_tokens, limits };
+        plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
+        Ok(plan)
+    }
+
+    /// Tokens fed in one step at most.
+    pub(super) fn step_tokens(&self) -> usize {
+        self.step_tokens
     }
 
     /// The numbers of tensor-parallel ranks that the cases need, in the order in which they are run: precision first.
     pub fn worlds(&self) -> Vec<usize> {
         let accuracy = self.accuracy.iter().map(|run| run.tp);
         let mut worlds = Vec::new();
-        for tp in accuracy.chain(self.performance.iter().map(|run| run.tp)) {
+        let timed = self.performance.iter().filter(|run| run.unfit.is_none()).map(|run| run.tp);
+        let searches = self.searches.iter().map(|run| run.tp);
+        let loads = self.loads.iter().map(|run| run.tp);
+        for tp in accuracy.chain(timed).chain(searches).chain(loads) {
             if !worlds.contains(&tp) {
                 worlds.push(tp);
             }
@@ -85,6 +100,7 @@ impl<'a> Plan<'a> {
                 protocol: plan.protocol.definition().name.to_owned(),
                 shots: plan.shots as u32,
                 items: run.evaluation.len() as u64,
+                available: Some(plan.dataset.items.len() as u64),
                 version_hash: run.evaluation.input_hash()[..6].to_owned(),
                 chance: Some(chance(case.task)),
                 expected: case.expected_for(dtype).map(|e| e.correct as f64 / e.items as f64),
@@ -92,20 +108,27 @@ impl<'a> Plan<'a> {
         });
         let performance = self.performance.iter().map(|run| {
             let shape = run.shape;
-            let (prefill, decode) = case_cost(config, dtype.bytes(), self.limits.max_step_tokens, shape);
+            let (prefill, decode) = workload::cost(run, config, dtype, self.limits(run.tp).max_step_tokens);
             let cost = |c: crate::bench::PhaseCost| Some(Cost { bytes: c.bytes, flops: c.flops });
             record::PerformanceCase {
                 case_id: run.case_id(),
                 tp: run.tp as u32,
                 batch: shape.batch as u32,
-                input_tokens: shape.input_tokens as u32,
+                input_tokens: run.input_tokens() as u32,
                 output_tokens: shape.output_tokens as u32,
+                prompts: run.prompts.as_ref().map(RealPrompts::record),
+                unfit: run.unfit.clone(),
                 repetitions: run.repetitions as u32,
                 prefill_cost: cost(prefill),
                 decode_cost: cost(decode),
             }
         });
-        record::Plan { accuracy: accuracy.collect(), performance: performance.collect() }
+        record::Plan {
+            accuracy: accuracy.collect(),
+            performance: performance.collect(),
+            searches: self.searches.iter().map(SearchRun::record).collect(),
+            loads: self.loads.iter().map(LoadRun::record).collect(),
+        }
     }
 
     /// The choice tokens of each precision case.
@@ -178,25 +201,32 @@ fn accuracy_run<'a>(
     Ok(AccuracyRun { task, evaluation, batch: case.batch, tp: case.tp })
 }
 
-fn performance_runs(suite: &Suite, config: &ModelConfig) -> Result<Vec<PerformanceRun>, String> {
+fn performance_runs(
+    suite: &Suite,
+    config: &ModelConfig,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Vec<PerformanceRun>, String> {
     let mut runs: Vec<PerformanceRun> = Vec::new();
     for case in &suite.performance {
-        let shapes = case.lengths.iter().flat_map(|&(input_tokens, output_tokens)| {
-            case.batches.iter().map(move |&batch| Shape { batch, input_tokens, output_tokens })
-        });
-        for shape in shapes {
-            if shape.sequence_tokens() > config.seq_length {
-                return Err(format!(
-                    "case {} has sequences of {} tokens, the model's seq_length is {}",
-                    shape.case_id(),
-                    shape.sequence_tokens(),
-                    config.seq_length
-                ));
-            }
+        for (shape, prompts) in shapes(case, tokenizer)? {
             for &tp in &case.tp_ranks {
-                let warm_up = WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() };
-                let run =
-                    PerformanceRun { shape, tp, repetitions: case.repetitions, warm_up, seed: case.seed };
+                let run = PerformanceRun {
+                    shape,
+                    prompts: prompts.clone(),
+                    tp,
+                    unfit: None,
+                    repetitions: case.repetitions,
+                    warm_up: WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() },
+                    seed: case.seed,
+                };
+                if shape.sequence_tokens() > config.seq_length {
+                    return Err(format!(
+                        "case {} has sequences of {} tokens, the model's seq_length is {}",
+                        run.case_id(),
+                        shape.sequence_tokens(),
+                        config.seq_length
+                    ));
+                }
                 if runs.iter().any(|other| other.case_id() == run.case_id()) {
                     return Err(format!("case {} comes twice", run.case_id()));
                 }
@@ -205,6 +235,27 @@ fn performance_runs(suite: &Suite, config: &ModelConfig) -> Result<Vec<Performan
         }
     }
     Ok(runs)
+}
+
+/// The shapes of a case, by lengths and then batch, with their real prompts where it has them.
+fn shapes(
+    case: &suite::PerformanceCase,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Vec<(Shape, Option<RealPrompts>)>, String> {
+    let mut shapes = Vec::new();
+    for &(input_tokens, output_tokens) in &case.lengths {
+        match &case.prompts {
+            None => {
+                let shape = |&batch| (Shape { batch, input_tokens, output_tokens }, None);
+                shapes.extend(case.batches.iter().map(shape));
+            }
+            Some(source) => {
+                let real = workload::real_shapes(case, source, tokenizer, (input_tokens, output_tokens))?;
+                shapes.extend(real.into_iter().map(|(shape, prompts)| (shape, Some(prompts))));
+            }
+        }
+    }
+    Ok(shapes)
 }
 
 /// The ids that prompts for timing are drawn from: with a tokenizer, ordinary pieces behind its prefix ids.
@@ -217,40 +268,4 @@ pub fn ordinary_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> O
         tokens.range.end = end.clamp(tokens.range.start + 1, tokens.range.end);
     }
     tokens
-}
-
-/// Room for the longest sequence of every case, and for every case's batch.
-fn limits(config: &ModelConfig, accuracy: &[AccuracyRun<'_>], performance: &[PerformanceRun]) -> Limits {
-    let prefix = config.pre_seq_len.unwrap_or(0);
-    let mut limits = Limits {
-        max_batch: 1,
-        max_step_tokens: STEP_TOKENS,
-        max_context: 1 + prefix,
-        kv_blocks: 1,
-        max_logit_rows: 1,
-    };
-    // Blocks for a batch of usual sequences, and for one of the longest: the others then wait for it.
-    let mut grow = |batch: usize, usual: usize, longest: usize| {
-        let context = |tokens: usize| tokens.min(config.seq_length) + prefix;
-        limits.max_batch = limits.max_batch.max(batch);
-        limits.max_context = limits.max_context.max(context(longest));
-        let blocks = (batch * blocks_for(context(usual))).max(blocks_for(context(longest)));
-        limits.kv_blocks = limits.kv_blocks.max(blocks);
-    };
-    for run in accuracy {
-        let new = run.evaluation.plan().max_new_tokens;
-        let prompt = (0..run.evaluation.len())
-            .filter_map(|i| run.evaluation.first_prompt(i))
-            .map(|(_, ids)| ids.len())
-            .max()
-            .unwrap_or(1);
-        let usual = prompt + prompt / 4 + 2 * new + STAGE_SLACK_TOKENS;
-        grow(run.batch, usual, usual + RETOKENIZED * new);
-    }
-    for run in performance {
-        grow(run.shape.batch, run.shape.sequence_tokens(), run.shape.sequence_tokens());
-    }
-    limits.max_step_tokens = STEP_TOKENS.max(limits.max_batch);
-    limits.max_logit_rows = limits.max_batch;
-    limits
 }

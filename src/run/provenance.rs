@@ -57,6 +57,9 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
         field("items", evaluation.len().to_string());
         field("inputs", evaluation.input_hash());
     }
+    for (name, hash) in plan.input_hashes() {
+        fields.insert(format!("prompts.{name}"), hash);
+    }
     Identity::new(fields)
 }
 

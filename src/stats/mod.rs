@@ -1,4 +1,4 @@
-//! Intervals, quantiles, bootstrap, outlier flags, drift. Pure functions on slices of numbers.
+//! Intervals, quantiles, bootstrap, paired tests, equivalence, outlier flags, drift. Pure functions on slices of numbers.
 //!
 //! Nothing here reads a clock, a file or a device, and nothing is random but by a seed that the caller gives:
 //! the same samples give the same figures on every machine. A figure that cannot be had (no samples, one sample
@@ -10,10 +10,16 @@
 mod bootstrap;
 mod describe;
 mod drift;
+mod growth;
 mod interval;
+mod modes;
 mod null;
 mod outlier;
+mod paired;
 pub mod parity;
+mod random;
+mod rank;
+mod ratio;
 pub mod rng;
 
 #[cfg(test)]
@@ -22,7 +28,17 @@ mod fixtures;
 pub use bootstrap::{RESAMPLES, median_interval};
 pub use describe::{mad, mean, median, quantile, stddev};
 pub use drift::{Drift, drift};
+pub use growth::{Growth, growth};
 pub use interval::{standard_error, wilson};
+pub use modes::{TwoModes, two_modes};
 pub use null::null_floor;
 pub use outlier::{Fence, Outlier, outliers};
+pub use paired::{
+    LEAST_DISCORDANT, PairCounts, adjusted_interval, detectable_difference, difference_interval,
+    discordant_share, holm, items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact,
+};
+pub use rank::mann_whitney;
+pub use ratio::{
+    Change, LEAST_SAMPLES, MedianRatio, geometric_mean, ratio_of_medians, ratio_of_medians_by_block,
+};
 pub use rng::Rng;

@@ -34,6 +34,32 @@
 //! repetitions = 5              # timed
 //! max_warmups = 8              # fewer once timings are stable
 //! seed = 1                     # of the input tokens
+//! dataset = "boolq"            # its questions instead of random tokens: boolq, ceval; or jsonl = "FILE" with a
+//!                              # `question` in each line
+//! folder = "../datasets/boolq" # of the data set; else datasets/<dataset>, else the sample of it
+//! truncate = true              # cut prompts to the input length
+//! padding = false              # repeat a shorter prompt's tokens up to the input length
+//! groups = 1                   # batches to be timed, or "all"
+//!
+//! [[max_batch]]                # the largest batch that keeps the limits
+//! lengths = [[256, 64]]
+//! batch_range = [1, 64]        # both included
+//! limit_tpot_ms = 50           # per token after the first, median of the repetitions
+//! limit_ttft_ms = 2000         # else none
+//! repetitions = 3              # of each probe
+//! tp = [1]
+//! seed = 1
+//!
+//! [[load]]                     # requests that arrive whether or not the engine keeps up
+//! arrival = "poisson"          # poisson, fixed
+//! rates = [1, 2.5, 4]          # requests a second; or saturation = true to find the highest sustained one
+//! requests = 200               # at each rate; or duration_s = 30
+//! lengths = [[128, 32]]        # requests take the pairs in turn
+//! dataset = "boolq"            # real prompts, as in [[performance]]
+//! max_batch = 16               # most sequences at once
+//! slo = { ttft_ms = 500, tpot_ms = 50, e2e_ms = 4000 }   # what counts as served well; any of the three
+//! tp = [1]
+//! seed = 1
 //!
 //! [[configuration]]            # optional: what runs the cases; each makes a run of its own, compared at the end
 //! name = "duo"
@@ -49,9 +75,12 @@
 //! every case of that task another data set. Paths on the command line are relative to the current folder.
 
 mod configuration;
+pub mod gates;
 mod schema;
+mod schema_workload;
 mod table;
 mod tree;
+mod workload;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,6 +91,10 @@ use crate::dataset::{Benchmark, sha256_hex};
 use crate::task;
 
 pub use configuration::Configuration;
+pub use workload::{
+    Arrival, DEFAULT_LOAD_BATCH, DEFAULT_PROBE_REPETITIONS, Extent, LoadCase, MaxBatchCase, Objectives,
+    PromptSet, PromptSource, Rates,
+};
 
 /// Sequences at once where a suite does not say.
 pub const DEFAULT_BATCH: usize = 8;
@@ -241,6 +274,8 @@ pub struct PerformanceCase {
     pub batches: Vec<usize>,
     /// Input and output lengths in tokens.
     pub lengths: Vec<(usize, usize)>,
+    /// Real prompts; random tokens when `None`. Input lengths are then their most.
+    pub prompts: Option<PromptSource>,
     /// Tensor-parallel sizes.
     pub tp_ranks: Vec<usize>,
     /// Timed repetitions.
@@ -254,7 +289,7 @@ pub struct PerformanceCase {
 }
 
 /// A suite file, read and checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Suite {
     /// The file.
     pub path: PathBuf,
@@ -272,6 +307,10 @@ pub struct Suite {
     pub accuracy: Vec<AccuracyCase>,
     /// Performance cases, in file order.
     pub performance: Vec<PerformanceCase>,
+    /// Searches for the largest batch, in file order.
+    pub max_batch: Vec<MaxBatchCase>,
+    /// Loads, in file order.
+    pub load: Vec<LoadCase>,
 }
 
 impl Suite {
@@ -280,17 +319,7 @@ impl Suite {
     /// # Errors
     /// The first thing that is not as it should be, with its place in the file or the `--set` it comes from.
     pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Self, SuiteError> {
-        let io = |source| SuiteError::Io { path: path.to_path_buf(), source };
-        let bytes = fs::read(path).map_err(io)?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let good = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..good].split(|&b| b == b'\n').count();
-            let place = tree::Origin::File { path: path.to_path_buf(), line, column: 1 };
-            SuiteError::at(
-                &place,
-                format!("found a byte that is no UTF-8 at offset {good}; expected UTF-8 text"),
-            )
-        })?;
+        let text = text_of(path)?;
         Self::parse(path, &text, overrides)
     }
 
@@ -317,8 +346,16 @@ impl Suite {
             dtype: configuration.dtype.unwrap_or(self.model.dtype),
             rope: configuration.rope.unwrap_or(self.model.rope),
         };
-        let mut suite =
-            Self { model, accuracy: accuracy.collect(), performance: performance.collect(), ..self.clone() };
+        let max_batch = self.max_batch.iter().filter(|c| is_for(&c.configurations)).cloned();
+        let load = self.load.iter().filter(|c| is_for(&c.configurations)).cloned();
+        let mut suite = Self {
+            model,
+            accuracy: accuracy.collect(),
+            performance: performance.collect(),
+            max_batch: max_batch.collect(),
+            load: load.collect(),
+            ..self.clone()
+        };
         if let Some(tp) = configuration.tp {
             suite.set_tp(tp);
         }
@@ -329,6 +366,8 @@ impl Suite {
     pub fn set_tp(&mut self, tp: usize) {
         self.accuracy.iter_mut().for_each(|case| case.tp = tp);
         self.performance.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
+        self.max_batch.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
+        self.load.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
     }
 
     /// SHA-256 of what decides the results, after overrides. Left out are what is hashed elsewhere in a run's
@@ -350,32 +389,62 @@ impl Suite {
         let performance: Vec<_> = self
             .performance
             .iter()
-            .map(|case| json!([case.batches, case.lengths, case.repetitions, case.max_warmups, case.seed]))
+            .map(|case| {
+                let numbers =
+                    json!([case.batches, case.lengths, case.repetitions, case.max_warmups, case.seed]);
+                case.prompts.as_ref().map_or(numbers.clone(), |prompts| json!([numbers, prompts.content()]))
+            })
             .collect();
-        sha256_hex(json!(["suite", 1, self.name, accuracy, performance]).to_string().as_bytes())
+        let mut content =
+            vec![json!("suite"), json!(1), json!(self.name), json!(accuracy), json!(performance)];
+        // Suites without them keep the hash they had before there were such cases.
+        if !self.max_batch.is_empty() || !self.load.is_empty() {
+            content.push(self.max_batch.iter().map(MaxBatchCase::content).collect());
+            content.push(self.load.iter().map(LoadCase::content).collect());
+        }
+        sha256_hex(json!(content).to_string().as_bytes())
     }
 }
 
-/// Lays a data set folder over every case of a task.
+/// The text of a definition file.
+fn text_of(path: &Path) -> Result<String, SuiteError> {
+    let io = |source| SuiteError::Io { path: path.to_path_buf(), source };
+    let bytes = fs::read(path).map_err(io)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..good].split(|&b| b == b'\n').count();
+        let place = tree::Origin::File { path: path.to_path_buf(), line, column: 1 };
+        SuiteError::at(&place, format!("found a byte that is no UTF-8 at offset {good}; expected UTF-8 text"))
+    })
+}
+
+/// Lays a data set folder over every case of a task, precision or speed.
 fn set_dataset(root: &mut tree::Node, task: Benchmark, folder: &tree::Node) -> Result<(), SuiteError> {
-    let mut cases = Vec::new();
-    if let tree::Value::Table(table) = &root.value
-        && let Some(tree::Entry { node: tree::Node { value: tree::Value::Array(items), .. }, .. }) =
-            table.get("accuracy")
-    {
-        cases.extend(
-            items.iter().enumerate().filter(|(_, item)| is_of_task(item, task)).map(|(index, _)| index),
-        );
+    type IsOf = fn(&tree::Node, Benchmark) -> bool;
+    let places: [(&str, &str, IsOf); 3] = [
+        ("accuracy", "dataset", is_of_task),
+        ("performance", "folder", schema_workload::is_of_dataset),
+        ("load", "folder", schema_workload::is_of_dataset),
+    ];
+    let mut keys = Vec::new();
+    for (tables, key, is_of) in places {
+        if let tree::Value::Table(table) = &root.value
+            && let Some(tree::Entry { node: tree::Node { value: tree::Value::Array(items), .. }, .. }) =
+                table.get(tables)
+        {
+            let cases = items.iter().enumerate().filter(|(_, item)| is_of(item, task));
+            keys.extend(cases.map(|(index, _)| format!("{tables}.{index}.{key}")));
+        }
     }
-    if cases.is_empty() {
+    if keys.is_empty() {
         return Err(SuiteError::at(
             &folder.origin,
-            format!("the suite has no accuracy case of the task `{task}`"),
+            format!(
+                "the suite has no accuracy case of the task `{task}`, and no other case with its prompts"
+            ),
         ));
     }
-    cases
-        .into_iter()
-        .try_for_each(|index| tree::set(root, &format!("accuracy.{index}.dataset"), folder.clone()))
+    keys.into_iter().try_for_each(|key| tree::set(root, &key, folder.clone()))
 }
 
 fn is_of_task(case: &tree::Node, task: Benchmark) -> bool {
@@ -387,7 +456,19 @@ fn is_of_task(case: &tree::Node, task: Benchmark) -> bool {
 /// suite's folder, or in the current folder; the first that is there, else the last, which is where `dataset prepare`
 /// puts it.
 fn usual_place(task: Benchmark, suite_dir: &Path) -> PathBuf {
-    let name = Path::new("datasets").join(task.as_str());
+    place_of(task.as_str(), suite_dir)
+}
+
+/// [`usual_place`], or that of the sample set of this repository where the data set itself is not there: prompts for timing
+/// need no answers.
+fn usual_place_or_sample(task: Benchmark, suite_dir: &Path) -> PathBuf {
+    let full = usual_place(task, suite_dir);
+    let sample = place_of(&format!("{task}-sample"), suite_dir);
+    if !full.is_dir() && sample.is_dir() { sample } else { full }
+}
+
+fn place_of(name: &str, suite_dir: &Path) -> PathBuf {
+    let name = Path::new("datasets").join(name);
     let places = [suite_dir.join(&name), suite_dir.join("..").join(&name), name];
     places.iter().find(|place| place.is_dir()).unwrap_or(&places[2]).clone()
 }

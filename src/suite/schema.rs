@@ -9,7 +9,7 @@ use super::table::{
 use super::tree::Node;
 use super::{
     AccuracyCase, DEFAULT_BATCH, DEFAULT_REPETITIONS, DEFAULT_SEED, DEFAULT_WARMUPS, Dtype, Expected,
-    ModelChoice, PerformanceCase, Rope, Suite, SuiteError,
+    ModelChoice, PerformanceCase, Rope, Suite, SuiteError, schema_workload,
 };
 use crate::dataset::Benchmark;
 use crate::task;
@@ -44,14 +44,26 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         .into_iter()
         .map(|t| accuracy(t, dir))
         .collect::<Result<Vec<_>, _>>()?;
-    let performance =
-        tables(&mut root, "performance")?.into_iter().map(performance).collect::<Result<Vec<_>, _>>()?;
+    let performance = tables(&mut root, "performance")?
+        .into_iter()
+        .map(|t| performance(t, dir))
+        .collect::<Result<Vec<_>, _>>()?;
+    let max_batch = tables(&mut root, "max_batch")?
+        .into_iter()
+        .map(schema_workload::max_batch)
+        .collect::<Result<Vec<_>, _>>()?;
+    let load = tables(&mut root, "load")?
+        .into_iter()
+        .map(|t| schema_workload::load(t, dir))
+        .collect::<Result<Vec<_>, _>>()?;
     let configurations = configurations(&mut root, dir)?;
     let interleave = root.take("interleave").map(|n| boolean(&n)).transpose()?.unwrap_or(false);
     let named =
         |names: &[String]| names.iter().find(|n| configurations.iter().all(|c| c.name != **n)).cloned();
     let cases =
         accuracy.iter().map(|c| &c.configurations).chain(performance.iter().map(|c| &c.configurations));
+    let cases = cases.chain(max_batch.iter().map(|c| &c.configurations));
+    let cases = cases.chain(load.iter().map(|c| &c.configurations));
     if let Some(unknown) = cases.into_iter().find_map(|names| named(names)) {
         let known: Vec<&str> = configurations.iter().map(|c| c.name.as_str()).collect();
         let expected = format!("the name of a [[configuration]]: {}", known.join(", "));
@@ -62,8 +74,9 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         ));
     }
     root.finish()?;
-    if accuracy.is_empty() && performance.is_empty() {
-        return Err(SuiteError::found(&origin, "no case", "at least one [[accuracy]] or [[performance]]"));
+    if accuracy.is_empty() && performance.is_empty() && max_batch.is_empty() && load.is_empty() {
+        let expected = "at least one [[accuracy]], [[performance]], [[max_batch]] or [[load]]";
+        return Err(SuiteError::found(&origin, "no case", expected));
     }
     Ok(Suite {
         path: file.to_path_buf(),
@@ -74,6 +87,8 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         interleave,
         accuracy,
         performance,
+        max_batch,
+        load,
     })
 }
 
@@ -96,7 +111,7 @@ fn configurations(root: &mut Table, dir: &Path) -> Result<Vec<Configuration>, Su
 }
 
 /// The configurations that a case is for; none named, all.
-fn case_configurations(table: &mut Table) -> Result<Vec<String>, SuiteError> {
+pub(super) fn case_configurations(table: &mut Table) -> Result<Vec<String>, SuiteError> {
     match table.take("configurations") {
         None => Ok(Vec::new()),
         Some(node) => array(node, "names of configurations")?.1.iter().map(string).collect(),
@@ -193,24 +208,10 @@ fn expected(mut table: Table) -> Result<Expected, SuiteError> {
     Ok(Expected { dtype, correct, items, source })
 }
 
-fn performance(mut table: Table) -> Result<PerformanceCase, SuiteError> {
+fn performance(mut table: Table, dir: &Path) -> Result<PerformanceCase, SuiteError> {
     let batches = counts(table.require("batch", "an array such as [1, 2, 4]")?, "an array of batch sizes")?;
-    let lengths_expected = "an array of [input, output] token counts, such as [[128, 32]]";
-    let lengths_node = table.require("lengths", lengths_expected)?;
-    let mut lengths = Vec::new();
-    for pair in array(lengths_node, lengths_expected)?.1 {
-        let origin = pair.origin.clone();
-        match counts(pair, "[input, output]")?.as_slice() {
-            [input, output] => lengths.push((*input, *output)),
-            other => {
-                return Err(SuiteError::found(
-                    &origin,
-                    &format!("{} numbers", other.len()),
-                    "[input, output]",
-                ));
-            }
-        }
-    }
+    let lengths = lengths(&mut table)?;
+    let prompts = schema_workload::prompts(&mut table, dir, true)?;
     let tp_ranks = match table.take("tp") {
         Some(node) => counts(node, "an array of tensor-parallel sizes")?,
         None => vec![1],
@@ -220,5 +221,27 @@ fn performance(mut table: Table) -> Result<PerformanceCase, SuiteError> {
     let seed = table.take("seed").map(|node| count(&node, 0)).transpose()?.unwrap_or(DEFAULT_SEED);
     let configurations = case_configurations(&mut table)?;
     table.finish()?;
-    Ok(PerformanceCase { batches, lengths, tp_ranks, repetitions, max_warmups, seed, configurations })
+    Ok(PerformanceCase {
+        batches,
+        lengths,
+        prompts,
+        tp_ranks,
+        repetitions,
+        max_warmups,
+        seed,
+        configurations,
+    })
+}
+
+/// Pairs of input and output lengths under `lengths`.
+pub(super) fn lengths(table: &mut Table) -> Result<Vec<(usize, usize)>, SuiteError> {
+    let expected = "an array of [input, output] token counts, such as [[128, 32]]";
+    let pair = |pair: Node| {
+        let origin = pair.origin.clone();
+        match counts(pair, "[input, output]")?.as_slice() {
+            [input, output] => Ok((*input, *output)),
+            other => Err(SuiteError::found(&origin, &format!("{} numbers", other.len()), "[input, output]")),
+        }
+    };
+    array(table.require("lengths", expected)?, expected)?.1.into_iter().map(pair).collect()
 }

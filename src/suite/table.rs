@@ -30,10 +30,13 @@ impl Table {
     }
 
     pub(super) fn require(&mut self, key: &'static str, expected: &str) -> Result<Node, SuiteError> {
-        let missing =
-            || SuiteError::at(&self.origin.clone(), format!("found no `{key}`; expected {expected}"));
-        let missing = missing();
+        let missing = self.missing(key, expected);
         self.take(key).ok_or(missing)
+    }
+
+    /// What to say when `key` is not there.
+    pub(super) fn missing(&self, key: &str, expected: &str) -> SuiteError {
+        SuiteError::at(&self.origin, format!("found no `{key}`; expected {expected}"))
     }
 
     /// Refuses keys that nobody took, with the nearest known one.
@@ -66,6 +69,11 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// What was found at a node instead of what was expected.
+pub(super) fn found(node: &Node, found: &str, expected: &str) -> SuiteError {
+    SuiteError::found(&node.origin, found, expected)
 }
 
 pub(super) fn string(node: &Node) -> Result<String, SuiteError> {

@@ -224,6 +224,39 @@ fn a_sequence_does_not_depend_on_its_batch() {
     }
 }
 
+/// Where one operator does all of a chunk's rows, however many; the 310P's prompt operator takes first chunks only.
+#[test]
+fn a_sequence_does_not_depend_on_its_chunks() {
+    let (config, source) = random();
+    for (chip, forced) in [
+        (Chip::A2800i, ""),
+        (Chip::A2800i, "prefill=matmul,decode=matmul"),
+        (Chip::Duo300i, "prefill=matmul,decode=matmul"),
+    ] {
+        let of_step = |step| {
+            let group = AscendGroup::new(settings(chip, attention_shape(&config), "", forced)).unwrap();
+            answers(&mut engine(&group, &config, &source, step).unwrap(), &prompts(), 320)
+        };
+        assert!(of_step(256) == of_step(29), "{} {forced}", chip.name());
+    }
+}
+
+#[test]
+fn telemetry_is_what_the_libraries_tell_or_the_reason() {
+    let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 32 };
+    for chip in CHIPS {
+        let read = |lines: &str| {
+            let group = AscendGroup::new(settings(chip, heads, lines, "")).unwrap();
+            group.telemetry().read(0)
+        };
+        let fake = read("telemetry = fake");
+        assert!(fake.power_w.is_ok() && fake.temp_c.is_ok() && fake.utilisation.is_ok(), "{fake:?}");
+        let none = read("telemetry = none");
+        assert!(none.power_w.is_err() && none.temp_c.is_err() && none.utilisation.is_err(), "{none:?}");
+        assert!(none.memory.unwrap().total_bytes > 20 << 30);
+    }
+}
+
 #[test]
 fn two_ranks_answer_as_one() {
     let (config, source) = random();

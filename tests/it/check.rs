@@ -38,7 +38,19 @@ fn check_reads_every_row_and_answers_with_code_2_what_is_wrong() {
 #[test]
 fn lists_come_as_words_and_as_json() {
     for (what, names) in [
-        ("suites", &["boolq", "ceval", "performance", "quickstart"][..]),
+        (
+            "suites",
+            &[
+                "boolq",
+                "ceval",
+                "load",
+                "max-batch",
+                "performance",
+                "performance-boolq",
+                "performance-ceval",
+                "quickstart",
+            ][..],
+        ),
         ("protocols", &["two-stage", "modeltest-5shot", "modeltest-0shot", "modeltest", "loglikelihood"]),
         ("datasets", &["ceval", "boolq", "ceval-sample", "boolq-sample"]),
     ] {

@@ -197,7 +197,19 @@ fn every_suite_in_the_repository_loads() {
         names.push(suite.name);
     }
     names.sort();
-    assert_eq!(names, ["boolq", "ceval", "performance", "quickstart"]);
+    assert_eq!(
+        names,
+        [
+            "boolq",
+            "ceval",
+            "load",
+            "max-batch",
+            "performance",
+            "performance-boolq",
+            "performance-ceval",
+            "quickstart"
+        ]
+    );
 }
 
 #[test]

@@ -9,13 +9,14 @@ use super::setup::Setup;
 pub(super) fn describe(setup: &Setup, plan: &Plan<'_>) -> String {
     let Setup { suite, model, compute, .. } = setup;
     let of = |world: usize| {
-        let rank = MemoryEstimate::per_rank(&model.config, compute.dtype(), plan.limits, world).ok()?;
+        let rank =
+            MemoryEstimate::per_rank(&model.config, compute.dtype(), plan.limits(world), world).ok()?;
         Some(rank.of_ranks(world))
     };
     // Ranks hold some of the same: the largest world takes most.
     let estimate = plan.worlds().into_iter().filter_map(of).max_by_key(MemoryEstimate::total_bytes);
     let estimate =
-        estimate.unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.dtype(), plan.limits));
+        estimate.unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.dtype(), plan.limits(1)));
     let gb = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
     let mut text = match &setup.name {
         Some(name) => format!("configuration {name}\n"),
@@ -46,7 +47,11 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>) -> String {
     }
     for run in &plan.performance {
         text += &format!("timing    {}: {} repetitions\n", run.case_id(), run.repetitions);
+        if let Some(prompts) = &run.prompts {
+            text += &format!("          {}\n", prompts.notes.join(", "));
+        }
     }
+    text += &workloads(plan);
     for run in &plan.accuracy {
         let choices: Vec<String> =
             run.evaluation.choices().iter().map(|c| format!("{} = {}", c.answer, c.id)).collect();
@@ -64,4 +69,23 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>) -> String {
         }
     }
     text
+}
+
+/// Searches and loads.
+fn workloads(plan: &Plan<'_>) -> String {
+    let searches = plan
+        .searches
+        .iter()
+        .map(|search| format!("max batch {}: {} to {}\n", search.search_id(), search.low, search.high));
+    let loads = plan.loads.iter().map(|load| {
+        let rates = match &load.rates {
+            Some(rates) => {
+                let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
+                format!("{} requests/s", rates.join(", "))
+            }
+            None => "the highest sustained rate is searched".to_owned(),
+        };
+        format!("load      {}: {rates}; {}\n", load.load_id, load.prompts)
+    });
+    searches.chain(loads).collect()
 }

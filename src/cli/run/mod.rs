@@ -3,7 +3,7 @@
 mod describe;
 mod setup;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,6 +28,7 @@ use crate::suite::Suite;
 
 use self::describe::describe;
 use self::setup::Setup;
+use super::compare::{compare_group, compare_turns};
 use super::engine::{ComputeArgs, EmulationArgs, FoundModel};
 use super::progress::{self, Bars};
 use super::{Exit, emit, report, say};
@@ -129,7 +130,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             bail!("{}: the suite has no cases{of}", suite.path.display());
         }
         for world in plan.worlds() {
-            setup.model.check(&setup.compute.on(world), plan.limits)?;
+            setup.model.check(&setup.compute.on(world), plan.limits(world))?;
         }
     }
     // What cannot be written is better known before gigabytes are read.
@@ -143,7 +144,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         for ((setup, plan), group) in setups.iter().zip(&plans).zip(groups) {
             ready.push(prepare(args, setup, plan, group)?);
         }
-        return conclude_turns(&plans, ready, &stop);
+        return conclude_turns(&args.out, &plans, ready, &stop);
     }
     let mut done: Vec<PathBuf> = Vec::new();
     for ((setup, plan), group) in setups.iter().zip(&plans).zip(groups) {
@@ -161,6 +162,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         exit = if exit == Exit::Done { code } else { exit };
         done.push(path);
     }
+    compare_group(&args.out, &done)?;
     Ok(exit.into())
 }
 
@@ -246,7 +248,7 @@ fn prepare(args: &Args, setup: &Setup, plan: &Plan<'_>, group: Option<Group>) ->
 
 /// Loads the model for so many ranks.
 fn load(setup: &Setup, plan: &Plan<'_>, world: usize) -> Result<Scheduler, RunError> {
-    Ok(setup.model.load(&setup.compute.on(world), plan.limits)?)
+    Ok(setup.model.load(&setup.compute.on(world), plan.limits(world))?)
 }
 
 /// One configuration from engine to report.
@@ -266,7 +268,12 @@ fn run_one(
 }
 
 /// Two configurations in turns, to both reports.
-fn conclude_turns(plans: &[Plan<'_>], ready: Vec<Ready>, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
+fn conclude_turns(
+    out: &Path,
+    plans: &[Plan<'_>],
+    ready: Vec<Ready>,
+    stop: &AtomicBool,
+) -> anyhow::Result<ExitCode> {
     let sides = ready.into_iter().zip(plans).map(|(r, plan)| Side {
         plan,
         engine: r.engine,
@@ -288,6 +295,11 @@ fn conclude_turns(plans: &[Plan<'_>], ready: Vec<Ready>, stop: &AtomicBool) -> a
     for side in &sides {
         let code = conclude(Ok(ending), &side.dir, &side.record)?;
         exit = if exit == Exit::Done { code } else { exit };
+    }
+    if ending == Ending::Complete {
+        // Two types or models in turns is what was asked for: they are compared whatever differs about them.
+        let paths: Vec<PathBuf> = sides.iter().map(|side| side.dir.path().to_path_buf()).collect();
+        compare_turns(out, &paths)?;
     }
     Ok(exit.into())
 }

@@ -66,7 +66,12 @@ impl Setup {
 
     /// All that is known before weights are loaded.
     pub(super) fn plan(&self) -> Result<Plan<'_>, RunError> {
-        Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref())
+        let step_tokens = self.compute.device.step_tokens();
+        let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref(), step_tokens)?;
+        if let Some(capacity) = self.model.capacity(&self.compute)? {
+            plan.fit_memory(&self.model.config, self.compute.dtype(), capacity);
+        }
+        Ok(plan)
     }
 
     /// The model's name in records. The folder's name is enough; paths are nobody's business.
@@ -96,6 +101,8 @@ fn restricted(base: &Suite, configuration: &Configuration) -> Suite {
     if base.configurations.iter().all(|c| c.name != configuration.name) {
         suite.accuracy.iter_mut().for_each(|case| case.configurations.clear());
         suite.performance.iter_mut().for_each(|case| case.configurations.clear());
+        suite.max_batch.iter_mut().for_each(|case| case.configurations.clear());
+        suite.load.iter_mut().for_each(|case| case.configurations.clear());
     }
     suite.of(configuration)
 }

@@ -65,7 +65,7 @@ fn repetitions<'a>(run: &'a Shown, case: &PerformanceCase) -> Vec<&'a RequestRec
 }
 
 fn table(repetitions: &[&RequestRecord]) -> Table {
-    let column = |numeric| move |name: &&'static str| Column { name, numeric };
+    let column = |numeric| move |name: &&str| Column { name: (*name).to_owned(), numeric };
     let columns = TEXT.iter().map(column(false)).chain(NUMBERS.iter().map(column(true)));
     Table {
         title: String::new(),

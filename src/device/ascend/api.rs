@@ -100,8 +100,8 @@ impl Api {
         // SAFETY: the function takes nothing.
         let text = unsafe { call!(self.libraries.rt, aclGetRecentErrMsg()) };
         match text {
-            // SAFETY: documented to be a string that lives until the next call on this thread.
             Ok(text) if !text.is_null() => {
+                // SAFETY: documented to be a string that lives until the next call on this thread.
                 unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned()
             }
             _ => "the library gives no message".into(),
@@ -134,7 +134,10 @@ impl Api {
     pub(super) fn version(&self) -> Option<String> {
         let (mut major, mut minor, mut patch) = (0, 0, 0);
         // SAFETY: three integers to write to.
-        unsafe { acl!(self, self.libraries.rt, aclrtGetVersion(&mut major, &mut minor, &mut patch)) }.ok()?;
+        unsafe {
+            acl!(self, self.libraries.rt, aclrtGetVersion(&raw mut major, &raw mut minor, &raw mut patch))
+        }
+        .ok()?;
         Some(format!("{major}.{minor}.{patch}"))
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    pub(super) fn new(choices: &Choices, layout: HeadLayout) -> Self {
+    pub(super) fn new(choices: Choices, layout: HeadLayout) -> Self {
         Self {
             decode: choices.decode,
             prefill: choices.prefill,

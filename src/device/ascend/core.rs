@@ -62,7 +62,7 @@ impl Core {
     }
 
     /// Takes the choices that concern all operators.
-    pub(super) fn choose(&self, choices: &Choices) {
+    pub(super) fn choose(&self, choices: Choices) {
         self.launcher.borrow_mut().reuse = choices.reuse == Reuse::Kept;
         *self.adder.borrow_mut() = Adder::new(choices.add);
     }

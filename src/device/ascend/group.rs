@@ -13,6 +13,7 @@ use super::api::{Api, acl};
 use super::choice::Forced;
 use super::emulated;
 use super::profile::{Profile, ProfileError};
+use super::telemetry::TelemetrySource;
 
 /// The cards that we know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Emulation {
     pub settings: String,
     /// The numbers behind its clock, for the record.
     pub clock: ClockProfile,
+    /// Memory of each chip, bytes.
+    pub memory_bytes: Option<u64>,
     /// Only the clock runs, nothing is computed.
     pub timing_only: bool,
 }
@@ -77,7 +80,8 @@ impl Emulation {
         }
         let mode = if timing_only { "timing" } else { "compute" };
         let settings = format!("{}mode = {mode}\n", profile.settings_lines());
-        Ok(Self { settings, clock: profile.clock(), timing_only })
+        let memory_bytes = profile.value("memory_bytes").map(|bytes| bytes as u64);
+        Ok(Self { settings, clock: profile.clock(), memory_bytes, timing_only })
     }
 
     /// The same with further lines.
@@ -180,6 +184,11 @@ impl AscendGroup {
             })?;
         drop(handles);
         Ascend::new(handle)
+    }
+
+    /// What samples the chips beside the ranks.
+    pub fn telemetry(&self) -> TelemetrySource {
+        TelemetrySource { api: self.api.clone(), chip: self.settings.chip }
     }
 
     /// What is alive in the emulator, by name; `None` on hardware.

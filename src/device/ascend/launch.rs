@@ -38,7 +38,7 @@ macro_rules! plan {
             Ok(run) => $crate::device::ascend::api::acl!(
                 api,
                 api.libraries.nn,
-                $first($($argument,)* &mut workspace, &mut executor)
+                $first($($argument,)* &raw mut workspace, &raw mut executor)
             )
             .map(|()| $crate::device::ascend::launch::Plan {
                 name: stringify!($second),

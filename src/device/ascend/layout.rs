@@ -62,7 +62,7 @@ impl HeadLayout {
     pub(super) fn place(&self, i: usize) -> usize {
         let (pairs, half) = (self.pairs(), self.channels / 2);
         match i.checked_sub(2 * pairs) {
-            None => i / 2 + if i % 2 == 0 { 0 } else { half },
+            None => i / 2 + if i.is_multiple_of(2) { 0 } else { half },
             // The places that pairs left: first half, then second.
             Some(still) if still < half - pairs => pairs + still,
             Some(still) => half + pairs + (still - (half - pairs)),
@@ -130,7 +130,7 @@ pub(super) fn decode(bytes: &[u8], dtype: DType, out: &mut Vec<f32>) {
 }
 
 /// A tensor's bytes as numbers of `dtype`; those that are so already are only borrowed.
-pub(super) fn bytes_as<'a>(tensor: HostTensor<'a>, dtype: DType) -> Cow<'a, [u8]> {
+pub(super) fn bytes_as(tensor: HostTensor<'_>, dtype: DType) -> Cow<'_, [u8]> {
     if tensor.dtype == dtype {
         return Cow::Borrowed(tensor.data);
     }

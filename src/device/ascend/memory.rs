@@ -28,13 +28,19 @@ struct Chunk {
     start: *mut c_void,
 }
 
+// SAFETY: an address; it is given back from a thread on which the device is set, or the library refuses.
+unsafe impl Send for Chunk {}
+// SAFETY: as above, and nothing of it changes.
+unsafe impl Sync for Chunk {}
+
 impl Chunk {
     fn new(context: &Arc<Context>, len: usize, what: &str) -> Result<Arc<Self>, DeviceError> {
         let mut start = ptr::null_mut();
         let api = &context.api;
         // SAFETY: a place for the address.
-        let taken =
-            unsafe { acl!(api, api.libraries.rt, aclrtMalloc(&mut start, len, ACL_MEM_MALLOC_HUGE_FIRST)) };
+        let taken = unsafe {
+            acl!(api, api.libraries.rt, aclrtMalloc(&raw mut start, len, ACL_MEM_MALLOC_HUGE_FIRST))
+        };
         match taken {
             Ok(()) => Ok(Arc::new(Self { context: context.clone(), start })),
             Err(DeviceError::OutOfMemory { device, what: call, .. }) => Err(DeviceError::OutOfMemory {
@@ -165,7 +171,7 @@ impl Pinned {
         let mut start = ptr::null_mut();
         let api = &context.api;
         // SAFETY: a place for the address.
-        unsafe { acl!(api, api.libraries.rt, aclrtMallocHost(&mut start, len)) }?;
+        unsafe { acl!(api, api.libraries.rt, aclrtMallocHost(&raw mut start, len)) }?;
         Ok(Self { context: context.clone(), start, len })
     }
 }

@@ -55,7 +55,7 @@ pub use self::kv::KvCache;
 pub use self::linear::Linear;
 pub use self::rotate::Rotary;
 pub use self::selftest::{SelftestRow, Status, Widths, selftest};
-pub use self::telemetry::{Memory, Reading, Telemetry};
+pub use self::telemetry::{Memory, Reading, Telemetry, TelemetrySource};
 
 /// The halves of SwiGLU's input begin at multiples of this on a 310P, which takes 64-byte pieces only.
 const SWIGLU_ALIGNMENT: usize = 32;
@@ -67,6 +67,8 @@ pub struct Ascend {
     writer: KvWriter,
     ids: Words,
     rows: Words,
+    /// Bytes on their way to the host.
+    downloaded: Vec<u8>,
     comm: Option<Comm>,
     rank: usize,
     layout: HeadLayout,
@@ -155,17 +157,18 @@ impl Ascend {
         let context = Context::new(api, rank as i32)?;
         let timing_only = settings.emulation.as_ref().is_some_and(|e| e.timing_only);
         let core = Core::new(context, settings.dtype, timing_only)?;
-        let probed = probe::probe(&core, settings.chip, layout, &settings.forced)?;
-        core.choose(&probed.choices);
+        let probed = probe::probe(&core, settings.chip, layout, settings.forced)?;
+        core.choose(probed.choices);
         let mut details = details(&core, &soc, &probed, &layout);
         details.extend(bound);
         let choices = probed.choices;
         Ok(Self {
             rotator: Rotator::new(choices.rotary, layout),
-            attention: Attention::new(&choices, layout),
+            attention: Attention::new(choices, layout),
             writer: KvWriter::new(choices.kv, layout),
             ids: Words::new("token ids"),
             rows: Words::new("row numbers"),
+            downloaded: Vec::new(),
             comm,
             rank,
             layout,
@@ -472,14 +475,21 @@ impl Device for Ascend {
         unsafe { call!(emulator, ascend_emulator_now_ns()) }.ok()
     }
 
+    fn idle(&mut self, duration_ns: u64) {
+        let Some(emulator) = &self.core.api().libraries.emu else { return };
+        // SAFETY: the function takes a number and keeps nothing. Where it fails the clock stands still, which is noticed.
+        let _ = unsafe { call!(emulator, ascend_emulator_host_work(duration_ns)) };
+    }
+
     fn download(&mut self, x: &Activation, out: &mut Vec<f32>) -> Result<(), DeviceError> {
         out.clear();
         self.core.stream.synchronize()?;
         let dtype = self.core.dtype;
-        let mut bytes = vec![0u8; x.rows * x.width * dtype.bytes()];
+        let bytes = &mut self.downloaded;
+        bytes.resize(x.rows * x.width * dtype.bytes(), 0);
         let row_bytes = x.width * dtype.bytes();
         if x.stride == x.width {
-            x.memory.read(0, &mut bytes)?;
+            x.memory.read(0, bytes)?;
         } else {
             for (row, bytes) in bytes.chunks_exact_mut(row_bytes).enumerate() {
                 x.memory.read(row * x.stride * dtype.bytes(), bytes)?;
@@ -488,7 +498,7 @@ impl Device for Ascend {
         if self.core.timing_only {
             out.resize(x.rows * x.width, 0.0);
         } else {
-            decode(&bytes, dtype, out);
+            decode(bytes, dtype, out);
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ pub(super) fn probe(
     core: &Core,
     chip: Chip,
     layout: HeadLayout,
-    forced: &Forced,
+    forced: Forced,
 ) -> Result<Probed, DeviceError> {
     // First stages look at shapes, not at numbers: one piece of memory stands for everything.
     let memory = core.slab.take(CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE * 2, "a probe of the operators")?;
@@ -59,21 +59,21 @@ struct Probe<'a> {
     refused: Vec<(&'static str, String)>,
 }
 
+/// The first stage of an operator over a paged cache.
+type PagedPlan = fn(&Api, &FusedStep, [&TensorList; 2], Heads, usize) -> Result<Plan, DeviceError>;
+
 /// Yes, or the reason why not.
 type Answer = Result<Result<(), String>, DeviceError>;
 
 impl Probe<'_> {
     /// The first alternative that is accepted; a forced one alone is asked.
-    fn choose<C: Copy>(
+    fn choose<C: Copy + Word>(
         &mut self,
         name: &'static str,
         all: &[C],
         forced: Option<C>,
         ask: impl Fn(&Self, C) -> Answer,
-    ) -> Result<C, DeviceError>
-    where
-        C: Word,
-    {
+    ) -> Result<C, DeviceError> {
         let asked = forced.as_ref().map_or(all, std::slice::from_ref);
         let mut reasons = Vec::new();
         for choice in asked {
@@ -135,12 +135,7 @@ impl Probe<'_> {
     }
 
     /// Asks an operator over a paged cache about one sequence of `rows` rows.
-    fn paged(
-        &self,
-        dims: &[usize],
-        causal: bool,
-        plan: fn(&Api, &FusedStep, [&TensorList; 2], Heads, usize) -> Result<Plan, DeviceError>,
-    ) -> Answer {
+    fn paged(&self, dims: &[usize], causal: bool, plan: PagedPlan) -> Answer {
         let (api, rows) = (self.api(), dims[0]);
         let side = [CAUSAL_MASK_SIDE, CAUSAL_MASK_SIDE];
         let mask = View::new(self.memory.at(0), Element::Bool, &side);

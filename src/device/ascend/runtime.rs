@@ -42,7 +42,7 @@ impl Stream {
         let mut handle = ptr::null_mut();
         let api = &context.api;
         // SAFETY: a place for the handle.
-        unsafe { acl!(api, api.libraries.rt, aclrtCreateStream(&mut handle)) }?;
+        unsafe { acl!(api, api.libraries.rt, aclrtCreateStream(&raw mut handle)) }?;
         Ok(Self { context: context.clone(), handle })
     }
 
@@ -88,7 +88,7 @@ impl Event {
         let mut handle = ptr::null_mut();
         let api = &context.api;
         // SAFETY: a place for the handle.
-        unsafe { acl!(api, api.libraries.rt, aclrtCreateEvent(&mut handle)) }?;
+        unsafe { acl!(api, api.libraries.rt, aclrtCreateEvent(&raw mut handle)) }?;
         Ok(Self { context: context.clone(), handle })
     }
 
@@ -110,7 +110,7 @@ impl Event {
         let api = &self.context.api;
         let mut ms = 0f32;
         // SAFETY: both live, and there is a place for the result.
-        unsafe { acl!(api, api.libraries.rt, aclrtEventElapsedTime(&mut ms, self.handle, end.handle)) }?;
+        unsafe { acl!(api, api.libraries.rt, aclrtEventElapsedTime(&raw mut ms, self.handle, end.handle)) }?;
         Ok((f64::from(ms) * 1e6) as u64)
     }
 }

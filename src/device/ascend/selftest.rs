@@ -187,6 +187,9 @@ impl Host {
     }
 }
 
+/// What makes a row.
+type Run = fn(&mut Table) -> Result<Pair, DeviceError>;
+
 /// The table being made.
 struct Table {
     device: Ascend,
@@ -213,7 +216,7 @@ impl Table {
         let w = self.widths;
         let choices = self.device.choices;
         let h = w.hidden;
-        let operators: [(&str, &str, String, f64, fn(&mut Self) -> Result<Pair, DeviceError>); 9] = [
+        let operators: [(&str, &str, String, f64, Run); 9] = [
             ("embed", "aclnnEmbedding", format!("[{}, {h}] by 5", w.vocab), 0.0, Self::embed),
             ("rms_norm", "aclnnRmsNorm", format!("[3, {h}]"), 1.0, Self::rms_norm),
             ("linear", choices.weights.word(), format!("[3, {h}] x [{h}, {h}]"), 1.0, Self::linear),
@@ -458,8 +461,8 @@ impl Table {
         };
         let shape = "1 MiB there and back".to_owned();
         self.rows.push(SelftestRow {
-            status,
             shape,
+            status,
             note,
             ..SelftestRow::unsupported("memory", "aclrtMemcpy", "")
         });

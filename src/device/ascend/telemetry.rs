@@ -4,6 +4,7 @@
 //! watt), and AscendCL (utilisation, memory). DCMI counts all chips of the machine, AscendCL the visible ones.
 
 use std::ptr;
+use std::sync::Arc;
 
 use ascend_sys::{ACL_DDR_MEM, ACL_HBM_MEM, Dcmi, aclrtUtilizationInfo, call};
 
@@ -11,6 +12,7 @@ use super::super::DeviceError;
 use super::api::{Api, acl};
 use super::group::Chip;
 use super::near::logic_id;
+use super::runtime::Context;
 
 /// A value, or why there is none.
 pub type Reading<T> = Result<T, String>;
@@ -50,6 +52,26 @@ impl Telemetry {
             ("utilisation", "aclrtGetDeviceUtilizationRate, matrix unit, 0 to 1"),
             ("memory", "aclrtGetMemInfo, bytes"),
         ]
+    }
+}
+
+/// The chips of a group, for whoever samples them beside the ranks, on any thread.
+#[derive(Clone)]
+pub struct TelemetrySource {
+    pub(super) api: Arc<Api>,
+    pub(super) chip: Chip,
+}
+
+impl TelemetrySource {
+    /// Asks the `ordinal`-th visible chip, now.
+    pub fn read(&self, ordinal: usize) -> Telemetry {
+        // Memory is told of the device that is set on the thread.
+        let context = Context::new(self.api.clone(), ordinal as i32);
+        let mut told = read(&self.api, self.chip, ordinal);
+        if let Err(error) = context {
+            told.memory = Err(error.to_string());
+        }
+        told
     }
 }
 
@@ -96,16 +118,18 @@ fn told(function: &str, answer: Result<i32, &str>) -> Reading<()> {
 fn power(dcmi: &Dcmi, chip: Chip, card: i32, device: i32) -> Reading<f64> {
     let mut tenths = 0;
     let place = ptr::from_mut(&mut tenths);
-    match chip {
-        // SAFETY: a place for the number.
+    let (function, answer) = match chip {
         Chip::Duo300i => {
-            told("dcmi_mcu_get_power_info", unsafe { call!(dcmi, dcmi_mcu_get_power_info(card, place)) })
+            // SAFETY: a place for the number.
+            ("dcmi_mcu_get_power_info", unsafe { call!(dcmi, dcmi_mcu_get_power_info(card, place)) })
         }
-        // SAFETY: a place for the number.
-        Chip::A2800i => told("dcmi_get_device_power_info", unsafe {
-            call!(dcmi, dcmi_get_device_power_info(card, device, place))
-        }),
-    }?;
+        Chip::A2800i => {
+            // SAFETY: a place for the number.
+            let answer = unsafe { call!(dcmi, dcmi_get_device_power_info(card, device, place)) };
+            ("dcmi_get_device_power_info", answer)
+        }
+    };
+    told(function, answer)?;
     Ok(f64::from(tenths) / 10.0)
 }
 
@@ -147,7 +171,7 @@ fn memory(api: &Api) -> Result<Memory, DeviceError> {
     for kind in [ACL_HBM_MEM, ACL_DDR_MEM] {
         let (mut free, mut total) = (0usize, 0usize);
         // SAFETY: two places for numbers.
-        last = unsafe { acl!(api, api.libraries.rt, aclrtGetMemInfo(kind, &mut free, &mut total)) };
+        last = unsafe { acl!(api, api.libraries.rt, aclrtGetMemInfo(kind, &raw mut free, &raw mut total)) };
         if last.is_ok() && total > 0 {
             return Ok(Memory { free_bytes: free as u64, total_bytes: total as u64 });
         }

@@ -49,6 +49,8 @@ struct Worker {
 enum Order {
     Forward(Arc<OwnedStep>),
     Prefix(Arc<[u32]>),
+    /// Nanoseconds that pass on the virtual clock.
+    Idle(u64),
 }
 
 /// What a rank tells.
@@ -212,6 +214,11 @@ impl Forward for Ranks {
         self.modelled_ns
     }
 
+    /// On every rank's clock. A rank that fails is told of by the next order.
+    fn idle(&mut self, duration_ns: u64) {
+        let _ = self.obey(&Order::Idle(duration_ns));
+    }
+
     fn limits(&self) -> Limits {
         self.limits
     }
@@ -287,6 +294,10 @@ impl<G: DeviceGroup> Rank<G> {
             Order::Forward(step) => {
                 let mut logits = self.logits.lock().unwrap_or_else(PoisonError::into_inner);
                 step.lend(|input| model.forward(input, &mut logits))
+            }
+            Order::Idle(duration_ns) => {
+                model.idle(*duration_ns);
+                Ok(())
             }
             Order::Prefix(blocks) => model.write_prefix(blocks),
         }

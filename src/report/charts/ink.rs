@@ -169,6 +169,19 @@ impl Ink {
         area.draw(&PathElement::new(corners, self.pen(colour(series), 1)))
     }
 
+    /// A series as a legend shows it: 36 units of its line with its marker in the middle, long enough for every dash to be
+    /// told from the others.
+    pub(super) fn key<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, Shift>,
+        (x, y): (i32, i32),
+        series: usize,
+        modelled: bool,
+    ) -> Drawn<DB> {
+        self.line(area, vec![(x, y), (x + self.dots(36), y)], series, modelled)?;
+        self.marker(area, (x + self.dots(18), y), series, modelled)
+    }
+
     /// A round spot, filled or hollow.
     pub(super) fn disc<DB: DrawingBackend>(
         &self,

@@ -118,9 +118,8 @@ fn write_names<DB: DrawingBackend>(
     let left = ink.dots(SIZE.0 as i32 - NAMES + 10);
     for (at, (index, _)) in spread(&ends, ink.dots(NAME_STEP), bottom).into_iter().zip(&ends) {
         let series = &chart.series[*index];
-        ink.line(area, vec![(left, at), (left + ink.dots(24), at)], *index, series.modelled)?;
-        ink.marker(area, (left + ink.dots(12), at), *index, series.modelled)?;
-        ink.write(area, &series.label, (left + ink.dots(31), at), (11, TEXT, false), Anchor::Left)?;
+        ink.key(area, (left, at), *index, series.modelled)?;
+        ink.write(area, &series.label, (left + ink.dots(43), at), (11, TEXT, false), Anchor::Left)?;
     }
     Ok(())
 }
@@ -141,7 +140,10 @@ fn spread(wanted: &[(usize, i32)], step: i32, bottom: i32) -> Vec<i32> {
     heights
 }
 
-/// A horizontal axis that names every x with a point, and no other.
+/// Least distance between two named x, as a share of the axis.
+const TICK_SHARE: f64 = 0.07;
+
+/// A horizontal axis that names every x with a point, and no other; one too near to the last named is passed over.
 struct XAxis {
     scale: Scale,
     ticks: Vec<f64>,
@@ -169,7 +171,18 @@ impl Ranged for XAxis {
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+        if hint.weight().allow_light_points() {
+            return Vec::new();
+        }
+        let Range { start, end } = self.range();
+        let step = TICK_SHARE * (self.scale.place(end) - self.scale.place(start));
+        let mut named: Vec<f64> = Vec::new();
+        for &tick in &self.ticks {
+            if named.last().is_none_or(|last| self.scale.place(tick) - self.scale.place(*last) >= step) {
+                named.push(tick);
+            }
+        }
+        named
     }
 
     fn range(&self) -> Range<f64> {

@@ -1,24 +1,37 @@
-//! The charts: what each shows. How it is drawn is in [`lines`] and [`scores`], with what in [`ink`].
+//! The charts: what each shows, here of a run and in [`comparison`] of several. How they are drawn is in [`lines`],
+//! [`scores`], [`panels`], [`forest`] and [`strips`], with what in [`ink`].
 //!
 //! Every chart is made twice from the same description: as SVG, which also stands in the page, and as PNG at twice
 //! the size. Series differ by marker and dash as well as by colour, so that they can be told apart in grey; modelled
 //! series have hollow markers and dots, and the word in their label.
 
+mod axis;
+mod comparison;
+mod forest;
 mod ink;
 mod lines;
+mod panels;
 mod scores;
+mod strips;
+mod workloads;
+
+pub(super) use comparison::draw_comparison;
 
 use super::accuracy::ALL;
 use super::error::ReportError;
 use super::tables::per_token_ns;
-use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RunRecord, write_whole};
+use crate::record::{AccuracyRow, Clock, LoadRow, PerfRow, Phase, ProbeRow, RunRecord, write_whole};
+use axis::{Axis, Division};
+use forest::ForestChart;
 use ink::Ink;
 use lines::{LineChart, Point, Scale, Series};
+use panels::{Key, Line, Look, Mark, Panel, PanelChart};
 use plotters::prelude::*;
 use scores::{Level, Score, ScoreChart};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use strips::StripChart;
 
 /// A drawn chart, for the page.
 #[derive(Debug, Clone)]
@@ -29,12 +42,17 @@ pub struct Picture {
     pub alt: String,
     /// The picture.
     pub svg: String,
+    /// It takes the page's whole width.
+    pub wide: bool,
 }
 
 /// A chart before it is drawn.
 enum Chart {
     Lines(LineChart),
     Scores(ScoreChart),
+    Panels(PanelChart),
+    Forest(ForestChart),
+    Strips(StripChart),
 }
 
 /// Draws every chart that the rows have something for, into `charts/` of the run directory.
@@ -44,8 +62,22 @@ pub fn draw_all(
     accuracy: &[AccuracyRow],
     performance: &[PerfRow],
 ) -> Result<Vec<Picture>, ReportError> {
-    let folder = run_dir.join("charts");
-    let described = describe_all(run, accuracy, performance);
+    draw_into(run_dir, &describe_all(run, accuracy, performance))
+}
+
+/// Draws the charts of searches and loads likewise.
+pub fn draw_workloads(
+    run_dir: &Path,
+    run: &RunRecord,
+    probes: &[ProbeRow],
+    levels: &[LoadRow],
+) -> Result<Vec<Picture>, ReportError> {
+    draw_into(run_dir, &workloads::describe(run, probes, levels))
+}
+
+/// Draws the charts into `charts/` of a folder, which is made if there are any.
+fn draw_into(folder: &Path, described: &[(String, Chart)]) -> Result<Vec<Picture>, ReportError> {
+    let folder = folder.join("charts");
     if !described.is_empty() {
         fs::create_dir_all(&folder).map_err(|e| chart_error(&folder, &e))?;
     }
@@ -58,7 +90,7 @@ fn draw(folder: &Path, name: &str, chart: &Chart) -> Result<Picture, ReportError
     write_whole(&path, svg.as_bytes())?;
     let path = folder.join(format!("{name}.png"));
     chart.write_png(&path).map_err(|e| chart_error(&path, &e))?;
-    Ok(Picture { name: name.to_owned(), alt: chart.title(), svg })
+    Ok(Picture { name: name.to_owned(), alt: chart.title(), svg, wide: chart.size().0 > lines::SIZE.0 })
 }
 
 fn chart_error(path: &Path, message: &dyn ToString) -> ReportError {
@@ -73,6 +105,9 @@ impl Chart {
         match self {
             Self::Lines(chart) => format!("{}, {}", chart.title, chart.subtitle),
             Self::Scores(chart) => format!("{}, {}", chart.title, chart.subtitle),
+            Self::Panels(chart) => format!("{}, {}", chart.title, chart.subtitle),
+            Self::Forest(chart) => format!("{}, {}", chart.title, chart.subtitle),
+            Self::Strips(chart) => format!("{}, {}", chart.title, chart.subtitle),
         }
     }
 
@@ -80,6 +115,9 @@ impl Chart {
         match self {
             Self::Lines(_) => lines::SIZE,
             Self::Scores(chart) => chart.size(),
+            Self::Panels(chart) => chart.size(),
+            Self::Forest(chart) => chart.size(),
+            Self::Strips(chart) => chart.size(),
         }
     }
 
@@ -92,6 +130,9 @@ impl Chart {
         match self {
             Self::Lines(chart) => lines::draw(area, chart, ink)?,
             Self::Scores(chart) => scores::draw(area, chart, ink)?,
+            Self::Panels(chart) => panels::draw(area, chart, ink)?,
+            Self::Forest(chart) => forest::draw(area, chart, ink)?,
+            Self::Strips(chart) => strips::draw(area, chart, ink)?,
         }
         area.present()
     }
@@ -116,7 +157,10 @@ fn describe_all(run: &RunRecord, accuracy: &[AccuracyRow], performance: &[PerfRo
     let scores = score_charts(run, accuracy).into_iter().map(|(name, chart)| (name, Chart::Scores(chart)));
     let usable: Vec<_> = performance.iter().filter(|row| row.valid == Some(true)).collect();
     let lines = line_charts(run, &usable).into_iter().filter(|(_, chart)| !chart.series.is_empty());
-    scores.chain(lines.map(|(name, chart)| (name.to_owned(), Chart::Lines(chart)))).collect()
+    let lines = lines.map(|(name, chart)| (name.to_owned(), Chart::Lines(chart)));
+    let prefill =
+        prefill_chart(run, &usable).map(|chart| ("latency-prefill".to_owned(), Chart::Panels(chart)));
+    scores.chain(lines).chain(prefill).collect()
 }
 
 /// A task's name as part of a file name.
@@ -176,7 +220,7 @@ fn score(row: &AccuracyRow, label: String, chance: Option<f64>) -> Score {
     }
 }
 
-fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart); 4] {
+fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart); 3] {
     let clock = run.provenance.clock;
     let subtitle =
         |unit: &str| format!("{unit}, {clock}, {} {}", run.provenance.device, run.provenance.dtype);
@@ -218,24 +262,54 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
                 }),
             ),
         ),
-        (
-            "latency-prefill",
-            LineChart {
-                title: "Prefill latency against input length".to_owned(),
-                subtitle: subtitle("ms by batch"),
-                x_name: "input tokens of each sequence",
-                x_scale: Scale::Linear,
-                series: series(
-                    // A shape's prefill does not depend on how much is generated after it: the first will do.
-                    first_of_each(of(Phase::Prefill), |row| (row.batch, row.input_tokens)),
-                    clock,
-                    |row| row.batch,
-                    |batch| format!("batch {batch}"),
-                    |row| (row.input_tokens, latency(row, row.median_ns.map(|ns| ns as f64), 1.0)),
-                ),
-            },
-        ),
     ]
+}
+
+/// Prefill time against length by factors both ways: in proportion it is a straight line, and short prompts are seen, too.
+fn prefill_chart(run: &RunRecord, rows: &[&PerfRow]) -> Option<PanelChart> {
+    let from = &run.provenance;
+    // A shape's prefill does not depend on how much is generated after it: the first will do.
+    let prefills = first_of_each(rows.iter().copied().filter(|row| row.phase == Phase::Prefill), |row| {
+        (row.batch, row.input_tokens)
+    });
+    let by_batch = series(
+        prefills,
+        from.clock,
+        |row| row.batch,
+        |batch| format!("batch {batch}"),
+        |row| (row.input_tokens, latency(row, row.median_ns.map(|ns| ns as f64), 1.0)),
+    );
+    let points = || by_batch.iter().flat_map(|series| &series.points);
+    let lengths: Vec<f64> = points().map(|point| point.x).collect();
+    let times = points().flat_map(|point| [Some(point.y), point.low, point.high]).flatten();
+    (!by_batch.is_empty()).then(|| PanelChart {
+        title: "Prefill latency against input length".to_owned(),
+        subtitle: format!(
+            "ms by batch, both axes by factors, {}, {} {}",
+            from.clock, from.device, from.dtype
+        ),
+        x: Axis::of(Division::Log, lengths.clone()).naming(lengths),
+        x_name: "input tokens of each sequence",
+        y: Axis::of(Division::Log, times),
+        keys: by_batch
+            .iter()
+            .enumerate()
+            .map(|(i, s)| Key { label: s.label.clone(), look: look(i, s) })
+            .collect(),
+        panels: vec![Panel {
+            title: String::new(),
+            lines: by_batch.iter().enumerate().map(|(i, s)| line(look(i, s), &s.points)).collect(),
+        }],
+    })
+}
+
+fn look(number: usize, series: &Series) -> Look {
+    Look { series: number, modelled: series.modelled }
+}
+
+fn line(look: Look, points: &[Point]) -> Line {
+    let mark = |p: &Point| Mark { x: p.x, y: p.y, interval: p.low.zip(p.high), letters: String::new() };
+    Line { look, points: points.iter().map(mark).collect(), joined: true, marked: true }
 }
 
 /// A value with the interval that belongs to it.
@@ -325,6 +399,9 @@ mod tests {
             assert!(chart.subtitle.contains("modelled"));
             assert!(chart.series.iter().all(|s| s.modelled && s.label.ends_with(", modelled")));
         }
+        let prefill = prefill_chart(&run, &times.iter().collect::<Vec<_>>()).unwrap();
+        assert!(prefill.subtitle.contains("modelled"));
+        assert!(prefill.keys.iter().all(|key| key.look.modelled && key.label.ends_with(", modelled")));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::super::super::{DeviceError, KV_BLOCK_TOKENS, SequenceView};
 use super::super::core::{Core, Words};
 use super::super::kv::{BlockOrder, KvCache};
 use super::super::layout::{HeadLayout, encode};
-use super::super::memory::{Buffer, Inbox};
+use super::super::memory::Buffer;
 use super::super::ops::{self, Heads, PromptLayout};
 use super::super::tensor::{Element, View};
 use super::{Scratch, Step, heads, used_blocks};
@@ -29,9 +29,8 @@ pub(super) struct Gathered {
     scores: Scratch,
     weights: Scratch,
     results: Scratch,
-    /// Additive mask of a tile of rows, and which: first visible count, rows, context.
-    mask: Inbox,
-    masked: Option<[usize; 3]>,
+    /// Additive masks.
+    mask: Option<Mask>,
     /// Square mask of the prompt operator, and its side.
     square: Option<(Buffer, usize)>,
 }
@@ -54,8 +53,7 @@ impl Gathered {
             scores: none(),
             weights: none(),
             results: none(),
-            mask: Inbox::new("attention masks"),
-            masked: None,
+            mask: None,
             square: None,
         }
     }
@@ -260,6 +258,9 @@ impl Gathered {
     }
 
     /// `[rows, 1, context]`: what hides the tokens after each row's own; the first row sees `visible`.
+    ///
+    /// One table serves all: row `r` of `[tallest, 2 * widest]` hides what lies past column `widest + r`. Seen from column
+    /// `widest - visible + 1` on, row `r` shows `visible + r` tokens.
     fn mask(
         &mut self,
         core: &Core,
@@ -268,16 +269,35 @@ impl Gathered {
         context: usize,
     ) -> Result<View, DeviceError> {
         let size = core.dtype.bytes();
-        if self.masked != Some([visible, rows, context]) {
-            let [open, hidden] = [0.0, MASKED].map(|value| encode(&[value], core.dtype));
-            self.mask.send(&core.slab, &core.stream, rows * context * size, |bytes| {
-                for (i, number) in bytes.chunks_exact_mut(size).enumerate() {
-                    let (row, token) = (i / context, i % context);
-                    number.copy_from_slice(if token < visible + row { &open } else { &hidden });
-                }
-            })?;
-            self.masked = Some([visible, rows, context]);
+        if self.mask.as_ref().is_none_or(|mask| mask.rows < rows || mask.widest < context) {
+            let old = self.mask.take().map_or((0, 0), |mask| (mask.rows, mask.widest));
+            // Queued work may still use the old one.
+            core.stream.synchronize()?;
+            self.mask = Some(Mask::new(core, old.0.max(rows), old.1.max(context))?);
         }
-        Ok(View::new(self.mask.buffer().at(0), core.element(), &[rows, 1, context]))
+        let mask = self.mask.as_ref().expect("invariant: just made");
+        let width = 2 * mask.widest;
+        let start = mask.table.at((mask.widest - visible + 1) * size);
+        Ok(View::strided(start, core.element(), &[rows, 1, context], &[width, width, 1]))
+    }
+}
+
+/// See [`Gathered::mask`].
+struct Mask {
+    table: Buffer,
+    rows: usize,
+    widest: usize,
+}
+
+impl Mask {
+    fn new(core: &Core, rows: usize, context: usize) -> Result<Self, DeviceError> {
+        let widest = context.next_power_of_two();
+        let [open, hidden] = [0.0, MASKED].map(|value| encode(&[value], core.dtype));
+        let row = |row: usize| {
+            let shown = widest + row + 1;
+            [open.repeat(shown.min(2 * widest)), hidden.repeat((2 * widest).saturating_sub(shown))].concat()
+        };
+        let bytes: Vec<u8> = (0..rows).flat_map(row).collect();
+        Ok(Self { table: core.slab.put(&bytes, "attention masks")?, rows, widest })
     }
 }

@@ -1,0 +1,64 @@
+//! When the requests of a load arrive: a schedule from a seed, made before anything runs.
+
+use crate::stats::Rng;
+
+/// How gaps between arrivals are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArrivalProcess {
+    /// Exponential gaps: arrivals at random, independent of one another.
+    Poisson,
+    /// Equal gaps.
+    Fixed,
+}
+
+/// The first `most` arrivals at `rate_per_s` requests a second, nanoseconds from the schedule's begin, ascending; none later
+/// than `end_ns`. The first arrives after one gap.
+pub fn arrivals(process: ArrivalProcess, rate_per_s: f64, seed: u64, most: usize, end_ns: u64) -> Vec<u64> {
+    let mut rng = Rng::new(seed);
+    let mut now_s = 0.0;
+    let mut next = |index: usize| {
+        match process {
+            // 1 − u is never 0.
+            ArrivalProcess::Poisson => now_s -= (1.0 - rng.unit_f64()).ln() / rate_per_s,
+            // Not summed up: rounding would.
+            ArrivalProcess::Fixed => now_s = (index + 1) as f64 / rate_per_s,
+        }
+        (now_s * 1e9).round() as u64
+    };
+    (0..most).map(&mut next).take_while(|ns| *ns <= end_ns).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn poisson_gaps_have_the_mean_and_spread_of_an_exponential() {
+        for seed in 0..5 {
+            let times = arrivals(ArrivalProcess::Poisson, 20.0, seed, 20_000, u64::MAX);
+            let gaps: Vec<f64> = times.windows(2).map(|w| (w[1] - w[0]) as f64 / 1e9).collect();
+            let mean = crate::stats::mean(&gaps).unwrap();
+            let spread = crate::stats::stddev(&gaps).unwrap();
+            // Standard error of the mean: 0.7 % of it.
+            assert!((mean * 20.0 - 1.0).abs() < 0.03, "seed {seed}: mean {mean}");
+            assert!((spread * 20.0 - 1.0).abs() < 0.05, "seed {seed}: spread {spread}");
+            let short = gaps.iter().filter(|gap| **gap < 0.05).count() as f64 / gaps.len() as f64;
+            assert!((short - (1.0 - (-1.0_f64).exp())).abs() < 0.02, "seed {seed}: {short}");
+        }
+        let of = |seed| arrivals(ArrivalProcess::Poisson, 1.0, seed, 10, u64::MAX);
+        assert_eq!(of(3), of(3));
+        assert_ne!(of(3), of(4));
+    }
+
+    #[test]
+    fn fixed_gaps_are_equal_and_end_with_the_time() {
+        assert_eq!(
+            arrivals(ArrivalProcess::Fixed, 4.0, 1, 3, u64::MAX),
+            [250_000_000, 500_000_000, 750_000_000]
+        );
+        assert_eq!(arrivals(ArrivalProcess::Fixed, 10.0, 1, usize::MAX, 1_000_000_000).len(), 10);
+        assert!(arrivals(ArrivalProcess::Fixed, 1.0, 1, 5, 999_999_999).is_empty());
+        // A rate beyond any clock does not wrap.
+        assert_eq!(arrivals(ArrivalProcess::Fixed, 1e-12, 1, 1, u64::MAX), [u64::MAX]);
+    }
+}

@@ -1,0 +1,144 @@
+//! An open loop: requests arrive by a schedule, whether or not the engine keeps up.
+//!
+//! The scheduler is driven by the same thread: before each step, the requests whose time has come are handed over; with none
+//! running, time passes until the next arrival. A request that arrives during a step is handed over after it, and its times
+//! count from its arrival all the same.
+
+use std::collections::HashMap;
+
+use crate::engine::sampler::Sampling;
+use crate::engine::scheduler::Scheduler;
+use crate::engine::{Completion, EngineError, Request, RequestId};
+
+/// One request to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// When it arrives, nanoseconds from the schedule's begin.
+    pub arrival_ns: u64,
+    /// Its prompt.
+    pub prompt: Vec<u32>,
+    /// Tokens to generate, past any end-of-sequence token.
+    pub output_tokens: usize,
+}
+
+/// One request served; points of the engine's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// When it arrived by the schedule.
+    pub arrival_ns: u64,
+    /// When its first step began.
+    pub start_ns: u64,
+    /// When each of its tokens was chosen.
+    pub token_ns: Vec<u64>,
+    /// Why it was not served to its end.
+    pub error: Option<String>,
+}
+
+/// Longest sleep without a look at `stopped`.
+const NAP_NS: u64 = 50_000_000;
+
+/// Serves all of `offered` (by arrival) on an idle engine with at most `max_batch` sequences at once. Gives when the schedule
+/// began and what became of each; `None` when `stopped` said so first. `progress` hears the number served.
+///
+/// # Errors
+/// The engine's; nothing is left running.
+pub fn serve(
+    engine: &mut Scheduler,
+    offered: &[Offered],
+    max_batch: usize,
+    stopped: &mut dyn FnMut() -> bool,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Option<(u64, Vec<Served>)>, EngineError> {
+    let mut load = Load::new(engine.now_ns(), offered);
+    let result = load.run(engine, max_batch, stopped, progress);
+    if !matches!(result, Ok(true)) {
+        engine.clear();
+    }
+    Ok(result?.then_some((load.begin_ns, load.served)))
+}
+
+struct Load<'a> {
+    begin_ns: u64,
+    offered: &'a [Offered],
+    served: Vec<Served>,
+    /// Next request to be handed over.
+    next: usize,
+    running: HashMap<RequestId, usize>,
+    done: usize,
+}
+
+impl<'a> Load<'a> {
+    fn new(begin_ns: u64, offered: &'a [Offered]) -> Self {
+        let to_come = |request: &Offered| Served {
+            arrival_ns: begin_ns.saturating_add(request.arrival_ns),
+            start_ns: 0,
+            token_ns: Vec::with_capacity(request.output_tokens),
+            error: None,
+        };
+        let served = offered.iter().map(to_come).collect();
+        Self { begin_ns, offered, served, next: 0, running: HashMap::new(), done: 0 }
+    }
+
+    /// True when all are served, false when stopped before.
+    fn run(
+        &mut self,
+        engine: &mut Scheduler,
+        max_batch: usize,
+        stopped: &mut dyn FnMut() -> bool,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<bool, EngineError> {
+        while self.done < self.offered.len() {
+            if stopped() {
+                return Ok(false);
+            }
+            self.hand_over(engine, max_batch)?;
+            if self.running.is_empty() {
+                let nap_ns = engine.now_ns().saturating_add(NAP_NS);
+                engine.wait_until(nap_ns.min(self.served[self.next].arrival_ns))?;
+                continue;
+            }
+            let step = engine.step()?;
+            for (id, _) in &step.emitted {
+                if let Some(&index) = self.running.get(id) {
+                    self.served[index].token_ns.push(step.end_ns);
+                }
+            }
+            for completion in &step.finished {
+                self.finish(completion);
+            }
+            progress(self.done);
+        }
+        Ok(true)
+    }
+
+    /// Hands over what has arrived, as far as the batch has room; the others wait here as they would in the engine.
+    fn hand_over(&mut self, engine: &mut Scheduler, max_batch: usize) -> Result<(), EngineError> {
+        let now_ns = engine.now_ns();
+        while self.running.len() < max_batch
+            && self.served.get(self.next).is_some_and(|request| request.arrival_ns <= now_ns)
+        {
+            let request = &self.offered[self.next];
+            let id = engine.submit(Request {
+                prompt: request.prompt.clone(),
+                max_new_tokens: request.output_tokens,
+                sampling: Sampling::Greedy,
+                ignore_eos: true,
+                choice_ids: Vec::new(),
+            })?;
+            self.running.insert(id, self.next);
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, completion: &Completion) {
+        let Some(index) = self.running.remove(&completion.id) else { return };
+        let (served, wanted) = (&mut self.served[index], self.offered[index].output_tokens);
+        served.start_ns = completion.start_ns;
+        if completion.tokens.len() != wanted {
+            let found = completion.tokens.len();
+            served.error = Some(format!("ended after {found} of {wanted} tokens ({:?})", completion.finish));
+        }
+        self.done += 1;
+    }
+}

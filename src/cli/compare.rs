@@ -1,0 +1,274 @@
+//! `glmbench compare`: runs side by side, with verdicts, gates and a report.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use clap::Args as ClapArgs;
+use serde::Serialize;
+
+use crate::gate::{self, junit};
+use crate::record::{Noise, RunDir, write_whole};
+use crate::report::Verdict;
+use crate::report::compare::{
+    ComparisonRow, ComparisonSummary, Judgement, Options, compare, folder_name, write,
+};
+use crate::suite::gates::Gates;
+
+use super::report::drawn;
+use super::runs::{ROOT, find_run};
+use super::{Exit, emit, say};
+
+/// Compare runs: paired accuracy, speed verdicts, gates, and a report
+///
+/// The first run is the base; each other one is compared with it. Runs of different identity (weights, data, protocol, type)
+/// are refused unless --allow-mismatch.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  glmbench compare 20261123T02 20261124T02\n  \
+    glmbench compare reports/A reports/B --gate gates.toml --junit gates.xml\n\n\
+    Exit codes: 0 done and every gate passed, 1 a gate failed, 2 usage or input error, 3 a run is incomplete,\n            \
+    4 a run is invalid")]
+pub struct Args {
+    /// Run directories, or the beginnings of the names of runs in reports/; the base first
+    #[arg(value_name = "RUN", num_args = 2.., required = true)]
+    runs: Vec<PathBuf>,
+    /// Limits to hold the runs to; `suites/gates/example.toml` shows what there is
+    #[arg(long, value_name = "GATES.toml")]
+    gate: Option<PathBuf>,
+    /// Write the gates' outcomes as JUnit XML
+    #[arg(long, value_name = "FILE", requires = "gate")]
+    junit: Option<PathBuf>,
+    /// Compare runs of different identity; every differing field then stands on top
+    #[arg(long)]
+    allow_mismatch: bool,
+    /// Change of a time that is called one, e.g. 3%; else 3 %, or twice the noise floor where that is more
+    #[arg(long, value_name = "SHARE", value_parser = percentage)]
+    threshold: Option<f64>,
+    /// The machine's noise floor: a share such as 1.5%, or a file of `glmbench doctor --noise --out`
+    #[arg(long, value_name = "SHARE|FILE")]
+    noise_floor: Option<String>,
+    /// Difference of an accuracy below which runs may be called the same, e.g. 1%
+    #[arg(long, value_name = "SHARE", value_parser = percentage, default_value = "1%")]
+    accuracy_margin: f64,
+    /// Folder for the comparison's files; reports/<now>-compare-<a>-<b> unless given
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `3%` or `0.03`.
+fn percentage(word: &str) -> Result<f64, String> {
+    let (digits, scale) = match word.trim().strip_suffix('%') {
+        Some(digits) => (digits.trim_end(), 0.01),
+        None => (word.trim(), 1.0),
+    };
+    let value = digits.parse::<f64>().ok().map(|value| value * scale);
+    value
+        .filter(|value| *value > 0.0 && *value < 1.0)
+        .ok_or_else(|| format!("\"{word}\" is no share between 0 and 100 %, such as 3%"))
+}
+
+/// Does it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let gates = args.gate.as_deref().map(Gates::load).transpose()?;
+    let options = Options {
+        allow_mismatch: args.allow_mismatch,
+        threshold: args.threshold,
+        noise_floor: args.noise_floor.as_deref().map(noise_floor).transpose()?,
+        accuracy_margin: args.accuracy_margin,
+        beside: Vec::new(),
+        out: args.out.clone(),
+    };
+    let paths = args.runs.iter().map(|word| find_run(word)).collect::<anyhow::Result<Vec<_>>>()?;
+    let comparison = compare(&paths, &options)?;
+    let judgements = match &gates {
+        Some(gates) => gate::judge(gates, &comparison)?,
+        None => Vec::new(),
+    };
+    let folder =
+        args.out.clone().unwrap_or_else(|| Path::new(ROOT).join(folder_name(SystemTime::now(), &comparison)));
+    let summary = write(&comparison, &judgements, &folder)?;
+    if let (Some(path), Some(gates)) = (&args.junit, &gates) {
+        write_junit(path, gates, &judgements)?;
+    }
+    let passed = gates.as_ref().is_none_or(|gates| gate::passes(gates, &judgements));
+    let text = if args.json { json(&summary, &judgements, passed)? } else { words(&summary, &judgements) };
+    match emit(&text) {
+        // Files and exit code are the answer, whether anybody reads the tables or not.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
+    say(&format!("report: {}", folder.join("report.html").display()));
+    Ok(exit(passed, summary.verdict).into())
+}
+
+/// Ends a command that made several runs: those of the same thing are compared, with the others shown beside them. Nothing where
+/// no two are of the same thing.
+pub(super) fn compare_group(out: &Path, runs: &[PathBuf]) -> anyhow::Result<()> {
+    let identity = |path: &PathBuf| Ok(RunDir::open(path)?.read_run()?.identity.hash().to_owned());
+    let identities = runs.iter().map(identity).collect::<anyhow::Result<Vec<String>>>()?;
+    let mut compared: Vec<&String> = Vec::new();
+    for hash in &identities {
+        if compared.contains(&hash) || identities.iter().filter(|other| *other == hash).count() < 2 {
+            continue;
+        }
+        compared.push(hash);
+        let (same, other): (Vec<_>, Vec<_>) = runs.iter().zip(&identities).partition(|(_, of)| *of == hash);
+        let paths = |runs: Vec<(&PathBuf, &String)>| {
+            runs.into_iter().map(|(path, _)| path.clone()).collect::<Vec<_>>()
+        };
+        let options = Options { beside: paths(other), ..Options::default() };
+        compare_into(out, &paths(same), &options)?;
+    }
+    Ok(())
+}
+
+/// Ends a command that timed two configurations in turns, whatever it is that differs about them.
+pub(super) fn compare_turns(out: &Path, runs: &[PathBuf]) -> anyhow::Result<()> {
+    compare_into(out, runs, &Options { allow_mismatch: true, ..Options::default() })
+}
+
+/// Compares runs into a folder of its own under `out`, and shows the tables.
+fn compare_into(out: &Path, runs: &[PathBuf], options: &Options) -> anyhow::Result<()> {
+    let comparison = compare(runs, options)?;
+    let folder = out.join(folder_name(SystemTime::now(), &comparison));
+    let summary = write(&comparison, &[], &folder)?;
+    match emit(&words(&summary, &[])) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
+    say(&format!("report: {}", folder.join("report.html").display()));
+    Ok(())
+}
+
+/// A failed gate goes before an unfinished or invalid run: it is what was asked.
+pub(super) fn exit(gates_passed: bool, verdict: Verdict) -> Exit {
+    match verdict {
+        _ if !gates_passed => Exit::GateFailed,
+        Verdict::Valid => Exit::Done,
+        Verdict::Incomplete => Exit::Incomplete,
+        Verdict::Invalid => Exit::Invalid,
+    }
+}
+
+/// Writes the JUnit file of some judgements.
+pub(super) fn write_junit(path: &Path, gates: &Gates, judgements: &[Judgement]) -> anyhow::Result<()> {
+    let xml = junit::document(judgements, gates.undecided_fails);
+    write_whole(path, xml.as_bytes()).with_context(|| format!("--junit {}", path.display()))
+}
+
+/// A share, or a file of `doctor --noise --out`: the largest of its floors.
+fn noise_floor(word: &str) -> anyhow::Result<f64> {
+    if let Ok(share) = percentage(word) {
+        return Ok(share);
+    }
+    let expected = || {
+        format!(
+            "--noise-floor {word}: expected a share such as 1.5%, or a file of `glmbench doctor --noise --out`"
+        )
+    };
+    let noise = Noise::read(Path::new(word)).with_context(expected)?;
+    let floors = noise.floors.iter().map(|floor| floor.floor).filter(|floor| (0.0..1.0).contains(floor));
+    floors
+        .max_by(f64::total_cmp)
+        .with_context(|| format!("{word} has no noise floor from 0 to 1; {}", expected()))
+}
+
+fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
+    let mut lines = Vec::new();
+    if !summary.mismatches.is_empty() {
+        lines.push("The runs are not of the same thing; identity differs in".to_owned());
+        lines.extend(summary.mismatches.iter().map(|line| format!("  {line}")));
+        lines.push(String::new());
+    }
+    lines.extend(summary.tables.iter().map(|table| format!("{}\n{}\n", table.title, drawn(table))));
+    lines.extend(summary.headline.iter().cloned());
+    if !judgements.is_empty() {
+        lines.push(super::report::gate_sentence(judgements));
+    }
+    lines.join("\n")
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed<'a> {
+    schema: u32,
+    folder: &'a Path,
+    headline: &'a [String],
+    identity_differences: &'a [String],
+    rows: &'a [ComparisonRow],
+    gates: &'a [Judgement],
+    gates_pass: bool,
+}
+
+fn json(summary: &ComparisonSummary, judgements: &[Judgement], passed: bool) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(&Printed {
+        schema: 1,
+        folder: &summary.folder,
+        headline: &summary.headline,
+        identity_differences: &summary.mismatches,
+        rows: &summary.rows,
+        gates: judgements,
+        gates_pass: passed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{NoiseFloor, Phase};
+
+    #[test]
+    fn shares_are_read_with_and_without_their_sign() {
+        for (word, share) in [("3%", 0.03), ("0.05", 0.05), (" 1.5 % ", 0.015)] {
+            assert!((percentage(word).unwrap() - share).abs() < 1e-15);
+        }
+        for word in ["3", "0", "-1%", "nan", "100%", "x"] {
+            assert!(percentage(word).is_err(), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_failed_gate_is_the_answer_before_all_else() {
+        assert_eq!(exit(false, Verdict::Invalid), Exit::GateFailed);
+        assert_eq!(exit(true, Verdict::Invalid), Exit::Invalid);
+        assert_eq!(exit(true, Verdict::Incomplete), Exit::Incomplete);
+        assert_eq!(exit(true, Verdict::Valid), Exit::Done);
+    }
+
+    #[test]
+    fn a_noise_floor_is_a_share_or_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("noise.json");
+        let word = path.to_str().unwrap();
+        assert_eq!(noise_floor("2%").unwrap(), 0.02);
+        assert!(noise_floor(word).unwrap_err().to_string().contains("a share such as 1.5%"));
+        let floor = |floor| NoiseFloor {
+            case_id: "b1-i8-o8".into(),
+            phase: Phase::Decode,
+            blocks: 20,
+            ratio: 1.0,
+            floor,
+        };
+        let mut noise = Noise {
+            engine: String::new(),
+            host: String::new(),
+            cpu_model: String::new(),
+            device: "cpu".into(),
+            kernel: String::new(),
+            dtype: "fp16".into(),
+            threads: 1,
+            model: "demo".into(),
+            made: String::new(),
+            floors: vec![floor(0.012), floor(0.02)],
+        };
+        noise.write(&path).unwrap();
+        assert_eq!(noise_floor(word).unwrap(), 0.02);
+        noise.floors.clear();
+        noise.write(&path).unwrap();
+        assert!(noise_floor(word).unwrap_err().to_string().contains("has no noise floor"));
+    }
+}

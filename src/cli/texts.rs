@@ -1,0 +1,265 @@
+//! `glmbench chat --texts`: given texts, each for itself, with answers, lengths and times (ModelTest's `performance_single`
+//! and `precision_single`).
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use crate::engine::chat::build_prompt;
+use crate::engine::model::Limits;
+use crate::engine::sampler::Sampling;
+use crate::engine::scheduler::Scheduler;
+use crate::engine::tokenizer::Tokenizer;
+use crate::engine::{FinishReason, Request, RequestId};
+
+use super::chat::{Args, Template};
+use super::{emit, say};
+
+/// Most bytes of a file of texts.
+const MAX_BYTES: u64 = 1 << 28;
+
+/// Asks every text and prints what came of it, batch by batch.
+pub(super) fn run(args: &Args, word: &str, sampling: Sampling) -> anyhow::Result<ExitCode> {
+    let texts = texts(word)?;
+    let model = args.engine.find()?;
+    let tokenizer = model
+        .tokenizer()?
+        .context("random weights have no tokenizer and cannot take texts; give a model folder")?;
+    let template = args.template.unwrap_or(Template::by_files(&tokenizer));
+    let new_tokens = args.max_new_tokens.max(1);
+    let prompts = prompts(&texts, &tokenizer, template, new_tokens, model.config.seq_length)?;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(1);
+    let batch = usize::from(args.batch).min(texts.len());
+    let limits = Limits::for_batch(&model.config, batch, longest + new_tokens);
+    let mut engine = model.load(&args.engine.compute, limits)?;
+    for (number, (texts, prompts)) in texts.chunks(batch).zip(prompts.chunks(batch)).enumerate() {
+        let request = |prompt: &Vec<u32>| Request {
+            prompt: prompt.clone(),
+            max_new_tokens: new_tokens,
+            sampling,
+            ignore_eos: args.ignore_eos,
+            choice_ids: Vec::new(),
+        };
+        let answers = ask(&mut engine, prompts.iter().map(request).collect())?;
+        for (i, (text, answer)) in texts.iter().zip(&answers).enumerate() {
+            emit(&told(number * batch + i, text, answer, &tokenizer))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What became of one text; times in nanoseconds from when its batch was handed over.
+struct Answer {
+    tokens: Vec<u32>,
+    /// When the first token was chosen; of nothing generated, when the end was.
+    first_ns: u64,
+    end_ns: u64,
+    broken: bool,
+}
+
+/// Runs one batch to its end.
+fn ask(engine: &mut Scheduler, requests: Vec<Request>) -> anyhow::Result<Vec<Answer>> {
+    let start_ns = engine.now_ns();
+    let ids = requests.into_iter().map(|r| engine.submit(r)).collect::<Result<Vec<RequestId>, _>>()?;
+    let mut answers: Vec<Option<Answer>> = ids.iter().map(|_| None).collect();
+    let mut first: Vec<Option<u64>> = vec![None; ids.len()];
+    let index = |id: RequestId| ids.iter().position(|known| *known == id);
+    while !engine.is_idle() {
+        let step = engine.step()?;
+        for (id, _) in &step.emitted {
+            if let Some(i) = index(*id) {
+                first[i].get_or_insert(step.end_ns - start_ns);
+            }
+        }
+        for completion in step.finished {
+            if let Some(i) = index(completion.id) {
+                let end_ns = completion.end_ns - start_ns;
+                answers[i] = Some(Answer {
+                    tokens: completion.tokens,
+                    first_ns: first[i].unwrap_or(end_ns),
+                    end_ns,
+                    broken: completion.finish == FinishReason::BrokenLogits,
+                });
+            }
+        }
+    }
+    answers.into_iter().collect::<Option<Vec<_>>>().context("the engine ended before every text was answered")
+}
+
+/// The block of lines of one text.
+fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer) -> String {
+    if answer.broken {
+        say(&format!(
+            "glmbench: text {index}: the model's numbers broke down (NaN or infinite logits); the answer ends there"
+        ));
+    }
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let count = answer.tokens.len();
+    let next = match count {
+        0 | 1 => "next tokens none".to_owned(),
+        n => format!("next tokens {:.3} ms each", ms(answer.end_ns - answer.first_ns) / (n - 1) as f64),
+    };
+    format!(
+        "Question[{index}]: {text}\nAnswer[{index}]: {}\nGenerate[{index}] token num: {count}\n\
+         Time[{index}]: first token {:.3} ms, {next}, all {:.3} ms\n",
+        tokenizer.decode(&answer.tokens),
+        ms(answer.first_ns),
+        ms(answer.end_ns)
+    )
+}
+
+/// The ids of every text, each of which must leave room for its answer.
+fn prompts(
+    texts: &[String],
+    tokenizer: &Tokenizer,
+    template: Template,
+    new_tokens: usize,
+    seq_length: usize,
+) -> anyhow::Result<Vec<Vec<u32>>> {
+    let mut prompts = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        let ids = match template {
+            Template::Rounds => tokenizer.encode_prompt(&build_prompt(&[], text)),
+            Template::Plain => tokenizer.encode_prompt(text),
+        };
+        if ids.len().saturating_add(new_tokens) > seq_length {
+            bail!(
+                "text {index} has {} tokens; with an answer of {new_tokens} that exceeds the model's seq_length {seq_length}",
+                ids.len()
+            );
+        }
+        prompts.push(ids);
+    }
+    Ok(prompts)
+}
+
+/// The texts behind the word: a Python list of strings, or a file with one text a line, blank lines left out.
+fn texts(word: &str) -> anyhow::Result<Vec<String>> {
+    let texts = if word.trim_start().starts_with('[') {
+        python_list(word).map_err(|problem| anyhow::anyhow!("--texts {word}: {problem}"))?
+    } else {
+        lines(Path::new(word))?
+    };
+    match texts.iter().position(|text| text.trim().is_empty()) {
+        Some(index) => bail!("--texts {word}: text {index} is empty"),
+        None if texts.is_empty() => bail!("--texts {word}: there is no text; expected one a line, or a list"),
+        None => Ok(texts),
+    }
+}
+
+fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
+    let place = || {
+        format!(
+            "--texts {}: expected a file with one text a line, or a list such as '[\"a\", \"b\"]'",
+            path.display()
+        )
+    };
+    let size = std::fs::metadata(path).with_context(place)?.len();
+    if size > MAX_BYTES {
+        bail!("--texts {}: found {size} bytes; expected {MAX_BYTES} at most", path.display());
+    }
+    let bytes = std::fs::read(path).with_context(place)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|&b| b == b'\n').count();
+        anyhow::anyhow!("--texts {}:{line}: found a byte that is no UTF-8", path.display())
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
+}
+
+/// Reads a Python list literal of strings in single or double quotes, with the escapes that occur in texts.
+fn python_list(literal: &str) -> Result<Vec<String>, String> {
+    let mut chars = literal.trim().chars().peekable();
+    let mut texts = Vec::new();
+    chars.next_if_eq(&'[').ok_or("found no `[`")?;
+    loop {
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        match chars.next() {
+            Some(']') => break,
+            Some(quote @ ('"' | '\'')) => texts.push(python_string(&mut chars, quote)?),
+            Some(other) => return Err(format!("found {other:?}; expected a string in quotes or `]`")),
+            None => return Err("the list has no end; expected `]`".into()),
+        }
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        if chars.next_if_eq(&',').is_none() && chars.peek() != Some(&']') {
+            return Err(match chars.peek() {
+                Some(other) => format!("found {other:?} after a string; expected `,` or `]`"),
+                None => "the list has no end; expected `]`".into(),
+            });
+        }
+    }
+    match chars.next() {
+        None => Ok(texts),
+        Some(other) => Err(format!("found {other:?} behind the list")),
+    }
+}
+
+/// The rest of a string up to its quote.
+fn python_string(chars: &mut impl Iterator<Item = char>, quote: char) -> Result<String, String> {
+    let mut text = String::new();
+    let no_end = || format!("a string has no end; expected {quote}");
+    loop {
+        match chars.next().ok_or_else(no_end)? {
+            c if c == quote => return Ok(text),
+            '\\' => match chars.next().ok_or_else(no_end)? {
+                'n' => text.push('\n'),
+                't' => text.push('\t'),
+                'r' => text.push('\r'),
+                'x' => text.push(code_point(chars, 2)?),
+                'u' => text.push(code_point(chars, 4)?),
+                'U' => text.push(code_point(chars, 8)?),
+                '\n' => {}
+                c @ ('\\' | '\'' | '"') => text.push(c),
+                other => {
+                    return Err(format!(
+                        "found the escape \\{other}; expected \\n, \\t, \\r, \\x, \\u, \\\\ or a quote"
+                    ));
+                }
+            },
+            c => text.push(c),
+        }
+    }
+}
+
+/// The character of so many hexadecimal digits.
+fn code_point(chars: &mut impl Iterator<Item = char>, digits: usize) -> Result<char, String> {
+    let hex: String = chars.take(digits).collect();
+    let whole = hex.len() == digits && hex.chars().all(|c| c.is_ascii_hexdigit());
+    let code = u32::from_str_radix(&hex, 16).ok().filter(|_| whole);
+    code.and_then(char::from_u32)
+        .ok_or_else(|| format!("found {hex:?}; expected {digits} digits of a character"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_python_list_is_read_as_python_reads_it() {
+        for (literal, texts) in [
+            (r#"["a", 'b']"#, vec!["a", "b"]),
+            (r#"['it\'s', "a \"b\"\n", "是\u4f60", '\x41']"#, vec!["it's", "a \"b\"\n", "是你", "A"]),
+            (" [ 'a' , ] ", vec!["a"]),
+            ("[]", vec![]),
+        ] {
+            assert_eq!(python_list(literal).unwrap(), texts, "{literal}");
+        }
+        for (literal, says) in [
+            ("['a'", "no end"),
+            ("['a", "a string has no end"),
+            ("['a\\", "a string has no end"),
+            ("['a' 'b']", "expected `,` or `]`"),
+            ("[a]", "expected a string in quotes"),
+            ("['a'] x", "behind the list"),
+            ("['\\q']", "the escape \\q"),
+            ("['\\ud800']", "digits of a character"),
+            ("['\\u12']", "digits of a character"),
+            ("['\\x+1']", "digits of a character"),
+            ("[,]", "expected a string in quotes"),
+        ] {
+            let problem = python_list(literal).unwrap_err();
+            assert!(problem.contains(says), "{literal}: {problem}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The texts of a data set as ModelTest's performance runs put them to a model: questions without protocol or answer.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::error::{DatasetError, Problems};
+use super::{Content, Dataset, jsonl, text};
+
+impl Dataset {
+    /// One text an item, in the order of the items: BoolQ's `question`; for C-Eval the frame of ModelTest's zero-shot run with
+    /// the subject's key in it.
+    pub fn questions(&self) -> Vec<String> {
+        let question = |item: &super::Item| match &item.content {
+            Content::YesNo(yes_no) => yes_no.question.clone(),
+            Content::Choice(choice) => format!(
+                "\n以下是中国关于{}考试的单项选择题，请选出其中的正确答案。\n{}\n让我们一步一步思考。答案: ",
+                item.subject,
+                choice.question_and_options()
+            ),
+        };
+        self.items.iter().map(question).collect()
+    }
+}
+
+/// A line of a file of questions; whatever else stands in it is passed over (wire type).
+#[derive(Deserialize)]
+struct Row {
+    question: String,
+}
+
+/// The questions of a file with one JSON object a line, each with a `question`.
+///
+/// # Errors
+/// A file that cannot be read; every line that is no such object, or whose question is empty.
+pub fn read_questions(path: &Path) -> Result<Vec<String>, DatasetError> {
+    let mut problems = Problems::default();
+    let Some(file) = text::read(path, &mut problems)? else { return Err(DatasetError::Rows(problems)) };
+    let rows = jsonl::rows::<Row>(&file.text, path, &mut problems);
+    for (line, _) in rows.iter().filter(|(_, row)| row.question.trim().is_empty()) {
+        problems.push(path, *line, "found an empty question; expected some text");
+    }
+    if rows.is_empty() && problems.0.is_empty() {
+        problems.push(path, 1, "found an empty file; expected one object with a `question` a line");
+    }
+    problems.into_result()?;
+    Ok(rows.into_iter().map(|(_, row)| row.question).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_read_and_every_fault_has_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.jsonl");
+        std::fs::write(&path, "{\"question\": \"是吗\", \"more\": 1}\n{\"question\": \"b\"}\n\n").unwrap();
+        assert_eq!(read_questions(&path).unwrap(), ["是吗", "b"]);
+        for (text, says) in [
+            ("", "q.jsonl:1: found an empty file"),
+            ("{\"question\": \" \"}\n", "q.jsonl:1: found an empty question"),
+            ("{\"question\": \"a\"}\n{\"q\": 1}\n", "q.jsonl:2: column 8: missing field `question`"),
+            ("{\"question\": 1}\n", "q.jsonl:1: column 14: invalid type: integer"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let message = read_questions(&path).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
+        let missing = read_questions(&dir.path().join("none.jsonl")).unwrap_err().to_string();
+        assert!(missing.contains("none.jsonl"), "{missing}");
+    }
+}

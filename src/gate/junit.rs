@@ -1,0 +1,79 @@
+//! JUnit XML, which CI systems show: a test case for each gate.
+//!
+//! The dialect that Jenkins, GitLab and GitHub's reporters have in common: `testsuites` over one `testsuite`, each
+//! `testcase` with `failure` or `skipped` where it did not pass.
+
+use crate::report::compare::{GateOutcome, Judgement};
+use std::fmt::Write;
+
+/// The whole document. An undecided gate is a skipped test, or a failed one where the gate file says so.
+pub fn document(judgements: &[Judgement], undecided_fails: bool) -> String {
+    let fails = |j: &&Judgement| {
+        j.outcome == GateOutcome::Fail || (undecided_fails && j.outcome == GateOutcome::Undecided)
+    };
+    let failures = judgements.iter().filter(fails).count();
+    let skipped = judgements.iter().filter(|j| j.outcome == GateOutcome::Undecided).count()
+        - judgements.iter().filter(fails).filter(|j| j.outcome == GateOutcome::Undecided).count();
+    let totals = format!("tests=\"{}\" failures=\"{failures}\" errors=\"0\"", judgements.len());
+    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    // Writing to a string cannot fail.
+    let _ = writeln!(xml, "<testsuites name=\"glmbench\" {totals}>");
+    let _ = writeln!(xml, "  <testsuite name=\"gates\" {totals} skipped=\"{skipped}\">");
+    for judgement in judgements {
+        let message = format!("found {}; expected {}", judgement.found, judgement.limit);
+        let (name, class) = (escaped(&judgement.gate), escaped(&format!("glmbench.gates.{}", judgement.run)));
+        let _ = write!(xml, "    <testcase classname=\"{class}\" name=\"{name}\" time=\"0\"");
+        let message = escaped(&message);
+        let _ = match judgement.outcome {
+            _ if fails(&judgement) => {
+                writeln!(xml, ">\n      <failure message=\"{message}\"/>\n    </testcase>")
+            }
+            GateOutcome::Undecided => {
+                writeln!(xml, ">\n      <skipped message=\"undecided: {message}\"/>\n    </testcase>")
+            }
+            _ => writeln!(xml, "/>"),
+        };
+    }
+    xml + "  </testsuite>\n</testsuites>\n"
+}
+
+/// Text within an attribute. Characters that XML 1.0 has no place for, escaped or not, become `?`.
+fn escaped(text: &str) -> String {
+    let mut xml = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => xml += "&amp;",
+            '<' => xml += "&lt;",
+            '>' => xml += "&gt;",
+            '"' => xml += "&quot;",
+            '\n' | '\r' | '\t' => xml.push(' '),
+            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => xml.push('?'),
+            c => xml.push(c),
+        }
+    }
+    xml
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_stay_within_their_attribute() {
+        assert_eq!(escaped("a<b> & \"c\"\n\u{0}"), "a&lt;b&gt; &amp; &quot;c&quot; ?");
+    }
+
+    #[test]
+    fn each_gate_is_a_test_case() {
+        let judgement = |outcome| Judgement {
+            gate: "accuracy of ceval".into(),
+            run: "B".into(),
+            limit: "at least 50.00 %".into(),
+            found: "47 % [45, 49]".into(),
+            outcome,
+        };
+        let all = [GateOutcome::Pass, GateOutcome::Fail, GateOutcome::Undecided].map(judgement);
+        insta::assert_snapshot!("junit.xml", document(&all, false));
+        assert!(document(&all, true).contains("failures=\"2\" errors=\"0\" skipped=\"0\""));
+    }
+}

@@ -1,0 +1,54 @@
+//! Parity gates: what `glmbench parity --json` found, held against the file's limits.
+
+use super::GateError;
+use crate::report::compare::{GateOutcome, Judgement};
+use crate::suite::gates::{Gates, ParityGate};
+use serde::Deserialize;
+
+/// What is needed of the JSON.
+#[derive(Deserialize)]
+struct Found {
+    engine: String,
+    reference: String,
+    positions: u64,
+    kl_max: Option<f64>,
+    kl_threshold: f64,
+    share_above_threshold: f64,
+}
+
+/// Two judgements for each parity gate; they are of the engine, not of a run.
+pub(super) fn judge(gates: &Gates) -> Result<Vec<Judgement>, GateError> {
+    let judged: Result<Vec<_>, _> = gates.parity.iter().map(judge_one).collect();
+    Ok(judged?.into_iter().flatten().collect())
+}
+
+fn judge_one(gate: &ParityGate) -> Result<[Judgement; 2], GateError> {
+    let wrong = |message: String| GateError::Parity { path: gate.file.clone(), message };
+    let text = std::fs::read_to_string(&gate.file).map_err(|e| wrong(e.to_string()))?;
+    let found: Found = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    if found.kl_threshold != gate.kl_threshold {
+        return Err(wrong(format!(
+            "positions were counted from a KL of {:e}, the gate's kl_threshold is {:e}",
+            found.kl_threshold, gate.kl_threshold
+        )));
+    }
+    let judgement = |what: &str, limit: String, (kept, found_text): (bool, String)| Judgement {
+        gate: format!("{what}, {} against {}", found.engine, found.reference),
+        run: "–".into(),
+        limit,
+        found: format!("{found_text}, {} positions", found.positions),
+        outcome: if kept && found.positions > 0 { GateOutcome::Pass } else { GateOutcome::Fail },
+    };
+    // JSON has no word for an infinite KL: it is null there.
+    let largest = found.kl_max.map_or("infinite".to_owned(), |kl| format!("{kl:.2e} nat"));
+    let within = found.kl_max.is_some_and(|kl| kl <= gate.max_kl);
+    let share = 100.0 * found.share_above_threshold;
+    Ok([
+        judgement("largest KL", format!("at most {:e} nat", gate.max_kl), (within, largest)),
+        judgement(
+            &format!("positions with KL above {:e}", gate.kl_threshold),
+            format!("at most {} %", 100.0 * gate.max_share),
+            (found.share_above_threshold <= gate.max_share, format!("{share:.3} %")),
+        ),
+    ])
+}

@@ -1,0 +1,357 @@
+//! One rate of a load, with every request of it, and its row in `load.csv`.
+
+use super::journal::Keyed;
+use super::request::Clock;
+use crate::stats::{Growth, growth};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Growth of E2E, as a share of the time that passes, above which a rate is called more than the engine sustains: at a
+/// slope of 0.05 the engine serves 1 / 1.05 = 95 % of what is offered.
+pub const SATURATED_SLOPE: f64 = 0.05;
+
+/// A load of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadCase {
+    /// Its name, as in the lines.
+    pub load_id: String,
+    /// Tensor-parallel ranks.
+    pub tp: u32,
+    /// `poisson` or `fixed`.
+    pub arrival: String,
+    /// The rates, requests a second; empty where the highest sustained one is searched.
+    pub rates: Vec<f64>,
+    /// Most sequences at once.
+    pub max_batch: u32,
+    /// What is asked: lengths, or a data set with what was done to its prompts.
+    pub prompts: String,
+    /// What a request must keep to count as served well.
+    pub objectives: Objectives,
+}
+
+/// What a request must keep; what is `None` is not asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objectives {
+    /// Most time from arrival to the first token.
+    pub ttft_ns: Option<u64>,
+    /// Most time per token after the first.
+    pub tpot_ns: Option<u64>,
+    /// Most time from arrival to the last token.
+    pub e2e_ns: Option<u64>,
+}
+
+impl Objectives {
+    /// None is stated.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The request keeps all that are stated. One token has no TPOT, and keeps any.
+    pub fn keeps(&self, request: &LoadRequest) -> bool {
+        let within = |time: Option<f64>, most: Option<u64>| match (time, most) {
+            (Some(time), Some(most)) => time <= most as f64,
+            _ => true,
+        };
+        request.error.is_none()
+            && within(Some(request.ttft_ns() as f64), self.ttft_ns)
+            && within(request.tpot_ns(), self.tpot_ns)
+            && within(Some(request.e2e_ns() as f64), self.e2e_ns)
+    }
+}
+
+/// One request; points of the run's clock, nanoseconds from run start, and gaps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadRequest {
+    /// When it arrived by the schedule, whether or not the engine was free to hear of it.
+    pub arrival_ns: u64,
+    /// When the first step that fed any of it began.
+    pub start_ns: u64,
+    /// When its first token was chosen.
+    pub first_token_ns: u64,
+    /// Gaps between its tokens, from the first token on.
+    pub itl_ns: Vec<u64>,
+    /// When its last token was chosen.
+    pub end_ns: u64,
+    /// Prompt tokens.
+    pub input_tokens: u32,
+    /// Generated tokens.
+    pub output_tokens: u32,
+    /// Why it was not served to its end; its times then mean nothing.
+    pub error: Option<String>,
+}
+
+impl LoadRequest {
+    /// Time in the queue: from arrival until its first step began.
+    pub fn queue_ns(&self) -> u64 {
+        self.start_ns.saturating_sub(self.arrival_ns)
+    }
+
+    /// Time to first token, from arrival.
+    pub fn ttft_ns(&self) -> u64 {
+        self.first_token_ns.saturating_sub(self.arrival_ns)
+    }
+
+    /// Time per token after the first; undefined for one token.
+    pub fn tpot_ns(&self) -> Option<f64> {
+        let gaps = self.output_tokens.checked_sub(1).filter(|gaps| *gaps > 0)?;
+        Some(self.end_ns.saturating_sub(self.first_token_ns) as f64 / f64::from(gaps))
+    }
+
+    /// End to end, from arrival to the last token.
+    pub fn e2e_ns(&self) -> u64 {
+        self.end_ns.saturating_sub(self.arrival_ns)
+    }
+}
+
+/// A line of `load.jsonl`: one rate, run to its last request. It is written when that is served, so a kill costs at most the
+/// rate under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadLevelRecord {
+    /// The load in the plan.
+    pub load_id: String,
+    /// Index within the load, from 0; load and level are the line's key.
+    pub level: u32,
+    /// The clock of every time below.
+    pub clock: Clock,
+    /// Requests a second by the schedule; `None` where all arrive at once.
+    pub rate_per_s: Option<f64>,
+    /// When the schedule began.
+    pub start_ns: u64,
+    /// When the last request was served.
+    pub end_ns: u64,
+    /// Every request, in the order of arrival.
+    pub requests: Vec<LoadRequest>,
+}
+
+impl LoadLevelRecord {
+    /// Requests that were served to their end.
+    pub fn served(&self) -> impl Iterator<Item = &LoadRequest> {
+        self.requests.iter().filter(|r| r.error.is_none())
+    }
+
+    /// Requests served a second, from the schedule's begin to the last request's end.
+    pub fn achieved_per_s(&self) -> Option<f64> {
+        let seconds = self.end_ns.checked_sub(self.start_ns).filter(|ns| *ns > 0)? as f64 / 1e9;
+        Some(self.served().count() as f64 / seconds)
+    }
+
+    /// How E2E grows with the time of arrival; `None` where that cannot be told.
+    pub fn growth(&self) -> Option<Growth> {
+        let (arrivals, times): (Vec<f64>, Vec<f64>) =
+            self.served().map(|r| (r.arrival_ns as f64, r.e2e_ns() as f64)).unzip();
+        growth(&arrivals, &times)
+    }
+
+    /// The rate is more than the engine sustains: E2E grows by more than [`SATURATED_SLOPE`] of the time that passes, surely.
+    /// `None` where that cannot be told: too few requests, or all at once.
+    pub fn is_saturated(&self) -> Option<bool> {
+        self.growth().map(|growth| growth.exceeds(SATURATED_SLOPE))
+    }
+}
+
+/// What names a line of `load.jsonl`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LoadKey {
+    /// The load.
+    pub load_id: String,
+    /// Index within it.
+    pub level: u32,
+}
+
+impl fmt::Display for LoadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "level {} of load {}", self.level, self.load_id)
+    }
+}
+
+impl Keyed for LoadLevelRecord {
+    type Key = LoadKey;
+
+    fn key(&self) -> LoadKey {
+        LoadKey { load_id: self.load_id.clone(), level: self.level }
+    }
+}
+
+/// A row of `load.csv`: one rate. Quantiles are of type 7; p99 from 100 values on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadRow {
+    /// [`crate::record::SCHEMA`].
+    pub schema: u32,
+    /// The run.
+    pub run_id: String,
+    /// The load.
+    pub load_id: String,
+    /// Index of the rate.
+    pub level: u32,
+    /// Program and version.
+    pub engine: String,
+    /// The device.
+    pub device: String,
+    /// The clock of all times in the row.
+    pub clock: Clock,
+    /// The computing type.
+    pub dtype: String,
+    /// Tensor-parallel ranks.
+    pub tp: u32,
+    /// Threads of the engine.
+    pub threads: u32,
+    /// `poisson` or `fixed`.
+    pub arrival: String,
+    /// Most sequences at once.
+    pub max_batch: u32,
+    /// Requests a second by the schedule; empty where all arrive at once.
+    pub rate_per_s: Option<f64>,
+    /// Requests a second that did arrive: (requests − 1) ÷ (last arrival − first).
+    pub offered_per_s: Option<f64>,
+    /// Requests served a second, from the schedule's begin to the last request's end.
+    pub achieved_per_s: Option<f64>,
+    /// Requests that arrived.
+    pub requests: u64,
+    /// Requests not served to their end; they stand outside all times.
+    pub failed: u64,
+    /// From the schedule's begin to the last request's end.
+    pub duration_ns: u64,
+    /// Prompt tokens of the requests served.
+    pub input_tokens: u64,
+    /// Tokens generated for the requests served.
+    pub output_tokens: u64,
+    /// Generated tokens ÷ duration.
+    pub output_tokens_per_s: Option<f64>,
+    /// Time in the queue, median.
+    pub queue_p50_ns: Option<u64>,
+    /// 90 % quantile.
+    pub queue_p90_ns: Option<u64>,
+    /// Largest.
+    pub queue_max_ns: Option<u64>,
+    /// Time to first token from arrival, median.
+    pub ttft_p50_ns: Option<u64>,
+    /// 90 % quantile.
+    pub ttft_p90_ns: Option<u64>,
+    /// 99 % quantile.
+    pub ttft_p99_ns: Option<u64>,
+    /// Largest.
+    pub ttft_max_ns: Option<u64>,
+    /// Time per token after the first, median over the requests.
+    pub tpot_p50_ns: Option<u64>,
+    /// 90 % quantile.
+    pub tpot_p90_ns: Option<u64>,
+    /// 99 % quantile.
+    pub tpot_p99_ns: Option<u64>,
+    /// Largest.
+    pub tpot_max_ns: Option<u64>,
+    /// Gap between two tokens, median over all gaps.
+    pub itl_p50_ns: Option<u64>,
+    /// 90 % quantile.
+    pub itl_p90_ns: Option<u64>,
+    /// 99 % quantile.
+    pub itl_p99_ns: Option<u64>,
+    /// Largest.
+    pub itl_max_ns: Option<u64>,
+    /// From arrival to the last token, median.
+    pub e2e_p50_ns: Option<u64>,
+    /// 90 % quantile.
+    pub e2e_p90_ns: Option<u64>,
+    /// 99 % quantile.
+    pub e2e_p99_ns: Option<u64>,
+    /// Largest.
+    pub e2e_max_ns: Option<u64>,
+    /// Most time to first token that counts as served well.
+    pub slo_ttft_ns: Option<u64>,
+    /// Most time per token after the first.
+    pub slo_tpot_ns: Option<u64>,
+    /// Most time from arrival to the last token.
+    pub slo_e2e_ns: Option<u64>,
+    /// Share of all requests that keep every stated objective; empty where none is stated.
+    pub goodput_share: Option<f64>,
+    /// Requests a second that keep them.
+    pub goodput_per_s: Option<f64>,
+    /// Growth of E2E with the time of arrival.
+    pub growth_slope: Option<f64>,
+    /// Lower end of its one-sided 95 % interval.
+    pub growth_low: Option<f64>,
+    /// More than the engine sustains; empty where it cannot be told.
+    pub saturated: Option<bool>,
+}
+
+impl LoadRow {
+    /// The header of `load.csv`.
+    pub const HEADER: &'static str = "schema,run_id,load_id,level,engine,device,clock,dtype,tp,threads,arrival,max_batch,\
+        rate_per_s,offered_per_s,achieved_per_s,requests,failed,duration_ns,input_tokens,output_tokens,\
+        output_tokens_per_s,queue_p50_ns,queue_p90_ns,queue_max_ns,ttft_p50_ns,ttft_p90_ns,ttft_p99_ns,ttft_max_ns,\
+        tpot_p50_ns,tpot_p90_ns,tpot_p99_ns,tpot_max_ns,itl_p50_ns,itl_p90_ns,itl_p99_ns,itl_max_ns,e2e_p50_ns,\
+        e2e_p90_ns,e2e_p99_ns,e2e_max_ns,slo_ttft_ns,slo_tpot_ns,slo_e2e_ns,goodput_share,goodput_per_s,growth_slope,\
+        growth_low,saturated";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Arrives at 100; waits 30; its prefill ends at 180 with the first token; gaps of 20 and 50; ends at 250.
+    pub(crate) fn timeline() -> LoadRequest {
+        LoadRequest {
+            arrival_ns: 100,
+            start_ns: 130,
+            first_token_ns: 180,
+            itl_ns: vec![20, 50],
+            end_ns: 250,
+            input_tokens: 7,
+            output_tokens: 3,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn the_definitions_hold_on_a_hand_made_timeline() {
+        let request = timeline();
+        assert_eq!((request.queue_ns(), request.ttft_ns(), request.e2e_ns()), (30, 80, 150));
+        assert_eq!(request.tpot_ns(), Some(35.0));
+        // The first token's 80 is in no gap: gaps and TTFT together are E2E.
+        assert_eq!(request.ttft_ns() + request.itl_ns.iter().sum::<u64>(), request.e2e_ns());
+        let one = LoadRequest { output_tokens: 1, itl_ns: vec![], end_ns: 180, ..timeline() };
+        assert_eq!((one.tpot_ns(), one.e2e_ns()), (None, 80));
+    }
+
+    #[test]
+    fn objectives_are_kept_all_or_not() {
+        let all = Objectives { ttft_ns: Some(80), tpot_ns: Some(35), e2e_ns: Some(150) };
+        assert!(all.keeps(&timeline()) && Objectives::default().keeps(&timeline()));
+        for tighter in [
+            Objectives { ttft_ns: Some(79), ..all },
+            Objectives { tpot_ns: Some(34), ..all },
+            Objectives { e2e_ns: Some(149), ..all },
+        ] {
+            assert!(!tighter.keeps(&timeline()), "{tighter:?}");
+        }
+        let failed = LoadRequest { error: Some("x".into()), ..timeline() };
+        assert!(!Objectives::default().keeps(&failed));
+        let one = LoadRequest { output_tokens: 1, itl_ns: vec![], end_ns: 180, ..timeline() };
+        assert!(
+            Objectives { tpot_ns: Some(1), ..Objectives::default() }.keeps(&one),
+            "one token has no TPOT"
+        );
+    }
+
+    #[test]
+    fn a_queue_that_grows_is_saturated_and_all_at_once_cannot_tell() {
+        let level = |late: u64, apart: u64| LoadLevelRecord {
+            load_id: "l".into(),
+            level: 0,
+            clock: Clock::Modelled,
+            rate_per_s: Some(1e9 / apart as f64),
+            start_ns: 0,
+            end_ns: 100 * apart,
+            requests: (0..100)
+                .map(|i| {
+                    let end = i * apart + 50 + i * late;
+                    LoadRequest { arrival_ns: i * apart, first_token_ns: end - 1, end_ns: end, ..timeline() }
+                })
+                .collect(),
+        };
+        assert_eq!(level(0, 1000).is_saturated(), Some(false));
+        assert_eq!(level(40, 1000).is_saturated(), Some(false));
+        assert_eq!(level(60, 1000).is_saturated(), Some(true));
+        assert_eq!(level(60, 0).is_saturated(), None);
+        assert_eq!(level(0, 10_000_000).achieved_per_s(), Some(100.0));
+    }
+}

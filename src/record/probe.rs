@@ -1,0 +1,264 @@
+//! One probe of a max-batch search, and its row in `max_batch.csv`.
+
+use super::journal::Keyed;
+use super::request::Clock;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A search of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SearchCase {
+    /// Its name, as in the probes.
+    pub search_id: String,
+    /// Tensor-parallel ranks.
+    pub tp: u32,
+    /// Prompt tokens of each sequence.
+    pub input_tokens: u32,
+    /// Tokens to generate for each sequence.
+    pub output_tokens: u32,
+    /// Smallest batch of the range.
+    pub low: u32,
+    /// Largest batch of the range.
+    pub high: u32,
+    /// Most time per token after the first.
+    pub limit_tpot_ns: u64,
+    /// Most time to the first token of all sequences.
+    pub limit_ttft_ns: Option<u64>,
+    /// Timed repetitions of each probe.
+    pub repetitions: u32,
+}
+
+/// How a probe came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeOutcome {
+    /// It ran and keeps the limits.
+    Fits,
+    /// It ran and passes a limit.
+    TooSlow,
+    /// Memory does not hold it.
+    OutOfMemory,
+    /// Something else went wrong; the search ends.
+    Failed,
+}
+
+impl ProbeOutcome {
+    /// The words of tables.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Fits => "fits",
+            Self::TooSlow => "too slow",
+            Self::OutOfMemory => "out of memory",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Why a batch was probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbePurpose {
+    /// To find the boundary.
+    Search,
+    /// To measure the boundary's two sides once more.
+    Verify,
+}
+
+impl fmt::Display for ProbePurpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Search => "search",
+            Self::Verify => "verify",
+        })
+    }
+}
+
+/// One timed repetition of a probe; points of the run's clock, nanoseconds from run start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeRepetition {
+    /// When the batch was handed to the engine.
+    pub start_ns: u64,
+    /// When the last sequence of the batch had its first token.
+    pub first_token_ns: u64,
+    /// When the last token of the batch was chosen.
+    pub end_ns: u64,
+}
+
+/// A line of `probes.jsonl`. TTFT and TPOT are those of [`super::RequestRecord`]; the medians over the repetitions decide.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeRecord {
+    /// The search in the plan.
+    pub search_id: String,
+    /// Index within the search, from 0; search and probe are the line's key.
+    pub probe: u32,
+    /// Why this batch.
+    pub purpose: ProbePurpose,
+    /// The clock of every time below.
+    pub clock: Clock,
+    /// Sequences in the batch.
+    pub batch: u32,
+    /// How it came out.
+    pub outcome: ProbeOutcome,
+    /// Which limit was passed and by what, what memory was wanting, or what went wrong; `None` for what fits.
+    pub reason: Option<String>,
+    /// Memory that the batch would take, where it was not run for want of it.
+    pub wanted_bytes: Option<u64>,
+    /// Median time to the first token of all sequences.
+    pub ttft_ns: Option<u64>,
+    /// Median time per token after the first.
+    pub tpot_ns: Option<u64>,
+    /// The timed repetitions; the warm-up before them is not kept.
+    pub repetitions: Vec<ProbeRepetition>,
+    /// Hash of all generated ids; the same in every repetition.
+    pub output_hash: Option<String>,
+    /// When the probe was done, on the run's clock.
+    pub end_ns: u64,
+}
+
+/// What names a line of `probes.jsonl`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ProbeKey {
+    /// The search.
+    pub search_id: String,
+    /// Index within it.
+    pub probe: u32,
+}
+
+impl fmt::Display for ProbeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "probe {} of search {}", self.probe, self.search_id)
+    }
+}
+
+impl Keyed for ProbeRecord {
+    type Key = ProbeKey;
+
+    fn key(&self) -> ProbeKey {
+        ProbeKey { search_id: self.search_id.clone(), probe: self.probe }
+    }
+}
+
+/// What the probes of one search come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchAnswer {
+    /// The largest batch that fits, with nothing that does not fit at or below it; 0 where there is none.
+    pub batch: u32,
+    /// Two probes that cannot both be right if a larger batch is never easier.
+    pub contradiction: Option<String>,
+    /// What ended the search early.
+    pub failure: Option<String>,
+}
+
+/// The answer of a search from its probes, in their order.
+pub fn search_answer(probes: &[ProbeRecord]) -> SearchAnswer {
+    let fits = |p: &&ProbeRecord| p.outcome == ProbeOutcome::Fits;
+    let least_bad = probes.iter().filter(|p| !fits(p)).min_by_key(|p| p.batch);
+    let below = |p: &&ProbeRecord| least_bad.is_none_or(|bad| p.batch < bad.batch);
+    let batch = probes.iter().filter(fits).filter(below).map(|p| p.batch).max().unwrap_or(0);
+    let most_good = probes.iter().filter(fits).max_by_key(|p| p.batch);
+    let contradiction =
+        most_good.zip(least_bad).filter(|(good, bad)| good.batch >= bad.batch).map(|(good, bad)| {
+            format!(
+                "batch {} {} (probe {}), batch {} fits (probe {})",
+                bad.batch,
+                match bad.outcome {
+                    ProbeOutcome::TooSlow => "is too slow",
+                    ProbeOutcome::OutOfMemory => "is out of memory",
+                    ProbeOutcome::Failed | ProbeOutcome::Fits => "failed",
+                },
+                bad.probe,
+                good.batch,
+                good.probe
+            )
+        });
+    let failed = probes.iter().find(|p| p.outcome == ProbeOutcome::Failed);
+    let failure = failed
+        .map(|p| format!("batch {}: {}", p.batch, p.reason.as_deref().unwrap_or("no reason was recorded")));
+    SearchAnswer { batch, contradiction, failure }
+}
+
+/// A row of `max_batch.csv`: one probe, with the search it belongs to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeRow {
+    /// [`crate::record::SCHEMA`].
+    pub schema: u32,
+    /// The run.
+    pub run_id: String,
+    /// The search.
+    pub search_id: String,
+    /// Program and version.
+    pub engine: String,
+    /// The device.
+    pub device: String,
+    /// The clock of all times in the row.
+    pub clock: Clock,
+    /// The computing type.
+    pub dtype: String,
+    /// Tensor-parallel ranks.
+    pub tp: u32,
+    /// Threads of the engine.
+    pub threads: u32,
+    /// Prompt tokens of each sequence.
+    pub input_tokens: u32,
+    /// Tokens generated for each sequence.
+    pub output_tokens: u32,
+    /// Most time per token after the first.
+    pub limit_tpot_ns: u64,
+    /// Most time to the first token.
+    pub limit_ttft_ns: Option<u64>,
+    /// Index of the probe.
+    pub probe: u32,
+    /// Why this batch.
+    pub purpose: ProbePurpose,
+    /// Sequences in the batch.
+    pub batch: u32,
+    /// How it came out.
+    pub outcome: ProbeOutcome,
+    /// Timed repetitions.
+    pub reps: u64,
+    /// Median time to the first token of all sequences.
+    pub ttft_ns: Option<u64>,
+    /// Median time per token after the first.
+    pub tpot_ns: Option<u64>,
+    /// Decode throughput at that median: batch ÷ TPOT.
+    pub decode_tokens_per_s: Option<f64>,
+    /// Memory that the batch would take, where it was not run for want of it.
+    pub wanted_bytes: Option<u64>,
+    /// Why it does not fit.
+    pub reason: Option<String>,
+    /// The batch is the search's answer.
+    pub answer: bool,
+}
+
+impl ProbeRow {
+    /// The header of `max_batch.csv`.
+    pub const HEADER: &'static str = "schema,run_id,search_id,engine,device,clock,dtype,tp,threads,input_tokens,\
+        output_tokens,limit_tpot_ns,limit_ttft_ns,probe,purpose,batch,outcome,reps,ttft_ns,tpot_ns,\
+        decode_tokens_per_s,wanted_bytes,reason,answer";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::golden::probe;
+
+    fn probes(outcomes: &[(u32, ProbeOutcome)]) -> Vec<ProbeRecord> {
+        let record = |(index, &(batch, outcome))| ProbeRecord { probe: index, batch, outcome, ..probe() };
+        (0..).zip(outcomes).map(record).collect()
+    }
+
+    #[test]
+    fn the_answer_is_the_largest_batch_with_nothing_bad_at_or_below_it() {
+        use ProbeOutcome::{Failed, Fits, OutOfMemory, TooSlow};
+        let of = |outcomes: &[(u32, ProbeOutcome)]| search_answer(&probes(outcomes));
+        let answer = of(&[(1, Fits), (8, OutOfMemory), (4, Fits), (6, TooSlow), (5, Fits), (5, Fits)]);
+        assert_eq!((answer.batch, answer.contradiction, answer.failure), (5, None, None));
+        assert_eq!(of(&[(3, TooSlow)]).batch, 0);
+        assert_eq!(of(&[]).batch, 0);
+        let answer = of(&[(4, Fits), (5, TooSlow), (4, TooSlow), (3, Fits)]);
+        assert_eq!(answer.batch, 3);
+        assert_eq!(answer.contradiction.unwrap(), "batch 4 is too slow (probe 2), batch 4 fits (probe 0)");
+        let answer = of(&[(4, Fits), (8, Failed)]);
+        assert_eq!((answer.batch, answer.failure.unwrap().as_str()), (4, "batch 8: TPOT 61 ms, limit 50 ms"));
+    }
+}

@@ -1,0 +1,145 @@
+//! Axes that are drawn by hand: where a value stands, and which values are named.
+
+use crate::report::format::significant;
+
+/// How an axis is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Division {
+    /// Evenly, from 0.
+    FromZero,
+    /// Evenly, around 0 or wherever the values are.
+    Even,
+    /// By factors.
+    Log,
+}
+
+/// An axis with its range and the values to name.
+#[derive(Debug, Clone)]
+pub(super) struct Axis {
+    division: Division,
+    low: f64,
+    high: f64,
+    pub(super) ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// An axis that holds all `values` with a little room; those that it cannot show (not finite, not positive where it is by
+    /// factors) are not asked.
+    pub(super) fn of(division: Division, values: impl IntoIterator<Item = f64>) -> Self {
+        let shows = |x: &f64| x.is_finite() && (division != Division::Log || *x > 0.0);
+        let values: Vec<f64> = values.into_iter().filter(shows).collect();
+        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if low > high {
+            return Self { division, low: 0.5, high: 1.5, ticks: Vec::new() };
+        }
+        match division {
+            Division::Log => {
+                let (low, high) = (low / 1.15, high * 1.15);
+                Self { division, low, high, ticks: factor_ticks(low, high) }
+            }
+            Division::FromZero => {
+                let high = if high > 0.0 { high * 1.05 } else { 1.0 };
+                Self { division, low: 0.0, high, ticks: even_ticks(0.0, high) }
+            }
+            Division::Even => {
+                let room = if high > low { 0.04 * (high - low) } else { 0.5 * low.abs().max(1e-9) };
+                let (low, high) = (low - room, high + room);
+                Self { division, low, high, ticks: even_ticks(low, high) }
+            }
+        }
+    }
+
+    /// Names these values in place of round ones: the batch sizes that there are.
+    pub(super) fn naming(mut self, mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        self.ticks = values;
+        self
+    }
+
+    /// Where a value stands, 0 at the low end and 1 at the high one; beyond them it stands at the end.
+    pub(super) fn place(&self, x: f64) -> f64 {
+        let share = match self.division {
+            Division::Log => (x / self.low).ln() / (self.high / self.low).ln(),
+            Division::FromZero | Division::Even => (x - self.low) / (self.high - self.low),
+        };
+        share.clamp(0.0, 1.0)
+    }
+
+    /// The lowest value shown.
+    pub(super) fn low(&self) -> f64 {
+        self.low
+    }
+
+    /// The highest value shown.
+    pub(super) fn high(&self) -> f64 {
+        self.high
+    }
+}
+
+/// About six round values from `low` to `high`.
+fn even_ticks(low: f64, high: f64) -> Vec<f64> {
+    let rough = (high - low) / 5.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let step =
+        [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough).unwrap_or(rough);
+    let first = (low / step).ceil() as i64;
+    (first..first + 20).map(|i| i as f64 * step).take_while(|x| *x <= high * (1.0 + 1e-12)).collect()
+}
+
+/// 1, 2 and 5 of every power of ten; over more than two of those the powers alone.
+fn factor_ticks(low: f64, high: f64) -> Vec<f64> {
+    let steps: &[f64] = if high / low > 150.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let powers = low.log10().floor() as i32..=high.log10().ceil() as i32;
+    let all = powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
+    let ticks: Vec<f64> = all.filter(|x| (low..=high).contains(x)).collect();
+    // Over less than a factor of five, evenly spread values say more.
+    if ticks.len() < 3 { even_ticks(low, high).into_iter().filter(|x| *x > 0.0).collect() } else { ticks }
+}
+
+/// A value at an axis, as people write it.
+pub(super) fn tick_name(x: f64) -> String {
+    if x != 0.0 && x.abs() < 1e-3 {
+        return format!("{x:e}");
+    }
+    let text = significant(x, 3);
+    let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let shown = if trimmed.is_empty() || trimmed == "-0" { "0" } else { trimmed };
+    shown.replace('-', "−")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_within() {
+        let even = Axis::of(Division::FromZero, [3.0, 97.0]);
+        assert_eq!(even.ticks, [0.0, 25.0, 50.0, 75.0, 100.0]);
+        let log = Axis::of(Division::Log, [0.9, 60.0]);
+        assert_eq!(log.ticks, [1.0, 2.0, 5.0, 10.0, 20.0, 50.0]);
+        let wide = Axis::of(Division::Log, [1.0, 1e5]);
+        assert_eq!(wide.ticks.len(), 6);
+        let around = Axis::of(Division::Even, [-0.021, 0.018]);
+        assert!(around.ticks.contains(&0.0) && around.ticks.len() >= 4, "{around:?}");
+        assert_eq!(Axis::of(Division::Log, [0.0, f64::NAN]).ticks, Vec::<f64>::new());
+    }
+
+    #[test]
+    fn values_stand_in_order_and_inside() {
+        for division in [Division::FromZero, Division::Log] {
+            let axis = Axis::of(division, [1.0, 4.0, 16.0]);
+            let places = [1.0, 4.0, 16.0].map(|x| axis.place(x));
+            assert!(places.windows(2).all(|w| w[0] < w[1]) && places.iter().all(|p| (0.0..=1.0).contains(p)));
+        }
+        assert_eq!(Axis::of(Division::Even, [5.0]).place(5.0), 0.5);
+    }
+
+    #[test]
+    fn names_are_short() {
+        for (x, text) in [(0.0, "0"), (-0.5, "−0.5"), (1200.0, "1200"), (0.025, "0.025"), (1e-5, "1e-5")] {
+            assert_eq!(tick_name(x), text);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Differences with their intervals, one below the other, around the line of none.
+
+use super::axis::{Axis, Division, tick_name};
+use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+/// A chart of differences.
+pub(super) struct ForestChart {
+    pub(super) title: String,
+    pub(super) subtitle: String,
+    pub(super) rows: Vec<Difference>,
+    /// Half-width of the band within which there is no difference to speak of.
+    pub(super) margin: f64,
+}
+
+/// A difference with its interval.
+pub(super) struct Difference {
+    pub(super) label: String,
+    /// Sums up the rows below it.
+    pub(super) strong: bool,
+    pub(super) value: f64,
+    pub(super) interval: Option<(f64, f64)>,
+    /// What it came to, at the right end.
+    pub(super) verdict: String,
+    pub(super) series: usize,
+}
+
+const WIDTH: i32 = 1140;
+const TOP: i32 = 58;
+const ROW: i32 = 21;
+const BOTTOM: i32 = 30;
+const LEFT: i32 = 300;
+const RIGHT: i32 = 350;
+
+type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
+
+impl ForestChart {
+    /// Width and height: as high as there are rows.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (WIDTH as u32, (TOP + ROW * self.rows.len() as i32 + 8 + BOTTOM) as u32)
+    }
+
+    fn axis(&self) -> Axis {
+        let ends = self.rows.iter().flat_map(|row| {
+            let (low, high) = row.interval.unwrap_or((row.value, row.value));
+            [low, high, row.value]
+        });
+        Axis::of(Division::Even, ends.chain([0.0, -self.margin, self.margin]))
+    }
+}
+
+/// Draws the chart on the whole area.
+pub(super) fn draw<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    chart: &ForestChart,
+    ink: &Ink,
+) -> Drawn<DB> {
+    ink.write_head(area, &chart.title, &chart.subtitle)?;
+    let axis = chart.axis();
+    let x = |value: f64| {
+        ink.dots(LEFT) + (axis.place(value) * f64::from(ink.dots(WIDTH - LEFT - RIGHT))).round() as i32
+    };
+    let (top, bottom) = (ink.dots(TOP), ink.dots(TOP + ROW * chart.rows.len() as i32 + 8));
+    area.draw(&Rectangle::new(
+        [(x(-chart.margin), top), (x(chart.margin), bottom)],
+        GRID.mix(0.55).filled(),
+    ))?;
+    for &tick in &axis.ticks {
+        area.draw(&PathElement::new(vec![(x(tick), top), (x(tick), bottom)], ink.pen(GRID, 1)))?;
+        let below = (x(tick), bottom + ink.dots(11));
+        ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
+    }
+    area.draw(&PathElement::new(vec![(x(0.0), top), (x(0.0), bottom)], ink.pen(AXIS, 2)))?;
+    for (index, row) in chart.rows.iter().enumerate() {
+        let y = ink.dots(TOP + ROW / 2 + 4 + ROW * index as i32);
+        draw_row(area, row, y, &x, ink)?;
+    }
+    Ok(())
+}
+
+fn draw_row<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    row: &Difference,
+    y: i32,
+    x: &dyn Fn(f64) -> i32,
+    ink: &Ink,
+) -> Drawn<DB> {
+    let shade = if row.strong { colour(row.series) } else { MUTED };
+    if let Some((low, high)) = row.interval {
+        let pen = ink.pen(shade, if row.strong { 3 } else { 1 });
+        area.draw(&PathElement::new(vec![(x(low), y), (x(high), y)], pen))?;
+    }
+    ink.disc(area, (x(row.value), y), if row.strong { 6 } else { 4 }, shade, !row.strong)?;
+    let lettering = (11, if row.strong { TEXT } else { MUTED }, row.strong);
+    ink.write(area, &row.label, (ink.dots(LEFT - 12), y), lettering, Anchor::Right)?;
+    let signed = |value: f64| format!("{value:+.2}").replace('-', "−");
+    let figure = match row.interval {
+        Some((low, high)) => format!("{} [{}, {}]", signed(row.value), signed(low), signed(high)),
+        None => signed(row.value),
+    };
+    ink.write(area, &figure, (ink.dots(WIDTH - RIGHT + 14), y), lettering, Anchor::Left)?;
+    ink.write(area, &row.verdict, (ink.dots(WIDTH - 186), y), lettering, Anchor::Left)
+}

@@ -1,0 +1,127 @@
+//! Raw samples of each case under the interval of their median, every case measured by the base's median.
+
+use super::axis::{Axis, Division, tick_name};
+use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
+use super::panels::{Key, Look};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+/// A chart of samples.
+pub(super) struct StripChart {
+    pub(super) title: String,
+    pub(super) subtitle: String,
+    pub(super) keys: Vec<Key>,
+    pub(super) rows: Vec<StripRow>,
+    /// Within this share of the base's median there is no change to speak of.
+    pub(super) threshold: f64,
+}
+
+/// A case.
+pub(super) struct StripRow {
+    pub(super) label: String,
+    pub(super) strips: Vec<Strip>,
+}
+
+/// One run's samples of a case, as multiples of the base's median.
+pub(super) struct Strip {
+    pub(super) look: Look,
+    pub(super) samples: Vec<f64>,
+    pub(super) median: f64,
+    pub(super) interval: Option<(f64, f64)>,
+}
+
+const WIDTH: i32 = 1140;
+const TOP: i32 = 76;
+const STRIP: i32 = 15;
+const GAP: i32 = 9;
+const BOTTOM: i32 = 44;
+const LEFT: i32 = 210;
+const RIGHT: i32 = 24;
+/// Samples drawn of one strip: thousands would be one black bar.
+const MOST_DOTS: usize = 200;
+
+type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
+
+impl StripChart {
+    fn bottom(&self) -> i32 {
+        TOP + self.rows.iter().map(|row| STRIP * row.strips.len() as i32 + GAP).sum::<i32>()
+    }
+
+    /// Width and height: as high as there are cases.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (WIDTH as u32, (self.bottom() + BOTTOM) as u32)
+    }
+
+    fn axis(&self) -> Axis {
+        let samples = self.rows.iter().flat_map(|row| row.strips.iter().flat_map(|strip| &strip.samples));
+        let band = [1.0 / (1.0 + self.threshold), 1.0 + self.threshold];
+        Axis::of(Division::Log, samples.copied().chain(band))
+    }
+}
+
+/// Draws the chart on the whole area.
+pub(super) fn draw<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    chart: &StripChart,
+    ink: &Ink,
+) -> Drawn<DB> {
+    ink.write_head(area, &chart.title, &chart.subtitle)?;
+    let mut key_x = 12;
+    for key in &chart.keys {
+        ink.key(area, (ink.dots(key_x), ink.dots(56)), key.look.series, key.look.modelled)?;
+        ink.write(area, &key.label, (ink.dots(key_x + 44), ink.dots(56)), (11, TEXT, false), Anchor::Left)?;
+        key_x += 64 + 7 * key.label.chars().count() as i32;
+    }
+    let axis = chart.axis();
+    let x = |value: f64| {
+        ink.dots(LEFT) + (axis.place(value) * f64::from(ink.dots(WIDTH - LEFT - RIGHT))).round() as i32
+    };
+    let (top, bottom) = (ink.dots(TOP), ink.dots(chart.bottom()));
+    let band = [(x(1.0 / (1.0 + chart.threshold)), top), (x(1.0 + chart.threshold), bottom)];
+    area.draw(&Rectangle::new(band, GRID.mix(0.55).filled()))?;
+    for &tick in &axis.ticks {
+        area.draw(&PathElement::new(vec![(x(tick), top), (x(tick), bottom)], ink.pen(GRID, 1)))?;
+        let below = (x(tick), bottom + ink.dots(11));
+        ink.write(area, &tick_name(tick), below, (11, MUTED, false), Anchor::Centre)?;
+    }
+    area.draw(&PathElement::new(vec![(x(1.0), top), (x(1.0), bottom)], ink.pen(AXIS, 1)))?;
+    let mut y = TOP;
+    for row in &chart.rows {
+        let middle = ink.dots(y + STRIP * row.strips.len() as i32 / 2);
+        ink.write(area, &row.label, (ink.dots(LEFT - 12), middle), (11, TEXT, false), Anchor::Right)?;
+        for strip in &row.strips {
+            draw_strip(area, strip, y, &x, ink)?;
+            y += STRIP;
+        }
+        y += GAP;
+    }
+    let below = (ink.dots(LEFT + (WIDTH - LEFT - RIGHT) / 2), bottom + ink.dots(30));
+    ink.write(area, "time ÷ the base's median", below, (11, MUTED, false), Anchor::Centre)
+}
+
+fn draw_strip<DB: DrawingBackend>(
+    area: &DrawingArea<DB, Shift>,
+    strip: &Strip,
+    top: i32,
+    x: &dyn Fn(f64) -> i32,
+    ink: &Ink,
+) -> Drawn<DB> {
+    let shade = colour(strip.look.series);
+    let every = strip.samples.len().div_ceil(MOST_DOTS).max(1);
+    for (index, &sample) in strip.samples.iter().step_by(every).enumerate() {
+        // Up and down in turn, so that equal samples do not hide one another.
+        let y = ink.dots(top + 4) + (index as i32 * 5 % 9) * ink.dots(1);
+        let dot = Circle::new((x(sample), y), ink.dots(2), shade.mix(0.35).filled());
+        if strip.look.modelled {
+            area.draw(&Circle::new((x(sample), y), ink.dots(2), ink.pen(shade, 1)))?;
+        } else {
+            area.draw(&dot)?;
+        }
+    }
+    let middle = ink.dots(top + STRIP / 2);
+    if let Some((low, high)) = strip.interval {
+        area.draw(&PathElement::new(vec![(x(low), middle), (x(high), middle)], ink.pen(shade, 2)))?;
+    }
+    let mark = vec![(x(strip.median), ink.dots(top + 1)), (x(strip.median), ink.dots(top + STRIP - 2))];
+    area.draw(&PathElement::new(mark, ink.pen(shade, 3)))
+}

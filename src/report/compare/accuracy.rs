@@ -1,0 +1,268 @@
+//! A task in two runs: by how much the accuracy differs, and whether that is more than chance.
+
+use super::items::{Flip, JoinReport, PairedItem, SubjectKey, SubjectTally, Tally, by_subject, flips, join};
+use super::{Options, Pair, Side};
+use crate::record::{AccuracyCase, SampleRecord};
+use crate::report::accuracy::{ALL, HARD};
+use crate::stats::{
+    PairCounts, RESAMPLES, adjusted_interval, detectable_difference, difference_interval, discordant_share,
+    holm, items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact, mean, wilson,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The stream of the bootstrap behind every interval: any number will do, but always the same.
+const SEED: u64 = 1;
+/// Probability with which "needs n" and the detectable difference are meant.
+pub(super) const POWER: f64 = 0.8;
+
+/// What a difference in accuracy comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccuracyVerdict {
+    /// The other run is better: McNemar's test, adjusted for all tasks, is below 0.05.
+    Better,
+    /// They differ by less than the margin (90 % interval), or gave the same answer to every item.
+    Same,
+    /// The other run is worse.
+    Worse,
+    /// Neither; with so many items it could be told.
+    CannotTell {
+        /// Items that would decide with probability 0.8: confirm the difference seen where it is past the margin, else show
+        /// the two to be the same.
+        needs: Option<u64>,
+    },
+}
+
+impl std::fmt::Display for AccuracyVerdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Better => f.write_str("better"),
+            Self::Same => f.write_str("same"),
+            Self::Worse => f.write_str("worse"),
+            Self::CannotTell { needs: Some(n) } => write!(f, "cannot tell (needs n = {n})"),
+            Self::CannotTell { needs: None } => f.write_str("cannot tell"),
+        }
+    }
+}
+
+/// A share with its 95 % interval.
+pub type Estimate = (f64, Option<(f64, f64)>);
+
+/// All items of a task, a category of them, its hard part, or a subject.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupComparison {
+    /// Category, `Hard`, or `all`.
+    pub category: String,
+    /// Subject, or `all`.
+    pub subject: String,
+    /// Items in both, and those that only one got right.
+    pub counts: PairCounts,
+    /// Accuracy of the base over these items, with Wilson's interval.
+    pub a: Estimate,
+    /// Accuracy of the other run.
+    pub b: Estimate,
+    /// Second less first, with its stratified paired bootstrap interval.
+    pub difference: Estimate,
+}
+
+/// A task in two runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskComparison {
+    /// The task.
+    pub task: String,
+    /// The base's protocol, and the other run's where it is another.
+    pub protocol: String,
+    /// How the items were joined.
+    pub join: JoinReport,
+    /// The whole first, then categories, the hard part, subjects.
+    pub groups: Vec<GroupComparison>,
+    /// Mean over subjects in the base, in the other run, and their difference; `None` without subjects.
+    pub macro_mean: Option<(f64, f64, Estimate)>,
+    /// Exact McNemar over all items.
+    pub p: f64,
+    /// The same, adjusted by Holm for every task of the comparison.
+    pub p_holm: f64,
+    /// What it comes to.
+    pub verdict: AccuracyVerdict,
+    /// The least true difference that so many items find with probability 0.8.
+    pub detectable: Option<f64>,
+    /// Items that only one of the runs got right, those first that moved farthest.
+    pub flips: Vec<Flip>,
+}
+
+impl TaskComparison {
+    /// All items.
+    pub fn whole(&self) -> &GroupComparison {
+        &self.groups[0]
+    }
+
+    /// Every item has the same answer in both runs.
+    pub fn is_identical(&self) -> bool {
+        self.flips.is_empty() && self.join.answers_differ == 0
+    }
+}
+
+/// Compares every task that both runs have items of; what cannot be joined is said in `notes`.
+pub(super) fn compare_tasks(
+    (a, samples_a): (&Side, &[SampleRecord]),
+    (b, samples_b): (&Side, &[SampleRecord]),
+    options: &Options,
+    notes: &mut Vec<String>,
+) -> Vec<TaskComparison> {
+    let planned = |side: &Side| -> Vec<AccuracyCase> { side.run().plan.accuracy.clone() };
+    let (cases_a, cases_b) = (planned(a), planned(b));
+    let missing = |of: &[AccuracyCase], than: &[AccuracyCase], side: &Side, notes: &mut Vec<String>| {
+        let alone = of.iter().filter(|case| than.iter().all(|other| other.task != case.task));
+        notes.extend(alone.map(|case| format!("Only {} has the task {}.", side.letter, case.task)));
+    };
+    missing(&cases_a, &cases_b, a, notes);
+    missing(&cases_b, &cases_a, b, notes);
+    let mut tasks = Vec::new();
+    for case in &cases_a {
+        let Some(other) = cases_b.iter().find(|other| other.task == case.task) else { continue };
+        let of_task = |samples: &'_ [SampleRecord]| -> Vec<usize> {
+            (0..samples.len()).filter(|&i| samples[i].task == case.task).collect()
+        };
+        let first: Vec<&SampleRecord> = of_task(samples_a).into_iter().map(|i| &samples_a[i]).collect();
+        let second: Vec<&SampleRecord> = of_task(samples_b).into_iter().map(|i| &samples_b[i]).collect();
+        let (pairs, report) = join(&first, &second);
+        notes.extend(join_notes(&case.task, &report, a, b));
+        if pairs.is_empty() {
+            notes.push(format!("The runs have no finished item of {} in common.", case.task));
+            continue;
+        }
+        tasks.push(task(case, other, &pairs, report, options));
+    }
+    tasks
+}
+
+fn join_notes(task: &str, report: &JoinReport, a: &Side, b: &Side) -> Vec<String> {
+    let (a, b) = (a.letter, b.letter);
+    let mut notes = Vec::new();
+    let mut note = |count: u64, words: String| {
+        if count > 0 {
+            notes.push(format!("{task}: {count} {words}"));
+        }
+    };
+    note(report.only_a, format!("items only in {a}, left out."));
+    note(report.only_b, format!("items only in {b}, left out."));
+    let example = report.changed_example.as_deref().unwrap_or_default();
+    note(report.changed, format!("items of the same name but other content (such as {example}), left out."));
+    note(report.failed, "items failed in a run, left out.".to_owned());
+    note(report.prompts_differ, "items were put with different prompts.".to_owned());
+    notes
+}
+
+fn task(
+    case: &AccuracyCase,
+    other: &AccuracyCase,
+    pairs: &[PairedItem<'_>],
+    join: JoinReport,
+    options: &Options,
+) -> TaskComparison {
+    let subjects = by_subject(pairs);
+    let groups = groups(&subjects);
+    let whole = groups[0].counts;
+    let p = mcnemar_exact(whole.only_a, whole.only_b);
+    let protocol = match (&case.protocol, &other.protocol) {
+        (a, b) if a == b => a.clone(),
+        (a, b) => format!("{a} / {b}"),
+    };
+    let mut task = TaskComparison {
+        task: case.task.clone(),
+        protocol,
+        join,
+        macro_mean: macro_mean(&subjects),
+        p,
+        p_holm: p,
+        verdict: AccuracyVerdict::CannotTell { needs: None },
+        detectable: discordant_share(whole).and_then(|d| detectable_difference(whole.n, d, POWER)),
+        flips: flips(pairs),
+        groups,
+    };
+    task.verdict = verdict(&task, options);
+    task
+}
+
+fn verdict(task: &TaskComparison, options: &Options) -> AccuracyVerdict {
+    let counts = task.whole().counts;
+    let (margin, difference) = (options.accuracy_margin, counts.difference().unwrap_or_default());
+    if task.p_holm < 0.05 {
+        return if difference > 0.0 { AccuracyVerdict::Better } else { AccuracyVerdict::Worse };
+    }
+    let within = |(low, high): (f64, f64)| -margin < low && high < margin;
+    if task.is_identical() || adjusted_interval(counts, 0.9).is_some_and(within) {
+        return AccuracyVerdict::Same;
+    }
+    let discordant = discordant_share(counts);
+    let needs = discordant.and_then(|discordant| {
+        if difference.abs() > margin {
+            items_needed(difference, discordant, POWER)
+        } else {
+            items_to_show_same(margin, discordant, POWER)
+        }
+    });
+    // The formulas are about; what is there was not enough.
+    AccuracyVerdict::CannotTell { needs: needs.map(|n| n.max(counts.n + 1)) }
+}
+
+/// Adjusts the tests of all tasks of all pairs for one another, and decides again.
+pub(super) fn decide(pairs: &mut [Pair], options: &Options) {
+    let p: Vec<f64> = pairs.iter().flat_map(|pair| pair.tasks.iter().map(|task| task.p)).collect();
+    let tasks = pairs.iter_mut().flat_map(|pair| &mut pair.tasks);
+    for (task, p_holm) in tasks.zip(holm(&p)) {
+        task.p_holm = p_holm;
+        task.verdict = verdict(task, options);
+    }
+}
+
+/// The whole, categories, the hard part, subjects, in the order of a run's own report.
+fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Vec<GroupComparison> {
+    let of = |category: &str, subject: &str, strata: Vec<Tally>| group(category, subject, &strata);
+    let mut groups = vec![of(ALL, ALL, subjects.values().map(|s| s.all).collect())];
+    let categories: BTreeSet<(usize, &str)> = subjects.keys().map(|(rank, name, _)| (*rank, *name)).collect();
+    for (_, name) in categories.into_iter().filter(|(_, name)| !name.is_empty()) {
+        let of_category = subjects.iter().filter(|((_, category, _), _)| *category == name);
+        groups.push(of(name, ALL, of_category.map(|(_, s)| s.all).collect()));
+    }
+    let hard: Vec<Tally> = subjects.values().map(|s| s.hard).filter(|t| t.counts.n > 0).collect();
+    if !hard.is_empty() {
+        groups.push(of(HARD, ALL, hard));
+    }
+    for ((_, category, subject), tally) in subjects.iter().filter(|((.., subject), _)| !subject.is_empty()) {
+        groups.push(of(if category.is_empty() { ALL } else { category }, subject, vec![tally.all]));
+    }
+    groups
+}
+
+/// Some strata as one group.
+fn group(category: &str, subject: &str, strata: &[Tally]) -> GroupComparison {
+    let whole = strata.iter().copied().fold(Tally::default(), Tally::plus);
+    let n = whole.counts.n;
+    let estimate = |right: u64| (right as f64 / n as f64, wilson(right, n, 0.95));
+    let counts: Vec<PairCounts> = strata.iter().map(|stratum| stratum.counts).collect();
+    GroupComparison {
+        category: category.to_owned(),
+        subject: subject.to_owned(),
+        counts: whole.counts,
+        a: estimate(whole.right_a),
+        b: estimate(whole.right_b),
+        difference: (
+            whole.counts.difference().unwrap_or_default(),
+            difference_interval(&counts, 0.95, RESAMPLES, SEED),
+        ),
+    }
+}
+
+/// Each subject counting once however many items it has.
+fn macro_mean(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Option<(f64, f64, Estimate)> {
+    if subjects.keys().any(|(.., name)| name.is_empty()) {
+        return None;
+    }
+    let share = |right: fn(&Tally) -> u64| {
+        let of = |subject: &SubjectTally| right(&subject.all) as f64 / subject.all.counts.n as f64;
+        mean(&subjects.values().map(of).collect::<Vec<_>>())
+    };
+    let (a, b) = (share(|tally| tally.right_a)?, share(|tally| tally.right_b)?);
+    let counts: Vec<PairCounts> = subjects.values().map(|subject| subject.all.counts).collect();
+    Some((a, b, (b - a, macro_difference_interval(&counts, 0.95, RESAMPLES, SEED))))
+}

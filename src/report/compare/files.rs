@@ -1,0 +1,369 @@
+//! `comparison.csv` and `flips.csv`.
+
+use super::accuracy::Estimate;
+use super::{Comparison, Pair};
+use crate::record::{Clock, Phase, write_whole};
+use crate::report::ReportError;
+use serde::Serialize;
+use std::path::Path;
+
+/// The schema number of both files.
+pub const SCHEMA: u32 = 1;
+
+/// A row of `comparison.csv`: one figure of one thing in two runs.
+///
+/// Shares are 0 to 1, times ns, memory bytes, as `unit` says. `difference` is B − A (accuracy), `ratio` is B ÷ A (times
+/// and memory: below 1, B takes less). A value that cannot be had is an empty cell, and `note` says why.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ComparisonRow {
+    /// Schema of this file.
+    pub schema: u32,
+    /// The base.
+    pub run_a: String,
+    /// The run held against it.
+    pub run_b: String,
+    /// `accuracy`, `speed` or `memory`.
+    pub kind: &'static str,
+    /// The task, or the timed case.
+    pub subject: String,
+    /// Accuracy: `all`, a category or a subject. Speed: `prefill`, `decode` or `e2e`. Memory: `peak_rss`.
+    pub part: String,
+    /// Accuracy: `micro` or `macro`. Speed and memory: `median` and `peak`.
+    pub figure: &'static str,
+    /// `share`, `ns`, `bytes`.
+    pub unit: &'static str,
+    /// Clock of A's times.
+    pub clock_a: Option<Clock>,
+    /// Clock of B's times.
+    pub clock_b: Option<Clock>,
+    /// Tensor-parallel ranks of A.
+    pub tp_a: Option<u32>,
+    /// Tensor-parallel ranks of B.
+    pub tp_b: Option<u32>,
+    /// Items paired, or A's repetitions.
+    pub n_a: u64,
+    /// Items paired, or B's repetitions.
+    pub n_b: u64,
+    /// A's figure.
+    pub a: Option<f64>,
+    /// Lower end of its 95 % interval.
+    pub a_lo: Option<f64>,
+    /// Upper end.
+    pub a_hi: Option<f64>,
+    /// B's figure.
+    pub b: Option<f64>,
+    /// Lower end of its 95 % interval.
+    pub b_lo: Option<f64>,
+    /// Upper end.
+    pub b_hi: Option<f64>,
+    /// B − A.
+    pub difference: Option<f64>,
+    /// Lower end of its 95 % interval.
+    pub difference_lo: Option<f64>,
+    /// Upper end.
+    pub difference_hi: Option<f64>,
+    /// B ÷ A.
+    pub ratio: Option<f64>,
+    /// Lower end of its 95 % interval.
+    pub ratio_lo: Option<f64>,
+    /// Upper end.
+    pub ratio_hi: Option<f64>,
+    /// Items that only A got right.
+    pub only_a: Option<u64>,
+    /// Items that only B got right.
+    pub only_b: Option<u64>,
+    /// Exact McNemar, or Mann–Whitney.
+    pub p: Option<f64>,
+    /// McNemar adjusted by Holm for all tasks of the comparison.
+    pub p_holm: Option<f64>,
+    /// The margin or threshold of the verdict, a share.
+    pub threshold: Option<f64>,
+    /// `better`, `same`, `worse`, `faster`, `slower`, `cannot tell`…; empty where none is given.
+    pub verdict: Option<String>,
+    /// Both runs wrote the same tokens.
+    pub same_output: Option<bool>,
+    /// What else to know, and why a cell is empty.
+    pub note: String,
+}
+
+/// A row of `flips.csv`: an item that only one of two runs got right, those first that moved farthest.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FlipRow {
+    /// Schema of this file.
+    pub schema: u32,
+    /// The base.
+    pub run_a: String,
+    /// The run held against it.
+    pub run_b: String,
+    /// The task.
+    pub task: String,
+    /// The item.
+    pub doc_id: String,
+    /// SHA-256 of the item.
+    pub doc_hash: String,
+    /// Subject.
+    pub subject: String,
+    /// Category.
+    pub category: String,
+    /// `lost` (A right, B wrong) or `gained`.
+    pub flip: &'static str,
+    /// The right answer.
+    pub gold: String,
+    /// A's answer.
+    pub pred_a: Option<String>,
+    /// B's answer.
+    pub pred_b: Option<String>,
+    /// By how much A preferred its answer, log-probability.
+    pub margin_a: Option<f32>,
+    /// The same of B.
+    pub margin_b: Option<f32>,
+    /// Both margins together.
+    pub moved: Option<f32>,
+    /// Both were asked the same.
+    pub same_prompt: bool,
+}
+
+impl ComparisonRow {
+    fn blank(comparison: &Comparison, pair: &Pair, kind: &'static str) -> Self {
+        Self {
+            schema: SCHEMA,
+            run_a: comparison.base().run().run_id.clone(),
+            run_b: comparison.other(pair).run().run_id.clone(),
+            kind,
+            subject: String::new(),
+            part: String::new(),
+            figure: "",
+            unit: "",
+            clock_a: None,
+            clock_b: None,
+            tp_a: None,
+            tp_b: None,
+            n_a: 0,
+            n_b: 0,
+            a: None,
+            a_lo: None,
+            a_hi: None,
+            b: None,
+            b_lo: None,
+            b_hi: None,
+            difference: None,
+            difference_lo: None,
+            difference_hi: None,
+            ratio: None,
+            ratio_lo: None,
+            ratio_hi: None,
+            only_a: None,
+            only_b: None,
+            p: None,
+            p_holm: None,
+            threshold: None,
+            verdict: None,
+            same_output: None,
+            note: String::new(),
+        }
+    }
+
+    fn set_estimates(&mut self, a: Estimate, b: Estimate, difference: Estimate) {
+        let ends = |interval: Option<(f64, f64)>| (interval.map(|i| i.0), interval.map(|i| i.1));
+        (self.a, (self.a_lo, self.a_hi)) = (Some(a.0), ends(a.1));
+        (self.b, (self.b_lo, self.b_hi)) = (Some(b.0), ends(b.1));
+        self.difference = Some(difference.0);
+        (self.difference_lo, self.difference_hi) = ends(difference.1);
+    }
+}
+
+/// Every row of every pair.
+pub(super) fn comparison_rows(comparison: &Comparison) -> Vec<ComparisonRow> {
+    let of_pair = |pair| {
+        let accuracy = accuracy_rows(comparison, pair).into_iter();
+        accuracy.chain(speed_rows(comparison, pair)).chain(memory_rows(comparison, pair)).collect::<Vec<_>>()
+    };
+    comparison.pairs.iter().flat_map(of_pair).collect()
+}
+
+fn accuracy_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
+    let mut rows = Vec::new();
+    for task in &pair.tasks {
+        let blank = || ComparisonRow {
+            subject: task.task.clone(),
+            unit: "share",
+            figure: "micro",
+            ..ComparisonRow::blank(comparison, pair, "accuracy")
+        };
+        for (index, group) in task.groups.iter().enumerate() {
+            let part = match (group.category.as_str(), group.subject.as_str()) {
+                (category, "all") => category.to_owned(),
+                ("all", subject) => subject.to_owned(),
+                (category, subject) => format!("{category}/{subject}"),
+            };
+            let mut row = ComparisonRow {
+                part,
+                n_a: group.counts.n,
+                n_b: group.counts.n,
+                only_a: Some(group.counts.only_a),
+                only_b: Some(group.counts.only_b),
+                ..blank()
+            };
+            row.set_estimates(group.a, group.b, group.difference);
+            if index == 0 {
+                row.p = Some(task.p);
+                row.p_holm = Some(task.p_holm);
+                row.threshold = Some(comparison.options.accuracy_margin);
+                row.verdict = Some(task.verdict.to_string());
+                row.note = super::tables::task_notes(task).join("; ");
+            }
+            rows.push(row);
+        }
+        if let Some((a, b, difference)) = task.macro_mean {
+            let n = task.whole().counts.n;
+            let note = "interval of a mean over subjects: of the difference only".to_owned();
+            let mut row =
+                ComparisonRow { part: "all".into(), figure: "macro", n_a: n, n_b: n, note, ..blank() };
+            row.set_estimates((a, None), (b, None), difference);
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
+    let mut rows = Vec::new();
+    for case in &pair.cases {
+        for phase in &case.phases {
+            let ns = |value: Option<u64>| value.map(|ns| ns as f64);
+            let mut notes = phase.notes.clone();
+            notes.extend(
+                phase.leaning().map(|word| format!("{word}, but not surely by more than the threshold")),
+            );
+            if case.same_output == Some(false) {
+                notes.push("outputs differ".to_owned());
+            }
+            if phase.by_block {
+                notes.push("interval by interleaved blocks".to_owned());
+            }
+            rows.push(ComparisonRow {
+                subject: case.name(),
+                part: phase.phase.to_string(),
+                figure: "median",
+                unit: "ns",
+                clock_a: Some(phase.a.clock),
+                clock_b: Some(phase.b.clock),
+                tp_a: Some(case.a.tp),
+                tp_b: Some(case.b.tp),
+                n_a: phase.a.reps,
+                n_b: phase.b.reps,
+                a: ns(phase.a.median_ns),
+                a_lo: ns(phase.a.ci95_lo_ns),
+                a_hi: ns(phase.a.ci95_hi_ns),
+                b: ns(phase.b.median_ns),
+                b_lo: ns(phase.b.ci95_lo_ns),
+                b_hi: ns(phase.b.ci95_hi_ns),
+                ratio: phase.ratio,
+                ratio_lo: phase.interval.map(|i| i.0),
+                ratio_hi: phase.interval.map(|i| i.1),
+                p: phase.p,
+                threshold: phase.interval.map(|_| comparison.options.threshold()),
+                verdict: Some(phase.verdict.to_string()),
+                same_output: case.same_output,
+                note: notes.join("; "),
+                ..ComparisonRow::blank(comparison, pair, "speed")
+            });
+        }
+    }
+    rows
+}
+
+/// Peak memory of every case that has it in either run. It is a fact, not a sample: it gets no interval and no verdict.
+fn memory_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
+    let mut rows = Vec::new();
+    for case in &pair.cases {
+        let Some(phase) = case.phases.iter().find(|phase| phase.phase == Phase::E2e) else { continue };
+        let bytes = |value: Option<u64>| value.map(|bytes| bytes as f64);
+        let (a, b) = (bytes(phase.a.peak_rss_bytes), bytes(phase.b.peak_rss_bytes));
+        if a.is_none() && b.is_none() {
+            continue;
+        }
+        rows.push(ComparisonRow {
+            subject: case.name(),
+            part: "peak_rss".into(),
+            figure: "peak",
+            unit: "bytes",
+            tp_a: Some(case.a.tp),
+            tp_b: Some(case.b.tp),
+            n_a: phase.a.reps,
+            n_b: phase.b.reps,
+            a,
+            b,
+            ratio: a.zip(b).filter(|(a, _)| *a > 0.0).map(|(a, b)| b / a),
+            note: if a.is_some() && b.is_some() { String::new() } else { "not recorded in one run".into() },
+            ..ComparisonRow::blank(comparison, pair, "memory")
+        });
+    }
+    rows
+}
+
+/// Every flip of every task and pair.
+pub(super) fn flip_rows(comparison: &Comparison) -> Vec<FlipRow> {
+    let mut rows = Vec::new();
+    for pair in &comparison.pairs {
+        for task in &pair.tasks {
+            rows.extend(task.flips.iter().map(|flip| FlipRow {
+                schema: SCHEMA,
+                run_a: comparison.base().run().run_id.clone(),
+                run_b: comparison.other(pair).run().run_id.clone(),
+                task: task.task.clone(),
+                doc_id: flip.doc_id.clone(),
+                doc_hash: flip.doc_hash.clone(),
+                subject: flip.subject.clone(),
+                category: flip.category.clone(),
+                flip: if flip.lost { "lost" } else { "gained" },
+                gold: flip.gold.clone(),
+                pred_a: flip.pred_a.clone(),
+                pred_b: flip.pred_b.clone(),
+                margin_a: flip.margin_a,
+                margin_b: flip.margin_b,
+                moved: flip.moved(),
+                same_prompt: flip.prompt_equal,
+            }));
+        }
+    }
+    rows
+}
+
+/// A CSV file whose header stands even over no rows.
+pub(super) trait Headed: Serialize {
+    /// The header.
+    const HEADER: &'static str;
+}
+
+impl Headed for ComparisonRow {
+    const HEADER: &'static str = "schema,run_a,run_b,kind,subject,part,figure,unit,clock_a,clock_b,tp_a,tp_b,n_a,n_b,a,a_lo,\
+        a_hi,b,b_lo,b_hi,difference,difference_lo,difference_hi,ratio,ratio_lo,ratio_hi,only_a,only_b,p,p_holm,threshold,\
+        verdict,same_output,note";
+}
+
+impl Headed for FlipRow {
+    const HEADER: &'static str = "schema,run_a,run_b,task,doc_id,doc_hash,subject,category,flip,gold,pred_a,pred_b,margin_a,\
+        margin_b,moved,same_prompt";
+}
+
+/// Writes rows as RFC 4180.
+pub(super) fn write_csv<R: Headed>(path: &Path, rows: &[R]) -> Result<(), ReportError> {
+    let encode = || {
+        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+        writer.write_record(R::HEADER.split(','))?;
+        rows.iter().try_for_each(|row| writer.serialize(row))?;
+        writer.into_inner().map_err(|e| csv::Error::from(e.into_error()))
+    };
+    let bytes = encode().map_err(|e| cannot(path, &e))?;
+    Ok(write_whole(path, &bytes)?)
+}
+
+/// Makes the comparison's folder, and the folders above it.
+pub(super) fn make_folder(folder: &Path) -> Result<(), ReportError> {
+    std::fs::create_dir_all(folder).map_err(|e| cannot(folder, &e))
+}
+
+fn cannot(path: &Path, cause: &dyn std::fmt::Display) -> ReportError {
+    ReportError::Compare(format!("cannot write {}: {cause}", path.display()))
+}

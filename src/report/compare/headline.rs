@@ -1,0 +1,49 @@
+//! The comparison in a few sentences.
+
+use super::speed::SpeedVerdict;
+use super::{Comparison, Pair};
+use crate::report::format::counted;
+
+/// For each pair: how many tasks and timed phases came out how.
+pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
+    comparison.pairs.iter().map(|pair| sentence(comparison, pair)).collect()
+}
+
+fn sentence(comparison: &Comparison, pair: &Pair) -> String {
+    let mut parts = Vec::new();
+    if !pair.tasks.is_empty() {
+        let words = pair.tasks.iter().map(|task| {
+            let word = task.verdict.to_string();
+            format!("{} {}", task.task, word.split(" (").next().unwrap_or_default())
+        });
+        parts.push(format!("accuracy: {}", words.collect::<Vec<_>>().join(", ")));
+    }
+    let verdicts: Vec<SpeedVerdict> =
+        pair.cases.iter().flat_map(|case| &case.phases).map(|phase| phase.verdict).collect();
+    if !verdicts.is_empty() {
+        parts.push(format!("speed: {}", counts(&verdicts)));
+    }
+    format!("{} against {}: {}.", comparison.other(pair).label(), comparison.base().label(), parts.join("; "))
+}
+
+/// `3 phases faster, 12 same, 1 cannot tell`.
+fn counts(verdicts: &[SpeedVerdict]) -> String {
+    let kinds = [
+        SpeedVerdict::Faster,
+        SpeedVerdict::Same,
+        SpeedVerdict::Slower,
+        SpeedVerdict::CannotTell,
+        SpeedVerdict::ModelledRatio,
+        SpeedVerdict::NotComparable,
+        SpeedVerdict::Invalid,
+    ];
+    let seen = kinds.into_iter().map(|kind| (kind, verdicts.iter().filter(|v| **v == kind).count()));
+    let mut seen = seen.filter(|(_, count)| *count > 0);
+    let Some((first, count)) = seen.next() else { return String::new() };
+    let first = match first {
+        SpeedVerdict::ModelledRatio => format!("{count} modelled ratios, no verdicts"),
+        kind => format!("{} {kind}", counted(count as u64, "timed phase")),
+    };
+    let rest = seen.map(|(kind, count)| format!("{count} {kind}"));
+    std::iter::once(first).chain(rest).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,297 @@
+//! Two runs or more, side by side: what differs about them, what their difference in accuracy and speed is, and whether it
+//! may be believed.
+//!
+//! The first run is the base; each other one is compared with it. [`compare`] reads and decides, [`write`] makes the files
+//! (`comparison.csv`, `flips.csv`, charts, `report.html`, `summary.md`), [`render`] does both.
+//!
+//! Measured and modelled times are never held against each other: such a pair is shown and given no verdict. Two modelled
+//! times have no noise, so their ratio is a fact about the two profiles, told as "modelled ratio".
+
+mod accuracy;
+mod differences;
+mod files;
+mod headline;
+mod items;
+mod page;
+mod side;
+mod speed;
+mod tables;
+
+#[cfg(test)]
+mod tests;
+
+pub use accuracy::{AccuracyVerdict, GroupComparison, TaskComparison};
+pub use differences::{Field, PairDifferences};
+pub use files::{ComparisonRow, FlipRow};
+pub use items::{Flip, JoinReport};
+pub use side::Side;
+pub use speed::{CaseComparison, Metric, PhaseComparison, SpeedVerdict, metric_ratio};
+pub use tables::gates as gate_table;
+
+use super::Summary;
+use super::error::ReportError;
+use super::tables::Table;
+use super::validity::Verdict;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// What a comparison is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Compare runs of different identity, and show every differing field on top.
+    pub allow_mismatch: bool,
+    /// Change of a time that is called one, as a share (0.03); else the larger of 3 % and twice the noise floor.
+    pub threshold: Option<f64>,
+    /// The change that a machine shows between equal runs, as a share: what `doctor --noise` reports.
+    pub noise_floor: Option<f64>,
+    /// Difference of an accuracy below which two runs may be called the same, as a share.
+    pub accuracy_margin: f64,
+    /// Runs of the same command that are not of the same thing: shown beside the comparison, not compared.
+    pub beside: Vec<PathBuf>,
+    /// Folder for the files of [`render`]; else one beside the base run.
+    pub out: Option<PathBuf>,
+}
+
+/// The least threshold that a comparison of times takes by itself.
+pub const DEFAULT_THRESHOLD: f64 = 0.03;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            allow_mismatch: false,
+            threshold: None,
+            noise_floor: None,
+            accuracy_margin: 0.01,
+            beside: Vec::new(),
+            out: None,
+        }
+    }
+}
+
+impl Options {
+    /// The threshold that times are held against.
+    pub fn threshold(&self) -> f64 {
+        let by_noise = 2.0 * self.noise_floor.unwrap_or(0.0);
+        self.threshold.unwrap_or(DEFAULT_THRESHOLD.max(by_noise))
+    }
+}
+
+/// Runs side by side.
+#[derive(Debug)]
+pub struct Comparison {
+    /// The runs, the base first.
+    pub sides: Vec<Side>,
+    /// Each other run against the base, in order.
+    pub pairs: Vec<Pair>,
+    /// Runs that are shown and not compared.
+    pub beside: Vec<Summary>,
+    /// What was asked for.
+    pub options: Options,
+}
+
+/// One run against the base.
+#[derive(Debug)]
+pub struct Pair {
+    /// Index of the run in [`Comparison::sides`].
+    pub other: usize,
+    /// What differs about the two runs, and what does not.
+    pub differences: PairDifferences,
+    /// The common tasks, in the base's order.
+    pub tasks: Vec<TaskComparison>,
+    /// The common timed cases, in the base's order.
+    pub cases: Vec<CaseComparison>,
+    /// What only one of them has, and other things to know, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// What a gate decided, as the comparison shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Judgement {
+    /// The gate and what it is about, as `ceval: accuracy drop`.
+    pub gate: String,
+    /// The letter of the run judged.
+    pub run: String,
+    /// The limit, as the file has it.
+    pub limit: String,
+    /// What was found.
+    pub found: String,
+    /// How it came out.
+    pub outcome: GateOutcome,
+}
+
+/// How a gate came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GateOutcome {
+    /// The whole interval is within the limit.
+    Pass,
+    /// The whole interval is past the limit, or what the gate is about is not there.
+    Fail,
+    /// The limit is within the interval, or there are too few repetitions for one.
+    Undecided,
+}
+
+impl std::fmt::Display for GateOutcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pass => "pass",
+            Self::Fail => "FAIL",
+            Self::Undecided => "undecided",
+        })
+    }
+}
+
+/// A comparison in short, for the terminal and for whoever asked for it.
+#[derive(Debug, Clone)]
+pub struct ComparisonSummary {
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// What there is to say, a sentence each.
+    pub headline: Vec<String>,
+    /// The tables worth printing.
+    pub tables: Vec<Table>,
+    /// The rows of `comparison.csv`.
+    pub rows: Vec<ComparisonRow>,
+    /// Differing fields of identity, a line each; empty where the runs are alike.
+    pub mismatches: Vec<String>,
+    /// The worst that any of the runs is.
+    pub verdict: Verdict,
+}
+
+/// Reads and compares the runs in `paths`, the first being the base.
+///
+/// # Errors
+/// A folder that is no run, runs of different identity unless they are allowed, runs that have nothing in common.
+pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, ReportError> {
+    let [_, _, ..] = paths else {
+        return Err(ReportError::Compare(format!(
+            "{} given; a comparison needs two runs or more",
+            paths.len()
+        )));
+    };
+    let (sides, samples) = side::read_all(paths)?;
+    let mut pairs = Vec::new();
+    for other in 1..sides.len() {
+        let (a, b) = (&sides[0], &sides[other]);
+        let differences = PairDifferences::of(a, b);
+        if !options.allow_mismatch {
+            differences.refuse_mismatch(a, b)?;
+        }
+        let mut notes = Vec::new();
+        let tasks = accuracy::compare_tasks((a, &samples[0]), (b, &samples[other]), options, &mut notes);
+        let cases = speed::compare_cases(a, b, options, &mut notes);
+        if tasks.is_empty() && cases.is_empty() {
+            return Err(nothing_in_common(a, b));
+        }
+        pairs.push(Pair { other, differences, tasks, cases, notes });
+    }
+    accuracy::decide(&mut pairs, options);
+    let beside =
+        options.beside.iter().map(|path| Ok(side::read(path)?.0)).collect::<Result<_, ReportError>>()?;
+    Ok(Comparison { sides, pairs, beside, options: options.clone() })
+}
+
+fn nothing_in_common(a: &Side, b: &Side) -> ReportError {
+    ReportError::Compare(format!(
+        "{} and {} have no finished item and no timed case in common; {} has {}, {} has {}",
+        a.path.display(),
+        b.path.display(),
+        a.letter,
+        a.contents(),
+        b.letter,
+        b.contents()
+    ))
+}
+
+/// Writes the comparison's files into `folder`, which is made where missing.
+pub fn write(
+    comparison: &Comparison,
+    judgements: &[Judgement],
+    folder: &Path,
+) -> Result<ComparisonSummary, ReportError> {
+    files::make_folder(folder)?;
+    let rows = files::comparison_rows(comparison);
+    files::write_csv(&folder.join("comparison.csv"), &rows)?;
+    files::write_csv(&folder.join("flips.csv"), &files::flip_rows(comparison))?;
+    let pictures = super::charts::draw_comparison(folder, comparison)?;
+    page::write(comparison, judgements, &pictures, folder)?;
+    Ok(ComparisonSummary {
+        folder: folder.to_owned(),
+        headline: headline::sentences(comparison),
+        tables: tables::main_tables(comparison, judgements),
+        rows,
+        mismatches: comparison.mismatches(),
+        verdict: comparison.verdict(),
+    })
+}
+
+/// [`compare`], then [`write`] without gates: what a command that made several runs ends with.
+pub fn render(paths: &[PathBuf], options: &Options) -> Result<ComparisonSummary, ReportError> {
+    let comparison = compare(paths, options)?;
+    let beside = || {
+        let root = comparison.base().path.parent().unwrap_or(Path::new(""));
+        root.join(folder_name(std::time::SystemTime::now(), &comparison))
+    };
+    let folder = options.out.clone().unwrap_or_else(beside);
+    write(&comparison, &[], &folder)
+}
+
+/// A name for the folder of a comparison: when, and the ends of the first two runs' names.
+pub fn folder_name(now: std::time::SystemTime, comparison: &Comparison) -> String {
+    let end = |side: &Side| {
+        // The time at the front is of the run, and would stand there twice.
+        side.run().run_id.split_once('-').map_or(side.run().run_id.clone(), |(_, rest)| rest.to_owned())
+    };
+    let names: Vec<String> = comparison.sides.iter().take(2).map(end).collect();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = names.join("-").chars().map(plain).collect();
+    format!("{}-compare-{name}", crate::record::compact_utc(now))
+}
+
+impl Comparison {
+    /// The base.
+    pub fn base(&self) -> &Side {
+        &self.sides[0]
+    }
+
+    /// The run that a pair holds against the base.
+    pub fn other(&self, pair: &Pair) -> &Side {
+        &self.sides[pair.other]
+    }
+
+    /// Whether a pair's runs are of one command, so that equal block numbers mean repetitions side by side.
+    pub fn interleaved(&self, pair: &Pair) -> bool {
+        speed::interleaved(self.base(), self.other(pair))
+    }
+
+    /// The worst that any of the runs is: invalid before incomplete before valid.
+    pub fn verdict(&self) -> Verdict {
+        let verdicts: Vec<Verdict> = self.sides.iter().map(|side| side.summary.verdict()).collect();
+        [Verdict::Invalid, Verdict::Incomplete]
+            .into_iter()
+            .find(|bad| verdicts.contains(bad))
+            .unwrap_or(Verdict::Valid)
+    }
+
+    /// Differing fields of identity, a line each.
+    pub fn mismatches(&self) -> Vec<String> {
+        let of_pair = |pair: &Pair| {
+            let (a, b) = (self.base().letter, self.other(pair).letter);
+            let line = move |field: &Field| {
+                format!(
+                    "{}: {a} {}, {b} {}",
+                    field.name,
+                    shown(field.left.as_ref()),
+                    shown(field.right.as_ref())
+                )
+            };
+            pair.differences.identity.iter().map(line).collect::<Vec<_>>()
+        };
+        self.pairs.iter().flat_map(of_pair).collect()
+    }
+}
+
+/// A value, or the word for there being none.
+fn shown(value: Option<&String>) -> &str {
+    value.map_or("none", String::as_str)
+}

@@ -1,0 +1,175 @@
+//! The comparison's page and Markdown summary.
+
+use super::speed::SpeedVerdict;
+use super::tables::{self, FLIPS_SHOWN};
+use super::{Comparison, Judgement, Pair, headline};
+use crate::record::write_whole;
+use crate::report::charts::Picture;
+use crate::report::definitions::DEFINITIONS;
+use crate::report::format::command_line;
+use crate::report::page::{check, fill, inline, table};
+use crate::report::published;
+use crate::report::tables::Table;
+use crate::report::{ReportError, Summary};
+use minijinja::{Value, context};
+use std::path::Path;
+
+/// Flips up to which their table stands open.
+const FLIPS_OPEN: usize = 20;
+
+/// Writes `report.html` and `summary.md`.
+pub(super) fn write(
+    comparison: &Comparison,
+    judgements: &[Judgement],
+    pictures: &[Picture],
+    folder: &Path,
+) -> Result<(), ReportError> {
+    let words = words(comparison, judgements);
+    write_whole(&folder.join("summary.md"), fill("comparison.md", words.clone())?.as_bytes())?;
+    let drawn: Vec<Value> = pictures
+        .iter()
+        .map(|p| context! { alt => p.alt.as_str(), wide => p.wide, svg => Value::from_safe_string(inline(&p.svg)) })
+        .collect();
+    let page = context! {
+        style => Value::from_safe_string(include_str!("../templates/style.css").to_owned()),
+        pictures => drawn,
+        details => details(comparison).iter().map(table).collect::<Vec<_>>(),
+        ..words
+    };
+    write_whole(&folder.join("report.html"), fill("comparison.html", page)?.as_bytes())?;
+    Ok(())
+}
+
+fn words(comparison: &Comparison, judgements: &[Judgement]) -> Value {
+    let names: Vec<String> = comparison.sides.iter().map(|side| side.label()).collect();
+    let gates = tables::gates(judgements);
+    context! {
+        title => names.join(" · "),
+        headline => headline::sentences(comparison),
+        runs => table(&tables::runs(comparison)),
+        gates => (!judgements.is_empty()).then(|| table(&gates)),
+        gate_note => gate_note(judgements),
+        mismatches => mismatches(comparison).iter().map(table).collect::<Vec<_>>(),
+        pairs => comparison.pairs.iter().map(|pair| pair_words(comparison, pair)).collect::<Vec<_>>(),
+        references => references(comparison).iter().map(table).collect::<Vec<_>>(),
+        validity => comparison.sides.iter().map(|side| context! {
+            name => side.label(),
+            verdict => side.summary.verdict_sentence(),
+            checks => side.summary.checks.iter().map(check).collect::<Vec<_>>(),
+        }).collect::<Vec<_>>(),
+        commands => comparison.sides.iter().map(|side| context! {
+            letter => side.letter.to_string(),
+            command => command_line(&side.run().provenance.command_line),
+        }).collect::<Vec<_>>(),
+        beside => comparison.beside.iter().map(beside_words).collect::<Vec<_>>(),
+        definitions => definitions(comparison),
+    }
+}
+
+/// A run that is shown and not compared.
+fn beside_words(summary: &Summary) -> Value {
+    let from = &summary.run.provenance;
+    context! {
+        title => format!("Beside it: {} on {} in {}, {}", from.model, from.device, from.dtype, from.clock),
+        headline => summary.headline.clone(),
+        tables => summary.tables.iter().map(table).collect::<Vec<_>>(),
+        report => format!("{}/report.html", summary.run.run_id),
+    }
+}
+
+/// Identity first: with these the scores are not of the same thing.
+fn mismatches(comparison: &Comparison) -> Vec<Table> {
+    let of_pair = |pair: &Pair| {
+        let sides = (comparison.base(), comparison.other(pair));
+        let title = format!("Identity differs between {} and {}", sides.0.letter, sides.1.letter);
+        tables::fields(title, sides, &pair.differences.identity)
+    };
+    let tables = comparison.pairs.iter().map(of_pair);
+    tables.filter(|table| !table.rows.is_empty()).collect()
+}
+
+fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
+    let sides = (comparison.base(), comparison.other(pair));
+    let title = format!("What differs between {} and {}", sides.0.letter, sides.1.letter);
+    let accuracy = tables::accuracy(comparison, pair);
+    let speed = tables::speed(comparison, pair);
+    let accuracy_notes: Vec<String> = pair
+        .tasks
+        .iter()
+        .map(|task| (&task.task, tables::task_notes(task)))
+        .filter(|(_, notes)| !notes.is_empty())
+        .map(|(task, notes)| format!("{task}: {}.", notes.join("; ")))
+        .collect();
+    context! {
+        differs => table(&tables::fields(title, sides, &pair.differences.provenance)),
+        same => pair.differences.same.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(" · "),
+        notes => pair.notes.clone(),
+        accuracy => (!accuracy.rows.is_empty()).then(|| table(&accuracy)),
+        accuracy_notes,
+        flips => pair.tasks.iter().filter(|task| !task.flips.is_empty()).map(|task| context! {
+            table => table(&tables::flips(comparison, pair, task)),
+            few => task.flips.len() <= FLIPS_OPEN,
+            more => task.flips.len().saturating_sub(FLIPS_SHOWN),
+        }).collect::<Vec<_>>(),
+        speed => (!speed.rows.is_empty()).then(|| table(&speed)),
+        speed_notes => tables::speed_notes(comparison, pair),
+        decided => pair.cases.iter().flat_map(|c| &c.phases).any(|p| !matches!(
+            p.verdict,
+            SpeedVerdict::ModelledRatio | SpeedVerdict::NotComparable | SpeedVerdict::Invalid
+        )),
+        threshold => format!("{:.1} %", 100.0 * comparison.options.threshold()),
+        margin => format!("{:.1}", 100.0 * comparison.options.accuracy_margin),
+    }
+}
+
+/// The tables that are folded away: memory, and each task by subject.
+fn details(comparison: &Comparison) -> Vec<Table> {
+    let of_pair = |pair| {
+        let by_subject = pair_tasks(comparison, pair);
+        std::iter::once(tables::memory(comparison, pair)).chain(by_subject)
+    };
+    comparison.pairs.iter().flat_map(of_pair).filter(|table| !table.rows.is_empty()).collect()
+}
+
+fn pair_tasks<'a>(comparison: &'a Comparison, pair: &'a Pair) -> impl Iterator<Item = Table> + 'a {
+    pair.tasks.iter().map(move |task| tables::groups(comparison, pair, task))
+}
+
+/// The published figure beside each run that it is about.
+fn references(comparison: &Comparison) -> Vec<Table> {
+    let of = |side: &super::Side| {
+        let mut table = published::reference(side.run(), &side.summary.performance)?;
+        table.title = format!("{}: {}", table.title, side.label());
+        Some(table)
+    };
+    comparison.sides.iter().filter_map(of).collect()
+}
+
+fn gate_note(judgements: &[Judgement]) -> &'static str {
+    if judgements.is_empty() {
+        return "";
+    }
+    "A gate passes when the whole 95 % interval is within its limit, fails when the whole interval is past it, and is undecided \
+     in between or where there are too few repetitions for an interval."
+}
+
+/// The statistics of a comparison, then what every figure includes.
+fn definitions(comparison: &Comparison) -> Vec<Value> {
+    let threshold = format!(
+        "ratio of medians, B ÷ A, below 1 where B takes less time. Its 95 % interval is a percentile bootstrap of 10,000 resamples \
+         with a fixed seed, by whole blocks where the two were run in turns. Faster or slower: the whole interval is past the \
+         threshold of {:.1} %. Same: the 90 % interval lies within it (two one-sided tests at 5 %). Otherwise it cannot be told. \
+         p: Mann–Whitney, two-sided.",
+        100.0 * comparison.options.threshold()
+    );
+    let accuracy = format!(
+        "items paired by content. Change: second less first, with a percentile bootstrap interval of 10,000 resamples, paired and \
+         stratified by subject. Better or worse: exact McNemar, two-sided, adjusted by Holm for all tasks, below 0.05. Same: every \
+         answer identical, or the 90 % interval (Agresti and Min) within ± {:.1} points. Otherwise it cannot be told; n is the \
+         number of items that would decide with probability 0.8.",
+        100.0 * comparison.options.accuracy_margin
+    );
+    let own = [("Verdict on accuracy", accuracy), ("Verdict on speed", threshold)];
+    let own = own.into_iter().map(|(name, text)| context! { name, text });
+    own.chain(DEFINITIONS.into_iter().map(|(name, text)| context! { name, text })).collect()
+}

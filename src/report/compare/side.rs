@@ -1,0 +1,113 @@
+//! One run of a comparison, read.
+
+use crate::record::{Clock, RequestRecord, RunDir, RunRecord, SampleRecord};
+use crate::report::format::counted;
+use crate::report::{ReportError, Summary};
+use std::path::{Path, PathBuf};
+
+/// A run as the comparison needs it.
+#[derive(Debug)]
+pub struct Side {
+    /// `A` for the base, then `B`, `C`…
+    pub letter: char,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The run with its rows and checks.
+    pub summary: Summary,
+    /// Its repetitions.
+    pub requests: Vec<RequestRecord>,
+    /// What it is called beside its letter: what tells it from the other runs.
+    pub name: String,
+}
+
+impl Side {
+    /// The run's record.
+    pub fn run(&self) -> &RunRecord {
+        &self.summary.run
+    }
+
+    /// The clock of its times.
+    pub fn clock(&self) -> Clock {
+        self.run().provenance.clock
+    }
+
+    /// Whether its times are of a virtual clock.
+    pub fn is_modelled(&self) -> bool {
+        self.clock() == Clock::Modelled
+    }
+
+    /// Letter and name, with the word where its times are modelled.
+    pub fn label(&self) -> String {
+        let modelled = if self.is_modelled() { ", modelled" } else { "" };
+        format!("{} {}{modelled}", self.letter, self.name)
+    }
+
+    /// What it has to compare, for messages.
+    pub fn contents(&self) -> String {
+        let plan = &self.run().plan;
+        let tasks: Vec<&str> = plan.accuracy.iter().map(|case| case.task.as_str()).collect();
+        let tasks = if tasks.is_empty() { "no task".to_owned() } else { tasks.join(", ") };
+        format!("{tasks} and {}", counted(plan.performance.len() as u64, "timed case"))
+    }
+}
+
+/// Reads all runs, each on a thread of its own: a hundred thousand lines take a while.
+pub(super) fn read_all(paths: &[PathBuf]) -> Result<(Vec<Side>, Vec<Vec<SampleRecord>>), ReportError> {
+    let read: Vec<Result<_, ReportError>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = paths.iter().map(|path| scope.spawn(|| read(path))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("invariant: reading does not panic")).collect()
+    });
+    let read: Vec<_> = read.into_iter().collect::<Result<_, _>>()?;
+    let names = names(&read.iter().map(|(summary, ..)| &summary.run).collect::<Vec<_>>());
+    let (mut sides, mut all_samples) = (Vec::new(), Vec::new());
+    for (((summary, samples, requests), path), (index, name)) in
+        read.into_iter().zip(paths).zip(names.into_iter().enumerate())
+    {
+        let letter = char::from(b'A' + (index % 26) as u8);
+        sides.push(Side { letter, path: path.clone(), summary, requests, name });
+        all_samples.push(samples);
+    }
+    Ok((sides, all_samples))
+}
+
+type Read = (Summary, Vec<SampleRecord>, Vec<RequestRecord>);
+
+pub(super) fn read(path: &Path) -> Result<Read, ReportError> {
+    let dir = RunDir::open(path)?;
+    // The small file first: a folder that is no run is told at once, and by its run.json.
+    let run = dir.read_run()?;
+    let (samples, requests) = (dir.read_samples()?, dir.read_requests()?);
+    let summary = Summary::of(run, &samples, &requests);
+    Ok((summary, samples, requests))
+}
+
+/// What each run is called: its configuration's name, else its device; and behind that whatever else tells some of them
+/// apart.
+fn names(runs: &[&RunRecord]) -> Vec<String> {
+    type Part = fn(&RunRecord) -> String;
+    const WHEN: Part = |run| run.provenance.started.clone();
+    let first: Part = |run| match &run.provenance.group {
+        Some(group) => group.configuration.clone(),
+        None => run.provenance.device.clone(),
+    };
+    let more: [Part; 6] = [
+        |run| run.provenance.dtype.clone(),
+        |run| run.provenance.model.clone(),
+        |run| format!("tp {}", run.provenance.tp),
+        |run| format!("{} threads", run.provenance.threads),
+        |run| run.provenance.engine.clone(),
+        |run| run.provenance.kernel.clone(),
+    ];
+    let varies = |part: &Part| runs.windows(2).any(|pair| part(pair[0]) != part(pair[1]));
+    let mut telling: Vec<&Part> = more.iter().filter(|part| varies(part)).collect();
+    if telling.is_empty() && !varies(&first) {
+        telling.push(&WHEN);
+    }
+    let name = |run: &&RunRecord| {
+        let mut words = vec![first(run)];
+        words.extend(telling.iter().map(|part| part(run)).filter(|word| !word.is_empty()));
+        words.dedup();
+        words.join(" ")
+    };
+    runs.iter().map(name).collect()
+}

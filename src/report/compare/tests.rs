@@ -1,0 +1,432 @@
+//! What must hold of a comparison.
+
+use super::*;
+use crate::record::{Clock, Group, Identity, RunRecord, SampleRecord, SampleState, Status};
+use crate::record::{RequestRecord, RunDir};
+use crate::report::fixture;
+use crate::report::tests::assert_whole_page;
+use std::collections::BTreeMap;
+use std::fs;
+
+type Records = (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>);
+
+/// Two runs of the same suite: B is a bfloat16 run whose answers differ here and there and whose decode is 8 % slower.
+fn two_runs(root: &Path) -> [RunDir; 2] {
+    let a = fixture::realistic();
+    let mut b = a.clone();
+    rename(&mut b, "b");
+    flip(&mut b.1, |i| i % 23 == 5, |i| i % 46 == 5);
+    for request in &mut b.2 {
+        slow(request, 1.08);
+    }
+    [fixture::write(root, &a), fixture::write(root, &b)]
+}
+
+fn rename(records: &mut Records, end: &str) {
+    records.0.run_id = format!("{}-{end}", records.0.run_id);
+}
+
+/// Turns answers round: where `chosen` holds, to wrong where `lost` holds too, else to right.
+fn flip(samples: &mut [SampleRecord], chosen: impl Fn(usize) -> bool, lost: impl Fn(usize) -> bool) {
+    let scored = samples.iter_mut().enumerate().filter(|(_, s)| s.state == SampleState::Scored);
+    for (index, sample) in scored.filter(|(index, _)| chosen(*index)) {
+        sample.correct = !lost(index);
+        sample.pred = Some(if sample.correct { "A" } else { "B" }.into());
+        sample.margin = Some(0.01 * index as f32);
+    }
+}
+
+fn slow(request: &mut RequestRecord, factor: f64) {
+    let times = |ns: u64| (ns as f64 * factor) as u64;
+    let decode = times(request.end_ns - request.first_token_ns);
+    request.end_ns = request.first_token_ns + decode;
+    for step in &mut request.step_ns {
+        *step = times(*step);
+    }
+}
+
+fn paths(dirs: &[RunDir]) -> Vec<PathBuf> {
+    dirs.iter().map(|dir| dir.path().to_owned()).collect()
+}
+
+/// Records with other runs' ids written to `root`.
+fn written(root: &Path, mut records: Records, end: &str) -> PathBuf {
+    rename(&mut records, end);
+    fixture::write(root, &records).path().to_owned()
+}
+
+fn compared(a: Records, b: Records, options: &Options) -> Result<Comparison, ReportError> {
+    let root = tempfile::tempdir().unwrap();
+    let paths = [written(root.path(), a, "a"), written(root.path(), b, "b")];
+    compare(&paths, options)
+}
+
+fn allowing() -> Options {
+    Options { allow_mismatch: true, ..Options::default() }
+}
+
+fn to(folder: &Path) -> Options {
+    Options { out: Some(folder.to_owned()), ..Options::default() }
+}
+
+#[test]
+fn a_comparison_is_written_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let runs = two_runs(&root.path().join("runs"));
+    let out = root.path().join("deep/down");
+    let comparison = compare(&paths(&runs), &Options::default()).unwrap();
+    let judgement = |gate: &str, outcome| Judgement {
+        gate: gate.into(),
+        run: "B".into(),
+        limit: "at most 1 point".into(),
+        found: "−0.4 <b>".into(),
+        outcome,
+    };
+    let judged = [judgement("accuracy drop", GateOutcome::Pass), judgement("tpot", GateOutcome::Undecided)];
+    let summary = write(&comparison, &judged, &out).unwrap();
+    let text = |name: &str| {
+        let text = fs::read_to_string(out.join(name)).unwrap();
+        text.replace(root.path().to_str().unwrap(), "ROOT")
+    };
+    insta::assert_snapshot!("comparison.csv", text("comparison.csv"));
+    insta::assert_snapshot!("flips.csv", text("flips.csv"));
+    insta::assert_snapshot!("summary.md", text("summary.md"));
+    let html = text("report.html");
+    assert_whole_page(&html);
+    assert!(html.contains("−0.4 &lt;b&gt;"), "escaped");
+    assert_eq!(html.matches("<svg").count(), 6);
+    assert_eq!(
+        summary.tables.iter().map(|t| t.title.split(',').next().unwrap()).collect::<Vec<_>>(),
+        ["Runs", "Gates", "Accuracy in percent", "Speed"]
+    );
+    // serde's own headers would be the same: no column can go astray.
+    let mut own = csv::Writer::from_writer(Vec::new());
+    own.serialize(&summary.rows[0]).unwrap();
+    let own = String::from_utf8(own.into_inner().unwrap()).unwrap();
+    assert_eq!(own.lines().next(), text("comparison.csv").lines().next());
+    for table in &summary.tables {
+        assert!(table.rows.iter().all(|row| row.cells.len() == table.columns.len()), "{}", table.title);
+    }
+}
+
+#[test]
+fn a_run_is_the_same_as_itself() {
+    let comparison = compared(fixture::quiet(), fixture::quiet(), &Options::default()).unwrap();
+    let pair = &comparison.pairs[0];
+    assert!(pair.tasks.iter().all(|task| task.verdict == AccuracyVerdict::Same && task.is_identical()));
+    let verdicts: Vec<SpeedVerdict> = pair.cases.iter().flat_map(|c| &c.phases).map(|p| p.verdict).collect();
+    assert_eq!(verdicts.len(), 36);
+    assert!(verdicts.iter().all(|v| *v == SpeedVerdict::Same), "{verdicts:?}");
+    assert!(pair.differences.identity.is_empty() && pair.notes.is_empty(), "{:?}", pair.notes);
+}
+
+#[test]
+fn a_planted_slowdown_and_a_planted_loss_are_found() {
+    let (run, mut samples, requests) = fixture::quiet();
+    let a = (run.clone(), samples.clone(), requests.clone());
+    // Thirty answers of ceval lost, none gained.
+    let right: Vec<usize> =
+        (0..samples.len()).filter(|&i| samples[i].task == "ceval" && samples[i].correct).take(30).collect();
+    for &index in &right {
+        samples[index].correct = false;
+        samples[index].pred = Some("D".into());
+    }
+    let mut slower = requests;
+    slower.iter_mut().for_each(|request| slow(request, 1.05));
+    let comparison =
+        compared(a.clone(), (run.clone(), samples.clone(), slower.clone()), &Options::default()).unwrap();
+    let pair = &comparison.pairs[0];
+    assert_eq!(pair.tasks[0].verdict, AccuracyVerdict::Worse);
+    assert_eq!(pair.tasks[1].verdict, AccuracyVerdict::Same);
+    assert!(pair.tasks[0].p_holm >= pair.tasks[0].p);
+    let decode = |pair: &Pair| pair.cases[0].phases[1].verdict;
+    assert_eq!(decode(pair), SpeedVerdict::Slower);
+    let back = compared((run, samples, slower), a, &Options::default()).unwrap();
+    assert_eq!(back.pairs[0].tasks[0].verdict, AccuracyVerdict::Better);
+    assert_eq!(decode(&back.pairs[0]), SpeedVerdict::Faster);
+}
+
+#[test]
+fn few_items_cannot_tell_and_say_how_many_would() {
+    let (run, samples, _) = fixture::quiet();
+    let mut other = samples.clone();
+    flip(&mut other, |i| i < 8, |i| i % 2 == 0);
+    let comparison =
+        compared((run.clone(), samples, vec![]), (run, other, vec![]), &Options::default()).unwrap();
+    let task = &comparison.pairs[0].tasks[0];
+    let AccuracyVerdict::CannotTell { needs: Some(n) } = task.verdict else { panic!("{:?}", task.verdict) };
+    assert!(n > 240, "{n}");
+    assert!(tables::task_notes(task)[0].contains("fewer than 6"), "{:?}", tables::task_notes(task));
+    // Farthest moved first.
+    let moved: Vec<f32> = task.flips.iter().filter_map(Flip::moved).collect();
+    assert!(moved.windows(2).all(|w| w[0] >= w[1]) && !moved.is_empty());
+}
+
+#[test]
+fn measured_and_modelled_times_never_get_a_verdict() {
+    let measured = fixture::quiet();
+    let mut modelled = fixture::quiet();
+    modelled.0.provenance.clock = Clock::Modelled;
+    modelled.0.provenance.device = "300i-duo (emulated)".into();
+    modelled.2.iter_mut().for_each(|r| r.clock = Clock::Modelled);
+    let root = tempfile::tempdir().unwrap();
+    let mixed = compared(measured, modelled.clone(), &Options::default()).unwrap();
+    let phases = || mixed.pairs[0].cases.iter().flat_map(|case| &case.phases);
+    assert!(phases().all(|p| p.verdict == SpeedVerdict::NotComparable && p.ratio.is_none() && p.p.is_none()));
+    write(&mixed, &[], root.path()).unwrap();
+    let html = fs::read_to_string(root.path().join("report.html")).unwrap();
+    assert!(html.contains("not comparable: measured vs modelled") && html.contains("B, modelled ms"));
+    assert!(!html.contains("class=\"n\">faster") && !html.contains("Geometric mean"));
+    assert!(!root.path().join("charts/samples.svg").exists(), "no common scale for two clocks");
+
+    let mut second = modelled.clone();
+    second.0.provenance.device = "800i-a2 (emulated)".into();
+    second.2.iter_mut().for_each(|r| slow(r, 0.5));
+    let both = compared(modelled, second, &Options::default()).unwrap();
+    let phases = || both.pairs[0].cases.iter().flat_map(|case| &case.phases);
+    assert!(
+        phases().all(|p| p.verdict == SpeedVerdict::ModelledRatio && p.interval.is_none() && p.p.is_none())
+    );
+    assert!((phases().nth(1).unwrap().ratio.unwrap() - 0.5).abs() < 1e-3);
+    let said = headline::sentences(&both).join(" ");
+    assert!(said.matches("modelled").count() >= 3, "{said}");
+    let summary = write(&both, &[], root.path()).unwrap();
+    let speed = summary.tables.last().unwrap();
+    assert!(speed.columns[2..5].iter().all(|c| c.name.contains("modelled")), "{:?}", speed.columns);
+    let csv = fs::read_to_string(root.path().join("comparison.csv")).unwrap();
+    let rows = csv.lines().filter(|l| l.contains(",speed,"));
+    assert!(
+        rows.clone().count() > 0
+            && rows.clone().all(|l| l.contains("modelled,modelled") && l.contains("modelled ratio"))
+    );
+}
+
+#[test]
+fn identity_is_refused_unless_allowed_and_then_stands_on_top() {
+    let (mut run, samples, requests) = fixture::quiet();
+    let a = (run.clone(), samples.clone(), requests.clone());
+    let mut fields: BTreeMap<String, String> = run.identity.fields().clone();
+    fields.insert("dtype".into(), "fp32".into());
+    fields.remove("rope");
+    run.identity = Identity::new(fields);
+    let b = (run, samples, requests);
+    let message = compared(a.clone(), b.clone(), &Options::default()).unwrap_err().to_string();
+    for says in ["--allow-mismatch", "dtype: A fp16, B fp32", "rope: A model, B none"] {
+        assert!(message.contains(says), "{message}");
+    }
+    let comparison = compared(a, b, &allowing()).unwrap();
+    assert_eq!(comparison.mismatches().len(), 2);
+    let out = tempfile::tempdir().unwrap();
+    write(&comparison, &[], out.path()).unwrap();
+    let summary = fs::read_to_string(out.path().join("summary.md")).unwrap();
+    assert!(summary.find("Identity differs").unwrap() < summary.find("## Runs").unwrap());
+}
+
+#[test]
+fn items_are_joined_by_content_and_what_cannot_be_is_told() {
+    let (run, samples, _) = fixture::quiet();
+    let samples: Vec<SampleRecord> = samples
+        .into_iter()
+        .enumerate()
+        .map(|(i, s)| SampleRecord { doc_hash: format!("hash-{i}"), ..s })
+        .collect();
+    let mut other = samples.clone();
+    other[0].doc_id = "renamed".into();
+    other[1].doc_hash = "changed".into();
+    other[2].state = SampleState::Failed;
+    other[3].prompt_hash = "another".into();
+    other.remove(4);
+    let comparison =
+        compared((run.clone(), samples, vec![]), (run, other, vec![]), &Options::default()).unwrap();
+    let pair = &comparison.pairs[0];
+    let join = &pair.tasks[0].join;
+    let wanted = JoinReport {
+        paired: 237,
+        failed: 1,
+        only_a: 1,
+        only_b: 0,
+        changed: 1,
+        changed_example: Some("val-advanced_mathematics-1".into()),
+        prompts_differ: 1,
+        answers_differ: 0,
+    };
+    assert_eq!(*join, wanted);
+    let notes = pair.notes.join(" ");
+    for says in
+        ["only in A", "other content (such as val-advanced_mathematics-1)", "failed", "different prompts"]
+    {
+        assert!(notes.contains(says), "{notes}");
+    }
+}
+
+#[test]
+fn cases_are_joined_by_shape_and_ranks_or_by_shape_alone() {
+    let a = fixture::quiet();
+    let with_ranks = |tp: u32| {
+        let (mut run, samples, mut requests) = fixture::quiet();
+        for case in &mut run.plan.performance {
+            case.tp = tp;
+        }
+        requests.iter_mut().for_each(|r| r.tp = tp);
+        (run, samples, requests)
+    };
+    let comparison = compared(a.clone(), with_ranks(2), &Options::default()).unwrap();
+    let pair = &comparison.pairs[0];
+    assert_eq!(pair.cases.len(), 12);
+    assert_eq!(pair.cases[0].name(), "b1-i32-o32 tp 1 / 2");
+    assert!(
+        pair.notes.iter().any(|note| note.contains("No tensor-parallel size is common")),
+        "{:?}",
+        pair.notes
+    );
+    let same = compared(with_ranks(2), with_ranks(2), &Options::default()).unwrap();
+    assert_eq!(same.pairs[0].cases[0].name(), "b1-i32-o32-tp2");
+}
+
+#[test]
+fn blocks_are_paired_only_within_one_command() {
+    let group = |configuration: &str, id: &str| Group {
+        id: id.into(),
+        suite: "s".into(),
+        configuration: configuration.into(),
+        configurations: vec!["one".into(), "two".into()],
+    };
+    let side = |configuration: &str, id: &str| {
+        let (mut run, samples, mut requests) = fixture::realistic();
+        run.provenance.group = Some(group(configuration, id));
+        requests.iter_mut().for_each(|r| r.block = Some(r.repetition / 2));
+        (run, samples, requests)
+    };
+    let by_block = |comparison: &Comparison| comparison.pairs[0].cases[0].phases[0].by_block;
+    let together = compared(side("one", "g"), side("two", "g"), &Options::default()).unwrap();
+    assert!(by_block(&together));
+    assert!(together.sides[1].label().contains("two"));
+    let apart = compared(side("one", "g"), side("two", "h"), &Options::default()).unwrap();
+    assert!(!by_block(&apart));
+}
+
+#[test]
+fn what_cannot_be_used_is_not_judged() {
+    let a = fixture::quiet();
+    let mut b = fixture::quiet();
+    // One repetition of the last case wrote something else; all of the first wrote something else than A.
+    b.2.last_mut().unwrap().output_hash = "other".into();
+    let first = b.0.plan.performance[0].case_id.clone();
+    b.2.iter_mut().filter(|r| r.case_id == first).for_each(|r| r.output_hash = "else".into());
+    let comparison = compared(a, b, &Options::default()).unwrap();
+    let cases = &comparison.pairs[0].cases;
+    assert_eq!(cases[0].same_output, Some(false));
+    assert_eq!(cases[0].phases[0].verdict, SpeedVerdict::Same);
+    assert!(cases.last().unwrap().phases.iter().all(|p| p.verdict == SpeedVerdict::Invalid));
+    assert_eq!(comparison.verdict(), Verdict::Invalid);
+}
+
+#[test]
+fn too_few_repetitions_have_no_verdict() {
+    let few = || {
+        let (run, samples, mut requests) = fixture::quiet();
+        requests.retain(|r| r.repetition < 3);
+        (run, samples, requests)
+    };
+    let comparison = compared(few(), few(), &Options::default()).unwrap();
+    let phase = &comparison.pairs[0].cases[0].phases[0];
+    assert_eq!(phase.verdict, SpeedVerdict::CannotTell);
+    assert!(phase.notes.iter().any(|note| note.contains("fewer than 5")), "{:?}", phase.notes);
+}
+
+#[test]
+fn three_runs_are_held_against_the_first() {
+    let root = tempfile::tempdir().unwrap();
+    let third = written(root.path(), fixture::realistic(), "third");
+    let mut paths = paths(&two_runs(root.path()));
+    paths.push(third);
+    let summary = render(&paths, &to(&root.path().join("out"))).unwrap();
+    assert_eq!((summary.headline.len(), summary.folder), (2, root.path().join("out")));
+    assert!(summary.headline[1].starts_with("C "));
+    assert_whole_page(&fs::read_to_string(root.path().join("out/report.html")).unwrap());
+}
+
+#[test]
+fn hostile_folders_are_answered_with_what_is_wrong() {
+    let root = tempfile::tempdir().unwrap();
+    let good = written(root.path(), fixture::quiet(), "good");
+    let says = |paths: &[PathBuf], says: &str| {
+        let message = compare(paths, &allowing()).unwrap_err().to_string();
+        assert!(message.contains(says), "{says}: {message}");
+    };
+    says(std::slice::from_ref(&good), "needs two runs");
+    says(&[good.clone(), root.path().join("nothing")], "nothing/run.json");
+    let mut empty = fixture::quiet();
+    empty.0.status = Status::Running;
+    let empty = written(root.path(), (empty.0, vec![], vec![]), "empty");
+    says(&[good.clone(), empty], "no finished item and no timed case in common");
+    let mut other = fixture::quiet();
+    other.0.plan.accuracy.clear();
+    other.0.plan.performance.clear();
+    let other = written(root.path(), other, "other");
+    says(&[good.clone(), other.clone()], "B has no task and 0 timed cases");
+    fs::write(other.join("samples.jsonl"), "{\"schema\":1}\n").unwrap();
+    says(&[good.clone(), other.clone()], "samples.jsonl:1");
+    fs::write(other.join("run.json"), "[]").unwrap();
+    says(&[good, other], "run.json:1");
+}
+
+#[test]
+fn schemas_of_different_age_compare() {
+    let root = tempfile::tempdir().unwrap();
+    let new = written(root.path(), fixture::quiet(), "new");
+    let old = written(root.path(), fixture::quiet(), "old");
+    let requests = old.join("requests.jsonl");
+    let text = fs::read_to_string(&requests).unwrap();
+    fs::write(requests, text.replace("\"schema\":2", "\"schema\":1").replace("\"tp\":1,\"block\":null,", ""))
+        .unwrap();
+    let comparison = compare(&[old, new], &Options::default()).unwrap();
+    assert_eq!(comparison.pairs[0].cases.len(), 12);
+}
+
+/// Not a check: leaves a comparison to look at in the folder that the variable names.
+#[test]
+fn leave_one_to_look_at() {
+    let Some(folder) = std::env::var_os("GLMBENCH_REPORT_SAMPLE") else { return };
+    let folder = PathBuf::from(folder);
+    let runs = two_runs(&folder.join("runs"));
+    let modelled = [("300i-duo (emulated)", 30.0), ("800i-a2 (emulated)", 4.0)].map(|(device, factor)| {
+        let mut records = fixture::quiet();
+        rename(&mut records, &device[..4]);
+        records.0.provenance.device = device.into();
+        records.0.provenance.clock = Clock::Modelled;
+        let again: Vec<_> = records
+            .0
+            .plan
+            .performance
+            .iter()
+            .map(|c| crate::record::PerformanceCase {
+                tp: 2,
+                case_id: format!("{}-tp2", c.case_id),
+                ..c.clone()
+            })
+            .collect();
+        let twice = records.2.iter().map(|r| RequestRecord {
+            tp: 2,
+            case_id: format!("{}-tp2", r.case_id),
+            ..r.clone()
+        });
+        let mut twice: Vec<_> = twice.collect();
+        twice.iter_mut().for_each(|r| slow(r, 0.6));
+        records.0.plan.performance.extend(again);
+        records.2.extend(twice);
+        records.2.iter_mut().for_each(|r| {
+            r.clock = Clock::Modelled;
+            slow(r, factor);
+        });
+        records
+    });
+    render(&paths(&runs), &to(&folder.join("two"))).unwrap();
+    let emulated: Vec<PathBuf> = modelled
+        .iter()
+        .map(|records| fixture::write(&folder.join("runs"), records).path().to_owned())
+        .collect();
+    render(&emulated, &to(&folder.join("modelled"))).unwrap();
+    let mixed = [paths(&runs)[0].clone(), emulated[0].clone(), emulated[1].clone()];
+    render(&mixed, &to(&folder.join("mixed"))).unwrap();
+}

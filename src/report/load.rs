@@ -1,0 +1,315 @@
+//! Loads: levels to the rows of `load.csv`, tables, sentences, conditions.
+
+use super::format::{NONE, decimals, fixed, or_none, percent, significant};
+use super::performance::p99;
+use super::tables::{Column, Row, Table};
+use super::validity::{Check, found_in, yes_if};
+use crate::record::{LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, RunRecord, SCHEMA};
+use crate::stats::quantile;
+
+/// What stands at the foot of a report with loads.
+pub(super) const DEFINITIONS: [(&str, &str); 5] = [
+    (
+        "Load",
+        "requests arrive by a schedule made from the seed, whether or not the engine keeps up (an open loop). All times of a \
+         request count from its arrival by that schedule, not from when the engine was free to hear of it. The scheduler \
+         prefills new prompts before it goes on decoding, so an arrival shows as a long gap (ITL) of those running.",
+    ),
+    (
+        "TTFT, TPOT, ITL, E2E under load",
+        "TTFT: arrival to first token, the queue included. TPOT: (last token − first) ÷ (tokens − 1), one value a request. ITL: \
+         each gap between two tokens of a request, the first token's own time in none of them. E2E: arrival to last token. \
+         Queue: arrival to the begin of its first step.",
+    ),
+    (
+        "Offered, served",
+        "rate: of the schedule. Offered: (requests − 1) ÷ (last arrival − first). Served: requests ÷ time from the schedule's \
+         begin to the last request's end, so a short run shows less than its rate.",
+    ),
+    ("Goodput", "share of all requests that keep every stated objective; a failed one keeps none."),
+    (
+        "Saturated",
+        "E2E grows by more than 5 % of the time that passes (fewer than 95 % of the requests offered are served), and surely: \
+         least squares over the means of ten blocks, the first quarter left out, one-sided 95 % bound above 0. Needs 40 \
+         requests that do not all arrive at once.",
+    ),
+];
+
+/// A row for each level, load by load in the plan's order.
+pub fn load_rows(run: &RunRecord, levels: &[LoadLevelRecord]) -> Vec<LoadRow> {
+    let of_case = |case: &LoadCase| {
+        let own = levels.iter().filter(|level| level.load_id == case.load_id);
+        own.map(|level| row(run, case, level)).collect::<Vec<_>>()
+    };
+    run.plan.loads.iter().flat_map(of_case).collect()
+}
+
+/// Times of one kind, and their quantiles in whole nanoseconds.
+struct Times(Vec<f64>);
+
+impl Times {
+    fn of(requests: &[&LoadRequest], time: impl Fn(&LoadRequest) -> Option<f64>) -> Self {
+        Self(requests.iter().filter_map(|r| time(r)).collect())
+    }
+
+    fn at(&self, q: f64) -> Option<u64> {
+        quantile(&self.0, q).map(|ns| ns.round() as u64)
+    }
+
+    fn p99(&self) -> Option<u64> {
+        p99(&self.0).map(|ns| ns.round() as u64)
+    }
+}
+
+fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
+    let from = &run.provenance;
+    let served: Vec<&LoadRequest> = level.served().collect();
+    let queue = Times::of(&served, |r| Some(r.queue_ns() as f64));
+    let ttft = Times::of(&served, |r| Some(r.ttft_ns() as f64));
+    let tpot = Times::of(&served, LoadRequest::tpot_ns);
+    let itl = Times(served.iter().flat_map(|r| &r.itl_ns).map(|&ns| ns as f64).collect());
+    let e2e = Times::of(&served, |r| Some(r.e2e_ns() as f64));
+    let duration_ns = level.end_ns.saturating_sub(level.start_ns);
+    let per_s = |count: f64| (duration_ns > 0).then(|| count / (duration_ns as f64 / 1e9));
+    let output_tokens = served.iter().map(|r| u64::from(r.output_tokens)).sum::<u64>();
+    let good = level.requests.iter().filter(|r| case.objectives.keeps(r)).count() as f64;
+    let stated = !case.objectives.is_empty() && !level.requests.is_empty();
+    let growth = level.growth();
+    LoadRow {
+        schema: SCHEMA,
+        run_id: run.run_id.clone(),
+        load_id: case.load_id.clone(),
+        level: level.level,
+        engine: from.engine.clone(),
+        device: from.device.clone(),
+        clock: level.clock,
+        dtype: from.dtype.clone(),
+        tp: case.tp,
+        threads: from.threads,
+        arrival: case.arrival.clone(),
+        max_batch: case.max_batch,
+        rate_per_s: level.rate_per_s,
+        offered_per_s: offered_per_s(level),
+        achieved_per_s: level.achieved_per_s(),
+        requests: level.requests.len() as u64,
+        failed: (level.requests.len() - served.len()) as u64,
+        duration_ns,
+        input_tokens: served.iter().map(|r| u64::from(r.input_tokens)).sum(),
+        output_tokens,
+        output_tokens_per_s: per_s(output_tokens as f64),
+        queue_p50_ns: queue.at(0.5),
+        queue_p90_ns: queue.at(0.9),
+        queue_max_ns: queue.at(1.0),
+        ttft_p50_ns: ttft.at(0.5),
+        ttft_p90_ns: ttft.at(0.9),
+        ttft_p99_ns: ttft.p99(),
+        ttft_max_ns: ttft.at(1.0),
+        tpot_p50_ns: tpot.at(0.5),
+        tpot_p90_ns: tpot.at(0.9),
+        tpot_p99_ns: tpot.p99(),
+        tpot_max_ns: tpot.at(1.0),
+        itl_p50_ns: itl.at(0.5),
+        itl_p90_ns: itl.at(0.9),
+        itl_p99_ns: itl.p99(),
+        itl_max_ns: itl.at(1.0),
+        e2e_p50_ns: e2e.at(0.5),
+        e2e_p90_ns: e2e.at(0.9),
+        e2e_p99_ns: e2e.p99(),
+        e2e_max_ns: e2e.at(1.0),
+        slo_ttft_ns: case.objectives.ttft_ns,
+        slo_tpot_ns: case.objectives.tpot_ns,
+        slo_e2e_ns: case.objectives.e2e_ns,
+        goodput_share: stated.then(|| good / level.requests.len() as f64),
+        goodput_per_s: per_s(good).filter(|_| stated),
+        growth_slope: growth.map(|g| g.slope),
+        growth_low: growth.map(|g| g.low),
+        saturated: level.is_saturated(),
+    }
+}
+
+/// Requests a second that did arrive; none for a single one, or for all at once.
+fn offered_per_s(level: &LoadLevelRecord) -> Option<f64> {
+    let (first, last) = (level.requests.first()?.arrival_ns, level.requests.last()?.arrival_ns);
+    let seconds = last.checked_sub(first).filter(|ns| *ns > 0)? as f64 / 1e9;
+    Some((level.requests.len() - 1) as f64 / seconds)
+}
+
+fn rate_words(row: &LoadRow) -> String {
+    row.rate_per_s.map_or_else(|| "all at once".to_owned(), |rate| rate.to_string())
+}
+
+/// Columns of numbers from rows, each with its points below one another.
+struct Columns<'a> {
+    rows: &'a [&'a LoadRow],
+    columns: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Columns<'_> {
+    fn add(&mut self, name: &'static str, value: impl Fn(&LoadRow) -> Option<f64>) {
+        let values: Vec<Option<f64>> = self.rows.iter().map(|row| value(row)).collect();
+        let places = decimals(values.iter().flatten().copied());
+        self.columns.push((name, values.into_iter().map(|value| fixed(value, places)).collect()));
+    }
+
+    fn add_ms(&mut self, name: &'static str, value: impl Fn(&LoadRow) -> Option<u64>) {
+        self.add(name, |row| value(row).map(|ns| ns as f64 / 1e6));
+    }
+
+    fn add_text(&mut self, name: &'static str, text: impl Fn(&LoadRow) -> String) {
+        self.columns.push((name, self.rows.iter().map(|row| text(row)).collect()));
+    }
+
+    fn table(self, title: String) -> Table {
+        let row = |i: usize| Row {
+            cells: self.columns.iter().map(|(_, cells)| cells[i].clone()).collect(),
+            strong: false,
+        };
+        Table {
+            title,
+            rows: (0..self.rows.len()).map(row).collect(),
+            columns: self
+                .columns
+                .iter()
+                .map(|(name, _)| Column { name: (*name).to_owned(), numeric: true })
+                .collect(),
+        }
+    }
+}
+
+fn columns<'a>(rows: &'a [&'a LoadRow]) -> Columns<'a> {
+    let mut columns = Columns { rows, columns: Vec::new() };
+    columns.add_text("Rate /s", rate_words);
+    columns
+}
+
+/// The rows of one load by their rate, all at once first.
+fn of_load<'a>(case: &LoadCase, rows: &'a [LoadRow]) -> Vec<&'a LoadRow> {
+    let mut own: Vec<&LoadRow> = rows.iter().filter(|row| row.load_id == case.load_id).collect();
+    own.sort_by(|a, b| a.rate_per_s.unwrap_or(0.0).total_cmp(&b.rate_per_s.unwrap_or(0.0)));
+    own
+}
+
+/// One row a rate of one load: what was served, how soon, and how well.
+pub(super) fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
+    let own = of_load(case, rows);
+    let mut table = columns(&own);
+    table.add("Served /s", |row| row.achieved_per_s);
+    table.add_ms("TTFT p50 ms", |row| row.ttft_p50_ns);
+    table.add_ms("TTFT p90 ms", |row| row.ttft_p90_ns);
+    table.add_ms("TPOT p50 ms", |row| row.tpot_p50_ns);
+    table.add_ms("TPOT p90 ms", |row| row.tpot_p90_ns);
+    table.add_ms("E2E p50 ms", |row| row.e2e_p50_ns);
+    table.add_ms("E2E p90 ms", |row| row.e2e_p90_ns);
+    if !case.objectives.is_empty() {
+        table.add_text("Goodput %", |row| or_none(row.goodput_share, percent));
+    }
+    table.add_text("Saturated", |row| match row.saturated {
+        Some(true) => "yes".to_owned(),
+        Some(false) => "no".to_owned(),
+        None => NONE.to_owned(),
+    });
+    let slo =
+        objectives(&case.objectives).map_or_else(String::new, |words| format!(", served well: {words}"));
+    table.table(format!("Load {}, {}{slo}", case.load_id, run.provenance.clock))
+}
+
+/// One row a rate of one load: how much arrived, waited and was made.
+pub(super) fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
+    let own = of_load(case, rows);
+    let mut table = columns(&own);
+    table.add("Offered /s", |row| row.offered_per_s);
+    table.add("Served /s", |row| row.achieved_per_s);
+    table.add_text("Requests", |row| row.requests.to_string());
+    table.add_text("Failed", |row| row.failed.to_string());
+    table.add("Output tokens/s", |row| row.output_tokens_per_s);
+    table.add_ms("Queue p50 ms", |row| row.queue_p50_ns);
+    table.add_ms("p90", |row| row.queue_p90_ns);
+    table.add_ms("max", |row| row.queue_max_ns);
+    table.add("E2E growth %", |row| row.growth_slope.map(|slope| 100.0 * slope));
+    table.table(format!("Requests of {}, {}: {}", case.load_id, run.provenance.clock, case.prompts))
+}
+
+/// One row a rate of one load: the gaps between tokens, and the far quantiles of the rest.
+pub(super) fn quantiles(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
+    let own = of_load(case, rows);
+    let mut table = columns(&own);
+    table.add_ms("ITL p50 ms", |row| row.itl_p50_ns);
+    table.add_ms("p90", |row| row.itl_p90_ns);
+    table.add_ms("p99", |row| row.itl_p99_ns);
+    table.add_ms("max", |row| row.itl_max_ns);
+    table.add_ms("TTFT p99 ms", |row| row.ttft_p99_ns);
+    table.add_ms("max", |row| row.ttft_max_ns);
+    table.add_ms("TPOT p99 ms", |row| row.tpot_p99_ns);
+    table.add_ms("max", |row| row.tpot_max_ns);
+    table.add_ms("E2E p99 ms", |row| row.e2e_p99_ns);
+    table.add_ms("max", |row| row.e2e_max_ns);
+    table.table(format!("Quantiles of {}, {}", case.load_id, run.provenance.clock))
+}
+
+/// `TTFT ≤ 200 ms, E2E ≤ 1000 ms`; `None` where none is stated.
+fn objectives(of: &Objectives) -> Option<String> {
+    let words = [("TTFT", of.ttft_ns), ("TPOT", of.tpot_ns), ("E2E", of.e2e_ns)];
+    let stated: Vec<String> = words
+        .into_iter()
+        .filter_map(|(name, ns)| ns.map(|ns| format!("{name} ≤ {} ms", ns as f64 / 1e6)))
+        .collect();
+    (!stated.is_empty()).then(|| stated.join(", "))
+}
+
+/// One sentence a load with something to say: what is sustained, and what is not.
+pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow]) -> Vec<String> {
+    let from = &run.provenance;
+    let sentence = |case: &LoadCase| {
+        let own = of_load(case, rows);
+        let rated = |saturated: bool| {
+            own.iter().filter(move |row| row.saturated == Some(saturated)).filter_map(|row| row.rate_per_s)
+        };
+        let bad = rated(true).min_by(f64::total_cmp);
+        let good = rated(false).filter(|rate| bad.is_none_or(|bad| *rate < bad)).max_by(f64::total_cmp);
+        let words = match (good, bad) {
+            (Some(good), Some(bad)) => format!("sustains {good} requests/s, and not {bad}"),
+            (Some(good), None) => format!("sustains every rate offered, up to {good} requests/s"),
+            (None, Some(bad)) => format!("sustains no rate offered; {bad} requests/s is too much already"),
+            (None, None) => return None,
+        };
+        let row = own.iter().find(|row| row.rate_per_s == good.or(bad))?;
+        let ms = |ns: Option<u64>| or_none(ns, |ns| significant(ns as f64 / 1e6, 3));
+        let goodput = row
+            .goodput_share
+            .map_or_else(String::new, |share| format!(", {} % of requests served well", percent(share)));
+        Some(format!(
+            "{}: {words} (there TTFT {} ms and E2E {} ms in the median{goodput}), {} on {} in {}.",
+            case.load_id,
+            ms(row.ttft_p50_ns),
+            ms(row.e2e_p50_ns),
+            from.clock,
+            from.device,
+            from.dtype
+        ))
+    };
+    run.plan.loads.iter().filter_map(sentence).collect()
+}
+
+/// The conditions for believing the loads.
+pub(super) fn checks(run: &RunRecord, rows: &[LoadRow]) -> Vec<Check> {
+    if run.plan.loads.is_empty() {
+        return Vec::new();
+    }
+    let loads: Vec<&str> = run.plan.loads.iter().map(|case| case.load_id.as_str()).collect();
+    let spoilt: Vec<&str> = loads
+        .iter()
+        .copied()
+        .filter(|id| rows.iter().any(|row| row.load_id == *id && row.failed > 0))
+        .collect();
+    let found = match spoilt.len() {
+        0 => format!("all {}", super::format::counted(rows.iter().map(|row| row.requests).sum(), "request")),
+        _ => found_in(&spoilt, loads.len()),
+    };
+    vec![Check {
+        condition: "Every request under load was served to its end",
+        outcome: yes_if(spoilt.is_empty()),
+        found,
+        advice: "The requests concerned say why in load.jsonl; they stand outside all times.",
+        required: true,
+    }]
+}

@@ -1,0 +1,96 @@
+//! The one published speed of ChatGLM2-6B on this hardware, to stand beside ours.
+
+use super::format::{NONE, fixed};
+use super::tables::{Table, per_token_ns};
+use crate::record::{PerfRow, Phase, RunRecord};
+
+/// Input length of the published figure.
+const INPUT_TOKENS: u32 = 8192;
+/// Milliseconds a token.
+const PUBLISHED_MS: f64 = 162.0;
+
+/// Decode time a token of a 300I DUO at 8192 input tokens beside the published one; `None` for other devices and shapes.
+///
+/// The figure is from the ChatGLM2-6B page of Ascend's model library ("for reference": 300I Duo, batch 1, 8192 in, 1024 out,
+/// 162 ms a token). It does not say whether one chip or both were used, nor with which versions: a reference, nothing that a
+/// run is judged by.
+pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
+    if !run.provenance.device.starts_with("300i-duo") {
+        return None;
+    }
+    let decode: Vec<&PerfRow> = rows
+        .iter()
+        .filter(|row| {
+            row.phase == Phase::Decode && row.input_tokens == INPUT_TOKENS && row.median_ns.is_some()
+        })
+        .collect();
+    if decode.is_empty() {
+        return None;
+    }
+    let mut table = Table::new(
+        "Beside the published decode time".into(),
+        &["Source", "Assumes", "Clock"],
+        &["Batch", "In", "Out", "ms/token", "÷ published"],
+    );
+    let number = |n: u32| n.to_string();
+    table.push(
+        true,
+        vec![
+            "published, unknown conditions".into(),
+            "one chip or two: not said".into(),
+            NONE.into(),
+            number(1),
+            number(INPUT_TOKENS),
+            number(1024),
+            fixed(Some(PUBLISHED_MS), 0),
+            NONE.into(),
+        ],
+    );
+    for row in decode {
+        let chips = match row.tp {
+            1 => "one chip (tp 1)".to_owned(),
+            2 => "two chips (tp 2)".to_owned(),
+            n => format!("tp {n}"),
+        };
+        let ms = per_token_ns(row).map(|ns| ns / 1e6);
+        table.push(
+            false,
+            vec![
+                "this run".into(),
+                chips,
+                row.clock.to_string(),
+                number(row.batch),
+                number(row.input_tokens),
+                number(row.output_tokens),
+                fixed(ms, 1),
+                // Another batch is another measurement.
+                fixed(ms.filter(|_| row.batch == 1).map(|ms| ms / PUBLISHED_MS), 2),
+            ],
+        );
+    }
+    Some(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Clock;
+    use crate::report::{fixture, perf_rows};
+
+    #[test]
+    fn stands_beside_long_prompts_of_that_card_only() {
+        let (mut run, _, requests) = fixture::realistic();
+        let rows: Vec<PerfRow> = perf_rows(&run, &requests)
+            .into_iter()
+            .take(3)
+            .map(|row| PerfRow { input_tokens: 8192, tp: 2, clock: Clock::Modelled, ..row })
+            .collect();
+        assert_eq!(reference(&run, &rows), None);
+        run.provenance.device = "300i-duo (emulated)".into();
+        let table = reference(&run, &rows).unwrap();
+        assert_eq!(table.rows.len(), 2);
+        assert!(table.rows[0].cells[0].contains("unknown conditions") && table.rows[0].cells[6] == "162");
+        assert_eq!(&table.rows[1].cells[1..3], ["two chips (tp 2)", "modelled"]);
+        assert_eq!(reference(&run, &perf_rows(&run, &requests)), None);
+    }
+}

@@ -1,0 +1,271 @@
+//! Max-batch searches: probes to the rows of `max_batch.csv`, tables, sentences, conditions.
+
+use super::format::{bytes, counted, decimals, fixed, or_none, significant};
+use super::tables::{Column, Row, Table};
+use super::validity::{Check, found_in, yes_if};
+use crate::record::{
+    ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer, SearchCase, Status, search_answer,
+};
+
+/// What stands at the foot of a report with searches.
+pub(super) const DEFINITIONS: [(&str, &str); 2] = [
+    (
+        "Largest batch",
+        "the largest batch of the range with which the median TPOT (decode time ÷ (output tokens − 1), ModelTest's non-first \
+         token time) and, where stated, the median TTFT of the whole batch keep their limits, and no probe of it or of a \
+         smaller batch failed to. Found on one loaded model by doubling and halving; at the end it and its neighbour are \
+         measured once more. One warm-up before the repetitions of each probe.",
+    ),
+    (
+        "Out of memory, too slow",
+        "out of memory: the KV blocks for the batch were not to be had, by the estimate before loading or by the device. Too \
+         slow: it ran and passed a limit. Neither is taken for the other; any other error ends a search.",
+    ),
+];
+
+/// A row for each probe, search by search in the plan's order.
+pub fn probe_rows(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<ProbeRow> {
+    let from = &run.provenance;
+    let of_case = |case: &SearchCase| {
+        let own = own(case, probes);
+        let answer = search_answer(&own);
+        let row = |probe: ProbeRecord| ProbeRow {
+            schema: SCHEMA,
+            run_id: run.run_id.clone(),
+            search_id: case.search_id.clone(),
+            engine: from.engine.clone(),
+            device: from.device.clone(),
+            clock: probe.clock,
+            dtype: from.dtype.clone(),
+            tp: case.tp,
+            threads: from.threads,
+            input_tokens: case.input_tokens,
+            output_tokens: case.output_tokens,
+            limit_tpot_ns: case.limit_tpot_ns,
+            limit_ttft_ns: case.limit_ttft_ns,
+            probe: probe.probe,
+            purpose: probe.purpose,
+            batch: probe.batch,
+            outcome: probe.outcome,
+            reps: probe.repetitions.len() as u64,
+            ttft_ns: probe.ttft_ns,
+            tpot_ns: probe.tpot_ns,
+            decode_tokens_per_s: decode_rate(&probe),
+            wanted_bytes: probe.wanted_bytes,
+            reason: probe.reason,
+            answer: probe.outcome == ProbeOutcome::Fits && probe.batch == answer.batch,
+        };
+        own.into_iter().map(row).collect::<Vec<_>>()
+    };
+    run.plan.searches.iter().flat_map(of_case).collect()
+}
+
+/// The probes of one search, in their order.
+fn own(case: &SearchCase, probes: &[ProbeRecord]) -> Vec<ProbeRecord> {
+    probes.iter().filter(|p| p.search_id == case.search_id).cloned().collect()
+}
+
+fn decode_rate(probe: &ProbeRecord) -> Option<f64> {
+    probe.tpot_ns.filter(|ns| *ns > 0).map(|ns| f64::from(probe.batch) / (ns as f64 / 1e9))
+}
+
+/// A search of the plan with what its probes came to.
+struct Found<'a> {
+    case: &'a SearchCase,
+    answer: SearchAnswer,
+    probes: Vec<ProbeRecord>,
+}
+
+impl Found<'_> {
+    /// The last measurement of the answer.
+    fn best(&self) -> Option<&ProbeRecord> {
+        let fits = |p: &&ProbeRecord| p.outcome == ProbeOutcome::Fits && p.batch == self.answer.batch;
+        self.probes.iter().rfind(fits)
+    }
+
+    /// The smallest batch that does not fit.
+    fn next(&self) -> Option<&ProbeRecord> {
+        self.probes.iter().filter(|p| p.outcome != ProbeOutcome::Fits).min_by_key(|p| p.batch)
+    }
+}
+
+fn found<'a>(run: &'a RunRecord, probes: &[ProbeRecord]) -> Vec<Found<'a>> {
+    let of_case = |case: &'a SearchCase| {
+        let probes = own(case, probes);
+        Found { case, answer: search_answer(&probes), probes }
+    };
+    run.plan.searches.iter().map(of_case).collect()
+}
+
+fn ms(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}
+
+/// One row a search: its answer.
+pub(super) fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
+    let all = found(run, probes);
+    let best = |of: fn(&ProbeRecord) -> Option<f64>| -> Vec<Option<f64>> {
+        all.iter().map(|f| f.best().and_then(of)).collect()
+    };
+    let cells = |values: Vec<Option<f64>>| -> Vec<String> {
+        let places = decimals(values.iter().flatten().copied());
+        values.into_iter().map(|value| fixed(value, places)).collect()
+    };
+    let (tpot, ttft) = (cells(best(|p| p.tpot_ns.map(ms))), cells(best(|p| p.ttft_ns.map(ms))));
+    let rate = cells(best(decode_rate));
+    let row = |(i, f): (usize, &Found<'_>)| {
+        let case = f.case;
+        let next = or_none(f.next(), |p| format!("{}: {}", p.batch, p.outcome.words()));
+        let agreement = match (&f.answer.failure, &f.answer.contradiction) {
+            (Some(_), _) => "FAILED",
+            (None, Some(_)) => "NO",
+            (None, None) => "yes",
+        };
+        let cells = vec![
+            case.tp.to_string(),
+            case.input_tokens.to_string(),
+            case.output_tokens.to_string(),
+            format!("{} to {}", case.low, case.high),
+            limit(case.limit_tpot_ns),
+            or_none(case.limit_ttft_ns, limit),
+            if f.probes.is_empty() { super::format::NONE.to_owned() } else { f.answer.batch.to_string() },
+            tpot[i].clone(),
+            ttft[i].clone(),
+            rate[i].clone(),
+            f.probes.len().to_string(),
+            next,
+            agreement.to_owned(),
+        ];
+        Row { cells, strong: false }
+    };
+    let numeric = [
+        "TP",
+        "In",
+        "Out",
+        "Range",
+        "TPOT limit ms",
+        "TTFT limit ms",
+        "Largest batch",
+        "TPOT ms",
+        "TTFT ms",
+        "Decode tokens/s",
+        "Probes",
+    ];
+    let columns = numeric.map(|name| Column { name: name.to_owned(), numeric: true }).into_iter();
+    let text = ["Smallest that does not fit", "Probes agree"]
+        .map(|name| Column { name: name.to_owned(), numeric: false });
+    Table {
+        title: format!("Largest batch within limits, {} (medians)", run.provenance.clock),
+        columns: columns.chain(text).collect(),
+        rows: all.iter().enumerate().map(row).collect(),
+    }
+}
+
+/// A limit as a person wrote it.
+fn limit(ns: u64) -> String {
+    ms(ns).to_string()
+}
+
+/// One row a probe of one search, in the order they were made.
+pub(super) fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecord]) -> Table {
+    let own = own(case, probes);
+    let cells = |of: fn(&ProbeRecord) -> Option<f64>| -> Vec<String> {
+        let values: Vec<Option<f64>> = own.iter().map(of).collect();
+        let places = decimals(values.iter().flatten().copied());
+        values.into_iter().map(|value| fixed(value, places)).collect()
+    };
+    let (tpot, ttft) = (cells(|p| p.tpot_ns.map(ms)), cells(|p| p.ttft_ns.map(ms)));
+    let rate = cells(decode_rate);
+    let row = |(i, p): (usize, &ProbeRecord)| {
+        let wanted = or_none(p.wanted_bytes, bytes);
+        let cells = vec![
+            p.probe.to_string(),
+            p.batch.to_string(),
+            p.repetitions.len().to_string(),
+            tpot[i].clone(),
+            ttft[i].clone(),
+            rate[i].clone(),
+            wanted,
+            p.purpose.to_string(),
+            p.outcome.words().to_owned(),
+            p.reason.clone().unwrap_or_default(),
+        ];
+        Row { cells, strong: false }
+    };
+    let numeric = ["Probe", "Batch", "Repetitions", "TPOT ms", "TTFT ms", "Decode tokens/s", "Memory wanted"];
+    let columns = numeric.map(|name| Column { name: name.to_owned(), numeric: true }).into_iter();
+    let text = ["To", "Outcome", "Why"].map(|name| Column { name: name.to_owned(), numeric: false });
+    Table {
+        title: format!("Probes of {}, {}", case.search_id, run.provenance.clock),
+        columns: columns.chain(text).collect(),
+        rows: own.iter().enumerate().map(row).collect(),
+    }
+}
+
+/// One sentence a search that has probes.
+pub(super) fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<String> {
+    let from = &run.provenance;
+    let sentence = |f: &Found<'_>| {
+        let SearchCase { input_tokens, output_tokens, low, high, .. } = f.case;
+        let next = match f.next() {
+            Some(p) => format!("{} is {}", p.batch, p.outcome.words()),
+            None => "the range ends there".to_owned(),
+        };
+        let how = match f.best() {
+            Some(best) => {
+                let tpot = best
+                    .tpot_ns
+                    .map_or_else(String::new, |ns| format!("TPOT {} ms, ", significant(ms(ns), 3)));
+                format!(
+                    "{} is the largest batch of {low} to {high} within the limits ({tpot}{next})",
+                    best.batch
+                )
+            }
+            None => format!("no batch of {low} to {high} was found within the limits ({next})"),
+        };
+        let doubt = match (&f.answer.failure, &f.answer.contradiction) {
+            (Some(failure), _) => format!("; the search failed, {failure}"),
+            (None, Some(these)) => format!("; its probes contradict one another, {these}"),
+            (None, None) => String::new(),
+        };
+        format!(
+            "{input_tokens} in, {output_tokens} out: {how}{doubt}, {} on {} in {}.",
+            from.clock, from.device, from.dtype
+        )
+    };
+    found(run, probes).iter().filter(|f| !f.probes.is_empty()).map(sentence).collect()
+}
+
+/// The conditions for believing the searches.
+pub(super) fn checks(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<Check> {
+    if run.plan.searches.is_empty() {
+        return Vec::new();
+    }
+    let all = found(run, probes);
+    let complete = run.status == Status::Complete;
+    let ids = |spoils: &dyn Fn(&Found<'_>) -> bool| -> Vec<&str> {
+        all.iter().filter(|f| spoils(f)).map(|f| f.case.search_id.as_str()).collect()
+    };
+    let broken = ids(&|f| f.answer.failure.is_some() || (complete && f.probes.is_empty()));
+    let contradicted = ids(&|f| f.answer.contradiction.is_some());
+    let told = |spoilt: &[&str]| match spoilt {
+        [] => format!("all {}", counted(all.len() as u64, "search").replace("searchs", "searches")),
+        spoilt => found_in(spoilt, all.len()),
+    };
+    vec![
+        Check {
+            condition: "Every max-batch search came to an answer",
+            outcome: yes_if(broken.is_empty()),
+            found: told(&broken),
+            advice: "The probe concerned says what went wrong; it was neither memory nor speed.",
+            required: true,
+        },
+        Check {
+            condition: "No max-batch search contradicts itself",
+            outcome: yes_if(contradicted.is_empty()),
+            found: told(&contradicted),
+            advice: "A larger batch fitted where a smaller one did not: raise the repetitions, or find what else the machine does.",
+            required: false,
+        },
+    ]
+}

@@ -1,0 +1,75 @@
+//! What searches and loads add to a run's report.
+
+use super::charts::{self, Picture};
+use super::{ReportError, Summary, Table, load, search};
+use crate::record::{LoadLevelRecord, LoadRow, ProbeRecord, ProbeRow, RunDir, RunRecord};
+use std::path::Path;
+
+/// The probes and levels of a run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Workloads {
+    probes: Vec<ProbeRecord>,
+    probe_rows: Vec<ProbeRow>,
+    load_rows: Vec<LoadRow>,
+}
+
+impl Workloads {
+    /// Of a run's records.
+    pub(super) fn of(run: &RunRecord, probes: Vec<ProbeRecord>, levels: &[LoadLevelRecord]) -> Self {
+        let probe_rows = search::probe_rows(run, &probes);
+        Self { probe_rows, load_rows: load::load_rows(run, levels), probes }
+    }
+
+    /// Puts tables, conditions and sentences to those of the summary.
+    pub(super) fn add_to(&self, summary: &mut Summary) {
+        let run = &summary.run;
+        if !run.plan.searches.is_empty() {
+            summary.tables.push(search::answers(run, &self.probes));
+        }
+        let loads = run.plan.loads.iter().map(|case| load::summary(case, run, &self.load_rows));
+        summary.tables.extend(loads.filter(|table| !table.rows.is_empty()));
+        summary.checks.extend(search::checks(run, &self.probes));
+        summary.checks.extend(load::checks(run, &self.load_rows));
+        let mut said = search::sentences(run, &self.probes);
+        said.extend(load::sentences(run, &self.load_rows));
+        if !said.is_empty() {
+            summary.headline.retain(|sentence| sentence != super::headline::NOTHING);
+            summary.headline.extend(said);
+        }
+    }
+
+    /// Writes `max_batch.csv` and `load.csv` where the plan has such cases.
+    pub(super) fn write(&self, run: &RunRecord, dir: &RunDir) -> Result<(), ReportError> {
+        if !run.plan.searches.is_empty() {
+            dir.write_max_batch_csv(&self.probe_rows)?;
+        }
+        if !run.plan.loads.is_empty() {
+            dir.write_load_csv(&self.load_rows)?;
+        }
+        Ok(())
+    }
+
+    /// The tables that only the page has room for.
+    pub(super) fn details(&self, run: &RunRecord) -> Vec<Table> {
+        let probes = run.plan.searches.iter().map(|case| search::probes_of(case, run, &self.probes));
+        let loads = run.plan.loads.iter().flat_map(|case| {
+            [load::requests(case, run, &self.load_rows), load::quantiles(case, run, &self.load_rows)]
+        });
+        probes.chain(loads).filter(|table| !table.rows.is_empty()).collect()
+    }
+
+    /// Draws their charts into the run directory.
+    pub(super) fn draw(&self, run: &RunRecord, run_dir: &Path) -> Result<Vec<Picture>, ReportError> {
+        charts::draw_workloads(run_dir, run, &self.probe_rows, &self.load_rows)
+    }
+}
+
+/// Definitions of what the run has.
+pub(super) fn definitions(run: &RunRecord) -> Vec<(&'static str, &'static str)> {
+    let searches = if run.plan.searches.is_empty() { &[][..] } else { &search::DEFINITIONS };
+    let loads = if run.plan.loads.is_empty() { &[][..] } else { &load::DEFINITIONS };
+    searches.iter().chain(loads).copied().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! A run with two searches and a load, made by hand, to its rows, tables, words and page.
+
+use super::*;
+use crate::record::{
+    Clock, LoadCase, LoadRequest, Objectives, ProbeOutcome, ProbePurpose, ProbeRepetition, SearchCase,
+};
+use crate::report::validity::{Outcome, Verdict};
+use crate::report::{fixture, render};
+use std::fs;
+
+fn search(id: &str) -> SearchCase {
+    SearchCase {
+        search_id: id.into(),
+        tp: 1,
+        input_tokens: 256,
+        output_tokens: 33,
+        low: 1,
+        high: 64,
+        limit_tpot_ns: 50_000_000,
+        limit_ttft_ns: None,
+        repetitions: 1,
+    }
+}
+
+fn probe(id: &str, number: u32, batch: u32, outcome: ProbeOutcome) -> ProbeRecord {
+    let tpot_ns = u64::from(batch) * 2_000_000;
+    let ran = matches!(outcome, ProbeOutcome::Fits | ProbeOutcome::TooSlow);
+    let start_ns = u64::from(number) * 10_000_000_000;
+    let repetition = ProbeRepetition {
+        start_ns,
+        first_token_ns: start_ns + 100_000_000,
+        end_ns: start_ns + 100_000_000 + 32 * tpot_ns,
+    };
+    ProbeRecord {
+        search_id: id.into(),
+        probe: number,
+        purpose: ProbePurpose::Search,
+        clock: Clock::Measured,
+        batch,
+        outcome,
+        reason: (outcome != ProbeOutcome::Fits).then(|| format!("as planted, \"{}\"", outcome.words())),
+        wanted_bytes: (outcome == ProbeOutcome::OutOfMemory).then_some(3 << 30),
+        ttft_ns: ran.then_some(100_000_000),
+        tpot_ns: ran.then_some(tpot_ns),
+        repetitions: if ran { vec![repetition] } else { Vec::new() },
+        output_hash: ran.then(|| "0ff1ce".into()),
+        end_ns: start_ns + 9_000_000_000,
+    }
+}
+
+/// Requests every `gap_ns`, each served in 300 ms and `late_ns` more than the one before.
+fn level(number: u32, rate: Option<f64>, late_ns: u64) -> LoadLevelRecord {
+    let start_ns = u64::from(number) * 1_000_000_000_000;
+    let gap_ns = rate.map_or(0, |rate| (1e9 / rate) as u64);
+    let request = |i: u64| {
+        let arrival_ns = start_ns + (i + 1) * gap_ns;
+        let begin = arrival_ns + i * late_ns;
+        LoadRequest {
+            arrival_ns,
+            start_ns: begin,
+            first_token_ns: begin + 100_000_000,
+            itl_ns: vec![50_000_000, 150_000_000],
+            end_ns: begin + 300_000_000,
+            input_tokens: 128,
+            output_tokens: 3,
+            error: None,
+        }
+    };
+    let requests: Vec<LoadRequest> = (0..120).map(request).collect();
+    LoadLevelRecord {
+        load_id: "poisson-i128-o3-b8".into(),
+        level: number,
+        clock: Clock::Measured,
+        rate_per_s: rate,
+        start_ns,
+        end_ns: requests.last().unwrap().end_ns,
+        requests,
+    }
+}
+
+/// The run, its probes and levels.
+fn planted() -> (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>) {
+    use ProbeOutcome::{Fits, OutOfMemory, TooSlow};
+    let mut run = fixture::run();
+    run.plan.searches = vec![search("max-batch-i256-o33"), search("max-batch-i512-o33")];
+    run.plan.loads = vec![LoadCase {
+        load_id: "poisson-i128-o3-b8".into(),
+        tp: 1,
+        arrival: "poisson".into(),
+        rates: vec![2.0, 10.0],
+        max_batch: 8,
+        prompts: "random tokens".into(),
+        objectives: Objectives { ttft_ns: Some(200_000_000), tpot_ns: None, e2e_ns: Some(1_000_000_000) },
+    }];
+    let outcomes =
+        [(1, Fits), (32, OutOfMemory), (16, Fits), (26, TooSlow), (25, Fits), (25, Fits), (26, TooSlow)];
+    let mut probes: Vec<ProbeRecord> = (0..)
+        .zip(outcomes)
+        .map(|(number, (batch, outcome))| probe("max-batch-i256-o33", number, batch, outcome))
+        .collect();
+    probes.extend([
+        probe("max-batch-i512-o33", 0, 1, Fits),
+        probe("max-batch-i512-o33", 1, 2, TooSlow),
+        probe("max-batch-i512-o33", 2, 2, Fits),
+    ]);
+    (run, probes, vec![level(0, Some(2.0), 0), level(1, Some(10.0), 20_000_000), level(2, None, 1_000_000)])
+}
+
+#[test]
+fn the_csv_files_are_as_committed_and_the_page_is_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let (run, probes, levels) = planted();
+    let mut dir = fixture::write(root.path(), &(run, Vec::new(), Vec::new()));
+    probes.iter().try_for_each(|probe| dir.append_probe(probe)).unwrap();
+    levels.iter().try_for_each(|level| dir.append_load(level)).unwrap();
+    let summary = render(dir.path()).unwrap();
+    let text = |name: &str| fs::read_to_string(dir.file(name)).unwrap();
+    insta::assert_snapshot!("max_batch.csv", text("max_batch.csv"));
+    insta::assert_snapshot!("load.csv", text("load.csv"));
+    let shown: Vec<String> = summary
+        .tables
+        .iter()
+        .filter(|table| !table.title.starts_with("Performance"))
+        .map(|table| {
+            let columns = table.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" | ");
+            let rows = table.rows.iter().map(|row| row.cells.join(" | ")).collect::<Vec<_>>().join("\n");
+            format!("{}\n{columns}\n{rows}\n", table.title)
+        })
+        .collect();
+    insta::assert_snapshot!("tables", shown.join("\n"));
+    let html = text("report.html");
+    for part in [
+        "Probes of max-batch-i256-o33",
+        "Quantiles of poisson-i128-o3-b8",
+        "<dt>Goodput</dt>",
+        "<dt>Largest batch</dt>",
+    ] {
+        assert!(html.contains(part), "{part}");
+    }
+    for chart in ["max-batch-i256-o33", "load-poisson-i128-o3-b8"] {
+        assert!(dir.file("charts").join(format!("{chart}.png")).is_file(), "{chart}");
+    }
+    // serde's own header would be the same: no column can go astray.
+    let own = |row: &dyn Fn(&mut csv::Writer<Vec<u8>>)| {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        row(&mut writer);
+        String::from_utf8(writer.into_inner().unwrap()).unwrap().lines().next().unwrap().to_owned()
+    };
+    let run = dir.read_run().unwrap();
+    let rows = Workloads::of(&run, probes, &levels);
+    assert_eq!(own(&|w| w.serialize(&rows.probe_rows[0]).unwrap()), ProbeRow::HEADER);
+    assert_eq!(own(&|w| w.serialize(&rows.load_rows[0]).unwrap()), LoadRow::HEADER);
+}
+
+#[test]
+fn what_was_found_is_said_and_what_contradicts_is_not_hidden() {
+    let (run, probes, levels) = planted();
+    let mut summary = Summary::of(run, &[], &[]);
+    Workloads::of(&summary.run, probes, &levels).add_to(&mut summary);
+    let said = summary.headline.join("\n");
+    for sentence in [
+        "256 in, 33 out: 25 is the largest batch of 1 to 64 within the limits (TPOT 50.0 ms, 26 is too slow), measured on cpu in fp16.",
+        "1 is the largest batch of 1 to 64 within the limits (TPOT 2.00 ms, 2 is too slow); its probes contradict one another",
+        "poisson-i128-o3-b8: sustains 2 requests/s, and not 10 (there TTFT 100 ms and E2E 300 ms in the median, 100.0 % of requests served well)",
+    ] {
+        assert!(said.contains(sentence), "{sentence:?} is not in:\n{said}");
+    }
+    let outcome =
+        |starts: &str| summary.checks.iter().find(|c| c.condition.starts_with(starts)).unwrap().outcome;
+    assert_eq!(outcome("Every max-batch search"), Outcome::Yes);
+    assert_eq!(outcome("No max-batch search contradicts"), Outcome::No);
+    assert_eq!(outcome("Every request under load"), Outcome::Yes);
+}
+
+#[test]
+fn a_failed_search_or_request_makes_the_run_invalid() {
+    let invalid = |change: &dyn Fn(&mut Vec<ProbeRecord>, &mut Vec<LoadLevelRecord>)| {
+        let (mut run, mut probes, mut levels) = planted();
+        run.plan.performance.clear();
+        run.plan.accuracy.clear();
+        change(&mut probes, &mut levels);
+        let mut summary = Summary::of(run, &[], &[]);
+        Workloads::of(&summary.run, probes, &levels).add_to(&mut summary);
+        summary.verdict()
+    };
+    assert_eq!(invalid(&|_, _| {}), Verdict::Valid);
+    assert_eq!(invalid(&|probes, _| probes[3].outcome = ProbeOutcome::Failed), Verdict::Invalid);
+    assert_eq!(invalid(&|probes, _| probes.truncate(7)), Verdict::Invalid, "a search without any probe");
+    assert_eq!(invalid(&|_, levels| levels[0].requests[5].error = Some("short".into())), Verdict::Invalid);
+}
+
+#[test]
+fn goodput_counts_failed_requests_as_not_served_well_and_p99_needs_a_hundred() {
+    let (run, _, mut levels) = planted();
+    levels[0].requests[0].error = Some("short".into());
+    let rows = crate::report::load_rows(&run, &levels);
+    assert_eq!((rows[0].failed, rows[0].goodput_share), (1, Some(119.0 / 120.0)));
+    assert_eq!(rows[0].ttft_p99_ns, Some(100_000_000));
+    assert_eq!((rows[0].itl_p50_ns, rows[0].itl_max_ns), (Some(100_000_000), Some(150_000_000)));
+    assert_eq!((rows[0].tpot_p50_ns, rows[0].e2e_p50_ns), (Some(100_000_000), Some(300_000_000)));
+    levels[0].requests.truncate(60);
+    let rows = crate::report::load_rows(&run, &levels);
+    assert_eq!((rows[0].ttft_p99_ns, rows[0].ttft_max_ns), (None, Some(100_000_000)));
+    assert!(rows[0].itl_p99_ns.is_some(), "118 gaps are enough");
+    assert_eq!(rows[2].saturated, None, "all at once");
+}

@@ -1,0 +1,153 @@
+//! What the engine must hold for a plan's cases, and what of them a device's memory does not hold.
+
+use crate::device::DType;
+use crate::engine::cache::blocks_for;
+use crate::engine::config::ModelConfig;
+use crate::engine::load::Capacity;
+use crate::engine::model::Limits;
+
+use super::AccuracyRun;
+use super::plan::{LoadRun, PerformanceRun, Plan, SearchRun};
+use super::search::wanted_limits;
+
+/// A second stage repeats the first's prompt and answer and adds some words of its own, cut into tokens anew.
+const STAGE_SLACK_TOKENS: usize = 128;
+/// A generated token's text can come to several tokens when it is cut anew: names of unused pieces, broken characters.
+const RETOKENIZED: usize = 8;
+
+impl Plan<'_> {
+    /// What the engine must hold on so many ranks.
+    pub fn limits(&self, world: usize) -> Limits {
+        self.limits.get(&world).copied().unwrap_or_else(|| smallest(self.step_tokens()))
+    }
+
+    /// Leaves out what the memory cannot hold: performance cases are marked with the reason, searches go no further than
+    /// fits. Where nothing at all fits, nothing is left out: the check before loading says so.
+    pub fn fit_memory(&mut self, config: &ModelConfig, dtype: DType, capacity: Capacity) {
+        let fits = |limits: Limits, world: usize| capacity.holds(config, dtype, limits, world);
+        let alone = |run: &PerformanceRun| room(self.step_tokens(), config, &[], &[run], &[]);
+        let unfit: Vec<bool> = self.performance.iter().map(|run| !fits(alone(run), run.tp)).collect();
+        let others = !self.accuracy.is_empty() || !self.searches.is_empty() || !self.loads.is_empty();
+        if others || unfit.contains(&false) {
+            for (run, _) in self.performance.iter_mut().zip(&unfit).filter(|(_, unfit)| **unfit) {
+                run.unfit = Some(format!("out of memory by estimate: {}", capacity.words()));
+            }
+        }
+        for world in self.worlds() {
+            let limits = self.fitting(config, world, &|limits| fits(limits, world));
+            self.limits.insert(world, limits);
+        }
+    }
+
+    /// Limits that hold every case of so many ranks, the searches at their largest batches.
+    pub(super) fn largest(&self, config: &ModelConfig, world: usize) -> Limits {
+        let prefix = config.pre_seq_len.unwrap_or(0);
+        self.searches_of(world).fold(self.fixed(config, world), |limits, search| {
+            union(limits, wanted_limits(search, search.high, prefix, limits))
+        })
+    }
+
+    /// Limits that hold every case but the searches, which can do with less.
+    fn fixed(&self, config: &ModelConfig, world: usize) -> Limits {
+        let accuracy: Vec<_> = self.accuracy.iter().filter(|run| run.tp == world).collect();
+        let fit = |run: &&PerformanceRun| run.tp == world && run.unfit.is_none();
+        let performance: Vec<_> = self.performance.iter().filter(fit).collect();
+        let loads: Vec<_> = self.loads.iter().filter(|run| run.tp == world).collect();
+        room(self.step_tokens(), config, &accuracy, &performance, &loads)
+    }
+
+    fn searches_of(&self, world: usize) -> impl Iterator<Item = &SearchRun> {
+        self.searches.iter().filter(move |run| run.tp == world)
+    }
+
+    /// KV blocks and buffers for no larger batches of the searches than fit, each search by itself; larger ones are then out
+    /// of memory without being run.
+    fn fitting(&self, config: &ModelConfig, world: usize, fits: &dyn Fn(Limits) -> bool) -> Limits {
+        let largest = self.largest(config, world);
+        if fits(largest) {
+            return largest;
+        }
+        let prefix = config.pre_seq_len.unwrap_or(0);
+        let base = self.fixed(config, world);
+        let with = |search: &SearchRun, batch: usize, limits: Limits| {
+            union(limits, wanted_limits(search, batch, prefix, limits))
+        };
+        let most = |search: &SearchRun| {
+            // The largest that fits, by halving: memory grows with the batch.
+            let (mut good, mut bad) = (search.low, search.high + 1);
+            while bad - good > 1 {
+                let middle = good + (bad - good) / 2;
+                if fits(with(search, middle, base)) { good = middle } else { bad = middle }
+            }
+            good
+        };
+        let alone: Vec<usize> = self.searches_of(world).map(most).collect();
+        // Each fits alone; one's batch beside another's blocks may still be too much: all are cut alike.
+        let at = |permille: usize| {
+            self.searches_of(world).zip(&alone).fold(base, |limits, (search, &batch)| {
+                with(search, search.low + (batch - search.low) * permille / 1000, limits)
+            })
+        };
+        let (mut good, mut bad) = (0, 1001);
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            if fits(at(middle)) { good = middle } else { bad = middle }
+        }
+        at(good)
+    }
+}
+
+/// Room for one sequence of one token.
+fn smallest(step_tokens: usize) -> Limits {
+    Limits { max_batch: 1, max_step_tokens: step_tokens, max_context: 1, kv_blocks: 1, max_logit_rows: 1 }
+}
+
+/// Room for the longest sequence of every case, and for every case's batch.
+fn room(
+    step_tokens: usize,
+    config: &ModelConfig,
+    accuracy: &[&AccuracyRun<'_>],
+    performance: &[&PerformanceRun],
+    loads: &[&LoadRun],
+) -> Limits {
+    let prefix = config.pre_seq_len.unwrap_or(0);
+    let mut limits = Limits { max_context: 1 + prefix, ..smallest(step_tokens) };
+    // Blocks for a batch of usual sequences, and for one of the longest: the others then wait for it.
+    let mut grow = |batch: usize, usual: usize, longest: usize| {
+        let context = |tokens: usize| tokens.min(config.seq_length) + prefix;
+        limits.max_batch = limits.max_batch.max(batch);
+        limits.max_context = limits.max_context.max(context(longest));
+        let blocks = (batch * blocks_for(context(usual))).max(blocks_for(context(longest)));
+        limits.kv_blocks = limits.kv_blocks.max(blocks);
+    };
+    for run in accuracy {
+        let new = run.evaluation.plan().max_new_tokens;
+        let prompt = (0..run.evaluation.len())
+            .filter_map(|i| run.evaluation.first_prompt(i))
+            .map(|(_, ids)| ids.len())
+            .max()
+            .unwrap_or(1);
+        let usual = prompt + prompt / 4 + 2 * new + STAGE_SLACK_TOKENS;
+        grow(run.batch, usual, usual + RETOKENIZED * new);
+    }
+    for run in performance {
+        grow(run.shape.batch, run.shape.sequence_tokens(), run.shape.sequence_tokens());
+    }
+    for run in loads {
+        grow(run.max_batch, run.longest(), run.longest());
+    }
+    limits.max_step_tokens = step_tokens.max(limits.max_batch);
+    limits.max_logit_rows = limits.max_batch;
+    limits
+}
+
+/// Room for both.
+fn union(a: Limits, b: Limits) -> Limits {
+    Limits {
+        max_batch: a.max_batch.max(b.max_batch),
+        max_step_tokens: a.max_step_tokens.max(b.max_step_tokens),
+        max_context: a.max_context.max(b.max_context),
+        kv_blocks: a.kv_blocks.max(b.kv_blocks),
+        max_logit_rows: a.max_logit_rows.max(b.max_logit_rows),
+    }
+}

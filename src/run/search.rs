@@ -1,0 +1,377 @@
+//! A max-batch search: the largest batch in a range that memory holds and that keeps the limits.
+//!
+//! The model is loaded once, with KV blocks for the largest batch of the range that memory holds ([`super::plan::Plan::fit_memory`]);
+//! larger ones are out of memory without being run. What to probe next follows from the lines that are there and nothing else:
+//! the low end; then the double of the last batch that fits until one does not or the high end fits; then the middle between the
+//! largest that fits and the smallest that does not, until they are neighbours; then both of these once more. So a search that
+//! was ended is gone on with as if it had not been.
+
+use crate::bench::{OrdinaryTokens, Repetition, Shape, prompts, repeat};
+use crate::device::DeviceError;
+use crate::engine::EngineError;
+use crate::engine::cache::blocks_for;
+use crate::engine::load::MemoryEstimate;
+use crate::engine::model::Limits;
+use crate::record::{ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, RunDir, SearchCase};
+use crate::stats::median;
+
+use super::plan::Plan;
+use super::{Ending, RunError, Session};
+
+/// A search ready to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchRun {
+    /// Prompt tokens of each sequence.
+    pub input_tokens: usize,
+    /// Tokens generated for each.
+    pub output_tokens: usize,
+    /// Smallest batch to consider.
+    pub low: usize,
+    /// Largest batch to consider.
+    pub high: usize,
+    /// Most time per token after the first.
+    pub limit_tpot_ns: u64,
+    /// Most time to the first token of all sequences.
+    pub limit_ttft_ns: Option<u64>,
+    /// Timed repetitions of each probe, after one warm-up.
+    pub repetitions: usize,
+    /// Tensor-parallel ranks.
+    pub tp: usize,
+    /// Seed of the prompts.
+    pub seed: u64,
+}
+
+impl SearchRun {
+    /// Name within a run: `max-batch-i256-o64`, with the ranks where there are several.
+    pub fn search_id(&self) -> String {
+        let tp = if self.tp == 1 { String::new() } else { format!("-tp{}", self.tp) };
+        format!("max-batch-i{}-o{}{tp}", self.input_tokens, self.output_tokens)
+    }
+
+    /// The plan's record of it.
+    pub fn record(&self) -> SearchCase {
+        SearchCase {
+            search_id: self.search_id(),
+            tp: self.tp as u32,
+            input_tokens: self.input_tokens as u32,
+            output_tokens: self.output_tokens as u32,
+            low: self.low as u32,
+            high: self.high as u32,
+            limit_tpot_ns: self.limit_tpot_ns,
+            limit_ttft_ns: self.limit_ttft_ns,
+            repetitions: self.repetitions as u32,
+        }
+    }
+
+    fn shape(&self, batch: usize) -> Shape {
+        Shape { batch, input_tokens: self.input_tokens, output_tokens: self.output_tokens }
+    }
+}
+
+/// The batch to probe next, and why; `None` when the search is at its end. A pure function of the lines so far.
+pub fn next_probe(search: &SearchRun, probes: &[ProbeRecord]) -> Option<(usize, ProbePurpose)> {
+    if probes.iter().any(|p| p.outcome == ProbeOutcome::Failed) {
+        return None;
+    }
+    let of = |purpose| probes.iter().filter(move |p| p.purpose == purpose);
+    let fits = |p: &&ProbeRecord| p.outcome == ProbeOutcome::Fits;
+    let good = of(ProbePurpose::Search).filter(fits).map(|p| p.batch as usize).max();
+    let bad = of(ProbePurpose::Search).filter(|p| !fits(p)).min_by_key(|p| p.batch);
+    let search_for = |batch| Some((batch, ProbePurpose::Search));
+    match (good, bad.map(|p| p.batch as usize)) {
+        (None, None) => return search_for(search.low),
+        (Some(good), None) if good < search.high => return search_for((2 * good).min(search.high)),
+        (Some(good), Some(bad)) if bad - good > 1 => return search_for(good + (bad - good) / 2),
+        _ => {}
+    }
+    // What was not run for want of memory would not be run again.
+    let measured = bad.filter(|p| p.wanted_bytes.is_none()).map(|p| p.batch as usize);
+    let neighbours: Vec<usize> = good.into_iter().chain(measured).collect();
+    let verified = of(ProbePurpose::Verify).count();
+    neighbours.get(verified).map(|&batch| (batch, ProbePurpose::Verify))
+}
+
+/// Every search of so many ranks is at its end.
+pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
+    let probes = dir.read_probes()?;
+    let done = |search: &SearchRun| {
+        let id = search.search_id();
+        let own: Vec<ProbeRecord> = probes.iter().filter(|p| p.search_id == id).cloned().collect();
+        next_probe(search, &own).is_none()
+    };
+    Ok(plan.searches.iter().filter(|search| search.tp == world).all(done))
+}
+
+/// Runs the probes that have no line yet.
+pub(super) fn run(
+    search: &SearchRun,
+    tokens: &OrdinaryTokens,
+    session: &mut Session<'_>,
+) -> Result<Ending, RunError> {
+    let id = search.search_id();
+    let mut probes = session.dir.read_probes()?;
+    probes.retain(|p| p.search_id == id);
+    session.observer.begin(&id, "probes", most_probes(search), probes.len() as u64);
+    let ending = probe_all(search, tokens, &mut probes, session);
+    session.observer.end();
+    ending
+}
+
+fn probe_all(
+    search: &SearchRun,
+    tokens: &OrdinaryTokens,
+    probes: &mut Vec<ProbeRecord>,
+    session: &mut Session<'_>,
+) -> Result<Ending, RunError> {
+    while let Some((batch, purpose)) = next_probe(search, probes) {
+        let Some(mut record) = probe(search, batch, tokens, session)? else { return Ok(Ending::Interrupted) };
+        record.probe = probes.len() as u32;
+        record.purpose = purpose;
+        session.dir.append_probe(&record)?;
+        session.sample_memory()?;
+        session.observer.advance();
+        probes.push(record);
+    }
+    Ok(Ending::Complete)
+}
+
+/// About as many as there can be: up by doubling, back by halving, both neighbours.
+fn most_probes(search: &SearchRun) -> u64 {
+    let width = (search.high - search.low + 1) as u64;
+    2 * u64::from(width.ilog2()) + 3
+}
+
+/// Probes one batch; `None` when the run was stopped meanwhile.
+fn probe(
+    search: &SearchRun,
+    batch: usize,
+    tokens: &OrdinaryTokens,
+    session: &mut Session<'_>,
+) -> Result<Option<ProbeRecord>, RunError> {
+    let mut record = ProbeRecord {
+        search_id: search.search_id(),
+        probe: 0,
+        purpose: ProbePurpose::Search,
+        clock: session.clock(),
+        batch: batch as u32,
+        outcome: ProbeOutcome::Fits,
+        reason: None,
+        wanted_bytes: None,
+        ttft_ns: None,
+        tpot_ns: None,
+        repetitions: Vec::new(),
+        output_hash: None,
+        end_ns: 0,
+    };
+    if let Some((reason, wanted_bytes)) = no_room(search, batch, session) {
+        record.outcome = ProbeOutcome::OutOfMemory;
+        record.reason = Some(reason);
+        record.wanted_bytes = Some(wanted_bytes);
+    } else {
+        match repetitions(search, batch, tokens, session) {
+            Ok(None) => return Ok(None),
+            Ok(Some(times)) => judge(search, &times, session, &mut record),
+            Err(lost @ EngineError::Device(DeviceError::Lost { .. })) => return Err(lost.into()),
+            Err(error) => {
+                let out_of_memory = matches!(error, EngineError::Device(DeviceError::OutOfMemory { .. }));
+                record.outcome = if out_of_memory { ProbeOutcome::OutOfMemory } else { ProbeOutcome::Failed };
+                record.reason = Some(error.to_string());
+            }
+        }
+        session.engine.clear();
+    }
+    record.end_ns = session.run_ns(session.engine.now_ns());
+    Ok(Some(record))
+}
+
+/// Why the loaded engine does not hold a batch, and the memory it would take.
+fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(String, u64)> {
+    let limits = session.engine.limits();
+    let config = session.engine.config();
+    let wanted = wanted_limits(search, batch, config.pre_seq_len.unwrap_or(0), limits);
+    if wanted.kv_blocks <= limits.kv_blocks && batch <= limits.max_batch {
+        return None;
+    }
+    let bytes = MemoryEstimate::new(config, session.engine.device_info().dtype, wanted).total_bytes();
+    let reason = format!(
+        "{} KV blocks are wanted, memory was taken for {} and {} sequences; by the estimate it takes {:.2} GB",
+        wanted.kv_blocks,
+        limits.kv_blocks,
+        limits.max_batch,
+        bytes as f64 / 1e9
+    );
+    Some((reason, bytes))
+}
+
+/// The limits of an engine that runs the search at `batch`; what the search does not decide is as in `limits`.
+pub(super) fn wanted_limits(search: &SearchRun, batch: usize, prefix: usize, limits: Limits) -> Limits {
+    let context = prefix + search.input_tokens + search.output_tokens;
+    Limits {
+        max_batch: batch,
+        max_step_tokens: limits.max_step_tokens.max(batch),
+        max_context: limits.max_context.max(context),
+        kv_blocks: batch.saturating_mul(blocks_for(context)),
+        max_logit_rows: batch,
+    }
+}
+
+/// One warm-up, then the timed repetitions; `None` when the run was stopped meanwhile.
+fn repetitions(
+    search: &SearchRun,
+    batch: usize,
+    tokens: &OrdinaryTokens,
+    session: &mut Session<'_>,
+) -> Result<Option<Vec<Repetition>>, EngineError> {
+    let shape = search.shape(batch);
+    let prompts = prompts(shape, tokens, search.seed);
+    let mut times = Vec::with_capacity(search.repetitions);
+    for number in 0..=search.repetitions {
+        if session.stopped() {
+            return Ok(None);
+        }
+        let repetition = repeat(session.engine, shape, &prompts)?;
+        if number > 0 {
+            times.push(repetition);
+        }
+    }
+    Ok(Some(times))
+}
+
+/// Decides on the medians of the repetitions.
+fn judge(search: &SearchRun, times: &[Repetition], session: &Session<'_>, record: &mut ProbeRecord) {
+    let middle = |of: fn(&Repetition) -> f64| median(&times.iter().map(of).collect::<Vec<_>>());
+    let gaps = search.output_tokens.saturating_sub(1).max(1) as f64;
+    let ttft = middle(|r| (r.first_token_ns - r.start_ns) as f64);
+    let tpot = middle(|r| (r.end_ns - r.first_token_ns) as f64).map(|decode| decode / gaps);
+    record.ttft_ns = ttft.map(|ns| ns.round() as u64);
+    record.tpot_ns = tpot.map(|ns| ns.round() as u64);
+    record.output_hash = times.first().map(|r| r.output_hash.clone());
+    record.repetitions = times
+        .iter()
+        .map(|r| ProbeRepetition {
+            start_ns: session.run_ns(r.start_ns),
+            first_token_ns: session.run_ns(r.first_token_ns),
+            end_ns: session.run_ns(r.end_ns),
+        })
+        .collect();
+    if times.windows(2).any(|pair| pair[0].output_hash != pair[1].output_hash) {
+        record.outcome = ProbeOutcome::Failed;
+        record.reason = Some("output differs between repetitions of the same prompts".into());
+        return;
+    }
+    let passed = |name: &str, ns: Option<u64>, limit: Option<u64>| {
+        let (ns, limit) = ns.zip(limit).filter(|(ns, limit)| ns > limit)?;
+        Some(format!("{name} {} ms, limit {} ms", ns as f64 / 1e6, limit as f64 / 1e6))
+    };
+    let reasons: Vec<String> = [
+        passed("TPOT", record.tpot_ns, Some(search.limit_tpot_ns)),
+        passed("TTFT", record.ttft_ns, search.limit_ttft_ns),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !reasons.is_empty() {
+        record.outcome = ProbeOutcome::TooSlow;
+        record.reason = Some(reasons.join("; "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::search_answer;
+    use proptest::prelude::*;
+
+    fn range(low: usize, high: usize) -> SearchRun {
+        SearchRun {
+            input_tokens: 16,
+            output_tokens: 3,
+            low,
+            high,
+            limit_tpot_ns: 1,
+            limit_ttft_ns: None,
+            repetitions: 1,
+            tp: 1,
+            seed: 1,
+        }
+    }
+
+    /// Searches where `outcome` says how each batch comes out, the n-th time it is asked.
+    fn search(run: &SearchRun, outcome: &dyn Fn(usize, usize) -> ProbeOutcome) -> Vec<ProbeRecord> {
+        let mut probes: Vec<ProbeRecord> = Vec::new();
+        while let Some((batch, purpose)) = next_probe(run, &probes) {
+            let before = probes.iter().filter(|p| p.batch == batch as u32).count();
+            let outcome = outcome(batch, before);
+            probes.push(ProbeRecord {
+                search_id: run.search_id(),
+                probe: probes.len() as u32,
+                purpose,
+                clock: crate::record::Clock::Modelled,
+                batch: batch as u32,
+                outcome,
+                reason: None,
+                wanted_bytes: (outcome == ProbeOutcome::OutOfMemory).then_some(1),
+                ttft_ns: None,
+                tpot_ns: None,
+                repetitions: Vec::new(),
+                output_hash: None,
+                end_ns: 0,
+            });
+            assert!(probes.len() < 100, "no end");
+        }
+        probes
+    }
+
+    fn batches(probes: &[ProbeRecord]) -> Vec<u32> {
+        probes.iter().map(|p| p.batch).collect()
+    }
+
+    use ProbeOutcome::{Failed, Fits, OutOfMemory, TooSlow};
+
+    #[test]
+    fn it_doubles_then_halves_then_looks_at_both_sides_again() {
+        let found = search(&range(1, 64), &|batch, _| if batch <= 11 { Fits } else { TooSlow });
+        assert_eq!(batches(&found), [1, 2, 4, 8, 16, 12, 10, 11, 11, 12]);
+        assert_eq!(found.iter().filter(|p| p.purpose == ProbePurpose::Verify).count(), 2);
+        let found = search(&range(600, 700), &|_, _| Fits);
+        assert_eq!(batches(&found), [600, 700, 700]);
+        let found = search(&range(4, 9), &|batch, _| if batch > 6 { OutOfMemory } else { Fits });
+        assert_eq!(batches(&found), [4, 8, 6, 7, 6], "memory is not measured twice");
+        let found = search(&range(5, 5), &|_, _| TooSlow);
+        assert_eq!((batches(&found), search_answer(&found).batch), (vec![5, 5], 0));
+    }
+
+    #[test]
+    fn another_error_ends_it() {
+        let found = search(&range(1, 64), &|batch, _| if batch == 8 { Failed } else { Fits });
+        assert_eq!(batches(&found), [1, 2, 4, 8]);
+        let answer = search_answer(&found);
+        assert!(answer.batch == 4 && answer.failure.is_some());
+    }
+
+    #[test]
+    fn answers_that_contradict_one_another_are_told() {
+        let moody = |batch, before| if batch <= 6 && !(batch == 6 && before == 1) { Fits } else { TooSlow };
+        let answer = search_answer(&search(&range(1, 32), &moody));
+        assert!(answer.contradiction.unwrap().starts_with("batch 6 is too slow"));
+        assert_eq!(answer.batch, 4);
+        let relenting = |batch, before| if batch <= 6 || before > 0 { Fits } else { TooSlow };
+        let answer = search_answer(&search(&range(1, 32), &relenting));
+        assert!(answer.contradiction.unwrap().contains("batch 7 is too slow"));
+        assert_eq!(answer.batch, 6);
+    }
+
+    proptest! {
+        #[test]
+        fn a_monotone_threshold_is_found_exactly_and_soon(low in 1_usize..50, width in 0_usize..2000, at in 0_usize..2100) {
+            let run = range(low, low + width);
+            let found = search(&run, &|batch, _| if batch <= at { Fits } else { TooSlow });
+            let answer = search_answer(&found);
+            let wanted = if at < low { 0 } else { at.min(run.high) };
+            prop_assert_eq!(answer.batch as usize, wanted);
+            prop_assert_eq!(answer.contradiction, None);
+            prop_assert!(found.iter().all(|p| (run.low..=run.high).contains(&(p.batch as usize))));
+            prop_assert!(found.len() as u64 <= most_probes(&run), "{} probes", found.len());
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The part of a plan that is about real prompts, max-batch searches and load.
+
+use crate::bench::{ArrivalProcess, PhaseCost, Shape, batch_cost, case_cost};
+use crate::device::DType;
+use crate::engine::config::ModelConfig;
+use crate::engine::tokenizer::Tokenizer;
+use crate::record;
+use crate::suite::{self, Arrival, Extent, Rates, Suite};
+
+use super::load::LoadRun;
+use super::plan::{PerformanceRun, Plan};
+use super::questions::{Pool, input_hash};
+use super::search::SearchRun;
+
+/// Milliseconds of a suite in nanoseconds.
+fn ns(ms: f64) -> u64 {
+    (ms * 1e6).round() as u64
+}
+
+/// The searches of a suite.
+pub(super) fn searches(suite: &Suite, config: &ModelConfig) -> Result<Vec<SearchRun>, String> {
+    let mut runs: Vec<SearchRun> = Vec::new();
+    for case in &suite.max_batch {
+        for &(input_tokens, output_tokens) in &case.lengths {
+            for &tp in &case.tp_ranks {
+                let run = SearchRun {
+                    input_tokens,
+                    output_tokens,
+                    low: case.batch_range.0,
+                    high: case.batch_range.1,
+                    limit_tpot_ns: ns(case.limit_tpot_ms),
+                    limit_ttft_ns: case.limit_ttft_ms.map(ns),
+                    repetitions: case.repetitions,
+                    tp,
+                    seed: case.seed,
+                };
+                fits_model(&run.search_id(), input_tokens + output_tokens, config)?;
+                if runs.iter().any(|other| other.search_id() == run.search_id()) {
+                    return Err(format!("search {} comes twice", run.search_id()));
+                }
+                runs.push(run);
+            }
+        }
+    }
+    Ok(runs)
+}
+
+/// The loads of a suite, with their real prompts read.
+pub(super) fn loads(
+    suite: &Suite,
+    config: &ModelConfig,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Vec<LoadRun>, String> {
+    let mut runs: Vec<LoadRun> = Vec::new();
+    for case in &suite.load {
+        let pools = match &case.prompts {
+            Some(source) => {
+                let pool = |&(input, _): &(usize, usize)| Pool::new(source, tokenizer, input);
+                case.lengths.iter().map(pool).collect::<Result<Vec<_>, _>>()?
+            }
+            None => Vec::new(),
+        };
+        for &tp in &case.tp_ranks {
+            let run = load_run(case, &pools, tp);
+            fits_model(&run.load_id, run.longest(), config)?;
+            if runs.iter().any(|other| other.load_id == run.load_id) {
+                return Err(format!("load {} comes twice", run.load_id));
+            }
+            runs.push(run);
+        }
+    }
+    Ok(runs)
+}
+
+fn load_run(case: &suite::LoadCase, pools: &[Pool], tp: usize) -> LoadRun {
+    let (requests, duration_ns) = match case.extent {
+        Extent::Requests(requests) => (requests, u64::MAX),
+        Extent::DurationS(seconds) => (usize::MAX, (seconds * 1e9) as u64),
+    };
+    let rates = match &case.rates {
+        Rates::Listed(rates) => Some(rates.clone()),
+        Rates::Saturation => None,
+    };
+    let random = |&(input, output): &(usize, usize)| format!("i{input}-o{output}");
+    let lengths: Vec<String> = match pools {
+        [] => case.lengths.iter().map(random).collect(),
+        pools => {
+            pools.iter().zip(&case.lengths).map(|(p, (_, output))| format!("{}-o{output}", p.name)).collect()
+        }
+    };
+    let saturation = if rates.is_none() { "-saturation" } else { "" };
+    let ranks = if tp == 1 { String::new() } else { format!("-tp{tp}") };
+    let load_id =
+        format!("{}-{}-b{}{saturation}{ranks}", case.arrival.as_str(), lengths.join("+"), case.max_batch);
+    let told = |pool: &Pool| format!("{}: {}", pool.name, pool.notes.join(", "));
+    let prompts = match pools {
+        [] => format!("random tokens, {} (input-output, in turn)", lengths.join(", ")),
+        pools => pools.iter().map(told).collect::<Vec<_>>().join("; "),
+    };
+    LoadRun {
+        load_id,
+        arrival: match case.arrival {
+            Arrival::Poisson => ArrivalProcess::Poisson,
+            Arrival::Fixed => ArrivalProcess::Fixed,
+        },
+        rates,
+        requests,
+        duration_ns,
+        lengths: case.lengths.clone(),
+        pools: pools.iter().map(|pool| pool.prompts.clone()).collect(),
+        prompts,
+        max_batch: case.max_batch,
+        objectives: record::Objectives {
+            ttft_ns: case.objectives.ttft_ms.map(ns),
+            tpot_ns: case.objectives.tpot_ms.map(ns),
+            e2e_ns: case.objectives.e2e_ms.map(ns),
+        },
+        tp,
+        seed: case.seed,
+    }
+}
+
+fn fits_model(name: &str, tokens: usize, config: &ModelConfig) -> Result<(), String> {
+    if tokens > config.seq_length {
+        let longest = config.seq_length;
+        return Err(format!("{name} has sequences of {tokens} tokens, the model's seq_length is {longest}"));
+    }
+    Ok(())
+}
+
+/// The performance runs of a case with real prompts, at one pair of lengths: the shape has the longest prompt.
+pub(super) fn real_shapes(
+    case: &suite::PerformanceCase,
+    source: &suite::PromptSource,
+    tokenizer: Option<&Tokenizer>,
+    (input_tokens, output_tokens): (usize, usize),
+) -> Result<Vec<(Shape, super::questions::RealPrompts)>, String> {
+    let pool = Pool::new(source, tokenizer, input_tokens)?;
+    let shape = |&batch: &usize| {
+        let shape = Shape { batch, input_tokens: pool.longest(), output_tokens };
+        (shape, pool.groups(batch, source.groups))
+    };
+    Ok(case.batches.iter().map(shape).collect())
+}
+
+/// Cost of a run's phases; with real prompts the mean over its batches.
+pub(super) fn cost(
+    run: &PerformanceRun,
+    config: &ModelConfig,
+    dtype: DType,
+    step_tokens: usize,
+) -> (PhaseCost, PhaseCost) {
+    let Some(prompts) = &run.prompts else { return case_cost(config, dtype.bytes(), step_tokens, run.shape) };
+    let of_group = |group: &Vec<Vec<u32>>| {
+        let inputs: Vec<usize> = group.iter().map(Vec::len).collect();
+        batch_cost(config, dtype.bytes(), step_tokens, &inputs, run.shape.output_tokens)
+    };
+    let costs: Vec<_> = prompts.groups.iter().map(of_group).collect();
+    let count = costs.len().max(1) as u64;
+    let mean = |of: fn(&(PhaseCost, PhaseCost)) -> PhaseCost| PhaseCost {
+        bytes: costs.iter().map(|c| of(c).bytes).sum::<u64>() / count,
+        flops: costs.iter().map(|c| of(c).flops).sum::<u64>() / count,
+    };
+    (mean(|c| c.0), mean(|c| c.1))
+}
+
+impl Plan<'_> {
+    /// For each case with real prompts, the hash of all their token ids; the prompts of random tokens follow from the suite.
+    pub(super) fn input_hashes(&self) -> Vec<(String, String)> {
+        // Ranks are nothing that prompts depend on.
+        let name = |id: &str, tp: usize| id.trim_end_matches(&format!("-tp{tp}")).to_owned();
+        let timed = self.performance.iter().filter_map(|run| {
+            let prompts = run.prompts.as_ref()?;
+            Some((name(&run.case_id(), run.tp), input_hash(prompts.groups.iter().flatten())))
+        });
+        let loads = self.loads.iter().filter(|load| !load.pools.is_empty());
+        let loads = loads.map(|load| (name(&load.load_id, load.tp), input_hash(load.pools.iter().flatten())));
+        timed.chain(loads).collect()
+    }
+}

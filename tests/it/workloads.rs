@@ -1,0 +1,552 @@
+//! Max-batch searches, load and real prompts from suite to records: on a model whose times are planted, and with the program.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use glmbench::device::rotary::RotaryMode;
+use glmbench::device::{ClockProfile, DType, DeviceError, DeviceInfo};
+use glmbench::engine::EngineError;
+use glmbench::engine::config::ModelConfig;
+use glmbench::engine::load::Capacity;
+use glmbench::engine::load::MemoryEstimate;
+use glmbench::engine::model::{Forward, Limits, StepInput};
+use glmbench::engine::scheduler::Scheduler;
+use glmbench::record::{LoadLevelRecord, ProbeOutcome, ProbeRecord, RunDir, RunRecord, search_answer};
+use glmbench::run::plan::Plan;
+use glmbench::run::provenance::{Origin, record};
+use glmbench::run::{Ending, Observer, RunError, execute, open_dir};
+use glmbench::suite::Suite;
+
+use crate::support::answer;
+
+/// What a step costs and refuses.
+#[derive(Clone, Copy)]
+struct Planted {
+    /// Nanoseconds of a step of so many sequences and rows.
+    step_ns: fn(usize, usize) -> u64,
+    /// What a step of so many sequences is refused with.
+    refuse: fn(usize) -> Option<EngineError>,
+    /// The virtual clock moves while idle.
+    idles: bool,
+}
+
+/// A decode step of n sequences takes 1 + n / 2 ms, prefill a millisecond for every 16 rows.
+const HALF_A_MS_EACH: Planted = Planted {
+    step_ns: |sequences, rows| {
+        if rows > sequences { rows as u64 * 62_500 } else { 1_000_000 + sequences as u64 * 500_000 }
+    },
+    refuse: |_| None,
+    idles: true,
+};
+
+/// A model without weights: it always says the same token, and keeps a virtual clock.
+struct Fake {
+    planted: Planted,
+    config: ModelConfig,
+    limits: Limits,
+    now_ns: u64,
+}
+
+impl Forward for Fake {
+    fn forward(&mut self, step: &StepInput<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        if let Some(error) = (self.planted.refuse)(step.sequences.len()) {
+            return Err(error);
+        }
+        self.now_ns += (self.planted.step_ns)(step.sequences.len(), step.tokens.len());
+        logits.clear();
+        logits.resize(step.logit_rows.len() * self.config.padded_vocab_size, 0.0);
+        Ok(())
+    }
+
+    fn write_prefix(&mut self, _: &[u32]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn device_info(&self) -> DeviceInfo {
+        let modelled_by = Some(ClockProfile { name: "planted".into(), sha256: "0".into() });
+        DeviceInfo { modelled_by, ..DeviceInfo::plain("fake", "none", 1, DType::Fp16) }
+    }
+
+    fn modelled_ns(&self) -> Option<u64> {
+        Some(self.now_ns)
+    }
+
+    fn idle(&mut self, duration_ns: u64) {
+        if self.planted.idles {
+            self.now_ns += duration_ns;
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+}
+
+fn config() -> ModelConfig {
+    ModelConfig::from_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/config.json")).unwrap()
+}
+
+/// Stops the run after so many units.
+struct StopAfter<'a>(AtomicUsize, &'a AtomicBool);
+
+impl Observer for StopAfter<'_> {
+    fn begin(&mut self, _: &str, _: &str, _: u64, _: u64) {}
+    fn advance(&mut self) {
+        if self.0.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+    fn end(&mut self) {}
+}
+
+/// A run directory `r` under `root`, made or gone on with.
+struct Run<'a> {
+    root: &'a Path,
+    suite: &'a str,
+    planted: Planted,
+    /// Memory there is, where that matters.
+    available_bytes: Option<u64>,
+}
+
+impl Run<'_> {
+    fn path(&self) -> PathBuf {
+        self.root.join("r")
+    }
+
+    fn dir(&self) -> RunDir {
+        RunDir::open(&self.path()).unwrap()
+    }
+
+    fn probes(&self) -> Vec<ProbeRecord> {
+        self.dir().read_probes().unwrap()
+    }
+
+    fn levels(&self) -> Vec<LoadLevelRecord> {
+        self.dir().read_loads().unwrap()
+    }
+
+    /// Runs, or goes on, until the end or until `units` units are done.
+    fn run(&self, units: usize) -> Result<Ending, RunError> {
+        let config = config();
+        let suite = Suite::parse(Path::new("s.toml"), self.suite, &[]).unwrap();
+        let mut plan = Plan::new(&suite, &config, None, 512)?;
+        if let Some(bytes) = self.available_bytes {
+            plan.fit_memory(&config, DType::Fp16, Capacity::Together(bytes));
+        }
+        let fake = Fake { planted: self.planted, config: config.clone(), limits: plan.limits(1), now_ns: 0 };
+        let engine = Scheduler::new(Box::new(fake));
+        let origin = Origin {
+            suite: &suite,
+            model: "fake".into(),
+            weights: "none".into(),
+            tokenizer: None,
+            rotary: RotaryMode::Model,
+            device: engine.device_info(),
+            roofline: None,
+            command_line: Vec::new(),
+            group: None,
+        };
+        let first = RunRecord { run_id: "r".into(), ..record(&origin, &plan, &config) };
+        let (mut dir, mut run_record) = if self.path().exists() {
+            let mut dir = RunDir::open(&self.path())?;
+            dir.hold()?;
+            (dir, first)
+        } else {
+            open_dir(self.root, None, first)?
+        };
+        let stop = AtomicBool::new(false);
+        let mut observer = StopAfter(AtomicUsize::new(units), &stop);
+        let mut reload = |_| Err(RunError::Engine(EngineError::Option("one world only".into())));
+        execute(&plan, engine, &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
+    }
+}
+
+const ALL: usize = usize::MAX;
+
+const SEARCH: &str = "schema = 1\nname = \"s\"\n[[max_batch]]\nlengths = [[32, 5], [256, 5]]\nbatch_range = [1, 40]\nlimit_tpot_ms = 9.2\nrepetitions = 2\n";
+
+#[test]
+fn a_planted_limit_is_found_to_the_batch_and_every_probe_has_its_line() {
+    let root = tempfile::tempdir().unwrap();
+    let run = Run { root: root.path(), suite: SEARCH, planted: HALF_A_MS_EACH, available_bytes: None };
+    assert_eq!(run.run(ALL).unwrap(), Ending::Complete);
+    let probes = run.probes();
+    let first: Vec<ProbeRecord> =
+        probes.iter().filter(|p| p.search_id == "max-batch-i32-o5").cloned().collect();
+    // 1 + n / 2 ≤ 9.2 ms.
+    assert_eq!(search_answer(&first).batch, 16);
+    let order: Vec<(u32, ProbeOutcome)> = first.iter().map(|p| (p.batch, p.outcome)).collect();
+    use ProbeOutcome::{Fits, TooSlow};
+    assert_eq!(order[..6], [(1, Fits), (2, Fits), (4, Fits), (8, Fits), (16, Fits), (32, TooSlow)]);
+    assert_eq!(order[order.len() - 2..], [(16, Fits), (17, TooSlow)]);
+    let last = first.last().unwrap();
+    assert_eq!((last.tpot_ns, last.repetitions.len()), (Some(9_500_000), 2));
+    assert_eq!(last.reason.as_deref(), Some("TPOT 9.5 ms, limit 9.2 ms"));
+    glmbench::report::render(&run.path()).unwrap();
+    let csv = fs::read_to_string(run.path().join("max_batch.csv")).unwrap();
+    assert_eq!(csv.lines().count(), probes.len() + 1);
+    assert!(
+        csv.lines().filter(|line| line.ends_with(",true")).all(|line| line.contains(",16,fits,")),
+        "{csv}"
+    );
+}
+
+#[test]
+fn memory_is_told_from_slowness_whether_estimated_or_met() {
+    let root = tempfile::tempdir().unwrap();
+    let config = config();
+    // Room for six sequences of two blocks and what goes with them.
+    let limits = Limits { max_step_tokens: 512, ..Limits::for_batch(&config, 6, 256 + 5) };
+    let bytes = MemoryEstimate::new(&config, DType::Fp16, limits).total_bytes();
+    let run = Run { root: root.path(), suite: SEARCH, planted: HALF_A_MS_EACH, available_bytes: Some(bytes) };
+    run.run(ALL).unwrap();
+    let probes: Vec<ProbeRecord> =
+        run.probes().into_iter().filter(|p| p.search_id == "max-batch-i256-o5").collect();
+    let answer = search_answer(&probes);
+    assert!((5..=6).contains(&answer.batch) && answer.contradiction.is_none(), "{answer:?}");
+    let unrun: Vec<_> = probes.iter().filter(|p| p.outcome == ProbeOutcome::OutOfMemory).collect();
+    assert!(!unrun.is_empty() && unrun.iter().all(|p| p.wanted_bytes.is_some() && p.repetitions.is_empty()));
+    assert!(unrun[0].reason.as_deref().unwrap().contains("KV blocks are wanted, memory was taken for"));
+    let root = tempfile::tempdir().unwrap();
+    let refuse = |sequences| {
+        (sequences > 5).then(|| {
+            EngineError::Device(DeviceError::OutOfMemory {
+                device: "fake",
+                what: "a workspace".into(),
+                wanted_bytes: 7,
+            })
+        })
+    };
+    let planted = Planted { refuse, ..HALF_A_MS_EACH };
+    let run = Run { root: root.path(), suite: SEARCH, planted, available_bytes: None };
+    run.run(ALL).unwrap();
+    let probes: Vec<ProbeRecord> =
+        run.probes().into_iter().filter(|p| p.search_id == "max-batch-i32-o5").collect();
+    assert_eq!(search_answer(&probes).batch, 5);
+    let met = probes.iter().find(|p| p.outcome == ProbeOutcome::OutOfMemory).unwrap();
+    assert!(met.wanted_bytes.is_none() && met.reason.as_deref().unwrap().contains("a workspace"), "{met:?}");
+}
+
+#[test]
+fn another_error_ends_the_search_and_a_lost_device_the_run() {
+    let root = tempfile::tempdir().unwrap();
+    let refuse = |sequences| (sequences == 4).then(|| EngineError::Option("the planted fault".into()));
+    let planted = Planted { refuse, ..HALF_A_MS_EACH };
+    let run = Run { root: root.path(), suite: SEARCH, planted, available_bytes: None };
+    assert_eq!(run.run(ALL).unwrap(), Ending::Complete);
+    let probes = run.probes();
+    let failed: Vec<_> = probes.iter().filter(|p| p.outcome == ProbeOutcome::Failed).collect();
+    assert_eq!(failed.len(), 2, "one a search, and the other search is still made");
+    assert_eq!(failed[0].reason.as_deref(), Some("the planted fault"));
+    let root = tempfile::tempdir().unwrap();
+    let refuse = |sequences| {
+        (sequences == 4)
+            .then(|| EngineError::Device(DeviceError::Lost { device: "fake", message: "gone".into() }))
+    };
+    let planted = Planted { refuse, ..HALF_A_MS_EACH };
+    let run = Run { root: root.path(), suite: SEARCH, planted, available_bytes: None };
+    assert!(run.run(ALL).unwrap_err().to_string().contains("is lost: gone"));
+    assert_eq!(run.probes().len(), 2, "what was probed before stays");
+}
+
+const LOAD: &str = "schema = 1\nname = \"l\"\n[[load]]\narrival = \"poisson\"\nrates = [4, 12.5]\nrequests = 50\nlengths = [[32, 5], [16, 3]]\nmax_batch = 4\nslo = { ttft_ms = 20 }\n[[load]]\narrival = \"fixed\"\nsaturation = true\nrequests = 80\nlengths = [[32, 9]]\nmax_batch = 2\n";
+
+/// Every way of ending a run early leaves, gone on with, the bytes of an undisturbed run.
+fn assert_resumes(suite: &str, journal: &str) {
+    let root = tempfile::tempdir().unwrap();
+    let undisturbed = Run { root: root.path(), suite, planted: HALF_A_MS_EACH, available_bytes: None };
+    assert_eq!(undisturbed.run(ALL).unwrap(), Ending::Complete);
+    let whole = fs::read(undisturbed.path().join(journal)).unwrap();
+    let ends: Vec<usize> = (0..whole.len()).filter(|&i| whole[i] == b'\n').map(|i| i + 1).collect();
+    // At every line's end; within and behind some of them.
+    let around =
+        |(index, &end): (usize, &usize)| if index % 4 == 0 { vec![end - 1, end, end + 7] } else { vec![end] };
+    let cuts: Vec<usize> = ends.iter().enumerate().flat_map(around).chain([0, 5]).collect();
+    for cut in cuts.into_iter().filter(|&cut| cut <= whole.len()) {
+        fs::write(undisturbed.path().join(journal), &whole[..cut]).unwrap();
+        assert_eq!(undisturbed.run(ALL).unwrap(), Ending::Complete);
+        assert!(fs::read(undisturbed.path().join(journal)).unwrap() == whole, "cut at byte {cut}");
+    }
+    for units in [1, 2, 60, 200] {
+        let root = tempfile::tempdir().unwrap();
+        let run = Run { root: root.path(), suite, planted: HALF_A_MS_EACH, available_bytes: None };
+        if run.run(units).unwrap() == Ending::Interrupted {
+            assert_eq!(run.run(ALL).unwrap(), Ending::Complete);
+        }
+        assert!(fs::read(run.path().join(journal)).unwrap() == whole, "stopped after {units}");
+    }
+}
+
+#[test]
+fn searches_are_gone_on_with_to_the_same_bytes() {
+    assert_resumes(SEARCH, "probes.jsonl");
+}
+
+#[test]
+fn loads_are_gone_on_with_to_the_same_bytes() {
+    assert_resumes(LOAD, "load.jsonl");
+}
+
+#[test]
+fn times_under_load_count_from_arrival_and_saturation_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    let run = Run { root: root.path(), suite: LOAD, planted: HALF_A_MS_EACH, available_bytes: None };
+    run.run(ALL).unwrap();
+    let levels = run.levels();
+    let listed: Vec<_> = levels.iter().filter(|l| l.load_id == "poisson-i32-o5+i16-o3-b4").collect();
+    assert_eq!(listed.iter().map(|l| l.rate_per_s.unwrap()).collect::<Vec<_>>(), [4.0, 12.5]);
+    for level in &levels {
+        for request in &level.requests {
+            assert!(request.arrival_ns <= request.start_ns && request.start_ns < request.first_token_ns);
+            assert_eq!(request.itl_ns.len() as u32, request.output_tokens - 1);
+            // The first token's time is in no gap.
+            let gaps: u64 = request.itl_ns.iter().sum();
+            assert_eq!(request.first_token_ns + gaps, request.end_ns);
+        }
+    }
+    // The first arrives at an idle engine: its prefill of 32 rows takes 2 ms, a step alone 1.5 ms.
+    let first = &listed[0].requests[0];
+    assert_eq!((first.queue_ns(), first.ttft_ns(), first.input_tokens), (0, 2_000_000, 32));
+    assert_eq!(first.itl_ns, [1_500_000; 4]);
+    // Two at once in 4 ms of prefill and 8 steps of 2 ms: a request each 10 ms at most, 100 a second.
+    let search: Vec<_> = levels.iter().filter(|l| l.load_id.ends_with("-saturation")).collect();
+    assert_eq!(search[0].rate_per_s, None);
+    let rates = |saturated: bool| {
+        let of = move |l: &&&LoadLevelRecord| l.is_saturated() == Some(saturated);
+        search.iter().filter(of).filter_map(|l| l.rate_per_s)
+    };
+    let good = rates(false).fold(0.0, f64::max);
+    let bad = rates(true).fold(f64::INFINITY, f64::min);
+    assert!(good > 80.0 && good < 106.0 && bad > good && bad / good <= 1.1, "{good} {bad}");
+    let summary = glmbench::report::render(&run.path()).unwrap();
+    assert!(
+        summary.headline.iter().any(|s| s.contains(&format!("sustains {good} requests/s, and not {bad}")))
+    );
+    assert!(summary.headline.iter().all(|s| s.contains("modelled on fake")), "{:?}", summary.headline);
+}
+
+#[test]
+fn a_virtual_clock_that_stands_still_is_an_error_and_no_hang() {
+    let root = tempfile::tempdir().unwrap();
+    let planted = Planted { idles: false, ..HALF_A_MS_EACH };
+    let run = Run { root: root.path(), suite: LOAD, planted, available_bytes: None };
+    let message = run.run(ALL).unwrap_err().to_string();
+    assert!(message.contains("virtual clock that does not move while it is idle"), "{message}");
+}
+
+/// The suite's problem, or nothing.
+fn problem(body: &str) -> String {
+    let text = format!("schema = 1\nname = \"x\"\n{body}");
+    Suite::parse(Path::new("s.toml"), &text, &[]).map_or_else(|e| e.to_string(), |_| String::new())
+}
+
+#[test]
+fn hostile_suites_are_answered_with_place_found_and_expected() {
+    let search = "[[max_batch]]\nlengths = [[8, 4]]\nbatch_range = [1, 8]\nlimit_tpot_ms = 5\n";
+    let load = "[[load]]\narrival = \"poisson\"\nrates = [1.5]\nrequests = 50\nlengths = [[8, 4]]\n";
+    let timed = "[[performance]]\nbatch = [1]\nlengths = [[8, 4]]\ndataset = \"boolq\"\n";
+    assert_eq!(problem(&[search, load, timed].concat()), "");
+    for (good, from, to, says) in [
+        (search, "[1, 8]", "[8, 1]", "s.toml:5:15: found [8, 1]; expected the smaller batch first"),
+        (search, "[1, 8]", "[0, 8]", "found 0; expected a whole number from 1"),
+        (search, "[1, 8]", "[1]", "found 1 numbers; expected [smallest, largest] batch"),
+        (search, "[1, 8]", "8", "found an integer"),
+        (search, "[[8, 4]]", "[[8, 1]]", "expected at least 2 output tokens"),
+        (search, "= 5", "= 0", "s.toml:6:17: found 0; expected a number above 0"),
+        (search, "= 5", "= -1.5", "found -1.5; expected a number above 0"),
+        (search, "= 5", "= inf", "found a number that is not finite; expected a number above 0"),
+        (search, "= 5", "= 1e300", "expected a number above 0, at most 1e9"),
+        (search, "= 5", "= \"5\"", "found a string; expected a number above 0"),
+        (search, "limit_tpot_ms", "limit_topt_ms", "found no `limit_tpot_ms`"),
+        (
+            search,
+            "= 5",
+            "= 5\nlimit_tttf_ms = 3",
+            "s.toml:7:1: found the unknown key `limit_tttf_ms`; did you mean `limit_ttft_ms`?",
+        ),
+        (search, "= 5", "= 5\nrepetitions = 0", "found 0; expected a whole number from 1"),
+        (
+            load,
+            "\"poisson\"",
+            "\"poison\"",
+            "s.toml:4:11: found \"poison\"; expected one of poisson, fixed; did you mean `poisson`?",
+        ),
+        (load, "rates = [1.5]\n", "", "s.toml:3:1: found no `rates`; expected `rates`, requests a second"),
+        (load, "[1.5]", "[]", "found an empty array"),
+        (load, "[1.5]", "[0]", "found 0; expected a number above 0"),
+        (
+            load,
+            "[1.5]",
+            "[1.5]\nsaturation = true",
+            "found `saturation` beside `rates`; expected one of the two",
+        ),
+        (load, "rates = [1.5]", "saturation = false", "found false and no `rates`"),
+        (load, "rates = [1.5]", "saturation = 1", "found an integer; expected true or false"),
+        (
+            load,
+            "rates = [1.5]\nrequests = 50",
+            "saturation = true\nrequests = 39",
+            "found 39; expected at least 40",
+        ),
+        (
+            load,
+            "rates = [1.5]\nrequests = 50",
+            "saturation = true\nduration_s = 9",
+            "found `duration_s`; expected `requests`",
+        ),
+        (load, "requests = 50\n", "", "found no `requests`"),
+        (load, "requests = 50", "requests = 50\nduration_s = 3", "found `duration_s` beside `requests`"),
+        (load, "requests = 50", "requests = 2000000", "expected at most 1000000 requests"),
+        (load, "requests = 50", "duration_s = 1e9", "expected at most 1000000 requests"),
+        (load, "requests = 50", "requests = 50\nslo = {}", "found no objective"),
+        (
+            load,
+            "requests = 50",
+            "requests = 50\nslo = { tpod_ms = 3 }",
+            "found the unknown key `tpod_ms`; did you mean `tpot_ms`?",
+        ),
+        (load, "requests = 50", "requests = 50\ngroups = 2", "found the unknown key `groups`"),
+        (load, "requests = 50", "requests = 50\nmax_batch = 0", "found 0; expected a whole number from 1"),
+        (
+            timed,
+            "\"boolq\"",
+            "\"boolqq\"",
+            "found \"boolqq\"; expected one of ceval, boolq; did you mean `boolq`?",
+        ),
+        (timed, "dataset = \"boolq\"", "folder = \"x\"", "found `folder` without `dataset`"),
+        (timed, "dataset = \"boolq\"", "padding = true", "expected `dataset` or `jsonl` beside it"),
+        (
+            timed,
+            "dataset = \"boolq\"",
+            "dataset = \"boolq\"\njsonl = \"q\"",
+            "found `jsonl` beside `dataset`",
+        ),
+        (
+            timed,
+            "dataset = \"boolq\"",
+            "jsonl = \"q\"\ntruncate = false\npadding = true",
+            "found false beside `padding = true`",
+        ),
+        (
+            timed,
+            "dataset = \"boolq\"",
+            "jsonl = \"q\"\ngroups = 0",
+            "found 0; expected a whole number from 1",
+        ),
+        (
+            timed,
+            "dataset = \"boolq\"",
+            "jsonl = \"q\"\ngroups = \"many\"",
+            "expected how many batches are timed, or \"all\"",
+        ),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let found = problem(&good.replacen(from, to, 1));
+        assert!(found.contains(says), "\n   found {found}\nexpected {says}");
+    }
+}
+
+#[test]
+fn the_hash_moves_with_what_decides_and_old_suites_keep_theirs() {
+    let hash = |body: &str| {
+        let text = format!("schema = 1\nname = \"x\"\n{body}");
+        Suite::parse(Path::new("s.toml"), &text, &[]).unwrap().content_hash()
+    };
+    let search = "[[max_batch]]\nlengths = [[8, 4]]\nbatch_range = [1, 8]\nlimit_tpot_ms = 5\n";
+    let load = "[[load]]\narrival = \"poisson\"\nrates = [1.5]\nrequests = 50\nlengths = [[8, 4]]\n";
+    let timed = "[[performance]]\nbatch = [1]\nlengths = [[8, 4]]\n";
+    for (good, from, to) in [
+        (search, "= 5", "= 6"),
+        (search, "[1, 8]", "[1, 9]"),
+        (load, "1.5", "1.6"),
+        (load, "50", "51"),
+        (load, "\"poisson\"", "\"fixed\""),
+        (timed, "[[8, 4]]", "[[8, 4]]\ndataset = \"boolq\""),
+    ] {
+        assert_ne!(hash(good), hash(&good.replacen(from, to, 1)), "{to}");
+    }
+    assert_eq!(hash(search), hash(&search.replacen("= 5", "= 5.0\ntp = [2]", 1)));
+    // As it was before there were searches and loads.
+    assert_eq!(hash(timed), "e434bc9e1b5a15d3ea308792c3a204742d02c56bc092f34e62b150da71f94545");
+}
+
+#[test]
+fn real_prompts_keep_their_own_lengths_in_the_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(folder.path().join("q.jsonl"), "{\"question\": \"is a bus a car\"}\n{\"question\": \"what\"}\n{\"question\": \"one more question than fits\"}\n").unwrap();
+    let suite = "schema = 1\nname = \"q\"\n[model]\npath = \"demo\"\n[[performance]]\nbatch = [2]\nlengths = [[8, 3]]\njsonl = \"q.jsonl\"\ngroups = \"all\"\nrepetitions = 2\nmax_warmups = 1\n[[performance]]\nbatch = [4]\nlengths = [[16, 3]]\njsonl = \"q.jsonl\"\npadding = true\nrepetitions = 1\nmax_warmups = 1\n[[max_batch]]\nlengths = [[16, 4]]\nbatch_range = [1, 2]\nlimit_tpot_ms = 60000\nrepetitions = 1\n[[load]]\narrival = \"fixed\"\nrates = [200]\nduration_s = 0.05\nlengths = [[8, 3]]\njsonl = \"q.jsonl\"\nslo = { e2e_ms = 60000 }\n";
+    fs::write(folder.path().join("q.toml"), suite).unwrap();
+    answer(&["check", &path("q.toml")]).expect(0, &[]);
+    let ran = answer(&["run", &path("q.toml"), "--out", &path("runs"), "--threads", "1"]).expect(0, &[]);
+    assert!(ran.out.contains("2 is the largest batch of 1 to 2"), "{}", ran.out);
+    let run = fs::read_dir(folder.path().join("runs")).unwrap().next().unwrap().unwrap().path();
+    let dir = RunDir::open(&run).unwrap();
+    let requests = dir.read_requests().unwrap();
+    let short = requests.iter().find(|r| r.case_id == "q-i8-b2-o3").unwrap();
+    let lengths = &short.prompts.as_ref().unwrap().input_tokens;
+    assert!(lengths.len() == 2 && lengths[0] != lengths[1] && lengths.iter().all(|&n| n <= 8), "{lengths:?}");
+    let padded = requests.iter().find(|r| r.case_id == "q-i16-padded-b4-o3").unwrap();
+    assert_eq!(padded.prompts.as_ref().unwrap().input_tokens, [16; 4]);
+    let notes = dir.read_run().unwrap().plan.performance[0].prompts.clone().unwrap().notes;
+    assert!(notes.iter().any(|n| n.contains("the last 1 left out: no whole batch of 2")), "{notes:?}");
+    let perf = fs::read_to_string(run.join("perf.csv")).unwrap();
+    assert_eq!(perf.lines().filter(|line| line.contains(",true,")).count(), 6, "{perf}");
+    let level = &dir.read_loads().unwrap()[0];
+    assert_eq!((level.load_id.as_str(), level.requests.len()), ("fixed-q-i8-o3-b16", 10));
+    answer(&["run", &path("q.toml"), "--model", "dummy:models/demo/config.json", "--out", &path("runs")])
+        .expect(2, &["random weights have no tokenizer, so real prompts cannot be had"]);
+}
+
+#[test]
+fn given_texts_are_answered_each_with_its_length_and_times() {
+    let ask = |texts: &str, more: &[&str]| {
+        let args = [
+            "chat",
+            "--model",
+            "demo",
+            "--threads",
+            "1",
+            "--greedy",
+            "--max-new-tokens",
+            "5",
+            "--texts",
+            texts,
+        ];
+        answer(&[&args[..], more].concat())
+    };
+    let list = r#"["is a bus a car", 'what']"#;
+    let told = ask(list, &["--ignore-eos", "--batch", "2"]).expect(0, &[]).out;
+    for part in [
+        "Question[0]: is a bus a car\nAnswer[0]: ",
+        "Question[1]: what\n",
+        "Generate[1] token num: 5\nTime[1]: first token ",
+    ] {
+        assert!(told.contains(part), "{part:?} is not in: {told}");
+    }
+    let answers =
+        |told: &str| told.lines().filter(|l| l.starts_with("Answer")).map(str::to_owned).collect::<Vec<_>>();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "is a bus a car\n\nwhat\n").unwrap();
+    let alone = ask(file.path().to_str().unwrap(), &["--ignore-eos"]).expect(0, &[]).out;
+    assert_eq!(answers(&alone), answers(&told), "a text's answer does not depend on its batch");
+    for (texts, says) in [
+        ("nowhere.txt", "nowhere.txt: expected a file with one text a line"),
+        ("[", "the list has no end"),
+        ("[]", "there is no text"),
+        ("['a', ' ']", "text 1 is empty"),
+    ] {
+        ask(texts, &[]).expect(2, &[says]);
+    }
+    fs::write(file.path(), b"ok\n\xff\n").unwrap();
+    ask(file.path().to_str().unwrap(), &[]).expect(2, &[":2: found a byte that is no UTF-8"]);
+    ask(&format!("['{}']", "word ".repeat(3000)), &[]).expect(2, &["exceeds the model's seq_length"]);
+    answer(&["chat", "--model", "demo", "--batch", "2"]).expect(2, &["--texts"]);
+}
