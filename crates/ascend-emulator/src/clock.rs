@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::group::Group;
 use crate::half::DType;
-use crate::hccl::Group;
 use crate::settings::Profile;
 use crate::stream::Stream;
 

@@ -26,17 +26,19 @@
 //! ## Files
 //!
 //! `registry` has the global state, `settings` and `faults` what was asked for, `status` the codes, `pool` the handles.
-//! `stream`, `event`, `memory`, `runtime` and `hccl` are the runtime; `tensor` and `executor` the two stages;
+//! `stream`, `event`, `memory`, `copy`, `runtime`, `group` and `hccl` are the runtime; `tensor` and `executor` the two stages;
 //! `clock` the virtual time; `ops` the operators; `half` and `nz` numbers and layouts; `dcmi` made-up telemetry.
 
 #![allow(non_snake_case)]
 
 mod clock;
+mod copy;
 mod dcmi;
 mod emulator;
 mod event;
 mod executor;
 mod faults;
+mod group;
 mod half;
 mod hccl;
 mod memory;

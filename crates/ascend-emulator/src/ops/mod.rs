@@ -1,6 +1,7 @@
 //! The operators: first stages check and cost, kernels compute.
 
 pub mod attention;
+pub mod attention_layout;
 pub mod attention_plan;
 pub mod elementwise;
 pub mod gemm;

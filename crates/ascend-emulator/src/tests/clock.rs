@@ -3,6 +3,7 @@
 use std::ptr::null_mut;
 
 use super::session::{Array, Memory, Session, counts, message, tensor};
+use crate::copy::{aclrtMemcpy, aclrtMemcpyAsync};
 use crate::emulator::{ascend_emulator_host_work, ascend_emulator_now_ns};
 use crate::event::{
     aclrtCreateEvent, aclrtDestroyEvent, aclrtEventElapsedTime, aclrtRecordEvent, aclrtStreamWaitEvent,
@@ -10,7 +11,7 @@ use crate::event::{
 };
 use crate::executor::{aclDestroyAclOpExecutor, aclSetAclOpExecutorRepeatable};
 use crate::half::DType::Float16;
-use crate::memory::{aclrtFreeHost, aclrtMallocHost, aclrtMemcpy, aclrtMemcpyAsync};
+use crate::memory::{aclrtFreeHost, aclrtMallocHost};
 use crate::ops::attention::{Attention, Mask, Sequence, Steps};
 use crate::ops::linear::{aclnnMatmul, aclnnMatmulGetWorkspaceSize};
 use crate::stream::{aclrtCreateStream, aclrtDestroyStream, aclrtSynchronizeStream};

@@ -3,8 +3,9 @@
 use std::ptr::null_mut;
 
 use super::session::{Array, Memory, Session, message};
+use crate::copy::aclrtMemcpy;
 use crate::half::DType::Float16;
-use crate::memory::{aclrtMalloc, aclrtMemcpy};
+use crate::memory::aclrtMalloc;
 use crate::ops::elementwise::{aclnnMul, aclnnMulGetWorkspaceSize};
 use crate::registry::with_device;
 

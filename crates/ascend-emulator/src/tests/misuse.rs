@@ -4,6 +4,7 @@ use std::ffi::{CString, c_void};
 use std::ptr::{null, null_mut};
 
 use super::session::{Array, Memory, Session, counts, message, tensor};
+use crate::copy::{aclrtMemcpy, aclrtMemcpyAsync, aclrtMemset};
 use crate::emulator::{ascend_emulator_configure, ascend_emulator_info, ascend_emulator_reset};
 use crate::event::{aclrtCreateEvent, aclrtDestroyEvent, aclrtEventElapsedTime, aclrtRecordEvent};
 use crate::executor::{
@@ -11,10 +12,7 @@ use crate::executor::{
     aclSetOutputTensorAddr, aclSetTensorAddr,
 };
 use crate::half::DType::{self, Bf16, Float, Float16, Int32};
-use crate::memory::{
-    aclrtFree, aclrtFreeHost, aclrtGetMemInfo, aclrtMalloc, aclrtMallocHost, aclrtMemcpy, aclrtMemcpyAsync,
-    aclrtMemset,
-};
+use crate::memory::{aclrtFree, aclrtFreeHost, aclrtGetMemInfo, aclrtMalloc, aclrtMallocHost};
 use crate::ops::attention_plan::aclnnFusedInferAttentionScoreV2GetWorkspaceSize;
 use crate::ops::elementwise::{
     aclnnAddGetWorkspaceSize, aclnnMul, aclnnMulGetWorkspaceSize, aclnnSwiGluGetWorkspaceSize,

@@ -4,10 +4,11 @@ use std::ffi::{CStr, CString, c_void};
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::copy::aclrtMemcpy;
 use crate::emulator::{ascend_emulator_configure, ascend_emulator_counts, ascend_emulator_reset};
 use crate::executor::RawExecutor;
 use crate::half::{DType, narrow, widen, write_f64};
-use crate::memory::{aclrtFree, aclrtMalloc, aclrtMemcpy};
+use crate::memory::{aclrtFree, aclrtMalloc};
 use crate::runtime::{aclFinalize, aclInit, aclrtResetDevice, aclrtSetDevice};
 use crate::status::aclGetRecentErrMsg;
 use crate::stream::{RawStream, aclrtCreateStream, aclrtDestroyStream, aclrtSynchronizeStream};

@@ -1,0 +1,354 @@
+//! The ranks of a communicator.
+//!
+//! Each collective meets twice: on the virtual clock (all ranks' ready times give the end), and in compute mode with its data
+//! (the last rank's worker does the arithmetic for all).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::half::{DType, narrow, widen};
+use crate::memory::Allocation;
+use crate::registry::{Device, lock};
+use crate::status::{Outcome, RT_AICORE_EXCEPTION, RT_AICORE_TIMEOUT, fail};
+use crate::stream::{Address, Stream};
+
+/// What a collective does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Every rank gets the reduction of all.
+    AllReduce(Reduction),
+    /// Every rank gets its part of it.
+    ReduceScatter(Reduction),
+    /// Every rank gets all parts.
+    AllGather,
+    /// Every rank gets what this one has.
+    Broadcast(u32),
+}
+
+/// How numbers of the ranks become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Reduction {
+    Sum,
+    Prod,
+    Max,
+    Min,
+}
+
+/// What all ranks must agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// What is done.
+    pub kind: Kind,
+    /// Numbers.
+    pub count: u64,
+    /// Their type.
+    pub dtype: DType,
+}
+
+/// A rank's memory.
+pub struct Buffers {
+    /// What it gives.
+    pub send: Address,
+    /// Where it gets the result.
+    pub receive: Address,
+    /// Shares in both.
+    pub shares: Vec<Arc<Allocation>>,
+}
+
+#[derive(Default)]
+struct Meeting {
+    call: Option<Call>,
+    ready_ns: Vec<Option<u64>>,
+    end_ns: Option<u64>,
+    taken: usize,
+    buffers: Vec<Option<Buffers>>,
+    outcome: Option<Outcome>,
+    left: usize,
+    /// Where the ranks' parts stand: stream and job. Who waits for the others lets them run (lazy streams).
+    parts: Vec<(Weak<Stream>, u64)>,
+    awaited: bool,
+}
+
+/// The ranks of a communicator.
+pub struct Group {
+    /// How many.
+    pub ranks: usize,
+    /// Cost of a collective by its bytes on a link.
+    duration: Box<dyn Fn(f64) -> u64 + Send + Sync>,
+    timeout: Duration,
+    /// Data is exchanged, not time alone.
+    computes: bool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    meetings: HashMap<u64, Meeting>,
+    joined: usize,
+    broken: Option<String>,
+}
+
+impl Group {
+    /// Ranks that are still to come.
+    pub fn new(ranks: usize, device: &Device) -> Arc<Self> {
+        let profile = device.config.profile.clone();
+        Arc::new(Self {
+            ranks,
+            duration: Box::new(move |bytes| profile.collective_ns(bytes)),
+            timeout: Duration::from_millis(device.config.hccl_timeout_ms),
+            computes: device.computes(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// A rank announces what it wants as its collective number `index`.
+    pub fn announce(&self, index: u64, call: Call) -> Result<(), String> {
+        let mut state = lock(&self.state);
+        if let Some(problem) = &state.broken {
+            return Err(problem.clone());
+        }
+        let meeting = state.meetings.entry(index).or_default();
+        let first = *meeting.call.get_or_insert(call);
+        if first == call {
+            return Ok(());
+        }
+        let problem = format!("collective {index} differs between the ranks: {first:?} and {call:?}");
+        state.broken = Some(problem.clone());
+        self.changed.notify_all();
+        Err(problem)
+    }
+
+    /// A rank's part is job number `job` of its stream.
+    pub fn enrol(&self, index: u64, stream: &Arc<Stream>, job: u64) {
+        let mut state = lock(&self.state);
+        let meeting = state.meetings.entry(index).or_default();
+        meeting.parts.push((Arc::downgrade(stream), job));
+        if meeting.awaited {
+            stream.demand(job);
+        }
+    }
+
+    /// On the virtual clock: rank `rank` is ready at `ready_ns`. The end, once all are; an error when they never will be.
+    pub fn meet(&self, rank: usize, index: u64, ready_ns: u64) -> Result<Option<u64>, String> {
+        let mut state = lock(&self.state);
+        let broken = state.broken.clone();
+        let meeting = state.meetings.entry(index).or_default();
+        meeting.ready_ns.resize(self.ranks, None);
+        meeting.ready_ns[rank] = Some(ready_ns);
+        if meeting.end_ns.is_none() {
+            let latest = meeting.ready_ns.iter().copied().collect::<Option<Vec<u64>>>();
+            match (latest.and_then(|all| all.into_iter().max()), meeting.call) {
+                (Some(latest), Some(call)) => {
+                    meeting.end_ns = Some(latest + (self.duration)(self.link_bytes(call)));
+                    self.changed.notify_all();
+                }
+                _ => return broken.map_or(Ok(None), Err),
+            }
+        }
+        meeting.taken += 1;
+        let end_ns = meeting.end_ns;
+        self.forget(&mut state, index);
+        Ok(end_ns)
+    }
+
+    /// Bytes that every rank sends, in a ring.
+    fn link_bytes(&self, call: Call) -> f64 {
+        let bytes = call.count as f64 * call.dtype.bytes() as f64;
+        let n = self.ranks as f64;
+        match call.kind {
+            Kind::AllReduce(_) => 2.0 * (n - 1.0) / n * bytes,
+            // The count is what a rank sends, or gets.
+            Kind::AllGather | Kind::ReduceScatter(_) => (n - 1.0) * bytes,
+            Kind::Broadcast(_) => bytes,
+        }
+    }
+
+    fn forget(&self, state: &mut State, index: u64) {
+        if let Some(meeting) = state.meetings.get(&index) {
+            // The clock may be read before the data is there: no buffers yet is not "done".
+            let data_done = !self.computes || meeting.left == self.ranks;
+            if meeting.taken == self.ranks && data_done && meeting.ready_ns.len() == self.ranks {
+                state.meetings.remove(&index);
+            }
+        }
+    }
+
+    /// Waits a little for the end of a collective.
+    pub fn wait(&self, index: u64, step: Duration) {
+        let state = lock(&self.state);
+        let open = state.broken.is_none()
+            && state.meetings.get(&index).is_some_and(|meeting| meeting.end_ns.is_none());
+        if open {
+            let _ = self.changed.wait_timeout(state, step);
+        }
+    }
+
+    /// One more rank is here; waits for the others. The error says how many came in time.
+    pub fn join(&self) -> Result<(), usize> {
+        let begin = Instant::now();
+        let mut state = lock(&self.state);
+        state.joined += 1;
+        self.changed.notify_all();
+        while state.joined < self.ranks && state.broken.is_none() {
+            let Some(left) = self.timeout.checked_sub(begin.elapsed()) else { return Err(state.joined) };
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    /// No rank waits any longer.
+    pub fn break_down(&self, problem: &str) {
+        lock(&self.state).broken.get_or_insert_with(|| problem.to_owned());
+        self.changed.notify_all();
+    }
+
+    /// Why no rank waits any longer.
+    pub fn problem(&self) -> Option<String> {
+        lock(&self.state).broken.clone()
+    }
+
+    /// With its data: the last rank computes for all. Runs on a stream's worker.
+    pub fn exchange(&self, rank: usize, index: u64, buffers: Buffers) -> Outcome {
+        let begin = Instant::now();
+        let mut state = lock(&self.state);
+        let meeting = state.meetings.entry(index).or_default();
+        if meeting.buffers.is_empty() {
+            meeting.buffers.resize_with(self.ranks, || None);
+        }
+        meeting.buffers[rank] = Some(buffers);
+        meeting.awaited = true;
+        for (stream, job) in &meeting.parts {
+            if let Some(stream) = stream.upgrade() {
+                stream.demand(*job);
+            }
+        }
+        if meeting.buffers.iter().all(Option::is_some)
+            && let Some(call) = meeting.call
+        {
+            let all: Vec<Buffers> = meeting.buffers.iter_mut().filter_map(Option::take).collect();
+            drop(state);
+            // SAFETY: all ranks are here, their buffers were checked and are held.
+            let outcome = unsafe { compute(call, &all) };
+            drop(all);
+            state = lock(&self.state);
+            state.meetings.entry(index).or_default().outcome = Some(outcome);
+            self.changed.notify_all();
+        }
+        loop {
+            if let Some(outcome) = state.meetings.get(&index).and_then(|m| m.outcome.clone()) {
+                if let Some(meeting) = state.meetings.get_mut(&index) {
+                    meeting.left += 1;
+                }
+                self.forget(&mut state, index);
+                return outcome;
+            }
+            if let Some(problem) = &state.broken {
+                return fail(RT_AICORE_TIMEOUT, format!("HCCL: {problem}"));
+            }
+            let Some(left) = self.timeout.checked_sub(begin.elapsed()) else {
+                let problem = "a rank did not join the collective in time";
+                state.broken = Some(problem.to_owned());
+                self.changed.notify_all();
+                return fail(RT_AICORE_TIMEOUT, format!("HCCL: {problem}"));
+            };
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Sums in rank order in fp32 with one rounding; integers in fp64.
+///
+/// # Safety
+/// Every buffer holds what the call needs.
+unsafe fn compute(call: Call, all: &[Buffers]) -> Outcome {
+    if all.iter().flat_map(|b| &b.shares).any(|share| share.is_freed()) {
+        return fail(RT_AICORE_EXCEPTION, "HCCL: a buffer was freed before the collective ran");
+    }
+    let (ranks, bytes) = (all.len(), call.count as usize * call.dtype.bytes());
+    // SAFETY: the caller's promise; results are copied out only after all inputs were read.
+    unsafe {
+        match call.kind {
+            Kind::AllReduce(reduction) => {
+                let result = reduce(call, reduction, call.count as usize, all);
+                for b in all {
+                    std::ptr::copy_nonoverlapping(result.as_ptr(), b.receive.bytes(), bytes);
+                }
+            }
+            Kind::ReduceScatter(reduction) => {
+                let result = reduce(call, reduction, call.count as usize * ranks, all);
+                for (rank, b) in all.iter().enumerate() {
+                    std::ptr::copy_nonoverlapping(
+                        result.as_ptr().add(rank * bytes),
+                        b.receive.bytes(),
+                        bytes,
+                    );
+                }
+            }
+            Kind::AllGather => {
+                let mut whole = vec![0u8; bytes * ranks];
+                for (part, b) in whole.chunks_exact_mut(bytes).zip(all) {
+                    std::ptr::copy_nonoverlapping(b.send.bytes(), part.as_mut_ptr(), bytes);
+                }
+                for b in all {
+                    std::ptr::copy_nonoverlapping(whole.as_ptr(), b.receive.bytes(), bytes * ranks);
+                }
+            }
+            Kind::Broadcast(root) => {
+                let from = all[root as usize].send.bytes();
+                for b in all {
+                    std::ptr::copy(from, b.receive.bytes(), bytes);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// Every send buffer holds `count` numbers.
+unsafe fn reduce(call: Call, reduction: Reduction, count: usize, all: &[Buffers]) -> Vec<u8> {
+    let mut result = vec![0u8; count * call.dtype.bytes()];
+    let combine32 = |a: f32, b: f32| match reduction {
+        Reduction::Sum => a + b,
+        Reduction::Prod => a * b,
+        Reduction::Max => a.max(b),
+        Reduction::Min => a.min(b),
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if call.dtype.is_float() {
+            let (mut sums, mut row) = (vec![0f32; count], vec![0f32; count]);
+            for (rank, b) in all.iter().enumerate() {
+                widen(call.dtype, b.send.bytes(), &mut row);
+                if rank == 0 {
+                    sums.copy_from_slice(&row);
+                } else {
+                    sums.iter_mut().zip(&row).for_each(|(s, x)| *s = combine32(*s, *x));
+                }
+            }
+            narrow(call.dtype, &sums, result.as_mut_ptr());
+        } else {
+            let size = call.dtype.bytes();
+            for i in 0..count {
+                let numbers =
+                    all.iter().map(|b| crate::half::read_f64(call.dtype, b.send.bytes().add(i * size)));
+                let combined = numbers.reduce(|a, b| match reduction {
+                    Reduction::Sum => a + b,
+                    Reduction::Prod => a * b,
+                    Reduction::Max => a.max(b),
+                    Reduction::Min => a.min(b),
+                });
+                crate::half::write_f64(
+                    call.dtype,
+                    combined.unwrap_or(0.0),
+                    result.as_mut_ptr().add(i * size),
+                );
+            }
+        }
+    }
+    result
+}
