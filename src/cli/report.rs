@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let relative = relative_limits(&gates);
     if relative > 0 {
         say(&format!(
-            "glmbench: {relative} limits of {} are against another run: `glmbench compare` judges them",
+            "glmbench: limits of {} against another run: {relative}, which `glmbench compare` judges",
             gates.path.display()
         ));
     }

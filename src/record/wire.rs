@@ -32,7 +32,10 @@ impl<T> Wire<T> {
 /// The record in one JSON text, or what is wrong with it.
 pub(super) fn parse<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, String> {
     let text = std::str::from_utf8(json).map_err(|e| format!("not UTF-8: {e}"))?;
-    let SchemaOnly { schema } = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let schema = match leading_schema(text) {
+        Some(schema) => schema,
+        None => serde_json::from_str::<SchemaOnly>(text).map_err(|e| e.to_string())?.schema,
+    };
     if !(1..=SCHEMA).contains(&schema) {
         return Err(format!(
             "schema {schema} was found, 1 to {SCHEMA} was expected: a newer glmbench wrote it"
@@ -40,6 +43,12 @@ pub(super) fn parse<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, Stri
     }
     // Not through `Wire`: a flattened field is buffered first, which on a hundred thousand lines is seconds.
     serde_json::from_str(text).map_err(|e| e.to_string())
+}
+
+/// The number where our own writer puts it, in front; a line that begins otherwise is looked through.
+fn leading_schema(text: &str) -> Option<u32> {
+    let (number, _) = text.strip_prefix("{\"schema\":")?.split_once(',')?;
+    number.parse().ok()
 }
 
 /// The tensor-parallel size of records from before there was one.

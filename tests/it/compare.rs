@@ -140,7 +140,7 @@ fn gates_decide_the_exit_code_and_leave_junit() {
     judged("missing", "[[accuracy]]\ntask = \"mmlu\"\nmin = \"1%\"").expect(1, &[]);
     // One run alone: its own limits, and a word about the others.
     fs::write(&gates, "schema = 1\n[[accuracy]]\nmin = \"99.9%\"\nmax_drop = \"1%\"").unwrap();
-    answer_of_report(a, &gates).expect(1, &["1 limits of"]);
+    answer_of_report(a, &gates).expect(1, &["against another run: 1"]);
     fs::write(&gates, "schema = 1\n[[accuracy]]\nmin = \"1%\"").unwrap();
     answer_of_report(a, &gates).expect(0, &[]);
 }

@@ -4,6 +4,7 @@ use super::items::{Flip, JoinReport, PairedItem, SubjectKey, SubjectTally, Tally
 use super::{Options, Pair, Side};
 use crate::record::{AccuracyCase, SampleRecord};
 use crate::report::accuracy::{ALL, HARD};
+use crate::report::format::counted;
 use crate::stats::{
     PairCounts, RESAMPLES, adjusted_interval, detectable_difference, difference_interval, discordant_share,
     holm, items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact, mean, wilson,
@@ -140,15 +141,15 @@ fn join_notes(task: &str, report: &JoinReport, a: &Side, b: &Side) -> Vec<String
     let mut notes = Vec::new();
     let mut note = |count: u64, words: String| {
         if count > 0 {
-            notes.push(format!("{task}: {count} {words}"));
+            notes.push(format!("{task}: {} {words}", counted(count, "item")));
         }
     };
-    note(report.only_a, format!("items only in {a}, left out."));
-    note(report.only_b, format!("items only in {b}, left out."));
+    note(report.only_a, format!("only in {a}, left out."));
+    note(report.only_b, format!("only in {b}, left out."));
     let example = report.changed_example.as_deref().unwrap_or_default();
-    note(report.changed, format!("items of the same name but other content (such as {example}), left out."));
-    note(report.failed, "items failed in a run, left out.".to_owned());
-    note(report.prompts_differ, "items were put with different prompts.".to_owned());
+    note(report.changed, format!("of the same name but other content (such as {example}), left out."));
+    note(report.failed, "failed in a run, left out.".to_owned());
+    note(report.prompts_differ, "put with different prompts.".to_owned());
     notes
 }
 

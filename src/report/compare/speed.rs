@@ -2,6 +2,7 @@
 
 use super::{Options, Side};
 use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
+use crate::report::format::counted;
 use crate::report::performance::{Repetitions, phase_ns, tpot_ns, ttft_ns};
 use crate::stats::{
     Change, LEAST_SAMPLES, MedianRatio, RESAMPLES, drift, geometric_mean, mann_whitney, median,
@@ -167,7 +168,7 @@ pub(super) fn compare_cases(
     };
     for (side, count) in [(a, alone(cases_a, cases_b)), (b, alone(cases_b, cases_a))] {
         if count > 0 {
-            notes.push(format!("{count} timed cases are only in {}, left out.", side.letter));
+            notes.push(format!("{} only in {}, left out.", counted(count as u64, "timed case"), side.letter));
         }
     }
     compared
