@@ -1,8 +1,8 @@
 //! Ascend NPUs through AscendCL, aclnn and HCCL; the emulator through exactly the same functions.
 //!
-//! A rank is one thread with one chip ([`group`]): contexts belong to threads. Weights are laid out once, at load
-//! ([`layout`]); activations and cache are taken once; every operator is planned by its first stage and, where its arguments
-//! come again, the plan is kept ([`launch`]). Which operators do the work is asked at start-up ([`probe`], [`choice`]).
+//! A rank is one thread with one chip (`group`): contexts belong to threads. Weights are laid out once, at load
+//! (`layout`); activations and cache are taken once; every operator is planned by its first stage and, where its arguments
+//! come again, the plan is kept (`launch`). Which operators do the work is asked at start-up (`probe`, `choice`).
 //! Work is queued on one stream; the host waits only when it wants numbers.
 
 mod adder;
@@ -25,10 +25,9 @@ pub mod profile;
 mod rotate;
 mod runtime;
 mod selftest;
+mod store;
 mod telemetry;
 mod tensor;
-
-use std::ffi::c_void;
 
 use ascend_sys::{HCCL_DATA_TYPE_BFP16, HCCL_DATA_TYPE_FP16, HCCL_REDUCE_SUM, call};
 
@@ -55,6 +54,7 @@ pub use self::kv::KvCache;
 pub use self::linear::Linear;
 pub use self::rotate::Rotary;
 pub use self::selftest::{SelftestRow, Status, Widths, selftest};
+pub use self::store::{Activation, Table, Vector};
 pub use self::telemetry::{Memory, Reading, Telemetry, TelemetrySource};
 
 /// The halves of SwiGLU's input begin at multiples of this on a 310P, which takes 64-byte pieces only.
@@ -81,69 +81,6 @@ pub struct Ascend {
 // SAFETY: handles and addresses of the device, used by whichever thread owns the value. A thread on which the device is not
 // set gets an error from every call, not undefined behaviour.
 unsafe impl Send for Ascend {}
-
-/// A vector of numbers on the device.
-pub struct Vector {
-    buffer: Buffer,
-    len: usize,
-}
-
-/// The embedding table.
-pub struct Table {
-    buffer: Buffer,
-    rows: usize,
-    width: usize,
-}
-
-// SAFETY: as for `Ascend`; these hold memory and descriptions of it.
-unsafe impl Send for Vector {}
-// SAFETY: see `Vector`.
-unsafe impl Send for Table {}
-// SAFETY: see `Vector`.
-unsafe impl Send for Linear {}
-// SAFETY: see `Vector`.
-unsafe impl Send for KvCache {}
-// SAFETY: see `Vector`.
-unsafe impl Send for Activation {}
-
-/// Rows of numbers on the device.
-pub struct Activation {
-    memory: Buffer,
-    max_rows: usize,
-    width: usize,
-    rows: usize,
-    /// Numbers from row to row.
-    stride: usize,
-    /// Where the by-product of a norm goes.
-    rstd: usize,
-    /// Where keys, values and unfinished results begin, of `[q | k | v]`: each part has its rows one after another.
-    parts: Option<[usize; 3]>,
-}
-
-impl Activation {
-    fn set_rows(&mut self, rows: usize, stride: usize) {
-        assert!(rows <= self.max_rows, "invariant: {rows} rows fit the activation's {}", self.max_rows);
-        (self.rows, self.stride) = (rows, stride);
-    }
-
-    fn view(&self, element: Element) -> View {
-        View::matrix(self.memory.at(0), element, self.rows, self.width, self.stride)
-    }
-
-    fn operand(&self, element: Element) -> Operand {
-        Operand { view: self.view(element), id: self.memory.id }
-    }
-
-    fn parts(&self) -> [*mut c_void; 4] {
-        let [key, value, out] =
-            self.parts.expect("invariant: the activation is one of queries, keys and values");
-        [0, key, value, out].map(|offset| self.memory.at(offset))
-    }
-
-    fn key(&self, other: u64, third: u64) -> [u64; 4] {
-        [self.memory.id, other, third, self.rows as u64]
-    }
-}
 
 impl Ascend {
     /// Sets the device on the calling thread and asks what it can do.
