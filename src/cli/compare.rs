@@ -133,7 +133,14 @@ pub(super) fn compare_turns(out: &Path, runs: &[PathBuf]) -> anyhow::Result<()> 
 
 /// Compares runs into a folder of its own under `out`, and shows the tables.
 fn compare_into(out: &Path, runs: &[PathBuf], options: &Options) -> anyhow::Result<()> {
-    let comparison = compare(runs, options)?;
+    // The runs are whole without it.
+    let comparison = match compare(runs, options) {
+        Ok(comparison) => comparison,
+        Err(error) => {
+            say(&format!("glmbench: the runs are not compared: {error}"));
+            return Ok(());
+        }
+    };
     let folder = out.join(folder_name(SystemTime::now(), &comparison));
     let summary = write(&comparison, &[], &folder)?;
     match emit(&words(&summary, &[])) {

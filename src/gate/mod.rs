@@ -14,12 +14,12 @@ use crate::report::compare::{
 };
 use crate::report::performance::good_repetitions;
 use crate::report::{Summary, tables};
-use crate::stats::{RESAMPLES, median, median_interval};
+use crate::stats::{LEAST_SAMPLES, RESAMPLES, adjusted_interval, median, median_interval};
 use crate::suite::gates::{AccuracyGate, GateMetric, Gates, MemoryGate, SpeedGate};
 use std::path::PathBuf;
 
 /// Repetitions below which a time decides nothing.
-const LEAST_REPETITIONS: usize = 3;
+const LEAST_REPETITIONS: usize = LEAST_SAMPLES;
 /// The stream of the bootstrap behind the intervals.
 const SEED: u64 = 1;
 
@@ -183,7 +183,9 @@ fn least_accuracy(row: &AccuracyRow, min: f64) -> (GateOutcome, String) {
 }
 
 fn largest_drop(task: &TaskComparison, drop: f64) -> (GateOutcome, String) {
-    let (difference, interval) = task.whole().difference;
+    let (difference, _) = task.whole().difference;
+    // Not the bootstrap's, which has no width where no item is discordant: five equal items prove nothing.
+    let interval = adjusted_interval(task.whole().counts, 0.95);
     let points = |share: f64| format!("{:+.2}", 100.0 * share);
     if task.is_identical() {
         return (GateOutcome::Pass, "every answer is identical".into());
@@ -301,7 +303,11 @@ fn interval_of(
         return Ok((centre, (centre, centre)));
     }
     if samples.len() < LEAST_REPETITIONS {
-        let found = format!("{:.3} ms of {} repetitions; 3 or more decide", centre / 1e6, samples.len());
+        let found = format!(
+            "{:.3} ms of {} repetitions; {LEAST_REPETITIONS} or more decide",
+            centre / 1e6,
+            samples.len()
+        );
         return Err((GateOutcome::Undecided, found));
     }
     let interval = median_interval(&samples, 0.95, RESAMPLES, SEED);
@@ -385,7 +391,9 @@ fn ratio(
     }
     match found {
         None => (GateOutcome::Undecided, "too few repetitions for an interval".into()),
-        Some(_) if few => (GateOutcome::Undecided, "fewer than 3 repetitions; 3 or more decide".into()),
+        Some(_) if few => {
+            (GateOutcome::Undecided, format!("fewer than the {LEAST_REPETITIONS} repetitions that decide"))
+        }
         Some(found) => {
             let (low, high) = found.interval;
             (at_most(found.interval, max), format!("{:.3} [{low:.3}, {high:.3}]", found.ratio))
@@ -406,6 +414,7 @@ fn judge_memory(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgement> 
         let limit = format!("at most {}", tables::bytes_text(max as u64));
         judgements.extend(rows.iter().map(|row| {
             let verdict = match row.peak_rss_bytes {
+                _ if !own_memory(candidate, row) => (GateOutcome::Undecided, NOT_ITS_MEMORY.into()),
                 Some(peak) if peak as f64 <= max => (GateOutcome::Pass, tables::bytes_text(peak)),
                 Some(peak) => (GateOutcome::Fail, tables::bytes_text(peak)),
                 None => (GateOutcome::Undecided, "peak memory was not recorded".into()),
@@ -420,13 +429,27 @@ fn judge_memory(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgement> 
         let limit = format!("at most {max}");
         judgements.extend(rows.iter().map(|row| {
             let gate = format!("peak memory ratio of {}", row.case_id);
-            candidate.judgement(gate, limit.clone(), memory_ratio(pair, row, max))
+            let verdict = match own_memory(candidate, row) {
+                true => memory_ratio(pair, row, max),
+                false => (GateOutcome::Undecided, NOT_ITS_MEMORY.into()),
+            };
+            candidate.judgement(gate, limit.clone(), verdict)
         }));
         if rows.is_empty() {
             judgements.push(candidate.missing(format!("peak memory ratio of {pattern}"), limit));
         }
     }
     judgements
+}
+
+/// Why a peak that was recorded decides nothing.
+const NOT_ITS_MEMORY: &str =
+    "the recorded peak is the host process's: not a card's, nor one engine's of two in turns";
+
+/// Whether the recorded peak is what the case takes: on the CPU, and with one engine in the process.
+fn own_memory(candidate: &Candidate<'_>, row: &PerfRow) -> bool {
+    let in_turns = candidate.requests.iter().any(|r| r.case_id == row.case_id && r.block.is_some());
+    row.clock == Clock::Measured && matches!(row.device.as_str(), "cpu" | "reference") && !in_turns
 }
 
 fn memory_ratio(pair: &Pair, row: &PerfRow, max: f64) -> (GateOutcome, String) {

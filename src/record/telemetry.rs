@@ -45,6 +45,7 @@ pub(super) struct TelemetryLog {
 impl TelemetryLog {
     /// Opens or begins the file; a torn last row is cut off.
     pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
+        set_aside_older(path)?;
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -74,6 +75,16 @@ impl TelemetryLog {
     }
 }
 
+/// A file with other columns, of an older program, keeps its rows under another name.
+fn set_aside_older(path: &Path) -> Result<(), RecordError> {
+    let text = fs::read(path).unwrap_or_default();
+    let header = text.split(|&b| b == b'\n').next().unwrap_or_default();
+    if !text.contains(&b'\n') || header == TelemetryRow::HEADER.as_bytes() {
+        return Ok(());
+    }
+    fs::rename(path, path.with_extension("older.csv")).map_err(RecordError::io("set aside", path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +102,10 @@ mod tests {
         fs::write(&path, format!("{whole}2,")).unwrap();
         TelemetryLog::open(&path).unwrap().append(&row(3)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{whole}3,7,,,,,,\n"));
+        // Other columns are not gone on with.
+        fs::write(&path, "t_ns,rss_bytes\n1,7\n").unwrap();
+        TelemetryLog::open(&path).unwrap().append(&row(4)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n4,7,,,,,,\n", TelemetryRow::HEADER));
+        assert_eq!(fs::read_to_string(path.with_extension("older.csv")).unwrap(), "t_ns,rss_bytes\n1,7\n");
     }
 }

@@ -33,6 +33,11 @@ pub fn obstacle(a: &Plan<'_>, b: &Plan<'_>) -> Option<String> {
             "max-batch searches and loads cannot be interleaved; give them a suite of their own".into(),
         );
     }
+    let one_sided =
+        a.performance.iter().zip(&b.performance).find(|(a, b)| a.unfit.is_some() != b.unfit.is_some());
+    if let Some((case, _)) = one_sided {
+        return Some(format!("the memory of one of the two does not hold case {}", case.case_id()));
+    }
     let several = [a, b].into_iter().any(|plan| plan.worlds().len() > 1);
     several.then(|| {
         "a configuration has several tensor-parallel sizes; both engines stay loaded, so it must be one"

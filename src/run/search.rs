@@ -192,7 +192,9 @@ fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(S
     if wanted.kv_blocks <= limits.kv_blocks && batch <= limits.max_batch {
         return None;
     }
-    let bytes = MemoryEstimate::new(config, session.engine.device_info().dtype, wanted).total_bytes();
+    let device = session.engine.device_info();
+    let rank = MemoryEstimate::per_rank(config, device.dtype, wanted, device.world).ok()?;
+    let bytes = rank.of_ranks(device.world).total_bytes();
     let reason = format!(
         "{} KV blocks are wanted, memory was taken for {} and {} sequences; by the estimate it takes {:.2} GB",
         wanted.kv_blocks,

@@ -43,6 +43,7 @@ fn lists_come_as_words_and_as_json() {
             &[
                 "boolq",
                 "ceval",
+                "duo-vs-a2",
                 "load",
                 "max-batch",
                 "performance-boolq",

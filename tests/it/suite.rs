@@ -191,6 +191,9 @@ fn every_suite_in_the_repository_loads() {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(suites).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue; // gates
+        }
         let suite = Suite::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(path.file_stem().unwrap().to_str(), Some(suite.name.as_str()));
         assert!(!suite.about.is_empty());
@@ -202,6 +205,7 @@ fn every_suite_in_the_repository_loads() {
         [
             "boolq",
             "ceval",
+            "duo-vs-a2",
             "load",
             "max-batch",
             "performance",

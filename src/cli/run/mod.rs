@@ -16,14 +16,13 @@ use crate::device::DType;
 use crate::device::cpu::{InstructionSet, available_threads, measure_limits};
 use crate::device::rotary::RotaryMode;
 use crate::engine::load::DeviceKind;
-use crate::engine::parallel::check_world;
 use crate::engine::scheduler::Scheduler;
 use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
 use crate::report::render;
 use crate::run::interleave::{Side, interleave, obstacle};
 use crate::run::plan::Plan;
 use crate::run::provenance::{Origin, record};
-use crate::run::{Ending, Observer as _, RunError, execute, find, find_group, finished, open_dir};
+use crate::run::{Ending, Found, Observer as _, RunError, execute, find, find_group, finished, open_dir};
 use crate::suite::Suite;
 
 use self::describe::describe;
@@ -114,9 +113,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = load_suite(args)?;
     let setups = Setup::all(args, &suite)?;
     let plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
-    for (setup, plan) in setups.iter().zip(&plans) {
-        plan.worlds().into_iter().try_for_each(|world| check_world(&setup.model.config, world))?;
-    }
     if args.dry_run {
         let texts: Vec<String> =
             setups.iter().zip(&plans).map(|(setup, plan)| describe(setup, plan)).collect();
@@ -142,7 +138,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if in_turns {
         let mut ready = Vec::new();
         for ((setup, plan), group) in setups.iter().zip(&plans).zip(groups) {
-            ready.push(prepare(args, setup, plan, group)?);
+            let finished = group.as_ref().and_then(|g| finished(&args.out, g, &g.configuration));
+            ready.push(prepare(args, setup, plan, group, finished)?);
         }
         return conclude_turns(&args.out, &plans, ready, &stop);
     }
@@ -168,7 +165,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Whether two configurations are timed in turns, and whether they can be.
 fn turns(args: &Args, suite: &Suite, plans: &[Plan<'_>]) -> anyhow::Result<bool> {
-    if !args.interleave && !suite.interleave {
+    // A suite's wish is put aside with its configurations; one that was typed is not.
+    if !args.interleave && (!suite.interleave || plans.len() < 2) {
         return Ok(false);
     }
     let [a, b] = plans else {
@@ -211,7 +209,15 @@ struct Ready {
 }
 
 /// Loads the engine for a configuration's first cases, and makes or finds the run's directory.
-fn prepare(args: &Args, setup: &Setup, plan: &Plan<'_>, group: Option<Group>) -> anyhow::Result<Ready> {
+///
+/// `finished` is a run to open again: of two that are timed in turns, one may have its report and the other not.
+fn prepare(
+    args: &Args,
+    setup: &Setup,
+    plan: &Plan<'_>,
+    group: Option<Group>,
+    finished: Option<Found>,
+) -> anyhow::Result<Ready> {
     let Setup { suite, model, tokenizer, compute, .. } = setup;
     // Before the weights are there: the measurement takes memory of its own.
     let roofline = roofline(plan, compute)?;
@@ -229,7 +235,7 @@ fn prepare(args: &Args, setup: &Setup, plan: &Plan<'_>, group: Option<Group>) ->
         group,
     };
     let first = record(&origin, plan, &model.config);
-    let found = find(&args.out, &first);
+    let found = find(&args.out, &first).or(finished);
     if let (Some(found), false) = (&found, args.resume) {
         say(&format!(
             "glmbench: an unfinished run of this is at {}; --resume goes on with it",
@@ -259,7 +265,7 @@ fn run_one(
     group: Option<Group>,
     stop: &AtomicBool,
 ) -> anyhow::Result<(PathBuf, Exit)> {
-    let Ready { engine, mut dir, mut record } = prepare(args, setup, plan, group)?;
+    let Ready { engine, mut dir, mut record } = prepare(args, setup, plan, group, None)?;
     let mut bars = Bars::default();
     let mut reload = |world| load(setup, plan, world);
     let ending = execute(plan, engine, &mut reload, &mut dir, &mut record, &mut bars, stop);

@@ -6,6 +6,7 @@ use crate::cli::engine::{ComputeArgs, EmulationMode, FoundModel};
 use crate::device::DType;
 use crate::device::rotary::RotaryMode;
 use crate::engine::load::{DeviceKind, ModelPath};
+use crate::engine::parallel::check_world;
 use crate::engine::tokenizer::Tokenizer;
 use crate::run::RunError;
 use crate::run::plan::Plan;
@@ -68,6 +69,8 @@ impl Setup {
     pub(super) fn plan(&self) -> Result<Plan<'_>, RunError> {
         let step_tokens = self.compute.device.step_tokens();
         let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref(), step_tokens)?;
+        // Before memory is looked at: what cannot be cut is no matter of memory.
+        plan.worlds().into_iter().try_for_each(|world| check_world(&self.model.config, world))?;
         if let Some(capacity) = self.model.capacity(&self.compute)? {
             plan.fit_memory(&self.model.config, self.compute.dtype(), capacity);
         }

@@ -96,9 +96,11 @@ impl TaskComparison {
         &self.groups[0]
     }
 
-    /// Every item has the same answer in both runs.
+    /// Every item of either run is in both, answered, and with the same answer.
     pub fn is_identical(&self) -> bool {
-        self.flips.is_empty() && self.join.answers_differ == 0
+        let join = &self.join;
+        let unpaired = join.failed + join.only_a + join.only_b + join.changed;
+        self.flips.is_empty() && join.answers_differ + unpaired == 0
     }
 }
 

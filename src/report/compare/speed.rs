@@ -141,7 +141,9 @@ pub(super) fn compare_cases(
     let ranks = |cases: &[PerformanceCase]| cases.iter().map(|case| case.tp).collect::<BTreeSet<u32>>();
     let (ranks_a, ranks_b) = (ranks(cases_a), ranks(cases_b));
     let by_shape_only = ranks_a.is_disjoint(&ranks_b);
-    let shape = |case: &PerformanceCase| (case.batch, case.input_tokens, case.output_tokens);
+    // Prompts of another source are other work, of whatever shape.
+    let source = |case: &PerformanceCase| case.prompts.as_ref().map(|prompts| prompts.source.clone());
+    let shape = |case: &PerformanceCase| (case.batch, case.input_tokens, case.output_tokens, source(case));
     let equal =
         |x: &PerformanceCase, y: &PerformanceCase| shape(x) == shape(y) && (by_shape_only || x.tp == y.tp);
     let mut compared = Vec::new();
@@ -193,7 +195,10 @@ fn compare_case(
         rows.0.median_ns.and(rows.1.median_ns)?;
         Some(compare_phase(phase, rows, (&good_a, &good_b), (a, b), options))
     });
-    let hashes = good_a.first().zip(good_b.first()).map(|(a, b)| a.output_hash == b.output_hash);
+    let group = |r: &RequestRecord| r.prompts.as_ref().map(|prompts| prompts.group);
+    let same_prompts =
+        |a: &RequestRecord| good_b.iter().find(|b| group(b) == group(a)).map(|b| (a.output_hash.clone(), b));
+    let hashes = good_a.iter().find_map(|a| same_prompts(a)).map(|(hash, b)| hash == b.output_hash);
     Some(CaseComparison {
         a: case_a.clone(),
         b: case_b.clone(),
