@@ -429,9 +429,10 @@ fn judge_memory(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgement> 
         let limit = format!("at most {max}");
         judgements.extend(rows.iter().map(|row| {
             let gate = format!("peak memory ratio of {}", row.case_id);
-            let verdict = match own_memory(candidate, row) {
-                true => memory_ratio(pair, row, max),
-                false => (GateOutcome::Undecided, NOT_ITS_MEMORY.into()),
+            let verdict = if own_memory(candidate, row) {
+                memory_ratio(pair, row, max)
+            } else {
+                (GateOutcome::Undecided, NOT_ITS_MEMORY.into())
             };
             candidate.judgement(gate, limit.clone(), verdict)
         }));
