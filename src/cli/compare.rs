@@ -51,7 +51,7 @@ pub struct Args {
     /// Difference of an accuracy below which runs may be called the same, e.g. 1%
     #[arg(long, value_name = "SHARE", value_parser = percentage, default_value = "1%")]
     accuracy_margin: f64,
-    /// Folder for the comparison's files; reports/<now>-compare-<a>-<b> unless given
+    /// Folder for the comparison's files; `reports/NOW-compare-A-B` unless given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print JSON
@@ -193,6 +193,10 @@ fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
     }
     lines.extend(summary.tables.iter().map(|table| format!("{}\n{}\n", table.title, drawn(table))));
     lines.extend(summary.headline.iter().cloned());
+    lines.push(format!(
+        "A change of a measured time is called one beyond {:.1} %.",
+        100.0 * summary.threshold
+    ));
     if !judgements.is_empty() {
         lines.push(super::report::gate_sentence(judgements));
     }

@@ -64,7 +64,7 @@ pub struct EmulationArgs {
     )]
     pub emulate: Option<EmulationMode>,
     /// Chip profile of the emulated card: a file, instead of the card's own
-    #[arg(long, value_name = "FILE", requires = "emulate")]
+    #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
 }
 

@@ -33,6 +33,7 @@ pub(super) fn run(args: &Args, word: &str, sampling: Sampling) -> anyhow::Result
     let batch = usize::from(args.batch).min(texts.len());
     let limits = Limits::for_batch(&model.config, batch, longest + new_tokens);
     let mut engine = model.load(&args.engine.compute, limits)?;
+    let modelled = engine.device_info().modelled_by.is_some();
     for (number, (texts, prompts)) in texts.chunks(batch).zip(prompts.chunks(batch)).enumerate() {
         let request = |prompt: &Vec<u32>| Request {
             prompt: prompt.clone(),
@@ -43,7 +44,7 @@ pub(super) fn run(args: &Args, word: &str, sampling: Sampling) -> anyhow::Result
         };
         let answers = ask(&mut engine, prompts.iter().map(request).collect())?;
         for (i, (text, answer)) in texts.iter().zip(&answers).enumerate() {
-            emit(&told(number * batch + i, text, answer, &tokenizer))?;
+            emit(&told(number * batch + i, text, answer, &tokenizer, modelled))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -88,7 +89,7 @@ fn ask(engine: &mut Scheduler, requests: Vec<Request>) -> anyhow::Result<Vec<Ans
 }
 
 /// The block of lines of one text.
-fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer) -> String {
+fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer, modelled: bool) -> String {
     if answer.broken {
         say(&format!(
             "glmbench: text {index}: the model's numbers broke down (NaN or infinite logits); the answer ends there"
@@ -102,10 +103,11 @@ fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer) -> Str
     };
     format!(
         "Question[{index}]: {text}\nAnswer[{index}]: {}\nGenerate[{index}] token num: {count}\n\
-         Time[{index}]: first token {:.3} ms, {next}, all {:.3} ms\n",
+         Time[{index}]: first token {:.3} ms, {next}, all {:.3} ms{}\n",
         tokenizer.decode(&answer.tokens),
         ms(answer.first_ns),
-        ms(answer.end_ns)
+        ms(answer.end_ns),
+        if modelled { " (modelled)" } else { "" }
     )
 }
 

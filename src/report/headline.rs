@@ -13,6 +13,7 @@ pub(super) fn sentences(run: &RunRecord, accuracy: &[AccuracyRow], performance: 
     let part_of = |task: &str| run.plan.accuracy.iter().find(|case| case.task == task)?.part_of();
     let mut sentences: Vec<String> = wholes.filter_map(|row| score(row, part_of(&row.task))).collect();
     sentences.extend(speed(run, performance));
+    sentences.extend(left_out(run));
     if sentences.is_empty() {
         sentences.push(NOTHING.to_owned());
     }
@@ -31,6 +32,15 @@ fn score(row: &AccuracyRow, part_of: Option<u64>) -> Option<String> {
         percent(low),
         percent(high),
     ))
+}
+
+/// The cases that the device could not hold.
+fn left_out(run: &RunRecord) -> Option<String> {
+    let cases = run.plan.performance.iter().filter_map(|case| Some((&case.case_id, case.unfit.as_ref()?)));
+    let cases: Vec<_> = cases.collect();
+    let (_, reason) = cases.first()?;
+    let names: Vec<&str> = cases.iter().map(|(id, _)| id.as_str()).collect();
+    Some(format!("Left out: {} ({reason}).", names.join(", ")))
 }
 
 /// The fastest decode, and the aggregate rate: all output tokens over all time.

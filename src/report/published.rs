@@ -21,7 +21,11 @@ pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
     let decode: Vec<&PerfRow> = rows
         .iter()
         .filter(|row| {
-            row.phase == Phase::Decode && row.input_tokens == INPUT_TOKENS && row.median_ns.is_some()
+            // Another batch is another measurement.
+            row.phase == Phase::Decode
+                && row.batch == 1
+                && row.input_tokens == INPUT_TOKENS
+                && row.median_ns.is_some()
         })
         .collect();
     if decode.is_empty() {
@@ -30,7 +34,7 @@ pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
     let mut table = Table::new(
         "Beside the published decode time".into(),
         &["Source", "Assumes", "Clock"],
-        &["Batch", "In", "Out", "ms/token", "÷ published"],
+        &["Batch", "In", "Out", "ms/token", "÷ published", "They would agree"],
     );
     let number = |n: u32| n.to_string();
     table.push(
@@ -43,6 +47,7 @@ pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
             number(INPUT_TOKENS),
             number(1024),
             fixed(Some(PUBLISHED_MS), 0),
+            NONE.into(),
             NONE.into(),
         ],
     );
@@ -63,12 +68,20 @@ pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
                 number(row.input_tokens),
                 number(row.output_tokens),
                 fixed(ms, 1),
-                // Another batch is another measurement.
-                fixed(ms.filter(|_| row.batch == 1).map(|ms| ms / PUBLISHED_MS), 2),
+                fixed(ms.map(|ms| ms / PUBLISHED_MS), 2),
+                ms.map_or_else(|| NONE.to_owned(), |ms| agreement(ms / PUBLISHED_MS)),
             ],
         );
     }
     Some(table)
+}
+
+/// What would have to be so for a time to be the published one.
+fn agreement(ratio: f64) -> String {
+    if (0.9..=1.1).contains(&ratio) {
+        return "within 10 %".into();
+    }
+    format!("if everything ran at {ratio:.2} of the speed here")
 }
 
 #[cfg(test)]

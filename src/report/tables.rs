@@ -115,12 +115,10 @@ pub fn performance(rows: &[PerfRow], clock: Clock) -> Table {
         ("E2E ms", numbers(of(Phase::E2e).map(|row| ms(row.median_ns)))),
         ("E2E tokens/s", numbers(of(Phase::E2e).map(rate))),
         ("Peak memory", e2e.iter().map(|row| or_none(row.peak_rss_bytes, bytes)).collect()),
-        (
-            "Valid",
-            e2e.iter().map(|row| if row.valid == Some(true) { "yes" } else { "NO" }.to_owned()).collect(),
-        ),
+        ("Valid", e2e.iter().map(|row| validity(row).to_owned()).collect()),
     ]);
-    Table::of_columns(format!("Performance, {clock} (medians)"), &columns)
+    let device = rows.first().map_or(String::new(), |row| format!(" on {}", row.device));
+    Table::of_columns(format!("Performance{device}, {clock} (medians)"), &columns)
 }
 
 /// One row a case: how long a phase took, how sure that is, and how near it comes to the machine's limits.
@@ -184,11 +182,24 @@ pub fn token_latency(rows: &[PerfRow], requests: &[RequestRecord], clock: Clock)
 /// The columns that say which case a row is of.
 fn shapes(rows: &[&PerfRow]) -> Vec<(&'static str, Vec<String>)> {
     let column = |value: fn(&PerfRow) -> u32| rows.iter().map(|row| value(row).to_string()).collect();
-    vec![
+    let mut columns = vec![
         ("Batch", column(|row| row.batch)),
         ("In", column(|row| row.input_tokens)),
         ("Out", column(|row| row.output_tokens)),
-    ]
+    ];
+    if rows.iter().any(|row| row.tp != 1) {
+        columns.push(("TP", column(|row| row.tp)));
+    }
+    columns
+}
+
+/// What the last column says of a case: left out is neither right nor wrong, the headline has the reason.
+fn validity(row: &PerfRow) -> &'static str {
+    match row.valid {
+        Some(true) => "yes",
+        Some(false) => "NO",
+        None => "left out",
+    }
 }
 
 /// A column of numbers with their points below one another.

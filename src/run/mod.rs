@@ -104,6 +104,12 @@ impl Session<'_> {
         self.offset_ns.saturating_add(engine_ns)
     }
 
+    /// Peak memory of the process where that is what the engine takes: a card's memory is not the host's.
+    fn peak_memory(&self) -> Option<u64> {
+        let device = self.engine.device_info().name;
+        matches!(device.as_str(), "cpu" | "reference").then(machine::peak_rss_bytes).flatten()
+    }
+
     /// The clock that the engine keeps.
     fn clock(&self) -> Clock {
         clock_of(&self.engine.device_info())

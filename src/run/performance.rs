@@ -3,7 +3,7 @@
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
 use crate::record::{GroupPrompts, RepetitionKind, RequestRecord, RunDir};
 
-use super::machine::{peak_rss_bytes, reset_peak_rss};
+use super::machine::reset_peak_rss;
 use super::plan::Plan;
 use super::questions::{RealPrompts, mean_tokens};
 use super::{Ending, RunError, Session};
@@ -149,7 +149,9 @@ impl<'a> Timing<'a> {
         let batch = &self.batches[self.timed % self.batches.len()];
         let times = repeat(session.engine, self.case.shape, batch)?;
         let line = record(session, self.case, RepetitionKind::Timed, self.timed, times);
-        session.dir.append_request(&RequestRecord { block, ..line })?;
+        // In turns, two engines share the process: its peak is neither's.
+        let peak_rss_bytes = line.peak_rss_bytes.filter(|_| block.is_none());
+        session.dir.append_request(&RequestRecord { block, peak_rss_bytes, ..line })?;
         session.sample_memory()?;
         self.timed += 1;
         Ok(())
@@ -188,7 +190,7 @@ fn record(
         step_ns: times.step_ns,
         end_ns: session.run_ns(times.end_ns),
         output_hash: times.output_hash,
-        peak_rss_bytes: peak_rss_bytes(),
+        peak_rss_bytes: session.peak_memory(),
         error: None,
     }
 }

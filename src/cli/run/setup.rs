@@ -69,6 +69,12 @@ impl Setup {
     pub(super) fn plan(&self) -> Result<Plan<'_>, RunError> {
         let step_tokens = self.compute.device.step_tokens();
         let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref(), step_tokens)?;
+        if self.compute.emulation.emulate.is_some() {
+            // A virtual clock has no noise: one repetition says it all.
+            for run in &mut plan.performance {
+                (run.repetitions, run.warm_up.most) = (1, 0);
+            }
+        }
         // Before memory is looked at: what cannot be cut is no matter of memory.
         plan.worlds().into_iter().try_for_each(|world| check_world(&self.model.config, world))?;
         if let Some(capacity) = self.model.capacity(&self.compute)? {
@@ -136,7 +142,12 @@ fn compute_args(
     let mut emulation = args.emulation.clone();
     if let Some(configuration) = configuration.filter(|_| args.emulation.emulate.is_none()) {
         emulation.emulate = configuration.emulate.then_some(EmulationMode::Auto);
+        // One profile cannot be that of two cards, and of none that is not emulated.
+        emulation.profile = emulation.profile.filter(|_| configuration.emulate);
         emulation.profile = emulation.profile.or_else(|| configuration.profile.clone());
+    }
+    if emulation.profile.is_some() && emulation.emulate.is_none() {
+        bail!("--profile is for an emulated card; give --emulate, too");
     }
     Ok(ComputeArgs {
         device,

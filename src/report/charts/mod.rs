@@ -224,8 +224,12 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
     let clock = run.provenance.clock;
     let subtitle =
         |unit: &str| format!("{unit}, {clock}, {} {}", run.provenance.device, run.provenance.dtype);
-    let lengths = |row: &PerfRow| (row.input_tokens, row.output_tokens);
-    let lengths_label = |(input, output)| format!("{input} + {output}");
+    let lengths = |row: &PerfRow| (row.input_tokens, row.output_tokens, row.tp);
+    let ranks = rows.iter().any(|row| row.tp != 1);
+    let lengths_label = |(input, output, tp)| {
+        let tp = if ranks { format!(", tp {tp}") } else { String::new() };
+        format!("{input} + {output}{tp}")
+    };
     let of = |phase| rows.iter().copied().filter(move |row| row.phase == phase);
     let against_batch = |title: &str, unit: &str, series| LineChart {
         title: title.to_owned(),
@@ -270,13 +274,14 @@ fn prefill_chart(run: &RunRecord, rows: &[&PerfRow]) -> Option<PanelChart> {
     let from = &run.provenance;
     // A shape's prefill does not depend on how much is generated after it: the first will do.
     let prefills = first_of_each(rows.iter().copied().filter(|row| row.phase == Phase::Prefill), |row| {
-        (row.batch, row.input_tokens)
+        (row.batch, row.input_tokens, row.tp)
     });
+    let ranks = rows.iter().any(|row| row.tp != 1);
     let by_batch = series(
         prefills,
         from.clock,
-        |row| row.batch,
-        |batch| format!("batch {batch}"),
+        |row| (row.batch, row.tp),
+        |(batch, tp)| if ranks { format!("batch {batch}, tp {tp}") } else { format!("batch {batch}") },
         |row| (row.input_tokens, latency(row, row.median_ns.map(|ns| ns as f64), 1.0)),
     );
     let points = || by_batch.iter().flat_map(|series| &series.points);

@@ -1,7 +1,7 @@
 //! Two runs or more, side by side: what differs about them, what their difference in accuracy and speed is, and whether it
 //! may be believed.
 //!
-//! The first run is the base; each other one is compared with it. [`compare`] reads and decides, [`write`] makes the files
+//! The first run is the base; each other one is compared with it. [`compare`] reads and decides, [`write()`] makes the files
 //! (`comparison.csv`, `flips.csv`, charts, `report.html`, `summary.md`), [`render`] does both.
 //!
 //! Measured and modelled times are never held against each other: such a pair is shown and given no verdict. Two modelled
@@ -156,6 +156,8 @@ pub struct ComparisonSummary {
     pub mismatches: Vec<String>,
     /// The worst that any of the runs is.
     pub verdict: Verdict,
+    /// The change of a measured time that is called one, as a share.
+    pub threshold: f64,
 }
 
 /// Reads and compares the runs in `paths`, the first being the base.
@@ -222,10 +224,11 @@ pub fn write(
         rows,
         mismatches: comparison.mismatches(),
         verdict: comparison.verdict(),
+        threshold: comparison.options.threshold(),
     })
 }
 
-/// [`compare`], then [`write`] without gates: what a command that made several runs ends with.
+/// [`compare`], then [`write()`] without gates: what a command that made several runs ends with.
 pub fn render(paths: &[PathBuf], options: &Options) -> Result<ComparisonSummary, ReportError> {
     let comparison = compare(paths, options)?;
     let beside = || {
