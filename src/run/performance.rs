@@ -150,7 +150,7 @@ impl<'a> Timing<'a> {
         let times = repeat(session.engine, self.case.shape, batch)?;
         let line = record(session, self.case, RepetitionKind::Timed, self.timed, times);
         session.dir.append_request(&RequestRecord { block, ..line })?;
-        session.sample_memory()?;
+        session.sample()?;
         self.timed += 1;
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::report::render;
 use crate::run::interleave::{Side, interleave, obstacle};
 use crate::run::plan::Plan;
 use crate::run::provenance::{Origin, record};
-use crate::run::{Ending, Observer as _, RunError, execute, find, find_group, finished, open_dir};
+use crate::run::{Ending, Observer as _, RunError, execute, find, find_group, finished, open_dir, telemetry};
 use crate::suite::Suite;
 
 use self::describe::describe;
@@ -224,6 +224,7 @@ fn prepare(args: &Args, setup: &Setup, plan: &Plan<'_>, group: Option<Group>) ->
         tokenizer: tokenizer.as_ref().map(|t| t.sha256().to_owned()),
         rotary: compute.rope,
         device: engine.device_info(),
+        telemetry: telemetry::methods(&engine),
         roofline,
         command_line: std::env::args().collect(),
         group,
