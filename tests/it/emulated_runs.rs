@@ -71,7 +71,7 @@ struct Searched {
 /// `None` where the fault is met before the engine is loaded.
 fn search(world: usize, lines: &str) -> Option<Searched> {
     let config = config();
-    let text = SEARCH.replace("lengths", &format!("tp = {world}\nlengths"));
+    let text = SEARCH.replace("lengths", &format!("tp = [{world}]\nlengths"));
     let suite = Suite::parse(Path::new("s.toml"), &text, &[]).unwrap();
     let plan = Plan::new(&suite, &config, None, 512).unwrap();
     let loaded = match engine(world, plan.limits(world), lines) {
