@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
+use super::sensors::Sensors;
 use super::{Device, DeviceError};
 
 /// Makes the devices of a tensor-parallel group.
@@ -24,6 +25,11 @@ pub trait DeviceGroup: Send + Sync + 'static {
 
     /// A rank has failed: wakes up, with an error, all that wait for it in [`Device::all_reduce`], now and later.
     fn abort(&self);
+
+    /// What reads the devices' sensors beside the ranks; `None` where there are none that we read.
+    fn sensors(&self) -> Option<Box<dyn Sensors>> {
+        None
+    }
 }
 
 /// Turns of the spin loop before a waiting rank sleeps, where each has a core: some tens of microseconds.

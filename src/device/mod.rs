@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod group;
 pub mod reference;
 pub mod rotary;
+pub mod sensors;
 
 use std::ops::Range;
 

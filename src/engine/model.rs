@@ -1,6 +1,7 @@
 //! The forward pass of ChatGLM2, written once over [`Device`].
 
 use crate::device::rotary::{RotaryMode, RotarySpec, RotaryTable};
+use crate::device::sensors::Sensors;
 use crate::device::{
     AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView,
 };
@@ -66,6 +67,14 @@ pub trait Forward: Send {
     /// Lets time pass on the device's virtual clock ([`Device::idle`]).
     fn idle(&mut self, duration_ns: u64) {
         let _ = duration_ns;
+    }
+    /// An error has ended it: it must be loaded anew before it can do another step.
+    fn has_failed(&self) -> bool {
+        false
+    }
+    /// What its devices' sensors tell; `None` where there are none that we read.
+    fn sensors(&self) -> Option<&dyn Sensors> {
+        None
     }
     /// The limits it was loaded for.
     fn limits(&self) -> Limits;

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::device::sensors::Sensors;
 use crate::device::{DeviceInfo, SequenceView};
 
 use super::cache::{BlockAllocator, blocks_for};
@@ -77,6 +78,16 @@ impl Scheduler {
     /// The device.
     pub fn device_info(&self) -> DeviceInfo {
         self.model.device_info()
+    }
+
+    /// An error has ended the model ([`Forward::has_failed`]).
+    pub fn has_failed(&self) -> bool {
+        self.model.has_failed()
+    }
+
+    /// What the devices' sensors tell; `None` where there are none that we read.
+    pub fn sensors(&self) -> Option<&dyn Sensors> {
+        self.model.sensors()
     }
 
     /// Nanoseconds on the engine's clock: the device's virtual one where it keeps one, else real time.

@@ -126,6 +126,7 @@ pub(super) fn run() -> RunRecord {
             dtype: "fp16".into(),
             tp: 1,
             device_details: BTreeMap::new(),
+            telemetry: map(&[("power_w", "absent: not read on this device")]),
             threads: 2,
             batch: 8,
             versions: map(&[("rustc", "1.95.0")]),

@@ -62,6 +62,9 @@ pub struct Provenance {
     /// What the device chose and found, by name: chip, library versions, the operators behind attention, KV write….
     #[serde(default)]
     pub device_details: BTreeMap<String, String>,
+    /// How each column of `telemetry.csv` comes about, with its unit; `absent: reason` where it stays empty.
+    #[serde(default)]
+    pub telemetry: BTreeMap<String, String>,
     /// Threads of the engine.
     pub threads: u32,
     /// Sequences at once in accuracy tasks.

@@ -136,7 +136,7 @@ impl<'a, 'b> Flow<'a, 'b> {
             session.observer.advance();
             self.written += 1;
             if self.written.is_multiple_of(64) {
-                session.sample_memory()?;
+                session.sample()?;
             }
         }
         Ok(())

@@ -142,7 +142,7 @@ pub(super) fn run(
         session.observer.end();
         let Some(level) = level? else { return Ok(Ending::Interrupted) };
         session.dir.append_load(&level)?;
-        session.sample_memory()?;
+        session.sample()?;
         levels.push(level);
     }
     Ok(Ending::Complete)

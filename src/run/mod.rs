@@ -19,6 +19,7 @@ mod questions;
 mod resume;
 pub mod score;
 pub mod search;
+pub mod telemetry;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -28,10 +29,9 @@ use std::time::SystemTime;
 use crate::device::DeviceInfo;
 use crate::engine::EngineError;
 use crate::engine::scheduler::Scheduler;
-use crate::record::{Clock, RecordError, RunDir, RunRecord, Status, TelemetryRow, rfc3339_utc};
+use crate::record::{Clock, RecordError, RunDir, RunRecord, Status, rfc3339_utc};
 use crate::task::{Evaluation, TaskError};
 
-use self::machine::rss_bytes;
 use self::plan::Plan;
 
 pub use self::resume::{Found, find, find_group, finished};
@@ -85,12 +85,21 @@ struct Session<'a> {
     stop: &'a AtomicBool,
     /// Where the engine's clock began on the run's: behind all that was recorded before.
     offset_ns: u64,
+    /// Interrupted because the engine did not outlive an error, which has its line: a new one goes on.
+    spent: bool,
 }
 
 impl<'a> Session<'a> {
     fn new(engine: &'a mut Scheduler, shared: &'a mut Shared<'_>) -> Result<Self, RunError> {
         let offset_ns = recorded_ns(shared.dir)?.saturating_sub(engine.now_ns());
-        Ok(Self { engine, dir: shared.dir, observer: shared.observer, stop: shared.stop, offset_ns })
+        Ok(Self {
+            engine,
+            dir: shared.dir,
+            observer: shared.observer,
+            stop: shared.stop,
+            offset_ns,
+            spent: false,
+        })
     }
 }
 
@@ -115,14 +124,10 @@ impl Session<'_> {
         clock_of(&self.engine.device_info())
     }
 
-    /// Notes the resident memory.
-    fn sample_memory(&mut self) -> Result<(), RecordError> {
-        let row = TelemetryRow {
-            t_ns: self.run_ns(self.engine.now_ns()),
-            rss_bytes: rss_bytes(),
-            ..Default::default()
-        };
-        self.dir.append_telemetry(&row)
+    /// Notes what the process and the devices take.
+    fn sample(&mut self) -> Result<(), RecordError> {
+        let rows = telemetry::rows(self.engine, self.run_ns(self.engine.now_ns()));
+        rows.iter().try_for_each(|row| self.dir.append_telemetry(row))
     }
 }
 
@@ -152,13 +157,14 @@ pub fn open_dir(
     Ok((dir, record))
 }
 
-/// Loads the model anew for another number of ranks.
+/// Loads the model anew, for so many ranks: for another number, or because an out-of-memory has ended the engine.
 pub type Reload<'a> = dyn FnMut(usize) -> Result<Scheduler, RunError> + 'a;
 
 /// Runs what the directory does not have yet; `run.json` says at the end how far it came.
 ///
 /// `engine` is loaded for the first of the plan's [worlds](Plan::worlds); for each other one that still has something to do
-/// it is dropped, and `reload` makes the next.
+/// it is dropped, and `reload` makes the next. So it is where a max-batch search met the end of memory and the engine did not
+/// outlive it: the lines that are there are not done again.
 pub fn execute(
     plan: &Plan<'_>,
     engine: Scheduler,
@@ -209,9 +215,19 @@ fn run_worlds(
             drop(engine);
             engine = reload(world)?;
         }
-        let mut session = Session::new(&mut engine, shared)?;
-        if run_cases(plan, world, &mut session)? == Ending::Interrupted {
-            return Ok(Ending::Interrupted);
+        loop {
+            let mut session = Session::new(&mut engine, shared)?;
+            if run_cases(plan, world, &mut session)? == Ending::Complete {
+                break;
+            }
+            if !session.spent {
+                return Ok(Ending::Interrupted);
+            }
+            if is_done(plan, world, shared.dir)? {
+                break;
+            }
+            drop(engine);
+            engine = reload(world)?;
         }
     }
     Ok(Ending::Complete)

@@ -152,7 +152,7 @@ impl<'a> Timing<'a> {
         // In turns, two engines share the process: its peak is neither's.
         let peak_rss_bytes = line.peak_rss_bytes.filter(|_| block.is_none());
         session.dir.append_request(&RequestRecord { block, peak_rss_bytes, ..line })?;
-        session.sample_memory()?;
+        session.sample()?;
         self.timed += 1;
         Ok(())
     }

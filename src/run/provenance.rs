@@ -26,6 +26,8 @@ pub struct Origin<'a> {
     pub rotary: RotaryMode,
     /// The device as loaded.
     pub device: DeviceInfo,
+    /// How each column of the telemetry comes about ([`super::telemetry::methods`]).
+    pub telemetry: BTreeMap<String, String>,
     /// The machine's measured limits, where speed is measured.
     pub roofline: Option<Roofline>,
     /// The command line.
@@ -96,6 +98,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         dtype: origin.device.dtype.to_string(),
         tp: origin.device.world as u32,
         device_details: origin.device.details.iter().cloned().collect(),
+        telemetry: origin.telemetry.clone(),
         threads: origin.device.threads as u32,
         batch: plan.accuracy.iter().map(|run| run.batch).max().unwrap_or(0) as u32,
         versions: BTreeMap::from([("glmbench".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),

@@ -128,9 +128,13 @@ fn probe_all(
         record.probe = probes.len() as u32;
         record.purpose = purpose;
         session.dir.append_probe(&record)?;
-        session.sample_memory()?;
+        session.sample()?;
         session.observer.advance();
         probes.push(record);
+        if session.engine.has_failed() {
+            session.spent = true;
+            return Ok(Ending::Interrupted);
+        }
     }
     Ok(Ending::Complete)
 }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use glmbench::device::ascend::{
     Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings, Status, Widths, selftest,
 };
+use glmbench::device::group::DeviceGroup;
 use glmbench::device::rotary::RotaryMode;
-use glmbench::device::{AttentionShape, DType, Device, DeviceError};
+use glmbench::device::{AttentionShape, DType, Device, DeviceError, SequenceView};
 use glmbench::engine::config::ModelConfig;
-use glmbench::engine::model::{Limits, Model, attention_shape};
+use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape};
 use glmbench::engine::parallel::{Cut, Ranks};
 use glmbench::engine::sampler::Sampling;
 use glmbench::engine::scheduler::Scheduler;
@@ -247,7 +248,7 @@ fn telemetry_is_what_the_libraries_tell_or_the_reason() {
     for chip in CHIPS {
         let read = |lines: &str| {
             let group = AscendGroup::new(settings(chip, heads, lines, "")).unwrap();
-            group.telemetry().read(0)
+            group.telemetry().chip(0)
         };
         let fake = read("telemetry = fake");
         assert!(fake.power_w.is_ok() && fake.temp_c.is_ok() && fake.utilisation.is_ok(), "{fake:?}");
@@ -295,8 +296,34 @@ fn nothing_is_left_at_the_end() {
         answers(&mut engine, &prompts(), 320);
         assert!(group.live().unwrap().iter().any(|(_, n)| *n > 0));
         drop(engine);
-        let left: Vec<_> = group.live().unwrap().into_iter().filter(|(_, n)| *n > 0).collect();
-        assert!(left.is_empty(), "{} {forced}: {left:?}", chip.name());
+        assert_eq!(left(&group), [], "{} {forced}", chip.name());
+    }
+}
+
+/// What is alive in the emulator.
+fn left(group: &AscendGroup) -> Vec<(&'static str, u64)> {
+    group.live().unwrap().into_iter().filter(|(_, n)| *n > 0).collect()
+}
+
+/// Streams are lazy: what was queued has not run when the group is called off, and every call from then on is refused.
+#[test]
+fn nothing_is_left_when_queued_work_is_called_off() {
+    let (config, source) = random();
+    for chip in CHIPS {
+        let group = AscendGroup::new(settings(chip, attention_shape(&config), "", "")).unwrap();
+        let device = group.rank(0).unwrap();
+        let limits = limits(&config, 64);
+        let mut model =
+            Model::load(device, &config, RotaryMode::Model, limits, &source, &mut |_, _| {}).unwrap();
+        let sequences = [SequenceView { rows: 0..3, context: 3, blocks: &[0] }];
+        let (tokens, positions) = ([1, 2, 3], [0, 1, 2]);
+        let step =
+            StepInput { tokens: &tokens, positions: &positions, sequences: &sequences, logit_rows: &[] };
+        model.forward(&step, &mut Vec::new()).unwrap();
+        group.abort();
+        assert!(model.forward(&step, &mut Vec::new()).is_err());
+        drop(model);
+        assert_eq!(left(&group), [], "{}", chip.name());
     }
 }
 

@@ -11,6 +11,7 @@ mod compare;
 mod configurations;
 mod convert;
 mod dataset;
+mod emulated_runs;
 mod goldens;
 mod invariance;
 mod rank_failures;

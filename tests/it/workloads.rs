@@ -17,7 +17,7 @@ use glmbench::engine::scheduler::Scheduler;
 use glmbench::record::{LoadLevelRecord, ProbeOutcome, ProbeRecord, RunDir, RunRecord, search_answer};
 use glmbench::run::plan::Plan;
 use glmbench::run::provenance::{Origin, record};
-use glmbench::run::{Ending, Observer, RunError, execute, open_dir};
+use glmbench::run::{Ending, Observer, RunError, execute, open_dir, telemetry};
 use glmbench::suite::Suite;
 
 use crate::support::answer;
@@ -149,6 +149,7 @@ impl Run<'_> {
             tokenizer: None,
             rotary: RotaryMode::Model,
             device: engine.device_info(),
+            telemetry: telemetry::methods(&engine),
             roofline: None,
             command_line: Vec::new(),
             group: None,

@@ -22,7 +22,9 @@ use crate::report::render;
 use crate::run::interleave::{Side, interleave, obstacle};
 use crate::run::plan::Plan;
 use crate::run::provenance::{Origin, record};
-use crate::run::{Ending, Found, Observer as _, RunError, execute, find, find_group, finished, open_dir};
+use crate::run::{
+    Ending, Found, Observer as _, RunError, execute, find, find_group, finished, open_dir, telemetry,
+};
 use crate::suite::Suite;
 
 use self::describe::describe;
@@ -230,6 +232,7 @@ fn prepare(
         tokenizer: tokenizer.as_ref().map(|t| t.sha256().to_owned()),
         rotary: compute.rope,
         device: engine.device_info(),
+        telemetry: telemetry::methods(&engine),
         roofline,
         command_line: std::env::args().collect(),
         group,

@@ -75,6 +75,8 @@ impl Core {
     /// Queues words for the device, unless it has them.
     pub(super) fn send_words(&self, to: &mut Words) -> Result<(), DeviceError> {
         if to.sent != to.words {
+            // Where this fails the device has neither.
+            to.sent.clear();
             to.inbox.send_words(&self.slab, &self.stream, &to.words)?;
             to.sent.clone_from(&to.words);
         }
@@ -84,8 +86,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // A lost device cannot be waited for; then nothing runs any more, either.
-        let _ = self.stream.synchronize();
+        self.stream.quiesce();
         self.launcher.borrow_mut().forget(&self.context.api);
     }
 }

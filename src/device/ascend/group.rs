@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ascend_sys::{Libraries, LoadError, SearchPath, call};
 
 use super::super::group::DeviceGroup;
+use super::super::sensors::Sensors;
 use super::super::{AttentionShape, ClockProfile, DType, DeviceError};
 use super::Ascend;
 use super::api::{Api, acl};
@@ -188,7 +189,7 @@ impl AscendGroup {
 
     /// What samples the chips beside the ranks.
     pub fn telemetry(&self) -> TelemetrySource {
-        TelemetrySource { api: self.api.clone(), chip: self.settings.chip }
+        TelemetrySource { api: self.api.clone(), chip: self.settings.chip, world: self.settings.world }
     }
 
     /// What is alive in the emulator, by name; `None` on hardware.
@@ -235,6 +236,10 @@ impl DeviceGroup for AscendGroup {
     /// own time limit is over (`HCCL_EXEC_TIMEOUT`).
     fn abort(&self) {
         self.api.call_off("another rank failed");
+    }
+
+    fn sensors(&self) -> Option<Box<dyn Sensors>> {
+        Some(Box::new(self.telemetry()))
     }
 }
 

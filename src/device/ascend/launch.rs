@@ -101,17 +101,17 @@ impl Launcher {
         }
         if !self.kept.contains_key(&key) {
             if self.kept.len() >= MAX_KEPT {
+                stream.synchronize()?;
                 self.forget(api);
             }
             let plan = make()?;
             // SAFETY: the executor comes from its first stage and has not run.
             unsafe { acl!(api, api.libraries.nn, aclSetAclOpExecutorRepeatable(plan.executor)) }?;
-            if let Err(error) = self.reserve(slab, stream, plan.workspace) {
-                destroy(api, plan);
-                return Err(error);
-            }
             self.kept.insert(key, plan);
         }
+        let wanted = self.kept.get(&key).map_or(0, |plan| plan.workspace);
+        // Where memory ran out while the workspace grew, there is none.
+        self.reserve(slab, stream, wanted)?;
         let plan = self.kept.get(&key).expect("invariant: just seen or put there");
         self.second_stage(api, stream, plan)
     }

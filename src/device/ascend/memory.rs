@@ -212,11 +212,27 @@ impl Inbox {
         len: usize,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), DeviceError> {
+        let sent = self.try_send(slab, stream, len, fill);
+        if sent.is_err() {
+            // A slot may be without its event: all are made anew, once no copy reads them.
+            stream.quiesce();
+            self.slots.clear();
+            self.next = 0;
+        }
+        sent
+    }
+
+    fn try_send(
+        &mut self,
+        slab: &Slab,
+        stream: &Stream,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), DeviceError> {
         if self.device.as_ref().is_none_or(|device| device.len() < len) {
             self.grow(slab, stream, len.next_power_of_two().max(256))?;
         }
         let slot = self.next % SLOTS;
-        self.next += 1;
         let context = &slab.context;
         if self.slots.len() <= slot {
             let pinned = Pinned::new(context, self.buffer().len())?;
@@ -230,7 +246,9 @@ impl Inbox {
         fill(unsafe { std::slice::from_raw_parts_mut(pinned.start.cast::<u8>(), len) });
         // SAFETY: the slot is written again only after its event.
         unsafe { stream.copy(self.buffer().at(0), pinned.start, len, ACL_MEMCPY_HOST_TO_DEVICE) }?;
-        event.record(stream)
+        event.record(stream)?;
+        self.next += 1;
+        Ok(())
     }
 
     /// Queues words.

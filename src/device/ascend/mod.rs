@@ -55,7 +55,7 @@ pub use self::linear::Linear;
 pub use self::rotate::Rotary;
 pub use self::selftest::{SelftestRow, Status, Widths, selftest};
 pub use self::store::{Activation, Table, Vector};
-pub use self::telemetry::{Memory, Reading, Telemetry, TelemetrySource};
+pub use self::telemetry::{Memory, Telemetry, TelemetrySource};
 
 /// The halves of SwiGLU's input begin at multiples of this on a 310P, which takes 64-byte pieces only.
 const SWIGLU_ALIGNMENT: usize = 32;
@@ -81,6 +81,13 @@ pub struct Ascend {
 // SAFETY: handles and addresses of the device, used by whichever thread owns the value. A thread on which the device is not
 // set gets an error from every call, not undefined behaviour.
 unsafe impl Send for Ascend {}
+
+impl Drop for Ascend {
+    fn drop(&mut self) {
+        // The fields before `core` hold memory and a communicator that queued work may still use.
+        self.core.stream.quiesce();
+    }
+}
 
 impl Ascend {
     /// Sets the device on the calling thread and asks what it can do.

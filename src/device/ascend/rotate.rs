@@ -97,6 +97,8 @@ impl Rotator {
         if self.sent == positions {
             return Ok(());
         }
+        // Where this fails the device has neither.
+        self.sent.clear();
         let half = positions.len() * table.row_bytes;
         self.rows.send(&core.slab, &core.stream, 2 * half, |bytes| {
             for (values, to) in [&table.cos, &table.sin].into_iter().zip(bytes.chunks_exact_mut(half)) {
@@ -105,7 +107,6 @@ impl Rotator {
                 }
             }
         })?;
-        self.sent.clear();
         self.sent.extend_from_slice(positions);
         Ok(())
     }

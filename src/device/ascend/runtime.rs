@@ -53,6 +53,13 @@ impl Stream {
         unsafe { acl!(api, api.libraries.rt, aclrtSynchronizeStream(self.handle)) }
     }
 
+    /// Waits until nothing runs, whatever became of the device: before memory that queued work uses is given back. Unlike
+    /// [`Stream::synchronize`] it waits when the device is called off, too.
+    pub(super) fn quiesce(&self) {
+        // SAFETY: the stream lives. A device that is really lost refuses at once, and then nothing runs any more, either.
+        let _ = unsafe { call!(self.context.api.libraries.rt, aclrtSynchronizeStream(self.handle)) };
+    }
+
     /// Queues a copy.
     ///
     /// # Safety

@@ -9,13 +9,11 @@ use std::sync::Arc;
 use ascend_sys::{ACL_DDR_MEM, ACL_HBM_MEM, Dcmi, aclrtUtilizationInfo, call};
 
 use super::super::DeviceError;
+use super::super::sensors::{Methods, Reading, Readings, Sensors};
 use super::api::{Api, acl};
 use super::group::Chip;
 use super::near::logic_id;
 use super::runtime::Context;
-
-/// A value, or why there is none.
-pub type Reading<T> = Result<T, String>;
 
 /// Memory of a chip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +58,45 @@ impl Telemetry {
 pub struct TelemetrySource {
     pub(super) api: Arc<Api>,
     pub(super) chip: Chip,
+    /// Ranks, a chip each.
+    pub(super) world: usize,
+}
+
+impl Sensors for TelemetrySource {
+    fn read(&self) -> Vec<Readings> {
+        let readings = |told: Telemetry| Readings {
+            power_w: told.power_w,
+            utilisation: told.utilisation,
+            temp_c: told.temp_c,
+            memory_bytes: told.memory.map(|m| m.total_bytes.saturating_sub(m.free_bytes)),
+        };
+        (0..self.world).map(|ordinal| readings(self.chip(ordinal))).collect()
+    }
+
+    /// What the emulator tells is no measurement, and says so.
+    fn methods(&self) -> Methods {
+        let [power, temperature, utilisation, memory] = Telemetry::methods(self.chip).map(|(_, how)| how);
+        let emulated = self.api.libraries.emu.is_some();
+        let sensor = |how: &str| match emulated {
+            true => format!("made up by the emulator (telemetry = fake), no measurement: {how}"),
+            false => how.to_owned(),
+        };
+        let memory = match emulated {
+            true => format!("the emulator's count of its allocations: {memory}, total less free"),
+            false => format!("{memory}, total less free"),
+        };
+        Methods {
+            power: sensor(power),
+            utilisation: sensor(utilisation),
+            temperature: sensor(temperature),
+            memory,
+        }
+    }
 }
 
 impl TelemetrySource {
     /// Asks the `ordinal`-th visible chip, now.
-    pub fn read(&self, ordinal: usize) -> Telemetry {
+    pub fn chip(&self, ordinal: usize) -> Telemetry {
         // Memory is told of the device that is set on the thread.
         let context = Context::new(self.api.clone(), ordinal as i32);
         let mut told = read(&self.api, self.chip, ordinal);

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 
 use crate::device::group::DeviceGroup;
 use crate::device::rotary::RotaryMode;
+use crate::device::sensors::Sensors;
 use crate::device::{DeviceError, DeviceInfo, SequenceView};
 use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
@@ -34,6 +35,7 @@ pub struct Ranks {
     modelled_ns: Option<u64>,
     /// Why no more steps can be done.
     failure: Option<String>,
+    sensors: Option<Box<dyn Sensors>>,
 }
 
 /// The caller's end of a rank.
@@ -104,7 +106,7 @@ impl Ranks {
     ) -> Result<Self, EngineError> {
         let world = group.world();
         let cuts = (0..world).map(|rank| Cut::new(config, rank, world)).collect::<Result<Vec<_>, _>>()?;
-        let (device, group) = (group.name(), Arc::new(group));
+        let (device, sensors, group) = (group.name(), group.sensors(), Arc::new(group));
         let share = Arc::new(Share { group, whole: config.clone(), rotary, limits });
         let source = Arc::new(Together::new(source, world));
         let (sender, reports) = channel();
@@ -117,6 +119,7 @@ impl Ranks {
             info: DeviceInfo::plain(device, "", 0, crate::device::DType::Fp32),
             modelled_ns: None,
             failure: None,
+            sensors,
         };
         for cut in cuts {
             let worker = Worker::start(&share, cut, &source, &sender)?;
@@ -169,7 +172,8 @@ impl Ranks {
                 }
             }
         }
-        self.modelled_ns = clock;
+        // Ranks that have failed tell no time; it does not go back.
+        self.modelled_ns = clock.max(self.modelled_ns);
         if let Some((rank, error)) = failure {
             self.failure = Some(format!("rank {rank} of {} had failed: {error}", self.workers.len()));
             return Err(error);
@@ -217,6 +221,14 @@ impl Forward for Ranks {
     /// On every rank's clock. A rank that fails is told of by the next order.
     fn idle(&mut self, duration_ns: u64) {
         let _ = self.obey(&Order::Idle(duration_ns));
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    fn sensors(&self) -> Option<&dyn Sensors> {
+        self.sensors.as_deref()
     }
 
     fn limits(&self) -> Limits {

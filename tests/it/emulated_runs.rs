@@ -1,0 +1,155 @@
+//! Whole runs on the emulated card: what an out-of-memory does to a search, and the devices' telemetry.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use glmbench::device::ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
+use glmbench::device::rotary::RotaryMode;
+use glmbench::device::{DType, DeviceError};
+use glmbench::engine::EngineError;
+use glmbench::engine::config::ModelConfig;
+use glmbench::engine::model::{Limits, attention_shape};
+use glmbench::engine::parallel::{Cut, Ranks};
+use glmbench::engine::scheduler::Scheduler;
+use glmbench::engine::weights::StorageType;
+use glmbench::engine::weights::unread::Unread;
+use glmbench::record::{ProbeOutcome, ProbePurpose, ProbeRecord, RunRecord};
+use glmbench::run::plan::Plan;
+use glmbench::run::provenance::{Origin, record};
+use glmbench::run::{Ending, Observer, execute, open_dir, telemetry};
+use glmbench::suite::Suite;
+
+const SEARCH: &str = "schema = 1\nname = \"s\"\n[[max_batch]]\nlengths = [[300, 3]]\nbatch_range = [1, 8]\nlimit_tpot_ms = 10000\nrepetitions = 1\n";
+
+fn config() -> ModelConfig {
+    let text = r#"{"model_type":"chatglm","num_layers":2,"hidden_size":128,"ffn_hidden_size":200,"kv_channels":32,
+        "num_attention_heads":8,"multi_query_attention":true,"multi_query_group_num":2,"padded_vocab_size":320,
+        "seq_length":1024,"add_qkv_bias":true}"#;
+    ModelConfig::from_json(text, Path::new("config.json")).unwrap()
+}
+
+/// An engine of so many ranks, of which the clock alone runs.
+fn engine(world: usize, limits: Limits, lines: &str) -> Result<Scheduler, EngineError> {
+    let config = config();
+    let chip = Chip::Duo300i;
+    let settings = GroupSettings {
+        chip,
+        world,
+        dtype: DType::Fp16,
+        attention: attention_shape(&Cut::new(&config, 0, world)?.config(&config)),
+        bind: false,
+        // Decoding gathers all sequences' blocks, for which memory is taken when it is wanted.
+        forced: Forced::parse("decode=prompt").unwrap(),
+        emulation: Some(Emulation::new(chip, None, true).unwrap().with("hccl_timeout_ms = 200").with(lines)),
+    };
+    let source = Arc::new(Unread { config: config.clone(), dtype: StorageType::F16 });
+    let group = AscendGroup::new(settings)?;
+    let ranks = Ranks::load(group, &config, RotaryMode::Model, limits, source, &mut |_, _| {})?;
+    Ok(Scheduler::new(Box::new(ranks)))
+}
+
+struct Silent;
+
+impl Observer for Silent {
+    fn begin(&mut self, _: &str, _: &str, _: u64, _: u64) {}
+    fn advance(&mut self) {}
+    fn end(&mut self) {}
+}
+
+/// A search on an engine with a fault, and on sound ones afterwards.
+struct Searched {
+    probes: Vec<ProbeRecord>,
+    reloads: usize,
+    telemetry_csv: String,
+    record: RunRecord,
+}
+
+/// `None` where the fault is met before the engine is loaded.
+fn search(world: usize, lines: &str) -> Option<Searched> {
+    let config = config();
+    let text = SEARCH.replace("lengths", &format!("tp = [{world}]\nlengths"));
+    let suite = Suite::parse(Path::new("s.toml"), &text, &[]).unwrap();
+    let plan = Plan::new(&suite, &config, None, 512).unwrap();
+    let loaded = match engine(world, plan.limits(world), lines) {
+        Err(EngineError::Device(DeviceError::OutOfMemory { .. })) => return None,
+        loaded => loaded.unwrap(),
+    };
+    let origin = Origin {
+        suite: &suite,
+        model: "fake".into(),
+        weights: "none".into(),
+        tokenizer: None,
+        rotary: RotaryMode::Model,
+        device: loaded.device_info(),
+        telemetry: telemetry::methods(&loaded),
+        roofline: None,
+        command_line: Vec::new(),
+        group: None,
+    };
+    let root = tempfile::tempdir().unwrap();
+    let (mut dir, mut record) = open_dir(root.path(), None, record(&origin, &plan, &config)).unwrap();
+    let mut reloads = 0;
+    let mut reload = |world| {
+        reloads += 1;
+        Ok(engine(world, plan.limits(world), "")?)
+    };
+    let stop = AtomicBool::new(false);
+    let ending = execute(&plan, loaded, &mut reload, &mut dir, &mut record, &mut Silent, &stop).unwrap();
+    assert_eq!(ending, Ending::Complete);
+    let probes = dir.read_probes().unwrap();
+    let telemetry_csv = fs::read_to_string(dir.path().join("telemetry.csv")).unwrap();
+    Some(Searched { probes, reloads, telemetry_csv, record })
+}
+
+/// The allocation that fails is the first after loading at which a larger batch than the first wants memory.
+#[test]
+fn a_search_that_meets_the_end_of_memory_notes_it_and_goes_on() {
+    for world in [1, 2] {
+        let met = |p: &&ProbeRecord| p.outcome == ProbeOutcome::OutOfMemory;
+        let found = (1..400)
+            .filter_map(|n| search(world, &format!("fault = oom:{n}")))
+            .find(|found| found.probes.iter().find(met).is_none_or(|p| p.batch > 1))
+            .unwrap();
+        let told = found.probes.iter().find(met).expect("some batch wants more memory than the first");
+        let reason = told.reason.as_deref().unwrap();
+        assert!(reason.contains("cannot be had") && told.wanted_bytes.is_none(), "{told:?}");
+        assert_eq!(found.reloads, 1);
+        let at = found.probes.iter().position(|p| p == told).unwrap();
+        let after: Vec<_> = found.probes[at + 1..].iter().collect();
+        assert!(after.iter().all(|p| p.outcome == ProbeOutcome::Fits), "{after:?}");
+        assert!(after.iter().any(|p| p.purpose == ProbePurpose::Verify && p.batch == told.batch));
+        assert!(found.probes.windows(2).all(|two| two[0].end_ns < two[1].end_ns), "the clock goes on");
+        eprintln!("{world}: {} probes, batch {} met it: {reason}", found.probes.len(), told.batch);
+    }
+}
+
+#[test]
+fn telemetry_of_every_chip_stands_beside_the_hosts_and_says_how_it_came_about() {
+    let fake = search(2, "telemetry = fake").unwrap();
+    let how = &fake.record.provenance.telemetry;
+    for column in ["power_w", "npu_util", "temp_c"] {
+        assert!(
+            how[column].starts_with("made up by the emulator (telemetry = fake), no measurement"),
+            "{how:?}"
+        );
+    }
+    assert!(how["device_memory_bytes"].starts_with("the emulator's count"), "{how:?}");
+    assert_eq!(how["freq_khz"], "absent: not read on this device");
+    let rows: Vec<Vec<&str>> = fake.telemetry_csv.lines().skip(1).map(|l| l.split(',').collect()).collect();
+    assert_eq!(rows.len(), 3 * fake.probes.len(), "{}", fake.telemetry_csv);
+    for sample in rows.chunks(3) {
+        assert!(!sample[0][1].is_empty() && sample[0][6].is_empty(), "{sample:?}");
+        for (device, row) in ["0", "1"].iter().zip(&sample[1..]) {
+            assert_eq!([row[1], row[2], row[3], row[4], row[6]], ["", "11.1", "0.11", "11.0", *device]);
+            assert!(row[7].parse::<u64>().unwrap() > 0, "{row:?}");
+        }
+    }
+    let plain = search(1, "").unwrap();
+    let how = &plain.record.provenance.telemetry;
+    assert!(["power_w", "npu_util", "temp_c"].iter().all(|c| how[*c].starts_with("absent: ")), "{how:?}");
+    assert!(plain.telemetry_csv.lines().skip(1).all(|l| l.split(',').nth(2) == Some("")));
+}
