@@ -77,14 +77,16 @@ impl Sensors for TelemetrySource {
     fn methods(&self) -> Methods {
         let [power, temperature, utilisation, memory] = Telemetry::methods(self.chip).map(|(_, how)| how);
         let emulated = self.api.libraries.emu.is_some();
-        let sensor = |how: &str| match emulated {
-            true => format!("made up by the emulator (telemetry = fake), no measurement: {how}"),
-            false => how.to_owned(),
+        let [made_up, counted] = if emulated {
+            [
+                "made up by the emulator (telemetry = fake), no measurement: ",
+                "the emulator's count of its allocations: ",
+            ]
+        } else {
+            ["", ""]
         };
-        let memory = match emulated {
-            true => format!("the emulator's count of its allocations: {memory}, total less free"),
-            false => format!("{memory}, total less free"),
-        };
+        let sensor = |how: &str| format!("{made_up}{how}");
+        let memory = format!("{counted}{memory}, total less free");
         Methods {
             power: sensor(power),
             utilisation: sensor(utilisation),
