@@ -108,8 +108,12 @@ impl<'a> Plan<'a> {
         });
         let performance = self.performance.iter().map(|run| {
             let shape = run.shape;
-            let (prefill, decode) = workload::cost(run, config, dtype, self.limits(run.tp).max_step_tokens);
-            let cost = |c: crate::bench::PhaseCost| Some(Cost { bytes: c.bytes, flops: c.flops });
+            let cost = |c: crate::bench::PhaseCost| Cost { bytes: c.bytes, flops: c.flops };
+            // A shape that no memory holds is not counted through either.
+            let costs = run
+                .unfit
+                .is_none()
+                .then(|| workload::cost(run, config, dtype, self.limits(run.tp).max_step_tokens));
             record::PerformanceCase {
                 case_id: run.case_id(),
                 tp: run.tp as u32,
@@ -119,8 +123,8 @@ impl<'a> Plan<'a> {
                 prompts: run.prompts.as_ref().map(RealPrompts::record),
                 unfit: run.unfit.clone(),
                 repetitions: run.repetitions as u32,
-                prefill_cost: cost(prefill),
-                decode_cost: cost(decode),
+                prefill_cost: costs.map(|(prefill, _)| cost(prefill)),
+                decode_cost: costs.map(|(_, decode)| cost(decode)),
             }
         });
         record::Plan {
