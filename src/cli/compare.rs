@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::gate::{self, junit};
 use crate::record::{Noise, RunDir, write_whole};
-use crate::report::Verdict;
 use crate::report::compare::{
-    ComparisonRow, ComparisonSummary, Judgement, Options, compare, folder_name, write,
+    ComparisonRow, ComparisonSummary, Judgement, Options, compare, folder_name, render, write,
 };
+use crate::report::{ReportError, Verdict};
 use crate::suite::gates::Gates;
 
 use super::report::drawn;
@@ -96,18 +96,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let passed = gates.as_ref().is_none_or(|gates| gate::passes(gates, &judgements));
     let text = if args.json { json(&summary, &judgements, passed)? } else { words(&summary, &judgements) };
-    match emit(&text) {
-        // Files and exit code are the answer, whether anybody reads the tables or not.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
-        _ => {}
-    }
-    say(&format!("report: {}", folder.join("report.html").display()));
+    show(&summary, &text)?;
     Ok(exit(passed, summary.verdict).into())
 }
 
 /// Ends a command that made several runs: those of the same thing are compared, with the others shown beside them. Nothing where
 /// no two are of the same thing.
-pub(super) fn compare_group(out: &Path, runs: &[PathBuf]) -> anyhow::Result<()> {
+pub(super) fn compare_group(runs: &[PathBuf]) -> anyhow::Result<()> {
     let identity = |path: &PathBuf| Ok(RunDir::open(path)?.read_run()?.identity.hash().to_owned());
     let identities = runs.iter().map(identity).collect::<anyhow::Result<Vec<String>>>()?;
     let mut compared: Vec<&String> = Vec::new();
@@ -121,33 +116,36 @@ pub(super) fn compare_group(out: &Path, runs: &[PathBuf]) -> anyhow::Result<()> 
             runs.into_iter().map(|(path, _)| path.clone()).collect::<Vec<_>>()
         };
         let options = Options { beside: paths(other), ..Options::default() };
-        compare_into(out, &paths(same), &options)?;
+        compare_beside(&paths(same), &options)?;
     }
     Ok(())
 }
 
 /// Ends a command that timed two configurations in turns, whatever it is that differs about them.
-pub(super) fn compare_turns(out: &Path, runs: &[PathBuf]) -> anyhow::Result<()> {
-    compare_into(out, runs, &Options { allow_mismatch: true, ..Options::default() })
+pub(super) fn compare_turns(runs: &[PathBuf]) -> anyhow::Result<()> {
+    compare_beside(runs, &Options { allow_mismatch: true, ..Options::default() })
 }
 
-/// Compares runs into a folder of its own under `out`, and shows the tables.
-fn compare_into(out: &Path, runs: &[PathBuf], options: &Options) -> anyhow::Result<()> {
-    // The runs are whole without it.
-    let comparison = match compare(runs, options) {
-        Ok(comparison) => comparison,
-        Err(error) => {
+/// Compares runs into a folder of its own beside them, and shows the tables.
+fn compare_beside(runs: &[PathBuf], options: &Options) -> anyhow::Result<()> {
+    match render(runs, options) {
+        Ok(summary) => show(&summary, &words(&summary, &[])),
+        // The runs are whole without it.
+        Err(error @ ReportError::Compare(_)) => {
             say(&format!("glmbench: the runs are not compared: {error}"));
-            return Ok(());
+            Ok(())
         }
-    };
-    let folder = out.join(folder_name(SystemTime::now(), &comparison));
-    let summary = write(&comparison, &[], &folder)?;
-    match emit(&words(&summary, &[])) {
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Prints `text`, and says where the page is. Files and exit code are the answer, whether anybody reads the tables or not.
+fn show(summary: &ComparisonSummary, text: &str) -> anyhow::Result<()> {
+    match emit(text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}
     }
-    say(&format!("report: {}", folder.join("report.html").display()));
+    say(&format!("report: {}", summary.folder.join("report.html").display()));
     Ok(())
 }
 

@@ -48,12 +48,6 @@ pub struct NoiseFloor {
 }
 
 impl Noise {
-    /// The largest floor of a phase; `None` where it was not measured.
-    pub fn floor_of(&self, phase: Phase) -> Option<f64> {
-        let floors = self.floors.iter().filter(|f| f.phase == phase).map(|f| f.floor);
-        floors.max_by(f64::total_cmp)
-    }
-
     /// Reads the file.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
         let bytes = std::fs::read(path).map_err(RecordError::io("read", path))?;
@@ -99,8 +93,6 @@ mod tests {
         let path = dir.path().join("noise.json");
         noise.write(&path).unwrap();
         assert_eq!(Noise::read(&path).unwrap(), noise);
-        assert_eq!(noise.floor_of(Phase::Decode), Some(0.03));
-        assert_eq!(noise.floor_of(Phase::Prefill), None);
         insta::assert_snapshot!("noise.json", std::fs::read_to_string(&path).unwrap());
         std::fs::write(&path, "{}").unwrap();
         assert!(Noise::read(&path).unwrap_err().to_string().contains("noise.json:1: missing field `schema`"));

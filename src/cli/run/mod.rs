@@ -3,7 +3,7 @@
 mod describe;
 mod setup;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -143,7 +143,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let finished = group.as_ref().and_then(|g| finished(&args.out, g, &g.configuration));
             ready.push(prepare(args, setup, plan, group, finished)?);
         }
-        return conclude_turns(&args.out, &plans, ready, &stop);
+        return conclude_turns(&plans, ready, &stop);
     }
     let mut done: Vec<PathBuf> = Vec::new();
     for ((setup, plan), group) in setups.iter().zip(&plans).zip(groups) {
@@ -161,7 +161,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         exit = if exit == Exit::Done { code } else { exit };
         done.push(path);
     }
-    compare_group(&args.out, &done)?;
+    compare_group(&done)?;
     Ok(exit.into())
 }
 
@@ -277,12 +277,7 @@ fn run_one(
 }
 
 /// Two configurations in turns, to both reports.
-fn conclude_turns(
-    out: &Path,
-    plans: &[Plan<'_>],
-    ready: Vec<Ready>,
-    stop: &AtomicBool,
-) -> anyhow::Result<ExitCode> {
+fn conclude_turns(plans: &[Plan<'_>], ready: Vec<Ready>, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
     let sides = ready.into_iter().zip(plans).map(|(r, plan)| Side {
         plan,
         engine: r.engine,
@@ -308,7 +303,7 @@ fn conclude_turns(
     if ending == Ending::Complete {
         // Two types or models in turns is what was asked for: they are compared whatever differs about them.
         let paths: Vec<PathBuf> = sides.iter().map(|side| side.dir.path().to_path_buf()).collect();
-        compare_turns(out, &paths)?;
+        compare_turns(&paths)?;
     }
     Ok(exit.into())
 }

@@ -138,7 +138,10 @@ mod tests {
 
     #[test]
     fn names_are_short() {
-        for (x, text) in [(0.0, "0"), (-0.5, "−0.5"), (1200.0, "1200"), (0.025, "0.025"), (1e-5, "1e-5")] {
+        for (x, text) in [(0.0, "0"), (0.5, "0.5"), (-0.5, "−0.5"), (20.0, "20"), (1200.0, "1200")] {
+            assert_eq!(tick_name(x), text);
+        }
+        for (x, text) in [(0.025, "0.025"), (1e-5, "1e-5")] {
             assert_eq!(tick_name(x), text);
         }
     }
