@@ -2,11 +2,13 @@
 //!
 //! Every result is one fixed sequence of IEEE operations: a GEMM output is a chain of fused multiply-adds over `k`
 //! ascending, whatever the tile; sums over a row go through sixteen lanes by index modulo 16. Hence the same bits from
-//! every instruction set, batch, chunk and number of threads.
+//! every vector instruction set, batch, chunk and number of threads. AMX sums in another order ([`super::tiles`]): what
+//! it gives is equal among batches, chunks and threads, and close to the others.
 
 use crate::device::DType;
 
 use super::simd::{Portable, Simd16};
+use super::tiles::{Family, TileKernels};
 
 /// Columns of a weight panel.
 pub const PANEL: usize = 16;
@@ -65,27 +67,33 @@ pub struct Kernels {
     pub swiglu: unsafe fn(*const f32, *const f32, usize, *mut f32),
     /// Rotates `pairs` adjacent pairs of one head in place, each product and the sum rounded: `(head, cos, sin, pairs)`.
     pub rotate: unsafe fn(*mut f32, *const f32, *const f32, usize),
+    /// Products with weights by tiles, where the family has them; [`Self::gemm`] then serves attention alone.
+    pub tiles: Option<TileKernels>,
 }
 
 /// Instruction sets that may be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
+    /// AMX's arithmetic in plain Rust, for tests on other machines.
+    AmxPortable,
     /// Plain Rust.
     Portable,
     /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512 (F, BW, VL).
     Avx512,
+    /// AVX-512, and products with weights on AMX tiles in bf16 and fp16.
+    Amx,
 }
 
 impl InstructionSet {
     /// All of them, the best last.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 5] = [Self::AmxPortable, Self::Portable, Self::Avx2, Self::Avx512, Self::Amx];
 
     /// This machine can run it.
     pub fn available(self) -> bool {
         match self {
-            Self::Portable => true,
+            Self::AmxPortable | Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 is_x86_feature_detected!("avx2")
@@ -101,6 +109,7 @@ impl InstructionSet {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 => false,
+            Self::Amx => Self::Avx512.available() && Family::Amx.available(),
         }
     }
 
@@ -109,21 +118,36 @@ impl InstructionSet {
         Self::ALL.into_iter().rev().find(|set| set.available()).unwrap_or(Self::Portable)
     }
 
+    /// The best without tiles.
+    fn best_vector() -> Self {
+        let vector = [Self::Avx512, Self::Avx2];
+        vector.into_iter().find(|set| set.available()).unwrap_or(Self::Portable)
+    }
+
     /// Name for the record and the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::AmxPortable => "amx-portable",
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 
-    /// Its kernels; `None` where the machine cannot run them.
+    /// Products with weights go by tiles; these sets agree with each other to the bit, and so do the others.
+    pub fn has_tiles(self) -> bool {
+        matches!(self, Self::AmxPortable | Self::Amx)
+    }
+
+    /// Its kernels; `None` where the machine cannot run them. There are no tiles of fp32: its kernels are the vector ones,
+    /// and bear their name.
     pub fn kernels(self, dtype: DType) -> Option<Kernels> {
         if !self.available() {
             return None;
         }
         match self {
+            Self::AmxPortable => Self::best_vector().with_tiles(Family::Twin, dtype, self.name()),
             Self::Portable => Some(portable::kernels(dtype)),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Some(avx2::kernels(dtype)),
@@ -131,7 +155,17 @@ impl InstructionSet {
             Self::Avx512 => Some(avx512::kernels(dtype)),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 => None,
+            Self::Amx => Self::Avx512.with_tiles(Family::Amx, dtype, self.name()),
         }
+    }
+
+    /// These vector kernels, with a family's tiles where it has them for the type.
+    fn with_tiles(self, family: Family, dtype: DType, name: &'static str) -> Option<Kernels> {
+        let vector = self.kernels(dtype)?;
+        Some(match family.kernels(dtype) {
+            Some(tiles) => Kernels { name, tiles: Some(tiles), ..vector },
+            None => vector,
+        })
     }
 }
 
@@ -142,7 +176,7 @@ impl std::str::FromStr for InstructionSet {
         Self::ALL
             .into_iter()
             .find(|set| set.name() == word)
-            .ok_or_else(|| format!("kernels \"{word}\" are unknown, expected avx512, avx2 or portable"))
+            .ok_or_else(|| format!("kernels \"{word}\" are unknown, expected amx, avx512, avx2, portable or amx-portable"))
     }
 }
 
@@ -617,6 +651,7 @@ macro_rules! instruction_set {
                     add: add::<E>,
                     swiglu: swiglu::<E>,
                     rotate: rotate::<E>,
+                    tiles: None,
                 }
             }
 

@@ -7,6 +7,7 @@ use crate::device::{DType, DeviceError, HostTensor};
 use super::buffer::{Buffer, SharedSlice};
 use super::kernels::{Kernels, PANEL, Product};
 use super::pool::Pool;
+use super::tiles::{PAIR, TILE_BYTES, TILE_DEPTH};
 
 /// Depth of a block of a large product: sixteen columns of it, widened, fit L1 beside the rows.
 const BLOCK_K: usize = 256;
@@ -18,14 +19,44 @@ const WIDEN_ROWS: usize = 24;
 /// Numbers in the device's storage type, as bytes.
 pub type Bytes = Buffer<u8>;
 
-/// `[out, in]` as panels of sixteen output columns, each `[in][16]`: a panel streams from memory in one run, and a
-/// thread's panels in one longer run.
+/// How the numbers of a panel lie: `[in][16]` for the vector kernels, or in tiles, `[in / 2][16][2]` with `in` filled up to
+/// whole tiles with zeros.
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    /// Input numbers side by side.
+    together: usize,
+    /// Input width with its filling.
+    depth: usize,
+}
+
+impl Order {
+    fn new(k: usize, kernels: &Kernels) -> Self {
+        match kernels.tiles {
+            None => Self { together: 1, depth: k },
+            Some(_) => Self { together: PAIR, depth: k.next_multiple_of(TILE_DEPTH) },
+        }
+    }
+
+    /// Numbers of a panel.
+    fn numbers(self) -> usize {
+        self.depth * PANEL
+    }
+
+    /// Where input `j` of column `i` lies.
+    fn at(self, j: usize, i: usize) -> usize {
+        (j / self.together * PANEL + i) * self.together + j % self.together
+    }
+}
+
+/// `[out, in]` as panels of sixteen output columns: a panel streams from memory in one run, and a thread's panels in one
+/// longer run.
 #[derive(Debug)]
 pub struct Linear {
     /// Output width.
     pub n: usize,
     /// Input width.
     pub k: usize,
+    order: Order,
     data: Bytes,
     bias: Option<Buffer<f32>>,
 }
@@ -40,31 +71,32 @@ impl Linear {
         pool: &mut Pool,
     ) -> Result<Self, DeviceError> {
         let (n, k) = (weight.rows, weight.width);
+        let order = Order::new(k, kernels);
         let panels = n.div_ceil(PANEL);
-        let panel_bytes = k * PANEL * dtype.bytes();
+        let panel_bytes = order.numbers() * dtype.bytes();
         let mut data = Bytes::zeroed(panels * panel_bytes, "weights")?;
         let shared = data.shared();
         pool.split(panels, n * k, &|range| {
-            let mut rows = vec![0.0; PANEL * k];
-            let mut columns = vec![0.0; PANEL * k];
+            let mut packer = Packer { weight, order, dtype, kernels, row: vec![0.0; k], columns: Vec::new() };
             for panel in range {
-                rows.fill(0.0);
-                for (i, row) in (panel * PANEL..n.min((panel + 1) * PANEL)).enumerate() {
-                    weight.row_f32(row, &mut rows[i * k..(i + 1) * k]);
-                }
-                for (j, column) in columns.chunks_exact_mut(PANEL).enumerate() {
-                    for (i, c) in column.iter_mut().enumerate() {
-                        *c = rows[i * k + j];
-                    }
-                }
                 // SAFETY: every panel is written by one thread only.
                 let out = unsafe { shared.range(panel * panel_bytes..(panel + 1) * panel_bytes) };
-                // SAFETY: `columns` and `out` both hold a panel; the kernels belong to this machine.
-                unsafe { (kernels.narrow)(columns.as_ptr(), out.as_mut_ptr(), PANEL * k) };
+                packer.panel(panel * PANEL..n.min((panel + 1) * PANEL), out);
             }
         });
         let bias = bias.map(|b| padded_vector(b, dtype)).transpose()?;
-        Ok(Self { n, k, data, bias })
+        Ok(Self { n, k, order, data, bias })
+    }
+
+    /// Some tiles of depth of a panel that is laid out in tiles.
+    pub fn tiles(&self, panel: usize, begin: usize, tiles: usize) -> &[u8] {
+        let at = panel * self.order.depth / TILE_DEPTH + begin;
+        &self.data[at * TILE_BYTES..(at + tiles) * TILE_BYTES]
+    }
+
+    /// The bias from column `column` on, padded to whole panels; null without one.
+    pub fn bias(&self, column: usize) -> *const f32 {
+        self.bias.as_ref().map_or(std::ptr::null(), |b| b[column..].as_ptr())
     }
 
     /// `out = x * weight^T + bias`, rounded; `x` and `out` are matrices of `rows` rows with the strides given.
@@ -193,12 +225,64 @@ impl Job<'_> {
     }
 
     fn finish(&self, panels: &Range<usize>) {
-        let bias = self.linear.bias.as_ref().map_or(std::ptr::null(), |b| b[panels.start * PANEL..].as_ptr());
+        let bias = self.linear.bias(panels.start * PANEL);
         for row in 0..self.x.rows {
             let columns = self.columns(row, panels);
             // SAFETY: whole panels; the bias is padded to them.
             unsafe { (self.kernels.finish)(columns.as_mut_ptr(), bias, columns.len()) };
         }
+    }
+}
+
+/// Writes panels of one weight.
+struct Packer<'a> {
+    weight: HostTensor<'a>,
+    order: Order,
+    dtype: DType,
+    kernels: &'a Kernels,
+    /// A row of the weight in fp32.
+    row: Vec<f32>,
+    /// A panel in fp32.
+    columns: Vec<f32>,
+}
+
+impl Packer<'_> {
+    /// The weight's rows `rows` become the columns of the zeroed panel `out`.
+    fn panel(&mut self, rows: Range<usize>, out: &mut [u8]) {
+        match self.dtype.bytes() {
+            _ if self.dtype != self.weight.dtype => self.converted(rows, out),
+            2 => self.copied::<2>(&rows, out),
+            _ => self.copied::<4>(&rows, out),
+        }
+    }
+
+    /// Numbers that are stored in the device's type already only change places.
+    fn copied<const BYTES: usize>(&self, rows: &Range<usize>, out: &mut [u8]) {
+        let k = self.weight.width;
+        let out = out.as_chunks_mut::<BYTES>().0;
+        let stored = &self.weight.data.as_chunks::<BYTES>().0[rows.start * k..rows.end * k];
+        // A line of each row at a time: the panel is written nearly in order, and no line is fetched twice.
+        const LINE: usize = 32;
+        for first in (0..k).step_by(LINE) {
+            for (i, row) in stored.chunks_exact(k).enumerate() {
+                for j in first..k.min(first + LINE) {
+                    out[self.order.at(j, i)] = row[j];
+                }
+            }
+        }
+    }
+
+    fn converted(&mut self, rows: Range<usize>, out: &mut [u8]) {
+        self.columns.clear();
+        self.columns.resize(self.order.numbers(), 0.0);
+        for (i, row) in rows.enumerate() {
+            self.weight.row_f32(row, &mut self.row);
+            for (j, number) in self.row.iter().enumerate() {
+                self.columns[self.order.at(j, i)] = *number;
+            }
+        }
+        // SAFETY: `columns` and `out` both hold a panel; the kernels belong to this machine.
+        unsafe { (self.kernels.narrow)(self.columns.as_ptr(), out.as_mut_ptr(), self.columns.len()) };
     }
 }
 

@@ -14,6 +14,7 @@ mod pool;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
+mod tiles;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -22,6 +23,7 @@ use self::buffer::Buffer;
 use self::kernels::{Kernels, PANEL};
 use self::linear::{Linear, Rows, RowsMut, padded_vector};
 use self::pool::Pool;
+use self::tiles::TileScratch;
 use super::group::Seat;
 use super::rotary::RotaryTable;
 use super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
@@ -51,6 +53,7 @@ pub struct Cpu {
     kernels: Kernels,
     pool: Mutex<Pool>,
     scratch: Vec<Mutex<Scratch>>,
+    tile_scratch: Mutex<TileScratch>,
     items: Vec<Item>,
     /// What it tells of itself beyond the options.
     details: Vec<(String, String)>,
@@ -121,11 +124,13 @@ impl Cpu {
         let scratch = (0..pool.threads())
             .map(|_| Scratch::new(options.attention, options.max_context).map(Mutex::new))
             .collect::<Result<_, _>>()?;
+        let tile_scratch = Mutex::new(TileScratch::new(pool.threads())?);
         Ok(Self {
             options,
             kernels,
             pool: Mutex::new(pool),
             scratch,
+            tile_scratch,
             items: Vec::new(),
             details: Vec::new(),
             seat: None,
@@ -166,6 +171,10 @@ impl Device for Cpu {
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Linear, DeviceError> {
+        if let Some(tiles) = &self.kernels.tiles {
+            let mut scratch = self.tile_scratch.lock().unwrap_or_else(PoisonError::into_inner);
+            scratch.reserve(weight.width, tiles)?;
+        }
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         Linear::pack(weight, bias, self.options.dtype, &self.kernels, &mut pool)
     }
@@ -230,7 +239,14 @@ impl Device for Cpu {
         out.set_rows(x.rows);
         let (kernels, dtype) = (self.kernels, self.options.dtype);
         let mut out = RowsMut { stride: out.stride, data: &mut out.data };
-        weight.apply(x.view(), &mut out, dtype, &kernels, self.pool());
+        match &kernels.tiles {
+            None => weight.apply(x.view(), &mut out, dtype, &kernels, self.pool()),
+            Some(tiles) => {
+                let scratch = self.tile_scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+                let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+                tiles::apply(weight, x.view(), &mut out, tiles, &kernels, (scratch, pool));
+            }
+        }
         Ok(())
     }
 

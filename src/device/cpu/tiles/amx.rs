@@ -1,0 +1,344 @@
+//! The tile kernels on Intel's AMX, with AVX-512 for what surrounds the tiles.
+//!
+//! The intrinsics are not stable, the instructions in `asm!` are. A block of assembly holds a whole loop over depth, loads
+//! its sums and stores them: the compiler never has to know what lies in a tile register.
+
+use std::arch::asm;
+use std::arch::x86_64::{
+    __cpuid_count, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_sub_ps, _xgetbv,
+};
+use std::sync::OnceLock;
+
+use crate::device::DType;
+
+use super::{HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct};
+
+/// The instructions are there, and the system has given this process leave to use the tile registers.
+pub(super) fn available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(|| has_instructions() && permitted())
+}
+
+fn has_instructions() -> bool {
+    const BF16: u32 = 1 << 22;
+    const TILE: u32 = 1 << 24;
+    // The operating system keeps tile configuration and data over a change of thread.
+    const TILE_STATE: u64 = 0b11 << 17;
+    if !(is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("xsave"))
+    {
+        return false;
+    }
+    let features = __cpuid_count(7, 0).edx;
+    // SAFETY: XSAVE is present, and the system uses it, or AVX-512 would not have been detected.
+    let state = unsafe { enabled_state() };
+    features & (BF16 | TILE) == BF16 | TILE && state & TILE_STATE == TILE_STATE
+}
+
+/// # Safety
+/// XSAVE must be present and enabled.
+#[target_feature(enable = "xsave")]
+unsafe fn enabled_state() -> u64 {
+    // SAFETY: by the caller's promise.
+    unsafe { _xgetbv(0) }
+}
+
+/// Linux gives out the large tile state on request only, for the process and all threads that it starts later.
+fn permitted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+    // SAFETY: a call without pointers.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+/// The kernels.
+pub(super) fn kernels(dtype: DType) -> TileKernels {
+    let (parts, pack_row, split, multiply): (_, unsafe fn(_, _, _, _), Option<unsafe fn(_, _, _)>, unsafe fn(&_)) =
+        if dtype == DType::Bf16 {
+            (1, pack_row::<1>, None, multiply_bf16)
+        } else {
+            (2, pack_row::<2>, Some(split), multiply_fp16)
+        };
+    TileKernels { parts, pack_row, split, configure, multiply, release }
+}
+
+/// What `LDTILECFG` reads.
+#[repr(C, align(64))]
+struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Registers 0 to 3 are sums, 4 and 5 rows, 6 and 7 weights.
+///
+/// # Safety
+/// As [`TileKernels`].
+unsafe fn configure(shape: Shape) {
+    let rows = match shape {
+        Shape::Narrow { rows } => rows as u8,
+        Shape::Wide => 16,
+    };
+    let mut config =
+        TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+    config.row_bytes[..8].fill(64);
+    config.rows[..6].fill(rows);
+    config.rows[6..8].fill(16);
+    // SAFETY: a valid configuration of palette 1.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags)) };
+}
+
+/// # Safety
+/// As [`TileKernels`].
+unsafe fn release() {
+    // SAFETY: nothing is kept in the tiles between products.
+    unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+}
+
+/// Numbers 32 apart from each other's two registers: the upper halves of sixteen and sixteen lanes.
+static UPPER_HALVES: [u16; 32] = {
+    let mut index = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        index[i] = 2 * i as u16 + 1;
+        i += 1;
+    }
+    index
+};
+
+/// The parts of thirty-two numbers, as bf16 in order: high, low.
+///
+/// # Safety
+/// AVX-512F and BW must be present.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn parts(first: __m512i, second: __m512i) -> [__m512i; 2] {
+    // SAFETY: register arithmetic; the table has the register's size.
+    unsafe {
+        let mask = _mm512_set1_epi32(HIGH as i32);
+        let low = |x: __m512i| {
+            let high = _mm512_castsi512_ps(_mm512_and_si512(x, mask));
+            _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(x), high))
+        };
+        let upper = _mm512_loadu_si512(UPPER_HALVES.as_ptr().cast());
+        [
+            _mm512_permutex2var_epi16(first, upper, second),
+            _mm512_permutex2var_epi16(low(first), upper, low(second)),
+        ]
+    }
+}
+
+/// # Safety
+/// As [`TileKernels`].
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn pack_row<const PARTS: usize>(x: *const f32, k: usize, block: *mut u8, row: usize) {
+    for first in (0..k).step_by(TILE_DEPTH) {
+        let n = TILE_DEPTH.min(k - first);
+        // SAFETY: masked loads touch `n` numbers; the block holds the row's tiles.
+        unsafe {
+            let from = x.add(first);
+            let numbers = if n == TILE_DEPTH {
+                [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16))]
+            } else {
+                let mask = (1u32 << n) - 1;
+                [
+                    _mm512_maskz_loadu_ps(mask as u16, from),
+                    _mm512_maskz_loadu_ps((mask >> 16) as u16, from.wrapping_add(16)),
+                ]
+            };
+            let [first_half, second_half] = numbers.map(|v| _mm512_castps_si512(v));
+            let of_row = block.add(first / TILE_DEPTH * PARTS * TILE_BYTES + row * 64);
+            for (part, bits) in parts(first_half, second_half).into_iter().enumerate().take(PARTS) {
+                _mm512_storeu_si512(of_row.add(part * TILE_BYTES).cast(), bits);
+            }
+        }
+    }
+}
+
+/// Bytes that the weights are asked for ahead of their use.
+const AHEAD_BYTES: usize = 2048;
+
+/// # Safety
+/// As [`TileKernels`].
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
+    for line in 0..tiles * (TILE_BYTES / 64) {
+        // SAFETY: `tiles` tiles of fp16 in, twice as many of bf16 out; a prefetch may name any address.
+        unsafe {
+            let from = stored.add(64 * line);
+            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD_BYTES).cast());
+            let first = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
+            let second = _mm512_cvtph_ps(_mm256_loadu_si256(from.add(32).cast()));
+            let [high, low] = parts(_mm512_castps_si512(first), _mm512_castps_si512(second));
+            let to = out.add(line / 16 * 2 * TILE_BYTES + line % 16 * 64);
+            _mm512_storeu_si512(to.cast(), high);
+            _mm512_storeu_si512(to.add(TILE_BYTES).cast(), low);
+        }
+    }
+}
+
+/// A loop over depth between loads and stores of four tiles of sums.
+macro_rules! tile_loop {
+    ($t:expr, $c_bytes:literal, $second_row:literal, $($step:literal),+ $(,)?) => {
+        asm!(
+            concat!("tileloadd tmm0, [{c} + {cs}*1]"),
+            concat!("tileloadd tmm1, [{c} + {cs}*1 + 64]"),
+            concat!("tileloadd tmm2, [{c} + {cs}*1 + ", $second_row, "]"),
+            concat!("tileloadd tmm3, [{c} + {cs}*1 + ", $second_row, " + 64]"),
+            "2:",
+            $($step,)+
+            "dec {n}",
+            "jnz 2b",
+            concat!("tilestored [{c} + {cs}*1], tmm0"),
+            concat!("tilestored [{c} + {cs}*1 + 64], tmm1"),
+            concat!("tilestored [{c} + {cs}*1 + ", $second_row, "], tmm2"),
+            concat!("tilestored [{c} + {cs}*1 + ", $second_row, " + 64], tmm3"),
+            c = in(reg) $t.c,
+            cs = in(reg) $c_bytes,
+            s = in(reg) 64usize,
+            n = inout(reg) $t.tiles => _,
+            a0 = inout(reg) $t.a[0] => _,
+            a1 = inout(reg) $t.a[1] => _,
+            b0 = inout(reg) $t.b[0] => _,
+            b1 = inout(reg) $t.b[1] => _,
+            b2 = inout(reg) $t.b[2] => _,
+            b3 = inout(reg) $t.b[3] => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
+/// # Safety
+/// As [`TileKernels`].
+unsafe fn multiply_bf16(t: &TileProduct) {
+    if t.tiles == 0 {
+        return;
+    }
+    // SAFETY: the tiles are configured for the shape, whose blocks, panels and sums are there.
+    unsafe {
+        match t.shape {
+            Shape::Narrow { .. } => tile_loop!(
+                t, 256usize, "128",
+                "tileloadd tmm4, [{a0} + {s}*1]",
+                "tileloadd tmm6, [{b0} + {s}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b1} + {s}*1]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm6, [{b2} + {s}*1]",
+                "tdpbf16ps tmm2, tmm4, tmm6",
+                "tileloadd tmm7, [{b3} + {s}*1]",
+                "tdpbf16ps tmm3, tmm4, tmm7",
+                "add {a0}, 1024",
+                "add {b0}, 1024",
+                "add {b1}, 1024",
+                "add {b2}, 1024",
+                "add {b3}, 1024",
+                "/* {a1} */",
+            ),
+            Shape::Wide => tile_loop!(
+                t, 128usize, "2048",
+                "tileloadd tmm6, [{b0} + {s}*1]",
+                "tileloadd tmm4, [{a0} + {s}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b1} + {s}*1]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a1} + {s}*1]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a0}, 1024",
+                "add {a1}, 1024",
+                "add {b0}, 1024",
+                "add {b1}, 1024",
+                "/* {b2} {b3} */",
+            ),
+        }
+    }
+}
+
+/// # Safety
+/// As [`TileKernels`].
+unsafe fn multiply_fp16(t: &TileProduct) {
+    if t.tiles == 0 {
+        return;
+    }
+    // SAFETY: as in `multiply_bf16`. The parts of a tile lie 1 KiB apart.
+    unsafe {
+        match t.shape {
+            Shape::Narrow { .. } => tile_loop!(
+                t, 256usize, "128",
+                "tileloadd tmm4, [{a0} + {s}*1]",
+                "tileloadd tmm5, [{a0} + {s}*1 + 1024]",
+                "tileloadd tmm6, [{b0} + {s}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b1} + {s}*1]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm0, tmm5, tmm6",
+                "tdpbf16ps tmm1, tmm5, tmm7",
+                "tileloadd tmm6, [{b2} + {s}*1]",
+                "tdpbf16ps tmm2, tmm4, tmm6",
+                "tileloadd tmm7, [{b3} + {s}*1]",
+                "tdpbf16ps tmm3, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{b0} + {s}*1 + 1024]",
+                "tdpbf16ps tmm0, tmm5, tmm6",
+                "tileloadd tmm7, [{b1} + {s}*1 + 1024]",
+                "tdpbf16ps tmm1, tmm5, tmm7",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm6, [{b2} + {s}*1 + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tileloadd tmm7, [{b3} + {s}*1 + 1024]",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tdpbf16ps tmm2, tmm4, tmm6",
+                "tdpbf16ps tmm3, tmm4, tmm7",
+                "add {a0}, 2048",
+                "add {b0}, 2048",
+                "add {b1}, 2048",
+                "add {b2}, 2048",
+                "add {b3}, 2048",
+                "/* {a1} */",
+            ),
+            Shape::Wide => tile_loop!(
+                t, 128usize, "2048",
+                "tileloadd tmm6, [{b0} + {s}*1]",
+                "tileloadd tmm4, [{a0} + {s}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b1} + {s}*1]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a1} + {s}*1]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{a0} + {s}*1 + 1024]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a1} + {s}*1 + 1024]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{b0} + {s}*1 + 1024]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tileloadd tmm7, [{b1} + {s}*1 + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{a0} + {s}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a1} + {s}*1]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a0}, 2048",
+                "add {a1}, 2048",
+                "add {b0}, 2048",
+                "add {b1}, 2048",
+                "/* {b2} {b3} */",
+            ),
+        }
+    }
+}

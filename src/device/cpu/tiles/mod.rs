@@ -1,0 +1,125 @@
+//! Products by tiles: the arithmetic of Intel's AMX for bf16, and for fp16 cut into two bf16 parts.
+//!
+//! A tile is sixteen rows of 64 bytes. `TDPBF16PS` adds to `c[16, 16]` (fp32) the product of `a[16, 32]` and `b[32, 16]`
+//! (bf16), `b` stored with the two `k` of a pair side by side. For each output it sums the even `k` and the odd `k`
+//! apart, each by fused multiply-adds, then adds the two to each other and to `c`; subnormal numbers count as zero on the
+//! way in and out, and rounding is to nearest whatever the control register says (Intel 64 and IA-32 Architectures
+//! Software Developer's Manual, volume 2, TDPBF16PS). A row of `c` depends on the same row of `a` alone, so one order of
+//! sums serves every number of rows; it is another order than the vector kernels', hence a kernel family of its own.
+//!
+//! fp16 has eleven significant bits and bf16 eight, so `x = high + low` with both in bf16 is exact, and the four products
+//! of the parts are exact in fp32: an fp16 product is what the vector kernels compute, summed in another order. (fp16's
+//! infinities become NaN: `low` is infinity less infinity.)
+//!
+//! [`twin`] computes the same bits in plain Rust; it is what the tests of this family run on where there is no AMX.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+mod product;
+mod twin;
+
+use crate::device::DType;
+
+pub use self::product::{TileScratch, apply};
+
+/// Numbers of `k` in a tile of 16-bit numbers.
+pub const TILE_DEPTH: usize = 32;
+/// Rows of a tile, and columns of a product's.
+pub const TILE_ROWS: usize = 16;
+/// Bytes of a tile.
+pub const TILE_BYTES: usize = 1024;
+/// `k` that lie side by side in a tile of 16-bit weights.
+pub const PAIR: usize = 2;
+/// Panels of a [`Shape::Narrow`] product.
+const NARROW_PANELS: usize = 4;
+/// Panels, and blocks of rows, of a [`Shape::Wide`] product.
+const WIDE: usize = 2;
+
+/// How a product uses the tile registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Up to sixteen rows by four panels; `c` is `[16, 64]`.
+    Narrow {
+        /// Rows in use.
+        rows: usize,
+    },
+    /// Thirty-two rows by two panels; `c` is `[32, 32]`.
+    Wide,
+}
+
+/// `c += a * b` over `tiles` tiles of depth, each of them `parts` tiles: high, low.
+#[derive(Debug, Clone, Copy)]
+pub struct TileProduct {
+    /// Which blocks of rows and which panels there are.
+    pub shape: Shape,
+    /// The blocks of rows, tile after tile.
+    pub a: [*const u8; WIDE],
+    /// The panels, tile after tile.
+    pub b: [*const u8; NARROW_PANELS],
+    /// Tiles of depth.
+    pub tiles: usize,
+    /// The sums.
+    pub c: *mut f32,
+}
+
+/// The tile kernels of one storage type.
+///
+/// All functions are `unsafe`: the instructions must be present, pointers valid for the lengths given.
+#[derive(Debug, Clone, Copy)]
+pub struct TileKernels {
+    /// Tiles that make one tile of numbers: 1 for bf16, 2 for fp16.
+    pub parts: usize,
+    /// Writes row `row` of a block of sixteen: `(x, k, block, row)`. `k` numbers of fp32 that the storage type can hold go to
+    /// the block's tiles, zero after them.
+    pub pack_row: unsafe fn(*const f32, usize, *mut u8, usize),
+    /// Cuts stored weights into parts: `(stored, tiles, out)`; `None` where they are multiplied as they are stored.
+    pub split: Option<unsafe fn(*const u8, usize, *mut u8)>,
+    /// Makes the tile registers ready for a shape; to be called by the thread that multiplies, before it does.
+    pub configure: unsafe fn(Shape),
+    /// A [`TileProduct`] of the shape configured last.
+    pub multiply: unsafe fn(&TileProduct),
+    /// Gives the tile registers back.
+    pub release: unsafe fn(),
+}
+
+/// Who computes the products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// The tile registers.
+    Amx,
+    /// Their twin in plain Rust.
+    Twin,
+}
+
+impl Family {
+    /// The machine has it, and the system lets this process use it.
+    pub fn available(self) -> bool {
+        match self {
+            Self::Twin => true,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => amx::available(),
+            #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+            Self::Amx => false,
+        }
+    }
+
+    /// Its kernels for a storage type; `None` for fp32, which tiles do not multiply, and where it is not available.
+    pub fn kernels(self, dtype: DType) -> Option<TileKernels> {
+        if dtype == DType::Fp32 || !self.available() {
+            return None;
+        }
+        match self {
+            Self::Twin => Some(twin::kernels(dtype)),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => Some(amx::kernels(dtype)),
+            #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+            Self::Amx => None,
+        }
+    }
+}
+
+/// fp32 bits of the high part: the number cut after bf16's eight significant bits.
+const HIGH: u32 = 0xFFFF_0000;
+
+#[cfg(test)]
+mod tests;

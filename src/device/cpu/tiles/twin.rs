@@ -1,0 +1,131 @@
+//! The tile kernels in plain Rust: the same bits as the tile registers give, slowly.
+
+use crate::device::DType;
+
+use super::{HIGH, PAIR, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct};
+
+/// Numbers in a row of a tile: sixteen pairs.
+const ROW: usize = TILE_DEPTH;
+
+/// The twin's kernels.
+pub(super) fn kernels(dtype: DType) -> TileKernels {
+    let configure = |_: Shape| {};
+    let release = || {};
+    if dtype == DType::Bf16 {
+        TileKernels { parts: 1, pack_row: pack_row::<1>, split: None, configure, multiply: multiply::<1>, release }
+    } else {
+        let split: unsafe fn(*const u8, usize, *mut u8) = split;
+        TileKernels {
+            parts: 2,
+            pack_row: pack_row::<2>,
+            split: Some(split),
+            configure,
+            multiply: multiply::<2>,
+            release,
+        }
+    }
+}
+
+/// The bf16 bits of `x`'s parts, high first. A number that bf16 can hold is its own high part.
+fn parts(x: f32) -> [u16; 2] {
+    let high = f32::from_bits(x.to_bits() & HIGH);
+    [high, x - high].map(|part| (part.to_bits() >> 16) as u16)
+}
+
+/// # Safety
+/// As [`TileKernels`].
+unsafe fn pack_row<const PARTS: usize>(x: *const f32, k: usize, block: *mut u8, row: usize) {
+    for first in (0..k).step_by(TILE_DEPTH) {
+        let tile = first / TILE_DEPTH * PARTS;
+        let mut rows = [[0u16; ROW]; 2];
+        for i in 0..TILE_DEPTH.min(k - first) {
+            // SAFETY: `k` numbers.
+            let [high, low] = parts(unsafe { *x.add(first + i) });
+            rows[0][i] = high;
+            rows[1][i] = low;
+        }
+        for part in 0..PARTS {
+            let at = (tile + part) * TILE_BYTES + row * size_of::<[u16; ROW]>();
+            // SAFETY: the block holds the row's tiles.
+            unsafe { block.add(at).cast::<[u16; ROW]>().write_unaligned(rows[part]) };
+        }
+    }
+}
+
+/// # Safety
+/// As [`TileKernels`].
+unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
+    const NUMBERS: usize = TILE_BYTES / 2;
+    for tile in 0..tiles {
+        // SAFETY: `tiles` tiles of fp16 in, twice as many of bf16 out.
+        unsafe {
+            let from = stored.add(tile * TILE_BYTES).cast::<u16>();
+            let to = out.add(2 * tile * TILE_BYTES).cast::<u16>();
+            for i in 0..NUMBERS {
+                let [high, low] = parts(half::f16::from_bits(from.add(i).read_unaligned()).to_f32());
+                to.add(i).write_unaligned(high);
+                to.add(NUMBERS + i).write_unaligned(low);
+            }
+        }
+    }
+}
+
+/// Which part of `a` meets which part of `b`, in the order of the sums: as few tiles as possible change from one to the next.
+const ORDER: [(usize, usize); 4] = [(0, 0), (1, 0), (1, 1), (0, 1)];
+
+/// # Safety
+/// As [`TileKernels`].
+unsafe fn multiply<const PARTS: usize>(t: &TileProduct) {
+    let (rows, blocks, panels) = match t.shape {
+        Shape::Narrow { rows } => (rows, 1, 4),
+        Shape::Wide => (TILE_ROWS, 2, 2),
+    };
+    let order = &ORDER[..PARTS * PARTS];
+    for block in 0..blocks {
+        for row in 0..rows {
+            for panel in 0..panels {
+                // SAFETY: the shape's blocks, panels and sums are there by the caller's promise.
+                unsafe {
+                    let c = t.c.add(((block * TILE_ROWS + row) * panels + panel) * TILE_ROWS);
+                    let c = &mut *c.cast::<[f32; TILE_ROWS]>();
+                    for tile in 0..t.tiles {
+                        for (of_a, of_b) in order {
+                            let a = t.a[block].add((tile * PARTS + of_a) * TILE_BYTES + row * 2 * ROW);
+                            let b = t.b[panel].add((tile * PARTS + of_b) * TILE_BYTES);
+                            let a = a.cast::<[u16; ROW]>().read_unaligned();
+                            dot(&a, &*b.cast::<[[u8; 2 * ROW]; TILE_ROWS]>(), c);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One row of `TDPBF16PS`.
+fn dot(a: &[u16; ROW], b: &[[u8; 2 * ROW]; TILE_ROWS], c: &mut [f32; TILE_ROWS]) {
+    let mut sums = [[0.0f32; TILE_ROWS]; PAIR];
+    for (pair, row) in b.iter().enumerate() {
+        for (odd, sums) in sums.iter_mut().enumerate() {
+            let x = widen(a[2 * pair + odd]);
+            for (column, sum) in sums.iter_mut().enumerate() {
+                let at = 4 * column + 2 * odd;
+                let w = widen(u16::from_le_bytes([row[at], row[at + 1]]));
+                *sum = flush(x.mul_add(w, *sum));
+            }
+        }
+    }
+    for (column, c) in c.iter_mut().enumerate() {
+        *c = flush(flush(*c) + flush(sums[0][column] + sums[1][column]));
+    }
+}
+
+/// A bf16 as fp32, zero for a subnormal one.
+fn widen(bits: u16) -> f32 {
+    flush(f32::from_bits(u32::from(bits) << 16))
+}
+
+/// Zero, of the same sign, for a subnormal number.
+fn flush(x: f32) -> f32 {
+    if x.is_subnormal() { 0.0f32.copysign(x) } else { x }
+}
