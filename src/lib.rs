@@ -48,7 +48,8 @@
 //! 4. `unsafe` lives in `device/cpu`, in `device/ascend` and the two crates behind it, where threads are bound (`device/affinity.rs`), and in the weight map
 //!    (`engine/weights/map.rs`), nowhere else, and each block says why it is sound.
 //! 5. A token's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into chunks, on
-//!    the number of threads, or on the instruction set. Every sum is one chain in one order; threads share outputs, never a sum.
+//!    the number of threads, or on the instruction set within a kernel family (the vector kernels; AMX's tiles, which sum in
+//!    another order, [`device::cpu`]). Every sum is one chain in one order; threads share outputs, never a sum.
 //!    Tensor-parallel ranks do share sums: their number, which is recorded, is one of the things that numbers depend on.
 //!    So it is on the CPU and the reference. On Ascend the operators' sums are theirs: a row does not depend on the batch in the
 //!    emulator, but a 300I DUO does a prompt's first chunk by another operator than later ones, so chunks change the last bits

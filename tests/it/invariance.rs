@@ -1,5 +1,5 @@
 //! A sequence's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into
-//! chunks, on the number of threads, or on the instruction set.
+//! chunks, on the number of threads, or on the instruction set within a family: vectors, and AMX's tiles.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -84,6 +84,12 @@ fn run(setup: Setup, prompts: &[Vec<u32>]) -> Vec<(Vec<u32>, Vec<u32>)> {
         .collect()
 }
 
+/// The best kernels of each family that this machine has.
+fn families() -> impl Strategy<Value = InstructionSet> {
+    let best = |tiles| InstructionSet::ALL.into_iter().rfind(|s| s.available() && s.has_tiles() == tiles);
+    prop::sample::select([false, true].into_iter().filter_map(best).collect::<Vec<_>>())
+}
+
 fn dtypes() -> impl Strategy<Value = DType> {
     prop::sample::select(vec![DType::Fp32, DType::Fp16, DType::Bf16])
 }
@@ -96,13 +102,12 @@ proptest! {
         prompts in prop::collection::vec(prop::collection::vec(0..VOCAB as u32, 1..200), 1..5),
         shape in 0..4usize,
         dtype in dtypes(),
+        instruction_set in families(),
         threads in 1..=2usize,
         chunk in 4..64usize,
         batch in 1..=4usize,
     ) {
-        let alone = Setup {
-            shape, dtype, threads: 1, chunk: 512, batch: 1, instruction_set: InstructionSet::best(),
-        };
+        let alone = Setup { shape, dtype, threads: 1, chunk: 512, batch: 1, instruction_set };
         let mixed = Setup { threads, chunk, batch, ..alone };
         let expected: Vec<_> = prompts.iter().flat_map(|p| run(alone, std::slice::from_ref(p))).collect();
         prop_assert_eq!(run(mixed, &prompts), expected);
@@ -110,15 +115,18 @@ proptest! {
 }
 
 #[test]
-fn instruction_sets_agree_to_the_bit() {
+fn instruction_sets_of_a_family_agree_to_the_bit() {
     let prompts = [vec![5; 70], (0..40).collect(), vec![9, 8, 7]];
     for (shape, dtype) in [(0, DType::Fp16), (2, DType::Bf16), (3, DType::Fp32)] {
         let of = |instruction_set| {
             run(Setup { shape, dtype, threads: 2, chunk: 48, batch: 3, instruction_set }, &prompts)
         };
-        let expected = of(InstructionSet::Portable);
-        for set in InstructionSet::ALL.into_iter().filter(|s| s.available()) {
-            assert_eq!(of(set), expected, "{} {dtype}", set.name());
+        for plain in [InstructionSet::Portable, InstructionSet::AmxPortable] {
+            let expected = of(plain);
+            let same_family = |set: &InstructionSet| set.has_tiles() == plain.has_tiles() && *set != plain;
+            for set in InstructionSet::ALL.into_iter().filter(|s| s.available()).filter(same_family) {
+                assert_eq!(of(set), expected, "{} {dtype}", set.name());
+            }
         }
     }
 }

@@ -173,10 +173,9 @@ impl std::str::FromStr for InstructionSet {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|set| set.name() == word)
-            .ok_or_else(|| format!("kernels \"{word}\" are unknown, expected amx, avx512, avx2, portable or amx-portable"))
+        Self::ALL.into_iter().find(|set| set.name() == word).ok_or_else(|| {
+            format!("kernels \"{word}\" are unknown, expected amx, avx512, avx2, portable or amx-portable")
+        })
     }
 }
 

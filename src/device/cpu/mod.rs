@@ -3,6 +3,10 @@
 //! Activations are kept in fp32, each number rounded to the device's type at the operator that made it; weights and KV
 //! cache are stored in the type itself. Threads share the columns of a product and the heads of attention, never a sum:
 //! results do not depend on their number.
+//!
+//! There are two families of kernels. The vector kernels (portable, AVX2, AVX-512) give the same bits as each other. Where
+//! the machine has AMX, products with weights in bf16 and fp16 go by its tiles, whose order of sums is their own; a twin in
+//! plain Rust (`amx-portable`) gives the same bits anywhere.
 
 mod attention;
 mod buffer;
@@ -186,6 +190,10 @@ impl Device for Cpu {
     fn upload_table(&self, table: HostTensor<'_>) -> Result<Table, DeviceError> {
         let stride = table.width * self.options.dtype.bytes();
         let mut data = Buffer::zeroed(table.rows * stride, "the embedding table")?;
+        if table.dtype == self.options.dtype {
+            data.copy_from_slice(table.data);
+            return Ok(Table { data, width: table.width });
+        }
         let mut row = vec![0.0; table.width];
         for (i, out) in data.chunks_exact_mut(stride).enumerate() {
             table.row_f32(i, &mut row);

@@ -7,7 +7,8 @@ use std::arch::asm;
 use std::arch::x86_64::{
     __cpuid_count, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512,
     _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_sub_ps, _xgetbv,
+    _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_sub_ps,
+    _xgetbv,
 };
 use std::sync::OnceLock;
 
@@ -56,12 +57,16 @@ fn permitted() -> bool {
 
 /// The kernels.
 pub(super) fn kernels(dtype: DType) -> TileKernels {
-    let (parts, pack_row, split, multiply): (_, unsafe fn(_, _, _, _), Option<unsafe fn(_, _, _)>, unsafe fn(&_)) =
-        if dtype == DType::Bf16 {
-            (1, pack_row::<1>, None, multiply_bf16)
-        } else {
-            (2, pack_row::<2>, Some(split), multiply_fp16)
-        };
+    let (parts, pack_row, split, multiply): (
+        _,
+        unsafe fn(_, _, _, _),
+        Option<unsafe fn(_, _, _)>,
+        unsafe fn(&_),
+    ) = if dtype == DType::Bf16 {
+        (1, pack_row::<1>, None, multiply_bf16)
+    } else {
+        (2, pack_row::<2>, Some(split), multiply_fp16)
+    };
     TileKernels { parts, pack_row, split, configure, multiply, release }
 }
 
@@ -224,7 +229,9 @@ unsafe fn multiply_bf16(t: &TileProduct) {
     unsafe {
         match t.shape {
             Shape::Narrow { .. } => tile_loop!(
-                t, 256usize, "128",
+                t,
+                256usize,
+                "128",
                 "tileloadd tmm4, [{a0} + {s}*1]",
                 "tileloadd tmm6, [{b0} + {s}*1]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
@@ -242,7 +249,9 @@ unsafe fn multiply_bf16(t: &TileProduct) {
                 "/* {a1} */",
             ),
             Shape::Wide => tile_loop!(
-                t, 128usize, "2048",
+                t,
+                128usize,
+                "2048",
                 "tileloadd tmm6, [{b0} + {s}*1]",
                 "tileloadd tmm4, [{a0} + {s}*1]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
@@ -271,7 +280,9 @@ unsafe fn multiply_fp16(t: &TileProduct) {
     unsafe {
         match t.shape {
             Shape::Narrow { .. } => tile_loop!(
-                t, 256usize, "128",
+                t,
+                256usize,
+                "128",
                 "tileloadd tmm4, [{a0} + {s}*1]",
                 "tileloadd tmm5, [{a0} + {s}*1 + 1024]",
                 "tileloadd tmm6, [{b0} + {s}*1]",
@@ -306,7 +317,9 @@ unsafe fn multiply_fp16(t: &TileProduct) {
                 "/* {a1} */",
             ),
             Shape::Wide => tile_loop!(
-                t, 128usize, "2048",
+                t,
+                128usize,
+                "2048",
                 "tileloadd tmm6, [{b0} + {s}*1]",
                 "tileloadd tmm4, [{a0} + {s}*1]",
                 "tdpbf16ps tmm0, tmm4, tmm6",

@@ -78,11 +78,8 @@ pub fn apply(
         let rows = BLOCK_ROWS.min(x.rows - first);
         let x = Rows { data: &x.data[first * x.stride..], rows, stride: x.stride };
         pack(x, linear.k, &mut scratch.rows, tiles, pool);
-        let (shape, group) = if rows <= TILE_ROWS {
-            (Shape::Narrow { rows }, NARROW_PANELS)
-        } else {
-            (Shape::Wide, WIDE)
-        };
+        let (shape, group) =
+            if rows <= TILE_ROWS { (Shape::Narrow { rows }, NARROW_PANELS) } else { (Shape::Wide, WIDE) };
         let (packed, out_stride) = (&scratch.rows, out.stride);
         let shared = SharedSlice::new(&mut out.data[first * out_stride..]);
         let job = Job { linear, rows, shape, group, packed, tiles, kernels, out: &shared, out_stride };

@@ -12,7 +12,14 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
     let configure = |_: Shape| {};
     let release = || {};
     if dtype == DType::Bf16 {
-        TileKernels { parts: 1, pack_row: pack_row::<1>, split: None, configure, multiply: multiply::<1>, release }
+        TileKernels {
+            parts: 1,
+            pack_row: pack_row::<1>,
+            split: None,
+            configure,
+            multiply: multiply::<1>,
+            release,
+        }
     } else {
         let split: unsafe fn(*const u8, usize, *mut u8) = split;
         TileKernels {
