@@ -177,13 +177,17 @@ unsafe fn comm_of<'a>(comm: RawComm) -> Outcome<&'a Comm> {
     }
 }
 
-/// Ends a communicator.
+/// Ends a communicator. Ranks that wait for this one, or would, are told at once; on hardware their own time limit tells them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn HcclCommDestroy(comm: RawComm) -> i32 {
     entry("HcclCommDestroy", || {
         // SAFETY: the caller's pointer is a communicator handle.
         match unsafe { pool::get(comm) } {
             Ok(slot) => {
+                // Collectives that this rank has joined come to their end; others wait for it in vain.
+                if let Some(group) = &slot.value().group {
+                    group.break_down(&format!("rank {} has left the communicator", slot.value().rank));
+                }
                 slot.destroy();
                 Ok(())
             }

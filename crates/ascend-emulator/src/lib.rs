@@ -16,7 +16,7 @@
 //! int         ascend_emulator_configure(const char *settings);  // `key = value` lines, before aclInit; nonzero: see aclGetRecentErrMsg
 //! const char *ascend_emulator_info(void);                       // "ascend-emulator 0.1.0 Ascend310P3 compute"
 //! uint64_t    ascend_emulator_now_ns(void);                     // virtual host time of the calling thread's device
-//! void        ascend_emulator_host_work(uint64_t ns);           // host work to charge to it
+//! void        ascend_emulator_host_work(uint64_t ns);           // host time that passes besides: idle, or work to charge
 //! int         ascend_emulator_counts(uint64_t *out, uint64_t n);// what is alive; returns how many counts there are
 //! int         ascend_emulator_reset(void);                      // back to a library just loaded
 //! ```

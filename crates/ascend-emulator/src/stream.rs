@@ -153,6 +153,10 @@ impl Stream {
     pub fn drain(&self, limit: Option<Duration>) -> Outcome<u64> {
         let upto = lock(&self.queue).pushed;
         self.finish(upto, limit)?;
+        // A stream that has failed has no end to wait for: other ranks may be waiting for it in turn.
+        if let Some(failure) = &lock(&self.queue).failure {
+            return Err(failure.clone());
+        }
         let now = self.settle(limit)?;
         match &lock(&self.queue).failure {
             Some(failure) => Err(failure.clone()),

@@ -232,6 +232,25 @@ fn a_rank_alone_times_out() {
 }
 
 #[test]
+fn a_rank_that_left_is_waited_for_no_longer() {
+    for mode in ["timing", "compute"] {
+        let s = Session::new(&format!("{ROUND}mode = {mode}"));
+        let comms = init_all(2);
+        let x = Array::new(Float16, &[8], &[1.0; 8]);
+        // SAFETY: live handles and memory.
+        unsafe {
+            assert_eq!(HcclAllReduce(x.memory.0, x.memory.0, 8, 3, 0, comms[0].0, s.stream), 0);
+            assert_eq!(HcclCommDestroy(comms[1].0), 0);
+            assert_eq!(s.sync(), 507_014);
+            assert!(message().contains("rank 1 has left"), "{}", message());
+        }
+        destroy(&comms[..1]);
+        drop(x);
+        s.end();
+    }
+}
+
+#[test]
 fn what_the_chip_cannot_is_refused() {
     let s = Session::new("soc = Ascend310P3\nfault = hccl-timeout:1");
     let comms = init_all(1);
