@@ -1,4 +1,5 @@
-//! The house's directions, read from the sources: who may use whom, where `unsafe` may stand, and who prints.
+//! The house's directions, read from the sources: who may use whom, where `unsafe` may stand, and who prints; of the crates beside
+//! it, too.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -29,7 +30,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("task", &["dataset", "engine", "stats"]),
 ];
 
-/// A source file: its path below `src/` and its text without comments and literals.
+/// A source file: its path below the folder it was looked for in, and its text without comments and literals.
 struct Source {
     path: String,
     code: String,
@@ -92,8 +93,13 @@ fn after(code: &str, root: &str) -> Vec<String> {
     names
 }
 
-/// Everything under `src/`, once comments and literals are blanked out line by line.
+/// Everything under `src/`.
 fn sources() -> Vec<Source> {
+    sources_in("src")
+}
+
+/// Every source in a folder of the checkout, once comments and literals are blanked out line by line.
+fn sources_in(folder: &str) -> Vec<Source> {
     fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -104,12 +110,12 @@ fn sources() -> Vec<Source> {
             }
         }
     }
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files = Vec::new();
-    walk(&src, &mut files);
+    walk(&folder, &mut files);
     files.sort();
     let read = |file: PathBuf| Source {
-        path: file.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/"),
+        path: file.strip_prefix(&folder).unwrap().to_str().unwrap().replace('\\', "/"),
         code: code_of(&fs::read_to_string(&file).unwrap()),
     };
     files.into_iter().map(read).collect()
@@ -187,25 +193,65 @@ fn rooms_use_only_the_rooms_below_them() {
 
 #[test]
 fn unsafe_stands_only_in_its_rooms() {
-    let all = sources();
-    let with: Vec<_> = all.iter().filter(|s| s.line_of("unsafe").is_some()).collect();
-    assert!(with.len() > 1, "nothing unsafe was seen at all");
-    let rooms = ["device/cpu/", "device/ascend/", "device/affinity.rs", "engine/weights/map.rs"];
-    let wrong = with.iter().filter(|s| !rooms.iter().any(|room| s.path.starts_with(room)));
-    let wrong: Vec<_> = wrong.map(|s| format!("src/{}:{}", s.path, s.line_of("unsafe").unwrap())).collect();
+    const ROOMS: [&str; 6] = [
+        "src/device/cpu/",
+        "src/device/ascend/",
+        "src/device/affinity.rs",
+        "src/engine/weights/map.rs",
+        "crates/ascend-sys/",
+        "crates/ascend-emulator/",
+    ];
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for folder in ["src", "crates", "tests", "benches"] {
+        for source in sources_in(folder) {
+            let path = format!("{folder}/{}", source.path);
+            let Some(line) = source.line_of("unsafe") else { continue };
+            seen += 1;
+            if !ROOMS.iter().any(|room| path.starts_with(room)) {
+                wrong.push(format!("{path}:{line}"));
+            }
+        }
+    }
+    assert!(seen > 10, "nothing unsafe was seen at all");
     assert!(wrong.is_empty(), "unsafe outside its rooms: {wrong:?}");
+}
+
+/// The first of these words that a source has, with its line.
+fn printing(source: &Source) -> Option<String> {
+    let words = ["print", "println", "eprint", "eprintln", "dbg", "stdout()", "stderr()"];
+    words.iter().find_map(|w| source.line_of(w).map(|line| format!("{}:{line}: {w}", source.path)))
 }
 
 #[test]
 fn only_the_command_line_prints() {
-    let words = ["print", "println", "eprint", "eprintln", "dbg", "stdout()", "stderr()"];
     let all = sources();
-    let found = |s: &Source| {
-        words.iter().find_map(|w| s.line_of(w).map(|line| format!("src/{}:{line}: {w}", s.path)))
-    };
-    assert!(all.iter().any(|s| s.room() == "cli" && found(s).is_some()), "nobody prints at all");
-    let wrong: Vec<_> = all.iter().filter(|s| s.room() != "cli").filter_map(found).collect();
+    assert!(all.iter().any(|s| s.room() == "cli" && printing(s).is_some()), "nobody prints at all");
+    let wrong: Vec<_> = all.iter().filter(|s| s.room() != "cli").filter_map(printing).collect();
     assert!(wrong.is_empty(), "printing outside src/cli:\n{}", wrong.join("\n"));
+    // Of the crates' programs one writes the bindings, and a test that nobody waits for tells its figures.
+    let crates = sources_in("crates");
+    let library = crates.iter().filter(|s| !s.path.contains("/bin/") && !s.path.contains("/tests/"));
+    let wrong: Vec<_> = library.filter_map(printing).collect();
+    assert!(wrong.is_empty(), "printing in crates:\n{}", wrong.join("\n"));
+}
+
+/// What joins the device to the emulator is the C ABI: neither crate names the other, nor us, nor depends on it.
+#[test]
+fn the_crates_know_nothing_of_each_other_nor_of_us() {
+    let names = ["glmbench", "ascend_sys", "ascend_emulator"];
+    for (package, own) in [("ascend-sys", "ascend_sys"), ("ascend-emulator", "ascend_emulator")] {
+        let all = sources_in(&format!("crates/{package}/src"));
+        assert!(all.len() > 3, "{package}");
+        for name in names.into_iter().filter(|name| *name != own) {
+            let wrong: Vec<_> = all.iter().filter_map(|s| Some((&s.path, s.line_of(name)?))).collect();
+            assert!(wrong.is_empty(), "{package} names {name}: {wrong:?}");
+        }
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates").join(package).join("Cargo.toml");
+        let manifest: toml::Table = fs::read_to_string(file).unwrap().parse().unwrap();
+        let needs = manifest.get("dependencies").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        assert!(names.iter().all(|name| !needs.contains_key(&name.replace('_', "-"))), "{needs:?}");
+        assert!(own != "ascend_emulator" || needs.is_empty(), "one call of rustc builds it: {needs:?}");
+    }
 }
 
 #[test]
