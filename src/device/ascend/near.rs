@@ -1,14 +1,24 @@
-//! Which cores are near a chip: those of the NUMA node that its PCI device belongs to.
+//! Which cores are near a chip: those of the NUMA node that its PCI device belongs to. An emulated chip is nowhere; the cores
+//! that play it are the ranks' to share.
 
 use std::path::Path;
 
-use crate::device::affinity::{bind_current_thread, core_list, cores_of_numa_node};
+use crate::device::affinity::{bind_current_thread, core_groups, core_list, cores_of_numa_node};
 use crate::device::cpu::{BOUND, NOT_BOUND};
 
-/// Binds the calling thread to the cores near the `ordinal`-th visible chip; what the record says of it.
+/// Binds the calling thread, and those that it will start, to the cores near the `ordinal`-th visible chip; what the record
+/// says of it.
 pub(super) fn bind(ordinal: usize) -> (String, String) {
     let visible = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok();
-    let cores = cores_near(Path::new("/sys/bus/pci/devices"), ordinal, visible.as_deref());
+    bind_to(cores_near(Path::new("/sys/bus/pci/devices"), ordinal, visible.as_deref()))
+}
+
+/// The same for rank `rank` of `world` emulated ones: to its share of all cores.
+pub(super) fn bind_emulated(rank: usize, world: usize) -> (String, String) {
+    bind_to(core_groups(world).map(|mut groups| groups.swap_remove(rank)))
+}
+
+fn bind_to(cores: Result<Vec<usize>, String>) -> (String, String) {
     match cores.and_then(|cores| bind_current_thread(&cores).map(|()| core_list(&cores))) {
         Ok(list) => (BOUND.to_owned(), list),
         Err(reason) => (NOT_BOUND.to_owned(), reason),
