@@ -14,7 +14,7 @@ use crate::engine::load::DeviceKind;
 use crate::engine::scheduler::Scheduler;
 use crate::stats::parity::{ParitySummary, PositionParity};
 
-use super::engine::{ComputeArgs, EngineArgs, FoundModel};
+use super::engine::{ComputeArgs, EmulationArgs, EngineArgs, FoundModel};
 use super::logits::{continuation, limits};
 use super::prompts::{parse_prompts, read_prompts};
 use super::{emit, gate_exit};
@@ -22,8 +22,8 @@ use super::{emit, gate_exit};
 /// Compare logits position by position with a reference (teacher-forced)
 ///
 /// The reference is a file of `glmbench logits` (or arrays of the same names), or the same model on another device or in
-/// another type. Both see the same tokens; KL is of the reference against this engine, in nats, over the whole vocabulary.
-/// Exit code 1 when the gate fails.
+/// another type; `--emulate` is for whichever side is an Ascend card. Both see the same tokens; KL is of the reference against
+/// this engine, in nats, over the whole vocabulary. Exit code 1 when the gate fails.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
@@ -73,11 +73,32 @@ struct Against {
 impl Against {
     /// The reference's way of computing: the engine's but for device and type, on one rank.
     fn compute(self, engine: &ComputeArgs) -> ComputeArgs {
-        // The emulator is for cards alone; `--against 800i-a2` means an emulated one if the engine's is.
-        let emulation = self.device.chip().map(|_| engine.emulation.clone()).unwrap_or_default();
         let (device, dtype) = (self.device, self.dtype);
+        let emulation = emulation_of(device, &engine.emulation);
         ComputeArgs { device, emulation, dtype, kernel: None, tp: Some(1), ..engine.clone() }
     }
+}
+
+/// `--emulate` and `--profile` are for whichever side is a card.
+fn emulation_of(device: DeviceKind, typed: &EmulationArgs) -> EmulationArgs {
+    device.chip().map(|_| typed.clone()).unwrap_or_default()
+}
+
+/// The engine's way of computing.
+fn engine_compute(args: &Args) -> ComputeArgs {
+    let mut compute = args.engine.compute.clone();
+    // Where neither side is a card the flags stay, and are refused as ever.
+    if args.against.is_some_and(|against| against.device.chip().is_some()) {
+        compute.emulation = emulation_of(compute.device, &compute.emulation);
+    }
+    compute
+}
+
+/// An engine as tables name it.
+fn named(engine: &Scheduler) -> String {
+    let info = engine.device_info();
+    let ranks = if info.world > 1 { format!(" tp {}", info.world) } else { String::new() };
+    format!("{} {}{ranks}", info.name, info.dtype)
 }
 
 impl std::str::FromStr for Against {
@@ -121,24 +142,16 @@ struct Divergence {
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let model = args.engine.find()?;
-    let (positions, first_divergence) = match (&args.reference, args.against) {
+    let compared = match (&args.reference, args.against) {
         (Some(path), _) => against_file(args, &model, path)?,
         (None, Some(against)) => against_device(args, &model, against)?,
         (None, None) => bail!("--reference FILE or --against DEVICE is needed"),
     };
-    let summary =
-        ParitySummary::new(&positions, args.kl_threshold).context("there are no positions to compare")?;
-    let compute = &args.engine.compute;
+    let summary = ParitySummary::new(&compared.positions, args.kl_threshold)
+        .context("there are no positions to compare")?;
     let outcome = Outcome {
-        engine: format!("{} {}", compute.device.name(), compute.dtype()),
-        reference: match (&args.reference, args.against) {
-            (Some(path), _) => format!("{} {}", path.display(), args.array_prefix).trim_end().to_owned(),
-            (None, Some(against)) => {
-                let other = against.compute(compute);
-                format!("{} {}", other.device.name(), other.dtype())
-            }
-            (None, None) => String::new(),
-        },
+        engine: compared.engine,
+        reference: compared.reference,
         positions: summary.positions,
         kl_mean: summary.kl_mean,
         kl_p99: summary.kl_p99,
@@ -148,7 +161,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         top1_agreement: summary.top1_agreement,
         top5_overlap: summary.top5_overlap,
         max_abs_difference: summary.max_abs,
-        first_divergence,
+        first_divergence: compared.divergence,
         pass: summary.kl_max <= args.max_kl && summary.share_above <= args.max_share,
     };
     let text = if args.json { serde_json::to_string_pretty(&outcome)? } else { words(&outcome, args) };
@@ -196,7 +209,13 @@ fn words(o: &Outcome, args: &Args) -> String {
     )
 }
 
-type Compared = (Vec<PositionParity>, Option<Divergence>);
+/// Two engines' logits held against each other.
+struct Compared {
+    engine: String,
+    reference: String,
+    positions: Vec<PositionParity>,
+    divergence: Option<Divergence>,
+}
 
 /// Compares with arrays in a file.
 fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<Compared> {
@@ -214,7 +233,7 @@ fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<
     };
     let steps =
         (0..prompts.len()).filter_map(|i| array("greedy", i).ok()).map(|g| g.len()).max().unwrap_or(0);
-    let mut engine = model.load(&args.engine.compute, limits(&model.config, &prompts, steps))?;
+    let mut engine = model.load(&engine_compute(args), limits(&model.config, &prompts, steps))?;
     let mut positions = Vec::new();
     let mut divergence = None;
     for (i, prompt) in prompts.iter().enumerate() {
@@ -235,7 +254,8 @@ fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<
             positions.push(PositionParity::new(&expected[position * vocab..(position + 1) * vocab], ours));
         })?;
     }
-    Ok((positions, divergence))
+    let reference = format!("{} {}", path.display(), args.array_prefix).trim_end().to_owned();
+    Ok(Compared { engine: named(&engine), reference, positions, divergence })
 }
 
 /// Compares with the same model on another device.
@@ -247,7 +267,7 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
     let limits = limits(&model.config, &prompts, args.decode);
     let other = against.compute(&args.engine.compute);
     let mut reference = model.load(&other, limits)?;
-    let mut engine = model.load(&args.engine.compute, limits)?;
+    let mut engine = model.load(&engine_compute(args), limits)?;
     let vocab = model.config.padded_vocab_size;
     let mut positions = Vec::new();
     let mut divergence = None;
@@ -261,7 +281,7 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
             positions.push(PositionParity::new(&expected[position * vocab..(position + 1) * vocab], ours));
         })?;
     }
-    Ok((positions, divergence))
+    Ok(Compared { engine: named(&engine), reference: named(&reference), positions, divergence })
 }
 
 /// Where our free-running continuation leaves the reference's.

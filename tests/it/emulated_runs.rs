@@ -23,6 +23,8 @@ use glmbench::run::provenance::{Origin, record};
 use glmbench::run::{Ending, Observer, execute, open_dir, telemetry};
 use glmbench::suite::Suite;
 
+use crate::support::answer;
+
 const SEARCH: &str = "schema = 1\nname = \"s\"\n[[max_batch]]\nlengths = [[300, 3]]\nbatch_range = [1, 8]\nlimit_tpot_ms = 10000\nrepetitions = 1\n";
 
 fn config() -> ModelConfig {
@@ -152,4 +154,33 @@ fn telemetry_of_every_chip_stands_beside_the_hosts_and_says_how_it_came_about() 
     let how = &plain.record.provenance.telemetry;
     assert!(["power_w", "npu_util", "temp_c"].iter().all(|c| how[*c].starts_with("absent: ")), "{how:?}");
     assert!(plain.telemetry_csv.lines().skip(1).all(|l| l.split(',').nth(2) == Some("")));
+}
+
+/// `--emulate` is for whichever side is a card; where neither is it is refused.
+#[test]
+fn the_cpu_is_compared_with_an_emulated_card() {
+    let parity = ["parity", "--model", "demo", "--decode", "4", "--max-share", "0.05", "--json", "--emulate"];
+    for (sides, engine, reference) in [
+        (&["--against", "300i-duo"][..], "cpu fp16", "300i-duo (emulated) fp16"),
+        (
+            &["--device", "800i-a2", "--tp", "2", "--against", "cpu"],
+            "800i-a2 (emulated) fp16 tp 2",
+            "cpu fp16",
+        ),
+    ] {
+        let outcome = answer(&[&parity, sides].concat()).expect(0, &[]).out;
+        let outcome: serde_json::Value = serde_json::from_str(&outcome).unwrap();
+        assert_eq!((&outcome["engine"], &outcome["reference"]), (&engine.into(), &reference.into()));
+        assert!(outcome["max_abs_difference"].as_f64().unwrap() > 0.0, "{outcome}");
+    }
+    answer(&[&parity[..], &["--against", "cpu"]].concat())
+        .expect(2, &["--emulate: device cpu runs as it is"]);
+}
+
+/// An emulated chip is near no core: its rank shares the host's.
+#[test]
+fn ranks_of_an_emulated_card_are_bound_to_the_cores_there_are() {
+    let chat = ["chat", "--model", "demo", "--prompt", "a", "--max-new-tokens", "1", "--bind"];
+    let said = answer(&[&chat[..], &["--device", "300i-duo", "--emulate"]].concat()).expect(0, &[]);
+    assert!(!said.words.contains("not bound"), "{said:?}");
 }
