@@ -7,7 +7,9 @@ use clap::Args as ClapArgs;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::device::ascend::{AscendGroup, Forced, GroupSettings, SelftestRow, Status, Widths, selftest};
+use crate::device::ascend::{
+    AscendGroup, Forced, GroupSettings, Selftest, SelftestRow, Status, Widths, selftest,
+};
 use crate::device::{DType, DeviceInfo};
 use crate::engine::load::{DeviceKind, ModelPath};
 
@@ -54,7 +56,7 @@ struct JsonRow<'a> {
     note: &'a str,
 }
 
-/// Does it. Exit 0 when nothing failed, 1 when something did, 5 without the device.
+/// Does it. Exit 0 when nothing failed, 1 when something did, 5 without the device, or where it is lost on the way.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(chip) = args.device.chip() else {
         bail!("--device {}: expected 300i-duo or 800i-a2", args.device.name());
@@ -75,11 +77,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if settings.emulation.as_ref().is_some_and(|emulation| emulation.timing_only) {
         bail!("--emulate=timing computes nothing that could be tested");
     }
-    let (info, rows) = selftest(&AscendGroup::new(settings)?, widths)?;
+    let Selftest { info, rows, lost } = selftest(&AscendGroup::new(settings)?, widths)?;
     if args.json {
         emit(&serde_json::to_string_pretty(&report(&info, &rows))?)?;
     } else {
         emit(words(&info, &rows).trim_end())?;
+    }
+    if let Some(lost) = lost {
+        return Err(lost.into());
     }
     let failed = rows.iter().filter(|row| row.status == Status::Fail).count();
     say(&match failed {
@@ -122,13 +127,15 @@ fn report<'a>(info: &'a DeviceInfo, rows: &'a [SelftestRow]) -> Report<'a> {
 }
 
 fn words(info: &DeviceInfo, rows: &[SelftestRow]) -> String {
-    let mut text = format!("device        {}\n", info.name);
-    for (name, value) in &info.details {
-        text += &format!("{name:13} {value}\n");
+    let mut machine = markdown();
+    machine.set_header(["device", &info.name]);
+    if let Some(profile) = &info.modelled_by {
+        machine.add_row(["times", &format!("modelled by profile {}, {:.12}", profile.name, profile.sha256)]);
     }
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.set_content_arrangement(ContentArrangement::Disabled);
+    for (name, value) in &info.details {
+        machine.add_row([name, &cell(value)]);
+    }
+    let mut table = markdown();
     table.set_header(["operator", "by", "shape", "status", "largest error", "bound", "time", "note"]);
     for row in rows {
         let number = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.2e}"));
@@ -141,8 +148,20 @@ fn words(info: &DeviceInfo, rows: &[SelftestRow]) -> String {
             number(row.max_error),
             number(row.bound),
             time.unwrap_or_default(),
-            row.note.clone(),
+            cell(&row.note),
         ]);
     }
-    text + &table.to_string() + "\n"
+    format!("{machine}\n\n{table}\n")
+}
+
+/// A library's words as a cell of a Markdown table: in one line, without what ends a cell.
+fn cell(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+fn markdown() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table
 }

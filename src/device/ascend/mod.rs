@@ -53,7 +53,7 @@ pub use self::group::{AscendGroup, Chip, Emulation, GroupSettings, RankHandle};
 pub use self::kv::KvCache;
 pub use self::linear::Linear;
 pub use self::rotate::Rotary;
-pub use self::selftest::{SelftestRow, Status, Widths, selftest};
+pub use self::selftest::{Selftest, SelftestRow, Status, Widths, selftest};
 pub use self::store::{Activation, Table, Vector};
 pub use self::telemetry::{Memory, Telemetry, TelemetrySource};
 
@@ -97,7 +97,10 @@ impl Ascend {
     pub fn new(rank: RankHandle) -> Result<Self, DeviceError> {
         let RankHandle { api, settings, soc, rank, comm } = rank;
         let layout = HeadLayout::new(settings.attention, api.device)?;
-        let bound = settings.bind.then(|| near::bind(rank));
+        let bound = settings.bind.then(|| match &settings.emulation {
+            None => near::bind(rank),
+            Some(_) => near::bind_emulated(rank, settings.world),
+        });
         let context = Context::new(api, rank as i32)?;
         let timing_only = settings.emulation.as_ref().is_some_and(|e| e.timing_only);
         let core = Core::new(context, settings.dtype, timing_only)?;
