@@ -266,7 +266,7 @@ impl FoundModel {
         let world = compute.world()?;
         let rank = MemoryEstimate::per_rank(&self.config, compute.dtype(), limits, world)?;
         let emulate = compute.emulate(&self.path);
-        compute.device.check(emulate.as_ref())?;
+        compute.device.check(compute.dtype(), world, emulate.as_ref())?;
         // What a card holds is the card's to say; an emulated one holds it here, if it computes.
         let here = match &emulate {
             Some(emulate) => !emulate.timing_only,

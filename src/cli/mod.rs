@@ -175,9 +175,16 @@ fn message(error: &anyhow::Error) -> String {
 /// The exit code that an error stands for.
 fn exit_of(error: &anyhow::Error) -> Exit {
     let device = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<DeviceError>()
-            || matches!(cause.downcast_ref(), Some(EngineError::Device(_)))
-            || matches!(cause.downcast_ref(), Some(RunError::Engine(EngineError::Device(_))))
+        let of_device = cause.downcast_ref::<DeviceError>();
+        let of_engine = cause.downcast_ref::<EngineError>().or(match cause.downcast_ref() {
+            Some(RunError::Engine(error)) => Some(error),
+            _ => None,
+        });
+        let found = of_device.or(match of_engine {
+            Some(EngineError::Device(error)) => Some(error),
+            _ => None,
+        });
+        found.is_some_and(|error| !matches!(error, DeviceError::Setting { .. }))
     };
     if error.chain().any(device) { Exit::Device } else { Exit::Usage }
 }

@@ -93,6 +93,14 @@ pub enum DeviceError {
         /// What was asked for, and what is possible.
         problem: String,
     },
+    /// What was set for the device cannot be: a mistake of whoever set it, nothing is the matter with the device.
+    #[error("device {device}: {problem}")]
+    Setting {
+        /// Which device.
+        device: &'static str,
+        /// Where the setting stands, what was found, what was expected.
+        problem: String,
+    },
     /// A call to the device failed; the device may still work.
     #[error("device {device}: {api} failed with {code} ({name}): {message}")]
     Failed {

@@ -124,20 +124,27 @@ impl DeviceKind {
         }
     }
 
-    /// Whether it is there: what can be known before a model is loaded.
+    /// Whether it can do it: what can be known before a model is loaded.
     ///
     /// # Errors
-    /// CANN is not installed and no emulator is asked for; an emulator is, of what is none.
-    pub fn check(self, emulate: Option<&Emulate>) -> Result<(), EngineError> {
-        match (self.chip(), emulate) {
-            (None, None) => Ok(()),
-            (None, Some(_)) => Err(EngineError::Option(format!(
-                "--emulate: device {} runs as it is; the emulator is for 300i-duo and 800i-a2",
-                self.name()
-            ))),
-            (Some(chip), None) => chip.check_installed().map_err(EngineError::Device),
-            (Some(chip), Some(emulate)) => emulate.machine(chip).map(drop),
+    /// CANN is not installed and no emulator is asked for; an emulator is, of what is none; a type or a number of ranks that the
+    /// card does not have.
+    pub fn check(self, dtype: DType, world: usize, emulate: Option<&Emulate>) -> Result<(), EngineError> {
+        self.check_emulated(emulate)?;
+        let Some(chip) = self.chip() else { return Ok(()) };
+        let emulation = emulate.map(|emulate| emulate.machine(chip)).transpose()?;
+        Ok(AscendGroup::check(chip, dtype, world, emulation.as_ref())?)
+    }
+
+    /// Only cards are emulated.
+    fn check_emulated(self, emulate: Option<&Emulate>) -> Result<(), EngineError> {
+        if emulate.is_none() || self.chip().is_some() {
+            return Ok(());
         }
+        Err(EngineError::Option(format!(
+            "--emulate: device {} runs as it is; the emulator is for 300i-duo and 800i-a2",
+            self.name()
+        )))
     }
 }
 
@@ -212,7 +219,7 @@ pub fn load(
     let (rotary, limits) = (options.rotary, options.limits);
     let rank = Cut::new(config, 0, options.tp)?.config(config);
     let alone = options.tp == 1 && !options.bind;
-    options.device.check(options.emulate.as_ref())?;
+    options.device.check_emulated(options.emulate.as_ref())?;
     let model: Box<dyn Forward> = match options.device {
         DeviceKind::Cpu => {
             let cpu = CpuOptions {

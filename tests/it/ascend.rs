@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glmbench::device::ascend::{
-    Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings, Status, Widths, selftest,
+    Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings, Selftest, Status, Widths, selftest,
 };
 use glmbench::device::group::DeviceGroup;
 use glmbench::device::rotary::RotaryMode;
@@ -21,7 +21,7 @@ use glmbench::engine::weights::{StorageType, WeightSource, open_checkpoint};
 use glmbench::engine::{EngineError, Request};
 
 use crate::goldens::{Golden, Seen};
-use crate::support::{answer, glmbench, shared};
+use crate::support::{answer, shared};
 
 const CHIPS: [Chip; 2] = [Chip::Duo300i, Chip::A2800i];
 
@@ -61,21 +61,27 @@ fn engine(
     Ok(Scheduler::new(Box::new(model)))
 }
 
-/// A golden's logits of all prompts against ours, fed in chunks of `step` tokens, then a greedy continuation's.
+/// A golden's logits of all prompts in fp16 against ours, fed in chunks of `step` tokens, then a greedy continuation's.
 fn compare(dir: &Path, chip: Chip, lines: &str, forced: &str, step: usize) -> Seen {
-    let (golden, config) = (Golden::read(dir), config(dir));
-    let group = AscendGroup::new(settings(chip, attention_shape(&config), lines, forced)).unwrap();
-    let mut engine = engine(&group, &config, &*open_checkpoint(dir).unwrap(), step).unwrap();
+    let config = config(dir);
+    compare_in(dir, &config, settings(chip, attention_shape(&config), lines, forced), step)
+}
+
+/// The same with any settings, in their type.
+fn compare_in(dir: &Path, config: &ModelConfig, settings: GroupSettings, step: usize) -> Seen {
+    let (golden, dtype) = (Golden::read(dir), settings.dtype);
+    let group = AscendGroup::new(settings).unwrap();
+    let mut engine = engine(&group, config, &*open_checkpoint(dir).unwrap(), step).unwrap();
     let vocab = config.padded_vocab_size;
     let mut seen = Seen::default();
     for (i, prompt) in golden.prompts.iter().enumerate() {
-        let expected = golden.array(&format!("fp16.prompt{i}"));
+        let expected = golden.array(&format!("{dtype}.prompt{i}"));
         engine
             .teacher_force(prompt, &mut |position, logits| {
                 seen.add(&expected[position * vocab..(position + 1) * vocab], logits);
             })
             .unwrap();
-        decode(&mut engine, prompt, &golden.ids(&format!("fp16.greedy{i}")));
+        decode(&mut engine, prompt, &golden.ids(&format!("{dtype}.greedy{i}")));
     }
     seen
 }
@@ -116,6 +122,38 @@ fn the_goldens_fp16_gate_is_met_on_both_chips() {
             assert_gate(&compare(&dir, chip, "", "", 512), &format!("{name} {}", chip.name()));
         }
     }
+}
+
+/// The golden rounds where the CPU device does, which keeps its gate of 1e-3 in bf16, too. The card's operators round at other
+/// places: KL grows with the square of what that moves, and bf16's unit is eight times fp16's. So bf16 may be off by 64 times
+/// what fp16 is, and by twice that since the largest of a few hundred positions is chance.
+#[test]
+fn on_the_a2_bf16_is_off_by_its_rounding_alone() {
+    for name in ["tiny-g2", "prefix-g2"] {
+        let Some(dir) = shared(&format!("goldens/{name}")) else { return };
+        let config = config(&dir);
+        let [fp16, bf16] = [DType::Fp16, DType::Bf16].map(|dtype| {
+            let fp16 = settings(Chip::A2800i, attention_shape(&config), "", "");
+            compare_in(&dir, &config, GroupSettings { dtype, ..fp16 }, 512).max_kl()
+        });
+        eprintln!("{name} 800i-a2: max KL {fp16:.2e} in fp16, {bf16:.2e} in bf16");
+        assert!(bf16 <= 2.0 * 64.0 * fp16 && bf16 <= 4e-3, "{name}: {bf16}");
+    }
+}
+
+#[test]
+fn a_type_that_the_chip_lacks_is_refused_before_anything_is_read() {
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().to_str().unwrap();
+    for (device, dtype, expected) in
+        [("300i-duo", "bf16", "expected fp16, the one type"), ("800i-a2", "fp32", "expected fp16 or bf16")]
+    {
+        let card = ["--model", "demo", "--device", device, "--dtype", dtype, "--emulate"];
+        let said = [&*format!("{device}: dtype {dtype} was asked for"), expected];
+        answer(&[&["run", "suites/quickstart.toml", "--out", out][..], &card].concat()).expect(5, &said);
+        answer(&[&["chat", "--prompt", "a"][..], &card].concat()).expect(5, &said);
+    }
+    assert_eq!(std::fs::read_dir(out).unwrap().count(), 0);
 }
 
 /// Chunks of 24 tokens: every way of prefill meets earlier context.
@@ -258,8 +296,9 @@ fn telemetry_is_what_the_libraries_tell_or_the_reason() {
     }
 }
 
+/// With lazy streams: what a rank forgets to wait for is seen. `tensor_parallel.rs` holds choices and whole logits.
 #[test]
-fn two_ranks_answer_as_one() {
+fn two_ranks_wait_for_each_other() {
     let (config, source) = random();
     let source: Arc<dyn WeightSource> = Arc::new(source);
     for chip in CHIPS {
@@ -270,12 +309,9 @@ fn two_ranks_answer_as_one() {
             let limits = limits(&config, 64);
             let ranks =
                 Ranks::load(group, &config, RotaryMode::Model, limits, source.clone(), &mut |_, _| {});
-            let mut engine = Scheduler::new(Box::new(ranks.unwrap()));
-            assert_eq!(engine.device_info().world, world);
-            answers(&mut engine, &prompts(), 320)
+            answers(&mut Scheduler::new(Box::new(ranks.unwrap())), &prompts(), 320)
         };
-        let (one, two) = (of_world(1), of_world(2));
-        for ((a, _), (b, _)) in one.iter().zip(&two) {
+        for ((a, _), (b, _)) in of_world(1).iter().zip(&of_world(2)) {
             let kl: f64 = a.iter().zip(b).map(|(p, q)| f64::from(*p).exp() * f64::from(p - q)).sum();
             assert!(kl.abs() <= 1e-4, "{} {kl}", chip.name());
         }
@@ -413,18 +449,28 @@ fn the_selftest_passes_on_both_chips_and_sees_a_wrong_result() {
         heads: AttentionShape { heads: 8, kv_heads: 2, channels: 64 },
         vocab: 128,
     };
-    let failed = |chip, world, lines: &str| -> Vec<String> {
+    let tested = |chip, world, lines: &str| {
         let settings = GroupSettings { world, ..settings(chip, widths.heads, lines, "") };
-        let (_, rows) = selftest(&AscendGroup::new(settings).unwrap(), widths).unwrap();
-        assert!(rows.len() > 12);
-        rows.into_iter().filter(|r| r.status == Status::Fail).map(|r| format!("{r:?}")).collect()
+        selftest(&AscendGroup::new(settings).unwrap(), widths).unwrap()
+    };
+    let failed = |tested: Selftest| -> Vec<String> {
+        tested.rows.into_iter().filter(|r| r.status == Status::Fail).map(|r| r.operator).collect()
     };
     for chip in CHIPS {
         for world in [1, 2] {
-            assert_eq!(failed(chip, world, ""), Vec::<String>::new());
+            let tested = tested(chip, world, "");
+            assert!(tested.rows.len() > 12 && tested.lost.is_none());
+            let mut names: Vec<&str> = tested.rows.iter().map(|r| r.operator.as_str()).collect();
+            names.sort_unstable();
+            assert!(names.windows(2).all(|two| two[0] != two[1]), "{names:?}");
+            let untimed = tested.rows.iter().filter(|r| r.time_ns.is_none());
+            assert!(untimed.clone().all(|r| !r.note.is_empty()), "{:?}", untimed.collect::<Vec<_>>());
+            assert_eq!(failed(tested), Vec::<String>::new());
         }
-        let wrong = failed(chip, 1, "fault = wrong:RmsNorm:2");
-        assert!(wrong.len() == 1 && wrong[0].contains("rms_norm"), "{wrong:?}");
+        // The first result makes an operator's plan, the second uses it again; both are looked at.
+        for n in [1, 2] {
+            assert_eq!(failed(tested(chip, 1, &format!("fault = wrong:RmsNorm:{n}"))), ["rms_norm"]);
+        }
     }
 }
 
@@ -461,29 +507,8 @@ fn without_cann_a_real_card_is_refused_with_what_was_searched() {
         &["run", "suites/quickstart.toml", "--model", "demo", "--device", "800i-a2", "--out", out][..],
         &["npu-selftest", "--device", "300i-duo"],
     ] {
-        answer(args).expect(5, &["libascendcl.so", "searched", "set_env.sh"]);
+        answer(args).expect(5, &["libascendcl.so", "searched", "set_env.sh", "--emulate"]);
     }
     let here = ["run", "suites/quickstart.toml", "--device", "cpu", "--emulate", "--out", out];
     answer(&here).expect(2, &["--emulate: device cpu runs as it is"]);
-}
-
-#[test]
-fn a_lost_device_ends_a_run_with_five_and_it_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let suite = folder.path().join("s.toml");
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/boolq-sample");
-    let text = format!(
-        "schema = 1\nname = \"k\"\n[model]\npath = \"demo\"\n[[accuracy]]\ntask = \"boolq\"\ndataset = {data:?}\n\
-         protocol = \"modeltest\"\nlimit = 6\nbatch = 2\n"
-    );
-    std::fs::write(&suite, text).unwrap();
-    let out = folder.path().join("runs");
-    let args =
-        ["run", suite.to_str().unwrap(), "--out", out.to_str().unwrap(), "--device", "800i-a2", "--emulate"];
-    let broken = glmbench(&args).env("GLMBENCH_ASCEND_FAULT", "lost:100").output().unwrap();
-    let words = String::from_utf8_lossy(&broken.stderr).into_owned();
-    assert_eq!(broken.status.code(), Some(5), "{words}");
-    assert!(words.contains("is lost") && words.contains("resumed"), "{words}");
-    let again: Vec<&str> = args.iter().copied().chain(["--resume"]).collect();
-    answer(&again).expect(0, &[]);
 }

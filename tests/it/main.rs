@@ -12,6 +12,7 @@ mod configurations;
 mod convert;
 mod dataset;
 mod emulated_runs;
+mod faults;
 mod goldens;
 mod invariance;
 mod rank_failures;

@@ -106,7 +106,7 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 /// The samples without their times.
-fn samples(run: &Path) -> Vec<Value> {
+pub fn samples(run: &Path) -> Vec<Value> {
     let mut all = lines(&run.join("samples.jsonl"));
     for line in &mut all {
         let fields = line.as_object_mut().unwrap();

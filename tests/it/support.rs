@@ -33,7 +33,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn of(output: Output) -> Self {
+    /// Of a program that has ended.
+    pub fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let answer =
             Self { code: output.status.code(), out: text(output.stdout), words: text(output.stderr) };

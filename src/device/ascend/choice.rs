@@ -200,7 +200,7 @@ impl Forced {
     /// As [`Forced::parse`], naming the variable.
     pub fn from_environment(device: &'static str) -> Result<Self, DeviceError> {
         let text = std::env::var(FORCE_VARIABLE).unwrap_or_default();
-        Self::parse(&text).map_err(|problem| DeviceError::Unsupported {
+        Self::parse(&text).map_err(|problem| DeviceError::Setting {
             device,
             problem: format!("{FORCE_VARIABLE}={text}: {problem}"),
         })

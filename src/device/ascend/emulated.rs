@@ -1,10 +1,10 @@
 //! The emulator inside this binary: its library's image, given to the loader under a path.
 //!
-//! Each call of [`library`] gives a path of its own, hence an emulated machine of its own: what one configures, the others do
-//! not see.
+//! Each [`Image`] has a path of its own, hence makes an emulated machine of its own: what one configures, the others do not
+//! see.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// `libascend_emulator.so`, as the build script compiled it.
@@ -13,10 +13,12 @@ static IMAGE: &[u8] = include_bytes!(env!("GLMBENCH_EMULATOR"));
 /// Why the emulator cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum EmulatedError {
-    /// A fault asks for a symbol to be missing that is not there anyway.
-    #[error("fault missing:{symbol}: the emulator has no symbol of this name")]
+    /// A fault names what the emulator does not have.
+    #[error("fault {fault}: the emulator has no function {symbol}")]
     NoSuchSymbol {
-        /// The symbol.
+        /// The fault's words.
+        fault: String,
+        /// The function that it speaks of.
         symbol: String,
     },
     /// The image cannot be handed to the loader.
@@ -27,38 +29,67 @@ pub enum EmulatedError {
     },
 }
 
-/// A path to open the emulator from. Settings are `key = value` lines; of them only `fault = missing:SYMBOL` counts here:
-/// the symbol is renamed in the image, so that the loader really does not find it.
+/// The emulator's library where the loader can open it, for as long as this lives. What was opened stays.
 ///
-/// On Linux the path leads to memory that stays until the process ends; elsewhere to a temporary file.
-pub fn library(settings: &str) -> Result<PathBuf, EmulatedError> {
-    let image = without(IMAGE, &missing_symbols(settings))?;
-    in_memory(&image).or_else(|_| in_a_file(&image)).map_err(|problem| EmulatedError::NoPlace { problem })
+/// On Linux it lies in memory that the process keeps until its end; elsewhere in a temporary file, which goes with the value.
+pub struct Image {
+    path: PathBuf,
+    temporary: bool,
 }
 
-fn missing_symbols(settings: &str) -> Vec<&str> {
-    let faults = settings.lines().filter_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        (key.trim() == "fault").then(|| value.trim())
-    });
-    faults.filter_map(|fault| fault.strip_prefix("missing:")).collect()
+impl Image {
+    /// Settings are `key = value` lines; of them only two kinds count here. `fault = missing:SYMBOL`: the symbol is renamed, so
+    /// that the loader really does not find it. `fault = wrong:OPERATOR:N`: there must be such an operator.
+    ///
+    /// # Errors
+    /// A fault that names what the emulator does not have; no place for the image.
+    pub fn new(settings: &str) -> Result<Self, EmulatedError> {
+        let image = with_faults(IMAGE, settings)?;
+        let in_memory = in_memory(&image).map(|path| Self { path, temporary: false });
+        let placed = in_memory.or_else(|_| Ok(Self { path: in_a_file(&image)?, temporary: true }));
+        placed.map_err(|problem| EmulatedError::NoPlace { problem })
+    }
+
+    /// What to open.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
-/// The image with these symbols' names changed, wherever they stand between zero bytes.
-fn without(image: &[u8], symbols: &[&str]) -> Result<Vec<u8>, EmulatedError> {
-    let mut image = image.to_vec();
-    for symbol in symbols {
-        let name: Vec<u8> = [b"\0", symbol.as_bytes(), b"\0"].concat();
-        let places: Vec<usize> =
-            image.windows(name.len()).enumerate().filter(|(_, w)| *w == name).map(|(i, _)| i + 1).collect();
-        if symbol.is_empty() || places.is_empty() {
-            return Err(EmulatedError::NoSuchSymbol { symbol: (*symbol).to_owned() });
+impl Drop for Image {
+    fn drop(&mut self) {
+        if self.temporary {
+            // Where a file that is open cannot be removed it is left to whoever sweeps the folder.
+            let _ = std::fs::remove_file(&self.path);
         }
-        for place in places {
+    }
+}
+
+/// The image with the names of missing symbols changed.
+fn with_faults(image: &[u8], settings: &str) -> Result<Vec<u8>, EmulatedError> {
+    let mut image = image.to_vec();
+    let lines = settings.lines().filter_map(|line| line.split_once('='));
+    for fault in lines.filter(|(key, _)| key.trim() == "fault").map(|(_, fault)| fault.trim()) {
+        let (symbol, missing) = match fault.split(':').collect::<Vec<_>>()[..] {
+            ["missing", symbol] => (symbol.to_owned(), true),
+            ["wrong", operator, _] => (format!("aclnn{}", operator.trim_start_matches("aclnn")), false),
+            _ => continue,
+        };
+        let places = places(&image, &symbol);
+        if symbol.is_empty() || places.is_empty() {
+            return Err(EmulatedError::NoSuchSymbol { fault: fault.to_owned(), symbol });
+        }
+        for place in places.into_iter().filter(|_| missing) {
             image[place] = b'-';
         }
     }
     Ok(image)
+}
+
+/// Where a symbol's name stands between zero bytes.
+fn places(image: &[u8], symbol: &str) -> Vec<usize> {
+    let name: Vec<u8> = [b"\0", symbol.as_bytes(), b"\0"].concat();
+    image.windows(name.len()).enumerate().filter(|(_, w)| *w == name).map(|(i, _)| i + 1).collect()
 }
 
 #[cfg(target_os = "linux")]
@@ -97,7 +128,7 @@ mod tests {
     use super::*;
 
     fn open(settings: &str) -> ascend_sys::Libraries {
-        ascend_sys::Libraries::open(&library(settings).unwrap()).unwrap()
+        ascend_sys::Libraries::open(Image::new(settings).unwrap().path()).unwrap()
     }
 
     #[test]
@@ -114,7 +145,21 @@ mod tests {
         let libraries = open("mode = timing\nfault = missing:aclnnAddmm\n");
         assert!(libraries.nn.aclnnAddmm.is_err());
         assert!(libraries.nn.aclnnAddmmGetWorkspaceSize.is_ok() && libraries.nn.aclnnMatmul.is_ok());
-        let error = library("fault = missing:aclnnNothing").unwrap_err();
-        assert_eq!(error.to_string(), "fault missing:aclnnNothing: the emulator has no symbol of this name");
+        for (fault, symbol) in [("missing:aclnnNothing", "aclnnNothing"), ("wrong:Nothing:1", "aclnnNothing")]
+        {
+            let error = Image::new(&format!("fault = {fault}")).err().unwrap().to_string();
+            assert_eq!(error, format!("fault {fault}: the emulator has no function {symbol}"));
+        }
+        assert!(Image::new("fault = wrong:SwiGlu:1\nfault = wrong:aclnnMatmul:2").is_ok());
+    }
+
+    #[test]
+    fn a_temporary_file_goes_once_it_was_opened() {
+        let image = Image { path: in_a_file(IMAGE).unwrap(), temporary: true };
+        let path = image.path().to_path_buf();
+        let libraries = ascend_sys::Libraries::open(&path).unwrap();
+        drop(image);
+        assert!(!path.exists());
+        assert!(libraries.nn.aclnnSwiGlu.is_ok());
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ascend_sys::{Libraries, LoadError, SearchPath, call};
+use ascend_sys::{Libraries, SearchPath, call};
 
 use super::super::group::DeviceGroup;
 use super::super::sensors::Sensors;
@@ -12,7 +12,7 @@ use super::super::{AttentionShape, ClockProfile, DType, DeviceError};
 use super::Ascend;
 use super::api::{Api, acl};
 use super::choice::Forced;
-use super::emulated;
+use super::emulated::{EmulatedError, Image};
 use super::profile::{Profile, ProfileError};
 use super::telemetry::TelemetrySource;
 
@@ -32,14 +32,6 @@ impl Chip {
             Self::Duo300i => "300i-duo",
             Self::A2800i => "800i-a2",
         }
-    }
-
-    /// Whether CANN is installed here; what a run would fail with only once it loads a model.
-    ///
-    /// # Errors
-    /// Libraries that are missing, mixed or not to be opened.
-    pub fn check_installed(self) -> Result<(), DeviceError> {
-        installed(self.name()).map(drop)
     }
 
     /// How the runtime's name of the chip begins.
@@ -147,15 +139,27 @@ pub struct AscendGroup {
 }
 
 impl AscendGroup {
+    /// What [`AscendGroup::new`] would refuse, known before a model is there.
+    ///
+    /// # Errors
+    /// A type that the chip does not have; libraries that are missing, mixed or not to be opened; settings of the emulator that
+    /// are none; another chip; too few chips.
+    pub fn check(
+        chip: Chip,
+        dtype: DType,
+        world: usize,
+        emulation: Option<&Emulation>,
+    ) -> Result<(), DeviceError> {
+        ready(chip, dtype, world, emulation).map(drop)
+    }
+
     /// Loads the libraries, checks chip and number of chips, and joins the ranks.
     ///
     /// # Errors
     /// Libraries that are missing, mixed or not to be opened; another chip; too few chips; a communicator that fails.
     pub fn new(settings: GroupSettings) -> Result<Self, DeviceError> {
-        super::probe::check_dtype(settings.chip, settings.dtype)?;
-        let api = start(&settings)?;
-        let soc = api.soc()?;
-        check_chip(&api, &settings, &soc)?;
+        let GroupSettings { chip, dtype, world, .. } = settings;
+        let (api, soc) = ready(chip, dtype, world, settings.emulation.as_ref())?;
         let mut comms = if settings.world > 1 { join(&api, settings.world)? } else { Vec::new() };
         let settings = Arc::new(settings);
         let handle = |(rank, comm)| {
@@ -243,25 +247,48 @@ impl DeviceGroup for AscendGroup {
     }
 }
 
-/// Loads and initialises.
-fn start(settings: &GroupSettings) -> Result<Arc<Api>, DeviceError> {
-    let device = settings.chip.name();
-    let unsupported = |problem: String| DeviceError::Unsupported { device, problem };
-    let cannot_load = |e: LoadError| unsupported(e.to_string());
-    let Some(emulation) = &settings.emulation else {
-        return installed(device);
+/// The libraries, initialised, with chips enough of the kind; and the runtime's name of them.
+fn ready(
+    chip: Chip,
+    dtype: DType,
+    world: usize,
+    emulation: Option<&Emulation>,
+) -> Result<(Arc<Api>, String), DeviceError> {
+    super::probe::check_dtype(chip, dtype)?;
+    let api = match emulation {
+        None => installed(chip.name())?,
+        Some(emulation) => emulated(chip.name(), emulation)?,
     };
+    let soc = api.soc()?;
+    if !soc.starts_with(chip.soc()) {
+        let problem = format!("the chip is {soc}, expected {}…", chip.soc());
+        return Err(DeviceError::Unsupported { device: chip.name(), problem });
+    }
+    check_count(&api, world)?;
+    Ok((api, soc))
+}
+
+/// The environment variable with faults for the emulator, separated by commas.
+const FAULT_VARIABLE: &str = "GLMBENCH_ASCEND_FAULT";
+
+/// An emulated machine of its own, initialised.
+fn emulated(device: &'static str, emulation: &Emulation) -> Result<Arc<Api>, DeviceError> {
+    let unsupported = |problem: String| DeviceError::Unsupported { device, problem };
+    let wrong = |problem: String| DeviceError::Setting { device, problem };
     // The emulator reads the faults of the environment itself, all but the symbols to be missing.
-    let faults = std::env::var("GLMBENCH_ASCEND_FAULT").unwrap_or_default();
+    let faults = std::env::var(FAULT_VARIABLE).unwrap_or_default();
     let faults = faults.split(',').map(|fault| format!("fault = {}\n", fault.trim()));
     let all: String = std::iter::once(emulation.settings.clone()).chain(faults).collect();
-    let library = emulated::library(&all).map_err(|e| unsupported(e.to_string()))?;
-    let libraries = Libraries::open(&library).map_err(cannot_load)?;
+    let image = Image::new(&all).map_err(|e| match e {
+        EmulatedError::NoSuchSymbol { .. } => wrong(e.to_string()),
+        EmulatedError::NoPlace { .. } => unsupported(e.to_string()),
+    })?;
+    let libraries = Libraries::open(image.path()).map_err(|e| unsupported(e.to_string()))?;
     let Some(emulator) = &libraries.emu else {
         return Err(unsupported("the emulator inside this program has no ascend_emulator_info".into()));
     };
     let text = std::ffi::CString::new(emulation.settings.as_str())
-        .map_err(|_| unsupported("the emulator's settings hold a zero byte".into()))?;
+        .map_err(|_| wrong("the emulator's settings hold a zero byte".into()))?;
     // SAFETY: a string that ends in a zero byte.
     let configured = unsafe { call!(emulator, ascend_emulator_configure(text.as_ptr())) };
     if configured != Ok(0) {
@@ -270,7 +297,7 @@ fn start(settings: &GroupSettings) -> Result<Arc<Api>, DeviceError> {
         // SAFETY: documented to be a string that lives until the next call on this thread.
         let said = said.map(|text| unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned());
         let said = said.unwrap_or_else(|| "no message".into());
-        return Err(unsupported(format!("the emulator refuses its settings: {said}")));
+        return Err(wrong(format!("the emulator refuses its settings: {said}")));
     }
     Api::start(libraries, device, true)
 }
@@ -282,8 +309,10 @@ fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
     if let Some(api) = kept.as_ref().filter(|api| api.device == device && !api.is_lost()) {
         return Ok(api.clone());
     }
-    let libraries = Libraries::find(&SearchPath::from_environment())
-        .map_err(|e| DeviceError::Unsupported { device, problem: e.to_string() })?;
+    let libraries = Libraries::find(&SearchPath::from_environment()).map_err(|e| {
+        let problem = format!("{e} Without the card, --emulate runs the same on an emulated one");
+        DeviceError::Unsupported { device, problem }
+    })?;
     if libraries.emu.is_some() {
         let problem = "the libraries that were found are the emulator's: say --emulate".to_owned();
         return Err(DeviceError::Unsupported { device, problem });
@@ -293,21 +322,24 @@ fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
     Ok(api)
 }
 
-fn check_chip(api: &Api, settings: &GroupSettings, soc: &str) -> Result<(), DeviceError> {
-    let unsupported = |problem: String| Err(DeviceError::Unsupported { device: api.device, problem });
-    if !soc.starts_with(settings.chip.soc()) {
-        return unsupported(format!("the chip is {soc}, expected {}…", settings.chip.soc()));
-    }
+/// Refuses more ranks than there are chips.
+fn check_count(api: &Api, world: usize) -> Result<(), DeviceError> {
     let mut count = 0u32;
     // SAFETY: a place for the number.
     unsafe { acl!(api, api.libraries.rt, aclrtGetDeviceCount(ptr::from_mut(&mut count))) }?;
-    if settings.world > count as usize {
-        return unsupported(format!(
-            "{} ranks were asked for, {count} chips are visible (ASCEND_RT_VISIBLE_DEVICES)",
-            settings.world
-        ));
+    if world <= count as usize {
+        return Ok(());
     }
-    Ok(())
+    let possible = match count {
+        0 => "none can be".to_owned(),
+        1 => "tp 1 can be".to_owned(),
+        n => format!("tp 1 to {n} can be, where the model's heads allow it"),
+    };
+    let set = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok().filter(|list| !list.trim().is_empty());
+    let set =
+        set.map(|list| format!(" (ASCEND_RT_VISIBLE_DEVICES={list}, ids ascending)")).unwrap_or_default();
+    let problem = format!("tp {world} needs {world} chips, visible is {count}{set}: {possible}");
+    Err(DeviceError::Unsupported { device: api.device, problem })
 }
 
 /// Communicators of all ranks, within this process.

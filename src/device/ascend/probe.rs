@@ -297,14 +297,13 @@ words!(WeightFormat, Decode, Prefill, KvWrite, Rotation, Addition, Reuse);
 
 /// Types that the chip computes in.
 pub(super) fn check_dtype(chip: Chip, dtype: DType) -> Result<(), DeviceError> {
-    let can = match chip {
-        Chip::Duo300i => dtype == DType::Fp16,
-        Chip::A2800i => matches!(dtype, DType::Fp16 | DType::Bf16),
+    let (can, expected) = match chip {
+        Chip::Duo300i => (dtype == DType::Fp16, "fp16, the one type that an Ascend 310P runs the model in"),
+        Chip::A2800i => (dtype != DType::Fp32, "fp16 or bf16"),
     };
     if can {
         return Ok(());
     }
-    let expected = if chip == Chip::Duo300i { "fp16" } else { "fp16 or bf16" };
     let problem = format!("dtype {dtype} was asked for, expected {expected}");
     Err(DeviceError::Unsupported { device: chip.name(), problem })
 }

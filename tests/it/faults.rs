@@ -1,0 +1,82 @@
+//! Faults of the emulated card, as a user meets them: the words, the exit code, and that a run goes on.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
+use std::path::{Path, PathBuf};
+
+use crate::resume::samples;
+use crate::support::{Answer, glmbench};
+
+#[test]
+fn the_selftest_of_a_lost_device_ends_there() {
+    for (fault, tp) in [("lost:9", "1"), ("lost:9", "2"), ("timeout:9", "2"), ("hccl-timeout:2", "2")] {
+        let words = ["npu-selftest", "--small", "--emulate", "--tp", tp];
+        let said = ended(&words, fault).expect(5, &["300i-duo is lost"]);
+        assert!(said.out.contains("FAIL"), "{said:?}");
+    }
+    ended(&["npu-selftest", "--small", "--emulate"], "wrong:SwiGlu:1").expect(1, &["1 of 16 rows fail"]);
+    ended(&["npu-selftest", "--small", "--emulate"], "").expect(0, &["all that this machine has passes"]);
+}
+
+/// Runs the program with a fault.
+fn ended(words: &[&str], fault: &str) -> Answer {
+    Answer::of(glmbench(words).env("GLMBENCH_ASCEND_FAULT", fault).output().unwrap())
+}
+
+#[test]
+fn a_fault_that_is_none_is_a_mistake_of_usage() {
+    let chat = ["chat", "--model", "demo", "--prompt", "a", "--device", "800i-a2", "--emulate"];
+    let known = "expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N or missing:SYMBOL";
+    for (fault, said) in [
+        ("fire:1", known),
+        ("lost", known),
+        ("oom:0", known),
+        ("wrong:Nothing:1", "the emulator has no function aclnnNothing"),
+        ("missing:aclnnNothing", "the emulator has no function aclnnNothing"),
+    ] {
+        ended(&chat, fault).expect(2, &[fault, said]);
+        ended(&["npu-selftest", "--small", "--emulate"], fault).expect(2, &[fault, said]);
+    }
+    let forced = glmbench(&chat).env("GLMBENCH_ASCEND", "decode=fast").output().unwrap();
+    Answer::of(forced).expect(2, &["GLMBENCH_ASCEND=decode=fast", "fused, incre, prompt, matmul"]);
+}
+
+/// Every fault that ends a run: its code and words, and what was done stays, so that the run goes on and is a straight one's.
+#[test]
+fn a_fault_ends_a_run_with_five_and_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let suite = folder.path().join("s.toml");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/boolq-sample");
+    let text = format!(
+        "schema = 1\nname = \"k\"\n[model]\npath = \"demo\"\n[[accuracy]]\ntask = \"boolq\"\ndataset = {data:?}\n\
+         protocol = \"modeltest\"\nlimit = 6\nbatch = 2\n"
+    );
+    std::fs::write(&suite, text).unwrap();
+    let run = |out: &Path, tp: &str, more: &[&str], fault: &str| {
+        let words = ["run", suite.to_str().unwrap(), "--out", out.to_str().unwrap(), "--device", "300i-duo"];
+        ended(&[&words, &["--emulate", "--tp", tp][..], more].concat(), fault)
+    };
+    let only = |out: &Path| -> PathBuf {
+        let dirs: Vec<_> = std::fs::read_dir(out).unwrap().map(|d| d.unwrap().path()).collect();
+        assert_eq!(dirs.len(), 1, "{dirs:?}");
+        dirs[0].clone()
+    };
+    for (tp, faults) in [
+        ("1", &[("lost:300", "is lost"), ("timeout:300", "is lost"), ("oom:20", "cannot be had")][..]),
+        ("2", &[("lost:500", "is lost"), ("timeout:500", "is lost"), ("hccl-timeout:40", "is lost")]),
+    ] {
+        let straight = folder.path().join(format!("straight-{tp}"));
+        run(&straight, tp, &[], "").expect(0, &[]);
+        for (fault, said) in faults {
+            let out = folder.path().join(format!("{tp}-{}", fault.replace(':', "-")));
+            run(&out, tp, &[], fault).expect(5, &[said]);
+            let before = if out.exists() { samples(&only(&out)) } else { Vec::new() };
+            run(&out, tp, &["--resume"], "").expect(0, &[]);
+            let after = samples(&only(&out));
+            assert!(after.starts_with(&before), "{fault}");
+            assert_eq!(after, samples(&only(&straight)), "{fault}");
+        }
+    }
+    let out = folder.path().join("missing");
+    run(&out, "1", &[], "missing:aclnnRmsNorm").expect(5, &["the function aclnnRmsNorm is in none of"]);
+}
