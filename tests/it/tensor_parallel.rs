@@ -7,7 +7,7 @@ use glmbench::device::DType;
 use glmbench::device::rotary::RotaryMode;
 use glmbench::engine::Request;
 use glmbench::engine::config::ModelConfig;
-use glmbench::engine::load::{DeviceKind, LoadOptions, MemoryEstimate, load, load_tokenizer};
+use glmbench::engine::load::{DeviceKind, Emulate, LoadOptions, MemoryEstimate, load, load_tokenizer};
 use glmbench::engine::model::Limits;
 use glmbench::engine::scheduler::Scheduler;
 use glmbench::engine::weights::dummy::Dummy;
@@ -62,7 +62,7 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
     let options = LoadOptions {
         device: setup.device,
         dtype: setup.dtype,
-        emulate: None,
+        emulate: setup.device.chip().map(|_| Emulate { profile: None, timing_only: false }),
         rotary: RotaryMode::Exact,
         threads: Some(setup.threads),
         instruction_set: None,
@@ -134,36 +134,72 @@ fn best(logits: &[f32]) -> (usize, f32) {
     (order[0], logits[order[0]] - logits[order[1]])
 }
 
-/// Holds several ranks of a model to one: over prompts and the continuations that one rank chooses greedily, logits within the
+/// How far ahead a choice may be that several ranks make otherwise.
+///
+/// A rank's part of a sum is rounded, and so is the total, which one rank rounds alone: `ranks + 1` roundings for each of the
+/// two sums a layer, and one of the logit itself. One is off by up to 2^-11 of its number, 2^-11 / sqrt(3) as a rule; they are
+/// independent, so that their squares add up, and two logits have them each. Four times the rule, of the largest logit.
+fn may_be_ahead(config: &ModelConfig, tp: usize, logits: &[f32]) -> f32 {
+    let roundings = (2 * config.num_layers * (tp + 1) + 1) as f32;
+    let largest = logits.iter().fold(0f32, |most, x| most.max(x.abs()));
+    4.0 * (2.0 * roundings / 3.0).sqrt() * 2f32.powi(-11) * largest
+}
+
+/// Holds several ranks of a device to one: over prompts and the continuations that one rank chooses greedily, logits within the
 /// gate, and the same choice wherever it is no matter of a rounding.
-fn held(config: &ModelConfig, source: &Arc<dyn WeightSource>, prompts: &[Vec<u32>], tp: usize) {
-    let mut one = engine(config, Arc::clone(source), CPU);
-    let mut several = engine(config, Arc::clone(source), Setup { tp, ..CPU });
+fn held(config: &ModelConfig, source: &Arc<dyn WeightSource>, device: DeviceKind, tp: usize) {
+    let of = |tp| engine(config, Arc::clone(source), Setup { device, tp, ..CPU });
+    let (mut one, mut several) = (of(1), of(tp));
     assert_eq!(several.device_info().world, tp);
-    let (mut worst, mut close, mut all) = (0.0f64, 0, 0);
-    for (prompt, (continuation, _)) in prompts.iter().zip(answers(&mut one, prompts, 24)) {
+    let what = format!("{} tp {tp}", device.name());
+    let prompts = prompts(config.padded_vocab_size as u32);
+    let (mut worst, mut close, mut all, mut ahead) = (0.0f64, 0, 0, 0f32);
+    for (prompt, (continuation, _)) in prompts.iter().zip(answers(&mut one, &prompts, 24)) {
         let fed = [prompt.as_slice(), &continuation].concat();
         for (a, b) in logits(&mut one, &fed).iter().zip(logits(&mut several, &fed)) {
             worst = worst.max(PositionParity::new(a, &b).kl);
             let ((choice, margin), (other, _)) = (best(a), best(&b));
-            assert!(choice == other || margin <= 0.05, "tp {tp}: {other} for {choice}, ahead by {margin}");
-            close += usize::from(choice != other);
+            let allowed = may_be_ahead(config, tp, a);
+            assert!(choice == other || margin <= allowed, "{what}: {other} for {choice}, ahead by {margin}");
+            if choice != other {
+                (close, ahead) = (close + 1, ahead.max(margin / allowed));
+            }
             all += 1;
         }
     }
-    println!("tp {tp}: max KL {worst:.1e}, {close} choices of {all} differ");
-    assert!(worst <= 1e-3, "tp {tp}: {worst}");
+    println!("{what}: max KL {worst:.1e}, {close} choices of {all} differ, at most {ahead:.2} of the bound");
+    assert!(worst <= 1e-3, "{what}: {worst}");
+}
+
+/// The small model of these tests, the demo model, and the goldens' where they are.
+fn checkpoints() -> Vec<(ModelConfig, Arc<dyn WeightSource>)> {
+    let small = config("{}");
+    let dummy = Dummy::new(small.clone(), StorageType::F32, 5);
+    let mut all: Vec<(_, Arc<dyn WeightSource>)> = vec![(small, Arc::new(Loud(dummy)))];
+    let goldens = ["goldens/tiny-g2", "goldens/prefix-g2"].iter().filter_map(|name| shared(name));
+    for dir in std::iter::once(demo()).chain(goldens) {
+        let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
+        all.push((config, open_checkpoint(&dir).unwrap().into()));
+    }
+    all
 }
 
 #[test]
 fn in_fp16_ranks_stay_within_the_gate() {
-    let mut checkpoints = vec![demo()];
-    checkpoints.extend(["goldens/tiny-g2", "goldens/prefix-g2"].iter().filter_map(|name| shared(name)));
-    for dir in checkpoints {
-        let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
-        let source = open_checkpoint(&dir).unwrap().into();
-        for tp in [2, 4] {
-            held(&config, &source, &prompts(config.padded_vocab_size as u32), tp);
+    for (config, source) in checkpoints() {
+        held(&config, &source, DeviceKind::Cpu, 2);
+        held(&config, &source, DeviceKind::Cpu, 4);
+    }
+}
+
+#[test]
+fn in_fp16_emulated_chips_stay_within_the_gate() {
+    for (config, source) in checkpoints() {
+        held(&config, &source, DeviceKind::Duo300i, 2);
+        held(&config, &source, DeviceKind::A2800i, 2);
+        held(&config, &source, DeviceKind::A2800i, 4);
+        if config.num_attention_heads.is_multiple_of(8) {
+            held(&config, &source, DeviceKind::A2800i, 8);
         }
     }
 }
@@ -185,13 +221,18 @@ fn the_demo_model_writes_the_same_on_any_number_of_ranks() {
     ];
     let prompts = questions.map(|text| tokenizer.encode_prompt(text));
     let source: Arc<dyn WeightSource> = open_checkpoint(&demo()).unwrap().into();
-    let tokens = |tp: usize| -> Vec<Vec<u32>> {
-        let mut engine = engine(&config, Arc::clone(&source), Setup { tp, ..CPU });
+    let tokens = |device, tp| -> Vec<Vec<u32>> {
+        let mut engine = engine(&config, Arc::clone(&source), Setup { device, tp, ..CPU });
         answers(&mut engine, &prompts, 16).into_iter().map(|(tokens, _)| tokens).collect()
     };
-    let one = tokens(1);
-    assert_eq!(tokens(2), one);
-    assert_eq!(tokens(4), one);
+    for (device, worlds) in
+        [(DeviceKind::Cpu, &[2, 4][..]), (DeviceKind::Duo300i, &[2]), (DeviceKind::A2800i, &[2, 4])]
+    {
+        let one = tokens(device, 1);
+        for tp in worlds {
+            assert_eq!(tokens(device, *tp), one, "{} tp {tp}", device.name());
+        }
+    }
 }
 
 #[test]
@@ -235,6 +276,20 @@ fn a_world_that_cannot_be_is_refused_before_anything_is_loaded() {
         assert!(error.contains(&format!("tp {tp} cannot be: ")), "{error}");
         assert!(error.ends_with("this model can run with tp 1, 2, 4"), "{error}");
     }
+}
+
+/// A 300I DUO has two chips. The model here could be cut for four.
+#[test]
+fn more_ranks_than_chips_are_refused_with_those_that_can_be() {
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().to_str().unwrap();
+    let card = ["--model", "demo", "--device", "300i-duo", "--emulate", "--tp", "4"];
+    let run = ["run", "suites/quickstart.toml", "--out", out];
+    for words in [&["chat", "--prompt", "a"][..], &run] {
+        let said = ["tp 4 needs 4 chips, visible is 2: tp 1 to 2 can be"];
+        answer(&[words, &card].concat()).expect(5, &said);
+    }
+    assert_eq!(std::fs::read_dir(out).unwrap().count(), 0);
 }
 
 #[test]
