@@ -41,6 +41,7 @@ pub const DEFINITIONS: [(&str, &str); 13] = [
     (
         "Measured, modelled",
         "measured: a wall or device clock on hardware that was there. Modelled: a virtual clock kept from a chip \
-         profile. Neither is ever converted into the other.",
+         profile, which counts operators, launches, copies and collectives; not the host's own work between two steps, \
+         such as choosing tokens. Neither is ever converted into the other.",
     ),
 ];
