@@ -124,9 +124,9 @@ fn the_goldens_fp16_gate_is_met_on_both_chips() {
     }
 }
 
-/// The golden rounds where the CPU device does, which keeps its gate of 1e-3 in bf16, too. The card's operators round at other
-/// places: KL grows with the square of what that moves, and bf16's unit is eight times fp16's. So bf16 may be off by 64 times
-/// what fp16 is, and by twice that since the largest of a few hundred positions is chance.
+/// The golden rounds where the CPU device does, which keeps its largest KL of 1e-3 in bf16, too. The card's operators round at
+/// other places, for which that is too little: KL grows with the square of what a rounding moves, and bf16's unit is eight times
+/// fp16's. So the mean may be 64 times that of fp16, which has to keep its gate; twice, since both are samples.
 #[test]
 fn on_the_a2_bf16_is_off_by_its_rounding_alone() {
     for name in ["tiny-g2", "prefix-g2"] {
@@ -134,10 +134,12 @@ fn on_the_a2_bf16_is_off_by_its_rounding_alone() {
         let config = config(&dir);
         let [fp16, bf16] = [DType::Fp16, DType::Bf16].map(|dtype| {
             let fp16 = settings(Chip::A2800i, attention_shape(&config), "", "");
-            compare_in(&dir, &config, GroupSettings { dtype, ..fp16 }, 512).max_kl()
+            compare_in(&dir, &config, GroupSettings { dtype, ..fp16 }, 512)
         });
-        eprintln!("{name} 800i-a2: max KL {fp16:.2e} in fp16, {bf16:.2e} in bf16");
-        assert!(bf16 <= 2.0 * 64.0 * fp16 && bf16 <= 4e-3, "{name}: {bf16}");
+        let means = [&fp16, &bf16].map(Seen::mean_kl);
+        eprintln!("{name} 800i-a2: mean KL {:.2e} in fp16, {:.2e} in bf16", means[0], means[1]);
+        assert!(means[1] <= 2.0 * 64.0 * means[0], "{name}: {means:?}");
+        assert!(bf16.max_kl() <= 4e-3, "{name}: {}", bf16.max_kl());
     }
 }
 

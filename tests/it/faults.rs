@@ -62,7 +62,15 @@ fn a_fault_ends_a_run_with_five_and_it_goes_on() {
         dirs[0].clone()
     };
     for (tp, faults) in [
-        ("1", &[("lost:300", "is lost"), ("timeout:300", "is lost"), ("oom:20", "cannot be had")][..]),
+        (
+            "1",
+            &[
+                ("lost:300", "is lost"),
+                ("timeout:300", "is lost"),
+                ("oom:3", "cannot be had"),
+                ("oom:12", "cannot be had"),
+            ][..],
+        ),
         ("2", &[("lost:500", "is lost"), ("timeout:500", "is lost"), ("hccl-timeout:40", "is lost")]),
     ] {
         let straight = folder.path().join(format!("straight-{tp}"));

@@ -116,6 +116,10 @@ impl Seen {
         self.kl.iter().copied().fold(0.0, f64::max)
     }
 
+    pub fn mean_kl(&self) -> f64 {
+        self.kl.iter().sum::<f64>() / self.kl.len() as f64
+    }
+
     pub fn share_above(&self, bound: f64) -> f64 {
         self.kl.iter().filter(|k| **k > bound).count() as f64 / self.kl.len() as f64
     }
