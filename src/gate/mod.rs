@@ -126,7 +126,11 @@ impl Candidate<'_> {
         match (plan.first(), pattern) {
             (None, _) => "the run has no timed case; leave this gate out of its file".to_owned(),
             (Some(first), Some(pattern)) => {
-                format!("no case of the run matches {pattern}; there are {}, such as {}", plan.len(), first.case_id)
+                format!(
+                    "no case of the run matches {pattern}; there are {}, such as {}",
+                    plan.len(),
+                    first.case_id
+                )
             }
             (Some(_), None) => "no case of the run was timed".to_owned(),
         }
@@ -265,8 +269,10 @@ fn judge_speed(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgement> {
         .iter()
         .filter(|c| of_clock && asked_for(gate.case.as_ref(), &c.case_id))
         .collect();
-    let other_clock =
-        format!("the run's times are {}, this limit is for {clock} ones (clock = \"{clock}\")", run.provenance.clock);
+    let other_clock = format!(
+        "the run's times are {}, this limit is for {clock} ones (clock = \"{clock}\")",
+        run.provenance.clock
+    );
     let metric = gate.metric.as_str();
     let modelled = if gate.modelled { ", modelled" } else { "" };
     let named = |kind: &str, case: &str| format!("{metric} {kind} of {case}{modelled}");

@@ -192,7 +192,10 @@ fn what_is_not_there_fails_and_says_what_is() {
     assert!(found(speed, Clock::Modelled).contains("times are modelled, this limit is for measured ones"));
     let other_case = format!("{speed}case = \"b2*\"");
     assert!(found(&other_case, Clock::Measured).contains("matches b2*; there are 1, such as b1-i8-o11"));
-    assert!(found("[[accuracy]]\nmin = \"1%\"\ntask = \"mmlu\"", Clock::Measured).contains("no task mmlu, but ceval"));
+    assert!(
+        found("[[accuracy]]\nmin = \"1%\"\ntask = \"mmlu\"", Clock::Measured)
+            .contains("no task mmlu, but ceval")
+    );
     let (mut record, _, requests) = run("r", 200, &[5; 5], Clock::Measured);
     record.plan.accuracy.clear();
     let judged = alone("[[accuracy]]\nmax_failed = \"0%\"", (record, vec![], requests));

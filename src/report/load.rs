@@ -145,7 +145,9 @@ impl LoadRow {
         match self.saturated {
             Some(true) => "yes",
             Some(false) => "no",
-            None if (self.requests as usize) < LEAST_FOR_GROWTH && self.rate_per_s.is_some() => "too few to say",
+            None if (self.requests as usize) < LEAST_FOR_GROWTH && self.rate_per_s.is_some() => {
+                "too few to say"
+            }
             None => NONE,
         }
         .to_owned()

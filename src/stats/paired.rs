@@ -244,7 +244,8 @@ mod tests {
         for case in fixtures()["score_interval"].as_array().unwrap() {
             let [n, only_a, only_b] = ["n", "only_a", "only_b"].map(|key| case[key].as_u64().unwrap());
             let found =
-                score_interval(PairCounts { n, only_a, only_b }, case["confidence"].as_f64().unwrap()).unwrap();
+                score_interval(PairCounts { n, only_a, only_b }, case["confidence"].as_f64().unwrap())
+                    .unwrap();
             for (found, wanted) in [(found.0, "low"), (found.1, "high")] {
                 assert!((found - case[wanted].as_f64().unwrap()).abs() < 1e-6, "{case}: {found}");
             }
