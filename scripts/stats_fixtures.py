@@ -9,7 +9,7 @@ import json
 import sys
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -136,6 +136,33 @@ def paired_bootstrap(strata, resamples=20_000):
     return {"strata": strata, **{name: float(x) for name, x in bounds.items()}}
 
 
+def score_interval(n, only_a, only_b, confidence):
+    """Tango's interval, the nuisance share found by maximising the likelihood, the ends by root finding."""
+    z = stats.norm.ppf(0.5 + confidence / 2)
+
+    def statistic(difference):
+        least, most = max(0.0, -difference), (1 - difference) / 2
+
+        def loss(p):
+            shares = [(only_a, p), (only_b, p + difference), (n - only_a - only_b, 1 - 2 * p - difference)]
+            return -sum(k * np.log(max(share, 1e-300)) for k, share in shares if k)
+
+        if only_a + only_b < n or only_a * only_b:
+            p = optimize.minimize_scalar(loss, bounds=(least, most), method="bounded", options={"xatol": 1e-13}).x
+        else:
+            p = most
+        # A maximum at the edge is only neared.
+        p = min([p, least, most], key=loss)
+        return (only_b - only_a - n * difference) / np.sqrt(n * (2 * p + difference * (1 - difference)))
+
+    seen, tiny = (only_b - only_a) / n, 1e-9
+    low = optimize.brentq(lambda d: statistic(d) - z, -1 + tiny, seen - tiny, xtol=1e-12)
+    high = 1.0
+    if seen < 1:
+        high = optimize.brentq(lambda d: statistic(d) + z, seen + tiny, 1 - tiny, xtol=1e-12)
+    return {"n": n, "only_a": only_a, "only_b": only_b, "confidence": confidence, "low": float(low), "high": float(high)}
+
+
 def mann_whitney(a, b):
     tied = len(set(a + b)) < len(a + b)
     small = len(a) <= 25 and len(b) <= 25
@@ -179,6 +206,9 @@ def main():
             "holm": [holm([0.01, 0.04, 0.03, 0.005]), holm([0.2]), holm([0.02, 0.02, 0.9, 0.0])],
             "paired_bootstrap": [paired_bootstrap(strata) for strata in [
                 [[26, 2, 1], [19, 0, 3], [55, 4, 4], [12, 1, 0]], [[3000, 150, 90]], [[11, 3, 2], [11, 0, 4]]]],
+            "score_interval": [score_interval(*case) for case in [
+                (50, 0, 0, 0.95), (44, 0, 1, 0.95), (44, 1, 0, 0.9), (1346, 30, 21, 0.95), (300, 12, 12, 0.9),
+                (26, 2, 9, 0.95), (5, 0, 5, 0.95), (12, 7, 5, 0.95), (100_000, 3_000, 2_800, 0.95)]],
             "mann_whitney": [mann_whitney(*pair) for pair in [
                 (times[:6], even[:5]), (times[:12], [x * 1.03 for x in times[12:25]]),
                 (times[:15], times[15:]), ([1.0, 2.0, 2.0, 3.0], [2.0, 3.0, 4.0, 4.0, 5.0]),

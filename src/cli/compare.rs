@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::gate::{self, junit};
 use crate::record::{Noise, RunDir, write_whole};
 use crate::report::compare::{
-    ComparisonRow, ComparisonSummary, Judgement, Options, compare, folder_name, render, write,
+    ComparisonRow, ComparisonSummary, Judgement, NoiseFloors, Options, compare, folder_name, render, write,
 };
 use crate::report::{ReportError, Verdict};
 use crate::suite::gates::Gates;
@@ -42,7 +42,7 @@ pub struct Args {
     /// Compare runs of different identity; every differing field then stands on top
     #[arg(long)]
     allow_mismatch: bool,
-    /// Change of a time that is called one, e.g. 3%; else 3 %, or twice the noise floor where that is more
+    /// Change of a time that is called one, e.g. 3%; else 3 %, or twice the phase's noise floor where that is more
     #[arg(long, value_name = "SHARE", value_parser = percentage)]
     threshold: Option<f64>,
     /// The machine's noise floor: a share such as 1.5%, or a file of `glmbench doctor --noise --out`
@@ -77,7 +77,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let options = Options {
         allow_mismatch: args.allow_mismatch,
         threshold: args.threshold,
-        noise_floor: args.noise_floor.as_deref().map(noise_floor).transpose()?,
+        noise: args.noise_floor.as_deref().map(noise_floors).transpose()?.unwrap_or_default(),
         accuracy_margin: args.accuracy_margin,
         beside: Vec::new(),
         out: args.out.clone(),
@@ -165,10 +165,10 @@ pub(super) fn write_junit(path: &Path, gates: &Gates, judgements: &[Judgement]) 
     write_whole(path, xml.as_bytes()).with_context(|| format!("--junit {}", path.display()))
 }
 
-/// A share, or a file of `doctor --noise --out`: the largest of its floors.
-fn noise_floor(word: &str) -> anyhow::Result<f64> {
+/// A share for every phase, or a file of `doctor --noise --out` with floors by phase.
+fn noise_floors(word: &str) -> anyhow::Result<NoiseFloors> {
     if let Ok(share) = percentage(word) {
-        return Ok(share);
+        return Ok(NoiseFloors::every(share));
     }
     let expected = || {
         format!(
@@ -176,9 +176,7 @@ fn noise_floor(word: &str) -> anyhow::Result<f64> {
         )
     };
     let noise = Noise::read(Path::new(word)).with_context(expected)?;
-    let floors = noise.floors.iter().map(|floor| floor.floor).filter(|floor| (0.0..1.0).contains(floor));
-    floors
-        .max_by(f64::total_cmp)
+    NoiseFloors::of_machine(&noise.floors)
         .with_context(|| format!("{word} has no noise floor from 0 to 1; {}", expected()))
 }
 
@@ -191,10 +189,7 @@ fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
     }
     lines.extend(summary.tables.iter().map(|table| format!("{}\n{}\n", table.title, drawn(table))));
     lines.extend(summary.headline.iter().cloned());
-    lines.push(format!(
-        "A change of a measured time is called one beyond {:.1} %.",
-        100.0 * summary.threshold
-    ));
+    lines.push(format!("A change of a measured time is called one beyond {}.", summary.threshold));
     if !judgements.is_empty() {
         lines.push(super::report::gate_sentence(judgements));
     }
@@ -253,15 +248,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("noise.json");
         let word = path.to_str().unwrap();
-        assert_eq!(noise_floor("2%").unwrap(), 0.02);
-        assert!(noise_floor(word).unwrap_err().to_string().contains("a share such as 1.5%"));
-        let floor = |floor| NoiseFloor {
-            case_id: "b1-i8-o8".into(),
-            phase: Phase::Decode,
-            blocks: 20,
-            ratio: 1.0,
-            floor,
-        };
+        assert_eq!(noise_floors("2%").unwrap(), NoiseFloors::every(0.02));
+        assert!(noise_floors(word).unwrap_err().to_string().contains("a share such as 1.5%"));
+        let floor =
+            |phase, floor| NoiseFloor { case_id: "b1-i8-o8".into(), phase, blocks: 20, ratio: 1.0, floor };
         let mut noise = Noise {
             engine: String::new(),
             host: String::new(),
@@ -272,12 +262,20 @@ mod tests {
             threads: 1,
             model: "demo".into(),
             made: String::new(),
-            floors: vec![floor(0.012), floor(0.02)],
+            floors: vec![floor(Phase::Decode, 0.012), floor(Phase::Decode, 0.02), floor(Phase::E2e, 0.03)],
         };
         noise.write(&path).unwrap();
-        assert_eq!(noise_floor(word).unwrap(), 0.02);
+        let read = noise_floors(word).unwrap();
+        assert_eq!(
+            [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| read.of(phase)),
+            [0.03, 0.02, 0.03]
+        );
+        let options = Options { noise: read, ..Options::default() };
+        assert_eq!(options.threshold(Phase::Decode), 0.04);
+        assert_eq!(options.threshold_words(), "6.0 % (prefill), 4.0 % (decode), 6.0 % (e2e)");
+        assert_eq!(Options::default().threshold_words(), "3.0 %");
         noise.floors.clear();
         noise.write(&path).unwrap();
-        assert!(noise_floor(word).unwrap_err().to_string().contains("has no noise floor"));
+        assert!(noise_floors(word).unwrap_err().to_string().contains("has no noise floor"));
     }
 }

@@ -46,7 +46,7 @@ enum Format {
     Jsonl,
     /// SQL text for sqlite3: tables runs, samples, requests
     Sql,
-    /// samples.csv and requests.csv (accuracy.csv and perf.csv are in the run already)
+    /// samples.csv and requests.csv, max_batch.csv of searches and load.csv of loads (accuracy.csv and perf.csv are in the run already)
     Csv,
 }
 
@@ -97,7 +97,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let files = files(&records, &dir, args.format)?;
     if files.is_empty() {
-        bail!("run {} has no samples and no repetitions yet; there is nothing to export", records.run.run_id);
+        bail!(
+            "run {} has no samples, repetitions, probes or levels yet; there is nothing to export",
+            records.run.run_id
+        );
     }
     let folder = match &args.out {
         Some(folder) => folder.clone(),

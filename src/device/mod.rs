@@ -264,6 +264,10 @@ pub struct ClockProfile {
     pub name: String,
     /// SHA-256 of its file, hexadecimal.
     pub sha256: String,
+    /// Bytes a second between one chip and its memory, at most.
+    pub memory_bytes_per_s: u64,
+    /// Floating-point operations a second of one chip's fp16 matrix unit, at most.
+    pub matmul_flops_per_s: u64,
 }
 
 /// The operators of ChatGLM2 in the order of the forward pass.

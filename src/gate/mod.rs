@@ -14,7 +14,7 @@ use crate::report::compare::{
 };
 use crate::report::performance::good_repetitions;
 use crate::report::{Summary, tables};
-use crate::stats::{LEAST_SAMPLES, RESAMPLES, adjusted_interval, median, median_interval};
+use crate::stats::{LEAST_SAMPLES, RESAMPLES, median, median_interval, score_interval};
 use crate::suite::gates::{AccuracyGate, GateMetric, Gates, MemoryGate, SpeedGate};
 use std::path::PathBuf;
 
@@ -102,9 +102,38 @@ impl Candidate<'_> {
         Judgement { gate, run: self.letter.to_string(), limit, found, outcome }
     }
 
-    /// Nothing that the gate is about is there.
-    fn missing(&self, gate: String, limit: String) -> Judgement {
-        self.judgement(gate, limit, (GateOutcome::Fail, "nothing in the run matches".into()))
+    /// Nothing that the gate is about is there: a failure that says what is.
+    fn missing(&self, gate: String, limit: String, found: &str) -> Judgement {
+        self.judgement(gate, limit, (GateOutcome::Fail, found.to_owned()))
+    }
+
+    /// Why there is no such task.
+    fn no_task(&self, wanted: Option<&String>) -> String {
+        let plan = &self.summary.run.plan.accuracy;
+        let has: Vec<&str> = plan.iter().map(|case| case.task.as_str()).collect();
+        match wanted {
+            _ if has.is_empty() => "the run has no accuracy task; leave this gate out of its file".to_owned(),
+            Some(wanted) if !has.contains(&wanted.as_str()) => {
+                format!("the run has no task {wanted}, but {}", has.join(", "))
+            }
+            _ => "no item has an answer".to_owned(),
+        }
+    }
+
+    /// Why there is no such timed case.
+    fn no_case(&self, pattern: Option<&String>) -> String {
+        let plan = &self.summary.run.plan.performance;
+        match (plan.first(), pattern) {
+            (None, _) => "the run has no timed case; leave this gate out of its file".to_owned(),
+            (Some(first), Some(pattern)) => {
+                format!(
+                    "no case of the run matches {pattern}; there are {}, such as {}",
+                    plan.len(),
+                    first.case_id
+                )
+            }
+            (Some(_), None) => "no case of the run was timed".to_owned(),
+        }
     }
 }
 
@@ -137,6 +166,7 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
         .collect();
     let named = |kind: &str, task: &str| format!("{kind} of {task}");
     let task = gate.task.as_deref().unwrap_or("every task");
+    let no_task = candidate.no_task(gate.task.as_ref());
     let mut judgements = Vec::new();
     if let Some(min) = gate.min {
         let limit = format!("at least {}", percent(min));
@@ -144,7 +174,7 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
             candidate.judgement(named("accuracy", &row.task), limit.clone(), least_accuracy(row, min))
         }));
         if wholes.is_empty() {
-            judgements.push(candidate.missing(named("accuracy", task), limit));
+            judgements.push(candidate.missing(named("accuracy", task), limit, &no_task));
         }
     }
     if let Some(most) = gate.max_failed {
@@ -156,7 +186,7 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
             candidate.judgement(named("failed items", &row.task), limit.clone(), (outcome, found))
         }));
         if wholes.is_empty() {
-            judgements.push(candidate.missing(named("failed items", task), limit));
+            judgements.push(candidate.missing(named("failed items", task), limit, &no_task));
         }
     }
     if let (Some(drop), Some((_, pair))) = (gate.max_drop, candidate.against) {
@@ -166,7 +196,7 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
             candidate.judgement(named("accuracy drop", &task.task), limit.clone(), largest_drop(task, drop))
         }));
         if tasks.is_empty() {
-            judgements.push(candidate.missing(named("accuracy drop", task), limit));
+            judgements.push(candidate.missing(named("accuracy drop", task), limit, &no_task));
         }
     }
     judgements
@@ -185,14 +215,12 @@ fn least_accuracy(row: &AccuracyRow, min: f64) -> (GateOutcome, String) {
 fn largest_drop(task: &TaskComparison, drop: f64) -> (GateOutcome, String) {
     let (difference, _) = task.whole().difference;
     // Not the bootstrap's, which has no width where no item is discordant: five equal items prove nothing.
-    let interval = adjusted_interval(task.whole().counts, 0.95);
+    let interval = score_interval(task.whole().counts, 0.95);
     let points = |share: f64| format!("{:+.2}", 100.0 * share);
-    if task.is_identical() {
-        return (GateOutcome::Pass, "every answer is identical".into());
-    }
     match interval {
         Some((low, high)) => {
-            let found = format!("{} points [{}, {}]", points(difference), points(low), points(high));
+            let alike = if task.is_identical() { ", every answer identical" } else { "" };
+            let found = format!("{} points [{}, {}]{alike}", points(difference), points(low), points(high));
             (at_least((low, high), -drop), found)
         }
         None => {
@@ -241,6 +269,10 @@ fn judge_speed(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgement> {
         .iter()
         .filter(|c| of_clock && asked_for(gate.case.as_ref(), &c.case_id))
         .collect();
+    let other_clock = format!(
+        "the run's times are {}, this limit is for {clock} ones (clock = \"{clock}\")",
+        run.provenance.clock
+    );
     let metric = gate.metric.as_str();
     let modelled = if gate.modelled { ", modelled" } else { "" };
     let named = |kind: &str, case: &str| format!("{metric} {kind} of {case}{modelled}");
@@ -270,7 +302,8 @@ fn judge_speed(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgement> {
     let mut judgements = Vec::new();
     for (kind, limit, judge) in limits {
         if cases.is_empty() {
-            judgements.push(candidate.missing(named(kind, pattern), limit.clone()));
+            let why = if of_clock { candidate.no_case(gate.case.as_ref()) } else { other_clock.clone() };
+            judgements.push(candidate.missing(named(kind, pattern), limit.clone(), &why));
         }
         judgements.extend(
             cases
@@ -409,6 +442,7 @@ fn judge_memory(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgement> 
         .filter(|row| row.phase == Phase::E2e && asked_for(gate.case.as_ref(), &row.case_id))
         .collect();
     let pattern = gate.case.as_deref().unwrap_or("every case");
+    let no_case = candidate.no_case(gate.case.as_ref());
     let mut judgements = Vec::new();
     if let Some(max) = gate.max_bytes {
         let limit = format!("at most {}", tables::bytes_text(max as u64));
@@ -422,7 +456,7 @@ fn judge_memory(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgement> 
             candidate.judgement(format!("peak memory of {}", row.case_id), limit.clone(), verdict)
         }));
         if rows.is_empty() {
-            judgements.push(candidate.missing(format!("peak memory of {pattern}"), limit));
+            judgements.push(candidate.missing(format!("peak memory of {pattern}"), limit, &no_case));
         }
     }
     if let (Some(max), Some((_, pair))) = (gate.max_ratio, candidate.against) {
@@ -437,7 +471,7 @@ fn judge_memory(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgement> 
             candidate.judgement(gate, limit.clone(), verdict)
         }));
         if rows.is_empty() {
-            judgements.push(candidate.missing(format!("peak memory ratio of {pattern}"), limit));
+            judgements.push(candidate.missing(format!("peak memory ratio of {pattern}"), limit, &no_case));
         }
     }
     judgements

@@ -186,6 +186,23 @@ fn times_and_rates_are_judged_by_their_interval() {
 }
 
 #[test]
+fn what_is_not_there_fails_and_says_what_is() {
+    let found = |text: &str, clock| alone(text, run("r", 200, &[5; 5], clock))[0].found.clone();
+    let speed = "[[speed]]\nmetric = \"e2e\"\nmax = \"1 s\"\n";
+    assert!(found(speed, Clock::Modelled).contains("times are modelled, this limit is for measured ones"));
+    let other_case = format!("{speed}case = \"b2*\"");
+    assert!(found(&other_case, Clock::Measured).contains("matches b2*; there are 1, such as b1-i8-o11"));
+    assert!(
+        found("[[accuracy]]\nmin = \"1%\"\ntask = \"mmlu\"", Clock::Measured)
+            .contains("no task mmlu, but ceval")
+    );
+    let (mut record, _, requests) = run("r", 200, &[5; 5], Clock::Measured);
+    record.plan.accuracy.clear();
+    let judged = alone("[[accuracy]]\nmax_failed = \"0%\"", (record, vec![], requests));
+    assert!(judged[0].outcome == Fail && judged[0].found.contains("no accuracy task"));
+}
+
+#[test]
 fn memory_is_a_fact() {
     let text = "[[memory]]\nmax = \"1 GiB\"\n[[memory]]\nmax = \"900 MiB\"";
     assert_eq!(outcomes(&alone(text, run("r", 1, &[5, 5, 5], Clock::Measured))), [Pass, Fail]);

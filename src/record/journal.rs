@@ -133,11 +133,22 @@ fn whole_lines(bytes: &[u8]) -> &[u8] {
     &bytes[..end]
 }
 
+/// The whole lines, each with its `\n`. Through [`BufRead`], which looks for a byte many at a time.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = whole_lines(bytes);
+    std::iter::from_fn(move || {
+        let line = rest;
+        // Reading from memory cannot fail.
+        let length = rest.skip_until(b'\n').unwrap_or_default();
+        (length > 0).then(|| &line[..length])
+    })
+}
+
 fn parse_lines<R: Keyed>(path: &Path, bytes: &[u8]) -> Result<Vec<R>, RecordError> {
-    let mut keys = HashSet::new();
-    let mut records = Vec::new();
-    let lines = whole_lines(bytes).split_inclusive(|&byte| byte == b'\n');
-    for (index, line) in lines.enumerate() {
+    let count = lines(bytes).count();
+    let mut keys = HashSet::with_capacity(count);
+    let mut records = Vec::with_capacity(count);
+    for (index, line) in lines(bytes).enumerate() {
         let record: R = parse(line).map_err(|message| RecordError::Malformed {
             path: path.to_owned(),
             line: index + 1,

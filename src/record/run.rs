@@ -83,7 +83,8 @@ pub struct Provenance {
     pub cpu_model: String,
     /// Frequency governor, if the system tells.
     pub governor: Option<String>,
-    /// What the machine can do at most, as measured on it before the cases.
+    /// What the machine can do at most, as measured on it before the cases; of an emulated card what its profile says of one
+    /// chip, so that a case of several ranks has as many times that.
     pub roofline: Option<Roofline>,
     /// The command line that made the run.
     pub command_line: Vec<String>,

@@ -34,8 +34,8 @@ pub const DEFINITIONS: [(&str, &str); 13] = [
     ("Quantiles", "Hyndman and Fan's type 7 on raw samples; p99 from 100 samples on."),
     (
         "Roofline %",
-        "the least time that the machine's measured bandwidth and arithmetic peak allow ÷ the median time. GB/s: bytes \
-         that must cross the memory bus ÷ the median time.",
+        "the least time that the machine's measured bandwidth and arithmetic peak allow ÷ the median time; of an emulated card \
+         those of its profile, times the ranks. GB/s: bytes that must cross the memory bus ÷ the median time.",
     ),
     ("Outliers", "flagged by Tukey's fences and the modified z-score (3.5), never dropped."),
     (

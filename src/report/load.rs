@@ -5,7 +5,7 @@ use super::performance::p99;
 use super::tables::{Column, Row, Table};
 use super::validity::{Check, found_in, yes_if};
 use crate::record::{LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, RunRecord, SCHEMA};
-use crate::stats::quantile;
+use crate::stats::{LEAST_FOR_GROWTH, quantile};
 
 /// What stands at the foot of a report with loads.
 pub(super) const DEFINITIONS: [(&str, &str); 5] = [
@@ -30,7 +30,7 @@ pub(super) const DEFINITIONS: [(&str, &str); 5] = [
     (
         "Saturated",
         "E2E grows by more than 5 % of the time that passes (fewer than 95 % of the requests offered are served), and surely: \
-         least squares over the means of ten blocks, the first quarter left out, one-sided 95 % bound above 0. Needs 40 \
+         least squares over the means of ten blocks, the first quarter left out, one-sided 95 % bound above 0. Needs 100 \
          requests that do not all arrive at once.",
     ),
 ];
@@ -134,8 +134,56 @@ fn offered_per_s(level: &LoadLevelRecord) -> Option<f64> {
     Some((level.requests.len() - 1) as f64 / seconds)
 }
 
-fn rate_words(row: &LoadRow) -> String {
-    row.rate_per_s.map_or_else(|| "all at once".to_owned(), |rate| rate.to_string())
+impl LoadRow {
+    /// The rate for people.
+    pub(super) fn rate_words(&self) -> String {
+        self.rate_per_s.map_or_else(|| "all at once".to_owned(), |rate| rate.to_string())
+    }
+
+    /// `yes`, `no`, or why it is not known.
+    pub(super) fn saturated_words(&self) -> String {
+        match self.saturated {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None if (self.requests as usize) < LEAST_FOR_GROWTH && self.rate_per_s.is_some() => {
+                "too few to say"
+            }
+            None => NONE,
+        }
+        .to_owned()
+    }
+}
+
+/// What the rates of a load come to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sustained {
+    /// The highest rate below the first saturated one that is not saturated.
+    pub good: Option<f64>,
+    /// The lowest saturated rate.
+    pub bad: Option<f64>,
+}
+
+impl Sustained {
+    /// `12.5, not 14`.
+    pub(super) fn words(&self) -> String {
+        match (self.good, self.bad) {
+            (Some(good), Some(bad)) => format!("{good}, not {bad}"),
+            (Some(good), None) => format!("{good} and more"),
+            (None, Some(bad)) => format!("less than {bad}"),
+            (None, None) => "too few to say".to_owned(),
+        }
+    }
+}
+
+/// What the rows of one load come to.
+pub(super) fn sustained<'a>(rows: impl IntoIterator<Item = &'a LoadRow> + Clone) -> Sustained {
+    let rated = |saturated: bool| {
+        let rows = rows.clone().into_iter();
+        rows.filter(move |row| row.saturated == Some(saturated)).filter_map(|row| row.rate_per_s)
+    };
+    let bad = rated(true).min_by(f64::total_cmp);
+    let good = rated(false).filter(|rate| bad.is_none_or(|bad| *rate < bad)).max_by(f64::total_cmp);
+    Sustained { good, bad }
 }
 
 /// Columns of numbers from rows, each with its points below one another.
@@ -178,7 +226,7 @@ impl Columns<'_> {
 
 fn columns<'a>(rows: &'a [&'a LoadRow]) -> Columns<'a> {
     let mut columns = Columns { rows, columns: Vec::new() };
-    columns.add_text("Rate /s", rate_words);
+    columns.add_text("Rate /s", LoadRow::rate_words);
     columns
 }
 
@@ -203,11 +251,7 @@ pub(super) fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Tab
     if !case.objectives.is_empty() {
         table.add_text("Goodput %", |row| or_none(row.goodput_share, percent));
     }
-    table.add_text("Saturated", |row| match row.saturated {
-        Some(true) => "yes".to_owned(),
-        Some(false) => "no".to_owned(),
-        None => NONE.to_owned(),
-    });
+    table.add_text("Saturated", LoadRow::saturated_words);
     let slo =
         objectives(&case.objectives).map_or_else(String::new, |words| format!(", served well: {words}"));
     table.table(format!("Load {}, {}{slo}", case.load_id, run.provenance.clock))
@@ -261,16 +305,14 @@ pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow]) -> Vec<String> {
     let from = &run.provenance;
     let sentence = |case: &LoadCase| {
         let own = of_load(case, rows);
-        let rated = |saturated: bool| {
-            own.iter().filter(move |row| row.saturated == Some(saturated)).filter_map(|row| row.rate_per_s)
-        };
-        let bad = rated(true).min_by(f64::total_cmp);
-        let good = rated(false).filter(|rate| bad.is_none_or(|bad| *rate < bad)).max_by(f64::total_cmp);
+        let Sustained { good, bad } = sustained(own.iter().copied());
         let words = match (good, bad) {
             (Some(good), Some(bad)) => format!("sustains {good} requests/s, and not {bad}"),
             (Some(good), None) => format!("sustains every rate offered, up to {good} requests/s"),
             (None, Some(bad)) => format!("sustains no rate offered; {bad} requests/s is too much already"),
-            (None, None) => "too few requests to tell what is sustained".to_owned(),
+            (None, None) => {
+                format!("too few requests to say what is sustained ({LEAST_FOR_GROWTH} at a rate would do)")
+            }
         };
         let row = own.iter().rfind(|row| good.or(bad).is_none_or(|rate| row.rate_per_s == Some(rate)))?;
         let ms = |ns: Option<u64>| or_none(ns, |ns| significant(ns as f64 / 1e6, 3));
@@ -280,7 +322,7 @@ pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow]) -> Vec<String> {
         Some(format!(
             "{}: {words} ({} TTFT {} ms and E2E {} ms in the median{goodput}), {} on {} in {}.",
             case.load_id,
-            if good.or(bad).is_some() { "there".to_owned() } else { format!("at {}", rate_words(row)) },
+            if good.or(bad).is_some() { "there".to_owned() } else { format!("at {}", row.rate_words()) },
             ms(row.ttft_p50_ns),
             ms(row.e2e_p50_ns),
             from.clock,

@@ -7,7 +7,7 @@ use super::error::ReportError;
 use super::format::{command_line, or_none};
 use super::tables::Table;
 use super::validity::{Check, Outcome, sentence};
-use crate::record::{Provenance, RunRecord};
+use crate::record::{Clock, Provenance, RunRecord};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Value, context};
 
@@ -89,7 +89,8 @@ pub(super) fn table(table: &Table) -> Value {
     let columns = table.columns.iter().map(|c| context! { name => c.name.as_str(), numeric => c.numeric });
     let rows = table.rows.iter().map(|row| {
         let cells = row.cells.iter().zip(&table.columns);
-        let cells = cells.map(|(text, column)| context! { text, numeric => column.numeric });
+        let cells =
+            cells.map(|(text, column)| context! { text, short => short(text), numeric => column.numeric });
         context! { strong => row.strong, cells => cells.collect::<Vec<_>>() }
     });
     context! {
@@ -97,6 +98,25 @@ pub(super) fn table(table: &Table) -> Value {
         columns => columns.collect::<Vec<_>>(),
         rows => rows.collect::<Vec<_>>(),
     }
+}
+
+/// A text with its hashes cut to their first twelve digits, where it has any: the page has the whole in a title.
+fn short(text: &str) -> Option<String> {
+    const KEPT: usize = 12;
+    let is_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    let (mut cut, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(is_hex) {
+        let (before, from) = rest.split_at(at);
+        let length = from.find(|c: char| !is_hex(c)).unwrap_or(from.len());
+        let (hex, after) = from.split_at(length);
+        cut += before;
+        // From 32 digits on it is a hash; a number is never that long.
+        cut += if length < 32 { hex } else { &hex[..KEPT] };
+        cut += if length < 32 { "" } else { "…" };
+        rest = after;
+    }
+    cut += rest;
+    (cut != text).then_some(cut)
 }
 
 pub(super) fn check(check: &Check) -> Value {
@@ -163,7 +183,11 @@ pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> 
     };
     let roofline = or_none(of.roofline, |limit| {
         let (memory, arithmetic) = (limit.bandwidth_bytes_per_s / 1e9, limit.peak_flops_per_s / 1e9);
-        format!("{memory:.1} GB/s streamed, {arithmetic:.0} GFLOP/s, as measured")
+        let from = match of.clock {
+            Clock::Measured => "as measured",
+            Clock::Modelled => "of one chip by the profile, modelled",
+        };
+        format!("{memory:.1} GB/s streamed, {arithmetic:.0} GFLOP/s, {from}")
     });
     vec![
         ("Program", of.engine.clone()),

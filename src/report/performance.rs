@@ -1,7 +1,8 @@
 //! Timed repetitions to the rows of `perf.csv`.
 
 use crate::record::{
-    Cost, PerfRow, PerformanceCase, Phase, RepetitionKind, RequestRecord, Roofline, RunRecord, SCHEMA,
+    Clock, Cost, PerfRow, PerformanceCase, Phase, Provenance, RepetitionKind, RequestRecord, Roofline,
+    RunRecord, SCHEMA,
 };
 use crate::stats::{RESAMPLES, mad, mean, median, median_interval, quantile, stddev};
 use std::collections::BTreeMap;
@@ -179,7 +180,7 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         tokens_per_s_median: tokens_per_s(case, all_tokens, &times, median_ns),
         bytes_touched: cost.map(|c| c.bytes),
         achieved_gb_s: cost.zip(seconds).map(|(c, s)| c.bytes as f64 / s / 1e9),
-        roofline_pct: least_seconds(case, phase, run.provenance.roofline)
+        roofline_pct: least_seconds(case, phase, limits(&run.provenance, case.tp))
             .zip(seconds)
             .map(|(least, s)| 100.0 * least / s),
         peak_rss_bytes: repetitions.good.iter().filter_map(|r| r.peak_rss_bytes).max(),
@@ -213,7 +214,16 @@ pub(super) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
     }
 }
 
-/// The least time that the machine's measured limits allow. The phases run one after the other, so the end-to-end
+/// What a case of `tp` ranks has at most: the machine as it was measured, or so many of the profile's chips.
+pub(super) fn limits(of: &Provenance, tp: u32) -> Option<Roofline> {
+    let chips = if of.clock == Clock::Modelled { f64::from(tp) } else { 1.0 };
+    of.roofline.map(|one| Roofline {
+        bandwidth_bytes_per_s: chips * one.bandwidth_bytes_per_s,
+        peak_flops_per_s: chips * one.peak_flops_per_s,
+    })
+}
+
+/// The least time that the machine's limits allow. The phases run one after the other, so the end-to-end
 /// bound is the sum of theirs, not the bound of the summed work.
 fn least_seconds(case: &PerformanceCase, phase: Phase, roofline: Option<Roofline>) -> Option<f64> {
     let bound = |cost: Cost, limit: Roofline| {

@@ -69,6 +69,41 @@ fn decode_rate(probe: &ProbeRecord) -> Option<f64> {
     probe.tpot_ns.filter(|ns| *ns > 0).map(|ns| f64::from(probe.batch) / (ns as f64 / 1e9))
 }
 
+/// What a search came to, for a table beside another run's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SearchOutcome {
+    /// The largest batch within the limits, 0 where none is; `None` without probes.
+    pub batch: Option<u32>,
+    /// Its time per token after the first.
+    pub tpot_ns: Option<u64>,
+    /// Probes made.
+    pub probes: u64,
+    /// Why it is not larger: `17: too slow`, the range's end, a failure; and whether probes contradict one another.
+    pub stopped: String,
+}
+
+/// What one search of a run came to.
+pub(super) fn outcome(case: &SearchCase, probes: &[ProbeRecord]) -> SearchOutcome {
+    let probes = own(case, probes);
+    let found = Found { case, answer: search_answer(&probes), probes };
+    let next = || {
+        found
+            .next()
+            .map_or_else(|| "the range's end".to_owned(), |p| format!("{}: {}", p.batch, p.outcome.words()))
+    };
+    let stopped = match (&found.answer.failure, &found.answer.contradiction) {
+        (Some(failure), _) => format!("a failure, {failure}"),
+        (None, Some(these)) => format!("{}, but {these}", next()),
+        (None, None) => next(),
+    };
+    SearchOutcome {
+        batch: (!found.probes.is_empty()).then_some(found.answer.batch),
+        tpot_ns: found.best().and_then(|best| best.tpot_ns),
+        probes: found.probes.len() as u64,
+        stopped,
+    }
+}
+
 /// A search of the plan with what its probes came to.
 struct Found<'a> {
     case: &'a SearchCase,

@@ -20,6 +20,16 @@ impl Workloads {
         Self { probe_rows, load_rows: load::load_rows(run, levels), probes }
     }
 
+    /// The probes of all searches.
+    pub(super) fn probes(&self) -> &[ProbeRecord] {
+        &self.probes
+    }
+
+    /// The levels of all loads.
+    pub(super) fn load_rows(&self) -> &[LoadRow] {
+        &self.load_rows
+    }
+
     /// Puts tables, conditions and sentences to those of the summary.
     pub(super) fn add_to(&self, summary: &mut Summary) {
         let run = &summary.run;

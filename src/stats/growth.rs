@@ -5,8 +5,9 @@ use super::describe::mean;
 /// Consecutive samples are averaged in so many blocks: neighbours in a queue are alike, and taken one by one they would
 /// look surer than they are.
 const BLOCKS: usize = 10;
-/// Fewer samples than this many a block are not judged.
-const LEAST_PER_BLOCK: usize = 3;
+/// Samples below which nothing is said. A queue's own ups and downs look like growth over a short stretch: at 80 % of what one
+/// server serves, random arrivals are called too many 16 times in 100 with 40 samples, 7 with 100, 1 with 200.
+pub const LEAST_FOR_GROWTH: usize = 100;
 /// Student's t with `BLOCKS − 2` degrees of freedom, 95 % one-sided.
 const T: f64 = 1.859_548;
 
@@ -27,13 +28,13 @@ impl Growth {
 }
 
 /// The growth of `times` over the points `begun` (ascending, same unit); the first quarter is left out, in which an idle
-/// system fills. `None` with fewer than 30 samples left, with points that are all the same, or numbers that are not finite.
+/// system fills. `None` with fewer than [`LEAST_FOR_GROWTH`] samples, with points that are all the same, or numbers that are not finite.
 pub fn growth(begun: &[f64], times: &[f64]) -> Option<Growth> {
     let n = begun.len().min(times.len());
-    let (begun, times) = (&begun[n / 4..n], &times[n / 4..n]);
-    if begun.len() < BLOCKS * LEAST_PER_BLOCK {
+    if n < LEAST_FOR_GROWTH {
         return None;
     }
+    let (begun, times) = (&begun[n / 4..n], &times[n / 4..n]);
     let block =
         |values: &[f64], i: usize| mean(&values[i * values.len() / BLOCKS..(i + 1) * values.len() / BLOCKS]);
     let x: Vec<f64> = (0..BLOCKS).map(|i| block(begun, i)).collect::<Option<_>>()?;
@@ -87,12 +88,12 @@ mod tests {
             (0..100).filter(|&seed| found(seed)).count()
         };
         assert!(saturated(1.3) >= 95, "{}", saturated(1.3));
-        assert!(saturated(0.5) <= 5, "{}", saturated(0.5));
+        assert!(saturated(0.8) <= 5, "{}", saturated(0.8));
     }
 
     #[test]
     fn what_cannot_be_told_is_none() {
-        let x: Vec<f64> = (0..38).map(f64::from).collect();
+        let x: Vec<f64> = (0..99).map(f64::from).collect();
         assert_eq!(growth(&x, &x), None, "too few");
         assert_eq!(growth(&[0.0; 100], &[1.0; 100]), None, "all at once");
         assert_eq!(growth(&[f64::NAN; 100], &[1.0; 100]), None);

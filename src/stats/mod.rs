@@ -28,14 +28,15 @@ mod fixtures;
 pub use bootstrap::{RESAMPLES, median_interval};
 pub use describe::{mad, mean, median, quantile, stddev};
 pub use drift::{Drift, drift};
-pub use growth::{Growth, growth};
+pub use growth::{Growth, LEAST_FOR_GROWTH, growth};
 pub use interval::{standard_error, wilson};
 pub use modes::{TwoModes, two_modes};
 pub use null::null_floor;
 pub use outlier::{Fence, Outlier, outliers};
 pub use paired::{
-    LEAST_DISCORDANT, PairCounts, adjusted_interval, detectable_difference, difference_interval,
-    discordant_share, holm, items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact,
+    LEAST_DISCORDANT, PairCounts, detectable_difference, difference_interval, discordant_share, holm,
+    identical_items_to_show_same, items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact,
+    score_interval,
 };
 pub use rank::mann_whitney;
 pub use ratio::{

@@ -54,6 +54,11 @@ impl PairCounts {
         Self { n: self.n + other.n, only_a: self.only_a + other.only_a, only_b: self.only_b + other.only_b }
     }
 
+    /// Items that only one of the two got right.
+    pub fn discordant(self) -> u64 {
+        self.only_a + self.only_b
+    }
+
     /// Accuracy of the second less that of the first; `None` without items.
     pub fn difference(self) -> Option<f64> {
         (self.n > 0).then(|| (self.only_b as f64 - self.only_a as f64) / self.n as f64)
@@ -62,7 +67,7 @@ impl PairCounts {
     /// A resample's sum of differences, of `draws` items with replacement: only the discordant ones count, so two
     /// binomial draws stand for all of them.
     fn draw(self, draws: u64, rng: &mut Rng) -> f64 {
-        let discordant = self.only_a + self.only_b;
+        let discordant = self.discordant();
         if discordant == 0 {
             return 0.0;
         }
@@ -76,8 +81,8 @@ impl PairCounts {
 ///
 /// From a stratum of n items n − 1 are drawn (P. J. McCarthy and C. B. Snowden, "The bootstrap and finite population
 /// sampling", 1985): drawing n would understate the spread by (n − 1)/n, which with subjects of a dozen items is what
-/// turns 95 % into 92. Strata under five items are pooled. `None` without two items, without resamples, or a confidence not strictly between
-/// 0 and 1. Without discordant items the interval is a point; [`adjusted_interval`] says more there.
+/// turns 95 % into 92. Strata under five items are pooled. `None` without two items, without resamples, or a confidence not
+/// strictly between 0 and 1. Without discordant items the interval is a point; [`score_interval`] says more there.
 pub fn difference_interval(
     strata: &[PairCounts],
     confidence: f64,
@@ -131,24 +136,43 @@ fn resampled(
     percentile_bounds(drawn?, confidence)
 }
 
-/// Interval of the difference from the counts alone, half an item added to each of the four cells (A. Agresti and
-/// Y. Min, "Simple improved confidence intervals for comparing matched proportions", Statist. Med. 24, 2005). Unlike a
-/// bootstrap it keeps a width where no item is discordant, so it is what "same" is claimed by.
-pub fn adjusted_interval(counts: PairCounts, confidence: f64) -> Option<(f64, f64)> {
+/// Score interval of the difference from the counts alone: the differences that the counts do not contradict (T. Tango,
+/// "Equivalence test and confidence interval for the difference in proportions for the paired-sample design", Statist. Med.
+/// 17, 1998). Unlike a bootstrap it keeps a width where few items are discordant or none, z²/(n + z²) to either side, so it is
+/// what "same" is claimed by. `None` without items, or a confidence not strictly between 0 and 1.
+pub fn score_interval(counts: PairCounts, confidence: f64) -> Option<(f64, f64)> {
     if counts.n == 0 || !(confidence > 0.0 && confidence < 1.0) {
         return None;
     }
     let z = Normal::standard().inverse_cdf(0.5 + confidence / 2.0);
-    let n = counts.n as f64 + 2.0;
-    let (a, b) = (counts.only_a as f64 + 0.5, counts.only_b as f64 + 0.5);
-    let centre = (b - a) / n;
-    let half = z * ((a + b) - (b - a).powi(2) / n).sqrt() / n;
-    Some(((centre - half).max(-1.0), (centre + half).min(1.0)))
+    let seen = counts.difference()?;
+    // The statistic falls as the supposed difference grows: from the one seen go out until it is `z` away from 0.
+    let edge = |outermost: f64| {
+        let (mut within, mut outside) = (seen, outermost);
+        for _ in 0..60 {
+            let middle = 0.5 * (within + outside);
+            if score(counts, middle).abs() < z { within = middle } else { outside = middle }
+        }
+        0.5 * (within + outside)
+    };
+    Some((edge(-1.0), edge(1.0)))
+}
+
+/// How many standard errors the counts are from a supposed `difference`, the error being that under the supposition.
+fn score(counts: PairCounts, difference: f64) -> f64 {
+    let (n, a, b) = (counts.n as f64, counts.only_a as f64, counts.only_b as f64);
+    // The likeliest share that only the first gets right, were the difference as supposed: a root of a quadratic.
+    let half_linear = 0.5 * ((2.0 * n - b + a) * difference - a - b);
+    let constant = -a * difference * (1.0 - difference);
+    let only_a = ((half_linear * half_linear - 2.0 * n * constant).max(0.0).sqrt() - half_linear) / (2.0 * n);
+    let variance = n * (2.0 * only_a + difference * (1.0 - difference));
+    let distance = b - a - n * difference;
+    if variance > 0.0 { distance / variance.sqrt() } else { distance * f64::INFINITY }
 }
 
 /// The share of items that differ, with half an item added to each cell so that none seen is not none possible.
 pub fn discordant_share(counts: PairCounts) -> Option<f64> {
-    (counts.n > 0).then(|| (counts.only_a + counts.only_b + 1) as f64 / (counts.n + 2) as f64)
+    (counts.n > 0).then(|| (counts.discordant() + 1) as f64 / (counts.n + 2) as f64)
 }
 
 /// Items that find a true difference of `difference` with probability `power` at two-sided 5 %, where `discordant` of
@@ -172,6 +196,13 @@ pub fn items_to_show_same(margin: f64, discordant: f64, power: f64) -> Option<u6
     let z = |p: f64| Normal::standard().inverse_cdf(p);
     sensible
         .then(|| ((z(0.95) + z(0.5 + power / 2.0)).powi(2) * discordant / (margin * margin)).ceil() as u64)
+}
+
+/// Items whose answers, were they all right or wrong alike in both runs, show the two to be the same within `margin` by two
+/// one-sided tests at 5 %: where [`score_interval`] without discordant items comes within it.
+pub fn identical_items_to_show_same(margin: f64) -> Option<u64> {
+    let z = Normal::standard().inverse_cdf(0.95);
+    (margin > 0.0 && margin < 1.0).then(|| (z * z * (1.0 - margin) / margin) as u64 + 1)
 }
 
 /// The least true difference that `n` items find with probability `power`, by the same formula turned round.
@@ -206,6 +237,19 @@ mod tests {
             assert_close(Some(mcnemar_exact(b, c)), &case["p"], 1e-9);
         }
         assert_eq!(mcnemar_exact(0, 0), 1.0);
+    }
+
+    #[test]
+    fn the_score_interval_agrees_with_one_whose_likelihood_scipy_maximised() {
+        for case in fixtures()["score_interval"].as_array().unwrap() {
+            let [n, only_a, only_b] = ["n", "only_a", "only_b"].map(|key| case[key].as_u64().unwrap());
+            let found =
+                score_interval(PairCounts { n, only_a, only_b }, case["confidence"].as_f64().unwrap())
+                    .unwrap();
+            for (found, wanted) in [(found.0, "low"), (found.1, "high")] {
+                assert!((found - case[wanted].as_f64().unwrap()).abs() < 1e-6, "{case}: {found}");
+            }
+        }
     }
 
     #[test]
@@ -258,7 +302,7 @@ mod tests {
             let strata = 12;
             let truth = share * (2.0 * bias - 1.0);
             let simulations = 1500;
-            let (mut covered, mut adjusted_covered) = (0, 0);
+            let (mut covered, mut score_covered) = (0, 0);
             for seed in 0..simulations {
                 let drawn: Vec<PairCounts> = (0..strata)
                     .map(|_| {
@@ -270,10 +314,10 @@ mod tests {
                 let (low, high) = difference_interval(&drawn, 0.95, 500, seed).unwrap();
                 covered += u32::from(low <= truth && truth <= high);
                 let whole = drawn.into_iter().fold(PairCounts::default(), PairCounts::plus);
-                let (low, high) = adjusted_interval(whole, 0.95).unwrap();
-                adjusted_covered += u32::from(low <= truth && truth <= high);
+                let (low, high) = score_interval(whole, 0.95).unwrap();
+                score_covered += u32::from(low <= truth && truth <= high);
             }
-            for (name, covered) in [("bootstrap", covered), ("adjusted", adjusted_covered)] {
+            for (name, covered) in [("bootstrap", covered), ("score", score_covered)] {
                 let coverage = f64::from(covered) / simulations as f64;
                 assert!((0.93..=0.97).contains(&coverage), "{name}, {items} items: {coverage}");
             }
@@ -332,7 +376,7 @@ mod tests {
             let drawn = binomial(n, discordant, &mut rng);
             let only_b = binomial(drawn, 0.5, &mut rng);
             let counts = PairCounts { n, only_a: drawn - only_b, only_b };
-            adjusted_interval(counts, 0.9).is_some_and(|(low, high)| -margin < low && high < margin)
+            score_interval(counts, 0.9).is_some_and(|(low, high)| -margin < low && high < margin)
         });
         let power = shown.count() as f64 / 1000.0;
         assert!((0.76..=0.84).contains(&power), "{power}");
@@ -343,11 +387,19 @@ mod tests {
     fn nothing_seen_is_not_nothing_possible() {
         let none = PairCounts { n: 20, only_a: 0, only_b: 0 };
         assert_eq!(difference_interval(&[none], 0.95, 100, 1), Some((0.0, 0.0)));
-        let (low, high) = adjusted_interval(none, 0.9).unwrap();
-        assert!(low < -0.05 && high > 0.05);
+        let (low, high) = score_interval(none, 0.9).unwrap();
+        let wanted = 2.705_543 / (20.0 + 2.705_543);
+        assert!((low + wanted).abs() < 1e-6 && (high - wanted).abs() < 1e-6, "{low} {high}");
+        let needed = identical_items_to_show_same(0.01).unwrap();
+        assert_eq!(needed, 268);
+        let within = |n| score_interval(PairCounts { n, ..none }, 0.9).unwrap().1 < 0.01;
+        assert!(within(needed) && !within(needed - 1));
+        assert_eq!(identical_items_to_show_same(0.0), None);
+        let (low, high) = score_interval(PairCounts { n: 5, only_a: 0, only_b: 5 }, 0.95).unwrap();
+        assert!((low - 0.131_035).abs() < 1e-6 && high > 1.0 - 1e-9, "{low} {high}");
         assert_eq!(difference_interval(&[], 0.95, 100, 1), None);
         assert_eq!(difference_interval(&[PairCounts { n: 1, only_a: 1, only_b: 0 }], 0.95, 100, 1), None);
-        assert_eq!(adjusted_interval(PairCounts::default(), 0.95), None);
+        assert_eq!(score_interval(PairCounts::default(), 0.95), None);
     }
 
     proptest! {
@@ -363,9 +415,11 @@ mod tests {
             if let Some((low, high)) = difference_interval(&strata, 0.95, 300, seed) {
                 prop_assert!(-1.0 <= low && low <= high && high <= 1.0);
             }
-            let (low, high) = adjusted_interval(whole, 0.95).unwrap();
-            let shrunk = whole.difference().unwrap() * whole.n as f64 / (whole.n as f64 + 2.0);
-            prop_assert!(low <= shrunk + 1e-12 && shrunk <= high + 1e-12);
+            let (low, high) = score_interval(whole, 0.95).unwrap();
+            let seen = whole.difference().unwrap();
+            prop_assert!(-1.0 <= low && low <= seen && seen <= high && high <= 1.0 && low < high);
+            let (wider_low, wider_high) = score_interval(whole, 0.99).unwrap();
+            prop_assert!(wider_low <= low && high <= wider_high);
         }
 
         #[test]

@@ -172,8 +172,9 @@ mod tests {
     #[test]
     fn ninety_five_percent_intervals_cover_ninety_five_percent() {
         let mut rng = Rng::new(30);
-        for n in [7, 10, 20, 65] {
-            let simulations = 1500;
+        // With five, the fewest that get a verdict, it is 97.0: a median of five has few values to be resampled to.
+        for n in [6, 7, 10, 20, 65] {
+            let simulations = 3000;
             let covered = (0..simulations).filter(|&seed| {
                 // Both sides are of one distribution, so the true ratio of medians is the planted one.
                 let (a, b) = (times(n, 1.0, 0.05, &mut rng), times(n, 1.1, 0.05, &mut rng));
@@ -181,7 +182,7 @@ mod tests {
                 low <= 1.1 && 1.1 <= high
             });
             let coverage = covered.count() as f64 / simulations as f64;
-            assert!((0.93..=0.975).contains(&coverage), "{n} samples: {coverage}");
+            assert!((0.93..=0.97).contains(&coverage), "{n} samples: {coverage}");
         }
     }
 

@@ -84,7 +84,8 @@ fn two_equal_runs_compare_and_the_files_are_there() {
         let of_kind = rows.iter().filter(|row| row["kind"] == kind && row["verdict"].is_string());
         of_kind.map(|row| row["verdict"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(verdicts("accuracy"), ["same", "same"]);
+    // Every answer is the same, but twelve items are too few to say so of the runs.
+    assert_eq!(verdicts("accuracy"), ["cannot tell (needs n = 268)"; 2]);
     // Six repetitions on whatever machine this is: any verdict but a broken one.
     let timed = verdicts("speed");
     assert!(
@@ -125,7 +126,7 @@ fn gates_decide_the_exit_code_and_leave_junit() {
         compared(name, a, b, &["--gate", &text(&gates), "--junit", &text(&junit)]).0
     };
     let kept =
-        "[[accuracy]]\nmax_drop = \"1%\"\nmax_failed = \"0%\"\n[[speed]]\nmetric = \"e2e\"\nmax = \"600 s\"";
+        "[[accuracy]]\nmax_drop = \"30%\"\nmax_failed = \"0%\"\n[[speed]]\nmetric = \"e2e\"\nmax = \"600 s\"";
     let answer = judged("kept", kept).expect(0, &[]);
     assert!(answer.out.contains("gates: 6 passed, 0 failed, 0 undecided"), "{}", answer.out);
     let broken = "[[speed]]\nmetric = \"e2e\"\ncase = \"b1-*\"\nmax = \"1 ns\"";
@@ -160,16 +161,17 @@ fn the_example_of_gates_is_one() {
 
 #[test]
 fn what_is_no_run_is_named() {
-    let a = &runs().fp16[0];
+    let [a, b] = &runs().fp16;
     let folder = runs().folder.path();
     compared("none", a, &folder.join("out"), &[]).0.expect(2, &["is no run"]);
+    compared("itself", a, a, &[]).0.expect(2, &["is given twice"]);
     answer(&["compare", &text(a)]).expect(2, &["RUN"]);
-    compared("share", a, a, &["--threshold", "3"]).0.expect(2, &["--threshold"]);
-    compared("floor", a, a, &["--noise-floor", "nowhere.json"]).0.expect(2, &["--noise-floor nowhere.json"]);
+    compared("share", a, b, &["--threshold", "3"]).0.expect(2, &["--threshold"]);
+    compared("floor", a, b, &["--noise-floor", "nowhere.json"]).0.expect(2, &["--noise-floor nowhere.json"]);
     let file = folder.join("a-file");
     fs::write(&file, "").unwrap();
     let out = file.join("below");
-    answer(&["compare", &text(a), &text(a), "--out", &text(&out)]).expect(2, &["cannot write", "a-file"]);
+    answer(&["compare", &text(a), &text(b), "--out", &text(&out)]).expect(2, &["cannot write", "a-file"]);
 }
 
 /// With `GLMBENCH_CHROMIUM` naming a browser: the page is drawn, and becomes a PDF, without a word of complaint.

@@ -66,7 +66,12 @@ impl Forward for Fake {
     }
 
     fn device_info(&self) -> DeviceInfo {
-        let modelled_by = Some(ClockProfile { name: "planted".into(), sha256: "0".into() });
+        let modelled_by = Some(ClockProfile {
+            name: "planted".into(),
+            sha256: "0".into(),
+            memory_bytes_per_s: 1_000_000_000,
+            matmul_flops_per_s: 1_000_000_000_000,
+        });
         DeviceInfo { modelled_by, ..DeviceInfo::plain("fake", "none", 1, DType::Fp16) }
     }
 
@@ -257,7 +262,7 @@ fn another_error_ends_the_search_and_a_lost_device_the_run() {
     assert_eq!(run.probes().len(), 2, "what was probed before stays");
 }
 
-const LOAD: &str = "schema = 1\nname = \"l\"\n[[load]]\narrival = \"poisson\"\nrates = [4, 12.5]\nrequests = 50\nlengths = [[32, 5], [16, 3]]\nmax_batch = 4\nslo = { ttft_ms = 20 }\n[[load]]\narrival = \"fixed\"\nsaturation = true\nrequests = 80\nlengths = [[32, 9]]\nmax_batch = 2\n";
+const LOAD: &str = "schema = 1\nname = \"l\"\n[[load]]\narrival = \"poisson\"\nrates = [4, 12.5]\nrequests = 50\nlengths = [[32, 5], [16, 3]]\nmax_batch = 4\nslo = { ttft_ms = 20 }\n[[load]]\narrival = \"fixed\"\nsaturation = true\nrequests = 120\nlengths = [[32, 9]]\nmax_batch = 2\n";
 
 /// Every way of ending a run early leaves, gone on with, the bytes of an undisturbed run.
 fn assert_resumes(suite: &str, journal: &str) {
@@ -393,8 +398,8 @@ fn hostile_suites_are_answered_with_place_found_and_expected() {
         (
             load,
             "rates = [1.5]\nrequests = 50",
-            "saturation = true\nrequests = 39",
-            "found 39; expected at least 40",
+            "saturation = true\nrequests = 99",
+            "found 99; expected at least 100",
         ),
         (
             load,

@@ -12,9 +12,9 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 
-use crate::device::DType;
 use crate::device::cpu::{InstructionSet, available_threads, measure_limits};
 use crate::device::rotary::RotaryMode;
+use crate::device::{DType, DeviceInfo};
 use crate::engine::load::DeviceKind;
 use crate::engine::scheduler::Scheduler;
 use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
@@ -225,13 +225,15 @@ fn prepare(
     let roofline = roofline(plan, compute)?;
     let weights = fingerprint(model, compute)?;
     let engine = load(setup, plan, plan.worlds()[0])?;
+    let device = engine.device_info();
+    let roofline = roofline.or_else(|| profile_roofline(plan, &device));
     let origin = Origin {
         suite,
         model: setup.model_name(),
         weights,
         tokenizer: tokenizer.as_ref().map(|t| t.sha256().to_owned()),
         rotary: compute.rope,
-        device: engine.device_info(),
+        device,
         telemetry: telemetry::methods(&engine),
         roofline,
         command_line: std::env::args().collect(),
@@ -384,6 +386,15 @@ fn fingerprint(model: &FoundModel, compute: &ComputeArgs) -> anyhow::Result<Stri
     });
     bar.finish_and_clear();
     hash.map_err(|e| crate::engine::EngineError::from(e).into())
+}
+
+/// An emulated card's limits are its profile's.
+fn profile_roofline(plan: &Plan<'_>, device: &DeviceInfo) -> Option<Roofline> {
+    let profile = device.modelled_by.as_ref().filter(|_| !plan.performance.is_empty())?;
+    Some(Roofline {
+        bandwidth_bytes_per_s: profile.memory_bytes_per_s as f64,
+        peak_flops_per_s: profile.matmul_flops_per_s as f64,
+    })
 }
 
 /// Measured only where speed is.

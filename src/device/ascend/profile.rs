@@ -148,9 +148,16 @@ impl Profile {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.value)
     }
 
-    /// Name and hash, for the record.
+    /// Name, hash and limits, for the record.
     pub fn clock(&self) -> ClockProfile {
-        ClockProfile { name: self.name.clone(), sha256: self.sha256.clone() }
+        // Both keys are required of every profile.
+        let whole = |key| self.value(key).unwrap_or_default() as u64;
+        ClockProfile {
+            name: self.name.clone(),
+            sha256: self.sha256.clone(),
+            memory_bytes_per_s: whole("memory_bytes_per_s"),
+            matmul_flops_per_s: whole("cube_fp16_flops"),
+        }
     }
 
     /// What the emulator is configured with: a line for the chip and one for every number.

@@ -9,7 +9,7 @@ use crate::record::{Clock, PerfRow, PerformanceCase, Phase, Roofline};
 use crate::report::ReportError;
 use crate::report::accuracy::ALL;
 use crate::report::compare::{Comparison, GroupComparison, Side, TaskComparison};
-use crate::report::performance::{Repetitions, phase_cost, phase_ns};
+use crate::report::performance::{Repetitions, limits, phase_cost, phase_ns};
 use crate::report::tables::per_token_ns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -271,17 +271,22 @@ fn roofline(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     }
     let x = Axis::of(Division::Log, across);
     for panel in &mut panels {
-        let limits = comparison.sides.iter().zip(looks).filter_map(|(side, look)| {
-            let roof = side.run().provenance.roofline?;
-            Some(Line { look: *look, points: roof_line(roof, &x), joined: true, marked: false })
-        });
-        panel.lines.extend(limits.collect::<Vec<_>>());
+        for (side, look) in comparison.sides.iter().zip(looks) {
+            let roofs = roofs(side).into_iter();
+            let line = |roof| Line { look: *look, points: roof_line(roof, &x), joined: true, marked: false };
+            panel.lines.extend(roofs.map(line));
+        }
     }
     let y = Axis::of(Division::Log, heights(&panels));
     Some(PanelChart {
         title: "Roofline".to_owned(),
         subtitle: format!(
-            "GFLOP/s reached, under each run's limits as its run.json has them; {}",
+            "GFLOP/s reached, under each run's limits{}; {}",
+            if comparison.sides.iter().any(Side::is_modelled) {
+                "; a modelled card's are its profile's, a line for each number of ranks"
+            } else {
+                ""
+            },
             clocks(comparison)
         ),
         x,
@@ -290,6 +295,15 @@ fn roofline(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
         panels,
         keys: keys(comparison, looks),
     })
+}
+
+/// The limits of a run's cases: one roof, or of modelled cards one for each number of ranks.
+fn roofs(side: &Side) -> Vec<Roofline> {
+    let ranks: BTreeSet<u32> = match side.is_modelled() {
+        true => side.run().plan.performance.iter().map(|case| case.tp).collect(),
+        false => BTreeSet::from([1]),
+    };
+    ranks.into_iter().filter_map(|tp| limits(&side.run().provenance, tp)).collect()
 }
 
 fn reached(side: &Side, row: &PerfRow) -> Option<Mark> {
@@ -323,12 +337,12 @@ fn strips(comparison: &Comparison, looks: &[Look]) -> Option<StripChart> {
         title: "End-to-end times, every repetition".to_owned(),
         subtitle: format!(
             "dots: repetitions; bars: median with 95 % interval; band: ± {:.1} %; {}",
-            100.0 * comparison.options.threshold(),
+            100.0 * comparison.options.threshold(Phase::E2e),
             clocks(comparison)
         ),
         keys: keys(comparison, looks),
         rows,
-        threshold: comparison.options.threshold(),
+        threshold: comparison.options.threshold(Phase::E2e),
     })
 }
 

@@ -202,7 +202,9 @@ fn draw_line<DB: DrawingBackend>(
         if line.marked {
             ink.marker(area, at, line.look.series, line.look.modelled)?;
         }
-        let beside = (at.0 + ink.dots(6), at.1 - ink.dots(7));
+        // Above the point, but where the panel's title is, below it.
+        let aside = if at.1 < ink.dots(top + 14) { ink.dots(8) } else { -ink.dots(7) };
+        let beside = (at.0 + ink.dots(6), at.1 + aside);
         ink.write(area, &mark.letters, beside, (9, MUTED, false), Anchor::Left)?;
     }
     Ok(())

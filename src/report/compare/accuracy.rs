@@ -6,10 +6,12 @@ use crate::record::{AccuracyCase, SampleRecord};
 use crate::report::accuracy::{ALL, HARD};
 use crate::report::format::counted;
 use crate::stats::{
-    PairCounts, RESAMPLES, adjusted_interval, detectable_difference, difference_interval, discordant_share,
-    holm, items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact, mean, wilson,
+    LEAST_DISCORDANT, PairCounts, RESAMPLES, detectable_difference, difference_interval, discordant_share,
+    holm, identical_items_to_show_same, items_needed, items_to_show_same, macro_difference_interval,
+    mcnemar_exact, mean, score_interval, wilson,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The stream of the bootstrap behind every interval: any number will do, but always the same.
 const SEED: u64 = 1;
@@ -21,7 +23,7 @@ pub(super) const POWER: f64 = 0.8;
 pub enum AccuracyVerdict {
     /// The other run is better: McNemar's test, adjusted for all tasks, is below 0.05.
     Better,
-    /// They differ by less than the margin (90 % interval), or gave the same answer to every item.
+    /// They differ by less than the margin: the whole 90 % score interval lies within it.
     Same,
     /// The other run is worse.
     Worse,
@@ -61,7 +63,8 @@ pub struct GroupComparison {
     pub a: Estimate,
     /// Accuracy of the other run.
     pub b: Estimate,
-    /// Second less first, with its stratified paired bootstrap interval.
+    /// Second less first, with its stratified paired bootstrap interval; with fewer than
+    /// [`LEAST_DISCORDANT`] discordant items the score interval.
     pub difference: Estimate,
 }
 
@@ -193,17 +196,15 @@ fn verdict(task: &TaskComparison, options: &Options) -> AccuracyVerdict {
         return if difference > 0.0 { AccuracyVerdict::Better } else { AccuracyVerdict::Worse };
     }
     let within = |(low, high): (f64, f64)| -margin < low && high < margin;
-    if task.is_identical() || adjusted_interval(counts, 0.9).is_some_and(within) {
+    if score_interval(counts, 0.9).is_some_and(within) {
         return AccuracyVerdict::Same;
     }
-    let discordant = discordant_share(counts);
-    let needs = discordant.and_then(|discordant| {
-        if difference.abs() > margin {
-            items_needed(difference, discordant, POWER)
-        } else {
-            items_to_show_same(margin, discordant, POWER)
-        }
-    });
+    let needs = match discordant_share(counts) {
+        _ if counts.discordant() == 0 => identical_items_to_show_same(margin),
+        Some(share) if difference.abs() > margin => items_needed(difference, share, POWER),
+        Some(share) => items_to_show_same(margin, share, POWER),
+        None => None,
+    };
     // The formulas are about; what is there was not enough.
     AccuracyVerdict::CannotTell { needs: needs.map(|n| n.max(counts.n + 1)) }
 }
@@ -220,7 +221,11 @@ pub(super) fn decide(pairs: &mut [Pair], options: &Options) {
 
 /// The whole, categories, the hard part, subjects, in the order of a run's own report.
 fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Vec<GroupComparison> {
-    let of = |category: &str, subject: &str, strata: Vec<Tally>| group(category, subject, &strata);
+    let of = |category: &str, subject: &str, strata: Vec<Tally>| Strata {
+        category: category.to_owned(),
+        subject: subject.to_owned(),
+        strata,
+    };
     let mut groups = vec![of(ALL, ALL, subjects.values().map(|s| s.all).collect())];
     let categories: BTreeSet<(usize, &str)> = subjects.keys().map(|(rank, name, _)| (*rank, *name)).collect();
     for (_, name) in categories.into_iter().filter(|(_, name)| !name.is_empty()) {
@@ -234,25 +239,59 @@ fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Vec<GroupCompari
     for ((_, category, subject), tally) in subjects.iter().filter(|((.., subject), _)| !subject.is_empty()) {
         groups.push(of(if category.is_empty() { ALL } else { category }, subject, vec![tally.all]));
     }
-    groups
+    on_every_core(&groups, group)
+}
+
+/// What a group is made of.
+struct Strata {
+    category: String,
+    subject: String,
+    strata: Vec<Tally>,
+}
+
+/// The results of `work` on each item, in order. Every item has its own random stream, so the number of cores changes no figure.
+fn on_every_core<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, work) = (&AtomicUsize::new(0), &work);
+    let take_turns = move || {
+        let turn = || {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            Some((index, work(items.get(index)?)))
+        };
+        std::iter::from_fn(turn).collect::<Vec<(usize, R)>>()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(take_turns)).collect();
+        let joined = threads.into_iter().map(|t| t.join().expect("invariant: statistics do not panic"));
+        joined.flatten().collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Some strata as one group.
-fn group(category: &str, subject: &str, strata: &[Tally]) -> GroupComparison {
+fn group(Strata { category, subject, strata }: &Strata) -> GroupComparison {
     let whole = strata.iter().copied().fold(Tally::default(), Tally::plus);
     let n = whole.counts.n;
     let estimate = |right: u64| (right as f64 / n as f64, wilson(right, n, 0.95));
     let counts: Vec<PairCounts> = strata.iter().map(|stratum| stratum.counts).collect();
     GroupComparison {
-        category: category.to_owned(),
-        subject: subject.to_owned(),
+        category: category.clone(),
+        subject: subject.clone(),
         counts: whole.counts,
         a: estimate(whole.right_a),
         b: estimate(whole.right_b),
-        difference: (
-            whole.counts.difference().unwrap_or_default(),
-            difference_interval(&counts, 0.95, RESAMPLES, SEED),
-        ),
+        difference: (whole.counts.difference().unwrap_or_default(), interval(whole.counts, &counts)),
+    }
+}
+
+/// 95 % interval of a difference. Resampling needs something to draw: with few discordant items it would hardly vary, and
+/// without any not at all.
+fn interval(whole: PairCounts, strata: &[PairCounts]) -> Option<(f64, f64)> {
+    if whole.discordant() < LEAST_DISCORDANT {
+        score_interval(whole, 0.95)
+    } else {
+        difference_interval(strata, 0.95, RESAMPLES, SEED)
     }
 }
 
@@ -267,5 +306,7 @@ fn macro_mean(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Option<(f64,
     };
     let (a, b) = (share(|tally| tally.right_a)?, share(|tally| tally.right_b)?);
     let counts: Vec<PairCounts> = subjects.values().map(|subject| subject.all.counts).collect();
-    Some((a, b, (b - a, macro_difference_interval(&counts, 0.95, RESAMPLES, SEED))))
+    let whole = counts.iter().copied().fold(PairCounts::default(), PairCounts::plus);
+    let drawn = || macro_difference_interval(&counts, 0.95, RESAMPLES, SEED);
+    Some((a, b, (b - a, (whole.discordant() >= LEAST_DISCORDANT).then(drawn).flatten())))
 }

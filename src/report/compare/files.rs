@@ -1,7 +1,7 @@
 //! `comparison.csv` and `flips.csv`.
 
 use super::accuracy::Estimate;
-use super::{Comparison, Pair};
+use super::{Comparison, Pair, workloads};
 use crate::record::{Clock, Phase, write_whole};
 use crate::report::ReportError;
 use serde::Serialize;
@@ -22,15 +22,17 @@ pub struct ComparisonRow {
     pub run_a: String,
     /// The run held against it.
     pub run_b: String,
-    /// `accuracy`, `speed` or `memory`.
+    /// `accuracy`, `speed`, `memory`, `max_batch` or `load`.
     pub kind: &'static str,
-    /// The task, or the timed case.
+    /// The task, the timed case, the search or the load.
     pub subject: String,
-    /// Accuracy: `all`, a category or a subject. Speed: `prefill`, `decode` or `e2e`. Memory: `peak_rss`.
+    /// Accuracy: `all`, a category or a subject. Speed: `prefill`, `decode` or `e2e`. Memory: `peak_rss`. Search: `all`.
+    /// Load: `all`, or the rate in requests a second.
     pub part: String,
-    /// Accuracy: `micro` or `macro`. Speed and memory: `median` and `peak`.
+    /// Accuracy: `micro` or `macro`. Speed and memory: `median` and `peak`. Search: `largest`.
+    /// Load: `sustained`, `served` or `goodput`.
     pub figure: &'static str,
-    /// `share`, `ns`, `bytes`.
+    /// `share`, `ns`, `bytes`, `sequences`, `requests/s`.
     pub unit: &'static str,
     /// Clock of A's times.
     pub clock_a: Option<Clock>,
@@ -40,9 +42,9 @@ pub struct ComparisonRow {
     pub tp_a: Option<u32>,
     /// Tensor-parallel ranks of B.
     pub tp_b: Option<u32>,
-    /// Items paired, or A's repetitions.
+    /// Items paired, or A's repetitions, probes, requests.
     pub n_a: u64,
-    /// Items paired, or B's repetitions.
+    /// Items paired, or B's repetitions, probes, requests.
     pub n_b: u64,
     /// A's figure.
     pub a: Option<f64>,
@@ -124,7 +126,7 @@ pub struct FlipRow {
 }
 
 impl ComparisonRow {
-    fn blank(comparison: &Comparison, pair: &Pair, kind: &'static str) -> Self {
+    pub(super) fn blank(comparison: &Comparison, pair: &Pair, kind: &'static str) -> Self {
         Self {
             schema: SCHEMA,
             run_a: comparison.base().run().run_id.clone(),
@@ -176,7 +178,8 @@ impl ComparisonRow {
 pub(super) fn comparison_rows(comparison: &Comparison) -> Vec<ComparisonRow> {
     let of_pair = |pair| {
         let accuracy = accuracy_rows(comparison, pair).into_iter();
-        accuracy.chain(speed_rows(comparison, pair)).chain(memory_rows(comparison, pair)).collect::<Vec<_>>()
+        let timed = speed_rows(comparison, pair).into_iter().chain(memory_rows(comparison, pair));
+        accuracy.chain(timed).chain(workloads::rows(comparison, pair)).collect::<Vec<_>>()
     };
     comparison.pairs.iter().flat_map(of_pair).collect()
 }
@@ -262,7 +265,7 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
                 ratio_lo: phase.interval.map(|i| i.0),
                 ratio_hi: phase.interval.map(|i| i.1),
                 p: phase.p,
-                threshold: phase.interval.map(|_| comparison.options.threshold()),
+                threshold: phase.interval.map(|_| comparison.options.threshold(phase.phase)),
                 verdict: Some(phase.verdict.to_string()),
                 same_output: case.same_output,
                 note: notes.join("; "),

@@ -1,7 +1,7 @@
 //! The comparison in a few sentences.
 
 use super::speed::SpeedVerdict;
-use super::{Comparison, Pair};
+use super::{Comparison, LoadComparison, Pair, SearchComparison};
 use crate::report::format::counted;
 
 /// For each pair: how many tasks and timed phases came out how.
@@ -22,6 +22,13 @@ fn sentence(comparison: &Comparison, pair: &Pair) -> String {
         pair.cases.iter().flat_map(|case| &case.phases).map(|phase| phase.verdict).collect();
     if !verdicts.is_empty() {
         parts.push(format!("speed: {}", counts(&verdicts)));
+    }
+    for SearchComparison { case, a, b } in &pair.searches {
+        let batch = |found: Option<u32>| found.unwrap_or_default();
+        parts.push(format!("{}: {} against {}", case.search_id, batch(b.batch), batch(a.batch)));
+    }
+    for LoadComparison { case, sustained: [a, b], .. } in &pair.loads {
+        parts.push(format!("{} sustains {} against {} requests/s", case.load_id, b.words(), a.words()));
     }
     format!("{} against {}: {}.", comparison.other(pair).label(), comparison.base().label(), parts.join("; "))
 }

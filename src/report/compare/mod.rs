@@ -16,6 +16,7 @@ mod page;
 mod side;
 mod speed;
 mod tables;
+mod workloads;
 
 #[cfg(test)]
 mod tests;
@@ -27,11 +28,13 @@ pub use items::{Flip, JoinReport};
 pub use side::Side;
 pub use speed::{CaseComparison, Metric, PhaseComparison, SpeedVerdict, metric_ratio};
 pub use tables::gates as gate_table;
+pub use workloads::{LoadComparison, SearchComparison};
 
 use super::Summary;
 use super::error::ReportError;
 use super::tables::Table;
 use super::validity::Verdict;
+use crate::record::{NoiseFloor, Phase};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -40,16 +43,52 @@ use std::path::{Path, PathBuf};
 pub struct Options {
     /// Compare runs of different identity, and show every differing field on top.
     pub allow_mismatch: bool,
-    /// Change of a time that is called one, as a share (0.03); else the larger of 3 % and twice the noise floor.
+    /// Change of a time that is called one, as a share (0.03); else the larger of 3 % and twice the phase's noise floor.
     pub threshold: Option<f64>,
-    /// The change that a machine shows between equal runs, as a share: what `doctor --noise` reports.
-    pub noise_floor: Option<f64>,
+    /// The change that a machine shows between equal runs: what `doctor --noise` reports.
+    pub noise: NoiseFloors,
     /// Difference of an accuracy below which two runs may be called the same, as a share.
     pub accuracy_margin: f64,
     /// Runs of the same command that are not of the same thing: shown beside the comparison, not compared.
     pub beside: Vec<PathBuf>,
     /// Folder for the files of [`render`]; else one beside the base run.
     pub out: Option<PathBuf>,
+}
+
+/// The change of each phase that a machine shows between equal runs, as a share; 0 where it is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct NoiseFloors {
+    prefill: f64,
+    decode: f64,
+    e2e: f64,
+}
+
+impl NoiseFloors {
+    /// One for every phase.
+    pub fn every(share: f64) -> Self {
+        Self { prefill: share, decode: share, e2e: share }
+    }
+
+    /// The largest of each phase over the shapes that were tried; `None` without one from 0 to 1. A phase that was not tried
+    /// has the largest of the others.
+    pub fn of_machine(floors: &[NoiseFloor]) -> Option<Self> {
+        let usable = || floors.iter().filter(|floor| (0.0..1.0).contains(&floor.floor));
+        let largest = usable().map(|floor| floor.floor).max_by(f64::total_cmp)?;
+        let of = |phase| {
+            let own = usable().filter(|floor| floor.phase == phase).map(|floor| floor.floor);
+            own.max_by(f64::total_cmp).unwrap_or(largest)
+        };
+        Some(Self { prefill: of(Phase::Prefill), decode: of(Phase::Decode), e2e: of(Phase::E2e) })
+    }
+
+    /// That of a phase.
+    pub fn of(&self, phase: Phase) -> f64 {
+        match phase {
+            Phase::Prefill => self.prefill,
+            Phase::Decode => self.decode,
+            Phase::E2e => self.e2e,
+        }
+    }
 }
 
 /// The least threshold that a comparison of times takes by itself.
@@ -60,7 +99,7 @@ impl Default for Options {
         Self {
             allow_mismatch: false,
             threshold: None,
-            noise_floor: None,
+            noise: NoiseFloors::default(),
             accuracy_margin: 0.01,
             beside: Vec::new(),
             out: None,
@@ -69,10 +108,19 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The threshold that times are held against.
-    pub fn threshold(&self) -> f64 {
-        let by_noise = 2.0 * self.noise_floor.unwrap_or(0.0);
-        self.threshold.unwrap_or(DEFAULT_THRESHOLD.max(by_noise))
+    /// The threshold that times of a phase are held against.
+    pub fn threshold(&self, phase: Phase) -> f64 {
+        self.threshold.unwrap_or(DEFAULT_THRESHOLD.max(2.0 * self.noise.of(phase)))
+    }
+
+    /// The thresholds for people: `3.0 %`, or by phase where they differ.
+    pub fn threshold_words(&self) -> String {
+        let percent = |phase| format!("{:.1} %", 100.0 * self.threshold(phase));
+        let [prefill, decode, e2e] = [Phase::Prefill, Phase::Decode, Phase::E2e].map(percent);
+        if prefill == decode && decode == e2e {
+            return e2e;
+        }
+        format!("{prefill} (prefill), {decode} (decode), {e2e} (e2e)")
     }
 }
 
@@ -100,6 +148,10 @@ pub struct Pair {
     pub tasks: Vec<TaskComparison>,
     /// The common timed cases, in the base's order.
     pub cases: Vec<CaseComparison>,
+    /// The common max-batch searches, in the base's order.
+    pub searches: Vec<SearchComparison>,
+    /// The common loads, in the base's order.
+    pub loads: Vec<LoadComparison>,
     /// What only one of them has, and other things to know, a sentence each.
     pub notes: Vec<String>,
 }
@@ -156,8 +208,8 @@ pub struct ComparisonSummary {
     pub mismatches: Vec<String>,
     /// The worst that any of the runs is.
     pub verdict: Verdict,
-    /// The change of a measured time that is called one, as a share.
-    pub threshold: f64,
+    /// The change of a measured time that is called one, in words.
+    pub threshold: String,
 }
 
 /// Reads and compares the runs in `paths`, the first being the base.
@@ -171,6 +223,7 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
             paths.len()
         )));
     };
+    refuse_twice(paths)?;
     let (sides, samples) = side::read_all(paths)?;
     let mut pairs = Vec::new();
     for other in 1..sides.len() {
@@ -182,10 +235,12 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
         let mut notes = Vec::new();
         let tasks = accuracy::compare_tasks((a, &samples[0]), (b, &samples[other]), options, &mut notes);
         let cases = speed::compare_cases(a, b, options, &mut notes);
-        if tasks.is_empty() && cases.is_empty() {
+        let searches = workloads::compare_searches(a, b, &mut notes);
+        let loads = workloads::compare_loads(a, b, &mut notes);
+        if tasks.is_empty() && cases.is_empty() && searches.is_empty() && loads.is_empty() {
             return Err(nothing_in_common(a, b));
         }
-        pairs.push(Pair { other, differences, tasks, cases, notes });
+        pairs.push(Pair { other, differences, tasks, cases, searches, loads, notes });
     }
     accuracy::decide(&mut pairs, options);
     let beside =
@@ -193,9 +248,23 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
     Ok(Comparison { sides, pairs, beside, options: options.clone() })
 }
 
+/// A run against itself is the same without saying anything.
+fn refuse_twice(paths: &[PathBuf]) -> Result<(), ReportError> {
+    let real: Vec<PathBuf> =
+        paths.iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone())).collect();
+    let twice = (0..real.len()).find(|&i| real[..i].contains(&real[i]));
+    let refused = |i: usize| {
+        let path = paths[i].display();
+        Err(ReportError::Compare(format!(
+            "{path} is given twice; expected different runs: a run against itself says nothing"
+        )))
+    };
+    twice.map_or(Ok(()), refused)
+}
+
 fn nothing_in_common(a: &Side, b: &Side) -> ReportError {
     ReportError::Compare(format!(
-        "{} and {} have no finished item and no timed case in common; {} has {}, {} has {}",
+        "{} and {} have no finished item, timed case, max-batch search or load in common; {} has {}, {} has {}",
         a.path.display(),
         b.path.display(),
         a.letter,
@@ -224,7 +293,7 @@ pub fn write(
         rows,
         mismatches: comparison.mismatches(),
         verdict: comparison.verdict(),
-        threshold: comparison.options.threshold(),
+        threshold: comparison.options.threshold_words(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::speed::SpeedVerdict;
 use super::tables::{self, FLIPS_SHOWN};
-use super::{Comparison, Judgement, Pair, headline};
+use super::{Comparison, Judgement, Pair, headline, workloads};
 use crate::record::write_whole;
 use crate::report::charts::Picture;
 use crate::report::definitions::DEFINITIONS;
@@ -11,6 +11,7 @@ use crate::report::page::{check, fill, inline, table};
 use crate::report::published;
 use crate::report::tables::Table;
 use crate::report::{ReportError, Summary};
+use crate::stats::LEAST_DISCORDANT;
 use minijinja::{Value, context};
 use std::path::Path;
 
@@ -112,12 +113,17 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
             more => task.flips.len().saturating_sub(FLIPS_SHOWN),
         }).collect::<Vec<_>>(),
         speed => (!speed.rows.is_empty()).then(|| table(&speed)),
+        workloads => [workloads::searches(comparison, pair), workloads::loads(comparison, pair)]
+            .iter()
+            .filter(|table| !table.rows.is_empty())
+            .map(table)
+            .collect::<Vec<_>>(),
         speed_notes => tables::speed_notes(comparison, pair),
         decided => pair.cases.iter().flat_map(|c| &c.phases).any(|p| !matches!(
             p.verdict,
             SpeedVerdict::ModelledRatio | SpeedVerdict::NotComparable | SpeedVerdict::Invalid
         )),
-        threshold => format!("{:.1} %", 100.0 * comparison.options.threshold()),
+        threshold => comparison.options.threshold_words(),
         margin => format!("{:.1}", 100.0 * comparison.options.accuracy_margin),
     }
 }
@@ -158,18 +164,25 @@ fn definitions(comparison: &Comparison) -> Vec<Value> {
     let threshold = format!(
         "ratio of medians, B ÷ A, below 1 where B takes less time. Its 95 % interval is a percentile bootstrap of 10,000 resamples \
          with a fixed seed, by whole blocks where the two were run in turns. Faster or slower: the whole interval is past the \
-         threshold of {:.1} %. Same: the 90 % interval lies within it (two one-sided tests at 5 %). Otherwise it cannot be told. \
+         threshold of {}. Same: the 90 % interval lies within it (two one-sided tests at 5 %). Otherwise it cannot be told. \
          p: Mann–Whitney, two-sided.",
-        100.0 * comparison.options.threshold()
+        comparison.options.threshold_words()
     );
     let accuracy = format!(
         "items paired by content. Change: second less first, with a percentile bootstrap interval of 10,000 resamples, paired and \
-         stratified by subject. Better or worse: exact McNemar, two-sided, adjusted by Holm for all tasks, below 0.05. Same: every \
-         answer identical, or the 90 % interval (Agresti and Min) within ± {:.1} points. Otherwise it cannot be told; n is the \
-         number of items that would decide with probability 0.8.",
+         stratified by subject; where fewer than {LEAST_DISCORDANT} items differ, with Tango's score interval, since resampling a few \
+         hardly varies. Better or worse: exact McNemar, two-sided, adjusted by Holm for all tasks, below 0.05. Same: the 90 % score \
+         interval within ± {:.1} points, so that equal answers to few items are not enough. Otherwise it cannot be told; n is the \
+         number of items that would decide with probability 0.8, or, where no item differs, that would if none did.",
         100.0 * comparison.options.accuracy_margin
     );
     let own = [("Verdict on accuracy", accuracy), ("Verdict on speed", threshold)];
     let own = own.into_iter().map(|(name, text)| context! { name, text });
-    own.chain(DEFINITIONS.into_iter().map(|(name, text)| context! { name, text })).collect()
+    let mut rest: Vec<_> = DEFINITIONS.into_iter().collect();
+    for side in &comparison.sides {
+        rest.extend(crate::report::workloads::definitions(side.run()));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    rest.retain(|(name, _)| seen.insert(*name));
+    own.chain(rest.into_iter().map(|(name, text)| context! { name, text })).collect()
 }

@@ -2,7 +2,9 @@
 
 use crate::record::{Clock, RequestRecord, RunDir, RunRecord, SampleRecord};
 use crate::report::format::counted;
+use crate::report::workloads::Workloads;
 use crate::report::{ReportError, Summary};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A run as the comparison needs it.
@@ -16,6 +18,8 @@ pub struct Side {
     pub summary: Summary,
     /// Its repetitions.
     pub requests: Vec<RequestRecord>,
+    /// Its searches and loads.
+    pub(in crate::report) workloads: Workloads,
     /// What it is called beside its letter: what tells it from the other runs.
     pub name: String,
 }
@@ -47,7 +51,12 @@ impl Side {
         let plan = &self.run().plan;
         let tasks: Vec<&str> = plan.accuracy.iter().map(|case| case.task.as_str()).collect();
         let tasks = if tasks.is_empty() { "no task".to_owned() } else { tasks.join(", ") };
-        format!("{tasks} and {}", counted(plan.performance.len() as u64, "timed case"))
+        let count = |of: usize, word: &str| (of > 0).then(|| counted(of as u64, word));
+        let timed = Some(counted(plan.performance.len() as u64, "timed case"));
+        let searches =
+            count(plan.searches.len(), "max-batch search").map(|words| words.replace("searchs", "searches"));
+        let parts = [Some(tasks), timed, searches, count(plan.loads.len(), "load")];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
     }
 }
 
@@ -60,36 +69,38 @@ pub(super) fn read_all(paths: &[PathBuf]) -> Result<(Vec<Side>, Vec<Vec<SampleRe
     let read: Vec<_> = read.into_iter().collect::<Result<_, _>>()?;
     let names = names(&read.iter().map(|(summary, ..)| &summary.run).collect::<Vec<_>>());
     let (mut sides, mut all_samples) = (Vec::new(), Vec::new());
-    for (((summary, samples, requests), path), (index, name)) in
+    for (((summary, samples, requests, workloads), path), (index, name)) in
         read.into_iter().zip(paths).zip(names.into_iter().enumerate())
     {
         let letter = char::from(b'A' + (index % 26) as u8);
-        sides.push(Side { letter, path: path.clone(), summary, requests, name });
+        sides.push(Side { letter, path: path.clone(), summary, requests, workloads, name });
         all_samples.push(samples);
     }
     Ok((sides, all_samples))
 }
 
-type Read = (Summary, Vec<SampleRecord>, Vec<RequestRecord>);
+type Read = (Summary, Vec<SampleRecord>, Vec<RequestRecord>, Workloads);
 
 pub(super) fn read(path: &Path) -> Result<Read, ReportError> {
     let dir = RunDir::open(path)?;
     // The small file first: a folder that is no run is told at once, and by its run.json.
     let run = dir.read_run()?;
     let (samples, requests) = (dir.read_samples()?, dir.read_requests()?);
-    let summary = Summary::of(run, &samples, &requests);
-    Ok((summary, samples, requests))
+    let mut summary = Summary::of(run, &samples, &requests);
+    let workloads = Workloads::of(&summary.run, dir.read_probes()?, &dir.read_loads()?);
+    workloads.add_to(&mut summary);
+    Ok((summary, samples, requests, workloads))
 }
 
-/// What each run is called: its configuration's name, else its device; and behind that whatever else tells some of them
-/// apart.
+/// What each run is called. Runs of one command: by their configurations, where those tell them apart. Others: by the device,
+/// and behind that whatever else tells some of them apart.
 fn names(runs: &[&RunRecord]) -> Vec<String> {
+    if let Some(names) = configuration_names(runs) {
+        return names;
+    }
     type Part = fn(&RunRecord) -> String;
     const WHEN: Part = |run| run.provenance.started.clone();
-    let first: Part = |run| match &run.provenance.group {
-        Some(group) => group.configuration.clone(),
-        None => run.provenance.device.clone(),
-    };
+    let first: Part = |run| run.provenance.device.clone();
     let more: [Part; 6] = [
         |run| run.provenance.dtype.clone(),
         |run| run.provenance.model.clone(),
@@ -110,4 +121,28 @@ fn names(runs: &[&RunRecord]) -> Vec<String> {
         words.join(" ")
     };
     runs.iter().map(name).collect()
+}
+
+/// The configurations' names, a typed one (`device=cpu,dtype=fp16`) without the words that all have; `None` where a run has none
+/// or two are called alike.
+fn configuration_names(runs: &[&RunRecord]) -> Option<Vec<String>> {
+    let words: Vec<Vec<&str>> = runs
+        .iter()
+        .map(|run| Some(run.provenance.group.as_ref()?.configuration.split(',').collect()))
+        .collect::<Option<_>>()?;
+    let everywhere = |word: &&str| words.iter().all(|of_run| of_run.contains(word));
+    let short = |word: &str| match word.split_once('=') {
+        Some(("device" | "dtype", value)) => value.to_owned(),
+        Some(("threads", "1")) => "1 thread".to_owned(),
+        Some(("threads", value)) => format!("{value} threads"),
+        Some((key, value)) => format!("{key} {value}"),
+        None => word.to_owned(),
+    };
+    let name = |of_run: &Vec<&str>| {
+        let own = of_run.iter().filter(|word| !everywhere(word));
+        own.map(|word| short(word)).collect::<Vec<_>>().join(" ")
+    };
+    let names: Vec<String> = words.iter().map(name).collect();
+    let distinct: BTreeSet<&String> = names.iter().filter(|name| !name.is_empty()).collect();
+    (distinct.len() == names.len()).then_some(names)
 }

@@ -258,7 +258,7 @@ fn compare_phase(
     if times_a.len().min(times_b.len()) < LEAST_SAMPLES {
         compared.notes.push(format!("fewer than {LEAST_SAMPLES} repetitions"));
     } else if let Some(ratio) = ratio {
-        decide(&mut compared, ratio, options.threshold());
+        decide(&mut compared, ratio, options.threshold(phase));
     }
     compared
 }

@@ -2,7 +2,7 @@
 
 use super::accuracy::{AccuracyVerdict, Estimate, GroupComparison, TaskComparison};
 use super::speed::{CaseComparison, PhaseComparison, SpeedVerdict};
-use super::{Comparison, Field, Judgement, Pair, Side};
+use super::{Comparison, Field, Judgement, Pair, Side, workloads};
 use crate::record::{PerfRow, Phase};
 use crate::report::accuracy::ALL;
 use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent};
@@ -20,6 +20,7 @@ pub(super) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> 
     }
     for pair in &comparison.pairs {
         tables.extend([accuracy(comparison, pair), speed(comparison, pair)]);
+        tables.extend([workloads::searches(comparison, pair), workloads::loads(comparison, pair)]);
     }
     tables.retain(|table| !table.rows.is_empty());
     tables
@@ -211,7 +212,8 @@ pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
         for (index, phase) in case.phases.iter().enumerate() {
             let name = if index == 0 { case.name() } else { String::new() };
             let mut cells = vec![name, phase.phase.to_string()];
-            let [a, b, ratio, ends, p, n, verdict] = phase_cells(case, phase, comparison.options.threshold());
+            let [a, b, ratio, ends, p, n, verdict] =
+                phase_cells(case, phase, comparison.options.threshold(phase.phase));
             cells.extend([a, b]);
             cells.extend(comparable.then_some(ratio));
             cells.extend(if tested { vec![ends, p] } else { vec![] });

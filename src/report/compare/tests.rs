@@ -65,6 +65,11 @@ fn allowing() -> Options {
     Options { allow_mismatch: true, ..Options::default() }
 }
 
+/// As near as the fixture's few items can show.
+fn to_three_points() -> Options {
+    Options { accuracy_margin: 0.03, ..Options::default() }
+}
+
 fn to(folder: &Path) -> Options {
     Options { out: Some(folder.to_owned()), ..Options::default() }
 }
@@ -111,7 +116,7 @@ fn a_comparison_is_written_whole() {
 
 #[test]
 fn a_run_is_the_same_as_itself() {
-    let comparison = compared(fixture::quiet(), fixture::quiet(), &Options::default()).unwrap();
+    let comparison = compared(fixture::quiet(), fixture::quiet(), &to_three_points()).unwrap();
     let pair = &comparison.pairs[0];
     assert!(pair.tasks.iter().all(|task| task.verdict == AccuracyVerdict::Same && task.is_identical()));
     let verdicts: Vec<SpeedVerdict> = pair.cases.iter().flat_map(|c| &c.phases).map(|p| p.verdict).collect();
@@ -134,7 +139,7 @@ fn a_planted_slowdown_and_a_planted_loss_are_found() {
     let mut slower = requests;
     slower.iter_mut().for_each(|request| slow(request, 1.05));
     let comparison =
-        compared(a.clone(), (run.clone(), samples.clone(), slower.clone()), &Options::default()).unwrap();
+        compared(a.clone(), (run.clone(), samples.clone(), slower.clone()), &to_three_points()).unwrap();
     let pair = &comparison.pairs[0];
     assert_eq!(pair.tasks[0].verdict, AccuracyVerdict::Worse);
     assert_eq!(pair.tasks[1].verdict, AccuracyVerdict::Same);
@@ -144,6 +149,20 @@ fn a_planted_slowdown_and_a_planted_loss_are_found() {
     let back = compared((run, samples, slower), a, &Options::default()).unwrap();
     assert_eq!(back.pairs[0].tasks[0].verdict, AccuracyVerdict::Better);
     assert_eq!(decode(&back.pairs[0]), SpeedVerdict::Faster);
+}
+
+#[test]
+fn equal_answers_to_few_items_are_not_the_same() {
+    let comparison = compared(fixture::quiet(), fixture::quiet(), &Options::default()).unwrap();
+    for task in &comparison.pairs[0].tasks {
+        assert!(task.is_identical());
+        assert_eq!(task.verdict, AccuracyVerdict::CannotTell { needs: Some(268) });
+        for group in &task.groups {
+            let (difference, interval) = group.difference;
+            let (low, high) = interval.unwrap();
+            assert!(difference == 0.0 && low < 0.0 && high > 0.0, "{group:?}");
+        }
+    }
 }
 
 #[test]
@@ -301,6 +320,14 @@ fn blocks_are_paired_only_within_one_command() {
     let together = compared(side("one", "g"), side("two", "g"), &Options::default()).unwrap();
     assert!(by_block(&together));
     assert!(together.sides[1].label().contains("two"));
+    let named = |a: &str, b: &str| {
+        let comparison = compared(side(a, "g"), side(b, "g"), &Options::default()).unwrap();
+        comparison.sides.iter().map(|side| side.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(named("device=cpu,dtype=fp16", "device=cpu,dtype=bf16"), ["fp16", "bf16"]);
+    assert_eq!(named("device=cpu,threads=1", "device=cpu,threads=2"), ["1 thread", "2 threads"]);
+    assert_eq!(named("device=cpu", "device=300i-duo,tp=2"), ["cpu", "300i-duo tp 2"]);
+    assert_eq!(named("one", "one")[0], "cpu 2026-11-23T02:15:00Z", "nothing in the names tells them apart");
     let apart = compared(side("one", "g"), side("two", "h"), &Options::default()).unwrap();
     assert!(!by_block(&apart));
 }
@@ -355,11 +382,14 @@ fn hostile_folders_are_answered_with_what_is_wrong() {
         assert!(message.contains(says), "{says}: {message}");
     };
     says(std::slice::from_ref(&good), "needs two runs");
+    says(&[good.clone(), good.clone()], "is given twice");
+    let roundabout = good.join("..").join(good.file_name().unwrap());
+    says(&[good.clone(), root.path().join("nothing"), roundabout], "is given twice");
     says(&[good.clone(), root.path().join("nothing")], "nothing/run.json");
     let mut empty = fixture::quiet();
     empty.0.status = Status::Running;
     let empty = written(root.path(), (empty.0, vec![], vec![]), "empty");
-    says(&[good.clone(), empty], "no finished item and no timed case in common");
+    says(&[good.clone(), empty], "no finished item, timed case, max-batch search or load in common");
     let mut other = fixture::quiet();
     other.0.plan.accuracy.clear();
     other.0.plan.performance.clear();

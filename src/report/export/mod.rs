@@ -2,7 +2,7 @@
 //!
 //! - `jsonl`: [`fields`] of runs, samples and repetitions, one object a line.
 //! - `sql`: the same as text for `sqlite3`.
-//! - `csv`: the same as two tables.
+//! - `csv`: the same as two tables, and the rows of max-batch searches and loads.
 //! - `modeltest`: the files of the newer MindIE ModelTest; what differs is said in [`MODELTEST_ABOUT`].
 
 pub mod fields;
@@ -12,7 +12,11 @@ mod python;
 mod sql;
 mod tidy;
 
-use crate::record::{Clock, PromptRecord, RecordError, RequestRecord, RunDir, RunRecord, SampleRecord};
+use crate::record::{
+    Clock, LoadLevelRecord, LoadRow, ProbeRecord, ProbeRow, PromptRecord, RecordError, RequestRecord, RunDir,
+    RunRecord, SampleRecord,
+};
+use crate::report::{load_rows, probe_rows};
 use std::io::{self, Write};
 
 pub use modeltest::{ABOUT as MODELTEST_ABOUT, files as modeltest_files};
@@ -29,6 +33,10 @@ pub struct Records {
     pub samples: Vec<SampleRecord>,
     /// `requests.jsonl`.
     pub requests: Vec<RequestRecord>,
+    /// `probes.jsonl`.
+    pub probes: Vec<ProbeRecord>,
+    /// `load.jsonl`.
+    pub levels: Vec<LoadLevelRecord>,
 }
 
 /// A file of an export.
@@ -43,7 +51,13 @@ pub struct File {
 impl Records {
     /// Reads a run.
     pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
-        Ok(Self { run: dir.read_run()?, samples: dir.read_samples()?, requests: dir.read_requests()? })
+        Ok(Self {
+            run: dir.read_run()?,
+            samples: dir.read_samples()?,
+            requests: dir.read_requests()?,
+            probes: dir.read_probes()?,
+            levels: dir.read_loads()?,
+        })
     }
 
     /// What a file of this run is named by: its id, as one plain part of a path whatever a stranger's `run.json` has there.
@@ -53,7 +67,10 @@ impl Records {
 
     /// Whether a time of the run is from a virtual clock.
     pub fn has_modelled_times(&self) -> bool {
-        self.requests.iter().any(|request| request.clock == Clock::Modelled)
+        let timed = self.requests.iter().map(|request| request.clock);
+        let searched = self.probes.iter().map(|probe| probe.clock);
+        let loaded = self.levels.iter().map(|level| level.clock);
+        timed.chain(searched).chain(loaded).any(|clock| clock == Clock::Modelled)
     }
 
     /// JSON lines, see [`fields`].
@@ -66,7 +83,8 @@ impl Records {
         sql::write(self, to)
     }
 
-    /// `samples.csv` and `requests.csv`, see [`fields`]; each where the run has such rows.
+    /// `samples.csv` and `requests.csv`, see [`fields`], and the run's own `max_batch.csv` and `load.csv`; each where the run has
+    /// such rows.
     pub fn csv_files(&self) -> Result<Vec<File>, csv::Error> {
         let mut files = Vec::new();
         if !self.samples.is_empty() {
@@ -74,6 +92,14 @@ impl Records {
         }
         if !self.requests.is_empty() {
             files.push(File { path: "requests.csv".into(), bytes: tidy::requests(self)? });
+        }
+        if !self.probes.is_empty() {
+            let rows = probe_rows(&self.run, &self.probes);
+            files.push(File { path: "max_batch.csv".into(), bytes: tidy::rows(ProbeRow::HEADER, &rows)? });
+        }
+        if !self.levels.is_empty() {
+            let rows = load_rows(&self.run, &self.levels);
+            files.push(File { path: "load.csv".into(), bytes: tidy::rows(LoadRow::HEADER, &rows)? });
         }
         Ok(files)
     }

@@ -2,7 +2,10 @@
 //! may stumble over, a case that failed, times of a virtual clock.
 
 use super::*;
-use crate::record::{CallRecord, PerformanceCase, RepetitionKind, RunDir};
+use crate::record::{
+    CallRecord, PerformanceCase, ProbeOutcome, ProbePurpose, ProbeRepetition, RepetitionKind, RunDir,
+    SearchCase,
+};
 use std::path::Path;
 
 /// The committed run of schema 1, with a sample, two cases and repetitions of them that are harder to write.
@@ -114,6 +117,52 @@ fn modeltests_files_are_as_committed() {
 fn the_readme_says_what_is_particular_to_the_run() {
     let readme = all(&modeltest_files(&records(), &prompts()).unwrap()[..1]);
     insta::assert_snapshot!("modeltest.README.md", readme);
+}
+
+#[test]
+fn searches_have_modeltests_rounds_and_final_rows() {
+    let mut records = records();
+    let search = |input_tokens: u32| SearchCase {
+        search_id: format!("max-batch-i{input_tokens}-o3"),
+        tp: 1,
+        input_tokens,
+        output_tokens: 3,
+        low: 1,
+        high: 8,
+        limit_tpot_ns: 20_000_000,
+        limit_ttft_ns: None,
+        repetitions: 1,
+    };
+    let probe = |search: &SearchCase, number: u32, batch: u32, outcome: ProbeOutcome| ProbeRecord {
+        search_id: search.search_id.clone(),
+        probe: number,
+        purpose: ProbePurpose::Search,
+        clock: Clock::Measured,
+        batch,
+        outcome,
+        reason: (outcome != ProbeOutcome::Fits).then(|| "as planted".into()),
+        wanted_bytes: None,
+        ttft_ns: None,
+        tpot_ns: None,
+        repetitions: match outcome {
+            ProbeOutcome::OutOfMemory => vec![],
+            _ => vec![ProbeRepetition { start_ns: 0, first_token_ns: 100_000_000, end_ns: 130_000_000 }],
+        },
+        output_hash: None,
+        end_ns: 0,
+    };
+    let (first, second) = (search(16), search(32));
+    records.probes = vec![
+        probe(&first, 0, 4, ProbeOutcome::Fits),
+        probe(&first, 1, 8, ProbeOutcome::OutOfMemory),
+        probe(&first, 2, 6, ProbeOutcome::TooSlow),
+        probe(&second, 0, 2, ProbeOutcome::Fits),
+    ];
+    records.run.plan.searches = vec![first, second, search(64)];
+    let files = modeltest_files(&records, &[]).unwrap();
+    let of_searches: Vec<File> = files.iter().filter(|file| file.path.contains("maxbs")).cloned().collect();
+    insta::assert_snapshot!("modeltest.max_batch", all(&of_searches));
+    assert!(all(&files[..1]).contains("search max-batch-i64-o3 has no probe"));
 }
 
 #[test]

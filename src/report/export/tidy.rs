@@ -2,6 +2,7 @@
 
 use super::Records;
 use super::fields::{Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
+use serde::Serialize;
 use serde_json::Value;
 
 /// `samples.csv`: the run's fields, then the sample's.
@@ -25,6 +26,14 @@ fn table(
     for row in rows {
         writer.write_record(run.iter().chain(&row).map(cell))?;
     }
+    writer.into_inner().map_err(|e| e.into_error().into())
+}
+
+/// Rows of a file that the run itself has, under its header.
+pub(super) fn rows<R: Serialize>(header: &str, rows: &[R]) -> Result<Vec<u8>, csv::Error> {
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    writer.write_record(header.split(','))?;
+    rows.iter().try_for_each(|row| writer.serialize(row))?;
     writer.into_inner().map_err(|e| e.into_error().into())
 }
 

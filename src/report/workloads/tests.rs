@@ -153,6 +153,50 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
 }
 
 #[test]
+fn two_runs_are_compared_side_by_side_and_exported() {
+    use crate::report::compare::{Options, compare, write};
+    let root = tempfile::tempdir().unwrap();
+    let written =
+        |id: &str, (mut run, probes, levels): (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>)| {
+            run.run_id = id.into();
+            run.plan.performance.clear();
+            run.plan.accuracy.clear();
+            let mut dir = fixture::write(root.path(), &(run, Vec::new(), Vec::new()));
+            probes.iter().try_for_each(|probe| dir.append_probe(probe)).unwrap();
+            levels.iter().try_for_each(|level| dir.append_load(level)).unwrap();
+            dir
+        };
+    let base = written("a", planted());
+    let (mut run, mut probes, mut levels) = planted();
+    // B holds half the batch of the first search, has other limits for the second, and one rate more and one less.
+    probes.retain(|p| p.search_id != "max-batch-i256-o33" || p.batch <= 16);
+    probes.push(probe("max-batch-i256-o33", 9, 17, ProbeOutcome::TooSlow));
+    run.plan.searches[1].limit_tpot_ns = 1;
+    levels.remove(1);
+    levels.push(level(3, Some(4.0), 0));
+    let other = written("b", (run, probes, levels));
+    let paths = [base.path().to_owned(), other.path().to_owned()];
+    let comparison = compare(&paths, &Options::default()).unwrap();
+    let out = root.path().join("out");
+    let summary = write(&comparison, &[], &out).unwrap();
+    let csv = fs::read_to_string(out.join("comparison.csv")).unwrap();
+    insta::assert_snapshot!("compared.csv", csv);
+    let markdown = fs::read_to_string(out.join("summary.md")).unwrap();
+    let tables = markdown.split("## ").filter(|part| part.starts_with("La") || part.starts_with("Load"));
+    insta::assert_snapshot!("compared", tables.collect::<Vec<_>>().join("## "));
+    assert!(summary.headline[0].contains("max-batch-i256-o33: 16 against 25"), "{:?}", summary.headline);
+    assert!(comparison.pairs[0].notes.iter().any(|n| n.contains("max-batch-i512-o33 is asked otherwise")));
+    let html = fs::read_to_string(out.join("report.html")).unwrap();
+    crate::report::tests::assert_whole_page(&html);
+    let exported = crate::report::export::Records::read(&base).unwrap().csv_files().unwrap();
+    render(base.path()).unwrap();
+    for name in ["max_batch.csv", "load.csv"] {
+        let file = exported.iter().find(|file| file.path == name).unwrap();
+        assert_eq!(file.bytes, fs::read(base.file(name)).unwrap(), "{name}");
+    }
+}
+
+#[test]
 fn what_was_found_is_said_and_what_contradicts_is_not_hidden() {
     let (run, probes, levels) = planted();
     let mut summary = Summary::of(run, &[], &[]);
@@ -206,5 +250,9 @@ fn goodput_counts_failed_requests_as_not_served_well_and_p99_needs_a_hundred() {
     levels.truncate(1);
     levels[0].requests.truncate(9);
     let said = load::sentences(&run, &crate::report::load_rows(&run, &levels));
-    assert!(said[0].contains("too few requests to tell what is sustained (at 2 TTFT 100 ms"), "{said:?}");
+    assert!(
+        said[0]
+            .contains("too few requests to say what is sustained (100 at a rate would do) (at 2 TTFT 100 ms"),
+        "{said:?}"
+    );
 }

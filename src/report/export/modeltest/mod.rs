@@ -1,5 +1,6 @@
 //! The files of the newer MindIE ModelTest: names, folders, headings, widths, and its own definitions of the values.
 
+mod max_batch;
 mod performance;
 mod precision;
 
@@ -24,6 +25,12 @@ Performance
   they are skipped.
 - ModelTest's prompts are random over the whole vocabulary, special tokens included; these are random ordinary tokens.
 
+Max-batch searches (performance_maxbs)
+- `_round_result.csv` has a row for every probe of a pair of lengths, each with averages over itself, as there; a batch that was
+  not run has the reason in place of figures. `_final_result.csv` has the best row of each pair, the averages in the last.
+- There each round loads the model again and bisects; here one model stays loaded, and the boundary is measured twice.
+- `Prefill all time(ms)` is here the time to the first token of the whole batch.
+
 Precision
 - `value` is correct / sum, and sum counts every item. A failed item, one that the model did not answer, counts as a wrong
   answer here, as there; accuracy.csv has it outside the accuracy and counts it apart.
@@ -46,6 +53,7 @@ pub fn files(records: &Records, prompts: &[PromptRecord]) -> Result<Vec<File>, c
     let prompts: Prompts<'_> = prompts.iter().map(|p| ((p.task.as_str(), p.doc_id.as_str()), p)).collect();
     let mut notes = Vec::new();
     let mut files = performance::files(records, &mut notes)?;
+    files.extend(max_batch::files(records, &mut notes)?);
     files.extend(precision::files(records, &prompts, &mut notes)?);
     let readme = File { path: "README.md".into(), bytes: readme(records, &notes).into_bytes() };
     files.insert(0, readme);

@@ -32,7 +32,7 @@ const ERROR_WIDTH: usize = 141;
 
 /// A case's figures by ModelTest's definitions.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Figures {
+pub(super) struct Figures {
     total_s: f64,
     prefill_ms: f64,
     prefill_average_ms: f64,
@@ -42,10 +42,27 @@ struct Figures {
 }
 
 /// A case and how it came out: figures, or why there are none.
-struct Outcome<'a> {
-    case: &'a PerformanceCase,
-    clock: Clock,
-    figures: Result<Figures, String>,
+pub(super) struct Outcome<'a> {
+    pub(super) case: &'a PerformanceCase,
+    pub(super) clock: Clock,
+    pub(super) figures: Result<Figures, String>,
+}
+
+impl Figures {
+    /// Of a batch with so many output tokens each, whose steps after the first token take `decode_ms` together.
+    pub(super) fn of(batch: u32, output_tokens: u32, total_s: f64, prefill_ms: f64, decode_ms: f64) -> Self {
+        let (batch, output) = (f64::from(batch), f64::from(output_tokens));
+        let non_first_ms = if output_tokens > 1 { decode_ms / (output - 1.0) } else { 0.0 };
+        let rate = |tokens: f64, seconds: f64| if seconds > 0.0 { tokens / seconds } else { 0.0 };
+        Self {
+            total_s,
+            prefill_ms,
+            prefill_average_ms: prefill_ms / batch,
+            non_first_ms,
+            non_first_tokens_per_s: rate(batch, non_first_ms / 1e3),
+            tokens_per_s: rate(batch * output, total_s),
+        }
+    }
 }
 
 pub(super) fn files(records: &Records, notes: &mut Vec<String>) -> Result<Vec<File>, csv::Error> {
@@ -79,7 +96,7 @@ fn groups(outcomes: &[Outcome<'_>]) -> Vec<(u32, u32, Clock)> {
 }
 
 /// A modelled row says so in its first cell, wherever it is pasted.
-fn model(records: &Records, clock: Clock) -> String {
+pub(super) fn model(records: &Records, clock: Clock) -> String {
     let model = &records.run.provenance.model;
     match clock {
         Clock::Measured => model.clone(),
@@ -110,21 +127,11 @@ fn figures(case: &PerformanceCase, good: &[&RequestRecord]) -> Option<Figures> {
     let total_s = median_of(&|r| phase_ns(r, Phase::E2e).unwrap_or(0))? / 1e9;
     let prefill_ms = median_of(&|r| r.prefill_ns)? / 1e6;
     let decode_ms = median_of(&|r| r.step_ns.iter().fold(0, |sum, step| sum.saturating_add(*step)))? / 1e6;
-    let (batch, output) = (f64::from(case.batch), f64::from(case.output_tokens));
-    let non_first_ms = if case.output_tokens > 1 { decode_ms / (output - 1.0) } else { 0.0 };
-    let rate = |tokens: f64, seconds: f64| if seconds > 0.0 { tokens / seconds } else { 0.0 };
-    Some(Figures {
-        total_s,
-        prefill_ms,
-        prefill_average_ms: prefill_ms / batch,
-        non_first_ms,
-        non_first_tokens_per_s: rate(batch, non_first_ms / 1e3),
-        tokens_per_s: rate(batch * output, total_s),
-    })
+    Some(Figures::of(case.batch, case.output_tokens, total_s, prefill_ms, decode_ms))
 }
 
 /// The cells of each row, padded; the averages are two more cells of the last row, whatever that is.
-fn rows(model: &str, outcomes: &[&Outcome<'_>]) -> Vec<Vec<String>> {
+pub(super) fn rows(model: &str, outcomes: &[&Outcome<'_>]) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = outcomes.iter().map(|outcome| cells(model, outcome)).collect();
     let passed: Vec<Figures> = outcomes.iter().filter_map(|o| o.figures.as_ref().ok().copied()).collect();
     let average = |of: fn(&Figures) -> f64| mean(&passed.iter().map(of).collect::<Vec<_>>()).unwrap_or(0.0);
@@ -135,7 +142,7 @@ fn rows(model: &str, outcomes: &[&Outcome<'_>]) -> Vec<Vec<String>> {
     rows
 }
 
-fn cells(model: &str, outcome: &Outcome<'_>) -> Vec<String> {
+pub(super) fn cells(model: &str, outcome: &Outcome<'_>) -> Vec<String> {
     let case = outcome.case;
     let shape = [case.batch, case.input_tokens, case.output_tokens].map(|n| n.to_string());
     let mut cells = vec![model.to_owned()];
@@ -159,7 +166,7 @@ fn cells(model: &str, outcome: &Outcome<'_>) -> Vec<String> {
 }
 
 /// Headings as they are; short rows filled up, as its table writer does.
-fn plain_rows(rows: &[Vec<String>]) -> Vec<Vec<String>> {
+pub(super) fn plain_rows(rows: &[Vec<String>]) -> Vec<Vec<String>> {
     let filled = rows.iter().map(|row| {
         let mut row = row.clone();
         row.resize(HEADINGS.len(), String::new());
