@@ -8,9 +8,11 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use crate::bench::Shape;
-use crate::device::cpu::{InstructionSet, MachineLimits, available_threads, measure_limits};
+use crate::device::DType;
+use crate::device::cpu::{InstructionSet, available_threads, measure_limits};
 use crate::engine::model::Limits;
-use crate::record::{Noise, rfc3339_utc};
+use crate::record::{LimitRate, MachineLimits, Noise, rfc3339_utc};
+use crate::run::limits::limits_record;
 use crate::run::environment::{Reader, VARIABLES, environment, variable};
 use crate::run::machine::Machine;
 use crate::run::noise::noise;
@@ -23,12 +25,15 @@ use super::progress::Bars;
 /// What this machine is and can do, and what to mend before measuring
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Also measure memory bandwidth and arithmetic peak (a second or two)
+    /// Also measure memory bandwidth and the peak of each arithmetic unit (two or three seconds, and 512 MiB or more)
     #[arg(long)]
     limits: bool,
     /// Also time a model against itself, and report how large a difference this machine shows where there is none
     #[arg(long)]
     noise: bool,
+    /// With --limits: threads; all cores unless given
+    #[arg(long, value_name = "N", requires = "limits", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// With --noise: pairs of repetitions of each shape
     #[arg(long, value_name = "N", default_value = "20", requires = "noise", value_parser = clap::value_parser!(u16).range(6..))]
     blocks: u16,
@@ -72,8 +77,7 @@ struct Findings {
     memory_bytes: Option<u64>,
     available_bytes: Option<u64>,
     cann: Option<PathBuf>,
-    bandwidth_bytes_per_s: Option<f64>,
-    peak_flops_per_s: Option<f64>,
+    limits: Option<MachineLimits>,
     advice: Vec<String>,
     environment: Vec<VariableFinding>,
     noise: Option<Noise>,
@@ -107,8 +111,12 @@ fn variables(all: bool) -> Vec<VariableFinding> {
 
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let limits = args.limits.then(|| measure_limits(available_threads())).transpose()?;
-    let mut findings = findings(Machine::read(), limits);
+    let mut findings = findings(Machine::read());
+    if args.limits {
+        let threads = args.threads.map_or_else(available_threads, usize::from);
+        // The peak that stands for all is that of the product's main type.
+        findings.limits = Some(limits_record(&measure_limits(threads)?, DType::Fp16));
+    }
     findings.environment = variables(args.environment);
     if args.noise {
         let noise = null_comparison(args)?;
@@ -151,7 +159,7 @@ fn null_comparison(args: &Args) -> anyhow::Result<Noise> {
     })
 }
 
-fn findings(machine: Machine, limits: Option<MachineLimits>) -> Findings {
+fn findings(machine: Machine) -> Findings {
     let cann = cann();
     Findings {
         advice: advice(&machine, cann.is_some()),
@@ -170,8 +178,7 @@ fn findings(machine: Machine, limits: Option<MachineLimits>) -> Findings {
         memory_bytes: machine.memory_bytes,
         available_bytes: machine.available_bytes,
         cann,
-        bandwidth_bytes_per_s: limits.map(|l| l.bandwidth_bytes_per_s),
-        peak_flops_per_s: limits.map(|l| l.peak_flops_per_s),
+        limits: None,
         environment: Vec::new(),
         noise: None,
     }
@@ -234,14 +241,7 @@ fn words(f: &Findings) -> String {
         gb(f.available_bytes),
         f.cann.as_ref().map_or("not found".into(), |p| p.display().to_string()),
     );
-    if let (Some(bandwidth), Some(peak)) = (f.bandwidth_bytes_per_s, f.peak_flops_per_s) {
-        text += &format!(
-            "bandwidth     {:.1} GB/s read, all threads (measured)\npeak          {:.1} GFLOP/s fp32, {} kernels, all threads (measured)\n",
-            bandwidth / 1e9,
-            peak / 1e9,
-            f.kernels.first().unwrap_or(&"no")
-        );
-    }
+    text += &f.limits.as_ref().map_or_else(String::new, limit_words);
     for floor in f.noise.iter().flat_map(|n| &n.floors) {
         text += &format!(
             "noise         {} {}: A/B {:+.2} % here; one in twenty null comparisons exceeds {:.2} % ({} pairs)\n",
@@ -260,4 +260,26 @@ fn words(f: &Findings) -> String {
         text += &format!("advice        {line}\n");
     }
     text
+}
+
+/// The measured limits as a table: one line a rate.
+fn limit_words(limits: &MachineLimits) -> String {
+    let threads = limits.threads;
+    let mut text = format!(
+        "limits        measured; {} threads, one thread; medians, in brackets the slowest and the fastest round\n",
+        threads
+    );
+    let mut line = |name: &str, unit: &str, size: f64, all: &LimitRate, one: &LimitRate| {
+        let rate = |r: &LimitRate| {
+            let [median, low, high] = [r.median, r.low, r.high].map(|x| x / size);
+            format!("{median:8.1} [{low:.1}, {high:.1}]")
+        };
+        text += &format!("  {name:18} {:26} {:26} {unit}\n", rate(all), rate(one));
+    };
+    line("memory, read", "GB/s", 1e9, &limits.bandwidth, &limits.bandwidth_one_thread);
+    for unit in &limits.units {
+        let operations = if unit.unit.contains("int8") { "GOP/s" } else { "GFLOP/s" };
+        line(&unit.unit, operations, 1e9, &unit.all_threads, &unit.one_thread);
+    }
+    text + &format!("  {}\n", limits.method)
 }

@@ -136,7 +136,7 @@ pub(super) fn run() -> RunRecord {
             os: "Linux 6.1".into(),
             cpu_model: "Some CPU".into(),
             governor: Some("performance".into()),
-            roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1e11 }),
+            roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1e11, limits: None }),
             command_line: vec!["glmbench".into(), "run".into(), "suites/quickstart.toml".into()],
             scored_from: None,
             started: "2026-01-01T00:00:00Z".into(),

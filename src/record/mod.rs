@@ -26,6 +26,7 @@ mod dir;
 mod error;
 mod identity;
 mod journal;
+mod limits;
 mod load;
 mod noise;
 mod probe;
@@ -44,6 +45,7 @@ mod golden;
 pub use dir::{RunDir, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
 pub use identity::{Difference, Identity, hex};
+pub use limits::{LimitRate, MachineLimits, Roofline, UnitLimit};
 pub use load::{LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, Objectives, SATURATED_SLOPE};
 pub use noise::{Noise, NoiseFloor};
 pub use probe::{
@@ -54,7 +56,7 @@ pub use prompt::{CallRecord, PromptRecord};
 pub use request::{Clock, GroupPrompts, RepetitionKind, RequestKey, RequestRecord};
 pub use run::{
     AccuracyCase, ChoiceToken, Cost, FirstPrompt, Group, PerformanceCase, Plan, PromptsCase, Provenance,
-    Roofline, RunRecord, Status,
+    RunRecord, Status,
 };
 pub use sample::{SampleKey, SampleRecord, SampleState};
 pub use summary::{AccuracyRow, PerfRow, Phase};

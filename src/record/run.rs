@@ -1,6 +1,7 @@
 //! `run.json`: what was run, on what, and how far it came.
 
 use super::identity::Identity;
+use super::limits::Roofline;
 use super::load::LoadCase;
 use super::probe::SearchCase;
 use super::request::Clock;
@@ -113,15 +114,6 @@ pub struct Group {
     pub configuration: String,
     /// All of them, in the suite's order.
     pub configurations: Vec<String>,
-}
-
-/// The machine's own limits.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Roofline {
-    /// Memory bandwidth as measured by streaming, bytes a second.
-    pub bandwidth_bytes_per_s: f64,
-    /// Arithmetic peak as measured, floating-point operations a second.
-    pub peak_flops_per_s: f64,
 }
 
 /// What was to be run.

@@ -144,7 +144,7 @@ pub(super) fn run() -> RunRecord {
             os: "Linux 6.1.0".into(),
             cpu_model: "Xeon Platinum 8481C".into(),
             governor: Some("performance".into()),
-            roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1.4e11 }),
+            roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1.4e11, limits: None }),
             command_line: ["glmbench", "run", "suites/quickstart.toml"].map(str::to_owned).to_vec(),
             scored_from: None,
             started: "2026-11-23T02:15:00Z".into(),

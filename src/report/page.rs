@@ -181,7 +181,7 @@ pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> 
         Some(profile) => format!("{}, profile {profile}", of.clock),
         None => of.clock.to_string(),
     };
-    let roofline = or_none(of.roofline, |limit| {
+    let roofline = or_none(of.roofline.as_ref(), |limit| {
         let (memory, arithmetic) = (limit.bandwidth_bytes_per_s / 1e9, limit.peak_flops_per_s / 1e9);
         let from = match of.clock {
             Clock::Measured => "as measured",

@@ -180,7 +180,11 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         tokens_per_s_median: tokens_per_s(case, all_tokens, &times, median_ns),
         bytes_touched: cost.map(|c| c.bytes),
         achieved_gb_s: cost.zip(seconds).map(|(c, s)| c.bytes as f64 / s / 1e9),
+<<<<<<< HEAD
         roofline_pct: least_seconds(case, phase, limits(&run.provenance, case.tp))
+=======
+        roofline_pct: least_seconds(case, phase, run.provenance.roofline.as_ref())
+>>>>>>> 0359543 (Limits: every arithmetic unit from the first-level cache, memory by the fastest reader, rounds with their spread)
             .zip(seconds)
             .map(|(least, s)| 100.0 * least / s),
         peak_rss_bytes: repetitions.good.iter().filter_map(|r| r.peak_rss_bytes).max(),
@@ -225,8 +229,8 @@ pub(super) fn limits(of: &Provenance, tp: u32) -> Option<Roofline> {
 
 /// The least time that the machine's limits allow. The phases run one after the other, so the end-to-end
 /// bound is the sum of theirs, not the bound of the summed work.
-fn least_seconds(case: &PerformanceCase, phase: Phase, roofline: Option<Roofline>) -> Option<f64> {
-    let bound = |cost: Cost, limit: Roofline| {
+fn least_seconds(case: &PerformanceCase, phase: Phase, roofline: Option<&Roofline>) -> Option<f64> {
+    let bound = |cost: Cost, limit: &Roofline| {
         let memory = cost.bytes as f64 / limit.bandwidth_bytes_per_s;
         let arithmetic = cost.flops as f64 / limit.peak_flops_per_s;
         Some(memory.max(arithmetic)).filter(|s| s.is_finite() && *s > 0.0)
@@ -279,7 +283,7 @@ mod tests {
         let mut run = fixture::run();
         run.plan.performance = vec![case()];
         // 10 bytes and 200 operations a nanosecond.
-        run.provenance.roofline = Some(Roofline { bandwidth_bytes_per_s: 1e10, peak_flops_per_s: 2e11 });
+        run.provenance.roofline = Some(Roofline { bandwidth_bytes_per_s: 1e10, peak_flops_per_s: 2e11, limits: None });
         perf_rows(&run, requests)
     }
 

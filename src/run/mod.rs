@@ -7,6 +7,7 @@
 mod accuracy;
 pub mod environment;
 pub mod interleave;
+pub mod limits;
 pub mod load;
 pub mod machine;
 mod memory;

@@ -108,7 +108,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         os: machine.os,
         cpu_model: machine.cpu_model.unwrap_or_else(unknown),
         governor: machine.governor,
-        roofline: origin.roofline,
+        roofline: origin.roofline.clone(),
         command_line: origin.command_line.clone(),
         scored_from: None,
         started: rfc3339_utc(started),

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 
-use crate::device::cpu::{InstructionSet, available_threads, measure_limits};
+use crate::device::cpu::{InstructionSet, available_threads};
 use crate::device::rotary::RotaryMode;
 use crate::device::{DType, DeviceInfo};
 use crate::engine::load::DeviceKind;
@@ -23,7 +23,7 @@ use crate::run::interleave::{Side, interleave, obstacle};
 use crate::run::plan::Plan;
 use crate::run::provenance::{Origin, record};
 use crate::run::{
-    Ending, Found, Observer as _, RunError, execute, find, find_group, finished, open_dir, telemetry,
+    Ending, Found, Observer as _, RunError, execute, find, find_group, finished, limits, open_dir, telemetry,
 };
 use crate::suite::Suite;
 
@@ -402,9 +402,6 @@ fn roofline(plan: &Plan<'_>, compute: &ComputeArgs) -> anyhow::Result<Option<Roo
     if plan.performance.is_empty() || compute.device != DeviceKind::Cpu {
         return Ok(None);
     }
-    let limits = measure_limits(compute.threads.map_or_else(available_threads, usize::from))?;
-    Ok(Some(Roofline {
-        bandwidth_bytes_per_s: limits.bandwidth_bytes_per_s,
-        peak_flops_per_s: limits.peak_flops_per_s,
-    }))
+    let threads = compute.threads.map_or_else(available_threads, usize::from);
+    Ok(Some(limits::roofline(threads, compute.dtype())?))
 }

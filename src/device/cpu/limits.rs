@@ -1,130 +1,138 @@
 //! What this machine can do at most, measured: the roofline that timings are held against.
 //!
-//! Bandwidth: all threads sum a buffer larger than any cache, whose pages were written before (fresh zero pages are one
-//! shared page and read from cache). Peak: the GEMM tile on operands that stay in the first-level cache.
+//! Two limits, and how each is kept honest:
+//!
+//! - **BW**, streaming reads from memory ([`bandwidth`]). The buffer is larger than any cache, lies on huge pages as the
+//!   weights do, and every page was written before: fresh zero pages are one shared page, which is read from cache.
+//! - **PEAK**, the arithmetic of each unit ([`peak`]): the unit's product of two small matrices that stay in the first-level
+//!   cache, loads included, as a kernel would have it.
+//!
+//! Both are measured with all threads at once, each on a core of its own where there are enough, and with one alone. A rate is
+//! the median of several rounds, with the least and the greatest beside it: a machine that is shared shows in the spread.
 
-use std::hint::black_box;
-use std::time::{Duration, Instant};
+mod bandwidth;
+mod peak;
+mod team;
 
 use crate::device::{DType, DeviceError};
 
-use super::buffer::Buffer;
-use super::kernels::{InstructionSet, PANEL, Product};
-use super::pool::Pool;
+pub use bandwidth::Bandwidth;
+pub use peak::{Operands, Unit, UnitPeak};
 
-/// Bytes a thread reads per pass; beyond the share of any last-level cache it could have.
-const STREAM_BYTES: usize = 256 << 20;
-/// Bytes of all threads together at most: many cores share their caches, and memory is for the model.
-const STREAM_BYTES_ALL: usize = 4 << 30;
-/// Passes over the buffer; the best counts, as a limit should.
-const STREAM_PASSES: usize = 20;
-/// Measurements of the peak; the best counts.
-const PEAK_PASSES: usize = 5;
-/// Least time of one peak measurement.
-const PEAK_TIME: Duration = Duration::from_millis(60);
+/// A rate over several rounds, a second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Half of the rounds were as fast.
+    pub median: f64,
+    /// The slowest round.
+    pub low: f64,
+    /// The fastest round.
+    pub high: f64,
+}
+
+impl Rate {
+    /// Of these rounds; zero where there are none.
+    fn of(mut rounds: Vec<f64>) -> Self {
+        rounds.sort_by(f64::total_cmp);
+        let at = |i: usize| rounds.get(i).copied().unwrap_or(0.0);
+        let middle = rounds.len() / 2;
+        let median = if rounds.len().is_multiple_of(2) && middle > 0 {
+            f64::midpoint(at(middle - 1), at(middle))
+        } else {
+            at(middle)
+        };
+        Self { median, low: at(0), high: at(rounds.len().saturating_sub(1)) }
+    }
+
+    /// Distance of the extremes as a share of the median.
+    pub fn spread(&self) -> f64 {
+        if self.median > 0.0 { (self.high - self.low) / self.median } else { 0.0 }
+    }
+}
 
 /// The machine's limits with a number of threads.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MachineLimits {
-    /// Streaming reads, bytes a second.
-    pub bandwidth_bytes_per_s: f64,
-    /// Multiply-adds of the kernels in use, floating-point operations a second.
-    pub peak_flops_per_s: f64,
-    /// Threads that took part.
+    /// Threads that took part where all did.
     pub threads: usize,
-    /// The kernels.
-    pub kernel: &'static str,
+    /// Streaming reads.
+    pub bandwidth: Bandwidth,
+    /// Every arithmetic unit that this machine has, in the order of [`Unit::ALL`].
+    pub units: Vec<UnitPeak>,
 }
 
-/// Measures with `threads` threads; takes about a second and `threads` times 256 MiB.
+impl MachineLimits {
+    /// The fastest unit that multiplies numbers of `dtype` with no less than fp32's range of sums: PEAK of that type. fp16
+    /// numbers are sums of two bf16 ones, so a unit for bf16 can multiply them, in several products.
+    pub fn peak(&self, dtype: DType) -> Option<&UnitPeak> {
+        let fits = |unit: Unit| match unit.operands() {
+            Operands::Fp32 => true,
+            Operands::Bf16 => dtype != DType::Fp32,
+            Operands::Int8 => false,
+        };
+        let fitting = self.units.iter().filter(|peak| fits(peak.unit));
+        fitting.max_by(|a, b| a.all.median.total_cmp(&b.all.median))
+    }
+
+    /// How they were measured, for the record.
+    pub fn method(&self) -> String {
+        let Bandwidth { buffer_bytes, huge_page_share, reader, .. } = &self.bandwidth;
+        let pages = match huge_page_share {
+            Some(share) => format!("{:.0} % on huge pages", 100.0 * share),
+            None => "huge pages asked for".to_owned(),
+        };
+        format!(
+            "bandwidth: {} written MiB, {pages}, read by {} threads in {reader}, median of {} rounds; peaks: operands in the \
+             first-level cache, loads included, median of {} rounds",
+            buffer_bytes >> 20,
+            self.threads,
+            bandwidth::ROUNDS,
+            peak::ROUNDS
+        )
+    }
+}
+
+/// Measures with `threads` threads: two or three seconds, and up to 4 GiB that are given back.
+///
+/// # Errors
+/// The memory, or not a single thread, can be had.
 pub fn measure_limits(threads: usize) -> Result<MachineLimits, DeviceError> {
-    let mut pool = Pool::new(threads.max(1));
-    Ok(MachineLimits {
-        bandwidth_bytes_per_s: bandwidth(&mut pool)?,
-        peak_flops_per_s: peak(&mut pool)?,
-        threads: pool.threads(),
-        kernel: InstructionSet::best().name(),
-    })
+    let bandwidth = bandwidth::measure(threads.max(1))?;
+    let units = Unit::ALL.into_iter().filter(|unit| unit.available());
+    let units = units.map(|unit| peak::measure(unit, threads.max(1))).collect::<Result<_, _>>()?;
+    Ok(MachineLimits { threads: threads.max(1), bandwidth, units })
 }
 
-fn bandwidth(pool: &mut Pool) -> Result<f64, DeviceError> {
-    let words = STREAM_BYTES.min(STREAM_BYTES_ALL / pool.threads()) / 8;
-    let mut buffer = Buffer::<u64>::zeroed(words * pool.threads(), "the bandwidth measurement")?;
-    let shared = buffer.shared();
-    pool.each(pool.threads(), usize::MAX, &|_, index| {
-        // SAFETY: each item has its own part.
-        let part = unsafe { shared.range(index * words..(index + 1) * words) };
-        part.iter_mut().enumerate().for_each(|(i, word)| *word = i as u64);
-    });
-    let buffer = &*buffer;
-    let bytes = (words * 8 * pool.threads()) as f64;
-    let mut best = 0.0f64;
-    for _ in 0..STREAM_PASSES {
-        let start = Instant::now();
-        pool.each(pool.threads(), usize::MAX, &|_, index| {
-            let part = &buffer[index * words..(index + 1) * words];
-            black_box(sum(part));
-        });
-        best = best.max(bytes / start.elapsed().as_secs_f64());
-    }
-    Ok(best)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Four streams side by side, a cache line of each at a time: one stream alone does not keep the memory busy.
-fn sum(words: &[u64]) -> u64 {
-    const LINE: usize = 8;
-    let quarter = words.len() / 4;
-    let streams: [&[u64]; 4] = std::array::from_fn(|i| &words[i * quarter..(i + 1) * quarter]);
-    let mut sums = [[0u64; LINE]; 4];
-    for line in (0..quarter - quarter % LINE).step_by(LINE) {
-        for (sum, stream) in sums.iter_mut().zip(streams) {
-            for (s, w) in sum.iter_mut().zip(&stream[line..line + LINE]) {
-                *s = s.wrapping_add(*w);
-            }
-        }
+    #[test]
+    fn a_rate_is_the_middle_of_its_rounds() {
+        let rate = Rate::of(vec![3.0, 1.0, 2.0]);
+        assert_eq!((rate.low, rate.median, rate.high, rate.spread()), (1.0, 2.0, 3.0, 1.0));
+        assert_eq!(Rate::of(vec![4.0, 1.0]).median, 2.5);
+        assert_eq!(Rate::of(Vec::new()), Rate { median: 0.0, low: 0.0, high: 0.0 });
     }
-    sums.iter().flatten().fold(0, |a, b| a.wrapping_add(*b))
-}
 
-fn peak(pool: &mut Pool) -> Result<f64, DeviceError> {
-    const ROWS: usize = 12;
-    const K: usize = 192;
-    let set = InstructionSet::best();
-    let Some(kernels) = set.kernels(DType::Fp32) else { return Ok(0.0) };
-    let threads = pool.threads();
-    let a = Buffer::<f32>::zeroed(ROWS * K + PANEL, "the peak measurement")?;
-    let w = Buffer::<f32>::zeroed(K * PANEL, "the peak measurement")?;
-    let mut c = Buffer::<f32>::zeroed(threads * ROWS * PANEL, "the peak measurement")?;
-    let shared = c.shared();
-    let flops = (2 * ROWS * K * PANEL) as f64;
-    let mut best = 0.0f64;
-    for _ in 0..PEAK_PASSES {
-        let done = std::sync::atomic::AtomicU64::new(0);
-        let start = Instant::now();
-        pool.each(threads, usize::MAX, &|_, index| {
-            let product = Product {
-                a: a.as_ptr(),
-                a_stride: K,
-                rows: ROWS,
-                w: w.as_ptr().cast(),
-                panel_stride: K * PANEL,
-                panels: 1,
-                k: K,
-                c: shared.pointer(index * ROWS * PANEL),
-                c_stride: PANEL,
-            };
-            let mut rounds = 0;
-            while start.elapsed() < PEAK_TIME {
-                for _ in 0..64 {
-                    // SAFETY: all three matrices hold these shapes; `c` has a part for each thread.
-                    unsafe { (kernels.gemm)(black_box(&product)) };
-                }
-                rounds += 64;
-            }
-            done.fetch_add(rounds, std::sync::atomic::Ordering::Relaxed);
-        });
-        let rounds = done.into_inner() as f64;
-        best = best.max(flops * rounds / start.elapsed().as_secs_f64());
+    #[test]
+    fn a_type_is_held_against_the_fastest_unit_that_can_multiply_it() {
+        let unit = |unit, rate| {
+            let rate = Rate::of(vec![rate]);
+            UnitPeak { unit, all: rate, one: rate }
+        };
+        let bandwidth = Bandwidth {
+            all: Rate::of(vec![1.0]),
+            one: Rate::of(vec![1.0]),
+            reader: "one stream".into(),
+            buffer_bytes: 1,
+            huge_page_share: None,
+        };
+        let units =
+            vec![unit(Unit::Fp32Avx2, 2.0), unit(Unit::Int8Avx2, 9.0), unit(Unit::AmxBf16, 5.0)];
+        let limits = MachineLimits { threads: 1, bandwidth, units };
+        let peak = |dtype| limits.peak(dtype).unwrap().unit;
+        assert_eq!(peak(DType::Fp32), Unit::Fp32Avx2);
+        assert_eq!((peak(DType::Bf16), peak(DType::Fp16)), (Unit::AmxBf16, Unit::AmxBf16));
     }
-    Ok(best)
 }

@@ -8,6 +8,7 @@
 //! the machine has AMX, products with weights in bf16 and fp16 go by its tiles, whose order of sums is their own; a twin in
 //! plain Rust (`amx-portable`) gives the same bits anywhere.
 
+mod amx;
 mod attention;
 mod buffer;
 mod group;
@@ -34,7 +35,7 @@ use super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, 
 
 pub use self::group::{BOUND, CpuGroup, NOT_BOUND, why_not_bound};
 pub use self::kernels::InstructionSet;
-pub use self::limits::{MachineLimits, measure_limits};
+pub use self::limits::{Bandwidth, MachineLimits, Operands, Rate, Unit, UnitPeak, measure_limits};
 
 /// How a [`Cpu`] is set up.
 #[derive(Debug, Clone, Copy)]

@@ -271,11 +271,19 @@ fn roofline(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     }
     let x = Axis::of(Division::Log, across);
     for panel in &mut panels {
+<<<<<<< HEAD
         for (side, look) in comparison.sides.iter().zip(looks) {
             let roofs = roofs(side).into_iter();
             let line = |roof| Line { look: *look, points: roof_line(roof, &x), joined: true, marked: false };
             panel.lines.extend(roofs.map(line));
         }
+=======
+        let limits = comparison.sides.iter().zip(looks).filter_map(|(side, look)| {
+            let roof = side.run().provenance.roofline.as_ref()?;
+            Some(Line { look: *look, points: roof_line(roof, &x), joined: true, marked: false })
+        });
+        panel.lines.extend(limits.collect::<Vec<_>>());
+>>>>>>> 0359543 (Limits: every arithmetic unit from the first-level cache, memory by the fastest reader, rounds with their spread)
     }
     let y = Axis::of(Division::Log, heights(&panels));
     Some(PanelChart {
@@ -315,7 +323,7 @@ fn reached(side: &Side, row: &PerfRow) -> Option<Mark> {
 }
 
 /// The bandwidth's slope and the peak's level, in GFLOP/s.
-fn roof_line(roof: Roofline, x: &Axis) -> Vec<Mark> {
+fn roof_line(roof: &Roofline, x: &Axis) -> Vec<Mark> {
     let height = |intensity: f64| (intensity * roof.bandwidth_bytes_per_s).min(roof.peak_flops_per_s) / 1e9;
     let ridge = (roof.peak_flops_per_s / roof.bandwidth_bytes_per_s).clamp(x.low(), x.high());
     [x.low(), ridge, x.high()].map(|at| Mark { x: at, y: height(at), ..Mark::default() }).into()

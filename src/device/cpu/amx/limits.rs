@@ -1,0 +1,101 @@
+//! The peak of the tile units: a block of 32 by 32 sums, operands in the first-level cache.
+
+#![cfg(target_arch = "x86_64")]
+
+use std::arch::asm;
+
+/// Bytes of a tile: sixteen rows of 64.
+const TILE_BYTES: usize = 16 * 64;
+/// Pairs of tiles that each operand has: 8 KiB of each lie in the first-level cache.
+const DEPTH: usize = 4;
+
+/// Operands and results of the loop, tile after tile.
+#[repr(C, align(64))]
+struct Block {
+    a: [u8; 2 * DEPTH * TILE_BYTES],
+    b: [u8; 2 * DEPTH * TILE_BYTES],
+}
+
+/// What `ldtilecfg` reads (Intel SDM volume 2, LDTILECFG).
+#[repr(C, align(64))]
+struct TileConfiguration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Eight tiles of sixteen rows of 64 bytes.
+static WHOLE_TILES: TileConfiguration = TileConfiguration {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// Runs `passes` passes over the block with one instruction for the products, tiles configured before and released after: the
+/// compiler never sees them in use.
+macro_rules! pass {
+    ($block:expr, $passes:expr, $product:literal) => {
+        asm!(
+            "ldtilecfg [{configuration}]",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "mov {at}, {last}",
+            "3:",
+            "tileloadd tmm4, [{a} + {stride}]",
+            "tileloadd tmm6, [{b} + {stride}]",
+            concat!($product, " tmm0, tmm4, tmm6"),
+            "tileloadd tmm7, [{b} + {stride} + 1024]",
+            concat!($product, " tmm1, tmm4, tmm7"),
+            "tileloadd tmm5, [{a} + {stride} + 1024]",
+            concat!($product, " tmm2, tmm5, tmm6"),
+            concat!($product, " tmm3, tmm5, tmm7"),
+            "add {a}, 2048",
+            "add {b}, 2048",
+            "dec {at}",
+            "jnz 3b",
+            "sub {a}, {bytes}",
+            "sub {b}, {bytes}",
+            "dec {passes}",
+            "jnz 2b",
+            "tilerelease",
+            configuration = in(reg) &raw const WHOLE_TILES,
+            a = inout(reg) $block.a.as_ptr() => _,
+            b = inout(reg) $block.b.as_ptr() => _,
+            stride = in(reg) 64usize,
+            last = in(reg) DEPTH,
+            at = out(reg) _,
+            bytes = in(reg) 2 * DEPTH * TILE_BYTES,
+            passes = inout(reg) $passes => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(readonly, nostack)
+        )
+    };
+}
+
+/// Operations of `passes` passes of bf16 products, done. AMX with bf16 must have been [found](super::found).
+pub(in crate::device::cpu) fn bf16(passes: usize) -> u64 {
+    // 0x3C01 and 0xBC02: about ±0.008.
+    let byte = |i: usize| if i.is_multiple_of(2) { i as u8 & 3 } else { 0x3C | (i as u8 & 4) << 5 };
+    let block = Block { a: std::array::from_fn(byte), b: std::array::from_fn(byte) };
+    // SAFETY: AMX was found, so its instructions and tiles may be used; the loop reads inside the block, writes no memory, and
+    // leaves no tile in use. A pass at least, or the count would wrap.
+    unsafe { pass!(block, passes.max(1), "tdpbf16ps") };
+    (passes * DEPTH * 4 * 2 * 16 * 16 * 32) as u64
+}
+
+/// Operations of `passes` passes of int8 products, done. AMX with int8 must have been [found](super::found).
+pub(in crate::device::cpu) fn int8(passes: usize) -> u64 {
+    let byte = |i: usize| (i * 37 % 19) as u8;
+    let block = Block { a: std::array::from_fn(byte), b: std::array::from_fn(byte) };
+    // SAFETY: as in `bf16`.
+    unsafe { pass!(block, passes.max(1), "tdpbssd") };
+    (passes * DEPTH * 4 * 2 * 16 * 16 * 64) as u64
+}

@@ -1,0 +1,98 @@
+//! AMX: the tile unit of newer Intel server cores. Its instructions are written as `asm!`: the intrinsics are not stable.
+
+pub(super) mod limits;
+
+use std::sync::OnceLock;
+
+/// What of AMX there is. To hold one is to have the system's permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amx {
+    /// `tdpbf16ps`.
+    pub bf16: bool,
+    /// `tdpbssd` and its relatives.
+    pub int8: bool,
+}
+
+/// What of AMX this process may use. The system is asked once; threads that are started later may use it, too.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn found() -> Result<Amx, &'static str> {
+    static FOUND: OnceLock<Result<Amx, &'static str>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let amx = in_the_processor()?;
+        permission()?;
+        Ok(amx)
+    })
+}
+
+/// Leaf 7 of CPUID tells of the instructions, XCR0 whether the system keeps the tiles over a switch of threads
+/// (Intel SDM volume 1, 13.3 and 18.1).
+#[cfg(target_arch = "x86_64")]
+fn in_the_processor() -> Result<Amx, &'static str> {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+
+    const OSXSAVE: u32 = 1 << 27;
+    const BF16: u32 = 1 << 22;
+    const TILE: u32 = 1 << 24;
+    const INT8: u32 = 1 << 25;
+    /// Tile configuration and tile data.
+    const TILE_STATE: u32 = 0b11 << 17;
+
+    if __cpuid(0).eax < 7 {
+        return Err("the processor has no AMX");
+    }
+    let found = __cpuid_count(7, 0).edx;
+    if found & TILE == 0 {
+        return Err("the processor has no AMX");
+    }
+    if __cpuid(1).ecx & OSXSAVE == 0 {
+        return Err("the system does not keep AMX tiles");
+    }
+    let kept: u32;
+    // SAFETY: OSXSAVE says that `xgetbv` is there, and register 0 always is.
+    unsafe {
+        std::arch::asm!(
+            "xgetbv", in("ecx") 0, out("eax") kept, out("edx") _,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    if kept & TILE_STATE != TILE_STATE {
+        return Err("the system does not keep AMX tiles");
+    }
+    Ok(Amx { bf16: found & BF16 != 0, int8: found & INT8 != 0 })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn in_the_processor() -> Result<Amx, &'static str> {
+    Err("AMX is of x86-64 processors")
+}
+
+/// Linux gives tile data only to those who ask: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn permission() -> Result<(), &'static str> {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: a request by two numbers; no memory is handed over.
+    let result = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) };
+    if result == 0 { Ok(()) } else { Err("the system refuses AMX tiles") }
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn permission() -> Result<(), &'static str> {
+    Err("AMX is asked for on Linux on x86-64 only")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_always_the_same() {
+        assert_eq!(found(), found());
+        #[cfg(target_os = "linux")]
+        if let Ok(cpu) = std::fs::read_to_string("/proc/cpuinfo") {
+            assert!(found().is_err() || cpu.contains("amx_tile"), "{:?}", found());
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Streaming reads from memory.
+
+use std::hint::black_box;
+
+use crate::device::DeviceError;
+use crate::device::cpu::buffer::Buffer;
+
+use super::Rate;
+use super::team::rates;
+
+/// Rounds that count.
+pub(super) const ROUNDS: usize = 11;
+/// Rounds in which each reader is tried.
+const TRIALS: usize = 3;
+/// Bytes of each thread at least.
+const THREAD_BYTES: usize = 256 << 20;
+/// Bytes of all threads together at most, unless caches are larger still: memory is for the model.
+const ALL_BYTES: usize = 4 << 30;
+/// How many times the last-level cache the buffer is at least.
+const CACHES: usize = 8;
+/// A cache line.
+const LINE: usize = 64;
+
+/// What streaming reads give.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bandwidth {
+    /// All threads together, bytes a second.
+    pub all: Rate,
+    /// One thread while the others have nothing to do, bytes a second.
+    pub one: Rate,
+    /// How it was read, in words: the fastest of several ways.
+    pub reader: String,
+    /// Bytes of the buffer.
+    pub buffer_bytes: usize,
+    /// Share of the buffer that lies on huge pages; `None` where the system does not tell.
+    pub huge_page_share: Option<f64>,
+}
+
+/// A way of reading: so many places of the thread's part in turn, a line of each at a time, asking for what lies `ahead` bytes
+/// further on.
+#[derive(Clone, Copy)]
+struct Reader {
+    streams: usize,
+    ahead: usize,
+    read: unsafe fn(*const u8, usize) -> u64,
+}
+
+impl Reader {
+    fn words(self) -> String {
+        let streams = if self.streams == 1 { "stream".to_owned() } else { format!("{} streams", self.streams) };
+        match self.ahead {
+            0 if self.streams == 1 => "one stream each".to_owned(),
+            0 => format!("{streams} each"),
+            ahead => format!("{streams} each, prefetched {ahead} bytes ahead"),
+        }
+    }
+}
+
+/// Measures with `threads` threads.
+pub(super) fn measure(threads: usize) -> Result<Bandwidth, DeviceError> {
+    let huge_before = huge_page_bytes();
+    let cached = CACHES * last_level_cache_bytes().unwrap_or(0);
+    let part = (ALL_BYTES / threads).min(THREAD_BYTES).max(cached / threads).next_multiple_of(2 << 20);
+    let mut buffer = Buffer::<u64>::zeroed(part / 8 * threads, "the bandwidth measurement")?;
+    let buffer_bytes = part * threads;
+    let shared = buffer.shared();
+    // Each thread writes, and so places in memory, what it will read.
+    rates(threads, 0, &|index| {
+        // SAFETY: each thread has its own part.
+        let mine = unsafe { shared.range(index * part / 8..(index + 1) * part / 8) };
+        mine.iter_mut().enumerate().for_each(|(i, word)| *word = i as u64);
+        0
+    })?;
+    let huge_page_share = huge_page_bytes().zip(huge_before).map(|(after, before)| {
+        (after.saturating_sub(before) as f64 / buffer_bytes as f64).min(1.0)
+    });
+    let bytes = &*buffer;
+    let read = |reader: Reader, threads: usize, rounds: usize| {
+        rates(threads, rounds, &|index| {
+            let mine = &bytes[index * part / 8..(index + 1) * part / 8];
+            // SAFETY: `readers` gives those of this machine; the part is whole lines for every number of streams.
+            black_box(unsafe { (reader.read)(mine.as_ptr().cast(), part) });
+            part as u64
+        })
+        .map(Rate::of)
+    };
+    let mut best: Option<(Reader, f64)> = None;
+    for reader in readers() {
+        let rate = read(reader, threads, TRIALS)?.median;
+        if best.is_none_or(|(_, fastest)| rate > fastest) {
+            best = Some((reader, rate));
+        }
+    }
+    let (reader, _) = best.expect("invariant: there is a portable reader");
+    Ok(Bandwidth {
+        all: read(reader, threads, ROUNDS)?,
+        one: read(reader, 1, ROUNDS)?,
+        reader: reader.words(),
+        buffer_bytes,
+        huge_page_share,
+    })
+}
+
+/// The ways of this machine.
+fn readers() -> Vec<Reader> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return x86::AVX512.to_vec();
+        }
+        if is_x86_feature_detected!("avx2") {
+            return x86::AVX2.to_vec();
+        }
+    }
+    vec![
+        Reader { streams: 1, ahead: 0, read: sum::<1> },
+        Reader { streams: 4, ahead: 0, read: sum::<4> },
+        Reader { streams: 8, ahead: 0, read: sum::<8> },
+    ]
+}
+
+/// The portable way: sums of words, so that nothing can be left out.
+///
+/// # Safety
+/// `bytes` bytes at `from` can be read, a multiple of `STREAMS` lines, aligned to a line.
+unsafe fn sum<const STREAMS: usize>(from: *const u8, bytes: usize) -> u64 {
+    // SAFETY: by the caller's promise.
+    let lines = unsafe { std::slice::from_raw_parts(from.cast::<[u64; LINE / 8]>(), bytes / LINE) };
+    let part = lines.len() / STREAMS;
+    let mut sums = [[0u64; LINE / 8]; STREAMS];
+    for line in 0..part {
+        for (stream, sum) in sums.iter_mut().enumerate() {
+            for (s, word) in sum.iter_mut().zip(lines[stream * part + line]) {
+                *s = s.wrapping_add(word);
+            }
+        }
+    }
+    sums.iter().flatten().fold(0, |a, b| a.wrapping_add(*b))
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_load_si256, _mm256_setzero_si256, _mm256_xor_si256,
+        _mm512_load_si512, _mm512_setzero_si512, _mm512_xor_si512,
+    };
+
+    use super::{LINE, Reader};
+
+    /// The ways of one instruction set: its reader for every combination that is worth trying.
+    macro_rules! ways {
+        ($read:ident) => {
+            [
+                Reader { streams: 1, ahead: 0, read: $read::<1, 0> },
+                Reader { streams: 1, ahead: 1024, read: $read::<1, 1024> },
+                Reader { streams: 4, ahead: 0, read: $read::<4, 0> },
+                Reader { streams: 4, ahead: 512, read: $read::<4, 512> },
+                Reader { streams: 4, ahead: 1024, read: $read::<4, 1024> },
+                Reader { streams: 8, ahead: 0, read: $read::<8, 0> },
+                Reader { streams: 8, ahead: 512, read: $read::<8, 512> },
+            ]
+        };
+    }
+
+    pub(super) const AVX2: [Reader; 7] = ways!(avx2);
+    pub(super) const AVX512: [Reader; 7] = ways!(avx512);
+
+    /// # Safety
+    /// AVX2 is there; `bytes` bytes at `from` can be read, a multiple of `STREAMS` lines, aligned to a line.
+    #[target_feature(enable = "avx2")]
+    unsafe fn avx2<const STREAMS: usize, const AHEAD: usize>(from: *const u8, bytes: usize) -> u64 {
+        let part = bytes / STREAMS;
+        let mut sums = [[_mm256_setzero_si256(); 2]; STREAMS];
+        for at in (0..part).step_by(LINE) {
+            for (stream, sum) in sums.iter_mut().enumerate() {
+                let line = from.wrapping_add(stream * part + at).cast::<__m256i>();
+                if AHEAD > 0 {
+                    // A prefetch past the end is no access.
+                    prefetch::<AHEAD>(line.cast());
+                }
+                // SAFETY: inside the part, aligned, by the caller's promise.
+                let [low, high] = unsafe { [_mm256_load_si256(line), _mm256_load_si256(line.add(1))] };
+                *sum = [_mm256_xor_si256(sum[0], low), _mm256_xor_si256(sum[1], high)];
+            }
+        }
+        // SAFETY: both are as many bytes, of which every pattern is a number.
+        let words: [[[u64; 4]; 2]; STREAMS] = unsafe { std::mem::transmute_copy(&sums) };
+        words.iter().flatten().flatten().fold(0, |a, b| a ^ b)
+    }
+
+    /// # Safety
+    /// AVX-512F is there; otherwise as [`avx2`].
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512<const STREAMS: usize, const AHEAD: usize>(from: *const u8, bytes: usize) -> u64 {
+        let part = bytes / STREAMS;
+        let mut sums = [_mm512_setzero_si512(); STREAMS];
+        for at in (0..part).step_by(LINE) {
+            for (stream, sum) in sums.iter_mut().enumerate() {
+                let line = from.wrapping_add(stream * part + at).cast::<__m512i>();
+                if AHEAD > 0 {
+                    prefetch::<AHEAD>(line.cast());
+                }
+                // SAFETY: inside the part, aligned, by the caller's promise.
+                *sum = _mm512_xor_si512(*sum, unsafe { _mm512_load_si512(line) });
+            }
+        }
+        // SAFETY: both are as many bytes, of which every pattern is a number.
+        let words: [[u64; 8]; STREAMS] = unsafe { std::mem::transmute_copy(&sums) };
+        words.iter().flatten().fold(0, |a, b| a ^ b)
+    }
+
+    #[inline(always)]
+    fn prefetch<const AHEAD: usize>(line: *const i8) {
+        // SAFETY: a hint, which reads nothing that could be refused.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD)) }
+    }
+}
+
+/// Bytes of this process on huge pages.
+fn huge_page_bytes() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("AnonHugePages:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
+}
+
+/// The largest cache that the system names; a virtual machine may be told less than there is.
+fn last_level_cache_bytes() -> Option<usize> {
+    let size = |index: usize| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");
+        let text = std::fs::read_to_string(path).ok()?;
+        text.trim().strip_suffix('K')?.parse::<usize>().ok()?.checked_mul(1024)
+    };
+    (0..8).filter_map(size).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reader_of_this_machine_reads_every_word() {
+        let mut buffer = Buffer::<u64>::zeroed(8 * 64 * 4, "a test").unwrap();
+        for reader in readers() {
+            for at in [0, 77, 8 * 64 * 4 - 1] {
+                let mut read = |value: u64| {
+                    buffer[at] = value;
+                    // SAFETY: the reader is of this machine, the buffer whole lines of eight streams.
+                    unsafe { (reader.read)(buffer.as_ptr().cast(), buffer.len() * 8) }
+                };
+                assert_eq!((read(0), read(5)), (0, 5), "{}", reader.words());
+                read(0);
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The rate of each arithmetic unit on operands in the first-level cache.
+//!
+//! Each loop is the inner product of a GEMM tile as that unit would have it: a panel of columns and a few rows, read again and
+//! again from the first-level cache, into as many sums as hide the unit's latency. So loads count, memory does not.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::device::DeviceError;
+use crate::device::cpu::amx;
+
+use super::Rate;
+use super::team::rates;
+
+/// Rounds that count.
+pub(super) const ROUNDS: usize = 7;
+/// Least time of a round.
+const ROUND_TIME: Duration = Duration::from_millis(20);
+/// Passes over the operands between two looks at the clock: some tens of microseconds.
+const PASSES: usize = 64;
+/// Depth of the operands: a panel of sixteen fp32 columns is 8 KiB.
+const K: usize = 128;
+
+/// What a unit multiplies; sums are fp32, of integers int32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operands {
+    /// IEEE binary32.
+    Fp32,
+    /// bfloat16.
+    Bf16,
+    /// Eight-bit integers.
+    Int8,
+}
+
+/// An arithmetic unit, as one set of instructions reaches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Multiply and add on what every machine of the architecture has.
+    Fp32Portable,
+    /// AVX2 fused multiply-add.
+    Fp32Avx2,
+    /// AVX-512 fused multiply-add.
+    Fp32Avx512,
+    /// AVX2 `vpmaddubsw` and `vpmaddwd`: the form without a dot-product instruction.
+    Int8Avx2,
+    /// AVX-VNNI `vpdpbusd`, 256 bits.
+    Int8AvxVnni,
+    /// AVX-512 VNNI `vpdpbusd`, 512 bits.
+    Int8Avx512Vnni,
+    /// AMX `tdpbf16ps`.
+    AmxBf16,
+    /// AMX `tdpbssd`.
+    AmxInt8,
+}
+
+impl Unit {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Fp32Portable,
+        Self::Fp32Avx2,
+        Self::Fp32Avx512,
+        Self::Int8Avx2,
+        Self::Int8AvxVnni,
+        Self::Int8Avx512Vnni,
+        Self::AmxBf16,
+        Self::AmxInt8,
+    ];
+
+    /// Its word in records and suites.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32Portable => "fp32-portable",
+            Self::Fp32Avx2 => "fp32-avx2",
+            Self::Fp32Avx512 => "fp32-avx512",
+            Self::Int8Avx2 => "int8-avx2",
+            Self::Int8AvxVnni => "int8-avx-vnni",
+            Self::Int8Avx512Vnni => "int8-avx512-vnni",
+            Self::AmxBf16 => "amx-bf16",
+            Self::AmxInt8 => "amx-int8",
+        }
+    }
+
+    /// What it multiplies.
+    pub fn operands(self) -> Operands {
+        match self {
+            Self::Fp32Portable | Self::Fp32Avx2 | Self::Fp32Avx512 => Operands::Fp32,
+            Self::AmxBf16 => Operands::Bf16,
+            Self::Int8Avx2 | Self::Int8AvxVnni | Self::Int8Avx512Vnni | Self::AmxInt8 => Operands::Int8,
+        }
+    }
+
+    /// This machine has it, and the system lets us use it. The portable form counts where there is no other for fp32.
+    pub fn available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        match self {
+            Self::Fp32Portable => !Self::Fp32Avx2.available(),
+            Self::Fp32Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Fp32Avx512 => is_x86_feature_detected!("avx512f"),
+            Self::Int8Avx2 => is_x86_feature_detected!("avx2"),
+            Self::Int8AvxVnni => is_x86_feature_detected!("avxvnni"),
+            Self::Int8Avx512Vnni => {
+                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")
+            }
+            Self::AmxBf16 => amx::found().is_ok_and(|amx| amx.bf16),
+            Self::AmxInt8 => amx::found().is_ok_and(|amx| amx.int8),
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self == Self::Fp32Portable
+        }
+    }
+
+    /// One thread's loop, which gives the operations of [`PASSES`] passes.
+    fn work(self) -> Box<dyn Fn() -> u64 + Sync> {
+        match self {
+            Self::Fp32Portable => Box::new(portable),
+            #[cfg(target_arch = "x86_64")]
+            Self::AmxBf16 => Box::new(|| amx::limits::bf16(PASSES)),
+            #[cfg(target_arch = "x86_64")]
+            Self::AmxInt8 => Box::new(|| amx::limits::int8(PASSES)),
+            #[cfg(target_arch = "x86_64")]
+            _ => x86::work(self),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => Box::new(|| 0),
+        }
+    }
+}
+
+/// What a unit does in a second: multiplications and additions, each counted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UnitPeak {
+    /// Which.
+    pub unit: Unit,
+    /// All threads together, operations a second.
+    pub all: Rate,
+    /// One thread while the others have nothing to do, operations a second.
+    pub one: Rate,
+}
+
+/// Measures a unit that is [available](Unit::available).
+pub(super) fn measure(unit: Unit, threads: usize) -> Result<UnitPeak, DeviceError> {
+    let work = unit.work();
+    let round = |_| {
+        let start = Instant::now();
+        let mut operations = 0;
+        while start.elapsed() < ROUND_TIME {
+            operations += work();
+        }
+        operations
+    };
+    let rate = |threads| rates(threads, ROUNDS, &round).map(Rate::of);
+    Ok(UnitPeak { unit, all: rate(threads)?, one: rate(1)? })
+}
+
+/// Sixteen columns and rows of [`K`] numbers each, on a thread's own stack. Of both signs and no power of two: sums neither
+/// grow without bound nor stay at zero.
+#[repr(align(64))]
+struct Operand<T, const N: usize>([T; N]);
+
+impl<const N: usize> Operand<f32, N> {
+    fn fp32() -> Self {
+        Self(std::array::from_fn(|i| ((i * 37 % 19) as f32 - 9.0) / 7.0))
+    }
+}
+
+impl<const N: usize> Operand<i8, N> {
+    fn int8() -> Self {
+        Self(std::array::from_fn(|i| (i * 37 % 19) as i8 - 9))
+    }
+}
+
+/// Four rows and eight columns in plain Rust, for the compiler to make the most of.
+fn portable() -> u64 {
+    const ROWS: usize = 4;
+    const COLUMNS: usize = 8;
+    let (a, b) = (Operand::<f32, { ROWS * K }>::fp32(), Operand::<f32, { COLUMNS * K }>::fp32());
+    let (a, b) = (black_box(&a.0), black_box(&b.0));
+    let mut c = [[0.0f32; COLUMNS]; ROWS];
+    for _ in 0..PASSES {
+        for (x, y) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<COLUMNS>().0) {
+            for (c, x) in c.iter_mut().zip(x) {
+                c.iter_mut().zip(y).for_each(|(c, y)| *c += x * y);
+            }
+        }
+    }
+    black_box(c);
+    (2 * ROWS * COLUMNS * K * PASSES) as u64
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    use super::{K, Operand, PASSES, Unit};
+
+    /// The loop of a unit. It is called where [`Unit::available`] has been asked.
+    pub(super) fn work(unit: Unit) -> Box<dyn Fn() -> u64 + Sync> {
+        let of: unsafe fn() -> u64 = match unit {
+            Unit::Fp32Avx512 => fp32_avx512,
+            Unit::Int8Avx2 => int8_avx2,
+            Unit::Int8AvxVnni => int8_avx_vnni,
+            Unit::Int8Avx512Vnni => int8_avx512_vnni,
+            _ => fp32_avx2,
+        };
+        // SAFETY: the machine has the unit.
+        Box::new(move || unsafe { of() })
+    }
+
+    /// Six rows and sixteen columns: twelve sums of sixteen registers.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn fp32_avx2() -> u64 {
+        const ROWS: usize = 6;
+        let (a, b) = (Operand::<f32, { ROWS * K }>::fp32(), Operand::<f32, { 16 * K }>::fp32());
+        let (a, b) = (black_box(&a.0), black_box(&b.0));
+        let mut c = [[_mm256_setzero_ps(); 2]; ROWS];
+        for _ in 0..PASSES {
+            for (x, y) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<16>().0) {
+                // SAFETY: sixteen numbers.
+                let y = unsafe { [_mm256_loadu_ps(y.as_ptr()), _mm256_loadu_ps(y[8..].as_ptr())] };
+                for (c, x) in c.iter_mut().zip(x) {
+                    let x = _mm256_set1_ps(*x);
+                    *c = [_mm256_fmadd_ps(x, y[0], c[0]), _mm256_fmadd_ps(x, y[1], c[1])];
+                }
+            }
+        }
+        black_box(c);
+        (2 * ROWS * 16 * K * PASSES) as u64
+    }
+
+    /// Twelve rows and thirty-two columns: twenty-four sums of thirty-two registers.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn fp32_avx512() -> u64 {
+        const ROWS: usize = 12;
+        let (a, b) = (Operand::<f32, { ROWS * K }>::fp32(), Operand::<f32, { 32 * K }>::fp32());
+        let (a, b) = (black_box(&a.0), black_box(&b.0));
+        let mut c = [[_mm512_setzero_ps(); 2]; ROWS];
+        for _ in 0..PASSES {
+            for (x, y) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<32>().0) {
+                // SAFETY: thirty-two numbers.
+                let y = unsafe { [_mm512_loadu_ps(y.as_ptr()), _mm512_loadu_ps(y[16..].as_ptr())] };
+                for (c, x) in c.iter_mut().zip(x) {
+                    let x = _mm512_set1_ps(*x);
+                    *c = [_mm512_fmadd_ps(x, y[0], c[0]), _mm512_fmadd_ps(x, y[1], c[1])];
+                }
+            }
+        }
+        black_box(c);
+        (2 * ROWS * 32 * K * PASSES) as u64
+    }
+
+    /// A loop over eight-bit operands: `$rows` rows of four numbers a step, two vectors of four numbers for each column.
+    macro_rules! int8 {
+        (
+            $(#[$about:meta])* $name:ident, $features:literal, $rows:literal rows, $lanes:literal lanes,
+            $zero:ident, $splat:ident, $load:ident, $dot:ident
+        ) => {
+            $(#[$about])*
+            #[target_feature(enable = $features)]
+            unsafe fn $name() -> u64 {
+                const BYTES: usize = 4 * $lanes;
+                let a = Operand::<i8, { $rows * K }>::int8();
+                let b = Operand::<i8, { 2 * $lanes * K }>::int8();
+                let (a, b) = (black_box(&a.0), black_box(&b.0));
+                let mut c = [[$zero(); 2]; $rows];
+                for _ in 0..PASSES {
+                    for (x, y) in a.as_chunks::<{ 4 * $rows }>().0.iter().zip(b.as_chunks::<{ 2 * BYTES }>().0) {
+                        // SAFETY: two vectors.
+                        let y = unsafe { [$load(y.as_ptr().cast()), $load(y[BYTES..].as_ptr().cast())] };
+                        for (c, x) in c.iter_mut().zip(x.as_chunks::<4>().0) {
+                            let x = $splat(i32::from_le_bytes(x.map(|x| x as u8)));
+                            *c = [$dot(c[0], x, y[0]), $dot(c[1], x, y[1])];
+                        }
+                    }
+                }
+                black_box(c);
+                (2 * $rows * 2 * $lanes * K * PASSES) as u64
+            }
+        };
+    }
+
+    int8!(
+        /// Five rows and sixteen columns: ten sums, and the ones that pairs are added with.
+        int8_avx2, "avx2", 5 rows, 8 lanes,
+        _mm256_setzero_si256, _mm256_set1_epi32, _mm256_loadu_si256, dot_avx2
+    );
+    int8!(
+        /// Six rows and sixteen columns.
+        int8_avx_vnni, "avxvnni", 6 rows, 8 lanes,
+        _mm256_setzero_si256, _mm256_set1_epi32, _mm256_loadu_si256, _mm256_dpbusd_avx_epi32
+    );
+    int8!(
+        /// Twelve rows and thirty-two columns.
+        int8_avx512_vnni, "avx512f,avx512vnni", 12 rows, 16 lanes,
+        _mm512_setzero_si512, _mm512_set1_epi32, _mm512_loadu_si512, _mm512_dpbusd_epi32
+    );
+
+    /// What `vpdpbusd` does, in three instructions.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn dot_avx2(c: __m256i, x: __m256i, y: __m256i) -> __m256i {
+        let pairs = _mm256_maddubs_epi16(x, y);
+        _mm256_add_epi32(c, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_of_this_machine_does_its_passes() {
+        let found: Vec<Unit> = Unit::ALL.into_iter().filter(|unit| unit.available()).collect();
+        assert!(found.iter().any(|unit| unit.operands() == Operands::Fp32), "{found:?}");
+        for unit in found {
+            let operations = unit.work()();
+            assert!(operations > 0 && operations.is_multiple_of((2 * K * PASSES) as u64), "{}", unit.name());
+        }
+    }
+
+    #[test]
+    fn units_have_words_of_their_own() {
+        for (i, unit) in Unit::ALL.iter().enumerate() {
+            assert!(Unit::ALL[..i].iter().all(|other| other.name() != unit.name()));
+        }
+    }
+}
