@@ -95,6 +95,9 @@ pub struct ComputeArgs {
     /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same
     #[arg(long)]
     pub bind: bool,
+    /// Every operator is timed
+    #[arg(skip)]
+    pub profile_operators: bool,
 }
 
 impl ComputeArgs {
@@ -109,6 +112,7 @@ impl ComputeArgs {
             threads: None,
             kernel: None,
             bind: false,
+            profile_operators: false,
         }
     }
 
@@ -166,6 +170,7 @@ impl ComputeArgs {
             instruction_set: self.kernel,
             tp: self.world()?,
             bind: self.bound()?,
+            profile_operators: self.profile_operators,
             limits,
         })
     }

@@ -11,6 +11,7 @@ pub mod group;
 pub mod reference;
 pub mod rotary;
 pub mod sensors;
+pub mod timed;
 
 use std::ops::Range;
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::device::ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use crate::device::cpu::{Cpu, CpuGroup, CpuOptions, InstructionSet, available_threads};
+use crate::device::group::DeviceGroup;
 use crate::device::reference::{Reference, ReferenceGroup};
 use crate::device::rotary::RotaryMode;
-use crate::device::{DType, DeviceError};
+use crate::device::timed::{OperatorClock, Timed, TimedGroup};
+use crate::device::{DType, Device, DeviceError};
 
 use super::EngineError;
 use super::config::ModelConfig;
@@ -201,6 +203,8 @@ pub struct LoadOptions {
     pub tp: usize,
     /// Each rank's threads stay on cores of their own.
     pub bind: bool,
+    /// Every operator is timed ([`Scheduler::take_profile`]).
+    pub profile_operators: bool,
     /// What must fit.
     pub limits: Limits,
 }
@@ -216,10 +220,12 @@ pub fn load(
     options: &LoadOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Scheduler, EngineError> {
-    let (rotary, limits) = (options.rotary, options.limits);
     let rank = Cut::new(config, 0, options.tp)?.config(config);
     let alone = options.tp == 1 && !options.bind;
     options.device.check_emulated(options.emulate.as_ref())?;
+    let (rotary, limits) = (options.rotary, options.limits);
+    let clock = clock(options)?;
+    let mut on = On { config, options, clock: clock.clone(), source, progress };
     let model: Box<dyn Forward> = match options.device {
         DeviceKind::Cpu => {
             let cpu = CpuOptions {
@@ -230,18 +236,16 @@ pub fn load(
                 attention: attention_shape(&rank),
             };
             if alone {
-                Box::new(Model::load(Cpu::new(cpu)?, config, rotary, limits, &*source, progress)?)
+                on.one(Cpu::new(cpu)?)?
             } else {
-                let group = CpuGroup::new(cpu, options.tp, options.bind);
-                Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
+                on.ranks(CpuGroup::new(cpu, options.tp, options.bind))?
             }
         }
         DeviceKind::Reference if options.dtype == DType::Fp32 => {
             if alone {
-                Box::new(Model::load(Reference::default(), config, rotary, limits, &*source, progress)?)
+                on.one(Reference::default())?
             } else {
-                let group = ReferenceGroup::new(options.tp);
-                Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
+                on.ranks(ReferenceGroup::new(options.tp))?
             }
         }
         DeviceKind::Duo300i | DeviceKind::A2800i => {
@@ -260,10 +264,10 @@ pub fn load(
                 Some(Emulate { timing_only: true, .. }) => {
                     Arc::new(Unread { config: config.clone(), dtype: storage(options.dtype) })
                 }
-                _ => source,
+                _ => on.source,
             };
             let group = AscendGroup::new(settings)?;
-            Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
+            Box::new(Ranks::load(group, config, rotary, limits, source, on.progress)?)
         }
         device @ DeviceKind::Reference => {
             return Err(EngineError::Device(DeviceError::Unsupported {
@@ -272,7 +276,59 @@ pub fn load(
             }));
         }
     };
-    Ok(Scheduler::new(model))
+    Ok(match clock {
+        Some(clock) => Scheduler::profiled(model, clock),
+        None => Scheduler::new(model),
+    })
+}
+
+/// What counts the operators' times, if that is asked for.
+fn clock(options: &LoadOptions) -> Result<Option<Arc<OperatorClock>>, EngineError> {
+    if options.profile_operators && options.device.chip().is_some() {
+        return Err(EngineError::Option(format!(
+            "--profile-operators: device {} runs its operators behind the host's back, so the host cannot time them; \
+             expected cpu or reference",
+            options.device.name()
+        )));
+    }
+    Ok(options.profile_operators.then(Arc::default))
+}
+
+/// What a model is loaded from, for whichever device.
+struct On<'a> {
+    config: &'a ModelConfig,
+    options: &'a LoadOptions,
+    clock: Option<Arc<OperatorClock>>,
+    source: Arc<dyn WeightSource>,
+    progress: &'a mut dyn FnMut(usize, usize),
+}
+
+impl On<'_> {
+    /// Loads it on a single device, timed if that is asked for.
+    fn one(&mut self, device: impl Device + 'static) -> Result<Box<dyn Forward>, EngineError> {
+        let LoadOptions { rotary, limits, .. } = *self.options;
+        let (config, source, progress) = (self.config, &*self.source, &mut *self.progress);
+        Ok(match self.clock.clone() {
+            None => Box::new(Model::load(device, config, rotary, limits, source, progress)?),
+            clock => {
+                let device = Timed::new(device, clock);
+                Box::new(Model::load(device, config, rotary, limits, source, progress)?)
+            }
+        })
+    }
+
+    /// Loads it on a group of devices.
+    fn ranks(&mut self, group: impl DeviceGroup) -> Result<Box<dyn Forward>, EngineError> {
+        let LoadOptions { rotary, limits, .. } = *self.options;
+        let (config, source, progress) = (self.config, Arc::clone(&self.source), &mut *self.progress);
+        Ok(match self.clock.clone() {
+            None => Box::new(Ranks::load(group, config, rotary, limits, source, progress)?),
+            Some(clock) => {
+                let group = TimedGroup::new(group, clock);
+                Box::new(Ranks::load(group, config, rotary, limits, source, progress)?)
+            }
+        })
+    }
 }
 
 /// Reads the tokenizer of a folder and checks that the model has a row for each of its ids.

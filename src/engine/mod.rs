@@ -6,6 +6,7 @@ pub mod config;
 pub mod load;
 pub mod model;
 pub mod parallel;
+pub mod profile;
 pub mod sampler;
 pub mod scheduler;
 pub mod tokenizer;

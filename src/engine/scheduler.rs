@@ -5,14 +5,17 @@
 //! running sequence. What a sequence gets does not depend on the others: see the device's contract.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::device::sensors::Sensors;
+use crate::device::timed::OperatorClock;
 use crate::device::{DeviceInfo, SequenceView};
 
 use super::cache::{BlockAllocator, blocks_for};
 use super::config::ModelConfig;
 use super::model::{Forward, Limits, StepInput};
+use super::profile::{OperatorTime, Profile};
 use super::sampler::{Sampler, log_sum_exp};
 use super::{Completion, EngineError, FinishReason, Request, RequestId, Step, StepKind};
 
@@ -28,6 +31,8 @@ pub struct Scheduler {
     next_id: RequestId,
     clock: Instant,
     logits: Vec<f32>,
+    /// Where the time goes, if the device is timed.
+    profile: Option<Profile>,
 }
 
 struct Sequence {
@@ -62,7 +67,18 @@ impl Scheduler {
             next_id: 0,
             clock: Instant::now(),
             logits: Vec::new(),
+            profile: None,
         }
+    }
+
+    /// The same, of a model on a timed device ([`crate::device::timed`]) that counts into `clock`.
+    pub fn profiled(model: Box<dyn Forward>, clock: Arc<OperatorClock>) -> Self {
+        Self { profile: Some(Profile::new(clock)), ..Self::new(model) }
+    }
+
+    /// What each operator took since this was asked last; nothing where the device is not timed.
+    pub fn take_profile(&mut self) -> Vec<OperatorTime> {
+        self.profile.as_mut().map(Profile::take).unwrap_or_default()
     }
 
     /// The model's shape.
@@ -183,6 +199,9 @@ impl Scheduler {
         self.forward(&parts)?;
         let finished = self.collect(&parts, start_ns, &mut step);
         step.end_ns = self.now_ns();
+        if let Some(profile) = &mut self.profile {
+            profile.step(kind, step.end_ns - start_ns);
+        }
         self.retire(&finished, &mut step);
         Ok(step)
     }

@@ -54,6 +54,7 @@ fn run(
             cpu_model: "c".into(),
             governor: None,
             roofline: None,
+            load: None,
             command_line: vec![],
             scored_from: None,
             started: "2026-01-01T00:00:00Z".into(),
@@ -76,6 +77,7 @@ fn run(
             performance: vec![case],
             searches: vec![],
             loads: vec![],
+            targets: vec![],
         },
         choice_tokens: BTreeMap::new(),
         first_prompt: None,
@@ -120,6 +122,7 @@ fn run(
         end_ns: ms * 1_000_000 + i as u64,
         output_hash: "h".into(),
         peak_rss_bytes: Some(1 << 30),
+        operators: Vec::new(),
         error: None,
     };
     (record, (0..400).map(sample).collect(), times.iter().enumerate().map(request).collect())

@@ -4,12 +4,14 @@ use super::error::RecordError;
 use super::identity::Identity;
 use super::journal::{self, Journal};
 use super::load::{LoadLevelRecord, LoadRow};
+use super::operators::OperatorRow;
 use super::probe::{ProbeRecord, ProbeRow};
 use super::prompt::PromptRecord;
 use super::request::RequestRecord;
 use super::run::RunRecord;
 use super::sample::SampleRecord;
 use super::summary::{AccuracyRow, PerfRow};
+use super::target::LimitRow;
 use super::telemetry::{TelemetryLog, TelemetryRow};
 use super::time::compact_utc;
 use super::wire::{Wire, parse};
@@ -199,6 +201,16 @@ impl RunDir {
     /// Replaces `max_batch.csv`.
     pub fn write_max_batch_csv(&self, rows: &[ProbeRow]) -> Result<(), RecordError> {
         write_csv(&self.file("max_batch.csv"), ProbeRow::HEADER, rows)
+    }
+
+    /// Replaces `operators.csv`.
+    pub fn write_operators_csv(&self, rows: &[OperatorRow]) -> Result<(), RecordError> {
+        write_csv(&self.file("operators.csv"), OperatorRow::HEADER, rows)
+    }
+
+    /// Replaces `limits.csv`.
+    pub fn write_limits_csv(&self, rows: &[LimitRow]) -> Result<(), RecordError> {
+        write_csv(&self.file("limits.csv"), LimitRow::HEADER, rows)
     }
 
     /// Replaces `load.csv`.

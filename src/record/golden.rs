@@ -67,6 +67,7 @@ pub(super) fn request() -> RequestRecord {
         end_ns: 155,
         output_hash: "0ff1ce".into(),
         peak_rss_bytes: Some(1 << 20),
+        operators: Vec::new(),
         error: None,
     }
 }
@@ -137,6 +138,7 @@ pub(super) fn run() -> RunRecord {
             cpu_model: "Some CPU".into(),
             governor: Some("performance".into()),
             roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1e11, limits: None }),
+            load: None,
             command_line: vec!["glmbench".into(), "run".into(), "suites/quickstart.toml".into()],
             scored_from: None,
             started: "2026-01-01T00:00:00Z".into(),

@@ -12,12 +12,15 @@
 //!   accuracy.csv      summaries, written by the report                    AccuracyRow
 //!   perf.csv                                                              PerfRow
 //!   max_batch.csv  load.csv   where the plan has such cases               ProbeRow, LoadRow
+//!   operators.csv     where operators were timed                          OperatorRow
+//!   limits.csv        where the suite has targets                         LimitRow
 //!   summary.md  report.html  charts/
 //! ```
 //!
 //! Everything is UTF-8 with `\n`; CSV is RFC 4180 with a header that is always the same; times are integer
 //! nanoseconds, sizes integer bytes, floats the shortest text that reads back as the same number. Each file carries
-//! [`SCHEMA`]. Definitions of the columns are at [`AccuracyRow`], [`PerfRow`], [`RequestRecord`], [`ProbeRow`] and [`LoadRow`].
+//! [`SCHEMA`]. Definitions of the columns are at [`AccuracyRow`], [`PerfRow`], [`RequestRecord`], [`ProbeRow`], [`LoadRow`],
+//! [`OperatorRow`] and [`LimitRow`].
 //!
 //! The `.jsonl` files are journals. A line counts once its `\n` is on disk; a torn last line (the process was
 //! killed in it) is ignored by a reader and cut off by the next writer. See [`RunDir`].
@@ -29,12 +32,14 @@ mod journal;
 mod limits;
 mod load;
 mod noise;
+mod operators;
 mod probe;
 mod prompt;
 mod request;
 mod run;
 mod sample;
 mod summary;
+mod target;
 mod telemetry;
 mod time;
 mod wire;
@@ -48,6 +53,7 @@ pub use identity::{Difference, Identity, hex};
 pub use limits::{LimitRate, MachineLimits, Roofline, UnitLimit};
 pub use load::{LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, Objectives, SATURATED_SLOPE};
 pub use noise::{Noise, NoiseFloor};
+pub use operators::{OperatorRecord, OperatorRow};
 pub use probe::{
     ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,
     search_answer,
@@ -60,6 +66,7 @@ pub use run::{
 };
 pub use sample::{SampleKey, SampleRecord, SampleState};
 pub use summary::{AccuracyRow, PerfRow, Phase};
+pub use target::{Figure, LimitRow, LoadFacts, Target};
 pub use telemetry::TelemetryRow;
 pub use time::{compact_utc, rfc3339_utc};
 pub use wire::SCHEMA;

@@ -1,6 +1,7 @@
 //! One timed repetition of a performance case.
 
 use super::journal::Keyed;
+use super::operators::OperatorRecord;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -82,6 +83,9 @@ pub struct RequestRecord {
     pub output_hash: String,
     /// Peak resident memory of the process so far.
     pub peak_rss_bytes: Option<u64>,
+    /// Where the time of the steps went; empty unless operators were timed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<OperatorRecord>,
     /// Why the repetition failed; its times then mean nothing.
     pub error: Option<String>,
 }

@@ -5,6 +5,7 @@ use super::limits::Roofline;
 use super::load::LoadCase;
 use super::probe::SearchCase;
 use super::request::Clock;
+use super::target::{LoadFacts, Target};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -87,6 +88,9 @@ pub struct Provenance {
     /// What the machine can do at most, as measured on it before the cases; of an emulated card what its profile says of one
     /// chip, so that a case of several ranks has as many times that.
     pub roofline: Option<Roofline>,
+    /// What loading the model took; `None` in records from before it was kept, and where no model ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadFacts>,
     /// The command line that made the run.
     pub command_line: Vec<String>,
     /// The run whose stored answers were scored again; set where no model ran.
@@ -129,6 +133,9 @@ pub struct Plan {
     /// Loads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loads: Vec<LoadCase>,
+    /// What is expected of the machine's limits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<Target>,
 }
 
 /// A task of the plan.

@@ -70,6 +70,7 @@ pub(super) fn request() -> RequestRecord {
         end_ns: 0,
         output_hash: "0ff1ce".into(),
         peak_rss_bytes: Some(143 << 20),
+        operators: Vec::new(),
         error: None,
     }
 }
@@ -145,6 +146,7 @@ pub(super) fn run() -> RunRecord {
             cpu_model: "Xeon Platinum 8481C".into(),
             governor: Some("performance".into()),
             roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1.4e11, limits: None }),
+            load: None,
             command_line: ["glmbench", "run", "suites/quickstart.toml"].map(str::to_owned).to_vec(),
             scored_from: None,
             started: "2026-11-23T02:15:00Z".into(),

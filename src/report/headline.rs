@@ -34,13 +34,18 @@ fn score(row: &AccuracyRow, part_of: Option<u64>) -> Option<String> {
     ))
 }
 
-/// The cases that the device could not hold.
-fn left_out(run: &RunRecord) -> Option<String> {
-    let cases = run.plan.performance.iter().filter_map(|case| Some((&case.case_id, case.unfit.as_ref()?)));
-    let cases: Vec<_> = cases.collect();
-    let (_, reason) = cases.first()?;
-    let names: Vec<&str> = cases.iter().map(|(id, _)| id.as_str()).collect();
-    Some(format!("Left out: {} ({reason}).", names.join(", ")))
+/// The cases that were not run, a sentence a reason.
+fn left_out(run: &RunRecord) -> Vec<String> {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for case in &run.plan.performance {
+        let Some(reason) = case.unfit.as_deref() else { continue };
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, cases)) => cases.push(&case.case_id),
+            None => reasons.push((reason, vec![&case.case_id])),
+        }
+    }
+    let sentence = |(reason, cases): (&str, Vec<&str>)| format!("Left out: {} ({reason}).", cases.join(", "));
+    reasons.into_iter().map(sentence).collect()
 }
 
 /// The fastest decode, and the aggregate rate: all output tokens over all time.

@@ -11,7 +11,9 @@ mod error;
 pub mod export;
 mod format;
 mod headline;
+pub mod limits;
 pub mod load;
+pub mod operators;
 mod page;
 pub mod performance;
 pub mod published;
@@ -25,14 +27,17 @@ mod fixture;
 
 pub use accuracy::accuracy_rows;
 pub use error::ReportError;
+pub use limits::limit_rows;
 pub use load::load_rows;
+pub use operators::operator_rows;
 pub use performance::perf_rows;
 pub use search::probe_rows;
 pub use tables::Table;
 pub use validity::{Check, Verdict};
 
 use crate::record::{
-    AccuracyRow, Clock, PerfRow, Phase, RequestRecord, RunDir, RunRecord, SampleRecord, write_whole,
+    AccuracyRow, Clock, LimitRow, OperatorRow, PerfRow, Phase, RequestRecord, RunDir, RunRecord,
+    SampleRecord, write_whole,
 };
 use std::path::Path;
 
@@ -45,6 +50,10 @@ pub struct Summary {
     pub accuracy: Vec<AccuracyRow>,
     /// The rows of `perf.csv`.
     pub performance: Vec<PerfRow>,
+    /// The rows of `operators.csv`.
+    pub operators: Vec<OperatorRow>,
+    /// The rows of `limits.csv`.
+    pub limits: Vec<LimitRow>,
     /// The conditions for believing them.
     pub checks: Vec<Check>,
     /// What there is to say, a sentence each.
@@ -58,6 +67,8 @@ impl Summary {
     pub fn of(run: RunRecord, samples: &[SampleRecord], requests: &[RequestRecord]) -> Self {
         let accuracy = accuracy_rows(&run, samples);
         let performance = perf_rows(&run, requests);
+        let operators = operator_rows(&run, requests);
+        let limits = limit_rows(&run, &performance, &operators);
         let checks = validity::checks(&run, samples, requests);
         let headline = headline::sentences(&run, &accuracy, &performance);
         let mut tables = Vec::new();
@@ -67,7 +78,14 @@ impl Summary {
         if !performance.is_empty() {
             tables.push(tables::performance(&performance, performance_clock(&run)));
         }
-        Self { run, accuracy, performance, checks, headline, tables }
+        if !limits.is_empty() {
+            tables.push(limits::table(&run, &limits));
+            tables.push(limits::phases(&run, &performance));
+        }
+        if !operators.is_empty() {
+            tables.push(operators::table(&run, &operators));
+        }
+        Self { run, accuracy, performance, operators, limits, checks, headline, tables }
     }
 
     /// Whether the figures may be used.
@@ -82,7 +100,7 @@ impl Summary {
 }
 
 /// Reads the records in `run_dir` and writes `accuracy.csv`, `perf.csv`, `max_batch.csv` and `load.csv` where there are such
-/// cases, `summary.md`, `charts/` and `report.html` beside them.
+/// cases, `limits.csv` where there are targets, `operators.csv` where operators were timed, `summary.md`, `charts/` and `report.html` beside them.
 pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
     let (samples, requests) = (dir.read_samples()?, dir.read_requests()?);
@@ -91,6 +109,12 @@ pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     workloads.add_to(&mut summary);
     dir.write_accuracy_csv(&summary.accuracy)?;
     dir.write_perf_csv(&summary.performance)?;
+    if !summary.operators.is_empty() {
+        dir.write_operators_csv(&summary.operators)?;
+    }
+    if !summary.limits.is_empty() {
+        dir.write_limits_csv(&summary.limits)?;
+    }
     workloads.write(&summary.run, &dir)?;
     let mut pictures = charts::draw_all(run_dir, &summary.run, &summary.accuracy, &summary.performance)?;
     pictures.extend(workloads.draw(&summary.run, run_dir)?);
@@ -117,7 +141,15 @@ fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
         [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(performance, phase, clock));
     let tokens = tables::token_latency(performance, requests, clock);
     let reference = published::reference(&summary.run, performance);
-    subjects.chain(phases).chain([tokens]).chain(reference).filter(|table| !table.rows.is_empty()).collect()
+    let roofline = summary.run.provenance.roofline.as_ref();
+    let machine = roofline.and_then(|roofline| roofline.limits.as_ref()).map(limits::machine);
+    subjects
+        .chain(phases)
+        .chain([tokens])
+        .chain(reference)
+        .chain(machine)
+        .filter(|table| !table.rows.is_empty())
+        .collect()
 }
 
 #[cfg(test)]

@@ -283,7 +283,8 @@ mod tests {
         let mut run = fixture::run();
         run.plan.performance = vec![case()];
         // 10 bytes and 200 operations a nanosecond.
-        run.provenance.roofline = Some(Roofline { bandwidth_bytes_per_s: 1e10, peak_flops_per_s: 2e11, limits: None });
+        run.provenance.roofline =
+            Some(Roofline { bandwidth_bytes_per_s: 1e10, peak_flops_per_s: 2e11, limits: None });
         perf_rows(&run, requests)
     }
 

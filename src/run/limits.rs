@@ -1,8 +1,19 @@
-//! The machine's measured limits, as records keep them.
+//! The machine's measured limits, as records keep them, and what a suite makes of them: targets and budgets.
 
+use std::time::Instant;
+
+use crate::bench::PhaseCost;
 use crate::device::cpu::{MachineLimits, Rate, UnitPeak};
 use crate::device::{DType, cpu};
-use crate::record::{self, LimitRate, Roofline, UnitLimit};
+use crate::engine::config::ModelConfig;
+use crate::engine::load::MemoryEstimate;
+use crate::engine::scheduler::Scheduler;
+use crate::record::{self, LimitRate, LoadFacts, Roofline, UnitLimit};
+use crate::suite::{self, Suite};
+
+use super::machine::{peak_rss_bytes, reset_peak_rss};
+use super::plan::Plan;
+use super::workload;
 
 /// The limits with the roofline's peak for numbers of `dtype`.
 pub fn limits_record(limits: &MachineLimits, dtype: DType) -> record::MachineLimits {
@@ -33,4 +44,75 @@ pub fn roofline(threads: usize, dtype: DType) -> Result<Roofline, crate::device:
         peak_flops_per_s: limits.peak(dtype).map_or(0.0, |peak| peak.all.median),
         limits: Some(limits_record(&limits, dtype)),
     })
+}
+
+/// The suite's targets for a run in `dtype`.
+pub(super) fn targets(suite: &Suite, dtype: DType) -> Vec<record::Target> {
+    let fits = |target: &&suite::Target| target.dtype.is_none_or(|of| of.as_str() == dtype.name());
+    let figure = |figure: suite::Figure| match figure {
+        suite::Figure::DecodeBandwidth => record::Figure::DecodeBandwidth,
+        suite::Figure::DecodeSpeedup => record::Figure::DecodeSpeedup,
+        suite::Figure::AttentionBandwidth => record::Figure::AttentionBandwidth,
+        suite::Figure::PrefillPeak => record::Figure::PrefillPeak,
+        suite::Figure::PrefillRate => record::Figure::PrefillRate,
+        suite::Figure::LoadTime => record::Figure::LoadTime,
+        suite::Figure::LoadMemory => record::Figure::LoadMemory,
+    };
+    let target = |target: &suite::Target| record::Target {
+        figure: figure(target.figure),
+        case_id: target.case.clone(),
+        over: target.over.clone(),
+        unit: target.unit.clone(),
+        at_least: target.at_least,
+        at_most: target.at_most,
+    };
+    suite.targets.iter().filter(fits).map(target).collect()
+}
+
+impl Plan<'_> {
+    /// Leaves out the shapes that take longer than the suite gives them: what they must do at least, over what the machine can
+    /// do at most. Memory is to be [looked at](Plan::fit_memory) again afterwards.
+    pub fn fit_budget(&mut self, config: &ModelConfig, dtype: DType, roofline: &Roofline) {
+        let step_tokens = self.step_tokens();
+        for run in self.performance.iter_mut().filter(|run| run.unfit.is_none()) {
+            let Some(budget_s) = run.budget_s else { continue };
+            let (prefill, decode) = workload::cost(run, config, dtype, step_tokens);
+            let least = |cost: PhaseCost| {
+                let memory = cost.bytes as f64 / roofline.bandwidth_bytes_per_s;
+                memory.max(cost.flops as f64 / roofline.peak_flops_per_s)
+            };
+            let times = run.timed() + run.warm_up.most.min(1);
+            let least_s = times as f64 * (least(prefill) + least(decode));
+            if least_s > budget_s as f64 {
+                run.unfit = Some(format!(
+                    "over budget: {least_s:.0} s at least on this machine, the suite gives it {budget_s} s; --over-budget \
+                     runs it"
+                ));
+            }
+        }
+        self.limits = self.worlds().into_iter().map(|world| (world, self.largest(config, world))).collect();
+    }
+}
+
+/// Loads a model and notes what that took; `estimate` is what it takes by design, of weights that are `made` or read.
+///
+/// # Errors
+/// Those of `load`.
+pub fn timed_load<E>(
+    load: impl FnOnce() -> Result<Scheduler, E>,
+    estimate: MemoryEstimate,
+    made: bool,
+) -> Result<(Scheduler, LoadFacts), E> {
+    reset_peak_rss();
+    let start = Instant::now();
+    let engine = load()?;
+    let facts = LoadFacts {
+        load_ns: start.elapsed().as_nanos() as u64,
+        peak_rss_bytes: peak_rss_bytes(),
+        weight_bytes: estimate.weight_bytes,
+        kv_bytes: estimate.kv_bytes,
+        working_bytes: estimate.activation_bytes,
+        made,
+    };
+    Ok((engine, facts))
 }

@@ -1,7 +1,9 @@
 //! A performance case: warm-ups until times agree, then timed repetitions, a line each.
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
-use crate::record::{GroupPrompts, RepetitionKind, RequestRecord, RunDir};
+use crate::engine::StepKind;
+use crate::engine::profile::OperatorTime;
+use crate::record::{GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, RunDir};
 
 use super::machine::reset_peak_rss;
 use super::plan::Plan;
@@ -25,6 +27,8 @@ pub struct PerformanceRun {
     pub warm_up: WarmUpRule,
     /// Seed of the prompts.
     pub seed: u64,
+    /// Seconds that it may take at least, by the machine's measured limits.
+    pub budget_s: Option<u64>,
 }
 
 impl PerformanceRun {
@@ -131,6 +135,8 @@ impl<'a> Timing<'a> {
     /// Repeats until times agree.
     pub(super) fn warm_up(&mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
         let mut warm_up = WarmUp::default();
+        // What earlier cases left in it is not of this one.
+        drop(session.engine.take_profile());
         while !warm_up.is_enough(&self.case.warm_up) {
             if session.stopped() {
                 return Ok(Ending::Interrupted);
@@ -138,7 +144,8 @@ impl<'a> Timing<'a> {
             let times = repeat(session.engine, self.case.shape, &self.batches[0])?;
             warm_up.add(times.total_ns());
             let number = self.warm_ups;
-            session.dir.append_request(&record(session, self.case, RepetitionKind::Warmup, number, times))?;
+            let line = record(session, self.case, RepetitionKind::Warmup, number, times);
+            session.dir.append_request(&line)?;
             self.warm_ups += 1;
         }
         Ok(Ending::Complete)
@@ -159,7 +166,7 @@ impl<'a> Timing<'a> {
 }
 
 fn record(
-    session: &Session<'_>,
+    session: &mut Session<'_>,
     case: &PerformanceRun,
     kind: RepetitionKind,
     number: usize,
@@ -191,6 +198,18 @@ fn record(
         end_ns: session.run_ns(times.end_ns),
         output_hash: times.output_hash,
         peak_rss_bytes: session.peak_memory(),
+        operators: session.engine.take_profile().into_iter().map(operator).collect(),
         error: None,
+    }
+}
+
+fn operator(time: OperatorTime) -> OperatorRecord {
+    OperatorRecord {
+        phase: if time.kind == StepKind::Decode { Phase::Decode } else { Phase::Prefill },
+        operator: time.operator.to_owned(),
+        calls: time.totals.calls,
+        time_ns: time.totals.time_ns,
+        bytes: time.totals.bytes,
+        flops: time.totals.flops,
     }
 }

@@ -16,7 +16,7 @@ pub use super::load::LoadRun;
 pub use super::performance::PerformanceRun;
 pub use super::questions::RealPrompts;
 pub use super::search::SearchRun;
-use super::{AccuracyRun, RunError, workload};
+use super::{AccuracyRun, RunError, limits, workload};
 
 /// A suite with a model: all that is known before weights are loaded.
 pub struct Plan<'a> {
@@ -132,6 +132,7 @@ impl<'a> Plan<'a> {
             performance: performance.collect(),
             searches: self.searches.iter().map(SearchRun::record).collect(),
             loads: self.loads.iter().map(LoadRun::record).collect(),
+            targets: limits::targets(suite, dtype),
         }
     }
 
@@ -222,6 +223,7 @@ fn performance_runs(
                     repetitions: case.repetitions,
                     warm_up: WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() },
                     seed: case.seed,
+                    budget_s: case.budget_s,
                 };
                 if shape.sequence_tokens() > config.seq_length {
                     return Err(format!(

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use crate::device::DeviceInfo;
 use crate::device::rotary::RotaryMode;
-use crate::record::{Group, Identity, Provenance, Roofline, RunRecord, Status, rfc3339_utc, run_id};
+use crate::record::{
+    Group, Identity, LoadFacts, Provenance, Roofline, RunRecord, Status, rfc3339_utc, run_id,
+};
 use crate::suite::Suite;
 
 use super::environment::environment;
@@ -30,6 +32,8 @@ pub struct Origin<'a> {
     pub telemetry: BTreeMap<String, String>,
     /// The machine's measured limits, where speed is measured.
     pub roofline: Option<Roofline>,
+    /// What loading took.
+    pub load: Option<LoadFacts>,
     /// The command line.
     pub command_line: Vec<String>,
     /// The runs that this one is made with.
@@ -109,6 +113,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         cpu_model: machine.cpu_model.unwrap_or_else(unknown),
         governor: machine.governor,
         roofline: origin.roofline.clone(),
+        load: origin.load.clone(),
         command_line: origin.command_line.clone(),
         scored_from: None,
         started: rfc3339_utc(started),

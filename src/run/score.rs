@@ -211,6 +211,7 @@ fn check_protocol(run: &RunRecord, protocol: Option<&str>) -> Result<(), ScoreEr
 fn new_record(run: &RunRecord, readings: &BTreeMap<String, Reading>) -> RunRecord {
     let mut new = run.clone();
     new.plan.performance.clear();
+    new.plan.targets.clear();
     let mut fields = run.identity.fields().clone();
     for case in &mut new.plan.accuracy {
         let Some(name) = readings.get(&case.task).map(|reading| reading.name()) else { continue };
@@ -229,6 +230,7 @@ fn new_record(run: &RunRecord, readings: &BTreeMap<String, Reading>) -> RunRecor
     }
     new.provenance.scored_from = Some(run.run_id.clone());
     new.provenance.roofline = None;
+    new.provenance.load = None;
     new.provenance.group = None;
     new
 }

@@ -40,6 +40,7 @@
 //! truncate = true              # cut prompts to the input length
 //! padding = false              # repeat a shorter prompt's tokens up to the input length
 //! groups = 1                   # batches to be timed, or "all"
+//! budget_s = 60                # left out where the machine's measured limits say that it takes longer
 //!
 //! [[max_batch]]                # the largest batch that keeps the limits
 //! lengths = [[256, 64]]
@@ -61,6 +62,14 @@
 //! tp = [1]
 //! seed = 1
 //!
+//! [[target]]                   # what is expected of the machine's limits: a table in the report
+//! figure = "decode-bandwidth"  # decode-speedup, attention-bandwidth, prefill-peak, prefill-rate, load-time, load-memory
+//! case = "b1-i512-o17"
+//! over = "b1-i16-o17"          # the other case of decode-speedup and prefill-rate
+//! unit = "amx-bf16"            # of prefill-peak; else the fastest for the type: `glmbench doctor --limits`
+//! dtype = "bf16"               # else of every type
+//! at_least = 0.92              # a share or ratio; of loading at_most, seconds or GB
+//!
 //! [[configuration]]            # optional: what runs the cases; each makes a run of its own, compared at the end
 //! name = "duo"
 //! device = "300i-duo"          # the words of the command line: device, emulate, profile, model, dtype, rope, tp, threads
@@ -68,6 +77,7 @@
 //! model = "dummy:chatglm2-6b"
 //! ```
 //!
+//! `profile_operators = true` at the top times every operator of the forward pass.
 //! A case with `configurations = ["duo"]` is for these alone. `interleave = true` at the top times the cases of two
 //! configurations turn by turn.
 //!
@@ -79,6 +89,7 @@ pub mod gates;
 mod schema;
 mod schema_workload;
 mod table;
+mod target;
 mod tree;
 mod workload;
 
@@ -91,6 +102,7 @@ use crate::dataset::{Benchmark, sha256_hex};
 use crate::task;
 
 pub use configuration::Configuration;
+pub use target::{Figure, Target};
 pub use workload::{
     Arrival, DEFAULT_LOAD_BATCH, DEFAULT_PROBE_REPETITIONS, Extent, LoadCase, MaxBatchCase, Objectives,
     PromptSet, PromptSource, Rates,
@@ -284,6 +296,8 @@ pub struct PerformanceCase {
     pub max_warmups: usize,
     /// Seed of the input tokens.
     pub seed: u64,
+    /// Seconds that a shape may take at least, by the machine's measured limits; else it is left out.
+    pub budget_s: Option<u64>,
     /// The configurations it is for; all when empty.
     pub configurations: Vec<String>,
 }
@@ -311,6 +325,10 @@ pub struct Suite {
     pub max_batch: Vec<MaxBatchCase>,
     /// Loads, in file order.
     pub load: Vec<LoadCase>,
+    /// What is expected of the machine's limits.
+    pub targets: Vec<Target>,
+    /// Every operator is timed.
+    pub profile_operators: bool,
 }
 
 impl Suite {
@@ -371,7 +389,7 @@ impl Suite {
     }
 
     /// SHA-256 of what decides the results, after overrides. Left out are what is hashed elsewhere in a run's
-    /// identity (where model and data lie: their contents are) and what changes no answer: `about`, `expected`,
+    /// identity (where model and data lie: their contents are) and what changes no answer: `about`, `expected`, targets, budgets,
     /// batch size of accuracy cases, tensor-parallel sizes.
     pub fn content_hash(&self) -> String {
         let accuracy = self.accuracy.iter().map(|case| {

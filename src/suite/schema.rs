@@ -9,7 +9,7 @@ use super::table::{
 use super::tree::Node;
 use super::{
     AccuracyCase, DEFAULT_BATCH, DEFAULT_REPETITIONS, DEFAULT_SEED, DEFAULT_WARMUPS, Dtype, Expected,
-    ModelChoice, PerformanceCase, Rope, Suite, SuiteError, schema_workload,
+    ModelChoice, PerformanceCase, Rope, Suite, SuiteError, schema_workload, target,
 };
 use crate::dataset::Benchmark;
 use crate::task;
@@ -56,6 +56,9 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         .into_iter()
         .map(|t| schema_workload::load(t, dir))
         .collect::<Result<Vec<_>, _>>()?;
+    let targets =
+        tables(&mut root, "target")?.into_iter().map(target::target).collect::<Result<Vec<_>, _>>()?;
+    let profile_operators = root.take("profile_operators").map(|n| boolean(&n)).transpose()?.unwrap_or(false);
     let configurations = configurations(&mut root, dir)?;
     let interleave = root.take("interleave").map(|n| boolean(&n)).transpose()?.unwrap_or(false);
     let named =
@@ -89,6 +92,8 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         performance,
         max_batch,
         load,
+        targets,
+        profile_operators,
     })
 }
 
@@ -219,6 +224,7 @@ fn performance(mut table: Table, dir: &Path) -> Result<PerformanceCase, SuiteErr
     let repetitions = optional_count(&mut table, "repetitions", 1)?.unwrap_or(DEFAULT_REPETITIONS);
     let max_warmups = optional_count(&mut table, "max_warmups", 0)?.unwrap_or(DEFAULT_WARMUPS);
     let seed = table.take("seed").map(|node| count(&node, 0)).transpose()?.unwrap_or(DEFAULT_SEED);
+    let budget_s = table.take("budget_s").map(|node| count(&node, 1)).transpose()?;
     let configurations = case_configurations(&mut table)?;
     table.finish()?;
     Ok(PerformanceCase {
@@ -229,6 +235,7 @@ fn performance(mut table: Table, dir: &Path) -> Result<PerformanceCase, SuiteErr
         repetitions,
         max_warmups,
         seed,
+        budget_s,
         configurations,
     })
 }

@@ -31,7 +31,7 @@ fn number(node: &Node) -> Result<f64, SuiteError> {
     if fits { Ok(value) } else { Err(found(node, &value.to_string(), "a number above 0, at most 1e9")) }
 }
 
-fn optional_number(table: &mut Table, key: &'static str) -> Result<Option<f64>, SuiteError> {
+pub(super) fn optional_number(table: &mut Table, key: &'static str) -> Result<Option<f64>, SuiteError> {
     table.take(key).map(|node| number(&node)).transpose()
 }
 

@@ -89,6 +89,7 @@ fn search(world: usize, lines: &str) -> Option<Searched> {
         device: loaded.device_info(),
         telemetry: telemetry::methods(&loaded),
         roofline: None,
+        load: None,
         command_line: Vec::new(),
         group: None,
     };

@@ -73,6 +73,7 @@ fn engine(dir: &Path, setup: &Setup) -> Scheduler {
         instruction_set: setup.instruction_set,
         tp: setup.tp,
         bind: false,
+        profile_operators: false,
         limits,
     };
     load(&config, open_checkpoint(dir).unwrap().into(), &options, &mut |_, _| {}).unwrap()

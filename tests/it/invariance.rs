@@ -53,6 +53,7 @@ impl Setup {
             instruction_set: Some(self.instruction_set),
             tp: 1,
             bind: false,
+            profile_operators: false,
             limits,
         };
         let source = Dummy::new(config.clone(), StorageType::F32, 3);

@@ -15,6 +15,7 @@ mod emulated_runs;
 mod faults;
 mod goldens;
 mod invariance;
+mod operators;
 mod rank_failures;
 mod resume;
 mod shapes;

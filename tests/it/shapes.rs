@@ -73,6 +73,7 @@ fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
         instruction_set: None,
         tp: 1,
         bind: false,
+        profile_operators: false,
         limits,
     };
     let source = Loud(Dummy::new(config.clone(), StorageType::F32, 5));

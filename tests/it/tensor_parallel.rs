@@ -68,6 +68,7 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
         instruction_set: None,
         tp: setup.tp,
         bind: false,
+        profile_operators: false,
         limits,
     };
     load(config, source, &options, &mut |_, _| {}).unwrap()
@@ -268,6 +269,7 @@ fn a_world_that_cannot_be_is_refused_before_anything_is_loaded() {
             instruction_set: None,
             tp,
             bind: false,
+            profile_operators: false,
             limits,
         };
         let source = Arc::new(Dummy::new(config.clone(), StorageType::F16, 1));

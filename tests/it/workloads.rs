@@ -156,6 +156,7 @@ impl Run<'_> {
             device: engine.device_info(),
             telemetry: telemetry::methods(&engine),
             roofline: None,
+            load: None,
             command_line: Vec::new(),
             group: None,
         };

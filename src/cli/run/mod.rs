@@ -15,7 +15,7 @@ use clap::Args as ClapArgs;
 use crate::device::cpu::{InstructionSet, available_threads};
 use crate::device::rotary::RotaryMode;
 use crate::device::{DType, DeviceInfo};
-use crate::engine::load::DeviceKind;
+use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::scheduler::Scheduler;
 use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
 use crate::report::render;
@@ -85,6 +85,12 @@ pub struct Args {
     /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same
     #[arg(long)]
     bind: bool,
+    /// Time every operator of the forward pass: operators.csv, and a table in the report
+    #[arg(long)]
+    profile_operators: bool,
+    /// Run also the cases that take longer on this machine than the suite's budget_s
+    #[arg(long)]
+    over_budget: bool,
     /// Most items of each precision case, taken in turn from each subject
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -114,12 +120,21 @@ pub(super) fn key_value(word: &str) -> Result<(String, String), String> {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = load_suite(args)?;
     let setups = Setup::all(args, &suite)?;
-    let plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
+    let mut plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
     if args.dry_run {
         let texts: Vec<String> =
             setups.iter().zip(&plans).map(|(setup, plan)| describe(setup, plan)).collect();
         emit(texts.join("\n").trim_end())?;
         return Ok(ExitCode::SUCCESS);
+    }
+    let mut rooflines = Vec::new();
+    for (setup, plan) in setups.iter().zip(&mut plans) {
+        // Before weights are there: the measurement takes memory of its own.
+        let roofline = roofline(plan, &setup.compute)?;
+        if let Some(roofline) = roofline.as_ref().filter(|_| !args.over_budget) {
+            setup.fit_budget(plan, roofline)?;
+        }
+        rooflines.push(roofline);
     }
     let in_turns = turns(args, &suite, &plans)?;
     for (setup, plan) in setups.iter().zip(&plans) {
@@ -139,14 +154,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut exit = Exit::Done;
     if in_turns {
         let mut ready = Vec::new();
-        for ((setup, plan), group) in setups.iter().zip(&plans).zip(groups) {
+        for (((setup, plan), group), roofline) in setups.iter().zip(&plans).zip(groups).zip(rooflines) {
             let finished = group.as_ref().and_then(|g| finished(&args.out, g, &g.configuration));
-            ready.push(prepare(args, setup, plan, group, finished)?);
+            ready.push(prepare(args, setup, plan, (group, roofline), finished)?);
         }
         return conclude_turns(&plans, ready, &stop);
     }
     let mut done: Vec<PathBuf> = Vec::new();
-    for ((setup, plan), group) in setups.iter().zip(&plans).zip(groups) {
+    for (((setup, plan), group), roofline) in setups.iter().zip(&plans).zip(groups).zip(rooflines) {
         if let Some(found) =
             group.as_ref().filter(|_| args.resume).and_then(|g| finished(&args.out, g, &g.configuration))
         {
@@ -154,7 +169,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             done.push(found.path);
             continue;
         }
-        let (path, code) = run_one(args, setup, plan, group, &stop)?;
+        let (path, code) = run_one(args, setup, plan, (group, roofline), &stop)?;
         if code == Exit::Incomplete {
             return Ok(code.into());
         }
@@ -217,14 +232,15 @@ fn prepare(
     args: &Args,
     setup: &Setup,
     plan: &Plan<'_>,
-    group: Option<Group>,
+    (group, roofline): (Option<Group>, Option<Roofline>),
     finished: Option<Found>,
 ) -> anyhow::Result<Ready> {
     let Setup { suite, model, tokenizer, compute, .. } = setup;
-    // Before the weights are there: the measurement takes memory of its own.
-    let roofline = roofline(plan, compute)?;
     let weights = fingerprint(model, compute)?;
-    let engine = load(setup, plan, plan.worlds()[0])?;
+    let world = plan.worlds()[0];
+    let made = !matches!(model.path, ModelPath::Folder(_));
+    let estimate = setup.estimate(plan, world)?;
+    let (engine, facts) = limits::timed_load(|| load(setup, plan, world), estimate, made)?;
     let device = engine.device_info();
     let roofline = roofline.or_else(|| profile_roofline(plan, &device));
     let origin = Origin {
@@ -236,6 +252,8 @@ fn prepare(
         device,
         telemetry: telemetry::methods(&engine),
         roofline,
+        // A card's memory is not the host's, and an emulated one loads nothing.
+        load: compute.device.chip().is_none().then_some(facts),
         command_line: std::env::args().collect(),
         group,
     };
@@ -267,10 +285,10 @@ fn run_one(
     args: &Args,
     setup: &Setup,
     plan: &Plan<'_>,
-    group: Option<Group>,
+    shared: (Option<Group>, Option<Roofline>),
     stop: &AtomicBool,
 ) -> anyhow::Result<(PathBuf, Exit)> {
-    let Ready { engine, mut dir, mut record } = prepare(args, setup, plan, group, None)?;
+    let Ready { engine, mut dir, mut record } = prepare(args, setup, plan, shared, None)?;
     let mut bars = Bars::default();
     let mut reload = |world| load(setup, plan, world);
     let ending = execute(plan, engine, &mut reload, &mut dir, &mut record, &mut bars, stop);

@@ -5,9 +5,10 @@ use anyhow::bail;
 use crate::cli::engine::{ComputeArgs, EmulationMode, FoundModel};
 use crate::device::DType;
 use crate::device::rotary::RotaryMode;
-use crate::engine::load::{DeviceKind, ModelPath};
+use crate::engine::load::{DeviceKind, MemoryEstimate, ModelPath};
 use crate::engine::parallel::check_world;
 use crate::engine::tokenizer::Tokenizer;
+use crate::record::Roofline;
 use crate::run::RunError;
 use crate::run::plan::Plan;
 use crate::suite::{self, Configuration, Suite};
@@ -81,6 +82,21 @@ impl Setup {
             plan.fit_memory(&self.model.config, self.compute.dtype(), capacity);
         }
         Ok(plan)
+    }
+
+    /// Leaves out the cases that are over their budget on this machine.
+    pub(super) fn fit_budget(&self, plan: &mut Plan<'_>, roofline: &Roofline) -> anyhow::Result<()> {
+        plan.fit_budget(&self.model.config, self.compute.dtype(), roofline);
+        if let Some(capacity) = self.model.capacity(&self.compute)? {
+            plan.fit_memory(&self.model.config, self.compute.dtype(), capacity);
+        }
+        Ok(())
+    }
+
+    /// What the model takes by design on so many ranks.
+    pub(super) fn estimate(&self, plan: &Plan<'_>, world: usize) -> Result<MemoryEstimate, RunError> {
+        let (config, dtype) = (&self.model.config, self.compute.dtype());
+        Ok(MemoryEstimate::per_rank(config, dtype, plan.limits(world), world)?.of_ranks(world))
     }
 
     /// The model's name in records. The folder's name is enough; paths are nobody's business.
@@ -157,6 +173,7 @@ fn compute_args(
         tp: None,
         threads: args.threads.or(threads),
         bind: args.bind,
+        profile_operators: args.profile_operators || suite.profile_operators,
         kernel: args.kernel.filter(|_| device == DeviceKind::Cpu || args.device.is_some()),
     })
 }

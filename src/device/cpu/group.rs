@@ -35,6 +35,11 @@ impl CpuGroup {
         (until(rank + 1) - until(rank)).max(1)
     }
 
+    /// The cores of a rank that is to be bound; none where it is not, or cannot be.
+    fn cores_of(&self, rank: usize) -> &[usize] {
+        self.cores.as_ref().and_then(|groups| groups.as_ref().ok()).map_or(&[], |groups| &groups[rank])
+    }
+
     /// Binds the calling thread, from which the rank's others inherit; what it tells of it.
     fn bind(&self, rank: usize) -> Option<(String, String)> {
         let detail = |name: &str, value: String| Some((name.to_owned(), value));
@@ -61,7 +66,8 @@ impl DeviceGroup for CpuGroup {
 
     fn device(&self, rank: usize) -> Result<Cpu, DeviceError> {
         let details = self.bind(rank).into_iter().collect();
-        let mut cpu = Cpu::new(CpuOptions { threads: self.threads(rank), ..self.options })?;
+        let options = CpuOptions { threads: self.threads(rank), ..self.options };
+        let mut cpu = Cpu::on_cores(options, self.cores_of(rank))?;
         cpu.details = details;
         cpu.seat = (self.world > 1).then(|| self.sum.seat(rank));
         Ok(cpu)

@@ -128,8 +128,7 @@ mod tests {
             buffer_bytes: 1,
             huge_page_share: None,
         };
-        let units =
-            vec![unit(Unit::Fp32Avx2, 2.0), unit(Unit::Int8Avx2, 9.0), unit(Unit::AmxBf16, 5.0)];
+        let units = vec![unit(Unit::Fp32Avx2, 2.0), unit(Unit::Int8Avx2, 9.0), unit(Unit::AmxBf16, 5.0)];
         let limits = MachineLimits { threads: 1, bandwidth, units };
         let peak = |dtype| limits.peak(dtype).unwrap().unit;
         assert_eq!(peak(DType::Fp32), Unit::Fp32Avx2);

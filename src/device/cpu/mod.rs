@@ -110,6 +110,11 @@ pub struct Table {
 impl Cpu {
     /// Starts the threads and takes the working memory.
     pub fn new(options: CpuOptions) -> Result<Self, DeviceError> {
+        Self::on_cores(options, &[])
+    }
+
+    /// The same with each thread, the calling one too, on one of these cores, where they are as many as the threads.
+    fn on_cores(options: CpuOptions, cores: &[usize]) -> Result<Self, DeviceError> {
         let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
         let kernels = set.kernels(options.dtype).ok_or_else(|| DeviceError::Unsupported {
             device: "cpu",
@@ -125,7 +130,7 @@ impl Cpu {
                 problem: "more than 1024 query heads share a KV head".into(),
             });
         }
-        let pool = Pool::new(options.threads.max(1));
+        let pool = Pool::on_cores(options.threads.max(1), cores);
         let scratch = (0..pool.threads())
             .map(|_| Scratch::new(options.attention, options.max_context).map(Mutex::new))
             .collect::<Result<_, _>>()?;

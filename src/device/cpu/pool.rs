@@ -2,17 +2,25 @@
 //!
 //! Items are handed out one by one, and the caller takes them, too: a worker that the system has put aside holds nobody up,
 //! because what it has not begun the others do. A decode step of a small model hands work over hundreds of times, so waiting
-//! threads first spin for some microseconds and only then sleep: hand-over is quick within a step, and an idle engine burns
-//! nothing.
+//! threads first spin and only then sleep. While they spin a hand-over takes no lock and no call of the system: the job lies
+//! behind a gate that is opened and closed by single atomic operations. The spin is bounded by time, not by turns, because a
+//! turn costs ten times as much on one processor as on another: an idle engine burns nothing, whatever it runs on.
 
+use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// Turns of the spin loop before a waiting thread sleeps: some tens of microseconds.
-const SPINS: u32 = 4000;
+use crate::device::affinity::bind_current_thread;
+
+/// How long a waiting thread spins before it sleeps, or lets others run on its core: longer than the caller's own work
+/// between two jobs of a step, shorter than anyone would notice.
+const SPIN: Duration = Duration::from_micros(100);
+/// Turns of the spin loop between two looks at the clock.
+const TURNS: u32 = 32;
 
 /// Work of about ten microseconds, in multiply-adds: less is not worth a hand-over.
 const SMALL_WORK: usize = 1 << 17;
@@ -23,30 +31,38 @@ const PIECES_A_THREAD: usize = 4;
 /// Set in [`Shared::gate`] while no job may be joined.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// A job: a closure of the caller's, called with thread and item. It lives until [`Pool::share`] returns; a worker that comes
-/// too late may still hold the pointer, and never follows it.
+/// A job: a closure of the caller's, called with thread and item. It lives until [`Pool::share`] returns.
 #[derive(Clone, Copy)]
 struct Job {
     task: *const (dyn Fn(usize, usize) + Sync),
     count: usize,
 }
 
-// SAFETY: the closure is `Sync`, and the pointer is followed only by threads that have passed the gate.
-unsafe impl Send for Job {}
-
 struct Shared {
-    /// Counts jobs; a change wakes the workers.
+    /// Counts jobs; a change calls the workers.
     epoch: AtomicU64,
     /// Workers in the current job, and [`CLOSED`].
     gate: AtomicUsize,
+    /// The current job; none before the first. Written by the caller while the gate is closed and nobody is inside, read by
+    /// those who have passed it.
+    job: UnsafeCell<Option<Job>>,
     /// Next item of the current job.
     next: AtomicUsize,
     /// A worker panicked in the current job.
     panicked: AtomicBool,
-    /// The current job; `None` with a new epoch ends the workers.
-    job: Mutex<Option<Job>>,
+    /// The team is to end.
+    over: AtomicBool,
+    /// Workers that sleep or are about to.
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
     wake: Condvar,
 }
+
+// SAFETY: `job` is the only part that is not shared by itself. The caller alone writes it, when the gate is closed and empty;
+// workers read it only between passing the gate and leaving it. The closure behind it is `Sync`, and is alive as long.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; nothing in it belongs to a thread.
+unsafe impl Send for Shared {}
 
 /// A team of threads, the caller being the first of them.
 pub struct Pool {
@@ -57,23 +73,41 @@ pub struct Pool {
 impl Pool {
     /// Starts a team; fewer threads than asked for when the system refuses more.
     pub fn new(threads: usize) -> Self {
+        Self::on_cores(threads, &[])
+    }
+
+    /// Starts a team of which each thread, the calling one too, stays on a core of its own, in the order of `cores`; where
+    /// there are fewer cores than threads they stay where the caller is. What cannot be bound runs where the system puts it.
+    pub fn on_cores(threads: usize, cores: &[usize]) -> Self {
+        let cores = if threads <= cores.len() { cores } else { &[] };
         let shared = Arc::new(Shared {
             epoch: AtomicU64::new(0),
             gate: AtomicUsize::new(CLOSED),
+            job: UnsafeCell::new(None),
             next: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
-            job: Mutex::new(None),
+            over: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            sleep: Mutex::new(()),
             wake: Condvar::new(),
         });
+        let bind = |core: Option<usize>| {
+            if let Some(core) = core {
+                // The group that the cores belong to has been bound, or has said why not.
+                let _ = bind_current_thread(&[core]);
+            }
+        };
         let workers = (1..threads)
             .map_while(|index| {
-                let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("glmbench-{index}"))
-                    .spawn(move || work(&shared, index))
-                    .ok()
+                let (shared, core) = (Arc::clone(&shared), cores.get(index).copied());
+                let life = move || {
+                    bind(core);
+                    work(&shared, index);
+                };
+                std::thread::Builder::new().name(format!("glmbench-{index}")).spawn(life).ok()
             })
             .collect();
+        bind(cores.first().copied());
         Self { shared, workers }
     }
 
@@ -114,7 +148,10 @@ impl Pool {
         };
         let job = Job { task, count };
         shared.next.store(0, Ordering::Relaxed);
-        shared.announce(Some(job));
+        // SAFETY: the gate is closed and nobody is inside: so it was made, and so the last job left it.
+        unsafe { *shared.job.get() = Some(job) };
+        shared.gate.store(0, Ordering::Release);
+        shared.call();
         let mine = catch_unwind(AssertUnwindSafe(|| shared.take_items(0, job)));
         shared.gate.fetch_or(CLOSED, Ordering::AcqRel);
         wait_until(|| shared.gate.load(Ordering::Acquire) == CLOSED);
@@ -128,7 +165,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.announce(None);
+        self.shared.over.store(true, Ordering::Release);
+        self.shared.call();
         for worker in self.workers.drain(..) {
             // A worker that panicked was reported by `share`.
             let _ = worker.join();
@@ -137,19 +175,33 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Option<Job>> {
-        self.job.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.sleep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a new epoch with this job and opens the gate. The epoch moves under the lock: a worker about to sleep cannot
-    /// miss it.
-    fn announce(&self, job: Option<Job>) {
-        let mut current = self.lock();
-        *current = job;
-        self.gate.store(0, Ordering::Release);
-        self.epoch.fetch_add(1, Ordering::Release);
-        drop(current);
-        self.wake.notify_all();
+    /// Starts a new epoch, and wakes those who sleep. Either the caller sees a sleeper, or the sleeper sees the epoch: both
+    /// write first and read then, in one order for all.
+    fn call(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            // Who is about to sleep holds the lock until it does.
+            drop(self.lock());
+            self.wake.notify_all();
+        }
+    }
+
+    /// Spins, then sleeps, until the epoch is another than `seen`; gives it.
+    fn next_epoch(&self, seen: u64) -> u64 {
+        let moved = || self.epoch.load(Ordering::Acquire) != seen;
+        if !spin_until(moved) {
+            let mut lock = self.lock();
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            while self.epoch.load(Ordering::SeqCst) == seen {
+                lock = self.wake.wait(lock).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// Passes the gate unless it is closed.
@@ -170,14 +222,30 @@ impl Shared {
     }
 }
 
+/// Spins for a while; whether `done` came true meanwhile.
+fn spin_until(done: impl Fn() -> bool) -> bool {
+    let turns = || {
+        (0..TURNS).any(|_| {
+            std::hint::spin_loop();
+            done()
+        })
+    };
+    if done() || turns() {
+        return true;
+    }
+    let start = Instant::now();
+    while start.elapsed() < SPIN {
+        if turns() {
+            return true;
+        }
+    }
+    false
+}
+
 /// Spins, then yields: the other threads are at work and will be done soon.
 fn wait_until(done: impl Fn() -> bool) {
-    let mut spins = 0;
-    while !done() {
-        if spins < SPINS {
-            spins += 1;
-            std::hint::spin_loop();
-        } else {
+    if !spin_until(&done) {
+        while !done() {
             std::thread::yield_now();
         }
     }
@@ -187,25 +255,18 @@ fn wait_until(done: impl Fn() -> bool) {
 fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
-        for _ in 0..SPINS {
-            if shared.epoch.load(Ordering::Acquire) != seen {
-                break;
-            }
-            std::hint::spin_loop();
+        seen = shared.next_epoch(seen);
+        if shared.over.load(Ordering::Acquire) {
+            return;
         }
-        let mut current = shared.lock();
-        while shared.epoch.load(Ordering::Acquire) == seen {
-            current = shared.wake.wait(current).unwrap_or_else(PoisonError::into_inner);
-        }
-        seen = shared.epoch.load(Ordering::Acquire);
-        let Some(job) = *current else { return };
-        // The gate is passed under the lock, so the job just read is the one that the gate is open for.
-        let entered = shared.enter();
-        drop(current);
-        if !entered {
+        // Too late for this epoch's job, or a little early for the next one's: either is as good.
+        if !shared.enter() {
             continue;
         }
-        if catch_unwind(AssertUnwindSafe(|| shared.take_items(index, job))).is_err() {
+        // SAFETY: the gate was passed, so the job was written and stays until it is left.
+        let job = unsafe { *shared.job.get() };
+        let items = || job.map(|job| shared.take_items(index, job));
+        if catch_unwind(AssertUnwindSafe(items)).is_err() {
             shared.panicked.store(true, Ordering::Relaxed);
         }
         shared.gate.fetch_sub(1, Ordering::AcqRel);
@@ -249,5 +310,53 @@ mod tests {
             done.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(done.into_inner(), 8);
+    }
+
+    /// Workers sleep and are woken, over and over, and a job is never lost between the two.
+    #[test]
+    fn a_job_finds_the_workers_asleep_or_awake() {
+        let mut pool = Pool::new(3);
+        for pause_us in [0, 20, 90, 100, 110, 150, 400] {
+            for _ in 0..20 {
+                std::thread::sleep(Duration::from_micros(pause_us));
+                let done = AtomicUsize::new(0);
+                pool.each(5, usize::MAX, &|_, item| {
+                    done.fetch_add(item, Ordering::Relaxed);
+                });
+                assert_eq!(done.into_inner(), 10);
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn idle_workers_sleep() {
+        let mut pool = Pool::new(3);
+        pool.each(3, usize::MAX, &|_, _| ());
+        while pool.shared.sleepers.load(Ordering::SeqCst) < pool.workers.len() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_team_on_cores_has_one_each() {
+        use crate::device::affinity::{allowed_cores, core_list};
+        let told = std::thread::spawn(|| {
+            let cores = allowed_cores();
+            let mut pool = Pool::on_cores(cores.len(), &cores);
+            let seen = Mutex::new(std::collections::BTreeMap::new());
+            while seen.lock().unwrap().len() < cores.len() {
+                pool.each(cores.len(), usize::MAX, &|thread, _| {
+                    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+                    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+                    seen.lock().unwrap().insert(thread, line.unwrap().trim().to_owned());
+                    std::thread::yield_now();
+                });
+            }
+            let seen = seen.into_inner().unwrap();
+            cores.iter().enumerate().all(|(thread, core)| seen[&thread] == core_list(&[*core]))
+        });
+        assert!(told.join().unwrap());
     }
 }

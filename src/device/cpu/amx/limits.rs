@@ -16,6 +16,19 @@ struct Block {
     b: [u8; 2 * DEPTH * TILE_BYTES],
 }
 
+impl Block {
+    /// Four bytes over and over: two bf16 numbers near ±0.008, or integers of both signs.
+    const fn of(bytes: [u8; 4]) -> Self {
+        let mut numbers = [0; 2 * DEPTH * TILE_BYTES];
+        let mut i = 0;
+        while i < numbers.len() {
+            numbers[i] = bytes[i % 4];
+            i += 1;
+        }
+        Self { a: numbers, b: numbers }
+    }
+}
+
 /// What `ldtilecfg` reads (Intel SDM volume 2, LDTILECFG).
 #[repr(C, align(64))]
 struct TileConfiguration {
@@ -82,20 +95,17 @@ macro_rules! pass {
 
 /// Operations of `passes` passes of bf16 products, done. AMX with bf16 must have been [found](super::found).
 pub(in crate::device::cpu) fn bf16(passes: usize) -> u64 {
-    // 0x3C01 and 0xBC02: about ±0.008.
-    let byte = |i: usize| if i.is_multiple_of(2) { i as u8 & 3 } else { 0x3C | (i as u8 & 4) << 5 };
-    let block = Block { a: std::array::from_fn(byte), b: std::array::from_fn(byte) };
+    static BLOCK: Block = Block::of([0x01, 0x3C, 0x02, 0xBC]);
     // SAFETY: AMX was found, so its instructions and tiles may be used; the loop reads inside the block, writes no memory, and
     // leaves no tile in use. A pass at least, or the count would wrap.
-    unsafe { pass!(block, passes.max(1), "tdpbf16ps") };
+    unsafe { pass!(BLOCK, passes.max(1), "tdpbf16ps") };
     (passes * DEPTH * 4 * 2 * 16 * 16 * 32) as u64
 }
 
 /// Operations of `passes` passes of int8 products, done. AMX with int8 must have been [found](super::found).
 pub(in crate::device::cpu) fn int8(passes: usize) -> u64 {
-    let byte = |i: usize| (i * 37 % 19) as u8;
-    let block = Block { a: std::array::from_fn(byte), b: std::array::from_fn(byte) };
+    static BLOCK: Block = Block::of([5, 17, 251, 239]);
     // SAFETY: as in `bf16`.
-    unsafe { pass!(block, passes.max(1), "tdpbssd") };
+    unsafe { pass!(BLOCK, passes.max(1), "tdpbssd") };
     (passes * DEPTH * 4 * 2 * 16 * 16 * 64) as u64
 }

@@ -47,7 +47,8 @@ struct Reader {
 
 impl Reader {
     fn words(self) -> String {
-        let streams = if self.streams == 1 { "stream".to_owned() } else { format!("{} streams", self.streams) };
+        let streams =
+            if self.streams == 1 { "stream".to_owned() } else { format!("{} streams", self.streams) };
         match self.ahead {
             0 if self.streams == 1 => "one stream each".to_owned(),
             0 => format!("{streams} each"),
@@ -71,9 +72,9 @@ pub(super) fn measure(threads: usize) -> Result<Bandwidth, DeviceError> {
         mine.iter_mut().enumerate().for_each(|(i, word)| *word = i as u64);
         0
     })?;
-    let huge_page_share = huge_page_bytes().zip(huge_before).map(|(after, before)| {
-        (after.saturating_sub(before) as f64 / buffer_bytes as f64).min(1.0)
-    });
+    let huge_page_share = huge_page_bytes()
+        .zip(huge_before)
+        .map(|(after, before)| (after.saturating_sub(before) as f64 / buffer_bytes as f64).min(1.0));
     let bytes = &*buffer;
     let read = |reader: Reader, threads: usize, rounds: usize| {
         rates(threads, rounds, &|index| {
@@ -141,8 +142,8 @@ unsafe fn sum<const STREAMS: usize>(from: *const u8, bytes: usize) -> u64 {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_load_si256, _mm256_setzero_si256, _mm256_xor_si256,
-        _mm512_load_si512, _mm512_setzero_si512, _mm512_xor_si512,
+        __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_load_si256, _mm256_setzero_si256,
+        _mm256_xor_si256, _mm512_load_si512, _mm512_setzero_si512, _mm512_xor_si512,
     };
 
     use super::{LINE, Reader};
@@ -152,18 +153,16 @@ mod x86 {
         ($read:ident) => {
             [
                 Reader { streams: 1, ahead: 0, read: $read::<1, 0> },
-                Reader { streams: 1, ahead: 1024, read: $read::<1, 1024> },
                 Reader { streams: 4, ahead: 0, read: $read::<4, 0> },
                 Reader { streams: 4, ahead: 512, read: $read::<4, 512> },
                 Reader { streams: 4, ahead: 1024, read: $read::<4, 1024> },
-                Reader { streams: 8, ahead: 0, read: $read::<8, 0> },
                 Reader { streams: 8, ahead: 512, read: $read::<8, 512> },
             ]
         };
     }
 
-    pub(super) const AVX2: [Reader; 7] = ways!(avx2);
-    pub(super) const AVX512: [Reader; 7] = ways!(avx512);
+    pub(super) const AVX2: [Reader; 5] = ways!(avx2);
+    pub(super) const AVX512: [Reader; 5] = ways!(avx512);
 
     /// # Safety
     /// AVX2 is there; `bytes` bytes at `from` can be read, a multiple of `STREAMS` lines, aligned to a line.

@@ -17,7 +17,7 @@ pub(super) const ROUNDS: usize = 7;
 /// Least time of a round.
 const ROUND_TIME: Duration = Duration::from_millis(20);
 /// Passes over the operands between two looks at the clock: some tens of microseconds.
-const PASSES: usize = 64;
+const PASSES: usize = 128;
 /// Depth of the operands: a panel of sixteen fp32 columns is 8 KiB.
 const K: usize = 128;
 
@@ -110,14 +110,14 @@ impl Unit {
         }
     }
 
-    /// One thread's loop, which gives the operations of [`PASSES`] passes.
+    /// One thread's loop over some [`PASSES`] of the operands, which gives the operations that it did.
     fn work(self) -> Box<dyn Fn() -> u64 + Sync> {
         match self {
             Self::Fp32Portable => Box::new(portable),
             #[cfg(target_arch = "x86_64")]
-            Self::AmxBf16 => Box::new(|| amx::limits::bf16(PASSES)),
+            Self::AmxBf16 => Box::new(|| amx::limits::bf16(8 * PASSES)),
             #[cfg(target_arch = "x86_64")]
-            Self::AmxInt8 => Box::new(|| amx::limits::int8(PASSES)),
+            Self::AmxInt8 => Box::new(|| amx::limits::int8(8 * PASSES)),
             #[cfg(target_arch = "x86_64")]
             _ => x86::work(self),
             #[cfg(not(target_arch = "x86_64"))]
@@ -152,29 +152,40 @@ pub(super) fn measure(unit: Unit, threads: usize) -> Result<UnitPeak, DeviceErro
     Ok(UnitPeak { unit, all: rate(threads)?, one: rate(1)? })
 }
 
-/// Sixteen columns and rows of [`K`] numbers each, on a thread's own stack. Of both signs and no power of two: sums neither
-/// grow without bound nor stay at zero.
+/// Numbers that stay in the first-level cache, a line's start first.
 #[repr(align(64))]
 struct Operand<T, const N: usize>([T; N]);
 
-impl<const N: usize> Operand<f32, N> {
-    fn fp32() -> Self {
-        Self(std::array::from_fn(|i| ((i * 37 % 19) as f32 - 9.0) / 7.0))
+/// Of both signs and no power of two: sums neither grow without bound nor stay at zero.
+const fn int8<const N: usize>() -> Operand<i8, N> {
+    let mut numbers = [0; N];
+    let mut i = 0;
+    while i < N {
+        numbers[i] = (i * 37 % 19) as i8 - 9;
+        i += 1;
     }
+    Operand(numbers)
 }
 
-impl<const N: usize> Operand<i8, N> {
-    fn int8() -> Self {
-        Self(std::array::from_fn(|i| (i * 37 % 19) as i8 - 9))
+/// The same in fp32, below two.
+const fn fp32<const N: usize>() -> Operand<f32, N> {
+    let integers = int8::<N>();
+    let mut numbers = [0.0; N];
+    let mut i = 0;
+    while i < N {
+        numbers[i] = integers.0[i] as f32 / 7.0;
+        i += 1;
     }
+    Operand(numbers)
 }
 
 /// Four rows and eight columns in plain Rust, for the compiler to make the most of.
 fn portable() -> u64 {
     const ROWS: usize = 4;
     const COLUMNS: usize = 8;
-    let (a, b) = (Operand::<f32, { ROWS * K }>::fp32(), Operand::<f32, { COLUMNS * K }>::fp32());
-    let (a, b) = (black_box(&a.0), black_box(&b.0));
+    static A: Operand<f32, { ROWS * K }> = fp32();
+    static B: Operand<f32, { COLUMNS * K }> = fp32();
+    let (a, b) = (black_box(&A.0), black_box(&B.0));
     let mut c = [[0.0f32; COLUMNS]; ROWS];
     for _ in 0..PASSES {
         for (x, y) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<COLUMNS>().0) {
@@ -192,7 +203,7 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
-    use super::{K, Operand, PASSES, Unit};
+    use super::{K, Operand, PASSES, Unit, fp32};
 
     /// The loop of a unit. It is called where [`Unit::available`] has been asked.
     pub(super) fn work(unit: Unit) -> Box<dyn Fn() -> u64 + Sync> {
@@ -211,8 +222,9 @@ mod x86 {
     #[target_feature(enable = "avx2,fma")]
     unsafe fn fp32_avx2() -> u64 {
         const ROWS: usize = 6;
-        let (a, b) = (Operand::<f32, { ROWS * K }>::fp32(), Operand::<f32, { 16 * K }>::fp32());
-        let (a, b) = (black_box(&a.0), black_box(&b.0));
+        static A: Operand<f32, { ROWS * K }> = fp32();
+        static B: Operand<f32, { 16 * K }> = fp32();
+        let (a, b) = (black_box(&A.0), black_box(&B.0));
         let mut c = [[_mm256_setzero_ps(); 2]; ROWS];
         for _ in 0..PASSES {
             for (x, y) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<16>().0) {
@@ -232,8 +244,9 @@ mod x86 {
     #[target_feature(enable = "avx512f")]
     unsafe fn fp32_avx512() -> u64 {
         const ROWS: usize = 12;
-        let (a, b) = (Operand::<f32, { ROWS * K }>::fp32(), Operand::<f32, { 32 * K }>::fp32());
-        let (a, b) = (black_box(&a.0), black_box(&b.0));
+        static A: Operand<f32, { ROWS * K }> = fp32();
+        static B: Operand<f32, { 32 * K }> = fp32();
+        let (a, b) = (black_box(&A.0), black_box(&B.0));
         let mut c = [[_mm512_setzero_ps(); 2]; ROWS];
         for _ in 0..PASSES {
             for (x, y) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<32>().0) {
@@ -259,9 +272,9 @@ mod x86 {
             #[target_feature(enable = $features)]
             unsafe fn $name() -> u64 {
                 const BYTES: usize = 4 * $lanes;
-                let a = Operand::<i8, { $rows * K }>::int8();
-                let b = Operand::<i8, { 2 * $lanes * K }>::int8();
-                let (a, b) = (black_box(&a.0), black_box(&b.0));
+                static A: Operand<i8, { $rows * K }> = super::int8();
+                static B: Operand<i8, { 2 * $lanes * K }> = super::int8();
+                let (a, b) = (black_box(&A.0), black_box(&B.0));
                 let mut c = [[$zero(); 2]; $rows];
                 for _ in 0..PASSES {
                     for (x, y) in a.as_chunks::<{ 4 * $rows }>().0.iter().zip(b.as_chunks::<{ 2 * BYTES }>().0) {

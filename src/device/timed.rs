@@ -1,0 +1,467 @@
+//! Where the time goes: a device that times every operator of another one.
+//!
+//! [`Timed`] stands between the forward pass and a device; neither knows of it, and a model that is loaded without it pays
+//! nothing. Beside the time it counts what an operator must do at least: bytes of weights and KV cache that come from memory,
+//! and the operations of matrix products and attention; activations are in neither. Linear layers are told apart by how their
+//! weights are laid out and, where that is the same, by the operator before them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::group::DeviceGroup;
+use super::rotary::RotaryTable;
+use super::sensors::Sensors;
+use super::{AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
+
+/// The operators of a forward pass, by what they do in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operator {
+    /// Rows of the embedding table.
+    Embed,
+    /// RMS norms.
+    Norm,
+    /// Queries, keys and values.
+    Qkv,
+    /// Rotary embedding.
+    Rotary,
+    /// Keys and values into the cache.
+    WriteKv,
+    /// Attention over the cache.
+    Attention,
+    /// The linear layer behind attention.
+    OutputProjection,
+    /// Residual sums.
+    Add,
+    /// Both halves of the feed-forward layer.
+    GateUp,
+    /// What joins the halves.
+    Swiglu,
+    /// The linear layer back to the stream.
+    Down,
+    /// Sums over ranks.
+    AllReduce,
+    /// Rows whose logits are wanted.
+    Gather,
+    /// Logits.
+    LmHead,
+    /// Logits to the host.
+    Download,
+}
+
+impl Operator {
+    /// All of them, in the order of the forward pass.
+    pub const ALL: [Self; 15] = [
+        Self::Embed,
+        Self::Norm,
+        Self::Qkv,
+        Self::Rotary,
+        Self::WriteKv,
+        Self::Attention,
+        Self::OutputProjection,
+        Self::Add,
+        Self::GateUp,
+        Self::Swiglu,
+        Self::Down,
+        Self::AllReduce,
+        Self::Gather,
+        Self::LmHead,
+        Self::Download,
+    ];
+
+    /// Its word in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embed => "embed",
+            Self::Norm => "norm",
+            Self::Qkv => "qkv",
+            Self::Rotary => "rotary",
+            Self::WriteKv => "write_kv",
+            Self::Attention => "attention",
+            Self::OutputProjection => "o_proj",
+            Self::Add => "add",
+            Self::GateUp => "gate_up",
+            Self::Swiglu => "swiglu",
+            Self::Down => "down",
+            Self::AllReduce => "all_reduce",
+            Self::Gather => "gather",
+            Self::LmHead => "lm_head",
+            Self::Download => "download",
+        }
+    }
+}
+
+/// What one operator took, and had to do at least.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OperatorTotals {
+    /// How often it was called.
+    pub calls: u64,
+    /// Time in it.
+    pub time_ns: u64,
+    /// Bytes of weights, embedding rows and KV cache.
+    pub bytes: u64,
+    /// Multiplications and additions of matrix products and attention.
+    pub flops: u64,
+}
+
+impl std::ops::AddAssign for OperatorTotals {
+    fn add_assign(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.time_ns += other.time_ns;
+        self.bytes += other.bytes;
+        self.flops += other.flops;
+    }
+}
+
+/// What a [`Timed`] device has counted. Whoever drives the model holds it, too, and empties it when a step is done.
+#[derive(Debug, Default)]
+pub struct OperatorClock(Mutex<[OperatorTotals; Operator::ALL.len()]>);
+
+impl OperatorClock {
+    fn add(&self, operator: Operator, one: OperatorTotals) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[operator as usize] += one;
+    }
+
+    /// What was counted since this was asked last; operators that were not called are left out.
+    pub fn take(&self) -> Vec<(Operator, OperatorTotals)> {
+        let totals = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        Operator::ALL.into_iter().zip(totals).filter(|(_, totals)| totals.calls > 0).collect()
+    }
+}
+
+/// A device whose operators are timed.
+#[derive(Debug)]
+pub struct Timed<D> {
+    device: D,
+    /// None for the ranks that are not timed.
+    clock: Option<Arc<OperatorClock>>,
+    /// The operator before this one.
+    last: Operator,
+}
+
+/// Rows of the inner device, and how many are in use.
+#[derive(Debug)]
+pub struct TimedActivation<A> {
+    inner: A,
+    width: usize,
+    rows: usize,
+}
+
+/// A weight of the inner device, and what a product with it costs.
+#[derive(Debug)]
+pub struct TimedLinear<L> {
+    inner: L,
+    /// `None` where the operator before it tells.
+    operator: Option<Operator>,
+    bytes: u64,
+    row_flops: u64,
+}
+
+/// A table or cache of the inner device, and the bytes of one row or token of it.
+#[derive(Debug)]
+pub struct TimedStore<T> {
+    inner: T,
+    each_bytes: u64,
+}
+
+impl<D: Device> Timed<D> {
+    /// Times `device`; without a clock it only passes everything on.
+    pub fn new(device: D, clock: Option<Arc<OperatorClock>>) -> Self {
+        Self { device, clock, last: Operator::Embed }
+    }
+
+    fn linear_of(
+        &self,
+        inner: D::Linear,
+        weight: HostTensor<'_>,
+        operator: Option<Operator>,
+    ) -> TimedLinear<D::Linear> {
+        let numbers = (weight.rows * weight.width) as u64;
+        let bytes = numbers * self.device.info().dtype.bytes() as u64;
+        TimedLinear { inner, operator, bytes, row_flops: 2 * numbers }
+    }
+
+    /// Times `call`, which has to move so many bytes and do so many operations.
+    fn time<T>(
+        &mut self,
+        operator: Operator,
+        (bytes, flops): (u64, u64),
+        call: impl FnOnce(&mut D) -> Result<T, DeviceError>,
+    ) -> Result<T, DeviceError> {
+        self.last = operator;
+        let Some(clock) = &self.clock else { return call(&mut self.device) };
+        let start = Instant::now();
+        let result = call(&mut self.device);
+        let time_ns = start.elapsed().as_nanos() as u64;
+        clock.add(operator, OperatorTotals { calls: 1, time_ns, bytes, flops });
+        result
+    }
+}
+
+/// Nothing that counts as work: activations that are near.
+const LITTLE: (u64, u64) = (0, 0);
+
+impl<D: Device> Device for Timed<D> {
+    type Activation = TimedActivation<D::Activation>;
+    type Linear = TimedLinear<D::Linear>;
+    type Vector = D::Vector;
+    type Table = TimedStore<D::Table>;
+    type Rotary = D::Rotary;
+    type KvCache = TimedStore<D::KvCache>;
+
+    fn info(&self) -> DeviceInfo {
+        self.device.info()
+    }
+
+    fn activation(&self, max_rows: usize, width: usize) -> Result<Self::Activation, DeviceError> {
+        Ok(TimedActivation { inner: self.device.activation(max_rows, width)?, width, rows: 0 })
+    }
+
+    fn qkv_activation(
+        &self,
+        max_rows: usize,
+        shape: AttentionShape,
+    ) -> Result<Self::Activation, DeviceError> {
+        let width = (shape.heads + 2 * shape.kv_heads) * shape.channels;
+        Ok(TimedActivation { inner: self.device.qkv_activation(max_rows, shape)?, width, rows: 0 })
+    }
+
+    fn upload_linear(
+        &self,
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+    ) -> Result<Self::Linear, DeviceError> {
+        Ok(self.linear_of(self.device.upload_linear(weight, bias)?, weight, None))
+    }
+
+    fn upload_qkv(
+        &self,
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+        shape: AttentionShape,
+    ) -> Result<Self::Linear, DeviceError> {
+        Ok(self.linear_of(self.device.upload_qkv(weight, bias, shape)?, weight, Some(Operator::Qkv)))
+    }
+
+    fn upload_gate_up(&self, weight: HostTensor<'_>) -> Result<Self::Linear, DeviceError> {
+        Ok(self.linear_of(self.device.upload_gate_up(weight)?, weight, Some(Operator::GateUp)))
+    }
+
+    fn upload_vector(&self, values: HostTensor<'_>) -> Result<Self::Vector, DeviceError> {
+        self.device.upload_vector(values)
+    }
+
+    fn upload_table(&self, table: HostTensor<'_>) -> Result<Self::Table, DeviceError> {
+        let each_bytes = (table.width * self.device.info().dtype.bytes()) as u64;
+        Ok(TimedStore { inner: self.device.upload_table(table)?, each_bytes })
+    }
+
+    fn upload_rotary(&self, table: &RotaryTable) -> Result<Self::Rotary, DeviceError> {
+        self.device.upload_rotary(table)
+    }
+
+    fn kv_cache(&self, shape: KvShape) -> Result<Self::KvCache, DeviceError> {
+        let each_bytes = (2 * shape.kv_heads * shape.channels * self.device.info().dtype.bytes()) as u64;
+        Ok(TimedStore { inner: self.device.kv_cache(shape)?, each_bytes })
+    }
+
+    fn embed(
+        &mut self,
+        table: &Self::Table,
+        ids: &[u32],
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError> {
+        out.rows = ids.len();
+        let bytes = ids.len() as u64 * table.each_bytes;
+        self.time(Operator::Embed, (bytes, 0), |d| d.embed(&table.inner, ids, &mut out.inner))
+    }
+
+    fn rms_norm(
+        &mut self,
+        x: &Self::Activation,
+        weight: &Self::Vector,
+        epsilon: f32,
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError> {
+        out.rows = x.rows;
+        self.time(Operator::Norm, LITTLE, |d| d.rms_norm(&x.inner, weight, epsilon, &mut out.inner))
+    }
+
+    fn linear(
+        &mut self,
+        x: &Self::Activation,
+        weight: &Self::Linear,
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError> {
+        out.rows = x.rows;
+        let operator = weight.operator.unwrap_or(match self.last {
+            Operator::Attention => Operator::OutputProjection,
+            Operator::Swiglu => Operator::Down,
+            _ => Operator::LmHead,
+        });
+        let work = (weight.bytes, x.rows as u64 * weight.row_flops);
+        self.time(operator, work, |d| d.linear(&x.inner, &weight.inner, &mut out.inner))
+    }
+
+    fn rotary(
+        &mut self,
+        qkv: &mut Self::Activation,
+        table: &Self::Rotary,
+        positions: &[u32],
+        shape: AttentionShape,
+    ) -> Result<(), DeviceError> {
+        self.time(Operator::Rotary, LITTLE, |d| d.rotary(&mut qkv.inner, table, positions, shape))
+    }
+
+    fn write_kv(
+        &mut self,
+        qkv: &Self::Activation,
+        cache: &mut Self::KvCache,
+        layer: usize,
+        sequences: &[SequenceView<'_>],
+        shape: AttentionShape,
+    ) -> Result<(), DeviceError> {
+        let tokens: usize = sequences.iter().map(|s| s.rows.len()).sum();
+        let work = (tokens as u64 * cache.each_bytes, 0);
+        self.time(Operator::WriteKv, work, |d| {
+            d.write_kv(&qkv.inner, &mut cache.inner, layer, sequences, shape)
+        })
+    }
+
+    fn attention(
+        &mut self,
+        qkv: &Self::Activation,
+        cache: &Self::KvCache,
+        layer: usize,
+        sequences: &[SequenceView<'_>],
+        shape: AttentionShape,
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError> {
+        out.rows = qkv.rows;
+        // What this step wrote is still near; what was there before comes from memory, once for all heads.
+        let read: usize = sequences.iter().map(|s| s.context - s.rows.len()).sum();
+        let seen: usize = sequences.iter().map(seen).sum();
+        let work = (read as u64 * cache.each_bytes, (seen * 4 * shape.heads * shape.channels) as u64);
+        self.time(Operator::Attention, work, |d| {
+            d.attention(&qkv.inner, &cache.inner, layer, sequences, shape, &mut out.inner)
+        })
+    }
+
+    fn add(&mut self, x: &mut Self::Activation, y: &Self::Activation) -> Result<(), DeviceError> {
+        self.time(Operator::Add, LITTLE, |d| d.add(&mut x.inner, &y.inner))
+    }
+
+    fn swiglu(&mut self, h: &Self::Activation, out: &mut Self::Activation) -> Result<(), DeviceError> {
+        out.rows = h.rows;
+        self.time(Operator::Swiglu, LITTLE, |d| d.swiglu(&h.inner, &mut out.inner))
+    }
+
+    fn gather(
+        &mut self,
+        x: &Self::Activation,
+        rows: &[usize],
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError> {
+        out.rows = rows.len();
+        self.time(Operator::Gather, LITTLE, |d| d.gather(&x.inner, rows, &mut out.inner))
+    }
+
+    fn all_reduce(&mut self, x: &mut Self::Activation) -> Result<(), DeviceError> {
+        self.time(Operator::AllReduce, LITTLE, |d| d.all_reduce(&mut x.inner))
+    }
+
+    fn modelled_ns(&self) -> Option<u64> {
+        self.device.modelled_ns()
+    }
+
+    fn idle(&mut self, duration_ns: u64) {
+        self.device.idle(duration_ns);
+    }
+
+    fn download(&mut self, x: &Self::Activation, out: &mut Vec<f32>) -> Result<(), DeviceError> {
+        self.time(Operator::Download, LITTLE, |d| d.download(&x.inner, out))
+    }
+
+    fn upload(&mut self, rows: &[f32], out: &mut Self::Activation) -> Result<(), DeviceError> {
+        out.rows = rows.len() / out.width;
+        self.device.upload(rows, &mut out.inner)
+    }
+}
+
+/// Tokens that a sequence's rows of this step see, all together.
+fn seen(sequence: &SequenceView<'_>) -> usize {
+    let rows = sequence.rows.len();
+    // From `context - rows + 1` up to `context`.
+    rows * (2 * sequence.context - rows + 1) / 2
+}
+
+/// A group whose first rank is timed: the ranks do the same, so one tells of all.
+#[derive(Debug)]
+pub struct TimedGroup<G> {
+    group: G,
+    clock: Arc<OperatorClock>,
+}
+
+impl<G> TimedGroup<G> {
+    /// Times the first rank of `group`.
+    pub fn new(group: G, clock: Arc<OperatorClock>) -> Self {
+        Self { group, clock }
+    }
+}
+
+impl<G: DeviceGroup> DeviceGroup for TimedGroup<G> {
+    type Device = Timed<G::Device>;
+
+    fn name(&self) -> &'static str {
+        self.group.name()
+    }
+
+    fn world(&self) -> usize {
+        self.group.world()
+    }
+
+    fn device(&self, rank: usize) -> Result<Self::Device, DeviceError> {
+        let clock = (rank == 0).then(|| Arc::clone(&self.clock));
+        Ok(Timed::new(self.group.device(rank)?, clock))
+    }
+
+    fn abort(&self) {
+        self.group.abort();
+    }
+
+    fn sensors(&self) -> Option<Box<dyn Sensors>> {
+        self.group.sensors()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operator_has_its_place_and_word() {
+        for (i, operator) in Operator::ALL.into_iter().enumerate() {
+            assert_eq!(operator as usize, i);
+            assert!(Operator::ALL[..i].iter().all(|other| other.name() != operator.name()));
+        }
+    }
+
+    #[test]
+    fn a_clock_is_empty_once_it_was_read() {
+        let clock = OperatorClock::default();
+        let one = OperatorTotals { calls: 1, time_ns: 5, bytes: 7, flops: 9 };
+        clock.add(Operator::Norm, one);
+        clock.add(Operator::Norm, one);
+        let two = OperatorTotals { calls: 2, time_ns: 10, bytes: 14, flops: 18 };
+        assert_eq!(clock.take(), [(Operator::Norm, two)]);
+        assert_eq!(clock.take(), []);
+    }
+
+    #[test]
+    fn a_row_sees_what_came_before_and_itself() {
+        let view = |rows, context| SequenceView { rows, context, blocks: &[] };
+        for sequence in [view(0..1, 1), view(3..4, 9), view(0..5, 5), view(2..6, 11)] {
+            let sum: usize = (0..sequence.rows.len()).map(|i| sequence.visible(i)).sum();
+            assert_eq!(seen(&sequence), sum);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Timed operators: the rows of `operators.csv`, and the table.
+
+use super::format::{NONE, fixed, or_none, percent};
+use super::performance::good_repetitions;
+use super::tables::Table;
+use crate::record::{OperatorRecord, OperatorRow, PerformanceCase, Phase, RequestRecord, RunRecord, SCHEMA};
+use crate::stats::median;
+
+/// A row for every operator in every phase of every case, in the order of the plan and the forward pass; none where operators
+/// were not timed.
+pub fn operator_rows(run: &RunRecord, requests: &[RequestRecord]) -> Vec<OperatorRow> {
+    run.plan.performance.iter().flat_map(|case| case_rows(run, case, requests)).collect()
+}
+
+fn case_rows(run: &RunRecord, case: &PerformanceCase, requests: &[RequestRecord]) -> Vec<OperatorRow> {
+    let good = good_repetitions(case, requests);
+    let Some(first) = good.first() else { return Vec::new() };
+    let row = |of: &OperatorRecord| {
+        let same = |o: &&OperatorRecord| o.phase == of.phase && o.operator == of.operator;
+        let times: Vec<f64> =
+            good.iter().filter_map(|r| r.operators.iter().find(same)).map(|o| o.time_ns as f64).collect();
+        let time_ns = median(&times).unwrap_or(0.0).round() as u64;
+        // Bytes over nanoseconds are 10⁹ bytes over seconds.
+        let rate = |count: u64| (count > 0 && time_ns > 0).then(|| count as f64 / time_ns as f64);
+        let least_ns = run.provenance.roofline.as_ref().map(|limit| {
+            let memory = of.bytes as f64 / limit.bandwidth_bytes_per_s;
+            1e9 * memory.max(of.flops as f64 / limit.peak_flops_per_s)
+        });
+        let counted = of.bytes > 0 || of.flops > 0;
+        OperatorRow {
+            schema: SCHEMA,
+            run_id: run.run_id.clone(),
+            case_id: case.case_id.clone(),
+            clock: run.provenance.clock,
+            phase: of.phase,
+            operator: of.operator.clone(),
+            reps: times.len() as u64,
+            calls: of.calls,
+            time_ns,
+            bytes: of.bytes,
+            flops: of.flops,
+            share: None,
+            achieved_gb_s: rate(of.bytes),
+            achieved_gflop_s: rate(of.flops),
+            roofline_pct: least_ns
+                .filter(|_| counted && time_ns > 0)
+                .map(|least| 100.0 * least / time_ns as f64),
+        }
+    };
+    let mut rows: Vec<OperatorRow> = first.operators.iter().map(row).collect();
+    for phase in [Phase::Prefill, Phase::Decode] {
+        let all: u64 = rows.iter().filter(|row| row.phase == phase).map(|row| row.time_ns).sum();
+        for row in rows.iter_mut().filter(|row| row.phase == phase && all > 0) {
+            row.share = Some(row.time_ns as f64 / all as f64);
+        }
+    }
+    rows
+}
+
+/// One row an operator, phase and case.
+pub(super) fn table(run: &RunRecord, rows: &[OperatorRow]) -> Table {
+    let numbers = ["Calls", "ms", "Share %", "GB/s", "GFLOP/s", "Roofline %"];
+    let title = format!("Operators, {}", run.provenance.clock);
+    let mut table = Table::new(title, &["Case", "Phase", "Operator"], &numbers);
+    let mut before = (String::new(), String::new());
+    for row in rows {
+        let here = (row.case_id.clone(), row.phase.to_string());
+        let case = if here.0 == before.0 { String::new() } else { here.0.clone() };
+        let phase = if here == before { String::new() } else { here.1.clone() };
+        before = here;
+        table.push(
+            false,
+            vec![
+                case,
+                phase,
+                row.operator.clone(),
+                row.calls.to_string(),
+                format!("{:.3}", row.time_ns as f64 / 1e6),
+                or_none(row.share, percent),
+                fixed(row.achieved_gb_s, 2),
+                fixed(row.achieved_gflop_s, 1),
+                row.roofline_pct.map_or_else(|| NONE.to_owned(), |share| format!("{share:.1}")),
+            ],
+        );
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Roofline;
+    use crate::report::fixture;
+
+    fn record(phase: Phase, operator: &str, time_ns: u64, bytes: u64, flops: u64) -> OperatorRecord {
+        OperatorRecord { phase, operator: operator.to_owned(), calls: 28, time_ns, bytes, flops }
+    }
+
+    #[test]
+    fn shares_are_of_the_phase_and_rates_of_the_median() {
+        let (mut run, _, mut requests) = fixture::quiet();
+        run.provenance.roofline =
+            Some(Roofline { bandwidth_bytes_per_s: 2e9, peak_flops_per_s: 1e9, limits: None });
+        for (index, request) in requests.iter_mut().enumerate() {
+            let slow = if index == 0 { 5 } else { 1 };
+            request.operators = vec![
+                record(Phase::Prefill, "qkv", 30, 10, 15),
+                record(Phase::Decode, "qkv", 60 * slow, 90, 30),
+                record(Phase::Decode, "rest", 20, 0, 0),
+            ];
+        }
+        let rows = operator_rows(&run, &requests);
+        let first: Vec<&OperatorRow> = rows.iter().filter(|r| r.case_id == rows[0].case_id).collect();
+        let shares: Vec<Option<f64>> = first.iter().map(|row| row.share).collect();
+        assert_eq!(shares, [Some(1.0), Some(0.75), Some(0.25)]);
+        assert_eq!((first[1].time_ns, first[1].achieved_gb_s), (60, Some(1.5)));
+        // 90 bytes at 2 a nanosecond are 45 ns, 15 operations at one a nanosecond 15.
+        assert_eq!((first[0].roofline_pct, first[1].roofline_pct), (Some(50.0), Some(75.0)));
+        assert_eq!((first[2].achieved_gb_s, first[2].roofline_pct), (None, None));
+        let table = table(&run, &rows);
+        assert_eq!(table.rows.len(), rows.len());
+        assert!(operator_rows(&run, &[]).is_empty());
+    }
+}

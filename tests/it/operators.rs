@@ -1,0 +1,179 @@
+//! Timed operators: what they count, that they change nothing, and where a run leaves them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use glmbench::bench::{OrdinaryTokens, Repetition, Shape, case_cost, prompts, repeat};
+use glmbench::device::DType;
+use glmbench::device::rotary::RotaryMode;
+use glmbench::engine::StepKind;
+use glmbench::engine::config::ModelConfig;
+use glmbench::engine::load::{DeviceKind, LoadOptions, load};
+use glmbench::engine::model::Limits;
+use glmbench::engine::profile::{OperatorTime, REST};
+use glmbench::engine::weights::StorageType;
+use glmbench::engine::weights::dummy::Dummy;
+use serde_json::Value;
+
+use crate::support::answer;
+
+const CONFIG: &str = r#"{"model_type":"chatglm","num_layers":3,"hidden_size":48,"ffn_hidden_size":64,"kv_channels":16,
+    "num_attention_heads":4,"multi_query_attention":true,"multi_query_group_num":2,"padded_vocab_size":96,
+    "seq_length":4096,"add_qkv_bias":true}"#;
+
+fn config() -> ModelConfig {
+    ModelConfig::from_json(CONFIG, Path::new("config.json")).unwrap()
+}
+
+/// A repetition on so many ranks, and what its operators counted.
+fn repetition(shape: Shape, tp: usize, profile_operators: bool) -> (Repetition, Vec<OperatorTime>) {
+    let config = config();
+    let options = LoadOptions {
+        device: DeviceKind::Cpu,
+        dtype: DType::Fp16,
+        emulate: None,
+        rotary: RotaryMode::Model,
+        threads: Some(2),
+        instruction_set: None,
+        tp,
+        bind: false,
+        profile_operators,
+        limits: Limits::for_batch(&config, shape.batch, shape.sequence_tokens()),
+    };
+    let source = Dummy::new(config.clone(), StorageType::F16, 5);
+    let mut engine = load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap();
+    let prompts = prompts(shape, &OrdinaryTokens::of_vocabulary(config.padded_vocab_size), 1);
+    let repetition = repeat(&mut engine, shape, &prompts).unwrap();
+    let times = engine.take_profile();
+    assert!(engine.take_profile().is_empty(), "what was taken is gone");
+    (repetition, times)
+}
+
+/// The counts of the operators together are what the roofline counts of the whole phase.
+#[test]
+fn operators_add_up_to_the_work_of_their_phase() {
+    for shape in [
+        Shape { batch: 1, input_tokens: 17, output_tokens: 5 },
+        Shape { batch: 3, input_tokens: 150, output_tokens: 4 },
+    ] {
+        let (_, times) = repetition(shape, 1, true);
+        let sums = |kind: StepKind| {
+            let of = times.iter().filter(|time| time.kind == kind && time.operator != "embed");
+            of.fold((0, 0), |(bytes, flops), t| (bytes + t.totals.bytes, flops + t.totals.flops))
+        };
+        let (prefill, decode) = case_cost(&config(), 2, 512, shape);
+        assert_eq!(sums(StepKind::Prefill), (prefill.bytes, prefill.flops), "{shape:?}");
+        assert_eq!(sums(StepKind::Decode), (decode.bytes, decode.flops), "{shape:?}");
+        let calls = |kind, operator| {
+            let mut of = times.iter().filter(|time| time.kind == kind && time.operator == operator);
+            of.next().map(|time| time.totals.calls)
+        };
+        let steps = shape.output_tokens as u64 - 1;
+        for operator in ["qkv", "rotary", "write_kv", "attention", "o_proj", "gate_up", "swiglu", "down"] {
+            assert_eq!(calls(StepKind::Prefill, operator), Some(3), "{operator}");
+            assert_eq!(calls(StepKind::Decode, operator), Some(3 * steps), "{operator}");
+        }
+        for operator in ["embed", "gather", "lm_head", "download", REST] {
+            assert_eq!(calls(StepKind::Decode, operator), Some(steps), "{operator}");
+        }
+    }
+}
+
+#[test]
+fn timing_changes_no_answer_and_its_absence_leaves_nothing() {
+    let shape = Shape { batch: 2, input_tokens: 20, output_tokens: 6 };
+    for tp in [1, 2] {
+        let (plain, nothing) = repetition(shape, tp, false);
+        let (timed, times) = repetition(shape, tp, true);
+        assert_eq!(plain.output_hash, timed.output_hash);
+        assert!(nothing.is_empty());
+        let inside: u64 = times.iter().map(|time| time.totals.time_ns).sum();
+        assert!(inside > 0 && inside <= timed.end_ns - timed.start_ns, "{inside} {timed:?}");
+    }
+}
+
+const SUITE: &str = r#"schema = 1
+name = "limits"
+[model]
+path = "MODEL"
+[[performance]]
+batch = [1, 2]
+lengths = [[8, 4]]
+repetitions = 2
+max_warmups = 1
+[[performance]]
+batch = [2]
+lengths = [[4000, 90]]
+repetitions = 1000
+budget_s = 1
+[[target]]
+figure = "decode-bandwidth"
+case = "b1-i8-o4"
+at_least = 0.5
+[[target]]
+figure = "decode-speedup"
+case = "b2-i8-o4"
+over = "b1-i8-o4"
+at_least = 0.001
+[[target]]
+figure = "attention-bandwidth"
+case = "b2-i4000-o90"
+at_least = 0.85
+[[target]]
+figure = "prefill-peak"
+case = "b2-i8-o4"
+unit = "amx-fp4"
+at_least = 0.5
+[[target]]
+figure = "prefill-peak"
+case = "b2-i8-o4"
+dtype = "bf16"
+at_least = 0.5
+[[target]]
+figure = "load-memory"
+at_most = 1.5
+"#;
+
+#[test]
+fn a_run_holds_itself_against_the_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    // Wide enough that a thousand repetitions are over any machine's budget.
+    let wide = CONFIG.replace("\"ffn_hidden_size\":64", "\"ffn_hidden_size\":65536");
+    std::fs::write(path("config.json"), wide).unwrap();
+    let model = format!("dummy:{}", path("config.json"));
+    std::fs::write(path("s.toml"), SUITE.replace("MODEL", &model)).unwrap();
+    let run =
+        answer(&["run", &path("s.toml"), "--out", &path("runs"), "--profile-operators", "--threads", "1"]);
+    let run = run.expect(0, &[]);
+    assert!(run.out.contains("Against the machine's limits, measured"), "{}", run.out);
+    assert!(run.out.contains("Operators, measured"), "{}", run.out);
+    let dir = std::fs::read_dir(path("runs")).unwrap().next().unwrap().unwrap().path();
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let record: Value = serde_json::from_str(&read("run.json")).unwrap();
+    let limits = &record["provenance"]["roofline"]["limits"];
+    assert!(limits["bandwidth"]["median"].as_f64().unwrap() > 0.0 && limits["threads"] == 1, "{limits}");
+    assert!(limits["method"].as_str().unwrap().contains("median of"), "{limits}");
+    assert!(record["provenance"]["load"]["load_ns"].as_u64().unwrap() > 0);
+    assert_eq!(record["plan"]["targets"].as_array().unwrap().len(), 5, "one is of another type");
+    let mut reader = csv::Reader::from_reader(read("limits.csv").leak().as_bytes());
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let (met, note) = (11, 12);
+    assert!(!rows[0][met].is_empty() && rows[1][met] == *"true", "{rows:?}");
+    assert!(rows[2][note].starts_with("over budget: ") && rows[2][met].is_empty(), "{rows:?}");
+    assert_eq!(&rows[3][note], "not applicable: this machine has no amx-fp4");
+    assert!(!rows[4][4].is_empty(), "{rows:?}");
+    let operators = read("operators.csv");
+    assert!(
+        operators.lines().any(|line| line.contains(",b2-i8-o4,measured,decode,gate_up,2,9,")),
+        "{operators}"
+    );
+    assert!(read("report.html").contains("Operators, measured"));
+}
+
+#[test]
+fn a_card_does_not_let_its_operators_be_timed() {
+    let args =
+        ["run", "suites/duo-vs-a2.toml", "--only", "300i-duo", "--profile-operators", "--out", "target/no"];
+    answer(&args).expect(2, &["--profile-operators", "behind the host's back"]);
+}
