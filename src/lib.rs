@@ -37,6 +37,10 @@
 //! [`device::Device::all_reduce`], twice a layer. On the CPU ranks are groups of cores, bound to them if asked
 //! ([`device::affinity`]).
 //!
+//! How fast that is, and how fast it could be: [`device::cpu::measure_limits`] measures the machine's bandwidth and arithmetic
+//! peaks, suites state targets against them, and [`device::timed`], a device around a device, times every operator where that is
+//! asked for; [`engine::profile`] sums its times up by the kind of step.
+//!
 //! ## Invariants
 //!
 //! The first six are held by tests (`tests/it/architecture.rs` reads the imports; `tests/it/invariance.rs` and `goldens.rs` the numbers).

@@ -27,7 +27,6 @@ use self::attention::{Attention, Item, KvCache, Scratch};
 use self::buffer::Buffer;
 use self::kernels::{Kernels, PANEL};
 use self::linear::{Linear, Rows, RowsMut, padded_vector};
-use self::pool::Pool;
 use self::tiles::TileScratch;
 use super::group::Seat;
 use super::rotary::RotaryTable;
@@ -36,6 +35,7 @@ use super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, 
 pub use self::group::{BOUND, CpuGroup, NOT_BOUND, why_not_bound};
 pub use self::kernels::InstructionSet;
 pub use self::limits::{Bandwidth, MachineLimits, Operands, Rate, Unit, UnitPeak, measure_limits};
+pub use self::pool::Pool;
 
 /// How a [`Cpu`] is set up.
 #[derive(Debug, Clone, Copy)]
