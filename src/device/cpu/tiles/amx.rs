@@ -5,54 +5,21 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __cpuid_count, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512,
-    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_sub_ps,
-    _xgetbv,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps,
+    _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_sub_ps,
 };
-use std::sync::OnceLock;
 
 use crate::device::DType;
+use crate::device::cpu::amx;
 
 use super::{HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct};
 
 /// The instructions are there, and the system has given this process leave to use the tile registers.
 pub(super) fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| has_instructions() && permitted())
-}
-
-fn has_instructions() -> bool {
-    const BF16: u32 = 1 << 22;
-    const TILE: u32 = 1 << 24;
-    // The operating system keeps tile configuration and data over a change of thread.
-    const TILE_STATE: u64 = 0b11 << 17;
-    if !(is_x86_feature_detected!("avx512f")
+    is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("xsave"))
-    {
-        return false;
-    }
-    let features = __cpuid_count(7, 0).edx;
-    // SAFETY: XSAVE is present, and the system uses it, or AVX-512 would not have been detected.
-    let state = unsafe { enabled_state() };
-    features & (BF16 | TILE) == BF16 | TILE && state & TILE_STATE == TILE_STATE
-}
-
-/// # Safety
-/// XSAVE must be present and enabled.
-#[target_feature(enable = "xsave")]
-unsafe fn enabled_state() -> u64 {
-    // SAFETY: by the caller's promise.
-    unsafe { _xgetbv(0) }
-}
-
-/// Linux gives out the large tile state on request only, for the process and all threads that it starts later.
-fn permitted() -> bool {
-    const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
-    // SAFETY: a call without pointers.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+        && amx::found().is_ok_and(|amx| amx.bf16)
 }
 
 /// The kernels.
