@@ -272,6 +272,9 @@ impl FoundModel {
         let rank = MemoryEstimate::per_rank(&self.config, compute.dtype(), limits, world)?;
         let emulate = compute.emulate(&self.path);
         compute.device.check(compute.dtype(), world, emulate.as_ref())?;
+        if compute.profile_operators {
+            compute.device.check_profile()?;
+        }
         // What a card holds is the card's to say; an emulated one holds it here, if it computes.
         let here = match &emulate {
             Some(emulate) => !emulate.timing_only,

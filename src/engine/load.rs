@@ -148,6 +148,21 @@ impl DeviceKind {
             self.name()
         )))
     }
+
+    /// Whether its operators can be timed from the host.
+    ///
+    /// # Errors
+    /// They cannot: a card runs them behind the host's back.
+    pub fn check_profile(self) -> Result<(), EngineError> {
+        match self.chip() {
+            None => Ok(()),
+            Some(_) => Err(EngineError::Option(format!(
+                "--profile-operators: device {} runs its operators behind the host's back, so the host cannot time them; \
+                 expected cpu or reference",
+                self.name()
+            ))),
+        }
+    }
 }
 
 impl std::str::FromStr for DeviceKind {
@@ -224,7 +239,10 @@ pub fn load(
     let alone = options.tp == 1 && !options.bind;
     options.device.check_emulated(options.emulate.as_ref())?;
     let (rotary, limits) = (options.rotary, options.limits);
-    let clock = clock(options)?;
+    if options.profile_operators {
+        options.device.check_profile()?;
+    }
+    let clock: Option<Arc<OperatorClock>> = options.profile_operators.then(Arc::default);
     let mut on = On { config, options, clock: clock.clone(), source, progress };
     let model: Box<dyn Forward> = match options.device {
         DeviceKind::Cpu => {
@@ -280,18 +298,6 @@ pub fn load(
         Some(clock) => Scheduler::profiled(model, clock),
         None => Scheduler::new(model),
     })
-}
-
-/// What counts the operators' times, if that is asked for.
-fn clock(options: &LoadOptions) -> Result<Option<Arc<OperatorClock>>, EngineError> {
-    if options.profile_operators && options.device.chip().is_some() {
-        return Err(EngineError::Option(format!(
-            "--profile-operators: device {} runs its operators behind the host's back, so the host cannot time them; \
-             expected cpu or reference",
-            options.device.name()
-        )));
-    }
-    Ok(options.profile_operators.then(Arc::default))
 }
 
 /// What a model is loaded from, for whichever device.

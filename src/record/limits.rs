@@ -1,15 +1,15 @@
-//! The machine's own limits, as measured on it: what timings are held against.
+//! The limits that timings are held against: the machine's own, as measured on it, or a modelled chip's.
 
 use serde::{Deserialize, Serialize};
 
 /// The two limits of a roofline, and all that was measured for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Roofline {
-    /// Memory bandwidth as measured by streaming, bytes a second.
+    /// Memory bandwidth as measured by streaming, or of a modelled chip by its profile, bytes a second.
     pub bandwidth_bytes_per_s: f64,
     /// Arithmetic peak as measured, floating-point operations a second, of the fastest unit for the run's type.
     pub peak_flops_per_s: f64,
-    /// What was measured; `None` in records from before it was kept.
+    /// What was measured; `None` where nothing was, and in records from before it was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<MachineLimits>,
 }

@@ -187,7 +187,12 @@ pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> 
             Clock::Measured => "as measured",
             Clock::Modelled => "of one chip by the profile, modelled",
         };
-        format!("{memory:.1} GB/s streamed, {arithmetic:.0} GFLOP/s, {from}")
+        let how = limit.limits.as_ref().map(|of| match &of.peak_unit {
+            Some(unit) => format!(" (peak of {unit}; {})", of.method),
+            None => format!(" ({})", of.method),
+        });
+        let how = how.unwrap_or_default();
+        format!("{memory:.1} GB/s streamed, {arithmetic:.0} GFLOP/s, {from}{how}")
     });
     vec![
         ("Program", of.engine.clone()),

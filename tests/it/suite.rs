@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use glmbench::dataset::Benchmark;
-use glmbench::suite::{Dtype, Suite};
+use glmbench::suite::{Dtype, Figure, Suite};
 
 const GOOD: &str = r#"schema = 1
 name = "tiny"
@@ -205,6 +205,7 @@ fn every_suite_in_the_repository_loads() {
         [
             "boolq",
             "ceval",
+            "cpu-limits",
             "duo-vs-a2",
             "load",
             "max-batch",
@@ -235,4 +236,37 @@ fn no_file_makes_it_panic() {
     }
     let missing = Suite::load(&dir.path().join("none.toml"), &[]).unwrap_err().to_string();
     assert!(missing.contains("none.toml") && missing.contains("expected a suite file"), "{missing}");
+}
+
+#[test]
+fn targets_say_what_is_expected_of_which_case() {
+    let with = |table: &str| parse(&format!("{GOOD}budget_s = 60\n[[target]]\n{table}"), &[]);
+    let suite = with("figure = \"decode-speedup\"\ncase = \"b2-i8-o4\"\nover = \"b1-i8-o4\"\nat_least = 7\n")
+        .unwrap();
+    assert_eq!((suite.performance[0].budget_s, suite.profile_operators), (Some(60), false));
+    let target = &suite.targets[0];
+    assert_eq!((target.figure, target.at_least, target.at_most), (Figure::DecodeSpeedup, Some(7.0), None));
+    assert_eq!((target.case.as_deref(), target.over.as_deref()), (Some("b2-i8-o4"), Some("b1-i8-o4")));
+    // Neither decides what is measured, so that runs stay comparable.
+    assert_eq!(suite.content_hash(), parse(GOOD, &[]).unwrap().content_hash());
+    for (table, message) in [
+        ("figure = \"decode-bandwith\"", "did you mean `decode-bandwidth`?"),
+        ("figure = \"decode-bandwidth\"\nat_least = 1", "found no `case`"),
+        ("figure = \"decode-speedup\"\ncase = \"a\"\nat_least = 1", "found no `over`"),
+        (
+            "figure = \"decode-bandwidth\"\ncase = \"a\"\nover = \"b\"\nat_least = 1",
+            "expected none of decode-bandwidth",
+        ),
+        (
+            "figure = \"decode-bandwidth\"\ncase = \"a\"\nunit = \"u\"\nat_least = 1",
+            "only prefill-peak is of an arithmetic unit",
+        ),
+        ("figure = \"prefill-peak\"\ncase = \"a\"", "found no `at_least`"),
+        ("figure = \"load-time\"\nat_least = 1", "expected `at_most` of load-time"),
+        ("figure = \"load-time\"\ncase = \"a\"\nat_most = 1", "expected none of load-time"),
+        ("figure = \"load-time\"\nat_most = -1", "a number above 0"),
+    ] {
+        let error = with(table).unwrap_err();
+        assert!(error.contains(message) && error.contains("here/s.toml:"), "{table}: {error}");
+    }
 }

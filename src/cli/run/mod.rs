@@ -412,6 +412,7 @@ fn profile_roofline(plan: &Plan<'_>, device: &DeviceInfo) -> Option<Roofline> {
     Some(Roofline {
         bandwidth_bytes_per_s: profile.memory_bytes_per_s as f64,
         peak_flops_per_s: profile.matmul_flops_per_s as f64,
+        limits: None,
     })
 }
 
