@@ -176,9 +176,10 @@ impl Sustained {
 }
 
 /// What the rows of one load come to.
-pub(super) fn sustained<'a>(rows: impl IntoIterator<Item = &'a LoadRow> + Clone) -> Sustained {
+pub(super) fn sustained<'a>(rows: impl Iterator<Item = &'a LoadRow>) -> Sustained {
+    let rows: Vec<&LoadRow> = rows.collect();
     let rated = |saturated: bool| {
-        let rows = rows.clone().into_iter();
+        let rows = rows.iter();
         rows.filter(move |row| row.saturated == Some(saturated)).filter_map(|row| row.rate_per_s)
     };
     let bad = rated(true).min_by(f64::total_cmp);

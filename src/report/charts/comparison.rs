@@ -299,9 +299,10 @@ fn roofline(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
 
 /// The limits of a run's cases: one roof, or of modelled cards one for each number of ranks.
 fn roofs(side: &Side) -> Vec<Roofline> {
-    let ranks: BTreeSet<u32> = match side.is_modelled() {
-        true => side.run().plan.performance.iter().map(|case| case.tp).collect(),
-        false => BTreeSet::from([1]),
+    let ranks: BTreeSet<u32> = if side.is_modelled() {
+        side.run().plan.performance.iter().map(|case| case.tp).collect()
+    } else {
+        BTreeSet::from([1])
     };
     ranks.into_iter().filter_map(|tp| limits(&side.run().provenance, tp)).collect()
 }

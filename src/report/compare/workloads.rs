@@ -71,7 +71,7 @@ fn load(case: &LoadCase, a: &Side, b: &Side) -> LoadComparison {
     };
     LoadComparison {
         case: case.clone(),
-        sustained: [&rows[0], &rows[1]].map(|rows| sustained(rows)),
+        sustained: [sustained(rows[0].iter()), sustained(rows[1].iter())],
         rates: rates.into_iter().map(at).collect(),
     }
 }
@@ -87,14 +87,12 @@ fn alone<C>(
 ) {
     let mut tell = |of: &[C], than: &[C], side: &Side, other: &Side| {
         for case in of.iter().filter(|case| !than.iter().any(|twin| same(case, twin))) {
-            notes.push(match than.iter().any(|twin| name(twin) == name(case)) {
-                true => format!(
-                    "{} is asked otherwise in {} than in {}, left out.",
-                    name(case),
-                    side.letter,
-                    other.letter
-                ),
-                false => format!("Only {} has {}.", side.letter, name(case)),
+            let asked_otherwise = than.iter().any(|twin| name(twin) == name(case));
+            let (name, here, there) = (name(case), side.letter, other.letter);
+            notes.push(if asked_otherwise {
+                format!("{name} is asked otherwise in {here} than in {there}, left out.")
+            } else {
+                format!("Only {here} has {name}.")
             });
         }
     };

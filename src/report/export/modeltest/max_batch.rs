@@ -8,9 +8,17 @@ use crate::record::{
 };
 use crate::stats::median;
 
+/// A search's answer.
+struct Best {
+    clock: Clock,
+    case: PerformanceCase,
+    figures: Figures,
+}
+
 pub(super) fn files(records: &Records, notes: &mut Vec<String>) -> Result<Vec<File>, csv::Error> {
     let folder = folder(records, "results", "performance", "performance_maxbs");
-    let (mut files, mut best): (Vec<File>, Vec<(u32, Clock, PerformanceCase, Figures)>) = Default::default();
+    let mut files = Vec::new();
+    let mut best: Vec<Best> = Vec::new();
     for search in &records.run.plan.searches {
         let probes: Vec<ProbeRecord> =
             records.probes.iter().filter(|probe| probe.search_id == search.search_id).cloned().collect();
@@ -29,17 +37,21 @@ pub(super) fn files(records: &Records, notes: &mut Vec<String>) -> Result<Vec<Fi
         let answer = search_answer(&probes).batch;
         let of_answer = |probe: &&ProbeRecord| probe.batch == answer && probe.outcome == ProbeOutcome::Fits;
         match probes.iter().rfind(of_answer).and_then(|probe| Some((probe, figures(search, probe).ok()?))) {
-            Some((probe, figures)) => best.push((*tp, clock, case(search, probe), figures)),
+            Some((probe, figures)) => best.push(Best { clock, case: case(search, probe), figures }),
             None => notes.push(format!("search {} found no batch: 0 in ModelTest's words", search.search_id)),
         }
     }
-    let mut kinds: Vec<(u32, Clock)> = best.iter().map(|(tp, clock, ..)| (*tp, *clock)).collect();
-    kinds.dedup();
+    let mut kinds: Vec<(u32, Clock)> = Vec::new();
+    for kind in best.iter().map(|best| (best.case.tp, best.clock)) {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
     for (tp, clock) in kinds {
         let of_kind: Vec<Outcome<'_>> = best
             .iter()
-            .filter(|row| (row.0, row.1) == (tp, clock))
-            .map(|(_, clock, case, figures)| Outcome { case, clock: *clock, figures: Ok(*figures) })
+            .filter(|best| (best.case.tp, best.clock) == (tp, clock))
+            .map(|best| Outcome { case: &best.case, clock, figures: Ok(best.figures) })
             .collect();
         let rows = rows(&model(records, clock), &of_kind.iter().collect::<Vec<_>>());
         let path = format!("{folder}/performance_maxbs_pa_tp{tp}{}_final_result.csv", mark(clock));
