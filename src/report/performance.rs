@@ -180,11 +180,7 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         tokens_per_s_median: tokens_per_s(case, all_tokens, &times, median_ns),
         bytes_touched: cost.map(|c| c.bytes),
         achieved_gb_s: cost.zip(seconds).map(|(c, s)| c.bytes as f64 / s / 1e9),
-<<<<<<< HEAD
-        roofline_pct: least_seconds(case, phase, limits(&run.provenance, case.tp))
-=======
-        roofline_pct: least_seconds(case, phase, run.provenance.roofline.as_ref())
->>>>>>> 0359543 (Limits: every arithmetic unit from the first-level cache, memory by the fastest reader, rounds with their spread)
+        roofline_pct: least_seconds(case, phase, limits(&run.provenance, case.tp).as_ref())
             .zip(seconds)
             .map(|(least, s)| 100.0 * least / s),
         peak_rss_bytes: repetitions.good.iter().filter_map(|r| r.peak_rss_bytes).max(),
@@ -221,9 +217,10 @@ pub(super) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
 /// What a case of `tp` ranks has at most: the machine as it was measured, or so many of the profile's chips.
 pub(super) fn limits(of: &Provenance, tp: u32) -> Option<Roofline> {
     let chips = if of.clock == Clock::Modelled { f64::from(tp) } else { 1.0 };
-    of.roofline.map(|one| Roofline {
+    of.roofline.as_ref().map(|one| Roofline {
         bandwidth_bytes_per_s: chips * one.bandwidth_bytes_per_s,
         peak_flops_per_s: chips * one.peak_flops_per_s,
+        limits: None,
     })
 }
 

@@ -271,19 +271,16 @@ fn roofline(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     }
     let x = Axis::of(Division::Log, across);
     for panel in &mut panels {
-<<<<<<< HEAD
         for (side, look) in comparison.sides.iter().zip(looks) {
             let roofs = roofs(side).into_iter();
-            let line = |roof| Line { look: *look, points: roof_line(roof, &x), joined: true, marked: false };
+            let line = |roof: Roofline| Line {
+                look: *look,
+                points: roof_line(&roof, &x),
+                joined: true,
+                marked: false,
+            };
             panel.lines.extend(roofs.map(line));
         }
-=======
-        let limits = comparison.sides.iter().zip(looks).filter_map(|(side, look)| {
-            let roof = side.run().provenance.roofline.as_ref()?;
-            Some(Line { look: *look, points: roof_line(roof, &x), joined: true, marked: false })
-        });
-        panel.lines.extend(limits.collect::<Vec<_>>());
->>>>>>> 0359543 (Limits: every arithmetic unit from the first-level cache, memory by the fastest reader, rounds with their spread)
     }
     let y = Axis::of(Division::Log, heights(&panels));
     Some(PanelChart {
