@@ -1,13 +1,14 @@
 //! The thread pool: what a hand-over costs, what idle threads burn, and what a neighbour on the machine does to it.
 //!
-//! `cargo bench --bench pool`. A hand-over is a job without work, from the call to its return, all threads through it; the
-//! target is 2 µs. The neighbour is a process that does nothing but turn in a loop: with as many threads as cores and one more
+//! `cargo bench --bench pool`. A hand-over is a job in which every thread has to meet every other and has nothing else to do,
+//! from the call to its return; the target is 2 µs. Beside it the call alone: a job of so little that the caller may have done
+//! it before anyone comes. The neighbour is a process that does nothing but turn in a loop: with as many threads as cores and one more
 //! that wants to run, a fair share is `cores / (cores + 1)`, and whoever falls far below it has been waiting for a thread that
 //! was put aside.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use glmbench::device::cpu::{Pool, available_threads};
@@ -33,28 +34,44 @@ fn empty(pool: &mut Pool) {
     pool.each(threads, usize::MAX, &|_, _| ());
 }
 
-fn hand_over(pool: &mut Pool) {
-    let batch = |_| {
-        let start = Instant::now();
-        (0..JOBS).for_each(|_| empty(pool));
-        start.elapsed().as_secs_f64() * 1e6 / JOBS as f64
-    };
-    let times: Vec<f64> = (0..BATCHES).map(batch).collect();
-    let at = |p: f64| quantile(&times, p).unwrap_or(0.0);
+/// A job of one item a thread, each of which ends when all have begun: so no thread can do two.
+fn meet(pool: &mut Pool) {
     let threads = pool.threads();
-    println!(
-        "hand-over     {:.2} µs (median of {BATCHES} x {JOBS}, {threads} threads), 90 % within {:.2} µs; target {TARGET_US} µs",
-        at(0.5),
-        at(0.9)
-    );
+    let begun = AtomicUsize::new(0);
+    pool.each(threads, usize::MAX, &|_, _| {
+        begun.fetch_add(1, Ordering::AcqRel);
+        let mut turns = 0;
+        while begun.load(Ordering::Acquire) < threads {
+            turns += 1;
+            if turns < 10_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    });
 }
 
-/// After a pause the workers sleep: the caller may do the little there is alone, and does not wait for them.
+fn hand_over(pool: &mut Pool) {
+    for (name, job) in [("hand-over", meet as fn(&mut Pool)), ("call alone", empty)] {
+        let batch = |_| {
+            let start = Instant::now();
+            (0..JOBS).for_each(|_| job(pool));
+            start.elapsed().as_secs_f64() * 1e6 / JOBS as f64
+        };
+        let times: Vec<f64> = (0..BATCHES).map(batch).collect();
+        let at = |p: f64| quantile(&times, p).unwrap_or(0.0);
+        println!(
+            "{name:13} {:.2} µs (median of {BATCHES} x {JOBS}, {} threads), 90 % within {:.2} µs; target {TARGET_US} µs",
+            at(0.5),
+            pool.threads(),
+            at(0.9)
+        );
+    }
+}
+
+/// After a pause the workers sleep, and have to be woken by the system.
 fn from_sleep(pool: &mut Pool) {
     let one = |_| {
         std::thread::sleep(Duration::from_millis(2));
         let start = Instant::now();
-        empty(pool);
+        meet(pool);
         start.elapsed().as_secs_f64() * 1e6
     };
     let times: Vec<f64> = (0..BATCHES).map(one).collect();

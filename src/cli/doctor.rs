@@ -266,8 +266,7 @@ fn words(f: &Findings) -> String {
 fn limit_words(limits: &MachineLimits) -> String {
     let threads = limits.threads;
     let mut text = format!(
-        "limits        measured; {} threads, one thread; medians, in brackets the slowest and the fastest round\n",
-        threads
+        "limits        measured; {threads} threads, one thread; medians, in brackets the slowest and the fastest round\n"
     );
     let mut line = |name: &str, unit: &str, size: f64, all: &LimitRate, one: &LimitRate| {
         let rate = |r: &LimitRate| {

@@ -1,11 +1,11 @@
 //! A run against its machine's limits: the rows of `limits.csv`, and the tables.
 
 use super::format::{NONE, fixed, significant};
-use super::performance::phase_cost;
+use super::performance::{limits, phase_cost};
 use super::tables::Table;
 use crate::record::{
-    Figure, LimitRate, LimitRow, MachineLimits, OperatorRow, PerfRow, PerformanceCase, Phase, RunRecord,
-    SCHEMA, Target,
+    Figure, LimitRate, LimitRow, MachineLimits, OperatorRow, PerfRow, PerformanceCase, Phase, Roofline,
+    RunRecord, SCHEMA, Target,
 };
 
 /// What was reached, and what it is held against.
@@ -33,9 +33,10 @@ impl Measured<'_> {
     fn row(&self, target: &Target) -> LimitRow {
         let reached = match target.figure {
             Figure::DecodeBandwidth => self.over_bandwidth(
+                target,
                 self.rate(target, Phase::Decode, |_, row| row.bytes_touched.map(|bytes| bytes as f64)),
             ),
-            Figure::AttentionBandwidth => self.over_bandwidth(self.attention(target)),
+            Figure::AttentionBandwidth => self.over_bandwidth(target, self.attention(target)),
             Figure::PrefillPeak => self.over_peak(target),
             Figure::DecodeSpeedup => {
                 let tokens = |_: &PerformanceCase, row: &PerfRow| Some(row.tokens as f64);
@@ -109,19 +110,26 @@ impl Measured<'_> {
         row.achieved_gb_s.map(|rate| 1e9 * rate).ok_or_else(|| "nothing was read".to_owned())
     }
 
-    fn over_bandwidth(&self, value: Result<f64, String>) -> Reached {
-        let limit = self.run.provenance.roofline.as_ref().map(|roofline| roofline.bandwidth_bytes_per_s);
+    /// What the target's case has at most.
+    fn roofline(&self, target: &Target) -> Option<Roofline> {
+        let is = |case: &&PerformanceCase| Some(&case.case_id) == target.case_id.as_ref();
+        let tp = self.run.plan.performance.iter().find(is).map_or(1, |case| case.tp);
+        limits(&self.run.provenance, tp)
+    }
+
+    fn over_bandwidth(&self, target: &Target, value: Result<f64, String>) -> Reached {
+        let limit = self.roofline(target).map(|roofline| roofline.bandwidth_bytes_per_s);
         let note = value.clone().err().or_else(|| limit.is_none().then(no_limits));
         Reached { value: value.ok(), limit, limit_of: Some("bandwidth".to_owned()), note }
     }
 
     fn over_peak(&self, target: &Target) -> Reached {
         let value = self.rate(target, Phase::Prefill, flops_of_prefill);
-        let roofline = self.run.provenance.roofline.as_ref();
-        let limits = roofline.and_then(|roofline| roofline.limits.as_ref());
+        let roofline = self.roofline(target);
+        let limits = self.run.provenance.roofline.as_ref().and_then(|roofline| roofline.limits.as_ref());
         let (limit, limit_of) = match &target.unit {
             None => (
-                roofline.map(|roofline| roofline.peak_flops_per_s),
+                roofline.as_ref().map(|roofline| roofline.peak_flops_per_s),
                 limits.and_then(|limits| limits.peak_unit.clone()),
             ),
             Some(name) => (

@@ -198,12 +198,12 @@ fn record(
         end_ns: session.run_ns(times.end_ns),
         output_hash: times.output_hash,
         peak_rss_bytes: session.peak_memory(),
-        operators: session.engine.take_profile().into_iter().map(operator).collect(),
+        operators: session.engine.take_profile().iter().map(operator).collect(),
         error: None,
     }
 }
 
-fn operator(time: OperatorTime) -> OperatorRecord {
+fn operator(time: &OperatorTime) -> OperatorRecord {
     OperatorRecord {
         phase: if time.kind == StepKind::Decode { Phase::Decode } else { Phase::Prefill },
         operator: time.operator.to_owned(),

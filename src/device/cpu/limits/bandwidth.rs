@@ -18,8 +18,11 @@ const THREAD_BYTES: usize = 256 << 20;
 const ALL_BYTES: usize = 4 << 30;
 /// How many times the last-level cache the buffer is at least.
 const CACHES: usize = 8;
+
 /// A cache line.
-const LINE: usize = 64;
+#[derive(Debug, Clone, Copy, bytemuck::Zeroable)]
+#[repr(align(64))]
+struct Line([u64; 8]);
 
 /// What streaming reads give.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +45,7 @@ pub struct Bandwidth {
 struct Reader {
     streams: usize,
     ahead: usize,
-    read: unsafe fn(*const u8, usize) -> u64,
+    read: unsafe fn(&[Line]) -> u64,
 }
 
 impl Reader {
@@ -62,25 +65,25 @@ pub(super) fn measure(threads: usize) -> Result<Bandwidth, DeviceError> {
     let huge_before = huge_page_bytes();
     let cached = CACHES * last_level_cache_bytes().unwrap_or(0);
     let part = (ALL_BYTES / threads).min(THREAD_BYTES).max(cached / threads).next_multiple_of(2 << 20);
-    let mut buffer = Buffer::<u64>::zeroed(part / 8 * threads, "the bandwidth measurement")?;
+    let mut buffer = Buffer::<Line>::zeroed(part / size_of::<Line>() * threads, "the bandwidth measurement")?;
     let buffer_bytes = part * threads;
+    let own = |index: usize| index * part / size_of::<Line>()..(index + 1) * part / size_of::<Line>();
     let shared = buffer.shared();
     // Each thread writes, and so places in memory, what it will read.
     rates(threads, 0, &|index| {
         // SAFETY: each thread has its own part.
-        let mine = unsafe { shared.range(index * part / 8..(index + 1) * part / 8) };
-        mine.iter_mut().enumerate().for_each(|(i, word)| *word = i as u64);
+        let mine = unsafe { shared.range(own(index)) };
+        mine.iter_mut().enumerate().for_each(|(i, line)| *line = Line([i as u64; 8]));
         0
     })?;
     let huge_page_share = huge_page_bytes()
         .zip(huge_before)
         .map(|(after, before)| (after.saturating_sub(before) as f64 / buffer_bytes as f64).min(1.0));
-    let bytes = &*buffer;
+    let lines = &*buffer;
     let read = |reader: Reader, threads: usize, rounds: usize| {
         rates(threads, rounds, &|index| {
-            let mine = &bytes[index * part / 8..(index + 1) * part / 8];
-            // SAFETY: `readers` gives those of this machine; the part is whole lines for every number of streams.
-            black_box(unsafe { (reader.read)(mine.as_ptr().cast(), part) });
+            // SAFETY: `readers` gives those of this machine.
+            black_box(unsafe { (reader.read)(&lines[own(index)]) });
             part as u64
         })
         .map(Rate::of)
@@ -121,17 +124,12 @@ fn readers() -> Vec<Reader> {
 }
 
 /// The portable way: sums of words, so that nothing can be left out.
-///
-/// # Safety
-/// `bytes` bytes at `from` can be read, a multiple of `STREAMS` lines, aligned to a line.
-unsafe fn sum<const STREAMS: usize>(from: *const u8, bytes: usize) -> u64 {
-    // SAFETY: by the caller's promise.
-    let lines = unsafe { std::slice::from_raw_parts(from.cast::<[u64; LINE / 8]>(), bytes / LINE) };
+fn sum<const STREAMS: usize>(lines: &[Line]) -> u64 {
     let part = lines.len() / STREAMS;
-    let mut sums = [[0u64; LINE / 8]; STREAMS];
-    for line in 0..part {
+    let mut sums = [[0u64; 8]; STREAMS];
+    for at in 0..part {
         for (stream, sum) in sums.iter_mut().enumerate() {
-            for (s, word) in sum.iter_mut().zip(lines[stream * part + line]) {
+            for (s, word) in sum.iter_mut().zip(lines[stream * part + at].0) {
                 *s = s.wrapping_add(word);
             }
         }
@@ -146,7 +144,7 @@ mod x86 {
         _mm256_xor_si256, _mm512_load_si512, _mm512_setzero_si512, _mm512_xor_si512,
     };
 
-    use super::{LINE, Reader};
+    use super::{Line, Reader};
 
     /// The ways of one instruction set: its reader for every combination that is worth trying.
     macro_rules! ways {
@@ -165,19 +163,19 @@ mod x86 {
     pub(super) const AVX512: [Reader; 5] = ways!(avx512);
 
     /// # Safety
-    /// AVX2 is there; `bytes` bytes at `from` can be read, a multiple of `STREAMS` lines, aligned to a line.
+    /// AVX2 is there.
     #[target_feature(enable = "avx2")]
-    unsafe fn avx2<const STREAMS: usize, const AHEAD: usize>(from: *const u8, bytes: usize) -> u64 {
-        let part = bytes / STREAMS;
+    unsafe fn avx2<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
+        let part = lines.len() / STREAMS;
         let mut sums = [[_mm256_setzero_si256(); 2]; STREAMS];
-        for at in (0..part).step_by(LINE) {
+        for at in 0..part {
             for (stream, sum) in sums.iter_mut().enumerate() {
-                let line = from.wrapping_add(stream * part + at).cast::<__m256i>();
+                let line = lines.as_ptr().wrapping_add(stream * part + at).cast::<__m256i>();
                 if AHEAD > 0 {
                     // A prefetch past the end is no access.
                     prefetch::<AHEAD>(line.cast());
                 }
-                // SAFETY: inside the part, aligned, by the caller's promise.
+                // SAFETY: inside the lines, and aligned as they are.
                 let [low, high] = unsafe { [_mm256_load_si256(line), _mm256_load_si256(line.add(1))] };
                 *sum = [_mm256_xor_si256(sum[0], low), _mm256_xor_si256(sum[1], high)];
             }
@@ -188,18 +186,18 @@ mod x86 {
     }
 
     /// # Safety
-    /// AVX-512F is there; otherwise as [`avx2`].
+    /// AVX-512F is there.
     #[target_feature(enable = "avx512f")]
-    unsafe fn avx512<const STREAMS: usize, const AHEAD: usize>(from: *const u8, bytes: usize) -> u64 {
-        let part = bytes / STREAMS;
+    unsafe fn avx512<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
+        let part = lines.len() / STREAMS;
         let mut sums = [_mm512_setzero_si512(); STREAMS];
-        for at in (0..part).step_by(LINE) {
+        for at in 0..part {
             for (stream, sum) in sums.iter_mut().enumerate() {
-                let line = from.wrapping_add(stream * part + at).cast::<__m512i>();
+                let line = lines.as_ptr().wrapping_add(stream * part + at).cast::<__m512i>();
                 if AHEAD > 0 {
                     prefetch::<AHEAD>(line.cast());
                 }
-                // SAFETY: inside the part, aligned, by the caller's promise.
+                // SAFETY: inside the lines, and aligned as they are.
                 *sum = _mm512_xor_si512(*sum, unsafe { _mm512_load_si512(line) });
             }
         }
@@ -238,16 +236,15 @@ mod tests {
 
     #[test]
     fn every_reader_of_this_machine_reads_every_word() {
-        let mut buffer = Buffer::<u64>::zeroed(8 * 64 * 4, "a test").unwrap();
+        let mut lines = vec![Line([0; 8]); 8 * 32];
         for reader in readers() {
-            for at in [0, 77, 8 * 64 * 4 - 1] {
+            for (line, word) in [(0, 0), (9, 5), (8 * 32 - 1, 7)] {
                 let mut read = |value: u64| {
-                    buffer[at] = value;
-                    // SAFETY: the reader is of this machine, the buffer whole lines of eight streams.
-                    unsafe { (reader.read)(buffer.as_ptr().cast(), buffer.len() * 8) }
+                    lines[line].0[word] = value;
+                    // SAFETY: the reader is of this machine.
+                    unsafe { (reader.read)(&lines) }
                 };
-                assert_eq!((read(0), read(5)), (0, 5), "{}", reader.words());
-                read(0);
+                assert_eq!((read(0), read(5), read(0)), (0, 5, 0), "{}", reader.words());
             }
         }
     }
