@@ -24,17 +24,25 @@ pub(super) fn available() -> bool {
 
 /// The kernels.
 pub(super) fn kernels(dtype: DType) -> TileKernels {
-    let (parts, pack_row, split, multiply): (
-        _,
-        unsafe fn(_, _, _, _),
-        Option<unsafe fn(_, _, _)>,
-        unsafe fn(&_),
-    ) = if dtype == DType::Bf16 {
-        (1, pack_row::<1>, None, multiply_bf16)
+    if dtype == DType::Bf16 {
+        TileKernels {
+            parts: 1,
+            pack_row: pack_row::<1>,
+            split: None,
+            configure,
+            multiply: multiply_bf16,
+            release,
+        }
     } else {
-        (2, pack_row::<2>, Some(split), multiply_fp16)
-    };
-    TileKernels { parts, pack_row, split, configure, multiply, release }
+        TileKernels {
+            parts: 2,
+            pack_row: pack_row::<2>,
+            split: Some(split),
+            configure,
+            multiply: multiply_fp16,
+            release,
+        }
+    }
 }
 
 /// What `LDTILECFG` reads.

@@ -80,11 +80,10 @@ proptest! {
         }
     }
 
-    /// The tile registers and their twin give the same bits.
+    /// The tile registers, where there are any, and their twin give the same bits.
     #[test]
     fn amx_and_its_twin_agree(rows in 1usize..70, n in 1usize..90, k in 1usize..600, fp16: bool, seed: u64) {
         if !InstructionSet::Amx.available() {
-            println!("skipped: this machine has no AMX");
             return Ok(());
         }
         let dtype = if fp16 { DType::Fp16 } else { DType::Bf16 };
