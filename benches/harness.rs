@@ -66,7 +66,7 @@ fn engine() -> Result<(Scheduler, Arc<AtomicU64>), EngineError> {
     let config = ModelConfig::from_file(&folder.join("config.json"))?;
     let limits = Limits::for_batch(&config, SHAPE.batch, SHAPE.sequence_tokens());
     let device = Cpu::new(CpuOptions {
-        dtype: DType::Fp16,
+        precision: DType::Fp16.into(),
         threads: available_threads(),
         instruction_set: None,
         max_context: limits.max_context,

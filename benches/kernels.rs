@@ -63,7 +63,13 @@ fn main() -> Result<(), DeviceError> {
 
 fn cpu(dtype: DType) -> Result<Cpu, DeviceError> {
     let threads = available_threads();
-    Cpu::new(CpuOptions { dtype, threads, instruction_set: None, max_context: CONTEXT, attention: HEADS })
+    Cpu::new(CpuOptions {
+        precision: dtype.into(),
+        threads,
+        instruction_set: None,
+        max_context: CONTEXT,
+        attention: HEADS,
+    })
 }
 
 struct Bench<'a> {

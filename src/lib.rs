@@ -53,7 +53,8 @@
 //!    (`engine/weights/map.rs`), nowhere else, and each block says why it is sound.
 //! 5. A token's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into chunks, on
 //!    the number of threads, or on the instruction set within a kernel family (the vector kernels; AMX's tiles, which sum in
-//!    another order, [`device::cpu`]). Every sum is one chain in one order; threads share outputs, never a sum.
+//!    another order, [`device::cpu`]). Every sum is one chain in one order; threads share outputs, never a sum, but for attention
+//!    over a long context, whose parts are cut at fixed places and added in order; integer sums are exact.
 //!    Tensor-parallel ranks do share sums: their number, which is recorded, is one of the things that numbers depend on.
 //!    So it is on the CPU and the reference. On Ascend the operators' sums are theirs: a row does not depend on the batch in the
 //!    emulator, but a 300I DUO does a prompt's first chunk by another operator than later ones, so chunks change the last bits
@@ -68,12 +69,13 @@
 //!
 //! Activations are rounded to the model's type at every operator's boundary, sums are fp32, as on NPU and GPU; softmax weights
 //! are rounded, too, before they meet the values. Weights and KV cache are stored in the type. The rotary table's rounding is a
-//! mode ([`device::rotary`]). KV cache blocks hold 128 tokens.
+//! mode ([`device::rotary`]). KV cache blocks hold 128 tokens. Quantised forms ([`device::Precision`]; the CPU has them) keep
+//! all this but for linear layers within the model, whose weights and inputs are int8, and for the cache.
 //!
 //! ## What is not here yet
 //!
-//! The CPU device at the machine's limit (AMX, integer kernels), and W8A8 checkpoints. What they need is laid out: weights in
-//! panels per thread, operators behind one trait.
+//! The CPU device at the machine's limit (AMX), and W8A8 checkpoints. What they need is laid out: weights in panels per thread,
+//! integers in the order of AMX tiles, operators behind one trait.
 
 pub mod bench;
 pub mod cli;

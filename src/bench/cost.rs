@@ -1,5 +1,6 @@
 //! The least a phase must do: bytes across the memory bus and floating-point operations, for the roofline.
 
+use crate::device::Precision;
 use crate::engine::config::ModelConfig;
 
 use super::Shape;
@@ -13,27 +14,27 @@ pub struct PhaseCost {
     pub flops: u64,
 }
 
-/// Cost of prefill and of all decode steps together of a batch of equal sequences. `number_bytes` is the size of a stored
-/// number; prompts are fed `step_tokens` at a time, and each such chunk passes over the weights once.
+/// Cost of prefill and of all decode steps together of a batch of equal sequences. Prompts are fed `step_tokens` at a
+/// time, and each such chunk passes over the weights once.
 pub fn case_cost(
     config: &ModelConfig,
-    number_bytes: usize,
+    precision: Precision,
     step_tokens: usize,
     shape: Shape,
 ) -> (PhaseCost, PhaseCost) {
     let inputs = vec![shape.input_tokens; shape.batch];
-    batch_cost(config, number_bytes, step_tokens, &inputs, shape.output_tokens)
+    batch_cost(config, precision, step_tokens, &inputs, shape.output_tokens)
 }
 
 /// [`case_cost`] of a batch of prompts of these lengths.
 pub fn batch_cost(
     config: &ModelConfig,
-    number_bytes: usize,
+    precision: Precision,
     step_tokens: usize,
     inputs: &[usize],
     output_tokens: usize,
 ) -> (PhaseCost, PhaseCost) {
-    let c = Counts::new(config, number_bytes as u64);
+    let c = Counts::new(config, precision);
     let (batch, output) = (inputs.len() as u64, output_tokens as u64);
     let prefix = config.pre_seq_len.unwrap_or(0) as u64;
     let tokens: u64 = inputs.iter().map(|&n| n as u64).sum();
@@ -69,19 +70,18 @@ struct Counts {
 }
 
 impl Counts {
-    fn new(config: &ModelConfig, number_bytes: u64) -> Self {
-        let hidden = config.hidden_size as u64;
+    fn new(config: &ModelConfig, precision: Precision) -> Self {
         let layers = config.num_layers as u64;
-        let matrices = layers
-            * hidden
-            * (config.qkv_width() as u64 + config.q_width() as u64 + 3 * config.ffn_hidden_size as u64);
-        let output = hidden * config.padded_vocab_size as u64;
+        let matrices = config.layer_matrices();
+        let layer_bytes: u64 = matrices.iter().map(|[n, k]| precision.linear_bytes(*n, *k)).sum();
+        let layer_numbers: u64 = matrices.iter().map(|[n, k]| n * k).sum();
+        let [vocabulary, hidden] = config.output_matrix();
         Self {
-            layer_bytes: matrices * number_bytes,
-            layer_flops: 2 * matrices,
-            output_bytes: output * number_bytes,
-            output_flops: 2 * output,
-            kv_bytes: layers * 2 * config.kv_width() as u64 * number_bytes,
+            layer_bytes: layers * layer_bytes,
+            layer_flops: 2 * layers * layer_numbers,
+            output_bytes: precision.linear_bytes(vocabulary, hidden),
+            output_flops: 2 * vocabulary * hidden,
+            kv_bytes: layers * 2 * config.num_kv_heads as u64 * precision.kv_bytes(config.kv_channels as u64),
             attention_flops: layers * 4 * config.q_width() as u64,
         }
     }
@@ -90,17 +90,33 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::DType;
 
     #[test]
     fn the_6b_shape_costs_what_the_arithmetic_says() {
         let config = ModelConfig::chatglm2_6b();
         let shape = Shape { batch: 1, input_tokens: 512, output_tokens: 2 };
-        let (prefill, decode) = case_cost(&config, 2, 512, shape);
+        let (prefill, decode) = case_cost(&config, DType::Fp16.into(), 512, shape);
         // facts: a decode step reads all weights less the embedding, 11.95 GB, and 28,672 bytes a token seen.
         let kv = 513 * 28_672;
         assert_eq!((decode.bytes - kv) / 10_000_000, 1195);
         // facts: about 11.4 GFLOP a token for the 28 layers.
         let layers = prefill.flops as f64 / 512.0 / 1e9;
         assert!((11.4..11.7).contains(&layers), "{layers}");
+    }
+
+    #[test]
+    fn integers_halve_the_bytes_and_add_their_scales() {
+        let config = ModelConfig::chatglm2_6b();
+        let shape = Shape { batch: 1, input_tokens: 512, output_tokens: 2 };
+        let fp16 = case_cost(&config, DType::Fp16.into(), 512, shape).1;
+        let int8 = case_cost(&config, "w8a8-dynamic+kv-int8".parse().unwrap(), 512, shape).1;
+        assert_eq!(int8.flops, fp16.flops);
+        // A scale of four bytes an output channel, and one a token's key or value of a head.
+        let weights = (fp16.bytes - 513 * 28_672) / 2;
+        let channels = 28 * (4608 + 4096 + 27_392 + 4096) + 65_024;
+        assert_eq!(int8.bytes, weights + 4 * channels + 513 * 28 * 2 * 2 * (128 + 4));
+        // facts: 5.98 GB a token.
+        assert_eq!(weights / 10_000_000, 597);
     }
 }

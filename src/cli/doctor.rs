@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.limits {
         let threads = args.threads.map_or_else(available_threads, usize::from);
         // The peak that stands for all is that of the product's main type.
-        findings.limits = Some(limits_record(&measure_limits(threads)?, DType::Fp16));
+        findings.limits = Some(limits_record(&measure_limits(threads)?, DType::Fp16.into()));
     }
     findings.environment = variables(args.environment);
     if args.noise {
@@ -151,7 +151,7 @@ fn null_comparison(args: &Args) -> anyhow::Result<Noise> {
         cpu_model: machine.cpu_model.unwrap_or_else(unknown),
         device: device.name,
         kernel: device.kernel,
-        dtype: device.dtype.to_string(),
+        dtype: device.precision.to_string(),
         threads: device.threads as u32,
         model: args.model.clone(),
         made: rfc3339_utc(SystemTime::now()),

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::device::cpu::{InstructionSet, why_not_bound};
 use crate::device::rotary::RotaryMode;
-use crate::device::{DType, DeviceError};
+use crate::device::{DType, DeviceError, KvForm, Precision};
 use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
 use crate::engine::load::Capacity;
@@ -77,9 +77,13 @@ pub struct ComputeArgs {
     /// On the emulated card
     #[command(flatten)]
     pub emulation: EmulationArgs,
-    /// Type of weights, activations and KV cache: fp16, bf16 or fp32; reference computes in fp32
+    /// Type of weights, activations and KV cache: fp16, bf16 or fp32, or w8a8-dynamic (int8 products between fp16
+    /// activations; cpu only); reference computes in fp32
     #[arg(long, value_name = "TYPE")]
-    pub dtype: Option<DType>,
+    pub dtype: Option<Precision>,
+    /// Type of the KV cache: auto (that of --dtype) or int8 (cpu only)
+    #[arg(long, value_name = "TYPE")]
+    pub kv: Option<KvForm>,
     /// Rotary table: `model` rounds as the model's own code does, `exact` does not
     #[arg(long, value_name = "MODE", default_value = "model")]
     pub rope: RotaryMode,
@@ -107,6 +111,7 @@ impl ComputeArgs {
             device: DeviceKind::Cpu,
             emulation: EmulationArgs::default(),
             dtype: None,
+            kv: None,
             rope: RotaryMode::Model,
             tp: None,
             threads: None,
@@ -148,12 +153,14 @@ impl ComputeArgs {
         Some(Emulate { profile: self.emulation.profile.clone(), timing_only })
     }
 
-    /// The type asked for, or the device's main type.
-    pub fn dtype(&self) -> DType {
-        self.dtype.unwrap_or(match self.device {
+    /// The types asked for, or the device's main type.
+    pub fn precision(&self) -> Precision {
+        let main = match self.device {
             DeviceKind::Cpu | DeviceKind::Duo300i | DeviceKind::A2800i => DType::Fp16,
             DeviceKind::Reference => DType::Fp32,
-        })
+        };
+        let precision = self.dtype.unwrap_or(main.into());
+        Precision { kv: self.kv.unwrap_or(precision.kv), ..precision }
     }
 
     /// The same as the engine takes it.
@@ -164,7 +171,7 @@ impl ComputeArgs {
         Ok(LoadOptions {
             device: self.device,
             emulate: self.emulate(model),
-            dtype: self.dtype(),
+            precision: self.precision(),
             rotary: self.rope,
             threads: self.threads.map(usize::from),
             instruction_set: self.kernel,
@@ -269,9 +276,9 @@ impl FoundModel {
     /// Whether it can be loaded at all: it can be cut for the ranks, the device is there, and the memory.
     pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
         let world = compute.world()?;
-        let rank = MemoryEstimate::per_rank(&self.config, compute.dtype(), limits, world)?;
+        let rank = MemoryEstimate::per_rank(&self.config, compute.precision(), limits, world)?;
         let emulate = compute.emulate(&self.path);
-        compute.device.check(compute.dtype(), world, emulate.as_ref())?;
+        compute.device.check(compute.precision(), world, emulate.as_ref())?;
         if compute.profile_operators {
             compute.device.check_profile()?;
         }
@@ -290,7 +297,7 @@ impl FoundModel {
     pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> Result<Scheduler, EngineError> {
         self.check(compute, limits)?;
         let options = compute.load_options(&self.path, limits)?;
-        let source = self.weights(options.dtype)?;
+        let source = self.weights(options.precision.dtype)?;
         let bar = progress::bar("loading", "tensors");
         let engine = load::load(&self.config, source.into(), &options, &mut |done, total| {
             bar.set_length(total as u64);

@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use serde::Serialize;
 
 use crate::bench::{OrdinaryTokens, Shape, prompts as random_prompts};
-use crate::device::DType;
+use crate::device::Precision;
 use crate::engine::load::DeviceKind;
 use crate::engine::scheduler::Scheduler;
 use crate::stats::parity::{ParitySummary, PositionParity};
@@ -67,7 +67,7 @@ pub struct Args {
 #[derive(Debug, Clone, Copy)]
 struct Against {
     device: DeviceKind,
-    dtype: Option<DType>,
+    dtype: Option<Precision>,
 }
 
 impl Against {
@@ -75,7 +75,7 @@ impl Against {
     fn compute(self, engine: &ComputeArgs) -> ComputeArgs {
         let (device, dtype) = (self.device, self.dtype);
         let emulation = emulation_of(device, &engine.emulation);
-        ComputeArgs { device, emulation, dtype, kernel: None, tp: Some(1), ..engine.clone() }
+        ComputeArgs { device, emulation, dtype, kv: None, kernel: None, tp: Some(1), ..engine.clone() }
     }
 }
 
@@ -98,7 +98,7 @@ fn engine_compute(args: &Args) -> ComputeArgs {
 fn named(engine: &Scheduler) -> String {
     let info = engine.device_info();
     let ranks = if info.world > 1 { format!(" tp {}", info.world) } else { String::new() };
-    format!("{} {}{ranks}", info.name, info.dtype)
+    format!("{} {}{ranks}", info.name, info.precision)
 }
 
 impl std::str::FromStr for Against {

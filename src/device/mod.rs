@@ -8,12 +8,15 @@ pub mod affinity;
 pub mod ascend;
 pub mod cpu;
 pub mod group;
+mod precision;
 pub mod reference;
 pub mod rotary;
 pub mod sensors;
 pub mod timed;
 
 use std::ops::Range;
+
+pub use self::precision::{KvForm, Precision, WeightForm};
 
 /// The type of weights, activations and KV cache. Accumulation is fp32 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -233,8 +236,8 @@ pub struct DeviceInfo {
     pub kernel: String,
     /// Threads that compute.
     pub threads: usize,
-    /// Type of weights, activations and cache.
-    pub dtype: DType,
+    /// Types of weights, activations and cache.
+    pub precision: Precision,
     /// Tensor-parallel ranks.
     pub world: usize,
     /// The chip profile behind the times, where the device keeps a virtual clock.
@@ -245,12 +248,12 @@ pub struct DeviceInfo {
 
 impl DeviceInfo {
     /// A device of one rank that measures real time and has nothing more to tell.
-    pub fn plain(name: &str, kernel: &str, threads: usize, dtype: DType) -> Self {
+    pub fn plain(name: &str, kernel: &str, threads: usize, precision: impl Into<Precision>) -> Self {
         Self {
             name: name.to_owned(),
             kernel: kernel.to_owned(),
             threads,
-            dtype,
+            precision: precision.into(),
             world: 1,
             modelled_by: None,
             details: Vec::new(),

@@ -175,9 +175,9 @@ impl<D: Device> Timed<D> {
         weight: HostTensor<'_>,
         operator: Option<Operator>,
     ) -> TimedLinear<D::Linear> {
-        let numbers = (weight.rows * weight.width) as u64;
-        let bytes = numbers * self.device.info().dtype.bytes() as u64;
-        TimedLinear { inner, operator, bytes, row_flops: 2 * numbers }
+        let (rows, width) = (weight.rows as u64, weight.width as u64);
+        let bytes = self.device.info().precision.linear_bytes(rows, width);
+        TimedLinear { inner, operator, bytes, row_flops: 2 * rows * width }
     }
 
     /// Times `call`, which has to move so many bytes and do so many operations.
@@ -251,7 +251,7 @@ impl<D: Device> Device for Timed<D> {
     }
 
     fn upload_table(&self, table: HostTensor<'_>) -> Result<Self::Table, DeviceError> {
-        let each_bytes = (table.width * self.device.info().dtype.bytes()) as u64;
+        let each_bytes = (table.width * self.device.info().precision.dtype.bytes()) as u64;
         Ok(TimedStore { inner: self.device.upload_table(table)?, each_bytes })
     }
 
@@ -260,7 +260,8 @@ impl<D: Device> Device for Timed<D> {
     }
 
     fn kv_cache(&self, shape: KvShape) -> Result<Self::KvCache, DeviceError> {
-        let each_bytes = (2 * shape.kv_heads * shape.channels * self.device.info().dtype.bytes()) as u64;
+        let of_head = self.device.info().precision.kv_bytes(shape.channels as u64);
+        let each_bytes = 2 * shape.kv_heads as u64 * of_head;
         Ok(TimedStore { inner: self.device.kv_cache(shape)?, each_bytes })
     }
 

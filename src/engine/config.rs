@@ -291,6 +291,19 @@ impl ModelConfig {
             + 3 * hidden * self.ffn_hidden_size as u64;
         layer * self.num_layers as u64 + hidden + 2 * hidden * self.padded_vocab_size as u64
     }
+
+    /// `[out, in]` of the weight matrix of the output layer.
+    pub fn output_matrix(&self) -> [u64; 2] {
+        [self.padded_vocab_size as u64, self.hidden_size as u64]
+    }
+
+    /// `[out, in]` of the weight matrices of one layer: queries, keys and values; attention's output; the feed-forward
+    /// layer's two halves and its way down.
+    pub fn layer_matrices(&self) -> [[u64; 2]; 4] {
+        let [hidden, q, qkv, ffn] =
+            [self.hidden_size, self.q_width(), self.qkv_width(), self.ffn_hidden_size].map(|n| n as u64);
+        [[qkv, hidden], [hidden, q], [2 * ffn, hidden], [hidden, ffn]]
+    }
 }
 
 fn check_flags(wire: &Wire) -> Result<(), String> {

@@ -9,7 +9,7 @@ use crate::device::group::DeviceGroup;
 use crate::device::reference::{Reference, ReferenceGroup};
 use crate::device::rotary::RotaryMode;
 use crate::device::timed::{OperatorClock, Timed, TimedGroup};
-use crate::device::{DType, Device, DeviceError};
+use crate::device::{DType, Device, DeviceError, Precision, WeightForm};
 
 use super::EngineError;
 use super::config::ModelConfig;
@@ -131,11 +131,17 @@ impl DeviceKind {
     /// # Errors
     /// CANN is not installed and no emulator is asked for; an emulator is, of what is none; a type or a number of ranks that the
     /// card does not have.
-    pub fn check(self, dtype: DType, world: usize, emulate: Option<&Emulate>) -> Result<(), EngineError> {
+    pub fn check(
+        self,
+        precision: Precision,
+        world: usize,
+        emulate: Option<&Emulate>,
+    ) -> Result<(), EngineError> {
         self.check_emulated(emulate)?;
+        self.check_precision(precision)?;
         let Some(chip) = self.chip() else { return Ok(()) };
         let emulation = emulate.map(|emulate| emulate.machine(chip)).transpose()?;
-        Ok(AscendGroup::check(chip, dtype, world, emulation.as_ref())?)
+        Ok(AscendGroup::check(chip, precision.dtype, world, emulation.as_ref())?)
     }
 
     /// Only cards are emulated.
@@ -162,6 +168,26 @@ impl DeviceKind {
                 self.name()
             ))),
         }
+    }
+
+    /// Whether it computes so.
+    ///
+    /// # Errors
+    /// What it has instead.
+    fn check_precision(self, precision: Precision) -> Result<(), EngineError> {
+        let expected = match self {
+            Self::Cpu => return Ok(()),
+            Self::Reference if precision == DType::Fp32.into() => return Ok(()),
+            // Which of the plain types a chip has is for its own code to say.
+            Self::Duo300i | Self::A2800i if precision.is_plain() => return Ok(()),
+            Self::Reference => "it computes in fp32 only",
+            Self::Duo300i => "it has fp16; quantised forms run on the cpu",
+            Self::A2800i => "it has fp16 and bf16; quantised forms run on the cpu",
+        };
+        Err(EngineError::Device(DeviceError::Unsupported {
+            device: self.name(),
+            problem: format!("dtype {precision} was asked for, {expected}"),
+        }))
     }
 }
 
@@ -206,8 +232,8 @@ pub struct LoadOptions {
     pub device: DeviceKind,
     /// On the emulator.
     pub emulate: Option<Emulate>,
-    /// Type of weights, activations and cache.
-    pub dtype: DType,
+    /// Types of weights, activations and cache.
+    pub precision: Precision,
     /// Rounding of the rotary table.
     pub rotary: RotaryMode,
     /// Threads; all cores of the process where `None`.
@@ -238,6 +264,7 @@ pub fn load(
     let rank = Cut::new(config, 0, options.tp)?.config(config);
     let alone = options.tp == 1 && !options.bind;
     options.device.check_emulated(options.emulate.as_ref())?;
+    options.device.check_precision(options.precision)?;
     let (rotary, limits) = (options.rotary, options.limits);
     if options.profile_operators {
         options.device.check_profile()?;
@@ -247,7 +274,7 @@ pub fn load(
     let model: Box<dyn Forward> = match options.device {
         DeviceKind::Cpu => {
             let cpu = CpuOptions {
-                dtype: options.dtype,
+                precision: options.precision,
                 threads: options.threads.unwrap_or_else(available_threads),
                 instruction_set: options.instruction_set,
                 max_context: limits.max_context,
@@ -259,7 +286,7 @@ pub fn load(
                 on.ranks(CpuGroup::new(cpu, options.tp, options.bind))?
             }
         }
-        DeviceKind::Reference if options.dtype == DType::Fp32 => {
+        DeviceKind::Reference => {
             if alone {
                 on.one(Reference::default())?
             } else {
@@ -272,7 +299,7 @@ pub fn load(
             let settings = GroupSettings {
                 chip,
                 world: options.tp,
-                dtype: options.dtype,
+                dtype: options.precision.dtype,
                 attention: attention_shape(&rank),
                 bind: options.bind,
                 forced: Forced::from_environment(chip.name())?,
@@ -280,18 +307,12 @@ pub fn load(
             };
             let source = match emulate {
                 Some(Emulate { timing_only: true, .. }) => {
-                    Arc::new(Unread { config: config.clone(), dtype: storage(options.dtype) })
+                    Arc::new(Unread { config: config.clone(), dtype: storage(options.precision.dtype) })
                 }
                 _ => on.source,
             };
             let group = AscendGroup::new(settings)?;
             Box::new(Ranks::load(group, config, rotary, limits, source, on.progress)?)
-        }
-        device @ DeviceKind::Reference => {
-            return Err(EngineError::Device(DeviceError::Unsupported {
-                device: device.name(),
-                problem: format!("dtype {} was asked for, it computes in fp32 only", options.dtype),
-            }));
         }
     };
     Ok(match clock {
@@ -368,8 +389,8 @@ pub enum Capacity {
 
 impl Capacity {
     /// Whether a model loaded for `limits` on so many ranks fits; one that cannot be cut so does not.
-    pub fn holds(self, config: &ModelConfig, dtype: DType, limits: Limits, world: usize) -> bool {
-        let Ok(rank) = MemoryEstimate::per_rank(config, dtype, limits, world) else { return false };
+    pub fn holds(self, config: &ModelConfig, precision: Precision, limits: Limits, world: usize) -> bool {
+        let Ok(rank) = MemoryEstimate::per_rank(config, precision, limits, world) else { return false };
         match self {
             Self::Together(bytes) => rank.of_ranks(world).total_bytes() <= bytes,
             Self::EachRank(bytes) => rank.total_bytes() <= bytes,
@@ -397,9 +418,9 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    /// For this model, type and limits. Shapes of absurd size give [`u64::MAX`] rather than a small number.
-    pub fn new(config: &ModelConfig, dtype: DType, limits: Limits) -> Self {
-        Self::of_rank(config, config, dtype, limits)
+    /// For this model, types and limits. Shapes of absurd size give [`u64::MAX`] rather than a small number.
+    pub fn new(config: &ModelConfig, precision: impl Into<Precision>, limits: Limits) -> Self {
+        Self::of_rank(config, config, precision.into(), limits)
     }
 
     /// For each of `world` ranks of this model.
@@ -408,13 +429,13 @@ impl MemoryEstimate {
     /// The model cannot be cut for so many ranks.
     pub fn per_rank(
         config: &ModelConfig,
-        dtype: DType,
+        precision: impl Into<Precision>,
         limits: Limits,
         world: usize,
     ) -> Result<Self, EngineError> {
         // The first holds as much as any other.
         let rank = Cut::new(config, 0, world)?.config(config);
-        Ok(Self::of_rank(config, &rank, dtype, limits))
+        Ok(Self::of_rank(config, &rank, precision.into(), limits))
     }
 
     /// Of `world` such ranks together, where they share a memory.
@@ -428,7 +449,7 @@ impl MemoryEstimate {
     }
 
     /// For the share `config` of the model `whole`.
-    fn of_rank(whole: &ModelConfig, config: &ModelConfig, dtype: DType, limits: Limits) -> Self {
+    fn of_rank(whole: &ModelConfig, config: &ModelConfig, precision: Precision, limits: Limits) -> Self {
         let product =
             |factors: &[usize]| factors.iter().fold(1u64, |bytes, &n| bytes.saturating_mul(n as u64));
         let step =
@@ -437,14 +458,30 @@ impl MemoryEstimate {
         let kv_tokens = product(&[limits.kv_blocks, crate::device::KV_BLOCK_TOKENS]) as usize;
         // The embedding is not cut, though the output layer is.
         let uncut = product(&[whole.padded_vocab_size - config.padded_vocab_size, config.hidden_size]);
+        let layers = config.num_layers as u64;
+        let of_matrices = |count: &dyn Fn([u64; 2]) -> u64| {
+            let layer = config.layer_matrices().map(count).into_iter().fold(0, u64::saturating_add);
+            layer.saturating_mul(layers).saturating_add(count(config.output_matrix()))
+        };
+        let matrix_bytes = of_matrices(&|[n, k]| precision.linear_bytes(n, k));
+        let others = config
+            .parameters()
+            .saturating_add(uncut)
+            .saturating_sub(of_matrices(&|[n, k]| n.saturating_mul(k)))
+            .saturating_mul(precision.dtype.bytes() as u64);
+        let quantised = match precision.weights {
+            WeightForm::Plain => 0,
+            // The largest activation as integers.
+            WeightForm::W8a8Dynamic => product(&[limits.max_step_tokens, 2, config.ffn_hidden_size])
+                .max(product(&[limits.max_logit_rows, config.padded_vocab_size])),
+        };
+        let kv_bytes = product(&[kv_tokens, config.num_layers, 2, config.num_kv_heads]);
         Self {
-            weight_bytes: (config.parameters().saturating_add(uncut)).saturating_mul(dtype.bytes() as u64),
-            kv_bytes: product(&[kv_tokens, config.num_layers, 2, config.kv_width(), dtype.bytes()]),
-            activation_bytes: product(&[4, limits.max_step_tokens, step]).saturating_add(product(&[
-                4,
-                limits.max_logit_rows,
-                last,
-            ])),
+            weight_bytes: others.saturating_add(matrix_bytes),
+            kv_bytes: kv_bytes.saturating_mul(precision.kv_bytes(config.kv_channels as u64)),
+            activation_bytes: product(&[4, limits.max_step_tokens, step])
+                .saturating_add(product(&[4, limits.max_logit_rows, last]))
+                .saturating_add(quantised),
         }
     }
 

@@ -300,7 +300,7 @@ impl<D: Device> Loader<'_, D> {
             channels: c.rotary_channels(),
             scaling: c.rotary_scaling(),
             mode,
-            dtype: self.device.info().dtype,
+            dtype: self.device.info().precision.dtype,
         };
         let rotary = self.device.upload_rotary(&RotaryTable::new(spec, limits.max_context))?;
         let prefix = match c.pre_seq_len {

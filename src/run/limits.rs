@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::bench::PhaseCost;
 use crate::device::cpu::{MachineLimits, Rate, UnitPeak};
-use crate::device::{DType, cpu};
+use crate::device::{Precision, cpu};
 use crate::engine::config::ModelConfig;
 use crate::engine::load::MemoryEstimate;
 use crate::engine::scheduler::Scheduler;
@@ -15,8 +15,8 @@ use super::machine::{peak_rss_bytes, reset_peak_rss};
 use super::plan::Plan;
 use super::workload;
 
-/// The limits with the roofline's peak for numbers of `dtype`.
-pub fn limits_record(limits: &MachineLimits, dtype: DType) -> record::MachineLimits {
+/// The limits with the roofline's peak for `precision`.
+pub fn limits_record(limits: &MachineLimits, precision: Precision) -> record::MachineLimits {
     let rate = |rate: &Rate| LimitRate { median: rate.median, low: rate.low, high: rate.high };
     let unit = |peak: &UnitPeak| UnitLimit {
         unit: peak.unit.name().to_owned(),
@@ -29,26 +29,26 @@ pub fn limits_record(limits: &MachineLimits, dtype: DType) -> record::MachineLim
         bandwidth: rate(&limits.bandwidth.all),
         bandwidth_one_thread: rate(&limits.bandwidth.one),
         units: limits.units.iter().map(unit).collect(),
-        peak_unit: limits.peak(dtype).map(|peak| peak.unit.name().to_owned()),
+        peak_unit: limits.peak(precision).map(|peak| peak.unit.name().to_owned()),
     }
 }
 
-/// Measures the roofline of this machine for numbers of `dtype`, with so many threads.
+/// Measures the roofline of this machine for `precision`, with so many threads.
 ///
 /// # Errors
 /// As [`cpu::measure_limits`].
-pub fn roofline(threads: usize, dtype: DType) -> Result<Roofline, crate::device::DeviceError> {
+pub fn roofline(threads: usize, precision: Precision) -> Result<Roofline, crate::device::DeviceError> {
     let limits = cpu::measure_limits(threads)?;
     Ok(Roofline {
         bandwidth_bytes_per_s: limits.bandwidth.all.median,
-        peak_flops_per_s: limits.peak(dtype).map_or(0.0, |peak| peak.all.median),
-        limits: Some(limits_record(&limits, dtype)),
+        peak_flops_per_s: limits.peak(precision).map_or(0.0, |peak| peak.all.median),
+        limits: Some(limits_record(&limits, precision)),
     })
 }
 
-/// The suite's targets for a run in `dtype`.
-pub(super) fn targets(suite: &Suite, dtype: DType) -> Vec<record::Target> {
-    let fits = |target: &&suite::Target| target.dtype.is_none_or(|of| of.as_str() == dtype.name());
+/// The suite's targets for a run in `precision`.
+pub(super) fn targets(suite: &Suite, precision: Precision) -> Vec<record::Target> {
+    let fits = |target: &&suite::Target| target.dtype.is_none_or(|of| of.as_str() == precision.type_name());
     let figure = |figure: suite::Figure| match figure {
         suite::Figure::DecodeBandwidth => record::Figure::DecodeBandwidth,
         suite::Figure::DecodeSpeedup => record::Figure::DecodeSpeedup,
@@ -72,11 +72,11 @@ pub(super) fn targets(suite: &Suite, dtype: DType) -> Vec<record::Target> {
 impl Plan<'_> {
     /// Leaves out the shapes that take longer than the suite gives them: what they must do at least, over what the machine can
     /// do at most. Memory is to be [looked at](Plan::fit_memory) again afterwards.
-    pub fn fit_budget(&mut self, config: &ModelConfig, dtype: DType, roofline: &Roofline) {
+    pub fn fit_budget(&mut self, config: &ModelConfig, precision: Precision, roofline: &Roofline) {
         let step_tokens = self.step_tokens();
         for run in self.performance.iter_mut().filter(|run| run.unfit.is_none()) {
             let Some(budget_s) = run.budget_s else { continue };
-            let (prefill, decode) = workload::cost(run, config, dtype, step_tokens);
+            let (prefill, decode) = workload::cost(run, config, precision, step_tokens);
             let least = |cost: PhaseCost| {
                 let memory = cost.bytes as f64 / roofline.bandwidth_bytes_per_s;
                 memory.max(cost.flops as f64 / roofline.peak_flops_per_s)

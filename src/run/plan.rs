@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::bench::{OrdinaryTokens, Shape, WarmUpRule};
 use crate::dataset::Source;
-use crate::device::DType;
+use crate::device::Precision;
 use crate::engine::config::ModelConfig;
 use crate::engine::model::Limits;
 use crate::engine::tokenizer::Tokenizer;
@@ -90,10 +90,10 @@ impl<'a> Plan<'a> {
     }
 
     /// The plan as `run.json` keeps it.
-    pub fn record(&self, suite: &Suite, config: &ModelConfig, dtype: DType) -> record::Plan {
+    pub fn record(&self, suite: &Suite, config: &ModelConfig, precision: Precision) -> record::Plan {
         let accuracy = self.accuracy.iter().zip(&suite.accuracy).map(|(run, case)| {
             let plan = run.evaluation.plan();
-            let dtype = suite::Dtype::from_name(dtype.name()).unwrap_or_default();
+            let dtype = suite::Dtype::from_name(precision.type_name()).unwrap_or_default();
             record::AccuracyCase {
                 task: run.task.clone(),
                 dataset: format!("{} {}", folder_name(case), case.split),
@@ -113,7 +113,7 @@ impl<'a> Plan<'a> {
             let costs = run
                 .unfit
                 .is_none()
-                .then(|| workload::cost(run, config, dtype, self.limits(run.tp).max_step_tokens));
+                .then(|| workload::cost(run, config, precision, self.limits(run.tp).max_step_tokens));
             record::PerformanceCase {
                 case_id: run.case_id(),
                 tp: run.tp as u32,
@@ -132,7 +132,7 @@ impl<'a> Plan<'a> {
             performance: performance.collect(),
             searches: self.searches.iter().map(SearchRun::record).collect(),
             loads: self.loads.iter().map(LoadRun::record).collect(),
-            targets: limits::targets(suite, dtype),
+            targets: limits::targets(suite, precision),
         }
     }
 

@@ -46,8 +46,8 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
         ("suite".to_owned(), origin.suite.content_hash()),
         ("weights".to_owned(), origin.weights.clone()),
         ("tokenizer".to_owned(), origin.tokenizer.clone().unwrap_or_else(|| "none".into())),
-        ("dtype".to_owned(), origin.device.dtype.to_string()),
-        ("quantisation".to_owned(), "none".to_owned()),
+        ("dtype".to_owned(), origin.device.precision.dtype.to_string()),
+        ("quantisation".to_owned(), origin.device.precision.quantisation().to_owned()),
         ("rope".to_owned(), origin.rotary.name().to_owned()),
     ]);
     for run in &plan.accuracy {
@@ -82,7 +82,7 @@ pub fn record(
         status: Status::Running,
         identity,
         provenance: provenance(origin, plan, started),
-        plan: plan.record(origin.suite, config, origin.device.dtype),
+        plan: plan.record(origin.suite, config, origin.device.precision),
         choice_tokens: plan.choice_tokens(),
         first_prompt: plan.first_prompt(),
     }
@@ -99,7 +99,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         kernel: origin.device.kernel.clone(),
         clock: super::clock_of(&origin.device),
         clock_profile: origin.device.modelled_by.as_ref().map(|p| format!("{} sha256:{}", p.name, p.sha256)),
-        dtype: origin.device.dtype.to_string(),
+        dtype: origin.device.precision.to_string(),
         tp: origin.device.world as u32,
         device_details: origin.device.details.iter().cloned().collect(),
         telemetry: origin.telemetry.clone(),

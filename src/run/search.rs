@@ -197,7 +197,7 @@ fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(S
         return None;
     }
     let device = session.engine.device_info();
-    let rank = MemoryEstimate::per_rank(config, device.dtype, wanted, device.world).ok()?;
+    let rank = MemoryEstimate::per_rank(config, device.precision, wanted, device.world).ok()?;
     let bytes = rank.of_ranks(device.world).total_bytes();
     let reason = format!(
         "{} KV blocks are wanted, memory was taken for {} and {} sequences; by the estimate it takes {:.2} GB",

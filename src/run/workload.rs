@@ -1,7 +1,7 @@
 //! The part of a plan that is about real prompts, max-batch searches and load.
 
 use crate::bench::{ArrivalProcess, PhaseCost, Shape, batch_cost, case_cost};
-use crate::device::DType;
+use crate::device::Precision;
 use crate::engine::config::ModelConfig;
 use crate::engine::tokenizer::Tokenizer;
 use crate::record;
@@ -147,13 +147,13 @@ pub(super) fn real_shapes(
 pub(super) fn cost(
     run: &PerformanceRun,
     config: &ModelConfig,
-    dtype: DType,
+    precision: Precision,
     step_tokens: usize,
 ) -> (PhaseCost, PhaseCost) {
-    let Some(prompts) = &run.prompts else { return case_cost(config, dtype.bytes(), step_tokens, run.shape) };
+    let Some(prompts) = &run.prompts else { return case_cost(config, precision, step_tokens, run.shape) };
     let of_group = |group: &Vec<Vec<u32>>| {
         let inputs: Vec<usize> = group.iter().map(Vec::len).collect();
-        batch_cost(config, dtype.bytes(), step_tokens, &inputs, run.shape.output_tokens)
+        batch_cost(config, precision, step_tokens, &inputs, run.shape.output_tokens)
     };
     let costs: Vec<_> = prompts.groups.iter().map(of_group).collect();
     let count = costs.len().max(1) as u64;

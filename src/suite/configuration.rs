@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::table::{Table, boolean, count, model_path, path, string, word};
 use super::tree;
-use super::{Dtype, Rope, SuiteError};
+use super::{Dtype, Kv, Rope, SuiteError};
 
 /// The devices' words.
 const DEVICES: [&str; 4] = ["cpu", "reference", "300i-duo", "800i-a2"];
@@ -24,6 +24,8 @@ pub struct Configuration {
     pub model: Option<String>,
     /// Number format.
     pub dtype: Option<Dtype>,
+    /// Number format of the KV cache.
+    pub kv: Option<Kv>,
     /// Rotary table mode.
     pub rope: Option<Rope>,
     /// Tensor-parallel ranks of every case.
@@ -67,6 +69,7 @@ pub(super) fn configuration(mut table: Table, dir: &Path) -> Result<Configuratio
         profile: table.take("profile").map(|n| path(&n, dir)).transpose()?,
         model: table.take("model").map(|n| model_path(&n, dir)).transpose()?,
         dtype: table.take("dtype").map(|n| word(&n, &Dtype::NAMES, Dtype::from_name)).transpose()?,
+        kv: table.take("kv").map(|n| word(&n, &Kv::NAMES, Kv::from_name)).transpose()?,
         rope: table.take("rope").map(|n| word(&n, &Rope::NAMES, Rope::from_name)).transpose()?,
         tp: table.take("tp").map(|n| count(&n, 1)).transpose()?.map(|n| n as usize),
         threads: table.take("threads").map(|n| count(&n, 1)).transpose()?.map(|n| n as usize),

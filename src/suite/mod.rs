@@ -5,9 +5,10 @@
 //! name = "quickstart"
 //! about = "What the suite answers, in a sentence or two."
 //!
-//! [model]                      # all optional; --model, --dtype and --rope go before it
+//! [model]                      # all optional; --model, --dtype, --kv and --rope go before it
 //! path = "demo"                # demo, dummy:…, or a folder
-//! dtype = "fp16"               # fp16, fp32, bf16
+//! dtype = "fp16"               # fp16, fp32, bf16, w8a8-dynamic
+//! kv = "auto"                  # auto (as dtype has it), int8
 //! rope = "model"               # model, exact
 //!
 //! [[accuracy]]
@@ -72,7 +73,8 @@
 //!
 //! [[configuration]]            # optional: what runs the cases; each makes a run of its own, compared at the end
 //! name = "duo"
-//! device = "300i-duo"          # the words of the command line: device, emulate, profile, model, dtype, rope, tp, threads
+//! device = "300i-duo"          # the words of the command line: device, emulate, profile, model, dtype, kv, rope, tp,
+//!                              # threads
 //! emulate = true
 //! model = "dummy:chatglm2-6b"
 //! ```
@@ -91,6 +93,7 @@ mod schema_workload;
 mod table;
 mod target;
 mod tree;
+mod types;
 mod workload;
 
 use std::fs;
@@ -103,6 +106,7 @@ use crate::task;
 
 pub use configuration::Configuration;
 pub use target::{Figure, Target};
+pub use types::{Dtype, Kv, Rope};
 pub use workload::{
     Arrival, DEFAULT_LOAD_BATCH, DEFAULT_PROBE_REPETITIONS, Extent, LoadCase, MaxBatchCase, Objectives,
     PromptSet, PromptSource, Rates,
@@ -148,65 +152,6 @@ impl SuiteError {
     }
 }
 
-/// Number format of weights and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Dtype {
-    /// 16-bit IEEE floats, the product's main type.
-    #[default]
-    Fp16,
-    /// 32-bit floats.
-    Fp32,
-    /// bfloat16.
-    Bf16,
-}
-
-impl Dtype {
-    /// The words for them.
-    pub const NAMES: [&'static str; 3] = ["fp16", "fp32", "bf16"];
-
-    /// The word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fp16 => "fp16",
-            Self::Fp32 => "fp32",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    /// The type of that word.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Fp16, Self::Fp32, Self::Bf16].into_iter().find(|d| d.as_str() == name)
-    }
-}
-
-/// How the rotary table is rounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Rope {
-    /// As the Hugging Face code does in the model's dtype.
-    #[default]
-    Model,
-    /// In fp32.
-    Exact,
-}
-
-impl Rope {
-    /// The words for them.
-    pub const NAMES: [&'static str; 2] = ["model", "exact"];
-
-    /// The word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Model => "model",
-            Self::Exact => "exact",
-        }
-    }
-
-    /// The mode of that word.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Model, Self::Exact].into_iter().find(|r| r.as_str() == name)
-    }
-}
-
 /// The `[model]` table; the command line goes before it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ModelChoice {
@@ -214,6 +159,8 @@ pub struct ModelChoice {
     pub path: Option<String>,
     /// Number format.
     pub dtype: Dtype,
+    /// Number format of the KV cache.
+    pub kv: Kv,
     /// Rotary table mode.
     pub rope: Rope,
 }
@@ -362,6 +309,7 @@ impl Suite {
         let model = ModelChoice {
             path: configuration.model.clone().or_else(|| self.model.path.clone()),
             dtype: configuration.dtype.unwrap_or(self.model.dtype),
+            kv: configuration.kv.unwrap_or(self.model.kv),
             rope: configuration.rope.unwrap_or(self.model.rope),
         };
         let max_batch = self.max_batch.iter().filter(|c| is_for(&c.configurations)).cloned();

@@ -8,7 +8,7 @@ use super::table::{
 };
 use super::tree::Node;
 use super::{
-    AccuracyCase, DEFAULT_BATCH, DEFAULT_REPETITIONS, DEFAULT_SEED, DEFAULT_WARMUPS, Dtype, Expected,
+    AccuracyCase, DEFAULT_BATCH, DEFAULT_REPETITIONS, DEFAULT_SEED, DEFAULT_WARMUPS, Dtype, Expected, Kv,
     ModelChoice, PerformanceCase, Rope, Suite, SuiteError, schema_workload, target,
 };
 use crate::dataset::Benchmark;
@@ -130,9 +130,15 @@ fn model(node: Node, dir: &Path) -> Result<ModelChoice, SuiteError> {
         Some(node) => Some(model_path(&node, dir)?),
     };
     let dtype = table.take("dtype").map(|n| word(&n, &Dtype::NAMES, Dtype::from_name)).transpose()?;
+    let kv = table.take("kv").map(|n| word(&n, &Kv::NAMES, Kv::from_name)).transpose()?;
     let rope = table.take("rope").map(|n| word(&n, &Rope::NAMES, Rope::from_name)).transpose()?;
     table.finish()?;
-    Ok(ModelChoice { path, dtype: dtype.unwrap_or_default(), rope: rope.unwrap_or_default() })
+    Ok(ModelChoice {
+        path,
+        dtype: dtype.unwrap_or_default(),
+        kv: kv.unwrap_or_default(),
+        rope: rope.unwrap_or_default(),
+    })
 }
 
 fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {

@@ -93,6 +93,34 @@ fn each_configuration_makes_a_run_of_its_own_cases() {
 }
 
 #[test]
+fn quantised_forms_are_configurations_and_part_of_what_a_run_is() {
+    let suite = SUITE
+        .replace("dtype = \"bf16\"", "dtype = \"w8a8-dynamic\"\nkv = \"int8\"")
+        .replace("repetitions = 4", "repetitions = 2")
+        .replace("schema = 1", "schema = 1\ninterleave = true");
+    let bench = Bench::new(&suite);
+    bench.run(&[]).expect(0, &[]);
+    let runs = bench.runs();
+    assert_eq!(runs.iter().map(dtype).collect::<Vec<_>>(), ["fp16", "w8a8-dynamic+kv-int8"]);
+    let identity =
+        |run: &(PathBuf, Value), field: &str| run.1["identity"]["fields"][field].as_str().unwrap().to_owned();
+    assert_eq!(runs.iter().map(|r| identity(r, "dtype")).collect::<Vec<_>>(), ["fp16", "fp16"]);
+    let quantisation: Vec<_> = runs.iter().map(|r| identity(r, "quantisation")).collect();
+    assert_eq!(quantisation, ["none", "w8a8-dynamic+kv-int8"]);
+    let table = fs::read_to_string(runs[1].0.join("perf.csv")).unwrap();
+    assert!(table.contains(",w8a8-dynamic+kv-int8,"), "{table}");
+    // Fewer bytes pass the bus, for as much arithmetic.
+    let cost = |run: &(PathBuf, Value), what: &str| {
+        run.1["plan"]["performance"][0]["decode_cost"][what].as_u64().unwrap()
+    };
+    assert!(cost(&runs[1], "bytes") < cost(&runs[0], "bytes"));
+    assert_eq!(cost(&runs[1], "flops"), cost(&runs[0], "flops"));
+    // The command line goes before the suite.
+    bench.run(&["--only", "brain", "--dtype", "fp16", "--kv", "auto"]).expect(0, &[]);
+    assert_eq!(dtype(&bench.runs()[2]), "fp16");
+}
+
+#[test]
 fn flags_choose_among_configurations_or_put_them_aside() {
     let bench = Bench::new(SUITE);
     bench.run(&["--only", "brain"]).expect(0, &[]);

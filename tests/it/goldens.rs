@@ -66,7 +66,7 @@ fn engine(dir: &Path, setup: &Setup) -> Scheduler {
     limits.max_logit_rows = 512;
     let options = LoadOptions {
         device: setup.device,
-        dtype: setup.dtype,
+        precision: setup.dtype.into(),
         emulate: None,
         rotary: RotaryMode::Model,
         threads: Some(2),

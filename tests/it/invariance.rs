@@ -1,10 +1,12 @@
 //! A sequence's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into
 //! chunks, on the number of threads, or on the instruction set within a family: vectors, and AMX's tiles.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
 use std::path::Path;
 use std::sync::Arc;
 
-use glmbench::device::DType;
+use glmbench::device::Precision;
 use glmbench::device::cpu::InstructionSet;
 use glmbench::device::rotary::RotaryMode;
 use glmbench::engine::Request;
@@ -33,7 +35,7 @@ fn config(shape: usize) -> ModelConfig {
 #[derive(Debug, Clone, Copy)]
 struct Setup {
     shape: usize,
-    dtype: DType,
+    precision: Precision,
     threads: usize,
     chunk: usize,
     batch: usize,
@@ -46,7 +48,7 @@ impl Setup {
         let limits = Limits { max_step_tokens: self.chunk, ..Limits::for_batch(&config, self.batch, 400) };
         let options = LoadOptions {
             device: DeviceKind::Cpu,
-            dtype: self.dtype,
+            precision: self.precision,
             emulate: None,
             rotary: RotaryMode::Model,
             threads: Some(self.threads),
@@ -91,8 +93,13 @@ fn families() -> impl Strategy<Value = InstructionSet> {
     prop::sample::select([false, true].into_iter().filter_map(best).collect::<Vec<_>>())
 }
 
-fn dtypes() -> impl Strategy<Value = DType> {
-    prop::sample::select(vec![DType::Fp32, DType::Fp16, DType::Bf16])
+fn precision(word: &str) -> Precision {
+    word.parse().unwrap()
+}
+
+fn precisions() -> impl Strategy<Value = Precision> {
+    let words = ["fp32", "fp16", "bf16", "w8a8-dynamic", "fp16+kv-int8", "w8a8-dynamic+kv-int8"];
+    prop::sample::select(words.map(precision).to_vec())
 }
 
 proptest! {
@@ -102,13 +109,13 @@ proptest! {
     fn batch_chunks_and_threads_do_not_move_a_bit(
         prompts in prop::collection::vec(prop::collection::vec(0..VOCAB as u32, 1..200), 1..5),
         shape in 0..4usize,
-        dtype in dtypes(),
+        precision in precisions(),
         instruction_set in families(),
         threads in 1..=2usize,
         chunk in 4..64usize,
         batch in 1..=4usize,
     ) {
-        let alone = Setup { shape, dtype, threads: 1, chunk: 512, batch: 1, instruction_set };
+        let alone = Setup { shape, precision, threads: 1, chunk: 512, batch: 1, instruction_set };
         let mixed = Setup { threads, chunk, batch, ..alone };
         let expected: Vec<_> = prompts.iter().flat_map(|p| run(alone, std::slice::from_ref(p))).collect();
         prop_assert_eq!(run(mixed, &prompts), expected);
@@ -118,15 +125,23 @@ proptest! {
 #[test]
 fn instruction_sets_of_a_family_agree_to_the_bit() {
     let prompts = [vec![5; 70], (0..40).collect(), vec![9, 8, 7]];
-    for (shape, dtype) in [(0, DType::Fp16), (2, DType::Bf16), (3, DType::Fp32)] {
+    for (shape, word) in [
+        (0, "fp16"),
+        (2, "bf16"),
+        (3, "fp32"),
+        (0, "w8a8-dynamic"),
+        (2, "w8a8-dynamic+kv-int8"),
+        (1, "bf16+kv-int8"),
+    ] {
+        let precision = precision(word);
         let of = |instruction_set| {
-            run(Setup { shape, dtype, threads: 2, chunk: 48, batch: 3, instruction_set }, &prompts)
+            run(Setup { shape, precision, threads: 2, chunk: 48, batch: 3, instruction_set }, &prompts)
         };
         for plain in [InstructionSet::Portable, InstructionSet::AmxPortable] {
             let expected = of(plain);
             let same_family = |set: &InstructionSet| set.has_tiles() == plain.has_tiles() && *set != plain;
             for set in InstructionSet::ALL.into_iter().filter(|s| s.available()).filter(same_family) {
-                assert_eq!(of(set), expected, "{} {dtype}", set.name());
+                assert_eq!(of(set), expected, "{} {precision}", set.name());
             }
         }
     }

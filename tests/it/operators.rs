@@ -30,7 +30,7 @@ fn repetition(shape: Shape, tp: usize, profile_operators: bool) -> (Repetition, 
     let config = config();
     let options = LoadOptions {
         device: DeviceKind::Cpu,
-        dtype: DType::Fp16,
+        precision: DType::Fp16.into(),
         emulate: None,
         rotary: RotaryMode::Model,
         threads: Some(2),

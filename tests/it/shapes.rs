@@ -66,7 +66,7 @@ fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
     // The exact table: the oracle, which is fp32, would not share the roundings of the other types.
     let options = LoadOptions {
         device,
-        dtype,
+        precision: dtype.into(),
         emulate: None,
         rotary: RotaryMode::Exact,
         threads: Some(2),

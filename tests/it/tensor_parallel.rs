@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use glmbench::device::DType;
 use glmbench::device::rotary::RotaryMode;
+use glmbench::device::{DType, Precision};
 use glmbench::engine::Request;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::load::{DeviceKind, Emulate, LoadOptions, MemoryEstimate, load, load_tokenizer};
@@ -61,7 +61,7 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
     };
     let options = LoadOptions {
         device: setup.device,
-        dtype: setup.dtype,
+        precision: setup.dtype.into(),
         emulate: setup.device.chip().map(|_| Emulate { profile: None, timing_only: false }),
         rotary: RotaryMode::Exact,
         threads: Some(setup.threads),
@@ -262,7 +262,7 @@ fn a_world_that_cannot_be_is_refused_before_anything_is_loaded() {
     for (tp, device) in [(3, DeviceKind::Cpu), (8, DeviceKind::Reference), (0, DeviceKind::Cpu)] {
         let options = LoadOptions {
             device,
-            dtype: DType::Fp32,
+            precision: DType::Fp32.into(),
             emulate: None,
             rotary: RotaryMode::Exact,
             threads: None,
@@ -307,6 +307,21 @@ fn a_rank_needs_its_part_of_the_memory() {
     assert_eq!(two.weight_bytes, (one.weight_bytes - whole) / 2 + whole);
     assert_eq!(two.of_ranks(2).kv_bytes, one.kv_bytes);
     assert!(MemoryEstimate::per_rank(&config, DType::Fp16, limits, 5).is_err());
+}
+
+#[test]
+fn integers_take_half_the_memory_of_what_they_hold() {
+    let config = ModelConfig::chatglm2_6b();
+    let limits = Limits::for_batch(&config, 4, 2048);
+    let of = |word: &str| MemoryEstimate::new(&config, word.parse::<Precision>().unwrap(), limits);
+    let (fp16, w8a8, kv) = (of("fp16"), of("w8a8-dynamic"), of("fp16+kv-int8"));
+    // Four matrices a layer and the output layer are integers, with a scale of four bytes for each output channel.
+    let numbers = 28 * (4608 + 4096 + 2 * 13_696 + 13_696) * 4096 + 65_024 * 4096;
+    let channels = 28 * (4608 + 4096 + 2 * 13_696 + 4096) + 65_024;
+    assert_eq!(w8a8.weight_bytes, fp16.weight_bytes - numbers + 4 * channels);
+    assert_eq!((w8a8.kv_bytes, kv.weight_bytes), (fp16.kv_bytes, fp16.weight_bytes));
+    // 128 channels of a head and a scale, for twice 128.
+    assert_eq!(kv.kv_bytes, fp16.kv_bytes / 256 * 132);
 }
 
 #[test]

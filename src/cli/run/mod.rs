@@ -14,7 +14,7 @@ use clap::Args as ClapArgs;
 
 use crate::device::cpu::{InstructionSet, available_threads};
 use crate::device::rotary::RotaryMode;
-use crate::device::{DType, DeviceInfo};
+use crate::device::{DeviceInfo, KvForm, Precision};
 use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::scheduler::Scheduler;
 use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
@@ -70,9 +70,12 @@ pub struct Args {
     /// Time the cases of two configurations turn by turn (A B B A)
     #[arg(long)]
     interleave: bool,
-    /// Type of weights, activations and KV cache: fp16, bf16 or fp32; the suite's own unless given
+    /// Type of weights, activations and KV cache: fp16, bf16, fp32 or w8a8-dynamic; the suite's own unless given
     #[arg(long, value_name = "TYPE")]
-    dtype: Option<DType>,
+    dtype: Option<Precision>,
+    /// Type of the KV cache: auto (that of the activations) or int8; the suite's own unless given
+    #[arg(long, value_name = "TYPE")]
+    kv: Option<KvForm>,
     /// Rotary table: `model` rounds as the model's own code does, `exact` does not; the suite's own unless given
     #[arg(long, value_name = "MODE")]
     rope: Option<RotaryMode>,
@@ -395,7 +398,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 
 /// Hash of the weights, with a bar while gigabytes are read.
 fn fingerprint(model: &FoundModel, compute: &ComputeArgs) -> anyhow::Result<String> {
-    let source = model.weights(compute.dtype())?;
+    let source = model.weights(compute.precision().dtype)?;
     let bar = progress::bar("hashing", "bytes");
     bar.set_length(source.stored().iter().map(|t| t.bytes).sum());
     let done = AtomicU64::new(0);
@@ -422,5 +425,5 @@ fn roofline(plan: &Plan<'_>, compute: &ComputeArgs) -> anyhow::Result<Option<Roo
         return Ok(None);
     }
     let threads = compute.threads.map_or_else(available_threads, usize::from);
-    Ok(Some(limits::roofline(threads, compute.dtype())?))
+    Ok(Some(limits::roofline(threads, compute.precision())?))
 }

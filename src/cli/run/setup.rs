@@ -3,8 +3,8 @@
 use anyhow::bail;
 
 use crate::cli::engine::{ComputeArgs, EmulationMode, FoundModel};
-use crate::device::DType;
 use crate::device::rotary::RotaryMode;
+use crate::device::{DType, KvForm, Precision};
 use crate::engine::load::{DeviceKind, MemoryEstimate, ModelPath};
 use crate::engine::parallel::check_world;
 use crate::engine::tokenizer::Tokenizer;
@@ -79,24 +79,24 @@ impl Setup {
         // Before memory is looked at: what cannot be cut is no matter of memory.
         plan.worlds().into_iter().try_for_each(|world| check_world(&self.model.config, world))?;
         if let Some(capacity) = self.model.capacity(&self.compute)? {
-            plan.fit_memory(&self.model.config, self.compute.dtype(), capacity);
+            plan.fit_memory(&self.model.config, self.compute.precision(), capacity);
         }
         Ok(plan)
     }
 
     /// Leaves out the cases that are over their budget on this machine.
     pub(super) fn fit_budget(&self, plan: &mut Plan<'_>, roofline: &Roofline) -> anyhow::Result<()> {
-        plan.fit_budget(&self.model.config, self.compute.dtype(), roofline);
+        plan.fit_budget(&self.model.config, self.compute.precision(), roofline);
         if let Some(capacity) = self.model.capacity(&self.compute)? {
-            plan.fit_memory(&self.model.config, self.compute.dtype(), capacity);
+            plan.fit_memory(&self.model.config, self.compute.precision(), capacity);
         }
         Ok(())
     }
 
     /// What the model takes by design on so many ranks.
     pub(super) fn estimate(&self, plan: &Plan<'_>, world: usize) -> Result<MemoryEstimate, RunError> {
-        let (config, dtype) = (&self.model.config, self.compute.dtype());
-        Ok(MemoryEstimate::per_rank(config, dtype, plan.limits(world), world)?.of_ranks(world))
+        let (config, precision) = (&self.model.config, self.compute.precision());
+        Ok(MemoryEstimate::per_rank(config, precision, plan.limits(world), world)?.of_ranks(world))
     }
 
     /// The model's name in records. The folder's name is enough; paths are nobody's business.
@@ -139,9 +139,14 @@ fn compute_args(
     configuration: Option<&Configuration>,
 ) -> anyhow::Result<ComputeArgs> {
     let by_suite = match suite.model.dtype {
-        suite::Dtype::Fp16 => DType::Fp16,
-        suite::Dtype::Fp32 => DType::Fp32,
-        suite::Dtype::Bf16 => DType::Bf16,
+        suite::Dtype::Fp16 => DType::Fp16.into(),
+        suite::Dtype::Fp32 => DType::Fp32.into(),
+        suite::Dtype::Bf16 => DType::Bf16.into(),
+        suite::Dtype::W8a8Dynamic => Precision::W8A8_DYNAMIC,
+    };
+    let kv = match suite.model.kv {
+        suite::Kv::Auto => None,
+        suite::Kv::Int8 => Some(KvForm::Int8),
     };
     let rope = match suite.model.rope {
         suite::Rope::Model => RotaryMode::Model,
@@ -150,9 +155,9 @@ fn compute_args(
     let named = configuration.and_then(|c| c.device.as_deref()).map(str::parse::<DeviceKind>);
     let named = named.transpose().map_err(anyhow::Error::msg)?;
     let device = args.device.or(named).unwrap_or(DeviceKind::Cpu);
-    let dtype = match device {
-        DeviceKind::Reference => args.dtype,
-        _ => Some(args.dtype.unwrap_or(by_suite)),
+    let (dtype, kv) = match device {
+        DeviceKind::Reference => (args.dtype, args.kv),
+        _ => (Some(args.dtype.unwrap_or(by_suite)), args.kv.or(kv)),
     };
     let threads = configuration.and_then(|c| c.threads).map(|n| n.min(1024) as u16);
     let mut emulation = args.emulation.clone();
@@ -169,6 +174,7 @@ fn compute_args(
         device,
         emulation,
         dtype,
+        kv,
         rope: args.rope.unwrap_or(rope),
         tp: None,
         threads: args.threads.or(threads),

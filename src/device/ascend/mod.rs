@@ -187,7 +187,7 @@ impl Device for Ascend {
             },
             kernel: "aclnn".to_owned(),
             threads: 1,
-            dtype: self.core.dtype,
+            precision: self.core.dtype.into(),
             world: self.settings.world,
             modelled_by: self.settings.emulation.as_ref().map(|e| e.clock.clone()),
             details: self.details.clone(),

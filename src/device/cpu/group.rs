@@ -65,10 +65,10 @@ impl DeviceGroup for CpuGroup {
     }
 
     fn device(&self, rank: usize) -> Result<Cpu, DeviceError> {
-        let details = self.bind(rank).into_iter().collect();
+        let details = self.bind(rank);
         let options = CpuOptions { threads: self.threads(rank), ..self.options };
         let mut cpu = Cpu::on_cores(options, self.cores_of(rank))?;
-        cpu.details = details;
+        cpu.details.extend(details);
         cpu.seat = (self.world > 1).then(|| self.sum.seat(rank));
         Ok(cpu)
     }
@@ -90,8 +90,13 @@ mod tests {
 
     fn group(threads: usize, world: usize, bind: bool) -> CpuGroup {
         let attention = AttentionShape { heads: 1, kv_heads: 1, channels: 4 };
-        let options =
-            CpuOptions { dtype: DType::Fp16, threads, instruction_set: None, max_context: 16, attention };
+        let options = CpuOptions {
+            precision: DType::Fp16.into(),
+            threads,
+            instruction_set: None,
+            max_context: 16,
+            attention,
+        };
         CpuGroup::new(options, world, bind)
     }
 

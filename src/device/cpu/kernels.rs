@@ -8,6 +8,7 @@
 use crate::device::DType;
 
 use super::simd::{Portable, Simd16};
+use super::softmax::{self, RowState};
 use super::tiles::{Family, TileKernels};
 
 /// Columns of a weight panel.
@@ -56,9 +57,10 @@ pub struct Kernels {
     pub finish: unsafe fn(*mut f32, *const f32, usize),
     /// `out = round(x / sqrt(mean(x^2) + epsilon) * weight)`: `(x, weight, epsilon, n, out)`.
     pub rms_norm: unsafe fn(*const f32, *const f32, f32, usize, *mut f32),
-    /// In place: scores to `exp(score * scale - max)`, rounded, zero from `n` to `padded`; returns the sum of the unrounded
-    /// numbers: `(row, scale, n, padded)`.
-    pub softmax: unsafe fn(*mut f32, f32, usize, usize) -> f32,
+    /// [`softmax::online`]: `(row, scale, n, padded, state)`.
+    pub softmax: unsafe fn(*mut f32, f32, usize, usize, &mut RowState) -> f32,
+    /// [`softmax::decay`]: `(before, now)`.
+    pub decay: unsafe fn(f32, f32) -> f32,
     /// `out = round(x / divisor)`: `(x, divisor, n, out)`.
     pub divide: unsafe fn(*const f32, f32, usize, *mut f32),
     /// `x = round(x + y)`: `(x, y, n)`.
@@ -119,7 +121,7 @@ impl InstructionSet {
     }
 
     /// The best without tiles.
-    fn best_vector() -> Self {
+    pub fn best_vector() -> Self {
         let vector = [Self::Avx512, Self::Avx2];
         vector.into_iter().find(|set| set.available()).unwrap_or(Self::Portable)
     }
@@ -180,7 +182,7 @@ impl std::str::FromStr for InstructionSet {
 }
 
 /// A storage type as the kernels see it.
-trait Element {
+pub trait Element {
     /// Bytes of a number.
     const BYTES: usize;
     /// Loads sixteen.
@@ -391,7 +393,7 @@ unsafe fn load_part<V: Simd16>(p: *const f32, n: usize) -> V {
 
 /// The sum of the lanes, halving: 16, 8, 4, 2, 1.
 #[inline(always)]
-unsafe fn sum_lanes<V: Simd16>(v: V) -> f32 {
+pub unsafe fn sum_lanes<V: Simd16>(v: V) -> f32 {
     // SAFETY: the caller's promise.
     let mut lanes = unsafe { v.lanes() };
     let mut half = PANEL / 2;
@@ -453,7 +455,7 @@ unsafe fn rms_norm<V: Simd16, E: Element>(
 /// `e^x` to about one unit in the last place; below -87.3 the smallest normal number, above 88.3 the largest power.
 /// Range reduction by `ln 2` in two parts and a degree-6 polynomial (Cephes' `expf`). NaN stays NaN.
 #[inline(always)]
-unsafe fn exp<V: Simd16>(x: V) -> V {
+pub unsafe fn exp<V: Simd16>(x: V) -> V {
     // SAFETY: register arithmetic by the caller's promise.
     unsafe {
         // The operand order lets a NaN through.
@@ -467,45 +469,6 @@ unsafe fn exp<V: Simd16>(x: V) -> V {
         }
         let y = p.mul_add(r.mul(r), r.add(V::splat(1.0)));
         y.mul(n.pow2())
-    }
-}
-
-/// # Safety
-/// As [`Kernels`].
-#[inline(always)]
-unsafe fn softmax<V: Simd16, E: Element>(row: *mut f32, scale: f32, n: usize, padded: usize) -> f32 {
-    // SAFETY: the row is padded to sixteen numbers.
-    unsafe {
-        let scale = V::splat(scale);
-        let whole = n / PANEL * PANEL;
-        let mut max = V::splat(f32::NEG_INFINITY);
-        for i in (0..n).step_by(PANEL) {
-            let mut v = V::load(row.add(i)).mul(scale);
-            if i == whole {
-                let mut part = [f32::NEG_INFINITY; PANEL];
-                part[..n - whole].copy_from_slice(&v.lanes()[..n - whole]);
-                v = V::load(part.as_ptr());
-            }
-            v.store(row.add(i));
-            max = max.max(v);
-        }
-        let largest = max.lanes().into_iter().fold(f32::NEG_INFINITY, f32::max);
-        let largest = V::splat(largest);
-        let mut sum = V::splat(0.0);
-        for i in (0..n).step_by(PANEL) {
-            let mut e = exp(V::load(row.add(i)).sub(largest));
-            if i == whole {
-                let mut part = [0.0; PANEL];
-                part[..n - whole].copy_from_slice(&e.lanes()[..n - whole]);
-                e = V::load(part.as_ptr());
-            }
-            E::round(e).store(row.add(i));
-            sum = sum.add(e);
-        }
-        for i in (n.next_multiple_of(PANEL)..padded).step_by(PANEL) {
-            V::splat(0.0).store(row.add(i));
-        }
-        sum_lanes(sum)
     }
 }
 
@@ -582,7 +545,7 @@ unsafe fn rotate<V: Simd16, E: Element>(head: *mut f32, cos: *const f32, sin: *c
 macro_rules! instruction_set {
     ($module:ident, $vector:ty, $name:literal $(, $features:literal)?) => {
         mod $module {
-            use super::{DType, Element, Kernels, Product};
+            use super::{DType, Element, Kernels, Product, RowState};
             type V = $vector;
 
             $(#[target_feature(enable = $features)])?
@@ -611,9 +574,20 @@ macro_rules! instruction_set {
                 unsafe { super::rms_norm::<V, E>(x, weight, epsilon, n, out) }
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn softmax<E: Element>(row: *mut f32, scale: f32, n: usize, padded: usize) -> f32 {
+            unsafe fn softmax<E: Element>(
+                row: *mut f32,
+                scale: f32,
+                n: usize,
+                padded: usize,
+                state: &mut RowState,
+            ) -> f32 {
                 // SAFETY: as above.
-                unsafe { super::softmax::<V, E>(row, scale, n, padded) }
+                unsafe { super::softmax::online::<V, E>(row, scale, n, padded, state) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn decay(before: f32, now: f32) -> f32 {
+                // SAFETY: as above.
+                unsafe { super::softmax::decay::<V>(before, now) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn divide<E: Element>(x: *const f32, divisor: f32, n: usize, out: *mut f32) {
@@ -646,6 +620,7 @@ macro_rules! instruction_set {
                     finish: finish::<E>,
                     rms_norm: rms_norm::<E>,
                     softmax: softmax::<E>,
+                    decay,
                     divide: divide::<E>,
                     add: add::<E>,
                     swiglu: swiglu::<E>,

@@ -14,7 +14,7 @@ mod bandwidth;
 mod peak;
 mod team;
 
-use crate::device::{DType, DeviceError};
+use crate::device::{DType, DeviceError, Precision, WeightForm};
 
 pub use bandwidth::Bandwidth;
 pub use peak::{Operands, Unit, UnitPeak};
@@ -62,13 +62,14 @@ pub struct MachineLimits {
 }
 
 impl MachineLimits {
-    /// The fastest unit that multiplies numbers of `dtype` with no less than fp32's range of sums: PEAK of that type. fp16
-    /// numbers are sums of two bf16 ones, so a unit for bf16 can multiply them, in several products.
-    pub fn peak(&self, dtype: DType) -> Option<&UnitPeak> {
+    /// The fastest unit that multiplies what linear layers hold with no less than fp32's range of sums: PEAK of that type.
+    /// fp16 numbers are sums of two bf16 ones, so a unit for bf16 can multiply them, in several products.
+    pub fn peak(&self, precision: impl Into<Precision>) -> Option<&UnitPeak> {
+        let Precision { dtype, weights, .. } = precision.into();
         let fits = |unit: Unit| match unit.operands() {
-            Operands::Fp32 => true,
-            Operands::Bf16 => dtype != DType::Fp32,
-            Operands::Int8 => false,
+            Operands::Fp32 => weights == WeightForm::Plain,
+            Operands::Bf16 => weights == WeightForm::Plain && dtype != DType::Fp32,
+            Operands::Int8 => weights == WeightForm::W8a8Dynamic,
         };
         let fitting = self.units.iter().filter(|peak| fits(peak.unit));
         fitting.max_by(|a, b| a.all.median.total_cmp(&b.all.median))
@@ -130,8 +131,9 @@ mod tests {
         };
         let units = vec![unit(Unit::Fp32Avx2, 2.0), unit(Unit::Int8Avx2, 9.0), unit(Unit::AmxBf16, 5.0)];
         let limits = MachineLimits { threads: 1, bandwidth, units };
-        let peak = |dtype| limits.peak(dtype).unwrap().unit;
+        let peak = |dtype: DType| limits.peak(dtype).unwrap().unit;
         assert_eq!(peak(DType::Fp32), Unit::Fp32Avx2);
         assert_eq!((peak(DType::Bf16), peak(DType::Fp16)), (Unit::AmxBf16, Unit::AmxBf16));
+        assert_eq!(limits.peak(Precision::W8A8_DYNAMIC).unwrap().unit, Unit::Int8Avx2);
     }
 }

@@ -1,36 +1,43 @@
 //! ChatGLM2's operators on the CPU: vector kernels chosen at run time, a pool of threads, weights in panels.
 //!
 //! Activations are kept in fp32, each number rounded to the device's type at the operator that made it; weights and KV
-//! cache are stored in the type itself. Threads share the columns of a product and the heads of attention, never a sum:
-//! results do not depend on their number.
+//! cache are stored in the type itself, or as integers. Threads share the columns of a product, the heads of attention and,
+//! where these are few, the runs of a long context, which are added in order: results do not depend on their number.
 //!
 //! There are two families of kernels. The vector kernels (portable, AVX2, AVX-512) give the same bits as each other. Where
 //! the machine has AMX, products with weights in bf16 and fp16 go by its tiles, whose order of sums is their own; a twin in
-//! plain Rust (`amx-portable`) gives the same bits anywhere.
+//! plain Rust (`amx-portable`) gives the same bits anywhere. Products of integers ([`int8`]) are the same bits everywhere.
 
 mod amx;
 mod attention;
 mod buffer;
 mod group;
+mod int8;
 mod kernels;
+mod kv;
 mod limits;
 mod linear;
 mod pool;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
+mod softmax;
 mod tiles;
 
 use std::sync::{Mutex, PoisonError};
 
-use self::attention::{Attention, Item, KvCache, Scratch};
+use self::attention::{Attention, Workspace};
 use self::buffer::Buffer;
+use self::int8::{Int8Kernels, Int8Linear, Quantised};
 use self::kernels::{Kernels, PANEL};
+use self::kv::KvCache;
 use self::linear::{Linear, Rows, RowsMut, padded_vector};
 use self::tiles::TileScratch;
 use super::group::Seat;
 use super::rotary::RotaryTable;
-use super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
+use super::{
+    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, Precision, SequenceView, WeightForm,
+};
 
 pub use self::group::{BOUND, CpuGroup, NOT_BOUND, why_not_bound};
 pub use self::kernels::InstructionSet;
@@ -40,8 +47,8 @@ pub use self::pool::Pool;
 /// How a [`Cpu`] is set up.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuOptions {
-    /// Type of weights, activations and cache.
-    pub dtype: DType,
+    /// Types of weights, activations and cache.
+    pub precision: Precision,
     /// Threads that compute; the caller's is one of them.
     pub threads: usize,
     /// Kernels; the best of the machine where `None`.
@@ -56,10 +63,12 @@ pub struct CpuOptions {
 pub struct Cpu {
     options: CpuOptions,
     kernels: Kernels,
+    int8: Int8Kernels,
     pool: Mutex<Pool>,
-    scratch: Vec<Mutex<Scratch>>,
     tile_scratch: Mutex<TileScratch>,
-    items: Vec<Item>,
+    /// The input of an integer product.
+    quantised: Mutex<Quantised>,
+    workspace: Workspace,
     /// What it tells of itself beyond the options.
     details: Vec<(String, String)>,
     /// Its place in a tensor-parallel group.
@@ -100,6 +109,25 @@ impl Matrix {
     }
 }
 
+/// A weight matrix in one of its forms.
+#[derive(Debug)]
+pub enum Weight {
+    /// In the type of the device.
+    Plain(Linear),
+    /// In integers.
+    Int8(Int8Linear),
+}
+
+impl Weight {
+    /// Output and input width.
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::Plain(linear) => (linear.n, linear.k),
+            Self::Int8(linear) => (linear.n, linear.k),
+        }
+    }
+}
+
 /// The embedding table in the storage type.
 #[derive(Debug)]
 pub struct Table {
@@ -116,7 +144,7 @@ impl Cpu {
     /// The same with each thread, the calling one too, on one of these cores, where they are as many as the threads.
     fn on_cores(options: CpuOptions, cores: &[usize]) -> Result<Self, DeviceError> {
         let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
-        let kernels = set.kernels(options.dtype).ok_or_else(|| DeviceError::Unsupported {
+        let kernels = set.kernels(options.precision.dtype).ok_or_else(|| DeviceError::Unsupported {
             device: "cpu",
             problem: format!(
                 "this machine has no {} kernels, the best it has is {}",
@@ -124,25 +152,24 @@ impl Cpu {
                 InstructionSet::best().name()
             ),
         })?;
-        if options.attention.heads / options.attention.kv_heads > 1 << 10 {
-            return Err(DeviceError::Unsupported {
-                device: "cpu",
-                problem: "more than 1024 query heads share a KV head".into(),
-            });
-        }
         let pool = Pool::on_cores(options.threads.max(1), cores);
-        let scratch = (0..pool.threads())
-            .map(|_| Scratch::new(options.attention, options.max_context).map(Mutex::new))
-            .collect::<Result<_, _>>()?;
+        let workspace = Workspace::new(options.attention, pool.threads(), options.max_context)?;
         let tile_scratch = Mutex::new(TileScratch::new(pool.threads())?);
+        let int8 = Int8Kernels::of(set);
+        let details = if options.precision.is_plain() {
+            Vec::new()
+        } else {
+            vec![("integer kernels".to_owned(), int8.name.to_owned())]
+        };
         Ok(Self {
             options,
             kernels,
+            int8,
             pool: Mutex::new(pool),
-            scratch,
             tile_scratch,
-            items: Vec::new(),
-            details: Vec::new(),
+            quantised: Mutex::new(Quantised::new()?),
+            workspace,
+            details,
             seat: None,
         })
     }
@@ -159,20 +186,25 @@ impl Cpu {
 
 impl Device for Cpu {
     type Activation = Matrix;
-    type Linear = Linear;
+    type Linear = Weight;
     type Vector = Buffer<f32>;
     type Table = Table;
     type Rotary = RotaryTable;
     type KvCache = KvCache;
 
     fn info(&self) -> DeviceInfo {
-        let plain = DeviceInfo::plain("cpu", self.kernels.name, self.scratch.len(), self.options.dtype);
+        let plain =
+            DeviceInfo::plain("cpu", self.kernels.name, self.workspace.threads(), self.options.precision);
         DeviceInfo { details: self.details.clone(), ..plain }
     }
 
     fn activation(&self, max_rows: usize, width: usize) -> Result<Matrix, DeviceError> {
         let stride = width.next_multiple_of(PANEL);
         let data = Buffer::zeroed(max_rows * stride + PANEL, "activations")?;
+        if self.options.precision.weights == WeightForm::W8a8Dynamic {
+            let mut quantised = self.quantised.lock().unwrap_or_else(PoisonError::into_inner);
+            quantised.reserve(max_rows, width)?;
+        }
         Ok(Matrix { data, max_rows, rows: 0, width, stride })
     }
 
@@ -180,23 +212,31 @@ impl Device for Cpu {
         &self,
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
-    ) -> Result<Linear, DeviceError> {
-        if let Some(tiles) = &self.kernels.tiles {
-            let mut scratch = self.tile_scratch.lock().unwrap_or_else(PoisonError::into_inner);
-            scratch.reserve(weight.width, tiles)?;
-        }
+    ) -> Result<Weight, DeviceError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        Linear::pack(weight, bias, self.options.dtype, &self.kernels, &mut pool)
+        let dtype = self.options.precision.dtype;
+        match self.options.precision.weights {
+            WeightForm::Plain => {
+                if let Some(tiles) = &self.kernels.tiles {
+                    let mut scratch = self.tile_scratch.lock().unwrap_or_else(PoisonError::into_inner);
+                    scratch.reserve(weight.width, tiles)?;
+                }
+                Linear::pack(weight, bias, dtype, &self.kernels, &mut pool).map(Weight::Plain)
+            }
+            WeightForm::W8a8Dynamic => {
+                Int8Linear::pack(weight, bias, dtype, &self.int8, &mut pool).map(Weight::Int8)
+            }
+        }
     }
 
     fn upload_vector(&self, values: HostTensor<'_>) -> Result<Buffer<f32>, DeviceError> {
-        padded_vector(values, self.options.dtype)
+        padded_vector(values, self.options.precision.dtype)
     }
 
     fn upload_table(&self, table: HostTensor<'_>) -> Result<Table, DeviceError> {
-        let stride = table.width * self.options.dtype.bytes();
+        let stride = table.width * self.options.precision.dtype.bytes();
         let mut data = Buffer::zeroed(table.rows * stride, "the embedding table")?;
-        if table.dtype == self.options.dtype {
+        if table.dtype == self.options.precision.dtype {
             data.copy_from_slice(table.data);
             return Ok(Table { data, width: table.width });
         }
@@ -214,12 +254,12 @@ impl Device for Cpu {
     }
 
     fn kv_cache(&self, shape: KvShape) -> Result<KvCache, DeviceError> {
-        KvCache::new(shape, self.options.dtype)
+        KvCache::new(shape, self.options.precision, self.int8)
     }
 
     fn embed(&mut self, table: &Table, ids: &[u32], out: &mut Matrix) -> Result<(), DeviceError> {
         out.set_rows(ids.len());
-        let dtype = self.options.dtype;
+        let dtype = self.options.precision.dtype;
         let stride = table.width * dtype.bytes();
         for (i, &id) in ids.iter().enumerate() {
             let stored = &table.data[id as usize * stride..(id as usize + 1) * stride];
@@ -248,17 +288,23 @@ impl Device for Cpu {
         Ok(())
     }
 
-    fn linear(&mut self, x: &Matrix, weight: &Linear, out: &mut Matrix) -> Result<(), DeviceError> {
-        assert!(x.width == weight.k && out.width == weight.n, "invariant: shapes agree");
+    fn linear(&mut self, x: &Matrix, weight: &Weight, out: &mut Matrix) -> Result<(), DeviceError> {
+        assert!((out.width, x.width) == weight.shape(), "invariant: shapes agree");
         out.set_rows(x.rows);
-        let (kernels, dtype) = (self.kernels, self.options.dtype);
         let mut out = RowsMut { stride: out.stride, data: &mut out.data };
-        match &kernels.tiles {
-            None => weight.apply(x.view(), &mut out, dtype, &kernels, self.pool()),
-            Some(tiles) => {
-                let scratch = self.tile_scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
-                let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
-                tiles::apply(weight, x.view(), &mut out, tiles, &kernels, (scratch, pool));
+        let Self { options, kernels, int8, pool, tile_scratch, quantised, .. } = self;
+        let pool = pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match (weight, &kernels.tiles) {
+            (Weight::Plain(linear), None) => {
+                linear.apply(x.view(), &mut out, options.precision.dtype, kernels, pool);
+            }
+            (Weight::Plain(linear), Some(tiles)) => {
+                let scratch = tile_scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+                tiles::apply(linear, x.view(), &mut out, tiles, kernels, (scratch, pool));
+            }
+            (Weight::Int8(linear), _) => {
+                let quantised = quantised.get_mut().unwrap_or_else(PoisonError::into_inner);
+                linear.apply(x.view(), &mut out, (kernels, int8), quantised, pool);
             }
         }
         Ok(())
@@ -320,7 +366,6 @@ impl Device for Cpu {
         out: &mut Matrix,
     ) -> Result<(), DeviceError> {
         out.set_rows(qkv.rows);
-        attention::items(sequences, shape, &mut self.items);
         let (out_stride, shared) = (out.stride, out.data.shared());
         let attention = Attention {
             qkv: qkv.view(),
@@ -329,16 +374,12 @@ impl Device for Cpu {
             sequences,
             shape,
             kernels: &self.kernels,
+            int8: &self.int8,
             out: &shared,
             out_stride,
         };
-        let (items, scratch) = (&self.items, &self.scratch);
         let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let seen: usize = sequences.iter().map(|s| s.rows.len() * s.context).sum();
-        pool.each(items.len(), 2 * seen * shape.heads * shape.channels, &|thread, item| {
-            let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            attention.run(items[item], &mut scratch);
-        });
+        attention.run(&mut self.workspace, pool);
         Ok(())
     }
 
@@ -412,7 +453,7 @@ impl Device for Cpu {
     fn upload(&mut self, rows: &[f32], out: &mut Matrix) -> Result<(), DeviceError> {
         out.set_rows(rows.len() / out.width);
         for (i, row) in rows.chunks_exact(out.width).enumerate() {
-            let dtype = self.options.dtype;
+            let dtype = self.options.precision.dtype;
             for (o, v) in out.row_mut(i).iter_mut().zip(row) {
                 *o = dtype.round(*v);
             }

@@ -1,0 +1,17 @@
+//! The integer forms: linear layers of int8 weights and activations, and what an int8 KV cache needs.
+//!
+//! Numbers are quantised symmetrically: `scale = max|x| / 127`, `q = x / scale` to the nearest whole number, ties to even,
+//! within ±127. A run of numbers with a NaN or an infinity among them has the scale NaN and nothing but zeros, so that what is
+//! made of it is NaN: the fault is seen. Sums of products are exact (32 bits hold them), hence the same for every instruction
+//! set, batch, chunk and number of threads.
+
+mod kernels;
+mod linear;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::kernels::Int8Kernels;
+pub use self::linear::{Int8Linear, Quantised};

@@ -1,0 +1,197 @@
+//! Every family of kernels gives what plain arithmetic gives, to the bit, hostile numbers included.
+
+use proptest::prelude::*;
+
+use super::kernels::{Int8Product, QUAD, TILE_K};
+use super::{Int8Kernels, Int8Linear, Quantised};
+use crate::device::cpu::kernels::{InstructionSet, PANEL};
+use crate::device::cpu::linear::{Rows, RowsMut};
+use crate::device::cpu::pool::Pool;
+use crate::device::{DType, HostTensor};
+
+fn sets() -> impl Iterator<Item = InstructionSet> {
+    InstructionSet::ALL.into_iter().filter(|set| set.available())
+}
+
+/// `q` and scale of a run of numbers, said plainly.
+fn plain(x: &[f32]) -> (Vec<i32>, f32) {
+    if x.iter().any(|v| !v.is_finite()) {
+        return (vec![0; x.len()], f32::NAN);
+    }
+    let scale = x.iter().fold(0.0, |max: f32, v| max.max(v.abs())) / 127.0;
+    let q =
+        |v: &f32| if scale == 0.0 { 0 } else { (v / scale).round_ties_even().clamp(-127.0, 127.0) as i32 };
+    (x.iter().map(q).collect(), scale)
+}
+
+fn same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+/// A matrix, and what a linear layer makes of it by the formula.
+fn expected(x: &[f32], w: &[f32], bias: Option<&[f32]>, k: usize, dtype: DType) -> Vec<f32> {
+    let weights: Vec<_> = w.chunks_exact(k).map(plain).collect();
+    let of_row = |x: &[f32]| {
+        let (q, x_scale) = plain(x);
+        let of_channel = |(n, (w, w_scale)): (usize, &(Vec<i32>, f32))| {
+            let sum: i32 = q.iter().zip(w).map(|(a, b)| a * b).sum();
+            let y = sum as f32 * x_scale * w_scale;
+            dtype.round(bias.map_or(y, |bias| y + dtype.round(bias[n])))
+        };
+        weights.iter().enumerate().map(of_channel).collect::<Vec<_>>()
+    };
+    x.chunks_exact(k).flat_map(of_row).collect()
+}
+
+fn apply(
+    set: InstructionSet,
+    threads: usize,
+    (x, w, bias): (&[f32], &[f32], Option<&[f32]>),
+    (rows, n, k): (usize, usize, usize),
+) -> Vec<f32> {
+    let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>();
+    let (w, bias) = (bytes(w), bias.map(bytes));
+    let host = |data, rows, width| HostTensor { dtype: DType::Fp32, rows, width, data };
+    let (kernels, int8) = (set.kernels(DType::Fp16).unwrap(), Int8Kernels::of(set));
+    let mut pool = Pool::new(threads);
+    let bias = bias.as_deref().map(|b| host(b, 1, n));
+    let linear = Int8Linear::pack(host(&w, n, k), bias, DType::Fp16, &int8, &mut pool).unwrap();
+    let (x_stride, stride) = (k.next_multiple_of(PANEL), n.next_multiple_of(PANEL));
+    let mut padded = vec![f32::NAN; rows * x_stride + PANEL];
+    x.chunks_exact(k).zip(padded.chunks_mut(x_stride)).for_each(|(x, out)| out[..k].copy_from_slice(x));
+    let mut out = vec![f32::NAN; rows * stride + PANEL];
+    let mut quantised = Quantised::new().unwrap();
+    // Room with something in it.
+    quantised.reserve(rows + 3, k + 100).unwrap();
+    linear.apply(
+        Rows { data: &padded, rows, stride: x_stride },
+        &mut RowsMut { data: &mut out, stride },
+        (&kernels, &int8),
+        &mut quantised,
+        &mut pool,
+    );
+    out.chunks_exact(stride).take(rows).flat_map(|row| row[..n].to_vec()).collect()
+}
+
+/// Numbers of one row: mostly ordinary, some awkward.
+fn number() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        40 => -8.0f32..8.0,
+        4 => Just(0.0),
+        2 => Just(-0.0),
+        1 => prop::sample::select(vec![65504.0, -65504.0, 6e-8, -1e-45, 127.0, 0.5, -2.5]),
+    ]
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    shape: (usize, usize, usize),
+    x: Vec<f32>,
+    w: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    (prop::sample::select(vec![1, 2, 3, 4, 5, 9, 13, 25, 40]), 1..50usize, 1..150usize).prop_flat_map(
+        |(rows, n, k)| {
+            let numbers = |count| prop::collection::vec(number(), count);
+            let bias = prop::option::of(numbers(n));
+            // One row of all zeros now and then, and one with a number that is none.
+            let spoilt = prop::option::of((
+                0..rows,
+                prop::sample::select(vec![0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY]),
+            ));
+            (numbers(rows * k), numbers(n * k), bias, spoilt).prop_map(move |(mut x, w, bias, spoilt)| {
+                if let Some((row, with)) = spoilt {
+                    let row = &mut x[row * k..(row + 1) * k];
+                    if with == 0.0 { row.fill(0.0) } else { row[k / 2] = with }
+                }
+                Case { shape: (rows, n, k), x, w, bias }
+            })
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn linear_layers_are_what_the_formula_says_on_every_kernel(case in cases(), threads in 1..=3usize) {
+        let Case { shape, x, w, bias } = &case;
+        let expected = expected(x, w, bias.as_deref(), shape.2, DType::Fp16);
+        for set in sets() {
+            let ours = apply(set, threads, (x, w, bias.as_deref()), *shape);
+            for (i, (a, b)) in ours.iter().zip(&expected).enumerate() {
+                prop_assert!(same(*a, *b), "{} at {i}: {a} for {b}", set.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn deep_products_of_the_largest_numbers_are_exact() {
+    // 13,696 is the depth of ChatGLM2-6B's deepest layer; all signs agree, so sums are as large as can be.
+    let (rows, n, k) = (26, 17, 13_696);
+    for (x, w) in [(1.0, 1.0), (-3.0, 2.0), (-1.0, -1.0)] {
+        let (x, w) = (vec![x; rows * k], vec![w; n * k]);
+        let expected = expected(&x, &w, None, k, DType::Fp16);
+        for set in sets() {
+            assert!(apply(set, 2, (&x, &w, None), (rows, n, k)) == expected, "{}", set.name());
+        }
+    }
+}
+
+#[test]
+fn spoilt_rows_and_channels_are_nan_and_the_others_are_not() {
+    let (rows, n, k) = (3, 20, 70);
+    let (mut x, mut w) = (vec![1.0; rows * k], vec![0.5; n * k]);
+    x[k + 69] = f32::INFINITY;
+    w[7 * k] = f32::NAN;
+    for set in sets() {
+        let y = apply(set, 1, (&x, &w, None), (rows, n, k));
+        for (i, y) in y.iter().enumerate() {
+            assert_eq!(y.is_nan(), i / n == 1 || i % n == 7, "{} at {i}: {y}", set.name());
+        }
+    }
+}
+
+/// Products continue sums: blocks of `k` one after the other give what one product gives, wrapping at 32 bits.
+#[test]
+fn products_add_to_the_sums_that_are_there() {
+    let (rows, panels, k) = (13, 3, 2 * TILE_K);
+    let a: Vec<i8> = (0..rows * k).map(|i| (i * 37 % 255) as u8 as i8).map(|q| q.max(-127)).collect();
+    let w: Vec<i8> =
+        (0..panels * k * PANEL).map(|i| (i * 91 % 255) as u8 as i8).map(|q| q.max(-127)).collect();
+    let product = |kernels: &Int8Kernels, from: usize, k_block: usize, c: &mut Vec<i32>| {
+        let t = Int8Product {
+            a: a[from..].as_ptr(),
+            a_stride: k,
+            rows,
+            w: w[from * PANEL..].as_ptr(),
+            panel_stride: k * PANEL,
+            panels,
+            k: k_block,
+            c: c.as_mut_ptr(),
+            c_stride: panels * PANEL,
+        };
+        // SAFETY: the shapes are those of the vectors; the set is available.
+        unsafe { (kernels.gemm)(&t) };
+    };
+    for set in sets() {
+        let kernels = Int8Kernels::of(set);
+        let start: Vec<i32> = (0..rows * panels * PANEL).map(|i| i32::MAX - i as i32).collect();
+        let (mut whole, mut blocks) = (start.clone(), start.clone());
+        product(&kernels, 0, k, &mut whole);
+        for from in (0..k).step_by(QUAD * 4) {
+            product(&kernels, from, QUAD * 4, &mut blocks);
+        }
+        assert!(whole == blocks && whole != start, "{}", set.name());
+        for (i, (&sum, &start)) in whole.iter().zip(&start).enumerate() {
+            let (row, column) = (i / (panels * PANEL), i % (panels * PANEL));
+            let at =
+                |q: usize| (column / PANEL * k + q / QUAD * QUAD) * PANEL + column % PANEL * QUAD + q % QUAD;
+            let terms = (0..k).map(|q| i32::from(a[row * k + q]) * (i32::from(w[at(q)]) + kernels.offset));
+            assert_eq!(sum, start.wrapping_add(terms.sum()), "{} at {i}", set.name());
+        }
+    }
+}
