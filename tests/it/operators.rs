@@ -61,7 +61,7 @@ fn operators_add_up_to_the_work_of_their_phase() {
             let of = times.iter().filter(|time| time.kind == kind && time.operator != "embed");
             of.fold((0, 0), |(bytes, flops), t| (bytes + t.totals.bytes, flops + t.totals.flops))
         };
-        let (prefill, decode) = case_cost(&config(), 2, 512, shape);
+        let (prefill, decode) = case_cost(&config(), DType::Fp16.into(), 512, shape);
         assert_eq!(sums(StepKind::Prefill), (prefill.bytes, prefill.flops), "{shape:?}");
         assert_eq!(sums(StepKind::Decode), (decode.bytes, decode.flops), "{shape:?}");
         let calls = |kind, operator| {

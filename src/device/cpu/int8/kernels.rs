@@ -71,15 +71,29 @@ impl Int8Kernels {
         match set {
             InstructionSet::AmxPortable => Self::of(InstructionSet::best_vector()),
             InstructionSet::Portable => portable::KERNELS,
+            InstructionSet::Amx => Self::with_tiles(Self::of(InstructionSet::Avx512)),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 | InstructionSet::Amx if is_x86_feature_detected!("avx512vnni") => {
-                vnni::KERNELS
-            }
+            InstructionSet::Avx512 if is_x86_feature_detected!("avx512vnni") => vnni::KERNELS,
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 | InstructionSet::Avx512 | InstructionSet::Amx => avx2::KERNELS,
+            InstructionSet::Avx2 | InstructionSet::Avx512 => avx2::KERNELS,
             #[cfg(not(target_arch = "x86_64"))]
-            InstructionSet::Avx2 | InstructionSet::Avx512 | InstructionSet::Amx => portable::KERNELS,
+            InstructionSet::Avx2 | InstructionSet::Avx512 => portable::KERNELS,
         }
+    }
+
+    /// These kernels, with products on AMX tiles where they multiply integers.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn with_tiles(vector: Self) -> Self {
+        if super::amx::available() {
+            Self { name: "amx-int8", gemm: super::amx::gemm, offset: 0, ..vector }
+        } else {
+            vector
+        }
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    fn with_tiles(vector: Self) -> Self {
+        vector
     }
 }
 

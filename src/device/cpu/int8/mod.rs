@@ -5,6 +5,8 @@
 //! made of it is NaN: the fault is seen. Sums of products are exact (32 bits hold them), hence the same for every instruction
 //! set, batch, chunk and number of threads.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod kernels;
 mod linear;
 #[cfg(target_arch = "x86_64")]

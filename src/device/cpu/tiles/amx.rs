@@ -59,7 +59,7 @@ struct TileConfig {
 ///
 /// # Safety
 /// As [`TileKernels`].
-unsafe fn configure(shape: Shape) {
+pub unsafe fn configure(shape: Shape) {
     let rows = match shape {
         Shape::Narrow { rows } => rows as u8,
         Shape::Wide => 16,
@@ -75,7 +75,7 @@ unsafe fn configure(shape: Shape) {
 
 /// # Safety
 /// As [`TileKernels`].
-unsafe fn release() {
+pub unsafe fn release() {
     // SAFETY: nothing is kept in the tiles between products.
     unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
 }

@@ -14,7 +14,7 @@
 //! [`twin`] computes the same bits in plain Rust; it is what the tests of this family run on where there is no AMX.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod amx;
+pub mod amx;
 mod product;
 mod twin;
 
