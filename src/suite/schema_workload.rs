@@ -12,8 +12,8 @@ use super::workload::{
 use super::{DEFAULT_SEED, SuiteError};
 use crate::dataset::Benchmark;
 
-/// Requests below which a rate cannot be judged; a search for saturation judges every rate.
-const LEAST_FOR_SATURATION: usize = crate::stats::LEAST_FOR_GROWTH;
+/// Requests below which a rate cannot be judged (as many as `stats::LEAST_FOR_GROWTH`); a search for saturation judges every rate.
+const LEAST_FOR_SATURATION: usize = 100;
 /// Largest rate, time and limit that a suite may give: far above any use.
 const MAX_NUMBER: f64 = 1e9;
 /// Most requests of one rate: each keeps the time of each of its tokens.
