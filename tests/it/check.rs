@@ -43,6 +43,7 @@ fn lists_come_as_words_and_as_json() {
             &[
                 "boolq",
                 "ceval",
+                "cpu-limits",
                 "duo-vs-a2",
                 "load",
                 "max-batch",
