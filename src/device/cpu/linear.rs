@@ -259,16 +259,11 @@ impl Packer<'_> {
     /// Numbers that are stored in the device's type already only change places.
     fn copied<const BYTES: usize>(&self, rows: &Range<usize>, out: &mut [u8]) {
         let k = self.weight.width;
-        let out = out.as_chunks_mut::<BYTES>().0;
         let stored = &self.weight.data.as_chunks::<BYTES>().0[rows.start * k..rows.end * k];
-        // A line of each row at a time: the panel is written nearly in order, and no line is fetched twice.
-        const LINE: usize = 32;
-        for first in (0..k).step_by(LINE) {
-            for (i, row) in stored.chunks_exact(k).enumerate() {
-                for j in first..k.min(first + LINE) {
-                    out[self.order.at(j, i)] = row[j];
-                }
-            }
+        let out = out.as_chunks_mut::<BYTES>().0;
+        match self.order.together {
+            1 => transpose::<BYTES, 1>(stored, k, out),
+            _ => transpose::<BYTES, PAIR>(stored, k, out),
         }
     }
 
@@ -283,6 +278,29 @@ impl Packer<'_> {
         }
         // SAFETY: `columns` and `out` both hold a panel; the kernels belong to this machine.
         unsafe { (self.kernels.narrow)(self.columns.as_ptr(), out.as_mut_ptr(), self.columns.len()) };
+    }
+}
+
+/// Rows of `k` numbers to a panel with `TOGETHER` inputs side by side, a short stretch of all rows at a time: the stretch
+/// of the panel stays in the first-level cache.
+fn transpose<const BYTES: usize, const TOGETHER: usize>(
+    rows: &[[u8; BYTES]],
+    k: usize,
+    panel: &mut [[u8; BYTES]],
+) {
+    const STRETCH: usize = 64;
+    for (stretch, out) in panel.chunks_mut(STRETCH * PANEL).enumerate() {
+        for (i, row) in rows.chunks_exact(k).enumerate() {
+            let row = &row[k.min(stretch * STRETCH)..k.min((stretch + 1) * STRETCH)];
+            let (whole, rest) = row.as_chunks::<TOGETHER>();
+            let mut places = out.chunks_exact_mut(PANEL * TOGETHER);
+            for (numbers, place) in whole.iter().zip(&mut places) {
+                place.as_chunks_mut::<TOGETHER>().0[i] = *numbers;
+            }
+            if let Some(place) = places.next() {
+                place[i * TOGETHER..][..rest.len()].copy_from_slice(rest);
+            }
+        }
     }
 }
 
