@@ -6,7 +6,7 @@
 //!
 //! There are two families of kernels. The vector kernels (portable, AVX2, AVX-512) give the same bits as each other. Where
 //! the machine has AMX, products with weights in bf16 and fp16 go by its tiles, whose order of sums is their own; a twin in
-//! plain Rust (`amx-portable`) gives the same bits anywhere. Products of integers ([`int8`]) are the same bits everywhere.
+//! plain Rust (`amx-portable`) gives the same bits anywhere. Products of integers (`int8`) are the same bits everywhere.
 
 mod amx;
 mod attention;
