@@ -19,12 +19,12 @@ pub fn available() -> bool {
     amx::found().is_ok_and(|amx| amx.int8)
 }
 
-/// [`Int8Product`] with `k` a multiple of [`TILE_K`].
+/// [`Int8Product`] on tiles.
 ///
 /// # Safety
 /// As [`super::kernels::Int8Kernels`], and AMX-INT8 must be [`available`].
 pub unsafe fn gemm(t: &Int8Product) {
-    debug_assert!(t.k.is_multiple_of(TILE_K), "invariant: whole tiles of depth");
+    assert!(t.k.is_multiple_of(TILE_K), "invariant: whole tiles of depth");
     if t.k == 0 {
         return;
     }

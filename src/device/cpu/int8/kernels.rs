@@ -27,7 +27,7 @@ pub struct Int8Product {
     pub panel_stride: usize,
     /// Panels.
     pub panels: usize,
-    /// Products a sum, a multiple of [`QUAD`].
+    /// Products a sum, a multiple of [`TILE_K`].
     pub k: usize,
     /// First sum.
     pub c: *mut i32,

@@ -158,7 +158,7 @@ fn spoilt_rows_and_channels_are_nan_and_the_others_are_not() {
 /// Products continue sums: blocks of `k` one after the other give what one product gives, wrapping at 32 bits.
 #[test]
 fn products_add_to_the_sums_that_are_there() {
-    let (rows, panels, k) = (13, 3, 2 * TILE_K);
+    let (rows, panels, k) = (45, 5, 3 * TILE_K);
     let a: Vec<i8> = (0..rows * k).map(|i| (i * 37 % 255) as u8 as i8).map(|q| q.max(-127)).collect();
     let w: Vec<i8> =
         (0..panels * k * PANEL).map(|i| (i * 91 % 255) as u8 as i8).map(|q| q.max(-127)).collect();
@@ -182,8 +182,8 @@ fn products_add_to_the_sums_that_are_there() {
         let start: Vec<i32> = (0..rows * panels * PANEL).map(|i| i32::MAX - i as i32).collect();
         let (mut whole, mut blocks) = (start.clone(), start.clone());
         product(&kernels, 0, k, &mut whole);
-        for from in (0..k).step_by(QUAD * 4) {
-            product(&kernels, from, QUAD * 4, &mut blocks);
+        for from in (0..k).step_by(TILE_K) {
+            product(&kernels, from, TILE_K, &mut blocks);
         }
         assert!(whole == blocks && whole != start, "{}", set.name());
         for (i, (&sum, &start)) in whole.iter().zip(&start).enumerate() {
