@@ -139,10 +139,11 @@ fn probe_all(
     Ok(Ending::Complete)
 }
 
-/// About as many as there can be: up by doubling, back by halving, both neighbours.
+/// As many as there can be: the low end, up by doubling, back by halving, both neighbours once more.
 fn most_probes(search: &SearchRun) -> u64 {
+    // High is at most `width` times low, and neighbours by doubling are less than that apart: so many steps either way.
     let width = (search.high - search.low + 1) as u64;
-    2 * u64::from(width.ilog2()) + 3
+    2 * u64::from(width.next_power_of_two().ilog2()) + 3
 }
 
 /// Probes one batch; `None` when the run was stopped meanwhile.
@@ -365,6 +366,13 @@ mod tests {
         let answer = search_answer(&search(&range(1, 32), &relenting));
         assert!(answer.contradiction.unwrap().contains("batch 7 is too slow"));
         assert_eq!(answer.batch, 6);
+    }
+
+    #[test]
+    fn the_longest_way_to_a_threshold_is_as_long_as_foretold() {
+        let run = range(1, 1724);
+        let found = search(&run, &|batch, _| if batch <= 1037 { Fits } else { TooSlow });
+        assert_eq!((found.len(), most_probes(&run)), (24, 25));
     }
 
     proptest! {
