@@ -321,8 +321,7 @@ pub trait Device: Send {
         let _ = shape;
         self.upload_linear(weight, bias)
     }
-    /// Lays out the weight of the feed-forward layer's two halves, `[gate | up]`, whose result goes to
-    /// [`Device::swiglu`].
+    /// Lays out the weight of the feed-forward layer's two halves, `[gate | up]`, for [`Device::gate_up`].
     fn upload_gate_up(&self, weight: HostTensor<'_>) -> Result<Self::Linear, DeviceError> {
         self.upload_linear(weight, None)
     }
@@ -389,6 +388,18 @@ pub trait Device: Send {
     fn add(&mut self, x: &mut Self::Activation, y: &Self::Activation) -> Result<(), DeviceError>;
     /// `out = silu(h[first half]) * h[second half]`.
     fn swiglu(&mut self, h: &Self::Activation, out: &mut Self::Activation) -> Result<(), DeviceError>;
+    /// [`Device::swiglu`] of a [`Device::linear`]: the same numbers, perhaps without writing the halves down. `h` is room for
+    /// them; what is in it afterwards is the device's affair.
+    fn gate_up(
+        &mut self,
+        x: &Self::Activation,
+        weight: &Self::Linear,
+        h: &mut Self::Activation,
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError> {
+        self.linear(x, weight, h)?;
+        self.swiglu(h, out)
+    }
     /// `out[i] = x[rows[i]]`.
     fn gather(
         &mut self,

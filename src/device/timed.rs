@@ -32,10 +32,8 @@ pub enum Operator {
     OutputProjection,
     /// Residual sums.
     Add,
-    /// Both halves of the feed-forward layer.
+    /// Both halves of the feed-forward layer, and what joins them.
     GateUp,
-    /// What joins the halves.
-    Swiglu,
     /// The linear layer back to the stream.
     Down,
     /// Sums over ranks.
@@ -50,7 +48,7 @@ pub enum Operator {
 
 impl Operator {
     /// All of them, in the order of the forward pass.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::Embed,
         Self::Norm,
         Self::Qkv,
@@ -60,7 +58,6 @@ impl Operator {
         Self::OutputProjection,
         Self::Add,
         Self::GateUp,
-        Self::Swiglu,
         Self::Down,
         Self::AllReduce,
         Self::Gather,
@@ -80,7 +77,6 @@ impl Operator {
             Self::OutputProjection => "o_proj",
             Self::Add => "add",
             Self::GateUp => "gate_up",
-            Self::Swiglu => "swiglu",
             Self::Down => "down",
             Self::AllReduce => "all_reduce",
             Self::Gather => "gather",
@@ -296,7 +292,7 @@ impl<D: Device> Device for Timed<D> {
         out.rows = x.rows;
         let operator = weight.operator.unwrap_or(match self.last {
             Operator::Attention => Operator::OutputProjection,
-            Operator::Swiglu => Operator::Down,
+            Operator::GateUp => Operator::Down,
             _ => Operator::LmHead,
         });
         let work = (weight.bytes, x.rows as u64 * weight.row_flops);
@@ -353,7 +349,21 @@ impl<D: Device> Device for Timed<D> {
 
     fn swiglu(&mut self, h: &Self::Activation, out: &mut Self::Activation) -> Result<(), DeviceError> {
         out.rows = h.rows;
-        self.time(Operator::Swiglu, LITTLE, |d| d.swiglu(&h.inner, &mut out.inner))
+        self.time(Operator::GateUp, LITTLE, |d| d.swiglu(&h.inner, &mut out.inner))
+    }
+
+    fn gate_up(
+        &mut self,
+        x: &Self::Activation,
+        weight: &Self::Linear,
+        h: &mut Self::Activation,
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError> {
+        out.rows = x.rows;
+        let work = (weight.bytes, x.rows as u64 * weight.row_flops);
+        self.time(Operator::GateUp, work, |d| {
+            d.gate_up(&x.inner, &weight.inner, &mut h.inner, &mut out.inner)
+        })
     }
 
     fn gather(

@@ -217,8 +217,7 @@ impl<D: Device> Forward for Model<D> {
             d.all_reduce(&mut b.y)?;
             d.add(&mut b.x, &b.y)?;
             d.rms_norm(&b.x, &layer.post_norm, epsilon, &mut b.a)?;
-            d.linear(&b.a, &layer.h_to_4h, &mut b.h)?;
-            d.swiglu(&b.h, &mut b.g)?;
+            d.gate_up(&b.a, &layer.h_to_4h, &mut b.h, &mut b.g)?;
             d.linear(&b.g, &layer.down, &mut b.y)?;
             d.all_reduce(&mut b.y)?;
             d.add(&mut b.x, &b.y)?;

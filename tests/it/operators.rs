@@ -69,7 +69,7 @@ fn operators_add_up_to_the_work_of_their_phase() {
             of.next().map(|time| time.totals.calls)
         };
         let steps = shape.output_tokens as u64 - 1;
-        for operator in ["qkv", "rotary", "write_kv", "attention", "o_proj", "gate_up", "swiglu", "down"] {
+        for operator in ["qkv", "rotary", "write_kv", "attention", "o_proj", "gate_up", "down"] {
             assert_eq!(calls(StepKind::Prefill, operator), Some(3), "{operator}");
             assert_eq!(calls(StepKind::Decode, operator), Some(3 * steps), "{operator}");
         }

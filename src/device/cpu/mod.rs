@@ -32,7 +32,7 @@ use self::int8::{Int8Kernels, Int8Linear, Quantised};
 use self::kernels::{Kernels, PANEL};
 use self::kv::KvCache;
 use self::linear::{Linear, Rows, RowsMut, padded_vector};
-use self::tiles::TileScratch;
+use self::tiles::{Epilogue, TileScratch};
 use super::group::Seat;
 use super::rotary::RotaryTable;
 use super::{
@@ -300,7 +300,7 @@ impl Device for Cpu {
             }
             (Weight::Plain(linear), Some(tiles)) => {
                 let scratch = tile_scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
-                tiles::apply(linear, x.view(), &mut out, tiles, kernels, (scratch, pool));
+                tiles::apply(linear, x.view(), Epilogue::Bias, &mut out, (tiles, kernels), (scratch, pool));
             }
             (Weight::Int8(linear), _) => {
                 let quantised = quantised.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -409,6 +409,28 @@ impl Device for Cpu {
                 (kernels.swiglu)(gate.as_ptr(), up.as_ptr(), width, out.as_mut_ptr());
             }
         });
+        Ok(())
+    }
+
+    fn gate_up(
+        &mut self,
+        x: &Matrix,
+        weight: &Weight,
+        h: &mut Matrix,
+        out: &mut Matrix,
+    ) -> Result<(), DeviceError> {
+        // The halves meet in cache where both are whole panels.
+        let (Weight::Plain(linear), Some(tiles), 0) = (weight, &self.kernels.tiles, out.width % PANEL) else {
+            self.linear(x, weight, h)?;
+            return self.swiglu(h, out);
+        };
+        assert!((2 * out.width, x.width) == weight.shape(), "invariant: shapes agree");
+        out.set_rows(x.rows);
+        let mut out = RowsMut { stride: out.stride, data: &mut out.data };
+        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let scratch = self.tile_scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let kernels = (tiles, &self.kernels);
+        tiles::apply(linear, x.view(), Epilogue::SwiGlu, &mut out, kernels, (scratch, pool));
         Ok(())
     }
 

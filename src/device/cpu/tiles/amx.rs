@@ -5,15 +5,15 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512, _mm512_castps_si512,
-    _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_ps,
-    _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_sub_ps,
+    __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_sub_ps,
 };
 
 use crate::device::DType;
 use crate::device::cpu::amx;
 
-use super::{HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct};
+use super::{HALF, HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct};
 
 /// The instructions are there, and the system has given this process leave to use the tile registers.
 pub(super) fn available() -> bool {
@@ -28,6 +28,7 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
         TileKernels {
             parts: 1,
             pack_row: pack_row::<1>,
+            prefetch,
             split: None,
             configure,
             multiply: multiply_bf16,
@@ -37,6 +38,7 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
         TileKernels {
             parts: 2,
             pack_row: pack_row::<2>,
+            prefetch,
             split: Some(split),
             configure,
             multiply: multiply_fp16,
@@ -99,15 +101,16 @@ static UPPER_HALVES: [u16; 32] = {
 unsafe fn parts(first: __m512i, second: __m512i) -> [__m512i; 2] {
     // SAFETY: register arithmetic; the table has the register's size.
     unsafe {
-        let mask = _mm512_set1_epi32(HIGH as i32);
-        let low = |x: __m512i| {
-            let high = _mm512_castsi512_ps(_mm512_and_si512(x, mask));
-            _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(x), high))
+        let (half, mask) = (_mm512_set1_epi32(HALF as i32), _mm512_set1_epi32(HIGH as i32));
+        let high = |x: __m512i| _mm512_and_si512(_mm512_add_epi32(x, half), mask);
+        let low = |x: __m512i, high: __m512i| {
+            _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(high)))
         };
         let upper = _mm512_loadu_si512(UPPER_HALVES.as_ptr().cast());
+        let halves = [first, second].map(high);
         [
-            _mm512_permutex2var_epi16(first, upper, second),
-            _mm512_permutex2var_epi16(low(first), upper, low(second)),
+            _mm512_permutex2var_epi16(halves[0], upper, halves[1]),
+            _mm512_permutex2var_epi16(low(first, halves[0]), upper, low(second, halves[1])),
         ]
     }
 }
@@ -141,6 +144,17 @@ unsafe fn pack_row<const PARTS: usize>(x: *const f32, k: usize, block: *mut u8, 
 
 /// Bytes that the weights are asked for ahead of their use.
 const AHEAD_BYTES: usize = 2048;
+/// One request in so many bytes: a line is brought with its neighbour.
+const REQUEST_BYTES: usize = 128;
+
+/// # Safety
+/// As [`TileKernels`].
+unsafe fn prefetch(from: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(REQUEST_BYTES) {
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(at).cast()) };
+    }
+}
 
 /// # Safety
 /// As [`TileKernels`].
@@ -161,9 +175,19 @@ unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
     }
 }
 
+/// Asks for the next tile of a panel, all of its lines: weights that are read once come from memory.
+macro_rules! next_tile {
+    ($panel:literal) => {
+        next_tile!($panel; 1024 1088 1152 1216 1280 1344 1408 1472 1536 1600 1664 1728 1792 1856 1920 1984)
+    };
+    ($panel:literal; $($line:literal)+) => {
+        concat!($("prefetcht0 [{", $panel, "} + ", $line, "]\n",)+)
+    };
+}
+
 /// A loop over depth between loads and stores of four tiles of sums.
 macro_rules! tile_loop {
-    ($t:expr, $c_bytes:literal, $second_row:literal, $($step:literal),+ $(,)?) => {
+    ($t:expr, $c_bytes:literal, $second_row:literal, $($step:expr),+ $(,)?) => {
         asm!(
             concat!("tileloadd tmm0, [{c} + {cs}*1]"),
             concat!("tileloadd tmm1, [{c} + {cs}*1 + 64]"),
@@ -208,12 +232,16 @@ unsafe fn multiply_bf16(t: &TileProduct) {
                 256usize,
                 "128",
                 "tileloadd tmm4, [{a0} + {s}*1]",
+                next_tile!("b0"),
                 "tileloadd tmm6, [{b0} + {s}*1]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                next_tile!("b1"),
                 "tileloadd tmm7, [{b1} + {s}*1]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                next_tile!("b2"),
                 "tileloadd tmm6, [{b2} + {s}*1]",
                 "tdpbf16ps tmm2, tmm4, tmm6",
+                next_tile!("b3"),
                 "tileloadd tmm7, [{b3} + {s}*1]",
                 "tdpbf16ps tmm3, tmm4, tmm7",
                 "add {a0}, 1024",
@@ -273,16 +301,12 @@ unsafe fn multiply_fp16(t: &TileProduct) {
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "tileloadd tmm6, [{b0} + {s}*1 + 1024]",
-                "tdpbf16ps tmm0, tmm5, tmm6",
-                "tileloadd tmm7, [{b1} + {s}*1 + 1024]",
-                "tdpbf16ps tmm1, tmm5, tmm7",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b1} + {s}*1 + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm6, [{b2} + {s}*1 + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tileloadd tmm7, [{b3} + {s}*1 + 1024]",
-                "tdpbf16ps tmm3, tmm5, tmm7",
                 "tdpbf16ps tmm2, tmm4, tmm6",
+                "tileloadd tmm7, [{b3} + {s}*1 + 1024]",
                 "tdpbf16ps tmm3, tmm4, tmm7",
                 "add {a0}, 2048",
                 "add {b0}, 2048",
@@ -310,13 +334,9 @@ unsafe fn multiply_fp16(t: &TileProduct) {
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "tileloadd tmm6, [{b0} + {s}*1 + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tileloadd tmm7, [{b1} + {s}*1 + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm3, tmm5, tmm7",
                 "tileloadd tmm4, [{a0} + {s}*1]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b1} + {s}*1 + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{a1} + {s}*1]",
                 "tdpbf16ps tmm2, tmm5, tmm6",

@@ -7,9 +7,11 @@
 //! Software Developer's Manual, volume 2, TDPBF16PS). A row of `c` depends on the same row of `a` alone, so one order of
 //! sums serves every number of rows; it is another order than the vector kernels', hence a kernel family of its own.
 //!
-//! fp16 has eleven significant bits and bf16 eight, so `x = high + low` with both in bf16 is exact, and the four products
-//! of the parts are exact in fp32: an fp16 product is what the vector kernels compute, summed in another order. (fp16's
-//! infinities become NaN: `low` is infinity less infinity.)
+//! fp16 has eleven significant bits and bf16 eight, so `x = high + low` with both in bf16 is exact: `high` is `x` rounded to
+//! nearest, `low` at most `2^-8 x` and of either sign. Products of the parts are exact in fp32. Three of them are summed, high by high,
+//! low by high and high by low; the fourth, at most `2^-16` of the product and as often above as below zero, is left out: over
+//! thousands of products that is what their sum in fp32 loses by its own rounding, and some hundredth of what the result
+//! loses when it is rounded to fp16. (fp16's infinities become NaN: `low` is infinity less infinity.)
 //!
 //! [`twin`] computes the same bits in plain Rust; it is what the tests of this family run on where there is no AMX.
 
@@ -20,7 +22,7 @@ mod twin;
 
 use crate::device::DType;
 
-pub use self::product::{TileScratch, apply};
+pub use self::product::{Epilogue, TileScratch, apply};
 
 /// Numbers of `k` in a tile of 16-bit numbers.
 pub const TILE_DEPTH: usize = 32;
@@ -72,6 +74,8 @@ pub struct TileKernels {
     /// Writes row `row` of a block of sixteen: `(x, k, block, row)`. `k` numbers of fp32 that the storage type can hold go to
     /// the block's tiles, zero after them.
     pub pack_row: unsafe fn(*const f32, usize, *mut u8, usize),
+    /// Asks for so many bytes to be brought into L2.
+    pub prefetch: unsafe fn(*const u8, usize),
     /// Cuts stored weights into parts: `(stored, tiles, out)`; `None` where they are multiplied as they are stored.
     pub split: Option<unsafe fn(*const u8, usize, *mut u8)>,
     /// Makes the tile registers ready for a shape; to be called by the thread that multiplies, before it does.
@@ -118,8 +122,10 @@ impl Family {
     }
 }
 
-/// fp32 bits of the high part: the number cut after bf16's eight significant bits.
+/// fp32 bits that bf16 has.
 const HIGH: u32 = 0xFFFF_0000;
+/// Half of the last of them: added before a number is cut, it rounds to nearest, ties away from zero.
+const HALF: u32 = 0x8000;
 
 #[cfg(test)]
 mod tests;

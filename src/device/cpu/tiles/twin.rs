@@ -2,7 +2,7 @@
 
 use crate::device::DType;
 
-use super::{HIGH, PAIR, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct};
+use super::{HALF, HIGH, PAIR, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct};
 
 /// Numbers in a row of a tile: sixteen pairs.
 const ROW: usize = TILE_DEPTH;
@@ -11,10 +11,12 @@ const ROW: usize = TILE_DEPTH;
 pub(super) fn kernels(dtype: DType) -> TileKernels {
     let configure = |_: Shape| {};
     let release = || {};
+    let prefetch = |_: *const u8, _: usize| {};
     if dtype == DType::Bf16 {
         TileKernels {
             parts: 1,
             pack_row: pack_row::<1>,
+            prefetch,
             split: None,
             configure,
             multiply: multiply::<1>,
@@ -25,6 +27,7 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
         TileKernels {
             parts: 2,
             pack_row: pack_row::<2>,
+            prefetch,
             split: Some(split),
             configure,
             multiply: multiply::<2>,
@@ -35,7 +38,7 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
 
 /// The bf16 bits of `x`'s parts, high first. A number that bf16 can hold is its own high part.
 fn parts(x: f32) -> [u16; 2] {
-    let high = f32::from_bits(x.to_bits() & HIGH);
+    let high = f32::from_bits(x.to_bits().wrapping_add(HALF) & HIGH);
     [high, x - high].map(|part| (part.to_bits() >> 16) as u16)
 }
 
@@ -74,8 +77,8 @@ unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
     }
 }
 
-/// Which part of `a` meets which part of `b`, in the order of the sums: as few tiles as possible change from one to the next.
-const ORDER: [(usize, usize); 4] = [(0, 0), (1, 0), (1, 1), (0, 1)];
+/// Which part of `a` meets which part of `b`, in the order of the sums.
+const ORDER: [(usize, usize); 3] = [(0, 0), (1, 0), (0, 1)];
 
 /// # Safety
 /// As [`TileKernels`].
@@ -84,7 +87,7 @@ unsafe fn multiply<const PARTS: usize>(t: &TileProduct) {
         Shape::Narrow { rows } => (rows, 1, 4),
         Shape::Wide => (TILE_ROWS, 2, 2),
     };
-    let order = &ORDER[..PARTS * PARTS];
+    let order = &ORDER[..2 * PARTS - 1];
     for block in 0..blocks {
         for row in 0..rows {
             for panel in 0..panels {
