@@ -41,11 +41,6 @@ impl Order {
     fn numbers(self) -> usize {
         self.depth * PANEL
     }
-
-    /// Where input `j` of column `i` lies.
-    fn at(self, j: usize, i: usize) -> usize {
-        (j / self.together * PANEL + i) * self.together + j % self.together
-    }
 }
 
 /// `[out, in]` as panels of sixteen output columns: a panel streams from memory in one run, and a thread's panels in one
@@ -77,7 +72,7 @@ impl Linear {
         let mut data = Bytes::zeroed(panels * panel_bytes, "weights")?;
         let shared = data.shared();
         pool.split(panels, n * k, &|range| {
-            let mut packer = Packer { weight, order, dtype, kernels, row: vec![0.0; k], columns: Vec::new() };
+            let mut packer = Packer { weight, order, dtype, kernels, row: vec![0.0; k], rows: Vec::new() };
             for panel in range {
                 // SAFETY: every panel is written by one thread only.
                 let out = unsafe { shared.range(panel * panel_bytes..(panel + 1) * panel_bytes) };
@@ -242,42 +237,44 @@ struct Packer<'a> {
     kernels: &'a Kernels,
     /// A row of the weight in fp32.
     row: Vec<f32>,
-    /// A panel in fp32.
-    columns: Vec<f32>,
+    /// A panel's rows in the device's type, where the weight is of another.
+    rows: Vec<u8>,
 }
 
 impl Packer<'_> {
     /// The weight's rows `rows` become the columns of the zeroed panel `out`.
     fn panel(&mut self, rows: Range<usize>, out: &mut [u8]) {
+        let bytes = self.weight.width * self.dtype.bytes();
+        let stored = if self.dtype == self.weight.dtype {
+            &self.weight.data[rows.start * bytes..rows.end * bytes]
+        } else {
+            self.convert(rows);
+            &self.rows
+        };
         match self.dtype.bytes() {
-            _ if self.dtype != self.weight.dtype => self.converted(rows, out),
-            2 => self.copied::<2>(&rows, out),
-            _ => self.copied::<4>(&rows, out),
+            2 => self.place::<2>(stored, out),
+            _ => self.place::<4>(stored, out),
         }
     }
 
-    /// Numbers that are stored in the device's type already only change places.
-    fn copied<const BYTES: usize>(&self, rows: &Range<usize>, out: &mut [u8]) {
-        let k = self.weight.width;
-        let stored = &self.weight.data.as_chunks::<BYTES>().0[rows.start * k..rows.end * k];
-        let out = out.as_chunks_mut::<BYTES>().0;
-        match self.order.together {
-            1 => transpose::<BYTES, 1>(stored, k, out),
-            _ => transpose::<BYTES, PAIR>(stored, k, out),
-        }
-    }
-
-    fn converted(&mut self, rows: Range<usize>, out: &mut [u8]) {
-        self.columns.clear();
-        self.columns.resize(self.order.numbers(), 0.0);
-        for (i, row) in rows.enumerate() {
+    /// Rows of the weight, rounded to the device's type.
+    fn convert(&mut self, rows: Range<usize>) {
+        let bytes = self.weight.width * self.dtype.bytes();
+        self.rows.resize(rows.len() * bytes, 0);
+        for (row, out) in rows.zip(self.rows.chunks_exact_mut(bytes)) {
             self.weight.row_f32(row, &mut self.row);
-            for (j, number) in self.row.iter().enumerate() {
-                self.columns[self.order.at(j, i)] = *number;
-            }
+            // SAFETY: a row on both sides; the kernels belong to this machine.
+            unsafe { (self.kernels.narrow)(self.row.as_ptr(), out.as_mut_ptr(), self.row.len()) };
         }
-        // SAFETY: `columns` and `out` both hold a panel; the kernels belong to this machine.
-        unsafe { (self.kernels.narrow)(self.columns.as_ptr(), out.as_mut_ptr(), self.columns.len()) };
+    }
+
+    /// Numbers in the device's type only change places.
+    fn place<const BYTES: usize>(&self, stored: &[u8], out: &mut [u8]) {
+        let (stored, out) = (stored.as_chunks::<BYTES>().0, out.as_chunks_mut::<BYTES>().0);
+        match self.order.together {
+            1 => transpose::<BYTES, 1>(stored, self.weight.width, out),
+            _ => transpose::<BYTES, PAIR>(stored, self.weight.width, out),
+        }
     }
 }
 

@@ -109,6 +109,12 @@ impl Matrix {
     }
 }
 
+/// Numbers between rows of so many: an odd number of cache lines. Rows a power of two apart would share a few sets of each
+/// cache, and a block of them would not stay there while columns pass by.
+fn row_stride(width: usize) -> usize {
+    (width.div_ceil(PANEL) | 1) * PANEL
+}
+
 /// A weight matrix in one of its forms.
 #[derive(Debug)]
 pub enum Weight {
@@ -199,7 +205,7 @@ impl Device for Cpu {
     }
 
     fn activation(&self, max_rows: usize, width: usize) -> Result<Matrix, DeviceError> {
-        let stride = width.next_multiple_of(PANEL);
+        let stride = row_stride(width);
         let data = Buffer::zeroed(max_rows * stride + PANEL, "activations")?;
         if self.options.precision.weights == WeightForm::W8a8Dynamic {
             let mut quantised = self.quantised.lock().unwrap_or_else(PoisonError::into_inner);
