@@ -1,7 +1,9 @@
 //! What differs about two runs beside their results.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::side::Side;
-use crate::record::Difference;
+use crate::record::{Difference, Provenance};
 use crate::report::error::ReportError;
 use crate::report::page::provenance_fields;
 use serde::Serialize;
@@ -28,6 +30,15 @@ pub struct PairDifferences {
     pub same: Vec<(String, String)>,
 }
 
+/// A part of a run's provenance that has names of its own.
+type Map = fn(&Provenance) -> &BTreeMap<String, String>;
+/// Those of [`provenance_fields`] that are maps: of these only the entries that differ are told.
+const MAPS: [(&str, Map); 3] = [
+    ("Device found", |of| &of.device_details),
+    ("Versions", |of| &of.versions),
+    ("Environment", |of| &of.environment),
+];
+
 /// Differ from run to run and explain nothing.
 const OF_NO_MATTER: [&str; 2] = ["Started", "Finished"];
 
@@ -35,14 +46,17 @@ impl PairDifferences {
     pub(super) fn of(a: &Side, b: &Side) -> Self {
         let field = |d: Difference| Field { name: d.field, left: d.left, right: d.right };
         let identity = a.run().identity.differences(&b.run().identity).into_iter().map(field).collect();
-        let (left, right) = (provenance_fields(&a.run().provenance), provenance_fields(&b.run().provenance));
+        let both = (&a.run().provenance, &b.run().provenance);
+        let fields = provenance_fields(both.0).into_iter().zip(provenance_fields(both.1));
         let (mut provenance, mut same) = (Vec::new(), Vec::new());
-        for ((name, left), (_, right)) in left.into_iter().zip(right) {
+        for ((name, left), (_, right)) in fields {
             if OF_NO_MATTER.contains(&name) {
                 continue;
             }
             if left == right {
                 same.push((name.to_owned(), left));
+            } else if let Some((_, map)) = MAPS.iter().find(|(of, _)| *of == name) {
+                provenance.extend(entries(name, map(both.0), map(both.1)));
             } else {
                 provenance.push(Field { name: name.to_owned(), left: Some(left), right: Some(right) });
             }
@@ -65,5 +79,38 @@ impl PairDifferences {
             a.path.display(),
             b.path.display()
         )))
+    }
+}
+
+/// The entries in which two maps of this name differ.
+fn entries(name: &str, left: &BTreeMap<String, String>, right: &BTreeMap<String, String>) -> Vec<Field> {
+    let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+    let differ = keys.into_iter().filter(|key| left.get(*key) != right.get(*key));
+    let field = |key: &String| Field {
+        name: format!("{name}: {key}"),
+        left: left.get(key).cloned(),
+        right: right.get(key).cloned(),
+    };
+    differ.map(field).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_maps_only_the_entries_that_differ_are_told() {
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let (left, right) =
+            (map(&[("a", "1"), ("b", "2"), ("c", "3")]), map(&[("a", "1"), ("b", "4"), ("d", "5")]));
+        let told = entries("Versions", &left, &right);
+        let told: Vec<_> =
+            told.iter().map(|f| (f.name.as_str(), f.left.as_deref(), f.right.as_deref())).collect();
+        let expected = [
+            ("Versions: b", Some("2"), Some("4")),
+            ("Versions: c", Some("3"), None),
+            ("Versions: d", None, Some("5")),
+        ];
+        assert_eq!(told, expected);
     }
 }
