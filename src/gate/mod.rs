@@ -6,16 +6,17 @@
 //! must not pass for years.
 
 pub mod junit;
+mod memory;
 mod parity;
 
 use crate::record::{AccuracyRow, Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
+use crate::report::Summary;
 use crate::report::compare::{
     Comparison, GateOutcome, Judgement, Metric, Pair, SpeedVerdict, TaskComparison, metric_ratio,
 };
 use crate::report::performance::good_repetitions;
-use crate::report::{Summary, tables};
 use crate::stats::{LEAST_SAMPLES, RESAMPLES, median, median_interval, score_interval};
-use crate::suite::gates::{AccuracyGate, GateMetric, Gates, MemoryGate, SpeedGate};
+use crate::suite::gates::{AccuracyGate, GateMetric, Gates, SpeedGate};
 use std::path::PathBuf;
 
 /// Repetitions below which a time decides nothing.
@@ -93,7 +94,7 @@ pub fn passes(gates: &Gates, judgements: &[Judgement]) -> bool {
 fn judge_candidate(gates: &Gates, candidate: &Candidate<'_>) -> Vec<Judgement> {
     let accuracy = gates.accuracy.iter().flat_map(|gate| judge_accuracy(gate, candidate));
     let speed = gates.speed.iter().flat_map(|gate| judge_speed(gate, candidate));
-    let memory = gates.memory.iter().flat_map(|gate| judge_memory(gate, candidate));
+    let memory = gates.memory.iter().flat_map(|gate| memory::judge(gate, candidate));
     accuracy.chain(speed).chain(memory).collect()
 }
 
@@ -431,74 +432,6 @@ fn ratio(
             let (low, high) = found.interval;
             (at_most(found.interval, max), format!("{:.3} [{low:.3}, {high:.3}]", found.ratio))
         }
-    }
-}
-
-fn judge_memory(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgement> {
-    let rows: Vec<&PerfRow> = candidate
-        .summary
-        .performance
-        .iter()
-        .filter(|row| row.phase == Phase::E2e && asked_for(gate.case.as_ref(), &row.case_id))
-        .collect();
-    let pattern = gate.case.as_deref().unwrap_or("every case");
-    let no_case = candidate.no_case(gate.case.as_ref());
-    let mut judgements = Vec::new();
-    if let Some(max) = gate.max_bytes {
-        let limit = format!("at most {}", tables::bytes_text(max as u64));
-        judgements.extend(rows.iter().map(|row| {
-            let verdict = match row.peak_rss_bytes {
-                _ if !own_memory(candidate, row) => (GateOutcome::Undecided, NOT_ITS_MEMORY.into()),
-                Some(peak) if peak as f64 <= max => (GateOutcome::Pass, tables::bytes_text(peak)),
-                Some(peak) => (GateOutcome::Fail, tables::bytes_text(peak)),
-                None => (GateOutcome::Undecided, "peak memory was not recorded".into()),
-            };
-            candidate.judgement(format!("peak memory of {}", row.case_id), limit.clone(), verdict)
-        }));
-        if rows.is_empty() {
-            judgements.push(candidate.missing(format!("peak memory of {pattern}"), limit, &no_case));
-        }
-    }
-    if let (Some(max), Some((_, pair))) = (gate.max_ratio, candidate.against) {
-        let limit = format!("at most {max}");
-        judgements.extend(rows.iter().map(|row| {
-            let gate = format!("peak memory ratio of {}", row.case_id);
-            let verdict = if own_memory(candidate, row) {
-                memory_ratio(pair, row, max)
-            } else {
-                (GateOutcome::Undecided, NOT_ITS_MEMORY.into())
-            };
-            candidate.judgement(gate, limit.clone(), verdict)
-        }));
-        if rows.is_empty() {
-            judgements.push(candidate.missing(format!("peak memory ratio of {pattern}"), limit, &no_case));
-        }
-    }
-    judgements
-}
-
-/// Why a peak that was recorded decides nothing.
-const NOT_ITS_MEMORY: &str =
-    "the recorded peak is the host process's: not a card's, nor one engine's of two in turns";
-
-/// Whether the recorded peak is what the case takes: on the CPU, and with one engine in the process.
-fn own_memory(candidate: &Candidate<'_>, row: &PerfRow) -> bool {
-    let in_turns = candidate.requests.iter().any(|r| r.case_id == row.case_id && r.block.is_some());
-    row.clock == Clock::Measured && matches!(row.device.as_str(), "cpu" | "reference") && !in_turns
-}
-
-fn memory_ratio(pair: &Pair, row: &PerfRow, max: f64) -> (GateOutcome, String) {
-    let base = pair
-        .cases
-        .iter()
-        .find(|joined| joined.b.case_id == row.case_id)
-        .and_then(|joined| joined.phases.last().and_then(|phase| phase.a.peak_rss_bytes));
-    match (base, row.peak_rss_bytes) {
-        (Some(a), Some(b)) if a > 0 => {
-            let ratio = b as f64 / a as f64;
-            (at_most((ratio, ratio), max), format!("{ratio:.3}"))
-        }
-        _ => (GateOutcome::Undecided, "peak memory was not recorded in both runs".into()),
     }
 }
 

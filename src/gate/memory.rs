@@ -1,0 +1,76 @@
+//! Memory gates: peaks have no noise, so a limit is kept or broken, or there was nothing to hold against it.
+
+use super::{Candidate, asked_for, at_most};
+use crate::record::{Clock, PerfRow, Phase};
+use crate::report::compare::{GateOutcome, Judgement, Pair};
+use crate::report::tables;
+use crate::suite::gates::MemoryGate;
+
+/// A judgement for each matching case and limit.
+pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgement> {
+    let rows: Vec<&PerfRow> = candidate
+        .summary
+        .performance
+        .iter()
+        .filter(|row| row.phase == Phase::E2e && asked_for(gate.case.as_ref(), &row.case_id))
+        .collect();
+    let pattern = gate.case.as_deref().unwrap_or("every case");
+    let no_case = candidate.no_case(gate.case.as_ref());
+    let mut judgements = Vec::new();
+    if let Some(max) = gate.max_bytes {
+        let limit = format!("at most {}", tables::bytes_text(max as u64));
+        judgements.extend(rows.iter().map(|row| {
+            let verdict = match row.peak_rss_bytes {
+                _ if !own_memory(candidate, row) => (GateOutcome::Undecided, NOT_ITS_MEMORY.into()),
+                Some(peak) if peak as f64 <= max => (GateOutcome::Pass, tables::bytes_text(peak)),
+                Some(peak) => (GateOutcome::Fail, tables::bytes_text(peak)),
+                None => (GateOutcome::Undecided, "peak memory was not recorded".into()),
+            };
+            candidate.judgement(format!("peak memory of {}", row.case_id), limit.clone(), verdict)
+        }));
+        if rows.is_empty() {
+            judgements.push(candidate.missing(format!("peak memory of {pattern}"), limit, &no_case));
+        }
+    }
+    if let (Some(max), Some((_, pair))) = (gate.max_ratio, candidate.against) {
+        let limit = format!("at most {max}");
+        judgements.extend(rows.iter().map(|row| {
+            let gate = format!("peak memory ratio of {}", row.case_id);
+            let verdict = if own_memory(candidate, row) {
+                memory_ratio(pair, row, max)
+            } else {
+                (GateOutcome::Undecided, NOT_ITS_MEMORY.into())
+            };
+            candidate.judgement(gate, limit.clone(), verdict)
+        }));
+        if rows.is_empty() {
+            judgements.push(candidate.missing(format!("peak memory ratio of {pattern}"), limit, &no_case));
+        }
+    }
+    judgements
+}
+
+/// Why a peak that was recorded decides nothing.
+const NOT_ITS_MEMORY: &str =
+    "the recorded peak is the host process's: not a card's, nor one engine's of two in turns";
+
+/// Whether the recorded peak is what the case takes: on the CPU, and with one engine in the process.
+fn own_memory(candidate: &Candidate<'_>, row: &PerfRow) -> bool {
+    let in_turns = candidate.requests.iter().any(|r| r.case_id == row.case_id && r.block.is_some());
+    row.clock == Clock::Measured && matches!(row.device.as_str(), "cpu" | "reference") && !in_turns
+}
+
+fn memory_ratio(pair: &Pair, row: &PerfRow, max: f64) -> (GateOutcome, String) {
+    let base = pair
+        .cases
+        .iter()
+        .find(|joined| joined.b.case_id == row.case_id)
+        .and_then(|joined| joined.phases.last().and_then(|phase| phase.a.peak_rss_bytes));
+    match (base, row.peak_rss_bytes) {
+        (Some(a), Some(b)) if a > 0 => {
+            let ratio = b as f64 / a as f64;
+            (at_most((ratio, ratio), max), format!("{ratio:.3}"))
+        }
+        _ => (GateOutcome::Undecided, "peak memory was not recorded in both runs".into()),
+    }
+}
