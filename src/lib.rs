@@ -74,7 +74,7 @@
 //!
 //! ## What is not here yet
 //!
-//! W8A8 checkpoints, and attention on AMX tiles: products with weights go by tiles, those with the KV cache by vectors. The speed
+//! W8A8 checkpoints, and an int8 KV cache on AMX tiles: attention over integers goes by vectors. The speed
 //! of the AMX, AVX-512 and VNNI kernels is unmeasured; their bits were held against their twins on an emulated processor.
 
 pub mod bench;

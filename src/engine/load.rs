@@ -21,6 +21,8 @@ use super::weights::dummy::Dummy;
 use super::weights::unread::Unread;
 use super::weights::{StorageType, WeightSource, layout, open_checkpoint};
 
+/// Channels of a head are a multiple of so many in the CPU's cache, where they lie in tiles.
+const KV_CHANNELS: usize = 32;
 /// Seed of `dummy:` weights.
 const DUMMY_SEED: u64 = 0;
 
@@ -476,9 +478,10 @@ impl MemoryEstimate {
                 .max(product(&[limits.max_logit_rows, config.padded_vocab_size])),
         };
         let kv_bytes = product(&[kv_tokens, config.num_layers, 2, config.num_kv_heads]);
+        let channels = config.kv_channels.next_multiple_of(KV_CHANNELS) as u64;
         Self {
             weight_bytes: others.saturating_add(matrix_bytes),
-            kv_bytes: kv_bytes.saturating_mul(precision.kv_bytes(config.kv_channels as u64)),
+            kv_bytes: kv_bytes.saturating_mul(precision.kv_bytes(channels)),
             activation_bytes: product(&[4, limits.max_step_tokens, step])
                 .saturating_add(product(&[4, limits.max_logit_rows, last]))
                 .saturating_add(quantised),

@@ -8,7 +8,7 @@
 use crate::device::DType;
 
 use super::simd::{Portable, Simd16};
-use super::softmax::{self, RowState};
+use super::softmax::{self, RowState, Scores, Weights};
 use super::tiles::{Family, TileKernels};
 
 /// Columns of a weight panel.
@@ -57,10 +57,12 @@ pub struct Kernels {
     pub finish: unsafe fn(*mut f32, *const f32, usize),
     /// `out = round(x / sqrt(mean(x^2) + epsilon) * weight)`: `(x, weight, epsilon, n, out)`.
     pub rms_norm: unsafe fn(*const f32, *const f32, f32, usize, *mut f32),
-    /// [`softmax::online`]: `(row, scale, n, padded, state)`.
-    pub softmax: unsafe fn(*mut f32, f32, usize, usize, &mut RowState) -> f32,
+    /// [`softmax::online`]: `(row, scale, (n, padded), to, state)`.
+    pub softmax: unsafe fn(&Scores, f32, (usize, usize), Weights, &mut RowState) -> f32,
     /// [`softmax::decay`]: `(before, now)`.
     pub decay: unsafe fn(f32, f32) -> f32,
+    /// `x = x * a + y * b`, each step rounded to fp32: `(x, a, y, b, n)`.
+    pub mix: unsafe fn(*mut f32, f32, *const f32, f32, usize),
     /// `out = round(x / divisor)`: `(x, divisor, n, out)`.
     pub divide: unsafe fn(*const f32, f32, usize, *mut f32),
     /// `x = round(x + y)`: `(x, y, n)`.
@@ -69,7 +71,7 @@ pub struct Kernels {
     pub swiglu: unsafe fn(*const f32, *const f32, usize, *mut f32),
     /// Rotates `pairs` adjacent pairs of one head in place, each product and the sum rounded: `(head, cos, sin, pairs)`.
     pub rotate: unsafe fn(*mut f32, *const f32, *const f32, usize),
-    /// Products with weights by tiles, where the family has them; [`Self::gemm`] then serves attention alone.
+    /// Products by tiles, where the family has them, of weights and of the KV cache; nothing calls [`Self::gemm`] then.
     pub tiles: Option<TileKernels>,
 }
 
@@ -84,7 +86,7 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512 (F, BW, VL).
     Avx512,
-    /// AVX-512, and products with weights on AMX tiles in bf16 and fp16.
+    /// AVX-512, and products on AMX tiles in bf16 and fp16.
     Amx,
 }
 
@@ -137,7 +139,7 @@ impl InstructionSet {
         }
     }
 
-    /// Products with weights go by tiles; these sets agree with each other to the bit, and so do the others.
+    /// Products in bf16 and fp16 go by tiles; these sets agree with each other to the bit, and so do the others.
     pub fn has_tiles(self) -> bool {
         matches!(self, Self::AmxPortable | Self::Amx)
     }
@@ -391,21 +393,6 @@ unsafe fn load_part<V: Simd16>(p: *const f32, n: usize) -> V {
     }
 }
 
-/// The sum of the lanes, halving: 16, 8, 4, 2, 1.
-#[inline(always)]
-pub unsafe fn sum_lanes<V: Simd16>(v: V) -> f32 {
-    // SAFETY: the caller's promise.
-    let mut lanes = unsafe { v.lanes() };
-    let mut half = PANEL / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
-
 /// # Safety
 /// As [`Kernels`].
 #[inline(always)]
@@ -444,7 +431,7 @@ unsafe fn rms_norm<V: Simd16, E: Element>(
             let v = load_part::<V>(x.add(whole), n - whole);
             squares = v.mul_add(v, squares);
         }
-        let scale = V::splat(1.0 / (sum_lanes(squares) / n as f32 + epsilon).sqrt());
+        let scale = V::splat(1.0 / (squares.sum() / n as f32 + epsilon).sqrt());
         for i in (0..n).step_by(PANEL) {
             let v = V::load(x.add(i)).mul(scale).mul(V::load(weight.add(i)));
             E::round(v).store(out.add(i));
@@ -468,7 +455,20 @@ pub unsafe fn exp<V: Simd16>(x: V) -> V {
             p = p.mul_add(r, V::splat(c));
         }
         let y = p.mul_add(r.mul(r), r.add(V::splat(1.0)));
-        y.mul(n.pow2())
+        y.scale_pow2(n)
+    }
+}
+
+/// # Safety
+/// As [`Kernels`].
+#[inline(always)]
+unsafe fn mix<V: Simd16>(x: *mut f32, a: f32, y: *const f32, b: f32, n: usize) {
+    for i in (0..n).step_by(PANEL) {
+        // SAFETY: buffers are padded to sixteen numbers.
+        unsafe {
+            let x = x.add(i);
+            V::load(x).mul(V::splat(a)).add(V::load(y.add(i)).mul(V::splat(b))).store(x);
+        }
     }
 }
 
@@ -545,7 +545,7 @@ unsafe fn rotate<V: Simd16, E: Element>(head: *mut f32, cos: *const f32, sin: *c
 macro_rules! instruction_set {
     ($module:ident, $vector:ty, $name:literal $(, $features:literal)?) => {
         mod $module {
-            use super::{DType, Element, Kernels, Product, RowState};
+            use super::{DType, Element, Kernels, Product, RowState, Scores, Weights};
             type V = $vector;
 
             $(#[target_feature(enable = $features)])?
@@ -575,19 +575,24 @@ macro_rules! instruction_set {
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn softmax<E: Element>(
-                row: *mut f32,
+                row: &Scores,
                 scale: f32,
-                n: usize,
-                padded: usize,
+                numbers: (usize, usize),
+                to: Weights,
                 state: &mut RowState,
             ) -> f32 {
                 // SAFETY: as above.
-                unsafe { super::softmax::online::<V, E>(row, scale, n, padded, state) }
+                unsafe { super::softmax::online::<V, E>(row, scale, numbers, to, state) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn decay(before: f32, now: f32) -> f32 {
                 // SAFETY: as above.
                 unsafe { super::softmax::decay::<V>(before, now) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn mix(x: *mut f32, a: f32, y: *const f32, b: f32, n: usize) {
+                // SAFETY: as above.
+                unsafe { super::mix::<V>(x, a, y, b, n) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn divide<E: Element>(x: *const f32, divisor: f32, n: usize, out: *mut f32) {
@@ -621,6 +626,7 @@ macro_rules! instruction_set {
                     rms_norm: rms_norm::<E>,
                     softmax: softmax::<E>,
                     decay,
+                    mix,
                     divide: divide::<E>,
                     add: add::<E>,
                     swiglu: swiglu::<E>,

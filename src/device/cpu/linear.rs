@@ -7,7 +7,7 @@ use crate::device::{DType, DeviceError, HostTensor};
 use super::buffer::{Buffer, SharedSlice};
 use super::kernels::{Kernels, PANEL, Product};
 use super::pool::Pool;
-use super::tiles::{PAIR, TILE_BYTES, TILE_DEPTH};
+use super::tiles::{PAIR, TILE_BYTES, TILE_DEPTH, TileKernels};
 
 /// Depth of a block of a large product: sixteen columns of it, widened, fit L1 beside the rows.
 const BLOCK_K: usize = 256;
@@ -22,7 +22,7 @@ pub type Bytes = Buffer<u8>;
 /// How the numbers of a panel lie: `[in][16]` for the vector kernels, or in tiles, `[in / 2][16][2]` with `in` filled up to
 /// whole tiles with zeros.
 #[derive(Debug, Clone, Copy)]
-struct Order {
+pub struct Order {
     /// Input numbers side by side.
     together: usize,
     /// Input width with its filling.
@@ -30,16 +30,26 @@ struct Order {
 }
 
 impl Order {
-    fn new(k: usize, kernels: &Kernels) -> Self {
-        match kernels.tiles {
+    /// For `k` inputs, and tiles if these multiply it.
+    pub fn new(k: usize, tiles: Option<&TileKernels>) -> Self {
+        match tiles {
             None => Self { together: 1, depth: k },
             Some(_) => Self { together: PAIR, depth: k.next_multiple_of(TILE_DEPTH) },
         }
     }
 
     /// Numbers of a panel.
-    fn numbers(self) -> usize {
+    pub fn numbers(self) -> usize {
         self.depth * PANEL
+    }
+
+    /// Where input `j` of column `i` lies.
+    #[inline]
+    pub fn at(self, j: usize, i: usize) -> usize {
+        match self.together {
+            1 => j * PANEL + i,
+            _ => (j / PAIR * PANEL + i) * PAIR + j % PAIR,
+        }
     }
 }
 
@@ -66,7 +76,7 @@ impl Linear {
         pool: &mut Pool,
     ) -> Result<Self, DeviceError> {
         let (n, k) = (weight.rows, weight.width);
-        let order = Order::new(k, kernels);
+        let order = Order::new(k, kernels.tiles.as_ref());
         let panels = n.div_ceil(PANEL);
         let panel_bytes = order.numbers() * dtype.bytes();
         let mut data = Bytes::zeroed(panels * panel_bytes, "weights")?;

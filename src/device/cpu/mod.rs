@@ -5,8 +5,9 @@
 //! where these are few, the runs of a long context, which are added in order: results do not depend on their number.
 //!
 //! There are two families of kernels. The vector kernels (portable, AVX2, AVX-512) give the same bits as each other. Where
-//! the machine has AMX, products with weights in bf16 and fp16 go by its tiles, whose order of sums is their own; a twin in
-//! plain Rust (`amx-portable`) gives the same bits anywhere. Products of integers (`int8`) are the same bits everywhere.
+//! the machine has AMX, products in bf16 and fp16, with weights and in attention, go by its tiles, whose order of sums is their
+//! own; a twin in plain Rust (`amx-portable`) gives the same bits anywhere. Attention over a cache of integers goes by the
+//! vector kernels in both families. Products of integers with integers (`int8`) are the same bits everywhere.
 
 mod amx;
 mod attention;
@@ -158,10 +159,10 @@ impl Cpu {
                 InstructionSet::best().name()
             ),
         })?;
-        let pool = Pool::on_cores(options.threads.max(1), cores);
-        let workspace = Workspace::new(options.attention, pool.threads(), options.max_context)?;
-        let tile_scratch = Mutex::new(TileScratch::new(pool.threads())?);
         let int8 = Int8Kernels::of(set);
+        let pool = Pool::on_cores(options.threads.max(1), cores);
+        let workspace = Workspace::new(&options, pool.threads(), &kernels, int8)?;
+        let tile_scratch = Mutex::new(TileScratch::new(pool.threads())?);
         let details = if options.precision.is_plain() {
             Vec::new()
         } else {
@@ -260,7 +261,7 @@ impl Device for Cpu {
     }
 
     fn kv_cache(&self, shape: KvShape) -> Result<KvCache, DeviceError> {
-        KvCache::new(shape, self.options.precision, self.int8)
+        KvCache::new(shape, self.options.precision, &self.kernels, self.int8)
     }
 
     fn embed(&mut self, table: &Table, ids: &[u32], out: &mut Matrix) -> Result<(), DeviceError> {
@@ -348,17 +349,22 @@ impl Device for Cpu {
         shape: AttentionShape,
     ) -> Result<(), DeviceError> {
         let channels = shape.channels;
-        for sequence in sequences {
-            for (i, row) in sequence.rows.clone().enumerate() {
-                let slot = sequence.slot(sequence.visible(i) - 1);
-                let kv = &qkv.row(row)[shape.heads * channels..];
-                let (keys, values) = kv.split_at(shape.kv_heads * channels);
-                for head in 0..shape.kv_heads {
-                    let of_head = head * channels..(head + 1) * channels;
-                    cache.write(layer, slot, head, &keys[of_head.clone()], &values[of_head], &self.kernels);
+        let writer = cache.writer(&self.kernels);
+        let write_head = |head: usize| {
+            let key_at = (shape.heads + head) * channels;
+            let value_at = key_at + shape.kv_heads * channels;
+            for sequence in sequences {
+                for (i, row) in sequence.rows.clone().map(|row| qkv.row(row)).enumerate() {
+                    let (key, value) = (&row[key_at..key_at + channels], &row[value_at..value_at + channels]);
+                    let slot = sequence.slot(sequence.visible(i) - 1);
+                    // SAFETY: a head is written by one thread.
+                    unsafe { writer.write(layer, slot, head, key, value) };
                 }
             }
-        }
+        };
+        let numbers = qkv.rows * 2 * shape.kv_heads * channels;
+        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        pool.split(shape.kv_heads, numbers, &|heads| heads.for_each(write_head));
         Ok(())
     }
 
@@ -380,7 +386,6 @@ impl Device for Cpu {
             sequences,
             shape,
             kernels: &self.kernels,
-            int8: &self.int8,
             out: &shared,
             out_stride,
         };

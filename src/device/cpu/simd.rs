@@ -44,6 +44,12 @@ pub trait Simd16: Copy {
     unsafe fn round(self) -> Self;
     /// `2^n` of whole numbers `-126..=127`.
     unsafe fn pow2(self) -> Self;
+    /// `self * 2^n` of whole numbers `-126..=127`, rounded once.
+    #[inline(always)]
+    unsafe fn scale_pow2(self, n: Self) -> Self {
+        // SAFETY: the instruction set is present by the caller's promise.
+        unsafe { self.mul(n.pow2()) }
+    }
     /// Each lane rounded to fp16 and back.
     #[inline(always)]
     unsafe fn round_f16(self) -> Self {
@@ -64,6 +70,28 @@ pub trait Simd16: Copy {
             Self::load_bf16(half.as_ptr())
         }
     }
+    /// The first `n` lanes, up to sixteen, and `rest` in the others.
+    #[inline(always)]
+    unsafe fn first(self, n: usize, rest: f32) -> Self {
+        let mut part = [rest; 16];
+        // SAFETY: sixteen numbers; the instruction set is present by the caller's promise.
+        unsafe {
+            part[..n].copy_from_slice(&self.lanes()[..n]);
+            Self::load(part.as_ptr())
+        }
+    }
+    /// The sum of the lanes, halving: 16, 8, 4, 2, 1.
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: the caller's promise.
+        fold_halves(unsafe { self.lanes() }, |x, y| x + y)
+    }
+    /// The largest lane; any of them where one is NaN.
+    #[inline(always)]
+    unsafe fn max_lane(self) -> f32 {
+        // SAFETY: the caller's promise.
+        fold_halves(unsafe { self.lanes() }, |x, y| if x > y { x } else { y })
+    }
     /// The lanes in order.
     #[inline(always)]
     unsafe fn lanes(self) -> [f32; 16] {
@@ -72,6 +100,17 @@ pub trait Simd16: Copy {
         unsafe { self.store(lanes.as_mut_ptr()) };
         lanes
     }
+}
+
+/// Lane `i` with lane `i + 8` for the first eight, then `i` with `i + 4`, and so on to one.
+#[inline(always)]
+fn fold_halves(mut lanes: [f32; 16], fold: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = fold(lanes[i], lanes[i + half]);
+        }
+    }
+    lanes[0]
 }
 
 /// The portable twin: plain arrays.

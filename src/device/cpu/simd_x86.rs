@@ -2,17 +2,20 @@
 
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, __m512, __m512i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
-    _mm_loadu_si128, _mm_packus_epi32, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
-    _mm256_blendv_epi8, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
-    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph, _mm256_div_ps,
-    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps,
-    _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm_add_ps, _mm_cvtss_f32, _mm_loadu_si128, _mm_max_ps, _mm_movehdup_ps, _mm_movehl_ps, _mm_packus_epi32,
+    _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_blendv_epi8,
+    _mm256_blendv_ps, _mm256_castpd_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
+    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_cvtepu16_epi32, _mm256_cvtph_ps,
+    _mm256_cvtps_epi32, _mm256_cvtps_ph, _mm256_div_ps, _mm256_extractf128_ps, _mm256_extracti128_si256,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
+    _mm256_or_si256, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
     _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
-    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32,
-    _mm512_cvtps_ph, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_epi32, _mm512_max_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_roundscale_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_pd, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm512_cvtps_epi32, _mm512_cvtps_ph, _mm512_div_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_mask_or_epi32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32,
+    _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use super::simd::Simd16;
@@ -39,6 +42,31 @@ unsafe fn bf16_lanes(x: __m256) -> __m256i {
         let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
         _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
     }
+}
+
+/// Eight fp32 rounded to bf16, as fp32.
+#[inline(always)]
+unsafe fn bf16_rounded(x: __m256) -> __m256 {
+    // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bf16_lanes(x))) }
+}
+
+/// Folds a register's halves into each other down to one lane, by an operation on 128 bits: lane `i` with lane `i + 4`, then
+/// `i` with `i + 2`, then the first with the second.
+macro_rules! fold_lanes {
+    ($eight:expr, $fold:ident) => {{
+        let eight: __m256 = $eight;
+        let four = $fold(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = $fold(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32($fold(two, _mm_movehdup_ps(two)))
+    }};
+}
+
+/// Eight lanes' numbers, from `first` on.
+#[inline(always)]
+unsafe fn lane_numbers(first: i32) -> __m256i {
+    // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+    unsafe { _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first)) }
 }
 
 /// The low halves of eight 32-bit lanes, next to each other.
@@ -155,6 +183,65 @@ impl Simd16 for Avx2 {
             Self(half(self.0), half(self.1))
         }
     }
+
+    #[inline(always)]
+    unsafe fn round_f16(self) -> Self {
+        // SAFETY: register arithmetic; F16C is present by the caller's promise.
+        unsafe {
+            let half = |x: __m256| _mm256_cvtph_ps(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x));
+            Self(half(self.0), half(self.1))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn round_bf16(self) -> Self {
+        // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+        unsafe { Self(bf16_rounded(self.0), bf16_rounded(self.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn first(self, n: usize, rest: f32) -> Self {
+        // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+        unsafe {
+            let (n, rest) = (_mm256_set1_epi32(n as i32), _mm256_set1_ps(rest));
+            let part = |x: __m256, lanes: __m256i| {
+                _mm256_blendv_ps(rest, x, _mm256_castsi256_ps(_mm256_cmpgt_epi32(n, lanes)))
+            };
+            Self(part(self.0, lane_numbers(0)), part(self.1, lane_numbers(8)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+        unsafe { fold_lanes!(_mm256_add_ps(self.0, self.1), _mm_add_ps) }
+    }
+
+    #[inline(always)]
+    unsafe fn max_lane(self) -> f32 {
+        // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
+        unsafe { fold_lanes!(_mm256_max_ps(self.0, self.1), _mm_max_ps) }
+    }
+}
+
+/// Sixteen fp32 rounded to bf16, whose bits are the high halves of the lanes; the low halves hold nothing of use.
+#[inline(always)]
+unsafe fn bf16_high(x: __m512) -> __m512i {
+    // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+    unsafe {
+        let bits = _mm512_castps_si512(x);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+        _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000))
+    }
+}
+
+/// The eight lanes from `8 * HALF` on.
+#[inline(always)]
+unsafe fn half<const HALF: i32>(x: __m512) -> __m256 {
+    // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+    unsafe { _mm256_castpd_ps(_mm512_extractf64x4_pd::<HALF>(_mm512_castps_pd(x))) }
 }
 
 macro_rules! lanewise512 {
@@ -221,13 +308,8 @@ impl Simd16 for Avx512 {
     unsafe fn store_bf16(self, p: *mut u16) {
         // SAFETY: sixteen numbers by the trait's contract.
         unsafe {
-            let bits: __m512i = _mm512_castps_si512(self.0);
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
-            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
-            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            let wide = _mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet));
-            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(wide));
+            let high = _mm512_srli_epi32::<16>(bf16_high(self.0));
+            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(high));
         }
     }
 
@@ -250,5 +332,45 @@ impl Simd16 for Avx512 {
             let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
             Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent)))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn scale_pow2(self, n: Self) -> Self {
+        // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+        unsafe { Self(_mm512_scalef_ps(self.0, n.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn round_f16(self) -> Self {
+        // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+        unsafe { Self(_mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(self.0))) }
+    }
+
+    #[inline(always)]
+    unsafe fn round_bf16(self) -> Self {
+        // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+        unsafe {
+            let high = _mm512_and_si512(bf16_high(self.0), _mm512_set1_epi32(0xFFFF_0000_u32 as i32));
+            Self(_mm512_castsi512_ps(high))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn first(self, n: usize, rest: f32) -> Self {
+        let lanes = ((1u32 << n) - 1) as u16;
+        // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+        unsafe { Self(_mm512_mask_blend_ps(lanes, _mm512_set1_ps(rest), self.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+        unsafe { fold_lanes!(_mm256_add_ps(half::<0>(self.0), half::<1>(self.0)), _mm_add_ps) }
+    }
+
+    #[inline(always)]
+    unsafe fn max_lane(self) -> f32 {
+        // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
+        unsafe { fold_lanes!(_mm256_max_ps(half::<0>(self.0), half::<1>(self.0)), _mm_max_ps) }
     }
 }

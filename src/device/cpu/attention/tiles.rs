@@ -1,0 +1,220 @@
+//! A block's products by tiles.
+//!
+//! Counted for a chunk of 32 rows and a block of 128 tokens by 128 channels in bf16: 32 steps of 32 by 32 by 32 at 64 cycles are
+//! 2,048; each step reads 4 KiB of tiles, half of them from L2, which gives 48 bytes a cycle and is asked for 32. The softmax
+//! between the two products takes twice as long. In fp16 the steps are three times as many, and a block is cut into parts at some
+//! 8 cycles a line, 8,000 in all: hence items of several chunks, which share it. One token of sixteen heads takes 1,024 cycles
+//! for its products in bf16 and 3,072 in fp16, beside some 3,000 for softmax and packing, where memory takes 13,000 for the
+//! block's 64 KiB: bf16 waits for memory, fp16 is at about the same speed.
+
+use crate::device::cpu::buffer::Buffer;
+use crate::device::cpu::kernels::PANEL;
+use crate::device::cpu::softmax::Weights;
+use crate::device::cpu::tiles::{Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct};
+use crate::device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
+
+use super::products::{Ahead, Block, Chunk, Products};
+use super::sums::Strips;
+use super::{CHUNK_ROWS, WHAT};
+
+/// Tiles of a block's tokens.
+const TOKEN_TILES: usize = KV_BLOCK_TOKENS / TILE_DEPTH;
+
+/// The tiles, and the working memory of a thread.
+#[derive(Debug)]
+pub struct Tiles {
+    tiles: TileKernels,
+    channels: usize,
+    /// Queries of an item, in blocks of sixteen rows.
+    queries: Buffer<u8>,
+    /// Softmax weights of a chunk, likewise, as they are stored.
+    weights: Buffer<u8>,
+    /// The same, cut into parts.
+    weight_parts: Buffer<u8>,
+    /// Keys of a block, cut into parts.
+    keys: Buffer<u8>,
+    /// Values of a block, cut into parts.
+    values: Buffer<u8>,
+    /// The shape that the tile registers are ready for.
+    configured: Option<Shape>,
+}
+
+impl Tiles {
+    /// For items of so many rows.
+    pub fn new(shape: AttentionShape, rows: usize, tiles: &TileKernels) -> Result<Self, DeviceError> {
+        let depth = shape.channels.div_ceil(TILE_DEPTH);
+        let blocks = rows.next_multiple_of(CHUNK_ROWS) / TILE_ROWS;
+        let buffer = |tiles_of: usize| Buffer::zeroed(tiles_of * tiles.parts * TILE_BYTES, WHAT);
+        let cut = |tiles_of: usize| buffer(if tiles.split.is_some() { tiles_of } else { 0 });
+        Ok(Self {
+            tiles: *tiles,
+            channels: shape.channels,
+            queries: buffer(blocks * depth)?,
+            weights: Buffer::zeroed(CHUNK_ROWS / TILE_ROWS * TOKEN_TILES * TILE_BYTES, WHAT)?,
+            weight_parts: cut(CHUNK_ROWS / TILE_ROWS * TOKEN_TILES)?,
+            keys: cut(KV_BLOCK_TOKENS / PANEL * depth)?,
+            values: cut(shape.channels.div_ceil(PANEL) * TOKEN_TILES)?,
+            configured: None,
+        })
+    }
+
+    /// Bytes of so many tiles of numbers.
+    fn bytes(&self, tiles: usize) -> usize {
+        tiles * self.tiles.parts * TILE_BYTES
+    }
+
+    /// Makes the tile registers ready for a chunk.
+    fn configure(&mut self, chunk: Chunk) -> Shape {
+        let shape = shape(chunk.rows);
+        if self.configured != Some(shape) {
+            // SAFETY: these kernels were given out because the machine has the instructions.
+            unsafe { (self.tiles.configure)(shape) };
+            self.configured = Some(shape);
+        }
+        shape
+    }
+}
+
+/// The shape of a chunk of so many rows.
+fn shape(rows: usize) -> Shape {
+    if rows <= TILE_ROWS { Shape::Narrow { rows } } else { Shape::Wide }
+}
+
+/// Sums of a product of that shape: rows, and columns.
+fn sums_of(shape: Shape) -> Strips {
+    match shape {
+        Shape::Narrow { .. } => Strips { rows: TILE_ROWS, width: 64 },
+        Shape::Wide => Strips { rows: 2 * TILE_ROWS, width: 32 },
+    }
+}
+
+impl Products for Tiles {
+    fn strips(&self, rows: usize, _width: usize) -> Strips {
+        sums_of(shape(rows))
+    }
+
+    fn take_query(&mut self, row: usize, query: &[f32]) {
+        let bytes = self.bytes(self.channels.div_ceil(TILE_DEPTH));
+        let block = &mut self.queries[row / TILE_ROWS * bytes..][..bytes];
+        // SAFETY: the block holds the tiles of a row's channels.
+        unsafe { (self.tiles.pack_row)(query.as_ptr(), query.len(), block.as_mut_ptr(), row % TILE_ROWS) };
+    }
+
+    fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>) {
+        let depth = self.channels.div_ceil(TILE_DEPTH);
+        let shape = self.configure(chunk);
+        let product = Product {
+            tiles: &self.tiles,
+            shape,
+            chunk,
+            rows: &self.queries[chunk.first / TILE_ROWS * self.bytes(depth)..],
+            stored: block.keys.bytes(),
+            depth,
+            used: depth,
+            panels: block.tokens.div_ceil(PANEL),
+        };
+        product.add_to(scores, true, &mut self.keys, ahead);
+    }
+
+    fn weights(&mut self, row: usize) -> Weights {
+        // Tiles of a block of sixteen rows follow on each other, a row of a tile being 64 bytes.
+        let at = row / TILE_ROWS * TOKEN_TILES * TILE_BYTES + row % TILE_ROWS * (TILE_BYTES / TILE_ROWS);
+        Weights::Tiles { first: self.weights[at..].as_mut_ptr(), stride: TILE_BYTES }
+    }
+
+    fn weigh(
+        &mut self,
+        block: &Block<'_>,
+        chunk: Chunk,
+        _scores: &[f32],
+        sums: &mut [f32],
+        ahead: &mut Ahead<'_>,
+    ) {
+        let shape = self.configure(chunk);
+        if let Some(split) = self.tiles.split {
+            let tiles = chunk.rows.div_ceil(TILE_ROWS) * TOKEN_TILES;
+            // SAFETY: so many tiles in, as many of each part out.
+            unsafe { split(self.weights.as_ptr(), tiles, self.weight_parts.as_mut_ptr()) };
+        }
+        let product = Product {
+            tiles: &self.tiles,
+            shape,
+            chunk,
+            rows: if self.tiles.split.is_some() { &self.weight_parts } else { &self.weights },
+            stored: block.values.bytes(),
+            depth: TOKEN_TILES,
+            used: block.tokens.div_ceil(TILE_DEPTH),
+            panels: self.channels.div_ceil(PANEL),
+        };
+        product.add_to(sums, false, &mut self.values, ahead);
+    }
+
+    fn end(&mut self) {
+        // SAFETY: as in `configure`.
+        unsafe { (self.tiles.release)() };
+        self.configured = None;
+    }
+}
+
+/// A chunk's rows by the panels of a block.
+struct Product<'a> {
+    tiles: &'a TileKernels,
+    shape: Shape,
+    chunk: Chunk,
+    /// Blocks of sixteen rows, each of [`Self::depth`] tiles.
+    rows: &'a [u8],
+    /// Panels, each of [`Self::depth`] tiles.
+    stored: &'a [u8],
+    /// Tiles of a panel.
+    depth: usize,
+    /// Tiles of it that are multiplied.
+    used: usize,
+    /// Panels that are multiplied.
+    panels: usize,
+}
+
+impl Product<'_> {
+    /// Adds it to `c`, which is set to zero before if it is to be `fresh`; `parts` has room for the panels cut into parts.
+    fn add_to(&self, c: &mut [f32], fresh: bool, parts: &mut [u8], ahead: &mut Ahead<'_>) {
+        let strips = sums_of(self.shape);
+        let group = strips.width / PANEL;
+        let block = self.depth * self.tiles.parts * TILE_BYTES;
+        let a = [0, strips.rows / TILE_ROWS - 1].map(|i| self.rows[i * block..].as_ptr());
+        let groups = c.chunks_exact_mut(strips.distance()).take(self.panels.div_ceil(group));
+        for (i, c) in groups.enumerate() {
+            if fresh {
+                c.fill(0.0);
+            }
+            let b = self.group(i, group, parts);
+            let product = TileProduct { shape: self.shape, a, b, tiles: self.used, c: c.as_mut_ptr() };
+            // SAFETY: blocks, panels and sums hold the shape, for which the registers are ready.
+            unsafe { (self.tiles.multiply)(&product) };
+            ahead.fetch();
+        }
+    }
+
+    /// The panels of group `index`; the last panel stands in for those that are missing.
+    fn group(&self, index: usize, group: usize, parts: &mut [u8]) -> [*const u8; 4] {
+        let mut out = [std::ptr::null(); 4];
+        let panels = (index * group..self.panels).take(group);
+        for (place, panel) in panels.enumerate() {
+            out[place..].fill(self.panel(panel, place, parts));
+        }
+        out
+    }
+
+    /// A panel as it is multiplied. Where it is cut into parts, the first chunk of an item does that for all; if there is no
+    /// other, the panels of all groups have the same places, which stay in L1.
+    fn panel(&self, panel: usize, place: usize, parts: &mut [u8]) -> *const u8 {
+        let bytes = self.depth * TILE_BYTES;
+        let stored = &self.stored[panel * bytes..][..self.used * TILE_BYTES];
+        let Some(split) = self.tiles.split else { return stored.as_ptr() };
+        let place = if self.chunk.of <= CHUNK_ROWS { place } else { panel };
+        let parts = &mut parts[place * self.tiles.parts * bytes..][..self.tiles.parts * stored.len()];
+        if self.chunk.first == 0 {
+            // SAFETY: so many tiles in, as many of each part out.
+            unsafe { split(stored.as_ptr(), self.used, parts.as_mut_ptr()) };
+        }
+        parts.as_ptr()
+    }
+}
