@@ -173,7 +173,7 @@ impl Cpu {
             int8,
             pool: Mutex::new(pool),
             tile_scratch,
-            quantised: Mutex::new(Quantised::new()?),
+            quantised: Mutex::new(Quantised::new(workspace.threads())?),
             workspace,
             details,
             seat: None,

@@ -9,6 +9,10 @@
 mod amx;
 mod kernels;
 mod linear;
+mod rows;
+mod scratch;
+mod tiles;
+mod twin;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -16,4 +20,5 @@ mod x86;
 mod tests;
 
 pub use self::kernels::Int8Kernels;
-pub use self::linear::{Int8Linear, Quantised};
+pub use self::linear::Int8Linear;
+pub use self::scratch::Quantised;

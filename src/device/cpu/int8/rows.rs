@@ -1,0 +1,58 @@
+//! Integer products by vectors, of rows that lie one after the other.
+
+use std::ops::Range;
+
+use crate::device::cpu::kernels::PANEL;
+use crate::device::cpu::pool::Pool;
+
+use super::kernels::{Int8Product, TILE_K};
+use super::linear::{Layer, panel_stride};
+use super::scratch::row_stride;
+
+/// From so many rows on a product is done in blocks.
+const MANY_ROWS: usize = 24;
+/// Tiles of a block of depth, and panels that share its rows while they lie in L2: sixteen columns of it fit L1 beside the rows.
+const MANY: (usize, usize) = (16, 8);
+/// The weights of few rows stream by once, straight from memory. Their sums stay in L1.
+const FEW: (usize, usize) = (usize::MAX, 32);
+
+/// Multiplies a block of rows.
+pub fn multiply(layer: &Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut Pool) {
+    let panels = layer.linear.panels();
+    let (depth, group) = if layer.rows < MANY_ROWS { FEW } else { MANY };
+    let pieces = (pool.threads() * PIECES_A_THREAD).min(panels);
+    pool.each(pieces, layer.work(), &|thread, piece| {
+        let mut sums = layer.x.sums(thread);
+        let piece = panels * piece / pieces..panels * (piece + 1) / pieces;
+        for first in piece.clone().step_by(group) {
+            let panels = first..piece.end.min(first + group);
+            let sums = &mut sums[..layer.rows * panels.len() * PANEL];
+            sums.fill(0);
+            for begin in (0..layer.linear.depth()).step_by(depth) {
+                let tiles = begin..begin.saturating_add(depth).min(layer.linear.depth());
+                let product = product(layer, &panels, &tiles, sums);
+                // SAFETY: the product lies inside weights, activations and sums; the kernels belong to this machine.
+                unsafe { gemm(&product) };
+            }
+            layer.finish(sums, 0, panels.clone(), panels.len());
+        }
+    });
+}
+
+/// Pieces that the panels are cut into for each thread: the threads end together even if one was held up.
+const PIECES_A_THREAD: usize = 4;
+
+/// All rows by some panels over some tiles of depth.
+fn product(layer: &Layer<'_>, panels: &Range<usize>, tiles: &Range<usize>, sums: &mut [i32]) -> Int8Product {
+    Int8Product {
+        a: layer.x.data()[tiles.start * TILE_K..].as_ptr(),
+        a_stride: row_stride(layer.linear.k),
+        rows: layer.rows,
+        w: layer.linear.tiles(panels.start, tiles).as_ptr(),
+        panel_stride: panel_stride(layer.linear.k),
+        panels: panels.len(),
+        k: tiles.len() * TILE_K,
+        c: sums.as_mut_ptr(),
+        c_stride: panels.len() * PANEL,
+    }
+}
