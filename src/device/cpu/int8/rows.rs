@@ -6,7 +6,7 @@ use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::pool::Pool;
 
 use super::kernels::{Int8Product, TILE_K};
-use super::linear::{Layer, panel_stride};
+use super::linear::{Layer, PIECES_A_THREAD, panel_stride, part};
 use super::scratch::row_stride;
 
 /// From so many rows on a product is done in blocks.
@@ -23,7 +23,7 @@ pub fn multiply(layer: &Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut Poo
     let pieces = (pool.threads() * PIECES_A_THREAD).min(panels);
     pool.each(pieces, layer.work(), &|thread, piece| {
         let mut sums = layer.x.sums(thread);
-        let piece = panels * piece / pieces..panels * (piece + 1) / pieces;
+        let piece = part(panels, piece, pieces);
         for first in piece.clone().step_by(group) {
             let panels = first..piece.end.min(first + group);
             let sums = &mut sums[..layer.rows * panels.len() * PANEL];
@@ -38,9 +38,6 @@ pub fn multiply(layer: &Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut Poo
         }
     });
 }
-
-/// Pieces that the panels are cut into for each thread: the threads end together even if one was held up.
-const PIECES_A_THREAD: usize = 4;
 
 /// All rows by some panels over some tiles of depth.
 fn product(layer: &Layer<'_>, panels: &Range<usize>, tiles: &Range<usize>, sums: &mut [i32]) -> Int8Product {

@@ -13,7 +13,7 @@ use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::pool::Pool;
 use crate::device::cpu::tiles::{Shape, TILE_BYTES, TILE_ROWS};
 
-use super::linear::Layer;
+use super::linear::{Layer, PIECES_A_THREAD, part};
 use super::scratch::{BLOCK_NUMBERS, BLOCK_ROWS, row_blocks};
 
 /// Panels of a product of few rows, one for each tile of sums.
@@ -29,9 +29,6 @@ const GROUP_PANELS: usize = 24;
 pub const GROUP_SUMS: usize = BLOCK_ROWS * GROUP_PANELS * PANEL;
 /// Sums of a product, of either shape.
 const PRODUCT_SUMS: usize = TILE_ROWS * NARROW * PANEL;
-/// Pieces of a layer for each thread at least: the threads end together even if one was held up.
-const PIECES_A_THREAD: usize = 4;
-
 /// `c += a * b` over some tiles of depth; sums wrap.
 #[derive(Debug, Clone, Copy)]
 pub struct TileProduct {
@@ -68,15 +65,10 @@ pub struct TileKernels {
 pub fn multiply(layer: &Layer<'_>, tiles: TileKernels, pool: &mut Pool) {
     let shape = if layer.rows <= TILE_ROWS { Shape::Narrow { rows: layer.rows } } else { Shape::Wide };
     let job = Job { layer, tiles, shape };
-    let (steps, pieces) = (0..job.steps(), job.pieces(pool.threads()));
+    let pieces = job.pieces(pool.threads());
     pool.each(pieces, layer.work(), &|thread, piece| {
-        job.run(part(&steps, piece, pieces), &mut layer.x.sums(thread));
+        job.run(part(job.steps(), piece, pieces), &mut layer.x.sums(thread));
     });
-}
-
-/// One of so many like parts of a range.
-fn part(range: &Range<usize>, index: usize, parts: usize) -> Range<usize> {
-    range.start + range.len() * index / parts..range.start + range.len() * (index + 1) / parts
 }
 
 /// A product of a block of rows. Its steps are what the tiles of sums hold at a time: four panels of few rows, two of many.
@@ -176,23 +168,24 @@ impl Job<'_> {
     /// Asks for what comes next, this product's part of it: the next step's weights, and rows of the next block of depth.
     fn fetch(&self, steps: &Range<usize>, step: usize, block: usize, product: usize) {
         let fetch = |bytes: &[i8], i: usize, n: usize| {
-            let bytes = &bytes[part(&(0..bytes.len()), i, n)];
+            let bytes = &bytes[part(bytes.len(), i, n)];
             // SAFETY: the machine has the instruction; the bytes are there.
             unsafe { (self.tiles.prefetch)(bytes.as_ptr(), bytes.len()) };
         };
-        let next_block = (block + 1) % self.blocks();
-        let next =
-            if step + 1 < steps.end { Some((step + 1, block)) } else { Some((steps.start, block + 1)) };
-        if let Some((step, block)) = next.filter(|(_, block)| *block < self.blocks()) {
+        let (next, in_block) =
+            if step + 1 < steps.end { (step + 1, block) } else { (steps.start, block + 1) };
+        if in_block < self.blocks() {
             // A narrow product asks for more as it goes.
-            let tiles = if self.shape == Shape::Wide { self.block(block) } else { 0..1 };
-            for panel in self.panels(step) {
+            let tiles = if self.shape == Shape::Wide { self.block(in_block) } else { 0..1 };
+            for panel in self.panels(next) {
                 fetch(self.layer.linear.tiles(panel, &tiles), product, self.products());
             }
         }
-        if next_block != block {
+        // The next group begins with the first block again.
+        let next = (block + 1) % self.blocks();
+        if next != block {
             let rows = row_blocks(self.layer.rows) * BLOCK_NUMBERS;
-            let rows = &self.layer.x.data()[next_block * rows..(next_block + 1) * rows];
+            let rows = &self.layer.x.data()[next * rows..(next + 1) * rows];
             let (place, products) = (step - steps.start, self.products());
             fetch(rows, place * products + product, steps.len() * products);
         }
