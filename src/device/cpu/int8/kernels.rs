@@ -70,18 +70,26 @@ impl TileRow {
     }
 }
 
-/// A block of sums, and what makes numbers of them: `((sum - offset * x.sum) * x.scale) * w[i] + bias[i]`, each step rounded to
-/// fp32.
+/// Rows of numbers that go from one place to another.
 #[derive(Debug, Clone, Copy)]
-pub struct Sums {
-    /// First sum.
-    pub sums: *const i32,
-    /// Numbers between rows of sums.
+pub struct Block<T> {
+    /// First number.
+    pub from: *const T,
+    /// Numbers between rows.
     pub stride: usize,
     /// Rows.
     pub rows: usize,
     /// Columns, a multiple of sixteen.
     pub columns: usize,
+    /// First number where they go.
+    pub to: *mut f32,
+    /// Numbers between rows there.
+    pub to_stride: usize,
+}
+
+/// What makes numbers of sums: `((sum - offset * x.sum) * x.scale) * w[i] + bias[i]`, each step rounded to fp32.
+#[derive(Debug, Clone, Copy)]
+pub struct Scales {
     /// What the product added to every weight.
     pub offset: i32,
     /// Scale and sum of each row's integers.
@@ -90,10 +98,6 @@ pub struct Sums {
     pub w: *const f32,
     /// A number for each column, or null.
     pub bias: *const f32,
-    /// First number; it may be where the first sum is, if the strides are equal.
-    pub out: *mut f32,
-    /// Numbers between rows of `out`.
-    pub out_stride: usize,
 }
 
 /// Who multiplies, and how rows of activations lie for it.
@@ -123,10 +127,10 @@ pub struct Int8Kernels {
     pub quantise: unsafe fn(&[f32], &mut [i8]) -> Scaled,
     /// Quantises a row into tiles, zeros behind its numbers in the last piece, and gives its scale.
     pub quantise_tiles: unsafe fn(&[f32], TileRow) -> f32,
-    /// [`Sums`] to numbers.
-    pub scale: unsafe fn(&Sums),
-    /// Copies the first `columns` of some rows: `(from, to, rows, columns)`, each side with its numbers between rows.
-    pub copy: unsafe fn((*const f32, usize), (*mut f32, usize), usize, usize),
+    /// Sums to numbers.
+    pub scale: unsafe fn(&Block<i32>, &Scales),
+    /// Numbers as they are.
+    pub copy: unsafe fn(&Block<f32>),
     /// A panel `[rows][16]` of integers to numbers, `(q, scales, out)` with a scale for each of the sixteen columns.
     pub widen_columns: unsafe fn(&[i8], &[f32], &mut [f32]),
     /// The same with a scale for each row.
@@ -278,22 +282,22 @@ unsafe fn quantise_tiles<const FMA: bool>(x: &[f32], to: TileRow) -> f32 {
 }
 
 #[inline(always)]
-unsafe fn scale(t: &Sums) {
+unsafe fn scale(t: &Block<i32>, by: &Scales) {
     for row in 0..t.rows {
         // SAFETY: rows and whole groups of columns lie inside by the caller's promise.
         unsafe {
-            let x = *t.x.add(row);
-            let excess = t.offset.wrapping_mul(x.sum);
+            let x = *by.x.add(row);
+            let excess = by.offset.wrapping_mul(x.sum);
             for first in (0..t.columns).step_by(PANEL) {
-                let sums = t.sums.add(row * t.stride + first).cast::<[i32; PANEL]>().read_unaligned();
-                let w = t.w.add(first).cast::<[f32; PANEL]>().read_unaligned();
+                let sums = t.from.add(row * t.stride + first).cast::<[i32; PANEL]>().read_unaligned();
+                let w = by.w.add(first).cast::<[f32; PANEL]>().read_unaligned();
                 let mut y: [f32; PANEL] =
                     std::array::from_fn(|i| sums[i].wrapping_sub(excess) as f32 * x.scale * w[i]);
-                if !t.bias.is_null() {
-                    let bias = t.bias.add(first).cast::<[f32; PANEL]>().read_unaligned();
+                if !by.bias.is_null() {
+                    let bias = by.bias.add(first).cast::<[f32; PANEL]>().read_unaligned();
                     y = std::array::from_fn(|i| y[i] + bias[i]);
                 }
-                t.out.add(row * t.out_stride + first).cast::<[f32; PANEL]>().write_unaligned(y);
+                t.to.add(row * t.to_stride + first).cast::<[f32; PANEL]>().write_unaligned(y);
             }
         }
     }
@@ -301,13 +305,13 @@ unsafe fn scale(t: &Sums) {
 
 /// By whole vectors: a line that is far away should wait as one store.
 #[inline(always)]
-unsafe fn copy(from: (*const f32, usize), to: (*mut f32, usize), rows: usize, columns: usize) {
-    for row in 0..rows {
-        for first in (0..columns).step_by(PANEL) {
+unsafe fn copy(t: &Block<f32>) {
+    for row in 0..t.rows {
+        for first in (0..t.columns).step_by(PANEL) {
             // SAFETY: rows and whole groups of columns lie inside by the caller's promise.
             unsafe {
-                let numbers = from.0.add(row * from.1 + first).cast::<[f32; PANEL]>().read_unaligned();
-                to.0.add(row * to.1 + first).cast::<[f32; PANEL]>().write_unaligned(numbers);
+                let numbers = t.from.add(row * t.stride + first).cast::<[f32; PANEL]>().read_unaligned();
+                t.to.add(row * t.to_stride + first).cast::<[f32; PANEL]>().write_unaligned(numbers);
             }
         }
     }
@@ -334,7 +338,7 @@ fn widen_rows(q: &[i8], scales: &[f32], out: &mut [f32]) {
 macro_rules! instruction_set {
     ($module:ident, $name:literal, $gemm:path, $offset:expr, $fma:literal $(, $features:literal)?) => {
         mod $module {
-            use super::{Int8Kernels, Int8Product, Multiply, Scaled, Sums, TileRow};
+            use super::{Block, Int8Kernels, Int8Product, Multiply, Scaled, Scales, TileRow};
 
             $(#[target_feature(enable = $features)])?
             unsafe fn gemm(t: &Int8Product) {
@@ -351,14 +355,14 @@ macro_rules! instruction_set {
                 unsafe { super::quantise_tiles::<$fma>(x, to) }
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn scale(t: &Sums) {
+            unsafe fn scale(t: &Block<i32>, by: &Scales) {
                 // SAFETY: the caller's promise.
-                unsafe { super::scale(t) }
+                unsafe { super::scale(t, by) }
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn copy(from: (*const f32, usize), to: (*mut f32, usize), rows: usize, columns: usize) {
+            unsafe fn copy(t: &Block<f32>) {
                 // SAFETY: the caller's promise.
-                unsafe { super::copy(from, to, rows, columns) }
+                unsafe { super::copy(t) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn widen_columns(q: &[i8], scales: &[f32], out: &mut [f32]) {

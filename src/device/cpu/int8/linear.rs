@@ -6,10 +6,10 @@ use crate::device::cpu::buffer::{Buffer, SharedSlice};
 use crate::device::cpu::kernels::{Kernels, PANEL};
 use crate::device::cpu::linear::{Rows, RowsMut, padded_vector};
 use crate::device::cpu::pool::Pool;
-use crate::device::cpu::tiles::{TILE_BYTES, TILE_ROWS};
+use crate::device::cpu::tiles::{Epilogue, TILE_BYTES, TILE_ROWS};
 use crate::device::{DType, DeviceError, HostTensor};
 
-use super::kernels::{Int8Kernels, Multiply, QUAD, Sums, TILE_K};
+use super::kernels::{Block, Int8Kernels, Multiply, QUAD, Scales, TILE_K};
 use super::scratch::{BLOCK_ROWS, Quantised};
 use super::tiles::WIDE;
 use super::{rows, tiles};
@@ -97,11 +97,12 @@ impl Int8Linear {
         &self.data[begin + tiles.start * TILE_BYTES..begin + tiles.end * TILE_BYTES]
     }
 
-    /// `out = x * weight^T + bias`, rounded to the type of `kernels`: the exact sum of integer products, times the token's scale,
-    /// times the channel's scale, plus the bias, each step in fp32, then rounded once more.
+    /// `out = epilogue(x * weight^T + bias)`: the exact sum of integer products, times the token's scale, times the channel's
+    /// scale, plus the bias, each step in fp32, then rounded to the type of `kernels`.
     pub fn apply(
         &self,
         x: Rows<'_>,
+        epilogue: Epilogue,
         out: &mut RowsMut<'_>,
         (kernels, int8): (&Kernels, &Int8Kernels),
         quantised: &mut Quantised,
@@ -116,7 +117,8 @@ impl Int8Linear {
             quantised.fill(x, self.k, int8, pool);
             let (out, out_stride) = (&mut out.data[first * out.stride..], out.stride);
             let out = SharedSlice::new(out);
-            let layer = Layer { linear: self, rows, x: quantised, kernels, int8, out: &out, out_stride };
+            let layer =
+                Layer { linear: self, rows, x: quantised, epilogue, kernels, int8, out: &out, out_stride };
             match int8.multiply {
                 Multiply::Rows { gemm, .. } => rows::multiply(&layer, gemm, pool),
                 Multiply::Tiles(tiles) => tiles::multiply(&layer, tiles, pool),
@@ -146,6 +148,7 @@ pub struct Layer<'a> {
     pub rows: usize,
     /// The block.
     pub x: &'a Quantised,
+    epilogue: Epilogue,
     kernels: &'a Kernels,
     int8: &'a Int8Kernels,
     out: &'a SharedSlice<'a, f32>,
@@ -158,32 +161,67 @@ impl Layer<'_> {
         self.rows * self.linear.n * self.linear.k / 4
     }
 
-    /// Makes numbers of the sums `[_, 16 * width]` of some panels, rows from `first` on, and writes them out. The calling thread
-    /// alone has these columns. The sums are spoilt.
-    pub fn finish(&self, sums: &mut [i32], first: usize, panels: Range<usize>, width: usize) {
-        let stride = width * PANEL;
-        let rows = (self.rows - first).min(sums.len() / stride);
-        let begin = panels.start * PANEL;
-        let numbers = sums.as_mut_ptr().cast::<f32>();
-        let t = Sums {
-            sums: sums.as_ptr(),
-            stride,
-            rows,
-            columns: panels.len() * PANEL,
-            offset: if let Multiply::Rows { offset, .. } = self.int8.multiply { offset } else { 0 },
-            x: self.x.scaled()[first..first + rows].as_ptr(),
-            w: self.linear.scales[begin..].as_ptr(),
-            bias: self.linear.bias.as_ref().map_or(std::ptr::null(), |bias| bias[begin..].as_ptr()),
-            out: numbers,
-            out_stride: stride,
-        };
-        let out = self.out.pointer(first * self.out_stride + begin);
-        // SAFETY: rows and whole panels, to which scales, bias and rows of `out` are padded; these columns belong to this
-        // thread; the kernels belong to this machine.
+    /// Parts of the weight of which each output has a column.
+    pub fn halves(&self) -> usize {
+        match self.epilogue {
+            Epilogue::Bias => 1,
+            Epilogue::SwiGlu => 2,
+        }
+    }
+
+    /// Panels of outputs.
+    pub fn outputs(&self) -> usize {
+        self.linear.panels() / self.halves()
+    }
+
+    /// The panel of a half that makes a panel of outputs.
+    pub fn panel(&self, half: usize, output: usize) -> usize {
+        half * self.outputs() + output
+    }
+
+    /// Makes numbers of sums `[_][half][16 * each]` and writes them out, rows from `first` on. Of the `each` panels of outputs
+    /// there are as many as `outputs`, which no other thread has. The sums are spoilt, and as many numbers to spare.
+    pub fn finish(
+        &self,
+        (sums, spare): (&mut [i32], &mut [i32]),
+        first: usize,
+        outputs: Range<usize>,
+        each: usize,
+    ) {
+        let (halves, stride) = (self.halves(), each * PANEL);
+        let rows = (self.rows - first).min(sums.len() / (halves * stride));
+        let (columns, half) = (outputs.len() * PANEL, rows * stride);
+        let numbers: *mut f32 = spare[..halves * half].as_mut_ptr().cast();
+        let out = self.out.pointer(first * self.out_stride + outputs.start * PANEL);
+        // SAFETY: rows and whole panels, to which scales, bias and rows of `out` are padded, and each half after the other;
+        // these columns belong to this thread; the kernels belong to this machine.
         unsafe {
-            (self.int8.scale)(&t);
-            (self.kernels.finish)(numbers, std::ptr::null(), rows * stride);
-            (self.int8.copy)((numbers, stride), (out, self.out_stride), rows, t.columns);
+            for i in 0..halves {
+                let from = sums[i * stride..].as_ptr();
+                let to = numbers.add(i * half);
+                let block = Block { from, stride: halves * stride, rows, columns, to, to_stride: stride };
+                (self.int8.scale)(&block, &self.scales(first, self.panel(i, outputs.start) * PANEL));
+            }
+            (self.kernels.finish)(numbers, std::ptr::null(), halves * half);
+            let from = match self.epilogue {
+                Epilogue::Bias => numbers,
+                Epilogue::SwiGlu => {
+                    let joined = sums.as_mut_ptr().cast();
+                    (self.kernels.swiglu)(numbers, numbers.add(half), half, joined);
+                    joined
+                }
+            };
+            (self.int8.copy)(&Block { from, stride, rows, columns, to: out, to_stride: self.out_stride });
+        }
+    }
+
+    /// The scales of sums from a row and a column on.
+    fn scales(&self, row: usize, column: usize) -> Scales {
+        Scales {
+            offset: if let Multiply::Rows { offset, .. } = self.int8.multiply { offset } else { 0 },
+            x: self.x.scaled()[row..].as_ptr(),
+            w: self.linear.scales[column..].as_ptr(),
+            bias: self.linear.bias.as_ref().map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
         }
     }
 }

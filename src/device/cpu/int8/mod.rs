@@ -4,6 +4,9 @@
 //! within ±127. A run of numbers with a NaN or an infinity among them has the scale NaN and nothing but zeros, so that what is
 //! made of it is NaN: the fault is seen. Sums of products are exact (32 bits hold them), hence the same for every instruction
 //! set, batch, chunk and number of threads.
+//!
+//! A linear layer quantises its input a block of rows at a time and multiplies it by vectors, where rows lie one after the other
+//! (`rows`), or by the tiles of AMX, where they lie in tiles (`tiles`). A twin of these in plain Rust has the same order.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;

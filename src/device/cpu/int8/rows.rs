@@ -18,38 +18,47 @@ const FEW: (usize, usize) = (usize::MAX, 32);
 
 /// Multiplies a block of rows.
 pub fn multiply(layer: &Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut Pool) {
-    let panels = layer.linear.panels();
     let (depth, group) = if layer.rows < MANY_ROWS { FEW } else { MANY };
-    let pieces = (pool.threads() * PIECES_A_THREAD).min(panels);
+    let (outputs, each) = (layer.outputs(), group / layer.halves());
+    let pieces = (pool.threads() * PIECES_A_THREAD).min(outputs);
     pool.each(pieces, layer.work(), &|thread, piece| {
         let mut sums = layer.x.sums(thread);
-        let piece = part(panels, piece, pieces);
-        for first in piece.clone().step_by(group) {
-            let panels = first..piece.end.min(first + group);
-            let sums = &mut sums[..layer.rows * panels.len() * PANEL];
+        let piece = part(outputs, piece, pieces);
+        for first in piece.clone().step_by(each) {
+            let outputs = first..piece.end.min(first + each);
+            let numbers = layer.rows * layer.halves() * outputs.len() * PANEL;
+            let (sums, spare) = sums[..2 * numbers].split_at_mut(numbers);
             sums.fill(0);
             for begin in (0..layer.linear.depth()).step_by(depth) {
                 let tiles = begin..begin.saturating_add(depth).min(layer.linear.depth());
-                let product = product(layer, &panels, &tiles, sums);
-                // SAFETY: the product lies inside weights, activations and sums; the kernels belong to this machine.
-                unsafe { gemm(&product) };
+                for half in 0..layer.halves() {
+                    let product = product(layer, half, &outputs, &tiles, sums);
+                    // SAFETY: the product lies inside weights, activations and sums; the kernels belong to this machine.
+                    unsafe { gemm(&product) };
+                }
             }
-            layer.finish(sums, 0, panels.clone(), panels.len());
+            layer.finish((sums, spare), 0, outputs.clone(), outputs.len());
         }
     });
 }
 
-/// All rows by some panels over some tiles of depth.
-fn product(layer: &Layer<'_>, panels: &Range<usize>, tiles: &Range<usize>, sums: &mut [i32]) -> Int8Product {
+/// All rows by a half's panels of some outputs over some tiles of depth.
+fn product(
+    layer: &Layer<'_>,
+    half: usize,
+    outputs: &Range<usize>,
+    tiles: &Range<usize>,
+    sums: &mut [i32],
+) -> Int8Product {
     Int8Product {
         a: layer.x.data()[tiles.start * TILE_K..].as_ptr(),
         a_stride: row_stride(layer.linear.k),
         rows: layer.rows,
-        w: layer.linear.tiles(panels.start, tiles).as_ptr(),
+        w: layer.linear.tiles(layer.panel(half, outputs.start), tiles).as_ptr(),
         panel_stride: panel_stride(layer.linear.k),
-        panels: panels.len(),
+        panels: outputs.len(),
         k: tiles.len() * TILE_K,
-        c: sums.as_mut_ptr(),
-        c_stride: panels.len() * PANEL,
+        c: sums[half * outputs.len() * PANEL..].as_mut_ptr(),
+        c_stride: layer.halves() * outputs.len() * PANEL,
     }
 }

@@ -9,7 +9,7 @@ use crate::device::cpu::pool::Pool;
 use crate::device::cpu::tiles::{TILE_BYTES, TILE_ROWS};
 
 use super::kernels::{Int8Kernels, Multiply, Scaled, TILE_K, TileRow};
-use super::tiles::{BLOCK_TILES, GROUP_SUMS, WIDE};
+use super::tiles::{BLOCK_TILES, SUMS, WIDE};
 
 /// Rows that are multiplied while a panel lies in cache; more rows read the weights again.
 pub const BLOCK_ROWS: usize = 512;
@@ -46,7 +46,7 @@ impl Quantised {
             self.scaled.resize(rows, Scaled { scale: 0.0, sum: 0 });
         }
         while self.sums.len() < self.threads {
-            self.sums.push(Mutex::new(Buffer::zeroed(GROUP_SUMS, WHAT)?));
+            self.sums.push(Mutex::new(Buffer::zeroed(SUMS, WHAT)?));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::{Int8Kernels, Int8Linear, Quantised};
 use crate::device::cpu::kernels::{InstructionSet, PANEL};
 use crate::device::cpu::linear::{Rows, RowsMut};
 use crate::device::cpu::pool::Pool;
-use crate::device::cpu::tiles::{Shape, TILE_BYTES, TILE_ROWS};
+use crate::device::cpu::tiles::{Epilogue, Shape, TILE_BYTES, TILE_ROWS};
 use crate::device::{DType, HostTensor};
 
 fn sets() -> impl Iterator<Item = InstructionSet> {
@@ -48,6 +48,16 @@ fn expected(x: &[f32], w: &[f32], bias: Option<&[f32]>, k: usize, dtype: DType) 
 fn apply(
     set: InstructionSet,
     threads: usize,
+    xwb: (&[f32], &[f32], Option<&[f32]>),
+    shape: (usize, usize, usize),
+) -> Vec<f32> {
+    apply_with(Epilogue::Bias, set, threads, xwb, shape)
+}
+
+fn apply_with(
+    epilogue: Epilogue,
+    set: InstructionSet,
+    threads: usize,
     (x, w, bias): (&[f32], &[f32], Option<&[f32]>),
     (rows, n, k): (usize, usize, usize),
 ) -> Vec<f32> {
@@ -67,11 +77,13 @@ fn apply(
     quantised.reserve(rows + 3, k + 100).unwrap();
     linear.apply(
         Rows { data: &padded, rows, stride: x_stride },
+        epilogue,
         &mut RowsMut { data: &mut out, stride },
         (&kernels, &int8),
         &mut quantised,
         &mut pool,
     );
+    let n = if epilogue == Epilogue::SwiGlu { n / 2 } else { n };
     out.chunks_exact(stride).take(rows).flat_map(|row| row[..n].to_vec()).collect()
 }
 
@@ -198,6 +210,31 @@ fn layers_of_many_blocks_are_what_the_formula_says_on_every_kernel() {
         for set in sets() {
             for threads in [1, 2] {
                 let ours = apply(set, threads, (&x, &w, Some(&bias)), (rows, n, k));
+                assert!(ours == expected, "{} {rows} x {n} x {k} on {threads}", set.name());
+            }
+        }
+    }
+}
+
+/// Halves that meet in cache are what the two operators make of them one after the other.
+#[test]
+fn swiglu_ends_a_product_as_the_operator_does() {
+    for (rows, half, k) in [(530, 16, 70), (70, 336, 1_100), (16, 176, 1_100), (1, 48, 520), (3, 400, 64)] {
+        let n = 2 * half;
+        let x: Vec<f32> = integers(rows * k, 37).into_iter().map(|q| f32::from(q) / 640.0).collect();
+        let w: Vec<f32> = integers(n * k, 91).into_iter().map(|q| f32::from(q) / 640.0).collect();
+        let bias: Vec<f32> = (0..n).map(|i| (i % 19) as f32 / 8.0 - 1.0).collect();
+        let xwb = (&x[..], &w[..], Some(&bias[..]));
+        for set in sets() {
+            let swiglu = set.kernels(DType::Fp16).unwrap().swiglu;
+            let mut expected = vec![0.0; rows * half];
+            let halves = apply(set, 1, xwb, (rows, n, k));
+            for (h, out) in halves.chunks_exact(n).zip(expected.chunks_exact_mut(half)) {
+                // SAFETY: whole groups of sixteen on all sides; the set is available.
+                unsafe { swiglu(h.as_ptr(), h[half..].as_ptr(), half, out.as_mut_ptr()) };
+            }
+            for threads in [1, 2] {
+                let ours = apply_with(Epilogue::SwiGlu, set, threads, xwb, (rows, n, k));
                 assert!(ours == expected, "{} {rows} x {n} x {k} on {threads}", set.name());
             }
         }

@@ -5,13 +5,14 @@
 //! Counted for 512 rows and a group of 24 panels, a product of 32 by 32 sums takes 512 cycles of the tile unit a block of depth,
 //! and 24 KiB from and to L2 (rows 16, sums 4 in and 4 out), where 48 bytes a cycle can be had. Each cycle 2.7 bytes of rows
 //! come from L3 (of 9.7 a core) and 2 of weights from memory (of 5.5), asked for a product at a time while others are made.
-//! The last block's products become numbers at once: what they write leaves while the next is multiplied.
+//! The last block's products become numbers at once, halves that SwiGLU joins side by side: what they write leaves while the
+//! next is multiplied. Few rows need no blocks: a product passes the whole depth of four panels, which stream by from memory.
 
 use std::ops::Range;
 
 use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::pool::Pool;
-use crate::device::cpu::tiles::{Shape, TILE_BYTES, TILE_ROWS};
+use crate::device::cpu::tiles::{Shape, TILE_ROWS};
 
 use super::linear::{Layer, PIECES_A_THREAD, part};
 use super::scratch::{BLOCK_NUMBERS, BLOCK_ROWS, row_blocks};
@@ -26,9 +27,12 @@ pub const BLOCK_TILES: usize = 8;
 /// Panels of a group at most. Of 2 MiB of L2 the sums of 512 rows take 768 KiB, and rows of two blocks of depth 512 KiB.
 const GROUP_PANELS: usize = 24;
 /// Sums of a group.
-pub const GROUP_SUMS: usize = BLOCK_ROWS * GROUP_PANELS * PANEL;
+const GROUP_SUMS: usize = BLOCK_ROWS * GROUP_PANELS * PANEL;
 /// Sums of a product, of either shape.
 const PRODUCT_SUMS: usize = TILE_ROWS * NARROW * PANEL;
+/// A group's sums, and numbers to spare for one product.
+pub const SUMS: usize = GROUP_SUMS + PRODUCT_SUMS;
+
 /// `c += a * b` over some tiles of depth; sums wrap.
 #[derive(Debug, Clone, Copy)]
 pub struct TileProduct {
@@ -71,7 +75,8 @@ pub fn multiply(layer: &Layer<'_>, tiles: TileKernels, pool: &mut Pool) {
     });
 }
 
-/// A product of a block of rows. Its steps are what the tiles of sums hold at a time: four panels of few rows, two of many.
+/// A product of a block of rows. Its steps are what the tiles of sums hold at a time: four panels of few rows, two of many,
+/// as many of each half.
 struct Job<'a> {
     layer: &'a Layer<'a>,
     tiles: TileKernels,
@@ -94,8 +99,13 @@ impl Job<'_> {
         self.layer.rows.div_ceil(self.height())
     }
 
+    /// Panels of outputs of a step.
+    fn each(&self) -> usize {
+        self.width() / self.layer.halves()
+    }
+
     fn steps(&self) -> usize {
-        self.layer.linear.panels().div_ceil(self.width())
+        self.layer.outputs().div_ceil(self.each())
     }
 
     /// Blocks of depth. Panels that one product of rows passes need none.
@@ -119,6 +129,7 @@ impl Job<'_> {
     fn run(&self, steps: Range<usize>, sums: &mut [i32]) {
         // SAFETY: these kernels were given out because the machine has the instructions.
         unsafe { (self.tiles.configure)(self.shape) };
+        let (sums, spare) = sums.split_at_mut(GROUP_SUMS);
         for block in 0..self.blocks() {
             for (place, step) in steps.clone().enumerate() {
                 // Sums that need not wait are all made in the same place.
@@ -128,7 +139,8 @@ impl Job<'_> {
                     self.fetch(&steps, step, block, product);
                     self.product(step, block, product, c);
                     if block + 1 == self.blocks() {
-                        self.layer.finish(c, product * self.height(), self.panels(step), self.width());
+                        let (first, outputs) = (product * self.height(), self.outputs(step));
+                        self.layer.finish((c, spare), first, outputs, self.each());
                     }
                 }
             }
@@ -137,14 +149,14 @@ impl Job<'_> {
         unsafe { (self.tiles.release)() };
     }
 
-    /// A step's panels.
-    fn panels(&self, step: usize) -> Range<usize> {
-        let first = step * self.width();
-        first..self.layer.linear.panels().min(first + self.width())
+    /// A step's panels of outputs.
+    fn outputs(&self, step: usize) -> Range<usize> {
+        let first = step * self.each();
+        first..self.layer.outputs().min(first + self.each())
     }
 
     fn product(&self, step: usize, block: usize, product: usize, c: &mut [i32; PRODUCT_SUMS]) {
-        let (panels, tiles) = (self.panels(step), self.block(block));
+        let (outputs, each, tiles) = (self.outputs(step), self.each(), self.block(block));
         let blocks = row_blocks(self.layer.rows);
         let product = TileProduct {
             shape: self.shape,
@@ -153,9 +165,11 @@ impl Job<'_> {
                 let rows = (product * self.height() / TILE_ROWS + second).min(blocks - 1);
                 self.layer.x.data()[(block * blocks + rows) * BLOCK_NUMBERS..].as_ptr()
             }),
-            // The last panel stands in for those that are missing; nobody reads its sums.
+            // A half's last panel stands in for those that are missing; nobody reads its sums.
             b: std::array::from_fn(|i| {
-                self.layer.linear.tiles((panels.start + i).min(panels.end - 1), &tiles).as_ptr()
+                let output = (outputs.start + i % each).min(outputs.end - 1);
+                let panel = self.layer.panel(i % self.width() / each, output);
+                self.layer.linear.tiles(panel, &tiles).as_ptr()
             }),
             tiles: tiles.len(),
             fresh: block == 0,
@@ -177,7 +191,9 @@ impl Job<'_> {
         if in_block < self.blocks() {
             // A narrow product asks for more as it goes.
             let tiles = if self.shape == Shape::Wide { self.block(in_block) } else { 0..1 };
-            for panel in self.panels(next) {
+            let outputs = self.outputs(next);
+            for i in 0..self.layer.halves() * outputs.len() {
+                let panel = self.layer.panel(i / outputs.len(), outputs.start + i % outputs.len());
                 fetch(self.layer.linear.tiles(panel, &tiles), product, self.products());
             }
         }
