@@ -9,6 +9,7 @@ use crate::device::cpu::pool::Pool;
 use crate::device::cpu::tiles::{TILE_BYTES, TILE_ROWS};
 
 use super::kernels::{Int8Kernels, Multiply, Scaled, TILE_K, TileRow};
+use super::rows;
 use super::tiles::{BLOCK_TILES, SUMS, WIDE};
 
 /// Rows that are multiplied while a panel lies in cache; more rows read the weights again.
@@ -93,10 +94,10 @@ impl Quantised {
     }
 }
 
-/// Numbers between rows that lie one after the other: an odd number of cache lines, so that the same numbers of many rows are
+/// Numbers between rows that lie one after the other: an odd number of blocks of depth, so that a block of several rows is
 /// spread over the sets of a cache.
 pub fn row_stride(k: usize) -> usize {
-    (k.div_ceil(TILE_K) | 1) * TILE_K
+    (k.div_ceil(rows::BLOCK_K) | 1) * rows::BLOCK_K
 }
 
 /// Blocks of sixteen that rows in tiles lie in: a pair for each wide product.
