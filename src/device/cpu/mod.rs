@@ -174,7 +174,7 @@ impl Cpu {
             int8,
             pool: Mutex::new(pool),
             tile_scratch,
-            quantised: Mutex::new(Quantised::new()?),
+            quantised: Mutex::new(Quantised::new(workspace.threads())?),
             workspace,
             details,
             seat: None,
@@ -311,7 +311,7 @@ impl Device for Cpu {
             }
             (Weight::Int8(linear), _) => {
                 let quantised = quantised.get_mut().unwrap_or_else(PoisonError::into_inner);
-                linear.apply(x.view(), &mut out, (kernels, int8), quantised, pool);
+                linear.apply(x.view(), Epilogue::Bias, &mut out, (kernels, int8), quantised, pool);
             }
         }
         Ok(())
@@ -430,18 +430,27 @@ impl Device for Cpu {
         h: &mut Matrix,
         out: &mut Matrix,
     ) -> Result<(), DeviceError> {
+        let Self { kernels, int8, pool, tile_scratch, quantised, .. } = self;
+        let pool = pool.get_mut().unwrap_or_else(PoisonError::into_inner);
         // The halves meet in cache where both are whole panels.
-        let (Weight::Plain(linear), Some(tiles), 0) = (weight, &self.kernels.tiles, out.width % PANEL) else {
-            self.linear(x, weight, h)?;
-            return self.swiglu(h, out);
-        };
         assert!((2 * out.width, x.width) == weight.shape(), "invariant: shapes agree");
+        let halves = out.width.is_multiple_of(PANEL);
         out.set_rows(x.rows);
-        let mut out = RowsMut { stride: out.stride, data: &mut out.data };
-        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let scratch = self.tile_scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let kernels = (tiles, &self.kernels);
-        tiles::apply(linear, x.view(), Epilogue::SwiGlu, &mut out, kernels, (scratch, pool));
+        let mut to = RowsMut { stride: out.stride, data: &mut out.data };
+        match (weight, &kernels.tiles) {
+            (Weight::Plain(linear), Some(tiles)) if halves => {
+                let scratch = tile_scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+                tiles::apply(linear, x.view(), Epilogue::SwiGlu, &mut to, (tiles, kernels), (scratch, pool));
+            }
+            (Weight::Int8(linear), _) if halves => {
+                let quantised = quantised.get_mut().unwrap_or_else(PoisonError::into_inner);
+                linear.apply(x.view(), Epilogue::SwiGlu, &mut to, (kernels, int8), quantised, pool);
+            }
+            _ => {
+                self.linear(x, weight, h)?;
+                self.swiglu(h, out)?;
+            }
+        }
         Ok(())
     }
 

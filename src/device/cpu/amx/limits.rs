@@ -1,11 +1,12 @@
 //! The peak of the tile units: a block of 32 by 32 sums, operands in the first-level cache.
 
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use std::arch::asm;
 
-/// Bytes of a tile: sixteen rows of 64.
-const TILE_BYTES: usize = 16 * 64;
+use crate::device::cpu::tiles::amx::{configure, release};
+use crate::device::cpu::tiles::{Shape, TILE_BYTES};
+
 /// Pairs of tiles that each operand has: 8 KiB of each lie in the first-level cache.
 const DEPTH: usize = 4;
 
@@ -29,31 +30,12 @@ impl Block {
     }
 }
 
-/// What `ldtilecfg` reads (Intel SDM volume 2, LDTILECFG).
-#[repr(C, align(64))]
-struct TileConfiguration {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-/// Eight tiles of sixteen rows of 64 bytes.
-static WHOLE_TILES: TileConfiguration = TileConfiguration {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
-
 /// Runs `passes` passes over the block with one instruction for the products, tiles configured before and released after: the
 /// compiler never sees them in use.
 macro_rules! pass {
     ($block:expr, $passes:expr, $product:literal) => {
+        configure(Shape::Wide);
         asm!(
-            "ldtilecfg [{configuration}]",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
@@ -77,8 +59,6 @@ macro_rules! pass {
             "sub {b}, {bytes}",
             "dec {passes}",
             "jnz 2b",
-            "tilerelease",
-            configuration = in(reg) &raw const WHOLE_TILES,
             a = inout(reg) $block.a.as_ptr() => _,
             b = inout(reg) $block.b.as_ptr() => _,
             stride = in(reg) 64usize,
@@ -89,7 +69,8 @@ macro_rules! pass {
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(readonly, nostack)
-        )
+        );
+        release();
     };
 }
 
@@ -98,7 +79,9 @@ pub(in crate::device::cpu) fn bf16(passes: usize) -> u64 {
     static BLOCK: Block = Block::of([0x01, 0x3C, 0x02, 0xBC]);
     // SAFETY: AMX was found, so its instructions and tiles may be used; the loop reads inside the block, writes no memory, and
     // leaves no tile in use. A pass at least, or the count would wrap.
-    unsafe { pass!(BLOCK, passes.max(1), "tdpbf16ps") };
+    unsafe {
+        pass!(BLOCK, passes.max(1), "tdpbf16ps");
+    }
     (passes * DEPTH * 4 * 2 * 16 * 16 * 32) as u64
 }
 
@@ -106,6 +89,8 @@ pub(in crate::device::cpu) fn bf16(passes: usize) -> u64 {
 pub(in crate::device::cpu) fn int8(passes: usize) -> u64 {
     static BLOCK: Block = Block::of([5, 17, 251, 239]);
     // SAFETY: as in `bf16`.
-    unsafe { pass!(BLOCK, passes.max(1), "tdpbssd") };
+    unsafe {
+        pass!(BLOCK, passes.max(1), "tdpbssd");
+    }
     (passes * DEPTH * 4 * 2 * 16 * 16 * 64) as u64
 }

@@ -6,62 +6,20 @@ use crate::device::cpu::buffer::{Buffer, SharedSlice};
 use crate::device::cpu::kernels::{Kernels, PANEL};
 use crate::device::cpu::linear::{Rows, RowsMut, padded_vector};
 use crate::device::cpu::pool::Pool;
+use crate::device::cpu::tiles::{Epilogue, TILE_BYTES, TILE_ROWS};
 use crate::device::{DType, DeviceError, HostTensor};
 
-use super::kernels::{Int8Kernels, Int8Product, QUAD, Scaled, TILE_K};
+use super::kernels::{Block, Int8Kernels, Multiply, QUAD, Scales, TILE_K};
+use super::scratch::{BLOCK_ROWS, Quantised};
+use super::tiles::WIDE;
+use super::{rows, tiles};
 
-/// Depth of a block of a large product: sixteen columns of it fit L1 beside the rows.
-const BLOCK_K: usize = 1024;
-/// Panels that share a block of rows while it lies in L2.
-const GROUP_PANELS: usize = 8;
-/// From so many rows on a product is done in blocks.
-const BLOCK_ROWS: usize = 24;
 /// So many products of ±127 fit a sum of 32 bits.
 const MOST_K: usize = i32::MAX as usize / (127 * 127);
 
-/// Rows of activations as integers: working memory, taken once for the largest.
-#[derive(Debug)]
-pub struct Quantised {
-    data: Buffer<i8>,
-    scaled: Vec<Scaled>,
-}
-
-impl Quantised {
-    /// Room for nothing.
-    pub fn new() -> Result<Self, DeviceError> {
-        Ok(Self { data: Buffer::zeroed(0, "activations")?, scaled: Vec::new() })
-    }
-
-    /// Makes room for so many rows of `width` numbers; what was in it is lost.
-    pub fn reserve(&mut self, rows: usize, width: usize) -> Result<(), DeviceError> {
-        let numbers = rows * width.next_multiple_of(TILE_K);
-        if numbers > self.data.len() {
-            self.data = Buffer::zeroed(numbers, "activations")?;
-        }
-        if rows > self.scaled.len() {
-            self.scaled.resize(rows, Scaled { scale: 0.0, sum: 0 });
-        }
-        Ok(())
-    }
-
-    /// Takes the first `k` numbers of each row.
-    fn fill(&mut self, x: Rows<'_>, k: usize, kernels: &Int8Kernels, pool: &mut Pool) {
-        let stride = k.next_multiple_of(TILE_K);
-        let (data, scaled) = (self.data.shared(), SharedSlice::new(&mut self.scaled));
-        pool.split(x.rows, x.rows * k, &|rows| {
-            for row in rows {
-                let x = &x.data[row * x.stride..row * x.stride + k];
-                // SAFETY: a row is one thread's; the kernels belong to this machine.
-                unsafe {
-                    let out = data.range(row * stride..(row + 1) * stride);
-                    scaled.range(row..row + 1)[0] = (kernels.quantise)(x, out);
-                }
-            }
-        });
-    }
-}
-
-/// `[out, in]` as panels of sixteen output columns, each `[in/4][16][4]` with `in` padded to a multiple of 64.
+/// `[out, in]` as panels of sixteen output columns, each `[in/4][16][4]` with `in` padded to a multiple of 64: a tile of 1 KiB
+/// for every 64 inputs. From one panel to the next it is an odd number of tiles, so that the same inputs of many panels are
+/// spread over the sets of a cache.
 #[derive(Debug)]
 pub struct Int8Linear {
     /// Output width.
@@ -97,15 +55,15 @@ impl Int8Linear {
             });
         }
         let panels = n.div_ceil(PANEL);
-        let padded = k.next_multiple_of(TILE_K);
-        let mut data = Buffer::zeroed(panels * padded * PANEL, "weights")?;
+        let (padded, stride) = (k.next_multiple_of(TILE_K), panel_stride(k));
+        let mut data = Buffer::zeroed(panels * stride, "weights")?;
         let mut scales = Buffer::zeroed(panels * PANEL, "weights")?;
         let (panels_of, scales_of) = (data.shared(), scales.shared());
         pool.split(panels, n * k, &|range| {
             let (mut row, mut integers) = (vec![0.0; k], vec![0i8; padded]);
             for panel in range {
                 // SAFETY: every panel is written by one thread only.
-                let out = unsafe { panels_of.range(panel * padded * PANEL..(panel + 1) * padded * PANEL) };
+                let out = unsafe { panels_of.range(panel * stride..panel * stride + padded * PANEL) };
                 // SAFETY: as above.
                 let scales = unsafe { scales_of.range(panel * PANEL..(panel + 1) * PANEL) };
                 for (column, n) in (panel * PANEL..n.min((panel + 1) * PANEL)).enumerate() {
@@ -123,110 +81,147 @@ impl Int8Linear {
         Ok(Self { n, k, data, scales, bias })
     }
 
-    /// `out = x * weight^T + bias`, rounded to the type of `kernels`: the exact sum of integer products, times the token's scale,
-    /// times the channel's scale, plus the bias, each step in fp32, then rounded once more.
+    /// Panels.
+    pub fn panels(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
+    /// Tiles of depth.
+    pub fn depth(&self) -> usize {
+        self.k.div_ceil(TILE_K)
+    }
+
+    /// Some tiles of depth of a panel.
+    pub fn tiles(&self, panel: usize, tiles: &Range<usize>) -> &[i8] {
+        let begin = panel * panel_stride(self.k);
+        &self.data[begin + tiles.start * TILE_BYTES..begin + tiles.end * TILE_BYTES]
+    }
+
+    /// `out = epilogue(x * weight^T + bias)`: the exact sum of integer products, times the token's scale, times the channel's
+    /// scale, plus the bias, each step in fp32, then rounded to the type of `kernels`.
     pub fn apply(
         &self,
         x: Rows<'_>,
+        epilogue: Epilogue,
         out: &mut RowsMut<'_>,
         (kernels, int8): (&Kernels, &Int8Kernels),
         quantised: &mut Quantised,
         pool: &mut Pool,
     ) {
-        quantised.fill(x, self.k, int8, pool);
-        let out_stride = out.stride;
-        let shared = SharedSlice::new(out.data);
-        let job = Job { linear: self, rows: x.rows, x: quantised, kernels, int8, out: &shared, out_stride };
-        // An integer product takes about a quarter of the time of one of floats.
-        pool.split(self.n.div_ceil(PANEL), x.rows * self.n * self.k / 4, &|range| {
-            if x.rows >= BLOCK_ROWS {
-                job.large(range);
-            } else {
-                job.small(range);
+        // Blocks of like size: one of few rows reads the weights as well.
+        let blocks = x.rows.div_ceil(BLOCK_ROWS).max(1);
+        let block = x.rows.div_ceil(blocks).next_multiple_of(WIDE * TILE_ROWS);
+        for first in (0..x.rows).step_by(block) {
+            let rows = block.min(x.rows - first);
+            let x = Rows { data: &x.data[first * x.stride..], rows, stride: x.stride };
+            quantised.fill(x, self.k, int8, pool);
+            let (out, out_stride) = (&mut out.data[first * out.stride..], out.stride);
+            let out = SharedSlice::new(out);
+            let layer =
+                Layer { linear: self, rows, x: quantised, epilogue, kernels, int8, out: &out, out_stride };
+            match int8.multiply {
+                Multiply::Rows { gemm, .. } => rows::multiply(&layer, gemm, pool),
+                Multiply::Tiles(tiles) => tiles::multiply(&layer, tiles, pool),
             }
-        });
+        }
     }
 }
 
-struct Job<'a> {
-    linear: &'a Int8Linear,
-    rows: usize,
-    x: &'a Quantised,
+/// Numbers between panels.
+pub fn panel_stride(k: usize) -> usize {
+    (k.div_ceil(TILE_K) | 1) * TILE_BYTES
+}
+
+/// Pieces that a layer is cut into for each thread at least: the threads end together even if one was held up.
+pub const PIECES_A_THREAD: usize = 4;
+
+/// One of so many like parts of `0..count`.
+pub fn part(count: usize, index: usize, parts: usize) -> Range<usize> {
+    count * index / parts..count * (index + 1) / parts
+}
+
+/// A linear layer, a block of rows that were quantised for it, and where its results go.
+pub struct Layer<'a> {
+    /// The layer.
+    pub linear: &'a Int8Linear,
+    /// Rows in the block.
+    pub rows: usize,
+    /// The block.
+    pub x: &'a Quantised,
+    epilogue: Epilogue,
     kernels: &'a Kernels,
     int8: &'a Int8Kernels,
-    /// Sums as bits until they are finished.
     out: &'a SharedSlice<'a, f32>,
     out_stride: usize,
 }
 
-impl Job<'_> {
-    fn padded(&self) -> usize {
-        self.linear.k.next_multiple_of(TILE_K)
+impl Layer<'_> {
+    /// What the layer costs, for the pool: an integer product takes about a quarter of the time of one of floats.
+    pub fn work(&self) -> usize {
+        self.rows * self.linear.n * self.linear.k / 4
     }
 
-    /// Adds some panels over a range of `k` to the sums.
-    fn multiply(&self, panels: &Range<usize>, k: Range<usize>) {
-        let padded = self.padded();
-        let product = Int8Product {
-            a: self.x.data[k.start..].as_ptr(),
-            a_stride: padded,
-            rows: self.rows,
-            w: self.linear.data[panels.start * padded * PANEL + k.start * PANEL..].as_ptr(),
-            panel_stride: padded * PANEL,
-            panels: panels.len(),
-            k: k.len(),
-            // This thread alone writes the columns of its panels.
-            c: self.out.pointer(panels.start * PANEL).cast(),
-            c_stride: self.out_stride,
-        };
-        // SAFETY: the product lies inside weights, activations and the result; the kernels belong to this machine.
-        unsafe { (self.int8.gemm)(&product) };
-    }
-
-    /// Few rows: the weights stream by once, straight from memory.
-    fn small(&self, panels: Range<usize>) {
-        self.clear(&panels);
-        self.multiply(&panels, 0..self.padded());
-        self.finish(&panels);
-    }
-
-    /// Many rows: blocks of `k`, so that a panel's is read from L1 by all rows; sums wait in `out` between blocks.
-    fn large(&self, panels: Range<usize>) {
-        for first in panels.clone().step_by(GROUP_PANELS) {
-            let group = first..panels.end.min(first + GROUP_PANELS);
-            self.clear(&group);
-            for begin in (0..self.padded()).step_by(BLOCK_K) {
-                self.multiply(&group, begin..self.padded().min(begin + BLOCK_K));
-            }
-            self.finish(&group);
+    /// Parts of the weight of which each output has a column.
+    pub fn halves(&self) -> usize {
+        match self.epilogue {
+            Epilogue::Bias => 1,
+            Epilogue::SwiGlu => 2,
         }
     }
 
-    /// This thread's columns of row `row`.
-    #[expect(clippy::mut_from_ref, reason = "threads share the matrix by columns")]
-    fn columns(&self, row: usize, panels: &Range<usize>) -> &mut [f32] {
-        let begin = row * self.out_stride;
-        // SAFETY: a row's columns of these panels belong to this thread.
-        unsafe { self.out.range(begin + panels.start * PANEL..begin + panels.end * PANEL) }
+    /// Panels of outputs.
+    pub fn outputs(&self) -> usize {
+        self.linear.panels() / self.halves()
     }
 
-    fn clear(&self, panels: &Range<usize>) {
-        for row in 0..self.rows {
-            self.columns(row, panels).fill(0.0);
+    /// The panel of a half that makes a panel of outputs.
+    pub fn panel(&self, half: usize, output: usize) -> usize {
+        half * self.outputs() + output
+    }
+
+    /// Makes numbers of sums `[_][half][16 * each]` and writes them out, rows from `first` on. Of the `each` panels of outputs
+    /// there are as many as `outputs`, which no other thread has. The sums are spoilt, and as many numbers to spare.
+    pub fn finish(
+        &self,
+        (sums, spare): (&mut [i32], &mut [i32]),
+        first: usize,
+        outputs: Range<usize>,
+        each: usize,
+    ) {
+        let (halves, stride) = (self.halves(), each * PANEL);
+        let rows = (self.rows - first).min(sums.len() / (halves * stride));
+        let (columns, half) = (outputs.len() * PANEL, rows * stride);
+        let numbers: *mut f32 = spare[..halves * half].as_mut_ptr().cast();
+        let out = self.out.pointer(first * self.out_stride + outputs.start * PANEL);
+        // SAFETY: rows and whole panels, to which scales, bias and rows of `out` are padded, and each half after the other;
+        // these columns belong to this thread; the kernels belong to this machine.
+        unsafe {
+            for i in 0..halves {
+                let from = sums[i * stride..].as_ptr();
+                let to = numbers.add(i * half);
+                let block = Block { from, stride: halves * stride, rows, columns, to, to_stride: stride };
+                (self.int8.scale)(&block, &self.scales(first, self.panel(i, outputs.start) * PANEL));
+            }
+            (self.kernels.finish)(numbers, std::ptr::null(), halves * half);
+            let from = match self.epilogue {
+                Epilogue::Bias => numbers,
+                Epilogue::SwiGlu => {
+                    let joined = sums.as_mut_ptr().cast();
+                    (self.kernels.swiglu)(numbers, numbers.add(half), half, joined);
+                    joined
+                }
+            };
+            (self.int8.copy)(&Block { from, stride, rows, columns, to: out, to_stride: self.out_stride });
         }
     }
 
-    fn finish(&self, panels: &Range<usize>) {
-        let numbers = panels.start * PANEL..panels.end * PANEL;
-        let bias = self.linear.bias.as_ref().map_or(std::ptr::null(), |b| b[numbers.start..].as_ptr());
-        for row in 0..self.rows {
-            let columns = self.columns(row, panels);
-            let scales = &self.linear.scales[numbers.clone()];
-            // SAFETY: whole panels; scales and bias are padded to them; the kernels belong to this machine.
-            unsafe {
-                (self.int8.scale)(columns, self.int8.offset, self.x.scaled[row], scales);
-                (self.kernels.finish)(columns.as_mut_ptr(), bias, columns.len());
-            }
+    /// The scales of sums from a row and a column on.
+    fn scales(&self, row: usize, column: usize) -> Scales {
+        Scales {
+            offset: if let Multiply::Rows { offset, .. } = self.int8.multiply { offset } else { 0 },
+            x: self.x.scaled()[row..].as_ptr(),
+            w: self.linear.scales[column..].as_ptr(),
+            bias: self.linear.bias.as_ref().map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
         }
     }
 }

@@ -4,11 +4,18 @@
 //! within ±127. A run of numbers with a NaN or an infinity among them has the scale NaN and nothing but zeros, so that what is
 //! made of it is NaN: the fault is seen. Sums of products are exact (32 bits hold them), hence the same for every instruction
 //! set, batch, chunk and number of threads.
+//!
+//! A linear layer quantises its input a block of rows at a time and multiplies it by vectors, where rows lie one after the other
+//! (`rows`), or by the tiles of AMX, where they lie in tiles (`tiles`). A twin of these in plain Rust has the same order.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 mod kernels;
 mod linear;
+mod rows;
+mod scratch;
+mod tiles;
+mod twin;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -16,4 +23,5 @@ mod x86;
 mod tests;
 
 pub use self::kernels::Int8Kernels;
-pub use self::linear::{Int8Linear, Quantised};
+pub use self::linear::Int8Linear;
+pub use self::scratch::Quantised;

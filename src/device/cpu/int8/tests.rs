@@ -2,11 +2,13 @@
 
 use proptest::prelude::*;
 
-use super::kernels::{Int8Product, QUAD, TILE_K};
+use super::kernels::{Int8Product, Multiply, QUAD, TILE_K, TileRow};
+use super::tiles::{BLOCK_TILES, NARROW, TileProduct, WIDE};
 use super::{Int8Kernels, Int8Linear, Quantised};
 use crate::device::cpu::kernels::{InstructionSet, PANEL};
 use crate::device::cpu::linear::{Rows, RowsMut};
 use crate::device::cpu::pool::Pool;
+use crate::device::cpu::tiles::{Epilogue, Shape, TILE_BYTES, TILE_ROWS};
 use crate::device::{DType, HostTensor};
 
 fn sets() -> impl Iterator<Item = InstructionSet> {
@@ -34,8 +36,8 @@ fn expected(x: &[f32], w: &[f32], bias: Option<&[f32]>, k: usize, dtype: DType) 
     let of_row = |x: &[f32]| {
         let (q, x_scale) = plain(x);
         let of_channel = |(n, (w, w_scale)): (usize, &(Vec<i32>, f32))| {
-            let sum: i32 = q.iter().zip(w).map(|(a, b)| a * b).sum();
-            let y = sum as f32 * x_scale * w_scale;
+            let sum: i64 = q.iter().zip(w).map(|(a, b)| i64::from(a * b)).sum();
+            let y = i32::try_from(sum).unwrap() as f32 * x_scale * w_scale;
             dtype.round(bias.map_or(y, |bias| y + dtype.round(bias[n])))
         };
         weights.iter().enumerate().map(of_channel).collect::<Vec<_>>()
@@ -44,6 +46,16 @@ fn expected(x: &[f32], w: &[f32], bias: Option<&[f32]>, k: usize, dtype: DType) 
 }
 
 fn apply(
+    set: InstructionSet,
+    threads: usize,
+    xwb: (&[f32], &[f32], Option<&[f32]>),
+    shape: (usize, usize, usize),
+) -> Vec<f32> {
+    apply_with(Epilogue::Bias, set, threads, xwb, shape)
+}
+
+fn apply_with(
+    epilogue: Epilogue,
     set: InstructionSet,
     threads: usize,
     (x, w, bias): (&[f32], &[f32], Option<&[f32]>),
@@ -60,16 +72,18 @@ fn apply(
     let mut padded = vec![f32::NAN; rows * x_stride + PANEL];
     x.chunks_exact(k).zip(padded.chunks_mut(x_stride)).for_each(|(x, out)| out[..k].copy_from_slice(x));
     let mut out = vec![f32::NAN; rows * stride + PANEL];
-    let mut quantised = Quantised::new().unwrap();
+    let mut quantised = Quantised::new(threads).unwrap();
     // Room with something in it.
     quantised.reserve(rows + 3, k + 100).unwrap();
     linear.apply(
         Rows { data: &padded, rows, stride: x_stride },
+        epilogue,
         &mut RowsMut { data: &mut out, stride },
         (&kernels, &int8),
         &mut quantised,
         &mut pool,
     );
+    let n = if epilogue == Epilogue::SwiGlu { n / 2 } else { n };
     out.chunks_exact(stride).take(rows).flat_map(|row| row[..n].to_vec()).collect()
 }
 
@@ -92,24 +106,22 @@ struct Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    (prop::sample::select(vec![1, 2, 3, 4, 5, 9, 13, 25, 40]), 1..50usize, 1..150usize).prop_flat_map(
-        |(rows, n, k)| {
-            let numbers = |count| prop::collection::vec(number(), count);
-            let bias = prop::option::of(numbers(n));
-            // One row of all zeros now and then, and one with a number that is none.
-            let spoilt = prop::option::of((
-                0..rows,
-                prop::sample::select(vec![0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY]),
-            ));
-            (numbers(rows * k), numbers(n * k), bias, spoilt).prop_map(move |(mut x, w, bias, spoilt)| {
-                if let Some((row, with)) = spoilt {
-                    let row = &mut x[row * k..(row + 1) * k];
-                    if with == 0.0 { row.fill(0.0) } else { row[k / 2] = with }
-                }
-                Case { shape: (rows, n, k), x, w, bias }
-            })
-        },
-    )
+    (1..=70usize, 1..70usize, 1..150usize).prop_flat_map(|(rows, n, k)| {
+        let numbers = |count| prop::collection::vec(number(), count);
+        let bias = prop::option::of(numbers(n));
+        // One row of all zeros now and then, and one with a number that is none.
+        let spoilt = prop::option::of((
+            0..rows,
+            prop::sample::select(vec![0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY]),
+        ));
+        (numbers(rows * k), numbers(n * k), bias, spoilt).prop_map(move |(mut x, w, bias, spoilt)| {
+            if let Some((row, with)) = spoilt {
+                let row = &mut x[row * k..(row + 1) * k];
+                if with == 0.0 { row.fill(0.0) } else { row[k / 2] = with }
+            }
+            Case { shape: (rows, n, k), x, w, bias }
+        })
+    })
 }
 
 proptest! {
@@ -124,6 +136,32 @@ proptest! {
             for (i, (a, b)) in ours.iter().zip(&expected).enumerate() {
                 prop_assert!(same(*a, *b), "{} at {i}: {a} for {b}", set.name());
             }
+        }
+    }
+}
+
+/// The largest number of a run, and numbers that its scale divides to almost, or just, halves between two integers.
+fn ties() -> impl Strategy<Value = Vec<f32>> {
+    ((1u32..250 << 23), prop::collection::vec((0..127u32, -3..=3i32), 1..100)).prop_map(|(bits, near)| {
+        let max = f32::from_bits(bits);
+        let numbers = near.into_iter().map(|(whole, off)| {
+            let tie = ((f64::from(whole) + 0.5) * f64::from(max / 127.0)) as f32;
+            f32::from_bits(tie.to_bits().saturating_add_signed(off)).min(max)
+        });
+        std::iter::once(-max).chain(numbers).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn numbers_are_divided_by_their_scale_to_the_bit_on_every_kernel(x in ties()) {
+        let (expected, _) = plain(&x);
+        for set in sets() {
+            let mut q = vec![1; x.len() + 3];
+            // SAFETY: the set is available.
+            let scaled = unsafe { (Int8Kernels::of(set).quantise)(&x, &mut q) };
+            prop_assert!(q[..x.len()].iter().map(|&q| i32::from(q)).eq(expected.iter().copied()), "{}", set.name());
+            prop_assert_eq!(scaled.sum, expected.iter().sum::<i32>());
         }
     }
 }
@@ -155,43 +193,167 @@ fn spoilt_rows_and_channels_are_nan_and_the_others_are_not() {
     }
 }
 
+/// Integers of both signs, as many as ±127 has, in no order.
+fn integers(count: usize, step: usize) -> Vec<i8> {
+    (0..count).map(|i| (i * step % 255) as u8 as i8).map(|q| q.max(-127)).collect()
+}
+
+/// Every piece, group and block of depth of a layer: the first and the last are not like the others, and rows are more than
+/// one block of them.
+#[test]
+fn layers_of_many_blocks_are_what_the_formula_says_on_every_kernel() {
+    for (rows, n, k) in [(530, 23, 130), (70, 330, 1_100), (16, 330, 1_100), (33, 17, 513), (1, 700, 520)] {
+        let x: Vec<f32> = integers(rows * k, 37).into_iter().map(|q| f32::from(q) / 16.0).collect();
+        let w: Vec<f32> = integers(n * k, 91).into_iter().map(|q| f32::from(q) / 64.0).collect();
+        let bias: Vec<f32> = (0..n).map(|i| i as f32 / 8.0 - 9.0).collect();
+        let expected = expected(&x, &w, Some(&bias), k, DType::Fp16);
+        for set in sets() {
+            for threads in [1, 2] {
+                let ours = apply(set, threads, (&x, &w, Some(&bias)), (rows, n, k));
+                assert!(ours == expected, "{} {rows} x {n} x {k} on {threads}", set.name());
+            }
+        }
+    }
+}
+
+/// Halves that meet in cache are what the two operators make of them one after the other.
+#[test]
+fn swiglu_ends_a_product_as_the_operator_does() {
+    for (rows, half, k) in [(530, 16, 70), (70, 336, 1_100), (16, 176, 1_100), (1, 48, 520), (3, 400, 64)] {
+        let n = 2 * half;
+        let x: Vec<f32> = integers(rows * k, 37).into_iter().map(|q| f32::from(q) / 640.0).collect();
+        let w: Vec<f32> = integers(n * k, 91).into_iter().map(|q| f32::from(q) / 640.0).collect();
+        let bias: Vec<f32> = (0..n).map(|i| (i % 19) as f32 / 8.0 - 1.0).collect();
+        let xwb = (&x[..], &w[..], Some(&bias[..]));
+        for set in sets() {
+            let swiglu = set.kernels(DType::Fp16).unwrap().swiglu;
+            let mut expected = vec![0.0; rows * half];
+            let halves = apply(set, 1, xwb, (rows, n, k));
+            for (h, out) in halves.chunks_exact(n).zip(expected.chunks_exact_mut(half)) {
+                // SAFETY: whole groups of sixteen on all sides; the set is available.
+                unsafe { swiglu(h.as_ptr(), h[half..].as_ptr(), half, out.as_mut_ptr()) };
+            }
+            for threads in [1, 2] {
+                let ours = apply_with(Epilogue::SwiGlu, set, threads, xwb, (rows, n, k));
+                assert!(ours == expected, "{} {rows} x {n} x {k} on {threads}", set.name());
+            }
+        }
+    }
+}
+
+/// A row in tiles holds the numbers that it holds as a run.
+#[test]
+fn rows_in_tiles_are_rows() {
+    let block_stride = 3 * BLOCK_TILES * TILE_BYTES;
+    for k in [1, 63, 64, 65, 511, 512, 513, 1_100] {
+        for spoil in [1.0, 0.0, f32::NAN] {
+            let x: Vec<f32> = integers(k, 37).into_iter().map(|q| f32::from(q) * spoil).collect();
+            for set in sets() {
+                let kernels = Int8Kernels::of(set);
+                let mut run = vec![1; k.next_multiple_of(TILE_K)];
+                let mut tiles = vec![1; 4 * block_stride];
+                let to = TileRow { first: tiles[5 * TILE_K..].as_mut_ptr(), block_stride };
+                // SAFETY: the set is available; there is room for the row.
+                let (scaled, scale) =
+                    unsafe { ((kernels.quantise)(&x, &mut run), (kernels.quantise_tiles)(&x, to)) };
+                assert!(same(scaled.scale, scale), "{} {k}", set.name());
+                for (i, piece) in run.chunks_exact(TILE_K).enumerate() {
+                    let at = i / BLOCK_TILES * block_stride + i % BLOCK_TILES * TILE_BYTES + 5 * TILE_K;
+                    assert!(tiles[at..at + TILE_K] == *piece, "{} {k} at {i}", set.name());
+                    tiles[at..at + TILE_K].fill(1);
+                }
+                assert!(tiles.iter().all(|&q| q == 1), "{} {k} writes elsewhere", set.name());
+            }
+        }
+    }
+}
+
 /// Products continue sums: blocks of `k` one after the other give what one product gives, wrapping at 32 bits.
 #[test]
 fn products_add_to_the_sums_that_are_there() {
     let (rows, panels, k) = (45, 5, 3 * TILE_K);
-    let a: Vec<i8> = (0..rows * k).map(|i| (i * 37 % 255) as u8 as i8).map(|q| q.max(-127)).collect();
-    let w: Vec<i8> =
-        (0..panels * k * PANEL).map(|i| (i * 91 % 255) as u8 as i8).map(|q| q.max(-127)).collect();
-    let product = |kernels: &Int8Kernels, from: usize, k_block: usize, c: &mut Vec<i32>| {
-        let t = Int8Product {
-            a: a[from..].as_ptr(),
-            a_stride: k,
-            rows,
-            w: w[from * PANEL..].as_ptr(),
-            panel_stride: k * PANEL,
-            panels,
-            k: k_block,
-            c: c.as_mut_ptr(),
-            c_stride: panels * PANEL,
-        };
-        // SAFETY: the shapes are those of the vectors; the set is available.
-        unsafe { (kernels.gemm)(&t) };
-    };
+    let (a, w) = (integers(rows * k, 37), integers(panels * k * PANEL, 91));
     for set in sets() {
-        let kernels = Int8Kernels::of(set);
+        let Multiply::Rows { gemm, offset } = Int8Kernels::of(set).multiply else { continue };
+        let product = |from: usize, k_block: usize, c: &mut Vec<i32>| {
+            let t = Int8Product {
+                a: a[from..].as_ptr(),
+                a_stride: k,
+                rows,
+                w: w[from * PANEL..].as_ptr(),
+                panel_stride: k * PANEL,
+                panels,
+                k: k_block,
+                c: c.as_mut_ptr(),
+                c_stride: panels * PANEL,
+            };
+            // SAFETY: the shapes are those of the vectors; the set is available.
+            unsafe { gemm(&t) };
+        };
         let start: Vec<i32> = (0..rows * panels * PANEL).map(|i| i32::MAX - i as i32).collect();
         let (mut whole, mut blocks) = (start.clone(), start.clone());
-        product(&kernels, 0, k, &mut whole);
+        product(0, k, &mut whole);
         for from in (0..k).step_by(TILE_K) {
-            product(&kernels, from, TILE_K, &mut blocks);
+            product(from, TILE_K, &mut blocks);
         }
         assert!(whole == blocks && whole != start, "{}", set.name());
         for (i, (&sum, &start)) in whole.iter().zip(&start).enumerate() {
             let (row, column) = (i / (panels * PANEL), i % (panels * PANEL));
             let at =
                 |q: usize| (column / PANEL * k + q / QUAD * QUAD) * PANEL + column % PANEL * QUAD + q % QUAD;
-            let terms = (0..k).map(|q| i32::from(a[row * k + q]) * (i32::from(w[at(q)]) + kernels.offset));
+            let terms = (0..k).map(|q| i32::from(a[row * k + q]) * (i32::from(w[at(q)]) + offset));
             assert_eq!(sum, start.wrapping_add(terms.sum()), "{} at {i}", set.name());
+        }
+    }
+}
+
+/// The same of tiles, of either shape.
+#[test]
+fn products_of_tiles_add_to_the_sums_that_are_there() {
+    const TILES: usize = 3;
+    let a = [37, 41].map(|step| integers(TILES * TILE_BYTES, step));
+    let b = [91, 97, 101, 103].map(|step| integers(TILES * TILE_BYTES, step));
+    let shapes = (1..=TILE_ROWS).map(|rows| Shape::Narrow { rows }).chain([Shape::Wide]);
+    for (set, shape) in sets().flat_map(|set| shapes.clone().map(move |shape| (set, shape))) {
+        let Multiply::Tiles(tiles) = Int8Kernels::of(set).multiply else { continue };
+        let (rows, panels) = match shape {
+            Shape::Narrow { rows } => (rows, NARROW),
+            Shape::Wide => (WIDE * TILE_ROWS, WIDE),
+        };
+        let product = |range: std::ops::Range<usize>, fresh: bool, c: &mut [i32]| {
+            let begin = range.start * TILE_BYTES;
+            let (a, b) =
+                (a.each_ref().map(|a| a[begin..].as_ptr()), b.each_ref().map(|b| b[begin..].as_ptr()));
+            let t = TileProduct { shape, a, b, tiles: range.len(), fresh, c: c.as_mut_ptr() };
+            // SAFETY: as many tiles as there are; the set is available.
+            unsafe {
+                (tiles.configure)(shape);
+                (tiles.multiply)(&t);
+                (tiles.release)();
+            }
+        };
+        let start: Vec<i32> = (0..TILE_ROWS * NARROW * PANEL).map(|i| i32::MAX - i as i32).collect();
+        let (mut whole, mut blocks, mut fresh) = (start.clone(), start.clone(), start.clone());
+        product(0..TILES, false, &mut whole);
+        (0..TILES).for_each(|i| product(i..i + 1, false, &mut blocks));
+        product(0..TILES, true, &mut fresh);
+        assert!(whole == blocks, "{} {shape:?}", set.name());
+        for (i, &start) in start.iter().enumerate() {
+            let (row, column) = (i / (panels * PANEL), i % (panels * PANEL));
+            if row >= rows {
+                assert!(whole[i] == start && fresh[i] == start, "{} {shape:?} at {i}", set.name());
+                continue;
+            }
+            let sum: i32 = (0..TILES * TILE_K)
+                .map(|q| {
+                    let (tile, q) = (q / TILE_K * TILE_BYTES, q % TILE_K);
+                    let x = a[row / TILE_ROWS][tile + row % TILE_ROWS * TILE_K + q];
+                    let w = b[column / PANEL][tile + q / QUAD * TILE_K + column % PANEL * QUAD + q % QUAD];
+                    i32::from(x) * i32::from(w)
+                })
+                .sum();
+            assert_eq!(fresh[i], sum, "{} {shape:?} at {i}", set.name());
+            assert_eq!(whole[i], start.wrapping_add(sum), "{} {shape:?} at {i}", set.name());
         }
     }
 }

@@ -114,9 +114,9 @@ impl Unit {
     fn work(self) -> Box<dyn Fn() -> u64 + Sync> {
         match self {
             Self::Fp32Portable => Box::new(portable),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Self::AmxBf16 => Box::new(|| amx::limits::bf16(8 * PASSES)),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Self::AmxInt8 => Box::new(|| amx::limits::int8(8 * PASSES)),
             #[cfg(target_arch = "x86_64")]
             _ => x86::work(self),

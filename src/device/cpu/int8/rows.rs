@@ -1,0 +1,69 @@
+//! Integer products by vectors, of rows that lie one after the other.
+
+use std::ops::Range;
+
+use crate::device::cpu::kernels::PANEL;
+use crate::device::cpu::pool::Pool;
+
+use super::kernels::{Int8Product, TILE_K};
+use super::linear::{Layer, PIECES_A_THREAD, panel_stride, part};
+use super::scratch::row_stride;
+
+/// From so many rows on a product is done in blocks.
+const MANY_ROWS: usize = 24;
+/// Depth of a block: sixteen columns of it fit L1 beside the rows.
+pub const BLOCK_K: usize = 1024;
+/// Tiles of a block of depth, and panels that share its rows while they lie in L2.
+const MANY: (usize, usize) = (BLOCK_K / TILE_K, 8);
+/// The weights of few rows stream by once, straight from memory. Their sums stay in L1.
+const FEW: (usize, usize) = (usize::MAX, 32);
+
+/// Multiplies a block of rows.
+pub fn multiply(layer: &Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut Pool) {
+    let (depth, group) = if layer.rows < MANY_ROWS { FEW } else { MANY };
+    let (outputs, group) = (layer.outputs(), group / layer.halves());
+    let pieces = (pool.threads() * PIECES_A_THREAD).min(outputs);
+    pool.each(pieces, layer.work(), &|thread, piece| {
+        let mut sums = layer.x.sums(thread);
+        let piece = part(outputs, piece, pieces);
+        for first in piece.clone().step_by(group) {
+            let outputs = first..piece.end.min(first + group);
+            // An odd number of cache lines from row to row keeps the sums of a panel apart in L1.
+            let each = outputs.len() | 1;
+            let numbers = layer.rows * layer.halves() * each * PANEL;
+            let (sums, spare) = sums[..2 * numbers].split_at_mut(numbers);
+            sums.fill(0);
+            for begin in (0..layer.linear.depth()).step_by(depth) {
+                let tiles = begin..begin.saturating_add(depth).min(layer.linear.depth());
+                for half in 0..layer.halves() {
+                    let c = &mut sums[half * each * PANEL..];
+                    let product =
+                        product(layer, (layer.panel(half, first), outputs.len()), &tiles, (c, each));
+                    // SAFETY: the product lies inside weights, activations and sums; the kernels belong to this machine.
+                    unsafe { gemm(&product) };
+                }
+            }
+            layer.finish((sums, spare), 0, outputs, each);
+        }
+    });
+}
+
+/// All rows by so many panels from one on, over some tiles of depth; `each` panels of sums from half to half.
+fn product(
+    layer: &Layer<'_>,
+    (first, panels): (usize, usize),
+    tiles: &Range<usize>,
+    (sums, each): (&mut [i32], usize),
+) -> Int8Product {
+    Int8Product {
+        a: layer.x.data()[tiles.start * TILE_K..].as_ptr(),
+        a_stride: row_stride(layer.linear.k),
+        rows: layer.rows,
+        w: layer.linear.tiles(first, tiles).as_ptr(),
+        panel_stride: panel_stride(layer.linear.k),
+        panels,
+        k: tiles.len() * TILE_K,
+        c: sums.as_mut_ptr(),
+        c_stride: layer.halves() * each * PANEL,
+    }
+}
