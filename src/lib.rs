@@ -75,7 +75,7 @@
 //! ## What is not here yet
 //!
 //! W8A8 checkpoints, and attention on AMX tiles: products with weights go by tiles, those with the KV cache by vectors. The speed
-//! of the AMX, AVX-512 and VNNI kernels is unmeasured; their bits were held against their twins on an emulated processor.
+//! of the AMX, AVX-512, VNNI and NEON kernels is unmeasured; their bits were held against their twins on emulated processors.
 
 pub mod bench;
 pub mod cli;

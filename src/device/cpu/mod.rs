@@ -4,9 +4,10 @@
 //! cache are stored in the type itself, or as integers. Threads share the columns of a product, the heads of attention and,
 //! where these are few, the runs of a long context, which are added in order: results do not depend on their number.
 //!
-//! There are two families of kernels. The vector kernels (portable, NEON, AVX2, AVX-512) give the same bits as each other. Where
-//! the machine has AMX, products with weights in bf16 and fp16 go by its tiles, whose order of sums is their own; a twin in
-//! plain Rust (`amx-portable`) gives the same bits anywhere. Products of integers (`int8`) are the same bits everywhere.
+//! There are two families of kernels. The vector kernels (portable, NEON, AVX2, AVX-512) give the same bits as each other.
+//! Where the machine has AMX, products with weights in bf16 and fp16 go by its tiles, whose order of sums is their own; a
+//! twin in plain Rust (`amx-portable`) gives the same bits anywhere. Products of integers (`int8`) are the same bits
+//! everywhere.
 
 mod amx;
 mod attention;

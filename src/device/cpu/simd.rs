@@ -193,21 +193,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::device::cpu::kernels::InstructionSet;
+    #[cfg(target_arch = "aarch64")]
+    use crate::device::cpu::simd_neon::Neon;
+    #[cfg(target_arch = "x86_64")]
+    use crate::device::cpu::{
+        kernels::InstructionSet,
+        simd_x86::{Avx2, Avx512},
+    };
 
     /// Calls a generic function for every implementation that this machine can run.
     macro_rules! on_every_set {
         ($law:ident($($argument:expr),*)) => {{
             $law::<Portable>($($argument),*)?;
             #[cfg(target_arch = "aarch64")]
-            $law::<crate::device::cpu::simd_neon::Neon>($($argument),*)?;
+            $law::<Neon>($($argument),*)?;
             #[cfg(target_arch = "x86_64")]
             if InstructionSet::Avx2.available() {
-                $law::<crate::device::cpu::simd_x86::Avx2>($($argument),*)?;
+                $law::<Avx2>($($argument),*)?;
             }
             #[cfg(target_arch = "x86_64")]
             if InstructionSet::Avx512.available() {
-                $law::<crate::device::cpu::simd_x86::Avx512>($($argument),*)?;
+                $law::<Avx512>($($argument),*)?;
             }
         }};
     }
