@@ -82,7 +82,7 @@ pub struct Args {
     /// Threads; all cores unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// CPU kernels: amx, avx512, avx2, portable or amx-portable; the best of the machine unless given
+    /// CPU kernels: amx, avx512, avx2, neon, portable or amx-portable; the best of the machine unless given
     #[arg(long, value_name = "SET")]
     kernel: Option<InstructionSet>,
     /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same

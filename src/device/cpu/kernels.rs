@@ -82,6 +82,8 @@ pub enum InstructionSet {
     AmxPortable,
     /// Plain Rust.
     Portable,
+    /// NEON, which every aarch64 processor has.
+    Neon,
     /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512 (F, BW, VL).
@@ -92,12 +94,14 @@ pub enum InstructionSet {
 
 impl InstructionSet {
     /// All of them, the best last.
-    pub const ALL: [Self; 5] = [Self::AmxPortable, Self::Portable, Self::Avx2, Self::Avx512, Self::Amx];
+    pub const ALL: [Self; 6] =
+        [Self::AmxPortable, Self::Portable, Self::Neon, Self::Avx2, Self::Avx512, Self::Amx];
 
     /// This machine can run it.
     pub fn available(self) -> bool {
         match self {
             Self::AmxPortable | Self::Portable => true,
+            Self::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 is_x86_feature_detected!("avx2")
@@ -124,7 +128,7 @@ impl InstructionSet {
 
     /// The best without tiles.
     pub fn best_vector() -> Self {
-        let vector = [Self::Avx512, Self::Avx2];
+        let vector = [Self::Avx512, Self::Avx2, Self::Neon];
         vector.into_iter().find(|set| set.available()).unwrap_or(Self::Portable)
     }
 
@@ -133,6 +137,7 @@ impl InstructionSet {
         match self {
             Self::AmxPortable => "amx-portable",
             Self::Portable => "portable",
+            Self::Neon => "neon",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
@@ -153,6 +158,10 @@ impl InstructionSet {
         match self {
             Self::AmxPortable => Self::best_vector().with_tiles(Family::Twin, dtype, self.name()),
             Self::Portable => Some(portable::kernels(dtype)),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => Some(neon::kernels(dtype)),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Neon => None,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Some(avx2::kernels(dtype)),
             #[cfg(target_arch = "x86_64")]
@@ -178,7 +187,9 @@ impl std::str::FromStr for InstructionSet {
 
     fn from_str(word: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|set| set.name() == word).ok_or_else(|| {
-            format!("kernels \"{word}\" are unknown, expected amx, avx512, avx2, portable or amx-portable")
+            format!(
+                "kernels \"{word}\" are unknown, expected amx, avx512, avx2, neon, portable or amx-portable"
+            )
         })
     }
 }
@@ -648,6 +659,8 @@ macro_rules! instruction_set {
 }
 
 instruction_set!(portable, super::Portable, "portable");
+#[cfg(target_arch = "aarch64")]
+instruction_set!(neon, crate::device::cpu::simd_neon::Neon, "neon", "neon");
 #[cfg(target_arch = "x86_64")]
 instruction_set!(avx2, crate::device::cpu::simd_x86::Avx2, "avx2", "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]

@@ -4,8 +4,8 @@
 //! cache are stored in the type itself, or as integers. Threads share the columns of a product, the heads of attention and,
 //! where these are few, the runs of a long context, which are added in order: results do not depend on their number.
 //!
-//! There are two families of kernels. The vector kernels (portable, AVX2, AVX-512) give the same bits as each other. Where
-//! the machine has AMX, products in bf16 and fp16, with weights and in attention, go by its tiles, whose order of sums is their
+//! There are two families of kernels. The vector kernels (portable, NEON, AVX2, AVX-512) give the same bits as each other.
+//! Where the machine has AMX, products in bf16 and fp16, with weights and in attention, go by its tiles, whose order of sums is their
 //! own; a twin in plain Rust (`amx-portable`) gives the same bits anywhere. Attention over a cache of integers goes by the
 //! vector kernels in both families. Products of integers with integers (`int8`) are the same bits everywhere.
 
@@ -20,6 +20,8 @@ mod limits;
 mod linear;
 mod pool;
 mod simd;
+#[cfg(target_arch = "aarch64")]
+mod simd_neon;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
 mod softmax;

@@ -226,3 +226,157 @@ fn bf16_bits(x: f32) -> u16 {
     }
     ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) as u16
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    #[cfg(target_arch = "aarch64")]
+    use crate::device::cpu::simd_neon::Neon;
+    #[cfg(target_arch = "x86_64")]
+    use crate::device::cpu::{
+        kernels::InstructionSet,
+        simd_x86::{Avx2, Avx512},
+    };
+
+    /// Calls a generic function for every implementation that this machine can run.
+    macro_rules! on_every_set {
+        ($law:ident($($argument:expr),*)) => {{
+            $law::<Portable>($($argument),*)?;
+            #[cfg(target_arch = "aarch64")]
+            $law::<Neon>($($argument),*)?;
+            #[cfg(target_arch = "x86_64")]
+            if InstructionSet::Avx2.available() {
+                $law::<Avx2>($($argument),*)?;
+            }
+            #[cfg(target_arch = "x86_64")]
+            if InstructionSet::Avx512.available() {
+                $law::<Avx512>($($argument),*)?;
+            }
+        }};
+    }
+
+    /// Any bits, and more often those where rounding has to decide: ties of fp16 and bf16, and their neighbours.
+    fn number() -> impl Strategy<Value = f32> {
+        let near_half =
+            (any::<u16>(), -1i32..=1, prop_oneof![Just(0), Just(0x1000)]).prop_map(|(half, step, tie)| {
+                (half::f16::from_bits(half).to_f32_const().to_bits() + tie).wrapping_add_signed(step)
+            });
+        let near_bf16 = (any::<u16>(), -1i32..=1, prop_oneof![Just(0), Just(0x8000)])
+            .prop_map(|(high, step, tie)| ((u32::from(high) << 16) + tie).wrapping_add_signed(step));
+        let bits = prop_oneof![any::<u32>(), near_half, near_bf16, (0u32..0x0100_0000)];
+        prop_oneof![9 => bits.prop_map(f32::from_bits), 1 => (-200i32..200).prop_map(|n| n as f32 / 2.0)]
+    }
+
+    /// The same bits, or both NaN: which NaN an operation on several of them gives is the processor's own affair.
+    fn same(found: [f32; 16], expected: [f32; 16], what: &str) -> Result<(), TestCaseError> {
+        for (i, (x, y)) in found.into_iter().zip(expected).enumerate() {
+            let equal = x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
+            prop_assert!(equal, "{what}, lane {i}: {x:e} and not {y:e}");
+        }
+        Ok(())
+    }
+
+    /// Every operation is the portable one, lane by lane.
+    fn computes<V: Simd16>(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> Result<(), TestCaseError> {
+        let whole = a.map(|x| if x.is_finite() { x.clamp(-126.0, 127.0).round() } else { 0.0 });
+        // SAFETY: the set is there, the arrays are of sixteen numbers.
+        unsafe {
+            let (v, w, x) = (V::load(a.as_ptr()), V::load(b.as_ptr()), V::load(c.as_ptr()));
+            let (p, q, r) = (Portable(a), Portable(b), Portable(c));
+            same(v.lanes(), a, "load and store")?;
+            same(V::splat(a[0]).lanes(), [a[0]; 16], "splat")?;
+            same(v.mul_add(w, x).lanes(), p.mul_add(q, r).0, "mul_add")?;
+            same(v.add(w).lanes(), p.add(q).0, "add")?;
+            same(v.sub(w).lanes(), p.sub(q).0, "sub")?;
+            same(v.mul(w).lanes(), p.mul(q).0, "mul")?;
+            same(v.div(w).lanes(), p.div(q).0, "div")?;
+            same(v.max(w).lanes(), p.max(q).0, "max")?;
+            same(v.min(w).lanes(), p.min(q).0, "min")?;
+            same(v.round().lanes(), p.round().0, "round")?;
+            same(V::load(whole.as_ptr()).pow2().lanes(), Portable(whole).pow2().0, "pow2")?;
+        }
+        Ok(())
+    }
+
+    /// Rounding to sixteen bits is the portable one, to the bits of a NaN; rounding in registers is storing and loading.
+    fn narrows<V: Simd16>(a: [f32; 16]) -> Result<(), TestCaseError> {
+        let (mut found, mut expected) = ([0; 16], [0; 16]);
+        // SAFETY: the set is there, the arrays are of sixteen numbers.
+        unsafe {
+            let (v, p) = (V::load(a.as_ptr()), Portable(a));
+            v.store_f16(found.as_mut_ptr());
+            p.store_f16(expected.as_mut_ptr());
+            prop_assert_eq!(found, expected, "fp16 of {:?}", a);
+            let stored = V::load_f16(found.as_ptr()).lanes();
+            prop_assert_eq!(v.round_f16().lanes().map(f32::to_bits), stored.map(f32::to_bits));
+            v.store_bf16(found.as_mut_ptr());
+            p.store_bf16(expected.as_mut_ptr());
+            prop_assert_eq!(found, expected, "bf16 of {:?}", a);
+            let stored = V::load_bf16(found.as_ptr()).lanes();
+            prop_assert_eq!(v.round_bf16().lanes().map(f32::to_bits), stored.map(f32::to_bits));
+        }
+        Ok(())
+    }
+
+    /// Sixteen-bit numbers are widened as by the portable form, to the bits of a NaN.
+    fn widens<V: Simd16>(stored: [u16; 16]) -> Result<(), TestCaseError> {
+        // SAFETY: the set is there, the array is of sixteen numbers.
+        unsafe {
+            let found = [V::load_f16(stored.as_ptr()).lanes(), V::load_bf16(stored.as_ptr()).lanes()];
+            let expected = [Portable::load_f16(stored.as_ptr()).0, Portable::load_bf16(stored.as_ptr()).0];
+            prop_assert_eq!(found.map(|of| of.map(f32::to_bits)), expected.map(|of| of.map(f32::to_bits)));
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn every_set_computes_as_the_portable_one(
+            a in prop::array::uniform16(number()),
+            b in prop::array::uniform16(number()),
+            c in prop::array::uniform16(number()),
+        ) {
+            on_every_set!(computes(a, b, c));
+        }
+
+        #[test]
+        fn every_set_rounds_to_sixteen_bits_as_the_portable_one(a in prop::array::uniform16(number())) {
+            on_every_set!(narrows(a));
+        }
+    }
+
+    #[test]
+    fn every_set_widens_all_sixteen_bit_numbers_as_the_portable_one() -> Result<(), TestCaseError> {
+        for first in (0..=u16::MAX).step_by(16) {
+            let stored: [u16; 16] = std::array::from_fn(|i| first + i as u16);
+            on_every_set!(widens(stored));
+        }
+        Ok(())
+    }
+
+    /// The second of two numbers where one is NaN, and of two zeros, whatever their signs: [`Simd16::max`] and
+    /// [`Simd16::min`] are the x86-64 instructions.
+    fn chooses_the_second<V: Simd16>() -> Result<(), TestCaseError> {
+        for (a, b) in [(f32::NAN, 1.0), (1.0, f32::NAN), (0.0, -0.0), (-0.0, 0.0)] {
+            // SAFETY: the set is there.
+            let (max, min) =
+                unsafe { (V::splat(a).max(V::splat(b)).lanes(), V::splat(a).min(V::splat(b)).lanes()) };
+            prop_assert_eq!(
+                [max, min].map(|of| of.map(f32::to_bits)),
+                [[b.to_bits(); 16]; 2],
+                "{} and {}",
+                a,
+                b
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn of_nan_and_of_zeros_every_set_chooses_the_second() -> Result<(), TestCaseError> {
+        on_every_set!(chooses_the_second());
+        Ok(())
+    }
+}

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::half::{has_avx2, narrow, read_f64, round_to, widen};
+#[cfg(target_arch = "x86_64")]
+use crate::half::has_avx2;
+use crate::half::{narrow, read_f64, round_to, widen};
 use crate::tensor::View;
 
 /// Numbers from one batch (or block), token and head to the next.

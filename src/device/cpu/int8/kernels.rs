@@ -145,7 +145,7 @@ impl Int8Kernels {
                 let vector = Self::of(InstructionSet::best_vector());
                 Self { name: "amx-int8-portable", multiply: Multiply::Tiles(twin::KERNELS), ..vector }
             }
-            InstructionSet::Portable => portable::KERNELS,
+            InstructionSet::Portable | InstructionSet::Neon => portable::KERNELS,
             InstructionSet::Amx => Self::with_tiles(Self::of(InstructionSet::Avx512)),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 if is_x86_feature_detected!("avx512vnni") => vnni::KERNELS,

@@ -37,6 +37,8 @@ pub enum Operands {
 pub enum Unit {
     /// Multiply and add on what every machine of the architecture has.
     Fp32Portable,
+    /// NEON fused multiply-add.
+    Fp32Neon,
     /// AVX2 fused multiply-add.
     Fp32Avx2,
     /// AVX-512 fused multiply-add.
@@ -55,8 +57,9 @@ pub enum Unit {
 
 impl Unit {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Fp32Portable,
+        Self::Fp32Neon,
         Self::Fp32Avx2,
         Self::Fp32Avx512,
         Self::Int8Avx2,
@@ -70,6 +73,7 @@ impl Unit {
     pub fn name(self) -> &'static str {
         match self {
             Self::Fp32Portable => "fp32-portable",
+            Self::Fp32Neon => "fp32-neon",
             Self::Fp32Avx2 => "fp32-avx2",
             Self::Fp32Avx512 => "fp32-avx512",
             Self::Int8Avx2 => "int8-avx2",
@@ -83,7 +87,7 @@ impl Unit {
     /// What it multiplies.
     pub fn operands(self) -> Operands {
         match self {
-            Self::Fp32Portable | Self::Fp32Avx2 | Self::Fp32Avx512 => Operands::Fp32,
+            Self::Fp32Portable | Self::Fp32Neon | Self::Fp32Avx2 | Self::Fp32Avx512 => Operands::Fp32,
             Self::AmxBf16 => Operands::Bf16,
             Self::Int8Avx2 | Self::Int8AvxVnni | Self::Int8Avx512Vnni | Self::AmxInt8 => Operands::Int8,
         }
@@ -91,22 +95,25 @@ impl Unit {
 
     /// This machine has it, and the system lets us use it. The portable form counts where there is no other for fp32.
     pub fn available(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
         match self {
-            Self::Fp32Portable => !Self::Fp32Avx2.available(),
+            Self::Fp32Portable => !Self::Fp32Neon.available() && !Self::Fp32Avx2.available(),
+            Self::Fp32Neon => cfg!(target_arch = "aarch64"),
+            #[cfg(target_arch = "x86_64")]
             Self::Fp32Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
             Self::Fp32Avx512 => is_x86_feature_detected!("avx512f"),
+            #[cfg(target_arch = "x86_64")]
             Self::Int8Avx2 => is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
             Self::Int8AvxVnni => is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Self::Int8Avx512Vnni => {
                 is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")
             }
             Self::AmxBf16 => amx::found().is_ok_and(|amx| amx.bf16),
             Self::AmxInt8 => amx::found().is_ok_and(|amx| amx.int8),
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            self == Self::Fp32Portable
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
         }
     }
 
@@ -114,6 +121,8 @@ impl Unit {
     fn work(self) -> Box<dyn Fn() -> u64 + Sync> {
         match self {
             Self::Fp32Portable => Box::new(portable),
+            #[cfg(target_arch = "aarch64")]
+            Self::Fp32Neon => Box::new(neon::fp32),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Self::AmxBf16 => Box::new(|| amx::limits::bf16(8 * PASSES)),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -196,6 +205,40 @@ fn portable() -> u64 {
     }
     black_box(c);
     (2 * ROWS * COLUMNS * K * PASSES) as u64
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::{vdupq_n_f32, vfmaq_f32, vld1q_f32};
+    use std::hint::black_box;
+
+    use super::{K, Operand, PASSES, fp32 as numbers};
+
+    /// Six rows and sixteen columns: twenty-four sums of thirty-two registers.
+    pub(super) fn fp32() -> u64 {
+        const ROWS: usize = 6;
+        static A: Operand<f32, { ROWS * K }> = numbers();
+        static B: Operand<f32, { 16 * K }> = numbers();
+        let (a, b) = (black_box(&A.0), black_box(&B.0));
+        // SAFETY: every processor of this architecture has NEON.
+        let mut c = [[unsafe { vdupq_n_f32(0.0) }; 4]; ROWS];
+        for _ in 0..PASSES {
+            for (x, y) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<16>().0) {
+                let y = y.as_chunks::<4>().0;
+                // SAFETY: as above; four numbers each.
+                let y: [_; 4] = std::array::from_fn(|i| unsafe { vld1q_f32(y[i].as_ptr()) });
+                for (c, x) in c.iter_mut().zip(x) {
+                    // SAFETY: as above.
+                    unsafe {
+                        let x = vdupq_n_f32(*x);
+                        *c = std::array::from_fn(|i| vfmaq_f32(c[i], x, y[i]));
+                    }
+                }
+            }
+        }
+        black_box(c);
+        (2 * ROWS * 16 * K * PASSES) as u64
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

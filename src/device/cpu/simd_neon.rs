@@ -1,0 +1,195 @@
+//! [`Simd16`] on aarch64: four 128-bit registers of NEON, which every such processor has.
+//!
+//! fp16 is converted by the base instructions; arithmetic in fp16 is not asked for. SVE is not used: the hosts that this is
+//! for (Kunpeng 920, ARMv8.2) have none.
+
+use std::arch::aarch64::{
+    float32x4_t, uint32x4_t, vaddq_f32, vaddq_s32, vaddq_u32, vandq_u32, vbslq_f32, vbslq_u32, vceqq_f32,
+    vcgtq_f32, vcltq_f32, vcvt_f16_f32, vcvt_f32_f16, vcvtq_s32_f32, vdivq_f32, vdupq_n_f32, vdupq_n_s32,
+    vdupq_n_u32, vfmaq_f32, vld1_u16, vld1q_f32, vmovl_u16, vmulq_f32, vorrq_u32, vreinterpret_f16_u16,
+    vreinterpret_u16_f16, vreinterpretq_f32_s32, vreinterpretq_f32_u32, vreinterpretq_u32_f32, vrndnq_f32,
+    vshlq_n_s32, vshlq_n_u32, vshrn_n_u32, vshrq_n_u32, vst1_u16, vst1q_f32, vsubq_f32,
+};
+
+use super::simd::Simd16;
+
+/// Four 128-bit registers; needs NEON.
+#[derive(Clone, Copy)]
+pub struct Neon(float32x4_t, float32x4_t, float32x4_t, float32x4_t);
+
+/// Methods that do the same to each register, by an intrinsic or one of the functions below.
+macro_rules! registers {
+    ($($name:ident($($operand:ident),*) = $register:ident;)*) => {
+        $(
+            #[inline(always)]
+            unsafe fn $name(self $(, $operand: Self)*) -> Self {
+                // SAFETY: register arithmetic; NEON is present by the caller's promise.
+                unsafe {
+                    Self(
+                        $register(self.0 $(, $operand.0)*),
+                        $register(self.1 $(, $operand.1)*),
+                        $register(self.2 $(, $operand.2)*),
+                        $register(self.3 $(, $operand.3)*),
+                    )
+                }
+            }
+        )*
+    };
+}
+
+impl Simd16 for Neon {
+    // 6 rows: 24 accumulators, four registers of weights and a broadcast: 29 of 32 registers.
+    const TILE_ROWS: usize = 6;
+
+    registers! {
+        mul_add(b, c) = mul_add;
+        add(b) = vaddq_f32;
+        sub(b) = vsubq_f32;
+        mul(b) = vmulq_f32;
+        div(b) = vdivq_f32;
+        max(b) = larger;
+        min(b) = smaller;
+        round() = vrndnq_f32;
+        pow2() = pow2;
+        round_f16() = round_f16;
+        round_bf16() = round_bf16;
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: register arithmetic; NEON is present by the caller's promise.
+        let x = unsafe { vdupq_n_f32(x) };
+        Self(x, x, x, x)
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe { Self(vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe { Self(load_f16(p), load_f16(p.add(4)), load_f16(p.add(8)), load_f16(p.add(12))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe { Self(load_bf16(p), load_bf16(p.add(4)), load_bf16(p.add(8)), load_bf16(p.add(12))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe {
+            vst1q_f32(p, self.0);
+            vst1q_f32(p.add(4), self.1);
+            vst1q_f32(p.add(8), self.2);
+            vst1q_f32(p.add(12), self.3);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16) {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe {
+            store_f16(self.0, p);
+            store_f16(self.1, p.add(4));
+            store_f16(self.2, p.add(8));
+            store_f16(self.3, p.add(12));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16) {
+        // SAFETY: sixteen numbers by the trait's contract.
+        unsafe {
+            store_bf16(self.0, p);
+            store_bf16(self.1, p.add(4));
+            store_bf16(self.2, p.add(8));
+            store_bf16(self.3, p.add(12));
+        }
+    }
+}
+
+// One register's part, each under the promise of the method that calls it.
+
+#[inline(always)]
+unsafe fn mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+    // SAFETY: register arithmetic; NEON is present by the caller's promise.
+    unsafe { vfmaq_f32(c, a, b) }
+}
+
+/// By comparison: `fmax` gives NaN where either is.
+#[inline(always)]
+unsafe fn larger(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    // SAFETY: register arithmetic; NEON is present by the caller's promise.
+    unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+}
+
+/// As [`larger`].
+#[inline(always)]
+unsafe fn smaller(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    // SAFETY: register arithmetic; NEON is present by the caller's promise.
+    unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
+}
+
+#[inline(always)]
+unsafe fn pow2(n: float32x4_t) -> float32x4_t {
+    // SAFETY: register arithmetic; NEON is present by the caller's promise.
+    unsafe {
+        let exponent = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+        vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent))
+    }
+}
+
+#[inline(always)]
+unsafe fn round_f16(x: float32x4_t) -> float32x4_t {
+    // SAFETY: register arithmetic; NEON is present by the caller's promise.
+    unsafe { vcvt_f32_f16(vcvt_f16_f32(x)) }
+}
+
+#[inline(always)]
+unsafe fn round_bf16(x: float32x4_t) -> float32x4_t {
+    // SAFETY: register arithmetic; NEON is present by the caller's promise.
+    unsafe { vreinterpretq_f32_u32(vandq_u32(bf16_lanes(x), vdupq_n_u32(0xFFFF_0000))) }
+}
+
+/// Four fp32 to bf16 bits in the high halves of four 32-bit lanes; a NaN stays a (quiet) NaN.
+#[inline(always)]
+unsafe fn bf16_lanes(x: float32x4_t) -> uint32x4_t {
+    // SAFETY: register arithmetic; NEON is present by the caller's promise.
+    unsafe {
+        let bits = vreinterpretq_u32_f32(x);
+        let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+        let rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7FFF)), odd);
+        let quiet = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
+        vbslq_u32(vceqq_f32(x, x), rounded, quiet)
+    }
+}
+
+#[inline(always)]
+unsafe fn load_f16(p: *const u16) -> float32x4_t {
+    // SAFETY: four numbers by the caller's promise.
+    unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))) }
+}
+
+#[inline(always)]
+unsafe fn load_bf16(p: *const u16) -> float32x4_t {
+    // SAFETY: four numbers by the caller's promise.
+    unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(vld1_u16(p)))) }
+}
+
+#[inline(always)]
+unsafe fn store_f16(x: float32x4_t, p: *mut u16) {
+    // SAFETY: four numbers by the caller's promise.
+    unsafe { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))) }
+}
+
+#[inline(always)]
+unsafe fn store_bf16(x: float32x4_t, p: *mut u16) {
+    // SAFETY: four numbers by the caller's promise.
+    unsafe { vst1_u16(p, vshrn_n_u32::<16>(bf16_lanes(x))) }
+}
