@@ -1,6 +1,8 @@
 //! AMX: the tile unit of newer Intel server cores. Its instructions are written as `asm!`: the intrinsics are not stable.
 
 pub(super) mod limits;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(super) mod products;
 
 use std::sync::OnceLock;
 

@@ -174,7 +174,7 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Adds it to `c`, which is set to zero before if it is to be `fresh`; `parts` has room for the panels cut into parts.
+    /// Adds it to `c`, or to zero if that is to be `fresh`; `parts` has room for the panels cut into parts.
     fn add_to(&self, c: &mut [f32], fresh: bool, parts: &mut [u8], ahead: &mut Ahead<'_>) {
         let strips = sums_of(self.shape);
         let group = strips.width / PANEL;
@@ -182,11 +182,8 @@ impl Product<'_> {
         let a = [0, strips.rows / TILE_ROWS - 1].map(|i| self.rows[i * block..].as_ptr());
         let groups = c.chunks_exact_mut(strips.distance()).take(self.panels.div_ceil(group));
         for (i, c) in groups.enumerate() {
-            if fresh {
-                c.fill(0.0);
-            }
             let b = self.group(i, group, parts);
-            let product = TileProduct { shape: self.shape, a, b, tiles: self.used, c: c.as_mut_ptr() };
+            let product = TileProduct { shape: self.shape, a, b, tiles: self.used, fresh, c: c.as_mut_ptr() };
             // SAFETY: blocks, panels and sums hold the shape, for which the registers are ready.
             unsafe { (self.tiles.multiply)(&product) };
             ahead.fetch();

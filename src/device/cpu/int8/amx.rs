@@ -1,9 +1,7 @@
 //! The integer tile kernels on Intel's AMX.
 
-use std::arch::asm;
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-
 use crate::device::cpu::amx;
+use crate::device::cpu::amx::products::{tile_ahead, tile_loop, tile_product};
 use crate::device::cpu::tiles::Shape;
 use crate::device::cpu::tiles::amx::{configure, release};
 
@@ -15,69 +13,7 @@ pub fn available() -> bool {
 }
 
 /// The kernels.
-pub const KERNELS: TileKernels = TileKernels { configure, multiply, prefetch, release };
-
-/// # Safety
-/// As [`TileKernels`].
-unsafe fn prefetch(from: *const i8, bytes: usize) {
-    for line in (0..bytes).step_by(64) {
-        // SAFETY: a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line)) };
-    }
-}
-
-/// Asks for the sixteen lines of a tile that lie `ahead` of a panel's present one.
-macro_rules! tile_ahead {
-    ($panel:literal) => {
-        tile_ahead!($panel, 0 64 128 192 256 320 384 448 512 576 640 704 768 832 896 960)
-    };
-    ($panel:literal, $($line:literal)+) => {
-        concat!($("prefetcht1 [{", $panel, "} + {ahead} + ", $line, "]\n"),+)
-    };
-}
-
-/// A loop over depth between what the sums begin with and their stores.
-macro_rules! tile_loop {
-    ($t:expr, $c_bytes:literal, $second_row:literal, $($step:expr),+ $(,)?) => {
-        asm!(
-            "test {fresh:e}, {fresh:e}",
-            "jz 3f",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "jmp 2f",
-            "3:",
-            "tileloadd tmm0, [{c} + {cs}*1]",
-            "tileloadd tmm1, [{c} + {cs}*1 + 64]",
-            concat!("tileloadd tmm2, [{c} + {cs}*1 + ", $second_row, "]"),
-            concat!("tileloadd tmm3, [{c} + {cs}*1 + ", $second_row, " + 64]"),
-            "2:",
-            $($step,)+
-            "dec {n}",
-            "jnz 2b",
-            "tilestored [{c} + {cs}*1], tmm0",
-            "tilestored [{c} + {cs}*1 + 64], tmm1",
-            concat!("tilestored [{c} + {cs}*1 + ", $second_row, "], tmm2"),
-            concat!("tilestored [{c} + {cs}*1 + ", $second_row, " + 64], tmm3"),
-            fresh = in(reg) u32::from($t.fresh),
-            ahead = out(reg) _,
-            c = in(reg) $t.c,
-            cs = in(reg) $c_bytes,
-            s = in(reg) 64usize,
-            n = inout(reg) $t.tiles => _,
-            a0 = inout(reg) $t.a[0] => _,
-            a1 = inout(reg) $t.a[1] => _,
-            b0 = inout(reg) $t.b[0] => _,
-            b1 = inout(reg) $t.b[1] => _,
-            b2 = inout(reg) $t.b[2] => _,
-            b3 = inout(reg) $t.b[3] => _,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        )
-    };
-}
+pub const KERNELS: TileKernels = TileKernels { configure, multiply, release };
 
 /// # Safety
 /// As [`TileKernels`].
@@ -86,55 +22,5 @@ unsafe fn multiply(t: &TileProduct) {
         return;
     }
     // SAFETY: the tiles are configured for the shape, whose rows, panels and sums are there.
-    unsafe {
-        match t.shape {
-            // Weights come from memory: every panel's next tile is asked for, but after the last there is none.
-            Shape::Narrow { .. } => tile_loop!(
-                t,
-                256usize,
-                "128",
-                "xor {ahead:e}, {ahead:e}",
-                "cmp {n}, 1",
-                "setne {ahead:l}",
-                "shl {ahead:e}, 10",
-                "tileloadd tmm4, [{a0} + {s}*1]",
-                tile_ahead!("b0"),
-                "tileloadd tmm6, [{b0} + {s}*1]",
-                "tdpbssd tmm0, tmm4, tmm6",
-                tile_ahead!("b1"),
-                "tileloadd tmm7, [{b1} + {s}*1]",
-                "tdpbssd tmm1, tmm4, tmm7",
-                tile_ahead!("b2"),
-                "tileloadd tmm6, [{b2} + {s}*1]",
-                "tdpbssd tmm2, tmm4, tmm6",
-                tile_ahead!("b3"),
-                "tileloadd tmm7, [{b3} + {s}*1]",
-                "tdpbssd tmm3, tmm4, tmm7",
-                "add {a0}, 1024",
-                "add {b0}, 1024",
-                "add {b1}, 1024",
-                "add {b2}, 1024",
-                "add {b3}, 1024",
-                "/* {a1} */",
-            ),
-            Shape::Wide => tile_loop!(
-                t,
-                128usize,
-                "2048",
-                "tileloadd tmm6, [{b0} + {s}*1]",
-                "tileloadd tmm4, [{a0} + {s}*1]",
-                "tdpbssd tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b1} + {s}*1]",
-                "tdpbssd tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a1} + {s}*1]",
-                "tdpbssd tmm2, tmm5, tmm6",
-                "tdpbssd tmm3, tmm5, tmm7",
-                "add {a0}, 1024",
-                "add {a1}, 1024",
-                "add {b0}, 1024",
-                "add {b1}, 1024",
-                "/* {b2} {b3} {ahead} */",
-            ),
-        }
-    }
+    unsafe { tile_product!(t, "tdpbssd") }
 }

@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 
+use crate::device::cpu::buffer::prefetch;
 use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::pool::Pool;
 use crate::device::cpu::tiles::{Shape, TILE_ROWS};
@@ -59,8 +60,6 @@ pub struct TileKernels {
     pub configure: unsafe fn(Shape),
     /// A [`TileProduct`] of the shape configured last.
     pub multiply: unsafe fn(&TileProduct),
-    /// Asks for so many bytes to be brought into L2.
-    pub prefetch: unsafe fn(*const i8, usize),
     /// Gives the tile registers back.
     pub release: unsafe fn(),
 }
@@ -181,11 +180,7 @@ impl Job<'_> {
 
     /// Asks for what comes next, this product's part of it: the next step's weights, and rows of the next block of depth.
     fn fetch(&self, steps: &Range<usize>, step: usize, block: usize, product: usize) {
-        let fetch = |bytes: &[i8], i: usize, n: usize| {
-            let bytes = &bytes[part(bytes.len(), i, n)];
-            // SAFETY: the machine has the instruction; the bytes are there.
-            unsafe { (self.tiles.prefetch)(bytes.as_ptr(), bytes.len()) };
-        };
+        let fetch = |bytes: &[i8], i, n| prefetch(bytemuck::cast_slice(&bytes[part(bytes.len(), i, n)]));
         let (next, in_block) =
             if step + 1 < steps.end { (step + 1, block) } else { (steps.start, block + 1) };
         if in_block < self.blocks() {

@@ -7,8 +7,7 @@ use super::kernels::{QUAD, TILE_K};
 use super::tiles::{NARROW, TileKernels, TileProduct, WIDE};
 
 /// The kernels.
-pub const KERNELS: TileKernels =
-    TileKernels { configure: |_| {}, multiply, prefetch: |_, _| {}, release: || {} };
+pub const KERNELS: TileKernels = TileKernels { configure: |_| {}, multiply, release: || {} };
 
 /// # Safety
 /// As [`TileKernels`].

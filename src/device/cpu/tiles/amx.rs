@@ -1,17 +1,17 @@
 //! The tile kernels on Intel's AMX, with AVX-512 for what surrounds the tiles.
 //!
-//! The intrinsics are not stable, the instructions in `asm!` are. A block of assembly holds a whole loop over depth, loads
-//! its sums and stores them: the compiler never has to know what lies in a tile register.
+//! The intrinsics are not stable, the instructions in `asm!` are.
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512,
     _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_loadu_ps, _mm512_loadu_si512,
     _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_sub_ps,
 };
 
 use crate::device::DType;
 use crate::device::cpu::amx;
+use crate::device::cpu::amx::products::{tile_ahead, tile_loop, tile_product};
 
 use super::{HALF, HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct};
 
@@ -28,7 +28,6 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
         TileKernels {
             parts: 1,
             pack_row: pack_row::<1>,
-            prefetch,
             split: None,
             configure,
             multiply: multiply_bf16,
@@ -38,7 +37,6 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
         TileKernels {
             parts: 2,
             pack_row: pack_row::<2>,
-            prefetch,
             split: Some(split),
             configure,
             multiply: multiply_fp16,
@@ -144,17 +142,6 @@ unsafe fn pack_row<const PARTS: usize>(x: *const f32, k: usize, block: *mut u8, 
 
 /// Bytes that the weights are asked for ahead of their use.
 const AHEAD_BYTES: usize = 2048;
-/// One request in so many bytes: a line is brought with its neighbour.
-const REQUEST_BYTES: usize = 128;
-
-/// # Safety
-/// As [`TileKernels`].
-unsafe fn prefetch(from: *const u8, bytes: usize) {
-    for at in (0..bytes).step_by(REQUEST_BYTES) {
-        // SAFETY: a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(at).cast()) };
-    }
-}
 
 /// # Safety
 /// As [`TileKernels`].
@@ -175,49 +162,6 @@ unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
     }
 }
 
-/// Asks for the next tile of a panel, all of its lines: weights that are read once come from memory.
-macro_rules! next_tile {
-    ($panel:literal) => {
-        next_tile!($panel; 1024 1088 1152 1216 1280 1344 1408 1472 1536 1600 1664 1728 1792 1856 1920 1984)
-    };
-    ($panel:literal; $($line:literal)+) => {
-        concat!($("prefetcht0 [{", $panel, "} + ", $line, "]\n",)+)
-    };
-}
-
-/// A loop over depth between loads and stores of four tiles of sums.
-macro_rules! tile_loop {
-    ($t:expr, $c_bytes:literal, $second_row:literal, $($step:expr),+ $(,)?) => {
-        asm!(
-            concat!("tileloadd tmm0, [{c} + {cs}*1]"),
-            concat!("tileloadd tmm1, [{c} + {cs}*1 + 64]"),
-            concat!("tileloadd tmm2, [{c} + {cs}*1 + ", $second_row, "]"),
-            concat!("tileloadd tmm3, [{c} + {cs}*1 + ", $second_row, " + 64]"),
-            "2:",
-            $($step,)+
-            "dec {n}",
-            "jnz 2b",
-            concat!("tilestored [{c} + {cs}*1], tmm0"),
-            concat!("tilestored [{c} + {cs}*1 + 64], tmm1"),
-            concat!("tilestored [{c} + {cs}*1 + ", $second_row, "], tmm2"),
-            concat!("tilestored [{c} + {cs}*1 + ", $second_row, " + 64], tmm3"),
-            c = in(reg) $t.c,
-            cs = in(reg) $c_bytes,
-            s = in(reg) 64usize,
-            n = inout(reg) $t.tiles => _,
-            a0 = inout(reg) $t.a[0] => _,
-            a1 = inout(reg) $t.a[1] => _,
-            b0 = inout(reg) $t.b[0] => _,
-            b1 = inout(reg) $t.b[1] => _,
-            b2 = inout(reg) $t.b[2] => _,
-            b3 = inout(reg) $t.b[3] => _,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        )
-    };
-}
-
 /// # Safety
 /// As [`TileKernels`].
 unsafe fn multiply_bf16(t: &TileProduct) {
@@ -225,52 +169,7 @@ unsafe fn multiply_bf16(t: &TileProduct) {
         return;
     }
     // SAFETY: the tiles are configured for the shape, whose blocks, panels and sums are there.
-    unsafe {
-        match t.shape {
-            Shape::Narrow { .. } => tile_loop!(
-                t,
-                256usize,
-                "128",
-                "tileloadd tmm4, [{a0} + {s}*1]",
-                next_tile!("b0"),
-                "tileloadd tmm6, [{b0} + {s}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                next_tile!("b1"),
-                "tileloadd tmm7, [{b1} + {s}*1]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                next_tile!("b2"),
-                "tileloadd tmm6, [{b2} + {s}*1]",
-                "tdpbf16ps tmm2, tmm4, tmm6",
-                next_tile!("b3"),
-                "tileloadd tmm7, [{b3} + {s}*1]",
-                "tdpbf16ps tmm3, tmm4, tmm7",
-                "add {a0}, 1024",
-                "add {b0}, 1024",
-                "add {b1}, 1024",
-                "add {b2}, 1024",
-                "add {b3}, 1024",
-                "/* {a1} */",
-            ),
-            Shape::Wide => tile_loop!(
-                t,
-                128usize,
-                "2048",
-                "tileloadd tmm6, [{b0} + {s}*1]",
-                "tileloadd tmm4, [{a0} + {s}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b1} + {s}*1]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a1} + {s}*1]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a0}, 1024",
-                "add {a1}, 1024",
-                "add {b0}, 1024",
-                "add {b1}, 1024",
-                "/* {b2} {b3} */",
-            ),
-        }
-    }
+    unsafe { tile_product!(t, "tdpbf16ps") }
 }
 
 /// # Safety
@@ -313,7 +212,7 @@ unsafe fn multiply_fp16(t: &TileProduct) {
                 "add {b1}, 2048",
                 "add {b2}, 2048",
                 "add {b3}, 2048",
-                "/* {a1} */",
+                "/* {a1} {ahead} */",
             ),
             Shape::Wide => tile_loop!(
                 t,
@@ -345,7 +244,7 @@ unsafe fn multiply_fp16(t: &TileProduct) {
                 "add {a1}, 2048",
                 "add {b0}, 2048",
                 "add {b1}, 2048",
-                "/* {b2} {b3} */",
+                "/* {b2} {b3} {ahead} */",
             ),
         }
     }

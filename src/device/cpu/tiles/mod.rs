@@ -60,6 +60,8 @@ pub struct TileProduct {
     pub b: [*const u8; NARROW_PANELS],
     /// Tiles of depth.
     pub tiles: usize,
+    /// The sums begin at zero, whatever is there.
+    pub fresh: bool,
     /// The sums.
     pub c: *mut f32,
 }
@@ -74,8 +76,6 @@ pub struct TileKernels {
     /// Writes row `row` of a block of sixteen: `(x, k, block, row)`. `k` numbers of fp32 that the storage type can hold go to
     /// the block's tiles, zero after them.
     pub pack_row: unsafe fn(*const f32, usize, *mut u8, usize),
-    /// Asks for so many bytes to be brought into L2.
-    pub prefetch: unsafe fn(*const u8, usize),
     /// Cuts stored weights into parts: `(stored, tiles, out)`; `None` where they are multiplied as they are stored.
     pub split: Option<unsafe fn(*const u8, usize, *mut u8)>,
     /// Makes the tile registers ready for a shape; to be called by the thread that multiplies, before it does.

@@ -1,16 +1,17 @@
 //! A linear layer's product by tiles: rows packed into tiles, panels of weights streamed past them.
 //!
 //! What is read again lies near. A pair of panels by a block of depth stays in L1 while all rows pass by, sixteen or
-//! thirty-two at a time; the rows of that block of depth stay in L2 for the pairs of a group, and so do the group's sums until
-//! the depth is through. So weights come from memory once, rows from L3 once a group. Counted for 512 rows by 32 columns in
-//! bf16, the products of one tile of depth take 1,024 cycles (64 for each 32 by 32 sums) and want 32 KiB from L2, where 48 KiB
-//! can be had; what comes from further away is asked for while the step before is multiplied.
+//! thirty-two at a time; the rows of that block of depth, which lie together, stay in L2 for the pairs of a group, and so do the
+//! group's sums until the depth is through. So weights come from memory once, rows from L3 once a group. Counted for 512 rows
+//! in bf16, the products of 32 by 32 sums over a block of depth take 512 cycles, and 24 KiB from and to L2 (rows 16, sums 4 in
+//! and 4 out), where 48 bytes a cycle can be had; what comes from further away is asked for while others are multiplied. The
+//! last block's products are finished at once: what they write leaves while the next is multiplied.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::device::DeviceError;
-use crate::device::cpu::buffer::{Buffer, SharedSlice};
+use crate::device::cpu::buffer::{Buffer, SharedSlice, prefetch};
 use crate::device::cpu::kernels::{Kernels, PANEL};
 use crate::device::cpu::linear::{Linear, Rows, RowsMut};
 use crate::device::cpu::pool::Pool;
@@ -19,11 +20,11 @@ use super::{NARROW_PANELS, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels
 
 /// Rows that are multiplied while a panel lies in cache; more rows read the weights again.
 const BLOCK_ROWS: usize = 512;
-/// Bytes of a step's panels by a block of depth. With as much of thirty-two rows and their sums beside them they are to fit
-/// 48 KiB of L1.
-const BLOCK_BYTES: usize = 20 << 10;
-/// Panels of a group at most: of 2 MiB of L2 the sums of 512 rows take 768 KiB, the rows of two blocks of depth 640 KiB and
-/// the panels that pass by 240 KiB.
+/// Bytes of a step's panels by a block of depth. Of 48 KiB of L1 they take 16, thirty-two rows passing by 16 and their sums 4
+/// (larger blocks were simulated for integers: `TRIED.md`).
+const BLOCK_BYTES: usize = 16 << 10;
+/// Panels of a group at most: of 2 MiB of L2 the sums of 512 rows take 768 KiB, the rows of two blocks of depth 512 KiB and
+/// the panels that pass by 192 KiB.
 const GROUP_PANELS: usize = 24;
 /// Groups for each thread at least: the threads end together even if one was held up.
 const GROUPS_A_THREAD: usize = 4;
@@ -33,7 +34,7 @@ const WHAT: &str = "activations in tiles";
 /// Working memory, taken while the weights are loaded.
 #[derive(Debug)]
 pub struct TileScratch {
-    /// The rows of a product, packed.
+    /// The rows of a product, packed: block of depth after block of depth, in each the blocks of sixteen rows.
     rows: Buffer<u8>,
     threads: Vec<Mutex<ThreadScratch>>,
 }
@@ -60,17 +61,13 @@ impl TileScratch {
 
     /// Takes what the rows of products of `k` numbers need.
     pub fn reserve(&mut self, k: usize, tiles: &TileKernels) -> Result<(), DeviceError> {
-        let bytes = BLOCK_ROWS / TILE_ROWS * block_bytes(k, tiles);
+        let depth = k.div_ceil(TILE_DEPTH).next_multiple_of(BLOCK_BYTES / TILE_BYTES);
+        let bytes = BLOCK_ROWS / TILE_ROWS * depth * tiles.parts * TILE_BYTES;
         if self.rows.len() < bytes {
             self.rows = Buffer::zeroed(bytes, WHAT)?;
         }
         Ok(())
     }
-}
-
-/// Bytes of sixteen rows of `k` numbers.
-fn block_bytes(k: usize, tiles: &TileKernels) -> usize {
-    k.div_ceil(TILE_DEPTH) * tiles.parts * TILE_BYTES
 }
 
 /// What becomes of the sums.
@@ -95,11 +92,13 @@ pub fn apply(
     for first in (0..x.rows).step_by(BLOCK_ROWS) {
         let rows = BLOCK_ROWS.min(x.rows - first);
         let x = Rows { data: &x.data[first * x.stride..], rows, stride: x.stride };
-        pack(x, linear.k, &mut scratch.rows, tiles, pool);
         let shape = if rows <= TILE_ROWS { Shape::Narrow { rows } } else { Shape::Wide };
+        let layout = Layout::new(linear.k, shape, rows, tiles);
+        layout.pack(x, linear.k, &mut scratch.rows, tiles, pool);
         let (packed, out_stride) = (&scratch.rows, out.stride);
         let shared = SharedSlice::new(&mut out.data[first * out_stride..]);
-        let job = Job { linear, rows, shape, packed, epilogue, tiles, kernels, out: &shared, out_stride };
+        let job =
+            Job { linear, rows, shape, layout, packed, epilogue, tiles, kernels, out: &shared, out_stride };
         let (steps, groups) = (0..job.steps(), job.groups(pool.threads()));
         pool.each(groups, rows * linear.n * linear.k, &|thread, group| {
             let mut scratch = scratch.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,17 +112,62 @@ fn part(range: &Range<usize>, index: usize, parts: usize) -> Range<usize> {
     range.start + range.len() * index / parts..range.start + range.len() * (index + 1) / parts
 }
 
-/// Writes the rows into blocks of sixteen.
-fn pack(x: Rows<'_>, k: usize, packed: &mut Buffer<u8>, tiles: &TileKernels, pool: &mut Pool) {
-    let bytes = block_bytes(k, tiles);
-    let shared = packed.shared();
-    pool.split(x.rows.div_ceil(TILE_ROWS), x.rows * k, &|blocks| {
-        for row in blocks.start * TILE_ROWS..x.rows.min(blocks.end * TILE_ROWS) {
-            let block = shared.pointer(row / TILE_ROWS * bytes);
-            // SAFETY: the row holds `k` numbers; its block, which one thread writes, was reserved for them.
-            unsafe { (tiles.pack_row)(x.data[row * x.stride..][..k].as_ptr(), k, block, row % TILE_ROWS) };
-        }
-    });
+/// Where packed rows lie: tiles of a block of depth of sixteen rows, then the next sixteen, then the next block of depth. Rows
+/// that lay together over the whole depth would be a power of two apart, and share a few sets of L2.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    /// Tiles of depth.
+    depth: usize,
+    /// Tiles of a block of depth; the last may have fewer.
+    block: usize,
+    /// Blocks of sixteen rows.
+    row_blocks: usize,
+    /// Bytes of a tile with its parts.
+    tile_bytes: usize,
+}
+
+impl Layout {
+    fn new(k: usize, shape: Shape, rows: usize, tiles: &TileKernels) -> Self {
+        let (depth, tile_bytes) = (k.div_ceil(TILE_DEPTH), tiles.parts * TILE_BYTES);
+        let (panels, row_blocks) = match shape {
+            Shape::Narrow { .. } => (NARROW_PANELS, 1),
+            Shape::Wide => (WIDE, rows.div_ceil(WIDE * TILE_ROWS) * WIDE),
+        };
+        // Panels that one block of rows passes need no blocks of depth, unless they are to be cut into parts.
+        let once = row_blocks == 1 && tiles.split.is_none();
+        let block = if once { depth } else { BLOCK_BYTES / (panels * tile_bytes) };
+        Self { depth, block, row_blocks, tile_bytes }
+    }
+
+    /// Blocks of depth.
+    fn blocks(&self) -> usize {
+        self.depth.div_ceil(self.block)
+    }
+
+    /// The tiles of a block of depth.
+    fn tiles(&self, block: usize) -> Range<usize> {
+        block * self.block..self.depth.min((block + 1) * self.block)
+    }
+
+    /// Where a block of sixteen rows begins in a block of depth.
+    fn at(&self, block: usize, rows: usize) -> usize {
+        (block * self.row_blocks + rows) * self.block * self.tile_bytes
+    }
+
+    /// Writes the rows.
+    fn pack(&self, x: Rows<'_>, k: usize, packed: &mut Buffer<u8>, tiles: &TileKernels, pool: &mut Pool) {
+        let shared = packed.shared();
+        pool.split(x.rows.div_ceil(TILE_ROWS), x.rows * k, &|blocks| {
+            for row in blocks.start * TILE_ROWS..x.rows.min(blocks.end * TILE_ROWS) {
+                let x = &x.data[row * x.stride..][..k];
+                for (block, x) in x.chunks(self.block * TILE_DEPTH).enumerate() {
+                    let to = shared.pointer(self.at(block, row / TILE_ROWS));
+                    // SAFETY: the tiles of these sixteen rows, which one thread writes, were reserved.
+                    unsafe { (tiles.pack_row)(x.as_ptr(), x.len(), to, row % TILE_ROWS) };
+                }
+            }
+        });
+    }
 }
 
 /// A product of up to [`BLOCK_ROWS`] rows. Its steps are what the tiles of sums hold at a time: four panels of few rows, two of
@@ -132,6 +176,7 @@ struct Job<'a> {
     linear: &'a Linear,
     rows: usize,
     shape: Shape,
+    layout: Layout,
     packed: &'a [u8],
     epilogue: Epilogue,
     tiles: &'a TileKernels,
@@ -178,102 +223,86 @@ impl Job<'_> {
         })
     }
 
-    /// Tiles of depth.
-    fn depth(&self) -> usize {
-        self.linear.k.div_ceil(TILE_DEPTH)
-    }
-
-    /// Blocks of depth. Panels that one block of rows passes need none, unless they are to be cut into parts.
-    fn blocks(&self) -> usize {
-        if self.shape != Shape::Wide && self.tiles.split.is_none() {
-            return 1;
-        }
-        self.depth().div_ceil(BLOCK_BYTES / (self.width() * self.tiles.parts * TILE_BYTES))
-    }
-
     /// Groups of steps, as many for each thread.
     fn groups(&self, threads: usize) -> usize {
         let fewest = self.steps().div_ceil(GROUP_PANELS / self.width());
         fewest.max(threads * GROUPS_A_THREAD).next_multiple_of(threads).min(self.steps())
     }
 
-    /// Does a group of steps.
+    /// Does a group of steps, one block of depth after the other.
     fn run(&self, group: Range<usize>, scratch: &mut ThreadScratch) {
-        scratch.sums[..group.len() * self.step_sums()].fill(0.0);
+        let ThreadScratch { sums, split } = scratch;
         // SAFETY: these kernels were given out because the machine has the instructions.
         unsafe { (self.tiles.configure)(self.shape) };
-        self.multiply(&group, scratch);
-        // SAFETY: as above.
-        unsafe { (self.tiles.release)() };
-        self.write_out(&group, &mut scratch.sums);
-    }
-
-    /// All rows by a group of steps, one block of depth after the other.
-    fn multiply(&self, group: &Range<usize>, scratch: &mut ThreadScratch) {
-        let blocks = self.blocks();
-        let block = |i: usize| part(&(0..self.depth()), i, blocks);
-        for i in 0..blocks {
-            for (place, step) in group.clone().enumerate() {
-                let sums = &mut scratch.sums[place * self.step_sums()..][..self.step_sums()];
-                let b = self.weights(step, &block(i), &mut scratch.split);
-                let after = (i + 1) % blocks;
-                // The last step is followed by the next group's first, most likely.
-                let next = match step + 1 {
-                    next if next < group.end => (next, i),
-                    next => (if after == 0 { next } else { group.start }, after),
-                };
-                let ahead = Ahead {
-                    panels: self.panels(next.0),
-                    block: block(next.1),
-                    rows: (block(after), place, group.len()),
-                };
-                self.step(&block(i), b, sums, &ahead);
+        for block in 0..self.layout.blocks() {
+            for (step, sums) in group.clone().zip(sums.chunks_exact_mut(self.step_sums())) {
+                let b = self.weights(step, &self.layout.tiles(block), split);
+                let ahead = self.ahead(&group, step, block);
+                self.step(step, block, b, sums, &ahead);
             }
         }
+        // SAFETY: as above.
+        unsafe { (self.tiles.release)() };
     }
 
-    /// All rows by a step's panels over a block of depth.
-    fn step(&self, block: &Range<usize>, b: [*const u8; NARROW_PANELS], sums: &mut [f32], ahead: &Ahead) {
-        let parts = self.tiles.parts;
-        let bytes = block_bytes(self.linear.k, self.tiles);
+    /// All rows by a step's panels over a block of depth; after the last block their sums are finished.
+    fn step(
+        &self,
+        step: usize,
+        block: usize,
+        b: [*const u8; NARROW_PANELS],
+        sums: &mut [f32],
+        ahead: &Ahead,
+    ) {
+        let tiles = self.layout.tiles(block).len();
         let products = self.rows.div_ceil(self.height());
         for (i, c) in sums.chunks_exact_mut(self.height() * self.width() * PANEL).enumerate() {
-            // A wide product's second block may lie past the rows: there is room for it, and nobody reads its sums.
-            let a = [0, 1].map(|second| {
-                let rows = (i * self.height() / TILE_ROWS + second).min(BLOCK_ROWS / TILE_ROWS - 1);
-                self.packed[rows * bytes + block.start * parts * TILE_BYTES..].as_ptr()
+            let a = [0, self.height() / TILE_ROWS - 1].map(|second| {
+                let rows = i * self.height() / TILE_ROWS + second;
+                self.packed[self.layout.at(block, rows)..].as_ptr()
             });
             if self.shape == Shape::Wide {
                 self.fetch(ahead, i, products);
             }
-            let product = TileProduct { shape: self.shape, a, b, tiles: block.len(), c: c.as_mut_ptr() };
+            let fresh = block == 0;
+            let product = TileProduct { shape: self.shape, a, b, tiles, fresh, c: c.as_mut_ptr() };
             // SAFETY: blocks, panels and sums hold the shape, which this thread has configured.
             unsafe { (self.tiles.multiply)(&product) };
+            if block + 1 == self.layout.blocks() {
+                self.write_out(step, i * self.height(), c);
+            }
+        }
+    }
+
+    /// What comes after a step's block of depth. The last step is followed by the next group's first, most likely.
+    fn ahead(&self, group: &Range<usize>, step: usize, block: usize) -> Ahead {
+        let after = (block + 1) % self.layout.blocks();
+        let next = match step + 1 {
+            next if next < group.end => (next, block),
+            next => (if after == 0 { next } else { group.start }, after),
+        };
+        Ahead {
+            panels: self.panels(next.0),
+            tiles: self.layout.tiles(next.1),
+            block: after,
+            place: step - group.start,
+            places: group.len(),
         }
     }
 
     /// Asks for what comes next, this one of so many products' part of it: weights from memory, rows from L3.
     fn fetch(&self, ahead: &Ahead, product: usize, products: usize) {
-        let fetch = |bytes: &[u8], (i, n): (usize, usize)| {
-            let bytes = &bytes[part(&(0..bytes.len()), i, n)];
-            // SAFETY: the machine has the instruction; the bytes are there.
-            unsafe { (self.tiles.prefetch)(bytes.as_ptr(), bytes.len()) };
-        };
+        let fetch = |bytes: &[u8], i: usize, n: usize| prefetch(&bytes[part(&(0..bytes.len()), i, n)]);
         for &panel in &ahead.panels[..self.width()] {
-            fetch(self.linear.tiles(panel, ahead.block.start, ahead.block.len()), (product, products));
+            fetch(self.linear.tiles(panel, ahead.tiles.start, ahead.tiles.len()), product, products);
         }
-        let bytes = block_bytes(self.linear.k, self.tiles);
-        let (block, place, places) = &ahead.rows;
-        let tile = self.tiles.parts * TILE_BYTES;
-        for rows in product * WIDE..((product + 1) * WIDE).min(self.rows.div_ceil(TILE_ROWS)) {
-            let packed = &self.packed[rows * bytes..][block.start * tile..block.end * tile];
-            fetch(packed, (*place, *places));
-        }
+        let rows = &self.packed[self.layout.at(ahead.block, 0)..self.layout.at(ahead.block + 1, 0)];
+        fetch(rows, ahead.place * products + product, ahead.places * products);
     }
 
     /// A step's panels over a block of depth, in parts.
     fn weights(&self, step: usize, block: &Range<usize>, split: &mut [u8]) -> [*const u8; NARROW_PANELS] {
-        let bytes = block.len() * self.tiles.parts * TILE_BYTES;
+        let bytes = block.len() * self.layout.tile_bytes;
         let mut out = [std::ptr::null(); NARROW_PANELS];
         for (i, panel) in self.panels(step).into_iter().enumerate().take(self.width()) {
             let stored = self.linear.tiles(panel, block.start, block.len());
@@ -290,16 +319,13 @@ impl Job<'_> {
         out
     }
 
-    /// A group's sums to `out`, row after row.
-    fn write_out(&self, group: &Range<usize>, sums: &mut [f32]) {
-        let (columns, of_step) = (self.width() * PANEL, self.step_sums());
-        for row in 0..self.rows {
-            for (place, step) in group.clone().enumerate() {
-                let sums = &mut sums[place * of_step + row * columns..][..columns];
-                match self.epilogue {
-                    Epilogue::Bias => self.finish(row, step, sums),
-                    Epilogue::SwiGlu => self.join(row, step, sums),
-                }
+    /// A product's sums, of rows from `first` on, to `out`.
+    fn write_out(&self, step: usize, first: usize, sums: &mut [f32]) {
+        let rows = first..self.rows.min(first + self.height());
+        for (row, sums) in rows.zip(sums.chunks_exact_mut(self.width() * PANEL)) {
+            match self.epilogue {
+                Epilogue::Bias => self.finish(row, step, sums),
+                Epilogue::SwiGlu => self.join(row, step, sums),
             }
         }
     }
@@ -338,12 +364,16 @@ impl Job<'_> {
     }
 }
 
-/// What is wanted after a step.
+/// What is wanted after a step's block of depth.
 struct Ahead {
     /// The next step's panels.
     panels: [usize; NARROW_PANELS],
-    /// The next step's block of depth.
-    block: Range<usize>,
-    /// The rows' next block of depth, and which of so many parts of it to ask for.
-    rows: (Range<usize>, usize, usize),
+    /// The tiles of its block of depth.
+    tiles: Range<usize>,
+    /// The next block of depth of the rows.
+    block: usize,
+    /// Which of so many parts of it to ask for.
+    place: usize,
+    /// So many.
+    places: usize,
 }

@@ -11,12 +11,10 @@ const ROW: usize = TILE_DEPTH;
 pub(super) fn kernels(dtype: DType) -> TileKernels {
     let configure = |_: Shape| {};
     let release = || {};
-    let prefetch = |_: *const u8, _: usize| {};
     if dtype == DType::Bf16 {
         TileKernels {
             parts: 1,
             pack_row: pack_row::<1>,
-            prefetch,
             split: None,
             configure,
             multiply: multiply::<1>,
@@ -27,7 +25,6 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
         TileKernels {
             parts: 2,
             pack_row: pack_row::<2>,
-            prefetch,
             split: Some(split),
             configure,
             multiply: multiply::<2>,
@@ -95,6 +92,9 @@ unsafe fn multiply<const PARTS: usize>(t: &TileProduct) {
                 unsafe {
                     let c = t.c.add(((block * TILE_ROWS + row) * panels + panel) * TILE_ROWS);
                     let c = &mut *c.cast::<[f32; TILE_ROWS]>();
+                    if t.fresh {
+                        c.fill(0.0);
+                    }
                     for tile in 0..t.tiles {
                         for (of_a, of_b) in order {
                             let a = t.a[block].add((tile * PARTS + of_a) * TILE_BYTES + row * 2 * ROW);
