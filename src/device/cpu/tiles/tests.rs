@@ -128,14 +128,17 @@ proptest! {
     }
 }
 
-/// More rows than a block, groups of several steps, several blocks of depth.
+/// More rows than a block, groups of several steps, several blocks of depth: by the twin, and by the registers where there are any.
 #[test]
 fn rows_beyond_a_block_are_rows_like_any_other() {
     let (rows, n, k) = (530, 700, 333);
     let x = numbers(5, rows * k, DType::Fp16);
     let (weight, bias) = (numbers(6, n * k, DType::Fp16), vec![0.0; n]);
-    let of = |x: &[f32]| product(InstructionSet::AmxPortable, DType::Fp16, x, &weight, &bias, k);
-    let all = of(&x);
-    assert_eq!(of(&x[500 * k..]), all[500 * n..]);
-    assert_eq!(of(&x[529 * k..]), all[529 * n..]);
+    let of = |set, x: &[f32]| product(set, DType::Fp16, x, &weight, &bias, k);
+    let all = of(InstructionSet::AmxPortable, &x);
+    for set in [InstructionSet::AmxPortable, InstructionSet::Amx].into_iter().filter(|set| set.available()) {
+        assert!(of(set, &x) == all, "{}", set.name());
+        assert_eq!(of(set, &x[500 * k..]), all[500 * n..], "{}", set.name());
+        assert_eq!(of(set, &x[529 * k..]), all[529 * n..], "{}", set.name());
+    }
 }
