@@ -29,6 +29,9 @@ pub struct MachineLimits {
     pub units: Vec<UnitLimit>,
     /// The unit that the roofline's peak is of.
     pub peak_unit: Option<String>,
+    /// The same when the run had ended, where it has targets: the limits of a shared machine move within minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_end: Option<Box<Self>>,
 }
 
 impl MachineLimits {

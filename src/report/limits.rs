@@ -14,8 +14,35 @@ struct Reached {
     value: Option<f64>,
     limit: Option<f64>,
     limit_of: Option<String>,
+    /// The limit when the run had ended.
+    at_end: Option<f64>,
     note: Option<String>,
 }
+
+impl Reached {
+    /// Whether the limit has moved by so much that it is worth a word.
+    fn moved(&self) -> Option<f64> {
+        let (limit, at_end) = self.limit.zip(self.at_end)?;
+        (at_end.max(limit) > DRIFT * at_end.min(limit)).then_some(at_end)
+    }
+
+    /// Whether the target is met; not told where the limit before the run and that after it answer differently.
+    fn meets(&self, target: &Target) -> Option<bool> {
+        let value = self.value?;
+        let least = |least: f64| {
+            let met = value >= least * self.limit?;
+            self.at_end.is_none_or(|at_end| (value >= least * at_end) == met).then_some(met)
+        };
+        match (target.at_least, target.at_most) {
+            (Some(at_least), _) => least(at_least),
+            (None, Some(at_most)) => Some(value <= at_most),
+            (None, None) => None,
+        }
+    }
+}
+
+/// The larger of two like measurements over the smaller, from which on a limit is said to have moved.
+const DRIFT: f64 = 1.1;
 
 /// One row a target of the plan.
 pub fn limit_rows(run: &RunRecord, performance: &[PerfRow], operators: &[OperatorRow]) -> Vec<LimitRow> {
@@ -46,11 +73,10 @@ impl Measured<'_> {
             Figure::LoadTime | Figure::LoadMemory => self.loading(target),
         };
         let ratio = reached.value.zip(reached.limit).map(|(value, limit)| value / limit);
-        let met = match (target.at_least, target.at_most) {
-            (Some(least), _) => ratio.map(|ratio| ratio >= least),
-            (None, Some(most)) => reached.value.map(|value| value <= most),
-            (None, None) => None,
-        };
+        let met = reached.meets(target);
+        let moved = reached.moved().map(|at_end| {
+            format!("the limit was {} when the run had ended", shown(Some(at_end), target.figure))
+        });
         LimitRow {
             schema: SCHEMA,
             run_id: self.run.run_id.clone(),
@@ -64,7 +90,7 @@ impl Measured<'_> {
             at_least: target.at_least,
             at_most: target.at_most,
             met,
-            note: reached.note,
+            note: reached.note.or(moved),
         }
     }
 
@@ -117,10 +143,16 @@ impl Measured<'_> {
         limits(&self.run.provenance, tp)
     }
 
+    /// What was measured when the run had ended.
+    fn at_end(&self) -> Option<&MachineLimits> {
+        self.run.provenance.roofline.as_ref()?.limits.as_ref()?.at_end.as_deref()
+    }
+
     fn over_bandwidth(&self, target: &Target, value: Result<f64, String>) -> Reached {
         let limit = self.roofline(target).map(|roofline| roofline.bandwidth_bytes_per_s);
         let note = value.clone().err().or_else(|| limit.is_none().then(no_limits));
-        Reached { value: value.ok(), limit, limit_of: Some("bandwidth".to_owned()), note }
+        let at_end = self.at_end().map(|limits| limits.bandwidth.median);
+        Reached { value: value.ok(), limit, limit_of: Some("bandwidth".to_owned()), at_end, note }
     }
 
     fn over_peak(&self, target: &Target) -> Reached {
@@ -142,7 +174,14 @@ impl Measured<'_> {
             _ => no_limits(),
         };
         let note = value.clone().err().or_else(|| limit.is_none().then(absent));
-        Reached { value: value.ok(), limit, limit_of, note }
+        let again = limit_of.as_ref().and_then(|unit| self.at_end()?.unit(unit));
+        Reached {
+            value: value.ok(),
+            limit,
+            at_end: again.map(|unit| unit.all_threads.median),
+            limit_of,
+            note,
+        }
     }
 
     fn over_case(
@@ -155,7 +194,7 @@ impl Measured<'_> {
         let value = self.rate(target, phase, &count);
         let limit = self.rate_of(&over, phase, &count);
         let note = value.clone().err().or_else(|| limit.clone().err().map(|why| format!("{over}: {why}")));
-        Reached { value: value.ok(), limit: limit.ok(), limit_of: Some(over), note }
+        Reached { value: value.ok(), limit: limit.ok(), limit_of: Some(over), at_end: None, note }
     }
 
     fn loading(&self, target: &Target) -> Reached {
@@ -334,6 +373,7 @@ mod tests {
                 bandwidth_one_thread: rate(1e10),
                 units: vec![unit("fp32-avx2", 1e11)],
                 peak_unit: Some("fp32-avx2".into()),
+                at_end: None,
             }),
         });
         run.provenance.load = Some(LoadFacts {
@@ -375,5 +415,21 @@ mod tests {
         assert_eq!((rows[7].value, rows[7].met, &rows[7].note), (Some(1.0), Some(true), &None));
         let table = table(&run, &rows);
         assert!(table.rows.iter().all(|row| row.cells.len() == table.columns.len()));
+    }
+
+    #[test]
+    fn a_limit_that_moved_is_said_to_have_and_decides_nothing_that_hangs_on_it() {
+        let at_least = |least| Target { at_least: Some(least), ..target(Figure::DecodeBandwidth, None) };
+        let reached = |at_end| Reached { value: Some(30e9), limit: Some(60e9), at_end, ..Reached::default() };
+        for (at_end, moved, met) in [
+            (None, None, Some(false)),
+            (Some(58e9), None, Some(false)),
+            (Some(40e9), Some(40e9), Some(false)),
+            (Some(32e9), Some(32e9), None),
+        ] {
+            let reached = reached(at_end);
+            assert_eq!((reached.moved(), reached.meets(&at_least(0.92))), (moved, met), "{at_end:?}");
+        }
+        assert_eq!(reached(Some(32e9)).meets(&at_least(0.4)), Some(true));
     }
 }

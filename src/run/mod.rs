@@ -176,6 +176,9 @@ pub fn execute(
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
     let result = run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop });
+    if matches!(result, Ok(Ending::Complete)) {
+        limits::measure_at_end(record);
+    }
     conclude(result, dir, record)
 }
 
