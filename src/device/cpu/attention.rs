@@ -22,7 +22,7 @@ use super::int8::Int8Kernels;
 use super::kernels::{Kernels, PANEL};
 use super::kv::{KvCache, cache_tiles};
 use super::linear::Rows;
-use super::pool::Pool;
+use super::pool::{Pool, part};
 use super::softmax::Scores;
 use super::tiles::TILE_DEPTH;
 
@@ -173,12 +173,12 @@ impl Attention<'_> {
         let sums = |unit: usize| unsafe { shared.range(unit * numbers..(unit + 1) * numbers) };
         let pieces = units.len().min(PIECES_A_THREAD * pool.threads());
         pool.each(pieces, work, &|thread, piece| {
-            let begin = |piece: usize| units.len() * piece / pieces;
+            let piece = part(units.len(), piece, pieces);
             let Scratch { products, scores, .. } = &mut *lock(thread);
-            for unit in begin(piece)..begin(piece + 1) {
+            for unit in piece.clone() {
                 let (item, run) = &units[unit];
                 self.take_queries(item, &mut **products);
-                let goes_on = unit + 1 < begin(piece + 1) && units[unit + 1].1 == run + 1;
+                let goes_on = unit + 1 < piece.end && units[unit + 1].1 == run + 1;
                 self.sum_run(item, *run, goes_on, &mut **products, scores, sums(unit));
                 products.end();
             }

@@ -31,6 +31,11 @@ const PIECES_A_THREAD: usize = 4;
 /// Set in [`Shared::gate`] while no job may be joined.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
+/// One of so many like parts of `0..count`.
+pub fn part(count: usize, index: usize, parts: usize) -> Range<usize> {
+    count * index / parts..count * (index + 1) / parts
+}
+
 /// A job: a closure of the caller's, called with thread and item. It lives until [`Pool::share`] returns.
 #[derive(Clone, Copy)]
 struct Job {
@@ -124,7 +129,7 @@ impl Pool {
         if work < SMALL_WORK || pieces < 2 || self.workers.is_empty() {
             return task(0..count);
         }
-        self.share(pieces, &|_, piece| task(count * piece / pieces..count * (piece + 1) / pieces));
+        self.share(pieces, &|_, piece| task(part(count, piece, pieces)));
     }
 
     /// Runs `task(thread, item)` for every item of `0..count`; small `work` stays on the caller's thread, as in

@@ -135,11 +135,6 @@ pub fn panel_stride(k: usize) -> usize {
 /// Pieces that a layer is cut into for each thread at least: the threads end together even if one was held up.
 pub const PIECES_A_THREAD: usize = 4;
 
-/// One of so many like parts of `0..count`.
-pub fn part(count: usize, index: usize, parts: usize) -> Range<usize> {
-    count * index / parts..count * (index + 1) / parts
-}
-
 /// A linear layer, a block of rows that were quantised for it, and where its results go.
 pub struct Layer<'a> {
     /// The layer.

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use crate::device::cpu::kernels::PANEL;
-use crate::device::cpu::pool::Pool;
+use crate::device::cpu::pool::{Pool, part};
 
 use super::kernels::{Int8Product, TILE_K};
-use super::linear::{Layer, PIECES_A_THREAD, panel_stride, part};
+use super::linear::{Layer, PIECES_A_THREAD, panel_stride};
 use super::scratch::row_stride;
 
 /// From so many rows on a product is done in blocks.

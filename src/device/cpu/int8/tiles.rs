@@ -12,10 +12,10 @@ use std::ops::Range;
 
 use crate::device::cpu::buffer::prefetch;
 use crate::device::cpu::kernels::PANEL;
-use crate::device::cpu::pool::Pool;
+use crate::device::cpu::pool::{Pool, part};
 use crate::device::cpu::tiles::{Shape, TILE_ROWS};
 
-use super::linear::{Layer, PIECES_A_THREAD, part};
+use super::linear::{Layer, PIECES_A_THREAD};
 use super::scratch::{BLOCK_NUMBERS, BLOCK_ROWS, row_blocks};
 
 /// Panels of a product of few rows, one for each tile of sums.

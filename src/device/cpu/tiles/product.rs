@@ -14,7 +14,7 @@ use crate::device::DeviceError;
 use crate::device::cpu::buffer::{Buffer, SharedSlice, prefetch};
 use crate::device::cpu::kernels::{Kernels, PANEL};
 use crate::device::cpu::linear::{Linear, Rows, RowsMut};
-use crate::device::cpu::pool::Pool;
+use crate::device::cpu::pool::{Pool, part};
 
 use super::{NARROW_PANELS, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct, WIDE};
 
@@ -99,17 +99,12 @@ pub fn apply(
         let shared = SharedSlice::new(&mut out.data[first * out_stride..]);
         let job =
             Job { linear, rows, shape, layout, packed, epilogue, tiles, kernels, out: &shared, out_stride };
-        let (steps, groups) = (0..job.steps(), job.groups(pool.threads()));
+        let (steps, groups) = (job.steps(), job.groups(pool.threads()));
         pool.each(groups, rows * linear.n * linear.k, &|thread, group| {
             let mut scratch = scratch.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            job.run(part(&steps, group, groups), &mut scratch);
+            job.run(part(steps, group, groups), &mut scratch);
         });
     }
-}
-
-/// One of so many like parts of a range.
-fn part(range: &Range<usize>, index: usize, parts: usize) -> Range<usize> {
-    range.start + range.len() * index / parts..range.start + range.len() * (index + 1) / parts
 }
 
 /// Where packed rows lie: tiles of a block of depth of sixteen rows, then the next sixteen, then the next block of depth. Rows
@@ -292,7 +287,7 @@ impl Job<'_> {
 
     /// Asks for what comes next, this one of so many products' part of it: weights from memory, rows from L3.
     fn fetch(&self, ahead: &Ahead, product: usize, products: usize) {
-        let fetch = |bytes: &[u8], i: usize, n: usize| prefetch(&bytes[part(&(0..bytes.len()), i, n)]);
+        let fetch = |bytes: &[u8], i: usize, n: usize| prefetch(&bytes[part(bytes.len(), i, n)]);
         for &panel in &ahead.panels[..self.width()] {
             fetch(self.linear.tiles(panel, ahead.tiles.start, ahead.tiles.len()), product, products);
         }
