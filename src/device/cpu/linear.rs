@@ -94,9 +94,9 @@ impl Linear {
     }
 
     /// Some tiles of depth of a panel that is laid out in tiles.
-    pub fn tiles(&self, panel: usize, begin: usize, tiles: usize) -> &[u8] {
-        let at = panel * self.order.depth / TILE_DEPTH + begin;
-        &self.data[at * TILE_BYTES..(at + tiles) * TILE_BYTES]
+    pub fn tiles(&self, panel: usize, tiles: &Range<usize>) -> &[u8] {
+        let first = panel * self.order.depth / TILE_DEPTH;
+        &self.data[(first + tiles.start) * TILE_BYTES..(first + tiles.end) * TILE_BYTES]
     }
 
     /// The bias from column `column` on, padded to whole panels; null without one.
@@ -138,6 +138,13 @@ pub struct Rows<'a> {
     pub stride: usize,
 }
 
+impl Rows<'_> {
+    /// Some of them.
+    pub fn range(&self, rows: &Range<usize>) -> Self {
+        Self { data: &self.data[rows.start * self.stride..], rows: rows.len(), stride: self.stride }
+    }
+}
+
 /// A matrix to write.
 #[derive(Debug)]
 pub struct RowsMut<'a> {
@@ -145,6 +152,26 @@ pub struct RowsMut<'a> {
     pub data: &'a mut [f32],
     /// Numbers between rows.
     pub stride: usize,
+}
+
+/// What becomes of the sums of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epilogue {
+    /// `sum + bias`, rounded.
+    Bias,
+    /// The same; then `silu` of the first half of the columns times the second half, as the SwiGLU operator has it.
+    /// The halves are whole panels.
+    SwiGlu,
+}
+
+impl Epilogue {
+    /// Parts of the weight of which each output has a column.
+    pub fn halves(self) -> usize {
+        match self {
+            Self::Bias => 1,
+            Self::SwiGlu => 2,
+        }
+    }
 }
 
 struct Job<'a> {

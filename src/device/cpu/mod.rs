@@ -19,6 +19,7 @@ mod kv;
 mod limits;
 mod linear;
 mod pool;
+mod scratch;
 mod simd;
 #[cfg(target_arch = "aarch64")]
 mod simd_neon;
@@ -31,11 +32,11 @@ use std::sync::{Mutex, PoisonError};
 
 use self::attention::{Attention, Workspace};
 use self::buffer::Buffer;
-use self::int8::{Int8Kernels, Int8Linear, Quantised};
+use self::int8::{Int8Kernels, Int8Linear};
 use self::kernels::{Kernels, PANEL};
 use self::kv::KvCache;
-use self::linear::{Linear, Rows, RowsMut, padded_vector};
-use self::tiles::{Epilogue, TileScratch};
+use self::linear::{Epilogue, Linear, Rows, RowsMut, padded_vector};
+use self::scratch::Scratch;
 use super::group::Seat;
 use super::rotary::RotaryTable;
 use super::{
@@ -68,9 +69,7 @@ pub struct Cpu {
     kernels: Kernels,
     int8: Int8Kernels,
     pool: Mutex<Pool>,
-    tile_scratch: Mutex<TileScratch>,
-    /// The input of an integer product.
-    quantised: Mutex<Quantised>,
+    scratch: Mutex<Scratch>,
     workspace: Workspace,
     /// What it tells of itself beyond the options.
     details: Vec<(String, String)>,
@@ -164,7 +163,7 @@ impl Cpu {
         let int8 = Int8Kernels::of(set);
         let pool = Pool::on_cores(options.threads.max(1), cores);
         let workspace = Workspace::new(&options, pool.threads(), &kernels, int8)?;
-        let tile_scratch = Mutex::new(TileScratch::new(pool.threads())?);
+        let scratch = Mutex::new(Scratch::new(pool.threads())?);
         let details = if options.precision.is_plain() {
             Vec::new()
         } else {
@@ -175,8 +174,7 @@ impl Cpu {
             kernels,
             int8,
             pool: Mutex::new(pool),
-            tile_scratch,
-            quantised: Mutex::new(Quantised::new(workspace.threads())?),
+            scratch,
             workspace,
             details,
             seat: None,
@@ -185,6 +183,29 @@ impl Cpu {
 
     fn pool(&mut self) -> &mut Pool {
         self.pool.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its products can end with [`Epilogue::SwiGlu`].
+    fn ends_with_swiglu(&self, weight: &Weight) -> bool {
+        self.kernels.tiles.is_some() || matches!(weight, Weight::Int8(_))
+    }
+
+    /// `out = epilogue(x * weight^T + bias)`.
+    fn product(&mut self, x: &Matrix, weight: &Weight, epilogue: Epilogue, out: &mut Matrix) {
+        out.set_rows(x.rows);
+        let (x, out) = (x.view(), &mut RowsMut { stride: out.stride, data: &mut out.data });
+        let Self { options, kernels, int8, pool, scratch, .. } = self;
+        let pool = pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let scratch = scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match (weight, &kernels.tiles) {
+            (Weight::Plain(linear), None) => linear.apply(x, out, options.precision.dtype, kernels, pool),
+            (Weight::Plain(linear), Some(tiles)) => {
+                tiles::apply(linear, x, epilogue, out, (tiles, kernels), (scratch, pool));
+            }
+            (Weight::Int8(linear), _) => {
+                linear.apply(x, epilogue, out, (kernels, int8), (scratch, pool));
+            }
+        }
     }
 
     /// Runs `task` on every row of `width` numbers, rows shared among the threads.
@@ -210,10 +231,6 @@ impl Device for Cpu {
     fn activation(&self, max_rows: usize, width: usize) -> Result<Matrix, DeviceError> {
         let stride = row_stride(width);
         let data = Buffer::zeroed(max_rows * stride + PANEL, "activations")?;
-        if self.options.precision.weights == WeightForm::W8a8Dynamic {
-            let mut quantised = self.quantised.lock().unwrap_or_else(PoisonError::into_inner);
-            quantised.reserve(max_rows, width)?;
-        }
         Ok(Matrix { data, max_rows, rows: 0, width, stride })
     }
 
@@ -223,16 +240,17 @@ impl Device for Cpu {
         bias: Option<HostTensor<'_>>,
     ) -> Result<Weight, DeviceError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let dtype = self.options.precision.dtype;
         match self.options.precision.weights {
             WeightForm::Plain => {
                 if let Some(tiles) = &self.kernels.tiles {
-                    let mut scratch = self.tile_scratch.lock().unwrap_or_else(PoisonError::into_inner);
-                    scratch.reserve(weight.width, tiles)?;
+                    scratch.reserve(tiles::row_bytes(weight.width, tiles))?;
                 }
                 Linear::pack(weight, bias, dtype, &self.kernels, &mut pool).map(Weight::Plain)
             }
             WeightForm::W8a8Dynamic => {
+                scratch.reserve(int8::row_bytes(weight.width))?;
                 Int8Linear::pack(weight, bias, dtype, &self.int8, &mut pool).map(Weight::Int8)
             }
         }
@@ -299,23 +317,7 @@ impl Device for Cpu {
 
     fn linear(&mut self, x: &Matrix, weight: &Weight, out: &mut Matrix) -> Result<(), DeviceError> {
         assert!((out.width, x.width) == weight.shape(), "invariant: shapes agree");
-        out.set_rows(x.rows);
-        let mut out = RowsMut { stride: out.stride, data: &mut out.data };
-        let Self { options, kernels, int8, pool, tile_scratch, quantised, .. } = self;
-        let pool = pool.get_mut().unwrap_or_else(PoisonError::into_inner);
-        match (weight, &kernels.tiles) {
-            (Weight::Plain(linear), None) => {
-                linear.apply(x.view(), &mut out, options.precision.dtype, kernels, pool);
-            }
-            (Weight::Plain(linear), Some(tiles)) => {
-                let scratch = tile_scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
-                tiles::apply(linear, x.view(), Epilogue::Bias, &mut out, (tiles, kernels), (scratch, pool));
-            }
-            (Weight::Int8(linear), _) => {
-                let quantised = quantised.get_mut().unwrap_or_else(PoisonError::into_inner);
-                linear.apply(x.view(), Epilogue::Bias, &mut out, (kernels, int8), quantised, pool);
-            }
-        }
+        self.product(x, weight, Epilogue::Bias, out);
         Ok(())
     }
 
@@ -432,28 +434,14 @@ impl Device for Cpu {
         h: &mut Matrix,
         out: &mut Matrix,
     ) -> Result<(), DeviceError> {
-        let Self { kernels, int8, pool, tile_scratch, quantised, .. } = self;
-        let pool = pool.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // The halves meet in cache where both are whole panels.
         assert!((2 * out.width, x.width) == weight.shape(), "invariant: shapes agree");
-        let halves = out.width.is_multiple_of(PANEL);
-        out.set_rows(x.rows);
-        let mut to = RowsMut { stride: out.stride, data: &mut out.data };
-        match (weight, &kernels.tiles) {
-            (Weight::Plain(linear), Some(tiles)) if halves => {
-                let scratch = tile_scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
-                tiles::apply(linear, x.view(), Epilogue::SwiGlu, &mut to, (tiles, kernels), (scratch, pool));
-            }
-            (Weight::Int8(linear), _) if halves => {
-                let quantised = quantised.get_mut().unwrap_or_else(PoisonError::into_inner);
-                linear.apply(x.view(), Epilogue::SwiGlu, &mut to, (kernels, int8), quantised, pool);
-            }
-            _ => {
-                self.linear(x, weight, h)?;
-                self.swiglu(h, out)?;
-            }
+        // The halves meet in cache where both are whole panels.
+        if out.width.is_multiple_of(PANEL) && self.ends_with_swiglu(weight) {
+            self.product(x, weight, Epilogue::SwiGlu, out);
+            return Ok(());
         }
-        Ok(())
+        self.linear(x, weight, h)?;
+        self.swiglu(h, out)
     }
 
     fn gather(&mut self, x: &Matrix, rows: &[usize], out: &mut Matrix) -> Result<(), DeviceError> {

@@ -68,7 +68,7 @@ impl Tiles {
         let shape = shape(chunk.rows);
         if self.configured != Some(shape) {
             // SAFETY: these kernels were given out because the machine has the instructions.
-            unsafe { (self.tiles.configure)(shape) };
+            unsafe { (self.tiles.unit.configure)(shape) };
             self.configured = Some(shape);
         }
         shape
@@ -151,7 +151,7 @@ impl Products for Tiles {
 
     fn end(&mut self) {
         // SAFETY: as in `configure`.
-        unsafe { (self.tiles.release)() };
+        unsafe { (self.tiles.unit.release)() };
         self.configured = None;
     }
 }
@@ -185,7 +185,7 @@ impl Product<'_> {
             let b = self.group(i, group, parts);
             let product = TileProduct { shape: self.shape, a, b, tiles: self.used, fresh, c: c.as_mut_ptr() };
             // SAFETY: blocks, panels and sums hold the shape, for which the registers are ready.
-            unsafe { (self.tiles.multiply)(&product) };
+            unsafe { (self.tiles.unit.multiply)(&product) };
             ahead.fetch();
         }
     }

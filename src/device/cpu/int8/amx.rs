@@ -1,23 +1,21 @@
-//! The integer tile kernels on Intel's AMX.
+//! The integer tile kernel on Intel's AMX.
 
 use crate::device::cpu::amx;
 use crate::device::cpu::amx::products::{tile_ahead, tile_loop, tile_product};
-use crate::device::cpu::tiles::Shape;
-use crate::device::cpu::tiles::amx::{configure, release};
+use crate::device::cpu::tiles::amx::unit;
+use crate::device::cpu::tiles::{Shape, TileProduct, TileUnit};
 
-use super::tiles::{TileKernels, TileProduct};
-
-/// This machine can run [`KERNELS`].
+/// This machine can run [`UNIT`].
 pub fn available() -> bool {
     amx::found().is_ok_and(|amx| amx.int8)
 }
 
-/// The kernels.
-pub const KERNELS: TileKernels = TileKernels { configure, multiply, release };
+/// The tile unit.
+pub const UNIT: TileUnit<i32> = unit(multiply);
 
 /// # Safety
-/// As [`TileKernels`].
-unsafe fn multiply(t: &TileProduct) {
+/// As [`TileUnit`].
+unsafe fn multiply(t: &TileProduct<i32>) {
     if t.tiles == 0 {
         return;
     }

@@ -6,9 +6,8 @@
 use std::ops::Range;
 
 use crate::device::cpu::kernels::{InstructionSet, PANEL};
-use crate::device::cpu::tiles::TILE_BYTES;
+use crate::device::cpu::tiles::{TILE_BYTES, TileUnit};
 
-use super::tiles::{BLOCK_TILES, TileKernels};
 use super::twin;
 
 /// Numbers of `k` that share a lane.
@@ -42,7 +41,7 @@ pub struct Int8Product {
 }
 
 /// Numbers as integers.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Zeroable)]
 pub struct Scaled {
     /// What an integer is to be multiplied by.
     pub scale: f32,
@@ -55,7 +54,9 @@ pub struct Scaled {
 pub struct TileRow {
     /// The first piece.
     pub first: *mut i8,
-    /// Numbers between blocks of [`BLOCK_TILES`] tiles; tiles within a block follow each other.
+    /// Tiles of a block of depth, which follow each other.
+    pub block: usize,
+    /// Numbers between blocks of depth.
     pub block_stride: usize,
 }
 
@@ -64,7 +65,7 @@ impl TileRow {
     /// The row has such a piece, and nobody else uses it.
     #[inline(always)]
     unsafe fn piece<'a>(self, i: usize) -> &'a mut [i8; TILE_K] {
-        let at = i / BLOCK_TILES * self.block_stride + i % BLOCK_TILES * TILE_BYTES;
+        let at = i / self.block * self.block_stride + i % self.block * TILE_BYTES;
         // SAFETY: the caller's promise; bytes have no alignment.
         unsafe { &mut *self.first.add(at).cast() }
     }
@@ -111,7 +112,7 @@ pub enum Multiply {
         offset: i32,
     },
     /// Tiles. Rows lie in tiles, as [`TileRow`] says.
-    Tiles(TileKernels),
+    Tiles(TileUnit<i32>),
 }
 
 /// Kernels of one instruction set.
@@ -143,7 +144,7 @@ impl Int8Kernels {
         match set {
             InstructionSet::AmxPortable => {
                 let vector = Self::of(InstructionSet::best_vector());
-                Self { name: "amx-int8-portable", multiply: Multiply::Tiles(twin::KERNELS), ..vector }
+                Self { name: "amx-int8-portable", multiply: Multiply::Tiles(twin::UNIT), ..vector }
             }
             InstructionSet::Portable | InstructionSet::Neon => portable::KERNELS,
             InstructionSet::Amx => Self::with_tiles(Self::of(InstructionSet::Avx512)),
@@ -160,7 +161,7 @@ impl Int8Kernels {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     fn with_tiles(vector: Self) -> Self {
         if super::amx::available() {
-            Self { name: "amx-int8", multiply: Multiply::Tiles(super::amx::KERNELS), ..vector }
+            Self { name: "amx-int8", multiply: Multiply::Tiles(super::amx::UNIT), ..vector }
         } else {
             vector
         }

@@ -4,14 +4,13 @@ use std::ops::Range;
 
 use crate::device::cpu::buffer::{Buffer, SharedSlice};
 use crate::device::cpu::kernels::{Kernels, PANEL};
-use crate::device::cpu::linear::{Rows, RowsMut, padded_vector};
+use crate::device::cpu::linear::{Epilogue, Rows, RowsMut, padded_vector};
 use crate::device::cpu::pool::Pool;
-use crate::device::cpu::tiles::{Epilogue, TILE_BYTES, TILE_ROWS};
+use crate::device::cpu::scratch::Scratch;
+use crate::device::cpu::tiles::{TILE_BYTES, blocks_of_rows};
 use crate::device::{DType, DeviceError, HostTensor};
 
 use super::kernels::{Block, Int8Kernels, Multiply, QUAD, Scales, TILE_K};
-use super::scratch::{BLOCK_ROWS, Quantised};
-use super::tiles::WIDE;
 use super::{rows, tiles};
 
 /// So many products of ±127 fit a sum of 32 bits.
@@ -105,26 +104,38 @@ impl Int8Linear {
         epilogue: Epilogue,
         out: &mut RowsMut<'_>,
         (kernels, int8): (&Kernels, &Int8Kernels),
-        quantised: &mut Quantised,
-        pool: &mut Pool,
+        (scratch, pool): (&mut Scratch, &mut Pool),
     ) {
-        // Blocks of like size: one of few rows reads the weights as well.
-        let blocks = x.rows.div_ceil(BLOCK_ROWS).max(1);
-        let block = x.rows.div_ceil(blocks).next_multiple_of(WIDE * TILE_ROWS);
-        for first in (0..x.rows).step_by(block) {
-            let rows = block.min(x.rows - first);
-            let x = Rows { data: &x.data[first * x.stride..], rows, stride: x.stride };
-            quantised.fill(x, self.k, int8, pool);
-            let (out, out_stride) = (&mut out.data[first * out.stride..], out.stride);
-            let out = SharedSlice::new(out);
-            let layer =
-                Layer { linear: self, rows, x: quantised, epilogue, kernels, int8, out: &out, out_stride };
+        for rows in blocks_of_rows(x.rows) {
+            let (x, out_stride) = (x.range(&rows), out.stride);
+            let out = &SharedSlice::new(&mut out.data[rows.start * out_stride..]);
+            let layer = |scratch| Int8Layer {
+                linear: self,
+                rows: x.rows,
+                scratch,
+                epilogue,
+                kernels,
+                int8,
+                out,
+                out_stride,
+            };
             match int8.multiply {
-                Multiply::Rows { gemm, .. } => rows::multiply(&layer, gemm, pool),
-                Multiply::Tiles(tiles) => tiles::multiply(&layer, tiles, pool),
+                Multiply::Rows { gemm, .. } => {
+                    rows::quantise(x, self.k, int8, scratch, pool);
+                    rows::multiply(&layer(scratch), gemm, pool);
+                }
+                Multiply::Tiles(unit) => {
+                    let layout = tiles::quantise(x, self.k, int8, scratch, pool);
+                    tiles::multiply(&layer(scratch), unit, layout, pool);
+                }
             }
         }
     }
+}
+
+/// Bytes of a row of `k` numbers as integers, however it lies.
+pub fn row_bytes(k: usize) -> usize {
+    rows::row_stride(k)
 }
 
 /// Numbers between panels.
@@ -132,17 +143,14 @@ pub fn panel_stride(k: usize) -> usize {
     (k.div_ceil(TILE_K) | 1) * TILE_BYTES
 }
 
-/// Pieces that a layer is cut into for each thread at least: the threads end together even if one was held up.
-pub const PIECES_A_THREAD: usize = 4;
-
 /// A linear layer, a block of rows that were quantised for it, and where its results go.
-pub struct Layer<'a> {
+pub struct Int8Layer<'a> {
     /// The layer.
     pub linear: &'a Int8Linear,
     /// Rows in the block.
     pub rows: usize,
-    /// The block.
-    pub x: &'a Quantised,
+    /// The rows, and the working memory of the threads.
+    pub scratch: &'a Scratch,
     epilogue: Epilogue,
     kernels: &'a Kernels,
     int8: &'a Int8Kernels,
@@ -150,7 +158,7 @@ pub struct Layer<'a> {
     out_stride: usize,
 }
 
-impl Layer<'_> {
+impl Int8Layer<'_> {
     /// What the layer costs, for the pool: an integer product takes about a quarter of the time of one of floats.
     pub fn work(&self) -> usize {
         self.rows * self.linear.n * self.linear.k / 4
@@ -158,10 +166,7 @@ impl Layer<'_> {
 
     /// Parts of the weight of which each output has a column.
     pub fn halves(&self) -> usize {
-        match self.epilogue {
-            Epilogue::Bias => 1,
-            Epilogue::SwiGlu => 2,
-        }
+        self.epilogue.halves()
     }
 
     /// Panels of outputs.
@@ -214,7 +219,7 @@ impl Layer<'_> {
     fn scales(&self, row: usize, column: usize) -> Scales {
         Scales {
             offset: if let Multiply::Rows { offset, .. } = self.int8.multiply { offset } else { 0 },
-            x: self.x.scaled()[row..].as_ptr(),
+            x: self.scratch.scaled[row..].as_ptr(),
             w: self.linear.scales[column..].as_ptr(),
             bias: self.linear.bias.as_ref().map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
         }

@@ -13,7 +13,6 @@ mod amx;
 mod kernels;
 mod linear;
 mod rows;
-mod scratch;
 mod tiles;
 mod twin;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +21,5 @@ mod x86;
 #[cfg(test)]
 mod tests;
 
-pub use self::kernels::Int8Kernels;
-pub use self::linear::Int8Linear;
-pub use self::scratch::Quantised;
+pub use self::kernels::{Int8Kernels, Scaled};
+pub use self::linear::{Int8Linear, row_bytes};

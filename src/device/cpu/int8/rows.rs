@@ -2,29 +2,56 @@
 
 use std::ops::Range;
 
+use crate::device::cpu::buffer::SharedSlice;
 use crate::device::cpu::kernels::PANEL;
+use crate::device::cpu::linear::Rows;
 use crate::device::cpu::pool::{Pool, part};
+use crate::device::cpu::scratch::Scratch;
 
-use super::kernels::{Int8Product, TILE_K};
-use super::linear::{Layer, PIECES_A_THREAD, panel_stride};
-use super::scratch::row_stride;
+use super::kernels::{Int8Kernels, Int8Product, TILE_K};
+use super::linear::{Int8Layer, panel_stride};
 
 /// From so many rows on a product is done in blocks.
 const MANY_ROWS: usize = 24;
 /// Depth of a block: sixteen columns of it fit L1 beside the rows.
-pub const BLOCK_K: usize = 1024;
+const BLOCK_K: usize = 1024;
 /// Tiles of a block of depth, and panels that share its rows while they lie in L2.
 const MANY: (usize, usize) = (BLOCK_K / TILE_K, 8);
 /// The weights of few rows stream by once, straight from memory. Their sums stay in L1.
 const FEW: (usize, usize) = (usize::MAX, 32);
 
+/// Pieces of the panels for each thread: the threads end together even if one was held up.
+const PIECES_A_THREAD: usize = 4;
+
+/// Numbers between rows: an odd number of blocks of depth, so that a block of several rows is spread over the sets of a cache.
+pub fn row_stride(k: usize) -> usize {
+    (k.div_ceil(BLOCK_K) | 1) * BLOCK_K
+}
+
+/// Quantises rows of `k` numbers.
+pub fn quantise(x: Rows<'_>, k: usize, kernels: &Int8Kernels, scratch: &mut Scratch, pool: &mut Pool) {
+    let stride = row_stride(k);
+    let data = SharedSlice::new(bytemuck::cast_slice_mut(&mut scratch.rows));
+    let scaled = SharedSlice::new(&mut scratch.scaled);
+    pool.split(x.rows, x.rows * k, &|rows| {
+        for row in rows {
+            // SAFETY: a row is one thread's; the kernels belong to this machine.
+            unsafe {
+                let to = data.range(row * stride..row * stride + k.next_multiple_of(TILE_K));
+                scaled.range(row..row + 1)[0] = (kernels.quantise)(&x.data[row * x.stride..][..k], to);
+            }
+        }
+    });
+}
+
 /// Multiplies a block of rows.
-pub fn multiply(layer: &Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut Pool) {
+pub fn multiply(layer: &Int8Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut Pool) {
     let (depth, group) = if layer.rows < MANY_ROWS { FEW } else { MANY };
     let (outputs, group) = (layer.outputs(), group / layer.halves());
     let pieces = (pool.threads() * PIECES_A_THREAD).min(outputs);
     pool.each(pieces, layer.work(), &|thread, piece| {
-        let mut sums = layer.x.sums(thread);
+        let mut room = layer.scratch.room(thread);
+        let (sums, _) = room.parts::<i32>();
         let piece = part(outputs, piece, pieces);
         for first in piece.clone().step_by(group) {
             let outputs = first..piece.end.min(first + group);
@@ -50,13 +77,13 @@ pub fn multiply(layer: &Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut Poo
 
 /// All rows by so many panels from one on, over some tiles of depth; `each` panels of sums from half to half.
 fn product(
-    layer: &Layer<'_>,
+    layer: &Int8Layer<'_>,
     (first, panels): (usize, usize),
     tiles: &Range<usize>,
     (sums, each): (&mut [i32], usize),
 ) -> Int8Product {
     Int8Product {
-        a: layer.x.data()[tiles.start * TILE_K..].as_ptr(),
+        a: layer.scratch.rows[tiles.start * TILE_K..].as_ptr().cast(),
         a_stride: row_stride(layer.linear.k),
         rows: layer.rows,
         w: layer.linear.tiles(first, tiles).as_ptr(),

@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 
 use super::kernels::{Int8Product, Multiply, QUAD, TILE_K, TileRow};
-use super::tiles::{BLOCK_TILES, NARROW, TileProduct, WIDE};
-use super::{Int8Kernels, Int8Linear, Quantised};
+use super::{Int8Kernels, Int8Linear, row_bytes};
 use crate::device::cpu::kernels::{InstructionSet, PANEL};
-use crate::device::cpu::linear::{Rows, RowsMut};
+use crate::device::cpu::linear::{Epilogue, Rows, RowsMut};
 use crate::device::cpu::pool::Pool;
-use crate::device::cpu::tiles::{Epilogue, Shape, TILE_BYTES, TILE_ROWS};
+use crate::device::cpu::scratch::Scratch;
+use crate::device::cpu::tiles::{PRODUCT_SUMS, Shape, TILE_BYTES, TILE_ROWS, TileProduct};
 use crate::device::{DType, HostTensor};
 
 fn sets() -> impl Iterator<Item = InstructionSet> {
@@ -72,16 +72,16 @@ fn apply_with(
     let mut padded = vec![f32::NAN; rows * x_stride + PANEL];
     x.chunks_exact(k).zip(padded.chunks_mut(x_stride)).for_each(|(x, out)| out[..k].copy_from_slice(x));
     let mut out = vec![f32::NAN; rows * stride + PANEL];
-    let mut quantised = Quantised::new(threads).unwrap();
-    // Room with something in it.
-    quantised.reserve(rows + 3, k + 100).unwrap();
+    let mut scratch = Scratch::new(threads).unwrap();
+    scratch.reserve(row_bytes(k)).unwrap();
+    // Whatever was in it.
+    scratch.rows.fill(1);
     linear.apply(
         Rows { data: &padded, rows, stride: x_stride },
         epilogue,
         &mut RowsMut { data: &mut out, stride },
         (&kernels, &int8),
-        &mut quantised,
-        &mut pool,
+        (&mut scratch, &mut pool),
     );
     let n = if epilogue == Epilogue::SwiGlu { n / 2 } else { n };
     out.chunks_exact(stride).take(rows).flat_map(|row| row[..n].to_vec()).collect()
@@ -244,7 +244,8 @@ fn swiglu_ends_a_product_as_the_operator_does() {
 /// A row in tiles holds the numbers that it holds as a run.
 #[test]
 fn rows_in_tiles_are_rows() {
-    let block_stride = 3 * BLOCK_TILES * TILE_BYTES;
+    const BLOCK: usize = 8;
+    let block_stride = 3 * BLOCK * TILE_BYTES;
     for k in [1, 63, 64, 65, 511, 512, 513, 1_100] {
         for spoil in [1.0, 0.0, f32::NAN] {
             let x: Vec<f32> = integers(k, 37).into_iter().map(|q| f32::from(q) * spoil).collect();
@@ -252,13 +253,13 @@ fn rows_in_tiles_are_rows() {
                 let kernels = Int8Kernels::of(set);
                 let mut run = vec![1; k.next_multiple_of(TILE_K)];
                 let mut tiles = vec![1; 4 * block_stride];
-                let to = TileRow { first: tiles[5 * TILE_K..].as_mut_ptr(), block_stride };
+                let to = TileRow { first: tiles[5 * TILE_K..].as_mut_ptr(), block: BLOCK, block_stride };
                 // SAFETY: the set is available; there is room for the row.
                 let (scaled, scale) =
                     unsafe { ((kernels.quantise)(&x, &mut run), (kernels.quantise_tiles)(&x, to)) };
                 assert!(same(scaled.scale, scale), "{} {k}", set.name());
                 for (i, piece) in run.chunks_exact(TILE_K).enumerate() {
-                    let at = i / BLOCK_TILES * block_stride + i % BLOCK_TILES * TILE_BYTES + 5 * TILE_K;
+                    let at = i / BLOCK * block_stride + i % BLOCK * TILE_BYTES + 5 * TILE_K;
                     assert!(tiles[at..at + TILE_K] == *piece, "{} {k} at {i}", set.name());
                     tiles[at..at + TILE_K].fill(1);
                 }
@@ -315,24 +316,22 @@ fn products_of_tiles_add_to_the_sums_that_are_there() {
     let b = [91, 97, 101, 103].map(|step| integers(TILES * TILE_BYTES, step));
     let shapes = (1..=TILE_ROWS).map(|rows| Shape::Narrow { rows }).chain([Shape::Wide]);
     for (set, shape) in sets().flat_map(|set| shapes.clone().map(move |shape| (set, shape))) {
-        let Multiply::Tiles(tiles) = Int8Kernels::of(set).multiply else { continue };
-        let (rows, panels) = match shape {
-            Shape::Narrow { rows } => (rows, NARROW),
-            Shape::Wide => (WIDE * TILE_ROWS, WIDE),
-        };
+        let Multiply::Tiles(unit) = Int8Kernels::of(set).multiply else { continue };
+        let panels = shape.panels();
+        let rows = if let Shape::Narrow { rows } = shape { rows } else { shape.rows() };
         let product = |range: std::ops::Range<usize>, fresh: bool, c: &mut [i32]| {
             let begin = range.start * TILE_BYTES;
             let (a, b) =
-                (a.each_ref().map(|a| a[begin..].as_ptr()), b.each_ref().map(|b| b[begin..].as_ptr()));
+                (a.each_ref().map(|a| a[begin..].as_ptr().cast()), b.each_ref().map(|b| b[begin..].as_ptr().cast()));
             let t = TileProduct { shape, a, b, tiles: range.len(), fresh, c: c.as_mut_ptr() };
             // SAFETY: as many tiles as there are; the set is available.
             unsafe {
-                (tiles.configure)(shape);
-                (tiles.multiply)(&t);
-                (tiles.release)();
+                (unit.configure)(shape);
+                (unit.multiply)(&t);
+                (unit.release)();
             }
         };
-        let start: Vec<i32> = (0..TILE_ROWS * NARROW * PANEL).map(|i| i32::MAX - i as i32).collect();
+        let start: Vec<i32> = (0..PRODUCT_SUMS).map(|i| i32::MAX - i as i32).collect();
         let (mut whole, mut blocks, mut fresh) = (start.clone(), start.clone(), start.clone());
         product(0..TILES, false, &mut whole);
         (0..TILES).for_each(|i| product(i..i + 1, false, &mut blocks));

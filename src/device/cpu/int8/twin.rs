@@ -1,21 +1,18 @@
-//! The integer tile kernels in plain Rust: the same bits, slowly.
+//! The integer tile kernel in plain Rust: the same bits, slowly.
 
 use crate::device::cpu::kernels::PANEL;
-use crate::device::cpu::tiles::{Shape, TILE_BYTES, TILE_ROWS};
+use crate::device::cpu::tiles::twin::{extent, unit};
+use crate::device::cpu::tiles::{TILE_BYTES, TILE_ROWS, TileProduct, TileUnit};
 
 use super::kernels::{QUAD, TILE_K};
-use super::tiles::{NARROW, TileKernels, TileProduct, WIDE};
 
-/// The kernels.
-pub const KERNELS: TileKernels = TileKernels { configure: |_| {}, multiply, release: || {} };
+/// The tile unit.
+pub const UNIT: TileUnit<i32> = unit(multiply);
 
 /// # Safety
-/// As [`TileKernels`].
-unsafe fn multiply(t: &TileProduct) {
-    let (rows, blocks, panels) = match t.shape {
-        Shape::Narrow { rows } => (rows, 1, NARROW),
-        Shape::Wide => (TILE_ROWS, WIDE, WIDE),
-    };
+/// As [`TileUnit`].
+unsafe fn multiply(t: &TileProduct<i32>) {
+    let (rows, blocks, panels) = extent(t.shape);
     for (block, a) in t.a.iter().enumerate().take(blocks) {
         for row in 0..rows {
             for (panel, b) in t.b.iter().enumerate().take(panels) {

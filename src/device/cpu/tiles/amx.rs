@@ -13,7 +13,7 @@ use crate::device::DType;
 use crate::device::cpu::amx;
 use crate::device::cpu::amx::products::{tile_ahead, tile_loop, tile_product};
 
-use super::{HALF, HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct};
+use super::{HALF, HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct, TileUnit};
 
 /// The instructions are there, and the system has given this process leave to use the tile registers.
 pub(super) fn available() -> bool {
@@ -25,24 +25,15 @@ pub(super) fn available() -> bool {
 /// The kernels.
 pub(super) fn kernels(dtype: DType) -> TileKernels {
     if dtype == DType::Bf16 {
-        TileKernels {
-            parts: 1,
-            pack_row: pack_row::<1>,
-            split: None,
-            configure,
-            multiply: multiply_bf16,
-            release,
-        }
+        TileKernels { parts: 1, pack_row: pack_row::<1>, split: None, unit: unit(multiply_bf16) }
     } else {
-        TileKernels {
-            parts: 2,
-            pack_row: pack_row::<2>,
-            split: Some(split),
-            configure,
-            multiply: multiply_fp16,
-            release,
-        }
+        TileKernels { parts: 2, pack_row: pack_row::<2>, split: Some(split), unit: unit(multiply_fp16) }
     }
+}
+
+/// The tile registers with what multiplies in them.
+pub const fn unit<C>(multiply: unsafe fn(&TileProduct<C>)) -> TileUnit<C> {
+    TileUnit { configure, multiply, release }
 }
 
 /// What `LDTILECFG` reads.
@@ -58,7 +49,7 @@ struct TileConfig {
 /// Registers 0 to 3 are sums, 4 and 5 rows, 6 and 7 weights.
 ///
 /// # Safety
-/// As [`TileKernels`].
+/// As [`TileUnit`].
 pub unsafe fn configure(shape: Shape) {
     let rows = match shape {
         Shape::Narrow { rows } => rows as u8,
@@ -74,7 +65,7 @@ pub unsafe fn configure(shape: Shape) {
 }
 
 /// # Safety
-/// As [`TileKernels`].
+/// As [`TileUnit`].
 pub unsafe fn release() {
     // SAFETY: nothing is kept in the tiles between products.
     unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
@@ -164,7 +155,7 @@ unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
 
 /// # Safety
 /// As [`TileKernels`].
-unsafe fn multiply_bf16(t: &TileProduct) {
+unsafe fn multiply_bf16(t: &TileProduct<f32>) {
     if t.tiles == 0 {
         return;
     }
@@ -174,7 +165,7 @@ unsafe fn multiply_bf16(t: &TileProduct) {
 
 /// # Safety
 /// As [`TileKernels`].
-unsafe fn multiply_fp16(t: &TileProduct) {
+unsafe fn multiply_fp16(t: &TileProduct<f32>) {
     if t.tiles == 0 {
         return;
     }

@@ -17,12 +17,16 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod amx;
-mod product;
-mod twin;
+mod layer;
+mod macro_kernel;
+pub mod twin;
 
 use crate::device::DType;
 
-pub use self::product::{Epilogue, TileScratch, apply};
+pub use self::layer::{apply, row_bytes};
+pub use self::macro_kernel::{
+    BLOCK_BYTES, BLOCK_ROWS, Layer, Layout, MacroKernel, PRODUCT_SUMS, ROOM_SUMS, blocks_of_rows,
+};
 
 /// Numbers of `k` in a tile of 16-bit numbers.
 pub const TILE_DEPTH: usize = 32;
@@ -33,9 +37,9 @@ pub const TILE_BYTES: usize = 1024;
 /// `k` that lie side by side in a tile of 16-bit weights.
 pub const PAIR: usize = 2;
 /// Panels of a [`Shape::Narrow`] product.
-const NARROW_PANELS: usize = 4;
+pub const NARROW: usize = 4;
 /// Panels, and blocks of rows, of a [`Shape::Wide`] product.
-const WIDE: usize = 2;
+pub const WIDE: usize = 2;
 
 /// How a product uses the tile registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,22 +53,61 @@ pub enum Shape {
     Wide,
 }
 
-/// `c += a * b` over `tiles` tiles of depth, each of them `parts` tiles: high, low.
+impl Shape {
+    /// For a product of so many rows, or for part of it.
+    pub fn of(rows: usize) -> Self {
+        if rows <= TILE_ROWS { Self::Narrow { rows } } else { Self::Wide }
+    }
+
+    /// Panels.
+    pub fn panels(self) -> usize {
+        match self {
+            Self::Narrow { .. } => NARROW,
+            Self::Wide => WIDE,
+        }
+    }
+
+    /// Rows of `c`.
+    pub fn rows(self) -> usize {
+        match self {
+            Self::Narrow { .. } => TILE_ROWS,
+            Self::Wide => WIDE * TILE_ROWS,
+        }
+    }
+}
+
+/// `c += a * b` over `tiles` tiles of depth, each of them as many tiles as a number has parts: high, low.
 #[derive(Debug, Clone, Copy)]
-pub struct TileProduct {
+pub struct TileProduct<C> {
     /// Which blocks of rows and which panels there are.
     pub shape: Shape,
     /// The blocks of rows, tile after tile.
     pub a: [*const u8; WIDE],
     /// The panels, tile after tile.
-    pub b: [*const u8; NARROW_PANELS],
+    pub b: [*const u8; NARROW],
     /// Tiles of depth.
     pub tiles: usize,
     /// The sums begin at zero, whatever is there.
     pub fresh: bool,
-    /// The sums.
-    pub c: *mut f32,
+    /// The sums; those of integers wrap.
+    pub c: *mut C,
 }
+
+/// The tile registers, and what multiplies numbers of one kind in them.
+///
+/// All functions are `unsafe`: the instructions must be present, pointers valid for the shapes given.
+#[derive(Debug, Clone, Copy)]
+pub struct TileUnit<C> {
+    /// Makes the tile registers ready for a shape; to be called by the thread that multiplies, before it does.
+    pub configure: unsafe fn(Shape),
+    /// A [`TileProduct`] of the shape configured last.
+    pub multiply: unsafe fn(&TileProduct<C>),
+    /// Gives the tile registers back.
+    pub release: unsafe fn(),
+}
+
+/// Cuts stored tiles into parts: `(stored, tiles, out)`.
+pub type Split = unsafe fn(*const u8, usize, *mut u8);
 
 /// The tile kernels of one storage type.
 ///
@@ -76,14 +119,10 @@ pub struct TileKernels {
     /// Writes row `row` of a block of sixteen: `(x, k, block, row)`. `k` numbers of fp32 that the storage type can hold go to
     /// the block's tiles, zero after them.
     pub pack_row: unsafe fn(*const f32, usize, *mut u8, usize),
-    /// Cuts stored weights into parts: `(stored, tiles, out)`; `None` where they are multiplied as they are stored.
-    pub split: Option<unsafe fn(*const u8, usize, *mut u8)>,
-    /// Makes the tile registers ready for a shape; to be called by the thread that multiplies, before it does.
-    pub configure: unsafe fn(Shape),
-    /// A [`TileProduct`] of the shape configured last.
-    pub multiply: unsafe fn(&TileProduct),
-    /// Gives the tile registers back.
-    pub release: unsafe fn(),
+    /// Cuts stored weights into parts; `None` where they are multiplied as they are stored.
+    pub split: Option<Split>,
+    /// What multiplies.
+    pub unit: TileUnit<f32>,
 }
 
 /// Who computes the products.

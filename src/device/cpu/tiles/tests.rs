@@ -3,8 +3,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::device::HostTensor;
 use crate::device::cpu::kernels::InstructionSet;
-use crate::device::cpu::linear::{Linear, Rows, RowsMut};
+use crate::device::cpu::linear::{Epilogue, Linear, Rows, RowsMut};
 use crate::device::cpu::pool::Pool;
+use crate::device::cpu::scratch::Scratch;
 
 /// Numbers of the type, of many magnitudes, from a seed.
 fn numbers(seed: u64, n: usize, dtype: DType) -> Vec<f32> {
@@ -52,8 +53,8 @@ fn ended(
     let x = Rows { data: &padded, rows, stride };
     let mut to = RowsMut { data: &mut out, stride: out_stride };
     let tiles = kernels.tiles.as_ref().unwrap();
-    let mut scratch = TileScratch::new(pool.threads()).unwrap();
-    scratch.reserve(k, tiles).unwrap();
+    let mut scratch = Scratch::new(pool.threads()).unwrap();
+    scratch.reserve(row_bytes(k, tiles)).unwrap();
     apply(&linear, x, epilogue, &mut to, (tiles, &kernels), (&mut scratch, &mut pool));
     out.chunks_exact(out_stride).flat_map(|row| row[..columns].to_vec()).collect()
 }

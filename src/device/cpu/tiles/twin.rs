@@ -2,35 +2,23 @@
 
 use crate::device::DType;
 
-use super::{HALF, HIGH, PAIR, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct};
+use super::{HALF, HIGH, NARROW, PAIR, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct, TileUnit, WIDE};
 
 /// Numbers in a row of a tile: sixteen pairs.
 const ROW: usize = TILE_DEPTH;
 
 /// The twin's kernels.
 pub(super) fn kernels(dtype: DType) -> TileKernels {
-    let configure = |_: Shape| {};
-    let release = || {};
     if dtype == DType::Bf16 {
-        TileKernels {
-            parts: 1,
-            pack_row: pack_row::<1>,
-            split: None,
-            configure,
-            multiply: fastest::<1>(),
-            release,
-        }
+        TileKernels { parts: 1, pack_row: pack_row::<1>, split: None, unit: unit(fastest::<1>()) }
     } else {
-        let split: unsafe fn(*const u8, usize, *mut u8) = split;
-        TileKernels {
-            parts: 2,
-            pack_row: pack_row::<2>,
-            split: Some(split),
-            configure,
-            multiply: fastest::<2>(),
-            release,
-        }
+        TileKernels { parts: 2, pack_row: pack_row::<2>, split: Some(split), unit: unit(fastest::<2>()) }
     }
+}
+
+/// What multiplies without registers.
+pub const fn unit<C>(multiply: unsafe fn(&TileProduct<C>)) -> TileUnit<C> {
+    TileUnit { configure: |_| {}, multiply, release: || {} }
 }
 
 /// The bf16 bits of `x`'s parts, high first. A number that bf16 can hold is its own high part.
@@ -78,7 +66,7 @@ unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
 const ORDER: [(usize, usize); 3] = [(0, 0), (1, 0), (0, 1)];
 
 /// [`multiply`], by the machine's own fused multiply-add where it has one: without, each is a call, to the same bits.
-fn fastest<const PARTS: usize>() -> unsafe fn(&TileProduct) {
+fn fastest<const PARTS: usize>() -> unsafe fn(&TileProduct<f32>) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         return with_fma::<PARTS>;
@@ -90,7 +78,7 @@ fn fastest<const PARTS: usize>() -> unsafe fn(&TileProduct) {
 /// As [`TileKernels`]; AVX2 and FMA must be present.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn with_fma<const PARTS: usize>(t: &TileProduct) {
+unsafe fn with_fma<const PARTS: usize>(t: &TileProduct<f32>) {
     // SAFETY: the caller's promise.
     unsafe { multiply::<PARTS>(t) }
 }
@@ -98,11 +86,8 @@ unsafe fn with_fma<const PARTS: usize>(t: &TileProduct) {
 /// # Safety
 /// As [`TileKernels`].
 #[inline(always)]
-unsafe fn multiply<const PARTS: usize>(t: &TileProduct) {
-    let (rows, blocks, panels) = match t.shape {
-        Shape::Narrow { rows } => (rows, 1, 4),
-        Shape::Wide => (TILE_ROWS, 2, 2),
-    };
+unsafe fn multiply<const PARTS: usize>(t: &TileProduct<f32>) {
+    let (rows, blocks, panels) = extent(t.shape);
     let order = &ORDER[..2 * PARTS - 1];
     for block in 0..blocks {
         for row in 0..rows {
@@ -125,6 +110,14 @@ unsafe fn multiply<const PARTS: usize>(t: &TileProduct) {
                 }
             }
         }
+    }
+}
+
+/// Rows of each block, blocks and panels that a product has.
+pub fn extent(shape: Shape) -> (usize, usize, usize) {
+    match shape {
+        Shape::Narrow { rows } => (rows, 1, NARROW),
+        Shape::Wide => (TILE_ROWS, WIDE, WIDE),
     }
 }
 
