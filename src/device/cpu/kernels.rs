@@ -1,4 +1,5 @@
-//! The inner loops, written once over [`Simd16`] and compiled for each instruction set.
+//! The kernels, written once over [`Simd16`] and compiled for each instruction set, but for those with a room of their own
+//! ([`gemm`](super::gemm), [`softmax`]).
 //!
 //! Every result is one fixed sequence of IEEE operations: a GEMM output is a chain of fused multiply-adds over `k`
 //! ascending, whatever the tile; sums over a row go through sixteen lanes by index modulo 16. Hence the same bits from
@@ -7,35 +8,13 @@
 
 use crate::device::DType;
 
+use super::gemm::{Product, gemm};
 use super::simd::{Portable, Simd16};
 use super::softmax::{self, RowState, Scores, Weights};
-use super::tiles::{Family, TileKernels};
+use super::tiles::TileKernels;
 
 /// Columns of a weight panel.
 pub const PANEL: usize = 16;
-
-/// One product `c[m, 16 p..] += a[m, k] * panel_p[k, 16]` for `rows` rows and `panels` panels.
-#[derive(Debug, Clone, Copy)]
-pub struct Product {
-    /// First number of `a`.
-    pub a: *const f32,
-    /// Numbers between rows of `a`.
-    pub a_stride: usize,
-    /// Rows of `a` and `c`.
-    pub rows: usize,
-    /// First number of the first panel; fp32, fp16 or bf16 as the kernel says.
-    pub w: *const u8,
-    /// Numbers between panels.
-    pub panel_stride: usize,
-    /// Panels.
-    pub panels: usize,
-    /// Products a sum.
-    pub k: usize,
-    /// First number of `c`.
-    pub c: *mut f32,
-    /// Numbers between rows of `c`.
-    pub c_stride: usize,
-}
 
 /// Kernels of one instruction set for one [`DType`].
 ///
@@ -73,125 +52,6 @@ pub struct Kernels {
     pub rotate: unsafe fn(*mut f32, *const f32, *const f32, usize),
     /// Products by tiles, where the family has them, of weights and of the KV cache; nothing calls [`Self::gemm`] then.
     pub tiles: Option<TileKernels>,
-}
-
-/// Instruction sets that may be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InstructionSet {
-    /// AMX's arithmetic in plain Rust, for tests on other machines.
-    AmxPortable,
-    /// Plain Rust.
-    Portable,
-    /// NEON, which every aarch64 processor has.
-    Neon,
-    /// AVX2 with FMA and F16C.
-    Avx2,
-    /// AVX-512 (F, BW, VL).
-    Avx512,
-    /// AVX-512, and products on AMX tiles in bf16 and fp16.
-    Amx,
-}
-
-impl InstructionSet {
-    /// All of them, the best last.
-    pub const ALL: [Self; 6] =
-        [Self::AmxPortable, Self::Portable, Self::Neon, Self::Avx2, Self::Avx512, Self::Amx];
-
-    /// This machine can run it.
-    pub fn available(self) -> bool {
-        match self {
-            Self::AmxPortable | Self::Portable => true,
-            Self::Neon => cfg!(target_arch = "aarch64"),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => {
-                Self::Avx2.available()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
-            Self::Amx => Self::Avx512.available() && Family::Amx.available(),
-        }
-    }
-
-    /// The best that this machine can run.
-    pub fn best() -> Self {
-        Self::ALL.into_iter().rev().find(|set| set.available()).unwrap_or(Self::Portable)
-    }
-
-    /// The best without tiles.
-    pub fn best_vector() -> Self {
-        let vector = [Self::Avx512, Self::Avx2, Self::Neon];
-        vector.into_iter().find(|set| set.available()).unwrap_or(Self::Portable)
-    }
-
-    /// Name for the record and the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AmxPortable => "amx-portable",
-            Self::Portable => "portable",
-            Self::Neon => "neon",
-            Self::Avx2 => "avx2",
-            Self::Avx512 => "avx512",
-            Self::Amx => "amx",
-        }
-    }
-
-    /// Products in bf16 and fp16 go by tiles; these sets agree with each other to the bit, and so do the others.
-    pub fn has_tiles(self) -> bool {
-        matches!(self, Self::AmxPortable | Self::Amx)
-    }
-
-    /// Its kernels; `None` where the machine cannot run them. There are no tiles of fp32: its kernels are the vector ones,
-    /// and bear their name.
-    pub fn kernels(self, dtype: DType) -> Option<Kernels> {
-        if !self.available() {
-            return None;
-        }
-        match self {
-            Self::AmxPortable => Self::best_vector().with_tiles(Family::Twin, dtype, self.name()),
-            Self::Portable => Some(portable::kernels(dtype)),
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => Some(neon::kernels(dtype)),
-            #[cfg(not(target_arch = "aarch64"))]
-            Self::Neon => None,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => Some(avx2::kernels(dtype)),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => Some(avx512::kernels(dtype)),
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => None,
-            Self::Amx => Self::Avx512.with_tiles(Family::Amx, dtype, self.name()),
-        }
-    }
-
-    /// These vector kernels, with a family's tiles where it has them for the type.
-    fn with_tiles(self, family: Family, dtype: DType, name: &'static str) -> Option<Kernels> {
-        let vector = self.kernels(dtype)?;
-        Some(match family.kernels(dtype) {
-            Some(tiles) => Kernels { name, tiles: Some(tiles), ..vector },
-            None => vector,
-        })
-    }
-}
-
-impl std::str::FromStr for InstructionSet {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|set| set.name() == word).ok_or_else(|| {
-            format!(
-                "kernels \"{word}\" are unknown, expected amx, avx512, avx2, neon, portable or amx-portable"
-            )
-        })
-    }
 }
 
 /// A storage type as the kernels see it.
@@ -263,105 +123,6 @@ impl Element for Bf16 {
     unsafe fn round<V: Simd16>(v: V) -> V {
         // SAFETY: the caller's promise.
         unsafe { v.round_bf16() }
-    }
-}
-
-/// `M` rows by `P` panels, the whole of `k` in registers.
-///
-/// # Safety
-/// As [`Kernels`].
-#[inline(always)]
-unsafe fn tile<V: Simd16, E: Element, const M: usize, const P: usize>(t: &Product, row: usize, panel: usize) {
-    // SAFETY: rows `row..row + M` and panels `panel..panel + P` lie inside the product.
-    unsafe {
-        let a = t.a.add(row * t.a_stride);
-        let w = t.w.add(panel * t.panel_stride * E::BYTES);
-        let c = t.c.add(row * t.c_stride + panel * PANEL);
-        let mut sums = [[V::splat(0.0); P]; M];
-        for m in 0..M {
-            for p in 0..P {
-                sums[m][p] = V::load(c.add(m * t.c_stride + p * PANEL));
-            }
-        }
-        for k in 0..t.k {
-            let mut weights = [V::splat(0.0); P];
-            for p in 0..P {
-                weights[p] = E::load(w.add((p * t.panel_stride + k * PANEL) * E::BYTES));
-            }
-            for m in 0..M {
-                let x = V::splat(*a.add(m * t.a_stride + k));
-                for p in 0..P {
-                    sums[m][p] = x.mul_add(weights[p], sums[m][p]);
-                }
-            }
-        }
-        for m in 0..M {
-            for p in 0..P {
-                sums[m][p].store(c.add(m * t.c_stride + p * PANEL));
-            }
-        }
-    }
-}
-
-/// All panels, `P` at a time, the rest one by one.
-#[inline(always)]
-unsafe fn strip<V: Simd16, E: Element, const M: usize, const P: usize>(t: &Product, row: usize) {
-    let whole = t.panels / P * P;
-    for panel in (0..whole).step_by(P) {
-        // SAFETY: inside the product.
-        unsafe { tile::<V, E, M, P>(t, row, panel) };
-    }
-    for panel in whole..t.panels {
-        // SAFETY: inside the product.
-        unsafe { tile::<V, E, M, 1>(t, row, panel) };
-    }
-}
-
-/// # Safety
-/// As [`Kernels`].
-#[inline(always)]
-unsafe fn gemm<V: Simd16, E: Element>(t: &Product) {
-    // SAFETY: the tiles lie inside the product.
-    unsafe {
-        match t.rows {
-            0 => {}
-            // Few rows: several panels at once, so that enough independent sums are in flight.
-            1 => strip::<V, E, 1, 4>(t, 0),
-            2 => strip::<V, E, 2, 2>(t, 0),
-            3 => strip::<V, E, 3, 2>(t, 0),
-            rows => {
-                let tiles = rows.div_ceil(V::TILE_ROWS);
-                for panel in 0..t.panels {
-                    for i in 0..tiles {
-                        let (begin, end) = (rows * i / tiles, rows * (i + 1) / tiles);
-                        rows_of_panel::<V, E>(t, begin, end - begin, panel);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// One panel, up to twelve rows.
-#[inline(always)]
-unsafe fn rows_of_panel<V: Simd16, E: Element>(t: &Product, row: usize, rows: usize, panel: usize) {
-    // SAFETY: the caller's promise; tiles wider than `TILE_ROWS` are never asked for.
-    unsafe {
-        match rows {
-            1 => tile::<V, E, 1, 1>(t, row, panel),
-            2 => tile::<V, E, 2, 1>(t, row, panel),
-            3 => tile::<V, E, 3, 1>(t, row, panel),
-            4 => tile::<V, E, 4, 1>(t, row, panel),
-            5 if V::TILE_ROWS >= 5 => tile::<V, E, 5, 1>(t, row, panel),
-            6 if V::TILE_ROWS >= 6 => tile::<V, E, 6, 1>(t, row, panel),
-            7 if V::TILE_ROWS >= 7 => tile::<V, E, 7, 1>(t, row, panel),
-            8 if V::TILE_ROWS >= 8 => tile::<V, E, 8, 1>(t, row, panel),
-            9 if V::TILE_ROWS >= 9 => tile::<V, E, 9, 1>(t, row, panel),
-            10 if V::TILE_ROWS >= 10 => tile::<V, E, 10, 1>(t, row, panel),
-            11 if V::TILE_ROWS >= 11 => tile::<V, E, 11, 1>(t, row, panel),
-            12 if V::TILE_ROWS >= 12 => tile::<V, E, 12, 1>(t, row, panel),
-            _ => {}
-        }
     }
 }
 
@@ -555,7 +316,7 @@ unsafe fn rotate<V: Simd16, E: Element>(head: *mut f32, cos: *const f32, sin: *c
 /// Compiles every kernel for one instruction set: a module with one entry point a kernel, carrying the target features.
 macro_rules! instruction_set {
     ($module:ident, $vector:ty, $name:literal $(, $features:literal)?) => {
-        mod $module {
+        pub mod $module {
             use super::{DType, Element, Kernels, Product, RowState, Scores, Weights};
             type V = $vector;
 
@@ -647,7 +408,7 @@ macro_rules! instruction_set {
             }
 
             /// The kernels for one storage type.
-            pub(super) fn kernels(dtype: DType) -> Kernels {
+            pub fn kernels(dtype: DType) -> Kernels {
                 match dtype {
                     DType::Fp32 => of::<super::F32>(),
                     DType::Fp16 => of::<super::F16>(),

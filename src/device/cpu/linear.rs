@@ -5,7 +5,8 @@ use std::ops::Range;
 use crate::device::{DType, DeviceError, HostTensor};
 
 use super::buffer::{Buffer, SharedSlice};
-use super::kernels::{Kernels, PANEL, Product};
+use super::gemm::Product;
+use super::kernels::{Kernels, PANEL};
 use super::pool::Pool;
 use super::tiles::{PAIR, TILE_BYTES, TILE_DEPTH, TileKernels};
 

@@ -12,7 +12,9 @@
 mod amx;
 mod attention;
 mod buffer;
+mod gemm;
 mod group;
+mod instruction_set;
 mod int8;
 mod kernels;
 mod kv;
@@ -44,7 +46,7 @@ use super::{
 };
 
 pub use self::group::{BOUND, CpuGroup, NOT_BOUND, why_not_bound};
-pub use self::kernels::InstructionSet;
+pub use self::instruction_set::InstructionSet;
 pub use self::limits::{Bandwidth, MachineLimits, Operands, Rate, Unit, UnitPeak, measure_limits};
 pub use self::pool::Pool;
 
@@ -169,16 +171,7 @@ impl Cpu {
         } else {
             vec![("integer kernels".to_owned(), int8.name.to_owned())]
         };
-        Ok(Self {
-            options,
-            kernels,
-            int8,
-            pool: Mutex::new(pool),
-            scratch,
-            workspace,
-            details,
-            seat: None,
-        })
+        Ok(Self { options, kernels, int8, pool: Mutex::new(pool), scratch, workspace, details, seat: None })
     }
 
     fn pool(&mut self) -> &mut Pool {

@@ -44,7 +44,12 @@ impl Room {
 impl Scratch {
     /// Room for nothing, for so many threads.
     pub fn new(threads: usize) -> Result<Self, DeviceError> {
-        Ok(Self { rows: Buffer::zeroed(0, WHAT)?, scaled: Buffer::zeroed(0, WHAT)?, rooms: Vec::new(), threads })
+        Ok(Self {
+            rows: Buffer::zeroed(0, WHAT)?,
+            scaled: Buffer::zeroed(0, WHAT)?,
+            rooms: Vec::new(),
+            threads,
+        })
     }
 
     /// Makes room for a block of rows of so many bytes each; what was in it is lost.

@@ -236,7 +236,7 @@ mod tests {
     use crate::device::cpu::simd_neon::Neon;
     #[cfg(target_arch = "x86_64")]
     use crate::device::cpu::{
-        kernels::InstructionSet,
+        instruction_set::InstructionSet,
         simd_x86::{Avx2, Avx512},
     };
 

@@ -145,7 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::device::cpu::kernels::InstructionSet;
+    use crate::device::cpu::instruction_set::InstructionSet;
     use crate::device::{DType, HostTensor};
 
     /// The weights of `row` of which the first `n` scores count, what the state becomes and the factor, as bits. Scores lie in

@@ -1,8 +1,9 @@
 //! A block's products by the vector kernels.
 
 use crate::device::cpu::buffer::Buffer;
+use crate::device::cpu::gemm::Product;
 use crate::device::cpu::int8::Int8Kernels;
-use crate::device::cpu::kernels::{Kernels, PANEL, Product};
+use crate::device::cpu::kernels::{Kernels, PANEL};
 use crate::device::cpu::kv::Panels;
 use crate::device::cpu::softmax::Weights;
 use crate::device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use crate::device::cpu::kernels::{InstructionSet, PANEL};
+use crate::device::cpu::instruction_set::InstructionSet;
+use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::tiles::{TILE_BYTES, TileUnit};
 
 use super::twin;

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::kernels::{Int8Product, Multiply, QUAD, TILE_K, TileRow};
 use super::{Int8Kernels, Int8Linear, row_bytes};
-use crate::device::cpu::kernels::{InstructionSet, PANEL};
+use crate::device::cpu::instruction_set::InstructionSet;
+use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::linear::{Epilogue, Rows, RowsMut};
 use crate::device::cpu::pool::Pool;
 use crate::device::cpu::scratch::Scratch;
@@ -321,8 +322,10 @@ fn products_of_tiles_add_to_the_sums_that_are_there() {
         let rows = if let Shape::Narrow { rows } = shape { rows } else { shape.rows() };
         let product = |range: std::ops::Range<usize>, fresh: bool, c: &mut [i32]| {
             let begin = range.start * TILE_BYTES;
-            let (a, b) =
-                (a.each_ref().map(|a| a[begin..].as_ptr().cast()), b.each_ref().map(|b| b[begin..].as_ptr().cast()));
+            let (a, b) = (
+                a.each_ref().map(|a| a[begin..].as_ptr().cast()),
+                b.each_ref().map(|b| b[begin..].as_ptr().cast()),
+            );
             let t = TileProduct { shape, a, b, tiles: range.len(), fresh, c: c.as_mut_ptr() };
             // SAFETY: as many tiles as there are; the set is available.
             unsafe {

@@ -12,7 +12,13 @@ use super::kernels::{Int8Kernels, Scaled, TILE_K, TileRow};
 use super::linear::Int8Layer;
 
 /// Quantises rows of `k` numbers into tiles.
-pub fn quantise(x: Rows<'_>, k: usize, kernels: &Int8Kernels, scratch: &mut Scratch, pool: &mut Pool) -> Layout {
+pub fn quantise(
+    x: Rows<'_>,
+    k: usize,
+    kernels: &Int8Kernels,
+    scratch: &mut Scratch,
+    pool: &mut Pool,
+) -> Layout {
     let layout = Layout::new(x.rows, k.div_ceil(TILE_K), 1);
     let (data, scaled) = (scratch.rows.shared(), SharedSlice::new(&mut scratch.scaled));
     pool.split(x.rows, x.rows * k, &|rows| {

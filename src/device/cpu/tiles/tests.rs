@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::device::HostTensor;
-use crate::device::cpu::kernels::InstructionSet;
+use crate::device::cpu::instruction_set::InstructionSet;
 use crate::device::cpu::linear::{Epilogue, Linear, Rows, RowsMut};
 use crate::device::cpu::pool::Pool;
 use crate::device::cpu::scratch::Scratch;

@@ -2,7 +2,10 @@
 
 use crate::device::DType;
 
-use super::{HALF, HIGH, NARROW, PAIR, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct, TileUnit, WIDE};
+use super::{
+    HALF, HIGH, NARROW, PAIR, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct, TileUnit,
+    WIDE,
+};
 
 /// Numbers in a row of a tile: sixteen pairs.
 const ROW: usize = TILE_DEPTH;
