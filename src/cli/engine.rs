@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::device::cpu::{InstructionSet, why_not_bound};
+use crate::device::cpu::{CpuMemory, InstructionSet, available_threads, why_not_bound};
 use crate::device::rotary::RotaryMode;
 use crate::device::{DType, DeviceError, KvForm, Precision};
 use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
-use crate::engine::load::Capacity;
-use crate::engine::load::{
-    self, DeviceKind, Emulate, LoadOptions, MemoryEstimate, ModelPath, load_tokenizer,
-};
+use crate::engine::load::{self, DeviceKind, Emulate, LoadOptions, ModelPath, load_tokenizer};
+use crate::engine::memory::{Capacity, MemoryEstimate, MemoryOf};
 use crate::engine::model::Limits;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::tokenizer::Tokenizer;
@@ -163,6 +161,17 @@ impl ComputeArgs {
         Precision { kv: self.kv.unwrap_or(precision.kv), ..precision }
     }
 
+    /// Whose memory it takes.
+    pub fn memory(&self) -> MemoryOf {
+        match self.device {
+            DeviceKind::Cpu => {
+                let threads = self.threads.map_or_else(available_threads, usize::from);
+                MemoryOf::Cpu(CpuMemory::new(self.precision(), self.kernel, threads))
+            }
+            DeviceKind::Reference | DeviceKind::Duo300i | DeviceKind::A2800i => self.precision().into(),
+        }
+    }
+
     /// The same as the engine takes it.
     ///
     /// # Errors
@@ -276,7 +285,7 @@ impl FoundModel {
     /// Whether it can be loaded at all: it can be cut for the ranks, the device is there, and the memory.
     pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
         let world = compute.world()?;
-        let rank = MemoryEstimate::per_rank(&self.config, compute.precision(), limits, world)?;
+        let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), limits, world)?;
         let emulate = compute.emulate(&self.path);
         compute.device.check(compute.precision(), world, emulate.as_ref())?;
         if compute.profile_operators {

@@ -1,4 +1,4 @@
-//! From words to a loaded model: where the model is, what it is loaded for, what memory that takes.
+//! From words to a loaded model: where the model is, what it is loaded for.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::device::group::DeviceGroup;
 use crate::device::reference::{Reference, ReferenceGroup};
 use crate::device::rotary::RotaryMode;
 use crate::device::timed::{OperatorClock, Timed, TimedGroup};
-use crate::device::{DType, Device, DeviceError, Precision, WeightForm};
+use crate::device::{DType, Device, DeviceError, Precision};
 
 use super::EngineError;
 use super::config::ModelConfig;
@@ -21,8 +21,6 @@ use super::weights::dummy::Dummy;
 use super::weights::unread::Unread;
 use super::weights::{StorageType, WeightSource, layout, open_checkpoint};
 
-/// Channels of a head are a multiple of so many in the CPU's cache, where they lie in tiles.
-const KV_CHANNELS: usize = 32;
 /// Seed of `dummy:` weights.
 const DUMMY_SEED: u64 = 0;
 
@@ -378,118 +376,4 @@ pub fn load_tokenizer(dir: &Path, config: Option<&ModelConfig>) -> Result<Tokeni
         }
     }
     Ok(tokenizer)
-}
-
-/// Memory that a loaded model may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Capacity {
-    /// Bytes that all ranks share: a host's.
-    Together(u64),
-    /// Bytes that each rank has to itself: a chip's.
-    EachRank(u64),
-}
-
-impl Capacity {
-    /// Whether a model loaded for `limits` on so many ranks fits; one that cannot be cut so does not.
-    pub fn holds(self, config: &ModelConfig, precision: Precision, limits: Limits, world: usize) -> bool {
-        let Ok(rank) = MemoryEstimate::per_rank(config, precision, limits, world) else { return false };
-        match self {
-            Self::Together(bytes) => rank.of_ranks(world).total_bytes() <= bytes,
-            Self::EachRank(bytes) => rank.total_bytes() <= bytes,
-        }
-    }
-
-    /// The bytes, and whose they are.
-    pub fn words(self) -> String {
-        match self {
-            Self::Together(bytes) => format!("{:.1} GB are available", bytes as f64 / 1e9),
-            Self::EachRank(bytes) => format!("each chip has {:.1} GB", bytes as f64 / 1e9),
-        }
-    }
-}
-
-/// Memory that loading takes, by purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryEstimate {
-    /// Weights as the device lays them out.
-    pub weight_bytes: u64,
-    /// KV cache.
-    pub kv_bytes: u64,
-    /// Activations, logits and working memory.
-    pub activation_bytes: u64,
-}
-
-impl MemoryEstimate {
-    /// For this model, types and limits. Shapes of absurd size give [`u64::MAX`] rather than a small number.
-    pub fn new(config: &ModelConfig, precision: impl Into<Precision>, limits: Limits) -> Self {
-        Self::of_rank(config, config, precision.into(), limits)
-    }
-
-    /// For each of `world` ranks of this model.
-    ///
-    /// # Errors
-    /// The model cannot be cut for so many ranks.
-    pub fn per_rank(
-        config: &ModelConfig,
-        precision: impl Into<Precision>,
-        limits: Limits,
-        world: usize,
-    ) -> Result<Self, EngineError> {
-        // The first holds as much as any other.
-        let rank = Cut::new(config, 0, world)?.config(config);
-        Ok(Self::of_rank(config, &rank, precision.into(), limits))
-    }
-
-    /// Of `world` such ranks together, where they share a memory.
-    pub fn of_ranks(self, world: usize) -> Self {
-        let all = |bytes: u64| bytes.saturating_mul(world as u64);
-        Self {
-            weight_bytes: all(self.weight_bytes),
-            kv_bytes: all(self.kv_bytes),
-            activation_bytes: all(self.activation_bytes),
-        }
-    }
-
-    /// For the share `config` of the model `whole`.
-    fn of_rank(whole: &ModelConfig, config: &ModelConfig, precision: Precision, limits: Limits) -> Self {
-        let product =
-            |factors: &[usize]| factors.iter().fold(1u64, |bytes, &n| bytes.saturating_mul(n as u64));
-        let step =
-            config.hidden_size * 3 + config.qkv_width() + config.q_width() + 3 * config.ffn_hidden_size;
-        let last = 2 * config.hidden_size + 2 * config.padded_vocab_size;
-        let kv_tokens = product(&[limits.kv_blocks, crate::device::KV_BLOCK_TOKENS]) as usize;
-        // The embedding is not cut, though the output layer is.
-        let uncut = product(&[whole.padded_vocab_size - config.padded_vocab_size, config.hidden_size]);
-        let layers = config.num_layers as u64;
-        let of_matrices = |count: &dyn Fn([u64; 2]) -> u64| {
-            let layer = config.layer_matrices().map(count).into_iter().fold(0, u64::saturating_add);
-            layer.saturating_mul(layers).saturating_add(count(config.output_matrix()))
-        };
-        let matrix_bytes = of_matrices(&|[n, k]| precision.linear_bytes(n, k));
-        let others = config
-            .parameters()
-            .saturating_add(uncut)
-            .saturating_sub(of_matrices(&|[n, k]| n.saturating_mul(k)))
-            .saturating_mul(precision.dtype.bytes() as u64);
-        let quantised = match precision.weights {
-            WeightForm::Plain => 0,
-            // The largest activation as integers.
-            WeightForm::W8a8Dynamic => product(&[limits.max_step_tokens, 2, config.ffn_hidden_size])
-                .max(product(&[limits.max_logit_rows, config.padded_vocab_size])),
-        };
-        let kv_bytes = product(&[kv_tokens, config.num_layers, 2, config.num_kv_heads]);
-        let channels = config.kv_channels.next_multiple_of(KV_CHANNELS) as u64;
-        Self {
-            weight_bytes: others.saturating_add(matrix_bytes),
-            kv_bytes: kv_bytes.saturating_mul(precision.kv_bytes(channels)),
-            activation_bytes: product(&[4, limits.max_step_tokens, step])
-                .saturating_add(product(&[4, limits.max_logit_rows, last]))
-                .saturating_add(quantised),
-        }
-    }
-
-    /// All of it.
-    pub fn total_bytes(&self) -> u64 {
-        self.weight_bytes.saturating_add(self.kv_bytes).saturating_add(self.activation_bytes)
-    }
 }

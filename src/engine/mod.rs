@@ -4,6 +4,7 @@ pub mod cache;
 pub mod chat;
 pub mod config;
 pub mod load;
+pub mod memory;
 pub mod model;
 pub mod parallel;
 pub mod profile;

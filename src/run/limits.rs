@@ -6,7 +6,7 @@ use crate::bench::PhaseCost;
 use crate::device::cpu::{MachineLimits, Rate, UnitPeak};
 use crate::device::{DType, Precision, cpu};
 use crate::engine::config::ModelConfig;
-use crate::engine::load::MemoryEstimate;
+use crate::engine::memory::MemoryEstimate;
 use crate::engine::scheduler::Scheduler;
 use crate::record::{self, LimitRate, LoadFacts, Roofline, RunRecord, UnitLimit};
 use crate::suite::{self, Suite};

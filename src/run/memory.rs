@@ -1,9 +1,8 @@
 //! What the engine must hold for a plan's cases, and what of them a device's memory does not hold.
 
-use crate::device::Precision;
 use crate::engine::cache::blocks_for;
 use crate::engine::config::ModelConfig;
-use crate::engine::load::Capacity;
+use crate::engine::memory::{Capacity, MemoryOf};
 use crate::engine::model::Limits;
 
 use super::AccuracyRun;
@@ -23,9 +22,9 @@ impl Plan<'_> {
 
     /// Leaves out what the memory cannot hold: performance cases are marked with the reason, searches go no further than
     /// fits. Where nothing at all fits, nothing is left out: the check before loading says so.
-    pub fn fit_memory(&mut self, config: &ModelConfig, precision: impl Into<Precision>, capacity: Capacity) {
-        let precision = precision.into();
-        let fits = |limits: Limits, world: usize| capacity.holds(config, precision, limits, world);
+    pub fn fit_memory(&mut self, config: &ModelConfig, on: impl Into<MemoryOf>, capacity: Capacity) {
+        let on = on.into();
+        let fits = |limits: Limits, world: usize| capacity.holds(config, on, limits, world);
         let alone = |run: &PerformanceRun| room(self.step_tokens(), config, &[], &[run], &[]);
         let unfit: Vec<bool> = self.performance.iter().map(|run| !fits(alone(run), run.tp)).collect();
         let others = !self.accuracy.is_empty() || !self.searches.is_empty() || !self.loads.is_empty();

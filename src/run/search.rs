@@ -10,7 +10,7 @@ use crate::bench::{OrdinaryTokens, Repetition, Shape, prompts, repeat};
 use crate::device::DeviceError;
 use crate::engine::EngineError;
 use crate::engine::cache::blocks_for;
-use crate::engine::load::MemoryEstimate;
+use crate::engine::memory::{MemoryEstimate, MemoryOf};
 use crate::engine::model::Limits;
 use crate::record::{ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, RunDir, SearchCase};
 use crate::stats::median;
@@ -198,7 +198,7 @@ fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(S
         return None;
     }
     let device = session.engine.device_info();
-    let rank = MemoryEstimate::per_rank(config, device.precision, wanted, device.world).ok()?;
+    let rank = MemoryEstimate::per_rank(config, MemoryOf::device(&device), wanted, device.world).ok()?;
     let bytes = rank.of_ranks(device.world).total_bytes();
     let reason = format!(
         "{} KV blocks are wanted, memory was taken for {} and {} sequences; by the estimate it takes {:.2} GB",

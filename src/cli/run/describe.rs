@@ -1,6 +1,6 @@
 //! What a run would do.
 
-use crate::engine::load::MemoryEstimate;
+use crate::engine::memory::MemoryEstimate;
 use crate::run::plan::{Plan, first_prompt_of};
 
 use super::setup::Setup;
@@ -10,13 +10,13 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>) -> String {
     let Setup { suite, model, compute, .. } = setup;
     let of = |world: usize| {
         let rank =
-            MemoryEstimate::per_rank(&model.config, compute.precision(), plan.limits(world), world).ok()?;
+            MemoryEstimate::per_rank(&model.config, compute.memory(), plan.limits(world), world).ok()?;
         Some(rank.of_ranks(world))
     };
     // Ranks hold some of the same: the largest world takes most.
     let estimate = plan.worlds().into_iter().filter_map(of).max_by_key(MemoryEstimate::total_bytes);
     let estimate =
-        estimate.unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.precision(), plan.limits(1)));
+        estimate.unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.memory(), plan.limits(1)));
     let gb = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
     let mut text = match &setup.name {
         Some(name) => format!("configuration {name}\n"),

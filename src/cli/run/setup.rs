@@ -5,7 +5,8 @@ use anyhow::bail;
 use crate::cli::engine::{ComputeArgs, EmulationMode, FoundModel};
 use crate::device::rotary::RotaryMode;
 use crate::device::{DType, KvForm, Precision};
-use crate::engine::load::{DeviceKind, MemoryEstimate, ModelPath};
+use crate::engine::load::{DeviceKind, ModelPath};
+use crate::engine::memory::MemoryEstimate;
 use crate::engine::parallel::check_world;
 use crate::engine::tokenizer::Tokenizer;
 use crate::record::Roofline;
@@ -79,7 +80,7 @@ impl Setup {
         // Before memory is looked at: what cannot be cut is no matter of memory.
         plan.worlds().into_iter().try_for_each(|world| check_world(&self.model.config, world))?;
         if let Some(capacity) = self.model.capacity(&self.compute)? {
-            plan.fit_memory(&self.model.config, self.compute.precision(), capacity);
+            plan.fit_memory(&self.model.config, self.compute.memory(), capacity);
         }
         Ok(plan)
     }
@@ -88,15 +89,15 @@ impl Setup {
     pub(super) fn fit_budget(&self, plan: &mut Plan<'_>, roofline: &Roofline) -> anyhow::Result<()> {
         plan.fit_budget(&self.model.config, self.compute.precision(), roofline);
         if let Some(capacity) = self.model.capacity(&self.compute)? {
-            plan.fit_memory(&self.model.config, self.compute.precision(), capacity);
+            plan.fit_memory(&self.model.config, self.compute.memory(), capacity);
         }
         Ok(())
     }
 
     /// What the model takes by design on so many ranks.
     pub(super) fn estimate(&self, plan: &Plan<'_>, world: usize) -> Result<MemoryEstimate, RunError> {
-        let (config, precision) = (&self.model.config, self.compute.precision());
-        Ok(MemoryEstimate::per_rank(config, precision, plan.limits(world), world)?.of_ranks(world))
+        let (config, memory) = (&self.model.config, self.compute.memory());
+        Ok(MemoryEstimate::per_rank(config, memory, plan.limits(world), world)?.of_ranks(world))
     }
 
     /// The model's name in records. The folder's name is enough; paths are nobody's business.

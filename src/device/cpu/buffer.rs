@@ -38,6 +38,8 @@ impl<T: Copy + Zeroable> Buffer<T> {
         if layout.size() == 0 {
             return Ok(Self { pointer: NonNull::dangling(), len });
         }
+        #[cfg(test)]
+        TAKEN_BYTES.set(TAKEN_BYTES.get() + layout.size() as u64);
         // All-zero bytes are a valid `T` (`Zeroable`).
         let memory = if is_mapped(layout.size()) {
             map_zeroed(layout.size())
@@ -176,4 +178,15 @@ impl<'a, T> SharedSlice<'a, T> {
         // SAFETY: inside the slice by the assertion; alone by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static TAKEN_BYTES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Bytes that this thread has ever taken in buffers.
+#[cfg(test)]
+pub fn taken_bytes() -> u64 {
+    TAKEN_BYTES.get()
 }

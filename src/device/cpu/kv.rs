@@ -131,6 +131,16 @@ impl KvCache {
         Ok(Self { layout, keys, values, int8 })
     }
 
+    /// Bytes of a block of one layer and head.
+    pub fn block_bytes(channels: usize, precision: Precision, kernels: &Kernels) -> usize {
+        let layout = Layout::new(KvShape { layers: 1, kv_heads: 1, channels, blocks: 1 }, precision, kernels);
+        let scales = match precision.kv {
+            KvForm::Auto => 0,
+            KvForm::Int8 => 2 * KV_BLOCK_TOKENS * size_of::<f32>(),
+        };
+        layout.key_bytes() + layout.value_bytes() + scales
+    }
+
     /// Which of the `(layer, block, head)` triples, in memory order.
     pub fn index(&self, layer: usize, block: usize, head: usize) -> usize {
         self.layout.index(layer, block, head)

@@ -80,7 +80,7 @@ impl Linear {
         let order = Order::new(k, kernels.tiles.as_ref());
         let panels = n.div_ceil(PANEL);
         let panel_bytes = order.numbers() * dtype.bytes();
-        let mut data = Bytes::zeroed(panels * panel_bytes, "weights")?;
+        let mut data = Bytes::zeroed(Self::bytes((n, k), dtype, kernels), "weights")?;
         let shared = data.shared();
         pool.split(panels, n * k, &|range| {
             let mut packer = Packer { weight, order, dtype, kernels, row: vec![0.0; k], rows: Vec::new() };
@@ -92,6 +92,11 @@ impl Linear {
         });
         let bias = bias.map(|b| padded_vector(b, dtype)).transpose()?;
         Ok(Self { n, k, order, data, bias })
+    }
+
+    /// Bytes of a weight `[n, k]`.
+    pub fn bytes((n, k): (usize, usize), dtype: DType, kernels: &Kernels) -> usize {
+        n.div_ceil(PANEL) * Order::new(k, kernels.tiles.as_ref()).numbers() * dtype.bytes()
     }
 
     /// Some tiles of depth of a panel that is laid out in tiles.

@@ -20,6 +20,8 @@ mod kernels;
 mod kv;
 mod limits;
 mod linear;
+mod matrix;
+mod memory;
 mod pool;
 mod scratch;
 mod simd;
@@ -37,7 +39,8 @@ use self::buffer::Buffer;
 use self::int8::{Int8Kernels, Int8Linear};
 use self::kernels::{Kernels, PANEL};
 use self::kv::KvCache;
-use self::linear::{Epilogue, Linear, Rows, RowsMut, padded_vector};
+use self::linear::{Epilogue, Linear, padded_vector};
+use self::matrix::Matrix;
 use self::scratch::Scratch;
 use super::group::Seat;
 use super::rotary::RotaryTable;
@@ -48,6 +51,7 @@ use super::{
 pub use self::group::{BOUND, CpuGroup, NOT_BOUND, why_not_bound};
 pub use self::instruction_set::InstructionSet;
 pub use self::limits::{Bandwidth, MachineLimits, Operands, Rate, Unit, UnitPeak, measure_limits};
+pub use self::memory::CpuMemory;
 pub use self::pool::Pool;
 
 /// How a [`Cpu`] is set up.
@@ -82,41 +86,6 @@ pub struct Cpu {
 /// Logical cores that this process may use.
 pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
-}
-
-/// `[rows, width]`, rows padded to sixteen numbers.
-#[derive(Debug)]
-pub struct Matrix {
-    data: Buffer<f32>,
-    max_rows: usize,
-    rows: usize,
-    width: usize,
-    stride: usize,
-}
-
-impl Matrix {
-    fn set_rows(&mut self, rows: usize) {
-        assert!(rows <= self.max_rows, "invariant: {rows} rows fit the activation's {}", self.max_rows);
-        self.rows = rows;
-    }
-
-    fn view(&self) -> Rows<'_> {
-        Rows { data: &self.data, rows: self.rows, stride: self.stride }
-    }
-
-    fn row(&self, i: usize) -> &[f32] {
-        &self.data[i * self.stride..i * self.stride + self.width]
-    }
-
-    fn row_mut(&mut self, i: usize) -> &mut [f32] {
-        &mut self.data[i * self.stride..i * self.stride + self.width]
-    }
-}
-
-/// Numbers between rows of so many: an odd number of cache lines. Rows a power of two apart would share a few sets of each
-/// cache, and a block of them would not stay there while columns pass by.
-fn row_stride(width: usize) -> usize {
-    (width.div_ceil(PANEL) | 1) * PANEL
 }
 
 /// A weight matrix in one of its forms.
@@ -186,7 +155,7 @@ impl Cpu {
     /// `out = epilogue(x * weight^T + bias)`.
     fn product(&mut self, x: &Matrix, weight: &Weight, epilogue: Epilogue, out: &mut Matrix) {
         out.set_rows(x.rows);
-        let (x, out) = (x.view(), &mut RowsMut { stride: out.stride, data: &mut out.data });
+        let (x, out) = (x.view(), &mut out.view_mut());
         let Self { options, kernels, int8, pool, scratch, .. } = self;
         let pool = pool.get_mut().unwrap_or_else(PoisonError::into_inner);
         let scratch = scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -222,9 +191,7 @@ impl Device for Cpu {
     }
 
     fn activation(&self, max_rows: usize, width: usize) -> Result<Matrix, DeviceError> {
-        let stride = row_stride(width);
-        let data = Buffer::zeroed(max_rows * stride + PANEL, "activations")?;
-        Ok(Matrix { data, max_rows, rows: 0, width, stride })
+        Matrix::new(max_rows, width)
     }
 
     fn upload_linear(

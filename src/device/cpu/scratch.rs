@@ -68,6 +68,12 @@ impl Scratch {
         Ok(())
     }
 
+    /// Bytes that it takes for rows of so many bytes each.
+    pub fn bytes(row_bytes: usize, threads: usize) -> usize {
+        BLOCK_ROWS * (row_bytes + size_of::<Scaled>())
+            + threads * (ROOM_SUMS * size_of::<u32>() + BLOCK_BYTES)
+    }
+
     /// A thread's working memory.
     pub fn room(&self, thread: usize) -> MutexGuard<'_, Room> {
         self.rooms[thread].lock().unwrap_or_else(PoisonError::into_inner)

@@ -80,6 +80,11 @@ impl Int8Linear {
         Ok(Self { n, k, data, scales, bias })
     }
 
+    /// Bytes of a weight `[n, k]` with its scales.
+    pub fn bytes((n, k): (usize, usize)) -> usize {
+        n.div_ceil(PANEL) * (panel_stride(k) + PANEL * size_of::<f32>())
+    }
+
     /// Panels.
     pub fn panels(&self) -> usize {
         self.n.div_ceil(PANEL)

@@ -9,7 +9,7 @@ use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::linear::{Epilogue, Rows, RowsMut};
 use crate::device::cpu::pool::Pool;
 use crate::device::cpu::scratch::Scratch;
-use crate::device::cpu::tiles::{PRODUCT_SUMS, Shape, TILE_BYTES, TILE_ROWS, TileProduct};
+use crate::device::cpu::tiles::{Shape, TILE_BYTES, TILE_ROWS, TileProduct};
 use crate::device::{DType, HostTensor};
 
 fn sets() -> impl Iterator<Item = InstructionSet> {
@@ -334,7 +334,7 @@ fn products_of_tiles_add_to_the_sums_that_are_there() {
                 (unit.release)();
             }
         };
-        let start: Vec<i32> = (0..PRODUCT_SUMS).map(|i| i32::MAX - i as i32).collect();
+        let start: Vec<i32> = (0..shape.rows() * panels * PANEL).map(|i| i32::MAX - i as i32).collect();
         let (mut whole, mut blocks, mut fresh) = (start.clone(), start.clone(), start.clone());
         product(0..TILES, false, &mut whole);
         (0..TILES).for_each(|i| product(i..i + 1, false, &mut blocks));

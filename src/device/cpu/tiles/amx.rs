@@ -155,7 +155,7 @@ unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
 
 /// # Safety
 /// As [`TileKernels`].
-unsafe fn multiply_bf16(t: &TileProduct<f32>) {
+unsafe fn multiply_bf16(t: &TileProduct) {
     if t.tiles == 0 {
         return;
     }
@@ -165,7 +165,7 @@ unsafe fn multiply_bf16(t: &TileProduct<f32>) {
 
 /// # Safety
 /// As [`TileKernels`].
-unsafe fn multiply_fp16(t: &TileProduct<f32>) {
+unsafe fn multiply_fp16(t: &TileProduct) {
     if t.tiles == 0 {
         return;
     }

@@ -74,7 +74,7 @@ impl FloatLayer<'_> {
 impl Layer for FloatLayer<'_> {
     type Sum = f32;
 
-    fn unit(&self) -> TileUnit<f32> {
+    fn unit(&self) -> TileUnit {
         self.tiles.unit
     }
 

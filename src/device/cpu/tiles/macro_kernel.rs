@@ -36,7 +36,7 @@ const PIECES_A_THREAD: usize = 4;
 /// Sums of a piece.
 const PIECE_SUMS: usize = BLOCK_ROWS * PIECE_PANELS * PANEL;
 /// Sums of a product, of either shape.
-pub const PRODUCT_SUMS: usize = TILE_ROWS * NARROW * PANEL;
+const PRODUCT_SUMS: usize = TILE_ROWS * NARROW * PANEL;
 /// Sums that a thread has room for: a piece's, and those of one product to spare.
 pub const ROOM_SUMS: usize = PIECE_SUMS + PRODUCT_SUMS;
 

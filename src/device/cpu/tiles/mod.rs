@@ -25,7 +25,7 @@ use crate::device::DType;
 
 pub use self::layer::{apply, row_bytes};
 pub use self::macro_kernel::{
-    BLOCK_BYTES, BLOCK_ROWS, Layer, Layout, MacroKernel, PRODUCT_SUMS, ROOM_SUMS, blocks_of_rows,
+    BLOCK_BYTES, BLOCK_ROWS, Layer, Layout, MacroKernel, ROOM_SUMS, blocks_of_rows,
 };
 
 /// Numbers of `k` in a tile of 16-bit numbers.
@@ -78,7 +78,7 @@ impl Shape {
 
 /// `c += a * b` over `tiles` tiles of depth, each of them as many tiles as a number has parts: high, low.
 #[derive(Debug, Clone, Copy)]
-pub struct TileProduct<C> {
+pub struct TileProduct<C = f32> {
     /// Which blocks of rows and which panels there are.
     pub shape: Shape,
     /// The blocks of rows, tile after tile.
@@ -97,7 +97,7 @@ pub struct TileProduct<C> {
 ///
 /// All functions are `unsafe`: the instructions must be present, pointers valid for the shapes given.
 #[derive(Debug, Clone, Copy)]
-pub struct TileUnit<C> {
+pub struct TileUnit<C = f32> {
     /// Makes the tile registers ready for a shape; to be called by the thread that multiplies, before it does.
     pub configure: unsafe fn(Shape),
     /// A [`TileProduct`] of the shape configured last.
@@ -122,7 +122,7 @@ pub struct TileKernels {
     /// Cuts stored weights into parts; `None` where they are multiplied as they are stored.
     pub split: Option<Split>,
     /// What multiplies.
-    pub unit: TileUnit<f32>,
+    pub unit: TileUnit,
 }
 
 /// Who computes the products.

@@ -69,7 +69,7 @@ unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
 const ORDER: [(usize, usize); 3] = [(0, 0), (1, 0), (0, 1)];
 
 /// [`multiply`], by the machine's own fused multiply-add where it has one: without, each is a call, to the same bits.
-fn fastest<const PARTS: usize>() -> unsafe fn(&TileProduct<f32>) {
+fn fastest<const PARTS: usize>() -> unsafe fn(&TileProduct) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         return with_fma::<PARTS>;
@@ -81,7 +81,7 @@ fn fastest<const PARTS: usize>() -> unsafe fn(&TileProduct<f32>) {
 /// As [`TileKernels`]; AVX2 and FMA must be present.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn with_fma<const PARTS: usize>(t: &TileProduct<f32>) {
+unsafe fn with_fma<const PARTS: usize>(t: &TileProduct) {
     // SAFETY: the caller's promise.
     unsafe { multiply::<PARTS>(t) }
 }
@@ -89,7 +89,7 @@ unsafe fn with_fma<const PARTS: usize>(t: &TileProduct<f32>) {
 /// # Safety
 /// As [`TileKernels`].
 #[inline(always)]
-unsafe fn multiply<const PARTS: usize>(t: &TileProduct<f32>) {
+unsafe fn multiply<const PARTS: usize>(t: &TileProduct) {
     let (rows, blocks, panels) = extent(t.shape);
     let order = &ORDER[..2 * PARTS - 1];
     for block in 0..blocks {
