@@ -62,13 +62,14 @@ pub struct TileRow {
 }
 
 impl TileRow {
+    /// The piece in a tile of a block of depth.
+    ///
     /// # Safety
     /// The row has such a piece, and nobody else uses it.
     #[inline(always)]
-    unsafe fn piece<'a>(self, i: usize) -> &'a mut [i8; TILE_K] {
-        let at = i / self.block * self.block_stride + i % self.block * TILE_BYTES;
+    unsafe fn piece<'a>(self, block: usize, tile: usize) -> &'a mut [i8; TILE_K] {
         // SAFETY: the caller's promise; bytes have no alignment.
-        unsafe { &mut *self.first.add(at).cast() }
+        unsafe { &mut *self.first.add(block * self.block_stride + tile * TILE_BYTES).cast() }
     }
 }
 
@@ -262,23 +263,21 @@ fn quantise<const FMA: bool>(x: &[f32], out: &mut [i8]) -> Scaled {
 #[inline(always)]
 unsafe fn quantise_tiles<const FMA: bool>(x: &[f32], to: TileRow) -> f32 {
     let scale = scale_of(x);
-    if is_void(scale) {
-        for i in 0..x.len().div_ceil(TILE_K) {
+    for (block, x) in x.chunks(to.block * TILE_K).enumerate() {
+        let (whole, rest) = x.as_chunks::<TILE_K>();
+        for (tile, x) in whole.iter().enumerate() {
             // SAFETY: a piece for every 64 numbers by the caller's promise; here and below.
-            unsafe { to.piece(i) }.fill(0);
+            let piece = unsafe { to.piece(block, tile) };
+            if is_void(scale) { piece.fill(0) } else { round::<FMA>(x, scale, piece) }
         }
-        return scale;
-    }
-    let (whole, rest) = x.as_chunks::<TILE_K>();
-    for (i, x) in whole.iter().enumerate() {
-        // SAFETY: as above.
-        round::<FMA>(x, scale, unsafe { to.piece(i) });
-    }
-    if !rest.is_empty() {
-        // SAFETY: as above.
-        let piece = unsafe { to.piece(whole.len()) };
-        piece.fill(0);
-        round::<FMA>(rest, scale, piece);
+        if !rest.is_empty() {
+            // SAFETY: as above.
+            let piece = unsafe { to.piece(block, whole.len()) };
+            piece.fill(0);
+            if !is_void(scale) {
+                round::<FMA>(rest, scale, piece);
+            }
+        }
     }
     scale
 }
