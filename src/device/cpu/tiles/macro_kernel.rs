@@ -222,9 +222,14 @@ impl<L: Layer> MacroKernel<'_, L> {
             let sums = &mut sums[place * products * PRODUCT_SUMS..][..products * PRODUCT_SUMS];
             for (i, c) in sums.chunks_exact_mut(PRODUCT_SUMS).enumerate() {
                 ahead.iter().for_each(|bytes| prefetch(&bytes[part(bytes.len(), i, products)]));
-                let (a, tiles) = (self.rows(i, block), layout.tiles(block).len());
-                let c_at = c.as_mut_ptr();
-                let product = TileProduct { shape: layout.shape, a, b, tiles, fresh: block == 0, c: c_at };
+                let product = TileProduct {
+                    shape: layout.shape,
+                    a: self.rows(i, block),
+                    b,
+                    tiles: layout.tiles(block).len(),
+                    fresh: block == 0,
+                    c: c.as_mut_ptr(),
+                };
                 // SAFETY: rows, panels and sums hold the shape, which this thread has configured.
                 unsafe { (unit.multiply)(&product) };
                 if block + 1 == layout.blocks() {
@@ -247,18 +252,16 @@ impl<L: Layer> MacroKernel<'_, L> {
     /// A step's panels over a block of depth as they are multiplied: cut into `parts`, or as they are stored.
     fn weights(&self, step: usize, block: usize, parts: &mut [u8]) -> [*const u8; NARROW] {
         let tiles = self.layout.tiles(block);
-        let mut places = parts.chunks_exact_mut(tiles.len() * self.layout.tile_bytes);
+        let bytes = tiles.len() * self.layout.tile_bytes;
         let mut out = [std::ptr::null(); NARROW];
-        for (out, panel) in out.iter_mut().zip(self.panels(step)) {
-            let stored = self.layer.stored(panel, &tiles).as_ptr();
-            *out = match (self.layer.split(), places.next()) {
-                (Some(split), Some(place)) => {
-                    // SAFETY: a block's tiles in, as many of each part out.
-                    unsafe { split(stored, tiles.len(), place.as_mut_ptr()) };
-                    place.as_ptr()
-                }
-                _ => stored,
-            };
+        for (i, panel) in self.panels(step).enumerate() {
+            out[i] = self.layer.stored(panel, &tiles).as_ptr();
+            if let Some(split) = self.layer.split() {
+                let parts = &mut parts[i * bytes..][..bytes];
+                // SAFETY: a block's tiles in, as many of each part out.
+                unsafe { split(out[i], tiles.len(), parts.as_mut_ptr()) };
+                out[i] = parts.as_ptr();
+            }
         }
         out
     }
