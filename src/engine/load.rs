@@ -456,7 +456,7 @@ impl MemoryEstimate {
             |factors: &[usize]| factors.iter().fold(1u64, |bytes, &n| bytes.saturating_mul(n as u64));
         let step =
             config.hidden_size * 3 + config.qkv_width() + config.q_width() + 3 * config.ffn_hidden_size;
-        let last = 2 * config.hidden_size + 2 * config.padded_vocab_size;
+        let last = config.hidden_size + config.qkv_width() + 2 * config.padded_vocab_size;
         let kv_tokens = product(&[limits.kv_blocks, crate::device::KV_BLOCK_TOKENS]) as usize;
         // The embedding is not cut, though the output layer is.
         let uncut = product(&[whole.padded_vocab_size - config.padded_vocab_size, config.hidden_size]);
