@@ -414,6 +414,15 @@ pub trait Device: Send {
         rows: &[usize],
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError>;
+    /// [`Device::gather`] of the queries in `qkv`; what becomes of keys and values in `out` is the device's affair.
+    fn gather_queries(
+        &mut self,
+        qkv: &Self::Activation,
+        rows: &[usize],
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError> {
+        self.gather(qkv, rows, out)
+    }
 
     /// Sums `x` over the ranks of a tensor-parallel group, in the order of the ranks, with one rounding at the end; every
     /// rank has the same sum afterwards. A device that is alone has nothing to do.

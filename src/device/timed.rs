@@ -376,6 +376,16 @@ impl<D: Device> Device for Timed<D> {
         self.time(Operator::Gather, LITTLE, |d| d.gather(&x.inner, rows, &mut out.inner))
     }
 
+    fn gather_queries(
+        &mut self,
+        qkv: &Self::Activation,
+        rows: &[usize],
+        out: &mut Self::Activation,
+    ) -> Result<(), DeviceError> {
+        out.rows = rows.len();
+        self.time(Operator::Gather, LITTLE, |d| d.gather_queries(&qkv.inner, rows, &mut out.inner))
+    }
+
     fn all_reduce(&mut self, x: &mut Self::Activation) -> Result<(), DeviceError> {
         self.time(Operator::AllReduce, LITTLE, |d| d.all_reduce(&mut x.inner))
     }

@@ -177,7 +177,7 @@ impl MemoryEstimate {
         let (hidden, ffn) = (config.hidden_size, config.ffn_hidden_size);
         let step = [hidden, hidden, hidden, config.qkv_width(), config.q_width(), 2 * ffn, ffn];
         // The logits once more, for the host.
-        let last = [hidden, hidden, config.padded_vocab_size, config.padded_vocab_size];
+        let last = [hidden, config.qkv_width(), config.padded_vocab_size, config.padded_vocab_size];
         let widest = hidden.max(config.q_width()).max(ffn);
         Self {
             weight_bytes: of_matrices(&|[n, k]| on.linear_bytes(n, k)).saturating_add(others),

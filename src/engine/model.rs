@@ -54,6 +54,23 @@ pub struct StepInput<'a> {
     pub logit_rows: &'a [usize],
 }
 
+impl<'a> StepInput<'a> {
+    /// Logits are wanted of all rows, in their order.
+    fn wants_all_rows(&self) -> bool {
+        self.logit_rows.iter().copied().eq(0..self.tokens.len())
+    }
+
+    /// The rows whose logits are wanted, gathered: sequences of one row each.
+    fn logit_views(&self) -> Vec<SequenceView<'a>> {
+        let view = |(at, row): (usize, &usize)| {
+            let sequence = self.sequences.iter().find(|sequence| sequence.rows.contains(row))?;
+            let context = sequence.visible(row - sequence.rows.start);
+            Some(SequenceView { rows: at..at + 1, context, blocks: sequence.blocks })
+        };
+        self.logit_rows.iter().enumerate().filter_map(view).collect()
+    }
+}
+
 /// A loaded model, whatever its device.
 pub trait Forward: Send {
     /// Runs one step; `logits` is `[logit_rows, padded_vocab_size]` afterwards.
@@ -117,9 +134,9 @@ struct Buffers<D: Device> {
     h: D::Activation,
     /// `silu(gate) * up`.
     g: D::Activation,
-    /// Rows whose logits are wanted, and the same normed.
+    /// Rows of the stream whose logits are wanted, and their queries.
     last: D::Activation,
-    last_normed: D::Activation,
+    last_qkv: D::Activation,
     logits: D::Activation,
 }
 
@@ -186,16 +203,17 @@ impl<D: Device> Buffers<D> {
     fn new(device: &D, config: &ModelConfig, limits: Limits) -> Result<Self, EngineError> {
         let rows = |width| device.activation(limits.max_step_tokens, width);
         let last = |width| device.activation(limits.max_logit_rows, width);
+        let qkv = |rows| device.qkv_activation(rows, attention_shape(config));
         Ok(Self {
             x: rows(config.hidden_size)?,
             a: rows(config.hidden_size)?,
-            qkv: device.qkv_activation(limits.max_step_tokens, attention_shape(config))?,
+            qkv: qkv(limits.max_step_tokens)?,
             heads: rows(config.q_width())?,
             y: rows(config.hidden_size)?,
             h: rows(2 * config.ffn_hidden_size)?,
             g: rows(config.ffn_hidden_size)?,
             last: last(config.hidden_size)?,
-            last_normed: last(config.hidden_size)?,
+            last_qkv: qkv(limits.max_logit_rows)?,
             logits: last(config.padded_vocab_size)?,
         })
     }
@@ -206,29 +224,39 @@ impl<D: Device> Forward for Model<D> {
         let Self { device: d, config, weights, buffers: b, cache, .. } = self;
         let shape = attention_shape(config);
         let epsilon = config.layernorm_epsilon;
-        d.embed(&weights.embedding, step.tokens, &mut b.x)?;
+        let views = step.logit_views();
+        // In the last layer the other rows are done once their keys and values are in the cache.
+        let mut wanted = (!step.wants_all_rows()).then_some((&mut b.last, &mut b.last_qkv));
+        let (mut x, mut qkv, mut sequences) = (&mut b.x, &mut b.qkv, step.sequences);
+        logits.clear();
+        d.embed(&weights.embedding, step.tokens, x)?;
         for (index, layer) in weights.layers.iter().enumerate() {
-            d.rms_norm(&b.x, &layer.input_norm, epsilon, &mut b.a)?;
-            d.linear(&b.a, &layer.qkv, &mut b.qkv)?;
-            d.rotary(&mut b.qkv, &weights.rotary, step.positions, shape)?;
-            d.write_kv(&b.qkv, cache, index, step.sequences, shape)?;
-            d.attention(&b.qkv, cache, index, step.sequences, shape, &mut b.heads)?;
+            d.rms_norm(x, &layer.input_norm, epsilon, &mut b.a)?;
+            d.linear(&b.a, &layer.qkv, qkv)?;
+            d.rotary(qkv, &weights.rotary, step.positions, shape)?;
+            d.write_kv(qkv, cache, index, sequences, shape)?;
+            if index + 1 == weights.layers.len()
+                && let Some((last, last_qkv)) = wanted.take()
+            {
+                if step.logit_rows.is_empty() {
+                    return Ok(());
+                }
+                d.gather(x, step.logit_rows, last)?;
+                d.gather_queries(qkv, step.logit_rows, last_qkv)?;
+                (x, qkv, sequences) = (last, last_qkv, &views);
+            }
+            d.attention(qkv, cache, index, sequences, shape, &mut b.heads)?;
             d.linear(&b.heads, &layer.dense, &mut b.y)?;
             d.all_reduce(&mut b.y)?;
-            d.add(&mut b.x, &b.y)?;
-            d.rms_norm(&b.x, &layer.post_norm, epsilon, &mut b.a)?;
+            d.add(x, &b.y)?;
+            d.rms_norm(x, &layer.post_norm, epsilon, &mut b.a)?;
             d.gate_up(&b.a, &layer.h_to_4h, &mut b.h, &mut b.g)?;
             d.linear(&b.g, &layer.down, &mut b.y)?;
             d.all_reduce(&mut b.y)?;
-            d.add(&mut b.x, &b.y)?;
+            d.add(x, &b.y)?;
         }
-        logits.clear();
-        if step.logit_rows.is_empty() {
-            return Ok(());
-        }
-        d.gather(&b.x, step.logit_rows, &mut b.last)?;
-        d.rms_norm(&b.last, &weights.final_norm, epsilon, &mut b.last_normed)?;
-        d.linear(&b.last_normed, &weights.output, &mut b.logits)?;
+        d.rms_norm(x, &weights.final_norm, epsilon, &mut b.a)?;
+        d.linear(&b.a, &weights.output, &mut b.logits)?;
         d.download(&b.logits, logits)?;
         Ok(())
     }

@@ -125,7 +125,12 @@ fn a_search_that_meets_the_end_of_memory_notes_it_and_goes_on() {
         let after: Vec<_> = found.probes[at + 1..].iter().collect();
         assert!(after.iter().all(|p| p.outcome == ProbeOutcome::Fits), "{after:?}");
         assert!(after.iter().any(|p| p.purpose == ProbePurpose::Verify && p.batch == told.batch));
-        assert!(found.probes.windows(2).all(|two| two[0].end_ns < two[1].end_ns), "the clock goes on");
+        // What fails in its first step ends where it began: how long that step took nobody knows.
+        let goes_on = |two: &[ProbeRecord]| match two[1].outcome {
+            ProbeOutcome::OutOfMemory => two[0].end_ns <= two[1].end_ns,
+            _ => two[0].end_ns < two[1].end_ns,
+        };
+        assert!(found.probes.windows(2).all(goes_on), "the clock goes on");
         eprintln!("{world}: {} probes, batch {} met it: {reason}", found.probes.len(), told.batch);
     }
 }

@@ -112,7 +112,7 @@ proptest! {
         precision in precisions(),
         instruction_set in families(),
         threads in 1..=2usize,
-        chunk in 4..64usize,
+        chunk in 1..64usize,
         batch in 1..=4usize,
     ) {
         let alone = Setup { shape, precision, threads: 1, chunk: 512, batch: 1, instruction_set };

@@ -140,6 +140,27 @@ impl Ascend {
         self.core.element()
     }
 
+    /// The first `width` numbers of some rows, which lie so far apart.
+    fn gather_first(
+        &mut self,
+        x: &Activation,
+        width: usize,
+        rows: &[usize],
+        out: &Activation,
+    ) -> Result<(), DeviceError> {
+        let (core, element) = (&self.core, self.core.element());
+        self.rows.words.clear();
+        self.rows.words.extend(rows.iter().map(|row| *row as i32));
+        core.send_words(&mut self.rows)?;
+        let inbox = self.rows.inbox.buffer();
+        let shape = x.memory.id << 32 | x.rows as u64;
+        core.again(("gather", [out.memory.id, shape, inbox.id, rows.len() as u64]), |api| {
+            let indices = View::new(inbox.at(0), Element::Int32, &[rows.len()]);
+            let view = |memory: &Buffer, rows| View::new(memory.at(0), element, &[rows, width]);
+            ops::gather(api, view(&x.memory, x.rows), indices, view(&out.memory, rows.len()))
+        })
+    }
+
     fn new_kv(qkv: &Activation) -> NewKv {
         let [_, key, value, _] = qkv.parts();
         NewKv { key, value, rows: qkv.rows, id: qkv.memory.id }
@@ -389,18 +410,18 @@ impl Device for Ascend {
 
     fn gather(&mut self, x: &Activation, rows: &[usize], out: &mut Activation) -> Result<(), DeviceError> {
         out.set_rows(rows.len(), out.width);
-        let (core, element) = (&self.core, self.core.element());
-        self.rows.words.clear();
-        self.rows.words.extend(rows.iter().map(|row| *row as i32));
-        core.send_words(&mut self.rows)?;
-        let inbox = self.rows.inbox.buffer();
-        core.again(
-            ("gather", [out.memory.id, x.memory.id << 32 | x.rows as u64, inbox.id, rows.len() as u64]),
-            |api| {
-                let indices = View::new(inbox.at(0), Element::Int32, &[rows.len()]);
-                ops::gather(api, x.view(element), indices, out.view(element))
-            },
-        )
+        self.gather_first(x, x.width, rows, out)
+    }
+
+    fn gather_queries(
+        &mut self,
+        qkv: &Activation,
+        rows: &[usize],
+        out: &mut Activation,
+    ) -> Result<(), DeviceError> {
+        out.set_rows(rows.len(), out.width);
+        // Queries are the first of the parts, their rows one after another.
+        self.gather_first(qkv, self.layout.q_width(), rows, out)
     }
 
     fn all_reduce(&mut self, x: &mut Activation) -> Result<(), DeviceError> {
