@@ -10,7 +10,8 @@
 //! leaves while the next is multiplied.
 //!
 //! Few rows need no blocks of depth: a product passes the whole depth of four panels, which stream by from memory. In fp16 they
-//! do: the parts of four panels are to stay in L1 from where they are cut to where they are multiplied.
+//! do: the parts of four panels are to stay in L1 from where they are cut to where they are multiplied. The blocks follow on each
+//! other then, so that memory is read in the same four streams.
 
 use std::ops::Range;
 
@@ -136,8 +137,8 @@ impl Layout {
 }
 
 /// A product of a block of rows that lie in tiles. Its steps are what the tiles of sums hold at a time: four panels of few rows,
-/// two of many, as many of each half. A piece of the steps goes block of depth after block of depth; what a thread does of it
-/// between two changes of its weights is a turn.
+/// two of many, as many of each half. A piece of the steps goes block of depth after block of depth, or step after step where rows
+/// are few; what a thread does of it between two changes of its weights is a turn.
 pub struct MacroKernel<'a, L> {
     /// The layer.
     pub layer: &'a L,
@@ -178,9 +179,9 @@ impl<L: Layer> MacroKernel<'_, L> {
         (fewest.max(PIECES_A_THREAD) * self.threads).min(self.steps())
     }
 
-    /// Whether sums are continued after others.
+    /// Whether sums are continued after others: where many rows share the panels of a block of depth.
     fn sums_wait(&self) -> bool {
-        self.layout.blocks() > 1
+        self.layout.shape == Shape::Wide && self.layout.blocks() > 1
     }
 
     /// A step's panels of outputs.
@@ -198,11 +199,13 @@ impl<L: Layer> MacroKernel<'_, L> {
     /// Step and block of depth of a turn. A thread that is through with a piece goes on, most likely, behind the pieces that the
     /// others are at.
     fn turn(&self, piece: &Range<usize>, turn: usize) -> (usize, usize) {
-        let (block, place) = (turn / piece.len(), turn % piece.len());
-        if block < self.layout.blocks() {
-            (piece.start + place, block)
-        } else {
+        let blocks = self.layout.blocks();
+        if turn == piece.len() * blocks {
             ((piece.end + (self.threads - 1) * piece.len()).min(self.steps() - 1), 0)
+        } else if self.sums_wait() {
+            (piece.start + turn % piece.len(), turn / piece.len())
+        } else {
+            (piece.start + turn / blocks, turn % blocks)
         }
     }
 
