@@ -140,8 +140,8 @@ impl Ascend {
         self.core.element()
     }
 
-    /// The first `width` numbers of some rows, which lie so far apart.
-    fn gather_first(
+    /// Some rows of `width` numbers; those of `x` follow on each other.
+    fn gather_rows(
         &mut self,
         x: &Activation,
         width: usize,
@@ -410,7 +410,7 @@ impl Device for Ascend {
 
     fn gather(&mut self, x: &Activation, rows: &[usize], out: &mut Activation) -> Result<(), DeviceError> {
         out.set_rows(rows.len(), out.width);
-        self.gather_first(x, x.width, rows, out)
+        self.gather_rows(x, x.width, rows, out)
     }
 
     fn gather_queries(
@@ -421,7 +421,7 @@ impl Device for Ascend {
     ) -> Result<(), DeviceError> {
         out.set_rows(rows.len(), out.width);
         // Queries are the first of the parts, their rows one after another.
-        self.gather_first(qkv, self.layout.q_width(), rows, out)
+        self.gather_rows(qkv, self.layout.q_width(), rows, out)
     }
 
     fn all_reduce(&mut self, x: &mut Activation) -> Result<(), DeviceError> {
