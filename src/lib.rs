@@ -74,8 +74,8 @@
 //!
 //! ## What is not here yet
 //!
-//! W8A8 checkpoints, and an int8 KV cache on AMX tiles: attention over integers goes by vectors. The speed of the AMX,
-//! AVX-512, VNNI and NEON kernels is unmeasured; their bits were held against their twins on emulated processors.
+//! W8A8 checkpoints. The speed of the AMX, AVX-512, VNNI and NEON kernels is unmeasured; their bits were held against their twins
+//! on emulated processors.
 
 pub mod bench;
 pub mod cli;

@@ -7,6 +7,7 @@
 //! Blocks are added up to runs of [`RUN_TOKENS`] tokens and runs to the context, always from token 0 on and in order.
 //! So a row's numbers depend on its own context alone, and threads may share a context run by run.
 
+mod int8;
 mod products;
 mod sums;
 mod tiles;
@@ -20,12 +21,13 @@ use super::CpuOptions;
 use super::buffer::{Buffer, SharedSlice};
 use super::int8::Int8Kernels;
 use super::kernels::{Kernels, PANEL};
-use super::kv::{KvCache, cache_tiles};
+use super::kv::{CacheKernels, KvCache};
 use super::linear::Rows;
 use super::pool::{Pool, part};
 use super::softmax::Scores;
 use super::tiles::TILE_DEPTH;
 
+use self::int8::Int8Tiles;
 use self::products::{Ahead, Block, Chunk, Products};
 use self::sums::{Strips, Sums};
 use self::tiles::Tiles;
@@ -97,14 +99,18 @@ impl Workspace {
         int8: Int8Kernels,
     ) -> Result<Self, DeviceError> {
         let shape = options.attention;
-        let tiles = cache_tiles(kernels, options.precision);
+        let cache = CacheKernels::new(options.precision, kernels, &int8);
         let group = shape.heads / shape.kv_heads;
-        let item_tokens = (if tiles.is_some() { TILE_ITEM_ROWS } else { CHUNK_ROWS } / group).max(1);
+        let most_rows = if matches!(cache, CacheKernels::Vector) { CHUNK_ROWS } else { TILE_ITEM_ROWS };
+        let item_tokens = (most_rows / group).max(1);
         let rows = item_tokens * group;
         let scratch = || {
-            let products: Box<dyn Products> = match tiles {
-                Some(tiles) => Box::new(Tiles::new(shape, rows, tiles)?),
-                None => Box::new(Vector::new(shape, rows, kernels, int8)?),
+            let products: Box<dyn Products> = match cache {
+                CacheKernels::Vector => Box::new(Vector::new(shape, rows, kernels, int8)?),
+                CacheKernels::Tiles(tiles) => Box::new(Tiles::new(shape, rows, &tiles)?),
+                CacheKernels::Int8Tiles(of_values, of_keys) => {
+                    Box::new(Int8Tiles::new(shape, rows, (of_values, of_keys), int8)?)
+                }
             };
             Ok(Mutex::new(Scratch {
                 products,
@@ -242,7 +248,7 @@ impl Attention<'_> {
         let width = values_width(self.shape.channels);
         let numbers = Sums::numbers(width);
         let data = &mut data[chunk.first / CHUNK_ROWS * numbers..][..numbers];
-        Sums::new(data, products.strips(chunk.rows, width))
+        Sums::new(data, products.value_strips(chunk.rows, width))
     }
 
     /// Does one item.
@@ -290,7 +296,7 @@ impl Attention<'_> {
             for chunk in self.chunks(item) {
                 let mut sums = self.sums(chunk, products, sums);
                 products.score(&block, chunk, scores, &mut ahead);
-                let strips = products.strips(chunk.rows, KV_BLOCK_TOKENS);
+                let strips = products.score_strips(chunk.rows);
                 self.soften((item, chunk, begin), products, (scores, strips), &mut sums, &mut ahead);
                 products.weigh(&block, chunk, scores, sums.values(), &mut ahead);
             }
@@ -309,7 +315,7 @@ impl Attention<'_> {
     fn ahead<'a>(&self, item: &Item, next: Option<Block<'a>>) -> Ahead<'a> {
         let rows = item.tokens * self.group();
         let calls = rows + PRODUCTS_A_CHUNK * rows.div_ceil(CHUNK_ROWS);
-        Ahead::new(next.map_or([&[], &[]], |next| [next.keys.bytes(), next.values.bytes()]), calls)
+        Ahead::new(next, calls)
     }
 
     /// Scores of a block's tokens to softmax weights, each row's for the tokens that it sees; what went before is brought

@@ -5,16 +5,17 @@
 //! product of the linear layers, with the query heads that share a KV head as its rows: the cache is read once for all of them.
 //! A panel lies as [`Order`] has it, in tiles where the kernels multiply by tiles.
 //!
-//! Keys and values in int8 lie as for the vector kernels, with a scale for each token beside them, and are made numbers again a
-//! block at a time.
+//! Keys and values in int8 have a scale for each token beside them. Keys lie in tiles of integers where such tiles multiply them.
+//! Values lie the same way for all kernels: the vector kernels make them numbers again a block at a time, as they do with keys, and
+//! for tiles they are widened.
 
 use crate::device::{DeviceError, KV_BLOCK_TOKENS, KvForm, KvShape, Precision};
 
 use super::buffer::{Buffer, SharedSlice};
-use super::int8::Int8Kernels;
+use super::int8::{Int8Kernels, Multiply};
 use super::kernels::{Kernels, PANEL};
 use super::linear::Order;
-use super::tiles::{TILE_DEPTH, TileKernels};
+use super::tiles::{IntegerKernels, TILE_DEPTH, TileKernels, TileUnit};
 
 /// Keys and values of all layers.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ struct Layout {
     keys: Order,
     /// A panel of values.
     values: Order,
-    /// Whether panels lie in tiles.
+    /// Values lie in tiles of the device's type.
     tiles: bool,
 }
 
@@ -60,30 +61,65 @@ pub enum Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    /// What is read when they are.
-    pub fn bytes(self) -> &'a [u8] {
+    /// What is read when they are: the scales, which come first, and the numbers.
+    pub fn bytes(self) -> [&'a [u8]; 2] {
         match self {
-            Self::Stored(bytes) => bytes,
-            Self::Int8(numbers, _) => bytemuck::cast_slice(numbers),
+            Self::Stored(bytes) => [&[], bytes],
+            Self::Int8(numbers, scales) => [bytemuck::cast_slice(scales), bytemuck::cast_slice(numbers)],
+        }
+    }
+
+    /// Numbers of the device's type, as a cache of that type has them.
+    pub fn stored(self) -> &'a [u8] {
+        let Self::Stored(bytes) = self else {
+            unreachable!("invariant: kernels are given the cache that they are for")
+        };
+        bytes
+    }
+
+    /// Integers and the tokens' scales, as a cache of integers has them.
+    pub fn integers(self) -> (&'a [i8], &'a [f32]) {
+        let Self::Int8(numbers, scales) = self else {
+            unreachable!("invariant: kernels are given the cache that they are for")
+        };
+        (numbers, scales)
+    }
+}
+
+/// Who multiplies a cache, which decides how it lies.
+#[derive(Debug, Clone, Copy)]
+pub enum CacheKernels {
+    /// The vector kernels.
+    Vector,
+    /// The tiles of the device's type.
+    Tiles(TileKernels),
+    /// Tiles for integers: of values, and of keys.
+    Int8Tiles(IntegerKernels, TileUnit<i32>),
+}
+
+impl CacheKernels {
+    /// For a cache of this precision: tiles where the kernels have them.
+    pub fn new(precision: Precision, kernels: &Kernels, int8: &Int8Kernels) -> Self {
+        match (precision.kv, kernels.tiles, int8.multiply) {
+            (KvForm::Auto, Some(tiles), _) => Self::Tiles(tiles),
+            (KvForm::Int8, Some(tiles), Multiply::Tiles(of_keys)) => Self::Int8Tiles(tiles.integers, of_keys),
+            _ => Self::Vector,
         }
     }
 }
 
-/// The tiles that multiply a cache of this precision: those of the device's type, where it has any, and none where the cache is
-/// of integers.
-pub fn cache_tiles(kernels: &Kernels, precision: Precision) -> Option<&TileKernels> {
-    kernels.tiles.as_ref().filter(|_| precision.kv == KvForm::Auto)
-}
-
 impl Layout {
-    fn new(shape: KvShape, precision: Precision, kernels: &Kernels) -> Self {
-        let tiles = cache_tiles(kernels, precision);
+    fn new(shape: KvShape, precision: Precision, kernels: &CacheKernels) -> Self {
         let bytes = match precision.kv {
             KvForm::Auto => precision.dtype.bytes(),
             KvForm::Int8 => 1,
         };
-        let (keys, values) = (Order::new(shape.channels, tiles), Order::new(KV_BLOCK_TOKENS, tiles));
-        Self { shape, bytes, keys, values, tiles: tiles.is_some() }
+        let tiles = if let CacheKernels::Tiles(tiles) = kernels { Some(tiles) } else { None };
+        let keys = match kernels {
+            CacheKernels::Int8Tiles(..) => Order::integers(shape.channels),
+            _ => Order::new(shape.channels, tiles),
+        };
+        Self { shape, bytes, keys, values: Order::new(KV_BLOCK_TOKENS, tiles), tiles: tiles.is_some() }
     }
 
     /// `(layer, block, head)` triples.
@@ -115,7 +151,7 @@ impl KvCache {
         kernels: &Kernels,
         int8: Int8Kernels,
     ) -> Result<Self, DeviceError> {
-        let layout = Layout::new(shape, precision, kernels);
+        let layout = Layout::new(shape, precision, &CacheKernels::new(precision, kernels, &int8));
         let scales = || Buffer::zeroed(layout.heads() * KV_BLOCK_TOKENS, WHAT);
         let int8 = match precision.kv {
             KvForm::Auto => None,
@@ -132,7 +168,7 @@ impl KvCache {
     }
 
     /// Bytes of a block of one layer and head.
-    pub fn block_bytes(channels: usize, precision: Precision, kernels: &Kernels) -> usize {
+    pub fn block_bytes(channels: usize, precision: Precision, kernels: &CacheKernels) -> usize {
         let layout = Layout::new(KvShape { layers: 1, kv_heads: 1, channels, blocks: 1 }, precision, kernels);
         let scales = match precision.kv {
             KvForm::Auto => 0,
@@ -206,7 +242,9 @@ struct Int8Writer<'a> {
 impl Writer<'_> {
     /// Writes one token's key and value of one head (numbers already representable in the type). A sequence's tokens are
     /// written in order: values in tiles are multiplied 32 tokens at a time, so the first of these clears the places of the
-    /// others, in which another sequence may have left numbers that times zero are none.
+    /// others, in which another sequence may have left numbers that times zero are none. Integers are never such, and a value
+    /// that is spoilt spoils its token's key instead: whoever sees the token has a score that is none, and nobody else has
+    /// anything of it.
     ///
     /// # Safety
     /// No two threads may write tokens of the same layer and head at a time.
@@ -240,6 +278,9 @@ impl Writer<'_> {
             // SAFETY: as above.
             value_scale[0] = unsafe { (int8.kernels.quantise)(value, row) }.scale;
             layout.put_value(values.as_chunks_mut().0, place, 0, numbers(row));
+            if value_scale[0].is_nan() {
+                (key_scale[0], value_scale[0]) = (f32::NAN, 0.0);
+            }
         } else if layout.bytes == 2 {
             self.put::<2>(keys, values, place, key, value);
         } else {

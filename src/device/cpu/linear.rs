@@ -6,6 +6,7 @@ use crate::device::{DType, DeviceError, HostTensor};
 
 use super::buffer::{Buffer, SharedSlice};
 use super::gemm::Product;
+use super::int8::{QUAD, TILE_K};
 use super::kernels::{Kernels, PANEL};
 use super::pool::Pool;
 use super::tiles::{PAIR, TILE_BYTES, TILE_DEPTH, TileKernels};
@@ -20,8 +21,8 @@ const WIDEN_ROWS: usize = 24;
 /// Numbers in the device's storage type, as bytes.
 pub type Bytes = Buffer<u8>;
 
-/// How the numbers of a panel lie: `[in][16]` for the vector kernels, or in tiles, `[in / 2][16][2]` with `in` filled up to
-/// whole tiles with zeros.
+/// How the numbers of a panel lie: `[in][16]` for the vector kernels, or in tiles, `[in / 2][16][2]` or, if they are multiplied as
+/// integers, `[in / 4][16][4]`, with `in` filled up to whole tiles with zeros.
 #[derive(Debug, Clone, Copy)]
 pub struct Order {
     /// Input numbers side by side.
@@ -39,6 +40,11 @@ impl Order {
         }
     }
 
+    /// For `k` inputs that tiles multiply as integers.
+    pub fn integers(k: usize) -> Self {
+        Self { together: QUAD, depth: k.next_multiple_of(TILE_K) }
+    }
+
     /// Numbers of a panel.
     pub fn numbers(self) -> usize {
         self.depth * PANEL
@@ -49,7 +55,8 @@ impl Order {
     pub fn at(self, j: usize, i: usize) -> usize {
         match self.together {
             1 => j * PANEL + i,
-            _ => (j / PAIR * PANEL + i) * PAIR + j % PAIR,
+            PAIR => (j / PAIR * PANEL + i) * PAIR + j % PAIR,
+            _ => (j / QUAD * PANEL + i) * QUAD + j % QUAD,
         }
     }
 }

@@ -3,9 +3,9 @@
 use crate::device::{Precision, WeightForm};
 
 use super::InstructionSet;
-use super::int8::{self, Int8Linear};
+use super::int8::{self, Int8Kernels, Int8Linear};
 use super::kernels::Kernels;
-use super::kv::KvCache;
+use super::kv::{CacheKernels, KvCache};
 use super::linear::Linear;
 use super::matrix::row_stride;
 use super::scratch::Scratch;
@@ -61,7 +61,8 @@ impl CpuMemory {
 
     /// Bytes of a block of the KV cache, of one layer and head of so many channels.
     pub fn kv_block_bytes(&self, channels: usize) -> u64 {
-        KvCache::block_bytes(channels, self.precision, &self.kernels()) as u64
+        let kernels = CacheKernels::new(self.precision, &self.kernels(), &Int8Kernels::of(self.set));
+        KvCache::block_bytes(channels, self.precision, &kernels) as u64
     }
 
     /// Bytes of a row of activations.

@@ -6,8 +6,8 @@
 //!
 //! There are two families of kernels. The vector kernels (portable, NEON, AVX2, AVX-512) give the same bits as each other.
 //! Where the machine has AMX, products in bf16 and fp16, with weights and in attention, go by its tiles, whose order of sums is their
-//! own; a twin in plain Rust (`amx-portable`) gives the same bits anywhere. Attention over a cache of integers goes by the
-//! vector kernels in both families. Products of integers with integers (`int8`) are the same bits everywhere.
+//! own; a twin in plain Rust (`amx-portable`) gives the same bits anywhere. Products of integers with integers (`int8`) are the same
+//! bits everywhere. Over a cache of integers attention goes by the tiles in their family, too; in fp32 everything goes by vectors.
 
 mod amx;
 mod attention;

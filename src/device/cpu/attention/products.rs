@@ -32,8 +32,11 @@ pub struct Chunk {
 
 /// A way to compute products of blocks, with a thread's working memory.
 pub trait Products: Debug + Send {
-    /// How rows of `width` numbers lie in a chunk of `rows` rows.
-    fn strips(&self, rows: usize, width: usize) -> Strips;
+    /// How the scores of a chunk of `rows` rows lie.
+    fn score_strips(&self, rows: usize) -> Strips;
+
+    /// How the weighted values of such a chunk lie, `width` numbers a row.
+    fn value_strips(&self, rows: usize, width: usize) -> Strips;
 
     /// Takes a row's query, for the products to come.
     fn take_query(&mut self, row: usize, query: &[f32]);
@@ -63,15 +66,17 @@ pub trait Products: Debug + Send {
 /// and what it can have under way at once is never exceeded for long.
 #[derive(Debug)]
 pub struct Ahead<'a> {
-    rest: [&'a [u8]; 2],
+    rest: [&'a [u8]; 4],
     share: usize,
 }
 
 impl<'a> Ahead<'a> {
-    /// Keys and values, in so many calls.
-    pub fn new(bytes: [&'a [u8]; 2], calls: usize) -> Self {
-        let all: usize = bytes.iter().map(|b| b.len()).sum();
-        Self { rest: bytes, share: all.div_ceil(calls).next_multiple_of(64) }
+    /// A block, or nothing, in so many calls.
+    pub fn new(block: Option<Block<'a>>, calls: usize) -> Self {
+        let [keys, values] = block.map_or([[&[][..]; 2]; 2], |b| [b.keys.bytes(), b.values.bytes()]);
+        let rest = [keys[0], keys[1], values[0], values[1]];
+        let all: usize = rest.iter().map(|b| b.len()).sum();
+        Self { rest, share: all.div_ceil(calls).next_multiple_of(64) }
     }
 
     /// Asks for a share.

@@ -168,10 +168,19 @@ fn formula(setup: Setup, rows: &[f32], token: usize, head: usize) -> Vec<(f64, f
     // A sum of k products rounds less than k + 40 times in either family: the vector kernels once a product, tiles 32 numbers
     // and then at most four times for each of them. Where fp16 is cut into parts, low by low is left out ([`super::tiles`]).
     let rounding = f64::from(f32::EPSILON);
-    let cut = if setup.set.has_tiles() && dtype == DType::Fp16 { 2f64.powi(-16) } else { 0.0 };
+    // Tiles of integers keep as much of a weight times its value's scale. Their queries are off by half a step and a little, a step
+    // being 1 / 32,639 of the row's largest; their sums are exact.
+    let tiles = setup.set.has_tiles() && dtype != DType::Fp32;
+    let integers = tiles && setup.precision.kv == KvForm::Int8;
+    let cut = if integers || tiles && dtype == DType::Fp16 { 2f64.powi(-16) } else { 0.0 };
     let of_sum = |k: usize| (k + 40) as f64 * rounding + cut;
+    let step = query.iter().fold(0.0, |max: f64, q| max.max(q.abs())) / 32_639.0;
+    let of_query = if integers { 0.504 * step } else { 0.0 };
     // A score: its sum, the scale and the product with it, the difference to the maximum.
-    let score_error = |key: &Vec<f64>| of_sum(channels) * size(key) / root + 4.0 * rounding * max.abs();
+    let score_error = |key: &Vec<f64>| {
+        let of_key = of_query * key.iter().map(|k| k.abs()).sum::<f64>();
+        (of_sum(channels) * size(key) + of_key) / root + 6.0 * rounding * max.abs()
+    };
     let worst = keys.iter().map(score_error).fold(0.0, f64::max);
     // A weight: the scores' errors, its exponential, the changes of the maximum, a block and a run at a time.
     let changes = (4 + 3 * token / KV_BLOCK_TOKENS) as f64;
@@ -215,15 +224,19 @@ fn check(setup: Setup, rows: &[f32], ours: &[f32], tokens: &[usize]) -> Result<(
 #[test]
 fn contexts_of_several_runs_give_what_the_formula_says() {
     let vector = InstructionSet::best_vector();
-    for (set, dtype, tokens) in [
-        (vector, DType::Fp32, LONGER),
-        (vector, DType::Fp16, LONGER),
-        (vector, DType::Bf16, LONGER),
-        (InstructionSet::AmxPortable, DType::Fp16, LONG),
-        (InstructionSet::AmxPortable, DType::Bf16, LONG),
+    let int8 = |dtype: DType| Precision { kv: KvForm::Int8, ..dtype.into() };
+    for (set, precision, tokens) in [
+        (vector, DType::Fp32.into(), LONGER),
+        (vector, DType::Fp16.into(), LONGER),
+        (vector, DType::Bf16.into(), LONGER),
+        (vector, int8(DType::Fp16), LONGER),
+        (InstructionSet::AmxPortable, DType::Fp16.into(), LONG),
+        (InstructionSet::AmxPortable, DType::Bf16.into(), LONG),
+        (InstructionSet::AmxPortable, int8(DType::Fp16), LONG),
+        (InstructionSet::AmxPortable, int8(DType::Bf16), LONG),
     ] {
         let shape = if set.has_tiles() { ONE_GROUP } else { SMALL };
-        let setup = Setup { shape, ..Setup::new(set, dtype) };
+        let setup = Setup { shape, ..Setup::new(set, precision) };
         let rows = setup.rows(1, tokens);
         // Most rows one way, the others by threads that share runs.
         let steps = [tokens - 2, 1, 1];
@@ -291,7 +304,7 @@ fn threads_chunks_and_company_do_not_move_a_bit() {
         (InstructionSet::best_vector(), DType::Fp16.into(), LONGER),
         (InstructionSet::AmxPortable, DType::Fp16.into(), LONG),
         (InstructionSet::AmxPortable, DType::Bf16.into(), LONG),
-        (InstructionSet::AmxPortable, int8, LONGER),
+        (InstructionSet::AmxPortable, int8, LONG),
     ] {
         let shape = if set.has_tiles() { ONE_GROUP } else { SMALL };
         let setup = Setup { shape, ..Setup::new(set, precision) };
@@ -316,10 +329,11 @@ fn threads_chunks_and_company_do_not_move_a_bit() {
 fn chunks_of_rows_do_not_know_of_each_other() {
     const CHANNELS: usize = 40;
     const TOKENS: usize = 50;
-    for dtype in [DType::Fp16, DType::Bf16] {
+    let int8 = Precision { kv: KvForm::Int8, ..DType::Fp16.into() };
+    for precision in [DType::Fp16.into(), DType::Bf16.into(), int8] {
         let of = |heads: usize| Setup {
             shape: AttentionShape { heads, kv_heads: 1, channels: CHANNELS },
-            ..Setup::new(InstructionSet::AmxPortable, dtype)
+            ..Setup::new(InstructionSet::AmxPortable, precision)
         };
         let (many, one) = (of(45), of(1));
         let rows = many.rows(4, TOKENS);
@@ -330,7 +344,7 @@ fn chunks_of_rows_do_not_know_of_each_other() {
             let expected: Vec<f32> = all.chunks_exact(many.q_width()).flat_map(of_head).collect();
             let rows: Vec<f32> = rows.chunks_exact(many.width()).flat_map(with_kv).collect();
             let alone = attend(one, &[Fed { rows: &rows, steps: &[TOKENS] }]).remove(0);
-            assert!(bits(&alone) == bits(&expected), "{dtype} head {head}");
+            assert!(bits(&alone) == bits(&expected), "{precision} head {head}");
         }
     }
 }
@@ -354,6 +368,30 @@ fn what_a_block_held_before_reaches_nobody() {
                 let after = bench.attend(&mine).remove(0);
                 assert!(after.iter().all(|x| x.is_finite()), "{setup:?}");
                 assert_eq!(bits(&after), bits(&expected), "{setup:?}");
+            }
+        }
+    }
+}
+
+/// A key or a value that is spoilt makes the results of those who see it none, and of nobody else.
+#[test]
+fn integers_that_are_spoilt_are_seen_by_those_who_see_the_token() {
+    const TOKENS: usize = 60;
+    for set in sets() {
+        let setup = Setup::new(set, Precision { kv: KvForm::Int8, ..DType::Fp16.into() });
+        let AttentionShape { kv_heads, channels, .. } = setup.shape;
+        let clean = setup.rows(6, TOKENS);
+        let of = |rows: &[f32]| attend(setup, &[Fed { rows, steps: &[TOKENS - 1, 1] }]).remove(0);
+        let expected = of(&clean);
+        for (token, channel) in [(20, 3), (45, kv_heads * channels + 7)] {
+            let mut rows = clean.clone();
+            rows[token * setup.width() + setup.q_width() + channel] = f32::INFINITY;
+            let ours = of(&rows);
+            // The first KV head's channel: the first half of the heads.
+            for (i, (x, expected)) in ours.iter().zip(&expected).enumerate() {
+                let sees = i / setup.q_width() >= token && i % setup.q_width() < setup.q_width() / 2;
+                let right = if sees { x.is_nan() } else { x.to_bits() == expected.to_bits() };
+                assert!(right, "{setup:?} token {token}: {x} at {i}");
             }
         }
     }

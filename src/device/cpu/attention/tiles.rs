@@ -10,7 +10,7 @@
 use crate::device::cpu::buffer::Buffer;
 use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::softmax::Weights;
-use crate::device::cpu::tiles::{Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct};
+use crate::device::cpu::tiles::{Shape, Split, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct};
 use crate::device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
 
 use super::products::{Ahead, Block, Chunk, Products};
@@ -18,7 +18,7 @@ use super::sums::Strips;
 use super::{CHUNK_ROWS, WHAT};
 
 /// Tiles of a block's tokens.
-const TOKEN_TILES: usize = KV_BLOCK_TOKENS / TILE_DEPTH;
+pub const TOKEN_TILES: usize = KV_BLOCK_TOKENS / TILE_DEPTH;
 
 /// The tiles, and the working memory of a thread.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Tiles {
 
     /// Makes the tile registers ready for a chunk.
     fn configure(&mut self, chunk: Chunk) -> Shape {
-        let shape = shape(chunk.rows);
+        let shape = Shape::of(chunk.rows);
         if self.configured != Some(shape) {
             // SAFETY: these kernels were given out because the machine has the instructions.
             unsafe { (self.tiles.unit.configure)(shape) };
@@ -75,22 +75,18 @@ impl Tiles {
     }
 }
 
-/// The shape of a chunk of so many rows.
-fn shape(rows: usize) -> Shape {
-    if rows <= TILE_ROWS { Shape::Narrow { rows } } else { Shape::Wide }
-}
-
 /// Sums of a product of that shape: rows, and columns.
-fn sums_of(shape: Shape) -> Strips {
-    match shape {
-        Shape::Narrow { .. } => Strips { rows: TILE_ROWS, width: 64 },
-        Shape::Wide => Strips { rows: 2 * TILE_ROWS, width: 32 },
-    }
+pub fn sums_of(shape: Shape) -> Strips {
+    Strips { rows: shape.rows(), width: shape.panels() * PANEL }
 }
 
 impl Products for Tiles {
-    fn strips(&self, rows: usize, _width: usize) -> Strips {
-        sums_of(shape(rows))
+    fn score_strips(&self, rows: usize) -> Strips {
+        sums_of(Shape::of(rows))
+    }
+
+    fn value_strips(&self, rows: usize, _width: usize) -> Strips {
+        sums_of(Shape::of(rows))
     }
 
     fn take_query(&mut self, row: usize, query: &[f32]) {
@@ -104,11 +100,11 @@ impl Products for Tiles {
         let depth = self.channels.div_ceil(TILE_DEPTH);
         let shape = self.configure(chunk);
         let product = Product {
-            tiles: &self.tiles,
+            by: Arithmetic::of_type(&self.tiles),
             shape,
             chunk,
             rows: &self.queries[chunk.first / TILE_ROWS * self.bytes(depth)..],
-            stored: block.keys.bytes(),
+            stored: block.keys.stored(),
             depth,
             used: depth,
             panels: block.tokens.div_ceil(PANEL),
@@ -137,11 +133,11 @@ impl Products for Tiles {
             unsafe { split(self.weights.as_ptr(), tiles, self.weight_parts.as_mut_ptr()) };
         }
         let product = Product {
-            tiles: &self.tiles,
+            by: Arithmetic::of_type(&self.tiles),
             shape,
             chunk,
             rows: if self.tiles.split.is_some() { &self.weight_parts } else { &self.weights },
-            stored: block.values.bytes(),
+            stored: block.values.stored(),
             depth: TOKEN_TILES,
             used: block.tokens.div_ceil(TILE_DEPTH),
             panels: self.channels.div_ceil(PANEL),
@@ -156,62 +152,94 @@ impl Products for Tiles {
     }
 }
 
+/// How rows are multiplied with panels of some form.
+#[derive(Debug, Clone, Copy)]
+pub struct Arithmetic {
+    /// Tiles that make one of a block of rows.
+    pub row_parts: usize,
+    /// Tiles that make one of a panel.
+    pub panel_parts: usize,
+    /// Bytes of a panel's tile as it is stored.
+    pub stored_bytes: usize,
+    /// Makes the tiles that are multiplied of these; `None` where they are multiplied as they are.
+    pub unpack: Option<Split>,
+    /// The product.
+    pub multiply: unsafe fn(&TileProduct),
+}
+
+impl Arithmetic {
+    /// Panels in the device's type.
+    fn of_type(tiles: &TileKernels) -> Self {
+        Self {
+            row_parts: tiles.parts,
+            panel_parts: tiles.parts,
+            stored_bytes: TILE_BYTES,
+            unpack: tiles.split,
+            multiply: tiles.unit.multiply,
+        }
+    }
+}
+
 /// A chunk's rows by the panels of a block.
-struct Product<'a> {
-    tiles: &'a TileKernels,
-    shape: Shape,
-    chunk: Chunk,
+pub struct Product<'a> {
+    /// How they are multiplied.
+    pub by: Arithmetic,
+    /// The shape that the tile registers are ready for.
+    pub shape: Shape,
+    /// Which rows of an item they are.
+    pub chunk: Chunk,
     /// Blocks of sixteen rows, each of [`Self::depth`] tiles.
-    rows: &'a [u8],
+    pub rows: &'a [u8],
     /// Panels, each of [`Self::depth`] tiles.
-    stored: &'a [u8],
+    pub stored: &'a [u8],
     /// Tiles of a panel.
-    depth: usize,
+    pub depth: usize,
     /// Tiles of it that are multiplied.
-    used: usize,
+    pub used: usize,
     /// Panels that are multiplied.
-    panels: usize,
+    pub panels: usize,
 }
 
 impl Product<'_> {
-    /// Adds it to `c`, or to zero if that is to be `fresh`; `parts` has room for the panels cut into parts.
-    fn add_to(&self, c: &mut [f32], fresh: bool, parts: &mut [u8], ahead: &mut Ahead<'_>) {
+    /// Adds it to `c`, or to zero if that is to be `fresh`; `unpacked` has room for the panels as they are multiplied.
+    pub fn add_to(&self, c: &mut [f32], fresh: bool, unpacked: &mut [u8], ahead: &mut Ahead<'_>) {
         let strips = sums_of(self.shape);
         let group = strips.width / PANEL;
-        let block = self.depth * self.tiles.parts * TILE_BYTES;
+        let block = self.depth * self.by.row_parts * TILE_BYTES;
         let a = [0, strips.rows / TILE_ROWS - 1].map(|i| self.rows[i * block..].as_ptr());
         let groups = c.chunks_exact_mut(strips.distance()).take(self.panels.div_ceil(group));
         for (i, c) in groups.enumerate() {
-            let b = self.group(i, group, parts);
+            let b = self.group(i, group, unpacked);
             let product = TileProduct { shape: self.shape, a, b, tiles: self.used, fresh, c: c.as_mut_ptr() };
             // SAFETY: blocks, panels and sums hold the shape, for which the registers are ready.
-            unsafe { (self.tiles.unit.multiply)(&product) };
+            unsafe { (self.by.multiply)(&product) };
             ahead.fetch();
         }
     }
 
     /// The panels of group `index`; the last panel stands in for those that are missing.
-    fn group(&self, index: usize, group: usize, parts: &mut [u8]) -> [*const u8; 4] {
+    fn group(&self, index: usize, group: usize, unpacked: &mut [u8]) -> [*const u8; 4] {
         let mut out = [std::ptr::null(); 4];
         let panels = (index * group..self.panels).take(group);
         for (place, panel) in panels.enumerate() {
-            out[place..].fill(self.panel(panel, place, parts));
+            out[place..].fill(self.panel(panel, place, unpacked));
         }
         out
     }
 
-    /// A panel as it is multiplied. Where it is cut into parts, the first chunk of an item does that for all; if there is no
+    /// A panel as it is multiplied. Where it has to be unpacked, the first chunk of an item does that for all; if there is no
     /// other, the panels of all groups have the same places, which stay in L1.
-    fn panel(&self, panel: usize, place: usize, parts: &mut [u8]) -> *const u8 {
-        let bytes = self.depth * TILE_BYTES;
-        let stored = &self.stored[panel * bytes..][..self.used * TILE_BYTES];
-        let Some(split) = self.tiles.split else { return stored.as_ptr() };
+    fn panel(&self, panel: usize, place: usize, unpacked: &mut [u8]) -> *const u8 {
+        let bytes = self.by.stored_bytes;
+        let stored = &self.stored[panel * self.depth * bytes..][..self.used * bytes];
+        let Some(unpack) = self.by.unpack else { return stored.as_ptr() };
         let place = if self.chunk.of <= CHUNK_ROWS { place } else { panel };
-        let parts = &mut parts[place * self.tiles.parts * bytes..][..self.tiles.parts * stored.len()];
+        let bytes = self.by.panel_parts * TILE_BYTES;
+        let unpacked = &mut unpacked[place * self.depth * bytes..][..self.used * bytes];
         if self.chunk.first == 0 {
             // SAFETY: so many tiles in, as many of each part out.
-            unsafe { split(stored.as_ptr(), self.used, parts.as_mut_ptr()) };
+            unsafe { unpack(stored.as_ptr(), self.used, unpacked.as_mut_ptr()) };
         }
-        parts.as_ptr()
+        unpacked.as_ptr()
     }
 }

@@ -43,7 +43,11 @@ impl Vector {
 }
 
 impl Products for Vector {
-    fn strips(&self, _rows: usize, width: usize) -> Strips {
+    fn score_strips(&self, _rows: usize) -> Strips {
+        Strips { rows: CHUNK_ROWS, width: KV_BLOCK_TOKENS }
+    }
+
+    fn value_strips(&self, _rows: usize, width: usize) -> Strips {
         Strips { rows: CHUNK_ROWS, width }
     }
 

@@ -9,6 +9,7 @@ use crate::device::cpu::instruction_set::InstructionSet;
 use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::tiles::{TILE_BYTES, TileUnit};
 
+use super::cache::{self, KeySums};
 use super::twin;
 
 /// Numbers of `k` that share a lane.
@@ -138,6 +139,10 @@ pub struct Int8Kernels {
     pub widen_columns: unsafe fn(&[i8], &[f32], &mut [f32]),
     /// The same with a scale for each row.
     pub widen_rows: unsafe fn(&[i8], &[f32], &mut [f32]),
+    /// [`cache::query`]: `(x, high, distance)`.
+    pub query: unsafe fn(&[f32], *mut i8, usize) -> f32,
+    /// [`cache::scores`].
+    pub scores: unsafe fn(&KeySums),
 }
 
 impl Int8Kernels {
@@ -199,13 +204,19 @@ unsafe fn gemm(t: &Int8Product) {
     }
 }
 
-/// `max |x| / 127`; NaN if a number is none or infinite.
+/// `max |x|`; NaN if a number is none or infinite.
 #[inline(always)]
-fn scale_of(x: &[f32]) -> f32 {
+pub fn largest(x: &[f32]) -> f32 {
     // Magnitudes are in the order of their bits, and NaN is above infinity.
     let magnitude = |x: &f32| x.to_bits() & (u32::MAX >> 1);
     let max = f32::from_bits(x.iter().map(magnitude).fold(0, u32::max));
-    if max.is_finite() { max / LARGEST } else { f32::NAN }
+    if max.is_finite() { max } else { f32::NAN }
+}
+
+/// `max |x| / 127`; NaN if a number is none or infinite.
+#[inline(always)]
+fn scale_of(x: &[f32]) -> f32 {
+    largest(x) / LARGEST
 }
 
 /// Whether a scale makes nothing but zeros: of a run that is spoilt, or of numbers too small to be told from zero.
@@ -318,27 +329,11 @@ unsafe fn copy(t: &Block<f32>) {
     }
 }
 
-#[inline(always)]
-fn widen_columns(q: &[i8], scales: &[f32], out: &mut [f32]) {
-    let (scales, _) = scales.as_chunks::<PANEL>();
-    let Some(scales) = scales.first() else { return };
-    for (q, out) in q.as_chunks::<PANEL>().0.iter().zip(out.as_chunks_mut::<PANEL>().0) {
-        *out = std::array::from_fn(|i| f32::from(q[i]) * scales[i]);
-    }
-}
-
-#[inline(always)]
-fn widen_rows(q: &[i8], scales: &[f32], out: &mut [f32]) {
-    let rows = q.as_chunks::<PANEL>().0.iter().zip(out.as_chunks_mut::<PANEL>().0);
-    for ((q, out), scale) in rows.zip(scales) {
-        *out = std::array::from_fn(|i| f32::from(q[i]) * scale);
-    }
-}
-
 /// Compiles the kernels for one instruction set.
 macro_rules! instruction_set {
     ($module:ident, $name:literal, $gemm:path, $offset:expr, $fma:literal $(, $features:literal)?) => {
         mod $module {
+            use super::cache::{self, KeySums};
             use super::{Block, Int8Kernels, Int8Product, Multiply, Scaled, Scales, TileRow};
 
             $(#[target_feature(enable = $features)])?
@@ -367,11 +362,21 @@ macro_rules! instruction_set {
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn widen_columns(q: &[i8], scales: &[f32], out: &mut [f32]) {
-                super::widen_columns(q, scales, out);
+                cache::widen_columns(q, scales, out);
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn widen_rows(q: &[i8], scales: &[f32], out: &mut [f32]) {
-                super::widen_rows(q, scales, out);
+                cache::widen_rows(q, scales, out);
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn query(x: &[f32], high: *mut i8, distance: usize) -> f32 {
+                // SAFETY: the caller's promise.
+                unsafe { cache::query(x, high, distance) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn scores(t: &KeySums) {
+                // SAFETY: the caller's promise.
+                unsafe { cache::scores(t) }
             }
 
             pub(super) const KERNELS: Int8Kernels = Int8Kernels {
@@ -383,6 +388,8 @@ macro_rules! instruction_set {
                 copy,
                 widen_columns,
                 widen_rows,
+                query,
+                scores,
             };
         }
     };

@@ -7,9 +7,11 @@
 //!
 //! A linear layer quantises its input a block of rows at a time and multiplies it by vectors, where rows lie one after the other
 //! (`rows`), or by the tiles of AMX, where they lie in tiles (`tiles`). A twin of these in plain Rust has the same order.
+//! Keys of the cache are multiplied by the same tiles; what else the cache needs is in `cache`.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+mod cache;
 mod kernels;
 mod linear;
 mod rows;
@@ -21,5 +23,6 @@ mod x86;
 #[cfg(test)]
 mod tests;
 
-pub use self::kernels::{Int8Kernels, Scaled};
+pub use self::cache::{KEY_TOKENS, KeySums};
+pub use self::kernels::{Int8Kernels, Multiply, QUAD, Scaled, TILE_K};
 pub use self::linear::{Int8Linear, row_bytes};

@@ -13,7 +13,7 @@ use crate::device::DType;
 use crate::device::cpu::amx;
 use crate::device::cpu::amx::products::{tile_ahead, tile_loop, tile_product};
 
-use super::{HALF, HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct, TileUnit};
+use super::{HALF, HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct, TileUnit, integers};
 
 /// The instructions are there, and the system has given this process leave to use the tile registers.
 pub(super) fn available() -> bool {
@@ -25,9 +25,11 @@ pub(super) fn available() -> bool {
 /// The kernels.
 pub(super) fn kernels(dtype: DType) -> TileKernels {
     if dtype == DType::Bf16 {
-        TileKernels { parts: 1, pack_row: pack_row::<1>, split: None, unit: unit(multiply_bf16) }
+        let unit = unit(multiply_bf16);
+        TileKernels { parts: 1, pack_row: pack_row::<1>, split: None, unit, integers: integers::AMX }
     } else {
-        TileKernels { parts: 2, pack_row: pack_row::<2>, split: Some(split), unit: unit(multiply_fp16) }
+        let unit = unit(multiply_fp16);
+        TileKernels { parts: 2, pack_row: pack_row::<2>, split: Some(split), unit, integers: integers::AMX }
     }
 }
 
@@ -87,7 +89,7 @@ static UPPER_HALVES: [u16; 32] = {
 /// # Safety
 /// AVX-512F and BW must be present.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn parts(first: __m512i, second: __m512i) -> [__m512i; 2] {
+pub(super) unsafe fn parts(first: __m512i, second: __m512i) -> [__m512i; 2] {
     // SAFETY: register arithmetic; the table has the register's size.
     unsafe {
         let (half, mask) = (_mm512_set1_epi32(HALF as i32), _mm512_set1_epi32(HIGH as i32));
@@ -132,7 +134,7 @@ unsafe fn pack_row<const PARTS: usize>(x: *const f32, k: usize, block: *mut u8, 
 }
 
 /// Bytes that the weights are asked for ahead of their use.
-const AHEAD_BYTES: usize = 2048;
+pub(super) const AHEAD_BYTES: usize = 2048;
 
 /// # Safety
 /// As [`TileKernels`].

@@ -17,12 +17,14 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod amx;
+mod integers;
 mod layer;
 mod macro_kernel;
 pub mod twin;
 
 use crate::device::DType;
 
+pub use self::integers::{INTEGER_BYTES, IntegerKernels, WEIGHT_PARTS};
 pub use self::layer::{apply, row_bytes};
 pub use self::macro_kernel::{
     BLOCK_BYTES, BLOCK_ROWS, Layer, Layout, MacroKernel, ROOM_SUMS, blocks_of_rows,
@@ -41,7 +43,8 @@ pub const NARROW: usize = 4;
 /// Panels, and blocks of rows, of a [`Shape::Wide`] product.
 pub const WIDE: usize = 2;
 
-/// How a product uses the tile registers.
+/// How a product uses the tile registers. They are made ready alike for sixteen rows in [`Self::Narrow`] and for [`Self::Wide`], and
+/// for numbers of any type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// Up to sixteen rows by four panels; `c` is `[16, 64]`.
@@ -123,6 +126,8 @@ pub struct TileKernels {
     pub split: Option<Split>,
     /// What multiplies.
     pub unit: TileUnit,
+    /// Weighted sums of integers, which are the same for every type.
+    pub integers: IntegerKernels,
 }
 
 /// Who computes the products.

@@ -4,18 +4,26 @@ use crate::device::DType;
 
 use super::{
     HALF, HIGH, NARROW, PAIR, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct, TileUnit,
-    WIDE,
+    WIDE, integers,
 };
 
 /// Numbers in a row of a tile: sixteen pairs.
-const ROW: usize = TILE_DEPTH;
+pub(super) const ROW: usize = TILE_DEPTH;
 
 /// The twin's kernels.
 pub(super) fn kernels(dtype: DType) -> TileKernels {
+    let integers = integers::twin();
     if dtype == DType::Bf16 {
-        TileKernels { parts: 1, pack_row: pack_row::<1>, split: None, unit: unit(fastest::<1>()) }
+        TileKernels {
+            parts: 1,
+            pack_row: pack_row::<1>,
+            split: None,
+            unit: unit(fastest::<1, 1>()),
+            integers,
+        }
     } else {
-        TileKernels { parts: 2, pack_row: pack_row::<2>, split: Some(split), unit: unit(fastest::<2>()) }
+        let unit = unit(fastest::<2, 2>());
+        TileKernels { parts: 2, pack_row: pack_row::<2>, split: Some(split), unit, integers }
     }
 }
 
@@ -25,7 +33,7 @@ pub const fn unit<C>(multiply: unsafe fn(&TileProduct<C>)) -> TileUnit<C> {
 }
 
 /// The bf16 bits of `x`'s parts, high first. A number that bf16 can hold is its own high part.
-fn parts(x: f32) -> [u16; 2] {
+pub(super) fn parts(x: f32) -> [u16; 2] {
     let high = f32::from_bits(x.to_bits().wrapping_add(HALF) & HIGH);
     [high, x - high].map(|part| (part.to_bits() >> 16) as u16)
 }
@@ -69,29 +77,31 @@ unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
 const ORDER: [(usize, usize); 3] = [(0, 0), (1, 0), (0, 1)];
 
 /// [`multiply`], by the machine's own fused multiply-add where it has one: without, each is a call, to the same bits.
-fn fastest<const PARTS: usize>() -> unsafe fn(&TileProduct) {
+pub(super) fn fastest<const A: usize, const B: usize>() -> unsafe fn(&TileProduct) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        return with_fma::<PARTS>;
+        return with_fma::<A, B>;
     }
-    multiply::<PARTS>
+    multiply::<A, B>
 }
 
 /// # Safety
 /// As [`TileKernels`]; AVX2 and FMA must be present.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn with_fma<const PARTS: usize>(t: &TileProduct) {
+unsafe fn with_fma<const A: usize, const B: usize>(t: &TileProduct) {
     // SAFETY: the caller's promise.
-    unsafe { multiply::<PARTS>(t) }
+    unsafe { multiply::<A, B>(t) }
 }
 
+/// A product of rows in `A` parts and panels in `B`.
+///
 /// # Safety
 /// As [`TileKernels`].
 #[inline(always)]
-unsafe fn multiply<const PARTS: usize>(t: &TileProduct) {
+unsafe fn multiply<const A: usize, const B: usize>(t: &TileProduct) {
     let (rows, blocks, panels) = extent(t.shape);
-    let order = &ORDER[..2 * PARTS - 1];
+    let order = &ORDER[..A + B - 1];
     for block in 0..blocks {
         for row in 0..rows {
             for panel in 0..panels {
@@ -104,8 +114,8 @@ unsafe fn multiply<const PARTS: usize>(t: &TileProduct) {
                     }
                     for tile in 0..t.tiles {
                         for (of_a, of_b) in order {
-                            let a = t.a[block].add((tile * PARTS + of_a) * TILE_BYTES + row * 2 * ROW);
-                            let b = t.b[panel].add((tile * PARTS + of_b) * TILE_BYTES);
+                            let a = t.a[block].add((tile * A + of_a) * TILE_BYTES + row * 2 * ROW);
+                            let b = t.b[panel].add((tile * B + of_b) * TILE_BYTES);
                             let a = a.cast::<[u16; ROW]>().read_unaligned();
                             dot(&a, &*b.cast::<[[u8; 2 * ROW]; TILE_ROWS]>(), c);
                         }

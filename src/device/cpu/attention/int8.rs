@@ -1,0 +1,205 @@
+//! A block's products by tiles where the cache is of integers.
+//!
+//! Keys are multiplied as they are stored, by queries that are integers of two digits: sixteen queries' high digits and low
+//! digits are the thirty-two rows of one product, whose sums become scores together ([`KeySums`]). Values are widened to bf16,
+//! which holds them exactly, and softmax weights times the values' scales are cut into two bf16 parts ([`IntegerKernels`]).
+//!
+//! Counted for one token of sixteen heads and a block of 128 tokens by 128 channels, in either type: the products take 512 cycles
+//! for the keys and 1,024 for the values. A row takes 25 for its scores, 100 for the softmax and 30 to be packed, 2,500 in all.
+//! Values are widened at 3 cycles a line, 1,536 in all. That is 5,600, where memory takes 6,700 for the block's 33 KiB: it waits for
+//! memory, and half as long as for a cache in 16 bits. A chunk of 32 rows takes 3,072 and 5,000 and, in an item of eight, 200 for
+//! the values: 8,300 in either type, where with a cache in fp16 it takes 11,400 and in bf16 5,300.
+//!
+//! Counted and not built: keys widened to bf16 as well take 1,536 cycles more, and in fp16 another 512 for a product of more
+//! parts. Values as integers, by weights of three digits, save 1,536 and 256 of products; to find a row's largest weight, to write
+//! three digits and to add three sums takes 50 cycles a row more: 1,000 less for one token, as much more for a chunk of 32 rows.
+
+use crate::device::cpu::buffer::Buffer;
+use crate::device::cpu::int8::{Int8Kernels, KEY_TOKENS, KeySums, TILE_K};
+use crate::device::cpu::kernels::PANEL;
+use crate::device::cpu::softmax::Weights;
+use crate::device::cpu::tiles::{
+    INTEGER_BYTES, IntegerKernels, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileProduct, TileUnit,
+    WEIGHT_PARTS,
+};
+use crate::device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
+
+use super::products::{Ahead, Block, Chunk, Products};
+use super::sums::Strips;
+use super::tiles::{Arithmetic, Product, TOKEN_TILES, sums_of};
+use super::{CHUNK_ROWS, WHAT};
+
+/// Digits of a query's number.
+const DIGITS: usize = 2;
+/// Bytes of sixteen rows of a block's weights.
+const WEIGHT_BYTES: usize = TOKEN_TILES * WEIGHT_PARTS * TILE_BYTES;
+
+/// The tiles, and the working memory of a thread.
+#[derive(Debug)]
+pub struct Int8Tiles {
+    of_values: IntegerKernels,
+    of_keys: TileUnit<i32>,
+    kernels: Int8Kernels,
+    channels: usize,
+    /// Queries of an item in blocks of sixteen rows: tiles of their high digits, then of the low.
+    queries: Buffer<i8>,
+    /// A scale for each of them.
+    query_scales: Buffer<f32>,
+    /// Sums of sixteen of them with keys.
+    key_sums: Buffer<i32>,
+    /// Softmax weights of a chunk times scales, in blocks of sixteen rows.
+    weights: Buffer<u8>,
+    /// Values of a block, widened.
+    values: Buffer<u8>,
+    /// The tile registers are ready.
+    configured: bool,
+}
+
+impl Int8Tiles {
+    /// For items of so many rows, by tiles for the values and those for the keys.
+    pub fn new(
+        shape: AttentionShape,
+        rows: usize,
+        (of_values, of_keys): (IntegerKernels, TileUnit<i32>),
+        kernels: Int8Kernels,
+    ) -> Result<Self, DeviceError> {
+        let rows = rows.next_multiple_of(CHUNK_ROWS);
+        let digits = DIGITS * rows / TILE_ROWS * shape.channels.div_ceil(TILE_K) * TILE_BYTES;
+        Ok(Self {
+            of_values,
+            of_keys,
+            kernels,
+            channels: shape.channels,
+            queries: Buffer::zeroed(digits, WHAT)?,
+            query_scales: Buffer::zeroed(rows, WHAT)?,
+            key_sums: Buffer::zeroed(DIGITS * TILE_ROWS * KEY_TOKENS, WHAT)?,
+            weights: Buffer::zeroed(CHUNK_ROWS / TILE_ROWS * WEIGHT_BYTES, WHAT)?,
+            values: Buffer::zeroed(shape.channels.div_ceil(PANEL) * TOKEN_TILES * TILE_BYTES, WHAT)?,
+            configured: false,
+        })
+    }
+
+    /// Tiles of a query's digits, and of a panel of keys.
+    fn key_tiles(&self) -> usize {
+        self.channels.div_ceil(TILE_K)
+    }
+
+    /// Makes the tile registers ready: sixteen rows, always.
+    fn configure(&mut self) {
+        if !self.configured {
+            // SAFETY: these kernels were given out because the machine has the instructions.
+            unsafe { (self.of_keys.configure)(Shape::Wide) };
+            self.configured = true;
+        }
+    }
+
+    /// Sums of sixteen rows' digits with the keys of two panels, from `row` on.
+    fn multiply_keys(&mut self, row: usize, panels: [*const u8; 2]) {
+        let tiles = self.key_tiles();
+        let digits = tiles * TILE_BYTES;
+        let high = row / TILE_ROWS * DIGITS * digits;
+        let [first, second] = panels;
+        let product = TileProduct {
+            shape: Shape::Wide,
+            a: [high, high + digits].map(|at| self.queries[at..].as_ptr().cast()),
+            b: [first, second, second, second],
+            tiles,
+            fresh: true,
+            c: self.key_sums.as_mut_ptr(),
+        };
+        // SAFETY: the digits' tiles, the panels and the sums are there; the registers are ready.
+        unsafe { (self.of_keys.multiply)(&product) };
+    }
+}
+
+impl Products for Int8Tiles {
+    fn score_strips(&self, _rows: usize) -> Strips {
+        Strips { rows: CHUNK_ROWS, width: KV_BLOCK_TOKENS }
+    }
+
+    fn value_strips(&self, rows: usize, _width: usize) -> Strips {
+        sums_of(Shape::of(rows))
+    }
+
+    fn take_query(&mut self, row: usize, query: &[f32]) {
+        let digits = self.key_tiles() * TILE_BYTES;
+        let at = row / TILE_ROWS * DIGITS * digits + row % TILE_ROWS * TILE_K;
+        // SAFETY: the block holds the digits of a row's channels.
+        let scale = unsafe { (self.kernels.query)(query, self.queries[at..].as_mut_ptr(), digits) };
+        self.query_scales[row] = scale;
+    }
+
+    fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>) {
+        self.configure();
+        let (keys, scales) = block.keys.integers();
+        let panel_bytes = self.key_tiles() * TILE_BYTES;
+        let last = block.tokens.div_ceil(PANEL) - 1;
+        for token in (0..block.tokens).step_by(KEY_TOKENS) {
+            // The last panel stands in for one that is missing.
+            let panels = [token / PANEL, last.min(token / PANEL + 1)];
+            let panels = panels.map(|panel| keys[panel * panel_bytes..].as_ptr().cast());
+            for row in (0..chunk.rows).step_by(TILE_ROWS) {
+                self.multiply_keys(chunk.first + row, panels);
+                let sums = KeySums {
+                    sums: self.key_sums.as_ptr(),
+                    rows: TILE_ROWS.min(chunk.rows - row),
+                    queries: self.query_scales[chunk.first + row..].as_ptr(),
+                    keys: scales[token..].as_ptr(),
+                    to: scores[row * KV_BLOCK_TOKENS + token..].as_mut_ptr(),
+                    to_stride: KV_BLOCK_TOKENS,
+                };
+                // SAFETY: the sums were just made, scales and scores are those of a block.
+                unsafe { (self.kernels.scores)(&sums) };
+            }
+            ahead.fetch();
+        }
+    }
+
+    fn weights(&mut self, _row: usize) -> Weights {
+        Weights::InPlace
+    }
+
+    fn weigh(
+        &mut self,
+        block: &Block<'_>,
+        chunk: Chunk,
+        weights: &[f32],
+        sums: &mut [f32],
+        ahead: &mut Ahead<'_>,
+    ) {
+        self.configure();
+        let (values, scales) = block.values.integers();
+        let by = self.of_values;
+        let used = block.tokens.div_ceil(TILE_DEPTH);
+        for (row, weights) in weights.chunks_exact(KV_BLOCK_TOKENS).take(chunk.rows).enumerate() {
+            let of_rows = self.weights[row / TILE_ROWS * WEIGHT_BYTES..].as_mut_ptr();
+            let (k, row) = (used * TILE_DEPTH, row % TILE_ROWS);
+            // SAFETY: a block's weights and scales, and the tiles of a row.
+            unsafe { (by.pack_row)(weights.as_ptr(), scales.as_ptr(), k, of_rows, row) };
+        }
+        let product = Product {
+            by: Arithmetic {
+                row_parts: WEIGHT_PARTS,
+                panel_parts: 1,
+                stored_bytes: INTEGER_BYTES,
+                unpack: Some(by.widen),
+                multiply: by.unit.multiply,
+            },
+            // Sixteen rows, for which the registers are ready.
+            shape: Shape::of(chunk.rows.next_multiple_of(TILE_ROWS)),
+            chunk,
+            rows: &self.weights,
+            stored: bytemuck::cast_slice(values),
+            depth: TOKEN_TILES,
+            used,
+            panels: self.channels.div_ceil(PANEL),
+        };
+        product.add_to(sums, false, &mut self.values, ahead);
+    }
+
+    fn end(&mut self) {
+        // SAFETY: as in `configure`.
+        unsafe { (self.of_keys.release)() };
+        self.configured = false;
+    }
+}

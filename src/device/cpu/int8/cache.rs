@@ -1,0 +1,222 @@
+//! What an int8 KV cache asks of vectors, beside the quantisation of its keys and values.
+//!
+//! Where tiles multiply the keys, queries are integers, too, of two digits: `q = 256 high + low`, both digits within eight
+//! bits, by one scale a row. A digit's sums are exact, and so is what the two give together until it is rounded to fp32.
+//! A query's number is off by half a step and `2^-8` of one, steps being `2^-15` of the row's largest. fp16 has rounded that
+//! largest 16 times as coarsely or more, and a key's number is a whole number of steps of `2^-7` of its token's largest: what a
+//! score's error from its key is, that from its query is some hundredth of.
+
+use crate::device::cpu::kernels::PANEL;
+use crate::device::cpu::tiles::{TILE_BYTES, TILE_ROWS};
+
+use super::kernels::{TILE_K, largest};
+
+/// What a high digit is worth.
+const BASE: f32 = 256.0;
+/// The largest number of two digits of either sign: 127 and 127.
+const MOST: f32 = 127.0 * BASE + 127.0;
+
+/// Tokens of a [`KeySums`].
+pub const KEY_TOKENS: usize = 2 * PANEL;
+
+/// Sums of the digits of sixteen queries with the keys of 32 tokens, and what becomes of them: `(256 high + low) * query * key`,
+/// each step rounded to fp32.
+#[derive(Debug, Clone, Copy)]
+pub struct KeySums {
+    /// `[2][16][32]`: the high digits' sums, the low digits'.
+    pub sums: *const i32,
+    /// Rows in use.
+    pub rows: usize,
+    /// A scale for each row.
+    pub queries: *const f32,
+    /// A scale for each token.
+    pub keys: *const f32,
+    /// The first row's scores.
+    pub to: *mut f32,
+    /// Numbers between rows of scores.
+    pub to_stride: usize,
+}
+
+/// Writes a query's digits into a row of tiles, zeros behind them in the last, and gives its scale: `(x, high, distance)`, where
+/// the row's pieces of [`TILE_K`] digits lie a tile apart and its low digits `distance` behind the high. A query with a number
+/// that is none, or infinite, has the scale NaN and zeros, one too small to be divided by a normal scale zero and zeros.
+///
+/// # Safety
+/// There is room for the digits of so many whole tiles.
+#[inline(always)]
+pub unsafe fn query(x: &[f32], high: *mut i8, distance: usize) -> f32 {
+    let scale = largest(x) / MOST;
+    let usable = scale >= f32::MIN_POSITIVE;
+    let put = |i: usize, x: &[f32; TILE_K]| {
+        let digits = if usable { digits_of(x, 1.0 / scale) } else { [[0; TILE_K]; 2] };
+        for (digits, distance) in digits.into_iter().zip([0, distance]) {
+            // SAFETY: the caller's promise; bytes have no alignment.
+            unsafe { *high.add(i * TILE_BYTES + distance).cast() = digits };
+        }
+    };
+    let (whole, rest) = x.as_chunks::<TILE_K>();
+    whole.iter().enumerate().for_each(|(i, x)| put(i, x));
+    if !rest.is_empty() {
+        let mut padded = [0.0; TILE_K];
+        padded[..rest.len()].copy_from_slice(rest);
+        put(whole.len(), &padded);
+    }
+    if usable || scale.is_nan() { scale } else { 0.0 }
+}
+
+/// High and low digits of finite numbers that are at most [`MOST`] times the scale.
+#[inline(always)]
+fn digits_of(x: &[f32; TILE_K], inverse: f32) -> [[i8; TILE_K]; 2] {
+    let mut digits = [[0; TILE_K]; 2];
+    for (i, x) in x.iter().enumerate() {
+        let whole = (x * inverse).round_ties_even().clamp(-MOST, MOST);
+        // SAFETY: a whole number within `MOST`; x is finite and the inverse, too.
+        let whole = unsafe { whole.to_int_unchecked::<i32>() };
+        // The low digit is the number's last eight bits with their sign, the high one what is left.
+        digits[0][i] = ((whole + 128) >> 8) as i8;
+        digits[1][i] = whole as i8;
+    }
+    digits
+}
+
+/// [`KeySums`] to scores.
+///
+/// # Safety
+/// Sums, scales and scores are there.
+#[inline(always)]
+pub unsafe fn scores(t: &KeySums) {
+    type Sixteen<T> = [T; PANEL];
+    for row in 0..t.rows {
+        for first in (0..KEY_TOKENS).step_by(PANEL) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let query = *t.queries.add(row);
+                let keys = t.keys.add(first).cast::<Sixteen<f32>>().read_unaligned();
+                let of_digit = |digit: usize| {
+                    let at = (digit * TILE_ROWS + row) * KEY_TOKENS + first;
+                    t.sums.add(at).cast::<Sixteen<i32>>().read_unaligned()
+                };
+                let (high, low) = (of_digit(0), of_digit(1));
+                // A power of two times a number is exact: fused or not, this rounds once.
+                let scores: Sixteen<f32> =
+                    std::array::from_fn(|i| (high[i] as f32).mul_add(BASE, low[i] as f32) * query * keys[i]);
+                t.to.add(row * t.to_stride + first).cast::<Sixteen<f32>>().write_unaligned(scores);
+            }
+        }
+    }
+}
+
+/// A panel `[rows][16]` of integers to numbers, with a scale for each of the sixteen columns.
+#[inline(always)]
+pub fn widen_columns(q: &[i8], scales: &[f32], out: &mut [f32]) {
+    let (scales, _) = scales.as_chunks::<PANEL>();
+    let Some(scales) = scales.first() else { return };
+    for (q, out) in q.as_chunks::<PANEL>().0.iter().zip(out.as_chunks_mut::<PANEL>().0) {
+        *out = std::array::from_fn(|i| f32::from(q[i]) * scales[i]);
+    }
+}
+
+/// The same with a scale for each row.
+#[inline(always)]
+pub fn widen_rows(q: &[i8], scales: &[f32], out: &mut [f32]) {
+    let rows = q.as_chunks::<PANEL>().0.iter().zip(out.as_chunks_mut::<PANEL>().0);
+    for ((q, out), scale) in rows.zip(scales) {
+        *out = std::array::from_fn(|i| f32::from(q[i]) * scale);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::device::cpu::instruction_set::InstructionSet;
+    use crate::device::cpu::int8::Int8Kernels;
+
+    fn all() -> impl Iterator<Item = Int8Kernels> {
+        InstructionSet::ALL.into_iter().filter(|set| set.available()).map(Int8Kernels::of)
+    }
+
+    /// A query's scale, and its digits in whole tiles: row `row` of a block of sixteen, the others left alone.
+    fn digits(kernels: &Int8Kernels, x: &[f32], row: usize) -> (f32, [Vec<i8>; 2]) {
+        let distance = x.len().div_ceil(TILE_K) * TILE_BYTES;
+        let mut block = vec![99; 2 * distance];
+        // SAFETY: the set is available; the block holds the tiles of both digits.
+        let scale = unsafe { (kernels.query)(x, block[row * TILE_K..].as_mut_ptr(), distance) };
+        let own = |i: usize| i % TILE_BYTES / TILE_K == row;
+        assert!(block.iter().enumerate().all(|(i, digit)| own(i) || *digit == 99));
+        let of = |digits: &[i8]| {
+            let digits = digits.iter().enumerate().filter(|(i, _)| own(*i));
+            digits.map(|(_, digit)| *digit).collect::<Vec<_>>()
+        };
+        (scale, [of(&block[..distance]), of(&block[distance..])])
+    }
+
+    proptest! {
+        /// Two digits are a number to half a step and what the quotient's own rounding adds; zeros follow; every set gives the same.
+        #[test]
+        fn queries_are_numbers_of_two_digits(
+            x in prop::collection::vec(prop_oneof![4 => -1f32..1.0, 1 => Just(0.0), 1 => Just(-1.0)], 1..150),
+            size in prop::sample::select(vec![1e-25f32, 6e-8, 1.0, 300.0, 1e30]), row in 0..TILE_ROWS,
+        ) {
+            let x: Vec<f32> = x.iter().map(|x| x * size).collect();
+            let expected = digits(&Int8Kernels::of(InstructionSet::Portable), &x, row);
+            for kernels in all() {
+                prop_assert_eq!(&digits(&kernels, &x, row), &expected, "{}", kernels.name);
+            }
+            let (scale, [high, low]) = expected;
+            prop_assert_eq!(scale, largest(&x) / MOST);
+            let padded = x.iter().map(|x| f64::from(*x)).chain(std::iter::repeat(0.0));
+            for ((high, low), x) in high.iter().zip(&low).zip(padded) {
+                let number = f64::from(i32::from(*high) * 256 + i32::from(*low)) * f64::from(scale);
+                prop_assert!((number - x).abs() <= (0.5 + 2f64.powi(-8)) * f64::from(scale), "{number} for {x}");
+            }
+        }
+
+        /// Scores are what the formula says on every set, and go nowhere else.
+        #[test]
+        fn sums_of_digits_become_scores(
+            sums in prop::collection::vec(-3_000_000i32..3_000_000, 2 * TILE_ROWS * KEY_TOKENS), rows in 1..=TILE_ROWS,
+            scales in prop::collection::vec(-1f32..1.0, TILE_ROWS + KEY_TOKENS),
+        ) {
+            let (queries, keys) = scales.split_at(TILE_ROWS);
+            for kernels in all() {
+                let mut scores = vec![7.0; TILE_ROWS * 40];
+                let t = KeySums {
+                    sums: sums.as_ptr(),
+                    rows,
+                    queries: queries.as_ptr(),
+                    keys: keys.as_ptr(),
+                    to: scores.as_mut_ptr(),
+                    to_stride: 40,
+                };
+                // SAFETY: the set is available; sums, scales and scores are there.
+                unsafe { (kernels.scores)(&t) };
+                for (i, score) in scores.iter().enumerate() {
+                    let (row, token) = (i / 40, i % 40);
+                    let expected = if row < rows && token < KEY_TOKENS {
+                        let [high, low] = [0, TILE_ROWS].map(|of| sums[(of + row) * KEY_TOKENS + token] as f32);
+                        (high * 256.0 + low) * queries[row] * keys[token]
+                    } else {
+                        7.0
+                    };
+                    prop_assert_eq!(score.to_bits(), expected.to_bits(), "{} row {} token {}", kernels.name, row, token);
+                }
+            }
+        }
+    }
+
+    /// A query that is spoilt is known by its scale; one of zeros, or of numbers that no normal scale divides, is zero.
+    #[test]
+    fn queries_without_a_scale_are_zeros() {
+        for kernels in all() {
+            for (x, spoilt) in
+                [(f32::NAN, true), (f32::INFINITY, true), (0.0, false), (-0.0, false), (1e-40, false)]
+            {
+                let (scale, digits) = digits(&kernels, &[x, 0.0, if spoilt { 3.0 } else { 0.0 }], 5);
+                assert!(if spoilt { scale.is_nan() } else { scale == 0.0 }, "{} {x}: {scale}", kernels.name);
+                assert!(digits.iter().flatten().all(|digit| *digit == 0), "{} {x}", kernels.name);
+            }
+        }
+    }
+}
