@@ -44,7 +44,9 @@ use super::{
 
 pub use self::group::{BOUND, CpuGroup, NOT_BOUND, why_not_bound};
 pub use self::kernels::InstructionSet;
-pub use self::limits::{Bandwidth, MachineLimits, Operands, Rate, Unit, UnitPeak, measure_limits};
+pub use self::limits::{
+    Bandwidth, Gauge, MachineLimits, Operands, Rate, Spot, Unit, UnitPeak, measure_limits,
+};
 pub use self::pool::Pool;
 
 /// How a [`Cpu`] is set up.
