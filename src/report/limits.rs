@@ -24,7 +24,7 @@ struct Measured<'a> {
     requests: &'a [RequestRecord],
 }
 
-impl Measured<'_> {
+impl<'a> Measured<'a> {
     fn row(&self, target: &Target) -> LimitRow {
         let reached = match target.figure {
             Figure::DecodeBandwidth => {
@@ -90,7 +90,7 @@ impl Measured<'_> {
         target: &Target,
         phase: Phase,
         count: impl Fn(Cost) -> u64,
-    ) -> Result<Vec<Trial<'_>>, String> {
+    ) -> Result<Vec<Trial<'a>>, String> {
         let (case, _) = self.usable(target.case_id.as_deref().unwrap_or_default(), phase)?;
         let count = phase_cost(case, phase).map(count).filter(|&count| count > 0).ok_or_else(unknown_work)?;
         let trial = |request| Trial::of(request, count, phase_ns(request, phase)?);
@@ -98,20 +98,18 @@ impl Measured<'_> {
     }
 
     /// Bytes a second of the cache that the attention operator reads while decoding, of each repetition.
-    fn attention(&self, target: &Target) -> Result<Vec<Trial<'_>>, String> {
+    fn attention(&self, target: &Target) -> Result<Vec<Trial<'a>>, String> {
         // What spoils the case spoils its operators.
         let (case, _) = self.usable(target.case_id.as_deref().unwrap_or_default(), Phase::Decode)?;
         let is = |o: &&OperatorRecord| o.phase == Phase::Decode && o.operator == "attention";
-        let timed = |request: &'_ RequestRecord| request.operators.iter().find(is).cloned();
-        let timed: Vec<_> = good_repetitions(case, self.requests)
-            .into_iter()
-            .filter_map(|request| Some((request, timed(request)?)))
-            .collect();
+        let attention = |request: &'a RequestRecord| Some((request, request.operators.iter().find(is)?));
+        let timed: Vec<_> = good_repetitions(case, self.requests).into_iter().filter_map(attention).collect();
         if timed.is_empty() {
             return Err("operators were not timed: --profile-operators".to_owned());
         }
-        let trial =
-            |(request, operator): (_, OperatorRecord)| Trial::of(request, operator.bytes, operator.time_ns);
+        let trial = |(request, attention): (_, &OperatorRecord)| {
+            Trial::of(request, attention.bytes, attention.time_ns)
+        };
         let trials: Vec<_> = timed.into_iter().filter_map(trial).collect();
         if trials.is_empty() { Err("nothing was read".to_owned()) } else { Ok(trials) }
     }

@@ -133,14 +133,15 @@ mod tests {
         Reached::by_trials(Ok(trials.collect()), Spots::bandwidth, Ok(60.0), None)
     }
 
-    fn around(before: u64, after: u64) -> Option<[Option<u64>; 2]> {
-        Some([Some(before), Some(after)])
+    fn around(before: u64, after: u64) -> [Option<u64>; 2] {
+        [Some(before), Some(after)]
     }
 
     #[test]
     fn a_target_is_met_in_every_repetition_or_in_none_or_left_open() {
         // 0.9, 0.8 and 0.75 of what the machine could do around them, whatever it could do before.
-        let reached = reached(&[(36, around(30, 50)), (40, around(50, 50)), (15, around(20, 20))]);
+        let reached =
+            reached(&[(36, Some(around(30, 50))), (40, Some(around(50, 50))), (15, Some(around(20, 20)))]);
         assert_eq!((reached.value, reached.limit, reached.ratio), (Some(36.0), Some(40.0), Some(0.8)));
         assert_eq!(reached.range(), Some((0.75, 0.9)));
         for (least, met) in
@@ -154,7 +155,11 @@ mod tests {
 
     #[test]
     fn the_ratio_is_the_median_of_ratios() {
-        let reached = reached(&[(10, around(20, 20)), (20, around(100, 100)), (90, around(100, 100))]);
+        let reached = reached(&[
+            (10, Some(around(20, 20))),
+            (20, Some(around(100, 100))),
+            (90, Some(around(100, 100))),
+        ]);
         assert_eq!((reached.value, reached.limit, reached.ratio), (Some(20.0), Some(100.0), Some(0.5)));
     }
 
@@ -173,7 +178,7 @@ mod tests {
         assert_eq!((none.ratio, none.meets(&at_least(0.9))), (Some(0.9), Some(true)));
         assert!(none.notes(&at_least(0.9)).unwrap().ends_with("no memory to measure it around them"));
         // One side of a repetition is enough; a repetition without any does not count.
-        let some = reached(&[(20, Some([None, Some(40)])), (30, around(30, 30)), (54, None)]);
+        let some = reached(&[(20, Some([None, Some(40)])), (30, Some(around(30, 30))), (54, None)]);
         assert_eq!((some.ratio, some.range()), (Some(0.75), Some((0.5, 1.0))));
         assert_eq!(
             some.notes(&at_least(0.75)).unwrap(),

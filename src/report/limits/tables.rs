@@ -92,7 +92,7 @@ pub(in crate::report) fn phases(run: &RunRecord, performance: &[PerfRow]) -> Tab
 /// What was measured of the machine before the cases.
 pub(in crate::report) fn machine(limits: &MachineLimits) -> Table {
     let numbers = ["All threads", "Slowest round", "Fastest round", "One thread"];
-    let title = format!("The machine's limits, measured with {} threads", limits.threads);
+    let title = format!("The machine's limits before the cases, measured with {} threads", limits.threads);
     let mut table = Table::new(title, &["Unit", "Rate"], &numbers);
     let mut push = |name: &str, unit: &str, all: &LimitRate, one: &LimitRate| {
         let shown = [all.median, all.low, all.high, one.median].map(|rate| significant(rate / 1e9, 4));
