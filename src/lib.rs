@@ -38,8 +38,9 @@
 //! ([`device::affinity`]).
 //!
 //! How fast that is, and how fast it could be: [`device::cpu::measure_limits`] measures the machine's bandwidth and arithmetic
-//! peaks, suites state targets against them, and [`device::timed`], a device around a device, times every operator where that is
-//! asked for; [`engine::profile`] sums its times up by the kind of step.
+//! peaks, suites state targets against them, and a run with targets measures them again around each repetition
+//! ([`device::cpu::Gauge`]): each is held against its own. [`device::timed`], a device around a device, times every operator where
+//! that is asked for; [`engine::profile`] sums its times up by the kind of step.
 //!
 //! ## Invariants
 //!

@@ -123,6 +123,7 @@ fn run(
         output_hash: "h".into(),
         peak_rss_bytes: Some(1 << 30),
         operators: Vec::new(),
+        spots: None,
         error: None,
     };
     (record, (0..400).map(sample).collect(), times.iter().enumerate().map(request).collect())

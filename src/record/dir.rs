@@ -276,7 +276,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::golden::{accuracy_row, identity, perf_row, request, run, sample};
+    use crate::record::golden::{accuracy_row, identity, limit_row, perf_row, request, run, sample};
     use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
@@ -334,17 +334,20 @@ mod tests {
         dir.write_accuracy_csv(&[accuracy_row()]).unwrap();
         let invalid = PerfRow { invalid_reason: Some("hash \"a\", then \"b\"".to_owned()), ..perf_row() };
         dir.write_perf_csv(&[perf_row(), invalid]).unwrap();
+        dir.write_limits_csv(&[limit_row()]).unwrap();
         let text = |name| fs::read_to_string(dir.file(name)).unwrap();
         insta::assert_snapshot!("accuracy.csv", text("accuracy.csv"));
         insta::assert_snapshot!("perf.csv", text("perf.csv"));
+        insta::assert_snapshot!("limits.csv", text("limits.csv"));
         // serde's own header would be the same: no column can go astray.
+        let own = [serdes_header(perf_row()), serdes_header(accuracy_row()), serdes_header(limit_row())];
+        assert_eq!(own, [PerfRow::HEADER, AccuracyRow::HEADER, LimitRow::HEADER]);
+    }
+
+    fn serdes_header(row: impl Serialize) -> String {
         let mut own = csv::Writer::from_writer(Vec::new());
-        own.serialize(perf_row()).unwrap();
+        own.serialize(row).unwrap();
         let own = String::from_utf8(own.into_inner().unwrap()).unwrap();
-        assert_eq!(own.lines().next(), Some(PerfRow::HEADER));
-        let mut own = csv::Writer::from_writer(Vec::new());
-        own.serialize(accuracy_row()).unwrap();
-        let own = String::from_utf8(own.into_inner().unwrap()).unwrap();
-        assert_eq!(own.lines().next(), Some(AccuracyRow::HEADER));
+        own.lines().next().unwrap().to_owned()
     }
 }

@@ -68,7 +68,35 @@ pub(super) fn request() -> RequestRecord {
         output_hash: "0ff1ce".into(),
         peak_rss_bytes: Some(1 << 20),
         operators: Vec::new(),
+        spots: Some(Spots { before: spot(21_500_000_000), after: spot(19_000_000_000) }),
         error: None,
+    }
+}
+
+fn spot(bandwidth_bytes_per_s: u64) -> Spot {
+    Spot {
+        bandwidth_bytes_per_s: Some(bandwidth_bytes_per_s),
+        peak_ops_per_s: BTreeMap::from([("fp32-avx2".to_owned(), 100_000_000_000)]),
+    }
+}
+
+pub(super) fn limit_row() -> LimitRow {
+    LimitRow {
+        schema: SCHEMA,
+        run_id: "r".into(),
+        figure: Figure::DecodeBandwidth,
+        case_id: Some("b2-i16-o3".into()),
+        value: Some(1.9e10),
+        limit: Some(2.025e10),
+        unit: "byte/s".into(),
+        limit_of: Some("bandwidth".into()),
+        ratio: Some(0.9375),
+        ratio_low: Some(0.875),
+        ratio_high: Some(0.96875),
+        at_least: Some(0.92),
+        at_most: None,
+        met: None,
+        note: Some("0.875 to 0.969 over 3 repetitions".into()),
     }
 }
 
@@ -111,7 +139,7 @@ pub(super) fn level() -> LoadLevelRecord {
     }
 }
 
-pub(super) fn run() -> RunRecord {
+pub(crate) fn run() -> RunRecord {
     RunRecord {
         run_id: "20260101T000000Z-quickstart-cpu-abcdef".into(),
         status: Status::Complete,

@@ -1,6 +1,7 @@
 //! The limits that timings are held against: the machine's own, as measured on it, or a modelled chip's.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The two limits of a roofline, and all that was measured for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,15 +30,53 @@ pub struct MachineLimits {
     pub units: Vec<UnitLimit>,
     /// The unit that the roofline's peak is of.
     pub peak_unit: Option<String>,
-    /// The same when the run had ended, where it has targets: the limits of a shared machine move within minutes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_end: Option<Box<Self>>,
+    /// How the bandwidth was read, in words: the fastest way. Empty in records from before it was kept.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reader: String,
 }
 
 impl MachineLimits {
     /// The unit of that word, where this machine has it.
     pub fn unit(&self, name: &str) -> Option<&UnitLimit> {
         self.units.iter().find(|unit| unit.unit == name)
+    }
+}
+
+/// A short measurement of the machine's limits, beside a repetition: all threads, as in [`MachineLimits`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spot {
+    /// Streaming reads, bytes a second; `None` where there was no memory for it.
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// Operations a second by unit: of the run's type, and those that targets name.
+    pub peak_ops_per_s: BTreeMap<String, u64>,
+}
+
+/// The spots around a repetition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spots {
+    /// Right before it.
+    pub before: Spot,
+    /// Right after it; of the next repetition of the case it is the one before, unless they are timed in turns with another
+    /// configuration's.
+    pub after: Spot,
+}
+
+impl Spots {
+    /// Mean bandwidth of the two, bytes a second; of one where the other has none.
+    pub fn bandwidth(&self) -> Option<f64> {
+        self.mean(|spot| spot.bandwidth_bytes_per_s)
+    }
+
+    /// Mean rate of a unit, operations a second; of one where the other has none.
+    pub fn peak(&self, unit: &str) -> Option<f64> {
+        self.mean(|spot| spot.peak_ops_per_s.get(unit).copied())
+    }
+
+    fn mean(&self, of: impl Fn(&Spot) -> Option<u64>) -> Option<f64> {
+        match [of(&self.before), of(&self.after)].map(|rate| rate.map(|rate| rate as f64)) {
+            [Some(before), Some(after)] => Some(f64::midpoint(before, after)),
+            [before, after] => before.or(after),
+        }
     }
 }
 
@@ -61,4 +100,37 @@ pub struct UnitLimit {
     pub all_threads: LimitRate,
     /// One thread, operations a second.
     pub one_thread: LimitRate,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_around_a_repetition_is_the_mean_of_what_is_there() {
+        let spot = |bandwidth, peak: Option<u64>| Spot {
+            bandwidth_bytes_per_s: bandwidth,
+            peak_ops_per_s: peak.map(|peak| ("fp32-avx2".to_owned(), peak)).into_iter().collect(),
+        };
+        let spots = Spots { before: spot(Some(40), None), after: spot(Some(30), Some(7)) };
+        assert_eq!(
+            (spots.bandwidth(), spots.peak("fp32-avx2"), spots.peak("amx-bf16")),
+            (Some(35.0), Some(7.0), None)
+        );
+        let spots = Spots { before: spot(None, Some(5)), after: spot(Some(30), Some(7)) };
+        assert_eq!((spots.bandwidth(), spots.peak("fp32-avx2")), (Some(30.0), Some(6.0)));
+        assert_eq!(Spots::default().bandwidth(), None);
+    }
+
+    #[test]
+    fn limits_that_were_measured_again_at_the_end_are_read_without_that() {
+        let limits = |more: &str| {
+            let rate = r#"{"median":2.0,"low":1.0,"high":3.0}"#;
+            let text = format!(
+                r#"{{"threads":2,"method":"m","bandwidth":{rate},"bandwidth_one_thread":{rate},"units":[],"peak_unit":null{more}}}"#
+            );
+            serde_json::from_str::<MachineLimits>(&text).unwrap()
+        };
+        assert_eq!(limits(r#","at_end":{"threads":2}"#), limits(""));
+    }
 }

@@ -45,12 +45,12 @@ mod time;
 mod wire;
 
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 
 pub use dir::{RunDir, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
 pub use identity::{Difference, Identity, hex};
-pub use limits::{LimitRate, MachineLimits, Roofline, UnitLimit};
+pub use limits::{LimitRate, MachineLimits, Roofline, Spot, Spots, UnitLimit};
 pub use load::{LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, Objectives, SATURATED_SLOPE};
 pub use noise::{Noise, NoiseFloor};
 pub use operators::{OperatorRecord, OperatorRow};

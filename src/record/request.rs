@@ -1,6 +1,7 @@
 //! One timed repetition of a performance case.
 
 use super::journal::Keyed;
+use super::limits::Spots;
 use super::operators::OperatorRecord;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -81,11 +82,15 @@ pub struct RequestRecord {
     pub end_ns: u64,
     /// Hash (hex) of all generated ids; every repetition of a case must have the same.
     pub output_hash: String,
-    /// Peak resident memory of the process so far.
+    /// Peak resident memory of the process: since its case began, or since the spot before it.
     pub peak_rss_bytes: Option<u64>,
     /// Where the time of the steps went; empty unless operators were timed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operators: Vec<OperatorRecord>,
+    /// The machine's limits right before and after it, outside all times above; where a target speaks of the case and the
+    /// clock is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spots: Option<Spots>,
     /// Why the repetition failed; its times then mean nothing.
     pub error: Option<String>,
 }

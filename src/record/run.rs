@@ -85,7 +85,8 @@ pub struct Provenance {
     pub cpu_model: String,
     /// Frequency governor, if the system tells.
     pub governor: Option<String>,
-    /// What the machine can do at most, as measured on it before the cases; of an emulated card what its profile says of one
+    /// What the machine can do at most, as measured on it before the cases ([`super::Spots`] is what it could do around one
+    /// repetition); of an emulated card what its profile says of one
     /// chip, so that a case of several ranks has as many times that.
     pub roofline: Option<Roofline>,
     /// What loading the model took; `None` in records from before it was kept, and where no model ran.

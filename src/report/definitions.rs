@@ -1,7 +1,7 @@
 //! What each figure includes, printed at the foot of every report.
 
 /// Name and definition of every figure.
-pub const DEFINITIONS: [(&str, &str); 13] = [
+pub const DEFINITIONS: [(&str, &str); 14] = [
     (
         "Accuracy",
         "correct ÷ (scored + unscorable). An answer that cannot be read counts as wrong. A failed item (no answer at \
@@ -34,8 +34,16 @@ pub const DEFINITIONS: [(&str, &str); 13] = [
     ("Quantiles", "Hyndman and Fan's type 7 on raw samples; p99 from 100 samples on."),
     (
         "Roofline %",
-        "the least time that the machine's measured bandwidth and arithmetic peak allow ÷ the median time; of an emulated card \
-         those of its profile, times the ranks. GB/s: bytes that must cross the memory bus ÷ the median time.",
+        "the least time that the machine's measured bandwidth and arithmetic peak allow ÷ the median time: as measured around \
+         the case's repetitions where a target speaks of it, else before the cases; of an emulated card those of its profile, \
+         times the ranks. GB/s: bytes that must cross the memory bus ÷ the median time.",
+    ),
+    (
+        "Against the machine's limits",
+        "bandwidth and peak are measured right before and after each repetition, and a repetition's rate is held against the \
+         mean of the two. Reached, limit and ratio are each the median over the repetitions: the ratio is the median of \
+         ratios. Met: yes if in every repetition, NO if in none, left open if in some. A run without such measurements \
+         is held against those before its cases, by its median; a case against a case by their medians.",
     ),
     ("Outliers", "flagged by Tukey's fences and the modified z-score (3.5), never dropped."),
     (

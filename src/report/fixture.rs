@@ -71,6 +71,7 @@ pub(super) fn request() -> RequestRecord {
         output_hash: "0ff1ce".into(),
         peak_rss_bytes: Some(143 << 20),
         operators: Vec::new(),
+        spots: None,
         error: None,
     }
 }

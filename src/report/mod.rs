@@ -68,7 +68,7 @@ impl Summary {
         let accuracy = accuracy_rows(&run, samples);
         let performance = perf_rows(&run, requests);
         let operators = operator_rows(&run, requests);
-        let limits = limit_rows(&run, &performance, &operators);
+        let limits = limit_rows(&run, &performance, requests);
         let checks = validity::checks(&run, samples, requests);
         let headline = headline::sentences(&run, &accuracy, &performance);
         let mut tables = Vec::new();

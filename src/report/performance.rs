@@ -2,7 +2,7 @@
 
 use crate::record::{
     Clock, Cost, PerfRow, PerformanceCase, Phase, Provenance, RepetitionKind, RequestRecord, Roofline,
-    RunRecord, SCHEMA,
+    RunRecord, SCHEMA, Spots,
 };
 use crate::stats::{RESAMPLES, mad, mean, median, median_interval, quantile, stddev};
 use std::collections::BTreeMap;
@@ -180,7 +180,7 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         tokens_per_s_median: tokens_per_s(case, all_tokens, &times, median_ns),
         bytes_touched: cost.map(|c| c.bytes),
         achieved_gb_s: cost.zip(seconds).map(|(c, s)| c.bytes as f64 / s / 1e9),
-        roofline_pct: least_seconds(case, phase, limits(&run.provenance, case.tp).as_ref())
+        roofline_pct: least_seconds(case, phase, case_limits(run, case, &repetitions.good).as_ref())
             .zip(seconds)
             .map(|(least, s)| 100.0 * least / s),
         peak_rss_bytes: repetitions.good.iter().filter_map(|r| r.peak_rss_bytes).max(),
@@ -214,7 +214,29 @@ pub(super) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
     }
 }
 
-/// What a case of `tp` ranks has at most: the machine as it was measured, or so many of the profile's chips.
+/// What a case's repetitions had at most: each limit as it was measured around them, the median over them; where it was not,
+/// [`limits`].
+pub(super) fn case_limits(
+    run: &RunRecord,
+    case: &PerformanceCase,
+    good: &[&RequestRecord],
+) -> Option<Roofline> {
+    let before = limits(&run.provenance, case.tp)?;
+    let around = |of: &dyn Fn(&Spots) -> Option<f64>| {
+        let found: Vec<f64> = good.iter().filter_map(|request| of(request.spots.as_ref()?)).collect();
+        median(&found)
+    };
+    let measured = run.provenance.roofline.as_ref().and_then(|roofline| roofline.limits.as_ref());
+    let unit = measured.and_then(|limits| limits.peak_unit.as_deref());
+    let peak = unit.and_then(|unit| around(&|spots| spots.peak(unit)));
+    Some(Roofline {
+        bandwidth_bytes_per_s: around(&Spots::bandwidth).unwrap_or(before.bandwidth_bytes_per_s),
+        peak_flops_per_s: peak.unwrap_or(before.peak_flops_per_s),
+        limits: None,
+    })
+}
+
+/// What a case of `tp` ranks has at most: the machine as it was measured before the cases, or so many of the profile's chips.
 pub(super) fn limits(of: &Provenance, tp: u32) -> Option<Roofline> {
     let chips = if of.clock == Clock::Modelled { f64::from(tp) } else { 1.0 };
     of.roofline.as_ref().map(|one| Roofline {
@@ -242,6 +264,7 @@ fn least_seconds(case: &PerformanceCase, phase: Phase, roofline: Option<&Rooflin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Spot;
     use crate::report::fixture;
 
     /// Two sequences of 16 + 3 tokens. Handed over at 1000; two prefill steps of 40 and 50 with 10 between them;
@@ -311,6 +334,24 @@ mod tests {
         }
         assert!((rows[1].achieved_gb_s.unwrap() - 4.0).abs() < 1e-9);
         assert_eq!(rows[2].bytes_touched, Some(300));
+    }
+
+    #[test]
+    fn limits_around_the_repetitions_go_before_those_before_the_cases() {
+        let spots = |bandwidth: u64| {
+            let spot = |bandwidth| Spot { bandwidth_bytes_per_s: Some(bandwidth), ..Spot::default() };
+            Some(Spots { before: spot(bandwidth - 1_000_000_000), after: spot(bandwidth + 1_000_000_000) })
+        };
+        let repetition = |repetition, spots| RequestRecord { repetition, spots, ..timeline() };
+        let rows = rows(&[
+            repetition(0, spots(5_000_000_000)),
+            repetition(1, spots(4_000_000_000)),
+            repetition(2, spots(8_000_000_000)),
+            repetition(3, None),
+        ]);
+        // Decode: 200 bytes at 5 a nanosecond. No peak was measured around them: prefill's arithmetic is as before.
+        let shares: Vec<f64> = rows.iter().map(|r| r.roofline_pct.unwrap()).collect();
+        assert!((shares[0] - 50.0).abs() < 1e-9 && (shares[1] - 80.0).abs() < 1e-9, "{shares:?}");
     }
 
     #[test]

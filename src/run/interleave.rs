@@ -2,6 +2,7 @@
 
 use super::performance::Timing;
 use super::plan::Plan;
+use super::spots::Gauge;
 use super::{Ending, Observer, RunError, Session, Shared, conclude, run_accuracy};
 use crate::engine::scheduler::Scheduler;
 use crate::record::{RunDir, RunRecord};
@@ -69,7 +70,7 @@ fn run(
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
     for side in sides.iter_mut() {
-        let mut shared = Shared { dir: &mut side.dir, observer: &mut *observer, stop };
+        let mut shared = Shared { dir: &mut side.dir, observer: &mut *observer, stop, gauge: None };
         let mut session = Session::new(&mut side.engine, &mut shared)?;
         if run_accuracy(side.plan, side.plan.worlds()[0], &mut session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
@@ -77,8 +78,9 @@ fn run(
     }
     let [a, b] = sides;
     let (mut silent_a, mut silent_b) = (Silent, Silent);
-    let mut shared_a = Shared { dir: &mut a.dir, observer: &mut silent_a, stop };
-    let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop };
+    let [gauge_a, gauge_b] = [&a.record, &b.record].map(Gauge::of);
+    let mut shared_a = Shared { dir: &mut a.dir, observer: &mut silent_a, stop, gauge: gauge_a };
+    let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop, gauge: gauge_b };
     let mut session_a = Session::new(&mut a.engine, &mut shared_a)?;
     let mut session_b = Session::new(&mut b.engine, &mut shared_b)?;
     let cases = a.plan.performance.iter().zip(&b.plan.performance);

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use crate::bench::PhaseCost;
 use crate::device::cpu::{MachineLimits, Rate, UnitPeak};
-use crate::device::{DType, Precision, cpu};
+use crate::device::{Precision, cpu};
 use crate::engine::config::ModelConfig;
 use crate::engine::memory::MemoryEstimate;
 use crate::engine::scheduler::Scheduler;
-use crate::record::{self, LimitRate, LoadFacts, Roofline, RunRecord, UnitLimit};
+use crate::record::{self, LimitRate, LoadFacts, Roofline, UnitLimit};
 use crate::suite::{self, Suite};
 
 use super::machine::{peak_rss_bytes, reset_peak_rss};
@@ -30,19 +30,7 @@ pub fn limits_record(limits: &MachineLimits, precision: Precision) -> record::Ma
         bandwidth_one_thread: rate(&limits.bandwidth.one),
         units: limits.units.iter().map(unit).collect(),
         peak_unit: limits.peak(precision).map(|peak| peak.unit.name().to_owned()),
-        at_end: None,
-    }
-}
-
-/// Measures the limits that a run's targets are held against once more, after it.
-pub(super) fn measure_at_end(run: &mut RunRecord) {
-    let limits = run.provenance.roofline.as_mut().and_then(|roofline| roofline.limits.as_mut());
-    let Some(limits) = limits.filter(|_| !run.plan.targets.is_empty()) else { return };
-    // Without the memory for it what was measured before stands alone.
-    if let Ok(again) = cpu::measure_limits(limits.threads as usize) {
-        let peak_unit = limits.peak_unit.clone();
-        let again = record::MachineLimits { peak_unit, ..limits_record(&again, DType::Fp32.into()) };
-        limits.at_end = Some(Box::new(again));
+        reader: limits.bandwidth.reader.clone(),
     }
 }
 

@@ -20,6 +20,7 @@ mod questions;
 mod resume;
 pub mod score;
 pub mod search;
+mod spots;
 pub mod telemetry;
 mod workload;
 
@@ -34,6 +35,7 @@ use crate::record::{Clock, RecordError, RunDir, RunRecord, Status, rfc3339_utc};
 use crate::task::{Evaluation, TaskError};
 
 use self::plan::Plan;
+use self::spots::Gauge;
 
 pub use self::resume::{Found, find, find_group, finished};
 
@@ -84,6 +86,8 @@ struct Session<'a> {
     dir: &'a mut RunDir,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
+    /// Measures the machine's limits around repetitions, where targets want it.
+    gauge: Option<&'a Gauge>,
     /// Where the engine's clock began on the run's: behind all that was recorded before.
     offset_ns: u64,
     /// Interrupted because the engine did not outlive an error, which has its line: a new one goes on.
@@ -98,6 +102,7 @@ impl<'a> Session<'a> {
             dir: shared.dir,
             observer: shared.observer,
             stop: shared.stop,
+            gauge: shared.gauge.as_ref(),
             offset_ns,
             spent: false,
         })
@@ -175,10 +180,8 @@ pub fn execute(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
-    let result = run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop });
-    if matches!(result, Ok(Ending::Complete)) {
-        limits::measure_at_end(record);
-    }
+    let gauge = Gauge::of(record);
+    let result = run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop, gauge });
     conclude(result, dir, record)
 }
 
@@ -202,6 +205,7 @@ struct Shared<'a> {
     dir: &'a mut RunDir,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
+    gauge: Option<Gauge>,
 }
 
 fn run_worlds(

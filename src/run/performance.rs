@@ -3,11 +3,14 @@
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
 use crate::engine::StepKind;
 use crate::engine::profile::OperatorTime;
-use crate::record::{GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, RunDir};
+use crate::record::{
+    GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, RunDir, Spot, Spots,
+};
 
 use super::machine::reset_peak_rss;
 use super::plan::Plan;
 use super::questions::{RealPrompts, mean_tokens};
+use super::spots::Gauge;
 use super::{Ending, RunError, Session};
 
 /// A performance case ready to run.
@@ -112,6 +115,10 @@ pub(super) struct Timing<'a> {
     warm_ups: usize,
     /// Timed repetitions that are recorded.
     pub(super) timed: usize,
+    /// Measures the machine's limits around each, where a target speaks of the case.
+    gauge: Option<Gauge>,
+    /// What it found right after the last repetition.
+    spot: Option<Spot>,
 }
 
 impl<'a> Timing<'a> {
@@ -124,7 +131,8 @@ impl<'a> Timing<'a> {
         let (records, id) = (session.dir.read_requests()?, case.case_id());
         let of = |kind| records.iter().filter(|r| r.case_id == id && r.kind == kind).count();
         let (warm_ups, timed) = (of(RepetitionKind::Warmup), of(RepetitionKind::Timed));
-        Ok(Self { case, batches: case.batches(tokens), warm_ups, timed })
+        let gauge = session.gauge.filter(|gauge| gauge.is_for(&id)).cloned();
+        Ok(Self { case, batches: case.batches(tokens), warm_ups, timed, gauge, spot: None })
     }
 
     /// All timed repetitions are there.
@@ -153,15 +161,26 @@ impl<'a> Timing<'a> {
 
     /// One timed repetition, and its line.
     pub(super) fn repeat(&mut self, session: &mut Session<'_>, block: Option<u32>) -> Result<(), RunError> {
+        let before = self.spot_before(block);
         let batch = &self.batches[self.timed % self.batches.len()];
         let times = repeat(session.engine, self.case.shape, batch)?;
         let line = record(session, self.case, RepetitionKind::Timed, self.timed, times);
+        self.spot = self.gauge.as_ref().map(Gauge::measure);
+        let spots = before.zip(self.spot.clone()).map(|(before, after)| Spots { before, after });
         // In turns, two engines share the process: its peak is neither's.
         let peak_rss_bytes = line.peak_rss_bytes.filter(|_| block.is_none());
-        session.dir.append_request(&RequestRecord { block, peak_rss_bytes, ..line })?;
+        session.dir.append_request(&RequestRecord { block, peak_rss_bytes, spots, ..line })?;
         session.sample()?;
         self.timed += 1;
         Ok(())
+    }
+
+    /// The spot after the last repetition, if nothing was run since.
+    fn spot_before(&mut self, block: Option<u32>) -> Option<Spot> {
+        let gauge = self.gauge.as_ref()?;
+        // In turns the other side had its repetition meanwhile.
+        let last = self.spot.take().filter(|_| block.is_none());
+        Some(last.unwrap_or_else(|| gauge.measure()))
     }
 }
 
@@ -199,6 +218,7 @@ fn record(
         output_hash: times.output_hash,
         peak_rss_bytes: session.peak_memory(),
         operators: session.engine.take_profile().iter().map(operator).collect(),
+        spots: None,
         error: None,
     }
 }

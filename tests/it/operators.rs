@@ -161,22 +161,51 @@ fn a_run_holds_itself_against_the_machine() {
     assert_eq!(record["plan"]["targets"].as_array().unwrap().len(), 5, "one is of another type");
     let mut reader = csv::Reader::from_reader(read("limits.csv").leak().as_bytes());
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    let (met, note) = (11, 12);
-    // Measured before and after: only a verdict that both limits give is one.
-    let value: f64 = rows[0][4].parse().unwrap();
-    let meets = |limit: &Value| value >= 0.5 * limit["bandwidth"]["median"].as_f64().unwrap();
-    let both = [meets(limits), meets(&limits["at_end"])];
-    let expected = if both[0] == both[1] { both[0].to_string() } else { String::new() };
-    assert!(rows[0][met] == expected && rows[1][met] == *"true", "{rows:?}");
+    let (value, limit, met, note) = (4, 5, 13, 14);
+    let ratios = decode_ratios(&read("requests.jsonl"), &record["plan"]["performance"][0]);
+    let ratio = |at: usize| rows[0][at].parse::<f64>().unwrap();
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-9 * b;
+    assert!(near(ratio(8), f64::midpoint(ratios[0], ratios[1])), "{rows:?} {ratios:?}");
+    assert!(near(ratio(9), ratios[0]) && near(ratio(10), ratios[1]), "{rows:?} {ratios:?}");
+    let expected = match ratios.map(|ratio| ratio >= 0.5) {
+        [true, true] => "true",
+        [false, false] => "false",
+        _ => "",
+    };
+    assert!(&rows[0][met] == expected && rows[1][met] == *"true", "{rows:?}");
+    assert!(rows[1][9].is_empty() && !rows[1][limit].is_empty(), "{rows:?}");
     assert!(rows[2][note].starts_with("over budget: ") && rows[2][met].is_empty(), "{rows:?}");
     assert_eq!(&rows[3][note], "not applicable: this machine has no amx-fp4");
-    assert!(!rows[4][4].is_empty(), "{rows:?}");
+    assert!(!rows[4][value].is_empty(), "{rows:?}");
     let operators = read("operators.csv");
     assert!(
         operators.lines().any(|line| line.contains(",b2-i8-o4,measured,decode,gate_up,2,9,")),
         "{operators}"
     );
     assert!(read("report.html").contains("Operators, measured"));
+}
+
+/// Bytes a second over the bandwidth around it, of the two repetitions of the first case: the least, the greatest.
+fn decode_ratios(requests: &str, case: &Value) -> [f64; 2] {
+    let lines: Vec<Value> = requests.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let number = |of: &Value| of.as_f64().unwrap();
+    let timed: Vec<&Value> = lines.iter().filter(|l| l["kind"] == "timed").collect();
+    for line in &lines {
+        assert_eq!(line["spots"].is_object(), line["kind"] == "timed", "{line}");
+    }
+    let [first, second] = [timed[0], timed[1]];
+    assert_eq!([&first["case_id"], &second["case_id"]], [&case["case_id"]; 2]);
+    assert_eq!(first["spots"]["after"], second["spots"]["before"], "measured once between two repetitions");
+    assert_ne!(timed[2]["spots"]["before"], second["spots"]["after"], "another case has its own");
+    let ratio = |line: &Value| {
+        let spots = ["before", "after"].map(|side| number(&line["spots"][side]["bandwidth_bytes_per_s"]));
+        let peaks = line["spots"]["after"]["peak_ops_per_s"].as_object().unwrap();
+        assert!(peaks.len() == 1 && peaks.values().all(|peak| number(peak) > 0.0), "{line}");
+        let seconds = (number(&line["end_ns"]) - number(&line["first_token_ns"])) / 1e9;
+        number(&case["decode_cost"]["bytes"]) / seconds / f64::midpoint(spots[0], spots[1])
+    };
+    let [a, b] = [ratio(first), ratio(second)];
+    [a.min(b), a.max(b)]
 }
 
 #[test]

@@ -32,13 +32,17 @@ limit = 12
 batch = 3
 "#;
 
-/// Two shapes to time as well; a run with this measures the machine first, which takes a second.
-const TIMED: &str = r"[[performance]]
+/// Two shapes to time as well, and a target that speaks of one; a run with this measures the machine first, which takes a second.
+const TIMED: &str = r#"[[performance]]
 batch = [1, 2]
 lengths = [[16, 6]]
 repetitions = 3
 max_warmups = 2
-";
+[[target]]
+figure = "decode-bandwidth"
+case = "b1-i16-o6"
+at_least = 0.5
+"#;
 
 /// A folder with a suite and the run directories it leaves.
 struct Bench {
@@ -115,13 +119,14 @@ pub fn samples(run: &Path) -> Vec<Value> {
     all
 }
 
-/// Case, repetition and output of the timed repetitions.
+/// Case, repetition and output of the timed repetitions, and whether the machine was measured around them.
 fn timed(run: &Path) -> Vec<Value> {
     let all = lines(&run.join("requests.jsonl"));
     let timed = all.iter().filter(|line| line["kind"] == "timed");
     timed
         .map(|r| {
-            json!([r["case_id"], r["repetition"], r["output_hash"], r["step_ns"].as_array().unwrap().len()])
+            let steps = r["step_ns"].as_array().unwrap().len();
+            json!([r["case_id"], r["repetition"], r["output_hash"], steps, r["spots"].is_object()])
         })
         .collect()
 }
@@ -210,6 +215,10 @@ fn a_run_cut_at_any_byte_is_gone_on_with_to_the_same_end() {
 fn a_timed_part_cut_at_any_byte_is_gone_on_with_to_the_same_end() {
     let bench = Bench::new(&[SUITE, TIMED].concat());
     cut_and_resume(&bench, &[(0.7, 0.0, "running"), (1.0, 0.3, "running"), (1.0, 0.99, "interrupted")]);
+    // The machine is measured around the repetitions of the case that a target speaks of, of later ones as of the first.
+    for line in timed(&bench.the_run()) {
+        assert_eq!(line[4], json!(line[0] == "b1-i16-o6"), "{line}");
+    }
 }
 
 /// Run directories are named by the second they began in.

@@ -9,14 +9,19 @@
 //!
 //! Both are measured with all threads at once, each on a core of its own where there are enough, and with one alone. A rate is
 //! the median of several rounds, with the least and the greatest beside it: a machine that is shared shows in the spread.
+//!
+//! Such a machine's limits move within seconds, so that what lasts longer needs them measured right beside it: [`Gauge`] does
+//! that, by the same means, in a fraction of a second.
 
 mod bandwidth;
+mod gauge;
 mod peak;
 mod team;
 
 use crate::device::{DType, DeviceError, Precision, WeightForm};
 
 pub use bandwidth::Bandwidth;
+pub use gauge::{Gauge, Spot};
 pub use peak::{Operands, Unit, UnitPeak};
 
 /// A rate over several rounds, a second.

@@ -50,7 +50,9 @@ use super::{
 
 pub use self::group::{BOUND, CpuGroup, NOT_BOUND, why_not_bound};
 pub use self::instruction_set::InstructionSet;
-pub use self::limits::{Bandwidth, MachineLimits, Operands, Rate, Unit, UnitPeak, measure_limits};
+pub use self::limits::{
+    Bandwidth, Gauge, MachineLimits, Operands, Rate, Spot, Unit, UnitPeak, measure_limits,
+};
 pub use self::memory::CpuMemory;
 pub use self::pool::Pool;
 

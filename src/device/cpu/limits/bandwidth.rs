@@ -4,12 +4,15 @@ use std::hint::black_box;
 
 use crate::device::DeviceError;
 use crate::device::cpu::buffer::Buffer;
+use crate::device::cpu::pool::part;
 
 use super::Rate;
 use super::team::rates;
 
 /// Rounds that count.
 pub(super) const ROUNDS: usize = 11;
+/// Rounds of a measurement that is to be over in a moment.
+const SPOT_ROUNDS: usize = 5;
 /// Rounds in which each reader is tried.
 const TRIALS: usize = 3;
 /// Bytes of each thread at least.
@@ -41,14 +44,21 @@ pub struct Bandwidth {
 
 /// A way of reading: so many places of the thread's part in turn, a line of each at a time, asking for what lies `ahead` bytes
 /// further on.
-#[derive(Clone, Copy)]
-struct Reader {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader {
     streams: usize,
     ahead: usize,
     read: unsafe fn(&[Line]) -> u64,
 }
 
 impl Reader {
+    /// The way of this machine that has these words; the first of its ways if none has.
+    pub(super) fn named(words: &str) -> Self {
+        let ways = readers();
+        let named = ways.iter().find(|reader| reader.words() == words).copied();
+        named.unwrap_or(ways[0])
+    }
+
     fn words(self) -> String {
         let streams =
             if self.streams == 1 { "stream".to_owned() } else { format!("{} streams", self.streams) };
@@ -60,49 +70,79 @@ impl Reader {
     }
 }
 
+/// Memory that was written, a part for each thread.
+struct Parts {
+    lines: Buffer<Line>,
+    threads: usize,
+}
+
+impl Parts {
+    /// Bytes of `threads` parts together.
+    fn bytes(threads: usize) -> usize {
+        let cached = CACHES * last_level_cache_bytes().unwrap_or(0);
+        let part = (ALL_BYTES / threads).min(THREAD_BYTES).max(cached / threads);
+        part.next_multiple_of(2 << 20) * threads
+    }
+
+    /// Each thread writes, and so places in memory, what it will read.
+    fn written(threads: usize) -> Result<Self, DeviceError> {
+        let count = Self::bytes(threads) / size_of::<Line>();
+        let mut lines = Buffer::<Line>::zeroed(count, "the bandwidth measurement")?;
+        let shared = lines.shared();
+        rates(threads, 0, &|index| {
+            // SAFETY: each thread has its own part.
+            let mine = unsafe { shared.range(part(count, index, threads)) };
+            mine.iter_mut().enumerate().for_each(|(i, line)| *line = Line([i as u64; 8]));
+            0
+        })?;
+        Ok(Self { lines, threads })
+    }
+
+    /// What the first `team` threads read, bytes a second.
+    fn read(&self, reader: Reader, team: usize, rounds: usize) -> Result<Rate, DeviceError> {
+        let read = |index| {
+            let mine = &self.lines[part(self.lines.len(), index, self.threads)];
+            // SAFETY: a `Reader` is one of `readers`, which gives those of this machine.
+            black_box(unsafe { (reader.read)(mine) });
+            size_of_val(mine) as u64
+        };
+        rates(team, rounds, &read).map(Rate::of)
+    }
+}
+
 /// Measures with `threads` threads.
 pub(super) fn measure(threads: usize) -> Result<Bandwidth, DeviceError> {
     let huge_before = huge_page_bytes();
-    let cached = CACHES * last_level_cache_bytes().unwrap_or(0);
-    let part = (ALL_BYTES / threads).min(THREAD_BYTES).max(cached / threads).next_multiple_of(2 << 20);
-    let mut buffer = Buffer::<Line>::zeroed(part / size_of::<Line>() * threads, "the bandwidth measurement")?;
-    let buffer_bytes = part * threads;
-    let own = |index: usize| index * part / size_of::<Line>()..(index + 1) * part / size_of::<Line>();
-    let shared = buffer.shared();
-    // Each thread writes, and so places in memory, what it will read.
-    rates(threads, 0, &|index| {
-        // SAFETY: each thread has its own part.
-        let mine = unsafe { shared.range(own(index)) };
-        mine.iter_mut().enumerate().for_each(|(i, line)| *line = Line([i as u64; 8]));
-        0
-    })?;
+    let parts = Parts::written(threads)?;
+    let buffer_bytes = Parts::bytes(threads);
     let huge_page_share = huge_page_bytes()
         .zip(huge_before)
         .map(|(after, before)| (after.saturating_sub(before) as f64 / buffer_bytes as f64).min(1.0));
-    let lines = &*buffer;
-    let read = |reader: Reader, threads: usize, rounds: usize| {
-        rates(threads, rounds, &|index| {
-            // SAFETY: `readers` gives those of this machine.
-            black_box(unsafe { (reader.read)(&lines[own(index)]) });
-            part as u64
-        })
-        .map(Rate::of)
-    };
     let mut best: Option<(Reader, f64)> = None;
     for reader in readers() {
-        let rate = read(reader, threads, TRIALS)?.median;
+        let rate = parts.read(reader, threads, TRIALS)?.median;
         if best.is_none_or(|(_, fastest)| rate > fastest) {
             best = Some((reader, rate));
         }
     }
     let (reader, _) = best.expect("invariant: there is a portable reader");
     Ok(Bandwidth {
-        all: read(reader, threads, ROUNDS)?,
-        one: read(reader, 1, ROUNDS)?,
+        all: parts.read(reader, threads, ROUNDS)?,
+        one: parts.read(reader, 1, ROUNDS)?,
         reader: reader.words(),
         buffer_bytes,
         huge_page_share,
     })
+}
+
+/// All threads once more, in a moment: the same memory, taken and given back, and one way of reading it. Bytes a second.
+pub(super) fn spot(threads: usize, reader: Reader) -> Result<f64, DeviceError> {
+    Ok(Parts::written(threads)?.read(reader, threads, SPOT_ROUNDS)?.median)
+}
+
+/// Memory that a measurement takes.
+pub(super) fn buffer_bytes(threads: usize) -> usize {
+    Parts::bytes(threads)
 }
 
 /// The ways of this machine.
@@ -247,5 +287,14 @@ mod tests {
                 assert_eq!((read(0), read(5), read(0)), (0, 5, 0), "{}", reader.words());
             }
         }
+    }
+
+    #[test]
+    fn a_reader_is_found_by_its_words() {
+        let ways = readers();
+        for reader in &ways {
+            assert_eq!(Reader::named(&reader.words()).words(), reader.words());
+        }
+        assert_eq!(Reader::named("of another machine").words(), ways[0].words());
     }
 }

@@ -14,6 +14,8 @@ use super::team::rates;
 
 /// Rounds that count.
 pub(super) const ROUNDS: usize = 7;
+/// Rounds of a measurement that is to be over in a moment.
+const SPOT_ROUNDS: usize = 3;
 /// Least time of a round.
 const ROUND_TIME: Duration = Duration::from_millis(20);
 /// Passes over the operands between two looks at the clock: some tens of microseconds.
@@ -84,6 +86,11 @@ impl Unit {
         }
     }
 
+    /// The unit of that word, where this machine has it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|unit| unit.name() == name && unit.available())
+    }
+
     /// What it multiplies.
     pub fn operands(self) -> Operands {
         match self {
@@ -148,6 +155,15 @@ pub struct UnitPeak {
 
 /// Measures a unit that is [available](Unit::available).
 pub(super) fn measure(unit: Unit, threads: usize) -> Result<UnitPeak, DeviceError> {
+    Ok(UnitPeak { unit, all: rate(unit, threads, ROUNDS)?, one: rate(unit, 1, ROUNDS)? })
+}
+
+/// All threads once more, in a moment. Operations a second.
+pub(super) fn spot(unit: Unit, threads: usize) -> Result<f64, DeviceError> {
+    Ok(rate(unit, threads, SPOT_ROUNDS)?.median)
+}
+
+fn rate(unit: Unit, threads: usize, rounds: usize) -> Result<Rate, DeviceError> {
     let work = unit.work();
     let round = |_| {
         let start = Instant::now();
@@ -157,8 +173,7 @@ pub(super) fn measure(unit: Unit, threads: usize) -> Result<UnitPeak, DeviceErro
         }
         operations
     };
-    let rate = |threads| rates(threads, ROUNDS, &round).map(Rate::of);
-    Ok(UnitPeak { unit, all: rate(threads)?, one: rate(1)? })
+    rates(threads, rounds, &round).map(Rate::of)
 }
 
 /// Numbers that stay in the first-level cache, a line's start first.
@@ -384,6 +399,7 @@ mod tests {
     fn units_have_words_of_their_own() {
         for (i, unit) in Unit::ALL.iter().enumerate() {
             assert!(Unit::ALL[..i].iter().all(|other| other.name() != unit.name()));
+            assert_eq!(Unit::named(unit.name()), unit.available().then_some(*unit));
         }
     }
 }

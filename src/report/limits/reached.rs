@@ -1,0 +1,188 @@
+//! A figure against its limit, and whether a target is met.
+
+use crate::record::{RequestRecord, Spots, Target};
+use crate::stats::median;
+
+/// One repetition: how fast it was, and what the machine could do around it.
+pub(super) struct Trial<'a> {
+    rate: f64,
+    spots: Option<&'a Spots>,
+}
+
+impl<'a> Trial<'a> {
+    /// Of so many bytes or operations in so much time; `None` where one of them is 0.
+    pub(super) fn of(request: &'a RequestRecord, count: u64, time_ns: u64) -> Option<Self> {
+        let rate = 1e9 * count as f64 / time_ns as f64;
+        (count > 0 && time_ns > 0).then_some(Self { rate, spots: request.spots.as_ref() })
+    }
+}
+
+/// What was reached, and what it is held against.
+#[derive(Debug, Default)]
+pub(super) struct Reached {
+    pub(super) value: Option<f64>,
+    pub(super) limit: Option<f64>,
+    pub(super) limit_of: Option<String>,
+    /// One over the other; where each repetition has a limit of its own the median of theirs.
+    pub(super) ratio: Option<f64>,
+    /// Those of the repetitions.
+    pub(super) each: Vec<f64>,
+    pub(super) note: Option<String>,
+}
+
+impl Reached {
+    /// One value against one limit; what cannot be had says why.
+    pub(super) fn of(
+        value: Result<f64, String>,
+        limit: Result<f64, String>,
+        limit_of: Option<String>,
+    ) -> Self {
+        let note = value.as_ref().err().or(limit.as_ref().err()).cloned();
+        let (value, limit) = (value.ok(), limit.ok());
+        let ratio = value.zip(limit).map(|(value, limit)| value / limit);
+        Self { value, limit, limit_of, ratio, note, ..Self::default() }
+    }
+
+    /// Each repetition against the limit `around` it; where none has one, as in records from before it was measured, their median
+    /// against that `before` the cases.
+    pub(super) fn by_trials(
+        trials: Result<Vec<Trial<'_>>, String>,
+        around: impl Fn(&Spots) -> Option<f64>,
+        before: Result<f64, String>,
+        limit_of: Option<String>,
+    ) -> Self {
+        let trials = match trials {
+            Ok(trials) => trials,
+            Err(why) => return Self::of(Err(why), before, limit_of),
+        };
+        let held = |trial: &Trial<'_>| Some((trial.rate, around(trial.spots?)?));
+        let (rates, limits): (Vec<f64>, Vec<f64>) = trials.iter().filter_map(held).unzip();
+        if rates.is_empty() {
+            let rates: Vec<f64> = trials.iter().map(|trial| trial.rate).collect();
+            let value = median(&rates).ok_or_else(|| "not measured".to_owned());
+            let tried = before.is_ok() && trials.iter().any(|trial| trial.spots.is_some());
+            let reached = Self::of(value, before, limit_of);
+            let note = tried.then(|| {
+                "the limit is that before the cases: there was no memory to measure it around them".to_owned()
+            });
+            return Self { note: reached.note.or(note), ..reached };
+        }
+        let each: Vec<f64> = rates.iter().zip(&limits).map(|(rate, limit)| rate / limit).collect();
+        let note = (each.len() < trials.len())
+            .then(|| format!("the limit was measured around {} of {} repetitions", each.len(), trials.len()));
+        Self { value: median(&rates), limit: median(&limits), limit_of, ratio: median(&each), each, note }
+    }
+
+    /// The least and the greatest ratio of a repetition.
+    pub(super) fn range(&self) -> Option<(f64, f64)> {
+        let low = self.each.iter().copied().min_by(f64::total_cmp)?;
+        Some((low, self.each.iter().copied().max_by(f64::total_cmp)?))
+    }
+
+    /// Whether the target is met: in every repetition, or in none; not told where in some.
+    pub(super) fn meets(&self, target: &Target) -> Option<bool> {
+        match (target.at_least, target.at_most) {
+            (Some(least), _) => {
+                let ratios = if self.each.is_empty() { self.ratio.as_slice() } else { &self.each };
+                let met = ratios.first().map(|ratio| *ratio >= least)?;
+                ratios.iter().all(|ratio| (*ratio >= least) == met).then_some(met)
+            }
+            (None, Some(most)) => self.value.map(|value| value <= most),
+            (None, None) => None,
+        }
+    }
+
+    /// What to know, and why a verdict is left open.
+    pub(super) fn notes(&self, target: &Target) -> Option<String> {
+        let (low, high) = self.range().unwrap_or_default();
+        let open = (!self.each.is_empty() && self.meets(target).is_none())
+            .then(|| format!("{low:.3} to {high:.3} over {} repetitions", self.each.len()));
+        let notes: Vec<String> = open.into_iter().chain(self.note.clone()).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Figure, Spot};
+    use crate::report::fixture;
+
+    /// A repetition of so many bytes a second between two spots; `None` for one without spots.
+    fn repetition(spots: Option<[Option<u64>; 2]>) -> RequestRecord {
+        let spot = |bandwidth_bytes_per_s| Spot { bandwidth_bytes_per_s, ..Spot::default() };
+        let spots = spots.map(|[before, after]| Spots { before: spot(before), after: spot(after) });
+        RequestRecord { spots, ..fixture::request() }
+    }
+
+    fn at_least(least: f64) -> Target {
+        Target {
+            figure: Figure::DecodeBandwidth,
+            case_id: None,
+            over: None,
+            unit: None,
+            at_least: Some(least),
+            at_most: None,
+        }
+    }
+
+    /// Held against 60 bytes a second before the cases.
+    fn reached(rates: &[(u64, Option<[Option<u64>; 2]>)]) -> Reached {
+        let requests: Vec<_> = rates.iter().map(|&(rate, spots)| (rate, repetition(spots))).collect();
+        let trials = requests.iter().filter_map(|(rate, request)| Trial::of(request, *rate, 1_000_000_000));
+        Reached::by_trials(Ok(trials.collect()), Spots::bandwidth, Ok(60.0), None)
+    }
+
+    fn around(before: u64, after: u64) -> [Option<u64>; 2] {
+        [Some(before), Some(after)]
+    }
+
+    #[test]
+    fn a_target_is_met_in_every_repetition_or_in_none_or_left_open() {
+        // 0.9, 0.8 and 0.75 of what the machine could do around them, whatever it could do before.
+        let reached =
+            reached(&[(36, Some(around(30, 50))), (40, Some(around(50, 50))), (15, Some(around(20, 20)))]);
+        assert_eq!((reached.value, reached.limit, reached.ratio), (Some(36.0), Some(40.0), Some(0.8)));
+        assert_eq!(reached.range(), Some((0.75, 0.9)));
+        for (least, met) in
+            [(0.5, Some(true)), (0.75, Some(true)), (0.76, None), (0.9, None), (0.91, Some(false))]
+        {
+            assert_eq!(reached.meets(&at_least(least)), met, "{least}");
+            let note = met.is_none().then(|| "0.750 to 0.900 over 3 repetitions".to_owned());
+            assert_eq!(reached.notes(&at_least(least)), note, "{least}");
+        }
+    }
+
+    #[test]
+    fn the_ratio_is_the_median_of_ratios() {
+        let reached = reached(&[
+            (10, Some(around(20, 20))),
+            (20, Some(around(100, 100))),
+            (90, Some(around(100, 100))),
+        ]);
+        assert_eq!((reached.value, reached.limit, reached.ratio), (Some(20.0), Some(100.0), Some(0.5)));
+    }
+
+    #[test]
+    fn records_without_spots_go_by_the_limit_before_the_cases() {
+        let reached = reached(&[(30, None), (66, None), (54, None)]);
+        assert_eq!((reached.value, reached.limit, reached.ratio), (Some(54.0), Some(60.0), Some(0.9)));
+        assert_eq!(reached.range(), None);
+        let verdicts = [0.9, 0.92].map(|least| reached.meets(&at_least(least)));
+        assert_eq!((verdicts, reached.notes(&at_least(0.92))), ([Some(true), Some(false)], None));
+    }
+
+    #[test]
+    fn what_could_not_be_measured_is_said() {
+        let none = reached(&[(54, Some([None, None])), (54, Some([None, None]))]);
+        assert_eq!((none.ratio, none.meets(&at_least(0.9))), (Some(0.9), Some(true)));
+        assert!(none.notes(&at_least(0.9)).unwrap().ends_with("no memory to measure it around them"));
+        // One side of a repetition is enough; a repetition without any does not count.
+        let some = reached(&[(20, Some([None, Some(40)])), (30, Some(around(30, 30))), (54, None)]);
+        assert_eq!((some.ratio, some.range()), (Some(0.75), Some((0.5, 1.0))));
+        assert_eq!(
+            some.notes(&at_least(0.75)).unwrap(),
+            "0.500 to 1.000 over 2 repetitions; the limit was measured around 2 of 3 repetitions"
+        );
+    }
+}

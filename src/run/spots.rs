@@ -1,0 +1,96 @@
+//! The machine's limits measured around the repetitions that targets speak of.
+
+use std::collections::BTreeSet;
+
+use crate::device::cpu;
+use crate::record::{Clock, RunRecord, Spot, Target};
+
+use super::machine::{Machine, reset_peak_rss};
+
+/// What to measure around which cases.
+#[derive(Debug, Clone)]
+pub(super) struct Gauge {
+    gauge: cpu::Gauge,
+    cases: BTreeSet<String>,
+}
+
+impl Gauge {
+    /// Of a run with targets whose machine's limits were measured before it; else there is nothing to measure.
+    pub(super) fn of(run: &RunRecord) -> Option<Self> {
+        let limits = run.provenance.roofline.as_ref()?.limits.as_ref()?;
+        let targets = &run.plan.targets;
+        if targets.is_empty() || run.provenance.clock != Clock::Measured {
+            return None;
+        }
+        let named = targets.iter().filter_map(|target| target.unit.as_ref());
+        let units: BTreeSet<&str> = named.chain(&limits.peak_unit).map(String::as_str).collect();
+        let spoken_of = |target: &Target| [target.case_id.clone(), target.over.clone()];
+        Some(Self {
+            gauge: cpu::Gauge::new(limits.threads as usize, &limits.reader, units),
+            cases: targets.iter().flat_map(spoken_of).flatten().collect(),
+        })
+    }
+
+    /// A target speaks of the case.
+    pub(super) fn is_for(&self, case_id: &str) -> bool {
+        self.cases.contains(case_id)
+    }
+
+    /// Measures, while the engine has nothing to do.
+    pub(super) fn measure(&self) -> Spot {
+        let spot = self.gauge.measure(Machine::read().available_bytes);
+        // The memory that this took is given back, and no part of the case's.
+        reset_peak_rss();
+        Spot {
+            bandwidth_bytes_per_s: spot.bandwidth.map(|rate| rate.round() as u64),
+            peak_ops_per_s: spot
+                .peaks
+                .iter()
+                .map(|(unit, rate)| (unit.name().to_owned(), rate.round() as u64))
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Figure, LimitRate, MachineLimits, Roofline};
+
+    fn target(case: &str, over: Option<&str>) -> Target {
+        Target {
+            figure: Figure::DecodeSpeedup,
+            case_id: Some(case.to_owned()),
+            over: over.map(str::to_owned),
+            unit: None,
+            at_least: Some(1.0),
+            at_most: None,
+        }
+    }
+
+    #[test]
+    fn only_the_cases_that_targets_speak_of_are_measured_around_and_only_on_a_real_clock() {
+        let mut run = crate::record::golden::run();
+        run.plan.targets = vec![target("b8", Some("b1"))];
+        assert!(Gauge::of(&run).is_none(), "limits that were not measured before");
+        let rate = LimitRate { median: 1.0, low: 1.0, high: 1.0 };
+        let limits = MachineLimits {
+            threads: 1,
+            method: "a test".into(),
+            bandwidth: rate,
+            bandwidth_one_thread: rate,
+            units: Vec::new(),
+            peak_unit: None,
+            reader: String::new(),
+        };
+        run.provenance.roofline =
+            Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, limits: Some(limits) });
+        let gauge = Gauge::of(&run).unwrap();
+        assert!(gauge.is_for("b1") && gauge.is_for("b8") && !gauge.is_for("b2"));
+        run.provenance.clock = Clock::Modelled;
+        assert!(Gauge::of(&run).is_none());
+        run.provenance.clock = Clock::Measured;
+        run.plan.targets.clear();
+        assert!(Gauge::of(&run).is_none());
+    }
+}
