@@ -3,6 +3,8 @@
 //! Of a prompt's tokens only the last goes through the output layer, and through the last layer behind its queries, keys and
 //! values; then it reads those of the others from the cache.
 
+use std::collections::BTreeSet;
+
 use crate::device::Precision;
 use crate::engine::config::ModelConfig;
 
@@ -18,7 +20,7 @@ pub struct PhaseCost {
 }
 
 /// Cost of prefill and of all decode steps together of a batch of equal sequences. Prompts are fed `step_tokens` at a
-/// time, and each such chunk passes over the weights once.
+/// time; each such step passes over the layers' weights once, and one in which a prompt ends goes on to the logits.
 pub fn case_cost(
     config: &ModelConfig,
     precision: Precision,
@@ -41,7 +43,13 @@ pub fn batch_cost(
     let (batch, output) = (inputs.len() as u64, output_tokens as u64);
     let prefix = config.pre_seq_len.unwrap_or(0) as u64;
     let tokens: u64 = inputs.iter().map(|&n| n as u64).sum();
-    let passes = tokens.div_ceil(step_tokens.max(1) as u64);
+    let step_tokens = step_tokens.max(1) as u64;
+    let passes = tokens.div_ceil(step_tokens);
+    let ends = inputs.iter().scan(0, |end, &input| {
+        *end += input as u64;
+        Some(end.saturating_sub(1) / step_tokens)
+    });
+    let passes_to_logits = ends.collect::<BTreeSet<u64>>().len() as u64;
     // Token i of a sequence sees the prefix, those before it, and itself.
     let seen = |from: u64, to: u64| (to - from) * prefix + (to - from) * (from + 1 + to) / 2;
     let steps = output.saturating_sub(1);
@@ -54,7 +62,9 @@ pub fn batch_cost(
     }
     let prefill_attended = (c.layers - 1) * prefill_seen + last_seen;
     let prefill = PhaseCost {
-        bytes: passes * c.pass_bytes + c.last_bytes + (c.layers * tokens + last_seen - batch) * c.kv_bytes,
+        bytes: passes * c.pass_bytes
+            + passes_to_logits * c.last_bytes
+            + (c.layers * tokens + last_seen).saturating_sub(batch) * c.kv_bytes,
         flops: tokens * c.token_flops + batch * c.last_flops + prefill_attended * c.attention_flops,
     };
     let decode = PhaseCost {
@@ -122,6 +132,17 @@ mod tests {
         let last = layer + 2.0 * 65_024.0 * 4096.0;
         let expected = 512.0 * (27.0 * layer + qkv) + last;
         assert!((prefill.flops as f64 / expected - 1.0).abs() < 1e-4, "{} {expected}", prefill.flops);
+    }
+
+    #[test]
+    fn every_step_in_which_a_prompt_ends_reads_the_weights_behind_the_last_cache() {
+        let config = ModelConfig::chatglm2_6b();
+        let bytes = |inputs: &[usize]| batch_cost(&config, DType::Fp16.into(), 512, inputs, 1).0.bytes;
+        // Two steps each; of 300, 300 and 300 tokens the first ends in one, the others in the next.
+        let (two, one) = (bytes(&[300, 300, 300]), bytes(&[880, 10, 10]));
+        let [qkv, others @ ..] = config.layer_matrices().map(|[n, k]| 2 * n * k);
+        let [vocabulary, hidden] = config.output_matrix();
+        assert_eq!(two - one, others.iter().sum::<u64>() + 2 * vocabulary * hidden, "{qkv}");
     }
 
     #[test]

@@ -334,7 +334,7 @@ impl<D: Device> Device for Timed<D> {
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError> {
         out.rows = qkv.rows;
-        // What this step wrote is still near; what was there before comes from memory, once for all heads.
+        // What these rows wrote is still near; what was there before comes from memory, once for all heads.
         let read: usize = sequences.iter().map(|s| s.context - s.rows.len()).sum();
         let seen: usize = sequences.iter().map(seen).sum();
         let work = (read as u64 * cache.each_bytes, (seen * 4 * shape.heads * shape.channels) as u64);

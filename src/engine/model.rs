@@ -63,11 +63,12 @@ impl<'a> StepInput<'a> {
     /// The rows whose logits are wanted, gathered: sequences of one row each.
     fn logit_views(&self) -> Vec<SequenceView<'a>> {
         let view = |(at, row): (usize, &usize)| {
-            let sequence = self.sequences.iter().find(|sequence| sequence.rows.contains(row))?;
+            let sequence = self.sequences.iter().find(|sequence| sequence.rows.contains(row));
+            let sequence = sequence.expect("invariant: sequences cover all rows");
             let context = sequence.visible(row - sequence.rows.start);
-            Some(SequenceView { rows: at..at + 1, context, blocks: sequence.blocks })
+            SequenceView { rows: at..at + 1, context, blocks: sequence.blocks }
         };
-        self.logit_rows.iter().enumerate().filter_map(view).collect()
+        self.logit_rows.iter().enumerate().map(view).collect()
     }
 }
 
@@ -224,9 +225,9 @@ impl<D: Device> Forward for Model<D> {
         let Self { device: d, config, weights, buffers: b, cache, .. } = self;
         let shape = attention_shape(config);
         let epsilon = config.layernorm_epsilon;
-        let views = step.logit_views();
         // In the last layer the other rows are done once their keys and values are in the cache.
-        let mut wanted = (!step.wants_all_rows()).then_some((&mut b.last, &mut b.last_qkv));
+        let views = if step.wants_all_rows() { None } else { Some(step.logit_views()) };
+        let mut wanted = views.as_ref().map(|views| (&mut b.last, &mut b.last_qkv, views));
         let (mut x, mut qkv, mut sequences) = (&mut b.x, &mut b.qkv, step.sequences);
         logits.clear();
         d.embed(&weights.embedding, step.tokens, x)?;
@@ -236,14 +237,14 @@ impl<D: Device> Forward for Model<D> {
             d.rotary(qkv, &weights.rotary, step.positions, shape)?;
             d.write_kv(qkv, cache, index, sequences, shape)?;
             if index + 1 == weights.layers.len()
-                && let Some((last, last_qkv)) = wanted.take()
+                && let Some((last, last_qkv, views)) = wanted.take()
             {
                 if step.logit_rows.is_empty() {
                     return Ok(());
                 }
                 d.gather(x, step.logit_rows, last)?;
                 d.gather_queries(qkv, step.logit_rows, last_qkv)?;
-                (x, qkv, sequences) = (last, last_qkv, &views);
+                (x, qkv, sequences) = (last, last_qkv, views);
             }
             d.attention(qkv, cache, index, sequences, shape, &mut b.heads)?;
             d.linear(&b.heads, &layer.dense, &mut b.y)?;

@@ -61,22 +61,28 @@ pub struct Spots {
     pub after: Spot,
 }
 
-impl Spots {
-    /// Mean bandwidth of the two, bytes a second; of one where the other has none.
+impl Spot {
+    /// Bandwidth, bytes a second.
     pub fn bandwidth(&self) -> Option<f64> {
-        self.mean(|spot| spot.bandwidth_bytes_per_s)
+        self.bandwidth_bytes_per_s.map(|rate| rate as f64)
     }
 
-    /// Mean rate of a unit, operations a second; of one where the other has none.
+    /// Rate of a unit, operations a second.
     pub fn peak(&self, unit: &str) -> Option<f64> {
-        self.mean(|spot| spot.peak_ops_per_s.get(unit).copied())
+        self.peak_ops_per_s.get(unit).map(|rate| *rate as f64)
+    }
+}
+
+impl Spots {
+    /// One limit, before and after; without those that were not measured.
+    pub fn both(&self, of: impl Fn(&Spot) -> Option<f64>) -> impl Iterator<Item = f64> {
+        [of(&self.before), of(&self.after)].into_iter().flatten()
     }
 
-    fn mean(&self, of: impl Fn(&Spot) -> Option<u64>) -> Option<f64> {
-        match [of(&self.before), of(&self.after)].map(|rate| rate.map(|rate| rate as f64)) {
-            [Some(before), Some(after)] => Some(f64::midpoint(before, after)),
-            [before, after] => before.or(after),
-        }
+    /// The mean of one limit before and after; where only one was measured, that.
+    pub fn mean(&self, of: impl Fn(&Spot) -> Option<f64>) -> Option<f64> {
+        let (sum, count) = self.both(of).fold((0.0, 0.0), |(sum, count), rate| (sum + rate, count + 1.0));
+        (count > 0.0).then(|| sum / count)
     }
 }
 
@@ -112,14 +118,15 @@ mod tests {
             bandwidth_bytes_per_s: bandwidth,
             peak_ops_per_s: peak.map(|peak| ("fp32-avx2".to_owned(), peak)).into_iter().collect(),
         };
+        let peak = |spots: &Spots, unit| spots.mean(|spot| spot.peak(unit));
         let spots = Spots { before: spot(Some(40), None), after: spot(Some(30), Some(7)) };
         assert_eq!(
-            (spots.bandwidth(), spots.peak("fp32-avx2"), spots.peak("amx-bf16")),
+            (spots.mean(Spot::bandwidth), peak(&spots, "fp32-avx2"), peak(&spots, "amx-bf16")),
             (Some(35.0), Some(7.0), None)
         );
         let spots = Spots { before: spot(None, Some(5)), after: spot(Some(30), Some(7)) };
-        assert_eq!((spots.bandwidth(), spots.peak("fp32-avx2")), (Some(30.0), Some(6.0)));
-        assert_eq!(Spots::default().bandwidth(), None);
+        assert_eq!((spots.mean(Spot::bandwidth), peak(&spots, "fp32-avx2")), (Some(30.0), Some(6.0)));
+        assert_eq!(Spots::default().mean(Spot::bandwidth), None);
     }
 
     #[test]

@@ -76,14 +76,14 @@ pub struct LimitRow {
     pub value: Option<f64>,
     /// What it is held against, in `unit`: where it was measured around each repetition, the median over them.
     pub limit: Option<f64>,
-    /// `byte/s`, `token/s`, `flop/s`, `s` or `byte`.
+    /// `byte/s`, `token/s`, `flop/s`, `s` or `GB`.
     pub unit: String,
     /// What the limit is: `bandwidth`, a unit's word, a case, or empty.
     pub limit_of: Option<String>,
     /// Where the limit was measured around each repetition, the median over them of rate over limit: no ratio of the medians.
     /// Else `value` over `limit`.
     pub ratio: Option<f64>,
-    /// The least of a repetition; empty where the limit was not measured around each.
+    /// The least ratio of a repetition to its limit right before or right after it; empty where that was not measured.
     pub ratio_low: Option<f64>,
     /// The greatest, likewise.
     pub ratio_high: Option<f64>,
@@ -91,7 +91,8 @@ pub struct LimitRow {
     pub at_least: Option<f64>,
     /// The most of `value`.
     pub at_most: Option<f64>,
-    /// The target is met: in every repetition, or in none; empty where in some, or where that cannot be said.
+    /// The target is met: in every repetition against the limit before it and that after it, or in none; empty where in some, or
+    /// where that cannot be said.
     pub met: Option<bool>,
     /// Why something is empty, or what to know.
     pub note: Option<String>,
@@ -99,5 +100,6 @@ pub struct LimitRow {
 
 impl LimitRow {
     /// The header of `limits.csv`.
-    pub const HEADER: &'static str = "schema,run_id,figure,case_id,value,limit,unit,limit_of,ratio,ratio_low,ratio_high,at_least,at_most,met,note";
+    pub const HEADER: &'static str = "schema,run_id,figure,case_id,value,limit,unit,limit_of,\
+        ratio,ratio_low,ratio_high,at_least,at_most,met,note";
 }

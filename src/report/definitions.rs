@@ -42,8 +42,9 @@ pub const DEFINITIONS: [(&str, &str); 14] = [
         "Against the machine's limits",
         "bandwidth and peak are measured right before and after each repetition, and a repetition's rate is held against the \
          mean of the two. Reached, limit and ratio are each the median over the repetitions: the ratio is the median of \
-         ratios. Met: yes if in every repetition, NO if in none, left open if in some. A run without such measurements \
-         is held against those before its cases, by its median; a case against a case by their medians.",
+         ratios. Met: yes if in every repetition, against the limit before it as against that after it, NO if in none, left \
+         open if in some. A run without such measurements is held against those before its cases, by its median; a case \
+         against a case by their medians.",
     ),
     ("Outliers", "flagged by Tukey's fences and the modified z-score (3.5), never dropped."),
     (

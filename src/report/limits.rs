@@ -7,7 +7,7 @@ use self::reached::{Reached, Trial};
 use super::performance::{good_repetitions, limits, phase_cost, phase_ns};
 use crate::record::{
     Cost, Figure, LimitRow, OperatorRecord, PerfRow, PerformanceCase, Phase, RequestRecord, Roofline,
-    RunRecord, SCHEMA, Spots, Target,
+    RunRecord, SCHEMA, Spot, Target,
 };
 
 pub(super) use self::tables::{machine, phases, table};
@@ -124,7 +124,7 @@ impl<'a> Measured<'a> {
     fn over_bandwidth(&self, target: &Target, trials: Result<Vec<Trial<'_>>, String>) -> Reached {
         let before =
             self.roofline(target).map(|roofline| roofline.bandwidth_bytes_per_s).ok_or_else(no_limits);
-        Reached::by_trials(trials, Spots::bandwidth, before, Some("bandwidth".to_owned()))
+        Reached::by_trials(trials, Spot::bandwidth, before, Some("bandwidth".to_owned()))
     }
 
     fn over_peak(&self, target: &Target) -> Reached {
@@ -145,7 +145,7 @@ impl<'a> Measured<'a> {
             Some(name) if roofline.is_some() => format!("not applicable: this machine has no {name}"),
             _ => no_limits(),
         });
-        let around = |spots: &Spots| spots.peak(unit.as_ref()?);
+        let around = |spot: &Spot| spot.peak(unit.as_ref()?);
         Reached::by_trials(trials, around, before, unit.clone())
     }
 
@@ -205,7 +205,7 @@ fn unit(figure: Figure) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{LimitRate, LoadFacts, MachineLimits, Spot, UnitLimit};
+    use crate::record::{LimitRate, LoadFacts, MachineLimits, Spots, UnitLimit};
     use crate::report::{fixture, perf_rows};
     use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 
 use crate::record::{
     Clock, Cost, PerfRow, PerformanceCase, Phase, Provenance, RepetitionKind, RequestRecord, Roofline,
-    RunRecord, SCHEMA, Spots,
+    RunRecord, SCHEMA, Spot,
 };
 use crate::stats::{RESAMPLES, mad, mean, median, median_interval, quantile, stddev};
 use std::collections::BTreeMap;
@@ -222,15 +222,15 @@ pub(super) fn case_limits(
     good: &[&RequestRecord],
 ) -> Option<Roofline> {
     let before = limits(&run.provenance, case.tp)?;
-    let around = |of: &dyn Fn(&Spots) -> Option<f64>| {
-        let found: Vec<f64> = good.iter().filter_map(|request| of(request.spots.as_ref()?)).collect();
+    let around = |of: &dyn Fn(&Spot) -> Option<f64>| {
+        let found: Vec<f64> = good.iter().filter_map(|request| request.spots.as_ref()?.mean(of)).collect();
         median(&found)
     };
     let measured = run.provenance.roofline.as_ref().and_then(|roofline| roofline.limits.as_ref());
     let unit = measured.and_then(|limits| limits.peak_unit.as_deref());
-    let peak = unit.and_then(|unit| around(&|spots| spots.peak(unit)));
+    let peak = unit.and_then(|unit| around(&|spot| spot.peak(unit)));
     Some(Roofline {
-        bandwidth_bytes_per_s: around(&Spots::bandwidth).unwrap_or(before.bandwidth_bytes_per_s),
+        bandwidth_bytes_per_s: around(&Spot::bandwidth).unwrap_or(before.bandwidth_bytes_per_s),
         peak_flops_per_s: peak.unwrap_or(before.peak_flops_per_s),
         limits: None,
     })
@@ -264,7 +264,7 @@ fn least_seconds(case: &PerformanceCase, phase: Phase, roofline: Option<&Rooflin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Spot;
+    use crate::record::Spots;
     use crate::report::fixture;
 
     /// Two sequences of 16 + 3 tokens. Handed over at 1000; two prefill steps of 40 and 50 with 10 between them;

@@ -2,7 +2,7 @@
 
 use super::performance::Timing;
 use super::plan::Plan;
-use super::spots::Gauge;
+use super::spots::CaseGauge;
 use super::{Ending, Observer, RunError, Session, Shared, conclude, run_accuracy};
 use crate::engine::scheduler::Scheduler;
 use crate::record::{RunDir, RunRecord};
@@ -78,7 +78,7 @@ fn run(
     }
     let [a, b] = sides;
     let (mut silent_a, mut silent_b) = (Silent, Silent);
-    let [gauge_a, gauge_b] = [&a.record, &b.record].map(Gauge::of);
+    let [gauge_a, gauge_b] = [&a.record, &b.record].map(CaseGauge::of);
     let mut shared_a = Shared { dir: &mut a.dir, observer: &mut silent_a, stop, gauge: gauge_a };
     let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop, gauge: gauge_b };
     let mut session_a = Session::new(&mut a.engine, &mut shared_a)?;

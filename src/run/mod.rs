@@ -35,7 +35,7 @@ use crate::record::{Clock, RecordError, RunDir, RunRecord, Status, rfc3339_utc};
 use crate::task::{Evaluation, TaskError};
 
 use self::plan::Plan;
-use self::spots::Gauge;
+use self::spots::CaseGauge;
 
 pub use self::resume::{Found, find, find_group, finished};
 
@@ -87,7 +87,7 @@ struct Session<'a> {
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
     /// Measures the machine's limits around repetitions, where targets want it.
-    gauge: Option<&'a Gauge>,
+    gauge: Option<&'a CaseGauge>,
     /// Where the engine's clock began on the run's: behind all that was recorded before.
     offset_ns: u64,
     /// Interrupted because the engine did not outlive an error, which has its line: a new one goes on.
@@ -180,7 +180,7 @@ pub fn execute(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
-    let gauge = Gauge::of(record);
+    let gauge = CaseGauge::of(record);
     let result = run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop, gauge });
     conclude(result, dir, record)
 }
@@ -205,7 +205,7 @@ struct Shared<'a> {
     dir: &'a mut RunDir,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
-    gauge: Option<Gauge>,
+    gauge: Option<CaseGauge>,
 }
 
 fn run_worlds(

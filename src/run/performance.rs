@@ -10,7 +10,7 @@ use crate::record::{
 use super::machine::reset_peak_rss;
 use super::plan::Plan;
 use super::questions::{RealPrompts, mean_tokens};
-use super::spots::Gauge;
+use super::spots::CaseGauge;
 use super::{Ending, RunError, Session};
 
 /// A performance case ready to run.
@@ -116,7 +116,7 @@ pub(super) struct Timing<'a> {
     /// Timed repetitions that are recorded.
     pub(super) timed: usize,
     /// Measures the machine's limits around each, where a target speaks of the case.
-    gauge: Option<Gauge>,
+    gauge: Option<CaseGauge>,
     /// What it found right after the last repetition.
     spot: Option<Spot>,
 }
@@ -165,7 +165,7 @@ impl<'a> Timing<'a> {
         let batch = &self.batches[self.timed % self.batches.len()];
         let times = repeat(session.engine, self.case.shape, batch)?;
         let line = record(session, self.case, RepetitionKind::Timed, self.timed, times);
-        self.spot = self.gauge.as_ref().map(Gauge::measure);
+        self.spot = self.gauge.as_ref().map(CaseGauge::measure);
         let spots = before.zip(self.spot.clone()).map(|(before, after)| Spots { before, after });
         // In turns, two engines share the process: its peak is neither's.
         let peak_rss_bytes = line.peak_rss_bytes.filter(|_| block.is_none());

@@ -9,12 +9,12 @@ use super::machine::{Machine, reset_peak_rss};
 
 /// What to measure around which cases.
 #[derive(Debug, Clone)]
-pub(super) struct Gauge {
+pub(super) struct CaseGauge {
     gauge: cpu::Gauge,
     cases: BTreeSet<String>,
 }
 
-impl Gauge {
+impl CaseGauge {
     /// Of a run with targets whose machine's limits were measured before it; else there is nothing to measure.
     pub(super) fn of(run: &RunRecord) -> Option<Self> {
         let limits = run.provenance.roofline.as_ref()?.limits.as_ref()?;
@@ -72,7 +72,7 @@ mod tests {
     fn only_the_cases_that_targets_speak_of_are_measured_around_and_only_on_a_real_clock() {
         let mut run = crate::record::golden::run();
         run.plan.targets = vec![target("b8", Some("b1"))];
-        assert!(Gauge::of(&run).is_none(), "limits that were not measured before");
+        assert!(CaseGauge::of(&run).is_none(), "limits that were not measured before");
         let rate = LimitRate { median: 1.0, low: 1.0, high: 1.0 };
         let limits = MachineLimits {
             threads: 1,
@@ -85,12 +85,12 @@ mod tests {
         };
         run.provenance.roofline =
             Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, limits: Some(limits) });
-        let gauge = Gauge::of(&run).unwrap();
+        let gauge = CaseGauge::of(&run).unwrap();
         assert!(gauge.is_for("b1") && gauge.is_for("b8") && !gauge.is_for("b2"));
         run.provenance.clock = Clock::Modelled;
-        assert!(Gauge::of(&run).is_none());
+        assert!(CaseGauge::of(&run).is_none());
         run.provenance.clock = Clock::Measured;
         run.plan.targets.clear();
-        assert!(Gauge::of(&run).is_none());
+        assert!(CaseGauge::of(&run).is_none());
     }
 }

@@ -11,7 +11,7 @@
 //! the median of several rounds, with the least and the greatest beside it: a machine that is shared shows in the spread.
 //!
 //! Such a machine's limits move within seconds, so that what lasts longer needs them measured right beside it: [`Gauge`] does
-//! that, by the same means, in a fraction of a second.
+//! that, by the same means, in about a second.
 
 mod bandwidth;
 mod gauge;

@@ -1,19 +1,22 @@
 //! A figure against its limit, and whether a target is met.
 
-use crate::record::{RequestRecord, Spots, Target};
+use crate::record::{RequestRecord, Spot, Spots, Target};
 use crate::stats::median;
 
 /// One repetition: how fast it was, and what the machine could do around it.
 pub(super) struct Trial<'a> {
     rate: f64,
     spots: Option<&'a Spots>,
+    /// Which of several batches of real prompts it did.
+    group: Option<u32>,
 }
 
 impl<'a> Trial<'a> {
     /// Of so many bytes or operations in so much time; `None` where one of them is 0.
     pub(super) fn of(request: &'a RequestRecord, count: u64, time_ns: u64) -> Option<Self> {
         let rate = 1e9 * count as f64 / time_ns as f64;
-        (count > 0 && time_ns > 0).then_some(Self { rate, spots: request.spots.as_ref() })
+        let group = request.prompts.as_ref().map(|prompts| prompts.group);
+        (count > 0 && time_ns > 0).then_some(Self { rate, spots: request.spots.as_ref(), group })
     }
 }
 
@@ -25,7 +28,9 @@ pub(super) struct Reached {
     pub(super) limit_of: Option<String>,
     /// One over the other; where each repetition has a limit of its own the median of theirs.
     pub(super) ratio: Option<f64>,
-    /// Those of the repetitions.
+    /// Repetitions whose limit was measured around them.
+    pub(super) repetitions: usize,
+    /// Each of these against its limit before it, and against that after it.
     pub(super) each: Vec<f64>,
     pub(super) note: Option<String>,
 }
@@ -43,11 +48,12 @@ impl Reached {
         Self { value, limit, limit_of, ratio, note, ..Self::default() }
     }
 
-    /// Each repetition against the limit `around` it; where none has one, as in records from before it was measured, their median
-    /// against that `before` the cases.
+    /// Each repetition against the limit around it, which `limit` finds in a spot; where none has one, as in records from before it
+    /// was measured, their median against that `before` the cases. Repetitions that did different prompts are no trials of one
+    /// thing: their median goes against the median around them.
     pub(super) fn by_trials(
         trials: Result<Vec<Trial<'_>>, String>,
-        around: impl Fn(&Spots) -> Option<f64>,
+        limit: impl Fn(&Spot) -> Option<f64>,
         before: Result<f64, String>,
         limit_of: Option<String>,
     ) -> Self {
@@ -55,31 +61,42 @@ impl Reached {
             Ok(trials) => trials,
             Err(why) => return Self::of(Err(why), before, limit_of),
         };
-        let held = |trial: &Trial<'_>| Some((trial.rate, around(trial.spots?)?));
+        let held = |trial: &Trial<'_>| Some((trial.rate, trial.spots?.mean(&limit)?));
         let (rates, limits): (Vec<f64>, Vec<f64>) = trials.iter().filter_map(held).unzip();
-        if rates.is_empty() {
+        let repetitions = rates.len();
+        if repetitions == 0 {
             let rates: Vec<f64> = trials.iter().map(|trial| trial.rate).collect();
             let value = median(&rates).ok_or_else(|| "not measured".to_owned());
             let tried = before.is_ok() && trials.iter().any(|trial| trial.spots.is_some());
             let reached = Self::of(value, before, limit_of);
             let note = tried.then(|| {
-                "the limit is that before the cases: there was no memory to measure it around them".to_owned()
+                "the limit is that before the cases: it could not be measured around them".to_owned()
             });
             return Self { note: reached.note.or(note), ..reached };
         }
-        let each: Vec<f64> = rates.iter().zip(&limits).map(|(rate, limit)| rate / limit).collect();
-        let note = (each.len() < trials.len())
-            .then(|| format!("the limit was measured around {} of {} repetitions", each.len(), trials.len()));
-        Self { value: median(&rates), limit: median(&limits), limit_of, ratio: median(&each), each, note }
+        let note = (repetitions < trials.len())
+            .then(|| format!("the limit was measured around {repetitions} of {} repetitions", trials.len()));
+        let (value, middle) = (median(&rates), median(&limits));
+        let reached = Self { value, limit: middle, limit_of, repetitions, note, ..Self::default() };
+        if trials.iter().any(|trial| trial.group != trials[0].group) {
+            return Self { ratio: value.zip(middle).map(|(value, limit)| value / limit), ..reached };
+        }
+        let ratios: Vec<f64> = rates.iter().zip(&limits).map(|(rate, limit)| rate / limit).collect();
+        let spots = |trial: &Trial<'_>| Some((trial.rate, trial.spots?.both(&limit).collect::<Vec<f64>>()));
+        let each = trials.iter().filter_map(spots);
+        let each =
+            each.flat_map(|(rate, limits)| limits.into_iter().map(move |limit| rate / limit)).collect();
+        Self { ratio: median(&ratios), each, ..reached }
     }
 
-    /// The least and the greatest ratio of a repetition.
+    /// The least and the greatest ratio of a repetition and a limit beside it.
     pub(super) fn range(&self) -> Option<(f64, f64)> {
         let low = self.each.iter().copied().min_by(f64::total_cmp)?;
         Some((low, self.each.iter().copied().max_by(f64::total_cmp)?))
     }
 
-    /// Whether the target is met: in every repetition, or in none; not told where in some.
+    /// Whether the target is met: in every repetition, whether the limit before it or that after it is taken, or in none; not told
+    /// where only in some.
     pub(super) fn meets(&self, target: &Target) -> Option<bool> {
         match (target.at_least, target.at_most) {
             (Some(least), _) => {
@@ -96,7 +113,7 @@ impl Reached {
     pub(super) fn notes(&self, target: &Target) -> Option<String> {
         let (low, high) = self.range().unwrap_or_default();
         let open = (!self.each.is_empty() && self.meets(target).is_none())
-            .then(|| format!("{low:.3} to {high:.3} over {} repetitions", self.each.len()));
+            .then(|| format!("{low:.3} to {high:.3} over {} repetitions", self.repetitions));
         let notes: Vec<String> = open.into_iter().chain(self.note.clone()).collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
@@ -105,7 +122,7 @@ impl Reached {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Figure, Spot};
+    use crate::record::{Figure, GroupPrompts};
     use crate::report::fixture;
 
     /// A repetition of so many bytes a second between two spots; `None` for one without spots.
@@ -130,7 +147,7 @@ mod tests {
     fn reached(rates: &[(u64, Option<[Option<u64>; 2]>)]) -> Reached {
         let requests: Vec<_> = rates.iter().map(|&(rate, spots)| (rate, repetition(spots))).collect();
         let trials = requests.iter().filter_map(|(rate, request)| Trial::of(request, *rate, 1_000_000_000));
-        Reached::by_trials(Ok(trials.collect()), Spots::bandwidth, Ok(60.0), None)
+        Reached::by_trials(Ok(trials.collect()), Spot::bandwidth, Ok(60.0), None)
     }
 
     fn around(before: u64, after: u64) -> [Option<u64>; 2] {
@@ -141,7 +158,7 @@ mod tests {
     fn a_target_is_met_in_every_repetition_or_in_none_or_left_open() {
         // 0.9, 0.8 and 0.75 of what the machine could do around them, whatever it could do before.
         let reached =
-            reached(&[(36, Some(around(30, 50))), (40, Some(around(50, 50))), (15, Some(around(20, 20)))]);
+            reached(&[(36, Some(around(40, 40))), (40, Some(around(50, 50))), (15, Some(around(20, 20)))]);
         assert_eq!((reached.value, reached.limit, reached.ratio), (Some(36.0), Some(40.0), Some(0.8)));
         assert_eq!(reached.range(), Some((0.75, 0.9)));
         for (least, met) in
@@ -151,6 +168,35 @@ mod tests {
             let note = met.is_none().then(|| "0.750 to 0.900 over 3 repetitions".to_owned());
             assert_eq!(reached.notes(&at_least(least)), note, "{least}");
         }
+    }
+
+    #[test]
+    fn where_a_limit_moves_during_a_repetition_both_its_values_have_to_agree() {
+        let reached = reached(&[(36, Some(around(57, 30))), (36, Some(around(40, 50)))]);
+        assert_eq!(
+            (reached.ratio, reached.range()),
+            (Some(f64::midpoint(36.0 / 43.5, 0.8)), Some((36.0 / 57.0, 1.2)))
+        );
+        assert_eq!(
+            [0.6, 0.8, 1.3].map(|least| reached.meets(&at_least(least))),
+            [Some(true), None, Some(false)]
+        );
+        assert_eq!(reached.notes(&at_least(0.8)).unwrap(), "0.632 to 1.200 over 2 repetitions");
+    }
+
+    #[test]
+    fn repetitions_of_different_prompts_go_by_their_median() {
+        let group = |group, rate| {
+            let prompts = Some(GroupPrompts { group, input_tokens: vec![3] });
+            (rate, RequestRecord { prompts, ..repetition(Some(around(100, 100))) })
+        };
+        let requests = [group(0, 70), group(1, 90), group(0, 80)];
+        let trials = requests.iter().filter_map(|(rate, request)| Trial::of(request, *rate, 1_000_000_000));
+        let reached = Reached::by_trials(Ok(trials.collect()), Spot::bandwidth, Ok(60.0), None);
+        assert_eq!(
+            (reached.ratio, reached.range(), reached.meets(&at_least(0.75))),
+            (Some(0.8), None, Some(true))
+        );
     }
 
     #[test]
@@ -176,7 +222,7 @@ mod tests {
     fn what_could_not_be_measured_is_said() {
         let none = reached(&[(54, Some([None, None])), (54, Some([None, None]))]);
         assert_eq!((none.ratio, none.meets(&at_least(0.9))), (Some(0.9), Some(true)));
-        assert!(none.notes(&at_least(0.9)).unwrap().ends_with("no memory to measure it around them"));
+        assert!(none.notes(&at_least(0.9)).unwrap().ends_with("it could not be measured around them"));
         // One side of a repetition is enough; a repetition without any does not count.
         let some = reached(&[(20, Some([None, Some(40)])), (30, Some(around(30, 30))), (54, None)]);
         assert_eq!((some.ratio, some.range()), (Some(0.75), Some((0.5, 1.0))));

@@ -12,7 +12,7 @@ use super::team::rates;
 /// Rounds that count.
 pub(super) const ROUNDS: usize = 11;
 /// Rounds of a measurement that is to be over in a moment.
-const SPOT_ROUNDS: usize = 5;
+const SPOT_ROUNDS: usize = 31;
 /// Rounds in which each reader is tried.
 const TRIALS: usize = 3;
 /// Bytes of each thread at least.

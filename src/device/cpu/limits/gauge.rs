@@ -33,7 +33,7 @@ impl Gauge {
         bandwidth::buffer_bytes(self.threads)
     }
 
-    /// Measures: about a third of a second. The bandwidth only if there are `available_bytes` for twice its memory, because
+    /// Measures: about a second. The bandwidth only if there are `available_bytes` for twice its memory, because
     /// a system that promises more memory than it has kills those who then use it; `None` where nobody knows.
     pub fn measure(&self, available_bytes: Option<u64>) -> Spot {
         let has_room = available_bytes.is_none_or(|bytes| bytes / 2 >= self.buffer_bytes() as u64);

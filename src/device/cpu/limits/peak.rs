@@ -15,7 +15,7 @@ use super::team::rates;
 /// Rounds that count.
 pub(super) const ROUNDS: usize = 7;
 /// Rounds of a measurement that is to be over in a moment.
-const SPOT_ROUNDS: usize = 3;
+const SPOT_ROUNDS: usize = 11;
 /// Least time of a round.
 const ROUND_TIME: Duration = Duration::from_millis(20);
 /// Passes over the operands between two looks at the clock: some tens of microseconds.

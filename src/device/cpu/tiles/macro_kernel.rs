@@ -258,7 +258,12 @@ impl<L: Layer> MacroKernel<'_, L> {
         let bytes = tiles.len() * self.layout.tile_bytes;
         let mut out = [std::ptr::null(); NARROW];
         for (i, panel) in self.panels(step).enumerate() {
-            out[i] = self.layer.stored(panel, &tiles).as_ptr();
+            let stored = self.layer.stored(panel, &tiles);
+            debug_assert!(
+                stored.len() >= tiles.len() * TILE_BYTES,
+                "invariant: all tiles of a panel are there"
+            );
+            out[i] = stored.as_ptr();
             if let Some(split) = self.layer.split() {
                 let parts = &mut parts[i * bytes..][..bytes];
                 // SAFETY: a block's tiles in, as many of each part out.
