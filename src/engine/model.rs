@@ -226,7 +226,7 @@ impl<D: Device> Forward for Model<D> {
         let shape = attention_shape(config);
         let epsilon = config.layernorm_epsilon;
         // In the last layer the other rows are done once their keys and values are in the cache.
-        let views = if step.wants_all_rows() { None } else { Some(step.logit_views()) };
+        let views = (!step.wants_all_rows()).then(|| step.logit_views());
         let mut wanted = views.as_ref().map(|views| (&mut b.last, &mut b.last_qkv, views));
         let (mut x, mut qkv, mut sequences) = (&mut b.x, &mut b.qkv, step.sequences);
         logits.clear();

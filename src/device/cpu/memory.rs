@@ -11,8 +11,8 @@ use super::matrix::row_stride;
 use super::scratch::Scratch;
 use super::tiles;
 
-/// A CPU device as far as its memory depends on it. Working memory of
-/// attention is left out: some hundred KiB a thread, and 65 bytes a thread for each token of the longest context.
+/// A CPU device as far as its memory depends on it. Working memory of attention is left out: some hundred KiB a thread, and 65
+/// bytes a thread for each token of the longest context.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuMemory {
     precision: Precision,
