@@ -58,6 +58,29 @@ macro_rules! tile_loop {
 }
 pub(in crate::device::cpu) use {tile_ahead, tile_loop};
 
+/// Thirty-two rows in two bf16 parts, 1 KiB apart, by a tile of each of two panels: the step of a wide [`tile_loop`].
+macro_rules! wide_row_parts {
+    () => {
+        concat!(
+            "tileloadd tmm6, [{b0} + {s}*1]\n",
+            "tileloadd tmm4, [{a0} + {s}*1]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            "tileloadd tmm7, [{b1} + {s}*1]\n",
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            "tileloadd tmm5, [{a1} + {s}*1]\n",
+            "tdpbf16ps tmm2, tmm5, tmm6\n",
+            "tdpbf16ps tmm3, tmm5, tmm7\n",
+            "tileloadd tmm4, [{a0} + {s}*1 + 1024]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            "tileloadd tmm5, [{a1} + {s}*1 + 1024]\n",
+            "tdpbf16ps tmm2, tmm5, tmm6\n",
+            "tdpbf16ps tmm3, tmm5, tmm7\n",
+        )
+    };
+}
+pub(in crate::device::cpu) use wide_row_parts;
+
 /// All of a product that takes one instruction a tile of depth.
 macro_rules! tile_product {
     ($t:expr, $product:literal) => {

@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 
 use crate::device::DType;
 use crate::device::cpu::amx;
-use crate::device::cpu::amx::products::{tile_ahead, tile_loop, tile_product};
+use crate::device::cpu::amx::products::{tile_ahead, tile_loop, tile_product, wide_row_parts};
 
 use super::{HALF, HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct, TileUnit, integers};
 
@@ -211,20 +211,7 @@ unsafe fn multiply_fp16(t: &TileProduct) {
                 t,
                 128usize,
                 "2048",
-                "tileloadd tmm6, [{b0} + {s}*1]",
-                "tileloadd tmm4, [{a0} + {s}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b1} + {s}*1]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a1} + {s}*1]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm4, [{a0} + {s}*1 + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a1} + {s}*1 + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
+                wide_row_parts!(),
                 "tileloadd tmm6, [{b0} + {s}*1 + 1024]",
                 "tileloadd tmm4, [{a0} + {s}*1]",
                 "tdpbf16ps tmm0, tmm4, tmm6",

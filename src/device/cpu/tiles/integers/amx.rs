@@ -6,7 +6,7 @@ use std::arch::x86_64::{
     _mm512_storeu_si512,
 };
 
-use crate::device::cpu::amx::products::tile_loop;
+use crate::device::cpu::amx::products::{tile_loop, wide_row_parts};
 use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::tiles::amx::{AHEAD_BYTES, parts, unit};
 use crate::device::cpu::tiles::{Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileProduct};
@@ -114,20 +114,7 @@ unsafe fn multiply(t: &TileProduct) {
                 t,
                 128usize,
                 "2048",
-                "tileloadd tmm6, [{b0} + {s}*1]",
-                "tileloadd tmm4, [{a0} + {s}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b1} + {s}*1]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a1} + {s}*1]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm4, [{a0} + {s}*1 + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a1} + {s}*1 + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
+                wide_row_parts!(),
                 "add {a0}, 2048",
                 "add {a1}, 2048",
                 "add {b0}, 1024",
