@@ -127,13 +127,11 @@ impl Bench<'_> {
             Work::Flops(flops) => {
                 let rate = flops as f64 / seconds;
                 match self.limits.peak(self.dtype) {
-                    Some(peak) => format!(
-                        "{:.1} GFLOP/s = {:.2} of PEAK {:.1} ({})",
-                        rate / 1e9,
-                        rate / peak.all.median,
-                        peak.all.median / 1e9,
-                        peak.unit.name()
-                    ),
+                    Some((peak, products)) => {
+                        let limit = peak.all.median / f64::from(products);
+                        let (share, unit) = (rate / limit, peak.unit.name());
+                        format!("{:.1} GFLOP/s = {share:.2} of PEAK {:.1} ({unit})", rate / 1e9, limit / 1e9)
+                    }
                     None => format!("{:.1} GFLOP/s", rate / 1e9),
                 }
             }

@@ -30,6 +30,9 @@ pub struct MachineLimits {
     pub units: Vec<UnitLimit>,
     /// The unit that the roofline's peak is of.
     pub peak_unit: Option<String>,
+    /// Products of that unit for each product of the run's type: the roofline's peak is the unit's rate over this.
+    #[serde(default = "super::wire::one", skip_serializing_if = "super::wire::is_one")]
+    pub peak_products: u32,
     /// How the bandwidth was read, in words: the fastest way. Empty in records from before it was kept.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reader: String,
@@ -39,6 +42,17 @@ impl MachineLimits {
     /// The unit of that word, where this machine has it.
     pub fn unit(&self, name: &str) -> Option<&UnitLimit> {
         self.units.iter().find(|unit| unit.unit == name)
+    }
+
+    /// The peak of the run's type beside a repetition, operations a second.
+    pub fn peak_in(&self, spot: &Spot) -> Option<f64> {
+        Some(spot.peak(self.peak_unit.as_ref()?)? / f64::from(self.peak_products.max(1)))
+    }
+
+    /// What the peak of the run's type is of, in words: `fp32-avx2`, `amx-bf16 / 3`.
+    pub fn peak_words(&self) -> Option<String> {
+        let unit = self.peak_unit.as_ref()?;
+        Some(if self.peak_products > 1 { format!("{unit} / {}", self.peak_products) } else { unit.clone() })
     }
 }
 
@@ -127,6 +141,15 @@ mod tests {
         let spots = Spots { before: spot(None, Some(5)), after: spot(Some(30), Some(7)) };
         assert_eq!((spots.mean(Spot::bandwidth), peak(&spots, "fp32-avx2")), (Some(30.0), Some(6.0)));
         assert_eq!(Spots::default().mean(Spot::bandwidth), None);
+    }
+
+    #[test]
+    fn a_type_of_several_products_has_a_part_of_its_units_rate() {
+        let json = r#"{"threads":1,"method":"m","bandwidth":{"median":1.0,"low":1.0,"high":1.0},
+            "bandwidth_one_thread":{"median":1.0,"low":1.0,"high":1.0},"units":[],"peak_unit":"amx-bf16","peak_products":3}"#;
+        let limits: MachineLimits = serde_json::from_str(json).unwrap();
+        let spot = Spot { bandwidth_bytes_per_s: None, peak_ops_per_s: [("amx-bf16".to_owned(), 6)].into() };
+        assert_eq!((limits.peak_in(&spot), limits.peak_words()), (Some(2.0), Some("amx-bf16 / 3".into())));
     }
 
     #[test]

@@ -56,6 +56,12 @@ pub(super) fn one() -> u32 {
     1
 }
 
+/// Whether a count is left out of a record since it is [`one`].
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands over a reference
+pub(super) fn is_one(count: &u32) -> bool {
+    *count == 1
+}
+
 /// `f32`s of which some may not be finite: JSON has no word for those, so they are `null` and read back as NaN.
 pub(super) mod floats {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -134,7 +134,7 @@ impl<'a> Measured<'a> {
         let (before, unit) = match &target.unit {
             None => (
                 roofline.as_ref().map(|roofline| roofline.peak_flops_per_s),
-                measured.and_then(|limits| limits.peak_unit.clone()),
+                measured.and_then(|limits| limits.peak_words()),
             ),
             Some(name) => (
                 measured.and_then(|limits| limits.unit(name)).map(|unit| unit.all_threads.median),
@@ -145,7 +145,10 @@ impl<'a> Measured<'a> {
             Some(name) if roofline.is_some() => format!("not applicable: this machine has no {name}"),
             _ => no_limits(),
         });
-        let around = |spot: &Spot| spot.peak(unit.as_ref()?);
+        let around = |spot: &Spot| match &target.unit {
+            None => measured?.peak_in(spot),
+            Some(name) => spot.peak(name),
+        };
         Reached::by_trials(trials, around, before, unit.clone())
     }
 
@@ -242,6 +245,7 @@ mod tests {
                 bandwidth_one_thread: rate(1e10),
                 units: vec![unit("fp32-avx2", 1e11)],
                 peak_unit: Some("fp32-avx2".into()),
+                peak_products: 1,
                 reader: "one stream each".into(),
             }),
         });

@@ -227,8 +227,7 @@ pub(super) fn case_limits(
         median(&found)
     };
     let measured = run.provenance.roofline.as_ref().and_then(|roofline| roofline.limits.as_ref());
-    let unit = measured.and_then(|limits| limits.peak_unit.as_deref());
-    let peak = unit.and_then(|unit| around(&|spot| spot.peak(unit)));
+    let peak = measured.and_then(|limits| around(&|spot| limits.peak_in(spot)));
     Some(Roofline {
         bandwidth_bytes_per_s: around(&Spot::bandwidth).unwrap_or(before.bandwidth_bytes_per_s),
         peak_flops_per_s: peak.unwrap_or(before.peak_flops_per_s),

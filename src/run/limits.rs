@@ -23,13 +23,15 @@ pub fn limits_record(limits: &MachineLimits, precision: Precision) -> record::Ma
         all_threads: rate(&peak.all),
         one_thread: rate(&peak.one),
     };
+    let peak = limits.peak(precision);
     record::MachineLimits {
         threads: limits.threads as u32,
         method: limits.method(),
         bandwidth: rate(&limits.bandwidth.all),
         bandwidth_one_thread: rate(&limits.bandwidth.one),
         units: limits.units.iter().map(unit).collect(),
-        peak_unit: limits.peak(precision).map(|peak| peak.unit.name().to_owned()),
+        peak_unit: peak.map(|(peak, _)| peak.unit.name().to_owned()),
+        peak_products: peak.map_or(1, |(_, products)| products),
         reader: limits.bandwidth.reader.clone(),
     }
 }
@@ -42,7 +44,9 @@ pub fn roofline(threads: usize, precision: Precision) -> Result<Roofline, crate:
     let limits = cpu::measure_limits(threads)?;
     Ok(Roofline {
         bandwidth_bytes_per_s: limits.bandwidth.all.median,
-        peak_flops_per_s: limits.peak(precision).map_or(0.0, |peak| peak.all.median),
+        peak_flops_per_s: limits
+            .peak(precision)
+            .map_or(0.0, |(peak, products)| peak.all.median / f64::from(products)),
         limits: Some(limits_record(&limits, precision)),
     })
 }

@@ -81,6 +81,7 @@ mod tests {
             bandwidth_one_thread: rate,
             units: Vec::new(),
             peak_unit: None,
+            peak_products: 1,
             reader: String::new(),
         };
         run.provenance.roofline =

@@ -18,7 +18,7 @@ mod gauge;
 mod peak;
 mod team;
 
-use crate::device::{DType, DeviceError, Precision, WeightForm};
+use crate::device::{DeviceError, Precision};
 
 pub use bandwidth::Bandwidth;
 pub use gauge::{Gauge, Spot};
@@ -67,17 +67,13 @@ pub struct MachineLimits {
 }
 
 impl MachineLimits {
-    /// The fastest unit that multiplies what linear layers hold with no less than fp32's range of sums: PEAK of that type.
-    /// fp16 numbers are sums of two bf16 ones, so a unit for bf16 can multiply them, in several products.
-    pub fn peak(&self, precision: impl Into<Precision>) -> Option<&UnitPeak> {
-        let Precision { dtype, weights, .. } = precision.into();
-        let fits = |unit: Unit| match unit.operands() {
-            Operands::Fp32 => weights == WeightForm::Plain,
-            Operands::Bf16 => weights == WeightForm::Plain && dtype != DType::Fp32,
-            Operands::Int8 => weights == WeightForm::W8a8Dynamic,
-        };
-        let fitting = self.units.iter().filter(|peak| fits(peak.unit));
-        fitting.max_by(|a, b| a.all.median.total_cmp(&b.all.median))
+    /// PEAK of a type: the unit that makes most of its products a second with its accuracy, whether a kernel uses it or not,
+    /// and the [products](Unit::products) of that unit for each of the type's.
+    pub fn peak(&self, precision: impl Into<Precision>) -> Option<(&UnitPeak, u32)> {
+        let precision = precision.into();
+        let fitting = self.units.iter().filter_map(|peak| Some((peak, peak.unit.products(precision)?)));
+        let rate = |(peak, products): &(&UnitPeak, u32)| peak.all.median / f64::from(*products);
+        fitting.max_by(|a, b| rate(a).total_cmp(&rate(b)))
     }
 
     /// How they were measured, for the record.
@@ -112,6 +108,7 @@ pub fn measure_limits(threads: usize) -> Result<MachineLimits, DeviceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::DType;
 
     #[test]
     fn a_rate_is_the_middle_of_its_rounds() {
@@ -134,11 +131,29 @@ mod tests {
             buffer_bytes: 1,
             huge_page_share: None,
         };
-        let units = vec![unit(Unit::Fp32Avx2, 2.0), unit(Unit::Int8Avx2, 9.0), unit(Unit::AmxBf16, 5.0)];
-        let limits = MachineLimits { threads: 1, bandwidth, units };
-        let peak = |dtype: DType| limits.peak(dtype).unwrap().unit;
-        assert_eq!(peak(DType::Fp32), Unit::Fp32Avx2);
-        assert_eq!((peak(DType::Bf16), peak(DType::Fp16)), (Unit::AmxBf16, Unit::AmxBf16));
-        assert_eq!(limits.peak(Precision::W8A8_DYNAMIC).unwrap().unit, Unit::Int8Avx2);
+        let mut limits = MachineLimits { threads: 1, bandwidth, units: Vec::new() };
+        let mut peaks = |units: Vec<UnitPeak>| {
+            limits.units = units;
+            let peak =
+                |precision: Precision| limits.peak(precision).map(|(peak, products)| (peak.unit, products));
+            [DType::Fp32.into(), DType::Bf16.into(), DType::Fp16.into(), Precision::W8A8_DYNAMIC].map(peak)
+        };
+        let fp32 = Some((Unit::Fp32Avx512, 1));
+        let int8 = Some((Unit::Int8Avx512Vnni, 1));
+        // fp16 needs three products of a bf16 unit, and its own unit is never held against.
+        let all = |bf16, amx| {
+            vec![
+                unit(Unit::Fp32Avx512, 2.0),
+                unit(Unit::Bf16Avx512, bf16),
+                unit(Unit::Fp16Avx512, 50.0),
+                unit(Unit::Int8Avx2, 5.0),
+                unit(Unit::Int8Avx512Vnni, 9.0),
+                unit(Unit::AmxBf16, amx),
+            ]
+        };
+        assert_eq!(peaks(all(1.0, 0.0)), [fp32, fp32, fp32, int8]);
+        assert_eq!(peaks(all(4.0, 0.0)), [fp32, Some((Unit::Bf16Avx512, 1)), fp32, int8]);
+        assert_eq!(peaks(all(4.0, 30.0)), [fp32, Some((Unit::AmxBf16, 1)), Some((Unit::AmxBf16, 3)), int8]);
+        assert_eq!(peaks(vec![unit(Unit::Fp16Avx512, 1.0)]), [None; 4]);
     }
 }

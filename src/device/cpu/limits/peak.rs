@@ -3,11 +3,16 @@
 //! Each loop is the inner product of a GEMM tile as that unit would have it: a panel of columns and a few rows, read again and
 //! again from the first-level cache, into as many sums as hide the unit's latency. So loads count, memory does not.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::device::DeviceError;
 use crate::device::cpu::amx;
+use crate::device::{DType, DeviceError, Precision, WeightForm};
 
 use super::Rate;
 use super::team::rates;
@@ -23,13 +28,15 @@ const PASSES: usize = 128;
 /// Depth of the operands: a panel of sixteen fp32 columns is 8 KiB.
 const K: usize = 128;
 
-/// What a unit multiplies; sums are fp32, of integers int32.
+/// What a unit multiplies; sums are fp32 unless a variant says otherwise, of integers int32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operands {
     /// IEEE binary32.
     Fp32,
     /// bfloat16.
     Bf16,
+    /// IEEE binary16. Its sums are binary16, too.
+    Fp16,
     /// Eight-bit integers.
     Int8,
 }
@@ -45,6 +52,10 @@ pub enum Unit {
     Fp32Avx2,
     /// AVX-512 fused multiply-add.
     Fp32Avx512,
+    /// AVX-512 BF16 `vdpbf16ps`. Some processors run it at half the rate of their fp32 unit, others at twice.
+    Bf16Avx512,
+    /// AVX-512 FP16 fused multiply-add.
+    Fp16Avx512,
     /// AVX2 `vpmaddubsw` and `vpmaddwd`: the form without a dot-product instruction.
     Int8Avx2,
     /// AVX-VNNI `vpdpbusd`, 256 bits.
@@ -59,11 +70,13 @@ pub enum Unit {
 
 impl Unit {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Fp32Portable,
         Self::Fp32Neon,
         Self::Fp32Avx2,
         Self::Fp32Avx512,
+        Self::Bf16Avx512,
+        Self::Fp16Avx512,
         Self::Int8Avx2,
         Self::Int8AvxVnni,
         Self::Int8Avx512Vnni,
@@ -78,6 +91,8 @@ impl Unit {
             Self::Fp32Neon => "fp32-neon",
             Self::Fp32Avx2 => "fp32-avx2",
             Self::Fp32Avx512 => "fp32-avx512",
+            Self::Bf16Avx512 => "bf16-avx512",
+            Self::Fp16Avx512 => "fp16-avx512",
             Self::Int8Avx2 => "int8-avx2",
             Self::Int8AvxVnni => "int8-avx-vnni",
             Self::Int8Avx512Vnni => "int8-avx512-vnni",
@@ -95,8 +110,24 @@ impl Unit {
     pub fn operands(self) -> Operands {
         match self {
             Self::Fp32Portable | Self::Fp32Neon | Self::Fp32Avx2 | Self::Fp32Avx512 => Operands::Fp32,
-            Self::AmxBf16 => Operands::Bf16,
+            Self::Bf16Avx512 | Self::AmxBf16 => Operands::Bf16,
+            Self::Fp16Avx512 => Operands::Fp16,
             Self::Int8Avx2 | Self::Int8AvxVnni | Self::Int8Avx512Vnni | Self::AmxInt8 => Operands::Int8,
+        }
+    }
+
+    /// Products of this unit that make one product of `precision` with that type's accuracy; `None` where none do.
+    ///
+    /// fp16 numbers are sums of two bf16 numbers, and of the four products of such parts the smallest is left out
+    /// (`device::cpu::tiles`). A unit whose sums are fp16 keeps no type's accuracy over the depth of a linear layer.
+    pub fn products(self, precision: Precision) -> Option<u32> {
+        let quantised = precision.weights != WeightForm::Plain;
+        match (self.operands(), precision.dtype) {
+            (Operands::Fp32, _) if !quantised => Some(1),
+            (Operands::Bf16, DType::Bf16) if !quantised => Some(1),
+            (Operands::Bf16, DType::Fp16) if !quantised => Some(3),
+            (Operands::Int8, _) if quantised => Some(1),
+            _ => None,
         }
     }
 
@@ -109,6 +140,10 @@ impl Unit {
             Self::Fp32Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
             Self::Fp32Avx512 => is_x86_feature_detected!("avx512f"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Fp16Avx512 => is_x86_feature_detected!("avx512fp16"),
             #[cfg(target_arch = "x86_64")]
             Self::Int8Avx2 => is_x86_feature_detected!("avx2"),
             #[cfg(target_arch = "x86_64")]
@@ -203,6 +238,32 @@ const fn fp32<const N: usize>() -> Operand<f32, N> {
     Operand(numbers)
 }
 
+/// The same in bfloat16, as bits.
+#[cfg(target_arch = "x86_64")]
+const fn bf16<const N: usize>() -> Operand<u16, N> {
+    let numbers = fp32::<N>();
+    let mut bits = [0; N];
+    let mut i = 0;
+    while i < N {
+        bits[i] = half::bf16::from_f32_const(numbers.0[i]).to_bits();
+        i += 1;
+    }
+    Operand(bits)
+}
+
+/// The same in binary16, as bits.
+#[cfg(target_arch = "x86_64")]
+const fn fp16<const N: usize>() -> Operand<u16, N> {
+    let numbers = fp32::<N>();
+    let mut bits = [0; N];
+    let mut i = 0;
+    while i < N {
+        bits[i] = half::f16::from_f32_const(numbers.0[i]).to_bits();
+        i += 1;
+    }
+    Operand(bits)
+}
+
 /// Four rows and eight columns in plain Rust, for the compiler to make the most of.
 fn portable() -> u64 {
     const ROWS: usize = 4;
@@ -220,165 +281,6 @@ fn portable() -> u64 {
     }
     black_box(c);
     (2 * ROWS * COLUMNS * K * PASSES) as u64
-}
-
-#[cfg(target_arch = "aarch64")]
-mod neon {
-    use std::arch::aarch64::{vdupq_n_f32, vfmaq_f32, vld1q_f32};
-    use std::hint::black_box;
-
-    use super::{K, Operand, PASSES, fp32 as numbers};
-
-    /// Six rows and sixteen columns: twenty-four sums of thirty-two registers.
-    pub(super) fn fp32() -> u64 {
-        const ROWS: usize = 6;
-        static A: Operand<f32, { ROWS * K }> = numbers();
-        static B: Operand<f32, { 16 * K }> = numbers();
-        let (a, b) = (black_box(&A.0), black_box(&B.0));
-        // SAFETY: every processor of this architecture has NEON.
-        let mut c = [[unsafe { vdupq_n_f32(0.0) }; 4]; ROWS];
-        for _ in 0..PASSES {
-            for (x, y) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<16>().0) {
-                let y = y.as_chunks::<4>().0;
-                // SAFETY: as above; four numbers each.
-                let y: [_; 4] = std::array::from_fn(|i| unsafe { vld1q_f32(y[i].as_ptr()) });
-                for (c, x) in c.iter_mut().zip(x) {
-                    // SAFETY: as above.
-                    unsafe {
-                        let x = vdupq_n_f32(*x);
-                        *c = std::array::from_fn(|i| vfmaq_f32(c[i], x, y[i]));
-                    }
-                }
-            }
-        }
-        black_box(c);
-        (2 * ROWS * 16 * K * PASSES) as u64
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::{
-        __m256i, _mm256_add_epi32, _mm256_dpbusd_avx_epi32, _mm256_fmadd_ps, _mm256_loadu_ps,
-        _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32,
-        _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-        _mm512_setzero_si512,
-    };
-    use std::hint::black_box;
-
-    use super::{K, Operand, PASSES, Unit, fp32};
-
-    /// The loop of a unit. It is called where [`Unit::available`] has been asked.
-    pub(super) fn work(unit: Unit) -> Box<dyn Fn() -> u64 + Sync> {
-        let of: unsafe fn() -> u64 = match unit {
-            Unit::Fp32Avx512 => fp32_avx512,
-            Unit::Int8Avx2 => int8_avx2,
-            Unit::Int8AvxVnni => int8_avx_vnni,
-            Unit::Int8Avx512Vnni => int8_avx512_vnni,
-            _ => fp32_avx2,
-        };
-        // SAFETY: the machine has the unit.
-        Box::new(move || unsafe { of() })
-    }
-
-    /// Six rows and sixteen columns: twelve sums of sixteen registers.
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn fp32_avx2() -> u64 {
-        const ROWS: usize = 6;
-        static A: Operand<f32, { ROWS * K }> = fp32();
-        static B: Operand<f32, { 16 * K }> = fp32();
-        let (a, b) = (black_box(&A.0), black_box(&B.0));
-        let mut c = [[_mm256_setzero_ps(); 2]; ROWS];
-        for _ in 0..PASSES {
-            for (x, y) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<16>().0) {
-                // SAFETY: sixteen numbers.
-                let y = unsafe { [_mm256_loadu_ps(y.as_ptr()), _mm256_loadu_ps(y[8..].as_ptr())] };
-                for (c, x) in c.iter_mut().zip(x) {
-                    let x = _mm256_set1_ps(*x);
-                    *c = [_mm256_fmadd_ps(x, y[0], c[0]), _mm256_fmadd_ps(x, y[1], c[1])];
-                }
-            }
-        }
-        black_box(c);
-        (2 * ROWS * 16 * K * PASSES) as u64
-    }
-
-    /// Twelve rows and thirty-two columns: twenty-four sums of thirty-two registers.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn fp32_avx512() -> u64 {
-        const ROWS: usize = 12;
-        static A: Operand<f32, { ROWS * K }> = fp32();
-        static B: Operand<f32, { 32 * K }> = fp32();
-        let (a, b) = (black_box(&A.0), black_box(&B.0));
-        let mut c = [[_mm512_setzero_ps(); 2]; ROWS];
-        for _ in 0..PASSES {
-            for (x, y) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<32>().0) {
-                // SAFETY: thirty-two numbers.
-                let y = unsafe { [_mm512_loadu_ps(y.as_ptr()), _mm512_loadu_ps(y[16..].as_ptr())] };
-                for (c, x) in c.iter_mut().zip(x) {
-                    let x = _mm512_set1_ps(*x);
-                    *c = [_mm512_fmadd_ps(x, y[0], c[0]), _mm512_fmadd_ps(x, y[1], c[1])];
-                }
-            }
-        }
-        black_box(c);
-        (2 * ROWS * 32 * K * PASSES) as u64
-    }
-
-    /// A loop over eight-bit operands: `$rows` rows of four numbers a step, two vectors of four numbers for each column.
-    macro_rules! int8 {
-        (
-            $(#[$about:meta])* $name:ident, $features:literal, $rows:literal rows, $lanes:literal lanes,
-            $zero:ident, $splat:ident, $load:ident, $dot:ident
-        ) => {
-            $(#[$about])*
-            #[target_feature(enable = $features)]
-            unsafe fn $name() -> u64 {
-                const BYTES: usize = 4 * $lanes;
-                static A: Operand<i8, { $rows * K }> = super::int8();
-                static B: Operand<i8, { 2 * $lanes * K }> = super::int8();
-                let (a, b) = (black_box(&A.0), black_box(&B.0));
-                let mut c = [[$zero(); 2]; $rows];
-                for _ in 0..PASSES {
-                    for (x, y) in a.as_chunks::<{ 4 * $rows }>().0.iter().zip(b.as_chunks::<{ 2 * BYTES }>().0) {
-                        // SAFETY: two vectors.
-                        let y = unsafe { [$load(y.as_ptr().cast()), $load(y[BYTES..].as_ptr().cast())] };
-                        for (c, x) in c.iter_mut().zip(x.as_chunks::<4>().0) {
-                            let x = $splat(i32::from_le_bytes(x.map(|x| x as u8)));
-                            *c = [$dot(c[0], x, y[0]), $dot(c[1], x, y[1])];
-                        }
-                    }
-                }
-                black_box(c);
-                (2 * $rows * 2 * $lanes * K * PASSES) as u64
-            }
-        };
-    }
-
-    int8!(
-        /// Five rows and sixteen columns: ten sums, and the ones that pairs are added with.
-        int8_avx2, "avx2", 5 rows, 8 lanes,
-        _mm256_setzero_si256, _mm256_set1_epi32, _mm256_loadu_si256, dot_avx2
-    );
-    int8!(
-        /// Six rows and sixteen columns.
-        int8_avx_vnni, "avxvnni", 6 rows, 8 lanes,
-        _mm256_setzero_si256, _mm256_set1_epi32, _mm256_loadu_si256, _mm256_dpbusd_avx_epi32
-    );
-    int8!(
-        /// Twelve rows and thirty-two columns.
-        int8_avx512_vnni, "avx512f,avx512vnni", 12 rows, 16 lanes,
-        _mm512_setzero_si512, _mm512_set1_epi32, _mm512_loadu_si512, _mm512_dpbusd_epi32
-    );
-
-    /// What `vpdpbusd` does, in three instructions.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn dot_avx2(c: __m256i, x: __m256i, y: __m256i) -> __m256i {
-        let pairs = _mm256_maddubs_epi16(x, y);
-        _mm256_add_epi32(c, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-    }
 }
 
 #[cfg(test)]
