@@ -76,8 +76,8 @@
 //!
 //! ## What is not here yet
 //!
-//! W8A8 checkpoints. The speed of the AMX, AVX-512, VNNI and NEON kernels is unmeasured; their bits were held against their twins
-//! on emulated processors.
+//! W8A8 checkpoints. The speed of the AMX and NEON kernels is unmeasured; their bits were held against their twins on emulated
+//! processors.
 
 pub mod bench;
 pub mod cli;

@@ -121,12 +121,11 @@ impl Unit {
     /// fp16 numbers are sums of two bf16 numbers, and of the four products of such parts the smallest is left out
     /// (`device::cpu::tiles`). A unit whose sums are fp16 keeps no type's accuracy over the depth of a linear layer.
     pub fn products(self, precision: Precision) -> Option<u32> {
-        let quantised = precision.weights != WeightForm::Plain;
-        match (self.operands(), precision.dtype) {
-            (Operands::Fp32, _) if !quantised => Some(1),
-            (Operands::Bf16, DType::Bf16) if !quantised => Some(1),
-            (Operands::Bf16, DType::Fp16) if !quantised => Some(3),
-            (Operands::Int8, _) if quantised => Some(1),
+        match (precision.weights, self.operands(), precision.dtype) {
+            (WeightForm::Plain, Operands::Fp32, _)
+            | (WeightForm::Plain, Operands::Bf16, DType::Bf16)
+            | (WeightForm::W8a8Dynamic, Operands::Int8, _) => Some(1),
+            (WeightForm::Plain, Operands::Bf16, DType::Fp16) => Some(3),
             _ => None,
         }
     }
