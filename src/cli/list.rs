@@ -136,7 +136,7 @@ fn datasets(folder: &Path) -> (String, Value) {
     let data = rows.map(|(entry, place)| {
         json!({
             "name": entry.name, "task": entry.layout.benchmark().as_str(), "layout": entry.layout.as_str(),
-            "items": entry.items(), "licence": entry.licence, "original": entry.original, "shipped": entry.shipped,
+            "items": entry.items(), "normalisation": entry.layout.normalisation(), "licence": entry.licence, "original": entry.original, "shipped": entry.shipped,
             "folder": place.is_dir().then_some(place),
         })
     });
@@ -152,13 +152,11 @@ fn dataset_words(entry: &Entry, place: &Path) -> String {
             format!("not at {}; glmbench dataset prepare {} ARCHIVE", place.display(), entry.name)
         }
     };
-    let lines = [
-        ("items", items.join(", ")),
-        ("layout", entry.layout.as_str().to_owned()),
-        ("licence", entry.licence.clone()),
-        ("original", entry.original.clone()),
-        ("here", here),
-    ];
+    let mut lines = vec![("items", items.join(", ")), ("layout", entry.layout.as_str().to_owned())];
+    if !entry.layout.normalisation().is_empty() {
+        lines.push(("text", entry.layout.normalisation().to_owned()));
+    }
+    lines.extend([("licence", entry.licence.clone()), ("original", entry.original.clone()), ("here", here)]);
     block(&entry.name, &lines)
 }
 

@@ -1,5 +1,8 @@
-//! BoolQ: `<split>.jsonl`, one object a line with `question`, `title`, `answer` (true or false) and
-//! `passage`.
+//! BoolQ: `<split>.jsonl`, one object a line, in either of its two releases.
+//!
+//! BoolQ's own has `question`, `title`, `answer` (true or false) and `passage`. SuperGLUE's calls the dev split `val`, the answer
+//! `label`, numbers the lines in `idx`, and has no title: its passage is `TITLE -- PASSAGE`, which is how protocols put the two
+//! together. It is taken apart at the first ` -- `, so that a question is the same item in both.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,20 +14,68 @@ use super::{Benchmark, Content, DataFile, Dataset, Item, Layout, Subject, YesNo,
 
 /// Key of BoolQ's only subject.
 const SUBJECT: &str = "boolq";
+/// What stands between title and passage in SuperGLUE's.
+const DASH: &str = " -- ";
 
 /// A line of the file (wire type).
 #[derive(Deserialize)]
 struct Row {
     question: String,
-    title: String,
+    title: Option<String>,
     passage: String,
-    #[serde(default)]
     answer: Option<bool>,
+    label: Option<Label>,
+}
+
+/// SuperGLUE's answer: true or false; 1 or 0 where a table of it was written as lines, with -1 for none.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected true or false")]
+enum Label {
+    Word(bool),
+    Number(i8),
+}
+
+impl Label {
+    fn answer(&self) -> Result<Option<bool>, String> {
+        match self {
+            Self::Word(answer) => Ok(Some(*answer)),
+            Self::Number(0) => Ok(Some(false)),
+            Self::Number(1) => Ok(Some(true)),
+            Self::Number(-1) => Ok(None),
+            Self::Number(other) => Err(format!("found the label {other}; expected true or false")),
+        }
+    }
+}
+
+/// The names that the file of a split has in the two releases.
+fn file_names(split: &str) -> Vec<String> {
+    let also = (split == "dev").then_some("val");
+    [split].into_iter().chain(also).map(|name| format!("{name}.jsonl")).collect()
+}
+
+/// The file of a split; `None` where there is none.
+///
+/// # Errors
+/// Both releases lie in the folder.
+fn file_of(root: &Path, split: &str) -> Result<Option<String>, DatasetError> {
+    let there: Vec<String> = file_names(split).into_iter().filter(|name| root.join(name).is_file()).collect();
+    match there.as_slice() {
+        [_, _] => {
+            let found = format!("{}, two files of the {split} split", there.join(" and "));
+            Err(DatasetError::layout(root, found, "one of them"))
+        }
+        there => Ok(there.first().cloned()),
+    }
+}
+
+/// Whether `root` has a file of the split.
+pub(super) fn has_split(root: &Path, split: &str) -> bool {
+    file_names(split).iter().any(|name| root.join(name).is_file())
 }
 
 /// [`Layout::BoolQJsonl`] when `root` has a jsonl file of one of the official splits.
 pub(super) fn recognise(root: &Path) -> Result<Layout, DatasetError> {
-    let names = Benchmark::BoolQ.splits().iter().map(|split| format!("{split}.jsonl")).collect::<Vec<_>>();
+    let names: Vec<String> = Benchmark::BoolQ.splits().iter().flat_map(|split| file_names(split)).collect();
     if names.iter().any(|name| root.join(name).is_file()) {
         Ok(Layout::BoolQJsonl)
     } else {
@@ -39,24 +90,27 @@ pub(super) fn read(root: &Path, split: &str, subjects: &[String]) -> Result<Data
         let found = format!("subject `{unknown}` asked for");
         return Err(DatasetError::layout(root, found, format!("`{SUBJECT}`, BoolQ's only subject")));
     }
-    let name = format!("{split}.jsonl");
-    let path = root.join(&name);
-    if !path.is_file() {
+    let Some(name) = file_of(root, split)? else {
+        let path = root.join(format!("{split}.jsonl"));
         return Err(DatasetError::layout(&path, "nothing there", format!("the {split} split of BoolQ")));
-    }
+    };
+    let path = root.join(&name);
     let mut problems = Problems::default();
     let Some(file) = text::read(&path, &mut problems)? else {
         return Err(DatasetError::Rows(problems));
     };
     let mut items = Vec::new();
     for (line, row) in jsonl::rows::<Row>(&file.text, &path, &mut problems) {
-        if let Some(fault) = fault(&row, split) {
-            problems.push(&path, line, fault);
-            continue;
+        match content(row, split) {
+            Ok(content) => {
+                items.push(Item::new(
+                    format!("boolq/{split}/{}", line - 1),
+                    SUBJECT,
+                    Content::YesNo(content),
+                ));
+            }
+            Err(fault) => problems.push(&path, line, fault),
         }
-        let Row { question, title, passage, answer } = row;
-        let content = Content::YesNo(YesNo { title, passage, question, answer });
-        items.push(Item::new(format!("boolq/{split}/{}", line - 1), SUBJECT, content));
     }
     if items.is_empty() && problems.0.is_empty() {
         problems.push(&path, 1, "found an empty file; expected one question a line");
@@ -72,12 +126,33 @@ pub(super) fn read(root: &Path, split: &str, subjects: &[String]) -> Result<Data
     })
 }
 
-fn fault(row: &Row, split: &str) -> Option<String> {
-    for (name, value) in [("question", &row.question), ("passage", &row.passage)] {
+/// The question of a line; the error says what it lacks.
+fn content(row: Row, split: &str) -> Result<YesNo, String> {
+    let label = row.label.as_ref().map(Label::answer).transpose()?.flatten();
+    let Row { question, title, passage, answer, .. } = row;
+    for (name, value) in [("question", &question), ("passage", &passage)] {
         if value.trim().is_empty() {
-            return Some(format!("found an empty `{name}`; expected text"));
+            return Err(format!("found an empty `{name}`; expected text"));
         }
     }
+    if let (Some(answer), Some(label)) = (answer, label)
+        && answer != label
+    {
+        return Err(format!("found `answer` {answer} beside `label` {label}; expected the same"));
+    }
+    let answer = answer.or(label);
     // The official test split is published without answers; every other split has them.
-    (row.answer.is_none() && split != "test").then(|| "found no `answer`; expected true or false".to_owned())
+    if answer.is_none() && split != "test" {
+        return Err("found no `answer` or `label`; expected true or false".to_owned());
+    }
+    let (title, passage) = match title {
+        Some(title) => (title, passage),
+        None => match passage.split_once(DASH) {
+            Some((title, passage)) => (title.to_owned(), passage.to_owned()),
+            None => {
+                return Err("found no `title`, nor one before ` -- ` in the passage, as SuperGLUE has it; expected either".to_owned());
+            }
+        },
+    };
+    Ok(YesNo { title, passage, question, answer })
 }

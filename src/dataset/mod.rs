@@ -83,7 +83,7 @@ pub enum Layout {
     CEvalCsv,
     /// `{val,test}/<category>/<subject>.jsonl` (the release of THUDM's evaluation script).
     CEvalJsonl,
-    /// `<split>.jsonl`, one object a line (BoolQ's own release).
+    /// `<split>.jsonl`, one object a line (BoolQ's own release, and SuperGLUE's with `val` for `dev`).
     BoolQJsonl,
 }
 
@@ -97,6 +97,16 @@ impl Layout {
             Self::CEvalCsv => "ceval-csv",
             Self::CEvalJsonl => "ceval-jsonl",
             Self::BoolQJsonl => "boolq-jsonl",
+        }
+    }
+
+    /// What reading changes of the texts, in words; empty where nothing is.
+    pub const fn normalisation(self) -> &'static str {
+        match self {
+            Self::CEvalCsv | Self::CEvalJsonl => {
+                "a line end \\r\\n within a question or option is read as \\n; hashes are of the text so read"
+            }
+            Self::BoolQJsonl => "",
         }
     }
 
@@ -354,7 +364,7 @@ impl Source {
     pub fn has_split(&self, split: &str) -> bool {
         match self.layout {
             Layout::CEvalCsv | Layout::CEvalJsonl => self.root.join(split).is_dir(),
-            Layout::BoolQJsonl => self.root.join(format!("{split}.jsonl")).is_file(),
+            Layout::BoolQJsonl => boolq::has_split(&self.root, split),
         }
     }
 }
@@ -373,6 +383,12 @@ fn entries(dir: &Path) -> Result<Vec<String>, DatasetError> {
     }
     names.sort();
     Ok(names)
+}
+
+/// A text whose lines end in `\n` alone: what a line end is written as says where a file was saved, and must not change a
+/// prompt.
+fn unix_lines(text: &str) -> String {
+    text.replace("\r\n", "\n")
 }
 
 /// The start of a text, for messages.

@@ -53,8 +53,14 @@ pub fn prepare(
 ) -> Result<Prepared, DatasetError> {
     refuse_occupied(out)?;
     let mut file = File::open(archive).map_err(|e| DatasetError::io(archive, e))?;
+    let start = start(&mut file).map_err(|e| DatasetError::io(archive, e))?;
+    if start == LFS_POINTER {
+        let message =
+            "it is a Git LFS pointer, not the file itself; download the file it stands for (git lfs pull)";
+        return Err(bad(archive, message));
+    }
     let staging = Staging::beside(out)?;
-    let left_out = if is_zip(&mut file).map_err(|e| DatasetError::io(archive, e))? {
+    let left_out = if start.starts_with(ZIP_MAGIC) {
         unpack(entry, archive, file, &staging.path)?
     } else {
         take_single(entry, archive, file, &staging.path)?;
@@ -87,11 +93,15 @@ fn refuse_occupied(out: &Path) -> Result<(), DatasetError> {
     if free { Ok(()) } else { Err(DatasetError::layout(out, "something there already", expected)) }
 }
 
-fn is_zip(file: &mut File) -> std::io::Result<bool> {
-    let mut start = Vec::with_capacity(ZIP_MAGIC.len());
-    file.by_ref().take(ZIP_MAGIC.len() as u64).read_to_end(&mut start)?;
+/// What a repository cloned without Git LFS has in place of a large file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
+
+/// The first bytes of a file, as many as tell what it is.
+fn start(file: &mut File) -> std::io::Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(LFS_POINTER.len());
+    file.by_ref().take(LFS_POINTER.len() as u64).read_to_end(&mut start)?;
     file.rewind()?;
-    Ok(start == ZIP_MAGIC)
+    Ok(start)
 }
 
 /// A set of one file may be given as that file.
@@ -121,14 +131,15 @@ fn unpack(entry: &Entry, archive: &Path, file: File, to: &Path) -> Result<Vec<St
     let mut total = 0;
     for index in 0..zip.len() {
         let member = zip.by_index(index).map_err(|e| bad(archive, e.to_string()))?;
-        let name = member.name().map_err(|e| bad(archive, e.to_string()))?.into_owned();
+        // Some programs on Windows write the separators of their own system into archives.
+        let name = member.name().map_err(|e| bad(archive, e.to_string()))?.replace('\\', "/");
         if !stays_inside(&name) {
             return Err(bad(
                 archive,
                 format!("the entry {name:?} points outside the archive; expected paths inside it"),
             ));
         }
-        if member.is_dir() {
+        if member.is_dir() || name.ends_with('/') {
             continue;
         }
         let Some(path) = wanted.iter().copied().find(|path| is_at(&name, path)) else {
@@ -165,10 +176,10 @@ fn unpack(entry: &Entry, archive: &Path, file: File, to: &Path) -> Result<Vec<St
     }
 }
 
-/// Whether an entry's name is a plain relative path, on any system's reading of it.
+/// Whether an entry's name, with `/` between its parts, is a plain relative path on any system's reading of it.
 fn stays_inside(name: &str) -> bool {
-    let mut components = name.split(['/', '\\']);
-    !name.starts_with(['/', '\\']) && !name.contains(['\0', ':']) && components.all(|c| c != "..")
+    let mut components = name.split('/');
+    !name.starts_with('/') && !name.contains(['\0', ':']) && components.all(|c| c != "..")
 }
 
 /// Whether an archive's entry is the catalogued path, at the top or below a folder.
@@ -296,8 +307,9 @@ mod tests {
         let zips = [
             zip_of(&[("dev.jsonl", ROW.as_bytes())]),
             zip_of(&[("BoolQ/data/dev.jsonl", ROW.as_bytes()), ("README", b"x")]),
+            zip_of(&[("BoolQ\\data\\", b""), ("BoolQ\\data\\dev.jsonl", ROW.as_bytes())]),
         ];
-        for archive in [ROW.as_bytes(), &zips[0], &zips[1]] {
+        for archive in [ROW.as_bytes(), &zips[0], &zips[1], &zips[2]] {
             let (result, left) = try_prepare(archive, false);
             assert_eq!(result.unwrap().items["dev"], 1);
             assert_eq!(left, ["original", "set"]);
@@ -307,7 +319,17 @@ mod tests {
 
     #[test]
     fn an_entry_that_points_outside_refuses_the_archive() {
-        for name in ["../dev.jsonl", "/dev.jsonl", "a/../../dev.jsonl", "..\\dev.jsonl", "C:/dev.jsonl"] {
+        for name in [
+            "../dev.jsonl",
+            "/dev.jsonl",
+            "a/../../dev.jsonl",
+            "..\\dev.jsonl",
+            "a\\..\\dev.jsonl",
+            "\\dev.jsonl",
+            "\\\\host\\dev.jsonl",
+            "C:/dev.jsonl",
+            "C:\\dev.jsonl",
+        ] {
             let message = refused(&zip_of(&[(name, ROW.as_bytes())]));
             assert!(message.contains("points outside"), "{message}");
         }
@@ -322,13 +344,22 @@ mod tests {
 
     #[test]
     fn two_entries_for_one_file_a_missing_file_and_a_cut_archive_are_refused() {
-        let twice = zip_of(&[("a/dev.jsonl", ROW.as_bytes()), ("b/dev.jsonl", ROW.as_bytes())]);
-        assert!(refused(&twice).contains("expected one"));
+        for second in ["b/dev.jsonl", "b\\dev.jsonl", "a\\dev.jsonl"] {
+            let twice = zip_of(&[("a/dev.jsonl", ROW.as_bytes()), (second, ROW.as_bytes())]);
+            assert!(refused(&twice).contains("expected one"), "{second}");
+        }
         assert!(refused(&zip_of(&[("train.jsonl", ROW.as_bytes())])).contains("missing: dev.jsonl"));
         let whole = zip_of(&[("dev.jsonl", ROW.as_bytes())]);
         for cut in [5, whole.len() / 2, whole.len() - 1] {
             refused(&whole[..cut]);
         }
+    }
+
+    #[test]
+    fn a_pointer_of_git_lfs_is_called_that() {
+        let message = refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
+        assert!(message.contains("Git LFS pointer"), "{message}");
+        assert!(!refused(b"ver").contains("Git LFS pointer"));
     }
 
     #[test]

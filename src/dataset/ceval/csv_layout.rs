@@ -10,7 +10,7 @@ use crate::dataset::csv::{self, Record};
 use crate::dataset::error::{DatasetError, Problems};
 use crate::dataset::{
     Benchmark, Category, Choice, ChoiceText, Content, DataFile, Dataset, Item, LETTERS, Subject, entries,
-    text,
+    text, unix_lines,
 };
 
 use super::MAPPING_FILE;
@@ -171,11 +171,11 @@ fn item(row: &Record, columns: &Columns, subject: &str, split: &str) -> Result<(
     if id.is_empty() || id.contains(|c: char| c.is_whitespace() || c == '/' || c.is_control()) {
         return Err(format!("found the id {id:?} in {split} of {subject}; expected a number"));
     }
-    let question = field(columns.question).to_owned();
+    let question = unix_lines(field(columns.question));
     if question.trim().is_empty() {
         return Err("found an empty question; expected text".into());
     }
-    let options = columns.options.map(|i| field(i).to_owned());
+    let options = columns.options.map(|i| unix_lines(field(i)));
     if let Some(i) = options.iter().position(|option| option.trim().is_empty()) {
         return Err(format!("found an empty option {}; expected text", LETTERS[i]));
     }

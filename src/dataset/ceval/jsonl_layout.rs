@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::dataset::error::{DatasetError, Problems};
 use crate::dataset::{
     Benchmark, Category, Choice, ChoiceText, Content, DataFile, Dataset, Item, LETTERS, Subject, entries,
-    jsonl, text,
+    jsonl, text, unix_lines,
 };
 
 /// A line of the file (wire type).
@@ -140,6 +140,6 @@ fn item(row: Row, line: u64, split: &str) -> Result<(String, Content), String> {
         let letter = LETTERS[answer];
         return Err(format!("found the target {targets:?} beside the label {answer}; expected [{letter:?}]"));
     }
-    let text = ChoiceText::Joined(row.inputs_pretokenized);
+    let text = ChoiceText::Joined(unix_lines(&row.inputs_pretokenized));
     Ok((id, Content::Choice(Choice { text, answer })))
 }
