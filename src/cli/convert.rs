@@ -11,14 +11,14 @@ use crate::engine::weights::convert::Plan;
 /// Turn a checkpoint's pickled .bin files into safetensors.
 ///
 /// Reads pytorch_model.bin, or the shards of pytorch_model.bin.index.json, without executing the pickle in them, and
-/// writes model.safetensors, or as many shards with model.safetensors.index.json. Config and tokenizer files are
-/// copied. Files that are in OUT already are never replaced; an interrupted conversion goes on where it was.
+/// makes the folder OUT with model.safetensors, or as many shards with model.safetensors.index.json. Config and tokenizer
+/// files are copied. OUT appears whole, by one rename, or stays as it was: absent or empty.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder with the .bin files
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Folder for the safetensors files; made if it is not there
+    /// New or empty folder for the safetensors files
     #[arg(value_name = "OUT")]
     out: PathBuf,
 }
@@ -29,14 +29,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let plan = Plan::read(&args.dir)?;
     let (tensors, bytes) = (plan.tensor_count(), plan.bytes());
     let bar = progress_bar(bytes);
-    let converted = plan.write(&args.out, &mut |copied| bar.inc(copied));
+    let written = plan.write(&args.out, &mut |copied| bar.inc(copied));
     bar.finish_and_clear();
-    let converted = converted?;
+    let written = written?;
     super::say(&format!(
-        "{}: {} files written, {} there already; {tensors} tensors, {} in {:.1} s",
+        "{}: {} files written; {tensors} tensors, {} in {:.1} s",
         args.out.display(),
-        converted.written.len(),
-        converted.same.len(),
+        written.len(),
         DecimalBytes(bytes),
         start.elapsed().as_secs_f64(),
     ));

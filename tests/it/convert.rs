@@ -7,7 +7,7 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use glmbench::engine::config::ModelConfig;
-use glmbench::engine::weights::convert::{Converted, Plan};
+use glmbench::engine::weights::convert::Plan;
 use glmbench::engine::weights::{WeightSource, layout, open_checkpoint};
 use tempfile::TempDir;
 use zip::CompressionMethod;
@@ -67,7 +67,7 @@ fn folder(files: &[(&str, &[u8])]) -> TempDir {
     dir
 }
 
-fn convert(from: &Path, to: &Path) -> Result<Converted, String> {
+fn convert(from: &Path, to: &Path) -> Result<Vec<String>, String> {
     let plan = Plan::read(from).map_err(|error| error.to_string())?;
     let (bytes, mut copied) = (plan.bytes(), 0);
     let converted = plan.write(to, &mut |count| copied += count).map_err(|error| error.to_string())?;
@@ -98,7 +98,7 @@ fn what_pythons_own_pickler_writes_is_converted() {
     let to = tempfile::tempdir().unwrap();
     let out = to.path().join("new/folder");
     let all = ["model.safetensors", "config.json", "tokenizer.model"];
-    assert_eq!(convert(from.path(), &out).unwrap().written, all);
+    assert_eq!(convert(from.path(), &out).unwrap(), all);
     let source = open_checkpoint(&out).unwrap();
     let a = source.tensor("transformer.a.weight", &[2, 300]).unwrap();
     assert!(a.to_f32().iter().enumerate().all(|(i, &x)| x == i as f32 / 8.0));
@@ -106,9 +106,13 @@ fn what_pythons_own_pickler_writes_is_converted() {
     assert_eq!(source.tensor("transformer.b.window", &[1, 2]).unwrap().to_f32(), [-2.0, 3.25]);
     let raw = fs::read(out.join("model.safetensors")).unwrap();
     assert_eq!(safetensors::SafeTensors::deserialize(&raw).unwrap().len(), 3);
-    // Again: all is there. Into its own folder: beside the .bin file.
-    assert_eq!(convert(from.path(), &out).unwrap().same, all);
-    assert_eq!(convert(from.path(), from.path()).unwrap().same, all[1..]);
+    // Not again, nor beside the .bin file.
+    for occupied in [&out, &from.path().to_path_buf()] {
+        let before = files(occupied);
+        let message = convert(from.path(), occupied).unwrap_err();
+        assert!(message.contains("something is there already"), "{message}");
+        assert_eq!(files(occupied), before);
+    }
 }
 
 #[test]
@@ -167,30 +171,76 @@ fn a_model_in_shards_is_the_same_model_afterwards() {
     let golden = open_checkpoint(&golden).unwrap();
     assert_eq!(source.fingerprint(&|_| ()).unwrap(), golden.fingerprint(&|_| ()).unwrap());
 
-    // An interrupted conversion has no index, and goes on.
-    fs::remove_file(to.path().join(expected[4])).unwrap();
-    fs::remove_file(to.path().join(expected[3])).unwrap();
-    assert!(open_checkpoint(to.path()).is_err());
-    assert_eq!(convert(from.path(), to.path()).unwrap().written, expected[3..]);
-    // A single file there would be loaded instead.
-    fs::write(to.path().join("model.safetensors"), b"").unwrap();
-    assert!(convert(from.path(), to.path()).unwrap_err().contains("model.safetensors: exists"));
+    // Without their index the numbered shards are the same model; a stray file beside them is another.
+    let again = tempfile::tempdir().unwrap();
+    fs::remove_file(from.path().join("pytorch_model.bin.index.json")).unwrap();
+    convert(from.path(), &again.path().join("out")).unwrap();
+    let source = open_checkpoint(&again.path().join("out")).unwrap();
+    assert_eq!(source.fingerprint(&|_| ()).unwrap(), golden.fingerprint(&|_| ()).unwrap());
+    fs::write(from.path().join("pytorch_model.bin"), one()).unwrap();
+    let message = convert(from.path(), &again.path().join("other")).unwrap_err();
+    assert!(message.contains("two sets of weights, pytorch_model.bin and pytorch_model-00001"), "{message}");
+    fs::remove_file(from.path().join("pytorch_model.bin")).unwrap();
+    fs::remove_file(from.path().join("pytorch_model-00002-of-00003.bin")).unwrap();
+    let message = convert(from.path(), &again.path().join("other")).unwrap_err();
+    assert!(
+        message.contains("2 of 3 shards are here; missing: pytorch_model-00002-of-00003.bin"),
+        "{message}"
+    );
+    assert_eq!(files(again.path()), ["out"]);
 }
 
 #[test]
-fn files_that_are_there_are_never_replaced() {
-    let from = folder(&[("pytorch_model.bin", &one())]);
-    for (file, bytes) in
-        [("model.safetensors", &b"mine"[..]), ("model.safetensors", b""), ("config.json", b"mine")]
-    {
-        fs::write(from.path().join("config.json"), b"{}").unwrap();
-        let to = folder(&[(file, bytes)]);
+fn a_folder_that_holds_something_is_refused_before_anything_is_written() {
+    let from = folder(&[("pytorch_model.bin", &one()), ("config.json", b"{}")]);
+    for file in ["model.safetensors", "config.json", "model-00001-of-00002.safetensors", ".hidden", "notes"] {
+        let to = folder(&[(file, b"mine")]);
         let message = convert(from.path(), to.path()).unwrap_err();
-        assert!(message.contains(file) && message.contains("exists and differs"), "{message}");
-        assert_eq!(fs::read(to.path().join(file)).unwrap(), bytes);
+        assert!(message.contains("something is there already"), "{message}");
+        assert_eq!(
+            (files(to.path()), fs::read(to.path().join(file)).unwrap()),
+            (vec![file.into()], b"mine".to_vec())
+        );
     }
     let not_a_folder = folder(&[("out", b"")]);
     assert!(convert(from.path(), &not_a_folder.path().join("out")).unwrap_err().contains("out"));
+    let empty = tempfile::tempdir().unwrap();
+    assert_eq!(convert(from.path(), empty.path()).unwrap(), ["model.safetensors", "config.json"]);
+}
+
+/// A `.bin` file of 64 MB, written a buffer at a time into the output, is long enough to be killed in.
+#[cfg(unix)]
+#[test]
+fn a_conversion_that_is_killed_leaves_the_output_as_it_was_and_the_next_one_sweeps_up() {
+    const COUNT: u32 = 32 << 20;
+    let shape = [COUNT as usize];
+    let pickle = pickled(&[("w", "0", COUNT, 0, &shape, &[1])]);
+    let storage = vec![0u8; 2 * COUNT as usize];
+    let bin = zipped(&[("data.pkl", &pickle), ("data/0", &storage)], CompressionMethod::Stored);
+    let from = folder(&[("pytorch_model.bin", &bin), ("config.json", b"{}")]);
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("out");
+    let args = ["convert", from.path().to_str().unwrap(), out.to_str().unwrap()];
+    let mut killed = 0;
+    for delay_ms in [0, 5, 10, 20, 40, 80] {
+        let mut child = crate::support::glmbench(&args).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(delay_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if out.exists() {
+            // It was quicker: then all is there.
+            assert_eq!(files(&out), ["config.json", "model.safetensors"]);
+            fs::remove_dir_all(&out).unwrap();
+        } else {
+            killed += 1;
+        }
+    }
+    assert!(killed > 0);
+    crate::support::answer(&args).expect(0, &["2 files written; 1 tensors"]);
+    assert_eq!(
+        (files(place.path()), files(&out)),
+        (vec!["out".into()], vec!["config.json".into(), "model.safetensors".into()])
+    );
 }
 
 #[test]
@@ -295,7 +345,7 @@ fn an_index_that_disagrees_with_its_shards_is_answered() {
             ("pytorch_model.bin.index.json", index.as_bytes()),
             ("a.bin", &shard),
             ("b.bin", &other),
-            ("pytorch_model.bin", &shard),
+            (if map.contains("pytorch_model") { "pytorch_model.bin" } else { "unnamed.bin" }, &shard),
             ("pytorch_x.bin", &shard),
             ("x.bin", &other),
         ]);

@@ -1,13 +1,13 @@
 //! Pickled checkpoints into safetensors, shard by shard, without executing anything.
 
-use std::collections::BTreeSet;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::output::{Outcome, put};
+use super::choice::{Choice, Names};
+use super::output::Staging;
 pub use super::pickle::PickleError;
 use super::pickle::StateTensor;
 use super::safetensors::{INDEX_FILE, IndexWire, SINGLE_FILE};
@@ -15,10 +15,9 @@ pub use super::torch_zip::TorchError;
 use super::torch_zip::{TorchFile, open_regular, tensor_bytes};
 use super::{WeightError, safetensors};
 
-/// The name of a pickled checkpoint in one file.
-const PICKLED_FILE: &str = "pytorch_model.bin";
-/// The name of the index of a pickled checkpoint in shards.
-const PICKLED_INDEX: &str = "pytorch_model.bin.index.json";
+/// How the files of a pickled checkpoint are named.
+const PICKLED: Names =
+    Names { single: "pytorch_model.bin", index: "pytorch_model.bin.index.json", extension: "bin" };
 /// Small files that belong to a model, by extension: config, tokenizer, and the code that other programs load it with.
 const COMPANIONS: [&str; 4] = ["json", "model", "py", "txt"];
 
@@ -26,16 +25,19 @@ const COMPANIONS: [&str; 4] = ["json", "model", "py", "txt"];
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
     /// The folder holds no pickled weights.
-    #[error("{}: expected {PICKLED_FILE}, or shards with {PICKLED_INDEX}{}", dir.display(), hint(*is_safetensors))]
+    #[error(
+        "{}: expected {}, shards with {}, or shards numbered 1 to their number{}",
+        dir.display(), PICKLED.single, PICKLED.index, hint(*is_safetensors)
+    )]
     NothingToConvert {
         /// The folder.
         dir: PathBuf,
         /// It holds safetensors instead.
         is_safetensors: bool,
     },
-    /// The shard index is broken.
+    /// The shard index is broken, or the shards are not one complete set.
     #[error(transparent)]
-    Index(#[from] WeightError),
+    Shards(#[from] WeightError),
     /// A `.bin` file is broken or holds more than plain tensors.
     #[error("{}: {source}", path.display())]
     Torch {
@@ -52,17 +54,11 @@ pub enum ConvertError {
         /// What was found, what was expected.
         problem: String,
     },
-    /// A file of the output is there already and is another.
-    #[error("{}: exists and differs from what would be written; remove it or choose an empty folder", path.display())]
+    /// The output folder holds something already.
+    #[error("{}: something is there already; choose a new or an empty folder", out.display())]
     Exists {
-        /// The file, left as it is.
-        path: PathBuf,
-    },
-    /// Another program converts into the same folder.
-    #[error("{}: another conversion is writing here", dir.display())]
-    Busy {
-        /// The folder.
-        dir: PathBuf,
+        /// The folder, left as it is.
+        out: PathBuf,
     },
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
@@ -97,15 +93,6 @@ pub struct Plan {
     is_sharded: bool,
 }
 
-/// What a conversion left in the output folder.
-#[derive(Debug, Default)]
-pub struct Converted {
-    /// Names of the files written.
-    pub written: Vec<String>,
-    /// Names of the files that were there already with the same bytes.
-    pub same: Vec<String>,
-}
-
 impl Plan {
     /// Reads the index and the pickles of the checkpoint in `dir`.
     ///
@@ -114,20 +101,27 @@ impl Plan {
     /// pickle that holds more than tensors (opcode or global named); tensors that are not fp32, fp16 or bf16,
     /// not contiguous, or not inside the file.
     pub fn read(dir: &Path) -> Result<Self, ConvertError> {
-        let index_path = dir.join(PICKLED_INDEX);
-        let plan = if index_path.exists() {
-            let index = IndexWire::read(&index_path)?;
-            let shards =
-                index.files().into_iter().map(|file| open(&dir.join(file))).collect::<Result<_, _>>()?;
-            let plan = Self { dir: dir.to_path_buf(), shards, is_sharded: true };
-            plan.check_index(&index_path, &index)?;
-            plan
-        } else if dir.join(PICKLED_FILE).exists() {
-            let shards = vec![open(&dir.join(PICKLED_FILE))?];
-            Self { dir: dir.to_path_buf(), shards, is_sharded: false }
-        } else {
-            let is_safetensors = [SINGLE_FILE, INDEX_FILE].iter().any(|file| dir.join(file).exists());
-            return Err(ConvertError::NothingToConvert { dir: dir.to_path_buf(), is_safetensors });
+        let opened = |paths: Vec<PathBuf>, is_sharded| -> Result<Self, ConvertError> {
+            let shards = paths.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
+            Ok(Self { dir: dir.to_path_buf(), shards, is_sharded })
+        };
+        let plan = match Choice::among(dir, &PICKLED)? {
+            Some(Choice::Single(path)) => opened(vec![path], false)?,
+            Some(Choice::Index(path)) => {
+                let index = IndexWire::read(&path)?;
+                let plan = opened(index.files().into_iter().map(|file| dir.join(file)).collect(), true)?;
+                plan.check_index(&path, &index)?;
+                plan
+            }
+            Some(Choice::Numbered(paths)) => {
+                let plan = opened(paths, true)?;
+                plan.check_names()?;
+                plan
+            }
+            None => {
+                let is_safetensors = [SINGLE_FILE, INDEX_FILE].iter().any(|file| dir.join(file).exists());
+                return Err(ConvertError::NothingToConvert { dir: dir.to_path_buf(), is_safetensors });
+            }
         };
         plan.check_size()?;
         Ok(plan)
@@ -143,33 +137,48 @@ impl Plan {
         self.tensors().count()
     }
 
-    /// Writes the safetensors files, copies config and tokenizer, and writes the index last, so that an unfinished
-    /// conversion is never taken for a checkpoint. `copied` is told the bytes of numbers moved since its last call.
+    /// Makes the folder `out` with the safetensors files, their index, config and tokenizer; gives back the names of the files.
+    /// `copied` is told the bytes of numbers moved since its last call.
     ///
-    /// Each file appears whole under its name or not at all. A file that is there already stays: with the same
-    /// bytes it counts as done (an interrupted conversion goes on), with others it is an error.
-    pub fn write(mut self, out: &Path, copied: &mut dyn FnMut(u64)) -> Result<Converted, ConvertError> {
+    /// The folder appears with all its files, or is left as it was: absent or empty.
+    ///
+    /// # Errors
+    /// Something at `out` already, before anything is written; a `.bin` file that is broken behind its header; what the system
+    /// says.
+    pub fn write(mut self, out: &Path, copied: &mut dyn FnMut(u64)) -> Result<Vec<String>, ConvertError> {
         let targets = self.target_names()?;
-        let failed = |source| ConvertError::File { path: out.to_path_buf(), source };
-        std::fs::create_dir_all(out).map_err(failed)?;
-        let _lock = lock(out)?;
-        check_precedence(out, &targets)?;
-        let mut converted = Converted::default();
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
+                ConvertError::Exists { out: out.to_path_buf() }
+            }
+            _ => ConvertError::File { path: out.to_path_buf(), source },
+        };
+        let staging = Staging::new(out).map_err(failed)?;
+        let of_file = |name: &str| {
+            let path = out.join(name);
+            move |source| ConvertError::File { path, source }
+        };
         for (shard, target) in self.shards.iter_mut().zip(&targets) {
-            let outcome = write_shard(shard, &out.join(target), copied)?;
-            converted.note(&out.join(target), outcome)?;
+            write_shard(shard, &staging, target, copied).map_err(|error| match error {
+                FillError::Source(source) => ConvertError::Torch { path: shard.path().to_path_buf(), source },
+                FillError::Target(source) => of_file(target)(source),
+            })?;
         }
-        for file in companions(&self.dir)? {
-            converted.note(&out.join(&file), copy_file(&self.dir.join(&file), &out.join(&file))?)?;
+        let companions = companions(&self.dir)?;
+        for name in &companions {
+            let from = self.dir.join(name);
+            let mut source =
+                open_regular(&from).map_err(|source| ConvertError::File { path: from, source })?;
+            staging.write(name, |out| io::copy(&mut source, out).map(|_| ())).map_err(of_file(name))?;
         }
+        let mut written: Vec<String> = targets.iter().cloned().chain(companions).collect();
         if self.is_sharded {
             let text = self.index_text(&targets);
-            let path = out.join(INDEX_FILE);
-            let outcome = put(&path, |file| file.write_all(text.as_bytes()));
-            converted
-                .note(&path, outcome.map_err(|source| ConvertError::File { path: path.clone(), source })?)?;
+            staging.write(INDEX_FILE, |out| out.write_all(text.as_bytes())).map_err(of_file(INDEX_FILE))?;
+            written.push(INDEX_FILE.to_owned());
         }
-        Ok(converted)
+        staging.publish().map_err(failed)?;
+        Ok(written)
     }
 
     fn tensors(&self) -> impl Iterator<Item = &StateTensor> {
@@ -206,6 +215,22 @@ impl Plan {
             }
             None => Ok(()),
         }
+    }
+
+    /// Every tensor is in one shard only.
+    fn check_names(&self) -> Result<(), ConvertError> {
+        let mut seen = BTreeMap::new();
+        for shard in &self.shards {
+            let file = file_name(shard.path());
+            for tensor in shard.tensors() {
+                if let Some(first) = seen.insert(tensor.name.as_str(), file.clone()) {
+                    let problem =
+                        format!("tensor {} is also in {first}, expected it in one shard only", tensor.name);
+                    return Err(ConvertError::Inconsistent { path: shard.path().to_path_buf(), problem });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tensors may share a storage (tied weights do); a small file that would fill the disk is refused.
@@ -254,17 +279,6 @@ impl Plan {
     }
 }
 
-impl Converted {
-    fn note(&mut self, path: &Path, outcome: Outcome) -> Result<(), ConvertError> {
-        match outcome {
-            Outcome::Written => self.written.push(file_name(path)),
-            Outcome::Same => self.same.push(file_name(path)),
-            Outcome::Differs => return Err(ConvertError::Exists { path: path.to_path_buf() }),
-        }
-        Ok(())
-    }
-}
-
 fn open(path: &Path) -> Result<TorchFile, ConvertError> {
     TorchFile::open(path).map_err(|source| ConvertError::Torch { path: path.to_path_buf(), source })
 }
@@ -273,34 +287,16 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Held while files are written, so that two conversions never share a hidden file.
-fn lock(out: &Path) -> Result<Option<File>, ConvertError> {
-    // Where a folder cannot be opened or locked (some systems, some network disks) there is no lock to have.
-    let Ok(dir) = File::open(out) else { return Ok(None) };
-    match dir.try_lock() {
-        Err(std::fs::TryLockError::WouldBlock) => Err(ConvertError::Busy { dir: out.to_path_buf() }),
-        Ok(()) | Err(std::fs::TryLockError::Error(_)) => Ok(Some(dir)),
-    }
-}
-
-/// A single file is loaded before shards: an older one must not lie beside new shards.
-fn check_precedence(out: &Path, targets: &[String]) -> Result<(), ConvertError> {
-    let single = out.join(SINGLE_FILE);
-    if single.exists() && !targets.iter().any(|target| target == SINGLE_FILE) {
-        return Err(ConvertError::Exists { path: single });
-    }
-    Ok(())
-}
-
 fn write_shard(
     shard: &mut TorchFile,
-    target: &Path,
+    staging: &Staging,
+    target: &str,
     copied: &mut dyn FnMut(u64),
-) -> Result<Outcome, ConvertError> {
+) -> Result<(), FillError> {
     let mut order: Vec<usize> = (0..shard.tensors().len()).collect();
     // Wide numbers first keeps every tensor aligned; otherwise the order of the model.
     order.sort_by_key(|&index| std::cmp::Reverse(shard.tensors()[index].dtype.bytes()));
-    let outcome = put(target, |out| {
+    staging.write(target, |out| {
         let tensors = order.iter().map(|&index| &shard.tensors()[index]);
         let header = safetensors::header(tensors.map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice())));
         out.write_all(&header)?;
@@ -308,10 +304,6 @@ fn write_shard(
             shard.copy_tensor(index, out, copied).map_err(FillError::Source)??;
         }
         Ok(())
-    });
-    outcome.map_err(|error| match error {
-        FillError::Source(source) => ConvertError::Torch { path: shard.path().to_path_buf(), source },
-        FillError::Target(source) => ConvertError::File { path: target.to_path_buf(), source },
     })
 }
 
@@ -329,10 +321,4 @@ fn companions(dir: &Path) -> Result<BTreeSet<String>, ConvertError> {
         }
     }
     Ok(names)
-}
-
-fn copy_file(from: &Path, to: &Path) -> Result<Outcome, ConvertError> {
-    let failed = |path: &Path, source| ConvertError::File { path: path.to_path_buf(), source };
-    let mut source = open_regular(from).map_err(|error| failed(from, error))?;
-    put(to, |out| io::copy(&mut source, out).map(|_| ())).map_err(|error| failed(to, error))
 }
