@@ -17,8 +17,8 @@
 //!
 //! A person types words that [`cli`] understands. [`suite`] turns a TOML file into a checked [`suite::Suite`]; [`dataset`] reads
 //! official layouts into items; [`task`] knows the protocols: what to ask the model about an item, and what its answer means.
-//! [`run`] plans all this before any weight is loaded, then drives the engine and writes a line for every item and repetition as
-//! it is done ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
+//! [`run`] plans all this before any weight is loaded ([`run::model`]: what was read of the model's folder; [`run::duration`]: how
+//! long cases take), then drives the engine and writes a line for every item and repetition as it is done ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
 //! [`mod@bench`] times shapes and serves requests that arrive by a schedule; [`stats`] has the statistics.
 //! [`report::compare`] holds runs against each other; [`gate`] decides whether they keep the limits of a `gates.toml`.
 //!

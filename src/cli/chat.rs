@@ -27,7 +27,7 @@ use super::say;
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  glmbench chat --model chatglm2-6b\n  glmbench chat --model chatglm2-6b --prompt 你好\n  \
-                        glmbench chat --model smollm2 --greedy --prompt 'Once upon a time'\n  \
+                        glmbench chat --model smollm2 --rope-scaling base --greedy --prompt 'Once upon a time'\n  \
                         cat questions.txt | glmbench chat --model chatglm2-6b\n  \
                         glmbench chat --model demo --greedy --texts questions.txt --batch 4 --max-new-tokens 32\n  \
                         glmbench chat --model demo --greedy --texts \"['What is a bus?', '你好']\" --ignore-eos"

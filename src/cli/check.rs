@@ -6,17 +6,16 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::dataset::{Source, catalogue};
-use crate::engine::load::DeviceKind;
-use crate::run::plan::Plan;
 use crate::suite::{AccuracyCase, Rates, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
 
-use super::engine::FoundModel;
+use super::run::setup::{Setup, SetupArgs};
 use super::{Exit, emit, say};
 
-/// Check a suite, its data sets, and the model's shape and tokenizer against it; loads no weights
+/// Check a suite, its data sets, and the model's shape, tokenizer and memory against it; loads no weights
 ///
-/// Reads every row of every data set named, and cuts every prompt into tokens. Exit code 2 when anything is wrong.
+/// Reads every row of every data set named, cuts every prompt into tokens, and names the cases that `run` would leave out, by the
+/// same estimate of memory. Exit code 2 when anything is wrong.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench check suites/quickstart.toml\n  \
     glmbench check suites/ceval.toml --model chatglm2-6b --set ceval=data/ceval")]
@@ -24,9 +23,9 @@ pub struct Args {
     /// The suite file
     #[arg(value_name = "SUITE.toml")]
     suite: PathBuf,
-    /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`; the suite's own unless given
-    #[arg(long, value_name = "DIR|demo|dummy:…")]
-    model: Option<String>,
+    /// What would run the cases
+    #[command(flatten)]
+    setup: SetupArgs,
     /// Lay a value over the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
     #[arg(long, value_name = "KEY=VALUE", value_parser = super::run::key_value)]
     set: Vec<(String, String)>,
@@ -62,16 +61,22 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         };
         emit(&format!("load         {rates}, {} arrivals, batch {}", case.arrival.as_str(), case.max_batch))?;
     }
-    match args.model.as_ref().or(suite.model.path.as_ref()) {
-        None => emit("model        none named; --model checks one too")?,
+    if !problems.is_empty() {
         // Its checks stand on the data sets: they would only find the same again.
-        Some(word) if !problems.is_empty() => {
-            say(&format!("model {word}: not checked before the data sets are right"));
+        say("model: not checked before the data sets are right");
+    } else if !Setup::names_model(&args.setup, &suite) {
+        emit("model        none named; --model checks one too")?;
+    } else {
+        match Setup::all(&args.setup, &suite) {
+            Ok(setups) => {
+                for setup in &setups {
+                    if let Err(error) = check_setup(setup) {
+                        problems.push(format!("{}: {error:#}", named(setup)));
+                    }
+                }
+            }
+            Err(error) => problems.push(format!("model: {error:#}")),
         }
-        Some(word) => match check_model(&suite, word) {
-            Ok(words) => emit(&format!("model        {words}"))?,
-            Err(error) => problems.push(format!("model {word}: {error:#}")),
-        },
     }
     for problem in &problems {
         say(&format!("glmbench: {problem}"));
@@ -92,11 +97,15 @@ fn check_case(case: &AccuracyCase) -> Result<String, TaskError> {
     Ok(format!("{chosen} of {all} items of {} ({split}){shots}; {known}", case.dataset.display()))
 }
 
-/// Finds the model and holds its shape and tokenizer against the suite.
-fn check_model(suite: &Suite, word: &str) -> anyhow::Result<String> {
-    let model = FoundModel::find(word, None)?;
-    let tokenizer = model.tokenizer()?;
-    let plan = Plan::new(suite, &model.config, tokenizer.as_ref(), DeviceKind::Cpu.step_tokens())?;
+/// Whose a line is.
+fn named(setup: &Setup) -> String {
+    let of = setup.name.as_ref().map(|name| format!(", configuration {name}")).unwrap_or_default();
+    format!("model {}{of}", setup.model_name())
+}
+
+/// Holds a model's shape, tokenizer and memory against the suite, and says what `run` would leave out.
+fn check_setup(setup: &Setup) -> anyhow::Result<()> {
+    let plan = setup.plan()?;
     for run in &plan.performance {
         if let Some(prompts) = &run.prompts {
             emit(&format!("prompts      {}: {}", run.case_id(), prompts.notes.join(", ")))?;
@@ -117,11 +126,28 @@ fn check_model(suite: &Suite, word: &str) -> anyhow::Result<String> {
             );
         }
     }
-    let (config, parameters) = (&model.config, model.config.parameters() as f64 / 1e6);
-    Ok(format!(
-        "{word}: {parameters:.1} M parameters, seq_length {}; every prompt and shape fits",
+    setup.check_room(&plan)?;
+    let (config, left_out) = (&setup.model.config, setup.left_out(&plan));
+    for case in &left_out {
+        emit(&format!("left out     {case}"))?;
+    }
+    let fit = match left_out.len() {
+        0 => "every prompt and shape fits".to_owned(),
+        out => format!(
+            "every prompt fits, {out} of {} cases do not",
+            plan.performance.len() + plan.searches.len()
+        ),
+    };
+    emit(&format!(
+        "model        {}: {:.1} M parameters, seq_length {}; {fit}",
+        named(setup).trim_start_matches("model "),
+        config.parameters() as f64 / 1e6,
         config.seq_length
-    ))
+    ))?;
+    for (name, value) in setup.model.facts(setup.tokenizer.as_ref())?.details() {
+        emit(&format!("             {name}: {value}"))?;
+    }
+    Ok(())
 }
 
 /// Why an item cannot even be asked.

@@ -9,15 +9,17 @@ use crate::device::cpu::{CpuMemory, InstructionSet, available_threads, why_not_b
 use crate::device::rotary::RotaryMode;
 use crate::device::{DType, DeviceError, KvForm, Precision};
 use crate::engine::EngineError;
-use crate::engine::config::ModelConfig;
+use crate::engine::config::{ModelConfig, RopeScaling};
 use crate::engine::load::{self, DeviceKind, Emulate, LoadOptions, ModelPath, load_tokenizer};
 use crate::engine::memory::{Capacity, MemoryEstimate, MemoryOf};
 use crate::engine::model::Limits;
+use crate::engine::parallel::check_world;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::weights::overlay::Overlay;
-use crate::engine::weights::{WeightSource, layout, open_checkpoint};
+use crate::engine::weights::{Choice, WeightSource, layout, open_checkpoint};
 use crate::run::machine::Machine;
+use crate::run::model::ModelFacts;
 
 use super::{progress, say};
 
@@ -30,6 +32,10 @@ pub struct EngineArgs {
     /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
     #[arg(long, value_name = "DIR")]
     pub ptuning: Option<PathBuf>,
+    /// What the model's rope_ratio does, where its folder does not say: `positions` (it divides them, as in
+    /// ChatGLM2-6B-32k) or `base` (it multiplies the base, as in ChatGLM3 and later)
+    #[arg(long, value_name = "WHAT")]
+    pub rope_scaling: Option<RopeScaling>,
     /// How to compute
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -38,7 +44,7 @@ pub struct EngineArgs {
 impl EngineArgs {
     /// Finds the model and reads its shape.
     pub fn find(&self) -> anyhow::Result<FoundModel> {
-        FoundModel::find(&self.model, self.ptuning.as_deref())
+        FoundModel::find_as(&self.model, self.ptuning.as_deref(), self.rope_scaling)
     }
 }
 
@@ -239,22 +245,31 @@ pub struct FoundModel {
     /// Its shape, prefix included.
     pub config: ModelConfig,
     ptuning: Option<PathBuf>,
+    /// A person said what its `rope_ratio` does.
+    scaling_said: bool,
 }
 
 impl FoundModel {
     /// Finds the model behind a word of `--model`, with the prefix in a folder over it, and reads its shape.
     pub fn find(word: &str, ptuning: Option<&Path>) -> anyhow::Result<Self> {
+        Self::find_as(word, ptuning, None)
+    }
+
+    /// As [`find`](Self::find), where a person may have said what the model's `rope_ratio` does.
+    pub fn find_as(word: &str, ptuning: Option<&Path>, scaling: Option<RopeScaling>) -> anyhow::Result<Self> {
         let path = model_path(word)?;
-        let mut config = path.config()?;
+        let mut config = path.config(scaling)?;
         if let Some(dir) = ptuning {
-            let tuned = ModelConfig::from_file(&dir.join("config.json"))?;
+            // The prefix is all that is read there; the base says how it rotates.
+            let tuned = ModelConfig::shape_of(&dir.join("config.json"))?;
             if tuned.pre_seq_len.is_none() {
                 bail!("--ptuning {}: config.json has no pre_seq_len, so there is no prefix", dir.display());
             }
             config.pre_seq_len = tuned.pre_seq_len;
             config.prefix_projection = tuned.prefix_projection;
         }
-        Ok(Self { path, config, ptuning: ptuning.map(Path::to_path_buf) })
+        let scaling_said = scaling.is_some();
+        Ok(Self { path, config, ptuning: ptuning.map(Path::to_path_buf), scaling_said })
     }
 
     /// Its weights, checked against the shape but not yet read.
@@ -265,6 +280,15 @@ impl FoundModel {
         let overlay = Overlay { prefix: open(dir)?, base: self.path.weights(&base, dtype)? };
         layout::check(&overlay, &self.config)?;
         Ok(Box::new(overlay))
+    }
+
+    /// What was read of it, and what decided where its folder does not say.
+    pub fn facts(&self, tokenizer: Option<&Tokenizer>) -> Result<ModelFacts, EngineError> {
+        let mut weights = self.path.weights_in_words()?;
+        if let Some(dir) = &self.ptuning {
+            weights += &format!(", with the P-tuning prefix of {}", Choice::of(dir)?.words());
+        }
+        Ok(ModelFacts::new(&self.config, tokenizer, weights, self.scaling_said))
     }
 
     /// Its tokenizer; random weights have none.
@@ -285,12 +309,20 @@ impl FoundModel {
     /// Whether it can be loaded at all: it can be cut for the ranks, the device is there, and the memory.
     pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
         let world = compute.world()?;
-        let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), limits, world)?;
         let emulate = compute.emulate(&self.path);
+        check_world(&self.config, world)?;
         compute.device.check(compute.precision(), world, emulate.as_ref())?;
         if compute.profile_operators {
             compute.device.check_profile()?;
         }
+        self.check_room(compute, limits)
+    }
+
+    /// Whether the host has the memory for it, where it is the host that computes.
+    pub fn check_room(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
+        let world = compute.world()?;
+        let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), limits, world)?;
+        let emulate = compute.emulate(&self.path);
         // What a card holds is the card's to say; an emulated one holds it here, if it computes.
         let here = match &emulate {
             Some(emulate) => !emulate.timing_only,

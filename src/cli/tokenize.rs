@@ -58,7 +58,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// Rows of the model's embedding, where a `config.json` beside the tokenizer says: a model can generate ids of rows that no
 /// piece has, and those have no text.
 fn rows(dir: &Path) -> usize {
-    ModelConfig::from_file(&dir.join("config.json")).map_or(0, |config| config.padded_vocab_size)
+    // How it rotates is nothing to a tokenizer.
+    ModelConfig::shape_of(&dir.join("config.json")).map_or(0, |config| config.padded_vocab_size)
 }
 
 /// What to do with each line.

@@ -1,10 +1,20 @@
 //! The model's shape, read from a Hugging Face `config.json` of the ChatGLM2 family.
+//!
+//! Every word of the file is read, known to change no number, refused, or kept as unread ([`words`]); a key whose value is
+//! `null` is as good as absent.
 
+mod words;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::device::rotary::RotaryScaling;
+
+/// Largest file that is read; ChatGLM2-6B's has 1,300 bytes, one with the labels of a classifier some thousand more.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// Why a `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +45,51 @@ pub enum ConfigError {
     },
 }
 
+/// What `rope_ratio` does; the two branches of the family's code that know the key mean different things by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeScaling {
+    /// Positions are divided by it, as in ChatGLM2-6B-32k.
+    Positions,
+    /// The base is multiplied by it, as in ChatGLM3 and later.
+    Base,
+}
+
+impl RopeScaling {
+    /// The word of `--rope-scaling`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Positions => "positions",
+            Self::Base => "base",
+        }
+    }
+
+    /// What a model's name says of it, if that.
+    fn of_name(name: &str, ratio: f64) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        if has(&["chatglm2"]) {
+            // The code of ChatGLM2-6B itself has no such key: a file with another ratio than 1 is of neither.
+            return (has(&["32k"]) || ratio == 1.0).then_some(Self::Positions);
+        }
+        has(&["chatglm3", "glm-4", "glm4"]).then_some(Self::Base)
+    }
+}
+
+impl std::str::FromStr for RopeScaling {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "positions" => Ok(Self::Positions),
+            "base" => Ok(Self::Base),
+            _ => Err(format!(
+                "rotary scaling \"{word}\" is unknown, expected positions (rope_ratio divides positions, as in \
+                 ChatGLM2-6B-32k) or base (it multiplies the base, as in ChatGLM3 and later)"
+            )),
+        }
+    }
+}
+
 /// Shape and constants of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -56,23 +111,24 @@ pub struct ModelConfig {
     pub seq_length: usize,
     /// Added to the mean of squares in RMSNorm.
     pub layernorm_epsilon: f32,
-    /// How far rotary positions are stretched, see [`ModelConfig::rotary_scaling`]; `None` where the file has no such
-    /// key (ChatGLM2-6B itself).
+    /// How far rotary positions are stretched; `None` where the file has no such key (ChatGLM2-6B itself).
     pub rope_ratio: Option<f64>,
+    /// What `rope_ratio` does; `None` where there is none.
+    pub rope_scaling: Option<RopeScaling>,
     /// The query/key/value projection has a bias.
     pub qkv_bias: bool,
     /// Virtual tokens of a P-tuning v2 prefix.
     pub pre_seq_len: Option<usize>,
     /// The prefix goes through a two-layer network.
     pub prefix_projection: bool,
-    /// End of sequence.
-    pub eos_token_id: u32,
-    /// Padding.
-    pub pad_token_id: u32,
-    /// `torch_dtype` as written, e.g. `float16`.
-    pub torch_dtype: Option<String>,
+    /// Each of them ends a sequence. Empty where the file names none: then the tokenizer's own does.
+    pub eos_token_ids: Vec<u32>,
     /// `_name_or_path` as written.
     pub name: Option<String>,
+    /// What says that the weights are quantised, e.g. `quantization_bit = 4`.
+    pub quantised: Option<String>,
+    /// Words of the file that this engine does not know, with their values as JSON.
+    pub unread: BTreeMap<String, String>,
 }
 
 /// The keys that matter, as they stand in the file.
@@ -86,70 +142,96 @@ struct Wire {
     ffn_hidden_size: usize,
     kv_channels: Option<usize>,
     num_attention_heads: usize,
-    #[serde(default)]
-    multi_query_attention: bool,
-    #[serde(default = "one")]
-    multi_query_group_num: usize,
+    multi_query_attention: Option<bool>,
+    multi_query_group_num: Option<usize>,
     padded_vocab_size: usize,
     seq_length: usize,
-    #[serde(default = "default_epsilon")]
-    layernorm_epsilon: f64,
+    layernorm_epsilon: Option<f64>,
     rope_ratio: Option<f64>,
-    #[serde(default = "yes")]
-    rmsnorm: bool,
-    #[serde(default = "yes")]
-    post_layer_norm: bool,
-    #[serde(default)]
-    apply_residual_connection_post_layernorm: bool,
-    #[serde(default)]
-    add_bias_linear: bool,
-    #[serde(default)]
-    add_qkv_bias: bool,
-    #[serde(default)]
-    fp32_residual_connection: bool,
+    rmsnorm: Option<bool>,
+    post_layer_norm: Option<bool>,
+    apply_residual_connection_post_layernorm: Option<bool>,
+    add_bias_linear: Option<bool>,
+    add_qkv_bias: Option<bool>,
+    fp32_residual_connection: Option<bool>,
     pre_seq_len: Option<usize>,
-    #[serde(default)]
-    prefix_projection: bool,
-    #[serde(default = "default_eos")]
-    eos_token_id: u32,
-    #[serde(default)]
-    pad_token_id: Option<u32>,
-    torch_dtype: Option<String>,
+    prefix_projection: Option<bool>,
+    eos_token_id: Option<OneOrMore>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
-fn yes() -> bool {
-    true
-}
-
-fn one() -> usize {
-    1
-}
-
-fn default_epsilon() -> f64 {
-    1e-5
-}
-
-fn default_eos() -> u32 {
-    2
+/// An id, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a token id or a list of token ids")]
+enum OneOrMore {
+    One(u32),
+    More(Vec<u32>),
 }
 
 impl ModelConfig {
     /// Reads and checks a `config.json`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no JSON; a shape or a word that this engine does not run; a `rope_ratio` of which nothing
+    /// says what it does.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
-        Self::from_json(&text, path)
+        Self::from_file_as(path, None)
+    }
+
+    /// As [`from_file`](Self::from_file), where a person may have said what `rope_ratio` does.
+    pub fn from_file_as(path: &Path, scaling: Option<RopeScaling>) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Read { path: path.to_path_buf(), source };
+        let found = std::fs::metadata(path).map_err(failed)?;
+        if !found.is_file() || found.len() > MOST_BYTES {
+            let problem = format!("expected a regular file of at most {MOST_BYTES} bytes");
+            return Err(ConfigError::Unsupported { path: path.to_path_buf(), problem });
+        }
+        let text = std::fs::read_to_string(path).map_err(failed)?;
+        Self::from_json_as(&text, path, scaling)
+    }
+
+    /// As [`from_file`](Self::from_file), for whoever does not compute with it: what `rope_ratio` does need not be known.
+    pub fn shape_of(path: &Path) -> Result<Self, ConfigError> {
+        Self::from_file(path)
+            .or_else(|error| Self::from_file_as(path, Some(RopeScaling::Base)).map_err(|_| error))
     }
 
     /// Parses and checks the text of a `config.json`; `path` is for messages.
     pub fn from_json(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let wire: Wire = serde_json::from_str(text)
+        Self::from_json_as(text, path, None)
+    }
+
+    fn from_json_as(text: &str, path: &Path, scaling: Option<RopeScaling>) -> Result<Self, ConfigError> {
+        let mut wire: Wire = serde_json::from_str(text)
             .map_err(|source| ConfigError::Json { path: path.to_path_buf(), source })?;
         let unsupported = |problem: String| ConfigError::Unsupported { path: path.to_path_buf(), problem };
         check_flags(&wire).map_err(unsupported)?;
-        let config = Self::from_wire(wire);
+        let others = std::mem::take(&mut wire.others);
+        let mut config = Self::from_wire(wire);
         config.check_shape().map_err(unsupported)?;
+        config.rope_scaling = config.scaling(scaling).map_err(unsupported)?;
+        let words = words::sort(others, &config).map_err(unsupported)?;
+        (config.quantised, config.unread) = (words.quantised, words.unread);
         Ok(config)
+    }
+
+    /// What `rope_ratio` does.
+    fn scaling(&self, said: Option<RopeScaling>) -> Result<Option<RopeScaling>, String> {
+        let Some(ratio) = self.rope_ratio else {
+            let nothing = "there is no rope_ratio, so there is nothing for --rope-scaling to scale by";
+            return said.map_or(Ok(None), |_| Err(nothing.to_owned()));
+        };
+        let name = self.name.as_deref();
+        if let Some(scaling) = said.or_else(|| RopeScaling::of_name(name.unwrap_or_default(), ratio)) {
+            return Ok(Some(scaling));
+        }
+        let name = name.map_or("there is no _name_or_path".into(), |n| format!("_name_or_path is \"{n}\""));
+        Err(format!(
+            "rope_ratio is {ratio}, and the folder does not say what it does ({name}); give --rope-scaling positions (it divides \
+             positions, as in ChatGLM2-6B-32k) or --rope-scaling base (it multiplies the base, as in ChatGLM3 and later): the \
+             two are different models"
+        ))
     }
 
     /// ChatGLM2-6B's own shape.
@@ -165,13 +247,14 @@ impl ModelConfig {
             seq_length: 32768,
             layernorm_epsilon: 1e-5,
             rope_ratio: None,
+            rope_scaling: None,
             qkv_bias: true,
             pre_seq_len: None,
             prefix_projection: false,
-            eos_token_id: 2,
-            pad_token_id: 0,
-            torch_dtype: Some("float16".into()),
+            eos_token_ids: vec![2],
             name: Some("chatglm2-6b".into()),
+            quantised: None,
+            unread: BTreeMap::new(),
         }
     }
 
@@ -183,18 +266,23 @@ impl ModelConfig {
             ffn_hidden_size: wire.ffn_hidden_size,
             kv_channels,
             num_attention_heads: wire.num_attention_heads,
-            num_kv_heads: wire.multi_query_group_num,
+            num_kv_heads: wire.multi_query_group_num.unwrap_or(1),
             padded_vocab_size: wire.padded_vocab_size,
             seq_length: wire.seq_length,
-            layernorm_epsilon: wire.layernorm_epsilon as f32,
+            layernorm_epsilon: wire.layernorm_epsilon.unwrap_or(1e-5) as f32,
             rope_ratio: wire.rope_ratio,
-            qkv_bias: wire.add_qkv_bias,
+            rope_scaling: None,
+            qkv_bias: wire.add_qkv_bias.unwrap_or(false),
             pre_seq_len: wire.pre_seq_len.filter(|&n| n > 0),
-            prefix_projection: wire.prefix_projection,
-            eos_token_id: wire.eos_token_id,
-            pad_token_id: wire.pad_token_id.unwrap_or(0),
-            torch_dtype: wire.torch_dtype,
+            prefix_projection: wire.prefix_projection.unwrap_or(false),
+            eos_token_ids: match wire.eos_token_id {
+                None => Vec::new(),
+                Some(OneOrMore::One(id)) => vec![id],
+                Some(OneOrMore::More(ids)) => ids,
+            },
             name: wire.name,
+            quantised: None,
+            unread: BTreeMap::new(),
         }
     }
 
@@ -267,16 +355,28 @@ impl ModelConfig {
         self.kv_channels / 2
     }
 
-    /// What `rope_ratio` means. ChatGLM2-6B-32k divides positions by it, ChatGLM3 and later multiply the base with it;
-    /// only `_name_or_path` tells the two files apart.
+    /// What `rope_ratio` does, with its value.
     pub fn rotary_scaling(&self) -> RotaryScaling {
-        let name = self.name.as_deref().unwrap_or_default().to_ascii_lowercase();
-        let interpolates = name.contains("chatglm2") && name.contains("32k");
-        match self.rope_ratio {
-            None => RotaryScaling::None,
-            Some(ratio) if interpolates => RotaryScaling::Positions(ratio),
-            Some(ratio) => RotaryScaling::Base(ratio),
+        match (self.rope_scaling, self.rope_ratio) {
+            (Some(RopeScaling::Positions), Some(ratio)) => RotaryScaling::Positions(ratio),
+            (Some(RopeScaling::Base), Some(ratio)) => RotaryScaling::Base(ratio),
+            _ => RotaryScaling::None,
         }
+    }
+
+    /// The shape in words: two models with the same have the same work to do for a token.
+    pub fn shape(&self) -> String {
+        let prefix = self.pre_seq_len.map(|n| format!(", prefix {n}")).unwrap_or_default();
+        format!(
+            "{} layers, hidden {}, ffn {}, {} heads of {}, {} KV heads, vocabulary {}{prefix}",
+            self.num_layers,
+            self.hidden_size,
+            self.ffn_hidden_size,
+            self.num_attention_heads,
+            self.kv_channels,
+            self.num_kv_heads,
+            self.padded_vocab_size
+        )
     }
 
     /// Numbers in all weights, prefix excluded.
@@ -314,12 +414,16 @@ fn check_flags(wire: &Wire) -> Result<(), String> {
     }
     let flags = [
         // Without it the rows of the fused projection lie head by head, q, k and v of each together.
-        ("multi_query_attention", wire.multi_query_attention, true),
-        ("rmsnorm", wire.rmsnorm, true),
-        ("post_layer_norm", wire.post_layer_norm, true),
-        ("apply_residual_connection_post_layernorm", wire.apply_residual_connection_post_layernorm, false),
-        ("add_bias_linear", wire.add_bias_linear, false),
-        ("fp32_residual_connection", wire.fp32_residual_connection, false),
+        ("multi_query_attention", wire.multi_query_attention.unwrap_or(false), true),
+        ("rmsnorm", wire.rmsnorm.unwrap_or(true), true),
+        ("post_layer_norm", wire.post_layer_norm.unwrap_or(true), true),
+        (
+            "apply_residual_connection_post_layernorm",
+            wire.apply_residual_connection_post_layernorm.unwrap_or(false),
+            false,
+        ),
+        ("add_bias_linear", wire.add_bias_linear.unwrap_or(false), false),
+        ("fp32_residual_connection", wire.fp32_residual_connection.unwrap_or(false), false),
     ];
     match flags.iter().find(|(_, found, expected)| found != expected) {
         Some((key, found, expected)) => Err(format!("{key} is {found}, this engine runs {expected} only")),
@@ -328,52 +432,4 @@ fn check_flags(wire: &Wire) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TINY: &str = r#"{"model_type":"chatglm","num_layers":2,"hidden_size":64,"ffn_hidden_size":160,
-        "kv_channels":16,"num_attention_heads":4,"multi_query_attention":true,"multi_query_group_num":2,
-        "padded_vocab_size":512,"seq_length":2048,"add_qkv_bias":true}"#;
-
-    fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
-        ModelConfig::from_json(text, Path::new("config.json"))
-    }
-
-    #[test]
-    fn the_6b_shape_has_its_published_number_of_parameters() {
-        assert_eq!(ModelConfig::chatglm2_6b().parameters(), 6_243_584_032 - 32); // the file also holds inv_freq [32]
-    }
-
-    #[test]
-    fn a_shape_that_cannot_be_names_the_key() {
-        for (from, to, key) in [
-            ("\"multi_query_group_num\":2", "\"multi_query_group_num\":3", "multi_query_group_num"),
-            ("\"kv_channels\":16", "\"kv_channels\":6", "kv_channels"),
-            ("\"num_layers\":2", "\"num_layers\":0", "num_layers"),
-            ("\"chatglm\"", "\"llama\"", "model_type"),
-            ("\"hidden_size\":64,", "", "hidden_size"),
-            ("\"add_qkv_bias\":true", "\"rmsnorm\":false", "rmsnorm"),
-            (
-                "\"multi_query_attention\":true",
-                "\"multi_query_attention\":false",
-                "multi_query_attention is false",
-            ),
-            ("\"multi_query_attention\":true,", "", "multi_query_attention is false"),
-        ] {
-            let error = parse(&TINY.replace(from, to)).unwrap_err().to_string();
-            assert!(error.contains(key), "{error}");
-        }
-        assert!(parse(TINY).is_ok());
-    }
-
-    #[test]
-    fn the_name_decides_what_rope_ratio_does() {
-        let scaling =
-            |keys: &str| parse(&TINY.replacen('{', &format!("{{{keys}"), 1)).unwrap().rotary_scaling();
-        let named = |name: &str| scaling(&format!(r#""_name_or_path":"{name}","rope_ratio":16,"#));
-        assert_eq!(scaling(""), RotaryScaling::None);
-        assert_eq!(named("THUDM/chatglm2-6b-32k"), RotaryScaling::Positions(16.0));
-        assert_eq!(named("THUDM/chatglm3-6b-32k"), RotaryScaling::Base(16.0));
-        assert_eq!(scaling(r#""rope_ratio":10.0,"#), RotaryScaling::Base(10.0));
-    }
-}
+mod tests;

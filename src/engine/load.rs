@@ -12,17 +12,19 @@ use crate::device::timed::{OperatorClock, Timed, TimedGroup};
 use crate::device::{DType, Device, DeviceError, Precision};
 
 use super::EngineError;
-use super::config::ModelConfig;
+use super::config::{ModelConfig, RopeScaling};
 use super::model::{Forward, Limits, Model, attention_shape};
 use super::parallel::{Cut, Ranks};
 use super::scheduler::Scheduler;
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{Tokenizer, TokenizerError};
 use super::weights::dummy::Dummy;
 use super::weights::unread::Unread;
-use super::weights::{StorageType, WeightSource, layout, open_checkpoint};
+use super::weights::{Choice, StorageType, WeightSource, layout, open_checkpoint, quantised};
 
 /// Seed of `dummy:` weights.
 const DUMMY_SEED: u64 = 0;
+/// What ends a sequence of ChatGLM2, for models of which no file says it: `</s>`.
+const CHATGLM2_END: u32 = 2;
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +48,44 @@ impl ModelPath {
         }
     }
 
-    /// The model's shape.
-    pub fn config(&self) -> Result<ModelConfig, EngineError> {
-        Ok(match self {
-            Self::Folder(dir) => ModelConfig::from_file(&dir.join("config.json"))?,
+    /// The model's shape; `scaling` is what a person says that its `rope_ratio` does. Where `config.json` names no end of a
+    /// sequence, the tokenizer's own is it.
+    pub fn config(&self, scaling: Option<RopeScaling>) -> Result<ModelConfig, EngineError> {
+        let read = |path: &Path| ModelConfig::from_file_as(path, scaling);
+        let mut config = match self {
+            Self::Folder(dir) => read(&dir.join("config.json"))?,
             Self::DummyChatglm2 => ModelConfig::chatglm2_6b(),
-            Self::Dummy(path) if path.is_dir() => ModelConfig::from_file(&path.join("config.json"))?,
-            Self::Dummy(path) => ModelConfig::from_file(path)?,
+            Self::Dummy(path) if path.is_dir() => read(&path.join("config.json"))?,
+            Self::Dummy(path) => read(path)?,
+        };
+        if config.eos_token_ids.is_empty() {
+            config.eos_token_ids.push(self.end_of_sequence()?);
+        }
+        Ok(config)
+    }
+
+    /// The id that the tokenizer's files say ends a sequence; ChatGLM2's where there is no tokenizer.
+    fn end_of_sequence(&self) -> Result<u32, EngineError> {
+        let Some(dir) = self.tokenizer_dir() else { return Ok(CHATGLM2_END) };
+        match Tokenizer::from_dir(dir) {
+            Ok(tokenizer) => tokenizer.eos_id().ok_or_else(|| {
+                EngineError::Option(format!(
+                    "{}: nothing says which token ends a sequence: config.json has no eos_token_id, and the tokenizer names \
+                     none",
+                    dir.display()
+                ))
+            }),
+            // Whoever needs the tokenizer is told that it is not there.
+            Err(TokenizerError::Missing { .. }) => Ok(CHATGLM2_END),
+            Err(error) => Err(EngineError::Option(error.to_string())),
+        }
+    }
+
+    /// Which weights it has, in words; [`weights`](Self::weights) opens them.
+    pub fn weights_in_words(&self) -> Result<String, EngineError> {
+        Ok(match self {
+            Self::Folder(dir) => Choice::of(dir)?.words(),
+            Self::DummyChatglm2 | Self::Dummy(_) => format!("random, seed {DUMMY_SEED}"),
         })
     }
 
@@ -71,6 +104,7 @@ impl ModelPath {
             layout::check(&*source, config)?;
             return Ok(source);
         }
+        quantised::refuse_random(config)?;
         Ok(Box::new(Dummy::new(config.clone(), storage(dtype), DUMMY_SEED)))
     }
 }

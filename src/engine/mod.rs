@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod chat;
 pub mod config;
+mod lfs;
 pub mod load;
 pub mod memory;
 pub mod model;

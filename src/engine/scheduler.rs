@@ -304,7 +304,7 @@ impl Scheduler {
 
     /// Takes each sequence's next token; returns which sequences ended, and why.
     fn collect(&mut self, parts: &[Part], start_ns: u64, step: &mut Step) -> Vec<(usize, FinishReason)> {
-        let eos = self.model.config().eos_token_id;
+        let ends = &self.model.config().eos_token_ids;
         let mut rows = self.logits.chunks_exact(self.model.config().padded_vocab_size);
         let mut finished = Vec::new();
         for part in parts {
@@ -323,7 +323,7 @@ impl Scheduler {
                     sequence.choice_logprobs = ids.iter().map(logprob).collect();
                 }
             }
-            if let Some(reason) = sequence.advance(logits, eos, step) {
+            if let Some(reason) = sequence.advance(logits, ends, step) {
                 finished.push((part.index, reason));
             }
         }
@@ -403,7 +403,7 @@ fn no_blocks() -> EngineError {
 
 impl Sequence {
     /// Chooses and keeps the next token; says why the sequence ends, if it does.
-    fn advance(&mut self, logits: &[f32], eos: u32, step: &mut Step) -> Option<FinishReason> {
+    fn advance(&mut self, logits: &[f32], ends: &[u32], step: &mut Step) -> Option<FinishReason> {
         let generated = self.tokens.len() - self.request.prompt.len();
         if self.request.max_new_tokens == 0 {
             return Some(FinishReason::Length);
@@ -411,7 +411,7 @@ impl Sequence {
         let Some(token) = self.sampler.choose(logits, &self.tokens) else {
             return Some(FinishReason::BrokenLogits);
         };
-        if token == eos && !self.request.ignore_eos {
+        if ends.contains(&token) && !self.request.ignore_eos {
             return Some(FinishReason::Eos);
         }
         self.tokens.push(token);

@@ -43,6 +43,7 @@ fn run(
             dtype: "fp16".into(),
             tp: 1,
             device_details: BTreeMap::new(),
+            model_details: BTreeMap::new(),
             telemetry: BTreeMap::new(),
             threads: 1,
             batch: 1,

@@ -155,6 +155,7 @@ pub(crate) fn run() -> RunRecord {
             dtype: "fp16".into(),
             tp: 1,
             device_details: BTreeMap::new(),
+            model_details: BTreeMap::new(),
             telemetry: map(&[("power_w", "absent: not read on this device")]),
             threads: 2,
             batch: 8,

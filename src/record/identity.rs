@@ -15,6 +15,16 @@ pub struct Identity {
     fields: BTreeMap<String, String>,
 }
 
+/// Fields that older records do not have, and what stands for them there. Where nothing does, an older record does not tell, and
+/// the field is no difference.
+const LATER: [(&str, Option<&str>); 4] = [
+    ("rotary_scaling", Some("none")),
+    ("config_words", Some("none")),
+    // The hash of a task's inputs is of the ids with those before them.
+    ("prefix_ids", None),
+    ("end_ids", None),
+];
+
 /// A field that two identities do not share; `None` where one has no such field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -52,13 +62,14 @@ impl Identity {
         self.hash == hash(&self.fields)
     }
 
-    /// Every field in which the two differ, by name; empty when they may be compared.
+    /// Every field in which the two differ, by name; empty when they may be compared. A record from before a field was kept has
+    /// what every run had then.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
         let names: std::collections::BTreeSet<_> = self.fields.keys().chain(other.fields.keys()).collect();
         names
             .into_iter()
             .map(|name| (name, self.fields.get(name), other.fields.get(name)))
-            .filter(|(_, left, right)| left != right)
+            .filter(|(name, left, right)| left != right && !is_later(name, *left, *right))
             .map(|(name, left, right)| Difference {
                 field: name.clone(),
                 left: left.cloned(),
@@ -66,6 +77,13 @@ impl Identity {
             })
             .collect()
     }
+}
+
+/// Whether a field differs only because one of the two is from before it was kept.
+fn is_later(name: &str, left: Option<&String>, right: Option<&String>) -> bool {
+    let ((None, Some(kept)) | (Some(kept), None)) = (left, right) else { return false };
+    let later = LATER.iter().find(|(later, _)| *later == name);
+    later.is_some_and(|(_, stands)| stands.is_none_or(|stands| stands == kept))
 }
 
 /// Lengths stand before the texts, so that no two sets of fields give the same bytes.
@@ -97,6 +115,27 @@ mod tests {
         assert_ne!(identity(&[("ab", "c")]).hash(), identity(&[("a", "bc")]).hash());
         assert_eq!(identity(&[("b", "2"), ("a", "1")]), identity(&[("a", "1"), ("b", "2")]));
         assert_eq!(identity(&[]).hash().len(), 64);
+    }
+
+    #[test]
+    fn a_record_from_before_a_field_was_kept_has_what_every_run_had() {
+        let old = identity(&[("dtype", "fp16")]);
+        let now = |scaling, words, prefix| {
+            identity(&[
+                ("dtype", "fp16"),
+                ("rotary_scaling", scaling),
+                ("config_words", words),
+                ("prefix_ids", prefix),
+                ("end_ids", "2"),
+            ])
+        };
+        let names =
+            |a: &Identity, b: &Identity| a.differences(b).into_iter().map(|d| d.field).collect::<Vec<_>>();
+        let plain = now("none", "none", "64790 64792");
+        assert!(names(&old, &plain).is_empty() && names(&plain, &old).is_empty());
+        assert_eq!(names(&old, &now("base*16", "none", "none")), ["rotary_scaling"]);
+        assert_eq!(names(&now("none", "a = 1", "none"), &old), ["config_words"]);
+        assert_eq!(names(&plain, &now("none", "none", "none")), ["prefix_ids"]);
     }
 
     #[test]

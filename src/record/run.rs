@@ -47,6 +47,11 @@ pub struct Provenance {
     pub suite: String,
     /// The model as it was asked for (`demo`, `dummy:chatglm2-6b`, a folder's name).
     pub model: String,
+    /// What was read of the model, and what decided where its folder does not say, by name: shape, weight files, rotary scaling,
+    /// ids before a prompt and at the end of a sequence, words of its configuration that are not known. Empty in records from
+    /// before it was kept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub model_details: BTreeMap<String, String>,
     /// Program and version: `glmbench 0.1.0`.
     pub engine: String,
     /// `cpu`, `300i-duo`, `800i-a2`, with `(emulated)` where it was.

@@ -136,6 +136,7 @@ pub(super) fn run() -> RunRecord {
             dtype: "fp16".into(),
             tp: 1,
             device_details: BTreeMap::new(),
+            model_details: BTreeMap::new(),
             telemetry: BTreeMap::new(),
             threads: 2,
             batch: 8,

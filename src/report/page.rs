@@ -198,6 +198,10 @@ pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> 
         ("Program", of.engine.clone()),
         ("Commit", commit),
         ("Model", of.model.clone()),
+        (
+            "Model as read",
+            if of.model_details.is_empty() { "not kept".into() } else { joined(&of.model_details) },
+        ),
         ("Device", of.device.clone()),
         ("Kernels", of.kernel.clone()),
         ("Clock", clock),

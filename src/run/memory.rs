@@ -56,6 +56,21 @@ impl Plan<'_> {
         room(self.step_tokens(), config, &accuracy, &performance, &loads)
     }
 
+    /// The largest batch of a search that the engine is loaded for; larger ones are out of memory by estimate.
+    pub fn largest_batch(&self, search: &SearchRun, config: &ModelConfig) -> usize {
+        let (limits, prefix) = (self.limits(search.tp), config.pre_seq_len.unwrap_or(0));
+        let fits = |batch: usize| {
+            let wanted = wanted_limits(search, batch, prefix, limits);
+            wanted.kv_blocks <= limits.kv_blocks && batch <= limits.max_batch
+        };
+        let (mut good, mut bad) = (search.low.saturating_sub(1), search.high.saturating_add(1));
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            if fits(middle) { good = middle } else { bad = middle }
+        }
+        good
+    }
+
     fn searches_of(&self, world: usize) -> impl Iterator<Item = &SearchRun> {
         self.searches.iter().filter(move |run| run.tp == world)
     }

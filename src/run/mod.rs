@@ -5,12 +5,14 @@
 //! plan's order, so a run that was killed is a prefix of an undisturbed one, and going on with it gives the same files.
 
 mod accuracy;
+pub mod duration;
 pub mod environment;
 pub mod interleave;
 pub mod limits;
 pub mod load;
 pub mod machine;
 mod memory;
+pub mod model;
 pub mod noise;
 mod performance;
 pub mod plan;

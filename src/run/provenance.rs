@@ -12,6 +12,7 @@ use crate::suite::Suite;
 
 use super::environment::environment;
 use super::machine::Machine;
+use super::model::ModelFacts;
 use super::plan::Plan;
 
 /// What a run is made of, gathered before it starts.
@@ -20,6 +21,8 @@ pub struct Origin<'a> {
     pub suite: &'a Suite,
     /// The model as it was asked for.
     pub model: String,
+    /// What was read of it, and what decided where it does not say.
+    pub facts: ModelFacts,
     /// Hash of the weights.
     pub weights: String,
     /// Hash of the tokenizer's file; `None` for random weights.
@@ -50,6 +53,7 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
         ("quantisation".to_owned(), origin.device.precision.quantisation().to_owned()),
         ("rope".to_owned(), origin.rotary.name().to_owned()),
     ]);
+    fields.extend(origin.facts.identity().map(|(name, value)| (name.to_owned(), value)));
     for run in &plan.accuracy {
         let evaluation = &run.evaluation;
         let task_plan = evaluation.plan();
@@ -94,6 +98,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
     Provenance {
         suite: origin.suite.name.clone(),
         model: origin.model.clone(),
+        model_details: origin.facts.details(),
         engine: format!("glmbench {}", env!("CARGO_PKG_VERSION")),
         device: origin.device.name.clone(),
         kernel: origin.device.kernel.clone(),

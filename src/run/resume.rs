@@ -26,7 +26,7 @@ pub fn find(root: &Path, record: &RunRecord) -> Option<Found> {
     let (wanted, wants) = (&record.provenance, &record.identity);
     runs(root).find(|found| {
         let there = &found.record.provenance;
-        let same = found.record.identity == *wants
+        let same = found.record.identity.differences(wants).is_empty()
             && there.group == wanted.group
             && there.device == wanted.device
             && there.kernel == wanted.kernel
@@ -55,7 +55,7 @@ pub fn finished(root: &Path, group: &Group, configuration: &str) -> Option<Found
 
 /// The runs under a folder, newest first. Directories that are no runs are passed over, and runs
 /// that were scored from another: no model ran there.
-fn runs(root: &Path) -> impl Iterator<Item = Found> {
+pub(super) fn runs(root: &Path) -> impl Iterator<Item = Found> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
     // Names begin with the time.

@@ -18,6 +18,7 @@ use glmbench::engine::scheduler::Scheduler;
 use glmbench::engine::weights::StorageType;
 use glmbench::engine::weights::unread::Unread;
 use glmbench::record::{ProbeOutcome, ProbePurpose, ProbeRecord, RunRecord};
+use glmbench::run::model::ModelFacts;
 use glmbench::run::plan::Plan;
 use glmbench::run::provenance::{Origin, record};
 use glmbench::run::{Ending, Observer, execute, open_dir, telemetry};
@@ -83,6 +84,7 @@ fn search(world: usize, lines: &str) -> Option<Searched> {
     let origin = Origin {
         suite: &suite,
         model: "fake".into(),
+        facts: ModelFacts::new(&config, None, "none".into(), false),
         weights: "none".into(),
         tokenizer: None,
         rotary: RotaryMode::Model,

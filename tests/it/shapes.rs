@@ -21,7 +21,7 @@ struct Shape {
     prompt: usize,
 }
 
-const SHAPES: [Shape; 10] = [
+const SHAPES: [Shape; 11] = [
     Shape { name: "one KV head", keys: &[("multi_query_group_num", "1")], prompt: 150 },
     Shape { name: "a KV head each", keys: &[("multi_query_group_num", "4")], prompt: 150 },
     Shape { name: "20 channels", keys: &[("kv_channels", "20")], prompt: 150 },
@@ -32,7 +32,16 @@ const SHAPES: [Shape; 10] = [
         prompt: 150,
     },
     Shape { name: "no bias", keys: &[("add_qkv_bias", "false")], prompt: 150 },
-    Shape { name: "scaled base", keys: &[("rope_ratio", "50")], prompt: 150 },
+    Shape {
+        name: "scaled base",
+        keys: &[("rope_ratio", "50"), ("_name_or_path", "\"chatglm3-6b-32k\"")],
+        prompt: 150,
+    },
+    Shape {
+        name: "scaled positions",
+        keys: &[("rope_ratio", "16"), ("_name_or_path", "\"chatglm2-6b-32k\"")],
+        prompt: 150,
+    },
     Shape { name: "prefix of more than a block", keys: &[("pre_seq_len", "200")], prompt: 150 },
     Shape {
         name: "projected prefix",

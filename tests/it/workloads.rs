@@ -14,6 +14,7 @@ use glmbench::engine::memory::{Capacity, MemoryEstimate};
 use glmbench::engine::model::{Forward, Limits, StepInput};
 use glmbench::engine::scheduler::Scheduler;
 use glmbench::record::{LoadLevelRecord, ProbeOutcome, ProbeRecord, RunDir, RunRecord, search_answer};
+use glmbench::run::model::ModelFacts;
 use glmbench::run::plan::Plan;
 use glmbench::run::provenance::{Origin, record};
 use glmbench::run::{Ending, Observer, RunError, execute, open_dir, telemetry};
@@ -149,6 +150,7 @@ impl Run<'_> {
         let origin = Origin {
             suite: &suite,
             model: "fake".into(),
+            facts: ModelFacts::new(&config, None, "none".into(), false),
             weights: "none".into(),
             tokenizer: None,
             rotary: RotaryMode::Model,

@@ -1,48 +1,60 @@
 //! What a run would do.
 
+use std::path::Path;
+
+use crate::device::cpu::{InstructionSet, available_threads};
+use crate::engine::load::DeviceKind;
 use crate::engine::memory::MemoryEstimate;
+use crate::run::duration::{Counted, Expected, Rates, SameAs, in_words};
+use crate::run::machine::Machine;
+use crate::run::model::ModelFacts;
 use crate::run::plan::{Plan, first_prompt_of};
 
 use super::setup::Setup;
 
-/// What `--dry-run` prints.
-pub(super) fn describe(setup: &Setup, plan: &Plan<'_>) -> String {
+/// A time from which a person is warned.
+const LONG_S: f64 = 3600.0;
+
+/// What `--dry-run` says of a configuration.
+pub(super) struct Description {
+    /// All of it.
+    pub(super) text: String,
+    /// A sentence where it takes long.
+    pub(super) warning: Option<String>,
+}
+
+/// Describes what a run would do; earlier runs under `root` tell how long it takes.
+pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::Result<Description> {
     let Setup { suite, model, compute, .. } = setup;
-    let of = |world: usize| {
-        let rank =
-            MemoryEstimate::per_rank(&model.config, compute.memory(), plan.limits(world), world).ok()?;
-        Some(rank.of_ranks(world))
-    };
-    // Ranks hold some of the same: the largest world takes most.
-    let estimate = plan.worlds().into_iter().filter_map(of).max_by_key(MemoryEstimate::total_bytes);
-    let estimate =
-        estimate.unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.memory(), plan.limits(1)));
-    let gb = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
+    let facts = model.facts(setup.tokenizer.as_ref())?;
     let mut text = match &setup.name {
         Some(name) => format!("configuration {name}\n"),
         None => String::new(),
     };
+    text += &format!("suite     {}: {}\n", suite.name, suite.about);
     text += &format!(
-        "suite     {}: {}\nmodel     {} parameters, {}, rotary table {}\nmemory    {} = weights {} + KV cache {} + working memory {}\n",
-        suite.name,
-        suite.about,
+        "model     {}: {} parameters, {}, rotary table {}\n",
+        setup.model_name(),
         model.config.parameters(),
         compute.precision(),
         compute.rope.name(),
-        gb(estimate.total_bytes()),
-        gb(estimate.weight_bytes),
-        gb(estimate.kv_bytes),
-        gb(estimate.activation_bytes),
     );
-    for run in &plan.accuracy {
+    text += &as_read(&facts);
+    text += &memory(setup, plan)?;
+    let rates = Clock::new(setup, &facts, root)?;
+    let mut times = Times { modelled: compute.emulate(&model.path).is_some(), ..Times::default() };
+    let recorded = plan.record(suite, &model.config, compute.precision());
+    for (run, case) in plan.accuracy.iter().zip(&recorded.accuracy) {
         let task = run.evaluation.plan();
+        let time = rates.rates.task(run, &case.dataset, counted(setup, plan, run.tp));
         text += &format!(
-            "precision {}: {} items, protocol {}, {} shots, batch {}\n",
+            "precision {}: {} items, protocol {}, {} shots, batch {}\n{}",
             run.task,
             run.evaluation.len(),
             task.protocol.definition().name,
             task.shots,
-            run.batch
+            run.batch,
+            times.line(&time),
         );
     }
     for run in &plan.performance {
@@ -50,8 +62,183 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>) -> String {
         if let Some(prompts) = &run.prompts {
             text += &format!("          {}\n", prompts.notes.join(", "));
         }
+        if let Some(budget_s) = run.budget_s {
+            text += &format!(
+                "          left out if this machine needs more than {budget_s} s at least, as measured then\n"
+            );
+        }
+        if run.unfit.is_none() {
+            text += &times.line(&rates.rates.case(run, counted(setup, plan, run.tp)));
+        }
     }
-    text += &workloads(plan);
+    text += &workloads(plan, &mut times);
+    for case in setup.left_out(plan) {
+        text += &format!("left out  {case}\n");
+    }
+    text += &times.total(&rates.words);
+    text += &prompts(plan);
+    let warning = times.warning(setup.name.as_deref());
+    Ok(Description { text, warning })
+}
+
+/// What was read of the model, and what decided where its folder does not say.
+fn as_read(facts: &ModelFacts) -> String {
+    let details = facts.details();
+    let line = |label: &str, name: &str| format!("{label:<9} {}\n", details[name]);
+    [
+        ("shape", "shape"),
+        ("weights", "weights"),
+        ("rotation", "rotary_scaling"),
+        ("prefix", "prefix_ids"),
+        ("end", "end_ids"),
+        ("unread", "config_words"),
+    ]
+    .map(|(label, name)| line(label, name))
+    .concat()
+}
+
+/// What it takes, and whether that is there.
+fn memory(setup: &Setup, plan: &Plan<'_>) -> anyhow::Result<String> {
+    let Setup { model, compute, .. } = setup;
+    // Ranks hold some of the same: the largest world takes most.
+    let estimates = plan.worlds().into_iter().filter_map(|world| setup.estimate(plan, world).ok());
+    let estimate = estimates
+        .max_by_key(MemoryEstimate::total_bytes)
+        .unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.memory(), plan.limits(1)));
+    let gb = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
+    let there = match model.capacity(compute)? {
+        Some(capacity) => capacity.words(),
+        None => "the card says what it holds when it is loaded".to_owned(),
+    };
+    let mut text = format!(
+        "memory    {} = weights {} + KV cache {} + working memory {}; {there}\n",
+        gb(estimate.total_bytes()),
+        gb(estimate.weight_bytes),
+        gb(estimate.kv_bytes),
+        gb(estimate.activation_bytes),
+    );
+    if let Err(error) = setup.check_room(plan) {
+        text += &format!("          it does not fit: {error}\n");
+    }
+    Ok(text)
+}
+
+/// What tells how long cases take.
+struct Clock {
+    rates: Rates,
+    /// Whose time it is, in words.
+    words: String,
+}
+
+impl Clock {
+    fn new(setup: &Setup, facts: &ModelFacts, root: &Path) -> anyhow::Result<Self> {
+        let Setup { model, compute, .. } = setup;
+        if let (Some(chip), Some(emulate)) = (compute.device.chip(), compute.emulate(&model.path)) {
+            let profile = emulate.machine(chip)?.clock;
+            let here = if emulate.timing_only { "" } else { "; how long this machine computes is unknown" };
+            let words = format!("modelled{here}");
+            return Ok(Self { rates: Rates::of_profile(profile), words });
+        }
+        let machine = Machine::read();
+        let is_cpu = compute.device == DeviceKind::Cpu;
+        let same = SameAs {
+            host: machine.host,
+            cpu_model: machine.cpu_model,
+            device: compute.device.name().to_owned(),
+            kernel: is_cpu.then(|| compute.kernel.unwrap_or_else(InstructionSet::best).name().to_owned()),
+            threads: is_cpu.then(|| compute.threads.map_or_else(available_threads, usize::from)),
+            precision: compute.precision(),
+            shape: facts.shape.clone(),
+            model: setup.model_name(),
+        };
+        let counted = Counted {
+            config: &model.config,
+            precision: compute.precision(),
+            step_tokens: compute.device.step_tokens(),
+        };
+        Ok(Self { rates: Rates::read(root, &same, counted), words: "on this machine".to_owned() })
+    }
+}
+
+/// What a case of so many ranks is counted with.
+fn counted<'a>(setup: &'a Setup, plan: &Plan<'_>, tp: usize) -> Counted<'a> {
+    Counted {
+        config: &setup.model.config,
+        precision: setup.compute.precision(),
+        step_tokens: plan.limits(tp).max_step_tokens,
+    }
+}
+
+/// The times of all cases so far.
+#[derive(Default)]
+struct Times {
+    seconds: f64,
+    at_most: bool,
+    at_least: bool,
+    unknown: usize,
+    cases: usize,
+    /// Times are of a virtual clock: nobody waits for them.
+    modelled: bool,
+}
+
+impl Times {
+    /// A case's time in a line; it counts towards the total.
+    fn line(&mut self, expected: &Expected) -> String {
+        self.cases += 1;
+        let words = match expected {
+            Expected::Known { seconds, at_most, by } => {
+                self.seconds += seconds;
+                self.at_most |= at_most;
+                let about = if *at_most { "at most about" } else { "about" };
+                format!("{about} {}, by {by}", in_words(*seconds))
+            }
+            Expected::AtLeast { seconds, by } => {
+                self.seconds += seconds;
+                self.at_least = true;
+                format!("at least {}, by {by}", in_words(*seconds))
+            }
+            Expected::Unknown => {
+                self.unknown += 1;
+                "time unknown".to_owned()
+            }
+        };
+        format!("          {words}\n")
+    }
+
+    /// The time of all cases.
+    fn total(&self, whose: &str) -> String {
+        if self.cases == 0 {
+            return String::new();
+        }
+        format!("time      {} {whose}\n", self.words())
+    }
+
+    fn words(&self) -> String {
+        if self.unknown == self.cases {
+            return "unknown: --out has no run of this shape, type and device".to_owned();
+        }
+        let known = in_words(self.seconds);
+        match (self.at_least || self.unknown > 0, self.at_most, self.unknown) {
+            (false, false, _) => format!("about {known}"),
+            (false, true, _) => format!("at most about {known}"),
+            (true, _, 0) => format!("at least {known}"),
+            (true, _, unknown) => format!("at least {known}, and {unknown} of {} cases unknown,", self.cases),
+        }
+    }
+
+    /// A sentence where the cases whose time is known take long.
+    fn warning(&self, name: Option<&str>) -> Option<String> {
+        let of = name.map(|name| format!(" for configuration {name}")).unwrap_or_default();
+        let warned = self.seconds >= LONG_S && !self.modelled;
+        warned.then(|| {
+            format!("glmbench: this takes {} on this machine{of}", self.words().trim_end_matches(','))
+        })
+    }
+}
+
+/// Choice tokens and first prompts.
+fn prompts(plan: &Plan<'_>) -> String {
+    let mut text = String::new();
     for run in &plan.accuracy {
         let choices: Vec<String> =
             run.evaluation.choices().iter().map(|c| format!("{} = {}", c.answer, c.id)).collect();
@@ -72,12 +259,13 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>) -> String {
 }
 
 /// Searches and loads.
-fn workloads(plan: &Plan<'_>) -> String {
-    let searches = plan
-        .searches
-        .iter()
-        .map(|search| format!("max batch {}: {} to {}\n", search.search_id(), search.low, search.high));
-    let loads = plan.loads.iter().map(|load| {
+fn workloads(plan: &Plan<'_>, times: &mut Times) -> String {
+    let mut text = String::new();
+    for search in &plan.searches {
+        text += &format!("max batch {}: {} to {}\n", search.search_id(), search.low, search.high);
+        text += &times.line(&Expected::Unknown);
+    }
+    for load in &plan.loads {
         let rates = match &load.rates {
             Some(rates) => {
                 let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
@@ -85,7 +273,8 @@ fn workloads(plan: &Plan<'_>) -> String {
             }
             None => "the highest sustained rate is searched".to_owned(),
         };
-        format!("load      {}: {rates}; {}\n", load.load_id, load.prompts)
-    });
-    searches.chain(loads).collect()
+        text += &format!("load      {}: {rates}; {}\n", load.load_id, load.prompts);
+        text += &times.line(&Rates::load(load));
+    }
+    text
 }

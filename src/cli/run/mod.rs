@@ -1,7 +1,7 @@
 //! `glmbench run`: a suite from file to report.
 
 mod describe;
-mod setup;
+pub(super) mod setup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,9 +12,8 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 
-use crate::device::cpu::{InstructionSet, available_threads};
-use crate::device::rotary::RotaryMode;
-use crate::device::{DeviceInfo, KvForm, Precision};
+use crate::device::DeviceInfo;
+use crate::device::cpu::available_threads;
 use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::scheduler::Scheduler;
 use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
@@ -27,10 +26,10 @@ use crate::run::{
 };
 use crate::suite::Suite;
 
-use self::describe::describe;
-use self::setup::Setup;
+use self::describe::{Description, describe};
+use self::setup::{Setup, SetupArgs};
 use super::compare::{compare_group, compare_turns};
-use super::engine::{ComputeArgs, EmulationArgs, FoundModel};
+use super::engine::{ComputeArgs, FoundModel};
 use super::progress::{self, Bars};
 use super::{Exit, emit, report, say};
 
@@ -46,51 +45,12 @@ pub struct Args {
     /// The suite file
     #[arg(value_name = "SUITE.toml")]
     suite: PathBuf,
-    /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`; the suite's own unless given
-    #[arg(long, value_name = "DIR|demo|dummy:…")]
-    model: Option<String>,
-    /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
-    #[arg(long, value_name = "DIR")]
-    ptuning: Option<PathBuf>,
-    /// Device: cpu, 300i-duo, 800i-a2, or reference (plain fp32 loops, slow); the suite's own unless given, else cpu
-    #[arg(long)]
-    device: Option<DeviceKind>,
-    /// On the emulated card
+    /// What runs the cases
     #[command(flatten)]
-    emulation: EmulationArgs,
-    /// Tensor-parallel ranks of every case; the suite's own unless given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    tp: Option<u16>,
-    /// Run on this instead of the suite's configurations: `device=cpu,dtype=bf16,threads=1`; several make several runs
-    #[arg(long, value_name = "KEY=VALUE,…", conflicts_with_all = ["device", "only"])]
-    configuration: Vec<String>,
-    /// Of the suite's configurations, run these alone
-    #[arg(long, value_name = "NAME", conflicts_with = "device")]
-    only: Vec<String>,
+    setup: SetupArgs,
     /// Time the cases of two configurations turn by turn (A B B A)
     #[arg(long)]
     interleave: bool,
-    /// Type of weights, activations and KV cache: fp16, bf16, fp32 or w8a8-dynamic; the suite's own unless given
-    #[arg(long, value_name = "TYPE")]
-    dtype: Option<Precision>,
-    /// Type of the KV cache: auto (that of the activations) or int8; the suite's own unless given
-    #[arg(long, value_name = "TYPE")]
-    kv: Option<KvForm>,
-    /// Rotary table: `model` rounds as the model's own code does, `exact` does not; the suite's own unless given
-    #[arg(long, value_name = "MODE")]
-    rope: Option<RotaryMode>,
-    /// Threads; all cores unless given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-    /// CPU kernels: amx, avx512, avx2, neon, portable or amx-portable; the best of the machine unless given
-    #[arg(long, value_name = "SET")]
-    kernel: Option<InstructionSet>,
-    /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same
-    #[arg(long)]
-    bind: bool,
-    /// Time every operator of the forward pass: operators.csv, and a table in the report
-    #[arg(long)]
-    profile_operators: bool,
     /// Run also the cases that take longer on this machine than the suite's budget_s
     #[arg(long)]
     over_budget: bool,
@@ -122,13 +82,10 @@ pub(super) fn key_value(word: &str) -> Result<(String, String), String> {
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = load_suite(args)?;
-    let setups = Setup::all(args, &suite)?;
+    let setups = Setup::all(&args.setup, &suite)?;
     let mut plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
     if args.dry_run {
-        let texts: Vec<String> =
-            setups.iter().zip(&plans).map(|(setup, plan)| describe(setup, plan)).collect();
-        emit(texts.join("\n").trim_end())?;
-        return Ok(ExitCode::SUCCESS);
+        return dry_run(args, &setups, &plans);
     }
     let mut rooflines = Vec::new();
     for (setup, plan) in setups.iter().zip(&mut plans) {
@@ -181,6 +138,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     compare_group(&done)?;
     Ok(exit.into())
+}
+
+/// Says what would be run, and how long it takes where that can be known.
+fn dry_run(args: &Args, setups: &[Setup], plans: &[Plan<'_>]) -> anyhow::Result<ExitCode> {
+    let texts = setups.iter().zip(plans).map(|(setup, plan)| describe(setup, plan, &args.out));
+    let texts = texts.collect::<anyhow::Result<Vec<Description>>>()?;
+    let text = texts.iter().map(|of| of.text.as_str()).collect::<Vec<_>>().join("\n");
+    emit(text.trim_end())?;
+    texts.iter().filter_map(|of| of.warning.as_ref()).for_each(|warning| say(warning));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Whether two configurations are timed in turns, and whether they can be.
@@ -249,6 +216,7 @@ fn prepare(
     let origin = Origin {
         suite,
         model: setup.model_name(),
+        facts: model.facts(tokenizer.as_ref())?,
         weights,
         tokenizer: tokenizer.as_ref().map(|t| t.sha256().to_owned()),
         rotary: compute.rope,

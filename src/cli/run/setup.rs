@@ -1,10 +1,15 @@
 //! From flags and suite to the configurations that a command runs.
 
-use anyhow::bail;
+use std::path::PathBuf;
 
-use crate::cli::engine::{ComputeArgs, EmulationMode, FoundModel};
+use anyhow::bail;
+use clap::Args as ClapArgs;
+
+use crate::cli::engine::{ComputeArgs, EmulationArgs, EmulationMode, FoundModel};
+use crate::device::cpu::InstructionSet;
 use crate::device::rotary::RotaryMode;
 use crate::device::{DType, KvForm, Precision};
+use crate::engine::config::RopeScaling;
 use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::memory::MemoryEstimate;
 use crate::engine::parallel::check_world;
@@ -14,27 +19,76 @@ use crate::run::RunError;
 use crate::run::plan::Plan;
 use crate::suite::{self, Configuration, Suite};
 
-use super::Args;
+/// Which model runs a suite's cases, and what computes.
+#[derive(Debug, Clone, ClapArgs)]
+pub(in crate::cli) struct SetupArgs {
+    /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`; the suite's own unless given
+    #[arg(long, value_name = "DIR|demo|dummy:…")]
+    pub(in crate::cli) model: Option<String>,
+    /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
+    #[arg(long, value_name = "DIR")]
+    ptuning: Option<PathBuf>,
+    /// What the model's rope_ratio does, where its folder does not say: `positions` (it divides them, as in
+    /// ChatGLM2-6B-32k) or `base` (it multiplies the base, as in ChatGLM3 and later)
+    #[arg(long, value_name = "WHAT")]
+    rope_scaling: Option<RopeScaling>,
+    /// Device: cpu, 300i-duo, 800i-a2, or reference (plain fp32 loops, slow); the suite's own unless given, else cpu
+    #[arg(long)]
+    device: Option<DeviceKind>,
+    /// On the emulated card
+    #[command(flatten)]
+    emulation: EmulationArgs,
+    /// Tensor-parallel ranks of every case; the suite's own unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    tp: Option<u16>,
+    /// Run on this instead of the suite's configurations: `device=cpu,dtype=bf16,threads=1`; several make several runs
+    #[arg(long, value_name = "KEY=VALUE,…", conflicts_with_all = ["device", "only"])]
+    configuration: Vec<String>,
+    /// Of the suite's configurations, run these alone
+    #[arg(long, value_name = "NAME", conflicts_with = "device")]
+    only: Vec<String>,
+    /// Type of weights, activations and KV cache: fp16, bf16, fp32 or w8a8-dynamic; the suite's own unless given
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<Precision>,
+    /// Type of the KV cache: auto (that of the activations) or int8; the suite's own unless given
+    #[arg(long, value_name = "TYPE")]
+    kv: Option<KvForm>,
+    /// Rotary table: `model` rounds as the model's own code does, `exact` does not; the suite's own unless given
+    #[arg(long, value_name = "MODE")]
+    rope: Option<RotaryMode>,
+    /// Threads; all cores unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// CPU kernels: amx, avx512, avx2, neon, portable or amx-portable; the best of the machine unless given
+    #[arg(long, value_name = "SET")]
+    kernel: Option<InstructionSet>,
+    /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same
+    #[arg(long)]
+    bind: bool,
+    /// Time every operator of the forward pass: operators.csv, and a table in the report
+    #[arg(long)]
+    profile_operators: bool,
+}
 
 /// One configuration: its cases, its model, and what computes.
-pub(super) struct Setup {
+pub(in crate::cli) struct Setup {
     /// Its name, where there are several.
-    pub(super) name: Option<String>,
+    pub(in crate::cli) name: Option<String>,
     /// The suite with its cases alone.
-    pub(super) suite: Suite,
+    pub(in crate::cli) suite: Suite,
     /// The word for the model.
     word: String,
     /// The model, found but not loaded.
-    pub(super) model: FoundModel,
+    pub(in crate::cli) model: FoundModel,
     /// The model's tokenizer.
-    pub(super) tokenizer: Option<Tokenizer>,
+    pub(in crate::cli) tokenizer: Option<Tokenizer>,
     /// How to compute.
-    pub(super) compute: ComputeArgs,
+    pub(in crate::cli) compute: ComputeArgs,
 }
 
 impl Setup {
     /// The configurations of a command: those of `--configuration`; else, without `--device`, those of the suite; else one.
-    pub(super) fn all(args: &Args, suite: &Suite) -> anyhow::Result<Vec<Self>> {
+    pub(in crate::cli) fn all(args: &SetupArgs, suite: &Suite) -> anyhow::Result<Vec<Self>> {
         let typed = args.configuration.iter().map(|words| Configuration::from_words(words));
         let typed = typed.collect::<Result<Vec<_>, _>>()?;
         // What the command line names puts the suite's own configurations aside; the cases are those of the first.
@@ -55,20 +109,26 @@ impl Setup {
         configurations.iter().map(|c| Self::new(args, restricted(&base, c), Some(c))).collect()
     }
 
-    fn new(args: &Args, mut suite: Suite, configuration: Option<&Configuration>) -> anyhow::Result<Self> {
+    fn new(
+        args: &SetupArgs,
+        mut suite: Suite,
+        configuration: Option<&Configuration>,
+    ) -> anyhow::Result<Self> {
         let compute = compute_args(args, &suite, configuration)?;
         if let Some(tp) = args.tp {
             suite.set_tp(usize::from(tp));
         }
         let word = args.model.clone().or_else(|| suite.model.path.clone()).unwrap_or_else(|| "demo".into());
-        let model = FoundModel::find(&word, args.ptuning.as_deref())?;
+        let model = FoundModel::find_as(&word, args.ptuning.as_deref(), args.rope_scaling)?;
         let tokenizer = model.tokenizer()?;
+        // What cannot be loaded is better known before anything is measured.
+        model.weights(compute.precision().dtype)?;
         let name = configuration.map(|c| c.name.clone());
         Ok(Self { name, suite, word, model, tokenizer, compute })
     }
 
     /// All that is known before weights are loaded.
-    pub(super) fn plan(&self) -> Result<Plan<'_>, RunError> {
+    pub(in crate::cli) fn plan(&self) -> Result<Plan<'_>, RunError> {
         let step_tokens = self.compute.device.step_tokens();
         let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref(), step_tokens)?;
         if self.compute.emulation.emulate.is_some() {
@@ -86,7 +146,7 @@ impl Setup {
     }
 
     /// Leaves out the cases that are over their budget on this machine.
-    pub(super) fn fit_budget(&self, plan: &mut Plan<'_>, roofline: &Roofline) -> anyhow::Result<()> {
+    pub(in crate::cli) fn fit_budget(&self, plan: &mut Plan<'_>, roofline: &Roofline) -> anyhow::Result<()> {
         plan.fit_budget(&self.model.config, self.compute.precision(), roofline);
         if let Some(capacity) = self.model.capacity(&self.compute)? {
             plan.fit_memory(&self.model.config, self.compute.memory(), capacity);
@@ -94,14 +154,56 @@ impl Setup {
         Ok(())
     }
 
+    /// Whether a model is named at all, by a flag, the suite, or a configuration of it.
+    pub(in crate::cli) fn names_model(args: &SetupArgs, suite: &Suite) -> bool {
+        args.model.is_some()
+            || suite.model.path.is_some()
+            || suite.configurations.iter().any(|c| c.model.is_some())
+    }
+
+    /// The cases that a run leaves out, with the reason, and how far its searches go where memory ends them.
+    pub(in crate::cli) fn left_out(&self, plan: &Plan<'_>) -> Vec<String> {
+        let cases = plan.performance.iter().filter_map(|run| {
+            let reason = run.unfit.as_ref()?;
+            Some(format!("{}: {reason}", run.case_id()))
+        });
+        let searches = plan.searches.iter().filter_map(|search| {
+            let most = plan.largest_batch(search, &self.model.config);
+            let short = most < search.high;
+            short.then(|| format!("{}: no batch above {most}, out of memory by estimate", search.search_id()))
+        });
+        cases.chain(searches).collect()
+    }
+
+    /// Whether what is left of a plan can be loaded.
+    ///
+    /// # Errors
+    /// What it takes, and what there is.
+    pub(in crate::cli) fn check_room(&self, plan: &Plan<'_>) -> anyhow::Result<()> {
+        for world in plan.worlds() {
+            let (compute, limits) = (self.compute.on(world), plan.limits(world));
+            self.model.check_room(&compute, limits)?;
+            let Some(capacity) = self.model.capacity(&compute)? else { continue };
+            if !capacity.holds(&self.model.config, compute.memory(), limits, world) {
+                let rank = MemoryEstimate::per_rank(&self.model.config, compute.memory(), limits, world)?;
+                bail!(
+                    "out of memory by estimate: it takes {:.1} GB on each of {world} chips, {}",
+                    rank.total_bytes() as f64 / 1e9,
+                    capacity.words()
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// What the model takes by design on so many ranks.
-    pub(super) fn estimate(&self, plan: &Plan<'_>, world: usize) -> Result<MemoryEstimate, RunError> {
+    pub(in crate::cli) fn estimate(&self, plan: &Plan<'_>, world: usize) -> Result<MemoryEstimate, RunError> {
         let (config, memory) = (&self.model.config, self.compute.memory());
         Ok(MemoryEstimate::per_rank(config, memory, plan.limits(world), world)?.of_ranks(world))
     }
 
     /// The model's name in records. The folder's name is enough; paths are nobody's business.
-    pub(super) fn model_name(&self) -> String {
+    pub(in crate::cli) fn model_name(&self) -> String {
         match &self.model.path {
             ModelPath::Folder(dir) if self.word != "demo" => {
                 dir.file_name().map_or_else(|| self.word.clone(), |n| n.to_string_lossy().into_owned())
@@ -135,7 +237,7 @@ fn restricted(base: &Suite, configuration: &Configuration) -> Suite {
 
 /// Flags go before the configuration, and that before the suite.
 fn compute_args(
-    args: &Args,
+    args: &SetupArgs,
     suite: &Suite,
     configuration: Option<&Configuration>,
 ) -> anyhow::Result<ComputeArgs> {

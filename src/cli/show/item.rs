@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use crate::cli::engine::FoundModel;
+use crate::cli::engine::model_path;
 use crate::cli::report::drawn_columns;
 use crate::dataset::Benchmark;
+use crate::engine::load::load_tokenizer;
 use crate::engine::tokenizer::Tokenizer;
 use crate::record::{AccuracyCase, CallRecord, SampleRecord, SampleState};
 use crate::run::prompts::first_prompt;
@@ -100,8 +101,9 @@ fn dataset_folder(args: &Args, case: &AccuracyCase) -> anyhow::Result<PathBuf> {
 /// The tokenizer of the run, and of no other.
 fn tokenizer(args: &Args, run: &Shown) -> anyhow::Result<Tokenizer> {
     let word = args.model.as_ref().unwrap_or(&run.records.run.provenance.model);
-    let model = FoundModel::find(word, None)?;
-    let tokenizer = model.tokenizer()?.with_context(|| format!("{word} has no tokenizer"))?;
+    let path = model_path(word)?;
+    let dir = path.tokenizer_dir().with_context(|| format!("{word} has no tokenizer"))?;
+    let tokenizer = load_tokenizer(dir, None)?;
     match run.records.run.identity.get("tokenizer") {
         Some(hash) if hash != tokenizer.sha256() => bail!("{word} has another tokenizer than the run's"),
         _ => Ok(tokenizer),

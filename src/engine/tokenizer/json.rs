@@ -9,6 +9,8 @@ use std::panic::catch_unwind;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::engine::lfs;
+
 /// A loaded `tokenizer.json`.
 pub(super) struct JsonTokenizer {
     tokenizer: tokenizers::Tokenizer,
@@ -48,6 +50,9 @@ enum WireMerge {
 impl JsonTokenizer {
     /// Reads the bytes of a `tokenizer.json`; the error says what in it cannot be used.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        if lfs::is_pointer(bytes) {
+            return Err(lfs::POINTER.into());
+        }
         let wire: Wire =
             serde_json::from_slice(bytes).map_err(|error| format!("not a tokenizer.json: {error}"))?;
         check_model(&wire.model)?;

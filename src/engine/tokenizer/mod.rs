@@ -13,12 +13,13 @@
 //!
 //! **Special tokens.** The Hugging Face class `ChatGLMTokenizer` gives `[MASK] [gMASK] [sMASK] sop eop` the ids that follow
 //! the last piece of `tokenizer.model`. They exist here when `tokenizer_config.json` names that class (`tokenizer_class` or
-//! `auto_map`), or when there is no `tokenizer_config.json` and the model has a dummy prefix, as ChatGLM2's has. A model
-//! without dummy prefix that no file calls a ChatGLM tokenizer has none.
+//! `auto_map`), or when it names none (it is missing, empty, or has a class that fits every vocabulary) and the model has a dummy
+//! prefix, as ChatGLM2's has. A model without dummy prefix that no file calls a ChatGLM tokenizer has none.
 //!
 //! **Prompt prefix.** `prefix_tokens` of `tokenizer_config.json`, our own key, a list of pieces such as `["[gMASK]", "sop"]`
 //! or `[]`; else `[gMASK] sop` where the special tokens exist; else what the post-processor of `tokenizer.json` puts before a
-//! text; else nothing.
+//! text; else nothing. Where `config.json` says `chatglm` and another file speaks against a prefix that the vocabulary could
+//! have, the folder is refused until `prefix_tokens` decides: without its prefix the model answers as badly as it can.
 //!
 //! Special tokens are never found in text: `"[gMASK]"` becomes ordinary pieces.
 
@@ -42,8 +43,13 @@ use sentencepiece::SentencePiece;
 
 /// What `ChatGLMTokenizer` appends to the vocabulary, in the order of the ids.
 const CHATGLM_SPECIALS: [&str; 5] = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"];
+/// Classes that fit every vocabulary, and so say nothing of this one.
+const ANY_CLASS: [&str; 4] = ["", "PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"];
 /// What `ChatGLMTokenizer` puts before a prompt.
 const CHATGLM_PREFIX: [&str; 2] = ["[gMASK]", "sop"];
+
+/// The settings beside the vocabulary.
+const CONFIG_FILE: &str = "tokenizer_config.json";
 
 /// Largest tokenizer file that is read; ChatGLM2's has 1 MB, the largest known ones a few tens.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -82,8 +88,25 @@ pub struct Tokenizer {
     /// Special tokens behind the last piece.
     specials: &'static [&'static str],
     prefix: Vec<u32>,
+    prefix_from: &'static str,
     eos_id: Option<u32>,
     sha256: String,
+}
+
+/// What the files beside the vocabulary say.
+#[derive(Default)]
+struct Beside {
+    /// `tokenizer_config.json`, if it is there.
+    config: WireConfig,
+    /// `config.json` says that the model is of the ChatGLM family.
+    is_chatglm: bool,
+}
+
+/// What `tokenizer_config.json` says of the tokenizer's class.
+enum Class<'a> {
+    ChatGlm,
+    Other(&'a str),
+    Unsaid,
 }
 
 #[derive(Debug)]
@@ -110,20 +133,19 @@ impl Tokenizer {
     /// No tokenizer file; a file that cannot be read, is damaged, or asks for something that cannot be done exactly
     /// (a unigram model, normalization rules, user-defined pieces); a prefix token that does not exist.
     pub fn from_dir(dir: &Path) -> Result<Self, TokenizerError> {
-        let config = read_config(dir)?;
+        let beside = Beside { config: read_config(dir)?, is_chatglm: is_chatglm(dir) };
         for (name, load) in
             [("tokenizer.model", load_model as Loader), ("tokenizer.json", load_json as Loader)]
         {
             let path = dir.join(name);
             if let Some(bytes) = read(&path)? {
                 let unusable = |problem| TokenizerError::Unusable { path: path.clone(), problem };
-                let mut tokenizer = load(&bytes, config.as_ref()).map_err(unusable)?;
+                let mut tokenizer = load(&bytes, &beside).map_err(unusable)?;
                 tokenizer.sha256 = hex(&Sha256::digest(&bytes));
-                if let Some(tokens) = config.as_ref().and_then(|config| config.prefix_tokens.as_ref()) {
-                    tokenizer.set_prefix(tokens).map_err(|problem| TokenizerError::Unusable {
-                        path: dir.join("tokenizer_config.json"),
-                        problem,
-                    })?;
+                if let Some(tokens) = &beside.config.prefix_tokens {
+                    tokenizer.set_prefix(tokens, "prefix_tokens of tokenizer_config.json").map_err(
+                        |problem| TokenizerError::Unusable { path: dir.join(CONFIG_FILE), problem },
+                    )?;
                 }
                 return Ok(tokenizer);
             }
@@ -131,13 +153,14 @@ impl Tokenizer {
         Err(TokenizerError::Missing { dir: dir.to_path_buf() })
     }
 
-    fn set_prefix<S: AsRef<str>>(&mut self, tokens: &[S]) -> Result<(), String> {
+    fn set_prefix<S: AsRef<str>>(&mut self, tokens: &[S], from: &'static str) -> Result<(), String> {
         let id = |token: &S| {
             let token = token.as_ref();
             self.token_id(token)
                 .ok_or_else(|| format!("prefix_tokens has {token:?}, which is no piece of the vocabulary"))
         };
         self.prefix = tokens.iter().map(id).collect::<Result<_, _>>()?;
+        self.prefix_from = from;
         Ok(())
     }
 
@@ -157,6 +180,11 @@ impl Tokenizer {
     /// Ids that stand before every prompt: `[gMASK] sop` for ChatGLM2, none for models without.
     pub fn prefix_ids(&self) -> &[u32] {
         &self.prefix
+    }
+
+    /// What decided on [`prefix_ids`](Self::prefix_ids), in words.
+    pub fn prefix_from(&self) -> &'static str {
+        self.prefix_from
     }
 
     /// Text of ids as ChatGLM2's tokenizer class gives it: special tokens, end and beginning of sequence, padding (which is
@@ -225,47 +253,79 @@ impl Tokenizer {
     }
 }
 
-type Loader = fn(&[u8], Option<&WireConfig>) -> Result<Tokenizer, String>;
+type Loader = fn(&[u8], &Beside) -> Result<Tokenizer, String>;
 
-fn load_model(bytes: &[u8], config: Option<&WireConfig>) -> Result<Tokenizer, String> {
+fn load_model(bytes: &[u8], beside: &Beside) -> Result<Tokenizer, String> {
     let model = SentencePiece::from_bytes(bytes)?;
-    let is_chatglm = config.map_or(model.add_dummy_prefix(), WireConfig::names_chatglm);
-    let eos_id = model.eos_id();
+    let (eos_id, dummy) = (model.eos_id(), model.add_dummy_prefix());
+    let asked = beside.config.prefix_tokens.as_deref();
+    let from = match beside.config.class() {
+        Class::ChatGlm => Some("the class in tokenizer_config.json"),
+        Class::Unsaid if dummy => {
+            Some("ChatGLM2's: no file names another class, and the model has a dummy prefix")
+        }
+        Class::Other(class) if beside.is_chatglm && dummy && asked.is_none() => return Err(undecided(class)),
+        Class::Unsaid | Class::Other(_) => None,
+    };
+    // A special token that is asked for by name is there, whatever the class.
+    let is_asked = |name: &&str| asked.is_some_and(|tokens| tokens.iter().any(|token| token == name));
+    let has_specials =
+        from.is_some() || CHATGLM_SPECIALS.iter().any(|s| is_asked(s) && model.id(s).is_none());
     let mut tokenizer = Tokenizer {
         model: Model::SentencePiece(Box::new(model)),
-        specials: if is_chatglm { &CHATGLM_SPECIALS } else { &[] },
+        specials: if has_specials { &CHATGLM_SPECIALS } else { &[] },
         prefix: Vec::new(),
+        prefix_from: "no file says that there is one",
         eos_id,
         sha256: String::new(),
     };
-    if is_chatglm {
-        tokenizer.set_prefix(&CHATGLM_PREFIX)?;
+    if let Some(from) = from {
+        tokenizer.set_prefix(&CHATGLM_PREFIX, from)?;
     }
     Ok(tokenizer)
 }
 
-fn load_json(bytes: &[u8], config: Option<&WireConfig>) -> Result<Tokenizer, String> {
+fn load_json(bytes: &[u8], beside: &Beside) -> Result<Tokenizer, String> {
     let model = JsonTokenizer::from_bytes(bytes)?;
-    let eos_id = config.and_then(WireConfig::eos_token).and_then(|token| model.id(token));
+    let eos_id = beside.config.eos_token().and_then(|token| model.id(token));
     let prefix = model.prefix().to_vec();
+    let from = if prefix.is_empty() {
+        "no file says that there is one"
+    } else {
+        "the post-processor of tokenizer.json"
+    };
+    let could_have = || ["[gMASK]", "sop"].iter().all(|token| model.id(token).is_some());
+    if prefix.is_empty() && beside.is_chatglm && beside.config.prefix_tokens.is_none() && could_have() {
+        return Err(undecided("that of tokenizer.json, whose post-processor adds nothing"));
+    }
     Ok(Tokenizer {
         model: Model::Json(Box::new(model)),
         specials: &[],
         prefix,
+        prefix_from: from,
         eos_id,
         sha256: String::new(),
     })
 }
 
+/// Nothing in the folder decides on a prefix that is likely to be missed.
+fn undecided(class: &str) -> String {
+    format!(
+        "config.json says model_type \"chatglm\", whose prompts begin with [gMASK] sop, and the tokenizer's class is {class}; \
+         decide in {CONFIG_FILE}: \"prefix_tokens\": [\"[gMASK]\", \"sop\"], or \"prefix_tokens\": [] for none"
+    )
+}
+
 impl WireConfig {
-    fn names_chatglm(&self) -> bool {
+    fn class(&self) -> Class<'_> {
         // `auto_map` has "tokenization_chatglm.ChatGLMTokenizer", with or without the name of a repository before it.
-        let auto = self.auto_map["AutoTokenizer"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        self.tokenizer_class
-            .as_deref()
-            .into_iter()
-            .chain(auto)
-            .any(|class| class.ends_with("ChatGLMTokenizer"))
+        let auto = &self.auto_map["AutoTokenizer"];
+        let auto = auto.as_array().into_iter().flatten().chain([auto]).filter_map(Value::as_str);
+        let mut classes = self.tokenizer_class.as_deref().into_iter().chain(auto);
+        if classes.clone().any(|class| class.ends_with("ChatGLMTokenizer")) {
+            return Class::ChatGlm;
+        }
+        classes.find(|class| !ANY_CLASS.contains(class)).map_or(Class::Unsaid, Class::Other)
     }
 
     /// `"</s>"` or `{"content": "</s>", …}`.
@@ -274,13 +334,22 @@ impl WireConfig {
     }
 }
 
-fn read_config(dir: &Path) -> Result<Option<WireConfig>, TokenizerError> {
-    let path = dir.join("tokenizer_config.json");
+/// What `tokenizer_config.json` says; nothing where it is not there.
+fn read_config(dir: &Path) -> Result<WireConfig, TokenizerError> {
+    let path = dir.join(CONFIG_FILE);
     let parse = |bytes: Vec<u8>| {
         serde_json::from_slice(&bytes)
             .map_err(|error| TokenizerError::Unusable { path: path.clone(), problem: error.to_string() })
     };
-    read(&path)?.map(parse).transpose()
+    Ok(read(&path)?.map(parse).transpose()?.unwrap_or_default())
+}
+
+/// Whether a `config.json` beside the tokenizer says that the model is of the ChatGLM family; what is wrong with that file is
+/// for its own reader to say.
+fn is_chatglm(dir: &Path) -> bool {
+    let bytes = read(&dir.join("config.json")).ok().flatten();
+    let config: Option<Value> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    config.is_some_and(|config| config["model_type"] == "chatglm")
 }
 
 /// The bytes of a file, `None` where there is no such file.

@@ -4,6 +4,8 @@
 //! `sentencepiece_model.proto`. Unknown fields are passed over, as protocol buffers ask. Every length is checked against
 //! what is left of the file before it is used, and nothing is allocated on the word of a length.
 
+use crate::engine::lfs;
+
 /// The parts of a `ModelProto` that matter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct ModelProto {
@@ -106,8 +108,8 @@ impl Default for NormalizerSpec {
 
 /// Parses a whole file. The error says what is wrong and at which byte.
 pub(super) fn parse(bytes: &[u8]) -> Result<ModelProto, String> {
-    if bytes.starts_with(b"version https://git-lfs") {
-        return Err("it is a Git LFS pointer, not the file itself; download the file it stands for".into());
+    if lfs::is_pointer(bytes) {
+        return Err(lfs::POINTER.into());
     }
     let mut model = ModelProto::default();
     for field in Fields::new(bytes, 0) {

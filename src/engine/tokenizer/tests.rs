@@ -59,9 +59,11 @@ fn the_files_decide_about_special_tokens_and_prefix() {
     let other: &[u8] = br#"{"tokenizer_class": "LlamaTokenizer"}"#;
     let none: &[u8] = br#"{"tokenizer_class": "ChatGLMTokenizer", "prefix_tokens": []}"#;
     let own: &[u8] = br#"{"prefix_tokens": ["<s>"]}"#;
+    let named: &[u8] = br#"{"tokenizer_class": "LlamaTokenizer", "prefix_tokens": ["[gMASK]", "sop"]}"#;
+    let word: &[u8] = br#"{"auto_map": {"AutoTokenizer": "tokenization_chatglm.ChatGLMTokenizer"}}"#;
     // tokenizer.model, tokenizer_config.json, prefix ids, rows of the embedding
     type Case<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u32], usize);
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 15] = [
         (&dummy, None, &[264, 266], 267),
         (&plain, None, &[], 263),
         (&dummy, Some(CHATGLM), &[264, 266], 267),
@@ -70,6 +72,14 @@ fn the_files_decide_about_special_tokens_and_prefix() {
         (&dummy, Some(other), &[], 263),
         (&dummy, Some(none), &[], 263),
         (&dummy, Some(own), &[1], 263),
+        // Re-saved by other libraries: no class, or one that fits every vocabulary.
+        (&dummy, Some(b"{}"), &[264, 266], 267),
+        (&dummy, Some(br#"{"tokenizer_class": null}"#), &[264, 266], 267),
+        (&dummy, Some(br#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#), &[264, 266], 267),
+        (&plain, Some(b"{}"), &[], 263),
+        (&plain, Some(word), &[264, 266], 267),
+        (&dummy, Some(named), &[264, 266], 267),
+        (&plain, Some(named), &[264, 266], 267),
     ];
     for (model, config, prefix, vocab_size) in cases {
         let mut files = vec![("tokenizer.model", model)];
@@ -81,6 +91,45 @@ fn the_files_decide_about_special_tokens_and_prefix() {
         assert_eq!(tokenizer.eos_id(), Some(2));
         assert_eq!(tokenizer.sha256(), hex(&Sha256::digest(model)));
     }
+}
+
+#[test]
+fn a_chatglm_folder_whose_tokenizer_says_otherwise_has_to_decide() {
+    let (dummy, plain) = (proto::write(&tiny()), without_dummy_prefix());
+    let config: File<'_> = ("config.json", br#"{"model_type": "chatglm"}"#);
+    let other = |text| ("tokenizer_config.json", text);
+    let foreign: &[u8] = br#"{"tokenizer_class": "LlamaTokenizer"}"#;
+    let message = load(&[config, ("tokenizer.model", &dummy), other(foreign)]).unwrap_err().to_string();
+    for says in ["tokenizer.model", "LlamaTokenizer", r#""prefix_tokens": ["[gMASK]", "sop"]"#, "[] for none"]
+    {
+        assert!(message.contains(says), "{message}");
+    }
+    let prefix = |files: &[File<'_>]| load(files).unwrap().prefix_ids().to_vec();
+    let decided: &[u8] = br#"{"tokenizer_class": "LlamaTokenizer", "prefix_tokens": []}"#;
+    assert_eq!(prefix(&[config, ("tokenizer.model", &dummy), other(decided)]), [0; 0]);
+    // Another vocabulary under the same shape of model, and a model of which nothing is known.
+    assert_eq!(prefix(&[config, ("tokenizer.model", &plain), other(foreign)]), [0; 0]);
+    assert_eq!(prefix(&[("tokenizer.model", &dummy), other(foreign)]), [0; 0]);
+    assert_eq!(prefix(&[("config.json", b"{"), ("tokenizer.model", &dummy), other(foreign)]), [0; 0]);
+    assert_eq!(prefix(&[config, ("tokenizer.model", &dummy), other(b"{}")]), [264, 266]);
+
+    let json = String::from_utf8(byte_level_json("null")).unwrap();
+    assert_eq!(prefix(&[config, ("tokenizer.json", json.as_bytes())]), [0; 0]);
+    let specials = json.replace("\"<end>\"", "\"sop\"").replace("\"ab\"", "\"[gMASK]\"");
+    let specials = specials.replace("[\"a b\"]", "[]");
+    let message = load(&[config, ("tokenizer.json", specials.as_bytes())]).unwrap_err().to_string();
+    assert!(message.contains("post-processor adds nothing"), "{message}");
+}
+
+#[test]
+fn what_decided_on_the_prefix_is_told() {
+    let dummy = proto::write(&tiny());
+    let from = |text: &[u8]| {
+        load(&[("tokenizer.model", &dummy), ("tokenizer_config.json", text)]).unwrap().prefix_from()
+    };
+    assert_eq!(from(CHATGLM), "the class in tokenizer_config.json");
+    assert!(from(b"{}").contains("dummy prefix"));
+    assert_eq!(from(br#"{"prefix_tokens": []}"#), "prefix_tokens of tokenizer_config.json");
 }
 
 #[test]
@@ -101,7 +150,12 @@ fn a_folder_that_gives_no_tokenizer_says_why() {
     let good = proto::write(&tiny());
     // files, the file that is named, what is said of it
     type Case<'a> = (&'a [File<'a>], &'a str, &'a str);
-    let cases: [Case<'_>; 6] = [
+    let cases: [Case<'_>; 7] = [
+        (
+            &[("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n")],
+            "tokenizer.json",
+            "Git LFS pointer",
+        ),
         (&[], "", "neither tokenizer.model nor tokenizer.json"),
         (&[("tokenizer.model", b"")], "tokenizer.model", "no pieces"),
         (&[("tokenizer.model", &good[..good.len() - 1])], "tokenizer.model", "not a SentencePiece model"),

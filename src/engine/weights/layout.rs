@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{StorageType, StoredTensor, WeightError, WeightSource};
+use super::{StorageType, StoredTensor, WeightError, WeightSource, quantised};
 use crate::engine::config::ModelConfig;
 
 /// Word embedding, `[padded_vocab_size, hidden_size]`.
@@ -43,6 +43,8 @@ pub const FFN_UP: &str = "mlp.dense_h_to_4h.weight";
 /// Of a layer: feed-forward back to the residual stream, `[hidden_size, ffn_hidden_size]`.
 pub const FFN_DOWN: &str = "mlp.dense_4h_to_h.weight";
 
+/// What all names begin with.
+const ROOT: &str = "transformer.";
 const LAYERS: &str = "transformer.encoder.layers.";
 const LAYER_PARTS: [&str; 7] =
     [INPUT_NORM, QKV_WEIGHT, QKV_BIAS, ATTENTION_DENSE, POST_NORM, FFN_UP, FFN_DOWN];
@@ -128,14 +130,22 @@ pub fn model_tensors(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<
 /// What is wrong with a checkpoint, one line a tensor.
 #[derive(Debug, Default)]
 pub struct Problems {
-    lines: Vec<String>,
+    missing: Vec<String>,
+    others: Vec<String>,
     count: usize,
 }
 
 impl Problems {
+    fn missing(&mut self, line: impl FnOnce() -> String) {
+        if self.missing.len() < NAMED {
+            self.missing.push(line());
+        }
+        self.count += 1;
+    }
+
     fn add(&mut self, line: impl FnOnce() -> String) {
-        if self.lines.len() < NAMED {
-            self.lines.push(line());
+        if self.others.len() < NAMED {
+            self.others.push(line());
         }
         self.count += 1;
     }
@@ -147,8 +157,12 @@ impl Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.lines.join("\n  "))?;
-        let rest = self.count - self.lines.len();
+        // Of what is there in place of the missing something is shown, too.
+        let missing = self.missing.len().min(NAMED - self.others.len().min(NAMED / 2));
+        let others = self.others.len().min(NAMED - missing);
+        let lines = self.missing[..missing].iter().chain(&self.others[..others]).map(String::as_str);
+        f.write_str(&lines.collect::<Vec<_>>().join("\n  "))?;
+        let rest = self.count - missing - others;
         match (rest, self.is_full()) {
             (0, _) => Ok(()),
             (_, true) => write!(f, "\n  and {rest} more or above"),
@@ -160,10 +174,13 @@ impl fmt::Display for Problems {
 /// Compares all that `source` stores with what a model of this config needs, before any of it is read.
 ///
 /// # Errors
-/// [`WeightError::Mismatch`] naming every missing, extra, misshapen or mistyped tensor (the first ten, then a count).
+/// [`WeightError::Quantised`] for weights that are not plain numbers, or a config that says so; [`WeightError::Mismatch`] naming
+/// the missing, extra, misshapen or mistyped tensors (ten of them, then a count), or what puts all names out.
 pub fn check(source: &dyn WeightSource, config: &ModelConfig) -> Result<(), WeightError> {
+    let stored = source.stored();
+    quantised::refuse(source, &stored, config)?;
     let mut stored: BTreeMap<String, StoredTensor> =
-        source.stored().into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        stored.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
     let mut problems = Problems::default();
     for (name, shape) in model_tensors(config) {
         if problems.is_full() {
@@ -171,8 +188,14 @@ pub fn check(source: &dyn WeightSource, config: &ModelConfig) -> Result<(), Weig
         }
         match stored.remove(&name) {
             Some(found) => check_one(&found, &shape, &mut problems),
-            None => problems.add(|| missing(&name, &shape)),
+            None => problems.missing(|| missing(&name, &shape)),
         }
+    }
+    let place = || source.place();
+    if !problems.missing.is_empty()
+        && let Some(problem) = misnamed(stored.keys(), config)
+    {
+        return Err(WeightError::Misnamed { place: place(), problem });
     }
     if !problems.is_full() {
         let extra = stored.values().filter(|tensor| tensor.name != INV_FREQ);
@@ -180,8 +203,47 @@ pub fn check(source: &dyn WeightSource, config: &ModelConfig) -> Result<(), Weig
     }
     match problems.count {
         0 => Ok(()),
-        _ => Err(WeightError::Mismatch { place: source.place(), problems }),
+        _ => Err(WeightError::Mismatch { place: place(), problems }),
     }
+}
+
+/// What puts the names of a checkpoint out, where one thing puts out most of them: what a wrapper of the model wrote before them,
+/// or what is missing there. `extra` are the names that the model has not.
+fn misnamed<'a>(extra: impl ExactSizeIterator<Item = &'a String>, config: &ModelConfig) -> Option<String> {
+    const SHOWN: usize = 3;
+    let all = extra.len();
+    let mut by_prefix: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut bare: Vec<&str> = Vec::new();
+    for name in extra {
+        let wrapped =
+            name.match_indices(ROOT).map(|(at, _)| at).find(|&at| at > 0 && is_of(config, &name[at..]));
+        if let Some(at) = wrapped {
+            by_prefix.entry(&name[..at]).or_default().push(name);
+        } else if is_of(config, &format!("{ROOT}{name}")) {
+            bare.push(name);
+        }
+    }
+    let shown = |names: &[&str]| names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if let Some((prefix, names)) = by_prefix.iter().find(|(_, names)| 2 * names.len() > all) {
+        return Some(format!(
+            "the names of {} tensors begin with `{prefix}`, expected them without it: {}, …; a wrapper of the model wrote it: save \
+             the state of the model inside it",
+            names.len(),
+            shown(names)
+        ));
+    }
+    (2 * bare.len() > all).then(|| {
+        format!(
+            "the names of {} tensors lack `{ROOT}`, expected it before each: {}, …; the inner model was saved alone",
+            bare.len(),
+            shown(&bare)
+        )
+    })
+}
+
+/// Whether a model of this config has a tensor of this name.
+fn is_of(config: &ModelConfig, name: &str) -> bool {
+    name == INV_FREQ || expected_shape(config, name).is_some()
 }
 
 fn check_one(found: &StoredTensor, shape: &[usize], problems: &mut Problems) {

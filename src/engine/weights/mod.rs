@@ -6,6 +6,7 @@
 //! [`layout`] says which tensors a model has. One of several ranks asks for its [`Part`] of each. Pickled `.bin` files
 //! become safetensors first ([`convert`]).
 
+mod choice;
 pub mod convert;
 pub mod dummy;
 pub mod layout;
@@ -14,6 +15,7 @@ mod output;
 pub mod overlay;
 mod part;
 mod pickle;
+pub(in crate::engine) mod quantised;
 pub mod safetensors;
 mod tensor;
 mod torch_zip;
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use self::choice::Choice;
 pub use self::part::Part;
 pub use self::tensor::{StorageType, TensorView};
 
@@ -39,12 +42,45 @@ pub enum WeightError {
     },
     /// The folder holds nothing that can be loaded.
     #[error(
-        "{}: no weights here, expected model.safetensors, or shards with model.safetensors.index.json",
-        dir.display()
+        "{}: no weights here, expected model.safetensors, shards with model.safetensors.index.json, or shards numbered 1 to \
+         their number (model-00001-of-00007.safetensors){}",
+        dir.display(), beside(others)
     )]
     NotFound {
         /// The folder.
         dir: PathBuf,
+        /// Safetensors of other names that it holds.
+        others: Vec<String>,
+    },
+    /// The folder holds two sets of weights, and nothing says which is meant.
+    #[error("{}: two sets of weights, {first} and {second}; move one of them away", dir.display())]
+    TwoSets {
+        /// The folder.
+        dir: PathBuf,
+        /// One set's files.
+        first: Box<str>,
+        /// The other's.
+        second: Box<str>,
+    },
+    /// Shards without an index, of which some are not there.
+    #[error("{}: {found} of {count} shards are here; missing: {missing}", dir.display())]
+    Incomplete {
+        /// The folder.
+        dir: PathBuf,
+        /// Shards that are there.
+        found: usize,
+        /// Shards that there should be.
+        count: u32,
+        /// The names of the others.
+        missing: String,
+    },
+    /// The weights are quantised, or the configuration says so of weights that are not.
+    #[error("{place}: {problem}")]
+    Quantised {
+        /// The source.
+        place: String,
+        /// What was found, what was expected.
+        problem: String,
     },
     /// The folder holds pickled weights only.
     #[error(
@@ -105,6 +141,14 @@ pub enum WeightError {
         /// Tensor by tensor.
         problems: layout::Problems,
     },
+    /// One thing puts the names of most tensors out.
+    #[error("{place}: {problem}")]
+    Misnamed {
+        /// The source.
+        place: String,
+        /// The names found, and what is wrong with them.
+        problem: String,
+    },
     /// A generated tensor does not fit in memory.
     #[error("tensor {name} of shape {shape:?} does not fit in memory")]
     TooLarge {
@@ -113,6 +157,10 @@ pub enum WeightError {
         /// Its shape.
         shape: Vec<usize>,
     },
+}
+
+fn beside(others: &[String]) -> String {
+    if others.is_empty() { String::new() } else { format!("; there is {}", others.join(", ")) }
 }
 
 /// What a source says of one tensor without reading it.
@@ -198,39 +246,20 @@ impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
     }
 }
 
-/// Opens the weights in a model folder: `model.safetensors`, or the shards of `model.safetensors.index.json`.
+/// Opens the weights in a model folder: `model.safetensors`, the shards of `model.safetensors.index.json`, or shards that are
+/// numbered and all there.
 ///
 /// Only headers are read; whether the tensors are those of a config is [`layout::check`]'s to say.
 ///
 /// # Errors
-/// No weights, pickled weights only (the message says how to convert them), or a broken file.
+/// No weights, two sets of them or an incomplete one, pickled weights only (the message says how to convert them), or a broken
+/// file.
 pub fn open_checkpoint(dir: &Path) -> Result<Box<dyn WeightSource>, WeightError> {
-    let single = dir.join(safetensors::SINGLE_FILE);
-    let index = dir.join(safetensors::INDEX_FILE);
-    if single.exists() {
-        return Ok(Box::new(safetensors::Checkpoint::open_file(&single)?));
-    }
-    if index.exists() {
-        return Ok(Box::new(safetensors::Checkpoint::open_index(&index)?));
-    }
-    match pickled_file(dir)? {
-        Some(file) => Err(WeightError::Pickled { dir: dir.to_path_buf(), file }),
-        None => Err(WeightError::NotFound { dir: dir.to_path_buf() }),
-    }
-}
-
-/// The first file of pickled weights in a folder, by name.
-fn pickled_file(dir: &Path) -> Result<Option<String>, WeightError> {
-    let failed = |source| WeightError::Read { path: dir.to_path_buf(), source };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-        let is_binary = Path::new(&name).extension().is_some_and(|extension| extension == "bin");
-        if is_binary && name.starts_with("pytorch_model") {
-            files.push(name);
-        }
-    }
-    Ok(files.into_iter().min())
+    Ok(Box::new(match Choice::of(dir)? {
+        Choice::Single(path) => safetensors::Checkpoint::open_file(&path)?,
+        Choice::Index(path) => safetensors::Checkpoint::open_index(&path)?,
+        Choice::Numbered(paths) => safetensors::Checkpoint::open_shards(dir, &paths)?,
+    }))
 }
 
 /// One hash of several, in their order.

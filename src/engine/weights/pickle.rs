@@ -350,6 +350,9 @@ impl<'a> Machine<'a> {
         if let Some(global) = Global::of(module, name) {
             return self.push(Value::Global(global));
         }
+        if let ("torch", "CharStorage" | "ByteStorage") = (module, name) {
+            return Err(PickleError::Integers { at: self.opcode_at, global: format!("{module}.{name}") });
+        }
         // Shown escaped and cut: it is the file's text, not ours.
         let global = format!("{module}.{name}").escape_debug().take(100).collect();
         Err(PickleError::Global { at: self.opcode_at, global })

@@ -1,4 +1,4 @@
-//! Checkpoints in safetensors files, memory-mapped: one file, or shards with an index.
+//! Checkpoints in safetensors files, memory-mapped: one file, or shards.
 //!
 //! Format: eight bytes of header length, a JSON header (name → type, shape, byte range), the numbers.
 //! <https://github.com/huggingface/safetensors>
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::map::WeightMap;
 use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
+use crate::engine::lfs;
 
 /// The name of a checkpoint in one file.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -102,6 +103,13 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Opens shards that together are the checkpoint of the folder `dir`.
+    pub fn open_shards(dir: &Path, paths: &[PathBuf]) -> Result<Self, WeightError> {
+        let mut checkpoint = Self::empty(dir);
+        paths.iter().try_for_each(|path| checkpoint.add_shard(path))?;
+        Ok(checkpoint)
+    }
+
     fn empty(place: &Path) -> Self {
         Self { place: place.to_path_buf(), shards: Vec::new(), entries: BTreeMap::new() }
     }
@@ -163,6 +171,9 @@ impl Checkpoint {
 
 /// The header of a safetensors file and where its numbers begin; every byte range lies inside the file.
 fn read_header(bytes: &[u8]) -> Result<(Metadata, usize), String> {
+    if lfs::is_pointer(bytes) {
+        return Err(lfs::POINTER.to_owned());
+    }
     let (length, rest) = bytes
         .split_first_chunk::<LENGTH_FIELD>()
         .ok_or_else(|| format!("{} bytes are no safetensors file", bytes.len()))?;

@@ -9,6 +9,7 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{PickleError, StateTensor, read_state};
+use crate::engine::lfs;
 
 /// Largest pickle that is read, bytes; the 6B model's are about 5 thousand a shard.
 const PICKLE_LIMIT: u64 = 4 << 20;
@@ -185,11 +186,12 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 fn check_magic(reader: &mut (impl Read + Seek)) -> Result<(), TorchError> {
-    let mut magic = Vec::new();
-    reader.take(4).read_to_end(&mut magic)?;
+    let mut start = Vec::new();
+    reader.take(64).read_to_end(&mut start)?;
     reader.rewind()?;
-    match magic.as_slice() {
-        b"PK\x03\x04" => Ok(()),
+    match start.as_slice() {
+        [b'P', b'K', 3, 4, ..] => Ok(()),
+        start if lfs::is_pointer(start) => Err(TorchError::Unsupported(lfs::POINTER.into())),
         [0x80, ..] => Err(TorchError::Unsupported(
             "written by torch before 1.6 (no zip); load and save it with a newer torch first".into(),
         )),

@@ -33,7 +33,8 @@ pub struct PairDifferences {
 /// A part of a run's provenance that has names of its own.
 type Map = fn(&Provenance) -> &BTreeMap<String, String>;
 /// Those of [`provenance_fields`] that are maps: of these only the entries that differ are told.
-const MAPS: [(&str, Map); 3] = [
+const MAPS: [(&str, Map); 4] = [
+    ("Model as read", |of| &of.model_details),
     ("Device found", |of| &of.device_details),
     ("Versions", |of| &of.versions),
     ("Environment", |of| &of.environment),

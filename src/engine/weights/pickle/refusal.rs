@@ -29,6 +29,17 @@ pub enum PickleError {
         /// Module and name.
         global: String,
     },
+    /// Numbers of a byte, which plain weights never are.
+    #[error(
+        "pickle byte {at}: global {global}: these weights are integers, as an int4 or int8 checkpoint's are (quantization_bit in \
+         config.json); only plain tensors in fp32, fp16 and bf16 are read: take the model that was not quantised"
+    )]
+    Integers {
+        /// Where it stands.
+        at: usize,
+        /// Module and name.
+        global: String,
+    },
     /// A program that makes no sense.
     #[error("pickle byte {at}: {problem}")]
     Malformed {

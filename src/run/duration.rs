@@ -1,0 +1,366 @@
+//! How long a plan's cases take, before they are run: by what earlier runs of the same shape took on this machine, or by what a
+//! chip's profile says of it at least.
+//!
+//! A phase's time is that of the recorded phase whose work is nearest, times the ratio of the least times that their bytes and
+//! operations need on the machine as it was measured then. An accuracy case that was run before takes its time an item. Else its
+//! phases are counted with every answer at its limit, which is the most that it can take.
+
+use std::path::Path;
+
+use crate::bench::{PhaseCost, batch_cost};
+use crate::device::{ClockProfile, Precision};
+use crate::engine::config::ModelConfig;
+use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleState};
+
+use super::AccuracyRun;
+use super::plan::{LoadRun, PerformanceRun};
+use super::resume::{Found, runs};
+use super::workload;
+
+/// What must agree between an earlier run and this one.
+#[derive(Debug, Clone)]
+pub struct SameAs {
+    /// Host name.
+    pub host: Option<String>,
+    /// Processor.
+    pub cpu_model: Option<String>,
+    /// Device, as records name it.
+    pub device: String,
+    /// Kernels; `None` where they do not matter.
+    pub kernel: Option<String>,
+    /// Threads; `None` where they do not matter.
+    pub threads: Option<usize>,
+    /// Types.
+    pub precision: Precision,
+    /// The model's shape.
+    pub shape: String,
+    /// The model's name, for records that do not know the shape.
+    pub model: String,
+}
+
+impl SameAs {
+    fn fits(&self, record: &RunRecord) -> bool {
+        let of = &record.provenance;
+        let shape = match of.model_details.get("shape") {
+            Some(shape) => *shape == self.shape,
+            None => of.model == self.model,
+        };
+        shape
+            && of.clock == Clock::Measured
+            && self.host.as_ref().is_some_and(|host| *host == of.host)
+            && self.cpu_model.as_ref().is_some_and(|cpu| *cpu == of.cpu_model)
+            && of.device == self.device
+            && of.dtype == self.precision.to_string()
+            && self.kernel.as_ref().is_none_or(|kernel| *kernel == of.kernel)
+            && self.threads.is_none_or(|threads| threads as u32 == of.threads)
+    }
+}
+
+/// What is known of a case's time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Expected {
+    /// Seconds on this machine.
+    Known {
+        /// How many.
+        seconds: f64,
+        /// The most that it can be: answers may end before their limit.
+        at_most: bool,
+        /// Which record says so.
+        by: String,
+    },
+    /// Seconds at least: by the virtual clock of a profile, or by a schedule.
+    AtLeast {
+        /// How many.
+        seconds: f64,
+        /// What says so.
+        by: String,
+    },
+    /// Nothing says so.
+    Unknown,
+}
+
+/// Work that was done in a time.
+#[derive(Debug, Clone)]
+struct Achieved {
+    cost: PhaseCost,
+    seconds: f64,
+    tp: usize,
+    roofline: Option<(f64, f64)>,
+    by: String,
+}
+
+/// An accuracy case that was run.
+#[derive(Debug, Clone)]
+struct Asked {
+    protocol: String,
+    dataset: String,
+    shots: u32,
+    max_new_tokens: Option<usize>,
+    batch: usize,
+    tp: usize,
+    seconds_an_item: f64,
+    by: String,
+}
+
+/// What earlier runs took, newest first; or a profile.
+#[derive(Debug, Default)]
+pub struct Rates {
+    prefill: Vec<Achieved>,
+    decode: Vec<Achieved>,
+    asked: Vec<Asked>,
+    profile: Option<ClockProfile>,
+}
+
+/// What a plan's cases are counted with.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<'a> {
+    /// The model's shape.
+    pub config: &'a ModelConfig,
+    /// Types.
+    pub precision: Precision,
+    /// Tokens fed in one step at most.
+    pub step_tokens: usize,
+}
+
+impl Rates {
+    /// What the runs under `root` tell of runs like these. A run that cannot be read tells nothing.
+    pub fn read(root: &Path, same: &SameAs, counted: Counted<'_>) -> Self {
+        let mut rates = Self::default();
+        for found in runs(root).filter(|found| same.fits(&found.record)) {
+            rates.add(&found, counted);
+        }
+        rates
+    }
+
+    /// What a profile says of times: the clock of the run is its.
+    pub fn of_profile(profile: ClockProfile) -> Self {
+        Self { profile: Some(profile), ..Self::default() }
+    }
+
+    fn add(&mut self, found: &Found, counted: Counted<'_>) {
+        let Ok(dir) = RunDir::open(&found.path) else { return };
+        let record = &found.record;
+        self.add_requests(&dir, record);
+        self.add_samples(&dir, record, counted);
+    }
+
+    /// The phases of its performance cases: means over the timed repetitions.
+    fn add_requests(&mut self, dir: &RunDir, record: &RunRecord) {
+        let requests = dir.read_requests().unwrap_or_default();
+        let roofline = record.provenance.roofline.as_ref().map(of_roofline);
+        for case in &record.plan.performance {
+            let timed = requests.iter().filter(|request| {
+                request.case_id == case.case_id
+                    && request.kind == RepetitionKind::Timed
+                    && request.error.is_none()
+            });
+            let times: Vec<(u64, u64)> =
+                timed.map(|request| (request.prefill_ns, request.step_ns.iter().sum())).collect();
+            let mean = |of: fn(&(u64, u64)) -> u64| {
+                times.iter().map(|time| of(time) as f64 / 1e9).sum::<f64>() / times.len() as f64
+            };
+            let phases = [
+                (&mut self.prefill, case.prefill_cost, mean(|time| time.0)),
+                (&mut self.decode, case.decode_cost, mean(|time| time.1)),
+            ];
+            for (rates, cost, seconds) in phases {
+                let Some(cost) = cost.map(|cost| PhaseCost { bytes: cost.bytes, flops: cost.flops }) else {
+                    continue;
+                };
+                if seconds > 0.0 && cost.flops > 0 {
+                    let by = format!("{} of {}", case.case_id, record.run_id);
+                    rates.push(Achieved { cost, seconds, tp: case.tp as usize, roofline, by });
+                }
+            }
+        }
+    }
+
+    /// Its accuracy cases: their time an item, and where nothing was generated the time of their prompts.
+    fn add_samples(&mut self, dir: &RunDir, record: &RunRecord, counted: Counted<'_>) {
+        let samples = dir.read_samples().unwrap_or_default();
+        let of = &record.provenance;
+        let (batch, tp) = (of.batch as usize, of.tp as usize);
+        for case in &record.plan.accuracy {
+            let answered = samples.iter().filter(|s| s.task == case.task && s.state != SampleState::Failed);
+            let answered: Vec<_> = answered.collect();
+            let (Some(start), Some(end)) =
+                (answered.iter().map(|s| s.t_start_ns).min(), answered.iter().map(|s| s.t_end_ns).max())
+            else {
+                continue;
+            };
+            let seconds = end.saturating_sub(start) as f64 / 1e9;
+            let by = format!("{} of {}", case.task, record.run_id);
+            self.asked.push(Asked {
+                protocol: case.protocol.clone(),
+                dataset: case.dataset.clone(),
+                shots: case.shots,
+                max_new_tokens: record
+                    .identity
+                    .get(&format!("{}.max_new_tokens", case.task))
+                    .and_then(|n| n.parse().ok()),
+                batch,
+                tp,
+                seconds_an_item: seconds / answered.len() as f64,
+                by: by.clone(),
+            });
+            if answered.iter().all(|s| s.output_tokens.is_empty()) && seconds > 0.0 {
+                let inputs: Vec<usize> = answered.iter().map(|s| s.input_tokens_n as usize).collect();
+                let (cost, _) = total(inputs.chunks(batch.max(1)).map(|inputs| counted.cost(inputs, 1)));
+                let roofline = of.roofline.as_ref().map(of_roofline);
+                self.prefill.push(Achieved { cost, seconds, tp, roofline, by });
+            }
+        }
+    }
+
+    /// The time of a performance case, its warm-ups included.
+    pub fn case(&self, run: &PerformanceRun, counted: Counted<'_>) -> Expected {
+        let (prefill, decode) = workload::cost(run, counted.config, counted.precision, counted.step_tokens);
+        let of_one = self.phases(prefill, decode, run.tp, false);
+        // A second warm-up is not begun where the first took long.
+        let warm_ups = |seconds: f64| {
+            let most = if seconds * 1e9 >= run.warm_up.most_ns as f64 { 1 } else { run.warm_up.agreeing };
+            run.warm_up.most.min(most)
+        };
+        of_one.times(|seconds| (run.timed() + warm_ups(seconds)) as f64)
+    }
+
+    /// The time of an accuracy case, named `dataset` in records.
+    pub fn task(&self, run: &AccuracyRun<'_>, dataset: &str, counted: Counted<'_>) -> Expected {
+        let plan = run.evaluation.plan();
+        let items = run.evaluation.len();
+        let protocol = plan.protocol.definition().name;
+        let same = self.asked.iter().find(|asked| {
+            asked.protocol == protocol
+                && asked.dataset == dataset
+                && asked.shots as usize == plan.shots
+                && asked.max_new_tokens == Some(plan.max_new_tokens)
+                && asked.batch == run.batch
+                && asked.tp == run.tp
+        });
+        if let Some(asked) = same {
+            let seconds = asked.seconds_an_item * items as f64;
+            return Expected::Known { seconds, at_most: false, by: asked.by.clone() };
+        }
+        let new = plan.max_new_tokens;
+        let prompts = (0..items).filter_map(|i| run.evaluation.first_prompt(i));
+        let mut inputs: Vec<usize> = prompts.map(|(_, ids)| ids.len()).collect();
+        let batches = |inputs: &[usize], output: usize| {
+            total(inputs.chunks(run.batch.max(1)).map(|inputs| counted.cost(inputs, output)))
+        };
+        let (mut prefill, decode) = batches(&inputs, new.max(1));
+        if new > 0 && !run.evaluation.choices().is_empty() {
+            // A second question repeats the first with its answer.
+            inputs.iter_mut().for_each(|tokens| *tokens += new);
+            prefill = sum(prefill, batches(&inputs, 1).0);
+        }
+        self.phases(prefill, decode, run.tp, new > 1)
+    }
+
+    /// The time of a load: its schedule at least.
+    pub fn load(run: &LoadRun) -> Expected {
+        let Some(rates) = &run.rates else { return Expected::Unknown };
+        let of_rate = |rate: &f64| match run.duration_ns {
+            u64::MAX => run.requests as f64 / rate,
+            ns => ns as f64 / 1e9,
+        };
+        Expected::AtLeast { seconds: rates.iter().map(of_rate).sum(), by: "its arrivals".into() }
+    }
+
+    fn phases(&self, prefill: PhaseCost, decode: PhaseCost, tp: usize, at_most: bool) -> Expected {
+        if let Some(profile) = &self.profile {
+            let limits = (
+                profile.memory_bytes_per_s as f64 * tp as f64,
+                profile.matmul_flops_per_s as f64 * tp as f64,
+            );
+            let seconds = least(prefill, limits) + least(decode, limits);
+            return Expected::AtLeast { seconds, by: format!("profile {}", profile.name) };
+        }
+        let (Some(first), then) = (nearest(&self.prefill, prefill, tp), nearest(&self.decode, decode, tp))
+        else {
+            return Expected::Unknown;
+        };
+        let of = |achieved: &Achieved, cost| achieved.seconds * achieved.ratio(cost);
+        let mut seconds = of(first, prefill);
+        if decode.flops > 0 {
+            let Some(then) = then else { return Expected::Unknown };
+            seconds += of(then, decode);
+        }
+        Expected::Known { seconds, at_most, by: first.by.clone() }
+    }
+}
+
+impl Counted<'_> {
+    fn cost(self, inputs: &[usize], output_tokens: usize) -> (PhaseCost, PhaseCost) {
+        batch_cost(self.config, self.precision, self.step_tokens, inputs, output_tokens)
+    }
+}
+
+impl Expected {
+    /// So many times as long.
+    fn times(self, count: impl Fn(f64) -> f64) -> Self {
+        match self {
+            Self::Known { seconds, at_most, by } => {
+                Self::Known { seconds: seconds * count(seconds), at_most, by }
+            }
+            Self::AtLeast { seconds, by } => Self::AtLeast { seconds: seconds * count(seconds), by },
+            Self::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl Achieved {
+    /// How many times as long that work takes.
+    fn ratio(&self, cost: PhaseCost) -> f64 {
+        match self.roofline {
+            Some(limits) => least(cost, limits) / least(self.cost, limits),
+            // Without the machine's limits the larger of the two ratios: the estimate is then rather too long.
+            None => share(cost.bytes, self.cost.bytes).max(share(cost.flops, self.cost.flops)),
+        }
+    }
+}
+
+/// The rate whose work is most alike, of as many ranks; of equals the newest.
+fn nearest(rates: &[Achieved], cost: PhaseCost, tp: usize) -> Option<&Achieved> {
+    let distance = |rate: &&Achieved| {
+        share(cost.bytes, rate.cost.bytes).ln().abs() + share(cost.flops, rate.cost.flops).ln().abs()
+    };
+    rates.iter().filter(|rate| rate.tp == tp).min_by(|a, b| distance(a).total_cmp(&distance(b)))
+}
+
+fn share(a: u64, b: u64) -> f64 {
+    a.max(1) as f64 / b.max(1) as f64
+}
+
+/// Seconds that this work needs at least, by bytes and operations a second.
+fn least(cost: PhaseCost, (bytes_per_s, flops_per_s): (f64, f64)) -> f64 {
+    (cost.bytes as f64 / bytes_per_s).max(cost.flops as f64 / flops_per_s)
+}
+
+fn of_roofline(roofline: &Roofline) -> (f64, f64) {
+    (roofline.bandwidth_bytes_per_s, roofline.peak_flops_per_s)
+}
+
+fn sum(a: PhaseCost, b: PhaseCost) -> PhaseCost {
+    PhaseCost { bytes: a.bytes.saturating_add(b.bytes), flops: a.flops.saturating_add(b.flops) }
+}
+
+fn total(costs: impl Iterator<Item = (PhaseCost, PhaseCost)>) -> (PhaseCost, PhaseCost) {
+    let none = PhaseCost { bytes: 0, flops: 0 };
+    costs.fold((none, none), |all, one| (sum(all.0, one.0), sum(all.1, one.1)))
+}
+
+/// A time for people: `12 s`, `35 min`, `40 h`, `9 days`.
+pub fn in_words(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.1 => "less than 0.1 s".to_owned(),
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 3600.0 => format!("{:.0} min", s / 60.0),
+        s if s < 10.0 * 3600.0 => format!("{:.1} h", s / 3600.0),
+        s if s < 100.0 * 3600.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests;
