@@ -1,5 +1,6 @@
 //! The product of the vector kernels, in registers of sums.
 
+use super::buffer::{LINE_BYTES, prefetch_line};
 use super::kernels::{Element, PANEL};
 use super::simd::Simd16;
 
@@ -26,13 +27,21 @@ pub struct Product {
     pub c_stride: usize,
 }
 
-/// `M` rows by `P` panels, the whole of `k` in registers.
+/// How far ahead of a panel's reading its memory is asked for: as long as memory takes, and within what the first-level cache
+/// holds of the panels that are read side by side.
+const AHEAD_BYTES: usize = 2048;
+
+/// `M` rows by `P` panels, the whole of `k` in registers. With `AHEAD` the panels come from memory, which is asked for in time.
 ///
 /// # Safety
 /// As [`Kernels`](super::kernels::Kernels).
 #[inline(always)]
-unsafe fn tile<V: Simd16, E: Element, const M: usize, const P: usize>(t: &Product, row: usize, panel: usize) {
-    // SAFETY: rows `row..row + M` and panels `panel..panel + P` lie inside the product.
+unsafe fn tile<V: Simd16, E: Element, const M: usize, const P: usize, const AHEAD: bool>(
+    t: &Product,
+    row: usize,
+    panel: usize,
+) {
+    // SAFETY: rows `row..row + M` and panels `panel..panel + P` lie inside the product; a prefetch may name any address.
     unsafe {
         let a = t.a.add(row * t.a_stride);
         let w = t.w.add(panel * t.panel_stride * E::BYTES);
@@ -43,17 +52,23 @@ unsafe fn tile<V: Simd16, E: Element, const M: usize, const P: usize>(t: &Produc
                 sums[m][p] = V::load(c.add(m * t.c_stride + p * PANEL));
             }
         }
-        for k in 0..t.k {
-            let mut weights = [V::splat(0.0); P];
-            for p in 0..P {
-                weights[p] = E::load(w.add((p * t.panel_stride + k * PANEL) * E::BYTES));
-            }
-            for m in 0..M {
-                let x = V::splat(*a.add(m * t.a_stride + k));
+        // A cache line of each panel.
+        let line = const { LINE_BYTES / (PANEL * E::BYTES) };
+        let mut k = 0;
+        while k + line <= t.k {
+            if AHEAD {
                 for p in 0..P {
-                    sums[m][p] = x.mul_add(weights[p], sums[m][p]);
+                    let from = w.wrapping_add((p * t.panel_stride + k * PANEL) * E::BYTES);
+                    prefetch_line(from.wrapping_add(AHEAD_BYTES));
                 }
             }
+            for k in k..k + line {
+                step::<V, E, M, P>(t, (a, w), k, &mut sums);
+            }
+            k += line;
+        }
+        for k in k..t.k {
+            step::<V, E, M, P>(t, (a, w), k, &mut sums);
         }
         for m in 0..M {
             for p in 0..P {
@@ -63,64 +78,103 @@ unsafe fn tile<V: Simd16, E: Element, const M: usize, const P: usize>(t: &Produc
     }
 }
 
-/// All panels, `P` at a time, the rest one by one.
+/// One step of depth of a tile: `k` of the tile's rows and panels, which begin at `a` and `w`.
 #[inline(always)]
-unsafe fn strip<V: Simd16, E: Element, const M: usize, const P: usize>(t: &Product, row: usize) {
-    let whole = t.panels / P * P;
-    for panel in (0..whole).step_by(P) {
-        // SAFETY: inside the product.
-        unsafe { tile::<V, E, M, P>(t, row, panel) };
-    }
-    for panel in whole..t.panels {
-        // SAFETY: inside the product.
-        unsafe { tile::<V, E, M, 1>(t, row, panel) };
+unsafe fn step<V: Simd16, E: Element, const M: usize, const P: usize>(
+    t: &Product,
+    (a, w): (*const f32, *const u8),
+    k: usize,
+    sums: &mut [[V; P]; M],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut weights = [V::splat(0.0); P];
+        for p in 0..P {
+            weights[p] = E::load(w.add((p * t.panel_stride + k * PANEL) * E::BYTES));
+        }
+        for m in 0..M {
+            let x = V::splat(*a.add(m * t.a_stride + k));
+            for p in 0..P {
+                sums[m][p] = x.mul_add(weights[p], sums[m][p]);
+            }
+        }
     }
 }
 
+/// `M` rows by all panels, `P` at a time, the rest one by one.
+#[inline(always)]
+unsafe fn strip<V: Simd16, E: Element, const M: usize, const P: usize, const AHEAD: bool>(t: &Product) {
+    let whole = t.panels / P * P;
+    for panel in (0..whole).step_by(P) {
+        // SAFETY: inside the product.
+        unsafe { tile::<V, E, M, P, AHEAD>(t, 0, panel) };
+    }
+    for panel in whole..t.panels {
+        // SAFETY: inside the product.
+        unsafe { tile::<V, E, M, 1, AHEAD>(t, 0, panel) };
+    }
+}
+
+/// The product; with `AHEAD` of panels that come from memory, else of such as lie in the first-level cache.
+///
 /// # Safety
 /// As [`Kernels`](super::kernels::Kernels).
 #[inline(always)]
-pub unsafe fn gemm<V: Simd16, E: Element>(t: &Product) {
+pub unsafe fn gemm<V: Simd16, E: Element, const AHEAD: bool>(t: &Product) {
     // SAFETY: the tiles lie inside the product.
     unsafe {
-        match t.rows {
-            0 => {}
-            // Few rows: several panels at once, so that enough independent sums are in flight.
-            1 => strip::<V, E, 1, 4>(t, 0),
-            2 => strip::<V, E, 2, 2>(t, 0),
-            3 => strip::<V, E, 3, 2>(t, 0),
-            rows => {
-                let tiles = rows.div_ceil(V::TILE_ROWS);
+        match (t.rows, V::TILE_PANELS) {
+            (0, _) => {}
+            // Few rows: several panels at once, so that enough sums are in flight, and enough memory is asked for.
+            (1, 1) => strip::<V, E, 1, 4, AHEAD>(t),
+            (2, 1) => strip::<V, E, 2, 2, AHEAD>(t),
+            (3, 1) => strip::<V, E, 3, 2, AHEAD>(t),
+            (1, _) => strip::<V, E, 1, 8, AHEAD>(t),
+            (2, _) => strip::<V, E, 2, 4, AHEAD>(t),
+            (3, _) => strip::<V, E, 3, 4, AHEAD>(t),
+            // Loops, no closures: those would be compiled outside the instruction set.
+            (_, 1) => {
                 for panel in 0..t.panels {
-                    for i in 0..tiles {
-                        let (begin, end) = (rows * i / tiles, rows * (i + 1) / tiles);
-                        rows_of_panel::<V, E>(t, begin, end - begin, panel);
-                    }
+                    rows_of_panels::<V, E, 1, AHEAD>(t, panel);
+                }
+            }
+            _ => {
+                let whole = t.panels / 3 * 3;
+                for panel in (0..whole).step_by(3) {
+                    rows_of_panels::<V, E, 3, AHEAD>(t, panel);
+                }
+                match t.panels - whole {
+                    0 => {}
+                    1 => rows_of_panels::<V, E, 1, AHEAD>(t, whole),
+                    _ => rows_of_panels::<V, E, 2, AHEAD>(t, whole),
                 }
             }
         }
     }
 }
 
-/// One panel, up to twelve rows.
+/// All rows of `P` panels, in tiles of like height.
 #[inline(always)]
-unsafe fn rows_of_panel<V: Simd16, E: Element>(t: &Product, row: usize, rows: usize, panel: usize) {
-    // SAFETY: the caller's promise; tiles wider than `TILE_ROWS` are never asked for.
-    unsafe {
-        match rows {
-            1 => tile::<V, E, 1, 1>(t, row, panel),
-            2 => tile::<V, E, 2, 1>(t, row, panel),
-            3 => tile::<V, E, 3, 1>(t, row, panel),
-            4 => tile::<V, E, 4, 1>(t, row, panel),
-            5 if V::TILE_ROWS >= 5 => tile::<V, E, 5, 1>(t, row, panel),
-            6 if V::TILE_ROWS >= 6 => tile::<V, E, 6, 1>(t, row, panel),
-            7 if V::TILE_ROWS >= 7 => tile::<V, E, 7, 1>(t, row, panel),
-            8 if V::TILE_ROWS >= 8 => tile::<V, E, 8, 1>(t, row, panel),
-            9 if V::TILE_ROWS >= 9 => tile::<V, E, 9, 1>(t, row, panel),
-            10 if V::TILE_ROWS >= 10 => tile::<V, E, 10, 1>(t, row, panel),
-            11 if V::TILE_ROWS >= 11 => tile::<V, E, 11, 1>(t, row, panel),
-            12 if V::TILE_ROWS >= 12 => tile::<V, E, 12, 1>(t, row, panel),
-            _ => {}
+unsafe fn rows_of_panels<V: Simd16, E: Element, const P: usize, const AHEAD: bool>(
+    t: &Product,
+    panel: usize,
+) {
+    let tiles = t.rows.div_ceil(V::TILE_ROWS);
+    for i in 0..tiles {
+        let (row, end) = (t.rows * i / tiles, t.rows * (i + 1) / tiles);
+        // SAFETY: inside the product; tiles higher than `TILE_ROWS` are never asked for.
+        unsafe {
+            match end - row {
+                1 => tile::<V, E, 1, P, AHEAD>(t, row, panel),
+                2 => tile::<V, E, 2, P, AHEAD>(t, row, panel),
+                3 => tile::<V, E, 3, P, AHEAD>(t, row, panel),
+                4 => tile::<V, E, 4, P, AHEAD>(t, row, panel),
+                5 if V::TILE_ROWS >= 5 => tile::<V, E, 5, P, AHEAD>(t, row, panel),
+                6 if V::TILE_ROWS >= 6 => tile::<V, E, 6, P, AHEAD>(t, row, panel),
+                7 if V::TILE_ROWS >= 7 => tile::<V, E, 7, P, AHEAD>(t, row, panel),
+                8 if V::TILE_ROWS >= 8 => tile::<V, E, 8, P, AHEAD>(t, row, panel),
+                _ => {}
+            }
         }
     }
 }

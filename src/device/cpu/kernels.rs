@@ -50,6 +50,8 @@ pub struct Kernels {
     pub swiglu: unsafe fn(*const f32, *const f32, usize, *mut f32),
     /// Rotates `pairs` adjacent pairs of one head in place, each product and the sum rounded: `(head, cos, sin, pairs)`.
     pub rotate: unsafe fn(*mut f32, *const f32, *const f32, usize),
+    /// Panels that [`Self::gemm`] reads side by side where there are many rows.
+    pub tile_panels: usize,
     /// Products by tiles, where the family has them, of weights and of the KV cache; nothing calls [`Self::gemm`] then.
     pub tiles: Option<TileKernels>,
 }
@@ -317,13 +319,13 @@ unsafe fn rotate<V: Simd16, E: Element>(head: *mut f32, cos: *const f32, sin: *c
 macro_rules! instruction_set {
     ($module:ident, $vector:ty, $name:literal $(, $features:literal)?) => {
         pub mod $module {
-            use super::{DType, Element, Kernels, Product, RowState, Scores, Weights};
+            use super::{DType, Element, Kernels, Product, RowState, Scores, Simd16, Weights};
             type V = $vector;
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn gemm<E: Element>(t: &Product) {
+            unsafe fn gemm<E: Element, const AHEAD: bool>(t: &Product) {
                 // SAFETY: the caller's promise; the same below.
-                unsafe { super::gemm::<V, E>(t) }
+                unsafe { super::gemm::<V, E, AHEAD>(t) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn widen<E: Element>(from: *const u8, to: *mut f32, n: usize) {
@@ -390,8 +392,8 @@ macro_rules! instruction_set {
             fn of<E: Element>() -> Kernels {
                 Kernels {
                     name: $name,
-                    gemm: gemm::<E>,
-                    gemm_f32: gemm::<super::F32>,
+                    gemm: gemm::<E, true>,
+                    gemm_f32: gemm::<super::F32, false>,
                     widen: widen::<E>,
                     narrow: narrow::<E>,
                     finish: finish::<E>,
@@ -403,6 +405,7 @@ macro_rules! instruction_set {
                     add: add::<E>,
                     swiglu: swiglu::<E>,
                     rotate: rotate::<E>,
+                    tile_panels: <V as Simd16>::TILE_PANELS,
                     tiles: None,
                 }
             }

@@ -11,10 +11,13 @@ use super::kernels::{Kernels, PANEL};
 use super::pool::Pool;
 use super::tiles::{PAIR, TILE_BYTES, TILE_DEPTH, TileKernels};
 
-/// Depth of a block of a large product: sixteen columns of it, widened, fit L1 beside the rows.
+/// Numbers of a block of a large product: the panels that a tile reads side by side, over some depth, widened. 24 KiB, which fit L1
+/// beside a tile's rows.
+const BLOCK_NUMBERS: usize = 6144;
+/// Greatest depth of such a block.
 const BLOCK_K: usize = 256;
-/// Panels that share a block of rows while it lies in L2.
-const GROUP_PANELS: usize = 8;
+/// Panels that share a block of rows while it lies in L2; whole tiles.
+const GROUP_PANELS: usize = 12;
 /// From so many rows on a panel is widened to fp32 once and then read from cache.
 const WIDEN_ROWS: usize = 24;
 
@@ -187,6 +190,10 @@ impl Epilogue {
     }
 }
 
+/// A block's widened panels, a panel after the other; no number of a panel's row crosses a cache line.
+#[repr(align(64))]
+struct Wide([f32; BLOCK_NUMBERS]);
+
 struct Job<'a> {
     linear: &'a Linear,
     x: Rows<'a>,
@@ -227,32 +234,40 @@ impl Job<'_> {
         self.finish(&panels);
     }
 
-    /// Many rows: blocks of `k`, each panel widened once a block; sums wait in `out` between blocks, which continues the
+    /// Many rows: blocks of `k`, a tile's panels widened once a block; sums wait in `out` between blocks, which continues the
     /// same chain of additions.
     fn large(&self, panels: Range<usize>) {
-        let k = self.linear.k;
-        let mut wide = [0.0f32; BLOCK_K * PANEL];
+        let (k, side_by_side) = (self.linear.k, self.kernels.tile_panels);
+        let block_k = BLOCK_K.min(BLOCK_NUMBERS / (side_by_side * PANEL));
+        let mut wide = Wide([0.0; BLOCK_NUMBERS]);
         for first in panels.clone().step_by(GROUP_PANELS) {
             let group = first..panels.end.min(first + GROUP_PANELS);
             self.clear(&group);
-            for begin in (0..k).step_by(BLOCK_K) {
-                let block = begin..k.min(begin + BLOCK_K);
-                for panel in group.clone() {
-                    let stored = self.panel(panel, block.start);
-                    let (w, gemm) = if self.dtype == DType::Fp32 {
-                        (stored, self.kernels.gemm)
-                    } else {
-                        // SAFETY: a block of a panel is at most `wide`.
-                        unsafe { (self.kernels.widen)(stored, wide.as_mut_ptr(), block.len() * PANEL) };
-                        (wide.as_ptr().cast(), self.kernels.gemm_f32)
-                    };
-                    let product = self.product(&(panel..panel + 1), block.clone(), w, 0);
-                    // SAFETY: the product lies inside the block and the matrices.
-                    unsafe { gemm(&product) };
+            for begin in (0..k).step_by(block_k) {
+                let block = begin..k.min(begin + block_k);
+                for panel in group.clone().step_by(side_by_side) {
+                    self.block(panel..group.end.min(panel + side_by_side), block.clone(), &mut wide);
                 }
             }
             self.finish(&group);
         }
+    }
+
+    /// Some panels over a block of `k`.
+    fn block(&self, panels: Range<usize>, k: Range<usize>, wide: &mut Wide) {
+        let numbers = k.len() * PANEL;
+        let (w, panel_stride, gemm) = if self.dtype == DType::Fp32 {
+            (self.panel(panels.start, k.start), self.linear.k * PANEL, self.kernels.gemm)
+        } else {
+            for (panel, wide) in panels.clone().zip(wide.0.chunks_exact_mut(numbers)) {
+                // SAFETY: a block of a panel on both sides.
+                unsafe { (self.kernels.widen)(self.panel(panel, k.start), wide.as_mut_ptr(), numbers) };
+            }
+            (wide.0.as_ptr().cast(), numbers, self.kernels.gemm_f32)
+        };
+        let product = self.product(&panels, k, w, panel_stride);
+        // SAFETY: the product lies inside the block and the matrices.
+        unsafe { gemm(&product) };
     }
 
     /// This thread's columns of row `row`.

@@ -9,8 +9,10 @@
 /// The methods of an implementation may only be called where its instruction set is present; pointers must be valid for
 /// sixteen numbers (no alignment asked).
 pub trait Simd16: Copy {
-    /// Rows of the widest GEMM tile that fits the registers.
+    /// Rows of the largest GEMM tile whose sums fit the registers, eight at most.
     const TILE_ROWS: usize;
+    /// Panels of such a tile, three at most.
+    const TILE_PANELS: usize;
 
     /// Every lane `x`.
     unsafe fn splat(x: f32) -> Self;
@@ -126,6 +128,7 @@ impl Portable {
 
 impl Simd16 for Portable {
     const TILE_ROWS: usize = 4;
+    const TILE_PANELS: usize = 1;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -40,6 +40,7 @@ macro_rules! registers {
 impl Simd16 for Neon {
     // 6 rows: 24 accumulators, four registers of weights and a broadcast: 29 of 32 registers.
     const TILE_ROWS: usize = 6;
+    const TILE_PANELS: usize = 1;
 
     registers! {
         mul_add(b, c) = mul_add;

@@ -89,6 +89,7 @@ macro_rules! lanewise {
 impl Simd16 for Avx2 {
     // 6 rows: 12 accumulators, two weight registers, one broadcast: 15 of 16 registers.
     const TILE_ROWS: usize = 6;
+    const TILE_PANELS: usize = 1;
 
     lanewise!(add, _mm256_add_ps);
     lanewise!(sub, _mm256_sub_ps);
@@ -255,8 +256,10 @@ macro_rules! lanewise512 {
 }
 
 impl Simd16 for Avx512 {
-    // 12 rows: 12 accumulators cover the latency of two multiply-add units.
-    const TILE_ROWS: usize = 12;
+    // 8 rows by 3 panels: 24 accumulators, three registers of weights and a broadcast: 28 of 32 registers. A step of depth loads
+    // 11 times for 24 multiply-adds; 12 rows by one panel loaded 13 times for 12, as much as the load units can do.
+    const TILE_ROWS: usize = 8;
+    const TILE_PANELS: usize = 3;
 
     lanewise512!(add, _mm512_add_ps);
     lanewise512!(sub, _mm512_sub_ps);

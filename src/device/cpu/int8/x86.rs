@@ -8,14 +8,18 @@ use std::arch::x86_64::{
 };
 
 use super::kernels::{Int8Product, QUAD};
+use crate::device::cpu::buffer::prefetch_line;
 use crate::device::cpu::kernels::PANEL;
 
 /// `vpdpbusd` multiplies unsigned by signed numbers: weights are made unsigned by adding this, so that the activations, four of
 /// which are read from memory as the instruction's last operand, stay as they are.
 pub const VNNI_OFFSET: i32 = 128;
 
-/// Rows of the widest tile of VNNI: 12 sums cover the latency of two units.
+/// Rows of the highest tile of VNNI, by two panels: 24 sums, two registers of weights and the activations. A step of depth loads 14
+/// times for 24 products; with one panel it loaded 13 times for 12, as much as the load units can do.
 const VNNI_ROWS: usize = 12;
+/// How far ahead of a panel's reading its memory is asked for, where it is read once.
+const AHEAD_BYTES: usize = 2048;
 /// Rows of the widest tile of AVX2: 8 sums, two registers of weights, the activations and their magnitudes, and the ones.
 const AVX2_ROWS: usize = 4;
 
@@ -66,10 +70,14 @@ unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Int8Product, row: usize,
     }
 }
 
-/// As [`tile_avx2`].
+/// As [`tile_avx2`]; with `AHEAD` the panels come from memory, which is asked for in time.
 #[inline(always)]
-unsafe fn tile_vnni<const M: usize, const P: usize>(t: &Int8Product, row: usize, panel: usize) {
-    // SAFETY: as in `tile_avx2`; VNNI is present by the caller's promise.
+unsafe fn tile_vnni<const M: usize, const P: usize, const AHEAD: bool>(
+    t: &Int8Product,
+    row: usize,
+    panel: usize,
+) {
+    // SAFETY: as in `tile_avx2`; VNNI is present by the caller's promise; a prefetch may name any address.
     unsafe {
         let a = t.a.add(row * t.a_stride);
         let w = t.w.add(panel * t.panel_stride);
@@ -83,7 +91,11 @@ unsafe fn tile_vnni<const M: usize, const P: usize>(t: &Int8Product, row: usize,
         for k in (0..t.k).step_by(QUAD) {
             let mut weights = [_mm512_setzero_si512(); P];
             for p in 0..P {
-                let w = _mm512_loadu_si512(w.add(p * t.panel_stride + k * PANEL).cast());
+                let w = w.add(p * t.panel_stride + k * PANEL);
+                if AHEAD {
+                    prefetch_line(w.wrapping_add(AHEAD_BYTES).cast());
+                }
+                let w = _mm512_loadu_si512(w.cast());
                 // Adding 128 to a number of eight bits turns its first bit.
                 weights[p] = _mm512_xor_si512(w, offset);
             }
@@ -102,6 +114,20 @@ unsafe fn tile_vnni<const M: usize, const P: usize>(t: &Int8Product, row: usize,
     }
 }
 
+/// Of panels that are read once, from memory.
+#[inline(always)]
+unsafe fn tile_vnni_streamed<const M: usize, const P: usize>(t: &Int8Product, row: usize, panel: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { tile_vnni::<M, P, true>(t, row, panel) }
+}
+
+/// Of panels that other rows read, too.
+#[inline(always)]
+unsafe fn tile_vnni_cached<const M: usize, const P: usize>(t: &Int8Product, row: usize, panel: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { tile_vnni::<M, P, false>(t, row, panel) }
+}
+
 /// Where the sums of a row and panel lie.
 #[inline(always)]
 unsafe fn at_vnni(t: &Int8Product, row: usize, panel: usize) -> *mut __m512i {
@@ -109,27 +135,31 @@ unsafe fn at_vnni(t: &Int8Product, row: usize, panel: usize) -> *mut __m512i {
     unsafe { t.c.add(row * t.c_stride + panel * PANEL).cast() }
 }
 
-/// Calls a tile for all panels of some rows, `P` panels at a time, the rest one by one.
+/// Calls a tile of all rows for all panels, `P` panels at a time, the rest one by one.
 macro_rules! strip {
-    ($tile:ident, $t:ident, $row:expr, $m:literal, $p:literal) => {{
+    ($tile:ident, $t:ident, $m:literal, $p:literal) => {{
         let whole = $t.panels / $p * $p;
         for panel in (0..whole).step_by($p) {
-            $tile::<$m, $p>($t, $row, panel);
+            $tile::<$m, $p>($t, 0, panel);
         }
         for panel in whole..$t.panels {
-            $tile::<$m, 1>($t, $row, panel);
+            $tile::<$m, 1>($t, 0, panel);
         }
     }};
 }
 
-/// Calls a tile of `rows` rows for one panel.
-macro_rules! rows_of_panel {
-    ($tile:ident, $t:ident, $row:expr, $rows:expr, $panel:expr, [$($m:literal),+]) => {
-        match $rows {
-            $($m => $tile::<$m, 1>($t, $row, $panel),)+
-            _ => {}
+/// Calls tiles of like height, `most` rows at most, for `P` panels from one on.
+macro_rules! rows_of_panels {
+    ($tile:ident, $t:ident, $most:expr, $panel:expr, [$($m:literal),+], $p:literal) => {{
+        let tiles = $t.rows.div_ceil($most);
+        for i in 0..tiles {
+            let (row, end) = ($t.rows * i / tiles, $t.rows * (i + 1) / tiles);
+            match end - row {
+                $($m => $tile::<$m, $p>($t, row, $panel),)+
+                _ => {}
+            }
         }
-    };
+    }};
 }
 
 /// [`Int8Product`] with AVX2.
@@ -140,15 +170,11 @@ pub unsafe fn gemm_avx2(t: &Int8Product) {
         match t.rows {
             0 => {}
             // Few rows: several panels at once, so that enough independent sums are in flight.
-            1 => strip!(tile_avx2, t, 0, 1, 4),
-            2 => strip!(tile_avx2, t, 0, 2, 2),
-            rows => {
-                let tiles = rows.div_ceil(AVX2_ROWS);
+            1 => strip!(tile_avx2, t, 1, 4),
+            2 => strip!(tile_avx2, t, 2, 2),
+            _ => {
                 for panel in 0..t.panels {
-                    for i in 0..tiles {
-                        let (begin, end) = (rows * i / tiles, rows * (i + 1) / tiles);
-                        rows_of_panel!(tile_avx2, t, begin, end - begin, panel, [1, 2, 3, 4]);
-                    }
+                    rows_of_panels!(tile_avx2, t, AVX2_ROWS, panel, [1, 2, 3, 4], 1);
                 }
             }
         }
@@ -162,23 +188,22 @@ pub unsafe fn gemm_vnni(t: &Int8Product) {
     unsafe {
         match t.rows {
             0 => {}
-            1 => strip!(tile_vnni, t, 0, 1, 4),
-            2 => strip!(tile_vnni, t, 0, 2, 4),
-            3 => strip!(tile_vnni, t, 0, 3, 2),
-            rows => {
-                let tiles = rows.div_ceil(VNNI_ROWS);
-                for panel in 0..t.panels {
-                    for i in 0..tiles {
-                        let (begin, end) = (rows * i / tiles, rows * (i + 1) / tiles);
-                        rows_of_panel!(
-                            tile_vnni,
-                            t,
-                            begin,
-                            end - begin,
-                            panel,
-                            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
-                        );
-                    }
+            // Few rows, whose weights come from memory: as many panels as the registers have room for.
+            1 => strip!(tile_vnni_streamed, t, 1, 8),
+            2 => strip!(tile_vnni_streamed, t, 2, 8),
+            3 => strip!(tile_vnni_streamed, t, 3, 6),
+            4 => strip!(tile_vnni_streamed, t, 4, 4),
+            5 => strip!(tile_vnni_streamed, t, 5, 4),
+            6 => strip!(tile_vnni_streamed, t, 6, 3),
+            7 => strip!(tile_vnni_streamed, t, 7, 3),
+            8 => strip!(tile_vnni_streamed, t, 8, 3),
+            _ => {
+                let pairs = t.panels / 2 * 2;
+                for panel in (0..pairs).step_by(2) {
+                    rows_of_panels!(tile_vnni_cached, t, VNNI_ROWS, panel, [6, 7, 8, 9, 10, 11, 12], 2);
+                }
+                if pairs < t.panels {
+                    rows_of_panels!(tile_vnni_cached, t, VNNI_ROWS, pairs, [6, 7, 8, 9, 10, 11, 12], 1);
                 }
             }
         }
