@@ -42,6 +42,9 @@
 //! ([`device::cpu::Gauge`]): each is held against its own. [`device::timed`], a device around a device, times every operator where
 //! that is asked for; [`engine::profile`] sums its times up by the kind of step.
 //!
+//! Texts of data sets, suites, models and records are a stranger's: what people are shown of them goes through [`mod@text`], on a
+//! terminal by [`cli`]'s two functions that print, in reports by the templates. What is read has a bound ([`bounded`]).
+//!
 //! ## Invariants
 //!
 //! The first six are held by tests (`tests/it/architecture.rs` reads the imports; `tests/it/invariance.rs` and `goldens.rs` the numbers).
@@ -80,6 +83,7 @@
 //! processors.
 
 pub mod bench;
+pub mod bounded;
 pub mod cli;
 pub mod dataset;
 pub mod device;
@@ -91,3 +95,4 @@ pub mod run;
 pub mod stats;
 pub mod suite;
 pub mod task;
+pub mod text;

@@ -1,17 +1,20 @@
 //! `glmbench chat`: talk with a model in a terminal, or through a pipe.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::{Args as ClapArgs, ValueEnum};
 
+use crate::bounded;
 use crate::engine::chat::{Round, build_prompt, process_response};
 use crate::engine::model::Limits;
 use crate::engine::sampler::{RandomSampling, Sampling};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{FinishReason, Request};
+use crate::text::printable;
 
 use super::engine::EngineArgs;
 use super::say;
@@ -40,7 +43,7 @@ pub struct Args {
     prompt: Option<String>,
     /// Ask each of these for itself: a file with one text a line, or a Python list of strings
     #[arg(long, value_name = "FILE|LIST", conflicts_with = "prompt")]
-    texts: Option<String>,
+    texts: Option<OsString>,
     /// Texts at once
     #[arg(long, value_name = "N", default_value_t = 1, requires = "texts", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(super) batch: u16,
@@ -89,6 +92,8 @@ impl Template {
     }
 }
 
+/// Most bytes of a line of standard input: far more than the tokens of a conversation have.
+const MAX_LINE_BYTES: u64 = 1 << 20;
 /// Longest conversation, tokens: what ChatGLM2's own chat allows.
 const MAX_CONTEXT: usize = 8192;
 
@@ -149,11 +154,13 @@ fn converse(chat: &mut Chat, out: &mut impl Write) -> anyhow::Result<()> {
         if person {
             let _ = write!(io::stderr().lock(), "> ");
         }
-        line.clear();
-        if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
+        let length = bounded::line(&mut io::stdin().lock(), &mut line, MAX_LINE_BYTES);
+        if length.with_context(|| format!("standard input, line {number}"))? == 0 {
             break;
         }
-        let question = std::str::from_utf8(&line).with_context(|| format!("line {number} is not UTF-8"))?;
+        let question = std::str::from_utf8(&line).with_context(|| {
+            format!("standard input, line {number}: found a byte that is no UTF-8; expected text")
+        })?;
         match question.trim() {
             "" => {}
             "stop" => break,
@@ -192,14 +199,14 @@ impl Chat {
             let step = self.engine.step()?;
             for (_, token) in step.emitted {
                 let piece = stream.push(token);
-                out.write_all(piece.as_bytes())?;
+                out.write_all(printable(&piece).as_bytes())?;
                 out.flush()?;
                 answer += &piece;
             }
             broken |= step.finished.iter().any(|c| c.finish == FinishReason::BrokenLogits);
         }
         let rest = stream.finish();
-        writeln!(out, "{rest}")?;
+        writeln!(out, "{}", printable(&rest))?;
         answer += &rest;
         if broken {
             say("glmbench: the model's numbers broke down (NaN or infinite logits); the answer ends there");

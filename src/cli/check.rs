@@ -1,5 +1,6 @@
 //! `glmbench check`: all that can be found wrong with a suite before a model is loaded.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,9 +9,10 @@ use clap::Args as ClapArgs;
 use crate::dataset::{Source, catalogue};
 use crate::suite::{AccuracyCase, Rates, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
+use crate::text::one_line;
 
 use super::run::setup::{Setup, SetupArgs};
-use super::{Exit, emit, say};
+use super::{Exit, complain, emit, say};
 
 /// Check a suite, its data sets, and the model's shape, tokenizer and memory against it; loads no weights
 ///
@@ -27,8 +29,8 @@ pub struct Args {
     #[command(flatten)]
     setup: SetupArgs,
     /// Lay a value over the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
-    #[arg(long, value_name = "KEY=VALUE", value_parser = super::run::key_value)]
-    set: Vec<(String, String)>,
+    #[arg(long, value_name = "KEY=VALUE", value_parser = super::settings::override_parser())]
+    set: Vec<(String, OsString)>,
 }
 
 /// Does it.
@@ -39,7 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for case in &suite.accuracy {
         let name = format!("{} {}", case.task, case.protocol);
         match check_case(case) {
-            Ok(words) => emit(&format!("accuracy     {name}: {words}"))?,
+            Ok(words) => emit(&format!("accuracy     {name}: {}", one_line(&words)))?,
             Err(error) => problems.push(format!("accuracy {name}: {error}")),
         }
     }
@@ -79,7 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     for problem in &problems {
-        say(&format!("glmbench: {problem}"));
+        complain(problem);
     }
     Ok(if problems.is_empty() { Exit::Done } else { Exit::Usage }.into())
 }
@@ -108,11 +110,11 @@ fn check_setup(setup: &Setup) -> anyhow::Result<()> {
     let plan = setup.plan()?;
     for run in &plan.performance {
         if let Some(prompts) = &run.prompts {
-            emit(&format!("prompts      {}: {}", run.case_id(), prompts.notes.join(", ")))?;
+            emit(&format!("prompts      {}: {}", run.case_id(), one_line(&prompts.notes.join(", "))))?;
         }
     }
     for load in plan.loads.iter().filter(|load| !load.pools.is_empty()) {
-        emit(&format!("prompts      {}", load.prompts))?;
+        emit(&format!("prompts      {}", one_line(&load.prompts)))?;
     }
     for run in &plan.accuracy {
         let refused: Vec<String> =
@@ -145,7 +147,7 @@ fn check_setup(setup: &Setup) -> anyhow::Result<()> {
         config.seq_length
     ))?;
     for (name, value) in setup.model.facts(setup.tokenizer.as_ref())?.details() {
-        emit(&format!("             {name}: {value}"))?;
+        emit(&format!("             {name}: {}", one_line(&value)))?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `glmbench compare`: runs side by side, with verdicts, gates and a report.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -15,10 +16,11 @@ use crate::report::compare::{
 };
 use crate::report::{ReportError, Verdict};
 use crate::suite::gates::Gates;
+use crate::text::one_line;
 
 use super::report::drawn;
 use super::runs::{ROOT, find_run};
-use super::{Exit, emit, say};
+use super::{Exit, emit, json_text, say};
 
 /// Compare runs: paired accuracy, speed verdicts, gates, and a report
 ///
@@ -47,7 +49,7 @@ pub struct Args {
     threshold: Option<f64>,
     /// The machine's noise floor: a share such as 1.5%, or a file of `glmbench doctor --noise --out`
     #[arg(long, value_name = "SHARE|FILE")]
-    noise_floor: Option<String>,
+    noise_floor: Option<OsString>,
     /// Difference of an accuracy below which runs may be called the same, e.g. 1%
     #[arg(long, value_name = "SHARE", value_parser = percentage, default_value = "1%")]
     accuracy_margin: f64,
@@ -166,29 +168,31 @@ pub(super) fn write_junit(path: &Path, gates: &Gates, judgements: &[Judgement]) 
 }
 
 /// A share for every phase, or a file of `doctor --noise --out` with floors by phase.
-fn noise_floors(word: &str) -> anyhow::Result<NoiseFloors> {
-    if let Ok(share) = percentage(word) {
+fn noise_floors(word: &OsStr) -> anyhow::Result<NoiseFloors> {
+    if let Some(Ok(share)) = word.to_str().map(percentage) {
         return Ok(NoiseFloors::every(share));
     }
+    let shown = word.display();
     let expected = || {
         format!(
-            "--noise-floor {word}: expected a share such as 1.5%, or a file of `glmbench doctor --noise --out`"
+            "--noise-floor {shown}: expected a share such as 1.5%, or a file of `glmbench doctor --noise --out`"
         )
     };
     let noise = Noise::read(Path::new(word)).with_context(expected)?;
     NoiseFloors::of_machine(&noise.floors)
-        .with_context(|| format!("{word} has no noise floor from 0 to 1; {}", expected()))
+        .with_context(|| format!("{shown} has no noise floor from 0 to 1; {}", expected()))
 }
 
 fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
     let mut lines = Vec::new();
     if !summary.mismatches.is_empty() {
         lines.push("The runs are not of the same thing; identity differs in".to_owned());
-        lines.extend(summary.mismatches.iter().map(|line| format!("  {line}")));
+        lines.extend(summary.mismatches.iter().map(|line| format!("  {}", one_line(line))));
         lines.push(String::new());
     }
-    lines.extend(summary.tables.iter().map(|table| format!("{}\n{}\n", table.title, drawn(table))));
-    lines.extend(summary.headline.iter().cloned());
+    lines
+        .extend(summary.tables.iter().map(|table| format!("{}\n{}\n", one_line(&table.title), drawn(table))));
+    lines.extend(summary.headline.iter().map(|sentence| one_line(sentence).into_owned()));
     lines.push(format!("A change of a measured time is called one beyond {}.", summary.threshold));
     if !judgements.is_empty() {
         lines.push(super::report::gate_sentence(judgements));
@@ -200,7 +204,7 @@ fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
 #[derive(Serialize)]
 struct Printed<'a> {
     schema: u32,
-    folder: &'a Path,
+    folder: String,
     headline: &'a [String],
     identity_differences: &'a [String],
     rows: &'a [ComparisonRow],
@@ -209,9 +213,9 @@ struct Printed<'a> {
 }
 
 fn json(summary: &ComparisonSummary, judgements: &[Judgement], passed: bool) -> serde_json::Result<String> {
-    serde_json::to_string_pretty(&Printed {
+    json_text(&Printed {
         schema: 1,
-        folder: &summary.folder,
+        folder: summary.folder.display().to_string(),
         headline: &summary.headline,
         identity_differences: &summary.mismatches,
         rows: &summary.rows,
@@ -247,8 +251,8 @@ mod tests {
     fn a_noise_floor_is_a_share_or_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("noise.json");
-        let word = path.to_str().unwrap();
-        assert_eq!(noise_floors("2%").unwrap(), NoiseFloors::every(0.02));
+        let word = path.as_os_str();
+        assert_eq!(noise_floors("2%".as_ref()).unwrap(), NoiseFloors::every(0.02));
         assert!(noise_floors(word).unwrap_err().to_string().contains("a share such as 1.5%"));
         let floor =
             |phase, floor| NoiseFloor { case_id: "b1-i8-o8".into(), phase, blocks: 20, ratio: 1.0, floor };

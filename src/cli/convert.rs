@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
+use indicatif::DecimalBytes;
 
 use crate::engine::weights::convert::Plan;
+
+use super::progress;
+use super::signals::{self, Watch};
 
 /// Turn a checkpoint's pickled .bin files into safetensors.
 ///
@@ -23,13 +26,15 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// Converts, with a progress bar on a terminal's stderr and the result in a sentence.
+/// Converts, tells how far it is, and gives the result in a sentence.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let plan = Plan::read(&args.dir)?;
     let (tensors, bytes) = (plan.tensor_count(), plan.bytes());
-    let bar = progress_bar(bytes);
-    let written = plan.write(&args.out, &mut |copied| bar.inc(copied));
+    let bar = progress::bar("convert", progress::BYTES);
+    bar.set_length(bytes);
+    let _watch = Watch::new();
+    let written = plan.write_until(&args.out, &mut |copied| bar.inc(copied), &signals::asked);
     bar.finish_and_clear();
     let written = written?;
     super::say(&format!(
@@ -40,11 +45,4 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         start.elapsed().as_secs_f64(),
     ));
     Ok(ExitCode::SUCCESS)
-}
-
-fn progress_bar(bytes: u64) -> ProgressBar {
-    let template =
-        "{msg:<12} {bar:32} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec} (left {eta})";
-    let style = ProgressStyle::with_template(template).expect("invariant: the template is well formed");
-    ProgressBar::new(bytes).with_style(style.progress_chars("━━╌")).with_message("convert")
 }

@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use crate::dataset::{Benchmark, catalogue, prepare};
 
+use super::signals::{self, Watch};
 use super::{emit, say};
 
 /// Prepare data sets from their original archives
@@ -73,7 +74,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
     let entry = catalogue::find(&args.name)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("datasets").join(&args.name));
-    let prepared = prepare::prepare(entry, &args.archive, &out, args.any_revision)?;
+    let _watch = Watch::new();
+    let prepared = prepare::prepare(entry, &args.archive, &out, args.any_revision, &signals::asked)?;
     let counts: Vec<String> =
         prepared.items.iter().map(|(split, items)| format!("{split} {items}")).collect();
     emit(&format!("{}: {} items in {}", entry.name, counts.join(", "), prepared.root.display()))?;

@@ -1,5 +1,6 @@
 //! `glmbench doctor`: what this machine is, what it can do, and what to mend before measuring.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -18,9 +19,9 @@ use crate::run::machine::Machine;
 use crate::run::noise::noise;
 use crate::run::plan::ordinary_tokens;
 
-use super::emit;
 use super::engine::{ComputeArgs, FoundModel};
 use super::progress::Bars;
+use super::{emit, emit_json};
 
 /// What this machine is and can do, and what to mend before measuring
 #[derive(Debug, ClapArgs)]
@@ -39,7 +40,7 @@ pub struct Args {
     blocks: u16,
     /// With --noise: model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
     #[arg(long, value_name = "DIR|demo|dummy:…", default_value = "demo", requires = "noise")]
-    model: String,
+    model: OsString,
     /// With --noise: shapes as BATCHxINPUTxOUTPUT; a single sequence and a batch unless given
     #[arg(long, value_name = "BxIxO", default_values = ["1x64x32", "8x256x32"], requires = "noise", value_parser = shape)]
     shape: Vec<Shape>,
@@ -76,7 +77,7 @@ struct Findings {
     huge_pages: Option<String>,
     memory_bytes: Option<u64>,
     available_bytes: Option<u64>,
-    cann: Option<PathBuf>,
+    cann: Option<String>,
     limits: Option<MachineLimits>,
     advice: Vec<String>,
     environment: Vec<VariableFinding>,
@@ -126,7 +127,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         findings.noise = Some(noise);
     }
     if args.json {
-        emit(&serde_json::to_string_pretty(&findings)?)?;
+        emit_json(&findings)?;
     } else {
         emit(words(&findings).trim_end())?;
     }
@@ -153,7 +154,7 @@ fn null_comparison(args: &Args) -> anyhow::Result<Noise> {
         kernel: device.kernel,
         dtype: device.precision.to_string(),
         threads: device.threads as u32,
-        model: args.model.clone(),
+        model: args.model.to_string_lossy().into_owned(),
         made: rfc3339_utc(SystemTime::now()),
         floors,
     })
@@ -177,7 +178,7 @@ fn findings(machine: Machine) -> Findings {
         huge_pages: machine.huge_pages,
         memory_bytes: machine.memory_bytes,
         available_bytes: machine.available_bytes,
-        cann,
+        cann: cann.map(|path| path.display().to_string()),
         limits: None,
         environment: Vec::new(),
         noise: None,
@@ -239,7 +240,7 @@ fn words(f: &Findings) -> String {
         or_unknown(f.huge_pages.clone()),
         gb(f.memory_bytes),
         gb(f.available_bytes),
-        f.cann.as_ref().map_or("not found".into(), |p| p.display().to_string()),
+        f.cann.clone().unwrap_or_else(|| "not found".into()),
     );
     text += &f.limits.as_ref().map_or_else(String::new, limit_words);
     for floor in f.noise.iter().flat_map(|n| &n.floors) {

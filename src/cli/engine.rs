@@ -1,5 +1,6 @@
 //! The flags that name a model and what runs it, and the loading behind them.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -28,7 +29,7 @@ use super::{progress, say};
 pub struct EngineArgs {
     /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
     #[arg(long, value_name = "DIR|demo|dummy:…")]
-    pub model: String,
+    pub model: OsString,
     /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
     #[arg(long, value_name = "DIR")]
     pub ptuning: Option<PathBuf>,
@@ -207,7 +208,7 @@ fn from_environment<T: std::str::FromStr>(name: &str, expected: &str) -> Result<
 }
 
 /// The model behind a word of `--model`; `demo` is looked for from the current folder and the program's upwards.
-pub fn model_path(word: &str) -> anyhow::Result<ModelPath> {
+pub fn model_path(word: &OsStr) -> anyhow::Result<ModelPath> {
     if word != "demo" {
         let path = ModelPath::parse(word);
         let missing = match &path {
@@ -217,8 +218,9 @@ pub fn model_path(word: &str) -> anyhow::Result<ModelPath> {
         };
         if let Some(missing) = missing {
             bail!(
-                "--model {word}: {} is not there; expected a model folder, `demo`, `dummy:chatglm2-6b` or \
+                "--model {}: {} is not there; expected a model folder, `demo`, `dummy:chatglm2-6b` or \
                  `dummy:PATH/config.json`",
+                word.display(),
                 missing.display()
             );
         }
@@ -251,12 +253,16 @@ pub struct FoundModel {
 
 impl FoundModel {
     /// Finds the model behind a word of `--model`, with the prefix in a folder over it, and reads its shape.
-    pub fn find(word: &str, ptuning: Option<&Path>) -> anyhow::Result<Self> {
-        Self::find_as(word, ptuning, None)
+    pub fn find(word: impl AsRef<OsStr>, ptuning: Option<&Path>) -> anyhow::Result<Self> {
+        Self::find_as(word.as_ref(), ptuning, None)
     }
 
     /// As [`find`](Self::find), where a person may have said what the model's `rope_ratio` does.
-    pub fn find_as(word: &str, ptuning: Option<&Path>, scaling: Option<RopeScaling>) -> anyhow::Result<Self> {
+    pub fn find_as(
+        word: &OsStr,
+        ptuning: Option<&Path>,
+        scaling: Option<RopeScaling>,
+    ) -> anyhow::Result<Self> {
         let path = model_path(word)?;
         let mut config = path.config(scaling)?;
         if let Some(dir) = ptuning {

@@ -62,7 +62,8 @@ fn long_help() -> String {
         text.extend(fields.iter().map(described));
     }
     text += "\nA jsonl line begins with \"line\": \"sample\" or \"request\". Lists are JSON arrays, in sql and csv as text. A value that \
-             cannot be had is null, in csv an empty cell.\n\nmodeltest:\n";
+             cannot be had is null, in csv an empty cell. A text that a spreadsheet would take for a formula (it begins with =, +, \
+             -, @, a tab or a carriage return) has an apostrophe in front in csv; in the other formats it is as it was.\n\nmodeltest:\n";
     text + MODELTEST_ABOUT.trim_end()
 }
 

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use crate::dataset::catalogue::{self, Entry};
 use crate::suite::Suite;
 use crate::task::{self, Definition};
+use crate::text::one_line;
 
-use super::{emit, say};
+use super::{emit, emit_json, say};
 
 /// Suites, protocols and data sets there are
 #[derive(Debug, ClapArgs)]
@@ -49,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         What::Datasets { folder } => datasets(folder),
     };
     if args.json {
-        emit(&serde_json::to_string_pretty(&data)?)?;
+        emit_json(&data)?;
     } else {
         emit(words.trim_end())?;
     }
@@ -74,7 +75,7 @@ fn suites(folder: &Path) -> anyhow::Result<(String, Value)> {
         };
         words += &block(&path.display().to_string(), &[("", suite.about.clone())]);
         data.push(json!({
-            "path": path, "name": suite.name, "about": suite.about,
+            "path": path.display().to_string(), "name": suite.name, "about": suite.about,
             "accuracy_cases": suite.accuracy.len(), "performance_cases": suite.performance.len(),
             "max_batch_cases": suite.max_batch.len(), "load_cases": suite.load.len(),
         }));
@@ -137,7 +138,7 @@ fn datasets(folder: &Path) -> (String, Value) {
         json!({
             "name": entry.name, "task": entry.layout.benchmark().as_str(), "layout": entry.layout.as_str(),
             "items": entry.items(), "normalisation": entry.layout.normalisation(), "licence": entry.licence, "original": entry.original, "shipped": entry.shipped,
-            "folder": place.is_dir().then_some(place),
+            "folder": place.is_dir().then(|| place.display().to_string()),
         })
     });
     (words, data.collect())
@@ -162,9 +163,9 @@ fn dataset_words(entry: &Entry, place: &Path) -> String {
 
 /// A title, and labelled lines below it.
 fn block(title: &str, lines: &[(&str, String)]) -> String {
-    let body = lines.iter().map(|(label, text)| match *label {
+    let body = lines.iter().map(|(label, text)| (*label, one_line(text))).map(|(label, text)| match label {
         "" if lines.len() == 1 => format!("  {text}\n"),
         label => format!("  {label:<9} {text}\n"),
     });
-    format!("{title}\n{}\n", body.collect::<String>())
+    format!("{}\n{}\n", one_line(title), body.collect::<String>())
 }

@@ -15,6 +15,7 @@ use crate::engine::{EngineError, Request};
 use super::engine::EngineArgs;
 use super::progress;
 use super::prompts::read_prompts;
+use super::signals::Watch;
 
 /// Logits of every position of token-id prompts
 ///
@@ -51,6 +52,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    // It takes a moment, and is not left half done.
+    let _watch = Watch::new();
     write(&args.out, &arrays, &prompts)?;
     Ok(ExitCode::SUCCESS)
 }

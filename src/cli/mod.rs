@@ -20,18 +20,25 @@ pub mod report;
 pub mod run;
 pub mod runs;
 pub mod score;
+mod settings;
 pub mod show;
+mod signals;
 mod texts;
 pub mod tokenize;
 
-use std::io::Write;
+use std::borrow::Cow;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use serde::Serialize;
 
+use crate::dataset::DatasetError;
 use crate::device::DeviceError;
 use crate::engine::EngineError;
+use crate::engine::weights::convert::ConvertError;
 use crate::run::RunError;
+use crate::text;
 
 /// How a run of the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +49,7 @@ pub enum Exit {
     GateFailed = 1,
     /// Wrong usage, or an input that cannot be used.
     Usage = 2,
-    /// Incomplete; can be resumed.
+    /// Incomplete, or stopped by a signal; can be resumed.
     Incomplete = 3,
     /// The measurement is not valid.
     Invalid = 4,
@@ -64,7 +71,7 @@ impl From<Exit> for ExitCode {
     arg_required_else_help = true,
     after_help = "Start here:\n  glmbench run suites/quickstart.toml        precision and speed of the demo model, with a report\n  \
         glmbench run suites/ceval.toml --model DIR  C-Eval of your ChatGLM2-6B\n  glmbench doctor                            what this machine can do\n\n\
-        Exit codes: 0 done, 1 a gate failed, 2 usage or input error, 3 incomplete (run again to resume),\n            4 measurement invalid, 5 device or engine unavailable"
+        Exit codes: 0 done, 1 a gate failed, 2 usage or input error, 3 incomplete or stopped by a signal (run again, with\n            --resume), 4 measurement invalid, 5 device or engine unavailable"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -99,22 +106,33 @@ enum Verb {
 
 /// Parses the command line, runs the verb, and turns the outcome into an exit code.
 pub fn main() -> ExitCode {
+    // Before anything else: batch systems and people stop a program in its first second as well.
+    if let Err(error) = signals::install() {
+        say(&format!("glmbench: signals cannot be handled, so one ends the program at once: {error}"));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // A broken pipe while printing help is no error.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return refused(&error),
     };
     match dispatch(cli.verb) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("glmbench: {}", message(&error)));
+            complain(&message(&error));
             exit_of(&error).into()
         }
     }
+}
+
+/// Help, the version, or what is wrong with the command line.
+fn refused(error: &clap::Error) -> ExitCode {
+    let plain = error.render().to_string();
+    match text::printable(&plain) {
+        // In colour, where the terminal has it. A broken pipe while printing help is no error.
+        Cow::Borrowed(_) => drop(error.print()),
+        Cow::Owned(shown) => shown.trim_end().lines().for_each(say),
+    }
+    if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS }
 }
 
 fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
@@ -144,15 +162,38 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Writes a line (or lines) of data to stdout.
-pub(crate) fn emit(text: &str) -> std::io::Result<()> {
-    let told = |e: std::io::Error| std::io::Error::new(e.kind(), format!("standard output: {e}"));
-    writeln!(std::io::stdout().lock(), "{text}").map_err(told)
+/// Writes a line (or lines) of words to stdout, so that nothing in them acts on a terminal.
+pub(crate) fn emit(words: &str) -> io::Result<()> {
+    let told = |e: io::Error| io::Error::new(e.kind(), format!("standard output: {e}"));
+    writeln!(io::stdout().lock(), "{}", text::printable(words)).map_err(told)
+}
+
+/// Writes data to stdout as JSON.
+pub(crate) fn emit_json(data: &impl Serialize) -> io::Result<()> {
+    emit(&json_text(data)?)
+}
+
+/// Data as JSON that [`emit`] leaves as it is.
+pub(crate) fn json_text(data: &impl Serialize) -> serde_json::Result<String> {
+    Ok(text::json(&serde_json::to_string_pretty(data)?).into_owned())
 }
 
 /// Says a line to people on stderr. Nobody listening (`2>&1 | head`) is no reason to stop, nor to panic as `eprintln!` does.
-pub(crate) fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+pub(crate) fn say(words: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", text::one_line(words));
+}
+
+/// Says what is wrong, which may take several lines. Those behind the first are set off: whatever a stranger's text has in it,
+/// none of them can be taken for a message of its own.
+pub(crate) fn complain(problem: &str) {
+    let mut lines = problem.lines();
+    say(&format!("glmbench: {}", lines.next().unwrap_or_default()));
+    lines.for_each(|line| say(&format!("  {line}")));
+}
+
+/// The command line for records. What is no UTF-8 in it is U+FFFD there: the words can be read, that one cannot be pasted.
+pub(crate) fn command_line() -> Vec<String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// 0 when a gate passes, 1 when it fails.
@@ -174,6 +215,13 @@ fn message(error: &anyhow::Error) -> String {
 
 /// The exit code that an error stands for.
 fn exit_of(error: &anyhow::Error) -> Exit {
+    let is_stop = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(DatasetError::Stopped))
+            || matches!(cause.downcast_ref(), Some(ConvertError::Stopped))
+    };
+    if error.chain().any(is_stop) {
+        return Exit::Incomplete;
+    }
     let device = |cause: &(dyn std::error::Error + 'static)| {
         let of_device = cause.downcast_ref::<DeviceError>();
         let of_engine = cause.downcast_ref::<EngineError>().or(match cause.downcast_ref() {

@@ -14,7 +14,7 @@ use crate::device::{DType, DeviceInfo};
 use crate::engine::load::{DeviceKind, ModelPath};
 
 use super::engine::{ComputeArgs, EmulationArgs};
-use super::{emit, gate_exit, say};
+use super::{emit, emit_json, gate_exit, say};
 
 /// Every operator of an Ascend card once, against plain loops: a table to paste into an issue
 #[derive(Debug, ClapArgs)]
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let Selftest { info, rows, lost } = selftest(&AscendGroup::new(settings)?, widths)?;
     if args.json {
-        emit(&serde_json::to_string_pretty(&report(&info, &rows))?)?;
+        emit_json(&report(&info, &rows))?;
     } else {
         emit(words(&info, &rows).trim_end())?;
     }

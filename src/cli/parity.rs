@@ -17,7 +17,7 @@ use crate::stats::parity::{ParitySummary, PositionParity};
 use super::engine::{ComputeArgs, EmulationArgs, EngineArgs, FoundModel};
 use super::logits::{continuation, limits};
 use super::prompts::{parse_prompts, read_prompts};
-use super::{emit, gate_exit};
+use super::{emit, gate_exit, json_text};
 
 /// Compare logits position by position with a reference (teacher-forced)
 ///
@@ -164,7 +164,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         first_divergence: compared.divergence,
         pass: summary.kl_max <= args.max_kl && summary.share_above <= args.max_share,
     };
-    let text = if args.json { serde_json::to_string_pretty(&outcome)? } else { words(&outcome, args) };
+    let text = if args.json { json_text(&outcome)? } else { words(&outcome, args) };
     match emit(&text) {
         // The gate's answer is the exit code, whether anybody reads the table or not.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

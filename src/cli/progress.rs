@@ -1,32 +1,219 @@
-//! Progress bars: on stderr, silent when it is not a terminal.
+//! How far something is, on stderr: a bar on a terminal, else a line every half minute.
+
+use std::io::IsTerminal;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::run::Observer;
+use crate::text::one_line;
 
-/// A bar `label ━━━━ 12/200 unit`; its length may be set later.
-pub fn bar(label: &str, unit: &str) -> ProgressBar {
+use super::say;
+
+/// How often a log is told.
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// One thing that takes a while; it is over when this is dropped.
+pub struct Bar(Shown);
+
+enum Shown {
+    Drawn(ProgressBar),
+    Told(Lines),
+}
+
+/// A bar `label ━━━━ 12/200 unit`, or such lines; its length may be set later.
+pub fn bar(label: &str, unit: &'static str) -> Bar {
+    let label = one_line(label);
+    if !std::io::stderr().is_terminal() {
+        return Bar(Shown::Told(Lines::new(&label, unit, PERIOD, say)));
+    }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
-    let template = format!("{{msg:<12}} {{bar:32}} {{pos}}/{{len}} {unit}  {{elapsed}} (left {{eta}})");
+    let counts = if unit == BYTES { "{decimal_bytes}/{decimal_total_bytes}" } else { "{pos}/{len}" };
+    let unit = if unit == BYTES { "" } else { unit };
+    let template = format!("{{msg:<12}} {{bar:32}} {counts} {unit}  {{elapsed}} (left {{eta}})");
     if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style.progress_chars("━━╌"));
     }
-    bar.set_message(label.to_owned());
-    bar
+    bar.set_message(label.into_owned());
+    Bar(Shown::Drawn(bar))
 }
 
-/// Bars drawn from what the run tells.
+/// The unit that is shown in larger ones.
+pub const BYTES: &str = "bytes";
+
+impl Bar {
+    /// All there is to do.
+    pub fn set_length(&self, length: u64) {
+        match &self.0 {
+            Shown::Drawn(bar) => bar.set_length(length),
+            Shown::Told(lines) => lines.state().length = Some(length),
+        }
+    }
+
+    /// What is done.
+    pub fn set_position(&self, position: u64) {
+        match &self.0 {
+            Shown::Drawn(bar) => bar.set_position(position),
+            Shown::Told(lines) => lines.state().position = position,
+        }
+    }
+
+    /// What was done before: it says nothing about the time that the rest takes.
+    pub fn begin_at(&self, position: u64) {
+        self.set_position(position);
+        match &self.0 {
+            Shown::Drawn(bar) => bar.reset_eta(),
+            Shown::Told(lines) => lines.state().before = position,
+        }
+    }
+
+    /// So much more is done.
+    pub fn inc(&self, more: u64) {
+        match &self.0 {
+            Shown::Drawn(bar) => bar.inc(more),
+            Shown::Told(lines) => lines.state().position += more,
+        }
+    }
+
+    /// It is over.
+    pub fn finish_and_clear(self) {}
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Shown::Drawn(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Lines for a log, by a thread of their own: the work may take longer than a period between two steps.
+struct Lines {
+    state: Arc<Mutex<State>>,
+    /// Dropped, it ends the thread.
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct State {
+    label: String,
+    unit: &'static str,
+    before: u64,
+    position: u64,
+    length: Option<u64>,
+}
+
+impl Lines {
+    fn new(label: &str, unit: &'static str, period: Duration, tell: fn(&str)) -> Self {
+        let state = State { label: label.to_owned(), unit, before: 0, position: 0, length: None };
+        let state = Arc::new(Mutex::new(state));
+        let (end, ended) = channel();
+        let shared = Arc::clone(&state);
+        let told = move || tell_on(&shared, &ended, period, tell);
+        // Without a thread there are no lines, which is no reason not to work.
+        let thread = std::thread::Builder::new().name("progress".into()).spawn(told).ok();
+        Self { state, end: Some(end), thread }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // It writes a line at most.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A panic elsewhere leaves the numbers as good as they were.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tell_on(state: &Mutex<State>, ended: &Receiver<()>, period: Duration, tell: fn(&str)) {
+    let begin = Instant::now();
+    while ended.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+        let line = lock(state).line(begin.elapsed());
+        tell(&line);
+    }
+}
+
+impl State {
+    /// `glmbench: case 2 of 9, ceval: 120 of 1346 items, 3 min 20 s; about 34 min left`.
+    fn line(&self, elapsed: Duration) -> String {
+        let show = |count: u64| if self.unit == BYTES { gigabytes(count) } else { count.to_string() };
+        let unit = if self.unit == BYTES { "GB" } else { self.unit };
+        let of = self.length.map(|length| format!(" of {}", show(length))).unwrap_or_default();
+        let left = match self.length {
+            Some(length) if self.position > self.before && length > self.position => {
+                let (done, rest) = (self.position - self.before, length - self.position);
+                let left = elapsed.as_secs_f64() * (rest as f64 / done as f64);
+                let left = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
+                format!("; about {} left", spent(left))
+            }
+            _ => String::new(),
+        };
+        format!("glmbench: {}: {}{of} {unit}, {}{left}", self.label, show(self.position), spent(elapsed))
+    }
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e9)
+}
+
+/// A time as people say it: two units at most.
+fn spent(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// What a run tells, shown case by case.
 #[derive(Default)]
 pub struct Bars {
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
+    /// Names of the cases so far.
+    cases: Vec<String>,
+    /// Cases in all, where that is known.
+    total: Option<usize>,
+}
+
+impl Bars {
+    /// For so many cases.
+    pub fn of(total: usize) -> Self {
+        Self { total: Some(total), ..Self::default() }
+    }
 }
 
 impl Observer for Bars {
-    fn begin(&mut self, label: &str, unit: &str, total: u64, done: u64) {
-        let bar = bar(label, unit);
+    fn case(&mut self, name: &str) {
+        // A case that is gone on with is told again.
+        if !self.cases.iter().any(|known| known == name) {
+            self.cases.push(name.to_owned());
+        }
+    }
+
+    fn begin(&mut self, label: &str, unit: &'static str, total: u64, done: u64) {
+        self.bar = None;
+        let numbered = match (self.cases.len(), self.total) {
+            (number @ 1.., Some(of)) if !std::io::stderr().is_terminal() => {
+                format!("case {number} of {}, {label}", of.max(number))
+            }
+            _ => label.to_owned(),
+        };
+        let bar = bar(&numbered, unit);
         bar.set_length(total);
-        bar.set_position(done);
-        bar.reset_eta();
+        bar.begin_at(done);
         self.bar = Some(bar);
     }
 
@@ -37,8 +224,51 @@ impl Observer for Bars {
     }
 
     fn end(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        self.bar = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_far_it_is_and_how_long_it_takes() {
+        let mut state = State { label: "ceval".into(), unit: "items", before: 0, position: 0, length: None };
+        let line = |state: &State, seconds| state.line(Duration::from_secs(seconds));
+        assert_eq!(line(&state, 30), "glmbench: ceval: 0 items, 30 s");
+        state.length = Some(1346);
+        assert_eq!(line(&state, 30), "glmbench: ceval: 0 of 1346 items, 30 s");
+        (state.before, state.position) = (1000, 1100);
+        // 246 are left, at the rate of the hundred that were done.
+        assert_eq!(
+            line(&state, 100),
+            "glmbench: ceval: 1100 of 1346 items, 1 min 40 s; about 4 min 6 s left"
+        );
+        state.position = 1346;
+        assert_eq!(line(&state, 7325), "glmbench: ceval: 1346 of 1346 items, 2 h 2 min");
+        (state.unit, state.before, state.position, state.length) =
+            (BYTES, 0, 3_100_000_000, Some(12_400_000_000));
+        assert_eq!(line(&state, 10), "glmbench: ceval: 3.1 of 12.4 GB, 10 s; about 30 s left");
+    }
+
+    #[test]
+    fn lines_come_by_the_clock_and_end_with_the_work() {
+        static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let lines = Lines::new("work", "steps", Duration::from_millis(5), |line| {
+            TOLD.lock().unwrap().push(line.to_owned());
+        });
+        lines.state().length = Some(2);
+        lines.state().position = 1;
+        let begin = Instant::now();
+        while TOLD.lock().unwrap().len() < 2 && begin.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(1));
         }
+        drop(lines);
+        let told = TOLD.lock().unwrap().clone();
+        assert!(told.len() >= 2, "{told:?}");
+        assert!(told.last().unwrap().starts_with("glmbench: work: 1 of 2 steps, 0 s"), "{told:?}");
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(TOLD.lock().unwrap().len(), told.len());
     }
 }

@@ -4,11 +4,15 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use crate::bounded;
 use crate::engine::config::ModelConfig;
+
+/// Most bytes of a file of prompts: some ten million token ids.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads a JSON list of id lists and checks every id against the vocabulary.
 pub fn read_prompts(path: &Path, config: &ModelConfig) -> anyhow::Result<Vec<Vec<u32>>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("--prompts {}", path.display()))?;
+    let text = bounded::text(path, MAX_BYTES).with_context(|| format!("--prompts {}", path.display()))?;
     parse_prompts(&text, config).with_context(|| format!("--prompts {}", path.display()))
 }
 

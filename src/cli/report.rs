@@ -8,6 +8,7 @@ use crate::record::RunDir;
 use crate::report::compare::{GateOutcome, Judgement, gate_table};
 use crate::report::{Summary, Table, Verdict, render};
 use crate::suite::gates::Gates;
+use crate::text::one_line;
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, presets};
 use std::io;
@@ -68,8 +69,9 @@ pub(super) fn gate_sentence(judgements: &[Judgement]) -> String {
 /// Prints a run's tables and headline on standard output, and where the rest is on standard error. A reader that goes away
 /// changes nothing about the run, so it is no error here.
 pub fn show(summary: &Summary, run_dir: &Path) -> io::Result<()> {
-    let tables = summary.tables.iter().map(|table| format!("{}\n{}\n", table.title, drawn(table)));
-    let words = tables.chain(summary.headline.iter().cloned()).chain([summary.verdict_sentence()]);
+    let tables = summary.tables.iter().map(|table| format!("{}\n{}\n", one_line(&table.title), drawn(table)));
+    let sentences = summary.headline.iter().cloned().chain([summary.verdict_sentence()]);
+    let words = tables.chain(sentences.map(|sentence| one_line(&sentence).into_owned()));
     match emit(&words.collect::<Vec<_>>().join("\n")) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
         _ => {}
@@ -93,9 +95,9 @@ pub(super) fn drawn(table: &Table) -> String {
     let rule = LineStyle::none().fill('─').junction('─');
     drawn.load_style(presets::NOTHING.header_separator(rule));
     drawn.set_content_arrangement(ContentArrangement::Disabled);
-    drawn.set_header(table.columns.iter().map(|column| &column.name));
+    drawn.set_header(table.columns.iter().map(|column| one_line(&column.name)));
     for row in &table.rows {
-        drawn.add_row(row.cells.iter().map(String::as_str));
+        drawn.add_row(row.cells.iter().map(|cell| one_line(cell)));
     }
     for (drawn, column) in drawn.column_iter_mut().zip(&table.columns) {
         drawn.set_cell_alignment(if column.numeric { CellAlignment::Right } else { CellAlignment::Left });
@@ -110,10 +112,10 @@ pub(super) fn drawn_columns(heads: &[String], rows: &[Vec<String>]) -> String {
     drawn.load_style(presets::NOTHING.header_separator(rule));
     drawn.set_content_arrangement(ContentArrangement::Disabled);
     if !heads.is_empty() {
-        drawn.set_header(heads);
+        drawn.set_header(heads.iter().map(|head| one_line(head)));
     }
     for row in rows {
-        drawn.add_row(row);
+        drawn.add_row(row.iter().map(|cell| one_line(cell)));
     }
     drawn.to_string()
 }

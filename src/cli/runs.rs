@@ -1,5 +1,6 @@
 //! Which run a person means.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -34,12 +35,14 @@ fn find_run_in(root: &Path, word: &Path) -> anyhow::Result<PathBuf> {
             None => bail!("{shown} is a file; {EXPECTED}"),
         }
     }
-    let Some(name) = word.to_str().filter(|name| !name.is_empty() && !name.contains(['/', '\\'])) else {
+    let name = word.as_os_str().as_encoded_bytes();
+    if name.is_empty() || name.iter().any(|byte| matches!(byte, b'/' | b'\\')) {
         bail!("{shown} is not there; {EXPECTED}");
-    };
+    }
     let runs =
         runs_in(root).with_context(|| format!("{shown} is not there, nor a folder {}", root.display()))?;
-    let fitting: Vec<&String> = runs.iter().filter(|run| run.starts_with(name)).collect();
+    let fitting: Vec<&OsString> =
+        runs.iter().filter(|run| run.as_encoded_bytes().starts_with(name)).collect();
     match fitting.as_slice() {
         [one] => Ok(root.join(one)),
         [] if runs.is_empty() => {
@@ -57,17 +60,17 @@ fn is_run(path: &Path) -> bool {
 }
 
 /// Names of the run directories in a folder, oldest first.
-fn runs_in(root: &Path) -> std::io::Result<Vec<String>> {
+fn runs_in(root: &Path) -> std::io::Result<Vec<OsString>> {
     let entries = std::fs::read_dir(root)?.flatten().filter(|entry| is_run(&entry.path()));
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
     names.sort();
     Ok(names)
 }
 
 /// The names, the newest few where there are many.
-fn listed<S: AsRef<str>>(names: &[S]) -> String {
+fn listed<S: AsRef<OsStr>>(names: &[S]) -> String {
     const SHOWN: usize = 8;
-    let newest: Vec<&str> = names.iter().rev().take(SHOWN).map(AsRef::as_ref).collect();
+    let newest: Vec<_> = names.iter().rev().take(SHOWN).map(|name| name.as_ref().to_string_lossy()).collect();
     let more = names.len() - newest.len();
     if more == 0 { newest.join(", ") } else { format!("{} and {more} older ones", newest.join(", ")) }
 }

@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use crate::record::{AccuracyRow, PromptRecord, RunDir, RunRecord, SampleRecord, SampleState};
 use crate::report::{accuracy_rows, render};
 use crate::run::score::{Rescored, rescore};
+use crate::text::one_line;
 
 use super::runs::find_run;
-use super::{emit, say};
+use super::signals::Watch;
+use super::{command_line, emit, emit_json, say};
 
 /// Score a run's stored answers again, without the model
 ///
@@ -57,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let tasks = compared((&old_run, &old_samples), &new);
     if args.json {
         let data = json!({"run": old_run.run_id, "written": written.display().to_string(), "tasks": tasks});
-        emit(&serde_json::to_string_pretty(&data)?)?;
+        emit_json(&data)?;
     } else {
         emit(words(&tasks).trim_end())?;
     }
@@ -105,9 +107,11 @@ fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<PathBuf> {
         date += Duration::from_secs(1);
         new.date(date);
     }
+    // It takes a moment, and is not left half done.
+    let _watch = Watch::new();
     let mut dir = RunDir::create(root, &new.run.run_id)?;
     let mut run = new.run.clone();
-    run.provenance.command_line = std::env::args().collect();
+    run.provenance.command_line = command_line();
     // First, so that a folder is a run from the start; the journals follow.
     dir.write_run(&run)?;
     for sample in &new.samples {
@@ -166,7 +170,7 @@ fn change((old, new): (&SampleRecord, &SampleRecord)) -> Value {
 
 /// The same for people.
 fn words(tasks: &[Value]) -> String {
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let word = |value: &Value| one_line(value.as_str().unwrap_or_default()).into_owned();
     let mut text = String::new();
     for task in tasks {
         let line = |name: &str| {

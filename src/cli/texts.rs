@@ -1,17 +1,21 @@
 //! `glmbench chat --texts`: given texts, each for itself, with answers, lengths and times (ModelTest's `performance_single`
 //! and `precision_single`).
 
+use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
+use crate::bounded;
 use crate::engine::chat::build_prompt;
 use crate::engine::model::Limits;
 use crate::engine::sampler::Sampling;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::{FinishReason, Request, RequestId};
+use crate::text::one_line;
 
 use super::chat::{Args, Template};
 use super::{emit, say};
@@ -20,7 +24,7 @@ use super::{emit, say};
 const MAX_BYTES: u64 = 1 << 28;
 
 /// Asks every text and prints what came of it, batch by batch.
-pub(super) fn run(args: &Args, word: &str, sampling: Sampling) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, word: &OsStr, sampling: Sampling) -> anyhow::Result<ExitCode> {
     let texts = texts(word)?;
     let model = args.engine.find()?;
     let tokenizer = model
@@ -101,9 +105,11 @@ fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer, modell
         0 | 1 => "next tokens none".to_owned(),
         n => format!("next tokens {:.3} ms each", ms(answer.end_ns - answer.first_ns) / (n - 1) as f64),
     };
+    // A text is one line of its block, an answer may be several.
     format!(
-        "Question[{index}]: {text}\nAnswer[{index}]: {}\nGenerate[{index}] token num: {count}\n\
+        "Question[{index}]: {}\nAnswer[{index}]: {}\nGenerate[{index}] token num: {count}\n\
          Time[{index}]: first token {:.3} ms, {next}, all {:.3} ms{}\n",
+        one_line(text),
         tokenizer.decode(&answer.tokens),
         ms(answer.first_ns),
         ms(answer.end_ns),
@@ -137,12 +143,13 @@ fn prompts(
 }
 
 /// The texts behind the word: a Python list of strings, or a file with one text a line, blank lines left out.
-fn texts(word: &str) -> anyhow::Result<Vec<String>> {
-    let texts = if word.trim_start().starts_with('[') {
-        python_list(word).map_err(|problem| anyhow::anyhow!("--texts {word}: {problem}"))?
-    } else {
-        lines(Path::new(word))?
+fn texts(word: &OsStr) -> anyhow::Result<Vec<String>> {
+    let literal = word.to_str().filter(|word| word.trim_start().starts_with('['));
+    let texts = match literal {
+        Some(list) => python_list(list).map_err(|problem| anyhow::anyhow!("--texts {list}: {problem}"))?,
+        None => lines(Path::new(word))?,
     };
+    let word = word.display();
     match texts.iter().position(|text| text.trim().is_empty()) {
         Some(index) => bail!("--texts {word}: text {index} is empty"),
         None if texts.is_empty() => bail!("--texts {word}: there is no text; expected one a line, or a list"),
@@ -157,11 +164,10 @@ fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
             path.display()
         )
     };
-    let size = std::fs::metadata(path).with_context(place)?.len();
-    if size > MAX_BYTES {
-        bail!("--texts {}: found {size} bytes; expected {MAX_BYTES} at most", path.display());
-    }
-    let bytes = std::fs::read(path).with_context(place)?;
+    let bytes = match bounded::file(path, MAX_BYTES) {
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => bail!("--texts {}: {error}", path.display()),
+        read => read.with_context(place)?,
+    };
     let text = String::from_utf8(bytes).map_err(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|&b| b == b'\n').count();
         anyhow::anyhow!("--texts {}:{line}: found a byte that is no UTF-8", path.display())

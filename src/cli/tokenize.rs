@@ -6,9 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use crate::bounded;
 use crate::engine::config::ModelConfig;
 use crate::engine::load::ModelPath;
 use crate::engine::tokenizer::Tokenizer;
+use crate::text;
+
+use super::{Exit, say};
 
 /// Text to token ids, or ids to text, a line at a time.
 ///
@@ -30,13 +34,16 @@ pub struct Args {
     pub decode: bool,
 }
 
+/// Most bytes of a line: a text of that many is longer than any model's context.
+const MAX_LINE_BYTES: u64 = 16 << 20;
+
 /// Runs the verb on standard input and output.
 ///
 /// # Errors
 /// The folder gives no tokenizer, or reading or writing fails. A line that cannot be read is told on standard error with
 /// its number and ends the run with exit code 2; the lines before it are out. A reader that goes away is no error.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let dir = match super::engine::model_path(&args.model.to_string_lossy())? {
+    let dir = match super::engine::model_path(args.model.as_os_str())? {
         ModelPath::Folder(dir) => dir,
         ModelPath::DummyChatglm2 | ModelPath::Dummy(_) => {
             anyhow::bail!("random weights have no tokenizer; give a folder")
@@ -47,9 +54,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     {
         Ok(()) | Err(Stop::ReaderGone) => Ok(ExitCode::SUCCESS),
         Err(Stop::BadLine(problem)) => {
-            // Nowhere is left to say so if standard error is gone.
-            let _ = writeln!(io::stderr(), "error: {problem}");
-            Ok(ExitCode::from(2))
+            say(&format!("error: {problem}"));
+            Ok(Exit::Usage.into())
         }
         Err(Stop::Failed(error)) => Err(error),
     }
@@ -84,8 +90,12 @@ fn convert_lines(
 ) -> Result<(), Stop> {
     let mut line = Vec::new();
     for number in 1.. {
-        line.clear();
-        let length = input.read_until(b'\n', &mut line).context("standard input").map_err(Stop::Failed)?;
+        let length = match bounded::line(&mut input, &mut line, MAX_LINE_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                return Err(Stop::BadLine(format!("standard input, line {number}: {error}")));
+            }
+            read => read.context("standard input").map_err(Stop::Failed)?,
+        };
         if length == 0 {
             break;
         }
@@ -107,7 +117,7 @@ fn convert(tokenizer: &Tokenizer, task: &Task<'_>, line: &[u8]) -> serde_json::R
         let ids: Vec<u32> =
             ids.into_iter().map(|id| known(tokenizer, task.rows, id)).collect::<Result<_, _>>()?;
         let text = if args.special { tokenizer.decode(&ids) } else { tokenizer.decode_pieces(&ids) };
-        serde_json::to_string(&text)
+        serde_json::to_string(&text).map(|text| text::json(&text).into_owned())
     } else {
         let text: String = serde_json::from_slice(line)?;
         let ids = if args.special { tokenizer.encode_prompt(&text) } else { tokenizer.encode(&text) };

@@ -38,6 +38,9 @@ pub enum DatasetError {
         /// What was found, what was expected, what to do.
         message: String,
     },
+    /// Whoever asked for it does no longer.
+    #[error("stopped before it was done; nothing of it is left")]
+    Stopped,
     /// A name that the catalogue does not have.
     #[error("no data set `{name}` in the catalogue; it has: {known}")]
     Unknown {

@@ -14,10 +14,9 @@ use zip::ZipArchive;
 use super::catalogue::Entry;
 use super::ceval::{MAPPING_FILE, mapping_json};
 use super::error::DatasetError;
+use super::text::MAX_FILE_BYTES;
 use super::{Layout, Problems};
 
-/// No file of a catalogued set is near this.
-const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Nor any set near this.
 const MAX_TOTAL_BYTES: u64 = 512 << 20;
 /// Entries of an archive looked at.
@@ -43,13 +42,14 @@ pub struct Prepared {
 /// `any_revision` accepts files whose hash or item count differs from the catalogue; rows are checked all the same.
 ///
 /// # Errors
-/// When `out` holds something already, the archive is unsafe or incomplete, a row is wrong, or files
-/// differ from the catalogue. Nothing is left at `out` then.
+/// When `out` holds something already, the archive is unsafe or incomplete, a row is wrong, files
+/// differ from the catalogue, or `stopped` says so. Nothing is left at `out` then.
 pub fn prepare(
     entry: &Entry,
     archive: &Path,
     out: &Path,
     any_revision: bool,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<Prepared, DatasetError> {
     refuse_occupied(out)?;
     let mut file = File::open(archive).map_err(|e| DatasetError::io(archive, e))?;
@@ -61,7 +61,7 @@ pub fn prepare(
     }
     let staging = Staging::beside(out)?;
     let left_out = if start.starts_with(ZIP_MAGIC) {
-        unpack(entry, archive, file, &staging.path)?
+        unpack(entry, archive, file, &staging.path, stopped)?
     } else {
         take_single(entry, archive, file, &staging.path)?;
         Vec::new()
@@ -74,6 +74,9 @@ pub fn prepare(
     if !comparison.differences.is_empty() && !any_revision {
         let advice = "another revision of the set? `--any-revision` takes it as it is";
         return Err(bad(archive, format!("{}; {advice}", comparison.differences.join("; "))));
+    }
+    if stopped() {
+        return Err(DatasetError::Stopped);
     }
     staging.publish(out)?;
     let root = out.to_path_buf();
@@ -117,7 +120,13 @@ fn take_single(entry: &Entry, archive: &Path, file: File, to: &Path) -> Result<(
 }
 
 /// Unpacks the catalogued files; gives back the names of the others.
-fn unpack(entry: &Entry, archive: &Path, file: File, to: &Path) -> Result<Vec<String>, DatasetError> {
+fn unpack(
+    entry: &Entry,
+    archive: &Path,
+    file: File,
+    to: &Path,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Vec<String>, DatasetError> {
     let mut zip = ZipArchive::new(file).map_err(|e| bad(archive, e.to_string()))?;
     if zip.len() > MAX_ENTRIES {
         return Err(bad(archive, format!("found {} entries; expected at most {MAX_ENTRIES}", zip.len())));
@@ -130,6 +139,9 @@ fn unpack(entry: &Entry, archive: &Path, file: File, to: &Path) -> Result<Vec<St
     let mut left_out = Vec::new();
     let mut total = 0;
     for index in 0..zip.len() {
+        if stopped() {
+            return Err(DatasetError::Stopped);
+        }
         let member = zip.by_index(index).map_err(|e| bad(archive, e.to_string()))?;
         // Some programs on Windows write the separators of their own system into archives.
         let name = member.name().map_err(|e| bad(archive, e.to_string()))?.replace('\\', "/");
@@ -289,7 +301,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("original");
         fs::write(&path, archive).unwrap();
-        let result = prepare(&entry(), &path, &dir.path().join("set"), any_revision);
+        let result = prepare(&entry(), &path, &dir.path().join("set"), any_revision, &|| false);
         let mut left: Vec<String> =
             fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
@@ -377,7 +389,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("dev.jsonl");
         fs::write(&archive, ROW).unwrap();
-        let message = prepare(&entry(), &archive, dir.path(), false).unwrap_err().to_string();
+        let message = prepare(&entry(), &archive, dir.path(), false, &|| false).unwrap_err().to_string();
         assert!(message.contains("something there already"), "{message}");
     }
 }

@@ -1,11 +1,17 @@
 //! Reading text files with the place of every fault, and content hashes.
 
-use std::fs;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::bounded;
+
 use super::error::{DatasetError, Problems};
+
+/// Most bytes of a file; no catalogued set has one of nearly as many.
+pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Most bytes of a line; a row is a question and its passage.
+const MAX_LINE_BYTES: usize = 4 << 20;
 
 /// A text file as read, with the hash of its bytes.
 pub(super) struct TextFile {
@@ -17,7 +23,15 @@ pub(super) struct TextFile {
 
 /// Reads `path` whole. Bytes that are not UTF-8 are noted in `problems` and answered by `None`.
 pub(super) fn read(path: &Path, problems: &mut Problems) -> Result<Option<TextFile>, DatasetError> {
-    let bytes = fs::read(path).map_err(|e| DatasetError::io(path, e))?;
+    let bytes = bounded::file(path, MAX_FILE_BYTES).map_err(|e| DatasetError::io(path, e))?;
+    if let Some((line, found)) = too_long(&bytes) {
+        problems.push(
+            path,
+            line,
+            format!("found a line of {found} bytes; expected {MAX_LINE_BYTES} at most"),
+        );
+        return Ok(None);
+    }
     let sha256 = sha256_hex(&bytes);
     match String::from_utf8(bytes) {
         Ok(text) => {
@@ -39,6 +53,12 @@ pub(super) fn read(path: &Path, problems: &mut Problems) -> Result<Option<TextFi
     }
 }
 
+/// The number of the first line that is too long, and its length.
+fn too_long(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut lines = (1..).zip(bytes.split(|&b| b == b'\n'));
+    lines.find(|(_, line)| line.len() > MAX_LINE_BYTES).map(|(number, line)| (number, line.len()))
+}
+
 /// SHA-256 of `bytes` as 64 lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -51,6 +71,7 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_hash_is_sha256() {
@@ -67,6 +88,17 @@ mod tests {
         assert!(read(&path, &mut problems).unwrap().is_none());
         assert_eq!(problems.0[0].line, 3);
         assert_eq!(problems.0[0].message, "found byte 0xff at offset 9; expected UTF-8 text");
+    }
+
+    #[test]
+    fn a_line_without_end_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.jsonl");
+        fs::write(&path, [b"{}\n".as_slice(), &vec![b'x'; MAX_LINE_BYTES + 1]].concat()).unwrap();
+        let mut problems = Problems::default();
+        assert!(read(&path, &mut problems).unwrap().is_none());
+        assert_eq!(problems.0[0].line, 2);
+        assert_eq!(problems.0[0].message, "found a line of 4194305 bytes; expected 4194304 at most");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From words to a loaded model: where the model is, what it is loaded for.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,11 +41,11 @@ pub enum ModelPath {
 impl ModelPath {
     /// Reads the word of `--model`: a folder, `dummy:chatglm2-6b`, or `dummy:PATH/config.json`. `demo` is for the caller
     /// to turn into a folder.
-    pub fn parse(word: &str) -> Self {
-        match word.strip_prefix("dummy:") {
+    pub fn parse(word: &OsStr) -> Self {
+        match word.to_str().and_then(|word| word.strip_prefix("dummy:")) {
             Some("chatglm2-6b") => Self::DummyChatglm2,
             Some(path) => Self::Dummy(PathBuf::from(path)),
-            None => Self::Folder(PathBuf::from(word)),
+            None => dummy_of_bytes(word).map_or_else(|| Self::Folder(PathBuf::from(word)), Self::Dummy),
         }
     }
 
@@ -107,6 +108,18 @@ impl ModelPath {
         quantised::refuse_random(config)?;
         Ok(Box::new(Dummy::new(config.clone(), storage(dtype), DUMMY_SEED)))
     }
+}
+
+/// The path behind `dummy:` where it is no UTF-8, as paths may be.
+#[cfg(unix)]
+fn dummy_of_bytes(word: &OsStr) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    Some(OsStr::from_bytes(word.as_bytes().strip_prefix(b"dummy:")?).into())
+}
+
+#[cfg(not(unix))]
+fn dummy_of_bytes(_: &OsStr) -> Option<PathBuf> {
+    None
 }
 
 /// The type in files for a type of the device.

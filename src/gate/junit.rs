@@ -4,6 +4,7 @@
 //! `testcase` with `failure` or `skipped` where it did not pass.
 
 use crate::report::compare::{GateOutcome, Judgement};
+use crate::text::printable;
 use std::fmt::Write;
 
 /// The whole document. An undecided gate is a skipped test, or a failed one where the gate file says so.
@@ -37,17 +38,17 @@ pub fn document(judgements: &[Judgement], undecided_fails: bool) -> String {
     xml + "  </testsuite>\n</testsuites>\n"
 }
 
-/// Text within an attribute. Characters that XML 1.0 has no place for, escaped or not, become `?`.
+/// Text within an attribute, on one line. Characters that act unseen, for most of which XML 1.0 has no place, are shown escaped.
 fn escaped(text: &str) -> String {
     let mut xml = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in printable(text).chars() {
         match c {
             '&' => xml += "&amp;",
             '<' => xml += "&lt;",
             '>' => xml += "&gt;",
             '"' => xml += "&quot;",
-            '\n' | '\r' | '\t' => xml.push(' '),
-            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => xml.push('?'),
+            '\n' | '\t' => xml.push(' '),
+            '\u{fffe}' | '\u{ffff}' => xml.push('?'),
             c => xml.push(c),
         }
     }
@@ -60,7 +61,7 @@ mod tests {
 
     #[test]
     fn hostile_names_stay_within_their_attribute() {
-        assert_eq!(escaped("a<b> & \"c\"\n\u{0}"), "a&lt;b&gt; &amp; &quot;c&quot; ?");
+        assert_eq!(escaped("a<b> & \"c\"\n\u{0}\u{ffff}"), r"a&lt;b&gt; &amp; &quot;c&quot; \u{0}?");
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Parity gates: what `glmbench parity --json` found, held against the file's limits.
 
 use super::GateError;
+use crate::bounded;
 use crate::report::compare::{GateOutcome, Judgement};
 use crate::suite::gates::{Gates, ParityGate};
 use serde::Deserialize;
+
+/// Most bytes of the file, which has a dozen numbers.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// What is needed of the JSON.
 #[derive(Deserialize)]
@@ -24,7 +28,7 @@ pub(super) fn judge(gates: &Gates) -> Result<Vec<Judgement>, GateError> {
 
 fn judge_one(gate: &ParityGate) -> Result<[Judgement; 2], GateError> {
     let wrong = |message: String| GateError::Parity { path: gate.file.clone(), message };
-    let text = std::fs::read_to_string(&gate.file).map_err(|e| wrong(e.to_string()))?;
+    let text = bounded::text(&gate.file, MAX_BYTES).map_err(|e| wrong(e.to_string()))?;
     let found: Found = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     if found.kl_threshold != gate.kl_threshold {
         return Err(wrong(format!(

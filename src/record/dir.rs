@@ -15,11 +15,15 @@ use super::target::LimitRow;
 use super::telemetry::{TelemetryLog, TelemetryRow};
 use super::time::compact_utc;
 use super::wire::{Wire, parse};
+use crate::{bounded, text};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+/// Most bytes of a `run.json`, whose plan has a line or so a case.
+const MAX_RUN_BYTES: u64 = 256 << 20;
 
 /// `<UTC yyyymmddThhmmssZ>-<suite>-<device>-<6 hex of identity>`.
 ///
@@ -170,7 +174,7 @@ impl RunDir {
     /// Reads `run.json`, and checks that the identity's hash belongs to its fields.
     pub fn read_run(&self) -> Result<RunRecord, RecordError> {
         let path = self.file("run.json");
-        let bytes = fs::read(&path).map_err(RecordError::io("read", &path))?;
+        let bytes = bounded::file(&path, MAX_RUN_BYTES).map_err(RecordError::io("read", &path))?;
         let malformed = |message| RecordError::Malformed { path: path.clone(), line: 1, message };
         let record: RunRecord = parse(&bytes).map_err(malformed)?;
         if !record.identity.is_consistent() {
@@ -235,15 +239,23 @@ fn opened<'a, R: journal::Keyed>(
 }
 
 fn write_csv<R: Serialize>(path: &Path, header: &str, rows: &[R]) -> Result<(), RecordError> {
-    let encode = || {
-        // The header stands even over no rows, so it is not left to serde.
-        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-        writer.write_record(header.split(','))?;
-        rows.iter().try_for_each(|row| writer.serialize(row))?;
-        writer.into_inner().map_err(|e| csv::Error::from(e.into_error()))
-    };
-    let bytes = encode().map_err(|e| RecordError::io("encode", path)(e.into()))?;
+    let bytes = csv_table(header, rows).map_err(|e| RecordError::io("encode", path)(e.into()))?;
     write_whole(path, &bytes)
+}
+
+/// Rows as RFC 4180 below a header, which stands even over no rows. People open such files in spreadsheets: a cell that
+/// begins like a formula is [defused](text::cell).
+pub fn csv_table<R: Serialize>(header: &str, rows: &[R]) -> csv::Result<Vec<u8>> {
+    // serde writes the cells, so it is its output that is gone over.
+    let mut plain = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    rows.iter().try_for_each(|row| plain.serialize(row))?;
+    let plain = plain.into_inner().map_err(|e| csv::Error::from(e.into_error()))?;
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record(header.split(','))?;
+    for record in csv::ReaderBuilder::new().has_headers(false).from_reader(plain.as_slice()).records() {
+        table.write_record(record?.iter().map(|cell| text::cell(cell).into_owned()))?;
+    }
+    table.into_inner().map_err(|e| csv::Error::from(e.into_error()))
 }
 
 /// Replaces a file so that at any moment the old or the new one is there whole: a temporary file beside it, flushed

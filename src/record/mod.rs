@@ -19,7 +19,8 @@
 //!
 //! Everything is UTF-8 with `\n`; CSV is RFC 4180 with a header that is always the same; times are integer
 //! nanoseconds, sizes integer bytes, floats the shortest text that reads back as the same number. Each file carries
-//! [`SCHEMA`]. Definitions of the columns are at [`AccuracyRow`], [`PerfRow`], [`RequestRecord`], [`ProbeRow`], [`LoadRow`],
+//! [`SCHEMA`]. A cell of CSV that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or a
+//! carriage return, and is no number) has an apostrophe in front. Definitions of the columns are at [`AccuracyRow`], [`PerfRow`], [`RequestRecord`], [`ProbeRow`], [`LoadRow`],
 //! [`OperatorRow`] and [`LimitRow`].
 //!
 //! The `.jsonl` files are journals. A line counts once its `\n` is on disk; a torn last line (the process was
@@ -47,7 +48,7 @@ mod wire;
 #[cfg(test)]
 pub(crate) mod golden;
 
-pub use dir::{RunDir, run_id, write_accuracy_csv, write_whole};
+pub use dir::{RunDir, csv_table, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
 pub use identity::{Difference, Identity, hex};
 pub use limits::{LimitRate, MachineLimits, Roofline, Spot, Spots, UnitLimit};

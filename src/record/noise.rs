@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::summary::Phase;
 use super::{RecordError, wire, write_whole};
+use crate::bounded;
+
+/// Most bytes of the file, which has some lines a shape.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// What `glmbench doctor --noise` found: a null A/B on one machine with one engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,7 +54,7 @@ pub struct NoiseFloor {
 impl Noise {
     /// Reads the file.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
-        let bytes = std::fs::read(path).map_err(RecordError::io("read", path))?;
+        let bytes = bounded::file(path, MAX_BYTES).map_err(RecordError::io("read", path))?;
         let malformed = |message| RecordError::Malformed { path: path.to_owned(), line: 1, message };
         wire::parse(&bytes).map_err(malformed)
     }

@@ -8,8 +8,10 @@ use super::format::{command_line, or_none};
 use super::tables::Table;
 use super::validity::{Check, Outcome, sentence};
 use crate::record::{Clock, Provenance, RunRecord};
+use crate::text;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Value, context};
+use minijinja::value::ValueKind;
+use minijinja::{AutoEscape, Environment, Output, State, Value, context, escape_formatter};
 
 /// `report.html`: one page that needs nothing beside it.
 pub(super) fn html(
@@ -43,14 +45,34 @@ pub(super) fn fill(name: &'static str, context: Value) -> Result<String, ReportE
         SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?;
     environment.set_syntax(whitespace);
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-    environment.add_filter("cell", |text: String| text.replace('|', "\\|").replace('\n', " "));
-    // The ending decides what is escaped.
+    environment.add_filter("code", |code: String| Value::from_safe_string(text::markdown_code(&code)));
+    // The ending decides how texts are escaped; only `safe` ones are not.
+    environment.set_auto_escape_callback(|name| match name.rsplit('.').next() {
+        Some("md") => AutoEscape::Custom(MARKDOWN.into()),
+        _ => AutoEscape::Html,
+    });
+    environment.set_formatter(escape);
     environment.add_template("report.html", include_str!("templates/report.html"))?;
     environment.add_template("summary.md", include_str!("templates/summary.md"))?;
     environment.add_template("parts.html", include_str!("templates/parts.html"))?;
     environment.add_template("comparison.html", include_str!("templates/comparison.html"))?;
     environment.add_template("comparison.md", include_str!("templates/comparison.md"))?;
     Ok(environment.get_template(name)?.render(context)?)
+}
+
+/// How Markdown templates are escaped, by a name of our own.
+const MARKDOWN: &str = "markdown";
+
+/// Records hold texts of strangers: on a page they are letters, never markup, and nothing that acts unseen.
+fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), minijinja::Error> {
+    let is_markdown = matches!(state.auto_escape(), AutoEscape::Custom(name) if *name == MARKDOWN);
+    let foreign = value.as_str().filter(|_| value.kind() == ValueKind::String && !value.is_safe());
+    match foreign {
+        Some(foreign) if is_markdown => Ok(out.write_str(&text::markdown(foreign))?),
+        Some(foreign) => escape_formatter(out, state, &Value::from(text::printable(foreign).as_ref())),
+        None if is_markdown => Ok(write!(out, "{value}")?),
+        None => escape_formatter(out, state, value),
+    }
 }
 
 /// What both templates say.

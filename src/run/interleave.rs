@@ -90,6 +90,7 @@ fn run(
             Timing::new(case_b, &b.plan.tokens, &session_b)?,
         ];
         let done = timings[0].timed.min(timings[1].timed);
+        observer.case(&case_a.case_id());
         observer.begin(&case_a.case_id(), "blocks", case_a.timed() as u64, done as u64);
         let ending = blocks(&mut timings, [&mut session_a, &mut session_b], observer);
         observer.end();
@@ -135,7 +136,7 @@ fn blocks(
 struct Silent;
 
 impl Observer for Silent {
-    fn begin(&mut self, _: &str, _: &str, _: u64, _: u64) {}
+    fn begin(&mut self, _: &str, _: &'static str, _: u64, _: u64) {}
     fn advance(&mut self) {}
     fn end(&mut self) {}
 }

@@ -65,8 +65,10 @@ pub enum RunError {
 
 /// Hears how far a run is; the command line draws bars from it.
 pub trait Observer {
+    /// A case is taken up, or gone on with.
+    fn case(&mut self, _name: &str) {}
     /// A phase of `total` units begins, of which `done` are there already.
-    fn begin(&mut self, label: &str, unit: &str, total: u64, done: u64);
+    fn begin(&mut self, label: &str, unit: &'static str, total: u64, done: u64);
     /// One more unit is done.
     fn advance(&mut self);
     /// The phase ends.
@@ -270,16 +272,19 @@ fn run_cases(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result
         return Ok(Ending::Interrupted);
     }
     for case in plan.performance.iter().filter(|case| case.tp == world && case.unfit.is_none()) {
+        session.observer.case(&case.case_id());
         if performance::run(case, &plan.tokens, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }
     }
     for search in plan.searches.iter().filter(|search| search.tp == world) {
+        session.observer.case(&search.search_id());
         if search::run(search, &plan.tokens, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }
     }
     for load in plan.loads.iter().filter(|load| load.tp == world) {
+        session.observer.case(&load.load_id);
         if load::run(load, &plan.tokens, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }
@@ -290,6 +295,7 @@ fn run_cases(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result
 /// Runs the precision cases of so many ranks.
 fn run_accuracy(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
     for case in plan.accuracy.iter().filter(|case| case.tp == world) {
+        session.observer.case(&case.task);
         if accuracy::run(case, session)? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }

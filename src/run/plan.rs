@@ -1,6 +1,6 @@
 //! What a suite comes to with a model: the cases, what must fit in memory, what decides comparability.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::bench::{OrdinaryTokens, Shape, WarmUpRule};
 use crate::dataset::Source;
@@ -87,6 +87,12 @@ impl<'a> Plan<'a> {
             }
         }
         worlds
+    }
+
+    /// Cases that are run.
+    pub fn cases(&self) -> usize {
+        let timed = self.performance.iter().filter(|run| run.unfit.is_none()).count();
+        self.accuracy.len() + timed + self.searches.len() + self.loads.len()
     }
 
     /// The plan as `run.json` keeps it.
@@ -212,8 +218,9 @@ fn performance_runs(
     tokenizer: Option<&Tokenizer>,
 ) -> Result<Vec<PerformanceRun>, String> {
     let mut runs: Vec<PerformanceRun> = Vec::new();
+    let mut ids = HashSet::new();
     for case in &suite.performance {
-        for (shape, prompts) in shapes(case, tokenizer)? {
+        for (shape, prompts) in shapes(case, config, tokenizer)? {
             for &tp in &case.tp_ranks {
                 let run = PerformanceRun {
                     shape,
@@ -233,7 +240,7 @@ fn performance_runs(
                         config.seq_length
                     ));
                 }
-                if runs.iter().any(|other| other.case_id() == run.case_id()) {
+                if !ids.insert(run.case_id()) {
                     return Err(format!("case {} comes twice", run.case_id()));
                 }
                 runs.push(run);
@@ -246,6 +253,7 @@ fn performance_runs(
 /// The shapes of a case, by lengths and then batch, with their real prompts where it has them.
 fn shapes(
     case: &suite::PerformanceCase,
+    config: &ModelConfig,
     tokenizer: Option<&Tokenizer>,
 ) -> Result<Vec<(Shape, Option<RealPrompts>)>, String> {
     let mut shapes = Vec::new();
@@ -256,7 +264,8 @@ fn shapes(
                 shapes.extend(case.batches.iter().map(shape));
             }
             Some(source) => {
-                let real = workload::real_shapes(case, source, tokenizer, (input_tokens, output_tokens))?;
+                let real =
+                    workload::real_shapes(case, source, config, tokenizer, (input_tokens, output_tokens))?;
                 shapes.extend(real.into_iter().map(|(shape, prompts)| (shape, Some(prompts))));
             }
         }

@@ -1,5 +1,7 @@
 //! The part of a plan that is about real prompts, max-batch searches and load.
 
+use std::collections::HashSet;
+
 use crate::bench::{ArrivalProcess, PhaseCost, Shape, batch_cost, case_cost};
 use crate::device::Precision;
 use crate::engine::config::ModelConfig;
@@ -12,6 +14,9 @@ use super::plan::{PerformanceRun, Plan};
 use super::questions::{Pool, input_hash};
 use super::search::SearchRun;
 
+/// Largest batch of real prompts, which are held in memory however few of them there are.
+const MAX_REAL_BATCH: usize = 1 << 16;
+
 /// Milliseconds of a suite in nanoseconds.
 fn ns(ms: f64) -> u64 {
     (ms * 1e6).round() as u64
@@ -20,6 +25,7 @@ fn ns(ms: f64) -> u64 {
 /// The searches of a suite.
 pub(super) fn searches(suite: &Suite, config: &ModelConfig) -> Result<Vec<SearchRun>, String> {
     let mut runs: Vec<SearchRun> = Vec::new();
+    let mut ids = HashSet::new();
     for case in &suite.max_batch {
         for &(input_tokens, output_tokens) in &case.lengths {
             for &tp in &case.tp_ranks {
@@ -35,7 +41,7 @@ pub(super) fn searches(suite: &Suite, config: &ModelConfig) -> Result<Vec<Search
                     seed: case.seed,
                 };
                 fits_model(&run.search_id(), input_tokens + output_tokens, config)?;
-                if runs.iter().any(|other| other.search_id() == run.search_id()) {
+                if !ids.insert(run.search_id()) {
                     return Err(format!("search {} comes twice", run.search_id()));
                 }
                 runs.push(run);
@@ -55,7 +61,10 @@ pub(super) fn loads(
     for case in &suite.load {
         let pools = match &case.prompts {
             Some(source) => {
-                let pool = |&(input, _): &(usize, usize)| Pool::new(source, tokenizer, input);
+                let pool = |&(input, _): &(usize, usize)| {
+                    check_padding(source, input, config)?;
+                    Pool::new(source, tokenizer, input)
+                };
                 case.lengths.iter().map(pool).collect::<Result<Vec<_>, _>>()?
             }
             None => Vec::new(),
@@ -128,13 +137,23 @@ fn fits_model(name: &str, tokens: usize, config: &ModelConfig) -> Result<(), Str
     Ok(())
 }
 
+/// What is padded is as long as was asked for, so that is looked at before every prompt is made that long.
+fn check_padding(source: &suite::PromptSource, tokens: usize, config: &ModelConfig) -> Result<(), String> {
+    if source.padding { fits_model("a case with padded prompts", tokens, config) } else { Ok(()) }
+}
+
 /// The performance runs of a case with real prompts, at one pair of lengths: the shape has the longest prompt.
 pub(super) fn real_shapes(
     case: &suite::PerformanceCase,
     source: &suite::PromptSource,
+    config: &ModelConfig,
     tokenizer: Option<&Tokenizer>,
     (input_tokens, output_tokens): (usize, usize),
 ) -> Result<Vec<(Shape, super::questions::RealPrompts)>, String> {
+    check_padding(source, input_tokens, config)?;
+    if let Some(batch) = case.batches.iter().find(|batch| **batch > MAX_REAL_BATCH) {
+        return Err(format!("a batch of {batch} real prompts was found, expected {MAX_REAL_BATCH} at most"));
+    }
     let pool = Pool::new(source, tokenizer, input_tokens)?;
     let shape = |&batch: &usize| {
         let shape = Shape { batch, input_tokens: pool.longest(), output_tokens };

@@ -1,5 +1,6 @@
 //! `[[configuration]]`: what runs a suite's cases, where a suite names it itself.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::table::{Table, boolean, count, model_path, path, string, word};
@@ -21,7 +22,7 @@ pub struct Configuration {
     /// Chip profile of the emulator; the built-in one of the device unless given.
     pub profile: Option<PathBuf>,
     /// The word of `--model`.
-    pub model: Option<String>,
+    pub model: Option<OsString>,
     /// Number format.
     pub dtype: Option<Dtype>,
     /// Number format of the KV cache.
@@ -40,17 +41,17 @@ impl Configuration {
         let mut root = tree::parse(Path::new("--configuration"), "")?;
         for pair in words.split(',') {
             let Some((key, value)) = pair.split_once('=') else {
-                let place = tree::Origin::Set(format!("--configuration {words}"));
+                let place = tree::Origin::Set(format!("--configuration {words}").into());
                 return Err(SuiteError::found(
                     &place,
                     &format!("\"{pair}\""),
                     "KEY=VALUE pairs with commas between, such as device=cpu,dtype=bf16",
                 ));
             };
-            tree::set(&mut root, key.trim(), tree::parse_override(key.trim(), value.trim())?)?;
+            tree::set(&mut root, key.trim(), tree::parse_override(key.trim(), value.trim().as_ref())?)?;
         }
         if !words.split(',').any(|pair| pair.trim_start().starts_with("name")) {
-            tree::set(&mut root, "name", tree::parse_override("name", &format!("{words:?}"))?)?;
+            tree::set(&mut root, "name", tree::parse_override("name", format!("{words:?}").as_ref())?)?;
         }
         configuration(Table::new(root)?, Path::new(""))
     }

@@ -96,11 +96,12 @@ mod tree;
 mod types;
 mod workload;
 
-use std::fs;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::bounded;
 use crate::dataset::{Benchmark, sha256_hex};
 use crate::task;
 
@@ -112,6 +113,8 @@ pub use workload::{
     PromptSet, PromptSource, Rates,
 };
 
+/// Most bytes of a suite or gate file: those of this repository have a few thousand.
+const MAX_BYTES: u64 = 1 << 20;
 /// Sequences at once where a suite does not say.
 pub const DEFAULT_BATCH: usize = 8;
 /// Timed repetitions where a suite does not say.
@@ -156,7 +159,7 @@ impl SuiteError {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ModelChoice {
     /// `demo`, `dummy:…`, or a folder resolved against the suite file.
-    pub path: Option<String>,
+    pub path: Option<OsString>,
     /// Number format.
     pub dtype: Dtype,
     /// Number format of the KV cache.
@@ -283,13 +286,13 @@ impl Suite {
     ///
     /// # Errors
     /// The first thing that is not as it should be, with its place in the file or the `--set` it comes from.
-    pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Self, SuiteError> {
+    pub fn load(path: &Path, overrides: &[(String, OsString)]) -> Result<Self, SuiteError> {
         let text = text_of(path)?;
         Self::parse(path, &text, overrides)
     }
 
     /// [`Suite::load`] for a text already read; `path` says where it lies.
-    pub fn parse(path: &Path, text: &str, overrides: &[(String, String)]) -> Result<Self, SuiteError> {
+    pub fn parse(path: &Path, text: &str, overrides: &[(String, OsString)]) -> Result<Self, SuiteError> {
         let mut root = tree::parse(path, text)?;
         for (key, value) in overrides {
             let node = tree::parse_override(key, value)?;
@@ -374,13 +377,16 @@ impl Suite {
 
 /// The text of a definition file.
 fn text_of(path: &Path) -> Result<String, SuiteError> {
-    let io = |source| SuiteError::Io { path: path.to_path_buf(), source };
-    let bytes = fs::read(path).map_err(io)?;
+    let wrong = |place: String, message| SuiteError::Invalid { place, message };
+    let bytes = bounded::file(path, MAX_BYTES).map_err(|source| match source.kind() {
+        std::io::ErrorKind::FileTooLarge => wrong(path.display().to_string(), source.to_string()),
+        _ => SuiteError::Io { path: path.to_path_buf(), source },
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..good].split(|&b| b == b'\n').count();
-        let place = tree::Origin::File { path: path.to_path_buf(), line, column: 1 };
-        SuiteError::at(&place, format!("found a byte that is no UTF-8 at offset {good}; expected UTF-8 text"))
+        let found = format!("found a byte that is no UTF-8 at offset {good}; expected UTF-8 text");
+        wrong(format!("{}:{line}:1", path.display()), found)
     })
 }
 

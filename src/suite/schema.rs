@@ -17,6 +17,15 @@ use crate::task;
 /// Schema number of the suite files this program reads.
 const SCHEMA: u64 = 1;
 
+/// Longest name of a suite: run folders have it in theirs.
+const MAX_NAME: usize = 100;
+/// Most cases of a suite, each combination of batch, lengths and ranks counted: each is a name and a row of tables.
+const MAX_CASES: usize = 10_000;
+
+fn product(counts: &[usize]) -> usize {
+    counts.iter().fold(1, |all, count| all.saturating_mul(*count))
+}
+
 /// Reads the whole suite; `file` is where it lies.
 pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
     let dir = file.parent().unwrap_or(Path::new(""));
@@ -33,10 +42,14 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
     }
     let name_node = root.require("name", "the suite's name")?;
     let name = string(&name_node)?;
+    // It becomes part of a folder's name.
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
-        // It becomes part of a folder's name.
         let found = format!("the name {name:?}");
         return Err(SuiteError::found(&name_node.origin, &found, "letters, digits, `-` and `_`"));
+    }
+    if name.len() > MAX_NAME {
+        let found = format!("a name of {} letters", name.len());
+        return Err(SuiteError::found(&name_node.origin, &found, &format!("{MAX_NAME} at most")));
     }
     let about = root.take("about").map(|node| string(&node)).transpose()?.unwrap_or_default();
     let model = root.take("model").map(|node| model(node, dir)).transpose()?.unwrap_or_default();
@@ -77,6 +90,15 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         ));
     }
     root.finish()?;
+    let timed = performance
+        .iter()
+        .map(|case| product(&[case.batches.len(), case.lengths.len(), case.tp_ranks.len()]));
+    let searched = max_batch.iter().map(|case| product(&[case.lengths.len(), case.tp_ranks.len()]));
+    let loaded = load.iter().map(|case| case.tp_ranks.len());
+    let cases = timed.chain(searched).chain(loaded).fold(accuracy.len(), usize::saturating_add);
+    if cases > MAX_CASES {
+        return Err(SuiteError::found(&origin, &format!("{cases} cases"), &format!("{MAX_CASES} at most")));
+    }
     if accuracy.is_empty() && performance.is_empty() && max_batch.is_empty() && load.is_empty() {
         let expected = "at least one [[accuracy]], [[performance]], [[max_batch]] or [[load]]";
         return Err(SuiteError::found(&origin, "no case", expected));

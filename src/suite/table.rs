@@ -1,6 +1,7 @@
 //! Reading tables key by key: what a value must be, and what to say when it is not so.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::SuiteError;
@@ -143,7 +144,10 @@ pub(super) fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, 
 
 /// A path as written: in the file it is relative to the file's folder, on the command line to the current one.
 pub(super) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError> {
-    let written = PathBuf::from(string(node)?);
+    let written = match &node.value {
+        Value::Path(path) => path.clone(),
+        _ => PathBuf::from(string(node)?),
+    };
     Ok(match node.origin {
         Origin::File { .. } => suite_dir.join(written),
         // No shell expands the tilde of `--set ceval=~/data`.
@@ -153,14 +157,15 @@ pub(super) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError>
         },
     })
 }
+
 /// `demo` and `dummy:chatglm2-6b` are names; anything else is a folder.
-pub(super) fn model_path(node: &Node, dir: &Path) -> Result<String, SuiteError> {
-    let written = string(node)?;
-    if written == "demo" || written.starts_with("dummy:") {
-        return Ok(written);
+pub(super) fn model_path(node: &Node, dir: &Path) -> Result<OsString, SuiteError> {
+    match &node.value {
+        Value::String(word) if word == "demo" || word.starts_with("dummy:") => Ok(word.into()),
+        _ => Ok(path(node, dir)?.into_os_string()),
     }
-    Ok(path(node, dir)?.to_string_lossy().into_owned())
 }
+
 /// `true` or `false`.
 pub(super) fn boolean(node: &Node) -> Result<bool, SuiteError> {
     match node.value {

@@ -1,28 +1,51 @@
 //! A TOML document as a tree in which every value knows where it was written, with `--set` laid over it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::SuiteError;
 
+/// Most names with dots between in the key of a `--set`: no key of a suite lies nearly as deep.
+const MAX_SET_DEPTH: usize = 16;
+/// Characters of a `--set` that a message repeats.
+const SET_SHOWN: usize = 120;
+
 /// Where a value was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Origin {
-    /// In the suite file, at a line and column from 1.
-    File { path: PathBuf, line: usize, column: usize },
+    /// In the suite file, at a byte of it.
+    File { source: Arc<Source>, at: usize },
     /// On the command line, by this `key=value`.
-    Set(String),
+    Set(Arc<str>),
+}
+
+/// A file's text. Thousands of values share it, and only the one that is wrong needs its line counted.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    text: String,
 }
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
-            Self::Set(text) => write!(f, "--set {text}"),
+            Self::File { source, at } => {
+                let before = source.text.get(..*at).unwrap_or(&source.text);
+                let line_start = before.rfind('\n').map_or(0, |i| i + 1);
+                let line = before.matches('\n').count() + 1;
+                let column = before[line_start..].chars().count() + 1;
+                write!(f, "{}:{line}:{column}", source.path.display())
+            }
+            Self::Set(text) => match text.char_indices().nth(SET_SHOWN) {
+                Some((cut, _)) => write!(f, "--set {}…", &text[..cut]),
+                None => write!(f, "--set {text}"),
+            },
         }
     }
 }
@@ -37,6 +60,8 @@ pub(super) struct Node {
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     String(String),
+    /// A text of the command line that is no UTF-8, which a path need not be.
+    Path(PathBuf),
     /// An integer; TOML's are 64 bits and signed.
     Integer(i64),
     /// A number with a point; whole numbers are [`Value::Integer`].
@@ -60,6 +85,7 @@ impl Value {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::String(_) => "a string",
+            Self::Path(_) => "a text that is not UTF-8",
             Self::Integer(_) => "an integer",
             Self::Float(_) => "a float",
             Self::Boolean(_) => "true or false",
@@ -70,28 +96,10 @@ impl Value {
     }
 }
 
-/// Turns byte offsets of a text into origins.
-struct Places<'a> {
-    path: &'a Path,
-    text: &'a str,
-}
-
-impl Places<'_> {
-    fn origin(&self, span: &Range<usize>) -> Origin {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-        Origin::File {
-            path: self.path.to_path_buf(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
-    }
-}
-
 /// Parses the text of the suite file `path`.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
-    let places = Places { path, text };
-    let origin = |span: &Range<usize>| places.origin(span);
+    let source = Arc::new(Source { path: path.to_path_buf(), text: text.to_owned() });
+    let origin = |span: &Range<usize>| Origin::File { source: Arc::clone(&source), at: span.start };
     match DeTable::parse(text) {
         Ok(table) => {
             Ok(Node { origin: origin(&table.span()), value: convert_table(table.get_ref(), &origin)? })
@@ -104,8 +112,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
 }
 
 /// The value of a `--set key=value`: TOML where it parses as such, else the text itself.
-pub(super) fn parse_override(key: &str, text: &str) -> Result<Node, SuiteError> {
-    let origin = Origin::Set(format!("{key}={text}"));
+pub(super) fn parse_override(key: &str, text: &OsStr) -> Result<Node, SuiteError> {
+    let origin = Origin::Set(format!("{key}={}", text.to_string_lossy()).into());
+    let Some(text) = text.to_str() else { return Ok(Node { origin, value: Value::Path(text.into()) }) };
     let place = |_: &Range<usize>| origin.clone();
     match DeValue::parse(text.trim()) {
         // A word such as 2024-01-01 or inf is meant as text where it is no value of a suite.
@@ -159,6 +168,10 @@ fn convert_table(table: &DeTable<'_>, origin: &OriginOf<'_>) -> Result<Value, Su
 pub(super) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), SuiteError> {
     let origin = value.origin.clone();
     let fail = |message: String| Err(SuiteError::at(&origin, message));
+    let depth = key.split('.').count();
+    if depth > MAX_SET_DEPTH {
+        return fail(format!("found a key of {depth} names; expected {MAX_SET_DEPTH} at most"));
+    }
     let mut place = root;
     for part in key.split('.') {
         if part.is_empty() {

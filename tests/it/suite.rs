@@ -32,7 +32,7 @@ lengths = [[128, 32], [256, 64]]
 "#;
 
 fn parse(text: &str, set: &[(&str, &str)]) -> Result<Suite, String> {
-    let set: Vec<_> = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let set: Vec<_> = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
     Suite::parse(Path::new("here/s.toml"), text, &set).map_err(|e| e.to_string())
 }
 
@@ -40,7 +40,7 @@ fn parse(text: &str, set: &[(&str, &str)]) -> Result<Suite, String> {
 fn a_suite_says_what_it_says() {
     let suite = parse(GOOD, &[]).unwrap();
     assert_eq!((suite.name.as_str(), suite.model.dtype), ("tiny", Dtype::Bf16));
-    assert_eq!(suite.model.path.as_deref(), Some("here/m"));
+    assert_eq!(suite.model.path.as_deref(), Some("here/m".as_ref()));
     let case = &suite.accuracy[0];
     assert_eq!((case.task, case.protocol, case.split.as_str()), (Benchmark::CEval, "modeltest-5shot", "val"));
     assert_eq!(case.dataset, Path::new("here/sets/ceval"));
@@ -137,7 +137,7 @@ fn a_value_is_laid_over_the_file_and_its_faults_name_the_flag() {
         parse(GOOD, &[("accuracy.0.limit", "7"), ("model.path", "demo"), ("performance.0.batch", "[4]")])
             .unwrap();
     assert_eq!(suite.accuracy[0].limit, Some(7));
-    assert_eq!(suite.model.path.as_deref(), Some("demo"));
+    assert_eq!(suite.model.path.as_deref(), Some("demo".as_ref()));
     assert_eq!(suite.performance[0].batches, [4]);
     let suite = parse(GOOD, &[("ceval", "elsewhere/ceval")]).unwrap();
     assert_eq!(suite.accuracy[0].dataset, Path::new("elsewhere/ceval"));
@@ -269,4 +269,42 @@ fn targets_say_what_is_expected_of_which_case() {
         let error = with(table).unwrap_err();
         assert!(error.contains(message) && error.contains("here/s.toml:"), "{table}: {error}");
     }
+}
+
+/// A hundred thousand keys, and as many values in one line, are read in time that grows hardly more than they do.
+#[test]
+fn a_suite_of_many_keys_is_answered_in_time() {
+    let begin = std::time::Instant::now();
+    let keys: String = (0..60_000).map(|n| format!("k{n} = 1\n")).collect();
+    let message = parse(&format!("schema = 1\nname = \"n\"\n{keys}"), &[]).unwrap_err();
+    assert!(message.starts_with("here/s.toml:3:1: found the unknown key `k0`"), "{message}");
+    let values = format!("subjects = [{}1]\n", "1,".repeat(200_000));
+    let message = parse(&GOOD.replace("shots = 3\n", &values), &[]).unwrap_err();
+    assert!(message.contains("here/s.toml:11:13: found an integer; expected a string"), "{message}");
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn what_is_too_much_is_said_so() {
+    let deep = "a.".repeat(60_000) + "b";
+    let message = parse(GOOD, &[(&deep, "1")]).unwrap_err();
+    assert!(message.contains("found a key of 60001 names; expected 16 at most"), "{message}");
+    assert!(message.len() < 300, "{}", message.len());
+    let many = format!("batch = [{}1]", "1, ".repeat(5_000));
+    let message = parse(&GOOD.replace("batch = [1, 2]", &many), &[]).unwrap_err();
+    assert!(message.contains("found 10003 cases; expected 10000 at most"), "{message}");
+    let long = GOOD.replace("\"tiny\"", &format!("\"{}\"", "n".repeat(101)));
+    assert!(
+        parse(&long, &[])
+            .unwrap_err()
+            .contains("s.toml:2:8: found a name of 101 letters; expected 100 at most")
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.toml");
+    std::fs::write(&path, "#".repeat((1 << 20) + 1)).unwrap();
+    let message = Suite::load(&path, &[]).unwrap_err().to_string();
+    assert!(
+        message.contains("large.toml: found more than 1048576 bytes; expected 1048576 at most"),
+        "{message}"
+    );
 }

@@ -9,6 +9,7 @@ use crate::run::duration::{Counted, Expected, Rates, SameAs, in_words};
 use crate::run::machine::Machine;
 use crate::run::model::ModelFacts;
 use crate::run::plan::{Plan, first_prompt_of};
+use crate::text::one_line;
 
 use super::setup::Setup;
 
@@ -28,13 +29,13 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
     let Setup { suite, model, compute, .. } = setup;
     let facts = model.facts(setup.tokenizer.as_ref())?;
     let mut text = match &setup.name {
-        Some(name) => format!("configuration {name}\n"),
+        Some(name) => format!("configuration {}\n", one_line(name)),
         None => String::new(),
     };
-    text += &format!("suite     {}: {}\n", suite.name, suite.about);
+    text += &format!("suite     {}: {}\n", suite.name, one_line(&suite.about));
     text += &format!(
         "model     {}: {} parameters, {}, rotary table {}\n",
-        setup.model_name(),
+        one_line(&setup.model_name()),
         model.config.parameters(),
         compute.precision(),
         compute.rope.name(),
@@ -60,7 +61,7 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
     for run in &plan.performance {
         text += &format!("timing    {}: {} repetitions\n", run.case_id(), run.repetitions);
         if let Some(prompts) = &run.prompts {
-            text += &format!("          {}\n", prompts.notes.join(", "));
+            text += &format!("          {}\n", one_line(&prompts.notes.join(", ")));
         }
         if let Some(budget_s) = run.budget_s {
             text += &format!(
@@ -84,7 +85,7 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
 /// What was read of the model, and what decided where its folder does not say.
 fn as_read(facts: &ModelFacts) -> String {
     let details = facts.details();
-    let line = |label: &str, name: &str| format!("{label:<9} {}\n", details[name]);
+    let line = |label: &str, name: &str| format!("{label:<9} {}\n", one_line(&details[name]));
     [
         ("shape", "shape"),
         ("weights", "weights"),
@@ -251,7 +252,10 @@ fn prompts(plan: &Plan<'_>) -> String {
         if let Some(first) = first_prompt_of(run) {
             text += &format!(
                 "first prompt of {} ({}):\n{}\nids: {:?}\n",
-                run.task, first.doc_id, first.text, first.token_ids
+                run.task,
+                one_line(&first.doc_id),
+                first.text,
+                first.token_ids
             );
         }
     }
@@ -273,7 +277,7 @@ fn workloads(plan: &Plan<'_>, times: &mut Times) -> String {
             }
             None => "the highest sustained rate is searched".to_owned(),
         };
-        text += &format!("load      {}: {rates}; {}\n", load.load_id, load.prompts);
+        text += &format!("load      {}: {rates}; {}\n", load.load_id, one_line(&load.prompts));
         text += &times.line(&Rates::load(load));
     }
     text

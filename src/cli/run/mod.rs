@@ -3,10 +3,10 @@
 mod describe;
 pub(super) mod setup;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
@@ -31,7 +31,9 @@ use self::setup::{Setup, SetupArgs};
 use super::compare::{compare_group, compare_turns};
 use super::engine::{ComputeArgs, FoundModel};
 use super::progress::{self, Bars};
-use super::{Exit, emit, report, say};
+use super::settings::override_parser;
+use super::signals::{self, Watch};
+use super::{Exit, command_line, emit, report, say};
 
 /// Run a suite: precision, performance, records and a report
 ///
@@ -67,16 +69,8 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Lay a value over the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
-    set: Vec<(String, String)>,
-}
-
-/// The two halves of a `--set`.
-pub(super) fn key_value(word: &str) -> Result<(String, String), String> {
-    match word.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("\"{word}\" is no KEY=VALUE, such as accuracy.0.limit=10")),
-    }
+    #[arg(long, value_name = "KEY=VALUE", value_parser = override_parser())]
+    set: Vec<(String, OsString)>,
 }
 
 /// Does it.
@@ -109,16 +103,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // What cannot be written is better known before gigabytes are read.
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create --out {}", args.out.display()))?;
-    let stop = stop_flag()?;
     let groups = groups(args, &suite, &setups);
     let mut exit = Exit::Done;
     if in_turns {
         let mut ready = Vec::new();
         for (((setup, plan), group), roofline) in setups.iter().zip(&plans).zip(groups).zip(rooflines) {
+            if signals::asked() {
+                return Ok(Exit::Incomplete.into());
+            }
             let finished = group.as_ref().and_then(|g| finished(&args.out, g, &g.configuration));
             ready.push(prepare(args, setup, plan, (group, roofline), finished)?);
         }
-        return conclude_turns(&plans, ready, &stop);
+        return conclude_turns(&plans, ready);
     }
     let mut done: Vec<PathBuf> = Vec::new();
     for (((setup, plan), group), roofline) in setups.iter().zip(&plans).zip(groups).zip(rooflines) {
@@ -129,7 +125,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             done.push(found.path);
             continue;
         }
-        let (path, code) = run_one(args, setup, plan, (group, roofline), &stop)?;
+        if signals::asked() {
+            return Ok(Exit::Incomplete.into());
+        }
+        let (path, code) = run_one(args, setup, plan, (group, roofline))?;
         if code == Exit::Incomplete {
             return Ok(code.into());
         }
@@ -225,7 +224,7 @@ fn prepare(
         roofline,
         // A card's memory is not the host's, and an emulated one loads nothing.
         load: compute.device.chip().is_none().then_some(facts),
-        command_line: std::env::args().collect(),
+        command_line: command_line(),
         group,
     };
     let first = record(&origin, plan, &model.config);
@@ -242,7 +241,11 @@ fn prepare(
             args.out.display()
         ));
     }
+    // A folder is a run from the start: a signal in between is told to whoever records in it.
+    let watch = Watch::new();
     let (dir, record) = open_dir(&args.out, found.as_ref().filter(|_| args.resume), first)?;
+    drop(watch);
+    say(&format!("glmbench: recording in {}", dir.path().display()));
     Ok(Ready { engine, dir, record })
 }
 
@@ -257,18 +260,19 @@ fn run_one(
     setup: &Setup,
     plan: &Plan<'_>,
     shared: (Option<Group>, Option<Roofline>),
-    stop: &AtomicBool,
 ) -> anyhow::Result<(PathBuf, Exit)> {
     let Ready { engine, mut dir, mut record } = prepare(args, setup, plan, shared, None)?;
-    let mut bars = Bars::default();
+    let mut bars = Bars::of(plan.cases());
     let mut reload = |world| load(setup, plan, world);
-    let ending = execute(plan, engine, &mut reload, &mut dir, &mut record, &mut bars, stop);
+    // Until here a signal ends the program at once: nothing is recorded that would have to be finished.
+    let watch = Watch::new();
+    let ending = execute(plan, engine, &mut reload, &mut dir, &mut record, &mut bars, watch.flag());
     bars.end();
     Ok((dir.path().to_path_buf(), conclude(ending, &dir, &record)?))
 }
 
 /// Two configurations in turns, to both reports.
-fn conclude_turns(plans: &[Plan<'_>], ready: Vec<Ready>, stop: &AtomicBool) -> anyhow::Result<ExitCode> {
+fn conclude_turns(plans: &[Plan<'_>], ready: Vec<Ready>) -> anyhow::Result<ExitCode> {
     let sides = ready.into_iter().zip(plans).map(|(r, plan)| Side {
         plan,
         engine: r.engine,
@@ -279,8 +283,9 @@ fn conclude_turns(plans: &[Plan<'_>], ready: Vec<Ready>, stop: &AtomicBool) -> a
         Ok(sides) => sides,
         Err(_) => bail!("interleaving needs two configurations"),
     };
-    let mut bars = Bars::default();
-    let ending = interleave(&mut sides, &mut bars, stop);
+    let mut bars = Bars::of(plans[0].cases());
+    let watch = Watch::new();
+    let ending = interleave(&mut sides, &mut bars, watch.flag());
     bars.end();
     let ending = match ending {
         Ok(ending) => ending,
@@ -348,26 +353,10 @@ fn conclude(ending: Result<Ending, RunError>, dir: &RunDir, record: &RunRecord) 
     }
 }
 
-/// Set by Ctrl-C, SIGTERM and SIGHUP; a second one ends the program at once.
-fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            // The journals are whole at any moment; nothing waits to be written.
-            #[expect(clippy::exit, reason = "asked twice: end now")]
-            std::process::exit(i32::from(Exit::Incomplete as u8));
-        }
-        say("glmbench: stopping after this step (again to stop at once)");
-    })
-    .context("Ctrl-C cannot be handled")?;
-    Ok(stop)
-}
-
 /// Hash of the weights, with a bar while gigabytes are read.
 fn fingerprint(model: &FoundModel, compute: &ComputeArgs) -> anyhow::Result<String> {
     let source = model.weights(compute.precision().dtype)?;
-    let bar = progress::bar("hashing", "bytes");
+    let bar = progress::bar("hashing", progress::BYTES);
     bar.set_length(source.stored().iter().map(|t| t.bytes).sum());
     let done = AtomicU64::new(0);
     let hash = source.fingerprint(&|bytes| {

@@ -1,5 +1,6 @@
 //! From flags and suite to the configurations that a command runs.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -24,7 +25,7 @@ use crate::suite::{self, Configuration, Suite};
 pub(in crate::cli) struct SetupArgs {
     /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`; the suite's own unless given
     #[arg(long, value_name = "DIR|demo|dummy:…")]
-    pub(in crate::cli) model: Option<String>,
+    pub(in crate::cli) model: Option<OsString>,
     /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
     #[arg(long, value_name = "DIR")]
     ptuning: Option<PathBuf>,
@@ -77,7 +78,7 @@ pub(in crate::cli) struct Setup {
     /// The suite with its cases alone.
     pub(in crate::cli) suite: Suite,
     /// The word for the model.
-    word: String,
+    word: OsString,
     /// The model, found but not loaded.
     pub(in crate::cli) model: FoundModel,
     /// The model's tokenizer.
@@ -204,12 +205,11 @@ impl Setup {
 
     /// The model's name in records. The folder's name is enough; paths are nobody's business.
     pub(in crate::cli) fn model_name(&self) -> String {
-        match &self.model.path {
-            ModelPath::Folder(dir) if self.word != "demo" => {
-                dir.file_name().map_or_else(|| self.word.clone(), |n| n.to_string_lossy().into_owned())
-            }
-            _ => self.word.clone(),
-        }
+        let name = match &self.model.path {
+            ModelPath::Folder(dir) if self.word != "demo" => dir.file_name().unwrap_or(&self.word),
+            _ => &self.word,
+        };
+        name.to_string_lossy().into_owned()
     }
 }
 

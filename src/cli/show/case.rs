@@ -7,6 +7,7 @@ use crate::record::{PerformanceCase, Phase, RepetitionKind, RequestRecord};
 use crate::report::performance::{phase_ns, tpot_ns, ttft_ns};
 use crate::report::tables::{Column, Row, Table};
 use crate::stats::quantile;
+use crate::text::one_line;
 
 use super::{Shown, value};
 
@@ -32,15 +33,15 @@ pub(super) fn words(runs: &[&Shown], case: &PerformanceCase) -> String {
         let clock = repetitions.first().map_or(run.records.run.provenance.clock, |r| r.clock);
         text += &format!(
             "{}: batch {}, {} tokens in, {} out, {} rank{}; times {clock}; {} on {}, run {}\n",
-            case.case_id,
+            one_line(&case.case_id),
             case.batch,
             case.input_tokens,
             case.output_tokens,
             case.tp,
             if case.tp == 1 { "" } else { "s" },
-            run.records.run.provenance.dtype,
-            run.records.run.provenance.device,
-            run.id()
+            one_line(&run.records.run.provenance.dtype),
+            one_line(&run.records.run.provenance.device),
+            one_line(run.id())
         );
         text += &match repetitions.as_slice() {
             [] => "no repetition of it is in this run\n".to_owned(),

@@ -12,6 +12,7 @@ use crate::engine::load::load_tokenizer;
 use crate::engine::tokenizer::Tokenizer;
 use crate::record::{AccuracyCase, CallRecord, SampleRecord, SampleState};
 use crate::run::prompts::first_prompt;
+use crate::text::one_line;
 
 use super::{Args, Shown, value};
 
@@ -100,8 +101,9 @@ fn dataset_folder(args: &Args, case: &AccuracyCase) -> anyhow::Result<PathBuf> {
 
 /// The tokenizer of the run, and of no other.
 fn tokenizer(args: &Args, run: &Shown) -> anyhow::Result<Tokenizer> {
-    let word = args.model.as_ref().unwrap_or(&run.records.run.provenance.model);
+    let word = args.model.as_deref().unwrap_or(run.records.run.provenance.model.as_ref());
     let path = model_path(word)?;
+    let word = word.display();
     let dir = path.tokenizer_dir().with_context(|| format!("{word} has no tokenizer"))?;
     let tokenizer = load_tokenizer(dir, None)?;
     match run.records.run.identity.get("tokenizer") {
@@ -115,11 +117,13 @@ pub(super) fn words(sample: &SampleRecord, views: &[View<'_>]) -> String {
     let place = [&sample.subject, &sample.category].map(String::as_str);
     let mut place: Vec<&str> = place.into_iter().filter(|part| !part.is_empty()).collect();
     place.extend(sample.hard.then_some("hard"));
-    let mut text = format!("{} of {}  {}\n", sample.doc_id, sample.task, place.join(", "));
+    let head = format!("{} of {}  {}", sample.doc_id, sample.task, place.join(", "));
+    let mut text = format!("{}\n", one_line(&head));
     text += &flip(views);
     text += &format!("\n{}\n", facts(sample, views));
     for (index, view) in views.iter().enumerate() {
-        let title = if views.len() > 1 { format!(", run {}", view.run.id()) } else { String::new() };
+        let title =
+            if views.len() > 1 { format!(", run {}", one_line(view.run.id())) } else { String::new() };
         let same_prompts = index > 0 && !view.calls.is_empty() && view.calls == views[0].calls;
         text += &asked(view, &title, same_prompts);
         text += &answered(view, &title);
@@ -222,7 +226,7 @@ fn asked(view: &View<'_>, title: &str, same: bool) -> String {
         );
     }
     if let Some(missing) = &view.missing {
-        text += &format!("── prompt{title}: {missing}\n");
+        text += &format!("── prompt{title}: {}\n", one_line(missing));
     }
     text
 }
@@ -238,7 +242,7 @@ fn answered(view: &View<'_>, title: &str) -> String {
             sample.text,
             sample.output_tokens
         ),
-        None => format!("── not in run {}\n", view.run.id()),
+        None => format!("── not in run {}\n", one_line(view.run.id())),
     }
 }
 

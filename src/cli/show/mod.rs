@@ -4,6 +4,7 @@ mod case;
 mod item;
 mod select;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,8 +15,9 @@ use crate::dataset::Benchmark;
 use crate::record::RunDir;
 use crate::report::export::Records;
 
-use super::emit;
 use super::runs::find_run;
+use super::settings::dataset_parser;
+use super::{emit, emit_json};
 
 use select::{Choice, select};
 
@@ -42,26 +44,17 @@ pub struct Args {
     #[arg(long, value_name = "RUN")]
     with: Option<PathBuf>,
     /// Folder of a data set, as `ceval=FOLDER`, to make prompts from that the run did not keep
-    #[arg(long, value_name = "TASK=DIR", value_parser = dataset)]
+    #[arg(long, value_name = "TASK=DIR", value_parser = dataset_parser())]
     set: Vec<(Benchmark, PathBuf)>,
     /// The same for the only data set that is needed
     #[arg(long, value_name = "DIR")]
     dataset: Option<PathBuf>,
     /// Model folder or `demo`, for its tokenizer; the run's own where that is found
     #[arg(long, value_name = "DIR|demo")]
-    model: Option<String>,
+    model: Option<OsString>,
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-fn dataset(word: &str) -> Result<(Benchmark, PathBuf), String> {
-    let expected = || {
-        let names = Benchmark::ALL.map(Benchmark::as_str).join(" or ");
-        format!("\"{word}\" is no TASK=DIR with {names} for TASK, such as ceval=data/ceval")
-    };
-    let (name, folder) = word.split_once('=').ok_or_else(expected)?;
-    Ok((Benchmark::from_name(name).ok_or_else(expected)?, PathBuf::from(folder)))
 }
 
 /// A run that is shown.
@@ -107,7 +100,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if args.json {
         let ids: Vec<&str> = runs.iter().map(|run| run.id()).collect();
-        emit(&serde_json::to_string_pretty(&json!({"runs": ids, "items": items, "cases": cases}))?)?;
+        emit_json(&json!({"runs": ids, "items": items, "cases": cases}))?;
     } else {
         emit(texts.join("\n").trim_end())?;
     }

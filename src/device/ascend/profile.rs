@@ -1,6 +1,7 @@
 //! Chip profiles: the numbers behind the emulator's virtual clock, each with its source.
 
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -127,6 +128,20 @@ const REQUIRED: [(&str, &str); 19] = [
 const OPTIONAL: [(&str, &str); 3] =
     [("cube_bf16_flops", "FLOP/s"), ("cube_fp32_flops", "FLOP/s"), ("max_power_w", "W")];
 
+/// Most bytes of a profile: those of this program have a few thousand.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The text of a file, which may be a device without end.
+fn text_of(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 <= MAX_BYTES {
+        return Ok(text);
+    }
+    let message = format!("found more than {MAX_BYTES} bytes; expected {MAX_BYTES} at most");
+    Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message))
+}
+
 impl Profile {
     /// A profile in this binary: `300i-duo` or `800i-a2`.
     pub fn builtin(name: &str) -> Result<Self, ProfileError> {
@@ -138,7 +153,7 @@ impl Profile {
 
     /// A user's own profile.
     pub fn from_file(path: &Path) -> Result<Self, ProfileError> {
-        let text = std::fs::read_to_string(path)
+        let text = text_of(path)
             .map_err(|problem| ProfileError::Unreadable { path: path.to_path_buf(), problem })?;
         Self::parse(&text, &path.display().to_string())
     }

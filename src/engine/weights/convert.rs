@@ -60,6 +60,9 @@ pub enum ConvertError {
         /// The folder, left as it is.
         out: PathBuf,
     },
+    /// Whoever asked for it does no longer.
+    #[error("stopped before it was done; nothing of it is left")]
+    Stopped,
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -78,6 +81,7 @@ fn hint(is_safetensors: bool) -> &'static str {
 enum FillError {
     Source(TorchError),
     Target(io::Error),
+    Stopped,
 }
 
 impl From<io::Error> for FillError {
@@ -145,7 +149,17 @@ impl Plan {
     /// # Errors
     /// Something at `out` already, before anything is written; a `.bin` file that is broken behind its header; what the system
     /// says.
-    pub fn write(mut self, out: &Path, copied: &mut dyn FnMut(u64)) -> Result<Vec<String>, ConvertError> {
+    pub fn write(self, out: &Path, copied: &mut dyn FnMut(u64)) -> Result<Vec<String>, ConvertError> {
+        self.write_until(out, copied, &|| false)
+    }
+
+    /// As [`write`](Self::write), until `stopped` says so between two tensors.
+    pub fn write_until(
+        mut self,
+        out: &Path,
+        copied: &mut dyn FnMut(u64),
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Vec<String>, ConvertError> {
         let targets = self.target_names()?;
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
@@ -159,7 +173,8 @@ impl Plan {
             move |source| ConvertError::File { path, source }
         };
         for (shard, target) in self.shards.iter_mut().zip(&targets) {
-            write_shard(shard, &staging, target, copied).map_err(|error| match error {
+            write_shard(shard, &staging, target, (copied, stopped)).map_err(|error| match error {
+                FillError::Stopped => ConvertError::Stopped,
                 FillError::Source(source) => ConvertError::Torch { path: shard.path().to_path_buf(), source },
                 FillError::Target(source) => of_file(target)(source),
             })?;
@@ -176,6 +191,9 @@ impl Plan {
             let text = self.index_text(&targets);
             staging.write(INDEX_FILE, |out| out.write_all(text.as_bytes())).map_err(of_file(INDEX_FILE))?;
             written.push(INDEX_FILE.to_owned());
+        }
+        if stopped() {
+            return Err(ConvertError::Stopped);
         }
         staging.publish().map_err(failed)?;
         Ok(written)
@@ -291,7 +309,7 @@ fn write_shard(
     shard: &mut TorchFile,
     staging: &Staging,
     target: &str,
-    copied: &mut dyn FnMut(u64),
+    (copied, stopped): (&mut dyn FnMut(u64), &dyn Fn() -> bool),
 ) -> Result<(), FillError> {
     let mut order: Vec<usize> = (0..shard.tensors().len()).collect();
     // Wide numbers first keeps every tensor aligned; otherwise the order of the model.
@@ -301,6 +319,9 @@ fn write_shard(
         let header = safetensors::header(tensors.map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice())));
         out.write_all(&header)?;
         for &index in &order {
+            if stopped() {
+                return Err(FillError::Stopped);
+            }
             shard.copy_tensor(index, out, copied).map_err(FillError::Source)??;
         }
         Ok(())

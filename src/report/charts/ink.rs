@@ -1,5 +1,6 @@
 //! Colours, markers, dashes and lettering, the same in every chart.
 
+use crate::text::one_line;
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
@@ -127,7 +128,8 @@ impl Ink {
 
     fn letters(&self, text: &str) -> String {
         let known = |c: char| c < '\u{100}' || "–—‘’“”…→−≈≤≥".contains(c);
-        text.chars().map(|c| if self.every_letter || known(c) { c } else { '?' }).collect()
+        // An SVG that holds a control character is no XML.
+        one_line(text).chars().map(|c| if self.every_letter || known(c) { c } else { '?' }).collect()
     }
 
     /// The line of a series through points in dots: dashed by its number, dotted when modelled.

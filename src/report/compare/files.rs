@@ -2,7 +2,7 @@
 
 use super::accuracy::Estimate;
 use super::{Comparison, Pair, workloads};
-use crate::record::{Clock, Phase, write_whole};
+use crate::record::{Clock, Phase, csv_table, write_whole};
 use crate::report::ReportError;
 use serde::Serialize;
 use std::path::Path;
@@ -350,15 +350,9 @@ impl Headed for FlipRow {
         margin_b,moved,same_prompt";
 }
 
-/// Writes rows as RFC 4180.
+/// Writes rows as [`csv_table`] has them.
 pub(super) fn write_csv<R: Headed>(path: &Path, rows: &[R]) -> Result<(), ReportError> {
-    let encode = || {
-        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-        writer.write_record(R::HEADER.split(','))?;
-        rows.iter().try_for_each(|row| writer.serialize(row))?;
-        writer.into_inner().map_err(|e| csv::Error::from(e.into_error()))
-    };
-    let bytes = encode().map_err(|e| cannot(path, &e))?;
+    let bytes = csv_table(R::HEADER, rows).map_err(|e| cannot(path, &e))?;
     Ok(write_whole(path, &bytes)?)
 }
 

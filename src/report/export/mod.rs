@@ -14,7 +14,7 @@ mod tidy;
 
 use crate::record::{
     Clock, LoadLevelRecord, LoadRow, ProbeRecord, ProbeRow, PromptRecord, RecordError, RequestRecord, RunDir,
-    RunRecord, SampleRecord,
+    RunRecord, SampleRecord, csv_table,
 };
 use crate::report::{load_rows, probe_rows};
 use std::io::{self, Write};
@@ -95,11 +95,11 @@ impl Records {
         }
         if !self.probes.is_empty() {
             let rows = probe_rows(&self.run, &self.probes);
-            files.push(File { path: "max_batch.csv".into(), bytes: tidy::rows(ProbeRow::HEADER, &rows)? });
+            files.push(File { path: "max_batch.csv".into(), bytes: csv_table(ProbeRow::HEADER, &rows)? });
         }
         if !self.levels.is_empty() {
             let rows = load_rows(&self.run, &self.levels);
-            files.push(File { path: "load.csv".into(), bytes: tidy::rows(LoadRow::HEADER, &rows)? });
+            files.push(File { path: "load.csv".into(), bytes: csv_table(LoadRow::HEADER, &rows)? });
         }
         Ok(files)
     }

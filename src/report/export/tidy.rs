@@ -1,8 +1,8 @@
-//! CSV: a row a sample, a row a repetition, as RFC 4180 has it.
+//! CSV: a row a sample, a row a repetition, as RFC 4180 has it; cells that a spreadsheet would take for a formula are defused.
 
 use super::Records;
 use super::fields::{Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
-use serde::Serialize;
+use crate::text;
 use serde_json::Value;
 
 /// `samples.csv`: the run's fields, then the sample's.
@@ -29,19 +29,11 @@ fn table(
     writer.into_inner().map_err(|e| e.into_error().into())
 }
 
-/// Rows of a file that the run itself has, under its header.
-pub(super) fn rows<R: Serialize>(header: &str, rows: &[R]) -> Result<Vec<u8>, csv::Error> {
-    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-    writer.write_record(header.split(','))?;
-    rows.iter().try_for_each(|row| writer.serialize(row))?;
-    writer.into_inner().map_err(|e| e.into_error().into())
-}
-
-/// Null is an empty cell.
+/// Null is an empty cell; a list is no formula, for it begins with a bracket.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => text::cell(text).into_owned(),
         other => other.to_string(),
     }
 }

@@ -6,6 +6,7 @@ mod precision;
 
 use super::{File, Prompts, Records};
 use crate::record::{Clock, PromptRecord};
+use crate::text::markdown;
 
 /// What these files are, and where their definitions differ from those of the run's own tables.
 pub const ABOUT: &str = "\
@@ -64,14 +65,17 @@ fn readme(records: &Records, notes: &[String]) -> String {
     let run = &records.run;
     let mut text = format!(
         "# Run {} in ModelTest's form\n\nMade by {} on {}, {}.\n",
-        run.run_id, run.provenance.engine, run.provenance.device, run.provenance.dtype
+        markdown(&run.run_id),
+        markdown(&run.provenance.engine),
+        markdown(&run.provenance.device),
+        markdown(&run.provenance.dtype)
     );
     if let Some(from) = &run.provenance.scored_from {
-        text += &format!("The answers are those of run {from}, scored again.\n");
+        text += &format!("The answers are those of run {}, scored again.\n", markdown(from));
     }
     if !notes.is_empty() {
         text += "\nOf this run:\n";
-        text.extend(notes.iter().map(|note| format!("- {note}\n")));
+        text.extend(notes.iter().map(|note| format!("- {}\n", markdown(note))));
     }
     text + "\n" + ABOUT
 }

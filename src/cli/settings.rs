@@ -1,0 +1,43 @@
+//! `KEY=VALUE` on the command line, where the value may be a path and so need not be UTF-8.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use crate::dataset::Benchmark;
+
+/// Reads `accuracy.0.limit=10`.
+pub(super) fn override_parser() -> impl TypedValueParser<Value = (String, OsString)> {
+    OsStringValueParser::new().try_map(|word| match halves(&word) {
+        Some((key, value)) if !key.is_empty() => Ok((key, value)),
+        _ => Err(format!("\"{}\" is no KEY=VALUE, such as accuracy.0.limit=10", word.display())),
+    })
+}
+
+/// Reads `ceval=FOLDER`.
+pub(super) fn dataset_parser() -> impl TypedValueParser<Value = (Benchmark, PathBuf)> {
+    OsStringValueParser::new().try_map(|word| {
+        let found =
+            halves(&word).and_then(|(name, folder)| Some((Benchmark::from_name(&name)?, folder.into())));
+        found.ok_or_else(|| {
+            let names = Benchmark::ALL.map(Benchmark::as_str).join(" or ");
+            format!("\"{}\" is no TASK=DIR with {names} for TASK, such as ceval=data/ceval", word.display())
+        })
+    })
+}
+
+/// What stands before the first `=`, which is UTF-8, and what stands behind it.
+#[cfg(unix)]
+fn halves(word: &OsStr) -> Option<(String, OsString)> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = word.as_bytes();
+    let at = bytes.iter().position(|&byte| byte == b'=')?;
+    let key = String::from_utf8(bytes[..at].to_vec()).ok()?;
+    Some((key, OsStr::from_bytes(&bytes[at + 1..]).to_owned()))
+}
+
+#[cfg(not(unix))]
+fn halves(word: &OsStr) -> Option<(String, OsString)> {
+    word.to_str()?.split_once('=').map(|(key, value)| (key.to_owned(), value.into()))
+}

@@ -1,0 +1,205 @@
+//! Mutated inputs of every kind, to every reader: an answer each, in bounded time and memory, and an error that names its place.
+//!
+//! The readers run in a process of their own ([`worker`]) under a bound on its memory, so that a stack overflow or an
+//! allocation without bound is seen as what it is, with the input that did it.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, outside the test functions
+
+mod mutate;
+mod readers;
+
+use std::fs;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use glmbench::stats::Rng;
+
+use self::mutate::mutated;
+use self::readers::{Reader, readers};
+use crate::support::glmbench;
+
+/// Mutated inputs to each reader in the ordinary test.
+const FEW: usize = 60;
+/// And in the long one: ten thousand over all readers, unless `GLMBENCH_HOSTILE_COUNT` says more.
+const MANY: usize = 1000;
+/// Address space of the worker. Its own threads and maps take some hundred MiB of it.
+const MEMORY_KIB: usize = 6 << 20;
+/// Longest answer to one input, on a machine that is busy with other tests.
+const SLOWEST: Duration = Duration::from_secs(20);
+/// Longest run of the worker, by inputs.
+const LONGEST_EACH: Duration = Duration::from_secs(2);
+
+const FOLDER: &str = "GLMBENCH_HOSTILE_FOLDER";
+const COUNT: &str = "GLMBENCH_HOSTILE_COUNT";
+const ONLY: &str = "GLMBENCH_HOSTILE_ONLY";
+const SEED: &str = "GLMBENCH_HOSTILE_SEED";
+
+/// A suite of everything that a run can be made of, small.
+const SUITE: &str = r#"schema = 1
+name = "hostile"
+[model]
+path = "demo"
+[[accuracy]]
+task = "ceval"
+dataset = "DATASETS/ceval-sample"
+protocol = "two-stage"
+max_new_tokens = 3
+limit = 3
+[[accuracy]]
+task = "boolq"
+dataset = "DATASETS/boolq-sample"
+protocol = "modeltest"
+limit = 3
+[[performance]]
+batch = [1, 2]
+lengths = [[8, 4]]
+repetitions = 2
+max_warmups = 1
+[[max_batch]]
+lengths = [[8, 4]]
+batch_range = [1, 2]
+limit_tpot_ms = 1000
+repetitions = 1
+[[load]]
+arrival = "fixed"
+rates = [200]
+requests = 4
+lengths = [[8, 4]]
+"#;
+
+#[test]
+fn every_reader_answers_mutated_inputs() {
+    supervise(FEW);
+}
+
+/// By hand: `cargo test --release --test it hostile -- --ignored --nocapture`.
+#[test]
+#[ignore = "some minutes; ten thousand inputs and more"]
+fn every_reader_answers_ten_thousand_mutated_inputs() {
+    let count = std::env::var(COUNT).ok().and_then(|count| count.parse().ok()).unwrap_or(MANY);
+    supervise(count);
+}
+
+/// Starts the worker over a fresh run and holds that it comes to its end.
+fn supervise(each: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    make_run(folder.path());
+    let limited = format!("ulimit -v {MEMORY_KIB} 2>/dev/null; exec \"$@\"");
+    let mut worker = Command::new("sh")
+        .args(["-c", &limited, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "hostile::worker", "--ignored", "--nocapture", "--test-threads=1"])
+        .env(FOLDER, folder.path())
+        .env(COUNT, each.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let at = || fs::read_to_string(folder.path().join("at")).unwrap_or_default();
+    let all = readers().len() * each;
+    let longest = SLOWEST + LONGEST_EACH * u32::try_from(all).unwrap();
+    let begin = Instant::now();
+    while worker.try_wait().unwrap().is_none() {
+        if begin.elapsed() > longest {
+            worker.kill().unwrap();
+            panic!("the worker is at {} after {longest:?}", at());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut out = String::new();
+    worker.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    let status = worker.wait().unwrap();
+    assert!(status.success(), "{status} at {}\n{out}", at());
+    println!("{}", out.lines().filter(|line| line.contains("inputs")).collect::<Vec<_>>().join("\n"));
+    assert!(out.contains(&format!("{all} inputs in all")), "{out}");
+}
+
+/// A finished run of [`SUITE`] in `base`.
+fn make_run(folder: &Path) {
+    let sets = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets");
+    let suite = folder.join("hostile.toml");
+    fs::write(&suite, SUITE.replace("DATASETS", sets.to_str().unwrap())).unwrap();
+    let mut run = glmbench(&["run", "--threads", "1"]);
+    let done = run.arg(&suite).arg("--out").arg(folder.join("runs")).output().unwrap();
+    // Few repetitions are no valid measurement, which is no matter here.
+    assert!(matches!(done.status.code(), Some(0 | 4)), "{done:?}");
+    let made = fs::read_dir(folder.join("runs")).unwrap().next().unwrap().unwrap().path();
+    copy_tree(&made, &folder.join("base"));
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Puts mutated inputs to the readers. Started by the two tests; `GLMBENCH_HOSTILE_ONLY=READER:NUMBER` puts one again.
+#[test]
+#[ignore = "started by the others, in a process of its own"]
+fn worker() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+    let number = |name: &str| std::env::var(name).ok().and_then(|word| word.parse::<u64>().ok());
+    let (each, seed) = (number(COUNT).unwrap_or(1) as usize, number(SEED).unwrap_or(0));
+    let only = std::env::var(ONLY).ok();
+    let (mut total, mut faults) = (0, Vec::new());
+    for reader in readers() {
+        let place = folder.join(reader.name);
+        fs::create_dir_all(&place).unwrap();
+        let seeds = (reader.lay)(&place, &folder);
+        let (mut refused, mut slowest) = (0, Duration::ZERO);
+        for number in 0..each {
+            let name = format!("{}:{number}", reader.name);
+            if only.as_ref().is_some_and(|only| *only != name) {
+                continue;
+            }
+            fs::write(folder.join("at"), &name).unwrap();
+            let mut rng = Rng::new(seed ^ ((number as u64) << 16) ^ hash(reader.name));
+            // The first of all is untouched, and must be taken.
+            let input = if number == 0 { seeds[0].clone() } else { mutated(&seeds, &mut rng) };
+            let begin = Instant::now();
+            match put(&reader, &place, &input) {
+                Ok(Ok(())) => {}
+                Ok(Err(message)) if number == 0 => faults.push(format!("{name} is refused: {message}")),
+                Ok(Err(message)) => {
+                    refused += 1;
+                    if !message.contains(reader.names) {
+                        faults.push(format!("{name} does not name {}: {message}", reader.names));
+                    }
+                }
+                Err(()) => faults.push(format!("{name} panics")),
+            }
+            let took = begin.elapsed();
+            slowest = slowest.max(took);
+            if took > SLOWEST {
+                faults.push(format!("{name} takes {took:?}"));
+            }
+            total += 1;
+        }
+        println!("{}: {each} inputs, {refused} refused, slowest {slowest:?}", reader.name);
+    }
+    println!("{total} inputs in all");
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+}
+
+/// Lays the input and reads it; `Err` for a panic.
+fn put(reader: &Reader, place: &Path, input: &[u8]) -> Result<Result<(), String>, ()> {
+    let file = place.join(reader.file);
+    let input = (reader.pack)(input);
+    fs::write(&file, &input).unwrap();
+    catch_unwind(AssertUnwindSafe(|| (reader.read)(place))).map_err(drop)
+}
+
+/// So that readers do not all get the same stream.
+fn hash(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,170 @@
+//! Seeded mutations of bytes: what a bad disk, a torn copy and a spiteful stranger do to a file.
+
+use glmbench::stats::Rng;
+
+/// Numbers at the edges of types, and what is none.
+const NUMBERS: [&str; 16] = [
+    "0",
+    "-1",
+    "1",
+    "255",
+    "65536",
+    "2147483648",
+    "4294967295",
+    "4294967296",
+    "9223372036854775807",
+    "18446744073709551615",
+    "18446744073709551616",
+    "99999999999999999999999999",
+    "1e308",
+    "-1e999",
+    "1e-320",
+    "NaN",
+];
+/// Words that mean something to some format.
+const WORDS: [&str; 14] = [
+    "null",
+    "true",
+    "\"\"",
+    "{}",
+    "[]",
+    "\\u0000",
+    "\u{202e}",
+    "\u{1b}[2J",
+    "=1+1",
+    "../../x",
+    "\n",
+    "\r\n",
+    "\"",
+    ",",
+];
+/// Levels of nesting that no honest file has.
+const DEEP: usize = 100_000;
+
+/// One input: some of the seeds' bytes. Half of all are changed in one to four ways, whatever comes of it; the others so that
+/// they may well still be of their format, and what is wrong lies deeper.
+pub fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = pick(seeds, rng).clone();
+    if rng.below(2) == 0 {
+        (0..=rng.below(4)).for_each(|_| mutate(&mut bytes, seeds, rng));
+    } else {
+        (0..=rng.below(3)).for_each(|_| alter(&mut bytes, rng));
+    }
+    bytes
+}
+
+/// Another number, another word, a letter within a word, lines in another order, twice, or gone.
+fn alter(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    match rng.below(6) {
+        0 | 1 => replace_number(bytes, rng),
+        2 => replace_word(bytes, rng),
+        3 => {
+            let letter = *pick(&[b'a', b'0', b'-', b'.', b' ', b'Z'], rng);
+            replace(bytes, u8::is_ascii_alphanumeric, &[letter], rng);
+        }
+        _ => {
+            let mut lines: Vec<Vec<u8>> =
+                bytes.split_inclusive(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
+            let (a, b) = (rng.below(lines.len() as u64) as usize, rng.below(lines.len() as u64) as usize);
+            match rng.below(3) {
+                _ if lines.is_empty() => {}
+                0 => lines.swap(a, b),
+                1 => lines.insert(b, lines[a].clone()),
+                _ => drop(lines.remove(a)),
+            }
+            *bytes = lines.concat();
+        }
+    }
+}
+
+fn pick<'a, T>(from: &'a [T], rng: &mut Rng) -> &'a T {
+    &from[rng.below(from.len() as u64) as usize]
+}
+
+/// A place in so many.
+fn place(length: usize, rng: &mut Rng) -> usize {
+    rng.below(length as u64 + 1) as usize
+}
+
+/// A short stretch of so many.
+fn stretch(length: usize, rng: &mut Rng) -> std::ops::Range<usize> {
+    let start = place(length, rng);
+    let most = if rng.below(4) == 0 { length } else { 64 };
+    start..(start + place(most, rng)).min(length)
+}
+
+fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], rng: &mut Rng) {
+    let length = bytes.len();
+    match rng.below(12) {
+        // Bits, bytes.
+        0 if length > 0 => {
+            for _ in 0..=rng.below(8) {
+                bytes[rng.below(length as u64) as usize] ^= 1 << rng.below(8);
+            }
+        }
+        1 if length > 0 => {
+            bytes[rng.below(length as u64) as usize] = *pick(&[0, 0xff, 0x7f, 0x80, b'\n', b'"'], rng);
+        }
+        // A word of a binary format, set to an extreme.
+        2 => {
+            let at = place(length, rng);
+            let word = *pick(&[0u64, u64::MAX, i64::MAX as u64, 1 << 32, u64::from(u32::MAX), 1 << 62], rng);
+            let width = (*pick(&[2, 4, 8], rng)).min(length - at);
+            bytes[at..at + width].copy_from_slice(&word.to_le_bytes()[..width]);
+        }
+        // Torn, emptied.
+        3 => bytes.truncate(place(length, rng)),
+        4 => drop(bytes.drain(stretch(length, rng))),
+        // The same again, once or until it is long.
+        5 => {
+            let part = bytes[stretch(length, rng)].to_vec();
+            let times = if rng.below(8) == 0 { 1 + 20_000 / part.len().max(1) } else { 1 };
+            insert(bytes, &part.repeat(times), rng);
+        }
+        // A stretch of another file.
+        6 => {
+            let other = pick(seeds, rng);
+            let part = other[stretch(other.len(), rng)].to_vec();
+            insert(bytes, &part, rng);
+        }
+        // Two places exchanged.
+        7 => {
+            let (a, b) = (stretch(length, rng), place(length, rng));
+            let part: Vec<u8> = bytes.drain(a).collect();
+            let b = b.min(bytes.len());
+            drop(bytes.splice(b..b, part));
+        }
+        8 => replace_number(bytes, rng),
+        9 => insert(bytes, pick(&WORDS, rng).as_bytes(), rng),
+        10 => replace_word(bytes, rng),
+        _ if rng.below(4) == 0 => {
+            let open = *pick(&["[", "{\"a\":", "a.", "((", "\"\"", "{a="], rng);
+            insert(bytes, open.repeat(DEEP).as_bytes(), rng);
+        }
+        _ => insert(bytes, &[*pick(&[0, 9, 13, 27, 127, 155, 255], rng)], rng),
+    }
+}
+
+fn insert(bytes: &mut Vec<u8>, part: &[u8], rng: &mut Rng) {
+    let at = place(bytes.len(), rng);
+    drop(bytes.splice(at..at, part.iter().copied()));
+}
+
+/// Puts an extreme in the place of one run of digits.
+fn replace_number(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    let number = pick(&NUMBERS, rng).as_bytes().to_vec();
+    replace(bytes, u8::is_ascii_digit, &number, rng);
+}
+
+/// Puts something else in the place of one run of letters.
+fn replace_word(bytes: &mut Vec<u8>, rng: &mut Rng) {
+    let word = pick(&WORDS, rng).as_bytes().to_vec();
+    replace(bytes, |byte| byte.is_ascii_alphabetic() || *byte == b'_', &word, rng);
+}
+
+fn replace(bytes: &mut Vec<u8>, of: impl Fn(&u8) -> bool, by: &[u8], rng: &mut Rng) {
+    let from = place(bytes.len(), rng);
+    let Some(start) = bytes[from..].iter().position(&of).map(|at| from + at) else { return };
+    let end = bytes[start..].iter().position(|byte| !of(byte)).map_or(bytes.len(), |at| start + at);
+    drop(bytes.splice(start..end, by.iter().copied()));
+}

@@ -1,0 +1,480 @@
+//! The readers, each with a folder to read from and good files to spoil.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+
+use glmbench::cli::prompts::read_prompts;
+use glmbench::dataset::{Benchmark, Source, catalogue, prepare, read_questions};
+use glmbench::device::ascend::profile::Profile;
+use glmbench::engine::config::ModelConfig;
+use glmbench::engine::tokenizer::Tokenizer;
+use glmbench::engine::weights::{convert, open_checkpoint};
+use glmbench::record::{Noise, RunDir, TelemetryRow};
+use glmbench::report::compare::{self, Options};
+use glmbench::report::export::{Records, modeltest_files};
+use glmbench::report::{Summary, render};
+use glmbench::run::score::rescore;
+use glmbench::suite::gates::Gates;
+use glmbench::suite::{Configuration, Suite};
+use glmbench::task::{self, Evaluation, Settings};
+use zip::write::SimpleFileOptions;
+
+use super::copy_tree;
+
+/// Something that reads a stranger's file.
+pub struct Reader {
+    /// Its name.
+    pub name: &'static str,
+    /// The file that is spoiled, in the reader's folder.
+    pub file: &'static str,
+    /// What an error must have in it.
+    pub names: &'static str,
+    /// Lays the other files (the second folder has runs) and gives good ones to spoil; the first must be taken.
+    pub lay: fn(&Path, &Path) -> Vec<Vec<u8>>,
+    /// Packs the spoiled bytes into the file, where they are within a container.
+    pub pack: fn(&[u8]) -> Vec<u8>,
+    /// Reads, and goes on with what was read; an error is that of reading.
+    pub read: fn(&Path) -> Result<(), String>,
+}
+
+fn reader(
+    name: &'static str,
+    file: &'static str,
+    lay: fn(&Path, &Path) -> Vec<Vec<u8>>,
+    read: fn(&Path) -> Result<(), String>,
+) -> Reader {
+    Reader { name, file, names: file.rsplit('/').next().unwrap(), lay, pack: <[u8]>::to_vec, read }
+}
+
+/// Every reader there is.
+pub fn readers() -> Vec<Reader> {
+    let run = |name, file| reader(name, file, lay_run, read_run);
+    let set = |file| Reader { names: "--set", ..reader("set", file, |_, _| lines(&SETS), read_set) };
+    vec![
+        reader("suite", "s.toml", |_, _| all_in("suites", "toml"), |dir| read_suite(&dir.join("s.toml"))),
+        set("set.txt"),
+        Reader {
+            names: "--configuration",
+            ..reader("configuration", "c.txt", |_, _| lines(&CONFIGURATIONS), read_configuration)
+        },
+        reader(
+            "gates",
+            "g.toml",
+            |_, _| all_in("suites/gates", "toml"),
+            |dir| Gates::load(&dir.join("g.toml")).map(drop).map_err(|e| e.to_string()),
+        ),
+        reader("parity", "parity.json", lay_parity, read_parity),
+        reader(
+            "profile",
+            "p.toml",
+            |_, _| all_in("crates/ascend-emulator/profiles", "toml"),
+            |dir| Profile::from_file(&dir.join("p.toml")).map(drop).map_err(|e| e.to_string()),
+        ),
+        reader(
+            "ceval-csv",
+            "val/antonym_pairs_val.csv",
+            |dir, _| lay_ceval(dir, "val/antonym_pairs_val.csv"),
+            |dir| read_set_of(Benchmark::CEval, dir),
+        ),
+        reader(
+            "ceval-dev",
+            "dev/antonym_pairs_dev.csv",
+            |dir, _| lay_ceval(dir, "dev/antonym_pairs_dev.csv"),
+            |dir| read_set_of(Benchmark::CEval, dir),
+        ),
+        reader(
+            "ceval-mapping",
+            "subject_mapping.json",
+            |dir, _| lay_ceval(dir, "subject_mapping.json"),
+            |dir| read_set_of(Benchmark::CEval, dir),
+        ),
+        reader("ceval-jsonl", "val/Other/law.jsonl", lay_ceval_jsonl, |dir| {
+            read_set_of(Benchmark::CEval, dir)
+        }),
+        reader("boolq", "dev.jsonl", |_, _| vec![boolq()], |dir| read_set_of(Benchmark::BoolQ, dir)),
+        reader(
+            "questions",
+            "q.jsonl",
+            |_, _| vec![boolq()],
+            |dir| read_questions(&dir.join("q.jsonl")).map(drop).map_err(|e| e.to_string()),
+        ),
+        reader("zip", "set.zip", |_, _| vec![zipped(&[("boolq/dev.jsonl", &boolq())])], read_zip),
+        reader(
+            "tokenizer-model",
+            "tokenizer.model",
+            |dir, _| lay_tokenizer(dir, "tokenizer.model"),
+            read_tokenizer,
+        ),
+        Reader {
+            // What lies beside it may be wrong with it.
+            names: "tokenizer",
+            ..reader(
+                "tokenizer-config",
+                "tokenizer_config.json",
+                |dir, _| lay_tokenizer(dir, "tokenizer_config.json"),
+                read_tokenizer,
+            )
+        },
+        reader("tokenizer-json", "tokenizer.json", |_, _| vec![byte_level()], read_tokenizer),
+        reader(
+            "config",
+            "config.json",
+            |_, _| vec![repository("models/demo/config.json")],
+            |dir| ModelConfig::from_file(&dir.join("config.json")).map(drop).map_err(|e| e.to_string()),
+        ),
+        reader(
+            "safetensors",
+            "model.safetensors",
+            |_, _| vec![safetensors(), safetensors_of_many()],
+            read_weights,
+        ),
+        Reader {
+            // A name that it leads to may be wrong.
+            names: "model",
+            ..reader("index", "model.safetensors.index.json", lay_index, read_weights)
+        },
+        reader(
+            "torch-zip",
+            "pytorch_model.bin",
+            |_, _| vec![repository("tests/data/state_dict.bin")],
+            read_torch,
+        ),
+        Reader {
+            pack: |pickle| zipped(&[("archive/data.pkl", pickle), ("archive/data/0", &[0; 12])]),
+            ..reader("pickle", "pytorch_model.bin", |_, _| vec![pickle()], read_torch)
+        },
+        Reader {
+            names: "pytorch_model",
+            ..reader("torch-index", "pytorch_model.bin.index.json", lay_torch_index, read_torch)
+        },
+        run("run", "run.json"),
+        run("samples", "samples.jsonl"),
+        run("prompts", "prompts.jsonl"),
+        run("requests", "requests.jsonl"),
+        run("probes", "probes.jsonl"),
+        run("load", "load.jsonl"),
+        run("telemetry", "telemetry.csv"),
+        reader("noise", "noise.json", lay_noise, |dir| {
+            Noise::read(&dir.join("noise.json")).map(drop).map_err(|e| e.to_string())
+        }),
+        reader(
+            "prompt-ids",
+            "p.json",
+            |_, _| lines(&["[[64790, 64792, 36474], [1], [2, 3]]"]),
+            |dir| {
+                let read = read_prompts(&dir.join("p.json"), &ModelConfig::chatglm2_6b());
+                read.map(drop).map_err(|e| format!("{e:#}"))
+            },
+        ),
+    ]
+}
+
+const SETS: [&str; 3] = [
+    "performance.0.batch=[1, 2]",
+    "accuracy.0.limit=10\nmodel.dtype=bf16\nboolq=/tmp/set",
+    "load.0.slo={ ttft_ms = 500, tpot_ms = 50 }",
+];
+const CONFIGURATIONS: [&str; 2] =
+    ["device=cpu,dtype=bf16,threads=1", "name=a,device=300i-duo,emulate=true,tp=2"];
+
+fn lines(texts: &[&str]) -> Vec<Vec<u8>> {
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+fn repository(path: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn all_in(folder: &str, extension: &str) -> Vec<Vec<u8>> {
+    let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+fn boolq() -> Vec<u8> {
+    let all = repository("datasets/boolq-sample/dev.jsonl");
+    all.split_inclusive(|&byte| byte == b'\n').take(12).flatten().copied().collect()
+}
+
+fn read_suite(path: &Path) -> Result<(), String> {
+    let suite = Suite::load(path, &[]).map_err(|e| e.to_string())?;
+    suite.content_hash();
+    suite.configurations.iter().for_each(|configuration| drop(suite.of(configuration)));
+    Ok(())
+}
+
+/// Each line as a `--set` over a good suite.
+fn read_set(dir: &Path) -> Result<(), String> {
+    let text = repository("suites/quickstart.toml");
+    let text = String::from_utf8(text).unwrap().replace(
+        "[[performance]]",
+        "[[load]]\narrival = \"fixed\"\nrates = [1]\nrequests = 4\nlengths = [[8, 4]]\n[[performance]]",
+    );
+    let bytes = fs::read(dir.join("set.txt")).unwrap();
+    let of_line = |line: &[u8]| {
+        let at = line.iter().position(|&byte| byte == b'=')?;
+        let key = String::from_utf8(line[..at].to_vec()).ok().filter(|key| !key.is_empty())?;
+        Some((key, os_string(&line[at + 1..])))
+    };
+    let overrides: Vec<(String, OsString)> = bytes.split(|&byte| byte == b'\n').filter_map(of_line).collect();
+    let suite = Suite::parse(Path::new("s.toml"), &text, &overrides);
+    // What a value breaks may be found at a key of the file beside it.
+    suite.map(drop).map_err(|e| e.to_string().replace("s.toml:", "--set or s.toml:"))
+}
+
+#[cfg(unix)]
+fn os_string(bytes: &[u8]) -> OsString {
+    use std::os::unix::ffi::OsStringExt;
+    OsString::from_vec(bytes.to_vec())
+}
+
+#[cfg(not(unix))]
+fn os_string(bytes: &[u8]) -> OsString {
+    String::from_utf8_lossy(bytes).into_owned().into()
+}
+
+fn read_configuration(dir: &Path) -> Result<(), String> {
+    let bytes = fs::read(dir.join("c.txt")).unwrap();
+    let read = Configuration::from_words(&String::from_utf8_lossy(&bytes));
+    read.map(drop).map_err(|e| format!("--configuration: {e}"))
+}
+
+fn lay_parity(_: &Path, _: &Path) -> Vec<Vec<u8>> {
+    let found = r#"{"engine": "cpu fp16", "reference": "x", "positions": 545, "kl_mean": 1e-5, "kl_p99": 2e-4, "kl_max": 5e-4,
+        "kl_threshold": 0.0001, "share_above_threshold": 0.001, "pass": true}"#;
+    lines(&[found])
+}
+
+fn read_parity(dir: &Path) -> Result<(), String> {
+    let gates =
+        Gates::parse(&dir.join("g.toml"), "schema = 1\n[[parity]]\nfile = \"parity.json\"\n").unwrap();
+    let run = RunDir::open(&dir.parent().unwrap().join("base")).unwrap();
+    let summary = Summary::of(run.read_run().unwrap(), &[], &[]);
+    glmbench::gate::judge_run(&gates, &summary, &[]).map(drop).map_err(|e| e.to_string())
+}
+
+fn lay_ceval(dir: &Path, file: &str) -> Vec<Vec<u8>> {
+    copy_tree(&Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/ceval-sample"), dir);
+    vec![fs::read(dir.join(file)).unwrap()]
+}
+
+fn lay_ceval_jsonl(dir: &Path, _: &Path) -> Vec<Vec<u8>> {
+    fs::create_dir_all(dir.join("val/Other")).unwrap();
+    let row = |id: usize| {
+        let letter = ["A", "B", "C", "D"][id % 4];
+        serde_json::json!({"id": id, "inputs_pretokenized": "问题\nA. 1\nB. 2\nC. 3\nD. 4", "choices_pretokenized":
+            ["A", "B", "C", "D"], "label": id % 4, "targets_pretokenized": [letter]})
+    };
+    vec![(0..6).map(|id| format!("{}\n", row(id))).collect::<String>().into_bytes()]
+}
+
+/// Reads a set, and makes every protocol's prompts of what was read.
+fn read_set_of(benchmark: Benchmark, dir: &Path) -> Result<(), String> {
+    let source = Source::open(benchmark, dir).map_err(|e| e.to_string())?;
+    let split = benchmark.default_split();
+    let dataset = source.read(split, &[]).map_err(|e| e.to_string())?;
+    dataset.content_hash();
+    dataset.questions();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    let tokenizer = Tokenizer::from_dir(&demo).unwrap();
+    for protocol in task::protocols_of(benchmark) {
+        let settings = Settings { split: split.to_owned(), limit: Some(3), ..Settings::default() };
+        // Examples are of the dev split, which is read here; not every layout has one.
+        let plan = match task::Plan::new(protocol, &source, &settings) {
+            Err(_) if !source.has_split("dev") => continue,
+            plan => plan.map_err(|e| e.to_string())?,
+        };
+        let Ok(evaluation) = Evaluation::new(plan, &tokenizer, 2048) else { continue };
+        (0..evaluation.len()).for_each(|item| drop(evaluation.first_prompt(item)));
+    }
+    Ok(())
+}
+
+fn zipped(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in entries {
+        let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        zip.start_file(*name, options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+fn read_zip(dir: &Path) -> Result<(), String> {
+    let out = dir.join("out");
+    let _ = fs::remove_dir_all(&out);
+    let entry = catalogue::entries().iter().find(|entry| entry.name == "boolq-sample").unwrap();
+    let made = prepare::prepare(entry, &dir.join("set.zip"), &out, true, &|| false);
+    if made.is_err() {
+        assert!(!out.exists(), "something is left of an archive that was refused");
+    }
+    made.map(drop).map_err(|e| e.to_string())
+}
+
+fn lay_tokenizer(dir: &Path, file: &str) -> Vec<Vec<u8>> {
+    for name in ["tokenizer.model", "tokenizer_config.json"] {
+        fs::write(dir.join(name), repository(&format!("models/demo/{name}"))).unwrap();
+    }
+    vec![fs::read(dir.join(file)).unwrap()]
+}
+
+fn read_tokenizer(dir: &Path) -> Result<(), String> {
+    let tokenizer = Tokenizer::from_dir(dir).map_err(|e| e.to_string())?;
+    let ids = tokenizer.encode_prompt("Was ist 是什么? \u{1f600} a\u{301}\t\n\0 <s> [MASK] 0x00");
+    let _ = tokenizer.decode(&ids);
+    let most = (tokenizer.vocab_size() as u32).min(1000);
+    let _ = tokenizer.decode_pieces(&(0..most).collect::<Vec<_>>());
+    let _ = tokenizer.decode(&[u32::MAX, 0, 1]);
+    Ok(())
+}
+
+/// A byte-level tokenizer of the 256 bytes and one merge, as other models' folders have it.
+fn byte_level() -> Vec<u8> {
+    let visible = |byte: u8| matches!(byte, 33..=126 | 161..=172 | 174..);
+    let hidden = (0..=255u8).filter(|byte| !visible(*byte)).count() as u32;
+    let letters = (0..=255u8).filter(|byte| visible(*byte)).map(char::from);
+    let letters = letters.chain((0..hidden).map(|n| char::from_u32(256 + n).unwrap()));
+    let mut vocab: serde_json::Map<String, serde_json::Value> =
+        letters.zip(0..).map(|(letter, id)| (letter.to_string(), id.into())).collect();
+    vocab.insert("ab".into(), 256.into());
+    let byte_level = |space: bool| serde_json::json!({"type": "ByteLevel", "add_prefix_space": space, "trim_offsets": true, "use_regex": true});
+    let end = serde_json::json!({"id": 257, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true});
+    let all = serde_json::json!({"version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+        "added_tokens": [end], "pre_tokenizer": byte_level(false), "post_processor": null, "decoder": byte_level(true),
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": ["a b"]}});
+    all.to_string().into_bytes()
+}
+
+fn safetensors_with(tensors: &[(&str, [usize; 2])]) -> Vec<u8> {
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, shape) in tensors {
+        let offsets = [end, end + 2 * shape[0] * shape[1]];
+        end = offsets[1];
+        let info = serde_json::json!({"dtype": "F16", "shape": shape, "data_offsets": offsets});
+        header.insert((*name).to_owned(), info);
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; end]].concat()
+}
+
+fn safetensors() -> Vec<u8> {
+    safetensors_with(&[("a", [2, 3]), ("b", [4, 1])])
+}
+
+fn safetensors_of_many() -> Vec<u8> {
+    let names: Vec<String> = (0..40).map(|n| format!("transformer.layer.{n}.weight")).collect();
+    safetensors_with(&names.iter().map(|name| (name.as_str(), [3, 2])).collect::<Vec<_>>())
+}
+
+fn lay_index(dir: &Path, _: &Path) -> Vec<Vec<u8>> {
+    fs::write(dir.join("model-1.safetensors"), safetensors()).unwrap();
+    fs::write(dir.join("model-2.safetensors"), safetensors_with(&[("c", [1, 1])])).unwrap();
+    let map = serde_json::json!({"a": "model-1.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"});
+    vec![serde_json::json!({"metadata": {"total_size": 22}, "weight_map": map}).to_string().into_bytes()]
+}
+
+/// Opens a checkpoint, and reads all its tensors.
+fn read_weights(dir: &Path) -> Result<(), String> {
+    let source = open_checkpoint(dir).map_err(|e| e.to_string())?;
+    for stored in source.stored() {
+        let view = source.tensor(&stored.name, &stored.shape).map_err(|e| e.to_string())?;
+        let _ = view.to_f32();
+    }
+    source.fingerprint(&|_| ()).map(drop).map_err(|e| e.to_string())
+}
+
+/// A state dict of one fp16 tensor of two by three.
+fn pickle() -> Vec<u8> {
+    let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+    let number = |number: u32| [b"J", &number.to_le_bytes()[..]].concat();
+    let tuple = |sizes: [u32; 2]| [&b"("[..], &number(sizes[0]), &number(sizes[1]), b"t"].concat();
+    let parts: [&[u8]; 12] = [
+        b"\x80\x02}(",
+        &text("w"),
+        b"ctorch._utils\n_rebuild_tensor_v2\n((",
+        &text("storage"),
+        b"ctorch\nHalfStorage\n",
+        &text("0"),
+        &text("cpu"),
+        &number(6),
+        b"tQ",
+        &number(0),
+        &[tuple([2, 3]), tuple([3, 1])].concat(),
+        b"\x89ccollections\nOrderedDict\n)RtRu.",
+    ];
+    parts.concat()
+}
+
+fn lay_torch_index(dir: &Path, _: &Path) -> Vec<Vec<u8>> {
+    let shard = zipped(&[("archive/data.pkl", &pickle()), ("archive/data/0", &[0; 12])]);
+    fs::write(dir.join("pytorch_model-00001-of-00001.bin"), shard).unwrap();
+    let map = serde_json::json!({"w": "pytorch_model-00001-of-00001.bin"});
+    vec![serde_json::json!({"metadata": {}, "weight_map": map}).to_string().into_bytes()]
+}
+
+/// Reads a pickled checkpoint, and converts it.
+fn read_torch(dir: &Path) -> Result<(), String> {
+    let plan = convert::Plan::read(dir).map_err(|e| e.to_string())?;
+    let out = dir.join("out");
+    let _ = fs::remove_dir_all(&out);
+    plan.write(&out, &mut |_| ()).map(drop).map_err(|e| e.to_string())
+}
+
+fn lay_noise(_: &Path, _: &Path) -> Vec<Vec<u8>> {
+    let floor =
+        r#"{"case_id": "b1-i64-o32", "phase": "decode", "blocks": 20, "ratio": 1.001, "floor": 0.012}"#;
+    let noise = format!(
+        r#"{{"schema": 2, "engine": "e", "host": "h", "cpu_model": "c", "device": "cpu", "kernel": "avx2", "dtype": "fp16",
+        "threads": 2, "model": "demo", "made": "2026-01-01T00:00:00Z", "floors": [{floor}, {floor}]}}"#
+    );
+    lines(&[&noise])
+}
+
+const JOURNALS: [&str; 7] = [
+    "run.json",
+    "samples.jsonl",
+    "prompts.jsonl",
+    "requests.jsonl",
+    "probes.jsonl",
+    "load.jsonl",
+    "telemetry.csv",
+];
+
+/// A run's folder; the file of the reader's own name is spoiled, the others are good.
+fn lay_run(dir: &Path, runs: &Path) -> Vec<Vec<u8>> {
+    let name = dir.file_name().unwrap().to_str().unwrap();
+    let file = JOURNALS.iter().find(|file| file.split('.').next() == Some(name)).unwrap();
+    copy_tree(&runs.join("base"), dir);
+    vec![fs::read(dir.join(file)).unwrap()]
+}
+
+/// Reads a run, and does with it what commands do.
+fn read_run(dir: &Path) -> Result<(), String> {
+    // What reports wrote, and locks, are of the last time.
+    let run = RunDir::open(dir).map_err(|e| e.to_string())?;
+    let records = Records::read(&run).map_err(|e| e.to_string())?;
+    let prompts = run.read_prompts(|_| true).map_err(|e| e.to_string())?;
+    let summary = Summary::of(records.run.clone(), &records.samples, &records.requests);
+    summary.verdict_sentence();
+    let mut sink = Vec::new();
+    records.write_jsonl(&mut sink).unwrap();
+    records.write_sql(&mut sink).unwrap();
+    drop((records.csv_files(), modeltest_files(&records, &prompts)));
+    drop(rescore(&records.run, &records.samples, None, std::time::SystemTime::UNIX_EPOCH));
+    // Pages take longer: one run in eight, by its bytes.
+    if sink.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).is_multiple_of(8) {
+        let _ = render(dir);
+        let options = Options { allow_mismatch: true, out: Some(dir.join("compared")), ..Options::default() };
+        drop(compare::render(&[dir.parent().unwrap().join("base"), dir.to_path_buf()], &options));
+    }
+    // Last, for it cuts off what is torn.
+    let mut run = run;
+    run.hold().map_err(|e| e.to_string())?;
+    run.append_telemetry(&TelemetryRow::default()).map_err(|e| e.to_string())
+}
