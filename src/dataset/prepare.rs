@@ -392,4 +392,14 @@ mod tests {
         let message = prepare(&entry(), &archive, dir.path(), false, &|| false).unwrap_err().to_string();
         assert!(message.contains("something there already"), "{message}");
     }
+
+    #[test]
+    fn what_is_stopped_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("dev.jsonl");
+        fs::write(&archive, ROW).unwrap();
+        let error = prepare(&entry(), &archive, &dir.path().join("set"), true, &|| true).unwrap_err();
+        assert!(matches!(error, DatasetError::Stopped), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

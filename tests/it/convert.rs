@@ -362,3 +362,20 @@ fn a_folder_with_nothing_to_convert_says_so() {
     assert!(message("config.json").contains("expected pytorch_model.bin"));
     assert!(message("model.safetensors").contains("safetensors already"));
 }
+
+#[test]
+fn a_conversion_that_is_stopped_leaves_nothing() {
+    let (from, to) = (folder(&[("pytorch_model.bin", &one())]), tempfile::tempdir().unwrap());
+    // Before the first tensor, and before the folder takes its name.
+    for asked_at in [1, 2] {
+        let asked = std::cell::Cell::new(0);
+        let stopped = || {
+            asked.set(asked.get() + 1);
+            asked.get() >= asked_at
+        };
+        let plan = Plan::read(from.path()).unwrap();
+        let error = plan.write_until(&to.path().join("out"), &mut |_| (), &stopped).unwrap_err();
+        assert!(error.to_string().contains("stopped before it was done"), "{error}");
+        assert_eq!(files(to.path()), Vec::<String>::new());
+    }
+}
