@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, outside the test functions
 
+mod files;
 mod mutate;
 mod readers;
 
