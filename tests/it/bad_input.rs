@@ -309,7 +309,7 @@ fn prompts_and_lines_that_are_wrong_are_named() {
     let reference = place.write("ref.safetensors", "no tensors");
     answer(&["parity", "--model", "demo", "--reference", &reference]).expect(2, &["--reference"]);
     answer_to(&["chat", "--model", "demo", "--max-new-tokens", "2"], b"a\n\xff\n")
-        .expect(2, &["line 2 is not UTF-8"]);
+        .expect(2, &["line 2: found a byte that is no UTF-8"]);
     let answered =
         answer_to(&["tokenize", "--model", "models/demo"], b"\"a\"\n\xff\n").expect(2, &["line 2"]);
     assert_eq!(answered.out.lines().count(), 1);

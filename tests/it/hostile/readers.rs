@@ -130,8 +130,8 @@ pub fn readers() -> Vec<Reader> {
             read_weights,
         ),
         Reader {
-            // A name that it leads to may be wrong.
-            names: "model",
+            // A name that it leads to may be wrong, in its folder.
+            names: "/index/",
             ..reader("index", "model.safetensors.index.json", lay_index, read_weights)
         },
         reader(
@@ -145,7 +145,7 @@ pub fn readers() -> Vec<Reader> {
             ..reader("pickle", "pytorch_model.bin", |_, _| vec![pickle()], read_torch)
         },
         Reader {
-            names: "pytorch_model",
+            names: "/torch-index/",
             ..reader("torch-index", "pytorch_model.bin.index.json", lay_torch_index, read_torch)
         },
         run("run", "run.json"),
