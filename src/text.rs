@@ -38,9 +38,11 @@ pub fn markdown(text: &str) -> String {
     while let Some(c) = chars.next() {
         let after = chars.peek().copied();
         match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
+            // Before a space they are letters to Markdown, too.
+            '&' if after.is_some_and(|c| c.is_ascii_alphanumeric() || c == '#') => out += "&amp;",
+            '<' if after.is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?')) => {
+                out += "&lt;";
+            }
             '\\' | '`' | '*' | '~' | '|' => out.extend(['\\', c]),
             // Between letters it marks nothing, and names are full of it.
             '_' if !(before.is_some_and(char::is_alphanumeric)
@@ -50,8 +52,8 @@ pub fn markdown(text: &str) -> String {
             }
             // `[` alone marks nothing; what makes a link or a definition of it does.
             ']' if matches!(after, Some('(' | '[' | ':')) => out += "\\]",
-            // At the beginning of a line: a heading, a rule, a list.
-            '#' | '=' if before.is_none() => out.extend(['\\', c]),
+            // At the beginning of a line: a heading, a quotation, a rule, a list.
+            '#' | '=' | '>' if before.is_none() => out.extend(['\\', c]),
             '+' | '-' if before.is_none() && ends_marker(after) => out.extend(['\\', c]),
             '.' | ')' if is_number(&out) && ends_marker(after) => out.extend(['\\', c]),
             c => out.push(c),
@@ -131,7 +133,10 @@ mod tests {
         for (text, shown) in [
             ("high_school_physics", "high_school_physics"),
             ("_x_ **b** `c` ~~d~~", r"\_x\_ \*\*b\*\* \`c\` \~\~d\~\~"),
-            ("<img src=x onerror=y> & |", r"&lt;img src=x onerror=y&gt; &amp; \|"),
+            ("<img src=x onerror=y></a> & |", r"&lt;img src=x onerror=y>&lt;/a> & \|"),
+            ("&lt;b>", "&amp;lt;b>"),
+            ("p < 0.001", "p < 0.001"),
+            ("> 5", r"\> 5"),
             ("[a](http://x) ![b][c] [d]: x", r"[a\](http://x) ![b\][c] [d\]: x"),
             ("[88.5, 95.2]", "[88.5, 95.2]"),
             ("# head", r"\# head"),
