@@ -89,6 +89,20 @@ fn check_and_dry_run_name_the_cases_that_run_leaves_out() {
 }
 
 #[test]
+fn what_no_memory_holds_is_not_counted_through() {
+    let most = ["--set", "performance.0.batch=[4294967296]"];
+    let said =
+        answer(&[&["run", "suites/performance.toml", "--model", "demo", "--dry-run"], &most[..]].concat());
+    let said = said.expect(0, &[]).out;
+    assert!(
+        said.contains("it does not fit: ") && said.contains("time      unknown: it cannot be run"),
+        "{said}"
+    );
+    answer(&[&["check", "suites/performance.toml", "--model", "demo"], &most[..]].concat())
+        .expect(2, &["GB are available"]);
+}
+
+#[test]
 fn a_search_says_from_which_batch_on_memory_ends_it() {
     let place = Place::new();
     let suite = place.0.path().join("search.toml");

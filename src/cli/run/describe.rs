@@ -41,13 +41,26 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
         compute.rope.name(),
     );
     text += &as_read(&facts);
+    let unfit = setup.check_room(plan).err();
     text += &memory(setup, plan)?;
+    if let Some(error) = &unfit {
+        text += &format!("          it does not fit: {error}\n");
+    }
     let rates = Clock::new(setup, &facts, root)?;
-    let mut times = Times { modelled: compute.emulate(&model.path).is_some(), ..Times::default() };
-    let recorded = plan.record(suite, &model.config, compute.precision());
-    for (run, case) in plan.accuracy.iter().zip(&recorded.accuracy) {
+    let why_unknown = match &unfit {
+        None => "unknown: --out has no run of this shape, type and device",
+        Some(_) => "unknown: it cannot be run",
+    };
+    let modelled = compute.emulate(&model.path).is_some();
+    let mut times = Times { why_unknown, modelled, ..Times::default() };
+    // What no memory holds is not counted through: it may be as large as numbers get.
+    let recorded = unfit.is_none().then(|| plan.record(suite, &model.config, compute.precision()));
+    for (index, run) in plan.accuracy.iter().enumerate() {
         let task = run.evaluation.plan();
-        let time = rates.rates.task(run, &case.dataset, counted(setup, plan, run.tp));
+        let time = recorded.as_ref().map_or(Expected::Unknown, |recorded| {
+            let dataset = &recorded.accuracy[index].dataset;
+            rates.rates.task(run, dataset, counted(setup, plan, run.tp))
+        });
         text += &format!(
             "precision {}: {} items, protocol {}, {} shots, batch {}\n{}",
             run.task,
@@ -69,7 +82,11 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
             );
         }
         if run.unfit.is_none() {
-            text += &times.line(&rates.rates.case(run, counted(setup, plan, run.tp)));
+            let time = match &unfit {
+                None => rates.rates.case(run, counted(setup, plan, run.tp)),
+                Some(_) => Expected::Unknown,
+            };
+            text += &times.line(&time);
         }
     }
     text += &workloads(plan, &mut times);
@@ -111,17 +128,13 @@ fn memory(setup: &Setup, plan: &Plan<'_>) -> anyhow::Result<String> {
         Some(capacity) => capacity.words(),
         None => "the card says what it holds when it is loaded".to_owned(),
     };
-    let mut text = format!(
+    Ok(format!(
         "memory    {} = weights {} + KV cache {} + working memory {}; {there}\n",
         gb(estimate.total_bytes()),
         gb(estimate.weight_bytes),
         gb(estimate.kv_bytes),
         gb(estimate.activation_bytes),
-    );
-    if let Err(error) = setup.check_room(plan) {
-        text += &format!("          it does not fit: {error}\n");
-    }
-    Ok(text)
+    ))
 }
 
 /// What tells how long cases take.
@@ -178,6 +191,8 @@ struct Times {
     at_least: bool,
     unknown: usize,
     cases: usize,
+    /// What to say where no time is known.
+    why_unknown: &'static str,
     /// Times are of a virtual clock: nobody waits for them.
     modelled: bool,
 }
@@ -216,7 +231,7 @@ impl Times {
 
     fn words(&self) -> String {
         if self.unknown == self.cases {
-            return "unknown: --out has no run of this shape, type and device".to_owned();
+            return self.why_unknown.to_owned();
         }
         let known = in_words(self.seconds);
         match (self.at_least || self.unknown > 0, self.at_most, self.unknown) {

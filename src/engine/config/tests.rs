@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const TINY: &str = r#"{"model_type":"chatglm","num_layers":2,"hidden_size":64,"ffn_hidden_size":160,
@@ -184,4 +186,24 @@ fn what_is_not_known_is_kept_and_what_has_no_effect_is_not() {
 #[test]
 fn the_list_of_words_without_effect_names_each_once_in_order() {
     assert!(words::WITHOUT_EFFECT.is_sorted_by(|a, b| a < b));
+}
+
+proptest! {
+    /// Whatever stands in the file: an answer.
+    #[test]
+    fn no_damage_makes_a_panic(at in 0usize..400, bytes in "[-0-9a-z\\[\\]{}\",:.中]{0,4}", key in 0usize..22, value in "null|-1|1e400|4|\"x\"|\\[\\]|\\[4294967296\\]|\\{\\}|true") {
+        const KEYS: [&str; 22] = [
+            "_name_or_path", "model_type", "kv_channels", "multi_query_group_num", "seq_length", "layernorm_epsilon",
+            "rope_ratio", "rmsnorm", "pre_seq_len", "prefix_projection", "eos_token_id", "rope_theta", "rope_scaling",
+            "rope_parameters", "partial_rotary_factor", "hidden_act", "attention_bias", "num_hidden_layers", "head_dim",
+            "quantization_bit", "quantize", "unheard_of",
+        ];
+        let mut text = TINY.replacen('{', &format!("{{\"{}\":{value},", KEYS[key]), 1);
+        drop(parse(&text));
+        let at = (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.insert_str(at, &bytes);
+        drop(parse(&text));
+        text.truncate(at);
+        drop(parse(&text));
+    }
 }
