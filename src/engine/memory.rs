@@ -27,6 +27,18 @@ impl Capacity {
         }
     }
 
+    /// What a model loaded for `limits` on so many ranks takes of it, in words.
+    pub fn wanted(self, config: &ModelConfig, on: MemoryOf, limits: Limits, world: usize) -> String {
+        let Ok(rank) = MemoryEstimate::per_rank(config, on, limits, world) else {
+            return format!("it cannot be cut for {world} ranks");
+        };
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        match self {
+            Self::Together(_) => format!("{:.1} GB are wanted", gb(rank.of_ranks(world).total_bytes())),
+            Self::EachRank(_) => format!("{:.1} GB are wanted on each chip", gb(rank.total_bytes())),
+        }
+    }
+
     /// The bytes, and whose they are.
     pub fn words(self) -> String {
         match self {

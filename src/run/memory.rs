@@ -29,8 +29,11 @@ impl Plan<'_> {
         let unfit: Vec<bool> = self.performance.iter().map(|run| !fits(alone(run), run.tp)).collect();
         let others = !self.accuracy.is_empty() || !self.searches.is_empty() || !self.loads.is_empty();
         if others || unfit.contains(&false) {
-            for (run, _) in self.performance.iter_mut().zip(&unfit).filter(|(_, unfit)| **unfit) {
-                run.unfit = Some(format!("out of memory by estimate: {}", capacity.words()));
+            let wanted = |run: &PerformanceRun| capacity.wanted(config, on, alone(run), run.tp);
+            let wanted: Vec<String> = self.performance.iter().map(wanted).collect();
+            let cases = self.performance.iter_mut().zip(&unfit).zip(wanted);
+            for ((run, _), wanted) in cases.filter(|((_, unfit), _)| **unfit) {
+                run.unfit = Some(format!("out of memory by estimate: {wanted}, {}", capacity.words()));
             }
         }
         for world in self.worlds() {

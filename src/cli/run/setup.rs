@@ -185,13 +185,10 @@ impl Setup {
             let (compute, limits) = (self.compute.on(world), plan.limits(world));
             self.model.check_room(&compute, limits)?;
             let Some(capacity) = self.model.capacity(&compute)? else { continue };
-            if !capacity.holds(&self.model.config, compute.memory(), limits, world) {
-                let rank = MemoryEstimate::per_rank(&self.model.config, compute.memory(), limits, world)?;
-                bail!(
-                    "out of memory by estimate: it takes {:.1} GB on each of {world} chips, {}",
-                    rank.total_bytes() as f64 / 1e9,
-                    capacity.words()
-                );
+            let (config, memory) = (&self.model.config, compute.memory());
+            if !capacity.holds(config, memory, limits, world) {
+                let wanted = capacity.wanted(config, memory, limits, world);
+                bail!("out of memory by estimate: {wanted}, {}", capacity.words());
             }
         }
         Ok(())
