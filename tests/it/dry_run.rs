@@ -90,7 +90,7 @@ fn check_and_dry_run_name_the_cases_that_run_leaves_out() {
 
 #[test]
 fn what_no_memory_holds_is_not_counted_through() {
-    let most = ["--set", "performance.0.batch=[4294967296]"];
+    let most = ["--set", "performance.0.batch=[4294967296]", "--set", "performance.0.lengths=[[16,16]]"];
     let said =
         answer(&[&["run", "suites/performance.toml", "--model", "demo", "--dry-run"], &most[..]].concat());
     let said = said.expect(0, &[]).out;
