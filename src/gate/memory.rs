@@ -20,7 +20,7 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
     if let Some(max) = gate.max_bytes {
         let limit = format!("at most {}", tables::bytes_text(max as u64));
         judgements.extend(rows.iter().map(|row| {
-            let verdict = match row.peak_rss_bytes {
+            let verdict = match row.peak_memory_bytes() {
                 _ if !own_memory(candidate, row) => (GateOutcome::Undecided, NOT_ITS_MEMORY.into()),
                 Some(peak) if peak as f64 <= max => (GateOutcome::Pass, tables::bytes_text(peak)),
                 Some(peak) => (GateOutcome::Fail, tables::bytes_text(peak)),
@@ -54,9 +54,12 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
 const NOT_ITS_MEMORY: &str =
     "the recorded peak is the host process's: not a card's, nor one engine's of two in turns";
 
-/// Whether the recorded peak is what the case takes: on the CPU, and with one engine in the process.
+/// Whether the recorded peak is what the case takes: a card's, or on the CPU the process's, with one engine in it.
 fn own_memory(candidate: &Candidate<'_>, row: &PerfRow) -> bool {
     let in_turns = candidate.requests.iter().any(|r| r.case_id == row.case_id && r.block.is_some());
+    if row.device_memory_bytes.is_some() {
+        return !in_turns;
+    }
     row.clock == Clock::Measured && matches!(row.device.as_str(), "cpu" | "reference") && !in_turns
 }
 
@@ -65,12 +68,12 @@ fn memory_ratio(pair: &Pair, row: &PerfRow, max: f64) -> (GateOutcome, String) {
         .cases
         .iter()
         .find(|joined| joined.b.case_id == row.case_id)
-        .and_then(|joined| joined.phases.last().and_then(|phase| phase.a.peak_rss_bytes));
-    match (base, row.peak_rss_bytes) {
-        (Some(a), Some(b)) if a > 0 => {
+        .and_then(|joined| joined.phases.last()?.a.peak_memories(row));
+    match base {
+        Some((a, b)) if a > 0 => {
             let ratio = b as f64 / a as f64;
             (at_most((ratio, ratio), max), format!("{ratio:.3}"))
         }
-        _ => (GateOutcome::Undecided, "peak memory was not recorded in both runs".into()),
+        _ => (GateOutcome::Undecided, "peak memory of one kind was not recorded in both runs".into()),
     }
 }

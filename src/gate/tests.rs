@@ -123,6 +123,7 @@ fn run(
         end_ns: ms * 1_000_000 + i as u64,
         output_hash: "h".into(),
         peak_rss_bytes: Some(1 << 30),
+        device_memory_bytes: None,
         operators: Vec::new(),
         spots: None,
         error: None,
@@ -211,6 +212,19 @@ fn what_is_not_there_fails_and_says_what_is() {
 fn memory_is_a_fact() {
     let text = "[[memory]]\nmax = \"1 GiB\"\n[[memory]]\nmax = \"900 MiB\"";
     assert_eq!(outcomes(&alone(text, run("r", 1, &[5, 5, 5], Clock::Measured))), [Pass, Fail]);
+}
+
+/// What the process holds while a card computes says nothing of the card, whose own memory does.
+#[test]
+fn a_cards_memory_is_its_own() {
+    let text = "[[memory]]\nmax = \"14 GiB\"\n[[memory]]\nmax = \"13 GiB\"";
+    let of_card = |bytes| {
+        let (record, samples, mut requests) = run("r", 1, &[5, 5, 5], Clock::Modelled);
+        requests.iter_mut().for_each(|r| r.device_memory_bytes = bytes);
+        outcomes(&alone(text, (record, samples, requests)))
+    };
+    assert_eq!(of_card(Some((13 << 30) + 1)), [Pass, Fail]);
+    assert_eq!(of_card(None), [Undecided, Undecided]);
 }
 
 #[test]

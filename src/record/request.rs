@@ -84,6 +84,9 @@ pub struct RequestRecord {
     pub output_hash: String,
     /// Peak resident memory of the process: since its case began, or since the spot before it.
     pub peak_rss_bytes: Option<u64>,
+    /// Most memory in use on one of the run's cards when it had ended; of timed repetitions, where the cards tell.
+    #[serde(default)]
+    pub device_memory_bytes: Option<u64>,
     /// Where the time of the steps went; empty unless operators were timed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operators: Vec<OperatorRecord>,

@@ -145,6 +145,9 @@ pub struct PerfRow {
     pub roofline_pct: Option<f64>,
     /// Peak resident memory.
     pub peak_rss_bytes: Option<u64>,
+    /// Most memory in use on one card when a repetition had ended.
+    #[serde(default)]
+    pub device_memory_bytes: Option<u64>,
     /// Energy of one repetition, joules.
     pub energy_j: Option<f64>,
     /// Energy of one token, joules.
@@ -168,5 +171,17 @@ impl PerfRow {
     pub const HEADER: &'static str = "schema,run_id,case_id,engine,device,clock,dtype,tp,threads,batch,input_tokens,\
         output_tokens,phase,reps,warmups,median_ns,mad_ns,mean_ns,stddev_ns,ci95_lo_ns,ci95_hi_ns,min_ns,max_ns,\
         p50_ns,p90_ns,p99_ns,tokens,tokens_per_s_median,bytes_touched,achieved_gb_s,roofline_pct,\
-        peak_rss_bytes,energy_j,j_per_token,output_hash,valid,invalid_reason";
+        peak_rss_bytes,device_memory_bytes,energy_j,j_per_token,output_hash,valid,invalid_reason";
+
+    /// Peak memory of the device that computed: a card's own, else the process's.
+    pub fn peak_memory_bytes(&self) -> Option<u64> {
+        self.device_memory_bytes.or(self.peak_rss_bytes)
+    }
+
+    /// Peak memory of two rows, where it is of the same kind in both: of cards, or of processes.
+    pub fn peak_memories(&self, other: &Self) -> Option<(u64, u64)> {
+        let of_cards = self.device_memory_bytes.zip(other.device_memory_bytes);
+        let of_processes = || self.peak_rss_bytes.zip(other.peak_rss_bytes);
+        of_cards.or_else(of_processes)
+    }
 }

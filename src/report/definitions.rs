@@ -1,7 +1,7 @@
 //! What each figure includes, printed at the foot of every report.
 
 /// Name and definition of every figure.
-pub const DEFINITIONS: [(&str, &str); 14] = [
+pub const DEFINITIONS: [(&str, &str); 15] = [
     (
         "Accuracy",
         "correct ÷ (scored + unscorable). An answer that cannot be read counts as wrong. A failed item (no answer at \
@@ -45,6 +45,11 @@ pub const DEFINITIONS: [(&str, &str); 14] = [
          ratios. Met: yes if in every repetition, against the limit before it as against that after it, NO if in none, left \
          open if in some. A run without such measurements is held against those before its cases, by its median; a case \
          against a case by their medians.",
+    ),
+    (
+        "Peak memory",
+        "the most that the process had resident during the case. On a card, emulated or not: the most in use on one of its \
+         chips when a repetition had ended, by the chip's own count.",
     ),
     ("Outliers", "flagged by Tukey's fences and the modified z-score (3.5), never dropped."),
     (

@@ -70,6 +70,7 @@ pub(super) fn request() -> RequestRecord {
         end_ns: 0,
         output_hash: "0ff1ce".into(),
         peak_rss_bytes: Some(143 << 20),
+        device_memory_bytes: None,
         operators: Vec::new(),
         spots: None,
         error: None,

@@ -184,6 +184,7 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
             .zip(seconds)
             .map(|(least, s)| 100.0 * least / s),
         peak_rss_bytes: repetitions.good.iter().filter_map(|r| r.peak_rss_bytes).max(),
+        device_memory_bytes: repetitions.good.iter().filter_map(|r| r.device_memory_bytes).max(),
         energy_j: None,
         j_per_token: None,
         output_hash: repetitions.good.first().map(|r| r.output_hash.clone()),

@@ -114,7 +114,7 @@ pub fn performance(rows: &[PerfRow], clock: Clock) -> Table {
         ("Decode tokens/s", numbers(of(Phase::Decode).map(rate))),
         ("E2E ms", numbers(of(Phase::E2e).map(|row| ms(row.median_ns)))),
         ("E2E tokens/s", numbers(of(Phase::E2e).map(rate))),
-        ("Peak memory", e2e.iter().map(|row| or_none(row.peak_rss_bytes, bytes)).collect()),
+        ("Peak memory", e2e.iter().map(|row| or_none(row.peak_memory_bytes(), bytes)).collect()),
         ("Valid", e2e.iter().map(|row| validity(row).to_owned()).collect()),
     ]);
     let device = rows.first().map_or(String::new(), |row| format!(" on {}", row.device));

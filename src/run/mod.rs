@@ -33,7 +33,7 @@ use std::time::SystemTime;
 use crate::device::DeviceInfo;
 use crate::engine::EngineError;
 use crate::engine::scheduler::Scheduler;
-use crate::record::{Clock, RecordError, RunDir, RunRecord, Status, rfc3339_utc};
+use crate::record::{Clock, RecordError, RunDir, RunRecord, Status, TelemetryRow, rfc3339_utc};
 use crate::task::{Evaluation, TaskError};
 
 use self::plan::Plan;
@@ -134,10 +134,20 @@ impl Session<'_> {
         clock_of(&self.engine.device_info())
     }
 
+    /// What the process and the devices take, now.
+    fn telemetry(&self) -> Vec<TelemetryRow> {
+        telemetry::rows(self.engine, self.run_ns(self.engine.now_ns()))
+    }
+
+    /// Notes it.
+    fn append_telemetry(&mut self, rows: &[TelemetryRow]) -> Result<(), RecordError> {
+        rows.iter().try_for_each(|row| self.dir.append_telemetry(row))
+    }
+
     /// Notes what the process and the devices take.
     fn sample(&mut self) -> Result<(), RecordError> {
-        let rows = telemetry::rows(self.engine, self.run_ns(self.engine.now_ns()));
-        rows.iter().try_for_each(|row| self.dir.append_telemetry(row))
+        let rows = self.telemetry();
+        self.append_telemetry(&rows)
     }
 }
 

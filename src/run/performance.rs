@@ -167,10 +167,17 @@ impl<'a> Timing<'a> {
         let line = record(session, self.case, RepetitionKind::Timed, self.timed, times);
         self.spot = self.gauge.as_ref().map(CaseGauge::measure);
         let spots = before.zip(self.spot.clone()).map(|(before, after)| Spots { before, after });
-        // In turns, two engines share the process: its peak is neither's.
-        let peak_rss_bytes = line.peak_rss_bytes.filter(|_| block.is_none());
-        session.dir.append_request(&RequestRecord { block, peak_rss_bytes, spots, ..line })?;
-        session.sample()?;
+        let telemetry = session.telemetry();
+        // In turns, two engines share the process and the cards: a peak is neither's.
+        let alone = |peak: Option<u64>| peak.filter(|_| block.is_none());
+        session.dir.append_request(&RequestRecord {
+            block,
+            peak_rss_bytes: alone(line.peak_rss_bytes),
+            device_memory_bytes: alone(telemetry.iter().filter_map(|row| row.device_memory_bytes).max()),
+            spots,
+            ..line
+        })?;
+        session.append_telemetry(&telemetry)?;
         self.timed += 1;
         Ok(())
     }
@@ -217,6 +224,7 @@ fn record(
         end_ns: session.run_ns(times.end_ns),
         output_hash: times.output_hash,
         peak_rss_bytes: session.peak_memory(),
+        device_memory_bytes: None,
         operators: session.engine.take_profile().iter().map(operator).collect(),
         spots: None,
         error: None,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -162,6 +163,45 @@ fn telemetry_of_every_chip_stands_beside_the_hosts_and_says_how_it_came_about() 
     let how = &plain.record.provenance.telemetry;
     assert!(["power_w", "npu_util", "temp_c"].iter().all(|c| how[*c].starts_with("absent: ")), "{how:?}");
     assert!(plain.telemetry_csv.lines().skip(1).all(|l| l.split(',').nth(2) == Some("")));
+}
+
+/// What a card holds is in the tables, of the chip that holds most: two hold the model by halves.
+#[test]
+fn the_cards_memory_stands_in_the_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let suite = folder.path().join("m.toml");
+    let text = "schema = 1\nname = \"m\"\n[model]\npath = \"dummy:chatglm2-6b\"\n[[performance]]\nbatch = [1]\n\
+        lengths = [[128, 4]]\ntp = [1, 2]\nrepetitions = 1\nmax_warmups = 0\n";
+    fs::write(&suite, text).unwrap();
+    let out = folder.path().join("runs");
+    let told = answer(&[
+        "run",
+        suite.to_str().unwrap(),
+        "--device",
+        "300i-duo",
+        "--emulate",
+        "--out",
+        out.to_str().unwrap(),
+    ])
+    .expect(0, &[]);
+    let run = fs::read_dir(&out).unwrap().next().unwrap().unwrap().path();
+    let mut rows = csv::Reader::from_path(run.join("perf.csv")).unwrap();
+    let rows: Vec<BTreeMap<String, String>> = rows.deserialize().map(Result::unwrap).collect();
+    let of_world = |tp: &str| -> u64 {
+        let row = rows.iter().find(|row| row["tp"] == tp && row["phase"] == "e2e").unwrap();
+        assert_eq!(row["peak_rss_bytes"], "");
+        row["device_memory_bytes"].parse().unwrap()
+    };
+    let (one, two) = (of_world("1"), of_world("2"));
+    assert!((12_500_000_000..15_000_000_000).contains(&one), "{one}");
+    assert!((one / 2..one * 55 / 100).contains(&two), "{two} of {one}");
+    let shown = |bytes: u64| {
+        let gib = bytes as f64 / f64::from(1 << 30);
+        if gib < 10.0 { format!("{gib:.2} GiB") } else { format!("{gib:.1} GiB") }
+    };
+    for text in [&told.out, &fs::read_to_string(run.join("summary.md")).unwrap()] {
+        assert!(text.contains(&shown(one)) && text.contains(&shown(two)), "{text}");
+    }
 }
 
 /// `--emulate` is for whichever side is a card; where neither is it is refused.

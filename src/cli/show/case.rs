@@ -103,7 +103,8 @@ fn cells(r: &RequestRecord) -> Vec<String> {
         ms(whole(phase_ns(r, Phase::Decode))),
         ms(e2e),
         rate.unwrap_or_else(|| "–".to_owned()),
-        r.peak_rss_bytes
+        r.device_memory_bytes
+            .or(r.peak_rss_bytes)
             .map_or_else(|| "–".to_owned(), |bytes| format!("{:.0}", bytes as f64 / f64::from(1 << 20))),
         r.output_hash.clone(),
     ]);

@@ -26,8 +26,8 @@ pub struct ComparisonRow {
     pub kind: &'static str,
     /// The task, the timed case, the search or the load.
     pub subject: String,
-    /// Accuracy: `all`, a category or a subject. Speed: `prefill`, `decode` or `e2e`. Memory: `peak_rss`. Search: `all`.
-    /// Load: `all`, or the rate in requests a second.
+    /// Accuracy: `all`, a category or a subject. Speed: `prefill`, `decode` or `e2e`. Memory: `peak_rss`, or
+    /// `device_memory` where it is a card's in either run. Search: `all`. Load: `all`, or the rate in requests a second.
     pub part: String,
     /// Accuracy: `micro` or `macro`. Speed and memory: `median` and `peak`. Search: `largest`.
     /// Load: `sustained`, `served` or `goodput`.
@@ -282,13 +282,20 @@ fn memory_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
     for case in &pair.cases {
         let Some(phase) = case.phases.iter().find(|phase| phase.phase == Phase::E2e) else { continue };
         let bytes = |value: Option<u64>| value.map(|bytes| bytes as f64);
-        let (a, b) = (bytes(phase.a.peak_rss_bytes), bytes(phase.b.peak_rss_bytes));
+        let (a, b) = (bytes(phase.a.peak_memory_bytes()), bytes(phase.b.peak_memory_bytes()));
         if a.is_none() && b.is_none() {
             continue;
         }
+        let alike = phase.a.peak_memories(&phase.b);
+        let of_cards = phase.a.device_memory_bytes.or(phase.b.device_memory_bytes).is_some();
+        let note = match alike {
+            Some(_) => "",
+            None if a.is_some() && b.is_some() => "one is a card's, the other a process's",
+            None => "not recorded in one run",
+        };
         rows.push(ComparisonRow {
             subject: case.name(),
-            part: "peak_rss".into(),
+            part: if of_cards { "device_memory" } else { "peak_rss" }.into(),
             figure: "peak",
             unit: "bytes",
             tp_a: Some(case.a.tp),
@@ -297,8 +304,8 @@ fn memory_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
             n_b: phase.b.reps,
             a,
             b,
-            ratio: a.zip(b).filter(|(a, _)| *a > 0.0).map(|(a, b)| b / a),
-            note: if a.is_some() && b.is_some() { String::new() } else { "not recorded in one run".into() },
+            ratio: alike.filter(|(a, _)| *a > 0).map(|(a, b)| b as f64 / a as f64),
+            note: note.into(),
             ..ComparisonRow::blank(comparison, pair, "memory")
         });
     }

@@ -320,11 +320,12 @@ pub(super) fn memory(comparison: &Comparison, pair: &Pair) -> Table {
     let mut table = Table::new(title, &["Case"], &[&a, &b, "Change"]);
     for case in &pair.cases {
         let Some(phase) = case.phases.iter().find(|phase| phase.phase == Phase::E2e) else { continue };
-        let (a, b) = (phase.a.peak_rss_bytes, phase.b.peak_rss_bytes);
+        let (a, b) = (phase.a.peak_memory_bytes(), phase.b.peak_memory_bytes());
         if a.is_none() && b.is_none() {
             continue;
         }
-        let ratio = a.zip(b).filter(|(a, _)| *a > 0).map(|(a, b)| b as f64 / a as f64);
+        let alike = phase.a.peak_memories(&phase.b);
+        let ratio = alike.filter(|(a, _)| *a > 0).map(|(a, b)| b as f64 / a as f64);
         table.push(false, vec![case.name(), or_none(a, bytes), or_none(b, bytes), or_none(ratio, change)]);
     }
     table

@@ -89,7 +89,7 @@ pub const SAMPLE: [Field; 22] = [
 ];
 
 /// The fields of a repetition, in the order of [`RequestRecord`].
-pub const REQUEST: [Field; 17] = [
+pub const REQUEST: [Field; 18] = [
     field("case_id", Text, "the case"),
     field("kind", Text, "warmup or timed"),
     field("repetition", Integer, "index within its kind"),
@@ -106,6 +106,7 @@ pub const REQUEST: [Field; 17] = [
     field("end_ns", Integer, "last token, ns from run start"),
     field("output_hash", Text, "hash of all generated ids"),
     field("peak_rss_bytes", Integer, "peak resident memory so far"),
+    field("device_memory_bytes", Integer, "most memory in use on one card when it had ended"),
     field("error", Text, "why the repetition failed"),
 ];
 
