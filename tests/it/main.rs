@@ -22,6 +22,7 @@ mod invariance;
 mod operators;
 mod paths;
 mod rank_failures;
+mod readme;
 mod resume;
 mod shapes;
 mod shown;
