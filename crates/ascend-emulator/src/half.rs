@@ -133,6 +133,25 @@ pub fn round_to(dtype: DType, x: f32) -> f32 {
     }
 }
 
+/// `x` as bfloat16 can hold it, to nearest, ties away from zero (the chip's CAST_ROUND).
+pub fn round_bf16_away(x: f32) -> f32 {
+    if x.is_finite() { f32::from_bits(x.to_bits().wrapping_add(0x8000) & 0xffff_0000) } else { x }
+}
+
+/// A share, 0 to 1, as fp16 can hold it: between two neighbours the one whose last bit is odd (the chip's CAST_ODD).
+pub fn round_to_odd(x: f32) -> f32 {
+    // Below the normal numbers the places are 2^-24 apart.
+    let (units, unit) = if x < 6.103_515_6e-5 {
+        (x * 16_777_216.0, 1.0 / 16_777_216.0)
+    } else {
+        let unit = f32::from_bits((x.to_bits() & 0x7f80_0000) - (10 << 23));
+        (x / unit, unit)
+    };
+    let whole = units.trunc();
+    let odd = if whole == units { whole } else { (whole as u32 | 1) as f32 };
+    odd * unit
+}
+
 /// The CPU has AVX2, FMA and F16C.
 #[inline(always)]
 pub fn has_avx2() -> bool {
@@ -339,6 +358,26 @@ mod tests {
         assert_eq!(f32_to_f16(-1e30), 0xfc00);
         assert_eq!(f32_to_bf16(1.0 + 1.0 / 256.0), 0x3f80);
         assert_eq!(f32_to_bf16(1.0 + 3.0 / 256.0), 0x3f82);
+    }
+
+    #[test]
+    fn a_tie_of_bf16_is_rounded_as_the_chip_is_told() {
+        let tie = 1.0 + 1.0 / 256.0;
+        assert_eq!([round_to(DType::Bf16, tie), round_bf16_away(tie)], [1.0, 1.0078125]);
+        assert_eq!(round_bf16_away(-tie), -1.0078125);
+        assert_eq!(round_bf16_away(tie.next_down()), 1.0);
+        assert!(round_bf16_away(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn rounding_to_odd_keeps_what_fits_and_takes_the_odd_neighbour_of_the_rest() {
+        for h in 0..=0x3c00u16 {
+            let (low, high) = (f16_to_f32(h), f16_to_f32(h + 1));
+            assert_eq!(round_to_odd(low), low);
+            for x in [low.next_up(), f32::midpoint(low, high), high.next_down()] {
+                assert_eq!(round_to_odd(x), f16_to_f32(h | 1), "{h:#x}");
+            }
+        }
     }
 
     #[test]

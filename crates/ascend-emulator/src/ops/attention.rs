@@ -1,10 +1,11 @@
-//! Attention, for all three operators: scores and softmax in fp32, the weights rounded before they meet the values.
+//! Attention, for all three operators: scores and softmax in fp32, the weights rounded before they meet the values. How the
+//! weighted values are summed is the chip's ([`Sums`]).
 
 use std::sync::Arc;
 
 #[cfg(target_arch = "x86_64")]
 use crate::half::has_avx2;
-use crate::half::{narrow, read_f64, round_to, widen};
+use crate::half::{DType, narrow, read_f64, round_to, round_to_odd, widen};
 use crate::tensor::View;
 
 /// Numbers from one batch (or block), token and head to the next.
@@ -46,6 +47,19 @@ pub enum Mask {
     CausalBegin,
 }
 
+/// How the weighted values become a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sums {
+    /// Summed in fp32, divided by the sum of the weights, rounded once.
+    Whole,
+    /// As the 310P's prompt operator sums even in its precise mode, [`TILE`] keys at a time: a tile's weighted values are rounded
+    /// to fp16, what went before is scaled and added in fp16, and the sum of the weights is fp16 when it divides.
+    HalfTiles,
+}
+
+/// Keys of a tile of the 310P's prompt operator.
+const TILE: usize = 128;
+
 /// Views: query, key, value, mask, block table, out.
 #[derive(Debug, Clone)]
 pub struct Attention {
@@ -59,6 +73,8 @@ pub struct Attention {
     pub scale: f32,
     /// What is seen.
     pub mask: Mask,
+    /// How results are summed.
+    pub sums: Sums,
     /// Steps of queries and results.
     pub query: Steps,
     /// Steps of keys and values.
@@ -128,7 +144,7 @@ impl Attention {
                             work.result.resize(self.channels, 0.0);
                             let hidden =
                                 |j: usize| self.mask == Mask::Tensor && masked(mask, sequence.index, i, j);
-                            attend(&mut work, self.scale, query.dtype, hidden);
+                            attend(&mut work, self.scale, self.sums, query.dtype, hidden);
                             narrow(out.dtype, &work.result, out.at(at));
                         }
                     }
@@ -195,8 +211,7 @@ struct Work {
     result: Vec<f32>,
 }
 
-fn attend(work: &mut Work, scale: f32, dtype: crate::half::DType, hidden: impl Fn(usize) -> bool) {
-    let d = work.query.len();
+fn attend(work: &mut Work, scale: f32, sums: Sums, dtype: DType, hidden: impl Fn(usize) -> bool) {
     #[cfg(target_arch = "x86_64")]
     if has_avx2() {
         // SAFETY: the instruction set is there.
@@ -215,17 +230,51 @@ fn attend(work: &mut Work, scale: f32, dtype: crate::half::DType, hidden: impl F
     if max == f32::NEG_INFINITY {
         return;
     }
+    match sums {
+        Sums::Whole => {
+            let total = weigh(&mut work.scores, &work.values, max, dtype, &mut work.result);
+            work.result.iter_mut().for_each(|r| *r /= total);
+        }
+        Sums::HalfTiles => in_half_tiles(work, dtype),
+    }
+}
+
+/// Scores to weights relative to `max`, and their rounded sum with the values; the sum of the weights before rounding.
+fn weigh(scores: &mut [f32], values: &[f32], max: f32, dtype: DType, result: &mut [f32]) -> f32 {
     let mut total = 0.0;
-    for score in &mut work.scores {
+    for score in scores.iter_mut() {
         let weight = (*score - max).exp();
         total += weight;
         *score = round_to(dtype, weight);
     }
-    for (weight, value) in work.scores.iter().zip(work.values.chunks_exact(d)) {
-        for (r, v) in work.result.iter_mut().zip(value) {
+    for (weight, value) in scores.iter().zip(values.chunks_exact(result.len())) {
+        for (r, v) in result.iter_mut().zip(value) {
             *r += weight * v;
         }
     }
+    total
+}
+
+/// See [`Sums::HalfTiles`].
+fn in_half_tiles(work: &mut Work, dtype: DType) {
+    let d = work.result.len();
+    let (mut max, mut total) = (f32::NEG_INFINITY, 0.0);
+    let mut tile = vec![0f32; d];
+    for (scores, values) in work.scores.chunks_mut(TILE).zip(work.values.chunks(TILE * d)) {
+        let largest = scores.iter().copied().fold(max, f32::max);
+        if largest == f32::NEG_INFINITY {
+            continue;
+        }
+        let kept = (max - largest).exp();
+        max = largest;
+        tile.fill(0.0);
+        total = total * kept + weigh(scores, values, max, dtype, &mut tile);
+        let kept = round_to_odd(kept);
+        for (sum, part) in work.result.iter_mut().zip(&tile) {
+            *sum = round_to(dtype, round_to(dtype, *part) + round_to(dtype, kept * *sum));
+        }
+    }
+    let total = round_to(dtype, total);
     work.result.iter_mut().for_each(|r| *r /= total);
 }
 

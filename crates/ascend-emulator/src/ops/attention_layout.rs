@@ -7,7 +7,7 @@ use crate::clock::Cost;
 use crate::executor::{Plan, Planned};
 use crate::half::DType;
 use crate::ops::Kernel;
-use crate::ops::attention::{Attention, Mask, Sequence, Steps};
+use crate::ops::attention::{Attention, Mask, Sequence, Steps, Sums};
 use crate::ops::indexing::text;
 use crate::status::{NN_PARAM_INVALID, Outcome, fail};
 use crate::tensor::View;
@@ -110,6 +110,7 @@ pub struct Wanted<'a> {
     pub heads: i64,
     pub kv_heads: i64,
     pub scale: f64,
+    pub sums: Sums,
     pub sparse_mode: i64,
     pub block_size: i64,
     pub query_lengths: Option<&'a [i64]>,
@@ -157,6 +158,7 @@ pub fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
         channels: query.channels as usize,
         scale: w.scale as f32,
         mask,
+        sums: w.sums,
         query: query.steps,
         key: key.steps,
         block: if w.table.is_some() { w.block_size as usize } else { 0 },

@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 
 use crate::executor::{Plan, Planned};
+use crate::ops::attention::Sums;
 use crate::ops::attention_layout::{Layout, Seen, Wanted, attention};
 use crate::ops::two_stage;
 use crate::status::{NN_PARAM_INVALID, Outcome, fail};
@@ -51,6 +52,17 @@ fn lengths_of<'a>(handle: RawIntArray, name: &str) -> Outcome<Option<&'a [i64]>>
     if handle.is_null() { Ok(None) } else { int_array(handle, name).map(Some) }
 }
 
+/// Mode 0, or 2, which minds rows that see nothing, too. The modes 1 and 3, which compute scores and softmax in fp16, are for
+/// those who can bear it.
+fn precise(p: &Plan<'_>, inner_precise: i64) -> Outcome {
+    p.require((0..=3).contains(&inner_precise), || {
+        format!("innerPrecise is {inner_precise}, expected 0 to 3")
+    })?;
+    p.require(inner_precise % 2 == 0, || {
+        format!("innerPrecise is {inner_precise}: the modes of high performance are not played")
+    })
+}
+
 fn prompt(
     p: &mut Plan<'_>,
     query: RawTensor,
@@ -91,9 +103,7 @@ fn prompt(
     p.order(&[0, 1, 2, 4, 99, 10, 3, 5, 6, 7, 8, 9]);
     let allowed = [("BSH", Layout::Bsh), ("BSND", Layout::Bsnd), ("BNSD", Layout::Bnsd)];
     let layout = Layout::parse(p, layout, &allowed)?;
-    p.require((0..=3).contains(&inner_precise), || {
-        format!("innerPrecise is {inner_precise}, expected 0 to 3")
-    })?;
+    precise(p, inner_precise)?;
     let wanted = Wanted {
         query,
         key,
@@ -105,6 +115,7 @@ fn prompt(
         heads,
         kv_heads,
         scale,
+        sums: if p.is_310p() { Sums::HalfTiles } else { Sums::Whole },
         sparse_mode,
         block_size: 0,
         query_lengths: lengths_of(query_lengths, "actualSeqLengths")?,
@@ -211,6 +222,7 @@ fn incremental(
         heads,
         kv_heads,
         scale,
+        sums: Sums::Whole,
         sparse_mode: 0,
         block_size,
         query_lengths: None,
@@ -338,9 +350,7 @@ fn fused(
         // SAFETY: the caller of the exported function passed a tensor handle.
         unsafe { crate::tensor::live(softmax_lse, "softmaxLse")? };
     }
-    p.require((0..=3).contains(&inner_precise), || {
-        format!("innerPrecise is {inner_precise}, expected 0 to 3")
-    })?;
+    precise(p, inner_precise)?;
     let allowed =
         [("BSH", Layout::Bsh), ("BSND", Layout::Bsnd), ("BNSD", Layout::Bnsd), ("TND", Layout::Tnd)];
     let layout = Layout::parse(p, layout, &allowed)?;
@@ -360,6 +370,7 @@ fn fused(
         heads,
         kv_heads,
         scale,
+        sums: Sums::Whole,
         sparse_mode,
         block_size,
         query_lengths: lengths_of(query_lengths, "actualSeqLengths")?,

@@ -2,7 +2,7 @@
 
 use crate::clock::Cost;
 use crate::executor::{Plan, Planned};
-use crate::half::DType;
+use crate::half::{DType, round_bf16_away, round_to};
 use crate::ops::Kernel;
 use crate::ops::indexing::text;
 use crate::ops::rows::{load, store};
@@ -21,8 +21,10 @@ enum Pairs {
     Interleaved,
 }
 
-/// Rotates every head by its token's cosine and sine, in fp32 with one rounding. In place: views query, key, cos, sin.
-/// Otherwise x, cos, sin, out.
+/// Rotates every head by its token's cosine and sine. In place: views query, key, cos, sin. Otherwise x, cos, sin, out.
+///
+/// The in-place operators multiply and add in fp16 where their operands are: both products are rounded, then their sum. In
+/// bf16, and in the operator that is not in place, all is fp32 with one rounding, which is away from zero at a tie of the former.
 #[derive(Debug, Clone, Copy)]
 pub struct Rotary {
     pairs: Pairs,
@@ -62,6 +64,8 @@ impl Rotary {
                 load(&cos, oc, cosine);
                 load(&sin, os, sine);
             }
+            let in_fp16 = self.in_place && x.dtype == DType::Float16;
+            let product = if in_fp16 { DType::Float16 } else { DType::Float };
             for i in 0..d {
                 let (partner, sign) = match self.pairs {
                     Pairs::Half if i < d / 2 => (i + d / 2, -1.0),
@@ -69,7 +73,11 @@ impl Rotary {
                     Pairs::Interleaved if i.is_multiple_of(2) => (i + 1, -1.0),
                     Pairs::Interleaved => (i - 1, 1.0),
                 };
-                result[i] = numbers[i] * cosine[i] + sign * numbers[partner] * sine[i];
+                result[i] = round_to(product, numbers[i] * cosine[i])
+                    + round_to(product, sign * numbers[partner] * sine[i]);
+            }
+            if self.in_place && x.dtype == DType::Bf16 {
+                result.iter_mut().for_each(|r| *r = round_bf16_away(*r));
             }
             // SAFETY: the caller's promise.
             unsafe { store(out, oo, &result) };

@@ -12,7 +12,7 @@ use crate::event::{
 use crate::executor::{aclDestroyAclOpExecutor, aclSetAclOpExecutorRepeatable};
 use crate::half::DType::Float16;
 use crate::memory::{aclrtFreeHost, aclrtMallocHost};
-use crate::ops::attention::{Attention, Mask, Sequence, Steps};
+use crate::ops::attention::{Attention, Mask, Sequence, Steps, Sums};
 use crate::ops::linear::{aclnnMatmul, aclnnMatmulGetWorkspaceSize};
 use crate::stream::{aclrtCreateStream, aclrtDestroyStream, aclrtSynchronizeStream};
 use crate::tensor::aclDestroyTensor;
@@ -179,6 +179,7 @@ fn attention_counts_the_pairs_that_are_seen() {
             channels: 8,
             scale: 1.0,
             mask,
+            sums: Sums::Whole,
             query: Steps::default(),
             key: Steps::default(),
             block: 0,

@@ -4,8 +4,8 @@
 use std::ptr::null_mut;
 
 use super::session::{Array, Session, assert_close, epsilon, message, random, rounded, tensor};
-use crate::half::DType;
 use crate::half::DType::{Bf16, Float, Float16, Int32, Int64};
+use crate::half::{DType, round_to};
 use crate::ops::elementwise::{
     aclnnAdd, aclnnAddGetWorkspaceSize, aclnnCast, aclnnCastGetWorkspaceSize, aclnnInplaceAdd,
     aclnnInplaceAddGetWorkspaceSize, aclnnInplaceCopy, aclnnInplaceCopyGetWorkspaceSize, aclnnMul,
@@ -555,7 +555,8 @@ fn rotary_turns_pairs_by_their_angle() {
             let query = Array::new(Float16, &dims(2), &q);
             let key = Array::new(Float16, &dims(1), &k);
             let (c, si) = (Array::new(Float16, &dims(1), &cos), Array::new(Float16, &dims(1), &sin));
-            let turned = |x: &[f32], heads: usize| -> Vec<f32> {
+            // In place, fp16 rounds both products and their sum; the other operator the sum alone.
+            let turned = |x: &[f32], heads: usize, product: DType| -> Vec<f32> {
                 (0..x.len())
                     .map(|at| {
                         let (row, i) = (at / (heads * d), at % d);
@@ -565,7 +566,8 @@ fn rotary_turns_pairs_by_their_angle() {
                         };
                         let sign = if partner > i { -1.0 } else { 1.0 };
                         let other = x[at - i + partner];
-                        x[at] * cos[row * d + i] + sign * other * sin[row * d + i]
+                        let own = round_to(product, x[at] * cos[row * d + i]);
+                        round_to(Float16, own + round_to(product, sign * other * sin[row * d + i]))
                     })
                     .collect()
             };
@@ -603,8 +605,8 @@ fn rotary_turns_pairs_by_their_angle() {
                     aclnnApplyRotaryPosEmb,
                 );
             }
-            assert_close(&query.read(), &turned(&q, 2), epsilon(Float16), 2e-7);
-            assert_close(&key.read(), &turned(&k, 1), epsilon(Float16), 2e-7);
+            assert_eq!(query.read(), turned(&q, 2, Float16));
+            assert_eq!(key.read(), turned(&k, 1, Float16));
             if settings == A2 {
                 let x = Array::new(Float16, &dims(2), &q);
                 let out = Array::empty(Float16, &dims(2));
@@ -618,7 +620,8 @@ fn rotary_turns_pairs_by_their_angle() {
                     },
                     aclnnRotaryPositionEmbedding,
                 );
-                assert_eq!(out.read(), query.read());
+                assert_eq!(out.read(), turned(&q, 2, Float));
+                assert_ne!(out.read(), query.read());
             }
         }
         s.end();
