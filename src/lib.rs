@@ -61,8 +61,8 @@
 //!    over a long context, whose parts are cut at fixed places and added in order; integer sums are exact.
 //!    Tensor-parallel ranks do share sums: their number, which is recorded, is one of the things that numbers depend on.
 //!    So it is on the CPU and the reference. On Ascend the operators' sums are theirs: a row does not depend on the batch in the
-//!    emulator, but a 300I DUO does a prompt's first chunk by another operator than later ones, and in the last layer a prompt's
-//!    last row by that of decoding, so chunks change the last bits there, within the KL gate, unless the choices are forced
+//!    emulator, but a 300I DUO does chunks that go on past 4,096 tokens by another operator, and chunks of one token by that of
+//!    decoding, so chunks change the last bits there, within the KL gate, unless the choices are forced
 //!    (`prefill=matmul,decode=matmul`).
 //! 6. Files on disk carry a schema number, and each format is held by a golden file.
 //! 7. Lines are written in the plan's order, appended and flushed; everything else is replaced by rename. So a killed run is a

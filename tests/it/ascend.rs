@@ -12,6 +12,7 @@ use glmbench::device::group::DeviceGroup;
 use glmbench::device::rotary::RotaryMode;
 use glmbench::device::{AttentionShape, DType, Device, DeviceError, SequenceView};
 use glmbench::engine::config::ModelConfig;
+use glmbench::engine::load::{DeviceKind, LoadOptions, load};
 use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape};
 use glmbench::engine::parallel::{Cut, Ranks};
 use glmbench::engine::sampler::Sampling;
@@ -20,8 +21,8 @@ use glmbench::engine::weights::dummy::Dummy;
 use glmbench::engine::weights::{StorageType, WeightSource, open_checkpoint};
 use glmbench::engine::{EngineError, Request};
 
-use crate::goldens::{Golden, Seen};
-use crate::support::{answer, shared};
+use crate::goldens::{Golden, Seen, margin};
+use crate::support::{Loud, answer, shared};
 
 const CHIPS: [Chip; 2] = [Chip::Duo300i, Chip::A2800i];
 
@@ -81,20 +82,22 @@ fn compare_in(dir: &Path, config: &ModelConfig, settings: GroupSettings, step: u
                 seen.add(&expected[position * vocab..(position + 1) * vocab], logits);
             })
             .unwrap();
-        decode(&mut engine, prompt, &golden.ids(&format!("{dtype}.greedy{i}")));
+        let chosen_by = golden.array(&format!("{dtype}.decode{i}"));
+        let clearly = margin(&chosen_by[..vocab]) > 0.05;
+        decode(&mut engine, prompt, &golden.ids(&format!("{dtype}.greedy{i}")), clearly);
     }
     seen
 }
 
-/// Tokens of a greedy continuation, where the golden's first tokens were chosen clearly.
-fn decode(engine: &mut Scheduler, prompt: &[u32], golden: &[u32]) {
+/// Tokens of a greedy continuation; the first is the golden's where that was chosen clearly.
+fn decode(engine: &mut Scheduler, prompt: &[u32], golden: &[u32], clearly: bool) {
     let request = greedy(prompt, golden.len());
     engine.submit(request).unwrap();
     let mut ours = Vec::new();
     while !engine.is_idle() {
         ours.extend(engine.step().unwrap().emitted.into_iter().map(|(_, token)| token));
     }
-    assert_eq!(ours[0], golden[0], "the first token of {} prompt tokens", prompt.len());
+    assert!(!clearly || ours[0] == golden[0], "the first token of {} prompt tokens", prompt.len());
 }
 
 fn greedy(prompt: &[u32], tokens: usize) -> Request {
@@ -126,20 +129,24 @@ fn the_goldens_fp16_gate_is_met_on_both_chips() {
 
 /// The golden rounds where the CPU device does, which keeps its largest KL of 1e-3 in bf16, too. The card's operators round at
 /// other places, for which that is too little: KL grows with the square of what a rounding moves, and bf16's unit is eight times
-/// fp16's. So the mean may be 64 times that of fp16, which has to keep its gate; twice, since both are samples.
+/// fp16's. So the mean may be 64 times that of fp16, which has to keep its gate; twice, since both are samples. That is so where both
+/// types are rounded at the same places: of the rotary operators, the one that goes through fp32 in either.
 #[test]
 fn on_the_a2_bf16_is_off_by_its_rounding_alone() {
     for name in ["tiny-g2", "prefix-g2"] {
         let Some(dir) = shared(&format!("goldens/{name}")) else { return };
         let config = config(&dir);
-        let [fp16, bf16] = [DType::Fp16, DType::Bf16].map(|dtype| {
-            let fp16 = settings(Chip::A2800i, attention_shape(&config), "", "");
+        let seen = |dtype, forced| {
+            let fp16 = settings(Chip::A2800i, attention_shape(&config), "", forced);
             compare_in(&dir, &config, GroupSettings { dtype, ..fp16 }, 512)
-        });
-        let means = [&fp16, &bf16].map(Seen::mean_kl);
+        };
+        let bf16 = seen(DType::Bf16, "rotary=each");
+        let means = [seen(DType::Fp16, "rotary=each").mean_kl(), bf16.mean_kl()];
         eprintln!("{name} 800i-a2: mean KL {:.2e} in fp16, {:.2e} in bf16", means[0], means[1]);
         assert!(means[1] <= 2.0 * 64.0 * means[0], "{name}: {means:?}");
-        assert!(bf16.max_kl() <= 4e-3, "{name}: {}", bf16.max_kl());
+        for bf16 in [bf16, seen(DType::Bf16, "")] {
+            assert!(bf16.max_kl() <= 4e-3, "{name}: {}", bf16.max_kl());
+        }
     }
 }
 
@@ -169,6 +176,8 @@ fn every_alternative_meets_the_gate() {
         "decode=incre,prefill=matmul,kv=memory",
         "decode=incre,kv=copy,rotary=host",
         "add=add-rms-norm,weights=nz",
+        "bias=added",
+        "bias=folded,weights=plain",
         "weights=nz-operator,decode=incre,prefill=prompt",
         "weights=plain,reuse=anew",
     ];
@@ -178,6 +187,61 @@ fn every_alternative_meets_the_gate() {
     for (chip, forced) in ways.chain(a2.map(|forced| (Chip::A2800i, forced))) {
         assert_gate(&compare(&dir, chip, "", forced, 24), &format!("{} {forced}", chip.name()));
     }
+}
+
+/// 4 KV groups of 16 channels, and weights at which attention looks at something: the bias of queries, keys and values is the
+/// place that costs most (`src/device/ascend/NUMBERS.md`).
+#[test]
+fn a_bias_within_the_sums_keeps_the_gate_and_an_added_one_is_farther_off() {
+    let text = r#"{"model_type":"chatglm","num_layers":3,"hidden_size":128,"ffn_hidden_size":344,"kv_channels":16,
+        "num_attention_heads":8,"multi_query_attention":true,"multi_query_group_num":4,"padded_vocab_size":512,
+        "seq_length":1024,"add_qkv_bias":true}"#;
+    let config = ModelConfig::from_json(text, Path::new("config.json")).unwrap();
+    let source = || Loud(Dummy::new(config.clone(), StorageType::F32, 5), 7.5);
+    let prompts: Vec<Vec<u32>> = [60usize, 200, 350]
+        .iter()
+        .map(|n| (0..*n as u32).map(|i| (i * 193 + *n as u32) % 509).collect())
+        .collect();
+    let logits = |engine: &mut Scheduler| {
+        let mut rows = Vec::new();
+        for prompt in &prompts {
+            engine.teacher_force(prompt, &mut |_, logits| rows.push(logits.to_vec())).unwrap();
+        }
+        rows
+    };
+    let options = LoadOptions {
+        device: DeviceKind::Cpu,
+        precision: DType::Fp16.into(),
+        emulate: None,
+        rotary: RotaryMode::Model,
+        threads: Some(2),
+        instruction_set: None,
+        tp: 1,
+        bind: false,
+        profile_operators: false,
+        limits: limits(&config, 512),
+    };
+    let cpu = logits(&mut load(&config, Arc::new(source()), &options, &mut |_, _| {}).unwrap());
+    let of_card = |forced: &str| {
+        let group = AscendGroup::new(settings(Chip::Duo300i, attention_shape(&config), "", forced)).unwrap();
+        logits(&mut engine(&group, &config, &source(), 512).unwrap())
+    };
+    let seen = |card: &[Vec<f32>]| {
+        let mut seen = Seen::default();
+        cpu.iter().zip(card).for_each(|(a, b)| seen.add(a, b));
+        seen
+    };
+    let folded = of_card("");
+    let (within, added) = (seen(&folded), seen(&of_card("bias=added")));
+    assert_gate(&within, "a bias within the sums");
+    eprintln!(
+        "mean KL {:.2e} with the bias within the sums, {:.2e} added",
+        within.mean_kl(),
+        added.mean_kl()
+    );
+    assert!(within.mean_kl() < 0.75 * added.mean_kl());
+    // As a column of the weight it is what the operator with a bias makes of it.
+    assert!(folded == of_card("weights=plain,bias=addmm"));
 }
 
 /// With the documentation to the letter a 310P has no addition, no indexed copy and no grouped decode attention.
@@ -205,12 +269,15 @@ fn what_was_chosen_stands_in_the_record() {
     let duo = told(Chip::Duo300i, "", "");
     assert_eq!(value(&duo, "chip"), "Ascend310P3");
     assert_eq!((value(&duo, "decode"), value(&duo, "prefill")), ("incre".into(), "prompt".into()));
+    assert_eq!((value(&duo, "weights"), value(&duo, "bias")), ("nz-operator".into(), "folded".into()));
+    assert_eq!(value(&duo, "bias refused"), "addmm: the weights are in fractals");
     assert!(value(&duo, "decode refused").contains("fused: "), "{duo:?}");
     assert!(value(&duo, "heads").contains("filled to 64"));
     let book = told(Chip::Duo300i, "strict = doc", "");
     assert_eq!((value(&book, "decode"), value(&book, "add")), ("prompt".into(), "add-rms-norm".into()));
     let a2 = told(Chip::A2800i, "", "");
     assert_eq!((value(&a2, "decode"), value(&a2, "kv")), ("fused".into(), "scatter".into()));
+    assert_eq!((value(&a2, "weights"), value(&a2, "bias")), ("plain".into(), "addmm".into()));
     let forced = told(Chip::A2800i, "", "decode=matmul,kv=memory");
     assert_eq!((value(&forced, "decode"), value(&forced, "kv")), ("matmul".into(), "memory".into()));
 }
@@ -265,13 +332,14 @@ fn a_sequence_does_not_depend_on_its_batch() {
     }
 }
 
-/// Where one operator does all of a chunk's rows, however many; the 310P's prompt operator takes first chunks only.
+/// Where one operator does all of a chunk's rows, however many.
 #[test]
 fn a_sequence_does_not_depend_on_its_chunks() {
     let (config, source) = random();
     for (chip, forced) in [
         (Chip::A2800i, ""),
         (Chip::A2800i, "prefill=matmul,decode=matmul"),
+        (Chip::Duo300i, ""),
         (Chip::Duo300i, "prefill=matmul,decode=matmul"),
     ] {
         let of_step = |step| {

@@ -94,7 +94,7 @@ fn max_abs(golden: &[f32], ours: &[f32]) -> f32 {
 }
 
 /// Two largest logits, the difference between them.
-fn margin(logits: &[f32]) -> f32 {
+pub fn margin(logits: &[f32]) -> f32 {
     let mut sorted = logits.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
     sorted[0] - sorted[1]

@@ -85,7 +85,7 @@ fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
         profile_operators: false,
         limits,
     };
-    let source = Loud(Dummy::new(config.clone(), StorageType::F32, 5));
+    let source = Loud(Dummy::new(config.clone(), StorageType::F32, 5), 10.0);
     let mut engine = load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap();
     let vocab = config.padded_vocab_size as u32;
     let prompt: Vec<u32> = (0..shape.prompt as u32).map(|i| (i * i + 7 * i + 3) % vocab).collect();

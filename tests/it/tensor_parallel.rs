@@ -76,7 +76,7 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
 }
 
 fn random(config: &ModelConfig, setup: Setup) -> Scheduler {
-    engine(config, Arc::new(Loud(Dummy::new(config.clone(), StorageType::F32, 5))), setup)
+    engine(config, Arc::new(Loud(Dummy::new(config.clone(), StorageType::F32, 5), 10.0)), setup)
 }
 
 /// Logits of every position of a prompt.
@@ -177,7 +177,7 @@ fn held(config: &ModelConfig, source: &Arc<dyn WeightSource>, device: DeviceKind
 fn checkpoints() -> Vec<(ModelConfig, Arc<dyn WeightSource>)> {
     let small = config("{}");
     let dummy = Dummy::new(small.clone(), StorageType::F32, 5);
-    let mut all: Vec<(_, Arc<dyn WeightSource>)> = vec![(small, Arc::new(Loud(dummy)))];
+    let mut all: Vec<(_, Arc<dyn WeightSource>)> = vec![(small, Arc::new(Loud(dummy, 10.0)))];
     let goldens = ["goldens/tiny-g2", "goldens/prefix-g2"].iter().filter_map(|name| shared(name));
     for dir in std::iter::once(demo()).chain(goldens) {
         let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();

@@ -69,9 +69,8 @@ impl Attention {
                 sequences.iter().try_for_each(|s| self.gathered.by_matmul(core, cache, layer, step, s))
             }
             (false, _, Prefill::Prompt) => sequences.iter().try_for_each(|s| {
-                // The operator's mask is a square: it takes a prompt from its beginning, and nothing that goes on.
-                if s.context == s.rows.len() {
-                    self.gathered.prompt(core, step, s)
+                if Gathered::takes_prompt(s) {
+                    self.gathered.prompt(core, cache, layer, step, s)
                 } else {
                     self.gathered.by_matmul(core, cache, layer, step, s)
                 }

@@ -46,6 +46,18 @@ alternatives! {
 }
 
 alternatives! {
+    /// How a linear layer's bias gets into its sums.
+    Bias {
+        /// `aclnnAddmm`, which takes weights as they are stored: the sum is rounded once.
+        Addmm = "addmm",
+        /// A column of the weight, against a one behind each row of the input: the sum is rounded once.
+        Folded = "folded",
+        /// Added to the product, which was rounded before.
+        Added = "added",
+    }
+}
+
+alternatives! {
     /// How keys and values get into the cache.
     KvWrite {
         /// `aclnnScatterPaKvCache`: both at once.
@@ -90,7 +102,7 @@ alternatives! {
     Prefill {
         /// `aclnnFusedInferAttentionScoreV2` over the paged cache.
         Fused = "fused",
-        /// `aclnnPromptFlashAttentionV3` for prompts from their beginning; later chunks as by matmul.
+        /// `aclnnPromptFlashAttentionV3`; chunks that go on past 4,096 tokens as by matmul.
         Prompt = "prompt",
         /// `aclnnBatchMatMul`, mask, `aclnnSoftmax`, `aclnnBatchMatMul`.
         Matmul = "matmul",
@@ -122,6 +134,8 @@ alternatives! {
 pub struct Choices {
     /// Weights of linear layers.
     pub weights: WeightFormat,
+    /// Their biases.
+    pub bias: Bias,
     /// KV write.
     pub kv: KvWrite,
     /// Rotary.
@@ -138,9 +152,10 @@ pub struct Choices {
 
 impl Choices {
     /// By name, for the record.
-    pub fn words(&self) -> [(&'static str, &'static str); 7] {
+    pub fn words(&self) -> [(&'static str, &'static str); 8] {
         [
             ("weights", self.weights.word()),
+            ("bias", self.bias.word()),
             ("kv", self.kv.word()),
             ("rotary", self.rotary.word()),
             ("decode", self.decode.word()),
@@ -155,6 +170,7 @@ impl Choices {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Forced {
     pub(super) weights: Option<WeightFormat>,
+    pub(super) bias: Option<Bias>,
     pub(super) kv: Option<KvWrite>,
     pub(super) rotary: Option<Rotation>,
     pub(super) decode: Option<Decode>,
@@ -183,13 +199,14 @@ impl Forced {
     fn set(&mut self, name: &str, word: &str) -> Result<(), String> {
         match name {
             "weights" => self.weights = Some(WeightFormat::parse(word)?),
+            "bias" => self.bias = Some(Bias::parse(word)?),
             "kv" => self.kv = Some(KvWrite::parse(word)?),
             "rotary" => self.rotary = Some(Rotation::parse(word)?),
             "decode" => self.decode = Some(Decode::parse(word)?),
             "prefill" => self.prefill = Some(Prefill::parse(word)?),
             "add" => self.add = Some(Addition::parse(word)?),
             "reuse" => self.reuse = Some(Reuse::parse(word)?),
-            _ => return Err("expected weights, kv, rotary, decode, prefill, add or reuse".into()),
+            _ => return Err("expected weights, bias, kv, rotary, decode, prefill, add or reuse".into()),
         }
         Ok(())
     }

@@ -8,14 +8,17 @@ use super::adder::Adder;
 use super::api::Api;
 use super::choice::{Addition, Choices, Reuse};
 use super::launch::{Key, Launcher, Plan};
+use super::linear::Operand;
 use super::memory::{Inbox, Slab};
 use super::runtime::{Context, Stream};
 use super::tensor::{Element, View};
+use super::widener::Widener;
 
 /// One rank's hands. Fields are dropped in order: plans before memory, memory before the context.
 pub(super) struct Core {
     launcher: RefCell<Launcher>,
     adder: RefCell<Adder>,
+    widener: RefCell<Widener>,
     pub(super) stream: Stream,
     pub(super) slab: Slab,
     pub(super) context: Arc<Context>,
@@ -29,6 +32,7 @@ impl Core {
         Ok(Self {
             launcher: RefCell::new(Launcher::new()),
             adder: RefCell::new(Adder::new(Addition::Add)),
+            widener: RefCell::default(),
             stream: Stream::new(&context)?,
             slab: Slab::new(&context),
             context,
@@ -70,6 +74,11 @@ impl Core {
     /// `x = x + y`, see [`Adder::add`].
     pub(super) fn add(&self, key: Option<Key>, x: View, y: View) -> Result<(), DeviceError> {
         self.adder.borrow_mut().add(self, key, x, y)
+    }
+
+    /// See [`Widener::widen`].
+    pub(super) fn widen(&self, x: Operand, rows: usize, k: usize) -> Result<Operand, DeviceError> {
+        self.widener.borrow_mut().widen(self, x, rows, k)
     }
 
     /// Queues words for the device, unless it has them.

@@ -1,25 +1,31 @@
 //! Linear layers: weights laid out once, at load.
 
+use std::borrow::Cow;
 use std::ptr;
 
 use ascend_sys::{ACL_BF16, ACL_FLOAT16};
 
 use super::super::{DType, DeviceError, HostTensor};
 use super::api::acl;
-use super::choice::WeightFormat;
+use super::choice::{Bias, Choices, WeightFormat};
 use super::core::Core;
 use super::layout::{HeadLayout, bytes_as, rows_as};
 use super::memory::Buffer;
 use super::ops;
 use super::tensor::{IntArray, View};
+use super::widener::{FOLDED, with_column};
 
 /// A weight `[n, k]` with its bias.
 pub(super) struct Matrix {
     weight: Buffer,
+    /// Where it is not a column of the weight.
     bias: Option<Buffer>,
     pub(super) n: usize,
     pub(super) k: usize,
+    /// Numbers of a stored row: more than `k` where the bias is a column.
+    width: usize,
     format: WeightFormat,
+    how: Bias,
 }
 
 /// Rows in, rows out.
@@ -35,31 +41,33 @@ impl Matrix {
     /// Uploads the given rows of a weight and of its bias; all rows as they are where `rows` is `None`.
     pub(super) fn upload(
         core: &Core,
-        format: WeightFormat,
+        choices: Choices,
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
         rows: Option<&[Option<usize>]>,
     ) -> Result<Self, DeviceError> {
         let (n, k) = (rows.map_or(weight.rows, <[_]>::len), weight.width);
+        let picked = |tensor| match rows {
+            None => bytes_as(tensor, core.dtype),
+            Some(rows) => Cow::Owned(rows_as(tensor, rows, core.dtype)),
+        };
+        // A bias is a column: one number a row of the weight.
+        let bias = bias.map(|bias| picked(HostTensor { rows: bias.width, width: 1, ..bias }));
+        let (format, how) = (choices.weights, choices.bias);
+        let (folded, apart) = if how == Bias::Folded { (bias, None) } else { (None, bias) };
+        let width = if folded.is_some() { k + FOLDED } else { k };
         let fractal = format != WeightFormat::Plain;
-        let numbers = if fractal { fractal_numbers(core, n, k)? } else { n * k };
+        let numbers = if fractal { fractal_numbers(core, n, width)? } else { n * width };
         let buffer = core.slab.take(numbers * core.dtype.bytes(), "weights")?;
         if !core.timing_only {
-            match rows {
-                None => buffer.write(0, &bytes_as(weight, core.dtype))?,
-                Some(rows) => buffer.write(0, &rows_as(weight, rows, core.dtype))?,
+            let bytes = picked(weight);
+            match folded {
+                None => buffer.write(0, &bytes)?,
+                Some(bias) => buffer.write(0, &with_column(&bytes, &bias, n, core.dtype.bytes()))?,
             }
         }
-        let bias = bias.map(|bias| {
-            // A bias is a column: one number a row of the weight.
-            let column = HostTensor { rows: bias.width, width: 1, ..bias };
-            let bytes = match rows {
-                None => bytes_as(column, core.dtype).into_owned(),
-                Some(rows) => rows_as(column, rows, core.dtype),
-            };
-            core.slab.put(&bytes, "a bias")
-        });
-        let matrix = Self { weight: buffer, bias: bias.transpose()?, n, k, format };
+        let bias = apart.map(|bytes| core.slab.put(&bytes, "a bias")).transpose()?;
+        let matrix = Self { weight: buffer, bias, n, k, width, format, how };
         if fractal {
             core.once(ops::to_fractals(core.api(), matrix.stored(core)))?;
             core.stream.synchronize()?;
@@ -67,9 +75,9 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// `[n, k]` as it was uploaded.
+    /// `[n, k]` as it was uploaded, with the bias where that is a column.
     fn stored(&self, core: &Core) -> View {
-        View::new(self.weight.at(0), core.element(), &[self.n, self.k])
+        View::new(self.weight.at(0), core.element(), &[self.n, self.width])
     }
 
     /// `[k, n]`, as products want it.
@@ -86,10 +94,27 @@ impl Matrix {
         out: Operand,
         rows: usize,
     ) -> Result<(), DeviceError> {
+        let x = self.input(core, x, rows)?;
+        self.product(core, x, out, rows)
+    }
+
+    /// The rows as [`Matrix::product`] wants them.
+    pub(super) fn input(&self, core: &Core, x: Operand, rows: usize) -> Result<Operand, DeviceError> {
+        if self.width == self.k { Ok(x) } else { core.widen(x, rows, self.k) }
+    }
+
+    /// As [`Matrix::apply`], of rows that [`Matrix::input`] made, be it another matrix's of the same width.
+    pub(super) fn product(
+        &self,
+        core: &Core,
+        x: Operand,
+        out: Operand,
+        rows: usize,
+    ) -> Result<(), DeviceError> {
         let ids = [x.id, self.weight.id, out.id, rows as u64];
         let bias = self.bias.as_ref().map(|bias| View::new(bias.at(0), core.element(), &[self.n]));
-        match (self.format, bias) {
-            (WeightFormat::Plain, Some(bias)) => {
+        match (self.how, bias) {
+            (Bias::Addmm, Some(bias)) => {
                 core.again(("addmm", ids), |api| ops::addmm(api, bias, x.view, self.right(core), out.view))
             }
             (_, bias) => {
@@ -135,29 +160,29 @@ impl Linear {
     /// The fused `[q | k | v]` in three parts, heads in the device's layout.
     pub(super) fn qkv(
         core: &Core,
-        format: WeightFormat,
+        choices: Choices,
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
         layout: &HeadLayout,
     ) -> Result<Self, DeviceError> {
         let [q, k, v] = layout.split();
-        let part = |rows: &[Option<usize>]| Matrix::upload(core, format, weight, bias, Some(rows));
+        let part = |rows: &[Option<usize>]| Matrix::upload(core, choices, weight, bias, Some(rows));
         Ok(Self(Weights::Qkv(Box::new([part(&q)?, part(&k)?, part(&v)?]))))
     }
 
     /// `[gate | up]`, each half filled with zero rows to `half` rows.
     pub(super) fn gate_up(
         core: &Core,
-        format: WeightFormat,
+        choices: Choices,
         weight: HostTensor<'_>,
         half: usize,
     ) -> Result<Self, DeviceError> {
         let ffn = weight.rows / 2;
         if half == ffn {
-            return Ok(Self(Weights::GateUp(Matrix::upload(core, format, weight, None, None)?)));
+            return Ok(Self(Weights::GateUp(Matrix::upload(core, choices, weight, None, None)?)));
         }
         let part = |begin: usize| (0..half).map(move |row| (row < ffn).then_some(begin + row));
         let rows: Vec<Option<usize>> = part(0).chain(part(ffn)).collect();
-        Ok(Self(Weights::GateUp(Matrix::upload(core, format, weight, None, Some(&rows))?)))
+        Ok(Self(Weights::GateUp(Matrix::upload(core, choices, weight, None, Some(&rows))?)))
     }
 }

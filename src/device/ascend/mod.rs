@@ -28,6 +28,7 @@ mod selftest;
 mod store;
 mod telemetry;
 mod tensor;
+mod widener;
 
 use ascend_sys::{HCCL_DATA_TYPE_BFP16, HCCL_DATA_TYPE_FP16, HCCL_REDUCE_SUM, call};
 
@@ -47,7 +48,7 @@ use self::runtime::Context;
 use self::tensor::{Element, View};
 
 pub use self::choice::{
-    Addition, Choices, Decode, FORCE_VARIABLE, Forced, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
+    Addition, Bias, Choices, Decode, FORCE_VARIABLE, Forced, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
 };
 pub use self::group::{AscendGroup, Chip, Emulation, GroupSettings, RankHandle};
 pub use self::kv::KvCache;
@@ -244,8 +245,7 @@ impl Device for Ascend {
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Linear, DeviceError> {
-        let format = self.choices.weights;
-        Ok(Linear(Weights::Plain(Matrix::upload(&self.core, format, weight, bias, None)?)))
+        Ok(Linear(Weights::Plain(Matrix::upload(&self.core, self.choices, weight, bias, None)?)))
     }
 
     fn upload_qkv(
@@ -254,12 +254,12 @@ impl Device for Ascend {
         bias: Option<HostTensor<'_>>,
         _shape: AttentionShape,
     ) -> Result<Linear, DeviceError> {
-        Linear::qkv(&self.core, self.choices.weights, weight, bias, &self.layout)
+        Linear::qkv(&self.core, self.choices, weight, bias, &self.layout)
     }
 
     fn upload_gate_up(&self, weight: HostTensor<'_>) -> Result<Linear, DeviceError> {
         let half = self.swiglu_half(weight.rows / 2);
-        Linear::gate_up(&self.core, self.choices.weights, weight, half)
+        Linear::gate_up(&self.core, self.choices, weight, half)
     }
 
     fn upload_vector(&self, values: HostTensor<'_>) -> Result<Vector, DeviceError> {
@@ -333,9 +333,10 @@ impl Device for Ascend {
             }
             Weights::Qkv(parts) => {
                 out.set_rows(x.rows, out.width);
+                let input = parts[0].input(core, x.operand(element), x.rows)?;
                 for (matrix, place) in parts.iter().zip(out.parts()) {
                     let view = View::new(place, element, &[x.rows, matrix.n]);
-                    matrix.apply(core, x.operand(element), Operand { view, id: out.memory.id }, x.rows)?;
+                    matrix.product(core, input, Operand { view, id: out.memory.id }, x.rows)?;
                 }
                 Ok(())
             }

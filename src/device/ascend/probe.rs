@@ -2,7 +2,9 @@
 
 use super::super::{DType, DeviceError, KV_BLOCK_TOKENS};
 use super::api::Api;
-use super::choice::{Addition, Choices, Decode, Forced, KvWrite, Prefill, Reuse, Rotation, WeightFormat};
+use super::choice::{
+    Addition, Bias, Choices, Decode, Forced, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
+};
 use super::core::Core;
 use super::group::Chip;
 use super::kv::BlockOrder;
@@ -11,6 +13,7 @@ use super::layout::HeadLayout;
 use super::memory::Buffer;
 use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PromptLayout};
 use super::tensor::{Element, IntArray, TensorList, View};
+use super::widener::FOLDED;
 
 /// Blocks of the cache that is asked about.
 const BLOCKS: usize = 2;
@@ -41,6 +44,7 @@ pub(super) fn probe(
         &[WeightFormat::Plain, WeightFormat::FractalOperator, WeightFormat::Fractal]
     };
     let weights = probe.choose("weights", weights, forced.weights, |p, c| p.weights(c))?;
+    let bias = probe.choose("bias", Bias::ALL, forced.bias, |p, c| p.bias(c, weights))?;
     let add = probe.choose("add", Addition::ALL, forced.add, |p, c| p.add(c))?;
     let decode = probe.choose("decode", Decode::ALL, forced.decode, |p, c| p.decode(c))?;
     let order = BlockOrder::of(decode);
@@ -48,7 +52,7 @@ pub(super) fn probe(
     let kv = probe.choose("kv", KvWrite::ALL, forced.kv, |p, c| p.kv(c, order))?;
     let rotary = probe.choose("rotary", Rotation::ALL, forced.rotary, |p, c| p.rotary(c))?;
     let reuse = probe.choose("reuse", Reuse::ALL, forced.reuse, |p, c| Ok(p.reuse(c)))?;
-    let choices = Choices { weights, kv, rotary, decode, prefill, add, reuse };
+    let choices = Choices { weights, bias, kv, rotary, decode, prefill, add, reuse };
     Ok(Probed { choices, refused: probe.refused })
 }
 
@@ -107,13 +111,17 @@ impl Probe<'_> {
     }
 
     fn weights(&self, format: WeightFormat) -> Answer {
-        let (rows, side) = (self.view(&[1, 256]), self.view(&[256, 256]));
-        let out = self.view(&[1, 256]);
-        let right = side.transposed();
+        self.product(format, [1, 256, 256])
+    }
+
+    /// Asks about `[m, k]` times a weight `[n, k]`.
+    fn product(&self, format: WeightFormat, [m, k, n]: [usize; 3]) -> Answer {
+        let (rows, weight, out) = (self.view(&[m, k]), self.view(&[n, k]), self.view(&[m, n]));
+        let right = weight.transposed();
         match format {
             WeightFormat::Plain => self.accepts(ops::matmul(self.api(), rows, right, out)),
             WeightFormat::Fractal | WeightFormat::FractalOperator => {
-                if let Err(reason) = self.accepts(ops::to_fractals(self.api(), side))? {
+                if let Err(reason) = self.accepts(ops::to_fractals(self.api(), weight))? {
                     return Ok(Err(reason));
                 }
                 let right = right.in_fractals();
@@ -122,6 +130,27 @@ impl Probe<'_> {
                     _ => ops::matmul_nz(self.api(), rows, right, out),
                 })
             }
+        }
+    }
+
+    fn bias(&self, bias: Bias, weights: WeightFormat) -> Answer {
+        let (api, side) = (self.api(), 256);
+        match bias {
+            Bias::Addmm if weights != WeightFormat::Plain => Ok(Err("the weights are in fractals".into())),
+            Bias::Addmm => {
+                let (row, square) = (self.view(&[1, side]), self.view(&[side, side]));
+                self.accepts(ops::addmm(api, self.view(&[side]), row, square.transposed(), row))
+            }
+            Bias::Folded => {
+                let (rows, width) = (2, side + FOLDED);
+                let wide = View::matrix(self.memory.at(0), self.core.element(), rows, side, width);
+                if let Err(reason) = self.accepts(ops::copy(api, wide, self.view(&[rows, side])))? {
+                    return Ok(Err(reason));
+                }
+                self.product(weights, [rows, width, side])
+            }
+            // By the operator that is asked for residuals.
+            Bias::Added => Ok(Ok(())),
         }
     }
 
@@ -293,7 +322,7 @@ macro_rules! words {
         }
     )*};
 }
-words!(WeightFormat, Decode, Prefill, KvWrite, Rotation, Addition, Reuse);
+words!(WeightFormat, Bias, Decode, Prefill, KvWrite, Rotation, Addition, Reuse);
 
 /// Types that the chip computes in.
 pub(super) fn check_dtype(chip: Chip, dtype: DType) -> Result<(), DeviceError> {

@@ -135,7 +135,7 @@ impl Rotator {
                 let (mut cos, mut sin) = (Vec::new(), Vec::new());
                 decode(&table.cos[table.row(&table.cos, *position)], dtype, &mut cos);
                 decode(&table.sin[table.row(&table.sin, *position)], dtype, &mut sin);
-                row.chunks_exact_mut(channels).for_each(|head| rotate_halves(head, &cos, &sin));
+                row.chunks_exact_mut(channels).for_each(|head| rotate_halves(head, &cos, &sin, dtype));
             }
             let back = encode(&values, dtype);
             // SAFETY: as above.
@@ -149,11 +149,12 @@ impl Rotator {
     }
 }
 
-fn rotate_halves(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+/// Rounds both products, as the model's own code does, before the sum, which is rounded on its way back.
+fn rotate_halves(head: &mut [f32], cos: &[f32], sin: &[f32], dtype: DType) {
     let half = head.len() / 2;
     for j in 0..half {
         let (a, b) = (head[j], head[j + half]);
-        head[j] = a * cos[j] - b * sin[j];
-        head[j + half] = b * cos[j + half] + a * sin[j + half];
+        head[j] = dtype.round(a * cos[j]) - dtype.round(b * sin[j]);
+        head[j + half] = dtype.round(b * cos[j + half]) + dtype.round(a * sin[j + half]);
     }
 }

@@ -158,6 +158,12 @@ impl View {
         self.dims[..self.rank].iter().product::<i64>() as usize * self.element.bytes()
     }
 
+    /// Numbers from one to the next along each of three axes.
+    pub(super) fn strides(&self) -> [usize; 3] {
+        assert!(self.rank == 3, "invariant: three axes");
+        [0, 1, 2].map(|axis| self.strides[axis] as usize)
+    }
+
     /// Its first number.
     pub(super) fn start(&self) -> *mut c_void {
         self.start

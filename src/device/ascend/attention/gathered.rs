@@ -15,6 +15,9 @@ use ascend_sys::ACL_MEMCPY_DEVICE_TO_DEVICE;
 const SCRATCH_BYTES: usize = 64 << 20;
 /// Most sequences in one call of the prompt operator on a 310P.
 const PROMPT_BATCH: usize = 128;
+/// Most tokens up to which a chunk that goes on is done by the prompt operator. It takes a square: the rows before the chunk are
+/// computed for nothing, which costs less than scores that go to memory and back as long as they are not many.
+const PROMPT_CONTEXT: usize = 4096;
 /// Queries and keys of the prompt operator are filled to a multiple of this on a 310P.
 const PROMPT_ALIGNMENT: usize = 128;
 /// Added to a score that must not count; the lowest fp16 number.
@@ -126,43 +129,73 @@ impl Gathered {
         Ok(())
     }
 
-    /// A prompt from its beginning, by the prompt operator: every query head gets keys and values of its own, and rows are
-    /// filled up with what is multiplied by nought.
+    /// Whether the prompt operator does a sequence's rows: from its beginning on, or as long as its context is short.
+    pub(super) fn takes_prompt(sequence: &SequenceView<'_>) -> bool {
+        sequence.context == sequence.rows.len() || sequence.context <= PROMPT_CONTEXT
+    }
+
+    /// Rows of a prompt, by the prompt operator: every query head gets keys and values of its own. Its mask is a square, so that
+    /// there is a query for each token of the context; those before the chunk are what was there, and their results are left.
+    /// All is filled up with rows that nothing sees.
     pub(super) fn prompt(
         &mut self,
         core: &Core,
+        cache: &KvCache,
+        layer: usize,
         step: Step,
         sequence: &SequenceView<'_>,
     ) -> Result<(), DeviceError> {
-        let (layout, rows) = (self.layout, sequence.rows.len());
+        let (layout, rows, context) = (self.layout, sequence.rows.len(), sequence.context);
         let (kv_heads, channels) = (layout.shape.kv_heads, layout.channels);
         let group = layout.shape.heads / kv_heads;
-        let filled = rows.next_multiple_of(PROMPT_ALIGNMENT);
-        let (row_bytes, kv_row) =
-            (layout.q_width() * core.dtype.bytes(), layout.kv_width() * core.dtype.bytes());
+        let filled = context.next_multiple_of(PROMPT_ALIGNMENT);
+        let row_bytes = layout.q_width() * core.dtype.bytes();
         let bytes = filled * row_bytes;
         let query = self.queries.reserve(core, bytes)?;
-        let wide = [self.keys.reserve(core, bytes)?, self.values.reserve(core, bytes)?];
         let out = self.results.reserve(core, bytes)?;
-        let at = |start: *mut std::ffi::c_void, row| start.wrapping_byte_add(sequence.rows.start * row);
-        let device = ACL_MEMCPY_DEVICE_TO_DEVICE;
-        // SAFETY: `rows` rows on both sides.
-        unsafe { core.stream.copy(query, at(step.query, row_bytes), rows * row_bytes, device) }?;
-        for (to, from) in wide.into_iter().zip([step.key, step.value]) {
-            let dims = [rows, kv_heads, group, channels];
-            let narrow = [layout.kv_width(), channels, 0, 1];
-            let from = View::strided(at(from, kv_row), core.element(), &dims, &narrow);
+        let ([keys, values], wide) = if context == rows {
+            let wide = [self.keys.reserve(core, bytes)?, self.values.reserve(core, bytes)?];
+            (self.new_rows(core, step, sequence), wide)
+        } else {
+            let columns = used_blocks(sequence).len();
+            let places = self.gather(core, cache, layer, std::slice::from_ref(sequence), columns)?;
+            let Contiguous { keys, values } = self.contiguous(core, cache, places, context, columns);
+            ([keys, values], [self.scores.reserve(core, bytes)?, self.weights.reserve(core, bytes)?])
+        };
+        for (to, from) in wide.into_iter().zip([keys, values]) {
+            // `[kv head, token, channel]`, each head as often as query heads share it.
+            let [head, token, _] = from.strides();
+            let dims = [context, kv_heads, group, channels];
+            let from = View::strided(from.start(), core.element(), &dims, &[token, head, 0, 1]);
             core.once(ops::copy(core.api(), View::new(to, core.element(), &dims), from))?;
         }
+        let before = (context - rows) * row_bytes;
+        let at = |start: *mut std::ffi::c_void| start.wrapping_byte_add(sequence.rows.start * row_bytes);
+        let device = ACL_MEMCPY_DEVICE_TO_DEVICE;
+        // SAFETY: `rows` rows on both sides, behind those before the chunk.
+        unsafe {
+            core.stream.copy(query.wrapping_byte_add(before), at(step.query), rows * row_bytes, device)
+        }?;
         let mask = self.square(core, filled)?;
         let view = |start| View::new(start, core.element(), &[1, filled, layout.q_width()]);
         let views = [view(query), view(wide[0]), view(wide[1]), view(out)];
-        let length = [rows as i64];
+        let length = [context as i64];
         let heads = Heads { kv: 0, ..heads(&layout) };
         let lengths = [&length[..], &length[..]];
         core.once(ops::prompt_attention(core.api(), views, Some(mask), lengths, heads, PromptLayout::Bsh))?;
         // SAFETY: `rows` rows on both sides.
-        unsafe { core.stream.copy(at(step.out, row_bytes), out, rows * row_bytes, device) }
+        unsafe { core.stream.copy(at(step.out), out.wrapping_byte_add(before), rows * row_bytes, device) }
+    }
+
+    /// Keys and values of the step itself, `[kv heads, rows, channels]`.
+    fn new_rows(&self, core: &Core, step: Step, sequence: &SequenceView<'_>) -> [View; 2] {
+        let (kv_heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
+        let first = sequence.rows.start * self.layout.kv_width() * core.dtype.bytes();
+        [step.key, step.value].map(|start| {
+            let dims = [kv_heads, sequence.rows.len(), channels];
+            let strides = [channels, self.layout.kv_width(), 1];
+            View::strided(start.wrapping_byte_add(first), core.element(), &dims, &strides)
+        })
     }
 
     /// 1 above the diagonal.
