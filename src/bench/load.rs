@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::engine::sampler::Sampling;
 use crate::engine::scheduler::Scheduler;
-use crate::engine::{Completion, EngineError, Request, RequestId};
+use crate::engine::{Completion, EngineError, FinishReason, Request, RequestId};
 
 /// One request to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,9 +96,13 @@ impl<'a> Load<'a> {
             }
             self.hand_over(engine, max_batch)?;
             if self.running.is_empty() {
-                // A virtual clock is there at once, however long the gap is.
-                let nap_ns = if self.modelled { u64::MAX } else { engine.now_ns().saturating_add(NAP_NS) };
-                engine.wait_until(nap_ns.min(self.served[self.next].arrival_ns))?;
+                if let Some(request) = self.served.get(self.next) {
+                    // A virtual clock is there at once, however long the gap is.
+                    let nap_ns =
+                        if self.modelled { u64::MAX } else { engine.now_ns().saturating_add(NAP_NS) };
+                    engine.wait_until(nap_ns.min(request.arrival_ns))?;
+                }
+                progress(self.done);
                 continue;
             }
             let step = engine.step()?;
@@ -128,8 +132,19 @@ impl<'a> Load<'a> {
                 sampling: Sampling::Greedy,
                 ignore_eos: true,
                 choice_ids: Vec::new(),
-            })?;
-            self.running.insert(id, self.next);
+            });
+            match id {
+                Ok(id) => {
+                    self.running.insert(id, self.next);
+                }
+                // This request cannot be served; the others can.
+                Err(EngineError::Request(reason)) => {
+                    let served = &mut self.served[self.next];
+                    (served.start_ns, served.error) = (now_ns, Some(reason));
+                    self.done += 1;
+                }
+                Err(error) => return Err(error),
+            }
             self.next += 1;
         }
         Ok(())
@@ -139,10 +154,12 @@ impl<'a> Load<'a> {
         let Some(index) = self.running.remove(&completion.id) else { return };
         let (served, wanted) = (&mut self.served[index], self.offered[index].output_tokens);
         served.start_ns = completion.start_ns;
-        if completion.tokens.len() != wanted {
-            let found = completion.tokens.len();
-            served.error = Some(format!("ended after {found} of {wanted} tokens ({:?})", completion.finish));
-        }
+        let found = completion.tokens.len();
+        served.error = match completion.finish {
+            FinishReason::BrokenLogits(place) => Some(place.to_string()),
+            _ if found == wanted => None,
+            finish => Some(format!("ended after {found} of {wanted} tokens ({finish:?})")),
+        };
         self.done += 1;
     }
 }

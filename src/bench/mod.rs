@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::sampler::Sampling;
 use crate::engine::scheduler::Scheduler;
-use crate::engine::{EngineError, Request, StepKind};
+use crate::engine::{EngineError, FinishReason, Request, StepKind};
 
 pub use arrivals::{ArrivalProcess, arrivals};
 pub use cost::{PhaseCost, batch_cost, case_cost};
@@ -72,8 +72,17 @@ impl Repetition {
 /// Runs one repetition on an idle engine.
 ///
 /// # Errors
-/// The engine's; also when a sequence ended early, because then the times are of another shape.
+/// The engine's; also when a sequence ended early, because then the times are of another shape: [`EngineError::NotFinite`] where
+/// the model's numbers broke down. Nothing is left running.
 pub fn repeat(engine: &mut Scheduler, shape: Shape, prompts: &[Vec<u32>]) -> Result<Repetition, EngineError> {
+    let repetition = run(engine, shape, prompts);
+    if repetition.is_err() {
+        engine.clear();
+    }
+    repetition
+}
+
+fn run(engine: &mut Scheduler, shape: Shape, prompts: &[Vec<u32>]) -> Result<Repetition, EngineError> {
     let start_ns = engine.now_ns();
     let mut ids = Vec::with_capacity(prompts.len());
     for prompt in prompts {
@@ -108,19 +117,19 @@ pub fn repeat(engine: &mut Scheduler, shape: Shape, prompts: &[Vec<u32>]) -> Res
         }
         result.end_ns = step.end_ns;
         for completion in step.finished {
+            let Some(index) = ids.iter().position(|id| *id == completion.id) else { continue };
+            if let FinishReason::BrokenLogits(place) = completion.finish {
+                return Err(EngineError::NotFinite { of: format!("sequence {index} of the batch"), place });
+            }
             if completion.tokens.len() != shape.output_tokens {
-                engine.clear();
                 return Err(EngineError::Request(format!(
-                    "a sequence of case {} ended after {} of {} tokens ({:?})",
-                    shape.case_id(),
+                    "sequence {index} of the batch ended after {} of {} tokens ({:?})",
                     completion.tokens.len(),
                     shape.output_tokens,
                     completion.finish
                 )));
             }
-            if let Some(index) = ids.iter().position(|id| *id == completion.id) {
-                outputs[index] = completion.tokens;
-            }
+            outputs[index] = completion.tokens;
         }
     }
     result.output_hash = hash_tokens(&outputs);

@@ -17,7 +17,7 @@ use crate::engine::{FinishReason, Request};
 use crate::text::printable;
 
 use super::engine::EngineArgs;
-use super::say;
+use super::{Exit, say};
 
 /// Talk with a model
 ///
@@ -27,6 +27,8 @@ use super::say;
 /// With --texts, every text is asked for itself, with no conversation around it, and its answer, the number of its tokens and
 /// its times are printed: `Question[0]`, `Answer[0]`, `Generate[0] token num`, `Time[0]` (ModelTest's precision_single; with
 /// --ignore-eos its performance_single). Times count from when the text's batch was handed over.
+///
+/// Where a logit is NaN or infinite the answer ends there, its place is named, and the exit code is 4.
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  glmbench chat --model chatglm2-6b\n  glmbench chat --model chatglm2-6b --prompt 你好\n  \
@@ -117,6 +119,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         sampling,
         max_new_tokens: args.max_new_tokens.min(context.saturating_sub(1)).max(1),
         history: Vec::new(),
+        broken: false,
     };
     let mut out = io::stdout().lock();
     match &args.prompt {
@@ -125,7 +128,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         None => converse(&mut chat, &mut out)?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if chat.broken { Exit::Invalid } else { Exit::Done }.into())
 }
 
 fn sampling(args: &Args) -> anyhow::Result<Sampling> {
@@ -179,12 +182,15 @@ struct Chat {
     sampling: Sampling,
     max_new_tokens: usize,
     history: Vec<Round>,
+    /// An answer ended because the model's numbers broke down.
+    broken: bool,
 }
 
 impl Chat {
     /// Asks, streams the answer with a line's end after it, and keeps both.
     fn ask(&mut self, question: &str, out: &mut impl Write) -> anyhow::Result<()> {
         let prompt = self.prompt(question)?;
+        let length = prompt.len();
         self.engine.submit(Request {
             prompt,
             max_new_tokens: self.max_new_tokens,
@@ -194,7 +200,7 @@ impl Chat {
         })?;
         let mut answer = String::new();
         let mut stream = self.tokenizer.stream();
-        let mut broken = false;
+        let mut broken = None;
         while !self.engine.is_idle() {
             let step = self.engine.step()?;
             for (_, token) in step.emitted {
@@ -203,13 +209,18 @@ impl Chat {
                 out.flush()?;
                 answer += &piece;
             }
-            broken |= step.finished.iter().any(|c| c.finish == FinishReason::BrokenLogits);
+            for completion in step.finished {
+                if let FinishReason::BrokenLogits(place) = completion.finish {
+                    broken = Some(place);
+                }
+            }
         }
         let rest = stream.finish();
         writeln!(out, "{}", printable(&rest))?;
         answer += &rest;
-        if broken {
-            say("glmbench: the model's numbers broke down (NaN or infinite logits); the answer ends there");
+        if let Some(place) = broken {
+            self.broken = true;
+            say(&format!("glmbench: {place}; the prompt has {length} tokens, and the answer ends there"));
         }
         self.history.push((question.to_owned(), process_response(&answer)));
         Ok(())

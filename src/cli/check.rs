@@ -66,6 +66,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !problems.is_empty() {
         // Its checks stand on the data sets: they would only find the same again.
         say("model: not checked before the data sets are right");
+    } else if suite.model.required && !Setup::names_model(&args.setup, &suite) {
+        emit("model        to be named with --model, which checks it too")?;
     } else if !Setup::names_model(&args.setup, &suite) {
         emit("model        none named; --model checks one too")?;
     } else {

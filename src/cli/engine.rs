@@ -354,8 +354,24 @@ impl FoundModel {
         if let Some(reason) = why_not_bound(&engine.device_info()) {
             say(&format!("glmbench: the ranks are not bound to cores: {reason}"));
         }
+        for fault in weight_fault_words(&engine, 5).unwrap_or_default() {
+            say(&format!("glmbench: warning: {fault}; what the model says cannot be believed"));
+        }
         Ok(engine)
     }
+}
+
+/// The first `most` tensors with weights that are NaN, or infinite in the type of the run, and how many more there are; `None`
+/// where no weight was read.
+pub fn weight_fault_words(engine: &Scheduler, most: usize) -> Option<Vec<String>> {
+    let faults = engine.weight_faults()?;
+    let mut words: Vec<String> = faults.iter().take(most).map(ToString::to_string).collect();
+    match faults.len().saturating_sub(most) {
+        0 => {}
+        1 => words.push("1 more tensor is so".to_owned()),
+        more => words.push(format!("{more} more tensors are so")),
+    }
+    Some(words)
 }
 
 /// Refuses what cannot fit before hours are spent finding out.

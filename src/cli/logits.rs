@@ -10,18 +10,21 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use crate::engine::model::Limits;
 use crate::engine::scheduler::Scheduler;
-use crate::engine::{EngineError, Request};
+use crate::engine::{EngineError, FinishReason, NotFinite, Request};
 
 use super::engine::EngineArgs;
-use super::progress;
 use super::prompts::read_prompts;
 use super::signals::Watch;
+use super::{Exit, progress, say};
 
 /// Logits of every position of token-id prompts
 ///
 /// Writes `prompt<i>`, float32 of length x vocabulary; with --decode N also `greedy<i>`, the N int32 ids of the greedy
 /// continuation (end-of-sequence tokens are passed over), and `decode<i>`, float32 of N x vocabulary, the logits that chose
 /// them.
+///
+/// Logits that are NaN or infinite are written as they are, without a continuation; the first of each prompt is named, and the
+/// exit code is 4.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
@@ -45,9 +48,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut engine = model.load(&args.engine.compute, limits(&model.config, &prompts, args.decode))?;
     let bar = progress::bar("logits", "prompts");
     bar.set_length(prompts.len() as u64);
-    let mut arrays = Vec::new();
+    let (mut arrays, mut broken) = (Vec::new(), Vec::new());
     for (i, prompt) in prompts.iter().enumerate() {
-        let trace = trace(&mut engine, prompt, args.decode).with_context(|| format!("prompt {i}"))?;
+        let whole = trace(&mut engine, prompt, args.decode);
+        let trace = match whole {
+            Err(EngineError::NotFinite { .. }) => trace(&mut engine, prompt, 0),
+            whole => whole,
+        };
+        let trace = trace.with_context(|| format!("prompt {i}"))?;
+        broken.extend(trace.broken.map(|place| (i, place)));
         arrays.extend(trace.arrays(i));
         bar.inc(1);
     }
@@ -55,7 +64,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // It takes a moment, and is not left half done.
     let _watch = Watch::new();
     write(&args.out, &arrays, &prompts)?;
-    Ok(ExitCode::SUCCESS)
+    for (i, place) in &broken {
+        say(&format!("glmbench: prompt {i}: {place}"));
+    }
+    Ok(if broken.is_empty() { Exit::Done } else { Exit::Invalid }.into())
 }
 
 /// Refuses a place that cannot be written before the model is loaded. The file is made beside its place and renamed over it,
@@ -91,16 +103,22 @@ pub struct Trace {
     pub greedy: Vec<u32>,
     /// `[N, vocab]`.
     pub decode: Vec<f32>,
+    /// The first logit that is NaN or infinite.
+    pub broken: Option<NotFinite>,
 }
 
 /// Runs one prompt. The continuation's logits are those of feeding it back: the engine gives the same bits either way.
+///
+/// # Errors
+/// The engine's; [`EngineError::NotFinite`] where no continuation can be had.
 pub fn trace(engine: &mut Scheduler, prompt: &[u32], decode: usize) -> Result<Trace, EngineError> {
     let vocab = engine.config().padded_vocab_size;
     let greedy = if decode > 0 { continuation(engine, prompt, decode)? } else { Vec::new() };
     let fed: Vec<u32> = prompt.iter().chain(&greedy[..greedy.len().saturating_sub(1)]).copied().collect();
-    let mut trace = Trace { vocab, prompt: Vec::new(), greedy, decode: Vec::new() };
+    let mut trace = Trace { vocab, prompt: Vec::new(), greedy, decode: Vec::new(), broken: None };
     let wants_decode = !trace.greedy.is_empty();
     engine.teacher_force(&fed, &mut |position, logits| {
+        trace.broken = trace.broken.or_else(|| NotFinite::find(position, logits));
         if position < prompt.len() {
             trace.prompt.extend_from_slice(logits);
         }
@@ -112,6 +130,9 @@ pub fn trace(engine: &mut Scheduler, prompt: &[u32], decode: usize) -> Result<Tr
 }
 
 /// The greedy continuation by `count` tokens, past any end-of-sequence token.
+///
+/// # Errors
+/// The engine's; [`EngineError::NotFinite`] where a logit was NaN or infinite before there were so many.
 pub fn continuation(engine: &mut Scheduler, prompt: &[u32], count: usize) -> Result<Vec<u32>, EngineError> {
     engine.submit(Request {
         prompt: prompt.to_vec(),
@@ -121,13 +142,14 @@ pub fn continuation(engine: &mut Scheduler, prompt: &[u32], count: usize) -> Res
     })?;
     let mut tokens = Vec::new();
     while !engine.is_idle() {
-        tokens.extend(engine.step()?.emitted.into_iter().map(|(_, token)| token));
-    }
-    if tokens.len() < count {
-        return Err(EngineError::Request(format!(
-            "the continuation broke off after {} of {count} tokens: a logit was NaN or infinite",
-            tokens.len()
-        )));
+        let step = engine.step()?;
+        tokens.extend(step.emitted.into_iter().map(|(_, token)| token));
+        for completion in step.finished {
+            if let FinishReason::BrokenLogits(place) = completion.finish {
+                let of = format!("the continuation broke off after {} of {count} tokens", tokens.len());
+                return Err(EngineError::NotFinite { of, place });
+            }
+        }
     }
     Ok(tokens)
 }

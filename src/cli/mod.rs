@@ -222,6 +222,12 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     if error.chain().any(is_stop) {
         return Exit::Incomplete;
     }
+    let broken = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(EngineError::NotFinite { .. }))
+    };
+    if error.chain().any(broken) {
+        return Exit::Invalid;
+    }
     let device = |cause: &(dyn std::error::Error + 'static)| {
         let of_device = cause.downcast_ref::<DeviceError>();
         let of_engine = cause.downcast_ref::<EngineError>().or(match cause.downcast_ref() {

@@ -12,6 +12,7 @@ use crate::bench::{OrdinaryTokens, Shape, prompts as random_prompts};
 use crate::device::Precision;
 use crate::engine::load::DeviceKind;
 use crate::engine::scheduler::Scheduler;
+use crate::engine::{EngineError, NotFinite};
 use crate::stats::parity::{ParitySummary, PositionParity};
 
 use super::engine::{ComputeArgs, EmulationArgs, EngineArgs, FoundModel};
@@ -23,7 +24,7 @@ use super::{emit, gate_exit, json_text};
 ///
 /// The reference is a file of `glmbench logits` (or arrays of the same names), or the same model on another device or in
 /// another type; `--emulate` is for whichever side is an Ascend card. Both see the same tokens; KL is of the reference against
-/// this engine, in nats, over the whole vocabulary. Exit code 1 when the gate fails.
+/// this engine, in nats, over the whole vocabulary. Exit code 1 when the gate fails, 4 where a logit is NaN or infinite.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
@@ -250,9 +251,15 @@ fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<
             fed.extend_from_slice(&greedy[..greedy.len().saturating_sub(1)]);
             expected.extend_from_slice(decode.get(vocab..).unwrap_or_default());
         }
+        let (mut broken, mut reference_broken) = (None, None);
         engine.teacher_force(&fed, &mut |position, ours| {
-            positions.push(PositionParity::new(&expected[position * vocab..(position + 1) * vocab], ours));
+            let theirs = &expected[position * vocab..(position + 1) * vocab];
+            broken = broken.or_else(|| NotFinite::find(position, ours));
+            reference_broken = reference_broken.or_else(|| NotFinite::find(position, theirs));
+            positions.push(PositionParity::new(theirs, ours));
         })?;
+        refuse_broken(i, reference_broken).with_context(name)?;
+        refuse_broken(i, broken)?;
     }
     let reference = format!("{} {}", path.display(), args.array_prefix).trim_end().to_owned();
     Ok(Compared { engine: named(&engine), reference, positions, divergence })
@@ -276,12 +283,25 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
         divergence = divergence.or(diverges(&mut engine, i, prompt, &greedy)?);
         let fed: Vec<u32> = prompt.iter().chain(&greedy).copied().collect();
         let mut expected = Vec::with_capacity(fed.len() * vocab);
-        reference.teacher_force(&fed, &mut |_, logits| expected.extend_from_slice(logits))?;
+        let mut broken = None;
+        reference.teacher_force(&fed, &mut |position, logits| {
+            broken = broken.or_else(|| NotFinite::find(position, logits));
+            expected.extend_from_slice(logits);
+        })?;
+        refuse_broken(i, broken)?;
+        let mut broken = None;
         engine.teacher_force(&fed, &mut |position, ours| {
+            broken = broken.or_else(|| NotFinite::find(position, ours));
             positions.push(PositionParity::new(&expected[position * vocab..(position + 1) * vocab], ours));
         })?;
+        refuse_broken(i, broken)?;
     }
     Ok(Compared { engine: named(&engine), reference: named(&reference), positions, divergence })
+}
+
+/// Numbers that broke down agree with nothing, and are no failure of parity.
+fn refuse_broken(prompt: usize, broken: Option<NotFinite>) -> Result<(), EngineError> {
+    broken.map_or(Ok(()), |place| Err(EngineError::NotFinite { of: format!("prompt {prompt}"), place }))
 }
 
 /// Where our free-running continuation leaves the reference's.

@@ -69,9 +69,10 @@ pub(super) fn gate_sentence(judgements: &[Judgement]) -> String {
 /// Prints a run's tables and headline on standard output, and where the rest is on standard error. A reader that goes away
 /// changes nothing about the run, so it is no error here.
 pub fn show(summary: &Summary, run_dir: &Path) -> io::Result<()> {
+    let title = std::iter::once(format!("{}\n", one_line(&summary.title())));
     let tables = summary.tables.iter().map(|table| format!("{}\n{}\n", one_line(&table.title), drawn(table)));
     let sentences = summary.headline.iter().cloned().chain([summary.verdict_sentence()]);
-    let words = tables.chain(sentences.map(|sentence| one_line(&sentence).into_owned()));
+    let words = title.chain(tables).chain(sentences.map(|sentence| one_line(&sentence).into_owned()));
     match emit(&words.collect::<Vec<_>>().join("\n")) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
         _ => {}

@@ -9,19 +9,20 @@ use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 use crate::record::{AccuracyRow, PromptRecord, RunDir, RunRecord, SampleRecord, SampleState};
-use crate::report::{accuracy_rows, render};
+use crate::report::{Verdict, accuracy_rows, render};
 use crate::run::score::{Rescored, rescore};
 use crate::text::one_line;
 
 use super::runs::find_run;
 use super::signals::Watch;
-use super::{command_line, emit, emit_json, say};
+use super::{Exit, command_line, emit, emit_json, say};
 
 /// Score a run's stored answers again, without the model
 ///
 /// Applies the extraction and scoring of this program to what the model answered then: text, or log-probabilities of the
 /// choices. Prints old and new accuracy and the items that changed, and writes a new run directory beside the old one,
-/// which names the old one and has no performance cases. Failed items had no answer and stay failed.
+/// which names the old one and has no performance cases. Failed items had no answer and stay failed. The exit code is 4
+/// where the new run is invalid.
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "--protocol reads the same answers by another protocol of the same benchmark. The score then stands under both \
@@ -52,8 +53,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (old_run, old_samples) = (old.read_run()?, old.read_samples()?);
     let mut new = rescore(&old_run, &old_samples, args.protocol.as_deref(), SystemTime::now())?;
     notes(&new).iter().for_each(|note| say(&format!("glmbench: {note}")));
-    let written = match &args.out {
-        Some(folder) => write_rows(folder, &new)?,
+    let (written, exit) = match &args.out {
+        Some(folder) => (write_rows(folder, &new)?, Exit::Done),
         None => write_run(&old, &mut new)?,
     };
     let tasks = compared((&old_run, &old_samples), &new);
@@ -64,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         emit(words(&tasks).trim_end())?;
     }
     say(&format!("written: {}", written.display()));
-    Ok(ExitCode::SUCCESS)
+    Ok(exit.into())
 }
 
 /// What a reader of the new score must know.
@@ -98,8 +99,8 @@ fn write_rows(folder: &Path, new: &Rescored) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// A whole run directory beside the old one, with its report.
-fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<PathBuf> {
+/// A whole run directory beside the old one, with its report; and the exit code for its verdict.
+fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<(PathBuf, Exit)> {
     let root = old.path().parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Names have seconds, and scoring takes less than one.
     let mut date = SystemTime::now();
@@ -119,8 +120,13 @@ fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<PathBuf> {
     }
     let prompts: Vec<PromptRecord> = old.read_prompts(|_| true)?;
     prompts.iter().try_for_each(|record| dir.append_prompts(record))?;
-    render(dir.path())?;
-    Ok(dir.path().to_path_buf())
+    let summary = render(dir.path())?;
+    let path = dir.path().to_path_buf();
+    if summary.verdict() != Verdict::Invalid {
+        return Ok((path, Exit::Done));
+    }
+    say(&format!("glmbench: {}", summary.verdict_sentence()));
+    Ok((path, Exit::Invalid))
 }
 
 /// Each task before and after, with the items whose outcome changed.

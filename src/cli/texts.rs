@@ -14,11 +14,11 @@ use crate::engine::model::Limits;
 use crate::engine::sampler::Sampling;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::tokenizer::Tokenizer;
-use crate::engine::{FinishReason, Request, RequestId};
+use crate::engine::{FinishReason, NotFinite, Request, RequestId};
 use crate::text::one_line;
 
 use super::chat::{Args, Template};
-use super::{emit, say};
+use super::{Exit, emit, say};
 
 /// Most bytes of a file of texts.
 const MAX_BYTES: u64 = 1 << 28;
@@ -38,6 +38,7 @@ pub(super) fn run(args: &Args, word: &OsStr, sampling: Sampling) -> anyhow::Resu
     let limits = Limits::for_batch(&model.config, batch, longest + new_tokens);
     let mut engine = model.load(&args.engine.compute, limits)?;
     let modelled = engine.device_info().modelled_by.is_some();
+    let mut broken = false;
     for (number, (texts, prompts)) in texts.chunks(batch).zip(prompts.chunks(batch)).enumerate() {
         let request = |prompt: &Vec<u32>| Request {
             prompt: prompt.clone(),
@@ -47,11 +48,12 @@ pub(super) fn run(args: &Args, word: &OsStr, sampling: Sampling) -> anyhow::Resu
             choice_ids: Vec::new(),
         };
         let answers = ask(&mut engine, prompts.iter().map(request).collect())?;
+        broken |= answers.iter().any(|answer| answer.broken.is_some());
         for (i, (text, answer)) in texts.iter().zip(&answers).enumerate() {
             emit(&told(number * batch + i, text, answer, &tokenizer, modelled))?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if broken { Exit::Invalid } else { Exit::Done }.into())
 }
 
 /// What became of one text; times in nanoseconds from when its batch was handed over.
@@ -60,7 +62,8 @@ struct Answer {
     /// When the first token was chosen; of nothing generated, when the end was.
     first_ns: u64,
     end_ns: u64,
-    broken: bool,
+    /// Where the model's numbers broke down.
+    broken: Option<NotFinite>,
 }
 
 /// Runs one batch to its end.
@@ -84,7 +87,10 @@ fn ask(engine: &mut Scheduler, requests: Vec<Request>) -> anyhow::Result<Vec<Ans
                     tokens: completion.tokens,
                     first_ns: first[i].unwrap_or(end_ns),
                     end_ns,
-                    broken: completion.finish == FinishReason::BrokenLogits,
+                    broken: match completion.finish {
+                        FinishReason::BrokenLogits(place) => Some(place),
+                        FinishReason::Eos | FinishReason::Length => None,
+                    },
                 });
             }
         }
@@ -94,10 +100,8 @@ fn ask(engine: &mut Scheduler, requests: Vec<Request>) -> anyhow::Result<Vec<Ans
 
 /// The block of lines of one text.
 fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer, modelled: bool) -> String {
-    if answer.broken {
-        say(&format!(
-            "glmbench: text {index}: the model's numbers broke down (NaN or infinite logits); the answer ends there"
-        ));
+    if let Some(place) = answer.broken {
+        say(&format!("glmbench: text {index}: {place}; the answer ends there"));
     }
     let ms = |ns: u64| ns as f64 / 1e6;
     let count = answer.tokens.len();

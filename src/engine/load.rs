@@ -20,6 +20,7 @@ use super::scheduler::Scheduler;
 use super::tokenizer::{Tokenizer, TokenizerError};
 use super::weights::dummy::Dummy;
 use super::weights::unread::Unread;
+use super::weights::watch::Watched;
 use super::weights::{Choice, StorageType, WeightSource, layout, open_checkpoint, quantised};
 
 /// Seed of `dummy:` weights.
@@ -297,7 +298,8 @@ pub struct LoadOptions {
     pub limits: Limits,
 }
 
-/// Loads a model; `progress` hears the tensors loaded (on rank 0, where there are several) and their number.
+/// Loads a model; `progress` hears the tensors loaded (on rank 0, where there are several) and their number. Weights that are
+/// NaN, or infinite in the run's type, are loaded as they are: [`Scheduler::weight_faults`] names them.
 ///
 /// # Errors
 /// A number of ranks that the model cannot be cut for, before anything is loaded; a device that is not there or too small;
@@ -317,6 +319,8 @@ pub fn load(
         options.device.check_profile()?;
     }
     let clock: Option<Arc<OperatorClock>> = options.profile_operators.then(Arc::default);
+    let watched = Arc::new(Watched::new(source, options.precision));
+    let source = Arc::clone(&watched) as Arc<dyn WeightSource>;
     let mut on = On { config, options, clock: clock.clone(), source, progress };
     let model: Box<dyn Forward> = match options.device {
         DeviceKind::Cpu => {
@@ -362,10 +366,14 @@ pub fn load(
             Box::new(Ranks::load(group, config, rotary, limits, source, on.progress)?)
         }
     };
-    Ok(match clock {
+    let mut scheduler = match clock {
         Some(clock) => Scheduler::profiled(model, clock),
         None => Scheduler::new(model),
-    })
+    };
+    if !options.emulate.as_ref().is_some_and(|emulate| emulate.timing_only) {
+        scheduler.set_weight_faults(watched.faults());
+    }
+    Ok(scheduler)
 }
 
 /// What a model is loaded from, for whichever device.

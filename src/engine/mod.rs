@@ -14,6 +14,8 @@ pub mod scheduler;
 pub mod tokenizer;
 pub mod weights;
 
+use std::fmt;
+
 use crate::device::DeviceError;
 
 use self::config::ConfigError;
@@ -38,6 +40,49 @@ pub enum EngineError {
     /// An option that makes no sense for this model or machine.
     #[error("{0}")]
     Option(String),
+    /// The model's numbers broke down.
+    #[error("{of}: {place}")]
+    NotFinite {
+        /// What was being computed.
+        of: String,
+        /// Where the first number stood that is none.
+        place: NotFinite,
+    },
+}
+
+/// Where a model's numbers broke down: the first logit of a position that is NaN or infinite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotFinite {
+    /// Position in the sequence, from 0, of the token that the logits follow.
+    pub position: usize,
+    /// Token id of the logit.
+    pub token: u32,
+    /// What stands there: `NaN`, `inf` or `-inf`.
+    pub value: &'static str,
+}
+
+impl NotFinite {
+    /// The first logit of a position that is not finite; `None` where all are.
+    pub fn find(position: usize, logits: &[f32]) -> Option<Self> {
+        let token = logits.iter().position(|logit| !logit.is_finite())?;
+        Some(Self { position, token: token as u32, value: not_finite(logits[token]) })
+    }
+}
+
+/// The word for a number that is none.
+pub fn not_finite(value: f32) -> &'static str {
+    match value {
+        value if value.is_nan() => "NaN",
+        value if value > 0.0 => "inf",
+        _ => "-inf",
+    }
+}
+
+impl fmt::Display for NotFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { position, token, value } = self;
+        write!(f, "logits not finite: position {position}, token id {token} is {value}")
+    }
 }
 
 /// Names one submitted [`Request`]; unique within a model's life.
@@ -109,7 +154,7 @@ pub enum FinishReason {
     /// `max_new_tokens` were generated.
     Length,
     /// A logit was NaN or infinite: the numbers broke down, and the output is what came before.
-    BrokenLogits,
+    BrokenLogits(NotFinite),
 }
 
 /// A finished [`Request`].

@@ -68,17 +68,14 @@ impl Sampler {
         Self { sampling, random }
     }
 
-    /// Chooses a token; `seen` are prompt and output so far. `None` where a logit is NaN or infinite: the model's
-    /// numbers have broken down and no choice means anything.
-    pub fn choose(&mut self, logits: &[f32], seen: &[u32]) -> Option<u32> {
-        if logits.iter().any(|l| !l.is_finite()) {
-            return None;
-        }
+    /// Chooses a token; `seen` are prompt and output so far. The logits must be finite ([`super::NotFinite::find`]): of others
+    /// no choice means anything.
+    pub fn choose(&mut self, logits: &[f32], seen: &[u32]) -> u32 {
         match self.sampling {
-            Sampling::Greedy => Some(argmax(logits)),
+            Sampling::Greedy => argmax(logits),
             Sampling::Random(parameters) => {
                 let draw = self.next_unit();
-                Some(draw_token(logits, seen, &parameters, draw))
+                draw_token(logits, seen, &parameters, draw)
             }
         }
     }
@@ -156,11 +153,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn greedy_takes_the_first_of_equals_and_refuses_broken_numbers() {
-        let mut sampler = Sampler::new(Sampling::Greedy);
-        assert_eq!(sampler.choose(&[0.0, 2.0, 2.0], &[]), Some(1));
-        assert_eq!(sampler.choose(&[0.0, f32::NAN], &[]), None);
-        assert_eq!(sampler.choose(&[0.0, f32::INFINITY], &[]), None);
+    fn greedy_takes_the_first_of_equals() {
+        assert_eq!(Sampler::new(Sampling::Greedy).choose(&[0.0, 2.0, 2.0], &[]), 1);
     }
 
     #[test]
@@ -171,7 +165,7 @@ mod tests {
         let mut sampler = Sampler::new(Sampling::Random(sampling));
         let mut counts = [0u32; 3];
         for _ in 0..20_000 {
-            counts[sampler.choose(&logits, &[]).unwrap() as usize] += 1;
+            counts[sampler.choose(&logits, &[]) as usize] += 1;
         }
         let total: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
         for (count, l) in counts.iter().zip(logits) {
@@ -186,17 +180,17 @@ mod tests {
         ];
         for sampling in only_best {
             let mut sampler = Sampler::new(Sampling::Random(sampling));
-            assert!((0..100).all(|_| sampler.choose(&logits, &[]) == Some(2)));
+            assert!((0..100).all(|_| sampler.choose(&logits, &[]) == 2));
         }
         let penalised = RandomSampling { repetition_penalty: 1e6, top_k: 1, ..sampling };
-        assert_eq!(Sampler::new(Sampling::Random(penalised)).choose(&logits, &[2]), Some(1));
+        assert_eq!(Sampler::new(Sampling::Random(penalised)).choose(&logits, &[2]), 1);
     }
 
     #[test]
     fn a_seed_fixes_the_stream() {
         let stream = |seed| {
             let mut s = Sampler::new(Sampling::Random(RandomSampling::chat(seed)));
-            (0..50).map(|_| s.choose(&[0.1, 0.2, 0.3, 0.4], &[]).unwrap()).collect::<Vec<_>>()
+            (0..50).map(|_| s.choose(&[0.1, 0.2, 0.3, 0.4], &[])).collect::<Vec<_>>()
         };
         assert_eq!(stream(1), stream(1));
         assert_ne!(stream(1), stream(2));

@@ -17,7 +17,8 @@ use super::config::ModelConfig;
 use super::model::{Forward, Limits, StepInput};
 use super::profile::{OperatorTime, Profile};
 use super::sampler::{Sampler, log_sum_exp};
-use super::{Completion, EngineError, FinishReason, Request, RequestId, Step, StepKind};
+use super::weights::watch::WeightFault;
+use super::{Completion, EngineError, FinishReason, NotFinite, Request, RequestId, Step, StepKind};
 
 /// How long before its end a wait is no longer slept.
 const SPIN: Duration = Duration::from_micros(200);
@@ -33,6 +34,7 @@ pub struct Scheduler {
     logits: Vec<f32>,
     /// Where the time goes, if the device is timed.
     profile: Option<Profile>,
+    weight_faults: Option<Vec<WeightFault>>,
 }
 
 struct Sequence {
@@ -68,6 +70,7 @@ impl Scheduler {
             clock: Instant::now(),
             logits: Vec::new(),
             profile: None,
+            weight_faults: None,
         }
     }
 
@@ -79,6 +82,16 @@ impl Scheduler {
     /// What each operator took since this was asked last; nothing where the device is not timed.
     pub fn take_profile(&mut self) -> Vec<OperatorTime> {
         self.profile.as_mut().map(Profile::take).unwrap_or_default()
+    }
+
+    /// Weights that are NaN, or infinite in the type of the run; found as the model was loaded. `None` where none was read.
+    pub fn weight_faults(&self) -> Option<&[WeightFault]> {
+        self.weight_faults.as_deref()
+    }
+
+    /// Keeps what was found as the model was loaded.
+    pub(super) fn set_weight_faults(&mut self, faults: Vec<WeightFault>) {
+        self.weight_faults = Some(faults);
     }
 
     /// The model's shape.
@@ -405,12 +418,13 @@ impl Sequence {
     /// Chooses and keeps the next token; says why the sequence ends, if it does.
     fn advance(&mut self, logits: &[f32], ends: &[u32], step: &mut Step) -> Option<FinishReason> {
         let generated = self.tokens.len() - self.request.prompt.len();
+        if let Some(place) = NotFinite::find(self.fed - 1, logits) {
+            return Some(FinishReason::BrokenLogits(place));
+        }
         if self.request.max_new_tokens == 0 {
             return Some(FinishReason::Length);
         }
-        let Some(token) = self.sampler.choose(logits, &self.tokens) else {
-            return Some(FinishReason::BrokenLogits);
-        };
+        let token = self.sampler.choose(logits, &self.tokens);
         if ends.contains(&token) && !self.request.ignore_eos {
             return Some(FinishReason::Eos);
         }

@@ -10,7 +10,7 @@ use super::prompt::PromptRecord;
 use super::request::RequestRecord;
 use super::run::RunRecord;
 use super::sample::SampleRecord;
-use super::summary::{AccuracyRow, PerfRow};
+use super::summary::{AccuracyRow, AnswerRow, PerfRow};
 use super::target::LimitRow;
 use super::telemetry::{TelemetryLog, TelemetryRow};
 use super::time::compact_utc;
@@ -186,6 +186,11 @@ impl RunDir {
     /// Replaces `accuracy.csv`.
     pub fn write_accuracy_csv(&self, rows: &[AccuracyRow]) -> Result<(), RecordError> {
         write_accuracy_csv(&self.file("accuracy.csv"), rows)
+    }
+
+    /// Replaces `answers.csv`.
+    pub fn write_answers_csv(&self, rows: &[AnswerRow]) -> Result<(), RecordError> {
+        write_csv(&self.file("answers.csv"), AnswerRow::HEADER, rows)
     }
 
     /// Replaces `perf.csv`.

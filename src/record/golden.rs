@@ -169,6 +169,7 @@ pub(crate) fn run() -> RunRecord {
             governor: Some("performance".into()),
             roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1e11, limits: None }),
             load: None,
+            weight_faults: None,
             command_line: vec!["glmbench".into(), "run".into(), "suites/quickstart.toml".into()],
             scored_from: None,
             started: "2026-01-01T00:00:00Z".into(),
@@ -187,6 +188,10 @@ pub(crate) fn run() -> RunRecord {
                 version_hash: "5e1f00".into(),
                 chance: Some(0.25),
                 expected: None,
+                published: None,
+                max_failed: None,
+                generates: None,
+                last_rule: None,
             }],
             performance: vec![PerformanceCase {
                 case_id: "b2-i16-o3".into(),

@@ -63,10 +63,10 @@ pub use prompt::{CallRecord, PromptRecord};
 pub use request::{Clock, GroupPrompts, RepetitionKind, RequestKey, RequestRecord};
 pub use run::{
     AccuracyCase, ChoiceToken, Cost, FirstPrompt, Group, PerformanceCase, Plan, PromptsCase, Provenance,
-    RunRecord, Status,
+    PublishedScore, RunRecord, Status,
 };
 pub use sample::{SampleKey, SampleRecord, SampleState};
-pub use summary::{AccuracyRow, PerfRow, Phase};
+pub use summary::{AccuracyRow, AnswerRow, PerfRow, Phase};
 pub use target::{Figure, LimitRow, LoadFacts, Target};
 pub use telemetry::TelemetryRow;
 pub use time::{compact_utc, rfc3339_utc};

@@ -94,7 +94,7 @@ pub struct RequestRecord {
     /// clock is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spots: Option<Spots>,
-    /// Why the repetition failed; its times then mean nothing.
+    /// Why the repetition failed; its times then mean nothing, and no further repetition of the case is run.
     pub error: Option<String>,
 }
 

@@ -4,7 +4,7 @@ use super::identity::Identity;
 use super::limits::Roofline;
 use super::load::LoadCase;
 use super::probe::SearchCase;
-use super::request::Clock;
+use super::request::{Clock, RepetitionKind, RequestRecord};
 use super::target::{LoadFacts, Target};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -97,6 +97,10 @@ pub struct Provenance {
     /// What loading the model took; `None` in records from before it was kept, and where no model ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<LoadFacts>,
+    /// Weights that are NaN, or infinite in the run's type, in words; what was computed with them cannot be believed. `None`
+    /// where none was read, and in records from before they were looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_faults: Option<Vec<String>>,
     /// The command line that made the run.
     pub command_line: Vec<String>,
     /// The run whose stored answers were scored again; set where no model ran.
@@ -166,9 +170,44 @@ pub struct AccuracyCase {
     pub chance: Option<f64>,
     /// The published or otherwise expected accuracy, 0 to 1, to print beside the result.
     pub expected: Option<f64>,
+    /// The same as it was published; `None` where nothing is expected, and in records from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<PublishedScore>,
+    /// Share of the items that may fail without making the run invalid; none where `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failed: Option<f64>,
+    /// The protocol has text generated; `None` in records from before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generates: Option<bool>,
+    /// The rule that reads an answer where no better one does, as [`super::SampleRecord::extract_rule`] names it; `None` where
+    /// the protocol has no such ladder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rule: Option<String>,
+}
+
+/// A published score.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedScore {
+    /// What it is of: `chatglm2-6b in fp16`.
+    pub of: String,
+    /// Right answers.
+    pub correct: u64,
+    /// Items scored.
+    pub items: u64,
+    /// Who published it.
+    pub source: String,
+    /// Why the run's own score is not one of the same thing, if so; it is then not held against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlike: Option<String>,
 }
 
 impl AccuracyCase {
+    /// Whether so many failed items are more than the suite allows.
+    pub fn is_spoilt_by(&self, failed: u64) -> bool {
+        // A share in decimals times a count may come out a little short of a whole number.
+        failed as f64 > self.max_failed.unwrap_or(0.0) * self.items as f64 + 1e-6
+    }
+
     /// How many items there are, where a limit leaves some of them out.
     pub fn part_of(&self) -> Option<u64> {
         self.available.filter(|all| *all > self.items)
@@ -201,6 +240,21 @@ pub struct PerformanceCase {
     pub prefill_cost: Option<Cost>,
     /// What all decode steps together must do at least.
     pub decode_cost: Option<Cost>,
+}
+
+impl PerformanceCase {
+    /// Timed repetitions wanted: each batch of prompts as often as the case says.
+    pub fn timed(&self) -> u64 {
+        u64::from(self.repetitions) * u64::from(self.prompts.as_ref().map_or(1, |prompts| prompts.groups))
+    }
+
+    /// Whether nothing of it is left to run: it was left out, every timed repetition has its line, or a repetition failed,
+    /// after which no other is run.
+    pub fn is_finished(&self, requests: &[RequestRecord]) -> bool {
+        let own = || requests.iter().filter(|request| request.case_id == self.case_id);
+        let timed = own().filter(|request| request.kind == RepetitionKind::Timed).count() as u64;
+        self.unfit.is_some() || timed >= self.timed() || own().any(|request| request.error.is_some())
+    }
 }
 
 /// The real prompts of a case.

@@ -55,6 +55,43 @@ pub struct AccuracyRow {
     pub version_hash: String,
 }
 
+/// A row of `answers.csv`: one answer of one task; `answer` is empty in the row of answers that could not be read.
+///
+/// Counted are the items that were put to the model: scored and unscorable ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerRow {
+    /// [`crate::record::SCHEMA`].
+    pub schema: u32,
+    /// The run.
+    pub run_id: String,
+    /// The model as it was asked for.
+    pub model: String,
+    /// The task.
+    pub task: String,
+    /// The protocol's name.
+    pub protocol: String,
+    /// The answer.
+    pub answer: String,
+    /// Items of the task that were put to the model.
+    pub items: u64,
+    /// How many of them were answered so.
+    pub given: u64,
+    /// The same as a share.
+    pub given_share: f64,
+    /// How many of them have it for their key; empty for answers that could not be read.
+    pub keys: Option<u64>,
+    /// The same as a share.
+    pub key_share: Option<f64>,
+    /// It is given far more often than it is right.
+    pub dominates: bool,
+    /// Items of the task whose two most probable choices have equal log-probabilities; empty where none was chosen so.
+    pub task_ties: Option<u64>,
+    /// Items of the task whose answer was read by the last rule; empty where the protocol has none.
+    pub task_last_rule: Option<u64>,
+    /// Items of the task whose generated text is empty; empty where the protocol generates none, or it is not known.
+    pub task_empty: Option<u64>,
+}
+
 /// A part of a request's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -164,6 +201,12 @@ impl AccuracyRow {
     /// The header of `accuracy.csv`.
     pub const HEADER: &'static str = "schema,run_id,task,subject,category,protocol,shots,n,scored,unscorable,\
         failed,correct,acc,ci95_lo,ci95_hi,stderr,macro_acc,duration_s,tokens_in,tokens_out,version_hash";
+}
+
+impl AnswerRow {
+    /// The header of `answers.csv`.
+    pub const HEADER: &'static str = "schema,run_id,model,task,protocol,answer,items,given,given_share,keys,key_share,\
+        dominates,task_ties,task_last_rule,task_empty";
 }
 
 impl PerfRow {

@@ -5,7 +5,7 @@ pub const DEFINITIONS: [(&str, &str); 15] = [
     (
         "Accuracy",
         "correct ÷ (scored + unscorable). An answer that cannot be read counts as wrong. A failed item (no answer at \
-         all) stands outside and is counted apart. Micro: all items pooled. Macro: mean over subjects.",
+         all) stands outside and is counted apart; it makes the run invalid, unless the suite allows a share of them. Micro: all items pooled. Macro: mean over subjects.",
     ),
     ("95 % interval of an accuracy", "Wilson's score interval, without continuity correction."),
     (

@@ -120,6 +120,10 @@ pub(super) fn run() -> RunRecord {
         version_hash: "5e1f22".into(),
         chance: Some(chance),
         expected: None,
+        published: None,
+        max_failed: None,
+        generates: None,
+        last_rule: None,
     };
     let shapes = [(32, 32), (128, 32), (512, 64)];
     RunRecord {
@@ -150,6 +154,7 @@ pub(super) fn run() -> RunRecord {
             governor: Some("performance".into()),
             roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1.4e11, limits: None }),
             load: None,
+            weight_faults: Some(Vec::new()),
             command_line: ["glmbench", "run", "suites/quickstart.toml"].map(str::to_owned).to_vec(),
             scored_from: None,
             started: "2026-11-23T02:15:00Z".into(),
@@ -194,14 +199,17 @@ fn samples(rng: &mut Rng) -> Vec<SampleRecord> {
             let correct = rng.unit_f64() < share;
             let start = clock;
             clock += 60_000_000 + rng.below(20_000_000);
-            let pred = if correct { "A" } else { "C" };
+            let choices: &[&str] = if task == "boolq" { &["no", "yes"] } else { &["A", "B", "C", "D"] };
+            let gold = index % choices.len();
+            let pred = if correct { gold } else { (gold + 1) % choices.len() };
             SampleRecord {
                 task: task.into(),
                 doc_id: format!("val-{subject}-{index}"),
                 subject: subject.into(),
                 category: category.into(),
                 hard,
-                pred: Some(pred.into()),
+                gold: choices[gold].into(),
+                pred: Some(choices[pred].into()),
                 correct,
                 t_start_ns: start,
                 t_end_ns: clock,
@@ -257,7 +265,8 @@ pub(super) fn quiet() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
 
 /// A finished run as they come: noise in the times, an unscorable answer or two, one failed item.
 pub(super) fn realistic() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
-    let run = run();
+    let mut run = run();
+    run.plan.accuracy[0].max_failed = Some(0.01);
     let mut samples = samples(&mut Rng::new(3));
     for index in [17, 203] {
         samples[index].state = SampleState::Unscorable;

@@ -1,18 +1,47 @@
 //! The run in a few sentences.
 
 use super::accuracy::ALL;
+use super::expectation;
+use super::failures::{Failure, of_cases, of_task};
 use super::format::{percent, significant};
-use crate::record::{AccuracyRow, PerfRow, Phase, RunRecord};
+use crate::record::{AccuracyCase, AccuracyRow, PerfRow, Phase, RequestRecord, RunRecord, SampleRecord};
 
 /// What is said of a run without anything to say.
 pub(super) const NOTHING: &str = "Nothing has finished yet.";
 
-/// One sentence a task, and one on speed.
-pub(super) fn sentences(run: &RunRecord, accuracy: &[AccuracyRow], performance: &[PerfRow]) -> Vec<String> {
-    let wholes = accuracy.iter().filter(|row| row.subject == ALL && row.category == ALL);
-    let part_of = |task: &str| run.plan.accuracy.iter().find(|case| case.task == task)?.part_of();
-    let mut sentences: Vec<String> = wholes.filter_map(|row| score(row, part_of(&row.task))).collect();
+/// What was run, by what: the first line of all that is said of a run.
+pub(super) fn title(run: &RunRecord) -> String {
+    let from = &run.provenance;
+    let tp = if from.tp > 1 { format!(", tp {}", from.tp) } else { String::new() };
+    format!(
+        "{} on {} in {}{tp}, {} (suite {}, run {})",
+        from.model, from.device, from.dtype, from.clock, from.suite, run.run_id
+    )
+}
+
+/// Of each task its score, what failed, and how it stands to the published score; one sentence on speed; what failed or was left out.
+pub(super) fn sentences(
+    run: &RunRecord,
+    (accuracy, samples): (&[AccuracyRow], &[SampleRecord]),
+    (performance, requests): (&[PerfRow], &[RequestRecord]),
+) -> Vec<String> {
+    let whole = |task: &str| {
+        accuracy.iter().find(|row| row.task == task && row.subject == ALL && row.category == ALL)
+    };
+    let of_case = |case: &AccuracyCase| {
+        let row = whole(&case.task);
+        let failure = of_task(case, samples);
+        let score = row.and_then(|row| score(row, case.part_of(), failure.as_ref()));
+        let unscored = failure
+            .as_ref()
+            .filter(|_| score.is_none())
+            .map(|failure| format!("{} ({}): no score; {}.", case.task, case.protocol, failure.words()));
+        let published = row.filter(|_| score.is_some()).and_then(|row| expectation::sentence(case, row));
+        [score, unscored, published].into_iter().flatten().collect::<Vec<_>>()
+    };
+    let mut sentences: Vec<String> = run.plan.accuracy.iter().flat_map(of_case).collect();
     sentences.extend(speed(run, performance));
+    sentences.extend(of_cases(run, requests));
     sentences.extend(left_out(run));
     if sentences.is_empty() {
         sentences.push(NOTHING.to_owned());
@@ -20,12 +49,15 @@ pub(super) fn sentences(run: &RunRecord, accuracy: &[AccuracyRow], performance: 
     sentences
 }
 
-fn score(row: &AccuracyRow, part_of: Option<u64>) -> Option<String> {
+fn score(row: &AccuracyRow, part_of: Option<u64>, failure: Option<&Failure>) -> Option<String> {
     let (acc, low, high) = (row.acc?, row.ci95_lo?, row.ci95_hi?);
     let answered = row.scored + row.unscorable;
     let limited = part_of.map(|all| format!(", {} of {all} taken", row.n)).unwrap_or_default();
+    // They are not among the items that the share is of.
+    let failed =
+        failure.map(|failure| format!(" Apart from these: {}.", failure.words())).unwrap_or_default();
     Some(format!(
-        "{} ({}): {} % of {answered} items right{limited} (95 % interval {} to {}).",
+        "{} ({}): {} % of {answered} items right{limited} (95 % interval {} to {}).{failed}",
         row.task,
         row.protocol,
         percent(acc),
@@ -76,16 +108,46 @@ mod tests {
     use super::*;
     use crate::report::{accuracy_rows, fixture, perf_rows};
 
+    fn said((run, samples, requests): &(RunRecord, Vec<SampleRecord>, Vec<RequestRecord>)) -> Vec<String> {
+        let (accuracy, performance) = (accuracy_rows(run, samples), perf_rows(run, requests));
+        sentences(run, (&accuracy, samples), (&performance, requests))
+    }
+
     #[test]
     fn says_what_was_reached_and_by_which_clock() {
-        let (run, samples, requests) = fixture::realistic();
-        let said = sentences(&run, &accuracy_rows(&run, &samples), &perf_rows(&run, &requests));
-        assert_eq!(said.len(), 3);
+        let found = said(&fixture::realistic());
+        assert_eq!(found.len(), 3);
         assert!(
-            said[0].starts_with("ceval (modeltest-5shot): ") && said[0].contains("of 239 items"),
-            "{said:?}"
+            found[0].starts_with("ceval (modeltest-5shot): ") && found[0].contains("of 239 items"),
+            "{found:?}"
         );
-        assert!(said[2].contains("measured on cpu in fp16"), "{said:?}");
-        assert_eq!(sentences(&run, &[], &[]), ["Nothing has finished yet."]);
+        // What failed stands beside the score.
+        assert!(found[0].contains(" Apart from these: prompt of 2311 tokens"), "{found:?}");
+        assert!(found[0].ends_with("; 1 of 240 items failed."), "{found:?}");
+        assert!(found[2].contains("measured on cpu in fp16"), "{found:?}");
+        let run = fixture::run();
+        assert!(title(&run).starts_with("demo on cpu in fp16, measured (suite quickstart, run "));
+        let mut running = run.clone();
+        running.status = crate::record::Status::Running;
+        assert_eq!(said(&(running, Vec::new(), Vec::new())), ["Nothing has finished yet."]);
+    }
+
+    #[test]
+    fn a_run_of_which_all_failed_says_why() {
+        let (run, mut samples, mut requests) = fixture::quiet();
+        for sample in &mut samples {
+            sample.state = crate::record::SampleState::Failed;
+            sample.error = Some("logits not finite: position 7, token id 0 is NaN".into());
+        }
+        requests.truncate(1);
+        requests[0].error = Some("sequence 0 of the batch: logits not finite".into());
+        let found = said(&(run, samples, requests));
+        assert_eq!(
+            found[1],
+            "boolq (loglikelihood): no score; logits not finite: position 7, token id 0 is NaN (from item val--0 of boolq); \
+             120 of 120 items failed."
+        );
+        assert_eq!(found[2], "Failed: b1-i32-o32 (warm-up: sequence 0 of the batch: logits not finite).");
+        assert!(found[3].starts_with("Failed: b2-i32-o32, b4-i32-o32"), "{found:?}");
     }
 }

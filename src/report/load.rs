@@ -3,7 +3,7 @@
 use super::format::{NONE, decimals, fixed, or_none, percent, significant};
 use super::performance::p99;
 use super::tables::{Column, Row, Table};
-use super::validity::{Check, found_in, yes_if};
+use super::validity::{Check, Outcome, found_in, yes_if};
 use crate::record::{LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, RunRecord, SCHEMA};
 use crate::stats::{LEAST_FOR_GROWTH, quantile};
 
@@ -301,11 +301,18 @@ fn objectives(of: &Objectives) -> Option<String> {
     (!stated.is_empty()).then(|| stated.join(", "))
 }
 
-/// One sentence a load with something to say: what is sustained, and what is not.
-pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow]) -> Vec<String> {
+/// One sentence a load with something to say: what is sustained, and what is not; or why nothing was served.
+pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<String> {
     let from = &run.provenance;
     let sentence = |case: &LoadCase| {
         let own = of_load(case, rows);
+        let count = |of: fn(&LoadRow) -> u64| own.iter().map(|row| of(row)).sum::<u64>();
+        let (failed, requests) = (count(|row| row.failed), count(|row| row.requests));
+        if let Some((_, reason)) =
+            failures.iter().find(|(load, _)| failed == requests && *load == case.load_id)
+        {
+            return Some(format!("{}: {failed} of {requests} requests failed ({reason}).", case.load_id));
+        }
         let Sustained { good, bad } = sustained(own.iter().copied());
         let words = match (good, bad) {
             (Some(good), Some(bad)) => format!("sustains {good} requests/s, and not {bad}"),
@@ -334,24 +341,31 @@ pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow]) -> Vec<String> {
     run.plan.loads.iter().filter_map(sentence).collect()
 }
 
-/// The conditions for believing the loads.
-pub(super) fn checks(run: &RunRecord, rows: &[LoadRow]) -> Vec<Check> {
+/// Why the first request of a load that failed did so.
+pub(super) fn first_failure(case: &LoadCase, levels: &[LoadLevelRecord]) -> Option<String> {
+    let own = levels.iter().filter(|level| level.load_id == case.load_id);
+    own.flat_map(|level| &level.requests).find_map(|request| request.error.clone())
+}
+
+/// The conditions for believing the loads; `failures` are the first of each load that has some.
+pub(super) fn checks(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<Check> {
     if run.plan.loads.is_empty() {
         return Vec::new();
     }
-    let loads: Vec<&str> = run.plan.loads.iter().map(|case| case.load_id.as_str()).collect();
-    let spoilt: Vec<&str> = loads
-        .iter()
-        .copied()
-        .filter(|id| rows.iter().any(|row| row.load_id == *id && row.failed > 0))
-        .collect();
-    let found = match spoilt.len() {
-        0 => format!("all {}", super::format::counted(rows.iter().map(|row| row.requests).sum(), "request")),
-        _ => found_in(&spoilt, loads.len()),
+    let spoilt: Vec<&str> = failures.iter().map(|(load, _)| load.as_str()).collect();
+    let found = match failures {
+        [] if rows.is_empty() => "no load has a level yet".to_owned(),
+        [] => format!("all {}", super::format::counted(rows.iter().map(|row| row.requests).sum(), "request")),
+        [(_, reason), ..] => {
+            let failed: u64 = rows.iter().map(|row| row.failed).sum();
+            let all = super::format::counted(rows.iter().map(|row| row.requests).sum(), "request");
+            format!("{reason}; {failed} of {all} failed; {}", found_in(&spoilt, run.plan.loads.len()))
+        }
     };
     vec![Check {
+        name: "every request served",
         condition: "Every request under load was served to its end",
-        outcome: yes_if(spoilt.is_empty()),
+        outcome: if rows.is_empty() { Outcome::Unknown } else { yes_if(spoilt.is_empty()) },
         found,
         advice: "The requests concerned say why in load.jsonl; they stand outside all times.",
         required: true,

@@ -4,11 +4,14 @@
 //! twice is the same twice, and an unfinished run can be looked at while it runs.
 
 pub mod accuracy;
+mod answers;
 mod charts;
 pub mod compare;
 pub mod definitions;
 mod error;
+mod expectation;
 pub mod export;
+mod failures;
 mod format;
 mod headline;
 pub mod limits;
@@ -36,7 +39,7 @@ pub use tables::Table;
 pub use validity::{Check, Verdict};
 
 use crate::record::{
-    AccuracyRow, Clock, LimitRow, OperatorRow, PerfRow, Phase, RequestRecord, RunDir, RunRecord,
+    AccuracyRow, AnswerRow, Clock, LimitRow, OperatorRow, PerfRow, Phase, RequestRecord, RunDir, RunRecord,
     SampleRecord, write_whole,
 };
 use std::path::Path;
@@ -48,6 +51,8 @@ pub struct Summary {
     pub run: RunRecord,
     /// The rows of `accuracy.csv`.
     pub accuracy: Vec<AccuracyRow>,
+    /// The rows of `answers.csv`.
+    pub answers: Vec<AnswerRow>,
     /// The rows of `perf.csv`.
     pub performance: Vec<PerfRow>,
     /// The rows of `operators.csv`.
@@ -70,10 +75,15 @@ impl Summary {
         let operators = operator_rows(&run, requests);
         let limits = limit_rows(&run, &performance, requests);
         let checks = validity::checks(&run, samples, requests);
-        let headline = headline::sentences(&run, &accuracy, &performance);
+        let headline = headline::sentences(&run, (&accuracy, samples), (&performance, requests));
+        let of_tasks = answers::of_tasks(&run, samples);
+        let answers = answers::rows(&run, &of_tasks);
         let mut tables = Vec::new();
         if !accuracy.is_empty() {
             tables.push(tables::accuracy(&accuracy));
+        }
+        if !of_tasks.is_empty() {
+            tables.push(answers::table(&of_tasks));
         }
         if !performance.is_empty() {
             tables.push(tables::performance(&performance, performance_clock(&run)));
@@ -85,7 +95,12 @@ impl Summary {
         if !operators.is_empty() {
             tables.push(operators::table(&run, &operators));
         }
-        Self { run, accuracy, performance, operators, limits, checks, headline, tables }
+        Self { run, accuracy, answers, performance, operators, limits, checks, headline, tables }
+    }
+
+    /// Model, device, type, clock, suite and run, in a line.
+    pub fn title(&self) -> String {
+        headline::title(&self.run)
     }
 
     /// Whether the figures may be used.
@@ -99,7 +114,7 @@ impl Summary {
     }
 }
 
-/// Reads the records in `run_dir` and writes `accuracy.csv`, `perf.csv`, `max_batch.csv` and `load.csv` where there are such
+/// Reads the records in `run_dir` and writes `accuracy.csv`, `answers.csv`, `perf.csv`, `max_batch.csv` and `load.csv` where there are such
 /// cases, `limits.csv` where there are targets, `operators.csv` where operators were timed, `summary.md`, `charts/` and `report.html` beside them.
 pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
@@ -108,6 +123,9 @@ pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let workloads = workloads::Workloads::of(&summary.run, dir.read_probes()?, &dir.read_loads()?);
     workloads.add_to(&mut summary);
     dir.write_accuracy_csv(&summary.accuracy)?;
+    if !summary.run.plan.accuracy.is_empty() {
+        dir.write_answers_csv(&summary.answers)?;
+    }
     dir.write_perf_csv(&summary.performance)?;
     if !summary.operators.is_empty() {
         dir.write_operators_csv(&summary.operators)?;

@@ -7,6 +7,7 @@ use super::error::ReportError;
 use super::format::{command_line, or_none};
 use super::tables::Table;
 use super::validity::{Check, Outcome, sentence};
+use super::{answers, expectation, headline};
 use crate::record::{Clock, Provenance, RunRecord};
 use crate::text;
 use minijinja::syntax::SyntaxConfig;
@@ -80,6 +81,8 @@ fn words(summary: &Summary) -> Value {
     let run = &summary.run;
     context! {
         run_id => run.run_id.as_str(),
+        model => run.provenance.model.as_str(),
+        title => headline::title(run),
         suite => run.provenance.suite.as_str(),
         headline => summary.headline.clone(),
         verdict => sentence(run, &summary.checks),
@@ -94,8 +97,16 @@ fn words(summary: &Summary) -> Value {
             task => p.task.as_str(), item => p.doc_id.as_str(), text => p.text.as_str(), tokens => p.token_ids.len(),
         }),
         command_line => command_line(&run.provenance.command_line),
-        definitions => DEFINITIONS.into_iter().chain(super::workloads::definitions(run)).map(|(name, text)| context! { name, text }).collect::<Vec<_>>(),
+        definitions => definitions(run),
     }
+}
+
+fn definitions(run: &RunRecord) -> Vec<Value> {
+    let scored = (!run.plan.accuracy.is_empty()).then_some(answers::DEFINITION);
+    let is_published = run.plan.accuracy.iter().any(|case| case.published.is_some());
+    let all = DEFINITIONS.into_iter().chain(scored).chain(is_published.then_some(expectation::DEFINITION));
+    let all = all.chain(super::workloads::definitions(run));
+    all.map(|(name, text)| context! { name, text }).collect()
 }
 
 /// An SVG as part of a page: it needs no namespace there, and no size beside its view box.
@@ -142,15 +153,15 @@ fn short(text: &str) -> Option<String> {
 }
 
 pub(super) fn check(check: &Check) -> Value {
-    let (word, advised) = match (check.outcome, check.required) {
-        (Outcome::Yes, _) => ("yes", false),
-        (Outcome::No, true) => ("NO", true),
-        (Outcome::No, false) => ("no", true),
-        (Outcome::Unknown, _) => ("unknown", true),
-    };
+    let advised = matches!(check.outcome, Outcome::No | Outcome::Unknown);
     context! {
         condition => check.condition,
-        word,
+        word => check.outcome.word(check.required),
+        class => match check.outcome {
+            Outcome::Yes => "yes",
+            Outcome::No => "no",
+            Outcome::Unknown | Outcome::DoesNotApply => "unknown",
+        },
         found => check.found.as_str(),
         advice => if advised { check.advice } else { "" },
         required => check.required,
@@ -171,6 +182,7 @@ fn notes(run: &RunRecord) -> Vec<String> {
             part.map(|all| format!("{} of {all} items (limited)", case.items)),
             case.chance.map(|share| format!("{} by chance", percent(share))),
             case.expected.map(|share| format!("{} {expected}", percent(share))),
+            case.max_failed.map(|share| format!("up to {} may fail", percent(share))),
         ];
         format!("{}.", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     };

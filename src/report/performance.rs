@@ -65,7 +65,7 @@ pub(super) struct Repetitions<'a> {
     pub(super) good: Vec<&'a RequestRecord>,
     /// How many warm-ups came before.
     pub(super) warmups: u64,
-    /// No timed repetition was run at all, good or bad.
+    /// No timed repetition was run at all, good or bad, and no warm-up failed.
     pub(super) unrun: bool,
     /// Why the figures may not be used.
     pub(super) invalid: Option<String>,
@@ -77,10 +77,14 @@ impl<'a> Repetitions<'a> {
         let warmups = of_case().filter(|r| r.kind == RepetitionKind::Warmup).count() as u64;
         let mut timed: Vec<_> = of_case().filter(|r| r.kind == RepetitionKind::Timed).collect();
         timed.sort_by_key(|r| r.repetition);
-        let unrun = timed.is_empty();
+        let failed = of_case().find(|r| r.kind == RepetitionKind::Warmup && r.error.is_some());
+        let unrun = timed.is_empty() && failed.is_none();
         let (good, bad): (Vec<_>, Vec<_>) = timed.into_iter().partition(|r| fault(case, r).is_none());
         let invalid = match bad.first().and_then(|r| fault(case, r)) {
             Some(first) => Some(format!("{} of {} repetitions: {first}", bad.len(), bad.len() + good.len())),
+            None if failed.is_some() => {
+                failed.and_then(|r| r.error.as_ref()).map(|e| format!("warm-up: {e}"))
+            }
             None if case.unfit.is_some() => None,
             None if good.is_empty() => Some("no timed repetition finished".to_owned()),
             None => unequal_outputs(&good),

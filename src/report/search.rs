@@ -2,7 +2,7 @@
 
 use super::format::{bytes, counted, decimals, fixed, or_none, significant};
 use super::tables::{Column, Row, Table};
-use super::validity::{Check, found_in, yes_if};
+use super::validity::{Check, Outcome, found_in, yes_if};
 use crate::record::{
     ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer, SearchCase, Status, search_answer,
 };
@@ -118,6 +118,22 @@ impl Found<'_> {
         self.probes.iter().rfind(fits)
     }
 
+    /// Where probes contradict one another, the largest batch that fitted once: the answer is that or any below it down to the
+    /// one with nothing against it.
+    fn perhaps(&self) -> Option<u32> {
+        self.answer.contradiction.as_ref()?;
+        self.probes.iter().filter(|p| p.outcome == ProbeOutcome::Fits).map(|p| p.batch).max()
+    }
+
+    /// The largest batch for people.
+    fn batch_words(&self) -> String {
+        match self.perhaps() {
+            _ if self.probes.is_empty() => super::format::NONE.to_owned(),
+            Some(perhaps) => format!("{} to {perhaps}", self.answer.batch),
+            None => self.answer.batch.to_string(),
+        }
+    }
+
     /// The smallest batch that does not fit.
     fn next(&self) -> Option<&ProbeRecord> {
         self.probes.iter().filter(|p| p.outcome != ProbeOutcome::Fits).min_by_key(|p| p.batch)
@@ -163,7 +179,7 @@ pub(super) fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
             format!("{} to {}", case.low, case.high),
             limit(case.limit_tpot_ns),
             or_none(case.limit_ttft_ns, limit),
-            if f.probes.is_empty() { super::format::NONE.to_owned() } else { f.answer.batch.to_string() },
+            f.batch_words(),
             tpot[i].clone(),
             ttft[i].clone(),
             rate[i].clone(),
@@ -247,6 +263,11 @@ pub(super) fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<String> 
             None => "the range ends there".to_owned(),
         };
         let how = match f.best() {
+            _ if f.perhaps().is_some() => format!(
+                "the largest batch of {low} to {high} within the limits is not known, {} to {}",
+                f.answer.batch,
+                or_none(f.perhaps(), |batch| batch.to_string())
+            ),
             Some(best) => {
                 let tpot = best
                     .tpot_ns
@@ -260,7 +281,7 @@ pub(super) fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<String> 
         };
         let doubt = match (&f.answer.failure, &f.answer.contradiction) {
             (Some(failure), _) => format!("; the search failed, {failure}"),
-            (None, Some(these)) => format!("; its probes contradict one another, {these}"),
+            (None, Some(these)) => format!(": its probes contradict one another, {these}"),
             (None, None) => String::new(),
         };
         format!(
@@ -283,22 +304,29 @@ pub(super) fn checks(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<Check> {
     };
     let broken = ids(&|f| f.answer.failure.is_some() || (complete && f.probes.is_empty()));
     let contradicted = ids(&|f| f.answer.contradiction.is_some());
-    let told = |spoilt: &[&str]| match spoilt {
-        [] => format!("all {}", counted(all.len() as u64, "search").replace("searchs", "searches")),
-        spoilt => found_in(spoilt, all.len()),
+    // What an unfinished run has not come to yet says nothing.
+    let begun = complete || all.iter().any(|f| !f.probes.is_empty());
+    let outcome = |spoilt: &[&str]| if begun { yes_if(spoilt.is_empty()) } else { Outcome::Unknown };
+    let told = |spoilt: &[&str], first: Option<&String>| match (spoilt, first) {
+        ([], _) if !begun => "no search has begun".to_owned(),
+        ([], _) => format!("all {}", counted(all.len() as u64, "search").replace("searchs", "searches")),
+        (spoilt, Some(first)) => format!("{first}; {}", found_in(spoilt, all.len())),
+        (spoilt, None) => found_in(spoilt, all.len()),
     };
     vec![
         Check {
+            name: "searches answered",
             condition: "Every max-batch search came to an answer",
-            outcome: yes_if(broken.is_empty()),
-            found: told(&broken),
+            outcome: outcome(&broken),
+            found: told(&broken, all.iter().find_map(|f| f.answer.failure.as_ref())),
             advice: "The probe concerned says what went wrong; it was neither memory nor speed.",
             required: true,
         },
         Check {
+            name: "searches agree with themselves",
             condition: "No max-batch search contradicts itself",
-            outcome: yes_if(contradicted.is_empty()),
-            found: told(&contradicted),
+            outcome: outcome(&contradicted),
+            found: told(&contradicted, all.iter().find_map(|f| f.answer.contradiction.as_ref())),
             advice: "A larger batch fitted where a smaller one did not: raise the repetitions, or find what else the machine does.",
             required: false,
         },

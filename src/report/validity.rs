@@ -1,5 +1,7 @@
 //! Whether the figures may be believed: each condition, what was found, and what to do where it does not hold.
 
+use super::answers;
+use super::failures::{Failure, of_task};
 use super::format::counted;
 use super::performance::{Repetitions, phase_ns};
 use crate::record::{Clock, Phase, RequestRecord, RunRecord, SampleRecord, SampleState, Status};
@@ -12,6 +14,9 @@ const DRIFT_SHARE: f64 = 0.05;
 /// Half-width of the median's interval, as a share of it, that is called wide.
 const WIDE_SHARE: f64 = 0.05;
 
+/// The name of the condition that a finished run is about.
+const PLAN: &str = "whole plan run";
+
 /// How a condition came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -21,11 +26,28 @@ pub enum Outcome {
     No,
     /// The records do not tell.
     Unknown,
+    /// There is nothing in the run that it could be said of.
+    DoesNotApply,
+}
+
+impl Outcome {
+    /// The word of tables; a required condition that does not hold stands out.
+    pub fn word(self, required: bool) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No if required => "NO",
+            Self::No => "no",
+            Self::Unknown => "unknown",
+            Self::DoesNotApply => "does not apply",
+        }
+    }
 }
 
 /// A condition for believing the figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
+    /// The condition in a few words, for a line that names several.
+    pub name: &'static str,
     /// The condition, as a statement.
     pub condition: &'static str,
     /// Whether it holds.
@@ -60,11 +82,13 @@ pub fn verdict(run: &RunRecord, checks: &[Check]) -> Verdict {
     }
 }
 
-/// All conditions that apply to the run.
+/// All conditions that a run of this plan is held to.
 pub fn checks(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRecord]) -> Vec<Check> {
     let mut checks = vec![completeness(run, samples)];
+    checks.push(weights(run));
     if !run.plan.accuracy.is_empty() {
-        checks.extend(of_samples(samples));
+        checks.extend(of_samples(run, samples));
+        checks.extend(answers::checks(&answers::of_tasks(run, samples)));
     }
     if !run.plan.performance.is_empty() {
         checks.extend(of_repetitions(run, requests));
@@ -85,6 +109,7 @@ fn completeness(run: &RunRecord, samples: &[SampleRecord]) -> Check {
         Status::Interrupted => "interrupted",
     };
     Check {
+        name: PLAN,
         condition: "The whole plan was run",
         outcome: yes_if(run.status == Status::Complete),
         found: if planned == 0 {
@@ -97,29 +122,73 @@ fn completeness(run: &RunRecord, samples: &[SampleRecord]) -> Check {
     }
 }
 
-fn of_samples(samples: &[SampleRecord]) -> [Check; 2] {
-    let count = |state| samples.iter().filter(|s| s.state == state).count() as u64;
-    let (failed, unscorable) = (count(SampleState::Failed), count(SampleState::Unscorable));
+/// Weights that are no numbers, as they were found while the model was loaded.
+fn weights(run: &RunRecord) -> Check {
+    // Where only a virtual clock runs, no weight is read.
+    let computes = run.provenance.clock == Clock::Measured || !run.plan.accuracy.is_empty();
+    let faults = run.provenance.weight_faults.as_deref();
+    Check {
+        name: "finite weights",
+        condition: "Every weight is a number in the run's type",
+        outcome: match faults {
+            Some(faults) => yes_if(faults.is_empty()),
+            None if computes => Outcome::Unknown,
+            None => Outcome::DoesNotApply,
+        },
+        found: match faults {
+            None => "they were not looked at".to_owned(),
+            Some([]) => "none was found that is not".to_owned(),
+            Some([first]) => first.clone(),
+            Some([first, rest @ ..]) => format!("{first}; and {} more: run.json names them", rest.len()),
+        },
+        advice: "Convert the checkpoint again, or run in a type that holds its weights (bf16, fp32).",
+        required: true,
+    }
+}
+
+fn of_samples(run: &RunRecord, samples: &[SampleRecord]) -> [Check; 2] {
+    let unscorable = samples.iter().filter(|s| s.state == SampleState::Unscorable).count();
+    let total = counted(samples.len() as u64, "item");
+    let of_answers = |spoilt: bool| if samples.is_empty() { Outcome::Unknown } else { yes_if(!spoilt) };
+    let failures: Vec<Failure> = run.plan.accuracy.iter().filter_map(|case| of_task(case, samples)).collect();
+    let spoilt: Vec<&Failure> = failures.iter().filter(|failure| failure.is_spoilt).collect();
+    let words = |failures: &[&Failure]| failures.iter().map(|f| f.words()).collect::<Vec<_>>().join("; ");
+    let found = match (spoilt.as_slice(), failures.as_slice()) {
+        ([], []) => format!("0 of {total} failed"),
+        ([], all) => format!("as many as the suite allows: {}", words(&all.iter().collect::<Vec<_>>())),
+        (spoilt, _) => words(spoilt),
+    };
+    let allowed = run.plan.accuracy.iter().any(|case| case.max_failed.is_some());
     [
         Check {
-            condition: "Every item had an answer",
-            outcome: yes_if(failed == 0),
-            found: format!("{failed} of {} failed", counted(samples.len() as u64, "item")),
-            advice: "Failed items are outside the accuracy; their errors are in samples.jsonl.",
-            required: false,
+            name: "every item answered",
+            condition: if allowed {
+                "No more items failed than the suite allows"
+            } else {
+                "Every item had an answer"
+            },
+            outcome: of_answers(!spoilt.is_empty()),
+            found,
+            advice: "Failed items are outside the accuracy, which is then one of fewer items; their errors are in samples.jsonl. \
+                     `max_failed` in the suite allows a share of them.",
+            required: true,
         },
         Check {
+            name: "every answer readable",
             condition: "Every answer could be read",
-            outcome: yes_if(unscorable == 0),
-            found: format!("{unscorable} of {} unscorable", counted(samples.len() as u64, "item")),
+            outcome: of_answers(unscorable > 0),
+            found: format!("{unscorable} of {total} unscorable"),
             advice: "Unscorable answers count as wrong; read their texts in samples.jsonl.",
             required: false,
         },
     ]
 }
 
+/// A case's repetitions, with its name.
+type Case<'a> = (&'a str, Repetitions<'a>);
+
 fn of_repetitions(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Check> {
-    let cases: Vec<(&str, Repetitions<'_>)> = run
+    let cases: Vec<Case<'_>> = run
         .plan
         .performance
         .iter()
@@ -127,51 +196,93 @@ fn of_repetitions(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Check> {
         .filter(|case| case.unfit.is_none())
         .map(|case| (case.case_id.as_str(), Repetitions::of(case, requests)))
         .collect();
+    let mut checks = vec![whole_cases(run, &cases)];
     let modelled = run.provenance.clock == Clock::Modelled;
-    let where_true = |spoils: &dyn Fn(&Repetitions<'_>) -> bool| -> Vec<&str> {
-        cases.iter().filter(|(_, r)| spoils(r)).map(|(id, _)| *id).collect()
+    let timed = |name, condition, is_spoilt: &dyn Fn(&Repetitions<'_>) -> Option<bool>, advice| {
+        let (outcome, found) = stability(&cases, modelled, is_spoilt);
+        Check { name, condition, outcome, found, advice, required: false }
     };
-    let check = |condition, required, spoilt: Vec<&str>, advice| Check {
-        condition,
-        outcome: yes_if(spoilt.is_empty()),
-        found: found_in(&spoilt, cases.len()),
-        advice,
-        required,
-    };
-    vec![
-        check(
-            "Every case ran without error and always gave the same output",
-            true,
-            // What an unfinished run has not come to yet is missing, not wrong.
-            where_true(&|r| r.invalid.is_some() && (!r.unrun || run.status == Status::Complete)),
-            "The rows concerned say what happened; their times must not be used.",
-        ),
-        check(
+    checks.extend([
+        timed(
+            "5 repetitions",
             "Every case has at least 5 timed repetitions",
-            false,
-            // A virtual clock has no noise.
-            where_true(&|r| !modelled && r.good.len() < FEW_REPETITIONS),
+            &|r| Some(r.good.len() < FEW_REPETITIONS),
             "Raise the suite's repetitions: a median of fewer says little.",
         ),
-        check(
+        timed(
+            "medians within ± 5 %",
             "Every end-to-end median is known to ± 5 %",
-            false,
-            where_true(&|r| is_wide(&e2e(r))),
+            &|r| is_wide(&e2e(r)),
             "Raise the repetitions, or find what else the machine is doing.",
         ),
-        check(
+        timed(
+            "no drift",
             "No case grew slower or faster by 5 % as it was repeated",
-            false,
-            where_true(&|r| drift(&e2e(r)).is_some_and(|d| d.exceeds(DRIFT_SHARE))),
+            &|r| drift(&e2e(r)).map(|drift| drift.exceeds(DRIFT_SHARE)),
             "Warm up longer; watch temperature and frequency.",
         ),
-        check(
+        timed(
+            "no outliers",
             "No repetition stands apart from the others of its case",
-            false,
-            where_true(&|r| outliers(&e2e(r)).is_some_and(|all| all.iter().any(Outlier::stands_apart))),
+            &|r| has_outlier(&e2e(r)),
             "Outliers are kept in every figure; other load on the machine is the usual cause.",
         ),
-    ]
+    ]);
+    checks
+}
+
+/// Whether every case did the same work without error.
+fn whole_cases(run: &RunRecord, cases: &[Case<'_>]) -> Check {
+    // What an unfinished run has not come to yet is missing, not wrong.
+    let is_spoilt = |r: &Repetitions<'_>| r.invalid.is_some() && (!r.unrun || run.status == Status::Complete);
+    let spoilt: Vec<&str> = cases.iter().filter(|(_, r)| is_spoilt(r)).map(|(id, _)| *id).collect();
+    let first = cases.iter().find(|(_, r)| is_spoilt(r)).and_then(|(_, r)| r.invalid.clone());
+    Check {
+        name: "cases whole, outputs equal",
+        condition: "Every case ran without error and always gave the same output",
+        outcome: match cases {
+            [] => Outcome::DoesNotApply,
+            cases if cases.iter().all(|(_, r)| r.unrun) && spoilt.is_empty() => Outcome::Unknown,
+            _ => yes_if(spoilt.is_empty()),
+        },
+        found: match first {
+            Some(reason) => format!("{reason}; {}", found_in(&spoilt, cases.len())),
+            None => found_in(&spoilt, cases.len()),
+        },
+        advice: "The rows concerned say what happened; their times must not be used.",
+        required: true,
+    }
+}
+
+/// How a condition on the times of all cases comes out, and what was found; `is_spoilt` is `None` where a case has too few to tell.
+///
+/// A virtual clock has no noise, so there is nothing that such a condition could find.
+fn stability(
+    cases: &[Case<'_>],
+    modelled: bool,
+    is_spoilt: &dyn Fn(&Repetitions<'_>) -> Option<bool>,
+) -> (Outcome, String) {
+    // Those without a single good repetition are another condition's.
+    let timed: Vec<(&str, Option<bool>)> =
+        cases.iter().filter(|(_, r)| !r.good.is_empty()).map(|(id, r)| (*id, is_spoilt(r))).collect();
+    let are = |wanted: Option<bool>| -> Vec<&str> {
+        timed.iter().filter(|(_, spoilt)| *spoilt == wanted).map(|(id, _)| *id).collect()
+    };
+    let (spoilt, untold) = (are(Some(true)), are(None));
+    match timed.len() {
+        _ if modelled => (Outcome::DoesNotApply, "a virtual clock has no noise".to_owned()),
+        0 => (Outcome::DoesNotApply, "no case has times".to_owned()),
+        all if !spoilt.is_empty() => (Outcome::No, found_in(&spoilt, all)),
+        all if !untold.is_empty() => {
+            (Outcome::Unknown, format!("too few repetitions to tell: {}", found_in(&untold, all)))
+        }
+        all => (Outcome::Yes, found_in(&[], all)),
+    }
+}
+
+/// Whether a repetition stands apart; `None` where there are too few to stand apart from.
+fn has_outlier(ns: &[f64]) -> Option<bool> {
+    outliers(ns).filter(|all| all.len() > 2).map(|all| all.iter().any(Outlier::stands_apart))
 }
 
 /// End-to-end times of the repetitions, in the order they were run.
@@ -180,9 +291,9 @@ fn e2e(repetitions: &Repetitions<'_>) -> Vec<f64> {
 }
 
 /// Fewer resamples than for a printed interval: this one is only compared with a bound.
-fn is_wide(ns: &[f64]) -> bool {
-    let half = median_interval(ns, 0.95, 1000, 1).map(|(low, high)| (high - low) / 2.0);
-    half.zip(median(ns)).is_some_and(|(half, centre)| half > WIDE_SHARE * centre)
+fn is_wide(ns: &[f64]) -> Option<bool> {
+    let half = median_interval(ns, 0.95, 1000, 1).map(|(low, high)| (high - low) / 2.0)?;
+    Some(half > WIDE_SHARE * median(ns)?)
 }
 
 /// `all 12 cases`, or which do not hold it; the first few by name.
@@ -198,30 +309,63 @@ pub(super) fn found_in(spoilt: &[&str], cases: usize) -> String {
 }
 
 fn governor(run: &RunRecord) -> Check {
-    let found = run.provenance.governor.as_deref();
+    let modelled = run.provenance.clock == Clock::Modelled;
+    let found = run.provenance.governor.as_deref().filter(|_| !modelled);
     Check {
+        name: "fixed frequency",
         condition: "The processor keeps its frequency",
         outcome: match found {
+            _ if modelled => Outcome::DoesNotApply,
             None | Some("" | "unknown") => Outcome::Unknown,
             Some(name) => yes_if(name == "performance"),
         },
-        found: found.map_or("the system does not tell its governor".to_owned(), |g| format!("governor {g}")),
+        found: match found {
+            _ if modelled => "the times are of a virtual clock".to_owned(),
+            None => "the system does not tell its governor".to_owned(),
+            Some(governor) => format!("governor {governor}"),
+        },
         advice: "cpupower frequency-set -g performance",
         required: false,
     }
 }
 
-/// One line for a terminal: the verdict and how many conditions hold.
+/// One line for a terminal: the verdict, why the figures are invalid if they are, and every condition that does not hold or is
+/// not known.
 pub fn sentence(run: &RunRecord, checks: &[Check]) -> String {
-    let holding = checks.iter().filter(|c| c.outcome == Outcome::Yes).count();
-    let word = match verdict(run, checks) {
-        Verdict::Valid => "valid, every required condition holds",
-        Verdict::Incomplete => "incomplete",
-        Verdict::Invalid => "INVALID, a required condition fails",
+    let verdict = verdict(run, checks);
+    let broken = |c: &&Check| c.required && c.outcome == Outcome::No;
+    // What the sentence begins with is not named again.
+    let said = |c: &&Check| match verdict {
+        Verdict::Invalid => broken(c),
+        Verdict::Incomplete => c.name == PLAN,
+        Verdict::Valid => false,
     };
-    let unknown = checks.iter().filter(|c| c.outcome == Outcome::Unknown).count();
-    let unknown = if unknown > 0 { format!(", {unknown} unknown") } else { String::new() };
-    format!("{word}; {holding} of {} in all{unknown}", checks.len())
+    let named = |outcome| -> Vec<&str> {
+        checks.iter().filter(|c| c.outcome == outcome && !said(c)).map(|c| c.name).collect()
+    };
+    let (unmet, unknown) = (named(Outcome::No), named(Outcome::Unknown));
+    let mut words = match verdict {
+        Verdict::Invalid => {
+            let reasons: Vec<&str> = checks.iter().filter(broken).map(|c| c.found.as_str()).collect();
+            format!("INVALID: {}", reasons.join("; "))
+        }
+        Verdict::Incomplete => {
+            let plan = checks.iter().find(|c| c.name == PLAN);
+            format!("incomplete: {}", plan.map_or("", |plan| plan.found.as_str()))
+        }
+        Verdict::Valid if unmet.is_empty() && unknown.is_empty() => {
+            return "valid, every condition that applies holds".to_owned();
+        }
+        Verdict::Valid if unmet.is_empty() => "valid, every required condition holds".to_owned(),
+        Verdict::Valid => "valid with reservations".to_owned(),
+    };
+    if !unmet.is_empty() {
+        words += &format!("; not met: {}", unmet.join(", "));
+    }
+    if !unknown.is_empty() {
+        words += &format!("; unknown: {}", unknown.join(", "));
+    }
+    words
 }
 
 #[cfg(test)]
@@ -243,26 +387,118 @@ mod tests {
     }
 
     #[test]
-    fn each_spoiling_is_found_and_only_a_wrong_output_invalidates() {
+    fn each_spoiling_is_found_and_named_and_only_failures_invalidate() {
         let (mut run, mut samples, mut requests) = fixture::quiet();
-        samples[0].state = SampleState::Failed;
         samples[1].state = SampleState::Unscorable;
         run.provenance.governor = Some("powersave".into());
         for (index, request) in requests.iter_mut().enumerate() {
             request.end_ns += 10_000_000 * index as u64;
         }
         let found = checks(&run, &samples, &requests);
-        for starts in ["Every item", "Every answer", "No case grew", "The processor"] {
+        for starts in ["Every answer could", "No case grew", "The processor"] {
             assert_eq!(outcome_of(&found, starts), Outcome::No, "{starts}");
         }
         assert_eq!(verdict(&run, &found), Verdict::Valid);
+        let said = sentence(&run, &found);
+        assert!(
+            said.starts_with("valid with reservations; not met: every answer readable, ")
+                && said.ends_with("no drift, fixed frequency"),
+            "{said}"
+        );
+        run.provenance.governor = None;
+        assert!(sentence(&run, &checks(&run, &samples, &requests)).ends_with("; unknown: fixed frequency"));
         run.status = Status::Interrupted;
         let found = checks(&run, &samples, &requests);
         assert_eq!(verdict(&run, &found), Verdict::Incomplete);
+        assert!(sentence(&run, &found).starts_with("incomplete: interrupted; 360 of 360 items; not met: "));
         requests.last_mut().unwrap().output_hash = "other".into();
         let found = checks(&run, &samples, &requests);
         assert_eq!(verdict(&run, &found), Verdict::Invalid);
-        assert!(sentence(&run, &found).starts_with("INVALID, "));
+        let said = sentence(&run, &found);
+        assert!(said.starts_with("INVALID: output differs between repetitions: "), "{said}");
+    }
+
+    #[test]
+    fn failed_items_invalidate_beyond_what_the_suite_allows() {
+        let (mut run, mut samples, requests) = fixture::quiet();
+        samples[3].state = SampleState::Failed;
+        samples[3].error = Some("logits not finite: position 7, token id 0 is NaN".into());
+        let found = checks(&run, &samples, &requests);
+        assert_eq!(verdict(&run, &found), Verdict::Invalid);
+        assert_eq!(
+            sentence(&run, &found),
+            "INVALID: logits not finite: position 7, token id 0 is NaN (from item val-advanced_mathematics-3 of ceval); \
+             1 of 240 items failed"
+        );
+        // One of 240 is 0.42 %; what one task allows is not the other's.
+        for (task, max_failed, outcome) in
+            [(0, 0.004, Outcome::No), (0, 0.005, Outcome::Yes), (1, 0.5, Outcome::No)]
+        {
+            run.plan.accuracy.iter_mut().for_each(|case| case.max_failed = None);
+            run.plan.accuracy[task].max_failed = Some(max_failed);
+            let found = checks(&run, &samples, &requests);
+            assert_eq!(outcome_of(&found, "No more items failed"), outcome, "{task} {max_failed}");
+        }
+    }
+
+    #[test]
+    fn a_failed_repetition_invalidates_and_is_told_with_its_reason() {
+        let (run, samples, mut requests) = fixture::quiet();
+        let failed = requests.iter().position(|r| r.case_id == "b2-i32-o32").unwrap();
+        requests[failed].error = Some("sequence 1 of the batch: logits not finite".into());
+        requests.retain(|r| r.case_id != "b2-i32-o32" || r.error.is_some());
+        let found = checks(&run, &samples, &requests);
+        assert_eq!(verdict(&run, &found), Verdict::Invalid);
+        let said = sentence(&run, &found);
+        let wanted = "INVALID: warm-up: sequence 1 of the batch: logits not finite; not 1 of 12: b2-i32-o32";
+        assert_eq!(said, wanted);
+        // Nor is it unknown before the run has come to its end.
+        let running = RunRecord { status: Status::Running, ..run };
+        assert_eq!(verdict(&running, &checks(&running, &samples, &requests)), Verdict::Invalid);
+    }
+
+    #[test]
+    fn a_weight_that_is_no_number_invalidates() {
+        let (mut run, samples, requests) = fixture::quiet();
+        run.provenance.weight_faults = Some(vec!["tensor w [0, 7] is NaN (1 of 8 numbers)".into()]);
+        let found = checks(&run, &samples, &requests);
+        assert_eq!(sentence(&run, &found), "INVALID: tensor w [0, 7] is NaN (1 of 8 numbers)");
+        run.provenance.weight_faults = None;
+        let found = checks(&run, &samples, &requests);
+        assert_eq!(sentence(&run, &found), "valid, every required condition holds; unknown: finite weights");
+    }
+
+    #[test]
+    fn conditions_that_do_not_apply_never_say_yes() {
+        let (mut run, samples, mut requests) = fixture::quiet();
+        let noise = [
+            "Every case has at least 5",
+            "Every end-to-end median",
+            "No case grew",
+            "No repetition stands",
+            "The processor keeps",
+        ];
+        run.provenance.clock = Clock::Modelled;
+        let found = checks(&run, &samples, &requests);
+        for starts in noise {
+            assert_eq!(outcome_of(&found, starts), Outcome::DoesNotApply, "{starts}");
+        }
+        assert_eq!(sentence(&run, &found), "valid, every condition that applies holds");
+        // Of one repetition nothing can be told but that it is too few.
+        run.provenance.clock = Clock::Measured;
+        requests.retain(|r| r.kind == crate::record::RepetitionKind::Timed && r.repetition == 0);
+        let found = checks(&run, &samples, &requests);
+        let outcomes = noise.map(|starts| outcome_of(&found, starts));
+        use Outcome::{No, Unknown, Yes};
+        assert_eq!(outcomes, [No, Unknown, Unknown, Unknown, Yes]);
+        // Nor does a condition hold of what is not there yet.
+        let found = checks(&run, &[], &[]);
+        for starts in ["Every item had", "Every answer could"] {
+            assert_eq!(outcome_of(&found, starts), Outcome::Unknown, "{starts}");
+        }
+        for starts in ["Every end-to-end median", "Choices differ", "No answer is given", "Few texts"] {
+            assert_eq!(outcome_of(&found, starts), Outcome::DoesNotApply, "{starts}");
+        }
     }
 
     #[test]

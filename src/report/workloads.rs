@@ -2,7 +2,7 @@
 
 use super::charts::{self, Picture};
 use super::{ReportError, Summary, Table, load, search};
-use crate::record::{LoadLevelRecord, LoadRow, ProbeRecord, ProbeRow, RunDir, RunRecord};
+use crate::record::{LoadCase, LoadLevelRecord, LoadRow, ProbeRecord, ProbeRow, RunDir, RunRecord};
 use std::path::Path;
 
 /// The probes and levels of a run.
@@ -11,13 +11,17 @@ pub(super) struct Workloads {
     probes: Vec<ProbeRecord>,
     probe_rows: Vec<ProbeRow>,
     load_rows: Vec<LoadRow>,
+    /// Loads with failed requests, and why the first of each failed.
+    failures: Vec<(String, String)>,
 }
 
 impl Workloads {
     /// Of a run's records.
     pub(super) fn of(run: &RunRecord, probes: Vec<ProbeRecord>, levels: &[LoadLevelRecord]) -> Self {
         let probe_rows = search::probe_rows(run, &probes);
-        Self { probe_rows, load_rows: load::load_rows(run, levels), probes }
+        let failed = |case: &LoadCase| Some((case.load_id.clone(), load::first_failure(case, levels)?));
+        let failures = run.plan.loads.iter().filter_map(failed).collect();
+        Self { probe_rows, load_rows: load::load_rows(run, levels), probes, failures }
     }
 
     /// The probes of all searches.
@@ -39,9 +43,9 @@ impl Workloads {
         let loads = run.plan.loads.iter().map(|case| load::summary(case, run, &self.load_rows));
         summary.tables.extend(loads.filter(|table| !table.rows.is_empty()));
         summary.checks.extend(search::checks(run, &self.probes));
-        summary.checks.extend(load::checks(run, &self.load_rows));
+        summary.checks.extend(load::checks(run, &self.load_rows, &self.failures));
         let mut said = search::sentences(run, &self.probes);
-        said.extend(load::sentences(run, &self.load_rows));
+        said.extend(load::sentences(run, &self.load_rows, &self.failures));
         if !said.is_empty() {
             summary.headline.retain(|sentence| sentence != super::headline::NOTHING);
             summary.headline.extend(said);

@@ -89,7 +89,7 @@ fn run(
             Timing::new(case_a, &a.plan.tokens, &session_a)?,
             Timing::new(case_b, &b.plan.tokens, &session_b)?,
         ];
-        let done = timings[0].timed.min(timings[1].timed);
+        let done = timings[0].timed().min(timings[1].timed());
         observer.case(&case_a.case_id());
         observer.begin(&case_a.case_id(), "blocks", case_a.timed() as u64, done as u64);
         let ending = blocks(&mut timings, [&mut session_a, &mut session_b], observer);
@@ -117,11 +117,15 @@ fn blocks(
             return Ok(Ending::Interrupted);
         }
     }
-    while !timings.iter().all(Timing::is_done) {
-        let block = timings[0].timed.min(timings[1].timed);
+    // A case that fails on one side is at its end there; the other side's goes on alone.
+    let next = |timings: &[Timing<'_>; 2]| {
+        timings.iter().filter(|timing| !timing.is_done()).map(Timing::timed).min()
+    };
+    while let Some(block) = next(timings) {
         let order = if block.is_multiple_of(2) { [0, 1] } else { [1, 0] };
         // A run that was stopped within a block has one side of it already.
-        for side in order.into_iter().filter(|&side| timings[side].timed == block).collect::<Vec<_>>() {
+        let open = |side: &usize| !timings[*side].is_done() && timings[*side].timed() == block;
+        for side in order.into_iter().filter(open).collect::<Vec<_>>() {
             if sessions[side].stopped() {
                 return Ok(Ending::Interrupted);
             }

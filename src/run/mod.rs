@@ -18,6 +18,7 @@ mod performance;
 pub mod plan;
 pub mod prompts;
 pub mod provenance;
+mod published;
 mod questions;
 mod resume;
 pub mod score;

@@ -1,8 +1,8 @@
 //! A performance case: warm-ups until times agree, then timed repetitions, a line each.
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
-use crate::engine::StepKind;
 use crate::engine::profile::OperatorTime;
+use crate::engine::{EngineError, StepKind};
 use crate::record::{
     GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, RunDir, Spot, Spots,
 };
@@ -65,25 +65,55 @@ impl PerformanceRun {
     }
 }
 
-/// Every case of so many ranks has all its timed repetitions.
+/// Every case of so many ranks is at its end: it has all its timed repetitions, or one that failed.
 pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
     let records = dir.read_requests()?;
-    let timed = |case: &PerformanceRun| {
-        let id = case.case_id();
-        records.iter().filter(|r| r.case_id == id && r.kind == RepetitionKind::Timed).count()
-    };
+    let is_done = |case: &PerformanceRun| Recorded::of(case, &records).is_done(case);
     let mut cases = plan.performance.iter().filter(|case| case.tp == world && case.unfit.is_none());
-    Ok(cases.all(|case| timed(case) >= case.timed()))
+    Ok(cases.all(is_done))
 }
 
-/// Runs the repetitions that have no line yet; an interrupted case is warmed up again.
+/// What the journal has of a case.
+#[derive(Debug, Clone, Copy)]
+struct Recorded {
+    warm_ups: usize,
+    timed: usize,
+    /// A repetition failed, and every other would.
+    failed: bool,
+}
+
+impl Recorded {
+    fn of(case: &PerformanceRun, records: &[RequestRecord]) -> Self {
+        let id = case.case_id();
+        let own = || records.iter().filter(|r| r.case_id == id);
+        let count = |kind| own().filter(|r| r.kind == kind).count();
+        Self {
+            warm_ups: count(RepetitionKind::Warmup),
+            timed: count(RepetitionKind::Timed),
+            failed: own().any(|r| r.error.is_some()),
+        }
+    }
+
+    fn is_done(self, case: &PerformanceRun) -> bool {
+        self.failed || self.timed >= case.timed()
+    }
+}
+
+/// Whether an error is the case's own, which it would have again however often it is run; the others end the run.
+fn is_of_case(error: &EngineError) -> bool {
+    matches!(error, EngineError::NotFinite { .. } | EngineError::Request(_))
+}
+
+/// Runs the repetitions that have no line yet; an interrupted case is warmed up again. A repetition that fails by the case's
+/// own fault leaves a line that says so, and ends the case.
 pub(super) fn run(
     case: &PerformanceRun,
     tokens: &OrdinaryTokens,
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
     let mut timing = Timing::new(case, tokens, session)?;
-    session.observer.begin(&case.case_id(), "repetitions", case.timed() as u64, timing.timed as u64);
+    let done = timing.timed() as u64;
+    session.observer.begin(&case.case_id(), "repetitions", case.timed() as u64, done);
     let ending = repetitions(&mut timing, session);
     session.observer.end();
     session.engine.clear();
@@ -112,9 +142,7 @@ fn repetitions(timing: &mut Timing<'_>, session: &mut Session<'_>) -> Result<End
 pub(super) struct Timing<'a> {
     case: &'a PerformanceRun,
     batches: Vec<Vec<Vec<u32>>>,
-    warm_ups: usize,
-    /// Timed repetitions that are recorded.
-    pub(super) timed: usize,
+    recorded: Recorded,
     /// Measures the machine's limits around each, where a target speaks of the case.
     gauge: Option<CaseGauge>,
     /// What it found right after the last repetition.
@@ -128,43 +156,88 @@ impl<'a> Timing<'a> {
         tokens: &OrdinaryTokens,
         session: &Session<'_>,
     ) -> Result<Self, RunError> {
-        let (records, id) = (session.dir.read_requests()?, case.case_id());
-        let of = |kind| records.iter().filter(|r| r.case_id == id && r.kind == kind).count();
-        let (warm_ups, timed) = (of(RepetitionKind::Warmup), of(RepetitionKind::Timed));
-        let gauge = session.gauge.filter(|gauge| gauge.is_for(&id)).cloned();
-        Ok(Self { case, batches: case.batches(tokens), warm_ups, timed, gauge, spot: None })
+        let recorded = Recorded::of(case, &session.dir.read_requests()?);
+        let gauge = session.gauge.filter(|gauge| gauge.is_for(&case.case_id())).cloned();
+        Ok(Self { case, batches: case.batches(tokens), recorded, gauge, spot: None })
     }
 
-    /// All timed repetitions are there.
+    /// Timed repetitions that are recorded.
+    pub(super) fn timed(&self) -> usize {
+        self.recorded.timed
+    }
+
+    /// All timed repetitions are there, or one failed.
     pub(super) fn is_done(&self) -> bool {
-        self.timed >= self.case.timed()
+        self.recorded.is_done(self.case)
     }
 
-    /// Repeats until times agree.
+    /// Repeats until times agree, or a repetition fails.
     pub(super) fn warm_up(&mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
         let mut warm_up = WarmUp::default();
         // What earlier cases left in it is not of this one.
         drop(session.engine.take_profile());
-        while !warm_up.is_enough(&self.case.warm_up) {
+        while !self.is_done() && !warm_up.is_enough(&self.case.warm_up) {
             if session.stopped() {
                 return Ok(Ending::Interrupted);
             }
-            let times = repeat(session.engine, self.case.shape, &self.batches[0])?;
-            warm_up.add(times.total_ns());
-            let number = self.warm_ups;
-            let line = record(session, self.case, RepetitionKind::Warmup, number, times);
-            session.dir.append_request(&line)?;
-            self.warm_ups += 1;
+            let number = self.recorded.warm_ups;
+            match repeat(session.engine, self.case.shape, &self.batches[0]) {
+                Ok(times) => {
+                    warm_up.add(times.total_ns());
+                    let line = record(session, self.case, RepetitionKind::Warmup, number, times);
+                    session.dir.append_request(&line)?;
+                }
+                Err(error) => self.fail(session, RepetitionKind::Warmup, None, error)?,
+            }
+            self.recorded.warm_ups += 1;
         }
         Ok(Ending::Complete)
+    }
+
+    /// The line of a repetition that failed by the case's own fault; any other error is the run's.
+    fn fail(
+        &mut self,
+        session: &mut Session<'_>,
+        kind: RepetitionKind,
+        block: Option<u32>,
+        error: EngineError,
+    ) -> Result<(), RunError> {
+        if !is_of_case(&error) {
+            return Err(error.into());
+        }
+        let now = session.engine.now_ns();
+        let nothing = Repetition {
+            start_ns: now,
+            prefill_ns: 0,
+            first_token_ns: now,
+            step_ns: Vec::new(),
+            end_ns: now,
+            output_hash: String::new(),
+        };
+        let number = match kind {
+            RepetitionKind::Warmup => self.recorded.warm_ups,
+            RepetitionKind::Timed => self.recorded.timed,
+        };
+        let line = record(session, self.case, kind, number, nothing);
+        let error = Some(error.to_string());
+        session.dir.append_request(&RequestRecord { block, error, peak_rss_bytes: None, ..line })?;
+        self.recorded.failed = true;
+        Ok(())
     }
 
     /// One timed repetition, and its line.
     pub(super) fn repeat(&mut self, session: &mut Session<'_>, block: Option<u32>) -> Result<(), RunError> {
         let before = self.spot_before(block);
-        let batch = &self.batches[self.timed % self.batches.len()];
-        let times = repeat(session.engine, self.case.shape, batch)?;
-        let line = record(session, self.case, RepetitionKind::Timed, self.timed, times);
+        let batch = &self.batches[self.recorded.timed % self.batches.len()];
+        let times = match repeat(session.engine, self.case.shape, batch) {
+            Ok(times) => times,
+            Err(error) => {
+                self.fail(session, RepetitionKind::Timed, block, error)?;
+                self.recorded.timed += 1;
+                return Ok(());
+            }
+        };
+        let line = record(session, self.case, RepetitionKind::Timed, self.recorded.timed, times);
         self.spot = self.gauge.as_ref().map(CaseGauge::measure);
         let spots = before.zip(self.spot.clone()).map(|(before, after)| Spots { before, after });
         let telemetry = session.telemetry();
@@ -178,7 +251,7 @@ impl<'a> Timing<'a> {
             ..line
         })?;
         session.append_telemetry(&telemetry)?;
-        self.timed += 1;
+        self.recorded.timed += 1;
         Ok(())
     }
 

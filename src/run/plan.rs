@@ -14,6 +14,7 @@ use crate::task::{self, Evaluation, TextCodec};
 
 pub use super::load::LoadRun;
 pub use super::performance::PerformanceRun;
+use super::published::published;
 pub use super::questions::RealPrompts;
 pub use super::search::SearchRun;
 use super::{AccuracyRun, RunError, limits, workload};
@@ -99,7 +100,7 @@ impl<'a> Plan<'a> {
     pub fn record(&self, suite: &Suite, config: &ModelConfig, precision: Precision) -> record::Plan {
         let accuracy = self.accuracy.iter().zip(&suite.accuracy).map(|(run, case)| {
             let plan = run.evaluation.plan();
-            let dtype = suite::Dtype::from_name(precision.type_name()).unwrap_or_default();
+            let published = published(case, plan, run.evaluation.len(), config, precision);
             record::AccuracyCase {
                 task: run.task.clone(),
                 dataset: format!("{} {}", folder_name(case), case.split),
@@ -109,7 +110,11 @@ impl<'a> Plan<'a> {
                 available: Some(plan.dataset.items.len() as u64),
                 version_hash: run.evaluation.input_hash()[..6].to_owned(),
                 chance: Some(chance(case.task)),
-                expected: case.expected_for(dtype).map(|e| e.correct as f64 / e.items as f64),
+                expected: published.as_ref().map(|of| of.correct as f64 / of.items as f64),
+                published,
+                max_failed: case.max_failed,
+                generates: Some(plan.max_new_tokens > 0),
+                last_rule: plan.protocol.last_rule(),
             }
         });
         let performance = self.performance.iter().map(|run| {

@@ -37,6 +37,8 @@ pub struct Origin<'a> {
     pub roofline: Option<Roofline>,
     /// What loading took.
     pub load: Option<LoadFacts>,
+    /// Weights that are no numbers in the run's type, in words; `None` where none was read.
+    pub weight_faults: Option<Vec<String>>,
     /// The command line.
     pub command_line: Vec<String>,
     /// The runs that this one is made with.
@@ -119,6 +121,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         governor: machine.governor,
         roofline: origin.roofline.clone(),
         load: origin.load.clone(),
+        weight_faults: origin.weight_faults.clone(),
         command_line: origin.command_line.clone(),
         scored_from: None,
         started: rfc3339_utc(started),

@@ -219,7 +219,8 @@ fn new_record(run: &RunRecord, readings: &BTreeMap<String, Reading>) -> RunRecor
             let hash = sha256_hex(format!("{} {name}", case.version_hash).as_bytes());
             case.version_hash = hash.chars().take(6).collect();
             // What was published is for the protocol as published.
-            case.expected = None;
+            (case.expected, case.published) = (None, None);
+            case.last_rule = readings.get(&case.task).and_then(|reading| reading.reader.last_rule());
             fields.insert(format!("{}.protocol", case.task), name.clone());
             case.protocol = name;
         }

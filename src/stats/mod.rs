@@ -7,6 +7,7 @@
 //! Every function is held against SciPy, statsmodels and NumPy by `fixtures.json`, which
 //! `python3 scripts/stats_fixtures.py > src/stats/fixtures.json` makes.
 
+mod binomial;
 mod bootstrap;
 mod describe;
 mod drift;
@@ -25,6 +26,7 @@ pub mod rng;
 #[cfg(test)]
 mod fixtures;
 
+pub use binomial::{binomial_at_least, binomial_exact};
 pub use bootstrap::{RESAMPLES, median_interval};
 pub use describe::{mad, mean, median, quantile, stddev};
 pub use drift::{Drift, drift};

@@ -6,7 +6,8 @@
 //! about = "What the suite answers, in a sentence or two."
 //!
 //! [model]                      # all optional; --model, --dtype, --kv and --rope go before it
-//! path = "demo"                # demo, dummy:…, or a folder
+//! path = "demo"                # demo, dummy:…, or a folder; the demo model where it is left out
+//! required = true              # instead of path: the suite is for a model that must be named with --model
 //! dtype = "fp16"               # fp16, fp32, bf16, w8a8-dynamic
 //! kv = "auto"                  # auto (as dtype has it), int8
 //! rope = "model"               # model, exact
@@ -22,7 +23,9 @@
 //! limit = 100                  # items, taken in turn from each subject; else all
 //! batch = 8                    # sequences at once; changes no answer
 //! tp = 1                       # tensor-parallel size
-//! [[accuracy.expected]]        # published results, shown beside ours
+//! max_failed = 0.01            # share of the items that may fail, else none: more make the run invalid
+//! [[accuracy.expected]]        # published results, which ours is held against
+//! model = "chatglm2-6b"        # for a model of this shape; else for any
 //! dtype = "fp16"               # else for any
 //! correct = 719
 //! items = 1346
@@ -166,11 +169,15 @@ pub struct ModelChoice {
     pub kv: Kv,
     /// Rotary table mode.
     pub rope: Rope,
+    /// There is no model of its own, and none is taken by default: one must be named.
+    pub required: bool,
 }
 
-/// A published result to show beside ours.
+/// A published result to hold ours against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
+    /// The model it was published for, `chatglm2-6b`; any when `None`.
+    pub model: Option<String>,
     /// The number format it was published for; any when `None`.
     pub dtype: Option<Dtype>,
     /// Right answers.
@@ -182,7 +189,7 @@ pub struct Expected {
 }
 
 /// One `[[accuracy]]` table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AccuracyCase {
     /// Which benchmark.
     pub task: Benchmark,
@@ -204,6 +211,8 @@ pub struct AccuracyCase {
     pub batch: usize,
     /// Tensor-parallel ranks.
     pub tp: usize,
+    /// Share of the items that may fail without making the run invalid.
+    pub max_failed: Option<f64>,
     /// Published results.
     pub expected: Vec<Expected>,
     /// The configurations it is for; all when empty.
@@ -314,6 +323,7 @@ impl Suite {
             dtype: configuration.dtype.unwrap_or(self.model.dtype),
             kv: configuration.kv.unwrap_or(self.model.kv),
             rope: configuration.rope.unwrap_or(self.model.rope),
+            required: self.model.required,
         };
         let max_batch = self.max_batch.iter().filter(|c| is_for(&c.configurations)).cloned();
         let load = self.load.iter().filter(|c| is_for(&c.configurations)).cloned();
@@ -340,8 +350,8 @@ impl Suite {
     }
 
     /// SHA-256 of what decides the results, after overrides. Left out are what is hashed elsewhere in a run's
-    /// identity (where model and data lie: their contents are) and what changes no answer: `about`, `expected`, targets, budgets,
-    /// batch size of accuracy cases, tensor-parallel sizes.
+    /// identity (where model and data lie: their contents are) and what changes no answer: `about`, `expected`, `max_failed`, targets,
+    /// budgets, batch size of accuracy cases, tensor-parallel sizes.
     pub fn content_hash(&self) -> String {
         let accuracy = self.accuracy.iter().map(|case| {
             json!([

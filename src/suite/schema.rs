@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::configuration::{Configuration, configuration};
 use super::table::{
-    Table, array, boolean, count, counts, model_path, optional_count, path, string, tables, word,
+    Table, array, boolean, count, counts, found, model_path, optional_count, path, share, string, tables,
+    word,
 };
 use super::tree::Node;
 use super::{
@@ -145,12 +146,20 @@ pub(super) fn case_configurations(table: &mut Table) -> Result<Vec<String>, Suit
     }
 }
 
+/// The models that a published result can be of, by their shapes.
+const PUBLISHED_MODELS: [&str; 1] = ["chatglm2-6b"];
+
 fn model(node: Node, dir: &Path) -> Result<ModelChoice, SuiteError> {
     let mut table = Table::new(node)?;
     let path = match table.take("path") {
         None => None,
         Some(node) => Some(model_path(&node, dir)?),
     };
+    let required_node = table.take("required");
+    let required = required_node.as_ref().map(boolean).transpose()?.unwrap_or(false);
+    if let (Some(node), true, true) = (&required_node, required, path.is_some()) {
+        return Err(found(node, "`required = true` beside `path`", "one of the two"));
+    }
     let dtype = table.take("dtype").map(|n| word(&n, &Dtype::NAMES, Dtype::from_name)).transpose()?;
     let kv = table.take("kv").map(|n| word(&n, &Kv::NAMES, Kv::from_name)).transpose()?;
     let rope = table.take("rope").map(|n| word(&n, &Rope::NAMES, Rope::from_name)).transpose()?;
@@ -160,6 +169,7 @@ fn model(node: Node, dir: &Path) -> Result<ModelChoice, SuiteError> {
         dtype: dtype.unwrap_or_default(),
         kv: kv.unwrap_or_default(),
         rope: rope.unwrap_or_default(),
+        required,
     })
 }
 
@@ -205,6 +215,7 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
     let batch = optional_count(&mut table, "batch", 1)?.unwrap_or(DEFAULT_BATCH);
     let expected = tables(&mut table, "expected")?.into_iter().map(expected).collect::<Result<_, _>>()?;
     let tp = optional_count(&mut table, "tp", 1)?.unwrap_or(1);
+    let max_failed = table.take("max_failed").map(|node| share(&node)).transpose()?;
     let configurations = case_configurations(&mut table)?;
     table.finish()?;
     let protocol = protocol.name;
@@ -219,12 +230,15 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
         limit,
         batch,
         tp,
+        max_failed,
         expected,
         configurations,
     })
 }
 
 fn expected(mut table: Table) -> Result<Expected, SuiteError> {
+    let known = |name: &str| PUBLISHED_MODELS.contains(&name).then(|| name.to_owned());
+    let model = table.take("model").map(|node| word(&node, &PUBLISHED_MODELS, known)).transpose()?;
     let dtype = table.take("dtype").map(|n| word(&n, &Dtype::NAMES, Dtype::from_name)).transpose()?;
     let items = count(&table.require("items", "the number of items scored")?, 1)? as usize;
     let correct_node = table.require("correct", "the number of right answers")?;
@@ -238,7 +252,7 @@ fn expected(mut table: Table) -> Result<Expected, SuiteError> {
     }
     let source = string(&table.require("source", "where the figure was published")?)?;
     table.finish()?;
-    Ok(Expected { dtype, correct, items, source })
+    Ok(Expected { model, dtype, correct, items, source })
 }
 
 fn performance(mut table: Table, dir: &Path) -> Result<PerformanceCase, SuiteError> {

@@ -109,6 +109,20 @@ pub(super) fn count(node: &Node, least: u64) -> Result<u64, SuiteError> {
     }
 }
 
+/// A share from 0, which is none, up to but not with 1, which is all.
+pub(super) fn share(node: &Node) -> Result<f64, SuiteError> {
+    let expected = "a share from 0 up to but not with 1, such as 0.01";
+    let value = match node.value {
+        Value::Integer(n) => n as f64,
+        Value::Float(value) => value,
+        ref other => return Err(SuiteError::found(&node.origin, other.kind(), expected)),
+    };
+    if (0.0..1.0).contains(&value) {
+        return Ok(value);
+    }
+    Err(SuiteError::found(&node.origin, &value.to_string(), expected))
+}
+
 pub(super) fn optional_count(
     table: &mut Table,
     key: &'static str,

@@ -234,14 +234,23 @@ impl Protocol for ModelTestZeroShot {
         Evidence::Text
     }
 
+    fn last_rule(&self) -> Option<String> {
+        Some(rule_name(extract::LADDER.len() - 1))
+    }
+
     fn judge(&self, answer: Answer<'_>) -> Judgement {
         match extract::first_option(answer.text) {
             Some(Extraction { letter, rule }) => Judgement::Answer {
                 pred: LETTERS[letter],
                 choice_logprobs: Vec::new(),
-                rule: format!("rule {}: {}", rule + 1, extract::LADDER[rule]),
+                rule: rule_name(rule),
             },
             None => Judgement::Unreadable("no rule finds a letter in the text".into()),
         }
     }
+}
+
+/// How a rule of the ladder is named where an answer is recorded.
+fn rule_name(rule: usize) -> String {
+    format!("rule {}: {}", rule + 1, extract::LADDER[rule])
 }

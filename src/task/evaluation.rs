@@ -196,11 +196,12 @@ fn too_long(prompt: usize, new: usize, seq_length: usize) -> String {
 
 /// What is wrong with an answer as such, whatever it says.
 fn fault(ask: &Ask, completion: &Completion) -> Option<String> {
-    if completion.finish == FinishReason::BrokenLogits {
-        let after = completion.tokens.len();
-        return Some(format!(
-            "a logit was NaN or infinite after {after} new tokens; the model's output is degenerate"
-        ));
+    if let FinishReason::BrokenLogits(place) = completion.finish {
+        return Some(match completion.tokens.len() {
+            0 => place.to_string(),
+            1 => format!("{place}, after 1 new token"),
+            after => format!("{place}, after {after} new tokens"),
+        });
     }
     let (found, asked) = (completion.choice_logprobs.len(), ask.choice_ids.len());
     if found != asked {

@@ -197,6 +197,12 @@ pub trait Protocol: Sync {
     /// What it reads the answer from.
     fn evidence(&self) -> Evidence;
 
+    /// The rule that reads an answer where no better one finds any, as [`Judgement::Answer`] names it; `None` for protocols
+    /// without a ladder of rules.
+    fn last_rule(&self) -> Option<String> {
+        None
+    }
+
     /// What an answer means. A pure function, and the only place where a protocol decides so: stored answers are scored
     /// again by it.
     fn judge(&self, answer: Answer<'_>) -> Judgement;

@@ -273,11 +273,13 @@ fn what_is_longer_than_the_model_is_said_so() {
     let out = place.path("out.safetensors");
     let logits = ["logits", "--model", "demo", "--prompts", &prompts, "--out", &out];
     answer(&logits).expect(2, &["prompt 0: ", "exceed the model's seq_length 2048"]);
-    // A precision item that does not fit fails by itself; the run goes on and says so.
+    // A precision item that does not fit fails by itself; the run goes on, says so, and is invalid.
     let model = place.model_with("seq_length", &json!(40));
     let runs = place.path("runs");
     let run = answer(&["run", &place.suite("bad", "bad"), "--model", &model, "--out", &runs]);
-    assert!(run.code == Some(0) || run.code == Some(4), "{run:?}");
+    let run = run.expect(4, &[]);
+    assert!(run.out.contains("INVALID: the prompt has "), "{run:?}");
+    assert!(run.out.contains("(from item ") && run.out.contains("; 2 of 4 items failed"), "{run:?}");
     let samples = fs::read_dir(&runs).unwrap().next().unwrap().unwrap().path().join("samples.jsonl");
     assert!(fs::read_to_string(samples).unwrap().contains("the model's seq_length"));
 }

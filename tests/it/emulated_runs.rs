@@ -93,6 +93,7 @@ fn search(world: usize, lines: &str) -> Option<Searched> {
         telemetry: telemetry::methods(&loaded),
         roofline: None,
         load: None,
+        weight_faults: None,
         command_line: Vec::new(),
         group: None,
     };

@@ -32,5 +32,6 @@ mod support;
 mod task;
 mod tensor_parallel;
 mod tokenizer;
+mod validity;
 mod weights;
 mod workloads;

@@ -158,6 +158,7 @@ impl Run<'_> {
             telemetry: telemetry::methods(&engine),
             roofline: None,
             load: None,
+            weight_faults: None,
             command_line: Vec::new(),
             group: None,
         };

@@ -14,6 +14,7 @@ use clap::Args as ClapArgs;
 
 use crate::device::DeviceInfo;
 use crate::device::cpu::available_threads;
+use crate::engine::EngineError;
 use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::scheduler::Scheduler;
 use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
@@ -29,7 +30,7 @@ use crate::suite::Suite;
 use self::describe::{Description, describe};
 use self::setup::{Setup, SetupArgs};
 use super::compare::{compare_group, compare_turns};
-use super::engine::{ComputeArgs, FoundModel};
+use super::engine::{ComputeArgs, FoundModel, weight_fault_words};
 use super::progress::{self, Bars};
 use super::settings::override_parser;
 use super::signals::{self, Watch};
@@ -224,6 +225,7 @@ fn prepare(
         roofline,
         // A card's memory is not the host's, and an emulated one loads nothing.
         load: compute.device.chip().is_none().then_some(facts),
+        weight_faults: weight_fault_words(&engine, 20),
         command_line: command_line(),
         group,
     };
@@ -346,8 +348,14 @@ fn conclude(ending: Result<Ending, RunError>, dir: &RunDir, record: &RunRecord) 
             ));
             Ok(Exit::Incomplete)
         }
-        Err(error) => {
+        Err(error @ RunError::Engine(EngineError::Device(_) | EngineError::Weights(_))) => {
             say(&format!("glmbench: run {} is incomplete; --resume goes on", record.run_id));
+            Err(error.into())
+        }
+        // It would end there again.
+        Err(error) => {
+            say(&format!("glmbench: run {} is incomplete; what is done is reported", record.run_id));
+            report::show(&render(dir.path())?, dir.path())?;
             Err(error.into())
         }
     }

@@ -119,7 +119,14 @@ impl Setup {
         if let Some(tp) = args.tp {
             suite.set_tp(usize::from(tp));
         }
-        let word = args.model.clone().or_else(|| suite.model.path.clone()).unwrap_or_else(|| "demo".into());
+        let word = match args.model.as_ref().or(suite.model.path.as_ref()) {
+            Some(word) => word.clone(),
+            None if suite.model.required => bail!(
+                "{}: the suite is for a model that it does not name; give it with --model DIR",
+                suite.path.display()
+            ),
+            None => "demo".into(),
+        };
         let model = FoundModel::find_as(&word, args.ptuning.as_deref(), args.rope_scaling)?;
         let tokenizer = model.tokenizer()?;
         // What cannot be loaded is better known before anything is measured.

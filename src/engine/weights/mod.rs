@@ -3,7 +3,7 @@
 //! A model gets its tensors one at a time from a [`WeightSource`]: it asks for a tensor, packs it for its device
 //! and releases it, so that never two copies of a model are in memory. Sources are safetensors files
 //! ([`safetensors`]), random numbers of a given shape ([`dummy`]), and a P-tuning prefix over either ([`overlay`]).
-//! [`layout`] says which tensors a model has. One of several ranks asks for its [`Part`] of each. Pickled `.bin` files
+//! [`watch`] finds numbers in them that are none. [`layout`] says which tensors a model has. One of several ranks asks for its [`Part`] of each. Pickled `.bin` files
 //! become safetensors first ([`convert`]).
 
 mod choice;
@@ -20,6 +20,7 @@ pub mod safetensors;
 mod tensor;
 mod torch_zip;
 pub mod unread;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 

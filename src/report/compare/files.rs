@@ -7,8 +7,8 @@ use crate::report::ReportError;
 use serde::Serialize;
 use std::path::Path;
 
-/// The schema number of both files.
-pub const SCHEMA: u32 = 1;
+/// The schema number of both files. 2: the runs' models.
+pub const SCHEMA: u32 = 2;
 
 /// A row of `comparison.csv`: one figure of one thing in two runs.
 ///
@@ -22,6 +22,10 @@ pub struct ComparisonRow {
     pub run_a: String,
     /// The run held against it.
     pub run_b: String,
+    /// The base's model, as it was asked for.
+    pub model_a: String,
+    /// The other run's.
+    pub model_b: String,
     /// `accuracy`, `speed`, `memory`, `max_batch` or `load`.
     pub kind: &'static str,
     /// The task, the timed case, the search or the load.
@@ -97,6 +101,10 @@ pub struct FlipRow {
     pub run_a: String,
     /// The run held against it.
     pub run_b: String,
+    /// The base's model, as it was asked for.
+    pub model_a: String,
+    /// The other run's.
+    pub model_b: String,
     /// The task.
     pub task: String,
     /// The item.
@@ -131,6 +139,8 @@ impl ComparisonRow {
             schema: SCHEMA,
             run_a: comparison.base().run().run_id.clone(),
             run_b: comparison.other(pair).run().run_id.clone(),
+            model_a: comparison.base().run().provenance.model.clone(),
+            model_b: comparison.other(pair).run().provenance.model.clone(),
             kind,
             subject: String::new(),
             part: String::new(),
@@ -321,6 +331,8 @@ pub(super) fn flip_rows(comparison: &Comparison) -> Vec<FlipRow> {
                 schema: SCHEMA,
                 run_a: comparison.base().run().run_id.clone(),
                 run_b: comparison.other(pair).run().run_id.clone(),
+                model_a: comparison.base().run().provenance.model.clone(),
+                model_b: comparison.other(pair).run().provenance.model.clone(),
                 task: task.task.clone(),
                 doc_id: flip.doc_id.clone(),
                 doc_hash: flip.doc_hash.clone(),
@@ -347,13 +359,13 @@ pub(super) trait Headed: Serialize {
 }
 
 impl Headed for ComparisonRow {
-    const HEADER: &'static str = "schema,run_a,run_b,kind,subject,part,figure,unit,clock_a,clock_b,tp_a,tp_b,n_a,n_b,a,a_lo,\
+    const HEADER: &'static str = "schema,run_a,run_b,model_a,model_b,kind,subject,part,figure,unit,clock_a,clock_b,tp_a,tp_b,n_a,n_b,a,a_lo,\
         a_hi,b,b_lo,b_hi,difference,difference_lo,difference_hi,ratio,ratio_lo,ratio_hi,only_a,only_b,p,p_holm,threshold,\
         verdict,same_output,note";
 }
 
 impl Headed for FlipRow {
-    const HEADER: &'static str = "schema,run_a,run_b,task,doc_id,doc_hash,subject,category,flip,gold,pred_a,pred_b,margin_a,\
+    const HEADER: &'static str = "schema,run_a,run_b,model_a,model_b,task,doc_id,doc_hash,subject,category,flip,gold,pred_a,pred_b,margin_a,\
         margin_b,moved,same_prompt";
 }
 

@@ -46,6 +46,7 @@ fn words(comparison: &Comparison, judgements: &[Judgement]) -> Value {
     let gates = tables::gates(judgements);
     context! {
         title => names.join(" · "),
+        models => models(comparison),
         headline => headline::sentences(comparison),
         runs => table(&tables::runs(comparison)),
         gates => (!judgements.is_empty()).then(|| table(&gates)),
@@ -65,6 +66,18 @@ fn words(comparison: &Comparison, judgements: &[Judgement]) -> Value {
         beside => comparison.beside.iter().map(beside_words).collect::<Vec<_>>(),
         definitions => definitions(comparison),
     }
+}
+
+/// Each model once, in the order of the runs.
+fn models(comparison: &Comparison) -> String {
+    let mut models: Vec<&str> = Vec::new();
+    for side in &comparison.sides {
+        let model = side.run().provenance.model.as_str();
+        if !models.contains(&model) {
+            models.push(model);
+        }
+    }
+    models.join(" · ")
 }
 
 /// A run that is shown and not compared.

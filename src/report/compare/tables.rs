@@ -29,7 +29,7 @@ pub(super) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> 
 /// The runs by letter.
 pub(super) fn runs(comparison: &Comparison) -> Table {
     let mut table =
-        Table::new("Runs".into(), &["", "Name", "Run", "Device", "Type", "Clock", "Validity"], &[]);
+        Table::new("Runs".into(), &["", "Name", "Model", "Run", "Device", "Type", "Clock", "Validity"], &[]);
     for side in &comparison.sides {
         let from = &side.run().provenance;
         table.push(
@@ -37,6 +37,7 @@ pub(super) fn runs(comparison: &Comparison) -> Table {
             vec![
                 side.letter.to_string(),
                 side.name.clone(),
+                from.model.clone(),
                 side.run().run_id.clone(),
                 from.device.clone(),
                 from.dtype.clone(),

@@ -31,9 +31,14 @@ fn flip(samples: &mut [SampleRecord], chosen: impl Fn(usize) -> bool, lost: impl
     let scored = samples.iter_mut().enumerate().filter(|(_, s)| s.state == SampleState::Scored);
     for (index, sample) in scored.filter(|(index, _)| chosen(*index)) {
         sample.correct = !lost(index);
-        sample.pred = Some(if sample.correct { "A" } else { "B" }.into());
+        sample.pred = Some(if sample.correct { sample.gold.clone() } else { wrong(sample) });
         sample.margin = Some(0.01 * index as f32);
     }
+}
+
+/// An answer that is not the key.
+fn wrong(sample: &SampleRecord) -> String {
+    if sample.gold == "A" { "B" } else { "A" }.into()
 }
 
 fn slow(request: &mut RequestRecord, factor: f64) {
@@ -134,7 +139,7 @@ fn a_planted_slowdown_and_a_planted_loss_are_found() {
         (0..samples.len()).filter(|&i| samples[i].task == "ceval" && samples[i].correct).take(30).collect();
     for &index in &right {
         samples[index].correct = false;
-        samples[index].pred = Some("D".into());
+        samples[index].pred = Some(wrong(&samples[index]));
     }
     let mut slower = requests;
     slower.iter_mut().for_each(|request| slow(request, 1.05));

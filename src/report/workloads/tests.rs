@@ -204,7 +204,7 @@ fn what_was_found_is_said_and_what_contradicts_is_not_hidden() {
     let said = summary.headline.join("\n");
     for sentence in [
         "256 in, 33 out: 25 is the largest batch of 1 to 64 within the limits (TPOT 50.0 ms, 26 is too slow), measured on cpu in fp16.",
-        "1 is the largest batch of 1 to 64 within the limits (TPOT 2.00 ms, 2 is too slow); its probes contradict one another",
+        "the largest batch of 1 to 64 within the limits is not known, 1 to 2: its probes contradict one another, batch 2 is too slow (probe 1), batch 2 fits (probe 2)",
         "poisson-i128-o3-b8: sustains 2 requests/s, and not 10 (there TTFT 100 ms and E2E 300 ms in the median, 100.0 % of requests served well)",
     ] {
         assert!(said.contains(sentence), "{sentence:?} is not in:\n{said}");
@@ -214,6 +214,12 @@ fn what_was_found_is_said_and_what_contradicts_is_not_hidden() {
     assert_eq!(outcome("Every max-batch search"), Outcome::Yes);
     assert_eq!(outcome("No max-batch search contradicts"), Outcome::No);
     assert_eq!(outcome("Every request under load"), Outcome::Yes);
+    // What its own probes contradict is not plainly valid.
+    summary.checks.retain(|check| check.name.starts_with("searches"));
+    assert_eq!(
+        summary.verdict_sentence(),
+        "valid with reservations; not met: searches agree with themselves"
+    );
 }
 
 #[test]
@@ -234,6 +240,23 @@ fn a_failed_search_or_request_makes_the_run_invalid() {
 }
 
 #[test]
+fn a_load_that_fails_throughout_says_why() {
+    let (run, _, mut levels) = planted();
+    for request in levels.iter_mut().flat_map(|level| &mut level.requests) {
+        request.error = Some("logits not finite".into());
+    }
+    let mut summary = Summary::of(run, &[], &[]);
+    Workloads::of(&summary.run, Vec::new(), &levels).add_to(&mut summary);
+    let said = summary.headline.last().unwrap();
+    assert_eq!(said, "poisson-i128-o3-b8: 360 of 360 requests failed (logits not finite).");
+    let check = summary.checks.last().unwrap();
+    assert_eq!(
+        (check.outcome, check.found.as_str()),
+        (Outcome::No, "logits not finite; 360 of 360 requests failed; not 1 of 1: poisson-i128-o3-b8")
+    );
+}
+
+#[test]
 fn goodput_counts_failed_requests_as_not_served_well_and_p99_needs_a_hundred() {
     let (run, _, mut levels) = planted();
     levels[0].requests[0].error = Some("short".into());
@@ -249,7 +272,7 @@ fn goodput_counts_failed_requests_as_not_served_well_and_p99_needs_a_hundred() {
     assert_eq!(rows[2].saturated, None, "all at once");
     levels.truncate(1);
     levels[0].requests.truncate(9);
-    let said = load::sentences(&run, &crate::report::load_rows(&run, &levels));
+    let said = load::sentences(&run, &crate::report::load_rows(&run, &levels), &[]);
     assert!(
         said[0]
             .contains("too few requests to say what is sustained (100 at a rate would do) (at 2 TTFT 100 ms"),

@@ -1,0 +1,330 @@
+//! Weights that are no numbers: NaN or infinite in the file, or too large for the type that a model runs in.
+//!
+//! One such weight can make every answer meaningless, or none where no token meets it, so a model that has one is loaded all the
+//! same, and whoever loads it is told which it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout};
+use crate::device::{DType, Precision, WeightForm};
+use crate::engine::not_finite;
+
+/// Numbers of one tensor that are remembered; beyond these they are "or more".
+const REMEMBERED: usize = 1000;
+/// Bytes that are looked at in one go.
+const CHUNK: usize = 1 << 16;
+
+/// A tensor with numbers that are none in the type of the run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightFault {
+    /// The tensor's name.
+    pub tensor: String,
+    /// Where the first of them stands, outermost dimension first.
+    pub index: Vec<usize>,
+    /// How it is stored.
+    pub stored: StorageType,
+    /// As it is stored.
+    pub value: f32,
+    /// The type in which it is infinite, where it is a number as stored.
+    pub becomes: Option<DType>,
+    /// How many there are, up to a thousand.
+    pub count: usize,
+    /// Numbers in the tensor.
+    pub of: usize,
+}
+
+impl fmt::Display for WeightFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tensor, index, stored, value, becomes, count, of } = self;
+        match becomes {
+            None => write!(f, "tensor {tensor} {index:?} is {}", not_finite(*value)),
+            Some(dtype) => {
+                write!(f, "tensor {tensor} {index:?} is {value} in {stored}, infinite in {dtype}")
+            }
+        }?;
+        let more = if *count >= REMEMBERED { " or more" } else { "" };
+        write!(f, " ({count}{more} of {of} numbers)")
+    }
+}
+
+/// A source that looks at every number as it is asked for.
+pub struct Watched {
+    source: Arc<dyn WeightSource>,
+    precision: Precision,
+    found: Mutex<BTreeMap<String, Found>>,
+}
+
+/// What was found in one tensor; ranks may ask for the same numbers.
+struct Found {
+    shape: Vec<usize>,
+    stored: StorageType,
+    first: (usize, f32),
+    becomes: Option<DType>,
+    indices: BTreeSet<usize>,
+}
+
+impl Watched {
+    /// Watches `source` for a run in `precision`.
+    pub fn new(source: Arc<dyn WeightSource>, precision: Precision) -> Self {
+        Self { source, precision, found: Mutex::default() }
+    }
+
+    /// What was found so far, by the tensors' names.
+    pub fn faults(&self) -> Vec<WeightFault> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let fault = |(name, found): (&String, &Found)| WeightFault {
+            tensor: name.clone(),
+            index: unravelled(found.first.0, &found.shape),
+            stored: found.stored,
+            value: found.first.1,
+            becomes: found.becomes,
+            count: found.indices.len(),
+            of: found.shape.iter().product(),
+        };
+        found.iter().map(fault).collect()
+    }
+
+    /// The type that the numbers of a tensor are kept in; quantised ones are scaled by the largest of their row, whatever it is.
+    fn kept_in(&self, name: &str, shape: &[usize]) -> DType {
+        let is_table = name == layout::EMBEDDING || name == layout::PREFIX_EMBEDDING;
+        match self.precision.weights {
+            WeightForm::W8a8Dynamic if shape.len() == 2 && !is_table => DType::Fp32,
+            WeightForm::W8a8Dynamic | WeightForm::Plain => self.precision.dtype,
+        }
+    }
+
+    fn look(&self, view: &TensorView<'_>, shape: &[usize], part: &Part) {
+        let kept_in = self.kept_in(&view.name, shape);
+        let runs = part.runs(shape);
+        faulty(view, limit(view.dtype, kept_in), &mut |at| {
+            let mut value = [0.0];
+            view.read_f32(at, &mut value);
+            let index = whole_index(at, &runs);
+            let mut all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = all.entry(view.name.clone()).or_insert_with(|| Found {
+                shape: shape.to_vec(),
+                stored: view.dtype,
+                first: (usize::MAX, 0.0),
+                becomes: None,
+                indices: BTreeSet::new(),
+            });
+            if index < found.first.0 {
+                found.first = (index, value[0]);
+                found.becomes = value[0].is_finite().then_some(kept_in);
+            }
+            if found.indices.len() < REMEMBERED {
+                found.indices.insert(index);
+            }
+        });
+    }
+}
+
+/// The bits without sign from which on a stored number is none in `kept_in`, where narrowing rounds to nearest, ties to even.
+fn limit(stored: StorageType, kept_in: DType) -> u32 {
+    match (stored, kept_in) {
+        (StorageType::F16, _) => 0x7C00,
+        (StorageType::Bf16, DType::Fp16) => 0x4780,
+        (StorageType::Bf16, DType::Bf16 | DType::Fp32) => 0x7F80,
+        (StorageType::F32, DType::Fp16) => 0x477F_F000,
+        (StorageType::F32, DType::Bf16) => 0x7F7F_8000,
+        (StorageType::F32, DType::Fp32) => 0x7F80_0000,
+    }
+}
+
+/// Tells the indices of all numbers of `view` whose bits without sign reach `limit`.
+///
+/// Good weights are looked at in chunks for their largest alone, which the compiler makes vector instructions of.
+fn faulty(view: &TensorView<'_>, limit: u32, tell: &mut dyn FnMut(usize)) {
+    let size = view.dtype.bytes();
+    let short = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & 0x7FFF;
+    let long = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes) & 0x7FFF_FFFF;
+    for (number, chunk) in view.data.chunks(CHUNK).enumerate() {
+        let first = number * (CHUNK / size);
+        if size == 2 {
+            let (numbers, limit) = (chunk.as_chunks::<2>().0, limit as u16);
+            if numbers.iter().fold(0, |most, bytes| short(bytes).max(most)) >= limit {
+                let all = numbers.iter().enumerate().filter(|(_, bytes)| short(bytes) >= limit);
+                all.for_each(|(i, _)| tell(first + i));
+            }
+        } else {
+            let numbers = chunk.as_chunks::<4>().0;
+            if numbers.iter().fold(0, |most, bytes| long(bytes).max(most)) >= limit {
+                let all = numbers.iter().enumerate().filter(|(_, bytes)| long(bytes) >= limit);
+                all.for_each(|(i, _)| tell(first + i));
+            }
+        }
+    }
+}
+
+/// The index in a whole tensor of number `at` of a part that is these runs of it.
+fn whole_index(at: usize, runs: &[std::ops::Range<usize>]) -> usize {
+    let mut left = at;
+    for run in runs {
+        if left < run.len() {
+            return run.start + left;
+        }
+        left -= run.len();
+    }
+    at
+}
+
+/// A row-major index by dimensions.
+fn unravelled(flat: usize, shape: &[usize]) -> Vec<usize> {
+    let mut left = flat;
+    let mut index: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|&extent| {
+            let here = left % extent.max(1);
+            left /= extent.max(1);
+            here
+        })
+        .collect();
+    index.reverse();
+    index
+}
+
+impl WeightSource for Watched {
+    fn place(&self) -> String {
+        self.source.place()
+    }
+
+    fn stored(&self) -> Vec<StoredTensor> {
+        self.source.stored()
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
+        self.part(name, shape, &Part::Whole)
+    }
+
+    fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
+        let view = self.source.part(name, shape, part)?;
+        self.look(&view, shape, part);
+        Ok(view)
+    }
+
+    fn release(&self, name: &str) {
+        self.source.release(name);
+    }
+
+    fn dtype(&self) -> StorageType {
+        self.source.dtype()
+    }
+
+    fn fingerprint(&self, hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
+        self.source.fingerprint(hashed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::{bf16, f16};
+    use std::borrow::Cow;
+
+    /// One tensor of 2 × 4 numbers.
+    struct One(StorageType, Vec<u8>);
+
+    impl WeightSource for One {
+        fn place(&self) -> String {
+            "here".into()
+        }
+        fn stored(&self) -> Vec<StoredTensor> {
+            Vec::new()
+        }
+        fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError> {
+            let data = Cow::Borrowed(self.1.as_slice());
+            Ok(TensorView { name: name.into(), dtype: self.0, shape: shape.to_vec(), data })
+        }
+        fn release(&self, _name: &str) {}
+        fn dtype(&self) -> StorageType {
+            self.0
+        }
+        fn fingerprint(&self, _hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
+            Ok(String::new())
+        }
+    }
+
+    fn told(numbers: &[f32; 8], stored: StorageType, precision: Precision, name: &str) -> Vec<String> {
+        let bytes = |x: &f32| match stored {
+            StorageType::F32 => x.to_le_bytes().to_vec(),
+            StorageType::F16 => f16::from_f32(*x).to_le_bytes().to_vec(),
+            StorageType::Bf16 => bf16::from_f32(*x).to_le_bytes().to_vec(),
+        };
+        let watched =
+            Watched::new(Arc::new(One(stored, numbers.iter().flat_map(bytes).collect())), precision);
+        watched.tensor(name, &[2, 4]).unwrap();
+        watched.faults().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_first_number_that_is_none_is_named_with_its_place() {
+        let mut numbers = [1.0; 8];
+        assert!(told(&numbers, StorageType::F16, DType::Fp16.into(), "w").is_empty());
+        (numbers[5], numbers[7]) = (f32::NAN, f32::INFINITY);
+        for stored in [StorageType::F16, StorageType::Bf16, StorageType::F32] {
+            let told = told(&numbers, stored, DType::Fp32.into(), "w");
+            assert_eq!(told, ["tensor w [1, 1] is NaN (2 of 8 numbers)"]);
+        }
+        numbers = [-1e5; 8];
+        let of = |stored, precision: Precision, name| told(&numbers, stored, precision, name);
+        assert_eq!(
+            of(StorageType::Bf16, DType::Fp16.into(), "w"),
+            ["tensor w [0, 0] is -99840 in BF16, infinite in fp16 (8 of 8 numbers)"]
+        );
+        assert!(of(StorageType::Bf16, DType::Bf16.into(), "w").is_empty());
+        assert!(of(StorageType::F32, DType::Fp32.into(), "w").is_empty());
+        // A quantised weight is scaled first; the embedding table is not quantised.
+        assert!(of(StorageType::Bf16, Precision::W8A8_DYNAMIC, "w").is_empty());
+        assert_eq!(of(StorageType::Bf16, Precision::W8A8_DYNAMIC, layout::EMBEDDING).len(), 1);
+    }
+
+    #[test]
+    fn the_limits_are_where_narrowing_becomes_infinite() {
+        for (stored, kept_in) in [
+            (StorageType::Bf16, DType::Fp16),
+            (StorageType::F32, DType::Fp16),
+            (StorageType::F32, DType::Bf16),
+            (StorageType::F32, DType::Fp32),
+            (StorageType::F16, DType::Bf16),
+        ] {
+            let value = |bits: u32| match stored {
+                StorageType::F32 => f32::from_bits(bits),
+                StorageType::F16 => f16::from_bits(bits as u16).to_f32(),
+                StorageType::Bf16 => bf16::from_bits(bits as u16).to_f32(),
+            };
+            let holds = |bits: u32| match kept_in {
+                DType::Fp32 => value(bits).is_finite(),
+                DType::Fp16 => f16::from_f32(value(bits)).is_finite(),
+                DType::Bf16 => bf16::from_f32(value(bits)).is_finite(),
+            };
+            let limit = limit(stored, kept_in);
+            assert!(holds(limit - 1) && !holds(limit), "{stored} in {kept_in}");
+        }
+    }
+
+    #[test]
+    fn parts_are_told_by_their_place_in_the_whole_and_once() {
+        let mut numbers = [1.0f32; 8];
+        (numbers[3], numbers[6]) = (f32::NAN, f32::NAN);
+        let data = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let watched = Watched::new(Arc::new(One(StorageType::F32, data)), DType::Fp32.into());
+        watched.part("w", &[2, 4], &Part::Columns(2..4)).unwrap();
+        watched.part("w", &[2, 4], &Part::Rows(std::iter::once(1..2).collect())).unwrap();
+        let faults = watched.faults();
+        assert_eq!(faults.len(), 1);
+        assert_eq!((faults[0].index.clone(), faults[0].count), (vec![0, 3], 2));
+    }
+
+    #[test]
+    fn a_chunk_behind_the_first_is_looked_at_too() {
+        let mut data = vec![0u8; 3 * CHUNK];
+        data[2 * CHUNK + 1] = 0x7C;
+        let shape = [1, data.len() / 2];
+        let watched = Watched::new(Arc::new(One(StorageType::F16, data)), DType::Fp16.into());
+        watched.tensor("w", &shape).unwrap();
+        assert_eq!(watched.faults()[0].index, [0, CHUNK]);
+    }
+}

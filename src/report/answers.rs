@@ -1,0 +1,352 @@
+//! What the answers of a task look like as a whole: a model that always says the same, or nothing, scores by chance, and that
+//! must be seen at a glance.
+
+use super::format::{NONE, or_none, percent};
+use super::tables::{Column, Table};
+use super::validity::{Check, Outcome};
+use crate::record::{AccuracyCase, AnswerRow, RunRecord, SCHEMA, SampleRecord, SampleState};
+use crate::stats::binomial_at_least;
+use std::collections::BTreeMap;
+
+/// An answer is given far too often from so much above the keys' share of it…
+const FAR_ABOVE: f64 = 0.2;
+/// …where that many of it by the keys' share would be less probable than this.
+const BY_ACCIDENT: f64 = 1e-3;
+/// Share of ties, or of empty texts, that is too much: half-precision logits are equal now and then.
+const MANY: f64 = 0.05;
+/// Share of answers read by the last rule of a ladder that is too much: it takes any letter for an answer.
+const MANY_GUESSED: f64 = 0.25;
+
+/// What stands at the foot of a report with scores.
+pub(super) const DEFINITION: (&str, &str) = (
+    "Answers",
+    "share of each answer among the items that were put to the model, and of each key among the same. Tie: the two most \
+     probable choices have equal log-probabilities, and the first is taken. Last rule: the one that reads an answer where no \
+     better one finds any. Empty: the generated text is white space or nothing.",
+);
+
+/// An answer of a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counts {
+    given: u64,
+    keys: u64,
+}
+
+/// The answers of one task.
+#[derive(Debug)]
+pub(super) struct TaskAnswers<'a> {
+    case: &'a AccuracyCase,
+    /// Items with an answer, read or not.
+    put: u64,
+    /// Answers that could not be read.
+    unread: u64,
+    /// By their names.
+    answers: BTreeMap<&'a str, Counts>,
+    /// Answers chosen by probability.
+    chosen: u64,
+    ties: u64,
+    last_rule: Option<u64>,
+    empty: Option<u64>,
+}
+
+/// The answers of each task of the plan that has some.
+pub(super) fn of_tasks<'a>(run: &'a RunRecord, samples: &'a [SampleRecord]) -> Vec<TaskAnswers<'a>> {
+    let tasks = run.plan.accuracy.iter().map(|case| TaskAnswers::of(case, samples));
+    tasks.filter(|answers| answers.put > 0).collect()
+}
+
+impl<'a> TaskAnswers<'a> {
+    fn of(case: &'a AccuracyCase, samples: &'a [SampleRecord]) -> Self {
+        let mut of = Self {
+            case,
+            put: 0,
+            unread: 0,
+            answers: BTreeMap::new(),
+            chosen: 0,
+            ties: 0,
+            last_rule: case.last_rule.as_ref().map(|_| 0),
+            empty: case.generates.filter(|generates| *generates).map(|_| 0),
+        };
+        let own = samples.iter().filter(|s| s.task == case.task && s.state != SampleState::Failed);
+        own.for_each(|sample| of.add(sample));
+        of
+    }
+
+    fn add(&mut self, sample: &'a SampleRecord) {
+        self.put += 1;
+        self.answers.entry(&sample.gold).or_default().keys += 1;
+        match sample.pred.as_deref().filter(|_| sample.state == SampleState::Scored) {
+            Some(given) => self.answers.entry(given).or_default().given += 1,
+            None => self.unread += 1,
+        }
+        if sample.margin.is_some() {
+            self.chosen += 1;
+            self.ties += u64::from(sample.margin == Some(0.0));
+        }
+        if let (Some(count), Some(rule)) = (&mut self.last_rule, &self.case.last_rule) {
+            *count += u64::from(sample.extract_rule == *rule);
+        }
+        if let Some(count) = &mut self.empty {
+            *count += u64::from(sample.text.trim().is_empty());
+        }
+    }
+
+    fn share(&self, count: u64) -> f64 {
+        count as f64 / self.put as f64
+    }
+
+    /// Whether an answer is given far more often than it is right to.
+    fn dominates(&self, counts: Counts) -> bool {
+        let far = self.share(counts.given) - self.share(counts.keys) >= FAR_ABOVE;
+        // One key more of either kind: a few items do not say that an answer is never right.
+        let right = (counts.keys + 1) as f64 / (self.put + 2) as f64;
+        far && binomial_at_least(counts.given, self.put, right).is_some_and(|p| p < BY_ACCIDENT)
+    }
+
+    /// The answer that is given far more often than it is right to.
+    fn dominant(&self) -> Option<(&'a str, Counts)> {
+        let all = self.answers.iter().map(|(answer, counts)| (*answer, *counts));
+        all.filter(|(_, counts)| self.dominates(*counts)).max_by_key(|(_, counts)| counts.given)
+    }
+
+    /// `no is 58 of 60 answers, 30 of 60 keys`.
+    fn dominance(&self) -> Option<String> {
+        let (answer, Counts { given, keys }) = self.dominant()?;
+        Some(format!("{answer} is {given} of {} answers and {keys} of as many keys", self.put))
+    }
+
+    fn has_many_ties(&self) -> bool {
+        self.ties as f64 > MANY * self.chosen as f64
+    }
+
+    /// `12 of 60 are ties`, `every margin is 0`.
+    fn tie_words(&self) -> String {
+        match self.ties {
+            ties if ties == self.chosen => "every margin is 0".to_owned(),
+            ties => format!("{ties} of {} answers are ties", self.chosen),
+        }
+    }
+
+    fn is_guessed(&self) -> bool {
+        self.last_rule.is_some_and(|count| self.share(count) > MANY_GUESSED)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.empty.is_some_and(|count| self.share(count) > MANY)
+    }
+
+    fn note(&self) -> String {
+        let ties = (self.chosen > 0 && self.has_many_ties()).then(|| self.tie_words());
+        let guessed = self.is_guessed().then(|| "much read by the last rule".to_owned());
+        let empty = self.is_empty().then(|| "empty texts".to_owned());
+        [self.dominance(), ties, guessed, empty].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// A row for each answer of each task.
+pub(super) fn rows(run: &RunRecord, tasks: &[TaskAnswers<'_>]) -> Vec<AnswerRow> {
+    let of_task = |task: &TaskAnswers<'_>| {
+        let row = |answer: &str, given: u64, keys: Option<u64>, dominates: bool| AnswerRow {
+            schema: SCHEMA,
+            run_id: run.run_id.clone(),
+            model: run.provenance.model.clone(),
+            task: task.case.task.clone(),
+            protocol: task.case.protocol.clone(),
+            answer: answer.to_owned(),
+            items: task.put,
+            given,
+            given_share: task.share(given),
+            keys,
+            key_share: keys.map(|keys| task.share(keys)),
+            dominates,
+            task_ties: (task.chosen > 0).then_some(task.ties),
+            task_last_rule: task.last_rule,
+            task_empty: task.empty,
+        };
+        let answer = |(answer, counts): (&&str, &Counts)| {
+            row(answer, counts.given, Some(counts.keys), task.dominates(*counts))
+        };
+        let unread = (task.unread > 0).then(|| row("", task.unread, None, false));
+        task.answers.iter().map(answer).chain(unread).collect::<Vec<_>>()
+    };
+    tasks.iter().flat_map(of_task).collect()
+}
+
+/// One row a task.
+pub(super) fn table(tasks: &[TaskAnswers<'_>]) -> Table {
+    let mut table = Table::new(
+        "Answers: share given (share of the keys), %".to_owned(),
+        &["Task", "Answers"],
+        &["Items", "Ties", "Last rule", "Empty"],
+    );
+    table.columns.push(Column { name: "Note".to_owned(), numeric: false });
+    for task in tasks {
+        let share = |(answer, counts): (&&str, &Counts)| {
+            format!("{answer} {} ({})", percent(task.share(counts.given)), percent(task.share(counts.keys)))
+        };
+        let unread = (task.unread > 0).then(|| format!("unread {}", percent(task.share(task.unread))));
+        let answers: Vec<String> = task.answers.iter().map(share).chain(unread).collect();
+        let count = |count: Option<u64>| or_none(count, |count| count.to_string());
+        table.push(
+            false,
+            vec![
+                task.case.task.clone(),
+                answers.join(", "),
+                task.put.to_string(),
+                if task.chosen > 0 { task.ties.to_string() } else { NONE.to_owned() },
+                count(task.last_rule),
+                count(task.empty),
+                task.note(),
+            ],
+        );
+    }
+    table
+}
+
+/// The conditions for believing that answers say something.
+pub(super) fn checks(tasks: &[TaskAnswers<'_>]) -> [Check; 3] {
+    let told = |words: Vec<String>| words.join("; ");
+    let of = |spoilt: &[String], applies: bool| match (spoilt, applies) {
+        ([_, ..], _) => Outcome::No,
+        ([], true) => Outcome::Yes,
+        ([], false) => Outcome::DoesNotApply,
+    };
+    let named = |task: &TaskAnswers<'_>, words: String| format!("{}: {words}", task.case.task);
+    let dominant: Vec<String> =
+        tasks.iter().filter_map(|task| Some(named(task, task.dominance()?))).collect();
+    let chosen = || tasks.iter().filter(|task| task.chosen > 0);
+    let tied: Vec<String> =
+        chosen().filter(|task| task.has_many_ties()).map(|task| named(task, task.tie_words())).collect();
+    let ties: u64 = chosen().map(|task| task.ties).sum();
+    let of_chosen: u64 = chosen().map(|task| task.chosen).sum();
+    let read = || tasks.iter().filter(|task| task.last_rule.is_some() || task.empty.is_some());
+    let counts = |task: &TaskAnswers<'_>| {
+        let guessed = task.last_rule.map(|count| format!("{count} read by the last rule"));
+        let empty = task.empty.map(|count| format!("{count} empty"));
+        let words: Vec<String> = guessed.into_iter().chain(empty).collect();
+        named(task, format!("{} of {} answers", words.join(", "), task.put))
+    };
+    let poor: Vec<String> = read().filter(|task| task.is_guessed() || task.is_empty()).map(counts).collect();
+    [
+        Check {
+            name: "varied answers",
+            condition: "No answer is given far more often than it is right",
+            outcome: of(&dominant, !tasks.is_empty()),
+            found: if dominant.is_empty() {
+                "within 20 points of the keys' shares, or too few items".into()
+            } else {
+                told(dominant)
+            },
+            advice: "Compare with the score of that one answer to everything; read some texts in samples.jsonl.",
+            required: false,
+        },
+        Check {
+            name: "no ties",
+            condition: "Choices differ in probability",
+            outcome: of(&tied, of_chosen > 0),
+            found: match (tied.is_empty(), of_chosen) {
+                (false, _) => told(tied),
+                (true, 0) => "no answer was chosen by probability".to_owned(),
+                (true, _) => format!("{ties} of {of_chosen} answers are ties"),
+            },
+            advice: "A tie goes to the first choice and says nothing; equal logits everywhere are a broken output layer.",
+            required: false,
+        },
+        Check {
+            name: "telling texts",
+            condition: "Few texts are empty, few answers read by the last rule",
+            outcome: of(&poor, read().next().is_some()),
+            found: match poor.is_empty() {
+                false => told(poor),
+                true if read().next().is_none() => "no text was generated".to_owned(),
+                true => told(read().map(counts).collect()),
+            },
+            advice: "Read the texts in samples.jsonl: the model may not answer at all.",
+            required: false,
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    fn sample(pred: &str, gold: &str) -> SampleRecord {
+        SampleRecord {
+            task: "boolq".into(),
+            pred: Some(pred.into()),
+            gold: gold.into(),
+            correct: pred == gold,
+            ..fixture::sample()
+        }
+    }
+
+    /// Sixty items with as many keys of either kind, of which the first `no` are answered no.
+    fn samples(no: usize) -> Vec<SampleRecord> {
+        (0..60)
+            .map(|i| sample(if i < no { "no" } else { "yes" }, if i % 2 == 0 { "no" } else { "yes" }))
+            .collect()
+    }
+
+    #[test]
+    fn a_model_that_says_no_58_of_60_times_is_seen() {
+        let run = fixture::run();
+        let samples = samples(58);
+        let tasks = of_tasks(&run, &samples);
+        let table = table(&tasks);
+        assert_eq!(table.rows[0].cells[1], "no 96.7 (50.0), yes 3.3 (50.0)");
+        assert_eq!(table.rows[0].cells[6], "no is 58 of 60 answers and 30 of as many keys");
+        assert_eq!(checks(&tasks).map(|c| c.outcome)[0], Outcome::No);
+        let rows = rows(&run, &tasks);
+        let found: Vec<_> = rows.iter().map(|r| (r.answer.as_str(), r.given, r.keys, r.dominates)).collect();
+        assert_eq!(found, [("no", 58, Some(30), true), ("yes", 2, Some(30), false)]);
+    }
+
+    #[test]
+    fn answers_near_their_keys_and_few_items_are_not_flagged() {
+        let run = fixture::run();
+        let fair = samples(36);
+        assert_eq!(checks(&of_tasks(&run, &fair))[0].outcome, Outcome::Yes);
+        let few: Vec<_> = samples(58).into_iter().take(4).collect();
+        assert_eq!(checks(&of_tasks(&run, &few))[0].outcome, Outcome::Yes);
+        assert_eq!(checks(&[]).map(|c| c.outcome), [Outcome::DoesNotApply; 3]);
+    }
+
+    #[test]
+    fn ties_last_rules_and_empty_texts_are_counted() {
+        let mut run = fixture::run();
+        run.plan.accuracy[1].generates = Some(true);
+        run.plan.accuracy[1].last_rule = Some("rule 43: [ABCD]".into());
+        let mut samples = samples(30);
+        for sample in &mut samples {
+            sample.margin = Some(0.0);
+        }
+        for sample in &mut samples[..20] {
+            sample.extract_rule = "rule 43: [ABCD]".into();
+            sample.text = " \n".into();
+        }
+        let tasks = of_tasks(&run, &samples);
+        let table = table(&tasks);
+        let cells = &table.rows[0].cells;
+        assert_eq!(cells[3..6], ["60", "20", "20"]);
+        assert!(cells[6].starts_with("every margin is 0; "), "{cells:?}");
+        let found = checks(&tasks);
+        assert_eq!(found.each_ref().map(|c| c.outcome), [Outcome::Yes, Outcome::No, Outcome::No]);
+        assert_eq!(found[1].found, "boolq: every margin is 0");
+        samples[0].state = SampleState::Unscorable;
+        samples[0].pred = None;
+        samples[1].state = SampleState::Failed;
+        let tasks = of_tasks(&run, &samples);
+        assert_eq!((tasks[0].put, tasks[0].unread), (59, 1));
+    }
+
+    #[test]
+    fn an_equal_pair_now_and_then_is_no_flag() {
+        let run = fixture::run();
+        let mut samples = samples(30);
+        samples[3].margin = Some(0.0);
+        let check = &checks(&of_tasks(&run, &samples))[1];
+        assert_eq!((check.outcome, check.found.as_str()), (Outcome::Yes, "1 of 60 answers are ties"));
+    }
+}
