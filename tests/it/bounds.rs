@@ -47,7 +47,7 @@ fn a_file_without_end_is_refused_by_its_bound() {
         let answer = answer(command);
         assert!(matches!(answer.code, Some(2)), "{command:?}: {answer:?}");
         assert!(answer.words.contains(says), "{command:?}: {answer:?}");
-        assert!(begin.elapsed() < Duration::from_secs(60), "{command:?} took {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_mins(1), "{command:?} took {:?}", begin.elapsed());
     }
     assert!(!folder.path().join("out").exists());
 }
@@ -77,5 +77,5 @@ fn an_emulated_load_does_not_wait_for_its_requests() {
     let flags = ["--device", "300i-duo", "--emulate=timing", "--out", out.to_str().unwrap()];
     let run = answer(&[&["run", suite.to_str().unwrap()][..], &flags].concat());
     assert!(matches!(run.code, Some(0 | 4)), "{run:?}");
-    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_mins(1), "{:?}", begin.elapsed());
 }

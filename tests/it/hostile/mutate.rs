@@ -59,7 +59,7 @@ fn alter(bytes: &mut Vec<u8>, rng: &mut Rng) {
         0 | 1 => replace_number(bytes, rng),
         2 => replace_word(bytes, rng),
         3 => {
-            let letter = *pick(&[b'a', b'0', b'-', b'.', b' ', b'Z'], rng);
+            let letter = *pick(b"a0-. Z", rng);
             replace(bytes, u8::is_ascii_alphanumeric, &[letter], rng);
         }
         _ => {
