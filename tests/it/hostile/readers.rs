@@ -77,12 +77,16 @@ pub fn readers() -> Vec<Reader> {
             |dir, _| lay_ceval(dir, "val/antonym_pairs_val.csv"),
             |dir| read_set_of(Benchmark::CEval, dir),
         ),
-        reader(
-            "ceval-dev",
-            "dev/antonym_pairs_dev.csv",
-            |dir, _| lay_ceval(dir, "dev/antonym_pairs_dev.csv"),
-            |dir| read_set_of(Benchmark::CEval, dir),
-        ),
+        Reader {
+            // Where there are too few examples, split and subject are named.
+            names: "antonym_pairs",
+            ..reader(
+                "ceval-dev",
+                "dev/antonym_pairs_dev.csv",
+                |dir, _| lay_ceval(dir, "dev/antonym_pairs_dev.csv"),
+                |dir| read_set_of(Benchmark::CEval, dir),
+            )
+        },
         reader(
             "ceval-mapping",
             "subject_mapping.json",
@@ -131,7 +135,7 @@ pub fn readers() -> Vec<Reader> {
         ),
         Reader {
             // A name that it leads to may be wrong, in its folder.
-            names: "/index/",
+            names: "/index",
             ..reader("index", "model.safetensors.index.json", lay_index, read_weights)
         },
         reader(
@@ -145,7 +149,7 @@ pub fn readers() -> Vec<Reader> {
             ..reader("pickle", "pytorch_model.bin", |_, _| vec![pickle()], read_torch)
         },
         Reader {
-            names: "/torch-index/",
+            names: "/torch-index",
             ..reader("torch-index", "pytorch_model.bin.index.json", lay_torch_index, read_torch)
         },
         run("run", "run.json"),
