@@ -163,13 +163,6 @@ def score_interval(n, only_a, only_b, confidence):
     return {"n": n, "only_a": only_a, "only_b": only_b, "confidence": confidence, "low": float(low), "high": float(high)}
 
 
-def mann_whitney(a, b):
-    tied = len(set(a + b)) < len(a + b)
-    small = len(a) <= 25 and len(b) <= 25
-    method = "exact" if small and not tied else "asymptotic"
-    return {"a": a, "b": b, "p": float(stats.mannwhitneyu(a, b, alternative="two-sided", method=method).pvalue)}
-
-
 def ratio(a, b, seed):
     """The program's own draws, and Schuirmann's test by Welch's t on the logarithms."""
     bits = pcg64(seed)
@@ -209,10 +202,6 @@ def main():
             "score_interval": [score_interval(*case) for case in [
                 (50, 0, 0, 0.95), (44, 0, 1, 0.95), (44, 1, 0, 0.9), (1346, 30, 21, 0.95), (300, 12, 12, 0.9),
                 (26, 2, 9, 0.95), (5, 0, 5, 0.95), (12, 7, 5, 0.95), (100_000, 3_000, 2_800, 0.95)]],
-            "mann_whitney": [mann_whitney(*pair) for pair in [
-                (times[:6], even[:5]), (times[:12], [x * 1.03 for x in times[12:25]]),
-                (times[:15], times[15:]), ([1.0, 2.0, 2.0, 3.0], [2.0, 3.0, 4.0, 4.0, 5.0]),
-                ([float(x) for x in random.normal(0, 1, 40)], [float(x) for x in random.normal(0.4, 1, 60)])]],
             "ratio": [ratio(*case) for case in [
                 ([1.0 + x / 1000 for x in (0, 3, 5, -4, 2, 1, -2, 0.5)], [1.0 + x / 1000 for x in (1, 4, -3, 2, 0, 6)], 5),
                 (times[:10], [x * 1.2 for x in times[10:20]], 6), (even[:6], [x * 1.1 for x in even[6:]], 7),

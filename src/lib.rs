@@ -20,7 +20,9 @@
 //! [`run`] plans all this before any weight is loaded ([`run::model`]: what was read of the model's folder; [`run::duration`]: how
 //! long cases take), then drives the engine and writes a line for every item and repetition as it is done ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
 //! [`mod@bench`] times shapes and serves requests that arrive by a schedule; [`stats`] has the statistics.
-//! [`report::compare`] holds runs against each other; [`gate`] decides whether they keep the limits of a `gates.toml`.
+//! [`report::compare`] holds runs against each other; [`gate`] decides whether they keep the limits of a `gates.toml`. Two
+//! configurations are timed in turn by blocks ([`run::interleave`]): the program starts itself once for each, since what differs
+//! between two runs is less their noise than where each process was put.
 //!
 //! What comes after a run needs no model either: [`run::score`] judges stored answers again, by the very function that judged
 //! them first; `show` opens items from the prompts that the run kept; [`report::export`] writes the records in the formats of

@@ -12,7 +12,8 @@ use serde::Serialize;
 use crate::gate::{self, junit};
 use crate::record::{Noise, RunDir, write_whole};
 use crate::report::compare::{
-    ComparisonRow, ComparisonSummary, Judgement, NoiseFloors, Options, compare, folder_name, render, write,
+    ComparisonRow, ComparisonSummary, GateOutcome, Judgement, NoiseFloors, Options, compare, folder_name,
+    render, write,
 };
 use crate::report::{ReportError, Verdict};
 use crate::suite::gates::Gates;
@@ -25,16 +26,21 @@ use super::{Exit, emit, json_text, say};
 /// Compare runs: paired accuracy, speed verdicts, gates, and a report
 ///
 /// The first run is the base; each other one is compared with it. Runs of different identity (weights, data, protocol, type)
-/// are refused unless --allow-mismatch.
+/// are refused unless --allow-mismatch. A speed is called faster or slower where the two were timed in turn (`run --interleave`),
+/// where several runs stand on either side of `--`, or where the difference clears a noise floor measured between runs.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench compare 20261123T02 20261124T02\n  \
+    glmbench compare A1 A2 A3 A4 -- B1 B2 B3 B4                      between-run variance\n  \
     glmbench compare reports/A reports/B --gate gates.toml --junit gates.xml\n\n\
     Exit codes: 0 done and every gate passed, 1 a gate failed, 2 usage or input error, 3 a run is incomplete,\n            \
-    4 a run is invalid")]
+    4 a run is invalid, or a gate is undecided")]
 pub struct Args {
     /// Run directories, or the beginnings of the names of runs in reports/; the base first
-    #[arg(value_name = "RUN", num_args = 2.., required = true)]
+    #[arg(value_name = "RUN", num_args = 1.., required = true)]
     runs: Vec<PathBuf>,
+    /// Runs of the other side: those before `--` are then all of the base; the first of each is shown, all are tested
+    #[arg(value_name = "RUN", last = true)]
+    other: Vec<PathBuf>,
     /// Limits to hold the runs to; `suites/gates/example.toml` shows what there is
     #[arg(long, value_name = "GATES.toml")]
     gate: Option<PathBuf>,
@@ -44,10 +50,11 @@ pub struct Args {
     /// Compare runs of different identity; every differing field then stands on top
     #[arg(long)]
     allow_mismatch: bool,
-    /// Change of a time that is called one, e.g. 3%; else 3 %, or twice the phase's noise floor where that is more
+    /// Change of a time that is called one, e.g. 3%, which it is unless given
     #[arg(long, value_name = "SHARE", value_parser = percentage)]
     threshold: Option<f64>,
-    /// The machine's noise floor: a share such as 1.5%, or a file of `glmbench doctor --noise --out`
+    /// What two equal runs differ by on this machine: a file of `glmbench doctor --noise --out`, or a share such as 5%. Runs that
+    /// were not timed in turn get a verdict where their difference clears it
     #[arg(long, value_name = "SHARE|FILE")]
     noise_floor: Option<OsString>,
     /// Difference of an accuracy below which runs may be called the same, e.g. 1%
@@ -81,10 +88,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         threshold: args.threshold,
         noise: args.noise_floor.as_deref().map(noise_floors).transpose()?.unwrap_or_default(),
         accuracy_margin: args.accuracy_margin,
-        beside: Vec::new(),
         out: args.out.clone(),
+        ..Options::default()
     };
-    let paths = args.runs.iter().map(|word| find_run(word)).collect::<anyhow::Result<Vec<_>>>()?;
+    let find =
+        |words: &[PathBuf]| words.iter().map(|word| find_run(word)).collect::<anyhow::Result<Vec<_>>>();
+    let (runs, other) = (find(&args.runs)?, find(&args.other)?);
+    let (paths, options) = match (runs.split_first(), other.split_first()) {
+        (Some((a, more_a)), Some((b, more_b))) => {
+            let again = vec![more_a.to_vec(), more_b.to_vec()];
+            (vec![a.clone(), b.clone()], Options { again, ..options })
+        }
+        _ => (runs, options),
+    };
     let comparison = compare(&paths, &options)?;
     let judgements = match &gates {
         Some(gates) => gate::judge(gates, &comparison)?,
@@ -96,10 +112,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let (Some(path), Some(gates)) = (&args.junit, &gates) {
         write_junit(path, gates, &judgements)?;
     }
-    let passed = gates.as_ref().is_none_or(|gates| gate::passes(gates, &judgements));
-    let text = if args.json { json(&summary, &judgements, passed)? } else { words(&summary, &judgements) };
+    let decision = gates.as_ref().map_or(GateOutcome::Pass, |gates| gate::decision(gates, &judgements));
+    let text = if args.json { json(&summary, &judgements, decision)? } else { words(&summary, &judgements) };
     show(&summary, &text)?;
-    Ok(exit(passed, summary.verdict).into())
+    Ok(exit(decision, summary.verdict).into())
 }
 
 /// Ends a command that made several runs: those of the same thing are compared, with the others shown beside them. Nothing where
@@ -151,19 +167,20 @@ fn show(summary: &ComparisonSummary, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A failed gate goes before an unfinished or invalid run: it is what was asked.
-pub(super) fn exit(gates_passed: bool, verdict: Verdict) -> Exit {
-    match verdict {
-        _ if !gates_passed => Exit::GateFailed,
-        Verdict::Valid => Exit::Done,
-        Verdict::Incomplete => Exit::Incomplete,
-        Verdict::Invalid => Exit::Invalid,
+/// An invalid run says nothing of any gate; a failed gate goes before an unfinished run: it is what was asked. An undecided one is no
+/// measurement of what was asked.
+pub(super) fn exit(decision: GateOutcome, verdict: Verdict) -> Exit {
+    match (verdict, decision) {
+        (Verdict::Invalid, _) | (Verdict::Valid, GateOutcome::Undecided) => Exit::Invalid,
+        (_, GateOutcome::Fail) => Exit::GateFailed,
+        (Verdict::Incomplete, _) => Exit::Incomplete,
+        (Verdict::Valid, GateOutcome::Pass) => Exit::Done,
     }
 }
 
 /// Writes the JUnit file of some judgements.
 pub(super) fn write_junit(path: &Path, gates: &Gates, judgements: &[Judgement]) -> anyhow::Result<()> {
-    let xml = junit::document(judgements, gates.undecided_fails);
+    let xml = junit::document(judgements, gates.undecided);
     write_whole(path, xml.as_bytes()).with_context(|| format!("--junit {}", path.display()))
 }
 
@@ -175,12 +192,11 @@ fn noise_floors(word: &OsStr) -> anyhow::Result<NoiseFloors> {
     let shown = word.display();
     let expected = || {
         format!(
-            "--noise-floor {shown}: expected a share such as 1.5%, or a file of `glmbench doctor --noise --out`"
+            "--noise-floor {shown}: expected a file of `glmbench doctor --noise --out`, or a share such as 5%"
         )
     };
     let noise = Noise::read(Path::new(word)).with_context(expected)?;
-    NoiseFloors::of_machine(&noise.floors)
-        .with_context(|| format!("{shown} has no noise floor from 0 to 1; {}", expected()))
+    NoiseFloors::of_machine(noise).map_err(|why| anyhow::anyhow!("{shown} {why}; {}", expected()))
 }
 
 fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
@@ -196,6 +212,7 @@ fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
     lines.push(format!("A change of a measured time is called one beyond {}.", summary.threshold));
     if !judgements.is_empty() {
         lines.push(super::report::gate_sentence(judgements));
+        lines.extend(super::report::deciding(judgements));
     }
     lines.join("\n")
 }
@@ -212,7 +229,11 @@ struct Printed<'a> {
     gates_pass: bool,
 }
 
-fn json(summary: &ComparisonSummary, judgements: &[Judgement], passed: bool) -> serde_json::Result<String> {
+fn json(
+    summary: &ComparisonSummary,
+    judgements: &[Judgement],
+    decision: GateOutcome,
+) -> serde_json::Result<String> {
     json_text(&Printed {
         schema: 1,
         folder: summary.folder.display().to_string(),
@@ -220,7 +241,7 @@ fn json(summary: &ComparisonSummary, judgements: &[Judgement], passed: bool) -> 
         identity_differences: &summary.mismatches,
         rows: &summary.rows,
         gates: judgements,
-        gates_pass: passed,
+        gates_pass: decision == GateOutcome::Pass,
     })
 }
 
@@ -240,11 +261,20 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_gate_is_the_answer_before_all_else() {
-        assert_eq!(exit(false, Verdict::Invalid), Exit::GateFailed);
-        assert_eq!(exit(true, Verdict::Invalid), Exit::Invalid);
-        assert_eq!(exit(true, Verdict::Incomplete), Exit::Incomplete);
-        assert_eq!(exit(true, Verdict::Valid), Exit::Done);
+    fn an_invalid_run_then_a_failed_gate_then_the_rest() {
+        use GateOutcome::{Fail, Pass, Undecided};
+        for (decision, verdict, code) in [
+            (Fail, Verdict::Invalid, Exit::Invalid),
+            (Pass, Verdict::Invalid, Exit::Invalid),
+            (Fail, Verdict::Incomplete, Exit::GateFailed),
+            (Fail, Verdict::Valid, Exit::GateFailed),
+            (Pass, Verdict::Incomplete, Exit::Incomplete),
+            (Undecided, Verdict::Incomplete, Exit::Incomplete),
+            (Undecided, Verdict::Valid, Exit::Invalid),
+            (Pass, Verdict::Valid, Exit::Done),
+        ] {
+            assert_eq!(exit(decision, verdict), code, "{decision} {verdict:?}");
+        }
     }
 
     #[test]
@@ -253,9 +283,15 @@ mod tests {
         let path = folder.path().join("noise.json");
         let word = path.as_os_str();
         assert_eq!(noise_floors("2%".as_ref()).unwrap(), NoiseFloors::every(0.02));
-        assert!(noise_floors(word).unwrap_err().to_string().contains("a share such as 1.5%"));
-        let floor =
-            |phase, floor| NoiseFloor { case_id: "b1-i8-o8".into(), phase, blocks: 20, ratio: 1.0, floor };
+        assert!(noise_floors(word).unwrap_err().to_string().contains("a share such as 5%"));
+        let floor = |runs| NoiseFloor {
+            case_id: "b1-i8-o8".into(),
+            phase: Phase::Decode,
+            runs,
+            spread: (runs > 0).then_some(0.01),
+            median_ns: Some(1),
+            floor: 0.02,
+        };
         let mut noise = Noise {
             engine: String::new(),
             host: String::new(),
@@ -266,20 +302,14 @@ mod tests {
             threads: 1,
             model: "demo".into(),
             made: String::new(),
-            floors: vec![floor(Phase::Decode, 0.012), floor(Phase::Decode, 0.02), floor(Phase::E2e, 0.03)],
+            floors: vec![floor(8)],
         };
         noise.write(&path).unwrap();
-        let read = noise_floors(word).unwrap();
-        assert_eq!(
-            [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| read.of(phase)),
-            [0.03, 0.02, 0.03]
-        );
-        let options = Options { noise: read, ..Options::default() };
-        assert_eq!(options.threshold(Phase::Decode), 0.04);
-        assert_eq!(options.threshold_words(), "6.0 % (prefill), 4.0 % (decode), 6.0 % (e2e)");
+        assert_eq!(noise_floors(word).unwrap(), NoiseFloors::of_machine(noise.clone()).unwrap());
         assert_eq!(Options::default().threshold_words(), "3.0 %");
-        noise.floors.clear();
+        // One from within a process says nothing of two runs.
+        noise.floors = vec![floor(0)];
         noise.write(&path).unwrap();
-        assert!(noise_floors(word).unwrap_err().to_string().contains("has no noise floor"));
+        assert!(noise_floors(word).unwrap_err().to_string().contains("no noise floor between runs"));
     }
 }

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::SystemTime;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bench::Shape;
 use crate::device::DType;
@@ -16,7 +17,7 @@ use crate::record::{LimitRate, MachineLimits, Noise, rfc3339_utc};
 use crate::run::environment::{Reader, VARIABLES, environment, variable};
 use crate::run::limits::limits_record;
 use crate::run::machine::Machine;
-use crate::run::noise::noise;
+use crate::run::noise::{PhaseTime, between, times};
 use crate::run::plan::ordinary_tokens;
 
 use super::engine::{ComputeArgs, FoundModel};
@@ -29,15 +30,21 @@ pub struct Args {
     /// Also measure memory bandwidth and the peak of each arithmetic unit (two or three seconds, and 512 MiB or more)
     #[arg(long)]
     limits: bool,
-    /// Also time a model against itself, and report how large a difference this machine shows where there is none
+    /// Also have several processes time a model, some time apart, and report how far equal runs lie apart on this machine
     #[arg(long)]
     noise: bool,
     /// With --limits: threads; all cores unless given
     #[arg(long, value_name = "N", requires = "limits", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// With --noise: pairs of repetitions of each shape
-    #[arg(long, value_name = "N", default_value = "20", requires = "noise", value_parser = clap::value_parser!(u16).range(6..))]
-    blocks: u16,
+    /// With --noise: processes
+    #[arg(long, value_name = "N", default_value = "10", requires = "noise", value_parser = clap::value_parser!(u16).range(3..=1000))]
+    runs: u16,
+    /// With --noise: seconds from the start of one process to that of the next, at least
+    #[arg(long, value_name = "SECONDS", default_value = "20", requires = "noise", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    every: u32,
+    /// This process is one of those
+    #[arg(long, hide = true, requires = "noise")]
+    one_of_them: bool,
     /// With --noise: model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
     #[arg(long, value_name = "DIR|demo|dummy:…", default_value = "demo", requires = "noise")]
     model: OsString,
@@ -112,6 +119,10 @@ fn variables(all: bool) -> Vec<VariableFinding> {
 
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.one_of_them {
+        emit(&serde_json::to_string(&one_of_them(args)?)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut findings = findings(Machine::read());
     if args.limits {
         let threads = args.threads.map_or_else(available_threads, usize::from);
@@ -120,7 +131,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     findings.environment = variables(args.environment);
     if args.noise {
-        let noise = null_comparison(args)?;
+        let noise = between_processes(args)?;
         if let Some(path) = &args.out {
             noise.write(path)?;
         }
@@ -134,26 +145,75 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads the model and times it against itself.
-fn null_comparison(args: &Args) -> anyhow::Result<Noise> {
+/// Repetitions of each shape in a process.
+const REPETITIONS: usize = 10;
+
+/// What one process tells.
+#[derive(Serialize, Deserialize)]
+struct OneOfThem {
+    device: String,
+    kernel: String,
+    dtype: String,
+    threads: u32,
+    times: Vec<PhaseTime>,
+}
+
+/// Loads the model and times it.
+fn one_of_them(args: &Args) -> anyhow::Result<OneOfThem> {
     let model = FoundModel::find(&args.model, None)?;
     let compute = ComputeArgs::usual();
     let most = |of: fn(&Shape) -> usize| args.shape.iter().map(of).max().unwrap_or(1);
     let limits = Limits::for_batch(&model.config, most(|s| s.batch), most(Shape::sequence_tokens));
     let mut engine = model.load(&compute, limits)?;
     let tokens = ordinary_tokens(&model.config, model.tokenizer()?.as_ref());
-    let mut bars = Bars::default();
-    let floors = noise(&mut engine, &tokens, &args.shape, usize::from(args.blocks), &mut bars)?;
-    let (machine, device) = (Machine::read(), engine.device_info());
+    let times = times(&mut engine, &tokens, &args.shape, REPETITIONS)?;
+    let device = engine.device_info();
+    Ok(OneOfThem {
+        device: device.name,
+        kernel: device.kernel,
+        dtype: device.precision.to_string(),
+        threads: device.threads as u32,
+        times,
+    })
+}
+
+/// Starts this program again for each of the processes.
+fn between_processes(args: &Args) -> anyhow::Result<Noise> {
+    let program = std::env::current_exe().context("the program's own file cannot be found")?;
+    let mut last: Option<OneOfThem> = None;
+    let mut due = Instant::now();
+    let floors =
+        between(usize::from(args.runs), &mut Bars::default(), |_| -> anyhow::Result<Vec<PhaseTime>> {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            due = Instant::now() + Duration::from_secs(u64::from(args.every));
+            let mut command = Command::new(&program);
+            command.args(["doctor", "--noise", "--one-of-them", "--model"]).arg(&args.model);
+            for shape in &args.shape {
+                let Shape { batch, input_tokens, output_tokens } = shape;
+                command.arg("--shape").arg(format!("{batch}x{input_tokens}x{output_tokens}"));
+            }
+            let answer = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+            let answer = answer.context("a process of --noise cannot be started")?;
+            if !answer.status.success() {
+                bail!("a process of --noise ended: {}", answer.status);
+            }
+            let told: OneOfThem =
+                serde_json::from_slice(&answer.stdout).context("a process of --noise told something else")?;
+            let times = told.times.clone();
+            last = Some(told);
+            Ok(times)
+        })?;
+    let told = last.context("--noise needs a process")?;
+    let machine = Machine::read();
     let unknown = || "not told by the system".to_owned();
     Ok(Noise {
         engine: format!("glmbench {}", env!("CARGO_PKG_VERSION")),
         host: machine.host.unwrap_or_else(unknown),
         cpu_model: machine.cpu_model.unwrap_or_else(unknown),
-        device: device.name,
-        kernel: device.kernel,
-        dtype: device.precision.to_string(),
-        threads: device.threads as u32,
+        device: told.device,
+        kernel: told.kernel,
+        dtype: told.dtype,
+        threads: told.threads,
         model: args.model.to_string_lossy().into_owned(),
         made: rfc3339_utc(SystemTime::now()),
         floors,
@@ -245,12 +305,12 @@ fn words(f: &Findings) -> String {
     text += &f.limits.as_ref().map_or_else(String::new, limit_words);
     for floor in f.noise.iter().flat_map(|n| &n.floors) {
         text += &format!(
-            "noise         {} {}: A/B {:+.2} % here; one in twenty null comparisons exceeds {:.2} % ({} pairs)\n",
+            "noise         {} {}: {} equal runs spread by {:.2} %; one in twenty comparisons of two exceeds {:.2} %\n",
             floor.case_id,
             floor.phase,
-            100.0 * (floor.ratio - 1.0),
-            100.0 * floor.floor,
-            floor.blocks
+            floor.runs,
+            100.0 * floor.spread.unwrap_or(0.0),
+            100.0 * floor.floor
         );
     }
     for v in &f.environment {

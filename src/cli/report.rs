@@ -3,7 +3,7 @@
 use crate::cli::compare::{exit, write_junit};
 use crate::cli::runs::find_run;
 use crate::cli::{Exit, emit, say};
-use crate::gate::{judge_run, passes, relative_limits};
+use crate::gate::{decision, judge_run, relative_limits};
 use crate::record::RunDir;
 use crate::report::compare::{GateOutcome, Judgement, gate_table};
 use crate::report::{Summary, Table, Verdict, render};
@@ -47,12 +47,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.junit {
         write_junit(path, &gates, &judgements)?;
     }
-    let words = format!("\nGates\n{}\n{}", drawn(&gate_table(&judgements)), gate_sentence(&judgements));
+    let mut words = format!("\nGates\n{}\n{}", drawn(&gate_table(&judgements)), gate_sentence(&judgements));
+    deciding(&judgements).iter().for_each(|line| words += &format!("\n{line}"));
     match emit(&words) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e.into()),
         _ => {}
     }
-    Ok(exit(passes(&gates, &judgements), summary.verdict()).into())
+    Ok(exit(decision(&gates, &judgements), summary.verdict()).into())
 }
 
 /// How many gates came out how.
@@ -64,6 +65,24 @@ pub(super) fn gate_sentence(judgements: &[Judgement]) -> String {
         count(GateOutcome::Fail),
         count(GateOutcome::Undecided)
     )
+}
+
+/// What decides the gates that are undecided, a line each kind.
+pub(super) fn deciding(judgements: &[Judgement]) -> Vec<String> {
+    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    for judgement in judgements {
+        let Some(decide) = &judgement.decide else { continue };
+        match lines.iter_mut().find(|(known, _)| known == decide) {
+            Some((_, gates)) => gates.push(&judgement.gate),
+            None => lines.push((decide.clone(), vec![&judgement.gate])),
+        }
+    }
+    let words = |(decide, gates): (String, Vec<&str>)| match gates.as_slice() {
+        [one] => format!("{one} is undecided: {decide}"),
+        [first, rest @ ..] => format!("{first} and {} more are undecided: {decide}", rest.len()),
+        [] => decide,
+    };
+    lines.into_iter().map(|line| one_line(&words(line)).into_owned()).collect()
 }
 
 /// Prints a run's tables and headline on standard output, and where the rest is on standard error. A reader that goes away

@@ -1,27 +1,31 @@
 //! JUnit XML, which CI systems show: a test case for each gate.
 //!
 //! The dialect that Jenkins, GitLab and GitHub's reporters have in common: `testsuites` over one `testsuite`, each
-//! `testcase` with `failure` or `skipped` where it did not pass.
+//! `testcase` with `failure`, `error` or `skipped` where it did not pass.
 
 use crate::report::compare::{GateOutcome, Judgement};
+use crate::suite::gates::Undecided;
 use crate::text::printable;
 use std::fmt::Write;
 
-/// The whole document. An undecided gate is a skipped test, or a failed one where the gate file says so.
-pub fn document(judgements: &[Judgement], undecided_fails: bool) -> String {
+/// The whole document. An undecided gate is a test in error; where the gate file says so, a skipped one or a failed one.
+pub fn document(judgements: &[Judgement], undecided: Undecided) -> String {
     let fails = |j: &&Judgement| {
-        j.outcome == GateOutcome::Fail || (undecided_fails && j.outcome == GateOutcome::Undecided)
+        let open = j.outcome == GateOutcome::Undecided;
+        j.outcome == GateOutcome::Fail || (open && undecided == Undecided::Fails)
     };
     let failures = judgements.iter().filter(fails).count();
-    let skipped = judgements.iter().filter(|j| j.outcome == GateOutcome::Undecided).count()
-        - judgements.iter().filter(fails).filter(|j| j.outcome == GateOutcome::Undecided).count();
-    let totals = format!("tests=\"{}\" failures=\"{failures}\" errors=\"0\"", judgements.len());
+    let open = judgements.iter().filter(|j| j.outcome == GateOutcome::Undecided).count();
+    let counted = |as_what| if undecided == as_what { open } else { 0 };
+    let (errors, skipped) = (counted(Undecided::Open), counted(Undecided::Passes));
+    let totals = format!("tests=\"{}\" failures=\"{failures}\" errors=\"{errors}\"", judgements.len());
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing to a string cannot fail.
     let _ = writeln!(xml, "<testsuites name=\"glmbench\" {totals}>");
     let _ = writeln!(xml, "  <testsuite name=\"gates\" {totals} skipped=\"{skipped}\">");
     for judgement in judgements {
-        let message = format!("found {}; expected {}", judgement.found, judgement.limit);
+        let decide = judgement.decide.as_ref().map(|decide| format!("; {decide}")).unwrap_or_default();
+        let message = format!("found {}; expected {}{decide}", judgement.found, judgement.limit);
         let (name, class) = (escaped(&judgement.gate), escaped(&format!("glmbench.gates.{}", judgement.run)));
         let _ = write!(xml, "    <testcase classname=\"{class}\" name=\"{name}\" time=\"0\"");
         let message = escaped(&message);
@@ -30,7 +34,8 @@ pub fn document(judgements: &[Judgement], undecided_fails: bool) -> String {
                 writeln!(xml, ">\n      <failure message=\"{message}\"/>\n    </testcase>")
             }
             GateOutcome::Undecided => {
-                writeln!(xml, ">\n      <skipped message=\"undecided: {message}\"/>\n    </testcase>")
+                let element = if undecided == Undecided::Open { "error" } else { "skipped" };
+                writeln!(xml, ">\n      <{element} message=\"undecided: {message}\"/>\n    </testcase>")
             }
             _ => writeln!(xml, "/>"),
         };
@@ -72,9 +77,12 @@ mod tests {
             limit: "at least 50.00 %".into(),
             found: "47 % [45, 49]".into(),
             outcome,
+            decide: (outcome == GateOutcome::Undecided).then(|| "`glmbench run s.toml`".to_owned()),
         };
         let all = [GateOutcome::Pass, GateOutcome::Fail, GateOutcome::Undecided].map(judgement);
-        insta::assert_snapshot!("junit.xml", document(&all, false));
-        assert!(document(&all, true).contains("failures=\"2\" errors=\"0\" skipped=\"0\""));
+        insta::assert_snapshot!("junit.xml", document(&all, Undecided::Open));
+        assert!(document(&all, Undecided::Fails).contains("failures=\"2\" errors=\"0\" skipped=\"0\""));
+        let passes = document(&all, Undecided::Passes);
+        assert!(passes.contains("failures=\"1\" errors=\"0\" skipped=\"1\"") && passes.contains("<skipped"));
     }
 }

@@ -16,6 +16,12 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
         .collect();
     let pattern = gate.case.as_deref().unwrap_or("every case");
     let no_case = candidate.no_case(gate.case.as_ref());
+    let of_the_base: Vec<String> = candidate.cases_of_the_base();
+    let lacking = |kind: &str, limit: &str| -> Vec<Judgement> {
+        let asked = of_the_base.iter().filter(|id| asked_for(gate.case.as_ref(), id));
+        let found = format!("run {} has no such case", candidate.letter);
+        asked.map(|id| candidate.missing(format!("{kind} of {id}"), limit.to_owned(), &found)).collect()
+    };
     let mut judgements = Vec::new();
     if let Some(max) = gate.max_bytes {
         let limit = format!("at most {}", tables::bytes_text(max as u64));
@@ -28,6 +34,7 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
             };
             candidate.judgement(format!("peak memory of {}", row.case_id), limit.clone(), verdict)
         }));
+        judgements.extend(lacking("peak memory", &limit));
         if rows.is_empty() {
             judgements.push(candidate.missing(format!("peak memory of {pattern}"), limit, &no_case));
         }
@@ -43,6 +50,7 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
             };
             candidate.judgement(gate, limit.clone(), verdict)
         }));
+        judgements.extend(lacking("peak memory ratio", &limit));
         if rows.is_empty() {
             judgements.push(candidate.missing(format!("peak memory ratio of {pattern}"), limit, &no_case));
         }

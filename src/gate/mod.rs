@@ -1,28 +1,22 @@
 //! Gates: whether a run keeps its limits, decided on intervals and not on points.
 //!
 //! A limit is kept when the whole 95 % interval is on its right side, broken when the whole interval is past it, and
-//! undecided in between, or where there are too few repetitions for an interval. What has no noise (counts of failed
-//! items, memory, modelled times, parity) is kept or broken. A gate that nothing matches is broken: a slip in a case's name
-//! must not pass for years.
+//! undecided in between, or where there is too little for an interval. A limit on a ratio of times rests on what verdicts on speed
+//! rest on: two runs that were not timed in turn decide nothing. An undecided gate names the command that decides it. What has no
+//! noise (counts of failed items, memory, modelled times, parity) is kept or broken. A gate that nothing matches is broken, and one
+//! about every task or case where one of the two runs lacks some: a slip in a name must not pass for years.
 
 pub mod junit;
 mod memory;
 mod parity;
+mod speed;
 
-use crate::record::{AccuracyRow, Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
+use crate::record::{AccuracyRow, RequestRecord};
 use crate::report::Summary;
-use crate::report::compare::{
-    Comparison, GateOutcome, Judgement, Metric, Pair, SpeedVerdict, TaskComparison, metric_ratio,
-};
-use crate::report::performance::good_repetitions;
-use crate::stats::{LEAST_SAMPLES, RESAMPLES, median, median_interval, score_interval};
-use crate::suite::gates::{AccuracyGate, GateMetric, Gates, SpeedGate};
+use crate::report::compare::{Comparison, GateOutcome, Judgement, Pair, TaskComparison, again};
+use crate::stats::score_interval;
+use crate::suite::gates::{AccuracyGate, Gates, Undecided};
 use std::path::PathBuf;
-
-/// Repetitions below which a time decides nothing.
-const LEAST_REPETITIONS: usize = LEAST_SAMPLES;
-/// The stream of the bootstrap behind the intervals.
-const SEED: u64 = 1;
 
 /// Why gates cannot be judged.
 #[derive(Debug, thiserror::Error)]
@@ -82,30 +76,95 @@ pub fn relative_limits(gates: &Gates) -> usize {
     accuracy + speed + gates.memory.iter().filter(|gate| gate.max_ratio.is_some()).count()
 }
 
-/// Whether the gates as a whole let the run through.
-pub fn passes(gates: &Gates, judgements: &[Judgement]) -> bool {
-    judgements.iter().all(|judgement| match judgement.outcome {
-        GateOutcome::Pass => true,
-        GateOutcome::Fail => false,
-        GateOutcome::Undecided => !gates.undecided_fails,
-    })
+/// What the gates as a whole come to: broken, else undecided, else kept.
+pub fn decision(gates: &Gates, judgements: &[Judgement]) -> GateOutcome {
+    let counts_as = |judgement: &Judgement| match (judgement.outcome, gates.undecided) {
+        (GateOutcome::Undecided, Undecided::Passes) => GateOutcome::Pass,
+        (GateOutcome::Undecided, Undecided::Fails) => GateOutcome::Fail,
+        (outcome, _) => outcome,
+    };
+    let outcomes: Vec<GateOutcome> = judgements.iter().map(counts_as).collect();
+    let worst = [GateOutcome::Fail, GateOutcome::Undecided].into_iter().find(|bad| outcomes.contains(bad));
+    worst.unwrap_or(GateOutcome::Pass)
 }
 
 fn judge_candidate(gates: &Gates, candidate: &Candidate<'_>) -> Vec<Judgement> {
     let accuracy = gates.accuracy.iter().flat_map(|gate| judge_accuracy(gate, candidate));
-    let speed = gates.speed.iter().flat_map(|gate| judge_speed(gate, candidate));
+    let speed = gates.speed.iter().flat_map(|gate| speed::judge(gate, candidate));
     let memory = gates.memory.iter().flat_map(|gate| memory::judge(gate, candidate));
     accuracy.chain(speed).chain(memory).collect()
 }
 
+/// What a gate came to.
+struct Answer {
+    outcome: GateOutcome,
+    found: String,
+    /// Of an undecided one: what decides it.
+    decide: Option<String>,
+}
+
+impl From<(GateOutcome, String)> for Answer {
+    fn from((outcome, found): (GateOutcome, String)) -> Self {
+        Self { outcome, found, decide: None }
+    }
+}
+
+impl Answer {
+    /// With what decides it, should it be undecided.
+    fn or_else(self, decide: impl FnOnce() -> String) -> Self {
+        let decide = (self.outcome == GateOutcome::Undecided).then(decide);
+        Self { decide: self.decide.or(decide), ..self }
+    }
+}
+
 impl Candidate<'_> {
-    fn judgement(&self, gate: String, limit: String, (outcome, found): (GateOutcome, String)) -> Judgement {
-        Judgement { gate, run: self.letter.to_string(), limit, found, outcome }
+    fn judgement(&self, gate: String, limit: String, answer: impl Into<Answer>) -> Judgement {
+        let Answer { outcome, found, decide } = answer.into();
+        Judgement { gate, run: self.letter.to_string(), limit, found, outcome, decide }
     }
 
     /// Nothing that the gate is about is there: a failure that says what is.
     fn missing(&self, gate: String, limit: String, found: &str) -> Judgement {
         self.judgement(gate, limit, (GateOutcome::Fail, found.to_owned()))
+    }
+
+    /// What decides a limit on an accuracy.
+    fn more_items(&self, task: &str) -> String {
+        let case = self.summary.run.plan.accuracy.iter().find(|case| case.task == task);
+        match case.and_then(|case| case.part_of()) {
+            Some(all) => {
+                format!("all {all} items, without a limit: {}", again(&self.summary.run, &["--limit"]))
+            }
+            None => "every item was put; of these items nothing decides a limit so near".to_owned(),
+        }
+    }
+
+    /// Tasks that only one of the two runs has, with the letter of the one that lacks it.
+    fn tasks_of_one_side(&self) -> Vec<(String, char)> {
+        let Some((comparison, _)) = self.against else { return Vec::new() };
+        let tasks = |summary: &Summary| -> Vec<String> {
+            summary.run.plan.accuracy.iter().map(|case| case.task.clone()).collect()
+        };
+        let base = comparison.base();
+        let (ours, theirs) = (tasks(self.summary), tasks(&base.summary));
+        let lacking = |of: &[String], than: &[String], letter: char| -> Vec<(String, char)> {
+            of.iter().filter(|task| !than.contains(task)).map(|task| (task.clone(), letter)).collect()
+        };
+        let mut alone = lacking(&theirs, &ours, self.letter);
+        alone.extend(lacking(&ours, &theirs, base.letter));
+        alone
+    }
+
+    /// Timed cases of the base that the run has nothing to hold against.
+    fn cases_of_the_base(&self) -> Vec<String> {
+        let Some((comparison, pair)) = self.against else { return Vec::new() };
+        let own = &self.summary.run.plan.performance;
+        let has = |id: &String| {
+            own.iter().any(|case| case.case_id == *id)
+                || pair.cases.iter().any(|joined| joined.a.case_id == *id)
+        };
+        let base = comparison.base().summary.run.plan.performance.iter().map(|case| case.case_id.clone());
+        base.filter(|id| !has(id)).collect()
     }
 
     /// Why there is no such task.
@@ -168,12 +227,23 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
     let named = |kind: &str, task: &str| format!("{kind} of {task}");
     let task = gate.task.as_deref().unwrap_or("every task");
     let no_task = candidate.no_task(gate.task.as_ref());
+    let mut alone = candidate.tasks_of_one_side();
+    alone.retain(|(task, _)| asked(task));
+    let lacking = |kind: &str, limit: &str, of: &dyn Fn(char) -> bool| -> Vec<Judgement> {
+        let of = alone.iter().filter(|(_, letter)| of(*letter));
+        let missing = |(task, letter): &(String, char)| {
+            candidate.missing(named(kind, task), limit.to_owned(), &format!("run {letter} has no such task"))
+        };
+        of.map(missing).collect()
+    };
     let mut judgements = Vec::new();
     if let Some(min) = gate.min {
         let limit = format!("at least {}", percent(min));
         judgements.extend(wholes.iter().map(|row| {
-            candidate.judgement(named("accuracy", &row.task), limit.clone(), least_accuracy(row, min))
+            let answer = Answer::from(least_accuracy(row, min)).or_else(|| candidate.more_items(&row.task));
+            candidate.judgement(named("accuracy", &row.task), limit.clone(), answer)
         }));
+        judgements.extend(lacking("accuracy", &limit, &|letter| letter == candidate.letter));
         if wholes.is_empty() {
             judgements.push(candidate.missing(named("accuracy", task), limit, &no_task));
         }
@@ -186,6 +256,7 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
             let outcome = if share <= most { GateOutcome::Pass } else { GateOutcome::Fail };
             candidate.judgement(named("failed items", &row.task), limit.clone(), (outcome, found))
         }));
+        judgements.extend(lacking("failed items", &limit, &|letter| letter == candidate.letter));
         if wholes.is_empty() {
             judgements.push(candidate.missing(named("failed items", task), limit, &no_task));
         }
@@ -194,11 +265,28 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
         let limit = format!("at most {} points", 100.0 * drop);
         let tasks: Vec<&TaskComparison> = pair.tasks.iter().filter(|t| asked(&t.task)).collect();
         judgements.extend(tasks.iter().map(|task| {
-            candidate.judgement(named("accuracy drop", &task.task), limit.clone(), largest_drop(task, drop))
+            let answer = Answer::from(largest_drop(task, drop)).or_else(|| candidate.more_items(&task.task));
+            candidate.judgement(named("accuracy drop", &task.task), limit.clone(), answer)
         }));
-        if tasks.is_empty() {
+        let lacking = lacking("accuracy drop", &limit, &|_| true);
+        // A task of both plans of which no item could be paired.
+        let planned = candidate.summary.run.plan.accuracy.iter().map(|case| &case.task);
+        let unpaired = planned.filter(|task| {
+            asked(task)
+                && tasks.iter().all(|compared| compared.task != **task)
+                && alone.iter().all(|(one, _)| one != *task)
+        });
+        judgements.extend(unpaired.map(|task| {
+            candidate.missing(
+                named("accuracy drop", task),
+                limit.clone(),
+                "no item has an answer in both runs",
+            )
+        }));
+        if tasks.is_empty() && lacking.is_empty() && judgements.is_empty() {
             judgements.push(candidate.missing(named("accuracy drop", task), limit, &no_task));
         }
+        judgements.extend(lacking);
     }
     judgements
 }
@@ -213,20 +301,22 @@ fn least_accuracy(row: &AccuracyRow, min: f64) -> (GateOutcome, String) {
     }
 }
 
+/// In points lost: what the gate is about.
 fn largest_drop(task: &TaskComparison, drop: f64) -> (GateOutcome, String) {
     let (difference, _) = task.whole().difference;
     // Not the bootstrap's, which has no width where no item is discordant: five equal items prove nothing.
     let interval = score_interval(task.whole().counts, 0.95);
-    let points = |share: f64| format!("{:+.2}", 100.0 * share);
+    let lost = |gained: f64| format!("{:+.2}", 0.0 - 100.0 * gained);
     match interval {
         Some((low, high)) => {
             let alike = if task.is_identical() { ", every answer identical" } else { "" };
-            let found = format!("{} points [{}, {}]{alike}", points(difference), points(low), points(high));
+            let found = format!("{} points lost [{}, {}]{alike}", lost(difference), lost(high), lost(low));
             (at_least((low, high), -drop), found)
         }
-        None => {
-            (GateOutcome::Undecided, format!("{} points, too few items for an interval", points(difference)))
-        }
+        None => (
+            GateOutcome::Undecided,
+            format!("{} points lost, too few items for an interval", lost(difference)),
+        ),
     }
 }
 
@@ -246,193 +336,6 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 fn asked_for(pattern: Option<&String>, case: &str) -> bool {
     pattern.is_none_or(|pattern| matches(pattern, case))
-}
-
-impl From<GateMetric> for Metric {
-    fn from(metric: GateMetric) -> Self {
-        match metric {
-            GateMetric::Ttft => Self::Ttft,
-            GateMetric::Tpot => Self::Tpot,
-            GateMetric::Prefill => Self::Phase(Phase::Prefill),
-            GateMetric::Decode => Self::Phase(Phase::Decode),
-            GateMetric::E2e => Self::Phase(Phase::E2e),
-        }
-    }
-}
-
-fn judge_speed(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgement> {
-    let clock = if gate.modelled { Clock::Modelled } else { Clock::Measured };
-    let run = &candidate.summary.run;
-    let of_clock = run.provenance.clock == clock;
-    let cases: Vec<&PerformanceCase> = run
-        .plan
-        .performance
-        .iter()
-        .filter(|c| of_clock && asked_for(gate.case.as_ref(), &c.case_id))
-        .collect();
-    let other_clock = format!(
-        "the run's times are {}, this limit is for {clock} ones (clock = \"{clock}\")",
-        run.provenance.clock
-    );
-    let metric = gate.metric.as_str();
-    let modelled = if gate.modelled { ", modelled" } else { "" };
-    let named = |kind: &str, case: &str| format!("{metric} {kind} of {case}{modelled}");
-    let pattern = gate.case.as_deref().unwrap_or("every case");
-    type Judge<'a> = Box<dyn Fn(&PerformanceCase) -> (GateOutcome, String) + 'a>;
-    let mut limits: Vec<(&str, String, Judge<'_>)> = Vec::new();
-    if let Some(max) = gate.max_ns {
-        let judge =
-            move |case: &PerformanceCase| absolute(candidate, case, gate.metric, |ends| at_most(ends, max));
-        limits.push(("time", format!("at most {} ms", max / 1e6), Box::new(judge)));
-    }
-    if let Some(min) = gate.min_tokens_per_s {
-        let judge = move |case: &PerformanceCase| throughput(candidate, case, gate.metric, min);
-        limits.push(("throughput", format!("at least {min} tokens/s"), Box::new(judge)));
-    }
-    if candidate.against.is_some() {
-        if let Some(max) = gate.max_ratio {
-            let judge = move |case: &PerformanceCase| ratio(candidate, case, gate.metric, max);
-            limits.push(("time ratio", format!("at most {max}"), Box::new(judge)));
-        }
-        if let Some(drop) = gate.max_throughput_drop {
-            // The tokens are the same, so a rate of 1 − d is a time of 1 / (1 − d).
-            let judge = move |case: &PerformanceCase| ratio(candidate, case, gate.metric, 1.0 / (1.0 - drop));
-            limits.push(("throughput drop", format!("at most {}", percent(drop)), Box::new(judge)));
-        }
-    }
-    let mut judgements = Vec::new();
-    for (kind, limit, judge) in limits {
-        if cases.is_empty() {
-            let why = if of_clock { candidate.no_case(gate.case.as_ref()) } else { other_clock.clone() };
-            judgements.push(candidate.missing(named(kind, pattern), limit.clone(), &why));
-        }
-        judgements.extend(
-            cases
-                .iter()
-                .map(|case| candidate.judgement(named(kind, &case.case_id), limit.clone(), judge(case))),
-        );
-    }
-    judgements
-}
-
-/// The median's interval of a metric, or why it decides nothing.
-fn interval_of(
-    candidate: &Candidate<'_>,
-    case: &PerformanceCase,
-    metric: GateMetric,
-) -> Result<(f64, (f64, f64)), (GateOutcome, String)> {
-    if let Some(row) = candidate.summary.performance.iter().find(|row| row.case_id == case.case_id)
-        && row.valid == Some(false)
-    {
-        return Err((GateOutcome::Undecided, invalid(row)));
-    }
-    let samples: Vec<f64> = good_repetitions(case, candidate.requests)
-        .into_iter()
-        .filter_map(|request| Metric::from(metric).of(request))
-        .collect();
-    let Some(centre) = median(&samples) else {
-        return Err((GateOutcome::Fail, "no such time in the run".into()));
-    };
-    if candidate.summary.run.provenance.clock == Clock::Modelled {
-        return Ok((centre, (centre, centre)));
-    }
-    if samples.len() < LEAST_REPETITIONS {
-        let found = format!(
-            "{:.3} ms of {} repetitions; {LEAST_REPETITIONS} or more decide",
-            centre / 1e6,
-            samples.len()
-        );
-        return Err((GateOutcome::Undecided, found));
-    }
-    let interval = median_interval(&samples, 0.95, RESAMPLES, SEED);
-    interval.map(|ends| (centre, ends)).ok_or((GateOutcome::Undecided, "no interval".into()))
-}
-
-fn invalid(row: &PerfRow) -> String {
-    format!("invalid: {}", row.invalid_reason.as_deref().unwrap_or("no reason recorded"))
-}
-
-fn absolute(
-    candidate: &Candidate<'_>,
-    case: &PerformanceCase,
-    metric: GateMetric,
-    decide: impl Fn((f64, f64)) -> GateOutcome,
-) -> (GateOutcome, String) {
-    match interval_of(candidate, case, metric) {
-        Err(undecided) => undecided,
-        Ok((centre, ends)) => {
-            let ms = |ns: f64| format!("{:.3}", ns / 1e6);
-            (decide(ends), format!("{} ms [{}, {}]", ms(centre), ms(ends.0), ms(ends.1)))
-        }
-    }
-}
-
-fn throughput(
-    candidate: &Candidate<'_>,
-    case: &PerformanceCase,
-    metric: GateMetric,
-    min: f64,
-) -> (GateOutcome, String) {
-    let Metric::Phase(phase) = Metric::from(metric) else {
-        return (GateOutcome::Fail, "a time per token has no throughput".into());
-    };
-    let tokens = crate::report::performance::phase_tokens(case, phase) as f64;
-    match interval_of(candidate, case, metric) {
-        Err(undecided) => undecided,
-        Ok((centre, (low, high))) => {
-            let rate = |ns: f64| tokens * 1e9 / ns;
-            let found = format!("{:.1} tokens/s [{:.1}, {:.1}]", rate(centre), rate(high), rate(low));
-            (at_least((rate(high), rate(low)), min), found)
-        }
-    }
-}
-
-fn ratio(
-    candidate: &Candidate<'_>,
-    case: &PerformanceCase,
-    metric: GateMetric,
-    max: f64,
-) -> (GateOutcome, String) {
-    let Some((comparison, pair)) = candidate.against else {
-        return (GateOutcome::Undecided, "no base run".into());
-    };
-    let Some(joined) = pair.cases.iter().find(|joined| joined.b.case_id == case.case_id) else {
-        return (GateOutcome::Fail, "the base run has no such case".into());
-    };
-    let spoilt = joined
-        .phases
-        .iter()
-        .find(|p| matches!(p.verdict, SpeedVerdict::NotComparable | SpeedVerdict::Invalid));
-    if let Some(phase) = spoilt {
-        return (GateOutcome::Undecided, phase.verdict.to_string());
-    }
-    let (base, other) = (comparison.base(), comparison.other(pair));
-    let (good_a, good_b) =
-        (good_repetitions(&joined.a, &base.requests), good_repetitions(&joined.b, &other.requests));
-    let metric = Metric::from(metric);
-    let (found, _) = metric_ratio(metric, &good_a, &good_b, comparison.interleaved(pair));
-    let few = good_a.len().min(good_b.len()) < LEAST_REPETITIONS;
-    if base.is_modelled() {
-        let centre = |good: &[&RequestRecord]| {
-            median(&good.iter().filter_map(|request| metric.of(request)).collect::<Vec<_>>())
-        };
-        return match (centre(&good_a), centre(&good_b)) {
-            (Some(a), Some(b)) if a > 0.0 => {
-                (at_most((b / a, b / a), max), format!("{:.3}, modelled", b / a))
-            }
-            _ => (GateOutcome::Fail, "no such time in a run".into()),
-        };
-    }
-    match found {
-        None => (GateOutcome::Undecided, "too few repetitions for an interval".into()),
-        Some(_) if few => {
-            (GateOutcome::Undecided, format!("fewer than the {LEAST_REPETITIONS} repetitions that decide"))
-        }
-        Some(found) => {
-            let (low, high) = found.interval;
-            (at_most(found.interval, max), format!("{:.3} [{low:.3}, {high:.3}]", found.ratio))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ fn judge_one(gate: &ParityGate) -> Result<[Judgement; 2], GateError> {
         limit,
         found: format!("{found_text}, {} positions", found.positions),
         outcome: if kept && found.positions > 0 { GateOutcome::Pass } else { GateOutcome::Fail },
+        decide: None,
     };
     // JSON has no word for an infinite KL: it is null there.
     let largest = found.kl_max.map_or("infinite".to_owned(), |kl| format!("{kl:.2e} nat"));

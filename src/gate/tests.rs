@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::record::{
-    AccuracyCase, Identity, Plan, Provenance, RepetitionKind, RunDir, RunRecord, SampleRecord, SampleState,
-    Status,
+    AccuracyCase, Clock, Group, Identity, PerformanceCase, Plan, Provenance, RepetitionKind, RunDir,
+    RunRecord, SampleRecord, SampleState, Status,
 };
 use crate::report::compare::{Options, compare};
 use std::collections::BTreeMap;
@@ -235,8 +235,62 @@ fn a_cards_memory_is_its_own() {
 #[test]
 fn undecided_counts_as_the_file_says() {
     let judgements = alone("[[accuracy]]\nmin = \"50%\"", run("r", 200, &[], Clock::Measured));
-    assert!(passes(&gates("[[accuracy]]\nmin = \"50%\""), &judgements));
-    assert!(!passes(&gates("undecided = \"fail\"\n[[accuracy]]\nmin = \"50%\""), &judgements));
+    let decided = |first_line: &str| {
+        decision(&gates(&format!("{first_line}\n[[accuracy]]\nmin = \"50%\"")), &judgements)
+    };
+    assert_eq!(
+        [decided(""), decided("undecided = \"pass\""), decided("undecided = \"fail\"")],
+        [Undecided, Pass, Fail]
+    );
+    assert_eq!(
+        judgements[0].decide.as_deref(),
+        Some("every item was put; of these items nothing decides a limit so near")
+    );
+    let (mut record, samples, requests) = run("r", 200, &[], Clock::Measured);
+    record.plan.accuracy[0].available = Some(1346);
+    record.provenance.command_line =
+        ["x", "run", "s.toml", "--limit", "400", "--resume"].map(str::to_owned).to_vec();
+    let judgements = alone("[[accuracy]]\nmin = \"50%\"", (record, samples, requests));
+    assert_eq!(
+        judgements[0].decide.as_deref(),
+        Some("all 1346 items, without a limit: `glmbench run s.toml`")
+    );
+}
+
+type Records = (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>);
+
+/// Judges `b` against `a`.
+fn against(gates: &Gates, a: Records, b: Records) -> Vec<Judgement> {
+    let root = tempfile::tempdir().unwrap();
+    let paths = [a, b].map(|(record, samples, requests)| {
+        let folder = tempfile::tempdir_in(root.path()).unwrap().keep();
+        let mut dir = RunDir::create(&folder, &record.run_id).unwrap();
+        samples.iter().for_each(|s| dir.append_sample(s).unwrap());
+        requests.iter().for_each(|r| dir.append_request(r).unwrap());
+        dir.write_run(&record).unwrap();
+        dir.path().to_owned()
+    });
+    judge(gates, &compare(&paths, &Options::default()).unwrap()).unwrap()
+}
+
+/// As one command leaves them that timed both in turn, two repetitions a block.
+fn in_turn([mut a, mut b]: [Records; 2]) -> [Records; 2] {
+    for (records, configuration) in [(&mut a, "one"), (&mut b, "two")] {
+        records.0.provenance.group = Some(Group {
+            id: "g".into(),
+            suite: "s".into(),
+            configuration: configuration.into(),
+            configurations: vec!["one".into(), "two".into()],
+            blocks: Some(records.2.len() as u32 / 2),
+        });
+        records.2.iter_mut().for_each(|r| r.block = Some(r.repetition / 2));
+    }
+    [a, b]
+}
+
+/// Sixteen repetitions about 100 ms, times `factor`.
+fn sixteen(factor: f64) -> Vec<u64> {
+    (0..16_u64).map(|i| (factor * (100.0 + (i * 5 % 3) as f64)) as u64).collect()
 }
 
 #[test]
@@ -245,30 +299,120 @@ fn limits_against_the_base_need_one() {
         [[speed]]\nmetric = \"decode\"\nmax_throughput_drop = \"20%\"\n[[memory]]\nmax_ratio = 1.01";
     let gates = gates(text);
     assert_eq!(relative_limits(&gates), 4);
-    let root = tempfile::tempdir().unwrap();
-    let judged = |right: usize, times: &[u64], clock| {
-        let mut paths = Vec::new();
-        for (id, (record, samples, requests)) in [
-            ("a", run("a", 300, &[98, 99, 100, 100, 101, 102, 103], Clock::Measured)),
-            ("b", run("b", right, times, clock)),
-        ] {
-            let folder = tempfile::tempdir_in(root.path()).unwrap().keep();
-            let mut dir = RunDir::create(&folder, id).unwrap();
-            samples.iter().for_each(|s| dir.append_sample(s).unwrap());
-            requests.iter().for_each(|r| dir.append_request(r).unwrap());
-            dir.write_run(&record).unwrap();
-            paths.push(dir.path().to_owned());
-        }
-        outcomes(&judge(&gates, &compare(&paths, &Options::default()).unwrap()).unwrap())
+    let judged = |right: usize, times: &[u64]| {
+        let pair = [run("a", 300, &sixteen(1.0), Clock::Measured), run("b", right, times, Clock::Measured)];
+        let [a, b] = in_turn(pair);
+        against(&gates, a, b)
     };
-    assert_eq!(judged(300, &[98, 99, 100, 100, 101, 102, 103], Clock::Measured), [Pass, Pass, Pass, Pass]);
-    assert_eq!(judged(280, &[118, 119, 120, 120, 121, 122, 123], Clock::Measured), [Fail, Fail, Pass, Pass]);
-    assert_eq!(
-        judged(293, &[90, 95, 100, 105, 110, 115, 120], Clock::Measured),
-        [Undecided, Undecided, Pass, Pass]
-    );
+    assert_eq!(outcomes(&judged(300, &sixteen(1.0))), [Pass, Pass, Pass, Undecided]);
+    assert_eq!(outcomes(&judged(280, &sixteen(1.2))), [Fail, Fail, Pass, Undecided]);
+    // Blocks on either side of the limit.
+    let uneven: Vec<u64> =
+        sixteen(1.0).iter().zip(0..).map(|(ms, i)| ms + if i / 2 % 2 == 0 { 2 } else { 8 }).collect();
+    let open = judged(293, &uneven);
+    assert_eq!(outcomes(&open), [Undecided, Undecided, Pass, Undecided]);
+    assert!(open[1].found.starts_with("1.0") && open[1].found.contains('['), "{}", open[1].found);
+    assert_eq!(open[1].decide.as_deref().map(|words| words.starts_with('`')), Some(true));
     // A measured limit is not for modelled times.
-    assert_eq!(judged(300, &[100; 5], Clock::Modelled), [Pass, Fail, Fail, Undecided]);
+    let modelled = against(
+        &gates,
+        run("a", 300, &sixteen(1.0), Clock::Measured),
+        run("b", 300, &[100; 5], Clock::Modelled),
+    );
+    assert_eq!(outcomes(&modelled), [Pass, Fail, Fail, Undecided]);
+}
+
+#[test]
+fn runs_that_were_not_timed_in_turn_decide_nothing_unless_the_gate_asks_for_the_ratio() {
+    let pair =
+        || [run("a", 300, &sixteen(1.0), Clock::Measured), run("b", 300, &sixteen(1.2), Clock::Measured)];
+    let judged = |limit: &str| {
+        let [a, b] = pair();
+        against(&gates(&format!("[[speed]]\nmetric = \"e2e\"\n{limit}")), a, b).remove(0)
+    };
+    let open = judged("max_ratio = 1.05");
+    assert_eq!((open.outcome, open.found.as_str()), (Undecided, "1.198, not timed in turn"));
+    assert!(open.decide.unwrap().contains("glmbench compare A1"));
+    let by_ratio = judged("max_ratio = 1.05\nuntimed = \"ratio\"");
+    assert_eq!((by_ratio.outcome, by_ratio.decide), (Fail, None));
+    assert_eq!(by_ratio.found, "1.198, not timed in turn, by the ratio alone");
+    assert_eq!(judged("max_ratio = 1.25\nuntimed = \"ratio\"").outcome, Pass);
+}
+
+#[test]
+fn a_gate_shows_what_it_is_about_in_its_own_unit() {
+    // Five times as fast: a ratio of 0.2, and of the rate nothing is lost.
+    let pair = || {
+        let fast: Vec<u64> = sixteen(0.2);
+        in_turn([run("a", 300, &sixteen(1.0), Clock::Measured), run("b", 290, &fast, Clock::Measured)])
+    };
+    let judged = |gate: &str| {
+        let [a, b] = pair();
+        against(&gates(gate), a, b).remove(0)
+    };
+    let ratio = judged("[[speed]]\nmetric = \"e2e\"\nmax_ratio = 1.05");
+    assert!(ratio.outcome == Pass && ratio.found.starts_with("0.19"), "{}", ratio.found);
+    let drop = judged("[[speed]]\nmetric = \"e2e\"\nmax_throughput_drop = \"10%\"");
+    assert!(
+        drop.outcome == Pass && drop.found.starts_with("-40") && drop.found.contains(" %"),
+        "{}",
+        drop.found
+    );
+    assert_eq!(
+        (drop.gate.as_str(), drop.limit.as_str()),
+        ("e2e throughput drop of b1-i8-o11", "at most 10.00 %")
+    );
+    // Ten of 399 items lost are 2.5 points lost, not −2.5.
+    let accuracy = judged("[[accuracy]]\nmax_drop = \"2%\"");
+    assert!(accuracy.found.starts_with("+2.51 points lost [+1."), "{}", accuracy.found);
+}
+
+#[test]
+fn a_gate_about_every_task_or_case_fails_where_a_side_lacks_one() {
+    let with_more = |mut records: Records| {
+        let mut task = records.0.plan.accuracy[0].clone();
+        task.task = "boolq".into();
+        let more: Vec<SampleRecord> =
+            records.1.iter().take(9).map(|s| SampleRecord { task: "boolq".into(), ..s.clone() }).collect();
+        records.0.plan.accuracy.push(task);
+        records.1.extend(more);
+        let case = PerformanceCase {
+            case_id: "b9-i8-o11".into(),
+            batch: 9,
+            ..records.0.plan.performance[0].clone()
+        };
+        records.0.plan.performance.push(case);
+        records
+    };
+    let plain = || run("r", 300, &[100; 7], Clock::Measured);
+    let text = "[[accuracy]]\nmax_drop = \"90%\"\nmin = \"1%\"\nmax_failed = \"9%\"\n[[speed]]\nmetric = \"e2e\"\nmax = \"1 s\"\n\
+        [[memory]]\nmax = \"9 GiB\"";
+    let failed = |a: Records, b: Records| -> Vec<String> {
+        let judgements = against(&gates(text), a, b);
+        judgements
+            .into_iter()
+            .filter(|j| j.outcome == Fail)
+            .map(|j| format!("{}: {}", j.gate, j.found))
+            .collect()
+    };
+    assert_eq!(failed(plain(), plain()), [""; 0]);
+    let lacks = failed(with_more(plain()), plain());
+    let of = [
+        "accuracy of boolq",
+        "failed items of boolq",
+        "accuracy drop of boolq",
+        "e2e time of b9-i8-o11",
+        "peak memory of b9-i8-o11",
+    ];
+    let wanted: Vec<String> = of
+        .iter()
+        .map(|gate| {
+            format!("{gate}: run B has no such {}", if gate.contains("boolq") { "task" } else { "case" })
+        })
+        .collect();
+    assert_eq!(lacks, wanted);
+    let more = failed(plain(), with_more(plain()));
+    assert!(more.contains(&"accuracy drop of boolq: run A has no such task".to_owned()), "{more:?}");
 }
 
 #[test]

@@ -275,6 +275,7 @@ pub(super) fn perf_row() -> PerfRow {
         p90_ns: Some(148),
         p99_ns: None,
         tokens: 6,
+        tokens_per_s: Some(6.0 / 146e-9),
         tokens_per_s_median: Some(6.0 / 145e-9),
         bytes_touched: None,
         achieved_gb_s: None,

@@ -1,4 +1,4 @@
-//! `noise.json`: how large a difference a machine shows between two identical things.
+//! `noise.json`: how large a difference a machine shows between two runs of the same thing.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::bounded;
 /// Most bytes of the file, which has some lines a shape.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// What `glmbench doctor --noise` found: a null A/B on one machine with one engine.
+/// What `glmbench doctor --noise` found: one thing timed by several processes, some time apart, on one machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// Program and version.
@@ -36,18 +36,23 @@ pub struct Noise {
     pub floors: Vec<NoiseFloor>,
 }
 
-/// The false-alarm floor of one phase of one shape.
+/// The floor of one phase of one shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NoiseFloor {
     /// The shape.
     pub case_id: String,
     /// The phase.
     pub phase: Phase,
-    /// Pairs of repetitions, A next to B.
-    pub blocks: u32,
-    /// Median of A over median of B, as they came.
-    pub ratio: f64,
-    /// The difference that one in twenty comparisons of the thing with itself exceeds, as a share (0.02 = 2 %).
+    /// Processes that timed it; 0 in files from before it was timed by several, which say nothing of what differs between runs.
+    #[serde(default)]
+    pub runs: u32,
+    /// Standard deviation of the logarithm of the processes' medians.
+    #[serde(default)]
+    pub spread: Option<f64>,
+    /// Median of the processes' medians.
+    #[serde(default)]
+    pub median_ns: Option<u64>,
+    /// The difference that one in twenty comparisons of two such runs exceeds in this phase, as a share (0.02 = 2 %).
     pub floor: f64,
 }
 
@@ -77,8 +82,9 @@ mod tests {
         let floor = |case_id: &str, floor| NoiseFloor {
             case_id: case_id.into(),
             phase: Phase::Decode,
-            blocks: 20,
-            ratio: 1.001,
+            runs: 10,
+            spread: Some(0.004),
+            median_ns: Some(1_500_000),
             floor,
         };
         let noise = Noise {
@@ -98,6 +104,12 @@ mod tests {
         noise.write(&path).unwrap();
         assert_eq!(Noise::read(&path).unwrap(), noise);
         insta::assert_snapshot!("noise.json", std::fs::read_to_string(&path).unwrap());
+        // One from before floors were measured between runs.
+        let old = r#"{"schema":2,"engine":"","host":"","cpu_model":"","device":"cpu","kernel":"","dtype":"fp16","threads":1,
+            "model":"demo","made":"","floors":[{"case_id":"b1-i8-o8","phase":"decode","blocks":20,"ratio":1.0,"floor":0.01}]}"#;
+        std::fs::write(&path, old).unwrap();
+        let old = Noise::read(&path).unwrap();
+        assert_eq!((old.floors[0].runs, old.floors[0].spread, old.floors[0].floor), (0, None, 0.01));
         std::fs::write(&path, "{}").unwrap();
         assert!(Noise::read(&path).unwrap_err().to_string().contains("noise.json:1: missing field `schema`"));
     }

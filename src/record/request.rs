@@ -58,7 +58,7 @@ pub struct RequestRecord {
     #[serde(default = "super::wire::one")]
     pub tp: u32,
     /// Which block of an interleaved run it belongs to: repetitions of two configurations with the same block were run
-    /// next to each other.
+    /// next to each other; where the run's group counts its blocks, in a process that was started for this block.
     #[serde(default)]
     pub block: Option<u32>,
     /// Sequences in the batch.

@@ -128,6 +128,10 @@ pub struct Group {
     pub configuration: String,
     /// All of them, in the suite's order.
     pub configurations: Vec<String>,
+    /// Blocks in which two of them are timed in turn, each in a process of its own; `None` where they run one after the other,
+    /// and in records from before blocks were placed anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<u32>,
 }
 
 /// What was to be run.

@@ -172,7 +172,9 @@ pub struct PerfRow {
     pub p99_ns: Option<u64>,
     /// Tokens of one repetition of the phase: prompt tokens, tokens after the first, all output tokens.
     pub tokens: u64,
-    /// `tokens` over the median time.
+    /// Tokens of all repetitions over their total time.
+    pub tokens_per_s: Option<f64>,
+    /// `tokens` over the median time; with real prompts, which differ, the median of the repetitions' own rates.
     pub tokens_per_s_median: Option<f64>,
     /// Bytes that must cross the memory bus.
     pub bytes_touched: Option<u64>,
@@ -213,7 +215,7 @@ impl PerfRow {
     /// The header of `perf.csv`.
     pub const HEADER: &'static str = "schema,run_id,case_id,engine,device,clock,dtype,tp,threads,batch,input_tokens,\
         output_tokens,phase,reps,warmups,median_ns,mad_ns,mean_ns,stddev_ns,ci95_lo_ns,ci95_hi_ns,min_ns,max_ns,\
-        p50_ns,p90_ns,p99_ns,tokens,tokens_per_s_median,bytes_touched,achieved_gb_s,roofline_pct,\
+        p50_ns,p90_ns,p99_ns,tokens,tokens_per_s,tokens_per_s_median,bytes_touched,achieved_gb_s,roofline_pct,\
         peak_rss_bytes,device_memory_bytes,energy_j,j_per_token,output_hash,valid,invalid_reason";
 
     /// Peak memory of the device that computed: a card's own, else the process's.

@@ -23,8 +23,9 @@ pub const DEFINITIONS: [(&str, &str); 15] = [
     ("E2E", "from the start of the request to the last token; its tokens are all output tokens."),
     (
         "tokens/s",
-        "tokens of the whole batch ÷ median time. A rate over several cases is all tokens ÷ all time, never a mean of \
-         rates.",
+        "tokens of the whole batch over all repetitions ÷ their total time; of several cases likewise, never a mean of rates. A \
+         ratio of rates is one of such rates. tokens_per_s_median in perf.csv is the middle repetition's: tokens ÷ median time; \
+         with real prompts, which differ, the median of the repetitions' rates. Charts with an interval show that one.",
     ),
     (
         "Median, MAD, interval",
@@ -44,7 +45,7 @@ pub const DEFINITIONS: [(&str, &str); 15] = [
          mean of the two. Reached, limit and ratio are each the median over the repetitions: the ratio is the median of \
          ratios. Met: yes if in every repetition, against the limit before it as against that after it, NO if in none, left \
          open if in some. A run without such measurements is held against those before its cases, by its median; a case \
-         against a case by their medians.",
+         against a case by their rates over total time.",
     ),
     (
         "Peak memory",

@@ -83,7 +83,7 @@ fn left_out(run: &RunRecord) -> Vec<String> {
 /// The fastest decode, and the aggregate rate: all output tokens over all time.
 fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<String> {
     let usable = |phase| performance.iter().filter(move |r| r.phase == phase && r.valid == Some(true));
-    let rate = |row: &&PerfRow| row.tokens_per_s_median.unwrap_or(0.0);
+    let rate = |row: &&PerfRow| row.tokens_per_s.unwrap_or(0.0);
     let best = usable(Phase::Decode).max_by(|a, b| rate(a).total_cmp(&rate(b)))?;
     let (tokens, seconds) = usable(Phase::E2e)
         .filter_map(|row| row.mean_ns.map(|mean| (row.reps as f64, row.tokens as f64, mean as f64 / 1e9)))

@@ -71,7 +71,7 @@ impl<'a> Measured<'a> {
         Ok((case, row))
     }
 
-    /// What a case's phase has of something, a second of its median time; else why not.
+    /// What a case's phase has of something, a second over all its repetitions; else why not.
     fn rate_of(
         &self,
         case_id: &str,
@@ -79,7 +79,7 @@ impl<'a> Measured<'a> {
         count: impl Fn(&PerformanceCase, &PerfRow) -> Option<f64>,
     ) -> Result<f64, String> {
         let (case, row) = self.usable(case_id, phase)?;
-        let seconds = row.median_ns.filter(|&ns| ns > 0).map(|ns| ns as f64 / 1e9);
+        let seconds = row.mean_ns.filter(|&ns| ns > 0).map(|ns| ns as f64 / 1e9);
         let rate = count(case, row).zip(seconds).map(|(count, seconds)| count / seconds);
         rate.ok_or_else(unknown_work)
     }

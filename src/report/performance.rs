@@ -121,21 +121,33 @@ fn unequal_outputs(good: &[&RequestRecord]) -> Option<String> {
     Some(format!("output differs between repetitions: {}", parts.join(", ")))
 }
 
-/// Tokens that a phase dealt with in all repetitions.
-fn all_tokens(case: &PerformanceCase, phase: Phase, good: &[&RequestRecord]) -> u64 {
-    if phase == Phase::Prefill && case.prompts.is_some() {
-        return good.iter().map(|r| r.prompt_tokens()).sum();
+/// Tokens that a phase of a repetition deals with.
+fn tokens_of(case: &PerformanceCase, phase: Phase, request: &RequestRecord) -> u64 {
+    match phase {
+        Phase::Prefill if case.prompts.is_some() => request.prompt_tokens(),
+        _ => phase_tokens(case, phase),
     }
-    phase_tokens(case, phase) * good.len() as u64
 }
 
-/// Tokens a second: of the median time where all repetitions have the same tokens, else all tokens over all time.
-fn tokens_per_s(case: &PerformanceCase, tokens: u64, times: &[u64], median_ns: Option<u64>) -> Option<f64> {
-    let (tokens, ns) = match case.prompts {
-        Some(_) => (tokens, times.iter().sum()),
-        None => (tokens / times.len().max(1) as u64, median_ns?),
-    };
+/// Tokens a second: all of them over all time.
+fn rate_over_all(tokens: u64, times: &[u64]) -> Option<f64> {
+    let ns: u64 = times.iter().sum();
     (tokens > 0 && ns > 0).then(|| tokens as f64 / (ns as f64 / 1e9))
+}
+
+/// Tokens a second of the middle repetition: of the median time where all have the same tokens, else the median of their rates.
+fn median_rate(
+    case: &PerformanceCase,
+    phase: Phase,
+    good: &[&RequestRecord],
+    median_ns: Option<u64>,
+) -> Option<f64> {
+    let rate = |tokens: u64, ns: u64| (tokens > 0 && ns > 0).then(|| tokens as f64 / (ns as f64 / 1e9));
+    if case.prompts.is_none() {
+        return rate(phase_tokens(case, phase), median_ns?);
+    }
+    let rates = good.iter().filter_map(|r| rate(tokens_of(case, phase, r), phase_ns(r, phase)?));
+    median(&rates.collect::<Vec<f64>>())
 }
 
 fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repetitions<'_>) -> PerfRow {
@@ -145,7 +157,7 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
     let interval = median_interval(&ns, 0.95, RESAMPLES, BOOTSTRAP_SEED);
     let median_ns = whole(median(&ns));
     let seconds = median_ns.filter(|&t| t > 0).map(|t| t as f64 / 1e9);
-    let all_tokens = all_tokens(case, phase, &repetitions.good);
+    let all_tokens: u64 = repetitions.good.iter().map(|r| tokens_of(case, phase, r)).sum();
     // With real prompts the mean, rounded.
     let tokens = match repetitions.good.len() as u64 {
         0 => phase_tokens(case, phase),
@@ -181,7 +193,8 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         p90_ns: whole(quantile(&ns, 0.9)),
         p99_ns: whole(p99(&ns)),
         tokens,
-        tokens_per_s_median: tokens_per_s(case, all_tokens, &times, median_ns),
+        tokens_per_s: rate_over_all(all_tokens, &times),
+        tokens_per_s_median: median_rate(case, phase, &repetitions.good, median_ns),
         bytes_touched: cost.map(|c| c.bytes),
         achieved_gb_s: cost.zip(seconds).map(|(c, s)| c.bytes as f64 / s / 1e9),
         roofline_pct: least_seconds(case, phase, case_limits(run, case, &repetitions.good).as_ref())

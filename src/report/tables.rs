@@ -118,7 +118,10 @@ pub fn performance(rows: &[PerfRow], clock: Clock) -> Table {
         ("Valid", e2e.iter().map(|row| validity(row).to_owned()).collect()),
     ]);
     let device = rows.first().map_or(String::new(), |row| format!(" on {}", row.device));
-    Table::of_columns(format!("Performance{device}, {clock} (medians)"), &columns)
+    Table::of_columns(
+        format!("Performance{device}, {clock} (times: medians; rates: over total time)"),
+        &columns,
+    )
 }
 
 /// One row a case: how long a phase took, how sure that is, and how near it comes to the machine's limits.
@@ -223,9 +226,9 @@ fn ms(ns: Option<u64>) -> Option<f64> {
     ns.map(|ns| ns as f64 / 1e6)
 }
 
-/// Tokens a second; none where the row may not be used.
+/// Tokens a second, over all repetitions; none where the row may not be used.
 fn rate(row: &PerfRow) -> Option<f64> {
-    row.tokens_per_s_median.filter(|_| row.valid != Some(false))
+    row.tokens_per_s.filter(|_| row.valid != Some(false))
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use crate::record::{Clock, Phase, RequestRecord, RunRecord, SampleRecord, Sample
 use crate::stats::{Outlier, drift, median, median_interval, outliers};
 
 /// Repetitions below which a median is not to be leaned on.
-const FEW_REPETITIONS: usize = 5;
+pub(super) const FEW_REPETITIONS: usize = 5;
 /// Change along the repetitions of a case, as a share of their mean, that is called a drift.
-const DRIFT_SHARE: f64 = 0.05;
+pub(super) const DRIFT_SHARE: f64 = 0.05;
 /// Half-width of the median's interval, as a share of it, that is called wide.
-const WIDE_SHARE: f64 = 0.05;
+pub(super) const WIDE_SHARE: f64 = 0.05;
 
 /// The name of the condition that a finished run is about.
 const PLAN: &str = "whole plan run";

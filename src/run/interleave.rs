@@ -1,12 +1,22 @@
-//! Two configurations timed turn by turn, A B B A, so that a drift of the machine meets both alike.
+//! Two configurations timed in turn, in blocks that are placed anew.
+//!
+//! What differs between two runs of one program is less their noise than where each was put: pages, cores, the machine's hour. So
+//! the unit of evidence is a *block*: a process of its own loads both engines and times every case A B B A, and a comparison tests
+//! one figure a block ([`crate::stats::Shift`]). Which of the two is loaded and timed first changes from block to block.
 
-use super::performance::Timing;
+use super::performance::{PerformanceRun, Timing};
 use super::plan::Plan;
 use super::spots::CaseGauge;
-use super::{Ending, Observer, RunError, Session, Shared, conclude, run_accuracy};
+use super::{Ending, Observer, RunError, Session, Shared, run_accuracy};
 use crate::engine::scheduler::Scheduler;
-use crate::record::{RunDir, RunRecord};
+use crate::record::{RecordError, RepetitionKind, RunDir, RunRecord};
+use crate::stats::blocks_needed;
 use std::sync::atomic::AtomicBool;
+
+/// Repetitions of either side in a block: A B B A twice, so that one that was hit by something else has no say.
+const PAIRS: usize = 4;
+/// The same where the suite asks for fewer in all: A B B A.
+const FEW_PAIRS: usize = 2;
 
 /// One of the two: a loaded engine and the directory for its lines.
 pub struct Side<'a, 'b> {
@@ -46,36 +56,72 @@ pub fn obstacle(a: &Plan<'_>, b: &Plan<'_>) -> Option<String> {
     })
 }
 
-/// Runs what the directories do not have yet: each side's precision cases, then the timed ones in turns.
-pub fn interleave(
-    sides: &mut [Side<'_, '_>; 2],
-    observer: &mut dyn Observer,
-    stop: &AtomicBool,
-) -> Result<Ending, RunError> {
-    let result = run(sides, observer, stop);
-    let ending = result.as_ref().copied().unwrap_or(Ending::Interrupted);
-    for side in sides.iter_mut() {
-        // The first error counts: a full disk would fail these writes as well.
-        let written = conclude(Ok(ending), &mut side.dir, &mut side.record);
-        if result.is_ok() {
-            written?;
-        }
-    }
-    result
+/// The fewest blocks that can decide the phases of a plan.
+pub fn blocks_for(plan: &Plan<'_>) -> usize {
+    let phases = |case: &PerformanceRun| if case.shape.output_tokens < 2 { 2 } else { 3 };
+    blocks_needed(fitting(plan).map(phases).sum())
 }
 
-fn run(
-    sides: &mut [Side<'_, '_>; 2],
+/// Lays the repetitions of every case out over so many blocks: in each block as many, an even number, of either side.
+pub fn spread(plan: &mut Plan<'_>, blocks: usize) {
+    for case in &mut plan.performance {
+        let batches = case.timed() / case.repetitions.max(1);
+        case.repetitions = spread_over(case.repetitions, batches, blocks);
+    }
+}
+
+/// Repetitions of each of `batches` batches of prompts, at least those asked for, that make blocks of equally many.
+fn spread_over(repetitions: usize, batches: usize, blocks: usize) -> usize {
+    let (all, batches, blocks) = (repetitions * batches, batches.max(1), blocks.max(1));
+    let least = if all < PAIRS { FEW_PAIRS } else { PAIRS };
+    let mut in_block = all.div_ceil(blocks).max(least).next_multiple_of(2);
+    while !(in_block * blocks).is_multiple_of(batches) {
+        in_block += 2;
+    }
+    in_block * blocks / batches
+}
+
+fn fitting<'a>(plan: &'a Plan<'_>) -> impl Iterator<Item = &'a PerformanceRun> {
+    plan.performance.iter().filter(|case| case.unfit.is_none())
+}
+
+/// The blocks of which a side does not have all lines yet.
+pub fn open_blocks(sides: [(&Plan<'_>, &RunDir); 2], blocks: u32) -> Result<Vec<u32>, RecordError> {
+    let mut whole = blocks;
+    for (plan, dir) in sides {
+        let requests = dir.read_requests()?;
+        for case in fitting(plan) {
+            let id = case.case_id();
+            let timed =
+                requests.iter().filter(|r| r.kind == RepetitionKind::Timed && r.case_id == id).count();
+            let in_block = (case.timed() / blocks.max(1) as usize).max(1);
+            whole = whole.min((timed / in_block) as u32);
+        }
+    }
+    Ok((whole..blocks).collect())
+}
+
+/// Runs a side's precision cases.
+pub fn accuracy(
+    side: &mut Side<'_, '_>,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
-    for side in sides.iter_mut() {
-        let mut shared = Shared { dir: &mut side.dir, observer: &mut *observer, stop, gauge: None };
-        let mut session = Session::new(&mut side.engine, &mut shared)?;
-        if run_accuracy(side.plan, side.plan.worlds()[0], &mut session)? == Ending::Interrupted {
-            return Ok(Ending::Interrupted);
-        }
-    }
+    let mut shared = Shared { dir: &mut side.dir, observer, stop, gauge: None };
+    let mut session = Session::new(&mut side.engine, &mut shared)?;
+    run_accuracy(side.plan, side.plan.worlds()[0], &mut session)
+}
+
+/// Times every case of block `number` of `blocks` in turns, as far as its lines are not there. `observer` hears of each case.
+///
+/// The engines were loaded for this block alone, the one that is first in it first. The lines of a case are written when it is
+/// through: a block that was stopped within a case does the whole case again, in one process.
+pub fn block(
+    sides: &mut [Side<'_, '_>; 2],
+    (number, blocks): (u32, u32),
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Ending, RunError> {
     let [a, b] = sides;
     let (mut silent_a, mut silent_b) = (Silent, Silent);
     let [gauge_a, gauge_b] = [&a.record, &b.record].map(CaseGauge::of);
@@ -83,57 +129,74 @@ fn run(
     let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop, gauge: gauge_b };
     let mut session_a = Session::new(&mut a.engine, &mut shared_a)?;
     let mut session_b = Session::new(&mut b.engine, &mut shared_b)?;
-    let cases = a.plan.performance.iter().zip(&b.plan.performance);
-    for (case_a, case_b) in cases.filter(|(a, b)| a.unfit.is_none() && b.unfit.is_none()) {
+    for (case_a, case_b) in fitting(a.plan).zip(fitting(b.plan)) {
         let mut timings = [
             Timing::new(case_a, &a.plan.tokens, &session_a)?,
             Timing::new(case_b, &b.plan.tokens, &session_b)?,
         ];
-        let done = timings[0].timed().min(timings[1].timed());
-        observer.case(&case_a.case_id());
-        observer.begin(&case_a.case_id(), "blocks", case_a.timed() as u64, done as u64);
-        let ending = blocks(&mut timings, [&mut session_a, &mut session_b], observer);
-        observer.end();
+        let in_block = case_a.timed() / blocks.max(1) as usize;
+        let turns =
+            Turns { number, begin: number as usize * in_block, end: (number as usize + 1) * in_block };
+        let ending = turns.run(&mut timings, [&mut session_a, &mut session_b]);
         session_a.engine.clear();
         session_b.engine.clear();
         if ending? == Ending::Interrupted {
             return Ok(Ending::Interrupted);
         }
+        observer.advance();
     }
     Ok(Ending::Complete)
 }
 
-/// Block `k` is repetition `k` of both; who goes first changes with every block.
-fn blocks(
-    timings: &mut [Timing<'_>; 2],
-    mut sessions: [&mut Session<'_>; 2],
-    observer: &mut dyn Observer,
-) -> Result<Ending, RunError> {
-    if timings.iter().all(Timing::is_done) {
-        return Ok(Ending::Complete);
-    }
-    for (timing, session) in timings.iter_mut().zip(sessions.iter_mut()) {
-        if timing.warm_up(session)? == Ending::Interrupted {
-            return Ok(Ending::Interrupted);
+/// Which side of a block is loaded and timed first: each in turn.
+pub fn first_in(block: u32) -> usize {
+    block as usize % 2
+}
+
+/// A case's repetitions in one block.
+struct Turns {
+    number: u32,
+    /// Its first repetition.
+    begin: usize,
+    /// The first one behind it.
+    end: usize,
+}
+
+impl Turns {
+    fn run(
+        &self,
+        timings: &mut [Timing<'_>; 2],
+        mut sessions: [&mut Session<'_>; 2],
+    ) -> Result<Ending, RunError> {
+        let first = first_in(self.number);
+        if timings.iter().all(|timing| timing.is_done() || timing.timed() >= self.end) {
+            return Ok(Ending::Complete);
         }
-    }
-    // A case that fails on one side is at its end there; the other side's goes on alone.
-    let next = |timings: &[Timing<'_>; 2]| {
-        timings.iter().filter(|timing| !timing.is_done()).map(Timing::timed).min()
-    };
-    while let Some(block) = next(timings) {
-        let order = if block.is_multiple_of(2) { [0, 1] } else { [1, 0] };
-        // A run that was stopped within a block has one side of it already.
-        let open = |side: &usize| !timings[*side].is_done() && timings[*side].timed() == block;
-        for side in order.into_iter().filter(open).collect::<Vec<_>>() {
-            if sessions[side].stopped() {
+        for side in [first, 1 - first] {
+            if timings[side].warm_up(sessions[side])? == Ending::Interrupted {
                 return Ok(Ending::Interrupted);
             }
-            timings[side].repeat(sessions[side], Some(block as u32))?;
         }
-        observer.advance();
+        let mut lines = [Vec::new(), Vec::new()];
+        for repetition in self.begin..self.end {
+            let leads = (first + repetition - self.begin) % 2;
+            for side in [leads, 1 - leads] {
+                // A run that was killed between the lines of the two sides has those of one; a case that fails on one side is at
+                // its end there, and the other side's goes on alone.
+                if timings[side].is_done() || repetition < timings[side].timed() {
+                    continue;
+                }
+                if sessions[side].stopped() {
+                    return Ok(Ending::Interrupted);
+                }
+                lines[side].push(timings[side].measure(sessions[side], repetition, Some(self.number))?);
+            }
+        }
+        for (side, lines) in lines.into_iter().enumerate() {
+            lines.iter().try_for_each(|line| timings[side].keep(sessions[side], line))?;
+        }
+        Ok(Ending::Complete)
     }
-    Ok(Ending::Complete)
 }
 
 /// The sides tell nothing; their blocks do.
@@ -143,4 +206,36 @@ impl Observer for Silent {
     fn begin(&mut self, _: &str, _: &'static str, _: u64, _: u64) {}
     fn advance(&mut self) {}
     fn end(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repetitions_are_laid_out_in_equal_blocks_of_an_even_number() {
+        // As many as were asked for, or A B B A twice in each block.
+        assert_eq!(spread_over(10, 1, 10), 40);
+        assert_eq!(spread_over(100, 1, 10), 100);
+        assert_eq!(spread_over(101, 1, 10), 120);
+        // Few were asked for: A B B A once.
+        assert_eq!(spread_over(3, 1, 10), 20);
+        assert_eq!(spread_over(1, 1, 1), 2);
+        // Three batches of prompts, as often each: ten blocks of six.
+        assert_eq!(spread_over(2, 3, 10), 20);
+        for (repetitions, batches, blocks) in
+            (1..6).flat_map(|r| (1..8).flat_map(move |b| (1..14).map(move |n| (r, b, n))))
+        {
+            let all = spread_over(repetitions, batches, blocks) * batches;
+            assert!(
+                all >= repetitions * batches && all.is_multiple_of(2 * blocks),
+                "{repetitions} {batches} {blocks}"
+            );
+        }
+    }
+
+    #[test]
+    fn either_side_goes_first_in_every_other_block() {
+        assert_eq!((0..4).map(first_in).collect::<Vec<_>>(), [0, 1, 0, 1]);
+    }
 }

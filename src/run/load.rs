@@ -1,7 +1,7 @@
 //! A load: one rate after the other through the open loop, a line each; or the rates that close in on saturation.
 
 use crate::bench::{ArrivalProcess, Offered, Served, Shape, arrivals, prompts, serve};
-use crate::record::{LoadCase, LoadLevelRecord, LoadRequest, Objectives, RunDir};
+use crate::record::{Clock, LoadCase, LoadLevelRecord, LoadRequest, Objectives, RunDir};
 use crate::stats::Rng;
 
 use super::plan::Plan;
@@ -182,7 +182,7 @@ fn offered(
     times.into_iter().enumerate().map(request).collect()
 }
 
-/// Serves one level, after one request alone to warm up; `None` when the run was stopped meanwhile.
+/// Serves one level, after a request alone to warm up; `None` when the run was stopped meanwhile.
 fn level(
     load: &LoadRun,
     offered: &[Offered],
@@ -190,10 +190,13 @@ fn level(
     index: usize,
     session: &mut Session<'_>,
 ) -> Result<Option<LoadLevelRecord>, RunError> {
+    // On a virtual clock as many as run at once: they take the memory that the level wants, as far as earlier ones did not.
+    let modelled = session.clock() == Clock::Modelled;
     let (stop, observer) = (session.stop, &mut *session.observer);
     let mut stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
-    let warm_up: Vec<Offered> =
-        offered.first().map(|first| Offered { arrival_ns: 0, ..first.clone() }).into_iter().collect();
+    let alone = if modelled { load.max_batch } else { 1 };
+    let at_once = |request: &Offered| Offered { arrival_ns: 0, ..request.clone() };
+    let warm_up: Vec<Offered> = offered.iter().take(alone).map(at_once).collect();
     if serve(session.engine, &warm_up, load.max_batch, &mut stopped, &mut |_| {})?.is_none() {
         return Ok(None);
     }
@@ -202,6 +205,9 @@ fn level(
         (told..done).for_each(|_| observer.advance());
         told = done;
     };
+    if modelled {
+        session.offset_ns = super::recorded_ns(session.dir)?.wrapping_sub(session.engine.now_ns());
+    }
     let served = serve(session.engine, offered, load.max_batch, &mut stopped, &mut progress)?;
     let Some((begin_ns, served)) = served else { return Ok(None) };
     let requests: Vec<LoadRequest> =
@@ -236,7 +242,6 @@ fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequ
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Clock;
 
     fn load(rates: Option<Vec<f64>>) -> LoadRun {
         LoadRun {

@@ -93,7 +93,8 @@ struct Session<'a> {
     stop: &'a AtomicBool,
     /// Measures the machine's limits around repetitions, where targets want it.
     gauge: Option<&'a CaseGauge>,
-    /// Where the engine's clock began on the run's: behind all that was recorded before.
+    /// What the engine's clock lacks of the run's, modulo 2⁶⁴: the run's goes on where what was recorded before ended, whatever the
+    /// engine's showed then.
     offset_ns: u64,
     /// Interrupted because the engine did not outlive an error, which has its line: a new one goes on.
     spent: bool,
@@ -101,7 +102,7 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn new(engine: &'a mut Scheduler, shared: &'a mut Shared<'_>) -> Result<Self, RunError> {
-        let offset_ns = recorded_ns(shared.dir)?.saturating_sub(engine.now_ns());
+        let offset_ns = recorded_ns(shared.dir)?.wrapping_sub(engine.now_ns());
         Ok(Self {
             engine,
             dir: shared.dir,
@@ -121,7 +122,7 @@ impl Session<'_> {
 
     /// A time of the engine's clock on the run's.
     fn run_ns(&self, engine_ns: u64) -> u64 {
-        self.offset_ns.saturating_add(engine_ns)
+        self.offset_ns.wrapping_add(engine_ns)
     }
 
     /// Peak memory of the process where that is what the engine takes: a card's memory is not the host's.
@@ -143,6 +144,13 @@ impl Session<'_> {
     /// Notes it.
     fn append_telemetry(&mut self, rows: &[TelemetryRow]) -> Result<(), RecordError> {
         rows.iter().try_for_each(|row| self.dir.append_telemetry(row))
+    }
+
+    /// Lets a modelled run's clock go on where its last line ended: what came since was to warm up, and how long that takes depends on
+    /// what the process did before.
+    fn go_on_from_lines(&mut self) -> Result<(), RecordError> {
+        self.offset_ns = recorded_ns(self.dir)?.wrapping_sub(self.engine.now_ns());
+        Ok(())
     }
 
     /// Notes what the process and the devices take.
@@ -201,7 +209,7 @@ pub fn execute(
 }
 
 /// Writes down how a run ended. The first error counts: a full disk would fail these writes as well.
-fn conclude(
+pub fn conclude(
     result: Result<Ending, RunError>,
     dir: &mut RunDir,
     record: &mut RunRecord,

@@ -1,75 +1,121 @@
-//! A null A/B: one engine timed against itself, turn by turn, to know what its noise alone looks like.
+//! How far runs of the same thing lie apart: one engine's times in this process, and what those of several processes come to.
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
 use crate::engine::EngineError;
 use crate::engine::scheduler::Scheduler;
 use crate::record::{NoiseFloor, Phase};
-use crate::stats::{median, null_floor};
+use crate::stats::{median, null_floor, spread_between};
+use serde::{Deserialize, Serialize};
 
 use super::Observer;
 
-/// The floor is the difference that one in twenty null comparisons exceeds.
+/// A floor is the difference that one in twenty null comparisons exceeds.
 const CONFIDENCE: f64 = 0.95;
-/// Draws behind a floor.
-const RESAMPLES: usize = 2000;
-/// Their stream; the seed of the prompts as well.
+/// Seed of the prompts.
 const SEED: u64 = 1;
+const PHASES: [Phase; 3] = [Phase::Prefill, Phase::Decode, Phase::E2e];
 
-/// Times each shape `blocks` times as A and as B, in the order A B B A, and gives the floor of every phase.
-pub fn noise(
+/// What one process measured of a phase of a shape.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// The shape.
+    pub case_id: String,
+    /// The phase.
+    pub phase: Phase,
+    /// Median over its repetitions.
+    pub median_ns: f64,
+}
+
+/// Times each shape so many times, after warming up, and gives the median of every phase.
+pub fn times(
     engine: &mut Scheduler,
     tokens: &OrdinaryTokens,
     shapes: &[Shape],
-    blocks: usize,
-    observer: &mut dyn Observer,
-) -> Result<Vec<NoiseFloor>, EngineError> {
-    let mut floors = Vec::new();
+    repetitions: usize,
+) -> Result<Vec<PhaseTime>, EngineError> {
+    let mut times = Vec::new();
     for &shape in shapes {
-        observer.begin(&shape.case_id(), "pairs", blocks as u64, 0);
-        let pairs = pairs(engine, tokens, shape, blocks, observer);
-        observer.end();
-        let pairs = pairs?;
-        floors.extend(
-            [Phase::Prefill, Phase::Decode, Phase::E2e].into_iter().filter_map(|p| floor(shape, p, &pairs)),
-        );
+        let prompts = prompts(shape, tokens, SEED);
+        let mut warm_up = WarmUp::default();
+        while !warm_up.is_enough(&WarmUpRule::default()) {
+            warm_up.add(repeat(engine, shape, &prompts)?.total_ns());
+        }
+        let done =
+            (0..repetitions).map(|_| repeat(engine, shape, &prompts)).collect::<Result<Vec<_>, _>>()?;
+        let of_phase = |phase| {
+            let ns: Vec<f64> = done.iter().filter_map(|r| phase_ns(r, phase)).collect();
+            Some(PhaseTime { case_id: shape.case_id(), phase, median_ns: median(&ns)? })
+        };
+        times.extend(PHASES.into_iter().filter_map(of_phase));
     }
-    Ok(floors)
+    Ok(times)
 }
 
-fn pairs(
-    engine: &mut Scheduler,
-    tokens: &OrdinaryTokens,
-    shape: Shape,
-    blocks: usize,
+fn phase_ns(repetition: &Repetition, phase: Phase) -> Option<f64> {
+    Some(match phase {
+        Phase::Prefill => repetition.prefill_ns as f64,
+        Phase::Decode if repetition.step_ns.is_empty() => return None,
+        Phase::Decode => (repetition.end_ns - repetition.first_token_ns) as f64,
+        Phase::E2e => repetition.total_ns() as f64,
+    })
+}
+
+/// Has `one` process after the other time the shapes, and gives what they come to.
+pub fn between<E>(
+    runs: usize,
     observer: &mut dyn Observer,
-) -> Result<Vec<[Repetition; 2]>, EngineError> {
-    let prompts = prompts(shape, tokens, SEED);
-    let mut warm_up = WarmUp::default();
-    while !warm_up.is_enough(&WarmUpRule::default()) {
-        warm_up.add(repeat(engine, shape, &prompts)?.total_ns());
-    }
-    let mut pairs = Vec::with_capacity(blocks);
-    for block in 0..blocks {
-        let (first, second) = (repeat(engine, shape, &prompts)?, repeat(engine, shape, &prompts)?);
-        pairs.push(if block % 2 == 0 { [first, second] } else { [second, first] });
+    mut one: impl FnMut(usize) -> Result<Vec<PhaseTime>, E>,
+) -> Result<Vec<NoiseFloor>, E> {
+    observer.begin("noise", "processes", runs as u64, 0);
+    let mut all = Vec::new();
+    for run in 0..runs {
+        let times = one(run);
+        if times.is_err() {
+            observer.end();
+        }
+        all.push(times?);
         observer.advance();
     }
-    Ok(pairs)
+    observer.end();
+    Ok(floors(&all))
 }
 
-fn floor(shape: Shape, phase: Phase, pairs: &[[Repetition; 2]]) -> Option<NoiseFloor> {
-    let ns = |r: &Repetition| match phase {
-        Phase::Prefill => r.prefill_ns as f64,
-        Phase::Decode => (r.end_ns - r.first_token_ns) as f64,
-        Phase::E2e => r.total_ns() as f64,
+/// A floor for every phase that each process timed.
+fn floors(runs: &[Vec<PhaseTime>]) -> Vec<NoiseFloor> {
+    let Some(first) = runs.first() else { return Vec::new() };
+    let floor = |time: &PhaseTime| {
+        let same = |other: &&PhaseTime| other.case_id == time.case_id && other.phase == time.phase;
+        let medians: Vec<f64> =
+            runs.iter().filter_map(|run| run.iter().find(same)).map(|time| time.median_ns).collect();
+        let spread = spread_between(&medians)?;
+        Some(NoiseFloor {
+            case_id: time.case_id.clone(),
+            phase: time.phase,
+            runs: medians.len() as u32,
+            spread: Some(spread),
+            median_ns: median(&medians).map(|ns| ns.round() as u64),
+            floor: null_floor(spread, medians.len(), 1, CONFIDENCE)?,
+        })
     };
-    let times: Vec<(f64, f64)> = pairs.iter().map(|[a, b]| (ns(a), ns(b))).collect();
-    let (a, b): (Vec<f64>, Vec<f64>) = times.iter().copied().unzip();
-    Some(NoiseFloor {
-        case_id: shape.case_id(),
-        phase,
-        blocks: pairs.len() as u32,
-        ratio: median(&a)? / median(&b)?,
-        floor: null_floor(&times, CONFIDENCE, RESAMPLES, SEED)?,
-    })
+    first.iter().filter_map(floor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_is_of_the_medians_of_the_processes() {
+        let run =
+            |median_ns: f64| vec![PhaseTime { case_id: "b1-i8-o8".into(), phase: Phase::Decode, median_ns }];
+        let found = floors(&[run(100.0), run(110.0), run(121.0)]);
+        let [floor] = found.as_slice() else { panic!("{found:?}") };
+        // Logarithms 0.0953 apart: so is their standard deviation.
+        assert!((floor.spread.unwrap() - 1.1_f64.ln()).abs() < 1e-12);
+        assert_eq!((floor.runs, floor.median_ns), (3, Some(110)));
+        // t of 2 degrees of freedom at 0.975 is 4.3027.
+        assert!((floor.floor.ln_1p() - 4.302_653 * 2f64.sqrt() * 1.1_f64.ln()).abs() < 1e-5);
+        assert_eq!(floors(&[run(100.0)]), []);
+        assert_eq!(floors(&[]), []);
+    }
 }

@@ -4,7 +4,8 @@ use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompt
 use crate::engine::profile::OperatorTime;
 use crate::engine::{EngineError, StepKind};
 use crate::record::{
-    GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, RunDir, Spot, Spots,
+    Clock, GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, RunDir, Spot, Spots,
+    TelemetryRow,
 };
 
 use super::machine::reset_peak_rss;
@@ -132,10 +133,16 @@ fn repetitions(timing: &mut Timing<'_>, session: &mut Session<'_>) -> Result<End
         if session.stopped() {
             return Ok(Ending::Interrupted);
         }
-        timing.repeat(session, None)?;
+        timing.repeat(session)?;
         session.observer.advance();
     }
     Ok(Ending::Complete)
+}
+
+/// A timed repetition of which nothing is written yet.
+pub(super) struct Measured {
+    request: RequestRecord,
+    telemetry: Vec<TelemetryRow>,
 }
 
 /// A case on one engine: its batches of prompts, and how many lines it has.
@@ -174,6 +181,13 @@ impl<'a> Timing<'a> {
     /// Repeats until times agree, or a repetition fails.
     pub(super) fn warm_up(&mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
         let mut warm_up = WarmUp::default();
+        if session.clock() == Clock::Modelled && !self.is_done() {
+            // Not a line unless it fails: it takes the memory that the case wants, as far as earlier cases did not.
+            if let Err(error) = repeat(session.engine, self.case.shape, &self.batches[0]) {
+                self.fail_warm_up(session, error)?;
+            }
+            session.go_on_from_lines()?;
+        }
         // What earlier cases left in it is not of this one.
         drop(session.engine.take_profile());
         while !self.is_done() && !warm_up.is_enough(&self.case.warm_up) {
@@ -187,21 +201,31 @@ impl<'a> Timing<'a> {
                     let line = record(session, self.case, RepetitionKind::Warmup, number, times);
                     session.dir.append_request(&line)?;
                 }
-                Err(error) => self.fail(session, RepetitionKind::Warmup, None, error)?,
+                Err(error) => {
+                    self.fail_warm_up(session, error)?;
+                    continue;
+                }
             }
             self.recorded.warm_ups += 1;
         }
         Ok(Ending::Complete)
     }
 
-    /// The line of a repetition that failed by the case's own fault; any other error is the run's.
-    fn fail(
+    fn fail_warm_up(&mut self, session: &mut Session<'_>, error: EngineError) -> Result<(), RunError> {
+        let line = self.failed(session, RepetitionKind::Warmup, self.recorded.warm_ups, error)?;
+        session.dir.append_request(&line)?;
+        self.recorded.warm_ups += 1;
+        Ok(())
+    }
+
+    /// The line of a repetition that failed by the case's own fault, which ends the case; any other error is the run's.
+    fn failed(
         &mut self,
         session: &mut Session<'_>,
         kind: RepetitionKind,
-        block: Option<u32>,
+        number: usize,
         error: EngineError,
-    ) -> Result<(), RunError> {
+    ) -> Result<RequestRecord, RunError> {
         if !is_of_case(&error) {
             return Err(error.into());
         }
@@ -214,43 +238,53 @@ impl<'a> Timing<'a> {
             end_ns: now,
             output_hash: String::new(),
         };
-        let number = match kind {
-            RepetitionKind::Warmup => self.recorded.warm_ups,
-            RepetitionKind::Timed => self.recorded.timed,
-        };
-        let line = record(session, self.case, kind, number, nothing);
-        let error = Some(error.to_string());
-        session.dir.append_request(&RequestRecord { block, error, peak_rss_bytes: None, ..line })?;
         self.recorded.failed = true;
-        Ok(())
+        let line = record(session, self.case, kind, number, nothing);
+        Ok(RequestRecord { error: Some(error.to_string()), peak_rss_bytes: None, ..line })
     }
 
     /// One timed repetition, and its line.
-    pub(super) fn repeat(&mut self, session: &mut Session<'_>, block: Option<u32>) -> Result<(), RunError> {
+    pub(super) fn repeat(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
+        let line = self.measure(session, self.recorded.timed, None)?;
+        self.keep(session, &line)
+    }
+
+    /// One timed repetition, of which nothing is written yet.
+    pub(super) fn measure(
+        &mut self,
+        session: &mut Session<'_>,
+        repetition: usize,
+        block: Option<u32>,
+    ) -> Result<Measured, RunError> {
         let before = self.spot_before(block);
-        let batch = &self.batches[self.recorded.timed % self.batches.len()];
+        let batch = &self.batches[repetition % self.batches.len()];
         let times = match repeat(session.engine, self.case.shape, batch) {
             Ok(times) => times,
             Err(error) => {
-                self.fail(session, RepetitionKind::Timed, block, error)?;
-                self.recorded.timed += 1;
-                return Ok(());
+                let request = self.failed(session, RepetitionKind::Timed, repetition, error)?;
+                return Ok(Measured { request: RequestRecord { block, ..request }, telemetry: Vec::new() });
             }
         };
-        let line = record(session, self.case, RepetitionKind::Timed, self.recorded.timed, times);
+        let line = record(session, self.case, RepetitionKind::Timed, repetition, times);
         self.spot = self.gauge.as_ref().map(CaseGauge::measure);
         let spots = before.zip(self.spot.clone()).map(|(before, after)| Spots { before, after });
         let telemetry = session.telemetry();
         // In turns, two engines share the process and the cards: a peak is neither's.
         let alone = |peak: Option<u64>| peak.filter(|_| block.is_none());
-        session.dir.append_request(&RequestRecord {
+        let request = RequestRecord {
             block,
             peak_rss_bytes: alone(line.peak_rss_bytes),
             device_memory_bytes: alone(telemetry.iter().filter_map(|row| row.device_memory_bytes).max()),
             spots,
             ..line
-        })?;
-        session.append_telemetry(&telemetry)?;
+        };
+        Ok(Measured { request, telemetry })
+    }
+
+    /// Writes the line of a timed repetition.
+    pub(super) fn keep(&mut self, session: &mut Session<'_>, line: &Measured) -> Result<(), RunError> {
+        session.dir.append_request(&line.request)?;
+        session.append_telemetry(&line.telemetry)?;
         self.recorded.timed += 1;
         Ok(())
     }

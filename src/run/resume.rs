@@ -38,9 +38,10 @@ pub fn find(root: &Path, record: &RunRecord) -> Option<Found> {
     })
 }
 
-/// The newest group under `root` of the suite with this hash and these configurations of which not all runs are finished.
-pub fn find_group(root: &Path, suite: &str, configurations: &[String]) -> Option<Group> {
-    let is_ours = |g: &Group| g.suite == suite && g.configurations == configurations;
+/// The newest group under `root` of the suite with this hash, these configurations and this many blocks of which not all runs are
+/// finished.
+pub fn find_group(root: &Path, suite: &str, configurations: &[String], blocks: Option<u32>) -> Option<Group> {
+    let is_ours = |g: &Group| g.suite == suite && g.configurations == configurations && g.blocks == blocks;
     let group = runs(root).find_map(|found| found.record.provenance.group.filter(is_ours))?;
     let unfinished = |name: &String| finished(root, &group, name).is_none();
     configurations.iter().any(unfinished).then_some(group)

@@ -12,7 +12,7 @@ use crate::engine::EngineError;
 use crate::engine::cache::blocks_for;
 use crate::engine::memory::{MemoryEstimate, MemoryOf};
 use crate::engine::model::Limits;
-use crate::record::{ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, RunDir, SearchCase};
+use crate::record::{Clock, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, RunDir, SearchCase};
 use crate::stats::median;
 
 use super::plan::Plan;
@@ -176,9 +176,15 @@ fn probe(
         match repetitions(search, batch, tokens, session) {
             Ok(None) => return Ok(None),
             Ok(Some(times)) => judge(search, &times, session, &mut record),
-            Err(lost @ EngineError::Device(DeviceError::Lost { .. })) => return Err(lost.into()),
+            Err(RunError::Engine(lost @ EngineError::Device(DeviceError::Lost { .. }))) => {
+                return Err(lost.into());
+            }
+            Err(error @ RunError::Record(_)) => return Err(error),
             Err(error) => {
-                let out_of_memory = matches!(error, EngineError::Device(DeviceError::OutOfMemory { .. }));
+                let oom = |e: &RunError| {
+                    matches!(e, RunError::Engine(EngineError::Device(DeviceError::OutOfMemory { .. })))
+                };
+                let out_of_memory = oom(&error);
                 record.outcome = if out_of_memory { ProbeOutcome::OutOfMemory } else { ProbeOutcome::Failed };
                 record.reason = Some(error.to_string());
             }
@@ -228,7 +234,7 @@ fn repetitions(
     batch: usize,
     tokens: &OrdinaryTokens,
     session: &mut Session<'_>,
-) -> Result<Option<Vec<Repetition>>, EngineError> {
+) -> Result<Option<Vec<Repetition>>, RunError> {
     let shape = search.shape(batch);
     let prompts = prompts(shape, tokens, search.seed);
     let mut times = Vec::with_capacity(search.repetitions);
@@ -239,6 +245,8 @@ fn repetitions(
         let repetition = repeat(session.engine, shape, &prompts)?;
         if number > 0 {
             times.push(repetition);
+        } else if session.clock() == Clock::Modelled {
+            session.go_on_from_lines()?;
         }
     }
     Ok(Some(times))

@@ -9,6 +9,7 @@
 
 mod binomial;
 mod bootstrap;
+mod change;
 mod describe;
 mod drift;
 mod growth;
@@ -19,29 +20,28 @@ mod outlier;
 mod paired;
 pub mod parity;
 mod random;
-mod rank;
 mod ratio;
 pub mod rng;
+mod shift;
 
 #[cfg(test)]
 mod fixtures;
 
 pub use binomial::{binomial_at_least, binomial_exact};
 pub use bootstrap::{RESAMPLES, median_interval};
+pub use change::{Change, adjusted, rules_out, within};
 pub use describe::{mad, mean, median, quantile, stddev};
 pub use drift::{Drift, drift};
 pub use growth::{Growth, LEAST_FOR_GROWTH, growth};
 pub use interval::{standard_error, wilson};
 pub use modes::{TwoModes, two_modes};
-pub use null::null_floor;
+pub use null::{null_floor, spread_between};
 pub use outlier::{Fence, Outlier, outliers};
 pub use paired::{
     LEAST_DISCORDANT, PairCounts, detectable_difference, difference_interval, discordant_share, holm,
     identical_items_to_show_same, items_needed, items_to_show_same, macro_difference_interval, mcnemar_exact,
     score_interval,
 };
-pub use rank::mann_whitney;
-pub use ratio::{
-    Change, LEAST_SAMPLES, MedianRatio, geometric_mean, ratio_of_medians, ratio_of_medians_by_block,
-};
+pub use ratio::{MedianRatio, geometric_mean, ratio_of_medians};
 pub use rng::Rng;
+pub use shift::{Shift, block_log_ratio, blocks_needed, runs_needed};

@@ -1,71 +1,74 @@
-//! What a comparison of a thing with itself shows: the floor below which a difference means nothing.
+//! What a comparison of a thing with itself shows: the floor below which a difference of two runs means nothing.
 
-use super::describe::{median, quantile_of_sorted};
-use super::rng::Rng;
+use super::describe::stddev;
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
-/// The difference that one in `1 / (1 - confidence)` null comparisons exceeds.
+/// How far runs of the same thing lie apart: the standard deviation of the logarithms of their times, a time a run. `None` with
+/// fewer than two, or with a time that is not positive and finite.
+pub fn spread_between(times: &[f64]) -> Option<f64> {
+    let good = |x: &f64| x.is_finite() && *x > 0.0;
+    times.iter().all(good).then(|| stddev(&times.iter().map(|x| x.ln()).collect::<Vec<_>>())).flatten()
+}
+
+/// The ratio of two runs, as a share above 1, that differ in nothing which a share of 1 − `confidence` of comparisons exceeds in
+/// any of their `phases`.
 ///
-/// `pairs` are two times of the same thing, run next to each other. Which of the two is called A is arbitrary, so each of
-/// `resamples` draws swaps every pair by a coin from the stream of `seed` (the sign-flip permutation of paired samples) and
-/// takes `|median A / median B - 1|`; the floor is the `confidence` quantile (type 7) of these. `None` with fewer than six
-/// pairs (fewer swaps than a 95 % quantile needs), a time that is not positive and finite, or a confidence outside 0 to 1.
-pub fn null_floor(pairs: &[(f64, f64)], confidence: f64, resamples: usize, seed: u64) -> Option<f64> {
-    let good = |x: f64| x.is_finite() && x > 0.0;
-    let usable = pairs.len() >= 6 && pairs.iter().all(|&(a, b)| good(a) && good(b));
-    if !usable || resamples == 0 || !(confidence > 0.0 && confidence < 1.0) {
-        return None;
-    }
-    let mut rng = Rng::new(seed);
-    let (mut a, mut b) = (vec![0.0; pairs.len()], vec![0.0; pairs.len()]);
-    let mut differences = Vec::with_capacity(resamples);
-    for _ in 0..resamples {
-        for (i, &(x, y)) in pairs.iter().enumerate() {
-            (a[i], b[i]) = if rng.below(2) == 0 { (x, y) } else { (y, x) };
-        }
-        differences.push((median(&a)? / median(&b)? - 1.0).abs());
-    }
-    differences.sort_unstable_by(f64::total_cmp);
-    Some(quantile_of_sorted(&differences, confidence))
+/// The difference of two runs' logarithms has √2 times the spread of one. The spread is known from `runs` alone, so its quantile is
+/// Student's t with `runs` − 1 degrees of freedom, and Bonferroni's bound holds for all phases at once. `None` with fewer than two
+/// runs or a spread that is not a number.
+pub fn null_floor(spread: f64, runs: usize, phases: usize, confidence: f64) -> Option<f64> {
+    let usable = runs >= 2 && spread.is_finite() && spread >= 0.0 && confidence > 0.0 && confidence < 1.0;
+    let t = StudentsT::new(0.0, 1.0, runs.checked_sub(1)? as f64).ok().filter(|_| usable)?;
+    let tail = (1.0 - confidence) / (2.0 * phases.max(1) as f64);
+    let floor = (t.inverse_cdf(1.0 - tail) * std::f64::consts::SQRT_2 * spread).exp_m1();
+    floor.is_finite().then_some(floor)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::Rng;
+    use crate::stats::random::normal;
 
     #[test]
-    fn the_floor_is_that_of_the_noise() {
-        let mut rng = Rng::new(3);
-        let mut noisy = |spread: f64| -> Vec<(f64, f64)> {
-            (0..40).map(|_| (1.0 + spread * rng.unit_f64(), 1.0 + spread * rng.unit_f64())).collect()
-        };
-        let (quiet, loud) = (noisy(0.01), noisy(0.2));
-        let floor = |pairs: &[(f64, f64)]| null_floor(pairs, 0.95, 2000, 1).unwrap();
-        assert!(floor(&quiet) < 0.005 && floor(&loud) > 0.02, "{} {}", floor(&quiet), floor(&loud));
-        // Equal times have no noise at all.
-        assert_eq!(floor(&[(2.0, 2.0); 6]), 0.0);
+    fn the_floor_is_students() {
+        // t at 0.975 with 9 degrees of freedom is 2.262157; with 24 phases, at 1 − 0.05 / 48, 4.257; from tables.
+        let floor = null_floor(0.01, 10, 1, 0.95).unwrap();
+        assert!((floor.ln_1p() - 2.262_157 * 0.01 * std::f64::consts::SQRT_2).abs() < 1e-7, "{floor}");
+        assert!(null_floor(0.01, 10, 24, 0.95).unwrap() > 1.8 * floor);
+        assert_eq!(null_floor(0.0, 10, 24, 0.95), Some(0.0));
+        let spread = spread_between(&[1.0, 1.0_f64.exp()]).unwrap();
+        assert!((spread - 0.5_f64.sqrt()).abs() < 1e-15);
     }
 
     #[test]
-    fn a_share_of_comparisons_stays_below_it() {
-        // The floor of one half of the pairs, held against fresh comparisons of the same kind.
+    fn one_comparison_in_twenty_of_a_thing_with_itself_is_past_it() {
         let mut rng = Rng::new(9);
-        let mut pairs = |n: usize| -> Vec<(f64, f64)> {
-            (0..n).map(|_| (1.0 + 0.1 * rng.unit_f64(), 1.0 + 0.1 * rng.unit_f64())).collect()
-        };
-        let (mut below, trials) = (0, 300);
+        let (phases, trials) = (12, 2000);
+        let mut past = 0;
         for _ in 0..trials {
-            let floor = null_floor(&pairs(15), 0.95, 400, 1).unwrap();
-            let (a, b): (Vec<f64>, Vec<f64>) = pairs(15).into_iter().unzip();
-            below += usize::from((median(&a).unwrap() / median(&b).unwrap() - 1.0).abs() <= floor);
+            let mut any = false;
+            for phase in 0..phases {
+                let centre = 1e6 * f64::from(phase + 1);
+                let mut run = || centre * (0.04 * normal(&mut rng)).exp();
+                let known: Vec<f64> = (0..8).map(|_| run()).collect();
+                let floor = null_floor(spread_between(&known).unwrap(), 8, phases as usize, 0.95).unwrap();
+                any |= (run() / run()).ln().abs() > floor.ln_1p();
+            }
+            past += u32::from(any);
         }
-        let share = below as f64 / trials as f64;
-        assert!((0.88..=0.99).contains(&share), "{share}");
+        let share = f64::from(past) / f64::from(trials);
+        assert!((0.03..=0.06).contains(&share), "{share}");
     }
 
     #[test]
     fn too_little_is_none() {
-        assert_eq!(null_floor(&[(1.0, 1.0); 5], 0.95, 100, 1), None);
-        assert_eq!(null_floor(&[(0.0, 1.0); 6], 0.95, 100, 1), None);
-        assert_eq!(null_floor(&[(1.0, f64::NAN); 6], 0.95, 100, 1), None);
+        assert_eq!(spread_between(&[1.0]), None);
+        assert_eq!(spread_between(&[1.0, 0.0]), None);
+        assert_eq!(spread_between(&[1.0, f64::NAN]), None);
+        assert_eq!(null_floor(0.1, 1, 1, 0.95), None);
+        assert_eq!(null_floor(0.1, 0, 1, 0.95), None);
+        assert_eq!(null_floor(f64::NAN, 9, 1, 0.95), None);
+        assert_eq!(null_floor(1e6, 3, 1, 0.95), None);
     }
 }

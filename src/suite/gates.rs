@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! schema = 1
-//! undecided = "pass"           # or "fail": what an interval that holds the limit counts as
+//! undecided = "fail"           # or "pass"; else an undecided gate ends with 4
 //!
 //! [[accuracy]]
 //! task = "ceval"               # else every task
@@ -18,6 +18,7 @@
 //! max_ratio = 1.05             # time over the base run's
 //! min_throughput = "100 tokens/s"        # prefill, decode, e2e
 //! max_throughput_drop = "5%"             # below the base run's
+//! untimed = "ratio"            # judge runs that were not timed in turn by the ratio alone
 //!
 //! [[memory]]
 //! case = "b16-*"
@@ -45,8 +46,8 @@ const SCHEMA: u64 = 1;
 pub struct Gates {
     /// The file.
     pub path: PathBuf,
-    /// A limit that lies within an interval counts as broken.
-    pub undecided_fails: bool,
+    /// What a gate counts as whose limit lies within an interval, or that nothing decides.
+    pub undecided: Undecided,
     /// Limits on accuracy.
     pub accuracy: Vec<AccuracyGate>,
     /// Limits on times and rates.
@@ -55,6 +56,18 @@ pub struct Gates {
     pub memory: Vec<MemoryGate>,
     /// Limits on the distance of logits from a reference.
     pub parity: Vec<ParityGate>,
+}
+
+/// What an undecided gate counts as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Undecided {
+    /// No measurement of what was asked: exit code 4.
+    #[default]
+    Open,
+    /// As kept.
+    Passes,
+    /// As broken.
+    Fails,
 }
 
 /// An `[[accuracy]]` table; shares are 0 to 1.
@@ -117,6 +130,8 @@ pub struct SpeedGate {
     pub min_tokens_per_s: Option<f64>,
     /// Largest share of the base run's rate that may be lost.
     pub max_throughput_drop: Option<f64>,
+    /// Runs that were not timed in turn are judged by the ratio alone.
+    pub untimed_by_ratio: bool,
 }
 
 /// A `[[memory]]` table.
@@ -165,13 +180,16 @@ impl Gates {
                 return Err(SuiteError::found(&schema.origin, &format!("schema {n}"), &expected));
             }
         }
-        let undecided = root.take("undecided");
-        let undecided_fails =
-            undecided.map(|node| choose(&node, "pass", "fail")).transpose()?.unwrap_or(false);
+        let undecided = root.take("undecided").map(|node| choose(&node, "pass", "fail")).transpose()?;
+        let undecided = match undecided {
+            None => Undecided::Open,
+            Some(false) => Undecided::Passes,
+            Some(true) => Undecided::Fails,
+        };
         let folder = path.parent().unwrap_or(Path::new(""));
         let gates = Self {
             path: path.to_path_buf(),
-            undecided_fails,
+            undecided,
             accuracy: read_all(&mut root, "accuracy", accuracy)?,
             speed: read_all(&mut root, "speed", speed)?,
             memory: read_all(&mut root, "memory", memory)?,
@@ -200,6 +218,11 @@ fn choose(node: &Node, no: &'static str, yes: &'static str) -> Result<bool, Suit
     word(node, &[no, yes], |text| [no, yes].iter().position(|known| *known == text).map(|i| i == 1))
 }
 
+/// The one word that there is.
+fn only(node: &Node, known: &'static str) -> Result<(), SuiteError> {
+    word(node, &[known], |text| (text == known).then_some(()))
+}
+
 fn accuracy(mut table: Table) -> Result<AccuracyGate, SuiteError> {
     let gate = AccuracyGate {
         task: table.take("task").map(|node| string(&node)).transpose()?,
@@ -224,6 +247,7 @@ fn speed(mut table: Table) -> Result<SpeedGate, SuiteError> {
         max_ratio: optional(&mut table, "max_ratio", number)?,
         min_tokens_per_s: optional(&mut table, "min_throughput", rate)?,
         max_throughput_drop: optional(&mut table, "max_throughput_drop", share)?,
+        untimed_by_ratio: table.take("untimed").map(|node| only(&node, "ratio")).transpose()?.is_some(),
     };
     let rates = gate.min_tokens_per_s.or(gate.max_throughput_drop).is_some();
     if rates && matches!(metric, GateMetric::Ttft | GateMetric::Tpot) {
@@ -361,6 +385,7 @@ max = "1.5 s"
 max_ratio = 1
 min_throughput = "1e2 tokens/s"
 max_throughput_drop = "5%"
+untimed = "ratio"
 [[memory]]
 max = "14 GiB"
 max_ratio = 1.02
@@ -369,7 +394,7 @@ file = "p.json"
 max_kl = 1e-4
 "#;
         let gates = parse(text).unwrap();
-        assert!(gates.undecided_fails);
+        assert_eq!(gates.undecided, Undecided::Fails);
         let accuracy = AccuracyGate {
             task: Some("ceval".into()),
             min: Some(0.5),
@@ -387,6 +412,7 @@ max_kl = 1e-4
                 max_ratio: Some(1.0),
                 min_tokens_per_s: Some(100.0),
                 max_throughput_drop: Some(0.05),
+                untimed_by_ratio: true,
             }]
         );
         assert_eq!(gates.memory[0].max_bytes, Some(14.0 * 1024f64.powi(3)));
@@ -424,6 +450,11 @@ max_kl = 1e-4
             ),
             ("schema = 1\n[[memory]]\nmax = \"1 GIB\"", "3:7", "a size such as"),
             ("schema = 1\n[[parity]]\nmax_kl = 1", "2:1", "found no `file`"),
+            (
+                "schema = 1\n[[speed]]\nmetric = \"ttft\"\nmax_ratio = 1.1\nuntimed = \"guess\"",
+                "5:11",
+                "expected one of ratio",
+            ),
             ("schema = 1\nundecided = \"maybe\"", "2:13", "expected one of pass, fail"),
             ("schema = ", "1:", ""),
         ] {

@@ -84,7 +84,7 @@
 //!
 //! `profile_operators = true` at the top times every operator of the forward pass.
 //! A case with `configurations = ["duo"]` is for these alone. `interleave = true` at the top times the cases of two
-//! configurations turn by turn.
+//! configurations in turn, in blocks of a process each, as `--interleave` does.
 //!
 //! `--set key=value` lays a value over a dotted key (`accuracy.0.limit=10`); `--set ceval=FOLDER` gives
 //! every case of that task another data set. Paths on the command line are relative to the current folder.
@@ -274,7 +274,7 @@ pub struct Suite {
     pub model: ModelChoice,
     /// What runs the cases, where the suite says; each makes a run of its own.
     pub configurations: Vec<Configuration>,
-    /// Time the cases of two configurations turn by turn (ABBA), so that drift meets both alike.
+    /// Time the cases of two configurations in turn (A B B A), in blocks of a process each.
     pub interleave: bool,
     /// Accuracy cases, in file order.
     pub accuracy: Vec<AccuracyCase>,

@@ -138,21 +138,53 @@ fn flags_choose_among_configurations_or_put_them_aside() {
 }
 
 #[test]
-fn two_configurations_in_turns_are_a_b_b_a() {
+fn two_configurations_in_turns_are_blocks_of_a_b_b_a() {
     let bench = Bench::new(SUITE);
-    bench.run(&["--interleave"]).expect(0, &[]);
+    let answer = bench.run(&["--interleave", "--blocks", "3"]);
+    let answer =
+        answer.expect(0, &["3 blocks cannot decide all phases of this comparison; at least 8 are needed"]);
     let runs = bench.runs();
     for case in ["b1-i8-o4", "b2-i8-o4"] {
         let of = |run| timed(run).into_iter().filter(|l| l["case_id"] == case).collect::<Vec<_>>();
         let [a, b] = [of(&runs[0]), of(&runs[1])];
-        let blocks = |lines: &[Value]| lines.iter().map(|l| l["block"].as_u64().unwrap()).collect::<Vec<_>>();
-        assert_eq!(blocks(&a), [0, 1, 2, 3]);
-        assert_eq!(blocks(&b), [0, 1, 2, 3]);
+        let number = |line: &Value, key: &str| line[key].as_u64().unwrap();
+        // Four of either in a block: the suite wants four in all, the blocks want A B B A twice.
+        let blocks = |lines: &[Value]| lines.iter().map(|l| number(l, "block")).collect::<Vec<_>>();
+        assert_eq!(blocks(&a), [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]);
+        assert_eq!(blocks(&b), blocks(&a));
+        // A process has a clock of its own, so its order is that of its own lines: in each pair one side begins after the other.
+        for run in &runs {
+            let group = &run.1["provenance"]["group"];
+            assert_eq!(group["blocks"], 3);
+        }
     }
+    assert_eq!(runs[0].1["plan"]["performance"][0]["repetitions"], 12);
+    assert!(answer.out.contains("3 blocks cannot decide 6 phases; at least 8 are needed"), "{}", answer.out);
+    assert!(answer.out.contains("--blocks 8`"), "{}", answer.out);
     // Not with one, nor with three.
     bench
         .run(&["--interleave", "--only", "half"])
         .expect(2, &["interleaving needs two configurations, there are 1"]);
+    bench.run(&["--blocks", "3"]).expect(2, &["give --interleave, too"]);
+}
+
+/// The null test, with as many blocks as it takes by itself.
+#[test]
+fn a_configuration_is_timed_against_itself() {
+    let bench = Bench::new(&SUITE.replace("batch = [1, 2]", "batch = [1]"));
+    let words = ["--interleave", "--configuration", "threads=1", "--configuration", "threads=1"];
+    let answer = bench.run(&words).expect(0, &[]);
+    let runs = bench.runs();
+    assert_eq!(runs.len(), 2);
+    let names: Vec<&Value> = runs.iter().map(|run| &run.1["provenance"]["group"]["configuration"]).collect();
+    assert_eq!(names, ["threads=1", "threads=1 #2"]);
+    for run in &runs {
+        // Three phases: seven blocks can decide them.
+        assert_eq!(run.1["provenance"]["group"]["blocks"], 7);
+        assert_eq!(timed(run).len(), 7 * 4);
+    }
+    assert!(answer.out.contains("7 blocks"), "{}", answer.out);
+    assert!(!answer.out.contains("not timed in turn"), "{}", answer.out);
 }
 
 #[test]
@@ -184,28 +216,75 @@ fn a_group_is_gone_on_with_where_it_stopped() {
 #[test]
 fn interleaved_runs_are_gone_on_with_block_by_block() {
     let bench = Bench::new(SUITE);
-    bench.run(&["--interleave"]).expect(0, &[]);
-    // B is one repetition behind A in the middle of the last case.
-    for (run, lines) in bench.runs().iter().zip([8, 7]) {
+    bench.run(&["--interleave", "--blocks", "2"]).expect(0, &[]);
+    let whole: Vec<_> = bench.runs().iter().map(timed).collect();
+    // B is one repetition behind A in the middle of the last block.
+    for (run, lines) in bench.runs().iter().zip([18, 17]) {
         let text = fs::read_to_string(run.0.join("requests.jsonl")).unwrap();
         let kept: Vec<&str> = text.lines().take(lines).collect();
         fs::write(run.0.join("requests.jsonl"), kept.join("\n") + "\n").unwrap();
         fs::remove_file(run.0.join("report.html")).unwrap();
     }
-    bench.run(&["--interleave", "--resume"]).expect(0, &[]);
+    bench.run(&["--interleave", "--blocks", "2", "--resume"]).expect(0, &[]);
+    assert_eq!(bench.runs().len(), 2);
+    for (run, whole) in bench.runs().iter().zip(&whole) {
+        let keys = |lines: &[Value]| {
+            let key = |l: &Value| (l["case_id"].clone(), l["repetition"].clone(), l["block"].clone());
+            lines.iter().map(key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&timed(run)), keys(whole), "{}", run.0.display());
+        assert_eq!(run.1["status"], "complete");
+    }
+}
+
+/// A process of a block ends with the one that leads, and what it had is gone on with.
+#[test]
+fn a_stopped_command_stops_its_block() {
+    let suite = SUITE
+        .replace("lengths = [[8, 4]]", "lengths = [[512, 64]]")
+        .replace("repetitions = 4", "repetitions = 40");
+    let bench = Bench::new(&suite);
+    let path = |name: &str| bench.folder.path().join(name).to_str().unwrap().to_owned();
+    let args = [
+        "run".to_owned(),
+        path("two.toml"),
+        "--out".to_owned(),
+        path("runs"),
+        "--interleave".into(),
+        "--blocks".into(),
+        "2".into(),
+    ];
+    let child = crate::support::glmbench(&args).spawn().unwrap();
+    let begun = || {
+        bench.runs().iter().any(|run| {
+            fs::read_to_string(run.0.join("requests.jsonl")).is_ok_and(|text| text.contains("warmup"))
+        })
+    };
+    let waited = std::time::Instant::now();
+    while !begun() && waited.elapsed().as_secs() < 120 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // To the one that leads alone.
+    std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    crate::support::wait(child).expect(3, &["--resume goes on"]);
     for run in bench.runs() {
-        assert_eq!(timed(&run).len(), 8, "{}", run.0.display());
+        assert_eq!(run.1["status"], "interrupted");
+        // Whole cases of blocks only.
+        assert_eq!(timed(&run).len() % 20, 0);
     }
 }
 
 #[test]
-fn doctor_times_a_model_against_itself() {
+fn doctor_has_processes_time_a_model_and_a_comparison_takes_what_they_found() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("noise.json");
-    let args = ["doctor", "--noise", "--blocks", "6", "--shape", "1x8x4", "--out", file.to_str().unwrap()];
+    let file = file.to_str().unwrap();
+    let args = ["doctor", "--noise", "--runs", "3", "--every", "0", "--shape", "1x8x4", "--out", file];
     let said = answer(&args).expect(0, &[]);
-    assert!(said.out.contains("one in twenty null comparisons exceeds"), "{}", said.out);
-    let kept: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert!(said.out.contains("3 equal runs spread by"), "{}", said.out);
+    let kept: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     assert_eq!(kept["floors"].as_array().unwrap().len(), 3);
+    assert_eq!((&kept["floors"][0]["runs"], &kept["floors"][0]["case_id"]), (&3.into(), &"b1-i8-o4".into()));
     answer(&["doctor", "--noise", "--shape", "8x0x1"]).expect(2, &["BATCHxINPUTxOUTPUT"]);
+    answer(&["doctor", "--noise", "--model", "nowhere"]).expect(2, &["--model nowhere"]);
 }

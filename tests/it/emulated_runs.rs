@@ -233,3 +233,95 @@ fn ranks_of_an_emulated_card_are_bound_to_the_cores_there_are() {
     let said = answer(&[&chat[..], &["--device", "300i-duo", "--emulate"]].concat()).expect(0, &[]);
     assert!(!said.words.contains("not bound"), "{said:?}");
 }
+
+/// Two shapes of two batches, a search and a load, of which the clock alone runs.
+const MODELLED: &str = r#"schema = 1
+name = "modelled"
+[model]
+path = "dummy:chatglm2-6b"
+[[performance]]
+batch = BATCHES
+lengths = [[300, 6], [40, 4]]
+repetitions = 1
+[[max_batch]]
+lengths = [[128, 3]]
+batch_range = [1, 4]
+limit_tpot_ms = 10000
+repetitions = 2
+[[load]]
+arrival = "poisson"
+lengths = [[64, 4]]
+rates = [2, 20]
+requests = 12
+max_batch = 4
+"#;
+
+/// What a run wrote of its timed parts, file by file, without the sums and points of time where `durations` is wished for.
+fn modelled(name: &str, suite: &str, more: &[&str]) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(folder.path().join("s.toml"), suite).unwrap();
+    let (suite, out) = (path("s.toml"), path("runs"));
+    let mut args = vec!["run", suite.as_str(), "--out", out.as_str()];
+    args.extend(more);
+    answer(&args).expect(0, &[]);
+    let run = run_named(&folder.path().join("runs"), name);
+    (folder, run)
+}
+
+fn run_named(runs: &Path, part: &str) -> std::path::PathBuf {
+    let paths = fs::read_dir(runs).unwrap().map(|entry| entry.unwrap().path());
+    let mut of = paths.filter(|p| p.join("run.json").exists() && p.to_str().unwrap().contains(part));
+    of.next().unwrap()
+}
+
+const JOURNALS: [&str; 3] = ["requests.jsonl", "probes.jsonl", "load.jsonl"];
+
+fn journals(run: &Path) -> Vec<String> {
+    JOURNALS.iter().map(|name| fs::read_to_string(run.join(name)).unwrap()).collect()
+}
+
+/// How long each case's phases took, by case.
+fn durations(run: &Path) -> std::collections::BTreeMap<String, String> {
+    let text = fs::read_to_string(run.join("requests.jsonl")).unwrap();
+    let line = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let ns = |key: &str| line[key].as_u64().unwrap();
+        let whole = ns("end_ns") - ns("start_ns");
+        let decode = ns("end_ns") - ns("first_token_ns");
+        let told = format!("{} {} {decode} {whole}", line["prefill_ns"], line["step_ns"]);
+        (line["case_id"].as_str().unwrap().to_owned(), told)
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn modelled_times_are_the_same_whatever_ran_before_and_after_a_resume() {
+    let card = ["--device", "300i-duo", "--emulate"];
+    let suite = MODELLED.replace("BATCHES", "[1, 4]");
+    let (first, run) = modelled("duo", &suite, &card);
+    let (_again, second) = modelled("duo", &suite, &card);
+    assert_eq!(journals(&run), journals(&second));
+    // Other cases before each.
+    let (_other, turned) = modelled("duo", &MODELLED.replace("BATCHES", "[4, 1]"), &card);
+    assert_eq!(durations(&run), durations(&turned));
+    // Another card and the same one before it, in one process.
+    let configuration = "device=300i-duo,emulate=true";
+    let words = ["--configuration", "device=800i-a2,emulate=true", "--configuration", configuration];
+    let (_after, behind) = modelled("duo", &suite, &words);
+    assert_eq!(journals(&run), journals(&behind));
+    // Cut off behind its second case, and gone on with.
+    let whole = journals(&run);
+    let lines: String = whole[0].split_inclusive('\n').take(2).collect();
+    fs::write(run.join("requests.jsonl"), lines).unwrap();
+    for name in &JOURNALS[1..] {
+        fs::remove_file(run.join(name)).unwrap();
+    }
+    fs::remove_file(run.join("report.html")).unwrap();
+    let path = |name: &str| first.path().join(name).to_str().unwrap().to_owned();
+    let (suite, out) = (path("s.toml"), path("runs"));
+    let mut args = vec!["run", suite.as_str(), "--out", out.as_str(), "--resume"];
+    args.extend(card);
+    answer(&args).expect(0, &[]);
+    assert_eq!(journals(&run), whole);
+}

@@ -2,6 +2,7 @@
 
 mod describe;
 pub(super) mod setup;
+mod turns;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,7 +20,6 @@ use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::scheduler::Scheduler;
 use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
 use crate::report::render;
-use crate::run::interleave::{Side, interleave, obstacle};
 use crate::run::plan::Plan;
 use crate::run::provenance::{Origin, record};
 use crate::run::{
@@ -29,7 +29,7 @@ use crate::suite::Suite;
 
 use self::describe::{Description, describe};
 use self::setup::{Setup, SetupArgs};
-use super::compare::{compare_group, compare_turns};
+use super::compare::compare_group;
 use super::engine::{ComputeArgs, FoundModel, weight_fault_words};
 use super::progress::{self, Bars};
 use super::settings::override_parser;
@@ -51,9 +51,16 @@ pub struct Args {
     /// What runs the cases
     #[command(flatten)]
     setup: SetupArgs,
-    /// Time the cases of two configurations turn by turn (A B B A)
+    /// Time the cases of two configurations in turn (A B B A), in blocks of a process each, and compare them; the same
+    /// configuration twice is the null test
     #[arg(long)]
     interleave: bool,
+    /// With --interleave: blocks; the fewest that can decide every phase unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    blocks: Option<u16>,
+    /// This process is that of one block of two run directories
+    #[arg(long, hide = true, num_args = 3, allow_hyphen_values = true, value_names = ["N", "RUN", "RUN"])]
+    block_of: Vec<OsString>,
     /// Run also the cases that take longer on this machine than the suite's budget_s
     #[arg(long)]
     over_budget: bool,
@@ -76,10 +83,16 @@ pub struct Args {
 
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if !args.block_of.is_empty() {
+        return turns::one_block(args, &args.block_of);
+    }
     let suite = load_suite(args)?;
     let setups = Setup::all(&args.setup, &suite)?;
     let mut plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
     if args.dry_run {
+        if let Some(blocks) = turns::blocks(args, &suite, &setups, &plans)? {
+            turns::lay_out(&setups, &mut plans, blocks);
+        }
         return dry_run(args, &setups, &plans);
     }
     let mut rooflines = Vec::new();
@@ -91,7 +104,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         rooflines.push(roofline);
     }
-    let in_turns = turns(args, &suite, &plans)?;
+    let blocks = turns::blocks(args, &suite, &setups, &plans)?;
+    if let Some(blocks) = blocks {
+        turns::lay_out(&setups, &mut plans, blocks);
+    }
     for (setup, plan) in setups.iter().zip(&plans) {
         if plan.worlds().is_empty() {
             let of = setup.name.as_ref().map(|name| format!(" for configuration {name}")).unwrap_or_default();
@@ -104,19 +120,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // What cannot be written is better known before gigabytes are read.
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create --out {}", args.out.display()))?;
-    let groups = groups(args, &suite, &setups);
-    let mut exit = Exit::Done;
-    if in_turns {
-        let mut ready = Vec::new();
-        for (((setup, plan), group), roofline) in setups.iter().zip(&plans).zip(groups).zip(rooflines) {
-            if signals::asked() {
-                return Ok(Exit::Incomplete.into());
-            }
-            let finished = group.as_ref().and_then(|g| finished(&args.out, g, &g.configuration));
-            ready.push(prepare(args, setup, plan, (group, roofline), finished)?);
-        }
-        return conclude_turns(&plans, ready);
+    let groups = groups(args, &suite, &setups, blocks);
+    if let Some(blocks) = blocks {
+        let shared = groups.into_iter().zip(rooflines).collect();
+        return turns::lead(args, &setups, &plans, shared, blocks);
     }
+    let mut exit = Exit::Done;
     let mut done: Vec<PathBuf> = Vec::new();
     for (((setup, plan), group), roofline) in setups.iter().zip(&plans).zip(groups).zip(rooflines) {
         if let Some(found) =
@@ -150,32 +159,14 @@ fn dry_run(args: &Args, setups: &[Setup], plans: &[Plan<'_>]) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether two configurations are timed in turns, and whether they can be.
-fn turns(args: &Args, suite: &Suite, plans: &[Plan<'_>]) -> anyhow::Result<bool> {
-    // A suite's wish is put aside with its configurations; one that was typed is not.
-    if !args.interleave && (!suite.interleave || plans.len() < 2) {
-        return Ok(false);
-    }
-    let [a, b] = plans else {
-        bail!(
-            "interleaving needs two configurations, there are {}; give --configuration twice, or two [[configuration]] tables",
-            plans.len()
-        );
-    };
-    match obstacle(a, b) {
-        Some(why) => bail!("the configurations cannot be interleaved: {why}"),
-        None => Ok(true),
-    }
-}
-
 /// The group of the command's runs, one a configuration; none where there is a single run.
-fn groups(args: &Args, suite: &Suite, setups: &[Setup]) -> Vec<Option<Group>> {
+fn groups(args: &Args, suite: &Suite, setups: &[Setup], blocks: Option<u32>) -> Vec<Option<Group>> {
     let names: Vec<String> = setups.iter().filter_map(|s| s.name.clone()).collect();
     if names.len() < 2 {
         return vec![None; setups.len()];
     }
     let hash = suite.content_hash();
-    let found = args.resume.then(|| find_group(&args.out, &hash, &names)).flatten();
+    let found = args.resume.then(|| find_group(&args.out, &hash, &names, blocks)).flatten();
     let id = found.map_or_else(|| format!("{}-{}", compact_utc(SystemTime::now()), suite.name), |g| g.id);
     let of = |name: &String| {
         Some(Group {
@@ -183,6 +174,7 @@ fn groups(args: &Args, suite: &Suite, setups: &[Setup]) -> Vec<Option<Group>> {
             suite: hash.clone(),
             configuration: name.clone(),
             configurations: names.clone(),
+            blocks,
         })
     };
     names.iter().map(of).collect()
@@ -271,39 +263,6 @@ fn run_one(
     let ending = execute(plan, engine, &mut reload, &mut dir, &mut record, &mut bars, watch.flag());
     bars.end();
     Ok((dir.path().to_path_buf(), conclude(ending, &dir, &record)?))
-}
-
-/// Two configurations in turns, to both reports.
-fn conclude_turns(plans: &[Plan<'_>], ready: Vec<Ready>) -> anyhow::Result<ExitCode> {
-    let sides = ready.into_iter().zip(plans).map(|(r, plan)| Side {
-        plan,
-        engine: r.engine,
-        dir: r.dir,
-        record: r.record,
-    });
-    let mut sides: [Side<'_, '_>; 2] = match sides.collect::<Vec<_>>().try_into() {
-        Ok(sides) => sides,
-        Err(_) => bail!("interleaving needs two configurations"),
-    };
-    let mut bars = Bars::of(plans[0].cases());
-    let watch = Watch::new();
-    let ending = interleave(&mut sides, &mut bars, watch.flag());
-    bars.end();
-    let ending = match ending {
-        Ok(ending) => ending,
-        Err(error) => return Ok(conclude(Err(error), &sides[0].dir, &sides[0].record)?.into()),
-    };
-    let mut exit = Exit::Done;
-    for side in &sides {
-        let code = conclude(Ok(ending), &side.dir, &side.record)?;
-        exit = if exit == Exit::Done { code } else { exit };
-    }
-    if ending == Ending::Complete {
-        // Two types or models in turns is what was asked for: they are compared whatever differs about them.
-        let paths: Vec<PathBuf> = sides.iter().map(|side| side.dir.path().to_path_buf()).collect();
-        compare_turns(&paths)?;
-    }
-    Ok(exit.into())
 }
 
 fn load_suite(args: &Args) -> anyhow::Result<Suite> {

@@ -91,7 +91,7 @@ impl Setup {
     /// The configurations of a command: those of `--configuration`; else, without `--device`, those of the suite; else one.
     pub(in crate::cli) fn all(args: &SetupArgs, suite: &Suite) -> anyhow::Result<Vec<Self>> {
         let typed = args.configuration.iter().map(|words| Configuration::from_words(words));
-        let typed = typed.collect::<Result<Vec<_>, _>>()?;
+        let typed = told_apart(typed.collect::<Result<Vec<_>, _>>()?);
         // What the command line names puts the suite's own configurations aside; the cases are those of the first.
         let base = match suite.configurations.first() {
             Some(first) if !typed.is_empty() || args.device.is_some() => {
@@ -215,6 +215,19 @@ impl Setup {
         };
         name.to_string_lossy().into_owned()
     }
+}
+
+/// A configuration that was typed before is numbered: two runs of one command have two names, also where they are timed against
+/// themselves.
+fn told_apart(mut typed: Vec<Configuration>) -> Vec<Configuration> {
+    let names: Vec<String> = typed.iter().map(|c| c.name.clone()).collect();
+    for (index, configuration) in typed.iter_mut().enumerate() {
+        let before = names[..index].iter().filter(|name| **name == configuration.name).count();
+        if before > 0 {
+            configuration.name = format!("{} #{}", configuration.name, before + 1);
+        }
+    }
+    typed
 }
 
 /// The suite's configurations that `--only` names; all without it.

@@ -234,12 +234,14 @@ impl Inbox {
         }
         let slot = self.next % SLOTS;
         let context = &slab.context;
-        if self.slots.len() <= slot {
+        // All at once, and each as if it had been used: a step takes the same calls whatever was sent before.
+        while self.slots.len() < SLOTS {
             let pinned = Pinned::new(context, self.buffer().len())?;
-            self.slots.push((pinned, Event::new(context)?));
-        } else {
-            self.slots[slot].1.synchronize()?;
+            let event = Event::new(context)?;
+            event.record(stream)?;
+            self.slots.push((pinned, event));
         }
+        self.slots[slot].1.synchronize()?;
         let (pinned, event) = &self.slots[slot];
         assert!(len <= pinned.len, "invariant: slots are as long as the device's side");
         // SAFETY: ours, of that length, and the copy that last read it is done.

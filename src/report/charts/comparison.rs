@@ -214,7 +214,7 @@ fn scaling(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
         let mut shapes: BTreeMap<(u32, u32), BTreeMap<u32, BTreeMap<u32, f64>>> = BTreeMap::new();
         for row in usable(side, Phase::E2e) {
             let of_shape = shapes.entry((row.input_tokens, row.output_tokens)).or_default();
-            if let Some(rate) = row.tokens_per_s_median {
+            if let Some(rate) = row.tokens_per_s {
                 of_shape.entry(row.batch).or_default().insert(row.tp, rate);
             }
         }
@@ -338,12 +338,12 @@ fn strips(comparison: &Comparison, looks: &[Look]) -> Option<StripChart> {
         title: "End-to-end times, every repetition".to_owned(),
         subtitle: format!(
             "dots: repetitions; bars: median with 95 % interval; band: ± {:.1} %; {}",
-            100.0 * comparison.options.threshold(Phase::E2e),
+            100.0 * comparison.options.threshold(),
             clocks(comparison)
         ),
         keys: keys(comparison, looks),
         rows,
-        threshold: comparison.options.threshold(Phase::E2e),
+        threshold: comparison.options.threshold(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::side::Side;
+use super::side::{Again, Side};
 use crate::record::{Difference, Provenance};
 use crate::report::error::ReportError;
 use crate::report::page::provenance_fields;
@@ -81,6 +81,21 @@ impl PairDifferences {
             b.path.display()
         )))
     }
+}
+
+/// Refuses a further run of a side that is of another thing than the first.
+pub(super) fn refuse_another(side: &Side, run: &Again) -> Result<(), ReportError> {
+    let differ = side.run().identity.differences(&run.summary.run.identity);
+    if differ.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = differ.iter().map(|difference| difference.field.as_str()).collect();
+    Err(ReportError::Compare(format!(
+        "{} is given as a further run of {}, and is of another thing: they differ in {}; --allow-mismatch takes them all the same",
+        run.path.display(),
+        side.path.display(),
+        names.join(", ")
+    )))
 }
 
 /// The entries in which two maps of this name differ.

@@ -1,7 +1,7 @@
 //! `comparison.csv` and `flips.csv`.
 
 use super::accuracy::Estimate;
-use super::{Comparison, Pair, workloads};
+use super::{Basis, Comparison, Pair, workloads};
 use crate::record::{Clock, Phase, csv_table, write_whole};
 use crate::report::ReportError;
 use serde::Serialize;
@@ -78,13 +78,13 @@ pub struct ComparisonRow {
     pub only_a: Option<u64>,
     /// Items that only B got right.
     pub only_b: Option<u64>,
-    /// Exact McNemar, or Mann–Whitney.
+    /// Exact McNemar; of times the sign-flip test of blocks, or the permutation test of runs.
     pub p: Option<f64>,
-    /// McNemar adjusted by Holm for all tasks of the comparison.
+    /// The same adjusted by Holm for all tasks, or all phases, of the comparison.
     pub p_holm: Option<f64>,
     /// The margin or threshold of the verdict, a share.
     pub threshold: Option<f64>,
-    /// `better`, `same`, `worse`, `faster`, `slower`, `cannot tell`…; empty where none is given.
+    /// `better`, `same`, `worse`, `faster`, `slower`, `cannot tell`, `not timed in turn`…; empty where none is given.
     pub verdict: Option<String>,
     /// Both runs wrote the same tokens.
     pub same_output: Option<bool>,
@@ -245,15 +245,11 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
         for phase in &case.phases {
             let ns = |value: Option<u64>| value.map(|ns| ns as f64);
             let mut notes = phase.notes.clone();
-            notes.extend(
-                phase.leaning().map(|word| format!("{word}, but not surely by more than the threshold")),
-            );
+            notes.extend(phase.leaning().map(|word| format!("{word}, but within the threshold as measured")));
             if case.same_output == Some(false) {
                 notes.push("outputs differ".to_owned());
             }
-            if phase.by_block {
-                notes.push("interval by interleaved blocks".to_owned());
-            }
+            notes.extend(phase.basis.map(basis_words));
             rows.push(ComparisonRow {
                 subject: case.name(),
                 part: phase.phase.to_string(),
@@ -275,7 +271,8 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
                 ratio_lo: phase.interval.map(|i| i.0),
                 ratio_hi: phase.interval.map(|i| i.1),
                 p: phase.p,
-                threshold: phase.interval.map(|_| comparison.options.threshold(phase.phase)),
+                p_holm: phase.p_holm,
+                threshold: phase.interval.map(|_| comparison.options.threshold()),
                 verdict: Some(phase.verdict.to_string()),
                 same_output: case.same_output,
                 note: notes.join("; "),
@@ -284,6 +281,16 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
         }
     }
     rows
+}
+
+/// What a difference rests on.
+pub(super) fn basis_words(basis: Basis) -> String {
+    match basis {
+        Basis::Blocks(n) => format!("by {n} blocks"),
+        Basis::Runs(a, b) => format!("by {a} and {b} runs"),
+        Basis::Floor(floor) => format!("against a floor of {:.1} % between equal runs", 100.0 * floor),
+        Basis::Apart => "by two runs alone".to_owned(),
+    }
 }
 
 /// Peak memory of every case that has it in either run. It is a fact, not a sample: it gets no interval and no verdict.

@@ -4,9 +4,12 @@ use super::speed::SpeedVerdict;
 use super::{Comparison, LoadComparison, Pair, SearchComparison};
 use crate::report::format::counted;
 
-/// For each pair: how many tasks and timed phases came out how.
+/// For each pair: how many tasks and timed phases came out how; and what would decide those that did not.
 pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
-    comparison.pairs.iter().map(|pair| sentence(comparison, pair)).collect()
+    let of_pair = |pair: &Pair| {
+        std::iter::once(sentence(comparison, pair)).chain(pair.advice.clone()).collect::<Vec<_>>()
+    };
+    comparison.pairs.iter().flat_map(of_pair).collect()
 }
 
 fn sentence(comparison: &Comparison, pair: &Pair) -> String {
@@ -40,6 +43,8 @@ fn counts(verdicts: &[SpeedVerdict]) -> String {
         SpeedVerdict::Same,
         SpeedVerdict::Slower,
         SpeedVerdict::CannotTell,
+        SpeedVerdict::NotInTurn,
+        SpeedVerdict::Unstable,
         SpeedVerdict::ModelledRatio,
         SpeedVerdict::NotComparable,
         SpeedVerdict::Invalid,

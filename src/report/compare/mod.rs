@@ -8,8 +8,11 @@
 //! times have no noise, so their ratio is a fact about the two profiles, told as "modelled ratio".
 
 mod accuracy;
+mod deciding;
 mod differences;
+mod evidence;
 mod files;
+mod floor;
 mod headline;
 mod items;
 mod page;
@@ -22,11 +25,14 @@ mod workloads;
 mod tests;
 
 pub use accuracy::{AccuracyVerdict, GroupComparison, TaskComparison};
+pub use deciding::{again, command};
 pub use differences::{Field, PairDifferences};
+pub use evidence::{Basis, Evidence, Joined, Metric};
 pub use files::{ComparisonRow, FlipRow};
+pub use floor::NoiseFloors;
 pub use items::{Flip, JoinReport};
-pub use side::Side;
-pub use speed::{CaseComparison, Metric, PhaseComparison, SpeedVerdict, metric_ratio};
+pub use side::{Again, Side};
+pub use speed::{CaseComparison, PhaseComparison, SpeedVerdict};
 pub use tables::gates as gate_table;
 pub use workloads::{LoadComparison, SearchComparison};
 
@@ -34,7 +40,6 @@ use super::Summary;
 use super::error::ReportError;
 use super::tables::Table;
 use super::validity::Verdict;
-use crate::record::{NoiseFloor, Phase};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -43,55 +48,21 @@ use std::path::{Path, PathBuf};
 pub struct Options {
     /// Compare runs of different identity, and show every differing field on top.
     pub allow_mismatch: bool,
-    /// Change of a time that is called one, as a share (0.03); else the larger of 3 % and twice the phase's noise floor.
+    /// Change of a time that is called one, as a share (0.03); else 3 %.
     pub threshold: Option<f64>,
-    /// The change that a machine shows between equal runs: what `doctor --noise` reports.
+    /// The change that a machine shows between equal runs: what two runs that were not timed in turn are held against.
     pub noise: NoiseFloors,
     /// Difference of an accuracy below which two runs may be called the same, as a share.
     pub accuracy_margin: f64,
     /// Runs of the same command that are not of the same thing: shown beside the comparison, not compared.
     pub beside: Vec<PathBuf>,
+    /// Further runs of the same thing as each that is compared, in their order; none where it is shorter.
+    pub again: Vec<Vec<PathBuf>>,
     /// Folder for the files of [`render`]; else one beside the base run.
     pub out: Option<PathBuf>,
 }
 
-/// The change of each phase that a machine shows between equal runs, as a share; 0 where it is not known.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct NoiseFloors {
-    prefill: f64,
-    decode: f64,
-    e2e: f64,
-}
-
-impl NoiseFloors {
-    /// One for every phase.
-    pub fn every(share: f64) -> Self {
-        Self { prefill: share, decode: share, e2e: share }
-    }
-
-    /// The largest of each phase over the shapes that were tried; `None` without one from 0 to 1. A phase that was not tried
-    /// has the largest of the others.
-    pub fn of_machine(floors: &[NoiseFloor]) -> Option<Self> {
-        let usable = || floors.iter().filter(|floor| (0.0..1.0).contains(&floor.floor));
-        let largest = usable().map(|floor| floor.floor).max_by(f64::total_cmp)?;
-        let of = |phase| {
-            let own = usable().filter(|floor| floor.phase == phase).map(|floor| floor.floor);
-            own.max_by(f64::total_cmp).unwrap_or(largest)
-        };
-        Some(Self { prefill: of(Phase::Prefill), decode: of(Phase::Decode), e2e: of(Phase::E2e) })
-    }
-
-    /// That of a phase.
-    pub fn of(&self, phase: Phase) -> f64 {
-        match phase {
-            Phase::Prefill => self.prefill,
-            Phase::Decode => self.decode,
-            Phase::E2e => self.e2e,
-        }
-    }
-}
-
-/// The least threshold that a comparison of times takes by itself.
+/// The threshold that a comparison of times takes by itself.
 pub const DEFAULT_THRESHOLD: f64 = 0.03;
 
 impl Default for Options {
@@ -102,25 +73,21 @@ impl Default for Options {
             noise: NoiseFloors::default(),
             accuracy_margin: 0.01,
             beside: Vec::new(),
+            again: Vec::new(),
             out: None,
         }
     }
 }
 
 impl Options {
-    /// The threshold that times of a phase are held against.
-    pub fn threshold(&self, phase: Phase) -> f64 {
-        self.threshold.unwrap_or(DEFAULT_THRESHOLD.max(2.0 * self.noise.of(phase)))
+    /// The threshold that times are held against.
+    pub fn threshold(&self) -> f64 {
+        self.threshold.unwrap_or(DEFAULT_THRESHOLD)
     }
 
-    /// The thresholds for people: `3.0 %`, or by phase where they differ.
+    /// The threshold for people: `3.0 %`.
     pub fn threshold_words(&self) -> String {
-        let percent = |phase| format!("{:.1} %", 100.0 * self.threshold(phase));
-        let [prefill, decode, e2e] = [Phase::Prefill, Phase::Decode, Phase::E2e].map(percent);
-        if prefill == decode && decode == e2e {
-            return e2e;
-        }
-        format!("{prefill} (prefill), {decode} (decode), {e2e} (e2e)")
+        format!("{:.1} %", 100.0 * self.threshold())
     }
 }
 
@@ -154,6 +121,8 @@ pub struct Pair {
     pub loads: Vec<LoadComparison>,
     /// What only one of them has, and other things to know, a sentence each.
     pub notes: Vec<String>,
+    /// What would decide the speed of phases that have no verdict, with the command.
+    pub advice: Option<String>,
 }
 
 /// What a gate decided, as the comparison shows it.
@@ -169,6 +138,9 @@ pub struct Judgement {
     pub found: String,
     /// How it came out.
     pub outcome: GateOutcome,
+    /// Of an undecided one: what decides it, with the command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decide: Option<String>,
 }
 
 /// How a gate came out.
@@ -179,7 +151,7 @@ pub enum GateOutcome {
     Pass,
     /// The whole interval is past the limit, or what the gate is about is not there.
     Fail,
-    /// The limit is within the interval, or there are too few repetitions for one.
+    /// The limit is within the interval, there is too little for one, or the two were not timed in turn.
     Undecided,
 }
 
@@ -223,9 +195,19 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
             paths.len()
         )));
     };
-    refuse_twice(paths)?;
-    let (sides, samples) = side::read_all(paths)?;
+    refuse_twice(paths, &options.again)?;
+    let (mut sides, samples) = side::read_all(paths)?;
+    for (side, again) in sides.iter_mut().zip(&options.again) {
+        for path in again {
+            let run = Again::read(path)?;
+            if !options.allow_mismatch {
+                differences::refuse_another(side, &run)?;
+            }
+            side.again.push(run);
+        }
+    }
     let mut pairs = Vec::new();
+    let mut joined = Vec::new();
     for other in 1..sides.len() {
         let (a, b) = (&sides[0], &sides[other]);
         let differences = PairDifferences::of(a, b);
@@ -234,24 +216,43 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
         }
         let mut notes = Vec::new();
         let tasks = accuracy::compare_tasks((a, &samples[0]), (b, &samples[other]), options, &mut notes);
-        let cases = speed::compare_cases(a, b, options, &mut notes);
+        joined.push(speed::joined(a, b, &mut notes));
         let searches = workloads::compare_searches(a, b, &mut notes);
         let loads = workloads::compare_loads(a, b, &mut notes);
-        if tasks.is_empty() && cases.is_empty() && searches.is_empty() && loads.is_empty() {
-            return Err(nothing_in_common(a, b));
+        pairs.push(Pair {
+            other,
+            differences,
+            tasks,
+            cases: Vec::new(),
+            searches,
+            loads,
+            notes,
+            advice: None,
+        });
+    }
+    let phases = joined.iter().flatten().map(speed::phases).sum();
+    for (pair, joined) in pairs.iter_mut().zip(joined) {
+        pair.cases = joined.iter().map(|case| speed::compare_case(case, options, phases)).collect();
+        let nothing = pair.tasks.is_empty() && pair.cases.is_empty();
+        if nothing && pair.searches.is_empty() && pair.loads.is_empty() {
+            return Err(nothing_in_common(&sides[0], &sides[pair.other]));
         }
-        pairs.push(Pair { other, differences, tasks, cases, searches, loads, notes });
     }
     accuracy::decide(&mut pairs, options);
+    speed::decide(&mut pairs, options);
     let beside =
         options.beside.iter().map(|path| Ok(side::read(path)?.0)).collect::<Result<_, ReportError>>()?;
-    Ok(Comparison { sides, pairs, beside, options: options.clone() })
+    let mut comparison = Comparison { sides, pairs, beside, options: options.clone() };
+    let advice: Vec<_> = comparison.pairs.iter().map(|pair| deciding::advice(&comparison, pair)).collect();
+    comparison.pairs.iter_mut().zip(advice).for_each(|(pair, advice)| pair.advice = advice);
+    Ok(comparison)
 }
 
 /// A run against itself is the same without saying anything.
-fn refuse_twice(paths: &[PathBuf]) -> Result<(), ReportError> {
+fn refuse_twice(paths: &[PathBuf], again: &[Vec<PathBuf>]) -> Result<(), ReportError> {
+    let paths: Vec<&PathBuf> = paths.iter().chain(again.iter().flatten()).collect();
     let real: Vec<PathBuf> =
-        paths.iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone())).collect();
+        paths.iter().map(|path| path.canonicalize().unwrap_or_else(|_| (*path).clone())).collect();
     let twice = (0..real.len()).find(|&i| real[..i].contains(&real[i]));
     let refused = |i: usize| {
         let path = paths[i].display();
@@ -331,14 +332,23 @@ impl Comparison {
         &self.sides[pair.other]
     }
 
-    /// Whether a pair's runs are of one command, so that equal block numbers mean repetitions side by side.
-    pub fn interleaved(&self, pair: &Pair) -> bool {
-        speed::interleaved(self.base(), self.other(pair))
+    /// Phases that are compared, of all pairs.
+    pub fn phases(&self) -> usize {
+        self.pairs.iter().flat_map(|pair| &pair.cases).map(|case| case.phases.len()).sum()
+    }
+
+    /// A case of a pair with the two runs that have it.
+    pub fn joined<'a>(&'a self, pair: &Pair, case: &'a CaseComparison) -> Joined<'a> {
+        Joined { a: self.base(), b: self.other(pair), case_a: &case.a, case_b: &case.b }
     }
 
     /// The worst that any of the runs is: invalid before incomplete before valid.
     pub fn verdict(&self) -> Verdict {
-        let verdicts: Vec<Verdict> = self.sides.iter().map(|side| side.summary.verdict()).collect();
+        let runs = |side: &Side| {
+            let again: Vec<Verdict> = side.again.iter().map(|run| run.summary.verdict()).collect();
+            std::iter::once(side.summary.verdict()).chain(again).collect::<Vec<_>>()
+        };
+        let verdicts: Vec<Verdict> = self.sides.iter().flat_map(runs).collect();
         [Verdict::Invalid, Verdict::Incomplete]
             .into_iter()
             .find(|bad| verdicts.contains(bad))

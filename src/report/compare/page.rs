@@ -134,7 +134,10 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
         speed_notes => tables::speed_notes(comparison, pair),
         decided => pair.cases.iter().flat_map(|c| &c.phases).any(|p| !matches!(
             p.verdict,
-            SpeedVerdict::ModelledRatio | SpeedVerdict::NotComparable | SpeedVerdict::Invalid
+            SpeedVerdict::ModelledRatio
+                | SpeedVerdict::NotComparable
+                | SpeedVerdict::Invalid
+                | SpeedVerdict::NotInTurn
         )),
         threshold => comparison.options.threshold_words(),
         margin => format!("{:.1}", 100.0 * comparison.options.accuracy_margin),
@@ -169,16 +172,22 @@ fn gate_note(judgements: &[Judgement]) -> &'static str {
         return "";
     }
     "A gate passes when the whole 95 % interval is within its limit, fails when the whole interval is past it, and is undecided \
-     in between or where there are too few repetitions for an interval."
+     in between, where there is too little for an interval, and where two runs were not timed in turn. A ratio of times fails only \
+     where that holds at a level which all phases of the comparison share."
 }
 
 /// The statistics of a comparison, then what every figure includes.
 fn definitions(comparison: &Comparison) -> Vec<Value> {
     let threshold = format!(
-        "ratio of medians, B ÷ A, below 1 where B takes less time. Its 95 % interval is a percentile bootstrap of 10,000 resamples \
-         with a fixed seed, by whole blocks where the two were run in turns. Faster or slower: the whole interval is past the \
-         threshold of {}. Same: the 90 % interval lies within it (two one-sided tests at 5 %). Otherwise it cannot be told. \
-         p: Mann–Whitney, two-sided.",
+        "ratio of times, B ÷ A, below 1 where B takes less. What counts as evidence is what was placed anew: a block, in which a \
+         process of its own times both in turn (A B B A), or a run; repetitions within one are one figure. Of blocks: the median \
+         log-ratio of each block's pairs, the exact sign-flip test over blocks, p adjusted by Holm for all phases of the \
+         comparison, the 95 % interval by inversion of the test. Of several runs a side: the same with the medians of the runs and \
+         the exact permutation test. Faster or slower: no difference is ruled out (adjusted p below 0.05) and the ratio is past the \
+         threshold of {}. Same: the 90 % interval lies within the threshold (two one-sided tests at 5 %). Otherwise it cannot be \
+         told. Two runs alone get a verdict only against a noise floor measured between runs, which their difference, with the \
+         bootstrap interval within the runs, has to clear; else the ratio of their medians is shown as not timed in turn. A phase \
+         with fewer than 5 repetitions, a median not known to ± 5 % or a drift of 5 % is unstable, and never called.",
         comparison.options.threshold_words()
     );
     let accuracy = format!(

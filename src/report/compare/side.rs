@@ -22,6 +22,19 @@ pub struct Side {
     pub(in crate::report) workloads: Workloads,
     /// What it is called beside its letter: what tells it from the other runs.
     pub name: String,
+    /// Further runs of the same thing: with them a difference in speed can be held against what differs between runs.
+    pub again: Vec<Again>,
+}
+
+/// A further run of a side.
+#[derive(Debug)]
+pub struct Again {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The run with its rows and checks.
+    pub summary: Summary,
+    /// Its repetitions.
+    pub requests: Vec<RequestRecord>,
 }
 
 impl Side {
@@ -73,10 +86,26 @@ pub(super) fn read_all(paths: &[PathBuf]) -> Result<(Vec<Side>, Vec<Vec<SampleRe
         read.into_iter().zip(paths).zip(names.into_iter().enumerate())
     {
         let letter = char::from(b'A' + (index % 26) as u8);
-        sides.push(Side { letter, path: path.clone(), summary, requests, workloads, name });
+        sides.push(Side {
+            letter,
+            path: path.clone(),
+            summary,
+            requests,
+            workloads,
+            name,
+            again: Vec::new(),
+        });
         all_samples.push(samples);
     }
     Ok((sides, all_samples))
+}
+
+impl Again {
+    /// Reads a further run of a side.
+    pub(super) fn read(path: &Path) -> Result<Self, ReportError> {
+        let (summary, _, requests, _) = read(path)?;
+        Ok(Self { path: path.to_owned(), summary, requests })
+    }
 }
 
 type Read = (Summary, Vec<SampleRecord>, Vec<RequestRecord>, Workloads);

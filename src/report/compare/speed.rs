@@ -1,41 +1,14 @@
-//! A timed case in two runs: how much longer or shorter each phase takes, and whether that is more than noise.
+//! A timed case in two runs: how much longer or shorter each phase takes, and whether that may be called one.
 
-use super::{Options, Side};
+use super::evidence::{Basis, Evidence, Joined, Metric};
+use super::{Options, Pair, Side};
 use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
 use crate::report::format::counted;
-use crate::report::performance::{Repetitions, phase_ns, tpot_ns, ttft_ns};
+use crate::report::performance::Repetitions;
 use crate::stats::{
-    Change, LEAST_SAMPLES, MedianRatio, RESAMPLES, drift, geometric_mean, mann_whitney, median,
-    ratio_of_medians, ratio_of_medians_by_block, two_modes,
+    Change, Shift, adjusted, blocks_needed, geometric_mean, median, rules_out, runs_needed, two_modes,
 };
 use std::collections::BTreeSet;
-
-/// The stream of the bootstrap behind every interval: any number will do, but always the same.
-const SEED: u64 = 1;
-/// Change along the repetitions, as a share of their mean, that is worth a note.
-const DRIFT_SHARE: f64 = 0.05;
-
-/// A time of a repetition that a gate or a table may be about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metric {
-    /// Time to first token.
-    Ttft,
-    /// Time per token after the first.
-    Tpot,
-    /// A whole phase.
-    Phase(Phase),
-}
-
-impl Metric {
-    /// The metric of one repetition, ns.
-    pub fn of(self, request: &RequestRecord) -> Option<f64> {
-        match self {
-            Self::Ttft => ttft_ns(request).map(|ns| ns as f64),
-            Self::Tpot => tpot_ns(request),
-            Self::Phase(phase) => phase_ns(request, phase).map(|ns| ns as f64),
-        }
-    }
-}
 
 /// What a ratio of times comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +21,10 @@ pub enum SpeedVerdict {
     Slower,
     /// Neither can be claimed.
     CannotTell,
+    /// Two runs that were not timed in turn, and nothing known of what differs between runs: no verdict.
+    NotInTurn,
+    /// The phase fails its own conditions: no verdict.
+    Unstable,
     /// Both clocks are virtual: a ratio of two profiles, without noise and without a test.
     ModelledRatio,
     /// One clock is virtual and the other is not: no verdict, ever.
@@ -63,6 +40,8 @@ impl std::fmt::Display for SpeedVerdict {
             Self::Same => "same",
             Self::Slower => "slower",
             Self::CannotTell => "cannot tell",
+            Self::NotInTurn => "not timed in turn",
+            Self::Unstable => "unstable",
             Self::ModelledRatio => "modelled ratio",
             Self::NotComparable => "not comparable: measured vs modelled",
             Self::Invalid => "invalid",
@@ -79,29 +58,56 @@ pub struct PhaseComparison {
     pub a: PerfRow,
     /// The other run's row.
     pub b: PerfRow,
-    /// Second median over first; `None` where they are not comparable.
+    /// Second over first: of blocks and runs by the mean of their logarithms, of two runs and of modelled times by the medians;
+    /// `None` where they are not comparable.
     pub ratio: Option<f64>,
-    /// 95 % bootstrap interval of the ratio, where both are measured.
+    /// 95 % interval of the ratio, where what it rests on has one.
     pub interval: Option<(f64, f64)>,
-    /// Mann–Whitney, where both are measured.
+    /// Probability of no difference, of blocks and runs.
     pub p: Option<f64>,
+    /// The same, adjusted by Holm for all phases of the comparison.
+    pub p_holm: Option<f64>,
     /// What it comes to.
     pub verdict: SpeedVerdict,
-    /// The interval was drawn by blocks of an interleaved run.
-    pub by_block: bool,
+    /// What the difference rests on; `None` where there is none to test.
+    pub basis: Option<Basis>,
     /// Why there is no verdict, and what else to know.
     pub notes: Vec<String>,
+    /// With all figures.
+    evidence: Option<Evidence>,
 }
 
 impl PhaseComparison {
-    /// `slower` or `faster` where the interval shuts out no change, but not a change within the threshold.
+    /// `slower` or `faster` where no difference is ruled out, but the threshold is not passed.
     pub fn leaning(&self) -> Option<&'static str> {
-        let (low, high) = self.interval.filter(|_| self.verdict == SpeedVerdict::CannotTell)?;
-        match () {
-            () if low > 1.0 => Some("slower"),
-            () if high < 1.0 => Some("faster"),
-            () => None,
+        let ratio = self.ratio.filter(|_| self.verdict == SpeedVerdict::CannotTell && self.differs())?;
+        Some(if ratio > 1.0 { "slower" } else { "faster" })
+    }
+
+    /// No difference is ruled out.
+    fn differs(&self) -> bool {
+        match self.basis {
+            Some(Basis::Floor(_)) => self.interval.is_some_and(|(low, high)| low > 1.0 || high < 1.0),
+            _ => self.p_holm.is_some_and(rules_out),
         }
+    }
+
+    fn decide(&mut self, threshold: f64) {
+        let Some(evidence) = &self.evidence else { return };
+        if evidence.basis == Basis::Apart {
+            self.verdict = SpeedVerdict::NotInTurn;
+            return;
+        }
+        if !evidence.unstable.is_empty() {
+            self.verdict = SpeedVerdict::Unstable;
+            return;
+        }
+        self.verdict = match Change::of(evidence.ratio.ln(), self.differs(), evidence.within(), threshold) {
+            Change::Faster => SpeedVerdict::Faster,
+            Change::Same => SpeedVerdict::Same,
+            Change::Slower => SpeedVerdict::Slower,
+            Change::CannotTell => SpeedVerdict::CannotTell,
+        };
     }
 }
 
@@ -130,13 +136,8 @@ impl CaseComparison {
     }
 }
 
-/// Compares every case that both runs have, of the same shape and ranks; where no ranks are common, of the same shape.
-pub(super) fn compare_cases(
-    a: &Side,
-    b: &Side,
-    options: &Options,
-    notes: &mut Vec<String>,
-) -> Vec<CaseComparison> {
+/// The cases that both runs have and timed, of the same shape and ranks; where no ranks are common, of the same shape.
+pub(super) fn joined<'a>(a: &'a Side, b: &'a Side, notes: &mut Vec<String>) -> Vec<Joined<'a>> {
     let (cases_a, cases_b) = (&a.run().plan.performance, &b.run().plan.performance);
     let ranks = |cases: &[PerformanceCase]| cases.iter().map(|case| case.tp).collect::<BTreeSet<u32>>();
     let (ranks_a, ranks_b) = (ranks(cases_a), ranks(cases_b));
@@ -146,16 +147,19 @@ pub(super) fn compare_cases(
     let shape = |case: &PerformanceCase| (case.batch, case.input_tokens, case.output_tokens, source(case));
     let equal =
         |x: &PerformanceCase, y: &PerformanceCase| shape(x) == shape(y) && (by_shape_only || x.tp == y.tp);
-    let mut compared = Vec::new();
-    for case in cases_a {
+    let timed = |side: &Side, case: &PerformanceCase| !Repetitions::of(case, &side.requests).good.is_empty();
+    let mut joined = Vec::new();
+    for case_a in cases_a {
         // Of several ranks the fewest: the base's case of a shape is held against one case, not against each.
-        let Some(other) = cases_b.iter().filter(|other| equal(case, other)).min_by_key(|other| other.tp)
+        let Some(case_b) = cases_b.iter().filter(|other| equal(case_a, other)).min_by_key(|other| other.tp)
         else {
             continue;
         };
-        compared.extend(compare_case((a, case), (b, other), options));
+        if timed(a, case_a) && timed(b, case_b) {
+            joined.push(Joined { a, b, case_a, case_b });
+        }
     }
-    if by_shape_only && !compared.is_empty() {
+    if by_shape_only && !joined.is_empty() {
         let listed = |ranks: &BTreeSet<u32>| ranks.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         notes.push(format!(
             "No tensor-parallel size is common: {} has tp {}, {} has tp {}; cases are joined by shape alone.",
@@ -173,68 +177,59 @@ pub(super) fn compare_cases(
             notes.push(format!("{} only in {}, left out.", counted(count as u64, "timed case"), side.letter));
         }
     }
-    compared
+    joined
 }
 
-/// `None` where neither phase of the case has been timed in both runs.
-fn compare_case(
-    (a, case_a): (&Side, &PerformanceCase),
-    (b, case_b): (&Side, &PerformanceCase),
-    options: &Options,
-) -> Option<CaseComparison> {
+/// The phases of a case that are compared.
+pub(super) fn phases(joined: &Joined<'_>) -> usize {
+    if joined.case_a.output_tokens < 2 { 2 } else { 3 }
+}
+
+/// Compares a case in a comparison of so many phases; the verdicts come with [`decide`].
+pub(super) fn compare_case(joined: &Joined<'_>, options: &Options, phases: usize) -> CaseComparison {
+    let Joined { a, b, case_a, case_b } = *joined;
     let good_a = Repetitions::of(case_a, &a.requests).good;
     let good_b = Repetitions::of(case_b, &b.requests).good;
-    if good_a.is_empty() || good_b.is_empty() {
-        return None;
-    }
     let row = |side: &Side, case: &PerformanceCase, phase| {
         side.summary.performance.iter().find(|row| row.case_id == case.case_id && row.phase == phase).cloned()
     };
-    let phases = [Phase::Prefill, Phase::Decode, Phase::E2e].into_iter().filter_map(|phase| {
+    let compared = [Phase::Prefill, Phase::Decode, Phase::E2e].into_iter().filter_map(|phase| {
         let rows = (row(a, case_a, phase)?, row(b, case_b, phase)?);
         rows.0.median_ns.and(rows.1.median_ns)?;
-        Some(compare_phase(phase, rows, (&good_a, &good_b), (a, b), options))
+        Some(compare_phase(phase, rows, (&good_a, &good_b), joined, options, phases))
     });
     let group = |r: &RequestRecord| r.prompts.as_ref().map(|prompts| prompts.group);
     let same_prompts =
         |a: &RequestRecord| good_b.iter().find(|b| group(b) == group(a)).map(|b| (a.output_hash.clone(), b));
     let hashes = good_a.iter().find_map(|a| same_prompts(a)).map(|(hash, b)| hash == b.output_hash);
-    Some(CaseComparison {
-        a: case_a.clone(),
-        b: case_b.clone(),
-        phases: phases.collect(),
-        same_output: hashes,
-    })
-}
-
-/// Whether the runs are of one command, so that equal block numbers mean repetitions side by side.
-pub(super) fn interleaved(a: &Side, b: &Side) -> bool {
-    let group = |side: &Side| side.run().provenance.group.as_ref().map(|group| group.id.clone());
-    group(a).is_some() && group(a) == group(b)
+    CaseComparison { a: case_a.clone(), b: case_b.clone(), phases: compared.collect(), same_output: hashes }
 }
 
 fn compare_phase(
     phase: Phase,
     (a, b): (PerfRow, PerfRow),
     (good_a, good_b): (&[&RequestRecord], &[&RequestRecord]),
-    sides: (&Side, &Side),
+    joined: &Joined<'_>,
     options: &Options,
+    phases: usize,
 ) -> PhaseComparison {
     let mut compared = PhaseComparison {
         phase,
         ratio: None,
         interval: None,
         p: None,
+        p_holm: None,
         verdict: SpeedVerdict::NotComparable,
-        by_block: false,
+        basis: None,
         notes: Vec::new(),
+        evidence: None,
         a,
         b,
     };
-    for (side, row) in [(sides.0, &compared.a), (sides.1, &compared.b)] {
+    for (letter, row) in joined.rows(phase) {
         if row.valid == Some(false) {
             let reason = row.invalid_reason.clone().unwrap_or_default();
-            compared.notes.push(format!("{}: {reason}", side.letter));
+            compared.notes.push(format!("{letter}: {reason}"));
             compared.verdict = SpeedVerdict::Invalid;
         }
     }
@@ -244,71 +239,76 @@ fn compare_phase(
     let metric = Metric::Phase(phase);
     let times = |good: &[&RequestRecord]| -> Vec<f64> { good.iter().filter_map(|r| metric.of(r)).collect() };
     let (times_a, times_b) = (times(good_a), times(good_b));
-    compared.ratio = median(&times_b).zip(median(&times_a)).filter(|(_, a)| *a > 0.0).map(|(b, a)| b / a);
     if compared.a.clock == Clock::Modelled {
+        compared.ratio = median(&times_b).zip(median(&times_a)).filter(|(_, a)| *a > 0.0).map(|(b, a)| b / a);
         compared.verdict = SpeedVerdict::ModelledRatio;
         return compared;
     }
-    compared.p = mann_whitney(&times_a, &times_b);
-    let (ratio, by_block) = metric_ratio(metric, good_a, good_b, interleaved(sides.0, sides.1));
-    compared.by_block = by_block;
-    compared.interval = ratio.map(|r| r.interval);
-    compared.notes = notes_on(&[(sides.0.letter, &times_a), (sides.1.letter, &times_b)]);
     compared.verdict = SpeedVerdict::CannotTell;
-    if times_a.len().min(times_b.len()) < LEAST_SAMPLES {
-        compared.notes.push(format!("fewer than {LEAST_SAMPLES} repetitions"));
-    } else if let Some(ratio) = ratio {
-        decide(&mut compared, ratio, options.threshold(phase));
+    compared.notes = two_speeds(&[(joined.a.letter, &times_a), (joined.b.letter, &times_b)]);
+    let Some(evidence) = joined.evidence(metric, options, phases) else { return compared };
+    if let Basis::Runs(..) = evidence.basis {
+        joined.sum_up_runs(metric, [&mut compared.a, &mut compared.b]);
     }
+    compared.ratio = Some(evidence.ratio);
+    compared.interval = evidence.interval();
+    compared.p = evidence.p(1.0).filter(|_| evidence.basis != Basis::Apart);
+    compared.basis = Some(evidence.basis);
+    compared.notes.extend(evidence.note.iter().chain(&evidence.unstable).cloned());
+    compared.evidence = Some(evidence);
     compared
 }
 
-fn decide(compared: &mut PhaseComparison, ratio: MedianRatio, threshold: f64) {
-    compared.verdict = match ratio.change(threshold) {
-        Change::Faster => SpeedVerdict::Faster,
-        Change::Same => SpeedVerdict::Same,
-        Change::Slower => SpeedVerdict::Slower,
-        Change::CannotTell => SpeedVerdict::CannotTell,
-    };
+/// Gives the verdicts: no difference is ruled out at a level that holds for all phases of all pairs.
+pub(super) fn decide(pairs: &mut [Pair], options: &Options) {
+    let shifts: Vec<Shift> = phases_of(pairs).filter_map(|phase| tested(phase).cloned()).collect();
+    let mut p_holm = adjusted(&shifts.iter().collect::<Vec<_>>()).into_iter();
+    let cases = pairs.iter_mut().flat_map(|pair| &mut pair.cases);
+    for phase in cases.flat_map(|case| &mut case.phases) {
+        if tested(phase).is_some() {
+            phase.p_holm = p_holm.next();
+        }
+        phase.decide(options.threshold());
+    }
 }
 
-/// The ratio of the medians of a metric, and whether it was drawn by blocks: both sides belong to one interleaved command
-/// and every repetition has its block.
-pub fn metric_ratio(
-    metric: Metric,
-    good_a: &[&RequestRecord],
-    good_b: &[&RequestRecord],
-    interleaved: bool,
-) -> (Option<MedianRatio>, bool) {
-    let blocks = |good: &[&RequestRecord]| -> Option<Vec<(u32, f64)>> {
-        good.iter().map(|r| Some((r.block?, metric.of(r)?))).collect()
-    };
-    if interleaved
-        && let (Some(a), Some(b)) = (blocks(good_a), blocks(good_b))
-        && let Some(ratio) = ratio_of_medians_by_block(&a, &b, RESAMPLES, SEED)
-    {
-        return (Some(ratio), true);
-    }
-    let times = |good: &[&RequestRecord]| -> Vec<f64> { good.iter().filter_map(|r| metric.of(r)).collect() };
-    (ratio_of_medians(&times(good_a), &times(good_b), RESAMPLES, SEED), false)
+fn phases_of(pairs: &[Pair]) -> impl Iterator<Item = &PhaseComparison> {
+    pairs.iter().flat_map(|pair| &pair.cases).flat_map(|case| &case.phases)
 }
 
-/// What the shape of the samples says against their medians.
-fn notes_on(sides: &[(char, &[f64])]) -> Vec<String> {
-    let mut notes = Vec::new();
-    for (side, times) in sides {
-        if drift(times).is_some_and(|d| d.exceeds(DRIFT_SHARE)) {
-            notes.push(format!("{side} drifts"));
-        }
-        if let Some(modes) = two_modes(times) {
-            notes.push(format!(
-                "{side} has two speeds ({:.0} % of repetitions {:.1} % slower)",
-                100.0 * modes.high_share,
-                100.0 * (modes.high / modes.low - 1.0)
-            ));
-        }
-    }
-    notes
+/// The shift of a phase that a test is made of.
+fn tested(phase: &PhaseComparison) -> Option<&Shift> {
+    phase.evidence.as_ref().filter(|evidence| evidence.basis != Basis::Apart)?.shift()
+}
+
+/// `5 blocks cannot decide 24 phases; at least 10 are needed`, where there are too few.
+pub(super) fn too_few(pair: &Pair, phases: usize) -> Option<String> {
+    let fewest = |of: fn(Basis) -> Option<usize>| {
+        let bases = pair.cases.iter().flat_map(|case| &case.phases).filter_map(|phase| phase.basis);
+        bases.filter_map(of).min()
+    };
+    let blocks = fewest(|basis| if let Basis::Blocks(n) = basis { Some(n) } else { None });
+    let runs = fewest(|basis| if let Basis::Runs(a, b) = basis { Some(a.min(b)) } else { None });
+    let words = |have: Option<usize>, needed: usize, unit: &str, each: &str| {
+        let have = have.filter(|have| *have < needed)?;
+        let (units, phases) = (counted(have as u64, unit), counted(phases as u64, "phase"));
+        Some(format!("{units}{each} cannot decide {phases}; at least {needed} are needed"))
+    };
+    words(blocks, blocks_needed(phases), "block", "")
+        .or_else(|| words(runs, runs_needed(phases), "run", " a side"))
+}
+
+/// Where a median hides two speeds.
+fn two_speeds(sides: &[(char, &[f64])]) -> Vec<String> {
+    let modes = |(side, times): &(char, &[f64])| {
+        let modes = two_modes(times)?;
+        Some(format!(
+            "{side} has two speeds ({:.0} % of repetitions {:.1} % slower)",
+            100.0 * modes.high_share,
+            100.0 * (modes.high / modes.low - 1.0)
+        ))
+    };
+    sides.iter().filter_map(modes).collect()
 }
 
 /// The geometric mean of a phase's ratios over the cases whose clocks are both `clock`, and how many those are.

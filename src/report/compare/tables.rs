@@ -2,7 +2,7 @@
 
 use super::accuracy::{AccuracyVerdict, Estimate, GroupComparison, TaskComparison};
 use super::speed::{CaseComparison, PhaseComparison, SpeedVerdict};
-use super::{Comparison, Field, Judgement, Pair, Side, workloads};
+use super::{Basis, Comparison, Field, Judgement, Pair, Side, workloads};
 use crate::record::{PerfRow, Phase};
 use crate::report::accuracy::ALL;
 use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent};
@@ -203,7 +203,7 @@ pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
     let tested = !comparison.base().is_modelled() && !comparison.other(pair).is_modelled();
     let comparable = tested || modelled;
     let numbers: &[&str] = match (tested, modelled) {
-        (true, _) => &[&name_a, &name_b, change, "95 % interval", "p", "n", "Verdict"],
+        (true, _) => &[&name_a, &name_b, change, "95 % interval", "p (Holm)", "n", "Verdict"],
         (_, true) => &[&name_a, &name_b, change, "n", "Verdict"],
         _ => &[&name_a, &name_b, "n", "Verdict"],
     };
@@ -213,8 +213,7 @@ pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
         for (index, phase) in case.phases.iter().enumerate() {
             let name = if index == 0 { case.name() } else { String::new() };
             let mut cells = vec![name, phase.phase.to_string()];
-            let [a, b, ratio, ends, p, n, verdict] =
-                phase_cells(case, phase, comparison.options.threshold(phase.phase));
+            let [a, b, ratio, ends, p, n, verdict] = phase_cells(case, phase, comparison.options.threshold());
             cells.extend([a, b]);
             cells.extend(comparable.then_some(ratio));
             cells.extend(if tested { vec![ends, p] } else { vec![] });
@@ -226,13 +225,16 @@ pub(super) fn speed(comparison: &Comparison, pair: &Pair) -> Table {
 }
 
 fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -> [String; 7] {
-    let n = if phase.a.reps == phase.b.reps {
-        phase.a.reps.to_string()
-    } else {
-        format!("{}+{}", phase.a.reps, phase.b.reps)
+    let (a, b) = (phase.a.reps, phase.b.reps);
+    let n = match phase.basis {
+        Some(Basis::Blocks(n)) => format!("{n} blocks"),
+        Some(Basis::Runs(a, b)) if a == b => format!("{a} runs"),
+        Some(Basis::Runs(a, b)) => format!("{a}+{b} runs"),
+        _ if a == b => a.to_string(),
+        _ => format!("{a}+{b}"),
     };
     let leaning = match phase.leaning() {
-        Some(word) => format!(" ({word}; past {:.1} % unsure)", 100.0 * threshold),
+        Some(word) => format!(" ({word}, by less than {:.1} %)", 100.0 * threshold),
         None => String::new(),
     };
     let differs = if case.same_output == Some(false) { "; outputs differ" } else { "" };
@@ -241,7 +243,7 @@ fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -
         time(&phase.b),
         or_none(phase.ratio, change),
         interval(phase.interval.map(|i| i.0), phase.interval.map(|i| i.1), change),
-        or_none(phase.p, probability),
+        or_none(phase.p_holm, probability),
         n,
         format!("{}{leaning}{differs}", phase.verdict),
     ]

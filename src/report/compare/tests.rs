@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::record::{Clock, Group, Identity, RunRecord, SampleRecord, SampleState, Status};
-use crate::record::{RequestRecord, RunDir};
+use crate::record::{Noise, NoiseFloor, Phase, RepetitionKind, RequestRecord, RunDir};
 use crate::report::fixture;
 use crate::report::tests::assert_whole_page;
 use std::collections::BTreeMap;
@@ -66,6 +66,39 @@ fn compared(a: Records, b: Records, options: &Options) -> Result<Comparison, Rep
     compare(&paths, options)
 }
 
+/// Two records as one command leaves them that timed both in turn, in so many blocks of two repetitions of either side, made of each
+/// case's first repetition.
+fn in_turn(mut a: Records, mut b: Records, blocks: u32) -> (Records, Records) {
+    for (records, configuration) in [(&mut a, "one"), (&mut b, "two")] {
+        records.0.provenance.group = Some(Group { blocks: Some(blocks), ..group(configuration, "g") });
+        let first = |r: &&RequestRecord| r.kind == RepetitionKind::Timed && r.repetition == 0;
+        let again = |r: &RequestRecord| {
+            let r = r.clone();
+            (0..2 * blocks).map(move |repetition| RequestRecord {
+                repetition,
+                block: Some(repetition / 2),
+                ..r.clone()
+            })
+        };
+        records.2 = records.2.iter().filter(first).flat_map(again).collect();
+    }
+    (a, b)
+}
+
+fn group(configuration: &str, id: &str) -> Group {
+    Group {
+        id: id.into(),
+        suite: "s".into(),
+        configuration: configuration.into(),
+        configurations: vec!["one".into(), "two".into()],
+        blocks: None,
+    }
+}
+
+fn verdicts(comparison: &Comparison) -> Vec<SpeedVerdict> {
+    comparison.pairs[0].cases.iter().flat_map(|case| &case.phases).map(|phase| phase.verdict).collect()
+}
+
 fn allowing() -> Options {
     Options { allow_mismatch: true, ..Options::default() }
 }
@@ -91,6 +124,7 @@ fn a_comparison_is_written_whole() {
         limit: "at most 1 point".into(),
         found: "−0.4 <b>".into(),
         outcome,
+        decide: None,
     };
     let judged = [judgement("accuracy drop", GateOutcome::Pass), judgement("tpot", GateOutcome::Undecided)];
     let summary = write(&comparison, &judged, &out).unwrap();
@@ -121,12 +155,12 @@ fn a_comparison_is_written_whole() {
 
 #[test]
 fn a_run_is_the_same_as_itself() {
-    let comparison = compared(fixture::quiet(), fixture::quiet(), &to_three_points()).unwrap();
+    let (a, b) = in_turn(fixture::quiet(), fixture::quiet(), 11);
+    let comparison = compared(a, b, &to_three_points()).unwrap();
     let pair = &comparison.pairs[0];
     assert!(pair.tasks.iter().all(|task| task.verdict == AccuracyVerdict::Same && task.is_identical()));
-    let verdicts: Vec<SpeedVerdict> = pair.cases.iter().flat_map(|c| &c.phases).map(|p| p.verdict).collect();
-    assert_eq!(verdicts.len(), 36);
-    assert!(verdicts.iter().all(|v| *v == SpeedVerdict::Same), "{verdicts:?}");
+    assert_eq!(verdicts(&comparison), [SpeedVerdict::Same; 36]);
+    assert_eq!(pair.advice, None);
     assert!(pair.differences.identity.is_empty() && pair.notes.is_empty(), "{:?}", pair.notes);
 }
 
@@ -143,15 +177,18 @@ fn a_planted_slowdown_and_a_planted_loss_are_found() {
     }
     let mut slower = requests;
     slower.iter_mut().for_each(|request| slow(request, 1.05));
-    let comparison =
-        compared(a.clone(), (run.clone(), samples.clone(), slower.clone()), &to_three_points()).unwrap();
+    let (first, second) = in_turn(a.clone(), (run.clone(), samples.clone(), slower.clone()), 11);
+    let comparison = compared(first, second, &to_three_points()).unwrap();
     let pair = &comparison.pairs[0];
     assert_eq!(pair.tasks[0].verdict, AccuracyVerdict::Worse);
     assert_eq!(pair.tasks[1].verdict, AccuracyVerdict::Same);
     assert!(pair.tasks[0].p_holm >= pair.tasks[0].p);
     let decode = |pair: &Pair| pair.cases[0].phases[1].verdict;
     assert_eq!(decode(pair), SpeedVerdict::Slower);
-    let back = compared((run, samples, slower), a, &Options::default()).unwrap();
+    let p_holm = pair.cases[0].phases[1].p_holm.unwrap();
+    assert!((p_holm - 12.0 / 1024.0).abs() < 1e-12 || (p_holm - 36.0 / 1024.0).abs() < 1e-12, "{p_holm}");
+    let (first, second) = in_turn((run, samples, slower), a, 11);
+    let back = compared(first, second, &Options::default()).unwrap();
     assert_eq!(back.pairs[0].tasks[0].verdict, AccuracyVerdict::Better);
     assert_eq!(decode(&back.pairs[0]), SpeedVerdict::Faster);
 }
@@ -308,33 +345,192 @@ fn cases_are_joined_by_shape_and_ranks_or_by_shape_alone() {
 }
 
 #[test]
-fn blocks_are_paired_only_within_one_command() {
-    let group = |configuration: &str, id: &str| Group {
-        id: id.into(),
-        suite: "s".into(),
-        configuration: configuration.into(),
-        configurations: vec!["one".into(), "two".into()],
-    };
-    let side = |configuration: &str, id: &str| {
-        let (mut run, samples, mut requests) = fixture::realistic();
-        run.provenance.group = Some(group(configuration, id));
-        requests.iter_mut().for_each(|r| r.block = Some(r.repetition / 2));
-        (run, samples, requests)
-    };
-    let by_block = |comparison: &Comparison| comparison.pairs[0].cases[0].phases[0].by_block;
-    let together = compared(side("one", "g"), side("two", "g"), &Options::default()).unwrap();
-    assert!(by_block(&together));
+fn blocks_are_paired_only_within_one_command_that_placed_them_anew() {
+    let basis = |comparison: &Comparison| comparison.pairs[0].cases[0].phases[0].basis;
+    let (a, b) = in_turn(fixture::realistic(), fixture::realistic(), 12);
+    let together = compared(a.clone(), b.clone(), &Options::default()).unwrap();
+    assert_eq!(basis(&together), Some(Basis::Blocks(12)));
     assert!(together.sides[1].label().contains("two"));
+    // Of another command, and of one whose blocks stood in one process.
+    for change in [|g: &mut Group| g.id = "h".into(), |g: &mut Group| g.blocks = None] {
+        let mut other = b.clone();
+        other.0.provenance.group.iter_mut().for_each(change);
+        let apart = compared(a.clone(), other, &Options::default()).unwrap();
+        assert_eq!(basis(&apart), Some(Basis::Apart));
+        assert!(verdicts(&apart).iter().all(|verdict| *verdict == SpeedVerdict::NotInTurn));
+    }
     let named = |a: &str, b: &str| {
-        let comparison = compared(side(a, "g"), side(b, "g"), &Options::default()).unwrap();
+        let side = |configuration: &str| {
+            let mut records = fixture::quiet();
+            records.0.provenance.group = Some(group(configuration, "g"));
+            records
+        };
+        let comparison = compared(side(a), side(b), &Options::default()).unwrap();
         comparison.sides.iter().map(|side| side.name.clone()).collect::<Vec<_>>()
     };
     assert_eq!(named("device=cpu,dtype=fp16", "device=cpu,dtype=bf16"), ["fp16", "bf16"]);
     assert_eq!(named("device=cpu,threads=1", "device=cpu,threads=2"), ["1 thread", "2 threads"]);
     assert_eq!(named("device=cpu", "device=300i-duo,tp=2"), ["cpu", "300i-duo tp 2"]);
     assert_eq!(named("one", "one")[0], "cpu 2026-11-23T02:15:00Z", "nothing in the names tells them apart");
-    let apart = compared(side("one", "g"), side("two", "h"), &Options::default()).unwrap();
-    assert!(!by_block(&apart));
+}
+
+#[test]
+fn two_runs_that_were_not_timed_in_turn_have_a_ratio_and_the_command_that_decides() {
+    let mut slower = fixture::quiet();
+    slower.2.iter_mut().for_each(|request| slow(request, 2.0));
+    slower.0.provenance.dtype = "bf16".into();
+    let comparison = compared(fixture::quiet(), slower, &Options::default()).unwrap();
+    let decode = &comparison.pairs[0].cases[0].phases[1];
+    assert_eq!(decode.verdict, SpeedVerdict::NotInTurn);
+    assert!((decode.ratio.unwrap() - 2.0).abs() < 0.01);
+    assert_eq!((decode.interval, decode.p, decode.p_holm), (None, None, None));
+    let said = headline::sentences(&comparison).join("\n");
+    assert!(said.contains("36 timed phases not timed in turn"), "{said}");
+    let command = "`glmbench run suites/quickstart.toml --interleave --configuration device=cpu,dtype=fp16,threads=2 \
+         --configuration device=cpu,dtype=bf16,threads=2`";
+    assert!(said.contains(command), "{said}");
+    // Nothing recorded tells them apart: no one command runs both programs.
+    let alike = compared(fixture::quiet(), fixture::quiet(), &Options::default()).unwrap();
+    let advice = alike.pairs[0].advice.clone().unwrap();
+    assert!(
+        advice.contains("`glmbench run suites/quickstart.toml` with either program in turn, 7 times each"),
+        "{advice}"
+    );
+    assert!(advice.contains("`glmbench compare A1 … A7 -- B1 … B7`"), "{advice}");
+}
+
+#[test]
+fn too_few_blocks_say_how_many_would_do() {
+    let mut slower = fixture::quiet();
+    slower.2.iter_mut().for_each(|request| slow(request, 2.0));
+    let (a, b) = in_turn(fixture::quiet(), slower, 5);
+    let comparison = compared(a, b, &Options::default()).unwrap();
+    let advice = comparison.pairs[0].advice.clone().unwrap();
+    assert!(
+        advice.starts_with("5 blocks cannot decide 36 phases; at least 11 are needed: `glmbench run"),
+        "{advice}"
+    );
+    assert!(advice.ends_with("--blocks 11`"), "{advice}");
+    // What is the same can be said of five.
+    let found = verdicts(&comparison);
+    assert_eq!((found[0], found[1]), (SpeedVerdict::Same, SpeedVerdict::CannotTell));
+}
+
+#[test]
+fn a_phase_that_fails_its_own_conditions_is_never_called() {
+    let mut slower = fixture::quiet();
+    slower.2.iter_mut().for_each(|request| slow(request, 2.0));
+    let (a, mut b) = in_turn(fixture::quiet(), slower, 12);
+    let wide = b.0.plan.performance[0].case_id.clone();
+    let mut even = false;
+    for request in b.2.iter_mut().filter(|r| r.case_id == wide) {
+        even = !even;
+        slow(request, if even { 1.0 } else { 1.6 });
+    }
+    let comparison = compared(a, b, &Options::default()).unwrap();
+    let cases = &comparison.pairs[0].cases;
+    assert_eq!(cases[0].phases[1].verdict, SpeedVerdict::Unstable);
+    assert!(
+        cases[0].phases[1].notes.iter().any(|note| note.contains("not to ± 5 %")),
+        "{:?}",
+        cases[0].phases[1].notes
+    );
+    assert_eq!(cases[1].phases[1].verdict, SpeedVerdict::Slower);
+}
+
+#[test]
+fn several_runs_a_side_are_held_against_what_differs_between_runs() {
+    let root = tempfile::tempdir().unwrap();
+    let run = |factor: f64, minute: u32, end: &str| {
+        let mut records = fixture::quiet();
+        records.2.iter_mut().for_each(|request| slow(request, factor));
+        records.0.provenance.started = format!("2026-11-23T02:{minute:02}:00Z");
+        written(root.path(), records, end)
+    };
+    let compare_runs = |slower: f64, runs: usize, in_turn: bool| {
+        let mut sides = [Vec::new(), Vec::new()];
+        for turn in 0..2 * runs {
+            let side = if in_turn { (turn + turn / 2) % 2 } else { turn / runs };
+            let uneven = 1.0 + 0.002 * (turn * 7 % 5) as f64;
+            let factor = if side == 1 { slower } else { 1.0 };
+            sides[side].push(run(uneven * factor, turn as u32, &format!("{slower}-{runs}-{in_turn}-{turn}")));
+        }
+        let [a, b] = sides.map(|runs| (runs[0].clone(), runs[1..].to_vec()));
+        compare(&[a.0, b.0], &Options { again: vec![a.1, b.1], ..Options::default() }).unwrap()
+    };
+    let slower = compare_runs(1.05, 8, true);
+    let decode = &slower.pairs[0].cases[0].phases[1];
+    assert_eq!((decode.verdict, decode.basis), (SpeedVerdict::Slower, Some(Basis::Runs(8, 8))));
+    assert_eq!((decode.a.reps, decode.a.ci95_lo_ns), (8, None), "what is shown is of the runs");
+    assert_eq!(compare_runs(1.0, 8, true).pairs[0].cases[0].phases[1].verdict, SpeedVerdict::Same);
+    let few = compare_runs(2.0, 3, true);
+    assert_eq!(few.pairs[0].cases[0].phases[1].verdict, SpeedVerdict::CannotTell);
+    let advice = few.pairs[0].advice.clone().unwrap();
+    assert!(advice.starts_with("3 runs a side cannot decide 36 phases; at least 7 are needed"), "{advice}");
+    // All of one side first: the hour is in the difference.
+    let hour = compare_runs(2.0, 8, false);
+    assert_eq!(hour.pairs[0].cases[0].phases[1].verdict, SpeedVerdict::NotInTurn);
+    assert!(hour.pairs[0].cases[0].phases[1].notes[0].contains("do not alternate in time"));
+}
+
+#[test]
+fn a_further_run_of_another_thing_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let mut other = fixture::quiet();
+    let mut fields = other.0.identity.fields().clone();
+    fields.insert("dtype".into(), "fp32".into());
+    other.0.identity = Identity::new(fields);
+    let [a, b, more] = [(fixture::quiet(), "a"), (fixture::quiet(), "b"), (other, "more")]
+        .map(|(records, end)| written(root.path(), records, end));
+    let again = |paths: Vec<PathBuf>| Options { again: vec![paths], ..Options::default() };
+    let message = compare(&[a.clone(), b.clone()], &again(vec![more.clone()])).unwrap_err().to_string();
+    assert!(message.contains("further run") && message.contains("differ in dtype"), "{message}");
+    let twice = compare(&[a.clone(), b.clone()], &again(vec![b])).unwrap_err().to_string();
+    assert!(twice.contains("is given twice"), "{twice}");
+}
+
+#[test]
+fn two_runs_get_a_verdict_against_a_floor_between_runs() {
+    let noise = |spread: f64, host: &str| {
+        let run = fixture::run().provenance;
+        let floor = |phase| NoiseFloor {
+            case_id: "b1-i8-o8".into(),
+            phase,
+            runs: 10,
+            spread: Some(spread),
+            median_ns: Some(1),
+            floor: 0.0,
+        };
+        let noise = Noise {
+            engine: run.engine,
+            host: host.into(),
+            cpu_model: run.cpu_model,
+            device: run.device,
+            kernel: run.kernel,
+            dtype: run.dtype,
+            threads: run.threads,
+            model: run.model,
+            made: String::new(),
+            floors: vec![floor(Phase::Decode)],
+        };
+        Options { noise: NoiseFloors::of_machine(noise).unwrap(), ..Options::default() }
+    };
+    let first = |factor: f64, options: &Options| {
+        let mut slower = fixture::quiet();
+        slower.2.iter_mut().for_each(|request| slow(request, factor));
+        let comparison = compared(fixture::quiet(), slower, options).unwrap();
+        comparison.pairs[0].cases[0].phases[1].clone()
+    };
+    // Ten runs that spread by 1 % differ by 6.6 % in one of 36 phases of one comparison in twenty.
+    assert_eq!(first(1.10, &noise(0.01, "bench-1")).verdict, SpeedVerdict::Slower);
+    assert_eq!(first(1.05, &noise(0.01, "bench-1")).verdict, SpeedVerdict::CannotTell);
+    assert_eq!(first(1.0, &noise(0.002, "bench-1")).verdict, SpeedVerdict::Same);
+    let foreign = first(1.10, &noise(0.01, "bench-2"));
+    assert_eq!(foreign.verdict, SpeedVerdict::NotInTurn);
+    assert!(foreign.notes[0].contains("the noise floor is of host bench-2"), "{:?}", foreign.notes);
+    let share = Options { noise: NoiseFloors::every(0.05), ..Options::default() };
+    assert_eq!(first(1.10, &share).verdict, SpeedVerdict::Slower);
+    assert_eq!(first(1.04, &share).verdict, SpeedVerdict::CannotTell);
 }
 
 #[test]
@@ -348,7 +544,7 @@ fn what_cannot_be_used_is_not_judged() {
     let comparison = compared(a, b, &Options::default()).unwrap();
     let cases = &comparison.pairs[0].cases;
     assert_eq!(cases[0].same_output, Some(false));
-    assert_eq!(cases[0].phases[0].verdict, SpeedVerdict::Same);
+    assert_eq!(cases[0].phases[0].verdict, SpeedVerdict::NotInTurn);
     assert!(cases.last().unwrap().phases.iter().all(|p| p.verdict == SpeedVerdict::Invalid));
     assert_eq!(comparison.verdict(), Verdict::Invalid);
 }
@@ -360,9 +556,10 @@ fn too_few_repetitions_have_no_verdict() {
         requests.retain(|r| r.repetition < 3);
         (run, samples, requests)
     };
-    let comparison = compared(few(), few(), &Options::default()).unwrap();
+    let floor = Options { noise: NoiseFloors::every(0.001), ..Options::default() };
+    let comparison = compared(few(), few(), &floor).unwrap();
     let phase = &comparison.pairs[0].cases[0].phases[0];
-    assert_eq!(phase.verdict, SpeedVerdict::CannotTell);
+    assert_eq!(phase.verdict, SpeedVerdict::Unstable);
     assert!(phase.notes.iter().any(|note| note.contains("fewer than 5")), "{:?}", phase.notes);
 }
 
@@ -373,8 +570,9 @@ fn three_runs_are_held_against_the_first() {
     let mut paths = paths(&two_runs(root.path()));
     paths.push(third);
     let summary = render(&paths, &to(&root.path().join("out"))).unwrap();
-    assert_eq!((summary.headline.len(), summary.folder), (2, root.path().join("out")));
-    assert!(summary.headline[1].starts_with("C "));
+    // A sentence and what decides, of each.
+    assert_eq!((summary.headline.len(), summary.folder), (4, root.path().join("out")));
+    assert!(summary.headline[2].starts_with("C "));
     assert_whole_page(&fs::read_to_string(root.path().join("out/report.html")).unwrap());
 }
 

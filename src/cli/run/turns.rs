@@ -1,0 +1,291 @@
+//! Two configurations in turns: the process that leads, and the one that is started for each block.
+//!
+//! The command itself does what is done once: it makes the run directories, puts the precision cases, and ends with the reports
+//! and their comparison. For each block it starts its own program again, with the words it was given and where it has come to.
+//! That process loads both engines, appends the block's lines and ends; what it tells on standard output are cases that are
+//! through, a line each. It stops when its standard input ends, so it does not outlive the one that leads.
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::cli::compare::compare_turns;
+use crate::cli::progress::Bars;
+use crate::cli::signals::{self, Watch};
+use crate::cli::{Exit, emit, say};
+use crate::record::{Group, Roofline, RunDir, RunRecord};
+use crate::run::interleave::{self, Side, block, blocks_for, first_in, obstacle, open_blocks, spread};
+use crate::run::plan::Plan;
+use crate::run::{self, Ending, Observer, RunError, finished};
+use crate::suite::Suite;
+
+use super::setup::Setup;
+use super::{Args, conclude, load, load_suite, prepare};
+
+/// How often the one that leads looks whether it was told to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// In how many blocks two configurations are timed in turns; `None` where they are not. An error where they cannot be.
+pub(super) fn blocks(
+    args: &Args,
+    suite: &Suite,
+    setups: &[Setup],
+    plans: &[Plan<'_>],
+) -> anyhow::Result<Option<u32>> {
+    // A suite's wish is put aside with its configurations; one that was typed is not.
+    if !args.interleave && (!suite.interleave || plans.len() < 2) {
+        if args.blocks.is_some() {
+            bail!("--blocks is of configurations that are timed in turns; give --interleave, too");
+        }
+        return Ok(None);
+    }
+    let [a, b] = plans else {
+        bail!(
+            "interleaving needs two configurations, there are {}; give --configuration twice (the same words twice time a \
+             configuration against itself), or two [[configuration]] tables",
+            plans.len()
+        );
+    };
+    if let Some(why) = obstacle(a, b) {
+        bail!("the configurations cannot be interleaved: {why}");
+    }
+    // A virtual clock is the same wherever it is put.
+    let modelled = setups.iter().any(|setup| setup.compute.emulation.emulate.is_some());
+    let needed = blocks_for(a) as u32;
+    let blocks = args.blocks.map_or(if modelled { 1 } else { needed }, u32::from);
+    if blocks < needed && !modelled {
+        say(&format!(
+            "glmbench: {blocks} blocks cannot decide all phases of this comparison; at least {needed} are needed"
+        ));
+    }
+    Ok(Some(blocks))
+}
+
+/// Lays the cases of measured configurations out over the blocks.
+pub(super) fn lay_out(setups: &[Setup], plans: &mut [Plan<'_>], blocks: u32) {
+    if setups.iter().all(|setup| setup.compute.emulation.emulate.is_none()) {
+        plans.iter_mut().for_each(|plan| spread(plan, blocks as usize));
+    }
+}
+
+/// Two configurations, from engines to reports.
+pub(super) fn lead(
+    args: &Args,
+    setups: &[Setup],
+    plans: &[Plan<'_>],
+    shared: Vec<(Option<Group>, Option<Roofline>)>,
+    blocks: u32,
+) -> anyhow::Result<ExitCode> {
+    let mut bars = Bars::default();
+    let mut runs: Vec<(PathBuf, RunRecord)> = Vec::new();
+    // From the first run on: what is recorded has to be finished.
+    let mut watch = None;
+    for ((setup, plan), (group, roofline)) in setups.iter().zip(plans).zip(shared) {
+        if signals::asked() {
+            return finish(runs, Ok(Ending::Interrupted));
+        }
+        let finished = group.as_ref().and_then(|g| finished(&args.out, g, &g.configuration));
+        let ready = prepare(args, setup, plan, (group, roofline), finished)?;
+        let watch = watch.get_or_insert_with(Watch::new);
+        let mut side = Side { plan, engine: ready.engine, dir: ready.dir, record: ready.record };
+        let ending = interleave::accuracy(&mut side, &mut bars, watch.flag());
+        if ending.is_err() {
+            let ending = run::conclude(ending, &mut side.dir, &mut side.record);
+            for (path, mut record) in runs {
+                run::conclude(Ok(Ending::Interrupted), &mut RunDir::open(&path)?, &mut record)?;
+            }
+            return Ok(conclude(ending, &side.dir, &side.record)?.into());
+        }
+        let complete = matches!(ending, Ok(Ending::Complete));
+        // Its engine and its hold on the directory end here: the blocks' processes have their own.
+        runs.push((side.dir.path().to_owned(), side.record));
+        if !complete {
+            return finish(runs, Ok(Ending::Interrupted));
+        }
+    }
+    let watch = watch.unwrap_or_else(Watch::new);
+    let [a, b] = runs.as_slice() else { bail!("interleaving needs two configurations") };
+    let dirs = [RunDir::open(&a.0)?, RunDir::open(&b.0)?];
+    let open = open_blocks([(&plans[0], &dirs[0]), (&plans[1], &dirs[1])], blocks)?;
+    let cases = plans[0].performance.iter().filter(|case| case.unfit.is_none()).count() as u64;
+    let done = (u64::from(blocks) - open.len() as u64) * cases;
+    bars.begin(&format!("{blocks} blocks"), "cases", u64::from(blocks) * cases, done);
+    let mut end = Ok(Ending::Complete);
+    for number in open {
+        end = in_a_process(number, [&a.0, &b.0], &mut bars, watch.flag());
+        if !matches!(end, Ok(Ending::Complete)) {
+            break;
+        }
+    }
+    bars.end();
+    finish(runs, end)
+}
+
+/// Writes down how the runs ended, makes their reports and compares them.
+fn finish(runs: Vec<(PathBuf, RunRecord)>, end: Result<Ending, BlockError>) -> anyhow::Result<ExitCode> {
+    let (ending, failed) = match end {
+        Ok(ending) => (ending, None),
+        Err(error) => (Ending::Interrupted, Some(error)),
+    };
+    let mut exit = Exit::Done;
+    let mut paths = Vec::new();
+    for (path, mut record) in runs {
+        let mut dir = RunDir::open(&path)?;
+        let written = dir.hold().map_err(RunError::from);
+        let ending = written.and_then(|()| run::conclude(Ok(ending), &mut dir, &mut record));
+        let code = conclude(ending, &dir, &record)?;
+        exit = if exit == Exit::Done { code } else { exit };
+        paths.push(path);
+    }
+    match failed {
+        Some(BlockError::Start(error)) => return Err(error),
+        Some(BlockError::Ended(code)) => return Ok(code),
+        None => {}
+    }
+    if ending == Ending::Complete {
+        // Two types or models in turns is what was asked for: they are compared whatever differs about them.
+        compare_turns(&paths)?;
+    }
+    Ok(exit.into())
+}
+
+/// Why a block was not done.
+enum BlockError {
+    /// Its process could not be started or followed.
+    Start(anyhow::Error),
+    /// It said why and ended so.
+    Ended(ExitCode),
+}
+
+/// Starts this program for one block and waits for it.
+fn in_a_process(
+    number: u32,
+    dirs: [&Path; 2],
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Ending, BlockError> {
+    let mut started = || {
+        let program = std::env::current_exe().context("the program's own file cannot be found")?;
+        let mut command = Command::new(program);
+        // The verb, then what only that process is told, then all that this one was.
+        let mut words = std::env::args_os().skip(1);
+        command.args(words.next()).arg("--block-of").arg(number.to_string()).args(dirs).args(words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = command.spawn().context("the process of a block cannot be started")?;
+        follow(child, observer, stop).context("the process of a block cannot be followed")
+    };
+    if stop.load(Ordering::Relaxed) {
+        return Ok(Ending::Interrupted);
+    }
+    let status = started().map_err(BlockError::Start)?;
+    match status.code() {
+        Some(0) => Ok(Ending::Complete),
+        Some(code) if code == Exit::Incomplete as i32 => Ok(Ending::Interrupted),
+        Some(code) => Err(BlockError::Ended(ExitCode::from(code as u8))),
+        None => Err(BlockError::Start(anyhow::anyhow!("the process of block {number} ended: {status}"))),
+    }
+}
+
+/// Tells of every case that is through; ends the process's standard input when this one is told to stop.
+fn follow(mut child: Child, observer: &mut dyn Observer, stop: &AtomicBool) -> std::io::Result<ExitStatus> {
+    let (input, output) = (child.stdin.take(), child.stdout.take());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) && !over.load(Ordering::Relaxed) {
+                std::thread::sleep(LOOK);
+            }
+            drop(input);
+        });
+        let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
+        // A pipe that breaks says nothing of the process; how it ended does.
+        lines.map_while(Result::ok).for_each(|_| observer.advance());
+        let status = child.wait();
+        over.store(true, Ordering::Relaxed);
+        status
+    })
+}
+
+/// What follows `--block-of`: the block's number and the two run directories.
+pub(super) fn one_block(args: &Args, words: &[OsString]) -> anyhow::Result<ExitCode> {
+    let [number, dirs @ ..] = words else { bail!("--block-of needs a block and two run directories") };
+    let number: u32 = number.to_str().and_then(|n| n.parse().ok()).context("--block-of: no block number")?;
+    let watch = Watch::new();
+    stop_with_input(watch.flag());
+    let mut suite = load_suite(args)?;
+    // Those were put before; their data need not be read again.
+    suite.accuracy.clear();
+    let setups = Setup::all(&args.setup, &suite)?;
+    let mut plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
+    let records = dirs.iter().map(|dir| RunDir::open(Path::new(dir))?.read_run());
+    let records = records.collect::<Result<Vec<_>, _>>()?;
+    let blocks = records.first().and_then(|record| record.provenance.group.as_ref()?.blocks);
+    let blocks = blocks.context("--block-of: the runs are not of configurations timed in turns")?;
+    lay_out(&setups, &mut plans, blocks);
+    for (plan, record) in plans.iter_mut().zip(&records) {
+        as_recorded(plan, record)?;
+    }
+    let mut engines = [None, None];
+    for side in [first_in(number), 1 - first_in(number)] {
+        let (setup, plan) =
+            setups.get(side).zip(plans.get(side)).context("--block-of: two configurations")?;
+        engines[side] = Some(load(setup, plan, plan.worlds()[0])?);
+    }
+    let mut sides = Vec::new();
+    for (((dir, record), engine), plan) in dirs.iter().zip(records).zip(engines).zip(&plans) {
+        let mut dir = RunDir::open(Path::new(dir))?;
+        dir.hold()?;
+        let engine = engine.context("--block-of: two configurations")?;
+        sides.push(Side { plan, engine, dir, record });
+    }
+    let Ok(mut sides) = <[Side<'_, '_>; 2]>::try_from(sides) else {
+        bail!("--block-of needs two run directories")
+    };
+    match block(&mut sides, (number, blocks), &mut Told, watch.flag())? {
+        Ending::Complete => Ok(Exit::Done.into()),
+        Ending::Interrupted => Ok(Exit::Incomplete.into()),
+    }
+}
+
+/// The plan as the one that leads recorded it: it alone measured what fits a budget and what memory there is.
+fn as_recorded(plan: &mut Plan<'_>, record: &RunRecord) -> anyhow::Result<()> {
+    let (ours, theirs) = (&mut plan.performance, &record.plan.performance);
+    let same = ours.len() == theirs.len()
+        && ours
+            .iter()
+            .zip(theirs)
+            .all(|(a, b)| a.case_id() == b.case_id && a.repetitions == b.repetitions as usize);
+    if !same {
+        bail!("--block-of: run {} was planned otherwise", record.run_id);
+    }
+    for (case, recorded) in ours.iter_mut().zip(theirs) {
+        case.unfit.clone_from(&recorded.unfit);
+    }
+    Ok(())
+}
+
+/// Stops when standard input ends.
+fn stop_with_input(stop: &'static AtomicBool) {
+    std::thread::spawn(move || {
+        let mut input = std::io::stdin().lock();
+        while input.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// A line for each case that is through.
+struct Told;
+
+impl Observer for Told {
+    fn begin(&mut self, _: &str, _: &'static str, _: u64, _: u64) {}
+    fn advance(&mut self) {
+        // Where nobody reads them, the process is about to be stopped.
+        let _ = emit("through");
+    }
+    fn end(&mut self) {}
+}

@@ -1,0 +1,258 @@
+//! Speed gates: a limit on a time or a rate is held by the interval of its median; one on a ratio to the base run rests on what
+//! verdicts on speed rest on.
+
+use super::{Answer, Candidate, asked_for, at_least, at_most, percent};
+use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
+use crate::report::compare::{Basis, Evidence, GateOutcome, Judgement, Metric, SpeedVerdict, again, command};
+use crate::report::performance::good_repetitions;
+use crate::stats::{RESAMPLES, median, median_interval};
+use crate::suite::gates::{GateMetric, SpeedGate};
+
+/// Repetitions below which a time decides nothing.
+const LEAST_REPETITIONS: usize = 5;
+/// The stream of the bootstrap behind the intervals.
+const SEED: u64 = 1;
+/// The chance of a wrong failure that all phases of a comparison share.
+const ALPHA: f64 = 0.05;
+
+impl From<GateMetric> for Metric {
+    fn from(metric: GateMetric) -> Self {
+        match metric {
+            GateMetric::Ttft => Self::Ttft,
+            GateMetric::Tpot => Self::Tpot,
+            GateMetric::Prefill => Self::Phase(Phase::Prefill),
+            GateMetric::Decode => Self::Phase(Phase::Decode),
+            GateMetric::E2e => Self::Phase(Phase::E2e),
+        }
+    }
+}
+
+/// A judgement for each matching case and limit.
+pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgement> {
+    let clock = if gate.modelled { Clock::Modelled } else { Clock::Measured };
+    let run = &candidate.summary.run;
+    let of_clock = run.provenance.clock == clock;
+    let cases: Vec<&PerformanceCase> = run
+        .plan
+        .performance
+        .iter()
+        .filter(|c| of_clock && asked_for(gate.case.as_ref(), &c.case_id))
+        .collect();
+    let other_clock = format!(
+        "the run's times are {}, this limit is for {clock} ones (clock = \"{clock}\")",
+        run.provenance.clock
+    );
+    let metric = gate.metric.as_str();
+    let modelled = if gate.modelled { ", modelled" } else { "" };
+    let named = |kind: &str, case: &str| format!("{metric} {kind} of {case}{modelled}");
+    let pattern = gate.case.as_deref().unwrap_or("every case");
+    type Judge<'a> = Box<dyn Fn(&PerformanceCase) -> Answer + 'a>;
+    let mut limits: Vec<(&str, String, Judge<'_>)> = Vec::new();
+    let more = || format!("more repetitions: {}", again(&candidate.summary.run, &[]));
+    if let Some(max) = gate.max_ns {
+        let judge = move |case: &PerformanceCase| {
+            Answer::from(absolute(candidate, case, gate.metric, |ends| at_most(ends, max))).or_else(more)
+        };
+        limits.push(("time", format!("at most {} ms", max / 1e6), Box::new(judge)));
+    }
+    if let Some(min) = gate.min_tokens_per_s {
+        let judge = move |case: &PerformanceCase| {
+            Answer::from(throughput(candidate, case, gate.metric, min)).or_else(more)
+        };
+        limits.push(("throughput", format!("at least {min} tokens/s"), Box::new(judge)));
+    }
+    if candidate.against.is_some() {
+        if let Some(max) = gate.max_ratio {
+            let judge = move |case: &PerformanceCase| ratio(candidate, case, gate, (max, Unit::Ratio));
+            limits.push(("time ratio", format!("at most {max}"), Box::new(judge)));
+        }
+        if let Some(drop) = gate.max_throughput_drop {
+            // The tokens are the same, so a rate of 1 − d is a time of 1 / (1 − d).
+            let judge =
+                move |case: &PerformanceCase| ratio(candidate, case, gate, (1.0 / (1.0 - drop), Unit::Drop));
+            limits.push(("throughput drop", format!("at most {}", percent(drop)), Box::new(judge)));
+        }
+    }
+    let of_the_base: Vec<String> = candidate.cases_of_the_base();
+    let of_the_base = || of_the_base.iter().filter(|id| of_clock && asked_for(gate.case.as_ref(), id));
+    let mut judgements = Vec::new();
+    for (kind, limit, judge) in limits {
+        if cases.is_empty() {
+            let why = if of_clock { candidate.no_case(gate.case.as_ref()) } else { other_clock.clone() };
+            judgements.push(candidate.missing(named(kind, pattern), limit.clone(), &why));
+        }
+        judgements.extend(
+            cases
+                .iter()
+                .map(|case| candidate.judgement(named(kind, &case.case_id), limit.clone(), judge(case))),
+        );
+        let lacking = format!("run {} has no such case", candidate.letter);
+        judgements
+            .extend(of_the_base().map(|id| candidate.missing(named(kind, id), limit.clone(), &lacking)));
+    }
+    judgements
+}
+
+/// The median's interval of a metric, or why it decides nothing.
+fn interval_of(
+    candidate: &Candidate<'_>,
+    case: &PerformanceCase,
+    metric: GateMetric,
+) -> Result<(f64, (f64, f64)), (GateOutcome, String)> {
+    if let Some(row) = candidate.summary.performance.iter().find(|row| row.case_id == case.case_id)
+        && row.valid == Some(false)
+    {
+        return Err((GateOutcome::Undecided, invalid(row)));
+    }
+    let samples: Vec<f64> = good_repetitions(case, candidate.requests)
+        .into_iter()
+        .filter_map(|request| Metric::from(metric).of(request))
+        .collect();
+    let Some(centre) = median(&samples) else {
+        return Err((GateOutcome::Fail, "no such time in the run".into()));
+    };
+    if candidate.summary.run.provenance.clock == Clock::Modelled {
+        return Ok((centre, (centre, centre)));
+    }
+    if samples.len() < LEAST_REPETITIONS {
+        let found = format!(
+            "{:.3} ms of {} repetitions; {LEAST_REPETITIONS} or more decide",
+            centre / 1e6,
+            samples.len()
+        );
+        return Err((GateOutcome::Undecided, found));
+    }
+    let interval = median_interval(&samples, 0.95, RESAMPLES, SEED);
+    interval.map(|ends| (centre, ends)).ok_or((GateOutcome::Undecided, "no interval".into()))
+}
+
+fn invalid(row: &PerfRow) -> String {
+    format!("invalid: {}", row.invalid_reason.as_deref().unwrap_or("no reason recorded"))
+}
+
+fn absolute(
+    candidate: &Candidate<'_>,
+    case: &PerformanceCase,
+    metric: GateMetric,
+    decide: impl Fn((f64, f64)) -> GateOutcome,
+) -> (GateOutcome, String) {
+    match interval_of(candidate, case, metric) {
+        Err(undecided) => undecided,
+        Ok((centre, ends)) => {
+            let ms = |ns: f64| format!("{:.3}", ns / 1e6);
+            (decide(ends), format!("{} ms [{}, {}]", ms(centre), ms(ends.0), ms(ends.1)))
+        }
+    }
+}
+
+fn throughput(
+    candidate: &Candidate<'_>,
+    case: &PerformanceCase,
+    metric: GateMetric,
+    min: f64,
+) -> (GateOutcome, String) {
+    let Metric::Phase(phase) = Metric::from(metric) else {
+        return (GateOutcome::Fail, "a time per token has no throughput".into());
+    };
+    let tokens = crate::report::performance::phase_tokens(case, phase) as f64;
+    match interval_of(candidate, case, metric) {
+        Err(undecided) => undecided,
+        Ok((centre, (low, high))) => {
+            let rate = |ns: f64| tokens * 1e9 / ns;
+            let found = format!("{:.1} tokens/s [{:.1}, {:.1}]", rate(centre), rate(high), rate(low));
+            (at_least((rate(high), rate(low)), min), found)
+        }
+    }
+}
+
+/// What a ratio of times is shown in.
+#[derive(Clone, Copy)]
+enum Unit {
+    /// As it is.
+    Ratio,
+    /// As the share of the rate that is lost; below 0 it is gained.
+    Drop,
+}
+
+impl Unit {
+    fn of(self, ratio: f64) -> String {
+        match self {
+            Self::Ratio => format!("{ratio:.3}"),
+            Self::Drop => percent(1.0 - 1.0 / ratio),
+        }
+    }
+
+    fn with_interval(self, ratio: f64, (low, high): (f64, f64)) -> String {
+        format!("{} [{}, {}]", self.of(ratio), self.of(low), self.of(high))
+    }
+}
+
+fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, limit: (f64, Unit)) -> Answer {
+    let Some((comparison, pair)) = candidate.against else {
+        return (GateOutcome::Undecided, "no base run".to_owned()).into();
+    };
+    let Some(joined) = pair.cases.iter().find(|joined| joined.b.case_id == case.case_id) else {
+        return (GateOutcome::Fail, "the base run has no such case".to_owned()).into();
+    };
+    let spoilt = joined
+        .phases
+        .iter()
+        .find(|p| matches!(p.verdict, SpeedVerdict::NotComparable | SpeedVerdict::Invalid));
+    if let Some(phase) = spoilt {
+        return (GateOutcome::Undecided, phase.verdict.to_string()).into();
+    }
+    let metric = Metric::from(gate.metric);
+    if comparison.base().is_modelled() {
+        let centre = |good: &[&RequestRecord]| {
+            median(&good.iter().filter_map(|request| metric.of(request)).collect::<Vec<_>>())
+        };
+        let (base, other) = (comparison.base(), comparison.other(pair));
+        let times = (
+            centre(&good_repetitions(&joined.a, &base.requests)),
+            centre(&good_repetitions(&joined.b, &other.requests)),
+        );
+        let (Some(a), Some(b)) = times else {
+            return (GateOutcome::Fail, "no such time in a run".to_owned()).into();
+        };
+        let (max, unit) = limit;
+        return (at_most((b / a, b / a), max), format!("{}, modelled", unit.of(b / a))).into();
+    }
+    let phases = comparison.phases();
+    match comparison.joined(pair, joined).evidence(metric, &comparison.options, phases) {
+        None => (GateOutcome::Fail, "no such time in a run".to_owned()).into(),
+        Some(evidence) => {
+            measured_ratio(&evidence, gate, limit, phases).or_else(|| command(comparison, pair))
+        }
+    }
+}
+
+/// Kept where the whole 95 % interval is within the limit; broken where the whole interval is past it, at a level that all phases of
+/// the comparison share.
+fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit), phases: usize) -> Answer {
+    let ratio = evidence.ratio;
+    if evidence.basis == Basis::Apart {
+        let outcome =
+            if gate.untimed_by_ratio { at_most((ratio, ratio), max) } else { GateOutcome::Undecided };
+        let alone = if gate.untimed_by_ratio { ", by the ratio alone" } else { "" };
+        return (outcome, format!("{}, not timed in turn{alone}", unit.of(ratio))).into();
+    }
+    if !evidence.unstable.is_empty() {
+        let why = evidence.unstable.join("; ");
+        return (GateOutcome::Undecided, format!("{}, unstable: {why}", unit.of(ratio))).into();
+    }
+    let Some(interval) = evidence.interval() else {
+        let few = match evidence.basis {
+            Basis::Blocks(n) => format!("{n} blocks are too few"),
+            Basis::Runs(a, b) => format!("{a} and {b} runs are too few"),
+            Basis::Floor(_) | Basis::Apart => "too few repetitions".to_owned(),
+        };
+        return (GateOutcome::Undecided, format!("{}; {few} for an interval", unit.of(ratio))).into();
+    };
+    let outcome = match at_most(interval, max) {
+        GateOutcome::Fail if evidence.p(max).is_some_and(|p| p * phases as f64 >= ALPHA) => {
+            GateOutcome::Undecided
+        }
+        outcome => outcome,
+    };
+    (outcome, unit.with_interval(ratio, interval)).into()
+}

@@ -1,0 +1,190 @@
+//! The command that would decide what a comparison leaves open.
+
+use super::evidence::Basis;
+use super::speed::SpeedVerdict;
+use super::{Comparison, Pair, Side};
+use crate::record::{PerformanceCase, Provenance, RunRecord};
+use crate::report::format::command_line;
+use crate::stats::{blocks_needed, runs_needed};
+
+/// Flags of `run` that a configuration or the way of timing stands for, with a value each.
+const REPLACED: [&str; 9] =
+    ["--configuration", "--only", "--device", "--dtype", "--kv", "--rope", "--threads", "--blocks", "--out"];
+/// The same without a value.
+const REPLACED_ALONE: [&str; 3] = ["--interleave", "--resume", "--dry-run"];
+
+/// What would decide the phases of a pair that have no verdict, in words with the command; `None` where all have one, or none can
+/// ever have one.
+pub(super) fn advice(comparison: &Comparison, pair: &Pair) -> Option<String> {
+    let phases = || pair.cases.iter().flat_map(|case| &case.phases);
+    let count = |verdict: SpeedVerdict| phases().filter(|phase| phase.verdict == verdict).count();
+    if let Some(few) = super::speed::too_few(pair, comparison.phases()) {
+        return Some(format!("{few}: {}", command(comparison, pair)));
+    }
+    if count(SpeedVerdict::NotInTurn) > 0 {
+        return Some(format!(
+            "Two runs that were not timed in turn are two samples of the machine's hour; what decides: {}",
+            command(comparison, pair)
+        ));
+    }
+    let open = count(SpeedVerdict::CannotTell) + count(SpeedVerdict::Unstable);
+    (open > 0).then(|| format!("What may decide the rest: {}", command(comparison, pair)))
+}
+
+/// The command that decides a pair: the two in turn where one command can run both, else several runs of each; with twice as many
+/// where there were enough and they were not.
+pub fn command(comparison: &Comparison, pair: &Pair) -> String {
+    let (a, b) = (comparison.base(), comparison.other(pair));
+    let phases = comparison.phases();
+    let blocks = pair.cases.iter().flat_map(|case| &case.phases).find_map(|phase| match phase.basis {
+        Some(Basis::Blocks(n)) => Some(n),
+        _ => None,
+    });
+    match in_turn(a, b) {
+        Some(mut words) => {
+            if let Some(had) = blocks {
+                let needed = blocks_needed(phases);
+                let more = if had < needed { needed } else { 2 * had };
+                words.extend(["--blocks".to_owned(), more.to_string()]);
+            }
+            format!("`{}`", command_line(&words))
+        }
+        None => by_turns(a, b, runs_needed(phases)),
+    }
+}
+
+/// The command that times both in turn; `None` where no single one does: they differ in what no configuration names, or in nothing
+/// that is recorded, as two builds of the program do.
+fn in_turn(a: &Side, b: &Side) -> Option<Vec<String>> {
+    let (run_a, run_b) = (a.run(), b.run());
+    let same = |of: fn(&Provenance) -> &String| of(&run_a.provenance) == of(&run_b.provenance);
+    let of_one_program = same(|p| &p.engine)
+        && same(|p| &p.host)
+        && run_a.provenance.git_commit == run_b.provenance.git_commit;
+    let (mut words, other) = (stripped(&run_a.provenance)?, stripped(&run_b.provenance)?);
+    if !of_one_program || words != other {
+        return None;
+    }
+    words.push("--interleave".to_owned());
+    let names = [run_a, run_b].map(suites_own_name);
+    if let [Some(one), Some(two)] = &names {
+        if one == two {
+            return None;
+        }
+        words.extend(["--only", one, "--only", two].map(str::to_owned));
+        return Some(words);
+    }
+    let configurations = [run_a, run_b].map(configuration);
+    let in_one_group = super::evidence::interleaved(a, b);
+    if configurations[0] == configurations[1] && !in_one_group {
+        return None;
+    }
+    words.extend(configurations.into_iter().flat_map(|c| ["--configuration".to_owned(), c]));
+    Some(words)
+}
+
+/// The command line of a run without what is replaced; `None` where it is not one of `run`.
+fn stripped(from: &Provenance) -> Option<Vec<String>> {
+    let is_run = from.command_line.get(1).is_some_and(|verb| verb == "run");
+    is_run.then(|| without(&from.command_line, &REPLACED, &REPLACED_ALONE))
+}
+
+/// A command line of this program without some flags, of which the first kind has values.
+fn without(command_line: &[String], with_value: &[&str], alone: &[&str]) -> Vec<String> {
+    let mut words = vec!["glmbench".to_owned()];
+    let mut given = command_line.iter().skip(1);
+    while let Some(word) = given.next() {
+        let flag = word.split_once('=').map_or(word.as_str(), |(flag, _)| flag);
+        if with_value.contains(&flag) {
+            if flag == word {
+                given.next();
+            }
+        } else if !alone.contains(&flag) {
+            words.push(word.clone());
+        }
+    }
+    words
+}
+
+/// The command of a run once more, without some flags and their values.
+pub fn again(run: &RunRecord, without_flags: &[&str]) -> String {
+    let words = without(&run.provenance.command_line, without_flags, &["--resume"]);
+    format!("`{}`", command_line(&words))
+}
+
+/// The name of a configuration that the suite has.
+fn suites_own_name(run: &RunRecord) -> Option<String> {
+    let typed = run.provenance.command_line.iter().any(|word| word.starts_with("--configuration"));
+    let group = run.provenance.group.as_ref().filter(|_| !typed)?;
+    Some(group.configuration.clone())
+}
+
+/// A run's configuration as it is typed.
+fn configuration(run: &RunRecord) -> String {
+    let from = &run.provenance;
+    let (device, emulated) = match from.device.strip_suffix(" (emulated)") {
+        Some(device) => (device, true),
+        None => (from.device.as_str(), false),
+    };
+    let mut words = vec![format!("device={device}")];
+    if emulated {
+        words.push("emulate=true".to_owned());
+    }
+    match from.dtype.split_once("+kv-") {
+        Some((dtype, kv)) => words.extend([format!("dtype={dtype}"), format!("kv={kv}")]),
+        None => words.push(format!("dtype={}", from.dtype)),
+    }
+    if let Some(rope) = run.identity.fields().get("rope").filter(|rope| *rope != "model") {
+        words.push(format!("rope={rope}"));
+    }
+    let ranks: Vec<u32> = run.plan.performance.iter().map(|case: &PerformanceCase| case.tp).collect();
+    if let Some(&tp) = ranks.first().filter(|tp| **tp > 1 && ranks.iter().all(|other| other == *tp)) {
+        words.push(format!("tp={tp}"));
+    }
+    if device == "cpu" {
+        words.push(format!("threads={}", from.threads));
+    }
+    words.join(",")
+}
+
+/// Several runs of each, in turn.
+fn by_turns(a: &Side, b: &Side, runs: usize) -> String {
+    let (first, second) = (again(a.run(), &[]), again(b.run(), &[]));
+    let what = if first == second {
+        format!("{first} with either program in turn, {runs} times each")
+    } else {
+        format!("{first} and {second} in turn, {runs} times each")
+    };
+    format!("{what}, then `glmbench compare A1 … A{runs} -- B1 … B{runs}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn flags_that_a_configuration_stands_for_are_taken_out() {
+        let mut run = fixture::run();
+        run.provenance.command_line = words(
+            "target/glmbench run s.toml --dtype=bf16 --limit 5 --threads 1 --resume --out here --set a=b --only x",
+        );
+        assert_eq!(stripped(&run.provenance).unwrap(), words("glmbench run s.toml --limit 5 --set a=b"));
+        run.provenance.command_line = words("glmbench score r");
+        assert_eq!(stripped(&run.provenance), None);
+    }
+
+    #[test]
+    fn a_configuration_is_written_as_it_is_typed() {
+        let mut run = fixture::run();
+        assert_eq!(configuration(&run), "device=cpu,dtype=fp16,threads=2");
+        run.provenance.dtype = "w8a8-dynamic+kv-int8".into();
+        run.provenance.device = "300i-duo (emulated)".into();
+        run.plan.performance.iter_mut().for_each(|case| case.tp = 2);
+        assert_eq!(configuration(&run), "device=300i-duo,emulate=true,dtype=w8a8-dynamic,kv=int8,tp=2");
+    }
+}

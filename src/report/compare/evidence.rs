@@ -1,0 +1,318 @@
+//! What a difference in a time rests on: blocks or runs that were placed anew, a floor that was measured between runs, or nothing
+//! but two runs.
+
+use super::{Options, Side};
+use crate::record::{PerfRow, PerformanceCase, Phase, RequestRecord};
+use crate::report::performance::{Repetitions, phase_ns, tpot_ns, ttft_ns};
+use crate::report::validity::{DRIFT_SHARE, FEW_REPETITIONS, WIDE_SHARE};
+use crate::stats::{
+    MedianRatio, RESAMPLES, Shift, block_log_ratio, drift, mean, median, ratio_of_medians, within,
+};
+use std::collections::BTreeMap;
+
+/// The stream of the bootstrap behind every interval: any number will do, but always the same.
+const SEED: u64 = 1;
+
+/// A time of a repetition that a gate or a table may be about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Time to first token.
+    Ttft,
+    /// Time per token after the first.
+    Tpot,
+    /// A whole phase.
+    Phase(Phase),
+}
+
+impl Metric {
+    /// The metric of one repetition, ns.
+    pub fn of(self, request: &RequestRecord) -> Option<f64> {
+        match self {
+            Self::Ttft => ttft_ns(request).map(|ns| ns as f64),
+            Self::Tpot => tpot_ns(request),
+            Self::Phase(phase) => phase_ns(request, phase).map(|ns| ns as f64),
+        }
+    }
+
+    /// The phase whose conditions it shares.
+    pub fn phase(self) -> Phase {
+        match self {
+            Self::Ttft => Phase::Prefill,
+            Self::Tpot => Phase::Decode,
+            Self::Phase(phase) => phase,
+        }
+    }
+}
+
+/// What a difference rests on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Basis {
+    /// So many blocks, each a process of its own in which both were timed in turn.
+    Blocks(usize),
+    /// So many runs of either side.
+    Runs(usize, usize),
+    /// Two runs, against this difference between equal ones (a share above 1).
+    Floor(f64),
+    /// Two runs that were not timed in turn: no verdict.
+    Apart,
+}
+
+/// A difference in a time between the two sides of a case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// What it rests on.
+    pub basis: Basis,
+    /// Second over first.
+    pub ratio: f64,
+    /// Of blocks and of runs.
+    shift: Option<Shift>,
+    /// Of two runs: within them.
+    within_runs: Option<MedianRatio>,
+    /// What about the times keeps them from being called anything, a few words each.
+    pub unstable: Vec<String>,
+    /// Why the basis is no better, where that is worth saying.
+    pub note: Option<String>,
+}
+
+impl Evidence {
+    /// Two-sided probability of a ratio this far from `ratio`, were that the true one; `None` where two runs alone are there.
+    pub fn p(&self, ratio: f64) -> Option<f64> {
+        self.shift.as_ref().map(|shift| shift.p(ratio.ln()))
+    }
+
+    /// The test's figures, of blocks and of runs.
+    pub fn shift(&self) -> Option<&Shift> {
+        self.shift.as_ref()
+    }
+
+    /// 95 % interval of the ratio; of two runs their own, widened by the floor. `None` where there are too few blocks or runs for
+    /// one, or nothing is known of what differs between runs.
+    pub fn interval(&self) -> Option<(f64, f64)> {
+        match self.basis {
+            Basis::Blocks(_) | Basis::Runs(..) => self.shift.as_ref()?.interval(0.95).map(exp),
+            Basis::Floor(floor) => self.within_runs.map(|ratio| widened(ratio.interval, floor)),
+            Basis::Apart => None,
+        }
+    }
+
+    /// The 90 % interval that a claim of sameness is read off, of the ratio's logarithm.
+    pub fn within(&self) -> Option<(f64, f64)> {
+        match self.basis {
+            Basis::Blocks(_) | Basis::Runs(..) => self.shift.as_ref().and_then(within),
+            Basis::Floor(floor) => {
+                let (low, high) = widened(self.within_runs?.equivalence_interval, floor);
+                Some((low.ln(), high.ln()))
+            }
+            Basis::Apart => None,
+        }
+    }
+}
+
+fn exp((low, high): (f64, f64)) -> (f64, f64) {
+    (low.exp(), high.exp())
+}
+
+fn widened((low, high): (f64, f64), floor: f64) -> (f64, f64) {
+    (low / (1.0 + floor), high * (1.0 + floor))
+}
+
+/// A timed case of both sides.
+#[derive(Debug, Clone, Copy)]
+pub struct Joined<'a> {
+    /// The base.
+    pub a: &'a Side,
+    /// The other run.
+    pub b: &'a Side,
+    /// The base's case.
+    pub case_a: &'a PerformanceCase,
+    /// The other's.
+    pub case_b: &'a PerformanceCase,
+}
+
+impl Joined<'_> {
+    /// What there is to say about a metric of a case in a comparison of so many phases; `None` where a side has no such time.
+    pub fn evidence(&self, metric: Metric, options: &Options, phases: usize) -> Option<Evidence> {
+        let good = [(self.a, self.case_a), (self.b, self.case_b)]
+            .map(|(side, case)| Repetitions::of(case, &side.requests).good);
+        let times =
+            good.each_ref().map(|good| good.iter().filter_map(|r| metric.of(r)).collect::<Vec<f64>>());
+        let ratio = median(&times[1])? / median(&times[0]).filter(|a| *a > 0.0)?;
+        let mut evidence = if !self.a.again.is_empty() && !self.b.again.is_empty() {
+            self.of_runs(metric)?
+        } else if interleaved(self.a, self.b) {
+            of_blocks(metric, &good[0], &good[1])?
+        } else {
+            self.of_two_runs(metric, &times, ratio, options, phases)
+        };
+        let rows = self.rows(metric.phase());
+        evidence.unstable.extend(rows.into_iter().flat_map(|(letter, row)| conditions(letter, row)));
+        // In turns and over runs a drift meets both sides; two runs have it each for itself.
+        if matches!(evidence.basis, Basis::Floor(_) | Basis::Apart) {
+            for (side, times) in [self.a, self.b].into_iter().zip(&times) {
+                if drift(times).is_some_and(|d| d.exceeds(DRIFT_SHARE)) {
+                    evidence.unstable.push(format!("{} drifts", side.letter));
+                }
+            }
+        }
+        Some(evidence)
+    }
+
+    /// The rows of a phase in every run of either side.
+    pub(super) fn rows(&self, phase: Phase) -> Vec<(char, &PerfRow)> {
+        let mut rows = Vec::new();
+        for (side, case) in [(self.a, self.case_a), (self.b, self.case_b)] {
+            let runs = std::iter::once(&side.summary).chain(side.again.iter().map(|run| &run.summary));
+            let of_run = runs.filter_map(|summary| {
+                summary.performance.iter().find(|row| row.case_id == case.case_id && row.phase == phase)
+            });
+            rows.extend(of_run.map(|row| (side.letter, row)));
+        }
+        rows
+    }
+
+    /// Makes the rows of several runs what is compared: of each side the geometric mean of its runs' medians, and how many runs.
+    pub(super) fn sum_up_runs(&self, metric: Metric, rows: [&mut PerfRow; 2]) {
+        let sides = [(self.a, self.case_a), (self.b, self.case_b)];
+        for (row, (side, case)) in rows.into_iter().zip(sides) {
+            let logs = run_medians(metric, side, case);
+            row.median_ns = mean(&logs).map(|log| log.exp().round() as u64);
+            row.reps = logs.len() as u64;
+            (row.ci95_lo_ns, row.ci95_hi_ns) = (None, None);
+        }
+    }
+
+    fn of_two_runs(
+        &self,
+        metric: Metric,
+        [a, b]: &[Vec<f64>; 2],
+        ratio: f64,
+        options: &Options,
+        phases: usize,
+    ) -> Evidence {
+        let shorter = median(a).unwrap_or(0.0).min(median(b).unwrap_or(0.0));
+        let foreign = options.noise.foreign([&self.a.run().provenance, &self.b.run().provenance]);
+        let floor = options.noise.of(&self.case_a.case_id, metric.phase(), shorter, phases);
+        let note = match (&foreign, floor) {
+            (Some(why), _) => Some(why.clone()),
+            (None, None) if options.noise.is_known() => {
+                Some("the noise floor was measured on longer phases".to_owned())
+            }
+            _ => None,
+        };
+        let basis = match floor.filter(|_| foreign.is_none()) {
+            Some(floor) => Basis::Floor(floor),
+            None => Basis::Apart,
+        };
+        let within_runs = ratio_of_medians(a, b, RESAMPLES, SEED);
+        Evidence { basis, ratio, shift: None, within_runs, unstable: Vec::new(), note }
+    }
+
+    /// Of several runs a side: the median of each is one figure.
+    fn of_runs(&self, metric: Metric) -> Option<Evidence> {
+        let a = run_medians(metric, self.a, self.case_a);
+        let b = run_medians(metric, self.b, self.case_b);
+        let shift = Shift::of_runs(&a, &b)?;
+        let ratio = shift.estimate.exp();
+        let (basis, note) = if alternate(self.a, self.b) {
+            (Basis::Runs(a.len(), b.len()), None)
+        } else {
+            let note =
+                "the runs of the two do not alternate in time, so the machine's hour is in the difference";
+            (Basis::Apart, Some(note.to_owned()))
+        };
+        Some(Evidence { basis, ratio, shift: Some(shift), within_runs: None, unstable: Vec::new(), note })
+    }
+}
+
+/// Logarithm of the median of a metric in each run of a side that has it.
+fn run_medians(metric: Metric, side: &Side, case: &PerformanceCase) -> Vec<f64> {
+    let again = side.again.iter().map(|run| &run.requests);
+    let all = std::iter::once(&side.requests).chain(again);
+    let medians = all.filter_map(|requests| {
+        let good = Repetitions::of(case, requests).good;
+        median(&good.iter().filter_map(|r| metric.of(r)).collect::<Vec<f64>>())
+    });
+    medians.filter(|median| *median > 0.0).map(f64::ln).collect()
+}
+
+/// The conditions of a phase that do not hold, of those that keep its figures from being leaned on.
+fn conditions(letter: char, row: &PerfRow) -> Vec<String> {
+    let mut broken = Vec::new();
+    if row.reps < FEW_REPETITIONS as u64 {
+        broken.push(format!("{letter} has fewer than {FEW_REPETITIONS} repetitions"));
+    }
+    if let (Some(median), Some(low), Some(high)) = (row.median_ns, row.ci95_lo_ns, row.ci95_hi_ns) {
+        let half = high.saturating_sub(low) as f64 / 2.0 / median.max(1) as f64;
+        if half > WIDE_SHARE {
+            broken.push(format!(
+                "{letter}'s median is known to ± {:.0} %, not to ± {:.0} %",
+                100.0 * half,
+                100.0 * WIDE_SHARE
+            ));
+        }
+    }
+    broken.dedup();
+    broken
+}
+
+/// Whether the runs are of one command that timed them in turns, each block in a process of its own.
+pub(super) fn interleaved(a: &Side, b: &Side) -> bool {
+    let group = |side: &Side| {
+        side.run().provenance.group.as_ref().filter(|g| g.blocks.is_some()).map(|g| g.id.clone())
+    };
+    group(a).is_some() && group(a) == group(b)
+}
+
+fn of_blocks(metric: Metric, good_a: &[&RequestRecord], good_b: &[&RequestRecord]) -> Option<Evidence> {
+    let log_ratios = block_log_ratios(metric, good_a, good_b);
+    let shift = Shift::of_blocks(&log_ratios)?;
+    let ratios: Vec<f64> = log_ratios.iter().map(|x| x.exp()).collect();
+    let drifts = drift(&ratios).is_some_and(|d| d.exceeds(DRIFT_SHARE));
+    Some(Evidence {
+        basis: Basis::Blocks(log_ratios.len()),
+        ratio: shift.estimate.exp(),
+        shift: Some(shift),
+        within_runs: None,
+        unstable: drifts.then(|| "the ratio drifts from block to block".to_owned()).into_iter().collect(),
+        note: None,
+    })
+}
+
+/// What each block says, in their order. In a block the repetitions of the same number stood next to each other.
+fn block_log_ratios(metric: Metric, good_a: &[&RequestRecord], good_b: &[&RequestRecord]) -> Vec<f64> {
+    let mut blocks: BTreeMap<u32, BTreeMap<u32, [Option<f64>; 2]>> = BTreeMap::new();
+    for (side, good) in [good_a, good_b].into_iter().enumerate() {
+        for request in good {
+            if let Some(block) = request.block {
+                blocks.entry(block).or_default().entry(request.repetition).or_default()[side] =
+                    metric.of(request);
+            }
+        }
+    }
+    let pairs = |block: BTreeMap<u32, [Option<f64>; 2]>| -> Vec<(f64, f64)> {
+        block.into_values().filter_map(|[a, b]| a.zip(b)).collect()
+    };
+    blocks.into_values().filter_map(|block| block_log_ratio(&pairs(block))).collect()
+}
+
+/// Whether the runs of two sides stand between each other in time, by the mean places of either in the order of their beginning: no
+/// more than half as far apart as where all of one side come first. On different machines there is no common hour.
+fn alternate(a: &Side, b: &Side) -> bool {
+    let begun = |side: &Side| {
+        let again = side.again.iter().map(|run| run.summary.run.provenance.clone());
+        std::iter::once(side.run().provenance.clone()).chain(again).collect::<Vec<_>>()
+    };
+    let (a, b) = (begun(a), begun(b));
+    if a.iter().chain(&b).any(|run| run.host != a[0].host) {
+        return true;
+    }
+    let mut order: Vec<(&str, bool)> = a.iter().map(|run| (run.started.as_str(), true)).collect();
+    order.extend(b.iter().map(|run| (run.started.as_str(), false)));
+    order.sort_unstable();
+    let mean_place = |of: bool, count: usize| {
+        let places = order.iter().enumerate().filter(|(_, (_, is_a))| *is_a == of).map(|(place, _)| place);
+        places.sum::<usize>() as f64 / count as f64
+    };
+    let apart = (mean_place(true, a.len()) - mean_place(false, b.len())).abs();
+    apart <= 0.25 * order.len() as f64
+}
