@@ -26,7 +26,8 @@
 //!
 //! What comes after a run needs no model either: [`run::score`] judges stored answers again, by the very function that judged
 //! them first; `show` opens items from the prompts that the run kept; [`report::export`] writes the records in the formats of
-//! other tools. Records of every schema from 1 on are read.
+//! other tools. Records of every schema from 1 on are read. [`record::Contents`] reads a run and says what of it is not as its
+//! plan, sums and seal say; every verb stands on that. [`run::verify`] alone needs the model: it puts items to it again.
 //!
 //! [`engine`] is ChatGLM2: configuration, tokenizer, weights, sampler, the forward pass ([`engine::model`], written once over
 //! [`device::Device`]), the paged KV cache and continuous batching ([`engine::scheduler`]). [`device`] supplies the operators:
@@ -68,7 +69,8 @@
 //!    (`prefill=matmul,decode=matmul`).
 //! 6. Files on disk carry a schema number, and each format is held by a golden file.
 //! 7. Lines are written in the plan's order, appended and flushed; everything else is replaced by rename. So a killed run is a
-//!    prefix of an undisturbed one, and going on with it gives the same files, times aside.
+//!    prefix of an undisturbed one, and going on with it gives the same files, times aside. A journal that is no such prefix is
+//!    cut to one, and what is good behind the cut waits in a file beside it for its place.
 //! 8. Measured and modelled times never mix: every timed line says which clock it came from.
 //! 9. A value that cannot be had is empty with a reason. An item is scored, unscorable or failed, and the three are never mixed.
 //!

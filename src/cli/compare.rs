@@ -16,6 +16,7 @@ use crate::report::compare::{
     render, write,
 };
 use crate::report::{ReportError, Verdict};
+use crate::run::{NOT_COMPARED, comparison_folder};
 use crate::suite::gates::Gates;
 use crate::text::one_line;
 
@@ -102,6 +103,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         _ => (runs, options),
     };
     let comparison = compare(&paths, &options)?;
+    for side in &comparison.sides {
+        if let Some(faults) = side.summary.record_faults() {
+            say(&format!("glmbench: run {} is {faults}", side.summary.run.run_id));
+        }
+    }
     let judgements = match &gates {
         Some(gates) => gate::judge(gates, &comparison)?,
         None => Vec::new(),
@@ -133,15 +139,26 @@ pub(super) fn compare_group(runs: &[PathBuf]) -> anyhow::Result<()> {
         let paths = |runs: Vec<(&PathBuf, &String)>| {
             runs.into_iter().map(|(path, _)| path.clone()).collect::<Vec<_>>()
         };
-        let options = Options { beside: paths(other), ..Options::default() };
+        let out = folder_of_group(runs, compared.len() - 1)?;
+        let options = Options { beside: paths(other), out, ..Options::default() };
         compare_beside(&paths(same), &options)?;
     }
     Ok(())
 }
 
+/// Where the comparison of so many before it goes, for runs of one command: a name that follows from them, so that a command
+/// that is gone on with sees whether it was made.
+fn folder_of_group(runs: &[PathBuf], index: usize) -> anyhow::Result<Option<PathBuf>> {
+    let Some(first) = runs.first() else { return Ok(None) };
+    let root = first.parent().unwrap_or(Path::new(""));
+    let group = RunDir::open(first)?.read_run()?.provenance.group;
+    Ok(group.map(|group| comparison_folder(root, &group.id, index)))
+}
+
 /// Ends a command that timed two configurations in turns, whatever it is that differs about them.
 pub(super) fn compare_turns(runs: &[PathBuf]) -> anyhow::Result<()> {
-    compare_beside(runs, &Options { allow_mismatch: true, ..Options::default() })
+    let out = folder_of_group(runs, 0)?;
+    compare_beside(runs, &Options { allow_mismatch: true, out, ..Options::default() })
 }
 
 /// Compares runs into a folder of its own beside them, and shows the tables.
@@ -151,6 +168,11 @@ fn compare_beside(runs: &[PathBuf], options: &Options) -> anyhow::Result<()> {
         // The runs are whole without it.
         Err(error @ ReportError::Compare(_)) => {
             say(&format!("glmbench: the runs are not compared: {error}"));
+            if let Some(folder) = &options.out {
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("cannot create {}", folder.display()))?;
+                write_whole(&folder.join(NOT_COMPARED), format!("{error}\n").as_bytes())?;
+            }
             Ok(())
         }
         Err(error) => Err(error.into()),

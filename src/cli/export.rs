@@ -12,12 +12,13 @@ use crate::report::export::fields::{Field, Kind, REQUEST, RUN, SAMPLE};
 use crate::report::export::{File, MODELTEST_ABOUT, Records, modeltest_files};
 
 use super::runs::find_run;
-use super::say;
+use super::{Exit, say};
 
 /// Write a run in another tool's format
 ///
 /// jsonl and sql go to standard output, modeltest and csv into RUN/export/FORMAT, unless --out says otherwise. Files that are
-/// there are replaced. Only what the run recorded is exported, so an unfinished run can be, too.
+/// there are replaced. Only what the run recorded is exported, so an unfinished run can be, too. Of a run whose records are not
+/// what its plan says, what can be read is exported, and the exit code is 4.
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  glmbench export 20261123T02 --format sql | sqlite3 runs.db\n  \
@@ -83,6 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let path = find_run(&args.run)?;
     let dir = RunDir::open(&path)?;
     let records = Records::read(&dir)?;
+    let exit = say_faults(&records);
     let to_stdout = match &args.out {
         Some(out) => out == Path::new("-"),
         None => matches!(args.format, Format::Jsonl | Format::Sql),
@@ -94,7 +96,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if to_stdout {
         stream(&records, args.format)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(exit.into());
     }
     let files = files(&records, &dir, args.format)?;
     if files.is_empty() {
@@ -110,7 +112,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for file in &files {
         write(&folder.join(&file.path), &file.bytes)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit.into())
+}
+
+/// Says what is wrong about a run's records; what is made of them ends with 4 then.
+pub(super) fn say_faults(records: &Records) -> Exit {
+    let Some(faults) = records.audit.words() else { return Exit::Done };
+    say(&format!("glmbench: run {} is INVALID: not what the plan says: {faults}", records.run.run_id));
+    Exit::Invalid
 }
 
 /// One stream on standard output.

@@ -6,6 +6,7 @@ pub mod chat;
 pub mod check;
 pub mod compare;
 pub mod convert;
+mod data;
 pub mod dataset;
 pub mod doctor;
 pub mod engine;
@@ -25,6 +26,7 @@ pub mod show;
 mod signals;
 mod texts;
 pub mod tokenize;
+pub mod verify;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -86,6 +88,7 @@ enum Verb {
     Compare(compare::Args),
     Show(show::Args),
     Score(score::Args),
+    Verify(verify::Args),
     Export(export::Args),
     Check(check::Args),
     List(list::Args),
@@ -142,6 +145,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Compare(args) => compare::run(&args),
         Verb::Show(args) => show::run(&args),
         Verb::Score(args) => score::run(&args),
+        Verb::Verify(args) => verify::run(&args),
         Verb::Export(args) => export::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::List(args) => list::run(&args),

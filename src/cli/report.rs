@@ -4,7 +4,7 @@ use crate::cli::compare::{exit, write_junit};
 use crate::cli::runs::find_run;
 use crate::cli::{Exit, emit, say};
 use crate::gate::{decision, judge_run, relative_limits};
-use crate::record::RunDir;
+use crate::record::{Contents, RunDir};
 use crate::report::compare::{GateOutcome, Judgement, gate_table};
 use crate::report::{Summary, Table, Verdict, render};
 use crate::suite::gates::Gates;
@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let summary = render(&run)?;
     show(&summary, &run)?;
     let Some(gates) = gates else { return Ok(exit_code(summary.verdict()).into()) };
-    let judgements = judge_run(&gates, &summary, &RunDir::open(&run)?.read_requests()?)?;
+    let judgements = judge_run(&gates, &summary, &Contents::read(&RunDir::open(&run)?)?.requests)?;
     let relative = relative_limits(&gates);
     if relative > 0 {
         say(&format!(
@@ -95,6 +95,9 @@ pub fn show(summary: &Summary, run_dir: &Path) -> io::Result<()> {
     match emit(&words.collect::<Vec<_>>().join("\n")) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
         _ => {}
+    }
+    if let Some(faults) = summary.record_faults() {
+        say(&format!("glmbench: run {} is {faults}", summary.run.run_id));
     }
     say(&format!("report: {}", run_dir.join("report.html").display()));
     Ok(())

@@ -41,8 +41,12 @@ fn find_run_in(root: &Path, word: &Path) -> anyhow::Result<PathBuf> {
     }
     let runs =
         runs_in(root).with_context(|| format!("{shown} is not there, nor a folder {}", root.display()))?;
-    let fitting: Vec<&OsString> =
-        runs.iter().filter(|run| run.as_encoded_bytes().starts_with(name)).collect();
+    // A whole name is that run's, though that of a run of the same second goes on from it.
+    let whole = runs.iter().filter(|run| run.as_encoded_bytes() == name).collect::<Vec<_>>();
+    let fitting: Vec<&OsString> = match whole.as_slice() {
+        [] => runs.iter().filter(|run| run.as_encoded_bytes().starts_with(name)).collect(),
+        _ => whole,
+    };
     match fitting.as_slice() {
         [one] => Ok(root.join(one)),
         [] if runs.is_empty() => {
@@ -84,7 +88,12 @@ mod tests {
     fn a_run_is_meant_by_its_path_or_by_the_beginning_of_its_name() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
-        for run in ["20260101T000000Z-a-cpu-1", "20260101T000000Z-b-cpu-2", "20260202T000000Z-a-cpu-3"] {
+        for run in [
+            "20260101T000000Z-a-cpu-1",
+            "20260101T000000Z-a-cpu-1-2",
+            "20260101T000000Z-b-cpu-2",
+            "20260202T000000Z-a-cpu-3",
+        ] {
             fs::create_dir(root.join(run)).unwrap();
             fs::write(root.join(run).join("run.json"), "{}").unwrap();
         }
@@ -92,9 +101,10 @@ mod tests {
         let find = |word: &str| find_run_in(root, Path::new(word));
         assert_eq!(find("202602").unwrap(), root.join("20260202T000000Z-a-cpu-3"));
         let path = root.join("20260101T000000Z-a-cpu-1");
+        assert_eq!(find("20260101T000000Z-a-cpu-1").unwrap(), path);
         assert_eq!(find_run_in(root, &path).unwrap(), path);
         for (word, says) in [
-            ("202601", "2 runs in"),
+            ("202601", "3 runs in"),
             ("202603", "no run in"),
             ("", "is not there"),
             ("no/such", "is not there"),

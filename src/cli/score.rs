@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
-use crate::record::{AccuracyRow, PromptRecord, RunDir, RunRecord, SampleRecord, SampleState};
+use crate::record::{
+    AccuracyRow, Contents, PromptRecord, RunDir, RunRecord, SampleRecord, SampleState, Status,
+};
 use crate::report::{Verdict, accuracy_rows, render};
 use crate::run::score::{Rescored, rescore};
 use crate::text::one_line;
@@ -50,7 +52,17 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let path = find_run(&args.run)?;
     let old = RunDir::open(&path)?;
-    let (old_run, old_samples) = (old.read_run()?, old.read_samples()?);
+    let Contents { run: old_run, samples: old_samples, audit, .. } = Contents::read(&old)?;
+    if let Some(words) = audit.words() {
+        say(&format!("glmbench: run {}: not what the plan says: {words}", old_run.run_id));
+    }
+    // Answers are judged anew, so what the record says of them does not matter here; that lines are missing does.
+    if !audit.faults.is_empty() {
+        say(
+            "glmbench: nothing is scored: the new run would look sound; `glmbench run … --resume` mends what can be mended",
+        );
+        return Ok(Exit::Invalid.into());
+    }
     let mut new = rescore(&old_run, &old_samples, args.protocol.as_deref(), SystemTime::now())?;
     notes(&new).iter().for_each(|note| say(&format!("glmbench: {note}")));
     let (written, exit) = match &args.out {
@@ -102,16 +114,11 @@ fn write_rows(folder: &Path, new: &Rescored) -> anyhow::Result<PathBuf> {
 /// A whole run directory beside the old one, with its report; and the exit code for its verdict.
 fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<(PathBuf, Exit)> {
     let root = old.path().parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Names have seconds, and scoring takes less than one.
-    let mut date = SystemTime::now();
-    while root.join(&new.run.run_id).exists() {
-        date += Duration::from_secs(1);
-        new.date(date);
-    }
     // It takes a moment, and is not left half done.
     let _watch = Watch::new();
     let mut dir = RunDir::create(root, &new.run.run_id)?;
-    let mut run = new.run.clone();
+    new.run.run_id = dir.name();
+    let mut run = RunRecord { status: Status::Running, ..new.run.clone() };
     run.provenance.command_line = command_line();
     // First, so that a folder is a run from the start; the journals follow.
     dir.write_run(&run)?;
@@ -120,6 +127,11 @@ fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<(PathBuf, Exit)
     }
     let prompts: Vec<PromptRecord> = old.read_prompts(|_| true)?;
     prompts.iter().try_for_each(|record| dir.append_prompts(record))?;
+    if new.run.status == Status::Complete {
+        run.seal = Some(dir.seal()?);
+    }
+    run.status = new.run.status;
+    dir.write_run(&run)?;
     let summary = render(dir.path())?;
     let path = dir.path().to_path_buf();
     if summary.verdict() != Verdict::Invalid {

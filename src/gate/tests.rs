@@ -25,6 +25,7 @@ fn run(
         prompts: None,
         unfit: None,
         repetitions: times.len() as u32,
+        seed: None,
         prefill_cost: None,
         decode_cost: None,
     };
@@ -70,7 +71,9 @@ fn run(
                 dataset: "d".into(),
                 protocol: "p".into(),
                 shots: 0,
+                tp: 1,
                 items: 400,
+                items_hash: None,
                 available: None,
                 version_hash: "v".into(),
                 chance: None,
@@ -84,9 +87,11 @@ fn run(
             searches: vec![],
             loads: vec![],
             targets: vec![],
+            operators: false,
         },
         choice_tokens: BTreeMap::new(),
         first_prompt: None,
+        seal: None,
     };
     let sample = |i: usize| SampleRecord {
         task: "ceval".into(),

@@ -2,23 +2,26 @@
 
 use super::error::RecordError;
 use super::identity::Identity;
-use super::journal::{self, Journal};
+use super::journal::{self, Examined, Journal, Line};
 use super::load::{LoadLevelRecord, LoadRow};
 use super::operators::OperatorRow;
 use super::probe::{ProbeRecord, ProbeRow};
 use super::prompt::PromptRecord;
 use super::request::RequestRecord;
-use super::run::RunRecord;
+use super::run::{JournalSeal, RunRecord};
 use super::sample::SampleRecord;
+use super::sum::{PAGE, Sum};
 use super::summary::{AccuracyRow, AnswerRow, PerfRow};
 use super::target::LimitRow;
 use super::telemetry::{TelemetryLog, TelemetryRow};
 use super::time::compact_utc;
-use super::wire::{Wire, parse};
+use super::wire::{WITH_SUMS, Wire, parse_numbered};
 use crate::{bounded, text};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -37,10 +40,16 @@ pub fn run_id(started: SystemTime, suite: &str, device: &str, identity: &Identit
     format!("{}-{}-{}-{}", compact_utc(started), plain(suite), plain(device), &identity.hash()[..6])
 }
 
+/// The files that only grow while a run is under way, and that a complete run is sealed with.
+pub const JOURNALS: [&str; 6] =
+    ["samples.jsonl", "prompts.jsonl", "requests.jsonl", "probes.jsonl", "load.jsonl", "telemetry.csv"];
+
 /// A run's directory. Journals are opened, and locked against a second writer, by [`RunDir::hold`] or the first append.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// `samples.jsonl`, held against a second writer but not yet opened as a journal.
+    held: Option<File>,
     samples: Option<Journal<SampleRecord>>,
     prompts: Option<Journal<PromptRecord>>,
     requests: Option<Journal<RequestRecord>>,
@@ -50,15 +59,15 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes `root/run_id`, and `root` where it is missing. A directory of that name must not be there.
+    /// Makes `root/run_id`, and `root` where it is missing; where something of that name is there already, `run_id-2`,
+    /// `run_id-3`…. Of two processes that ask for one name at the same time each has a directory of its own.
     pub fn create(root: &Path, run_id: &str) -> Result<Self, RecordError> {
-        let path = root.join(run_id);
-        fs::create_dir_all(root).map_err(RecordError::io("create", root))?;
-        match fs::create_dir(&path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(RecordError::Exists(path)),
-            Err(e) => Err(RecordError::io("create", &path)(e)),
-            Ok(()) => Ok(Self::at(path)),
-        }
+        Ok(Self::at(create_unique(root, run_id)?))
+    }
+
+    /// Its name: the id of its run.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Opens a run directory that is there, to read or to go on with; its `run.json` must be there.
@@ -71,6 +80,7 @@ impl RunDir {
     fn at(path: PathBuf) -> Self {
         Self {
             path,
+            held: None,
             samples: None,
             prompts: None,
             requests: None,
@@ -90,9 +100,20 @@ impl RunDir {
         self.path.join(name)
     }
 
+    /// Keeps a second writer out until this is dropped; changes nothing of what is there.
+    pub fn lock(&mut self) -> Result<(), RecordError> {
+        if self.held.is_none() && self.samples.is_none() {
+            self.held = Some(journal::lock(&self.path.join("samples.jsonl"))?);
+        }
+        Ok(())
+    }
+
     /// Takes the directory for writing: torn last lines are cut off, and a second writer is refused until this is dropped.
     pub fn hold(&mut self) -> Result<(), RecordError> {
-        opened(&mut self.samples, &self.path.join("samples.jsonl"))?;
+        self.lock()?;
+        if let Some(file) = self.held.take() {
+            self.samples = Some(Journal::of(file, &self.path.join("samples.jsonl"))?);
+        }
         opened(&mut self.prompts, &self.path.join("prompts.jsonl"))?;
         opened(&mut self.requests, &self.path.join("requests.jsonl"))?;
         Ok(())
@@ -154,6 +175,38 @@ impl RunDir {
         journal::read(&self.file("load.jsonl"))
     }
 
+    /// Each line of `samples.jsonl` with what is the matter with it.
+    pub fn examine_samples(&self) -> Result<Examined<SampleRecord>, RecordError> {
+        journal::examine(&self.file("samples.jsonl"))
+    }
+
+    /// Each line of `requests.jsonl` with what is the matter with it.
+    pub fn examine_requests(&self) -> Result<Examined<RequestRecord>, RecordError> {
+        journal::examine(&self.file("requests.jsonl"))
+    }
+
+    /// Each line of `probes.jsonl` with what is the matter with it.
+    pub fn examine_probes(&self) -> Result<Examined<ProbeRecord>, RecordError> {
+        journal::examine(&self.file("probes.jsonl"))
+    }
+
+    /// Each line of `load.jsonl` with what is the matter with it.
+    pub fn examine_loads(&self) -> Result<Examined<LoadLevelRecord>, RecordError> {
+        journal::examine(&self.file("load.jsonl"))
+    }
+
+    /// Each line of `prompts.jsonl` with what is the matter with it, one at a time; gives whether the file is there, and
+    /// whether its last line is torn.
+    pub fn examine_prompts(&self, each: impl FnMut(Line<PromptRecord>)) -> Result<(bool, bool), RecordError> {
+        journal::examine_each(&self.file("prompts.jsonl"), each)
+    }
+
+    /// Every journal as it is now: what `run.json` is sealed with.
+    pub fn seal(&self) -> Result<BTreeMap<String, JournalSeal>, RecordError> {
+        let of = |name: &&str| seal_of(&self.file(name)).map(|seal| Some(((*name).to_owned(), seal?)));
+        JOURNALS.iter().map(of).filter_map(Result::transpose).collect()
+    }
+
     /// Replaces `run.json`. The journals are brought to the disk first: a record that says `complete` never
     /// outlives lines it counts.
     pub fn write_run(&self, record: &RunRecord) -> Result<(), RecordError> {
@@ -163,24 +216,31 @@ impl RunDir {
         self.probes.as_ref().map_or(Ok(()), Journal::sync)?;
         self.loads.as_ref().map_or(Ok(()), Journal::sync)?;
         let path = self.file("run.json");
-        let encode = || {
-            let mut json = serde_json::to_vec_pretty(&Wire::new(record))?;
-            json.push(b'\n');
-            Ok(json)
-        };
-        write_whole(&path, &encode().map_err(RecordError::io("encode", &path))?)
+        let json = serde_json::to_vec_pretty(&Wire::new(record))
+            .map_err(|e| RecordError::io("encode", &path)(e.into()))?;
+        write_whole(&path, &PAGE.close(json))
     }
 
-    /// Reads `run.json`, and checks that the identity's hash belongs to its fields.
+    /// Reads `run.json`, and checks that the identity's hash belongs to its fields. Whether all else in it is as it was
+    /// written is for [`Contents`](super::Contents) to say.
     pub fn read_run(&self) -> Result<RunRecord, RecordError> {
+        self.read_run_with_sum().map(|(record, ..)| record)
+    }
+
+    /// The same with the schema that it names, and what it says of itself.
+    pub(super) fn read_run_with_sum(&self) -> Result<(RunRecord, u32, Sum), RecordError> {
         let path = self.file("run.json");
         let bytes = bounded::file(&path, MAX_RUN_BYTES).map_err(RecordError::io("read", &path))?;
         let malformed = |message| RecordError::Malformed { path: path.clone(), line: 1, message };
-        let record: RunRecord = parse(&bytes).map_err(malformed)?;
+        let (schema, record): (u32, RunRecord) = parse_numbered(&bytes).map_err(malformed)?;
         if !record.identity.is_consistent() {
             return Err(malformed("the identity's hash does not belong to its fields".to_owned()));
         }
-        Ok(record)
+        let sum = match PAGE.check(&bytes) {
+            Sum::Absent if schema >= WITH_SUMS => Sum::Wrong,
+            sum => sum,
+        };
+        Ok((record, schema, sum))
     }
 
     /// Replaces `accuracy.csv`.
@@ -225,6 +285,39 @@ impl RunDir {
     /// Replaces `load.csv`.
     pub fn write_load_csv(&self, rows: &[LoadRow]) -> Result<(), RecordError> {
         write_csv(&self.file("load.csv"), LoadRow::HEADER, rows)
+    }
+}
+
+/// Makes a directory below `root`, which is made where it is missing: `name`, or where something of that name is there,
+/// `name-2`, `name-3`…. Of two processes that ask for one name at the same time each has a directory of its own.
+pub fn create_unique(root: &Path, name: &str) -> Result<PathBuf, RecordError> {
+    fs::create_dir_all(root).map_err(RecordError::io("create", root))?;
+    let mut number = 1_u64;
+    loop {
+        let path = root.join(if number == 1 { name.to_owned() } else { format!("{name}-{number}") });
+        match fs::create_dir(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(e) => return Err(RecordError::io("create", &path)(e)),
+            Ok(()) => return Ok(path),
+        }
+    }
+}
+
+/// A file's lines and hash; `None` where it is not there.
+fn seal_of(path: &Path) -> Result<Option<JournalSeal>, RecordError> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(RecordError::io("read", path)(e)),
+    };
+    let (mut digest, mut lines, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 18]);
+    loop {
+        let length = file.read(&mut buffer).map_err(RecordError::io("read", path))?;
+        if length == 0 {
+            return Ok(Some(JournalSeal { lines, sha256: super::identity::hex(&digest.finalize()) }));
+        }
+        digest.update(&buffer[..length]);
+        lines += buffer[..length].split(|&byte| byte == b'\n').count() as u64 - 1;
     }
 }
 
@@ -309,7 +402,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().join("not/yet/there");
         let mut dir = RunDir::create(&root, "r").unwrap();
-        assert!(matches!(RunDir::create(&root, "r"), Err(RecordError::Exists(_))));
+        assert_eq!(RunDir::create(&root, "r").unwrap().name(), "r-2");
+        assert_eq!(RunDir::create(&root, "r").unwrap().name(), "r-3");
         assert_eq!(dir.read_samples().unwrap(), []);
         dir.append_sample(&sample()).unwrap();
         dir.append_request(&request()).unwrap();

@@ -16,9 +16,6 @@ pub enum RecordError {
         /// The system's answer. Not called `source`: the message has it already, and a printed chain would repeat it.
         cause: io::Error,
     },
-    /// A run directory of that name is already there.
-    #[error("run directory {} exists already; resume it or choose another --out", .0.display())]
-    Exists(PathBuf),
     /// A whole line or file that is not what its schema says.
     #[error("{}:{line}: {message}", path.display())]
     Malformed {

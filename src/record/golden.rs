@@ -183,7 +183,9 @@ pub(crate) fn run() -> RunRecord {
                 dataset: "ceval-sample/val".into(),
                 protocol: "modeltest-5shot".into(),
                 shots: 5,
+                tp: 1,
                 items: 1,
+                items_hash: Some("9c0d".into()),
                 available: Some(1),
                 version_hash: "5e1f00".into(),
                 chance: Some(0.25),
@@ -202,6 +204,7 @@ pub(crate) fn run() -> RunRecord {
                 prompts: None,
                 unfit: None,
                 repetitions: 5,
+                seed: Some(7),
                 prefill_cost: Some(Cost { bytes: 1000, flops: 64_000 }),
                 decode_cost: None,
             }],
@@ -217,6 +220,10 @@ pub(crate) fn run() -> RunRecord {
             text: "以下是…\n".into(),
             token_ids: vec![64790, 64792],
         }),
+        seal: Some(BTreeMap::from([(
+            "samples.jsonl".to_owned(),
+            JournalSeal { lines: 1, sha256: "5ea1".into() },
+        )])),
     }
 }
 

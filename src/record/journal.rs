@@ -2,9 +2,13 @@
 //!
 //! The law: for any byte prefix of a journal, reading gives the records of all whole lines in it, and appending goes
 //! on after the last whole line. That is what makes a kill at any moment cost at most the line being written.
+//!
+//! A line ends with its [`sum`](super::sum). [`read`] refuses a file with a line that is not as it was written;
+//! [`examine`] says of each line what is the matter with it.
 
 use super::error::RecordError;
-use super::wire::{Wire, parse};
+use super::sum::{LINE, Sum};
+use super::wire::{WITH_SUMS, Wire, parse_numbered};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
@@ -15,7 +19,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// A record with a name that no other line of its journal may have.
-pub(super) trait Keyed: Serialize + DeserializeOwned {
+pub trait Keyed: Serialize + DeserializeOwned {
     /// The name.
     type Key: Eq + Hash + Display;
     /// The record's name.
@@ -35,15 +39,11 @@ pub(super) struct Journal<R: Keyed> {
 impl<R: Keyed> Journal<R> {
     /// Opens or makes the file, cuts off a torn last line, and remembers the names of the lines that are there.
     pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(RecordError::io("open for appending", path))?;
-        // A file system without locks is no reason not to run on it.
-        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            return Err(RecordError::Locked(path.to_owned()));
-        }
+        Self::of(lock(path)?, path)
+    }
+
+    /// The same of a file that [`lock`] has opened.
+    pub(super) fn of(file: File, path: &Path) -> Result<Self, RecordError> {
         let bytes = fs::read(path).map_err(RecordError::io("read", path))?;
         let whole_bytes = whole_lines(&bytes).len() as u64;
         if whole_bytes < bytes.len() as u64 {
@@ -81,6 +81,117 @@ impl<R: Keyed> Journal<R> {
     }
 }
 
+/// Opens or makes a file to append to, which no other process then can.
+pub(super) fn lock(path: &Path) -> Result<File, RecordError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(RecordError::io("open for appending", path))?;
+    // A file system without locks is no reason not to run on it.
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(RecordError::Locked(path.to_owned())),
+        _ => Ok(file),
+    }
+}
+
+/// A journal as it was found.
+#[derive(Debug, Clone)]
+pub struct Examined<R> {
+    /// Its whole lines.
+    pub lines: Vec<Line<R>>,
+    /// There are bytes behind the last whole line.
+    pub torn: bool,
+    /// The file is there.
+    pub exists: bool,
+}
+
+/// A whole line as it was found.
+#[derive(Debug, Clone)]
+pub struct Line<R> {
+    /// Its number in the file, from 1.
+    pub number: usize,
+    /// Bytes of the file up to and with it.
+    pub end: u64,
+    /// The schema it names; 0 where it cannot be read.
+    pub schema: u32,
+    /// Its record, or why there is none.
+    pub record: Result<R, String>,
+    /// It is as it was written, as far as it can tell: lines of schema 1 and 2 have no sum.
+    pub is_sound: bool,
+}
+
+impl<R> Line<R> {
+    /// The record, where it is as it was written.
+    pub fn sound(&self) -> Option<&R> {
+        self.record.as_ref().ok().filter(|_| self.is_sound)
+    }
+}
+
+/// Every line with what is the matter with it. Changes nothing on disk.
+pub(super) fn examine<R: Keyed>(path: &Path) -> Result<Examined<R>, RecordError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Ok(Examined { lines: Vec::new(), torn: false, exists: false });
+        }
+        Err(e) => return Err(RecordError::io("read", path)(e)),
+    };
+    let mut end = 0;
+    let line = |(number, text): (usize, &[u8])| {
+        end += text.len() as u64;
+        line_of(text, number, end)
+    };
+    let lines = (1..).zip(lines(&bytes)).map(line).collect();
+    Ok(Examined { lines, torn: whole_lines(&bytes).len() < bytes.len(), exists: true })
+}
+
+/// [`examine`], a line at a time and none of them kept; gives whether the file is there and torn.
+pub(super) fn examine_each<R: Keyed>(
+    path: &Path,
+    mut each: impl FnMut(Line<R>),
+) -> Result<(bool, bool), RecordError> {
+    let mut file = match File::open(path) {
+        Ok(file) => BufReader::new(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((false, false)),
+        Err(e) => return Err(RecordError::io("read", path)(e)),
+    };
+    let (mut text, mut end, mut number) = (Vec::new(), 0, 0);
+    loop {
+        text.clear();
+        let length = file.read_until(b'\n', &mut text).map_err(RecordError::io("read", path))?;
+        if !text.ends_with(b"\n") {
+            return Ok((true, length > 0));
+        }
+        end += length as u64;
+        number += 1;
+        each(line_of(&text, number, end));
+    }
+}
+
+fn line_of<R: Keyed>(text: &[u8], number: usize, end: u64) -> Line<R> {
+    match parse_numbered::<R>(text) {
+        Ok((schema, record)) => {
+            Line { number, end, schema, record: Ok(record), is_sound: is_sound(schema, text) }
+        }
+        Err(message) => Line { number, end, schema: 0, record: Err(message), is_sound: false },
+    }
+}
+
+/// Lines of the first schemas have no sums.
+fn is_sound(schema: u32, line: &[u8]) -> bool {
+    schema < WITH_SUMS || LINE.check(line) == Sum::Right
+}
+
+/// A record that must be as it was written.
+fn parse_sound<R: Keyed>(line: &[u8]) -> Result<R, String> {
+    let (schema, record) = parse_numbered(line)?;
+    if is_sound(schema, line) {
+        return Ok(record);
+    }
+    Err("the line is not as it was written: its sum is not that of its bytes".to_owned())
+}
+
 /// The records of all whole lines; none when the file is not there. Changes nothing on disk.
 pub(super) fn read<R: Keyed>(path: &Path) -> Result<Vec<R>, RecordError> {
     match fs::read(path) {
@@ -91,40 +202,19 @@ pub(super) fn read<R: Keyed>(path: &Path) -> Result<Vec<R>, RecordError> {
 }
 
 /// The records of the whole lines that `wanted` picks, without holding the others in memory; none when the file is not
-/// there.
+/// there. Lines that cannot be read are passed over: [`examine_each`] tells of them.
 pub(super) fn read_some<R: Keyed>(
     path: &Path,
     mut wanted: impl FnMut(&R) -> bool,
 ) -> Result<Vec<R>, RecordError> {
-    let mut lines = match File::open(path) {
-        Ok(file) => BufReader::new(file),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(RecordError::io("read", path)(e)),
-    };
-    let (mut line, mut records) = (Vec::new(), Vec::new());
-    for number in 1.. {
-        line.clear();
-        lines.read_until(b'\n', &mut line).map_err(RecordError::io("read", path))?;
-        if !line.ends_with(b"\n") {
-            break;
-        }
-        let record: R = parse(&line).map_err(|message| RecordError::Malformed {
-            path: path.to_owned(),
-            line: number,
-            message,
-        })?;
-        if wanted(&record) {
-            records.push(record);
-        }
-    }
+    let mut records = Vec::new();
+    examine_each(path, |line: Line<R>| records.extend(line.record.ok().filter(&mut wanted)))?;
     Ok(records)
 }
 
-/// One record as its line, `\n` included.
-fn line<R: Serialize>(record: &R) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(&Wire::new(record))?;
-    line.push(b'\n');
-    Ok(line)
+/// One record as its line, sum and `\n` included.
+pub(super) fn line<R: Serialize>(record: &R) -> io::Result<Vec<u8>> {
+    Ok(LINE.close(serde_json::to_vec(&Wire::new(record))?))
 }
 
 /// The bytes up to and with the last `\n`.
@@ -149,7 +239,7 @@ fn parse_lines<R: Keyed>(path: &Path, bytes: &[u8]) -> Result<Vec<R>, RecordErro
     let mut keys = HashSet::with_capacity(count);
     let mut records = Vec::with_capacity(count);
     for (index, line) in lines(bytes).enumerate() {
-        let record: R = parse(line).map_err(|message| RecordError::Malformed {
+        let record: R = parse_sound(line).map_err(|message| RecordError::Malformed {
             path: path.to_owned(),
             line: index + 1,
             message,
@@ -226,8 +316,9 @@ mod tests {
         let good = String::from_utf8(line(&request()).unwrap()).unwrap();
         for (bad, says) in [
             ("{\"schema\":1}\n".to_owned(), "missing field"),
-            (good.replace("\"schema\":2", "\"schema\":9"), "schema 9 was found, 1 to 2 was expected"),
+            (good.replace("\"schema\":3", "\"schema\":9"), "schema 9 was found, 1 to 3 was expected"),
             (good.replace("\"timed\"", "\"other\""), "unknown variant `other`"),
+            (good.replace("\"repetition\":0", "\"repetition\":1"), "its sum is not that of its bytes"),
             ("\n".to_owned(), "EOF"),
         ] {
             fs::write(&path, format!("{good}{bad}")).unwrap();
@@ -243,10 +334,38 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("requests.jsonl");
         let now = String::from_utf8(line(&request()).unwrap()).unwrap();
-        let first = now.replace("\"schema\":2", "\"schema\":1").replace("\"tp\":1,\"block\":null,", "");
+        let first = now.replace("\"schema\":3", "\"schema\":1").replace("\"tp\":1,\"block\":null,", "");
+        let first = format!("{}}}\n", first.split(",\"sum\"").next().unwrap());
         assert!(!first.contains("block"), "{first}");
-        fs::write(&path, first).unwrap();
+        fs::write(&path, &first).unwrap();
         assert_eq!(read::<RequestRecord>(&path).unwrap(), [request()]);
+        // A line of the present schema must have its sum.
+        fs::write(&path, first.replace("\"schema\":1", "\"schema\":3")).unwrap();
+        assert!(read::<RequestRecord>(&path).unwrap_err().to_string().contains("its sum is not that"));
+    }
+
+    #[test]
+    fn each_line_is_examined_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("samples.jsonl");
+        let bytes = String::from_utf8(bytes_of(&three())).unwrap();
+        let lines: Vec<&str> = bytes.lines().collect();
+        let changed = lines[1].replace("\"gold\":\"B\"", "\"gold\":\"C\"");
+        fs::write(&path, [lines[0], &changed, "{half", lines[2], "{\"schema\":3,"].join("\n")).unwrap();
+        let found = examine::<SampleRecord>(&path).unwrap();
+        let sound: Vec<bool> = found.lines.iter().map(|line| line.sound().is_some()).collect();
+        let read: Vec<bool> = found.lines.iter().map(|line| line.record.is_ok()).collect();
+        assert_eq!((sound, read), (vec![true, false, false, true], vec![true, true, false, true]));
+        assert!(found.torn && found.exists);
+        assert_eq!(found.lines[0].end as usize, lines[0].len() + 1);
+        let mut ends = Vec::new();
+        let there = examine_each(&path, |line: Line<SampleRecord>| ends.push(line.end)).unwrap();
+        assert_eq!((there, ends), ((true, true), found.lines.iter().map(|line| line.end).collect()));
+        assert!(!examine::<SampleRecord>(&dir.path().join("none")).unwrap().exists);
+        assert_eq!(
+            examine_each(&dir.path().join("none"), |_: Line<SampleRecord>| ()).unwrap(),
+            (false, false)
+        );
     }
 
     #[test]

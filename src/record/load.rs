@@ -10,6 +10,53 @@ use std::fmt;
 /// slope of 0.05 the engine serves 1 / 1.05 = 95 % of what is offered.
 pub const SATURATED_SLOPE: f64 = 0.05;
 
+/// A search for saturation ends when the lowest saturated rate is within this factor of the highest sustained one.
+const CLOSE: f64 = 1.1;
+/// Levels after which it ends at any rate.
+const MOST_LEVELS: usize = 14;
+
+/// The rate of the next level (`Some(None)`: all at once); `None` when the load is at its end. A pure function of the lines so
+/// far, and part of the format: by it a reader knows whether lines are missing, so another rule needs another
+/// [`super::SCHEMA`]. A load that was ended is gone on with as if it had not been.
+///
+/// A search for saturation offers all at once first: what is served then is the engine's capacity, near which the highest
+/// sustained rate lies. It begins at 0.8 of that, goes up by a quarter or down by half until it has a rate on either side, and
+/// halves the ratio between the two until they are within 10 %.
+pub fn next_rate(load: &LoadCase, levels: &[LoadLevelRecord]) -> Option<Option<f64>> {
+    if !load.rates.is_empty() {
+        return load.rates.get(levels.len()).copied().map(Some);
+    }
+    let Some(first) = levels.first() else { return Some(None) };
+    let capacity = first.achieved_per_s().filter(|rate| *rate > 0.0)?;
+    if levels.len() >= MOST_LEVELS {
+        return None;
+    }
+    let next = match bracket(levels) {
+        (None, None) => 0.8 * capacity,
+        (Some(good), None) => 1.25 * good,
+        (None, Some(bad)) => bad / 2.0,
+        (Some(good), Some(bad)) if bad / good > CLOSE => (good * bad).sqrt(),
+        _ => return None,
+    };
+    Some(Some(readable(next)))
+}
+
+/// The lowest saturated rate, and the highest below it that is not.
+fn bracket(levels: &[LoadLevelRecord]) -> (Option<f64>, Option<f64>) {
+    let rates = |saturated: bool| {
+        let of = move |level: &&LoadLevelRecord| level.is_saturated().unwrap_or(false) == saturated;
+        levels.iter().filter(of).filter_map(|level| level.rate_per_s)
+    };
+    let bad = rates(true).min_by(f64::total_cmp);
+    let good = rates(false).filter(|rate| bad.is_none_or(|bad| *rate < bad)).max_by(f64::total_cmp);
+    (good, bad)
+}
+
+/// Three significant digits: a rate that can be written in a suite.
+fn readable(rate: f64) -> f64 {
+    format!("{rate:.2e}").parse().unwrap_or(rate)
+}
+
 /// A load of the plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoadCase {

@@ -25,13 +25,24 @@
 //!
 //! The `.jsonl` files are journals. A line counts once its `\n` is on disk; a torn last line (the process was
 //! killed in it) is ignored by a reader and cut off by the next writer. See [`RunDir`].
+//!
+//! From schema 3 on each line, and `run.json`, ends with `"sum"`: the first 16 hexadecimal digits of the SHA-256 of all bytes
+//! before the comma in front of it (in `run.json`: before the comma, line break and indent). When a run is complete, `seal` in
+//! `run.json` has the lines and the SHA-256 of each of [`JOURNALS`]. [`Contents`] reads a run and says what of it is not what
+//! plan, sums and seal say; records of schemas 1 and 2 are read without.
+//!
+//! `samples.kept.jsonl` and the like hold, while a run is mended, lines that stand behind a gap: they are good, and go to their
+//! places when the run comes to them. `*.set-aside` is a journal as it was found.
 
+mod audit;
+mod course;
 mod dir;
 mod error;
 mod identity;
 mod journal;
 mod limits;
 mod load;
+mod mend;
 mod noise;
 mod operators;
 mod probe;
@@ -39,6 +50,7 @@ mod prompt;
 mod request;
 mod run;
 mod sample;
+mod sum;
 mod summary;
 mod target;
 mod telemetry;
@@ -48,22 +60,27 @@ mod wire;
 #[cfg(test)]
 pub(crate) mod golden;
 
-pub use dir::{RunDir, csv_table, run_id, write_accuracy_csv, write_whole};
+pub use audit::{Audit, Contents, SealState};
+pub use dir::{JOURNALS, RunDir, create_unique, csv_table, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
 pub use identity::{Difference, Identity, hex};
+pub use journal::{Examined, Keyed, Line};
 pub use limits::{LimitRate, MachineLimits, Roofline, Spot, Spots, UnitLimit};
-pub use load::{LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, Objectives, SATURATED_SLOPE};
+pub use load::{
+    LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, Objectives, SATURATED_SLOPE, next_rate,
+};
+pub use mend::{Mending, PlannedItem};
 pub use noise::{Noise, NoiseFloor};
 pub use operators::{OperatorRecord, OperatorRow};
 pub use probe::{
     ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,
-    search_answer,
+    next_probe, search_answer,
 };
 pub use prompt::{CallRecord, PromptRecord};
 pub use request::{Clock, GroupPrompts, RepetitionKind, RequestKey, RequestRecord};
 pub use run::{
-    AccuracyCase, ChoiceToken, Cost, FirstPrompt, Group, PerformanceCase, Plan, PromptsCase, Provenance,
-    PublishedScore, RunRecord, Status,
+    AccuracyCase, ChoiceToken, Cost, FirstPrompt, Group, JournalSeal, PerformanceCase, Plan, PromptsCase,
+    Provenance, PublishedScore, RunRecord, Status, items_hash,
 };
 pub use sample::{SampleKey, SampleRecord, SampleState};
 pub use summary::{AccuracyRow, AnswerRow, PerfRow, Phase};

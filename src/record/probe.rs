@@ -138,6 +138,37 @@ impl Keyed for ProbeRecord {
     }
 }
 
+/// The batch to probe next, and why; `None` when the search is at its end. A pure function of the lines so far, and part of
+/// the format: by it a reader knows whether lines are missing, so another rule needs another [`super::SCHEMA`].
+///
+/// First the low end; then the double of the last batch that fits until one does not or the high end fits; then the middle
+/// between the largest that fits and the smallest that does not, until they are neighbours; then both of these once more.
+pub fn next_probe(search: &SearchCase, probes: &[ProbeRecord]) -> Option<(u32, ProbePurpose)> {
+    if probes.iter().any(|p| p.outcome == ProbeOutcome::Failed) {
+        return None;
+    }
+    let of = |purpose| probes.iter().filter(move |p| p.purpose == purpose);
+    let fits = |p: &&ProbeRecord| p.outcome == ProbeOutcome::Fits;
+    let good = of(ProbePurpose::Search).filter(fits).map(|p| p.batch).max();
+    let bad = of(ProbePurpose::Search).filter(|p| !fits(p)).min_by_key(|p| p.batch);
+    let search_for = |batch| Some((batch, ProbePurpose::Search));
+    match (good, bad.map(|p| p.batch)) {
+        (None, None) => return search_for(search.low),
+        (Some(good), None) if good < search.high => {
+            return search_for(good.saturating_mul(2).min(search.high));
+        }
+        (Some(good), Some(bad)) if bad.saturating_sub(good) > 1 => {
+            return search_for(good + (bad - good) / 2);
+        }
+        _ => {}
+    }
+    // What was not run for want of memory would not be run again.
+    let measured = bad.filter(|p| p.wanted_bytes.is_none()).map(|p| p.batch);
+    let neighbours: Vec<u32> = good.into_iter().chain(measured).collect();
+    let verified = of(ProbePurpose::Verify).count();
+    neighbours.get(verified).map(|&batch| (batch, ProbePurpose::Verify))
+}
+
 /// What the probes of one search come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchAnswer {

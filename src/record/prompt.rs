@@ -1,8 +1,10 @@
 //! What the model was asked for one item, so that an item can be opened again without its data set.
 
+use super::identity::hex;
 use super::journal::Keyed;
 use super::sample::{SampleKey, SampleRecord};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// A line of `prompts.jsonl`: the model calls made for one item, in order. An item that was never put to the model has
 /// no line.
@@ -29,6 +31,13 @@ pub struct CallRecord {
 }
 
 impl PromptRecord {
+    /// The first prompt and the number of tokens are those that the sample names.
+    pub(super) fn agrees_with(&self, sample: &SampleRecord) -> bool {
+        let tokens: usize = self.calls.iter().map(|call| call.input_tokens.len()).sum();
+        let hash = self.calls.first().map(|call| hex(&Sha256::digest(call.prompt.as_bytes())));
+        tokens as u64 == sample.input_tokens_n && hash.as_ref() == Some(&sample.prompt_hash)
+    }
+
     /// Whether these are the prompts of that sample.
     pub fn is_of(&self, sample: &SampleRecord) -> bool {
         self.task == sample.task && self.doc_id == sample.doc_id

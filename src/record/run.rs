@@ -1,12 +1,13 @@
 //! `run.json`: what was run, on what, and how far it came.
 
-use super::identity::Identity;
+use super::identity::{Identity, hex};
 use super::limits::Roofline;
 use super::load::LoadCase;
 use super::probe::SearchCase;
 use super::request::{Clock, RepetitionKind, RequestRecord};
 use super::target::{LoadFacts, Target};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// How far a run came.
@@ -17,7 +18,7 @@ pub enum Status {
     Running,
     /// Stopped by Ctrl-C or an error; can be resumed.
     Interrupted,
-    /// Every case of the plan has its lines.
+    /// Every case of the plan had its lines when this was written; whether it has them is for [`super::Contents`] to say.
     Complete,
 }
 
@@ -38,6 +39,18 @@ pub struct RunRecord {
     pub choice_tokens: BTreeMap<String, Vec<ChoiceToken>>,
     /// The first full prompt, so that a wrong template is seen at once.
     pub first_prompt: Option<FirstPrompt>,
+    /// Each journal as it was when the run was complete, by file name; `None` before, and in records from before schema 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<BTreeMap<String, JournalSeal>>,
+}
+
+/// A journal that nothing is added to any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalSeal {
+    /// Its lines; of `telemetry.csv` the header is one.
+    pub lines: u64,
+    /// SHA-256 (hex) of its bytes.
+    pub sha256: String,
 }
 
 /// Where, when and how a run was made.
@@ -150,6 +163,27 @@ pub struct Plan {
     /// What is expected of the machine's limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<Target>,
+    /// Every repetition has the times of its operators.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub operators: bool,
+}
+
+impl Plan {
+    /// The numbers of tensor-parallel ranks that the cases need, in the order in which they are run: an engine is loaded once
+    /// for each. Precision comes first.
+    pub fn worlds(&self) -> Vec<u32> {
+        let timed = self.performance.iter().filter(|case| case.unfit.is_none());
+        let accuracy = self.accuracy.iter().map(|case| case.tp);
+        let searches = self.searches.iter().map(|case| case.tp);
+        let loads = self.loads.iter().map(|case| case.tp);
+        let mut worlds = Vec::new();
+        for tp in accuracy.chain(timed.map(|case| case.tp)).chain(searches).chain(loads) {
+            if !worlds.contains(&tp) {
+                worlds.push(tp);
+            }
+        }
+        worlds
+    }
 }
 
 /// A task of the plan.
@@ -163,8 +197,15 @@ pub struct AccuracyCase {
     pub protocol: String,
     /// Worked examples before each question.
     pub shots: u32,
+    /// Tensor-parallel ranks.
+    #[serde(default = "super::wire::one")]
+    pub tp: u32,
     /// Items to score (after any limit).
     pub items: u64,
+    /// SHA-256 (hex) over names and contents of these items, in order ([`items_hash`]); `None` in records from before it was
+    /// kept.
+    #[serde(default)]
+    pub items_hash: Option<String>,
     /// Items of the split and subjects asked for, before any limit; `None` in records from before this was kept.
     #[serde(default)]
     pub available: Option<u64>,
@@ -205,6 +246,17 @@ pub struct PublishedScore {
     pub unlike: Option<String>,
 }
 
+/// SHA-256 (hex) over [`doc_id`](super::SampleRecord::doc_id) and [`doc_hash`](super::SampleRecord::doc_hash) of items in
+/// their order: by it a journal has the items of the plan, and no others.
+pub fn items_hash<'a>(items: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut digest = Sha256::new();
+    for text in items.flat_map(|(doc_id, doc_hash)| [doc_id, doc_hash]) {
+        digest.update((text.len() as u64).to_le_bytes());
+        digest.update(text);
+    }
+    hex(&digest.finalize())
+}
+
 impl AccuracyCase {
     /// Whether so many failed items are more than the suite allows.
     pub fn is_spoilt_by(&self, failed: u64) -> bool {
@@ -238,8 +290,11 @@ pub struct PerformanceCase {
     /// Why the device cannot hold it, if so; it was then not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfit: Option<String>,
-    /// Timed repetitions wanted at least.
+    /// Timed repetitions wanted; with real prompts, of each batch of them.
     pub repetitions: u32,
+    /// Seed of the random prompts; `None` for real ones, and in records from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// What prefill must do at least, for the roofline.
     pub prefill_cost: Option<Cost>,
     /// What all decode steps together must do at least.
@@ -247,17 +302,12 @@ pub struct PerformanceCase {
 }
 
 impl PerformanceCase {
-    /// Timed repetitions wanted: each batch of prompts as often as the case says.
-    pub fn timed(&self) -> u64 {
-        u64::from(self.repetitions) * u64::from(self.prompts.as_ref().map_or(1, |prompts| prompts.groups))
-    }
-
     /// Whether nothing of it is left to run: it was left out, every timed repetition has its line, or a repetition failed,
     /// after which no other is run.
     pub fn is_finished(&self, requests: &[RequestRecord]) -> bool {
         let own = || requests.iter().filter(|request| request.case_id == self.case_id);
-        let timed = own().filter(|request| request.kind == RepetitionKind::Timed).count() as u64;
-        self.unfit.is_some() || timed >= self.timed() || own().any(|request| request.error.is_some())
+        let timed = own().filter(|request| request.kind == RepetitionKind::Timed).count();
+        timed >= self.timed() as usize || own().any(|request| request.error.is_some())
     }
 }
 

@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 ///
 /// 2: tensor-parallel size per case and repetition, block of an interleaved repetition, details of the device,
 /// a clock column in `perf.csv`.
-pub const SCHEMA: u32 = 2;
+/// 3: each line of a journal and `run.json` ends with its `sum`, which lines of 3 must have; `run.json` has a `seal`.
+pub const SCHEMA: u32 = 3;
+
+/// The first schema whose lines end with their sum.
+pub(super) const WITH_SUMS: u32 = 3;
 
 /// A record as it stands in a file: its fields with `schema` in front.
 #[derive(Serialize)]
@@ -29,8 +33,13 @@ impl<T> Wire<T> {
     }
 }
 
-/// The record in one JSON text, or what is wrong with it.
+/// The record in one JSON text, or what is wrong with it. Sums are not looked at.
 pub(super) fn parse<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, String> {
+    parse_numbered(json).map(|(_, record)| record)
+}
+
+/// The record in one JSON text with its schema number, or what is wrong with it. Sums are not looked at.
+pub(super) fn parse_numbered<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<(u32, T), String> {
     let text = std::str::from_utf8(json).map_err(|e| format!("not UTF-8: {e}"))?;
     let schema = match leading_schema(text) {
         Some(schema) => schema,
@@ -42,7 +51,8 @@ pub(super) fn parse<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, Stri
         ));
     }
     // Not through `Wire`: a flattened field is buffered first, which on a hundred thousand lines is seconds.
-    serde_json::from_str(text).map_err(|e| e.to_string())
+    let record = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    Ok((schema, record))
 }
 
 /// The number where our own writer puts it, in front; a line that begins otherwise is looked through.

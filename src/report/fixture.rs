@@ -90,6 +90,7 @@ fn case(batch: u32, input_tokens: u32, output_tokens: u32) -> PerformanceCase {
         prompts: None,
         unfit: None,
         repetitions: 7,
+        seed: Some(1),
         prefill_cost: Some(Cost { bytes: weights, flops: flops * tokens }),
         decode_cost: Some(Cost { bytes: weights * steps, flops: flops * u64::from(batch) * steps }),
     }
@@ -115,7 +116,9 @@ pub(super) fn run() -> RunRecord {
         dataset: format!("{task}-sample/val"),
         protocol: protocol.into(),
         shots,
+        tp: 1,
         items,
+        items_hash: None,
         available: Some(items),
         version_hash: "5e1f22".into(),
         chance: Some(chance),
@@ -180,6 +183,7 @@ pub(super) fn run() -> RunRecord {
             text: "以下是中国关于高等数学考试的单项选择题，请选出其中的正确答案。\n\n下列 x < y & y > 0 中，正确的是____。\nA. 1\nB. 2\nC. 3\nD. 4\n答案：".into(),
             token_ids: vec![64790, 64792, 790, 30951, 517, 30910],
         }),
+        seal: None,
     }
 }
 
@@ -288,11 +292,17 @@ pub(super) fn write(
 ) -> RunDir {
     let mut dir = RunDir::create(root, &run.run_id).unwrap();
     for sample in samples {
+        if sample.was_asked() {
+            let (task, doc_id) = (sample.task.clone(), sample.doc_id.clone());
+            dir.append_prompts(&PromptRecord { task, doc_id, calls: Vec::new() }).unwrap();
+        }
         dir.append_sample(sample).unwrap();
     }
     for request in requests {
         dir.append_request(request).unwrap();
     }
-    dir.write_run(run).unwrap();
+    // The seal stands for the prompts, too, which are none here.
+    let seal = (run.status == Status::Complete).then(|| dir.seal().unwrap());
+    dir.write_run(&RunRecord { seal, ..run.clone() }).unwrap();
     dir
 }

@@ -20,6 +20,7 @@ pub mod operators;
 mod page;
 pub mod performance;
 pub mod published;
+mod sealed;
 pub mod search;
 pub mod tables;
 pub mod validity;
@@ -39,8 +40,8 @@ pub use tables::Table;
 pub use validity::{Check, Verdict};
 
 use crate::record::{
-    AccuracyRow, AnswerRow, Clock, LimitRow, OperatorRow, PerfRow, Phase, RequestRecord, RunDir, RunRecord,
-    SampleRecord, write_whole,
+    AccuracyRow, AnswerRow, Clock, Contents, LimitRow, OperatorRow, PerfRow, Phase, RequestRecord, RunDir,
+    RunRecord, SampleRecord, write_whole,
 };
 use std::path::Path;
 
@@ -118,10 +119,11 @@ impl Summary {
 /// cases, `limits.csv` where there are targets, `operators.csv` where operators were timed, `summary.md`, `charts/` and `report.html` beside them.
 pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
-    let (samples, requests) = (dir.read_samples()?, dir.read_requests()?);
-    let mut summary = Summary::of(dir.read_run()?, &samples, &requests);
-    let workloads = workloads::Workloads::of(&summary.run, dir.read_probes()?, &dir.read_loads()?);
+    let Contents { run, samples, requests, probes, loads, audit } = Contents::read(&dir)?;
+    let mut summary = Summary::of(run, &samples, &requests);
+    let workloads = workloads::Workloads::of(&summary.run, probes, &loads);
     workloads.add_to(&mut summary);
+    sealed::add_to(&mut summary, &audit);
     dir.write_accuracy_csv(&summary.accuracy)?;
     if !summary.run.plan.accuracy.is_empty() {
         dir.write_answers_csv(&summary.answers)?;

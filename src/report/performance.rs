@@ -311,6 +311,7 @@ mod tests {
             prompts: None,
             unfit: None,
             repetitions: 1,
+            seed: None,
             prefill_cost: Some(Cost { bytes: 100, flops: 9_000 }),
             decode_cost: Some(Cost { bytes: 200, flops: 100 }),
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::engine::{EngineError, RequestId};
-use crate::record::{CallRecord, PromptRecord, RecordError, SampleRecord, SampleState};
+use crate::record::{CallRecord, PromptRecord, RecordError, RunDir, SampleRecord, SampleState};
 use crate::task::{Evaluation, Next, Outcome, Progress, Stage, State};
 
 use super::{AccuracyRun, Ending, RunError, Session};
@@ -17,7 +17,8 @@ pub(super) fn run(case: &AccuracyRun<'_>, session: &mut Session<'_>) -> Result<E
     let done = recorded(case, session)?;
     let total = case.evaluation.len();
     session.observer.begin(&case.task, "items", total as u64, done as u64);
-    let ending = Flow::new(case, done).run(session);
+    let kept = kept(case, session.dir)?;
+    let ending = Flow::new(case, done, kept).run(session);
     session.observer.end();
     if !matches!(ending, Ok(Ending::Complete)) {
         session.engine.clear();
@@ -52,6 +53,28 @@ fn recorded(case: &AccuracyRun<'_>, session: &Session<'_>) -> Result<usize, RunE
     Ok(done)
 }
 
+/// The good lines of a mended run that wait for their places, by the item's index.
+fn kept(case: &AccuracyRun<'_>, dir: &RunDir) -> Result<HashMap<usize, Line>, RecordError> {
+    let kept = dir.kept_samples()?;
+    if kept.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let places: HashMap<(&str, &str), usize> = case.items().zip(0..).collect();
+    let of_case = kept.into_iter().filter(|(sample, _)| sample.task == case.task);
+    let placed = of_case.filter_map(|(sample, prompts)| {
+        let place = *places.get(&(sample.doc_id.as_str(), sample.doc_hash.as_str()))?;
+        Some((place, Line { sample, prompts }))
+    });
+    Ok(placed.collect())
+}
+
+/// What an item leaves in the journals.
+struct Line {
+    sample: SampleRecord,
+    /// What the model was asked; `None` for an item that was never put to it.
+    prompts: Option<PromptRecord>,
+}
+
 /// The items under way.
 struct Flow<'a, 'b> {
     case: &'a AccuracyRun<'b>,
@@ -61,7 +84,9 @@ struct Flow<'a, 'b> {
     written: usize,
     running: HashMap<RequestId, InEngine>,
     /// Done, waiting for an earlier item.
-    finished: BTreeMap<usize, Outcome>,
+    finished: BTreeMap<usize, Line>,
+    /// Done before the run was mended.
+    kept: HashMap<usize, Line>,
 }
 
 /// An item in the engine.
@@ -71,8 +96,9 @@ struct InEngine {
 }
 
 impl<'a, 'b> Flow<'a, 'b> {
-    fn new(case: &'a AccuracyRun<'b>, done: usize) -> Self {
-        Self { case, next: done, written: done, running: HashMap::new(), finished: BTreeMap::new() }
+    fn new(case: &'a AccuracyRun<'b>, done: usize, kept: HashMap<usize, Line>) -> Self {
+        let (running, finished) = (HashMap::new(), BTreeMap::new());
+        Self { case, next: done, written: done, running, finished, kept }
     }
 
     fn evaluation(&self) -> &'a Evaluation<'b> {
@@ -100,8 +126,12 @@ impl<'a, 'b> Flow<'a, 'b> {
     fn start_items(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
         let end = self.evaluation().len().min(self.written + WINDOW * self.case.batch);
         while self.next < end && self.running.len() < self.case.batch {
-            let (progress, next) = self.evaluation().start(self.next);
-            self.proceed(InEngine { index: self.next, progress }, next, session)?;
+            if let Some(line) = self.kept.remove(&self.next) {
+                self.finished.insert(self.next, line);
+            } else {
+                let (progress, next) = self.evaluation().start(self.next);
+                self.proceed(InEngine { index: self.next, progress }, next, session)?;
+            }
             self.next += 1;
         }
         self.write_finished(session)
@@ -121,18 +151,19 @@ impl<'a, 'b> Flow<'a, 'b> {
                 Err(error) => return Err(error.into()),
             },
         };
-        self.finished.insert(item.index, outcome);
+        let line = Line { sample: self.record(&outcome, session), prompts: self.prompts(&outcome) };
+        self.finished.insert(item.index, line);
         Ok(())
     }
 
     /// Writes outcomes as far as no earlier one is missing.
     fn write_finished(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
-        while let Some(outcome) = self.finished.remove(&self.written) {
+        while let Some(Line { sample, prompts }) = self.finished.remove(&self.written) {
             // Before its sample: what has a line there has its prompts, too.
-            if let Some(prompts) = self.prompts(&outcome) {
+            if let Some(prompts) = prompts {
                 session.dir.append_prompts(&prompts)?;
             }
-            session.dir.append_sample(&self.record(&outcome, session))?;
+            session.dir.append_sample(&sample)?;
             session.observer.advance();
             self.written += 1;
             if self.written.is_multiple_of(64) {

@@ -1,7 +1,7 @@
 //! A load: one rate after the other through the open loop, a line each; or the rates that close in on saturation.
 
 use crate::bench::{ArrivalProcess, Offered, Served, Shape, arrivals, prompts, serve};
-use crate::record::{Clock, LoadCase, LoadLevelRecord, LoadRequest, Objectives, RunDir};
+use crate::record::{self, Clock, LoadCase, LoadLevelRecord, LoadRequest, Objectives, RunDir};
 use crate::stats::Rng;
 
 use super::plan::Plan;
@@ -36,11 +36,6 @@ pub struct LoadRun {
     pub seed: u64,
 }
 
-/// A search for saturation ends when the lowest saturated rate is within this factor of the highest sustained one.
-const CLOSE: f64 = 1.1;
-/// Levels after which it ends at any rate.
-const MOST_LEVELS: usize = 14;
-
 impl LoadRun {
     /// The plan's record of it.
     pub fn record(&self) -> LoadCase {
@@ -71,46 +66,9 @@ impl LoadRun {
     }
 }
 
-/// The rate of the next level (`Some(None)`: all at once); `None` when the load is at its end. A pure function of the lines so
-/// far, so a load that was ended is gone on with as if it had not been.
-///
-/// A search for saturation offers all at once first: what is served then is the engine's capacity, near which the highest
-/// sustained rate lies. It begins at 0.8 of that, goes up by a quarter or down by half until it has a rate on either side, and
-/// halves the ratio between the two until they are within 10 %.
+/// The rate of the next level (`Some(None)`: all at once); `None` when the load is at its end ([`record::next_rate`]).
 pub fn next_rate(load: &LoadRun, levels: &[LoadLevelRecord]) -> Option<Option<f64>> {
-    if let Some(rates) = &load.rates {
-        return rates.get(levels.len()).copied().map(Some);
-    }
-    let Some(first) = levels.first() else { return Some(None) };
-    let capacity = first.achieved_per_s().filter(|rate| *rate > 0.0)?;
-    if levels.len() >= MOST_LEVELS {
-        return None;
-    }
-    let (good, bad) = bracket(levels);
-    let next = match (good, bad) {
-        (None, None) => 0.8 * capacity,
-        (Some(good), None) => 1.25 * good,
-        (None, Some(bad)) => bad / 2.0,
-        (Some(good), Some(bad)) if bad / good > CLOSE => (good * bad).sqrt(),
-        _ => return None,
-    };
-    Some(Some(readable(next)))
-}
-
-/// The lowest saturated rate, and the highest below it that is not.
-fn bracket(levels: &[LoadLevelRecord]) -> (Option<f64>, Option<f64>) {
-    let rates = |saturated: bool| {
-        let of = move |level: &&LoadLevelRecord| level.is_saturated().unwrap_or(false) == saturated;
-        levels.iter().filter(of).filter_map(|level| level.rate_per_s)
-    };
-    let bad = rates(true).min_by(f64::total_cmp);
-    let good = rates(false).filter(|rate| bad.is_none_or(|bad| *rate < bad)).max_by(f64::total_cmp);
-    (good, bad)
-}
-
-/// Three significant digits: a rate that can be written in a suite.
-fn readable(rate: f64) -> f64 {
-    format!("{rate:.2e}").parse().unwrap_or(rate)
+    record::next_rate(&load.record(), levels)
 }
 
 /// Every load of so many ranks is at its end.
@@ -130,6 +88,7 @@ pub(super) fn run(
     tokens: &crate::bench::OrdinaryTokens,
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
+    session.dir.restore_loads(&load.load_id)?;
     let mut levels = session.dir.read_loads()?;
     levels.retain(|level| level.load_id == load.load_id);
     while let Some(rate) = next_rate(load, &levels) {
@@ -307,10 +266,13 @@ mod tests {
         }
         let rates: Vec<Option<f64>> = levels.iter().map(|l| l.rate_per_s).collect();
         assert_eq!(rates[..2], [None, Some(8.0)], "{rates:?}");
-        let (good, bad) = bracket(&levels);
-        let (good, bad) = (good.unwrap(), bad.unwrap());
+        let rated = |saturated| {
+            levels.iter().filter(move |l| l.is_saturated() == Some(saturated)).filter_map(|l| l.rate_per_s)
+        };
+        let bad = rated(true).min_by(f64::total_cmp).unwrap();
+        let good = rated(false).filter(|rate| *rate < bad).max_by(f64::total_cmp).unwrap();
         // Ten requests a second are the most; up to 10.5 are called sustained, for 95 % of them are served.
-        assert!(good >= 9.0 && bad <= 11.6 && bad / good <= CLOSE, "{rates:?}");
+        assert!(good >= 9.0 && bad <= 11.6 && bad / good <= 1.1, "{rates:?}");
     }
 
     #[test]

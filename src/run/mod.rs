@@ -25,6 +25,7 @@ pub mod score;
 pub mod search;
 mod spots;
 pub mod telemetry;
+pub mod verify;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -34,13 +35,17 @@ use std::time::SystemTime;
 use crate::device::DeviceInfo;
 use crate::engine::EngineError;
 use crate::engine::scheduler::Scheduler;
-use crate::record::{Clock, RecordError, RunDir, RunRecord, Status, TelemetryRow, rfc3339_utc};
+use crate::record::{
+    Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, Status, TelemetryRow, rfc3339_utc,
+};
 use crate::task::{Evaluation, TaskError};
 
 use self::plan::Plan;
 use self::spots::CaseGauge;
 
-pub use self::resume::{Found, find, find_group, finished};
+pub use self::resume::{
+    Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, group_id,
+};
 
 /// Why a run cannot be done, or broke off.
 #[derive(Debug, thiserror::Error)]
@@ -165,21 +170,40 @@ pub fn clock_of(device: &DeviceInfo) -> Clock {
     if device.modelled_by.is_some() { Clock::Modelled } else { Clock::Measured }
 }
 
-/// Makes the run's directory with its first `run.json`, or opens the one to go on with and counts it as resumed. Either
-/// way it is held: a second process is refused before it writes anything.
+/// A run to go on with.
+pub struct Resume<'a> {
+    /// The run.
+    pub found: &'a Found,
+    /// What it was to do.
+    pub plan: &'a Plan<'a>,
+    /// What failed is done again.
+    pub retry_failed: bool,
+    /// Hears, a sentence each, what of the journals had to be mended.
+    pub told: &'a mut Vec<String>,
+}
+
+/// Makes the run's directory with its first `run.json`, or opens the one to go on with, mends its journals and counts it as
+/// resumed. Either way it is held: a second process is refused before it writes anything.
 pub fn open_dir(
     root: &Path,
-    found: Option<&Found>,
+    resume: Option<Resume<'_>>,
     mut record: RunRecord,
 ) -> Result<(RunDir, RunRecord), RunError> {
-    let mut dir = match found {
-        Some(found) => {
-            record.run_id.clone_from(&found.record.run_id);
-            record.provenance.started.clone_from(&found.record.provenance.started);
-            record.provenance.resumed = found.record.provenance.resumed + 1;
-            RunDir::open(&found.path)?
-        }
-        None => RunDir::create(root, &record.run_id)?,
+    let mut dir = if let Some(Resume { found, plan, retry_failed, told }) = resume {
+        record.run_id.clone_from(&found.record.run_id);
+        record.provenance.started.clone_from(&found.record.provenance.started);
+        record.provenance.resumed = found.record.provenance.resumed + 1;
+        let mut dir = RunDir::open(&found.path)?;
+        dir.lock()?;
+        let items = plan.items();
+        let mending = Mending { found: &found.record, plan: &record.plan, items: &items, retry_failed };
+        *told = dir.mend(&mending)?;
+        dir
+    } else {
+        let dir = RunDir::create(root, &record.run_id)?;
+        // Another run of that name may have been there.
+        record.run_id = dir.name();
+        dir
     };
     dir.hold()?;
     dir.write_run(&record)?;
@@ -217,7 +241,13 @@ pub fn conclude(
     let complete = matches!(result, Ok(Ending::Complete));
     record.status = if complete { Status::Complete } else { Status::Interrupted };
     record.provenance.finished = Some(rfc3339_utc(SystemTime::now()));
-    let written = dir.write_run(record);
+    let write = |record: &mut RunRecord| {
+        record.seal = if complete { Some(dir.seal()?) } else { None };
+        dir.write_run(record)?;
+        // Last: until the record is sealed they are what a kill would be gone on with from.
+        if complete { dir.forget_kept() } else { Ok(()) }
+    };
+    let written = write(record);
     let ending = result?;
     written?;
     Ok(ending)
@@ -282,7 +312,8 @@ fn recorded_ns(dir: &RunDir) -> Result<u64, RecordError> {
     let requests = dir.read_requests()?.into_iter().map(|r| r.end_ns);
     let probes = dir.read_probes()?.into_iter().map(|p| p.end_ns);
     let loads = dir.read_loads()?.into_iter().map(|l| l.end_ns);
-    Ok(samples.chain(requests).chain(probes).chain(loads).max().unwrap_or(0))
+    let latest = samples.chain(requests).chain(probes).chain(loads).max().unwrap_or(0);
+    Ok(latest.max(dir.kept_until_ns()?))
 }
 
 /// Runs the cases of so many ranks.
@@ -322,6 +353,20 @@ fn run_accuracy(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Res
     Ok(Ending::Complete)
 }
 
+impl Plan<'_> {
+    /// The items of all precision cases, in the order in which they are run.
+    pub fn items(&self) -> Vec<PlannedItem<'_>> {
+        let mut all = Vec::new();
+        for world in self.worlds() {
+            for case in self.accuracy.iter().filter(|case| case.tp == world) {
+                let item = |(doc_id, doc_hash)| PlannedItem { task: &case.task, doc_id, doc_hash };
+                all.extend(case.items().map(item));
+            }
+        }
+        all
+    }
+}
+
 /// An accuracy case ready to run.
 pub struct AccuracyRun<'a> {
     /// Its name in the records.
@@ -332,4 +377,15 @@ pub struct AccuracyRun<'a> {
     pub batch: usize,
     /// Tensor-parallel ranks.
     pub tp: usize,
+}
+
+impl AccuracyRun<'_> {
+    /// Name and content hash of each item, in the order in which their lines come.
+    pub fn items(&self) -> impl Iterator<Item = (&str, &str)> {
+        let plan = self.evaluation.plan();
+        plan.chosen.iter().map(|&index| {
+            let item = &plan.dataset.items[index];
+            (item.doc_id.as_str(), item.doc_hash.as_str())
+        })
+    }
 }

@@ -59,7 +59,7 @@ impl ModelFacts {
     }
 
     /// The fields that decide whether two runs are of the same thing.
-    pub(super) fn identity(&self) -> [(&'static str, String); 4] {
+    pub fn identity(&self) -> [(&'static str, String); 4] {
         [
             ("rotary_scaling", self.rotary_scaling.clone()),
             ("prefix_ids", self.prefix_ids.clone()),

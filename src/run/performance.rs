@@ -112,6 +112,7 @@ pub(super) fn run(
     tokens: &OrdinaryTokens,
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
+    session.dir.restore_requests(&case.case_id())?;
     let mut timing = Timing::new(case, tokens, session)?;
     let done = timing.timed() as u64;
     session.observer.begin(&case.case_id(), "repetitions", case.timed() as u64, done);

@@ -70,6 +70,36 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
+    /// A plan of these cases, as they are put to an engine again.
+    pub fn again(
+        accuracy: Vec<AccuracyRun<'a>>,
+        performance: &[(&record::PerformanceCase, usize)],
+        (config, tokenizer): (&ModelConfig, Option<&Tokenizer>),
+        step_tokens: usize,
+    ) -> Self {
+        let timed = |&(case, tp): &(&record::PerformanceCase, usize)| PerformanceRun {
+            shape: super::verify::shape(case),
+            prompts: None,
+            tp,
+            unfit: None,
+            repetitions: 1,
+            warm_up: WarmUpRule::default(),
+            seed: case.seed.unwrap_or_default(),
+            budget_s: None,
+        };
+        let mut plan = Self {
+            accuracy,
+            performance: performance.iter().map(timed).collect(),
+            searches: Vec::new(),
+            loads: Vec::new(),
+            tokens: ordinary_tokens(config, tokenizer),
+            step_tokens,
+            limits: BTreeMap::new(),
+        };
+        plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
+        plan
+    }
+
     /// Tokens fed in one step at most.
     pub(super) fn step_tokens(&self) -> usize {
         self.step_tokens
@@ -106,7 +136,9 @@ impl<'a> Plan<'a> {
                 dataset: format!("{} {}", folder_name(case), case.split),
                 protocol: plan.protocol.definition().name.to_owned(),
                 shots: plan.shots as u32,
+                tp: run.tp as u32,
                 items: run.evaluation.len() as u64,
+                items_hash: Some(record::items_hash(run.items())),
                 available: Some(plan.dataset.items.len() as u64),
                 version_hash: run.evaluation.input_hash()[..6].to_owned(),
                 chance: Some(chance(case.task)),
@@ -134,6 +166,7 @@ impl<'a> Plan<'a> {
                 prompts: run.prompts.as_ref().map(RealPrompts::record),
                 unfit: run.unfit.clone(),
                 repetitions: run.repetitions as u32,
+                seed: run.prompts.is_none().then_some(run.seed),
                 prefill_cost: costs.map(|(prefill, _)| cost(prefill)),
                 decode_cost: costs.map(|(_, decode)| cost(decode)),
             }
@@ -144,6 +177,7 @@ impl<'a> Plan<'a> {
             searches: self.searches.iter().map(SearchRun::record).collect(),
             loads: self.loads.iter().map(LoadRun::record).collect(),
             targets: limits::targets(suite, precision),
+            operators: false,
         }
     }
 

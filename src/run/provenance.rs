@@ -91,6 +91,7 @@ pub fn record(
         plan: plan.record(origin.suite, config, origin.device.precision),
         choice_tokens: plan.choice_tokens(),
         first_prompt: plan.first_prompt(),
+        seal: None,
     }
 }
 

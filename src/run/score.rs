@@ -211,7 +211,11 @@ fn check_protocol(run: &RunRecord, protocol: Option<&str>) -> Result<(), ScoreEr
 fn new_record(run: &RunRecord, readings: &BTreeMap<String, Reading>) -> RunRecord {
     let mut new = run.clone();
     new.plan.performance.clear();
+    new.plan.searches.clear();
+    new.plan.loads.clear();
     new.plan.targets.clear();
+    new.plan.operators = false;
+    new.seal = None;
     let mut fields = run.identity.fields().clone();
     for case in &mut new.plan.accuracy {
         let Some(name) = readings.get(&case.task).map(|reading| reading.name()) else { continue };

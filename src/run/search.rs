@@ -1,10 +1,8 @@
 //! A max-batch search: the largest batch in a range that memory holds and that keeps the limits.
 //!
 //! The model is loaded once, with KV blocks for the largest batch of the range that memory holds ([`super::plan::Plan::fit_memory`]);
-//! larger ones are out of memory without being run. What to probe next follows from the lines that are there and nothing else:
-//! the low end; then the double of the last batch that fits until one does not or the high end fits; then the middle between the
-//! largest that fits and the smallest that does not, until they are neighbours; then both of these once more. So a search that
-//! was ended is gone on with as if it had not been.
+//! larger ones are out of memory without being run. What to probe next follows from the lines that are there and nothing else
+//! ([`record::next_probe`]), so a search that was ended is gone on with as if it had not been.
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, prompts, repeat};
 use crate::device::DeviceError;
@@ -12,7 +10,9 @@ use crate::engine::EngineError;
 use crate::engine::cache::blocks_for;
 use crate::engine::memory::{MemoryEstimate, MemoryOf};
 use crate::engine::model::Limits;
-use crate::record::{Clock, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, RunDir, SearchCase};
+use crate::record::{
+    self, Clock, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, RunDir, SearchCase,
+};
 use crate::stats::median;
 
 use super::plan::Plan;
@@ -68,27 +68,9 @@ impl SearchRun {
     }
 }
 
-/// The batch to probe next, and why; `None` when the search is at its end. A pure function of the lines so far.
+/// The batch to probe next, and why; `None` when the search is at its end ([`record::next_probe`]).
 pub fn next_probe(search: &SearchRun, probes: &[ProbeRecord]) -> Option<(usize, ProbePurpose)> {
-    if probes.iter().any(|p| p.outcome == ProbeOutcome::Failed) {
-        return None;
-    }
-    let of = |purpose| probes.iter().filter(move |p| p.purpose == purpose);
-    let fits = |p: &&ProbeRecord| p.outcome == ProbeOutcome::Fits;
-    let good = of(ProbePurpose::Search).filter(fits).map(|p| p.batch as usize).max();
-    let bad = of(ProbePurpose::Search).filter(|p| !fits(p)).min_by_key(|p| p.batch);
-    let search_for = |batch| Some((batch, ProbePurpose::Search));
-    match (good, bad.map(|p| p.batch as usize)) {
-        (None, None) => return search_for(search.low),
-        (Some(good), None) if good < search.high => return search_for((2 * good).min(search.high)),
-        (Some(good), Some(bad)) if bad - good > 1 => return search_for(good + (bad - good) / 2),
-        _ => {}
-    }
-    // What was not run for want of memory would not be run again.
-    let measured = bad.filter(|p| p.wanted_bytes.is_none()).map(|p| p.batch as usize);
-    let neighbours: Vec<usize> = good.into_iter().chain(measured).collect();
-    let verified = of(ProbePurpose::Verify).count();
-    neighbours.get(verified).map(|&batch| (batch, ProbePurpose::Verify))
+    record::next_probe(&search.record(), probes).map(|(batch, purpose)| (batch as usize, purpose))
 }
 
 /// Every search of so many ranks is at its end.
@@ -109,6 +91,7 @@ pub(super) fn run(
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
     let id = search.search_id();
+    session.dir.restore_probes(&id)?;
     let mut probes = session.dir.read_probes()?;
     probes.retain(|p| p.search_id == id);
     session.observer.begin(&id, "probes", most_probes(search), probes.len() as u64);

@@ -316,10 +316,11 @@ fn what_is_meant_is_found_or_what_there_is_is_said() {
     }
     run.answer("export", &["--format", "modeltest", "--out", "-"]).expect(2, &["several files"]);
     run.answer("export", &["--format", "xml"]).expect(2, &["modeltest", "jsonl"]);
-    fs::write(run.path.join("samples.jsonl"), "{\"schema\":3}\n").unwrap();
-    run.answer("export", &["--format", "sql"]).expect(2, &["samples.jsonl:1: schema 3 was found"]);
+    fs::write(run.path.join("samples.jsonl"), "{\"schema\":9}\n").unwrap();
+    let unreadable = "samples.jsonl: 1 line cannot be read (line 1: schema 9 was found";
+    run.answer("export", &["--format", "sql"]).expect(4, &[unreadable]);
     fs::write(run.path.join("samples.jsonl"), "").unwrap();
-    run.answer("score", &[]).expect(2, &["has no samples"]);
+    run.answer("score", &[]).expect(4, &["task boolq has 0 of 4 items", "nothing is scored"]);
 }
 
 #[test]
@@ -341,7 +342,7 @@ fn answers_that_no_protocol_leaves_are_failures_not_panics() {
             sample["task"] = "no such task".into();
         }
     });
-    run.answer("score", &[]).expect(0, &[]);
+    run.answer("score", &[]).expect(4, &["1 line is of no task of the plan"]);
 }
 
 #[test]

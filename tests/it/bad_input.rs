@@ -391,9 +391,9 @@ fn run_directories_that_are_wrong_are_named() {
     spoil("run.json", &|_| String::new(), 2, &["run.json:"]);
     spoil(
         "run.json",
-        &|text| text.replacen("\"schema\": 2", "\"schema\": 99", 1),
+        &|text| text.replacen("\"schema\": 3", "\"schema\": 99", 1),
         2,
-        &["schema 99 was found, 1 to 2 was expected"],
+        &["schema 99 was found, 1 to 3 was expected"],
     );
     spoil("run.json", &|text| text.replacen("fp16", "fp32", 1), 2, &["identity"]);
     spoil("run.json", &|text| text.replace("\"batch\": 1,", "\"batch\": 4294967295,"), 4, &[]);
@@ -405,14 +405,15 @@ fn run_directories_that_are_wrong_are_named() {
                 .collect()
         }
     };
-    spoil("samples.jsonl", &second("{\"schema\":1}"), 2, &["samples.jsonl:2: missing field"]);
-    spoil("samples.jsonl", &second("\u{0}"), 2, &["samples.jsonl:2: "]);
-    spoil("requests.jsonl", &second("[]"), 2, &["requests.jsonl:2: "]);
+    let unreadable = "samples.jsonl: 1 line cannot be read (line 2: missing field";
+    spoil("samples.jsonl", &second("{\"schema\":1}"), 4, &[unreadable]);
+    spoil("samples.jsonl", &second("\u{0}"), 4, &["samples.jsonl: 1 line cannot be read (line 2: "]);
+    spoil("requests.jsonl", &second("[]"), 4, &["requests.jsonl: 1 line cannot be read (line 2: "]);
     spoil(
         "requests.jsonl",
-        &|text| text.replacen("\"schema\":2", "\"schema\":3", 1),
-        2,
-        &["requests.jsonl:1: schema 3"],
+        &|text| text.replacen("\"schema\":3", "\"schema\":9", 1),
+        4,
+        &["requests.jsonl: 1 line cannot be read (line 1: schema 9 was found"],
     );
     // Numbers that no machine gives are numbers all the same.
     let extremes = |text: &str| -> String {
@@ -435,7 +436,7 @@ fn run_directories_that_are_wrong_are_named() {
     // Words from outside are text in the page, not markup.
     let markup = |text: &str| text.replace("\"suite\": \"bad\"", "\"suite\": \"<script>x</script>\"");
     fs::write(run.join("run.json"), markup(&fs::read_to_string(run.join("run.json")).unwrap())).unwrap();
-    report(0, &[]);
+    report(4, &["run.json is not as it was written"]);
     assert!(!fs::read_to_string(run.join("report.html")).unwrap().contains("<script>"));
     fs::remove_file(run.join("run.json")).unwrap();
     report(2, &["run.json"]);

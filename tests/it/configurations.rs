@@ -288,3 +288,33 @@ fn doctor_has_processes_time_a_model_and_a_comparison_takes_what_they_found() {
     answer(&["doctor", "--noise", "--shape", "8x0x1"]).expect(2, &["BATCHxINPUTxOUTPUT"]);
     answer(&["doctor", "--noise", "--model", "nowhere"]).expect(2, &["--model nowhere"]);
 }
+
+#[test]
+fn a_group_killed_before_its_comparison_makes_that_alone() {
+    // Two of the same thing, which the command compares at its end.
+    let suite =
+        SUITE.replace("dtype = \"bf16\"\nthreads = 1", "threads = 2").replace("dtype = \"fp16\"\n", "");
+    let suite = suite.replace("limit = 4\nconfigurations = [\"half\"]", "limit = 4");
+    let bench = Bench::new(&suite);
+    bench.run(&[]).expect(0, &["report: "]);
+    let runs = bench.runs();
+    let group = runs[0].1["provenance"]["group"]["id"].as_str().unwrap();
+    let comparison = bench.folder.path().join("runs").join(format!("{group}-compare"));
+    assert!(comparison.join("report.html").is_file());
+    fs::remove_dir_all(&comparison).unwrap();
+    let files = |runs: &[(PathBuf, Value)]| -> Vec<Vec<u8>> {
+        let of = |run: &PathBuf| {
+            ["run.json", "samples.jsonl", "requests.jsonl"].map(|f| fs::read(run.join(f)).unwrap())
+        };
+        runs.iter().flat_map(|(run, _)| of(run)).collect()
+    };
+    let before = files(&runs);
+    bench.run(&["--resume"]).expect(0, &["is finished already"]);
+    assert!(comparison.join("report.html").is_file(), "the comparison was not made");
+    let after = bench.runs();
+    assert_eq!(after.len(), 2, "a run was made again");
+    assert_eq!(files(&after), before, "a run was touched");
+    // With all that there, a further --resume has nothing to go on with.
+    bench.run(&["--resume"]).expect(0, &[]);
+    assert_eq!(bench.runs().len(), 4);
+}

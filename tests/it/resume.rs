@@ -72,10 +72,17 @@ impl Bench {
         answer(&self.args(more))
     }
 
+    /// What a verb says of the one run.
+    fn verb(&self, verb: &str) -> Answer {
+        answer(&[verb, self.the_run().to_str().unwrap()])
+    }
+
     /// All run directories.
     fn runs(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.folder.path().join("runs")).into_iter().flatten();
         let mut runs: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
+        // A kill may come between a folder and its record.
+        runs.retain(|run| run.join("run.json").is_file());
         runs.sort();
         runs
     }
@@ -114,6 +121,8 @@ pub fn samples(run: &Path) -> Vec<Value> {
     let mut all = lines(&run.join("samples.jsonl"));
     for line in &mut all {
         let fields = line.as_object_mut().unwrap();
+        // It covers the times.
+        fields.remove("sum").unwrap();
         assert!(fields.remove("t_start_ns").unwrap().as_u64() <= fields.remove("t_end_ns").unwrap().as_u64());
     }
     all
@@ -314,13 +323,72 @@ fn what_was_changed_meanwhile_is_not_gone_on_with() {
     }
     assert_eq!(bench.runs().len(), 5);
     assert_eq!(fs::read(run.join("run.json")).unwrap(), kept);
-    // Lines that someone put out of order are named.
+    // What is missing in the middle is done again, and the lines behind it keep their places.
+    let undisturbed = bench.folder.path().join("undisturbed");
+    copy(&run, &undisturbed);
     let path = run.join("samples.jsonl");
     let text = fs::read_to_string(&path).unwrap();
-    let mut shuffled: Vec<&str> = text.lines().collect();
-    shuffled.remove(2);
-    fs::write(&path, shuffled.join("\n") + "\n").unwrap();
-    bench.run(&["--resume"]).expect(3, &["samples.jsonl:3: item ", "was found", "was expected"]);
-    fs::write(&path, text.replacen("\"schema\":2", "\"schema\":7", 2)).unwrap();
-    bench.run(&["--resume"]).expect(2, &["samples.jsonl:1: schema 7 was found, 1 to 2 was expected"]);
+    let mut fewer: Vec<&str> = text.lines().collect();
+    fewer.remove(2);
+    fs::write(&path, fewer.join("\n") + "\n").unwrap();
+    bench.run(&["--resume"]).expect(0, &["samples.jsonl: 2 lines stand, 21 more are kept for their places"]);
+    assert_eq!(samples(&run), samples(&undisturbed));
+    // A line that cannot be read is done again; it was kept aside.
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\"schema\":3", "\"schema\":7", 2)).unwrap();
+    bench.run(&["--resume"]).expect(0, &["0 lines stand, 22 more are kept", "2 are done again", "set aside"]);
+    assert_eq!(samples(&run), samples(&undisturbed));
+    assert!(fs::read_to_string(run.join("samples.jsonl.set-aside")).unwrap().contains("\"schema\":7"));
+}
+
+/// Two processes that begin in one second have a directory each.
+#[test]
+fn two_runs_of_one_second_have_two_names() {
+    let bench = Bench::new(SUITE);
+    let children: Vec<Child> = (0..3).map(|_| bench.start(&[])).collect();
+    for child in children {
+        wait(child).expect(0, &[]);
+    }
+    let runs = bench.runs();
+    assert_eq!(runs.len(), 3, "{runs:?}");
+    for run in &runs {
+        assert_eq!(record(run)["run_id"], run.file_name().unwrap().to_str().unwrap());
+        assert_same(run, &runs[0]);
+    }
+}
+
+/// Kills at `kills` moments spread over a run, each in a run of its own, and goes on with every one.
+fn kill_at_many_moments(kills: u32) {
+    let undisturbed = Bench::new(SUITE);
+    let begin = Instant::now();
+    undisturbed.run(&[]).expect(0, &[]);
+    let whole = begin.elapsed();
+    let mut killed = 0;
+    for moment in 0..kills {
+        let bench = Bench::new(SUITE);
+        let mut child = bench.start(&[]);
+        std::thread::sleep(whole * moment / kills);
+        child.kill().unwrap();
+        killed += u32::from(wait(child).code.is_none());
+        let is_finished =
+            |run: &PathBuf| record(run)["status"] == "complete" && run.join("report.html").exists();
+        if !bench.runs().first().is_some_and(is_finished) {
+            bench.run(&["--resume"]).expect(0, &[]);
+        }
+        assert_same(&bench.the_run(), &undisturbed.the_run());
+        bench.verb("report").expect(0, &[]);
+    }
+    assert!(killed > kills / 2, "{killed} of {kills} were killed before their end");
+}
+
+#[test]
+fn a_run_killed_at_any_moment_is_gone_on_with() {
+    kill_at_many_moments(8);
+}
+
+/// The long one: `cargo test --release --test it -- --ignored hundreds`.
+#[test]
+#[ignore = "takes about ten minutes"]
+fn a_run_killed_at_hundreds_of_moments_is_gone_on_with() {
+    kill_at_many_moments(400);
 }

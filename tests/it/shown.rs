@@ -82,6 +82,10 @@ fn spoil(run: &Path) {
     record["run_id"] = json!(text);
     record["provenance"]["command_line"] = json!(["glmbench", text]);
     record["first_prompt"]["text"] = json!(format!("```\n{text}"));
+    // As an older program would have left it: without sums and seal, which would tell of all this.
+    record["schema"] = json!(2);
+    let fields = record.as_object_mut().unwrap();
+    (fields.remove("sum"), fields.remove("seal"));
     fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
     let path = run.join("samples.jsonl");
     let lines = fs::read_to_string(&path).unwrap();
@@ -90,7 +94,8 @@ fn spoil(run: &Path) {
         for field in ["subject", "category", "pred", "text", "extract_rule"] {
             line[field] = json!(text);
         }
-        // A line that is sealed would no longer be what was written.
+        line["correct"] = json!(false);
+        line["schema"] = json!(2);
         line.as_object_mut().unwrap().remove("sum");
         format!("{line}\n")
     });

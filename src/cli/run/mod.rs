@@ -18,18 +18,19 @@ use crate::device::cpu::available_threads;
 use crate::engine::EngineError;
 use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::scheduler::Scheduler;
-use crate::record::{Group, Roofline, RunDir, RunRecord, compact_utc};
+use crate::record::{Group, Roofline, RunDir, RunRecord};
 use crate::report::render;
 use crate::run::plan::Plan;
 use crate::run::provenance::{Origin, record};
 use crate::run::{
-    Ending, Found, Observer as _, RunError, execute, find, find_group, finished, limits, open_dir, telemetry,
+    Ending, Found, Observer as _, Resume, RunError, Wanted, execute, find, find_group, finished, group_id,
+    limits, open_dir, telemetry,
 };
 use crate::suite::Suite;
 
 use self::describe::{Description, describe};
 use self::setup::{Setup, SetupArgs};
-use super::compare::compare_group;
+use super::compare::{compare_group, compare_turns};
 use super::engine::{ComputeArgs, FoundModel, weight_fault_words};
 use super::progress::{self, Bars};
 use super::settings::override_parser;
@@ -70,9 +71,13 @@ pub struct Args {
     /// Folder of run directories
     #[arg(long, value_name = "DIR", default_value = "reports")]
     out: PathBuf,
-    /// Go on with the newest unfinished run of the same suite, data, model and device
+    /// Go on with the newest unfinished run of the same suite, data, model and device; what of its journals is not as the plan
+    /// says is mended
     #[arg(long)]
     resume: bool,
+    /// With --resume: do again what failed, items, timed cases, searches and loads, also of a run that is finished
+    #[arg(long, requires = "resume")]
+    retry_failed: bool,
     /// Show plan, memory and first prompts; run nothing
     #[arg(long)]
     dry_run: bool,
@@ -121,17 +126,26 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create --out {}", args.out.display()))?;
     let groups = groups(args, &suite, &setups, blocks);
-    if let Some(blocks) = blocks {
+    let group = groups.iter().flatten().next().map(|group| group.id.clone());
+    let finished_run = |group: &Option<Group>| {
+        group
+            .as_ref()
+            .filter(|_| args.resume)
+            .and_then(|g| finished(&args.out, g, &g.configuration, wanted(args)))
+    };
+    let there: Vec<Option<Found>> = groups.iter().map(finished_run).collect();
+    if let Some(blocks) = blocks.filter(|_| there.iter().any(Option::is_none)) {
         let shared = groups.into_iter().zip(rooflines).collect();
         return turns::lead(args, &setups, &plans, shared, blocks);
     }
     let mut exit = Exit::Done;
     let mut done: Vec<PathBuf> = Vec::new();
-    for (((setup, plan), group), roofline) in setups.iter().zip(&plans).zip(groups).zip(rooflines) {
-        if let Some(found) =
-            group.as_ref().filter(|_| args.resume).and_then(|g| finished(&args.out, g, &g.configuration))
-        {
+    let each = setups.iter().zip(&plans).zip(groups).zip(rooflines).zip(there);
+    for ((((setup, plan), group), roofline), finished) in each {
+        if let Some(found) = finished {
             say(&format!("glmbench: {} is finished already", found.path.display()));
+            let code = report::exit_code(render(&found.path)?.verdict());
+            exit = if exit == Exit::Done { code } else { exit };
             done.push(found.path);
             continue;
         }
@@ -145,7 +159,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         exit = if exit == Exit::Done { code } else { exit };
         done.push(path);
     }
-    compare_group(&done)?;
+    match group {
+        Some(_) if blocks.is_some() => compare_turns(&done)?,
+        Some(_) => compare_group(&done)?,
+        None => {}
+    }
     Ok(exit.into())
 }
 
@@ -159,6 +177,11 @@ fn dry_run(args: &Args, setups: &[Setup], plans: &[Plan<'_>]) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a run that is gone on with has still to do.
+fn wanted(args: &Args) -> Wanted {
+    if args.retry_failed { Wanted::MissingOrFailed } else { Wanted::Missing }
+}
+
 /// The group of the command's runs, one a configuration; none where there is a single run.
 fn groups(args: &Args, suite: &Suite, setups: &[Setup], blocks: Option<u32>) -> Vec<Option<Group>> {
     let names: Vec<String> = setups.iter().filter_map(|s| s.name.clone()).collect();
@@ -166,8 +189,9 @@ fn groups(args: &Args, suite: &Suite, setups: &[Setup], blocks: Option<u32>) -> 
         return vec![None; setups.len()];
     }
     let hash = suite.content_hash();
-    let found = args.resume.then(|| find_group(&args.out, &hash, &names, blocks)).flatten();
-    let id = found.map_or_else(|| format!("{}-{}", compact_utc(SystemTime::now()), suite.name), |g| g.id);
+    let find = || find_group(&args.out, &hash, &names, (blocks, wanted(args)));
+    let found = args.resume.then(find).flatten();
+    let id = found.map_or_else(|| group_id(SystemTime::now(), &suite.name), |g| g.id);
     let of = |name: &String| {
         Some(Group {
             id: id.clone(),
@@ -221,8 +245,9 @@ fn prepare(
         command_line: command_line(),
         group,
     };
-    let first = record(&origin, plan, &model.config);
-    let found = find(&args.out, &first).or(finished);
+    let mut first = record(&origin, plan, &model.config);
+    first.plan.operators = compute.profile_operators && !first.plan.performance.is_empty();
+    let found = find(&args.out, &first, args.resume.then(|| wanted(args))).or(finished);
     if let (Some(found), false) = (&found, args.resume) {
         say(&format!(
             "glmbench: an unfinished run of this is at {}; --resume goes on with it",
@@ -235,11 +260,19 @@ fn prepare(
             args.out.display()
         ));
     }
+    let mut told = Vec::new();
+    let resume = found.as_ref().filter(|_| args.resume).map(|found| Resume {
+        found,
+        plan,
+        retry_failed: args.retry_failed,
+        told: &mut told,
+    });
     // A folder is a run from the start: a signal in between is told to whoever records in it.
     let watch = Watch::new();
-    let (dir, record) = open_dir(&args.out, found.as_ref().filter(|_| args.resume), first)?;
+    let (dir, record) = open_dir(&args.out, resume, first)?;
     drop(watch);
     say(&format!("glmbench: recording in {}", dir.path().display()));
+    told.iter().for_each(|mended| say(&format!("glmbench: mended: {mended}")));
     Ok(Ready { engine, dir, record })
 }
 
@@ -321,7 +354,7 @@ fn conclude(ending: Result<Ending, RunError>, dir: &RunDir, record: &RunRecord) 
 }
 
 /// Hash of the weights, with a bar while gigabytes are read.
-fn fingerprint(model: &FoundModel, compute: &ComputeArgs) -> anyhow::Result<String> {
+pub(super) fn fingerprint(model: &FoundModel, compute: &ComputeArgs) -> anyhow::Result<String> {
     let source = model.weights(compute.precision().dtype)?;
     let bar = progress::bar("hashing", progress::BYTES);
     bar.set_length(source.stored().iter().map(|t| t.bytes).sum());

@@ -25,7 +25,7 @@ use crate::run::{self, Ending, Observer, RunError, finished};
 use crate::suite::Suite;
 
 use super::setup::Setup;
-use super::{Args, conclude, load, load_suite, prepare};
+use super::{Args, conclude, load, load_suite, prepare, wanted};
 
 /// How often the one that leads looks whether it was told to stop.
 const LOOK: Duration = Duration::from_millis(50);
@@ -89,7 +89,7 @@ pub(super) fn lead(
         if signals::asked() {
             return finish(runs, Ok(Ending::Interrupted));
         }
-        let finished = group.as_ref().and_then(|g| finished(&args.out, g, &g.configuration));
+        let finished = group.as_ref().and_then(|g| finished(&args.out, g, &g.configuration, wanted(args)));
         let ready = prepare(args, setup, plan, (group, roofline), finished)?;
         let watch = watch.get_or_insert_with(Watch::new);
         let mut side = Side { plan, engine: ready.engine, dir: ready.dir, record: ready.record };

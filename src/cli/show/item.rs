@@ -1,16 +1,14 @@
 //! An item as the model met it: what it was asked, what it answered, what that was taken for.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use crate::cli::data::dataset_folder;
 use crate::cli::engine::model_path;
 use crate::cli::report::drawn_columns;
-use crate::dataset::Benchmark;
 use crate::engine::load::load_tokenizer;
 use crate::engine::tokenizer::Tokenizer;
-use crate::record::{AccuracyCase, CallRecord, SampleRecord, SampleState};
+use crate::record::{CallRecord, SampleRecord, SampleState};
 use crate::run::prompts::first_prompt;
 use crate::text::one_line;
 
@@ -79,24 +77,9 @@ fn prompts(
 fn again(args: &Args, run: &Shown, sample: &SampleRecord) -> anyhow::Result<CallRecord> {
     let cases = &run.records.run.plan.accuracy;
     let case = cases.iter().find(|case| case.task == sample.task).context("the plan has no such task")?;
-    let folder = dataset_folder(args, case)?;
+    let folder = dataset_folder(&args.set, args.dataset.as_ref(), case)?;
     let tokenizer = tokenizer(args, run)?;
     Ok(first_prompt(case, sample, &folder, &tokenizer)?)
-}
-
-/// The folder given for the task, or where its set usually lies.
-fn dataset_folder(args: &Args, case: &AccuracyCase) -> anyhow::Result<PathBuf> {
-    let benchmark = case.task.split('-').next().unwrap_or_default();
-    let given = args.set.iter().find(|(task, _)| Some(*task) == Benchmark::from_name(benchmark));
-    if let Some(folder) = given.map(|(_, folder)| folder).or(args.dataset.as_ref()) {
-        return Ok(folder.clone());
-    }
-    let name = case.dataset.split(' ').next().unwrap_or_default();
-    let usual = [name, benchmark].map(|name| Path::new("datasets").join(name));
-    match usual.iter().find(|folder| folder.is_dir()) {
-        Some(folder) => Ok(folder.clone()),
-        None => bail!("there is no data set in {} nor in {}", usual[0].display(), usual[1].display()),
-    }
 }
 
 /// The tokenizer of the run, and of no other.

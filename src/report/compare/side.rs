@@ -1,9 +1,9 @@
 //! One run of a comparison, read.
 
-use crate::record::{Clock, RequestRecord, RunDir, RunRecord, SampleRecord};
+use crate::record::{Clock, Contents, RequestRecord, RunDir, RunRecord, SampleRecord};
 use crate::report::format::counted;
 use crate::report::workloads::Workloads;
-use crate::report::{ReportError, Summary};
+use crate::report::{ReportError, Summary, sealed};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -112,12 +112,11 @@ type Read = (Summary, Vec<SampleRecord>, Vec<RequestRecord>, Workloads);
 
 pub(super) fn read(path: &Path) -> Result<Read, ReportError> {
     let dir = RunDir::open(path)?;
-    // The small file first: a folder that is no run is told at once, and by its run.json.
-    let run = dir.read_run()?;
-    let (samples, requests) = (dir.read_samples()?, dir.read_requests()?);
+    let Contents { run, samples, requests, probes, loads, audit } = Contents::read(&dir)?;
     let mut summary = Summary::of(run, &samples, &requests);
-    let workloads = Workloads::of(&summary.run, dir.read_probes()?, &dir.read_loads()?);
+    let workloads = Workloads::of(&summary.run, probes, &loads);
     workloads.add_to(&mut summary);
+    sealed::add_to(&mut summary, &audit);
     Ok((summary, samples, requests, workloads))
 }
 

@@ -598,8 +598,13 @@ fn hostile_folders_are_answered_with_what_is_wrong() {
     other.0.plan.performance.clear();
     let other = written(root.path(), other, "other");
     says(&[good.clone(), other.clone()], "B has no task and 0 timed cases");
-    fs::write(other.join("samples.jsonl"), "{\"schema\":1}\n").unwrap();
-    says(&[good.clone(), other.clone()], "samples.jsonl:1");
+    // A line that cannot be read makes a run invalid, and no comparison impossible.
+    let bad = written(root.path(), fixture::quiet(), "bad");
+    fs::write(bad.join("samples.jsonl"), "{\"schema\":1}\n").unwrap();
+    let comparison = compare(&[good.clone(), bad], &allowing()).unwrap();
+    assert_eq!(comparison.verdict(), Verdict::Invalid);
+    let faults = comparison.sides[1].summary.record_faults().unwrap();
+    assert!(faults.contains("samples.jsonl: 1 line cannot be read (line 1: missing field"), "{faults}");
     fs::write(other.join("run.json"), "[]").unwrap();
     says(&[good, other], "run.json:1");
 }

@@ -13,8 +13,8 @@ mod sql;
 mod tidy;
 
 use crate::record::{
-    Clock, LoadLevelRecord, LoadRow, ProbeRecord, ProbeRow, PromptRecord, RecordError, RequestRecord, RunDir,
-    RunRecord, SampleRecord, csv_table,
+    Audit, Clock, Contents, LoadLevelRecord, LoadRow, ProbeRecord, ProbeRow, PromptRecord, RecordError,
+    RequestRecord, RunDir, RunRecord, SampleRecord, csv_table,
 };
 use crate::report::{load_rows, probe_rows};
 use std::io::{self, Write};
@@ -37,6 +37,8 @@ pub struct Records {
     pub probes: Vec<ProbeRecord>,
     /// `load.jsonl`.
     pub levels: Vec<LoadLevelRecord>,
+    /// What is wrong about them.
+    pub audit: Audit,
 }
 
 /// A file of an export.
@@ -51,13 +53,8 @@ pub struct File {
 impl Records {
     /// Reads a run.
     pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
-        Ok(Self {
-            run: dir.read_run()?,
-            samples: dir.read_samples()?,
-            requests: dir.read_requests()?,
-            probes: dir.read_probes()?,
-            levels: dir.read_loads()?,
-        })
+        let Contents { run, samples, requests, probes, loads: levels, audit } = Contents::read(dir)?;
+        Ok(Self { run, samples, requests, probes, levels, audit })
     }
 
     /// What a file of this run is named by: its id, as one plain part of a path whatever a stranger's `run.json` has there.

@@ -82,6 +82,7 @@ fn case(search: &SearchCase, probe: &ProbeRecord) -> PerformanceCase {
         prompts: None,
         unfit: None,
         repetitions: search.repetitions,
+        seed: None,
         prefill_cost: None,
         decode_cost: None,
     }

@@ -1,0 +1,442 @@
+//! `glmbench verify`: a sample of a run put to the engine again, and held against the record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::{Context, bail};
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use crate::dataset::Benchmark;
+use crate::device::cpu::InstructionSet;
+use crate::device::rotary::RotaryMode;
+use crate::device::{DeviceInfo, KvForm, Precision};
+use crate::engine::config::RopeScaling;
+use crate::engine::load::DeviceKind;
+use crate::engine::tokenizer::Tokenizer;
+use crate::record::{AccuracyCase, Contents, PerformanceCase, PromptRecord, RunDir, RunRecord};
+use crate::run::AccuracyRun;
+use crate::run::plan::Plan;
+use crate::run::verify::{Bound, Difference, Picked, Verified, items, task_run, timed_case};
+use crate::task::TextCodec;
+
+use super::data::dataset_folder;
+use super::engine::{ComputeArgs, EmulationArgs, EmulationMode, FoundModel};
+use super::run::fingerprint;
+use super::runs::find_run;
+use super::settings::dataset_parser;
+use super::{Exit, emit, emit_json, progress, say};
+
+/// What stands behind the name of an emulated card.
+const EMULATED: &str = " (emulated)";
+
+/// Put a random sample of a run's items to the engine again, and hold the answers against the record
+///
+/// Weights, tokenizer and data sets must be those of the run: where a hash differs, nothing is compared and the exit code is 2.
+/// Device, type, kernels and ranks are the run's unless a flag says otherwise.
+///
+/// Within a family of CPU kernels (avx512, avx2, neon and portable; amx and amx-portable), with as many ranks, answers must be
+/// the record's to the last bit: tokens, text and every log-probability; and timed cases must give the recorded output hash.
+/// Elsewhere (another family, device or number of ranks, and Ascend cards, whose sums depend on how prompts are cut) every
+/// log-probability must be within a bound, printed with the result, and every recorded token within it of the likeliest.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  glmbench verify 20261123T02\n  \
+    glmbench verify reports/20261123T021500Z-ceval-cpu-5e1f22 --model chatglm2-6b --items 50 --seed 7\n\n\
+    Exit codes: 0 as recorded, 1 something differs, 2 other weights, tokenizer or data than the run's, or usage,\n            \
+    4 the record is not what its plan says (and nothing put again differs), 5 device or engine unavailable")]
+pub struct Args {
+    /// The run directory, or the beginning of its name in reports/
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Items to put again, of all tasks together
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    items: u32,
+    /// Timed cases to run again, once each
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    cases: u32,
+    /// Which items: the same seed draws the same; another one each time unless given
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`; the run's own word unless given
+    #[arg(long, value_name = "DIR|demo|dummy:…")]
+    model: Option<OsString>,
+    /// Folder of the P-tuning v2 prefix that the run had over the model
+    #[arg(long, value_name = "DIR")]
+    ptuning: Option<PathBuf>,
+    /// What the model's rope_ratio does, where its folder does not say: `positions` or `base`
+    #[arg(long, value_name = "WHAT")]
+    rope_scaling: Option<RopeScaling>,
+    /// Folder of a data set, as `ceval=FOLDER`; datasets/NAME unless given
+    #[arg(long, value_name = "TASK=DIR", value_parser = dataset_parser())]
+    set: Vec<(Benchmark, PathBuf)>,
+    /// Device; the run's unless given
+    #[arg(long)]
+    device: Option<DeviceKind>,
+    /// On the emulated card
+    #[command(flatten)]
+    emulation: EmulationArgs,
+    /// Tensor-parallel ranks; the run's unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    tp: Option<u16>,
+    /// Threads; all cores unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// CPU kernels; the run's where this machine has them, else others of their family
+    #[arg(long, value_name = "SET")]
+    kernel: Option<InstructionSet>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does it.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let dir = RunDir::open(&find_run(&args.run)?)?;
+    let contents = Contents::read(&dir)?;
+    if let Some(first) = &contents.run.provenance.scored_from {
+        bail!(
+            "run {} was scored from {first}, and no model ran for it; verify that one",
+            contents.run.run_id
+        );
+    }
+    let faults = contents.audit.words();
+    if let Some(faults) = &faults {
+        say(&format!("glmbench: run {} is INVALID: not what the plan says: {faults}", contents.run.run_id));
+    }
+    let seed = args.seed.unwrap_or_else(clock_seed);
+    let picked = Picked::of(&contents, (args.items as usize, args.cases as usize), seed);
+    if picked.items.is_empty() && picked.cases.is_empty() {
+        bail!("run {} has nothing that can be put again{}", contents.run.run_id, passed_over(&picked));
+    }
+    let session = Session::new(args, &contents)?;
+    let found = session.verify(&dir, &picked)?;
+    if args.json {
+        emit_json(&found.data(&session, &picked, seed, faults.as_deref()))?;
+    } else {
+        emit(&found.words(&session, &picked, seed))?;
+    }
+    Ok(match (found.differences.is_empty(), faults.is_some()) {
+        (false, _) => Exit::GateFailed,
+        (true, true) => Exit::Invalid,
+        (true, false) => Exit::Done,
+    }
+    .into())
+}
+
+/// Another one each time.
+fn clock_seed() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    // Short enough to be typed again.
+    since.map_or(0, |since| since.as_nanos() as u64 % 1_000_000_000)
+}
+
+/// A run with the model that it is held against.
+struct Session<'a> {
+    args: &'a Args,
+    contents: &'a Contents,
+    model: FoundModel,
+    tokenizer: Option<Tokenizer>,
+    compute: ComputeArgs,
+}
+
+/// What came out.
+struct Found {
+    differences: Vec<Difference>,
+    other_tokens: usize,
+    largest: f32,
+    /// What each part was held to, by what computed.
+    bounds: BTreeMap<String, Bound>,
+    /// Timed cases that were not held against anything, and why.
+    not_held: Vec<(String, String)>,
+    cases: usize,
+}
+
+impl<'a> Session<'a> {
+    /// Finds the model, and refuses one that is not the run's.
+    fn new(args: &'a Args, contents: &'a Contents) -> anyhow::Result<Self> {
+        let run = &contents.run;
+        let word = args.model.clone().unwrap_or_else(|| run.provenance.model.clone().into());
+        let model =
+            FoundModel::find_as(&word, args.ptuning.as_deref(), args.rope_scaling).with_context(|| {
+                format!("the run's model is {}; --model names its folder", run.provenance.model)
+            })?;
+        let word = word.to_string_lossy();
+        let word: &str = &word;
+        let tokenizer = model.tokenizer()?;
+        let compute = compute(args, run)?;
+        let hash = tokenizer.as_ref().map_or("none", |tokenizer| tokenizer.sha256());
+        same_hash(run, "tokenizer", hash, word)?;
+        for (field, found) in model.facts(tokenizer.as_ref())?.identity() {
+            match run.identity.get(field) {
+                Some(recorded) if recorded != found => {
+                    bail!("--model {word}: {field} is {found}, run {} recorded {recorded}", run.run_id)
+                }
+                _ => {}
+            }
+        }
+        same_hash(run, "weights", &fingerprint(&model, &compute)?, word)?;
+        Ok(Self { args, contents, model, tokenizer, compute })
+    }
+
+    fn verify(&self, dir: &RunDir, picked: &Picked) -> anyhow::Result<Found> {
+        let run = &self.contents.run;
+        let prompts = kept_prompts(dir, picked)?;
+        let mut tasks = Vec::new();
+        for case in &run.plan.accuracy {
+            if let Some(samples) = picked.items.get(&case.task) {
+                tasks.push((case, samples, self.task(case, samples)?));
+            }
+        }
+        let recorded_tp = |tp: u32| self.args.tp.map_or(tp as usize, usize::from);
+        let worlds: BTreeSet<usize> = tasks
+            .iter()
+            .map(|(_, _, task)| task.tp)
+            .chain(picked.cases.iter().map(|case| recorded_tp(case.tp)))
+            .collect();
+        let mut found = Found {
+            differences: Vec::new(),
+            other_tokens: 0,
+            largest: 0.0,
+            bounds: BTreeMap::new(),
+            not_held: picked.passed_over.iter().map(|(id, why)| (id.clone(), (*why).to_owned())).collect(),
+            cases: 0,
+        };
+        let bar = progress::bar("verifying", "items");
+        bar.set_length((picked.item_count() + picked.cases.len()) as u64);
+        for world in worlds {
+            let (own, rest): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|(_, _, task)| task.tp == world);
+            tasks = rest;
+            let cases: Vec<&PerformanceCase> =
+                picked.cases.iter().filter(|case| recorded_tp(case.tp) == world).collect();
+            let (facts, runs): (Vec<_>, Vec<_>) = own.into_iter().map(|(c, s, task)| ((c, s), task)).unzip();
+            let timed: Vec<_> = cases.iter().map(|case| (*case, world)).collect();
+            let step_tokens = self.compute.device.step_tokens();
+            let shape = (&self.model.config, self.tokenizer.as_ref());
+            let plan = Plan::again(runs, &timed, shape, step_tokens);
+            let mut engine = self.model.load(&self.compute.on(world), plan.limits(world))?;
+            let info = engine.device_info();
+            for ((case, samples), task) in facts.iter().zip(&plan.accuracy) {
+                let bound = self.bound(&info, case.tp as usize, world);
+                found.bounds.insert(named(&info), bound);
+                let kept = prompts.get(&case.task).cloned().unwrap_or_default();
+                let verified = items(task, samples, &kept, (&mut engine, bound), &mut || bar.inc(1))?;
+                found.add(verified);
+            }
+            for case in cases {
+                bar.inc(1);
+                let bound = self.bound(&info, case.tp as usize, world);
+                if bound != Bound::Exact {
+                    let why =
+                        "an output hash can be held against one of the same family, device and ranks only";
+                    found.not_held.push((case.case_id.clone(), why.to_owned()));
+                    continue;
+                }
+                found.bounds.insert(named(&info), bound);
+                found.cases += 1;
+                let difference = timed_case(case, &self.contents.requests, &plan, &mut engine)?;
+                found.differences.extend(difference);
+            }
+        }
+        bar.finish_and_clear();
+        Ok(found)
+    }
+
+    /// A task's items, from its data set.
+    fn task(
+        &self,
+        case: &AccuracyCase,
+        samples: &[crate::record::SampleRecord],
+    ) -> anyhow::Result<AccuracyRun<'_>> {
+        let folder = dataset_folder(&self.args.set, None, case)
+            .with_context(|| format!("task {} was of {}; --set names its folder", case.task, case.dataset))?;
+        let tokenizer = self.tokenizer.as_ref().context("random weights have no tokenizer")?;
+        let codec = (tokenizer as &dyn TextCodec, self.model.config.seq_length);
+        let mut task = task_run((self.contents, case), samples, &folder, codec)?;
+        if let Some(tp) = self.args.tp {
+            task.tp = usize::from(tp);
+        }
+        Ok(task)
+    }
+
+    /// How near this engine must come to the record.
+    fn bound(&self, ours: &DeviceInfo, recorded_tp: usize, tp: usize) -> Bound {
+        let theirs = &self.contents.run.provenance;
+        let family = |kernel: &str| kernel.parse().ok().map(InstructionSet::has_tiles);
+        let alike = ours.name == theirs.device
+            && family(&ours.kernel) == family(&theirs.kernel)
+            && self.compute.device.chip().is_none()
+            && recorded_tp == tp;
+        if alike { Bound::Exact } else { Bound::across(ours.precision.dtype) }
+    }
+}
+
+/// The prompts that the run kept of the items, by task and item.
+fn kept_prompts(
+    dir: &RunDir,
+    picked: &Picked,
+) -> anyhow::Result<BTreeMap<String, BTreeMap<String, PromptRecord>>> {
+    let wanted: BTreeSet<(&str, &str)> = picked
+        .items
+        .values()
+        .flatten()
+        .map(|sample| (sample.task.as_str(), sample.doc_id.as_str()))
+        .collect();
+    let records =
+        dir.read_prompts(|record| wanted.contains(&(record.task.as_str(), record.doc_id.as_str())))?;
+    let mut kept: BTreeMap<String, BTreeMap<String, PromptRecord>> = BTreeMap::new();
+    for record in records {
+        kept.entry(record.task.clone()).or_default().insert(record.doc_id.clone(), record);
+    }
+    Ok(kept)
+}
+
+/// Answers of other weights or tokens say nothing of a record.
+fn same_hash(run: &RunRecord, field: &str, found: &str, word: &str) -> anyhow::Result<()> {
+    match run.identity.get(field) {
+        Some(recorded) if recorded != found => {
+            bail!("--model {word}: {field} have the hash {found}, run {} recorded {recorded}", run.run_id)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The run's way of computing, with what the flags change.
+fn compute(args: &Args, run: &RunRecord) -> anyhow::Result<ComputeArgs> {
+    let from = &run.provenance;
+    let (name, emulated) = match from.device.strip_suffix(EMULATED) {
+        Some(name) => (name, true),
+        None => (from.device.as_str(), false),
+    };
+    let recorded: Result<DeviceKind, String> = name.parse();
+    let device = match args.device {
+        Some(device) => device,
+        None => recorded.map_err(|problem| anyhow::anyhow!("the run's {problem}; --device names one"))?,
+    };
+    let mut emulation = args.emulation.clone();
+    if args.device.is_none() && emulated && emulation.emulate.is_none() {
+        emulation.emulate = Some(EmulationMode::Auto);
+    }
+    let precision: Precision = from.dtype.parse().map_err(anyhow::Error::msg)?;
+    let rope = run.identity.get("rope").unwrap_or("model");
+    let rope: RotaryMode = rope.parse().map_err(|problem| anyhow::anyhow!("the run's rope: {problem}"))?;
+    let kernel = match (args.kernel, device) {
+        (None, DeviceKind::Cpu) => of_family(&from.kernel),
+        (kernel, _) => kernel,
+    };
+    let reference = device == DeviceKind::Reference;
+    Ok(ComputeArgs {
+        device,
+        emulation,
+        dtype: (!reference).then_some(Precision { kv: KvForm::Auto, ..precision }),
+        kv: (!reference).then_some(precision.kv),
+        rope,
+        tp: args.tp,
+        threads: args.threads,
+        kernel,
+        bind: false,
+        profile_operators: false,
+    })
+}
+
+/// The recorded kernels where this machine has them, else the best it has of their family.
+fn of_family(kernel: &str) -> Option<InstructionSet> {
+    let recorded: InstructionSet = kernel.parse().ok()?;
+    if recorded.available() {
+        return Some(recorded);
+    }
+    Some(if recorded.has_tiles() { InstructionSet::AmxPortable } else { InstructionSet::best_vector() })
+}
+
+/// What computed, as results name it.
+fn named(info: &DeviceInfo) -> String {
+    let ranks = if info.world > 1 { format!(" on {} ranks", info.world) } else { String::new() };
+    format!("{} {} {}{ranks}", info.name, info.kernel, info.precision)
+}
+
+fn passed_over(picked: &Picked) -> String {
+    picked.passed_over.iter().map(|(id, why)| format!("; {id}: {why}")).collect()
+}
+
+impl Found {
+    fn add(&mut self, verified: Verified) {
+        self.differences.extend(verified.differences);
+        self.other_tokens += verified.other_tokens;
+        self.largest = self.largest.max(verified.largest);
+    }
+
+    fn bound_words(bound: Bound) -> String {
+        match bound {
+            Bound::Exact => "to the last bit".to_owned(),
+            Bound::Within(most) => format!("within {most} nat"),
+        }
+    }
+
+    fn words(&self, session: &Session<'_>, picked: &Picked, seed: u64) -> String {
+        let (run, from) = (&session.contents.run, &session.contents.run.provenance);
+        let mut lines = vec![format!(
+            "Run {}: {} {} {}, weights, tokenizer and data as recorded",
+            run.run_id, from.device, from.kernel, from.dtype
+        )];
+        let (items, cases) = (picked.item_count(), self.cases);
+        let of = |count: usize, all: usize, word: &str| format!("{count} of {all} {word}");
+        let timed = run.plan.performance.iter().filter(|case| case.unfit.is_none()).count();
+        lines.push(format!(
+            "put again: {}, {} (--seed {seed})",
+            of(items, session.contents.samples.len(), "items"),
+            of(cases, timed, "timed cases")
+        ));
+        for (engine, bound) in &self.bounds {
+            lines.push(format!("held by {engine}: {}", Self::bound_words(*bound)));
+        }
+        if self.bounds.values().any(|bound| *bound != Bound::Exact) {
+            lines.push(format!(
+                "largest difference of a log-probability {:.2e} nat; {} with other tokens within the bound",
+                self.largest, self.other_tokens
+            ));
+        }
+        for (id, why) in &self.not_held {
+            lines.push(format!("not put again: {id}: {why}"));
+        }
+        for difference in &self.differences {
+            lines.push(format!("DIFFERS: {}: {}", difference.of, difference.what));
+        }
+        lines.push(match self.differences.len() {
+            0 => "everything that was put again is as recorded".to_owned(),
+            n => format!("{n} of {} differ from the record", items + cases),
+        });
+        lines.join("\n")
+    }
+
+    fn data(
+        &self,
+        session: &Session<'_>,
+        picked: &Picked,
+        seed: u64,
+        faults: Option<&str>,
+    ) -> serde_json::Value {
+        let bounds: BTreeMap<&String, Option<f32>> = self
+            .bounds
+            .iter()
+            .map(|(engine, bound)| match bound {
+                Bound::Exact => (engine, None),
+                Bound::Within(most) => (engine, Some(*most)),
+            })
+            .collect();
+        json!({
+            "schema": 1,
+            "run": session.contents.run.run_id,
+            "seed": seed,
+            "items": picked.item_count(),
+            "timed_cases": self.cases,
+            "bound_nat": bounds,
+            "largest_difference_nat": self.largest,
+            "other_tokens_within_bound": self.other_tokens,
+            "not_put_again": self.not_held,
+            "differences": self.differences,
+            "record_faults": faults,
+        })
+    }
+}

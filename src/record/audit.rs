@@ -1,0 +1,399 @@
+//! A run's records, and whether they are what its plan and its seal say.
+//!
+//! What a run says of itself (`status`) is believed only where its journals bear it out: every item and repetition of the plan
+//! has its line, each once and as it was written, and nothing else has one. A run that is under way is a true prefix of that.
+
+use super::course::{Course, in_order, walk};
+use super::dir::RunDir;
+use super::error::RecordError;
+use super::journal::{Examined, Keyed, Line};
+use super::load::LoadLevelRecord;
+use super::probe::ProbeRecord;
+use super::prompt::PromptRecord;
+use super::request::RequestRecord;
+use super::run::{AccuracyCase, JournalSeal, RunRecord, Status, items_hash};
+use super::sample::{SampleRecord, SampleState};
+use super::sum::Sum;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// The first schema whose runs keep prompts.
+const WITH_PROMPTS: u32 = 2;
+
+/// All of a run that was measured, with what is wrong about it.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    /// `run.json`.
+    pub run: RunRecord,
+    /// `samples.jsonl`, each item once; [`correct`](SampleRecord::correct) is worked out from answer and key.
+    pub samples: Vec<SampleRecord>,
+    /// `requests.jsonl`.
+    pub requests: Vec<RequestRecord>,
+    /// `probes.jsonl`.
+    pub probes: Vec<ProbeRecord>,
+    /// `load.jsonl`.
+    pub loads: Vec<LoadLevelRecord>,
+    /// What is wrong.
+    pub audit: Audit,
+}
+
+/// What is wrong about a run's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// A sentence for each thing that is not as plan or seal say; none in a sound record.
+    pub faults: Vec<String>,
+    /// Samples whose [`correct`](SampleRecord::correct) is not what answer and key say, in a sentence.
+    pub contradiction: Option<String>,
+    /// Whether the run is sealed.
+    pub seal: SealState,
+}
+
+/// Whether a run has a seal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealState {
+    /// The run is complete and has the hash of each journal.
+    Sealed,
+    /// It is complete and has none: a program from before there were seals made it.
+    NotSealed,
+    /// It is not complete, so there is nothing to seal yet.
+    Open,
+}
+
+impl Audit {
+    /// The records are what plan and seal say, as far as they go.
+    pub fn is_sound(&self) -> bool {
+        self.faults.is_empty() && self.contradiction.is_none()
+    }
+
+    /// The faults in a line, the first few of many; `None` where there are none.
+    pub fn words(&self) -> Option<String> {
+        const SHOWN: usize = 4;
+        // It goes first: it changes scores.
+        let all: Vec<&str> = self.contradiction.iter().chain(&self.faults).map(String::as_str).collect();
+        let shown = all[..all.len().min(SHOWN)].join("; ");
+        match all.len() {
+            0 => None,
+            n if n > SHOWN => Some(format!("{shown}; and {} more", n - SHOWN)),
+            _ => Some(shown),
+        }
+    }
+}
+
+impl Contents {
+    /// Reads a run.
+    ///
+    /// # Errors
+    /// A file that cannot be read; a `run.json` that is none, or is of a newer program. What is wrong about a journal is no
+    /// error but a fault.
+    pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
+        let (run, schema, sum) = dir.read_run_with_sum()?;
+        let finished = run.status == Status::Complete;
+        let now = if finished && run.seal.is_some() { dir.seal()? } else { BTreeMap::new() };
+        let mut audit = Auditor { run: &run, finished, now, faults: Vec::new() };
+        if sum == Sum::Wrong {
+            audit.say("run.json is not as it was written: its sum is not that of its bytes".to_owned());
+        }
+        audit.identity();
+        // What is written last is read first: so a run that is under way is seen as a prefix of what it is when the last is read.
+        let loads = audit.journal("load.jsonl", dir.examine_loads()?, &run.plan.loads);
+        let probes = audit.journal("probes.jsonl", dir.examine_probes()?, &run.plan.searches);
+        let requests = audit.journal("requests.jsonl", dir.examine_requests()?, &run.plan.performance);
+        audit.operators(&requests);
+        let examined = dir.examine_samples()?;
+        let of_schema_1 = |line: &&Line<SampleRecord>| line.schema > 0 && line.schema < WITH_PROMPTS;
+        let promptless = examined.lines.iter().filter(of_schema_1).count();
+        let mut samples = audit.lines("samples.jsonl", examined, !run.plan.accuracy.is_empty());
+        audit.samples(&samples);
+        let contradiction = answers(&mut samples);
+        audit.prompts(dir, &samples, if schema < WITH_PROMPTS { samples.len() } else { promptless })?;
+        audit.seal();
+        let seal = match (&run.seal, audit.finished) {
+            (_, false) => SealState::Open,
+            (Some(_), true) => SealState::Sealed,
+            (None, true) => SealState::NotSealed,
+        };
+        let audit = Audit { faults: audit.faults, contradiction, seal };
+        Ok(Self { run, samples, requests, probes, loads, audit })
+    }
+}
+
+impl SampleRecord {
+    /// Whether the answer is the key: what [`correct`](Self::correct) must be.
+    pub fn is_right(&self) -> bool {
+        self.state == SampleState::Scored && self.pred.as_deref() == Some(self.gold.as_str())
+    }
+
+    /// It was put to the model, so its prompts were kept.
+    pub fn was_asked(&self) -> bool {
+        !self.prompt_hash.is_empty()
+    }
+}
+
+/// Gathers faults.
+struct Auditor<'a> {
+    run: &'a RunRecord,
+    finished: bool,
+    /// The journals of a sealed run as they are now.
+    now: BTreeMap<String, JournalSeal>,
+    faults: Vec<String>,
+}
+
+impl Auditor<'_> {
+    fn say(&mut self, fault: String) {
+        self.faults.push(fault);
+    }
+
+    /// `3 lines cannot be read (the first is line 7: …)`.
+    fn say_of(&mut self, file: &str, (count, one, many): (usize, &str, &str), first: Option<String>) {
+        let Some(first) = first else { return };
+        let words = if count == 1 { format!("1 {one}") } else { format!("{count} {many}") };
+        self.say(format!("{file}: {words} ({}{first})", if count == 1 { "" } else { "the first is " }));
+    }
+
+    /// The plan is that of the identity, as far as that has it.
+    fn identity(&mut self) {
+        let of_case = |case: &AccuracyCase| {
+            let told = [
+                ("items", case.items.to_string()),
+                ("protocol", case.protocol.clone()),
+                ("shots", case.shots.to_string()),
+            ];
+            let field = |(name, planned): (&str, String)| {
+                let known = self.run.identity.get(&format!("{}.{name}", case.task))?;
+                (known != planned).then(|| {
+                    format!(
+                        "run.json: the plan has {planned} for the {name} of {}, its identity {known}",
+                        case.task
+                    )
+                })
+            };
+            told.into_iter().filter_map(field).collect::<Vec<_>>()
+        };
+        let faults: Vec<String> = self.run.plan.accuracy.iter().flat_map(of_case).collect();
+        self.faults.extend(faults);
+    }
+
+    /// The records of a journal, each name once, and what is wrong about its lines as such.
+    fn lines<R: Keyed>(&mut self, file: &str, found: Examined<R>, planned: bool) -> Vec<R> {
+        if !found.exists && planned && self.finished {
+            self.say(format!("{file} is missing"));
+        }
+        if found.torn && self.finished {
+            self.say(format!("{file}: its last line is torn"));
+        }
+        let mut unreadable = (0, None);
+        let mut changed = (0, None);
+        let mut twice = (0, None);
+        let count = |tally: &mut (usize, Option<String>), words: String| {
+            tally.0 += 1;
+            tally.1.get_or_insert(words);
+        };
+        let mut names = HashSet::with_capacity(found.lines.len());
+        let mut records = Vec::with_capacity(found.lines.len());
+        for line in found.lines {
+            let number = line.number;
+            let record = match line.record {
+                Ok(record) => record,
+                Err(message) => {
+                    count(&mut unreadable, format!("line {number}: {message}"));
+                    continue;
+                }
+            };
+            let key = record.key();
+            if !line.is_sound {
+                count(&mut changed, format!("line {number}, {key}"));
+            }
+            if names.contains(&key) {
+                count(&mut twice, format!("line {number}, {key}"));
+            } else {
+                names.insert(key);
+                records.push(record);
+            }
+        }
+        self.say_of(file, (unreadable.0, "line cannot be read", "lines cannot be read"), unreadable.1);
+        let of_changed = (changed.0, "line is not as it was written", "lines are not as they were written");
+        self.say_of(file, of_changed, changed.1);
+        self.say_of(file, (twice.0, "line repeats another", "lines repeat others"), twice.1);
+        records
+    }
+
+    /// A journal of timed lines, held against the parts of the plan.
+    fn journal<C: Course>(&mut self, file: &str, found: Examined<C::Line>, parts: &[C]) -> Vec<C::Line>
+    where
+        C::Line: Keyed,
+    {
+        let order = in_order(&self.run.plan, parts);
+        // A part that was left out has no lines, and needs none.
+        let planned = order.iter().any(|part| !part.is_whole(&C::State::default()));
+        let records = self.lines(file, found, planned);
+        let walked = walk(&order, &records.iter().map(Some).collect::<Vec<_>>());
+        if walked.unknown > 0 {
+            self.say(format!("{file}: {} of no {} of the plan", lines_are(walked.unknown), C::KIND));
+        }
+        for (id, count) in &walked.stray {
+            let lines = lines_are(*count);
+            self.say(format!("{file}: {lines} out of place in {} {id}", C::KIND));
+        }
+        if self.finished {
+            let short: Vec<&C> = order.iter().copied().filter(|part| !walked.is_whole(*part)).collect();
+            for part in short.iter().take(3) {
+                self.say(format!("{file}: {} {} has {}", C::KIND, part.id(), walked.extent(*part)));
+            }
+            if short.len() > 3 {
+                self.say(format!("{file}: {} more are not whole", short.len() - 3));
+            }
+        } else if let Some(id) = &walked.early {
+            self.say(format!("{file}: lines are missing before those of {} {id}", C::KIND));
+        }
+        records
+    }
+
+    /// Every repetition has the times of its operators, where they were asked for.
+    fn operators(&mut self, requests: &[RequestRecord]) {
+        let without = |r: &&RequestRecord| r.operators.is_empty() && r.error.is_none();
+        let count = requests.iter().filter(without).count();
+        if self.run.plan.operators && count > 0 {
+            self.say(format!("requests.jsonl: {count} repetitions are without the times of their operators"));
+        }
+    }
+
+    /// Each task has the items of the plan.
+    fn samples(&mut self, samples: &[SampleRecord]) {
+        let mut tasks: HashMap<&str, Vec<&SampleRecord>> = HashMap::new();
+        for sample in samples {
+            tasks.entry(&sample.task).or_default().push(sample);
+        }
+        let worlds = self.run.plan.worlds();
+        let cases = &self.run.plan.accuracy;
+        let order: Vec<&AccuracyCase> =
+            worlds.iter().flat_map(|tp| cases.iter().filter(move |case| case.tp == *tp)).collect();
+        let mut whole = true;
+        for case in order {
+            let own = tasks.remove(case.task.as_str()).unwrap_or_default();
+            let (there, planned) = (own.len() as u64, case.items);
+            let names = || items_hash(own.iter().map(|s| (s.doc_id.as_str(), s.doc_hash.as_str())));
+            if there > planned {
+                self.say(format!(
+                    "samples.jsonl: task {} has {there} items, {planned} are in the plan",
+                    case.task
+                ));
+            } else if there < planned && self.finished {
+                self.say(format!("samples.jsonl: task {} has {there} of {planned} items", case.task));
+            } else if there == planned && case.items_hash.as_ref().is_some_and(|hash| *hash != names()) {
+                self.say(format!("samples.jsonl: the items of task {} are not those of the plan", case.task));
+            }
+            if !self.finished && !whole && there > 0 {
+                self.say(format!("samples.jsonl: lines are missing before those of task {}", case.task));
+            }
+            whole &= there >= planned;
+        }
+        let unknown: usize = tasks.values().map(Vec::len).sum();
+        if unknown > 0 {
+            self.say(format!("samples.jsonl: {} of no task of the plan", lines_are(unknown)));
+        }
+    }
+
+    /// What was put to the model has its prompts, in the order of the samples; the first `promptless` of a program that kept
+    /// none have none. Runs that were scored from others have those that the others kept.
+    fn prompts(
+        &mut self,
+        dir: &RunDir,
+        samples: &[SampleRecord],
+        promptless: usize,
+    ) -> Result<(), RecordError> {
+        const FILE: &str = "prompts.jsonl";
+        if self.run.provenance.scored_from.is_some() || self.is_as_sealed(FILE) {
+            return Ok(());
+        }
+        let kept_from = promptless.min(samples.len());
+        let due: Vec<&SampleRecord> =
+            samples[kept_from..].iter().filter(|sample| sample.was_asked()).collect();
+        let places: HashMap<(&str, &str), usize> =
+            due.iter().map(|sample| (sample.task.as_str(), sample.doc_id.as_str())).zip(0..).collect();
+        let finished = self.finished;
+        let mut wrong = Vec::new();
+        let (mut next, mut missing, mut others, mut ahead) = (0, Vec::new(), 0, 0);
+        let (exists, torn) = dir.examine_prompts(|line: Line<PromptRecord>| {
+            let Ok(record) = &line.record else {
+                wrong.push(line);
+                return;
+            };
+            match places.get(&(record.task.as_str(), record.doc_id.as_str())) {
+                Some(&at) if at >= next => {
+                    missing.extend(next..at);
+                    next = at + 1;
+                    if !(line.is_sound && record.agrees_with(due[at])) {
+                        wrong.push(Line { is_sound: false, ..line });
+                    }
+                }
+                // A kill between an item's two lines leaves one for which there is no sample yet.
+                None if next == due.len() && ahead == 0 && !finished => ahead = 1,
+                _ => others += 1,
+            }
+        })?;
+        missing.extend(next..due.len());
+        let found = Examined { lines: wrong, torn, exists };
+        self.lines(FILE, found, !due.is_empty());
+        if exists {
+            let first = missing.first().map(|&at: &usize| due[at].doc_id.clone());
+            self.say_of(FILE, (missing.len(), "item has no prompts", "items have no prompts"), first);
+        } else if !missing.is_empty() && !finished {
+            self.say(format!("{FILE} is missing"));
+        }
+        if others > 0 {
+            let lines = match others {
+                1 => "1 line repeats another or is".to_owned(),
+                n => format!("{n} lines repeat others or are"),
+            };
+            self.say(format!("{FILE}: {lines} not of the item of samples.jsonl that is next"));
+        }
+        Ok(())
+    }
+
+    /// The file has the bytes that it was sealed with.
+    fn is_as_sealed(&self, file: &str) -> bool {
+        let sealed = self.run.seal.as_ref().and_then(|seal| seal.get(file));
+        sealed.is_some() && sealed == self.now.get(file)
+    }
+
+    /// Every journal has the bytes that it was sealed with. Where it is known already that one has not, and how, that is enough.
+    fn seal(&mut self) {
+        let Some(seal) = self.run.seal.as_ref().filter(|_| self.finished) else { return };
+        let now = std::mem::take(&mut self.now);
+        let files: BTreeMap<&String, [Option<&JournalSeal>; 2]> =
+            seal.keys().chain(now.keys()).map(|file| (file, [seal.get(file), now.get(file)])).collect();
+        for (file, [sealed, found]) in files {
+            if sealed == found || self.faults.iter().any(|fault| fault.starts_with(file.as_str())) {
+                continue;
+            }
+            self.say(match (sealed, found) {
+                (Some(sealed), Some(found)) if sealed.lines != found.lines => {
+                    format!("{file}: {} lines, it was sealed with {}", found.lines, sealed.lines)
+                }
+                (Some(_), Some(_)) => format!("{file}: its bytes are not those that it was sealed with"),
+                (Some(_), None) => format!("{file} is missing"),
+                (None, _) => format!("{file} was not there when the run was sealed"),
+            });
+        }
+    }
+}
+
+/// Works `correct` out from answer and key: the record's word does not count. Says where it was another.
+fn answers(samples: &mut [SampleRecord]) -> Option<String> {
+    let wrong = samples.iter_mut().filter(|sample| sample.correct != sample.is_right());
+    let mut names = wrong.map(|sample| {
+        sample.correct = sample.is_right();
+        format!("item {} of task {}", sample.doc_id, sample.task)
+    });
+    let first = names.next()?;
+    Some(match names.count() {
+        0 => format!("samples.jsonl: `correct` of {first} is not what answer and key say; these count"),
+        more => format!(
+            "samples.jsonl: `correct` of {} items is not what answer and key say (the first is {first}); these count",
+            more + 1
+        ),
+    })
+}
+
+fn lines_are(count: usize) -> String {
+    if count == 1 { "1 line is".to_owned() } else { format!("{count} lines are") }
+}

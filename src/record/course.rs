@@ -1,0 +1,318 @@
+//! The order in which the lines of a plan's timed parts come, and when none of them is missing.
+
+use super::load::{LoadCase, LoadLevelRecord, next_rate};
+use super::probe::{ProbeRecord, SearchCase, next_probe};
+use super::request::{RepetitionKind, RequestRecord};
+use super::run::{PerformanceCase, Plan};
+use std::collections::BTreeMap;
+
+/// A part of the plan whose lines follow from it and from one another.
+pub(super) trait Course {
+    /// A line of it.
+    type Line;
+    /// What matters of its lines so far.
+    type State: Default;
+    /// What it is called in messages.
+    const KIND: &'static str;
+    /// Its name.
+    fn id(&self) -> &str;
+    /// Its tensor-parallel ranks.
+    fn tp(&self) -> u32;
+    /// The name of the part that a line belongs to.
+    fn part_of(line: &Self::Line) -> &str;
+    /// The line may come next.
+    fn follows(&self, state: &Self::State, line: &Self::Line) -> bool;
+    /// The line is there.
+    fn take(state: &mut Self::State, line: &Self::Line);
+    /// Nothing is missing.
+    fn is_whole(&self, state: &Self::State) -> bool;
+    /// How far it has come, for messages: `2 of 3 timed repetitions`.
+    fn extent(&self, state: &Self::State) -> String;
+    /// Lines of several parts come in turns with such a line, not part after part.
+    fn in_turns(_line: &Self::Line) -> bool {
+        false
+    }
+}
+
+impl PerformanceCase {
+    /// Timed repetitions of all batches of prompts; none of a case that the device cannot hold.
+    pub fn timed(&self) -> u32 {
+        let groups = self.prompts.as_ref().map_or(1, |prompts| prompts.groups);
+        if self.unfit.is_some() { 0 } else { self.repetitions.saturating_mul(groups) }
+    }
+}
+
+/// Repetitions of a case that have their lines.
+#[derive(Default)]
+pub(super) struct Repeated {
+    warm_ups: u32,
+    timed: u32,
+    has_failed: bool,
+}
+
+impl Course for PerformanceCase {
+    type Line = RequestRecord;
+    type State = Repeated;
+    const KIND: &'static str = "case";
+
+    fn id(&self) -> &str {
+        &self.case_id
+    }
+
+    fn tp(&self) -> u32 {
+        self.tp
+    }
+
+    fn part_of(line: &RequestRecord) -> &str {
+        &line.case_id
+    }
+
+    fn follows(&self, state: &Repeated, line: &RequestRecord) -> bool {
+        let before = match line.kind {
+            RepetitionKind::Warmup => state.warm_ups,
+            RepetitionKind::Timed => state.timed,
+        };
+        !self.is_whole(state) && line.repetition == before
+    }
+
+    fn take(state: &mut Repeated, line: &RequestRecord) {
+        match line.kind {
+            RepetitionKind::Warmup => state.warm_ups += 1,
+            RepetitionKind::Timed => state.timed += 1,
+        }
+        state.has_failed |= line.error.is_some();
+    }
+
+    /// A repetition that failed ends its case.
+    fn is_whole(&self, state: &Repeated) -> bool {
+        state.timed >= self.timed() || state.has_failed
+    }
+
+    fn extent(&self, state: &Repeated) -> String {
+        format!("{} of {} timed repetitions", state.timed, self.timed())
+    }
+
+    fn in_turns(line: &RequestRecord) -> bool {
+        line.block.is_some()
+    }
+}
+
+impl Course for SearchCase {
+    type Line = ProbeRecord;
+    type State = Vec<ProbeRecord>;
+    const KIND: &'static str = "search";
+
+    fn id(&self) -> &str {
+        &self.search_id
+    }
+
+    fn tp(&self) -> u32 {
+        self.tp
+    }
+
+    fn part_of(line: &ProbeRecord) -> &str {
+        &line.search_id
+    }
+
+    fn follows(&self, state: &Self::State, line: &ProbeRecord) -> bool {
+        line.probe as usize == state.len() && next_probe(self, state) == Some((line.batch, line.purpose))
+    }
+
+    fn take(state: &mut Self::State, line: &ProbeRecord) {
+        state.push(line.clone());
+    }
+
+    fn is_whole(&self, state: &Self::State) -> bool {
+        next_probe(self, state).is_none()
+    }
+
+    fn extent(&self, state: &Self::State) -> String {
+        match next_probe(self, state) {
+            Some((batch, _)) => format!("{} probes, and batch {batch} would be next", state.len()),
+            None => format!("{} probes", state.len()),
+        }
+    }
+}
+
+impl Course for LoadCase {
+    type Line = LoadLevelRecord;
+    type State = Vec<LoadLevelRecord>;
+    const KIND: &'static str = "load";
+
+    fn id(&self) -> &str {
+        &self.load_id
+    }
+
+    fn tp(&self) -> u32 {
+        self.tp
+    }
+
+    fn part_of(line: &LoadLevelRecord) -> &str {
+        &line.load_id
+    }
+
+    fn follows(&self, state: &Self::State, line: &LoadLevelRecord) -> bool {
+        line.level as usize == state.len() && next_rate(self, state) == Some(line.rate_per_s)
+    }
+
+    fn take(state: &mut Self::State, line: &LoadLevelRecord) {
+        state.push(line.clone());
+    }
+
+    fn is_whole(&self, state: &Self::State) -> bool {
+        next_rate(self, state).is_none()
+    }
+
+    fn extent(&self, state: &Self::State) -> String {
+        match next_rate(self, state) {
+            Some(Some(rate)) => format!("{} rates, and {rate} requests/s would be next", state.len()),
+            Some(None) => "no rate".to_owned(),
+            None => format!("{} rates", state.len()),
+        }
+    }
+}
+
+/// The parts in the order in which they are run: an engine is loaded for each number of ranks in turn.
+pub(super) fn in_order<'a, C: Course>(plan: &Plan, parts: &'a [C]) -> Vec<&'a C> {
+    let of = |tp: u32| parts.iter().filter(move |part| part.tp() == tp);
+    plan.worlds().into_iter().flat_map(of).collect()
+}
+
+/// What the lines of a journal come to.
+pub(super) struct Walk<S> {
+    /// Lines at the front that stand as the plan says, each part whole before the next begins.
+    pub(super) prefix: usize,
+    /// What each part has, by its name.
+    pub(super) parts: BTreeMap<String, Part<S>>,
+    /// Lines of each part that do not go on from those before.
+    pub(super) stray: BTreeMap<String, usize>,
+    /// Lines of no part of the plan.
+    pub(super) unknown: usize,
+    /// A part that has lines though one before it is not whole.
+    pub(super) early: Option<String>,
+    /// Parts come in turns.
+    pub(super) in_turns: bool,
+}
+
+/// The lines of a part that go on from its first without a gap, wherever they stand.
+#[derive(Default)]
+pub(super) struct Part<S> {
+    /// What they come to.
+    pub(super) state: S,
+    /// Their places in the file, from 0.
+    pub(super) lines: Vec<usize>,
+}
+
+impl<S: Default> Walk<S> {
+    /// The part has all its lines.
+    pub(super) fn is_whole<C: Course<State = S>>(&self, part: &C) -> bool {
+        match self.parts.get(part.id()) {
+            Some(found) => part.is_whole(&found.state),
+            None => part.is_whole(&S::default()),
+        }
+    }
+
+    /// How far the part has come, for messages.
+    pub(super) fn extent<C: Course<State = S>>(&self, part: &C) -> String {
+        match self.parts.get(part.id()) {
+            Some(found) => part.extent(&found.state),
+            None => part.extent(&S::default()),
+        }
+    }
+}
+
+/// Walks along `lines` in the order of the file; a line that is not as it was written is `None`.
+pub(super) fn walk<'a, C: Course>(order: &[&C], lines: &[Option<&'a C::Line>]) -> Walk<C::State>
+where
+    C::Line: 'a,
+{
+    let place: BTreeMap<&str, usize> = order.iter().zip(0..).map(|(part, at)| (part.id(), at)).collect();
+    let mut found = Walk {
+        prefix: 0,
+        parts: BTreeMap::new(),
+        stray: BTreeMap::new(),
+        unknown: 0,
+        early: None,
+        in_turns: lines.iter().flatten().any(|line| C::in_turns(line)),
+    };
+    // The first part that is not whole; and the part that the lines at the front have come to, until one is out of place.
+    let (mut open, mut front) = (0, Some(0));
+    for (index, line) in lines.iter().enumerate() {
+        let Some(line) = line else {
+            front = None;
+            continue;
+        };
+        let id = C::part_of(line);
+        let Some(&at) = place.get(id) else {
+            (found.unknown, front) = (found.unknown + 1, None);
+            continue;
+        };
+        let own = found.parts.entry(id.to_owned()).or_default();
+        if !order[at].follows(&own.state, line) {
+            *found.stray.entry(id.to_owned()).or_default() += 1;
+            front = None;
+            continue;
+        }
+        C::take(&mut own.state, line);
+        own.lines.push(index);
+        while open < order.len() && open < at && found.is_whole(order[open]) {
+            open += 1;
+        }
+        let in_place = found.in_turns || open >= at;
+        if !in_place && found.early.is_none() {
+            found.early = Some(id.to_owned());
+        }
+        front = front.filter(|now| found.in_turns || (in_place && *now <= at)).map(|_| at);
+        found.prefix += usize::from(front.is_some());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::golden::request;
+
+    fn case(id: &str, repetitions: u32) -> PerformanceCase {
+        let case = &crate::record::golden::run().plan.performance[0];
+        PerformanceCase { case_id: id.into(), repetitions, ..case.clone() }
+    }
+
+    /// `a0`: the first timed repetition of case a; `aw0` its first warm-up; `?` a line that cannot be read.
+    fn walked(words: &str) -> Walk<Repeated> {
+        let cases = [case("a", 2), case("b", 1)];
+        let line = |word: &str| {
+            let (kind, number) = match word[1..].strip_prefix('w') {
+                Some(number) => (RepetitionKind::Warmup, number),
+                None => (RepetitionKind::Timed, &word[1..]),
+            };
+            let repetition = number.parse().ok()?;
+            Some(RequestRecord { case_id: word[..1].into(), kind, repetition, ..request() })
+        };
+        let lines: Vec<Option<RequestRecord>> = words.split(' ').map(line).collect();
+        walk(&cases.iter().collect::<Vec<_>>(), &lines.iter().map(Option::as_ref).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_journal_is_the_plans_as_far_as_its_parts_come_one_after_another() {
+        for (words, prefix) in [
+            ("aw0 aw1 a0 a1 bw0 b0", 6),
+            ("a0 a1 b0", 3),
+            // Gone on with within a case: warm again.
+            ("aw0 a0 aw1 a1 b0", 5),
+            ("a0 b0 a1", 1),
+            ("a1 b0", 0),
+            ("a0 a0 a1", 1),
+            ("a0 a1 a2 b0", 2),
+            ("a0 ? a1", 1),
+            ("a0 c0 a1", 1),
+            ("b0 a0 a1", 0),
+        ] {
+            assert_eq!(walked(words).prefix, prefix, "{words}");
+        }
+        let found = walked("a0 b0 a1 c0 a1");
+        assert_eq!((found.unknown, found.stray["a"], found.early.as_deref()), (1, 1, Some("b")));
+        assert_eq!(found.parts["a"].lines, [0, 2]);
+        assert!(walked("a0 a1 b0").is_whole(&case("b", 1)) && !walked("a0").is_whole(&case("a", 2)));
+    }
+}

@@ -1,0 +1,387 @@
+//! Making a run's journals true prefixes of its plan again, so that it can be gone on with.
+//!
+//! A journal is only ever cut: at the first line that is not the one the plan has there. Good lines behind that are kept in a
+//! file beside it and go to their places when the run comes to them, so nothing that is good is measured twice. What was cut
+//! off and is not kept is lost to the run, but not to people: the journal as it was found is set aside.
+
+use super::course::{Course, in_order, walk};
+use super::dir::{RunDir, write_whole};
+use super::error::RecordError;
+use super::journal::{self, Examined, Keyed, Line};
+use super::load::{LoadCase, LoadLevelRecord};
+use super::probe::{ProbeOutcome, ProbeRecord, SearchCase};
+use super::prompt::PromptRecord;
+use super::request::RequestRecord;
+use super::run::{PerformanceCase, Plan, RunRecord, Status};
+use super::sample::{SampleKey, SampleRecord, SampleState};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, OpenOptions};
+use std::path::PathBuf;
+
+/// An item of the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedItem<'a> {
+    /// Its task.
+    pub task: &'a str,
+    /// Its name within the task.
+    pub doc_id: &'a str,
+    /// Hash of its content.
+    pub doc_hash: &'a str,
+}
+
+/// What journals are mended to.
+#[derive(Debug, Clone, Copy)]
+pub struct Mending<'a> {
+    /// The run as it was found.
+    pub found: &'a RunRecord,
+    /// The plan that it goes on with.
+    pub plan: &'a Plan,
+    /// The items of the precision cases, in the order in which they are run.
+    pub items: &'a [PlannedItem<'a>],
+    /// What failed is done again.
+    pub retry_failed: bool,
+}
+
+impl SampleRecord {
+    fn is_of(&self, item: &PlannedItem<'_>) -> bool {
+        (self.task.as_str(), self.doc_id.as_str(), self.doc_hash.as_str())
+            == (item.task, item.doc_id, item.doc_hash)
+    }
+}
+
+/// Something of the run failed, for a reason that may have passed.
+pub(super) trait Failable {
+    /// It did.
+    fn has_failed(&self) -> bool;
+}
+
+impl Failable for SampleRecord {
+    fn has_failed(&self) -> bool {
+        self.state == SampleState::Failed
+    }
+}
+
+impl Failable for RequestRecord {
+    fn has_failed(&self) -> bool {
+        self.error.is_some()
+    }
+}
+
+impl Failable for ProbeRecord {
+    fn has_failed(&self) -> bool {
+        self.outcome == ProbeOutcome::Failed
+    }
+}
+
+impl Failable for LoadLevelRecord {
+    fn has_failed(&self) -> bool {
+        self.requests.iter().any(|request| request.error.is_some())
+    }
+}
+
+impl RunDir {
+    /// Mends every journal; says in a sentence each what was done. The directory must be [locked](Self::lock).
+    ///
+    /// # Errors
+    /// Files that cannot be read or written. A kill at any moment leaves something that can be mended again.
+    pub fn mend(&self, mending: &Mending<'_>) -> Result<Vec<String>, RecordError> {
+        let sealed = self.changed_since_seal(mending.found)?;
+        let mut said = Vec::new();
+        said.extend(self.mend_samples(mending, &sealed)?);
+        let plan = mending.plan;
+        said.extend(self.mend_timed::<PerformanceCase>(
+            "requests.jsonl",
+            &self.examine_requests()?,
+            &in_order(plan, &plan.performance),
+            (mending.retry_failed, &sealed),
+        )?);
+        said.extend(self.mend_timed::<SearchCase>(
+            "probes.jsonl",
+            &self.examine_probes()?,
+            &in_order(plan, &plan.searches),
+            (mending.retry_failed, &sealed),
+        )?);
+        said.extend(self.mend_timed::<LoadCase>(
+            "load.jsonl",
+            &self.examine_loads()?,
+            &in_order(plan, &plan.loads),
+            (mending.retry_failed, &sealed),
+        )?);
+        if sealed.contains("telemetry.csv") {
+            let aside = self.set_aside("telemetry.csv")?;
+            self.remove("telemetry.csv")?;
+            said.push(format!("telemetry.csv was not as it was sealed; it is set aside as {aside}"));
+        }
+        Ok(said)
+    }
+
+    /// The good lines of samples that wait for their places, with the prompts of each that was put to the model.
+    pub fn kept_samples(&self) -> Result<Vec<(SampleRecord, Option<PromptRecord>)>, RecordError> {
+        let mut prompts: HashMap<SampleKey, PromptRecord> =
+            self.kept::<PromptRecord>("prompts.jsonl")?.into_iter().map(|p| (p.key(), p)).collect();
+        let with_prompts = |sample: SampleRecord| {
+            let own = prompts.remove(&sample.key());
+            (sample, own)
+        };
+        Ok(self.kept::<SampleRecord>("samples.jsonl")?.into_iter().map(with_prompts).collect())
+    }
+
+    /// Puts the kept lines of a timed case to their place, behind those of the case that are there.
+    pub fn restore_requests(&mut self, case_id: &str) -> Result<(), RecordError> {
+        let kept = self.kept::<RequestRecord>("requests.jsonl")?;
+        let there: BTreeSet<String> = self.names(kept.is_empty(), Self::read_requests)?;
+        let missing =
+            |line: &&RequestRecord| line.case_id == case_id && !there.contains(&line.key().to_string());
+        kept.iter().filter(missing).try_for_each(|line| self.append_request(line))
+    }
+
+    /// Puts the kept lines of a search to their place, behind those of the search that are there.
+    pub fn restore_probes(&mut self, search_id: &str) -> Result<(), RecordError> {
+        let kept = self.kept::<ProbeRecord>("probes.jsonl")?;
+        let there: BTreeSet<String> = self.names(kept.is_empty(), Self::read_probes)?;
+        let missing =
+            |line: &&ProbeRecord| line.search_id == search_id && !there.contains(&line.key().to_string());
+        kept.iter().filter(missing).try_for_each(|line| self.append_probe(line))
+    }
+
+    /// Puts the kept lines of a load to their place, behind those of the load that are there.
+    pub fn restore_loads(&mut self, load_id: &str) -> Result<(), RecordError> {
+        let kept = self.kept::<LoadLevelRecord>("load.jsonl")?;
+        let there: BTreeSet<String> = self.names(kept.is_empty(), Self::read_loads)?;
+        let missing =
+            |line: &&LoadLevelRecord| line.load_id == load_id && !there.contains(&line.key().to_string());
+        kept.iter().filter(missing).try_for_each(|line| self.append_load(line))
+    }
+
+    /// The latest time of a kept line, on the run's clock; 0 where none is kept.
+    pub fn kept_until_ns(&self) -> Result<u64, RecordError> {
+        let samples = self.kept::<SampleRecord>("samples.jsonl")?.into_iter().map(|line| line.t_end_ns);
+        let requests = self.kept::<RequestRecord>("requests.jsonl")?.into_iter().map(|line| line.end_ns);
+        let probes = self.kept::<ProbeRecord>("probes.jsonl")?.into_iter().map(|line| line.end_ns);
+        let loads = self.kept::<LoadLevelRecord>("load.jsonl")?.into_iter().map(|line| line.end_ns);
+        Ok(samples.chain(requests).chain(probes).chain(loads).max().unwrap_or(0))
+    }
+
+    /// Forgets the kept lines: the run is complete, and all that were good have their places.
+    pub fn forget_kept(&self) -> Result<(), RecordError> {
+        let files = ["samples.jsonl", "prompts.jsonl", "requests.jsonl", "probes.jsonl", "load.jsonl"];
+        files.iter().try_for_each(|file| self.remove(&kept_name(file)))
+    }
+
+    fn names<R: Keyed>(
+        &self,
+        unneeded: bool,
+        read: fn(&Self) -> Result<Vec<R>, RecordError>,
+    ) -> Result<BTreeSet<String>, RecordError> {
+        if unneeded {
+            return Ok(BTreeSet::new());
+        }
+        Ok(read(self)?.iter().map(|line| line.key().to_string()).collect())
+    }
+
+    fn kept<R: Keyed>(&self, file: &str) -> Result<Vec<R>, RecordError> {
+        let found: Examined<R> = journal::examine(&self.file(&kept_name(file)))?;
+        Ok(found.lines.into_iter().filter(|line| line.is_sound).filter_map(|line| line.record.ok()).collect())
+    }
+
+    /// Replaces the kept lines of a journal; no file where there are none.
+    fn keep<R: Keyed>(&self, file: &str, lines: &[&R]) -> Result<(), RecordError> {
+        let path = self.file(&kept_name(file));
+        if lines.is_empty() {
+            return self.remove(&kept_name(file));
+        }
+        let mut bytes = Vec::new();
+        for line in lines {
+            bytes.extend(journal::line(line).map_err(RecordError::io("encode a line for", &path))?);
+        }
+        write_whole(&path, &bytes)
+    }
+
+    fn remove(&self, file: &str) -> Result<(), RecordError> {
+        let path = self.file(file);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(RecordError::io("remove", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Journals of a complete run whose bytes are not those that it was sealed with.
+    fn changed_since_seal(&self, found: &RunRecord) -> Result<BTreeSet<String>, RecordError> {
+        let Some(sealed) = found.seal.as_ref().filter(|_| found.status == Status::Complete) else {
+            return Ok(BTreeSet::new());
+        };
+        let now = self.seal()?;
+        Ok(now
+            .into_iter()
+            .filter(|(file, seal)| sealed.get(file) != Some(seal))
+            .map(|(file, _)| file)
+            .collect())
+    }
+
+    /// Copies a journal as it is to a name that is free; gives that.
+    fn set_aside(&self, file: &str) -> Result<String, RecordError> {
+        let (mut free, mut number) = (format!("{file}.set-aside"), 1_u64);
+        while self.file(&free).exists() {
+            number += 1;
+            free = format!("{file}.set-aside-{number}");
+        }
+        let path = self.file(&free);
+        fs::copy(self.file(file), &path).map_err(RecordError::io("write", &path))?;
+        Ok(free)
+    }
+
+    /// Cuts a journal off behind `end` bytes.
+    fn cut(&self, file: &str, end: u64) -> Result<(), RecordError> {
+        let path: PathBuf = self.file(file);
+        let cut = || OpenOptions::new().write(true).open(&path)?.set_len(end);
+        match cut() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            done => done.map_err(RecordError::io("cut", &path)),
+        }
+    }
+
+    /// Samples and their prompts stand side by side, so they are cut together.
+    fn mend_samples(
+        &self,
+        mending: &Mending<'_>,
+        sealed: &BTreeSet<String>,
+    ) -> Result<Vec<String>, RecordError> {
+        let samples = self.examine_samples()?;
+        let mut prompts = Vec::new();
+        self.examine_prompts(|line| prompts.push(line))?;
+        let good = |line: &Line<SampleRecord>| {
+            let sample = line.sound()?;
+            let is_good =
+                sample.correct == sample.is_right() && !(mending.retry_failed && sample.has_failed());
+            is_good.then(|| sample.clone())
+        };
+        // Those of the first schema have none.
+        let needs = |line: &Line<SampleRecord>, sample: &SampleRecord| line.schema > 1 && sample.was_asked();
+        let mut at = Front::default();
+        for (line, item) in samples.lines.iter().zip(mending.items) {
+            let Some(sample) = good(line).filter(|sample| sample.is_of(item)) else { break };
+            if needs(line, &sample) {
+                let Some(own) = prompts.get(at.prompts) else { break };
+                if !own.sound().is_some_and(|prompts| prompts.is_of(&sample) && prompts.agrees_with(&sample))
+                {
+                    break;
+                }
+                (at.prompts, at.prompt_bytes) = (at.prompts + 1, own.end);
+            }
+            (at.samples, at.sample_bytes) = (at.samples + 1, line.end);
+        }
+        let whole = at.samples == samples.lines.len() && !samples.torn;
+        let suspect = ["samples.jsonl", "prompts.jsonl"].iter().any(|file| sealed.contains(*file));
+        let forged = suspect && whole && at.prompts == prompts.len() && at.samples == mending.items.len();
+        if forged {
+            at = Front::default();
+        }
+        // A kill between an item's two lines leaves prompts for which there is no sample yet.
+        let ahead = prompts.len() == at.prompts + 1
+            && prompts[at.prompts].sound().is_some_and(|p| {
+                mending
+                    .items
+                    .get(at.samples)
+                    .is_some_and(|i| (p.task.as_str(), p.doc_id.as_str()) == (i.task, i.doc_id))
+            });
+        if whole && (at.prompts == prompts.len() || ahead) && !forged {
+            return Ok(Vec::new());
+        }
+        let mut pool: HashMap<SampleKey, SampleRecord> = HashMap::new();
+        let mut prompts_of: HashMap<SampleKey, PromptRecord> = HashMap::new();
+        if !forged {
+            let behind = samples.lines[at.samples..].iter().filter_map(good);
+            let before = self.kept::<SampleRecord>("samples.jsonl")?;
+            for sample in behind.chain(before) {
+                pool.entry(sample.key()).or_insert(sample);
+            }
+            let all = prompts.iter().filter_map(Line::sound).cloned();
+            for record in all.chain(self.kept::<PromptRecord>("prompts.jsonl")?) {
+                prompts_of.entry(record.key()).or_insert(record);
+            }
+        }
+        let mut kept: Vec<(&SampleRecord, Option<&PromptRecord>)> = Vec::new();
+        for item in &mending.items[at.samples.min(mending.items.len())..] {
+            let key = SampleKey { task: item.task.to_owned(), doc_id: item.doc_id.to_owned() };
+            let Some(sample) = pool.get(&key).filter(|sample| sample.is_of(item)) else { continue };
+            let own = prompts_of.get(&key).filter(|prompts| prompts.agrees_with(sample));
+            if own.is_some() || !sample.was_asked() {
+                kept.push((sample, own));
+            }
+        }
+        let lost = (samples.lines.len() - at.samples).saturating_sub(kept.len());
+        let aside = if lost > 0 { Some(self.set_aside("samples.jsonl")?) } else { None };
+        self.keep("prompts.jsonl", &kept.iter().filter_map(|(_, prompts)| *prompts).collect::<Vec<_>>())?;
+        self.keep("samples.jsonl", &kept.iter().map(|(sample, _)| *sample).collect::<Vec<_>>())?;
+        self.cut("prompts.jsonl", at.prompt_bytes)?;
+        self.cut("samples.jsonl", at.sample_bytes)?;
+        Ok(told("samples.jsonl", at.samples, kept.len(), lost, aside).into_iter().collect())
+    }
+
+    fn mend_timed<C: Course>(
+        &self,
+        file: &str,
+        found: &Examined<C::Line>,
+        order: &[&C],
+        (retry_failed, sealed): (bool, &BTreeSet<String>),
+    ) -> Result<Option<String>, RecordError>
+    where
+        C::Line: Keyed + Failable,
+    {
+        let good = |line: &&C::Line| !(retry_failed && line.has_failed());
+        let lines: Vec<Option<&C::Line>> = found.lines.iter().map(|line| line.sound().filter(good)).collect();
+        let mut walked = walk(order, &lines);
+        let whole = walked.prefix == lines.len() && !found.torn;
+        let forged = whole && sealed.contains(file) && order.iter().all(|part| walked.is_whole(*part));
+        if whole && !forged {
+            return Ok(None);
+        }
+        let before: Vec<C::Line> = if forged { Vec::new() } else { self.kept::<C::Line>(file)? };
+        if forged {
+            (walked.prefix, walked.parts) = (0, BTreeMap::new());
+        }
+        let mut kept: Vec<&C::Line> = Vec::new();
+        // Of two that are timed in turns, both sides of a block belong together.
+        for part in order.iter().filter(|_| !walked.in_turns) {
+            let mut own = walked.parts.remove(part.id()).unwrap_or_default();
+            kept.extend(own.lines.iter().filter(|&&at| at >= walked.prefix).filter_map(|&at| lines[at]));
+            for line in before.iter().filter(|line| C::part_of(line) == part.id()) {
+                if part.follows(&own.state, line) {
+                    C::take(&mut own.state, line);
+                    kept.push(line);
+                }
+            }
+        }
+        let lost = (found.lines.len() - walked.prefix).saturating_sub(kept.len());
+        let aside = if lost > 0 { Some(self.set_aside(file)?) } else { None };
+        self.keep(file, &kept)?;
+        let end = walked.prefix.checked_sub(1).map_or(0, |last| found.lines[last].end);
+        self.cut(file, end)?;
+        Ok(told(file, walked.prefix, kept.len(), lost, aside))
+    }
+}
+
+/// How far the journals of samples and prompts are as the plan says.
+#[derive(Default)]
+struct Front {
+    samples: usize,
+    sample_bytes: u64,
+    prompts: usize,
+    prompt_bytes: u64,
+}
+
+/// `samples.kept.jsonl`.
+fn kept_name(file: &str) -> String {
+    file.replace(".jsonl", ".kept.jsonl")
+}
+
+/// What was done; nothing to say where only a torn line was cut off.
+fn told(file: &str, front: usize, kept: usize, lost: usize, aside: Option<String>) -> Option<String> {
+    if kept == 0 && lost == 0 {
+        return None;
+    }
+    let aside = aside.map_or_else(String::new, |name| format!(", set aside in {name}"));
+    Some(format!(
+        "{file}: {front} lines stand, {kept} more are kept for their places, {lost} are done again{aside}"
+    ))
+}

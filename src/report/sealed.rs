@@ -1,0 +1,113 @@
+//! Whether a run's records are what its plan, its sums and its seal say: what every verdict stands on.
+
+use super::Summary;
+use super::validity::{Check, Outcome, yes_if};
+use crate::record::{Audit, SealState, Status};
+
+/// The condition of [`super::validity`] that a run is held to by its own word alone.
+const WHOLE_PLAN: &str = "The whole plan was run";
+
+/// The condition that records are held to.
+const RECORDS: &str = "The records are what the plan says";
+
+/// Puts what was found to the other conditions, right behind that on the plan.
+pub(super) fn add_to(summary: &mut Summary, audit: &Audit) {
+    let sound = audit.is_sound();
+    let complete = summary.run.status == Status::Complete;
+    let whole = summary.checks.iter().position(|check| check.condition == WHOLE_PLAN);
+    if let Some(check) = whole.and_then(|at| summary.checks.get_mut(at)).filter(|_| complete && !sound) {
+        // What the record says of itself does not count against its lines.
+        check.outcome = Outcome::No;
+    }
+    let at = whole.map_or(0, |at| at + 1);
+    summary.checks.splice(at..at, [records(audit, complete), seal(audit)]);
+}
+
+impl Summary {
+    /// What is wrong about the run's records, in a line; `None` where they are what its plan says.
+    pub fn record_faults(&self) -> Option<&str> {
+        let of_records = |check: &&Check| check.condition == RECORDS && check.outcome == Outcome::No;
+        self.checks.iter().find(of_records).map(|check| check.found.as_str())
+    }
+}
+
+fn records(audit: &Audit, complete: bool) -> Check {
+    Check {
+        name: "records as planned",
+        condition: RECORDS,
+        outcome: yes_if(audit.is_sound()),
+        found: match audit.words() {
+            Some(faults) => format!("not what the plan says: {faults}"),
+            None if complete => "every line of the plan is there, once and as it was written".to_owned(),
+            None => {
+                "what is there is the beginning of the plan, each line once and as it was written".to_owned()
+            }
+        },
+        advice: "Lines were lost, changed or added. The same command with --resume keeps what is good and does the rest again.",
+        required: true,
+    }
+}
+
+fn seal(audit: &Audit) -> Check {
+    let (outcome, found) = match audit.seal {
+        SealState::Sealed => (yes_if(audit.is_sound()), "run.json has the lines and hash of each journal"),
+        SealState::NotSealed => {
+            (Outcome::Unknown, "not sealed: a program from before records were sealed made it")
+        }
+        SealState::Open => (Outcome::Unknown, "not sealed yet: the run is not complete"),
+    };
+    Check {
+        name: "sealed record",
+        condition: "The record is sealed",
+        outcome,
+        found: found.to_owned(),
+        advice: "`glmbench verify` puts some of its items to the engine again.",
+        required: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Verdict, fixture, render};
+    use std::fs;
+
+    fn found(summary: &Summary, condition: &str) -> (Outcome, String) {
+        let check = summary.checks.iter().find(|c| c.condition.starts_with(condition)).unwrap();
+        (check.outcome, check.found.clone())
+    }
+
+    #[test]
+    fn a_run_is_what_its_lines_say_and_not_what_it_says() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = fixture::write(root.path(), &fixture::quiet());
+        let summary = render(dir.path()).unwrap();
+        assert_eq!(summary.verdict(), Verdict::Valid);
+        assert_eq!(found(&summary, "The record is sealed").0, Outcome::Yes);
+        let path = dir.file("samples.jsonl");
+        let text = fs::read_to_string(&path).unwrap();
+        let half: String = text.lines().take(300).map(|line| format!("{line}\n")).collect();
+        fs::write(&path, half).unwrap();
+        let summary = render(dir.path()).unwrap();
+        assert_eq!(summary.verdict(), Verdict::Invalid);
+        let (outcome, words) = found(&summary, "The records are");
+        assert_eq!(outcome, Outcome::No);
+        assert!(words.contains("samples.jsonl: task boolq has 60 of 120 items"), "{words}");
+        assert_eq!(found(&summary, WHOLE_PLAN).0, Outcome::No);
+        assert_eq!(found(&summary, "The record is sealed").0, Outcome::No);
+    }
+
+    #[test]
+    fn a_record_without_a_seal_says_so_and_is_no_worse() {
+        let root = tempfile::tempdir().unwrap();
+        let mut records = fixture::quiet();
+        // No prompts are kept of what was never asked.
+        records.1.iter_mut().for_each(|sample| sample.prompt_hash.clear());
+        let dir = fixture::write(root.path(), &records);
+        dir.write_run(&records.0).unwrap();
+        let summary = render(dir.path()).unwrap();
+        assert_eq!(summary.verdict(), Verdict::Valid);
+        let (outcome, words) = found(&summary, "The record is sealed");
+        assert!(outcome == Outcome::Unknown && words.starts_with("not sealed:"), "{words}");
+    }
+}
