@@ -47,6 +47,15 @@ impl<'a> Block<'a> {
         format!("glmbench {}", self.arguments.join(" "))
     }
 
+    /// Whether a word of `GLMBENCH_README` means it.
+    fn is_asked_for(&self, word: &str) -> bool {
+        match word {
+            "all" => true,
+            "compared" => !self.measured,
+            _ => self.command().contains(word),
+        }
+    }
+
     /// The fence as it has to be.
     fn fence(&self) -> String {
         let out = tempfile::tempdir().unwrap();
@@ -71,7 +80,7 @@ fn blocks(readme: &str) -> Vec<Block<'_>> {
         Block::parse(mark, &rest[..rest.find(END)?])
     };
     let block = |piece: &'_ str| whole(piece).unwrap_or_else(|| panic!("no whole block: <!-- {piece}"));
-    pieces.map(|piece| block(piece)).collect()
+    pieces.map(block).collect()
 }
 
 /// The picked paragraphs of an output.
@@ -112,23 +121,19 @@ fn the_blocks_are_what_the_program_prints() {
     let wanted = std::env::var("GLMBENCH_README").ok();
     let mut written = readme.clone();
     for block in blocks(&readme) {
-        match wanted.as_deref() {
-            None if block.measured => eprintln!("not compared, since measured: {}", block.command()),
-            None => {
-                let fence = block.fence();
-                assert!(
-                    block.text == fence,
-                    "README.md: `{}` prints something else by now; scripts/readme_blocks.sh writes it anew. Expected:\n{fence}",
-                    block.command()
-                );
-            }
-            Some("all") => written = written.replacen(block.text, &block.fence(), 1),
-            Some("compared") if block.measured => {}
-            Some("compared") => written = written.replacen(block.text, &block.fence(), 1),
-            Some(word) if block.command().contains(word) => {
+        if let Some(word) = wanted.as_deref() {
+            if block.is_asked_for(word) {
                 written = written.replacen(block.text, &block.fence(), 1);
             }
-            Some(_) => {}
+        } else if block.measured {
+            eprintln!("not compared, since measured: {}", block.command());
+        } else {
+            let fence = block.fence();
+            assert!(
+                block.text == fence,
+                "README.md: `{}` prints something else by now; scripts/readme_blocks.sh writes it anew. Expected:\n{fence}",
+                block.command()
+            );
         }
     }
     if written != readme {
