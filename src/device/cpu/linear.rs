@@ -236,6 +236,7 @@ impl Job<'_> {
 
     /// Many rows: blocks of `k`, a tile's panels widened once a block; sums wait in `out` between blocks, which continues the
     /// same chain of additions.
+    #[expect(clippy::large_stack_arrays, reason = "24 KiB, in use all the time")]
     fn large(&self, panels: Range<usize>) {
         let (k, side_by_side) = (self.linear.k, self.kernels.tile_panels);
         let block_k = BLOCK_K.min(BLOCK_NUMBERS / (side_by_side * PANEL));
