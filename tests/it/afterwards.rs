@@ -96,8 +96,13 @@ fn json(answer: &Answer) -> Value {
 #[test]
 fn a_run_of_the_first_schema_is_read_by_every_verb() {
     let run = Run::of_schema_1();
-    let report = run.answer("report", &[]).expect(0, &["report.html"]);
-    assert!(report.out.contains("ceval-two-stage"), "{}", report.out);
+    // An item of it failed.
+    let report = run.answer("report", &[]).expect(4, &["report.html"]);
+    assert!(
+        report.out.contains("ceval-two-stage") && report.out.contains("1 of 5 items failed"),
+        "{}",
+        report.out
+    );
     for format in ["jsonl", "sql"] {
         let export = run.answer("export", &["--format", format]).expect(0, &[]);
         assert!(export.out.contains("20261123T080328Z-small-cpu-a4f49e"), "{format}");
@@ -112,7 +117,7 @@ fn a_run_of_the_first_schema_is_read_by_every_verb() {
         "{}",
         show.out
     );
-    let score = run.answer("score", &[]).expect(0, &["written: "]);
+    let score = run.answer("score", &[]).expect(4, &["written: ", "INVALID"]);
     assert_eq!(score.out.matches("no item changed").count(), 3, "{}", score.out);
 }
 
@@ -172,7 +177,7 @@ fn another_protocol_reads_the_same_text_and_never_what_was_not_stored() {
         }
     });
     let score = run.answer("score", &["--protocol", "modeltest-0shot", "--json"]);
-    let score = score.expect(0, &["this is a score of neither protocol alone", "cut off after 24 tokens"]);
+    let score = score.expect(4, &["this is a score of neither protocol alone", "cut off after 24 tokens"]);
     let data = json(&score);
     let task = &data["tasks"][0];
     assert_eq!(task["new"]["protocol"], "two-stage/modeltest-0shot");
@@ -333,7 +338,7 @@ fn answers_that_no_protocol_leaves_are_failures_not_panics() {
         3 => sample["choice_logprobs"] = serde_json::json!(vec![-1; 99]),
         _ => {}
     });
-    let data = json(&run.answer("score", &["--json"]).expect(0, &[]));
+    let data = json(&run.answer("score", &["--json"]).expect(4, &["INVALID"]));
     let changed = data["tasks"][0]["changed"].as_array().unwrap();
     assert_eq!(changed.len(), 3);
     assert!(changed.iter().all(|item| item["new"]["outcome"] == "failed"), "{changed:?}");
