@@ -168,7 +168,9 @@ fn runs(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn log_ratios(a: &Path, b: &Path) -> LogRatios {
-    type Times = BTreeMap<(String, u32), Vec<(u32, [f64; 3])>>;
+    /// Repetitions with the time of each phase.
+    type Repetitions = Vec<(u32, [f64; 3])>;
+    type Times = BTreeMap<(String, u32), Repetitions>;
     let read = |path: &Path| -> Times {
         let requests = RunDir::open(path).and_then(|dir| dir.read_requests()).expect("records");
         let mut times = Times::new();
@@ -183,7 +185,7 @@ fn log_ratios(a: &Path, b: &Path) -> LogRatios {
     let mut all = Vec::new();
     for shape in SHAPES {
         for phase in 0..PHASES.len() {
-            let of_block = |((case, block), of_a): (&(String, u32), &Vec<(u32, [f64; 3])>)| {
+            let of_block = |((case, block), of_a): (&(String, u32), &Repetitions)| {
                 let of_b = b.get(&(case.clone(), *block)).expect("both have the block");
                 let pairs: Vec<(f64, f64)> =
                     of_a.iter().zip(of_b).map(|((_, a), (_, b))| (a[phase], b[phase])).collect();
