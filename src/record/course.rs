@@ -34,14 +34,6 @@ pub(super) trait Course {
     }
 }
 
-impl PerformanceCase {
-    /// Timed repetitions of all batches of prompts; none of a case that the device cannot hold.
-    pub fn timed(&self) -> u32 {
-        let groups = self.prompts.as_ref().map_or(1, |prompts| prompts.groups);
-        if self.unfit.is_some() { 0 } else { self.repetitions.saturating_mul(groups) }
-    }
-}
-
 /// Repetitions of a case that have their lines.
 #[derive(Default)]
 pub(super) struct Repeated {
@@ -85,7 +77,7 @@ impl Course for PerformanceCase {
 
     /// A repetition that failed ends its case.
     fn is_whole(&self, state: &Repeated) -> bool {
-        state.timed >= self.timed() || state.has_failed
+        self.unfit.is_some() || u64::from(state.timed) >= self.timed() || state.has_failed
     }
 
     fn extent(&self, state: &Repeated) -> String {

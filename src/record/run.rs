@@ -302,12 +302,17 @@ pub struct PerformanceCase {
 }
 
 impl PerformanceCase {
+    /// Timed repetitions wanted: each batch of prompts as often as the case says.
+    pub fn timed(&self) -> u64 {
+        u64::from(self.repetitions) * u64::from(self.prompts.as_ref().map_or(1, |prompts| prompts.groups))
+    }
+
     /// Whether nothing of it is left to run: it was left out, every timed repetition has its line, or a repetition failed,
     /// after which no other is run.
     pub fn is_finished(&self, requests: &[RequestRecord]) -> bool {
         let own = || requests.iter().filter(|request| request.case_id == self.case_id);
-        let timed = own().filter(|request| request.kind == RepetitionKind::Timed).count();
-        timed >= self.timed() as usize || own().any(|request| request.error.is_some())
+        let timed = own().filter(|request| request.kind == RepetitionKind::Timed).count() as u64;
+        self.unfit.is_some() || timed >= self.timed() || own().any(|request| request.error.is_some())
     }
 }
 

@@ -54,10 +54,10 @@ fn seal(audit: &Audit) -> Check {
         SealState::NotSealed => {
             (Outcome::Unknown, "not sealed: a program from before records were sealed made it")
         }
-        SealState::Open => (Outcome::Unknown, "not sealed yet: the run is not complete"),
+        SealState::Open => (Outcome::DoesNotApply, "not sealed yet: the run is not complete"),
     };
     Check {
-        name: "sealed record",
+        name: "record sealed",
         condition: "The record is sealed",
         outcome,
         found: found.to_owned(),

@@ -85,7 +85,8 @@ fn spoil(run: &Path) {
     // As an older program would have left it: without sums and seal, which would tell of all this.
     record["schema"] = json!(2);
     let fields = record.as_object_mut().unwrap();
-    (fields.remove("sum"), fields.remove("seal"));
+    fields.remove("sum");
+    fields.remove("seal");
     fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
     let path = run.join("samples.jsonl");
     let lines = fs::read_to_string(&path).unwrap();

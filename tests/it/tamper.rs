@@ -187,7 +187,7 @@ const TAMPERINGS: [Tampering; 13] = [
             edit(path, &|mut lines| {
                 lines.remove(lines.len() / 2);
                 lines
-            })
+            });
         },
         "",
     ),
@@ -207,7 +207,7 @@ const TAMPERINGS: [Tampering; 13] = [
             edit(path, &|mut lines| {
                 lines.push(lines[0].clone());
                 lines
-            })
+            });
         },
         "repeats",
     ),
@@ -217,7 +217,7 @@ const TAMPERINGS: [Tampering; 13] = [
             edit(path, &|mut lines| {
                 lines.swap(0, 1);
                 lines
-            })
+            });
         },
         "",
     ),
@@ -236,7 +236,7 @@ const TAMPERINGS: [Tampering; 13] = [
                 let other = if &lines[0][at..=at] == "7" { "8" } else { "7" };
                 lines[0].replace_range(at..=at, other);
                 lines
-            })
+            });
         },
         "not as it was written",
     ),
@@ -252,7 +252,7 @@ const TAMPERINGS: [Tampering; 13] = [
                 let more: Vec<String> = (0..50).map(invented).collect();
                 lines.extend(more);
                 lines
-            })
+            });
         },
         "",
     ),
@@ -265,7 +265,7 @@ const TAMPERINGS: [Tampering; 13] = [
                 let field = fields.into_iter().find(|field| lines[last].contains(field)).unwrap();
                 lines[last] = forged(&lines[last].replacen(field, &format!("{field}1"), 1));
                 lines
-            })
+            });
         },
         "",
     ),
@@ -334,8 +334,7 @@ fn every_verb_knows_that_lines_are_missing() {
 #[test]
 fn answers_are_held_against_their_keys_and_the_record_is_not_taken_at_its_word() {
     let bench = Bench::asked();
-    let right = |bench: &Bench| bench.answer(&["report"]).out.contains("valid, every required");
-    assert!(right(&bench));
+    bench.answer(&["report"]).expect(0, &[]);
     let path = bench.run().join("samples.jsonl");
     let before = fs::read_to_string(bench.run().join("accuracy.csv")).unwrap();
     // As an older program would have left it: without sums and seal.
@@ -353,7 +352,7 @@ fn answers_are_held_against_their_keys_and_the_record_is_not_taken_at_its_word()
     fields["schema"] = 2.into();
     fs::write(&run_json, record.to_string()).unwrap();
     let report = bench.answer(&["report"]).expect(0, &[]);
-    assert!(report.out.contains("valid, every required"), "{}", report.out);
+    assert!(report.out.contains("unknown: ") && report.out.contains("record sealed"), "{}", report.out);
     assert!(fs::read_to_string(bench.run().join("summary.md")).unwrap().contains("not sealed"));
     // Three wrong answers are called right.
     edit(&path, &|mut lines| {
