@@ -17,10 +17,10 @@ pub fn file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// [`file`] as text.
+/// [`file()`] as text.
 ///
 /// # Errors
-/// As [`file`]; [`io::ErrorKind::InvalidData`] where a byte is no UTF-8, with its line.
+/// As [`file()`]; [`io::ErrorKind::InvalidData`] where a byte is no UTF-8, with its line.
 pub fn text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(file(path, most)?).map_err(|error| {
         let good = error.utf8_error().valid_up_to();

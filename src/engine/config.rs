@@ -1,6 +1,6 @@
 //! The model's shape, read from a Hugging Face `config.json` of the ChatGLM2 family.
 //!
-//! Every word of the file is read, known to change no number, refused, or kept as unread ([`words`]); a key whose value is
+//! Every word of the file is read, known to change no number, refused, or kept as unread (`words`); a key whose value is
 //! `null` is as good as absent.
 
 mod scaling;
