@@ -66,13 +66,13 @@ fn a_fault_ends_a_run_with_five_and_it_goes_on() {
         (
             "1",
             &[
-                ("lost:300", "is lost"),
-                ("timeout:300", "is lost"),
+                ("lost:200", "is lost"),
+                ("timeout:200", "is lost"),
                 ("oom:3", "cannot be had"),
                 ("oom:12", "cannot be had"),
             ][..],
         ),
-        ("2", &[("lost:500", "is lost"), ("timeout:500", "is lost"), ("hccl-timeout:40", "is lost")]),
+        ("2", &[("lost:400", "is lost"), ("timeout:400", "is lost"), ("hccl-timeout:40", "is lost")]),
     ] {
         let straight = folder.path().join(format!("straight-{tp}"));
         run(&straight, tp, &[], "").expect(0, &[]);
