@@ -113,6 +113,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let session = Session::new(args, &contents)?;
     let found = session.verify(&dir, &picked)?;
+    if picked.item_count() + found.cases == 0 {
+        let why: String = found.not_held.iter().map(|(id, why)| format!("; {id}: {why}")).collect();
+        bail!("nothing of run {} was put again{why}", contents.run.run_id);
+    }
     if args.json {
         emit_json(&found.data(&session, &picked, seed, faults.as_deref()))?;
     } else {

@@ -225,7 +225,7 @@ impl Auditor<'_> {
         // A part that was left out has no lines, and needs none.
         let planned = order.iter().any(|part| !part.is_whole(&C::State::default()));
         let records = self.lines(file, found, planned);
-        let walked = walk(&order, &records.iter().map(Some).collect::<Vec<_>>());
+        let walked = walk(&order, &records.iter().map(Some).collect::<Vec<_>>(), self.run.is_in_turns());
         if walked.unknown > 0 {
             self.say(format!("{file}: {} of no {} of the plan", lines_are(walked.unknown), C::KIND));
         }

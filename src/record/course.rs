@@ -213,8 +213,13 @@ impl<S: Default> Walk<S> {
     }
 }
 
-/// Walks along `lines` in the order of the file; a line that is not as it was written is `None`.
-pub(super) fn walk<'a, C: Course>(order: &[&C], lines: &[Option<&'a C::Line>]) -> Walk<C::State>
+/// Walks along `lines` in the order of the file; a line that is not as it was written is `None`. `in_turns`: the run's group has
+/// blocks, whether a line says so or not.
+pub(super) fn walk<'a, C: Course>(
+    order: &[&C],
+    lines: &[Option<&'a C::Line>],
+    in_turns: bool,
+) -> Walk<C::State>
 where
     C::Line: 'a,
 {
@@ -225,7 +230,7 @@ where
         stray: BTreeMap::new(),
         unknown: 0,
         early: None,
-        in_turns: lines.iter().flatten().any(|line| C::in_turns(line)),
+        in_turns: in_turns || lines.iter().flatten().any(|line| C::in_turns(line)),
     };
     // The first part that is not whole; and the part that the lines at the front have come to, until one is out of place.
     let (mut open, mut front) = (0, Some(0));
@@ -282,7 +287,8 @@ mod tests {
             Some(RequestRecord { case_id: word[..1].into(), kind, repetition, ..request() })
         };
         let lines: Vec<Option<RequestRecord>> = words.split(' ').map(line).collect();
-        walk(&cases.iter().collect::<Vec<_>>(), &lines.iter().map(Option::as_ref).collect::<Vec<_>>())
+        let lines: Vec<Option<&RequestRecord>> = lines.iter().map(Option::as_ref).collect();
+        walk(&cases.iter().collect::<Vec<_>>(), &lines, false)
     }
 
     #[test]

@@ -93,19 +93,19 @@ impl RunDir {
             "requests.jsonl",
             &self.examine_requests()?,
             &in_order(plan, &plan.performance),
-            (mending.retry_failed, &sealed),
+            (mending, &sealed),
         )?);
         said.extend(self.mend_timed::<SearchCase>(
             "probes.jsonl",
             &self.examine_probes()?,
             &in_order(plan, &plan.searches),
-            (mending.retry_failed, &sealed),
+            (mending, &sealed),
         )?);
         said.extend(self.mend_timed::<LoadCase>(
             "load.jsonl",
             &self.examine_loads()?,
             &in_order(plan, &plan.loads),
-            (mending.retry_failed, &sealed),
+            (mending, &sealed),
         )?);
         if sealed.contains("telemetry.csv") {
             let aside = self.set_aside("telemetry.csv")?;
@@ -323,14 +323,14 @@ impl RunDir {
         file: &str,
         found: &Examined<C::Line>,
         order: &[&C],
-        (retry_failed, sealed): (bool, &BTreeSet<String>),
+        (mending, sealed): (&Mending<'_>, &BTreeSet<String>),
     ) -> Result<Option<String>, RecordError>
     where
         C::Line: Keyed + Failable,
     {
-        let good = |line: &&C::Line| !(retry_failed && line.has_failed());
+        let good = |line: &&C::Line| !(mending.retry_failed && line.has_failed());
         let lines: Vec<Option<&C::Line>> = found.lines.iter().map(|line| line.sound().filter(good)).collect();
-        let mut walked = walk(order, &lines);
+        let mut walked = walk(order, &lines, mending.found.is_in_turns());
         let whole = walked.prefix == lines.len() && !found.torn;
         let forged = whole && sealed.contains(file) && order.iter().all(|part| walked.is_whole(*part));
         if whole && !forged {

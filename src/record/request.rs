@@ -58,7 +58,8 @@ pub struct RequestRecord {
     #[serde(default = "super::wire::one")]
     pub tp: u32,
     /// Which block of an interleaved run it belongs to: repetitions of two configurations with the same block were run
-    /// next to each other; where the run's group counts its blocks, in a process that was started for this block.
+    /// next to each other; where the run's group counts its blocks, in a process that was started for this block. `None` there
+    /// where the other configuration's was timed by another process.
     #[serde(default)]
     pub block: Option<u32>,
     /// Sequences in the batch.

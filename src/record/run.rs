@@ -44,6 +44,13 @@ pub struct RunRecord {
     pub seal: Option<BTreeMap<String, JournalSeal>>,
 }
 
+impl RunRecord {
+    /// Its cases are timed in turn with those of another run, block by block.
+    pub fn is_in_turns(&self) -> bool {
+        self.provenance.group.as_ref().is_some_and(|group| group.blocks.is_some())
+    }
+}
+
 /// A journal that nothing is added to any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalSeal {

@@ -189,7 +189,11 @@ impl Turns {
                 if sessions[side].stopped() {
                     return Ok(Ending::Interrupted);
                 }
-                lines[side].push(timings[side].measure(sessions[side], repetition, Some(self.number))?);
+                let line = timings[side].measure(sessions[side], repetition, Some(self.number))?;
+                // Evidence is what one process timed on both sides. Where the other side had this repetition before, from a process
+                // that was stopped or whose lines of this side were cut or retried, the pair is none.
+                let is_pair = timings[1 - side].timed() <= repetition;
+                lines[side].push(if is_pair { line } else { line.of_no_block() });
             }
         }
         for (side, lines) in lines.into_iter().enumerate() {

@@ -146,6 +146,13 @@ pub(super) struct Measured {
     telemetry: Vec<TelemetryRow>,
 }
 
+impl Measured {
+    /// Timed without its other half, so that no block may count it.
+    pub(super) fn of_no_block(self) -> Self {
+        Self { request: RequestRecord { block: None, ..self.request }, ..self }
+    }
+}
+
 /// A case on one engine: its batches of prompts, and how many lines it has.
 pub(super) struct Timing<'a> {
     case: &'a PerformanceRun,

@@ -229,12 +229,22 @@ fn interleaved_runs_are_gone_on_with_block_by_block() {
     assert_eq!(bench.runs().len(), 2);
     for (run, whole) in bench.runs().iter().zip(&whole) {
         let keys = |lines: &[Value]| {
-            let key = |l: &Value| (l["case_id"].clone(), l["repetition"].clone(), l["block"].clone());
+            let key = |l: &Value| (l["case_id"].clone(), l["repetition"].clone());
             lines.iter().map(key).collect::<Vec<_>>()
         };
         assert_eq!(keys(&timed(run)), keys(whole), "{}", run.0.display());
         assert_eq!(run.1["status"], "complete");
     }
+    // What A had alone is of another process than what B has now: the pair is of no block.
+    let apart = |run: &(PathBuf, Value)| timed(run).iter().filter(|l| l["block"].is_null()).count();
+    assert_eq!(bench.runs().iter().map(apart).collect::<Vec<_>>(), [0, 1]);
+    // A journal of one side that was lost is measured again, and decides nothing.
+    let lost = &bench.runs()[0].0;
+    fs::remove_file(lost.join("requests.jsonl")).unwrap();
+    let answer = bench.run(&["--interleave", "--blocks", "2", "--resume"]);
+    let runs = bench.runs();
+    assert!(timed(&runs[0]).iter().all(|l| l["block"].is_null()), "{}", answer.out);
+    assert!(answer.out.contains("not timed in turn"), "{}", answer.out);
 }
 
 /// A process of a block ends with the one that leads, and what it had is gone on with.

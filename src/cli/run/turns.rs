@@ -66,9 +66,10 @@ pub(super) fn blocks(
     Ok(Some(blocks))
 }
 
-/// Lays the cases of measured configurations out over the blocks.
+/// Lays the cases of measured configurations out over the blocks; those of a virtual clock where more than its one block was
+/// asked for, so that each block has a repetition.
 pub(super) fn lay_out(setups: &[Setup], plans: &mut [Plan<'_>], blocks: u32) {
-    if setups.iter().all(|setup| setup.compute.emulation.emulate.is_none()) {
+    if blocks > 1 || setups.iter().all(|setup| setup.compute.emulation.emulate.is_none()) {
         plans.iter_mut().for_each(|plan| spread(plan, blocks as usize));
     }
 }
@@ -132,7 +133,8 @@ fn finish(runs: Vec<(PathBuf, RunRecord)>, end: Result<Ending, BlockError>) -> a
         Ok(ending) => (ending, None),
         Err(error) => (Ending::Interrupted, Some(error)),
     };
-    let mut exit = Exit::Done;
+    // A signal may have come before there was any run.
+    let mut exit = if ending == Ending::Interrupted { Exit::Incomplete } else { Exit::Done };
     let mut paths = Vec::new();
     for (path, mut record) in runs {
         let mut dir = RunDir::open(&path)?;
@@ -187,7 +189,11 @@ fn in_a_process(
         Some(0) => Ok(Ending::Complete),
         Some(code) if code == Exit::Incomplete as i32 => Ok(Ending::Interrupted),
         Some(code) => Err(BlockError::Ended(ExitCode::from(code as u8))),
-        None => Err(BlockError::Start(anyhow::anyhow!("the process of block {number} ended: {status}"))),
+        // Killed, as a system that is short of memory does: what it had is on the disk, and --resume goes on.
+        None => {
+            say(&format!("glmbench: the process of block {number} ended: {status}"));
+            Ok(Ending::Interrupted)
+        }
     }
 }
 
@@ -246,9 +252,15 @@ pub(super) fn one_block(args: &Args, words: &[OsString]) -> anyhow::Result<ExitC
     let Ok(mut sides) = <[Side<'_, '_>; 2]>::try_from(sides) else {
         bail!("--block-of needs two run directories")
     };
-    match block(&mut sides, (number, blocks), &mut Told, watch.flag())? {
-        Ending::Complete => Ok(Exit::Done.into()),
-        Ending::Interrupted => Ok(Exit::Incomplete.into()),
+    match block(&mut sides, (number, blocks), &mut Told, watch.flag()) {
+        Ok(Ending::Complete) => Ok(Exit::Done.into()),
+        Ok(Ending::Interrupted) => Ok(Exit::Incomplete.into()),
+        // A full disk can be mended, as in a run of one process.
+        Err(error @ RunError::Record(_)) => {
+            say(&format!("glmbench: {error}"));
+            Ok(Exit::Incomplete.into())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

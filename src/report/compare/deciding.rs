@@ -11,7 +11,7 @@ use crate::stats::{blocks_needed, runs_needed};
 const REPLACED: [&str; 9] =
     ["--configuration", "--only", "--device", "--dtype", "--kv", "--rope", "--threads", "--blocks", "--out"];
 /// The same without a value.
-const REPLACED_ALONE: [&str; 3] = ["--interleave", "--resume", "--dry-run"];
+const REPLACED_ALONE: [&str; 4] = ["--interleave", "--resume", "--retry-failed", "--dry-run"];
 
 /// What would decide the phases of a pair that have no verdict, in words with the command; `None` where all have one, or none can
 /// ever have one.
@@ -74,9 +74,14 @@ fn in_turn(a: &Side, b: &Side) -> Option<Vec<String>> {
         words.extend(["--only", one, "--only", two].map(str::to_owned));
         return Some(words);
     }
+    if super::evidence::interleaved(a, b) {
+        // As they were typed: a configuration may name a model, too.
+        let mut words = without(&run_a.provenance.command_line, &["--blocks", "--out"], &REPLACED_ALONE);
+        words.push("--interleave".to_owned());
+        return Some(words);
+    }
     let configurations = [run_a, run_b].map(configuration);
-    let in_one_group = super::evidence::interleaved(a, b);
-    if configurations[0] == configurations[1] && !in_one_group {
+    if configurations[0] == configurations[1] {
         return None;
     }
     words.extend(configurations.into_iter().flat_map(|c| ["--configuration".to_owned(), c]));
@@ -108,7 +113,7 @@ fn without(command_line: &[String], with_value: &[&str], alone: &[&str]) -> Vec<
 
 /// The command of a run once more, without some flags and their values.
 pub fn again(run: &RunRecord, without_flags: &[&str]) -> String {
-    let words = without(&run.provenance.command_line, without_flags, &["--resume"]);
+    let words = without(&run.provenance.command_line, without_flags, &["--resume", "--retry-failed"]);
     format!("`{}`", command_line(&words))
 }
 
@@ -171,7 +176,7 @@ mod tests {
     fn flags_that_a_configuration_stands_for_are_taken_out() {
         let mut run = fixture::run();
         run.provenance.command_line = words(
-            "target/glmbench run s.toml --dtype=bf16 --limit 5 --threads 1 --resume --out here --set a=b --only x",
+            "target/glmbench run s.toml --dtype=bf16 --limit 5 --threads 1 --resume --retry-failed --out here --set a=b --only x",
         );
         assert_eq!(stripped(&run.provenance).unwrap(), words("glmbench run s.toml --limit 5 --set a=b"));
         run.provenance.command_line = words("glmbench score r");

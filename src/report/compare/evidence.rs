@@ -137,10 +137,12 @@ impl Joined<'_> {
         let times =
             good.each_ref().map(|good| good.iter().filter_map(|r| metric.of(r)).collect::<Vec<f64>>());
         let ratio = median(&times[1])? / median(&times[0]).filter(|a| *a > 0.0)?;
-        let mut evidence = if !self.a.again.is_empty() && !self.b.again.is_empty() {
+        let mut evidence = if !self.a.again.is_empty() || !self.b.again.is_empty() {
             self.of_runs(metric)?
         } else if interleaved(self.a, self.b) {
-            of_blocks(metric, &good[0], &good[1])?
+            // Without a block that one process timed they are two runs.
+            of_blocks(metric, &good[0], &good[1])
+                .unwrap_or_else(|| self.of_two_runs(metric, &times, ratio, options, phases))
         } else {
             self.of_two_runs(metric, &times, ratio, options, phases)
         };
@@ -303,7 +305,7 @@ fn alternate(a: &Side, b: &Side) -> bool {
         std::iter::once(side.run().provenance.clone()).chain(again).collect::<Vec<_>>()
     };
     let (a, b) = (begun(a), begun(b));
-    if a.iter().chain(&b).any(|run| run.host != a[0].host) {
+    if !a.iter().any(|run| b.iter().any(|other| other.host == run.host)) {
         return true;
     }
     let mut order: Vec<(&str, bool)> = a.iter().map(|run| (run.started.as_str(), true)).collect();
