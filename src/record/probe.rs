@@ -141,8 +141,9 @@ impl Keyed for ProbeRecord {
 /// The batch to probe next, and why; `None` when the search is at its end. A pure function of the lines so far, and part of
 /// the format: by it a reader knows whether lines are missing, so another rule needs another [`super::SCHEMA`].
 ///
-/// First the low end; then the double of the last batch that fits until one does not or the high end fits; then the middle
-/// between the largest that fits and the smallest that does not, until they are neighbours; then both of these once more.
+/// The low end comes first. Then the last batch that fits is doubled, until one does not fit or the high end does. Then the
+/// middle between the largest that fits and the smallest that does not is tried, until they are neighbours. Both of these are
+/// tried once more.
 pub fn next_probe(search: &SearchCase, probes: &[ProbeRecord]) -> Option<(u32, ProbePurpose)> {
     if probes.iter().any(|p| p.outcome == ProbeOutcome::Failed) {
         return None;
