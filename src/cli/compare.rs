@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
@@ -83,6 +83,10 @@ fn percentage(word: &str) -> Result<f64, String> {
 
 /// Does it.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(flag) = args.other.iter().find(|word| word.as_os_str().as_encoded_bytes().starts_with(b"--"))
+    {
+        bail!("{}: behind `--` stand runs of the other side only; flags go before it", flag.display());
+    }
     let gates = args.gate.as_deref().map(Gates::load).transpose()?;
     let options = Options {
         allow_mismatch: args.allow_mismatch,

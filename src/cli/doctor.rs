@@ -27,7 +27,7 @@ use super::{emit, emit_json};
 /// What this machine is and can do, and what to mend before measuring
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Also measure memory bandwidth and the peak of each arithmetic unit (two or three seconds, and 512 MiB or more)
+    /// Also measure memory bandwidth and the peak of each arithmetic unit (two or three seconds, and 128 MiB a core)
     #[arg(long)]
     limits: bool,
     /// Also have several processes time a model, some time apart, and report how far equal runs lie apart on this machine

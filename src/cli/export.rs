@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::record::{RunDir, write_whole};
+use crate::record::{Audit, RunDir, RunRecord, Status, write_whole};
 use crate::report::export::fields::{Field, Kind, REQUEST, RUN, SAMPLE};
 use crate::report::export::{File, MODELTEST_ABOUT, Records, modeltest_files};
 
@@ -17,8 +17,8 @@ use super::{Exit, say};
 /// Write a run in another tool's format
 ///
 /// jsonl and sql go to standard output, modeltest and csv into RUN/export/FORMAT, unless --out says otherwise. Files that are
-/// there are replaced. Only what the run recorded is exported, so an unfinished run can be, too. Of a run whose records are not
-/// what its plan says, what can be read is exported, and the exit code is 4.
+/// there are replaced. Only what the run recorded is exported: of an unfinished run what it has so far, with exit code 3; of a run
+/// whose records are not what its plan says what can be read, with exit code 4.
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  glmbench export 20261123T02 --format sql | sqlite3 runs.db\n  \
@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let path = find_run(&args.run)?;
     let dir = RunDir::open(&path)?;
     let records = Records::read(&dir)?;
-    let exit = say_faults(&records);
+    let exit = say_faults(&records.run, &records.audit);
     let to_stdout = match &args.out {
         Some(out) => out == Path::new("-"),
         None => matches!(args.format, Format::Jsonl | Format::Sql),
@@ -115,11 +115,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(exit.into())
 }
 
-/// Says what is wrong about a run's records; what is made of them ends with 4 then.
-pub(super) fn say_faults(records: &Records) -> Exit {
-    let Some(faults) = records.audit.words() else { return Exit::Done };
-    say(&format!("glmbench: run {} is INVALID: not what the plan says: {faults}", records.run.run_id));
-    Exit::Invalid
+/// Says what is wrong about a run's records, or that they are not all: what is made of them ends with 4 or 3 then.
+pub(super) fn say_faults(run: &RunRecord, audit: &Audit) -> Exit {
+    if let Some(faults) = audit.words() {
+        say(&format!("glmbench: run {} is INVALID: not what the plan says: {faults}", run.run_id));
+        return Exit::Invalid;
+    }
+    if run.status != Status::Complete {
+        say(&format!("glmbench: run {} is INCOMPLETE: this is what it has so far", run.run_id));
+        return Exit::Incomplete;
+    }
+    Exit::Done
 }
 
 /// One stream on standard output.

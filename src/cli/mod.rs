@@ -29,7 +29,7 @@ pub mod tokenize;
 pub mod verify;
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -39,6 +39,7 @@ use crate::dataset::DatasetError;
 use crate::device::DeviceError;
 use crate::engine::EngineError;
 use crate::engine::weights::convert::ConvertError;
+use crate::record::RecordError;
 use crate::run::RunError;
 use crate::text;
 
@@ -223,7 +224,14 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         matches!(cause.downcast_ref(), Some(DatasetError::Stopped))
             || matches!(cause.downcast_ref(), Some(ConvertError::Stopped))
     };
-    if error.chain().any(is_stop) {
+    // The same command goes on once there is room.
+    let full = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
+        Some(RunError::Record(RecordError::Io { cause, .. })) => {
+            matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        }
+        _ => false,
+    };
+    if error.chain().any(|cause| is_stop(cause) || full(cause)) {
         return Exit::Incomplete;
     }
     let broken = |cause: &(dyn std::error::Error + 'static)| {

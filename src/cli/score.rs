@@ -15,6 +15,7 @@ use crate::report::{Verdict, accuracy_rows, render};
 use crate::run::score::{Rescored, rescore};
 use crate::text::one_line;
 
+use super::report::exit_code;
 use super::runs::find_run;
 use super::signals::Watch;
 use super::{Exit, command_line, emit, emit_json, say};
@@ -23,8 +24,8 @@ use super::{Exit, command_line, emit, emit_json, say};
 ///
 /// Applies the extraction and scoring of this program to what the model answered then: text, or log-probabilities of the
 /// choices. Prints old and new accuracy and the items that changed, and writes a new run directory beside the old one,
-/// which names the old one and has no performance cases. Failed items had no answer and stay failed. The exit code is 4
-/// where the new run is invalid.
+/// which names the old one and has no performance cases. Failed items had no answer and stay failed. The exit code is that of
+/// `report` on the new run: 3 where the old one is not complete, 4 where the new one is invalid.
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "--protocol reads the same answers by another protocol of the same benchmark. The score then stands under both \
@@ -63,10 +64,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
         return Ok(Exit::Invalid.into());
     }
+    if old_run.status != Status::Complete {
+        say(&format!("glmbench: run {} is INCOMPLETE: its answers so far are scored", old_run.run_id));
+    }
     let mut new = rescore(&old_run, &old_samples, args.protocol.as_deref(), SystemTime::now())?;
     notes(&new).iter().for_each(|note| say(&format!("glmbench: {note}")));
     let (written, exit) = match &args.out {
-        Some(folder) => (write_rows(folder, &new)?, Exit::Done),
+        Some(folder) if old_run.status == Status::Complete => (write_rows(folder, &new)?, Exit::Done),
+        Some(folder) => (write_rows(folder, &new)?, Exit::Incomplete),
         None => write_run(&old, &mut new)?,
     };
     let tasks = compared((&old_run, &old_samples), &new);
@@ -134,11 +139,10 @@ fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<(PathBuf, Exit)
     dir.write_run(&run)?;
     let summary = render(dir.path())?;
     let path = dir.path().to_path_buf();
-    if summary.verdict() != Verdict::Invalid {
-        return Ok((path, Exit::Done));
+    if summary.verdict() == Verdict::Invalid {
+        say(&format!("glmbench: {}", summary.verdict_sentence()));
     }
-    say(&format!("glmbench: {}", summary.verdict_sentence()));
-    Ok((path, Exit::Invalid))
+    Ok((path, exit_code(summary.verdict())))
 }
 
 /// Each task before and after, with the items whose outcome changed.

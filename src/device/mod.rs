@@ -442,6 +442,12 @@ pub trait Device: Send {
         let _ = duration_ns;
     }
 
+    /// Gives back what is kept from earlier work to save time: plans, working memory, small things that were sent. What comes
+    /// next takes the time and the memory that it takes in a new process.
+    fn release_cached(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     /// Copies all rows to the host, waiting for the device.
     fn download(&mut self, x: &Self::Activation, out: &mut Vec<f32>) -> Result<(), DeviceError>;
     /// Copies rows of `width` numbers to the device; the activation then has that many rows.

@@ -398,6 +398,10 @@ impl<D: Device> Device for Timed<D> {
         self.device.idle(duration_ns);
     }
 
+    fn release_cached(&mut self) -> Result<(), DeviceError> {
+        self.device.release_cached()
+    }
+
     fn download(&mut self, x: &Self::Activation, out: &mut Vec<f32>) -> Result<(), DeviceError> {
         self.time(Operator::Download, LITTLE, |d| d.download(&x.inner, out))
     }

@@ -86,6 +86,10 @@ pub trait Forward: Send {
     fn idle(&mut self, duration_ns: u64) {
         let _ = duration_ns;
     }
+    /// Gives back what its device keeps from earlier steps ([`Device::release_cached`]).
+    fn release_cached(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
     /// An error has ended it: it must be loaded anew before it can do another step.
     fn has_failed(&self) -> bool {
         false
@@ -291,6 +295,10 @@ impl<D: Device> Forward for Model<D> {
 
     fn idle(&mut self, duration_ns: u64) {
         self.device.idle(duration_ns);
+    }
+
+    fn release_cached(&mut self) -> Result<(), EngineError> {
+        Ok(self.device.release_cached()?)
     }
 
     fn modelled_ns(&self) -> Option<u64> {

@@ -189,6 +189,18 @@ impl Scheduler {
         }
     }
 
+    /// Drops all sequences, and what the device keeps from earlier work ([`Device::release_cached`]): what comes next takes the
+    /// time and the memory that it takes in a new process.
+    ///
+    /// [`Device::release_cached`]: crate::device::Device::release_cached
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn start_afresh(&mut self) -> Result<(), EngineError> {
+        self.clear();
+        self.model.release_cached()
+    }
+
     /// Does one step.
     pub fn step(&mut self) -> Result<Step, EngineError> {
         let start_ns = self.now_ns();

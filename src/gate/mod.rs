@@ -29,6 +29,18 @@ pub enum GateError {
         /// What was found.
         message: String,
     },
+    /// A file that decides nothing must not pass.
+    #[error("{}: none of its gates can be judged here{}", path.display(), if *relative > 0 {
+        format!("; limits against another run: {relative}, which `glmbench compare` judges")
+    } else {
+        String::new()
+    })]
+    Nothing {
+        /// The file.
+        path: PathBuf,
+        /// Limits of it that only a comparison can judge.
+        relative: usize,
+    },
 }
 
 /// A run to judge, with its comparison where it has one.
@@ -53,6 +65,14 @@ pub fn judge(gates: &Gates, comparison: &Comparison) -> Result<Vec<Judgement>, G
         judgements.extend(judge_candidate(gates, &candidate));
     }
     judgements.extend(parity::judge(gates)?);
+    some(judgements, gates)
+}
+
+/// Judgements, of which there must be one.
+fn some(judgements: Vec<Judgement>, gates: &Gates) -> Result<Vec<Judgement>, GateError> {
+    if judgements.is_empty() {
+        return Err(GateError::Nothing { path: gates.path.clone(), relative: relative_limits(gates) });
+    }
     Ok(judgements)
 }
 
@@ -65,7 +85,7 @@ pub fn judge_run(
     let candidate = Candidate { letter: 'A', summary, requests, against: None };
     let mut judgements = judge_candidate(gates, &candidate);
     judgements.extend(parity::judge(gates)?);
-    Ok(judgements)
+    some(judgements, gates)
 }
 
 /// Limits of the file that only a comparison can judge.
@@ -132,9 +152,15 @@ impl Candidate<'_> {
     fn more_items(&self, task: &str) -> String {
         let case = self.summary.run.plan.accuracy.iter().find(|case| case.task == task);
         match case.and_then(|case| case.part_of()) {
-            Some(all) => {
-                format!("all {all} items, without a limit: {}", again(&self.summary.run, &["--limit"]))
-            }
+            Some(all) => match &self.summary.run.provenance.scored_from {
+                Some(first) => format!(
+                    "all {all} items: the command of run {first}, from which this one was scored, without a limit; then \
+                     `glmbench score`"
+                ),
+                None => {
+                    format!("all {all} items, without a limit: {}", again(&self.summary.run, &["--limit"]))
+                }
+            },
             None => "every item was put; of these items nothing decides a limit so near".to_owned(),
         }
     }

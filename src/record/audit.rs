@@ -14,6 +14,7 @@ use super::request::RequestRecord;
 use super::run::{AccuracyCase, JournalSeal, RunRecord, Status, items_hash};
 use super::sample::{SampleRecord, SampleState};
 use super::sum::Sum;
+use super::wire::WITH_SUMS;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The first schema whose runs keep prompts.
@@ -105,6 +106,9 @@ impl Contents {
         audit.samples(&samples);
         let contradiction = answers(&mut samples);
         audit.prompts(dir, &samples, if schema < WITH_PROMPTS { samples.len() } else { promptless })?;
+        if schema >= WITH_SUMS && finished && run.seal.is_none() {
+            audit.say("run.json calls the run complete and has no seal".to_owned());
+        }
         audit.seal();
         let seal = match (&run.seal, audit.finished) {
             (_, false) => SealState::Open,
@@ -311,7 +315,7 @@ impl Auditor<'_> {
             due.iter().map(|sample| (sample.task.as_str(), sample.doc_id.as_str())).zip(0..).collect();
         let finished = self.finished;
         let mut wrong = Vec::new();
-        let (mut next, mut missing, mut others, mut ahead) = (0, Vec::new(), 0, 0);
+        let (mut next, mut missing, mut others, mut ahead) = (0, Vec::new(), 0, HashSet::new());
         let (exists, torn) = dir.examine_prompts(|line: Line<PromptRecord>| {
             let Ok(record) = &line.record else {
                 wrong.push(line);
@@ -325,8 +329,10 @@ impl Auditor<'_> {
                         wrong.push(Line { is_sound: false, ..line });
                     }
                 }
-                // A kill between an item's two lines leaves one for which there is no sample yet.
-                None if next == due.len() && ahead == 0 && !finished => ahead = 1,
+                // There is no sample yet: a kill came between the two lines of an item, or the run goes on while it is read.
+                None if next == due.len()
+                    && !finished
+                    && ahead.insert((record.task.clone(), record.doc_id.clone())) => {}
                 _ => others += 1,
             }
         })?;

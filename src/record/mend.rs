@@ -14,6 +14,8 @@ use super::prompt::PromptRecord;
 use super::request::RequestRecord;
 use super::run::{PerformanceCase, Plan, RunRecord, Status};
 use super::sample::{SampleKey, SampleRecord, SampleState};
+use super::sum::Sum;
+use super::wire::WITH_SUMS;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
@@ -86,7 +88,7 @@ impl RunDir {
     /// Files that cannot be read or written. A kill at any moment leaves something that can be mended again.
     pub fn mend(&self, mending: &Mending<'_>) -> Result<Vec<String>, RecordError> {
         let sealed = self.changed_since_seal(mending.found)?;
-        let mut said = Vec::new();
+        let mut said = self.record_faults(mending.found)?;
         said.extend(self.mend_samples(mending, &sealed)?);
         let plan = mending.plan;
         said.extend(self.mend_timed::<PerformanceCase>(
@@ -205,6 +207,25 @@ impl RunDir {
         }
     }
 
+    /// What is wrong about `run.json`, which is written anew.
+    fn record_faults(&self, found: &RunRecord) -> Result<Vec<String>, RecordError> {
+        let (_, schema, sum) = self.read_run_with_sum()?;
+        let mut said = Vec::new();
+        if sum == Sum::Wrong {
+            let started = &found.provenance.started;
+            said.push(format!(
+                "run.json is not as it was written; it is written anew, and only its name and its start, {started}, are taken from it"
+            ));
+        }
+        if found.status == Status::Complete && found.seal.is_none() && schema >= WITH_SUMS {
+            said.push(
+                "run.json had no seal, so nothing tells whether lines were changed with their sums"
+                    .to_owned(),
+            );
+        }
+        Ok(said)
+    }
+
     /// Journals of a complete run whose bytes are not those that it was sealed with.
     fn changed_since_seal(&self, found: &RunRecord) -> Result<BTreeSet<String>, RecordError> {
         let Some(sealed) = found.seal.as_ref().filter(|_| found.status == Status::Complete) else {
@@ -284,8 +305,11 @@ impl RunDir {
                     .get(at.samples)
                     .is_some_and(|i| (p.task.as_str(), p.doc_id.as_str()) == (i.task, i.doc_id))
             });
+        let complete = mending.found.status == Status::Complete;
         if whole && (at.prompts == prompts.len() || ahead) && !forged {
-            return Ok(Vec::new());
+            let short = complete && at.samples < mending.items.len();
+            let cut = Cut { front: at.samples, ..Cut::default() };
+            return Ok(short.then(|| cut.told(SAMPLES)).into_iter().collect());
         }
         let mut pool: HashMap<SampleKey, SampleRecord> = HashMap::new();
         let mut prompts_of: HashMap<SampleKey, PromptRecord> = HashMap::new();
@@ -311,11 +335,14 @@ impl RunDir {
         }
         let lost = (samples.lines.len() - at.samples).saturating_sub(kept.len());
         let aside = if lost > 0 { Some(self.set_aside("samples.jsonl")?) } else { None };
+        // Of an unfinished run a torn line is what a kill leaves.
+        let is_told = complete || !kept.is_empty() || lost > 0 || prompts.len() > at.prompts;
+        let cut = Cut { front: at.samples, kept: kept.len(), lost, aside };
         self.keep("prompts.jsonl", &kept.iter().filter_map(|(_, prompts)| *prompts).collect::<Vec<_>>())?;
         self.keep("samples.jsonl", &kept.iter().map(|(sample, _)| *sample).collect::<Vec<_>>())?;
         self.cut("prompts.jsonl", at.prompt_bytes)?;
         self.cut("samples.jsonl", at.sample_bytes)?;
-        Ok(told("samples.jsonl", at.samples, kept.len(), lost, aside).into_iter().collect())
+        Ok(is_told.then(|| cut.told(SAMPLES)).into_iter().collect())
     }
 
     fn mend_timed<C: Course>(
@@ -332,9 +359,12 @@ impl RunDir {
         let lines: Vec<Option<&C::Line>> = found.lines.iter().map(|line| line.sound().filter(good)).collect();
         let mut walked = walk(order, &lines, mending.found.is_in_turns());
         let whole = walked.prefix == lines.len() && !found.torn;
-        let forged = whole && sealed.contains(file) && order.iter().all(|part| walked.is_whole(*part));
+        let all = order.iter().all(|part| walked.is_whole(*part));
+        let forged = whole && sealed.contains(file) && all;
+        let complete = mending.found.status == Status::Complete;
         if whole && !forged {
-            return Ok(None);
+            let cut = Cut { front: walked.prefix, ..Cut::default() };
+            return Ok((complete && !all).then(|| cut.told(file)));
         }
         let before: Vec<C::Line> = if forged { Vec::new() } else { self.kept::<C::Line>(file)? };
         if forged {
@@ -357,9 +387,14 @@ impl RunDir {
         self.keep(file, &kept)?;
         let end = walked.prefix.checked_sub(1).map_or(0, |last| found.lines[last].end);
         self.cut(file, end)?;
-        Ok(told(file, walked.prefix, kept.len(), lost, aside))
+        let cut = Cut { front: walked.prefix, kept: kept.len(), lost, aside };
+        // Of an unfinished run a torn line is what a kill leaves.
+        Ok((complete || cut.kept + cut.lost > 0).then(|| cut.told(file)))
     }
 }
+
+/// The journal of the items, with that of their prompts.
+const SAMPLES: &str = "samples.jsonl (with prompts.jsonl)";
 
 /// How far the journals of samples and prompts are as the plan says.
 #[derive(Default)]
@@ -375,13 +410,31 @@ fn kept_name(file: &str) -> String {
     file.replace(".jsonl", ".kept.jsonl")
 }
 
-/// What was done; nothing to say where only a torn line was cut off.
-fn told(file: &str, front: usize, kept: usize, lost: usize, aside: Option<String>) -> Option<String> {
-    if kept == 0 && lost == 0 {
-        return None;
+/// What became of a journal.
+#[derive(Default)]
+struct Cut {
+    /// Lines that stand.
+    front: usize,
+    /// Lines behind the cut that wait for their places.
+    kept: usize,
+    /// Lines behind it that do not.
+    lost: usize,
+    /// Where the journal is as it was found.
+    aside: Option<String>,
+}
+
+impl Cut {
+    fn told(&self, file: &str) -> String {
+        let mut words = format!("{file}: {} lines stand", self.front);
+        if self.kept > 0 {
+            words += &format!(", {} more are kept for their places", self.kept);
+        }
+        if self.lost > 0 {
+            words += &format!(", {} are cut off", self.lost);
+        }
+        if let Some(aside) = &self.aside {
+            words += &format!(" and set aside in {aside}");
+        }
+        words + "; what is missing is done again"
     }
-    let aside = aside.map_or_else(String::new, |name| format!(", set aside in {name}"));
-    Some(format!(
-        "{file}: {front} lines stand, {kept} more are kept for their places, {lost} are done again{aside}"
-    ))
 }

@@ -22,6 +22,7 @@ pub(super) struct Wire<T> {
 
 /// Only the number, read first: a record of another schema need not have our fields.
 #[derive(Deserialize)]
+#[serde(expecting = "an object with a schema number")]
 struct SchemaOnly {
     schema: u32,
 }

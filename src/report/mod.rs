@@ -109,7 +109,12 @@ impl Summary {
         validity::verdict(&self.run, &self.checks)
     }
 
-    /// The verdict with the number of conditions that hold.
+    /// The verdict alone.
+    pub fn short_verdict(&self) -> &'static str {
+        validity::short(&self.run, &self.checks)
+    }
+
+    /// The verdict with the conditions that do not hold.
     pub fn verdict_sentence(&self) -> String {
         validity::sentence(&self.run, &self.checks)
     }

@@ -51,6 +51,7 @@ fn records(audit: &Audit, complete: bool) -> Check {
 fn seal(audit: &Audit) -> Check {
     let (outcome, found) = match audit.seal {
         SealState::Sealed => (yes_if(audit.is_sound()), "run.json has the lines and hash of each journal"),
+        SealState::NotSealed if !audit.is_sound() => (Outcome::No, "there is no seal"),
         SealState::NotSealed => {
             (Outcome::Unknown, "not sealed: a program from before records were sealed made it")
         }
@@ -104,7 +105,16 @@ mod tests {
         // No prompts are kept of what was never asked.
         records.1.iter_mut().for_each(|sample| sample.prompt_hash.clear());
         let dir = fixture::write(root.path(), &records);
+        // A program of today that leaves none is none.
         dir.write_run(&records.0).unwrap();
+        let summary = render(dir.path()).unwrap();
+        assert_eq!(summary.verdict(), Verdict::Invalid);
+        assert!(summary.record_faults().is_some_and(|faults| faults.contains("has no seal")));
+        // One of the schema before.
+        let text = fs::read_to_string(dir.file("run.json")).unwrap();
+        let (text, _sum) = text.rsplit_once(",\n  \"sum\": ").unwrap();
+        let text = format!("{}\n}}\n", text.replacen("\"schema\": 3", "\"schema\": 2", 1));
+        fs::write(dir.file("run.json"), text).unwrap();
         let summary = render(dir.path()).unwrap();
         assert_eq!(summary.verdict(), Verdict::Valid);
         let (outcome, words) = found(&summary, "The record is sealed");

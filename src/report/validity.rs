@@ -192,11 +192,11 @@ fn of_repetitions(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Check> {
         .plan
         .performance
         .iter()
-        // What the device cannot hold was left out, and the headline says so.
+        // What was left out is a condition of its own.
         .filter(|case| case.unfit.is_none())
         .map(|case| (case.case_id.as_str(), Repetitions::of(case, requests)))
         .collect();
-    let mut checks = vec![whole_cases(run, &cases)];
+    let mut checks = vec![whole_cases(run, &cases), none_left_out(run)];
     let modelled = run.provenance.clock == Clock::Modelled;
     let timed = |name, condition, is_spoilt: &dyn Fn(&Repetitions<'_>) -> Option<bool>, advice| {
         let (outcome, found) = stability(&cases, modelled, is_spoilt);
@@ -251,6 +251,20 @@ fn whole_cases(run: &RunRecord, cases: &[Case<'_>]) -> Check {
         },
         advice: "The rows concerned say what happened; their times must not be used.",
         required: true,
+    }
+}
+
+/// Whether every case was run: what the device cannot hold, or takes longer than the suite gives it, is left out.
+fn none_left_out(run: &RunRecord) -> Check {
+    let cases = &run.plan.performance;
+    let unfit: Vec<&str> = cases.iter().filter(|c| c.unfit.is_some()).map(|c| c.case_id.as_str()).collect();
+    Check {
+        name: "no case left out",
+        condition: "No case was left out",
+        outcome: yes_if(unfit.is_empty()),
+        found: found_in(&unfit, cases.len()),
+        advice: "The headline says why; `--over-budget` runs those that take too long.",
+        required: false,
     }
 }
 
@@ -326,6 +340,18 @@ fn governor(run: &RunRecord) -> Check {
         },
         advice: "cpupower frequency-set -g performance",
         required: false,
+    }
+}
+
+/// The verdict alone, as a table has it.
+pub fn short(run: &RunRecord, checks: &[Check]) -> &'static str {
+    match verdict(run, checks) {
+        Verdict::Invalid => "INVALID",
+        Verdict::Incomplete => "incomplete",
+        Verdict::Valid if checks.iter().any(|check| check.outcome == Outcome::No) => {
+            "valid with reservations"
+        }
+        Verdict::Valid => "valid",
     }
 }
 

@@ -85,15 +85,18 @@ fn fitting<'a>(plan: &'a Plan<'_>) -> impl Iterator<Item = &'a PerformanceRun> {
     plan.performance.iter().filter(|case| case.unfit.is_none())
 }
 
-/// The blocks of which a side does not have all lines yet.
+/// The blocks of which a side does not have all lines yet. A case that failed has no more to come.
 pub fn open_blocks(sides: [(&Plan<'_>, &RunDir); 2], blocks: u32) -> Result<Vec<u32>, RecordError> {
     let mut whole = blocks;
     for (plan, dir) in sides {
         let requests = dir.read_requests()?;
         for case in fitting(plan) {
             let id = case.case_id();
-            let timed =
-                requests.iter().filter(|r| r.kind == RepetitionKind::Timed && r.case_id == id).count();
+            let own = || requests.iter().filter(|r| r.case_id == id);
+            if own().any(|r| r.error.is_some()) {
+                continue;
+            }
+            let timed = own().filter(|r| r.kind == RepetitionKind::Timed).count();
             let in_block = (case.timed() / blocks.max(1) as usize).max(1);
             whole = whole.min((timed / in_block) as u32);
         }

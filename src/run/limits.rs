@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::bench::PhaseCost;
+use crate::device::Precision;
 use crate::device::cpu::{MachineLimits, Rate, UnitPeak};
-use crate::device::{Precision, cpu};
 use crate::engine::config::ModelConfig;
 use crate::engine::memory::MemoryEstimate;
 use crate::engine::scheduler::Scheduler;
@@ -36,19 +36,15 @@ pub fn limits_record(limits: &MachineLimits, precision: Precision) -> record::Ma
     }
 }
 
-/// Measures the roofline of this machine for `precision`, with so many threads.
-///
-/// # Errors
-/// As [`cpu::measure_limits`].
-pub fn roofline(threads: usize, precision: Precision) -> Result<Roofline, crate::device::DeviceError> {
-    let limits = cpu::measure_limits(threads)?;
-    Ok(Roofline {
+/// The roofline for `precision` of a machine with these limits.
+pub fn roofline(limits: &MachineLimits, precision: Precision) -> Roofline {
+    Roofline {
         bandwidth_bytes_per_s: limits.bandwidth.all.median,
         peak_flops_per_s: limits
             .peak(precision)
             .map_or(0.0, |(peak, products)| peak.all.median / f64::from(products)),
-        limits: Some(limits_record(&limits, precision)),
-    })
+        limits: Some(limits_record(limits, precision)),
+    }
 }
 
 /// The suite's targets for a run in `precision`.

@@ -149,7 +149,8 @@ fn level(
     index: usize,
     session: &mut Session<'_>,
 ) -> Result<Option<LoadLevelRecord>, RunError> {
-    // On a virtual clock as many as run at once: they take the memory that the level wants, as far as earlier ones did not.
+    session.start_afresh()?;
+    // On a virtual clock as many as run at once: they take the memory that the level wants.
     let modelled = session.clock() == Clock::Modelled;
     let (stop, observer) = (session.stop, &mut *session.observer);
     let mut stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);

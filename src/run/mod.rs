@@ -158,6 +158,15 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Before a case, a probe or a level: the engine is as in a process that did nothing before.
+    fn start_afresh(&mut self) -> Result<(), RunError> {
+        self.engine.start_afresh()?;
+        if self.clock() == Clock::Modelled {
+            self.go_on_from_lines()?;
+        }
+        Ok(())
+    }
+
     /// Notes what the process and the devices take.
     fn sample(&mut self) -> Result<(), RecordError> {
         let rows = self.telemetry();

@@ -189,8 +189,11 @@ impl<'a> Timing<'a> {
     /// Repeats until times agree, or a repetition fails.
     pub(super) fn warm_up(&mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
         let mut warm_up = WarmUp::default();
+        if !self.is_done() {
+            session.start_afresh()?;
+        }
         if session.clock() == Clock::Modelled && !self.is_done() {
-            // Not a line unless it fails: it takes the memory that the case wants, as far as earlier cases did not.
+            // Not a line unless it fails: it makes the plans and takes the memory that the case wants.
             if let Err(error) = repeat(session.engine, self.case.shape, &self.batches[0]) {
                 self.fail_warm_up(session, error)?;
             }

@@ -151,6 +151,7 @@ fn probe(
         output_hash: None,
         end_ns: 0,
     };
+    session.start_afresh()?;
     if let Some((reason, wanted_bytes)) = no_room(search, batch, session) {
         record.outcome = ProbeOutcome::OutOfMemory;
         record.reason = Some(reason);

@@ -134,7 +134,9 @@ pub(super) fn optional_count(
 pub(super) fn array(node: Node, of: &str) -> Result<(Origin, Vec<Node>), SuiteError> {
     match node.value {
         Value::Array(items) if !items.is_empty() => Ok((node.origin, items)),
-        Value::Array(_) => Err(SuiteError::found(&node.origin, "an empty array", of)),
+        Value::Array(_) => {
+            Err(SuiteError::found(&node.origin, "an empty array", &format!("{of}, of one or more")))
+        }
         other => Err(SuiteError::found(&node.origin, other.kind(), of)),
     }
 }

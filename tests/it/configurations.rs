@@ -160,7 +160,7 @@ fn two_configurations_in_turns_are_blocks_of_a_b_b_a() {
     }
     assert_eq!(runs[0].1["plan"]["performance"][0]["repetitions"], 12);
     assert!(answer.out.contains("3 blocks cannot decide 6 phases; at least 8 are needed"), "{}", answer.out);
-    assert!(answer.out.contains("--blocks 8`"), "{}", answer.out);
+    assert!(answer.out.contains("--blocks 8 --out "), "{}", answer.out);
     // Not with one, nor with three.
     bench
         .run(&["--interleave", "--only", "half"])

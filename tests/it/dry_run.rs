@@ -130,12 +130,14 @@ fn times_are_unknown_until_a_run_of_the_same_shape_was_recorded_here() {
     let name = run.file_name().into_string().unwrap();
     let precision = place.time("precision", &[]);
     assert!(
-        precision.starts_with("about ") && precision.contains(&format!("by boolq of {name}")),
+        !precision.contains("unknown") && precision.contains(&format!("by boolq of {name}")),
         "{precision}"
     );
     let timing = place.time("timing    b2-i32-o8", &[]);
     assert!(timing.contains(&format!("by b2-i32-o8 of {name}")), "{timing}");
-    assert!(place.time("time", &[]).starts_with("time      about "), "{}", place.time("time", &[]));
+    let whole = place.time("time", &[]);
+    let known = ["time      about ", "time      less than 0.1 s "];
+    assert!(known.iter().any(|known| whole.starts_with(known)), "{whole}");
     // Another shape of case by the nearest; answers that can end early at most.
     let other = place.time("timing    b1-i64-o16", &["--set", "performance.0.lengths=[[64,16]]"]);
     assert!(other.starts_with("about ") && other.contains(" of "), "{other}");

@@ -281,30 +281,7 @@ fn journals(run: &Path) -> Vec<String> {
     JOURNALS.iter().map(|name| fs::read_to_string(run.join(name)).unwrap()).collect()
 }
 
-/// All whole numbers of a record, in order.
-fn numbers(value: &serde_json::Value) -> Vec<u64> {
-    match value {
-        serde_json::Value::Object(fields) => fields.values().flat_map(numbers).collect(),
-        serde_json::Value::Array(values) => values.iter().flat_map(numbers).collect(),
-        other => other.as_u64().into_iter().collect(),
-    }
-}
-
-/// A record, at any depth, without what a card held and the sum over it.
-fn without_memory(value: serde_json::Value) -> serde_json::Value {
-    use serde_json::Value;
-    let kept = |key: &str| !key.contains("memory") && key != "sum";
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.into_iter().filter(|(key, _)| kept(key));
-            fields.map(|(key, value)| (key, without_memory(value))).collect()
-        }
-        Value::Array(values) => values.into_iter().map(without_memory).collect(),
-        other => other,
-    }
-}
-
-/// How long each case's phases took, by case.
+/// How long each case's phases took, and what memory it took, by case.
 fn durations(run: &Path) -> std::collections::BTreeMap<String, String> {
     let text = fs::read_to_string(run.join("requests.jsonl")).unwrap();
     let line = |line: &str| {
@@ -312,7 +289,8 @@ fn durations(run: &Path) -> std::collections::BTreeMap<String, String> {
         let ns = |key: &str| line[key].as_u64().unwrap();
         let whole = ns("end_ns") - ns("start_ns");
         let decode = ns("end_ns") - ns("first_token_ns");
-        let told = format!("{} {} {decode} {whole}", line["prefill_ns"], line["step_ns"]);
+        let (prefill, steps, memory) = (&line["prefill_ns"], &line["step_ns"], &line["device_memory_bytes"]);
+        let told = format!("{prefill} {steps} {decode} {whole} {memory}");
         (line["case_id"].as_str().unwrap().to_owned(), told)
     };
     text.lines().map(line).collect()
@@ -346,22 +324,5 @@ fn modelled_times_are_the_same_whatever_ran_before_and_after_a_resume() {
     let mut args = vec!["run", suite.as_str(), "--out", out.as_str(), "--resume"];
     args.extend(card);
     answer(&args).expect(0, &[]);
-    // Not the memory: a card keeps the working memory that earlier cases asked for, and a new process has none.
-    let but_memory = |journals: &[String]| -> Vec<serde_json::Value> {
-        let lines = journals.iter().flat_map(|journal| journal.lines());
-        lines.map(|line| without_memory(serde_json::from_str(line).unwrap())).collect()
-    };
-    let (run, whole) = (but_memory(&journals(&run)), but_memory(&whole));
-    assert_eq!(run.len(), whole.len());
-    for (line, other) in run.iter().zip(&whole) {
-        if line.get("load_id").is_none() {
-            assert_eq!(line, other);
-            continue;
-        }
-        // Of a load some steps of a new process differ by microseconds, here 8.5 of 99 ms. Why was not found.
-        let (found, expected) = (numbers(line), numbers(other));
-        assert_eq!(found.len(), expected.len());
-        let far = found.iter().zip(&expected).find(|(a, b)| a.abs_diff(**b) > 10_000);
-        assert_eq!(far, None, "nanoseconds of {line}");
-    }
+    assert_eq!(journals(&run), whole);
 }

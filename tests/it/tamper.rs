@@ -283,7 +283,7 @@ fn tamper_and_mend(bench: &Bench, journals: &[&str]) {
             assert!(page.contains("not what the plan says") && page.contains(journal), "{how}: {page}");
             assert!(page.contains(says), "{how}: {page}");
             bench.answer(&["export", "--format", "jsonl"]).expect(4, &["not what the plan says", journal]);
-            bench.resume(&[]).expect(0, &[]);
+            bench.resume(&[]).expect(0, &["mended: ", journal]);
             bench.assert_mended(&how);
             bench.restore();
         }
@@ -307,7 +307,12 @@ fn every_verb_knows_that_lines_are_missing() {
     let [run, other] = [&run, &other].map(|path| path.to_str().unwrap());
     let gates = bench.folder.path().join("gates.toml");
     fs::write(&gates, "schema = 1\n[[accuracy]]\nmax_drop = \"100%\"\n").unwrap();
-    let gates = gates.to_str().unwrap();
+    let alone = bench.folder.path().join("alone.toml");
+    fs::write(&alone, "schema = 1\n[[accuracy]]\nmin = \"1%\"\n").unwrap();
+    let [gates, alone] = [&gates, &alone].map(|path| path.to_str().unwrap());
+    // What decides nothing does not pass.
+    answer(&["report", run, "--gate", gates])
+        .expect(2, &["none of its gates can be judged here", "`glmbench compare`"]);
     let out = bench.folder.path().join("compared");
     let out = out.to_str().unwrap();
     answer(&["compare", other, run, "--out", out]).expect(0, &[]);
@@ -316,7 +321,8 @@ fn every_verb_knows_that_lines_are_missing() {
         &["report", run][..],
         &["compare", other, run, "--out", out],
         &["compare", run, other, "--out", out],
-        &["report", run, "--gate", gates],
+        &["report", run, "--gate", alone],
+        &["compare", other, run, "--gate", gates, "--out", out],
         &["score", run],
         &["export", run, "--format", "jsonl"],
         &["export", run, "--format", "csv"],
@@ -396,7 +402,7 @@ fn a_changed_run_json_is_told() {
         let page = fs::read_to_string(bench.run().join("summary.md")).unwrap();
         assert!(page.contains("run.json is not as it was written"), "{what}: {page}");
         // What it is to be follows from the command: the record is written anew.
-        bench.resume(&[]).expect(0, &[]);
+        bench.resume(&[]).expect(0, &["mended: run.json is not as it was written"]);
         bench.assert_mended(what);
         bench.restore();
     }
@@ -412,6 +418,13 @@ fn a_changed_run_json_is_told() {
     for says in ["8 items, 4 are in the plan", "the plan has 4 for the items of ceval, its identity 8"] {
         assert!(page.contains(says), "{says}: {page}");
     }
+    // Its seal taken out, with such a sum.
+    let (front, behind) = text.split_once(",\n  \"seal\": {").unwrap();
+    let behind = behind.split_once("\n  }").unwrap().1;
+    fs::write(&path, forged_page(&format!("{front}{behind}"))).unwrap();
+    bench.answer(&["report"]).expect(4, &["calls the run complete and has no seal"]);
+    bench.resume(&[]).expect(0, &["mended: run.json had no seal"]);
+    bench.assert_mended("no seal");
 }
 
 #[test]
@@ -435,9 +448,20 @@ fn an_unfinished_run_is_incomplete_and_one_with_a_gap_invalid() {
         edit(&bench.run().join("prompts.jsonl"), &|lines| lines[..kept].to_vec());
         // Torn in the middle of a line, as a kill leaves it.
         let torn = "{\"schema\":3,\"task\":\"boo";
-        let samples = fs::read_to_string(bench.run().join("samples.jsonl")).unwrap();
-        fs::write(bench.run().join("samples.jsonl"), samples + torn).unwrap();
+        let text = fs::read_to_string(bench.run().join("samples.jsonl")).unwrap();
+        fs::write(bench.run().join("samples.jsonl"), text.clone() + torn).unwrap();
         bench.answer(&["report"]).expect(3, &[]);
+        if kept == 12 {
+            let out = bench.folder.path().join("scored");
+            bench.answer(&["export", "--format", "jsonl"]).expect(3, &["is INCOMPLETE"]);
+            let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+            bench.answer(&["show", first["doc_id"].as_str().unwrap()]).expect(3, &["is INCOMPLETE"]);
+            bench.answer(&["score", "--out", out.to_str().unwrap()]).expect(3, &["is INCOMPLETE"]);
+            bench.answer(&["verify", "--items", "2"]).expect(3, &["is INCOMPLETE"]);
+            // Read while the run writes: the prompts of several items are there and their samples not yet.
+            fs::copy(bench.untouched().join("prompts.jsonl"), bench.run().join("prompts.jsonl")).unwrap();
+            bench.answer(&["report"]).expect(3, &[]);
+        }
         fs::copy(bench.untouched().join("prompts.jsonl"), bench.run().join("prompts.jsonl")).unwrap();
         fs::copy(bench.untouched().join("samples.jsonl"), bench.run().join("samples.jsonl")).unwrap();
     }
@@ -485,7 +509,7 @@ fn what_failed_is_done_again_where_it_is_asked_for() {
     fs::write(&path, format!("{open},\n  \"sum\": \"{sum}\"\n}}\n")).unwrap();
     let report = bench.answer(&["report"]);
     assert!(!report.out.contains("not what the plan says"), "{}", report.out);
-    let words = ["2 are done again", "kept for their places"];
+    let words = ["2 are cut off", "kept for their places"];
     bench.resume(&["--retry-failed"]).expect(0, &words);
     assert_eq!(samples(&bench.run()), whole);
     bench.assert_mended("retried");

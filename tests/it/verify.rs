@@ -162,7 +162,7 @@ fn other_weights_tokens_or_data_are_refused() {
     let at = bytes.len() - 1000;
     bytes[at] ^= 1;
     fs::write(&weights, bytes).unwrap();
-    run.verify(&["--model", other.to_str().unwrap()]).expect(2, &["weights have the hash", "recorded"]);
+    run.verify(&["--model", other.to_str().unwrap()]).expect(2, &["weights: found the hash", "recorded"]);
     run.verify(&["--model", copied("same").to_str().unwrap(), "--items", "3"]).expect(0, &[]);
     let set = run.folder.path().join("set");
     fs::create_dir(&set).unwrap();
@@ -171,5 +171,5 @@ fn other_weights_tokens_or_data_are_refused() {
     fs::write(set.join("dev.jsonl"), text.replacen("the", "a", 1)).unwrap();
     let words = format!("boolq={}", set.display());
     run.verify(&["--set", &words, "--items", "24"]).expect(2, &["the data set's hash is", "recorded"]);
-    run.verify(&["--model", "dummy:chatglm2-6b"]).expect(2, &["tokenizer have the hash"]);
+    run.verify(&["--model", "dummy:chatglm2-6b"]).expect(2, &["tokenizer: found the hash"]);
 }

@@ -4,6 +4,8 @@ mod describe;
 pub(super) mod setup;
 mod turns;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +16,7 @@ use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 
 use crate::device::DeviceInfo;
-use crate::device::cpu::available_threads;
+use crate::device::cpu::{MachineLimits, available_threads, measure_limits};
 use crate::engine::EngineError;
 use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::scheduler::Scheduler;
@@ -100,10 +102,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         return dry_run(args, &setups, &plans);
     }
-    let mut rooflines = Vec::new();
+    let (mut rooflines, mut measured) = (Vec::new(), BTreeMap::new());
     for (setup, plan) in setups.iter().zip(&mut plans) {
         // Before weights are there: the measurement takes memory of its own.
-        let roofline = roofline(plan, &setup.compute)?;
+        let roofline = roofline(plan, &setup.compute, &mut measured)?;
         if let Some(roofline) = roofline.as_ref().filter(|_| !args.over_budget) {
             setup.fit_budget(plan, roofline)?;
         }
@@ -174,6 +176,14 @@ fn dry_run(args: &Args, setups: &[Setup], plans: &[Plan<'_>]) -> anyhow::Result<
     let text = texts.iter().map(|of| of.text.as_str()).collect::<Vec<_>>().join("\n");
     emit(text.trim_end())?;
     texts.iter().filter_map(|of| of.warning.as_ref()).for_each(|warning| say(warning));
+    for (setup, plan) in setups.iter().zip(plans) {
+        for world in plan.worlds() {
+            // A dry run may be made for another machine.
+            if let Err(error) = setup.model.check(&setup.compute.on(world), plan.limits(world)) {
+                say(&format!("glmbench: on this machine the run would be refused: {error}"));
+            }
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -376,11 +386,18 @@ fn profile_roofline(plan: &Plan<'_>, device: &DeviceInfo) -> Option<Roofline> {
     })
 }
 
-/// Measured only where speed is.
-fn roofline(plan: &Plan<'_>, compute: &ComputeArgs) -> anyhow::Result<Option<Roofline>> {
+/// Measured only where speed is, and once for each number of threads.
+fn roofline(
+    plan: &Plan<'_>,
+    compute: &ComputeArgs,
+    measured: &mut BTreeMap<usize, MachineLimits>,
+) -> anyhow::Result<Option<Roofline>> {
     if plan.performance.is_empty() || compute.device != DeviceKind::Cpu {
         return Ok(None);
     }
     let threads = compute.threads.map_or_else(available_threads, usize::from);
-    Ok(Some(limits::roofline(threads, compute.precision())?))
+    if let Entry::Vacant(place) = measured.entry(threads) {
+        place.insert(measure_limits(threads)?);
+    }
+    Ok(Some(limits::roofline(&measured[&threads], compute.precision())))
 }

@@ -138,7 +138,8 @@ impl Setup {
     /// All that is known before weights are loaded.
     pub(in crate::cli) fn plan(&self) -> Result<Plan<'_>, RunError> {
         let step_tokens = self.compute.device.step_tokens();
-        let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref(), step_tokens)?;
+        let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref(), step_tokens)
+            .map_err(|error| self.hinted(error))?;
         if self.compute.emulation.emulate.is_some() {
             // A virtual clock has no noise: one repetition says it all.
             for run in &mut plan.performance {
@@ -151,6 +152,20 @@ impl Setup {
             plan.fit_memory(&self.model.config, self.compute.memory(), capacity);
         }
         Ok(plan)
+    }
+
+    /// An error of the suite, which on the demo model may be for its size alone.
+    fn hinted(&self, error: RunError) -> RunError {
+        match error {
+            RunError::Suite { suite, problem } if self.word == "demo" && problem.contains("seq_length") => {
+                let problem = format!(
+                    "{problem}, which is the demo model; give another with --model, or `--model dummy:chatglm2-6b` for its speed \
+                     with random weights"
+                );
+                RunError::Suite { suite, problem }
+            }
+            other => other,
+        }
     }
 
     /// Leaves out the cases that are over their budget on this machine.

@@ -112,12 +112,16 @@ pub(super) fn lead(
     let watch = watch.unwrap_or_else(Watch::new);
     let [a, b] = runs.as_slice() else { bail!("interleaving needs two configurations") };
     let dirs = [RunDir::open(&a.0)?, RunDir::open(&b.0)?];
-    let open = open_blocks([(&plans[0], &dirs[0]), (&plans[1], &dirs[1])], blocks)?;
+    let open = || open_blocks([(&plans[0], &dirs[0]), (&plans[1], &dirs[1])], blocks);
     let cases = plans[0].performance.iter().filter(|case| case.unfit.is_none()).count() as u64;
-    let done = (u64::from(blocks) - open.len() as u64) * cases;
+    let done = (u64::from(blocks) - open()?.len() as u64) * cases;
     bars.begin(&format!("{blocks} blocks"), "cases", u64::from(blocks) * cases, done);
     let mut end = Ok(Ending::Complete);
-    for number in open {
+    for number in 0..blocks {
+        // Looked at anew: in the last one a case may have failed, and with it what was left to do.
+        if !open()?.contains(&number) {
+            continue;
+        }
         end = in_a_process(number, [&a.0, &b.0], &mut bars, watch.flag());
         if !matches!(end, Ok(Ending::Complete)) {
             break;
@@ -224,6 +228,7 @@ pub(super) fn one_block(args: &Args, words: &[OsString]) -> anyhow::Result<ExitC
     let watch = Watch::new();
     stop_with_input(watch.flag());
     let mut suite = load_suite(args)?;
+    let hash = suite.content_hash();
     // Those were put before; their data need not be read again.
     suite.accuracy.clear();
     let setups = Setup::all(&args.setup, &suite)?;
@@ -234,6 +239,9 @@ pub(super) fn one_block(args: &Args, words: &[OsString]) -> anyhow::Result<ExitC
     let blocks = blocks.context("--block-of: the runs are not of configurations timed in turns")?;
     lay_out(&setups, &mut plans, blocks);
     for (plan, record) in plans.iter_mut().zip(&records) {
+        if record.provenance.group.as_ref().is_some_and(|group| group.suite != hash) {
+            bail!("{}: the suite was changed while its blocks ran", args.suite.display());
+        }
         as_recorded(plan, record)?;
     }
     let mut engines = [None, None];

@@ -27,7 +27,7 @@ use select::{Choice, select};
 /// ITEM is an item's name (ceval/val/law/17), with its task in front (ceval-two-stage/ceval/val/law/17) where one task of
 /// several is meant, or a performance case (b8-i128-o32). Its end is enough where that is unique (law/17), and so is the beginning of a
 /// part of it (b8-i128). With two runs what they say of an item stands side by side. Where a run's records are not what its plan
-/// says, that is told, and the exit code is 4.
+/// says, or not all there yet, that is told, and the exit code is 4, or 3.
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Runs of older versions kept no prompts. Then the first prompt is made again from the data set, if that and the \
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let first = Shown::open(&args.run)?;
     let second = args.with.as_deref().map(Shown::open).transpose()?;
     let runs: Vec<&Shown> = std::iter::once(&first).chain(&second).collect();
-    let exits = runs.iter().map(|run| say_faults(&run.records)).collect::<Vec<_>>();
+    let exits = runs.iter().map(|run| say_faults(&run.records.run, &run.records.audit)).collect::<Vec<_>>();
     let choices: Vec<Choice<'_>> =
         args.items.iter().map(|word| select(&first, word)).collect::<anyhow::Result<_>>()?;
     let (mut texts, mut items, mut cases): (_, Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new(), Vec::new());

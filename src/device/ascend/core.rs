@@ -71,6 +71,16 @@ impl Core {
         *self.adder.borrow_mut() = Adder::new(choices.add);
     }
 
+    /// Waits for what is queued, and gives back plans and working memory. The memory that is taken next begins a chunk of its own,
+    /// so that how much it is does not depend on what was taken before.
+    pub(super) fn release_cached(&self) -> Result<(), DeviceError> {
+        self.stream.synchronize()?;
+        self.launcher.borrow_mut().release(self.api());
+        self.widener.take();
+        self.slab.close();
+        Ok(())
+    }
+
     /// `x = x + y`, see [`Adder::add`].
     pub(super) fn add(&self, key: Option<Key>, x: View, y: View) -> Result<(), DeviceError> {
         self.adder.borrow_mut().add(self, key, x, y)

@@ -134,6 +134,12 @@ impl Launcher {
         Ok(())
     }
 
+    /// Drops all kept plans and the workspace; queued work must have been waited for.
+    pub(super) fn release(&mut self, api: &Api) {
+        self.forget(api);
+        self.workspace = None;
+    }
+
     /// Drops all kept plans; queued work must have been waited for.
     pub(super) fn forget(&mut self, api: &Api) {
         self.kept.drain().for_each(|(_, plan)| destroy(api, plan));

@@ -101,6 +101,11 @@ impl Slab {
         Ok(Buffer { chunk, offset, len, id: *next })
     }
 
+    /// Fills up no chunk further: the next small piece begins one.
+    pub(super) fn close(&self) {
+        self.open.take();
+    }
+
     /// Takes `bytes.len()` bytes and copies them there.
     pub(super) fn put(&self, bytes: &[u8], what: &str) -> Result<Buffer, DeviceError> {
         let buffer = self.take(bytes.len(), what)?;

@@ -450,6 +450,18 @@ impl Device for Ascend {
         let _ = unsafe { call!(emulator, ascend_emulator_host_work(duration_ns)) };
     }
 
+    fn release_cached(&mut self) -> Result<(), DeviceError> {
+        // Plans go first: they name the memory of the others.
+        self.core.release_cached()?;
+        self.core.choose(self.choices);
+        self.rotator = Rotator::new(self.choices.rotary, self.layout);
+        self.attention = Attention::new(self.choices, self.layout);
+        self.writer = KvWriter::new(self.choices.kv, self.layout);
+        self.ids = Words::new("token ids");
+        self.rows = Words::new("row numbers");
+        Ok(())
+    }
+
     fn download(&mut self, x: &Activation, out: &mut Vec<f32>) -> Result<(), DeviceError> {
         out.clear();
         self.core.stream.synchronize()?;

@@ -2,8 +2,8 @@
 //!
 //! Two limits, and how each is kept honest:
 //!
-//! - **BW**, streaming reads from memory ([`bandwidth`]). The buffer is larger than any cache, lies on huge pages as the
-//!   weights do, and every page was written before: fresh zero pages are one shared page, which is read from cache.
+//! - **BW**, streaming reads from memory ([`bandwidth`]). The buffer is flushed from the caches before each round, lies on huge
+//!   pages as the weights do, and every page was written before: fresh zero pages are one shared page, which is read from cache.
 //! - **PEAK**, the arithmetic of each unit ([`peak`]): the unit's product of two small matrices that stay in the first-level
 //!   cache, loads included, as a kernel would have it.
 //!
@@ -14,6 +14,7 @@
 //! that, by the same means, in about a second.
 
 mod bandwidth;
+mod flush;
 mod gauge;
 mod peak;
 mod team;
@@ -83,8 +84,9 @@ impl MachineLimits {
             Some(share) => format!("{:.0} % on huge pages", 100.0 * share),
             None => "huge pages asked for".to_owned(),
         };
+        let flushed = if flush::FLUSHES { ", flushed from the caches before each round" } else { "" };
         format!(
-            "bandwidth: {} written MiB, {pages}, read by {} threads in {reader}, median of {} rounds; peaks: operands in the \
+            "bandwidth: {} written MiB, {pages}{flushed}, read by {} threads in {reader}, median of {} rounds; peaks: operands in the \
              first-level cache, loads included, median of {} rounds",
             buffer_bytes >> 20,
             self.threads,
@@ -94,7 +96,7 @@ impl MachineLimits {
     }
 }
 
-/// Measures with `threads` threads: two or three seconds, and up to 4 GiB that are given back.
+/// Measures with `threads` threads: two or three seconds, and 128 MiB a thread, up to 4 GiB, that are given back.
 ///
 /// # Errors
 /// The memory, or not a single thread, can be had.

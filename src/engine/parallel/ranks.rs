@@ -53,6 +53,7 @@ enum Order {
     Prefix(Arc<[u32]>),
     /// Nanoseconds that pass on the virtual clock.
     Idle(u64),
+    Release,
 }
 
 /// What a rank tells.
@@ -223,6 +224,10 @@ impl Forward for Ranks {
         let _ = self.obey(&Order::Idle(duration_ns));
     }
 
+    fn release_cached(&mut self) -> Result<(), EngineError> {
+        self.obey(&Order::Release)
+    }
+
     fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
@@ -312,6 +317,7 @@ impl<G: DeviceGroup> Rank<G> {
                 Ok(())
             }
             Order::Prefix(blocks) => model.write_prefix(blocks),
+            Order::Release => model.release_cached(),
         }
     }
 

@@ -22,10 +22,13 @@ pub(super) fn advice(comparison: &Comparison, pair: &Pair) -> Option<String> {
         return Some(format!("{few}: {}", command(comparison, pair)));
     }
     if count(SpeedVerdict::NotInTurn) > 0 {
-        return Some(format!(
-            "Two runs that were not timed in turn are two samples of the machine's hour; what decides: {}",
-            command(comparison, pair)
-        ));
+        let several = [comparison.base(), comparison.other(pair)].iter().any(|side| !side.again.is_empty());
+        let why = if several {
+            "Runs of one side that all come before those of the other are samples of two hours of the machine"
+        } else {
+            "Two runs that were not timed in turn are two samples of the machine's hour"
+        };
+        return Some(format!("{why}; what decides: {}", command(comparison, pair)));
     }
     let open = count(SpeedVerdict::CannotTell) + count(SpeedVerdict::Unstable);
     (open > 0).then(|| format!("What may decide the rest: {}", command(comparison, pair)))
@@ -47,6 +50,7 @@ pub fn command(comparison: &Comparison, pair: &Pair) -> String {
                 let more = if had < needed { needed } else { 2 * had };
                 words.extend(["--blocks".to_owned(), more.to_string()]);
             }
+            words.extend(out_folder(&a.run().provenance.command_line));
             format!("`{}`", command_line(&words))
         }
         None => by_turns(a, b, runs_needed(phases)),
@@ -86,6 +90,14 @@ fn in_turn(a: &Side, b: &Side) -> Option<Vec<String>> {
     }
     words.extend(configurations.into_iter().flat_map(|c| ["--configuration".to_owned(), c]));
     Some(words)
+}
+
+/// Where a command's runs were written, as flag and value, where it said so.
+fn out_folder(command_line: &[String]) -> Vec<String> {
+    let at = command_line.iter().position(|word| word == "--out" || word.starts_with("--out="));
+    let Some(at) = at else { return Vec::new() };
+    let words = if command_line[at] == "--out" { 2 } else { 1 };
+    command_line[at..].iter().take(words).cloned().collect()
 }
 
 /// The command line of a run without what is replaced; `None` where it is not one of `run`.
@@ -152,9 +164,21 @@ fn configuration(run: &RunRecord) -> String {
     words.join(",")
 }
 
+/// The command of a run once more; of one that was timed in turns with another, its own side alone.
+fn alone(run: &RunRecord) -> String {
+    let in_turns = run.provenance.group.as_ref().is_some_and(|group| group.blocks.is_some());
+    let Some(mut words) = stripped(&run.provenance).filter(|_| in_turns) else { return again(run, &[]) };
+    match suites_own_name(run) {
+        Some(name) => words.extend(["--only".to_owned(), name]),
+        None => words.extend(["--configuration".to_owned(), configuration(run)]),
+    }
+    words.extend(out_folder(&run.provenance.command_line));
+    format!("`{}`", command_line(&words))
+}
+
 /// Several runs of each, in turn.
 fn by_turns(a: &Side, b: &Side, runs: usize) -> String {
-    let (first, second) = (again(a.run(), &[]), again(b.run(), &[]));
+    let (first, second) = (alone(a.run()), alone(b.run()));
     let what = if first == second {
         format!("{first} with either program in turn, {runs} times each")
     } else {
@@ -181,6 +205,30 @@ mod tests {
         assert_eq!(stripped(&run.provenance).unwrap(), words("glmbench run s.toml --limit 5 --set a=b"));
         run.provenance.command_line = words("glmbench score r");
         assert_eq!(stripped(&run.provenance), None);
+    }
+
+    #[test]
+    fn a_side_that_was_timed_in_turns_is_run_alone() {
+        let mut run = fixture::run();
+        run.provenance.command_line = words(
+            "glmbench run s.toml --interleave --configuration rope=exact --configuration rope=model --blocks 8 --out=x",
+        );
+        assert_eq!(out_folder(&run.provenance.command_line), ["--out=x"]);
+        run.provenance.group = Some(crate::record::Group {
+            id: "g".into(),
+            suite: "s".into(),
+            configuration: "rope=model".into(),
+            configurations: vec!["rope=exact".into(), "rope=model".into()],
+            blocks: Some(8),
+        });
+        assert_eq!(
+            alone(&run),
+            "`glmbench run s.toml --configuration device=cpu,dtype=fp16,threads=2 --out=x`"
+        );
+        run.provenance.group = None;
+        run.provenance.command_line = words("glmbench run s.toml --out x --resume");
+        assert_eq!(alone(&run), "`glmbench run s.toml --out x`");
+        assert_eq!(out_folder(&run.provenance.command_line), ["--out", "x"]);
     }
 
     #[test]

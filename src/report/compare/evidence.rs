@@ -172,13 +172,20 @@ impl Joined<'_> {
         rows
     }
 
-    /// Makes the rows of several runs what is compared: of each side the geometric mean of its runs' medians, and how many runs.
-    pub(super) fn sum_up_runs(&self, metric: Metric, rows: [&mut PerfRow; 2]) {
+    /// Makes the rows what the evidence compares: of each side the geometric mean of the medians of its blocks or runs, and how
+    /// many runs. The median over all repetitions may lie on the other side of the other's.
+    pub(super) fn sum_up(&self, metric: Metric, basis: Basis, rows: [&mut PerfRow; 2]) {
         let sides = [(self.a, self.case_a), (self.b, self.case_b)];
         for (row, (side, case)) in rows.into_iter().zip(sides) {
-            let logs = run_medians(metric, side, case);
+            let logs = match basis {
+                Basis::Blocks(_) => block_medians(metric, &Repetitions::of(case, &side.requests).good),
+                Basis::Runs(..) => run_medians(metric, side, case),
+                Basis::Floor(_) | Basis::Apart => return,
+            };
             row.median_ns = mean(&logs).map(|log| log.exp().round() as u64);
-            row.reps = logs.len() as u64;
+            if let Basis::Runs(..) = basis {
+                row.reps = logs.len() as u64;
+            }
             (row.ci95_lo_ns, row.ci95_hi_ns) = (None, None);
         }
     }
@@ -234,6 +241,18 @@ fn run_medians(metric: Metric, side: &Side, case: &PerformanceCase) -> Vec<f64> 
         let good = Repetitions::of(case, requests).good;
         median(&good.iter().filter_map(|r| metric.of(r)).collect::<Vec<f64>>())
     });
+    medians.filter(|median| *median > 0.0).map(f64::ln).collect()
+}
+
+/// Logarithm of the median of a metric in each block of a side.
+fn block_medians(metric: Metric, good: &[&RequestRecord]) -> Vec<f64> {
+    let mut blocks: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    for request in good {
+        if let Some((block, time)) = request.block.zip(metric.of(request)) {
+            blocks.entry(block).or_default().push(time);
+        }
+    }
+    let medians = blocks.into_values().filter_map(|times| median(&times));
     medians.filter(|median| *median > 0.0).map(f64::ln).collect()
 }
 

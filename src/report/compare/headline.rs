@@ -2,14 +2,20 @@
 
 use super::speed::SpeedVerdict;
 use super::{Comparison, LoadComparison, Pair, SearchComparison};
+use crate::report::Verdict;
 use crate::report::format::counted;
 
-/// For each pair: how many tasks and timed phases came out how; and what would decide those that did not.
+/// Why a run's figures may not be used or are not all there; for each pair how many tasks and timed phases came out how, and what
+/// would decide those that did not.
 pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
+    let unsound = comparison.sides.iter().filter(|side| side.summary.verdict() != Verdict::Valid);
+    let mut sentences: Vec<String> =
+        unsound.map(|side| format!("{}: {}", side.label(), side.summary.verdict_sentence())).collect();
     let of_pair = |pair: &Pair| {
         std::iter::once(sentence(comparison, pair)).chain(pair.advice.clone()).collect::<Vec<_>>()
     };
-    comparison.pairs.iter().flat_map(of_pair).collect()
+    sentences.extend(comparison.pairs.iter().flat_map(of_pair));
+    sentences
 }
 
 fn sentence(comparison: &Comparison, pair: &Pair) -> String {

@@ -181,7 +181,8 @@ fn definitions(comparison: &Comparison) -> Vec<Value> {
     let threshold = format!(
         "ratio of times, B ÷ A, below 1 where B takes less. What counts as evidence is what was placed anew: a block, in which a \
          process of its own times both in turn (A B B A), or a run; repetitions within one are one figure. Of blocks: the median \
-         log-ratio of each block's pairs, the exact sign-flip test over blocks, p adjusted by Holm for all phases of the \
+         log-ratio of each block's pairs of neighbours (so that the ratio is not quite that of the two columns, which are geometric means \
+         of the blocks' medians), the exact sign-flip test over blocks, p adjusted by Holm for all phases of the \
          comparison, the 95 % interval by inversion of the test. Of several runs a side: the same with the medians of the runs and \
          the exact permutation test. Faster or slower: no difference is ruled out (adjusted p below 0.05) and the ratio is past the \
          threshold of {}. Same: the 90 % interval lies within the threshold (two one-sided tests at 5 %). Otherwise it cannot be \

@@ -54,7 +54,7 @@ impl std::fmt::Display for SpeedVerdict {
 pub struct PhaseComparison {
     /// The phase.
     pub phase: Phase,
-    /// The base's row.
+    /// The base's row; where blocks or runs are compared, the geometric mean of their medians stands in it.
     pub a: PerfRow,
     /// The other run's row.
     pub b: PerfRow,
@@ -82,6 +82,12 @@ impl PhaseComparison {
     pub fn leaning(&self) -> Option<&'static str> {
         let ratio = self.ratio.filter(|_| self.verdict == SpeedVerdict::CannotTell && self.differs())?;
         Some(if ratio > 1.0 { "slower" } else { "faster" })
+    }
+
+    /// Why an unstable phase is that, a few words each.
+    pub fn unstable(&self) -> &[String] {
+        let evidence = self.evidence.as_ref().filter(|_| self.verdict == SpeedVerdict::Unstable);
+        evidence.map_or(&[], |evidence| &evidence.unstable)
     }
 
     /// No difference is ruled out.
@@ -247,9 +253,7 @@ fn compare_phase(
     compared.verdict = SpeedVerdict::CannotTell;
     compared.notes = two_speeds(&[(joined.a.letter, &times_a), (joined.b.letter, &times_b)]);
     let Some(evidence) = joined.evidence(metric, options, phases) else { return compared };
-    if let Basis::Runs(..) = evidence.basis {
-        joined.sum_up_runs(metric, [&mut compared.a, &mut compared.b]);
-    }
+    joined.sum_up(metric, evidence.basis, [&mut compared.a, &mut compared.b]);
     compared.ratio = Some(evidence.ratio);
     compared.interval = evidence.interval();
     compared.p = evidence.p(1.0).filter(|_| evidence.basis != Basis::Apart);

@@ -42,7 +42,7 @@ pub(super) fn runs(comparison: &Comparison) -> Table {
                 from.device.clone(),
                 from.dtype.clone(),
                 from.clock.to_string(),
-                side.summary.verdict_sentence(),
+                side.summary.short_verdict().to_owned(),
             ],
         );
     }
@@ -237,6 +237,11 @@ fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -
         Some(word) => format!(" ({word}, by less than {:.1} %)", 100.0 * threshold),
         None => String::new(),
     };
+    let reason = match phase.unstable() {
+        [] => String::new(),
+        [reason] => format!(": {reason}"),
+        [reason, ..] => format!(": {reason}; …"),
+    };
     let differs = if case.same_output == Some(false) { "; outputs differ" } else { "" };
     [
         time(&phase.a),
@@ -245,7 +250,7 @@ fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -
         interval(phase.interval.map(|i| i.0), phase.interval.map(|i| i.1), change),
         or_none(phase.p_holm, probability),
         n,
-        format!("{}{leaning}{differs}", phase.verdict),
+        format!("{}{reason}{leaning}{differs}", phase.verdict),
     ]
 }
 

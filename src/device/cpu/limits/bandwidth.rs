@@ -7,6 +7,7 @@ use crate::device::cpu::buffer::Buffer;
 use crate::device::cpu::pool::part;
 
 use super::Rate;
+use super::flush::{FLUSHES, flush};
 use super::team::rates;
 
 /// Rounds that count.
@@ -15,17 +16,17 @@ pub(super) const ROUNDS: usize = 11;
 const SPOT_ROUNDS: usize = 31;
 /// Rounds in which each reader is tried.
 const TRIALS: usize = 3;
-/// Bytes of each thread at least.
-const THREAD_BYTES: usize = 256 << 20;
-/// Bytes of all threads together at most, unless caches are larger still: memory is for the model.
+/// Bytes of each thread.
+const THREAD_BYTES: usize = 128 << 20;
+/// Bytes of all threads together at most: memory is for the model.
 const ALL_BYTES: usize = 4 << 30;
-/// How many times the last-level cache the buffer is at least.
+/// How many times the last-level cache the buffer is at least, where caches cannot be flushed.
 const CACHES: usize = 8;
 
 /// A cache line.
 #[derive(Debug, Clone, Copy, bytemuck::Zeroable)]
 #[repr(align(64))]
-struct Line([u64; 8]);
+pub(super) struct Line([u64; 8]);
 
 /// What streaming reads give.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,7 +71,8 @@ impl Reader {
     }
 }
 
-/// Memory that was written, a part for each thread.
+/// Memory that was written, a part for each thread, read from memory alone: where caches cannot be flushed it is many times as
+/// large as they are.
 struct Parts {
     lines: Buffer<Line>,
     threads: usize,
@@ -79,7 +81,7 @@ struct Parts {
 impl Parts {
     /// Bytes of `threads` parts together.
     fn bytes(threads: usize) -> usize {
-        let cached = CACHES * last_level_cache_bytes().unwrap_or(0);
+        let cached = if FLUSHES { 0 } else { CACHES * last_level_cache_bytes().unwrap_or(0) };
         let part = (ALL_BYTES / threads).min(THREAD_BYTES).max(cached / threads);
         part.next_multiple_of(2 << 20) * threads
     }
@@ -89,7 +91,7 @@ impl Parts {
         let count = Self::bytes(threads) / size_of::<Line>();
         let mut lines = Buffer::<Line>::zeroed(count, "the bandwidth measurement")?;
         let shared = lines.shared();
-        rates(threads, 0, &|index| {
+        rates(threads, 0, &|_| (), &|index| {
             // SAFETY: each thread has its own part.
             let mine = unsafe { shared.range(part(count, index, threads)) };
             mine.iter_mut().enumerate().for_each(|(i, line)| *line = Line([i as u64; 8]));
@@ -100,13 +102,15 @@ impl Parts {
 
     /// What the first `team` threads read, bytes a second.
     fn read(&self, reader: Reader, team: usize, rounds: usize) -> Result<Rate, DeviceError> {
+        let mine = |index| &self.lines[part(self.lines.len(), index, self.threads)];
         let read = |index| {
-            let mine = &self.lines[part(self.lines.len(), index, self.threads)];
+            let mine = mine(index);
             // SAFETY: a `Reader` is one of `readers`, which gives those of this machine.
             black_box(unsafe { (reader.read)(mine) });
             size_of_val(mine) as u64
         };
-        rates(team, rounds, &read).map(Rate::of)
+        // The round before left as much of it in the caches as they hold.
+        rates(team, rounds, &|index| flush(mine(index)), &read).map(Rate::of)
     }
 }
 

@@ -207,7 +207,7 @@ fn rate(unit: Unit, threads: usize, rounds: usize) -> Result<Rate, DeviceError> 
         }
         operations
     };
-    rates(threads, rounds, &round).map(Rate::of)
+    rates(threads, rounds, &|_| (), &round).map(Rate::of)
 }
 
 /// Numbers that stay in the first-level cache, a line's start first.

@@ -17,7 +17,8 @@ struct Part {
 }
 
 /// Runs `task(thread)` on `threads` threads, all beginning together, `rounds` times after one that does not count (it wakes the
-/// cores up). Each round's rate: the work that the tasks return, over the time from the first start to the last end.
+/// cores up), each after `prepare(thread)`. Each round's rate: the work that the tasks return, over the time from the first start to
+/// the last end.
 ///
 /// Tasks must not panic: the others would wait. Each thread has a core of its own where this process may use as many; with more threads than cores none is bound.
 ///
@@ -26,6 +27,7 @@ struct Part {
 pub(super) fn rates(
     threads: usize,
     rounds: usize,
+    prepare: &(dyn Fn(usize) + Sync),
     task: &(dyn Fn(usize) -> u64 + Sync),
 ) -> Result<Vec<f64>, DeviceError> {
     let cores = allowed_cores();
@@ -37,6 +39,7 @@ pub(super) fn rates(
             let _ = bind_current_thread(&[core]);
         }
         let one = |round: usize| {
+            prepare(index);
             meeting.wait(round);
             let start = Instant::now();
             let work = task(index);
@@ -106,7 +109,7 @@ mod tests {
             seen.fetch_add(index + 1, Ordering::SeqCst);
             7
         };
-        let rates = rates(3, 4, &task).unwrap();
+        let rates = rates(3, 4, &|_| (), &task).unwrap();
         assert_eq!(rates.len(), 4);
         assert!(rates.iter().all(|rate| *rate > 0.0));
         assert_eq!(seen.into_inner(), 5 * (1 + 2 + 3));

@@ -1,0 +1,82 @@
+//! Taking memory out of every cache, so that the next read comes from memory whatever the caches hold.
+//!
+//! A buffer many times as large as the caches does that, too, but not surely: caches keep what was read first where that pays, and a
+//! virtual machine of few cores is told of the whole host's cache (260 MB), so that filling eight of them takes longer than all else.
+
+use super::bandwidth::Line;
+
+/// Whether this machine's instructions can do that.
+pub(super) const FLUSHES: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+
+/// Writes back and drops these lines; does nothing on other machines.
+pub(super) fn flush(lines: &[Line]) {
+    #[cfg(target_arch = "x86_64")]
+    x86::flush(lines);
+    #[cfg(target_arch = "aarch64")]
+    aarch64::flush(lines);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = lines;
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::asm;
+    use std::arch::x86_64::{__cpuid, __cpuid_count, _mm_clflush, _mm_mfence};
+
+    use super::Line;
+
+    pub(super) fn flush(lines: &[Line]) {
+        if is_unordered() {
+            for line in lines {
+                // SAFETY: the instruction is there, and changes nothing that a program sees.
+                unsafe {
+                    asm!("clflushopt [{}]", in(reg) std::ptr::from_ref(line), options(nostack, preserves_flags))
+                };
+            }
+        } else {
+            for line in lines {
+                // SAFETY: every x86-64 has the instruction, and it changes nothing that a program sees.
+                unsafe { _mm_clflush(std::ptr::from_ref(line).cast()) };
+            }
+        }
+        // SAFETY: every x86-64 has the instruction.
+        unsafe { _mm_mfence() };
+    }
+
+    /// `clflushopt` is there, which does not wait for the line before: leaf 7, EBX bit 23.
+    fn is_unordered() -> bool {
+        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx >> 23 & 1 == 1
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64 {
+    use std::arch::asm;
+
+    use super::Line;
+
+    pub(super) fn flush(lines: &[Line]) {
+        for line in lines {
+            // SAFETY: cleans and drops the line that holds the address; Linux lets programs do so.
+            unsafe {
+                asm!("dc civac, {}", in(reg) std::ptr::from_ref(line), options(nostack, preserves_flags))
+            };
+        }
+        // SAFETY: waits for those.
+        unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytemuck::Zeroable;
+
+    #[test]
+    fn what_is_flushed_is_still_there() {
+        let lines = vec![Line::zeroed(); 1000];
+        flush(&lines);
+        flush(&[]);
+        assert!(lines.iter().all(|line| format!("{line:?}") == format!("{:?}", Line::zeroed())));
+    }
+}
