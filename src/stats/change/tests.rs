@@ -191,7 +191,7 @@ fn over(blocks: &[&Vec<f64>], slower: f64) -> Vec<Change> {
 #[test]
 fn recorded_null_comparisons_call_no_change_but_seldom() {
     let recordings = recordings();
-    assert!(recordings.len() >= 2, "several loads");
+    assert!(recordings.iter().any(|r| r.load.starts_with("quiet")) && recordings.len() >= 7, "several loads");
     let mut rng = Rng::new(74);
     for Recording { load, comparisons } in &recordings {
         let as_recorded =
@@ -210,6 +210,22 @@ fn recorded_null_comparisons_call_no_change_but_seldom() {
             called += usize::from(any_call(&over(&pool[..needed], 0.0)));
         }
         assert!(called <= 20, "{load}: {called} of 400");
+    }
+}
+
+#[test]
+fn a_planted_slowdown_is_found_in_recorded_blocks() {
+    let calm =
+        |recording: &Recording| ["quiet", "one core"].iter().any(|load| recording.load.starts_with(load));
+    for Recording { load, comparisons } in recordings().into_iter().filter(calm) {
+        // As many blocks as the phases need, and no more.
+        let verdicts = comparisons.iter().map(|blocks| over(&blocks.iter().collect::<Vec<_>>(), 0.05));
+        let verdicts: Vec<Vec<Change>> = verdicts.collect();
+        assert!(verdicts.iter().all(|comparison| any_call(comparison)), "{load}");
+        let all: Vec<Change> = verdicts.concat();
+        let slower = all.iter().filter(|change| **change == Change::Slower).count();
+        assert!(2 * slower >= all.len(), "{load}: {slower} of {}", all.len());
+        assert!(!all.contains(&Change::Faster), "{load}");
     }
 }
 
