@@ -15,7 +15,16 @@ fn the_selftest_of_a_lost_device_ends_there() {
         assert!(said.out.contains("FAIL"), "{said:?}");
     }
     ended(&["npu-selftest", "--small", "--emulate"], "wrong:SwiGlu:1").expect(1, &["1 of 16 rows fail"]);
-    ended(&["npu-selftest", "--small", "--emulate"], "").expect(0, &["all that this machine has passes"]);
+    // What was never there is not lost, and nothing can be resumed.
+    for fault in ["set-up:aclInit:507008", "set-up:aclrtSetDevice:507033", "set-up:aclrtSetDevice:207006"] {
+        let said = ended(&["npu-selftest", "--small", "--emulate"], fault).expect(5, &["/dev/davinciN"]);
+        assert!(!said.words.contains("is lost") && !said.words.contains("resume"), "{said:?}");
+    }
+    // A plan that cannot be kept is made anew.
+    for fault in ["", "single-use:RmsNorm", "single-use:Matmul,single-use:Add"] {
+        let words = ["npu-selftest", "--small", "--emulate"];
+        ended(&words, fault).expect(0, &["all that this machine has passes"]);
+    }
 }
 
 /// Runs the program with a fault.
@@ -26,7 +35,7 @@ fn ended(words: &[&str], fault: &str) -> Answer {
 #[test]
 fn a_fault_that_is_none_is_a_mistake_of_usage() {
     let chat = ["chat", "--model", "demo", "--prompt", "a", "--device", "800i-a2", "--emulate"];
-    let known = "expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N or missing:SYMBOL";
+    let known = "expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, single-use:OPERATOR, set-up:FUNCTION:CODE or missing:SYMBOL";
     for (fault, said) in [
         ("fire:1", known),
         ("lost", known),

@@ -183,11 +183,42 @@ pub unsafe extern "C" fn aclrtMemcpy(
     })
 }
 
+/// Host and device addresses of copies in a stream are multiples of this, up to CANN 8.3.
+const ASYNC_ALIGNMENT: usize = 64;
+
+impl Copy2d {
+    /// What is undefined on hardware up to CANN 8.3 is refused here: pageable host memory, addresses that are not aligned.
+    fn check_in_stream(&self) -> Outcome {
+        if !matches!(self.kind, Kind::HostToDevice | Kind::DeviceToHost) {
+            return Ok(());
+        }
+        if !self.pinned() {
+            return fail(
+                RT_PARAM_INVALID,
+                "the host memory of a copy in a stream is not from aclrtMallocHost",
+            );
+        }
+        for (name, address) in [("dst", self.to), ("src", self.from)] {
+            if !(address.0 as usize).is_multiple_of(ASYNC_ALIGNMENT) {
+                let at = address.0;
+                return fail(
+                    RT_PARAM_INVALID,
+                    format!(
+                        "{name} of a copy in a stream is {at:p}, expected a multiple of {ASYNC_ALIGNMENT}"
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 fn enqueue_copy(copy: Copy2d, stream: RawStream, device: &Device) -> Outcome {
+    copy.check_in_stream()?;
     // SAFETY: the caller's pointer is a stream handle or null.
     let stream = unsafe { Stream::of(stream, device)? };
     let duration_ns = copy.duration_ns(device);
-    let pinned = copy.pinned();
+    let in_host = copy.kind == Kind::HostToHost;
     let computes = device.computes();
     if computes {
         // SAFETY: checked before; the host side stays valid until the stream was synchronised, says the ABI.
@@ -199,13 +230,13 @@ fn enqueue_copy(copy: Copy2d, stream: RawStream, device: &Device) -> Outcome {
     }
     let host_ns = device.spend_host(device.config.profile.host_call_ns);
     stream.enter(host_ns, Entry::Work { duration_ns, cores: false });
-    if !pinned {
+    if in_host {
         device.host_until(stream.drain(None)?);
     }
     Ok(())
 }
 
-/// Copies in a stream; with pageable host memory the call waits for the copy.
+/// Copies in a stream.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn aclrtMemcpyAsync(
     to: *mut c_void,

@@ -16,8 +16,8 @@ use crate::pool::{self, Slot, pooled};
 use crate::registry::{Device, with_device};
 use crate::settings::{Soc, Strict};
 use crate::status::{
-    Failure, NN_EXECUTOR, NN_FIND_KERNEL, NN_PARAM_INVALID, NN_PARAM_NULLPTR, NN_RUNTIME, NN_TILING, Outcome,
-    RT_AICORE_EXCEPTION, RT_AICORE_TIMEOUT, RT_CONTEXT_NULL, entry, fail,
+    Failure, NN_EXECUTOR, NN_FIND_KERNEL, NN_INNER, NN_PARAM_INVALID, NN_PARAM_NULLPTR, NN_RUNTIME,
+    NN_TILING, Outcome, RT_AICORE_EXCEPTION, RT_AICORE_TIMEOUT, RT_CONTEXT_NULL, entry, fail,
 };
 use crate::stream::{RawStream, Stream};
 use crate::tensor::{Format, RawTensor, RawTensorList, Tensor, View, live, members};
@@ -52,13 +52,29 @@ pub struct Executor {
     duration_ns: u64,
     workspace: u64,
     repeatable: bool,
+    cached: bool,
     device: i32,
+}
+
+impl Executor {
+    /// Why it cannot be kept (opbase, `op_executor.cpp`).
+    fn single_use(&self, device: &Device) -> Option<&'static str> {
+        if self.kernel.writes_back() {
+            // ScatterUpdate gives back what it was given (ops-nn, `aclnn_index_copy.cpp`).
+            return Some("its plan copies a view onto itself");
+        }
+        if self.cached {
+            return Some("its first stage was served from the cache");
+        }
+        device.config.faults.is_single_use(self.operator).then_some("injected fault")
+    }
 }
 
 pooled!(Executor, b"exec", "executor", |executor| {
     executor.args.clear();
     executor.kernel = Kernel::default();
     executor.repeatable = false;
+    executor.cached = false;
 });
 
 /// C handle of an executor.
@@ -263,6 +279,8 @@ pub fn plan(
         device.spend_host(device.config.profile.host_plan_ns);
         let duration_ns = device.config.profile.duration_ns(&planned.cost);
         let mut args = plan.args;
+        let cached = device.config.executor_cache
+            && device.is_again(operator, &args.iter().map(|arg| arg.view).collect::<Vec<_>>());
         let handle = pool::create::<Executor>(|executor| {
             executor.operator = plan.operator;
             std::mem::swap(&mut executor.args, &mut args);
@@ -271,6 +289,7 @@ pub fn plan(
             executor.cost = planned.cost;
             executor.duration_ns = duration_ns;
             executor.workspace = planned.workspace;
+            executor.cached = cached;
             executor.device = device.id;
         });
         let _ = SCRATCH.try_with(|scratch| scratch.replace(args));
@@ -476,7 +495,16 @@ impl Arg {
 pub unsafe extern "C" fn aclSetAclOpExecutorRepeatable(executor: RawExecutor) -> i32 {
     entry("aclSetAclOpExecutorRepeatable", || {
         // SAFETY: the caller's pointer is an executor handle, used by this thread only.
-        unsafe { executor_of(executor)?.update(|executor| executor.repeatable = true) };
+        let slot = unsafe { executor_of(executor)? };
+        with_device(|device| match slot.value().single_use(device) {
+            Some(why) => {
+                let operator = slot.value().operator;
+                fail(NN_INNER, format!("{operator}: the executor cannot be set repeatable: {why}"))
+            }
+            None => Ok(()),
+        })?;
+        // SAFETY: as above.
+        unsafe { slot.update(|executor| executor.repeatable = true) };
         Ok(())
     })
 }

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is to go wrong. Words: `oom:N`, `lost:N`, `timeout:N`, `wrong:OP:N`, `hccl-timeout:N`; N counts from one.
+/// What is to go wrong. Words: `oom:N`, `lost:N`, `timeout:N`, `wrong:OP:N`, `hccl-timeout:N`; N counts from one. And
+/// `single-use:OP`: no executor of the operator can be kept; `set-up:FUNCTION:CODE`: aclInit or aclrtSetDevice fails.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     oom: Vec<u64>,
@@ -10,6 +11,8 @@ pub struct Faults {
     timeout: Option<u64>,
     wrong: Vec<(String, u64)>,
     hccl_timeout: Vec<u64>,
+    single_use: Vec<String>,
+    set_up: Vec<(String, i32)>,
 }
 
 impl Faults {
@@ -17,8 +20,8 @@ impl Faults {
     pub fn add(&mut self, words: &str) -> Result<(), String> {
         let mistake = || {
             format!(
-                "fault \"{words}\" is unknown, expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N or \
-                 missing:SYMBOL, N from 1"
+                "fault \"{words}\" is unknown, expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, \
+                 single-use:OPERATOR, set-up:FUNCTION:CODE or missing:SYMBOL, N from 1"
             )
         };
         let count = |text: &str| text.parse().ok().filter(|n| *n > 0).ok_or_else(mistake);
@@ -30,10 +33,27 @@ impl Faults {
                 self.wrong.push((operator.trim_start_matches("aclnn").to_owned(), count(n)?));
             }
             ["hccl-timeout", n] => self.hccl_timeout.push(count(n)?),
+            ["single-use", operator] if !operator.is_empty() => {
+                self.single_use.push(operator.trim_start_matches("aclnn").to_owned());
+            }
+            ["set-up", function @ ("aclInit" | "aclrtSetDevice"), code] => {
+                let code = code.parse().ok().filter(|code| *code > 0).ok_or_else(mistake)?;
+                self.set_up.push((function.to_owned(), code));
+            }
             ["missing", symbol] if !symbol.is_empty() => {}
             _ => return Err(mistake()),
         }
         Ok(())
+    }
+
+    /// What a function that sets up is to fail with.
+    pub fn set_up(&self, function: &str) -> Option<i32> {
+        self.set_up.iter().find(|(name, _)| name == function).map(|(_, code)| *code)
+    }
+
+    /// Executors of `operator` (with its `aclnn`) cannot be kept.
+    pub fn is_single_use(&self, operator: &str) -> bool {
+        self.single_use.iter().any(|name| name == operator.trim_start_matches("aclnn"))
     }
 
     fn any_launch(&self) -> bool {

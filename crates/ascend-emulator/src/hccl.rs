@@ -156,6 +156,8 @@ pub unsafe extern "C" fn HcclCommInitAll(count: u32, devices: *const i32, comms:
         if !unique {
             return fail(E_PARA, format!("devices {ids:?} are not different"));
         }
+        // Its first statement asks for the thread's device (hcomm, `op_base.cc`).
+        with_device(|_| Ok(()))?;
         let found = ids.iter().map(|id| device(*id)).collect::<Outcome<Vec<_>>>()?;
         let group = Group::new(found.len(), &found[0]);
         for (rank, id) in ids.iter().enumerate() {
@@ -181,6 +183,7 @@ unsafe fn comm_of<'a>(comm: RawComm) -> Outcome<&'a Comm> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn HcclCommDestroy(comm: RawComm) -> i32 {
     entry("HcclCommDestroy", || {
+        with_device(|_| Ok(()))?;
         // SAFETY: the caller's pointer is a communicator handle.
         match unsafe { pool::get(comm) } {
             Ok(slot) => {

@@ -1,7 +1,7 @@
 //! The one place of global state: the machine (settings and devices), and each thread's current device.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -43,6 +43,8 @@ pub struct Device {
     pub streams: Mutex<Vec<Arc<Stream>>>,
     /// Events that live.
     pub events: AtomicU32,
+    /// First stages that were done, where a cache serves those that come again.
+    first_stages: Mutex<HashSet<String>>,
     default_stream: OnceLock<Arc<Stream>>,
     references: AtomicU32,
     lost: AtomicI32,
@@ -186,17 +188,18 @@ pub fn device(id: i32) -> Outcome<Arc<Device>> {
     }
 }
 
-/// Devices left by ASCEND_RT_VISIBLE_DEVICES (ascending ids; the list ends at the first that is none).
+/// Devices left by ASCEND_RT_VISIBLE_DEVICES: ids up to the first space, or the first that is none. Ids that descend or come twice
+/// leave none, as the runtime calls them an error.
 pub fn visible_devices(machine: &Machine) -> usize {
-    let Ok(list) = std::env::var("ASCEND_RT_VISIBLE_DEVICES") else { return machine.devices.len() };
-    let mut last = None;
-    let ids = list.split(',').map_while(|word| {
-        let id = word.trim().parse::<usize>().ok()?;
-        let good = id < machine.devices.len() && last.is_none_or(|l| id > l);
-        last = Some(id);
-        good.then_some(id)
-    });
-    ids.count()
+    let list = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok();
+    list.map_or(machine.devices.len(), |list| listed(&list, machine.devices.len()))
+}
+
+fn listed(list: &str, devices: usize) -> usize {
+    let list = list.split(' ').next().unwrap_or_default();
+    let ids: Vec<usize> =
+        list.split(',').map_while(|word| word.parse().ok().filter(|id| *id < devices)).collect();
+    if ids.is_sorted_by(|a, b| a < b) { ids.len() } else { 0 }
 }
 
 /// Runs with the thread's current device.
@@ -218,6 +221,11 @@ pub fn with_device<R>(body: impl FnOnce(&Arc<Device>) -> Outcome<R>) -> Outcome<
 }
 
 impl Device {
+    /// Whether this first stage was done before; it was, now.
+    pub fn is_again(&self, operator: &str, views: &dyn std::fmt::Debug) -> bool {
+        !lock(&self.first_stages).insert(format!("{operator} {views:?}"))
+    }
+
     fn new(id: i32, config: &Arc<Config>, faults: &Arc<FaultCounters>) -> Self {
         Self {
             id,
@@ -229,6 +237,7 @@ impl Device {
             used_bytes: AtomicU64::new(0),
             streams: Mutex::new(Vec::new()),
             events: AtomicU32::new(0),
+            first_stages: Mutex::default(),
             default_stream: OnceLock::new(),
             references: AtomicU32::new(0),
             lost: AtomicI32::new(0),
@@ -283,5 +292,16 @@ impl Device {
         found.is_some_and(|(base, allocation)| {
             address.checked_add(bytes).is_some_and(|end| end <= base + allocation.bytes)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listed;
+
+    #[test]
+    fn visible_devices_are_read_as_the_runtime_reads_them() {
+        let counts = ["0,1", "0, 1", "1,0", "1,1", "3", "x", "0,9,1", ""].map(|list| listed(list, 8));
+        assert_eq!(counts, [2, 1, 0, 0, 1, 0, 1, 0]);
     }
 }

@@ -7,12 +7,23 @@ use crate::registry::{
     visible_devices,
 };
 use crate::settings::Soc;
-use crate::status::{INVALID_PARAM, RT_UNSUPPORTED, entry, fail};
+use crate::status::{INVALID_PARAM, Outcome, RT_UNSUPPORTED, entry, fail};
 
 /// Starts the library; a configuration file is accepted and not read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn aclInit(_config_path: *const c_char) -> i32 {
-    entry("aclInit", initialise)
+    entry("aclInit", || {
+        injected("aclInit")?;
+        initialise()
+    })
+}
+
+/// The fault that a function which sets up is to fail with.
+fn injected(function: &str) -> Outcome {
+    match machine()?.config.faults.set_up(function) {
+        Some(code) => fail(code, "injected fault"),
+        None => Ok(()),
+    }
 }
 
 /// Ends the library.
@@ -75,7 +86,10 @@ pub unsafe extern "C" fn aclrtGetDeviceCount(count: *mut u32) -> i32 {
 /// Makes a device the calling thread's current one.
 #[unsafe(no_mangle)]
 pub extern "C" fn aclrtSetDevice(id: i32) -> i32 {
-    entry("aclrtSetDevice", || set_current(id))
+    entry("aclrtSetDevice", || {
+        injected("aclrtSetDevice")?;
+        set_current(id)
+    })
 }
 
 /// Gives a device back; once for every aclrtSetDevice.

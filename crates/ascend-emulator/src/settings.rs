@@ -148,6 +148,8 @@ pub struct Config {
     pub streams: Streams,
     /// DCMI and utilisation answer, with clearly made-up numbers.
     pub fake_telemetry: bool,
+    /// A first stage that comes again with the same arguments is served from a cache, as CANN's are.
+    pub executor_cache: bool,
     /// Real time after which a collective that nobody else joins has failed, ms.
     pub hccl_timeout_ms: u64,
     /// The clock's numbers.
@@ -170,6 +172,7 @@ impl Config {
             strict: Strict::Source,
             streams: Streams::Eager,
             fake_telemetry: false,
+            executor_cache: false,
             hccl_timeout_ms: 30_000,
             profile,
             faults: Faults::default(),
@@ -220,6 +223,9 @@ impl Config {
             }
             "telemetry" => {
                 self.fake_telemetry = word(line, key, value, &[("none", false), ("fake", true)])?;
+            }
+            "executor_cache" => {
+                self.executor_cache = word(line, key, value, &[("off", false), ("on", true)])?;
             }
             "hccl_timeout_ms" => self.hccl_timeout_ms = number(line, key, value, 1.0, 3_600_000.0)? as u64,
             "fault" => {

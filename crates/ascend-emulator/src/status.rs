@@ -23,7 +23,7 @@ pub const RT_EVENT_TIMESTAMP: i32 = 107_006;
 /// The end event lies before the start event.
 pub const RT_EVENT_REVERSAL: i32 = 107_007;
 /// A synchronise with a time limit ran into it.
-pub const RT_SYNC_TIMEOUT: i32 = 107_020;
+pub const RT_SYNC_TIMEOUT: i32 = 507_046;
 /// The feature is not supported.
 pub const RT_UNSUPPORTED: i32 = 207_000;
 /// Memory cannot be had.
@@ -48,6 +48,8 @@ pub const NN_PARAM_NULLPTR: i32 = 161_001;
 pub const NN_PARAM_INVALID: i32 = 161_002;
 /// A runtime call inside an operator failed.
 pub const NN_RUNTIME: i32 = 361_001;
+/// The operator library cannot do it: `ACLNN_ERR_INNER`.
+pub const NN_INNER: i32 = 561_000;
 /// The operator's tiling refuses the shapes.
 pub const NN_TILING: i32 = 561_002;
 /// The chip has no kernel for the operator.

@@ -54,6 +54,7 @@ aclError aclrtResetDevice(int32_t deviceId);
 aclError aclrtCreateStream(aclrtStream *stream);
 aclError aclrtDestroyStream(aclrtStream stream);
 aclError aclrtSynchronizeStream(aclrtStream stream);
+aclError aclrtSynchronizeStreamWithTimeout(aclrtStream stream, int32_t timeout);
 aclError aclrtMalloc(void **devPtr, size_t size, aclrtMemMallocPolicy policy);
 aclError aclrtFree(void *devPtr);
 aclError aclrtMallocHost(void **hostPtr, size_t size);
@@ -259,7 +260,12 @@ typedef enum HcclDataType {
 
 typedef enum HcclReduceOp { HCCL_REDUCE_SUM = 0, HCCL_REDUCE_MAX = 2 } HcclReduceOp;
 
-HcclResult HcclCommInitAll(uint32_t ndev, int32_t *devices, HcclComm *comms);
+typedef struct HcclRootInfo {
+    char internal[4108];
+} HcclRootInfo;
+
+HcclResult HcclGetRootInfo(HcclRootInfo *rootInfo);
+HcclResult HcclCommInitRootInfo(uint32_t nRanks, const HcclRootInfo *rootInfo, uint32_t rank, HcclComm *comm);
 HcclResult HcclCommDestroy(HcclComm comm);
 HcclResult HcclAllReduce(void *sendBuf, void *recvBuf, uint64_t count, HcclDataType dataType, HcclReduceOp op,
                          HcclComm comm, aclrtStream stream);
@@ -270,6 +276,14 @@ int dcmi_init(void);
 int dcmi_get_card_id_device_id_from_logicid(int *card_id, int *device_id, unsigned int device_logic_id);
 int dcmi_get_device_power_info(int card_id, int device_id, int *power);
 int dcmi_mcu_get_power_info(int card_id, int *power);
+struct dcmi_pcie_info_all {
+    unsigned int venderid, subvenderid, deviceid, subdeviceid;
+    int domain;
+    unsigned int bdf_busid, bdf_deviceid, bdf_funcid;
+    unsigned char reserve[32];
+};
+
+int dcmi_get_device_pcie_info_v2(int card_id, int device_id, struct dcmi_pcie_info_all *pcie_info);
 int dcmi_get_device_temperature(int card_id, int device_id, int *temperature);
 int dcmi_get_device_utilization_rate(int card_id, int device_id, int input_type, unsigned int *utilization_rate);
 

@@ -101,6 +101,68 @@ pub type HcclDataType = ::std::os::raw::c_uint;
 pub const HCCL_REDUCE_SUM: HcclReduceOp = 0;
 pub const HCCL_REDUCE_MAX: HcclReduceOp = 2;
 pub type HcclReduceOp = ::std::os::raw::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct HcclRootInfo {
+    pub internal: [::std::os::raw::c_char; 4108usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HcclRootInfo"][::std::mem::size_of::<HcclRootInfo>() - 4108usize];
+    ["Alignment of HcclRootInfo"][::std::mem::align_of::<HcclRootInfo>() - 1usize];
+    [
+        "Offset of field: HcclRootInfo::internal",
+    ][::std::mem::offset_of!(HcclRootInfo, internal) - 0usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct dcmi_pcie_info_all {
+    pub venderid: ::std::os::raw::c_uint,
+    pub subvenderid: ::std::os::raw::c_uint,
+    pub deviceid: ::std::os::raw::c_uint,
+    pub subdeviceid: ::std::os::raw::c_uint,
+    pub domain: ::std::os::raw::c_int,
+    pub bdf_busid: ::std::os::raw::c_uint,
+    pub bdf_deviceid: ::std::os::raw::c_uint,
+    pub bdf_funcid: ::std::os::raw::c_uint,
+    pub reserve: [::std::os::raw::c_uchar; 32usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of dcmi_pcie_info_all",
+    ][::std::mem::size_of::<dcmi_pcie_info_all>() - 64usize];
+    [
+        "Alignment of dcmi_pcie_info_all",
+    ][::std::mem::align_of::<dcmi_pcie_info_all>() - 4usize];
+    [
+        "Offset of field: dcmi_pcie_info_all::venderid",
+    ][::std::mem::offset_of!(dcmi_pcie_info_all, venderid) - 0usize];
+    [
+        "Offset of field: dcmi_pcie_info_all::subvenderid",
+    ][::std::mem::offset_of!(dcmi_pcie_info_all, subvenderid) - 4usize];
+    [
+        "Offset of field: dcmi_pcie_info_all::deviceid",
+    ][::std::mem::offset_of!(dcmi_pcie_info_all, deviceid) - 8usize];
+    [
+        "Offset of field: dcmi_pcie_info_all::subdeviceid",
+    ][::std::mem::offset_of!(dcmi_pcie_info_all, subdeviceid) - 12usize];
+    [
+        "Offset of field: dcmi_pcie_info_all::domain",
+    ][::std::mem::offset_of!(dcmi_pcie_info_all, domain) - 16usize];
+    [
+        "Offset of field: dcmi_pcie_info_all::bdf_busid",
+    ][::std::mem::offset_of!(dcmi_pcie_info_all, bdf_busid) - 20usize];
+    [
+        "Offset of field: dcmi_pcie_info_all::bdf_deviceid",
+    ][::std::mem::offset_of!(dcmi_pcie_info_all, bdf_deviceid) - 24usize];
+    [
+        "Offset of field: dcmi_pcie_info_all::bdf_funcid",
+    ][::std::mem::offset_of!(dcmi_pcie_info_all, bdf_funcid) - 28usize];
+    [
+        "Offset of field: dcmi_pcie_info_all::reserve",
+    ][::std::mem::offset_of!(dcmi_pcie_info_all, reserve) - 32usize];
+};
 
 pub struct Rt {
     __library: ::libloading::Library,
@@ -147,6 +209,10 @@ pub struct Rt {
     >,
     pub aclrtSynchronizeStream: Result<
         unsafe extern "C" fn(stream: aclrtStream) -> aclError,
+        ::libloading::Error,
+    >,
+    pub aclrtSynchronizeStreamWithTimeout: Result<
+        unsafe extern "C" fn(stream: aclrtStream, timeout: i32) -> aclError,
         ::libloading::Error,
     >,
     pub aclrtMalloc: Result<
@@ -278,6 +344,10 @@ impl Rt {
             __library.get(b"aclrtSynchronizeStream\0")
         }
             .map(|sym| *sym);
+        let aclrtSynchronizeStreamWithTimeout = unsafe {
+            __library.get(b"aclrtSynchronizeStreamWithTimeout\0")
+        }
+            .map(|sym| *sym);
         let aclrtMalloc = unsafe { __library.get(b"aclrtMalloc\0") }.map(|sym| *sym);
         let aclrtFree = unsafe { __library.get(b"aclrtFree\0") }.map(|sym| *sym);
         let aclrtMallocHost = unsafe { __library.get(b"aclrtMallocHost\0") }
@@ -316,6 +386,7 @@ impl Rt {
             aclrtCreateStream,
             aclrtDestroyStream,
             aclrtSynchronizeStream,
+            aclrtSynchronizeStreamWithTimeout,
             aclrtMalloc,
             aclrtFree,
             aclrtMallocHost,
@@ -411,6 +482,18 @@ impl Rt {
                 .aclrtSynchronizeStream
                 .as_ref()
                 .expect("Expected function, got error."))(stream)
+        }
+    }
+    pub unsafe fn aclrtSynchronizeStreamWithTimeout(
+        &self,
+        stream: aclrtStream,
+        timeout: i32,
+    ) -> aclError {
+        unsafe {
+            (self
+                .aclrtSynchronizeStreamWithTimeout
+                .as_ref()
+                .expect("Expected function, got error."))(stream, timeout)
         }
     }
     pub unsafe fn aclrtMalloc(
@@ -2421,11 +2504,16 @@ impl Nn {
 
 pub struct Ccl {
     __library: ::libloading::Library,
-    pub HcclCommInitAll: Result<
+    pub HcclGetRootInfo: Result<
+        unsafe extern "C" fn(rootInfo: *mut HcclRootInfo) -> HcclResult,
+        ::libloading::Error,
+    >,
+    pub HcclCommInitRootInfo: Result<
         unsafe extern "C" fn(
-            ndev: u32,
-            devices: *mut i32,
-            comms: *mut HcclComm,
+            nRanks: u32,
+            rootInfo: *const HcclRootInfo,
+            rank: u32,
+            comm: *mut HcclComm,
         ) -> HcclResult,
         ::libloading::Error,
     >,
@@ -2460,29 +2548,41 @@ impl Ccl {
         L: Into<::libloading::Library>,
     {
         let __library = library.into();
-        let HcclCommInitAll = unsafe { __library.get(b"HcclCommInitAll\0") }
+        let HcclGetRootInfo = unsafe { __library.get(b"HcclGetRootInfo\0") }
+            .map(|sym| *sym);
+        let HcclCommInitRootInfo = unsafe { __library.get(b"HcclCommInitRootInfo\0") }
             .map(|sym| *sym);
         let HcclCommDestroy = unsafe { __library.get(b"HcclCommDestroy\0") }
             .map(|sym| *sym);
         let HcclAllReduce = unsafe { __library.get(b"HcclAllReduce\0") }.map(|sym| *sym);
         Ok(Ccl {
             __library,
-            HcclCommInitAll,
+            HcclGetRootInfo,
+            HcclCommInitRootInfo,
             HcclCommDestroy,
             HcclAllReduce,
         })
     }
-    pub unsafe fn HcclCommInitAll(
+    pub unsafe fn HcclGetRootInfo(&self, rootInfo: *mut HcclRootInfo) -> HcclResult {
+        unsafe {
+            (self
+                .HcclGetRootInfo
+                .as_ref()
+                .expect("Expected function, got error."))(rootInfo)
+        }
+    }
+    pub unsafe fn HcclCommInitRootInfo(
         &self,
-        ndev: u32,
-        devices: *mut i32,
-        comms: *mut HcclComm,
+        nRanks: u32,
+        rootInfo: *const HcclRootInfo,
+        rank: u32,
+        comm: *mut HcclComm,
     ) -> HcclResult {
         unsafe {
             (self
-                .HcclCommInitAll
+                .HcclCommInitRootInfo
                 .as_ref()
-                .expect("Expected function, got error."))(ndev, devices, comms)
+                .expect("Expected function, got error."))(nRanks, rootInfo, rank, comm)
         }
     }
     pub unsafe fn HcclCommDestroy(&self, comm: HcclComm) -> HcclResult {
@@ -2540,6 +2640,14 @@ pub struct Dcmi {
         ) -> ::std::os::raw::c_int,
         ::libloading::Error,
     >,
+    pub dcmi_get_device_pcie_info_v2: Result<
+        unsafe extern "C" fn(
+            card_id: ::std::os::raw::c_int,
+            device_id: ::std::os::raw::c_int,
+            pcie_info: *mut dcmi_pcie_info_all,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
     pub dcmi_get_device_temperature: Result<
         unsafe extern "C" fn(
             card_id: ::std::os::raw::c_int,
@@ -2585,6 +2693,10 @@ impl Dcmi {
             __library.get(b"dcmi_mcu_get_power_info\0")
         }
             .map(|sym| *sym);
+        let dcmi_get_device_pcie_info_v2 = unsafe {
+            __library.get(b"dcmi_get_device_pcie_info_v2\0")
+        }
+            .map(|sym| *sym);
         let dcmi_get_device_temperature = unsafe {
             __library.get(b"dcmi_get_device_temperature\0")
         }
@@ -2599,6 +2711,7 @@ impl Dcmi {
             dcmi_get_card_id_device_id_from_logicid,
             dcmi_get_device_power_info,
             dcmi_mcu_get_power_info,
+            dcmi_get_device_pcie_info_v2,
             dcmi_get_device_temperature,
             dcmi_get_device_utilization_rate,
         })
@@ -2644,6 +2757,19 @@ impl Dcmi {
                 .dcmi_mcu_get_power_info
                 .as_ref()
                 .expect("Expected function, got error."))(card_id, power)
+        }
+    }
+    pub unsafe fn dcmi_get_device_pcie_info_v2(
+        &self,
+        card_id: ::std::os::raw::c_int,
+        device_id: ::std::os::raw::c_int,
+        pcie_info: *mut dcmi_pcie_info_all,
+    ) -> ::std::os::raw::c_int {
+        unsafe {
+            (self
+                .dcmi_get_device_pcie_info_v2
+                .as_ref()
+                .expect("Expected function, got error."))(card_id, device_id, pcie_info)
         }
     }
     pub unsafe fn dcmi_get_device_temperature(

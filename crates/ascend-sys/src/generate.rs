@@ -35,7 +35,7 @@ pub fn committed() -> PathBuf {
 pub fn bindings(header: &Path) -> Result<String, String> {
     let types = builder(header)
         .with_codegen_config(CodegenConfig::TYPES | CodegenConfig::VARS)
-        .allowlist_type("acl.*|Hccl.*")
+        .allowlist_type("acl.*|Hccl.*|dcmi_.*")
         .layout_tests(true);
     let mut text = HEAD.to_owned() + &generate(types)?;
     for (name, functions) in FAMILIES {

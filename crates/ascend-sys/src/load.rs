@@ -45,7 +45,8 @@ pub enum LoadError {
 }
 
 /// What most often helps.
-const HINT: &str = "; is CANN installed, and was its set_env.sh sourced before this program was started?";
+const HINT: &str = "; is CANN installed, was its set_env.sh sourced before this program was started, and is the driver there \
+     (/usr/local/Ascend/driver/lib64, in containers to be mounted)?";
 
 fn listed(folders: &[PathBuf]) -> String {
     let names: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
@@ -76,7 +77,7 @@ impl Family {
         }
     }
 
-    /// Alternatives in groups: of every group at least one library is needed, and all that are there are opened. A name
+    /// Alternatives in groups: of every group at least one library is needed, and all that are there and can be opened are. A name
     /// that ends in `*` stands for all that begin so.
     fn groups(self) -> &'static [&'static [&'static str]] {
         match self {
@@ -123,6 +124,16 @@ impl SearchPath {
             "/usr/local/dcmi",
         ];
         folders.extend(usual.map(PathBuf::from));
+        // Some versions keep operators of transformers by themselves (8.5.0.alpha001).
+        let packages =
+            ["ASCEND_OPP_PATH", "ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"].into_iter().filter_map(set);
+        for home in
+            packages.map(PathBuf::from).chain([PathBuf::from("/usr/local/Ascend/ascend-toolkit/latest")])
+        {
+            for root in [home.join("ops_transformer/built-in"), home.join("opp/ops_transformer/built-in")] {
+                op_api_folders(&root, 0, &mut folders);
+            }
+        }
         Self::of(folders)
     }
 
@@ -152,18 +163,31 @@ impl SearchPath {
         found
     }
 
-    /// Every library of a family, or the names that none was found for.
-    fn find(&self, family: Family) -> Result<Vec<PathBuf>, LoadError> {
-        let mut all = Vec::new();
-        for group in family.groups() {
-            let mut found: Vec<PathBuf> = group.iter().flat_map(|name| self.files(name)).collect();
+    /// Every library of each group of a family, or the names that none was found for.
+    fn find(&self, family: Family) -> Result<Vec<Vec<PathBuf>>, LoadError> {
+        let of_group = |group: &&[&str]| {
+            let found: Vec<PathBuf> = group.iter().flat_map(|name| self.files(name)).collect();
             if found.is_empty() {
                 let names = group.iter().map(|name| name.replace('*', "*.so")).collect();
                 return Err(LoadError::NotFound { names, folders: self.0.clone() });
             }
-            all.append(&mut found);
-        }
-        Ok(all)
+            Ok(found)
+        };
+        family.groups().iter().map(of_group).collect()
+    }
+}
+
+/// The folders `op_api/lib` somewhere below `root`, with those in them (`linux/aarch64`).
+fn op_api_folders(root: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    const DEEPEST: usize = 8;
+    let inside = root.iter().zip(root.iter().skip(1)).any(|(a, b)| a == "op_api" && b == "lib");
+    if inside {
+        found.push(root.to_owned());
+    }
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let folders = entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink());
+    if depth < DEEPEST {
+        folders.for_each(|folder| op_api_folders(&folder, depth + 1, found));
     }
 }
 
@@ -197,6 +221,8 @@ pub struct Libraries {
     pub emu: Option<Emu>,
     /// What was opened.
     pub found: Vec<Found>,
+    /// What was there and could not be opened, beside others of its kind that could.
+    pub skipped: Vec<LoadError>,
 }
 
 impl Libraries {
@@ -223,6 +249,7 @@ impl Libraries {
                     None => None,
                 },
                 found: opened.found,
+                skipped: opened.skipped,
             })
         }
     }
@@ -252,6 +279,7 @@ impl Libraries {
                     false => None,
                 },
                 found: vec![Found { family: Family::Runtime, path: path.to_path_buf() }],
+                skipped: Vec::new(),
             })
         }
     }
@@ -264,6 +292,7 @@ const EMULATOR: &[u8] = b"ascend_emulator_info\0";
 #[derive(Default)]
 struct Opened {
     found: Vec<Found>,
+    skipped: Vec<LoadError>,
     emulated: Option<PathBuf>,
     real: Option<PathBuf>,
 }
@@ -271,15 +300,30 @@ struct Opened {
 impl Opened {
     /// Opens all libraries of a family, their functions visible to all, and gives a handle that sees them.
     fn family(&mut self, family: Family, path: &SearchPath) -> Result<Library, LoadError> {
-        for path in path.find(family)? {
-            let library = open(&path, RTLD_LAZY | RTLD_GLOBAL)?;
-            // SAFETY: the symbol is looked up, not used.
-            let emulated = unsafe { library.get::<*const ()>(EMULATOR).is_ok() };
-            let kind = if emulated { &mut self.emulated } else { &mut self.real };
-            kind.get_or_insert_with(|| path.clone());
-            self.found.push(Found { family, path });
-            // Kept open for ever.
-            std::mem::forget(library);
+        for group in path.find(family)? {
+            let mut broken = Vec::new();
+            let before = self.found.len();
+            for path in group {
+                let library = match open(&path, RTLD_LAZY | RTLD_GLOBAL) {
+                    Ok(library) => library,
+                    // A library of operators for which this machine lacks something must not cost the others.
+                    Err(error) => {
+                        broken.push(error);
+                        continue;
+                    }
+                };
+                // SAFETY: the symbol is looked up, not used.
+                let emulated = unsafe { library.get::<*const ()>(EMULATOR).is_ok() };
+                let kind = if emulated { &mut self.emulated } else { &mut self.real };
+                kind.get_or_insert_with(|| path.clone());
+                self.found.push(Found { family, path });
+                // Kept open for ever.
+                std::mem::forget(library);
+            }
+            if self.found.len() == before && !broken.is_empty() {
+                return Err(broken.swap_remove(0));
+            }
+            self.skipped.append(&mut broken);
         }
         Ok(Library::this())
     }
@@ -318,7 +362,7 @@ mod tests {
     fn find(folders: &[&tempfile::TempDir], family: Family) -> Result<Vec<String>, LoadError> {
         let path = SearchPath::of(folders.iter().map(|f| f.path().to_path_buf()));
         let name = |p: PathBuf| p.file_name().unwrap().to_str().unwrap().to_owned();
-        Ok(path.find(family)?.into_iter().map(name).collect())
+        Ok(path.find(family)?.into_iter().flatten().map(name).collect())
     }
 
     #[test]
@@ -336,7 +380,7 @@ mod tests {
     fn the_first_folder_wins() {
         let (a, b) = (folder(&["libhccl.so"]), folder(&["libhccl.so", "libhcomm.so"]));
         let path = SearchPath::of([a.path().to_path_buf(), b.path().to_path_buf()]);
-        let found = path.find(Family::Collectives).unwrap();
+        let found = path.find(Family::Collectives).unwrap().concat();
         assert_eq!(found, [a.path().join("libhccl.so"), b.path().join("libhcomm.so")]);
     }
 
@@ -363,6 +407,45 @@ mod tests {
         assert!(told.contains("libascendcl.so: "), "{told}");
         let missing = broken.path().join("nothing.so");
         assert!(matches!(Libraries::open(&missing), Err(LoadError::Broken { path, .. }) if path == missing));
+    }
+
+    #[test]
+    fn folders_of_operators_are_found_below_a_package() {
+        let home = tempfile::tempdir().unwrap();
+        let deep = home.path().join("ops_transformer/built-in/op_impl/ai_core/tbe/op_api/lib/linux/aarch64");
+        std::fs::create_dir_all(&deep).unwrap();
+        let variable = |name: &str| (name == "ASCEND_OPP_PATH").then(|| OsString::from(home.path()));
+        let SearchPath(folders) = SearchPath::from_variables(&variable);
+        assert!(folders.contains(&deep), "{folders:?}");
+    }
+
+    /// A file that is a library of this system, or one that is none.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn one_of_several_libraries_may_be_broken() {
+        let folder = folder(&["libopapi_broken.so"]);
+        let path = SearchPath::of([folder.path().to_path_buf()]);
+        let mut opened = Opened::default();
+        std::fs::write(folder.path().join("libnnopbase.so"), "no library").unwrap();
+        assert!(matches!(opened.family(Family::Operators, &path), Err(LoadError::Broken { .. })));
+        // Any small library will do in place of a good one.
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let mapped = maps.lines().filter_map(|line| line.split_whitespace().last());
+        let Some(small) =
+            mapped.into_iter().find(|path| path.contains("/libgcc_s") || path.contains("/libm."))
+        else {
+            return eprintln!("skipped: no small library is mapped here");
+        };
+        for name in ["libnnopbase.so", "libopapi_good.so"] {
+            let _ = std::fs::remove_file(folder.path().join(name));
+            std::fs::copy(small, folder.path().join(name)).unwrap();
+        }
+        let mut opened = Opened::default();
+        opened.family(Family::Operators, &path).unwrap();
+        assert_eq!(opened.found.len(), 2);
+        assert!(
+            matches!(&opened.skipped[..], [LoadError::Broken { path, .. }] if path.ends_with("libopapi_broken.so"))
+        );
     }
 
     #[test]

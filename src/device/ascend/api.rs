@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ascend_sys::{Libraries, call};
 
 use super::super::DeviceError;
-use super::error::{Meaning, failed, meaning, name};
+use super::error::{Meaning, failed, meaning, name, unavailable};
 
 /// Libraries of one process (or of one emulated machine), shared by its ranks.
 pub(super) struct Api {
@@ -86,6 +86,7 @@ impl Api {
                 wanted_bytes: 0,
             },
             Meaning::Failed => failed(self.device, function, code, message),
+            Meaning::Unavailable => unavailable(self.device, function, code, &message),
             Meaning::Lost => {
                 let message = format!("{function} failed with {code} ({}): {message}", name(function, code));
                 let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);

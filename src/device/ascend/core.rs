@@ -45,6 +45,11 @@ impl Core {
         &self.context.api
     }
 
+    /// The same, to be kept.
+    pub(super) fn api_shared(&self) -> &Arc<Api> {
+        &self.context.api
+    }
+
     /// The type of activations, weights and cache.
     pub(super) fn element(&self) -> Element {
         Element::Model(self.dtype)

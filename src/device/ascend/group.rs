@@ -12,7 +12,9 @@ use super::super::{AttentionShape, ClockProfile, DType, DeviceError};
 use super::Ascend;
 use super::api::{Api, acl};
 use super::choice::Forced;
+use super::comm::{Meeting, collectives};
 use super::emulated::{EmulatedError, Image};
+use super::near::{VISIBLE_DEVICES, visible_ids};
 use super::profile::{Profile, ProfileError};
 use super::telemetry::TelemetrySource;
 
@@ -104,37 +106,20 @@ pub struct GroupSettings {
     pub emulation: Option<Emulation>,
 }
 
-/// A communicator of one rank.
-pub(super) struct Comm {
-    api: Arc<Api>,
-    pub(super) handle: *mut std::ffi::c_void,
-}
-
-// SAFETY: a handle that is used by one thread at a time; the library knows it by value.
-unsafe impl Send for Comm {}
-
-impl Drop for Comm {
-    fn drop(&mut self) {
-        if let Ok(ccl) = &self.api.libraries.ccl {
-            // SAFETY: created by us, and this is the last use.
-            let _ = unsafe { call!(ccl, HcclCommDestroy(self.handle)) };
-        }
-    }
-}
-
 /// What a rank's thread makes its device of.
 pub struct RankHandle {
     pub(super) api: Arc<Api>,
     pub(super) settings: Arc<GroupSettings>,
     pub(super) soc: String,
     pub(super) rank: usize,
-    pub(super) comm: Option<Comm>,
+    pub(super) meeting: Arc<Meeting>,
 }
 
 /// The ranks of one run.
 pub struct AscendGroup {
     settings: Arc<GroupSettings>,
     api: Arc<Api>,
+    meeting: Arc<Meeting>,
     handles: Mutex<Vec<Option<RankHandle>>>,
 }
 
@@ -153,22 +138,23 @@ impl AscendGroup {
         ready(chip, dtype, world, emulation).map(drop)
     }
 
-    /// Loads the libraries, checks chip and number of chips, and joins the ranks.
+    /// Loads the libraries, checks chip and number of chips.
     ///
     /// # Errors
-    /// Libraries that are missing, mixed or not to be opened; another chip; too few chips; a communicator that fails.
+    /// Libraries that are missing, mixed or not to be opened; another chip; too few chips.
     pub fn new(settings: GroupSettings) -> Result<Self, DeviceError> {
         let GroupSettings { chip, dtype, world, .. } = settings;
         let (api, soc) = ready(chip, dtype, world, settings.emulation.as_ref())?;
-        let mut comms = if settings.world > 1 { join(&api, settings.world)? } else { Vec::new() };
-        let settings = Arc::new(settings);
-        let handle = |(rank, comm)| {
-            let (api, settings) = (api.clone(), settings.clone());
-            Some(RankHandle { api, settings, soc: soc.clone(), rank, comm })
+        if world > 1 {
+            collectives(&api, world)?;
+        }
+        let (settings, meeting) = (Arc::new(settings), Arc::new(Meeting::default()));
+        let handle = |rank| {
+            let (api, settings, meeting) = (api.clone(), settings.clone(), meeting.clone());
+            Some(RankHandle { api, settings, soc: soc.clone(), rank, meeting })
         };
-        comms.resize_with(settings.world, || None);
-        let handles = comms.into_iter().enumerate().map(handle).collect();
-        Ok(Self { settings, api, handles: Mutex::new(handles) })
+        let handles = (0..world).map(handle).collect();
+        Ok(Self { settings, api, meeting, handles: Mutex::new(handles) })
     }
 
     /// The settings it was made with.
@@ -176,10 +162,11 @@ impl AscendGroup {
         &self.settings
     }
 
-    /// Makes the device of one rank. To be called once for each, on the thread that uses and drops it.
+    /// Makes the device of one rank. To be called once for each, on the thread that uses and drops it; of several it comes back when
+    /// all have come.
     ///
     /// # Errors
-    /// The device cannot be set, no operator does what is needed, or the rank was taken before.
+    /// The device cannot be set, no operator does what is needed, a communicator fails, or the rank was taken before.
     pub fn rank(&self, rank: usize) -> Result<Ascend, DeviceError> {
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         let handle =
@@ -240,6 +227,7 @@ impl DeviceGroup for AscendGroup {
     /// own time limit is over (`HCCL_EXEC_TIMEOUT`).
     fn abort(&self) {
         self.api.call_off("another rank failed");
+        self.meeting.call_off("another rank failed");
     }
 
     fn sensors(&self) -> Option<Box<dyn Sensors>> {
@@ -303,7 +291,7 @@ fn emulated(device: &'static str, emulation: &Emulation) -> Result<Arc<Api>, Dev
 }
 
 /// CANN is opened and initialised once for the whole process, and never given back: it cannot be initialised again.
-fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
+pub(super) fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
     static INSTALLED: Mutex<Option<Arc<Api>>> = Mutex::new(None);
     let mut kept = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(api) = kept.as_ref().filter(|api| api.device == device && !api.is_lost()) {
@@ -322,11 +310,21 @@ fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
     Ok(api)
 }
 
-/// Refuses more ranks than there are chips.
-fn check_count(api: &Api, world: usize) -> Result<(), DeviceError> {
+/// Chips that this process may use.
+pub(super) fn device_count(api: &Api) -> Result<u32, DeviceError> {
     let mut count = 0u32;
     // SAFETY: a place for the number.
     unsafe { acl!(api, api.libraries.rt, aclrtGetDeviceCount(ptr::from_mut(&mut count))) }?;
+    Ok(count)
+}
+
+/// Refuses more ranks than there are chips.
+fn check_count(api: &Api, world: usize) -> Result<(), DeviceError> {
+    let set = std::env::var(VISIBLE_DEVICES).ok().filter(|list| !list.is_empty());
+    if let Some(problem) = set.as_deref().and_then(|list| visible_ids(list).err()) {
+        return Err(DeviceError::Setting { device: api.device, problem });
+    }
+    let count = device_count(api)?;
     if world <= count as usize {
         return Ok(());
     }
@@ -335,22 +333,16 @@ fn check_count(api: &Api, world: usize) -> Result<(), DeviceError> {
         1 => "tp 1 can be".to_owned(),
         n => format!("tp 1 to {n} can be, where the model's heads allow it"),
     };
-    let set = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok().filter(|list| !list.trim().is_empty());
-    let set =
-        set.map(|list| format!(" (ASCEND_RT_VISIBLE_DEVICES={list}, ids ascending)")).unwrap_or_default();
+    let set = set
+        .map(|list| {
+            let space = if list.contains(' ') {
+                ", of which what follows the first space does not count"
+            } else {
+                ""
+            };
+            format!(" ({VISIBLE_DEVICES}={list}{space})")
+        })
+        .unwrap_or_default();
     let problem = format!("tp {world} needs {world} chips, visible is {count}{set}: {possible}");
     Err(DeviceError::Unsupported { device: api.device, problem })
-}
-
-/// Communicators of all ranks, within this process.
-fn join(api: &Arc<Api>, world: usize) -> Result<Vec<Option<Comm>>, DeviceError> {
-    let ccl = api.libraries.ccl.as_ref().map_err(|e| DeviceError::Unsupported {
-        device: api.device,
-        problem: format!("{world} ranks need collectives: {e}"),
-    })?;
-    let mut devices: Vec<i32> = (0..world as i32).collect();
-    let mut handles = vec![ptr::null_mut(); world];
-    // SAFETY: `world` devices in, `world` places for communicators.
-    unsafe { acl!(api, ccl, HcclCommInitAll(world as u32, devices.as_mut_ptr(), handles.as_mut_ptr())) }?;
-    Ok(handles.into_iter().map(|handle| Some(Comm { api: api.clone(), handle })).collect())
 }

@@ -1,9 +1,11 @@
 //! Operators in two stages: the first checks and plans, the second runs on the stream.
 //!
 //! A plan whose arguments come again every step is kept: set repeatable right after its first stage, run any number of
-//! times. Others are made anew. All share one workspace, which grows: work on a stream is done in order.
+//! times. Others are made anew, and those that cannot be set repeatable: CANN refuses plans that copy a view onto itself, hold a kernel
+//! of the chip's processor or a copy, or come from its own cache. All share one workspace, which grows: work on a stream is done in
+//! order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::ptr;
 
@@ -61,6 +63,8 @@ const MAX_KEPT: usize = 8192;
 /// Runs plans on a stream.
 pub(super) struct Launcher {
     kept: HashMap<Key, Plan>,
+    /// Those that cannot be kept.
+    single_use: HashSet<Key>,
     workspace: Option<Buffer>,
     /// Whether plans may be kept at all.
     pub(super) reuse: bool,
@@ -68,7 +72,7 @@ pub(super) struct Launcher {
 
 impl Launcher {
     pub(super) fn new() -> Self {
-        Self { kept: HashMap::new(), workspace: None, reuse: true }
+        Self { kept: HashMap::new(), single_use: HashSet::new(), workspace: None, reuse: true }
     }
 
     /// Runs a plan once.
@@ -96,17 +100,19 @@ impl Launcher {
         key: Key,
         make: impl FnOnce() -> Result<Plan, DeviceError>,
     ) -> Result<(), DeviceError> {
-        if !self.reuse {
+        if !self.reuse || self.single_use.contains(&key) {
             return self.once(api, slab, stream, make());
         }
         if !self.kept.contains_key(&key) {
-            if self.kept.len() >= MAX_KEPT {
+            if self.kept.len().max(self.single_use.len()) >= MAX_KEPT {
                 stream.synchronize()?;
                 self.forget(api);
             }
             let plan = make()?;
-            // SAFETY: the executor comes from its first stage and has not run.
-            unsafe { acl!(api, api.libraries.nn, aclSetAclOpExecutorRepeatable(plan.executor)) }?;
+            if set_repeatable(api, &plan)?.is_err() {
+                self.single_use.insert(key);
+                return self.once(api, slab, stream, Ok(plan));
+            }
             self.kept.insert(key, plan);
         }
         let wanted = self.kept.get(&key).map_or(0, |plan| plan.workspace);
@@ -143,7 +149,27 @@ impl Launcher {
     /// Drops all kept plans; queued work must have been waited for.
     pub(super) fn forget(&mut self, api: &Api) {
         self.kept.drain().for_each(|(_, plan)| destroy(api, plan));
+        self.single_use.clear();
     }
+}
+
+/// Makes a plan one that can be run again, or says why it cannot be. A lost device is no answer.
+fn set_repeatable(api: &Api, plan: &Plan) -> Result<Result<(), String>, DeviceError> {
+    // SAFETY: the executor comes from its first stage and has not run.
+    match unsafe { acl!(api, api.libraries.nn, aclSetAclOpExecutorRepeatable(plan.executor)) } {
+        Ok(()) => Ok(Ok(())),
+        Err(error @ DeviceError::Lost { .. }) => Err(error),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+/// Whether a plan could be kept; it is given back unused. A lost device is no answer.
+pub(super) fn can_be_kept(api: &Api, plan: Plan) -> Result<Result<(), String>, DeviceError> {
+    let answer = set_repeatable(api, &plan)?;
+    if answer.is_ok() {
+        destroy(api, plan);
+    }
+    Ok(answer)
 }
 
 /// Gives back a repeatable plan's executor.

@@ -9,10 +9,12 @@ mod adder;
 mod api;
 mod attention;
 mod choice;
+mod comm;
 mod core;
 pub mod emulated;
 mod error;
 mod group;
+mod installation;
 mod kv;
 mod launch;
 mod layout;
@@ -37,8 +39,8 @@ use super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, 
 
 use self::api::acl;
 use self::attention::{Attention, Step};
+use self::comm::Comm;
 use self::core::{Core, Words};
-use self::group::Comm;
 use self::kv::{BlockOrder, KvWriter, NewKv};
 use self::layout::{HeadLayout, bytes_as, decode, encode};
 use self::linear::{Matrix, Operand, Weights};
@@ -51,6 +53,7 @@ pub use self::choice::{
     Addition, Bias, Choices, Decode, FORCE_VARIABLE, Forced, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
 };
 pub use self::group::{AscendGroup, Chip, Emulation, GroupSettings, RankHandle};
+pub use self::installation::Installation;
 pub use self::kv::KvCache;
 pub use self::linear::Linear;
 pub use self::rotate::Rotary;
@@ -96,10 +99,10 @@ impl Ascend {
     /// # Errors
     /// The device cannot be set, or there is no way to do something that the model needs.
     pub fn new(rank: RankHandle) -> Result<Self, DeviceError> {
-        let RankHandle { api, settings, soc, rank, comm } = rank;
+        let RankHandle { api, settings, soc, rank, meeting } = rank;
         let layout = HeadLayout::new(settings.attention, api.device)?;
         let bound = settings.bind.then(|| match &settings.emulation {
-            None => near::bind(rank),
+            None => near::bind(&api, rank),
             Some(_) => near::bind_emulated(rank, settings.world),
         });
         let context = Context::new(api, rank as i32)?;
@@ -110,6 +113,8 @@ impl Ascend {
         let mut details = details(&core, &soc, &probed, &layout);
         details.extend(bound);
         let choices = probed.choices;
+        let world = settings.world;
+        let comm = if world > 1 { Some(meeting.join(core.api_shared(), rank, world)?) } else { None };
         Ok(Self {
             rotator: Rotator::new(choices.rotary, layout),
             attention: Attention::new(choices, layout),
@@ -177,6 +182,10 @@ fn details(core: &Core, soc: &str, probed: &probe::Probed, layout: &HeadLayout) 
         api.libraries.found.iter().map(|found| found.path.display().to_string()).collect();
     if api.libraries.emu.is_none() {
         details.push(("libraries".to_owned(), libraries.join(" ")));
+    }
+    let skipped: Vec<String> = api.libraries.skipped.iter().map(ToString::to_string).collect();
+    if !skipped.is_empty() {
+        details.push(("libraries left out".to_owned(), skipped.join("; ")));
     }
     let words = probed.choices.words();
     details.extend(words.map(|(name, word)| (name.to_owned(), word.to_owned())));

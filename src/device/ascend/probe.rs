@@ -8,7 +8,7 @@ use super::choice::{
 use super::core::Core;
 use super::group::Chip;
 use super::kv::BlockOrder;
-use super::launch::{Plan, accepts};
+use super::launch::{Plan, accepts, can_be_kept};
 use super::layout::HeadLayout;
 use super::memory::Buffer;
 use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PromptLayout};
@@ -52,6 +52,11 @@ pub(super) fn probe(
     let kv = probe.choose("kv", KvWrite::ALL, forced.kv, |p, c| p.kv(c, order))?;
     let rotary = probe.choose("rotary", Rotation::ALL, forced.rotary, |p, c| p.rotary(c))?;
     let reuse = probe.choose("reuse", Reuse::ALL, forced.reuse, |p, c| Ok(p.reuse(c)))?;
+    if let (Reuse::Kept, KvWrite::IndexCopy) = (reuse, kv)
+        && let Err(why) = can_be_kept(core.api(), probe.index_copy()?)?
+    {
+        probe.refused.push(("reuse", format!("{}: {why}", kv.word())));
+    }
     let choices = Choices { weights, bias, kv, rotary, decode, prefill, add, reuse };
     Ok(Probed { choices, refused: probe.refused })
 }
@@ -267,14 +272,16 @@ impl Probe<'_> {
                 let pair = [rows, cache];
                 self.accepts(ops::scatter_kv(self.api(), pair, pair, self.words(&[1])))
             }
-            KvWrite::IndexCopy => {
-                let cache = self.view(&[BLOCKS * KV_BLOCK_TOKENS, heads * channels]);
-                let row = self.view(&[1, heads * channels]);
-                self.accepts(ops::index_copy(self.api(), cache, self.words(&[1]), row))
-            }
+            KvWrite::IndexCopy => self.accepts(self.index_copy()),
             KvWrite::Copy => self.accepts(ops::copy(self.api(), rows, rows)),
             KvWrite::Memory => Ok(Ok(())),
         }
+    }
+
+    fn index_copy(&self) -> Result<Plan, DeviceError> {
+        let width = self.layout.shape.kv_heads * self.layout.channels;
+        let cache = self.view(&[BLOCKS * KV_BLOCK_TOKENS, width]);
+        ops::index_copy(self.api(), cache, self.words(&[1]), self.view(&[1, width]))
     }
 
     fn rotary(&self, rotary: Rotation) -> Answer {

@@ -123,12 +123,11 @@ impl Rotator {
         let shape = self.layout.shape;
         for (place, heads) in [(rotated.query, shape.heads), (rotated.key, shape.kv_heads)] {
             let mut bytes = vec![0u8; positions.len() * heads * table.row_bytes];
-            // SAFETY: as many bytes on both sides, waited for at once.
+            // SAFETY: as many bytes on both sides.
             unsafe {
                 let kind = ACL_MEMCPY_DEVICE_TO_HOST;
-                core.stream.copy(bytes.as_mut_ptr().cast(), place, bytes.len(), kind)?;
+                core.stream.copy_now(bytes.as_mut_ptr().cast(), place, bytes.len(), kind)?;
             }
-            core.stream.synchronize()?;
             let mut values = Vec::new();
             decode(&bytes, dtype, &mut values);
             for (row, position) in values.chunks_exact_mut(heads * channels).zip(positions) {
@@ -141,9 +140,8 @@ impl Rotator {
             // SAFETY: as above.
             unsafe {
                 let kind = ACL_MEMCPY_HOST_TO_DEVICE;
-                core.stream.copy(place, back.as_ptr().cast(), back.len(), kind)?;
+                core.stream.copy_now(place, back.as_ptr().cast(), back.len(), kind)?;
             }
-            core.stream.synchronize()?;
         }
         Ok(())
     }

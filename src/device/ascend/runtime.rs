@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ascend_sys::call;
 
@@ -31,6 +32,21 @@ impl Drop for Context {
     }
 }
 
+/// How long a wait is before the group is looked at again, ms.
+const WAIT_MS: i32 = 200;
+/// A wait with a limit has not ended yet.
+const NOT_YET: i32 = 507_046;
+/// How long work of a group that was called off is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a wait ended.
+enum Waited {
+    /// With this code.
+    Done(i32),
+    /// Not within its time.
+    NotYet,
+}
+
 /// A queue of work on the device.
 pub(super) struct Stream {
     context: Arc<Context>,
@@ -46,21 +62,65 @@ impl Stream {
         Ok(Self { context: context.clone(), handle })
     }
 
-    /// Waits until all is done.
+    /// Waits until all is done, or the group is called off: a rank that failed leaves the others in a collective that ends after half
+    /// an hour (`HCCL_EXEC_TIMEOUT`).
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
         let api = &self.context.api;
-        // SAFETY: the stream lives.
-        unsafe { acl!(api, api.libraries.rt, aclrtSynchronizeStream(self.handle)) }
+        loop {
+            api.ready()?;
+            match self.wait() {
+                Ok(Waited::NotYet) => {}
+                Ok(Waited::Done(code)) => return api.check("aclrtSynchronizeStream", code),
+                Err(missing) => return Err(api.missing(missing)),
+            }
+        }
     }
 
-    /// Waits until nothing runs, whatever became of the device: before memory that queued work uses is given back. Unlike
-    /// [`Stream::synchronize`] it waits when the device is called off, too.
+    /// Waits until nothing runs, whatever became of the device: before memory that queued work uses is given back. Where the group is
+    /// called off it waits for [`PATIENCE`] more.
     pub(super) fn quiesce(&self) {
-        // SAFETY: the stream lives. A device that is really lost refuses at once, and then nothing runs any more, either.
-        let _ = unsafe { call!(self.context.api.libraries.rt, aclrtSynchronizeStream(self.handle)) };
+        let mut called_off: Option<Instant> = None;
+        // A device that is really lost refuses at once, and then nothing runs any more, either.
+        while let Ok(Waited::NotYet) = self.wait() {
+            if self.context.api.is_lost() && called_off.get_or_insert_with(Instant::now).elapsed() > PATIENCE
+            {
+                return;
+            }
+        }
     }
 
-    /// Queues a copy.
+    /// Waits for a while; without end where the runtime has no other way.
+    fn wait(&self) -> Result<Waited, &'static str> {
+        let rt = &self.context.api.libraries.rt;
+        // SAFETY: the stream lives.
+        let code = unsafe { call!(rt, aclrtSynchronizeStreamWithTimeout(self.handle, WAIT_MS)) };
+        let code = match code {
+            Ok(NOT_YET) => return Ok(Waited::NotYet),
+            Ok(code) => code,
+            // SAFETY: the stream lives.
+            Err(_) => unsafe { call!(rt, aclrtSynchronizeStream(self.handle)) }?,
+        };
+        Ok(Waited::Done(code))
+    }
+
+    /// Copies once all that was queued is done. Host memory may be any: only what is queued wants pinned and aligned memory.
+    ///
+    /// # Safety
+    /// `count` bytes are at both places.
+    pub(super) unsafe fn copy_now(
+        &self,
+        dst: *mut c_void,
+        src: *const c_void,
+        count: usize,
+        kind: ascend_sys::aclrtMemcpyKind,
+    ) -> Result<(), DeviceError> {
+        self.synchronize()?;
+        let api = &self.context.api;
+        // SAFETY: the caller's.
+        unsafe { acl!(api, api.libraries.rt, aclrtMemcpy(dst, count, src, count, kind)) }
+    }
+
+    /// Queues a copy. Host memory is pinned, and both addresses are multiples of 64: anything else is undefined up to CANN 8.3.
     ///
     /// # Safety
     /// `count` bytes are at both places and stay there until the copy is done.

@@ -6,7 +6,7 @@
 use std::ptr;
 use std::sync::Arc;
 
-use ascend_sys::{ACL_DDR_MEM, ACL_HBM_MEM, Dcmi, aclrtUtilizationInfo, call};
+use ascend_sys::{ACL_DDR_MEM, ACL_HBM_MEM, Dcmi, aclrtUtilizationInfo, call, dcmi_pcie_info_all};
 
 use super::super::DeviceError;
 use super::super::sensors::{Methods, Reading, Readings, Sensors};
@@ -127,7 +127,7 @@ pub(super) fn read(api: &Api, chip: Chip, ordinal: usize) -> Telemetry {
 /// DCMI's names for the `ordinal`-th visible chip.
 fn place(api: &Api, ordinal: usize) -> Reading<(&Dcmi, i32, i32)> {
     let dcmi = api.libraries.dcmi.as_ref().map_err(|e| e.to_string())?;
-    let visible = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok();
+    let visible = std::env::var(super::near::VISIBLE_DEVICES).ok();
     let logic = logic_id(ordinal, visible.as_deref())? as u32;
     // SAFETY: the function takes nothing and may be called again.
     told("dcmi_init", unsafe { call!(dcmi, dcmi_init()) })?;
@@ -139,6 +139,28 @@ fn place(api: &Api, ordinal: usize) -> Reading<(&Dcmi, i32, i32)> {
     };
     told("dcmi_get_card_id_device_id_from_logicid", found)?;
     Ok((dcmi, card, device))
+}
+
+/// The PCI address of the `ordinal`-th visible chip, `0000:c1:00.0`. Its id says nothing of that: chips are not numbered in the order
+/// of the bus (an 800I A2 lists 0 at C1:00.0 and 1 at 01:00.0).
+pub(super) fn pci_address(api: &Api, ordinal: usize) -> Reading<String> {
+    let (dcmi, card, device) = place(api, ordinal)?;
+    let mut info = dcmi_pcie_info_all {
+        venderid: 0,
+        subvenderid: 0,
+        deviceid: 0,
+        subdeviceid: 0,
+        domain: 0,
+        bdf_busid: 0,
+        bdf_deviceid: 0,
+        bdf_funcid: 0,
+        reserve: [0; 32],
+    };
+    // SAFETY: a struct of the documented layout.
+    let asked = unsafe { call!(dcmi, dcmi_get_device_pcie_info_v2(card, device, ptr::from_mut(&mut info))) };
+    told("dcmi_get_device_pcie_info_v2", asked)?;
+    let dcmi_pcie_info_all { domain, bdf_busid, bdf_deviceid, bdf_funcid, .. } = info;
+    Ok(format!("{domain:04x}:{bdf_busid:02x}:{bdf_deviceid:02x}.{bdf_funcid:x}"))
 }
 
 fn told(function: &str, answer: Result<i32, &str>) -> Reading<()> {

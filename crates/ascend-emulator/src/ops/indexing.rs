@@ -78,6 +78,11 @@ pub struct IndexCopy {
 }
 
 impl IndexCopy {
+    /// Along the first dimension, which CANN does by ScatterUpdate.
+    pub fn is_of_rows(self) -> bool {
+        self.dim == 0
+    }
+
     /// # Safety
     /// Every view lies inside live memory.
     pub unsafe fn run(self, views: &[View]) -> Result<(), String> {

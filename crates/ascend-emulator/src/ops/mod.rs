@@ -47,6 +47,11 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// CANN's plan of it copies a view onto itself at the end.
+    pub fn writes_back(&self) -> bool {
+        matches!(self, Self::IndexCopy(kernel) if kernel.is_of_rows())
+    }
+
     /// Computes. The error is a fault that the chip would meet while running, such as an index out of range.
     ///
     /// # Safety

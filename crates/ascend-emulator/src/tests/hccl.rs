@@ -275,3 +275,24 @@ fn what_the_chip_cannot_is_refused() {
     drop(x);
     s.end();
 }
+
+#[test]
+fn a_communicator_wants_a_device_on_its_thread() {
+    let s = Session::new("devices = 2");
+    let comms = init_all(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (devices, mut more) = ([0, 1], [null_mut(); 2]);
+            // SAFETY: as many places as said; live handles.
+            unsafe {
+                assert_eq!(HcclCommInitAll(2, devices.as_ptr(), more.as_mut_ptr()), 15);
+                assert_eq!(HcclCommDestroy({ comms[0] }.0), 15);
+                assert_eq!(aclrtSetDevice(1), 0);
+                assert_eq!(HcclCommDestroy({ comms[0] }.0), 0);
+                assert_eq!(aclrtResetDevice(1), 0);
+            }
+        });
+    });
+    destroy(&comms[1..]);
+    s.end();
+}

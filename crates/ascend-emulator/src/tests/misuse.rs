@@ -11,13 +11,16 @@ use crate::executor::{
     RawExecutor, aclDestroyAclOpExecutor, aclSetAclOpExecutorRepeatable, aclSetInputTensorAddr,
     aclSetOutputTensorAddr, aclSetTensorAddr,
 };
-use crate::half::DType::{self, Bf16, Float, Float16, Int32};
+use crate::half::DType::{self, Bf16, Float, Float16, Int32, Int64};
 use crate::memory::{aclrtFree, aclrtFreeHost, aclrtGetMemInfo, aclrtMalloc, aclrtMallocHost};
 use crate::ops::attention_plan::aclnnFusedInferAttentionScoreV2GetWorkspaceSize;
 use crate::ops::elementwise::{
     aclnnAddGetWorkspaceSize, aclnnMul, aclnnMulGetWorkspaceSize, aclnnSwiGluGetWorkspaceSize,
 };
-use crate::ops::indexing::{aclnnEmbedding, aclnnEmbeddingGetWorkspaceSize};
+use crate::ops::indexing::{
+    aclnnEmbedding, aclnnEmbeddingGetWorkspaceSize, aclnnInplaceIndexCopy,
+    aclnnInplaceIndexCopyGetWorkspaceSize,
+};
 use crate::ops::linear::{aclnnMatmul, aclnnMatmulGetWorkspaceSize};
 use crate::ops::norm::aclnnRmsNormGetWorkspaceSize;
 use crate::runtime::{
@@ -255,13 +258,6 @@ fn a_missing_synchronise_shows() {
     // SAFETY: live handles.
     assert_eq!(unsafe { aclnnMul(null_mut(), 0, executor, s.stream) }, 0);
     assert!(out.read().iter().all(|x| x.is_nan()), "nothing ran yet");
-    // A copy in the stream to pageable memory waits for what stands before it.
-    let mut host = [0u16; 16];
-    // SAFETY: 32 bytes on both sides.
-    let code = unsafe { aclrtMemcpyAsync(host.as_mut_ptr().cast(), 32, out.memory.0, 32, 2, s.stream) };
-    assert_eq!(code, 0);
-    assert_eq!(host, [crate::half::f32_to_f16(9.0); 16]);
-    // To pinned memory it does not.
     let mut pinned = null_mut();
     // SAFETY: 32 bytes on both sides.
     unsafe {
@@ -269,10 +265,35 @@ fn a_missing_synchronise_shows() {
         assert_eq!(aclrtMemcpyAsync(pinned, 32, out.memory.0, 32, 2, s.stream), 0);
         assert_eq!(pinned.cast::<u16>().read(), 0);
         assert_eq!(s.sync(), 0);
-        assert_eq!(pinned.cast::<u16>().read(), host[0]);
+        assert_eq!(pinned.cast::<u16>().read(), crate::half::f32_to_f16(9.0));
         assert_eq!(aclrtFreeHost(pinned), 0);
     }
     drop((a, out));
+    s.end();
+}
+
+#[test]
+fn copies_in_a_stream_want_pinned_and_aligned_memory() {
+    let s = Session::new("");
+    let device = Memory::new(1 << 10);
+    let (mut pageable, mut pinned) = ([0u8; 256], null_mut());
+    // SAFETY: live memory of these sizes.
+    unsafe {
+        assert_eq!(aclrtMallocHost(&raw mut pinned, 256), 0);
+        let behind = |start: *mut c_void, bytes: usize| start.cast::<u8>().add(bytes).cast::<c_void>();
+        let to_host = |to, from| aclrtMemcpyAsync(to, 128, from, 128, 2, s.stream);
+        let to_device = |to, from: *mut c_void| aclrtMemcpyAsync(to, 128, from, 128, 1, s.stream);
+        assert_eq!(to_host(pageable.as_mut_ptr().cast(), device.0), 107_000);
+        assert!(message().contains("aclrtMallocHost"), "{}", message());
+        assert_eq!(to_device(device.0, pageable.as_mut_ptr().cast()), 107_000);
+        assert_eq!(to_host(behind(pinned, 32), device.0), 107_000);
+        assert_eq!(to_device(behind(device.0, 32), pinned), 107_000);
+        assert!(message().contains("multiple of 64"), "{}", message());
+        assert_eq!(to_device(behind(device.0, 64), behind(pinned, 64)), 0);
+        assert_eq!(s.sync(), 0);
+        assert_eq!(aclrtFreeHost(pinned), 0);
+    }
+    drop(device);
     s.end();
 }
 
@@ -516,5 +537,53 @@ fn a_reset_kills_what_lived_and_starts_anew() {
             }
         }
     }
+    s.end();
+}
+
+#[test]
+fn some_executors_cannot_be_kept() {
+    for (settings, along, refused) in
+        [("", 0, true), ("", 1, false), ("fault = single-use:aclnnInplaceIndexCopy", 1, true)]
+    {
+        let s = Session::new(settings);
+        let (table, places) =
+            (Array::new(Float16, &[4, 4], &[0.0; 16]), Array::new(Int64, &[2], &[3.0, 0.0]));
+        let rows = Array::new(Float16, if along == 0 { &[2, 4] } else { &[4, 2] }, &[1.0; 8]);
+        let (mut bytes, mut executor) = (0, null_mut());
+        // SAFETY: live handles.
+        unsafe {
+            let first = aclnnInplaceIndexCopyGetWorkspaceSize(
+                table.tensor,
+                along,
+                places.tensor,
+                rows.tensor,
+                &raw mut bytes,
+                &raw mut executor,
+            );
+            assert_eq!(first, 0, "{}", message());
+            let set = aclSetAclOpExecutorRepeatable(executor);
+            assert_eq!(set, if refused { 561_000 } else { 0 }, "{settings} {along}");
+            // Refused or not, it runs.
+            assert_eq!(aclnnInplaceIndexCopy(null_mut(), 0, executor, s.stream), 0);
+            assert_eq!(s.sync(), 0);
+            if !refused {
+                assert_eq!(aclDestroyAclOpExecutor(executor), 0);
+            }
+        }
+        drop((table, places, rows));
+        s.end();
+    }
+    let s = Session::new("executor_cache = on");
+    let (a, out) = (Array::new(Float16, &[16], &[3.0; 16]), Array::empty(Float16, &[16]));
+    // SAFETY: live handles.
+    unsafe {
+        let (first, second) = (mul_stage(&a, &out), mul_stage(&a, &out));
+        assert_eq!(aclSetAclOpExecutorRepeatable(first), 0);
+        assert_eq!(aclSetAclOpExecutorRepeatable(second), 561_000);
+        assert!(message().contains("served from the cache"), "{}", message());
+        assert_eq!(aclnnMul(null_mut(), 0, second, s.stream), 0);
+        assert_eq!(aclDestroyAclOpExecutor(first), 0);
+    }
+    drop((a, out));
     s.end();
 }

@@ -1,0 +1,97 @@
+//! What of Ascend this machine has: for people who look why a card is not there.
+
+use std::path::{Path, PathBuf};
+
+use super::group::{device_count, installed};
+
+/// Where the driver says which it is.
+const DRIVER_VERSION: &str = "/usr/local/Ascend/driver/version.info";
+/// The folder of device nodes, and how those begin that a process needs.
+const NODES: (&str, [&str; 4]) = ("/dev", ["davinci", "devmm_svm", "hisi_hdc", "dvpp_cmdlist"]);
+
+/// What was found. Nothing here is measured.
+#[derive(Debug, Clone, Default)]
+pub struct Installation {
+    /// CANN's libraries that were opened: their family and path.
+    pub libraries: Vec<(&'static str, PathBuf)>,
+    /// Libraries that are there and could not be opened, with the loader's words.
+    pub left_out: Vec<String>,
+    /// Why there is no chip to be had.
+    pub problem: Option<String>,
+    /// The driver's version.
+    pub driver: Option<String>,
+    /// Device nodes.
+    pub nodes: Vec<PathBuf>,
+    /// Chips that a process may use.
+    pub devices: Option<u32>,
+    /// The runtime's name of the chips.
+    pub soc: Option<String>,
+}
+
+impl Installation {
+    /// Looks; opens and initialises CANN where it is there.
+    pub fn look() -> Self {
+        let mut found = Self {
+            driver: std::fs::read_to_string(DRIVER_VERSION).ok().and_then(|text| driver_version(&text)),
+            nodes: nodes(Path::new(NODES.0)),
+            ..Self::default()
+        };
+        match installed("ascend") {
+            Err(error) => found.problem = Some(error.to_string()),
+            Ok(api) => {
+                let libraries = api.libraries.found.iter();
+                found.libraries = libraries.map(|l| (l.family.name(), l.path.clone())).collect();
+                found.left_out = api.libraries.skipped.iter().map(ToString::to_string).collect();
+                match (device_count(&api), api.soc()) {
+                    (Ok(devices), Ok(soc)) => (found.devices, found.soc) = (Some(devices), Some(soc)),
+                    (Err(error), _) | (_, Err(error)) => found.problem = Some(error.to_string()),
+                }
+            }
+        }
+        found
+    }
+
+    /// Something of a card or its software is there.
+    pub fn is_there(&self) -> bool {
+        !self.libraries.is_empty() || !self.nodes.is_empty() || self.driver.is_some()
+    }
+}
+
+/// `Version=25.0.rc1`, in whatever line.
+fn driver_version(text: &str) -> Option<String> {
+    text.lines().find_map(|line| line.strip_prefix("Version=")).map(|version| version.trim().to_owned())
+}
+
+fn nodes(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        NODES.1.iter().any(|start| name.starts_with(start))
+    };
+    let mut found: Vec<PathBuf> = entries.filter(is_one).collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_and_the_driver_are_found_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["davinci0", "davinci_manager", "hisi_hdc", "null"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let names: Vec<_> = nodes(folder.path()).iter().map(|p| p.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["davinci0", "davinci_manager", "hisi_hdc"]);
+        let told = driver_version("package_version=1\nVersion=25.0.rc1\nascendhal=7\n");
+        assert_eq!(told.as_deref(), Some("25.0.rc1"));
+    }
+
+    #[test]
+    fn a_machine_without_a_card_says_why() {
+        let found = Installation::look();
+        assert!(found.devices.is_some() != found.problem.is_some(), "{found:?}");
+    }
+}
