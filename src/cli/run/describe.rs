@@ -235,9 +235,8 @@ impl Times {
         }
         let known = in_words(self.seconds);
         match (self.at_least || self.unknown > 0, self.at_most, self.unknown) {
-            (false, false, _) if self.seconds < 0.1 => known,
+            (false, _, _) if self.seconds < 0.1 => known,
             (false, false, _) => format!("about {known}"),
-            (false, true, _) if self.seconds < 0.1 => known,
             (false, true, _) => format!("at most about {known}"),
             (true, _, 0) => format!("at least {known}"),
             (true, _, unknown) => format!("at least {known}, and {unknown} of {} cases unknown,", self.cases),

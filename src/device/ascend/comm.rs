@@ -14,7 +14,7 @@ use super::super::DeviceError;
 use super::api::{Api, acl};
 
 /// How long the ranks wait for one another: HCCL's own limit (`HCCL_CONNECT_TIMEOUT`) unless it is set.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A communicator of one rank.
 pub(super) struct Comm {

@@ -30,8 +30,8 @@ mod x86 {
             for line in lines {
                 // SAFETY: the instruction is there, and changes nothing that a program sees.
                 unsafe {
-                    asm!("clflushopt [{}]", in(reg) std::ptr::from_ref(line), options(nostack, preserves_flags))
-                };
+                    asm!("clflushopt [{}]", in(reg) std::ptr::from_ref(line), options(nostack, preserves_flags));
+                }
             }
         } else {
             for line in lines {
