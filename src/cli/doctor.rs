@@ -94,7 +94,7 @@ struct Findings {
 }
 
 /// What of Ascend there is.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct AscendFindings {
     is_there: bool,
     driver: Option<String>,
@@ -196,6 +196,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         // The peak that stands for all is that of the product's main type.
         findings.limits = Some(limits_record(&measure_limits(threads)?, DType::Fp16.into()));
     }
+    // After the measurement: CANN starts threads of its own.
+    findings.ascend = AscendFindings::look();
+    if findings.ascend.soc.as_ref().is_some_and(|soc| soc.starts_with("Ascend910B")) {
+        findings.advice.push(HCCL_ON_A2.to_owned());
+    }
     findings.environment = variables(args.environment);
     if args.noise {
         let noise = between_processes(args)?;
@@ -211,6 +216,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// What CANN's pages say of several chips of that kind.
+const HCCL_ON_A2: &str = "CANN's pages up to 8.3 call collectives unsupported on an 800I A2 (8.5 and 9.0 list training machines, 9.1 \
+     lists inference); frameworks use them there: try `glmbench npu-selftest --device 800i-a2 --tp 2`";
 
 /// Repetitions of each shape in a process.
 const REPETITIONS: usize = 10;
@@ -306,7 +315,7 @@ fn findings(machine: Machine) -> Findings {
         memory_bytes: machine.memory_bytes,
         available_bytes: machine.available_bytes,
         cann: cann.map(|path| path.display().to_string()),
-        ascend: AscendFindings::look(),
+        ascend: AscendFindings::default(),
         limits: None,
         environment: Vec::new(),
         noise: None,

@@ -332,6 +332,8 @@ impl Auditor<'_> {
                 // There is no sample yet: a kill came between the two lines of an item, or the run goes on while it is read.
                 None if next == due.len()
                     && !finished
+                    && line.is_sound
+                    && self.run.plan.accuracy.iter().any(|case| case.task == record.task)
                     && ahead.insert((record.task.clone(), record.doc_id.clone())) => {}
                 _ => others += 1,
             }

@@ -214,7 +214,7 @@ impl RunDir {
         if sum == Sum::Wrong {
             let started = &found.provenance.started;
             said.push(format!(
-                "run.json is not as it was written; it is written anew, and only its name and its start, {started}, are taken from it"
+                "run.json is not as it was written; it is written anew; its name, how often it was resumed and its start, {started}, are taken as they stand there"
             ));
         }
         if found.status == Status::Complete && found.seal.is_none() && schema >= WITH_SUMS {
@@ -335,8 +335,12 @@ impl RunDir {
         }
         let lost = (samples.lines.len() - at.samples).saturating_sub(kept.len());
         let aside = if lost > 0 { Some(self.set_aside("samples.jsonl")?) } else { None };
+        if lost > 0 && !prompts.is_empty() {
+            self.set_aside("prompts.jsonl")?;
+        }
         // Of an unfinished run a torn line is what a kill leaves.
-        let is_told = complete || !kept.is_empty() || lost > 0 || prompts.len() > at.prompts;
+        let is_told =
+            complete || !kept.is_empty() || lost > 0 || prompts.len() > at.prompts + usize::from(ahead);
         let cut = Cut { front: at.samples, kept: kept.len(), lost, aside };
         self.keep("prompts.jsonl", &kept.iter().filter_map(|(_, prompts)| *prompts).collect::<Vec<_>>())?;
         self.keep("samples.jsonl", &kept.iter().map(|(sample, _)| *sample).collect::<Vec<_>>())?;
@@ -435,6 +439,6 @@ impl Cut {
         if let Some(aside) = &self.aside {
             words += &format!(" and set aside in {aside}");
         }
-        words + "; what is missing is done again"
+        words + "; what is missing, if anything, is done again"
     }
 }

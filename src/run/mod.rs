@@ -158,10 +158,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Before a case, a probe or a level: the engine is as in a process that did nothing before.
+    /// Before a case, a probe or a level of a modelled run: the engine is as in a process that did nothing before. A measured run
+    /// keeps its plans, which its users would have, too.
     fn start_afresh(&mut self) -> Result<(), RunError> {
-        self.engine.start_afresh()?;
         if self.clock() == Clock::Modelled {
+            self.engine.start_afresh()?;
             self.go_on_from_lines()?;
         }
         Ok(())

@@ -151,7 +151,6 @@ fn probe(
         output_hash: None,
         end_ns: 0,
     };
-    session.start_afresh()?;
     if let Some((reason, wanted_bytes)) = no_room(search, batch, session) {
         record.outcome = ProbeOutcome::OutOfMemory;
         record.reason = Some(reason);
@@ -222,6 +221,7 @@ fn repetitions(
     let shape = search.shape(batch);
     let prompts = prompts(shape, tokens, search.seed);
     let mut times = Vec::with_capacity(search.repetitions);
+    session.start_afresh()?;
     for number in 0..=search.repetitions {
         if session.stopped() {
             return Ok(None);

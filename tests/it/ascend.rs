@@ -253,6 +253,30 @@ fn the_letter_of_the_documentation_is_enough() {
     }
 }
 
+/// Plans that cannot be kept are made anew, with the same numbers.
+#[test]
+fn plans_that_cannot_be_kept_change_no_number() {
+    let (config, source) = random();
+    for chip in CHIPS {
+        let answered = |lines: &str| {
+            let group = AscendGroup::new(settings(chip, attention_shape(&config), lines, "")).unwrap();
+            let mut engine = engine(&group, &config, &source, 64).unwrap();
+            let first = answers(&mut engine, &prompts(), 320);
+            // What was kept is given back, and comes from the cache when it is made again.
+            engine.start_afresh().unwrap();
+            let second = answers(&mut engine, &prompts(), 320);
+            drop(engine);
+            assert_eq!(left(&group), [], "{} {lines}", chip.name());
+            (first, second)
+        };
+        let (first, second) = answered("");
+        assert_eq!(first, second);
+        for lines in ["executor_cache = on", "fault = single-use:RmsNorm", "fault = single-use:Embedding"] {
+            assert_eq!(answered(lines), (first.clone(), first.clone()), "{} {lines}", chip.name());
+        }
+    }
+}
+
 #[test]
 fn what_was_chosen_stands_in_the_record() {
     let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 32 };
@@ -356,11 +380,15 @@ fn telemetry_is_what_the_libraries_tell_or_the_reason() {
     for chip in CHIPS {
         let read = |lines: &str| {
             let group = AscendGroup::new(settings(chip, heads, lines, "")).unwrap();
-            group.telemetry().chip(0)
+            let address = group.telemetry().pci_address(1);
+            (group.telemetry().chip(0), address)
         };
-        let fake = read("telemetry = fake");
+        let (fake, address) = read("telemetry = fake");
+        let second = if chip == Chip::Duo300i { "0000:c1:00.1" } else { "0000:c0:00.0" };
+        assert_eq!(address.unwrap(), second);
         assert!(fake.power_w.is_ok() && fake.temp_c.is_ok() && fake.utilisation.is_ok(), "{fake:?}");
-        let none = read("telemetry = none");
+        let (none, address) = read("telemetry = none");
+        assert!(address.unwrap_err().contains("dcmi_init failed"));
         assert!(none.power_w.is_err() && none.temp_c.is_err() && none.utilisation.is_err(), "{none:?}");
         assert!(none.memory.unwrap().total_bytes > 20 << 30);
     }

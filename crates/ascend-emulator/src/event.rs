@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::clock::{Entry, Point};
 use crate::pool::{self, Slot, pooled};
@@ -124,16 +125,31 @@ pub unsafe extern "C" fn aclrtRecordEvent(event: RawEvent, stream: RawStream) ->
 /// Waits until the recorded moment.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn aclrtSynchronizeEvent(event: RawEvent) -> i32 {
-    entry("aclrtSynchronizeEvent", || {
+    // SAFETY: the caller's pointer is an event handle.
+    unsafe { synchronize("aclrtSynchronizeEvent", event, None) }
+}
+
+/// Waits until the recorded moment, at most `timeout_ms` of real time (-1: without limit).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtSynchronizeEventWithTimeout(event: RawEvent, timeout_ms: i32) -> i32 {
+    let limit = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
+    // SAFETY: the caller's pointer is an event handle.
+    unsafe { synchronize("aclrtSynchronizeEventWithTimeout", event, limit) }
+}
+
+/// # Safety
+/// The pointer is an event handle.
+unsafe fn synchronize(api: &str, event: RawEvent, limit: Option<Duration>) -> i32 {
+    entry(api, || {
         with_device(|device| {
             device.check_alive()?;
             // SAFETY: the caller's pointer is an event handle.
             let Some(record) = unsafe { get(event)? }.value().record.clone() else {
                 return fail(RT_EVENT_TIMESTAMP, "the event was not recorded");
             };
-            record.stream.finish(record.job, None)?;
+            record.stream.finish(record.job, limit)?;
             if record.point.time_ns().is_none() {
-                record.stream.settle(None)?;
+                record.stream.settle(limit)?;
             }
             device.spend_host(device.config.profile.host_call_ns);
             if let Some(time_ns) = record.point.time_ns() {

@@ -191,7 +191,7 @@ pub fn device(id: i32) -> Outcome<Arc<Device>> {
 /// Devices left by ASCEND_RT_VISIBLE_DEVICES: ids up to the first space, or the first that is none. Ids that descend or come twice
 /// leave none, as the runtime calls them an error.
 pub fn visible_devices(machine: &Machine) -> usize {
-    let list = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok();
+    let list = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok().filter(|list| !list.is_empty());
     list.map_or(machine.devices.len(), |list| listed(&list, machine.devices.len()))
 }
 

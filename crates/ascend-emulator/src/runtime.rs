@@ -7,7 +7,7 @@ use crate::registry::{
     visible_devices,
 };
 use crate::settings::Soc;
-use crate::status::{INVALID_PARAM, Outcome, RT_UNSUPPORTED, entry, fail};
+use crate::status::{INVALID_PARAM, Outcome, RT_NO_DEVICE, RT_UNSUPPORTED, entry, fail};
 
 /// Starts the library; a configuration file is accepted and not read.
 #[unsafe(no_mangle)]
@@ -76,9 +76,12 @@ pub unsafe extern "C" fn aclrtGetDeviceCount(count: *mut u32) -> i32 {
         if count.is_null() {
             return fail(INVALID_PARAM, "count is null");
         }
-        let machine = machine()?;
+        let visible = visible_devices(&*machine()?);
+        if visible == 0 {
+            return fail(RT_NO_DEVICE, "ASCEND_RT_VISIBLE_DEVICES leaves no device");
+        }
         // SAFETY: not null; the caller's pointer.
-        unsafe { count.write(visible_devices(&machine) as u32) };
+        unsafe { count.write(visible as u32) };
         Ok(())
     })
 }

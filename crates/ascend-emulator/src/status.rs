@@ -48,6 +48,8 @@ pub const NN_PARAM_NULLPTR: i32 = 161_001;
 pub const NN_PARAM_INVALID: i32 = 161_002;
 /// A runtime call inside an operator failed.
 pub const NN_RUNTIME: i32 = 361_001;
+/// No device is to be had.
+pub const RT_NO_DEVICE: i32 = 207_004;
 /// The operator library cannot do it: `ACLNN_ERR_INNER`.
 pub const NN_INNER: i32 = 561_000;
 /// The operator's tiling refuses the shapes.

@@ -292,6 +292,10 @@ pub struct Rt {
         unsafe extern "C" fn(event: aclrtEvent) -> aclError,
         ::libloading::Error,
     >,
+    pub aclrtSynchronizeEventWithTimeout: Result<
+        unsafe extern "C" fn(event: aclrtEvent, timeout: i32) -> aclError,
+        ::libloading::Error,
+    >,
     pub aclrtEventElapsedTime: Result<
         unsafe extern "C" fn(
             ms: *mut f32,
@@ -367,6 +371,10 @@ impl Rt {
             .map(|sym| *sym);
         let aclrtSynchronizeEvent = unsafe { __library.get(b"aclrtSynchronizeEvent\0") }
             .map(|sym| *sym);
+        let aclrtSynchronizeEventWithTimeout = unsafe {
+            __library.get(b"aclrtSynchronizeEventWithTimeout\0")
+        }
+            .map(|sym| *sym);
         let aclrtEventElapsedTime = unsafe { __library.get(b"aclrtEventElapsedTime\0") }
             .map(|sym| *sym);
         let aclrtGetDeviceUtilizationRate = unsafe {
@@ -399,6 +407,7 @@ impl Rt {
             aclrtDestroyEvent,
             aclrtRecordEvent,
             aclrtSynchronizeEvent,
+            aclrtSynchronizeEventWithTimeout,
             aclrtEventElapsedTime,
             aclrtGetDeviceUtilizationRate,
         })
@@ -631,6 +640,18 @@ impl Rt {
                 .aclrtSynchronizeEvent
                 .as_ref()
                 .expect("Expected function, got error."))(event)
+        }
+    }
+    pub unsafe fn aclrtSynchronizeEventWithTimeout(
+        &self,
+        event: aclrtEvent,
+        timeout: i32,
+    ) -> aclError {
+        unsafe {
+            (self
+                .aclrtSynchronizeEventWithTimeout
+                .as_ref()
+                .expect("Expected function, got error."))(event, timeout)
         }
     }
     pub unsafe fn aclrtEventElapsedTime(

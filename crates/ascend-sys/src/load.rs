@@ -143,7 +143,7 @@ impl SearchPath {
         }
     }
 
-    /// All libraries called `name`; the first folder that has a plain name wins, a pattern takes each file name once.
+    /// All libraries called `name`, in the order of the folders; the first folder that has a plain name wins.
     fn files(&self, name: &str) -> Vec<PathBuf> {
         let Some(prefix) = name.strip_suffix('*') else {
             return self.0.iter().map(|f| f.join(name)).find(|path| path.is_file()).into_iter().collect();
@@ -155,7 +155,6 @@ impl SearchPath {
                 .flatten()
                 .filter_map(|entry| Some(entry.ok()?.path()))
                 .filter(|path| is_library(path, prefix))
-                .filter(|path| !found.iter().any(|f| f.file_name() == path.file_name()))
                 .collect();
             here.sort();
             found.append(&mut here);
@@ -185,9 +184,11 @@ fn op_api_folders(root: &Path, depth: usize, found: &mut Vec<PathBuf>) {
         found.push(root.to_owned());
     }
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let folders = entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink());
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    folders.retain(|path| path.is_dir() && !path.is_symlink());
+    folders.sort();
     if depth < DEEPEST {
-        folders.for_each(|folder| op_api_folders(&folder, depth + 1, found));
+        folders.iter().for_each(|folder| op_api_folders(folder, depth + 1, found));
     }
 }
 
@@ -304,6 +305,10 @@ impl Opened {
             let mut broken = Vec::new();
             let before = self.found.len();
             for path in group {
+                // Of one name the first that can be opened is taken.
+                if self.found[before..].iter().any(|found| found.path.file_name() == path.file_name()) {
+                    continue;
+                }
                 let library = match open(&path, RTLD_LAZY | RTLD_GLOBAL) {
                     Ok(library) => library,
                     // A library of operators for which this machine lacks something must not cost the others.
@@ -419,8 +424,7 @@ mod tests {
         assert!(folders.contains(&deep), "{folders:?}");
     }
 
-    /// A file that is a library of this system, or one that is none.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[test]
     fn one_of_several_libraries_may_be_broken() {
         let folder = folder(&["libopapi_broken.so"]);
@@ -431,11 +435,8 @@ mod tests {
         // Any small library will do in place of a good one.
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let mapped = maps.lines().filter_map(|line| line.split_whitespace().last());
-        let Some(small) =
-            mapped.into_iter().find(|path| path.contains("/libgcc_s") || path.contains("/libm."))
-        else {
-            return eprintln!("skipped: no small library is mapped here");
-        };
+        let small = mapped.into_iter().find(|path| path.contains("/libgcc_s") || path.contains("/libm."));
+        let small = small.expect("a program of Rust has one of them mapped");
         for name in ["libnnopbase.so", "libopapi_good.so"] {
             let _ = std::fs::remove_file(folder.path().join(name));
             std::fs::copy(small, folder.path().join(name)).unwrap();

@@ -113,9 +113,11 @@ impl Api {
     pub(super) fn missing(&self, function: &str) -> DeviceError {
         let files: Vec<String> =
             self.libraries.found.iter().map(|found| found.path.display().to_string()).collect();
+        let left_out: String =
+            self.libraries.skipped.iter().map(|why| format!("; not opened: {why}")).collect();
         DeviceError::Unsupported {
             device: self.device,
-            problem: format!("the function {function} is in none of {}", files.join(", ")),
+            problem: format!("the function {function} is in none of {}{left_out}", files.join(", ")),
         }
     }
 

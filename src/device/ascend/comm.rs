@@ -1,8 +1,7 @@
 //! Communicators: each is made, used and ended on its rank's own thread.
 //!
-//! Every call of HCCL wants a device that is set on the calling thread; `HcclCommInitAll` for all ranks on one that has none fails with
-//! 15 on a card. So the first rank asks for a name (`HcclGetRootInfo`), and each joins under it (`HcclCommInitRootInfo`), which is
-//! documented for a thread a card.
+//! Every call of HCCL wants a device that is set on the calling thread. On a card `HcclCommInitAll` fails with 15 where none is. So
+//! the first rank asks for a root (`HcclGetRootInfo`), and each rank joins under it on its own thread (`HcclCommInitRootInfo`).
 
 use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -12,22 +11,23 @@ use ascend_sys::{Ccl, HcclRootInfo, call};
 
 use super::super::DeviceError;
 use super::api::{Api, acl};
+use super::runtime::Context;
 
-/// How long the ranks wait for one another: HCCL's own limit (`HCCL_CONNECT_TIMEOUT`) unless it is set.
+/// How long the ranks wait for one another: as long as HCCL does by default (`HCCL_CONNECT_TIMEOUT`).
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A communicator of one rank.
 pub(super) struct Comm {
-    api: Arc<Api>,
+    context: Arc<Context>,
     pub(super) handle: *mut std::ffi::c_void,
 }
 
-// SAFETY: a handle that is used by one thread at a time; the library knows it by value.
-unsafe impl Send for Comm {}
-
 impl Drop for Comm {
     fn drop(&mut self) {
-        if let Ok(ccl) = &self.api.libraries.ccl {
+        if self.context.is_abandoned() {
+            return;
+        }
+        if let Ok(ccl) = &self.context.api.libraries.ccl {
             // SAFETY: created by us, and this is the last use; the rank's device is still set on its thread.
             let _ = unsafe { call!(ccl, HcclCommDestroy(self.handle)) };
         }
@@ -45,8 +45,8 @@ pub(super) fn collectives(api: &Api, world: usize) -> Result<&Ccl, DeviceError> 
     })
 }
 
-/// Where ranks wait until all have their devices: a rank that fails before it joins calls the others off, for which HCCL would wait two
-/// minutes.
+/// Where ranks wait until all have their devices. A rank that fails before it joins calls the others off; HCCL itself would let them
+/// wait for two minutes.
 #[derive(Default)]
 pub(super) struct Meeting {
     state: Mutex<State>,
@@ -61,11 +61,17 @@ struct State {
 }
 
 impl Meeting {
-    /// Joins rank `rank` of `world`, whose device is set on the calling thread.
+    /// Joins rank `rank` of `world`, whose device is set on the calling thread by `context`.
     ///
     /// # Errors
     /// HCCL refuses, or not all ranks come.
-    pub(super) fn join(&self, api: &Arc<Api>, rank: usize, world: usize) -> Result<Comm, DeviceError> {
+    pub(super) fn join(
+        &self,
+        context: &Arc<Context>,
+        rank: usize,
+        world: usize,
+    ) -> Result<Comm, DeviceError> {
+        let api = &context.api;
         let ccl = collectives(api, world)?;
         let root = self.meet(api, ccl, rank, world)?;
         let mut handle = ptr::null_mut();
@@ -73,7 +79,7 @@ impl Meeting {
         unsafe {
             acl!(api, ccl, HcclCommInitRootInfo(world as u32, &raw const *root, rank as u32, &raw mut handle))
         }?;
-        Ok(Comm { api: api.clone(), handle })
+        Ok(Comm { context: context.clone(), handle })
     }
 
     /// Nobody waits any longer.
@@ -93,8 +99,7 @@ impl Meeting {
         let mut root = Box::new(HcclRootInfo { internal: [0; _] });
         if rank == 0 {
             // SAFETY: a place for the name.
-            let named = unsafe { acl!(api, ccl, HcclGetRootInfo(&raw mut *root)) };
-            named.inspect_err(|error| self.call_off(&error.to_string()))?;
+            unsafe { acl!(api, ccl, HcclGetRootInfo(&raw mut *root)) }?;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.arrived += 1;
@@ -109,9 +114,9 @@ impl Meeting {
         match (&state.called_off, &state.root) {
             (None, Some(root)) if state.arrived >= world => Ok(root.clone()),
             (Some(why), _) => Err(DeviceError::Lost { device: api.device, message: why.clone() }),
-            _ => Err(DeviceError::Lost {
+            _ => Err(DeviceError::Unsupported {
                 device: api.device,
-                message: format!(
+                problem: format!(
                     "{} of {world} ranks came to join within {} s",
                     state.arrived,
                     PATIENCE.as_secs()

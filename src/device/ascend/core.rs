@@ -45,11 +45,6 @@ impl Core {
         &self.context.api
     }
 
-    /// The same, to be kept.
-    pub(super) fn api_shared(&self) -> &Arc<Api> {
-        &self.context.api
-    }
-
     /// The type of activations, weights and cache.
     pub(super) fn element(&self) -> Element {
         Element::Model(self.dtype)
@@ -111,7 +106,9 @@ impl Core {
 impl Drop for Core {
     fn drop(&mut self) {
         self.stream.quiesce();
-        self.launcher.borrow_mut().forget(&self.context.api);
+        if !self.context.is_abandoned() {
+            self.launcher.borrow_mut().forget(&self.context.api);
+        }
     }
 }
 

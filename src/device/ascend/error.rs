@@ -13,7 +13,7 @@ const NAMES: [(i32, &str); 37] = [
     (107_003, "runtime: stream of another context"),
     (107_006, "runtime: event not recorded"),
     (107_019, "runtime: wait timed out"),
-    (107_020, "runtime: synchronise timed out"),
+    (107_020, "runtime: task timed out"),
     (161_001, "operator: null parameter"),
     (161_002, "operator: invalid parameter"),
     (207_000, "runtime: not supported"),
@@ -66,7 +66,7 @@ pub(super) fn name(api: &str, code: i32) -> &'static str {
 }
 
 /// The calls before a device is in use: what fails there was never had, so nothing is lost that could be resumed.
-const SET_UP: [&str; 4] = ["aclInit", "aclrtGetDeviceCount", "aclrtGetSocName", "aclrtSetDevice"];
+const SET_UP: [&str; 3] = ["aclInit", "aclrtGetDeviceCount", "aclrtSetDevice"];
 
 /// What to look at where a device cannot be set up (containers without devices or the driver's mounts are the usual cause).
 const SET_UP_HINT: &str = "look for /dev/davinciN, /dev/davinci_manager, /dev/devmm_svm and /dev/hisi_hdc, the driver's folder \

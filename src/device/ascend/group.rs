@@ -223,8 +223,8 @@ impl DeviceGroup for AscendGroup {
         self.rank(rank)
     }
 
-    /// Every later call of every rank fails at once. A rank that waits inside a collective comes back when the collective's
-    /// own time limit is over (`HCCL_EXEC_TIMEOUT`).
+    /// Every later call of every rank fails at once. A rank that waits inside a collective comes back within a second, and gives up
+    /// what the collective holds; the library's own limit (`HCCL_EXEC_TIMEOUT`) is half an hour.
     fn abort(&self) {
         self.api.call_off("another rank failed");
         self.meeting.call_off("another rank failed");
@@ -247,12 +247,13 @@ fn ready(
         None => installed(chip.name())?,
         Some(emulation) => emulated(chip.name(), emulation)?,
     };
+    // First: a machine without a chip has no name of one.
+    check_count(&api, world)?;
     let soc = api.soc()?;
     if !soc.starts_with(chip.soc()) {
         let problem = format!("the chip is {soc}, expected {}…", chip.soc());
         return Err(DeviceError::Unsupported { device: chip.name(), problem });
     }
-    check_count(&api, world)?;
     Ok((api, soc))
 }
 
@@ -321,8 +322,13 @@ pub(super) fn device_count(api: &Api) -> Result<u32, DeviceError> {
 /// Refuses more ranks than there are chips.
 fn check_count(api: &Api, world: usize) -> Result<(), DeviceError> {
     let set = std::env::var(VISIBLE_DEVICES).ok().filter(|list| !list.is_empty());
-    if let Some(problem) = set.as_deref().and_then(|list| visible_ids(list).err()) {
-        return Err(DeviceError::Setting { device: api.device, problem });
+    if let Some(list) = &set {
+        let wrong = |problem: String| DeviceError::Setting { device: api.device, problem };
+        if visible_ids(list).map_err(wrong)?.is_empty() {
+            return Err(wrong(format!(
+                "{VISIBLE_DEVICES}={list}: found no id; expected ids that ascend, such as 0,1"
+            )));
+        }
     }
     let count = device_count(api)?;
     if world <= count as usize {

@@ -6,8 +6,10 @@ use super::group::{device_count, installed};
 
 /// Where the driver says which it is.
 const DRIVER_VERSION: &str = "/usr/local/Ascend/driver/version.info";
-/// The folder of device nodes, and how those begin that a process needs.
-const NODES: (&str, [&str; 4]) = ("/dev", ["davinci", "devmm_svm", "hisi_hdc", "dvpp_cmdlist"]);
+/// The folder of device nodes.
+const DEVICE_NODES: &str = "/dev";
+/// How the names of those begin that a process needs.
+const NODE_NAMES: [&str; 4] = ["davinci", "devmm_svm", "hisi_hdc", "dvpp_cmdlist"];
 
 /// What was found. Nothing here is measured.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +35,7 @@ impl Installation {
     pub fn look() -> Self {
         let mut found = Self {
             driver: std::fs::read_to_string(DRIVER_VERSION).ok().and_then(|text| driver_version(&text)),
-            nodes: nodes(Path::new(NODES.0)),
+            nodes: nodes(Path::new(DEVICE_NODES)),
             ..Self::default()
         };
         match installed("ascend") {
@@ -66,7 +68,7 @@ fn nodes(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_one = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        NODES.1.iter().any(|start| name.starts_with(start))
+        NODE_NAMES.iter().any(|start| name.starts_with(start))
     };
     let mut found: Vec<PathBuf> = entries.filter(is_one).collect();
     found.sort();

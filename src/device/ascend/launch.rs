@@ -1,9 +1,8 @@
 //! Operators in two stages: the first checks and plans, the second runs on the stream.
 //!
 //! A plan whose arguments come again every step is kept: set repeatable right after its first stage, run any number of
-//! times. Others are made anew, and those that cannot be set repeatable: CANN refuses plans that copy a view onto itself, hold a kernel
-//! of the chip's processor or a copy, or come from its own cache. All share one workspace, which grows: work on a stream is done in
-//! order.
+//! times. Others are made anew. So are those that CANN refuses to set repeatable: plans that copy a view onto itself, hold an AICPU
+//! kernel or a copy, or come from its own cache. All share one workspace, which grows: work on a stream is done in order.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
@@ -85,7 +84,8 @@ impl Launcher {
     ) -> Result<(), DeviceError> {
         let plan = plan?;
         if let Err(error) = self.reserve(slab, stream, plan.workspace) {
-            abandon(api, plan);
+            // Without its workspace it cannot be run: what cannot be given back either is left to the library.
+            let _ = given_back(api, plan);
             return Err(error);
         }
         self.second_stage(api, stream, &plan)
@@ -153,23 +153,31 @@ impl Launcher {
     }
 }
 
-/// Makes a plan one that can be run again, or says why it cannot be. A lost device is no answer.
+/// Codes of operators that fail inside: what setting an executor repeatable is refused with.
+const INNER: std::ops::Range<i32> = 561_000..562_000;
+
+/// Makes a plan one that can be run again, or says why it cannot be. Other failures are no answer.
 fn set_repeatable(api: &Api, plan: &Plan) -> Result<Result<(), String>, DeviceError> {
     // SAFETY: the executor comes from its first stage and has not run.
     match unsafe { acl!(api, api.libraries.nn, aclSetAclOpExecutorRepeatable(plan.executor)) } {
         Ok(()) => Ok(Ok(())),
-        Err(error @ DeviceError::Lost { .. }) => Err(error),
-        Err(error) => Ok(Err(error.to_string())),
+        Err(error @ DeviceError::Failed { code, .. }) if INNER.contains(&code) => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
     }
 }
 
-/// Whether a plan could be kept; it is given back unused. A lost device is no answer.
-pub(super) fn can_be_kept(api: &Api, plan: Plan) -> Result<Result<(), String>, DeviceError> {
-    let answer = set_repeatable(api, &plan)?;
-    if answer.is_ok() {
-        destroy(api, plan);
+/// Gives back a plan that never ran; or the plan, where it cannot be, and why.
+pub(super) fn given_back(api: &Api, plan: Plan) -> Result<Result<(), (Plan, String)>, DeviceError> {
+    if api.libraries.nn.aclSetAclOpExecutorRepeatable.is_err() {
+        return Ok(Err((plan, "aclSetAclOpExecutorRepeatable is missing".to_owned())));
     }
-    Ok(answer)
+    match set_repeatable(api, &plan)? {
+        Ok(()) => {
+            destroy(api, plan);
+            Ok(Ok(()))
+        }
+        Err(why) => Ok(Err((plan, why))),
+    }
 }
 
 /// Gives back a repeatable plan's executor.
@@ -177,25 +185,4 @@ fn destroy(api: &Api, plan: Plan) {
     // SAFETY: made repeatable, so it is ours to destroy; nothing runs it any more.
     let _ = unsafe { call!(api.libraries.nn, aclDestroyAclOpExecutor(plan.executor)) };
     drop(plan.held);
-}
-
-/// Gives back a plan that never ran: its executor can be destroyed only when it is repeatable.
-fn abandon(api: &Api, plan: Plan) {
-    // SAFETY: the executor comes from its first stage and has not run.
-    let repeatable = unsafe { call!(api.libraries.nn, aclSetAclOpExecutorRepeatable(plan.executor)) };
-    if repeatable == Ok(0) {
-        destroy(api, plan);
-    }
-}
-
-/// Whether a first stage says yes; the plan is given back unused. A lost device is no answer.
-pub(super) fn accepts(api: &Api, plan: Result<Plan, DeviceError>) -> Result<Result<(), String>, DeviceError> {
-    match plan {
-        Ok(plan) => {
-            abandon(api, plan);
-            Ok(Ok(()))
-        }
-        Err(error @ DeviceError::Lost { .. }) => Err(error),
-        Err(error) => Ok(Err(error.to_string())),
-    }
 }

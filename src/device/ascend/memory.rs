@@ -55,6 +55,9 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
+        if self.context.is_abandoned() {
+            return;
+        }
         // SAFETY: allocated by us; every piece of it is gone.
         let _ = unsafe { call!(self.context.api.libraries.rt, aclrtFree(self.start)) };
     }
@@ -183,6 +186,9 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
+        if self.context.is_abandoned() {
+            return;
+        }
         // SAFETY: allocated by us.
         let _ = unsafe { call!(self.context.api.libraries.rt, aclrtFreeHost(self.start)) };
     }

@@ -114,7 +114,7 @@ impl Ascend {
         details.extend(bound);
         let choices = probed.choices;
         let world = settings.world;
-        let comm = if world > 1 { Some(meeting.join(core.api_shared(), rank, world)?) } else { None };
+        let comm = if world > 1 { Some(meeting.join(&core.context, rank, world)?) } else { None };
         Ok(Self {
             rotator: Rotator::new(choices.rotary, layout),
             attention: Attention::new(choices, layout),

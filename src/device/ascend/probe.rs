@@ -1,5 +1,7 @@
 //! Asking the operators' first stages what this chip and this version of CANN can do.
 
+use std::cell::RefCell;
+
 use super::super::{DType, DeviceError, KV_BLOCK_TOKENS};
 use super::api::Api;
 use super::choice::{
@@ -8,7 +10,7 @@ use super::choice::{
 use super::core::Core;
 use super::group::Chip;
 use super::kv::BlockOrder;
-use super::launch::{Plan, accepts, can_be_kept};
+use super::launch::{Plan, given_back};
 use super::layout::HeadLayout;
 use super::memory::Buffer;
 use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PromptLayout};
@@ -34,9 +36,11 @@ pub(super) fn probe(
     layout: HeadLayout,
     forced: Forced,
 ) -> Result<Probed, DeviceError> {
-    // First stages look at shapes, not at numbers: one piece of memory stands for everything.
+    // First stages look at shapes, not at numbers: one piece of memory stands for everything. It is zeros, since a plan that cannot be
+    // given back is run: row 0 of a table is there.
     let memory = core.slab.take(CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE * 2, "a probe of the operators")?;
-    let mut probe = Probe { core, layout, memory, refused: Vec::new() };
+    memory.clear()?;
+    let mut probe = Probe { core, layout, memory, refused: Vec::new(), single_use: RefCell::default() };
     let duo = chip == Chip::Duo300i;
     let weights: &[WeightFormat] = if duo {
         &[WeightFormat::FractalOperator, WeightFormat::Fractal, WeightFormat::Plain]
@@ -52,11 +56,11 @@ pub(super) fn probe(
     let kv = probe.choose("kv", KvWrite::ALL, forced.kv, |p, c| p.kv(c, order))?;
     let rotary = probe.choose("rotary", Rotation::ALL, forced.rotary, |p, c| p.rotary(c))?;
     let reuse = probe.choose("reuse", Reuse::ALL, forced.reuse, |p, c| Ok(p.reuse(c)))?;
-    if let (Reuse::Kept, KvWrite::IndexCopy) = (reuse, kv)
-        && let Err(why) = can_be_kept(core.api(), probe.index_copy()?)?
-    {
-        probe.refused.push(("reuse", format!("{}: {why}", kv.word())));
+    if reuse == Reuse::Kept {
+        probe.refused.extend(probe.single_use.take().into_iter().map(|why| ("reuse", why)));
     }
+    // What could only be given back by running it has run before its memory goes.
+    core.stream.synchronize()?;
     let choices = Choices { weights, bias, kv, rotary, decode, prefill, add, reuse };
     Ok(Probed { choices, refused: probe.refused })
 }
@@ -66,6 +70,8 @@ struct Probe<'a> {
     layout: HeadLayout,
     memory: Buffer,
     refused: Vec<(&'static str, String)>,
+    /// Operators whose plans cannot be kept, and why.
+    single_use: RefCell<Vec<String>>,
 }
 
 /// The first stage of an operator over a paged cache.
@@ -102,8 +108,20 @@ impl Probe<'_> {
         self.core.api()
     }
 
+    /// Whether a first stage says yes; the plan is given back. A lost device is no answer.
     fn accepts(&self, plan: Result<Plan, DeviceError>) -> Answer {
-        accepts(self.api(), plan)
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error @ DeviceError::Lost { .. }) => return Err(error),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let name = plan.name;
+        if let Err((plan, why)) = given_back(self.api(), plan)? {
+            // An executor that cannot be kept ends by being run, and only so.
+            self.core.once(Ok(plan))?;
+            self.single_use.borrow_mut().push(format!("{name}: {why}"));
+        }
+        Ok(Ok(()))
     }
 
     /// Numbers of the model's type in any shape.
@@ -272,16 +290,14 @@ impl Probe<'_> {
                 let pair = [rows, cache];
                 self.accepts(ops::scatter_kv(self.api(), pair, pair, self.words(&[1])))
             }
-            KvWrite::IndexCopy => self.accepts(self.index_copy()),
+            KvWrite::IndexCopy => {
+                let cache = self.view(&[BLOCKS * KV_BLOCK_TOKENS, heads * channels]);
+                let row = self.view(&[1, heads * channels]);
+                self.accepts(ops::index_copy(self.api(), cache, self.words(&[1]), row))
+            }
             KvWrite::Copy => self.accepts(ops::copy(self.api(), rows, rows)),
             KvWrite::Memory => Ok(Ok(())),
         }
-    }
-
-    fn index_copy(&self) -> Result<Plan, DeviceError> {
-        let width = self.layout.shape.kv_heads * self.layout.channels;
-        let cache = self.view(&[BLOCKS * KV_BLOCK_TOKENS, width]);
-        ops::index_copy(self.api(), cache, self.words(&[1]), self.view(&[1, width]))
     }
 
     fn rotary(&self, rotary: Rotation) -> Answer {

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ascend_sys::call;
@@ -14,6 +15,8 @@ use super::api::{Api, acl};
 pub(super) struct Context {
     pub(super) api: Arc<Api>,
     ordinal: i32,
+    /// Work that nobody waits for any longer may still use what lives here: nothing of it is given back before the process ends.
+    abandoned: AtomicBool,
 }
 
 impl Context {
@@ -21,12 +24,20 @@ impl Context {
     pub(super) fn new(api: Arc<Api>, ordinal: i32) -> Result<Arc<Self>, DeviceError> {
         // SAFETY: an integer goes in.
         unsafe { acl!(&api, api.libraries.rt, aclrtSetDevice(ordinal)) }?;
-        Ok(Arc::new(Self { api, ordinal }))
+        Ok(Arc::new(Self { api, ordinal, abandoned: AtomicBool::new(false) }))
+    }
+
+    /// Whether what lives here is left to the end of the process.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
+        if self.is_abandoned() {
+            return;
+        }
         // SAFETY: nothing on this device is left, see the type.
         let _ = unsafe { call!(self.api.libraries.rt, aclrtResetDevice(self.ordinal)) };
     }
@@ -77,14 +88,16 @@ impl Stream {
     }
 
     /// Waits until nothing runs, whatever became of the device: before memory that queued work uses is given back. Where the group is
-    /// called off it waits for [`PATIENCE`] more.
+    /// called off it waits for [`PATIENCE`] more; what lives on the device is then left to the end of the process.
     pub(super) fn quiesce(&self) {
         let mut called_off: Option<Instant> = None;
         // A device that is really lost refuses at once, and then nothing runs any more, either.
-        while let Ok(Waited::NotYet) = self.wait() {
+        while !self.context.is_abandoned()
+            && let Ok(Waited::NotYet) = self.wait()
+        {
             if self.context.api.is_lost() && called_off.get_or_insert_with(Instant::now).elapsed() > PATIENCE
             {
-                return;
+                self.context.abandoned.store(true, Ordering::Relaxed);
             }
         }
     }
@@ -139,6 +152,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        if self.context.is_abandoned() {
+            return;
+        }
         // SAFETY: created by us, and this is the last use. A lost device cannot be waited for, but handles can be given back.
         let _ = unsafe { call!(self.context.api.libraries.rt, aclrtDestroyStream(self.handle)) };
     }
@@ -165,11 +181,22 @@ impl Event {
         unsafe { acl!(api, api.libraries.rt, aclrtRecordEvent(self.handle, stream.handle)) }
     }
 
-    /// Waits until the stream has passed it.
+    /// Waits until the stream has passed it, or the group is called off.
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
         let api = &self.context.api;
-        // SAFETY: the event lives.
-        unsafe { acl!(api, api.libraries.rt, aclrtSynchronizeEvent(self.handle)) }
+        let rt = &api.libraries.rt;
+        loop {
+            api.ready()?;
+            // SAFETY: the event lives.
+            let code = match unsafe { call!(rt, aclrtSynchronizeEventWithTimeout(self.handle, WAIT_MS)) } {
+                Ok(NOT_YET) => continue,
+                Ok(code) => code,
+                // SAFETY: as above.
+                Err(_) => unsafe { call!(rt, aclrtSynchronizeEvent(self.handle)) }
+                    .map_err(|missing| api.missing(missing))?,
+            };
+            return api.check("aclrtSynchronizeEvent", code);
+        }
     }
 
     /// Nanoseconds of the device's clock from this event to a later one; both must have been waited for.
@@ -184,6 +211,9 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
+        if self.context.is_abandoned() {
+            return;
+        }
         // SAFETY: created by us, and this is the last use.
         let _ = unsafe { call!(self.context.api.libraries.rt, aclrtDestroyEvent(self.handle)) };
     }

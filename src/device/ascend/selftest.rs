@@ -5,6 +5,7 @@
 
 mod operators;
 
+use super::super::group::DeviceGroup as _;
 use super::super::reference::Reference;
 use super::super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor};
 use super::layout::encode;
@@ -84,9 +85,25 @@ pub struct Selftest {
 pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceError> {
     let world = group.settings().world;
     std::thread::scope(|scope| {
-        let others: Vec<_> =
-            (1..world).map(|rank| scope.spawn(move || collective(&mut group.rank(rank)?))).collect();
-        let mut table = Table::new(group.rank(0)?, widths);
+        let of_rank = |rank: usize| {
+            let device = group.rank(rank);
+            // The others would wait for it.
+            device.inspect_err(|_| group.abort())
+        };
+        let others: Vec<_> = (1..world)
+            .map(|rank| scope.spawn(move || of_rank(rank).and_then(|mut device| collective(&mut device))))
+            .collect();
+        let first = match of_rank(0) {
+            Ok(device) => device,
+            Err(error) => {
+                let causes = others.into_iter().filter_map(|other| other.join().ok()?.err());
+                // One that was called off says nothing of why.
+                let cause =
+                    causes.chain([error]).min_by_key(|error| matches!(error, DeviceError::Lost { .. }));
+                return Err(cause.expect("invariant: the first rank's error is one"));
+            }
+        };
+        let mut table = Table::new(first, widths);
         table.run();
         let info = table.device.info();
         if world > 1 && table.lost.is_none() {

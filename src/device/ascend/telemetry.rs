@@ -97,6 +97,11 @@ impl Sensors for TelemetrySource {
 }
 
 impl TelemetrySource {
+    /// The PCI address of the `ordinal`-th visible chip, as the driver tells it.
+    pub fn pci_address(&self, ordinal: usize) -> Reading<String> {
+        pci_address(&self.api, ordinal)
+    }
+
     /// Asks the `ordinal`-th visible chip, now.
     pub fn chip(&self, ordinal: usize) -> Telemetry {
         // Memory is told of the device that is set on the thread.

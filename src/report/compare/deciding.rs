@@ -136,6 +136,18 @@ fn suites_own_name(run: &RunRecord) -> Option<String> {
     Some(group.configuration.clone())
 }
 
+/// The configuration of a run that has a group, as it was typed: it may name a model, which none of the run's words has.
+fn as_typed(run: &RunRecord) -> Option<String> {
+    let group = run.provenance.group.as_ref()?;
+    let at = group.configurations.iter().position(|name| *name == group.configuration)?;
+    let words = &run.provenance.command_line;
+    let typed = words.iter().enumerate().filter_map(|(index, word)| match word.as_str() {
+        "--configuration" => words.get(index + 1).cloned(),
+        word => word.strip_prefix("--configuration=").map(str::to_owned),
+    });
+    typed.into_iter().nth(at)
+}
+
 /// A run's configuration as it is typed.
 fn configuration(run: &RunRecord) -> String {
     let from = &run.provenance;
@@ -170,7 +182,9 @@ fn alone(run: &RunRecord) -> String {
     let Some(mut words) = stripped(&run.provenance).filter(|_| in_turns) else { return again(run, &[]) };
     match suites_own_name(run) {
         Some(name) => words.extend(["--only".to_owned(), name]),
-        None => words.extend(["--configuration".to_owned(), configuration(run)]),
+        None => {
+            words.extend(["--configuration".to_owned(), as_typed(run).unwrap_or_else(|| configuration(run))]);
+        }
     }
     words.extend(out_folder(&run.provenance.command_line));
     format!("`{}`", command_line(&words))
@@ -211,20 +225,17 @@ mod tests {
     fn a_side_that_was_timed_in_turns_is_run_alone() {
         let mut run = fixture::run();
         run.provenance.command_line = words(
-            "glmbench run s.toml --interleave --configuration rope=exact --configuration rope=model --blocks 8 --out=x",
+            "glmbench run s.toml --interleave --configuration rope=exact --configuration model=m,rope=model --blocks 8 --out=x",
         );
         assert_eq!(out_folder(&run.provenance.command_line), ["--out=x"]);
         run.provenance.group = Some(crate::record::Group {
             id: "g".into(),
             suite: "s".into(),
-            configuration: "rope=model".into(),
-            configurations: vec!["rope=exact".into(), "rope=model".into()],
+            configuration: "model=m,rope=model".into(),
+            configurations: vec!["rope=exact".into(), "model=m,rope=model".into()],
             blocks: Some(8),
         });
-        assert_eq!(
-            alone(&run),
-            "`glmbench run s.toml --configuration device=cpu,dtype=fp16,threads=2 --out=x`"
-        );
+        assert_eq!(alone(&run), "`glmbench run s.toml --configuration model=m,rope=model --out=x`");
         run.provenance.group = None;
         run.provenance.command_line = words("glmbench run s.toml --out x --resume");
         assert_eq!(alone(&run), "`glmbench run s.toml --out x`");

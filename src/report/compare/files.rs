@@ -239,6 +239,14 @@ fn accuracy_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
     rows
 }
 
+/// What the two figures are: over blocks and over runs the geometric mean of their medians.
+fn figure(basis: Option<Basis>) -> &'static str {
+    match basis {
+        Some(Basis::Blocks(_) | Basis::Runs(..)) => "mean of medians",
+        Some(Basis::Floor(_) | Basis::Apart) | None => "median",
+    }
+}
+
 fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
     let mut rows = Vec::new();
     for case in &pair.cases {
@@ -253,7 +261,7 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
             rows.push(ComparisonRow {
                 subject: case.name(),
                 part: phase.phase.to_string(),
-                figure: "median",
+                figure: figure(phase.basis),
                 unit: "ns",
                 clock_a: Some(phase.a.clock),
                 clock_b: Some(phase.b.clock),

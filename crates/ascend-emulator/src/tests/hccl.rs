@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use super::clock::ROUND;
 use super::session::{Array, Session, message, random, rounded};
 use crate::emulator::ascend_emulator_now_ns;
+use crate::event::{aclrtCreateEvent, aclrtDestroyEvent, aclrtRecordEvent, aclrtSynchronizeEventWithTimeout};
 use crate::half::DType::{self, Bf16, Float16};
 use crate::half::round_to;
 use crate::hccl::{
@@ -13,7 +14,10 @@ use crate::hccl::{
     HcclGetCommAsyncError, HcclGetErrorString, HcclGetRootInfo, HcclReduceScatter, RawComm,
 };
 use crate::runtime::{aclrtResetDevice, aclrtSetDevice};
-use crate::stream::{RawStream, aclrtCreateStream, aclrtDestroyStream, aclrtSynchronizeStream};
+use crate::stream::{
+    RawStream, aclrtCreateStream, aclrtDestroyStream, aclrtSynchronizeStream,
+    aclrtSynchronizeStreamWithTimeout,
+};
 
 /// A handle on its way to a rank's thread.
 #[derive(Clone, Copy)]
@@ -294,5 +298,32 @@ fn a_communicator_wants_a_device_on_its_thread() {
         });
     });
     destroy(&comms[1..]);
+    s.end();
+}
+
+#[test]
+fn a_wait_with_a_limit_ends_with_it() {
+    let s = Session::new("soc = Ascend310P3\nhccl_timeout_ms = 60000");
+    let comms = init_all(2);
+    let x = Array::new(Float16, &[8], &[1.0; 8]);
+    let mut event = null_mut();
+    // The other rank does not come.
+    // SAFETY: live handles and memory.
+    unsafe {
+        assert_eq!(aclrtCreateEvent(&raw mut event), 0);
+        assert_eq!(HcclAllReduce(x.memory.0, x.memory.0, 8, 3, 0, comms[0].0, s.stream), 0);
+        assert_eq!(aclrtRecordEvent(event, s.stream), 0);
+        let before = ascend_emulator_now_ns();
+        for _ in 0..3 {
+            assert_eq!(aclrtSynchronizeStreamWithTimeout(s.stream, 5), 507_046);
+            assert_eq!(aclrtSynchronizeEventWithTimeout(event, 5), 507_046);
+        }
+        assert_eq!(ascend_emulator_now_ns(), before, "waiting in vain takes real time alone");
+        assert_eq!(HcclCommDestroy(comms[1].0), 0);
+        assert_eq!(aclrtSynchronizeStreamWithTimeout(s.stream, 60_000), 507_014);
+        assert_eq!(aclrtDestroyEvent(event), 0);
+    }
+    destroy(&comms[..1]);
+    drop(x);
     s.end();
 }

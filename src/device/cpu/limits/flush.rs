@@ -6,15 +6,13 @@
 use super::bandwidth::Line;
 
 /// Whether this machine's instructions can do that.
-pub(super) const FLUSHES: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+pub(super) const FLUSHES: bool = cfg!(target_arch = "x86_64");
 
-/// Writes back and drops these lines; does nothing on other machines.
+/// Writes back and drops these lines; does nothing on other machines (aarch64's `dc civac` ends where a system's own cache may begin).
 pub(super) fn flush(lines: &[Line]) {
     #[cfg(target_arch = "x86_64")]
     x86::flush(lines);
-    #[cfg(target_arch = "aarch64")]
-    aarch64::flush(lines);
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[cfg(not(target_arch = "x86_64"))]
     let _ = lines;
 }
 
@@ -46,24 +44,6 @@ mod x86 {
     /// `clflushopt` is there, which does not wait for the line before: leaf 7, EBX bit 23.
     fn is_unordered() -> bool {
         __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx >> 23 & 1 == 1
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-mod aarch64 {
-    use std::arch::asm;
-
-    use super::Line;
-
-    pub(super) fn flush(lines: &[Line]) {
-        for line in lines {
-            // SAFETY: cleans and drops the line that holds the address; Linux lets programs do so.
-            unsafe {
-                asm!("dc civac, {}", in(reg) std::ptr::from_ref(line), options(nostack, preserves_flags))
-            };
-        }
-        // SAFETY: waits for those.
-        unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
     }
 }
 
