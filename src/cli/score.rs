@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::record::{
     AccuracyRow, Contents, PromptRecord, RunDir, RunRecord, SampleRecord, SampleState, Status,
 };
-use crate::report::{Verdict, accuracy_rows, render};
+use crate::report::{Summary, Verdict, accuracy_rows, render};
 use crate::run::score::{Rescored, rescore};
 use crate::text::one_line;
 
@@ -70,8 +70,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut new = rescore(&old_run, &old_samples, args.protocol.as_deref(), SystemTime::now())?;
     notes(&new).iter().for_each(|note| say(&format!("glmbench: {note}")));
     let (written, exit) = match &args.out {
-        Some(folder) if old_run.status == Status::Complete => (write_rows(folder, &new)?, Exit::Done),
-        Some(folder) => (write_rows(folder, &new)?, Exit::Incomplete),
+        Some(folder) => {
+            let summary = Summary::of(new.run.clone(), &new.samples, &[]);
+            (write_rows(folder, &new)?, exit_code(summary.verdict()))
+        }
         None => write_run(&old, &mut new)?,
     };
     let tasks = compared((&old_run, &old_samples), &new);

@@ -110,6 +110,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(clock_seed);
     let picked = Picked::of(&contents, (args.items as usize, args.cases as usize), seed);
     if picked.items.is_empty() && picked.cases.is_empty() {
+        if args.items == 0 && args.cases == 0 {
+            bail!("--items 0 --cases 0: nothing was asked for");
+        }
         bail!("run {} has nothing that can be put again{}", contents.run.run_id, passed_over(&picked));
     }
     let session = Session::new(args, &contents)?;

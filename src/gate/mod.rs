@@ -151,18 +151,18 @@ impl Candidate<'_> {
     /// What decides a limit on an accuracy.
     fn more_items(&self, task: &str) -> String {
         let case = self.summary.run.plan.accuracy.iter().find(|case| case.task == task);
-        match case.and_then(|case| case.part_of()) {
-            Some(all) => match &self.summary.run.provenance.scored_from {
-                Some(first) => format!(
-                    "all {all} items: the command of run {first}, from which this one was scored, without a limit; then \
-                     `glmbench score`"
-                ),
-                None => {
-                    format!("all {all} items, without a limit: {}", again(&self.summary.run, &["--limit"]))
-                }
-            },
-            None => "every item was put; of these items nothing decides a limit so near".to_owned(),
+        let Some(all) = case.and_then(|case| case.part_of()) else {
+            return "every item was put; of these items nothing decides a limit so near".to_owned();
+        };
+        if let Some(first) = &self.summary.run.provenance.scored_from {
+            return format!(
+                "all {all} items: the command of run {first}, from which this one was scored, with --limit {all}; then \
+                 `glmbench score`"
+            );
         }
+        // The limit may be the suite's own.
+        let command = again(&self.summary.run, &["--limit"]);
+        format!("all {all} items: {} --limit {all}`", command.trim_end_matches('`'))
     }
 
     /// Tasks that only one of the two runs has, with the letter of the one that lacks it.

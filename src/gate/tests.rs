@@ -256,10 +256,7 @@ fn undecided_counts_as_the_file_says() {
     record.provenance.command_line =
         ["x", "run", "s.toml", "--limit", "400", "--resume"].map(str::to_owned).to_vec();
     let judgements = alone("[[accuracy]]\nmin = \"50%\"", (record, samples, requests));
-    assert_eq!(
-        judgements[0].decide.as_deref(),
-        Some("all 1346 items, without a limit: `glmbench run s.toml`")
-    );
+    assert_eq!(judgements[0].decide.as_deref(), Some("all 1346 items: `glmbench run s.toml --limit 1346`"));
 }
 
 type Records = (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>);

@@ -1,7 +1,7 @@
 //! The order in which the lines of a plan's timed parts come, and when none of them is missing.
 
 use super::load::{LoadCase, LoadLevelRecord, next_rate};
-use super::probe::{ProbeRecord, SearchCase, next_probe};
+use super::probe::{ProbeOutcome, ProbeRecord, SearchCase, next_probe};
 use super::request::{RepetitionKind, RequestRecord};
 use super::run::{PerformanceCase, Plan};
 use std::collections::BTreeMap;
@@ -31,6 +31,28 @@ pub(super) trait Course {
     /// Lines of several parts come in turns with such a line, not part after part.
     fn in_turns(_line: &Self::Line) -> bool {
         false
+    }
+}
+
+impl PerformanceCase {
+    /// The line is of the shape that the plan has; real prompts have lengths of their own.
+    fn is_shape_of(&self, line: &RequestRecord) -> bool {
+        (line.batch, line.output_tokens, line.tp) == (self.batch, self.output_tokens, self.tp)
+            && (self.prompts.is_some() || line.input_tokens == self.input_tokens)
+    }
+}
+
+impl SearchCase {
+    /// The outcome is what the times and the limits say.
+    fn is_judged_so(&self, line: &ProbeRecord) -> bool {
+        let passes =
+            |ns: Option<u64>, limit: Option<u64>| ns.zip(limit).is_some_and(|(ns, limit)| ns > limit);
+        let slow = passes(line.tpot_ns, Some(self.limit_tpot_ns)) || passes(line.ttft_ns, self.limit_ttft_ns);
+        match line.outcome {
+            ProbeOutcome::Fits => !slow,
+            ProbeOutcome::TooSlow => slow,
+            ProbeOutcome::OutOfMemory | ProbeOutcome::Failed => true,
+        }
     }
 }
 
@@ -64,7 +86,7 @@ impl Course for PerformanceCase {
             RepetitionKind::Warmup => state.warm_ups,
             RepetitionKind::Timed => state.timed,
         };
-        !self.is_whole(state) && line.repetition == before
+        !self.is_whole(state) && line.repetition == before && self.is_shape_of(line)
     }
 
     fn take(state: &mut Repeated, line: &RequestRecord) {
@@ -107,7 +129,9 @@ impl Course for SearchCase {
     }
 
     fn follows(&self, state: &Self::State, line: &ProbeRecord) -> bool {
-        line.probe as usize == state.len() && next_probe(self, state) == Some((line.batch, line.purpose))
+        line.probe as usize == state.len()
+            && next_probe(self, state) == Some((line.batch, line.purpose))
+            && self.is_judged_so(line)
     }
 
     fn take(state: &mut Self::State, line: &ProbeRecord) {

@@ -49,7 +49,7 @@ fn has_failures(contents: &Contents) -> bool {
         || contents.loads.iter().flat_map(|level| &level.requests).any(|request| request.error.is_some())
 }
 
-/// The newest unfinished run under `root` with this record's identity, device, kernels and threads, and of the same group:
+/// The newest unfinished run under `root` with this record's identity, what was read of the model's folder, device, kernels and threads, and of the same group:
 /// going on with it on anything else would mix two measurements in one. Of the newest such run the journals are read, and
 /// something may be `wanted` of it though it calls itself complete; older ones are taken at their word.
 pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<Found> {
@@ -62,6 +62,7 @@ pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<F
             && there.kernel == ours.kernel
             && there.threads == ours.threads
             && there.cpu_model == ours.cpu_model
+            && there.model_details == ours.model_details
             && there.engine == ours.engine
             && there.clock_profile == ours.clock_profile
     });

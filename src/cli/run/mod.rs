@@ -123,6 +123,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         for world in plan.worlds() {
             setup.model.check(&setup.compute.on(world), plan.limits(world))?;
         }
+        setup.check_room(plan)?;
     }
     // What cannot be written is better known before gigabytes are read.
     std::fs::create_dir_all(&args.out)
@@ -179,8 +180,10 @@ fn dry_run(args: &Args, setups: &[Setup], plans: &[Plan<'_>]) -> anyhow::Result<
     for (setup, plan) in setups.iter().zip(plans) {
         for world in plan.worlds() {
             // A dry run may be made for another machine.
-            if let Err(error) = setup.model.check(&setup.compute.on(world), plan.limits(world)) {
+            let checked = setup.model.check(&setup.compute.on(world), plan.limits(world));
+            if let Err(error) = checked.map_err(anyhow::Error::from).and_then(|()| setup.check_room(plan)) {
                 say(&format!("glmbench: on this machine the run would be refused: {error}"));
+                break;
             }
         }
     }
@@ -282,7 +285,8 @@ fn prepare(
     let (dir, record) = open_dir(&args.out, resume, first)?;
     drop(watch);
     say(&format!("glmbench: recording in {}", dir.path().display()));
-    told.iter().for_each(|mended| say(&format!("glmbench: mended: {mended}")));
+    let what = if args.retry_failed { "taken up again" } else { "mended" };
+    told.iter().for_each(|words| say(&format!("glmbench: {what}: {words}")));
     Ok(Ready { engine, dir, record })
 }
 

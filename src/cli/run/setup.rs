@@ -9,7 +9,8 @@ use clap::Args as ClapArgs;
 use crate::cli::engine::{ComputeArgs, EmulationArgs, EmulationMode, FoundModel};
 use crate::device::cpu::InstructionSet;
 use crate::device::rotary::RotaryMode;
-use crate::device::{DType, KvForm, Precision};
+use crate::device::{DType, DeviceError, KvForm, Precision};
+use crate::engine::EngineError;
 use crate::engine::config::RopeScaling;
 use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::memory::MemoryEstimate;
@@ -210,7 +211,11 @@ impl Setup {
             let (config, memory) = (&self.model.config, compute.memory());
             if !capacity.holds(config, memory, limits, world) {
                 let wanted = capacity.wanted(config, memory, limits, world);
-                bail!("out of memory by estimate: {wanted}, {}", capacity.words());
+                return Err(EngineError::from(DeviceError::Unsupported {
+                    device: compute.device.name(),
+                    problem: format!("out of memory by estimate: {wanted}, {}", capacity.words()),
+                })
+                .into());
             }
         }
         Ok(())

@@ -36,10 +36,8 @@ pub(super) fn probe(
     layout: HeadLayout,
     forced: Forced,
 ) -> Result<Probed, DeviceError> {
-    // First stages look at shapes, not at numbers: one piece of memory stands for everything. It is zeros, since a plan that cannot be
-    // given back is run: row 0 of a table is there.
+    // First stages look at shapes, not at numbers: one piece of memory stands for everything.
     let memory = core.slab.take(CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE * 2, "a probe of the operators")?;
-    memory.clear()?;
     let mut probe = Probe { core, layout, memory, refused: Vec::new(), single_use: RefCell::default() };
     let duo = chip == Chip::Duo300i;
     let weights: &[WeightFormat] = if duo {
@@ -117,7 +115,9 @@ impl Probe<'_> {
         };
         let name = plan.name;
         if let Err((plan, why)) = given_back(self.api(), plan)? {
-            // An executor that cannot be kept ends by being run, and only so.
+            // An executor that cannot be kept ends by being run, and only so; on zeros, whatever ran before it.
+            self.core.stream.synchronize()?;
+            self.memory.clear()?;
             self.core.once(Ok(plan))?;
             self.single_use.borrow_mut().push(format!("{name}: {why}"));
         }

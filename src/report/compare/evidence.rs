@@ -266,7 +266,7 @@ fn conditions(letter: char, row: &PerfRow) -> Vec<String> {
         let half = high.saturating_sub(low) as f64 / 2.0 / median.max(1) as f64;
         if half > WIDE_SHARE {
             broken.push(format!(
-                "{letter}'s median is known to ± {:.0} %, not to ± {:.0} %",
+                "{letter}'s median is known to ± {:.1} %, not to ± {:.0} %",
                 100.0 * half,
                 100.0 * WIDE_SHARE
             ));
