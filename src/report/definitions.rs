@@ -50,7 +50,7 @@ pub const DEFINITIONS: [(&str, &str); 15] = [
     (
         "Peak memory",
         "the most that the process had resident during the case. On a card, emulated or not: the most in use on one of its \
-         chips when a repetition had ended, by the chip's own count.",
+         chips when a repetition had ended, by the chip's own count; what the engine holds for the whole plan is in it.",
     ),
     ("Outliers", "flagged by Tukey's fences and the modified z-score (3.5), never dropped."),
     (

@@ -382,6 +382,33 @@ fn answers_are_held_against_their_keys_and_the_record_is_not_taken_at_its_word()
     bench.answer(&["score"]).expect(0, &["is not what answer and key say"]);
 }
 
+/// A `run.json` with a sum that a person made.
+fn forged_page(text: &str) -> String {
+    let open = text.rsplit_once(",\n  \"sum\": \"").unwrap().0;
+    let sum: String = Sha256::digest(open)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{open},\n  \"sum\": \"{sum}\"\n}}\n")
+}
+
+/// A plan that asks for something else than what the lines are of: every verb says so, and `--resume` knows the plan.
+#[test]
+fn a_plan_that_was_changed_is_no_plan_of_these_lines() {
+    let bench = Bench::timed();
+    let path = bench.run().join("run.json");
+    let text = fs::read_to_string(&path).unwrap();
+    for (what, with) in [
+        ("\"limit_tpot_ns\": 1000000000", "\"limit_tpot_ns\": 1"),
+        ("\"input_tokens\": 16,", "\"input_tokens\": 17,"),
+        ("\"batch\": 4,", "\"batch\": 5,"),
+    ] {
+        let changed = text.replacen(what, with, 1);
+        assert_ne!(changed, text, "{what}");
+        fs::write(&path, forged_page(&changed)).unwrap();
+        bench.answer(&["report"]).expect(4, &["not what the plan says"]);
+        bench.answer(&["export", "--format", "jsonl"]).expect(4, &["not what the plan says"]);
+        bench.restore();
+    }
+}
+
 #[test]
 fn a_changed_run_json_is_told() {
     let bench = Bench::asked();
@@ -407,11 +434,6 @@ fn a_changed_run_json_is_told() {
         bench.restore();
     }
     // The plan with fewer items, and a sum that a person made: the identity and the journals know better.
-    let forged_page = |text: &str| {
-        let open = text.rsplit_once(",\n  \"sum\": \"").unwrap().0;
-        let sum: String = Sha256::digest(open)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{open},\n  \"sum\": \"{sum}\"\n}}\n")
-    };
     fs::write(&path, forged_page(&text.replacen("\"items\": 8,", "\"items\": 4,", 1))).unwrap();
     bench.answer(&["report"]).expect(4, &[]);
     let page = fs::read_to_string(bench.run().join("summary.md")).unwrap();
