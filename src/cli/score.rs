@@ -72,6 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (written, exit) = match &args.out {
         Some(folder) => {
             let summary = Summary::of(new.run.clone(), &new.samples, &[]);
+            say_invalid(&summary);
             (write_rows(folder, &new)?, exit_code(summary.verdict()))
         }
         None => write_run(&old, &mut new)?,
@@ -141,10 +142,15 @@ fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<(PathBuf, Exit)
     dir.write_run(&run)?;
     let summary = render(dir.path())?;
     let path = dir.path().to_path_buf();
+    say_invalid(&summary);
+    Ok((path, exit_code(summary.verdict())))
+}
+
+/// Says why the new score must not be used.
+fn say_invalid(summary: &Summary) {
     if summary.verdict() == Verdict::Invalid {
         say(&format!("glmbench: {}", summary.verdict_sentence()));
     }
-    Ok((path, exit_code(summary.verdict())))
 }
 
 /// Each task before and after, with the items whose outcome changed.
