@@ -253,6 +253,44 @@ fn the_letter_of_the_documentation_is_enough() {
     }
 }
 
+/// A kernel that is wrong though its first stage accepts is found at start, named, and gone around.
+#[test]
+fn a_wrong_kernel_is_gone_around() {
+    let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 32 };
+    for (chip, operator, capability, word) in [
+        (Chip::Duo300i, "InplaceIndexCopy", "kv", "index-copy"),
+        (Chip::Duo300i, "IncreFlashAttentionV4", "decode", "incre"),
+        (Chip::Duo300i, "PromptFlashAttentionV3", "prefill", "prompt"),
+        (Chip::A2800i, "ScatterPaKvCache", "kv", "scatter"),
+        (Chip::A2800i, "FusedInferAttentionScoreV2", "prefill", "fused"),
+    ] {
+        let lines = format!("fault = broken:{operator}");
+        let group = AscendGroup::new(settings(chip, heads, &lines, "")).unwrap();
+        let details = group.rank(0).unwrap().info().details;
+        let of = |name: &str| {
+            details.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect::<Vec<_>>()
+        };
+        assert_ne!(of(capability), [word], "{operator}");
+        let refused = of(&format!("{capability} refused"));
+        assert!(
+            refused.iter().any(|why| why.contains(word) && why.contains("at start")),
+            "{operator}: {details:?}"
+        );
+        // Where there is no other way, it is an error.
+        let forced = format!("{capability}={word}");
+        let forced = AscendGroup::new(settings(chip, heads, &lines, &forced)).unwrap().rank(0);
+        let told = forced.err().unwrap().to_string();
+        assert!(told.contains(&format!("no way to do {capability} is accepted: {word}: ")), "{told}");
+    }
+    let Some(dir) = shared("goldens/tiny-g2") else { return };
+    for (chip, operator) in
+        [(Chip::Duo300i, "IncreFlashAttentionV4"), (Chip::A2800i, "FusedInferAttentionScoreV2")]
+    {
+        let lines = format!("fault = broken:{operator}");
+        assert_gate(&compare(&dir, chip, &lines, "", 100), &format!("{} without {operator}", chip.name()));
+    }
+}
+
 /// Plans that cannot be kept are made anew, with the same numbers.
 #[test]
 fn plans_that_cannot_be_kept_change_no_number() {

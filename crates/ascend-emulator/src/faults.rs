@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is to go wrong. Words: `oom:N`, `lost:N`, `timeout:N`, `wrong:OP:N`, `hccl-timeout:N`; N counts from one. And
-/// `single-use:OP`: no executor of the operator can be kept; `set-up:FUNCTION:CODE`: aclInit or aclrtSetDevice fails.
+/// `broken:OP`: the operator's first stage accepts and every result is wrong;
+/// `single-use:OP`: none of its executors can be kept; `set-up:FUNCTION:CODE`: aclInit or aclrtSetDevice fails.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     oom: Vec<u64>,
@@ -12,6 +13,7 @@ pub struct Faults {
     wrong: Vec<(String, u64)>,
     hccl_timeout: Vec<u64>,
     single_use: Vec<String>,
+    broken: Vec<String>,
     set_up: Vec<(String, i32)>,
 }
 
@@ -21,7 +23,8 @@ impl Faults {
         let mistake = || {
             format!(
                 "fault \"{words}\" is unknown, expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, \
-                 single-use:OPERATOR, set-up:FUNCTION:CODE or missing:SYMBOL, N from 1"
+                 single-use:OPERATOR, broken:OPERATOR, \
+                 set-up:FUNCTION:CODE or missing:SYMBOL, N from 1"
             )
         };
         let count = |text: &str| text.parse().ok().filter(|n| *n > 0).ok_or_else(mistake);
@@ -35,6 +38,9 @@ impl Faults {
             ["hccl-timeout", n] => self.hccl_timeout.push(count(n)?),
             ["single-use", operator] if !operator.is_empty() => {
                 self.single_use.push(operator.trim_start_matches("aclnn").to_owned());
+            }
+            ["broken", operator] if !operator.is_empty() => {
+                self.broken.push(operator.trim_start_matches("aclnn").to_owned());
             }
             ["set-up", function @ ("aclInit" | "aclrtSetDevice"), code] => {
                 let code = code.parse().ok().filter(|code| *code > 0).ok_or_else(mistake)?;
@@ -57,7 +63,7 @@ impl Faults {
     }
 
     fn any_launch(&self) -> bool {
-        self.lost.is_some() || self.timeout.is_some() || !self.wrong.is_empty()
+        self.lost.is_some() || self.timeout.is_some() || !self.wrong.is_empty() || !self.broken.is_empty()
     }
 }
 
@@ -111,6 +117,9 @@ impl FaultCounters {
         }
         if faults.timeout == Some(launch) {
             return LaunchFault::Timeout;
+        }
+        if faults.broken.iter().any(|name| name == operator.trim_start_matches("aclnn")) {
+            return LaunchFault::Wrong;
         }
         for ((name, n), seen) in faults.wrong.iter().zip(&self.wrong) {
             if operator.trim_start_matches("aclnn") == name && seen.fetch_add(1, Ordering::Relaxed) + 1 == *n

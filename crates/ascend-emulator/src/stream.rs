@@ -266,7 +266,28 @@ fn most_streams(soc: Soc) -> usize {
 /// Makes a stream on the thread's device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn aclrtCreateStream(stream: *mut RawStream) -> i32 {
-    entry("aclrtCreateStream", || {
+    // SAFETY: the caller's pointer.
+    unsafe { create("aclrtCreateStream", stream, 0) }
+}
+
+/// The same with a priority, which is not looked at, and flags: 1 launches fast, 2 waits fast. Here neither takes another time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtCreateStreamWithConfig(
+    stream: *mut RawStream,
+    _priority: u32,
+    flag: u32,
+) -> i32 {
+    // SAFETY: the caller's pointer.
+    unsafe { create("aclrtCreateStreamWithConfig", stream, flag) }
+}
+
+/// # Safety
+/// The pointer is null or a place for a handle.
+unsafe fn create(api: &str, stream: *mut RawStream, flag: u32) -> i32 {
+    entry(api, || {
+        if flag > 3 {
+            return fail(INVALID_PARAM, format!("flag is {flag}, expected 0 to 3"));
+        }
         if stream.is_null() {
             return fail(INVALID_PARAM, "stream is null");
         }

@@ -15,6 +15,7 @@ const RUNTIME: &[&str] = &[
     "aclrtResetDevice",
     "aclrtSynchronizeDevice",
     "aclrtCreateStream",
+    "aclrtCreateStreamWithConfig",
     "aclrtDestroyStream",
     "aclrtSynchronizeStream",
     "aclrtSynchronizeStreamWithTimeout",

@@ -203,6 +203,14 @@ pub struct Rt {
         unsafe extern "C" fn(stream: *mut aclrtStream) -> aclError,
         ::libloading::Error,
     >,
+    pub aclrtCreateStreamWithConfig: Result<
+        unsafe extern "C" fn(
+            stream: *mut aclrtStream,
+            priority: u32,
+            flag: u32,
+        ) -> aclError,
+        ::libloading::Error,
+    >,
     pub aclrtDestroyStream: Result<
         unsafe extern "C" fn(stream: aclrtStream) -> aclError,
         ::libloading::Error,
@@ -342,6 +350,10 @@ impl Rt {
             .map(|sym| *sym);
         let aclrtCreateStream = unsafe { __library.get(b"aclrtCreateStream\0") }
             .map(|sym| *sym);
+        let aclrtCreateStreamWithConfig = unsafe {
+            __library.get(b"aclrtCreateStreamWithConfig\0")
+        }
+            .map(|sym| *sym);
         let aclrtDestroyStream = unsafe { __library.get(b"aclrtDestroyStream\0") }
             .map(|sym| *sym);
         let aclrtSynchronizeStream = unsafe {
@@ -392,6 +404,7 @@ impl Rt {
             aclrtSetDevice,
             aclrtResetDevice,
             aclrtCreateStream,
+            aclrtCreateStreamWithConfig,
             aclrtDestroyStream,
             aclrtSynchronizeStream,
             aclrtSynchronizeStreamWithTimeout,
@@ -475,6 +488,19 @@ impl Rt {
                 .aclrtCreateStream
                 .as_ref()
                 .expect("Expected function, got error."))(stream)
+        }
+    }
+    pub unsafe fn aclrtCreateStreamWithConfig(
+        &self,
+        stream: *mut aclrtStream,
+        priority: u32,
+        flag: u32,
+    ) -> aclError {
+        unsafe {
+            (self
+                .aclrtCreateStreamWithConfig
+                .as_ref()
+                .expect("Expected function, got error."))(stream, priority, flag)
         }
     }
     pub unsafe fn aclrtDestroyStream(&self, stream: aclrtStream) -> aclError {

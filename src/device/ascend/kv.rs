@@ -71,6 +71,11 @@ impl KvCache {
         Ok(cache)
     }
 
+    /// Keys and values of all layers.
+    pub(super) fn in_memory(&self) -> [(&'static str, &Buffer); 2] {
+        [("keys", &self.keys), ("values", &self.values)]
+    }
+
     /// Numbers of a block.
     pub(super) fn block_numbers(&self) -> usize {
         KV_BLOCK_TOKENS * self.shape.kv_heads * self.shape.channels

@@ -24,6 +24,7 @@ mod near;
 mod ops;
 mod probe;
 pub mod profile;
+mod rehearsal;
 mod rotate;
 mod runtime;
 mod selftest;
@@ -108,28 +109,47 @@ impl Ascend {
         let context = Context::new(api, rank as i32)?;
         let timing_only = settings.emulation.as_ref().is_some_and(|e| e.timing_only);
         let core = Core::new(context, settings.dtype, timing_only)?;
-        let probed = probe::probe(&core, settings.chip, layout, settings.forced)?;
+        let probed = probe::probe(&core, settings.chip, layout, settings.forced, &[])?;
         core.choose(probed.choices);
-        let mut details = details(&core, &soc, &probed, &layout);
-        details.extend(bound);
         let choices = probed.choices;
-        let world = settings.world;
-        let comm = if world > 1 { Some(meeting.join(&core.context, rank, world)?) } else { None };
-        Ok(Self {
+        let mut device = Self {
             rotator: Rotator::new(choices.rotary, layout),
             attention: Attention::new(choices, layout),
             writer: KvWriter::new(choices.kv, layout),
             ids: Words::new("token ids"),
             rows: Words::new("row numbers"),
             downloaded: Vec::new(),
-            comm,
+            comm: None,
             rank,
             layout,
             choices,
-            details,
+            details: Vec::new(),
             settings,
             core,
-        })
+        };
+        let probed = if timing_only { probed } else { device.trusted(probed)? };
+        device.details = details(&device.core, &soc, &probed, &layout);
+        device.details.extend(bound);
+        let world = device.settings.world;
+        if world > 1 {
+            device.comm = Some(meeting.join(&device.core.context, rank, world)?);
+        }
+        Ok(device)
+    }
+
+    /// What was chosen, once all of it gives right results on a small case: what does not is discarded, and the next asked for.
+    fn trusted(&mut self, mut probed: probe::Probed) -> Result<probe::Probed, DeviceError> {
+        let mut discarded = Vec::new();
+        while let Some(wrong) = self.rehearse()? {
+            discarded.push(wrong);
+            let (chip, forced) = (self.settings.chip, self.settings.forced);
+            probed = probe::probe(&self.core, chip, self.layout, forced, &discarded)?;
+            self.choices = probed.choices;
+            self.release_cached()?;
+        }
+        // What follows begins as if nothing had been done.
+        self.release_cached()?;
+        Ok(probed)
     }
 
     /// Power, temperature, utilisation and memory, now.

@@ -14,6 +14,7 @@ use super::launch::{Plan, given_back};
 use super::layout::HeadLayout;
 use super::memory::Buffer;
 use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PromptLayout};
+use super::rehearsal::Wrong;
 use super::tensor::{Element, IntArray, TensorList, View};
 use super::widener::FOLDED;
 
@@ -35,10 +36,12 @@ pub(super) fn probe(
     chip: Chip,
     layout: HeadLayout,
     forced: Forced,
+    discarded: &[Wrong],
 ) -> Result<Probed, DeviceError> {
     // First stages look at shapes, not at numbers: one piece of memory stands for everything.
     let memory = core.slab.take(CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE * 2, "a probe of the operators")?;
-    let mut probe = Probe { core, layout, memory, refused: Vec::new(), single_use: RefCell::default() };
+    let mut probe =
+        Probe { core, layout, memory, discarded, refused: Vec::new(), single_use: RefCell::default() };
     let duo = chip == Chip::Duo300i;
     let weights: &[WeightFormat] = if duo {
         &[WeightFormat::FractalOperator, WeightFormat::Fractal, WeightFormat::Plain]
@@ -67,6 +70,8 @@ struct Probe<'a> {
     core: &'a Core,
     layout: HeadLayout,
     memory: Buffer,
+    /// Choices that gave wrong results.
+    discarded: &'a [Wrong],
     refused: Vec<(&'static str, String)>,
     /// Operators whose plans cannot be kept, and why.
     single_use: RefCell<Vec<String>>,
@@ -90,6 +95,11 @@ impl Probe<'_> {
         let asked = forced.as_ref().map_or(all, std::slice::from_ref);
         let mut reasons = Vec::new();
         for choice in asked {
+            let is_this = |wrong: &&Wrong| (wrong.capability, wrong.word) == (name, choice.word());
+            if let Some(wrong) = self.discarded.iter().find(is_this) {
+                reasons.push(format!("{}: {}", choice.word(), wrong.why));
+                continue;
+            }
             match ask(self, *choice)? {
                 Ok(()) => {
                     self.refused.extend(reasons.into_iter().map(|reason| (name, reason)));

@@ -43,6 +43,8 @@ impl Drop for Context {
     }
 }
 
+/// Fast launch and fast synchronisation: `ACL_STREAM_FAST_LAUNCH | ACL_STREAM_FAST_SYNC`.
+const FAST: u32 = 0x3;
 /// How long a wait is before the group is looked at again, ms.
 const WAIT_MS: i32 = 200;
 /// A wait with a limit has not ended yet.
@@ -68,8 +70,14 @@ impl Stream {
     pub(super) fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
         let mut handle = ptr::null_mut();
         let api = &context.api;
+        // A plain stream launches late and waits passively.
         // SAFETY: a place for the handle.
-        unsafe { acl!(api, api.libraries.rt, aclrtCreateStream(&raw mut handle)) }?;
+        let fast =
+            unsafe { acl!(api, api.libraries.rt, aclrtCreateStreamWithConfig(&raw mut handle, 0, FAST)) };
+        if fast.is_err() {
+            // SAFETY: as above.
+            unsafe { acl!(api, api.libraries.rt, aclrtCreateStream(&raw mut handle)) }?;
+        }
         Ok(Self { context: context.clone(), handle })
     }
 

@@ -5,6 +5,8 @@
 
 mod operators;
 
+pub(super) use self::operators::{Rows, run_attention};
+
 use super::super::group::DeviceGroup as _;
 use super::super::reference::Reference;
 use super::super::{AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor};
@@ -177,7 +179,7 @@ fn timed(
 }
 
 /// NaN is infinitely wrong.
-fn largest_error(ours: &[f32], theirs: &[f32]) -> f64 {
+pub(super) fn largest_error(ours: &[f32], theirs: &[f32]) -> f64 {
     let errors = ours.iter().zip(theirs).map(|(a, b)| f64::from((a - b).abs()));
     errors.fold(0.0, |most, e| if e.is_nan() { f64::INFINITY } else { e.max(most) })
 }
@@ -188,13 +190,13 @@ fn largest_error(ours: &[f32], theirs: &[f32]) -> f64 {
 /// which is far less; the reference's fp32 sum is in another order. Where an operator rounds on its way (a product, then a bias; scores,
 /// then weights of a softmax), each rounding adds as much again. The bound is that for the largest result, times two for
 /// roundings that are documented nowhere.
-fn bound(dtype: DType, roundings: f64, largest: f32) -> f64 {
+pub(super) fn bound(dtype: DType, roundings: f64, largest: f32) -> f64 {
     let unit = if dtype == DType::Bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) };
     2.0 * roundings * unit * f64::from(largest).max(1e-3)
 }
 
 /// Small numbers that look random, representable in the type; each seed gives others.
-fn numbers(dtype: DType, count: usize, seed: u64, spread: f32) -> Vec<f32> {
+pub(super) fn numbers(dtype: DType, count: usize, seed: u64, spread: f32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         state ^= state << 13;

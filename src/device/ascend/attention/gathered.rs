@@ -9,10 +9,14 @@ use super::super::ops::{self, Heads, PromptLayout};
 use super::super::tensor::{Element, View};
 use super::{Scratch, Step, heads, used_blocks};
 
+use std::collections::BTreeMap;
+
 use ascend_sys::ACL_MEMCPY_DEVICE_TO_DEVICE;
 
 /// Most bytes that gathered keys (and values) take at once, and scores.
 const SCRATCH_BYTES: usize = 64 << 20;
+/// Most bytes of square masks that are kept; one alone may be larger.
+const SQUARES_BYTES: usize = 64 << 20;
 /// Most sequences in one call of the prompt operator on a 310P.
 const PROMPT_BATCH: usize = 128;
 /// Most tokens up to which a chunk that goes on is done by the prompt operator. It takes a square: the rows before the chunk are
@@ -34,8 +38,8 @@ pub(super) struct Gathered {
     results: Scratch,
     /// Additive masks.
     mask: Option<Mask>,
-    /// Square mask of the prompt operator, and its side.
-    square: Option<(Buffer, usize)>,
+    /// Square masks of the prompt operator by their side: prompts of several lengths in a step want one each, layer after layer.
+    squares: BTreeMap<usize, Buffer>,
 }
 
 /// Gathered keys and values `[kv heads, context, channels]` with the strides of heads and tokens.
@@ -57,7 +61,7 @@ impl Gathered {
             weights: none(),
             results: none(),
             mask: None,
-            square: None,
+            squares: BTreeMap::new(),
         }
     }
 
@@ -200,12 +204,17 @@ impl Gathered {
 
     /// 1 above the diagonal.
     fn square(&mut self, core: &Core, side: usize) -> Result<View, DeviceError> {
-        if self.square.as_ref().is_none_or(|(_, have)| *have != side) {
-            core.stream.synchronize()?;
+        if !self.squares.contains_key(&side) {
+            let held: usize = self.squares.values().map(Buffer::len).sum();
+            if held + side * side > SQUARES_BYTES && held > 0 {
+                // Queued work may still use them.
+                core.stream.synchronize()?;
+                self.squares.clear();
+            }
             let bytes: Vec<u8> = (0..side * side).map(|i| u8::from(i % side > i / side)).collect();
-            self.square = Some((core.slab.put(&bytes, "the causal mask")?, side));
+            self.squares.insert(side, core.slab.put(&bytes, "the causal mask")?);
         }
-        let (mask, _) = self.square.as_ref().expect("invariant: just made");
+        let mask = self.squares.get(&side).expect("invariant: just made");
         Ok(View::new(mask.at(0), Element::Bool, &[side, side]))
     }
 

@@ -11,7 +11,7 @@ use super::super::{Activation, Ascend};
 use super::{Host, Pair, Table, Widths, numbers, timed};
 
 /// Rows of two sequences in one step: each a range, and whose it is.
-type Rows<'a> = &'a [(Range<usize>, usize)];
+pub(in crate::device::ascend) type Rows<'a> = &'a [(Range<usize>, usize)];
 
 impl Table {
     /// Does work twice, since an operator's plan is made the first time and used again from then on: both results, one behind
@@ -185,10 +185,10 @@ impl Table {
 }
 
 /// Attention of a step, ready to be done.
-type Attend<'a, D> = dyn FnMut(&mut D) -> Result<(), DeviceError> + 'a;
+pub(in crate::device::ascend) type Attend<'a, D> = dyn FnMut(&mut D) -> Result<(), DeviceError> + 'a;
 
 /// Steps of rotary, KV write and attention on any device, each step's attention as `how` does it; the last step's result.
-fn run_attention<D: Device>(
+pub(in crate::device::ascend) fn run_attention<D: Device>(
     device: &mut D,
     dtype: DType,
     heads: AttentionShape,
