@@ -271,7 +271,7 @@ fn kill_9_again_and_again_leaves_the_same_files() {
 #[test]
 fn ctrl_c_and_sigterm_leave_a_run_to_go_on_with() {
     let suite = SUITE.replace("limit = 12\nbatch = 3", "batch = 1");
-    for signal in ["INT", "TERM"] {
+    for signal in [crate::support::heard("INT"), "TERM"] {
         let bench = Bench::new(&suite);
         let mut child = bench.start(&[]);
         assert!(bench.wait_for(&mut child, "samples.jsonl", 3), "over before it could be stopped");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::{Answer, answer, glmbench, wait};
+use crate::support::{Answer, answer, glmbench, heard, wait};
 
 const SIGNALS: [&str; 3] = ["TERM", "INT", "HUP"];
 
@@ -69,7 +69,7 @@ fn every_command_is_stopped_before_it_has_read_anything() {
         &["parity", "--model", "demo", "--against", "cpu", "--prompts", &pipe],
         &["chat", "--model", "demo", "--texts", &pipe],
     ];
-    for (command, signal) in commands.into_iter().zip(SIGNALS.into_iter().cycle()) {
+    for (command, signal) in commands.into_iter().zip(SIGNALS.map(heard).into_iter().cycle()) {
         let mut child = glmbench(command).spawn().unwrap();
         ready(&mut child);
         send(&child, signal);
@@ -81,7 +81,7 @@ fn every_command_is_stopped_before_it_has_read_anything() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_command_that_waits_for_a_person_is_stopped() {
-    for (command, signal) in [("tokenize", "TERM"), ("chat", "INT"), ("tokenize", "HUP")] {
+    for (command, signal) in [("tokenize", "TERM"), ("chat", heard("INT")), ("tokenize", heard("HUP"))] {
         let mut child = glmbench(&[command, "--model", "demo"]).stdin(Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         // It is inside its work once it has answered.
@@ -147,7 +147,8 @@ fn suite(folder: &TempDir) -> String {
 fn a_run_that_is_stopped_at_any_moment_is_incomplete_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let suite = suite(&folder);
-    for (wait_ms, signal) in [0, 3, 30, 150, 400, 900, 1500].into_iter().zip(SIGNALS.into_iter().cycle()) {
+    let signals = SIGNALS.map(heard).into_iter().cycle();
+    for (wait_ms, signal) in [0, 3, 30, 150, 400, 900, 1500].into_iter().zip(signals) {
         let out = folder.path().join(format!("runs-{wait_ms}"));
         let args = ["run", &suite, "--threads", "1", "--out", out.to_str().unwrap()];
         let mut child = glmbench(&args).spawn().unwrap();
@@ -190,11 +191,12 @@ fn a_second_signal_ends_a_run_at_once() {
         std::thread::sleep(Duration::from_millis(5));
     }
     std::thread::sleep(Duration::from_millis(100));
-    send(&child, "INT");
+    let first = heard("INT");
+    send(&child, first);
     std::thread::sleep(Duration::from_millis(100));
     send(&child, "TERM");
     ends_within(child, Duration::from_secs(10))
-        .expect(3, &["SIGINT: stopping after this step", "SIGTERM: stopped"]);
+        .expect(3, &[&format!("SIG{first}: stopping after this step"), "SIGTERM: stopped"]);
 }
 
 /// Standard output and standard error go into a pipe that is closed after a few bytes.

@@ -21,6 +21,25 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
+/// A signal that programs started here hear: `signal`, or SIGTERM, with a word on stderr, where this process was told to ignore it, as
+/// under `nohup` or behind a shell's `&`.
+#[cfg(unix)]
+pub fn heard(signal: &'static str) -> &'static str {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let number = match signal {
+        "HUP" => 1,
+        "INT" => 2,
+        _ => 15,
+    };
+    if mask >> (number - 1) & 1 == 0 {
+        return signal;
+    }
+    eprintln!("SIG{signal} is ignored here: SIGTERM instead");
+    "TERM"
+}
+
 /// What a run of the program answered.
 #[derive(Debug)]
 pub struct Answer {
