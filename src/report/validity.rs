@@ -84,7 +84,7 @@ pub fn verdict(run: &RunRecord, checks: &[Check]) -> Verdict {
 
 /// All conditions that a run of this plan is held to.
 pub fn checks(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRecord]) -> Vec<Check> {
-    let mut checks = vec![completeness(run, samples)];
+    let mut checks = vec![completeness(run, samples, requests)];
     checks.push(weights(run));
     if !run.plan.accuracy.is_empty() {
         checks.extend(of_samples(run, samples));
@@ -101,22 +101,25 @@ pub(super) fn yes_if(holds: bool) -> Outcome {
     if holds { Outcome::Yes } else { Outcome::No }
 }
 
-fn completeness(run: &RunRecord, samples: &[SampleRecord]) -> Check {
+fn completeness(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRecord]) -> Check {
     let planned: u64 = run.plan.accuracy.iter().map(|case| case.items).sum();
     let status = match run.status {
         Status::Complete => "complete",
         Status::Running => "still running, or killed",
         Status::Interrupted => "interrupted",
     };
+    let items = (planned > 0).then(|| format!("{} of {}", samples.len(), counted(planned, "item")));
+    // Of a run that is not complete: what else is missing.
+    let unfinished = run.status != Status::Complete && !run.plan.performance.is_empty();
+    let cases = unfinished.then(|| {
+        let done = run.plan.performance.iter().filter(|case| case.is_finished(requests)).count();
+        format!("{done} of {}", counted(run.plan.performance.len() as u64, "timed case"))
+    });
     Check {
         name: PLAN,
         condition: "The whole plan was run",
         outcome: yes_if(run.status == Status::Complete),
-        found: if planned == 0 {
-            status.to_owned()
-        } else {
-            format!("{status}; {} of {}", samples.len(), counted(planned, "item"))
-        },
+        found: std::iter::once(status.to_owned()).chain(items).chain(cases).collect::<Vec<_>>().join("; "),
         advice: "Run the same command with --resume: finished items and repetitions stay.",
         required: false,
     }
@@ -436,7 +439,10 @@ mod tests {
         run.status = Status::Interrupted;
         let found = checks(&run, &samples, &requests);
         assert_eq!(verdict(&run, &found), Verdict::Incomplete);
-        assert!(sentence(&run, &found).starts_with("incomplete: interrupted; 360 of 360 items; not met: "));
+        assert!(
+            sentence(&run, &found)
+                .starts_with("incomplete: interrupted; 360 of 360 items; 12 of 12 timed cases; not met: ")
+        );
         requests.last_mut().unwrap().output_hash = "other".into();
         let found = checks(&run, &samples, &requests);
         assert_eq!(verdict(&run, &found), Verdict::Invalid);

@@ -358,7 +358,8 @@ pub fn in_words(seconds: f64) -> String {
         s if s < 3600.0 => format!("{:.0} min", s / 60.0),
         s if s < 10.0 * 3600.0 => format!("{:.1} h", s / 3600.0),
         s if s < 100.0 * 3600.0 => format!("{:.0} h", s / 3600.0),
-        s => format!("{:.0} days", s / 86400.0),
+        s if s < 1e6 * 86400.0 => format!("{:.0} days", s / 86400.0),
+        _ => "more than a million days".to_owned(),
     }
 }
 

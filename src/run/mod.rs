@@ -44,7 +44,7 @@ use self::plan::Plan;
 use self::spots::CaseGauge;
 
 pub use self::resume::{
-    Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, group_id,
+    Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, group_id, unreadable,
 };
 
 /// Why a run cannot be done, or broke off.

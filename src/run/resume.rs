@@ -132,6 +132,21 @@ pub fn finished(root: &Path, group: &Group, configuration: &str, wanted: Wanted)
     })
 }
 
+/// Run directories under a folder whose `run.json` cannot be read, with what is wrong: nothing can go on with them.
+pub fn unreadable(root: &Path) -> Vec<(PathBuf, String)> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let mut found: Vec<(PathBuf, String)> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .filter_map(|path| {
+            let error = RunDir::open(&path).ok()?.read_run().err()?;
+            Some((path, error.to_string()))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
 /// The runs under a folder, newest first. Directories that are no runs are passed over, and runs
 /// that were scored from another: no model ran there.
 pub(super) fn runs(root: &Path) -> impl Iterator<Item = Found> {

@@ -38,20 +38,21 @@ pub struct Configuration {
 impl Configuration {
     /// Reads `device=cpu,dtype=bf16,threads=1` as typed on the command line. Its name is the `name` given, else the text.
     pub fn from_words(words: &str) -> Result<Self, SuiteError> {
-        let mut root = tree::parse(Path::new("--configuration"), "")?;
+        const FLAG: &str = "--configuration";
+        let mut root = tree::parse(Path::new(FLAG), "")?;
         for pair in words.split(',') {
             let Some((key, value)) = pair.split_once('=') else {
-                let place = tree::Origin::Set(format!("--configuration {words}").into());
+                let place = tree::Origin::Typed(format!("{FLAG} {words}").into());
                 return Err(SuiteError::found(
                     &place,
                     &format!("\"{pair}\""),
                     "KEY=VALUE pairs with commas between, such as device=cpu,dtype=bf16",
                 ));
             };
-            tree::set(&mut root, key.trim(), tree::parse_override(key.trim(), value.trim().as_ref())?)?;
+            tree::set(&mut root, key.trim(), tree::parse_override(FLAG, key.trim(), value.trim().as_ref())?)?;
         }
         if !words.split(',').any(|pair| pair.trim_start().starts_with("name")) {
-            tree::set(&mut root, "name", tree::parse_override("name", format!("{words:?}").as_ref())?)?;
+            tree::set(&mut root, "name", tree::parse_override(FLAG, "name", format!("{words:?}").as_ref())?)?;
         }
         configuration(Table::new(root)?, Path::new(""))
     }

@@ -304,7 +304,7 @@ impl Suite {
     pub fn parse(path: &Path, text: &str, overrides: &[(String, OsString)]) -> Result<Self, SuiteError> {
         let mut root = tree::parse(path, text)?;
         for (key, value) in overrides {
-            let node = tree::parse_override(key, value)?;
+            let node = tree::parse_override("--set", key, value)?;
             match Benchmark::from_name(key) {
                 Some(task) => set_dataset(&mut root, task, &node)?,
                 None => tree::set(&mut root, key, node)?,

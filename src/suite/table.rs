@@ -167,7 +167,7 @@ pub(super) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError>
     Ok(match node.origin {
         Origin::File { .. } => suite_dir.join(written),
         // No shell expands the tilde of `--set ceval=~/data`.
-        Origin::Set(_) => match (written.strip_prefix("~"), std::env::home_dir()) {
+        Origin::Typed(_) => match (written.strip_prefix("~"), std::env::home_dir()) {
             (Ok(below), Some(home)) => home.join(below),
             _ => written,
         },

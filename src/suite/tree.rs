@@ -14,15 +14,15 @@ use super::SuiteError;
 /// Most names with dots between in the key of a `--set`: no key of a suite lies nearly as deep.
 const MAX_SET_DEPTH: usize = 16;
 /// Characters of a `--set` that a message repeats.
-const SET_SHOWN: usize = 120;
+const TYPED_SHOWN: usize = 120;
 
 /// Where a value was written.
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
     /// In the suite file, at a byte of it.
     File { source: Arc<Source>, at: usize },
-    /// On the command line, by this `key=value`.
-    Set(Arc<str>),
+    /// On the command line, by this flag and `key=value`.
+    Typed(Arc<str>),
 }
 
 /// A file's text. Thousands of values share it, and only the one that is wrong needs its line counted.
@@ -42,9 +42,9 @@ impl std::fmt::Display for Origin {
                 let column = before[line_start..].chars().count() + 1;
                 write!(f, "{}:{line}:{column}", source.path.display())
             }
-            Self::Set(text) => match text.char_indices().nth(SET_SHOWN) {
-                Some((cut, _)) => write!(f, "--set {}…", &text[..cut]),
-                None => write!(f, "--set {text}"),
+            Self::Typed(text) => match text.char_indices().nth(TYPED_SHOWN) {
+                Some((cut, _)) => write!(f, "{}…", &text[..cut]),
+                None => write!(f, "{text}"),
             },
         }
     }
@@ -111,9 +111,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
     }
 }
 
-/// The value of a `--set key=value`: TOML where it parses as such, else the text itself.
-pub(super) fn parse_override(key: &str, text: &OsStr) -> Result<Node, SuiteError> {
-    let origin = Origin::Set(format!("{key}={}", text.to_string_lossy()).into());
+/// The value of a `key=value` behind a flag: TOML where it parses as such, else the text itself.
+pub(super) fn parse_override(flag: &str, key: &str, text: &OsStr) -> Result<Node, SuiteError> {
+    let origin = Origin::Typed(format!("{flag} {key}={}", text.to_string_lossy()).into());
     let Some(text) = text.to_str() else { return Ok(Node { origin, value: Value::Path(text.into()) }) };
     let place = |_: &Range<usize>| origin.clone();
     match DeValue::parse(text.trim()) {

@@ -26,7 +26,7 @@ use crate::run::plan::Plan;
 use crate::run::provenance::{Origin, record};
 use crate::run::{
     Ending, Found, Observer as _, Resume, RunError, Wanted, execute, find, find_group, finished, group_id,
-    limits, open_dir, telemetry,
+    limits, open_dir, telemetry, unreadable,
 };
 use crate::suite::Suite;
 
@@ -272,6 +272,9 @@ fn prepare(
             "glmbench: {} has no unfinished run of the same suite, data, model and device; a new one begins",
             args.out.display()
         ));
+        for (path, why) in unreadable(&args.out) {
+            say(&format!("glmbench: {} is passed over: {why}", path.display()));
+        }
     }
     let mut told = Vec::new();
     let resume = found.as_ref().filter(|_| args.resume).map(|found| Resume {
