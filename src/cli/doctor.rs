@@ -86,76 +86,39 @@ struct Findings {
     memory_bytes: Option<u64>,
     available_bytes: Option<u64>,
     cann: Option<String>,
-    ascend: AscendFindings,
+    ascend: Installation,
     limits: Option<MachineLimits>,
     advice: Vec<String>,
     environment: Vec<VariableFinding>,
     noise: Option<Noise>,
 }
 
-/// What of Ascend there is.
-#[derive(Default, Serialize)]
-struct AscendFindings {
-    is_there: bool,
-    driver: Option<String>,
-    device_nodes: Vec<String>,
-    devices: Option<u32>,
-    soc: Option<String>,
-    opp_path: Option<String>,
-    libraries: Vec<(String, String)>,
-    left_out: Vec<String>,
-    problem: Option<String>,
-}
-
-impl AscendFindings {
-    fn look() -> Self {
-        let found = Installation::look();
-        let shown = |path: &PathBuf| path.display().to_string();
-        Self {
-            is_there: found.is_there(),
-            driver: found.driver,
-            device_nodes: found.nodes.iter().map(shown).collect(),
-            devices: found.devices,
-            soc: found.soc,
-            opp_path: std::env::var_os("ASCEND_OPP_PATH").map(|path| path.display().to_string()),
-            libraries: found
-                .libraries
-                .iter()
-                .map(|(family, path)| ((*family).to_owned(), shown(path)))
-                .collect(),
-            left_out: found.left_out,
-            problem: found.problem,
-        }
+/// What of Ascend there is; nothing where there is nothing of it.
+fn ascend_words(found: &Installation) -> String {
+    if !found.is_there() {
+        return String::new();
     }
-
-    /// Nothing where there is nothing of it.
-    fn words(&self) -> String {
-        if !self.is_there {
-            return String::new();
-        }
-        let or = |word: &Option<String>, without: &str| word.clone().unwrap_or_else(|| without.to_owned());
-        let chips = match (self.devices, &self.soc) {
-            (Some(devices), Some(soc)) => format!("{devices} {soc}"),
-            _ => "none can be had".to_owned(),
-        };
-        let nodes =
-            if self.device_nodes.is_empty() { "none".to_owned() } else { self.device_nodes.join(" ") };
-        let mut text = format!(
-            "chips         {chips}\ndriver        {}\ndevice nodes  {nodes}\noperators     ASCEND_OPP_PATH {}\n",
-            or(&self.driver, "not found"),
-            or(&self.opp_path, "not set")
-        );
-        for (family, path) in &self.libraries {
-            text += &format!("library       {path} ({family})\n");
-        }
-        for left_out in &self.left_out {
-            text += &format!("left out      {left_out}\n");
-        }
-        if let Some(problem) = &self.problem {
-            text += &format!("problem       {problem}\n");
-        }
-        text
+    let or = |word: &Option<String>, without: &str| word.clone().unwrap_or_else(|| without.to_owned());
+    let chips = match (found.devices, &found.soc) {
+        (Some(devices), Some(soc)) => format!("{devices} {soc}"),
+        _ => "none can be had".to_owned(),
+    };
+    let nodes = if found.nodes.is_empty() { "none".to_owned() } else { found.nodes.join(" ") };
+    let mut text = format!(
+        "chips         {chips}\ndriver        {}\ndevice nodes  {nodes}\noperators     ASCEND_OPP_PATH {}\n",
+        or(&found.driver, "not found"),
+        or(&found.opp_path, "not set")
+    );
+    for (family, path) in &found.libraries {
+        text += &format!("library       {path} ({family})\n");
     }
+    for left_out in &found.left_out {
+        text += &format!("left out      {left_out}\n");
+    }
+    if let Some(problem) = &found.problem {
+        text += &format!("problem       {problem}\n");
+    }
+    text
 }
 
 /// An environment variable: who reads it, and what is set.
@@ -197,7 +160,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         findings.limits = Some(limits_record(&measure_limits(threads)?, DType::Fp16.into()));
     }
     // After the measurement: CANN starts threads of its own.
-    findings.ascend = AscendFindings::look();
+    findings.ascend = Installation::look();
     if findings.ascend.soc.as_ref().is_some_and(|soc| soc.starts_with("Ascend910B")) {
         findings.advice.push(HCCL_ON_A2.to_owned());
     }
@@ -315,7 +278,7 @@ fn findings(machine: Machine) -> Findings {
         memory_bytes: machine.memory_bytes,
         available_bytes: machine.available_bytes,
         cann: cann.map(|path| path.display().to_string()),
-        ascend: AscendFindings::default(),
+        ascend: Installation::default(),
         limits: None,
         environment: Vec::new(),
         noise: None,
@@ -379,7 +342,7 @@ fn words(f: &Findings) -> String {
         gb(f.available_bytes),
         f.cann.clone().unwrap_or_else(|| "not found".into()),
     );
-    text += &f.ascend.words();
+    text += &ascend_words(&f.ascend);
     text += &f.limits.as_ref().map_or_else(String::new, limit_words);
     for floor in f.noise.iter().flat_map(|n| &n.floors) {
         text += &format!(

@@ -214,7 +214,7 @@ impl RunDir {
         if sum == Sum::Wrong {
             let started = &found.provenance.started;
             said.push(format!(
-                "run.json is not as it was written; it is written anew; its name, how often it was resumed and its start, {started}, are taken as they stand there"
+                "run.json is not as it was written and is written anew; name, start ({started}) and number of resumes are kept"
             ));
         }
         if found.status == Status::Complete && found.seal.is_none() && schema >= WITH_SUMS {

@@ -49,8 +49,8 @@ fn has_failures(contents: &Contents) -> bool {
         || contents.loads.iter().flat_map(|level| &level.requests).any(|request| request.error.is_some())
 }
 
-/// The newest unfinished run under `root` with this record's identity, what was read of the model's folder, device, kernels and threads, and of the same group:
-/// going on with it on anything else would mix two measurements in one. Of the newest such run the journals are read, and
+/// The newest unfinished run under `root` that is of the same thing: identity, what was read of the model's folder, device, kernels,
+/// threads and group. Going on with another would mix two measurements in one. Of the newest such run the journals are read, and
 /// something may be `wanted` of it though it calls itself complete; older ones are taken at their word.
 pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<Found> {
     let (ours, identity) = (&record.provenance, &record.identity);

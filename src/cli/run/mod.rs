@@ -120,10 +120,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let of = setup.name.as_ref().map(|name| format!(" for configuration {name}")).unwrap_or_default();
             bail!("{}: the suite has no cases{of}", suite.path.display());
         }
-        for world in plan.worlds() {
-            setup.model.check(&setup.compute.on(world), plan.limits(world))?;
-        }
-        setup.check_room(plan)?;
+        setup.check(plan)?;
     }
     // What cannot be written is better known before gigabytes are read.
     std::fs::create_dir_all(&args.out)
@@ -178,13 +175,9 @@ fn dry_run(args: &Args, setups: &[Setup], plans: &[Plan<'_>]) -> anyhow::Result<
     emit(text.trim_end())?;
     texts.iter().filter_map(|of| of.warning.as_ref()).for_each(|warning| say(warning));
     for (setup, plan) in setups.iter().zip(plans) {
-        for world in plan.worlds() {
-            // A dry run may be made for another machine.
-            let checked = setup.model.check(&setup.compute.on(world), plan.limits(world));
-            if let Err(error) = checked.map_err(anyhow::Error::from).and_then(|()| setup.check_room(plan)) {
-                say(&format!("glmbench: on this machine the run would be refused: {error}"));
-                break;
-            }
+        // A dry run may be made for another machine.
+        if let Err(error) = setup.check(plan) {
+            say(&format!("glmbench: on this machine the run would be refused: {error}"));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -199,6 +199,17 @@ impl Setup {
         cases.chain(searches).collect()
     }
 
+    /// Whether what is left of a plan can be run here.
+    ///
+    /// # Errors
+    /// Ranks, a type or a device that cannot be had; memory that is not there.
+    pub(in crate::cli) fn check(&self, plan: &Plan<'_>) -> anyhow::Result<()> {
+        for world in plan.worlds() {
+            self.model.check(&self.compute.on(world), plan.limits(world))?;
+        }
+        self.check_room(plan)
+    }
+
     /// Whether what is left of a plan can be loaded.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::group::{device_count, installed};
 
 /// Where the driver says which it is.
@@ -12,10 +14,10 @@ const DEVICE_NODES: &str = "/dev";
 const NODE_NAMES: [&str; 4] = ["davinci", "devmm_svm", "hisi_hdc", "dvpp_cmdlist"];
 
 /// What was found. Nothing here is measured.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Installation {
     /// CANN's libraries that were opened: their family and path.
-    pub libraries: Vec<(&'static str, PathBuf)>,
+    pub libraries: Vec<(&'static str, String)>,
     /// Libraries that are there and could not be opened, with the loader's words.
     pub left_out: Vec<String>,
     /// Why there is no chip to be had.
@@ -23,11 +25,13 @@ pub struct Installation {
     /// The driver's version.
     pub driver: Option<String>,
     /// Device nodes.
-    pub nodes: Vec<PathBuf>,
+    pub nodes: Vec<String>,
     /// Chips that a process may use.
     pub devices: Option<u32>,
     /// The runtime's name of the chips.
     pub soc: Option<String>,
+    /// `ASCEND_OPP_PATH`: where operators are.
+    pub opp_path: Option<String>,
 }
 
 impl Installation {
@@ -35,14 +39,16 @@ impl Installation {
     pub fn look() -> Self {
         let mut found = Self {
             driver: std::fs::read_to_string(DRIVER_VERSION).ok().and_then(|text| driver_version(&text)),
-            nodes: nodes(Path::new(DEVICE_NODES)),
+            nodes: nodes(Path::new(DEVICE_NODES)).iter().map(|path| path.display().to_string()).collect(),
+            opp_path: std::env::var_os("ASCEND_OPP_PATH").map(|path| path.display().to_string()),
             ..Self::default()
         };
         match installed("ascend") {
             Err(error) => found.problem = Some(error.to_string()),
             Ok(api) => {
                 let libraries = api.libraries.found.iter();
-                found.libraries = libraries.map(|l| (l.family.name(), l.path.clone())).collect();
+                found.libraries =
+                    libraries.map(|l| (l.family.name(), l.path.display().to_string())).collect();
                 found.left_out = api.libraries.skipped.iter().map(ToString::to_string).collect();
                 match (device_count(&api), api.soc()) {
                     (Ok(devices), Ok(soc)) => (found.devices, found.soc) = (Some(devices), Some(soc)),

@@ -1,7 +1,7 @@
 //! Taking memory out of every cache, so that the next read comes from memory whatever the caches hold.
 //!
-//! A buffer many times as large as the caches does that, too, but not surely: caches keep what was read first where that pays, and a
-//! virtual machine of few cores is told of the whole host's cache (260 MB), so that filling eight of them takes longer than all else.
+//! A buffer many times as large as the caches does that, too, but not surely: some caches keep what was read first. And a virtual
+//! machine of two cores may be told of its host's whole cache (260 MB). Filling eight of those takes longer than all else.
 
 use super::bandwidth::Line;
 
