@@ -18,8 +18,16 @@ use crate::stream::{RawStream, Stream};
 #[derive(Default)]
 pub struct Event {
     device: i32,
+    flags: u32,
     record: Option<Record>,
 }
+
+/// `ACL_EVENT_SYNC`: other streams may wait for the event.
+const SYNC: u32 = 0x1;
+/// `ACL_EVENT_CAPTURE_STREAM_PROGRESS`: the host may ask how far the stream is.
+const STREAM_PROGRESS: u32 = 0x2;
+/// `ACL_EVENT_TIME_LINE`: the event has a time stamp.
+const TIME_LINE: u32 = 0x8;
 
 #[derive(Clone)]
 struct Record {
@@ -51,33 +59,46 @@ unsafe fn get<'a>(event: RawEvent) -> Outcome<&'a Slot<Event>> {
     }
 }
 
-/// Makes an event that keeps time.
+/// Creates an event that has every capability.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn aclrtCreateEvent(event: *mut RawEvent) -> i32 {
-    entry("aclrtCreateEvent", || {
+    // SAFETY: the caller's pointer.
+    unsafe { create("aclrtCreateEvent", event, SYNC | STREAM_PROGRESS | TIME_LINE) }
+}
+
+/// Creates an event with the capabilities of `flag`. Only events with `ACL_EVENT_SYNC` are counted against the device's limit.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclrtCreateEventWithFlag(event: *mut RawEvent, flag: u32) -> i32 {
+    // SAFETY: the caller's pointer.
+    unsafe { create("aclrtCreateEventWithFlag", event, flag) }
+}
+
+/// # Safety
+/// `event` is null or a place for a handle.
+unsafe fn create(api: &str, event: *mut RawEvent, flags: u32) -> i32 {
+    entry(api, || {
         if event.is_null() {
             return fail(INVALID_PARAM, "event is null");
+        }
+        if flags == 0 || flags & !(SYNC | STREAM_PROGRESS | TIME_LINE) != 0 {
+            return fail(
+                INVALID_PARAM,
+                format!("flag is {flags:#x}, expected a combination of 0x1, 0x2 and 0x8"),
+            );
         }
         with_device(|device| {
             device.check_alive()?;
             let most = most_events(device.config.soc);
-            if device.events.fetch_add(1, Ordering::AcqRel) >= most {
+            if device.events.fetch_add(1, Ordering::AcqRel) >= most && flags & SYNC != 0 {
                 device.events.fetch_sub(1, Ordering::AcqRel);
                 return fail(RT_NO_EVENT, format!("all {most} events of device {} are taken", device.id));
             }
-            let handle = pool::create::<Event>(|event| event.device = device.id);
+            let handle = pool::create::<Event>(|event| (event.device, event.flags) = (device.id, flags));
             // SAFETY: not null; the caller's pointer.
             unsafe { event.write(handle) };
             Ok(())
         })
     })
-}
-
-/// As [`aclrtCreateEvent`]; every flag gives an event that keeps time.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtCreateEventWithFlag(event: *mut RawEvent, _flag: u32) -> i32 {
-    // SAFETY: the same contract.
-    unsafe { aclrtCreateEvent(event) }
 }
 
 /// Ends an event.
@@ -168,6 +189,9 @@ pub unsafe extern "C" fn aclrtStreamWaitEvent(stream: RawStream, event: RawEvent
             device.check_alive()?;
             // SAFETY: the caller's pointers are handles (the stream may be null).
             let (stream, slot) = unsafe { (Stream::of(stream, device)?, get(event)?) };
+            if slot.value().flags & SYNC == 0 {
+                return fail(RT_PARAM_INVALID, "the event was created without ACL_EVENT_SYNC");
+            }
             let Some(record) = slot.value().record.clone() else {
                 return fail(RT_EVENT_TIMESTAMP, "the event was not recorded");
             };
@@ -194,7 +218,11 @@ pub unsafe extern "C" fn aclrtEventElapsedTime(ms: *mut f32, start: RawEvent, en
             let mut streams = Vec::with_capacity(2);
             for (moment, (name, event)) in moments.iter_mut().zip([("start", start), ("end", end)]) {
                 // SAFETY: the caller's pointer is an event handle.
-                let Some(record) = unsafe { get(event)? }.value().record.clone() else {
+                let event = unsafe { get(event)? }.value();
+                if event.flags & TIME_LINE == 0 {
+                    return fail(RT_PARAM_INVALID, format!("{name} was created without ACL_EVENT_TIME_LINE"));
+                }
+                let Some(record) = event.record.clone() else {
                     return fail(RT_EVENT_TIMESTAMP, format!("{name} was not recorded"));
                 };
                 let waited_for = |time: &u64| *time <= device.host_ns.load(Ordering::Relaxed);

@@ -84,6 +84,9 @@ thread_local! {
     static SCRATCH: RefCell<Vec<Arg>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Device memory that every operator asks for at least. CANN's kernels take a system workspace even where they compute in place.
+const LEAST_WORKSPACE: u64 = 16_384;
+
 /// What a first stage finds out.
 pub struct Planned {
     /// What to compute.
@@ -116,7 +119,7 @@ impl Plan<'_> {
 
     /// The operators' pages apply to the letter.
     pub fn by_the_book(&self) -> bool {
-        self.device.config.strict == Strict::Doc
+        self.device.config.strict == Strict::Doc || self.device.config.faults.strict
     }
 
     fn push(&mut self, handle: RawTensor, name: &'static str, role: Role) -> Outcome<View> {
@@ -215,6 +218,14 @@ impl Plan<'_> {
         if holds { Ok(()) } else { fail(NN_TILING, format!("{} (on {})", message(), self.soc().name())) }
     }
 
+    /// Fails with 561003 where the settings refuse this form of the arguments.
+    pub fn form(&self, form: &str) -> Outcome {
+        if self.device.config.faults.is_form_refused(self.operator, form) {
+            return fail(NN_FIND_KERNEL, format!("no kernel for {form} (injected fault)"));
+        }
+        Ok(())
+    }
+
     /// Fails with 561003: the chip has no such kernel.
     pub fn no_kernel<T>(&self) -> Outcome<T> {
         fail(NN_FIND_KERNEL, format!("{} has no kernel of this operator", self.soc().name()))
@@ -252,6 +263,11 @@ impl Plan<'_> {
         self.require(view.dims() == dims, || format!("{name} has shape {:?}, expected {dims:?}", view.dims()))
     }
 
+    /// A rule of the operators' pages that their sources do not have.
+    pub fn page(&self, holds: bool, message: impl FnOnce() -> String) -> Outcome {
+        self.require(holds || !self.by_the_book(), || format!("{} (as its page says)", message()))
+    }
+
     /// The tensor lies without gaps.
     pub fn contiguous(&self, view: &View, name: &str) -> Outcome {
         self.require(view.is_contiguous(), || {
@@ -275,7 +291,11 @@ pub fn plan(
         let mut args = SCRATCH.try_with(|scratch| scratch.take()).unwrap_or_default();
         args.clear();
         let mut plan = Plan { device, operator, args, order: &[] };
-        let planned = body(&mut plan)?;
+        let mut planned = body(&mut plan)?;
+        if device.config.faults.is_refused(operator) {
+            return plan.no_kernel();
+        }
+        planned.workspace = planned.workspace.max(LEAST_WORKSPACE);
         device.spend_host(device.config.profile.host_plan_ns);
         let duration_ns = device.config.profile.duration_ns(&planned.cost);
         let mut args = plan.args;

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is to go wrong. Words: `oom:N`, `lost:N`, `timeout:N`, `wrong:OP:N`, `hccl-timeout:N`; N counts from one. And
 /// `broken:OP`: the operator's first stage accepts and every result is wrong;
-/// `single-use:OP`: none of its executors can be kept; `set-up:FUNCTION:CODE`: aclInit or aclrtSetDevice fails.
+/// `single-use:OP`: none of its executors can be kept; `refused:OP`: its first stage finds no kernel; `refused:OP:FORM`: likewise,
+/// for one form of its arguments (`TND`, `BNSD`, `broadcast`, `D64`); `strict:doc`: the pages apply to the letter; `set-up:FUNCTION:CODE`: aclInit or aclrtSetDevice fails.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     oom: Vec<u64>,
@@ -14,6 +15,9 @@ pub struct Faults {
     hccl_timeout: Vec<u64>,
     single_use: Vec<String>,
     broken: Vec<String>,
+    refused: Vec<(String, Option<String>)>,
+    /// The operators' pages apply to the letter, as with the setting `strict = doc`.
+    pub strict: bool,
     set_up: Vec<(String, i32)>,
 }
 
@@ -23,7 +27,8 @@ impl Faults {
         let mistake = || {
             format!(
                 "fault \"{words}\" is unknown, expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, \
-                 single-use:OPERATOR, broken:OPERATOR, \
+                 single-use:OPERATOR, broken:OPERATOR, refused:OPERATOR, refused:OPERATOR:FORM with one of TND, BNSD, \
+                 broadcast, D64, strict:doc, \
                  set-up:FUNCTION:CODE or missing:SYMBOL, N from 1"
             )
         };
@@ -42,6 +47,13 @@ impl Faults {
             ["broken", operator] if !operator.is_empty() => {
                 self.broken.push(operator.trim_start_matches("aclnn").to_owned());
             }
+            ["refused", operator] if !operator.is_empty() => {
+                self.refused.push((operator.trim_start_matches("aclnn").to_owned(), None));
+            }
+            ["refused", operator, form @ ("TND" | "BNSD" | "broadcast" | "D64")] if !operator.is_empty() => {
+                self.refused.push((operator.trim_start_matches("aclnn").to_owned(), Some(form.to_owned())));
+            }
+            ["strict", "doc"] => self.strict = true,
             ["set-up", function @ ("aclInit" | "aclrtSetDevice"), code] => {
                 let code = code.parse().ok().filter(|code| *code > 0).ok_or_else(mistake)?;
                 self.set_up.push((function.to_owned(), code));
@@ -60,6 +72,17 @@ impl Faults {
     /// Executors of `operator` (with its `aclnn`) cannot be kept.
     pub fn is_single_use(&self, operator: &str) -> bool {
         self.single_use.iter().any(|name| name == operator.trim_start_matches("aclnn"))
+    }
+
+    /// The first stage of `operator` (with its `aclnn`) finds no kernel.
+    pub fn is_refused(&self, operator: &str) -> bool {
+        self.refused.iter().any(|(name, form)| form.is_none() && name == operator.trim_start_matches("aclnn"))
+    }
+
+    /// The first stage of `operator` (with its `aclnn`) finds no kernel for one form of its arguments.
+    pub fn is_form_refused(&self, operator: &str, form: &str) -> bool {
+        let operator = operator.trim_start_matches("aclnn");
+        self.refused.iter().any(|(name, refused)| name == operator && refused.as_deref() == Some(form))
     }
 
     fn any_launch(&self) -> bool {

@@ -33,6 +33,8 @@ pub struct View {
     pub offset: i64,
     /// Numbers of the storage behind the view.
     pub storage: i64,
+    /// Dimensions of the storage's shape.
+    pub storage_rank: u8,
     /// Device address of the storage.
     pub data: usize,
 }
@@ -47,6 +49,7 @@ impl View {
         strides: [0; MAX_DIMS],
         offset: 0,
         storage: 0,
+        storage_rank: 0,
         data: 0,
     };
 
@@ -264,8 +267,8 @@ pub unsafe extern "C" fn aclCreateTensor(
         return refuse("a shape has too many numbers".to_owned());
     };
     pool::create::<Tensor>(|tensor| {
-        tensor.view =
-            View { dtype, format, rank: rank as u8, dims, strides, offset, storage, data: data as usize };
+        let (rank, storage_rank, data) = (rank as u8, storage_rank as u8, data as usize);
+        tensor.view = View { dtype, format, rank, dims, strides, offset, storage, storage_rank, data };
     })
 }
 

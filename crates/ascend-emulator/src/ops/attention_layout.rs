@@ -44,7 +44,7 @@ impl Layout {
     pub fn parse(p: &Plan<'_>, pointer: *const c_char, allowed: &[(&str, Self)]) -> Outcome<Self> {
         let word = text(pointer);
         match allowed.iter().find(|(name, _)| *name == word) {
-            Some((_, layout)) => Ok(*layout),
+            Some((_, layout)) => p.form(&word).map(|()| *layout),
             None => {
                 let words: Vec<&str> = allowed.iter().map(|(name, _)| *name).collect();
                 p.require(false, || format!("inputLayout is \"{word}\", expected {}", words.join(" or ")))?;
@@ -115,6 +115,8 @@ pub struct Wanted<'a> {
     pub block_size: i64,
     pub query_lengths: Option<&'a [i64]>,
     pub lengths: Option<&'a [i64]>,
+    /// Longest keys on a 310P.
+    pub longest_310p: i64,
 }
 
 /// The checks and the cost that the three operators share.
@@ -135,11 +137,25 @@ pub fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
     p.require(query.heads == w.heads, || {
         format!("query has {} heads, numHeads is {}", query.heads, w.heads)
     })?;
-    p.tiling((1..=512).contains(&query.channels), || format!("a head has {} channels", query.channels))?;
+    p.tiling((1..=512).contains(&query.channels), || {
+        format!("a head has {} channels, expected 1 to 512", query.channels)
+    })?;
     p.tiling(query.tokens <= 65_535 || w.layout == Layout::Tnd, || {
         format!("query has {} tokens, expected 65535 at most", query.tokens)
     })?;
+    // Their pages: 310P, N up to 256; A2, N * D below 65,535 where heads lie in a row.
+    p.tiling(!p.is_310p() || w.heads <= 256, || format!("numHeads is {}, expected 256 at most", w.heads))?;
+    let in_a_row = matches!(w.layout, Layout::Bsh | Layout::Bsnd);
+    p.tiling(p.is_310p() || !in_a_row || w.heads * query.channels < 65_535, || {
+        format!("{} heads of {} channels: N * D is 65535 or more", w.heads, query.channels)
+    })?;
     let key = keys(p, w, kv_heads)?;
+    if p.is_310p() {
+        let context = w.table.map_or(key.tokens, |table| table.dims()[1] * w.block_size);
+        p.tiling(context <= w.longest_310p, || {
+            format!("key has {context} tokens, expected {} at most", w.longest_310p)
+        })?;
+    }
     p.require(key.heads == kv_heads && key.channels == query.channels, || {
         format!(
             "key has {} heads of {} channels, expected {kv_heads} of {}",

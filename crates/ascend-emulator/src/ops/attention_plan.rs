@@ -120,6 +120,7 @@ fn prompt(
         block_size: 0,
         query_lengths: lengths_of(query_lengths, "actualSeqLengths")?,
         lengths: lengths_of(lengths, "actualSeqLengthsKv")?,
+        longest_310p: 65_535,
     };
     if p.is_310p() {
         p.require(kv_heads == 0, || format!("numKeyValueHeads is {kv_heads}, expected 0 on Ascend310P3"))?;
@@ -227,6 +228,7 @@ fn incremental(
         block_size,
         query_lengths: None,
         lengths,
+        longest_310p: 65_536,
     };
     attention(p, &wanted)
 }
@@ -375,6 +377,36 @@ fn fused(
         block_size,
         query_lengths: lengths_of(query_lengths, "actualSeqLengths")?,
         lengths: lengths_of(lengths, "actualSeqLengthsKv")?,
+        longest_310p: 0,
     };
+    if layout == Layout::Tnd && kv_heads != 0 && kv_heads != heads {
+        grouped_and_ragged(p, &wanted, inner_precise)?;
+    }
     attention(p, &wanted)
+}
+
+/// What the page of aclnnFusedInferAttentionScoreV2 says of TND with fewer KV heads than heads.
+fn grouped_and_ragged(p: &Plan<'_>, w: &Wanted<'_>, inner_precise: i64) -> Outcome {
+    p.require(inner_precise == 0, || {
+        format!("innerPrecise is {inner_precise}, expected 0 with TND and grouped heads")
+    })?;
+    if w.table.is_some() {
+        p.tiling(w.block_size <= 128, || {
+            format!("blockSize is {}, expected 128 at most with TND and grouped heads", w.block_size)
+        })?;
+        p.tiling(w.key.rank() == 3, || {
+            format!(
+                "key has shape {}, expected [blocks, block size, heads * channels] with TND",
+                w.key.shape()
+            )
+        })?;
+    }
+    let expected = if w.mask.is_some() { [3, 4].as_slice() } else { &[0] };
+    p.require(expected.contains(&w.sparse_mode), || {
+        format!("sparseMode is {}, expected one of {expected:?} with TND and grouped heads", w.sparse_mode)
+    })?;
+    let sequences = w.query_lengths.map_or(0, <[i64]>::len);
+    p.require(sequences <= 4096, || {
+        format!("actualSeqLengths has {sequences} numbers, expected 4096 at most")
+    })
 }

@@ -204,6 +204,9 @@ fn pair(p: &Plan<'_>, a: &View, b: &View, out: &View, pair: Pair) -> Outcome<Pla
     }
     p.same_dtype((a, "self"), (b, "other"))?;
     p.same_dtype((a, "self"), (out, "out"))?;
+    if a.dims() != b.dims() {
+        p.form("broadcast")?;
+    }
     match broadcast(a.dims(), b.dims()) {
         Some(dims) => p.shape(out, "out", &dims)?,
         None => {

@@ -10,6 +10,7 @@ use crate::ops::two_stage;
 use crate::status::Outcome;
 use crate::tensor::{RawIntArray, RawTensor, View};
 
+use std::collections::HashSet;
 use std::ffi::{CStr, c_char};
 
 /// `out[.., i.., ..] = self[.., index[i..], ..]`. Views: self, index, out.
@@ -100,8 +101,8 @@ impl IndexCopy {
     }
 }
 
-/// Keys and values of tokens to slots of a paged cache `[blocks, block size, heads, channels]`; slots below zero are left out.
-/// Views: key, key cache, slots, value, value cache.
+/// Keys and values of tokens to slots of a paged cache `[blocks, block size, heads, channels]`. Its page wants slots that are not
+/// negative and differ. Views: key, key cache, slots, value, value cache.
 #[derive(Debug, Clone, Copy)]
 pub struct ScatterKv;
 
@@ -111,13 +112,14 @@ impl ScatterKv {
     pub unsafe fn run(self, views: &[View]) -> Result<(), String> {
         let [key, key_cache, slots, value, value_cache, ..] = views else { return Ok(()) };
         let (blocks, size) = (key_cache.dims()[0], key_cache.dims()[1]);
+        let mut written = HashSet::new();
         // SAFETY: the caller's promise.
         for (token, slot) in unsafe { indices(slots) }.into_iter().enumerate() {
-            if slot < 0 {
-                continue;
-            }
-            if slot >= blocks * size {
+            if !(0..blocks * size).contains(&slot) {
                 return Err(format!("slot {slot} is out of range, there are {}", blocks * size));
+            }
+            if !written.insert(slot) {
+                return Err(format!("slot {slot} of token {token} came before"));
             }
             for (from, cache) in [(key, key_cache), (value, value_cache)] {
                 let place = pick(&pick(cache, 0, slot / size), 0, slot % size);

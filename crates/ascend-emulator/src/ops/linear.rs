@@ -142,6 +142,7 @@ two_stage! {
 fn matmul(p: &mut Plan<'_>, a: RawTensor, b: RawTensor, out: RawTensor, kind: i8) -> Outcome<Planned> {
     let (a, b) = (p.input(a, "self")?, p.input(b, "mat2")?);
     let out = p.output(out, "out")?;
+    p.page(b.format == Format::Nd, || "mat2 is FRACTAL_NZ, expected ND".to_owned())?;
     product(p, &a, &b, &out, kind)
 }
 
@@ -165,6 +166,18 @@ fn matmul_nz(p: &mut Plan<'_>, a: RawTensor, b: RawTensor, out: RawTensor, kind:
     let (a, b) = (p.input(a, "self")?, p.input(b, "mat2")?);
     let out = p.output(out, "out")?;
     p.require(b.format == Format::Nz, || "mat2: expected the format FRACTAL_NZ".to_owned())?;
+    rank(p, &a, "self", 2)?;
+    rank(p, &b, "mat2", 2)?;
+    p.require(b.dims().iter().all(|n| *n > 1), || {
+        format!("mat2 has shape {}, expected no size of 1", b.shape())
+    })?;
+    let padded = nz::elements(&b) as i64;
+    p.require(b.storage == padded && b.storage_rank == 4, || {
+        format!(
+            "mat2: the storage shape has {} dimensions and {} elements, expected 4 and {padded}",
+            b.storage_rank, b.storage
+        )
+    })?;
     product(p, &a, &b, &out, kind)
 }
 

@@ -144,6 +144,10 @@ fn in_place(
     }
     let [b, s, _, d] = *query.dims() else { return p.no_kernel() };
     p.require(d == 64 || d == 128, || format!("the last size of queryRef is {d}, expected 64 or 128"))?;
+    p.page(d == 128, || format!("the last size of queryRef is {d}, expected 128"))?;
+    if d == 64 {
+        p.form("D64")?;
+    }
     p.require(key.dims()[..2] == [b, s] && key.dims()[3] == d, || {
         format!("keyRef has shape {}, queryRef has {}", key.shape(), query.shape())
     })?;

@@ -249,21 +249,21 @@ fn grouped_decode_is_prompt_attention_of_a_reshaped_query() {
 
 #[test]
 fn incremental_attention_reads_paged_caches() {
-    for (settings, dtype) in [("soc = Ascend310P3", Float16), ("soc = Ascend910B4", Bf16)] {
+    let (duo, a2) = ("soc = Ascend310P3", "soc = Ascend910B4");
+    for (settings, dtype, heads_first) in [(duo, Float16, false), (a2, Bf16, false), (a2, Bf16, true)] {
         let s = Session::new(settings);
         let case = Case::new(dtype, 8, 2, &[(1, 35), (1, 16), (1, 1)]);
-        let (keys, table, row) = case.paged(&case.keys, 16, false);
-        let (values, ..) = case.paged(&case.values, 16, false);
+        let (keys, table, row) = case.paged(&case.keys, 16, heads_first);
+        let (values, ..) = case.paged(&case.values, 16, heads_first);
         let blocks = (keys.len() / (16 * 2 * D)) as i64;
-        let dims = [blocks, 16, 2 * D as i64];
+        let d = D as i64;
+        let dims = if heads_first { vec![blocks, 2, 16, d] } else { vec![blocks, 16, 2 * d] };
+        let shape = if heads_first { vec![3, 8, 1, d] } else { vec![3, 1, 8 * d] };
         let (k, v) = (Array::new(dtype, &dims, &keys), Array::new(dtype, &dims, &values));
-        let (q, out) = (
-            Array::new(dtype, &[3, 1, 8 * D as i64], &case.query),
-            Array::empty(dtype, &[3, 1, 8 * D as i64]),
-        );
+        let (q, out) = (Array::new(dtype, &shape, &case.query), Array::empty(dtype, &shape));
         let t = Array::new(Int32, &[3, row as i64], &table);
         let (kl, vl, lengths) = (list(&k, dtype, &dims), list(&v, dtype, &dims), ints(&[35, 16, 1]));
-        let layout = c"BSH".as_ptr().cast_mut();
+        let layout = if heads_first { c"BNSD" } else { c"BSH" }.as_ptr().cast_mut();
         s.run(
             incremental(kl, vl, [q.tensor, t.tensor, out.tensor], lengths, layout, [8, 2, 16]),
             aclnnIncreFlashAttentionV4,
@@ -283,78 +283,77 @@ fn incremental_attention_reads_paged_caches() {
 #[test]
 fn fused_attention_takes_ragged_batches_over_a_paged_cache() {
     let s = Session::new("soc = Ascend910B4");
-    for heads_first in [false, true] {
-        let case = Case::new(Float16, 8, 2, &[(5, 21), (1, 40), (3, 3)]);
-        let (keys, table, row) = case.paged(&case.keys, 16, heads_first);
-        let (values, ..) = case.paged(&case.values, 16, heads_first);
-        let blocks = (keys.len() / (16 * 2 * D)) as i64;
-        let d = D as i64;
-        let dims = if heads_first { vec![blocks, 2, 16, d] } else { vec![blocks, 16, 2 * d] };
-        let (k, v) = (Array::new(Float16, &dims, &keys), Array::new(Float16, &dims, &values));
-        let (q, out) = (Array::new(Float16, &[9, 8, d], &case.query), Array::empty(Float16, &[9, 8, d]));
-        let t = Array::new(Int32, &[3, row as i64], &table);
-        let mask = Array::new(Bool, &[2048, 2048], &vec![0.0; 2048 * 2048]);
-        let (kl, vl) = (list(&k, Float16, &dims), list(&v, Float16, &dims));
-        let (ends, contexts) = (ints(&[5, 6, 9]), ints(&[21, 40, 3]));
-        let (n, layout) = (null_mut(), c"TND".as_ptr().cast_mut());
-        s.run(
-            // SAFETY: live handles, nulls, a C string.
-            |w, e| unsafe {
-                aclnnFusedInferAttentionScoreV2GetWorkspaceSize(
-                    q.tensor,
-                    kl,
-                    vl,
-                    n,
-                    mask.tensor,
-                    ends,
-                    contexts,
-                    n,
-                    n,
-                    n,
-                    n,
-                    n,
-                    n,
-                    n,
-                    t.tensor,
-                    n,
-                    n,
-                    n,
-                    n,
-                    n,
-                    n,
-                    n,
-                    n,
-                    null_mut(),
-                    8,
-                    0.25,
-                    LIMITLESS,
-                    LIMITLESS,
-                    layout,
-                    2,
-                    3,
-                    0,
-                    16,
-                    0,
-                    false,
-                    0,
-                    0,
-                    out.tensor,
-                    n,
-                    w,
-                    e,
-                )
-            },
-            aclnnFusedInferAttentionScoreV2,
-        );
-        assert_close(&out.read(), &case.expected(true), 2.0 * epsilon(Float16), 1e-5);
-        // SAFETY: handles of our own.
-        unsafe {
-            aclDestroyTensorList(kl);
-            aclDestroyTensorList(vl);
-            aclDestroyIntArray(ends);
-            aclDestroyIntArray(contexts);
-        }
+    let case = Case::new(Float16, 8, 2, &[(5, 21), (1, 40), (3, 3)]);
+    let (keys, table, row) = case.paged(&case.keys, 16, false);
+    let (values, ..) = case.paged(&case.values, 16, false);
+    let blocks = (keys.len() / (16 * 2 * D)) as i64;
+    let d = D as i64;
+    let dims = [blocks, 16, 2 * d];
+    let (k, v) = (Array::new(Float16, &dims, &keys), Array::new(Float16, &dims, &values));
+    let (q, out) = (Array::new(Float16, &[9, 8, d], &case.query), Array::empty(Float16, &[9, 8, d]));
+    let t = Array::new(Int32, &[3, row as i64], &table);
+    let mask = Array::new(Bool, &[2048, 2048], &vec![0.0; 2048 * 2048]);
+    let (kl, vl) = (list(&k, Float16, &dims), list(&v, Float16, &dims));
+    let (ends, contexts) = (ints(&[5, 6, 9]), ints(&[21, 40, 3]));
+    let (n, layout) = (null_mut(), c"TND".as_ptr().cast_mut());
+    s.run(
+        // SAFETY: live handles, nulls, a C string.
+        |w, e| unsafe {
+            aclnnFusedInferAttentionScoreV2GetWorkspaceSize(
+                q.tensor,
+                kl,
+                vl,
+                n,
+                mask.tensor,
+                ends,
+                contexts,
+                n,
+                n,
+                n,
+                n,
+                n,
+                n,
+                n,
+                t.tensor,
+                n,
+                n,
+                n,
+                n,
+                n,
+                n,
+                n,
+                n,
+                null_mut(),
+                8,
+                0.25,
+                LIMITLESS,
+                LIMITLESS,
+                layout,
+                2,
+                3,
+                0,
+                16,
+                0,
+                false,
+                0,
+                0,
+                out.tensor,
+                n,
+                w,
+                e,
+            )
+        },
+        aclnnFusedInferAttentionScoreV2,
+    );
+    assert_close(&out.read(), &case.expected(true), 2.0 * epsilon(Float16), 1e-5);
+    // SAFETY: handles of our own.
+    unsafe {
+        aclDestroyTensorList(kl);
+        aclDestroyTensorList(vl);
+        aclDestroyIntArray(ends);
+        aclDestroyIntArray(contexts);
     }
+    drop((k, v, q, out, t, mask));
     s.end();
 }
 

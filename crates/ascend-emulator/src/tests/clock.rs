@@ -2,7 +2,7 @@
 
 use std::ptr::null_mut;
 
-use super::session::{Array, Memory, Session, counts, message, tensor};
+use super::session::{Array, Memory, Session, WORKSPACE, counts, message, tensor};
 use crate::copy::{aclrtMemcpy, aclrtMemcpyAsync};
 use crate::emulator::{ascend_emulator_host_work, ascend_emulator_now_ns};
 use crate::event::{
@@ -55,7 +55,7 @@ fn a_launch_costs_its_bytes_and_the_host_its_calls() {
             assert_eq!(aclnnMatmulGetWorkspaceSize(a.tensor, w.tensor, out.tensor, 0, size, executor), 0);
             assert_eq!(aclSetAclOpExecutorRepeatable(*executor), 0);
             for _ in 0..3 {
-                assert_eq!(aclnnMatmul(null_mut(), 0, *executor, s.stream), 0);
+                assert_eq!(aclnnMatmul(s.workspace(), WORKSPACE, *executor, s.stream), 0);
             }
             assert_eq!(aclrtRecordEvent(end, s.stream), 0);
             // record, first stage, three second stages, record.
@@ -69,7 +69,7 @@ fn a_launch_costs_its_bytes_and_the_host_its_calls() {
             assert_eq!(ms, ((80 + 3 * each - 10) as f64 / 1e6) as f32);
             // Issued long after the stream was done: it begins when the host says so.
             ascend_emulator_host_work(1_000_000);
-            assert_eq!(aclnnMatmul(null_mut(), 0, *executor, s.stream), 0);
+            assert_eq!(aclnnMatmul(s.workspace(), WORKSPACE, *executor, s.stream), 0);
             assert_eq!(s.sync(), 0);
             assert_eq!(ascend_emulator_now_ns(), 80 + 3 * each + 1_000_000 + 30 + each);
             assert_eq!(aclDestroyAclOpExecutor(*executor), 0);
@@ -91,7 +91,7 @@ fn a_launch_bound_host_is_what_the_clock_shows() {
         unsafe {
             let (size, executor) = (&raw mut size, &raw mut executor);
             assert_eq!(aclnnMatmulGetWorkspaceSize(a.tensor, w.tensor, out.tensor, 0, size, executor), 0);
-            assert_eq!(aclnnMatmul(null_mut(), 0, *executor, s.stream), 0);
+            assert_eq!(aclnnMatmul(s.workspace(), WORKSPACE, *executor, s.stream), 0);
         }
     }
     assert_eq!(s.sync(), 0);
@@ -210,7 +210,7 @@ fn the_big_products_of_a_decode_step_take_what_their_bytes_say() {
             unsafe {
                 let (size, executor) = (&raw mut size, &raw mut executor);
                 assert_eq!(aclnnMatmulGetWorkspaceSize(t[0], t[1], t[2], 0, size, executor), 0);
-                assert_eq!(aclnnMatmul(null_mut(), 0, *executor, s.stream), 0, "{}", message());
+                assert_eq!(aclnnMatmul(s.workspace(), WORKSPACE, *executor, s.stream), 0, "{}", message());
             }
             bytes += 2 * (k * n + k + n) as u64;
             products += 1;

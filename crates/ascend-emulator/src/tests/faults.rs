@@ -2,7 +2,7 @@
 
 use std::ptr::null_mut;
 
-use super::session::{Array, Memory, Session, message};
+use super::session::{Array, Memory, Session, WORKSPACE, message};
 use crate::copy::aclrtMemcpy;
 use crate::half::DType::Float16;
 use crate::memory::aclrtMalloc;
@@ -14,7 +14,7 @@ fn mul(s: &Session, a: &Array, out: &Array) -> i32 {
     // SAFETY: live handles.
     unsafe {
         let code = aclnnMulGetWorkspaceSize(a.tensor, a.tensor, out.tensor, &raw mut size, &raw mut executor);
-        if code != 0 { code } else { aclnnMul(null_mut(), 0, executor, s.stream) }
+        if code != 0 { code } else { aclnnMul(s.workspace(), WORKSPACE, executor, s.stream) }
     }
 }
 

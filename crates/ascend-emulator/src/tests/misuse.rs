@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_void};
 use std::ptr::{null, null_mut};
 
-use super::session::{Array, Memory, Session, counts, message, tensor};
+use super::session::{Array, Memory, Session, WORKSPACE, counts, message, tensor};
 use crate::copy::{aclrtMemcpy, aclrtMemcpyAsync, aclrtMemset};
 use crate::emulator::{ascend_emulator_configure, ascend_emulator_info, ascend_emulator_reset};
 use crate::event::{aclrtCreateEvent, aclrtDestroyEvent, aclrtEventElapsedTime, aclrtRecordEvent};
@@ -187,18 +187,22 @@ fn an_executor_serves_once_unless_set_repeatable() {
     // SAFETY: live and dead handles.
     unsafe {
         let executor = mul_stage(&a, &out);
-        assert_eq!(aclnnMul(null_mut(), 0, executor, s.stream), 0);
-        assert_eq!(aclnnMul(null_mut(), 0, executor, s.stream), 561_103);
+        assert_eq!(aclnnMul(s.workspace(), WORKSPACE, executor, s.stream), 0);
+        assert_eq!(aclnnMul(s.workspace(), WORKSPACE, executor, s.stream), 561_103);
         assert!(message().contains("consumed"));
-        assert_eq!(aclnnMul(null_mut(), 0, null_mut(), s.stream), 561_103);
+        assert_eq!(aclnnMul(s.workspace(), WORKSPACE, null_mut(), s.stream), 561_103);
         let other = mul_stage(&a, &out);
-        assert_eq!(aclnnMatmul(null_mut(), 0, other, s.stream), 161_002, "made for another operator");
+        assert_eq!(
+            aclnnMatmul(s.workspace(), WORKSPACE, other, s.stream),
+            161_002,
+            "made for another operator"
+        );
 
         let executor = mul_stage(&a, &out);
         assert_eq!(aclSetInputTensorAddr(executor, 0, a.tensor, b.memory.0), 161_002, "not repeatable yet");
         assert_eq!(aclSetAclOpExecutorRepeatable(executor), 0);
         for _ in 0..2 {
-            assert_eq!(aclnnMul(null_mut(), 0, executor, s.stream), 0);
+            assert_eq!(aclnnMul(s.workspace(), WORKSPACE, executor, s.stream), 0);
         }
         assert_eq!(s.sync(), 0);
         assert_eq!(out.read(), [9.0; 16]);
@@ -206,12 +210,12 @@ fn an_executor_serves_once_unless_set_repeatable() {
         assert_eq!(aclSetInputTensorAddr(executor, 2, a.tensor, b.memory.0), 161_002);
         assert_eq!(aclSetInputTensorAddr(executor, 0, null_mut(), b.memory.0), 561_103);
         assert_eq!(aclSetTensorAddr(executor, 0, a.tensor, b.memory.0.cast::<u8>().add(2).cast()), 161_002);
-        assert_eq!(aclnnMul(null_mut(), 0, executor, s.stream), 0);
+        assert_eq!(aclnnMul(s.workspace(), WORKSPACE, executor, s.stream), 0);
         assert_eq!(s.sync(), 0);
         assert_eq!(out.read(), [15.0; 16]);
         let elsewhere = Array::empty(Float16, &[16]);
         assert_eq!(aclSetOutputTensorAddr(executor, 0, out.tensor, elsewhere.memory.0), 0);
-        assert_eq!(aclnnMul(null_mut(), 0, executor, s.stream), 0);
+        assert_eq!(aclnnMul(s.workspace(), WORKSPACE, executor, s.stream), 0);
         assert_eq!(s.sync(), 0);
         assert_eq!(elsewhere.read(), [15.0; 16]);
         assert_eq!(aclDestroyAclOpExecutor(executor), 0);
@@ -229,7 +233,7 @@ fn tensors_and_memory_must_live_until_the_operator_ran() {
     unsafe {
         let executor = mul_stage(&a, &out);
         assert_eq!(aclDestroyTensor(a.tensor), 0);
-        assert_eq!(aclnnMul(null_mut(), 0, executor, s.stream), 161_002);
+        assert_eq!(aclnnMul(s.workspace(), WORKSPACE, executor, s.stream), 161_002);
         assert!(message().contains("self: the tensor was destroyed before the second stage"));
         assert_eq!(aclDestroyTensor(a.tensor), 161_002);
         assert!(message().contains("was destroyed before"));
@@ -237,13 +241,13 @@ fn tensors_and_memory_must_live_until_the_operator_ran() {
         let a = Array::new(Float16, &[16], &[3.0; 16]);
         let executor = mul_stage(&a, &out);
         assert_eq!(aclrtFree(out.memory.0), 0);
-        assert_eq!(aclnnMul(null_mut(), 0, executor, s.stream), 361_001);
+        assert_eq!(aclnnMul(s.workspace(), WORKSPACE, executor, s.stream), 361_001);
         assert!(message().contains("out: 32 bytes"));
 
         // Freed between the launch and the run: the operator meets it, the synchronise says it.
         let out = Array::empty(Float16, &[16]);
         let executor = mul_stage(&a, &out);
-        assert_eq!(aclnnMul(null_mut(), 0, executor, s.stream), 0);
+        assert_eq!(aclnnMul(s.workspace(), WORKSPACE, executor, s.stream), 0);
         assert_eq!(aclrtFree(a.memory.0), 0);
         assert_eq!(s.sync(), 507_015);
         assert!(message().contains("freed before the operator ran"));
@@ -256,7 +260,7 @@ fn a_missing_synchronise_shows() {
     let (a, out) = (Array::new(Float16, &[16], &[3.0; 16]), Array::empty(Float16, &[16]));
     let executor = mul_stage(&a, &out);
     // SAFETY: live handles.
-    assert_eq!(unsafe { aclnnMul(null_mut(), 0, executor, s.stream) }, 0);
+    assert_eq!(unsafe { aclnnMul(s.workspace(), WORKSPACE, executor, s.stream) }, 0);
     assert!(out.read().iter().all(|x| x.is_nan()), "nothing ran yet");
     let mut pinned = null_mut();
     // SAFETY: 32 bytes on both sides.
@@ -450,7 +454,7 @@ fn an_index_out_of_range_is_an_exception_of_the_unit() {
     unsafe {
         let (size, executor) = (&raw mut size, &raw mut executor);
         assert_eq!(aclnnEmbeddingGetWorkspaceSize(table.tensor, ids.tensor, out.tensor, size, executor), 0);
-        assert_eq!(aclnnEmbedding(null_mut(), 0, *executor, s.stream), 0);
+        assert_eq!(aclnnEmbedding(s.workspace(), WORKSPACE, *executor, s.stream), 0);
     }
     assert_eq!(s.sync(), 507_015);
     assert!(message().contains("aclnnEmbedding: index 4 is out of range, there are 4"));
@@ -564,7 +568,7 @@ fn some_executors_cannot_be_kept() {
             let set = aclSetAclOpExecutorRepeatable(executor);
             assert_eq!(set, if refused { 561_000 } else { 0 }, "{settings} {along}");
             // Refused or not, it runs.
-            assert_eq!(aclnnInplaceIndexCopy(null_mut(), 0, executor, s.stream), 0);
+            assert_eq!(aclnnInplaceIndexCopy(s.workspace(), WORKSPACE, executor, s.stream), 0);
             assert_eq!(s.sync(), 0);
             if !refused {
                 assert_eq!(aclDestroyAclOpExecutor(executor), 0);
@@ -581,7 +585,7 @@ fn some_executors_cannot_be_kept() {
         assert_eq!(aclSetAclOpExecutorRepeatable(first), 0);
         assert_eq!(aclSetAclOpExecutorRepeatable(second), 561_000);
         assert!(message().contains("served from the cache"), "{}", message());
-        assert_eq!(aclnnMul(null_mut(), 0, second, s.stream), 0);
+        assert_eq!(aclnnMul(s.workspace(), WORKSPACE, second, s.stream), 0);
         assert_eq!(aclDestroyAclOpExecutor(first), 0);
     }
     drop((a, out));

@@ -6,5 +6,6 @@ mod faults;
 mod hccl;
 mod misuse;
 mod numerics;
+mod pages;
 mod session;
 mod speed;

@@ -502,7 +502,7 @@ fn indices_pick_and_place_rows() {
     let (k, v) = (Array::new(Float16, &[3, 2, 3], &key), Array::new(Float16, &[3, 2, 3], &value));
     let (kc, vc) =
         (Array::new(Float16, &[3, 2, 2, 3], &[0.0; 36]), Array::new(Float16, &[3, 2, 2, 3], &[0.0; 36]));
-    let slots = Array::new(Int32, &[3], &[5.0, -1.0, 0.0]);
+    let slots = Array::new(Int32, &[3], &[5.0, 3.0, 0.0]);
     let none = null_mut();
     s.run(
         // SAFETY: live handles and nulls.
@@ -529,7 +529,8 @@ fn indices_pick_and_place_rows() {
     for (cache, from) in [(kc.read(), rounded(Float16, &key)), (vc.read(), rounded(Float16, &value))] {
         assert_eq!(cache[30..], from[..6]);
         assert_eq!(cache[..6], from[12..]);
-        assert!(cache[6..30].iter().all(|x| *x == 0.0));
+        assert_eq!(cache[18..24], from[6..12]);
+        assert!(cache[6..18].iter().chain(&cache[24..30]).all(|x| *x == 0.0));
     }
     drop((weight, ids, out, columns, picked, source, places, k, v, kc, vc, slots));
     s.end();

@@ -1,5 +1,6 @@
 //! One configured library at a time, and helpers that read like a caller's program.
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString, c_void};
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,9 +17,13 @@ use crate::tensor::{RawTensor, aclCreateTensor, aclDestroyTensor};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// Bytes of a session's workspace.
+pub(super) const WORKSPACE: u64 = 65_536;
+
 /// A library, configured and initialised, device 0 set, with a stream.
 pub(super) struct Session {
     pub(super) stream: RawStream,
+    workspace: OnceCell<Memory>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -35,14 +40,19 @@ impl Session {
             assert_eq!(aclrtSetDevice(0), 0);
             assert_eq!(aclrtCreateStream(&raw mut stream), 0);
         }
-        Self { stream, _turn: turn }
+        Self { stream, workspace: OnceCell::new(), _turn: turn }
     }
 
     /// Without configuring or initialising.
     pub(super) fn raw() -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         ascend_emulator_reset();
-        Self { stream: null_mut(), _turn: turn }
+        Self { stream: null_mut(), workspace: OnceCell::new(), _turn: turn }
+    }
+
+    /// Device memory of [`WORKSPACE`] bytes for second stages.
+    pub(super) fn workspace(&self) -> *mut c_void {
+        self.workspace.get_or_init(|| Memory::new(WORKSPACE as usize)).0
     }
 
     pub(super) fn sync(&self) -> i32 {
@@ -66,7 +76,8 @@ impl Session {
     }
 
     /// Ends everything and says what was left.
-    pub(super) fn end(self) {
+    pub(super) fn end(mut self) {
+        drop(self.workspace.take());
         // SAFETY: the session's own stream.
         unsafe {
             if !self.stream.is_null() {

@@ -3,7 +3,7 @@
 use std::ptr::null_mut;
 use std::time::Instant;
 
-use super::session::{Array, Session, random, tensor};
+use super::session::{Array, Session, WORKSPACE, random, tensor};
 use crate::half::DType::Float16;
 use crate::ops::linear::{aclnnMatmul, aclnnMatmulGetWorkspaceSize};
 use crate::tensor::{aclCreateTensor, aclDestroyTensor};
@@ -31,7 +31,7 @@ fn two_stages_in_timing_mode() {
                 aclCreateTensor(d, 2, 1, st, 0, 2, dims[i].as_ptr(), 2, data[i])
             });
             aclnnMatmulGetWorkspaceSize(t[0], t[1], t[2], 0, &raw mut size, &raw mut executor);
-            aclnnMatmul(null_mut(), 0, executor, s.stream);
+            aclnnMatmul(s.workspace(), WORKSPACE, executor, s.stream);
             for t in t {
                 aclDestroyTensor(t);
             }
