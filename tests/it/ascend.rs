@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use glmbench::device::ascend::{
     Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings, Selftest, Status, Widths, selftest,
@@ -176,13 +177,18 @@ fn every_alternative_meets_the_gate() {
         "decode=incre,prefill=matmul,kv=memory",
         "decode=incre,kv=copy,rotary=host",
         "add=add-rms-norm,weights=nz",
+        "add=add-repeated,weights=nz-mm,decode=matmul,prefill=matmul",
         "bias=added",
         "bias=folded,weights=plain",
         "weights=nz-operator,decode=incre,prefill=prompt",
         "weights=plain,reuse=anew",
     ];
-    let a2 =
-        ["decode=incre,prefill=fused,kv=scatter", "rotary=each,kv=index-copy", "decode=fused,prefill=matmul"];
+    let a2 = [
+        "decode=incre,prefill=fused,kv=scatter",
+        "decode=incre-bnsd,prefill=prompt,kv=index-copy",
+        "rotary=each,kv=index-copy",
+        "decode=fused,prefill=matmul",
+    ];
     let ways = CHIPS.iter().flat_map(|chip| both.iter().map(move |forced| (*chip, *forced)));
     for (chip, forced) in ways.chain(a2.map(|forced| (Chip::A2800i, forced))) {
         assert_gate(&compare(&dir, chip, "", forced, 24), &format!("{} {forced}", chip.name()));
@@ -340,6 +346,32 @@ fn what_was_chosen_stands_in_the_record() {
     let a2 = told(Chip::A2800i, "", "");
     assert_eq!((value(&a2, "decode"), value(&a2, "kv")), ("fused".into(), "scatter".into()));
     assert_eq!((value(&a2, "weights"), value(&a2, "bias")), ("plain".into(), "addmm".into()));
+    // What is refused, and what is taken instead.
+    for (chip, fault, name, word, reason) in [
+        (Chip::Duo300i, "missing:aclnnMatmulWeightNzGetWorkspaceSize", "weights", "nz-mm", "nz-operator: "),
+        (Chip::Duo300i, "refused:Mm", "weights", "nz-operator", ""),
+        (Chip::A2800i, "refused:FusedInferAttentionScoreV2:TND", "decode", "incre-bnsd", "fused: "),
+        (
+            Chip::A2800i,
+            "refused:FusedInferAttentionScoreV2:TND",
+            "kv",
+            "index-copy",
+            "scatter: the cache's order",
+        ),
+        (Chip::A2800i, "refused:InplaceAdd:broadcast", "add", "add-repeated", "add: "),
+        (Chip::Duo300i, "refused:ApplyRotaryPosEmb:D64", "rotary", "apply", ""),
+        (
+            Chip::Duo300i,
+            "refused:ApplyRotaryPosEmb:D64",
+            "heads",
+            "8 of 32 channels filled to 128",
+            "64 channels: ",
+        ),
+    ] {
+        let details = told(chip, &format!("fault = {fault}"), "");
+        assert_eq!(value(&details, name), word, "{fault}: {details:?}");
+        assert!(value(&details, &format!("{name} refused")).contains(reason), "{fault}: {details:?}");
+    }
     let forced = told(Chip::A2800i, "", "decode=matmul,kv=memory");
     assert_eq!((value(&forced, "decode"), value(&forced, "kv")), ("matmul".into(), "memory".into()));
 }
@@ -559,6 +591,7 @@ fn a_missing_operator_is_gone_around() {
     for (chip, symbol) in [
         (Chip::A2800i, "aclnnFusedInferAttentionScoreV2GetWorkspaceSize"),
         (Chip::A2800i, "aclnnScatterPaKvCacheGetWorkspaceSize"),
+        (Chip::A2800i, "aclrtCreateEventWithFlag"),
         (Chip::Duo300i, "aclnnIncreFlashAttentionV4GetWorkspaceSize"),
         (Chip::Duo300i, "aclnnApplyRotaryPosEmbGetWorkspaceSize"),
         (Chip::Duo300i, "aclnnMatmulWeightNzGetWorkspaceSize"),
@@ -575,6 +608,15 @@ fn a_missing_operator_is_gone_around() {
             assert!(kl.abs() <= 1e-4, "without {symbol}: {kl}");
         }
     }
+}
+
+/// How long the emulated HCCL of [`slow_table`] waits for a rank that does not come.
+const HCCL_TIMEOUT: Duration = Duration::from_millis(300);
+
+fn slow_table(chip: Chip) -> AscendGroup {
+    let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 64 };
+    let lines = format!("hccl_timeout_ms = {}", HCCL_TIMEOUT.as_millis());
+    AscendGroup::new(GroupSettings { world: 2, ..settings(chip, heads, &lines, "") }).unwrap()
 }
 
 #[test]
@@ -603,6 +645,11 @@ fn the_selftest_passes_on_both_chips_and_sees_a_wrong_result() {
             assert!(untimed.clone().all(|r| !r.note.is_empty()), "{:?}", untimed.collect::<Vec<_>>());
             assert_eq!(failed(tested), Vec::<String>::new());
         }
+        // The first rank's table takes longer than HCCL waits for a rank: the others must not enter the collective before it does.
+        let begin = Instant::now();
+        let tested_late = selftest(&slow_table(chip), Widths { hidden: 2048, ffn: 2048, ..widths }).unwrap();
+        assert!(begin.elapsed() > HCCL_TIMEOUT, "the table was done before HCCL would have given up");
+        assert_eq!(failed(tested_late), Vec::<String>::new());
         // The first result makes an operator's plan, the second uses it again; both are looked at.
         for n in [1, 2] {
             assert_eq!(failed(tested(chip, 1, &format!("fault = wrong:RmsNorm:{n}"))), ["rms_norm"]);

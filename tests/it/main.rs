@@ -19,6 +19,7 @@ mod faults;
 mod goldens;
 mod hostile;
 mod invariance;
+mod library_sets;
 mod operators;
 mod paths;
 mod rank_failures;

@@ -288,6 +288,10 @@ pub struct Rt {
         unsafe extern "C" fn(event: *mut aclrtEvent) -> aclError,
         ::libloading::Error,
     >,
+    pub aclrtCreateEventWithFlag: Result<
+        unsafe extern "C" fn(event: *mut aclrtEvent, flag: u32) -> aclError,
+        ::libloading::Error,
+    >,
     pub aclrtDestroyEvent: Result<
         unsafe extern "C" fn(event: aclrtEvent) -> aclError,
         ::libloading::Error,
@@ -377,6 +381,10 @@ impl Rt {
             .map(|sym| *sym);
         let aclrtCreateEvent = unsafe { __library.get(b"aclrtCreateEvent\0") }
             .map(|sym| *sym);
+        let aclrtCreateEventWithFlag = unsafe {
+            __library.get(b"aclrtCreateEventWithFlag\0")
+        }
+            .map(|sym| *sym);
         let aclrtDestroyEvent = unsafe { __library.get(b"aclrtDestroyEvent\0") }
             .map(|sym| *sym);
         let aclrtRecordEvent = unsafe { __library.get(b"aclrtRecordEvent\0") }
@@ -417,6 +425,7 @@ impl Rt {
             aclrtMemset,
             aclrtGetMemInfo,
             aclrtCreateEvent,
+            aclrtCreateEventWithFlag,
             aclrtDestroyEvent,
             aclrtRecordEvent,
             aclrtSynchronizeEvent,
@@ -640,6 +649,18 @@ impl Rt {
                 .expect("Expected function, got error."))(event)
         }
     }
+    pub unsafe fn aclrtCreateEventWithFlag(
+        &self,
+        event: *mut aclrtEvent,
+        flag: u32,
+    ) -> aclError {
+        unsafe {
+            (self
+                .aclrtCreateEventWithFlag
+                .as_ref()
+                .expect("Expected function, got error."))(event, flag)
+        }
+    }
     pub unsafe fn aclrtDestroyEvent(&self, event: aclrtEvent) -> aclError {
         unsafe {
             (self
@@ -837,6 +858,26 @@ pub struct Nn {
         ::libloading::Error,
     >,
     pub aclnnMatmul: Result<
+        unsafe extern "C" fn(
+            workspace: *mut ::std::os::raw::c_void,
+            workspaceSize: u64,
+            executor: *mut aclOpExecutor,
+            stream: aclrtStream,
+        ) -> aclnnStatus,
+        ::libloading::Error,
+    >,
+    pub aclnnMmGetWorkspaceSize: Result<
+        unsafe extern "C" fn(
+            self_: *const aclTensor,
+            mat2: *const aclTensor,
+            out: *mut aclTensor,
+            cubeMathType: i8,
+            workspaceSize: *mut u64,
+            executor: *mut *mut aclOpExecutor,
+        ) -> aclnnStatus,
+        ::libloading::Error,
+    >,
+    pub aclnnMm: Result<
         unsafe extern "C" fn(
             workspace: *mut ::std::os::raw::c_void,
             workspaceSize: u64,
@@ -1330,6 +1371,11 @@ impl Nn {
         }
             .map(|sym| *sym);
         let aclnnMatmul = unsafe { __library.get(b"aclnnMatmul\0") }.map(|sym| *sym);
+        let aclnnMmGetWorkspaceSize = unsafe {
+            __library.get(b"aclnnMmGetWorkspaceSize\0")
+        }
+            .map(|sym| *sym);
+        let aclnnMm = unsafe { __library.get(b"aclnnMm\0") }.map(|sym| *sym);
         let aclnnMatmulWeightNzGetWorkspaceSize = unsafe {
             __library.get(b"aclnnMatmulWeightNzGetWorkspaceSize\0")
         }
@@ -1464,6 +1510,8 @@ impl Nn {
             aclnnRmsNorm,
             aclnnMatmulGetWorkspaceSize,
             aclnnMatmul,
+            aclnnMmGetWorkspaceSize,
+            aclnnMm,
             aclnnMatmulWeightNzGetWorkspaceSize,
             aclnnMatmulWeightNz,
             aclnnAddmmGetWorkspaceSize,
@@ -1755,6 +1803,40 @@ impl Nn {
         unsafe {
             (self
                 .aclnnMatmul
+                .as_ref()
+                .expect(
+                    "Expected function, got error.",
+                ))(workspace, workspaceSize, executor, stream)
+        }
+    }
+    pub unsafe fn aclnnMmGetWorkspaceSize(
+        &self,
+        self_: *const aclTensor,
+        mat2: *const aclTensor,
+        out: *mut aclTensor,
+        cubeMathType: i8,
+        workspaceSize: *mut u64,
+        executor: *mut *mut aclOpExecutor,
+    ) -> aclnnStatus {
+        unsafe {
+            (self
+                .aclnnMmGetWorkspaceSize
+                .as_ref()
+                .expect(
+                    "Expected function, got error.",
+                ))(self_, mat2, out, cubeMathType, workspaceSize, executor)
+        }
+    }
+    pub unsafe fn aclnnMm(
+        &self,
+        workspace: *mut ::std::os::raw::c_void,
+        workspaceSize: u64,
+        executor: *mut aclOpExecutor,
+        stream: aclrtStream,
+    ) -> aclnnStatus {
+        unsafe {
+            (self
+                .aclnnMm
                 .as_ref()
                 .expect(
                     "Expected function, got error.",

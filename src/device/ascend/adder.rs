@@ -30,8 +30,19 @@ impl Adder {
         match (self.how, key) {
             (Addition::Add, Some(key)) => core.again(key, |api| ops::add(api, x, y)),
             (Addition::Add, None) => core.once(ops::add(core.api(), x, y)),
+            (Addition::AddRepeated, _) => {
+                let y = if x.same_shape(&y) { y } else { self.repeat(core, x, y)? };
+                core.once(ops::add(core.api(), x, y))
+            }
             (Addition::AddRmsNorm, _) => self.by_norm(core, x, y),
         }
+    }
+
+    /// `y` written out in the shape of `x`.
+    fn repeat(&mut self, core: &Core, x: View, y: View) -> Result<View, DeviceError> {
+        let repeated = x.moved(self.repeated.reserve(core, x.bytes())?);
+        core.once(ops::copy(core.api(), repeated, y))?;
+        Ok(repeated)
     }
 
     /// The operator adds before it norms, and gives the sum, too. It wants both alike, so `y` is written out first.
@@ -41,14 +52,13 @@ impl Adder {
         let numbers = bytes / core.dtype.bytes();
         let width = if x.width() * core.dtype.bytes() < 32 { numbers } else { x.width() };
         let rows = numbers / width;
-        let repeated = self.repeated.reserve(core, bytes)?;
-        core.once(ops::copy(api, x.moved(repeated), y))?;
+        let repeated = self.repeat(core, x, y)?;
         let (sum, norm) = (self.sum.reserve(core, bytes)?, self.norm.reserve(core, bytes)?);
         let rstd = View::new(self.rstd.reserve(core, rows * 4)?, Element::Fp32, &[rows, 1]);
         let flat = |start| View::new(start, element, &[rows, width]);
         // Any gamma does, as the norm is thrown away: one row of an earlier one.
         let gamma = View::new(norm, element, &[width]);
-        let both = [flat(x.start()), flat(repeated)];
+        let both = [flat(x.start()), flat(repeated.start())];
         core.once(ops::add_rms_norm(api, both, gamma, flat(norm), rstd, flat(sum)))?;
         // SAFETY: the same number of bytes on both sides.
         unsafe { core.stream.copy(x.start(), sum, bytes, ACL_MEMCPY_DEVICE_TO_DEVICE) }

@@ -63,7 +63,9 @@ impl Attention {
             (true, Decode::Fused, _) | (false, _, Prefill::Fused) => {
                 self.paged.fused(core, cache, layer, step, sequences)
             }
-            (true, Decode::Incremental, _) => self.paged.incremental(core, cache, layer, step, sequences),
+            (true, Decode::Incremental | Decode::IncrementalByHeads, _) => {
+                self.paged.incremental(core, cache, layer, step, sequences)
+            }
             (true, Decode::Prompt, _) => self.gathered.decode(core, cache, layer, step, sequences),
             (true, Decode::Matmul, _) | (false, _, Prefill::Matmul) => {
                 sequences.iter().try_for_each(|s| self.gathered.by_matmul(core, cache, layer, step, s))

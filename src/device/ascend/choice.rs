@@ -38,7 +38,9 @@ alternatives! {
     WeightFormat {
         /// In the matrix unit's fractals, `aclnnMatmulWeightNz`.
         FractalOperator = "nz-operator",
-        /// In fractals, `aclnnMatmul` told so by the format.
+        /// In fractals, `aclnnMm` told so by the format.
+        FractalMm = "nz-mm",
+        /// In fractals, `aclnnMatmul` told so by the format. Its page allows no fractals, its source does.
         Fractal = "nz",
         /// As stored, seen transposed, `aclnnMatmul` and `aclnnAddmm`.
         Plain = "plain",
@@ -88,7 +90,9 @@ alternatives! {
     Decode {
         /// `aclnnFusedInferAttentionScoreV2` over the paged cache.
         Fused = "fused",
-        /// `aclnnIncreFlashAttentionV4` over the paged cache.
+        /// `aclnnIncreFlashAttentionV4` over a paged cache with heads before tokens, as its page recommends on an A2.
+        IncrementalByHeads = "incre-bnsd",
+        /// `aclnnIncreFlashAttentionV4` over a paged cache with tokens before heads.
         Incremental = "incre",
         /// `aclnnPromptFlashAttentionV3`: the query heads of a KV head as tokens of one head, over gathered blocks.
         Prompt = "prompt",
@@ -112,8 +116,10 @@ alternatives! {
 alternatives! {
     /// How the residual is added.
     Addition {
-        /// `aclnnInplaceAdd`.
+        /// `aclnnInplaceAdd`, which repeats biases and masks itself.
         Add = "add",
+        /// `aclnnInplaceAdd` of equal shapes; `aclnnInplaceCopy` repeats biases and masks before.
+        AddRepeated = "add-repeated",
         /// `aclnnAddRmsNorm`, whose sum is kept and whose norm is not.
         AddRmsNorm = "add-rms-norm",
     }
@@ -235,7 +241,7 @@ mod tests {
         assert_eq!(Forced { decode: None, kv: None, ..forced }, Forced::default());
         assert_eq!(Forced::parse("").unwrap(), Forced::default());
         let told = Forced::parse("decode=fast").unwrap_err();
-        assert!(told.contains("fused, incre, prompt, matmul"), "{told}");
+        assert!(told.contains("fused, incre-bnsd, incre, prompt, matmul"), "{told}");
         assert!(Forced::parse("speed=high").unwrap_err().contains("expected weights"));
     }
 }

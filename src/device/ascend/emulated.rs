@@ -39,7 +39,8 @@ pub struct Image {
 
 impl Image {
     /// Settings are `key = value` lines; of them only two kinds count here. `fault = missing:SYMBOL`: the symbol is renamed, so
-    /// that the loader really does not find it. `fault = wrong:OPERATOR:N`: there must be such an operator.
+    /// that the loader really does not find it. A fault that names an operator: there must be
+    /// such an operator.
     ///
     /// # Errors
     /// A fault that names what the emulator does not have; no place for the image.
@@ -72,7 +73,9 @@ fn with_faults(image: &[u8], settings: &str) -> Result<Vec<u8>, EmulatedError> {
     for fault in lines.filter(|(key, _)| key.trim() == "fault").map(|(_, fault)| fault.trim()) {
         let (symbol, missing) = match fault.split(':').collect::<Vec<_>>()[..] {
             ["missing", symbol] => (symbol.to_owned(), true),
-            ["wrong", operator, _] => (format!("aclnn{}", operator.trim_start_matches("aclnn")), false),
+            ["wrong", operator, _]
+            | ["single-use" | "broken" | "refused", operator]
+            | ["refused", operator, _] => (format!("aclnn{}", operator.trim_start_matches("aclnn")), false),
             _ => continue,
         };
         let places = places(&image, &symbol);

@@ -28,7 +28,7 @@ impl BlockOrder {
     pub(super) fn of(decode: Decode) -> Self {
         match decode {
             Decode::Fused | Decode::Incremental => Self::TokenHead,
-            Decode::Prompt | Decode::Matmul => Self::HeadToken,
+            Decode::IncrementalByHeads | Decode::Prompt | Decode::Matmul => Self::HeadToken,
         }
     }
 }
@@ -42,7 +42,8 @@ pub struct KvCache {
     pub(super) order: BlockOrder,
     bytes: usize,
     element: Element,
-    /// Keys and values of every layer as `[blocks, 128, heads * channels]`, for the operators that take lists.
+    /// Keys and values of every layer, for the operators that take lists: `[blocks, 128, heads * channels]`, or `[blocks, heads, 128,
+    /// channels]`.
     lists: Vec<[TensorList; 2]>,
 }
 
@@ -57,16 +58,17 @@ impl KvCache {
         values.clear()?;
         let mut cache =
             Self { keys, values, shape, order, bytes, element: core.element(), lists: Vec::new() };
-        if order == BlockOrder::TokenHead {
-            for layer in 0..shape.layers {
-                let list = |buffer: &Buffer| {
-                    let dims = [shape.blocks, KV_BLOCK_TOKENS, shape.kv_heads * shape.channels];
-                    let view = View::new(cache.start(buffer, layer, 0), cache.element, &dims);
-                    TensorList::of(core.api(), view.tensor(core.api())?)
-                };
-                let pair = [list(&cache.keys)?, list(&cache.values)?];
-                cache.lists.push(pair);
-            }
+        let dims = match order {
+            BlockOrder::TokenHead => vec![shape.blocks, KV_BLOCK_TOKENS, shape.kv_heads * shape.channels],
+            BlockOrder::HeadToken => vec![shape.blocks, shape.kv_heads, KV_BLOCK_TOKENS, shape.channels],
+        };
+        for layer in 0..shape.layers {
+            let list = |buffer: &Buffer| {
+                let view = View::new(cache.start(buffer, layer, 0), cache.element, &dims);
+                TensorList::of(core.api(), view.tensor(core.api())?)
+            };
+            let pair = [list(&cache.keys)?, list(&cache.values)?];
+            cache.lists.push(pair);
         }
         Ok(cache)
     }

@@ -5,13 +5,17 @@
 //! the two channels of pair `p` go to `p` and `D/2 + p`, the channels that stay still to the places left, where cosine is 1
 //! and sine 0. Queries and keys are permuted alike, so their products are what they were.
 //!
-//! **Channels.** That operator takes 64 or 128 channels. Heads of a smaller model are filled with zeros: zero rows in the
-//! weights of queries, keys and values. Zeros stay zeros and add nothing to a product; after attention they are left out.
+//! **Channels.** That operator takes 64 or 128 channels; some of its pages say 128 only. Heads of a smaller model are filled with
+//! zeros: zero rows in the weights of queries, keys and values. Zeros stay zeros and add nothing to a product; after attention they
+//! are left out.
 
 use std::borrow::Cow;
 
 use super::super::rotary::RotaryTable;
 use super::super::{AttentionShape, DType, DeviceError, HostTensor};
+
+/// Most channels a head.
+const FULL: usize = 128;
 
 /// Heads as they lie on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +29,7 @@ pub(super) struct HeadLayout {
 impl HeadLayout {
     /// For a model; heads of more than 128 channels, or of a number that no half can be rotated of, have no layout.
     pub(super) fn new(shape: AttentionShape, device: &'static str) -> Result<Self, DeviceError> {
-        let channels = if shape.channels <= 64 { 64 } else { 128 };
+        let channels = if shape.channels <= 64 { 64 } else { FULL };
         if shape.channels > channels || !shape.channels.is_multiple_of(4) {
             return Err(DeviceError::Unsupported {
                 device,
@@ -36,6 +40,16 @@ impl HeadLayout {
             });
         }
         Ok(Self { shape, channels })
+    }
+
+    /// Whether heads have as many channels as the rotary operator takes.
+    pub(super) fn is_full(&self) -> bool {
+        self.channels == FULL
+    }
+
+    /// The same heads, filled to as many channels as the rotary operator takes.
+    pub(super) fn filled(self) -> Self {
+        Self { channels: FULL, ..self }
     }
 
     /// Whether heads are filled up.
@@ -199,8 +213,9 @@ mod tests {
 
     #[test]
     fn rotating_halves_of_permuted_heads_is_rotating_adjacent_pairs() {
-        for channels in [16, 32, 64, 96, 128] {
-            let layout = layout(channels);
+        let layouts = [16, 32, 64, 96, 128].map(layout).into_iter();
+        for layout in layouts.clone().chain(layouts.map(HeadLayout::filled)) {
+            let channels = layout.shape.channels;
             let spec = RotarySpec {
                 channels: channels / 2,
                 scaling: RotaryScaling::None,

@@ -120,7 +120,10 @@ impl Matrix {
             (_, bias) => {
                 core.again(("matmul", ids), |api| match self.format {
                     WeightFormat::FractalOperator => ops::matmul_nz(api, x.view, self.right(core), out.view),
-                    _ => ops::matmul(api, x.view, self.right(core), out.view),
+                    WeightFormat::FractalMm => ops::mm(api, x.view, self.right(core), out.view),
+                    WeightFormat::Fractal | WeightFormat::Plain => {
+                        ops::matmul(api, x.view, self.right(core), out.view)
+                    }
                 })?;
                 let Some(bias) = bias else { return Ok(()) };
                 core.add(Some(("bias", ids)), out.view, bias)

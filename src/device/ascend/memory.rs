@@ -167,6 +167,40 @@ impl Buffer {
     }
 }
 
+/// Page-locked host memory for what comes back from the device. It grows when more is wanted.
+#[derive(Default)]
+pub(super) struct Outbox(Option<Pinned>);
+
+impl Outbox {
+    /// Copies `len` bytes to the host, once all queued work is done. `from` is a multiple of 64 and holds as many bytes.
+    pub(super) fn receive(
+        &mut self,
+        context: &Arc<Context>,
+        stream: &Stream,
+        from: *mut c_void,
+        len: usize,
+    ) -> Result<&[u8], DeviceError> {
+        if len == 0 {
+            stream.synchronize()?;
+            return Ok(&[]);
+        }
+        if self.0.as_ref().is_none_or(|pinned| pinned.len < len) {
+            self.0 = None;
+            self.0 = Some(Pinned::new(context, len.next_power_of_two())?);
+        }
+        let pinned = self.0.as_ref().expect("invariant: just made");
+        // SAFETY: both places hold the bytes, and the copy is waited for before anything else happens to them.
+        let queued = unsafe { stream.copy(pinned.start, from, len, ACL_MEMCPY_DEVICE_TO_HOST) };
+        if let Err(error) = queued.and_then(|()| stream.synchronize()) {
+            // The copy may still write the memory: it goes only once nothing runs.
+            stream.quiesce();
+            return Err(error);
+        }
+        // SAFETY: ours, of that length, written by the copy, and nothing else writes it before the next call.
+        Ok(unsafe { std::slice::from_raw_parts(pinned.start.cast::<u8>(), len) })
+    }
+}
+
 /// Page-locked host memory.
 struct Pinned {
     context: Arc<Context>,

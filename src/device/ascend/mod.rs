@@ -45,7 +45,7 @@ use self::core::{Core, Words};
 use self::kv::{BlockOrder, KvWriter, NewKv};
 use self::layout::{HeadLayout, bytes_as, decode, encode};
 use self::linear::{Matrix, Operand, Weights};
-use self::memory::Buffer;
+use self::memory::{Buffer, Outbox};
 use self::rotate::{Rotated, Rotator};
 use self::runtime::Context;
 use self::tensor::{Element, View};
@@ -72,8 +72,7 @@ pub struct Ascend {
     writer: KvWriter,
     ids: Words,
     rows: Words,
-    /// Bytes on their way to the host.
-    downloaded: Vec<u8>,
+    outbox: Outbox,
     comm: Option<Comm>,
     rank: usize,
     layout: HeadLayout,
@@ -111,14 +110,14 @@ impl Ascend {
         let core = Core::new(context, settings.dtype, timing_only)?;
         let probed = probe::probe(&core, settings.chip, layout, settings.forced, &[])?;
         core.choose(probed.choices);
-        let choices = probed.choices;
+        let (choices, layout) = (probed.choices, probed.layout);
         let mut device = Self {
             rotator: Rotator::new(choices.rotary, layout),
             attention: Attention::new(choices, layout),
             writer: KvWriter::new(choices.kv, layout),
             ids: Words::new("token ids"),
             rows: Words::new("row numbers"),
-            downloaded: Vec::new(),
+            outbox: Outbox::default(),
             comm: None,
             rank,
             layout,
@@ -128,7 +127,7 @@ impl Ascend {
             core,
         };
         let probed = if timing_only { probed } else { device.trusted(probed)? };
-        device.details = details(&device.core, &soc, &probed, &layout);
+        device.details = details(&device.core, &soc, &probed);
         device.details.extend(bound);
         let world = device.settings.world;
         if world > 1 {
@@ -194,8 +193,8 @@ impl Ascend {
 }
 
 /// What the record keeps.
-fn details(core: &Core, soc: &str, probed: &probe::Probed, layout: &HeadLayout) -> Vec<(String, String)> {
-    let api = core.api();
+fn details(core: &Core, soc: &str, probed: &probe::Probed) -> Vec<(String, String)> {
+    let (api, layout) = (core.api(), &probed.layout);
     let mut details = vec![("chip".to_owned(), soc.to_owned())];
     details.extend(api.version().map(|version| ("runtime".to_owned(), version)));
     let libraries: Vec<String> =
@@ -488,27 +487,21 @@ impl Device for Ascend {
         self.writer = KvWriter::new(self.choices.kv, self.layout);
         self.ids = Words::new("token ids");
         self.rows = Words::new("row numbers");
+        self.outbox = Outbox::default();
         Ok(())
     }
 
     fn download(&mut self, x: &Activation, out: &mut Vec<f32>) -> Result<(), DeviceError> {
         out.clear();
-        self.core.stream.synchronize()?;
-        let dtype = self.core.dtype;
-        let bytes = &mut self.downloaded;
-        bytes.resize(x.rows * x.width * dtype.bytes(), 0);
-        let row_bytes = x.width * dtype.bytes();
-        if x.stride == x.width {
-            x.memory.read(0, bytes)?;
-        } else {
-            for (row, bytes) in bytes.chunks_exact_mut(row_bytes).enumerate() {
-                x.memory.read(row * x.stride * dtype.bytes(), bytes)?;
-            }
-        }
-        if self.core.timing_only {
+        let (core, dtype) = (&self.core, self.core.dtype);
+        let [row, stride] = [x.width, x.stride].map(|numbers| numbers * dtype.bytes());
+        // Rows may lie apart, at addresses that no queued copy may begin at: they come with what is between them.
+        let len = x.rows * stride;
+        let bytes = self.outbox.receive(&core.context, &core.stream, x.memory.at(0), len)?;
+        if core.timing_only {
             out.resize(x.rows * x.width, 0.0);
         } else {
-            decode(bytes, dtype, out);
+            bytes.chunks_exact(stride.max(1)).for_each(|bytes| decode(&bytes[..row], dtype, out));
         }
         Ok(())
     }

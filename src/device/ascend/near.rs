@@ -13,7 +13,13 @@ use super::telemetry::pci_address;
 /// tells; what the record says of it.
 pub(super) fn bind(api: &Api, ordinal: usize) -> (String, String) {
     let address = pci_address(api, ordinal);
-    bind_to(address.and_then(|address| cores_near(Path::new("/sys/bus/pci/devices"), &address)))
+    let cores = address.as_ref().map_err(Clone::clone);
+    let cores = cores.and_then(|address| cores_near(Path::new("/sys/bus/pci/devices"), address));
+    let (name, said) = bind_to(cores);
+    match (logic_id(ordinal, std::env::var(VISIBLE_DEVICES).ok().as_deref()), address) {
+        (Ok(id), Ok(address)) => (name, format!("{said}; device id {id} at {address}")),
+        _ => (name, said),
+    }
 }
 
 /// The same for rank `rank` of `world` emulated ones: to its share of all cores.

@@ -99,6 +99,14 @@ pub(super) fn matmul(api: &Api, a: View, b: View, out: View) -> Planned {
     unsafe { plan!(api, aclnnMatmul, aclnnMatmulGetWorkspaceSize, (a, b, c, KEEP_TYPE), held![x, y, o]) }
 }
 
+/// `out = a * b`, matrices.
+pub(super) fn mm(api: &Api, a: View, b: View, out: View) -> Planned {
+    let (x, y, o) = (a.tensor(api)?, b.tensor(api)?, out.tensor(api)?);
+    let (a, b, c) = (x.handle, y.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe { plan!(api, aclnnMm, aclnnMmGetWorkspaceSize, (a, b, c, KEEP_TYPE), held![x, y, o]) }
+}
+
 /// `out = a * b` with `b` in fractals.
 pub(super) fn matmul_nz(api: &Api, a: View, b: View, out: View) -> Planned {
     let (x, y, o) = (a.tensor(api)?, b.tensor(api)?, out.tensor(api)?);
@@ -296,6 +304,10 @@ pub(super) struct FusedStep {
     pub(super) out: Tensor,
 }
 
+/// The first stage of an operator over paged caches.
+pub(super) type PagedOperator =
+    fn(&Api, &FusedStep, [&TensorList; 2], Heads, usize) -> Result<Plan, DeviceError>;
+
 /// Attention of a ragged batch over paged caches, prefill and decode (A2).
 pub(super) fn fused_attention(
     api: &Api,
@@ -360,13 +372,36 @@ pub(super) fn fused_attention(
     }
 }
 
-/// Attention of one token of every sequence over paged caches. The mask of `step` is not used: one token sees all.
+/// Attention of one token of every sequence over caches `[blocks, block, heads * channels]`. The mask of `step` is not used: one
+/// token sees all.
 pub(super) fn incremental_attention(
+    api: &Api,
+    step: &FusedStep,
+    lists: [&TensorList; 2],
+    heads: Heads,
+    block: usize,
+) -> Planned {
+    incremental(api, step, lists, heads, block, c"BSH")
+}
+
+/// As [`incremental_attention`], over caches `[blocks, heads, block, channels]`.
+pub(super) fn incremental_attention_by_heads(
+    api: &Api,
+    step: &FusedStep,
+    lists: [&TensorList; 2],
+    heads: Heads,
+    block: usize,
+) -> Planned {
+    incremental(api, step, lists, heads, block, c"BNSD")
+}
+
+fn incremental(
     api: &Api,
     step: &FusedStep,
     [keys, values]: [&TensorList; 2],
     heads: Heads,
     block: usize,
+    lies: &'static CStr,
 ) -> Planned {
     let none = null();
     let (query, table, out) = (step.query.handle, step.table.handle, step.out.handle);
@@ -394,7 +429,7 @@ pub(super) fn incremental_attention(
                 none,
                 heads.query as i64,
                 heads.scale,
-                layout(c"BSH"),
+                layout(lies),
                 heads.kv as i64,
                 block as i64,
                 0,

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::super::{DType, DeviceError, KV_BLOCK_TOKENS};
+use super::super::{AttentionShape, DType, DeviceError, KV_BLOCK_TOKENS};
 use super::api::Api;
 use super::choice::{
     Addition, Bias, Choices, Decode, Forced, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
@@ -13,7 +13,7 @@ use super::kv::BlockOrder;
 use super::launch::{Plan, given_back};
 use super::layout::HeadLayout;
 use super::memory::Buffer;
-use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PromptLayout};
+use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PagedOperator, PromptLayout};
 use super::rehearsal::Wrong;
 use super::tensor::{Element, IntArray, TensorList, View};
 use super::widener::FOLDED;
@@ -26,6 +26,8 @@ const ROWS: usize = 128;
 /// What was chosen, and why not what is preferred.
 pub(super) struct Probed {
     pub(super) choices: Choices,
+    /// Heads as they lie on the device: filled further where the rotary operator wants that.
+    pub(super) layout: HeadLayout,
     /// Refused alternatives, with the libraries' words.
     pub(super) refused: Vec<(&'static str, String)>,
 }
@@ -42,15 +44,16 @@ pub(super) fn probe(
     let memory = core.slab.take(CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE * 2, "a probe of the operators")?;
     let mut probe =
         Probe { core, layout, memory, discarded, refused: Vec::new(), single_use: RefCell::default() };
+    probe.fill_heads(forced.rotary)?;
     let duo = chip == Chip::Duo300i;
     let weights: &[WeightFormat] = if duo {
-        &[WeightFormat::FractalOperator, WeightFormat::Fractal, WeightFormat::Plain]
+        &[WeightFormat::FractalOperator, WeightFormat::FractalMm, WeightFormat::Fractal, WeightFormat::Plain]
     } else {
-        &[WeightFormat::Plain, WeightFormat::FractalOperator, WeightFormat::Fractal]
+        &[WeightFormat::Plain, WeightFormat::FractalOperator, WeightFormat::FractalMm, WeightFormat::Fractal]
     };
     let weights = probe.choose("weights", weights, forced.weights, |p, c| p.weights(c))?;
-    let bias = probe.choose("bias", Bias::ALL, forced.bias, |p, c| p.bias(c, weights))?;
     let add = probe.choose("add", Addition::ALL, forced.add, |p, c| p.add(c))?;
+    let bias = probe.choose("bias", Bias::ALL, forced.bias, |p, c| p.bias(c, weights))?;
     let decode = probe.choose("decode", Decode::ALL, forced.decode, |p, c| p.decode(c))?;
     let order = BlockOrder::of(decode);
     let prefill = probe.choose("prefill", Prefill::ALL, forced.prefill, |p, c| p.prefill(c, order))?;
@@ -63,7 +66,7 @@ pub(super) fn probe(
     // What could only be given back by running it has run before its memory goes.
     core.stream.synchronize()?;
     let choices = Choices { weights, bias, kv, rotary, decode, prefill, add, reuse };
-    Ok(Probed { choices, refused: probe.refused })
+    Ok(Probed { choices, layout: probe.layout, refused: probe.refused })
 }
 
 struct Probe<'a> {
@@ -76,9 +79,6 @@ struct Probe<'a> {
     /// Operators whose plans cannot be kept, and why.
     single_use: RefCell<Vec<String>>,
 }
-
-/// The first stage of an operator over a paged cache.
-type PagedPlan = fn(&Api, &FusedStep, [&TensorList; 2], Heads, usize) -> Result<Plan, DeviceError>;
 
 /// Yes, or the reason why not.
 type Answer = Result<Result<(), String>, DeviceError>;
@@ -134,6 +134,16 @@ impl Probe<'_> {
         Ok(Ok(()))
     }
 
+    /// Whether all of them say yes; the reason is the first that does not.
+    fn accepts_all<const N: usize>(&self, plans: [Result<Plan, DeviceError>; N]) -> Answer {
+        let mut answer = Ok(());
+        for plan in plans {
+            let one = self.accepts(plan)?;
+            answer = answer.and(one);
+        }
+        Ok(answer)
+    }
+
     /// Numbers of the model's type in any shape.
     fn view(&self, dims: &[usize]) -> View {
         View::new(self.memory.at(0), self.core.element(), dims)
@@ -153,14 +163,15 @@ impl Probe<'_> {
         let right = weight.transposed();
         match format {
             WeightFormat::Plain => self.accepts(ops::matmul(self.api(), rows, right, out)),
-            WeightFormat::Fractal | WeightFormat::FractalOperator => {
+            WeightFormat::Fractal | WeightFormat::FractalMm | WeightFormat::FractalOperator => {
                 if let Err(reason) = self.accepts(ops::to_fractals(self.api(), weight))? {
                     return Ok(Err(reason));
                 }
                 let right = right.in_fractals();
                 self.accepts(match format {
-                    WeightFormat::Fractal => ops::matmul(self.api(), rows, right, out),
-                    _ => ops::matmul_nz(self.api(), rows, right, out),
+                    WeightFormat::FractalOperator => ops::matmul_nz(self.api(), rows, right, out),
+                    WeightFormat::FractalMm => ops::mm(self.api(), rows, right, out),
+                    WeightFormat::Fractal | WeightFormat::Plain => ops::matmul(self.api(), rows, right, out),
                 })
             }
         }
@@ -182,7 +193,7 @@ impl Probe<'_> {
                 }
                 self.product(weights, [rows, width, side])
             }
-            // By the operator that is asked for residuals.
+            // By the operator of residuals, which was asked about a bias's shape, too.
             Bias::Added => Ok(Ok(())),
         }
     }
@@ -191,13 +202,17 @@ impl Probe<'_> {
         Heads { query: self.layout.shape.heads, kv: self.layout.shape.kv_heads, scale: 0.1 }
     }
 
-    fn list(&self) -> Result<TensorList, DeviceError> {
-        let dims = [BLOCKS, KV_BLOCK_TOKENS, self.layout.kv_width()];
-        TensorList::of(self.api(), self.view(&dims).tensor(self.api())?)
+    fn list(&self, order: BlockOrder) -> Result<TensorList, DeviceError> {
+        let (heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
+        let view = match order {
+            BlockOrder::TokenHead => self.view(&[BLOCKS, KV_BLOCK_TOKENS, heads * channels]),
+            BlockOrder::HeadToken => self.view(&[BLOCKS, heads, KV_BLOCK_TOKENS, channels]),
+        };
+        TensorList::of(self.api(), view.tensor(self.api())?)
     }
 
-    /// Asks an operator over a paged cache about one sequence of `rows` rows.
-    fn paged(&self, dims: &[usize], causal: bool, plan: PagedPlan) -> Answer {
+    /// Asks an operator over a paged cache about one sequence of `dims[0]` rows.
+    fn paged(&self, dims: &[usize], causal: bool, order: BlockOrder, plan: PagedOperator) -> Answer {
         let (api, rows) = (self.api(), dims[0]);
         let side = [CAUSAL_MASK_SIDE, CAUSAL_MASK_SIDE];
         let mask = View::new(self.memory.at(0), Element::Bool, &side);
@@ -209,16 +224,22 @@ impl Probe<'_> {
             contexts: IntArray::new(api, &[(rows.max(2)) as i64])?,
             mask: if causal { Some(mask.tensor(api)?) } else { None },
         };
-        let (keys, values) = (self.list()?, self.list()?);
+        let (keys, values) = (self.list(order)?, self.list(order)?);
         self.accepts(plan(api, &step, [&keys, &values], self.heads(), KV_BLOCK_TOKENS))
     }
 
     fn decode(&self, decode: Decode) -> Answer {
         let (shape, channels) = (self.layout.shape, self.layout.channels);
+        let order = BlockOrder::of(decode);
         match decode {
-            Decode::Fused => self.paged(&[1, shape.heads, channels], false, ops::fused_attention),
+            Decode::Fused => self.paged(&[1, shape.heads, channels], false, order, ops::fused_attention),
+            Decode::IncrementalByHeads => {
+                let dims = [1, shape.heads, 1, channels];
+                self.paged(&dims, false, order, ops::incremental_attention_by_heads)
+            }
             Decode::Incremental => {
-                self.paged(&[1, 1, self.layout.q_width()], false, ops::incremental_attention)
+                let dims = [1, 1, self.layout.q_width()];
+                self.paged(&dims, false, order, ops::incremental_attention)
             }
             Decode::Prompt => {
                 let group = shape.heads / shape.kv_heads;
@@ -246,7 +267,7 @@ impl Probe<'_> {
             Prefill::Fused if order == BlockOrder::HeadToken => {
                 Ok(Err("the cache's order is that of another decode operator".into()))
             }
-            Prefill::Fused => self.paged(&[ROWS, shape.heads, channels], true, ops::fused_attention),
+            Prefill::Fused => self.paged(&[ROWS, shape.heads, channels], true, order, ops::fused_attention),
             Prefill::Prompt => {
                 // Later chunks go by matmul.
                 if let Err(reason) = self.matmul_attention(ROWS)? {
@@ -272,20 +293,14 @@ impl Probe<'_> {
         let wide = self.view(&[shape.kv_heads, numbers, context]);
         let cache = self.view(&[shape.kv_heads, context, channels]);
         let api = self.api();
-        let all = [
+        self.accepts_all([
             ops::scale(api, narrow, 0.1, narrow),
             ops::batch_matmul(api, narrow, cache.transposed(), wide),
             ops::softmax(api, wide, wide),
             ops::batch_matmul(api, wide, cache, narrow),
             ops::gather(api, self.view(&[BLOCKS, channels]), self.words(&[1]), self.view(&[1, channels])),
             ops::copy(api, narrow, narrow),
-        ];
-        let mut answer = Ok(());
-        for plan in all {
-            let one = self.accepts(plan)?;
-            answer = answer.and(one);
-        }
-        Ok(answer)
+        ])
     }
 
     fn kv(&self, kv: KvWrite, order: BlockOrder) -> Answer {
@@ -310,8 +325,23 @@ impl Probe<'_> {
         }
     }
 
+    /// Fills heads to 128 channels where `aclnnApplyRotaryPosEmb` takes those and no fewer: pages differ in whether it takes 64.
+    fn fill_heads(&mut self, forced: Option<Rotation>) -> Result<(), DeviceError> {
+        let short = self.layout;
+        if short.is_full() || forced.is_some_and(|rotary| rotary != Rotation::Apply) {
+            return Ok(());
+        }
+        let Err(reason) = self.rotary(Rotation::Apply)? else { return Ok(()) };
+        self.layout = short.filled();
+        match self.rotary(Rotation::Apply)? {
+            Ok(()) => self.refused.push(("heads", format!("{} channels: {reason}", short.channels))),
+            Err(_) => self.layout = short,
+        }
+        Ok(())
+    }
+
     fn rotary(&self, rotary: Rotation) -> Answer {
-        let (shape, channels) = (self.layout.shape, self.layout.channels);
+        let HeadLayout { shape, channels } = self.layout;
         let heads = |heads| self.view(&[1, 1, heads, channels]);
         let (query, key, angle) = (heads(shape.heads), heads(shape.kv_heads), heads(1));
         match rotary {
@@ -322,12 +352,26 @@ impl Probe<'_> {
     }
 
     fn add(&self, add: Addition) -> Answer {
-        let x = self.view(&[1, 256]);
+        let (api, x) = (self.api(), self.view(&[1, 256]));
         match add {
-            Addition::Add => self.accepts(ops::add(self.api(), x, x)),
+            Addition::Add => {
+                // Residuals, biases, and masks over scores `[KV heads, rows, group, context]`.
+                let AttentionShape { heads, kv_heads, .. } = self.layout.shape;
+                let (rows, context) = (2, KV_BLOCK_TOKENS);
+                let scores = self.view(&[kv_heads, rows, heads / kv_heads, context]);
+                let strides = [2 * context, context, 1];
+                let mask =
+                    View::strided(self.memory.at(0), self.core.element(), &[rows, 1, context], &strides);
+                self.accepts_all([
+                    ops::add(api, x, x),
+                    ops::add(api, self.view(&[2, 256]), self.view(&[256])),
+                    ops::add(api, scores, mask),
+                ])
+            }
+            Addition::AddRepeated => self.accepts_all([ops::add(api, x, x), ops::copy(api, x, x)]),
             Addition::AddRmsNorm => {
                 let rstd = View::new(self.memory.at(0), Element::Fp32, &[1, 1]);
-                self.accepts(ops::add_rms_norm(self.api(), [x, x], self.view(&[256]), x, rstd, x))
+                self.accepts(ops::add_rms_norm(api, [x, x], self.view(&[256]), x, rstd, x))
             }
         }
     }

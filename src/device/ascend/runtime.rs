@@ -174,13 +174,32 @@ pub(super) struct Event {
     handle: *mut c_void,
 }
 
+/// `ACL_EVENT_CAPTURE_STREAM_PROGRESS`: the host can wait for the event. No time stamp, and not counted against the device's limit.
+const STREAM_PROGRESS: u32 = 0x2;
+
 impl Event {
-    pub(super) fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
+    /// Creates an event with a time stamp, for [`Event::elapsed_ns`].
+    pub(super) fn timed(context: &Arc<Context>) -> Result<Self, DeviceError> {
         let mut handle = ptr::null_mut();
         let api = &context.api;
         // SAFETY: a place for the handle.
         unsafe { acl!(api, api.libraries.rt, aclrtCreateEvent(&raw mut handle)) }?;
         Ok(Self { context: context.clone(), handle })
+    }
+
+    /// Creates an event that the host waits for. Time stamps slow an event down, so it has none where the runtime can leave them out.
+    pub(super) fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
+        let mut handle = ptr::null_mut();
+        let api = &context.api;
+        // SAFETY: a place for the handle.
+        let plain = unsafe {
+            acl!(api, api.libraries.rt, aclrtCreateEventWithFlag(&raw mut handle, STREAM_PROGRESS))
+        };
+        match plain {
+            Ok(()) => Ok(Self { context: context.clone(), handle }),
+            Err(error @ DeviceError::Lost { .. }) => Err(error),
+            Err(_) => Self::timed(context),
+        }
     }
 
     pub(super) fn record(&self, stream: &Stream) -> Result<(), DeviceError> {

@@ -92,9 +92,19 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
             // The others would wait for it.
             device.inspect_err(|_| group.abort())
         };
-        let others: Vec<_> = (1..world)
-            .map(|rank| scope.spawn(move || of_rank(rank).and_then(|mut device| collective(&mut device))))
-            .collect();
+        // The first rank does the table alone, which takes longer than HCCL waits for a rank to connect (HCCL_CONNECT_TIMEOUT, 120 s).
+        // So the others enter their first collective when it does.
+        let (starts, others): (Vec<_>, Vec<_>) = (1..world)
+            .map(|rank| {
+                let (start, wait) = std::sync::mpsc::channel::<()>();
+                let of_other = move || {
+                    let mut device = of_rank(rank)?;
+                    // The first rank ends without a collective where its table did.
+                    wait.recv().ok().map(|()| collective(&mut device)).transpose()
+                };
+                (start, scope.spawn(of_other))
+            })
+            .unzip();
         let first = match of_rank(0) {
             Ok(device) => device,
             Err(error) => {
@@ -109,10 +119,18 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
         table.run();
         let info = table.device.info();
         if world > 1 && table.lost.is_none() {
+            starts.iter().for_each(|start| {
+                // A rank that failed has gone; its error comes with its thread.
+                let _ = start.send(());
+            });
             let mut sum = collective(&mut table.device);
             for other in others {
-                let other = other.join().unwrap_or(Ok(Sum { error: f64::INFINITY, time_ns: 0 }));
-                sum = sum.and_then(|sum| Ok(Sum { error: sum.error.max(other?.error), ..sum }));
+                let failed = Sum { error: f64::INFINITY, time_ns: 0 };
+                let other = other.join().unwrap_or(Ok(Some(failed)));
+                sum = sum.and_then(|sum| match other? {
+                    Some(other) => Ok(Sum { error: sum.error.max(other.error), ..sum }),
+                    None => Ok(sum),
+                });
             }
             table.collective(world, sum);
         } else if world == 1 {
@@ -170,7 +188,7 @@ fn timed(
     device: &mut Ascend,
     work: impl FnOnce(&mut Ascend) -> Result<(), DeviceError>,
 ) -> Result<u64, DeviceError> {
-    let (start, end) = (Event::new(&device.core.context)?, Event::new(&device.core.context)?);
+    let (start, end) = (Event::timed(&device.core.context)?, Event::timed(&device.core.context)?);
     start.record(&device.core.stream)?;
     work(device)?;
     end.record(&device.core.stream)?;

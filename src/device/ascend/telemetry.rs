@@ -12,7 +12,7 @@ use super::super::DeviceError;
 use super::super::sensors::{Methods, Reading, Readings, Sensors};
 use super::api::{Api, acl};
 use super::group::Chip;
-use super::near::logic_id;
+use super::near::{VISIBLE_DEVICES, logic_id};
 use super::runtime::Context;
 
 /// Memory of a chip.
@@ -85,12 +85,13 @@ impl Sensors for TelemetrySource {
         } else {
             ["", ""]
         };
+        let chips = chips_of_dcmi(self.world, std::env::var(VISIBLE_DEVICES).ok().as_deref());
         let sensor = |how: &str| format!("{made_up}{how}");
         let memory = format!("{counted}{memory}, total less free");
         Methods {
-            power: sensor(power),
+            power: format!("{}{chips}", sensor(power)),
             utilisation: sensor(utilisation),
-            temperature: sensor(temperature),
+            temperature: format!("{}{chips}", sensor(temperature)),
             memory,
         }
     }
@@ -129,10 +130,25 @@ pub(super) fn read(api: &Api, chip: Chip, ordinal: usize) -> Telemetry {
     }
 }
 
+/// Which chips DCMI's figures are of. DCMI counts all chips of the machine (in a container, all that it was given).
+fn chips_of_dcmi(world: usize, visible: Option<&str>) -> String {
+    let visible = visible.filter(|list| !list.is_empty());
+    let ids = (0..world).map(|ordinal| logic_id(ordinal, visible));
+    let Ok(ids) = ids.collect::<Result<Vec<_>, _>>() else { return String::new() };
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let ids = format!("; device id {}", ids.join(", "));
+    match visible {
+        None => ids,
+        Some(list) => format!(
+            "{ids} by {VISIBLE_DEVICES}={list}, which DCMI's documentation says not to combine with it: compare npu-smi info"
+        ),
+    }
+}
+
 /// DCMI's names for the `ordinal`-th visible chip.
 fn place(api: &Api, ordinal: usize) -> Reading<(&Dcmi, i32, i32)> {
     let dcmi = api.libraries.dcmi.as_ref().map_err(|e| e.to_string())?;
-    let visible = std::env::var(super::near::VISIBLE_DEVICES).ok();
+    let visible = std::env::var(VISIBLE_DEVICES).ok();
     let logic = logic_id(ordinal, visible.as_deref())? as u32;
     // SAFETY: the function takes nothing and may be called again.
     told("dcmi_init", unsafe { call!(dcmi, dcmi_init()) })?;
@@ -239,4 +255,19 @@ fn memory(api: &Api) -> Result<Memory, DeviceError> {
     }
     last?;
     Err(DeviceError::Unsupported { device: api.device, problem: "aclrtGetMemInfo knows of no memory".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dcmis_figures_name_their_chips() {
+        assert_eq!(chips_of_dcmi(2, None), "; device id 0, 1");
+        assert_eq!(chips_of_dcmi(1, Some("")), "; device id 0");
+        let told = chips_of_dcmi(2, Some("4,6"));
+        assert!(told.starts_with("; device id 4, 6 by ASCEND_RT_VISIBLE_DEVICES=4,6, "), "{told}");
+        // A list that the runtime refuses has no figures.
+        assert_eq!(chips_of_dcmi(2, Some("6,4")), "");
+    }
 }

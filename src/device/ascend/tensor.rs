@@ -153,6 +153,11 @@ impl View {
         Ok(Tensor { handle, destroy: api.libraries.nn.aclDestroyTensor.as_ref().ok().copied() })
     }
 
+    /// Whether both have the same extents.
+    pub(super) fn same_shape(&self, other: &Self) -> bool {
+        self.dims[..self.rank] == other.dims[..other.rank]
+    }
+
     /// Bytes that the view's numbers take.
     pub(super) fn bytes(&self) -> usize {
         self.dims[..self.rank].iter().product::<i64>() as usize * self.element.bytes()

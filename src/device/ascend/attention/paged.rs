@@ -2,10 +2,10 @@
 
 use super::super::super::{DeviceError, KV_BLOCK_TOKENS, SequenceView};
 use super::super::core::{Core, Words};
-use super::super::kv::KvCache;
+use super::super::kv::{BlockOrder, KvCache};
 use super::super::layout::HeadLayout;
 use super::super::memory::Buffer;
-use super::super::ops::{self, CAUSAL_MASK_SIDE, FusedStep};
+use super::super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, PagedOperator};
 use super::super::tensor::{Element, IntArray, View};
 use super::{Step, heads, used_blocks};
 
@@ -64,17 +64,18 @@ impl Paged {
         step: Step,
         sequences: &[SequenceView<'_>],
     ) -> Result<(), DeviceError> {
-        let dims = [step.rows, 1, self.layout.q_width()];
-        self.prepare(core, "incremental", step, sequences, &dims, false)?;
+        // One token a sequence: either way its heads lie one after another.
+        let (dims, operator): (&[usize], PagedOperator) = match cache.order {
+            BlockOrder::TokenHead => (&[step.rows, 1, self.layout.q_width()], ops::incremental_attention),
+            BlockOrder::HeadToken => (
+                &[step.rows, self.layout.shape.heads, 1, self.layout.channels],
+                ops::incremental_attention_by_heads,
+            ),
+        };
+        self.prepare(core, "incremental", step, sequences, dims, false)?;
         let (_, prepared) = self.step.as_ref().expect("invariant: just prepared");
-        let plan = ops::incremental_attention(
-            core.api(),
-            prepared,
-            cache.lists(layer),
-            heads(&self.layout),
-            KV_BLOCK_TOKENS,
-        );
-        core.once(plan)
+        let lists = cache.lists(layer);
+        core.once(operator(core.api(), prepared, lists, heads(&self.layout), KV_BLOCK_TOKENS))
     }
 
     /// Sends the block table and describes the operands, unless the last layer had the same.

@@ -1,0 +1,134 @@
+//! Sets of libraries that users have: older versions of CANN, and one whose operators follow their pages to the letter. On each, both
+//! emulated cards run the self-test and the suites with one rank and two, and their numbers keep the gate.
+
+#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::{Answer, answer, glmbench};
+
+/// A set of libraries.
+pub struct Set {
+    pub name: &'static str,
+    /// `GLMBENCH_ASCEND_FAULT`.
+    pub faults: &'static str,
+}
+
+/// What the emulator has by default comes first.
+pub const SETS: [Set; 7] = [
+    Set { name: "all", faults: "" },
+    Set { name: "pages to the letter", faults: "strict:doc" },
+    Set {
+        name: "no ScatterPaKvCache",
+        faults: "missing:aclnnScatterPaKvCache,missing:aclnnScatterPaKvCacheGetWorkspaceSize",
+    },
+    Set { name: "no TND", faults: "refused:FusedInferAttentionScoreV2:TND" },
+    Set {
+        name: "no WeightNz",
+        faults: "missing:aclnnMatmulWeightNz,missing:aclnnMatmulWeightNzGetWorkspaceSize",
+    },
+    Set { name: "no InitAll", faults: "missing:HcclCommInitAll" },
+    Set {
+        name: "oldest",
+        faults: "missing:aclnnScatterPaKvCacheGetWorkspaceSize,missing:aclnnMatmulWeightNzGetWorkspaceSize,\
+                 missing:aclnnFusedInferAttentionScoreV2GetWorkspaceSize,missing:aclSetAclOpExecutorRepeatable,\
+                 missing:aclrtCreateStreamWithConfig,missing:aclrtCreateEventWithFlag,\
+                 missing:aclrtSynchronizeStreamWithTimeout,missing:aclrtSynchronizeEventWithTimeout,\
+                 missing:HcclCommInitAll,refused:InplaceAdd:broadcast,refused:ApplyRotaryPosEmb:D64",
+    },
+];
+
+const CARDS: [&str; 2] = ["300i-duo", "800i-a2"];
+
+/// Every set on every card with one rank and two.
+fn everywhere(mut body: impl FnMut(&Set, &str, &str)) {
+    for set in &SETS {
+        for card in CARDS {
+            for tp in ["1", "2"] {
+                body(set, card, tp);
+            }
+        }
+    }
+}
+
+/// Runs the program on an emulated card with a set of libraries.
+fn on(set: &Set, card: &str, tp: &str, words: &[&str]) -> Answer {
+    let all = [words, &["--device", card, "--emulate", "--tp", tp]].concat();
+    Answer::of(glmbench(&all).env("GLMBENCH_ASCEND_FAULT", set.faults).output().unwrap())
+}
+
+#[test]
+fn the_selftest_passes_with_every_set_of_libraries() {
+    everywhere(|set, card, tp| {
+        let said = on(set, card, tp, &["npu-selftest", "--small"]);
+        assert_eq!(said.code, Some(0), "{} on {card}, tp {tp}: {said:?}", set.name);
+        assert!(
+            said.out.contains("all that this machine has passes")
+                || said.words.contains("all that this machine has passes")
+        );
+    });
+}
+
+#[test]
+fn logits_keep_the_gate_with_every_set_of_libraries() {
+    everywhere(|set, card, tp| {
+        let words = ["parity", "--model", "demo", "--against", "cpu:fp16"];
+        let said = on(set, card, tp, &words);
+        assert_eq!(said.code, Some(0), "{} on {card}, tp {tp}: {said:?}", set.name);
+    });
+}
+
+/// Answers and modelled times of a short suite; what was asked of the libraries does not change which item is right by much.
+#[test]
+fn a_suite_runs_with_every_set_of_libraries() {
+    let folder = tempfile::tempdir().unwrap();
+    everywhere(|set, card, tp| {
+        let out = folder.path().join(format!("{}-{card}-{tp}", set.name));
+        let words = ["run", "suites/quickstart.toml", "--limit", "2", "--set", "performance.0.batch=[2]"];
+        let lengths = ["--set", "performance.0.lengths=[[160,3]]", "--out", out.to_str().unwrap()];
+        let said = on(set, card, tp, &[&words[..], &lengths].concat());
+        assert_eq!(said.code, Some(0), "{} on {card}, tp {tp}: {said:?}", set.name);
+        let run = only(&out);
+        let record: Value = serde_json::from_slice(&std::fs::read(run.join("run.json")).unwrap()).unwrap();
+        assert_eq!(record["status"], "complete", "{}", set.name);
+    });
+}
+
+fn only(folder: &Path) -> PathBuf {
+    std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path()
+}
+
+/// Every suite there is, cut to what a virtual clock does in seconds.
+#[test]
+#[ignore = "many minutes: every suite on both cards, with one rank and two, under each set of libraries"]
+fn every_suite_runs_with_every_set_of_libraries() {
+    let folder = tempfile::tempdir().unwrap();
+    let suites: [(&str, &[&str]); 8] = [
+        ("boolq", &["--model", "demo", "--set", "boolq=datasets/boolq-sample", "--limit", "2"]),
+        ("ceval", &["--model", "demo", "--set", "ceval=datasets/ceval-sample", "--limit", "2"]),
+        ("load", &[]),
+        ("max-batch", &[]),
+        (
+            "performance",
+            &["--set", "performance.0.batch=[1,4]", "--set", "performance.0.lengths=[[256,8],[512,4]]"],
+        ),
+        ("performance-boolq", &["--set", "boolq=datasets/boolq-sample"]),
+        ("performance-ceval", &["--set", "ceval=datasets/ceval-sample"]),
+        ("quickstart", &["--limit", "4"]),
+    ];
+    let mut runs = 0;
+    everywhere(|set, card, tp| {
+        for (suite, more) in suites {
+            let out = folder.path().join(format!("{}-{card}-{tp}-{suite}", set.name));
+            let file = format!("suites/{suite}.toml");
+            let words = ["run", file.as_str(), "--out", out.to_str().unwrap()];
+            let said = on(set, card, tp, &[&words[..], more].concat());
+            assert_eq!(said.code, Some(0), "{suite}, {} on {card}, tp {tp}: {said:?}", set.name);
+            runs += 1;
+        }
+    });
+    eprintln!("{runs} runs");
+    assert!(answer(&["list", "suites"]).code == Some(0));
+}
