@@ -168,7 +168,7 @@ impl ComputeArgs {
         Precision { kv: self.kv.unwrap_or(precision.kv), ..precision }
     }
 
-    /// Returns the device's memory layout, for estimates.
+    /// Returns how the device stores values, for memory estimates.
     pub fn memory(&self) -> MemoryOf {
         match self.device {
             DeviceKind::Cpu => {
