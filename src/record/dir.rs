@@ -28,7 +28,7 @@ use std::time::SystemTime;
 /// Maximum size of `run.json` in bytes. Its plan has about one line per case.
 const MAX_RUN_BYTES: u64 = 256 << 20;
 
-/// `<UTC yyyymmddThhmmssZ>-<suite>-<device>-<6 hex of identity>`.
+/// Returns `<UTC yyyymmddThhmmssZ>-<suite>-<device>-<6 hex of identity>`.
 ///
 /// Letters, digits, `.` and `_` of suite and device are kept in lower case. All other characters become `-`, so that
 /// the name is a single path component on every system.

@@ -18,7 +18,7 @@ pub enum Figure {
     PrefillRate,
     /// Seconds until the model was ready.
     LoadTime,
-    /// Peak memory of the process while loading the model, in bytes, less weights and KV cache.
+    /// Peak memory of the process while loading the model, less weights and KV cache, in GB.
     LoadMemory,
 }
 
@@ -36,10 +36,10 @@ pub struct Target {
     /// The unit to take the peak from; `None` for the fastest unit for the run's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// Lower bound: a share, ratio, seconds or bytes.
+    /// Lower bound of a share or ratio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_least: Option<f64>,
-    /// Upper bound.
+    /// Upper bound of a figure of loading, in seconds or GB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<f64>,
 }
