@@ -1,7 +1,8 @@
-//! Compiles the emulator, so that `--emulate` works from the one installed binary: `src/device/ascend/emulated.rs` embeds it.
+//! Compiles the emulator, so that `--emulate` works from a single installed binary. `src/device/ascend/emulated.rs`
+//! embeds it.
 //!
-//! One direct call of rustc, which is why the emulator has no dependencies. Its symbols are not linked into the executable:
-//! there they would stand before those that the real libraries look for.
+//! It is compiled by one direct call of rustc, so the emulator has no dependencies. Its symbols are not linked into the
+//! executable: there they would take precedence over the symbols that the real libraries look up.
 
 #![allow(clippy::print_stdout, reason = "cargo reads what a build script prints")]
 
@@ -28,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .arg(&library)
         .arg(PathBuf::from(SOURCES).join("lib.rs"));
     if env::var("CARGO_CFG_TARGET_OS")? == "linux" {
-        // Its threads and thread-local data outlive any handle to it: it is never unloaded.
+        // The emulator is never unloaded, because its threads and thread-local data outlive any handle to it.
         rustc.args(["-C", "link-arg=-Wl,-z,nodelete"]);
     }
     if let Ok(linker) = env::var("RUSTC_LINKER") {

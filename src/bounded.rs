@@ -1,12 +1,12 @@
-//! Files and lines, read up to a bound: what is handed over may be a device that never ends, or a line of gigabytes.
+//! Reading files and lines up to a size limit. An input may be an endless device, or a line of several gigabytes.
 
 use std::io::{self, BufRead, Read};
 use std::path::Path;
 
-/// The bytes of a file, which may be a pipe.
+/// Reads a file, which may be a pipe.
 ///
 /// # Errors
-/// The system's; [`io::ErrorKind::FileTooLarge`] where there are more than `most` bytes.
+/// The system's errors, and [`io::ErrorKind::FileTooLarge`] if the file has more than `most` bytes.
 pub fn file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -17,10 +17,10 @@ pub fn file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// [`file()`] as text.
+/// Reads a file as text, like [`file()`].
 ///
 /// # Errors
-/// As [`file()`]; [`io::ErrorKind::InvalidData`] where a byte is no UTF-8, with its line.
+/// Those of [`file()`], and [`io::ErrorKind::InvalidData`] with the line number if a byte is not UTF-8.
 pub fn text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(file(path, most)?).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
@@ -31,10 +31,10 @@ pub fn text(path: &Path, most: u64) -> io::Result<String> {
     })
 }
 
-/// Reads the next line with its end into `line`; 0 at the end of input.
+/// Reads the next line, including its `\n`, into `line`. Returns its length, or 0 at the end of the input.
 ///
 /// # Errors
-/// The reader's; [`io::ErrorKind::FileTooLarge`] where the line has more than `most` bytes.
+/// The reader's errors, and [`io::ErrorKind::FileTooLarge`] if the line has more than `most` bytes.
 pub fn line(from: &mut impl BufRead, line: &mut Vec<u8>, most: u64) -> io::Result<usize> {
     line.clear();
     let length = from.take(most.saturating_add(1)).read_until(b'\n', line)?;

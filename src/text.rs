@@ -1,35 +1,35 @@
-//! Texts of strangers, made fit to be shown.
+//! Escaping untrusted text for display.
 //!
-//! A data set, a suite, a model or a record may hold any character: some move a terminal's cursor, recolour it, or turn the
-//! reading order round, and some mean something to Markdown or to a spreadsheet. What is shown to people goes through here.
-//! Files that other programs read (`.jsonl`, `run.json`, SQL, ModelTest's CSV) keep the texts as they are.
+//! A data set, suite, model or record may contain any character. Some move a terminal's cursor, change its colours, or
+//! reverse the reading order. Others have a meaning in Markdown or in a spreadsheet. All text shown to people is
+//! escaped here. Files for other programs (`.jsonl`, `run.json`, SQL, ModelTest's CSV) keep the text unchanged.
 
 use std::borrow::Cow;
 
-/// Whether a character acts on a terminal or on the reading order instead of being seen: C0, DEL, C1, line and paragraph
-/// separators, and the marks, embeddings, overrides and isolates of bidirectional text.
+/// Whether a character affects a terminal or the reading order instead of being visible. These are C0, DEL, C1, line
+/// and paragraph separators, and the marks, embeddings, overrides and isolates of bidirectional text.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text with such characters escaped as Rust writes them (`\u{1b}`); lines and tabs stay.
+/// Escapes such characters as Rust does (`\u{1b}`), except line ends and tabs.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |c| acts(c) && !matches!(c, '\n' | '\t'), |c| c.escape_default().to_string())
 }
 
-/// [`printable`] for a place of one line: line ends and tabs are escaped, too.
+/// Like [`printable`], but also escapes line ends and tabs, for text that must fit on one line.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, acts, |c| c.escape_default().to_string())
 }
 
-/// A JSON text that holds the same values and no such character; the line ends and tabs of its layout stay.
+/// Escapes such characters in a JSON text without changing its values. Line ends and tabs of its layout stay.
 pub fn json(text: &str) -> Cow<'_, str> {
-    // All of them are of the basic plane, which is what four digits reach.
+    // All of them are in the basic multilingual plane, so four digits are enough.
     escaped(text, |c| acts(c) && !matches!(c, '\n' | '\t'), |c| format!("\\u{:04x}", u32::from(c)))
 }
 
-/// The text as one line of Markdown that shows it and nothing else: no markup, no HTML, no further cell of a table.
+/// Escapes text as one line of Markdown that shows it literally: no markup, no HTML, no additional table cell.
 pub fn markdown(text: &str) -> String {
     let line = one_line(text);
     let mut out = String::with_capacity(line.len());
@@ -38,21 +38,21 @@ pub fn markdown(text: &str) -> String {
     while let Some(c) = chars.next() {
         let after = chars.peek().copied();
         match c {
-            // Before a space they are letters to Markdown, too.
+            // Before a space they have no meaning in Markdown.
             '&' if after.is_some_and(|c| c.is_ascii_alphanumeric() || c == '#') => out += "&amp;",
             '<' if after.is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?')) => {
                 out += "&lt;";
             }
             '\\' | '`' | '*' | '~' | '|' => out.extend(['\\', c]),
-            // Between letters it marks nothing, and names are full of it.
+            // Between letters it has no meaning, and it is frequent in names.
             '_' if !(before.is_some_and(char::is_alphanumeric)
                 && after.is_some_and(char::is_alphanumeric)) =>
             {
                 out += "\\_";
             }
-            // `[` alone marks nothing; what makes a link or a definition of it does.
+            // `[` alone has no meaning. Only the `]` of a link or link definition needs escaping.
             ']' if matches!(after, Some('(' | '[' | ':')) => out += "\\]",
-            // At the beginning of a line: a heading, a quotation, a rule, a list.
+            // At the start of a line, these begin a heading, a quotation, a rule or a list.
             '#' | '=' | '>' if before.is_none() => out.extend(['\\', c]),
             '+' | '-' if before.is_none() && ends_marker(after) => out.extend(['\\', c]),
             '.' | ')' if is_number(&out) && ends_marker(after) => out.extend(['\\', c]),
@@ -63,7 +63,7 @@ pub fn markdown(text: &str) -> String {
     out
 }
 
-/// A list's marker ends here, or a rule goes on.
+/// Whether a list marker ends here, or a rule continues.
 fn ends_marker(after: Option<char>) -> bool {
     after.is_none_or(|c| c.is_whitespace() || matches!(c, '+' | '-'))
 }
@@ -72,7 +72,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// The text as a code span of Markdown, whatever backticks it has.
+/// Formats text as a Markdown code span, even if it contains backticks.
 pub fn markdown_code(text: &str) -> String {
     let line = one_line(text);
     let longest = line.split(|c: char| c != '`').map(str::len).max().unwrap_or(0);
@@ -81,14 +81,14 @@ pub fn markdown_code(text: &str) -> String {
     format!("{fence}{space}{line}{space}{fence}")
 }
 
-/// A cell of a CSV file that a spreadsheet takes for a value, never for a formula: what begins like one gets an apostrophe in
-/// front, as such programs write it themselves. Numbers stay.
+/// Prepares a CSV cell so that a spreadsheet takes it for a value, never for a formula. Text that begins like a formula
+/// gets an apostrophe in front, which is the spreadsheets' own escape. Numbers stay.
 pub fn cell(text: &str) -> Cow<'_, str> {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
     if formula { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
 }
 
-/// The text with the characters that `is` picks replaced.
+/// Replaces the characters that `is` selects.
 fn escaped(text: &str, is: impl Fn(char) -> bool, by: impl Fn(char) -> String) -> Cow<'_, str> {
     if !text.contains(&is) {
         return Cow::Borrowed(text);
@@ -104,7 +104,7 @@ fn escaped(text: &str, is: impl Fn(char) -> bool, by: impl Fn(char) -> String) -
 mod tests {
     use super::*;
 
-    /// Clear screen, window title, carriage return, C1's CSI, DEL, override, isolate, separator.
+    /// Contains clear screen, window title, carriage return, C1's CSI, DEL, override, isolate and separator.
     const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;x\u{7}a\rb\u{9b}31m\u{7f}\u{202e}gnp\u{2066}\u{2028}z\0";
 
     #[test]

@@ -1,4 +1,4 @@
-//! `glmbench chat`: talk with a model in a terminal, or through a pipe.
+//! `glmbench chat`: talk to a model in a terminal or through a pipe.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -88,18 +88,18 @@ pub(super) enum Template {
 }
 
 impl Template {
-    /// What the model's tokenizer speaks for.
+    /// Returns the default for the model's tokenizer.
     pub(super) fn by_files(tokenizer: &Tokenizer) -> Self {
         if tokenizer.prefix_ids().is_empty() { Self::Plain } else { Self::Rounds }
     }
 }
 
-/// Most bytes of a line of standard input: far more than the tokens of a conversation have.
+/// Maximum size of a line of standard input in bytes, far more than a conversation's tokens need.
 const MAX_LINE_BYTES: u64 = 1 << 20;
-/// Longest conversation, tokens: what ChatGLM2's own chat allows.
+/// Maximum conversation length in tokens, as in ChatGLM2's own chat.
 const MAX_CONTEXT: usize = 8192;
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let sampling = sampling(args)?;
     if let Some(texts) = &args.texts {
@@ -182,12 +182,12 @@ struct Chat {
     sampling: Sampling,
     max_new_tokens: usize,
     history: Vec<Round>,
-    /// An answer ended because the model's numbers broke down.
+    /// Whether an answer ended because of a NaN or infinite logit.
     broken: bool,
 }
 
 impl Chat {
-    /// Asks, streams the answer with a line's end after it, and keeps both.
+    /// Asks a question, streams the answer followed by a line end, and stores both in the history.
     fn ask(&mut self, question: &str, out: &mut impl Write) -> anyhow::Result<()> {
         let prompt = self.prompt(question)?;
         let length = prompt.len();
@@ -226,7 +226,7 @@ impl Chat {
         Ok(())
     }
 
-    /// The conversation's ids with room for the answer; the oldest rounds are dropped when it grows too long.
+    /// Returns the conversation's ids, leaving room for the answer. Drops the oldest rounds if it grows too long.
     fn prompt(&mut self, question: &str) -> anyhow::Result<Vec<u32>> {
         let limits = self.engine.limits();
         let room = limits.max_context - self.engine.config().pre_seq_len.unwrap_or(0) - self.max_new_tokens;

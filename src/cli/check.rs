@@ -1,4 +1,4 @@
-//! `glmbench check`: all that can be found wrong with a suite before a model is loaded.
+//! `glmbench check`: finds all problems of a suite that can be found without loading a model.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ pub struct Args {
     set: Vec<(String, OsString)>,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = Suite::load(&args.suite, &args.set)?;
     emit(&format!("suite        {} ({})", suite.name, &suite.content_hash()[..6]))?;
@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         emit(&format!("load         {rates}, {} arrivals, batch {}", case.arrival.as_str(), case.max_batch))?;
     }
     if !problems.is_empty() {
-        // Its checks stand on the data sets: they would only find the same again.
+        // The model checks use the data sets, so they would only report the same problems.
         say("model: not checked before the data sets are right");
     } else if suite.model.required && !Setup::names_model(&args.setup, &suite) {
         emit("model        to be named with --model, which checks it too")?;
@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if problems.is_empty() { Exit::Done } else { Exit::Usage }.into())
 }
 
-/// Reads the case's data set and chooses its items.
+/// Reads the case's data set and selects its items.
 fn check_case(case: &AccuracyCase) -> Result<String, TaskError> {
     let protocol = task::find(case.task, case.protocol).expect("invariant: the suite was checked");
     let plan = task::Plan::new(protocol, &Source::open(case.task, &case.dataset)?, &case.settings())?;
@@ -101,13 +101,13 @@ fn check_case(case: &AccuracyCase) -> Result<String, TaskError> {
     Ok(format!("{chosen} of {all} items of {} ({split}){shots}; {known}", case.dataset.display()))
 }
 
-/// Whose a line is.
+/// Returns the prefix of a setup's messages.
 fn named(setup: &Setup) -> String {
     let of = setup.name.as_ref().map(|name| format!(", configuration {name}")).unwrap_or_default();
     format!("model {}{of}", setup.model_name())
 }
 
-/// Holds a model's shape, tokenizer and memory against the suite, and says what `run` would leave out.
+/// Checks a model's configuration, tokenizer and memory against the suite. Reports the cases that `run` would skip.
 fn check_setup(setup: &Setup) -> anyhow::Result<()> {
     let plan = setup.plan()?;
     for run in &plan.performance {
@@ -154,7 +154,7 @@ fn check_setup(setup: &Setup) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Why an item cannot even be asked.
+/// Returns why an item cannot be put to the model.
 fn refusal(evaluation: &Evaluation<'_>, index: usize) -> Option<String> {
     match evaluation.start(index).1 {
         Next::Ask(_) => None,

@@ -1,4 +1,4 @@
-//! `glmbench compare`: runs side by side, with verdicts, gates and a report.
+//! `glmbench compare`: compares runs, with verdicts, gates and a report.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ pub struct Args {
     json: bool,
 }
 
-/// `3%` or `0.03`.
+/// Parses `3%` or `0.03`.
 fn percentage(word: &str) -> Result<f64, String> {
     let (digits, scale) = match word.trim().strip_suffix('%') {
         Some(digits) => (digits.trim_end(), 0.01),
@@ -81,7 +81,7 @@ fn percentage(word: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("\"{word}\" is no share between 0 and 100 %, such as 3%"))
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(flag) = args.other.iter().find(|word| word.as_os_str().as_encoded_bytes().starts_with(b"--"))
     {
@@ -128,8 +128,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(exit(decision, summary.verdict).into())
 }
 
-/// Ends a command that made several runs: those of the same thing are compared, with the others shown beside them. Nothing where
-/// no two are of the same thing.
+/// Compares the runs of one command: those of equal identity with each other, the others shown beside them. Does
+/// nothing if all identities differ.
 pub(super) fn compare_group(runs: &[PathBuf]) -> anyhow::Result<()> {
     let identity = |path: &PathBuf| Ok(RunDir::open(path)?.read_run()?.identity.hash().to_owned());
     let identities = runs.iter().map(identity).collect::<anyhow::Result<Vec<String>>>()?;
@@ -150,8 +150,8 @@ pub(super) fn compare_group(runs: &[PathBuf]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the comparison of so many before it goes, for runs of one command: a name that follows from them, so that a command
-/// that is gone on with sees whether it was made.
+/// Returns the folder of comparison number `index` of a command's runs. The name is derived from the runs, so that a
+/// resumed command sees whether the comparison exists.
 fn folder_of_group(runs: &[PathBuf], index: usize) -> anyhow::Result<Option<PathBuf>> {
     let Some(first) = runs.first() else { return Ok(None) };
     let root = first.parent().unwrap_or(Path::new(""));
@@ -159,17 +159,17 @@ fn folder_of_group(runs: &[PathBuf], index: usize) -> anyhow::Result<Option<Path
     Ok(group.map(|group| comparison_folder(root, &group.id, index)))
 }
 
-/// Ends a command that timed two configurations in turns, whatever it is that differs about them.
+/// Compares two configurations that were timed alternately, whatever their differences.
 pub(super) fn compare_turns(runs: &[PathBuf]) -> anyhow::Result<()> {
     let out = folder_of_group(runs, 0)?;
     compare_beside(runs, &Options { allow_mismatch: true, out, ..Options::default() })
 }
 
-/// Compares runs into a folder of its own beside them, and shows the tables.
+/// Compares runs, writes the result to a folder beside them, and shows the tables.
 fn compare_beside(runs: &[PathBuf], options: &Options) -> anyhow::Result<()> {
     match render(runs, options) {
         Ok(summary) => show(&summary, &words(&summary, &[])),
-        // The runs are whole without it.
+        // The runs are complete without a comparison.
         Err(error @ ReportError::Compare(_)) => {
             say(&format!("glmbench: the runs are not compared: {error}"));
             if let Some(folder) = &options.out {
@@ -183,7 +183,7 @@ fn compare_beside(runs: &[PathBuf], options: &Options) -> anyhow::Result<()> {
     }
 }
 
-/// Prints `text`, and says where the page is. Files and exit code are the answer, whether anybody reads the tables or not.
+/// Prints `text` and the path of the page. Files and exit code are the result, even if nobody reads the tables.
 fn show(summary: &ComparisonSummary, text: &str) -> anyhow::Result<()> {
     match emit(text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
@@ -193,8 +193,8 @@ fn show(summary: &ComparisonSummary, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An invalid run says nothing of any gate; a failed gate goes before an unfinished run: it is what was asked. An undecided one is no
-/// measurement of what was asked.
+/// Returns the exit code. An invalid run decides no gate. A failed gate takes precedence over an incomplete run,
+/// because gates are the question asked. An undecided gate of valid runs counts as an invalid measurement.
 pub(super) fn exit(decision: GateOutcome, verdict: Verdict) -> Exit {
     match (verdict, decision) {
         (Verdict::Invalid, _) | (Verdict::Valid, GateOutcome::Undecided) => Exit::Invalid,
@@ -204,13 +204,13 @@ pub(super) fn exit(decision: GateOutcome, verdict: Verdict) -> Exit {
     }
 }
 
-/// Writes the JUnit file of some judgements.
+/// Writes the JUnit file of the judgements.
 pub(super) fn write_junit(path: &Path, gates: &Gates, judgements: &[Judgement]) -> anyhow::Result<()> {
     let xml = junit::document(judgements, gates.undecided);
     write_whole(path, xml.as_bytes()).with_context(|| format!("--junit {}", path.display()))
 }
 
-/// A share for every phase, or a file of `doctor --noise --out` with floors by phase.
+/// Parses a share for every phase, or reads a file of `doctor --noise --out` with a floor for each phase.
 fn noise_floors(word: &OsStr) -> anyhow::Result<NoiseFloors> {
     if let Some(Ok(share)) = word.to_str().map(percentage) {
         return Ok(NoiseFloors::every(share));
@@ -243,7 +243,7 @@ fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
     lines.join("\n")
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Printed<'a> {
     schema: u32,
@@ -333,7 +333,7 @@ mod tests {
         noise.write(&path).unwrap();
         assert_eq!(noise_floors(word).unwrap(), NoiseFloors::of_machine(noise.clone()).unwrap());
         assert_eq!(Options::default().threshold_words(), "3.0 %");
-        // One from within a process says nothing of two runs.
+        // A floor from within one process says nothing about two runs.
         noise.floors = vec![floor(0)];
         noise.write(&path).unwrap();
         assert!(noise_floors(word).unwrap_err().to_string().contains("no noise floor between runs"));

@@ -26,7 +26,7 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// Converts, tells how far it is, and gives the result in a sentence.
+/// Converts the checkpoint, shows progress, and prints a summary.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let plan = Plan::read(&args.dir)?;

@@ -1,4 +1,4 @@
-//! Where the data set of a recorded task is.
+//! Locating the data set of a recorded task.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use anyhow::bail;
 use crate::dataset::Benchmark;
 use crate::record::AccuracyCase;
 
-/// The folder given for the task, or where its set usually lies.
+/// Returns the folder given for the task, or the default folder of its set.
 ///
 /// # Errors
-/// None was given, and there is none in `datasets/`.
+/// Fails if no folder was given and `datasets/` has none.
 pub fn dataset_folder(
     set: &[(Benchmark, PathBuf)],
     only: Option<&PathBuf>,

@@ -1,4 +1,4 @@
-//! `glmbench dataset`: original archives into the layout that suites read.
+//! `glmbench dataset`: converts original archives to the layout that suites read.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,7 +60,7 @@ fn benchmark(word: &str) -> Result<Benchmark, String> {
         .ok_or_else(|| format!("expected one of {}", Benchmark::ALL.map(Benchmark::as_str).join(", ")))
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Prepare(args) => prepare(args),

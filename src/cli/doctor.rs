@@ -1,4 +1,4 @@
-//! `glmbench doctor`: what this machine is, what it can do, and what to mend before measuring.
+//! `glmbench doctor`: what this machine is, what it can do, and what to fix before measuring.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ pub struct Args {
     json: bool,
 }
 
-/// `8x256x32`: batch, input and output tokens.
+/// Parses `8x256x32`: batch, input and output tokens.
 fn shape(word: &str) -> Result<Shape, String> {
     let numbers: Vec<usize> = word.split('x').filter_map(|n| n.parse().ok().filter(|&n| n > 0)).collect();
     match numbers.as_slice() {
@@ -93,7 +93,7 @@ struct Findings {
     noise: Option<Noise>,
 }
 
-/// What of Ascend there is; nothing where there is nothing of it.
+/// Describes the Ascend installation; empty if there is none.
 fn ascend_words(found: &Installation) -> String {
     if !found.is_there() {
         return String::new();
@@ -121,7 +121,7 @@ fn ascend_words(found: &Installation) -> String {
     text
 }
 
-/// An environment variable: who reads it, and what is set.
+/// An environment variable: its reader and its value.
 #[derive(Serialize)]
 struct VariableFinding {
     name: String,
@@ -130,7 +130,7 @@ struct VariableFinding {
     effect: &'static str,
 }
 
-/// The variables that are set; with `all`, every one that is known.
+/// Returns the variables that are set; with `all`, all known ones.
 fn variables(all: bool) -> Vec<VariableFinding> {
     let set = environment();
     let of = |name: &str, value: Option<&String>| {
@@ -147,7 +147,7 @@ fn variables(all: bool) -> Vec<VariableFinding> {
     set.iter().filter_map(|(name, value)| of(name, Some(value))).chain(unset).collect()
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.one_of_them {
         emit(&serde_json::to_string(&one_of_them(args)?)?)?;
@@ -156,10 +156,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut findings = findings(Machine::read());
     if args.limits {
         let threads = args.threads.map_or_else(available_threads, usize::from);
-        // The peak that stands for all is that of the product's main type.
+        // The recorded peak is for the product's main type.
         findings.limits = Some(limits_record(&measure_limits(threads)?, DType::Fp16.into()));
     }
-    // After the measurement: CANN starts threads of its own.
+    // After the measurement, because CANN starts threads of its own.
     findings.ascend = Installation::look();
     if findings.ascend.soc.as_ref().is_some_and(|soc| soc.starts_with("Ascend910B")) {
         findings.advice.push(HCCL_ON_A2.to_owned());
@@ -180,14 +180,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What CANN's pages say of several chips of that kind.
+/// What CANN's documentation says about several chips of this kind.
 const HCCL_ON_A2: &str = "CANN's pages up to 8.3 call collectives unsupported on an 800I A2 (8.5 and 9.0 list training machines, 9.1 \
      lists inference); frameworks use them there: try `glmbench npu-selftest --device 800i-a2 --tp 2`";
 
 /// Repetitions of each shape in a process.
 const REPETITIONS: usize = 10;
 
-/// What one process tells.
+/// The result of one process.
 #[derive(Serialize, Deserialize)]
 struct OneOfThem {
     device: String,
@@ -285,7 +285,7 @@ fn findings(machine: Machine) -> Findings {
     }
 }
 
-/// The CANN installation that the environment or the usual places name.
+/// Finds the CANN installation, in the environment's paths or in the usual ones.
 fn cann() -> Option<PathBuf> {
     let named = ["ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"]
         .into_iter()
@@ -364,7 +364,7 @@ fn words(f: &Findings) -> String {
     text
 }
 
-/// The measured limits as a table: one line a rate.
+/// Formats the measured limits as a table with one line per rate.
 fn limit_words(limits: &MachineLimits) -> String {
     let threads = limits.threads;
     let mut text = format!(

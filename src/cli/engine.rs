@@ -1,4 +1,4 @@
-//! The flags that name a model and what runs it, and the loading behind them.
+//! The flags that select a model and the device, and loading the model.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
-    /// Finds the model and reads its shape.
+    /// Finds the model and reads its configuration.
     pub fn find(&self) -> anyhow::Result<FoundModel> {
         FoundModel::find_as(&self.model, self.ptuning.as_deref(), self.rope_scaling)
     }
@@ -110,7 +110,7 @@ pub struct ComputeArgs {
 }
 
 impl ComputeArgs {
-    /// What computes where no flag says anything.
+    /// Returns the settings used when no flag is given.
     pub fn usual() -> Self {
         Self {
             device: DeviceKind::Cpu,
@@ -126,10 +126,10 @@ impl ComputeArgs {
         }
     }
 
-    /// The number of ranks asked for; the flag goes before the environment.
+    /// Returns the requested number of ranks. The flag takes precedence over the environment.
     ///
     /// # Errors
-    /// `TP_WORLD_SIZE` is no number.
+    /// Fails if `TP_WORLD_SIZE` is not a number.
     pub fn world(&self) -> Result<usize, EngineError> {
         match self.tp {
             Some(world) => Ok(usize::from(world)),
@@ -137,18 +137,18 @@ impl ComputeArgs {
         }
     }
 
-    /// The same with so many ranks.
+    /// Returns the same settings with `world` ranks.
     pub fn on(&self, world: usize) -> Self {
-        // What does not fit is more than any model can be cut for, and is refused as such.
+        // A number beyond `u16` exceeds what any model can be split into, and is rejected as such.
         Self { tp: Some(u16::try_from(world).unwrap_or(u16::MAX)), ..self.clone() }
     }
 
-    /// Whether ranks are to be bound to cores; the flag goes before the environment.
+    /// Whether to bind ranks to cores. The flag takes precedence over the environment.
     fn bound(&self) -> Result<bool, EngineError> {
         Ok(self.bind || from_environment::<u8>("BIND_CPU", "0 or 1")?.is_some_and(|word| word != 0))
     }
 
-    /// The emulation asked for, as it is for this model.
+    /// Returns the requested emulation, resolved for this model.
     pub fn emulate(&self, model: &ModelPath) -> Option<Emulate> {
         let timing_only = match self.emulation.emulate? {
             EmulationMode::Auto => !matches!(model, ModelPath::Folder(_)),
@@ -158,7 +158,7 @@ impl ComputeArgs {
         Some(Emulate { profile: self.emulation.profile.clone(), timing_only })
     }
 
-    /// The types asked for, or the device's main type.
+    /// Returns the requested types, or the device's main type.
     pub fn precision(&self) -> Precision {
         let main = match self.device {
             DeviceKind::Cpu | DeviceKind::Duo300i | DeviceKind::A2800i => DType::Fp16,
@@ -168,7 +168,7 @@ impl ComputeArgs {
         Precision { kv: self.kv.unwrap_or(precision.kv), ..precision }
     }
 
-    /// Whose memory it takes.
+    /// Returns how the device stores values, for memory estimates.
     pub fn memory(&self) -> MemoryOf {
         match self.device {
             DeviceKind::Cpu => {
@@ -179,10 +179,10 @@ impl ComputeArgs {
         }
     }
 
-    /// The same as the engine takes it.
+    /// Converts the settings to the engine's options.
     ///
     /// # Errors
-    /// `TP_WORLD_SIZE` or `BIND_CPU` is no number.
+    /// Fails if `TP_WORLD_SIZE` or `BIND_CPU` is not a number.
     pub fn load_options(&self, model: &ModelPath, limits: Limits) -> Result<LoadOptions, EngineError> {
         Ok(LoadOptions {
             device: self.device,
@@ -199,7 +199,7 @@ impl ComputeArgs {
     }
 }
 
-/// The number in an environment variable; `None` where it is not set, or empty.
+/// Reads a number from an environment variable. `None` if it is unset or empty.
 fn from_environment<T: std::str::FromStr>(name: &str, expected: &str) -> Result<Option<T>, EngineError> {
     let Some(word) = std::env::var_os(name).filter(|word| !word.is_empty()) else { return Ok(None) };
     let word = word.to_string_lossy();
@@ -207,7 +207,8 @@ fn from_environment<T: std::str::FromStr>(name: &str, expected: &str) -> Result<
     word.trim().parse().map(Some).map_err(refused)
 }
 
-/// The model behind a word of `--model`; `demo` is looked for from the current folder and the program's upwards.
+/// Resolves a value of `--model`. `demo` is searched for in the current directory, in the program's directory, and in
+/// their ancestors.
 pub fn model_path(word: &OsStr) -> anyhow::Result<ModelPath> {
     if word != "demo" {
         let path = ModelPath::parse(word);
@@ -240,24 +241,24 @@ pub fn model_path(word: &OsStr) -> anyhow::Result<ModelPath> {
         )
 }
 
-/// A model that is found and checked, not yet loaded.
+/// A model that was found and checked but not loaded.
 pub struct FoundModel {
-    /// Where it is.
+    /// The model's path.
     pub path: ModelPath,
-    /// Its shape, prefix included.
+    /// The model's configuration, including the prefix.
     pub config: ModelConfig,
     ptuning: Option<PathBuf>,
-    /// A person said what its `rope_ratio` does.
+    /// Whether the user specified the meaning of `rope_ratio`.
     scaling_said: bool,
 }
 
 impl FoundModel {
-    /// Finds the model behind a word of `--model`, with the prefix in a folder over it, and reads its shape.
+    /// Finds the model for a value of `--model`, adds the prefix from a P-tuning folder, and reads its configuration.
     pub fn find(word: impl AsRef<OsStr>, ptuning: Option<&Path>) -> anyhow::Result<Self> {
         Self::find_as(word.as_ref(), ptuning, None)
     }
 
-    /// As [`find`](Self::find), where a person may have said what the model's `rope_ratio` does.
+    /// Like [`find`](Self::find), with an optional user-specified meaning of `rope_ratio`.
     pub fn find_as(
         word: &OsStr,
         ptuning: Option<&Path>,
@@ -266,7 +267,7 @@ impl FoundModel {
         let path = model_path(word)?;
         let mut config = path.config(scaling)?;
         if let Some(dir) = ptuning {
-            // The prefix is all that is read there; the base says how it rotates.
+            // Only the prefix is read from this folder. The base model defines the rotation.
             let tuned = ModelConfig::shape_of(&dir.join("config.json"))?;
             if tuned.pre_seq_len.is_none() {
                 bail!("--ptuning {}: config.json has no pre_seq_len, so there is no prefix", dir.display());
@@ -278,7 +279,7 @@ impl FoundModel {
         Ok(Self { path, config, ptuning: ptuning.map(Path::to_path_buf), scaling_said })
     }
 
-    /// Its weights, checked against the shape but not yet read.
+    /// Opens the weights and checks them against the configuration. Does not read them.
     pub fn weights(&self, dtype: DType) -> Result<Box<dyn WeightSource>, EngineError> {
         let Some(dir) = &self.ptuning else { return self.path.weights(&self.config, dtype) };
         let base = ModelConfig { pre_seq_len: None, ..self.config.clone() };
@@ -288,7 +289,7 @@ impl FoundModel {
         Ok(Box::new(overlay))
     }
 
-    /// What was read of it, and what decided where its folder does not say.
+    /// Returns what was read from the model, and what was assumed where its folder does not say.
     pub fn facts(&self, tokenizer: Option<&Tokenizer>) -> Result<ModelFacts, EngineError> {
         let mut weights = self.path.weights_in_words()?;
         if let Some(dir) = &self.ptuning {
@@ -297,13 +298,13 @@ impl FoundModel {
         Ok(ModelFacts::new(&self.config, tokenizer, weights, self.scaling_said))
     }
 
-    /// Its tokenizer; random weights have none.
+    /// Returns the tokenizer; `None` for random weights.
     pub fn tokenizer(&self) -> anyhow::Result<Option<Tokenizer>> {
         self.path.tokenizer_dir().map(|dir| Ok(load_tokenizer(dir, Some(&self.config))?)).transpose()
     }
 
-    /// The memory that it may take: the host's, or what an emulated card's profile says its chips have; a real card is asked
-    /// when it is loaded.
+    /// Returns the memory the model may use: the host's, or that of the chips in an emulated card's profile. `None` for
+    /// a real card, which is asked when the model is loaded.
     pub fn capacity(&self, compute: &ComputeArgs) -> Result<Option<Capacity>, EngineError> {
         Ok(match (compute.device.chip(), compute.emulate(&self.path)) {
             (None, _) => Machine::read().available_bytes.map(Capacity::Together),
@@ -312,7 +313,8 @@ impl FoundModel {
         })
     }
 
-    /// Whether it can be loaded at all: it can be cut for the ranks, the device is there, and the memory.
+    /// Checks that the model can be loaded: that it can be split among the ranks, and that device and memory are
+    /// available.
     pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
         let world = compute.world()?;
         let emulate = compute.emulate(&self.path);
@@ -324,12 +326,12 @@ impl FoundModel {
         self.check_room(compute, limits)
     }
 
-    /// Whether the host has the memory for it, where it is the host that computes.
+    /// Checks that the host has enough memory, if the host computes.
     pub fn check_room(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
         let world = compute.world()?;
         let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), limits, world)?;
         let emulate = compute.emulate(&self.path);
-        // What a card holds is the card's to say; an emulated one holds it here, if it computes.
+        // A real card checks its own memory. An emulated card that computes uses the host's.
         let here = match &emulate {
             Some(emulate) => !emulate.timing_only,
             None => compute.device.chip().is_none(),
@@ -340,7 +342,7 @@ impl FoundModel {
         Ok(())
     }
 
-    /// Loads it, with a progress bar, after a [look](Self::check) at device and memory.
+    /// Loads the model with a progress bar, after [checking](Self::check) device and memory.
     pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> Result<Scheduler, EngineError> {
         self.check(compute, limits)?;
         let options = compute.load_options(&self.path, limits)?;
@@ -361,8 +363,8 @@ impl FoundModel {
     }
 }
 
-/// The first `most` tensors with weights that are NaN, or infinite in the type of the run, and how many more there are; `None`
-/// where no weight was read.
+/// Lists the first `most` tensors with weights that are NaN, or infinite in the run's type, and the number of further
+/// ones. `None` if no weights were read.
 pub fn weight_fault_words(engine: &Scheduler, most: usize) -> Option<Vec<String>> {
     let faults = engine.weight_faults()?;
     let mut words: Vec<String> = faults.iter().take(most).map(ToString::to_string).collect();
@@ -374,7 +376,7 @@ pub fn weight_fault_words(engine: &Scheduler, most: usize) -> Option<Vec<String>
     Some(words)
 }
 
-/// Refuses what cannot fit before hours are spent finding out.
+/// Rejects a model that does not fit in memory, before time is spent on loading it.
 pub fn check_memory(estimate: &MemoryEstimate) -> Result<(), DeviceError> {
     let Some(available) = Machine::read().available_bytes else { return Ok(()) };
     if estimate.total_bytes() > available {

@@ -1,4 +1,4 @@
-//! `glmbench export`: a run in the formats of other tools.
+//! `glmbench export`: writes a run in the formats of other tools.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ enum Format {
     Csv,
 }
 
-/// What `--help` says of the formats.
+/// Returns the description of the formats for `--help`.
 fn long_help() -> String {
     let mut text = String::from("jsonl, sql and csv have the same fields:\n");
     for (title, fields) in [
@@ -79,7 +79,7 @@ fn described(field: &Field) -> String {
     format!("  {:<16} {kind:<8} {}\n", field.name, field.about)
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let path = find_run(&args.run)?;
     let dir = RunDir::open(&path)?;
@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(exit.into())
 }
 
-/// Says what is wrong about a run's records, or that they are not all: what is made of them ends with 4 or 3 then.
+/// Reports faulty or incomplete records. Returns 4 or 3 for them, which is the exit code of whatever uses them.
 pub(super) fn say_faults(run: &RunRecord, audit: &Audit) -> Exit {
     if let Some(faults) = audit.words() {
         say(&format!("glmbench: run {} is INVALID: not what the plan says: {faults}", run.run_id));
@@ -128,7 +128,7 @@ pub(super) fn say_faults(run: &RunRecord, audit: &Audit) -> Exit {
     Exit::Done
 }
 
-/// One stream on standard output.
+/// Writes a format as one stream to standard output.
 fn stream(records: &Records, format: Format) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     match format {
@@ -142,7 +142,7 @@ fn stream(records: &Records, format: Format) -> anyhow::Result<()> {
     .context("standard output")
 }
 
-/// The files of a format.
+/// Returns the files of a format.
 fn files(records: &Records, dir: &RunDir, format: Format) -> anyhow::Result<Vec<File>> {
     let whole = |end: &str, write: &dyn Fn(&mut Vec<u8>) -> io::Result<()>| -> anyhow::Result<Vec<File>> {
         let mut bytes = Vec::new();
@@ -165,7 +165,7 @@ fn files(records: &Records, dir: &RunDir, format: Format) -> anyhow::Result<Vec<
     }
 }
 
-/// Writes one file, with the folders above it, and says where it is.
+/// Writes one file, creating its parent folders, and prints its path.
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;

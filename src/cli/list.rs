@@ -1,4 +1,4 @@
-//! `glmbench list`: what there is to run.
+//! `glmbench list`: available suites, protocols and data sets.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,7 +42,7 @@ enum What {
     },
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (words, data) = match &args.what {
         What::Suites { folder } => suites(folder)?,
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The suites of a folder; a file that is none is told on stderr and does not hide the others.
+/// Lists the suites of a folder. An invalid file is reported on stderr and does not hide the others.
 fn suites(folder: &Path) -> anyhow::Result<(String, Value)> {
     let entries =
         std::fs::read_dir(folder).with_context(|| format!("{}: no folder of suites", folder.display()))?;
@@ -93,7 +93,7 @@ fn protocols() -> (String, Value) {
 
 fn protocol_words(definition: &Definition) -> String {
     let mut lines = vec![("", definition.about.to_owned())];
-    // A label is given once; the stages stand below one another.
+    // The label is printed once. The stages are listed below one another.
     for (i, (stage, template)) in definition.prompts.iter().enumerate() {
         let label = if i == 0 { "prompt" } else { "" };
         lines.push((label, format!("{stage}: \"{}\"", template.replace('\n', "\\n"))));
@@ -161,7 +161,7 @@ fn dataset_words(entry: &Entry, place: &Path) -> String {
     block(&entry.name, &lines)
 }
 
-/// A title, and labelled lines below it.
+/// Formats a title with labelled lines below it.
 fn block(title: &str, lines: &[(&str, String)]) -> String {
     let body = lines.iter().map(|(label, text)| (*label, one_line(text))).map(|(label, text)| match label {
         "" if lines.len() == 1 => format!("  {text}\n"),

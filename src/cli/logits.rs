@@ -1,4 +1,4 @@
-//! `glmbench logits`: logits of every position, into a safetensors file.
+//! `glmbench logits`: writes the logits of every position to a safetensors file.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub struct Args {
     decode: usize,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     check_out(&args.out)?;
     let model = args.engine.find()?;
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    // It takes a moment, and is not left half done.
+    // Writing takes a moment and must not be interrupted halfway.
     let _watch = Watch::new();
     write(&args.out, &arrays, &prompts)?;
     for (i, place) in &broken {
@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if broken.is_empty() { Exit::Done } else { Exit::Invalid }.into())
 }
 
-/// Refuses a place that cannot be written before the model is loaded. The file is made beside its place and renamed over it,
+/// Rejects an unwritable path before the model is loaded. The file is written beside its place and renamed over it,
 /// which must not happen to a device such as `/dev/null`.
 fn check_out(path: &Path) -> anyhow::Result<()> {
     if path.exists() && !path.is_file() {
@@ -83,9 +83,9 @@ fn check_out(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What such a run needs at most: one sequence, logits of a chunk of rows.
+/// Returns the limits for such a run: one sequence, with logits for a chunk of rows.
 pub fn limits(config: &crate::engine::config::ModelConfig, prompts: &[Vec<u32>], decode: usize) -> Limits {
-    // A longer sequence is refused when it is asked for.
+    // A longer sequence is rejected when it is submitted.
     let longest =
         prompts.iter().map(Vec::len).max().unwrap_or(1).saturating_add(decode).min(config.seq_length);
     let mut limits = Limits::for_batch(config, 1, longest);
@@ -94,23 +94,23 @@ pub fn limits(config: &crate::engine::config::ModelConfig, prompts: &[Vec<u32>],
     limits
 }
 
-/// Logits of one prompt and its greedy continuation.
+/// Logits of a prompt and its greedy continuation.
 pub struct Trace {
     vocab: usize,
-    /// `[length, vocab]`.
+    /// Logits of the prompt, `[length, vocab]`.
     pub prompt: Vec<f32>,
-    /// `[N]`.
+    /// Token ids of the continuation, `[N]`.
     pub greedy: Vec<u32>,
-    /// `[N, vocab]`.
+    /// Logits that chose the continuation, `[N, vocab]`.
     pub decode: Vec<f32>,
     /// The first logit that is NaN or infinite.
     pub broken: Option<NotFinite>,
 }
 
-/// Runs one prompt. The continuation's logits are those of feeding it back: the engine gives the same bits either way.
+/// Runs one prompt. The continuation is fed back to get its logits: the engine gives the same bits either way.
 ///
 /// # Errors
-/// The engine's; [`EngineError::NotFinite`] where no continuation can be had.
+/// Those of the engine. [`EngineError::NotFinite`] if no continuation can be generated.
 pub fn trace(engine: &mut Scheduler, prompt: &[u32], decode: usize) -> Result<Trace, EngineError> {
     let vocab = engine.config().padded_vocab_size;
     let greedy = if decode > 0 { continuation(engine, prompt, decode)? } else { Vec::new() };
@@ -129,10 +129,10 @@ pub fn trace(engine: &mut Scheduler, prompt: &[u32], decode: usize) -> Result<Tr
     Ok(trace)
 }
 
-/// The greedy continuation by `count` tokens, past any end-of-sequence token.
+/// Generates a greedy continuation of `count` tokens, ignoring end-of-sequence tokens.
 ///
 /// # Errors
-/// The engine's; [`EngineError::NotFinite`] where a logit was NaN or infinite before there were so many.
+/// Those of the engine. [`EngineError::NotFinite`] if a logit is NaN or infinite before `count` tokens.
 pub fn continuation(engine: &mut Scheduler, prompt: &[u32], count: usize) -> Result<Vec<u32>, EngineError> {
     engine.submit(Request {
         prompt: prompt.to_vec(),
@@ -154,7 +154,7 @@ pub fn continuation(engine: &mut Scheduler, prompt: &[u32], count: usize) -> Res
     Ok(tokens)
 }
 
-/// A named array ready to be written.
+/// A named array to write.
 struct Array {
     name: String,
     dtype: Dtype,
@@ -184,7 +184,7 @@ impl Trace {
     }
 }
 
-/// Writes all arrays, with the prompts in the metadata so that `parity` can replay them.
+/// Writes all arrays, with the prompts in the metadata, so that `parity` can replay them.
 fn write(path: &Path, arrays: &[Array], prompts: &[Vec<u32>]) -> anyhow::Result<()> {
     let views = arrays
         .iter()

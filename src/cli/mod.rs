@@ -1,6 +1,6 @@
-//! The words a person types, and what is printed. The only room that prints.
+//! The command line: parsing arguments and printing. Nothing outside this module prints.
 //!
-//! Data goes to stdout, words for people to stderr. One file a verb: its flags, then `run`.
+//! Data goes to stdout, messages to stderr. Each verb has one file, with its flags and a `run` function.
 
 pub mod chat;
 pub mod check;
@@ -43,16 +43,16 @@ use crate::record::RecordError;
 use crate::run::RunError;
 use crate::text;
 
-/// How a run of the program ends.
+/// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, all gates pass.
+    /// Done, and all gates pass.
     Done = 0,
     /// A gate failed.
     GateFailed = 1,
-    /// Wrong usage, or an input that cannot be used.
+    /// Wrong usage, or an unusable input.
     Usage = 2,
-    /// Incomplete, or stopped by a signal; can be resumed.
+    /// Incomplete, or stopped by a signal. Can be resumed.
     Incomplete = 3,
     /// The measurement is not valid.
     Invalid = 4,
@@ -108,9 +108,9 @@ enum Verb {
     },
 }
 
-/// Parses the command line, runs the verb, and turns the outcome into an exit code.
+/// Parses the command line, runs the verb, and turns the result into an exit code.
 pub fn main() -> ExitCode {
-    // Before anything else: batch systems and people stop a program in its first second as well.
+    // Signals are handled from the start: batch systems and users also stop programs in their first second.
     if let Err(error) = signals::install() {
         say(&format!("glmbench: signals cannot be handled, so one ends the program at once: {error}"));
     }
@@ -128,11 +128,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Help, the version, or what is wrong with the command line.
+/// Prints help, the version, or a usage error.
 fn refused(error: &clap::Error) -> ExitCode {
     let plain = error.render().to_string();
     match text::printable(&plain) {
-        // In colour, where the terminal has it. A broken pipe while printing help is no error.
+        // In colour, if the terminal supports it. A broken pipe while printing help is no error.
         Cow::Borrowed(_) => drop(error.print()),
         Cow::Owned(shown) => shown.trim_end().lines().for_each(say),
     }
@@ -167,7 +167,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Writes a line (or lines) of words to stdout, so that nothing in them acts on a terminal.
+/// Writes text to stdout, escaped so that it cannot affect a terminal.
 pub(crate) fn emit(words: &str) -> io::Result<()> {
     let told = |e: io::Error| io::Error::new(e.kind(), format!("standard output: {e}"));
     writeln!(io::stdout().lock(), "{}", text::printable(words)).map_err(told)
@@ -178,35 +178,36 @@ pub(crate) fn emit_json(data: &impl Serialize) -> io::Result<()> {
     emit(&json_text(data)?)
 }
 
-/// Data as JSON that [`emit`] leaves as it is.
+/// Formats data as JSON that [`emit`] prints unchanged.
 pub(crate) fn json_text(data: &impl Serialize) -> serde_json::Result<String> {
     Ok(text::json(&serde_json::to_string_pretty(data)?).into_owned())
 }
 
-/// Says a line to people on stderr. Nobody listening (`2>&1 | head`) is no reason to stop, nor to panic as `eprintln!` does.
+/// Prints a line to stderr. A closed pipe (`2>&1 | head`) is ignored, whereas `eprintln!` would panic.
 pub(crate) fn say(words: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", text::one_line(words));
 }
 
-/// Says what is wrong, which may take several lines. Those behind the first are set off: whatever a stranger's text has in it,
-/// none of them can be taken for a message of its own.
+/// Prints a problem, which may take several lines. Lines after the first are indented, so that untrusted text cannot
+/// imitate a separate message.
 pub(crate) fn complain(problem: &str) {
     let mut lines = problem.lines();
     say(&format!("glmbench: {}", lines.next().unwrap_or_default()));
     lines.for_each(|line| say(&format!("  {line}")));
 }
 
-/// The command line for records. What is no UTF-8 in it is U+FFFD there: the words can be read, that one cannot be pasted.
+/// Returns the command line for records. Bytes that are not UTF-8 become U+FFFD, so such a word is readable but cannot
+/// be reused.
 pub(crate) fn command_line() -> Vec<String> {
     std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
-/// 0 when a gate passes, 1 when it fails.
+/// Returns 0 if a gate passes, 1 if it fails.
 pub(crate) fn gate_exit(pass: bool) -> ExitCode {
     if pass { Exit::Done.into() } else { Exit::GateFailed.into() }
 }
 
-/// The error with its causes, each once: many messages already hold the cause in their own words.
+/// Formats an error with its causes. A cause is skipped if the text already contains it, as many messages do.
 fn message(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |text, cause| {
         let cause = cause.to_string();
@@ -218,13 +219,13 @@ fn message(error: &anyhow::Error) -> String {
     })
 }
 
-/// The exit code that an error stands for.
+/// Returns the exit code for an error.
 fn exit_of(error: &anyhow::Error) -> Exit {
     let is_stop = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(DatasetError::Stopped))
             || matches!(cause.downcast_ref(), Some(ConvertError::Stopped))
     };
-    // The same command goes on once there is room.
+    // The same command can continue once there is space.
     let full = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
         Some(RunError::Record(RecordError::Io { cause, .. })) => {
             matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)

@@ -1,4 +1,4 @@
-//! `glmbench npu-selftest`: every operator of an Ascend card once, as a table to paste into an issue.
+//! `glmbench npu-selftest`: runs every operator of an Ascend card once and prints a table to paste into an issue.
 
 use std::process::ExitCode;
 
@@ -56,14 +56,15 @@ struct JsonRow<'a> {
     note: &'a str,
 }
 
-/// Does it. Exit 0 when nothing failed, 1 when something did, 5 without the device, or where it is lost on the way.
+/// Runs the verb. Exits with 0 if nothing failed, 1 if something failed, 5 if the device is missing or is lost during
+/// the test.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(chip) = args.device.chip() else {
         bail!("--device {}: expected 300i-duo or 800i-a2", args.device.name());
     };
     let widths = if args.small { small() } else { Widths::chatglm2_6b() };
     let compute = ComputeArgs { emulation: args.emulation.clone(), ..ComputeArgs::usual() };
-    // Like a real model: `auto` computes.
+    // As for a real model, `auto` computes.
     let emulate = compute.emulate(&ModelPath::Folder("selftest".into()));
     let settings = GroupSettings {
         chip,
@@ -154,7 +155,7 @@ fn words(info: &DeviceInfo, rows: &[SelftestRow]) -> String {
     format!("{machine}\n\n{table}\n")
 }
 
-/// A library's words as a cell of a Markdown table: in one line, without what ends a cell.
+/// Formats a library's message as a cell of a Markdown table: on one line, without cell separators.
 fn cell(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }

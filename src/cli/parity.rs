@@ -64,7 +64,7 @@ pub struct Args {
     json: bool,
 }
 
-/// `DEVICE[:DTYPE]`.
+/// A value of `--against`: `DEVICE[:DTYPE]`.
 #[derive(Debug, Clone, Copy)]
 struct Against {
     device: DeviceKind,
@@ -72,7 +72,7 @@ struct Against {
 }
 
 impl Against {
-    /// The reference's way of computing: the engine's but for device and type, on one rank.
+    /// Returns the reference's compute settings: the engine's except for device and types, on one rank.
     fn compute(self, engine: &ComputeArgs) -> ComputeArgs {
         let (device, dtype) = (self.device, self.dtype);
         let emulation = emulation_of(device, &engine.emulation);
@@ -80,22 +80,22 @@ impl Against {
     }
 }
 
-/// `--emulate` and `--profile` are for whichever side is a card.
+/// Returns the emulation for `device`: `--emulate` and `--profile` apply to whichever side is a card.
 fn emulation_of(device: DeviceKind, typed: &EmulationArgs) -> EmulationArgs {
     device.chip().map(|_| typed.clone()).unwrap_or_default()
 }
 
-/// The engine's way of computing.
+/// Returns the engine's compute settings.
 fn engine_compute(args: &Args) -> ComputeArgs {
     let mut compute = args.engine.compute.clone();
-    // Where neither side is a card the flags stay, and are refused as ever.
+    // If neither side is a card, the flags stay and are rejected as usual.
     if args.against.is_some_and(|against| against.device.chip().is_some()) {
         compute.emulation = emulation_of(compute.device, &compute.emulation);
     }
     compute
 }
 
-/// An engine as tables name it.
+/// Names an engine, for tables.
 fn named(engine: &Scheduler) -> String {
     let info = engine.device_info();
     let ranks = if info.world > 1 { format!(" tp {}", info.world) } else { String::new() };
@@ -113,7 +113,7 @@ impl std::str::FromStr for Against {
     }
 }
 
-/// What is printed.
+/// The printed result.
 #[derive(Serialize)]
 struct Outcome {
     engine: String,
@@ -131,7 +131,7 @@ struct Outcome {
     pass: bool,
 }
 
-/// Where free-running continuations part.
+/// Where two free-running continuations diverge.
 #[derive(Serialize, Clone, Copy)]
 struct Divergence {
     prompt: usize,
@@ -140,7 +140,7 @@ struct Divergence {
     token: u32,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let model = args.engine.find()?;
     let compared = match (&args.reference, args.against) {
@@ -167,7 +167,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let text = if args.json { json_text(&outcome)? } else { words(&outcome, args) };
     match emit(&text) {
-        // The gate's answer is the exit code, whether anybody reads the table or not.
+        // The exit code is the result, even if nobody reads the table.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(gate_exit(outcome.pass)),
     }
@@ -210,7 +210,7 @@ fn words(o: &Outcome, args: &Args) -> String {
     )
 }
 
-/// Two engines' logits held against each other.
+/// The comparison of two engines' logits.
 struct Compared {
     engine: String,
     reference: String,
@@ -218,7 +218,7 @@ struct Compared {
     divergence: Option<Divergence>,
 }
 
-/// Compares with arrays in a file.
+/// Compares with the arrays of a file.
 fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<Compared> {
     let name = || format!("--reference {}", path.display());
     let bytes = std::fs::read(path).with_context(name)?;
@@ -299,12 +299,12 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
     Ok(Compared { engine: named(&engine), reference: named(&reference), positions, divergence })
 }
 
-/// Numbers that broke down agree with nothing, and are no failure of parity.
+/// Fails for logits that are not finite. They cannot be compared, and are not a parity failure.
 fn refuse_broken(prompt: usize, broken: Option<NotFinite>) -> Result<(), EngineError> {
     broken.map_or(Ok(()), |place| Err(EngineError::NotFinite { of: format!("prompt {prompt}"), place }))
 }
 
-/// Where our free-running continuation leaves the reference's.
+/// Returns where the engine's free-running continuation leaves the reference's.
 fn diverges(
     engine: &mut Scheduler,
     prompt_index: usize,
@@ -321,10 +321,10 @@ fn diverges(
     }))
 }
 
-/// Four prompts of seeded random tokens, of lengths that a small context can hold.
+/// Returns four prompts of seeded random tokens, short enough for a small context.
 fn default_prompts(model: &FoundModel) -> Vec<Vec<u32>> {
     let mut tokens = OrdinaryTokens::of_vocabulary(model.config.padded_vocab_size);
-    // Parity needs no text: a folder without a tokenizer will do.
+    // Parity needs no text, so a folder without a tokenizer is accepted.
     if let Ok(Some(tokenizer)) = model.tokenizer() {
         tokens.prefix = tokenizer.prefix_ids().to_vec();
         tokens.range.end = tokens.range.end.min(tokenizer.vocab_size() as u32).max(tokens.range.start + 1);
@@ -335,7 +335,7 @@ fn default_prompts(model: &FoundModel) -> Vec<Vec<u32>> {
     lengths.iter().zip(1..).flat_map(|(&n, seed)| random_prompts(shape(n), &tokens, seed)).collect()
 }
 
-/// The prompts that `glmbench logits` recorded in its file.
+/// Returns the prompts that `glmbench logits` recorded in its file.
 fn recorded_prompts(bytes: &[u8], model: &FoundModel) -> anyhow::Result<Vec<Vec<u32>>> {
     let (_, metadata) = SafeTensors::read_metadata(bytes)?;
     let prompts = metadata.metadata().as_ref().and_then(|m| m.get("prompts"));
@@ -343,7 +343,7 @@ fn recorded_prompts(bytes: &[u8], model: &FoundModel) -> anyhow::Result<Vec<Vec<
     parse_prompts(text, &model.config)
 }
 
-/// An array's 32-bit numbers, which must be of type `dtype`.
+/// Returns an array's 32-bit numbers. The array must have type `dtype`.
 fn reference_array(
     file: &SafeTensors<'_>,
     name: &str,

@@ -1,4 +1,4 @@
-//! How far something is, on stderr: a bar on a terminal, else a line every half minute.
+//! Progress on stderr: a bar on a terminal, otherwise a line every half minute.
 
 use std::io::IsTerminal;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -13,10 +13,10 @@ use crate::text::one_line;
 
 use super::say;
 
-/// How often a log is told.
+/// Interval between log lines.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// One thing that takes a while; it is over when this is dropped.
+/// Progress of one long operation. Dropping it ends the display.
 pub struct Bar(Shown);
 
 enum Shown {
@@ -24,7 +24,7 @@ enum Shown {
     Told(Lines),
 }
 
-/// A bar `label ━━━━ 12/200 unit`, or such lines; its length may be set later.
+/// Starts a bar `label ━━━━ 12/200 unit`, or log lines. Its length may be set later.
 pub fn bar(label: &str, unit: &'static str) -> Bar {
     let label = one_line(label);
     if !std::io::stderr().is_terminal() {
@@ -41,11 +41,11 @@ pub fn bar(label: &str, unit: &'static str) -> Bar {
     Bar(Shown::Drawn(bar))
 }
 
-/// The unit that is shown in larger ones.
+/// The unit that is scaled for display.
 pub const BYTES: &str = "bytes";
 
 impl Bar {
-    /// All there is to do.
+    /// Sets the total.
     pub fn set_length(&self, length: u64) {
         match &self.0 {
             Shown::Drawn(bar) => bar.set_length(length),
@@ -53,7 +53,7 @@ impl Bar {
         }
     }
 
-    /// What is done.
+    /// Sets the number of finished units.
     pub fn set_position(&self, position: u64) {
         match &self.0 {
             Shown::Drawn(bar) => bar.set_position(position),
@@ -61,7 +61,7 @@ impl Bar {
         }
     }
 
-    /// What was done before: it says nothing about the time that the rest takes.
+    /// Sets the units that were finished earlier. They do not count in the estimate of the remaining time.
     pub fn begin_at(&self, position: u64) {
         self.set_position(position);
         match &self.0 {
@@ -70,7 +70,7 @@ impl Bar {
         }
     }
 
-    /// So much more is done.
+    /// Adds `more` finished units.
     pub fn inc(&self, more: u64) {
         match &self.0 {
             Shown::Drawn(bar) => bar.inc(more),
@@ -78,7 +78,7 @@ impl Bar {
         }
     }
 
-    /// It is over.
+    /// Ends the display.
     pub fn finish_and_clear(self) {}
 }
 
@@ -90,10 +90,10 @@ impl Drop for Bar {
     }
 }
 
-/// Lines for a log, by a thread of their own: the work may take longer than a period between two steps.
+/// Log lines, printed by a separate thread, because one step may take longer than a period.
 struct Lines {
     state: Arc<Mutex<State>>,
-    /// Dropped, it ends the thread.
+    /// Dropping it ends the thread.
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -113,7 +113,7 @@ impl Lines {
         let (end, ended) = channel();
         let shared = Arc::clone(&state);
         let told = move || tell_on(&shared, &ended, period, tell);
-        // Without a thread there are no lines, which is no reason not to work.
+        // Without the thread there are no lines, but the work continues.
         let thread = std::thread::Builder::new().name("progress".into()).spawn(told).ok();
         Self { state, end: Some(end), thread }
     }
@@ -127,13 +127,13 @@ impl Drop for Lines {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // It writes a line at most.
+            // The thread prints at most one more line.
             let _ = thread.join();
         }
     }
 }
 
-/// A panic elsewhere leaves the numbers as good as they were.
+/// A panic elsewhere leaves the numbers valid.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -147,7 +147,7 @@ fn tell_on(state: &Mutex<State>, ended: &Receiver<()>, period: Duration, tell: f
 }
 
 impl State {
-    /// `glmbench: case 2 of 9, ceval: 120 of 1346 items, 3 min 20 s; about 34 min left`.
+    /// Formats a line: `glmbench: case 2 of 9, ceval: 120 of 1346 items, 3 min 20 s; about 34 min left`.
     fn line(&self, elapsed: Duration) -> String {
         let show = |count: u64| if self.unit == BYTES { gigabytes(count) } else { count.to_string() };
         let unit = if self.unit == BYTES { "GB" } else { self.unit };
@@ -169,7 +169,7 @@ fn gigabytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / 1e9)
 }
 
-/// A time as people say it: two units at most.
+/// Formats a duration with at most two units.
 fn spent(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
@@ -178,18 +178,18 @@ fn spent(time: Duration) -> String {
     }
 }
 
-/// What a run tells, shown case by case.
+/// Shows the progress of a run, case by case.
 #[derive(Default)]
 pub struct Bars {
     bar: Option<Bar>,
-    /// Names of the cases so far.
+    /// Names of the cases begun so far.
     cases: Vec<String>,
-    /// Cases in all, where that is known.
+    /// Total number of cases, if known.
     total: Option<usize>,
 }
 
 impl Bars {
-    /// For so many cases.
+    /// Creates the display for `total` cases.
     pub fn of(total: usize) -> Self {
         Self { total: Some(total), ..Self::default() }
     }
@@ -197,7 +197,7 @@ impl Bars {
 
 impl Observer for Bars {
     fn case(&mut self, name: &str) {
-        // A case that is gone on with is told again.
+        // A resumed case is reported again.
         if !self.cases.iter().any(|known| known == name) {
             self.cases.push(name.to_owned());
         }
@@ -240,7 +240,7 @@ mod tests {
         state.length = Some(1346);
         assert_eq!(line(&state, 30), "glmbench: ceval: 0 of 1346 items, 30 s");
         (state.before, state.position) = (1000, 1100);
-        // 246 are left, at the rate of the hundred that were done.
+        // 246 items are left, at the rate of the 100 that were finished.
         assert_eq!(
             line(&state, 100),
             "glmbench: ceval: 1100 of 1346 items, 1 min 40 s; about 4 min 6 s left"

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::bounded;
 use crate::engine::config::ModelConfig;
 
-/// Most bytes of a file of prompts: some ten million token ids.
+/// Maximum size of a file of prompts in bytes: about ten million token ids.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads a JSON list of id lists and checks every id against the vocabulary.
@@ -16,7 +16,7 @@ pub fn read_prompts(path: &Path, config: &ModelConfig) -> anyhow::Result<Vec<Vec
     parse_prompts(&text, config).with_context(|| format!("--prompts {}", path.display()))
 }
 
-/// Parses a JSON list of id lists.
+/// Parses a JSON list of id lists and checks every id against the vocabulary.
 pub fn parse_prompts(text: &str, config: &ModelConfig) -> anyhow::Result<Vec<Vec<u32>>> {
     let prompts: Vec<Vec<u32>> = serde_json::from_str(text)
         .context("expected a list of lists of token ids, such as [[64790, 64792, 36474]]")?;

@@ -1,4 +1,4 @@
-//! `glmbench report RUN`: makes a run's summaries, charts and page again from its records.
+//! `glmbench report RUN`: renders a run's summaries, charts and page again from its records.
 
 use crate::cli::compare::{exit, write_junit};
 use crate::cli::runs::find_run;
@@ -28,8 +28,8 @@ pub struct Args {
     junit: Option<PathBuf>,
 }
 
-/// Renders the report of a run, prints its tables, and answers 0 for a valid run, 1 for one that breaks a limit, 3 for an
-/// unfinished one, 4 for one whose figures must not be used.
+/// Renders the report of a run and prints its tables. Returns 0 for a valid run, 1 if it exceeds a limit, and 3 if it is
+/// incomplete. Returns 4 if the run is invalid or its gates are undecided.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let gates = args.gate.as_deref().map(Gates::load).transpose()?;
     let run = find_run(&args.run)?;
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(exit(decision(&gates, &judgements), summary.verdict()).into())
 }
 
-/// How many gates came out how.
+/// Counts the gates by outcome.
 pub(super) fn gate_sentence(judgements: &[Judgement]) -> String {
     let count = |outcome| judgements.iter().filter(|j| j.outcome == outcome).count();
     format!(
@@ -67,7 +67,7 @@ pub(super) fn gate_sentence(judgements: &[Judgement]) -> String {
     )
 }
 
-/// What decides the gates that are undecided, a line each kind.
+/// Describes what would decide the undecided gates, one line per kind.
 pub(super) fn deciding(judgements: &[Judgement]) -> Vec<String> {
     let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
     for judgement in judgements {
@@ -85,8 +85,8 @@ pub(super) fn deciding(judgements: &[Judgement]) -> Vec<String> {
     lines.into_iter().map(|line| one_line(&words(line)).into_owned()).collect()
 }
 
-/// Prints a run's tables and headline on standard output, and where the rest is on standard error. A reader that goes away
-/// changes nothing about the run, so it is no error here.
+/// Prints a run's tables and headline to standard output, and the path of the page to standard error. A closed standard
+/// output does not affect the run, so it is no error.
 pub fn show(summary: &Summary, run_dir: &Path) -> io::Result<()> {
     let title = std::iter::once(format!("{}\n", one_line(&summary.title())));
     let tables = summary.tables.iter().map(|table| format!("{}\n{}\n", one_line(&table.title), drawn(table)));
@@ -103,7 +103,7 @@ pub fn show(summary: &Summary, run_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The exit code of a run of this verdict.
+/// Returns the exit code for a verdict.
 pub fn exit_code(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Valid => Exit::Done,
@@ -112,7 +112,7 @@ pub fn exit_code(verdict: Verdict) -> Exit {
     }
 }
 
-/// A table as it is printed.
+/// Formats a table for printing.
 pub(super) fn drawn(table: &Table) -> String {
     let mut drawn = comfy_table::Table::new();
     let rule = LineStyle::none().fill('─').junction('─');
@@ -128,7 +128,7 @@ pub(super) fn drawn(table: &Table) -> String {
     drawn.to_string()
 }
 
-/// Rows of text below `heads`, column by column; no line of heads where there are none.
+/// Formats rows of text in columns below `heads`. Without heads, there is no heading line.
 pub(super) fn drawn_columns(heads: &[String], rows: &[Vec<String>]) -> String {
     let mut drawn = comfy_table::Table::new();
     let rule = LineStyle::none().fill('─').junction('─');

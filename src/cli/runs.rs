@@ -1,22 +1,22 @@
-//! Which run a person means.
+//! Finding the run that a command-line argument names.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-/// The folder that `glmbench run` writes to unless told otherwise.
+/// The default output folder of `glmbench run`.
 pub const ROOT: &str = "reports";
 
-/// What a run is, for messages.
+/// The expected argument, for error messages.
 const EXPECTED: &str = "expected a run directory as `glmbench run` leaves it, with a run.json, or the beginning of the name of \
      one in reports/";
 
-/// The run directory behind a word of the command line: a path to one, or the beginning of the name of exactly one in
-/// [`ROOT`].
+/// Finds the run directory for an argument: a path, or an unambiguous prefix of a name in [`ROOT`].
 ///
 /// # Errors
-/// A folder that is no run, a name that nothing or several things begin with; the message lists what is there.
+/// Fails for a folder without a run, or a prefix that matches no or several names. The message lists the existing
+/// names.
 pub fn find_run(word: &Path) -> anyhow::Result<PathBuf> {
     find_run_in(Path::new(ROOT), word)
 }
@@ -41,7 +41,7 @@ fn find_run_in(root: &Path, word: &Path) -> anyhow::Result<PathBuf> {
     }
     let runs =
         runs_in(root).with_context(|| format!("{shown} is not there, nor a folder {}", root.display()))?;
-    // A whole name is that run's, though that of a run of the same second goes on from it.
+    // A complete name selects its run, although the name of a run of the same second may start with it.
     let whole = runs.iter().filter(|run| run.as_encoded_bytes() == name).collect::<Vec<_>>();
     let fitting: Vec<&OsString> = match whole.as_slice() {
         [] => runs.iter().filter(|run| run.as_encoded_bytes().starts_with(name)).collect(),
@@ -63,7 +63,7 @@ fn is_run(path: &Path) -> bool {
     path.join("run.json").is_file()
 }
 
-/// Names of the run directories in a folder, oldest first.
+/// Returns the names of the run directories in a folder, oldest first.
 fn runs_in(root: &Path) -> std::io::Result<Vec<OsString>> {
     let entries = std::fs::read_dir(root)?.flatten().filter(|entry| is_run(&entry.path()));
     let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
@@ -71,7 +71,7 @@ fn runs_in(root: &Path) -> std::io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// The names, the newest few where there are many.
+/// Formats the names; only the newest few if there are many.
 fn listed<S: AsRef<OsStr>>(names: &[S]) -> String {
     const SHOWN: usize = 8;
     let newest: Vec<_> = names.iter().rev().take(SHOWN).map(|name| name.as_ref().to_string_lossy()).collect();

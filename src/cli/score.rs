@@ -1,4 +1,4 @@
-//! `glmbench score`: stored answers scored again, without the model.
+//! `glmbench score`: scores stored answers again, without the model.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,7 +49,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let path = find_run(&args.run)?;
     let old = RunDir::open(&path)?;
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(words) = audit.words() {
         say(&format!("glmbench: run {}: not what the plan says: {words}", old_run.run_id));
     }
-    // Answers are judged anew, so what the record says of them does not matter here; that lines are missing does.
+    // Answers are scored again, so a wrong `correct` does not matter here. Missing lines do.
     if !audit.faults.is_empty() {
         say(
             "glmbench: nothing is scored: the new run would look sound; `glmbench run … --resume` mends what can be mended",
@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(exit.into())
 }
 
-/// What a reader of the new score must know.
+/// Returns remarks that readers of the new score need.
 fn notes(new: &Rescored) -> Vec<String> {
     let mut notes = Vec::new();
     for (task, reading) in &new.readings {
@@ -111,7 +111,7 @@ fn notes(new: &Rescored) -> Vec<String> {
     notes
 }
 
-/// `accuracy.csv` alone.
+/// Writes only `accuracy.csv`.
 fn write_rows(folder: &Path, new: &Rescored) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create --out {}", folder.display()))?;
     let file = folder.join("accuracy.csv");
@@ -119,16 +119,17 @@ fn write_rows(folder: &Path, new: &Rescored) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// A whole run directory beside the old one, with its report; and the exit code for its verdict.
+/// Writes a complete run directory beside the old one, with its report. Returns its path and the exit code for its
+/// verdict.
 fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<(PathBuf, Exit)> {
     let root = old.path().parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // It takes a moment, and is not left half done.
+    // Writing takes a moment and must not be interrupted halfway.
     let _watch = Watch::new();
     let mut dir = RunDir::create(root, &new.run.run_id)?;
     new.run.run_id = dir.name();
     let mut run = RunRecord { status: Status::Running, ..new.run.clone() };
     run.provenance.command_line = command_line();
-    // First, so that a folder is a run from the start; the journals follow.
+    // `run.json` comes first, so that the directory is a valid run from the start. The journals follow.
     dir.write_run(&run)?;
     for sample in &new.samples {
         dir.append_sample(sample)?;
@@ -146,14 +147,14 @@ fn write_run(old: &RunDir, new: &mut Rescored) -> anyhow::Result<(PathBuf, Exit)
     Ok((path, exit_code(summary.verdict())))
 }
 
-/// Says why the new score must not be used.
+/// Prints why the new score must not be used.
 fn say_invalid(summary: &Summary) {
     if summary.verdict() == Verdict::Invalid {
         say(&format!("glmbench: {}", summary.verdict_sentence()));
     }
 }
 
-/// Each task before and after, with the items whose outcome changed.
+/// Returns each task's old and new scores, with the items whose outcome changed.
 fn compared((old_run, old_samples): (&RunRecord, &[SampleRecord]), new: &Rescored) -> Vec<Value> {
     let whole = |rows: Vec<AccuracyRow>| -> Vec<AccuracyRow> {
         rows.into_iter()
@@ -179,7 +180,7 @@ fn score(row: &AccuracyRow) -> Value {
     })
 }
 
-/// What an item counts as, in a word.
+/// Returns an item's outcome in one word, and its answer.
 fn outcome(sample: &SampleRecord) -> (&str, &str) {
     let verdict = match (sample.state, sample.correct) {
         (SampleState::Scored, true) => "right",
@@ -198,7 +199,7 @@ fn change((old, new): (&SampleRecord, &SampleRecord)) -> Value {
     json!({"item": old.doc_id, "gold": old.gold, "old": side(old), "new": side(new)})
 }
 
-/// The same for people.
+/// Formats the result of [`compared`] as text.
 fn words(tasks: &[Value]) -> String {
     let word = |value: &Value| one_line(value.as_str().unwrap_or_default()).into_owned();
     let mut text = String::new();

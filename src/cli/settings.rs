@@ -1,4 +1,4 @@
-//! `KEY=VALUE` on the command line, where the value may be a path and so need not be UTF-8.
+//! `KEY=VALUE` arguments. The value may be a path and therefore need not be UTF-8.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub(super) fn dataset_parser() -> impl TypedValueParser<Value = (Benchmark, Path
     })
 }
 
-/// What stands before the first `=`, which is UTF-8, and what stands behind it.
+/// Splits a word at the first `=` into a UTF-8 key and a value.
 #[cfg(unix)]
 fn halves(word: &OsStr) -> Option<(String, OsString)> {
     use std::os::unix::ffi::OsStrExt;

@@ -1,27 +1,27 @@
-//! SIGINT, SIGTERM and SIGHUP: how a command ends when it is asked to.
+//! SIGINT, SIGTERM and SIGHUP: how a command stops on request.
 //!
-//! The handler stands before anything else is done. At first it ends the program by itself, since nothing that a command does
-//! before its first record, and nothing that it does beside records, is worth waiting for. A command that has something to
-//! finish takes the matter over for a while by a [`Watch`]: it is told by a flag, and stops between two steps or when a file is
-//! whole. A second signal ends the program at once. A command that was stopped ends with exit code 3.
+//! The handler is installed before anything else. By default it ends the program: work before the first record, or
+//! without records, is not worth finishing. A command with something to finish holds a [`Watch`] for a while. It then
+//! only sees a flag, and stops between two steps or after a complete file. A second signal ends the program at once. A
+//! stopped command ends with exit code 3.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Exit, say};
 
-/// A signal came.
+/// Whether a signal has arrived.
 static ASKED: AtomicBool = AtomicBool::new(false);
-/// Watches there are: while there is one, the first signal only sets the flag.
+/// Number of live watches. While there is one, the first signal only sets the flag.
 static WATCHES: AtomicUsize = AtomicUsize::new(0);
 
-/// Longest wait for the last words where nobody takes them (a pager that stands still).
+/// Maximum wait for the last message if its reader is stuck (a stopped pager).
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Handles the signals from here on, but those that whoever started the program wants ignored, as `nohup` does with SIGHUP.
+/// Installs the handlers. Signals that the parent process set to ignored stay ignored, as `nohup` does with SIGHUP.
 ///
 /// # Errors
-/// The system refuses the handlers or the thread behind them.
+/// Fails if the system rejects the handlers or their thread.
 #[cfg(unix)]
 pub(super) fn install() -> std::io::Result<()> {
     use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
@@ -32,13 +32,13 @@ pub(super) fn install() -> std::io::Result<()> {
     std::thread::Builder::new().name("signals".into()).spawn(handle).map(drop)
 }
 
-/// Elsewhere the system's own way of ending a program stands.
+/// On other systems, the default behaviour stays.
 #[cfg(not(unix))]
 pub(super) fn install() -> std::io::Result<()> {
     Ok(())
 }
 
-/// The signals that are ignored, as a mask whose lowest bit is signal 1; none where the system does not tell.
+/// Returns the mask of ignored signals, with signal 1 as the lowest bit. Empty if the system does not report it.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -62,35 +62,35 @@ fn handle(signal: i32) {
     end();
 }
 
-/// Says something on a thread of its own: standard error may be a pipe that is full.
+/// Prints a message on a separate thread, because standard error may be a full pipe.
 #[cfg(unix)]
 fn tell(words: String) -> Option<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().spawn(move || say(&words)).ok()
 }
 
-/// Ends the program without waiting for its threads: journals are whole at any moment, and nothing waits to be written.
+/// Ends the program without waiting for its threads. Journals are valid at any moment, and no writes are pending.
 #[cfg(unix)]
 fn end() -> ! {
     signal_hook::low_level::exit(i32::from(Exit::Incomplete as u8))
 }
 
-/// Whether a signal came.
+/// Whether a signal has arrived.
 pub(super) fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
 
-/// While it is there, the first signal sets a flag, and whoever has it stops at a good place.
+/// While a watch lives, the first signal only sets a flag, and its holder stops at a suitable point.
 pub(super) struct Watch(());
 
 impl Watch {
-    /// From here on.
+    /// Starts watching.
     pub(super) fn new() -> Self {
         WATCHES.fetch_add(1, Ordering::SeqCst);
         Self(())
     }
 
-    /// The flag.
-    #[allow(clippy::unused_self)] // whoever looks at it must have taken the matter over
+    /// Returns the flag.
+    #[allow(clippy::unused_self)] // only the holder of a watch may use the flag
     pub(super) fn flag(&self) -> &'static AtomicBool {
         &ASKED
     }

@@ -1,4 +1,4 @@
-//! `glmbench chat --texts`: given texts, each for itself, with answers, lengths and times (ModelTest's `performance_single`
+//! `glmbench chat --texts`: answers given texts independently, with lengths and times (ModelTest's `performance_single`
 //! and `precision_single`).
 
 use std::ffi::OsStr;
@@ -20,10 +20,10 @@ use crate::text::one_line;
 use super::chat::{Args, Template};
 use super::{Exit, emit, say};
 
-/// Most bytes of a file of texts.
+/// Maximum size of a file of texts, in bytes.
 const MAX_BYTES: u64 = 1 << 28;
 
-/// Asks every text and prints what came of it, batch by batch.
+/// Runs all texts and prints the results, batch by batch.
 pub(super) fn run(args: &Args, word: &OsStr, sampling: Sampling) -> anyhow::Result<ExitCode> {
     let texts = texts(word)?;
     let model = args.engine.find()?;
@@ -56,17 +56,17 @@ pub(super) fn run(args: &Args, word: &OsStr, sampling: Sampling) -> anyhow::Resu
     Ok(if broken { Exit::Invalid } else { Exit::Done }.into())
 }
 
-/// What became of one text; times in nanoseconds from when its batch was handed over.
+/// The result of one text. Times are in nanoseconds since its batch was submitted.
 struct Answer {
     tokens: Vec<u32>,
-    /// When the first token was chosen; of nothing generated, when the end was.
+    /// When the first token was chosen; if none was generated, the end.
     first_ns: u64,
     end_ns: u64,
-    /// Where the model's numbers broke down.
+    /// The first logit that was NaN or infinite.
     broken: Option<NotFinite>,
 }
 
-/// Runs one batch to its end.
+/// Runs one batch to completion.
 fn ask(engine: &mut Scheduler, requests: Vec<Request>) -> anyhow::Result<Vec<Answer>> {
     let start_ns = engine.now_ns();
     let ids = requests.into_iter().map(|r| engine.submit(r)).collect::<Result<Vec<RequestId>, _>>()?;
@@ -98,7 +98,7 @@ fn ask(engine: &mut Scheduler, requests: Vec<Request>) -> anyhow::Result<Vec<Ans
     answers.into_iter().collect::<Option<Vec<_>>>().context("the engine ended before every text was answered")
 }
 
-/// The block of lines of one text.
+/// Formats the lines about one text.
 fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer, modelled: bool) -> String {
     if let Some(place) = answer.broken {
         say(&format!("glmbench: text {index}: {place}; the answer ends there"));
@@ -109,7 +109,7 @@ fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer, modell
         0 | 1 => "next tokens none".to_owned(),
         n => format!("next tokens {:.3} ms each", ms(answer.end_ns - answer.first_ns) / (n - 1) as f64),
     };
-    // A text is one line of its block, an answer may be several.
+    // A text is shown as one line. An answer may take several.
     format!(
         "Question[{index}]: {}\nAnswer[{index}]: {}\nGenerate[{index}] token num: {count}\n\
          Time[{index}]: first token {:.3} ms, {next}, all {:.3} ms{}\n",
@@ -121,7 +121,7 @@ fn told(index: usize, text: &str, answer: &Answer, tokenizer: &Tokenizer, modell
     )
 }
 
-/// The ids of every text, each of which must leave room for its answer.
+/// Encodes all texts. Each must leave room for its answer.
 fn prompts(
     texts: &[String],
     tokenizer: &Tokenizer,
@@ -146,7 +146,7 @@ fn prompts(
     Ok(prompts)
 }
 
-/// The texts behind the word: a Python list of strings, or a file with one text a line, blank lines left out.
+/// Reads the texts: a Python list of strings, or a file with one text per line. Skips blank lines.
 fn texts(word: &OsStr) -> anyhow::Result<Vec<String>> {
     let literal = word.to_str().filter(|word| word.trim_start().starts_with('['));
     let texts = match literal {
@@ -180,7 +180,7 @@ fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
     Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
 }
 
-/// Reads a Python list literal of strings in single or double quotes, with the escapes that occur in texts.
+/// Parses a Python list literal of strings in single or double quotes, with the escapes that occur in texts.
 fn python_list(literal: &str) -> Result<Vec<String>, String> {
     let mut chars = literal.trim().chars().peekable();
     let mut texts = Vec::new();
@@ -207,7 +207,7 @@ fn python_list(literal: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// The rest of a string up to its quote.
+/// Parses the rest of a string up to its closing quote.
 fn python_string(chars: &mut impl Iterator<Item = char>, quote: char) -> Result<String, String> {
     let mut text = String::new();
     let no_end = || format!("a string has no end; expected {quote}");
@@ -234,7 +234,7 @@ fn python_string(chars: &mut impl Iterator<Item = char>, quote: char) -> Result<
     }
 }
 
-/// The character of so many hexadecimal digits.
+/// Parses a character from `digits` hexadecimal digits.
 fn code_point(chars: &mut impl Iterator<Item = char>, digits: usize) -> Result<char, String> {
     let hex: String = chars.take(digits).collect();
     let whole = hex.len() == digits && hex.chars().all(|c| c.is_ascii_hexdigit());

@@ -1,4 +1,4 @@
-//! `glmbench tokenize`: text to token ids and back, a line at a time.
+//! `glmbench tokenize`: converts text to token ids and back, line by line.
 
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -34,14 +34,14 @@ pub struct Args {
     pub decode: bool,
 }
 
-/// Most bytes of a line: a text of that many is longer than any model's context.
+/// Maximum size of a line in bytes. Longer text exceeds any model's context.
 const MAX_LINE_BYTES: u64 = 16 << 20;
 
 /// Runs the verb on standard input and output.
 ///
 /// # Errors
-/// The folder gives no tokenizer, or reading or writing fails. A line that cannot be read is told on standard error with
-/// its number and ends the run with exit code 2; the lines before it are out. A reader that goes away is no error.
+/// Fails if the folder has no tokenizer, or on a read or write error. An invalid line is reported on standard error
+/// with its number, and the exit code is 2. Earlier lines are already written. A closed standard output is no error.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let dir = match super::engine::model_path(args.model.as_os_str())? {
         ModelPath::Folder(dir) => dir,
@@ -61,20 +61,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Rows of the model's embedding, where a `config.json` beside the tokenizer says: a model can generate ids of rows that no
-/// piece has, and those have no text.
+/// Returns the number of rows of the model's embedding, from a `config.json` beside the tokenizer; 0 without one. A
+/// model can generate ids of rows that have no piece and therefore no text.
 fn rows(dir: &Path) -> usize {
-    // How it rotates is nothing to a tokenizer.
+    // The tokenizer does not depend on the rotation.
     ModelConfig::shape_of(&dir.join("config.json")).map_or(0, |config| config.padded_vocab_size)
 }
 
-/// What to do with each line.
+/// The operation to apply to each line.
 struct Task<'a> {
     args: &'a Args,
     rows: usize,
 }
 
-/// Why the conversion ended before its input.
+/// Why the conversion stopped before the end of its input.
 #[derive(Debug)]
 enum Stop {
     BadLine(String),
@@ -100,7 +100,7 @@ fn convert_lines(
             break;
         }
         let answer = convert(tokenizer, task, line.trim_ascii_end()).map_err(|error| {
-            // The parser counts lines too, but it only ever sees one.
+            // The parser also counts lines, but it sees only one.
             let error = error.to_string().replace(" at line 1 column ", " at column ");
             let expected = if task.args.decode { "a JSON list of ids" } else { "a JSON string" };
             Stop::BadLine(format!("standard input, line {number}: expected {expected}: {error}"))
@@ -125,7 +125,7 @@ fn convert(tokenizer: &Tokenizer, task: &Task<'_>, line: &[u8]) -> serde_json::R
     }
 }
 
-/// The id, if the vocabulary has it.
+/// Returns the id if it is in the vocabulary.
 fn known(tokenizer: &Tokenizer, rows: usize, id: i64) -> serde_json::Result<u32> {
     let in_vocabulary = |id: &u32| tokenizer.piece(*id).is_some() || (*id as usize) < rows;
     u32::try_from(id).ok().filter(in_vocabulary).ok_or_else(|| {

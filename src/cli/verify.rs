@@ -1,4 +1,4 @@
-//! `glmbench verify`: a sample of a run put to the engine again, and held against the record.
+//! `glmbench verify`: runs a sample of a run's items again and compares the answers with the record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -31,7 +31,7 @@ use super::runs::find_run;
 use super::settings::dataset_parser;
 use super::{Exit, emit, emit_json, progress};
 
-/// What stands behind the name of an emulated card.
+/// Suffix of the device name of an emulated card.
 const EMULATED: &str = " (emulated)";
 
 /// Put a random sample of a run's items to the engine again, and hold the answers against the record
@@ -95,7 +95,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let dir = RunDir::open(&find_run(&args.run)?)?;
     let contents = Contents::read(&dir)?;
@@ -129,14 +129,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if found.differences.is_empty() { records } else { Exit::GateFailed }.into())
 }
 
-/// Another one each time.
+/// Returns a seed from the clock.
 fn clock_seed() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    // Short enough to be typed again.
+    // Short enough to type.
     since.map_or(0, |since| since.as_nanos() as u64 % 1_000_000_000)
 }
 
-/// A run with the model that it is held against.
+/// A run, with the model to verify it with.
 struct Session<'a> {
     args: &'a Args,
     contents: &'a Contents,
@@ -145,20 +145,20 @@ struct Session<'a> {
     compute: ComputeArgs,
 }
 
-/// What came out.
+/// The result.
 struct Found {
     differences: Vec<Difference>,
     other_tokens: usize,
     largest: f32,
-    /// What each part was held to, by what computed.
+    /// The tolerance for each engine, by the engine's name.
     bounds: BTreeMap<String, Bound>,
-    /// Timed cases that were not held against anything, and why.
+    /// Timed cases that were not compared, with the reason.
     not_held: Vec<(String, String)>,
     cases: usize,
 }
 
 impl<'a> Session<'a> {
-    /// Finds the model, and refuses one that is not the run's.
+    /// Finds the model and rejects one that is not the run's.
     fn new(args: &'a Args, contents: &'a Contents) -> anyhow::Result<Self> {
         let run = &contents.run;
         let word = args.model.clone().unwrap_or_else(|| run.provenance.model.clone().into());
@@ -247,7 +247,7 @@ impl<'a> Session<'a> {
         Ok(found)
     }
 
-    /// A task's items, from its data set.
+    /// Returns a task's items, read from its data set.
     fn task(
         &self,
         case: &AccuracyCase,
@@ -264,7 +264,7 @@ impl<'a> Session<'a> {
         Ok(task)
     }
 
-    /// How near this engine must come to the record.
+    /// Returns the tolerance between this engine and the record.
     fn bound(&self, ours: &DeviceInfo, recorded_tp: usize, tp: usize) -> Bound {
         let theirs = &self.contents.run.provenance;
         let family = |kernel: &str| kernel.parse().ok().map(InstructionSet::has_tiles);
@@ -276,7 +276,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The prompts that the run kept of the items, by task and item.
+/// Returns the recorded prompts of the items, by task and item.
 fn kept_prompts(
     dir: &RunDir,
     picked: &Picked,
@@ -296,7 +296,7 @@ fn kept_prompts(
     Ok(kept)
 }
 
-/// Answers of other weights or tokens say nothing of a record.
+/// Fails if a hash differs from the run's: answers with other weights or tokens say nothing about the record.
 fn same_hash(run: &RunRecord, field: &str, found: &str, word: &str) -> anyhow::Result<()> {
     match run.identity.get(field) {
         Some(recorded) if recorded != found => {
@@ -306,7 +306,7 @@ fn same_hash(run: &RunRecord, field: &str, found: &str, word: &str) -> anyhow::R
     }
 }
 
-/// The run's way of computing, with what the flags change.
+/// Returns the run's compute settings, changed by the flags.
 fn compute(args: &Args, run: &RunRecord) -> anyhow::Result<ComputeArgs> {
     let from = &run.provenance;
     let (name, emulated) = match from.device.strip_suffix(EMULATED) {
@@ -344,7 +344,7 @@ fn compute(args: &Args, run: &RunRecord) -> anyhow::Result<ComputeArgs> {
     })
 }
 
-/// The recorded kernels where this machine has them, else the best it has of their family.
+/// Returns the recorded kernels if this machine has them, else the best available of their family.
 fn of_family(kernel: &str) -> Option<InstructionSet> {
     let recorded: InstructionSet = kernel.parse().ok()?;
     if recorded.available() {
@@ -353,7 +353,7 @@ fn of_family(kernel: &str) -> Option<InstructionSet> {
     Some(if recorded.has_tiles() { InstructionSet::AmxPortable } else { InstructionSet::best_vector() })
 }
 
-/// What computed, as results name it.
+/// Names an engine, for results.
 fn named(info: &DeviceInfo) -> String {
     let ranks = if info.world > 1 { format!(" on {} ranks", info.world) } else { String::new() };
     format!("{} {} {}{ranks}", info.name, info.kernel, info.precision)

@@ -1,7 +1,7 @@
-//! A run's records, and whether they are what its plan and its seal say.
+//! Reading a run's records and checking them against plan and seal.
 //!
-//! What a run says of itself (`status`) is believed only where its journals bear it out: every item and repetition of the plan
-//! has its line, each once and as it was written, and nothing else has one. A run that is under way is a true prefix of that.
+//! A run's `status` is only trusted if its journals confirm it. Every item and repetition of the plan must have exactly
+//! one undamaged line, and there must be no other lines. The journals of an unfinished run must be a prefix of that.
 
 use super::course::{Course, in_order, walk};
 use super::dir::RunDir;
@@ -17,15 +17,15 @@ use super::sum::Sum;
 use super::wire::WITH_SUMS;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// The first schema whose runs keep prompts.
+/// The first schema that records prompts.
 const WITH_PROMPTS: u32 = 2;
 
-/// All of a run that was measured, with what is wrong about it.
+/// All measurements of a run, with the faults found.
 #[derive(Debug, Clone)]
 pub struct Contents {
     /// `run.json`.
     pub run: RunRecord,
-    /// `samples.jsonl`, each item once; [`correct`](SampleRecord::correct) is worked out from answer and key.
+    /// `samples.jsonl`, each item once. [`correct`](SampleRecord::correct) is recomputed from answer and key.
     pub samples: Vec<SampleRecord>,
     /// `requests.jsonl`.
     pub requests: Vec<RequestRecord>,
@@ -33,16 +33,16 @@ pub struct Contents {
     pub probes: Vec<ProbeRecord>,
     /// `load.jsonl`.
     pub loads: Vec<LoadLevelRecord>,
-    /// What is wrong.
+    /// The faults found.
     pub audit: Audit,
 }
 
-/// What is wrong about a run's records.
+/// The faults of a run's records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
-    /// A sentence for each thing that is not as plan or seal say; none in a sound record.
+    /// One sentence for each deviation from plan or seal; empty for a sound record.
     pub faults: Vec<String>,
-    /// Samples whose [`correct`](SampleRecord::correct) is not what answer and key say, in a sentence.
+    /// A sentence about samples with a [`correct`](SampleRecord::correct) that contradicts answer and key.
     pub contradiction: Option<String>,
     /// Whether the run is sealed.
     pub seal: SealState,
@@ -51,24 +51,24 @@ pub struct Audit {
 /// Whether a run has a seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SealState {
-    /// The run is complete and has the hash of each journal.
+    /// The run is complete and has a hash of each journal.
     Sealed,
-    /// It is complete and has none: a program from before there were seals made it.
+    /// The run is complete and has no seal: a program older than seals made it.
     NotSealed,
-    /// It is not complete, so there is nothing to seal yet.
+    /// The run is incomplete, so there is nothing to seal yet.
     Open,
 }
 
 impl Audit {
-    /// The records are what plan and seal say, as far as they go.
+    /// Whether the records agree with plan and seal.
     pub fn is_sound(&self) -> bool {
         self.faults.is_empty() && self.contradiction.is_none()
     }
 
-    /// The faults in a line, the first few of many; `None` where there are none.
+    /// Returns the first few faults in one line, or `None` if there are none.
     pub fn words(&self) -> Option<String> {
         const SHOWN: usize = 4;
-        // It goes first: it changes scores.
+        // The contradiction goes first, because it affects scores.
         let all: Vec<&str> = self.contradiction.iter().chain(&self.faults).map(String::as_str).collect();
         let shown = all[..all.len().min(SHOWN)].join("; ");
         match all.len() {
@@ -83,8 +83,8 @@ impl Contents {
     /// Reads a run.
     ///
     /// # Errors
-    /// A file that cannot be read; a `run.json` that is none, or is of a newer program. What is wrong about a journal is no
-    /// error but a fault.
+    /// Fails if a file cannot be read, or if `run.json` is invalid or from a newer program. Faults of a journal are
+    /// reported in [`Contents::audit`] instead.
     pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
         let (run, schema, sum) = dir.read_run_with_sum()?;
         let finished = run.status == Status::Complete;
@@ -94,7 +94,7 @@ impl Contents {
             audit.say("run.json is not as it was written: its sum is not that of its bytes".to_owned());
         }
         audit.identity();
-        // What is written last is read first: so a run that is under way is seen as a prefix of what it is when the last is read.
+        // Journals written last are read first, so that a run in progress always looks like a prefix.
         let loads = audit.journal("load.jsonl", dir.examine_loads()?, &run.plan.loads);
         let probes = audit.journal("probes.jsonl", dir.examine_probes()?, &run.plan.searches);
         let requests = audit.journal("requests.jsonl", dir.examine_requests()?, &run.plan.performance);
@@ -121,22 +121,22 @@ impl Contents {
 }
 
 impl SampleRecord {
-    /// Whether the answer is the key: what [`correct`](Self::correct) must be.
+    /// Whether the answer equals the key, which [`correct`](Self::correct) must record.
     pub fn is_right(&self) -> bool {
         self.state == SampleState::Scored && self.pred.as_deref() == Some(self.gold.as_str())
     }
 
-    /// It was put to the model, so its prompts were kept.
+    /// Whether the item was put to the model, so that its prompts were recorded.
     pub fn was_asked(&self) -> bool {
         !self.prompt_hash.is_empty()
     }
 }
 
-/// Gathers faults.
+/// Collects faults.
 struct Auditor<'a> {
     run: &'a RunRecord,
     finished: bool,
-    /// The journals of a sealed run as they are now.
+    /// The current state of a sealed run's journals.
     now: BTreeMap<String, JournalSeal>,
     faults: Vec<String>,
 }
@@ -146,14 +146,14 @@ impl Auditor<'_> {
         self.faults.push(fault);
     }
 
-    /// `3 lines cannot be read (the first is line 7: …)`.
+    /// Formats a counted fault: `3 lines cannot be read (the first is line 7: …)`.
     fn say_of(&mut self, file: &str, (count, one, many): (usize, &str, &str), first: Option<String>) {
         let Some(first) = first else { return };
         let words = if count == 1 { format!("1 {one}") } else { format!("{count} {many}") };
         self.say(format!("{file}: {words} ({}{first})", if count == 1 { "" } else { "the first is " }));
     }
 
-    /// The plan is that of the identity, as far as that has it.
+    /// Checks the plan against the fields that the identity has.
     fn identity(&mut self) {
         let of_case = |case: &AccuracyCase| {
             let told = [
@@ -176,7 +176,7 @@ impl Auditor<'_> {
         self.faults.extend(faults);
     }
 
-    /// The records of a journal, each name once, and what is wrong about its lines as such.
+    /// Returns the records of a journal, each key once, and reports unreadable, damaged and repeated lines.
     fn lines<R: Keyed>(&mut self, file: &str, found: Examined<R>, planned: bool) -> Vec<R> {
         if !found.exists && planned && self.finished {
             self.say(format!("{file} is missing"));
@@ -220,13 +220,13 @@ impl Auditor<'_> {
         records
     }
 
-    /// A journal of timed lines, held against the parts of the plan.
+    /// Checks a journal of timed lines against the parts of the plan.
     fn journal<C: Course>(&mut self, file: &str, found: Examined<C::Line>, parts: &[C]) -> Vec<C::Line>
     where
         C::Line: Keyed,
     {
         let order = in_order(&self.run.plan, parts);
-        // A part that was left out has no lines, and needs none.
+        // A skipped part needs no lines.
         let planned = order.iter().any(|part| !part.is_whole(&C::State::default()));
         let records = self.lines(file, found, planned);
         let walked = walk(&order, &records.iter().map(Some).collect::<Vec<_>>(), self.run.is_in_turns());
@@ -251,7 +251,7 @@ impl Auditor<'_> {
         records
     }
 
-    /// Every repetition has the times of its operators, where they were asked for.
+    /// Checks that every repetition has operator times, if they were requested.
     fn operators(&mut self, requests: &[RequestRecord]) {
         let without = |r: &&RequestRecord| r.operators.is_empty() && r.error.is_none();
         let count = requests.iter().filter(without).count();
@@ -260,7 +260,7 @@ impl Auditor<'_> {
         }
     }
 
-    /// Each task has the items of the plan.
+    /// Checks that each task has the items of the plan.
     fn samples(&mut self, samples: &[SampleRecord]) {
         let mut tasks: HashMap<&str, Vec<&SampleRecord>> = HashMap::new();
         for sample in samples {
@@ -296,8 +296,9 @@ impl Auditor<'_> {
         }
     }
 
-    /// What was put to the model has its prompts, in the order of the samples; the first `promptless` of a program that kept
-    /// none have none. Runs that were scored from others have those that the others kept.
+    /// Checks that each item put to the model has its prompts, in the order of the samples. The first `promptless`
+    /// samples are from a program that did not record prompts. Rescored runs are skipped, because the original run has
+    /// their prompts.
     fn prompts(
         &mut self,
         dir: &RunDir,
@@ -329,7 +330,7 @@ impl Auditor<'_> {
                         wrong.push(Line { is_sound: false, ..line });
                     }
                 }
-                // There is no sample yet: a kill came between the two lines of an item, or the run goes on while it is read.
+                // There is no sample yet: the run was killed between the two lines of an item, or is still in progress.
                 None if next == due.len()
                     && !finished
                     && line.is_sound
@@ -357,13 +358,13 @@ impl Auditor<'_> {
         Ok(())
     }
 
-    /// The file has the bytes that it was sealed with.
+    /// Whether the file still matches the seal.
     fn is_as_sealed(&self, file: &str) -> bool {
         let sealed = self.run.seal.as_ref().and_then(|seal| seal.get(file));
         sealed.is_some() && sealed == self.now.get(file)
     }
 
-    /// Every journal has the bytes that it was sealed with. Where it is known already that one has not, and how, that is enough.
+    /// Checks that every journal matches the seal. A journal with a reported fault is not reported again.
     fn seal(&mut self) {
         let Some(seal) = self.run.seal.as_ref().filter(|_| self.finished) else { return };
         let now = std::mem::take(&mut self.now);
@@ -385,7 +386,7 @@ impl Auditor<'_> {
     }
 }
 
-/// Works `correct` out from answer and key: the record's word does not count. Says where it was another.
+/// Recomputes `correct` from answer and key and ignores the recorded value. Describes the samples that differed.
 fn answers(samples: &mut [SampleRecord]) -> Option<String> {
     let wrong = samples.iter_mut().filter(|sample| sample.correct != sample.is_right());
     let mut names = wrong.map(|sample| {

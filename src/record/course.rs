@@ -1,4 +1,4 @@
-//! The order in which the lines of a plan's timed parts come, and when none of them is missing.
+//! The order of the lines of a plan's timed parts, and when a part is complete.
 
 use super::load::{LoadCase, LoadLevelRecord, next_rate};
 use super::probe::{ProbeOutcome, ProbeRecord, SearchCase, next_probe};
@@ -6,36 +6,36 @@ use super::request::{RepetitionKind, RequestRecord};
 use super::run::{PerformanceCase, Plan};
 use std::collections::BTreeMap;
 
-/// A part of the plan whose lines follow from it and from one another.
+/// A part of the plan. Its next line always follows from the plan and its lines so far.
 pub(super) trait Course {
-    /// A line of it.
+    /// A line of the part.
     type Line;
-    /// What matters of its lines so far.
+    /// The relevant state after some of its lines.
     type State: Default;
-    /// What it is called in messages.
+    /// Name of this kind of part, for messages.
     const KIND: &'static str;
-    /// Its name.
+    /// Returns the part's name.
     fn id(&self) -> &str;
-    /// Its tensor-parallel ranks.
+    /// Returns the part's tensor-parallel ranks.
     fn tp(&self) -> u32;
-    /// The name of the part that a line belongs to.
+    /// Returns the name of the part that a line belongs to.
     fn part_of(line: &Self::Line) -> &str;
-    /// The line may come next.
+    /// Whether the line may come next.
     fn follows(&self, state: &Self::State, line: &Self::Line) -> bool;
-    /// The line is there.
+    /// Updates the state with a line.
     fn take(state: &mut Self::State, line: &Self::Line);
-    /// Nothing is missing.
+    /// Whether the part is complete.
     fn is_whole(&self, state: &Self::State) -> bool;
-    /// How far it has come, for messages: `2 of 3 timed repetitions`.
+    /// Describes the progress, for messages: `2 of 3 timed repetitions`.
     fn extent(&self, state: &Self::State) -> String;
-    /// Lines of several parts come in turns with such a line, not part after part.
+    /// Whether such a line is from alternating parts instead of one part after another.
     fn in_turns(_line: &Self::Line) -> bool {
         false
     }
 }
 
 impl PerformanceCase {
-    /// The line is of the shape that the plan has; real prompts have lengths of their own.
+    /// Whether the line has the planned shape. Real prompts have lengths of their own.
     fn is_shape_of(&self, line: &RequestRecord) -> bool {
         (line.batch, line.output_tokens, line.tp) == (self.batch, self.output_tokens, self.tp)
             && (self.prompts.is_some() || line.input_tokens == self.input_tokens)
@@ -43,7 +43,7 @@ impl PerformanceCase {
 }
 
 impl SearchCase {
-    /// The outcome is what the times and the limits say.
+    /// Whether the outcome follows from the times and the limits.
     fn is_judged_so(&self, line: &ProbeRecord) -> bool {
         let passes =
             |ns: Option<u64>, limit: Option<u64>| ns.zip(limit).is_some_and(|(ns, limit)| ns > limit);
@@ -56,7 +56,7 @@ impl SearchCase {
     }
 }
 
-/// Repetitions of a case that have their lines.
+/// The recorded repetitions of a case.
 #[derive(Default)]
 pub(super) struct Repeated {
     warm_ups: u32,
@@ -97,7 +97,7 @@ impl Course for PerformanceCase {
         state.has_failed |= line.error.is_some();
     }
 
-    /// A repetition that failed ends its case.
+    /// A failed repetition ends its case.
     fn is_whole(&self, state: &Repeated) -> bool {
         self.unfit.is_some() || u64::from(state.timed) >= self.timed() || state.has_failed
     }
@@ -188,39 +188,39 @@ impl Course for LoadCase {
     }
 }
 
-/// The parts in the order in which they are run: an engine is loaded for each number of ranks in turn.
+/// Returns the parts in run order. An engine is loaded for each number of ranks in turn.
 pub(super) fn in_order<'a, C: Course>(plan: &Plan, parts: &'a [C]) -> Vec<&'a C> {
     let of = |tp: u32| parts.iter().filter(move |part| part.tp() == tp);
     plan.worlds().into_iter().flat_map(of).collect()
 }
 
-/// What the lines of a journal come to.
+/// Result of checking the lines of a journal against the plan.
 pub(super) struct Walk<S> {
-    /// Lines at the front that stand as the plan says, each part whole before the next begins.
+    /// Number of leading lines in planned order, with each part complete before the next begins.
     pub(super) prefix: usize,
-    /// What each part has, by its name.
+    /// The lines of each part, by the part's name.
     pub(super) parts: BTreeMap<String, Part<S>>,
-    /// Lines of each part that do not go on from those before.
+    /// Number of lines of each part that do not continue those before.
     pub(super) stray: BTreeMap<String, usize>,
-    /// Lines of no part of the plan.
+    /// Number of lines that belong to no part of the plan.
     pub(super) unknown: usize,
-    /// A part that has lines though one before it is not whole.
+    /// The first part that has lines although an earlier part is incomplete.
     pub(super) early: Option<String>,
-    /// Parts come in turns.
+    /// Whether the parts alternate.
     pub(super) in_turns: bool,
 }
 
-/// The lines of a part that go on from its first without a gap, wherever they stand.
+/// The lines of a part that continue from its first without a gap, at any place in the file.
 #[derive(Default)]
 pub(super) struct Part<S> {
-    /// What they come to.
+    /// State after these lines.
     pub(super) state: S,
-    /// Their places in the file, from 0.
+    /// Indices of these lines in the file, from 0.
     pub(super) lines: Vec<usize>,
 }
 
 impl<S: Default> Walk<S> {
-    /// The part has all its lines.
+    /// Whether the part has all its lines.
     pub(super) fn is_whole<C: Course<State = S>>(&self, part: &C) -> bool {
         match self.parts.get(part.id()) {
             Some(found) => part.is_whole(&found.state),
@@ -228,7 +228,7 @@ impl<S: Default> Walk<S> {
         }
     }
 
-    /// How far the part has come, for messages.
+    /// Describes the part's progress, for messages.
     pub(super) fn extent<C: Course<State = S>>(&self, part: &C) -> String {
         match self.parts.get(part.id()) {
             Some(found) => part.extent(&found.state),
@@ -237,8 +237,8 @@ impl<S: Default> Walk<S> {
     }
 }
 
-/// Walks along `lines` in the order of the file; a line that is not as it was written is `None`. `in_turns`: the run's group has
-/// blocks, whether a line says so or not.
+/// Checks `lines` in file order; a line that is damaged or to be redone is `None`. `in_turns` says that the run's group
+/// has blocks, even if no line says so.
 pub(super) fn walk<'a, C: Course>(
     order: &[&C],
     lines: &[Option<&'a C::Line>],
@@ -256,7 +256,8 @@ where
         early: None,
         in_turns: in_turns || lines.iter().flatten().any(|line| C::in_turns(line)),
     };
-    // The first part that is not whole; and the part that the lines at the front have come to, until one is out of place.
+    // `open` is the first incomplete part. `front` is the part of the last leading line, or `None` after a line out of
+    // place.
     let (mut open, mut front) = (0, Some(0));
     for (index, line) in lines.iter().enumerate() {
         let Some(line) = line else {
@@ -299,7 +300,7 @@ mod tests {
         PerformanceCase { case_id: id.into(), repetitions, ..case.clone() }
     }
 
-    /// `a0`: the first timed repetition of case a; `aw0` its first warm-up; `?` a line that cannot be read.
+    /// `a0` is the first timed repetition of case a, `aw0` its first warm-up, and `?` a line that cannot be read.
     fn walked(words: &str) -> Walk<Repeated> {
         let cases = [case("a", 2), case("b", 1)];
         let line = |word: &str| {
@@ -320,7 +321,7 @@ mod tests {
         for (words, prefix) in [
             ("aw0 aw1 a0 a1 bw0 b0", 6),
             ("a0 a1 b0", 3),
-            // Gone on with within a case: warm again.
+            // Resumed within a case, which warms up again.
             ("aw0 a0 aw1 a1 b0", 5),
             ("a0 b0 a1", 1),
             ("a1 b0", 0),

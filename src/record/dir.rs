@@ -1,4 +1,4 @@
-//! The run directory: made, opened, appended to, read.
+//! The run directory: creating, opening, appending, reading.
 
 use super::error::RecordError;
 use super::identity::Identity;
@@ -25,13 +25,13 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Most bytes of a `run.json`, whose plan has a line or so a case.
+/// Maximum size of `run.json` in bytes. Its plan has about one line per case.
 const MAX_RUN_BYTES: u64 = 256 << 20;
 
-/// `<UTC yyyymmddThhmmssZ>-<suite>-<device>-<6 hex of identity>`.
+/// Returns `<UTC yyyymmddThhmmssZ>-<suite>-<device>-<6 hex of identity>`.
 ///
-/// Letters, digits, `.` and `_` of suite and device are kept in lower case; all else becomes `-`, so that the name
-/// is a path of one part everywhere.
+/// Letters, digits, `.` and `_` of suite and device are kept in lower case. All other characters become `-`, so that
+/// the name is a single path component on every system.
 pub fn run_id(started: SystemTime, suite: &str, device: &str, identity: &Identity) -> String {
     let plain = |name: &str| -> String {
         let keep = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_');
@@ -40,15 +40,15 @@ pub fn run_id(started: SystemTime, suite: &str, device: &str, identity: &Identit
     format!("{}-{}-{}-{}", compact_utc(started), plain(suite), plain(device), &identity.hash()[..6])
 }
 
-/// The files that only grow while a run is under way, and that a complete run is sealed with.
+/// The files that grow during a run. The seal of a complete run covers them.
 pub const JOURNALS: [&str; 6] =
     ["samples.jsonl", "prompts.jsonl", "requests.jsonl", "probes.jsonl", "load.jsonl", "telemetry.csv"];
 
-/// A run's directory. Journals are opened, and locked against a second writer, by [`RunDir::hold`] or the first append.
+/// A run's directory. [`RunDir::hold`] or the first append opens the journals and locks them against a second writer.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    /// `samples.jsonl`, held against a second writer but not yet opened as a journal.
+    /// `samples.jsonl`, locked but not yet opened as a journal.
     held: Option<File>,
     samples: Option<Journal<SampleRecord>>,
     prompts: Option<Journal<PromptRecord>>,
@@ -59,18 +59,18 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes `root/run_id`, and `root` where it is missing; where something of that name is there already, `run_id-2`,
-    /// `run_id-3`…. Of two processes that ask for one name at the same time each has a directory of its own.
+    /// Creates `root/run_id`, and `root` if it is missing. If the name is taken, tries `run_id-2`, `run_id-3`…. Two
+    /// processes that ask for the same name at the same time get different directories.
     pub fn create(root: &Path, run_id: &str) -> Result<Self, RecordError> {
         Ok(Self::at(create_unique(root, run_id)?))
     }
 
-    /// Its name: the id of its run.
+    /// Returns the directory's name, which is the run's id.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Opens a run directory that is there, to read or to go on with; its `run.json` must be there.
+    /// Opens an existing run directory, for reading or to resume it. It must contain a `run.json`.
     pub fn open(path: &Path) -> Result<Self, RecordError> {
         let run = path.join("run.json");
         fs::metadata(&run).map_err(RecordError::io("open the run directory of", &run))?;
@@ -90,17 +90,17 @@ impl RunDir {
         }
     }
 
-    /// Where it is.
+    /// Returns the directory's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where a file of the run is.
+    /// Returns the path of a file of the run.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Keeps a second writer out until this is dropped; changes nothing of what is there.
+    /// Keeps other writers out until this is dropped. Changes no existing data.
     pub fn lock(&mut self) -> Result<(), RecordError> {
         if self.held.is_none() && self.samples.is_none() {
             self.held = Some(journal::lock(&self.path.join("samples.jsonl"))?);
@@ -108,7 +108,8 @@ impl RunDir {
         Ok(())
     }
 
-    /// Takes the directory for writing: torn last lines are cut off, and a second writer is refused until this is dropped.
+    /// Takes the directory for writing. Torn last lines are cut off, and other writers are rejected until this is
+    /// dropped.
     pub fn hold(&mut self) -> Result<(), RecordError> {
         self.lock()?;
         if let Some(file) = self.held.take() {
@@ -119,40 +120,40 @@ impl RunDir {
         Ok(())
     }
 
-    /// Appends a line to `samples.jsonl`. An item that is there already is refused.
+    /// Appends a line to `samples.jsonl`. Rejects an item that is already there.
     pub fn append_sample(&mut self, record: &SampleRecord) -> Result<(), RecordError> {
         opened(&mut self.samples, &self.path.join("samples.jsonl"))?.append(record)
     }
 
-    /// Appends a line to `prompts.jsonl`, unless the item has one: a run that was killed between an item's two lines makes
-    /// the same prompts again.
+    /// Appends a line to `prompts.jsonl`, unless the item has one. A run that was killed between an item's two lines
+    /// produces the same prompts again.
     pub fn append_prompts(&mut self, record: &PromptRecord) -> Result<(), RecordError> {
         let journal = opened(&mut self.prompts, &self.path.join("prompts.jsonl"))?;
         if journal.has(record) { Ok(()) } else { journal.append(record) }
     }
 
-    /// Appends a line to `requests.jsonl`. A repetition that is there already is refused.
+    /// Appends a line to `requests.jsonl`. Rejects a repetition that is already there.
     pub fn append_request(&mut self, record: &RequestRecord) -> Result<(), RecordError> {
         opened(&mut self.requests, &self.path.join("requests.jsonl"))?.append(record)
     }
 
-    /// Appends a line to `probes.jsonl`. A probe that is there already is refused.
+    /// Appends a line to `probes.jsonl`. Rejects a probe that is already there.
     pub fn append_probe(&mut self, record: &ProbeRecord) -> Result<(), RecordError> {
         opened(&mut self.probes, &self.path.join("probes.jsonl"))?.append(record)
     }
 
-    /// Appends a line to `load.jsonl`. A level that is there already is refused.
+    /// Appends a line to `load.jsonl`. Rejects a level that is already there.
     pub fn append_load(&mut self, record: &LoadLevelRecord) -> Result<(), RecordError> {
         opened(&mut self.loads, &self.path.join("load.jsonl"))?.append(record)
     }
 
-    /// All whole lines of `samples.jsonl`, in order; none when the file is not there.
+    /// Reads all whole lines of `samples.jsonl`, in order; none if the file does not exist.
     pub fn read_samples(&self) -> Result<Vec<SampleRecord>, RecordError> {
         journal::read(&self.file("samples.jsonl"))
     }
 
-    /// The whole lines of `prompts.jsonl` that `wanted` picks, in order; none when the file is not there, as in runs of
-    /// schema 1. The rest is passed over line by line.
+    /// Reads the whole lines of `prompts.jsonl` that `wanted` selects, in order; none if the file does not exist, as in
+    /// runs of schema 1. Other lines are skipped one by one.
     pub fn read_prompts(
         &self,
         wanted: impl FnMut(&PromptRecord) -> bool,
@@ -160,55 +161,55 @@ impl RunDir {
         journal::read_some(&self.file("prompts.jsonl"), wanted)
     }
 
-    /// All whole lines of `requests.jsonl`, in order; none when the file is not there.
+    /// Reads all whole lines of `requests.jsonl`, in order; none if the file does not exist.
     pub fn read_requests(&self) -> Result<Vec<RequestRecord>, RecordError> {
         journal::read(&self.file("requests.jsonl"))
     }
 
-    /// All whole lines of `probes.jsonl`, in order; none when the file is not there.
+    /// Reads all whole lines of `probes.jsonl`, in order; none if the file does not exist.
     pub fn read_probes(&self) -> Result<Vec<ProbeRecord>, RecordError> {
         journal::read(&self.file("probes.jsonl"))
     }
 
-    /// All whole lines of `load.jsonl`, in order; none when the file is not there.
+    /// Reads all whole lines of `load.jsonl`, in order; none if the file does not exist.
     pub fn read_loads(&self) -> Result<Vec<LoadLevelRecord>, RecordError> {
         journal::read(&self.file("load.jsonl"))
     }
 
-    /// Each line of `samples.jsonl` with what is the matter with it.
+    /// Reads all lines of `samples.jsonl`, with the faults of each.
     pub fn examine_samples(&self) -> Result<Examined<SampleRecord>, RecordError> {
         journal::examine(&self.file("samples.jsonl"))
     }
 
-    /// Each line of `requests.jsonl` with what is the matter with it.
+    /// Reads all lines of `requests.jsonl`, with the faults of each.
     pub fn examine_requests(&self) -> Result<Examined<RequestRecord>, RecordError> {
         journal::examine(&self.file("requests.jsonl"))
     }
 
-    /// Each line of `probes.jsonl` with what is the matter with it.
+    /// Reads all lines of `probes.jsonl`, with the faults of each.
     pub fn examine_probes(&self) -> Result<Examined<ProbeRecord>, RecordError> {
         journal::examine(&self.file("probes.jsonl"))
     }
 
-    /// Each line of `load.jsonl` with what is the matter with it.
+    /// Reads all lines of `load.jsonl`, with the faults of each.
     pub fn examine_loads(&self) -> Result<Examined<LoadLevelRecord>, RecordError> {
         journal::examine(&self.file("load.jsonl"))
     }
 
-    /// Each line of `prompts.jsonl` with what is the matter with it, one at a time; gives whether the file is there, and
-    /// whether its last line is torn.
+    /// Passes the lines of `prompts.jsonl` to `each` one by one, with their faults. Returns whether the file exists,
+    /// and whether its last line is torn.
     pub fn examine_prompts(&self, each: impl FnMut(Line<PromptRecord>)) -> Result<(bool, bool), RecordError> {
         journal::examine_each(&self.file("prompts.jsonl"), each)
     }
 
-    /// Every journal as it is now: what `run.json` is sealed with.
+    /// Returns the current state of every journal, which is the seal in `run.json`.
     pub fn seal(&self) -> Result<BTreeMap<String, JournalSeal>, RecordError> {
         let of = |name: &&str| seal_of(&self.file(name)).map(|seal| Some(((*name).to_owned(), seal?)));
         JOURNALS.iter().map(of).filter_map(Result::transpose).collect()
     }
 
-    /// Replaces `run.json`. The journals are brought to the disk first: a record that says `complete` never
-    /// outlives lines it counts.
+    /// Replaces `run.json`. Syncs the journals to disk first, so that a record that says `complete` never outlives the
+    /// lines it counts.
     pub fn write_run(&self, record: &RunRecord) -> Result<(), RecordError> {
         self.samples.as_ref().map_or(Ok(()), Journal::sync)?;
         self.prompts.as_ref().map_or(Ok(()), Journal::sync)?;
@@ -221,13 +222,12 @@ impl RunDir {
         write_whole(&path, &PAGE.close(json))
     }
 
-    /// Reads `run.json`, and checks that the identity's hash belongs to its fields. Whether all else in it is as it was
-    /// written is for [`Contents`](super::Contents) to say.
+    /// Reads `run.json` and checks the hash of the identity. [`Contents`](super::Contents) checks the rest.
     pub fn read_run(&self) -> Result<RunRecord, RecordError> {
         self.read_run_with_sum().map(|(record, ..)| record)
     }
 
-    /// The same with the schema that it names, and what it says of itself.
+    /// Like [`RunDir::read_run`], with the schema and the result of the checksum.
     pub(super) fn read_run_with_sum(&self) -> Result<(RunRecord, u32, Sum), RecordError> {
         let path = self.file("run.json");
         let bytes = bounded::file(&path, MAX_RUN_BYTES).map_err(RecordError::io("read", &path))?;
@@ -288,8 +288,8 @@ impl RunDir {
     }
 }
 
-/// Makes a directory below `root`, which is made where it is missing: `name`, or where something of that name is there,
-/// `name-2`, `name-3`…. Of two processes that ask for one name at the same time each has a directory of its own.
+/// Creates a directory in `root`, and `root` if it is missing. If `name` is taken, tries `name-2`, `name-3`…. Two
+/// processes that ask for the same name at the same time get different directories.
 pub fn create_unique(root: &Path, name: &str) -> Result<PathBuf, RecordError> {
     fs::create_dir_all(root).map_err(RecordError::io("create", root))?;
     let mut number = 1_u64;
@@ -303,7 +303,7 @@ pub fn create_unique(root: &Path, name: &str) -> Result<PathBuf, RecordError> {
     }
 }
 
-/// A file's lines and hash; `None` where it is not there.
+/// Returns a file's line count and hash, or `None` if it does not exist.
 fn seal_of(path: &Path) -> Result<Option<JournalSeal>, RecordError> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -321,7 +321,7 @@ fn seal_of(path: &Path) -> Result<Option<JournalSeal>, RecordError> {
     }
 }
 
-/// Writes rows as an `accuracy.csv` somewhere else than in a run directory.
+/// Writes rows as an `accuracy.csv` outside a run directory.
 pub fn write_accuracy_csv(path: &Path, rows: &[AccuracyRow]) -> Result<(), RecordError> {
     write_csv(path, AccuracyRow::HEADER, rows)
 }
@@ -341,10 +341,10 @@ fn write_csv<R: Serialize>(path: &Path, header: &str, rows: &[R]) -> Result<(), 
     write_whole(path, &bytes)
 }
 
-/// Rows as RFC 4180 below a header, which stands even over no rows. People open such files in spreadsheets: a cell that
-/// begins like a formula is [defused](text::cell).
+/// Formats rows as RFC 4180 below a header, which is written even without rows. People open such files in spreadsheets,
+/// so a cell that begins like a formula is [defused](text::cell).
 pub fn csv_table<R: Serialize>(header: &str, rows: &[R]) -> csv::Result<Vec<u8>> {
-    // serde writes the cells, so it is its output that is gone over.
+    // serde formats the cells, so they are escaped in its output.
     let mut plain = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     rows.iter().try_for_each(|row| plain.serialize(row))?;
     let plain = plain.into_inner().map_err(|e| csv::Error::from(e.into_error()))?;
@@ -356,8 +356,7 @@ pub fn csv_table<R: Serialize>(header: &str, rows: &[R]) -> csv::Result<Vec<u8>>
     table.into_inner().map_err(|e| csv::Error::from(e.into_error()))
 }
 
-/// Replaces a file so that at any moment the old or the new one is there whole: a temporary file beside it, flushed
-/// to disk, renamed over it.
+/// Replaces a file atomically: writes a temporary file beside it, flushes that to disk, and renames it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
@@ -375,7 +374,8 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
     })
 }
 
-/// A rename is on disk when its directory is. Systems that cannot open a directory keep it by other means.
+/// Syncs the directory, because a rename is only on disk once its directory is. Systems that cannot open a directory
+/// ensure this otherwise.
 fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent().map(File::open) {
         Some(Ok(directory)) if cfg!(unix) => directory.sync_all(),
@@ -450,7 +450,7 @@ mod tests {
         insta::assert_snapshot!("accuracy.csv", text("accuracy.csv"));
         insta::assert_snapshot!("perf.csv", text("perf.csv"));
         insta::assert_snapshot!("limits.csv", text("limits.csv"));
-        // serde's own header would be the same: no column can go astray.
+        // serde's own header is the same, so no column is misplaced.
         let own = [serdes_header(perf_row()), serdes_header(accuracy_row()), serdes_header(limit_row())];
         assert_eq!(own, [PerfRow::HEADER, AccuracyRow::HEADER, LimitRow::HEADER]);
     }

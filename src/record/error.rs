@@ -1,22 +1,23 @@
-//! What can go wrong with a run directory.
+//! Errors of run directories.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A run directory that could not be written or read; every message names the path.
+/// A run directory could not be written or read. Every message names the path.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The file system refused: read-only folder, full disk, missing file.
+    /// A file system error: read-only folder, full disk, missing file.
     #[error("cannot {action} {}: {cause}", path.display())]
     Io {
-        /// What was attempted: `create`, `append to`, `read`…
+        /// The attempted action: `create`, `append to`, `read`…
         action: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// The system's answer. Not called `source`: the message has it already, and a printed chain would repeat it.
+        /// The system's error. Not named `source`, because the message includes it and a printed error chain would
+        /// repeat it.
         cause: io::Error,
     },
-    /// A whole line or file that is not what its schema says.
+    /// A whole line or file does not match its schema.
     #[error("{}:{line}: {message}", path.display())]
     Malformed {
         /// The file.
@@ -26,21 +27,21 @@ pub enum RecordError {
         /// What was found and what was expected.
         message: String,
     },
-    /// An item or repetition that is in the journal already.
+    /// An item or repetition is already in the journal.
     #[error("{}: {key} is recorded already; one line each was expected", path.display())]
     Duplicate {
         /// The journal.
         path: PathBuf,
-        /// What came twice.
+        /// The repeated key.
         key: String,
     },
-    /// Another process appends to the same run.
+    /// Another process is appending to the same run.
     #[error("{} is being written by another process; one writer per run was expected", .0.display())]
     Locked(PathBuf),
 }
 
 impl RecordError {
-    /// For `map_err`: the system's answer together with what was attempted on which path.
+    /// For `map_err`: combines the system's error with the action and the path.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |cause| Self::Io { action, path: path.to_owned(), cause }
     }

@@ -1,4 +1,4 @@
-//! One record of each kind, and the files they make: a change of format shows as a changed snapshot.
+//! One record of each kind, and their files: a change of format shows up as a changed snapshot.
 
 use super::*;
 use std::collections::BTreeMap;
@@ -314,7 +314,7 @@ fn the_json_formats_are_as_committed() {
     };
     dir.append_sample(&failed).unwrap();
     dir.append_prompts(&prompts()).unwrap();
-    dir.append_prompts(&prompts()).unwrap(); // the second time it is there already
+    dir.append_prompts(&prompts()).unwrap(); // already there the second time
     dir.append_request(&request()).unwrap();
     dir.write_run(&run()).unwrap();
     let text = |name| std::fs::read_to_string(dir.file(name)).unwrap();

@@ -1,13 +1,13 @@
-//! What decides whether two runs may be compared, and whether one may go on with the other's directory.
+//! The facts that decide whether two runs are comparable, and whether a run may resume another's directory.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// The facts that must be equal for scores to be comparable: suite content, dataset and tokenizer and weights
-/// hashes, protocols, shots, limits, dtype, quantisation, rotary mode…, each under a name; and one hash of them all.
+/// Named facts that must be equal for scores to be comparable, with one hash over all of them. They include suite
+/// content, hashes of dataset, tokenizer and weights, protocols, shots, limits, dtype, quantisation, and rotary mode.
 ///
-/// Device, TP, threads, batch and versions are provenance, not identity: those are what one compares.
+/// Device, TP, threads, batch and versions are provenance, not identity: these are what users compare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// SHA-256 (hex) over the fields.
@@ -15,55 +15,55 @@ pub struct Identity {
     fields: BTreeMap<String, String>,
 }
 
-/// Fields that older records do not have, and what stands for them there. Where nothing does, an older record does not tell, and
-/// the field is no difference.
+/// Fields that older records lack, with the value to assume there. For `None` the older value is unknown, and a missing
+/// field is no difference.
 const LATER: [(&str, Option<&str>); 4] = [
     ("rotary_scaling", Some("none")),
     ("config_words", Some("none")),
-    // The hash of a task's inputs is of the ids with those before them.
+    // The hash of a task's inputs covers the ids including the prefix.
     ("prefix_ids", None),
     ("end_ids", None),
 ];
 
-/// A field that two identities do not share; `None` where one has no such field.
+/// A field that differs between two identities. A side without the field is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The field's name.
     pub field: String,
-    /// Its value in the first.
+    /// Its value in the first identity.
     pub left: Option<String>,
-    /// Its value in the second.
+    /// Its value in the second identity.
     pub right: Option<String>,
 }
 
 impl Identity {
-    /// The identity of these fields.
+    /// Creates the identity of these fields.
     pub fn new(fields: BTreeMap<String, String>) -> Self {
         Self { hash: hash(&fields), fields }
     }
 
-    /// SHA-256 over all fields, 64 hex digits.
+    /// Returns the SHA-256 over all fields, as 64 hex digits.
     pub fn hash(&self) -> &str {
         &self.hash
     }
 
-    /// One field's value.
+    /// Returns the value of a field.
     pub fn get(&self, field: &str) -> Option<&str> {
         self.fields.get(field).map(String::as_str)
     }
 
-    /// All fields, by name.
+    /// Returns all fields, by name.
     pub fn fields(&self) -> &BTreeMap<String, String> {
         &self.fields
     }
 
-    /// The hash belongs to the fields: false for a record edited by hand.
+    /// Whether the hash matches the fields. False for a record edited by hand.
     pub fn is_consistent(&self) -> bool {
         self.hash == hash(&self.fields)
     }
 
-    /// Every field in which the two differ, by name; empty when they may be compared. A record from before a field was kept has
-    /// what every run had then.
+    /// Returns all differing fields, by name; empty if the runs are comparable. A record older than a field counts as
+    /// having the value that every run had then.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
         let names: std::collections::BTreeSet<_> = self.fields.keys().chain(other.fields.keys()).collect();
         names
@@ -79,14 +79,14 @@ impl Identity {
     }
 }
 
-/// Whether a field differs only because one of the two is from before it was kept.
+/// Whether a field differs only because one record is older than the field.
 fn is_later(name: &str, left: Option<&String>, right: Option<&String>) -> bool {
     let ((None, Some(kept)) | (Some(kept), None)) = (left, right) else { return false };
     let later = LATER.iter().find(|(later, _)| *later == name);
     later.is_some_and(|(_, stands)| stands.is_none_or(|stands| stands == kept))
 }
 
-/// Lengths stand before the texts, so that no two sets of fields give the same bytes.
+/// Each text is preceded by its length, so that different sets of fields never give the same bytes.
 fn hash(fields: &BTreeMap<String, String>) -> String {
     let mut digest = Sha256::new();
     for text in fields.iter().flat_map(|(name, value)| [name, value]) {
@@ -96,7 +96,7 @@ fn hash(fields: &BTreeMap<String, String>) -> String {
     hex(&digest.finalize())
 }
 
-/// Bytes as lower-case hexadecimal text, as hashes stand in every record.
+/// Formats bytes as lower-case hexadecimal, as for the hashes in all records.
 pub fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()

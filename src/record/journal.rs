@@ -1,10 +1,10 @@
-//! Files that grow by whole lines: one JSON record a line, each on disk as soon as it is known.
+//! Append-only files of whole lines: one JSON record per line, each written as soon as it is known.
 //!
-//! The law: for any byte prefix of a journal, reading gives the records of all whole lines in it, and appending goes
-//! on after the last whole line. That is what makes a kill at any moment cost at most the line being written.
+//! For any byte prefix of a journal, reading returns the records of all its whole lines, and appending continues after
+//! the last of them. A kill at any moment therefore costs at most the line being written.
 //!
-//! A line ends with its [`sum`](super::sum). [`read`] refuses a file with a line that is not as it was written;
-//! [`examine`] says of each line what is the matter with it.
+//! A line ends with its [`sum`](super::sum). [`read`] rejects a file with a damaged line. [`examine`] reports the
+//! faults of each line.
 
 use super::error::RecordError;
 use super::sum::{LINE, Sum};
@@ -18,31 +18,31 @@ use std::hash::Hash;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-/// A record with a name that no other line of its journal may have.
+/// A record with a key that no other line of its journal may have.
 pub trait Keyed: Serialize + DeserializeOwned {
-    /// The name.
+    /// The type of the key.
     type Key: Eq + Hash + Display;
-    /// The record's name.
+    /// Returns the record's key.
     fn key(&self) -> Self::Key;
 }
 
-/// A journal opened for appending; holds an advisory lock on the file until dropped.
+/// A journal opened for appending. Holds an advisory lock on the file until dropped.
 #[derive(Debug)]
 pub(super) struct Journal<R: Keyed> {
     path: PathBuf,
     file: File,
-    /// Bytes of whole lines: where a line that could not be written whole is cut off again.
+    /// Bytes of whole lines. A partly written line is truncated to this length.
     whole_bytes: u64,
     keys: HashSet<R::Key>,
 }
 
 impl<R: Keyed> Journal<R> {
-    /// Opens or makes the file, cuts off a torn last line, and remembers the names of the lines that are there.
+    /// Opens or creates the file, cuts off a torn last line, and reads the keys of the existing lines.
     pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
         Self::of(lock(path)?, path)
     }
 
-    /// The same of a file that [`lock`] has opened.
+    /// Like [`Journal::open`], for a file opened by [`lock`].
     pub(super) fn of(file: File, path: &Path) -> Result<Self, RecordError> {
         let bytes = fs::read(path).map_err(RecordError::io("read", path))?;
         let whole_bytes = whole_lines(&bytes).len() as u64;
@@ -53,12 +53,12 @@ impl<R: Keyed> Journal<R> {
         Ok(Self { path: path.to_owned(), file, whole_bytes, keys })
     }
 
-    /// Whether a record of that name is there.
+    /// Whether the journal has a record with this key.
     pub(super) fn has(&self, record: &R) -> bool {
         self.keys.contains(&record.key())
     }
 
-    /// Writes one line in one call. On failure the file is left with its whole lines only.
+    /// Writes one line in a single call. On failure the file keeps its whole lines only.
     pub(super) fn append(&mut self, record: &R) -> Result<(), RecordError> {
         let key = record.key();
         if self.keys.contains(&key) {
@@ -66,7 +66,7 @@ impl<R: Keyed> Journal<R> {
         }
         let line = line(record).map_err(RecordError::io("encode a line for", &self.path))?;
         if let Err(source) = self.file.write_all(&line) {
-            // If cutting fails too, the torn line is cut off by whoever opens the file next.
+            // If truncating fails too, the next process to open the file cuts the torn line off.
             let _ = self.file.set_len(self.whole_bytes);
             return Err(RecordError::io("append to", &self.path)(source));
         }
@@ -75,60 +75,60 @@ impl<R: Keyed> Journal<R> {
         Ok(())
     }
 
-    /// Waits until everything appended is on the disk itself.
+    /// Waits until all appended lines are on disk.
     pub(super) fn sync(&self) -> Result<(), RecordError> {
         self.file.sync_data().map_err(RecordError::io("flush", &self.path))
     }
 }
 
-/// Opens or makes a file to append to, which no other process then can.
+/// Opens or creates a file for appending and locks it against other processes.
 pub(super) fn lock(path: &Path) -> Result<File, RecordError> {
     let file = OpenOptions::new()
         .create(true)
         .append(true)
         .open(path)
         .map_err(RecordError::io("open for appending", path))?;
-    // A file system without locks is no reason not to run on it.
+    // A file system without locks is still usable.
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(RecordError::Locked(path.to_owned())),
         _ => Ok(file),
     }
 }
 
-/// A journal as it was found.
+/// A journal as found on disk.
 #[derive(Debug, Clone)]
 pub struct Examined<R> {
-    /// Its whole lines.
+    /// The whole lines.
     pub lines: Vec<Line<R>>,
-    /// There are bytes behind the last whole line.
+    /// Whether there are bytes behind the last whole line.
     pub torn: bool,
-    /// The file is there.
+    /// Whether the file exists.
     pub exists: bool,
 }
 
-/// A whole line as it was found.
+/// A whole line as found on disk.
 #[derive(Debug, Clone)]
 pub struct Line<R> {
-    /// Its number in the file, from 1.
+    /// The line number, from 1.
     pub number: usize,
-    /// Bytes of the file up to and with it.
+    /// Byte offset of the end of the line, including its `\n`.
     pub end: u64,
-    /// The schema it names; 0 where it cannot be read.
+    /// The schema that the line names; 0 if it cannot be read.
     pub schema: u32,
-    /// Its record, or why there is none.
+    /// The record, or why it cannot be read.
     pub record: Result<R, String>,
-    /// It is as it was written, as far as it can tell: lines of schema 1 and 2 have no sum.
+    /// Whether the checksum is correct. Always true for lines of schemas 1 and 2, which have none.
     pub is_sound: bool,
 }
 
 impl<R> Line<R> {
-    /// The record, where it is as it was written.
+    /// Returns the record if the line is undamaged.
     pub fn sound(&self) -> Option<&R> {
         self.record.as_ref().ok().filter(|_| self.is_sound)
     }
 }
 
-/// Every line with what is the matter with it. Changes nothing on disk.
+/// Reads every line with its faults. Changes nothing on disk.
 pub(super) fn examine<R: Keyed>(path: &Path) -> Result<Examined<R>, RecordError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -146,7 +146,8 @@ pub(super) fn examine<R: Keyed>(path: &Path) -> Result<Examined<R>, RecordError>
     Ok(Examined { lines, torn: whole_lines(&bytes).len() < bytes.len(), exists: true })
 }
 
-/// [`examine`], a line at a time and none of them kept; gives whether the file is there and torn.
+/// Like [`examine`], but passes on one line at a time without storing them. Returns whether the file exists and whether
+/// it is torn.
 pub(super) fn examine_each<R: Keyed>(
     path: &Path,
     mut each: impl FnMut(Line<R>),
@@ -178,12 +179,12 @@ fn line_of<R: Keyed>(text: &[u8], number: usize, end: u64) -> Line<R> {
     }
 }
 
-/// Lines of the first schemas have no sums.
+/// Lines of schemas 1 and 2 have no sums.
 fn is_sound(schema: u32, line: &[u8]) -> bool {
     schema < WITH_SUMS || LINE.check(line) == Sum::Right
 }
 
-/// A record that must be as it was written.
+/// Parses a record and rejects a damaged line.
 fn parse_sound<R: Keyed>(line: &[u8]) -> Result<R, String> {
     let (schema, record) = parse_numbered(line)?;
     if is_sound(schema, line) {
@@ -192,7 +193,7 @@ fn parse_sound<R: Keyed>(line: &[u8]) -> Result<R, String> {
     Err("the line is not as it was written: its sum is not that of its bytes".to_owned())
 }
 
-/// The records of all whole lines; none when the file is not there. Changes nothing on disk.
+/// Reads the records of all whole lines; none if the file does not exist. Changes nothing on disk.
 pub(super) fn read<R: Keyed>(path: &Path) -> Result<Vec<R>, RecordError> {
     match fs::read(path) {
         Ok(bytes) => parse_lines(path, &bytes),
@@ -201,8 +202,8 @@ pub(super) fn read<R: Keyed>(path: &Path) -> Result<Vec<R>, RecordError> {
     }
 }
 
-/// The records of the whole lines that `wanted` picks, without holding the others in memory; none when the file is not
-/// there. Lines that cannot be read are passed over: [`examine_each`] tells of them.
+/// Reads the records of the whole lines that `wanted` selects, without holding the others in memory. Returns none if
+/// the file does not exist. Skips unreadable lines, which [`examine_each`] reports.
 pub(super) fn read_some<R: Keyed>(
     path: &Path,
     mut wanted: impl FnMut(&R) -> bool,
@@ -212,18 +213,18 @@ pub(super) fn read_some<R: Keyed>(
     Ok(records)
 }
 
-/// One record as its line, sum and `\n` included.
+/// Encodes a record as its line, including sum and `\n`.
 pub(super) fn line<R: Serialize>(record: &R) -> io::Result<Vec<u8>> {
     Ok(LINE.close(serde_json::to_vec(&Wire::new(record))?))
 }
 
-/// The bytes up to and with the last `\n`.
+/// Returns the bytes up to and including the last `\n`.
 fn whole_lines(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     &bytes[..end]
 }
 
-/// The whole lines, each with its `\n`. Through [`BufRead`], which looks for a byte many at a time.
+/// Iterates over the whole lines, each with its `\n`. Uses [`BufRead`], which searches many bytes at a time.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = whole_lines(bytes);
     std::iter::from_fn(move || {
@@ -280,7 +281,7 @@ mod tests {
         for cut in 0..=bytes.len() {
             let whole = line_ends(&bytes[..cut]);
             assert_eq!(parse_lines::<SampleRecord>(&path, &bytes[..cut]).unwrap(), records[..whole]);
-            // Going on needs the disk, so only every 29th cut and those around a line's end are tried.
+            // Resuming needs the disk, so it is only tried at every 29th cut and at cuts around line ends.
             let at_line_end = bytes[cut.saturating_sub(2)..bytes.len().min(cut + 2)].contains(&b'\n');
             if !at_line_end && cut % 29 != 0 {
                 continue;
@@ -339,7 +340,7 @@ mod tests {
         assert!(!first.contains("block"), "{first}");
         fs::write(&path, &first).unwrap();
         assert_eq!(read::<RequestRecord>(&path).unwrap(), [request()]);
-        // A line of the present schema must have its sum.
+        // A line of the current schema must have its sum.
         fs::write(&path, first.replace("\"schema\":1", "\"schema\":3")).unwrap();
         assert!(read::<RequestRecord>(&path).unwrap_err().to_string().contains("its sum is not that"));
     }

@@ -1,109 +1,110 @@
-//! The limits that timings are held against: the machine's own, as measured on it, or a modelled chip's.
+//! The limits that timings are compared with: those measured on the machine, or those of a modelled chip.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The two limits of a roofline, and all that was measured for them.
+/// The two limits of a roofline, with all measurements behind them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Roofline {
-    /// Memory bandwidth as measured by streaming, or of a modelled chip by its profile, bytes a second.
+    /// Memory bandwidth in bytes per second: measured by streaming, or from the profile of a modelled chip.
     pub bandwidth_bytes_per_s: f64,
-    /// Arithmetic peak as measured, floating-point operations a second, of the fastest unit for the run's type.
+    /// Measured arithmetic peak of the fastest unit for the run's type, in floating-point operations per second.
     pub peak_flops_per_s: f64,
-    /// What was measured; `None` where nothing was, and in records from before it was kept.
+    /// The measurements. `None` if nothing was measured, and in records older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<MachineLimits>,
 }
 
-/// All that was measured of a machine's limits.
+/// All measured limits of a machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MachineLimits {
-    /// Threads that took part where all did.
+    /// Number of threads in measurements with all threads.
     pub threads: u32,
-    /// How it was measured, in words.
+    /// The measurement method, in words.
     pub method: String,
-    /// Streaming reads of all threads, bytes a second.
+    /// Bandwidth of streaming reads by all threads, in bytes per second.
     pub bandwidth: LimitRate,
-    /// Streaming reads of one thread, bytes a second.
+    /// Bandwidth of streaming reads by one thread, in bytes per second.
     pub bandwidth_one_thread: LimitRate,
-    /// The arithmetic units, operations a second.
+    /// The arithmetic units, in operations per second.
     pub units: Vec<UnitLimit>,
-    /// The unit that the roofline's peak is of.
+    /// The unit that provides the roofline's peak.
     pub peak_unit: Option<String>,
-    /// Products of that unit for each product of the run's type: the roofline's peak is the unit's rate over this.
+    /// Products of that unit needed for one product in the run's type. The roofline's peak is the unit's rate divided
+    /// by this.
     #[serde(default = "super::wire::one", skip_serializing_if = "super::wire::is_one")]
     pub peak_products: u32,
-    /// How the bandwidth was read, in words: the fastest way. Empty in records from before it was kept.
+    /// The fastest way of reading, which gave the bandwidth, in words. Empty in records older than this field.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reader: String,
 }
 
 impl MachineLimits {
-    /// The unit of that word, where this machine has it.
+    /// Returns the unit of that name, if this machine has it.
     pub fn unit(&self, name: &str) -> Option<&UnitLimit> {
         self.units.iter().find(|unit| unit.unit == name)
     }
 
-    /// The peak of the run's type beside a repetition, operations a second.
+    /// Returns the peak in the run's type at a spot measurement, in operations per second.
     pub fn peak_in(&self, spot: &Spot) -> Option<f64> {
         Some(spot.peak(self.peak_unit.as_ref()?)? / f64::from(self.peak_products.max(1)))
     }
 
-    /// What the peak of the run's type is of, in words: `fp32-avx2`, `amx-bf16 / 3`.
+    /// Returns the name of the peak in the run's type: `fp32-avx2`, `amx-bf16 / 3`.
     pub fn peak_words(&self) -> Option<String> {
         let unit = self.peak_unit.as_ref()?;
         Some(if self.peak_products > 1 { format!("{unit} / {}", self.peak_products) } else { unit.clone() })
     }
 }
 
-/// A short measurement of the machine's limits, beside a repetition: all threads, as in [`MachineLimits`].
+/// A short measurement of the machine's limits beside a repetition. It uses all threads, as in [`MachineLimits`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spot {
-    /// Streaming reads, bytes a second; `None` where there was no memory for it.
+    /// Bandwidth of streaming reads, in bytes per second; `None` if there was no memory for the measurement.
     pub bandwidth_bytes_per_s: Option<u64>,
-    /// Operations a second by unit: of the run's type, and those that targets name.
+    /// Operations per second by unit: the unit for the run's type, and those that targets name.
     pub peak_ops_per_s: BTreeMap<String, u64>,
 }
 
-/// The spots around a repetition.
+/// The spot measurements around a repetition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spots {
-    /// Right before it.
+    /// Just before the repetition.
     pub before: Spot,
-    /// Right after it; of the next repetition of the case it is the one before, unless they are timed in turns with another
-    /// configuration's.
+    /// Just after the repetition. It is also the next repetition's `before`, unless two configurations are timed
+    /// alternately.
     pub after: Spot,
 }
 
 impl Spot {
-    /// Bandwidth, bytes a second.
+    /// Returns the bandwidth, in bytes per second.
     pub fn bandwidth(&self) -> Option<f64> {
         self.bandwidth_bytes_per_s.map(|rate| rate as f64)
     }
 
-    /// Rate of a unit, operations a second.
+    /// Returns the rate of a unit, in operations per second.
     pub fn peak(&self, unit: &str) -> Option<f64> {
         self.peak_ops_per_s.get(unit).map(|rate| *rate as f64)
     }
 }
 
 impl Spots {
-    /// One limit, before and after; without those that were not measured.
+    /// Iterates over one limit before and after the repetition, without missing measurements.
     pub fn both(&self, of: impl Fn(&Spot) -> Option<f64>) -> impl Iterator<Item = f64> {
         [of(&self.before), of(&self.after)].into_iter().flatten()
     }
 
-    /// The mean of one limit before and after; where only one was measured, that.
+    /// Returns the mean of one limit before and after the repetition. If only one was measured, returns that.
     pub fn mean(&self, of: impl Fn(&Spot) -> Option<f64>) -> Option<f64> {
         let (sum, count) = self.both(of).fold((0.0, 0.0), |(sum, count), rate| (sum + rate, count + 1.0));
         (count > 0.0).then(|| sum / count)
     }
 }
 
-/// A rate over several rounds, a second.
+/// A rate per second, over several rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LimitRate {
-    /// Half of the rounds were as fast.
+    /// The median over the rounds.
     pub median: f64,
     /// The slowest round.
     pub low: f64,
@@ -111,14 +112,14 @@ pub struct LimitRate {
     pub high: f64,
 }
 
-/// What an arithmetic unit does.
+/// The measured rates of an arithmetic unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitLimit {
-    /// Its word: `fp32-avx2`, `amx-bf16`….
+    /// The unit's name: `fp32-avx2`, `amx-bf16`….
     pub unit: String,
-    /// All threads, operations a second (multiply and add count two).
+    /// With all threads, in operations per second. A multiply-add counts as two operations.
     pub all_threads: LimitRate,
-    /// One thread, operations a second.
+    /// With one thread, in operations per second.
     pub one_thread: LimitRate,
 }
 

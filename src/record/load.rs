@@ -1,4 +1,4 @@
-//! One rate of a load, with every request of it, and its row in `load.csv`.
+//! One rate of a load with all its requests, and its row in `load.csv`.
 
 use super::journal::Keyed;
 use super::request::Clock;
@@ -6,22 +6,23 @@ use crate::stats::{Growth, growth};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Growth of E2E, as a share of the time that passes, above which a rate is called more than the engine sustains: at a
-/// slope of 0.05 the engine serves 1 / 1.05 = 95 % of what is offered.
+/// Growth of E2E, per unit of time, above which a rate exceeds what the engine can sustain. At a slope of 0.05 the
+/// engine serves 1 / 1.05 = 95 % of what is offered.
 pub const SATURATED_SLOPE: f64 = 0.05;
 
 /// A search for saturation ends when the lowest saturated rate is within this factor of the highest sustained one.
 const CLOSE: f64 = 1.1;
-/// Levels after which it ends at any rate.
+/// Maximum number of levels in a search.
 const MOST_LEVELS: usize = 14;
 
-/// The rate of the next level (`Some(None)`: all at once); `None` when the load is at its end. A pure function of the lines so
-/// far, and part of the format: by it a reader knows whether lines are missing, so another rule needs another
-/// [`super::SCHEMA`]. A load that was ended is gone on with as if it had not been.
+/// Returns the rate of the next level (`Some(None)`: all requests at once), or `None` when the load is finished. This
+/// is a pure function of the lines so far and part of the format: readers use it to detect missing lines. A different
+/// rule therefore needs a new [`super::SCHEMA`]. An interrupted load resumes as if it had not been interrupted.
 ///
-/// A search for saturation offers all at once first: what is served then is the engine's capacity, near which the highest
-/// sustained rate lies. It begins at 0.8 of that, goes up by a quarter or down by half until it has a rate on either side, and
-/// halves the ratio between the two until they are within 10 %.
+/// A search for saturation first offers all requests at once. The rate served then is the engine's capacity, and the
+/// highest sustained rate is near it. The search starts at 0.8 of the capacity. It goes up by a quarter or down by half
+/// until it has a saturated and a sustained rate. It then bisects between the two on a logarithmic scale until they are
+/// within 10 %.
 pub fn next_rate(load: &LoadCase, levels: &[LoadLevelRecord]) -> Option<Option<f64>> {
     if !load.rates.is_empty() {
         return load.rates.get(levels.len()).copied().map(Some);
@@ -41,7 +42,7 @@ pub fn next_rate(load: &LoadCase, levels: &[LoadLevelRecord]) -> Option<Option<f
     Some(Some(readable(next)))
 }
 
-/// The lowest saturated rate, and the highest below it that is not.
+/// Returns the highest sustained rate below all saturated ones, and the lowest saturated rate.
 fn bracket(levels: &[LoadLevelRecord]) -> (Option<f64>, Option<f64>) {
     let rates = |saturated: bool| {
         let of = move |level: &&LoadLevelRecord| level.is_saturated().unwrap_or(false) == saturated;
@@ -52,7 +53,7 @@ fn bracket(levels: &[LoadLevelRecord]) -> (Option<f64>, Option<f64>) {
     (good, bad)
 }
 
-/// Three significant digits: a rate that can be written in a suite.
+/// Rounds a rate to three significant digits, so that it can be written in a suite.
 fn readable(rate: f64) -> f64 {
     format!("{rate:.2e}").parse().unwrap_or(rate)
 }
@@ -60,40 +61,41 @@ fn readable(rate: f64) -> f64 {
 /// A load of the plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoadCase {
-    /// Its name, as in the lines.
+    /// The load's name, as in the lines.
     pub load_id: String,
     /// Tensor-parallel ranks.
     pub tp: u32,
     /// `poisson` or `fixed`.
     pub arrival: String,
-    /// The rates, requests a second; empty where the highest sustained one is searched.
+    /// The rates, in requests per second. Empty if the highest sustained rate is searched for.
     pub rates: Vec<f64>,
-    /// Most sequences at once.
+    /// Maximum number of concurrent sequences.
     pub max_batch: u32,
-    /// What is asked: lengths, or a data set with what was done to its prompts.
+    /// Description of the requests: lengths, or a data set and how its prompts were prepared.
     pub prompts: String,
-    /// What a request must keep to count as served well.
+    /// The latency objectives that a request must meet to count towards goodput.
     pub objectives: Objectives,
 }
 
-/// What a request must keep; what is `None` is not asked for.
+/// Latency objectives of a request. `None` means no objective.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Objectives {
-    /// Most time from arrival to the first token.
+    /// Maximum time from arrival to the first token.
     pub ttft_ns: Option<u64>,
-    /// Most time per token after the first.
+    /// Maximum time per token after the first.
     pub tpot_ns: Option<u64>,
-    /// Most time from arrival to the last token.
+    /// Maximum time from arrival to the last token.
     pub e2e_ns: Option<u64>,
 }
 
 impl Objectives {
-    /// None is stated.
+    /// Whether no objective is stated.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The request keeps all that are stated. One token has no TPOT, and keeps any.
+    /// Whether the request succeeded and meets all stated objectives. A request of one token has no TPOT, so it meets
+    /// any.
     pub fn keeps(&self, request: &LoadRequest) -> bool {
         let within = |time: Option<f64>, most: Option<u64>| match (time, most) {
             (Some(time), Some(most)) => time <= most as f64,
@@ -106,12 +108,12 @@ impl Objectives {
     }
 }
 
-/// One request; points of the run's clock, nanoseconds from run start, and gaps.
+/// One request. All fields but the gaps are points in time on the run's clock, in nanoseconds from run start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadRequest {
-    /// When it arrived by the schedule, whether or not the engine was free to hear of it.
+    /// Scheduled arrival, whether or not the engine was free to accept the request then.
     pub arrival_ns: u64,
-    /// When the first step that fed any of it began.
+    /// When the first step that fed any of its tokens began.
     pub start_ns: u64,
     /// When its first token was chosen.
     pub first_token_ns: u64,
@@ -123,35 +125,35 @@ pub struct LoadRequest {
     pub input_tokens: u32,
     /// Generated tokens.
     pub output_tokens: u32,
-    /// Why it was not served to its end; its times then mean nothing.
+    /// Why the request was not completed. If set, its times are meaningless.
     pub error: Option<String>,
 }
 
 impl LoadRequest {
-    /// Time in the queue: from arrival until its first step began.
+    /// Returns the queueing time, from arrival until the first step began.
     pub fn queue_ns(&self) -> u64 {
         self.start_ns.saturating_sub(self.arrival_ns)
     }
 
-    /// Time to first token, from arrival.
+    /// Returns the time to first token, from arrival.
     pub fn ttft_ns(&self) -> u64 {
         self.first_token_ns.saturating_sub(self.arrival_ns)
     }
 
-    /// Time per token after the first; undefined for one token.
+    /// Returns the time per token after the first; undefined for one token.
     pub fn tpot_ns(&self) -> Option<f64> {
         let gaps = self.output_tokens.checked_sub(1).filter(|gaps| *gaps > 0)?;
         Some(self.end_ns.saturating_sub(self.first_token_ns) as f64 / f64::from(gaps))
     }
 
-    /// End to end, from arrival to the last token.
+    /// Returns the end-to-end latency, from arrival to the last token.
     pub fn e2e_ns(&self) -> u64 {
         self.end_ns.saturating_sub(self.arrival_ns)
     }
 }
 
-/// A line of `load.jsonl`: one rate, run to its last request. It is written when that is served, so a kill costs at most the
-/// rate under way.
+/// A line of `load.jsonl`: one rate, run until its last request has finished. The line is written after that, so a kill
+/// costs at most the current rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoadLevelRecord {
     /// The load in the plan.
@@ -160,43 +162,43 @@ pub struct LoadLevelRecord {
     pub level: u32,
     /// The clock of every time below.
     pub clock: Clock,
-    /// Requests a second by the schedule; `None` where all arrive at once.
+    /// Scheduled requests per second; `None` if all arrive at once.
     pub rate_per_s: Option<f64>,
     /// When the schedule began.
     pub start_ns: u64,
     /// When the last request was served.
     pub end_ns: u64,
-    /// Every request, in the order of arrival.
+    /// All requests, in order of arrival.
     pub requests: Vec<LoadRequest>,
 }
 
 impl LoadLevelRecord {
-    /// Requests that were served to their end.
+    /// Returns the completed requests.
     pub fn served(&self) -> impl Iterator<Item = &LoadRequest> {
         self.requests.iter().filter(|r| r.error.is_none())
     }
 
-    /// Requests served a second, from the schedule's begin to the last request's end.
+    /// Returns the requests served per second, from the start of the schedule to the end of the last request.
     pub fn achieved_per_s(&self) -> Option<f64> {
         let seconds = self.end_ns.checked_sub(self.start_ns).filter(|ns| *ns > 0)? as f64 / 1e9;
         Some(self.served().count() as f64 / seconds)
     }
 
-    /// How E2E grows with the time of arrival; `None` where that cannot be told.
+    /// Returns the growth of E2E with arrival time, or `None` if it is undetermined.
     pub fn growth(&self) -> Option<Growth> {
         let (arrivals, times): (Vec<f64>, Vec<f64>) =
             self.served().map(|r| (r.arrival_ns as f64, r.e2e_ns() as f64)).unzip();
         growth(&arrivals, &times)
     }
 
-    /// The rate is more than the engine sustains: E2E grows by more than [`SATURATED_SLOPE`] of the time that passes, surely.
-    /// `None` where that cannot be told: too few requests, or all at once.
+    /// Whether the rate exceeds what the engine sustains: E2E grows by more than [`SATURATED_SLOPE`] per unit of time,
+    /// and the growth is significantly above 0. `None` if undetermined: too few requests, or all at once.
     pub fn is_saturated(&self) -> Option<bool> {
         self.growth().map(|growth| growth.exceeds(SATURATED_SLOPE))
     }
 }
 
-/// What names a line of `load.jsonl`.
+/// The key of a line of `load.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LoadKey {
     /// The load.
@@ -219,7 +221,7 @@ impl Keyed for LoadLevelRecord {
     }
 }
 
-/// A row of `load.csv`: one rate. Quantiles are of type 7; p99 from 100 values on.
+/// A row of `load.csv`: one rate. Quantiles are of type 7. The 99 % quantile needs at least 100 values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoadRow {
     /// [`crate::record::SCHEMA`].
@@ -236,7 +238,7 @@ pub struct LoadRow {
     pub device: String,
     /// The clock of all times in the row.
     pub clock: Clock,
-    /// The computing type.
+    /// The compute type.
     pub dtype: String,
     /// Tensor-parallel ranks.
     pub tp: u32,
@@ -244,31 +246,31 @@ pub struct LoadRow {
     pub threads: u32,
     /// `poisson` or `fixed`.
     pub arrival: String,
-    /// Most sequences at once.
+    /// Maximum number of concurrent sequences.
     pub max_batch: u32,
-    /// Requests a second by the schedule; empty where all arrive at once.
+    /// Scheduled requests per second; empty if all arrive at once.
     pub rate_per_s: Option<f64>,
-    /// Requests a second that did arrive: (requests − 1) ÷ (last arrival − first).
+    /// Actual arrivals per second: (requests − 1) ÷ (last arrival − first).
     pub offered_per_s: Option<f64>,
-    /// Requests served a second, from the schedule's begin to the last request's end.
+    /// Requests served per second, from the start of the schedule to the end of the last request.
     pub achieved_per_s: Option<f64>,
-    /// Requests that arrived.
+    /// Number of requests.
     pub requests: u64,
-    /// Requests not served to their end; they stand outside all times.
+    /// Requests that were not completed. They are excluded from all times.
     pub failed: u64,
-    /// From the schedule's begin to the last request's end.
+    /// From the start of the schedule to the end of the last request.
     pub duration_ns: u64,
-    /// Prompt tokens of the requests served.
+    /// Prompt tokens of the completed requests.
     pub input_tokens: u64,
-    /// Tokens generated for the requests served.
+    /// Tokens generated for the completed requests.
     pub output_tokens: u64,
     /// Generated tokens ÷ duration.
     pub output_tokens_per_s: Option<f64>,
-    /// Time in the queue, median.
+    /// Queueing time, median.
     pub queue_p50_ns: Option<u64>,
     /// 90 % quantile.
     pub queue_p90_ns: Option<u64>,
-    /// Largest.
+    /// Maximum.
     pub queue_max_ns: Option<u64>,
     /// Time to first token from arrival, median.
     pub ttft_p50_ns: Option<u64>,
@@ -276,7 +278,7 @@ pub struct LoadRow {
     pub ttft_p90_ns: Option<u64>,
     /// 99 % quantile.
     pub ttft_p99_ns: Option<u64>,
-    /// Largest.
+    /// Maximum.
     pub ttft_max_ns: Option<u64>,
     /// Time per token after the first, median over the requests.
     pub tpot_p50_ns: Option<u64>,
@@ -284,7 +286,7 @@ pub struct LoadRow {
     pub tpot_p90_ns: Option<u64>,
     /// 99 % quantile.
     pub tpot_p99_ns: Option<u64>,
-    /// Largest.
+    /// Maximum.
     pub tpot_max_ns: Option<u64>,
     /// Gap between two tokens, median over all gaps.
     pub itl_p50_ns: Option<u64>,
@@ -292,7 +294,7 @@ pub struct LoadRow {
     pub itl_p90_ns: Option<u64>,
     /// 99 % quantile.
     pub itl_p99_ns: Option<u64>,
-    /// Largest.
+    /// Maximum.
     pub itl_max_ns: Option<u64>,
     /// From arrival to the last token, median.
     pub e2e_p50_ns: Option<u64>,
@@ -300,23 +302,23 @@ pub struct LoadRow {
     pub e2e_p90_ns: Option<u64>,
     /// 99 % quantile.
     pub e2e_p99_ns: Option<u64>,
-    /// Largest.
+    /// Maximum.
     pub e2e_max_ns: Option<u64>,
-    /// Most time to first token that counts as served well.
+    /// Objective: maximum time to first token.
     pub slo_ttft_ns: Option<u64>,
-    /// Most time per token after the first.
+    /// Objective: maximum time per token after the first.
     pub slo_tpot_ns: Option<u64>,
-    /// Most time from arrival to the last token.
+    /// Objective: maximum time from arrival to the last token.
     pub slo_e2e_ns: Option<u64>,
-    /// Share of all requests that keep every stated objective; empty where none is stated.
+    /// Share of all requests that meet every stated objective; empty if none is stated.
     pub goodput_share: Option<f64>,
-    /// Requests a second that keep them.
+    /// Requests per second that meet them.
     pub goodput_per_s: Option<f64>,
-    /// Growth of E2E with the time of arrival.
+    /// Growth of E2E with arrival time, as a slope.
     pub growth_slope: Option<f64>,
-    /// Lower end of its one-sided 95 % interval.
+    /// Lower bound of its one-sided 95 % confidence interval.
     pub growth_low: Option<f64>,
-    /// More than the engine sustains; empty where it cannot be told.
+    /// Whether the rate exceeds what the engine sustains; empty if undetermined.
     pub saturated: Option<bool>,
 }
 
@@ -334,7 +336,7 @@ impl LoadRow {
 mod tests {
     use super::*;
 
-    /// Arrives at 100; waits 30; its prefill ends at 180 with the first token; gaps of 20 and 50; ends at 250.
+    /// Arrives at 100, waits 30, has its first token at 180 after prefill, then gaps of 20 and 50. Ends at 250.
     pub(crate) fn timeline() -> LoadRequest {
         LoadRequest {
             arrival_ns: 100,
@@ -353,7 +355,7 @@ mod tests {
         let request = timeline();
         assert_eq!((request.queue_ns(), request.ttft_ns(), request.e2e_ns()), (30, 80, 150));
         assert_eq!(request.tpot_ns(), Some(35.0));
-        // The first token's 80 is in no gap: gaps and TTFT together are E2E.
+        // The 80 until the first token are in no gap, so TTFT and gaps add up to E2E.
         assert_eq!(request.ttft_ns() + request.itl_ns.iter().sum::<u64>(), request.e2e_ns());
         let one = LoadRequest { output_tokens: 1, itl_ns: vec![], end_ns: 180, ..timeline() };
         assert_eq!((one.tpot_ns(), one.e2e_ns()), (None, 80));

@@ -1,8 +1,8 @@
-//! Making a run's journals true prefixes of its plan again, so that it can be gone on with.
+//! Repairing a run's journals so that the run can be resumed: afterwards each is a prefix of its plan.
 //!
-//! A journal is only ever cut: at the first line that is not the one the plan has there. Good lines behind that are kept in a
-//! file beside it and go to their places when the run comes to them, so nothing that is good is measured twice. What was cut
-//! off and is not kept is lost to the run, but not to people: the journal as it was found is set aside.
+//! A journal is only ever cut, at the first line that deviates from the plan. Good lines behind the cut are kept in a
+//! file beside it. The resumed run puts them in their places, so no good measurement is repeated. If other lines are
+//! cut off, the original journal is copied to a `.set-aside` file.
 
 use super::course::{Course, in_order, walk};
 use super::dir::{RunDir, write_whole};
@@ -23,24 +23,24 @@ use std::path::PathBuf;
 /// An item of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlannedItem<'a> {
-    /// Its task.
+    /// The item's task.
     pub task: &'a str,
-    /// Its name within the task.
+    /// The item's name within the task.
     pub doc_id: &'a str,
-    /// Hash of its content.
+    /// Hash of the item's content.
     pub doc_hash: &'a str,
 }
 
-/// What journals are mended to.
+/// The target state of a repair.
 #[derive(Debug, Clone, Copy)]
 pub struct Mending<'a> {
-    /// The run as it was found.
+    /// The run as found on disk.
     pub found: &'a RunRecord,
-    /// The plan that it goes on with.
+    /// The plan to resume with.
     pub plan: &'a Plan,
-    /// The items of the precision cases, in the order in which they are run.
+    /// The items of the precision cases, in run order.
     pub items: &'a [PlannedItem<'a>],
-    /// What failed is done again.
+    /// Whether failed lines are run again.
     pub retry_failed: bool,
 }
 
@@ -51,9 +51,9 @@ impl SampleRecord {
     }
 }
 
-/// Something of the run failed, for a reason that may have passed.
+/// A record of something that may have failed, for a reason that may have passed.
 pub(super) trait Failable {
-    /// It did.
+    /// Whether it failed.
     fn has_failed(&self) -> bool;
 }
 
@@ -82,10 +82,10 @@ impl Failable for LoadLevelRecord {
 }
 
 impl RunDir {
-    /// Mends every journal; says in a sentence each what was done. The directory must be [locked](Self::lock).
+    /// Repairs every journal and returns one sentence for each change. The directory must be [locked](Self::lock).
     ///
     /// # Errors
-    /// Files that cannot be read or written. A kill at any moment leaves something that can be mended again.
+    /// Fails if a file cannot be read or written. A kill at any moment leaves files that can be repaired again.
     pub fn mend(&self, mending: &Mending<'_>) -> Result<Vec<String>, RecordError> {
         let sealed = self.changed_since_seal(mending.found)?;
         let mut said = self.record_faults(mending.found)?;
@@ -117,7 +117,7 @@ impl RunDir {
         Ok(said)
     }
 
-    /// The good lines of samples that wait for their places, with the prompts of each that was put to the model.
+    /// Returns the kept samples, each with its prompts if it was put to the model.
     pub fn kept_samples(&self) -> Result<Vec<(SampleRecord, Option<PromptRecord>)>, RecordError> {
         let mut prompts: HashMap<SampleKey, PromptRecord> =
             self.kept::<PromptRecord>("prompts.jsonl")?.into_iter().map(|p| (p.key(), p)).collect();
@@ -128,7 +128,7 @@ impl RunDir {
         Ok(self.kept::<SampleRecord>("samples.jsonl")?.into_iter().map(with_prompts).collect())
     }
 
-    /// Puts the kept lines of a timed case to their place, behind those of the case that are there.
+    /// Appends the kept lines of a timed case that the journal does not have yet.
     pub fn restore_requests(&mut self, case_id: &str) -> Result<(), RecordError> {
         let kept = self.kept::<RequestRecord>("requests.jsonl")?;
         let there: BTreeSet<String> = self.names(kept.is_empty(), Self::read_requests)?;
@@ -137,7 +137,7 @@ impl RunDir {
         kept.iter().filter(missing).try_for_each(|line| self.append_request(line))
     }
 
-    /// Puts the kept lines of a search to their place, behind those of the search that are there.
+    /// Appends the kept lines of a search that the journal does not have yet.
     pub fn restore_probes(&mut self, search_id: &str) -> Result<(), RecordError> {
         let kept = self.kept::<ProbeRecord>("probes.jsonl")?;
         let there: BTreeSet<String> = self.names(kept.is_empty(), Self::read_probes)?;
@@ -146,7 +146,7 @@ impl RunDir {
         kept.iter().filter(missing).try_for_each(|line| self.append_probe(line))
     }
 
-    /// Puts the kept lines of a load to their place, behind those of the load that are there.
+    /// Appends the kept lines of a load that the journal does not have yet.
     pub fn restore_loads(&mut self, load_id: &str) -> Result<(), RecordError> {
         let kept = self.kept::<LoadLevelRecord>("load.jsonl")?;
         let there: BTreeSet<String> = self.names(kept.is_empty(), Self::read_loads)?;
@@ -155,7 +155,7 @@ impl RunDir {
         kept.iter().filter(missing).try_for_each(|line| self.append_load(line))
     }
 
-    /// The latest time of a kept line, on the run's clock; 0 where none is kept.
+    /// Returns the latest time of a kept line, on the run's clock; 0 if none is kept.
     pub fn kept_until_ns(&self) -> Result<u64, RecordError> {
         let samples = self.kept::<SampleRecord>("samples.jsonl")?.into_iter().map(|line| line.t_end_ns);
         let requests = self.kept::<RequestRecord>("requests.jsonl")?.into_iter().map(|line| line.end_ns);
@@ -164,7 +164,7 @@ impl RunDir {
         Ok(samples.chain(requests).chain(probes).chain(loads).max().unwrap_or(0))
     }
 
-    /// Forgets the kept lines: the run is complete, and all that were good have their places.
+    /// Removes the kept lines: the run is complete, and all good lines are in their places.
     pub fn forget_kept(&self) -> Result<(), RecordError> {
         let files = ["samples.jsonl", "prompts.jsonl", "requests.jsonl", "probes.jsonl", "load.jsonl"];
         files.iter().try_for_each(|file| self.remove(&kept_name(file)))
@@ -186,7 +186,7 @@ impl RunDir {
         Ok(found.lines.into_iter().filter(|line| line.is_sound).filter_map(|line| line.record.ok()).collect())
     }
 
-    /// Replaces the kept lines of a journal; no file where there are none.
+    /// Replaces the kept lines of a journal. Without lines, removes the file.
     fn keep<R: Keyed>(&self, file: &str, lines: &[&R]) -> Result<(), RecordError> {
         let path = self.file(&kept_name(file));
         if lines.is_empty() {
@@ -207,7 +207,7 @@ impl RunDir {
         }
     }
 
-    /// What is wrong about `run.json`, which is written anew.
+    /// Describes the faults of `run.json`, which is rewritten.
     fn record_faults(&self, found: &RunRecord) -> Result<Vec<String>, RecordError> {
         let (_, schema, sum) = self.read_run_with_sum()?;
         let mut said = Vec::new();
@@ -226,7 +226,7 @@ impl RunDir {
         Ok(said)
     }
 
-    /// Journals of a complete run whose bytes are not those that it was sealed with.
+    /// Returns the journals of a complete run that have changed since the run was sealed.
     fn changed_since_seal(&self, found: &RunRecord) -> Result<BTreeSet<String>, RecordError> {
         let Some(sealed) = found.seal.as_ref().filter(|_| found.status == Status::Complete) else {
             return Ok(BTreeSet::new());
@@ -239,7 +239,7 @@ impl RunDir {
             .collect())
     }
 
-    /// Copies a journal as it is to a name that is free; gives that.
+    /// Copies a journal to an unused name and returns that name.
     fn set_aside(&self, file: &str) -> Result<String, RecordError> {
         let (mut free, mut number) = (format!("{file}.set-aside"), 1_u64);
         while self.file(&free).exists() {
@@ -251,7 +251,7 @@ impl RunDir {
         Ok(free)
     }
 
-    /// Cuts a journal off behind `end` bytes.
+    /// Truncates a journal to `end` bytes.
     fn cut(&self, file: &str, end: u64) -> Result<(), RecordError> {
         let path: PathBuf = self.file(file);
         let cut = || OpenOptions::new().write(true).open(&path)?.set_len(end);
@@ -261,7 +261,7 @@ impl RunDir {
         }
     }
 
-    /// Samples and their prompts stand side by side, so they are cut together.
+    /// Repairs samples and prompts together, because their lines belong together.
     fn mend_samples(
         &self,
         mending: &Mending<'_>,
@@ -276,7 +276,7 @@ impl RunDir {
                 sample.correct == sample.is_right() && !(mending.retry_failed && sample.has_failed());
             is_good.then(|| sample.clone())
         };
-        // Those of the first schema have none.
+        // Samples of schema 1 have no prompts.
         let needs = |line: &Line<SampleRecord>, sample: &SampleRecord| line.schema > 1 && sample.was_asked();
         let mut at = Front::default();
         for (line, item) in samples.lines.iter().zip(mending.items) {
@@ -297,7 +297,7 @@ impl RunDir {
         if forged {
             at = Front::default();
         }
-        // A kill between an item's two lines leaves prompts for which there is no sample yet.
+        // A kill between an item's two lines leaves prompts without a sample.
         let ahead = prompts.len() == at.prompts + 1
             && prompts[at.prompts].sound().is_some_and(|p| {
                 mending
@@ -338,7 +338,7 @@ impl RunDir {
         if lost > 0 && !prompts.is_empty() {
             self.set_aside("prompts.jsonl")?;
         }
-        // Of an unfinished run a torn line is what a kill leaves.
+        // In an unfinished run, a torn line is the normal result of a kill.
         let is_told =
             complete || !kept.is_empty() || lost > 0 || prompts.len() > at.prompts + usize::from(ahead);
         let cut = Cut { front: at.samples, kept: kept.len(), lost, aside };
@@ -375,7 +375,7 @@ impl RunDir {
             (walked.prefix, walked.parts) = (0, BTreeMap::new());
         }
         let mut kept: Vec<&C::Line> = Vec::new();
-        // Of two that are timed in turns, both sides of a block belong together.
+        // If two configurations are timed alternately, both sides of a block belong together, so nothing is kept.
         for part in order.iter().filter(|_| !walked.in_turns) {
             let mut own = walked.parts.remove(part.id()).unwrap_or_default();
             kept.extend(own.lines.iter().filter(|&&at| at >= walked.prefix).filter_map(|&at| lines[at]));
@@ -392,15 +392,15 @@ impl RunDir {
         let end = walked.prefix.checked_sub(1).map_or(0, |last| found.lines[last].end);
         self.cut(file, end)?;
         let cut = Cut { front: walked.prefix, kept: kept.len(), lost, aside };
-        // Of an unfinished run a torn line is what a kill leaves.
+        // In an unfinished run, a torn line is the normal result of a kill.
         Ok((complete || cut.kept + cut.lost > 0).then(|| cut.told(file)))
     }
 }
 
-/// The journal of the items, with that of their prompts.
+/// The journals of items and prompts, as named in messages.
 const SAMPLES: &str = "samples.jsonl (with prompts.jsonl)";
 
-/// How far the journals of samples and prompts are as the plan says.
+/// How far the journals of samples and prompts follow the plan.
 #[derive(Default)]
 struct Front {
     samples: usize,
@@ -409,21 +409,21 @@ struct Front {
     prompt_bytes: u64,
 }
 
-/// `samples.kept.jsonl`.
+/// Returns the name of the file of kept lines: `samples.kept.jsonl`.
 fn kept_name(file: &str) -> String {
     file.replace(".jsonl", ".kept.jsonl")
 }
 
-/// What became of a journal.
+/// What was done to a journal.
 #[derive(Default)]
 struct Cut {
-    /// Lines that stand.
+    /// Lines before the cut.
     front: usize,
-    /// Lines behind the cut that wait for their places.
+    /// Lines behind the cut that are kept.
     kept: usize,
-    /// Lines behind it that do not.
+    /// Lines behind the cut that are not kept.
     lost: usize,
-    /// Where the journal is as it was found.
+    /// Name of the copy of the original journal.
     aside: Option<String>,
 }
 

@@ -1,38 +1,40 @@
-//! What a run leaves on disk: a directory that only grows, and that a killed run can go on with.
+//! The files of a run: a directory that only grows, so that a killed run can be resumed.
 //!
 //! ```text
 //! reports/<run-id>/   <UTC yyyymmddThhmmssZ>-<suite>-<device>-<6 hex of identity>
 //!   run.json          identity, provenance, plan; replaced by rename      RunRecord
-//!   samples.jsonl     one line a scored item, appended as it finishes     SampleRecord
-//!   prompts.jsonl     one line an item: what the model was asked           PromptRecord
-//!   requests.jsonl    one line a timed repetition, appended likewise      RequestRecord
-//!   probes.jsonl      one line a probe of a max-batch search              ProbeRecord
-//!   load.jsonl        one line a rate of a load, all its requests in it   LoadLevelRecord
+//!   samples.jsonl     one line per scored item, appended as it finishes   SampleRecord
+//!   prompts.jsonl     one line per item: what the model was asked         PromptRecord
+//!   requests.jsonl    one line per timed repetition, appended likewise    RequestRecord
+//!   probes.jsonl      one line per probe of a max-batch search            ProbeRecord
+//!   load.jsonl        one line per rate of a load, with its requests      LoadLevelRecord
 //!   telemetry.csv     memory, power… over time, appended likewise         TelemetryRow
 //!   accuracy.csv      summaries, written by the report                    AccuracyRow
+//!   answers.csv                                                           AnswerRow
 //!   perf.csv                                                              PerfRow
-//!   max_batch.csv  load.csv   where the plan has such cases               ProbeRow, LoadRow
-//!   operators.csv     where operators were timed                          OperatorRow
-//!   limits.csv        where the suite has targets                         LimitRow
+//!   max_batch.csv  load.csv   if the plan has such cases                  ProbeRow, LoadRow
+//!   operators.csv     if operators were timed                             OperatorRow
+//!   limits.csv        if the suite has targets                            LimitRow
 //!   summary.md  report.html  charts/
 //! ```
 //!
-//! Everything is UTF-8 with `\n`; CSV is RFC 4180 with a header that is always the same; times are integer
-//! nanoseconds, sizes integer bytes, floats the shortest text that reads back as the same number. Each file carries
-//! [`SCHEMA`]. A cell of CSV that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or a
-//! carriage return, and is no number) has an apostrophe in front. Definitions of the columns are at [`AccuracyRow`], [`PerfRow`], [`RequestRecord`], [`ProbeRow`], [`LoadRow`],
-//! [`OperatorRow`] and [`LimitRow`].
+//! All files are UTF-8 with `\n`. CSV is RFC 4180 with a fixed header. Times are integer nanoseconds and sizes integer
+//! bytes. Floats are the shortest text that reads back as the same number. Each file but `telemetry.csv` carries
+//! [`SCHEMA`]. A CSV cell that a spreadsheet would take for a formula gets an apostrophe in front. Such a cell is no
+//! number and begins with `=`, `+`, `-`, `@`, a tab or a carriage return. [`AccuracyRow`], [`PerfRow`],
+//! [`RequestRecord`], [`ProbeRow`], [`LoadRow`], [`OperatorRow`] and [`LimitRow`] define the columns.
 //!
-//! The `.jsonl` files are journals. A line counts once its `\n` is on disk; a torn last line (the process was
-//! killed in it) is ignored by a reader and cut off by the next writer. See [`RunDir`].
+//! The `.jsonl` files are journals. A line counts once its `\n` is on disk. If the process was killed while writing a
+//! line, readers ignore the torn line and the next writer cuts it off. See [`RunDir`].
 //!
-//! From schema 3 on each line, and `run.json`, ends with `"sum"`: the first 16 hexadecimal digits of the SHA-256 of all bytes
-//! before the comma in front of it (in `run.json`: before the comma, line break and indent). When a run is complete, `seal` in
-//! `run.json` has the lines and the SHA-256 of each of [`JOURNALS`]. [`Contents`] reads a run and says what of it is not what
-//! plan, sums and seal say; records of schemas 1 and 2 are read without.
+//! From schema 3 on, each journal line and `run.json` end with a checksum, `"sum"`. It is the first 16 hexadecimal
+//! digits of the SHA-256 of all bytes before the comma in front of it. In `run.json`, the line break and indent before
+//! the field are left out as well. A complete run has a `seal` in `run.json`: the line count and the SHA-256 of each of
+//! [`JOURNALS`]. [`Contents`] reads a run and lists what deviates from plan, sums and seal. Records of schemas 1 and
+//! 2 are read without sums and seal.
 //!
-//! `samples.kept.jsonl` and the like hold, while a run is mended, lines that stand behind a gap: they are good, and go to their
-//! places when the run comes to them. `*.set-aside` is a journal as it was found.
+//! While a run is repaired, `samples.kept.jsonl` and similar files hold the good lines found after a gap. The resumed
+//! run puts them in their places. `*.set-aside` is a copy of a journal as it was found.
 
 mod audit;
 mod course;

@@ -1,4 +1,4 @@
-//! `noise.json`: how large a difference a machine shows between two runs of the same thing.
+//! `noise.json`: how much a machine's times differ between two runs of the same program.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use super::summary::Phase;
 use super::{RecordError, wire, write_whole};
 use crate::bounded;
 
-/// Most bytes of the file, which has some lines a shape.
+/// Maximum size of the file in bytes. It has a few lines per shape.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// What `glmbench doctor --noise` found: one thing timed by several processes, some time apart, on one machine.
+/// The result of `glmbench doctor --noise`: one workload timed by several processes at different times on one machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// Program and version.
@@ -22,28 +22,29 @@ pub struct Noise {
     pub cpu_model: String,
     /// The device.
     pub device: String,
-    /// Its kernels.
+    /// The device's kernels.
     pub kernel: String,
-    /// The computing type.
+    /// The compute type.
     pub dtype: String,
     /// Threads of the engine.
     pub threads: u32,
-    /// The model as it was asked for.
+    /// The model as requested.
     pub model: String,
-    /// When, RFC 3339, UTC.
+    /// When the file was made: RFC 3339, UTC.
     pub made: String,
-    /// A floor for each shape and phase.
+    /// The noise floor of each shape and phase.
     pub floors: Vec<NoiseFloor>,
 }
 
-/// The floor of one phase of one shape.
+/// The noise floor of one phase of one shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NoiseFloor {
     /// The shape.
     pub case_id: String,
     /// The phase.
     pub phase: Phase,
-    /// Processes that timed it; 0 in files from before it was timed by several, which say nothing of what differs between runs.
+    /// Number of processes that timed the phase. 0 in older files, which only measured within one process and say
+    /// nothing about differences between runs.
     #[serde(default)]
     pub runs: u32,
     /// Standard deviation of the logarithm of the processes' medians.
@@ -52,19 +53,19 @@ pub struct NoiseFloor {
     /// Median of the processes' medians.
     #[serde(default)]
     pub median_ns: Option<u64>,
-    /// The difference that one in twenty comparisons of two such runs exceeds in this phase, as a share (0.02 = 2 %).
+    /// The relative difference in this phase that one in twenty comparisons of two such runs exceeds (0.02 = 2 %).
     pub floor: f64,
 }
 
 impl Noise {
-    /// Reads the file.
+    /// Reads a noise file.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
         let bytes = bounded::file(path, MAX_BYTES).map_err(RecordError::io("read", path))?;
         let malformed = |message| RecordError::Malformed { path: path.to_owned(), line: 1, message };
         wire::parse(&bytes).map_err(malformed)
     }
 
-    /// Writes the file, replacing an older one.
+    /// Writes a noise file, replacing an existing one.
     pub fn write(&self, path: &Path) -> Result<(), RecordError> {
         let mut bytes = serde_json::to_vec_pretty(&wire::Wire::new(self))
             .map_err(|e| RecordError::io("encode", path)(e.into()))?;
@@ -104,7 +105,7 @@ mod tests {
         noise.write(&path).unwrap();
         assert_eq!(Noise::read(&path).unwrap(), noise);
         insta::assert_snapshot!("noise.json", std::fs::read_to_string(&path).unwrap());
-        // One from before floors were measured between runs.
+        // A file from before floors were measured between runs.
         let old = r#"{"schema":2,"engine":"","host":"","cpu_model":"","device":"cpu","kernel":"","dtype":"fp16","threads":1,
             "model":"demo","made":"","floors":[{"case_id":"b1-i8-o8","phase":"decode","blocks":20,"ratio":1.0,"floor":0.01}]}"#;
         std::fs::write(&path, old).unwrap();

@@ -1,4 +1,4 @@
-//! Where the time of a repetition went, operator by operator.
+//! Operator times of a repetition.
 
 use super::request::Clock;
 use super::summary::Phase;
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 pub struct OperatorRecord {
     /// Prefill or decode.
     pub phase: Phase,
-    /// The operator; `rest` for what of the engine's steps is in none.
+    /// The operator; `rest` for time in the engine's steps outside any operator.
     pub operator: String,
-    /// How often it was called.
+    /// Number of calls.
     pub calls: u64,
-    /// Time in it.
+    /// Total time.
     pub time_ns: u64,
-    /// Bytes of weights, embedding rows and KV cache that it had to move at least.
+    /// Minimum bytes to move: weights, embedding rows and KV cache.
     pub bytes: u64,
-    /// Operations of matrix products and attention.
+    /// Floating-point operations of matrix products and attention.
     pub flops: u64,
 }
 
@@ -34,25 +34,25 @@ pub struct OperatorRow {
     pub clock: Clock,
     /// Prefill or decode.
     pub phase: Phase,
-    /// The operator; `rest` for what of the engine's steps is in none.
+    /// The operator; `rest` for time in the engine's steps outside any operator.
     pub operator: String,
-    /// Timed repetitions counted.
+    /// Number of timed repetitions counted.
     pub reps: u64,
-    /// Calls in one repetition.
+    /// Calls per repetition.
     pub calls: u64,
-    /// Time in one repetition, median over them.
+    /// Time per repetition: the median over the repetitions.
     pub time_ns: u64,
-    /// Bytes of one repetition.
+    /// Bytes per repetition.
     pub bytes: u64,
-    /// Operations of one repetition.
+    /// Floating-point operations per repetition.
     pub flops: u64,
-    /// `time_ns` over the sum of all operators' of the phase, 0 to 1.
+    /// `time_ns` divided by the total over all operators of the phase, 0 to 1.
     pub share: Option<f64>,
-    /// `bytes` over `time_ns`, 10⁹ bytes a second; empty where nothing has to be moved.
+    /// `bytes` divided by `time_ns`, in 10⁹ bytes per second; empty if no bytes are counted.
     pub achieved_gb_s: Option<f64>,
-    /// `flops` over `time_ns`, 10⁹ a second; empty where nothing is counted.
+    /// `flops` divided by `time_ns`, in 10⁹ operations per second; empty if no operations are counted.
     pub achieved_gflop_s: Option<f64>,
-    /// The least time that the machine's measured limits allow, as a percentage of `time_ns`.
+    /// The minimum time that the machine's measured limits allow, as a percentage of `time_ns`.
     pub roofline_pct: Option<f64>,
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 /// A search of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SearchCase {
-    /// Its name, as in the probes.
+    /// The search's name, as in the probes.
     pub search_id: String,
     /// Tensor-parallel ranks.
     pub tp: u32,
@@ -20,30 +20,30 @@ pub struct SearchCase {
     pub low: u32,
     /// Largest batch of the range.
     pub high: u32,
-    /// Most time per token after the first.
+    /// Maximum time per token after the first.
     pub limit_tpot_ns: u64,
-    /// Most time to the first token of all sequences.
+    /// Maximum time to the first token of all sequences.
     pub limit_ttft_ns: Option<u64>,
     /// Timed repetitions of each probe.
     pub repetitions: u32,
 }
 
-/// How a probe came out.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeOutcome {
-    /// It ran and keeps the limits.
+    /// The batch ran within the limits.
     Fits,
-    /// It ran and passes a limit.
+    /// The batch ran and exceeded a limit.
     TooSlow,
-    /// Memory does not hold it.
+    /// The batch does not fit in memory.
     OutOfMemory,
-    /// Something else went wrong; the search ends.
+    /// Another error, which ends the search.
     Failed,
 }
 
 impl ProbeOutcome {
-    /// The words of tables.
+    /// Returns the words used in tables.
     pub fn words(self) -> &'static str {
         match self {
             Self::Fits => "fits",
@@ -60,7 +60,7 @@ impl ProbeOutcome {
 pub enum ProbePurpose {
     /// To find the boundary.
     Search,
-    /// To measure the boundary's two sides once more.
+    /// To measure both sides of the boundary once more.
     Verify,
 }
 
@@ -73,10 +73,10 @@ impl fmt::Display for ProbePurpose {
     }
 }
 
-/// One timed repetition of a probe; points of the run's clock, nanoseconds from run start.
+/// One timed repetition of a probe. Points in time on the run's clock, in nanoseconds from run start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeRepetition {
-    /// When the batch was handed to the engine.
+    /// When the batch was passed to the engine.
     pub start_ns: u64,
     /// When the last sequence of the batch had its first token.
     pub first_token_ns: u64,
@@ -84,38 +84,39 @@ pub struct ProbeRepetition {
     pub end_ns: u64,
 }
 
-/// A line of `probes.jsonl`. TTFT and TPOT are those of [`super::RequestRecord`]; the medians over the repetitions decide.
+/// A line of `probes.jsonl`. TTFT and TPOT are defined as in [`super::RequestRecord`]. Their medians over the
+/// repetitions decide the outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeRecord {
     /// The search in the plan.
     pub search_id: String,
     /// Index within the search, from 0; search and probe are the line's key.
     pub probe: u32,
-    /// Why this batch.
+    /// Why this batch was probed.
     pub purpose: ProbePurpose,
     /// The clock of every time below.
     pub clock: Clock,
     /// Sequences in the batch.
     pub batch: u32,
-    /// How it came out.
+    /// The result.
     pub outcome: ProbeOutcome,
-    /// Which limit was passed and by what, what memory was wanting, or what went wrong; `None` for what fits.
+    /// Which limit was exceeded and by how much, how much memory was missing, or what failed. `None` if the batch fits.
     pub reason: Option<String>,
-    /// Memory that the batch would take, where it was not run for want of it.
+    /// Memory that the batch needs, if it was not run for lack of memory.
     pub wanted_bytes: Option<u64>,
     /// Median time to the first token of all sequences.
     pub ttft_ns: Option<u64>,
     /// Median time per token after the first.
     pub tpot_ns: Option<u64>,
-    /// The timed repetitions; the warm-up before them is not kept.
+    /// The timed repetitions. The warm-up before them is not recorded.
     pub repetitions: Vec<ProbeRepetition>,
-    /// Hash of all generated ids; the same in every repetition.
+    /// Hash of all generated ids, equal in every repetition.
     pub output_hash: Option<String>,
-    /// When the probe was done, on the run's clock.
+    /// When the probe finished, on the run's clock.
     pub end_ns: u64,
 }
 
-/// What names a line of `probes.jsonl`.
+/// The key of a line of `probes.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProbeKey {
     /// The search.
@@ -138,12 +139,13 @@ impl Keyed for ProbeRecord {
     }
 }
 
-/// The batch to probe next, and why; `None` when the search is at its end. A pure function of the lines so far, and part of
-/// the format: by it a reader knows whether lines are missing, so another rule needs another [`super::SCHEMA`].
+/// Returns the next batch to probe and why, or `None` when the search has ended. This is a pure function of the lines
+/// so far and part of the format: readers use it to detect missing lines. A different rule therefore needs a new
+/// [`super::SCHEMA`].
 ///
-/// The low end comes first. Then the last batch that fits is doubled, until one does not fit or the high end does. Then the
-/// middle between the largest that fits and the smallest that does not is tried, until they are neighbours. Both of these are
-/// tried once more.
+/// The search starts with the low end. It then doubles the largest batch that fits, until a batch does not fit or the
+/// high end fits. After that it bisects between the largest batch that fits and the smallest that does not, until they
+/// are neighbours. Finally it probes both of these once more.
 pub fn next_probe(search: &SearchCase, probes: &[ProbeRecord]) -> Option<(u32, ProbePurpose)> {
     if probes.iter().any(|p| p.outcome == ProbeOutcome::Failed) {
         return None;
@@ -163,25 +165,25 @@ pub fn next_probe(search: &SearchCase, probes: &[ProbeRecord]) -> Option<(u32, P
         }
         _ => {}
     }
-    // What was not run for want of memory would not be run again.
+    // A batch that was not run for lack of memory would not run now either.
     let measured = bad.filter(|p| p.wanted_bytes.is_none()).map(|p| p.batch);
     let neighbours: Vec<u32> = good.into_iter().chain(measured).collect();
     let verified = of(ProbePurpose::Verify).count();
     neighbours.get(verified).map(|&batch| (batch, ProbePurpose::Verify))
 }
 
-/// What the probes of one search come to.
+/// The result of the probes of one search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchAnswer {
-    /// The largest batch that fits, with nothing that does not fit at or below it; 0 where there is none.
+    /// The largest batch that fits, provided that no batch at or below it does not fit; 0 if there is none.
     pub batch: u32,
-    /// Two probes that cannot both be right if a larger batch is never easier.
+    /// Two probes that contradict each other, assuming that a larger batch is never easier.
     pub contradiction: Option<String>,
-    /// What ended the search early.
+    /// The error that ended the search early.
     pub failure: Option<String>,
 }
 
-/// The answer of a search from its probes, in their order.
+/// Derives the result of a search from its probes, in order.
 pub fn search_answer(probes: &[ProbeRecord]) -> SearchAnswer {
     let fits = |p: &&ProbeRecord| p.outcome == ProbeOutcome::Fits;
     let least_bad = probes.iter().filter(|p| !fits(p)).min_by_key(|p| p.batch);
@@ -224,7 +226,7 @@ pub struct ProbeRow {
     pub device: String,
     /// The clock of all times in the row.
     pub clock: Clock,
-    /// The computing type.
+    /// The compute type.
     pub dtype: String,
     /// Tensor-parallel ranks.
     pub tp: u32,
@@ -234,17 +236,17 @@ pub struct ProbeRow {
     pub input_tokens: u32,
     /// Tokens generated for each sequence.
     pub output_tokens: u32,
-    /// Most time per token after the first.
+    /// Maximum time per token after the first.
     pub limit_tpot_ns: u64,
-    /// Most time to the first token.
+    /// Maximum time to the first token.
     pub limit_ttft_ns: Option<u64>,
     /// Index of the probe.
     pub probe: u32,
-    /// Why this batch.
+    /// Why this batch was probed.
     pub purpose: ProbePurpose,
     /// Sequences in the batch.
     pub batch: u32,
-    /// How it came out.
+    /// The result.
     pub outcome: ProbeOutcome,
     /// Timed repetitions.
     pub reps: u64,
@@ -254,11 +256,11 @@ pub struct ProbeRow {
     pub tpot_ns: Option<u64>,
     /// Decode throughput at that median: batch ÷ TPOT.
     pub decode_tokens_per_s: Option<f64>,
-    /// Memory that the batch would take, where it was not run for want of it.
+    /// Memory that the batch needs, if it was not run for lack of memory.
     pub wanted_bytes: Option<u64>,
-    /// Why it does not fit.
+    /// Why the batch does not fit.
     pub reason: Option<String>,
-    /// The batch is the search's answer.
+    /// Whether the batch is the result of the search.
     pub answer: bool,
 }
 

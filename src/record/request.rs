@@ -6,13 +6,13 @@ use super::operators::OperatorRecord;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Which clock a time came from. Nothing converts one into the other.
+/// The clock that a time was taken from. Times of the two clocks are never converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
-    /// A wall or device clock on hardware that was there.
+    /// A wall clock or device clock on real hardware.
     Measured,
-    /// A virtual clock, kept from a chip profile.
+    /// A virtual clock, derived from a chip profile.
     Modelled,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for Clock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RepetitionKind {
-    /// Run at the measured shape until times settle; kept, not counted.
+    /// Run at the measured shape until times settle. Recorded, not counted.
     Warmup,
     /// Counted.
     Timed,
@@ -37,8 +37,8 @@ pub enum RepetitionKind {
 
 /// A line of `requests.jsonl`: one batch of `batch` equal requests, run once.
 ///
-/// `start_ns`, `first_token_ns` and `end_ns` are points of the run's clock, nanoseconds from run start;
-/// `prefill_ns` and `step_ns` are durations. From them (`facts`: ModelTest's words):
+/// `start_ns`, `first_token_ns` and `end_ns` are points in time on the run's clock, in nanoseconds from run start.
+/// `prefill_ns` and `step_ns` are durations. The metrics, in ModelTest's terms, are:
 /// - TTFT = `first_token_ns − start_ns`, tokenization excluded;
 /// - prefill time = `prefill_ns`, the sum of all prefill steps of the batch;
 /// - decode time = `end_ns − first_token_ns`; TPOT = decode time / (`output_tokens` − 1), undefined for one token;
@@ -57,59 +57,60 @@ pub struct RequestRecord {
     /// Tensor-parallel ranks.
     #[serde(default = "super::wire::one")]
     pub tp: u32,
-    /// Which block of an interleaved run it belongs to: repetitions of two configurations with the same block were run
-    /// next to each other; where the run's group counts its blocks, in a process that was started for this block. `None` there
-    /// where the other configuration's was timed by another process.
+    /// The block of an interleaved run. Repetitions of two configurations with the same block ran next to each other.
+    /// If the run's group counts its blocks, they ran in a process started for this block. In that case, `None` means
+    /// that another process timed the other configuration's repetition.
     #[serde(default)]
     pub block: Option<u32>,
     /// Sequences in the batch.
     pub batch: u32,
-    /// Prompt tokens of each sequence; with real prompts, which differ, their mean, rounded.
+    /// Prompt tokens of each sequence. For real prompts, which differ: their mean, rounded.
     pub input_tokens: u32,
     /// Tokens generated for each sequence.
     pub output_tokens: u32,
     /// The real prompts; `None` for random tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<GroupPrompts>,
-    /// When the batch was handed to the engine.
+    /// When the batch was passed to the engine.
     pub start_ns: u64,
-    /// Sum of the prefill steps' durations, sampling of the first token included.
+    /// Sum of the durations of the prefill steps, including the sampling of the first token.
     pub prefill_ns: u64,
     /// When the last sequence of the batch had its first token.
     pub first_token_ns: u64,
-    /// Duration of each decode step: `output_tokens − 1` of them when the batch runs in step.
+    /// Duration of each decode step. There are `output_tokens − 1` if all sequences advance together.
     pub step_ns: Vec<u64>,
     /// When the last token of the batch was chosen.
     pub end_ns: u64,
-    /// Hash (hex) of all generated ids; every repetition of a case must have the same.
+    /// Hash (hex) of all generated ids. It must be equal in all repetitions of a case.
     pub output_hash: String,
-    /// Peak resident memory of the process: since its case began, or since the spot before it.
+    /// Peak resident memory of the process, since the start of the case or the spot measurement before this repetition.
     pub peak_rss_bytes: Option<u64>,
-    /// Most memory in use on one of the run's cards when it had ended; of timed repetitions, where the cards tell.
+    /// Largest memory use of one of the run's cards after the repetition. Only for timed repetitions, if the cards
+    /// report it.
     #[serde(default)]
     pub device_memory_bytes: Option<u64>,
-    /// Where the time of the steps went; empty unless operators were timed.
+    /// Operator times of the steps. Empty unless operators were timed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operators: Vec<OperatorRecord>,
-    /// The machine's limits right before and after it, outside all times above; where a target speaks of the case and the
-    /// clock is measured.
+    /// The machine's limits just before and after the repetition, outside all times above. Present if a target names
+    /// the case and the clock is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spots: Option<Spots>,
-    /// Why the repetition failed; its times then mean nothing, and no further repetition of the case is run.
+    /// Why the repetition failed. If set, its times are meaningless, and no further repetition of the case is run.
     pub error: Option<String>,
 }
 
-/// Which prompts of a data set a repetition had.
+/// The data set prompts of a repetition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupPrompts {
-    /// Index of the batch of prompts; repetitions of the same one must give the same output.
+    /// Index of the batch of prompts. Repetitions with the same batch must give the same output.
     pub group: u32,
-    /// Prompt tokens of each sequence, as they were fed.
+    /// Prompt tokens of each sequence, as fed.
     pub input_tokens: Vec<u32>,
 }
 
 impl RequestRecord {
-    /// Prompt tokens of the whole batch.
+    /// Returns the number of prompt tokens of the whole batch.
     pub fn prompt_tokens(&self) -> u64 {
         match &self.prompts {
             Some(prompts) => prompts.input_tokens.iter().map(|&n| u64::from(n)).sum(),
@@ -118,7 +119,7 @@ impl RequestRecord {
     }
 }
 
-/// What names a line of `requests.jsonl`.
+/// The key of a line of `requests.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestKey {
     /// The case.

@@ -1,4 +1,4 @@
-//! `run.json`: what was run, on what, and how far it came.
+//! `run.json`: what was run, on what, and how far the run got.
 
 use super::identity::{Identity, hex};
 use super::limits::Roofline;
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// How far a run came.
+/// How far a run got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Under way, or killed without a chance to say so.
+    /// In progress, or killed before it could record another status.
     Running,
     /// Stopped by Ctrl-C or an error; can be resumed.
     Interrupted,
-    /// Every case of the plan had its lines when this was written; whether it has them is for [`super::Contents`] to say.
+    /// Every case of the plan had its lines when this was written. [`super::Contents`] checks whether they still exist.
     Complete,
 }
 
@@ -27,36 +27,36 @@ pub enum Status {
 pub struct RunRecord {
     /// The directory's name.
     pub run_id: String,
-    /// How far it came.
+    /// How far the run got.
     pub status: Status,
-    /// What decides comparability.
+    /// The facts that make runs comparable.
     pub identity: Identity,
-    /// What is recorded and may differ between runs that are compared.
+    /// Recorded facts that may differ between compared runs.
     pub provenance: Provenance,
-    /// The cases.
+    /// The cases of the run.
     pub plan: Plan,
-    /// The choice tokens of each task, in order, as the tokenizer gave them.
+    /// The choice tokens of each task, in order, as the tokenizer encodes them.
     pub choice_tokens: BTreeMap<String, Vec<ChoiceToken>>,
-    /// The first full prompt, so that a wrong template is seen at once.
+    /// The first full prompt, so that a wrong template is noticed at once.
     pub first_prompt: Option<FirstPrompt>,
-    /// Each journal as it was when the run was complete, by file name; `None` before, and in records from before schema 3.
+    /// Each journal at completion, by file name. `None` before completion and in records older than schema 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal: Option<BTreeMap<String, JournalSeal>>,
 }
 
 impl RunRecord {
-    /// Its cases are timed in turn with those of another run, block by block.
+    /// Whether the run's cases are timed alternately with those of another run, block by block.
     pub fn is_in_turns(&self) -> bool {
         self.provenance.group.as_ref().is_some_and(|group| group.blocks.is_some())
     }
 }
 
-/// A journal that nothing is added to any more.
+/// The final state of a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalSeal {
-    /// Its lines; of `telemetry.csv` the header is one.
+    /// Number of lines. The header of `telemetry.csv` counts as one.
     pub lines: u64,
-    /// SHA-256 (hex) of its bytes.
+    /// SHA-256 (hex) of the file.
     pub sha256: String,
 }
 
@@ -65,96 +65,97 @@ pub struct JournalSeal {
 pub struct Provenance {
     /// The suite's name.
     pub suite: String,
-    /// The model as it was asked for (`demo`, `dummy:chatglm2-6b`, a folder's name).
+    /// The model as requested (`demo`, `dummy:chatglm2-6b`, a folder's name).
     pub model: String,
-    /// What was read of the model, and what decided where its folder does not say, by name: shape, weight files, rotary scaling,
-    /// ids before a prompt and at the end of a sequence, words of its configuration that are not known. Empty in records from
-    /// before it was kept.
+    /// What was read from the model, by name: shape, weight files, rotary scaling, ids before a prompt and at the end
+    /// of a sequence, unknown words of its configuration. Also what was assumed where the folder does not say. Empty in
+    /// records older than this field.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub model_details: BTreeMap<String, String>,
     /// Program and version: `glmbench 0.1.0`.
     pub engine: String,
-    /// `cpu`, `300i-duo`, `800i-a2`, with `(emulated)` where it was.
+    /// `cpu`, `300i-duo`, `800i-a2`, with `(emulated)` for an emulated device.
     pub device: String,
-    /// The kernels chosen at run time (`avx2`, `avx512`, `portable`…).
+    /// The kernels selected at run time (`avx2`, `avx512`, `portable`…).
     pub kernel: String,
     /// The clock of all times.
     pub clock: Clock,
-    /// Name and hash of the chip profile behind a modelled clock.
+    /// Name and hash of the chip profile of a modelled clock.
     pub clock_profile: Option<String>,
-    /// The computing type: `fp16`, `fp32`, `bf16`.
+    /// The compute type: `fp16`, `fp32`, `bf16`.
     pub dtype: String,
-    /// Tensor-parallel ranks of the precision cases; performance cases have their own.
+    /// Tensor-parallel ranks of the precision cases. Performance cases have their own.
     pub tp: u32,
-    /// What the device chose and found, by name: chip, library versions, the operators behind attention, KV write….
+    /// What the device selected and found, by name: chip, library versions, the operators used for attention, KV
+    /// write….
     #[serde(default)]
     pub device_details: BTreeMap<String, String>,
-    /// How each column of `telemetry.csv` comes about, with its unit; `absent: reason` where it stays empty.
+    /// The source and unit of each column of `telemetry.csv`; `absent: reason` for columns that stay empty.
     #[serde(default)]
     pub telemetry: BTreeMap<String, String>,
-    /// Threads of the engine.
+    /// Number of engine threads.
     pub threads: u32,
-    /// Sequences at once in accuracy tasks.
+    /// Concurrent sequences in accuracy tasks.
     pub batch: u32,
-    /// Versions of what was used: program, compiler, driver, firmware…
+    /// Versions of program, compiler, driver, firmware…
     pub versions: BTreeMap<String, String>,
-    /// The commit of the program, if known at build.
+    /// The commit of the program, if known at build time.
     pub git_commit: Option<String>,
-    /// The environment variables that change what the program or the device runtime does.
+    /// The environment variables that affect the program or the device runtime.
     pub environment: BTreeMap<String, String>,
     /// Host name.
     pub host: String,
     /// Operating system and kernel.
     pub os: String,
-    /// CPU model, as the system names it.
+    /// CPU model, as reported by the system.
     pub cpu_model: String,
-    /// Frequency governor, if the system tells.
+    /// Frequency governor, if the system reports one.
     pub governor: Option<String>,
-    /// What the machine can do at most, as measured on it before the cases ([`super::Spots`] is what it could do around one
-    /// repetition); of an emulated card what its profile says of one
-    /// chip, so that a case of several ranks has as many times that.
+    /// The machine's limits, measured before the cases. [`super::Spots`] has the limits around a single repetition. For
+    /// an emulated card, these are the limits of one chip from its profile, so a case of `n` ranks has `n` times as
+    /// much.
     pub roofline: Option<Roofline>,
-    /// What loading the model took; `None` in records from before it was kept, and where no model ran.
+    /// Time and memory that loading the model took. `None` in records older than this field, and where no model ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<LoadFacts>,
-    /// Weights that are NaN, or infinite in the run's type, in words; what was computed with them cannot be believed. `None`
-    /// where none was read, and in records from before they were looked for.
+    /// Weights that are NaN, or infinite in the run's type, in words. Results computed with them are not reliable.
+    /// `None` where no weights were read, and in records older than this check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_faults: Option<Vec<String>>,
     /// The command line that made the run.
     pub command_line: Vec<String>,
-    /// The run whose stored answers were scored again; set where no model ran.
+    /// The run whose stored answers were scored again. Set only where no model ran.
     #[serde(default)]
     pub scored_from: Option<String>,
-    /// RFC 3339, UTC: when the run began first.
+    /// When the run first started: RFC 3339, UTC.
     pub started: String,
-    /// RFC 3339, UTC: when it ended last.
+    /// When the run last ended: RFC 3339, UTC.
     pub finished: Option<String>,
-    /// How often it was taken up again.
+    /// How often the run was resumed.
     pub resumed: u32,
-    /// The command's other runs, where a suite has several configurations.
+    /// The command's other runs, if the suite has several configurations.
     #[serde(default)]
     pub group: Option<Group>,
 }
 
-/// One command that makes a run of each of a suite's configurations.
+/// A command that makes one run for each configuration of a suite.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// Its name: when it began, as run directories begin, and the suite.
+    /// The group's name: its start time, in the format of run directory names, and the suite.
     pub id: String,
     /// Hash of the suite with all its configurations.
     pub suite: String,
-    /// Which of them this run is.
+    /// The configuration of this run.
     pub configuration: String,
-    /// All of them, in the suite's order.
+    /// All configurations, in the suite's order.
     pub configurations: Vec<String>,
-    /// Blocks in which two of them are timed in turn, each in a process of its own; `None` where they run one after the other,
-    /// and in records from before blocks were placed anew.
+    /// Number of blocks in which two configurations are timed alternately, each block in its own process. `None` where
+    /// they run one after the other, and in records from before blocks had their own processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<u32>,
 }
 
-/// What was to be run.
+/// The cases to run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Tasks with items to score.
@@ -164,20 +165,20 @@ pub struct Plan {
     /// Searches for the largest batch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub searches: Vec<SearchCase>,
-    /// Loads.
+    /// Loads to serve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loads: Vec<LoadCase>,
-    /// What is expected of the machine's limits.
+    /// Expected values for the machine's limits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<Target>,
-    /// Every repetition has the times of its operators.
+    /// Whether every repetition has operator times.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub operators: bool,
 }
 
 impl Plan {
-    /// The numbers of tensor-parallel ranks that the cases need, in the order in which they are run: an engine is loaded once
-    /// for each. Precision comes first.
+    /// Returns the numbers of tensor-parallel ranks that the cases need, in run order. An engine is loaded once for
+    /// each. Accuracy cases come first.
     pub fn worlds(&self) -> Vec<u32> {
         let timed = self.performance.iter().filter(|case| case.unfit.is_none());
         let accuracy = self.accuracy.iter().map(|case| case.tp);
@@ -200,39 +201,39 @@ pub struct AccuracyCase {
     pub task: String,
     /// The dataset's name and split.
     pub dataset: String,
-    /// The protocol's name, which stands beside every score.
+    /// The protocol's name, which is printed beside every score.
     pub protocol: String,
     /// Worked examples before each question.
     pub shots: u32,
     /// Tensor-parallel ranks.
     #[serde(default = "super::wire::one")]
     pub tp: u32,
-    /// Items to score (after any limit).
+    /// Items to score, after any limit.
     pub items: u64,
-    /// SHA-256 (hex) over names and contents of these items, in order ([`items_hash`]); `None` in records from before it was
-    /// kept.
+    /// SHA-256 (hex) of the names and contents of these items, in order ([`items_hash`]). `None` in records older than
+    /// this field.
     #[serde(default)]
     pub items_hash: Option<String>,
-    /// Items of the split and subjects asked for, before any limit; `None` in records from before this was kept.
+    /// Items of the requested split and subjects, before any limit. `None` in records older than this field.
     #[serde(default)]
     pub available: Option<u64>,
-    /// Short content hash: two scores are comparable when it is equal.
+    /// Short content hash. Two scores are comparable if their hashes are equal.
     pub version_hash: String,
-    /// Accuracy by chance, 0 to 1.
+    /// Accuracy of guessing, 0 to 1.
     pub chance: Option<f64>,
-    /// The published or otherwise expected accuracy, 0 to 1, to print beside the result.
+    /// The published or otherwise expected accuracy, 0 to 1, printed beside the result.
     pub expected: Option<f64>,
-    /// The same as it was published; `None` where nothing is expected, and in records from before it was kept.
+    /// The expected accuracy as published. `None` where nothing is expected, and in records older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<PublishedScore>,
-    /// Share of the items that may fail without making the run invalid; none where `None`.
+    /// Share of the items that may fail without making the run invalid. `None` means that no item may fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_failed: Option<f64>,
-    /// The protocol has text generated; `None` in records from before this was kept.
+    /// Whether the protocol generates text. `None` in records older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generates: Option<bool>,
-    /// The rule that reads an answer where no better one does, as [`super::SampleRecord::extract_rule`] names it; `None` where
-    /// the protocol has no such ladder.
+    /// The fallback rule for extracting an answer, named as in [`super::SampleRecord::extract_rule`]. `None` if the
+    /// protocol has no sequence of rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_rule: Option<String>,
 }
@@ -240,21 +241,22 @@ pub struct AccuracyCase {
 /// A published score.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedScore {
-    /// What it is of: `chatglm2-6b in fp16`.
+    /// What was scored: `chatglm2-6b in fp16`.
     pub of: String,
-    /// Right answers.
+    /// Correct answers.
     pub correct: u64,
     /// Items scored.
     pub items: u64,
     /// Who published it.
     pub source: String,
-    /// Why the run's own score is not one of the same thing, if so; it is then not held against it.
+    /// Why the run's score is not comparable with this one. If set, the two are not compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlike: Option<String>,
 }
 
-/// SHA-256 (hex) over [`doc_id`](super::SampleRecord::doc_id) and [`doc_hash`](super::SampleRecord::doc_hash) of items in
-/// their order: by it a journal has the items of the plan, and no others.
+/// Returns the SHA-256 (hex) of the [`doc_id`](super::SampleRecord::doc_id) and
+/// [`doc_hash`](super::SampleRecord::doc_hash) of items, in order. It shows whether a journal has exactly the items of
+/// the plan.
 pub fn items_hash<'a>(items: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut digest = Sha256::new();
     for text in items.flat_map(|(doc_id, doc_hash)| [doc_id, doc_hash]) {
@@ -265,13 +267,13 @@ pub fn items_hash<'a>(items: impl Iterator<Item = (&'a str, &'a str)>) -> String
 }
 
 impl AccuracyCase {
-    /// Whether so many failed items are more than the suite allows.
+    /// Whether `failed` items are more than the suite allows.
     pub fn is_spoilt_by(&self, failed: u64) -> bool {
-        // A share in decimals times a count may come out a little short of a whole number.
+        // A decimal share times a count may fall slightly short of a whole number.
         failed as f64 > self.max_failed.unwrap_or(0.0) * self.items as f64 + 1e-6
     }
 
-    /// How many items there are, where a limit leaves some of them out.
+    /// Returns the number of available items if a limit excludes some of them.
     pub fn part_of(&self) -> Option<u64> {
         self.available.filter(|all| *all > self.items)
     }
@@ -280,42 +282,42 @@ impl AccuracyCase {
 /// A shape of the plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PerformanceCase {
-    /// Its name, as in the requests.
+    /// The case's name, as in the requests.
     pub case_id: String,
     /// Tensor-parallel ranks.
     #[serde(default = "super::wire::one")]
     pub tp: u32,
     /// Sequences in the batch.
     pub batch: u32,
-    /// Prompt tokens of each sequence; with real prompts, which differ, their mean over all batches, rounded.
+    /// Prompt tokens of each sequence. For real prompts, which differ: their mean over all batches, rounded.
     pub input_tokens: u32,
     /// Tokens to generate for each sequence.
     pub output_tokens: u32,
     /// Real prompts; `None` for random tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<PromptsCase>,
-    /// Why the device cannot hold it, if so; it was then not run.
+    /// Why the case does not fit on the device. If set, it was not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfit: Option<String>,
-    /// Timed repetitions wanted; with real prompts, of each batch of them.
+    /// Timed repetitions to run; for real prompts, per batch.
     pub repetitions: u32,
-    /// Seed of the random prompts; `None` for real ones, and in records from before it was kept.
+    /// Seed of the random prompts. `None` for real prompts, and in records older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// What prefill must do at least, for the roofline.
+    /// Minimum work of the prefill phase, for the roofline.
     pub prefill_cost: Option<Cost>,
-    /// What all decode steps together must do at least.
+    /// Minimum work of all decode steps together.
     pub decode_cost: Option<Cost>,
 }
 
 impl PerformanceCase {
-    /// Timed repetitions wanted: each batch of prompts as often as the case says.
+    /// Returns the number of timed repetitions over all batches of prompts.
     pub fn timed(&self) -> u64 {
         u64::from(self.repetitions) * u64::from(self.prompts.as_ref().map_or(1, |prompts| prompts.groups))
     }
 
-    /// Whether nothing of it is left to run: it was left out, every timed repetition has its line, or a repetition failed,
-    /// after which no other is run.
+    /// Whether nothing is left to run. The case was skipped, all timed repetitions have lines, or a repetition failed,
+    /// which ends the case.
     pub fn is_finished(&self, requests: &[RequestRecord]) -> bool {
         let own = || requests.iter().filter(|request| request.case_id == self.case_id);
         let timed = own().filter(|request| request.kind == RepetitionKind::Timed).count() as u64;
@@ -328,17 +330,17 @@ impl PerformanceCase {
 pub struct PromptsCase {
     /// Data set or file.
     pub source: String,
-    /// Batches that are timed, each as often as the case says.
+    /// Number of timed batches. Each is timed [`PerformanceCase::repetitions`] times.
     pub groups: u32,
-    /// Tokens of the shortest prompt as it is fed.
+    /// Tokens of the shortest prompt fed.
     pub shortest: u32,
-    /// Tokens of the longest.
+    /// Tokens of the longest prompt fed.
     pub longest: u32,
-    /// What was done to make prompts and batches of the questions, in words.
+    /// How questions were turned into prompts and batches, in words.
     pub notes: Vec<String>,
 }
 
-/// Work of a phase of one repetition.
+/// Work of one phase of one repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// Bytes that must cross the memory bus.
@@ -347,7 +349,7 @@ pub struct Cost {
     pub flops: u64,
 }
 
-/// One answer's token.
+/// The token of one answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChoiceToken {
     /// The answer (`A`).

@@ -5,15 +5,15 @@ use super::wire::floats;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What became of an item. The three are counted apart: an error never turns into a wrong answer.
+/// The outcome of an item. The three are counted separately: an error never becomes a wrong answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SampleState {
-    /// An answer was had; it is right or wrong.
+    /// An answer was extracted. It is right or wrong.
     Scored,
-    /// The model answered, but no choice could be read from what it said. Counts as not correct.
+    /// The model answered, but no choice could be extracted from its answer. Counts as not correct.
     Unscorable,
-    /// The model did not answer (device error, context too long). Outside the accuracy's denominator.
+    /// The model did not answer (device error, prompt too long). Excluded from the accuracy's denominator.
     Failed,
 }
 
@@ -24,47 +24,47 @@ pub struct SampleRecord {
     pub task: String,
     /// The item's name within the task; task and doc_id are the line's key.
     pub doc_id: String,
-    /// SHA-256 (hex) of the item as the dataset holds it.
+    /// SHA-256 (hex) of the item as stored in the dataset.
     pub doc_hash: String,
     /// SHA-256 (hex) of the full prompt.
     pub prompt_hash: String,
-    /// Subject within the set (`high_school_physics`); empty where the set has none.
+    /// Subject within the set (`high_school_physics`); empty if the set has none.
     pub subject: String,
-    /// The set's category (`STEM`, `Social Science`, `Humanities`, `Other`); empty where the set has none.
+    /// The set's category (`STEM`, `Social Science`, `Humanities`, `Other`); empty if the set has none.
     pub category: String,
-    /// Belongs to the set's hard part (C-Eval Hard).
+    /// Whether the item belongs to the set's hard part (C-Eval Hard).
     pub hard: bool,
-    /// What became of it.
+    /// The outcome.
     pub state: SampleState,
-    /// The right choice.
+    /// The correct choice.
     pub gold: String,
     /// The model's choice; `None` unless scored.
     pub pred: Option<String>,
     /// `pred == gold`; false unless scored.
     pub correct: bool,
-    /// Natural-log probability of each choice token, in the task's order; empty where the protocol reads text.
-    /// A value that is not finite is `null` on disk and NaN here.
+    /// Log-probability (natural) of each choice token, in the task's order; empty if the protocol reads text. A value
+    /// that is not finite is `null` on disk and NaN here.
     #[serde(with = "floats")]
     pub choice_logprobs: Vec<f32>,
-    /// Log-probability of the best choice less that of the second best.
+    /// Log-probability of the best choice minus that of the second best.
     pub margin: Option<f32>,
-    /// Tokens fed to the model for this item, all rounds together.
+    /// Tokens fed to the model for this item, over all rounds.
     pub input_tokens_n: u64,
     /// Generated token ids.
     pub output_tokens: Vec<u32>,
     /// Generated text.
     pub text: String,
-    /// Which rule read the answer from the text or the probabilities.
+    /// The rule that extracted the answer from the text or the probabilities.
     pub extract_rule: String,
-    /// When its first step began, nanoseconds from run start.
+    /// When the item's first step began, in nanoseconds from run start.
     pub t_start_ns: u64,
-    /// When its last step ended, nanoseconds from run start.
+    /// When the item's last step ended, in nanoseconds from run start.
     pub t_end_ns: u64,
-    /// What went wrong; set when failed.
+    /// The error, if the item failed.
     pub error: Option<String>,
 }
 
-/// What names a line of `samples.jsonl`.
+/// The key of a line of `samples.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SampleKey {
     /// The task.

@@ -1,42 +1,42 @@
-//! The checksum that ends each line of a journal, and `run.json`.
+//! The checksum at the end of each journal line and of `run.json`.
 //!
-//! The last field is `sum`: the first 16 hexadecimal digits of the SHA-256 of all bytes in front of it, from the `{` to the
-//! byte before the comma. It says whether the line is the one that was written, whatever stands before and behind it: so
-//! lines of a run that was gone on with are those of a run that was not. It is no defence against a person who makes sums.
+//! The last field is `sum`: the first 16 hexadecimal digits of the SHA-256 of all bytes before it, from the `{` to the
+//! byte before the comma. It covers one line only, so the lines of a resumed run equal those of an uninterrupted run.
+//! It does not protect against someone who recomputes sums.
 
 use super::identity::hex;
 use sha2::{Digest, Sha256};
 
-/// Hexadecimal digits of a sum.
+/// Number of hexadecimal digits of a sum.
 const DIGITS: usize = 16;
 
-/// What stands around the digits.
+/// The text around the digits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Frame {
     before: &'static str,
     after: &'static str,
-    /// What the object ended with before it had a sum.
+    /// The end of the object without a sum.
     end: &'static str,
 }
 
-/// A line of a journal.
+/// A journal line.
 pub(super) const LINE: Frame = Frame { before: ",\"sum\":\"", after: "\"}\n", end: "}" };
-/// An object over several lines, indented by two.
+/// An object over several lines, indented by two spaces.
 pub(super) const PAGE: Frame = Frame { before: ",\n  \"sum\": \"", after: "\"\n}\n", end: "\n}" };
 
-/// What a text says of itself.
+/// Result of checking a text's sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sum {
-    /// Its sum is that of its bytes.
+    /// The sum matches the bytes.
     Right,
-    /// It is not.
+    /// The sum does not match the bytes.
     Wrong,
-    /// There is none at its end.
+    /// The text does not end with a sum.
     Absent,
 }
 
 impl Frame {
-    /// The JSON text of an object with at least one field, with its sum as the last one.
+    /// Appends the sum as the last field to the JSON text of an object with at least one field.
     pub(super) fn close(self, mut json: Vec<u8>) -> Vec<u8> {
         json.truncate(json.len() - self.end.len());
         let sum = sum(&json);
@@ -44,7 +44,7 @@ impl Frame {
         json
     }
 
-    /// What `text` says of itself.
+    /// Checks the sum of `text`.
     pub(super) fn check(self, text: &[u8]) -> Sum {
         let parts = || {
             let text = text.strip_suffix(self.after.as_bytes())?;

@@ -1,14 +1,13 @@
-//! The rows of `accuracy.csv` and `perf.csv`. A value that cannot be had is an empty cell.
+//! The rows of `accuracy.csv`, `answers.csv` and `perf.csv`. Unavailable values are empty cells.
 
 use super::request::Clock;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A row of `accuracy.csv`: a task as a whole, one of its categories, its hard part, or one subject.
+/// A row of `accuracy.csv`: a whole task, one of its categories, its hard part, or one subject.
 ///
-/// `subject` and `category` are `all` where the row is not of one of them; the hard part has category `Hard`.
-/// accuracy = `correct / (scored + unscorable)`: an unscorable answer is a wrong one, a failed item is no answer
-/// and stands outside.
+/// `subject` and `category` are `all` in rows that are not of a single one. The hard part has category `Hard`. accuracy
+/// = `correct / (scored + unscorable)`: an unscorable answer counts as wrong, and a failed item is excluded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccuracyRow {
     /// [`crate::record::SCHEMA`].
@@ -35,17 +34,17 @@ pub struct AccuracyRow {
     pub failed: u64,
     /// Items answered right.
     pub correct: u64,
-    /// Micro accuracy, 0 to 1.
+    /// Micro-averaged accuracy, 0 to 1.
     pub acc: Option<f64>,
-    /// Lower end of Wilson's 95 % interval.
+    /// Lower bound of the Wilson 95 % confidence interval.
     pub ci95_lo: Option<f64>,
-    /// Upper end of Wilson's 95 % interval.
+    /// Upper bound of the Wilson 95 % confidence interval.
     pub ci95_hi: Option<f64>,
-    /// √(p(1−p)/n).
+    /// Standard error, √(p(1−p)/n).
     pub stderr: Option<f64>,
-    /// Mean of the subjects' accuracies; empty in a subject's row and where a set has no subjects.
+    /// Mean of the subjects' accuracies. Empty in a subject's row and for sets without subjects.
     pub macro_acc: Option<f64>,
-    /// Seconds during which at least one of the items was being run.
+    /// Seconds during which at least one of the items was running.
     pub duration_s: f64,
     /// Tokens fed to the model.
     pub tokens_in: u64,
@@ -55,16 +54,16 @@ pub struct AccuracyRow {
     pub version_hash: String,
 }
 
-/// A row of `answers.csv`: one answer of one task; `answer` is empty in the row of answers that could not be read.
+/// A row of `answers.csv`: one answer of one task. `answer` is empty in the row of unreadable answers.
 ///
-/// Counted are the items that were put to the model: scored and unscorable ones.
+/// Only items that were put to the model count: scored and unscorable ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnswerRow {
     /// [`crate::record::SCHEMA`].
     pub schema: u32,
     /// The run.
     pub run_id: String,
-    /// The model as it was asked for.
+    /// The model as requested.
     pub model: String,
     /// The task.
     pub task: String,
@@ -74,33 +73,34 @@ pub struct AnswerRow {
     pub answer: String,
     /// Items of the task that were put to the model.
     pub items: u64,
-    /// How many of them were answered so.
+    /// Items with this answer.
     pub given: u64,
-    /// The same as a share.
+    /// `given` as a share of `items`.
     pub given_share: f64,
-    /// How many of them have it for their key; empty for answers that could not be read.
+    /// Items with this answer as their key; empty for unreadable answers.
     pub keys: Option<u64>,
-    /// The same as a share.
+    /// `keys` as a share of `items`.
     pub key_share: Option<f64>,
-    /// It is given far more often than it is right.
+    /// Whether the answer is given far more often than it is correct.
     pub dominates: bool,
-    /// Items of the task whose two most probable choices have equal log-probabilities; empty where none was chosen so.
+    /// Items of the task whose two most probable choices have equal log-probabilities. Empty if no answer was chosen by
+    /// log-probability.
     pub task_ties: Option<u64>,
-    /// Items of the task whose answer was read by the last rule; empty where the protocol has none.
+    /// Items of the task whose answer was extracted by the last rule; empty if the protocol has no such rule.
     pub task_last_rule: Option<u64>,
-    /// Items of the task whose generated text is empty; empty where the protocol generates none, or it is not known.
+    /// Items of the task with empty generated text. Empty if the protocol generates none, or if this is unknown.
     pub task_empty: Option<u64>,
 }
 
-/// A part of a request's life.
+/// A phase of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// The prompt, up to and with the first token.
+    /// The prompt, up to and including the first token.
     Prefill,
     /// From the first token to the last.
     Decode,
-    /// All of it.
+    /// The whole request.
     E2e,
 }
 
@@ -114,8 +114,8 @@ impl fmt::Display for Phase {
     }
 }
 
-/// A row of `perf.csv`: one phase of one case. Every `*_ns` is of the whole phase of a
-/// repetition, rounded to a whole nanosecond.
+/// A row of `perf.csv`: one phase of one case. Every `*_ns` is the duration of the whole phase in a repetition, rounded
+/// to nanoseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PerfRow {
     /// [`crate::record::SCHEMA`].
@@ -130,7 +130,7 @@ pub struct PerfRow {
     pub device: String,
     /// The clock of the times.
     pub clock: Clock,
-    /// The computing type.
+    /// The compute type.
     pub dtype: String,
     /// Tensor-parallel ranks.
     pub tp: u32,
@@ -144,58 +144,59 @@ pub struct PerfRow {
     pub output_tokens: u32,
     /// The phase.
     pub phase: Phase,
-    /// Timed repetitions counted.
+    /// Number of timed repetitions counted.
     pub reps: u64,
-    /// Warm-up repetitions before them.
+    /// Number of warm-up repetitions.
     pub warmups: u64,
     /// Median.
     pub median_ns: Option<u64>,
-    /// Median absolute deviation, not scaled.
+    /// Median absolute deviation, unscaled.
     pub mad_ns: Option<u64>,
     /// Mean.
     pub mean_ns: Option<u64>,
     /// Sample standard deviation (n − 1).
     pub stddev_ns: Option<u64>,
-    /// Lower end of the median's 95 % bootstrap interval.
+    /// Lower bound of the median's 95 % bootstrap confidence interval.
     pub ci95_lo_ns: Option<u64>,
-    /// Upper end of the median's 95 % bootstrap interval.
+    /// Upper bound of the median's 95 % bootstrap confidence interval.
     pub ci95_hi_ns: Option<u64>,
-    /// Least.
+    /// Minimum.
     pub min_ns: Option<u64>,
-    /// Most.
+    /// Maximum.
     pub max_ns: Option<u64>,
-    /// Quantile of type 7.
+    /// 50 % quantile of type 7.
     pub p50_ns: Option<u64>,
-    /// Quantile of type 7.
+    /// 90 % quantile of type 7.
     pub p90_ns: Option<u64>,
-    /// Quantile of type 7; only with 100 repetitions or more.
+    /// 99 % quantile of type 7; needs at least 100 repetitions.
     pub p99_ns: Option<u64>,
-    /// Tokens of one repetition of the phase: prompt tokens, tokens after the first, all output tokens.
+    /// Tokens of the phase in one repetition: prompt tokens for prefill, tokens after the first for decode, all output
+    /// tokens for E2E.
     pub tokens: u64,
-    /// Tokens of all repetitions over their total time.
+    /// Tokens of all repetitions divided by their total time.
     pub tokens_per_s: Option<f64>,
-    /// `tokens` over the median time; with real prompts, which differ, the median of the repetitions' own rates.
+    /// `tokens` divided by the median time. For real prompts, which differ, the median of the repetitions' rates.
     pub tokens_per_s_median: Option<f64>,
     /// Bytes that must cross the memory bus.
     pub bytes_touched: Option<u64>,
-    /// `bytes_touched` over the median time, 10⁹ bytes a second.
+    /// `bytes_touched` divided by the median time, in 10⁹ bytes per second.
     pub achieved_gb_s: Option<f64>,
-    /// The least time the machine's measured limits allow, as a percentage of the median time.
+    /// The minimum time that the machine's measured limits allow, as a percentage of the median time.
     pub roofline_pct: Option<f64>,
     /// Peak resident memory.
     pub peak_rss_bytes: Option<u64>,
-    /// Most memory in use on one card when a repetition had ended.
+    /// Largest memory use of one card at the end of a repetition.
     #[serde(default)]
     pub device_memory_bytes: Option<u64>,
-    /// Energy of one repetition, joules.
+    /// Energy of one repetition, in joules.
     pub energy_j: Option<f64>,
-    /// Energy of one token, joules.
+    /// Energy per token, in joules.
     pub j_per_token: Option<f64>,
-    /// The repetitions' common output hash.
+    /// The output hash that all repetitions share.
     pub output_hash: Option<String>,
-    /// The times can be used; empty where the case has no such phase.
+    /// Whether the times are usable; empty if the case has no such phase.
     pub valid: Option<bool>,
-    /// Why not, or why the row is empty.
+    /// Why the times are not usable, or why the row is empty.
     pub invalid_reason: Option<String>,
 }
 
@@ -218,12 +219,12 @@ impl PerfRow {
         p50_ns,p90_ns,p99_ns,tokens,tokens_per_s,tokens_per_s_median,bytes_touched,achieved_gb_s,roofline_pct,\
         peak_rss_bytes,device_memory_bytes,energy_j,j_per_token,output_hash,valid,invalid_reason";
 
-    /// Peak memory of the device that computed: a card's own, else the process's.
+    /// Returns the peak memory of the device that computed: a card's, or else the process's.
     pub fn peak_memory_bytes(&self) -> Option<u64> {
         self.device_memory_bytes.or(self.peak_rss_bytes)
     }
 
-    /// Peak memory of two rows, where it is of the same kind in both: of cards, or of processes.
+    /// Returns the peak memory of two rows if both are of the same kind: of cards, or of processes.
     pub fn peak_memories(&self, other: &Self) -> Option<(u64, u64)> {
         let of_cards = self.device_memory_bytes.zip(other.device_memory_bytes);
         let of_processes = || self.peak_rss_bytes.zip(other.peak_rss_bytes);

@@ -1,63 +1,63 @@
-//! Targets: what a suite expects of the machine's limits, and how a run kept it.
+//! Targets: what a suite expects relative to the machine's limits, and whether a run met it.
 
 use serde::{Deserialize, Serialize};
 
-/// What is held against a limit.
+/// A figure that is compared with a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Figure {
-    /// Bytes of the decode phase a second, over the bandwidth: weights once a step, and the cache.
+    /// Bytes per second of the decode phase, as a share of the bandwidth. Weights count once per step, plus the cache.
     DecodeBandwidth,
-    /// Decode tokens a second, over those of another case.
+    /// Decode tokens per second, relative to another case.
     DecodeSpeedup,
-    /// Bytes of the KV cache a second that attention reads in the decode phase, over the bandwidth.
+    /// Bytes per second of the KV cache that attention reads in the decode phase, as a share of the bandwidth.
     AttentionBandwidth,
-    /// Operations of the prefill phase a second, over a unit's peak.
+    /// Operations per second of the prefill phase, as a share of a unit's peak.
     PrefillPeak,
-    /// Operations of the prefill phase a second, over those of another case.
+    /// Operations per second of the prefill phase, relative to another case.
     PrefillRate,
     /// Seconds until the model was ready.
     LoadTime,
-    /// Bytes beyond weights and KV cache that the process held at most while the model was loaded.
+    /// Peak memory of the process while loading the model, less weights and KV cache, in GB.
     LoadMemory,
 }
 
-/// One thing expected.
+/// One expectation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Target {
-    /// What.
+    /// The figure.
     pub figure: Figure,
-    /// The case; none for loading.
+    /// The case; `None` for loading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub case_id: Option<String>,
-    /// The case that it is compared with, where the figure is a ratio of two.
+    /// The case to compare with, if the figure is a ratio of two cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<String>,
-    /// The unit whose peak counts; the fastest for the run's type where `None`.
+    /// The unit to take the peak from; `None` for the fastest unit for the run's type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
-    /// The least share, ratio, seconds or bytes.
+    /// Lower bound of a share or ratio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_least: Option<f64>,
-    /// The most.
+    /// Upper bound of a figure of loading, in seconds or GB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<f64>,
 }
 
-/// What loading the model took.
+/// Time and memory that loading the model took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadFacts {
-    /// From the start of loading until the model was ready.
+    /// Time from the start of loading until the model was ready.
     pub load_ns: u64,
-    /// Most resident memory meanwhile; `None` where the system does not tell.
+    /// Peak resident memory while loading; `None` if the system does not report it.
     pub peak_rss_bytes: Option<u64>,
-    /// Weights as the device lays them out, all ranks.
+    /// Bytes of the weights in the device's layout, all ranks.
     pub weight_bytes: u64,
-    /// KV cache, all ranks.
+    /// Bytes of the KV cache, all ranks.
     pub kv_bytes: u64,
-    /// Activations, logits and working memory by estimate, all ranks.
+    /// Estimated bytes of activations, logits and working memory, all ranks.
     pub working_bytes: u64,
-    /// The weights were made, not read from files.
+    /// Whether the weights were generated instead of read from files.
     pub made: bool,
 }
 
@@ -68,33 +68,34 @@ pub struct LimitRow {
     pub schema: u32,
     /// The run.
     pub run_id: String,
-    /// What.
+    /// The figure.
     pub figure: Figure,
-    /// The case, if it is of one.
+    /// The case, if the figure is of one case.
     pub case_id: Option<String>,
-    /// What was reached, in `unit`: the median over the repetitions.
+    /// The value reached, in `unit`: the median over the repetitions.
     pub value: Option<f64>,
-    /// What it is held against, in `unit`: where it was measured around each repetition, the median over them.
+    /// The limit, in `unit`. If it was measured around each repetition, this is the median over them.
     pub limit: Option<f64>,
     /// `byte/s`, `token/s`, `flop/s`, `s` or `GB`.
     pub unit: String,
-    /// What the limit is: `bandwidth`, a unit's word, a case, or empty.
+    /// What the limit is of: `bandwidth`, a unit's name, a case, or empty.
     pub limit_of: Option<String>,
-    /// Where the limit was measured around each repetition, the median over them of rate over limit: no ratio of the medians.
-    /// Else `value` over `limit`.
+    /// If the limit was measured around each repetition: the median of the repetitions' ratios, not the ratio of the
+    /// medians. Otherwise, and for repetitions with different batches of prompts: `value` over `limit`.
     pub ratio: Option<f64>,
-    /// The least ratio of a repetition to its limit right before or right after it; empty where that was not measured.
+    /// The smallest ratio of a repetition to a limit measured just before or after it. Empty if no such limit was
+    /// measured.
     pub ratio_low: Option<f64>,
-    /// The greatest, likewise.
+    /// The largest such ratio.
     pub ratio_high: Option<f64>,
-    /// The least ratio.
+    /// Smallest ratio that meets the target.
     pub at_least: Option<f64>,
-    /// The most of `value`.
+    /// Largest `value` that meets the target.
     pub at_most: Option<f64>,
-    /// The target is met: in every repetition against the limit before it and that after it, or in none; empty where in some, or
-    /// where that cannot be said.
+    /// Whether the target is met. True if every repetition meets it against the limits before and after it, false if
+    /// none does. Empty if only some do, or if it is unknown.
     pub met: Option<bool>,
-    /// Why something is empty, or what to know.
+    /// Why a cell is empty, or other remarks.
     pub note: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `telemetry.csv`: what the machine did meanwhile. Cells of what was not sampled are empty.
+//! `telemetry.csv`: measurements of the machine during the run. Cells that were not sampled are empty.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -11,7 +11,7 @@ use super::RecordError;
 /// A row of `telemetry.csv`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TelemetryRow {
-    /// When, nanoseconds from run start.
+    /// Time of the sample, in nanoseconds from run start.
     pub t_ns: u64,
     /// Resident memory of the process.
     pub rss_bytes: Option<u64>,
@@ -23,9 +23,9 @@ pub struct TelemetryRow {
     pub temp_c: Option<f64>,
     /// Clock frequency, kilohertz.
     pub freq_khz: Option<u64>,
-    /// Which of the run's devices the cells but `rss_bytes` are of, from 0; empty in a row of the host.
+    /// Index of the run's device, from 0. All cells but `rss_bytes` are of this device. Empty in a row of the host.
     pub device: Option<u32>,
-    /// Memory of the device in use.
+    /// Device memory in use.
     pub device_memory_bytes: Option<u64>,
 }
 
@@ -35,7 +35,7 @@ impl TelemetryRow {
         "t_ns,rss_bytes,power_w,npu_util,temp_c,freq_khz,device,device_memory_bytes";
 }
 
-/// `telemetry.csv` being written: a row a sample, each on disk at once, so that a killed run keeps what it saw.
+/// A `telemetry.csv` open for writing. Each row is written at once, so that a killed run keeps its samples.
 #[derive(Debug)]
 pub(super) struct TelemetryLog {
     path: PathBuf,
@@ -43,7 +43,7 @@ pub(super) struct TelemetryLog {
 }
 
 impl TelemetryLog {
-    /// Opens or begins the file; a torn last row is cut off.
+    /// Opens or creates the file and cuts off a torn last row.
     pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
         set_aside_older(path)?;
         let file = OpenOptions::new()
@@ -75,7 +75,7 @@ impl TelemetryLog {
     }
 }
 
-/// A file with other columns, of an older program, keeps its rows under another name.
+/// Renames a file with other columns, written by an older program, so that its rows are kept.
 fn set_aside_older(path: &Path) -> Result<(), RecordError> {
     let text = fs::read(path).unwrap_or_default();
     let header = text.split(|&b| b == b'\n').next().unwrap_or_default();
@@ -98,11 +98,11 @@ mod tests {
         log.append(&row(1)).unwrap();
         let whole = fs::read_to_string(&path).unwrap();
         assert_eq!(whole, format!("{}\n1,7,,,,,,\n", TelemetryRow::HEADER));
-        // Killed within the second row, and gone on with.
+        // Killed within the second row, then resumed.
         fs::write(&path, format!("{whole}2,")).unwrap();
         TelemetryLog::open(&path).unwrap().append(&row(3)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{whole}3,7,,,,,,\n"));
-        // Other columns are not gone on with.
+        // A file with other columns is not appended to.
         fs::write(&path, "t_ns,rss_bytes\n1,7\n").unwrap();
         TelemetryLog::open(&path).unwrap().append(&row(4)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n4,7,,,,,,\n", TelemetryRow::HEADER));

@@ -1,14 +1,14 @@
-//! Points in time as text: RFC 3339 in UTC, and the compact form that run directories are named by.
+//! Points in time as text: RFC 3339 in UTC, and the compact form in the names of run directories.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// `2026-11-23T04:46:00Z`. A time before 1970 is written as 1970.
+/// Formats a time as `2026-11-23T04:46:00Z`. A time before 1970 is written as 1970.
 pub fn rfc3339_utc(time: SystemTime) -> String {
     let Civil { year, month, day, hour, minute, second } = civil(time);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// `20261123T044600Z`.
+/// Formats a time as `20261123T044600Z`.
 pub fn compact_utc(time: SystemTime) -> String {
     rfc3339_utc(time).replace(['-', ':'], "")
 }
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn known_instants() {
-        // The right column is what `date -u -d @SECONDS +%FT%TZ` prints.
+        // The right column is the output of `date -u -d @SECONDS +%FT%TZ`.
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_399, "2000-02-28T23:59:59Z"),

@@ -1,18 +1,19 @@
-//! What every record on disk has around it: the schema number; and numbers that JSON cannot write.
+//! Common parts of the records on disk: the schema number, and numbers that JSON cannot represent.
 
 use serde::{Deserialize, Serialize};
 
-/// The schema number that this version writes. It reads every number from 1 on: fields that came later have defaults.
+/// The schema number that this version writes. It reads all numbers from 1 to this one. Fields added later have
+/// defaults.
 ///
 /// 2: tensor-parallel size per case and repetition, block of an interleaved repetition, details of the device,
 /// a clock column in `perf.csv`.
-/// 3: each line of a journal and `run.json` ends with its `sum`, which lines of 3 must have; `run.json` has a `seal`.
+/// 3: each journal line and `run.json` end with a `sum`, which is mandatory from then on; `run.json` has a `seal`.
 pub const SCHEMA: u32 = 3;
 
 /// The first schema whose lines end with their sum.
 pub(super) const WITH_SUMS: u32 = 3;
 
-/// A record as it stands in a file: its fields with `schema` in front.
+/// A record as written to a file: its fields, preceded by `schema`.
 #[derive(Serialize)]
 pub(super) struct Wire<T> {
     schema: u32,
@@ -20,7 +21,7 @@ pub(super) struct Wire<T> {
     record: T,
 }
 
-/// Only the number, read first: a record of another schema need not have our fields.
+/// Only the schema number. It is read first, because a record of another schema need not have the current fields.
 #[derive(Deserialize)]
 #[serde(expecting = "an object with a schema number")]
 struct SchemaOnly {
@@ -28,18 +29,18 @@ struct SchemaOnly {
 }
 
 impl<T> Wire<T> {
-    /// The record with this version's schema number.
+    /// Wraps a record with this version's schema number.
     pub(super) fn new(record: T) -> Self {
         Self { schema: SCHEMA, record }
     }
 }
 
-/// The record in one JSON text, or what is wrong with it. Sums are not looked at.
+/// Parses the record in one JSON text, or describes the error. Does not check sums.
 pub(super) fn parse<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, String> {
     parse_numbered(json).map(|(_, record)| record)
 }
 
-/// The record in one JSON text with its schema number, or what is wrong with it. Sums are not looked at.
+/// Parses the record in one JSON text, with its schema number, or describes the error. Does not check sums.
 pub(super) fn parse_numbered<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<(u32, T), String> {
     let text = std::str::from_utf8(json).map_err(|e| format!("not UTF-8: {e}"))?;
     let schema = match leading_schema(text) {
@@ -51,29 +52,29 @@ pub(super) fn parse_numbered<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Resul
             "schema {schema} was found, 1 to {SCHEMA} was expected: a newer glmbench wrote it"
         ));
     }
-    // Not through `Wire`: a flattened field is buffered first, which on a hundred thousand lines is seconds.
+    // Not through `Wire`: serde buffers flattened fields, which takes seconds on 100,000 lines.
     let record = serde_json::from_str(text).map_err(|e| e.to_string())?;
     Ok((schema, record))
 }
 
-/// The number where our own writer puts it, in front; a line that begins otherwise is looked through.
+/// Returns the number at the front, where this program writes it. `None` makes the caller search the whole text.
 fn leading_schema(text: &str) -> Option<u32> {
     let (number, _) = text.strip_prefix("{\"schema\":")?.split_once(',')?;
     number.parse().ok()
 }
 
-/// The tensor-parallel size of records from before there was one.
+/// The default tensor-parallel size, for records without one.
 pub(super) fn one() -> u32 {
     1
 }
 
-/// Whether a count is left out of a record since it is [`one`].
+/// Whether to leave a count out of a record because it is [`one`].
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde hands over a reference
 pub(super) fn is_one(count: &u32) -> bool {
     *count == 1
 }
 
-/// `f32`s of which some may not be finite: JSON has no word for those, so they are `null` and read back as NaN.
+/// `f32`s that may not be finite. JSON cannot represent those, so they are written as `null` and read back as NaN.
 pub(super) mod floats {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

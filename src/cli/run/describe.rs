@@ -1,4 +1,4 @@
-//! What a run would do.
+//! Describing what a run would do.
 
 use std::path::Path;
 
@@ -13,18 +13,18 @@ use crate::text::one_line;
 
 use super::setup::Setup;
 
-/// A time from which a person is warned.
+/// Duration in seconds from which to warn the user.
 const LONG_S: f64 = 3600.0;
 
-/// What `--dry-run` says of a configuration.
+/// The output of `--dry-run` for one configuration.
 pub(super) struct Description {
-    /// All of it.
+    /// The whole text.
     pub(super) text: String,
-    /// A sentence where it takes long.
+    /// A sentence if the run takes long.
     pub(super) warning: Option<String>,
 }
 
-/// Describes what a run would do; earlier runs under `root` tell how long it takes.
+/// Describes what a run would do. Earlier runs under `root` provide the expected times.
 pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::Result<Description> {
     let Setup { suite, model, compute, .. } = setup;
     let facts = model.facts(setup.tokenizer.as_ref())?;
@@ -53,7 +53,7 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
     };
     let modelled = compute.emulate(&model.path).is_some();
     let mut times = Times { why_unknown, modelled, ..Times::default() };
-    // What no memory holds is not counted through: it may be as large as numbers get.
+    // The work of cases that do not fit is not counted, because it may be arbitrarily large.
     let recorded = unfit.is_none().then(|| plan.record(suite, &model.config, compute.precision()));
     for (index, run) in plan.accuracy.iter().enumerate() {
         let task = run.evaluation.plan();
@@ -99,7 +99,7 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
     Ok(Description { text, warning })
 }
 
-/// What was read of the model, and what decided where its folder does not say.
+/// Lists what was read from the model, and what was assumed where its folder does not say.
 fn as_read(facts: &ModelFacts) -> String {
     let details = facts.details();
     let line = |label: &str, name: &str| format!("{label:<9} {}\n", one_line(&details[name]));
@@ -115,10 +115,10 @@ fn as_read(facts: &ModelFacts) -> String {
     .concat()
 }
 
-/// What it takes, and whether that is there.
+/// Describes the required and the available memory.
 fn memory(setup: &Setup, plan: &Plan<'_>) -> anyhow::Result<String> {
     let Setup { model, compute, .. } = setup;
-    // Ranks hold some of the same: the largest world takes most.
+    // Ranks hold some data in common, so the largest number of ranks needs the most memory.
     let estimates = plan.worlds().into_iter().filter_map(|world| setup.estimate(plan, world).ok());
     let estimate = estimates
         .max_by_key(MemoryEstimate::total_bytes)
@@ -137,10 +137,10 @@ fn memory(setup: &Setup, plan: &Plan<'_>) -> anyhow::Result<String> {
     ))
 }
 
-/// What tells how long cases take.
+/// The source of expected times.
 struct Clock {
     rates: Rates,
-    /// Whose time it is, in words.
+    /// What the times refer to, in words.
     words: String,
 }
 
@@ -174,7 +174,7 @@ impl Clock {
     }
 }
 
-/// What a case of so many ranks is counted with.
+/// Returns the parameters for counting a case's work on `tp` ranks.
 fn counted<'a>(setup: &'a Setup, plan: &Plan<'_>, tp: usize) -> Counted<'a> {
     Counted {
         config: &setup.model.config,
@@ -183,7 +183,7 @@ fn counted<'a>(setup: &'a Setup, plan: &Plan<'_>, tp: usize) -> Counted<'a> {
     }
 }
 
-/// The times of all cases so far.
+/// The accumulated times of all cases so far.
 #[derive(Default)]
 struct Times {
     seconds: f64,
@@ -191,14 +191,14 @@ struct Times {
     at_least: bool,
     unknown: usize,
     cases: usize,
-    /// What to say where no time is known.
+    /// What to print if no time is known.
     why_unknown: &'static str,
-    /// Times are of a virtual clock: nobody waits for them.
+    /// Whether times are of a virtual clock, so that no user waits that long.
     modelled: bool,
 }
 
 impl Times {
-    /// A case's time in a line; it counts towards the total.
+    /// Formats a case's time and adds it to the total.
     fn line(&mut self, expected: &Expected) -> String {
         self.cases += 1;
         let words = match expected {
@@ -221,7 +221,7 @@ impl Times {
         format!("          {words}\n")
     }
 
-    /// The time of all cases.
+    /// Formats the total time.
     fn total(&self, whose: &str) -> String {
         if self.cases == 0 {
             return String::new();
@@ -243,7 +243,7 @@ impl Times {
         }
     }
 
-    /// A sentence where the cases whose time is known take long.
+    /// Returns a warning if the cases with known times take long.
     fn warning(&self, name: Option<&str>) -> Option<String> {
         let of = name.map(|name| format!(" for configuration {name}")).unwrap_or_default();
         let warned = self.seconds >= LONG_S && !self.modelled;
@@ -253,7 +253,7 @@ impl Times {
     }
 }
 
-/// Choice tokens and first prompts.
+/// Describes choice tokens and first prompts.
 fn prompts(plan: &Plan<'_>) -> String {
     let mut text = String::new();
     for run in &plan.accuracy {
@@ -278,7 +278,7 @@ fn prompts(plan: &Plan<'_>) -> String {
     text
 }
 
-/// Searches and loads.
+/// Describes searches and loads.
 fn workloads(plan: &Plan<'_>, times: &mut Times) -> String {
     let mut text = String::new();
     for search in &plan.searches {

@@ -88,7 +88,7 @@ pub struct Args {
     set: Vec<(String, OsString)>,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !args.block_of.is_empty() {
         return turns::one_block(args, &args.block_of);
@@ -104,7 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let (mut rooflines, mut measured) = (Vec::new(), BTreeMap::new());
     for (setup, plan) in setups.iter().zip(&mut plans) {
-        // Before weights are there: the measurement takes memory of its own.
+        // Before the weights are loaded, because the measurement needs memory of its own.
         let roofline = roofline(plan, &setup.compute, &mut measured)?;
         if let Some(roofline) = roofline.as_ref().filter(|_| !args.over_budget) {
             setup.fit_budget(plan, roofline)?;
@@ -122,7 +122,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         setup.check(plan)?;
     }
-    // What cannot be written is better known before gigabytes are read.
+    // Check that the folder is writable before gigabytes are read.
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create --out {}", args.out.display()))?;
     let groups = groups(args, &suite, &setups, blocks);
@@ -167,7 +167,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(exit.into())
 }
 
-/// Says what would be run, and how long it takes where that can be known.
+/// Prints what would be run and, if known, how long it takes.
 fn dry_run(args: &Args, setups: &[Setup], plans: &[Plan<'_>]) -> anyhow::Result<ExitCode> {
     let texts = setups.iter().zip(plans).map(|(setup, plan)| describe(setup, plan, &args.out));
     let texts = texts.collect::<anyhow::Result<Vec<Description>>>()?;
@@ -175,7 +175,7 @@ fn dry_run(args: &Args, setups: &[Setup], plans: &[Plan<'_>]) -> anyhow::Result<
     emit(text.trim_end())?;
     texts.iter().filter_map(|of| of.warning.as_ref()).for_each(|warning| say(warning));
     for (setup, plan) in setups.iter().zip(plans) {
-        // A dry run may be made for another machine.
+        // A dry run may be meant for another machine.
         if let Err(error) = setup.check(plan) {
             say(&format!("glmbench: on this machine the run would be refused: {error}"));
         }
@@ -183,12 +183,12 @@ fn dry_run(args: &Args, setups: &[Setup], plans: &[Plan<'_>]) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a run that is gone on with has still to do.
+/// Returns what counts as unfinished in a run to resume: missing lines, or also failures.
 fn wanted(args: &Args) -> Wanted {
     if args.retry_failed { Wanted::MissingOrFailed } else { Wanted::Missing }
 }
 
-/// The group of the command's runs, one a configuration; none where there is a single run.
+/// Returns the group of the command's runs, one per configuration; `None` for a single run.
 fn groups(args: &Args, suite: &Suite, setups: &[Setup], blocks: Option<u32>) -> Vec<Option<Group>> {
     let names: Vec<String> = setups.iter().filter_map(|s| s.name.clone()).collect();
     if names.len() < 2 {
@@ -210,16 +210,17 @@ fn groups(args: &Args, suite: &Suite, setups: &[Setup], blocks: Option<u32>) -> 
     names.iter().map(of).collect()
 }
 
-/// A loaded engine and the directory for its lines.
+/// A loaded engine and the directory to record in.
 struct Ready {
     engine: Scheduler,
     dir: RunDir,
     record: RunRecord,
 }
 
-/// Loads the engine for a configuration's first cases, and makes or finds the run's directory.
+/// Loads the engine for a configuration's first cases, and creates or finds the run's directory.
 ///
-/// `finished` is a run to open again: of two that are timed in turns, one may have its report and the other not.
+/// `finished` is a finished run to reopen. Of two configurations that are timed alternately, one may already have its
+/// report.
 fn prepare(
     args: &Args,
     setup: &Setup,
@@ -245,7 +246,7 @@ fn prepare(
         device,
         telemetry: telemetry::methods(&engine),
         roofline,
-        // A card's memory is not the host's, and an emulated one loads nothing.
+        // A card's memory is not the host's, and an emulated card loads nothing.
         load: compute.device.chip().is_none().then_some(facts),
         weight_faults: weight_fault_words(&engine, 20),
         command_line: command_line(),
@@ -276,7 +277,7 @@ fn prepare(
         retry_failed: args.retry_failed,
         told: &mut told,
     });
-    // A folder is a run from the start: a signal in between is told to whoever records in it.
+    // A directory is a valid run from the start: the watch defers a signal to the code that records in it.
     let watch = Watch::new();
     let (dir, record) = open_dir(&args.out, resume, first)?;
     drop(watch);
@@ -286,12 +287,12 @@ fn prepare(
     Ok(Ready { engine, dir, record })
 }
 
-/// Loads the model for so many ranks.
+/// Loads the model for `world` ranks.
 fn load(setup: &Setup, plan: &Plan<'_>, world: usize) -> Result<Scheduler, RunError> {
     Ok(setup.model.load(&setup.compute.on(world), plan.limits(world))?)
 }
 
-/// One configuration from engine to report.
+/// Runs one configuration, from loading the engine to the report.
 fn run_one(
     args: &Args,
     setup: &Setup,
@@ -301,7 +302,7 @@ fn run_one(
     let Ready { engine, mut dir, mut record } = prepare(args, setup, plan, shared, None)?;
     let mut bars = Bars::of(plan.cases());
     let mut reload = |world| load(setup, plan, world);
-    // Until here a signal ends the program at once: nothing is recorded that would have to be finished.
+    // Until here a signal ends the program at once, because no recording has to be finished.
     let watch = Watch::new();
     let ending = execute(plan, engine, &mut reload, &mut dir, &mut record, &mut bars, watch.flag());
     bars.end();
@@ -318,7 +319,7 @@ fn load_suite(args: &Args) -> anyhow::Result<Suite> {
     Ok(suite)
 }
 
-/// Says how it ended, makes the report of what is there, and gives the exit code.
+/// Reports how the run ended, renders its report, and returns the exit code.
 fn conclude(ending: Result<Ending, RunError>, dir: &RunDir, record: &RunRecord) -> anyhow::Result<Exit> {
     let path = dir.path().display();
     match ending {
@@ -354,7 +355,7 @@ fn conclude(ending: Result<Ending, RunError>, dir: &RunDir, record: &RunRecord) 
             say(&format!("glmbench: run {} is incomplete; --resume goes on", record.run_id));
             Err(error.into())
         }
-        // It would end there again.
+        // Other errors would occur again at the same place.
         Err(error) => {
             say(&format!("glmbench: run {} is incomplete; what is done is reported", record.run_id));
             report::show(&render(dir.path())?, dir.path())?;
@@ -363,7 +364,7 @@ fn conclude(ending: Result<Ending, RunError>, dir: &RunDir, record: &RunRecord) 
     }
 }
 
-/// Hash of the weights, with a bar while gigabytes are read.
+/// Hashes the weights, with a progress bar.
 pub(super) fn fingerprint(model: &FoundModel, compute: &ComputeArgs) -> anyhow::Result<String> {
     let source = model.weights(compute.precision().dtype)?;
     let bar = progress::bar("hashing", progress::BYTES);
@@ -376,7 +377,7 @@ pub(super) fn fingerprint(model: &FoundModel, compute: &ComputeArgs) -> anyhow::
     hash.map_err(|e| crate::engine::EngineError::from(e).into())
 }
 
-/// An emulated card's limits are its profile's.
+/// Returns the limits of an emulated card, from its profile.
 fn profile_roofline(plan: &Plan<'_>, device: &DeviceInfo) -> Option<Roofline> {
     let profile = device.modelled_by.as_ref().filter(|_| !plan.performance.is_empty())?;
     Some(Roofline {
@@ -386,7 +387,8 @@ fn profile_roofline(plan: &Plan<'_>, device: &DeviceInfo) -> Option<Roofline> {
     })
 }
 
-/// Measured only where speed is, and once for each number of threads.
+/// Returns the machine's limits, measured once per number of threads. `None` without performance cases or on other
+/// devices than the CPU.
 fn roofline(
     plan: &Plan<'_>,
     compute: &ComputeArgs,

@@ -1,4 +1,4 @@
-//! From flags and suite to the configurations that a command runs.
+//! Turns flags and suite into the configurations that a command runs.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -72,13 +72,13 @@ pub(in crate::cli) struct SetupArgs {
     profile_operators: bool,
 }
 
-/// One configuration: its cases, its model, and what computes.
+/// One configuration: its cases, its model, and how to compute.
 pub(in crate::cli) struct Setup {
-    /// Its name, where there are several.
+    /// The configuration's name, if there are several.
     pub(in crate::cli) name: Option<String>,
-    /// The suite with its cases alone.
+    /// The suite, with the cases of this configuration only.
     pub(in crate::cli) suite: Suite,
-    /// The word for the model.
+    /// The requested model.
     word: OsString,
     /// The model, found but not loaded.
     pub(in crate::cli) model: FoundModel,
@@ -89,11 +89,12 @@ pub(in crate::cli) struct Setup {
 }
 
 impl Setup {
-    /// The configurations of a command: those of `--configuration`; else, without `--device`, those of the suite; else one.
+    /// Returns the configurations of a command: those of `--configuration`, else those of the suite. With `--device`,
+    /// or without any, there is one.
     pub(in crate::cli) fn all(args: &SetupArgs, suite: &Suite) -> anyhow::Result<Vec<Self>> {
         let typed = args.configuration.iter().map(|words| Configuration::from_words(words));
         let typed = told_apart(typed.collect::<Result<Vec<_>, _>>()?);
-        // What the command line names puts the suite's own configurations aside; the cases are those of the first.
+        // `--configuration` and `--device` replace the suite's configurations. The cases are then those of the first.
         let base = match suite.configurations.first() {
             Some(first) if !typed.is_empty() || args.device.is_some() => {
                 Suite { model: suite.model.clone(), ..suite.of(first) }
@@ -130,24 +131,24 @@ impl Setup {
         };
         let model = FoundModel::find_as(&word, args.ptuning.as_deref(), args.rope_scaling)?;
         let tokenizer = model.tokenizer()?;
-        // What cannot be loaded is better known before anything is measured.
+        // Find invalid weights before anything is measured.
         model.weights(compute.precision().dtype)?;
         let name = configuration.map(|c| c.name.clone());
         Ok(Self { name, suite, word, model, tokenizer, compute })
     }
 
-    /// All that is known before weights are loaded.
+    /// Returns the plan, with all that is known before weights are loaded.
     pub(in crate::cli) fn plan(&self) -> Result<Plan<'_>, RunError> {
         let step_tokens = self.compute.device.step_tokens();
         let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref(), step_tokens)
             .map_err(|error| self.hinted(error))?;
         if self.compute.emulation.emulate.is_some() {
-            // A virtual clock has no noise: one repetition says it all.
+            // A virtual clock has no noise, so one repetition is enough.
             for run in &mut plan.performance {
                 (run.repetitions, run.warm_up.most) = (1, 0);
             }
         }
-        // Before memory is looked at: what cannot be cut is no matter of memory.
+        // Before the memory check: a model that cannot be split is not a question of memory.
         plan.worlds().into_iter().try_for_each(|world| check_world(&self.model.config, world))?;
         if let Some(capacity) = self.model.capacity(&self.compute)? {
             plan.fit_memory(&self.model.config, self.compute.memory(), capacity);
@@ -155,7 +156,7 @@ impl Setup {
         Ok(plan)
     }
 
-    /// An error of the suite, which on the demo model may be for its size alone.
+    /// Adds a hint to an error of the suite that may be due to the small demo model.
     fn hinted(&self, error: RunError) -> RunError {
         match error {
             RunError::Suite { suite, problem } if self.word == "demo" && problem.contains("seq_length") => {
@@ -169,7 +170,7 @@ impl Setup {
         }
     }
 
-    /// Leaves out the cases that are over their budget on this machine.
+    /// Skips the cases that exceed their time budget on this machine.
     pub(in crate::cli) fn fit_budget(&self, plan: &mut Plan<'_>, roofline: &Roofline) -> anyhow::Result<()> {
         plan.fit_budget(&self.model.config, self.compute.precision(), roofline);
         if let Some(capacity) = self.model.capacity(&self.compute)? {
@@ -178,14 +179,14 @@ impl Setup {
         Ok(())
     }
 
-    /// Whether a model is named at all, by a flag, the suite, or a configuration of it.
+    /// Whether a flag, the suite, or one of its configurations names a model.
     pub(in crate::cli) fn names_model(args: &SetupArgs, suite: &Suite) -> bool {
         args.model.is_some()
             || suite.model.path.is_some()
             || suite.configurations.iter().any(|c| c.model.is_some())
     }
 
-    /// The cases that a run leaves out, with the reason, and how far its searches go where memory ends them.
+    /// Describes the skipped cases with reasons, and the searches that memory limits.
     pub(in crate::cli) fn left_out(&self, plan: &Plan<'_>) -> Vec<String> {
         let cases = plan.performance.iter().filter_map(|run| {
             let reason = run.unfit.as_ref()?;
@@ -199,10 +200,10 @@ impl Setup {
         cases.chain(searches).collect()
     }
 
-    /// Whether what is left of a plan can be run here.
+    /// Checks that the remaining cases of a plan can run here.
     ///
     /// # Errors
-    /// Ranks, a type or a device that cannot be had; memory that is not there.
+    /// Fails if the number of ranks, the type, the device or the memory is unavailable.
     pub(in crate::cli) fn check(&self, plan: &Plan<'_>) -> anyhow::Result<()> {
         for world in plan.worlds() {
             self.model.check(&self.compute.on(world), plan.limits(world))?;
@@ -210,10 +211,10 @@ impl Setup {
         self.check_room(plan)
     }
 
-    /// Whether what is left of a plan can be loaded.
+    /// Checks that the remaining cases of a plan can be loaded.
     ///
     /// # Errors
-    /// What it takes, and what there is.
+    /// The error states the required and the available memory.
     pub(in crate::cli) fn check_room(&self, plan: &Plan<'_>) -> anyhow::Result<()> {
         for world in plan.worlds() {
             let (compute, limits) = (self.compute.on(world), plan.limits(world));
@@ -232,13 +233,13 @@ impl Setup {
         Ok(())
     }
 
-    /// What the model takes by design on so many ranks.
+    /// Estimates the memory of the model on `world` ranks.
     pub(in crate::cli) fn estimate(&self, plan: &Plan<'_>, world: usize) -> Result<MemoryEstimate, RunError> {
         let (config, memory) = (&self.model.config, self.compute.memory());
         Ok(MemoryEstimate::per_rank(config, memory, plan.limits(world), world)?.of_ranks(world))
     }
 
-    /// The model's name in records. The folder's name is enough; paths are nobody's business.
+    /// Returns the model's name for records. It is only the folder's name, because paths are private.
     pub(in crate::cli) fn model_name(&self) -> String {
         let name = match &self.model.path {
             ModelPath::Folder(dir) if self.word != "demo" => dir.file_name().unwrap_or(&self.word),
@@ -248,8 +249,8 @@ impl Setup {
     }
 }
 
-/// A configuration that was typed before is numbered: two runs of one command have two names, also where they are timed against
-/// themselves.
+/// Numbers configurations that repeat an earlier one, so that two runs of one command have different names, even if a
+/// configuration is timed against itself.
 fn told_apart(mut typed: Vec<Configuration>) -> Vec<Configuration> {
     let names: Vec<String> = typed.iter().map(|c| c.name.clone()).collect();
     for (index, configuration) in typed.iter_mut().enumerate() {
@@ -261,7 +262,7 @@ fn told_apart(mut typed: Vec<Configuration>) -> Vec<Configuration> {
     typed
 }
 
-/// The suite's configurations that `--only` names; all without it.
+/// Returns the suite's configurations that `--only` names; all without it.
 fn chosen(all: &[Configuration], only: &[String]) -> anyhow::Result<Vec<Configuration>> {
     if let Some(unknown) = only.iter().find(|name| all.iter().all(|c| c.name != **name)) {
         let known: Vec<&str> = all.iter().map(|c| c.name.as_str()).collect();
@@ -271,7 +272,7 @@ fn chosen(all: &[Configuration], only: &[String]) -> anyhow::Result<Vec<Configur
     Ok(all.iter().filter(|c| only.is_empty() || only.contains(&c.name)).cloned().collect())
 }
 
-/// The suite as a configuration runs it; one that was typed has all cases.
+/// Returns the suite restricted to a configuration. One from the command line has all cases.
 fn restricted(base: &Suite, configuration: &Configuration) -> Suite {
     let mut suite = base.clone();
     if base.configurations.iter().all(|c| c.name != configuration.name) {
@@ -283,7 +284,7 @@ fn restricted(base: &Suite, configuration: &Configuration) -> Suite {
     suite.of(configuration)
 }
 
-/// Flags go before the configuration, and that before the suite.
+/// Combines the settings: flags take precedence over the configuration, and that over the suite.
 fn compute_args(
     args: &SetupArgs,
     suite: &Suite,
@@ -314,7 +315,7 @@ fn compute_args(
     let mut emulation = args.emulation.clone();
     if let Some(configuration) = configuration.filter(|_| args.emulation.emulate.is_none()) {
         emulation.emulate = configuration.emulate.then_some(EmulationMode::Auto);
-        // One profile cannot be that of two cards, and of none that is not emulated.
+        // One profile cannot serve two different cards, and is unused without emulation.
         emulation.profile = emulation.profile.filter(|_| configuration.emulate);
         emulation.profile = emulation.profile.or_else(|| configuration.profile.clone());
     }

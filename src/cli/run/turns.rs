@@ -1,9 +1,10 @@
-//! Two configurations in turns: the process that leads, and the one that is started for each block.
+//! Timing two configurations alternately: the leading process, and the child process of each block.
 //!
-//! The command itself does what is done once: it makes the run directories, puts the precision cases, and ends with the reports
-//! and their comparison. For each block it starts its own program again, with the words it was given and where it has come to.
-//! That process loads both engines, appends the block's lines and ends; what it tells on standard output are cases that are
-//! through, a line each. It stops when its standard input ends, so it does not outlive the one that leads.
+//! The leading process does what is done once: it creates the run directories, runs the precision cases, and ends with
+//! reports and comparison. For each block it starts the program again with the same arguments, the block's number and
+//! the run directories. The child loads both engines, appends the block's lines and exits. It prints one line to
+//! standard output per finished case. It stops when its standard input is closed, so it does not outlive the leading
+//! process.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -27,17 +28,18 @@ use crate::suite::Suite;
 use super::setup::Setup;
 use super::{Args, conclude, load, load_suite, prepare, wanted};
 
-/// How often the one that leads looks whether it was told to stop.
+/// How often the leading process checks whether to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// In how many blocks two configurations are timed in turns; `None` where they are not. An error where they cannot be.
+/// Returns the number of blocks, or `None` if the configurations are not timed alternately. Fails if they should be but
+/// cannot.
 pub(super) fn blocks(
     args: &Args,
     suite: &Suite,
     setups: &[Setup],
     plans: &[Plan<'_>],
 ) -> anyhow::Result<Option<u32>> {
-    // A suite's wish is put aside with its configurations; one that was typed is not.
+    // `interleave` in a suite is dropped if its configurations are replaced; `--interleave` is not.
     if !args.interleave && (!suite.interleave || plans.len() < 2) {
         if args.blocks.is_some() {
             bail!("--blocks is of configurations that are timed in turns; give --interleave, too");
@@ -54,7 +56,7 @@ pub(super) fn blocks(
     if let Some(why) = obstacle(a, b) {
         bail!("the configurations cannot be interleaved: {why}");
     }
-    // A virtual clock is the same wherever it is put.
+    // A virtual clock gives the same times in every process.
     let modelled = setups.iter().any(|setup| setup.compute.emulation.emulate.is_some());
     let needed = blocks_for(a) as u32;
     let blocks = args.blocks.map_or(if modelled { 1 } else { needed }, u32::from);
@@ -66,15 +68,15 @@ pub(super) fn blocks(
     Ok(Some(blocks))
 }
 
-/// Lays the cases of measured configurations out over the blocks; those of a virtual clock where more than its one block was
-/// asked for, so that each block has a repetition.
+/// Distributes the repetitions of all cases over the blocks. On a virtual clock only if more than the default one block
+/// was requested, so that each block has a repetition.
 pub(super) fn lay_out(setups: &[Setup], plans: &mut [Plan<'_>], blocks: u32) {
     if blocks > 1 || setups.iter().all(|setup| setup.compute.emulation.emulate.is_none()) {
         plans.iter_mut().for_each(|plan| spread(plan, blocks as usize));
     }
 }
 
-/// Two configurations, from engines to reports.
+/// Runs two configurations, from loading the engines to the reports.
 pub(super) fn lead(
     args: &Args,
     setups: &[Setup],
@@ -84,7 +86,7 @@ pub(super) fn lead(
 ) -> anyhow::Result<ExitCode> {
     let mut bars = Bars::default();
     let mut runs: Vec<(PathBuf, RunRecord)> = Vec::new();
-    // From the first run on: what is recorded has to be finished.
+    // Held from the first run on, because recordings must be finished.
     let mut watch = None;
     for ((setup, plan), (group, roofline)) in setups.iter().zip(plans).zip(shared) {
         if signals::asked() {
@@ -103,7 +105,7 @@ pub(super) fn lead(
             return Ok(conclude(ending, &side.dir, &side.record)?.into());
         }
         let complete = matches!(ending, Ok(Ending::Complete));
-        // Its engine and its hold on the directory end here: the blocks' processes have their own.
+        // The engine and the lock on the directory are released here, because the child processes take their own.
         runs.push((side.dir.path().to_owned(), side.record));
         if !complete {
             return finish(runs, Ok(Ending::Interrupted));
@@ -118,7 +120,7 @@ pub(super) fn lead(
     bars.begin(&format!("{blocks} blocks"), "cases", u64::from(blocks) * cases, done);
     let mut end = Ok(Ending::Complete);
     for number in 0..blocks {
-        // Looked at anew: in the last one a case may have failed, and with it what was left to do.
+        // Checked again for each block: a failed case in the last block may leave nothing to do.
         if !open()?.contains(&number) {
             continue;
         }
@@ -131,13 +133,13 @@ pub(super) fn lead(
     finish(runs, end)
 }
 
-/// Writes down how the runs ended, makes their reports and compares them.
+/// Records how the runs ended, renders their reports and compares them.
 fn finish(runs: Vec<(PathBuf, RunRecord)>, end: Result<Ending, BlockError>) -> anyhow::Result<ExitCode> {
     let (ending, failed) = match end {
         Ok(ending) => (ending, None),
         Err(error) => (Ending::Interrupted, Some(error)),
     };
-    // A signal may have come before there was any run.
+    // A signal may arrive before there is any run.
     let mut exit = if ending == Ending::Interrupted { Exit::Incomplete } else { Exit::Done };
     let mut paths = Vec::new();
     for (path, mut record) in runs {
@@ -154,17 +156,17 @@ fn finish(runs: Vec<(PathBuf, RunRecord)>, end: Result<Ending, BlockError>) -> a
         None => {}
     }
     if ending == Ending::Complete {
-        // Two types or models in turns is what was asked for: they are compared whatever differs about them.
+        // Timing two types or models alternately was requested, so they are compared despite their differences.
         compare_turns(&paths)?;
     }
     Ok(exit.into())
 }
 
-/// Why a block was not done.
+/// Why a block did not finish.
 enum BlockError {
-    /// Its process could not be started or followed.
+    /// Its process could not be started or monitored.
     Start(anyhow::Error),
-    /// It said why and ended so.
+    /// Its process reported an error and ended with this code.
     Ended(ExitCode),
 }
 
@@ -178,7 +180,7 @@ fn in_a_process(
     let mut started = || {
         let program = std::env::current_exe().context("the program's own file cannot be found")?;
         let mut command = Command::new(program);
-        // The verb, then what only that process is told, then all that this one was.
+        // The verb, then the child's own arguments, then all arguments of this process.
         let mut words = std::env::args_os().skip(1);
         command.args(words.next()).arg("--block-of").arg(number.to_string()).args(dirs).args(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -193,7 +195,7 @@ fn in_a_process(
         Some(0) => Ok(Ending::Complete),
         Some(code) if code == Exit::Incomplete as i32 => Ok(Ending::Interrupted),
         Some(code) => Err(BlockError::Ended(ExitCode::from(code as u8))),
-        // Killed, as a system that is short of memory does: what it had is on the disk, and --resume goes on.
+        // Killed, for example when the system runs out of memory. Its lines are on disk, and --resume continues.
         None => {
             say(&format!("glmbench: the process of block {number} ended: {status}"));
             Ok(Ending::Interrupted)
@@ -201,7 +203,7 @@ fn in_a_process(
     }
 }
 
-/// Tells of every case that is through; ends the process's standard input when this one is told to stop.
+/// Reports every finished case. Closes the child's standard input if this process is told to stop.
 fn follow(mut child: Child, observer: &mut dyn Observer, stop: &AtomicBool) -> std::io::Result<ExitStatus> {
     let (input, output) = (child.stdin.take(), child.stdout.take());
     let over = AtomicBool::new(false);
@@ -213,7 +215,7 @@ fn follow(mut child: Child, observer: &mut dyn Observer, stop: &AtomicBool) -> s
             drop(input);
         });
         let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
-        // A pipe that breaks says nothing of the process; how it ended does.
+        // A broken pipe says nothing about the child. Its exit status does.
         lines.map_while(Result::ok).for_each(|_| observer.advance());
         let status = child.wait();
         over.store(true, Ordering::Relaxed);
@@ -221,7 +223,8 @@ fn follow(mut child: Child, observer: &mut dyn Observer, stop: &AtomicBool) -> s
     })
 }
 
-/// What follows `--block-of`: the block's number and the two run directories.
+/// Runs one block in a child process. `words` are the arguments of `--block-of`: the block's number and two run
+/// directories.
 pub(super) fn one_block(args: &Args, words: &[OsString]) -> anyhow::Result<ExitCode> {
     let [number, dirs @ ..] = words else { bail!("--block-of needs a block and two run directories") };
     let number: u32 = number.to_str().and_then(|n| n.parse().ok()).context("--block-of: no block number")?;
@@ -229,7 +232,7 @@ pub(super) fn one_block(args: &Args, words: &[OsString]) -> anyhow::Result<ExitC
     stop_with_input(watch.flag());
     let mut suite = load_suite(args)?;
     let hash = suite.content_hash();
-    // Those were put before; their data need not be read again.
+    // The leading process ran the precision cases, so their data need not be read again.
     suite.accuracy.clear();
     let setups = Setup::all(&args.setup, &suite)?;
     let mut plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
@@ -263,7 +266,7 @@ pub(super) fn one_block(args: &Args, words: &[OsString]) -> anyhow::Result<ExitC
     match block(&mut sides, (number, blocks), &mut Told, watch.flag()) {
         Ok(Ending::Complete) => Ok(Exit::Done.into()),
         Ok(Ending::Interrupted) => Ok(Exit::Incomplete.into()),
-        // A full disk can be mended, as in a run of one process.
+        // A full disk can be fixed, as in a run of one process.
         Err(error @ RunError::Record(_)) => {
             say(&format!("glmbench: {error}"));
             Ok(Exit::Incomplete.into())
@@ -272,7 +275,7 @@ pub(super) fn one_block(args: &Args, words: &[OsString]) -> anyhow::Result<ExitC
     }
 }
 
-/// The plan as the one that leads recorded it: it alone measured what fits a budget and what memory there is.
+/// Applies the recorded plan: only the leading process measured which cases fit the budget and the memory.
 fn as_recorded(plan: &mut Plan<'_>, record: &RunRecord) -> anyhow::Result<()> {
     let (ours, theirs) = (&mut plan.performance, &record.plan.performance);
     let same = ours.len() == theirs.len()
@@ -289,7 +292,7 @@ fn as_recorded(plan: &mut Plan<'_>, record: &RunRecord) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Stops when standard input ends.
+/// Sets `stop` when standard input ends.
 fn stop_with_input(stop: &'static AtomicBool) {
     std::thread::spawn(move || {
         let mut input = std::io::stdin().lock();
@@ -298,13 +301,13 @@ fn stop_with_input(stop: &'static AtomicBool) {
     });
 }
 
-/// A line for each case that is through.
+/// Prints a line for each finished case.
 struct Told;
 
 impl Observer for Told {
     fn begin(&mut self, _: &str, _: &'static str, _: u64, _: u64) {}
     fn advance(&mut self) {
-        // Where nobody reads them, the process is about to be stopped.
+        // If nobody reads the line, the process is about to be stopped.
         let _ = emit("through");
     }
     fn end(&mut self) {}

@@ -1,4 +1,4 @@
-//! A performance case: the times of each repetition.
+//! Showing a performance case: the times of each repetition.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ const NUMBERS: [&str; 9] = [
 ];
 const LAST: [&str; 1] = ["Output, error"];
 
-/// A table for each run.
+/// Formats a table for each run.
 pub(super) fn words(runs: &[&Shown], case: &PerformanceCase) -> String {
     let mut text = String::new();
     for run in runs {
@@ -52,7 +52,7 @@ pub(super) fn words(runs: &[&Shown], case: &PerformanceCase) -> String {
     text
 }
 
-/// The same as data.
+/// Returns the same data for JSON.
 pub(super) fn data(runs: &[&Shown], case: &PerformanceCase) -> Value {
     let of_run = |run: &&Shown| {
         let repetitions: Vec<Value> = repetitions(run, case).into_iter().map(value).collect();
@@ -83,7 +83,7 @@ fn cells(r: &RequestRecord) -> Vec<String> {
     let block = r.block.map(|block| format!(", block {block}")).unwrap_or_default();
     let mut cells = vec![format!("{kind} {}{block}", r.repetition)];
     if let Some(error) = &r.error {
-        // Its times mean nothing.
+        // The times of a failed repetition are meaningless.
         cells.extend(NUMBERS.iter().map(|_| "–".to_owned()));
         cells.push(error.clone());
         return cells;

@@ -1,4 +1,4 @@
-//! An item as the model met it: what it was asked, what it answered, what that was taken for.
+//! Showing an item: its prompts, the model's answer, and the answer's score.
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -14,16 +14,16 @@ use crate::text::one_line;
 
 use super::{Args, Shown, value};
 
-/// What a run has of an item.
+/// What a run has recorded about an item.
 pub(super) struct View<'a> {
     run: &'a Shown,
     sample: Option<&'a SampleRecord>,
     calls: Vec<CallRecord>,
-    /// Why not all prompts are here, and what to do.
+    /// Why prompts are missing, and what to do.
     missing: Option<String>,
 }
 
-/// The item in every run. The other run's is that of the same task, or of the only task that has it.
+/// Finds the item in every run. In another run, it is the item of the same task, or of the only task that has it.
 pub(super) fn views<'a>(
     args: &Args,
     runs: &[&'a Shown],
@@ -50,7 +50,7 @@ fn counterpart<'a>(run: &'a Shown, sample: &SampleRecord) -> Option<&'a SampleRe
     })
 }
 
-/// The prompts that the run kept, else the first one made again, else the reason.
+/// Returns the recorded prompts, else the rebuilt first prompt, else the reason why there is none.
 fn prompts(
     args: &Args,
     run: &Shown,
@@ -82,7 +82,7 @@ fn again(args: &Args, run: &Shown, sample: &SampleRecord) -> anyhow::Result<Call
     Ok(first_prompt(case, sample, &folder, &tokenizer)?)
 }
 
-/// The tokenizer of the run, and of no other.
+/// Returns the run's tokenizer and rejects any other.
 fn tokenizer(args: &Args, run: &Shown) -> anyhow::Result<Tokenizer> {
     let word = args.model.as_deref().unwrap_or(run.records.run.provenance.model.as_ref());
     let path = model_path(word)?;
@@ -95,7 +95,7 @@ fn tokenizer(args: &Args, run: &Shown) -> anyhow::Result<Tokenizer> {
     }
 }
 
-/// The item for people.
+/// Formats the item as text.
 pub(super) fn words(sample: &SampleRecord, views: &[View<'_>]) -> String {
     let place = [&sample.subject, &sample.category].map(String::as_str);
     let mut place: Vec<&str> = place.into_iter().filter(|part| !part.is_empty()).collect();
@@ -114,7 +114,7 @@ pub(super) fn words(sample: &SampleRecord, views: &[View<'_>]) -> String {
     text
 }
 
-/// What changed between two runs, in a line.
+/// Describes in a line what changed between two runs.
 fn flip(views: &[View<'_>]) -> String {
     let [View { sample: Some(a), .. }, View { sample: Some(b), .. }] = views else { return String::new() };
     let mut text = String::new();
@@ -138,7 +138,7 @@ fn outcome(sample: &SampleRecord) -> &'static str {
     }
 }
 
-/// A line a fact, a column a run.
+/// Formats the facts: one line per fact, one column per run.
 fn facts(sample: &SampleRecord, views: &[View<'_>]) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, of: &dyn Fn(&View<'_>, &SampleRecord) -> String| {
@@ -182,7 +182,7 @@ fn facts(sample: &SampleRecord, views: &[View<'_>]) -> String {
     drawn_columns(&heads, &rows)
 }
 
-/// `A, id 316`: the choice's answer and its token.
+/// Formats a choice's answer and token: `A, id 316`.
 fn choice_name(views: &[View<'_>], sample: &SampleRecord, index: usize) -> String {
     let tokens = views.first().and_then(|v| v.run.records.run.choice_tokens.get(&sample.task));
     match tokens.and_then(|tokens| tokens.get(index)) {
@@ -229,7 +229,7 @@ fn answered(view: &View<'_>, title: &str) -> String {
     }
 }
 
-/// The item as data.
+/// Returns the item for JSON.
 pub(super) fn data(sample: &SampleRecord, views: &[View<'_>]) -> Value {
     let of_run = |view: &View<'_>| {
         json!({

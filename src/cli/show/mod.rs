@@ -1,4 +1,4 @@
-//! `glmbench show`: items and cases of a run, opened.
+//! `glmbench show`: shows items and cases of a run.
 
 mod case;
 mod item;
@@ -59,7 +59,7 @@ pub struct Args {
     json: bool,
 }
 
-/// A run that is shown.
+/// A run to show.
 struct Shown {
     dir: RunDir,
     records: Records,
@@ -77,7 +77,7 @@ impl Shown {
     }
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let first = Shown::open(&args.run)?;
     let second = args.with.as_deref().map(Shown::open).transpose()?;
@@ -110,7 +110,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(exits.into_iter().find(|exit| *exit != Exit::Done).unwrap_or(Exit::Done).into())
 }
 
-/// A record as JSON, by way of its text, which has the shortest digits of each number.
+/// Converts a record to JSON through its text form, which has the shortest digits of each number.
 fn value<T: serde::Serialize>(record: &T) -> Value {
     let text = serde_json::to_string(record).expect("invariant: records can be written as JSON");
     serde_json::from_str(&text).expect("invariant: what was written as JSON can be read")

@@ -1,4 +1,4 @@
-//! Which item or case of a run a word means.
+//! Finding the item or case of a run that an argument names.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::record::{PerformanceCase, SampleRecord};
 
 use super::Shown;
 
-/// What a word means.
+/// The match of an argument.
 #[derive(Debug)]
 pub(super) enum Choice<'a> {
     /// One item, under each task that has it.
@@ -17,11 +17,11 @@ pub(super) enum Choice<'a> {
     Case(&'a PerformanceCase),
 }
 
-/// Names listed in a message at most.
+/// Maximum number of names in a message.
 const LISTED: usize = 5;
 
-/// Finds what `word` names: exactly; else by its end, behind a slash; else by the beginning of any part of it. The first of
-/// these that finds anything must find one thing.
+/// Finds what `word` names. Tries an exact match, then a suffix after a slash, then a prefix of any path component. The
+/// first of these with a match must match exactly one name.
 pub(super) fn select<'a>(run: &'a Shown, word: &str) -> anyhow::Result<Choice<'a>> {
     let (samples, cases) = (&run.records.samples, &run.records.run.plan.performance);
     let behind_slash = format!("/{word}");
@@ -52,7 +52,7 @@ fn full_name(sample: &SampleRecord) -> String {
     format!("{}/{}", sample.task, sample.doc_id)
 }
 
-/// What there is to open.
+/// Lists examples of what can be shown.
 fn examples(run: &Shown) -> String {
     let items: Vec<&str> = run.records.samples.iter().map(|sample| sample.doc_id.as_str()).collect();
     let cases: Vec<&str> =
