@@ -68,7 +68,7 @@ impl Shift {
         Some(Self { estimate, typical })
     }
 
-    /// Two-sided p-value of a true difference of `at`.
+    /// Two-sided p-value of the hypothesis that the true difference is `at`.
     pub fn p(&self, at: f64) -> f64 {
         let up_to = self.typical.partition_point(|x| *x <= at);
         let from = self.typical.len() - self.typical.partition_point(|x| *x < at);
