@@ -123,8 +123,8 @@ impl Summary {
 /// Reads the records in `run_dir` and writes the report beside them.
 ///
 /// Always writes `accuracy.csv`, `perf.csv`, `summary.md` and `report.html`. Writes `answers.csv`, `max_batch.csv` and
-/// `load.csv` if the plan has such cases, `limits.csv` if it has targets, `operators.csv` if operators were timed, and
-/// `charts/` if there is anything to draw.
+/// `load.csv` if the plan has such cases, and `limits.csv` if it has targets. Writes `operators.csv` if operators were
+/// timed, and `charts/` if there is anything to draw.
 pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
     let Contents { run, samples, requests, probes, loads, audit } = Contents::read(&dir)?;
