@@ -1,14 +1,14 @@
-//! JUnit XML, which CI systems show: a test case for each gate.
+//! JUnit XML for CI systems: one test case per gate.
 //!
-//! The dialect that Jenkins, GitLab and GitHub's reporters have in common: `testsuites` over one `testsuite`, each
-//! `testcase` with `failure`, `error` or `skipped` where it did not pass.
+//! Uses the dialect that Jenkins, GitLab and GitHub's reporters share: `testsuites` over one `testsuite`. A
+//! `testcase` that did not pass has a `failure`, `error` or `skipped` element.
 
 use crate::report::compare::{GateOutcome, Judgement};
 use crate::suite::gates::Undecided;
 use crate::text::printable;
 use std::fmt::Write;
 
-/// The whole document. An undecided gate is a test in error; where the gate file says so, a skipped one or a failed one.
+/// Returns the whole document. An undecided gate is an error, or skipped or failed if the gate file says so.
 pub fn document(judgements: &[Judgement], undecided: Undecided) -> String {
     let fails = |j: &&Judgement| {
         let open = j.outcome == GateOutcome::Undecided;
@@ -43,7 +43,7 @@ pub fn document(judgements: &[Judgement], undecided: Undecided) -> String {
     xml + "  </testsuite>\n</testsuites>\n"
 }
 
-/// Text within an attribute, on one line. Characters that act unseen, for most of which XML 1.0 has no place, are shown escaped.
+/// Escapes text for an attribute, on one line. Invisible characters are shown escaped; XML 1.0 forbids most of them.
 fn escaped(text: &str) -> String {
     let mut xml = String::with_capacity(text.len());
     for c in printable(text).chars() {

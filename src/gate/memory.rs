@@ -1,4 +1,4 @@
-//! Memory gates: peaks have no noise, so a limit is kept or broken, or there was nothing to hold against it.
+//! Memory gates. Peaks have no noise, so a gate passes, fails, or lacks a recorded peak to judge.
 
 use super::{Candidate, asked_for, at_most};
 use crate::record::{Clock, PerfRow, Phase};
@@ -6,7 +6,7 @@ use crate::report::compare::{GateOutcome, Judgement, Pair};
 use crate::report::tables;
 use crate::suite::gates::MemoryGate;
 
-/// A judgement for each matching case and limit.
+/// Returns a judgement for each matching case and limit.
 pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgement> {
     let rows: Vec<&PerfRow> = candidate
         .summary
@@ -58,11 +58,11 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
     judgements
 }
 
-/// Why a peak that was recorded decides nothing.
+/// Why a recorded peak decides nothing.
 const NOT_ITS_MEMORY: &str =
     "the recorded peak is the host process's: not a card's, nor one engine's of two in turns";
 
-/// Whether the recorded peak is what the case takes: a card's, or on the CPU the process's, with one engine in it.
+/// Whether the recorded peak is that of the case: a card's, or on the CPU the process's with a single engine in it.
 fn own_memory(candidate: &Candidate<'_>, row: &PerfRow) -> bool {
     let in_turns = candidate.requests.iter().any(|r| r.case_id == row.case_id && r.block.is_some());
     if row.device_memory_bytes.is_some() {

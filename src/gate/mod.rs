@@ -1,10 +1,15 @@
-//! Gates: whether a run keeps its limits, decided on intervals and not on points.
+//! Gates: whether a run keeps its limits, decided on confidence intervals, not on point estimates.
 //!
-//! A limit is kept when the whole 95 % interval is on its right side, broken when the whole interval is past it, and
-//! undecided in between, or where there is too little for an interval. A limit on a ratio of times rests on what verdicts on speed
-//! rest on: two runs that were not timed in turn decide nothing. An undecided gate names the command that decides it. What has no
-//! noise (counts of failed items, memory, modelled times, parity) is kept or broken. A gate that nothing matches is broken, and one
-//! about every task or case where one of the two runs lacks some: a slip in a name must not pass for years.
+//! A gate passes if the whole 95 % interval is within its limit, and fails if the whole interval is past it.
+//! Otherwise, or with too little data for an interval, it is undecided. An undecided gate names the command that
+//! decides it.
+//!
+//! A limit on a ratio of times uses the same evidence as verdicts on speed. Two runs that were not timed in turn
+//! decide nothing, unless a noise floor is known or the gate asks for the ratio alone.
+//!
+//! Values without noise (failed items, memory, modelled times, parity) have no interval. They pass or fail, or are
+//! undecided if the records cannot tell. A gate that matches nothing fails. A gate about every task or case fails if
+//! one of the two runs lacks one: a typo in a name must not pass for years.
 
 pub mod junit;
 mod memory;
@@ -21,7 +26,7 @@ use std::path::PathBuf;
 /// Why gates cannot be judged.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
-    /// What a `[[parity]]` gate names is not what `glmbench parity --json` prints.
+    /// The file of a `[[parity]]` gate is not the output of `glmbench parity --json`.
     #[error("{}: {message}; expected what `glmbench parity --json` prints", path.display())]
     Parity {
         /// The file.
@@ -29,7 +34,7 @@ pub enum GateError {
         /// What was found.
         message: String,
     },
-    /// A file that decides nothing must not pass.
+    /// No gate of the file can be judged. A file that decides nothing must not pass.
     #[error("{}: none of its gates can be judged here{}", path.display(), if *relative > 0 {
         format!("; limits against another run: {relative}, which `glmbench compare` judges")
     } else {
@@ -38,12 +43,12 @@ pub enum GateError {
     Nothing {
         /// The file.
         path: PathBuf,
-        /// Limits of it that only a comparison can judge.
+        /// Number of its limits that only a comparison can judge.
         relative: usize,
     },
 }
 
-/// A run to judge, with its comparison where it has one.
+/// A run to judge, with its comparison if there is one.
 struct Candidate<'a> {
     letter: char,
     summary: &'a Summary,
@@ -51,7 +56,7 @@ struct Candidate<'a> {
     against: Option<(&'a Comparison, &'a Pair)>,
 }
 
-/// Judges every run but the base; limits that need no base hold for each of them.
+/// Judges every run except the base. Limits that need no base apply to each of them.
 pub fn judge(gates: &Gates, comparison: &Comparison) -> Result<Vec<Judgement>, GateError> {
     let mut judgements = Vec::new();
     for pair in &comparison.pairs {
@@ -68,7 +73,7 @@ pub fn judge(gates: &Gates, comparison: &Comparison) -> Result<Vec<Judgement>, G
     some(judgements, gates)
 }
 
-/// Judgements, of which there must be one.
+/// Returns the judgements, or an error if there are none.
 fn some(judgements: Vec<Judgement>, gates: &Gates) -> Result<Vec<Judgement>, GateError> {
     if judgements.is_empty() {
         return Err(GateError::Nothing { path: gates.path.clone(), relative: relative_limits(gates) });
@@ -76,7 +81,7 @@ fn some(judgements: Vec<Judgement>, gates: &Gates) -> Result<Vec<Judgement>, Gat
     Ok(judgements)
 }
 
-/// Judges one run by the limits that need no other; the rest are left out.
+/// Judges one run by the limits that need no other run. Skips the rest.
 pub fn judge_run(
     gates: &Gates,
     summary: &Summary,
@@ -88,7 +93,7 @@ pub fn judge_run(
     some(judgements, gates)
 }
 
-/// Limits of the file that only a comparison can judge.
+/// Number of limits in the file that only a comparison can judge.
 pub fn relative_limits(gates: &Gates) -> usize {
     let accuracy = gates.accuracy.iter().filter(|gate| gate.max_drop.is_some()).count();
     let speed =
@@ -96,7 +101,7 @@ pub fn relative_limits(gates: &Gates) -> usize {
     accuracy + speed + gates.memory.iter().filter(|gate| gate.max_ratio.is_some()).count()
 }
 
-/// What the gates as a whole come to: broken, else undecided, else kept.
+/// Combined outcome of the gates: fail, else undecided, else pass.
 pub fn decision(gates: &Gates, judgements: &[Judgement]) -> GateOutcome {
     let counts_as = |judgement: &Judgement| match (judgement.outcome, gates.undecided) {
         (GateOutcome::Undecided, Undecided::Passes) => GateOutcome::Pass,
@@ -115,11 +120,11 @@ fn judge_candidate(gates: &Gates, candidate: &Candidate<'_>) -> Vec<Judgement> {
     accuracy.chain(speed).chain(memory).collect()
 }
 
-/// What a gate came to.
+/// Result of one gate.
 struct Answer {
     outcome: GateOutcome,
     found: String,
-    /// Of an undecided one: what decides it.
+    /// For an undecided gate: what decides it.
     decide: Option<String>,
 }
 
@@ -130,7 +135,7 @@ impl From<(GateOutcome, String)> for Answer {
 }
 
 impl Answer {
-    /// With what decides it, should it be undecided.
+    /// Adds what decides the gate, if it is undecided.
     fn or_else(self, decide: impl FnOnce() -> String) -> Self {
         let decide = (self.outcome == GateOutcome::Undecided).then(decide);
         Self { decide: self.decide.or(decide), ..self }
@@ -143,12 +148,12 @@ impl Candidate<'_> {
         Judgement { gate, run: self.letter.to_string(), limit, found, outcome, decide }
     }
 
-    /// Nothing that the gate is about is there: a failure that says what is.
+    /// A failure because nothing matches the gate. `found` says what the run has instead.
     fn missing(&self, gate: String, limit: String, found: &str) -> Judgement {
         self.judgement(gate, limit, (GateOutcome::Fail, found.to_owned()))
     }
 
-    /// What decides a limit on an accuracy.
+    /// Says what decides a limit on an accuracy.
     fn more_items(&self, task: &str) -> String {
         let case = self.summary.run.plan.accuracy.iter().find(|case| case.task == task);
         let Some(all) = case.and_then(|case| case.part_of()) else {
@@ -160,12 +165,12 @@ impl Candidate<'_> {
                  `glmbench score`"
             );
         }
-        // The limit may be the suite's own.
+        // The suite itself may set the limit.
         let command = again(&self.summary.run, &["--limit"]);
         format!("all {all} items: {} --limit {all}`", command.trim_end_matches('`'))
     }
 
-    /// Tasks that only one of the two runs has, with the letter of the one that lacks it.
+    /// Tasks that only one of the two runs has, with the letter of the run that lacks it.
     fn tasks_of_one_side(&self) -> Vec<(String, char)> {
         let Some((comparison, _)) = self.against else { return Vec::new() };
         let tasks = |summary: &Summary| -> Vec<String> {
@@ -181,7 +186,7 @@ impl Candidate<'_> {
         alone
     }
 
-    /// Timed cases of the base that the run has nothing to hold against.
+    /// Timed cases of the base run that are missing from the other run.
     fn cases_of_the_base(&self) -> Vec<String> {
         let Some((comparison, pair)) = self.against else { return Vec::new() };
         let own = &self.summary.run.plan.performance;
@@ -193,7 +198,7 @@ impl Candidate<'_> {
         base.filter(|id| !has(id)).collect()
     }
 
-    /// Why there is no such task.
+    /// Says why no task matches.
     fn no_task(&self, wanted: Option<&String>) -> String {
         let plan = &self.summary.run.plan.accuracy;
         let has: Vec<&str> = plan.iter().map(|case| case.task.as_str()).collect();
@@ -206,7 +211,7 @@ impl Candidate<'_> {
         }
     }
 
-    /// Why there is no such timed case.
+    /// Says why no timed case matches.
     fn no_case(&self, pattern: Option<&String>) -> String {
         let plan = &self.summary.run.plan.performance;
         match (plan.first(), pattern) {
@@ -223,7 +228,7 @@ impl Candidate<'_> {
     }
 }
 
-/// Within when the whole interval is at most the limit.
+/// Passes if the whole interval is at most the limit.
 fn at_most((low, high): (f64, f64), limit: f64) -> GateOutcome {
     if high <= limit {
         GateOutcome::Pass
@@ -295,7 +300,7 @@ fn judge_accuracy(gate: &AccuracyGate, candidate: &Candidate<'_>) -> Vec<Judgeme
             candidate.judgement(named("accuracy drop", &task.task), limit.clone(), answer)
         }));
         let lacking = lacking("accuracy drop", &limit, &|_| true);
-        // A task of both plans of which no item could be paired.
+        // Tasks in both plans without any paired item.
         let planned = candidate.summary.run.plan.accuracy.iter().map(|case| &case.task);
         let unpaired = planned.filter(|task| {
             asked(task)
@@ -327,10 +332,10 @@ fn least_accuracy(row: &AccuracyRow, min: f64) -> (GateOutcome, String) {
     }
 }
 
-/// In points lost: what the gate is about.
+/// Judges a drop in accuracy, shown in points lost.
 fn largest_drop(task: &TaskComparison, drop: f64) -> (GateOutcome, String) {
     let (difference, _) = task.whole().difference;
-    // Not the bootstrap's, which has no width where no item is discordant: five equal items prove nothing.
+    // The bootstrap interval has no width without discordant items, but five equal items prove nothing.
     let interval = score_interval(task.whole().counts, 0.95);
     let lost = |gained: f64| format!("{:+.2}", 0.0 - 100.0 * gained);
     match interval {
@@ -346,7 +351,7 @@ fn largest_drop(task: &TaskComparison, drop: f64) -> (GateOutcome, String) {
     }
 }
 
-/// `*` stands for anything, or nothing.
+/// Matches a pattern in which `*` stands for any text, also none.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };

@@ -1,4 +1,4 @@
-//! Parity gates: what `glmbench parity --json` found, held against the file's limits.
+//! Parity gates: compare the output of `glmbench parity --json` with the limits of the gate file.
 
 use super::GateError;
 use crate::bounded;
@@ -6,10 +6,10 @@ use crate::report::compare::{GateOutcome, Judgement};
 use crate::suite::gates::{Gates, ParityGate};
 use serde::Deserialize;
 
-/// Most bytes of the file, which has a dozen numbers.
+/// Largest size of the file in bytes. It holds a dozen numbers.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What is needed of the JSON.
+/// The fields needed from the JSON.
 #[derive(Deserialize)]
 struct Found {
     engine: String,
@@ -20,7 +20,7 @@ struct Found {
     share_above_threshold: f64,
 }
 
-/// Two judgements for each parity gate; they are of the engine, not of a run.
+/// Returns two judgements per parity gate. They concern the engine, not a run.
 pub(super) fn judge(gates: &Gates) -> Result<Vec<Judgement>, GateError> {
     let judged: Result<Vec<_>, _> = gates.parity.iter().map(judge_one).collect();
     Ok(judged?.into_iter().flatten().collect())
@@ -44,7 +44,7 @@ fn judge_one(gate: &ParityGate) -> Result<[Judgement; 2], GateError> {
         outcome: if kept && found.positions > 0 { GateOutcome::Pass } else { GateOutcome::Fail },
         decide: None,
     };
-    // JSON has no word for an infinite KL: it is null there.
+    // JSON has no infinity: an infinite KL is null.
     let largest = found.kl_max.map_or("infinite".to_owned(), |kl| format!("{kl:.2e} nat"));
     let within = found.kl_max.is_some_and(|kl| kl <= gate.max_kl);
     let share = 100.0 * found.share_above_threshold;

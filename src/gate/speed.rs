@@ -1,5 +1,5 @@
-//! Speed gates: a limit on a time or a rate is held by the interval of its median; one on a ratio to the base run rests on what
-//! verdicts on speed rest on.
+//! Speed gates. A limit on a time or a rate uses the interval of the median. A limit on a ratio to the base run uses
+//! the same evidence as verdicts on speed.
 
 use super::{Answer, Candidate, asked_for, at_least, at_most, percent};
 use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
@@ -8,11 +8,11 @@ use crate::report::performance::good_repetitions;
 use crate::stats::{RESAMPLES, median, median_interval};
 use crate::suite::gates::{GateMetric, SpeedGate};
 
-/// Repetitions below which a time decides nothing.
+/// Fewest repetitions with which a time decides anything.
 const LEAST_REPETITIONS: usize = 5;
-/// The stream of the bootstrap behind the intervals.
+/// Seed of the bootstrap behind the intervals.
 const SEED: u64 = 1;
-/// The chance of a wrong failure that all phases of a comparison share.
+/// Probability of a wrong failure, shared by all phases of a comparison.
 const ALPHA: f64 = 0.05;
 
 impl From<GateMetric> for Metric {
@@ -27,7 +27,7 @@ impl From<GateMetric> for Metric {
     }
 }
 
-/// A judgement for each matching case and limit.
+/// Returns a judgement for each matching case and limit.
 pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgement> {
     let clock = if gate.modelled { Clock::Modelled } else { Clock::Measured };
     let run = &candidate.summary.run;
@@ -67,7 +67,7 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
             limits.push(("time ratio", format!("at most {max}"), Box::new(judge)));
         }
         if let Some(drop) = gate.max_throughput_drop {
-            // The tokens are the same, so a rate of 1 − d is a time of 1 / (1 − d).
+            // The token count is fixed, so a rate of 1 − d is a time of 1 / (1 − d).
             let judge =
                 move |case: &PerformanceCase| ratio(candidate, case, gate, (1.0 / (1.0 - drop), Unit::Drop));
             limits.push(("throughput drop", format!("at most {}", percent(drop)), Box::new(judge)));
@@ -93,7 +93,7 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
     judgements
 }
 
-/// The median's interval of a metric, or why it decides nothing.
+/// Returns the median of a metric with its interval, or the outcome if there is none.
 fn interval_of(
     candidate: &Candidate<'_>,
     case: &PerformanceCase,
@@ -165,12 +165,12 @@ fn throughput(
     }
 }
 
-/// What a ratio of times is shown in.
+/// Unit in which a ratio of times is shown.
 #[derive(Clone, Copy)]
 enum Unit {
-    /// As it is.
+    /// The ratio itself.
     Ratio,
-    /// As the share of the rate that is lost; below 0 it is gained.
+    /// Share of the rate that is lost. Negative if the rate rose.
     Drop,
 }
 
@@ -226,8 +226,8 @@ fn ratio(candidate: &Candidate<'_>, case: &PerformanceCase, gate: &SpeedGate, li
     }
 }
 
-/// Kept where the whole 95 % interval is within the limit; broken where the whole interval is past it, at a level that all phases of
-/// the comparison share.
+/// Passes if the whole 95 % interval is within the limit. Fails if the whole interval is past it, at a level that all
+/// phases of the comparison share.
 fn measured_ratio(evidence: &Evidence, gate: &SpeedGate, (max, unit): (f64, Unit), phases: usize) -> Answer {
     let ratio = evidence.ratio;
     if evidence.basis == Basis::Apart {

@@ -1,4 +1,4 @@
-//! What must hold of gates: pass, fail and undecided by the interval, and nothing passes by not being there.
+//! Tests of the gates: pass, fail and undecided by the interval, and nothing passes by being absent.
 
 use super::*;
 use crate::record::{
@@ -9,7 +9,7 @@ use crate::report::compare::{Options, compare};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A run with 400 items, of which `right` are right, and one case of `times` ms.
+/// A run with 400 items, `right` of them correct, and one case with the given `times` in ms.
 fn run(
     id: &str,
     right: usize,
@@ -224,7 +224,7 @@ fn memory_is_a_fact() {
     assert_eq!(outcomes(&alone(text, run("r", 1, &[5, 5, 5], Clock::Measured))), [Pass, Fail]);
 }
 
-/// What the process holds while a card computes says nothing of the card, whose own memory does.
+/// The process's memory does not tell a card's memory, so only the card's own peak decides.
 #[test]
 fn a_cards_memory_is_its_own() {
     let text = "[[memory]]\nmax = \"14 GiB\"\n[[memory]]\nmax = \"13 GiB\"";
@@ -261,7 +261,7 @@ fn undecided_counts_as_the_file_says() {
 
 type Records = (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>);
 
-/// Judges `b` against `a`.
+/// Judges run `b` against run `a`.
 fn against(gates: &Gates, a: Records, b: Records) -> Vec<Judgement> {
     let root = tempfile::tempdir().unwrap();
     let paths = [a, b].map(|(record, samples, requests)| {
@@ -275,7 +275,7 @@ fn against(gates: &Gates, a: Records, b: Records) -> Vec<Judgement> {
     judge(gates, &compare(&paths, &Options::default()).unwrap()).unwrap()
 }
 
-/// As one command leaves them that timed both in turn, two repetitions a block.
+/// Marks both as timed in turn by one command, with two repetitions per block.
 fn in_turn([mut a, mut b]: [Records; 2]) -> [Records; 2] {
     for (records, configuration) in [(&mut a, "one"), (&mut b, "two")] {
         records.0.provenance.group = Some(Group {
@@ -290,7 +290,7 @@ fn in_turn([mut a, mut b]: [Records; 2]) -> [Records; 2] {
     [a, b]
 }
 
-/// Sixteen repetitions about 100 ms, times `factor`.
+/// Sixteen repetitions of about 100 ms, multiplied by `factor`.
 fn sixteen(factor: f64) -> Vec<u64> {
     (0..16_u64).map(|i| (factor * (100.0 + (i * 5 % 3) as f64)) as u64).collect()
 }
@@ -315,7 +315,7 @@ fn limits_against_the_base_need_one() {
     assert_eq!(outcomes(&open), [Undecided, Undecided, Pass, Undecided]);
     assert!(open[1].found.starts_with("1.0") && open[1].found.contains('['), "{}", open[1].found);
     assert_eq!(open[1].decide.as_deref().map(|words| words.starts_with('`')), Some(true));
-    // A measured limit is not for modelled times.
+    // A measured limit does not apply to modelled times.
     let modelled = against(
         &gates,
         run("a", 300, &sixteen(1.0), Clock::Measured),
@@ -343,7 +343,7 @@ fn runs_that_were_not_timed_in_turn_decide_nothing_unless_the_gate_asks_for_the_
 
 #[test]
 fn a_gate_shows_what_it_is_about_in_its_own_unit() {
-    // Five times as fast: a ratio of 0.2, and of the rate nothing is lost.
+    // Five times as fast: a ratio of 0.2, and no loss of rate.
     let pair = || {
         let fast: Vec<u64> = sixteen(0.2);
         in_turn([run("a", 300, &sixteen(1.0), Clock::Measured), run("b", 290, &fast, Clock::Measured)])

@@ -1,21 +1,21 @@
-//! Samples to the rows of `accuracy.csv`.
+//! Turns samples into the rows of `accuracy.csv`.
 
 use crate::record::{AccuracyCase, AccuracyRow, RunRecord, SCHEMA, SampleRecord, SampleState};
 use crate::stats::{mean, standard_error, wilson};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What stands in `subject` or `category` of a row that is not of one of them.
+/// `subject` or `category` of a row that covers all of them.
 pub const ALL: &str = "all";
-/// What stands in `category` of the row over the set's hard part.
+/// `category` of the row over the hard part of the set.
 pub const HARD: &str = "Hard";
 
-/// For each task of the plan that has samples: the whole, its categories, its hard part, its subjects.
+/// Returns for each task with samples the rows of the whole, its categories, its hard part and its subjects.
 pub fn accuracy_rows(run: &RunRecord, samples: &[SampleRecord]) -> Vec<AccuracyRow> {
     run.plan.accuracy.iter().flat_map(|case| task_rows(run, case, samples)).collect()
 }
 
 fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> Vec<AccuracyRow> {
-    // Sorted once into subjects: the rows above those are made of them.
+    // Group by subject once. The rows above the subjects combine these groups.
     let mut subjects: BTreeMap<(usize, &str, &str), Vec<&SampleRecord>> = BTreeMap::new();
     for sample in samples.iter().filter(|s| s.task == case.task) {
         let key = (category_rank(&sample.category), sample.category.as_str(), sample.subject.as_str());
@@ -45,13 +45,13 @@ fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> 
     rows
 }
 
-/// The order in which C-Eval's own tables name its categories; others follow by name.
+/// Order of the categories in C-Eval's own tables. Other categories follow by name.
 pub(super) fn category_rank(category: &str) -> usize {
     let known = ["STEM", "Social Science", "Humanities", "Other"];
     known.iter().position(|name| *name == category).unwrap_or(known.len())
 }
 
-/// How a group of items came out.
+/// Outcome counts of a group of items.
 #[derive(Default)]
 struct Tally {
     scored: u64,
@@ -74,7 +74,7 @@ impl Tally {
         tally
     }
 
-    /// Items that the accuracy is over: an unscorable answer is a wrong one, a failed item is none.
+    /// Items that the accuracy counts: an unscorable answer is wrong, a failed item is excluded.
     fn answered(&self) -> u64 {
         self.scored + self.unscorable
     }
@@ -117,7 +117,7 @@ fn group_row(
     }
 }
 
-/// Mean of the subjects' accuracies, each subject counting once however many items it has.
+/// Mean of the subjects' accuracies, each with equal weight.
 fn macro_accuracy(group: &[&SampleRecord]) -> Option<f64> {
     let mut subjects: BTreeMap<&str, Vec<&SampleRecord>> = BTreeMap::new();
     for sample in group.iter().filter(|s| !s.subject.is_empty()) {
@@ -126,8 +126,8 @@ fn macro_accuracy(group: &[&SampleRecord]) -> Option<f64> {
     mean(&subjects.values().filter_map(|items| Tally::of(items).accuracy()).collect::<Vec<_>>())
 }
 
-/// Time during which at least one item was being run: items of a batch overlap and are not counted twice, and
-/// the pause of a resumed run is not counted at all.
+/// Time during which at least one item was running. Overlapping items of a batch count once, and the pause of a
+/// resumed run does not count.
 fn busy_ns(group: &[&SampleRecord]) -> u64 {
     let mut spans: Vec<(u64, u64)> = group.iter().map(|s| (s.t_start_ns, s.t_end_ns)).collect();
     spans.sort_unstable();
@@ -190,7 +190,7 @@ mod tests {
             (all.ci95_lo, all.ci95_hi),
             wilson(3, 5, 0.95).map_or((None, None), |(a, b)| (Some(a), Some(b)))
         );
-        // biology 1/1, law 1/1, physics 1/3
+        // Biology 1/1, law 1/1, physics 1/3.
         assert_eq!(all.macro_acc, Some((1.0 + 1.0 + 1.0 / 3.0) / 3.0));
     }
 
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn time_is_counted_once_and_pauses_not_at_all() {
-        // 0–200 covered by overlapping items, then 1000–1100 after a pause.
+        // 0–200 is covered by overlapping items, then 1000–1100 after a pause.
         assert!((rows()[0].duration_s - 300e-9).abs() < 1e-15);
     }
 

@@ -1,5 +1,5 @@
-//! What the answers of a task look like as a whole: a model that always says the same, or nothing, scores by chance, and that
-//! must be seen at a glance.
+//! Distribution of a task's answers. A model that always gives the same answer, or none, scores at chance level. That
+//! must be visible at a glance.
 
 use super::format::{NONE, or_none, percent};
 use super::tables::{Column, Table};
@@ -8,16 +8,16 @@ use crate::record::{AccuracyCase, AnswerRow, RunRecord, SCHEMA, SampleRecord, Sa
 use crate::stats::binomial_at_least;
 use std::collections::BTreeMap;
 
-/// An answer is given far too often from so much above the keys' share of it…
+/// An answer dominates if its share exceeds that of the keys by at least this much…
 const FAR_ABOVE: f64 = 0.2;
-/// …where that many of it by the keys' share would be less probable than this.
+/// …and a count that high would have a lower probability than this under the keys' share.
 const BY_ACCIDENT: f64 = 1e-3;
-/// Share of ties, or of empty texts, that is too much: half-precision logits are equal now and then.
+/// Highest acceptable share of ties, or of empty texts. Half-precision logits are equal now and then.
 const MANY: f64 = 0.05;
-/// Share of answers read by the last rule of a ladder that is too much: it takes any letter for an answer.
+/// Highest acceptable share of answers read by the last rule of a ladder, which accepts any letter as an answer.
 const MANY_GUESSED: f64 = 0.25;
 
-/// What stands at the foot of a report with scores.
+/// Definition at the foot of a report with scores.
 pub(super) const DEFINITION: (&str, &str) = (
     "Answers",
     "share of each answer among the items that were put to the model, and of each key among the same. Tie: the two most \
@@ -25,7 +25,7 @@ pub(super) const DEFINITION: (&str, &str) = (
      better one finds any. Empty: the generated text is white space or nothing.",
 );
 
-/// An answer of a task.
+/// Counts of one answer of a task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
     given: u64,
@@ -36,11 +36,11 @@ struct Counts {
 #[derive(Debug)]
 pub(super) struct TaskAnswers<'a> {
     case: &'a AccuracyCase,
-    /// Items with an answer, read or not.
+    /// Items with an answer, readable or not.
     put: u64,
     /// Answers that could not be read.
     unread: u64,
-    /// By their names.
+    /// By answer.
     answers: BTreeMap<&'a str, Counts>,
     /// Answers chosen by probability.
     chosen: u64,
@@ -49,7 +49,7 @@ pub(super) struct TaskAnswers<'a> {
     empty: Option<u64>,
 }
 
-/// The answers of each task of the plan that has some.
+/// Returns the answers of each task in the plan that has any.
 pub(super) fn of_tasks<'a>(run: &'a RunRecord, samples: &'a [SampleRecord]) -> Vec<TaskAnswers<'a>> {
     let tasks = run.plan.accuracy.iter().map(|case| TaskAnswers::of(case, samples));
     tasks.filter(|answers| answers.put > 0).collect()
@@ -95,21 +95,21 @@ impl<'a> TaskAnswers<'a> {
         count as f64 / self.put as f64
     }
 
-    /// Whether an answer is given far more often than it is right to.
+    /// Whether an answer is given far more often than it is right.
     fn dominates(&self, counts: Counts) -> bool {
         let far = self.share(counts.given) - self.share(counts.keys) >= FAR_ABOVE;
-        // One key more of either kind: a few items do not say that an answer is never right.
+        // Add one key of either kind: a few items do not show that an answer is never right.
         let right = (counts.keys + 1) as f64 / (self.put + 2) as f64;
         far && binomial_at_least(counts.given, self.put, right).is_some_and(|p| p < BY_ACCIDENT)
     }
 
-    /// The answer that is given far more often than it is right to.
+    /// The most frequent answer among those that dominate.
     fn dominant(&self) -> Option<(&'a str, Counts)> {
         let all = self.answers.iter().map(|(answer, counts)| (*answer, *counts));
         all.filter(|(_, counts)| self.dominates(*counts)).max_by_key(|(_, counts)| counts.given)
     }
 
-    /// `no is 58 of 60 answers, 30 of 60 keys`.
+    /// `no is 58 of 60 answers and 30 of as many keys`.
     fn dominance(&self) -> Option<String> {
         let (answer, Counts { given, keys }) = self.dominant()?;
         Some(format!("{answer} is {given} of {} answers and {keys} of as many keys", self.put))
@@ -119,7 +119,7 @@ impl<'a> TaskAnswers<'a> {
         self.ties as f64 > MANY * self.chosen as f64
     }
 
-    /// `12 of 60 are ties`, `every margin is 0`.
+    /// `12 of 60 answers are ties`, `every margin is 0`.
     fn tie_words(&self) -> String {
         match self.ties {
             ties if ties == self.chosen => "every margin is 0".to_owned(),
@@ -143,7 +143,7 @@ impl<'a> TaskAnswers<'a> {
     }
 }
 
-/// A row for each answer of each task.
+/// Returns a row for each answer of each task.
 pub(super) fn rows(run: &RunRecord, tasks: &[TaskAnswers<'_>]) -> Vec<AnswerRow> {
     let of_task = |task: &TaskAnswers<'_>| {
         let row = |answer: &str, given: u64, keys: Option<u64>, dominates: bool| AnswerRow {
@@ -172,7 +172,7 @@ pub(super) fn rows(run: &RunRecord, tasks: &[TaskAnswers<'_>]) -> Vec<AnswerRow>
     tasks.iter().flat_map(of_task).collect()
 }
 
-/// One row a task.
+/// One row per task.
 pub(super) fn table(tasks: &[TaskAnswers<'_>]) -> Table {
     let mut table = Table::new(
         "Answers: share given (share of the keys), %".to_owned(),
@@ -203,7 +203,7 @@ pub(super) fn table(tasks: &[TaskAnswers<'_>]) -> Table {
     table
 }
 
-/// The conditions for believing that answers say something.
+/// Conditions on the distribution of answers.
 pub(super) fn checks(tasks: &[TaskAnswers<'_>]) -> [Check; 3] {
     let told = |words: Vec<String>| words.join("; ");
     let of = |spoilt: &[String], applies: bool| match (spoilt, applies) {
@@ -282,7 +282,7 @@ mod tests {
         }
     }
 
-    /// Sixty items with as many keys of either kind, of which the first `no` are answered no.
+    /// Sixty items, half of them with each key. The first `no` of them are answered no.
     fn samples(no: usize) -> Vec<SampleRecord> {
         (0..60)
             .map(|i| sample(if i < no { "no" } else { "yes" }, if i % 2 == 0 { "no" } else { "yes" }))

@@ -1,4 +1,4 @@
-//! What each figure includes, printed at the foot of every report.
+//! Definitions of the figures, printed at the foot of every report.
 
 /// Name and definition of every figure.
 pub const DEFINITIONS: [(&str, &str); 15] = [

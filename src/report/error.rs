@@ -1,4 +1,4 @@
-//! What can go wrong while a report is made.
+//! Errors of making a report.
 
 use crate::record::RecordError;
 use std::path::PathBuf;
@@ -6,18 +6,18 @@ use std::path::PathBuf;
 /// A report that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// The run's records could not be read, or a file of the report not be written.
+    /// The run's records could not be read, or a report file could not be written.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// A chart could not be drawn or written.
     #[error("cannot draw {}: {message}", path.display())]
     Chart {
-        /// The picture.
+        /// The image file.
         path: PathBuf,
-        /// What the drawing library or the system said.
+        /// Message of the drawing library or the system.
         message: String,
     },
-    /// Runs that cannot be compared, or a comparison that cannot be written.
+    /// The runs cannot be compared, or the comparison cannot be written.
     #[error("{0}")]
     Compare(String),
     /// A template could not be filled.

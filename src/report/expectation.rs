@@ -1,13 +1,13 @@
-//! A score held against the one that was published for the same thing.
+//! Compares a score with the published one.
 
 use super::format::{percent, significant};
 use crate::record::{AccuracyCase, AccuracyRow, PublishedScore};
 use crate::stats::binomial_exact;
 
-/// Probability below which a count is called inconsistent with the published one.
+/// p-value below which a count is called inconsistent with the published one.
 const INCONSISTENT: f64 = 0.05;
 
-/// What stands at the foot of a report with a published score.
+/// Definition at the foot of a report with a published score.
 pub(super) const DEFINITION: (&str, &str) = (
     "Consistent with the published count",
     "exact two-sided binomial test (the method of small probabilities) of the items right against the published share of as many \
@@ -15,7 +15,8 @@ pub(super) const DEFINITION: (&str, &str) = (
      so a count that is merely consistent is no proof; `glmbench compare` pairs items.",
 );
 
-/// What a task's whole row says of the published score; `None` where none is published, or nothing is scored yet.
+/// Compares a task's overall row with the published score. `None` if there is no published score, or nothing is
+/// scored yet.
 pub(super) fn sentence(case: &AccuracyCase, row: &AccuracyRow) -> Option<String> {
     let published = case.published.as_ref()?;
     let PublishedScore { of, correct, items, source, unlike } = published;

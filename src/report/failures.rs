@@ -1,4 +1,4 @@
-//! What failed, and why: an item without an answer, a timed case without times.
+//! Failures and their reasons: items without an answer, timed cases without times.
 
 use super::format::counted;
 use super::performance::Repetitions;
@@ -9,19 +9,19 @@ use crate::record::{AccuracyCase, RequestRecord, RunRecord, SampleRecord, Sample
 pub(super) struct Failure {
     /// The task.
     pub(super) task: String,
-    /// The first of them, in the plan's order.
+    /// The first failed item, in plan order.
     pub(super) item: String,
-    /// Why that one failed.
+    /// Why that item failed.
     pub(super) reason: String,
-    /// How many failed.
+    /// Number of failed items.
     pub(super) failed: u64,
-    /// How many items have a line.
+    /// Number of items with a line.
     pub(super) items: u64,
-    /// More than the suite allows.
+    /// Whether more items failed than the suite allows.
     pub(super) is_spoilt: bool,
 }
 
-/// The failed items of a task; `None` where none failed.
+/// Collects the failed items of a task. `None` if none failed.
 pub(super) fn of_task(case: &AccuracyCase, samples: &[SampleRecord]) -> Option<Failure> {
     let own = || samples.iter().filter(|sample| sample.task == case.task);
     let failed = || own().filter(|sample| sample.state == SampleState::Failed);
@@ -44,12 +44,12 @@ impl Failure {
     }
 }
 
-/// The timed cases that were run and may not be used, a sentence a reason.
+/// Timed cases that were run and may not be used, one sentence per reason.
 pub(super) fn of_cases(run: &RunRecord, requests: &[RequestRecord]) -> Vec<String> {
     let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
     for case in &run.plan.performance {
         let repetitions = Repetitions::of(case, requests);
-        // What an unfinished run has not come to yet is missing, not wrong.
+        // Cases that an unfinished run has not reached are missing, not wrong.
         let Some(reason) =
             repetitions.invalid.filter(|_| !repetitions.unrun || run.status == Status::Complete)
         else {
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(failure.words(), "logits not finite (from item 1 of boolq); 2 of 3 items failed");
         assert!(failure.is_spoilt);
         assert_eq!(of_task(case, &samples[..1]), None);
-        // A share of the items planned: 2 of 120 are 1.7 %.
+        // A share of the planned items: 2 of 120 are 1.7 %.
         let allows = |max_failed| AccuracyCase { max_failed: Some(max_failed), ..case.clone() };
         assert!(of_task(&allows(0.016), &samples).unwrap().is_spoilt);
         assert!(!of_task(&allows(0.017), &samples).unwrap().is_spoilt);

@@ -1,10 +1,10 @@
-//! Run records that look like real ones, made from a seed: for the report's own tests, and to look at it.
+//! Realistic run records made from a seed, for the report's tests and for viewing a report.
 
 use crate::record::*;
 use crate::stats::Rng;
 use std::collections::BTreeMap;
 
-/// Subject, category, hard, share of right answers.
+/// Subject, category, hard, share of correct answers.
 const SUBJECTS: [(&str, &str, bool, f64); 12] = [
     ("advanced_mathematics", "STEM", true, 0.28),
     ("college_physics", "STEM", true, 0.31),
@@ -24,7 +24,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
-/// One sample; tests change what they are about.
+/// One sample; tests override the fields they need.
 pub(super) fn sample() -> SampleRecord {
     SampleRecord {
         task: "ceval".into(),
@@ -50,7 +50,7 @@ pub(super) fn sample() -> SampleRecord {
     }
 }
 
-/// One timed repetition; tests change what they are about.
+/// One timed repetition; tests override the fields they need.
 pub(super) fn request() -> RequestRecord {
     RequestRecord {
         case_id: String::new(),
@@ -96,7 +96,7 @@ fn case(batch: u32, input_tokens: u32, output_tokens: u32) -> PerformanceCase {
     }
 }
 
-/// A run of two tasks and twelve shapes on the CPU.
+/// A run with two tasks and twelve shapes on the CPU.
 pub(super) fn run() -> RunRecord {
     let identity = Identity::new(map(&[
         ("dataset.boolq-sample", "sha256:77c0a9d2"),
@@ -191,7 +191,8 @@ fn choices(pairs: &[(&str, u32)]) -> Vec<ChoiceToken> {
     pairs.iter().map(|&(text, id)| ChoiceToken { text: text.to_owned(), id }).collect()
 }
 
-/// Samples of every subject and of the set without subjects, right as often as the subject's share says.
+/// Samples of every subject and of the set without subjects. Each subject's share gives the probability of a correct
+/// answer.
 fn samples(rng: &mut Rng) -> Vec<SampleRecord> {
     let ceval = SUBJECTS.iter().flat_map(|subject| (0..20).map(move |i| ("ceval", *subject, i)));
     let boolq = (0..120).map(|i| ("boolq", ("", "", false, 0.66), i));
@@ -223,7 +224,7 @@ fn samples(rng: &mut Rng) -> Vec<SampleRecord> {
         .collect()
 }
 
-/// Two warm-ups, the first slow, and seven timed repetitions of each case, with times off by up to `noise`.
+/// Two warm-ups, the first one slow, and seven timed repetitions per case, with times off by up to `noise`.
 fn requests(run: &RunRecord, rng: &mut Rng, noise: f64) -> Vec<RequestRecord> {
     let mut clock = 0;
     let mut all = Vec::new();
@@ -259,7 +260,7 @@ fn requests(run: &RunRecord, rng: &mut Rng, noise: f64) -> Vec<RequestRecord> {
     all
 }
 
-/// A finished run with nothing to complain of: all repetitions equal.
+/// A finished run without problems: all repetitions are equal.
 pub(super) fn quiet() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     let run = run();
     let samples = samples(&mut Rng::new(1));
@@ -267,7 +268,7 @@ pub(super) fn quiet() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     (run, samples, requests)
 }
 
-/// A finished run as they come: noise in the times, an unscorable answer or two, one failed item.
+/// A finished run with noise in the times, two unscorable answers, and one failed item.
 pub(super) fn realistic() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     let mut run = run();
     run.plan.accuracy[0].max_failed = Some(0.01);
@@ -285,7 +286,7 @@ pub(super) fn realistic() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) 
     (run, samples, requests)
 }
 
-/// Writes a run to `root`, as a run would have left it before its report is made.
+/// Writes a run to `root` in the state before its report is made.
 pub(super) fn write(
     root: &std::path::Path,
     (run, samples, requests): &(RunRecord, Vec<SampleRecord>, Vec<RequestRecord>),
@@ -301,7 +302,7 @@ pub(super) fn write(
     for request in requests {
         dir.append_request(request).unwrap();
     }
-    // The seal stands for the prompts, too, which are none here.
+    // The seal also covers the prompts, which are empty here.
     let seal = (run.status == Status::Complete).then(|| dir.seal().unwrap());
     dir.write_run(&RunRecord { seal, ..run.clone() }).unwrap();
     dir

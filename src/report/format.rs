@@ -1,9 +1,9 @@
-//! Numbers as people read them. Files keep the exact ones; this is for tables, charts and sentences.
+//! Formats numbers for tables, charts and sentences. Files keep the exact values.
 
-/// What stands where there is no value.
+/// Shown where there is no value.
 pub(super) const NONE: &str = "–";
 
-/// `value` with `digits` significant digits, never in scientific notation; whole numbers keep all their digits.
+/// Formats `value` with `digits` significant digits, never in scientific notation. Integers keep all their digits.
 pub(super) fn significant(value: f64, digits: i32) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
@@ -13,8 +13,8 @@ pub(super) fn significant(value: f64, digits: i32) -> String {
     format!("{value:.decimals$}")
 }
 
-/// Decimals for a column of numbers, so that their points stand below one another: three significant digits for the
-/// least of them, but no more than six for the greatest.
+/// Decimals for a column of numbers, so that their points align: three significant digits for the smallest, but no
+/// more than six for the largest.
 pub(super) fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
     let size = |x: f64| x.abs().log10().floor() as i32;
     let sizes: Vec<i32> = values.into_iter().filter(|x| x.is_finite() && *x != 0.0).map(size).collect();
@@ -23,12 +23,12 @@ pub(super) fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
     (2 - least).min(5 - most).clamp(0, 9) as usize
 }
 
-/// `value` with `decimals` digits behind the point, or a dash.
+/// Formats `value` with `decimals` decimals, or a dash.
 pub(super) fn fixed(value: Option<f64>, decimals: usize) -> String {
     value.filter(|x| x.is_finite()).map_or_else(|| NONE.to_owned(), |x| format!("{x:.decimals$}"))
 }
 
-/// A share as a percentage with one decimal, without the sign: `53.6`.
+/// A share as a percentage with one decimal, without the percent sign: `53.6`.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
@@ -38,12 +38,12 @@ pub(super) fn or_none<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> St
     value.map_or_else(|| NONE.to_owned(), show)
 }
 
-/// `[low, high]` of two values shown alike, or a dash.
+/// `[low, high]` with both ends formatted by `show`, or a dash.
 pub(super) fn interval<T>(low: Option<T>, high: Option<T>, show: impl Fn(T) -> String) -> String {
     or_none(low.zip(high), |(low, high)| format!("[{}, {}]", show(low), show(high)))
 }
 
-/// Bytes in the largest binary unit that leaves a number of at least 1.
+/// Bytes in the largest binary unit in which the number is at least 1.
 pub(super) fn bytes(count: u64) -> String {
     let (unit, size) = [("GiB", 30), ("MiB", 20), ("KiB", 10)]
         .into_iter()
@@ -57,7 +57,7 @@ pub(super) fn counted(count: u64, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A command line as a shell would take it.
+/// A command line, quoted for a shell.
 pub(super) fn command_line(words: &[String]) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
     let quoted = |word: &String| match word {

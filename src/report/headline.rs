@@ -1,4 +1,4 @@
-//! The run in a few sentences.
+//! The headline: the run in a few sentences.
 
 use super::accuracy::ALL;
 use super::expectation;
@@ -6,10 +6,10 @@ use super::failures::{Failure, of_cases, of_task};
 use super::format::{percent, significant};
 use crate::record::{AccuracyCase, AccuracyRow, PerfRow, Phase, RequestRecord, RunRecord, SampleRecord};
 
-/// What is said of a run without anything to say.
+/// The headline of a run without results.
 pub(super) const NOTHING: &str = "Nothing has finished yet.";
 
-/// What was run, by what: the first line of all that is said of a run.
+/// Title: what was run, and on what.
 pub(super) fn title(run: &RunRecord) -> String {
     let from = &run.provenance;
     let tp = if from.tp > 1 { format!(", tp {}", from.tp) } else { String::new() };
@@ -19,7 +19,8 @@ pub(super) fn title(run: &RunRecord) -> String {
     )
 }
 
-/// Of each task its score, what failed, and how it stands to the published score; one sentence on speed; what failed or was left out.
+/// Returns the sentences of the headline: each task's score, its failures and its comparison with the published
+/// score; one sentence on speed; failed and skipped cases.
 pub(super) fn sentences(
     run: &RunRecord,
     (accuracy, samples): (&[AccuracyRow], &[SampleRecord]),
@@ -53,7 +54,7 @@ fn score(row: &AccuracyRow, part_of: Option<u64>, failure: Option<&Failure>) -> 
     let (acc, low, high) = (row.acc?, row.ci95_lo?, row.ci95_hi?);
     let answered = row.scored + row.unscorable;
     let limited = part_of.map(|all| format!(", {} of {all} taken", row.n)).unwrap_or_default();
-    // They are not among the items that the share is of.
+    // Failed items are outside the share.
     let failed =
         failure.map(|failure| format!(" Apart from these: {}.", failure.words())).unwrap_or_default();
     Some(format!(
@@ -66,7 +67,7 @@ fn score(row: &AccuracyRow, part_of: Option<u64>, failure: Option<&Failure>) -> 
     ))
 }
 
-/// The cases that were not run, a sentence a reason.
+/// Cases that were skipped, one sentence per reason.
 fn left_out(run: &RunRecord) -> Vec<String> {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for case in &run.plan.performance {
@@ -80,7 +81,7 @@ fn left_out(run: &RunRecord) -> Vec<String> {
     reasons.into_iter().map(sentence).collect()
 }
 
-/// The fastest decode, and the aggregate rate: all output tokens over all time.
+/// The fastest decode, and the aggregate rate: all output tokens over total time.
 fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<String> {
     let usable = |phase| performance.iter().filter(move |r| r.phase == phase && r.valid == Some(true));
     let rate = |row: &&PerfRow| row.tokens_per_s.unwrap_or(0.0);
@@ -121,7 +122,7 @@ mod tests {
             found[0].starts_with("ceval (modeltest-5shot): ") && found[0].contains("of 239 items"),
             "{found:?}"
         );
-        // What failed stands beside the score.
+        // Failures are named beside the score.
         assert!(found[0].contains(" Apart from these: prompt of 2311 tokens"), "{found:?}");
         assert!(found[0].ends_with("; 1 of 240 items failed."), "{found:?}");
         assert!(found[2].contains("measured on cpu in fp16"), "{found:?}");

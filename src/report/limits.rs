@@ -1,4 +1,4 @@
-//! A run against its machine's limits: the rows of `limits.csv`, and the tables.
+//! Compares a run with its machine's limits: the rows of `limits.csv`, and their tables.
 
 mod reached;
 mod tables;
@@ -12,7 +12,7 @@ use crate::record::{
 
 pub(super) use self::tables::{machine, phases, table};
 
-/// One row a target of the plan.
+/// Returns one row per target of the plan.
 pub fn limit_rows(run: &RunRecord, performance: &[PerfRow], requests: &[RequestRecord]) -> Vec<LimitRow> {
     let of = Measured { run, performance, requests };
     run.plan.targets.iter().map(|target| of.row(target)).collect()
@@ -59,7 +59,7 @@ impl<'a> Measured<'a> {
         }
     }
 
-    /// A case with its row of a phase, if that may be used; else why not.
+    /// Returns a case with its row of a phase, or why the row may not be used.
     fn usable(&self, case_id: &str, phase: Phase) -> Result<(&PerformanceCase, &PerfRow), String> {
         let case = self.run.plan.performance.iter().find(|case| case.case_id == case_id);
         let case = case.ok_or_else(|| format!("the suite has no case {case_id}"))?;
@@ -71,7 +71,7 @@ impl<'a> Measured<'a> {
         Ok((case, row))
     }
 
-    /// What a case's phase has of something, a second over all its repetitions; else why not.
+    /// Returns the rate per second of a count in a case's phase, over all its repetitions, or why there is none.
     fn rate_of(
         &self,
         case_id: &str,
@@ -84,7 +84,8 @@ impl<'a> Measured<'a> {
         rate.ok_or_else(unknown_work)
     }
 
-    /// What each repetition of the target's case had of something, a second of a phase; else why not.
+    /// Returns the rate per second of a count in a phase for each repetition of the target's case, or why there are
+    /// none.
     fn trials(
         &self,
         target: &Target,
@@ -97,9 +98,9 @@ impl<'a> Measured<'a> {
         Ok(good_repetitions(case, self.requests).into_iter().filter_map(trial).collect())
     }
 
-    /// Bytes a second of the cache that the attention operator reads while decoding, of each repetition.
+    /// For each repetition, returns the bytes per second of KV cache that the attention operator reads during decode.
     fn attention(&self, target: &Target) -> Result<Vec<Trial<'a>>, String> {
-        // What spoils the case spoils its operators.
+        // An invalid case invalidates its operators.
         let (case, _) = self.usable(target.case_id.as_deref().unwrap_or_default(), Phase::Decode)?;
         let is = |o: &&OperatorRecord| o.phase == Phase::Decode && o.operator == "attention";
         let attention = |request: &'a RequestRecord| Some((request, request.operators.iter().find(is)?));
@@ -114,7 +115,7 @@ impl<'a> Measured<'a> {
         if trials.is_empty() { Err("nothing was read".to_owned()) } else { Ok(trials) }
     }
 
-    /// What the target's case has at most, as measured before the cases.
+    /// Limits of the target's case as measured before the cases.
     fn roofline(&self, target: &Target) -> Option<Roofline> {
         let is = |case: &&PerformanceCase| Some(&case.case_id) == target.case_id.as_ref();
         let tp = self.run.plan.performance.iter().find(is).map_or(1, |case| case.tp);

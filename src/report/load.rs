@@ -1,4 +1,4 @@
-//! Loads: levels to the rows of `load.csv`, tables, sentences, conditions.
+//! Loads: turns levels into the rows of `load.csv`, tables, sentences and conditions.
 
 use super::format::{NONE, decimals, fixed, or_none, percent, significant};
 use super::performance::p99;
@@ -7,7 +7,7 @@ use super::validity::{Check, Outcome, found_in, yes_if};
 use crate::record::{LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, RunRecord, SCHEMA};
 use crate::stats::{LEAST_FOR_GROWTH, quantile};
 
-/// What stands at the foot of a report with loads.
+/// Definitions at the foot of a report with loads.
 pub(super) const DEFINITIONS: [(&str, &str); 5] = [
     (
         "Load",
@@ -35,7 +35,7 @@ pub(super) const DEFINITIONS: [(&str, &str); 5] = [
     ),
 ];
 
-/// A row for each level, load by load in the plan's order.
+/// Returns a row for each level, load by load in plan order.
 pub fn load_rows(run: &RunRecord, levels: &[LoadLevelRecord]) -> Vec<LoadRow> {
     let of_case = |case: &LoadCase| {
         let own = levels.iter().filter(|level| level.load_id == case.load_id);
@@ -44,7 +44,7 @@ pub fn load_rows(run: &RunRecord, levels: &[LoadLevelRecord]) -> Vec<LoadRow> {
     run.plan.loads.iter().flat_map(of_case).collect()
 }
 
-/// Times of one kind, and their quantiles in whole nanoseconds.
+/// Times of one kind, with quantiles in integer nanoseconds.
 struct Times(Vec<f64>);
 
 impl Times {
@@ -127,7 +127,7 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
     }
 }
 
-/// Requests a second that did arrive; none for a single one, or for all at once.
+/// Arrival rate per second as it occurred. `None` for a single request, or if all arrive at once.
 fn offered_per_s(level: &LoadLevelRecord) -> Option<f64> {
     let (first, last) = (level.requests.first()?.arrival_ns, level.requests.last()?.arrival_ns);
     let seconds = last.checked_sub(first).filter(|ns| *ns > 0)? as f64 / 1e9;
@@ -135,12 +135,12 @@ fn offered_per_s(level: &LoadLevelRecord) -> Option<f64> {
 }
 
 impl LoadRow {
-    /// The rate for people.
+    /// The rate, formatted.
     pub(super) fn rate_words(&self) -> String {
         self.rate_per_s.map_or_else(|| "all at once".to_owned(), |rate| rate.to_string())
     }
 
-    /// `yes`, `no`, or why it is not known.
+    /// `yes`, `no`, or why it is unknown.
     pub(super) fn saturated_words(&self) -> String {
         match self.saturated {
             Some(true) => "yes",
@@ -154,10 +154,10 @@ impl LoadRow {
     }
 }
 
-/// What the rates of a load come to.
+/// The sustained rate of a load.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sustained {
-    /// The highest rate below the first saturated one that is not saturated.
+    /// The highest unsaturated rate below the lowest saturated one.
     pub good: Option<f64>,
     /// The lowest saturated rate.
     pub bad: Option<f64>,
@@ -175,7 +175,7 @@ impl Sustained {
     }
 }
 
-/// What the rows of one load come to.
+/// Finds the sustained rate from the rows of one load.
 pub(super) fn sustained<'a>(rows: impl Iterator<Item = &'a LoadRow>) -> Sustained {
     let rows: Vec<&LoadRow> = rows.collect();
     let rated = |saturated: bool| {
@@ -187,7 +187,7 @@ pub(super) fn sustained<'a>(rows: impl Iterator<Item = &'a LoadRow>) -> Sustaine
     Sustained { good, bad }
 }
 
-/// Columns of numbers from rows, each with its points below one another.
+/// Numeric columns from rows, each with aligned decimal points.
 struct Columns<'a> {
     rows: &'a [&'a LoadRow],
     columns: Vec<(&'static str, Vec<String>)>,
@@ -231,14 +231,14 @@ fn columns<'a>(rows: &'a [&'a LoadRow]) -> Columns<'a> {
     columns
 }
 
-/// The rows of one load by their rate, all at once first.
+/// The rows of one load by rate. All requests at once come first.
 fn of_load<'a>(case: &LoadCase, rows: &'a [LoadRow]) -> Vec<&'a LoadRow> {
     let mut own: Vec<&LoadRow> = rows.iter().filter(|row| row.load_id == case.load_id).collect();
     own.sort_by(|a, b| a.rate_per_s.unwrap_or(0.0).total_cmp(&b.rate_per_s.unwrap_or(0.0)));
     own
 }
 
-/// One row a rate of one load: what was served, how soon, and how well.
+/// One row per rate of one load: throughput, latency and goodput.
 pub(super) fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
     let mut table = columns(&own);
@@ -258,7 +258,7 @@ pub(super) fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Tab
     table.table(format!("Load {}, {}{slo}", case.load_id, run.provenance.clock))
 }
 
-/// One row a rate of one load: how much arrived, waited and was made.
+/// One row per rate of one load: requests, queueing and output tokens.
 pub(super) fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
     let mut table = columns(&own);
@@ -274,7 +274,7 @@ pub(super) fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Ta
     table.table(format!("Requests of {}, {}: {}", case.load_id, run.provenance.clock, case.prompts))
 }
 
-/// One row a rate of one load: the gaps between tokens, and the far quantiles of the rest.
+/// One row per rate of one load: the gaps between tokens, and the upper quantiles of the rest.
 pub(super) fn quantiles(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
     let mut table = columns(&own);
@@ -291,7 +291,7 @@ pub(super) fn quantiles(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> T
     table.table(format!("Quantiles of {}, {}", case.load_id, run.provenance.clock))
 }
 
-/// `TTFT ≤ 200 ms, E2E ≤ 1000 ms`; `None` where none is stated.
+/// `TTFT ≤ 200 ms, E2E ≤ 1000 ms`. `None` without objectives.
 fn objectives(of: &Objectives) -> Option<String> {
     let words = [("TTFT", of.ttft_ns), ("TPOT", of.tpot_ns), ("E2E", of.e2e_ns)];
     let stated: Vec<String> = words
@@ -301,7 +301,7 @@ fn objectives(of: &Objectives) -> Option<String> {
     (!stated.is_empty()).then(|| stated.join(", "))
 }
 
-/// One sentence a load with something to say: what is sustained, and what is not; or why nothing was served.
+/// One sentence per load with rows: which rates are sustained and which are not, or why nothing was served.
 pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<String> {
     let from = &run.provenance;
     let sentence = |case: &LoadCase| {
@@ -341,13 +341,13 @@ pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, 
     run.plan.loads.iter().filter_map(sentence).collect()
 }
 
-/// Why the first request of a load that failed did so.
+/// Error of the first failed request of a load.
 pub(super) fn first_failure(case: &LoadCase, levels: &[LoadLevelRecord]) -> Option<String> {
     let own = levels.iter().filter(|level| level.load_id == case.load_id);
     own.flat_map(|level| &level.requests).find_map(|request| request.error.clone())
 }
 
-/// The conditions for believing the loads; `failures` are the first of each load that has some.
+/// The validity conditions of the loads. `failures` holds the first failure of each load that has any.
 pub(super) fn checks(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<Check> {
     if run.plan.loads.is_empty() {
         return Vec::new();

@@ -1,7 +1,7 @@
-//! Records to what people read: tables, charts, one page, one Markdown summary.
+//! Turns records into tables, charts, one HTML page and one Markdown summary.
 //!
-//! [`render`] reads a run directory and writes everything again; nothing but the records goes in, so a report made
-//! twice is the same twice, and an unfinished run can be looked at while it runs.
+//! [`render`] reads a run directory and writes everything anew. A report depends only on the records, so it is
+//! reproducible. An unfinished run can be reported while it runs.
 
 pub mod accuracy;
 mod answers;
@@ -45,7 +45,7 @@ use crate::record::{
 };
 use std::path::Path;
 
-/// A run in short: what was written to the disk, for the terminal.
+/// Summary of a run for the terminal, with the rows that [`render`] writes.
 #[derive(Debug, Clone)]
 pub struct Summary {
     /// The run.
@@ -60,11 +60,11 @@ pub struct Summary {
     pub operators: Vec<OperatorRow>,
     /// The rows of `limits.csv`.
     pub limits: Vec<LimitRow>,
-    /// The conditions for believing them.
+    /// The validity conditions.
     pub checks: Vec<Check>,
-    /// What there is to say, a sentence each.
+    /// The findings, one sentence each.
     pub headline: Vec<String>,
-    /// The tables worth printing.
+    /// The tables to print.
     pub tables: Vec<Table>,
 }
 
@@ -99,7 +99,7 @@ impl Summary {
         Self { run, accuracy, answers, performance, operators, limits, checks, headline, tables }
     }
 
-    /// Model, device, type, clock, suite and run, in a line.
+    /// Model, device, type, clock, suite and run, in one line.
     pub fn title(&self) -> String {
         headline::title(&self.run)
     }
@@ -109,7 +109,7 @@ impl Summary {
         validity::verdict(&self.run, &self.checks)
     }
 
-    /// The verdict alone.
+    /// The verdict in a word or two.
     pub fn short_verdict(&self) -> &'static str {
         validity::short(&self.run, &self.checks)
     }
@@ -120,8 +120,11 @@ impl Summary {
     }
 }
 
-/// Reads the records in `run_dir` and writes `accuracy.csv`, `answers.csv`, `perf.csv`, `max_batch.csv` and `load.csv` where there are such
-/// cases, `limits.csv` where there are targets, `operators.csv` where operators were timed, `summary.md`, `charts/` and `report.html` beside them.
+/// Reads the records in `run_dir` and writes the report beside them.
+///
+/// Always writes `accuracy.csv`, `perf.csv`, `summary.md` and `report.html`. Writes `answers.csv`, `max_batch.csv` and
+/// `load.csv` if the plan has such cases, and `limits.csv` if it has targets. Writes `operators.csv` if operators were
+/// timed, and `charts/` if there is anything to draw.
 pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
     let Contents { run, samples, requests, probes, loads, audit } = Contents::read(&dir)?;
@@ -156,7 +159,7 @@ fn performance_clock(run: &RunRecord) -> Clock {
     run.provenance.clock
 }
 
-/// The tables that only the page has room for.
+/// The tables shown only on the page.
 fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
     let (accuracy, performance) = (&summary.accuracy, &summary.performance);
     let clock = performance_clock(&summary.run);

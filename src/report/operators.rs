@@ -1,4 +1,4 @@
-//! Timed operators: the rows of `operators.csv`, and the table.
+//! Timed operators: the rows of `operators.csv`, and their table.
 
 use super::format::{NONE, fixed, or_none, percent};
 use super::performance::{case_limits, good_repetitions};
@@ -6,8 +6,8 @@ use super::tables::Table;
 use crate::record::{OperatorRecord, OperatorRow, PerformanceCase, Phase, RequestRecord, RunRecord, SCHEMA};
 use crate::stats::median;
 
-/// A row for every operator in every phase of every case, in the order of the plan and the forward pass; none where operators
-/// were not timed.
+/// Returns a row for every operator in every phase of every case, in the order of the plan and the forward pass.
+/// Empty if operators were not timed.
 pub fn operator_rows(run: &RunRecord, requests: &[RequestRecord]) -> Vec<OperatorRow> {
     run.plan.performance.iter().flat_map(|case| case_rows(run, case, requests)).collect()
 }
@@ -21,7 +21,7 @@ fn case_rows(run: &RunRecord, case: &PerformanceCase, requests: &[RequestRecord]
         let times: Vec<f64> =
             good.iter().filter_map(|r| r.operators.iter().find(same)).map(|o| o.time_ns as f64).collect();
         let time_ns = median(&times).unwrap_or(0.0).round() as u64;
-        // Bytes over nanoseconds are 10⁹ bytes over seconds.
+        // Bytes per nanosecond are 10⁹ bytes per second.
         let rate = |count: u64| (count > 0 && time_ns > 0).then(|| count as f64 / time_ns as f64);
         let least_ns = limits.as_ref().map(|limit| {
             let memory = of.bytes as f64 / limit.bandwidth_bytes_per_s;
@@ -58,7 +58,7 @@ fn case_rows(run: &RunRecord, case: &PerformanceCase, requests: &[RequestRecord]
     rows
 }
 
-/// One row an operator, phase and case.
+/// One row per operator, phase and case.
 pub(super) fn table(run: &RunRecord, rows: &[OperatorRow]) -> Table {
     let numbers = ["Calls", "ms", "Share %", "GB/s", "GFLOP/s", "Roofline %"];
     let title = format!("Operators, {}", run.provenance.clock);
@@ -115,7 +115,7 @@ mod tests {
         let shares: Vec<Option<f64>> = first.iter().map(|row| row.share).collect();
         assert_eq!(shares, [Some(1.0), Some(0.75), Some(0.25)]);
         assert_eq!((first[1].time_ns, first[1].achieved_gb_s), (60, Some(1.5)));
-        // 90 bytes at 2 a nanosecond are 45 ns, 15 operations at one a nanosecond 15.
+        // 90 bytes at 2 bytes/ns take 45 ns; 15 operations at 1 per ns take 15 ns.
         let near = |of: Option<f64>, wanted: f64| of.is_some_and(|of| (of - wanted).abs() < 1e-9);
         assert!(near(first[0].roofline_pct, 50.0) && near(first[1].roofline_pct, 75.0));
         assert_eq!((first[2].achieved_gb_s, first[2].roofline_pct), (None, None));

@@ -1,4 +1,4 @@
-//! The page and the Markdown summary: the tables, charts and words put into their templates.
+//! Renders the HTML page and the Markdown summary from templates.
 
 use super::Summary;
 use super::charts::Picture;
@@ -14,7 +14,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Output, State, Value, context, escape_formatter};
 
-/// `report.html`: one page that needs nothing beside it.
+/// `report.html`: one self-contained page.
 pub(super) fn html(
     summary: &Summary,
     details: &[Table],
@@ -47,7 +47,7 @@ pub(super) fn fill(name: &'static str, context: Value) -> Result<String, ReportE
     environment.set_syntax(whitespace);
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     environment.add_filter("code", |code: String| Value::from_safe_string(text::markdown_code(&code)));
-    // The ending decides how texts are escaped; only `safe` ones are not.
+    // The file extension selects the escaping. Only `safe` strings are not escaped.
     environment.set_auto_escape_callback(|name| match name.rsplit('.').next() {
         Some("md") => AutoEscape::Custom(MARKDOWN.into()),
         _ => AutoEscape::Html,
@@ -61,10 +61,10 @@ pub(super) fn fill(name: &'static str, context: Value) -> Result<String, ReportE
     Ok(environment.get_template(name)?.render(context)?)
 }
 
-/// How Markdown templates are escaped, by a name of our own.
+/// Name of our escaping mode for Markdown templates.
 const MARKDOWN: &str = "markdown";
 
-/// Records hold texts of strangers: on a page they are letters, never markup, and nothing that acts unseen.
+/// Escapes untrusted text in records: no markup, no invisible characters.
 fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), minijinja::Error> {
     let is_markdown = matches!(state.auto_escape(), AutoEscape::Custom(name) if *name == MARKDOWN);
     let foreign = value.as_str().filter(|_| value.kind() == ValueKind::String && !value.is_safe());
@@ -76,7 +76,7 @@ fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Res
     }
 }
 
-/// What both templates say.
+/// Context of both templates.
 fn words(summary: &Summary) -> Value {
     let run = &summary.run;
     context! {
@@ -109,7 +109,7 @@ fn definitions(run: &RunRecord) -> Vec<Value> {
     all.map(|(name, text)| context! { name, text }).collect()
 }
 
-/// An SVG as part of a page: it needs no namespace there, and no size beside its view box.
+/// Adapts an SVG for embedding: no namespace, and no size beside its view box.
 pub(super) fn inline(svg: &str) -> String {
     let Some(end) = svg.find('>') else { return String::new() };
     let (head, rest) = svg.split_at(end);
@@ -133,7 +133,7 @@ pub(super) fn table(table: &Table) -> Value {
     }
 }
 
-/// A text with its hashes cut to their first twelve digits, where it has any: the page has the whole in a title.
+/// Shortens hashes to their first twelve digits; `None` if there are none. The page keeps the whole text in a title.
 fn short(text: &str) -> Option<String> {
     const KEPT: usize = 12;
     let is_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
@@ -143,7 +143,7 @@ fn short(text: &str) -> Option<String> {
         let length = from.find(|c: char| !is_hex(c)).unwrap_or(from.len());
         let (hex, after) = from.split_at(length);
         cut += before;
-        // From 32 digits on it is a hash; a number is never that long.
+        // 32 hex digits or more are a hash; a number is never that long.
         cut += if length < 32 { hex } else { &hex[..KEPT] };
         cut += if length < 32 { "" } else { "…" };
         rest = after;
@@ -168,7 +168,7 @@ pub(super) fn check(check: &Check) -> Value {
     }
 }
 
-/// What stands under the accuracy table: by chance, as published.
+/// Notes under the accuracy table, such as chance level and expected score. Then notes on timed prompts.
 fn notes(run: &RunRecord) -> Vec<String> {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let note = |case: &crate::record::AccuracyCase| {
@@ -202,7 +202,7 @@ fn choices(run: &RunRecord) -> Vec<Value> {
     run.choice_tokens.iter().map(|(task, tokens)| context! { task, tokens => of_task(tokens) }).collect()
 }
 
-/// Every field of a run's provenance as people read it, always the same ones in the same order.
+/// All provenance fields of a run, formatted, always in the same order.
 pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> {
     let joined = |pairs: &std::collections::BTreeMap<String, String>| {
         let text = pairs.iter().map(|(k, v)| format!("{k} = {v}")).collect::<Vec<_>>().join(", ");

@@ -1,4 +1,4 @@
-//! Timed repetitions to the rows of `perf.csv`.
+//! Turns timed repetitions into the rows of `perf.csv`.
 
 use crate::record::{
     Clock, Cost, PerfRow, PerformanceCase, Phase, Provenance, RepetitionKind, RequestRecord, Roofline,
@@ -7,12 +7,12 @@ use crate::record::{
 use crate::stats::{RESAMPLES, mad, mean, median, median_interval, quantile, stddev};
 use std::collections::BTreeMap;
 
-/// The stream of the bootstrap behind every printed interval: any number will do, but always the same.
+/// Seed of the bootstrap behind every printed interval. Arbitrary but fixed.
 const BOOTSTRAP_SEED: u64 = 1;
-/// Fewer samples than this have no 99 % quantile to speak of.
+/// Fewest samples for a 99 % quantile.
 const P99_SAMPLES: usize = 100;
 
-/// Three rows (prefill, decode, e2e) for each case of the plan, in its order.
+/// Returns three rows (prefill, decode, e2e) for each case, in plan order.
 pub fn perf_rows(run: &RunRecord, requests: &[RequestRecord]) -> Vec<PerfRow> {
     run.plan
         .performance
@@ -24,7 +24,7 @@ pub fn perf_rows(run: &RunRecord, requests: &[RequestRecord]) -> Vec<PerfRow> {
         .collect()
 }
 
-/// How long a phase of a repetition took; `None` where there is no such phase.
+/// Duration of a phase of a repetition. `None` if the repetition lacks that phase.
 pub fn phase_ns(request: &RequestRecord, phase: Phase) -> Option<u64> {
     match phase {
         Phase::Prefill => Some(request.prefill_ns),
@@ -34,7 +34,7 @@ pub fn phase_ns(request: &RequestRecord, phase: Phase) -> Option<u64> {
     }
 }
 
-/// The tokens a phase of one repetition deals with, over the whole batch.
+/// Tokens that a phase of one repetition processes, over the whole batch.
 pub fn phase_tokens(case: &PerformanceCase, phase: Phase) -> u64 {
     let each = match phase {
         Phase::Prefill => case.input_tokens,
@@ -44,28 +44,29 @@ pub fn phase_tokens(case: &PerformanceCase, phase: Phase) -> u64 {
     u64::from(case.batch) * u64::from(each)
 }
 
-/// Time to first token of a repetition: from its start to the end of prefill, the first token chosen.
+/// Time to first token of a repetition: from its start to the end of prefill, including the choice of the first
+/// token.
 pub fn ttft_ns(request: &RequestRecord) -> Option<u64> {
     request.first_token_ns.checked_sub(request.start_ns)
 }
 
-/// Time per output token after the first; undefined for one token.
+/// Time per output token after the first. `None` for a single token.
 pub fn tpot_ns(request: &RequestRecord) -> Option<f64> {
     phase_ns(request, Phase::Decode).map(|ns| ns as f64 / f64::from(request.output_tokens - 1))
 }
 
-/// The repetitions of a case that the figures are over: timed, whole, without error, in the order they were run.
+/// The repetitions that the figures use: timed, complete, without error, in the order they were run.
 pub fn good_repetitions<'a>(case: &PerformanceCase, requests: &'a [RequestRecord]) -> Vec<&'a RequestRecord> {
     Repetitions::of(case, requests).good
 }
 
-/// The repetitions of a case by what they are good for.
+/// The repetitions of a case, sorted by usability.
 pub(super) struct Repetitions<'a> {
-    /// Timed, whole and without error: what the figures are over, in the order they were run.
+    /// Timed, complete and without error, in the order they were run. The figures use these.
     pub(super) good: Vec<&'a RequestRecord>,
-    /// How many warm-ups came before.
+    /// Number of warm-ups.
     pub(super) warmups: u64,
-    /// No timed repetition was run at all, good or bad, and no warm-up failed.
+    /// No timed repetition was run, good or bad, and no warm-up failed.
     pub(super) unrun: bool,
     /// Why the figures may not be used.
     pub(super) invalid: Option<String>,
@@ -93,7 +94,7 @@ impl<'a> Repetitions<'a> {
     }
 }
 
-/// What makes a repetition's times meaningless.
+/// Returns what makes a repetition's times meaningless.
 fn fault(case: &PerformanceCase, request: &RequestRecord) -> Option<String> {
     if let Some(error) = &request.error {
         return Some(error.clone());
@@ -109,7 +110,7 @@ fn fault(case: &PerformanceCase, request: &RequestRecord) -> Option<String> {
     (!forward).then(|| "its clock ran backwards".to_owned())
 }
 
-/// Equal prompts, greedy: a repetition with another output did other work, or wrong work.
+/// Equal prompts with greedy decoding: a repetition with another output did other or wrong work.
 fn unequal_outputs(good: &[&RequestRecord]) -> Option<String> {
     let mut groups: BTreeMap<Option<u32>, BTreeMap<&str, u32>> = BTreeMap::new();
     for request in good {
@@ -121,7 +122,7 @@ fn unequal_outputs(good: &[&RequestRecord]) -> Option<String> {
     Some(format!("output differs between repetitions: {}", parts.join(", ")))
 }
 
-/// Tokens that a phase of a repetition deals with.
+/// Tokens that a phase of a repetition processes.
 fn tokens_of(case: &PerformanceCase, phase: Phase, request: &RequestRecord) -> u64 {
     match phase {
         Phase::Prefill if case.prompts.is_some() => request.prompt_tokens(),
@@ -129,13 +130,14 @@ fn tokens_of(case: &PerformanceCase, phase: Phase, request: &RequestRecord) -> u
     }
 }
 
-/// Tokens a second: all of them over all time.
+/// Tokens per second: all tokens over total time.
 fn rate_over_all(tokens: u64, times: &[u64]) -> Option<f64> {
     let ns: u64 = times.iter().sum();
     (tokens > 0 && ns > 0).then(|| tokens as f64 / (ns as f64 / 1e9))
 }
 
-/// Tokens a second of the middle repetition: of the median time where all have the same tokens, else the median of their rates.
+/// Tokens per second of the middle repetition: from the median time if all have the same tokens, else the median of
+/// their rates.
 fn median_rate(
     case: &PerformanceCase,
     phase: Phase,
@@ -158,7 +160,7 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
     let median_ns = whole(median(&ns));
     let seconds = median_ns.filter(|&t| t > 0).map(|t| t as f64 / 1e9);
     let all_tokens: u64 = repetitions.good.iter().map(|r| tokens_of(case, phase, r)).sum();
-    // With real prompts the mean, rounded.
+    // The rounded mean for real prompts.
     let tokens = match repetitions.good.len() as u64 {
         0 => phase_tokens(case, phase),
         n => (all_tokens + n / 2) / n,
@@ -214,12 +216,12 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
     }
 }
 
-/// The 99 % quantile, of enough samples to have one.
+/// The 99 % quantile, if there are enough samples.
 pub(super) fn p99(samples: &[f64]) -> Option<f64> {
     quantile(samples, 0.99).filter(|_| samples.len() >= P99_SAMPLES)
 }
 
-/// The work of a phase; end to end is both together.
+/// Work of a phase. End to end is the sum of both.
 pub(super) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
     match phase {
         Phase::Prefill => case.prefill_cost,
@@ -232,8 +234,8 @@ pub(super) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
     }
 }
 
-/// What a case's repetitions had at most: each limit as it was measured around them, the median over them; where it was not,
-/// [`limits`].
+/// Limits of a case: for each limit the median of what was measured around the repetitions. Without such
+/// measurements, [`limits`].
 pub(super) fn case_limits(
     run: &RunRecord,
     case: &PerformanceCase,
@@ -253,7 +255,7 @@ pub(super) fn case_limits(
     })
 }
 
-/// What a case of `tp` ranks has at most: the machine as it was measured before the cases, or so many of the profile's chips.
+/// Limits of a case with `tp` ranks: the machine as measured before the cases, or `tp` times the profile's chip.
 pub(super) fn limits(of: &Provenance, tp: u32) -> Option<Roofline> {
     let chips = if of.clock == Clock::Modelled { f64::from(tp) } else { 1.0 };
     of.roofline.as_ref().map(|one| Roofline {
@@ -263,8 +265,8 @@ pub(super) fn limits(of: &Provenance, tp: u32) -> Option<Roofline> {
     })
 }
 
-/// The least time that the machine's limits allow. The phases run one after the other, so the end-to-end
-/// bound is the sum of theirs, not the bound of the summed work.
+/// Least time that the machine's limits allow. The phases run in sequence, so the end-to-end bound is the sum of
+/// their bounds, not the bound of the summed work.
 fn least_seconds(case: &PerformanceCase, phase: Phase, roofline: Option<&Roofline>) -> Option<f64> {
     let bound = |cost: Cost, limit: &Roofline| {
         let memory = cost.bytes as f64 / limit.bandwidth_bytes_per_s;
@@ -284,8 +286,8 @@ mod tests {
     use crate::record::Spots;
     use crate::report::fixture;
 
-    /// Two sequences of 16 + 3 tokens. Handed over at 1000; two prefill steps of 40 and 50 with 10 between them;
-    /// first tokens out at 1110; decode steps of 20 and 25 with 5 of bookkeeping after each; last token at 1160.
+    /// Two sequences of 16 + 3 tokens. Start at 1000; prefill steps of 40 and 50 with 10 between them; first tokens
+    /// at 1110; decode steps of 20 and 25, each followed by 5 of bookkeeping; last token at 1160.
     fn timeline() -> RequestRecord {
         RequestRecord {
             case_id: "b2-i16-o3".into(),
@@ -320,7 +322,7 @@ mod tests {
     fn rows(requests: &[RequestRecord]) -> Vec<PerfRow> {
         let mut run = fixture::run();
         run.plan.performance = vec![case()];
-        // 10 bytes and 200 operations a nanosecond.
+        // 10 bytes and 200 operations per nanosecond.
         run.provenance.roofline =
             Some(Roofline { bandwidth_bytes_per_s: 1e10, peak_flops_per_s: 2e11, limits: None });
         perf_rows(&run, requests)
@@ -343,7 +345,7 @@ mod tests {
     #[test]
     fn the_roofline_is_the_nearer_of_the_two_limits() {
         let rows = rows(&[timeline()]);
-        // prefill: 10 ns of bytes, 45 ns of arithmetic; decode: 20 ns of bytes.
+        // Prefill: 10 ns of bytes, 45 ns of arithmetic. Decode: 20 ns of bytes.
         let shares: Vec<f64> = rows.iter().map(|r| r.roofline_pct.unwrap()).collect();
         for (share, wanted) in
             shares.iter().zip([100.0 * 45.0 / 90.0, 100.0 * 20.0 / 50.0, 100.0 * 65.0 / 160.0])
@@ -367,7 +369,8 @@ mod tests {
             repetition(2, spots(8_000_000_000)),
             repetition(3, None),
         ]);
-        // Decode: 200 bytes at 5 a nanosecond. No peak was measured around them: prefill's arithmetic is as before.
+        // Decode: 200 bytes at 5 bytes/ns. No peak was measured around the repetitions, so prefill's arithmetic bound
+        // stays.
         let shares: Vec<f64> = rows.iter().map(|r| r.roofline_pct.unwrap()).collect();
         assert!((shares[0] - 50.0).abs() < 1e-9 && (shares[1] - 80.0).abs() < 1e-9, "{shares:?}");
     }

@@ -1,4 +1,4 @@
-//! The one published speed of ChatGLM2-6B on this hardware, to stand beside ours.
+//! The one published speed of ChatGLM2-6B on this hardware, for reference.
 
 use super::format::{NONE, fixed};
 use super::tables::{Table, per_token_ns};
@@ -6,14 +6,15 @@ use crate::record::{PerfRow, Phase, RunRecord};
 
 /// Input length of the published figure.
 const INPUT_TOKENS: u32 = 8192;
-/// Milliseconds a token.
+/// Published decode time, ms per token.
 const PUBLISHED_MS: f64 = 162.0;
 
-/// Decode time a token of a 300I DUO at 8192 input tokens beside the published one; `None` for other devices and shapes.
+/// Table of the decode time per token of a 300I DUO at 8,192 input tokens beside the published one. `None` for other
+/// devices and shapes.
 ///
-/// The figure is from the ChatGLM2-6B page of Ascend's model library ("for reference": 300I Duo, batch 1, 8192 in, 1024 out,
-/// 162 ms a token). It does not say whether one chip or both were used, nor with which versions: a reference, nothing that a
-/// run is judged by.
+/// The figure is from the ChatGLM2-6B page of Ascend's model library ("for reference": 300I Duo, batch 1, 8192 in,
+/// 1024 out, 162 ms a token). The page names neither the number of chips nor the versions. The figure is a reference,
+/// and no run is judged by it.
 pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
     if !run.provenance.device.starts_with("300i-duo") {
         return None;
@@ -21,7 +22,7 @@ pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
     let decode: Vec<&PerfRow> = rows
         .iter()
         .filter(|row| {
-            // Another batch is another measurement.
+            // Another batch size is another measurement.
             row.phase == Phase::Decode
                 && row.batch == 1
                 && row.input_tokens == INPUT_TOKENS
@@ -76,7 +77,7 @@ pub fn reference(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
     Some(table)
 }
 
-/// What would have to be so for a time to be the published one.
+/// Says what would make a time equal the published one.
 fn agreement(ratio: f64) -> String {
     if (0.9..=1.1).contains(&ratio) {
         return "within 10 %".into();

@@ -1,22 +1,22 @@
-//! Whether a run's records are what its plan, its sums and its seal say: what every verdict stands on.
+//! Checks a run's records against its plan, checksums and seal. Every verdict rests on this check.
 
 use super::Summary;
 use super::validity::{Check, Outcome, yes_if};
 use crate::record::{Audit, SealState, Status};
 
-/// The condition of [`super::validity`] that a run is held to by its own word alone.
+/// The condition of [`super::validity`] that relies on the run's own status alone.
 const WHOLE_PLAN: &str = "The whole plan was run";
 
-/// The condition that records are held to.
+/// The condition on the records.
 const RECORDS: &str = "The records are what the plan says";
 
-/// Puts what was found to the other conditions, right behind that on the plan.
+/// Inserts the findings behind the condition on the plan.
 pub(super) fn add_to(summary: &mut Summary, audit: &Audit) {
     let sound = audit.is_sound();
     let complete = summary.run.status == Status::Complete;
     let whole = summary.checks.iter().position(|check| check.condition == WHOLE_PLAN);
     if let Some(check) = whole.and_then(|at| summary.checks.get_mut(at)).filter(|_| complete && !sound) {
-        // What the record says of itself does not count against its lines.
+        // The run's own status does not outweigh its lines.
         check.outcome = Outcome::No;
     }
     let at = whole.map_or(0, |at| at + 1);
@@ -24,7 +24,7 @@ pub(super) fn add_to(summary: &mut Summary, audit: &Audit) {
 }
 
 impl Summary {
-    /// What is wrong about the run's records, in a line; `None` where they are what its plan says.
+    /// Says in one line what is wrong with the run's records. `None` if they match the plan.
     pub fn record_faults(&self) -> Option<&str> {
         let of_records = |check: &&Check| check.condition == RECORDS && check.outcome == Outcome::No;
         self.checks.iter().find(of_records).map(|check| check.found.as_str())
@@ -102,15 +102,15 @@ mod tests {
     fn a_record_without_a_seal_says_so_and_is_no_worse() {
         let root = tempfile::tempdir().unwrap();
         let mut records = fixture::quiet();
-        // No prompts are kept of what was never asked.
+        // Unasked items have no recorded prompts.
         records.1.iter_mut().for_each(|sample| sample.prompt_hash.clear());
         let dir = fixture::write(root.path(), &records);
-        // A program of today that leaves none is none.
+        // A current program always writes a seal, so a missing one is an error.
         dir.write_run(&records.0).unwrap();
         let summary = render(dir.path()).unwrap();
         assert_eq!(summary.verdict(), Verdict::Invalid);
         assert!(summary.record_faults().is_some_and(|faults| faults.contains("has no seal")));
-        // One of the schema before.
+        // A record of the previous schema.
         let text = fs::read_to_string(dir.file("run.json")).unwrap();
         let (text, _sum) = text.rsplit_once(",\n  \"sum\": ").unwrap();
         let text = format!("{}\n}}\n", text.replacen("\"schema\": 3", "\"schema\": 2", 1));

@@ -1,4 +1,4 @@
-//! Max-batch searches: probes to the rows of `max_batch.csv`, tables, sentences, conditions.
+//! Max-batch searches: turns probes into the rows of `max_batch.csv`, tables, sentences and conditions.
 
 use super::format::{bytes, counted, decimals, fixed, or_none, significant};
 use super::tables::{Column, Row, Table};
@@ -7,7 +7,7 @@ use crate::record::{
     ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer, SearchCase, Status, search_answer,
 };
 
-/// What stands at the foot of a report with searches.
+/// Definitions at the foot of a report with searches.
 pub(super) const DEFINITIONS: [(&str, &str); 2] = [
     (
         "Largest batch",
@@ -23,7 +23,7 @@ pub(super) const DEFINITIONS: [(&str, &str); 2] = [
     ),
 ];
 
-/// A row for each probe, search by search in the plan's order.
+/// Returns a row for each probe, search by search in plan order.
 pub fn probe_rows(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<ProbeRow> {
     let from = &run.provenance;
     let of_case = |case: &SearchCase| {
@@ -60,7 +60,7 @@ pub fn probe_rows(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<ProbeRow> {
     run.plan.searches.iter().flat_map(of_case).collect()
 }
 
-/// The probes of one search, in their order.
+/// The probes of one search, in order.
 fn own(case: &SearchCase, probes: &[ProbeRecord]) -> Vec<ProbeRecord> {
     probes.iter().filter(|p| p.search_id == case.search_id).cloned().collect()
 }
@@ -69,20 +69,20 @@ fn decode_rate(probe: &ProbeRecord) -> Option<f64> {
     probe.tpot_ns.filter(|ns| *ns > 0).map(|ns| f64::from(probe.batch) / (ns as f64 / 1e9))
 }
 
-/// What a search came to, for a table beside another run's.
+/// Result of a search, for comparison with another run's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchOutcome {
-    /// The largest batch within the limits, 0 where none is; `None` without probes.
+    /// Largest batch within the limits; 0 if no batch is. `None` without probes.
     pub batch: Option<u32>,
-    /// Its time per token after the first.
+    /// Time per token after the first at that batch.
     pub tpot_ns: Option<u64>,
-    /// Probes made.
+    /// Number of probes.
     pub probes: u64,
-    /// Why it is not larger: `17: too slow`, the range's end, a failure; and whether probes contradict one another.
+    /// What stopped the search: `17: too slow`, the end of the range, or a failure. Also names contradictory probes.
     pub stopped: String,
 }
 
-/// What one search of a run came to.
+/// Returns the result of one search of a run.
 pub(super) fn outcome(case: &SearchCase, probes: &[ProbeRecord]) -> SearchOutcome {
     let probes = own(case, probes);
     let found = Found { case, answer: search_answer(&probes), probes };
@@ -104,7 +104,7 @@ pub(super) fn outcome(case: &SearchCase, probes: &[ProbeRecord]) -> SearchOutcom
     }
 }
 
-/// A search of the plan with what its probes came to.
+/// A search of the plan with its probes and answer.
 struct Found<'a> {
     case: &'a SearchCase,
     answer: SearchAnswer,
@@ -118,14 +118,14 @@ impl Found<'_> {
         self.probes.iter().rfind(fits)
     }
 
-    /// Where probes contradict one another, the largest batch that fitted once: the answer is that or any below it down to the
-    /// one with nothing against it.
+    /// If probes contradict one another, the largest batch that fitted once. The true answer lies between the largest
+    /// batch without contradiction and this one.
     fn perhaps(&self) -> Option<u32> {
         self.answer.contradiction.as_ref()?;
         self.probes.iter().filter(|p| p.outcome == ProbeOutcome::Fits).map(|p| p.batch).max()
     }
 
-    /// The largest batch for people.
+    /// The largest batch, formatted.
     fn batch_words(&self) -> String {
         match self.perhaps() {
             _ if self.probes.is_empty() => super::format::NONE.to_owned(),
@@ -152,7 +152,7 @@ fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-/// One row a search: its answer.
+/// One row per search: its answer.
 pub(super) fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
     let all = found(run, probes);
     let best = |of: fn(&ProbeRecord) -> Option<f64>| -> Vec<Option<f64>> {
@@ -212,12 +212,12 @@ pub(super) fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
     }
 }
 
-/// A limit as a person wrote it.
+/// A limit in ms, without trailing zeros.
 fn limit(ns: u64) -> String {
     ms(ns).to_string()
 }
 
-/// One row a probe of one search, in the order they were made.
+/// One row per probe of one search, in order.
 pub(super) fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecord]) -> Table {
     let own = own(case, probes);
     let cells = |of: fn(&ProbeRecord) -> Option<f64>| -> Vec<String> {
@@ -253,7 +253,7 @@ pub(super) fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecor
     }
 }
 
-/// One sentence a search that has probes.
+/// One sentence per search with probes.
 pub(super) fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<String> {
     let from = &run.provenance;
     let sentence = |f: &Found<'_>| {
@@ -292,7 +292,7 @@ pub(super) fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<String> 
     found(run, probes).iter().filter(|f| !f.probes.is_empty()).map(sentence).collect()
 }
 
-/// The conditions for believing the searches.
+/// The validity conditions of the searches.
 pub(super) fn checks(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<Check> {
     if run.plan.searches.is_empty() {
         return Vec::new();
@@ -304,7 +304,7 @@ pub(super) fn checks(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<Check> {
     };
     let broken = ids(&|f| f.answer.failure.is_some() || (complete && f.probes.is_empty()));
     let contradicted = ids(&|f| f.answer.contradiction.is_some());
-    // What an unfinished run has not come to yet says nothing.
+    // A search that an unfinished run has not reached says nothing.
     let begun = complete || all.iter().any(|f| !f.probes.is_empty());
     let outcome = |spoilt: &[&str]| if begun { yes_if(spoilt.is_empty()) } else { Outcome::Unknown };
     let told = |spoilt: &[&str], first: Option<&String>| match (spoilt, first) {

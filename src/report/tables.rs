@@ -1,4 +1,4 @@
-//! The tables that the terminal, the page and the Markdown summary share: rows of text, already as people read them.
+//! Tables shared by the terminal, the page and the Markdown summary. Cells are formatted text.
 
 use super::accuracy::ALL;
 use super::format::{bytes, decimals, fixed, interval, or_none, percent};
@@ -9,7 +9,7 @@ use crate::stats::quantile;
 /// A table to print.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// What it shows, and by which clock where it shows times.
+    /// The title, with the clock if the table shows times.
     pub title: String,
     /// The columns, left to right.
     pub columns: Vec<Column>,
@@ -17,12 +17,12 @@ pub struct Table {
     pub rows: Vec<Row>,
 }
 
-/// A column's head.
+/// A column header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Name with unit.
     pub name: String,
-    /// Holds numbers, to be set flush right.
+    /// Whether the column holds numbers, which are right-aligned.
     pub numeric: bool,
 }
 
@@ -31,12 +31,12 @@ pub struct Column {
 pub struct Row {
     /// One text for each column.
     pub cells: Vec<String>,
-    /// Sums up the rows below it, and is set to be seen.
+    /// Whether the row sums up the rows below it, and is emphasised.
     pub strong: bool,
 }
 
 impl Table {
-    /// `names` of text columns, then of numeric ones.
+    /// Creates an empty table with `text` columns, then `numeric` ones.
     pub(super) fn new(title: String, text: &[&str], numeric: &[&str]) -> Self {
         let column = |numeric| move |name: &&str| Column { name: (*name).to_owned(), numeric };
         let columns = text.iter().map(column(false)).chain(numeric.iter().map(column(true))).collect();
@@ -47,7 +47,7 @@ impl Table {
         self.rows.push(Row { cells, strong });
     }
 
-    /// Numbers column by column, each of the same length.
+    /// Builds a table from numeric columns, each of the same length.
     fn of_columns(title: String, columns: &[(&'static str, Vec<String>)]) -> Self {
         let names: Vec<&'static str> = columns.iter().map(|(name, _)| *name).collect();
         let mut table = Self::new(title, &[], &names);
@@ -59,7 +59,7 @@ impl Table {
     }
 }
 
-/// Every task as a whole, by category and its hard part. The task stands in its first row only.
+/// Accuracy of every task: the whole, its categories and its hard part. Only the first row names the task.
 pub fn accuracy(rows: &[AccuracyRow]) -> Table {
     let numbers = ["Items", "Correct", "Accuracy %", "95 % interval", "Macro %", "Unscorable", "Failed"];
     let mut table = Table::new("Accuracy".to_owned(), &["Task", "Protocol", "Group"], &numbers);
@@ -102,7 +102,7 @@ fn score_cells(row: &AccuracyRow) -> Vec<String> {
     ]
 }
 
-/// One row a case: the medians of all phases.
+/// One row per case: the medians of all phases.
 pub fn performance(rows: &[PerfRow], clock: Clock) -> Table {
     let of = |phase| rows.iter().filter(move |row| row.phase == phase);
     let e2e: Vec<&PerfRow> = of(Phase::E2e).collect();
@@ -124,7 +124,7 @@ pub fn performance(rows: &[PerfRow], clock: Clock) -> Table {
     )
 }
 
-/// One row a case: how long a phase took, how sure that is, and how near it comes to the machine's limits.
+/// One row per case: duration of a phase, its interval, and its share of the machine's limits.
 pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock) -> Table {
     let name = match phase {
         Phase::Prefill => "Prefill",
@@ -132,7 +132,7 @@ pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock) -> Table {
         Phase::E2e => "End to end",
     };
     let rows: Vec<&PerfRow> = rows.iter().filter(|row| row.phase == phase).collect();
-    // All times of the table have the median's decimals.
+    // All times of the table use the median's decimals.
     let places = decimals(rows.iter().filter_map(|row| ms(row.median_ns)));
     let time = |value: fn(&PerfRow) -> Option<u64>| -> Vec<String> {
         rows.iter().map(|row| fixed(ms(value(row)), places)).collect()
@@ -154,8 +154,8 @@ pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock) -> Table {
     Table::of_columns(format!("{name}, {clock}"), &columns)
 }
 
-/// One row a case: how long the first token took, and the gaps between tokens over all decode steps, both of all its
-/// timed repetitions.
+/// One row per case: time to first token, and the gaps between tokens over all decode steps. Both cover all timed
+/// repetitions without error.
 pub fn token_latency(rows: &[PerfRow], requests: &[RequestRecord], clock: Clock) -> Table {
     let rows: Vec<&PerfRow> = rows.iter().filter(|row| row.phase == Phase::Decode).collect();
     let timed = |row: &PerfRow| -> Vec<&RequestRecord> {
@@ -182,7 +182,7 @@ pub fn token_latency(rows: &[PerfRow], requests: &[RequestRecord], clock: Clock)
     Table::of_columns(format!("First and next token (TTFT, ITL), {clock}"), &columns)
 }
 
-/// The columns that say which case a row is of.
+/// The columns that identify a row's case.
 fn shapes(rows: &[&PerfRow]) -> Vec<(&'static str, Vec<String>)> {
     let column = |value: fn(&PerfRow) -> u32| rows.iter().map(|row| value(row).to_string()).collect();
     let mut columns = vec![
@@ -196,7 +196,7 @@ fn shapes(rows: &[&PerfRow]) -> Vec<(&'static str, Vec<String>)> {
     columns
 }
 
-/// What the last column says of a case: left out is neither right nor wrong, the headline has the reason.
+/// Text of the last column. A skipped case is neither valid nor invalid; the headline has the reason.
 fn validity(row: &PerfRow) -> &'static str {
     match row.valid {
         Some(true) => "yes",
@@ -205,14 +205,14 @@ fn validity(row: &PerfRow) -> &'static str {
     }
 }
 
-/// A column of numbers with their points below one another.
+/// A column of numbers with aligned decimal points.
 fn numbers(values: impl Iterator<Item = Option<f64>>) -> Vec<String> {
     let values: Vec<Option<f64>> = values.collect();
     let places = decimals(values.iter().flatten().copied());
     values.into_iter().map(|value| fixed(value, places)).collect()
 }
 
-/// Bytes in the largest binary unit that leaves a number of at least 1: `14.0 GiB`.
+/// Formats bytes in the largest binary unit in which the number is at least 1: `14.0 GiB`.
 pub fn bytes_text(count: u64) -> String {
     bytes(count)
 }
@@ -226,7 +226,7 @@ fn ms(ns: Option<u64>) -> Option<f64> {
     ns.map(|ns| ns as f64 / 1e6)
 }
 
-/// Tokens a second, over all repetitions; none where the row may not be used.
+/// Tokens per second over all repetitions. `None` if the row may not be used.
 fn rate(row: &PerfRow) -> Option<f64> {
     row.tokens_per_s.filter(|_| row.valid != Some(false))
 }

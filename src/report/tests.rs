@@ -1,4 +1,4 @@
-//! What must hold of a whole report.
+//! Tests of a whole report.
 
 use super::*;
 use crate::record::Status;
@@ -6,7 +6,7 @@ use std::fs;
 
 const VOID: [&str; 5] = ["meta", "br", "circle", "line", "rect"];
 
-/// Fails unless every tag is closed by its own, in order.
+/// Asserts that every tag is closed by its own closing tag, in order.
 fn assert_balanced(html: &str) {
     let mut open: Vec<&str> = Vec::new();
     let tags = html.split('<').skip(1).filter_map(|part| part.split_once('>').map(|(tag, _)| tag));
@@ -21,7 +21,7 @@ fn assert_balanced(html: &str) {
     assert!(open.is_empty(), "left open: {open:?}");
 }
 
-/// Fails unless the page is well-formed, in a language, and needs nothing beside it.
+/// Asserts that the page is well-formed, states its language, and loads nothing external.
 pub(super) fn assert_whole_page(html: &str) {
     assert_balanced(html);
     for absent in ["http", "<script", "<link", "<img", "url(", "@import", " src="] {
@@ -78,7 +78,7 @@ fn a_folder_that_is_no_run_is_named() {
     assert!(message.contains("not-a-run/run.json"), "{message}");
 }
 
-/// Not a check: leaves a report to look at in the folder that the variable names.
+/// Not a check: writes a sample report to the folder that the variable names.
 #[test]
 fn leave_one_to_look_at() {
     let Some(folder) = std::env::var_os("GLMBENCH_REPORT_SAMPLE") else { return };

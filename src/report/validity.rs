@@ -1,4 +1,4 @@
-//! Whether the figures may be believed: each condition, what was found, and what to do where it does not hold.
+//! Validity conditions: whether the figures may be used, what was found, and what to do if a condition does not hold.
 
 use super::answers;
 use super::failures::{Failure, of_task};
@@ -7,17 +7,17 @@ use super::performance::{Repetitions, phase_ns};
 use crate::record::{Clock, Phase, RequestRecord, RunRecord, SampleRecord, SampleState, Status};
 use crate::stats::{Outlier, drift, median, median_interval, outliers};
 
-/// Repetitions below which a median is not to be leaned on.
+/// Fewest repetitions for a reliable median.
 pub(super) const FEW_REPETITIONS: usize = 5;
-/// Change along the repetitions of a case, as a share of their mean, that is called a drift.
+/// Change along the repetitions of a case, as a share of their mean, that counts as drift.
 pub(super) const DRIFT_SHARE: f64 = 0.05;
-/// Half-width of the median's interval, as a share of it, that is called wide.
+/// Half-width of the median's interval, as a share of the median, that counts as wide.
 pub(super) const WIDE_SHARE: f64 = 0.05;
 
-/// The name of the condition that a finished run is about.
+/// Name of the condition that the whole plan was run.
 const PLAN: &str = "whole plan run";
 
-/// How a condition came out.
+/// Outcome of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It holds.
@@ -26,12 +26,12 @@ pub enum Outcome {
     No,
     /// The records do not tell.
     Unknown,
-    /// There is nothing in the run that it could be said of.
+    /// The condition does not apply to anything in the run.
     DoesNotApply,
 }
 
 impl Outcome {
-    /// The word of tables; a required condition that does not hold stands out.
+    /// The word in tables. A required condition that does not hold stands out.
     pub fn word(self, required: bool) -> &'static str {
         match self {
             Self::Yes => "yes",
@@ -43,10 +43,10 @@ impl Outcome {
     }
 }
 
-/// A condition for believing the figures.
+/// A validity condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// The condition in a few words, for a line that names several.
+    /// Short name, for a line that lists several conditions.
     pub name: &'static str,
     /// The condition, as a statement.
     pub condition: &'static str,
@@ -54,24 +54,24 @@ pub struct Check {
     pub outcome: Outcome,
     /// What was found.
     pub found: String,
-    /// What to do where it does not hold.
+    /// What to do if it does not hold.
     pub advice: &'static str,
-    /// Without it the figures are invalid; the others only call for care.
+    /// Whether the figures are invalid without it. The other conditions only call for care.
     pub required: bool,
 }
 
-/// What the conditions together say of the run.
+/// Overall verdict on a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Every required condition holds.
     Valid,
-    /// The plan is not finished; the run can be resumed.
+    /// The plan is not finished. The run can be resumed.
     Incomplete,
     /// A required condition does not hold.
     Invalid,
 }
 
-/// The verdict of a run with these checks.
+/// Returns the verdict of a run with these checks.
 pub fn verdict(run: &RunRecord, checks: &[Check]) -> Verdict {
     if checks.iter().any(|c| c.required && c.outcome == Outcome::No) {
         Verdict::Invalid
@@ -82,7 +82,7 @@ pub fn verdict(run: &RunRecord, checks: &[Check]) -> Verdict {
     }
 }
 
-/// All conditions that a run of this plan is held to.
+/// Returns all conditions that apply to a run of this plan.
 pub fn checks(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRecord]) -> Vec<Check> {
     let mut checks = vec![completeness(run, samples, requests)];
     checks.push(weights(run));
@@ -109,7 +109,7 @@ fn completeness(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRe
         Status::Interrupted => "interrupted",
     };
     let items = (planned > 0).then(|| format!("{} of {}", samples.len(), counted(planned, "item")));
-    // Of a run that is not complete: what else is missing.
+    // For an incomplete run: what else is missing.
     let unfinished = run.status != Status::Complete && !run.plan.performance.is_empty();
     let cases = unfinished.then(|| {
         let done = run.plan.performance.iter().filter(|case| case.is_finished(requests)).count();
@@ -125,9 +125,9 @@ fn completeness(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRe
     }
 }
 
-/// Weights that are no numbers, as they were found while the model was loaded.
+/// Checks for non-finite weights found while loading the model.
 fn weights(run: &RunRecord) -> Check {
-    // Where only a virtual clock runs, no weight is read.
+    // With only a virtual clock, no weight is read.
     let computes = run.provenance.clock == Clock::Measured || !run.plan.accuracy.is_empty();
     let faults = run.provenance.weight_faults.as_deref();
     Check {
@@ -187,7 +187,7 @@ fn of_samples(run: &RunRecord, samples: &[SampleRecord]) -> [Check; 2] {
     ]
 }
 
-/// A case's repetitions, with its name.
+/// A case's id with its repetitions.
 type Case<'a> = (&'a str, Repetitions<'a>);
 
 fn of_repetitions(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Check> {
@@ -195,7 +195,7 @@ fn of_repetitions(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Check> {
         .plan
         .performance
         .iter()
-        // What was left out is a condition of its own.
+        // Skipped cases have their own condition.
         .filter(|case| case.unfit.is_none())
         .map(|case| (case.case_id.as_str(), Repetitions::of(case, requests)))
         .collect();
@@ -234,9 +234,9 @@ fn of_repetitions(run: &RunRecord, requests: &[RequestRecord]) -> Vec<Check> {
     checks
 }
 
-/// Whether every case did the same work without error.
+/// Whether every case ran without error and did the same work.
 fn whole_cases(run: &RunRecord, cases: &[Case<'_>]) -> Check {
-    // What an unfinished run has not come to yet is missing, not wrong.
+    // Cases that an unfinished run has not reached are missing, not wrong.
     let is_spoilt = |r: &Repetitions<'_>| r.invalid.is_some() && (!r.unrun || run.status == Status::Complete);
     let spoilt: Vec<&str> = cases.iter().filter(|(_, r)| is_spoilt(r)).map(|(id, _)| *id).collect();
     let first = cases.iter().find(|(_, r)| is_spoilt(r)).and_then(|(_, r)| r.invalid.clone());
@@ -257,7 +257,7 @@ fn whole_cases(run: &RunRecord, cases: &[Case<'_>]) -> Check {
     }
 }
 
-/// Whether every case was run: what the device cannot hold, or takes longer than the suite gives it, is left out.
+/// Whether no case was skipped because the device cannot hold it or it exceeds the suite's time budget.
 fn none_left_out(run: &RunRecord) -> Check {
     let cases = &run.plan.performance;
     let unfit: Vec<&str> = cases.iter().filter(|c| c.unfit.is_some()).map(|c| c.case_id.as_str()).collect();
@@ -271,15 +271,16 @@ fn none_left_out(run: &RunRecord) -> Check {
     }
 }
 
-/// How a condition on the times of all cases comes out, and what was found; `is_spoilt` is `None` where a case has too few to tell.
+/// Returns the outcome of a condition on the times of all cases, and what was found. `is_spoilt` is `None` for a case
+/// with too few repetitions.
 ///
-/// A virtual clock has no noise, so there is nothing that such a condition could find.
+/// A virtual clock has no noise, so such a condition does not apply to it.
 fn stability(
     cases: &[Case<'_>],
     modelled: bool,
     is_spoilt: &dyn Fn(&Repetitions<'_>) -> Option<bool>,
 ) -> (Outcome, String) {
-    // Those without a single good repetition are another condition's.
+    // Cases without a good repetition belong to another condition.
     let timed: Vec<(&str, Option<bool>)> =
         cases.iter().filter(|(_, r)| !r.good.is_empty()).map(|(id, r)| (*id, is_spoilt(r))).collect();
     let are = |wanted: Option<bool>| -> Vec<&str> {
@@ -297,23 +298,23 @@ fn stability(
     }
 }
 
-/// Whether a repetition stands apart; `None` where there are too few to stand apart from.
+/// Whether a repetition is an outlier. `None` with too few repetitions.
 fn has_outlier(ns: &[f64]) -> Option<bool> {
     outliers(ns).filter(|all| all.len() > 2).map(|all| all.iter().any(Outlier::stands_apart))
 }
 
-/// End-to-end times of the repetitions, in the order they were run.
+/// End-to-end times of the repetitions, in order.
 fn e2e(repetitions: &Repetitions<'_>) -> Vec<f64> {
     repetitions.good.iter().filter_map(|r| phase_ns(r, Phase::E2e)).map(|ns| ns as f64).collect()
 }
 
-/// Fewer resamples than for a printed interval: this one is only compared with a bound.
+/// Uses fewer resamples than a printed interval, because this one is only compared with a bound.
 fn is_wide(ns: &[f64]) -> Option<bool> {
     let half = median_interval(ns, 0.95, 1000, 1).map(|(low, high)| (high - low) / 2.0)?;
     Some(half > WIDE_SHARE * median(ns)?)
 }
 
-/// `all 12 cases`, or which do not hold it; the first few by name.
+/// `all 12 cases`, or which cases break the condition, with the first few named.
 pub(super) fn found_in(spoilt: &[&str], cases: usize) -> String {
     const NAMED: usize = 3;
     match spoilt.len() {
@@ -346,7 +347,7 @@ fn governor(run: &RunRecord) -> Check {
     }
 }
 
-/// The verdict alone, as a table has it.
+/// The verdict alone, for a table.
 pub fn short(run: &RunRecord, checks: &[Check]) -> &'static str {
     match verdict(run, checks) {
         Verdict::Invalid => "INVALID",
@@ -358,12 +359,12 @@ pub fn short(run: &RunRecord, checks: &[Check]) -> &'static str {
     }
 }
 
-/// One line for a terminal: the verdict, why the figures are invalid if they are, and every condition that does not hold or is
-/// not known.
+/// One line for a terminal: the verdict, the reasons if it is invalid, and every condition that does not hold or is
+/// unknown.
 pub fn sentence(run: &RunRecord, checks: &[Check]) -> String {
     let verdict = verdict(run, checks);
     let broken = |c: &&Check| c.required && c.outcome == Outcome::No;
-    // What the sentence begins with is not named again.
+    // Conditions named at the start of the sentence are not repeated.
     let said = |c: &&Check| match verdict {
         Verdict::Invalid => broken(c),
         Verdict::Incomplete => c.name == PLAN,
@@ -462,7 +463,7 @@ mod tests {
             "INVALID: logits not finite: position 7, token id 0 is NaN (from item val-advanced_mathematics-3 of ceval); \
              1 of 240 items failed"
         );
-        // One of 240 is 0.42 %; what one task allows is not the other's.
+        // One of 240 is 0.42 %. One task's allowance does not apply to the other.
         for (task, max_failed, outcome) in
             [(0, 0.004, Outcome::No), (0, 0.005, Outcome::Yes), (1, 0.5, Outcome::No)]
         {
@@ -484,7 +485,7 @@ mod tests {
         let said = sentence(&run, &found);
         let wanted = "INVALID: warm-up: sequence 1 of the batch: logits not finite; not 1 of 12: b2-i32-o32";
         assert_eq!(said, wanted);
-        // Nor is it unknown before the run has come to its end.
+        // It is not unknown before the end of the run either.
         let running = RunRecord { status: Status::Running, ..run };
         assert_eq!(verdict(&running, &checks(&running, &samples, &requests)), Verdict::Invalid);
     }
@@ -516,14 +517,14 @@ mod tests {
             assert_eq!(outcome_of(&found, starts), Outcome::DoesNotApply, "{starts}");
         }
         assert_eq!(sentence(&run, &found), "valid, every condition that applies holds");
-        // Of one repetition nothing can be told but that it is too few.
+        // With one repetition, only the repetition count can be judged.
         run.provenance.clock = Clock::Measured;
         requests.retain(|r| r.kind == crate::record::RepetitionKind::Timed && r.repetition == 0);
         let found = checks(&run, &samples, &requests);
         let outcomes = noise.map(|starts| outcome_of(&found, starts));
         use Outcome::{No, Unknown, Yes};
         assert_eq!(outcomes, [No, Unknown, Unknown, Unknown, Yes]);
-        // Nor does a condition hold of what is not there yet.
+        // No condition holds for missing data either.
         let found = checks(&run, &[], &[]);
         for starts in ["Every item had", "Every answer could"] {
             assert_eq!(outcome_of(&found, starts), Outcome::Unknown, "{starts}");

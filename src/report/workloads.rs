@@ -1,22 +1,22 @@
-//! What searches and loads add to a run's report.
+//! Report parts for max-batch searches and loads.
 
 use super::charts::{self, Picture};
 use super::{ReportError, Summary, Table, load, search};
 use crate::record::{LoadCase, LoadLevelRecord, LoadRow, ProbeRecord, ProbeRow, RunDir, RunRecord};
 use std::path::Path;
 
-/// The probes and levels of a run.
+/// The probes and load levels of a run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Workloads {
     probes: Vec<ProbeRecord>,
     probe_rows: Vec<ProbeRow>,
     load_rows: Vec<LoadRow>,
-    /// Loads with failed requests, and why the first of each failed.
+    /// Loads with failed requests, and the error of the first one.
     failures: Vec<(String, String)>,
 }
 
 impl Workloads {
-    /// Of a run's records.
+    /// Builds the rows from a run's records.
     pub(super) fn of(run: &RunRecord, probes: Vec<ProbeRecord>, levels: &[LoadLevelRecord]) -> Self {
         let probe_rows = search::probe_rows(run, &probes);
         let failed = |case: &LoadCase| Some((case.load_id.clone(), load::first_failure(case, levels)?));
@@ -29,12 +29,12 @@ impl Workloads {
         &self.probes
     }
 
-    /// The levels of all loads.
+    /// The rows of all load levels.
     pub(super) fn load_rows(&self) -> &[LoadRow] {
         &self.load_rows
     }
 
-    /// Puts tables, conditions and sentences to those of the summary.
+    /// Adds tables, conditions and sentences to the summary.
     pub(super) fn add_to(&self, summary: &mut Summary) {
         let run = &summary.run;
         if !run.plan.searches.is_empty() {
@@ -52,7 +52,7 @@ impl Workloads {
         }
     }
 
-    /// Writes `max_batch.csv` and `load.csv` where the plan has such cases.
+    /// Writes `max_batch.csv` and `load.csv` if the plan has such cases.
     pub(super) fn write(&self, run: &RunRecord, dir: &RunDir) -> Result<(), ReportError> {
         if !run.plan.searches.is_empty() {
             dir.write_max_batch_csv(&self.probe_rows)?;
@@ -63,7 +63,7 @@ impl Workloads {
         Ok(())
     }
 
-    /// The tables that only the page has room for.
+    /// The tables shown only on the page.
     pub(super) fn details(&self, run: &RunRecord) -> Vec<Table> {
         let probes = run.plan.searches.iter().map(|case| search::probes_of(case, run, &self.probes));
         let loads = run.plan.loads.iter().flat_map(|case| {
@@ -72,13 +72,13 @@ impl Workloads {
         probes.chain(loads).filter(|table| !table.rows.is_empty()).collect()
     }
 
-    /// Draws their charts into the run directory.
+    /// Draws the charts into the run directory.
     pub(super) fn draw(&self, run: &RunRecord, run_dir: &Path) -> Result<Vec<Picture>, ReportError> {
         charts::draw_workloads(run_dir, run, &self.probe_rows, &self.load_rows)
     }
 }
 
-/// Definitions of what the run has.
+/// Definitions for the workloads that the run has.
 pub(super) fn definitions(run: &RunRecord) -> Vec<(&'static str, &'static str)> {
     let searches = if run.plan.searches.is_empty() { &[][..] } else { &search::DEFINITIONS };
     let loads = if run.plan.loads.is_empty() { &[][..] } else { &load::DEFINITIONS };

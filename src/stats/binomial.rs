@@ -1,15 +1,15 @@
-//! Exact tests of a count of successes against a share.
+//! Exact tests of a success count against a success probability.
 
 use statrs::distribution::{Binomial, Discrete, DiscreteCDF};
 
-/// Counts as likely as the one found but for rounding are as unlikely as it; the factor of R's `binom.test`.
+/// Relative tolerance for "as likely as the observed count", because of rounding. The factor of R's `binom.test`.
 const AS_LIKELY: f64 = 1.0 + 1e-7;
 
-/// Exact two-sided binomial test: the probability, were each of `n` trials a success with probability `share`, of a count no
-/// likelier than `successes`.
+/// Exact two-sided binomial test: the probability of a count no likelier than `successes`, if each of `n` trials
+/// succeeds with probability `share`.
 ///
-/// The method of small probabilities, as `scipy.stats.binomtest` and R's `binom.test` have it. `None` with more successes than
-/// trials, or a share that is none.
+/// Uses the method of small probabilities, as `scipy.stats.binomtest` and R's `binom.test` do. `None` if `successes >
+/// n` or `share` is not a probability.
 pub fn binomial_exact(successes: u64, n: u64, share: f64) -> Option<f64> {
     let trials = binomial(successes, n, share)?;
     let found = trials.pmf(successes) * AS_LIKELY;
@@ -17,8 +17,8 @@ pub fn binomial_exact(successes: u64, n: u64, share: f64) -> Option<f64> {
     Some(unlikely.sum::<f64>().min(1.0))
 }
 
-/// The probability, were each of `n` trials a success with probability `share`, of `successes` or more. `None` as for
-/// [`binomial_exact`].
+/// Returns the probability of `successes` or more, if each of `n` trials succeeds with probability `share`. `None` as
+/// for [`binomial_exact`].
 pub fn binomial_at_least(successes: u64, n: u64, share: f64) -> Option<f64> {
     let trials = binomial(successes, n, share)?;
     Some(successes.checked_sub(1).map_or(1.0, |below| trials.sf(below)))
@@ -32,7 +32,7 @@ fn binomial(successes: u64, n: u64, share: f64) -> Option<Binomial> {
 mod tests {
     use super::*;
 
-    /// Values by exact rational arithmetic over the binomial coefficients.
+    /// Expected values come from exact rational arithmetic over the binomial coefficients.
     #[test]
     fn agrees_with_exact_arithmetic() {
         let published = 719.0 / 1346.0;

@@ -1,23 +1,23 @@
-//! How sure a median is, by drawing from the samples again.
+//! Bootstrap confidence interval of a median.
 //!
-//! Percentile intervals, not BCa: a median's jackknife, which BCa takes its acceleration from, does not settle with more
-//! samples, and the coverage tests below and in [`super::ratio`] hold without it.
+//! Percentile intervals, not BCa: BCa takes its acceleration from the jackknife, which for a median does not converge
+//! with more samples. The coverage tests below and in [`super::ratio`] hold without BCa.
 
 use super::describe::{quantile_of_sorted, sorted};
 use super::random::beta;
 use super::rng::Rng;
 
-/// Resamples of every interval the program prints.
+/// Number of resamples for every interval the program prints.
 pub const RESAMPLES: usize = 10_000;
 
-/// Samples up to which a resample is drawn one by one; past it only its middle is.
+/// Largest sample count for which a resample is drawn one by one. Above it, only the median is drawn.
 const DRAWN_ONE_BY_ONE: usize = 64;
 
 /// Percentile bootstrap interval of the median at `confidence` (0.95 for 95 %).
 ///
-/// `resamples` times as many samples as there are, are drawn with replacement from the stream of `seed`; the
-/// interval is between the quantiles (type 7) of their medians. `None` with fewer than two samples, a sample that
-/// is not finite, no resamples, or a confidence not strictly between 0 and 1.
+/// Draws `resamples` resamples with replacement, each as large as `samples`, from the stream of `seed`. The bounds
+/// are quantiles (type 7) of their medians. `None` with fewer than two samples, a non-finite sample, no resamples, or
+/// a confidence not strictly between 0 and 1.
 pub fn median_interval(samples: &[f64], confidence: f64, resamples: usize, seed: u64) -> Option<(f64, f64)> {
     if samples.len() < 2 {
         return None;
@@ -27,7 +27,7 @@ pub fn median_interval(samples: &[f64], confidence: f64, resamples: usize, seed:
     percentile_bounds((0..resamples).map(|_| medians.draw(&mut rng)).collect(), confidence)
 }
 
-/// The quantiles (type 7) that leave `(1 − confidence) / 2` of the drawn figures on either side.
+/// Returns the quantiles (type 7) that leave `(1 − confidence) / 2` of the drawn values on either side.
 pub(super) fn percentile_bounds(mut drawn: Vec<f64>, confidence: f64) -> Option<(f64, f64)> {
     if drawn.is_empty() || !(confidence > 0.0 && confidence < 1.0) {
         return None;
@@ -41,21 +41,21 @@ pub(super) fn percentile_bounds(mut drawn: Vec<f64>, confidence: f64) -> Option<
 pub(super) struct ResampledMedian {
     /// Ascending.
     samples: Vec<f64>,
-    /// Room for a resample.
+    /// Buffer for one resample.
     drawn: Vec<f64>,
 }
 
 impl ResampledMedian {
-    /// `None` without samples or with one that is not finite.
+    /// Returns `None` without samples or with a non-finite one.
     pub(super) fn of(samples: &[f64]) -> Option<Self> {
         let samples = sorted(samples)?;
         Some(Self { drawn: vec![0.0; samples.len()], samples })
     }
 
-    /// The median of one resample.
+    /// Returns the median of one resample.
     ///
-    /// A resample picks places by uniform numbers, and its middle is where the middle of those falls; that one is a beta
-    /// number, so many samples cost no more than few.
+    /// A resample picks indices by uniform numbers, so its median lies at the index of their median. That order
+    /// statistic is beta distributed, so a draw costs the same for any number of samples.
     pub(super) fn draw(&mut self, rng: &mut Rng) -> f64 {
         let n = self.samples.len();
         if n <= DRAWN_ONE_BY_ONE {
@@ -69,13 +69,13 @@ impl ResampledMedian {
         if n % 2 == 1 {
             return at(low);
         }
-        // The next one up is the least of the remaining half, which are uniform above the lower middle.
+        // The next order statistic is the minimum of the remaining half, which is uniform above the lower middle.
         let next = 1.0 - (1.0 - low) * (1.0 - rng.unit_f64()).powf(2.0 / n as f64);
         0.5 * (at(low) + at(next))
     }
 }
 
-/// The median by selection, which is linear where sorting each resample would not be.
+/// Returns the median by selection: linear time, instead of sorting each resample.
 pub(super) fn median_in_place(values: &mut [f64]) -> f64 {
     let middle = values.len() / 2;
     let odd = values.len() % 2 == 1;
@@ -102,7 +102,7 @@ mod tests {
             let (low, high) = median_interval(&samples, 0.95, RESAMPLES, seed).unwrap();
             assert_close(Some(low), &case["low"], 1e-14);
             assert_close(Some(high), &case["high"], 1e-14);
-            // SciPy draws from another stream: near, not equal.
+            // SciPy draws from another stream, so its bounds are close but not equal.
             let slack = 0.15 * (high - low);
             assert!((low - case["scipy_low"].as_f64().unwrap()).abs() <= slack);
             assert!((high - case["scipy_high"].as_f64().unwrap()).abs() <= slack);

@@ -1,28 +1,31 @@
-//! Whether a difference in speed may be called one.
+//! Verdicts on differences in speed.
 
 use super::paired::holm;
 use super::shift::Shift;
 
-/// The chance of a wrong "faster" or "slower" that all phases of a comparison share.
+/// Family-wise error rate: probability of any wrong "faster" or "slower" over all phases of a comparison.
 const ALPHA: f64 = 0.05;
 
-/// What a ratio of times says against a threshold.
+/// Verdict on a ratio of times against a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// The second takes less time: surely, and by more than the threshold as measured.
+    /// The second takes less time: statistically significant, and the measured ratio exceeds the threshold.
     Faster,
-    /// They differ by less than the threshold: the whole 90 % interval lies within it. A claim, not want of proof.
+    /// The whole 90 % interval lies within the threshold. A positive claim of equivalence, not a lack of evidence.
     Same,
-    /// The second takes more time: surely, and by more than the threshold as measured.
+    /// The second takes more time: statistically significant, and the measured ratio exceeds the threshold.
     Slower,
-    /// Neither can be claimed.
+    /// None of the other verdicts holds.
     CannotTell,
 }
 
 impl Change {
-    /// Of the logarithm of a ratio. `differs`: that it is none at all is ruled out, at a level that holds for all phases of the
-    /// comparison. `within`: two one-sided tests at 5 % each, read off one 90 % interval (D. J. Schuirmann, J. Pharmacokin.
-    /// Biopharm. 15, 1987). `threshold` is a share (0.03 for 3 %), meant on the logarithm: 1.03 up and 1/1.03 down.
+    /// Returns the verdict on the logarithm of a ratio.
+    ///
+    /// - `differs`: whether the test rejects a ratio of 1, at a level that holds for all phases of the comparison.
+    /// - `within`: a 90 % interval, which gives two one-sided tests at 5 % each (D. J. Schuirmann, J. Pharmacokin.
+    ///   Biopharm. 15, 1987).
+    /// - `threshold`: a share (0.03 for 3 %), applied to the logarithm: 1.03 up and 1/1.03 down.
     pub fn of(log_ratio: f64, differs: bool, within: Option<(f64, f64)>, threshold: f64) -> Self {
         let far = threshold.ln_1p();
         if differs && log_ratio < -far {
@@ -37,17 +40,17 @@ impl Change {
     }
 }
 
-/// The probabilities of no difference, two-sided, of all phases of a comparison, adjusted by Holm.
+/// Returns the two-sided p-values of "no difference" for all phases of a comparison, adjusted by Holm.
 pub fn adjusted(phases: &[&Shift]) -> Vec<f64> {
     holm(&phases.iter().map(|shift| shift.p(0.0)).collect::<Vec<_>>())
 }
 
-/// Whether an adjusted probability rules out no difference.
+/// Whether an adjusted p-value rejects "no difference".
 pub fn rules_out(adjusted: f64) -> bool {
     adjusted < ALPHA
 }
 
-/// The 90 % interval of a shift, for [`Change::of`].
+/// Returns the 90 % interval of a shift, for [`Change::of`].
 pub fn within(shift: &Shift) -> Option<(f64, f64)> {
     shift.interval(1.0 - 2.0 * ALPHA)
 }

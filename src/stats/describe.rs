@@ -1,6 +1,6 @@
 //! Centre, spread and quantiles.
 
-/// The samples in ascending order, or `None` if there are none or one is not finite.
+/// Returns the samples in ascending order. `None` if there are none or one is not finite.
 pub(super) fn sorted(samples: &[f64]) -> Option<Vec<f64>> {
     if samples.is_empty() || samples.iter().any(|x| !x.is_finite()) {
         return None;
@@ -10,7 +10,7 @@ pub(super) fn sorted(samples: &[f64]) -> Option<Vec<f64>> {
     Some(sorted)
 }
 
-/// Hyndman and Fan's type 7 on samples already in ascending order, at least one.
+/// Returns a quantile by Hyndman and Fan's type 7. `sorted` is ascending and not empty.
 pub(super) fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
     let position = q * (sorted.len() - 1) as f64;
     let below = position.floor();
@@ -19,8 +19,8 @@ pub(super) fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
     low + (position - below) * (high - low)
 }
 
-/// The `q`-quantile (`0 ..= 1`) by Hyndman and Fan's type 7: linear between order statistics, what R, NumPy and
-/// Excel call the default.
+/// Returns the `q`-quantile (`0 ..= 1`) by Hyndman and Fan's type 7: linear between order statistics, the default of
+/// R, NumPy and Excel.
 pub fn quantile(samples: &[f64], q: f64) -> Option<f64> {
     (0.0..=1.0).contains(&q).then(|| sorted(samples).map(|s| quantile_of_sorted(&s, q)))?
 }
@@ -30,7 +30,7 @@ pub fn median(samples: &[f64]) -> Option<f64> {
     quantile(samples, 0.5)
 }
 
-/// Median of the absolute deviations from the median, in the samples' unit: not scaled to a standard deviation.
+/// Median absolute deviation from the median, in the samples' unit. Not scaled to a standard deviation.
 pub fn mad(samples: &[f64]) -> Option<f64> {
     let centre = median(samples)?;
     median(&samples.iter().map(|x| (x - centre).abs()).collect::<Vec<_>>())
@@ -42,7 +42,7 @@ pub fn mean(samples: &[f64]) -> Option<f64> {
     finite.then(|| samples.iter().sum::<f64>() / samples.len() as f64)
 }
 
-/// Sample standard deviation (divided by n − 1); two samples at least.
+/// Sample standard deviation (divisor n − 1). Needs at least two samples.
 pub fn stddev(samples: &[f64]) -> Option<f64> {
     let centre = mean(samples)?;
     let squares: f64 = samples.iter().map(|x| (x - centre).powi(2)).sum();

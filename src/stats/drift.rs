@@ -1,26 +1,27 @@
-//! Whether repetitions grew slower or faster as they went.
+//! Drift: whether repetitions become slower or faster over a run.
 
 use super::describe::mean;
 
-/// The straight line through samples against their index, by least squares.
+/// Least-squares line through samples against their index.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Drift {
     /// Change from one sample to the next, in the samples' unit.
     pub slope: f64,
     /// Standard error of the slope.
     pub slope_stderr: f64,
-    /// Change along the whole run as a share of the mean: 0.05 for five in a hundred slower at the end.
+    /// Change over the whole run as a share of the mean: 0.05 means 5 % slower at the end.
     pub total_share: f64,
 }
 
 impl Drift {
-    /// Large enough to matter (past `share` of the mean) and further from none than twice its standard error.
+    /// Whether the drift exceeds `share` of the mean and its slope differs from 0 by more than two standard errors.
     pub fn exceeds(&self, share: f64) -> bool {
         self.total_share.abs() > share && self.slope.abs() > 2.0 * self.slope_stderr
     }
 }
 
-/// The drift of samples in the order they were taken; three at least, finite, with a mean that is not 0.
+/// Returns the drift of samples in the order they were taken. Needs at least three finite samples and a mean that is
+/// not 0.
 pub fn drift(samples: &[f64]) -> Option<Drift> {
     let n = samples.len();
     let centre = mean(samples).filter(|m| n >= 3 && *m != 0.0)?;

@@ -1,4 +1,4 @@
-//! Reference values made by SciPy, statsmodels and NumPy; `scripts/stats_fixtures.py` writes them.
+//! Reference values from SciPy, statsmodels and NumPy, written by `scripts/stats_fixtures.py`.
 
 use serde_json::Value;
 
@@ -12,12 +12,12 @@ pub fn f64s(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
-/// An array of whole numbers.
+/// An array of unsigned integers.
 pub fn u64s(value: &Value) -> Vec<u64> {
     value.as_array().unwrap().iter().map(|x| x.as_u64().unwrap()).collect()
 }
 
-/// Fails unless both are absent, or near within `relative` of the wanted value.
+/// Asserts that both are absent, or that `found` is within `relative` of `wanted`.
 pub fn assert_close(found: Option<f64>, wanted: &Value, relative: f64) {
     match (found, wanted.as_f64()) {
         (Some(found), Some(wanted)) => {

@@ -1,34 +1,36 @@
-//! Whether times grow with the time at which they were begun: what a queue that is offered more than it can serve does.
+//! Whether times grow with their start time, as in a queue offered more than it can serve.
 
 use super::describe::mean;
 
-/// Consecutive samples are averaged in so many blocks: neighbours in a queue are alike, and taken one by one they would
-/// look surer than they are.
+/// Number of blocks of consecutive samples that are averaged. Neighbours in a queue are correlated, so single samples
+/// would understate the error.
 const BLOCKS: usize = 10;
-/// Samples below which nothing is said. A queue's own ups and downs look like growth over a short stretch: at 80 % of what one
-/// server serves, random arrivals are called too many 16 times in 100 with 40 samples, 7 with 100, 1 with 200.
+/// Fewest samples for a result. Over a short stretch, a queue's own fluctuation looks like growth. Random arrivals at
+/// 80 % of one server's capacity are called overload 16 times in 100 with 40 samples, 7 with 100, and 1 with 200.
 pub const LEAST_FOR_GROWTH: usize = 100;
 /// Student's t with `BLOCKS − 2` degrees of freedom, 95 % one-sided.
 const T: f64 = 1.859_548;
 
-/// The straight line through the means of ten blocks of times against the points at which they were begun.
+/// Least-squares line through the block means of times against their start times.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Growth {
-    /// Change of the time for each unit that passes: a queue offered λ that serves μ < λ grows by λ/μ − 1.
+    /// Change of the time per unit of elapsed time. A queue offered λ that serves μ < λ grows by λ/μ − 1.
     pub slope: f64,
     /// Lower end of the slope's one-sided 95 % interval.
     pub low: f64,
 }
 
 impl Growth {
-    /// Larger than `share` and surely above 0.
+    /// Whether the slope is larger than `share` and its interval lies above 0.
     pub fn exceeds(&self, share: f64) -> bool {
         self.slope > share && self.low > 0.0
     }
 }
 
-/// The growth of `times` over the points `begun` (ascending, same unit); the first quarter is left out, in which an idle
-/// system fills. `None` with fewer than [`LEAST_FOR_GROWTH`] samples, with points that are all the same, or numbers that are not finite.
+/// Returns the growth of `times` over the start times `begun` (ascending, same unit).
+///
+/// Leaves out the first quarter, in which an idle system fills. `None` with fewer than [`LEAST_FOR_GROWTH`] samples,
+/// with equal start times, or with non-finite values.
 pub fn growth(begun: &[f64], times: &[f64]) -> Option<Growth> {
     let n = begun.len().min(times.len());
     if n < LEAST_FOR_GROWTH {
@@ -55,7 +57,7 @@ mod tests {
     use super::*;
     use crate::stats::Rng;
 
-    /// Times in a queue of one server with equal services of 1, offered `rate` a unit of time at random.
+    /// Simulates one server with a service time of 1 and random arrivals, `rate` per unit of time.
     fn queue(rate: f64, n: usize, seed: u64) -> (Vec<f64>, Vec<f64>) {
         let mut rng = Rng::new(seed);
         let (mut now, mut free) = (0.0, 0.0_f64);

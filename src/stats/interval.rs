@@ -1,12 +1,12 @@
-//! The interval and the standard error of a share of successes.
+//! Confidence interval and standard error of a proportion.
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-/// Wilson's score interval of a share: `successes` of `n` trials at `confidence` (0.95 for 95 %).
+/// Wilson's score interval of a proportion: `successes` of `n` trials at `confidence` (0.95 for 95 %).
 ///
-/// E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927); without
-/// continuity correction. `None` when there were no trials, more successes than trials, or the confidence is not
-/// strictly between 0 and 1.
+/// E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927), without
+/// continuity correction. `None` with no trials, more successes than trials, or a confidence not strictly between 0
+/// and 1.
 pub fn wilson(successes: u64, n: u64, confidence: f64) -> Option<(f64, f64)> {
     if n == 0 || successes > n || !(confidence > 0.0 && confidence < 1.0) {
         return None;
@@ -16,13 +16,13 @@ pub fn wilson(successes: u64, n: u64, confidence: f64) -> Option<(f64, f64)> {
     let shrink = 1.0 + z * z / n_f;
     let centre = (share + z * z / (2.0 * n_f)) / shrink;
     let half = z / shrink * (share * (1.0 - share) / n_f + z * z / (4.0 * n_f * n_f)).sqrt();
-    // At the ends the formula gives 0 and 1 but for rounding.
+    // At the ends the formula gives 0 and 1 only up to rounding.
     let low = if successes == 0 { 0.0 } else { (centre - half).max(0.0) };
     let high = if successes == n { 1.0 } else { (centre + half).min(1.0) };
     Some((low, high))
 }
 
-/// Standard error of a share, √(p(1−p)/n).
+/// Standard error of a proportion, √(p(1−p)/n).
 pub fn standard_error(successes: u64, n: u64) -> Option<f64> {
     let share = successes as f64 / n as f64;
     (n > 0 && successes <= n).then(|| (share * (1.0 - share) / n as f64).sqrt())

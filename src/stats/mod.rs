@@ -1,11 +1,12 @@
-//! Intervals, quantiles, bootstrap, paired tests, equivalence, outlier flags, drift. Pure functions on slices of numbers.
+//! Confidence intervals, quantiles, bootstrap, paired tests, equivalence, outlier flags, drift. Pure functions on
+//! slices of numbers.
 //!
-//! Nothing here reads a clock, a file or a device, and nothing is random but by a seed that the caller gives:
-//! the same samples give the same figures on every machine. A figure that cannot be had (no samples, one sample
-//! for a spread, a number that is not finite) is `None`, never a stand-in.
+//! Nothing here reads a clock, a file or a device. Randomness comes only from a seed that the caller passes, so the
+//! same samples give the same results on every machine. A value that cannot be computed is `None`, never a
+//! placeholder. Examples: no samples, one sample for a spread, a non-finite number.
 //!
-//! Every function is held against SciPy, statsmodels and NumPy by `fixtures.json`, which
-//! `python3 scripts/stats_fixtures.py > src/stats/fixtures.json` makes.
+//! Every function is checked against SciPy, statsmodels and NumPy through `fixtures.json`, which `python3
+//! scripts/stats_fixtures.py > src/stats/fixtures.json` writes.
 
 mod binomial;
 mod bootstrap;

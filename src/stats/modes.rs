@@ -1,34 +1,38 @@
-//! Whether samples fall into two heaps, so that one median says too little about them.
+//! Detects bimodal samples, which a single median does not describe.
 
 use super::describe::sorted;
 
-/// Samples below which nothing is said about their shape.
+/// Fewest samples for a result.
 const LEAST_SAMPLES: usize = 12;
-/// A heap of less than this share is outliers, not a mode.
+/// A cluster with a smaller share of the samples is outliers, not a mode.
 const LEAST_SHARE: f64 = 0.2;
-/// How far apart the heaps' means must be: Ashman's D. Samples of one normal distribution, cut in the middle, give
-/// about 3, of an even one 3.7; a few in a hundred sets of a dozen pass 6 by chance.
+/// Least distance of the cluster means, as Ashman's D. A normal sample cut in the middle gives about 3, a uniform one
+/// 3.7. A few in a hundred sets of a dozen samples exceed 6 by chance.
 const LEAST_DISTANCE: f64 = 6.0;
-/// Heaps nearer than this share of each other change no conclusion.
+/// Clusters closer than this share of the lower mean change no conclusion.
 const LEAST_GAP: f64 = 0.01;
 
-/// Two heaps that samples fall into.
+/// The two clusters of a bimodal sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TwoModes {
-    /// Mean of the lower heap.
+    /// Mean of the lower cluster.
     pub low: f64,
-    /// Mean of the upper heap.
+    /// Mean of the upper cluster.
     pub high: f64,
-    /// Share of the samples in the upper heap.
+    /// Share of the samples in the upper cluster.
     pub high_share: f64,
 }
 
-/// The two heaps that the samples fall into, if they do.
+/// Returns the two clusters if the samples are bimodal.
 ///
-/// The samples are cut where the variance within the two parts is least (N. Otsu, 1979); they are two heaps when each has a
-/// fifth of the samples or more, their means are 1 % or more apart, and so far apart against their own spread that
-/// Ashman's D (K. M. Ashman, C. M. Bird and S. E. Zepf, Astron. J. 108, 1994) passes 6. A note for the reader, not a
-/// test: `None` also means fewer than a dozen samples.
+/// The samples are cut where the within-cluster variance is least (N. Otsu, 1979). They count as bimodal under three
+/// conditions:
+///
+/// - each cluster has at least a fifth of the samples;
+/// - the means are more than 1 % apart;
+/// - Ashman's D (K. M. Ashman, C. M. Bird and S. E. Zepf, Astron. J. 108, 1994) exceeds 6.
+///
+/// A hint for the reader, not a test: `None` also means fewer than 12 samples.
 pub fn two_modes(samples: &[f64]) -> Option<TwoModes> {
     let samples = sorted(samples).filter(|s| s.len() >= LEAST_SAMPLES)?;
     let n = samples.len();
@@ -54,13 +58,13 @@ struct Heap {
     squares: f64,
 }
 
-/// Sums over the first samples, so that every cut costs the same however many samples there are.
+/// Prefix sums, so that each cut takes constant time.
 struct Sums {
-    /// What is taken off every sample: the middle one, so that squares do not drown the differences.
+    /// Subtracted from every sample to avoid cancellation in the squares. The middle sample.
     centre: f64,
-    /// Of the first i samples, less the centre.
+    /// Prefix sums of the centred samples.
     first: Vec<f64>,
-    /// Of their squares.
+    /// Prefix sums of their squares.
     squared: Vec<f64>,
 }
 
@@ -133,7 +137,7 @@ mod tests {
         let mut samples = vec![1.0; 30];
         samples[3] = 9.0;
         assert_eq!(two_modes(&samples), None);
-        // Two clean heaps with no spread at all are still two.
+        // Two clusters with no spread are still two.
         assert!(two_modes(&[[1.0; 10], [2.0; 10]].concat()).is_some());
     }
 }

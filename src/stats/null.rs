@@ -1,21 +1,22 @@
-//! What a comparison of a thing with itself shows: the floor below which a difference of two runs means nothing.
+//! The null floor: the difference between two runs of the same thing, below which a difference means nothing.
 
 use super::describe::stddev;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-/// How far runs of the same thing lie apart: the standard deviation of the logarithms of their times, a time a run. `None` with
-/// fewer than two, or with a time that is not positive and finite.
+/// Returns the spread between runs of the same thing: the standard deviation of the logarithms of their times, one
+/// time per run. `None` with fewer than two times, or with one that is not positive and finite.
 pub fn spread_between(times: &[f64]) -> Option<f64> {
     let good = |x: &f64| x.is_finite() && *x > 0.0;
     times.iter().all(good).then(|| stddev(&times.iter().map(|x| x.ln()).collect::<Vec<_>>())).flatten()
 }
 
-/// The ratio of two runs, as a share above 1, that differ in nothing which a share of 1 − `confidence` of comparisons exceeds in
-/// any of their `phases`.
+/// Returns the noise floor: the ratio of two runs, as a share above 1, that equal runs seldom exceed.
 ///
-/// The difference of two runs' logarithms has √2 times the spread of one. The spread is known from `runs` alone, so its quantile is
-/// Student's t with `runs` − 1 degrees of freedom, and Bonferroni's bound holds for all phases at once. `None` with fewer than two
-/// runs or a spread that is not a number.
+/// A share 1 − `confidence` of comparisons exceeds it in any of their `phases` phases.
+///
+/// The difference of two runs' logarithms has √2 times the spread of one. The spread is estimated from `runs` runs,
+/// so the quantile is Student's t with `runs` − 1 degrees of freedom. Bonferroni's bound covers all phases. `None`
+/// with fewer than two runs or a spread that is not a number.
 pub fn null_floor(spread: f64, runs: usize, phases: usize, confidence: f64) -> Option<f64> {
     let usable = runs >= 2 && spread.is_finite() && spread >= 0.0 && confidence > 0.0 && confidence < 1.0;
     let t = StudentsT::new(0.0, 1.0, runs.checked_sub(1)? as f64).ok().filter(|_| usable)?;
@@ -32,7 +33,8 @@ mod tests {
 
     #[test]
     fn the_floor_is_students() {
-        // t at 0.975 with 9 degrees of freedom is 2.262157; with 24 phases, at 1 − 0.05 / 48, 4.257; from tables.
+        // From tables: t at 0.975 with 9 degrees of freedom is 2.262157; for 24 phases, at 1 − 0.05 / 48, it is
+        // 4.257.
         let floor = null_floor(0.01, 10, 1, 0.95).unwrap();
         assert!((floor.ln_1p() - 2.262_157 * 0.01 * std::f64::consts::SQRT_2).abs() < 1e-7, "{floor}");
         assert!(null_floor(0.01, 10, 24, 0.95).unwrap() > 1.8 * floor);

@@ -1,8 +1,8 @@
-//! Samples that stand apart: flagged for the reader, never dropped.
+//! Outlier flags. Outliers are shown to the reader, never dropped.
 
 use super::describe::{mean, median, quantile};
 
-/// Where a sample lies against Tukey's fences (quartiles ∓ 1.5 and 3 interquartile ranges).
+/// Position of a sample relative to Tukey's fences (quartiles ∓ 1.5 and 3 interquartile ranges).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fence {
     /// Within the inner fences.
@@ -13,30 +13,30 @@ pub enum Fence {
     Severe,
 }
 
-/// The two flags of one sample.
+/// The two outlier flags of one sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outlier {
-    /// Tukey's verdict.
+    /// Position relative to Tukey's fences.
     pub fence: Fence,
-    /// Iglewicz and Hoaglin's modified z-score (1993): 0.6745 (x − median) / MAD, or with the mean absolute
-    /// deviation where the MAD is 0. `None` when all samples are equal.
+    /// Iglewicz and Hoaglin's modified z-score (1993): 0.6745 (x − median) / MAD. Uses the mean absolute deviation if
+    /// the MAD is 0. `None` if all samples are equal.
     pub modified_z: Option<f64>,
 }
 
 impl Outlier {
-    /// Beyond a fence, or with a modified z-score past ±3.5, the bound its authors advise.
+    /// Whether the sample is beyond a fence, or its modified z-score is past ±3.5, the bound its authors advise.
     pub fn stands_apart(&self) -> bool {
         self.fence != Fence::Inside || self.modified_z.is_some_and(|z| z.abs() > 3.5)
     }
 }
 
-/// The flags of every sample, in the samples' order; `None` without samples or with one that is not finite.
+/// Returns the flags of every sample, in order. `None` without samples or with a non-finite one.
 pub fn outliers(samples: &[f64]) -> Option<Vec<Outlier>> {
     let centre = median(samples)?;
     let (first, third) = (quantile(samples, 0.25)?, quantile(samples, 0.75)?);
     let range = third - first;
     let deviations: Vec<f64> = samples.iter().map(|x| (x - centre).abs()).collect();
-    // Both factors make the score a standard deviation's worth for normal samples: 1/1.4826 and 1/1.2533.
+    // Both factors scale the deviation to a standard deviation for normal samples: 1/1.4826 and 1/1.2533.
     let scale = match (median(&deviations)?, mean(&deviations)?) {
         (mad, _) if mad > 0.0 => Some(mad / 0.6745),
         (_, mean) if mean > 0.0 => Some(mean * 1.253_314),
@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(flags[0].fence, Fence::Severe);
         assert!(flags[0].modified_z.unwrap() > 3.5);
         assert!(flags[1..6].iter().all(|f| !f.stands_apart()));
-        // quartiles 99.75 and 104.0: the inner fence is at 110.4; the MAD of 1.0 is stricter.
+        // Quartiles 99.75 and 104.0: the inner fence is at 110.4. The MAD of 1.0 is stricter.
         assert_eq!(flags[6].fence, Fence::Inside);
         assert!((flags[6].modified_z.unwrap() - 0.6745 * 6.5).abs() < 1e-12);
     }

@@ -1,4 +1,4 @@
-//! Two runs over the same items: exact McNemar, the interval of the accuracy difference, and how many items would decide.
+//! Two runs over the same items: exact McNemar test, interval of the accuracy difference, and required item counts.
 
 use super::bootstrap::percentile_bounds;
 use super::describe::mean;
@@ -6,25 +6,25 @@ use super::random::binomial;
 use super::rng::Rng;
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal};
 
-/// Discordant items below which the exact test cannot come under 0.05, whatever they say: 2 × 0.5⁵ = 0.0625.
+/// Fewest discordant items with which the exact test can get below 0.05. With five, the least p-value is 2 × 0.5⁵ =
+/// 0.0625.
 pub const LEAST_DISCORDANT: u64 = 6;
 
-/// Strata of fewer items than this are pooled for the difference over all items: a stratum of one has no spread to
-/// draw from.
+/// Strata with fewer items are pooled for the difference over all items: a stratum of one has no spread to draw from.
 const LEAST_STRATUM: u64 = 5;
 
-/// Exact McNemar test: the two-sided probability, were both runs equally good, that the items which only one of them
-/// got right fall as unevenly as `only_a` to `only_b`.
+/// Exact McNemar test: the two-sided probability, for equally good runs, of a split of the discordant items as uneven
+/// as `only_a` to `only_b`.
 ///
-/// Q. McNemar, Psychometrika 12 (1947), with the binomial distribution of ½ in place of its approximation. 1 without
-/// discordant items.
+/// Q. McNemar, Psychometrika 12 (1947), with the binomial distribution of ½ instead of its approximation. Returns 1
+/// without discordant items.
 pub fn mcnemar_exact(only_a: u64, only_b: u64) -> f64 {
     let Ok(fair) = Binomial::new(0.5, only_a + only_b) else { return 1.0 };
     (2.0 * fair.cdf(only_a.min(only_b))).min(1.0)
 }
 
-/// Holm's step-down adjustment of the probabilities of several tests (Scand. J. Statist. 6, 1979), in their order:
-/// what is still below α is significant with all of them taken together.
+/// Holm's step-down adjustment of p-values (Scand. J. Statist. 6, 1979), in input order. An adjusted value below α is
+/// significant at a family-wise error rate of α.
 pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&i, &j| p[i].total_cmp(&p[j]));
@@ -37,7 +37,7 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// How the items of one stratum came out in the two runs.
+/// Outcome counts of one stratum's items in two runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PairCounts {
     /// Items in both runs.
@@ -49,23 +49,23 @@ pub struct PairCounts {
 }
 
 impl PairCounts {
-    /// Both together.
+    /// Adds the counts of two strata.
     pub fn plus(self, other: Self) -> Self {
         Self { n: self.n + other.n, only_a: self.only_a + other.only_a, only_b: self.only_b + other.only_b }
     }
 
-    /// Items that only one of the two got right.
+    /// Items that only one of the runs got right.
     pub fn discordant(self) -> u64 {
         self.only_a + self.only_b
     }
 
-    /// Accuracy of the second less that of the first; `None` without items.
+    /// Accuracy of the second run minus that of the first. `None` without items.
     pub fn difference(self) -> Option<f64> {
         (self.n > 0).then(|| (self.only_b as f64 - self.only_a as f64) / self.n as f64)
     }
 
-    /// A resample's sum of differences, of `draws` items with replacement: only the discordant ones count, so two
-    /// binomial draws stand for all of them.
+    /// Returns the summed differences of a resample of `draws` items with replacement. Only discordant items
+    /// contribute, so two binomial draws replace a draw per item.
     fn draw(self, draws: u64, rng: &mut Rng) -> f64 {
         let discordant = self.discordant();
         if discordant == 0 {
@@ -79,10 +79,12 @@ impl PairCounts {
 
 /// Percentile bootstrap interval of the accuracy difference over all items (micro), resampled within strata.
 ///
-/// From a stratum of n items n − 1 are drawn (P. J. McCarthy and C. B. Snowden, "The bootstrap and finite population
-/// sampling", 1985): drawing n would understate the spread by (n − 1)/n, which with subjects of a dozen items is what
-/// turns 95 % into 92. Strata under five items are pooled. `None` without two items, without resamples, or a confidence not
-/// strictly between 0 and 1. Without discordant items the interval is a point; [`score_interval`] says more there.
+/// A stratum of n items is resampled with n − 1 draws (P. J. McCarthy and C. B. Snowden, "The bootstrap and finite
+/// population sampling", 1985). Drawing n would understate the variance by (n − 1)/n, which with subjects of a dozen
+/// items turns 95 % into 92. Strata with fewer than five items are pooled.
+///
+/// `None` without two items, without resamples, or with a confidence not strictly between 0 and 1. Without discordant
+/// items the interval is a point; use [`score_interval`] there.
 pub fn difference_interval(
     strata: &[PairCounts],
     confidence: f64,
@@ -103,14 +105,15 @@ pub fn difference_interval(
     if strata.iter().any(|s| s.n < 2) {
         return None;
     }
-    // A stratum's drawn mean stands for its share of the items.
+    // A stratum's resampled mean is weighted by its number of items.
     let estimate = |s: &PairCounts, rng: &mut Rng| s.draw(s.n - 1, rng) / (s.n - 1) as f64 * s.n as f64;
     resampled(confidence, resamples, seed, |rng| {
         (n > 0).then(|| strata.iter().map(|s| estimate(s, rng)).sum::<f64>() / n as f64)
     })
 }
 
-/// The same for the mean of the strata's differences (macro); every stratum needs two items.
+/// As [`difference_interval`], for the mean of the strata's differences (macro). Every stratum needs at least two
+/// items.
 pub fn macro_difference_interval(
     strata: &[PairCounts],
     confidence: f64,
@@ -136,17 +139,20 @@ fn resampled(
     percentile_bounds(drawn?, confidence)
 }
 
-/// Score interval of the difference from the counts alone: the differences that the counts do not contradict (T. Tango,
-/// "Equivalence test and confidence interval for the difference in proportions for the paired-sample design", Statist. Med.
-/// 17, 1998). Unlike a bootstrap it keeps a width where few items are discordant or none, z²/(n + z²) to either side, so it is
-/// what "same" is claimed by. `None` without items, or a confidence not strictly between 0 and 1.
+/// Score interval of the difference from the counts alone: all differences that the score test does not reject (T.
+/// Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
+/// Statist. Med. 17, 1998).
+///
+/// Unlike a bootstrap, it keeps a width with few or no discordant items: z²/(n + z²) to either side. The verdict
+/// "same" therefore uses it. `None` without items, or with a confidence not strictly between 0 and 1.
 pub fn score_interval(counts: PairCounts, confidence: f64) -> Option<(f64, f64)> {
     if counts.n == 0 || !(confidence > 0.0 && confidence < 1.0) {
         return None;
     }
     let z = Normal::standard().inverse_cdf(0.5 + confidence / 2.0);
     let seen = counts.difference()?;
-    // The statistic falls as the supposed difference grows: from the one seen go out until it is `z` away from 0.
+    // The statistic falls as the assumed difference grows. Bisect from the observed one outwards to where it is `z`
+    // from 0.
     let edge = |outermost: f64| {
         let (mut within, mut outside) = (seen, outermost);
         for _ in 0..60 {
@@ -158,10 +164,11 @@ pub fn score_interval(counts: PairCounts, confidence: f64) -> Option<(f64, f64)>
     Some((edge(-1.0), edge(1.0)))
 }
 
-/// How many standard errors the counts are from a supposed `difference`, the error being that under the supposition.
+/// Distance of the counts from an assumed `difference`, in standard errors under that assumption.
 fn score(counts: PairCounts, difference: f64) -> f64 {
     let (n, a, b) = (counts.n as f64, counts.only_a as f64, counts.only_b as f64);
-    // The likeliest share that only the first gets right, were the difference as supposed: a root of a quadratic.
+    // Maximum-likelihood share that only the first run gets right, given the assumed difference: a root of a
+    // quadratic.
     let half_linear = 0.5 * ((2.0 * n - b + a) * difference - a - b);
     let constant = -a * difference * (1.0 - difference);
     let only_a = ((half_linear * half_linear - 2.0 * n * constant).max(0.0).sqrt() - half_linear) / (2.0 * n);
@@ -170,14 +177,16 @@ fn score(counts: PairCounts, difference: f64) -> f64 {
     if variance > 0.0 { distance / variance.sqrt() } else { distance * f64::INFINITY }
 }
 
-/// The share of items that differ, with half an item added to each cell so that none seen is not none possible.
+/// Share of discordant items, with half an item added to each cell so that a count of 0 does not give a share of 0.
 pub fn discordant_share(counts: PairCounts) -> Option<f64> {
     (counts.n > 0).then(|| (counts.discordant() + 1) as f64 / (counts.n + 2) as f64)
 }
 
-/// Items that find a true difference of `difference` with probability `power` at two-sided 5 %, where `discordant` of
-/// the items differ between the runs: R. J. Connor, "Sample size for testing differences in proportions for the
-/// paired-sample design", Biometrics 43 (1987). `None` for a difference of 0 or larger than the discordant share.
+/// Returns the number of items that detect a true difference of `difference` with probability `power` at two-sided 5
+/// %. `discordant` is the share of items that differ between the runs.
+///
+/// R. J. Connor, "Sample size for testing differences in proportions for the paired-sample design", Biometrics 43
+/// (1987). `None` for a difference of 0 or larger than the discordant share.
 pub fn items_needed(difference: f64, discordant: f64, power: f64) -> Option<u64> {
     let d = difference.abs();
     let sensible = d > 0.0 && discordant >= d && discordant <= 1.0 && power > 0.0 && power < 1.0;
@@ -188,9 +197,10 @@ pub fn items_needed(difference: f64, discordant: f64, power: f64) -> Option<u64>
     })
 }
 
-/// Items that show two equally good runs to be the same within `margin` with probability `power`, by two one-sided
-/// tests at 5 % (S. A. Julious, Statist. Med. 23, 2004, for a true difference of 0), where `discordant` of the items
-/// differ between them.
+/// Returns the number of items that show two equally good runs to be the same within `margin` with probability
+/// `power`. `discordant` is the share of items that differ between them.
+///
+/// Two one-sided tests at 5 % (S. A. Julious, Statist. Med. 23, 2004, for a true difference of 0).
 pub fn items_to_show_same(margin: f64, discordant: f64, power: f64) -> Option<u64> {
     let sensible = margin > 0.0 && (0.0..=1.0).contains(&discordant) && power > 0.0 && power < 1.0;
     let z = |p: f64| Normal::standard().inverse_cdf(p);
@@ -198,16 +208,17 @@ pub fn items_to_show_same(margin: f64, discordant: f64, power: f64) -> Option<u6
         .then(|| ((z(0.95) + z(0.5 + power / 2.0)).powi(2) * discordant / (margin * margin)).ceil() as u64)
 }
 
-/// Items whose answers, were they all right or wrong alike in both runs, show the two to be the same within `margin` by two
-/// one-sided tests at 5 %: where [`score_interval`] without discordant items comes within it.
+/// Returns the number of items that show two runs to be the same within `margin` if no item is discordant.
+///
+/// Two one-sided tests at 5 %: the count at which [`score_interval`] without discordant items lies within `margin`.
 pub fn identical_items_to_show_same(margin: f64) -> Option<u64> {
     let z = Normal::standard().inverse_cdf(0.95);
     (margin > 0.0 && margin < 1.0).then(|| (z * z * (1.0 - margin) / margin) as u64 + 1)
 }
 
-/// The least true difference that `n` items find with probability `power`, by the same formula turned round.
+/// Least true difference that `n` items detect with probability `power`: the inverse of [`items_needed`].
 pub fn detectable_difference(n: u64, discordant: f64, power: f64) -> Option<f64> {
-    // The needed number falls as the difference grows: halve until it is met.
+    // The needed number falls as the difference grows, so bisect.
     let (mut too_small, mut enough) = (0.0, discordant);
     if items_needed(enough, discordant, power)? > n {
         return None;
@@ -294,7 +305,8 @@ mod tests {
         }
     }
 
-    /// Coverage of the true difference by simulation, with strata as small as C-Eval's: 93 to 97 % for nominal 95.
+    /// Coverage of the true difference by simulation, with strata as small as C-Eval's: 93 to 97 % for a nominal 95
+    /// %.
     #[test]
     fn ninety_five_percent_intervals_cover_ninety_five_percent() {
         let mut rng = Rng::new(20);
@@ -326,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_planted_loss_of_three_percent_is_found_and_equal_runs_are_not() {
-        // 3000 items of which 8 in 100 differ: by the formula that is enough.
+        // 3,000 items with a discordant share of 8 %: enough by the formula.
         let needed = items_needed(0.03, 0.08, 0.8).unwrap();
         assert!((500..3000).contains(&needed), "{needed}");
         let mut rng = Rng::new(21);
@@ -335,7 +347,7 @@ mod tests {
             let only_b = binomial(discordant, bias, &mut rng);
             (discordant - only_b, only_b)
         };
-        // A difference of −0.03 where 0.08 differ.
+        // A difference of −0.03 at a discordant share of 0.08.
         let found = (0..100).filter(|_| {
             let (b, c) = draw(0.5 - 0.5 * 0.03 / 0.08);
             mcnemar_exact(b, c) < 0.05 && c < b

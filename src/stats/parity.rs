@@ -1,13 +1,13 @@
-//! How far two sets of logits are apart, position by position.
+//! Distance between two sets of logits, position by position.
 
-/// Comparison of one position's logits with the reference's.
+/// Comparison of one position's logits with those of the reference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PositionParity {
     /// `KL(reference || other)` in nats, from the full distributions.
     pub kl: f64,
-    /// The two largest logits are at the same token.
+    /// Whether the largest logit is at the same token.
     pub top1_equal: bool,
-    /// Jaccard overlap of the five likeliest tokens.
+    /// Jaccard overlap of the five most likely tokens.
     pub top5_overlap: f64,
     /// Largest absolute difference of a logit.
     pub max_abs: f32,
@@ -43,16 +43,16 @@ pub struct ParitySummary {
     pub kl_max: f64,
     /// Share of positions whose KL exceeds the threshold.
     pub share_above: f64,
-    /// Share of positions with the same likeliest token.
+    /// Share of positions with the same most likely token.
     pub top1_agreement: f64,
-    /// Mean Jaccard overlap of the five likeliest tokens.
+    /// Mean Jaccard overlap of the five most likely tokens.
     pub top5_overlap: f64,
     /// Largest absolute difference of a logit.
     pub max_abs: f32,
 }
 
 impl ParitySummary {
-    /// Summarises; `None` without positions. `threshold` is the KL that `share_above` counts from.
+    /// Summarises the positions. `None` without any. `share_above` counts positions with a KL above `threshold`.
     pub fn new(positions: &[PositionParity], threshold: f64) -> Option<Self> {
         if positions.is_empty() {
             return None;
@@ -76,12 +76,12 @@ impl ParitySummary {
 /// `ln sum(e^l)`, in double precision.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // The difference in double precision: in fp32 its rounding alone would pass for a KL of 1e-8.
+    // Subtract in double precision: rounding in fp32 alone would look like a KL of 1e-8.
     let sum: f64 = logits.iter().map(|&l| (f64::from(l) - f64::from(max)).exp()).sum();
     f64::from(max) + sum.ln()
 }
 
-/// `KL(reference || other)` in nats of the softmax of two rows of logits; never below 0 but for rounding.
+/// `KL(reference || other)` in nats of the softmax of two rows of logits. Clamped at 0 against rounding.
 pub fn kl_divergence(reference: &[f32], other: &[f32]) -> f64 {
     let (r, o) = (log_sum_exp(reference), log_sum_exp(other));
     let term = |(a, b): (&f32, &f32)| {
@@ -91,7 +91,7 @@ pub fn kl_divergence(reference: &[f32], other: &[f32]) -> f64 {
     reference.iter().zip(other).map(term).sum::<f64>().max(0.0)
 }
 
-/// Indices of the `N` largest numbers, the largest first, the lower index first among equals.
+/// Indices of the `N` largest values, largest first. Ties go to the lower index.
 fn top<const N: usize>(logits: &[f32]) -> Vec<usize> {
     let mut best: Vec<usize> = Vec::with_capacity(N + 1);
     for (i, l) in logits.iter().enumerate() {

@@ -1,12 +1,12 @@
-//! Draws from the distributions that resampling needs, each from the house's own stream.
+//! Draws from the distributions that resampling needs, all from the crate's own stream.
 
 use super::rng::Rng;
 
-/// Expected successes below which a binomial draw is counted out by inversion.
+/// Expected successes below which a binomial draw uses inversion.
 const INVERSION_BELOW: f64 = 10.0;
 
-/// A standard normal number, by Marsaglia's polar method (1964). One of its two numbers is thrown away, so that
-/// every draw depends on the stream alone.
+/// Draws a standard normal number by Marsaglia's polar method (1964). Discards the second number, so that a draw
+/// depends on the stream alone.
 pub(super) fn normal(rng: &mut Rng) -> f64 {
     loop {
         let (x, y) = (2.0 * rng.unit_f64() - 1.0, 2.0 * rng.unit_f64() - 1.0);
@@ -17,8 +17,8 @@ pub(super) fn normal(rng: &mut Rng) -> f64 {
     }
 }
 
-/// A gamma number of `shape` ≥ 1 and scale 1: G. Marsaglia and W. W. Tsang, "A simple method for generating gamma
-/// variables", ACM TOMS 26 (2000).
+/// Draws a gamma number with `shape` ≥ 1 and scale 1: G. Marsaglia and W. W. Tsang, "A simple method for generating
+/// gamma variables", ACM TOMS 26 (2000).
 fn gamma(shape: f64, rng: &mut Rng) -> f64 {
     let d = shape - 1.0 / 3.0;
     let c = 1.0 / (9.0 * d).sqrt();
@@ -31,16 +31,16 @@ fn gamma(shape: f64, rng: &mut Rng) -> f64 {
     }
 }
 
-/// A beta number; both shapes ≥ 1. The `k`-th least of `n` uniform numbers is Beta(k, n + 1 − k).
+/// Draws a beta number; both shapes ≥ 1. The `k`-th smallest of `n` uniform numbers is Beta(k, n + 1 − k).
 pub(super) fn beta(a: f64, b: f64, rng: &mut Rng) -> f64 {
     let x = gamma(a, rng);
     x / (x + gamma(b, rng))
 }
 
-/// How many of `n` trials succeed where each does with probability `p`.
+/// Draws the number of successes in `n` trials with success probability `p`.
 ///
-/// Few successes are counted out by inversion; many by W. Hörmann's transformed rejection (BTRS), "The generation of
-/// binomial random variates", J. Stat. Comput. Simul. 46 (1993). Either is exact, in time that does not grow with `n`.
+/// Few expected successes use inversion. Many use W. Hörmann's transformed rejection (BTRS), "The generation of
+/// binomial random variates", J. Stat. Comput. Simul. 46 (1993). Both are exact, in time that does not grow with `n`.
 pub(super) fn binomial(n: u64, p: f64, rng: &mut Rng) -> u64 {
     if n == 0 || p.is_nan() || p <= 0.0 {
         return 0;
@@ -54,7 +54,7 @@ pub(super) fn binomial(n: u64, p: f64, rng: &mut Rng) -> u64 {
     if n as f64 * p < INVERSION_BELOW { by_inversion(n, p, rng) } else { by_rejection(n, p, rng) }
 }
 
-/// Goes up the probabilities from none until they pass a uniform number.
+/// Sums the probabilities from 0 successes up until they exceed a uniform number.
 fn by_inversion(n: u64, p: f64, rng: &mut Rng) -> u64 {
     let odds = p / (1.0 - p);
     let mut left = rng.unit_f64();
@@ -96,7 +96,7 @@ fn by_rejection(n: u64, p: f64, rng: &mut Rng) -> u64 {
     }
 }
 
-/// `ln k!`: Stirling's series with three terms, which past 9 is good to 1e-10; exact below.
+/// `ln k!`: exact below 10, else Stirling's series with three terms, accurate to 1e-10.
 fn ln_factorial(k: f64) -> f64 {
     if k < 10.0 {
         return (2..=k as u32).map(f64::from).product::<f64>().ln();
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::stats::fixtures::fixtures;
 
-    /// Counts of draws against expected shares: a chi-squared statistic whose 99.9 % bound SciPy gave.
+    /// Compares counts of draws with expected shares by a chi-squared statistic. SciPy gave its 99.9 % bound.
     #[test]
     fn binomial_draws_fall_as_scipy_says() {
         for case in fixtures()["binomial"].as_array().unwrap() {

@@ -1,6 +1,6 @@
-//! Two sets of times: the ratio of their medians, and how sure it is within them.
+//! Ratio of the medians of two sets of times, with its confidence interval.
 //!
-//! Within them alone: what placed both anew would do to it is in [`super::Shift`].
+//! The interval covers variation within the two sets only. [`super::Shift`] covers what placing both anew adds.
 
 use super::bootstrap::{ResampledMedian, percentile_bounds};
 use super::describe::median;
@@ -13,12 +13,12 @@ pub struct MedianRatio {
     pub ratio: f64,
     /// 95 % percentile bootstrap interval.
     pub interval: (f64, f64),
-    /// 90 % interval: two one-sided tests at 5 % each, read off one interval (D. J. Schuirmann, J. Pharmacokin.
-    /// Biopharm. 15, 1987).
+    /// 90 % interval, which gives two one-sided tests at 5 % each (D. J. Schuirmann, J. Pharmacokin. Biopharm. 15,
+    /// 1987).
     pub equivalence_interval: (f64, f64),
 }
 
-/// Bootstrap of the ratio of medians of two independent sets of times. `None` with fewer than two samples a side, a
+/// Bootstraps the ratio of medians of two independent sets of times. `None` with fewer than two samples a side, a
 /// sample that is not finite and positive, or no resamples.
 pub fn ratio_of_medians(a: &[f64], b: &[f64], resamples: usize, seed: u64) -> Option<MedianRatio> {
     if a.len() < 2 || b.len() < 2 || !a.iter().chain(b).all(|x| *x > 0.0) {
@@ -41,9 +41,9 @@ fn summed_up(a: &[f64], b: &[f64], drawn: Vec<f64>) -> Option<MedianRatio> {
     })
 }
 
-/// The geometric mean of ratios; `None` without any or with one that is not finite and positive.
+/// Geometric mean of ratios. `None` without any, or with one that is not finite and positive.
 ///
-/// It weighs every case alike, however little time it takes or matters; a report that prints it says so.
+/// It weighs every case equally, regardless of its time or importance. A report that prints it says so.
 pub fn geometric_mean(ratios: &[f64]) -> Option<f64> {
     let usable = !ratios.is_empty() && ratios.iter().all(|r| r.is_finite() && *r > 0.0);
     usable.then(|| (ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64).exp())
@@ -58,7 +58,7 @@ mod tests {
     use crate::stats::random::normal;
     use proptest::prelude::*;
 
-    /// Times as they come: log-normal, with now and then a repetition that something else slowed.
+    /// Simulated times: log-normal, with an occasional repetition slowed by something else.
     fn times(n: usize, centre: f64, spread: f64, rng: &mut Rng) -> Vec<f64> {
         let one = |rng: &mut Rng| {
             let hit = if rng.unit_f64() < 0.05 { 1.0 + 3.0 * spread } else { 1.0 };
@@ -91,11 +91,12 @@ mod tests {
     #[test]
     fn ninety_five_percent_intervals_cover_ninety_five_percent() {
         let mut rng = Rng::new(30);
-        // With five, the fewest that get a verdict, it is 97.0: a median of five has few values to be resampled to.
+        // With five, the fewest that get a verdict, coverage is 97.0 %: a median of five has few values to resample
+        // to.
         for n in [6, 7, 10, 20, 65] {
             let simulations = 3000;
             let covered = (0..simulations).filter(|&seed| {
-                // Both sides are of one distribution, so the true ratio of medians is the planted one.
+                // Both sides have one distribution up to scale, so the true ratio of medians is the planted one.
                 let (a, b) = (times(n, 1.0, 0.05, &mut rng), times(n, 1.1, 0.05, &mut rng));
                 let (low, high) = ratio_of_medians(&a, &b, 400, seed).unwrap().interval;
                 low <= 1.1 && 1.1 <= high

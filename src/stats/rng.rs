@@ -1,11 +1,11 @@
-//! A random generator whose stream is fixed by us, so that a seed means the same tokens and the same intervals
-//! in every version of the program and on every machine.
+//! A random generator with a stream that this crate defines. A seed gives the same tokens and the same intervals in
+//! every version and on every machine.
 //!
-//! The generator is PCG XSL-RR 128/64 (M. E. O'Neill, "PCG: A Family of Simple Fast Space-Efficient Statistically
-//! Good Algorithms for Random Number Generation", 2014), the same that NumPy calls `PCG64`; its 256 bits of state
-//! are filled from the 64-bit seed by SplitMix64 (Steele, Lea and Flood, 2014).
+//! The generator is PCG XSL-RR 128/64, which NumPy calls `PCG64` (M. E. O'Neill, "PCG: A Family of Simple Fast
+//! Space-Efficient Statistically Good Algorithms for Random Number Generation", 2014). SplitMix64 (Steele, Lea and
+//! Flood, 2014) fills its 256 bits of state from the 64-bit seed.
 
-/// SplitMix64: turns one 64-bit seed into as many well-mixed words as wanted.
+/// SplitMix64: expands one 64-bit seed into any number of well-mixed words.
 #[derive(Debug, Clone)]
 pub struct SplitMix64 {
     state: u64,
@@ -17,7 +17,7 @@ impl SplitMix64 {
         Self { state: seed }
     }
 
-    /// The next word.
+    /// Returns the next word.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -27,7 +27,7 @@ impl SplitMix64 {
     }
 }
 
-/// The house's random generator: PCG XSL-RR 128/64, seeded through [`SplitMix64`].
+/// The crate's random generator: PCG XSL-RR 128/64, seeded through [`SplitMix64`].
 #[derive(Debug, Clone)]
 pub struct Rng {
     state: u128,
@@ -37,7 +37,7 @@ pub struct Rng {
 impl Rng {
     const MULTIPLIER: u128 = 0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645;
 
-    /// Starts the stream of `seed`: four SplitMix64 words are the state (high, low) and the increment (high, low,
+    /// Starts the stream of `seed`. Four SplitMix64 words are the state (high, low) and the increment (high, low,
     /// made odd).
     pub fn new(seed: u64) -> Self {
         let mut words = SplitMix64::new(seed);
@@ -45,21 +45,21 @@ impl Rng {
         Self { state: wide(), increment: wide() | 1 }
     }
 
-    /// The next 64 random bits.
+    /// Returns the next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_mul(Self::MULTIPLIER).wrapping_add(self.increment);
         let folded = (self.state >> 64) as u64 ^ self.state as u64;
         folded.rotate_right((self.state >> 122) as u32)
     }
 
-    /// A whole number in `0..n`, each equally likely (Lemire's multiplication with rejection, 2019).
+    /// Returns an integer in `0..n`, uniformly distributed (Lemire's multiplication with rejection, 2019).
     ///
-    /// `n = 0` leaves nothing to choose from and gives 0.
+    /// `n = 0` gives 0.
     pub fn below(&mut self, n: u64) -> u64 {
         if n == 0 {
             return 0;
         }
-        // Words whose low half falls below 2^64 mod n would make the first values of the range more likely.
+        // Without rejection, words whose low half is below 2^64 mod n would make the first values more likely.
         let reject_below = n.wrapping_neg() % n;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(n);
@@ -69,7 +69,7 @@ impl Rng {
         }
     }
 
-    /// A number in `[0, 1)` with 53 random bits.
+    /// Returns a number in `[0, 1)` with 53 random bits.
     pub fn unit_f64(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }

@@ -1,43 +1,46 @@
-//! By how much two things differ that were each placed anew several times: exact tests and their intervals.
+//! Difference between two things that were each placed anew several times: exact tests and their confidence
+//! intervals.
 //!
-//! What counts as evidence is a *unit* that was placed anew: a block, in which a process of its own times both things in turn, or
-//! a run. Repetitions within a unit share its pages, its cores and its hour, so however many there are they are one figure.
+//! The unit of evidence is a *unit* that was placed anew: a block, which times both things in turn in its own
+//! process, or a run. Repetitions within a unit share its pages, its cores and its hour. They therefore count as one
+//! value, however many there are.
 //!
-//! - Blocks: one log-ratio each. Which of the two things is called A is arbitrary where they are equal, so every sign of every
-//!   block is as likely as the other: the sign-flip test (R. A. Fisher, *The Design of Experiments*, 1935, ch. III).
-//! - Runs: one log-time each, not paired. Where the things are equal every choice of the runs called A is as likely as any other:
-//!   the permutation test (E. J. G. Pitman, J. R. Stat. Soc. Suppl. 4, 1937).
+//! - Blocks: one log-ratio each. If the things are equal, the label A is arbitrary, so either sign of a block is
+//!   equally likely. Uses the sign-flip test (R. A. Fisher, *The Design of Experiments*, 1935, ch. III).
+//! - Runs: one log-time each, unpaired. If the things are equal, every choice of the runs labelled A is equally
+//!   likely. Uses the permutation test (E. J. G. Pitman, J. R. Stat. Soc. Suppl. 4, 1937).
 //!
-//! Neither asks what the noise looks like. Both are by the mean, so the interval by inversion has a closed form: of blocks the
-//! means of all subsets split the line into pieces that hold the true difference with equal probability (J. A. Hartigan, "Using
-//! subsample values as typical values", J. Am. Stat. Assoc. 64, 1969), of runs the differences of the means of equally many.
+//! Neither assumes a distribution of the noise. Both use the mean, so interval inversion has a closed form. For blocks, the means
+//! of all subsets split the line into pieces. Each piece contains the true difference with equal probability (J. A. Hartigan,
+//! "Using subsample values as typical values", J. Am. Stat. Assoc. 64, 1969). For runs, the differences of the means of equally
+//! large subsets do the same.
 
 use super::describe::{mean, median};
 use super::rng::Rng;
 
-/// Blocks up to which all subsets are gone through; of more, so many are drawn.
+/// Largest number of blocks for which all subsets are enumerated. Beyond it, [`DRAWN`] subsets are drawn.
 const BLOCKS_GONE_THROUGH: usize = 16;
-/// Runs of a side up to which all exchanges are gone through, and how many those may be.
+/// Largest number of runs a side, and of exchanges, for which all exchanges are enumerated.
 const RUNS_GONE_THROUGH: usize = 12;
 const EXCHANGES_GONE_THROUGH: u64 = 1 << 16;
-/// Subsets drawn where there are too many.
+/// Number of subsets drawn where there are too many to enumerate.
 const DRAWN: usize = (1 << 16) - 1;
-/// The stream of those: any number will do, but always the same.
+/// Seed of the drawn subsets. Arbitrary but fixed.
 const SEED: u64 = 1;
-/// The error that all phases of a comparison share.
+/// Family-wise error rate over all phases of a comparison.
 const ALPHA: f64 = 0.05;
 
-/// The difference of two things, natural logarithm of second over first, with all that its test needs.
+/// Difference of two things as the natural logarithm of second over first, with the values that its test needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shift {
     /// The mean difference.
     pub estimate: f64,
-    /// The typical values, ascending: the true difference is as likely to fall between any two neighbours as between others.
+    /// The typical values, ascending. The true difference falls between any two neighbours with equal probability.
     typical: Vec<f64>,
 }
 
 impl Shift {
-    /// Of one log-ratio a block. `None` without any or with one that is not finite.
+    /// Builds a shift from one log-ratio per block. `None` without any or with a non-finite one.
     pub fn of_blocks(log_ratios: &[f64]) -> Option<Self> {
         let estimate = mean(log_ratios)?;
         let mut typical = if log_ratios.len() <= BLOCKS_GONE_THROUGH {
@@ -50,7 +53,7 @@ impl Shift {
         Some(Self { estimate, typical })
     }
 
-    /// Of one log-time a run. `None` where a side has none or one that is not finite.
+    /// Builds a shift from one log-time per run. `None` if a side has none or a non-finite one.
     pub fn of_runs(first: &[f64], second: &[f64]) -> Option<Self> {
         let estimate = mean(second)? - mean(first)?;
         let few = first.len().max(second.len()) <= RUNS_GONE_THROUGH
@@ -65,19 +68,20 @@ impl Shift {
         Some(Self { estimate, typical })
     }
 
-    /// Two-sided probability of a difference from `at` as large as this one or larger, were the true one `at`.
+    /// Two-sided p-value of the hypothesis that the true difference is `at`.
     pub fn p(&self, at: f64) -> f64 {
         let up_to = self.typical.partition_point(|x| *x <= at);
         let from = self.typical.len() - self.typical.partition_point(|x| *x < at);
-        // The arrangement that was seen counts as well.
+        // The observed arrangement counts as well.
         let least = 1 + up_to.min(from);
         (2.0 * least as f64 / self.arrangements()).min(1.0)
     }
 
-    /// The differences that the test at 1 − `confidence` does not reject; `None` where there are too few units to reject any.
+    /// Returns the differences that the test at 1 − `confidence` does not reject. `None` if there are too few units
+    /// to reject any.
     pub fn interval(&self, confidence: f64) -> Option<(f64, f64)> {
         let tail = 1.0 - confidence;
-        // A hair more: 0.05 is not a binary fraction, and a count that it hits exactly must not be missed by its rounding.
+        // The extra 1e-12 keeps a count that is hit exactly: 0.05 is not a binary fraction and rounds.
         let outside = (0.5 * tail * self.arrangements() * (1.0 + 1e-12)).floor() as usize;
         let low = outside.checked_sub(1)?;
         let high = self.typical.len().checked_sub(outside)?;
@@ -89,8 +93,8 @@ impl Shift {
     }
 }
 
-/// What a block says: the median of the logarithms of its pairs' ratios, second over first. A neighbour that hits one repetition of
-/// four moves it hardly. `None` without a pair or with a time that is not positive and finite.
+/// Returns the value of a block: the median of its pairs' log-ratios, second over first. A disturbance of one
+/// repetition in four hardly moves the median. `None` without a pair or with a time that is not positive and finite.
 pub fn block_log_ratio(pairs: &[(f64, f64)]) -> Option<f64> {
     let good = |x: f64| x.is_finite() && x > 0.0;
     let logs: Option<Vec<f64>> =
@@ -98,8 +102,8 @@ pub fn block_log_ratio(pairs: &[(f64, f64)]) -> Option<f64> {
     median(&logs?)
 }
 
-/// The fewest blocks that can decide anything among so many phases: the least probability of the sign-flip test, 2^(1−n), has to
-/// pass Holm's first step, 0.05 ÷ `phases`.
+/// Returns the fewest blocks that can decide anything with `phases` phases. The least p-value of the sign-flip test,
+/// 2^(1−n), must pass Holm's first step, 0.05 ÷ `phases`.
 pub fn blocks_needed(phases: usize) -> usize {
     let mut n = 1;
     while 2f64.powi(1 - n) * phases.max(1) as f64 >= ALPHA {
@@ -108,19 +112,19 @@ pub fn blocks_needed(phases: usize) -> usize {
     n as usize
 }
 
-/// The fewest runs a side that can decide anything among so many phases: the least probability of the permutation test,
-/// 2 ÷ (2n over n), has to pass Holm's first step.
+/// Returns the fewest runs a side that can decide anything with `phases` phases. The least p-value of the permutation
+/// test, 2 ÷ (2n over n), must pass Holm's first step.
 pub fn runs_needed(phases: usize) -> usize {
     let least = |n: usize| 2.0 / choices(2 * n, n) as f64;
     (1..=30).find(|&n| least(n) * (phases.max(1) as f64) < ALPHA).unwrap_or(31)
 }
 
-/// `n` over `k`, as far as it fits.
+/// Binomial coefficient, `n` over `k`, saturating.
 fn choices(n: usize, k: usize) -> u64 {
     (0..k.min(n - k) as u64).fold(1_u64, |ways, i| ways.saturating_mul(n as u64 - i) / (i + 1))
 }
 
-/// The mean of every subset but the empty one. Each sum is one addition away from another's.
+/// Returns the mean of every non-empty subset. Each sum is one addition away from another.
 fn all_subset_means(values: &[f64]) -> Vec<f64> {
     let mut sums = vec![(0.0, 0_u32)];
     for value in values {
@@ -130,7 +134,7 @@ fn all_subset_means(values: &[f64]) -> Vec<f64> {
     sums.into_iter().skip(1).map(|(sum, count)| sum / f64::from(count)).collect()
 }
 
-/// The mean of a subset, each but the empty one equally likely.
+/// Returns the mean of a random non-empty subset, uniformly distributed.
 fn drawn_subset_mean(values: &[f64], rng: &mut Rng) -> f64 {
     loop {
         let (mut sum, mut count, mut bits) = (0.0, 0_u32, 0_u64);
@@ -149,7 +153,8 @@ fn drawn_subset_mean(values: &[f64], rng: &mut Rng) -> f64 {
     }
 }
 
-/// For every way to exchange as many of the first as of the second, none excepted: mean of the second's less mean of the first's.
+/// For every way to exchange equally many of the first and the second, at least one: mean of the second's minus mean
+/// of the first's.
 fn all_exchanges(first: &[f64], second: &[f64]) -> Vec<f64> {
     let by_size = |values: &[f64]| {
         let mut sums: Vec<Vec<f64>> = vec![Vec::new(); values.len() + 1];
@@ -167,7 +172,7 @@ fn all_exchanges(first: &[f64], second: &[f64]) -> Vec<f64> {
     differences
 }
 
-/// One of those, each equally likely.
+/// Returns one random value of [`all_exchanges`], uniformly distributed.
 fn drawn_exchange(first: &[f64], second: &[f64], rng: &mut Rng) -> f64 {
     let all: Vec<(bool, f64)> =
         first.iter().map(|x| (true, *x)).chain(second.iter().map(|x| (false, *x))).collect();
@@ -200,7 +205,7 @@ mod tests {
     use crate::stats::random::normal;
     use proptest::prelude::*;
 
-    /// The sign-flip test as its definition has it.
+    /// The sign-flip test by its definition.
     fn by_definition(log_ratios: &[f64], at: f64) -> f64 {
         let sum = |bits: u32| -> f64 {
             let signed = log_ratios.iter().enumerate();
@@ -211,7 +216,7 @@ mod tests {
         (0..all).filter(|&bits| sum(bits).abs() >= seen).count() as f64 / f64::from(all)
     }
 
-    /// The permutation test as its definition has it.
+    /// The permutation test by its definition.
     fn permuted(first: &[f64], second: &[f64], at: f64) -> f64 {
         let moved: Vec<f64> = first.iter().copied().chain(second.iter().map(|x| x - at)).collect();
         let difference = |bits: u32| {
@@ -240,7 +245,7 @@ mod tests {
         for at in [-0.1, -0.011, 0.0, 0.01, 0.03, 0.04, 0.09] {
             assert!((shift.p(at) - by_definition(&blocks, at)).abs() < 1e-12, "{at}");
         }
-        // Of seven that all lie on one side: 2 of 128 arrangements.
+        // Seven values on one side: 2 of 128 arrangements.
         assert_eq!(
             Shift::of_blocks(&[0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07]).unwrap().p(0.0),
             2.0 / 128.0
@@ -255,7 +260,7 @@ mod tests {
         for at in [-0.1, 0.0, 0.021, 0.054, 0.2] {
             assert!((shift.p(at) - permuted(&first, &second, at)).abs() < 1e-12, "{at}");
         }
-        // Four and four that do not overlap: 2 of 70.
+        // Four and four values that do not overlap: 2 of 70.
         assert!(
             (Shift::of_runs(&[1.0, 1.1, 1.2, 1.3], &[2.0, 2.1, 2.2, 2.3]).unwrap().p(0.0) - 2.0 / 70.0).abs()
                 < 1e-15
@@ -275,7 +280,7 @@ mod tests {
             assert!(shift.p(low - 1e-9) <= 0.05 && shift.p(high + 1e-9) <= 0.05, "{n}");
             assert!(low < shift.estimate && shift.estimate < high);
         }
-        // The fewest that have one: six blocks, whose interval is their range, and four runs a side.
+        // The fewest that give an interval: six blocks, with their range as interval, and four runs a side.
         let six = [0.01, 0.05, 0.02, 0.04, 0.03, 0.06];
         assert_eq!(Shift::of_blocks(&six).unwrap().interval(0.95), Some((0.01, 0.06)));
         assert_eq!(Shift::of_blocks(&six[..5]).unwrap().interval(0.95), None);
@@ -332,7 +337,7 @@ mod tests {
         assert_eq!(Shift::of_blocks(&[0.5]).unwrap().p(0.0), 1.0);
         assert_eq!(block_log_ratio(&[]), None);
         assert_eq!(block_log_ratio(&[(1.0, 2.0), (0.0, 1.0)]), None);
-        // Three pairs of 10 % and one that was hit.
+        // Three pairs with a ratio of 1.1, and one disturbed pair.
         let pairs = [(10.0, 11.0), (20.0, 22.0), (10.0, 25.0), (30.0, 33.0)];
         assert!((block_log_ratio(&pairs).unwrap() - 1.1_f64.ln()).abs() < 1e-12);
     }

@@ -1,19 +1,19 @@
-//! Axes that are drawn by hand: where a value stands, and which values are named.
+//! Axes drawn by hand: positions of values, and which values are labelled.
 
 use crate::report::format::significant;
 
-/// How an axis is divided.
+/// Division of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Division {
-    /// Evenly, from 0.
+    /// Linear, from 0.
     FromZero,
-    /// Evenly, around 0 or wherever the values are.
+    /// Linear, around the values.
     Even,
-    /// By factors.
+    /// Logarithmic.
     Log,
 }
 
-/// An axis with its range and the values to name.
+/// An axis with its range and the values to label.
 #[derive(Debug, Clone)]
 pub(super) struct Axis {
     division: Division,
@@ -23,8 +23,8 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// An axis that holds all `values` with a little room; those that it cannot show (not finite, not positive where it is by
-    /// factors) are not asked.
+    /// Creates an axis that holds all `values` with a margin. Ignores values that it cannot show: non-finite ones,
+    /// and on a logarithmic axis those that are not positive.
     pub(super) fn of(division: Division, values: impl IntoIterator<Item = f64>) -> Self {
         let shows = |x: &f64| x.is_finite() && (division != Division::Log || *x > 0.0);
         let values: Vec<f64> = values.into_iter().filter(shows).collect();
@@ -50,7 +50,7 @@ impl Axis {
         }
     }
 
-    /// Names these values in place of round ones: the batch sizes that there are.
+    /// Labels these values instead of round ones, for example the batch sizes present.
     pub(super) fn naming(mut self, mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         values.dedup();
@@ -58,7 +58,7 @@ impl Axis {
         self
     }
 
-    /// Where a value stands, 0 at the low end and 1 at the high one; beyond them it stands at the end.
+    /// Position of a value: 0 at the low end, 1 at the high end, clamped.
     pub(super) fn place(&self, x: f64) -> f64 {
         let share = match self.division {
             Division::Log => (x / self.low).ln() / (self.high / self.low).ln(),
@@ -88,17 +88,17 @@ fn even_ticks(low: f64, high: f64) -> Vec<f64> {
     (first..first + 20).map(|i| i as f64 * step).take_while(|x| *x <= high * (1.0 + 1e-12)).collect()
 }
 
-/// 1, 2 and 5 of every power of ten; over more than two of those the powers alone.
+/// 1, 2 and 5 times every power of ten. Over more than about two decades, the powers alone.
 fn factor_ticks(low: f64, high: f64) -> Vec<f64> {
     let steps: &[f64] = if high / low > 150.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let powers = low.log10().floor() as i32..=high.log10().ceil() as i32;
     let all = powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
     let ticks: Vec<f64> = all.filter(|x| (low..=high).contains(x)).collect();
-    // Over less than a factor of five, evenly spread values say more.
+    // Over a small range, linear ticks say more.
     if ticks.len() < 3 { even_ticks(low, high).into_iter().filter(|x| *x > 0.0).collect() } else { ticks }
 }
 
-/// A value at an axis, as people write it.
+/// A tick label.
 pub(super) fn tick_name(x: f64) -> String {
     if x != 0.0 && x.abs() < 1e-3 {
         return format!("{x:e}");

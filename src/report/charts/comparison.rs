@@ -14,10 +14,10 @@ use crate::report::tables::per_token_ns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Cases in the strip plot; with more of them nobody reads it.
+/// Most cases in the strip plot; more would be unreadable.
 const STRIPS: usize = 24;
 
-/// Draws every chart that the comparison has something for, into `charts/` of its folder.
+/// Draws every chart for which the comparison has data, into `charts/` of its folder.
 pub(in crate::report) fn draw_comparison(
     folder: &Path,
     comparison: &Comparison,
@@ -36,7 +36,8 @@ pub(in crate::report) fn draw_comparison(
     draw_into(folder, &described.collect::<Vec<_>>())
 }
 
-/// The look of each run: a device always has the same colour and marker, its second run another that no device has.
+/// Returns the look of each run. A known device always has the same colour and marker. A second run on it gets
+/// another that no device has.
 fn looks(comparison: &Comparison) -> Vec<Look> {
     let mut taken = BTreeSet::new();
     let look = |side: &Side| {
@@ -61,7 +62,7 @@ fn keys(comparison: &Comparison, looks: &[Look]) -> Vec<Key> {
     named.map(|(side, look)| Key { label: side.label(), look: *look }).collect()
 }
 
-/// Which clocks the chart's series have: a subtitle never leaves it open.
+/// The clocks of the chart's series. Every subtitle names them.
 fn clocks(comparison: &Comparison) -> String {
     let clocks: BTreeSet<String> = comparison.sides.iter().map(|side| side.clock().to_string()).collect();
     let dotted = match (clocks.contains("modelled"), clocks.len()) {
@@ -122,7 +123,7 @@ fn panel_title((input, output, tp): PanelKey) -> String {
     format!("{input} in, {output} out{ranks}")
 }
 
-/// Panels by lengths and ranks, a line a run, from each row's mark.
+/// Panels by lengths and ranks, with one line per run of the marks of its rows.
 fn panels_by_lengths(
     comparison: &Comparison,
     looks: &[Look],
@@ -170,7 +171,7 @@ fn throughput(comparison: &Comparison, looks: &[Look], phase: Phase) -> Option<P
         Phase::Decode => ("Decode throughput", "tokens/s after the first"),
         Phase::Prefill => ("Prefill throughput", "prompt tokens/s"),
     };
-    // Runs of devices far apart need a scale by factors to be seen both.
+    // Devices of very different speed need a logarithmic scale to be visible together.
     let heights = heights(&panels);
     let (least, most) =
         heights.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), y| (low.min(*y), high.max(*y)));
@@ -206,8 +207,8 @@ fn pareto(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     })
 }
 
-/// Efficiency of several ranks: throughput per rank against that of the fewest ranks. A panel for each pair of lengths, a
-/// line for each run at its largest batch that has several ranks.
+/// Efficiency of tensor parallelism: throughput per rank relative to that of the fewest ranks. One panel per pair of
+/// lengths, one line per run at its largest batch with several rank counts.
 fn scaling(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     let mut panels: BTreeMap<(u32, u32), Vec<Line>> = BTreeMap::new();
     for (side, look) in comparison.sides.iter().zip(looks) {
@@ -253,7 +254,7 @@ fn scaling(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     })
 }
 
-/// Arithmetic intensity against what was reached, under each run's own limits.
+/// Arithmetic intensity against achieved rate, under each run's own limits.
 fn roofline(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     let mut panels = Vec::new();
     for phase in [Phase::Prefill, Phase::Decode] {
@@ -297,7 +298,7 @@ fn roofline(comparison: &Comparison, looks: &[Look]) -> Option<PanelChart> {
     })
 }
 
-/// The limits of a run's cases: one roof, or of modelled cards one for each number of ranks.
+/// The limits of a run's cases: one roof, or for modelled cards one per rank count.
 fn roofs(side: &Side) -> Vec<Roofline> {
     let ranks: BTreeSet<u32> = if side.is_modelled() {
         side.run().plan.performance.iter().map(|case| case.tp).collect()
@@ -315,14 +316,14 @@ fn reached(side: &Side, row: &PerfRow) -> Option<Mark> {
     (flops > 0.0 && bytes > 0.0).then(|| Mark { x: flops / bytes, y, ..Mark::default() })
 }
 
-/// The bandwidth's slope and the peak's level, in GFLOP/s.
+/// The bandwidth slope and the peak level, in GFLOP/s.
 fn roof_line(roof: &Roofline, x: &Axis) -> Vec<Mark> {
     let height = |intensity: f64| (intensity * roof.bandwidth_bytes_per_s).min(roof.peak_flops_per_s) / 1e9;
     let ridge = (roof.peak_flops_per_s / roof.bandwidth_bytes_per_s).clamp(x.low(), x.high());
     [x.low(), ridge, x.high()].map(|at| Mark { x: at, y: height(at), ..Mark::default() }).into()
 }
 
-/// Raw end-to-end samples of the measured runs; a virtual clock has no scatter to show.
+/// Raw end-to-end samples of the measured runs. A virtual clock has no scatter.
 fn strips(comparison: &Comparison, looks: &[Look]) -> Option<StripChart> {
     if comparison.base().is_modelled() {
         return None;
@@ -358,7 +359,7 @@ fn strip_row(comparison: &Comparison, looks: &[Look], case: &PerformanceCase) ->
     let base = row_of(comparison.base(), case)?.median_ns.filter(|ns| *ns > 0)? as f64;
     let mut strips = Vec::new();
     for (index, (side, look)) in comparison.sides.iter().zip(looks).enumerate() {
-        // A modelled time never stands on a scale of measured ones.
+        // A modelled time never appears on a scale of measured ones.
         let Some(case) = (if index == 0 { Some(case) } else { joined(index) }) else { continue };
         if side.clock() != comparison.base().clock() {
             continue;

@@ -1,4 +1,4 @@
-//! Differences with their intervals, one below the other, around the line of none.
+//! Forest plot: differences with their intervals, one below the other, around the zero line.
 
 use super::axis::{Axis, Division, tick_name};
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
@@ -10,18 +10,18 @@ pub(super) struct ForestChart {
     pub(super) title: String,
     pub(super) subtitle: String,
     pub(super) rows: Vec<Difference>,
-    /// Half-width of the band within which there is no difference to speak of.
+    /// Half-width of the band in which a difference does not matter.
     pub(super) margin: f64,
 }
 
 /// A difference with its interval.
 pub(super) struct Difference {
     pub(super) label: String,
-    /// Sums up the rows below it.
+    /// Whether the row sums up the rows below it.
     pub(super) strong: bool,
     pub(super) value: f64,
     pub(super) interval: Option<(f64, f64)>,
-    /// What it came to, at the right end.
+    /// The verdict, at the right end.
     pub(super) verdict: String,
     pub(super) series: usize,
 }
@@ -36,7 +36,7 @@ const RIGHT: i32 = 350;
 type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
 impl ForestChart {
-    /// Width and height: as high as there are rows.
+    /// Width and height. The height depends on the number of rows.
     pub(super) fn size(&self) -> (u32, u32) {
         (WIDTH as u32, (TOP + ROW * self.rows.len() as i32 + 8 + BOTTOM) as u32)
     }

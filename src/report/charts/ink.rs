@@ -1,4 +1,4 @@
-//! Colours, markers, dashes and lettering, the same in every chart.
+//! Colours, markers, dashes and fonts, the same in every chart.
 
 use crate::text::one_line;
 use plotters::coord::Shift;
@@ -8,19 +8,19 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontDesc, register_font};
 use std::sync::OnceLock;
 
-/// The family that the bundled faces are registered under; in an SVG the viewer chooses its own by this name.
+/// Family name of the bundled fonts. For an SVG, the viewer chooses its own font by this name.
 const FAMILY: &str = "sans-serif";
 
 /// Titles and values.
 pub(super) const TEXT: RGBColor = RGBColor(0x22, 0x28, 0x31);
-/// Labels of axes.
+/// Axis labels.
 pub(super) const MUTED: RGBColor = RGBColor(0x5f, 0x68, 0x74);
 /// Axes.
 pub(super) const AXIS: RGBColor = RGBColor(0x9a, 0xa3, 0xad);
-/// Lines behind the data.
+/// Grid lines.
 pub(super) const GRID: RGBColor = RGBColor(0xe6, 0xe9, 0xed);
 
-/// Told apart by the colour-blind, and falling from dark to light in grey.
+/// Distinct for the colour-blind, and falling from dark to light in greyscale.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0x1f, 0x3a, 0x5f),
     RGBColor(0xb8, 0x4a, 0x1f),
@@ -30,7 +30,7 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0x6f, 0xa8, 0xdc),
 ];
 
-/// Lengths of dash and gap; 0 for an unbroken line. From the fifth series on, dashes are shifted against markers.
+/// Lengths of dash and gap; 0 for a solid line. From the fifth series on, dashes are shifted against markers.
 const DASHES: [(i32, i32); 4] = [(0, 0), (7, 4), (3, 3), (12, 4)];
 
 /// The colour of a series.
@@ -38,7 +38,7 @@ pub(super) fn colour(series: usize) -> RGBColor {
     COLOURS[series % COLOURS.len()]
 }
 
-/// Where text hangs from its point.
+/// Horizontal alignment of text to its point.
 #[derive(Clone, Copy)]
 pub(super) enum Anchor {
     /// The point is at its left end.
@@ -49,32 +49,32 @@ pub(super) enum Anchor {
     Right,
 }
 
-/// The tools for one picture: lengths are given as for an SVG and scaled to the picture's dots.
+/// Drawing tools for one picture. Lengths are in SVG units and scaled to the picture's pixels.
 pub(super) struct Ink {
     scale: i32,
-    /// The viewer has every letter; a bitmap has only those of the bundled font.
+    /// Whether every character can be shown. A bitmap has only those of the bundled font.
     every_letter: bool,
 }
 
 type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
 impl Ink {
-    /// For an SVG.
+    /// Tools for an SVG.
     pub(super) fn vector() -> Result<Self, String> {
         register_fonts().map(|()| Self { scale: 1, every_letter: true })
     }
 
-    /// For a bitmap of `scale` dots a unit.
+    /// Tools for a bitmap with `scale` pixels per unit.
     pub(super) fn bitmap(scale: u32) -> Result<Self, String> {
         register_fonts().map(|()| Self { scale: scale as i32, every_letter: false })
     }
 
-    /// A length in dots.
+    /// A length in pixels.
     pub(super) fn dots(&self, length: i32) -> i32 {
         length * self.scale
     }
 
-    /// How far below its place the bitmap's lettering must hang to be centred: the library measures the whole line.
+    /// Vertical offset that centres text in a bitmap: the library measures the whole line.
     pub(super) fn sag(&self, size: i32) -> i32 {
         if self.every_letter { 0 } else { self.dots(size) / 5 }
     }
@@ -84,17 +84,17 @@ impl Ink {
         colour.stroke_width(width * self.scale as u32)
     }
 
-    /// Lettering for the drawing library's own labels.
+    /// Text style for the drawing library's own labels.
     pub(super) fn lettering(&self, size: i32, colour: RGBColor) -> TextStyle<'static> {
         self.font(size, FontStyle::Normal).color(&colour)
     }
 
     fn font(&self, size: i32, style: FontStyle) -> FontDesc<'static> {
-        // The library's sizes are of the whole line, 1.24 times the letters'.
+        // The library's sizes are of the whole line, 1.24 times the letters' size.
         FontDesc::new(FontFamily::Name(FAMILY), f64::from(size * self.scale) * 1.24, style)
     }
 
-    /// Writes text, vertically centred on `at` (in dots).
+    /// Writes text, vertically centred on `at` (in pixels).
     pub(super) fn write<DB: DrawingBackend>(
         &self,
         area: &DrawingArea<DB, Shift>,
@@ -128,11 +128,11 @@ impl Ink {
 
     fn letters(&self, text: &str) -> String {
         let known = |c: char| c < '\u{100}' || "–—‘’“”…→−≈≤≥".contains(c);
-        // An SVG that holds a control character is no XML.
+        // An SVG with a control character is not valid XML.
         one_line(text).chars().map(|c| if self.every_letter || known(c) { c } else { '?' }).collect()
     }
 
-    /// The line of a series through points in dots: dashed by its number, dotted when modelled.
+    /// Draws the line of a series through points in pixels: dashed by its number, dotted if modelled.
     pub(super) fn line<DB: DrawingBackend>(
         &self,
         area: &DrawingArea<DB, Shift>,
@@ -149,7 +149,7 @@ impl Ink {
         area.draw(&DashedPathElement::new(points, self.dots(dash), self.dots(gap), pen))
     }
 
-    /// The marker of a series: circle, square, triangle, diamond; hollow when modelled.
+    /// Draws the marker of a series: circle, square, triangle, diamond. Hollow if modelled.
     pub(super) fn marker<DB: DrawingBackend>(
         &self,
         area: &DrawingArea<DB, Shift>,
@@ -171,8 +171,8 @@ impl Ink {
         area.draw(&PathElement::new(corners, self.pen(colour(series), 1)))
     }
 
-    /// A series as a legend shows it: 36 units of its line with its marker in the middle, long enough for every dash to be
-    /// told from the others.
+    /// Draws a series for a legend: 36 units of its line with its marker in the middle, long enough to distinguish
+    /// every dash.
     pub(super) fn key<DB: DrawingBackend>(
         &self,
         area: &DrawingArea<DB, Shift>,
@@ -184,7 +184,7 @@ impl Ink {
         self.marker(area, (x + self.dots(18), y), series, modelled)
     }
 
-    /// A round spot, filled or hollow.
+    /// Draws a disc, filled or hollow.
     pub(super) fn disc<DB: DrawingBackend>(
         &self,
         area: &DrawingArea<DB, Shift>,
@@ -201,7 +201,7 @@ impl Ink {
     }
 }
 
-/// Makes the bundled faces known to the drawing library, once.
+/// Registers the bundled fonts with the drawing library, once.
 fn register_fonts() -> Result<(), String> {
     static DONE: OnceLock<bool> = OnceLock::new();
     let done = DONE.get_or_init(|| {

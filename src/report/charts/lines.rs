@@ -1,4 +1,5 @@
-//! Lines over a number: throughput or latency against batch or length, with intervals, named at their right ends.
+//! Line charts: throughput or latency against batch or length, with intervals. Lines are labelled at their right
+//! ends.
 
 use super::axis::tick_name;
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT};
@@ -10,7 +11,7 @@ use std::ops::Range;
 /// Width and height.
 pub(super) const SIZE: (u32, u32) = (560, 340);
 
-/// Room to the right for the names of the series.
+/// Width at the right for the names of the series.
 const NAMES: i32 = 172;
 /// Least distance between two names.
 const NAME_STEP: i32 = 17;
@@ -18,14 +19,14 @@ const NAME_STEP: i32 = 17;
 /// A chart of lines.
 pub(super) struct LineChart {
     pub(super) title: String,
-    /// The vertical axis's unit and what else holds for all series.
+    /// The unit of the vertical axis, and what else holds for all series.
     pub(super) subtitle: String,
     pub(super) x_name: &'static str,
     pub(super) x_scale: Scale,
     pub(super) series: Vec<Series>,
 }
 
-/// How the horizontal axis is divided.
+/// Division of the horizontal axis.
 #[derive(Clone, Copy)]
 pub(super) enum Scale {
     Linear,
@@ -46,7 +47,7 @@ impl Scale {
 pub(super) struct Series {
     pub(super) label: String,
     pub(super) modelled: bool,
-    /// By x, ascending.
+    /// In ascending x.
     pub(super) points: Vec<Point>,
 }
 
@@ -106,7 +107,7 @@ pub(super) fn draw<DB: DrawingBackend>(
     write_names(area, chart, ink, ends)
 }
 
-/// The names at the right, each as near to its line's end as the others let it, with its marker and dash.
+/// Writes the names at the right with marker and dash, each as near to its line's end as the others allow.
 fn write_names<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
     chart: &LineChart,
@@ -124,7 +125,7 @@ fn write_names<DB: DrawingBackend>(
     Ok(())
 }
 
-/// Heights at least `step` apart and not past `bottom`, as near to the wanted (ascending) ones as that lets them be.
+/// Returns heights at least `step` apart and not past `bottom`, as near to the `wanted` (ascending) ones as possible.
 fn spread(wanted: &[(usize, i32)], step: i32, bottom: i32) -> Vec<i32> {
     let mut heights: Vec<i32> = wanted.iter().map(|(_, y)| *y).collect();
     let mut least = i32::MIN;
@@ -140,10 +141,10 @@ fn spread(wanted: &[(usize, i32)], step: i32, bottom: i32) -> Vec<i32> {
     heights
 }
 
-/// Least distance between two named x, as a share of the axis.
+/// Least distance between two labelled x, as a share of the axis.
 const TICK_SHARE: f64 = 0.07;
 
-/// A horizontal axis that names every x with a point, and no other; one too near to the last named is passed over.
+/// A horizontal axis that labels every x with a point and no other. Skips an x too near to the last labelled one.
 struct XAxis {
     scale: Scale,
     ticks: Vec<f64>,
@@ -162,7 +163,7 @@ impl Ranged for XAxis {
     type FormatOption = DefaultFormatting;
     type ValueType = f64;
 
-    /// The first and last tick stand a little inside, so that no marker is on the vertical axis.
+    /// Places the first and last tick slightly inside, so that no marker is on the vertical axis.
     fn map(&self, x: &f64, (left, right): (i32, i32)) -> i32 {
         let Range { start, end } = self.range();
         let (first, last) = (self.scale.place(start), self.scale.place(end));

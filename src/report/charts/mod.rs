@@ -1,9 +1,9 @@
-//! The charts: what each shows, here of a run and in [`comparison`] of several. How they are drawn is in [`lines`],
-//! [`scores`], [`panels`], [`forest`] and [`strips`], with what in [`ink`].
+//! The charts of a run. [`comparison`] has those of several runs. [`lines`], [`scores`], [`panels`], [`forest`] and
+//! [`strips`] draw them, with the tools of [`ink`].
 //!
-//! Every chart is made twice from the same description: as SVG, which also stands in the page, and as PNG at twice
-//! the size. Series differ by marker and dash as well as by colour, so that they can be told apart in grey; modelled
-//! series have hollow markers and dots, and the word in their label.
+//! Every chart is drawn twice from one description: as SVG, which the page embeds, and as PNG at twice the size.
+//! Series differ in marker and dash as well as in colour, so that they can be distinguished in greyscale. Modelled
+//! series have hollow markers, dotted lines, and "modelled" in their label.
 
 mod axis;
 mod comparison;
@@ -33,16 +33,16 @@ use std::fs;
 use std::path::Path;
 use strips::StripChart;
 
-/// A drawn chart, for the page.
+/// A drawn chart for the page.
 #[derive(Debug, Clone)]
 pub struct Picture {
-    /// File name in `charts/`, without ending.
+    /// File name in `charts/`, without extension.
     pub name: String,
-    /// What it shows, for those who cannot see it.
+    /// Text alternative.
     pub alt: String,
-    /// The picture.
+    /// The SVG.
     pub svg: String,
-    /// It takes the page's whole width.
+    /// Whether it takes the page's whole width.
     pub wide: bool,
 }
 
@@ -55,7 +55,7 @@ enum Chart {
     Strips(StripChart),
 }
 
-/// Draws every chart that the rows have something for, into `charts/` of the run directory.
+/// Draws every chart for which the rows have data, into `charts/` of the run directory.
 pub fn draw_all(
     run_dir: &Path,
     run: &RunRecord,
@@ -65,7 +65,7 @@ pub fn draw_all(
     draw_into(run_dir, &describe_all(run, accuracy, performance))
 }
 
-/// Draws the charts of searches and loads likewise.
+/// Draws the charts of searches and loads in the same way.
 pub fn draw_workloads(
     run_dir: &Path,
     run: &RunRecord,
@@ -75,7 +75,7 @@ pub fn draw_workloads(
     draw_into(run_dir, &workloads::describe(run, probes, levels))
 }
 
-/// Draws the charts into `charts/` of a folder, which is made if there are any.
+/// Draws the charts into `charts/` of a folder, which is created if there are any.
 fn draw_into(folder: &Path, described: &[(String, Chart)]) -> Result<Vec<Picture>, ReportError> {
     let folder = folder.join("charts");
     if !described.is_empty() {
@@ -97,7 +97,7 @@ fn chart_error(path: &Path, message: &dyn ToString) -> ReportError {
     ReportError::Chart { path: path.to_owned(), message: message.to_string() }
 }
 
-/// How much larger than its SVG a PNG is.
+/// Scale of a PNG relative to its SVG.
 const PNG_SCALE: u32 = 2;
 
 impl Chart {
@@ -163,12 +163,12 @@ fn describe_all(run: &RunRecord, accuracy: &[AccuracyRow], performance: &[PerfRo
     scores.chain(lines).chain(prefill).collect()
 }
 
-/// A task's name as part of a file name.
+/// A task's name, made safe as part of a file name.
 fn plain_name(task: &str) -> String {
     task.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect()
 }
 
-/// One chart of all tasks, and one for each task that has more to it than one figure.
+/// One chart of all tasks, and one for each task with more than one row.
 fn score_charts(run: &RunRecord, rows: &[AccuracyRow]) -> Vec<(String, ScoreChart)> {
     const SUBTITLE: &str = "percent with Wilson 95 % interval; dashed: by chance";
     let rows: Vec<_> = rows.iter().filter(|row| row.acc.is_some()).collect();
@@ -269,10 +269,11 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
     ]
 }
 
-/// Prefill time against length by factors both ways: in proportion it is a straight line, and short prompts are seen, too.
+/// Prefill time against length on two logarithmic axes. Proportional growth is a straight line, and short prompts are
+/// visible.
 fn prefill_chart(run: &RunRecord, rows: &[&PerfRow]) -> Option<PanelChart> {
     let from = &run.provenance;
-    // A shape's prefill does not depend on how much is generated after it: the first will do.
+    // A shape's prefill does not depend on the output length, so the first row suffices.
     let prefills = first_of_each(rows.iter().copied().filter(|row| row.phase == Phase::Prefill), |row| {
         (row.batch, row.input_tokens, row.tp)
     });
@@ -317,22 +318,22 @@ fn line(look: Look, points: &[Point]) -> Line {
     Line { look, points: points.iter().map(mark).collect(), joined: true, marked: true }
 }
 
-/// A value with the interval that belongs to it.
+/// A value with its interval.
 type Estimate = Option<(f64, Option<f64>, Option<f64>)>;
 
-/// Tokens a second; the ends of the time's interval change places.
+/// Tokens per second. The ends of the time's interval swap.
 fn throughput(row: &PerfRow) -> Estimate {
     let rate = |ns: Option<u64>| ns.filter(|&ns| ns > 0).map(|ns| row.tokens as f64 / (ns as f64 / 1e9));
     row.tokens_per_s_median.map(|y| (y, rate(row.ci95_hi_ns), rate(row.ci95_lo_ns)))
 }
 
-/// Milliseconds of `ns`, with the row's interval divided by `parts` as `ns` was.
+/// `ns` in milliseconds, with the row's interval divided by `parts`, as `ns` already is.
 fn latency(row: &PerfRow, ns: Option<f64>, parts: f64) -> Estimate {
     let part = |ns: u64| ns as f64 / parts / 1e6;
     ns.map(|ns| (ns / 1e6, row.ci95_lo_ns.map(part), row.ci95_hi_ns.map(part)))
 }
 
-/// One series for each `key`, in its order, of the points that `point` has for its rows, by x.
+/// One series per `key`, in key order, with the points that `point` returns for its rows, by x.
 fn series<'a, K: Ord + Copy>(
     rows: impl IntoIterator<Item = &'a PerfRow>,
     clock: Clock,

@@ -1,4 +1,4 @@
-//! Small multiples: panels side by side with the same axes, and one legend above them.
+//! Small multiples: panels side by side with the same axes, under one legend.
 
 use super::axis::{Axis, tick_name};
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
@@ -22,7 +22,7 @@ pub(super) struct Panel {
     pub(super) lines: Vec<Line>,
 }
 
-/// How a series looks: its colour, marker and dash by number, hollow and dotted where modelled.
+/// Look of a series: its number gives colour, marker and dash. Hollow and dotted if modelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Look {
     pub(super) series: usize,
@@ -33,13 +33,13 @@ pub(super) struct Look {
 pub(super) struct Line {
     pub(super) look: Look,
     pub(super) points: Vec<Mark>,
-    /// Drawn through the points.
+    /// Whether a line joins the points.
     pub(super) joined: bool,
-    /// Each point has its marker.
+    /// Whether each point has a marker.
     pub(super) marked: bool,
 }
 
-/// A point, with an interval of its height and a few letters beside it.
+/// A point with an interval in y and a short label beside it.
 #[derive(Default)]
 pub(super) struct Mark {
     pub(super) x: f64,
@@ -48,13 +48,13 @@ pub(super) struct Mark {
     pub(super) letters: String,
 }
 
-/// A series in the legend.
+/// A legend entry.
 pub(super) struct Key {
     pub(super) label: String,
     pub(super) look: Look,
 }
 
-/// Width of a picture of one panel, and of several.
+/// Width of a picture with one panel, and with several.
 const NARROW: i32 = 560;
 const WIDE: i32 = 1140;
 const LEFT: i32 = 62;
@@ -98,7 +98,7 @@ impl PanelChart {
         (self.width() as u32, height as u32)
     }
 
-    /// Left, top, right and bottom of a panel's scale.
+    /// Left, top, right and bottom of a panel's plot area.
     fn frame(&self, index: usize) -> (i32, i32, i32, i32) {
         let (column, row) = (index as i32 % self.columns(), index as i32 / self.columns());
         let width = (self.width() - LEFT - RIGHT - PANEL_GAP * (self.columns() - 1)) / self.columns();
@@ -171,7 +171,7 @@ fn draw_scale<DB: DrawingBackend>(
     ink.write(area, title, dots((left + 2, top - 11)), (11, TEXT, true), Anchor::Left)
 }
 
-/// A little room at both ends, so that no marker stands on the frame.
+/// Leaves a margin at both ends, so that no marker is on the frame.
 fn inside(left: i32, right: i32, share: f64) -> i32 {
     left + ((0.04 + 0.92 * share) * f64::from(right - left)).round() as i32
 }
@@ -202,7 +202,7 @@ fn draw_line<DB: DrawingBackend>(
         if line.marked {
             ink.marker(area, at, line.look.series, line.look.modelled)?;
         }
-        // Above the point, but where the panel's title is, below it.
+        // Above the point, except near the panel's title, where it goes below.
         let aside = if at.1 < ink.dots(top + 14) { ink.dots(8) } else { -ink.dots(7) };
         let beside = (at.0 + ink.dots(6), at.1 + aside);
         ink.write(area, &mark.letters, beside, (9, MUTED, false), Anchor::Left)?;

@@ -1,4 +1,4 @@
-//! Shares with their intervals, one below the other: the whole, its groups, their subjects.
+//! Score charts: shares with their intervals, one below the other: the whole, its groups, their subjects.
 
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
 use crate::report::format::percent;
@@ -10,7 +10,7 @@ const WIDTH: i32 = 560;
 const TOP: i32 = 62;
 const ROW: i32 = 19;
 const BOTTOM: i32 = 26;
-/// Room for labels to the left and for figures to the right of the scale.
+/// Widths left of the scale for labels, and right of it for figures.
 const LEFT: i32 = 236;
 const RIGHT: i32 = 96;
 /// Space before the first group and the first subject.
@@ -23,7 +23,7 @@ pub(super) struct ScoreChart {
     pub(super) scores: Vec<Score>,
 }
 
-/// What a share is of.
+/// Level of a share.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
     Whole,
@@ -38,18 +38,18 @@ pub(super) struct Score {
     pub(super) share: f64,
     pub(super) low: f64,
     pub(super) high: f64,
-    /// The share that guessing reaches.
+    /// Chance level.
     pub(super) chance: Option<f64>,
     pub(super) items: u64,
 }
 
 impl ScoreChart {
-    /// Width and height: as high as there are rows.
+    /// Width and height. The height depends on the number of rows.
     pub(super) fn size(&self) -> (u32, u32) {
         (WIDTH as u32, (self.bottom() + BOTTOM) as u32)
     }
 
-    /// Where the scale ends.
+    /// Lower end of the scale.
     fn bottom(&self) -> i32 {
         self.heights().last().map_or(TOP, |y| y + ROW / 2 + 4)
     }
@@ -133,7 +133,7 @@ fn draw_score<DB: DrawingBackend>(
     ink.write(area, &format!("n {}", score.items), of, (10, MUTED, false), Anchor::Right)
 }
 
-/// A label cut to the room there is for it: 36 letters, of which those past U+2E80 (Chinese and the like) count twice.
+/// Shortens a label to 36 columns. Characters past U+2E80 (Chinese and the like) count as two.
 fn shortened(label: &str) -> String {
     let width = |text: &str| text.chars().map(|c| if c >= '\u{2e80}' { 2 } else { 1 }).sum::<usize>();
     if width(label) <= 36 {

@@ -1,4 +1,4 @@
-//! Raw samples of each case under the interval of their median, every case measured by the base's median.
+//! Strip plot: raw samples of each case with the interval of their median, relative to the base's median.
 
 use super::axis::{Axis, Division, tick_name};
 use super::ink::{AXIS, Anchor, GRID, Ink, MUTED, TEXT, colour};
@@ -12,7 +12,7 @@ pub(super) struct StripChart {
     pub(super) subtitle: String,
     pub(super) keys: Vec<Key>,
     pub(super) rows: Vec<StripRow>,
-    /// Within this share of the base's median there is no change to speak of.
+    /// Share of the base's median within which a change does not matter.
     pub(super) threshold: f64,
 }
 
@@ -37,7 +37,7 @@ const GAP: i32 = 9;
 const BOTTOM: i32 = 44;
 const LEFT: i32 = 210;
 const RIGHT: i32 = 24;
-/// Samples drawn of one strip: thousands would be one black bar.
+/// Most samples drawn per strip; thousands would merge into one bar.
 const MOST_DOTS: usize = 200;
 
 type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
@@ -47,7 +47,7 @@ impl StripChart {
         TOP + self.rows.iter().map(|row| STRIP * row.strips.len() as i32 + GAP).sum::<i32>()
     }
 
-    /// Width and height: as high as there are cases.
+    /// Width and height. The height depends on the number of cases.
     pub(super) fn size(&self) -> (u32, u32) {
         (WIDTH as u32, (self.bottom() + BOTTOM) as u32)
     }
@@ -109,7 +109,7 @@ fn draw_strip<DB: DrawingBackend>(
     let shade = colour(strip.look.series);
     let every = strip.samples.len().div_ceil(MOST_DOTS).max(1);
     for (index, &sample) in strip.samples.iter().step_by(every).enumerate() {
-        // Up and down in turn, so that equal samples do not hide one another.
+        // Alternate heights, so that equal samples do not hide one another.
         let y = ink.dots(top + 4) + (index as i32 * 5 % 9) * ink.dots(1);
         let dot = Circle::new((x(sample), y), ink.dots(2), shade.mix(0.35).filled());
         if strip.look.modelled {

@@ -5,7 +5,7 @@ use super::lines::{LineChart, Point, Scale, Series};
 use super::{Chart, plain_name};
 use crate::record::{Clock, LoadRow, ProbeRow, RunRecord};
 
-/// TPOT against batch for each search, latency against what is served for each load.
+/// Describes TPOT against batch for each search, and latency against requests served for each load.
 pub(super) fn describe(run: &RunRecord, probes: &[ProbeRow], levels: &[LoadRow]) -> Vec<(String, Chart)> {
     let searches = run.plan.searches.iter().map(|case| {
         let own: Vec<&ProbeRow> = probes.iter().filter(|p| p.search_id == case.search_id).collect();
@@ -29,7 +29,7 @@ fn subtitle(run: &RunRecord, unit: &str) -> String {
     format!("{unit}, {}, {} {}", from.clock, from.device, from.dtype)
 }
 
-/// Every measured probe, and the limit across them.
+/// Every measured probe, and a line at the limit.
 fn search_chart(run: &RunRecord, probes: &[&ProbeRow]) -> LineChart {
     let ms = |ns: u64| ns as f64 / 1e6;
     let mut points: Vec<Point> =
@@ -56,7 +56,8 @@ fn search_chart(run: &RunRecord, probes: &[&ProbeRow]) -> LineChart {
     }
 }
 
-/// Median and 90 % quantile of TTFT and E2E against the requests served; all at once, no rate, is left out.
+/// Median and 90 % quantile of TTFT and E2E against the requests served. Leaves out the level with all requests at
+/// once, which has no rate.
 fn load_chart(run: &RunRecord, levels: &[&LoadRow]) -> LineChart {
     type Value = fn(&LoadRow) -> Option<u64>;
     let kinds: [(&str, Value); 4] = [
@@ -87,7 +88,7 @@ fn label(name: &str, modelled: bool) -> String {
     format!("{name}{}", if modelled { ", modelled" } else { "" })
 }
 
-/// A rate that an axis can name.
+/// Rounds a rate so that an axis can label it.
 fn round(rate: f64) -> f64 {
     significant(rate, 3).parse().unwrap_or(rate)
 }

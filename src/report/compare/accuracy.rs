@@ -1,4 +1,4 @@
-//! A task in two runs: by how much the accuracy differs, and whether that is more than chance.
+//! Compares a task in two runs: the difference in accuracy, and whether it is significant.
 
 use super::items::{Flip, JoinReport, PairedItem, SubjectKey, SubjectTally, Tally, by_subject, flips, join};
 use super::{Options, Pair, Side};
@@ -13,12 +13,12 @@ use crate::stats::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The stream of the bootstrap behind every interval: any number will do, but always the same.
+/// Seed of the bootstrap behind every interval. Arbitrary but fixed.
 const SEED: u64 = 1;
-/// Probability with which "needs n" and the detectable difference are meant.
+/// Statistical power of "needs n" and of the detectable difference.
 pub(super) const POWER: f64 = 0.8;
 
-/// What a difference in accuracy comes to.
+/// Verdict on a difference in accuracy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccuracyVerdict {
     /// The other run is better: McNemar's test, adjusted for all tasks, is below 0.05.
@@ -27,10 +27,10 @@ pub enum AccuracyVerdict {
     Same,
     /// The other run is worse.
     Worse,
-    /// Neither; with so many items it could be told.
+    /// Neither can be claimed with this number of items.
     CannotTell {
-        /// Items that would decide with probability 0.8: confirm the difference seen where it is past the margin, else show
-        /// the two to be the same.
+        /// Number of items that would decide with probability 0.8. They confirm the observed difference if it exceeds
+        /// the margin, else show the two to be the same.
         needs: Option<u64>,
     },
 }
@@ -50,21 +50,21 @@ impl std::fmt::Display for AccuracyVerdict {
 /// A share with its 95 % interval.
 pub type Estimate = (f64, Option<(f64, f64)>);
 
-/// All items of a task, a category of them, its hard part, or a subject.
+/// A group of a task's items: all, a category, the hard part, or a subject.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupComparison {
     /// Category, `Hard`, or `all`.
     pub category: String,
     /// Subject, or `all`.
     pub subject: String,
-    /// Items in both, and those that only one got right.
+    /// Items in both runs, and those that only one got right.
     pub counts: PairCounts,
     /// Accuracy of the base over these items, with Wilson's interval.
     pub a: Estimate,
     /// Accuracy of the other run.
     pub b: Estimate,
-    /// Second less first, with its stratified paired bootstrap interval; with fewer than
-    /// [`LEAST_DISCORDANT`] discordant items the score interval.
+    /// Second minus first, with its stratified paired bootstrap interval. With fewer than [`LEAST_DISCORDANT`]
+    /// discordant items, with the score interval.
     pub difference: Estimate,
 }
 
@@ -73,23 +73,23 @@ pub struct GroupComparison {
 pub struct TaskComparison {
     /// The task.
     pub task: String,
-    /// The base's protocol, and the other run's where it is another.
+    /// The base's protocol, and the other run's if it differs.
     pub protocol: String,
     /// How the items were joined.
     pub join: JoinReport,
     /// The whole first, then categories, the hard part, subjects.
     pub groups: Vec<GroupComparison>,
-    /// Mean over subjects in the base, in the other run, and their difference; `None` without subjects.
+    /// Mean over subjects in the base and in the other run, and their difference. `None` without subjects.
     pub macro_mean: Option<(f64, f64, Estimate)>,
-    /// Exact McNemar over all items.
+    /// p-value of the exact McNemar test over all items.
     pub p: f64,
-    /// The same, adjusted by Holm for every task of the comparison.
+    /// The p-value adjusted by Holm over every task of the comparison.
     pub p_holm: f64,
-    /// What it comes to.
+    /// The verdict.
     pub verdict: AccuracyVerdict,
-    /// The least true difference that so many items find with probability 0.8.
+    /// The least true difference that this number of items detects with probability 0.8.
     pub detectable: Option<f64>,
-    /// Items that only one of the runs got right, those first that moved farthest.
+    /// Items that only one of the runs got right, farthest moved first.
     pub flips: Vec<Flip>,
 }
 
@@ -99,7 +99,7 @@ impl TaskComparison {
         &self.groups[0]
     }
 
-    /// Every item of either run is in both, answered, and with the same answer.
+    /// Whether every item of either run is in both, answered, and with the same answer.
     pub fn is_identical(&self) -> bool {
         let join = &self.join;
         let unpaired = join.failed + join.only_a + join.only_b + join.changed;
@@ -107,7 +107,7 @@ impl TaskComparison {
     }
 }
 
-/// Compares every task that both runs have items of; what cannot be joined is said in `notes`.
+/// Compares every task with items in both runs. Adds remarks on unpaired items to `notes`.
 pub(super) fn compare_tasks(
     (a, samples_a): (&Side, &[SampleRecord]),
     (b, samples_b): (&Side, &[SampleRecord]),
@@ -205,11 +205,11 @@ fn verdict(task: &TaskComparison, options: &Options) -> AccuracyVerdict {
         Some(share) => items_to_show_same(margin, share, POWER),
         None => None,
     };
-    // The formulas are about; what is there was not enough.
+    // The formulas are approximate, and the present items were not enough.
     AccuracyVerdict::CannotTell { needs: needs.map(|n| n.max(counts.n + 1)) }
 }
 
-/// Adjusts the tests of all tasks of all pairs for one another, and decides again.
+/// Adjusts the tests of all tasks of all pairs for one another, and sets the verdicts again.
 pub(super) fn decide(pairs: &mut [Pair], options: &Options) {
     let p: Vec<f64> = pairs.iter().flat_map(|pair| pair.tasks.iter().map(|task| task.p)).collect();
     let tasks = pairs.iter_mut().flat_map(|pair| &mut pair.tasks);
@@ -242,14 +242,15 @@ fn groups(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Vec<GroupCompari
     on_every_core(&groups, group)
 }
 
-/// What a group is made of.
+/// A group with the tallies of its strata.
 struct Strata {
     category: String,
     subject: String,
     strata: Vec<Tally>,
 }
 
-/// The results of `work` on each item, in order. Every item has its own random stream, so the number of cores changes no figure.
+/// Applies `work` to each item in parallel; returns the results in order. Each item has its own random stream, so the
+/// number of cores changes no result.
 fn on_every_core<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let (next, work) = (&AtomicUsize::new(0), &work);
     let take_turns = move || {
@@ -269,7 +270,7 @@ fn on_every_core<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Some strata as one group.
+/// Combines strata into one group.
 fn group(Strata { category, subject, strata }: &Strata) -> GroupComparison {
     let whole = strata.iter().copied().fold(Tally::default(), Tally::plus);
     let n = whole.counts.n;
@@ -285,8 +286,8 @@ fn group(Strata { category, subject, strata }: &Strata) -> GroupComparison {
     }
 }
 
-/// 95 % interval of a difference. Resampling needs something to draw: with few discordant items it would hardly vary, and
-/// without any not at all.
+/// 95 % interval of a difference. With few discordant items a bootstrap would hardly vary, and without any not at
+/// all.
 fn interval(whole: PairCounts, strata: &[PairCounts]) -> Option<(f64, f64)> {
     if whole.discordant() < LEAST_DISCORDANT {
         score_interval(whole, 0.95)
@@ -295,7 +296,7 @@ fn interval(whole: PairCounts, strata: &[PairCounts]) -> Option<(f64, f64)> {
     }
 }
 
-/// Each subject counting once however many items it has.
+/// Mean over subjects, each with equal weight.
 fn macro_mean(subjects: &BTreeMap<SubjectKey<'_>, SubjectTally>) -> Option<(f64, f64, Estimate)> {
     if subjects.keys().any(|(.., name)| name.is_empty()) {
         return None;

@@ -7,14 +7,14 @@ use crate::record::{PerformanceCase, Provenance, RunRecord};
 use crate::report::format::command_line;
 use crate::stats::{blocks_needed, runs_needed};
 
-/// Flags of `run` that a configuration or the way of timing stands for, with a value each.
+/// Flags of `run` with a value that a configuration or the timing mode replaces.
 const REPLACED: [&str; 9] =
     ["--configuration", "--only", "--device", "--dtype", "--kv", "--rope", "--threads", "--blocks", "--out"];
-/// The same without a value.
+/// The same for flags without a value.
 const REPLACED_ALONE: [&str; 4] = ["--interleave", "--resume", "--retry-failed", "--dry-run"];
 
-/// What would decide the phases of a pair that have no verdict, in words with the command; `None` where all have one, or none can
-/// ever have one.
+/// Says what would decide the phases of a pair without a verdict, with the command. `None` if all have one, or none
+/// can ever have one.
 pub(super) fn advice(comparison: &Comparison, pair: &Pair) -> Option<String> {
     let phases = || pair.cases.iter().flat_map(|case| &case.phases);
     let count = |verdict: SpeedVerdict| phases().filter(|phase| phase.verdict == verdict).count();
@@ -34,8 +34,8 @@ pub(super) fn advice(comparison: &Comparison, pair: &Pair) -> Option<String> {
     (open > 0).then(|| format!("What may decide the rest: {}", command(comparison, pair)))
 }
 
-/// The command that decides a pair: the two in turn where one command can run both, else several runs of each; with twice as many
-/// where there were enough and they were not.
+/// Returns the command that decides a pair: both in turn if one command can run both, else several runs of each.
+/// Doubles the blocks if there were enough but they did not decide.
 pub fn command(comparison: &Comparison, pair: &Pair) -> String {
     let (a, b) = (comparison.base(), comparison.other(pair));
     let phases = comparison.phases();
@@ -57,8 +57,8 @@ pub fn command(comparison: &Comparison, pair: &Pair) -> String {
     }
 }
 
-/// The command that times both in turn; `None` where no single one does: they differ in what no configuration names, or in nothing
-/// that is recorded, as two builds of the program do.
+/// Returns the command that times both in turn. `None` if no single command can: they differ in something no
+/// configuration names, or in nothing recorded, such as two builds of the program.
 fn in_turn(a: &Side, b: &Side) -> Option<Vec<String>> {
     let (run_a, run_b) = (a.run(), b.run());
     let same = |of: fn(&Provenance) -> &String| of(&run_a.provenance) == of(&run_b.provenance);
@@ -79,7 +79,7 @@ fn in_turn(a: &Side, b: &Side) -> Option<Vec<String>> {
         return Some(words);
     }
     if super::evidence::interleaved(a, b) {
-        // As they were typed: a configuration may name a model, too.
+        // Keep the configurations as typed, because one may name a model.
         let mut words = without(&run_a.provenance.command_line, &["--blocks", "--out"], &REPLACED_ALONE);
         words.push("--interleave".to_owned());
         return Some(words);
@@ -92,7 +92,7 @@ fn in_turn(a: &Side, b: &Side) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// Where a command's runs were written, as flag and value, where it said so.
+/// The `--out` flag and value of a command, if it had one.
 fn out_folder(command_line: &[String]) -> Vec<String> {
     let at = command_line.iter().position(|word| word == "--out" || word.starts_with("--out="));
     let Some(at) = at else { return Vec::new() };
@@ -100,13 +100,13 @@ fn out_folder(command_line: &[String]) -> Vec<String> {
     command_line[at..].iter().take(words).cloned().collect()
 }
 
-/// The command line of a run without what is replaced; `None` where it is not one of `run`.
+/// A run's command line without the replaced flags. `None` if the command is not `run`.
 fn stripped(from: &Provenance) -> Option<Vec<String>> {
     let is_run = from.command_line.get(1).is_some_and(|verb| verb == "run");
     is_run.then(|| without(&from.command_line, &REPLACED, &REPLACED_ALONE))
 }
 
-/// A command line of this program without some flags, of which the first kind has values.
+/// A command line of this program without some flags: `with_value` ones with their values, and `alone` ones.
 fn without(command_line: &[String], with_value: &[&str], alone: &[&str]) -> Vec<String> {
     let mut words = vec!["glmbench".to_owned()];
     let mut given = command_line.iter().skip(1);
@@ -123,20 +123,20 @@ fn without(command_line: &[String], with_value: &[&str], alone: &[&str]) -> Vec<
     words
 }
 
-/// The command of a run once more, without some flags and their values.
+/// The run's command again, without some flags and their values.
 pub fn again(run: &RunRecord, without_flags: &[&str]) -> String {
     let words = without(&run.provenance.command_line, without_flags, &["--resume", "--retry-failed"]);
     format!("`{}`", command_line(&words))
 }
 
-/// The name of a configuration that the suite has.
+/// The name of a configuration defined in the suite.
 fn suites_own_name(run: &RunRecord) -> Option<String> {
     let typed = run.provenance.command_line.iter().any(|word| word.starts_with("--configuration"));
     let group = run.provenance.group.as_ref().filter(|_| !typed)?;
     Some(group.configuration.clone())
 }
 
-/// The configuration of a run that has a group, as it was typed: it may name a model, which none of the run's words has.
+/// The configuration of a run with a group, as typed. It may name a model, which no field of the run has.
 fn as_typed(run: &RunRecord) -> Option<String> {
     let group = run.provenance.group.as_ref()?;
     let at = group.configurations.iter().position(|name| *name == group.configuration)?;
@@ -148,7 +148,7 @@ fn as_typed(run: &RunRecord) -> Option<String> {
     typed.into_iter().nth(at)
 }
 
-/// A run's configuration as it is typed.
+/// A run's configuration in the syntax of the command line.
 fn configuration(run: &RunRecord) -> String {
     let from = &run.provenance;
     let (device, emulated) = match from.device.strip_suffix(" (emulated)") {
@@ -176,7 +176,7 @@ fn configuration(run: &RunRecord) -> String {
     words.join(",")
 }
 
-/// The command of a run once more; of one that was timed in turns with another, its own side alone.
+/// The run's command again. For a run that was timed in turn with another, only its own side.
 fn alone(run: &RunRecord) -> String {
     let in_turns = run.provenance.group.as_ref().is_some_and(|group| group.blocks.is_some());
     let Some(mut words) = stripped(&run.provenance).filter(|_| in_turns) else { return again(run, &[]) };

@@ -1,4 +1,4 @@
-//! What differs about two runs beside their results.
+//! Differences between two runs other than their results.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use crate::report::error::ReportError;
 use crate::report::page::provenance_fields;
 use serde::Serialize;
 
-/// A named value in which two runs differ; `None` where one has no such thing.
+/// A named value that differs between two runs. `None` if a run lacks it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Field {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// In the base.
     pub left: Option<String>,
@@ -19,20 +19,20 @@ pub struct Field {
     pub right: Option<String>,
 }
 
-/// What differs about two runs, and what does not.
+/// What differs between two runs, and what does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PairDifferences {
-    /// Fields of identity: the scores are not of the same thing.
+    /// Differing identity fields: the scores are not of the same thing.
     pub identity: Vec<Field>,
-    /// Fields of provenance: what is compared.
+    /// Differing provenance fields: what is compared.
     pub provenance: Vec<Field>,
-    /// Fields of provenance that are equal, with their common value.
+    /// Equal provenance fields, with their common value.
     pub same: Vec<(String, String)>,
 }
 
-/// A part of a run's provenance that has names of its own.
+/// A part of a run's provenance that is a map.
 type Map = fn(&Provenance) -> &BTreeMap<String, String>;
-/// Those of [`provenance_fields`] that are maps: of these only the entries that differ are told.
+/// The maps among [`provenance_fields`]. Only their differing entries are reported.
 const MAPS: [(&str, Map); 4] = [
     ("Model as read", |of| &of.model_details),
     ("Device found", |of| &of.device_details),
@@ -40,7 +40,7 @@ const MAPS: [(&str, Map); 4] = [
     ("Environment", |of| &of.environment),
 ];
 
-/// Differ from run to run and explain nothing.
+/// Fields that always differ and explain nothing.
 const OF_NO_MATTER: [&str; 2] = ["Started", "Finished"];
 
 impl PairDifferences {
@@ -65,7 +65,7 @@ impl PairDifferences {
         Self { identity, provenance, same }
     }
 
-    /// An error that lists the differing fields of identity, where there are any.
+    /// Returns an error that lists the differing identity fields, if there are any.
     pub(super) fn refuse_mismatch(&self, a: &Side, b: &Side) -> Result<(), ReportError> {
         if self.identity.is_empty() {
             return Ok(());
@@ -83,7 +83,7 @@ impl PairDifferences {
     }
 }
 
-/// Refuses a further run of a side that is of another thing than the first.
+/// Rejects a further run of a side with another identity than the first.
 pub(super) fn refuse_another(side: &Side, run: &Again) -> Result<(), ReportError> {
     let differ = side.run().identity.differences(&run.summary.run.identity);
     if differ.is_empty() {
@@ -98,7 +98,7 @@ pub(super) fn refuse_another(side: &Side, run: &Again) -> Result<(), ReportError
     )))
 }
 
-/// The entries in which two maps of this name differ.
+/// The differing entries of two maps with this name.
 fn entries(name: &str, left: &BTreeMap<String, String>, right: &BTreeMap<String, String>) -> Vec<Field> {
     let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
     let differ = keys.into_iter().filter(|key| left.get(*key) != right.get(*key));

@@ -1,5 +1,5 @@
-//! What a difference in a time rests on: blocks or runs that were placed anew, a floor that was measured between runs, or nothing
-//! but two runs.
+//! Evidence for a difference in a time: blocks or runs that were placed anew, a noise floor between runs, or only two
+//! runs.
 
 use super::{Options, Side};
 use crate::record::{PerfRow, PerformanceCase, Phase, RequestRecord};
@@ -10,10 +10,10 @@ use crate::stats::{
 };
 use std::collections::BTreeMap;
 
-/// The stream of the bootstrap behind every interval: any number will do, but always the same.
+/// Seed of the bootstrap behind every interval. Arbitrary but fixed.
 const SEED: u64 = 1;
 
-/// A time of a repetition that a gate or a table may be about.
+/// A time of a repetition that a gate or a table may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     /// Time to first token.
@@ -25,7 +25,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// The metric of one repetition, ns.
+    /// The metric of one repetition, in ns.
     pub fn of(self, request: &RequestRecord) -> Option<f64> {
         match self {
             Self::Ttft => ttft_ns(request).map(|ns| ns as f64),
@@ -34,7 +34,7 @@ impl Metric {
         }
     }
 
-    /// The phase whose conditions it shares.
+    /// The phase whose conditions apply to the metric.
     pub fn phase(self) -> Phase {
         match self {
             Self::Ttft => Phase::Prefill,
@@ -44,49 +44,49 @@ impl Metric {
     }
 }
 
-/// What a difference rests on.
+/// Kind of evidence for a difference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Basis {
-    /// So many blocks, each a process of its own in which both were timed in turn.
+    /// Number of blocks. Each block is a process that timed both sides in turn.
     Blocks(usize),
-    /// So many runs of either side.
+    /// Number of runs of either side.
     Runs(usize, usize),
-    /// Two runs, against this difference between equal ones (a share above 1).
+    /// Two runs, with the noise floor between equal runs (a share above 1).
     Floor(f64),
-    /// Two runs that were not timed in turn: no verdict.
+    /// No verdict: two runs not timed in turn and without a noise floor, or several a side that do not alternate.
     Apart,
 }
 
 /// A difference in a time between the two sides of a case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
-    /// What it rests on.
+    /// The kind of evidence.
     pub basis: Basis,
     /// Second over first.
     pub ratio: f64,
-    /// Of blocks and of runs.
+    /// For blocks and runs.
     shift: Option<Shift>,
-    /// Of two runs: within them.
+    /// For two runs: the variation within them.
     within_runs: Option<MedianRatio>,
-    /// What about the times keeps them from being called anything, a few words each.
+    /// Reasons that rule out a verdict, a few words each.
     pub unstable: Vec<String>,
-    /// Why the basis is no better, where that is worth saying.
+    /// Why the evidence is no better, if worth saying.
     pub note: Option<String>,
 }
 
 impl Evidence {
-    /// Two-sided probability of a ratio this far from `ratio`, were that the true one; `None` where two runs alone are there.
+    /// Two-sided p-value of the hypothesis that the true ratio is `ratio`. `None` with only two runs.
     pub fn p(&self, ratio: f64) -> Option<f64> {
         self.shift.as_ref().map(|shift| shift.p(ratio.ln()))
     }
 
-    /// The test's figures, of blocks and of runs.
+    /// Values of the test, for blocks and for runs.
     pub fn shift(&self) -> Option<&Shift> {
         self.shift.as_ref()
     }
 
-    /// 95 % interval of the ratio; of two runs their own, widened by the floor. `None` where there are too few blocks or runs for
-    /// one, or nothing is known of what differs between runs.
+    /// 95 % interval of the ratio. For two runs, their bootstrap interval widened by the floor. `None` with too few
+    /// blocks or runs, or without a noise floor.
     pub fn interval(&self) -> Option<(f64, f64)> {
         match self.basis {
             Basis::Blocks(_) | Basis::Runs(..) => self.shift.as_ref()?.interval(0.95).map(exp),
@@ -95,7 +95,7 @@ impl Evidence {
         }
     }
 
-    /// The 90 % interval that a claim of sameness is read off, of the ratio's logarithm.
+    /// The 90 % interval of the log-ratio, which decides "same".
     pub fn within(&self) -> Option<(f64, f64)> {
         match self.basis {
             Basis::Blocks(_) | Basis::Runs(..) => self.shift.as_ref().and_then(within),
@@ -125,12 +125,13 @@ pub struct Joined<'a> {
     pub b: &'a Side,
     /// The base's case.
     pub case_a: &'a PerformanceCase,
-    /// The other's.
+    /// The other run's case.
     pub case_b: &'a PerformanceCase,
 }
 
 impl Joined<'_> {
-    /// What there is to say about a metric of a case in a comparison of so many phases; `None` where a side has no such time.
+    /// Returns the evidence on a metric of a case, in a comparison of `phases` phases. `None` if a side lacks the
+    /// time.
     pub fn evidence(&self, metric: Metric, options: &Options, phases: usize) -> Option<Evidence> {
         let good = [(self.a, self.case_a), (self.b, self.case_b)]
             .map(|(side, case)| Repetitions::of(case, &side.requests).good);
@@ -140,7 +141,7 @@ impl Joined<'_> {
         let mut evidence = if !self.a.again.is_empty() || !self.b.again.is_empty() {
             self.of_runs(metric)?
         } else if interleaved(self.a, self.b) {
-            // Without a block that one process timed they are two runs.
+            // Without a usable block they count as two runs.
             of_blocks(metric, &good[0], &good[1])
                 .unwrap_or_else(|| self.of_two_runs(metric, &times, ratio, options, phases))
         } else {
@@ -148,7 +149,7 @@ impl Joined<'_> {
         };
         let rows = self.rows(metric.phase());
         evidence.unstable.extend(rows.into_iter().flat_map(|(letter, row)| conditions(letter, row)));
-        // In turns and over runs a drift meets both sides; two runs have it each for itself.
+        // Across turns and runs, drift affects both sides. Two runs each drift on their own.
         if matches!(evidence.basis, Basis::Floor(_) | Basis::Apart) {
             for (side, times) in [self.a, self.b].into_iter().zip(&times) {
                 if drift(times).is_some_and(|d| d.exceeds(DRIFT_SHARE)) {
@@ -172,8 +173,8 @@ impl Joined<'_> {
         rows
     }
 
-    /// Makes the rows what the evidence compares: of each side the geometric mean of the medians of its blocks or runs, and how
-    /// many runs. The median over all repetitions may lie on the other side of the other's.
+    /// Changes the rows to what the evidence compares: per side, the geometric mean of the medians of its blocks or
+    /// runs, and the number of runs. The median over all repetitions could order the sides differently.
     pub(super) fn sum_up(&self, metric: Metric, basis: Basis, rows: [&mut PerfRow; 2]) {
         let sides = [(self.a, self.case_a), (self.b, self.case_b)];
         for (row, (side, case)) in rows.into_iter().zip(sides) {
@@ -216,7 +217,7 @@ impl Joined<'_> {
         Evidence { basis, ratio, shift: None, within_runs, unstable: Vec::new(), note }
     }
 
-    /// Of several runs a side: the median of each is one figure.
+    /// Evidence from several runs a side; each run's median is one value.
     fn of_runs(&self, metric: Metric) -> Option<Evidence> {
         let a = run_medians(metric, self.a, self.case_a);
         let b = run_medians(metric, self.b, self.case_b);
@@ -233,7 +234,7 @@ impl Joined<'_> {
     }
 }
 
-/// Logarithm of the median of a metric in each run of a side that has it.
+/// Logarithm of the metric's median in each run of a side.
 fn run_medians(metric: Metric, side: &Side, case: &PerformanceCase) -> Vec<f64> {
     let again = side.again.iter().map(|run| &run.requests);
     let all = std::iter::once(&side.requests).chain(again);
@@ -244,7 +245,7 @@ fn run_medians(metric: Metric, side: &Side, case: &PerformanceCase) -> Vec<f64> 
     medians.filter(|median| *median > 0.0).map(f64::ln).collect()
 }
 
-/// Logarithm of the median of a metric in each block of a side.
+/// Logarithm of the metric's median in each block of a side.
 fn block_medians(metric: Metric, good: &[&RequestRecord]) -> Vec<f64> {
     let mut blocks: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     for request in good {
@@ -256,7 +257,7 @@ fn block_medians(metric: Metric, good: &[&RequestRecord]) -> Vec<f64> {
     medians.filter(|median| *median > 0.0).map(f64::ln).collect()
 }
 
-/// The conditions of a phase that do not hold, of those that keep its figures from being leaned on.
+/// Broken conditions that make a phase's figures unreliable.
 fn conditions(letter: char, row: &PerfRow) -> Vec<String> {
     let mut broken = Vec::new();
     if row.reps < FEW_REPETITIONS as u64 {
@@ -276,7 +277,7 @@ fn conditions(letter: char, row: &PerfRow) -> Vec<String> {
     broken
 }
 
-/// Whether the runs are of one command that timed them in turns, each block in a process of its own.
+/// Whether one command timed the runs in turn, each block in a process of its own.
 pub(super) fn interleaved(a: &Side, b: &Side) -> bool {
     let group = |side: &Side| {
         side.run().provenance.group.as_ref().filter(|g| g.blocks.is_some()).map(|g| g.id.clone())
@@ -299,7 +300,7 @@ fn of_blocks(metric: Metric, good_a: &[&RequestRecord], good_b: &[&RequestRecord
     })
 }
 
-/// What each block says, in their order. In a block the repetitions of the same number stood next to each other.
+/// The log-ratio of each block, in order. Repetitions with the same number are neighbours in their block.
 fn block_log_ratios(metric: Metric, good_a: &[&RequestRecord], good_b: &[&RequestRecord]) -> Vec<f64> {
     let mut blocks: BTreeMap<u32, BTreeMap<u32, [Option<f64>; 2]>> = BTreeMap::new();
     for (side, good) in [good_a, good_b].into_iter().enumerate() {
@@ -316,8 +317,8 @@ fn block_log_ratios(metric: Metric, good_a: &[&RequestRecord], good_b: &[&Reques
     blocks.into_values().filter_map(|block| block_log_ratio(&pairs(block))).collect()
 }
 
-/// Whether the runs of two sides stand between each other in time, by the mean places of either in the order of their beginning: no
-/// more than half as far apart as where all of one side come first. On different machines there is no common hour.
+/// Whether the runs of two sides alternate in time. Compares the mean ranks of both sides by start time: they may be
+/// at most half as far apart as if one side came first entirely. Always true if no host is common to both sides.
 fn alternate(a: &Side, b: &Side) -> bool {
     let begun = |side: &Side| {
         let again = side.again.iter().map(|run| run.summary.run.provenance.clone());

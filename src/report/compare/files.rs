@@ -7,34 +7,35 @@ use crate::report::ReportError;
 use serde::Serialize;
 use std::path::Path;
 
-/// The schema number of both files. 2: the runs' models.
+/// The schema number of both files. 2 adds the runs' models.
 pub const SCHEMA: u32 = 2;
 
 /// A row of `comparison.csv`: one figure of one thing in two runs.
 ///
-/// Shares are 0 to 1, times ns, memory bytes, as `unit` says. `difference` is B − A (accuracy), `ratio` is B ÷ A (times
-/// and memory: below 1, B takes less). A value that cannot be had is an empty cell, and `note` says why.
+/// Shares are 0 to 1, times ns, memory bytes, as `unit` says. `difference` is B − A (accuracy), `ratio` is B ÷ A
+/// (times and memory: below 1, B takes less). A missing value is an empty cell, and `note` says why.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ComparisonRow {
     /// Schema of this file.
     pub schema: u32,
     /// The base.
     pub run_a: String,
-    /// The run held against it.
+    /// The run compared with it.
     pub run_b: String,
-    /// The base's model, as it was asked for.
+    /// The base's model, as requested.
     pub model_a: String,
-    /// The other run's.
+    /// The other run's model.
     pub model_b: String,
     /// `accuracy`, `speed`, `memory`, `max_batch` or `load`.
     pub kind: &'static str,
     /// The task, the timed case, the search or the load.
     pub subject: String,
-    /// Accuracy: `all`, a category or a subject. Speed: `prefill`, `decode` or `e2e`. Memory: `peak_rss`, or
-    /// `device_memory` where it is a card's in either run. Search: `all`. Load: `all`, or the rate in requests a second.
+    /// Accuracy: `all`, a category, a subject, or `category/subject`. Speed: `prefill`, `decode` or `e2e`. Memory:
+    /// `peak_rss`, or `device_memory` if either run has a card's. Search: `all`. Load: `all`, or the rate in requests
+    /// per second.
     pub part: String,
-    /// Accuracy: `micro` or `macro`. Speed and memory: `median` and `peak`. Search: `largest`.
-    /// Load: `sustained`, `served` or `goodput`.
+    /// Accuracy: `micro` or `macro`. Speed: `median` or `mean of medians`. Memory: `peak`. Search: `largest`. Load:
+    /// `sustained`, `served` or `goodput`.
     pub figure: &'static str,
     /// `share`, `ns`, `bytes`, `sequences`, `requests/s`.
     pub unit: &'static str,
@@ -78,32 +79,32 @@ pub struct ComparisonRow {
     pub only_a: Option<u64>,
     /// Items that only B got right.
     pub only_b: Option<u64>,
-    /// Exact McNemar; of times the sign-flip test of blocks, or the permutation test of runs.
+    /// p-value of the exact McNemar test, of the sign-flip test of blocks, or of the permutation test of runs.
     pub p: Option<f64>,
-    /// The same adjusted by Holm for all tasks, or all phases, of the comparison.
+    /// The p-value adjusted by Holm over all tasks, or all phases, of the comparison.
     pub p_holm: Option<f64>,
-    /// The margin or threshold of the verdict, a share.
+    /// The margin or threshold of the verdict, as a share.
     pub threshold: Option<f64>,
-    /// `better`, `same`, `worse`, `faster`, `slower`, `cannot tell`, `not timed in turn`…; empty where none is given.
+    /// `better`, `same`, `worse`, `faster`, `slower`, `cannot tell`, `not timed in turn`…; empty if there is none.
     pub verdict: Option<String>,
-    /// Both runs wrote the same tokens.
+    /// Whether both runs wrote the same tokens.
     pub same_output: Option<bool>,
-    /// What else to know, and why a cell is empty.
+    /// Remarks, and why a cell is empty.
     pub note: String,
 }
 
-/// A row of `flips.csv`: an item that only one of two runs got right, those first that moved farthest.
+/// A row of `flips.csv`: an item that only one of two runs got right. Farthest moved first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FlipRow {
     /// Schema of this file.
     pub schema: u32,
     /// The base.
     pub run_a: String,
-    /// The run held against it.
+    /// The run compared with it.
     pub run_b: String,
-    /// The base's model, as it was asked for.
+    /// The base's model, as requested.
     pub model_a: String,
-    /// The other run's.
+    /// The other run's model.
     pub model_b: String,
     /// The task.
     pub task: String,
@@ -123,13 +124,13 @@ pub struct FlipRow {
     pub pred_a: Option<String>,
     /// B's answer.
     pub pred_b: Option<String>,
-    /// By how much A preferred its answer, log-probability.
+    /// Margin by which A preferred its answer, in log-probability.
     pub margin_a: Option<f32>,
-    /// The same of B.
+    /// The same for B.
     pub margin_b: Option<f32>,
-    /// Both margins together.
+    /// Sum of both margins.
     pub moved: Option<f32>,
-    /// Both were asked the same.
+    /// Whether both had the same prompt.
     pub same_prompt: bool,
 }
 
@@ -184,7 +185,7 @@ impl ComparisonRow {
     }
 }
 
-/// Every row of every pair.
+/// Returns every row of every pair.
 pub(super) fn comparison_rows(comparison: &Comparison) -> Vec<ComparisonRow> {
     let of_pair = |pair| {
         let accuracy = accuracy_rows(comparison, pair).into_iter();
@@ -239,7 +240,7 @@ fn accuracy_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
     rows
 }
 
-/// What the two figures are: over blocks and over runs the geometric mean of their medians.
+/// Name of the two figures: for blocks and runs, the geometric mean of their medians.
 fn figure(basis: Option<Basis>) -> &'static str {
     match basis {
         Some(Basis::Blocks(_) | Basis::Runs(..)) => "mean of medians",
@@ -291,7 +292,7 @@ fn speed_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
     rows
 }
 
-/// What a difference rests on.
+/// The kind of evidence, formatted.
 pub(super) fn basis_words(basis: Basis) -> String {
     match basis {
         Basis::Blocks(n) => format!("by {n} blocks"),
@@ -301,7 +302,7 @@ pub(super) fn basis_words(basis: Basis) -> String {
     }
 }
 
-/// Peak memory of every case that has it in either run. It is a fact, not a sample: it gets no interval and no verdict.
+/// Peak memory of every case that has it in either run. A fact, not a sample, so without interval and verdict.
 fn memory_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
     let mut rows = Vec::new();
     for case in &pair.cases {
@@ -337,7 +338,7 @@ fn memory_rows(comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
     rows
 }
 
-/// Every flip of every task and pair.
+/// Returns every flip of every task and pair.
 pub(super) fn flip_rows(comparison: &Comparison) -> Vec<FlipRow> {
     let mut rows = Vec::new();
     for pair in &comparison.pairs {
@@ -367,7 +368,7 @@ pub(super) fn flip_rows(comparison: &Comparison) -> Vec<FlipRow> {
     rows
 }
 
-/// A CSV file whose header stands even over no rows.
+/// A CSV file with a header even if it has no rows.
 pub(super) trait Headed: Serialize {
     /// The header.
     const HEADER: &'static str;
@@ -384,13 +385,13 @@ impl Headed for FlipRow {
         margin_b,moved,same_prompt";
 }
 
-/// Writes rows as [`csv_table`] has them.
+/// Writes rows with [`csv_table`].
 pub(super) fn write_csv<R: Headed>(path: &Path, rows: &[R]) -> Result<(), ReportError> {
     let bytes = csv_table(R::HEADER, rows).map_err(|e| cannot(path, &e))?;
     Ok(write_whole(path, &bytes)?)
 }
 
-/// Makes the comparison's folder, and the folders above it.
+/// Creates the comparison's folder and its parents.
 pub(super) fn make_folder(folder: &Path) -> Result<(), ReportError> {
     std::fs::create_dir_all(folder).map_err(|e| cannot(folder, &e))
 }

@@ -1,12 +1,12 @@
-//! How far two runs of the same thing lie apart on a machine, where that was measured or is given.
+//! Noise floors: how far two runs of the same thing differ on a machine, measured or given.
 
 use crate::record::{Noise, NoiseFloor, Phase, Provenance};
 use crate::stats::null_floor;
 
-/// The chance that all phases of a comparison share to pass the floor where nothing differs.
+/// Probability that no phase of a comparison of equal runs exceeds the floor.
 const CONFIDENCE: f64 = 0.95;
 
-/// What is known of it.
+/// The known noise floors.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NoiseFloors(Known);
 
@@ -14,22 +14,22 @@ pub struct NoiseFloors(Known);
 enum Known {
     #[default]
     Nothing,
-    /// A share for every phase, by someone's word.
+    /// A share for every phase, given by the user.
     Share(f64),
-    /// What `doctor --noise` measured between runs.
+    /// Measured between runs by `doctor --noise`.
     Machine(Box<Noise>),
 }
 
 impl NoiseFloors {
-    /// One for every phase.
+    /// One floor for every phase.
     pub fn every(share: f64) -> Self {
         Self(Known::Share(share))
     }
 
-    /// What `doctor --noise` measured.
+    /// Floors that `doctor --noise` measured.
     ///
     /// # Errors
-    /// A file without floors between runs: those within one process say nothing of two runs.
+    /// Fails for a file without floors between runs. Floors within one process do not apply to two runs.
     pub fn of_machine(noise: Noise) -> Result<Self, String> {
         let between_runs = noise.floors.iter().any(is_between_runs);
         if between_runs {
@@ -39,12 +39,12 @@ impl NoiseFloors {
         }
     }
 
-    /// Whether there is any.
+    /// Whether any floor is known.
     pub fn is_known(&self) -> bool {
         self.0 != Known::Nothing
     }
 
-    /// Why the floor is not of these runs, if so.
+    /// Says why the floors do not apply to these runs, if they do not.
     pub(super) fn foreign(&self, runs: [&Provenance; 2]) -> Option<String> {
         let Known::Machine(noise) = &self.0 else { return None };
         let fields = |run: &Provenance| {
@@ -60,8 +60,8 @@ impl NoiseFloors {
         differs.map(|(name, here, there)| format!("the noise floor is of {name} {here}, a run of {there}"))
     }
 
-    /// The difference, as a share above 1, that two runs which differ in nothing seldom pass in any of `phases` phases; for a time of
-    /// a phase of a case, of `median_ns` at least. `None` where nothing is known of one so short.
+    /// Returns the difference, as a share above 1, that equal runs seldom exceed in any of `phases` phases. Applies
+    /// to a phase of a case with a time of `median_ns` or more. `None` if no floor covers a time so short.
     pub(super) fn of(&self, case_id: &str, phase: Phase, median_ns: f64, phases: usize) -> Option<f64> {
         let noise = match &self.0 {
             Known::Nothing => return None,
@@ -70,8 +70,8 @@ impl NoiseFloors {
         };
         let tried = || noise.floors.iter().filter(|floor| is_between_runs(floor));
         let own = tried().find(|floor| floor.case_id == case_id && floor.phase == phase);
-        // Short phases are noisier than long ones: what was not tried itself has the worst of those that were, if it is as long as
-        // the shortest of them.
+        // Short phases are noisier than long ones. An unmeasured phase takes the worst measured floor, if it is at
+        // least as long as the shortest measured phase.
         let shortest = tried().filter_map(|floor| floor.median_ns).min();
         let covered = shortest.is_some_and(|shortest| median_ns >= shortest as f64);
         let floor = |floor: &NoiseFloor| null_floor(floor.spread?, floor.runs as usize, phases, CONFIDENCE);

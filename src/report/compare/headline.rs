@@ -1,12 +1,12 @@
-//! The comparison in a few sentences.
+//! The headline of a comparison.
 
 use super::speed::SpeedVerdict;
 use super::{Comparison, LoadComparison, Pair, SearchComparison};
 use crate::report::Verdict;
 use crate::report::format::counted;
 
-/// Why a run's figures may not be used or are not all there; for each pair how many tasks and timed phases came out how, and what
-/// would decide those that did not.
+/// Returns the sentences of the headline. They say why a run's figures may not be used or are incomplete. For each
+/// pair they give the verdicts on tasks and timed phases, and what would decide the rest.
 pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
     let unsound = comparison.sides.iter().filter(|side| side.summary.verdict() != Verdict::Valid);
     let mut sentences: Vec<String> =

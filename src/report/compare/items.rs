@@ -1,4 +1,4 @@
-//! The items of a task in two runs, joined: which of them can be paired, and which came out differently.
+//! Joins the items of a task in two runs: which can be paired, and which came out differently.
 
 use crate::record::{SampleRecord, SampleState};
 use crate::report::accuracy::category_rank;
@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 /// An item in both runs.
 pub(super) type PairedItem<'a> = (&'a SampleRecord, &'a SampleRecord);
 
-/// What became of the join.
+/// Result of the join.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JoinReport {
     /// Items that both runs answered.
     pub paired: u64,
-    /// Items without an answer in either run: no pair, and in no figure.
+    /// Items that failed in at least one run. They are not paired and in no figure.
     pub failed: u64,
     /// Items that only the base has.
     pub only_a: u64,
@@ -21,7 +21,7 @@ pub struct JoinReport {
     pub only_b: u64,
     /// Items of the same name whose content differs; they are not paired.
     pub changed: u64,
-    /// The first of those by name.
+    /// The first of those, by name.
     pub changed_example: Option<String>,
     /// Paired items whose prompts differ.
     pub prompts_differ: u64,
@@ -46,13 +46,13 @@ pub struct Flip {
     pub gold: String,
     /// The base's answer.
     pub pred_a: Option<String>,
-    /// The other run's.
+    /// The other run's answer.
     pub pred_b: Option<String>,
-    /// By how much the base preferred its answer, in log-probability.
+    /// Margin by which the base preferred its answer, in log-probability.
     pub margin_a: Option<f32>,
-    /// The same of the other run.
+    /// The same for the other run.
     pub margin_b: Option<f32>,
-    /// Whether both were asked the same.
+    /// Whether both had the same prompt.
     pub prompt_equal: bool,
 }
 
@@ -73,8 +73,8 @@ impl Flip {
         }
     }
 
-    /// How far the log-probabilities moved for the answer to change: both margins together. Small where the answer
-    /// hung in the balance; large where something is wrong. `None` where answers are read from text.
+    /// Distance in log-probability by which the answer changed: the sum of both margins. Small if the answer was
+    /// close; large if something is wrong. `None` if answers are read from text.
     pub fn moved(&self) -> Option<f32> {
         self.margin_a.zip(self.margin_b).map(|(a, b)| a + b)
     }
@@ -84,8 +84,8 @@ pub(super) fn is_right(sample: &SampleRecord) -> bool {
     sample.state == SampleState::Scored && sample.correct
 }
 
-/// Pairs the items of one task: by name where the content is equal, and what is left by content alone, so that a set in
-/// another order or under other names still pairs.
+/// Pairs the items of one task. Pairs by name if the content is equal, and the rest by content alone. A set in
+/// another order or with other names therefore still pairs.
 pub(super) fn join<'a>(a: &[&'a SampleRecord], b: &[&'a SampleRecord]) -> (Vec<PairedItem<'a>>, JoinReport) {
     let mut report = JoinReport::default();
     let mut by_name: HashMap<&str, &SampleRecord> = b.iter().map(|s| (s.doc_id.as_str(), *s)).collect();
@@ -101,7 +101,7 @@ pub(super) fn join<'a>(a: &[&'a SampleRecord], b: &[&'a SampleRecord]) -> (Vec<P
         }
     }
     let mut by_content: HashMap<&str, Vec<&SampleRecord>> = HashMap::new();
-    // The file's order, last first, so that taking from the end goes through it.
+    // File order reversed, so that popping from the end follows it.
     for sample in b.iter().rev().filter(|s| by_name.contains_key(s.doc_id.as_str())) {
         by_content.entry(&sample.doc_hash).or_default().push(sample);
     }
@@ -131,7 +131,7 @@ fn count(pairs: &[PairedItem<'_>], holds: impl Fn(&SampleRecord, &SampleRecord) 
     pairs.iter().filter(|(a, b)| holds(a, b)).count() as u64
 }
 
-/// The items that flipped, those first that moved farthest; those that no margin is known of last.
+/// The flipped items, farthest moved first. Items without a margin come last.
 pub(super) fn flips(pairs: &[PairedItem<'_>]) -> Vec<Flip> {
     let flipped = pairs.iter().filter(|(a, b)| is_right(a) != is_right(b));
     let mut flips: Vec<Flip> = flipped.map(|&pair| Flip::of(pair)).collect();
@@ -140,10 +140,10 @@ pub(super) fn flips(pairs: &[PairedItem<'_>]) -> Vec<Flip> {
     flips
 }
 
-/// How some pairs came out.
+/// Outcome counts of a set of pairs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
-    /// Pairs, and those that only one side got right.
+    /// Number of pairs, and those that only one side got right.
     pub(super) counts: PairCounts,
     /// Right in the base.
     pub(super) right_a: u64,
@@ -161,7 +161,7 @@ impl Tally {
         self.right_b += u64::from(b);
     }
 
-    /// Both together.
+    /// Adds two tallies.
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
             counts: self.counts.plus(other.counts),
@@ -174,16 +174,16 @@ impl Tally {
 /// One subject's pairs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct SubjectTally {
-    /// All of them.
+    /// All pairs.
     pub(super) all: Tally,
-    /// Those of the set's hard part.
+    /// Pairs of the set's hard part.
     pub(super) hard: Tally,
 }
 
-/// A subject's place among all: rank of its category, category, name.
+/// Sort key of a subject: rank of its category, category, name.
 pub(super) type SubjectKey<'a> = (usize, &'a str, &'a str);
 
-/// Pairs by subject, in the order of a run's own report; one subject without a name where a set has none.
+/// Groups pairs by subject, in the order of a run's own report. A set without subjects has one unnamed subject.
 pub(super) fn by_subject<'a>(pairs: &[PairedItem<'a>]) -> BTreeMap<SubjectKey<'a>, SubjectTally> {
     let mut subjects: BTreeMap<SubjectKey<'a>, SubjectTally> = BTreeMap::new();
     for &pair in pairs {

@@ -1,11 +1,11 @@
-//! Two runs or more, side by side: what differs about them, what their difference in accuracy and speed is, and whether it
-//! may be believed.
+//! Compares two or more runs: what differs about them, their differences in accuracy and speed, and whether these are
+//! significant.
 //!
-//! The first run is the base; each other one is compared with it. [`compare`] reads and decides, [`write()`] makes the files
-//! (`comparison.csv`, `flips.csv`, charts, `report.html`, `summary.md`), [`render`] does both.
+//! The first run is the base, and each other run is compared with it. [`compare`] reads and decides, [`write()`]
+//! writes the files (`comparison.csv`, `flips.csv`, charts, `report.html`, `summary.md`), [`render`] does both.
 //!
-//! Measured and modelled times are never held against each other: such a pair is shown and given no verdict. Two modelled
-//! times have no noise, so their ratio is a fact about the two profiles, told as "modelled ratio".
+//! Measured and modelled times are never compared: such a pair is shown without a verdict. Two modelled times have no
+//! noise. Their ratio is exact, concerns only the two profiles, and is reported as "modelled ratio".
 
 mod accuracy;
 mod deciding;
@@ -43,26 +43,27 @@ use super::validity::Verdict;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// What a comparison is told.
+/// Options of a comparison.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Compare runs of different identity, and show every differing field on top.
+    /// Whether to compare runs of different identity, with every differing field shown on top.
     pub allow_mismatch: bool,
-    /// Change of a time that is called one, as a share (0.03); else 3 %.
+    /// Change of a time that counts as one, as a share (0.03). Default: 3 %.
     pub threshold: Option<f64>,
-    /// The change that a machine shows between equal runs: what two runs that were not timed in turn are held against.
+    /// The change that the machine shows between equal runs. Two runs that were not timed in turn are compared with
+    /// it.
     pub noise: NoiseFloors,
     /// Difference of an accuracy below which two runs may be called the same, as a share.
     pub accuracy_margin: f64,
-    /// Runs of the same command that are not of the same thing: shown beside the comparison, not compared.
+    /// Runs of the same command but of other things: shown beside the comparison, not compared.
     pub beside: Vec<PathBuf>,
-    /// Further runs of the same thing as each that is compared, in their order; none where it is shorter.
+    /// Further runs of each compared run, in the order of the runs. May be shorter than the list of runs.
     pub again: Vec<Vec<PathBuf>>,
-    /// Folder for the files of [`render`]; else one beside the base run.
+    /// Folder for the files of [`render`]. Default: a new folder beside the base run.
     pub out: Option<PathBuf>,
 }
 
-/// The threshold that a comparison of times takes by itself.
+/// Default threshold of a comparison of times.
 pub const DEFAULT_THRESHOLD: f64 = 0.03;
 
 impl Default for Options {
@@ -80,12 +81,12 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The threshold that times are held against.
+    /// The threshold for times.
     pub fn threshold(&self) -> f64 {
         self.threshold.unwrap_or(DEFAULT_THRESHOLD)
     }
 
-    /// The threshold for people: `3.0 %`.
+    /// The threshold, formatted: `3.0 %`.
     pub fn threshold_words(&self) -> String {
         format!("{:.1} %", 100.0 * self.threshold())
     }
@@ -98,9 +99,9 @@ pub struct Comparison {
     pub sides: Vec<Side>,
     /// Each other run against the base, in order.
     pub pairs: Vec<Pair>,
-    /// Runs that are shown and not compared.
+    /// Runs that are shown but not compared.
     pub beside: Vec<Summary>,
-    /// What was asked for.
+    /// The options.
     pub options: Options,
 }
 
@@ -109,7 +110,7 @@ pub struct Comparison {
 pub struct Pair {
     /// Index of the run in [`Comparison::sides`].
     pub other: usize,
-    /// What differs about the two runs, and what does not.
+    /// What differs about the two runs, and what is equal.
     pub differences: PairDifferences,
     /// The common tasks, in the base's order.
     pub tasks: Vec<TaskComparison>,
@@ -119,39 +120,39 @@ pub struct Pair {
     pub searches: Vec<SearchComparison>,
     /// The common loads, in the base's order.
     pub loads: Vec<LoadComparison>,
-    /// What only one of them has, and other things to know, a sentence each.
+    /// What only one of them has, and other remarks, one sentence each.
     pub notes: Vec<String>,
-    /// What would decide the speed of phases that have no verdict, with the command.
+    /// What would decide the speed of phases without a verdict, with the command.
     pub advice: Option<String>,
 }
 
-/// What a gate decided, as the comparison shows it.
+/// Result of a gate, as the comparison shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Judgement {
-    /// The gate and what it is about, as `ceval: accuracy drop`.
+    /// The gate and its subject, such as `accuracy drop of ceval`.
     pub gate: String,
-    /// The letter of the run judged.
+    /// The letter of the judged run.
     pub run: String,
-    /// The limit, as the file has it.
+    /// The limit, formatted.
     pub limit: String,
     /// What was found.
     pub found: String,
-    /// How it came out.
+    /// The outcome.
     pub outcome: GateOutcome,
-    /// Of an undecided one: what decides it, with the command.
+    /// For an undecided gate: what decides it, with the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decide: Option<String>,
 }
 
-/// How a gate came out.
+/// Outcome of a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GateOutcome {
     /// The whole interval is within the limit.
     Pass,
-    /// The whole interval is past the limit, or what the gate is about is not there.
+    /// The whole interval is past the limit, or nothing matches the gate.
     Fail,
-    /// The limit is within the interval, there is too little for one, or the two were not timed in turn.
+    /// The limit is within the interval, there is too little data, or the two runs were not timed in turn.
     Undecided,
 }
 
@@ -165,29 +166,30 @@ impl std::fmt::Display for GateOutcome {
     }
 }
 
-/// A comparison in short, for the terminal and for whoever asked for it.
+/// Summary of a comparison, for the terminal and for callers.
 #[derive(Debug, Clone)]
 pub struct ComparisonSummary {
     /// Where its files are.
     pub folder: PathBuf,
-    /// What there is to say, a sentence each.
+    /// The findings, one sentence each.
     pub headline: Vec<String>,
-    /// The tables worth printing.
+    /// The tables to print.
     pub tables: Vec<Table>,
     /// The rows of `comparison.csv`.
     pub rows: Vec<ComparisonRow>,
-    /// Differing fields of identity, a line each; empty where the runs are alike.
+    /// Differing identity fields, one line each. Empty if the runs have the same identity.
     pub mismatches: Vec<String>,
-    /// The worst that any of the runs is.
+    /// The worst verdict of any run.
     pub verdict: Verdict,
-    /// The change of a measured time that is called one, in words.
+    /// The change of a measured time that counts as one, formatted.
     pub threshold: String,
 }
 
-/// Reads and compares the runs in `paths`, the first being the base.
+/// Reads and compares the runs in `paths`. The first is the base.
 ///
 /// # Errors
-/// A folder that is no run, runs of different identity unless they are allowed, runs that have nothing in common.
+/// Fails for a folder that is not a run, for runs of different identity unless allowed, and for runs with nothing in
+/// common.
 pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, ReportError> {
     let [_, _, ..] = paths else {
         return Err(ReportError::Compare(format!(
@@ -248,7 +250,7 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
     Ok(comparison)
 }
 
-/// A run against itself is the same without saying anything.
+/// Rejects a run that is given twice: comparing a run with itself says nothing.
 fn refuse_twice(paths: &[PathBuf], again: &[Vec<PathBuf>]) -> Result<(), ReportError> {
     let paths: Vec<&PathBuf> = paths.iter().chain(again.iter().flatten()).collect();
     let real: Vec<PathBuf> =
@@ -275,7 +277,7 @@ fn nothing_in_common(a: &Side, b: &Side) -> ReportError {
     ))
 }
 
-/// Writes the comparison's files into `folder`, which is made where missing.
+/// Writes the comparison's files into `folder`, creating it if needed.
 pub fn write(
     comparison: &Comparison,
     judgements: &[Judgement],
@@ -298,7 +300,7 @@ pub fn write(
     })
 }
 
-/// [`compare`], then [`write()`] without gates: what a command that made several runs ends with.
+/// Runs [`compare`], then [`write()`] without gates. Commands that make several runs end with it.
 pub fn render(paths: &[PathBuf], options: &Options) -> Result<ComparisonSummary, ReportError> {
     let comparison = compare(paths, options)?;
     let beside = || {
@@ -309,10 +311,10 @@ pub fn render(paths: &[PathBuf], options: &Options) -> Result<ComparisonSummary,
     write(&comparison, &[], &folder)
 }
 
-/// A name for the folder of a comparison: when, and the ends of the first two runs' names.
+/// Folder name of a comparison: the time, and the ends of the first two runs' names.
 pub fn folder_name(now: std::time::SystemTime, comparison: &Comparison) -> String {
     let end = |side: &Side| {
-        // The time at the front is of the run, and would stand there twice.
+        // Drop the run's own time at the front, since the folder name starts with a time.
         side.run().run_id.split_once('-').map_or(side.run().run_id.clone(), |(_, rest)| rest.to_owned())
     };
     let names: Vec<String> = comparison.sides.iter().take(2).map(end).collect();
@@ -327,22 +329,22 @@ impl Comparison {
         &self.sides[0]
     }
 
-    /// The run that a pair holds against the base.
+    /// The run that a pair compares with the base.
     pub fn other(&self, pair: &Pair) -> &Side {
         &self.sides[pair.other]
     }
 
-    /// Phases that are compared, of all pairs.
+    /// Number of compared phases over all pairs.
     pub fn phases(&self) -> usize {
         self.pairs.iter().flat_map(|pair| &pair.cases).map(|case| case.phases.len()).sum()
     }
 
-    /// A case of a pair with the two runs that have it.
+    /// A case of a pair with its two runs.
     pub fn joined<'a>(&'a self, pair: &Pair, case: &'a CaseComparison) -> Joined<'a> {
         Joined { a: self.base(), b: self.other(pair), case_a: &case.a, case_b: &case.b }
     }
 
-    /// The worst that any of the runs is: invalid before incomplete before valid.
+    /// The worst verdict of any run: invalid before incomplete before valid.
     pub fn verdict(&self) -> Verdict {
         let runs = |side: &Side| {
             let again: Vec<Verdict> = side.again.iter().map(|run| run.summary.verdict()).collect();
@@ -355,7 +357,7 @@ impl Comparison {
             .unwrap_or(Verdict::Valid)
     }
 
-    /// Differing fields of identity, a line each.
+    /// Differing identity fields, one line each.
     pub fn mismatches(&self) -> Vec<String> {
         let of_pair = |pair: &Pair| {
             let (a, b) = (self.base().letter, self.other(pair).letter);
@@ -373,7 +375,7 @@ impl Comparison {
     }
 }
 
-/// A value, or the word for there being none.
+/// A value, or `none`.
 fn shown(value: Option<&String>) -> &str {
     value.map_or("none", String::as_str)
 }

@@ -15,7 +15,7 @@ use crate::stats::LEAST_DISCORDANT;
 use minijinja::{Value, context};
 use std::path::Path;
 
-/// Flips up to which their table stands open.
+/// Largest number of flips for which their table is shown unfolded.
 const FLIPS_OPEN: usize = 20;
 
 /// Writes `report.html` and `summary.md`.
@@ -68,7 +68,7 @@ fn words(comparison: &Comparison, judgements: &[Judgement]) -> Value {
     }
 }
 
-/// Each model once, in the order of the runs.
+/// The distinct models, in the order of the runs.
 fn models(comparison: &Comparison) -> String {
     let mut models: Vec<&str> = Vec::new();
     for side in &comparison.sides {
@@ -80,7 +80,7 @@ fn models(comparison: &Comparison) -> String {
     models.join(" · ")
 }
 
-/// A run that is shown and not compared.
+/// A run that is shown but not compared.
 fn beside_words(summary: &Summary) -> Value {
     let from = &summary.run.provenance;
     context! {
@@ -91,7 +91,7 @@ fn beside_words(summary: &Summary) -> Value {
     }
 }
 
-/// Identity first: with these the scores are not of the same thing.
+/// Tables of the identity differences. With any of these, the scores are not of the same thing.
 fn mismatches(comparison: &Comparison) -> Vec<Table> {
     let of_pair = |pair: &Pair| {
         let sides = (comparison.base(), comparison.other(pair));
@@ -144,7 +144,7 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
     }
 }
 
-/// The tables that are folded away: memory, and each task by subject.
+/// The folded tables: memory, and each task by subject.
 fn details(comparison: &Comparison) -> Vec<Table> {
     let of_pair = |pair| {
         let by_subject = pair_tasks(comparison, pair);
@@ -157,7 +157,7 @@ fn pair_tasks<'a>(comparison: &'a Comparison, pair: &'a Pair) -> impl Iterator<I
     pair.tasks.iter().map(move |task| tables::groups(comparison, pair, task))
 }
 
-/// The published figure beside each run that it is about.
+/// The published figure beside each run that it applies to.
 fn references(comparison: &Comparison) -> Vec<Table> {
     let of = |side: &super::Side| {
         let mut table = published::reference(side.run(), &side.summary.performance)?;
@@ -176,7 +176,7 @@ fn gate_note(judgements: &[Judgement]) -> &'static str {
      where that holds at a level which all phases of the comparison share."
 }
 
-/// The statistics of a comparison, then what every figure includes.
+/// The statistics of the comparison, then the definitions of all figures.
 fn definitions(comparison: &Comparison) -> Vec<Value> {
     let threshold = format!(
         "ratio of times, B ÷ A, below 1 where B takes less. What counts as evidence is what was placed anew: a block, in which a \

@@ -1,4 +1,4 @@
-//! One run of a comparison, read.
+//! Reads one run of a comparison.
 
 use crate::record::{Clock, Contents, RequestRecord, RunDir, RunRecord, SampleRecord};
 use crate::report::format::counted;
@@ -7,33 +7,33 @@ use crate::report::{ReportError, Summary, sealed};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// A run as the comparison needs it.
+/// A run of a comparison.
 #[derive(Debug)]
 pub struct Side {
     /// `A` for the base, then `B`, `C`…
     pub letter: char,
-    /// Where it is.
+    /// The run directory.
     pub path: PathBuf,
     /// The run with its rows and checks.
     pub summary: Summary,
-    /// Its repetitions.
+    /// The repetitions.
     pub requests: Vec<RequestRecord>,
-    /// Its searches and loads.
+    /// Its max-batch searches and loads.
     pub(in crate::report) workloads: Workloads,
-    /// What it is called beside its letter: what tells it from the other runs.
+    /// Name beside the letter: what distinguishes the run from the others.
     pub name: String,
-    /// Further runs of the same thing: with them a difference in speed can be held against what differs between runs.
+    /// Further runs of the same thing. They show how much equal runs differ.
     pub again: Vec<Again>,
 }
 
 /// A further run of a side.
 #[derive(Debug)]
 pub struct Again {
-    /// Where it is.
+    /// The run directory.
     pub path: PathBuf,
     /// The run with its rows and checks.
     pub summary: Summary,
-    /// Its repetitions.
+    /// The repetitions.
     pub requests: Vec<RequestRecord>,
 }
 
@@ -48,12 +48,12 @@ impl Side {
         self.run().provenance.clock
     }
 
-    /// Whether its times are of a virtual clock.
+    /// Whether its clock is virtual.
     pub fn is_modelled(&self) -> bool {
         self.clock() == Clock::Modelled
     }
 
-    /// Letter and name, with the word where its times are modelled.
+    /// Letter and name, marked if its times are modelled.
     pub fn label(&self) -> String {
         let modelled = if self.is_modelled() { ", modelled" } else { "" };
         format!("{} {}{modelled}", self.letter, self.name)
@@ -73,7 +73,7 @@ impl Side {
     }
 }
 
-/// Reads all runs, each on a thread of its own: a hundred thousand lines take a while.
+/// Reads all runs, one thread each, because a hundred thousand lines take a while.
 pub(super) fn read_all(paths: &[PathBuf]) -> Result<(Vec<Side>, Vec<Vec<SampleRecord>>), ReportError> {
     let read: Vec<Result<_, ReportError>> = std::thread::scope(|scope| {
         let threads: Vec<_> = paths.iter().map(|path| scope.spawn(|| read(path))).collect();
@@ -120,8 +120,8 @@ pub(super) fn read(path: &Path) -> Result<Read, ReportError> {
     Ok((summary, samples, requests, workloads))
 }
 
-/// What each run is called. Runs of one command: by their configurations, where those tell them apart. Others: by the device,
-/// and behind that whatever else tells some of them apart.
+/// Returns a name for each run. Runs of one command: their configurations, if these are distinct. Other runs: the
+/// device, followed by whatever else distinguishes some of them.
 fn names(runs: &[&RunRecord]) -> Vec<String> {
     if let Some(names) = configuration_names(runs) {
         return names;
@@ -151,8 +151,8 @@ fn names(runs: &[&RunRecord]) -> Vec<String> {
     runs.iter().map(name).collect()
 }
 
-/// The configurations' names, a typed one (`device=cpu,dtype=fp16`) without the words that all have; `None` where a run has none
-/// or two are called alike.
+/// Returns the configurations' names. A typed one (`device=cpu,dtype=fp16`) loses the words that all runs share.
+/// `None` if a run has no configuration or two names are equal.
 fn configuration_names(runs: &[&RunRecord]) -> Option<Vec<String>> {
     let words: Vec<Vec<&str>> = runs
         .iter()

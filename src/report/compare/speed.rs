@@ -1,4 +1,4 @@
-//! A timed case in two runs: how much longer or shorter each phase takes, and whether that may be called one.
+//! Compares a timed case in two runs: the ratio of each phase's times, and the verdict on it.
 
 use super::evidence::{Basis, Evidence, Joined, Metric};
 use super::{Options, Pair, Side};
@@ -10,7 +10,7 @@ use crate::stats::{
 };
 use std::collections::BTreeSet;
 
-/// What a ratio of times comes to.
+/// Verdict on a ratio of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpeedVerdict {
     /// The other run takes less time, by more than the threshold.
@@ -19,15 +19,15 @@ pub enum SpeedVerdict {
     Same,
     /// The other run takes more time, by more than the threshold.
     Slower,
-    /// Neither can be claimed.
+    /// None of these can be claimed.
     CannotTell,
-    /// Two runs that were not timed in turn, and nothing known of what differs between runs: no verdict.
+    /// The runs were not timed in turn and do not alternate, and no noise floor applies: no verdict.
     NotInTurn,
     /// The phase fails its own conditions: no verdict.
     Unstable,
-    /// Both clocks are virtual: a ratio of two profiles, without noise and without a test.
+    /// Both clocks are virtual: an exact ratio of two profiles, without a test.
     ModelledRatio,
-    /// One clock is virtual and the other is not: no verdict, ever.
+    /// One clock is virtual and the other is not: never a verdict.
     NotComparable,
     /// One of the rows may not be used.
     Invalid,
@@ -54,43 +54,43 @@ impl std::fmt::Display for SpeedVerdict {
 pub struct PhaseComparison {
     /// The phase.
     pub phase: Phase,
-    /// The base's row; where blocks or runs are compared, the geometric mean of their medians stands in it.
+    /// The base's row. For blocks or runs, its median is the geometric mean of their medians.
     pub a: PerfRow,
     /// The other run's row.
     pub b: PerfRow,
-    /// Second over first: of blocks and runs by the mean of their logarithms, of two runs and of modelled times by the medians;
-    /// `None` where they are not comparable.
+    /// Second over first: for blocks and runs from the mean of their logarithms, for two runs and modelled times from
+    /// the medians. `None` if they are not comparable.
     pub ratio: Option<f64>,
-    /// 95 % interval of the ratio, where what it rests on has one.
+    /// 95 % interval of the ratio, if the evidence has one.
     pub interval: Option<(f64, f64)>,
-    /// Probability of no difference, of blocks and runs.
+    /// p-value of "no difference", for blocks and runs.
     pub p: Option<f64>,
-    /// The same, adjusted by Holm for all phases of the comparison.
+    /// The p-value adjusted by Holm over all phases of the comparison.
     pub p_holm: Option<f64>,
-    /// What it comes to.
+    /// The verdict.
     pub verdict: SpeedVerdict,
-    /// What the difference rests on; `None` where there is none to test.
+    /// The kind of evidence. `None` if there is nothing to test.
     pub basis: Option<Basis>,
-    /// Why there is no verdict, and what else to know.
+    /// Why there is no verdict, and other remarks.
     pub notes: Vec<String>,
-    /// With all figures.
+    /// The evidence with all values.
     evidence: Option<Evidence>,
 }
 
 impl PhaseComparison {
-    /// `slower` or `faster` where no difference is ruled out, but the threshold is not passed.
+    /// `slower` or `faster` if the test rejects "no difference" but the threshold is not exceeded.
     pub fn leaning(&self) -> Option<&'static str> {
         let ratio = self.ratio.filter(|_| self.verdict == SpeedVerdict::CannotTell && self.differs())?;
         Some(if ratio > 1.0 { "slower" } else { "faster" })
     }
 
-    /// Why an unstable phase is that, a few words each.
+    /// Reasons for an unstable phase, a few words each.
     pub fn unstable(&self) -> &[String] {
         let evidence = self.evidence.as_ref().filter(|_| self.verdict == SpeedVerdict::Unstable);
         evidence.map_or(&[], |evidence| &evidence.unstable)
     }
 
-    /// No difference is ruled out.
+    /// Whether the evidence rejects "no difference".
     fn differs(&self) -> bool {
         match self.basis {
             Some(Basis::Floor(_)) => self.interval.is_some_and(|(low, high)| low > 1.0 || high < 1.0),
@@ -122,16 +122,16 @@ impl PhaseComparison {
 pub struct CaseComparison {
     /// The base's case.
     pub a: PerformanceCase,
-    /// The other run's.
+    /// The other run's case.
     pub b: PerformanceCase,
-    /// Prefill, decode where there is any, end to end.
+    /// Prefill, decode if there is one, end to end.
     pub phases: Vec<PhaseComparison>,
-    /// Both wrote the same tokens; `None` where one has none.
+    /// Whether both wrote the same tokens. `None` if one has none.
     pub same_output: Option<bool>,
 }
 
 impl CaseComparison {
-    /// Batch, input and output length; the ranks where they are not one on both sides.
+    /// Batch, input and output length, and the ranks unless both have one.
     pub fn name(&self) -> String {
         let shape = format!("b{}-i{}-o{}", self.a.batch, self.a.input_tokens, self.a.output_tokens);
         match (self.a.tp, self.b.tp) {
@@ -142,13 +142,13 @@ impl CaseComparison {
     }
 }
 
-/// The cases that both runs have and timed, of the same shape and ranks; where no ranks are common, of the same shape.
+/// Cases that both runs have timed, with the same shape and ranks. If no rank count is common, with the same shape.
 pub(super) fn joined<'a>(a: &'a Side, b: &'a Side, notes: &mut Vec<String>) -> Vec<Joined<'a>> {
     let (cases_a, cases_b) = (&a.run().plan.performance, &b.run().plan.performance);
     let ranks = |cases: &[PerformanceCase]| cases.iter().map(|case| case.tp).collect::<BTreeSet<u32>>();
     let (ranks_a, ranks_b) = (ranks(cases_a), ranks(cases_b));
     let by_shape_only = ranks_a.is_disjoint(&ranks_b);
-    // Prompts of another source are other work, of whatever shape.
+    // Prompts from another source are other work, whatever the shape.
     let source = |case: &PerformanceCase| case.prompts.as_ref().map(|prompts| prompts.source.clone());
     let shape = |case: &PerformanceCase| (case.batch, case.input_tokens, case.output_tokens, source(case));
     let equal =
@@ -156,7 +156,7 @@ pub(super) fn joined<'a>(a: &'a Side, b: &'a Side, notes: &mut Vec<String>) -> V
     let timed = |side: &Side, case: &PerformanceCase| !Repetitions::of(case, &side.requests).good.is_empty();
     let mut joined = Vec::new();
     for case_a in cases_a {
-        // Of several ranks the fewest: the base's case of a shape is held against one case, not against each.
+        // Of several rank counts take the lowest: the base's case is compared with one case, not with each.
         let Some(case_b) = cases_b.iter().filter(|other| equal(case_a, other)).min_by_key(|other| other.tp)
         else {
             continue;
@@ -186,12 +186,12 @@ pub(super) fn joined<'a>(a: &'a Side, b: &'a Side, notes: &mut Vec<String>) -> V
     joined
 }
 
-/// The phases of a case that are compared.
+/// Number of compared phases of a case.
 pub(super) fn phases(joined: &Joined<'_>) -> usize {
     if joined.case_a.output_tokens < 2 { 2 } else { 3 }
 }
 
-/// Compares a case in a comparison of so many phases; the verdicts come with [`decide`].
+/// Compares a case in a comparison of `phases` phases. [`decide`] adds the verdicts.
 pub(super) fn compare_case(joined: &Joined<'_>, options: &Options, phases: usize) -> CaseComparison {
     let Joined { a, b, case_a, case_b } = *joined;
     let good_a = Repetitions::of(case_a, &a.requests).good;
@@ -263,7 +263,7 @@ fn compare_phase(
     compared
 }
 
-/// Gives the verdicts: no difference is ruled out at a level that holds for all phases of all pairs.
+/// Sets the verdicts. "No difference" is rejected at a level that holds for all phases of all pairs.
 pub(super) fn decide(pairs: &mut [Pair], options: &Options) {
     let shifts: Vec<Shift> = phases_of(pairs).filter_map(|phase| tested(phase).cloned()).collect();
     let mut p_holm = adjusted(&shifts.iter().collect::<Vec<_>>()).into_iter();
@@ -280,12 +280,12 @@ fn phases_of(pairs: &[Pair]) -> impl Iterator<Item = &PhaseComparison> {
     pairs.iter().flat_map(|pair| &pair.cases).flat_map(|case| &case.phases)
 }
 
-/// The shift of a phase that a test is made of.
+/// The shift of a phase that is tested.
 fn tested(phase: &PhaseComparison) -> Option<&Shift> {
     phase.evidence.as_ref().filter(|evidence| evidence.basis != Basis::Apart)?.shift()
 }
 
-/// `5 blocks cannot decide 24 phases; at least 10 are needed`, where there are too few.
+/// `5 blocks cannot decide 24 phases; at least 10 are needed`. `None` if there are enough.
 pub(super) fn too_few(pair: &Pair, phases: usize) -> Option<String> {
     let fewest = |of: fn(Basis) -> Option<usize>| {
         let bases = pair.cases.iter().flat_map(|case| &case.phases).filter_map(|phase| phase.basis);
@@ -302,7 +302,7 @@ pub(super) fn too_few(pair: &Pair, phases: usize) -> Option<String> {
         .or_else(|| words(runs, runs_needed(phases), "run", " a side"))
 }
 
-/// Where a median hides two speeds.
+/// Notes for medians that hide two speeds.
 fn two_speeds(sides: &[(char, &[f64])]) -> Vec<String> {
     let modes = |(side, times): &(char, &[f64])| {
         let modes = two_modes(times)?;
@@ -315,7 +315,7 @@ fn two_speeds(sides: &[(char, &[f64])]) -> Vec<String> {
     sides.iter().filter_map(modes).collect()
 }
 
-/// The geometric mean of a phase's ratios over the cases whose clocks are both `clock`, and how many those are.
+/// The geometric mean of a phase's ratios over the cases timed by `clock`, and the number of those cases.
 pub(super) fn geomean(cases: &[CaseComparison], phase: Phase, clock: Clock) -> Option<(f64, usize)> {
     let of_phase =
         cases.iter().flat_map(|case| &case.phases).filter(|p| p.phase == phase && p.a.clock == clock);

@@ -1,4 +1,4 @@
-//! The tables of a comparison, as text that people read.
+//! The tables of a comparison, as formatted text.
 
 use super::accuracy::{AccuracyVerdict, Estimate, GroupComparison, TaskComparison};
 use super::speed::{CaseComparison, PhaseComparison, SpeedVerdict};
@@ -9,10 +9,10 @@ use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, per
 use crate::report::tables::Table;
 use crate::stats::LEAST_DISCORDANT;
 
-/// Flips that stand in the page; all are in `flips.csv`.
+/// Number of flips shown on the page. `flips.csv` has all of them.
 pub(super) const FLIPS_SHOWN: usize = 50;
 
-/// The tables for the terminal, and the first of the page: what differs, gates, accuracy, speed.
+/// The tables for the terminal: runs, gates, accuracy, speed, searches and loads.
 pub(super) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> Vec<Table> {
     let mut tables = vec![runs(comparison)];
     if !judgements.is_empty() {
@@ -59,7 +59,7 @@ pub(super) fn fields(title: String, (a, b): (&Side, &Side), fields: &[Field]) ->
     table
 }
 
-/// How the gates came out.
+/// The outcomes of the gates.
 pub fn gates(judgements: &[Judgement]) -> Table {
     let mut table = Table::new("Gates".into(), &["Gate", "Run", "Limit", "Found", "Outcome"], &[]);
     for judgement in judgements {
@@ -77,7 +77,7 @@ pub fn gates(judgements: &[Judgement]) -> Table {
     table
 }
 
-/// The verdict is words, and stands behind numbers.
+/// Marks the last column, the verdict, as text.
 fn words_last(table: &mut Table) {
     if let Some(last) = table.columns.last_mut() {
         last.numeric = false;
@@ -116,7 +116,7 @@ pub(super) fn accuracy(comparison: &Comparison, pair: &Pair) -> Table {
     table
 }
 
-/// One task by category and subject; without tests, which would be many.
+/// One task by category and subject. Without tests, because there would be many.
 pub(super) fn groups(comparison: &Comparison, pair: &Pair, task: &TaskComparison) -> Table {
     let (a, b) = (comparison.base().letter, comparison.other(pair).letter);
     let (name_a, name_b) = (format!("{a} %"), format!("{b} %"));
@@ -158,12 +158,12 @@ fn points_interval(ends: Option<(f64, f64)>) -> String {
     interval(ends.map(|i| i.0), ends.map(|i| i.1), points)
 }
 
-/// Three decimals, and never a zero that is none.
+/// Three decimals. A small p-value is never shown as zero.
 pub(super) fn probability(p: f64) -> String {
     if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
 }
 
-/// What stands below a task's row.
+/// Notes below a task's row.
 pub(super) fn task_notes(task: &TaskComparison) -> Vec<String> {
     let counts = task.whole().counts;
     let discordant = counts.only_a + counts.only_b;
@@ -254,7 +254,7 @@ fn phase_cells(case: &CaseComparison, phase: &PhaseComparison, threshold: f64) -
     ]
 }
 
-/// `1.718 ± 1 %`: the median and the larger half of its interval; a modelled time has none.
+/// `1.718 ± 1 %`: the median and the larger half of its interval. A modelled time has no interval.
 fn time(row: &PerfRow) -> String {
     let ms = |ns: u64| ns as f64 / 1e6;
     let Some(median) = row.median_ns.map(ms) else { return NONE.into() };
@@ -269,12 +269,12 @@ fn time(row: &PerfRow) -> String {
     }
 }
 
-/// `−17.2 %` of a ratio of times.
+/// A ratio of times as a change: `−17.2 %`.
 pub(super) fn change(ratio: f64) -> String {
     format!("{:+.1} %", 100.0 * (ratio - 1.0)).replace('-', "−")
 }
 
-/// What stands below the speed table: why no verdict, what the samples look like, the geometric means.
+/// Notes below the speed table: why there is no verdict, remarks on the samples, geometric means.
 pub(super) fn speed_notes(comparison: &Comparison, pair: &Pair) -> Vec<String> {
     let mut notes = Vec::new();
     for case in &pair.cases {
@@ -297,7 +297,7 @@ pub(super) fn speed_notes(comparison: &Comparison, pair: &Pair) -> Vec<String> {
     notes
 }
 
-/// The geometric mean of each phase's ratios, with the word of caution it needs.
+/// The geometric mean of each phase's ratios, with a caveat.
 fn geomeans(comparison: &Comparison, pair: &Pair) -> Option<String> {
     let (a, b) = (comparison.base(), comparison.other(pair));
     if a.clock() != b.clock() {
@@ -321,7 +321,7 @@ fn geomeans(comparison: &Comparison, pair: &Pair) -> Option<String> {
     })
 }
 
-/// Peak memory, a row a case.
+/// Peak memory, one row per case.
 pub(super) fn memory(comparison: &Comparison, pair: &Pair) -> Table {
     let (a, b) = (comparison.base().letter.to_string(), comparison.other(pair).letter.to_string());
     let title = format!("Peak memory, {}", against(comparison, pair));
@@ -339,7 +339,7 @@ pub(super) fn memory(comparison: &Comparison, pair: &Pair) -> Table {
     table
 }
 
-/// The run as the command line takes it: its name where it lies in `reports/`, else its path.
+/// The run as the command line accepts it: its name if it is in `reports/`, else its path.
 fn run_word(side: &Side) -> String {
     let name = side.path.file_name().map(|name| name.to_string_lossy().into_owned());
     match (side.path.parent(), name) {
@@ -348,7 +348,7 @@ fn run_word(side: &Side) -> String {
     }
 }
 
-/// Items that flipped, those first that moved farthest, each with the command that opens it.
+/// Flipped items, farthest moved first, each with the command that shows it.
 pub(super) fn flips(comparison: &Comparison, pair: &Pair, task: &TaskComparison) -> Table {
     let (a, b) = (comparison.base(), comparison.other(pair));
     let title = format!(

@@ -1,4 +1,4 @@
-//! What must hold of a comparison.
+//! Tests of comparisons.
 
 use super::*;
 use crate::record::{Clock, Group, Identity, RunRecord, SampleRecord, SampleState, Status};
@@ -10,7 +10,7 @@ use std::fs;
 
 type Records = (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>);
 
-/// Two runs of the same suite: B is a bfloat16 run whose answers differ here and there and whose decode is 8 % slower.
+/// Two runs of the same suite: B is a bfloat16 run with some other answers and an 8 % slower decode.
 fn two_runs(root: &Path) -> [RunDir; 2] {
     let a = fixture::realistic();
     let mut b = a.clone();
@@ -26,7 +26,7 @@ fn rename(records: &mut Records, end: &str) {
     records.0.run_id = format!("{}-{end}", records.0.run_id);
 }
 
-/// Turns answers round: where `chosen` holds, to wrong where `lost` holds too, else to right.
+/// Changes the answers that `chosen` selects: to wrong if `lost` holds too, else to right.
 fn flip(samples: &mut [SampleRecord], chosen: impl Fn(usize) -> bool, lost: impl Fn(usize) -> bool) {
     let scored = samples.iter_mut().enumerate().filter(|(_, s)| s.state == SampleState::Scored);
     for (index, sample) in scored.filter(|(index, _)| chosen(*index)) {
@@ -54,7 +54,7 @@ fn paths(dirs: &[RunDir]) -> Vec<PathBuf> {
     dirs.iter().map(|dir| dir.path().to_owned()).collect()
 }
 
-/// Records with other runs' ids written to `root`.
+/// Writes the records to `root` under another run id.
 fn written(root: &Path, mut records: Records, end: &str) -> PathBuf {
     rename(&mut records, end);
     fixture::write(root, &records).path().to_owned()
@@ -66,8 +66,8 @@ fn compared(a: Records, b: Records, options: &Options) -> Result<Comparison, Rep
     compare(&paths, options)
 }
 
-/// Two records as one command leaves them that timed both in turn, in so many blocks of two repetitions of either side, made of each
-/// case's first repetition.
+/// Two records as one command leaves them that timed both in turn. Each of the `blocks` blocks has two repetitions
+/// per side, made from each case's first repetition.
 fn in_turn(mut a: Records, mut b: Records, blocks: u32) -> (Records, Records) {
     for (records, configuration) in [(&mut a, "one"), (&mut b, "two")] {
         records.0.provenance.group = Some(Group { blocks: Some(blocks), ..group(configuration, "g") });
@@ -103,7 +103,7 @@ fn allowing() -> Options {
     Options { allow_mismatch: true, ..Options::default() }
 }
 
-/// As near as the fixture's few items can show.
+/// The smallest margin that the fixture's few items can show.
 fn to_three_points() -> Options {
     Options { accuracy_margin: 0.03, ..Options::default() }
 }
@@ -143,7 +143,7 @@ fn a_comparison_is_written_whole() {
         summary.tables.iter().map(|t| t.title.split(',').next().unwrap()).collect::<Vec<_>>(),
         ["Runs", "Gates", "Accuracy in percent", "Speed"]
     );
-    // serde's own headers would be the same: no column can go astray.
+    // serde's own headers must be the same, so no column can be misplaced.
     let mut own = csv::Writer::from_writer(Vec::new());
     own.serialize(&summary.rows[0]).unwrap();
     let own = String::from_utf8(own.into_inner().unwrap()).unwrap();
@@ -351,7 +351,7 @@ fn blocks_are_paired_only_within_one_command_that_placed_them_anew() {
     let together = compared(a.clone(), b.clone(), &Options::default()).unwrap();
     assert_eq!(basis(&together), Some(Basis::Blocks(12)));
     assert!(together.sides[1].label().contains("two"));
-    // Of another command, and of one whose blocks stood in one process.
+    // Another command, and one with all blocks in one process.
     for change in [|g: &mut Group| g.id = "h".into(), |g: &mut Group| g.blocks = None] {
         let mut other = b.clone();
         other.0.provenance.group.iter_mut().for_each(change);
@@ -389,7 +389,7 @@ fn two_runs_that_were_not_timed_in_turn_have_a_ratio_and_the_command_that_decide
     let command = "`glmbench run suites/quickstart.toml --interleave --configuration device=cpu,dtype=fp16,threads=2 \
          --configuration device=cpu,dtype=bf16,threads=2`";
     assert!(said.contains(command), "{said}");
-    // Nothing recorded tells them apart: no one command runs both programs.
+    // No recorded difference: no single command can run both programs.
     let alike = compared(fixture::quiet(), fixture::quiet(), &Options::default()).unwrap();
     let advice = alike.pairs[0].advice.clone().unwrap();
     assert!(
@@ -411,7 +411,7 @@ fn too_few_blocks_say_how_many_would_do() {
         "{advice}"
     );
     assert!(advice.ends_with("--blocks 11`"), "{advice}");
-    // What is the same can be said of five.
+    // Five blocks can still show "same".
     let found = verdicts(&comparison);
     assert_eq!((found[0], found[1]), (SpeedVerdict::Same, SpeedVerdict::CannotTell));
 }
@@ -467,7 +467,7 @@ fn several_runs_a_side_are_held_against_what_differs_between_runs() {
     assert_eq!(few.pairs[0].cases[0].phases[1].verdict, SpeedVerdict::CannotTell);
     let advice = few.pairs[0].advice.clone().unwrap();
     assert!(advice.starts_with("3 runs a side cannot decide 36 phases; at least 7 are needed"), "{advice}");
-    // All of one side first: the hour is in the difference.
+    // All runs of one side first: the time of day is part of the difference.
     let hour = compare_runs(2.0, 8, false);
     assert_eq!(hour.pairs[0].cases[0].phases[1].verdict, SpeedVerdict::NotInTurn);
     assert!(hour.pairs[0].cases[0].phases[1].notes[0].contains("do not alternate in time"));
@@ -521,7 +521,7 @@ fn two_runs_get_a_verdict_against_a_floor_between_runs() {
         let comparison = compared(fixture::quiet(), slower, options).unwrap();
         comparison.pairs[0].cases[0].phases[1].clone()
     };
-    // Ten runs that spread by 1 % differ by 6.6 % in one of 36 phases of one comparison in twenty.
+    // Ten runs with a spread of 1 %: in one comparison of twenty, one of 36 phases differs by 6.6 % or more.
     assert_eq!(first(1.10, &noise(0.01, "bench-1")).verdict, SpeedVerdict::Slower);
     assert_eq!(first(1.05, &noise(0.01, "bench-1")).verdict, SpeedVerdict::CannotTell);
     assert_eq!(first(1.0, &noise(0.002, "bench-1")).verdict, SpeedVerdict::Same);
@@ -537,7 +537,7 @@ fn two_runs_get_a_verdict_against_a_floor_between_runs() {
 fn what_cannot_be_used_is_not_judged() {
     let a = fixture::quiet();
     let mut b = fixture::quiet();
-    // One repetition of the last case wrote something else; all of the first wrote something else than A.
+    // One repetition of the last case wrote another output. All of the first case wrote another output than A.
     b.2.last_mut().unwrap().output_hash = "other".into();
     let first = b.0.plan.performance[0].case_id.clone();
     b.2.iter_mut().filter(|r| r.case_id == first).for_each(|r| r.output_hash = "else".into());
@@ -570,7 +570,7 @@ fn three_runs_are_held_against_the_first() {
     let mut paths = paths(&two_runs(root.path()));
     paths.push(third);
     let summary = render(&paths, &to(&root.path().join("out"))).unwrap();
-    // A sentence and what decides, of each.
+    // One sentence and one piece of advice for each pair.
     assert_eq!((summary.headline.len(), summary.folder), (4, root.path().join("out")));
     assert!(summary.headline[2].starts_with("C "));
     assert_whole_page(&fs::read_to_string(root.path().join("out/report.html")).unwrap());
@@ -598,7 +598,7 @@ fn hostile_folders_are_answered_with_what_is_wrong() {
     other.0.plan.performance.clear();
     let other = written(root.path(), other, "other");
     says(&[good.clone(), other.clone()], "B has no task and 0 timed cases");
-    // A line that cannot be read makes a run invalid, and no comparison impossible.
+    // An unreadable line makes a run invalid, but a comparison is still possible.
     let bad = written(root.path(), fixture::quiet(), "bad");
     fs::write(bad.join("samples.jsonl"), "{\"schema\":1}\n").unwrap();
     let comparison = compare(&[good.clone(), bad], &allowing()).unwrap();
@@ -622,7 +622,7 @@ fn schemas_of_different_age_compare() {
     assert_eq!(comparison.pairs[0].cases.len(), 12);
 }
 
-/// Not a check: leaves a comparison to look at in the folder that the variable names.
+/// Not a check: writes a sample comparison to the folder that the variable names.
 #[test]
 fn leave_one_to_look_at() {
     let Some(folder) = std::env::var_os("GLMBENCH_REPORT_SAMPLE") else { return };

@@ -1,5 +1,5 @@
-//! Max-batch searches and loads in two runs, side by side. One answer of a search, and one pass at each rate, have no interval: so
-//! they are shown, and given no verdict.
+//! Compares max-batch searches and loads in two runs. One answer of a search, and one pass at each rate, have no
+//! interval. They are shown without a verdict.
 
 use super::files::ComparisonRow;
 use super::{Comparison, Pair, Side};
@@ -9,29 +9,29 @@ use crate::report::load::{Sustained, sustained};
 use crate::report::search::{SearchOutcome, outcome};
 use crate::report::tables::Table;
 
-/// A search that both runs have, of the same lengths, ranks, range and limits.
+/// A search in both runs with the same lengths, ranks, range and limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchComparison {
     /// The search.
     pub case: SearchCase,
-    /// What it came to in the base.
+    /// Its result in the base.
     pub a: SearchOutcome,
-    /// What it came to in the other run.
+    /// Its result in the other run.
     pub b: SearchOutcome,
 }
 
-/// A load that both runs have, of the same arrivals, prompts, objectives, ranks and most sequences at once.
+/// A load in both runs with the same arrivals, prompts, objectives, ranks and largest batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadComparison {
     /// The load.
     pub case: LoadCase,
-    /// The highest rate that each of the two sustains, and the lowest that it does not.
+    /// For each of the two, the highest sustained rate and the lowest saturated rate.
     pub sustained: [Sustained; 2],
-    /// Every rate that either was offered, ascending, all at once first, with its rows.
+    /// Every rate offered to either, ascending, all at once first, with its rows.
     pub rates: Vec<[Option<LoadRow>; 2]>,
 }
 
-/// Searches of both runs; those that only one has, or with other limits, are told in `notes`.
+/// Compares searches of both runs. `notes` names those that only one has, or with other limits.
 pub(super) fn compare_searches(a: &Side, b: &Side, notes: &mut Vec<String>) -> Vec<SearchComparison> {
     let (ours, theirs) = (&a.run().plan.searches, &b.run().plan.searches);
     let same = |x: &SearchCase, y: &SearchCase| {
@@ -46,10 +46,10 @@ pub(super) fn compare_searches(a: &Side, b: &Side, notes: &mut Vec<String>) -> V
         .collect()
 }
 
-/// Loads of both runs; those that only one has, or with other objectives, are told in `notes`.
+/// Compares loads of both runs. `notes` names those that only one has, or with other objectives.
 pub(super) fn compare_loads(a: &Side, b: &Side, notes: &mut Vec<String>) -> Vec<LoadComparison> {
     let (ours, theirs) = (&a.run().plan.loads, &b.run().plan.loads);
-    // The rates that a search for saturation tries follow from what it finds.
+    // A search for saturation chooses its rates by its findings, so rates may differ.
     let same = |x: &LoadCase, y: &LoadCase| LoadCase { rates: y.rates.clone(), ..x.clone() } == *y;
     alone(ours, theirs, same, |case| &case.load_id, (a, b), notes);
     let both = ours.iter().filter(|case| theirs.iter().any(|other| same(case, other)));
@@ -76,7 +76,7 @@ fn load(case: &LoadCase, a: &Side, b: &Side) -> LoadComparison {
     }
 }
 
-/// Says what of one kind only one run has.
+/// Adds notes on the cases of one kind that only one run has.
 fn alone<C>(
     ours: &[C],
     theirs: &[C],
@@ -108,7 +108,7 @@ fn against(comparison: &Comparison, pair: &Pair) -> String {
     format!("{} against {}", comparison.other(pair).label(), comparison.base().label())
 }
 
-/// A row a search.
+/// One row per search.
 pub(super) fn searches(comparison: &Comparison, pair: &Pair) -> Table {
     let (a, b) = (comparison.base().letter, comparison.other(pair).letter);
     let [batch_a, batch_b] = [a, b].map(|letter| format!("{letter} largest"));
@@ -144,7 +144,7 @@ pub(super) fn searches(comparison: &Comparison, pair: &Pair) -> Table {
     table
 }
 
-/// A row a load with what is sustained, and one for each rate below it.
+/// One row per load with its sustained rate, followed by a row for each rate.
 pub(super) fn loads(comparison: &Comparison, pair: &Pair) -> Table {
     let letters = [comparison.base().letter, comparison.other(pair).letter];
     let named = |what: &str| letters.map(|letter| format!("{letter} {what}"));

@@ -1,21 +1,21 @@
-//! The three tables of an export, `runs`, `samples` and `requests`: which fields there are, of which kind, and what they mean.
+//! The three tables of an export, `runs`, `samples` and `requests`: their fields, types and meanings.
 //!
-//! JSON lines, SQL and CSV are three writings of these tables, so a field has one name, one unit and one meaning in all.
+//! JSON lines, SQL and CSV all write these tables, so a field has the same name, unit and meaning in each format.
 
 use crate::record::{RequestRecord, RunRecord, SCHEMA, SampleRecord};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// What a field holds.
+/// Type of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A whole number.
+    /// An integer.
     Integer,
     /// A number.
     Real,
     /// Text.
     Text,
-    /// True or false; 1 or 0 in SQL.
+    /// A boolean; 1 or 0 in SQL.
     Boolean,
     /// A list of numbers: a JSON array, as text in SQL and CSV.
     List,
@@ -24,11 +24,11 @@ pub enum Kind {
 /// A field of an export.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
-    /// Its name in every format.
+    /// The name in every format.
     pub name: &'static str,
-    /// What it holds.
+    /// The type.
     pub kind: Kind,
-    /// What it means, with its unit.
+    /// The meaning, with the unit.
     pub about: &'static str,
 }
 
@@ -38,7 +38,7 @@ const fn field(name: &'static str, kind: Kind, about: &'static str) -> Field {
 
 use Kind::{Boolean, Integer, List, Real, Text};
 
-/// What every line says about its run; the whole of the table `runs`.
+/// Fields of the run, repeated on every line. They are the whole table `runs`.
 pub const RUN: [Field; 20] = [
     field("schema", Integer, "schema number of the records, docs of glmbench::record"),
     field("run_id", Text, "the run"),
@@ -62,7 +62,7 @@ pub const RUN: [Field; 20] = [
     field("finished", Text, "RFC 3339, UTC"),
 ];
 
-/// The fields of a sample, in the order of [`SampleRecord`], with its protocol.
+/// The fields of a sample, in the order of [`SampleRecord`], with its protocol and clock.
 pub const SAMPLE: [Field; 22] = [
     field("task", Text, "the task's name in the suite"),
     field("protocol", Text, "how it was asked and read"),
@@ -110,7 +110,7 @@ pub const REQUEST: [Field; 18] = [
     field("error", Text, "why the repetition failed"),
 ];
 
-/// A row: a value for each field of its table, null where there is none.
+/// A row: one value per field of its table, null if missing.
 pub type Row = Vec<Value>;
 
 /// The run's row.
@@ -140,13 +140,14 @@ pub fn request_row(request: &RequestRecord) -> Row {
     pick(&REQUEST, members(request))
 }
 
-/// A record as JSON. Through its text: that has the shortest digits of an f32, where a value widened to f64 has noise.
+/// Converts a record to JSON through text, which keeps the shortest digits of an f32. Widening to f64 would add
+/// noise.
 fn members<T: Serialize>(record: &T) -> Value {
     let text = serde_json::to_string(record).expect("invariant: records are written as JSON all the time");
     serde_json::from_str(&text).expect("invariant: what was written as JSON can be read")
 }
 
-/// The values of `fields` in their order.
+/// Picks the values of `fields`, in order.
 fn pick(fields: &[Field], mut from: Value) -> Row {
     let mut empty = Map::new();
     let members = from.as_object_mut().unwrap_or(&mut empty);
@@ -159,7 +160,7 @@ mod tests {
     use crate::report::fixture;
     use std::collections::BTreeSet;
 
-    /// A field that a record gets later must not be forgotten here.
+    /// A field added to a record later must be added here as well.
     #[test]
     fn every_field_of_a_record_is_exported() {
         let names = |fields: &[Field]| fields.iter().map(|f| f.name.to_owned()).collect::<BTreeSet<_>>();

@@ -1,11 +1,11 @@
-//! JSON lines: one flat, self-contained object a sample and a repetition.
+//! JSON lines: one flat, self-contained object per sample and per repetition.
 
 use super::fields::{Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
 use super::{Records, Sink};
 use std::io;
 
-/// Writes the samples, then the repetitions. Every line begins with `line` (`sample` or `request`) and the fields of its run;
-/// nothing is nested but lists of numbers.
+/// Writes the samples, then the repetitions. Every line begins with `line` (`sample` or `request`) and the fields of
+/// its run. Only lists of numbers are nested.
 pub(super) fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
     let run = run_row(&records.run);
     for sample in &records.samples {
@@ -17,7 +17,7 @@ pub(super) fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The members in the order of the tables, which a map would not keep.
+/// Writes the members in table order, which a map would not keep.
 fn line(to: Sink<'_>, name: &str, run: &Row, (fields, row): (&[Field], Row)) -> io::Result<()> {
     write!(to, "{{\"line\":\"{name}\"")?;
     let of_run = RUN.iter().zip(run);

@@ -1,9 +1,10 @@
-//! A run in the formats of other tools. Each is a function from the records alone to bytes; the command line writes them.
+//! Exports a run in the formats of other tools. Each format is a function from the records to bytes; the command line
+//! writes them.
 //!
-//! - `jsonl`: [`fields`] of runs, samples and repetitions, one object a line.
+//! - `jsonl`: [`fields`] of runs, samples and repetitions, one object per line.
 //! - `sql`: the same as text for `sqlite3`.
 //! - `csv`: the same as two tables, and the rows of max-batch searches and loads.
-//! - `modeltest`: the files of the newer MindIE ModelTest; what differs is said in [`MODELTEST_ABOUT`].
+//! - `modeltest`: the files of the newer MindIE ModelTest. [`MODELTEST_ABOUT`] names the differences.
 
 pub mod fields;
 mod lines;
@@ -21,10 +22,10 @@ use std::io::{self, Write};
 
 pub use modeltest::{ABOUT as MODELTEST_ABOUT, files as modeltest_files};
 
-/// Where a stream of text goes.
+/// Destination of a text stream.
 type Sink<'a> = &'a mut dyn Write;
 
-/// All of a run that is exported.
+/// All exported records of a run.
 #[derive(Debug, Clone)]
 pub struct Records {
     /// `run.json`.
@@ -37,16 +38,16 @@ pub struct Records {
     pub probes: Vec<ProbeRecord>,
     /// `load.jsonl`.
     pub levels: Vec<LoadLevelRecord>,
-    /// What is wrong about them.
+    /// Faults found in the records.
     pub audit: Audit,
 }
 
 /// A file of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Its path below the folder that is exported to, with `/`.
+    /// Path below the export folder, with `/`.
     pub path: String,
-    /// What is in it.
+    /// The content.
     pub bytes: Vec<u8>,
 }
 
@@ -57,12 +58,12 @@ impl Records {
         Ok(Self { run, samples, requests, probes, levels, audit })
     }
 
-    /// What a file of this run is named by: its id, as one plain part of a path whatever a stranger's `run.json` has there.
+    /// File name stem for this run: its id, made safe as one path component, because `run.json` may be untrusted.
     pub fn file_stem(&self) -> String {
         modeltest::plain(&self.run.run_id)
     }
 
-    /// Whether a time of the run is from a virtual clock.
+    /// Whether any time of the run is from a virtual clock.
     pub fn has_modelled_times(&self) -> bool {
         let timed = self.requests.iter().map(|request| request.clock);
         let searched = self.probes.iter().map(|probe| probe.clock);
@@ -70,18 +71,18 @@ impl Records {
         timed.chain(searched).chain(loaded).any(|clock| clock == Clock::Modelled)
     }
 
-    /// JSON lines, see [`fields`].
+    /// Writes JSON lines, see [`fields`].
     pub fn write_jsonl(&self, to: &mut dyn Write) -> io::Result<()> {
         lines::write(self, to)
     }
 
-    /// SQL for sqlite3, see [`fields`].
+    /// Writes SQL for sqlite3, see [`fields`].
     pub fn write_sql(&self, to: &mut dyn Write) -> io::Result<()> {
         sql::write(self, to)
     }
 
-    /// `samples.csv` and `requests.csv`, see [`fields`], and the run's own `max_batch.csv` and `load.csv`; each where the run has
-    /// such rows.
+    /// Returns `samples.csv` and `requests.csv`, see [`fields`], and the run's own `max_batch.csv` and `load.csv`.
+    /// Omits files without rows.
     pub fn csv_files(&self) -> Result<Vec<File>, csv::Error> {
         let mut files = Vec::new();
         if !self.samples.is_empty() {
@@ -102,7 +103,7 @@ impl Records {
     }
 }
 
-/// The prompts by item, for a sample in turn.
+/// The prompts by task and item.
 type Prompts<'a> = std::collections::HashMap<(&'a str, &'a str), &'a PromptRecord>;
 
 #[cfg(test)]

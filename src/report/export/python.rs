@@ -1,11 +1,11 @@
-//! Values as Python prints them: ModelTest's cells are `str(…)` of floats, lists and truth values.
+//! Formats values as Python does. ModelTest's cells are `str(…)` of floats, lists and booleans.
 
 /// `str(round(value, 10))`.
 pub(super) fn rounded(value: f64) -> String {
     float(format!("{value:.10}").parse().unwrap_or(value))
 }
 
-/// `str(value)` of a float: its shortest digits, always with a point or an exponent.
+/// `str(value)` of a float: the shortest digits, always with a point or an exponent.
 pub(super) fn float(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude != 0.0 && magnitude.is_finite() && !(1e-4..1e16).contains(&magnitude) {
@@ -17,7 +17,7 @@ pub(super) fn float(value: f64) -> String {
     format!("{value:?}")
 }
 
-/// `str(list)` of whole numbers.
+/// `str(list)` of integers.
 pub(super) fn list(values: &[u32]) -> String {
     let values: Vec<String> = values.iter().map(u32::to_string).collect();
     format!("[{}]", values.join(", "))
@@ -28,7 +28,7 @@ pub(super) fn truth(value: bool) -> &'static str {
     if value { "True" } else { "False" }
 }
 
-/// `text.ljust(width)`, by characters.
+/// `text.ljust(width)`, counted in characters.
 pub(super) fn ljust(text: &str, width: usize) -> String {
     format!("{text:<width$}")
 }
@@ -37,7 +37,7 @@ pub(super) fn ljust(text: &str, width: usize) -> String {
 mod tests {
     use super::*;
 
-    /// The right column is what `python3 -c 'print(round(X, 10))'` prints.
+    /// The right column is the output of `python3 -c 'print(round(X, 10))'`.
     #[test]
     fn floats_are_as_python_prints_them() {
         for (value, text) in [

@@ -1,11 +1,11 @@
-//! SQL text for sqlite3: three tables, everything in one transaction.
+//! SQL text for sqlite3: three tables, all in one transaction.
 
 use super::fields::{Field, Kind, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
 use super::{Records, Sink};
 use serde_json::Value;
 use std::io;
 
-/// Writes tables and rows. Fed into the same database again, or beside other runs, it replaces its own rows and no others.
+/// Writes tables and rows. Importing again, or beside other runs, replaces only this run's own rows.
 pub(super) fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
     writeln!(to, "BEGIN;")?;
     table(to, "runs", &RUN, &["run_id"])?;
@@ -23,7 +23,7 @@ pub(super) fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
     writeln!(to, "COMMIT;")
 }
 
-/// The fields behind the run's name, by which rows are joined to `runs`.
+/// The fields, preceded by the run id, which joins rows to `runs`.
 fn with_run(fields: &[Field]) -> Vec<Field> {
     let id = RUN.iter().filter(|field| field.name == "run_id");
     id.chain(fields).copied().collect()
@@ -62,7 +62,7 @@ fn literal(value: &Value) -> String {
     }
 }
 
-/// A quote within is doubled. A NUL would end the statement for sqlite3, so such a text goes as its bytes.
+/// Doubles quotes. A NUL would end the statement for sqlite3, so such a text is written as its bytes.
 fn text_literal(text: &str) -> String {
     if text.contains('\0') {
         return format!("CAST(X'{}' AS TEXT)", crate::record::hex(text.as_bytes()));

@@ -1,5 +1,5 @@
-//! Every format, held by a golden file, on a run with all that can be in one: failed and unscorable items, texts that no format
-//! may stumble over, a case that failed, times of a virtual clock.
+//! Golden-file tests of every format, on a run with everything difficult: failed and unscorable items, awkward texts,
+//! a failed case, times of a virtual clock.
 
 use super::*;
 use crate::record::{
@@ -8,7 +8,7 @@ use crate::record::{
 };
 use std::path::Path;
 
-/// The committed run of schema 1, with a sample, two cases and repetitions of them that are harder to write.
+/// The committed run of schema 1, with an awkward sample and two awkward cases with repetitions added.
 fn records() -> Records {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/run-schema1");
     let mut records = Records::read(&RunDir::open(&dir).unwrap()).unwrap();
@@ -48,7 +48,7 @@ fn records() -> Records {
     records
 }
 
-/// The same with the times of a virtual clock.
+/// The same run with times of a virtual clock.
 fn modelled() -> Records {
     let mut records = records();
     records.run.provenance.device = "800i-a2 (emulated)".into();
@@ -210,7 +210,7 @@ fn an_empty_run_exports_nothing_but_itself() {
     assert_eq!(files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), ["README.md"]);
 }
 
-/// ModelTest's definitions on numbers that can be checked by hand: batch 2, prefill 100 ms, steps 10 + 20 ms, 3 tokens, 140 ms.
+/// ModelTest's definitions on hand-checked numbers: batch 2, prefill 100 ms, steps 10 + 20 ms, 3 tokens, 140 ms.
 #[test]
 fn the_figures_are_by_modeltests_definitions() {
     let mut records = records();

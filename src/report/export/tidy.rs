@@ -1,4 +1,5 @@
-//! CSV: a row a sample, a row a repetition, as RFC 4180 has it; cells that a spreadsheet would take for a formula are defused.
+//! CSV after RFC 4180: one row per sample, one row per repetition. Cells that a spreadsheet would read as formulas
+//! are defused.
 
 use super::Records;
 use super::fields::{Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
@@ -29,7 +30,7 @@ fn table(
     writer.into_inner().map_err(|e| e.into_error().into())
 }
 
-/// Null is an empty cell; a list is no formula, for it begins with a bracket.
+/// Null is an empty cell. A list begins with a bracket, so it is never a formula.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

@@ -1,18 +1,18 @@
-//! A figure against its limit, and whether a target is met.
+//! Compares a figure with its limit and decides whether a target is met.
 
 use crate::record::{RequestRecord, Spot, Spots, Target};
 use crate::stats::median;
 
-/// One repetition: how fast it was, and what the machine could do around it.
+/// One repetition: its rate, and the machine's limits around it.
 pub(super) struct Trial<'a> {
     rate: f64,
     spots: Option<&'a Spots>,
-    /// Which of several batches of real prompts it did.
+    /// Index of the batch of real prompts that it used, if there are several.
     group: Option<u32>,
 }
 
 impl<'a> Trial<'a> {
-    /// Of so many bytes or operations in so much time; `None` where one of them is 0.
+    /// Builds a trial from `count` bytes or operations in `time_ns`. `None` if either is 0.
     pub(super) fn of(request: &'a RequestRecord, count: u64, time_ns: u64) -> Option<Self> {
         let rate = 1e9 * count as f64 / time_ns as f64;
         let group = request.prompts.as_ref().map(|prompts| prompts.group);
@@ -20,23 +20,23 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// What was reached, and what it is held against.
+/// The value reached, and its limit.
 #[derive(Debug, Default)]
 pub(super) struct Reached {
     pub(super) value: Option<f64>,
     pub(super) limit: Option<f64>,
     pub(super) limit_of: Option<String>,
-    /// One over the other; where each repetition has a limit of its own the median of theirs.
+    /// Value over limit. If each repetition has its own limit, the median of their ratios.
     pub(super) ratio: Option<f64>,
-    /// Repetitions whose limit was measured around them.
+    /// Number of repetitions with a limit measured around them.
     pub(super) repetitions: usize,
-    /// Each of these against its limit before it, and against that after it.
+    /// Ratios of each of these repetitions to the limit before it, and to the limit after it.
     pub(super) each: Vec<f64>,
     pub(super) note: Option<String>,
 }
 
 impl Reached {
-    /// One value against one limit; what cannot be had says why.
+    /// Compares one value with one limit. A missing one gives its reason as the note.
     pub(super) fn of(
         value: Result<f64, String>,
         limit: Result<f64, String>,
@@ -48,9 +48,11 @@ impl Reached {
         Self { value, limit, limit_of, ratio, note, ..Self::default() }
     }
 
-    /// Each repetition against the limit around it, which `limit` finds in a spot; where none has one, as in records from before it
-    /// was measured, their median against that `before` the cases. Repetitions that did different prompts are no trials of one
-    /// thing: their median goes against the median around them.
+    /// Compares each repetition with the limit around it, which `limit` reads from a spot.
+    ///
+    /// If no repetition has such a limit, as in older records, compares their median with the limit `before` the
+    /// cases. Repetitions with different prompts are not trials of one thing, so their median is compared with the
+    /// median limit.
     pub(super) fn by_trials(
         trials: Result<Vec<Trial<'_>>, String>,
         limit: impl Fn(&Spot) -> Option<f64>,
@@ -89,14 +91,14 @@ impl Reached {
         Self { ratio: median(&ratios), each, ..reached }
     }
 
-    /// The least and the greatest ratio of a repetition and a limit beside it.
+    /// The smallest and the largest ratio of a repetition to a limit beside it.
     pub(super) fn range(&self) -> Option<(f64, f64)> {
         let low = self.each.iter().copied().min_by(f64::total_cmp)?;
         Some((low, self.each.iter().copied().max_by(f64::total_cmp)?))
     }
 
-    /// Whether the target is met: in every repetition, whether the limit before it or that after it is taken, or in none; not told
-    /// where only in some.
+    /// Whether the target is met. `Some` if all repetitions agree, with the limit before them and with the one after.
+    /// `None` if only some meet it.
     pub(super) fn meets(&self, target: &Target) -> Option<bool> {
         match (target.at_least, target.at_most) {
             (Some(least), _) => {
@@ -109,7 +111,7 @@ impl Reached {
         }
     }
 
-    /// What to know, and why a verdict is left open.
+    /// Notes on the result, and why a verdict is open.
     pub(super) fn notes(&self, target: &Target) -> Option<String> {
         let (low, high) = self.range().unwrap_or_default();
         let open = (!self.each.is_empty() && self.meets(target).is_none())
@@ -125,7 +127,7 @@ mod tests {
     use crate::record::{Figure, GroupPrompts};
     use crate::report::fixture;
 
-    /// A repetition of so many bytes a second between two spots; `None` for one without spots.
+    /// A repetition between two spots with these bandwidths in bytes per second. `None` for one without spots.
     fn repetition(spots: Option<[Option<u64>; 2]>) -> RequestRecord {
         let spot = |bandwidth_bytes_per_s| Spot { bandwidth_bytes_per_s, ..Spot::default() };
         let spots = spots.map(|[before, after]| Spots { before: spot(before), after: spot(after) });
@@ -143,7 +145,7 @@ mod tests {
         }
     }
 
-    /// Held against 60 bytes a second before the cases.
+    /// Each rate against its spots. The limit before the cases is 60 bytes/s.
     fn reached(rates: &[(u64, Option<[Option<u64>; 2]>)]) -> Reached {
         let requests: Vec<_> = rates.iter().map(|&(rate, spots)| (rate, repetition(spots))).collect();
         let trials = requests.iter().filter_map(|(rate, request)| Trial::of(request, *rate, 1_000_000_000));
@@ -156,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_target_is_met_in_every_repetition_or_in_none_or_left_open() {
-        // 0.9, 0.8 and 0.75 of what the machine could do around them, whatever it could do before.
+        // 0.9, 0.8 and 0.75 of the limits around them, regardless of the limit before.
         let reached =
             reached(&[(36, Some(around(40, 40))), (40, Some(around(50, 50))), (15, Some(around(20, 20)))]);
         assert_eq!((reached.value, reached.limit, reached.ratio), (Some(36.0), Some(40.0), Some(0.8)));
@@ -223,7 +225,7 @@ mod tests {
         let none = reached(&[(54, Some([None, None])), (54, Some([None, None]))]);
         assert_eq!((none.ratio, none.meets(&at_least(0.9))), (Some(0.9), Some(true)));
         assert!(none.notes(&at_least(0.9)).unwrap().ends_with("it could not be measured around them"));
-        // One side of a repetition is enough; a repetition without any does not count.
+        // One side of a repetition is enough. A repetition without any does not count.
         let some = reached(&[(20, Some([None, Some(40)])), (30, Some(around(30, 30))), (54, None)]);
         assert_eq!((some.ratio, some.range()), (Some(0.75), Some((0.5, 1.0))));
         assert_eq!(

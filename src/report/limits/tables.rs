@@ -1,4 +1,4 @@
-//! Targets, the work of the phases, and the machine, as tables.
+//! Tables of the targets, the work of the phases, and the machine's limits.
 
 use crate::record::{Figure, LimitRate, LimitRow, MachineLimits, PerfRow, Phase, RunRecord};
 use crate::report::format::{NONE, fixed, significant};
@@ -16,7 +16,7 @@ fn words(figure: Figure) -> &'static str {
     }
 }
 
-/// A value with its unit, as people read it.
+/// A value with its unit, formatted.
 fn shown(value: Option<f64>, figure: Figure) -> String {
     let Some(value) = value else { return NONE.to_owned() };
     match figure {
@@ -30,7 +30,7 @@ fn shown(value: Option<f64>, figure: Figure) -> String {
     }
 }
 
-/// One row a target.
+/// One row per target.
 pub(in crate::report) fn table(run: &RunRecord, rows: &[LimitRow]) -> Table {
     let title = format!("Against the machine's limits, {}", run.provenance.clock);
     let mut table = Table::new(
@@ -63,7 +63,7 @@ pub(in crate::report) fn table(run: &RunRecord, rows: &[LimitRow]) -> Table {
     table
 }
 
-/// What each phase of each case had to do, and how fast it did.
+/// Work of each phase of each case, and its rates.
 pub(in crate::report) fn phases(run: &RunRecord, performance: &[PerfRow]) -> Table {
     let numbers = ["Bytes", "Operations", "ms", "GB/s", "GFLOP/s", "Roofline %"];
     let mut table =
@@ -89,7 +89,7 @@ pub(in crate::report) fn phases(run: &RunRecord, performance: &[PerfRow]) -> Tab
     table
 }
 
-/// What was measured of the machine before the cases.
+/// Limits of the machine measured before the cases.
 pub(in crate::report) fn machine(limits: &MachineLimits) -> Table {
     let numbers = ["All threads", "Slowest round", "Fastest round", "One thread"];
     let title = format!("The machine's limits before the cases, measured with {} threads", limits.threads);

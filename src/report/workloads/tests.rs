@@ -1,4 +1,4 @@
-//! A run with two searches and a load, made by hand, to its rows, tables, words and page.
+//! A hand-made run with two searches and a load, through its rows, tables, sentences and page.
 
 use super::*;
 use crate::record::{
@@ -48,7 +48,7 @@ fn probe(id: &str, number: u32, batch: u32, outcome: ProbeOutcome) -> ProbeRecor
     }
 }
 
-/// Requests every `gap_ns`, each served in 300 ms and `late_ns` more than the one before.
+/// Requests at interval `gap_ns`. Each takes 300 ms, plus `late_ns` more than the one before.
 fn level(number: u32, rate: Option<f64>, late_ns: u64) -> LoadLevelRecord {
     let start_ns = u64::from(number) * 1_000_000_000_000;
     let gap_ns = rate.map_or(0, |rate| (1e9 / rate) as u64);
@@ -78,7 +78,7 @@ fn level(number: u32, rate: Option<f64>, late_ns: u64) -> LoadLevelRecord {
     }
 }
 
-/// The run, its probes and levels.
+/// The run with its probes and levels.
 fn planted() -> (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>) {
     use ProbeOutcome::{Fits, OutOfMemory, TooSlow};
     let mut run = fixture::run();
@@ -140,7 +140,7 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
     for chart in ["max-batch-i256-o33", "load-poisson-i128-o3-b8"] {
         assert!(dir.file("charts").join(format!("{chart}.png")).is_file(), "{chart}");
     }
-    // serde's own header would be the same: no column can go astray.
+    // serde's own header must be the same, so no column can be misplaced.
     let own = |row: &dyn Fn(&mut csv::Writer<Vec<u8>>)| {
         let mut writer = csv::Writer::from_writer(Vec::new());
         row(&mut writer);
@@ -168,7 +168,7 @@ fn two_runs_are_compared_side_by_side_and_exported() {
         };
     let base = written("a", planted());
     let (mut run, mut probes, mut levels) = planted();
-    // B holds half the batch of the first search, has other limits for the second, and one rate more and one less.
+    // B fits half the batch of the first search, has other limits for the second, and has one rate more and one less.
     probes.retain(|p| p.search_id != "max-batch-i256-o33" || p.batch <= 16);
     probes.push(probe("max-batch-i256-o33", 9, 17, ProbeOutcome::TooSlow));
     run.plan.searches[1].limit_tpot_ns = 1;
@@ -215,7 +215,7 @@ fn what_was_found_is_said_and_what_contradicts_is_not_hidden() {
     assert_eq!(outcome("Every max-batch search"), Outcome::Yes);
     assert_eq!(outcome("No max-batch search contradicts"), Outcome::No);
     assert_eq!(outcome("Every request under load"), Outcome::Yes);
-    // What its own probes contradict is not plainly valid.
+    // A run whose probes contradict one another is not plainly valid.
     summary.checks.retain(|check| check.name.starts_with("searches"));
     assert_eq!(
         summary.verdict_sentence(),

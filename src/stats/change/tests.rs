@@ -1,11 +1,11 @@
-//! How often a comparison calls a change: of a thing with itself, seldom; of a thing with a slower one, nearly always.
+//! False-positive rate of a comparison of a thing with itself, and power against a planted slowdown.
 
 use super::*;
 use crate::stats::fixtures::f64s;
 use crate::stats::random::normal;
 use crate::stats::{Rng, block_log_ratio, blocks_needed, runs_needed};
 
-/// The verdicts of a comparison: for each phase what was measured in each unit.
+/// Returns the verdicts of a comparison; each phase is one shift.
 fn verdicts(phases: &[Shift]) -> Vec<Change> {
     let p = adjusted(&phases.iter().collect::<Vec<_>>());
     let phases = phases.iter().zip(p);
@@ -16,18 +16,18 @@ fn any_call(verdicts: &[Change]) -> bool {
     verdicts.iter().any(|change| matches!(change, Change::Faster | Change::Slower))
 }
 
-/// A machine: what placement, hour and neighbours do to a time, as shares.
+/// A simulated machine: effects of placement, time of day and neighbours on a time, as shares.
 #[derive(Clone, Copy)]
 struct Machine {
-    /// What a process gets with its pages and cores, each phase its own.
+    /// Spread from the placement of a process's pages and cores, drawn per phase.
     placement: f64,
-    /// Half the processes get this on top: two speeds, as of pages that are huge or not.
+    /// Half the processes are slower by this as well: two speeds, as with and without huge pages.
     two_speeds: f64,
-    /// What the machine's hour moves by from one block to the next; it stays.
+    /// Step of the machine's drift from one block to the next. A random walk.
     drift: f64,
     /// Noise of a repetition.
     repetition: f64,
-    /// A repetition is hit by a neighbour with this probability, and takes up to twice as long.
+    /// Probability that a neighbour disturbs a repetition, which then takes up to twice as long.
     hit: f64,
 }
 
@@ -38,7 +38,7 @@ const UNEVEN: Machine =
 const BUSY: Machine = Machine { placement: 0.05, two_speeds: 0.1, drift: 0.05, repetition: 0.1, hit: 0.2 };
 
 impl Machine {
-    /// What a placement does, as a logarithm.
+    /// Draws the effect of a placement, as a logarithm.
     fn place(&self, rng: &mut Rng) -> f64 {
         let fast = rng.below(2) == 0;
         self.placement * normal(rng) + if fast { 0.0 } else { self.two_speeds }
@@ -49,12 +49,13 @@ impl Machine {
         self.repetition * normal(rng) + hit
     }
 
-    /// Blocks in processes of their own, each A B B A A B B A, in each of some phases. B is slower by `slower`.
+    /// Simulates `blocks` blocks of A B B A A B B A, each in its own process, for each phase. B is slower by
+    /// `slower`.
     fn blocks(&self, phases: usize, blocks: usize, slower: f64, rng: &mut Rng) -> Vec<Shift> {
         let one = |rng: &mut Rng| {
             let mut hour = 0.0;
             let mut block = |number: usize| {
-                // Both are placed in it, each for itself; the hour goes on from repetition to repetition.
+                // Each block places both anew. The drift goes on from repetition to repetition.
                 let (a, b) = (self.place(rng), self.place(rng) + slower.ln_1p());
                 let step = self.drift * normal(rng) / 8.0;
                 let mut time = |placed: f64| {
@@ -74,7 +75,7 @@ impl Machine {
         (0..phases).map(|_| one(rng)).collect()
     }
 
-    /// Runs of A and of B, alternating; the hour goes on from run to run.
+    /// Simulates alternating runs of A and of B. The drift goes on from run to run.
     fn runs(&self, phases: usize, runs: usize, rng: &mut Rng) -> Vec<Shift> {
         let one = |rng: &mut Rng| {
             let mut hour = 0.0;
@@ -103,13 +104,13 @@ fn at_most_one_comparison_in_twenty_of_a_thing_with_itself_calls_a_change() {
                 let called = (0..trials)
                     .filter(|_| any_call(&verdicts(&machine.blocks(phases, blocks, 0.0, &mut rng))))
                     .count();
-                // 10 are 5 %; where it is exactly that, 19 or more have a probability below 0.01.
+                // 10 would be 5 %. At exactly 5 %, 19 or more have a probability below 0.01.
                 assert!(called < 19, "{called} of {trials}: {phases} phases, {blocks} blocks");
             }
             let runs = runs_needed(phases);
             let called =
                 (0..300).filter(|_| any_call(&verdicts(&machine.runs(phases, runs, &mut rng)))).count();
-            // 15 are 5 %.
+            // 15 would be 5 %.
             assert!(called < 27, "{called} of 300: {phases} phases, {runs} runs a side");
         }
     }
@@ -117,7 +118,7 @@ fn at_most_one_comparison_in_twenty_of_a_thing_with_itself_calls_a_change() {
 
 #[test]
 fn repetitions_in_one_process_would_call_many() {
-    // What the unit guards against: ten pairs in one process, whose two engines were placed once, taken as ten blocks.
+    // What the unit guards against: ten pairs in one process, with both engines placed once, counted as ten blocks.
     let mut rng = Rng::new(71);
     let called = (0..100).filter(|_| {
         let phases = (0..24).map(|_| {
@@ -159,10 +160,10 @@ fn what_is_the_same_on_a_quiet_machine_is_said_to_be() {
     assert!(same as f64 > 0.95 * comparisons.len() as f64, "{same} of {}", comparisons.len());
 }
 
-/// Null comparisons that were recorded under one load of the machine.
+/// Null comparisons recorded under one load of the machine.
 struct Recording {
     load: String,
-    /// Of each comparison the log-ratios of each block, a phase an entry.
+    /// For each comparison, the log-ratios of each block, one entry per phase.
     comparisons: Vec<Vec<Vec<f64>>>,
 }
 
@@ -179,7 +180,7 @@ fn recordings() -> Vec<Recording> {
     json["recordings"].as_array().unwrap().iter().map(of).collect()
 }
 
-/// The verdicts over some recorded blocks, in which B was slower by `slower`.
+/// Returns the verdicts over recorded blocks, with B made slower by `slower`.
 fn over(blocks: &[&Vec<f64>], slower: f64) -> Vec<Change> {
     let phase = |phase: usize| {
         let log_ratios: Vec<f64> = blocks.iter().map(|block| block[phase] + slower.ln_1p()).collect();
@@ -196,9 +197,9 @@ fn recorded_null_comparisons_call_no_change_but_seldom() {
     for Recording { load, comparisons } in &recordings {
         let as_recorded =
             comparisons.iter().filter(|blocks| any_call(&over(&blocks.iter().collect::<Vec<_>>(), 0.0)));
-        // Where it is one in twenty, four or more of twenty have a probability of 0.02.
+        // At a true rate of one in twenty, four or more of twenty have a probability of 0.02.
         assert!(as_recorded.count() * 20 <= 3 * comparisons.len(), "{load}");
-        // Other comparisons of the same blocks.
+        // Recombine the same blocks into other comparisons.
         let mut pool: Vec<&Vec<f64>> = comparisons.iter().flatten().collect();
         let needed = blocks_needed(pool[0].len());
         let mut called = 0;
@@ -218,7 +219,7 @@ fn a_planted_slowdown_is_found_in_recorded_blocks() {
     let calm =
         |recording: &Recording| ["quiet", "one core"].iter().any(|load| recording.load.starts_with(load));
     for Recording { load, comparisons } in recordings().into_iter().filter(calm) {
-        // As many blocks as the phases need, and no more.
+        // Each comparison has as many blocks as its phases need, and no more.
         let verdicts = comparisons.iter().map(|blocks| over(&blocks.iter().collect::<Vec<_>>(), 0.05));
         let verdicts: Vec<Vec<Change>> = verdicts.collect();
         assert!(verdicts.iter().all(|comparison| any_call(comparison)), "{load}");

@@ -1,4 +1,5 @@
-//! ModelTest's files of `performance_maxbs`: for each search all rounds in one file, and the best of each in another.
+//! ModelTest's `performance_maxbs` files: for each search one file with all rounds, and a file with the best row of
+//! each.
 
 use super::super::{File, Records};
 use super::performance::{Figures, Outcome, cells, model, plain_rows, rows};
@@ -8,7 +9,7 @@ use crate::record::{
 };
 use crate::stats::median;
 
-/// A search's answer.
+/// The answer of a search.
 struct Best {
     clock: Clock,
     case: PerformanceCase,
@@ -60,18 +61,18 @@ pub(super) fn files(records: &Records, notes: &mut Vec<String>) -> Result<Vec<Fi
     Ok(files)
 }
 
-/// Every round is a result file of one row there, averages and all, and they are put one below the other.
+/// In ModelTest every round is a result file of one row with averages. This puts them one below the other.
 fn rounds(model: &str, search: &SearchCase, probes: &[ProbeRecord]) -> Vec<Vec<String>> {
     let round = |probe: &ProbeRecord| {
         let case = case(search, probe);
         let outcome = Outcome { case: &case, clock: probe.clock, figures: figures(search, probe) };
-        // Nothing has no average.
+        // A failed round has no averages.
         if outcome.figures.is_err() { vec![cells(model, &outcome)] } else { rows(model, &[&outcome]) }
     };
     probes.iter().flat_map(round).collect()
 }
 
-/// The timed case that a probe is.
+/// A probe as a timed case.
 fn case(search: &SearchCase, probe: &ProbeRecord) -> PerformanceCase {
     PerformanceCase {
         case_id: search.search_id.clone(),
@@ -88,8 +89,8 @@ fn case(search: &SearchCase, probe: &ProbeRecord) -> PerformanceCase {
     }
 }
 
-/// Medians over the repetitions, or why there are none. A probe keeps the time to its last sequence's first token, in which the
-/// prefill steps follow one another, so it stands for their sum.
+/// Returns medians over the repetitions, or why there are none. A probe records the time to its last sequence's first
+/// token. The prefill steps run in sequence within it, so it stands for their sum.
 fn figures(search: &SearchCase, probe: &ProbeRecord) -> Result<Figures, String> {
     let middle = |ns: fn(&ProbeRepetition) -> u64| {
         median(&probe.repetitions.iter().map(|r| ns(r) as f64).collect::<Vec<_>>())

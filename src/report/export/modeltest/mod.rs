@@ -1,4 +1,4 @@
-//! The files of the newer MindIE ModelTest: names, folders, headings, widths, and its own definitions of the values.
+//! The files of the newer MindIE ModelTest: its names, folders, headings, column widths and definitions.
 
 mod max_batch;
 mod performance;
@@ -8,7 +8,7 @@ use super::{File, Prompts, Records};
 use crate::record::{Clock, PromptRecord};
 use crate::text::markdown;
 
-/// What these files are, and where their definitions differ from those of the run's own tables.
+/// Describes these files, and where their definitions differ from the run's own tables.
 pub const ABOUT: &str = "\
 These files have the names, folders, headings and widths of the newer MindIE ModelTest, and its definitions, so that whatever
 reads its results reads them. Where that differs from accuracy.csv and perf.csv of the run:
@@ -46,10 +46,10 @@ Times of a virtual clock are in files with `_modelled_` in the name and rows tha
 Lines end in a line feed alone.
 ";
 
-/// The files of a run, with a `README.md` on top; `prompts` fill the debug files of precision cases.
+/// Returns the files of a run, beginning with a `README.md`. `prompts` fill the debug files of precision cases.
 ///
 /// # Errors
-/// Only what the CSV writer can say.
+/// Only errors of the CSV writer.
 pub fn files(records: &Records, prompts: &[PromptRecord]) -> Result<Vec<File>, csv::Error> {
     let prompts: Prompts<'_> = prompts.iter().map(|p| ((p.task.as_str(), p.doc_id.as_str()), p)).collect();
     let mut notes = Vec::new();
@@ -91,14 +91,14 @@ fn folder(records: &Records, top: &str, test: &str, mode: &str) -> String {
     format!("{top}/{hardware}/{test}_test/{mode}/{}/{}", plain(&p.dtype), plain(&p.model))
 }
 
-/// A name as one plain part of a path.
+/// Makes a name safe as one path component.
 pub(super) fn plain(name: &str) -> String {
     let keep = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let plain: String = name.chars().map(|c| if keep(c) { c } else { '-' }).collect();
     if plain.trim_matches('.').is_empty() { "model".to_owned() } else { plain }
 }
 
-/// What a file's name has where its times are of a virtual clock.
+/// Mark in the name of a file with times of a virtual clock.
 fn mark(clock: Clock) -> &'static str {
     match clock {
         Clock::Measured => "",
@@ -106,7 +106,7 @@ fn mark(clock: Clock) -> &'static str {
     }
 }
 
-/// Rows as CSV with that delimiter; rows may differ in length.
+/// Writes rows as CSV with that delimiter. Rows may differ in length.
 fn table(delimiter: u8, rows: &[Vec<String>]) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::WriterBuilder::new().delimiter(delimiter).flexible(true).from_writer(Vec::new());
     rows.iter().try_for_each(|row| writer.write_record(row))?;

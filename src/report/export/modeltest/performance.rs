@@ -1,4 +1,4 @@
-//! ModelTest's performance files: one of each kind for each batch size and world size, a row for each pair of lengths.
+//! ModelTest's performance files: one of each kind per batch size and world size, one row per pair of lengths.
 
 use super::super::python::{ljust, rounded};
 use super::super::{File, Records};
@@ -25,9 +25,9 @@ pub(super) const HEADINGS: [&str; 12] = [
 ];
 /// The tenth heading in the formatted file.
 const FORMATTED_TENTH: &str = "E2E Throughput(Tokens/s)";
-/// Widths of the columns, in both files.
+/// Column widths, in both files.
 const WIDTHS: [usize; 12] = [15, 15, 15, 15, 15, 25, 25, 25, 36, 25, 45, 35];
-/// Width of an error, which stands in place of the figures.
+/// Width of an error, which replaces the figures.
 const ERROR_WIDTH: usize = 141;
 
 /// A case's figures by ModelTest's definitions.
@@ -41,7 +41,7 @@ pub(super) struct Figures {
     tokens_per_s: f64,
 }
 
-/// A case and how it came out: figures, or why there are none.
+/// A case with its figures, or why there are none.
 pub(super) struct Outcome<'a> {
     pub(super) case: &'a PerformanceCase,
     pub(super) clock: Clock,
@@ -49,7 +49,8 @@ pub(super) struct Outcome<'a> {
 }
 
 impl Figures {
-    /// Of a batch with so many output tokens each, whose steps after the first token take `decode_ms` together.
+    /// Computes the figures of a batch with `output_tokens` each. `decode_ms` is the total time of the steps after
+    /// the first token.
     pub(super) fn of(batch: u32, output_tokens: u32, total_s: f64, prefill_ms: f64, decode_ms: f64) -> Self {
         let (batch, output) = (f64::from(batch), f64::from(output_tokens));
         let non_first_ms = if output_tokens > 1 { decode_ms / (output - 1.0) } else { 0.0 };
@@ -84,7 +85,7 @@ pub(super) fn files(records: &Records, notes: &mut Vec<String>) -> Result<Vec<Fi
     Ok(files)
 }
 
-/// Batch size, world size and clock of each pair of files, in the plan's order.
+/// Batch size, world size and clock of each pair of files, in plan order.
 fn groups(outcomes: &[Outcome<'_>]) -> Vec<(u32, u32, Clock)> {
     let mut groups = Vec::new();
     for key in outcomes.iter().map(|o| (o.case.batch, o.case.tp, o.clock)) {
@@ -95,7 +96,7 @@ fn groups(outcomes: &[Outcome<'_>]) -> Vec<(u32, u32, Clock)> {
     groups
 }
 
-/// A modelled row says so in its first cell, wherever it is pasted.
+/// The model's name. A modelled row is marked in its first cell, so that the mark survives copying.
 pub(super) fn model(records: &Records, clock: Clock) -> String {
     let model = &records.run.provenance.model;
     match clock {
@@ -104,7 +105,7 @@ pub(super) fn model(records: &Records, clock: Clock) -> String {
     }
 }
 
-/// `None` for a case that was not run, which ModelTest has no row for.
+/// `None` for a case that was not run: ModelTest has no row for it.
 fn outcome<'a>(records: &Records, case: &'a PerformanceCase, notes: &mut Vec<String>) -> Option<Outcome<'a>> {
     let repetitions = Repetitions::of(case, &records.requests);
     if repetitions.unrun {
@@ -130,7 +131,7 @@ fn figures(case: &PerformanceCase, good: &[&RequestRecord]) -> Option<Figures> {
     Some(Figures::of(case.batch, case.output_tokens, total_s, prefill_ms, decode_ms))
 }
 
-/// The cells of each row, padded; the averages are two more cells of the last row, whatever that is.
+/// The padded cells of each row. The averages are two more cells of the last row, even if that row is an error.
 pub(super) fn rows(model: &str, outcomes: &[&Outcome<'_>]) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = outcomes.iter().map(|outcome| cells(model, outcome)).collect();
     let passed: Vec<Figures> = outcomes.iter().filter_map(|o| o.figures.as_ref().ok().copied()).collect();
@@ -165,7 +166,7 @@ pub(super) fn cells(model: &str, outcome: &Outcome<'_>) -> Vec<String> {
     cells
 }
 
-/// Headings as they are; short rows filled up, as its table writer does.
+/// Plain headings. Short rows are filled up, as ModelTest's table writer does.
 pub(super) fn plain_rows(rows: &[Vec<String>]) -> Vec<Vec<String>> {
     let filled = rows.iter().map(|row| {
         let mut row = row.clone();
@@ -175,7 +176,7 @@ pub(super) fn plain_rows(rows: &[Vec<String>]) -> Vec<Vec<String>> {
     std::iter::once(HEADINGS.map(str::to_owned).to_vec()).chain(filled).collect()
 }
 
-/// Headings padded, the tenth another; rows as long as they are.
+/// Padded headings, with another tenth one. Rows keep their lengths.
 fn formatted_rows(rows: &[Vec<String>]) -> Vec<Vec<String>> {
     let mut headings = HEADINGS;
     headings[9] = FORMATTED_TENTH;

@@ -1,4 +1,4 @@
-//! ModelTest's precision files: accuracy by subject (C-Eval) or file (BoolQ) with the total first, and a debug file with
+//! ModelTest's precision files: accuracy by subject (C-Eval) or file (BoolQ), total first, and a debug file with
 //! every item.
 
 use super::super::python::{float, list, ljust, truth};
@@ -12,10 +12,10 @@ const RESULT: [&str; 4] = ["file_name", "value", "correct", "sum"];
 /// Columns of the debug file.
 const DEBUG: [&str; 7] =
     ["key", "queries", "input_token_ids", "output_token_ids", "test_result", "golden_result", "pass"];
-/// ModelTest's word for a run over a whole data set.
+/// ModelTest's name for a run over a whole data set.
 const MODE: &str = "full";
 
-/// The data sets that ModelTest has such files for, and how it writes them.
+/// The data sets for which ModelTest has such files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Set {
     CEval,
@@ -23,7 +23,7 @@ enum Set {
 }
 
 impl Set {
-    /// The set of a task, whose name begins with the set's word.
+    /// The set of a task. The task's name begins with the set's.
     fn of(case: &AccuracyCase) -> Option<Self> {
         match case.task.split('-').next()? {
             "ceval" => Some(Self::CEval),
@@ -39,7 +39,7 @@ impl Set {
         }
     }
 
-    /// The row of the result file that an item counts in.
+    /// The row of the result file that counts an item.
     fn file_name(self, sample: &SampleRecord) -> String {
         match self {
             Self::CEval => sample.subject.clone(),
@@ -56,7 +56,7 @@ impl Set {
         }
     }
 
-    /// An answer in ModelTest's words.
+    /// An answer in ModelTest's spelling.
     fn answer(self, answer: &str) -> String {
         match (self, answer) {
             (Self::BoolQ, "yes") => truth(true).to_owned(),
@@ -92,7 +92,7 @@ pub(super) fn files(
     Ok(files)
 }
 
-/// What a reader of one case must know.
+/// Notes for readers of one case's files.
 fn case_notes(case: &AccuracyCase, samples: &[&SampleRecord], prompts: &Prompts<'_>) -> Vec<String> {
     let mut notes = vec![format!("{}: protocol {}, {} shots", case.task, case.protocol, case.shots)];
     if (samples.len() as u64) < case.items {
@@ -139,7 +139,7 @@ fn case_files(
     ])
 }
 
-/// Headings, the total, then a row for each subject or file in the order of the items.
+/// Headings, the total, then one row per subject or file in the order of the items.
 fn results(set: Set, samples: &[&SampleRecord]) -> Vec<Vec<String>> {
     let mut counts: Vec<(String, u64, u64)> = vec![("total".to_owned(), 0, 0)];
     for sample in samples {
@@ -167,7 +167,7 @@ fn is_right(sample: &SampleRecord) -> bool {
     sample.state == SampleState::Scored && sample.correct
 }
 
-/// Every cell as wide as its column's widest, the heading included.
+/// Pads every cell to the widest of its column, including the heading.
 fn padded(rows: &[Vec<String>]) -> Vec<Vec<String>> {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..RESULT.len()).map(width).collect();
@@ -199,8 +199,8 @@ fn debug(
     std::iter::once(DEBUG.map(str::to_owned).to_vec()).chain(samples.iter().map(row)).collect()
 }
 
-/// The answer; where none was read, what ModelTest's extraction leaves: for the few-shot protocol the first character
-/// whatever it is, or -1; else nothing.
+/// The answer. Without one, what ModelTest's extraction leaves: for the few-shot protocol the first character,
+/// whatever it is, or -1; otherwise nothing.
 fn test_result(set: Set, case: &AccuracyCase, sample: &SampleRecord) -> String {
     match (&sample.pred, sample.state) {
         (Some(pred), _) => set.answer(pred),
