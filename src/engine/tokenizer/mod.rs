@@ -12,10 +12,11 @@
 //! | Which ids go before a prompt? | see below |
 //!
 //! **Special tokens.** The Hugging Face class `ChatGLMTokenizer` gives `[MASK] [gMASK] [sMASK] sop eop` the ids after
-//! the last piece of `tokenizer.model`. They exist here if `tokenizer_config.json` names that class (`tokenizer_class`
-//! or `auto_map`). They also exist if it names no class (it is missing, empty, or has a class that fits every
-//! vocabulary) and the model has a dummy prefix, as ChatGLM2's has. A model without a dummy prefix that no file calls a
-//! ChatGLM tokenizer has none.
+//! the last piece of `tokenizer.model`. They exist here in two cases:
+//!
+//! - `tokenizer_config.json` names that class (`tokenizer_class` or `auto_map`).
+//! - It names no class and the model has a dummy prefix, as ChatGLM2's has. A file that is missing or empty, or has a
+//!   class that fits every vocabulary, names no class.
 //!
 //! **Prompt prefix.** The first of these that applies:
 //!
@@ -24,8 +25,8 @@
 //! 3. What the post-processor of `tokenizer.json` puts before a text.
 //! 4. Nothing.
 //!
-//! The folder is rejected until `prefix_tokens` decides if `config.json` says `chatglm`, the vocabulary could have a
-//! prefix, and another file contradicts it. Without its prefix, the model's answers are useless.
+//! If `config.json` says `chatglm` but another file contradicts a prefix that the vocabulary could have, the folder is
+//! rejected until `prefix_tokens` decides. Without its prefix, the model's answers are useless.
 //!
 //! Special tokens are never found in text: `"[gMASK]"` becomes ordinary pieces.
 
