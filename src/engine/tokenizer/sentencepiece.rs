@@ -9,8 +9,8 @@
 //! - The list holds *every* split of a piece into two parts, ordered by the piece's score.
 //! - No two pieces share a score.
 //!
-//! Then the order of all merges is fixed, so the inside of a piece always grows in the same way, and only one of its
-//! splits ever occurs. The place of its other splits in the list does not matter.
+//! Then the order of all merges is fixed, so the inside of a piece always grows in the same way. Only one of its splits
+//! ever occurs, and the place of the others in the list does not matter.
 //!
 //! To that algorithm, a whole text is one word. The text is therefore split beforehand, between two characters that are
 //! adjacent in no piece. No merge can cross such a place, so the parts are independent and only the speed changes:

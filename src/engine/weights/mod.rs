@@ -211,9 +211,9 @@ pub trait WeightSource: Send + Sync {
 
     /// Returns 64 hexadecimal digits that are equal for models with the same weights.
     ///
-    /// For a checkpoint, every byte of every tensor is read and hashed (SHA-256, all cores; the disk sets the pace),
-    /// because anything less would miss changes. `hashed` receives the bytes done since its last call, from several
-    /// threads. The distribution of tensors over files does not matter.
+    /// For a checkpoint, every byte of every tensor is read and hashed, because anything less would miss changes. The
+    /// hash is SHA-256 on all cores; the disk sets the pace. `hashed` receives the bytes done since its last call, from
+    /// several threads. The distribution of tensors over files does not matter.
     fn fingerprint(&self, hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError>;
 }
 
