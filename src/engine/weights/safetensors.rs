@@ -38,7 +38,7 @@ pub(super) struct IndexWire {
 }
 
 impl IndexWire {
-    /// Reads an index, all of whose files must lie in its folder.
+    /// Reads an index. All its files must lie in its folder.
     pub(super) fn read(path: &Path) -> Result<Self, WeightError> {
         let failed = |source| WeightError::Read { path: path.to_path_buf(), source };
         let broken = |problem| WeightError::Format { path: path.to_path_buf(), problem };
@@ -169,8 +169,8 @@ impl Checkpoint {
     }
 }
 
-/// Reads a file's header and the offset of its data. Checks that the file has exactly the data that the header
-/// declares.
+/// Reads a file's header and the offset of its data. Checks that every byte range lies inside the file, and that they
+/// cover all data.
 fn read_header(bytes: &[u8]) -> Result<(Metadata, usize), String> {
     if lfs::is_pointer(bytes) {
         return Err(lfs::POINTER.to_owned());
