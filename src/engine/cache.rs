@@ -1,33 +1,34 @@
-//! Which block of the paged KV cache belongs to which sequence.
+//! Allocation of paged KV-cache blocks to sequences.
 
 use crate::device::KV_BLOCK_TOKENS;
 
-/// Hands out blocks of [`KV_BLOCK_TOKENS`] tokens, the lowest that are free: which ones a sequence gets, and so where its cache lies,
-/// follows from what runs beside it, not from what ran before.
+/// Allocates blocks of [`KV_BLOCK_TOKENS`] tokens, lowest free number first.
+/// A sequence's blocks, and so its place in the cache, depend only on the sequences running beside it, not on earlier
+/// ones.
 #[derive(Debug)]
 pub struct BlockAllocator {
-    /// Descending.
+    /// Free blocks, in descending order.
     free: Vec<u32>,
 }
 
-/// Blocks that hold `tokens` tokens.
+/// Returns the number of blocks that hold `tokens` tokens.
 pub fn blocks_for(tokens: usize) -> usize {
     tokens.div_ceil(KV_BLOCK_TOKENS)
 }
 
 impl BlockAllocator {
-    /// All of `blocks` free.
+    /// Creates an allocator with all `blocks` blocks free.
     pub fn new(blocks: usize) -> Self {
         Self { free: (0..blocks as u32).rev().collect() }
     }
 
-    /// Blocks for `tokens` tokens, or `None` while too few are free.
+    /// Takes blocks for `tokens` tokens, or returns `None` if too few are free.
     pub fn take(&mut self, tokens: usize) -> Option<Vec<u32>> {
         let wanted = blocks_for(tokens);
         (wanted <= self.free.len()).then(|| self.free.split_off(self.free.len() - wanted))
     }
 
-    /// Gives a sequence's blocks back.
+    /// Returns a sequence's blocks to the free list.
     pub fn give(&mut self, blocks: Vec<u32>) {
         self.free.extend(blocks);
         self.free.sort_unstable_by(|a, b| b.cmp(a));

@@ -1,14 +1,15 @@
 //! ChatGLM2 conversation rounds as one prompt.
 //!
-//! The model was tuned on one text form: numbered rounds, `问` (question) and `答` (answer) with full-width colons, blank
-//! lines between. It is that of `build_prompt` in the model's Hugging Face code, character for character.
+//! The model was tuned on one text form: numbered rounds, `问` (question) and `答` (answer) with full-width colons, and
+//! blank lines between them. This form matches `build_prompt` in the model's Hugging Face code, character for
+//! character.
 
-/// One finished round: what was asked, what was answered.
+/// One finished round: question and answer.
 pub type Round = (String, String);
 
-/// The text of a conversation up to the answer that is wanted: finished rounds, then the new question.
+/// Builds the prompt for the next answer: the finished rounds, then the new question.
 ///
-/// Rounds are counted from 1. The result goes through [`encode_prompt`](crate::engine::tokenizer::Tokenizer::encode_prompt).
+/// Rounds are counted from 1. Pass the result to [`encode_prompt`](crate::engine::tokenizer::Tokenizer::encode_prompt).
 ///
 /// ```
 /// # use glmbench::engine::chat::build_prompt;
@@ -24,18 +25,19 @@ pub fn build_prompt(history: &[Round], query: &str) -> String {
     prompt + &open_round(history.len() + 1, query)
 }
 
-/// A round up to its answer.
+/// Formats a round up to its answer.
 fn open_round(number: usize, question: &str) -> String {
     format!("[Round {number}]\n\n问：{question}\n\n答：")
 }
 
-/// An answer as it is shown and kept in the history, from the text that was generated: white space at both ends is
-/// removed, and the model's place-holder for the time of its training, `[[训练时间]]`, is filled in.
+/// Turns generated text into the answer to show and to keep in the history.
+///
+/// Trims white space at both ends and replaces the model's placeholder for its training date, `[[训练时间]]`.
 pub fn process_response(response: &str) -> String {
     response.trim_matches(is_python_space).replace("[[训练时间]]", "2023年")
 }
 
-/// What Python's `str.strip` removes: Unicode white space and the four ASCII separators U+001C to U+001F.
+/// Whether Python's `str.strip` removes `c`: Unicode white space and the four ASCII separators U+001C to U+001F.
 fn is_python_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

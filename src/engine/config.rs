@@ -1,7 +1,7 @@
 //! The model's shape, read from a Hugging Face `config.json` of the ChatGLM2 family.
 //!
-//! Every word of the file is read, known to change no number, refused, or kept as unread (`words`); a key whose value is
-//! `null` is as good as absent.
+//! Every key of the file is used, known to have no effect on the numbers, rejected, or kept as unread (`words`). A key
+//! with value `null` counts as absent.
 
 mod scaling;
 mod words;
@@ -16,10 +16,10 @@ use crate::device::rotary::RotaryScaling;
 
 pub use self::scaling::RopeScaling;
 
-/// Largest file that is read; ChatGLM2-6B's has 1,300 bytes, one with the labels of a classifier some thousand more.
+/// Largest accepted file. ChatGLM2-6B's has 1,300 bytes; the labels of a classifier add a few thousand.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// Why a `config.json` cannot be used.
+/// Errors of a `config.json` that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -27,10 +27,10 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file is no JSON, or a key is missing or has the wrong type.
+    /// The file is not JSON, or a key is missing or has the wrong type.
     #[error("{path}: {source}")]
     Json {
         /// The file.
@@ -38,7 +38,7 @@ pub enum ConfigError {
         /// Line, column and key.
         source: serde_json::Error,
     },
-    /// The values are readable but describe no model that this engine runs.
+    /// The values are readable but describe a model that this engine does not run.
     #[error("{path}: {problem}")]
     Unsupported {
         /// The file.
@@ -57,39 +57,39 @@ pub struct ModelConfig {
     pub hidden_size: usize,
     /// Width of one half (gate or up) of the feed-forward layer.
     pub ffn_hidden_size: usize,
-    /// Channels of one attention head.
+    /// Channels per attention head.
     pub kv_channels: usize,
     /// Query heads.
     pub num_attention_heads: usize,
-    /// KV heads: each serves `num_attention_heads / num_kv_heads` query heads (`multi_query_group_num`).
+    /// KV heads (`multi_query_group_num`). Each serves `num_attention_heads / num_kv_heads` query heads.
     pub num_kv_heads: usize,
     /// Rows of the embedding and of the output layer.
     pub padded_vocab_size: usize,
-    /// Positions the model was made for: the longest context.
+    /// Longest context, in positions.
     pub seq_length: usize,
-    /// Added to the mean of squares in RMSNorm.
+    /// Epsilon of RMSNorm, added to the mean of squares.
     pub layernorm_epsilon: f32,
-    /// How far rotary positions are stretched; `None` where the file has no such key (ChatGLM2-6B itself).
+    /// Stretch factor of the rotary positions; `None` if the file has no such key (ChatGLM2-6B itself).
     pub rope_ratio: Option<f64>,
-    /// What `rope_ratio` does; `None` where there is none.
+    /// What `rope_ratio` scales; `None` if there is no `rope_ratio`.
     pub rope_scaling: Option<RopeScaling>,
-    /// The query/key/value projection has a bias.
+    /// Whether the query/key/value projection has a bias.
     pub qkv_bias: bool,
-    /// Virtual tokens of a P-tuning v2 prefix.
+    /// Number of virtual tokens of a P-tuning v2 prefix.
     pub pre_seq_len: Option<usize>,
-    /// The prefix goes through a two-layer network.
+    /// Whether the prefix goes through a two-layer network.
     pub prefix_projection: bool,
-    /// Each of them ends a sequence. Empty where the file names none: then the tokenizer's own does.
+    /// Tokens that end a sequence. Empty if the file names none: then the tokenizer's own end token applies.
     pub eos_token_ids: Vec<u32>,
     /// `_name_or_path` as written.
     pub name: Option<String>,
-    /// What says that the weights are quantised, e.g. `quantization_bit = 4`.
+    /// The key and value that mark the weights as quantised, e.g. `quantization_bit = 4`.
     pub quantised: Option<String>,
-    /// Words of the file that this engine does not know, with their values as JSON.
+    /// Keys of the file that this engine does not know, with their values as JSON.
     pub unread: BTreeMap<String, String>,
 }
 
-/// The keys that matter, as they stand in the file.
+/// The keys that this engine uses, as written in the file.
 #[derive(Deserialize)]
 struct Wire {
     #[serde(rename = "_name_or_path")]
@@ -119,7 +119,7 @@ struct Wire {
     others: Map<String, Value>,
 }
 
-/// An id, or a list of them.
+/// One token id, or a list of them.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a token id or a list of token ids")]
 enum OneOrMore {
@@ -131,13 +131,13 @@ impl ModelConfig {
     /// Reads and checks a `config.json`.
     ///
     /// # Errors
-    /// The file cannot be read, or is no JSON; a shape or a word that this engine does not run; a `rope_ratio` of which nothing
-    /// says what it does.
+    /// The file cannot be read or is not JSON, or it has a shape or key that this engine does not run. Also if the
+    /// meaning of a `rope_ratio` is unknown.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         Self::from_file_as(path, None)
     }
 
-    /// As [`from_file`](Self::from_file), where a person may have said what `rope_ratio` does.
+    /// Like [`from_file`](Self::from_file), with the user's choice of what `rope_ratio` scales, if given.
     pub fn from_file_as(path: &Path, scaling: Option<RopeScaling>) -> Result<Self, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_path_buf(), source };
         let found = std::fs::metadata(path).map_err(failed)?;
@@ -149,13 +149,14 @@ impl ModelConfig {
         Self::from_json_as(&text, path, scaling)
     }
 
-    /// As [`from_file`](Self::from_file), for whoever does not compute with it: what `rope_ratio` does need not be known.
+    /// Like [`from_file`](Self::from_file), for callers that need only the shape: the meaning of `rope_ratio` may be
+    /// unknown.
     pub fn shape_of(path: &Path) -> Result<Self, ConfigError> {
         Self::from_file(path)
             .or_else(|error| Self::from_file_as(path, Some(RopeScaling::Base)).map_err(|_| error))
     }
 
-    /// Parses and checks the text of a `config.json`; `path` is for messages.
+    /// Parses and checks the text of a `config.json`. `path` is used in messages only.
     pub fn from_json(text: &str, path: &Path) -> Result<Self, ConfigError> {
         Self::from_json_as(text, path, None)
     }
@@ -175,7 +176,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// ChatGLM2-6B's own shape.
+    /// Returns ChatGLM2-6B's own shape.
     pub fn chatglm2_6b() -> Self {
         Self {
             num_layers: 28,
@@ -276,27 +277,27 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Width of all query heads.
+    /// Returns the width of all query heads.
     pub fn q_width(&self) -> usize {
         self.num_attention_heads * self.kv_channels
     }
 
-    /// Width of all key heads (or of all value heads).
+    /// Returns the width of all key heads, which is also that of all value heads.
     pub fn kv_width(&self) -> usize {
         self.num_kv_heads * self.kv_channels
     }
 
-    /// Output width of the fused query/key/value projection: `[q | k | v]`.
+    /// Returns the output width of the fused query/key/value projection: `[q | k | v]`.
     pub fn qkv_width(&self) -> usize {
         self.q_width() + 2 * self.kv_width()
     }
 
-    /// Channels of a head that are rotated: the first half.
+    /// Returns the number of rotated channels per head: the first half.
     pub fn rotary_channels(&self) -> usize {
         self.kv_channels / 2
     }
 
-    /// What `rope_ratio` does, with its value.
+    /// Returns what `rope_ratio` scales, with its value.
     pub fn rotary_scaling(&self) -> RotaryScaling {
         match (self.rope_scaling, self.rope_ratio) {
             (Some(RopeScaling::Positions), Some(ratio)) => RotaryScaling::Positions(ratio),
@@ -305,7 +306,7 @@ impl ModelConfig {
         }
     }
 
-    /// The shape in words: two models with the same have the same work to do for a token.
+    /// Returns the shape as text. Two models with the same text do the same work per token.
     pub fn shape(&self) -> String {
         let prefix = self.pre_seq_len.map(|n| format!(", prefix {n}")).unwrap_or_default();
         format!(
@@ -320,7 +321,7 @@ impl ModelConfig {
         )
     }
 
-    /// Numbers in all weights, prefix excluded.
+    /// Returns the number of parameters, prefix excluded.
     pub fn parameters(&self) -> u64 {
         let hidden = self.hidden_size as u64;
         let qkv = self.qkv_width() as u64;
@@ -333,13 +334,13 @@ impl ModelConfig {
         layer * self.num_layers as u64 + hidden + 2 * hidden * self.padded_vocab_size as u64
     }
 
-    /// `[out, in]` of the weight matrix of the output layer.
+    /// Returns `[out, in]` of the output layer's weight matrix.
     pub fn output_matrix(&self) -> [u64; 2] {
         [self.padded_vocab_size as u64, self.hidden_size as u64]
     }
 
-    /// `[out, in]` of the weight matrices of one layer: queries, keys and values; attention's output; the feed-forward
-    /// layer's two halves and its way down.
+    /// Returns `[out, in]` of one layer's weight matrices: query/key/value projection, attention output, the
+    /// feed-forward layer's fused gate and up projection, and its down projection.
     pub fn layer_matrices(&self) -> [[u64; 2]; 4] {
         let [hidden, q, qkv, ffn] =
             [self.hidden_size, self.q_width(), self.qkv_width(), self.ffn_hidden_size].map(|n| n as u64);
@@ -354,7 +355,7 @@ fn check_flags(wire: &Wire) -> Result<(), String> {
         return Err(format!("model_type is \"{kind}\", expected \"chatglm\""));
     }
     let flags = [
-        // Without it the rows of the fused projection lie head by head, q, k and v of each together.
+        // Without this flag, the rows of the fused projection are ordered by head: q, k and v of each head together.
         ("multi_query_attention", wire.multi_query_attention.unwrap_or(false), true),
         ("rmsnorm", wire.rmsnorm.unwrap_or(true), true),
         ("post_layer_norm", wire.post_layer_norm.unwrap_or(true), true),

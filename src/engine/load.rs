@@ -1,4 +1,4 @@
-//! From words to a loaded model: where the model is, what it is loaded for.
+//! Loading a model from the command line's values: where it comes from, and the device and limits to load it for.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,9 @@ use super::weights::unread::Unread;
 use super::weights::watch::Watched;
 use super::weights::{Choice, StorageType, WeightSource, layout, open_checkpoint, quantised};
 
-/// Seed of `dummy:` weights.
+/// Seed of the `dummy:` weights.
 const DUMMY_SEED: u64 = 0;
-/// What ends a sequence of ChatGLM2, for models of which no file says it: `</s>`.
+/// ChatGLM2's end-of-sequence token `</s>`, for models without a file that names one.
 const CHATGLM2_END: u32 = 2;
 
 /// Where a model comes from.
@@ -40,8 +40,8 @@ pub enum ModelPath {
 }
 
 impl ModelPath {
-    /// Reads the word of `--model`: a folder, `dummy:chatglm2-6b`, or `dummy:PATH/config.json`. `demo` is for the caller
-    /// to turn into a folder.
+    /// Parses the value of `--model`: a folder, `dummy:chatglm2-6b`, or `dummy:PATH/config.json`. The caller turns
+    /// `demo` into a folder.
     pub fn parse(word: &OsStr) -> Self {
         match word.to_str().and_then(|word| word.strip_prefix("dummy:")) {
             Some("chatglm2-6b") => Self::DummyChatglm2,
@@ -50,8 +50,8 @@ impl ModelPath {
         }
     }
 
-    /// The model's shape; `scaling` is what a person says that its `rope_ratio` does. Where `config.json` names no end of a
-    /// sequence, the tokenizer's own is it.
+    /// Returns the model's shape. `scaling` is the user's choice of what `rope_ratio` scales.
+    /// If `config.json` names no end-of-sequence token, the tokenizer's own is used.
     pub fn config(&self, scaling: Option<RopeScaling>) -> Result<ModelConfig, EngineError> {
         let read = |path: &Path| ModelConfig::from_file_as(path, scaling);
         let mut config = match self {
@@ -66,7 +66,7 @@ impl ModelPath {
         Ok(config)
     }
 
-    /// The id that the tokenizer's files say ends a sequence; ChatGLM2's where there is no tokenizer.
+    /// Returns the end-of-sequence id from the tokenizer's files, or ChatGLM2's if there is no tokenizer.
     fn end_of_sequence(&self) -> Result<u32, EngineError> {
         let Some(dir) = self.tokenizer_dir() else { return Ok(CHATGLM2_END) };
         match Tokenizer::from_dir(dir) {
@@ -77,13 +77,13 @@ impl ModelPath {
                     dir.display()
                 ))
             }),
-            // Whoever needs the tokenizer is told that it is not there.
+            // A missing tokenizer is reported where it is needed.
             Err(TokenizerError::Missing { .. }) => Ok(CHATGLM2_END),
             Err(error) => Err(EngineError::Option(error.to_string())),
         }
     }
 
-    /// Which weights it has, in words; [`weights`](Self::weights) opens them.
+    /// Describes the weights in words; [`weights`](Self::weights) opens them.
     pub fn weights_in_words(&self) -> Result<String, EngineError> {
         Ok(match self {
             Self::Folder(dir) => Choice::of(dir)?.words(),
@@ -91,7 +91,7 @@ impl ModelPath {
         })
     }
 
-    /// The folder with tokenizer files; random weights have none.
+    /// Returns the folder with the tokenizer files; random weights have none.
     pub fn tokenizer_dir(&self) -> Option<&Path> {
         match self {
             Self::Folder(dir) => Some(dir),
@@ -99,7 +99,7 @@ impl ModelPath {
         }
     }
 
-    /// The weights, checked against the shape but not yet read.
+    /// Opens the weights and checks them against the shape, without reading them.
     pub fn weights(&self, config: &ModelConfig, dtype: DType) -> Result<Box<dyn WeightSource>, EngineError> {
         if let Self::Folder(dir) = self {
             let source = open_checkpoint(dir)?;
@@ -111,7 +111,7 @@ impl ModelPath {
     }
 }
 
-/// The path behind `dummy:` where it is no UTF-8, as paths may be.
+/// Returns the path after `dummy:` if it is not UTF-8, which paths need not be.
 #[cfg(unix)]
 fn dummy_of_bytes(word: &OsStr) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt;
@@ -123,7 +123,7 @@ fn dummy_of_bytes(_: &OsStr) -> Option<PathBuf> {
     None
 }
 
-/// The type in files for a type of the device.
+/// Returns the storage type that corresponds to a device type.
 fn storage(dtype: DType) -> StorageType {
     match dtype {
         DType::Fp32 => StorageType::F32,
@@ -132,12 +132,12 @@ fn storage(dtype: DType) -> StorageType {
     }
 }
 
-/// Devices of the command line.
+/// The values of `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
     /// The CPU engine.
     Cpu,
-    /// The plain fp32 oracle.
+    /// The plain fp32 reference implementation.
     Reference,
     /// Atlas 300I DUO, two Ascend 310P3.
     Duo300i,
@@ -146,8 +146,8 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
-    /// Tokens that it is best fed in one step at most. A few hundred rows fill a CPU's matrix kernels; a card wants few
-    /// launches, and a prompt fed whole where it can be.
+    /// Returns the largest useful number of tokens per step. A few hundred rows fill a CPU's matrix kernels. A card
+    /// needs few launches, and whole prompts where possible.
     pub fn step_tokens(self) -> usize {
         match self {
             Self::Cpu | Self::Reference => 512,
@@ -155,7 +155,7 @@ impl DeviceKind {
         }
     }
 
-    /// The word of `--device`.
+    /// Returns the value of `--device`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -165,7 +165,7 @@ impl DeviceKind {
         }
     }
 
-    /// The Ascend chip behind it.
+    /// Returns the Ascend chip of this device, if it is a card.
     pub fn chip(self) -> Option<Chip> {
         match self {
             Self::Cpu | Self::Reference => None,
@@ -174,11 +174,11 @@ impl DeviceKind {
         }
     }
 
-    /// Whether it can do it: what can be known before a model is loaded.
+    /// Checks what can be known before a model is loaded.
     ///
     /// # Errors
-    /// CANN is not installed and no emulator is asked for; an emulator is, of what is none; a type or a number of ranks that the
-    /// card does not have.
+    /// CANN is not installed and no emulator was requested, or the emulator was requested for a device that is not a
+    /// card. Also a type or a number of ranks that the card does not support.
     pub fn check(
         self,
         precision: Precision,
@@ -192,7 +192,7 @@ impl DeviceKind {
         Ok(AscendGroup::check(chip, precision.dtype, world, emulation.as_ref())?)
     }
 
-    /// Only cards are emulated.
+    /// Checks that emulation is requested for cards only.
     fn check_emulated(self, emulate: Option<&Emulate>) -> Result<(), EngineError> {
         if emulate.is_none() || self.chip().is_some() {
             return Ok(());
@@ -203,10 +203,10 @@ impl DeviceKind {
         )))
     }
 
-    /// Whether its operators can be timed from the host.
+    /// Checks that the host can time the device's operators.
     ///
     /// # Errors
-    /// They cannot: a card runs them behind the host's back.
+    /// The device is a card, which runs its operators asynchronously.
     pub fn check_profile(self) -> Result<(), EngineError> {
         match self.chip() {
             None => Ok(()),
@@ -218,15 +218,15 @@ impl DeviceKind {
         }
     }
 
-    /// Whether it computes so.
+    /// Checks that the device supports the precision.
     ///
     /// # Errors
-    /// What it has instead.
+    /// The device does not; the message names what it supports.
     fn check_precision(self, precision: Precision) -> Result<(), EngineError> {
         let expected = match self {
             Self::Cpu => return Ok(()),
             Self::Reference if precision == DType::Fp32.into() => return Ok(()),
-            // Which of the plain types a chip has is for its own code to say.
+            // The chip's own code checks which of the plain types it supports.
             Self::Duo300i | Self::A2800i if precision.is_plain() => return Ok(()),
             Self::Reference => "it computes in fp32 only",
             Self::Duo300i => "it has fp16; quantised forms run on the cpu",
@@ -253,57 +253,59 @@ impl std::str::FromStr for DeviceKind {
     }
 }
 
-/// An emulated card in place of a real one.
+/// Settings for an emulated card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Emulate {
-    /// Chip profile: a file, or the name of one in this binary; the card's own where `None`.
+    /// Chip profile: a file, or the name of a built-in profile. `None` means the card's own.
     pub profile: Option<PathBuf>,
-    /// Only the virtual clock runs: nothing is computed and no weight is read.
+    /// Whether only the virtual clock runs: nothing is computed and no weights are read.
     pub timing_only: bool,
 }
 
 impl Emulate {
-    /// The emulated machine.
+    /// Creates the emulated machine.
     ///
     /// # Errors
-    /// The profile cannot be read, or is another chip's.
+    /// The profile cannot be read, or belongs to another chip.
     pub fn machine(&self, chip: Chip) -> Result<Emulation, EngineError> {
         Emulation::new(chip, self.profile.as_deref(), self.timing_only)
             .map_err(|problem| EngineError::Option(problem.to_string()))
     }
 }
 
-/// What a model is loaded for.
+/// Options for loading a model.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Which device.
+    /// The device.
     pub device: DeviceKind,
-    /// On the emulator.
+    /// Emulator settings; `None` for real hardware.
     pub emulate: Option<Emulate>,
     /// Types of weights, activations and cache.
     pub precision: Precision,
     /// Rounding of the rotary table.
     pub rotary: RotaryMode,
-    /// Threads; all cores of the process where `None`.
+    /// Number of threads; `None` means all cores available to the process.
     pub threads: Option<usize>,
-    /// Kernels; the best of the machine where `None`.
+    /// CPU kernels; `None` means the best that the machine supports.
     pub instruction_set: Option<InstructionSet>,
-    /// Tensor-parallel ranks.
+    /// Number of tensor-parallel ranks.
     pub tp: usize,
-    /// Each rank's threads stay on cores of their own.
+    /// Whether each rank's threads are bound to their own cores.
     pub bind: bool,
-    /// Every operator is timed ([`Scheduler::take_profile`]).
+    /// Whether every operator is timed ([`Scheduler::take_profile`]).
     pub profile_operators: bool,
-    /// What must fit.
+    /// The limits that must fit into memory.
     pub limits: Limits,
 }
 
-/// Loads a model; `progress` hears the tensors loaded (on rank 0, where there are several) and their number. Weights that are
-/// NaN, or infinite in the run's type, are loaded as they are: [`Scheduler::weight_faults`] names them.
+/// Loads a model.
 ///
-/// # Errors
-/// A number of ranks that the model cannot be cut for, before anything is loaded; a device that is not there or too small;
-/// weights that cannot be read.
+/// `progress` receives the number of tensors loaded so far (by rank 0, if there are several ranks) and the total.
+/// Weights that are NaN, or infinite in the run's type, are loaded unchanged: [`Scheduler::weight_faults`] names them.
+///
+/// The model cannot be split over this number of ranks (checked before anything is loaded). The device is missing or
+/// too small. The weights cannot be read.
+/// too small, or the weights cannot be read.
 pub fn load(
     config: &ModelConfig,
     source: Arc<dyn WeightSource>,
@@ -376,7 +378,7 @@ pub fn load(
     Ok(scheduler)
 }
 
-/// What a model is loaded from, for whichever device.
+/// The inputs of loading that are common to all devices.
 struct On<'a> {
     config: &'a ModelConfig,
     options: &'a LoadOptions,
@@ -386,7 +388,7 @@ struct On<'a> {
 }
 
 impl On<'_> {
-    /// Loads it on a single device, timed if that is asked for.
+    /// Loads the model on a single device, timed if requested.
     fn one(&mut self, device: impl Device + 'static) -> Result<Box<dyn Forward>, EngineError> {
         let LoadOptions { rotary, limits, .. } = *self.options;
         let (config, source, progress) = (self.config, &*self.source, &mut *self.progress);
@@ -399,7 +401,7 @@ impl On<'_> {
         })
     }
 
-    /// Loads it on a group of devices.
+    /// Loads the model on a group of devices, timed if requested.
     fn ranks(&mut self, group: impl DeviceGroup) -> Result<Box<dyn Forward>, EngineError> {
         let LoadOptions { rotary, limits, .. } = *self.options;
         let (config, source, progress) = (self.config, Arc::clone(&self.source), &mut *self.progress);
@@ -413,10 +415,10 @@ impl On<'_> {
     }
 }
 
-/// Reads the tokenizer of a folder and checks that the model has a row for each of its ids.
+/// Reads the tokenizer of a folder and checks that the model has an embedding row for each of its ids.
 ///
-/// Byte pieces alone may be without: a vocabulary made of another kind of tokenizer can have them behind all its rows. Text
-/// that needs one is refused when it comes.
+/// Byte pieces are exempt: a vocabulary converted from another kind of tokenizer may place them behind the last row.
+/// Text that needs such a piece is rejected later.
 pub fn load_tokenizer(dir: &Path, config: Option<&ModelConfig>) -> Result<Tokenizer, EngineError> {
     let tokenizer = Tokenizer::from_dir(dir).map_err(|e| EngineError::Option(e.to_string()))?;
     if let Some(config) = config {

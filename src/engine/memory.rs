@@ -1,4 +1,4 @@
-//! What memory a loaded model takes, and whether it is there.
+//! Estimates of the memory that a loaded model takes, and whether it fits.
 
 use crate::device::cpu::CpuMemory;
 use crate::device::{DeviceInfo, KV_BLOCK_TOKENS, Precision};
@@ -11,14 +11,15 @@ use super::parallel::Cut;
 /// Memory that a loaded model may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capacity {
-    /// Bytes that all ranks share: a host's.
+    /// Bytes shared by all ranks: host memory.
     Together(u64),
-    /// Bytes that each rank has to itself: a chip's.
+    /// Bytes for each rank: chip memory.
     EachRank(u64),
 }
 
 impl Capacity {
-    /// Whether a model loaded for `limits` on so many ranks fits; one that cannot be cut so does not.
+    /// Whether a model loaded for `limits` on `world` ranks fits. Returns false if it cannot be split over `world`
+    /// ranks.
     pub fn holds(self, config: &ModelConfig, on: MemoryOf, limits: Limits, world: usize) -> bool {
         let Ok(rank) = MemoryEstimate::per_rank(config, on, limits, world) else { return false };
         match self {
@@ -27,7 +28,7 @@ impl Capacity {
         }
     }
 
-    /// What a model loaded for `limits` on so many ranks takes of it, in words.
+    /// Describes the memory that a model loaded for `limits` on `world` ranks takes.
     pub fn wanted(self, config: &ModelConfig, on: MemoryOf, limits: Limits, world: usize) -> String {
         let Ok(rank) = MemoryEstimate::per_rank(config, on, limits, world) else {
             return format!("it cannot be cut for {world} ranks");
@@ -39,7 +40,7 @@ impl Capacity {
         }
     }
 
-    /// The bytes, and whose they are.
+    /// Describes the capacity in words.
     pub fn words(self) -> String {
         match self {
             Self::Together(bytes) => format!("{:.1} GB are available", bytes as f64 / 1e9),
@@ -48,12 +49,12 @@ impl Capacity {
     }
 }
 
-/// Whose memory: what a device makes of the numbers that it is given.
+/// How a device stores numbers, which determines their size.
 #[derive(Debug, Clone, Copy)]
 pub enum MemoryOf {
-    /// A device that takes what the numbers take in these types, and fp32 for activations.
+    /// A device without padding or repacking: weights and cache in these types, activations in fp32.
     Plain(Precision),
-    /// The CPU, which fills up and lays out.
+    /// The CPU, which pads and repacks.
     Cpu(CpuMemory),
 }
 
@@ -64,7 +65,7 @@ impl<P: Into<Precision>> From<P> for MemoryOf {
 }
 
 impl MemoryOf {
-    /// That of a loaded device.
+    /// Returns the storage scheme of a loaded device.
     pub fn device(info: &DeviceInfo) -> Self {
         match (info.name.as_str(), info.kernel.parse()) {
             ("cpu", Ok(set)) => Self::Cpu(CpuMemory::new(info.precision, Some(set), info.threads)),
@@ -72,7 +73,7 @@ impl MemoryOf {
         }
     }
 
-    /// The largest share of one of so many ranks.
+    /// Returns the scheme of one of `world` ranks, for the rank with the largest share.
     fn of_rank(self, world: usize) -> Self {
         match self {
             Self::Plain(_) => self,
@@ -87,7 +88,7 @@ impl MemoryOf {
         }
     }
 
-    /// Bytes of the weight `[n, k]` of a linear layer.
+    /// Returns the bytes of a linear layer's weight `[n, k]`.
     fn linear_bytes(&self, n: u64, k: u64) -> u64 {
         match self {
             Self::Plain(precision) => precision.linear_bytes(n, k),
@@ -95,7 +96,7 @@ impl MemoryOf {
         }
     }
 
-    /// Bytes of a block of the KV cache, of one layer and head.
+    /// Returns the bytes of one KV-cache block of one layer and head.
     fn kv_block_bytes(&self, channels: usize) -> u64 {
         match self {
             Self::Plain(precision) => 2 * KV_BLOCK_TOKENS as u64 * precision.kv_bytes(channels as u64),
@@ -103,7 +104,7 @@ impl MemoryOf {
         }
     }
 
-    /// Bytes of a row of activations.
+    /// Returns the bytes of one row of activations.
     fn row_bytes(&self, width: usize) -> u64 {
         match self {
             Self::Plain(_) => product(&[width, size_of::<f32>()]),
@@ -111,7 +112,7 @@ impl MemoryOf {
         }
     }
 
-    /// Bytes that products need beside their inputs, the widest of which has `k` numbers.
+    /// Returns the scratch bytes of matrix products whose widest input has `k` elements.
     fn product_bytes(&self, k: usize) -> u64 {
         match self {
             Self::Plain(_) => 0,
@@ -120,44 +121,44 @@ impl MemoryOf {
     }
 }
 
-/// The product of sizes, [`u64::MAX`] where it has no room.
+/// Returns the product of sizes, or [`u64::MAX`] on overflow.
 fn product(factors: &[usize]) -> u64 {
     factors.iter().fold(1, |bytes, &n| bytes.saturating_mul(n as u64))
 }
 
-/// Memory that loading takes, by purpose.
+/// Memory of a loaded model, by purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Weights as the device lays them out.
+    /// Weights, in the device's layout.
     pub weight_bytes: u64,
-    /// KV cache.
+    /// The KV cache.
     pub kv_bytes: u64,
     /// Activations, logits and working memory.
     pub activation_bytes: u64,
 }
 
 impl MemoryEstimate {
-    /// For this model and limits. Shapes of absurd size give [`u64::MAX`] rather than a small number.
+    /// Estimates the memory for a model and limits. Absurdly large shapes saturate at [`u64::MAX`].
     pub fn new(config: &ModelConfig, on: impl Into<MemoryOf>, limits: Limits) -> Self {
         Self::of_rank(config, config, on.into(), limits)
     }
 
-    /// For each of `world` ranks of this model.
+    /// Estimates the memory of each of `world` ranks.
     ///
     /// # Errors
-    /// The model cannot be cut for so many ranks.
+    /// The model cannot be split over this number of ranks.
     pub fn per_rank(
         config: &ModelConfig,
         on: impl Into<MemoryOf>,
         limits: Limits,
         world: usize,
     ) -> Result<Self, EngineError> {
-        // The first holds as much as any other.
+        // All ranks hold the same amount, so the first stands for any.
         let rank = Cut::new(config, 0, world)?.config(config);
         Ok(Self::of_rank(config, &rank, on.into().of_rank(world), limits))
     }
 
-    /// Of `world` such ranks together, where they share a memory.
+    /// Returns the total of `world` such ranks, where they share memory.
     pub fn of_ranks(self, world: usize) -> Self {
         let all = |bytes: u64| bytes.saturating_mul(world as u64);
         Self {
@@ -167,14 +168,14 @@ impl MemoryEstimate {
         }
     }
 
-    /// For the share `config` of the model `whole`.
+    /// Estimates the memory of the shard `config` of the model `whole`.
     fn of_rank(whole: &ModelConfig, config: &ModelConfig, on: MemoryOf, limits: Limits) -> Self {
         let layers = config.num_layers as u64;
         let of_matrices = |count: &dyn Fn([u64; 2]) -> u64| {
             let layer = config.layer_matrices().map(count).into_iter().fold(0, u64::saturating_add);
             layer.saturating_mul(layers).saturating_add(count(config.output_matrix()))
         };
-        // The embedding is not cut, though the output layer is.
+        // The embedding is not split, although the output layer is.
         let uncut = product(&[whole.padded_vocab_size - config.padded_vocab_size, config.hidden_size]);
         let others = config
             .parameters()
@@ -188,7 +189,7 @@ impl MemoryEstimate {
         };
         let (hidden, ffn) = (config.hidden_size, config.ffn_hidden_size);
         let step = [hidden, hidden, hidden, config.qkv_width(), config.q_width(), 2 * ffn, ffn];
-        // The logits once more, for the host.
+        // The logits count twice: once more for the host's copy.
         let last = [hidden, config.qkv_width(), config.padded_vocab_size, config.padded_vocab_size];
         let widest = hidden.max(config.q_width()).max(ffn);
         Self {
@@ -200,7 +201,7 @@ impl MemoryEstimate {
         }
     }
 
-    /// All of it.
+    /// Returns the sum of all parts.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes.saturating_add(self.kv_bytes).saturating_add(self.activation_bytes)
     }

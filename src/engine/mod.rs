@@ -1,4 +1,4 @@
-//! ChatGLM2, and nothing of the harness: tokens in, tokens and log-probabilities out.
+//! The ChatGLM2 engine, independent of the harness: tokens in, tokens and log-probabilities out.
 
 pub mod cache;
 pub mod chat;
@@ -22,54 +22,54 @@ use self::config::ConfigError;
 use self::sampler::Sampling;
 use self::weights::WeightError;
 
-/// Why the engine cannot do what was asked.
+/// Errors of the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The model's configuration.
+    /// The model's configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The checkpoint.
+    /// The checkpoint cannot be used.
     #[error(transparent)]
     Weights(WeightError),
-    /// The device.
+    /// The device failed or cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A request that this model can never run.
     #[error("{0}")]
     Request(String),
-    /// An option that makes no sense for this model or machine.
+    /// An option that is invalid for this model or machine.
     #[error("{0}")]
     Option(String),
-    /// The model's numbers broke down.
+    /// A logit is NaN or infinite.
     #[error("{of}: {place}")]
     NotFinite {
         /// What was being computed.
         of: String,
-        /// Where the first number stood that is none.
+        /// The first non-finite number.
         place: NotFinite,
     },
 }
 
-/// Where a model's numbers broke down: the first logit of a position that is NaN or infinite.
+/// The first logit of a position that is NaN or infinite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotFinite {
-    /// Position in the sequence, from 0, of the token that the logits follow.
+    /// Position in the sequence, from 0, of the token before these logits.
     pub position: usize,
     /// Token id of the logit.
     pub token: u32,
-    /// What stands there: `NaN`, `inf` or `-inf`.
+    /// The value found: `NaN`, `inf` or `-inf`.
     pub value: &'static str,
 }
 
 impl NotFinite {
-    /// The first logit of a position that is not finite; `None` where all are.
+    /// Returns the first non-finite logit of a position; `None` if all are finite.
     pub fn find(position: usize, logits: &[f32]) -> Option<Self> {
         let token = logits.iter().position(|logit| !logit.is_finite())?;
         Some(Self { position, token: token as u32, value: not_finite(logits[token]) })
     }
 }
 
-/// The word for a number that is none.
+/// Returns the name of a non-finite number.
 pub fn not_finite(value: f32) -> &'static str {
     match value {
         value if value.is_nan() => "NaN",
@@ -85,26 +85,26 @@ impl fmt::Display for NotFinite {
     }
 }
 
-/// Names one submitted [`Request`]; unique within a model's life.
+/// Identifies one submitted [`Request`]; unique during a model's lifetime.
 pub type RequestId = u64;
 
-/// One sequence to be continued.
+/// One sequence to continue.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Token ids of the whole prompt, prefix ids (`[gMASK] sop`) included.
     pub prompt: Vec<u32>,
-    /// Most tokens to generate; 0 asks for the choice log-probabilities alone.
+    /// Maximum number of tokens to generate. 0 requests the choice log-probabilities alone.
     pub max_new_tokens: usize,
     /// How the next token is chosen.
     pub sampling: Sampling,
-    /// Run to `max_new_tokens` even past the end-of-sequence token (performance runs).
+    /// Whether to generate `max_new_tokens` tokens even past the end-of-sequence token (performance runs).
     pub ignore_eos: bool,
-    /// Token ids whose log-probability after the prompt is wanted, in this order.
+    /// Token ids to return log-probabilities of after the prompt, in this order.
     pub choice_ids: Vec<u32>,
 }
 
 impl Request {
-    /// Nothing but a forward pass over a prompt to be filled in.
+    /// Returns a request for a forward pass only; the caller fills in the prompt.
     pub fn probe() -> Self {
         Self {
             prompt: Vec::new(),
@@ -121,9 +121,9 @@ impl Request {
 pub struct Step {
     /// Prefill, decode, or nothing to do.
     pub kind: StepKind,
-    /// When it began, nanoseconds on the engine's clock.
+    /// Start time, in nanoseconds on the engine's clock.
     pub start_ns: u64,
-    /// When it ended, sampling included.
+    /// End time, sampling included, in nanoseconds on the engine's clock.
     pub end_ns: u64,
     /// Sequences that took part.
     pub sequences: usize,
@@ -138,7 +138,7 @@ pub struct Step {
 /// Kinds of [`Step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind {
-    /// No sequence was there.
+    /// There was no sequence to run.
     Idle,
     /// Prompt tokens were fed.
     Prefill,
@@ -146,30 +146,30 @@ pub enum StepKind {
     Decode,
 }
 
-/// Why a sequence ended.
+/// Reasons why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The end-of-sequence token was chosen (it is not part of the output).
+    /// The end-of-sequence token was chosen. It is not part of the output.
     Eos,
     /// `max_new_tokens` were generated.
     Length,
-    /// A logit was NaN or infinite: the numbers broke down, and the output is what came before.
+    /// A logit was NaN or infinite. The output holds the tokens before it.
     BrokenLogits(NotFinite),
 }
 
 /// A finished [`Request`].
 #[derive(Debug, Clone)]
 pub struct Completion {
-    /// The request it answers.
+    /// The request that this completes.
     pub id: RequestId,
     /// Generated token ids, without the end-of-sequence token.
     pub tokens: Vec<u32>,
-    /// Natural-log probabilities of `choice_ids`, softmax over the whole vocabulary after the prompt.
+    /// Natural-log probabilities of `choice_ids` after the prompt, from a softmax over the whole vocabulary.
     pub choice_logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: FinishReason,
-    /// When its first step began, nanoseconds on the engine's clock.
+    /// Start of its first step, in nanoseconds on the engine's clock.
     pub start_ns: u64,
-    /// When its last step ended, nanoseconds on the engine's clock.
+    /// End of its last step, in nanoseconds on the engine's clock.
     pub end_ns: u64,
 }

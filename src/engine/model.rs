@@ -12,23 +12,23 @@ use super::config::ModelConfig;
 use super::parallel::Cut;
 use super::weights::{StorageType, TensorView, WeightError, WeightSource, layout};
 
-/// How much a loaded model can hold at once; all memory is taken from these at load.
+/// How much a loaded model can hold at once. All memory is allocated from these limits at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Sequences that run together.
+    /// Sequences that run at the same time.
     pub max_batch: usize,
-    /// Tokens of one step: longer prompts are fed in chunks.
+    /// Tokens per step; longer prompts are fed in chunks.
     pub max_step_tokens: usize,
     /// Longest sequence, P-tuning prefix included.
     pub max_context: usize,
     /// Blocks of the KV cache, shared by all sequences.
     pub kv_blocks: usize,
-    /// Rows of logits that one step can give.
+    /// Rows of logits that one step can return.
     pub max_logit_rows: usize,
 }
 
 impl Limits {
-    /// For `max_batch` sequences of at most `max_tokens` tokens each, all of them running together.
+    /// Returns the limits for `max_batch` concurrent sequences of at most `max_tokens` tokens each.
     pub fn for_batch(config: &ModelConfig, max_batch: usize, max_tokens: usize) -> Self {
         let max_context = max_tokens + config.pre_seq_len.unwrap_or(0);
         Self {
@@ -46,21 +46,21 @@ impl Limits {
 pub struct StepInput<'a> {
     /// Token of every row.
     pub tokens: &'a [u32],
-    /// Position of every row (the prefix does not count).
+    /// Position of every row, prefix not counted.
     pub positions: &'a [u32],
-    /// The sequences; their rows are consecutive and cover all rows.
+    /// The sequences. Their rows are consecutive and cover all rows.
     pub sequences: &'a [SequenceView<'a>],
-    /// Rows whose logits are wanted.
+    /// Rows to return logits of.
     pub logit_rows: &'a [usize],
 }
 
 impl<'a> StepInput<'a> {
-    /// Logits are wanted of all rows, in their order.
+    /// Whether logits of all rows are wanted, in row order.
     fn wants_all_rows(&self) -> bool {
         self.logit_rows.iter().copied().eq(0..self.tokens.len())
     }
 
-    /// The rows whose logits are wanted, gathered: sequences of one row each.
+    /// Returns the gathered logit rows as sequences of one row each.
     fn logit_views(&self) -> Vec<SequenceView<'a>> {
         let view = |(at, row): (usize, &usize)| {
             let sequence = self.sequences.iter().find(|sequence| sequence.rows.contains(row));
@@ -72,35 +72,35 @@ impl<'a> StepInput<'a> {
     }
 }
 
-/// A loaded model, whatever its device.
+/// A loaded model on any device.
 pub trait Forward: Send {
-    /// Runs one step; `logits` is `[logit_rows, padded_vocab_size]` afterwards.
+    /// Runs one step. Afterwards `logits` is `[logit_rows, padded_vocab_size]`.
     fn forward(&mut self, step: &StepInput<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError>;
-    /// Writes the P-tuning prefix into a new sequence's first blocks; does nothing without one.
+    /// Writes the P-tuning prefix into a new sequence's first blocks. Does nothing without a prefix.
     fn write_prefix(&mut self, blocks: &[u32]) -> Result<(), EngineError>;
-    /// The device.
+    /// Describes the device.
     fn device_info(&self) -> DeviceInfo;
-    /// Nanoseconds on the device's virtual clock; `None` where real time passes.
+    /// Returns the nanoseconds on the device's virtual clock; `None` if the device runs in real time.
     fn modelled_ns(&self) -> Option<u64>;
-    /// Lets time pass on the device's virtual clock ([`Device::idle`]).
+    /// Advances the device's virtual clock ([`Device::idle`]).
     fn idle(&mut self, duration_ns: u64) {
         let _ = duration_ns;
     }
-    /// Gives back what its device keeps from earlier steps ([`Device::release_cached`]).
+    /// Frees what the device keeps from earlier steps ([`Device::release_cached`]).
     fn release_cached(&mut self) -> Result<(), EngineError> {
         Ok(())
     }
-    /// An error has ended it: it must be loaded anew before it can do another step.
+    /// Whether an error has ended the model. It must then be reloaded before the next step.
     fn has_failed(&self) -> bool {
         false
     }
-    /// What its devices' sensors tell; `None` where there are none that we read.
+    /// Returns the devices' sensors; `None` if there are none that this program reads.
     fn sensors(&self) -> Option<&dyn Sensors> {
         None
     }
-    /// The limits it was loaded for.
+    /// Returns the limits that the model was loaded for.
     fn limits(&self) -> Limits;
-    /// Its shape.
+    /// Returns the model's shape.
     fn config(&self) -> &ModelConfig;
 }
 
@@ -123,7 +123,7 @@ struct Weights<D: Device> {
     prefix: Vec<Vec<f32>>,
 }
 
-/// Activations, named after what they hold.
+/// Activation buffers, named after their contents.
 struct Buffers<D: Device> {
     /// Residual stream.
     x: D::Activation,
@@ -133,13 +133,13 @@ struct Buffers<D: Device> {
     qkv: D::Activation,
     /// Attention result, all heads.
     heads: D::Activation,
-    /// What is added to the stream.
+    /// The summand for the residual stream.
     y: D::Activation,
     /// `[gate | up]`.
     h: D::Activation,
     /// `silu(gate) * up`.
     g: D::Activation,
-    /// Rows of the stream whose logits are wanted, and their queries.
+    /// Rows of the stream to compute logits of, and their queries.
     last: D::Activation,
     last_qkv: D::Activation,
     logits: D::Activation,
@@ -155,7 +155,7 @@ pub struct Model<D: Device> {
     cache: D::KvCache,
 }
 
-/// The attention operator's shape for a model.
+/// Returns the attention operator's shape for a model.
 pub fn attention_shape(config: &ModelConfig) -> AttentionShape {
     AttentionShape {
         heads: config.num_attention_heads,
@@ -165,7 +165,8 @@ pub fn attention_shape(config: &ModelConfig) -> AttentionShape {
 }
 
 impl<D: Device> Model<D> {
-    /// Loads the weights onto `device` and takes all memory. `progress` hears the tensors loaded and their number.
+    /// Loads the weights onto `device` and allocates all memory. `progress` receives the tensors loaded and their
+    /// number.
     pub fn load(
         device: D,
         config: &ModelConfig,
@@ -177,8 +178,8 @@ impl<D: Device> Model<D> {
         Self::load_rank(device, config, Cut::WHOLE, rotary, limits, source, progress)
     }
 
-    /// As [`Model::load`], one rank's share of the model that `whole` describes. It steps together with the other ranks, and
-    /// its logits are those of its part of the vocabulary.
+    /// Like [`Model::load`], for one rank's shard of the model `whole`. The rank steps together with the others. Its
+    /// logits cover its part of the vocabulary.
     pub fn load_rank(
         device: D,
         whole: &ModelConfig,
@@ -229,7 +230,7 @@ impl<D: Device> Forward for Model<D> {
         let Self { device: d, config, weights, buffers: b, cache, .. } = self;
         let shape = attention_shape(config);
         let epsilon = config.layernorm_epsilon;
-        // In the last layer the other rows are done once their keys and values are in the cache.
+        // In the last layer, rows without logits are done once their keys and values are in the cache.
         let views = (!step.wants_all_rows()).then(|| step.logit_views());
         let mut wanted = views.as_ref().map(|views| (&mut b.last, &mut b.last_qkv, views));
         let (mut x, mut qkv, mut sequences) = (&mut b.x, &mut b.qkv, step.sequences);
@@ -273,7 +274,7 @@ impl<D: Device> Forward for Model<D> {
         for (layer, rows) in weights.prefix.iter().enumerate() {
             let mut context = 0;
             for chunk in rows.chunks(limits.max_step_tokens * width) {
-                // The cache is written from [q | k | v] rows; the prefix has no queries.
+                // The cache is written from [q | k | v] rows. The prefix has no queries.
                 let mut qkv = Vec::with_capacity(chunk.len() / width * config.qkv_width());
                 for kv in chunk.chunks_exact(width) {
                     qkv.resize(qkv.len() + config.q_width(), 0.0);
@@ -314,8 +315,8 @@ impl<D: Device> Forward for Model<D> {
     }
 }
 
-/// Takes a rank's part of each tensor from the source, in the order of the forward pass, and releases the tensor when the
-/// device has it.
+/// Reads a rank's part of each tensor from the source, in the order of the forward pass. Releases each tensor once the
+/// device holds it.
 struct Loader<'a, D: Device> {
     device: D,
     whole: &'a ModelConfig,
@@ -362,8 +363,9 @@ impl<D: Device> Loader<'_, D> {
         })
     }
 
-    /// Keys and values of the P-tuning prefix: an embedding row a virtual token, `[layers, k|v, kv_heads, channels]`,
-    /// with `prefix_projection` through `Linear, tanh, Linear`. Made whole, then a rank keeps those of its KV heads.
+    /// Computes keys and values of the P-tuning prefix, `[layers, k|v, kv_heads, channels]` per virtual token.
+    /// Each virtual token has an embedding row; with `prefix_projection` it passes through `Linear, tanh, Linear`. The
+    /// prefix is computed whole; then the rank keeps its KV heads.
     fn prefix(&mut self, length: usize) -> Result<Vec<Vec<f32>>, EngineError> {
         let c = self.whole;
         let width = layout::prefix_width(c);
@@ -386,7 +388,7 @@ impl<D: Device> Loader<'_, D> {
         Ok((0..c.num_layers).map(of_layer).collect())
     }
 
-    /// `rows` `[length, from]` through a linear layer to `[length, to]`.
+    /// Applies a linear layer to `rows`, `[length, from]`, giving `[length, to]`.
     fn project(
         &mut self,
         rows: &[f32],
@@ -410,7 +412,7 @@ impl<D: Device> Loader<'_, D> {
         self.biased(weight, bias, |d, weight, bias| d.upload_linear(weight, bias))
     }
 
-    /// A weight with its bias, if there is one, handed over by `upload`.
+    /// Reads a weight and its bias, if any, and passes them to `upload`.
     fn biased(
         &mut self,
         weight: &str,
@@ -421,7 +423,7 @@ impl<D: Device> Loader<'_, D> {
         self.with(weight, |d, t| upload(d, t, bias.as_ref().map(OwnedTensor::view)))
     }
 
-    /// Gets this rank's part of one tensor, hands it over, and releases it.
+    /// Reads this rank's part of one tensor, passes it to `upload`, and releases it.
     fn with<T>(
         &mut self,
         name: &str,
@@ -438,7 +440,7 @@ impl<D: Device> Loader<'_, D> {
     }
 }
 
-/// A small tensor kept while its companion is fetched.
+/// A copy of a small tensor, kept while the weight it belongs to is read.
 struct OwnedTensor {
     dtype: DType,
     width: usize,
@@ -455,7 +457,7 @@ impl OwnedTensor {
     }
 }
 
-/// A stored tensor as the device takes it: a vector is one row.
+/// Converts a stored tensor to the device's form: a vector becomes one row.
 fn host<'a>(view: &'a TensorView<'_>) -> HostTensor<'a> {
     let (rows, width) = match view.shape.as_slice() {
         [rows, width] => (*rows, *width),

@@ -1,4 +1,4 @@
-//! Where the time of the engine's steps goes, operator by operator.
+//! Time of the engine's steps, by operator.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,36 +7,36 @@ use crate::device::timed::{OperatorClock, OperatorTotals};
 
 use super::StepKind;
 
-/// The word for what of a step is in no operator: lists, sampling, what lies between two operators.
+/// Name for the part of a step outside all operators: input lists, sampling, and the gaps between operators.
 pub const REST: &str = "rest";
 
-/// What an operator took in all steps of a kind.
+/// Totals of an operator over all steps of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperatorTime {
     /// Prefill or decode.
     pub kind: StepKind,
-    /// The operator's word, or [`REST`].
+    /// The operator's name, or [`REST`].
     pub operator: &'static str,
-    /// Calls, time, bytes and operations; the rest has a call a step, and neither bytes nor operations.
+    /// Calls, time, bytes and operations. [`REST`] counts one call per step, and neither bytes nor operations.
     pub totals: OperatorTotals,
 }
 
-/// Sums up a timed device's operators by the kind of step.
+/// Sums a timed device's operators by kind of step.
 #[derive(Debug)]
 pub(super) struct Profile {
     clock: Arc<OperatorClock>,
-    /// By kind, prefill first, and the operator's place in the forward pass, the rest last.
+    /// Sums by kind (prefill first), then by place in the forward pass, with [`REST`] last.
     sums: BTreeMap<(bool, usize, &'static str), OperatorTotals>,
 }
 
 impl Profile {
-    /// Of the device that counts into `clock`; what it has counted while it was loaded is dropped.
+    /// Creates a profile of the device that counts into `clock`. Discards what the clock counted during loading.
     pub(super) fn new(clock: Arc<OperatorClock>) -> Self {
         drop(clock.take());
         Self { clock, sums: BTreeMap::new() }
     }
 
-    /// A step of this kind is done, and took so long.
+    /// Adds a finished step of this kind and duration.
     pub(super) fn step(&mut self, kind: StepKind, duration_ns: u64) {
         let decode = kind == StepKind::Decode;
         let mut rest_ns = duration_ns;
@@ -48,7 +48,7 @@ impl Profile {
         *self.sums.entry((decode, usize::MAX, REST)).or_default() += rest;
     }
 
-    /// The sums since this was asked last.
+    /// Returns the sums since the last call.
     pub(super) fn take(&mut self) -> Vec<OperatorTime> {
         let kind = |decode| if decode { StepKind::Decode } else { StepKind::Prefill };
         let sums = std::mem::take(&mut self.sums).into_iter();

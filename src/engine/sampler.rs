@@ -1,39 +1,39 @@
-//! Choosing the next token.
+//! Sampling of the next token.
 //!
-//! The random stream is our own (SplitMix64, one number a token), so a seed gives the same text on every platform and
-//! version. The order of the filters is Hugging Face's: repetition penalty, temperature, top-k, top-p.
+//! The random stream is our own (SplitMix64, one number per token), so a seed gives the same text on every platform and
+//! version. Filters run in Hugging Face's order: repetition penalty, temperature, top-k, top-p.
 
 /// How the next token is chosen from the logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sampling {
-    /// The largest logit; the lowest id among equals.
+    /// The largest logit, or the lowest id among equal ones.
     Greedy,
-    /// A draw from the filtered distribution.
+    /// A random draw from the filtered distribution.
     Random(RandomSampling),
 }
 
-/// Parameters of a draw.
+/// Parameters of a random draw.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RandomSampling {
-    /// Logits are divided by it; above 0.
+    /// Divisor of the logits; above 0.
     pub temperature: f32,
-    /// Only the `top_k` likeliest tokens; 0 for all.
+    /// Keeps only the `top_k` most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Only the likeliest tokens that together reach this probability; 1 for all.
+    /// Keeps only the most likely tokens that together reach this probability; 1 keeps all.
     pub top_p: f32,
-    /// Logits of tokens seen before are divided by it (multiplied where negative); 1 for none.
+    /// Divisor of the logits of earlier tokens (factor for negative logits); 1 has no effect.
     pub repetition_penalty: f32,
-    /// Start of the random stream.
+    /// Seed of the random stream.
     pub seed: u64,
 }
 
 impl RandomSampling {
-    /// ChatGLM2's own chat defaults: temperature 0.8, top-p 0.8.
+    /// Returns ChatGLM2's own chat defaults: temperature 0.8, top-p 0.8.
     pub fn chat(seed: u64) -> Self {
         Self { temperature: 0.8, top_k: 0, top_p: 0.8, repetition_penalty: 1.0, seed }
     }
 
-    /// Says which parameter is out of range.
+    /// Checks the parameters. The error names the one that is out of range.
     pub fn check(&self) -> Result<(), String> {
         let positive = |name: &str, v: f32| {
             if v > 0.0 && v.is_finite() {
@@ -51,7 +51,7 @@ impl RandomSampling {
     }
 }
 
-/// The state of one sequence's choices.
+/// The sampling state of one sequence.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
@@ -59,7 +59,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A fresh state.
+    /// Creates a fresh state.
     pub fn new(sampling: Sampling) -> Self {
         let random = match sampling {
             Sampling::Greedy => 0,
@@ -68,8 +68,9 @@ impl Sampler {
         Self { sampling, random }
     }
 
-    /// Chooses a token; `seen` are prompt and output so far. The logits must be finite ([`super::NotFinite::find`]): of others
-    /// no choice means anything.
+    /// Chooses a token. `seen` holds the prompt and the output so far.
+    ///
+    /// The logits must be finite ([`super::NotFinite::find`]); otherwise the choice is meaningless.
     pub fn choose(&mut self, logits: &[f32], seen: &[u32]) -> u32 {
         match self.sampling {
             Sampling::Greedy => argmax(logits),
@@ -80,7 +81,7 @@ impl Sampler {
         }
     }
 
-    /// The next number of the stream in `0..1` (SplitMix64, upper 53 bits).
+    /// Returns the stream's next number in `0..1` (SplitMix64, upper 53 bits).
     fn next_unit(&mut self) -> f64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.random;
@@ -90,7 +91,7 @@ impl Sampler {
     }
 }
 
-/// Index of the largest number, the first among equals.
+/// Returns the index of the largest number, the first among equal ones.
 pub fn argmax(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (i, l) in logits.iter().enumerate() {
@@ -101,7 +102,7 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best as u32
 }
 
-/// Natural log of the softmax denominator: `ln sum(e^l)`, in double precision.
+/// Returns the natural log of the softmax denominator, `ln sum(e^l)`, in double precision.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| (f64::from(l) - f64::from(max)).exp()).sum();
@@ -121,7 +122,7 @@ fn draw_token(logits: &[f32], seen: &[u32], p: &RandomSampling, draw: f64) -> u3
             }
         }
     }
-    // Likeliest first, the lower id among equals: a fixed order for a fixed stream.
+    // Most likely first, lower id first among equal ones, so that a fixed stream gives fixed tokens.
     scores.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     if p.top_k > 0 {
         scores.truncate(p.top_k);

@@ -1,8 +1,9 @@
 //! Continuous batching of ragged sequences: admit, prefill, decode, finish.
 //!
-//! Waiting requests are admitted in order while a place in the batch and KV blocks for their whole length are free (so a
-//! running sequence never runs out). A step is either a prefill, of as many prompt tokens as fit, or one token of every
-//! running sequence. What a sequence gets does not depend on the others: see the device's contract.
+//! Waiting requests are admitted in order while the batch has a free place and the KV cache has blocks for their whole
+//! length. A running sequence therefore never runs out of blocks. A step is either a prefill of as many prompt tokens
+//! as fit, or one token of every running sequence. A sequence's results do not depend on the others; see the device's
+//! contract.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use super::sampler::{Sampler, log_sum_exp};
 use super::weights::watch::WeightFault;
 use super::{Completion, EngineError, FinishReason, NotFinite, Request, RequestId, Step, StepKind};
 
-/// How long before its end a wait is no longer slept.
+/// The last part of a wait, which spins instead of sleeping.
 const SPIN: Duration = Duration::from_micros(200);
 
 /// A loaded model with its queue of sequences.
@@ -32,7 +33,7 @@ pub struct Scheduler {
     next_id: RequestId,
     clock: Instant,
     logits: Vec<f32>,
-    /// Where the time goes, if the device is timed.
+    /// Time per operator, if the device is timed.
     profile: Option<Profile>,
     weight_faults: Option<Vec<WeightFault>>,
 }
@@ -41,9 +42,9 @@ struct Sequence {
     id: RequestId,
     request: Request,
     sampler: Sampler,
-    /// Prompt tokens already in the cache.
+    /// Tokens already in the cache, prompt and output.
     fed: usize,
-    /// Prompt and output.
+    /// Prompt and output tokens.
     tokens: Vec<u32>,
     blocks: Vec<u32>,
     choice_logprobs: Vec<f32>,
@@ -58,7 +59,7 @@ struct Part {
 }
 
 impl Scheduler {
-    /// Takes a loaded model.
+    /// Creates a scheduler for a loaded model.
     pub fn new(model: Box<dyn Forward>) -> Self {
         let allocator = BlockAllocator::new(model.limits().kv_blocks);
         Self {
@@ -74,61 +75,61 @@ impl Scheduler {
         }
     }
 
-    /// The same, of a model on a timed device ([`crate::device::timed`]) that counts into `clock`.
+    /// Like [`Scheduler::new`], for a model on a timed device ([`crate::device::timed`]) that counts into `clock`.
     pub fn profiled(model: Box<dyn Forward>, clock: Arc<OperatorClock>) -> Self {
         Self { profile: Some(Profile::new(clock)), ..Self::new(model) }
     }
 
-    /// What each operator took since this was asked last; nothing where the device is not timed.
+    /// Returns each operator's totals since the last call; empty if the device is not timed.
     pub fn take_profile(&mut self) -> Vec<OperatorTime> {
         self.profile.as_mut().map(Profile::take).unwrap_or_default()
     }
 
-    /// Weights that are NaN, or infinite in the type of the run; found as the model was loaded. `None` where none was read.
+    /// Returns the weights found during loading that are NaN, or infinite in the run's type. `None` if no weights were
+    /// read.
     pub fn weight_faults(&self) -> Option<&[WeightFault]> {
         self.weight_faults.as_deref()
     }
 
-    /// Keeps what was found as the model was loaded.
+    /// Sets the weight faults found during loading.
     pub(super) fn set_weight_faults(&mut self, faults: Vec<WeightFault>) {
         self.weight_faults = Some(faults);
     }
 
-    /// The model's shape.
+    /// Returns the model's shape.
     pub fn config(&self) -> &ModelConfig {
         self.model.config()
     }
 
-    /// What the model was loaded for.
+    /// Returns the limits that the model was loaded for.
     pub fn limits(&self) -> Limits {
         self.model.limits()
     }
 
-    /// The device.
+    /// Describes the device.
     pub fn device_info(&self) -> DeviceInfo {
         self.model.device_info()
     }
 
-    /// An error has ended the model ([`Forward::has_failed`]).
+    /// Whether an error has ended the model ([`Forward::has_failed`]).
     pub fn has_failed(&self) -> bool {
         self.model.has_failed()
     }
 
-    /// What the devices' sensors tell; `None` where there are none that we read.
+    /// Returns the devices' sensors; `None` if there are none that this program reads.
     pub fn sensors(&self) -> Option<&dyn Sensors> {
         self.model.sensors()
     }
 
-    /// Nanoseconds on the engine's clock: the device's virtual one where it keeps one, else real time.
+    /// Returns the nanoseconds on the engine's clock: the device's virtual clock if it has one, else real time.
     pub fn now_ns(&self) -> u64 {
         self.model.modelled_ns().unwrap_or_else(|| self.clock.elapsed().as_nanos() as u64)
     }
 
-    /// Lets time pass, with nothing to do, until [`Scheduler::now_ns`] is `ns`: the thread sleeps, or the device moves its
-    /// virtual clock on.
+    /// Idles until [`Scheduler::now_ns`] reaches `ns`: the thread sleeps, or the device advances its virtual clock.
     ///
     /// # Errors
-    /// A device that keeps a virtual clock and cannot move it on: on that one, idle time cannot be had.
+    /// The device has a virtual clock that does not advance while idle.
     pub fn wait_until(&mut self, ns: u64) -> Result<(), EngineError> {
         let Some(now_ns) = self.model.modelled_ns() else {
             self.sleep_until(ns);
@@ -144,7 +145,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Sleeps the most of it, and spins the rest: a sleep ends some tens of microseconds late.
+    /// Sleeps most of the wait and spins for the rest, because a sleep ends some tens of microseconds late.
     fn sleep_until(&self, ns: u64) {
         let left = Duration::from_nanos(ns.saturating_sub(self.now_ns()));
         if let Some(sleep) = left.checked_sub(SPIN) {
@@ -158,7 +159,7 @@ impl Scheduler {
     /// Queues a request.
     ///
     /// # Errors
-    /// A request that this model can never run: an empty prompt, an unknown token, too long a sequence.
+    /// The model can never run this request: its prompt is empty, a token is unknown, or the sequence is too long.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {
         self.check(&request)?;
         let id = self.next_id;
@@ -176,7 +177,7 @@ impl Scheduler {
         Ok(id)
     }
 
-    /// No sequence waits or runs.
+    /// Whether no sequence is waiting or running.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
@@ -189,19 +190,19 @@ impl Scheduler {
         }
     }
 
-    /// Drops all sequences, and what the device keeps from earlier work ([`Device::release_cached`]): what comes next takes the
-    /// time and the memory that it takes in a new process.
+    /// Drops all sequences and what the device keeps from earlier work ([`Device::release_cached`]). Later work then
+    /// takes the same time and memory as in a new process.
     ///
     /// [`Device::release_cached`]: crate::device::Device::release_cached
     ///
     /// # Errors
-    /// Those of the device.
+    /// Errors of the device.
     pub fn start_afresh(&mut self) -> Result<(), EngineError> {
         self.clear();
         self.model.release_cached()
     }
 
-    /// Does one step.
+    /// Runs one step.
     pub fn step(&mut self) -> Result<Step, EngineError> {
         let start_ns = self.now_ns();
         self.admit()?;
@@ -218,7 +219,8 @@ impl Scheduler {
             finished: Vec::new(),
         };
         if parts.is_empty() {
-            // Every request fits an empty cache, so this cannot be; better an error than a caller that waits for ever.
+            // Every request fits an empty cache, so this cannot happen. An error is better than a caller that waits
+            // forever.
             return if self.waiting.is_empty() { Ok(step) } else { Err(no_blocks()) };
         }
         self.forward(&parts)?;
@@ -281,7 +283,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Prompt chunks where any prompt is unfinished, else one token of every sequence.
+    /// Plans prompt chunks while any prompt is unfinished, else one token of every sequence.
     fn plan(&self) -> (StepKind, Vec<Part>) {
         let limits = self.model.limits();
         let mut parts = Vec::new();
@@ -327,7 +329,7 @@ impl Scheduler {
         self.model.forward(&input, &mut self.logits)
     }
 
-    /// Takes each sequence's next token; returns which sequences ended, and why.
+    /// Chooses each sequence's next token. Returns the sequences that ended, and why.
     fn collect(&mut self, parts: &[Part], start_ns: u64, step: &mut Step) -> Vec<(usize, FinishReason)> {
         let ends = &self.model.config().eos_token_ids;
         let mut rows = self.logits.chunks_exact(self.model.config().padded_vocab_size);
@@ -372,7 +374,8 @@ impl Scheduler {
         step.finished.reverse();
     }
 
-    /// Logits of every position of `tokens`, fed in chunks, through `each(position, logits)`. Needs an idle scheduler.
+    /// Feeds `tokens` in chunks and passes the logits of every position to `each(position, logits)`. The scheduler must
+    /// be idle.
     pub fn teacher_force(
         &mut self,
         tokens: &[u32],
@@ -390,7 +393,7 @@ impl Scheduler {
         result
     }
 
-    /// Feeds one sequence in chunks and hands out the logits of every row.
+    /// Feeds one sequence in chunks and passes on the logits of every row.
     fn feed(
         &mut self,
         tokens: &[u32],
@@ -427,7 +430,7 @@ fn no_blocks() -> EngineError {
 }
 
 impl Sequence {
-    /// Chooses and keeps the next token; says why the sequence ends, if it does.
+    /// Chooses and keeps the next token. Returns why the sequence ends, if it does.
     fn advance(&mut self, logits: &[f32], ends: &[u32], step: &mut Step) -> Option<FinishReason> {
         let generated = self.tokens.len() - self.request.prompt.len();
         if let Some(place) = NotFinite::find(self.fed - 1, logits) {

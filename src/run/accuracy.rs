@@ -1,4 +1,4 @@
-//! An accuracy case: items through the engine, lines in the plan's order.
+//! An accuracy case: runs its items through the engine and writes their lines in the plan's order.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,8 +8,8 @@ use crate::task::{Evaluation, Next, Outcome, Progress, Stage, State};
 
 use super::{AccuracyRun, Ending, RunError, Session};
 
-/// Items in the engine or done but waiting for an earlier one, as a multiple of the batch: enough to keep the batch full,
-/// and all that a kill can lose.
+/// Limit on items running, or done and waiting for an earlier one, as a multiple of the batch. Enough to keep the batch
+/// full, and all that a killed process can lose.
 const WINDOW: usize = 2;
 
 /// Runs the items that have no line yet.
@@ -26,8 +26,8 @@ pub(super) fn run(case: &AccuracyRun<'_>, session: &mut Session<'_>) -> Result<E
     ending
 }
 
-/// How many items have their lines. Lines stand in the plan's order; a journal that someone edited so that they do not is
-/// not gone on with.
+/// Returns how many items have their lines. Lines must be in the plan's order; a journal edited to break that order is
+/// rejected.
 fn recorded(case: &AccuracyRun<'_>, session: &Session<'_>) -> Result<usize, RunError> {
     let samples = session.dir.read_samples()?;
     let lines = samples.iter().enumerate().filter(|(_, s)| s.task == case.task);
@@ -53,7 +53,7 @@ fn recorded(case: &AccuracyRun<'_>, session: &Session<'_>) -> Result<usize, RunE
     Ok(done)
 }
 
-/// The good lines of a mended run that wait for their places, by the item's index.
+/// Returns the good lines of a repaired run that wait for their places, by the item's index.
 fn kept(case: &AccuracyRun<'_>, dir: &RunDir) -> Result<HashMap<usize, Line>, RecordError> {
     let kept = dir.kept_samples()?;
     if kept.is_empty() {
@@ -68,24 +68,24 @@ fn kept(case: &AccuracyRun<'_>, dir: &RunDir) -> Result<HashMap<usize, Line>, Re
     Ok(placed.collect())
 }
 
-/// What an item leaves in the journals.
+/// The journal entries of an item.
 struct Line {
     sample: SampleRecord,
-    /// What the model was asked; `None` for an item that was never put to it.
+    /// The model's prompts; `None` for an item that the model was never asked.
     prompts: Option<PromptRecord>,
 }
 
-/// The items under way.
+/// The items in progress.
 struct Flow<'a, 'b> {
     case: &'a AccuracyRun<'b>,
     /// Next item to start.
     next: usize,
-    /// Next item to be written.
+    /// Next item to write.
     written: usize,
     running: HashMap<RequestId, InEngine>,
-    /// Done, waiting for an earlier item.
+    /// Finished items that wait for an earlier one.
     finished: BTreeMap<usize, Line>,
-    /// Done before the run was mended.
+    /// Items finished before the run was repaired.
     kept: HashMap<usize, Line>,
 }
 
@@ -137,7 +137,7 @@ impl<'a, 'b> Flow<'a, 'b> {
         self.write_finished(session)
     }
 
-    /// Puts the item's next question to the engine, or keeps its outcome.
+    /// Submits the item's next question to the engine, or keeps its outcome.
     fn proceed(&mut self, mut item: InEngine, next: Next, session: &mut Session<'_>) -> Result<(), RunError> {
         let outcome = match next {
             Next::Done(outcome) => outcome,
@@ -146,7 +146,7 @@ impl<'a, 'b> Flow<'a, 'b> {
                     self.running.insert(id, item);
                     return Ok(());
                 }
-                // This item cannot be asked; the others can.
+                // This item cannot be submitted, but others can.
                 Err(EngineError::Request(reason)) => self.evaluation().give_up(&mut item.progress, reason),
                 Err(error) => return Err(error.into()),
             },
@@ -156,10 +156,10 @@ impl<'a, 'b> Flow<'a, 'b> {
         Ok(())
     }
 
-    /// Writes outcomes as far as no earlier one is missing.
+    /// Writes outcomes up to the first missing item.
     fn write_finished(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
         while let Some(Line { sample, prompts }) = self.finished.remove(&self.written) {
-            // Before its sample: what has a line there has its prompts, too.
+            // Written before the sample, so that every sample in the journal has its prompts.
             if let Some(prompts) = prompts {
                 session.dir.append_prompts(&prompts)?;
             }
@@ -173,7 +173,7 @@ impl<'a, 'b> Flow<'a, 'b> {
         Ok(())
     }
 
-    /// What the model was asked; `None` for an item that was never put to it.
+    /// Returns the model's prompts; `None` for an item that the model was never asked.
     fn prompts(&self, outcome: &Outcome) -> Option<PromptRecord> {
         let call = |stage: &Stage| CallRecord {
             prompt: stage.prompt.clone(),

@@ -1,9 +1,9 @@
-//! How long a plan's cases take, before they are run: by what earlier runs of the same shape took on this machine, or by what a
-//! chip's profile says of it at least.
+//! Estimates how long a plan's cases take, before they run. The basis is earlier runs of the same shape on this
+//! machine, or a chip profile, which gives a lower bound.
 //!
-//! A phase's time is that of the recorded phase whose work is nearest, times the ratio of the least times that their bytes and
-//! operations need on the machine as it was measured then. An accuracy case that was run before takes its time an item. Else its
-//! phases are counted with every answer at its limit, which is the most that it can take.
+//! A phase's estimate scales the time of the recorded phase with the most similar work. The factor is the ratio of the
+//! two roofline times on the machine as it was measured then. An accuracy case that was run before takes its time per
+//! item. Otherwise its phases are counted with every answer at its length limit, which gives an upper bound.
 
 use std::path::Path;
 
@@ -17,24 +17,24 @@ use super::plan::{LoadRun, PerformanceRun};
 use super::resume::{Found, runs};
 use super::workload;
 
-/// What must agree between an earlier run and this one.
+/// Properties that an earlier run must share with this one.
 #[derive(Debug, Clone)]
 pub struct SameAs {
     /// Host name.
     pub host: Option<String>,
     /// Processor.
     pub cpu_model: Option<String>,
-    /// Device, as records name it.
+    /// Device name, as in records.
     pub device: String,
-    /// Kernels; `None` where they do not matter.
+    /// CPU kernels; `None` if they do not matter.
     pub kernel: Option<String>,
-    /// Threads; `None` where they do not matter.
+    /// Thread count; `None` if it does not matter.
     pub threads: Option<usize>,
-    /// Types.
+    /// Types of weights, activations and cache.
     pub precision: Precision,
     /// The model's shape.
     pub shape: String,
-    /// The model's name, for records that do not know the shape.
+    /// The model's name, for records without a shape.
     pub model: String,
 }
 
@@ -56,30 +56,30 @@ impl SameAs {
     }
 }
 
-/// What is known of a case's time.
+/// The estimated duration of a case.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expected {
-    /// Seconds on this machine.
+    /// An estimate for this machine.
     Known {
-        /// How many.
+        /// The duration in seconds.
         seconds: f64,
-        /// The most that it can be: answers may end before their limit.
+        /// Whether this is an upper bound, because answers may end before their limit.
         at_most: bool,
-        /// Which record says so.
+        /// The record that it is based on.
         by: String,
     },
-    /// Seconds at least: by the virtual clock of a profile, or by a schedule.
+    /// A lower bound, from a profile's virtual clock or from a schedule.
     AtLeast {
-        /// How many.
+        /// The duration in seconds.
         seconds: f64,
-        /// What says so.
+        /// The source of the bound.
         by: String,
     },
-    /// Nothing says so.
+    /// There is no basis for an estimate.
     Unknown,
 }
 
-/// Work that was done in a time.
+/// A phase's work and the time that it took.
 #[derive(Debug, Clone)]
 struct Achieved {
     cost: PhaseCost,
@@ -89,7 +89,7 @@ struct Achieved {
     by: String,
 }
 
-/// An accuracy case that was run.
+/// The result of an earlier accuracy case.
 #[derive(Debug, Clone)]
 struct Asked {
     protocol: String,
@@ -102,7 +102,7 @@ struct Asked {
     by: String,
 }
 
-/// What earlier runs took, newest first; or a profile.
+/// Durations of earlier runs, newest first; or a profile.
 #[derive(Debug, Default)]
 pub struct Rates {
     prefill: Vec<Achieved>,
@@ -111,19 +111,19 @@ pub struct Rates {
     profile: Option<ClockProfile>,
 }
 
-/// What a plan's cases are counted with.
+/// Parameters for counting the work of a plan's cases.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted<'a> {
     /// The model's shape.
     pub config: &'a ModelConfig,
-    /// Types.
+    /// Types of weights, activations and cache.
     pub precision: Precision,
-    /// Tokens fed in one step at most.
+    /// Maximum number of tokens per step.
     pub step_tokens: usize,
 }
 
 impl Rates {
-    /// What the runs under `root` tell of runs like these. A run that cannot be read tells nothing.
+    /// Reads the matching runs under `root`. Ignores runs that cannot be read.
     pub fn read(root: &Path, same: &SameAs, counted: Counted<'_>) -> Self {
         let mut rates = Self::default();
         for found in runs(root).filter(|found| same.fits(&found.record)) {
@@ -132,7 +132,7 @@ impl Rates {
         rates
     }
 
-    /// What a profile says of times: the clock of the run is its.
+    /// Bases estimates on a profile, because the run uses the profile's clock.
     pub fn of_profile(profile: ClockProfile) -> Self {
         Self { profile: Some(profile), ..Self::default() }
     }
@@ -144,7 +144,7 @@ impl Rates {
         self.add_samples(&dir, record, counted);
     }
 
-    /// The phases of its performance cases: means over the timed repetitions.
+    /// Adds the phases of the run's performance cases: means over the timed repetitions.
     fn add_requests(&mut self, dir: &RunDir, record: &RunRecord) {
         let requests = dir.read_requests().unwrap_or_default();
         let roofline = record.provenance.roofline.as_ref().map(of_roofline);
@@ -175,7 +175,7 @@ impl Rates {
         }
     }
 
-    /// Its accuracy cases: their time an item, and where nothing was generated the time of their prompts.
+    /// Adds the run's accuracy cases: the time per item and, if nothing was generated, the time of their prompts.
     fn add_samples(&mut self, dir: &RunDir, record: &RunRecord, counted: Counted<'_>) {
         let samples = dir.read_samples().unwrap_or_default();
         let of = &record.provenance;
@@ -212,11 +212,11 @@ impl Rates {
         }
     }
 
-    /// The time of a performance case, its warm-ups included.
+    /// Estimates a performance case, warm-ups included.
     pub fn case(&self, run: &PerformanceRun, counted: Counted<'_>) -> Expected {
         let (prefill, decode) = workload::cost(run, counted.config, counted.precision, counted.step_tokens);
         let of_one = self.phases(prefill, decode, run.tp, false);
-        // A second warm-up is not begun where the first took long.
+        // There is no second warm-up if the first took long.
         let warm_ups = |seconds: f64| {
             let most = if seconds * 1e9 >= run.warm_up.most_ns as f64 { 1 } else { run.warm_up.agreeing };
             run.warm_up.most.min(most)
@@ -224,7 +224,7 @@ impl Rates {
         of_one.times(|seconds| (run.timed() + warm_ups(seconds)) as f64)
     }
 
-    /// The time of an accuracy case, named `dataset` in records.
+    /// Estimates an accuracy case whose data set is called `dataset` in records.
     pub fn task(&self, run: &AccuracyRun<'_>, dataset: &str, counted: Counted<'_>) -> Expected {
         let plan = run.evaluation.plan();
         let items = run.evaluation.len();
@@ -256,7 +256,7 @@ impl Rates {
         self.phases(prefill, decode, run.tp, new > 1)
     }
 
-    /// The time of a load: its schedule at least.
+    /// Estimates a load: at least its schedule.
     pub fn load(run: &LoadRun) -> Expected {
         let Some(rates) = &run.rates else { return Expected::Unknown };
         let of_rate = |rate: &f64| match run.duration_ns {
@@ -296,7 +296,7 @@ impl Counted<'_> {
 }
 
 impl Expected {
-    /// So many times as long.
+    /// Multiplies the duration by `count`, which receives the seconds.
     fn times(self, count: impl Fn(f64) -> f64) -> Self {
         match self {
             Self::Known { seconds, at_most, by } => {
@@ -309,17 +309,17 @@ impl Expected {
 }
 
 impl Achieved {
-    /// How many times as long that work takes.
+    /// Returns the factor from this phase's time to that of `cost`.
     fn ratio(&self, cost: PhaseCost) -> f64 {
         match self.roofline {
             Some(limits) => least(cost, limits) / least(self.cost, limits),
-            // Without the machine's limits the larger of the two ratios: the estimate is then rather too long.
+            // Without the machine's limits, the larger of the two ratios, so that the estimate errs on the long side.
             None => share(cost.bytes, self.cost.bytes).max(share(cost.flops, self.cost.flops)),
         }
     }
 }
 
-/// The rate whose work is most alike, of as many ranks; of equals the newest.
+/// Returns the recorded phase with the most similar work and the same number of ranks; the newest among equal ones.
 fn nearest(rates: &[Achieved], cost: PhaseCost, tp: usize) -> Option<&Achieved> {
     let distance = |rate: &&Achieved| {
         share(cost.bytes, rate.cost.bytes).ln().abs() + share(cost.flops, rate.cost.flops).ln().abs()
@@ -331,7 +331,7 @@ fn share(a: u64, b: u64) -> f64 {
     a.max(1) as f64 / b.max(1) as f64
 }
 
-/// Seconds that this work needs at least, by bytes and operations a second.
+/// Returns the roofline time in seconds, from bytes and operations per second.
 fn least(cost: PhaseCost, (bytes_per_s, flops_per_s): (f64, f64)) -> f64 {
     (cost.bytes as f64 / bytes_per_s).max(cost.flops as f64 / flops_per_s)
 }
@@ -349,7 +349,7 @@ fn total(costs: impl Iterator<Item = (PhaseCost, PhaseCost)>) -> (PhaseCost, Pha
     costs.fold((none, none), |all, one| (sum(all.0, one.0), sum(all.1, one.1)))
 }
 
-/// A time for people: `12 s`, `35 min`, `40 h`, `9 days`.
+/// Formats a duration: `12 s`, `35 min`, `40 h`, `9 days`.
 pub fn in_words(seconds: f64) -> String {
     match seconds {
         s if s < 0.1 => "less than 0.1 s".to_owned(),

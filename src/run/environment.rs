@@ -1,24 +1,25 @@
-//! The environment variables of the Ascend world: which ones act here, which ones the runtime reads, which are only recorded.
+//! Environment variables of Ascend software, and whether glmbench, the runtime or nobody reads each of them.
 //!
-//! People come with the scripts of MindIE's ChatGLM2 example; every variable of those has its line, so that nobody has to guess
-//! whether it still does something. Sources: CANN's and HCCL's documentation, `run_300i_duo_pa.sh`, `run_800i_a2_pa.sh`.
+//! Users bring the scripts of MindIE's ChatGLM2 example. Each variable of those scripts is listed, so that nobody has
+//! to guess whether it still has an effect. Sources: CANN's and HCCL's documentation, `run_300i_duo_pa.sh`,
+//! `run_800i_a2_pa.sh`.
 
 use std::collections::BTreeMap;
 
-/// Who reads a variable.
+/// The reader of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reader {
     /// glmbench itself.
     Glmbench,
-    /// The CANN or HCCL library on a machine that has one.
+    /// The CANN or HCCL library, on a machine that has one.
     Runtime,
-    /// Nobody here: what it steered is not part of this program. It is written into the record.
+    /// Nobody: what it controlled is not part of this program. The variable is only recorded.
     Recorded,
 }
 
 impl Reader {
-    /// As it stands in tables.
+    /// Returns the name shown in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Glmbench => "glmbench",
@@ -28,20 +29,20 @@ impl Reader {
     }
 }
 
-/// A variable, or all that begin with a name ending in `*`.
+/// A variable, or all variables with a common prefix if the name ends in `*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Variable {
     /// Its name.
     pub name: &'static str,
-    /// Who reads it.
+    /// The reader.
     pub reader: Reader,
-    /// What it does, or why it does nothing.
+    /// Its effect, or why it has none.
     pub effect: &'static str,
 }
 
 use Reader::{Glmbench, Recorded, Runtime};
 
-/// All that are known, the more special names first.
+/// All known variables, more specific names first.
 pub const VARIABLES: &[Variable] = &[
     of("TP_WORLD_SIZE", Glmbench, "ranks of chat, logits and parity, as --tp; suites name their own"),
     of("BIND_CPU", Glmbench, "1 pins every rank to its cores, as --bind"),
@@ -78,7 +79,7 @@ const fn of(name: &'static str, reader: Reader, effect: &'static str) -> Variabl
     Variable { name, reader, effect }
 }
 
-/// What is known of a variable.
+/// Looks up a variable.
 pub fn variable(name: &str) -> Option<&'static Variable> {
     VARIABLES.iter().find(|v| match v.name.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
@@ -86,7 +87,7 @@ pub fn variable(name: &str) -> Option<&'static Variable> {
     })
 }
 
-/// The known variables that are set, for the record.
+/// Returns the known variables that are set, for the record.
 pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))

@@ -1,8 +1,9 @@
-//! Two configurations timed in turn, in blocks that are placed anew.
+//! Interleaved timing of two configurations, in blocks with a fresh placement each.
 //!
-//! What differs between two runs of one program is less their noise than where each was put: pages, cores, the machine's hour. So
-//! the unit of evidence is a *block*: a process of its own loads both engines and times every case A B B A, and a comparison tests
-//! one figure a block ([`crate::stats::Shift`]). Which of the two is loaded and timed first changes from block to block.
+//! Two runs of one program differ less by noise than by placement: pages, cores, time of day. The unit of evidence is
+//! therefore a *block*. In a block, a new process loads both engines and times every case in the order A B B A. A
+//! comparison tests one figure per block ([`crate::stats::Shift`]). The side that is loaded and timed first alternates
+//! between blocks.
 
 use super::performance::{PerformanceRun, Timing};
 use super::plan::Plan;
@@ -13,24 +14,24 @@ use crate::record::{RecordError, RepetitionKind, RunDir, RunRecord};
 use crate::stats::blocks_needed;
 use std::sync::atomic::AtomicBool;
 
-/// Repetitions of either side in a block: A B B A twice, so that one that was hit by something else has no say.
+/// Repetitions per side in a block: A B B A twice, so that one disturbed repetition has no influence.
 const PAIRS: usize = 4;
-/// The same where the suite asks for fewer in all: A B B A.
+/// Repetitions per side in a block if the suite requests fewer in total: A B B A.
 const FEW_PAIRS: usize = 2;
 
-/// One of the two: a loaded engine and the directory for its lines.
+/// One of the two sides: a loaded engine and the directory for its lines.
 pub struct Side<'a, 'b> {
-    /// Its cases.
+    /// The side's cases.
     pub plan: &'a Plan<'b>,
-    /// The engine, loaded for all of them.
+    /// The engine, loaded for all cases.
     pub engine: Scheduler,
-    /// Where its lines go.
+    /// The directory for its lines.
     pub dir: RunDir,
-    /// Its record.
+    /// The side's record.
     pub record: RunRecord,
 }
 
-/// Why two plans cannot be interleaved, if so.
+/// Returns why two plans cannot be interleaved, or `None` if they can.
 pub fn obstacle(a: &Plan<'_>, b: &Plan<'_>) -> Option<String> {
     let shapes = |plan: &Plan<'_>| plan.performance.iter().map(|run| run.shape).collect::<Vec<_>>();
     if shapes(a).is_empty() {
@@ -56,13 +57,13 @@ pub fn obstacle(a: &Plan<'_>, b: &Plan<'_>) -> Option<String> {
     })
 }
 
-/// The fewest blocks that can decide the phases of a plan.
+/// Returns the smallest number of blocks that can decide the phases of a plan.
 pub fn blocks_for(plan: &Plan<'_>) -> usize {
     let phases = |case: &PerformanceRun| if case.shape.output_tokens < 2 { 2 } else { 3 };
     blocks_needed(fitting(plan).map(phases).sum())
 }
 
-/// Lays the repetitions of every case out over so many blocks: in each block as many, an even number, of either side.
+/// Distributes the repetitions of every case over `blocks` blocks: the same even number per side in each block.
 pub fn spread(plan: &mut Plan<'_>, blocks: usize) {
     for case in &mut plan.performance {
         let batches = case.timed() / case.repetitions.max(1);
@@ -70,7 +71,7 @@ pub fn spread(plan: &mut Plan<'_>, blocks: usize) {
     }
 }
 
-/// Repetitions of each of `batches` batches of prompts, at least those asked for, that make blocks of equally many.
+/// Returns the repetitions per batch of prompts, at least those requested, that give blocks of equal size.
 fn spread_over(repetitions: usize, batches: usize, blocks: usize) -> usize {
     let (all, batches, blocks) = (repetitions * batches, batches.max(1), blocks.max(1));
     let least = if all < PAIRS { FEW_PAIRS } else { PAIRS };
@@ -85,7 +86,7 @@ fn fitting<'a>(plan: &'a Plan<'_>) -> impl Iterator<Item = &'a PerformanceRun> {
     plan.performance.iter().filter(|case| case.unfit.is_none())
 }
 
-/// The blocks of which a side does not have all lines yet. A case that failed has no more to come.
+/// Returns the blocks in which a side's lines are incomplete. A failed case gets no more lines.
 pub fn open_blocks(sides: [(&Plan<'_>, &RunDir); 2], blocks: u32) -> Result<Vec<u32>, RecordError> {
     let mut whole = blocks;
     for (plan, dir) in sides {
@@ -104,7 +105,7 @@ pub fn open_blocks(sides: [(&Plan<'_>, &RunDir); 2], blocks: u32) -> Result<Vec<
     Ok((whole..blocks).collect())
 }
 
-/// Runs a side's precision cases.
+/// Runs a side's accuracy cases.
 pub fn accuracy(
     side: &mut Side<'_, '_>,
     observer: &mut dyn Observer,
@@ -115,10 +116,11 @@ pub fn accuracy(
     run_accuracy(side.plan, side.plan.worlds()[0], &mut session)
 }
 
-/// Times every case of block `number` of `blocks` in turns, as far as its lines are not there. `observer` hears of each case.
+/// Times every case of block `number` of `blocks` in turns, except lines that exist already. `observer` advances per
+/// case.
 ///
-/// The engines were loaded for this block alone, the one that is first in it first. The lines of a case are written when it is
-/// through: a block that was stopped within a case does the whole case again, in one process.
+/// The engines were loaded for this block alone, the first side's engine first. A case's lines are written at its end.
+/// If a block is stopped within a case, the whole case is repeated, in one process.
 pub fn block(
     sides: &mut [Side<'_, '_>; 2],
     (number, blocks): (u32, u32),
@@ -151,7 +153,7 @@ pub fn block(
     Ok(Ending::Complete)
 }
 
-/// Which side of a block is loaded and timed first: each in turn.
+/// Returns the side that is loaded and timed first in a block: each in turn.
 pub fn first_in(block: u32) -> usize {
     block as usize % 2
 }
@@ -159,9 +161,9 @@ pub fn first_in(block: u32) -> usize {
 /// A case's repetitions in one block.
 struct Turns {
     number: u32,
-    /// Its first repetition.
+    /// The block's first repetition.
     begin: usize,
-    /// The first one behind it.
+    /// The first repetition after the block.
     end: usize,
 }
 
@@ -184,8 +186,8 @@ impl Turns {
         for repetition in self.begin..self.end {
             let leads = (first + repetition - self.begin) % 2;
             for side in [leads, 1 - leads] {
-                // A run that was killed between the lines of the two sides has those of one; a case that fails on one side is at
-                // its end there, and the other side's goes on alone.
+                // After a kill between the two sides' lines, only one side has them. A case that fails on one side ends
+                // there, and the other side continues alone.
                 if timings[side].is_done() || repetition < timings[side].timed() {
                     continue;
                 }
@@ -193,8 +195,8 @@ impl Turns {
                     return Ok(Ending::Interrupted);
                 }
                 let line = timings[side].measure(sessions[side], repetition, Some(self.number))?;
-                // Evidence is what one process timed on both sides. Where the other side had this repetition before, from a process
-                // that was stopped or whose lines of this side were cut or retried, the pair is none.
+                // Only pairs timed by one process are evidence. If the other side already has this repetition, its
+                // process was stopped, or this side's lines were truncated or retried. Then this is not a pair.
                 let is_pair = timings[1 - side].timed() <= repetition;
                 lines[side].push(if is_pair { line } else { line.of_no_block() });
             }
@@ -206,7 +208,7 @@ impl Turns {
     }
 }
 
-/// The sides tell nothing; their blocks do.
+/// Ignores the sides' progress, which is reported per block instead.
 struct Silent;
 
 impl Observer for Silent {
@@ -221,14 +223,14 @@ mod tests {
 
     #[test]
     fn repetitions_are_laid_out_in_equal_blocks_of_an_even_number() {
-        // As many as were asked for, or A B B A twice in each block.
+        // As many as requested, or A B B A twice in each block.
         assert_eq!(spread_over(10, 1, 10), 40);
         assert_eq!(spread_over(100, 1, 10), 100);
         assert_eq!(spread_over(101, 1, 10), 120);
-        // Few were asked for: A B B A once.
+        // If few were requested: A B B A once.
         assert_eq!(spread_over(3, 1, 10), 20);
         assert_eq!(spread_over(1, 1, 1), 2);
-        // Three batches of prompts, as often each: ten blocks of six.
+        // Three batches of prompts, equally often each: ten blocks of six.
         assert_eq!(spread_over(2, 3, 10), 20);
         for (repetitions, batches, blocks) in
             (1..6).flat_map(|r| (1..8).flat_map(move |b| (1..14).map(move |n| (r, b, n))))

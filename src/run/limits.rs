@@ -1,4 +1,4 @@
-//! The machine's measured limits, as records keep them, and what a suite makes of them: targets and budgets.
+//! The machine's measured limits as kept in records, and the suite's targets and budgets that depend on them.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use super::machine::{peak_rss_bytes, reset_peak_rss};
 use super::plan::Plan;
 use super::workload;
 
-/// The limits with the roofline's peak for `precision`.
+/// Converts the limits to a record, with the roofline's peak for `precision`.
 pub fn limits_record(limits: &MachineLimits, precision: Precision) -> record::MachineLimits {
     let rate = |rate: &Rate| LimitRate { median: rate.median, low: rate.low, high: rate.high };
     let unit = |peak: &UnitPeak| UnitLimit {
@@ -36,7 +36,7 @@ pub fn limits_record(limits: &MachineLimits, precision: Precision) -> record::Ma
     }
 }
 
-/// The roofline for `precision` of a machine with these limits.
+/// Returns the roofline for `precision` on a machine with these limits.
 pub fn roofline(limits: &MachineLimits, precision: Precision) -> Roofline {
     Roofline {
         bandwidth_bytes_per_s: limits.bandwidth.all.median,
@@ -47,7 +47,7 @@ pub fn roofline(limits: &MachineLimits, precision: Precision) -> Roofline {
     }
 }
 
-/// The suite's targets for a run in `precision`.
+/// Returns the suite's targets that apply to a run in `precision`.
 pub(super) fn targets(suite: &Suite, precision: Precision) -> Vec<record::Target> {
     let fits = |target: &&suite::Target| target.dtype.is_none_or(|of| of.as_str() == precision.type_name());
     let figure = |figure: suite::Figure| match figure {
@@ -71,8 +71,8 @@ pub(super) fn targets(suite: &Suite, precision: Precision) -> Vec<record::Target
 }
 
 impl Plan<'_> {
-    /// Leaves out the shapes that take longer than the suite gives them: what they must do at least, over what the machine can
-    /// do at most. Memory is to be [looked at](Plan::fit_memory) again afterwards.
+    /// Excludes the shapes that exceed the suite's time budget even at the machine's roofline. [Check the
+    /// memory](Plan::fit_memory) again afterwards.
     pub fn fit_budget(&mut self, config: &ModelConfig, precision: Precision, roofline: &Roofline) {
         let step_tokens = self.step_tokens();
         for run in self.performance.iter_mut().filter(|run| run.unfit.is_none()) {
@@ -95,10 +95,12 @@ impl Plan<'_> {
     }
 }
 
-/// Loads a model and notes what that took; `estimate` is what it takes by design, of weights that are `made` or read.
+/// Loads a model and records the time and memory taken.
+///
+/// `estimate` is the expected memory. `made` says whether the weights are generated rather than read.
 ///
 /// # Errors
-/// Those of `load`.
+/// The errors of `load`.
 pub fn timed_load<E>(
     load: impl FnOnce() -> Result<Scheduler, E>,
     estimate: MemoryEstimate,

@@ -1,4 +1,5 @@
-//! A load: one rate after the other through the open loop, a line each; or the rates that close in on saturation.
+//! A load case: open-loop levels at one rate after another, or at rates that close in on saturation. Each level gives
+//! one line.
 
 use crate::bench::{ArrivalProcess, Offered, Served, Shape, arrivals, prompts, serve};
 use crate::record::{self, Clock, LoadCase, LoadLevelRecord, LoadRequest, Objectives, RunDir};
@@ -7,37 +8,37 @@ use crate::stats::Rng;
 use super::plan::Plan;
 use super::{Ending, RunError, Session};
 
-/// A load ready to run.
+/// A load case that is ready to run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadRun {
     /// Name within a run: `poisson-i128-o32-b16`.
     pub load_id: String,
-    /// When requests arrive.
+    /// Arrival process of the requests.
     pub arrival: ArrivalProcess,
-    /// The rates, requests a second; `None` where the highest sustained one is searched.
+    /// The rates in requests per second; `None` to search for the highest sustained rate.
     pub rates: Option<Vec<f64>>,
-    /// Most requests at each rate.
+    /// Maximum number of requests per rate.
     pub requests: usize,
-    /// No request arrives later than this after the schedule's begin.
+    /// Latest arrival of a request, in nanoseconds from the start of the schedule.
     pub duration_ns: u64,
-    /// Input and output lengths, taken in turn by the requests; with real prompts the outputs only.
+    /// Input and output lengths, which the requests take in turn. With real prompts only the outputs apply.
     pub lengths: Vec<(usize, usize)>,
-    /// Real prompts for each pair of lengths; random tokens where there are none.
+    /// Real prompts for each pair of lengths. Empty for random tokens.
     pub pools: Vec<Vec<Vec<u32>>>,
-    /// What is asked, in words.
+    /// Description of the prompts.
     pub prompts: String,
-    /// Most sequences at once.
+    /// Maximum number of concurrent sequences.
     pub max_batch: usize,
-    /// What a request must keep to count as served well.
+    /// Objectives that a request must meet to count as served well.
     pub objectives: Objectives,
-    /// Tensor-parallel ranks.
+    /// Number of tensor-parallel ranks.
     pub tp: usize,
-    /// Seed of arrivals and prompts.
+    /// Seed of the arrivals and prompts.
     pub seed: u64,
 }
 
 impl LoadRun {
-    /// The plan's record of it.
+    /// Returns the plan's record of this load.
     pub fn record(&self) -> LoadCase {
         LoadCase {
             load_id: self.load_id.clone(),
@@ -54,7 +55,7 @@ impl LoadRun {
         }
     }
 
-    /// Tokens of the longest sequence.
+    /// Returns the length of the longest sequence in tokens.
     pub fn longest(&self) -> usize {
         let random = self.lengths.iter().map(|(input, output)| input + output);
         let real = self
@@ -66,12 +67,13 @@ impl LoadRun {
     }
 }
 
-/// The rate of the next level (`Some(None)`: all at once); `None` when the load is at its end ([`record::next_rate`]).
+/// Returns the rate of the next level (`Some(None)`: all requests at once), or `None` if the load is finished
+/// ([`record::next_rate`]).
 pub fn next_rate(load: &LoadRun, levels: &[LoadLevelRecord]) -> Option<Option<f64>> {
     record::next_rate(&load.record(), levels)
 }
 
-/// Every load of so many ranks is at its end.
+/// Whether every load on `world` ranks is finished.
 pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
     let levels = dir.read_loads()?;
     let done = |load: &LoadRun| {
@@ -107,21 +109,21 @@ pub(super) fn run(
     Ok(Ending::Complete)
 }
 
-/// The requests of a level: the same for the same seed, index and rate.
+/// Returns a level's requests, which depend on seed, index and rate only.
 fn offered(
     load: &LoadRun,
     tokens: &crate::bench::OrdinaryTokens,
     rate: Option<f64>,
     index: usize,
 ) -> Vec<Offered> {
-    // Each level draws its own arrivals; prompts are the same in all.
+    // Each level draws its own arrivals. Prompts are the same in all levels.
     let seed = Rng::new(load.seed.wrapping_add(index as u64)).next_u64();
     let times = match rate {
         Some(rate) => arrivals(load.arrival, rate, seed, load.requests, load.duration_ns),
         None => vec![0; load.requests],
     };
     let pairs = load.lengths.len();
-    // Prompts of each pair of lengths, as many as requests take it.
+    // As many prompts per pair of lengths as there are requests with it.
     let each = times.len().div_ceil(pairs);
     let random: Vec<Vec<Vec<u32>>> = if load.pools.is_empty() {
         let shape = |&(input_tokens, output_tokens)| Shape { batch: each, input_tokens, output_tokens };
@@ -141,7 +143,7 @@ fn offered(
     times.into_iter().enumerate().map(request).collect()
 }
 
-/// Serves one level, after a request alone to warm up; `None` when the run was stopped meanwhile.
+/// Serves one level, after a warm-up request. Returns `None` if the run was stopped.
 fn level(
     load: &LoadRun,
     offered: &[Offered],
@@ -150,7 +152,7 @@ fn level(
     session: &mut Session<'_>,
 ) -> Result<Option<LoadLevelRecord>, RunError> {
     session.start_afresh()?;
-    // On a virtual clock as many as run at once: they take the memory that the level wants.
+    // On a virtual clock, the warm-up is a full batch, which allocates the memory that the level needs.
     let modelled = session.clock() == Clock::Modelled;
     let (stop, observer) = (session.stop, &mut *session.observer);
     let mut stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
@@ -220,7 +222,7 @@ mod tests {
         }
     }
 
-    /// What a server of one request at a time leaves, which takes 0.1 s for each.
+    /// Simulates a server that handles one request at a time, in 0.1 s each.
     fn served(rate: Option<f64>, level: usize) -> LoadLevelRecord {
         let mut free = 0;
         let times = rate.map_or(vec![0; 100], |rate| arrivals(ArrivalProcess::Fixed, rate, 1, 100, u64::MAX));
@@ -272,7 +274,7 @@ mod tests {
         };
         let bad = rated(true).min_by(f64::total_cmp).unwrap();
         let good = rated(false).filter(|rate| *rate < bad).max_by(f64::total_cmp).unwrap();
-        // Ten requests a second are the most; up to 10.5 are called sustained, for 95 % of them are served.
+        // The maximum is ten requests per second. Up to 10.5 count as sustained, because 95 % of them are served.
         assert!(good >= 9.0 && bad <= 11.6 && bad / good <= 1.1, "{rates:?}");
     }
 

@@ -1,33 +1,33 @@
-//! The machine as the system describes it, for provenance and `doctor`.
+//! Description of the machine by its operating system, for provenance and `doctor`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What the system tells; `None` where it does not.
+/// Properties of the machine; `None` if the system does not report them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Machine {
     /// Host name.
     pub host: Option<String>,
-    /// System, release and architecture.
+    /// Operating system, release and architecture.
     pub os: String,
     /// CPU model.
     pub cpu_model: Option<String>,
-    /// Logical cores this process may use.
+    /// Logical cores available to this process.
     pub cores: usize,
     /// NUMA nodes.
     pub numa_nodes: Option<usize>,
     /// Frequency governor of the first core.
     pub governor: Option<String>,
-    /// Memory installed.
+    /// Installed memory, in bytes.
     pub memory_bytes: Option<u64>,
-    /// Memory that can be taken without swapping.
+    /// Memory available without swapping, in bytes.
     pub available_bytes: Option<u64>,
-    /// Transparent huge pages: the mode in force.
+    /// Active mode of transparent huge pages.
     pub huge_pages: Option<String>,
 }
 
 impl Machine {
-    /// Asks the system.
+    /// Queries the system.
     pub fn read() -> Self {
         let memory = meminfo();
         Self {
@@ -47,18 +47,18 @@ impl Machine {
     }
 }
 
-/// Largest resident memory of this process so far, bytes.
+/// Returns the peak resident memory of this process, in bytes.
 pub fn peak_rss_bytes() -> Option<u64> {
     status_field("VmHWM:")
 }
 
-/// Makes [`peak_rss_bytes`] count from now on; where the system does not let it, the peak stays that of the whole process.
+/// Restarts [`peak_rss_bytes`] from now. If the system does not allow that, the peak remains that of the whole process.
 pub fn reset_peak_rss() {
-    // Linux: 5 resets the high-water mark. Failing is no harm.
+    // Linux: 5 resets the high-water mark. A failure is harmless.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Resident memory of this process now, bytes.
+/// Returns the current resident memory of this process, in bytes.
 pub fn rss_bytes() -> Option<u64> {
     status_field("VmRSS:")
 }
@@ -76,7 +76,7 @@ fn os() -> String {
 
 fn cpu_model() -> Option<String> {
     let text = file("/proc/cpuinfo")?;
-    // x86 says "model name"; aarch64 has implementer and part numbers instead.
+    // x86 has "model name"; aarch64 has implementer and part numbers instead.
     let field = |key: &str| {
         let line = text.lines().find(|l| l.starts_with(key))?;
         Some(line.split_once(':')?.1.trim().to_owned())
@@ -107,7 +107,7 @@ fn status_field(key: &str) -> Option<u64> {
     kibibytes(text.lines().find_map(|l| l.strip_prefix(key))?)
 }
 
-/// `  1234 kB` in bytes.
+/// Parses `  1234 kB` into bytes.
 fn kibibytes(text: &str) -> Option<u64> {
     text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

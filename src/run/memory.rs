@@ -1,4 +1,4 @@
-//! What the engine must hold for a plan's cases, and what of them a device's memory does not hold.
+//! The engine limits that a plan's cases need, and the cases that do not fit the device's memory.
 
 use crate::engine::cache::blocks_for;
 use crate::engine::config::ModelConfig;
@@ -9,19 +9,21 @@ use super::AccuracyRun;
 use super::plan::{LoadRun, PerformanceRun, Plan, SearchRun};
 use super::search::wanted_limits;
 
-/// A second stage repeats the first's prompt and answer and adds some words of its own, cut into tokens anew.
+/// Slack for a second stage, which repeats the first's prompt and answer and adds some words, tokenized again.
 const STAGE_SLACK_TOKENS: usize = 128;
-/// A generated token's text can come to several tokens when it is cut anew: names of unused pieces, broken characters.
+/// Maximum tokens that one generated token's text may become when tokenized again: names of unused pieces, broken
+/// characters.
 const RETOKENIZED: usize = 8;
 
 impl Plan<'_> {
-    /// What the engine must hold on so many ranks.
+    /// Returns the limits that the engine must be loaded with on `world` ranks.
     pub fn limits(&self, world: usize) -> Limits {
         self.limits.get(&world).copied().unwrap_or_else(|| smallest(self.step_tokens()))
     }
 
-    /// Leaves out what the memory cannot hold: performance cases are marked with the reason, searches go no further than
-    /// fits. Where nothing at all fits, nothing is left out: the check before loading says so.
+    /// Excludes what does not fit into memory: marks performance cases with the reason, and limits the searches'
+    /// batches.
+    /// If nothing at all fits, nothing is excluded: the check before loading reports it.
     pub fn fit_memory(&mut self, config: &ModelConfig, on: impl Into<MemoryOf>, capacity: Capacity) {
         let on = on.into();
         let fits = |limits: Limits, world: usize| capacity.holds(config, on, limits, world);
@@ -42,7 +44,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Limits that hold every case of so many ranks, the searches at their largest batches.
+    /// Returns limits that hold every case on `world` ranks, with the searches at their largest batches.
     pub(super) fn largest(&self, config: &ModelConfig, world: usize) -> Limits {
         let prefix = config.pre_seq_len.unwrap_or(0);
         self.searches_of(world).fold(self.fixed(config, world), |limits, search| {
@@ -50,7 +52,7 @@ impl Plan<'_> {
         })
     }
 
-    /// Limits that hold every case but the searches, which can do with less.
+    /// Returns limits that hold every case except the searches, which can do with less.
     fn fixed(&self, config: &ModelConfig, world: usize) -> Limits {
         let accuracy: Vec<_> = self.accuracy.iter().filter(|run| run.tp == world).collect();
         let fit = |run: &&PerformanceRun| run.tp == world && run.unfit.is_none();
@@ -59,7 +61,8 @@ impl Plan<'_> {
         room(self.step_tokens(), config, &accuracy, &performance, &loads)
     }
 
-    /// The largest batch of a search that the engine is loaded for; larger ones are out of memory by estimate.
+    /// Returns the largest batch of a search that the engine is loaded for. Larger ones count as out of memory by
+    /// estimate.
     pub fn largest_batch(&self, search: &SearchRun, config: &ModelConfig) -> usize {
         let (limits, prefix) = (self.limits(search.tp), config.pre_seq_len.unwrap_or(0));
         let fits = |batch: usize| {
@@ -78,8 +81,8 @@ impl Plan<'_> {
         self.searches.iter().filter(move |run| run.tp == world)
     }
 
-    /// KV blocks and buffers for no larger batches of the searches than fit, each search by itself; larger ones are then out
-    /// of memory without being run.
+    /// Returns limits with the largest search batches that fit, first each search on its own. Larger batches count as
+    /// out of memory and are not run.
     fn fitting(&self, config: &ModelConfig, world: usize, fits: &dyn Fn(Limits) -> bool) -> Limits {
         let largest = self.largest(config, world);
         if fits(largest) {
@@ -91,7 +94,7 @@ impl Plan<'_> {
             union(limits, wanted_limits(search, batch, prefix, limits))
         };
         let most = |search: &SearchRun| {
-            // The largest that fits, by halving: memory grows with the batch.
+            // Bisects for the largest batch that fits, because memory grows with the batch.
             let (mut good, mut bad) = (search.low, search.high + 1);
             while bad - good > 1 {
                 let middle = good + (bad - good) / 2;
@@ -100,7 +103,8 @@ impl Plan<'_> {
             good
         };
         let alone: Vec<usize> = self.searches_of(world).map(most).collect();
-        // Each fits alone; one's batch beside another's blocks may still be too much: all are cut alike.
+        // Each search fits alone, but one's batch beside another's blocks may not. All are reduced by the same
+        // fraction.
         let at = |permille: usize| {
             self.searches_of(world).zip(&alone).fold(base, |limits, (search, &batch)| {
                 with(search, search.low + (batch - search.low) * permille / 1000, limits)
@@ -115,12 +119,12 @@ impl Plan<'_> {
     }
 }
 
-/// Room for one sequence of one token.
+/// Returns limits for one sequence of one token.
 fn smallest(step_tokens: usize) -> Limits {
     Limits { max_batch: 1, max_step_tokens: step_tokens, max_context: 1, kv_blocks: 1, max_logit_rows: 1 }
 }
 
-/// Room for the longest sequence of every case, and for every case's batch.
+/// Returns limits for the longest sequence and the batch of every case.
 fn room(
     step_tokens: usize,
     config: &ModelConfig,
@@ -130,7 +134,7 @@ fn room(
 ) -> Limits {
     let prefix = config.pre_seq_len.unwrap_or(0);
     let mut limits = Limits { max_context: 1 + prefix, ..smallest(step_tokens) };
-    // Blocks for a batch of usual sequences, and for one of the longest: the others then wait for it.
+    // Blocks for a batch of usual sequences, or for one of the longest while the others wait for it.
     let mut grow = |batch: usize, usual: usize, longest: usize| {
         let context = |tokens: usize| tokens.min(config.seq_length) + prefix;
         limits.max_batch = limits.max_batch.max(batch);
@@ -159,7 +163,7 @@ fn room(
     limits
 }
 
-/// Room for both.
+/// Returns limits that satisfy both.
 fn union(a: Limits, b: Limits) -> Limits {
     Limits {
         max_batch: a.max_batch.max(b.max_batch),

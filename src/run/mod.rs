@@ -1,8 +1,8 @@
-//! Executes a plan: progress, journal, resume, provenance.
+//! Execution of a plan: progress, journal, resume, provenance.
 //!
-//! [`plan::Plan`] is all that can be known and checked before a model is loaded; [`execute`] loads nothing and prints
-//! nothing: it drives a loaded engine through the plan and leaves lines in the run directory. Lines are written in the
-//! plan's order, so a run that was killed is a prefix of an undisturbed one, and going on with it gives the same files.
+//! [`plan::Plan`] holds everything that can be known and checked before a model is loaded. [`execute`] loads nothing
+//! and prints nothing: it drives a loaded engine through the plan and writes lines into the run directory. Lines are in
+//! the plan's order, so a killed run is a prefix of an undisturbed one, and resuming it gives the same files.
 
 mod accuracy;
 pub mod duration;
@@ -47,33 +47,33 @@ pub use self::resume::{
     Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, group_id, unreadable,
 };
 
-/// Why a run cannot be done, or broke off.
+/// Errors that prevent or end a run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The engine.
+    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The run directory; what was written before stays whole.
+    /// The run directory cannot be read or written. Earlier lines stay intact.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// A data set, or a protocol that cannot be put to it.
+    /// A data set is unusable, or a protocol does not fit it.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// The suite asks for what this run cannot do.
+    /// The suite requests what this run cannot do.
     #[error("{}: {problem}", suite.display())]
     Suite {
         /// The suite file.
         suite: PathBuf,
-        /// What was asked for, and what is possible.
+        /// What was requested and what is possible.
         problem: String,
     },
 }
 
-/// Hears how far a run is; the command line draws bars from it.
+/// Receives the progress of a run. The command line draws bars from it.
 pub trait Observer {
-    /// A case is taken up, or gone on with.
+    /// A case is started or resumed.
     fn case(&mut self, _name: &str) {}
-    /// A phase of `total` units begins, of which `done` are there already.
+    /// A phase of `total` units begins, with `done` units already present.
     fn begin(&mut self, label: &str, unit: &'static str, total: u64, done: u64);
     /// One more unit is done.
     fn advance(&mut self);
@@ -86,22 +86,22 @@ pub trait Observer {
 pub enum Ending {
     /// Every case has its lines.
     Complete,
-    /// Stopped by the person; can be resumed.
+    /// Stopped by the user; can be resumed.
     Interrupted,
 }
 
-/// What the cases of one engine share.
+/// State shared by the cases of one engine.
 struct Session<'a> {
     engine: &'a mut Scheduler,
     dir: &'a mut RunDir,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
-    /// Measures the machine's limits around repetitions, where targets want it.
+    /// Measures the machine's limits around repetitions, if targets need them.
     gauge: Option<&'a CaseGauge>,
-    /// What the engine's clock lacks of the run's, modulo 2⁶⁴: the run's goes on where what was recorded before ended, whatever the
-    /// engine's showed then.
+    /// Offset from the engine's clock to the run's clock, modulo 2⁶⁴. The run's clock continues where the recorded
+    /// lines ended, whatever the engine's clock shows.
     offset_ns: u64,
-    /// Interrupted because the engine did not outlive an error, which has its line: a new one goes on.
+    /// The engine ended with an error that has its line. A new engine continues.
     spent: bool,
 }
 
@@ -125,41 +125,41 @@ impl Session<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// A time of the engine's clock on the run's.
+    /// Converts a time of the engine's clock to the run's clock.
     fn run_ns(&self, engine_ns: u64) -> u64 {
         self.offset_ns.wrapping_add(engine_ns)
     }
 
-    /// Peak memory of the process where that is what the engine takes: a card's memory is not the host's.
+    /// Returns the process's peak memory if the engine uses host memory; a card's memory is not the host's.
     fn peak_memory(&self) -> Option<u64> {
         let device = self.engine.device_info().name;
         matches!(device.as_str(), "cpu" | "reference").then(machine::peak_rss_bytes).flatten()
     }
 
-    /// The clock that the engine keeps.
+    /// Returns the kind of the engine's clock.
     fn clock(&self) -> Clock {
         clock_of(&self.engine.device_info())
     }
 
-    /// What the process and the devices take, now.
+    /// Returns the current use of resources by the process and the devices.
     fn telemetry(&self) -> Vec<TelemetryRow> {
         telemetry::rows(self.engine, self.run_ns(self.engine.now_ns()))
     }
 
-    /// Notes it.
+    /// Appends rows of telemetry.
     fn append_telemetry(&mut self, rows: &[TelemetryRow]) -> Result<(), RecordError> {
         rows.iter().try_for_each(|row| self.dir.append_telemetry(row))
     }
 
-    /// Lets a modelled run's clock go on where its last line ended: what came since was to warm up, and how long that takes depends on
-    /// what the process did before.
+    /// Sets a modelled run's clock to the end of its last line. Excludes warm-up time, which depends on what the
+    /// process did before.
     fn go_on_from_lines(&mut self) -> Result<(), RecordError> {
         self.offset_ns = recorded_ns(self.dir)?.wrapping_sub(self.engine.now_ns());
         Ok(())
     }
 
-    /// Before a case, a probe or a level of a modelled run: the engine is as in a process that did nothing before. A measured run
-    /// keeps its plans, which its users would have, too.
+    /// Before a case, probe or level of a modelled run, resets the engine to the state of a new process. A measured run
+    /// keeps its plans, as its users' runs would.
     fn start_afresh(&mut self) -> Result<(), RunError> {
         if self.clock() == Clock::Modelled {
             self.engine.start_afresh()?;
@@ -168,32 +168,33 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Notes what the process and the devices take.
+    /// Appends the current use of resources.
     fn sample(&mut self) -> Result<(), RecordError> {
         let rows = self.telemetry();
         self.append_telemetry(&rows)
     }
 }
 
-/// The clock behind a device's times.
+/// Returns the kind of clock behind a device's times.
 pub fn clock_of(device: &DeviceInfo) -> Clock {
     if device.modelled_by.is_some() { Clock::Modelled } else { Clock::Measured }
 }
 
-/// A run to go on with.
+/// A run to resume.
 pub struct Resume<'a> {
     /// The run.
     pub found: &'a Found,
-    /// What it was to do.
+    /// The plan of the run.
     pub plan: &'a Plan<'a>,
-    /// What failed is done again.
+    /// Whether to repeat what failed.
     pub retry_failed: bool,
-    /// Hears, a sentence each, what of the journals had to be mended.
+    /// Receives one sentence per repair of the journals.
     pub told: &'a mut Vec<String>,
 }
 
-/// Makes the run's directory with its first `run.json`, or opens the one to go on with, mends its journals and counts it as
-/// resumed. Either way it is held: a second process is refused before it writes anything.
+/// Creates the run's directory with its first `run.json`, or opens the one to resume, repairs its journals and counts
+/// it as resumed. In both cases the directory is locked, so that a second process is rejected before it writes
+/// anything.
 pub fn open_dir(
     root: &Path,
     resume: Option<Resume<'_>>,
@@ -211,7 +212,7 @@ pub fn open_dir(
         dir
     } else {
         let dir = RunDir::create(root, &record.run_id)?;
-        // Another run of that name may have been there.
+        // The name may differ, because a run of that name may exist.
         record.run_id = dir.name();
         dir
     };
@@ -220,14 +221,14 @@ pub fn open_dir(
     Ok((dir, record))
 }
 
-/// Loads the model anew, for so many ranks: for another number, or because an out-of-memory has ended the engine.
+/// Reloads the model on the given number of ranks, for a new number or after an out-of-memory error ended the engine.
 pub type Reload<'a> = dyn FnMut(usize) -> Result<Scheduler, RunError> + 'a;
 
-/// Runs what the directory does not have yet; `run.json` says at the end how far it came.
+/// Runs what the directory does not contain yet. Afterwards, `run.json` holds the status.
 ///
-/// `engine` is loaded for the first of the plan's [worlds](Plan::worlds); for each other one that still has something to do
-/// it is dropped, and `reload` makes the next. So it is where a max-batch search met the end of memory and the engine did not
-/// outlive it: the lines that are there are not done again.
+/// `engine` is loaded for the first of the plan's [worlds](Plan::worlds). For each other world with open cases, it is
+/// dropped and `reload` creates the next. The same happens if a max-batch search runs out of memory and ends the
+/// engine. Existing lines are not repeated.
 pub fn execute(
     plan: &Plan<'_>,
     engine: Scheduler,
@@ -242,7 +243,8 @@ pub fn execute(
     conclude(result, dir, record)
 }
 
-/// Writes down how a run ended. The first error counts: a full disk would fail these writes as well.
+/// Records how a run ended. A run's error takes precedence: its cause, such as a full disk, may fail these writes as
+/// well.
 pub fn conclude(
     result: Result<Ending, RunError>,
     dir: &mut RunDir,
@@ -254,7 +256,7 @@ pub fn conclude(
     let write = |record: &mut RunRecord| {
         record.seal = if complete { Some(dir.seal()?) } else { None };
         dir.write_run(record)?;
-        // Last: until the record is sealed they are what a kill would be gone on with from.
+        // Last, because a killed run is resumed from these lines until the record is sealed.
         if complete { dir.forget_kept() } else { Ok(()) }
     };
     let written = write(record);
@@ -263,7 +265,7 @@ pub fn conclude(
     Ok(ending)
 }
 
-/// What outlives an engine in a run.
+/// The parts of a run that outlive an engine.
 struct Shared<'a> {
     dir: &'a mut RunDir,
     observer: &'a mut dyn Observer,
@@ -282,7 +284,7 @@ fn run_worlds(
             if is_done(plan, world, shared.dir)? {
                 continue;
             }
-            // Two models need not fit at once.
+            // Two models may not fit into memory at once.
             drop(engine);
             engine = reload(world)?;
         }
@@ -304,7 +306,7 @@ fn run_worlds(
     Ok(Ending::Complete)
 }
 
-/// Every case of so many ranks has all its lines.
+/// Whether every case on `world` ranks has all its lines.
 fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
     let mut accuracy = plan.accuracy.iter().filter(|case| case.tp == world);
     let samples = dir.read_samples()?;
@@ -316,7 +318,7 @@ fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError
         && load::is_done(plan, world, dir)?)
 }
 
-/// The latest time in the journals; 0 in a new run.
+/// Returns the latest time in the journals; 0 in a new run.
 fn recorded_ns(dir: &RunDir) -> Result<u64, RecordError> {
     let samples = dir.read_samples()?.into_iter().map(|s| s.t_end_ns);
     let requests = dir.read_requests()?.into_iter().map(|r| r.end_ns);
@@ -326,7 +328,7 @@ fn recorded_ns(dir: &RunDir) -> Result<u64, RecordError> {
     Ok(latest.max(dir.kept_until_ns()?))
 }
 
-/// Runs the cases of so many ranks.
+/// Runs the cases on `world` ranks.
 fn run_cases(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
     if run_accuracy(plan, world, session)? == Ending::Interrupted {
         return Ok(Ending::Interrupted);
@@ -352,7 +354,7 @@ fn run_cases(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result
     Ok(Ending::Complete)
 }
 
-/// Runs the precision cases of so many ranks.
+/// Runs the accuracy cases on `world` ranks.
 fn run_accuracy(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result<Ending, RunError> {
     for case in plan.accuracy.iter().filter(|case| case.tp == world) {
         session.observer.case(&case.task);
@@ -364,7 +366,7 @@ fn run_accuracy(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Res
 }
 
 impl Plan<'_> {
-    /// The items of all precision cases, in the order in which they are run.
+    /// Returns the items of all accuracy cases, in the order in which they run.
     pub fn items(&self) -> Vec<PlannedItem<'_>> {
         let mut all = Vec::new();
         for world in self.worlds() {
@@ -377,20 +379,20 @@ impl Plan<'_> {
     }
 }
 
-/// An accuracy case ready to run.
+/// An accuracy case that is ready to run.
 pub struct AccuracyRun<'a> {
-    /// Its name in the records.
+    /// Name in the records.
     pub task: String,
-    /// Items, protocol, tokenizer.
+    /// Items, protocol and tokenizer.
     pub evaluation: Evaluation<'a>,
-    /// Sequences at once.
+    /// Number of concurrent sequences.
     pub batch: usize,
-    /// Tensor-parallel ranks.
+    /// Number of tensor-parallel ranks.
     pub tp: usize,
 }
 
 impl AccuracyRun<'_> {
-    /// Name and content hash of each item, in the order in which their lines come.
+    /// Returns name and content hash of each item, in the order of their lines.
     pub fn items(&self) -> impl Iterator<Item = (&str, &str)> {
         let plan = self.evaluation.plan();
         plan.chosen.iter().map(|&index| {

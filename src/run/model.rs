@@ -1,4 +1,5 @@
-//! What was read of a model's folder, and what decided where it does not say: in the record, in identity, and before a run.
+//! What was read from a model's folder, and the decisions where the folder is silent. Shown before a run, recorded, and
+//! part of the identity.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +7,30 @@ use crate::device::rotary::RotaryScaling;
 use crate::engine::config::ModelConfig;
 use crate::engine::tokenizer::Tokenizer;
 
-/// The choices behind a loaded model.
+/// The settings of a loaded model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFacts {
-    /// Shape in words.
+    /// The shape as text.
     pub shape: String,
-    /// Which files the weights are in.
+    /// The files that hold the weights.
     pub weights: String,
-    /// What `rope_ratio` does, as identity has it: `none`, `positions/16`, `base*16`.
+    /// What `rope_ratio` scales, as in the identity: `none`, `positions/16`, `base*16`.
     pub rotary_scaling: String,
-    /// What said so.
+    /// The source of `rotary_scaling`.
     rotary_from: &'static str,
-    /// Ids before each prompt, as identity has them: `64790 64792`, or `none`.
+    /// Ids before each prompt, as in the identity: `64790 64792`, or `none`.
     pub prefix_ids: String,
     /// Their pieces, and what decided on them.
     prefix_from: String,
     /// Ids that end a sequence.
     pub end_ids: String,
-    /// Words of `config.json` that this engine does not know, with their values; `none` without any.
+    /// Keys of `config.json` that this engine does not know, with their values, or `none`.
     pub config_words: String,
 }
 
 impl ModelFacts {
-    /// Of a model whose weights are in these files. `scaling_said` is whether a person said what `rope_ratio` does.
+    /// Collects the settings of a model with these weight files. `scaling_said` says whether the user chose what
+    /// `rope_ratio` scales.
     pub fn new(
         config: &ModelConfig,
         tokenizer: Option<&Tokenizer>,
@@ -58,7 +60,7 @@ impl ModelFacts {
         }
     }
 
-    /// The fields that decide whether two runs are of the same thing.
+    /// Returns the fields that decide whether two runs use the same model.
     pub fn identity(&self) -> [(&'static str, String); 4] {
         [
             ("rotary_scaling", self.rotary_scaling.clone()),
@@ -68,7 +70,7 @@ impl ModelFacts {
         ]
     }
 
-    /// All of it with what decided, by name.
+    /// Returns all settings by name, with what decided on them.
     pub fn details(&self) -> BTreeMap<String, String> {
         BTreeMap::from(
             [
@@ -92,7 +94,7 @@ fn or_none(text: String) -> String {
     if text.is_empty() { "none".to_owned() } else { text }
 }
 
-/// `[gMASK] sop, the class in tokenizer_config.json`.
+/// Describes the prefix: `[gMASK] sop, the class in tokenizer_config.json`.
 fn prefix_from(tokenizer: &Tokenizer) -> String {
     let pieces = tokenizer.prefix_ids().iter().filter_map(|&id| tokenizer.piece(id));
     let pieces = pieces.collect::<Vec<_>>().join(" ");

@@ -1,4 +1,4 @@
-//! How far runs of the same thing lie apart: one engine's times in this process, and what those of several processes come to.
+//! Noise floors: the spread between runs of the same configuration, from the times of several processes.
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
 use crate::engine::EngineError;
@@ -9,24 +9,24 @@ use serde::{Deserialize, Serialize};
 
 use super::Observer;
 
-/// A floor is the difference that one in twenty null comparisons exceeds.
+/// Confidence of a floor: one in twenty null comparisons exceeds it.
 const CONFIDENCE: f64 = 0.95;
 /// Seed of the prompts.
 const SEED: u64 = 1;
 const PHASES: [Phase; 3] = [Phase::Prefill, Phase::Decode, Phase::E2e];
 
-/// What one process measured of a phase of a shape.
+/// One process's measurement of a phase of a shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PhaseTime {
     /// The shape.
     pub case_id: String,
     /// The phase.
     pub phase: Phase,
-    /// Median over its repetitions.
+    /// Median over the process's repetitions.
     pub median_ns: f64,
 }
 
-/// Times each shape so many times, after warming up, and gives the median of every phase.
+/// Times each shape `repetitions` times after warming up. Returns the median of every phase.
 pub fn times(
     engine: &mut Scheduler,
     tokens: &OrdinaryTokens,
@@ -60,7 +60,7 @@ fn phase_ns(repetition: &Repetition, phase: Phase) -> Option<f64> {
     })
 }
 
-/// Has `one` process after the other time the shapes, and gives what they come to.
+/// Calls `one` for each process in turn, which times the shapes. Returns the noise floors.
 pub fn between<E>(
     runs: usize,
     observer: &mut dyn Observer,
@@ -80,7 +80,7 @@ pub fn between<E>(
     Ok(floors(&all))
 }
 
-/// A floor for every phase that each process timed.
+/// Returns a floor for every phase that each process timed.
 fn floors(runs: &[Vec<PhaseTime>]) -> Vec<NoiseFloor> {
     let Some(first) = runs.first() else { return Vec::new() };
     let floor = |time: &PhaseTime| {
@@ -110,10 +110,10 @@ mod tests {
             |median_ns: f64| vec![PhaseTime { case_id: "b1-i8-o8".into(), phase: Phase::Decode, median_ns }];
         let found = floors(&[run(100.0), run(110.0), run(121.0)]);
         let [floor] = found.as_slice() else { panic!("{found:?}") };
-        // Logarithms 0.0953 apart: so is their standard deviation.
+        // The logarithms are 0.0953 apart, and so is their standard deviation.
         assert!((floor.spread.unwrap() - 1.1_f64.ln()).abs() < 1e-12);
         assert_eq!((floor.runs, floor.median_ns), (3, Some(110)));
-        // t of 2 degrees of freedom at 0.975 is 4.3027.
+        // The t quantile at 0.975 with 2 degrees of freedom is 4.3027.
         assert!((floor.floor.ln_1p() - 4.302_653 * 2f64.sqrt() * 1.1_f64.ln()).abs() < 1e-5);
         assert_eq!(floors(&[run(100.0)]), []);
         assert_eq!(floors(&[]), []);

@@ -1,4 +1,4 @@
-//! A performance case: warm-ups until times agree, then timed repetitions, a line each.
+//! A performance case: warm-ups until the times agree, then timed repetitions, with one line each.
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
 use crate::engine::profile::OperatorTime;
@@ -14,30 +14,30 @@ use super::questions::{RealPrompts, mean_tokens};
 use super::spots::CaseGauge;
 use super::{Ending, RunError, Session};
 
-/// A performance case ready to run.
+/// A performance case that is ready to run.
 #[derive(Debug, Clone)]
 pub struct PerformanceRun {
-    /// The shape; with real prompts its input is the longest of them.
+    /// The shape. With real prompts, its input is the longest of them.
     pub shape: Shape,
-    /// Real prompts; random tokens when `None`.
+    /// Real prompts; `None` for random tokens.
     pub prompts: Option<RealPrompts>,
-    /// Tensor-parallel ranks.
+    /// Number of tensor-parallel ranks.
     pub tp: usize,
-    /// Why the device cannot hold it, if so; it is then not run.
+    /// Why the case does not run, e.g. because the device cannot hold it; `None` if it runs.
     pub unfit: Option<String>,
-    /// Timed repetitions; with real prompts, of each batch of them.
+    /// Timed repetitions; with real prompts, per batch of prompts.
     pub repetitions: usize,
-    /// When warming up is enough.
+    /// Rule for the end of the warm-up.
     pub warm_up: WarmUpRule,
     /// Seed of the prompts.
     pub seed: u64,
-    /// Seconds that it may take at least, by the machine's measured limits.
+    /// Time budget in seconds. The case is excluded if its lower bound by the machine's measured limits is longer.
     pub budget_s: Option<u64>,
 }
 
 impl PerformanceRun {
-    /// Name within a run: the shape's, or that of its prompts, with the ranks where there are several: `b8-i128-o32-tp2`,
-    /// `boolq-i128-b8-o32`.
+    /// Returns the name within a run: of the shape or of the prompts, plus the number of ranks if there are several.
+    /// Examples: `b8-i128-o32-tp2`, `boolq-i128-b8-o32`.
     pub fn case_id(&self) -> String {
         let Shape { batch, output_tokens, .. } = self.shape;
         let shape = match &self.prompts {
@@ -47,17 +47,17 @@ impl PerformanceRun {
         if self.tp == 1 { shape } else { format!("{shape}-tp{}", self.tp) }
     }
 
-    /// Prompt tokens of a sequence; with real prompts their mean, rounded.
+    /// Returns the prompt tokens per sequence; with real prompts their mean, rounded.
     pub fn input_tokens(&self) -> usize {
         self.prompts.as_ref().map_or(self.shape.input_tokens, RealPrompts::mean_tokens)
     }
 
-    /// Timed repetitions of all batches of prompts.
+    /// Returns the number of timed repetitions over all batches of prompts.
     pub(super) fn timed(&self) -> usize {
         self.repetitions * self.prompts.as_ref().map_or(1, |prompts| prompts.groups.len())
     }
 
-    /// The batches of prompts, which the repetitions take in turn.
+    /// Returns the batches of prompts, which the repetitions take in turn.
     fn batches(&self, tokens: &OrdinaryTokens) -> Vec<Vec<Vec<u32>>> {
         match &self.prompts {
             None => vec![prompts(self.shape, tokens, self.seed)],
@@ -66,7 +66,7 @@ impl PerformanceRun {
     }
 }
 
-/// Every case of so many ranks is at its end: it has all its timed repetitions, or one that failed.
+/// Whether every case on `world` ranks is finished: it has all its timed repetitions, or a failed one.
 pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
     let records = dir.read_requests()?;
     let is_done = |case: &PerformanceRun| Recorded::of(case, &records).is_done(case);
@@ -74,12 +74,12 @@ pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<boo
     Ok(cases.all(is_done))
 }
 
-/// What the journal has of a case.
+/// The number of a case's lines in the journal.
 #[derive(Debug, Clone, Copy)]
 struct Recorded {
     warm_ups: usize,
     timed: usize,
-    /// A repetition failed, and every other would.
+    /// A repetition failed, and every other would fail too.
     failed: bool,
 }
 
@@ -100,13 +100,13 @@ impl Recorded {
     }
 }
 
-/// Whether an error is the case's own, which it would have again however often it is run; the others end the run.
+/// Whether an error is caused by the case itself and would recur in every repetition. Other errors end the run.
 fn is_of_case(error: &EngineError) -> bool {
     matches!(error, EngineError::NotFinite { .. } | EngineError::Request(_))
 }
 
-/// Runs the repetitions that have no line yet; an interrupted case is warmed up again. A repetition that fails by the case's
-/// own fault leaves a line that says so, and ends the case.
+/// Runs the repetitions that have no line yet. An interrupted case is warmed up again.
+/// A repetition that fails because of the case itself leaves a line with the error, and ends the case.
 pub(super) fn run(
     case: &PerformanceRun,
     tokens: &OrdinaryTokens,
@@ -140,32 +140,32 @@ fn repetitions(timing: &mut Timing<'_>, session: &mut Session<'_>) -> Result<End
     Ok(Ending::Complete)
 }
 
-/// A timed repetition of which nothing is written yet.
+/// A timed repetition that is not written yet.
 pub(super) struct Measured {
     request: RequestRecord,
     telemetry: Vec<TelemetryRow>,
 }
 
 impl Measured {
-    /// Timed without its other half, so that no block may count it.
+    /// Removes the block number of a repetition without its counterpart, so that no block counts it.
     pub(super) fn of_no_block(self) -> Self {
         Self { request: RequestRecord { block: None, ..self.request }, ..self }
     }
 }
 
-/// A case on one engine: its batches of prompts, and how many lines it has.
+/// A case on one engine: its batches of prompts and the number of its lines.
 pub(super) struct Timing<'a> {
     case: &'a PerformanceRun,
     batches: Vec<Vec<Vec<u32>>>,
     recorded: Recorded,
-    /// Measures the machine's limits around each, where a target speaks of the case.
+    /// Measures the machine's limits around each repetition, if a target refers to the case.
     gauge: Option<CaseGauge>,
-    /// What it found right after the last repetition.
+    /// The limits measured after the last repetition.
     spot: Option<Spot>,
 }
 
 impl<'a> Timing<'a> {
-    /// What is recorded of the case counts.
+    /// Creates the timing of a case. Existing lines count.
     pub(super) fn new(
         case: &'a PerformanceRun,
         tokens: &OrdinaryTokens,
@@ -176,30 +176,30 @@ impl<'a> Timing<'a> {
         Ok(Self { case, batches: case.batches(tokens), recorded, gauge, spot: None })
     }
 
-    /// Timed repetitions that are recorded.
+    /// Returns the number of recorded timed repetitions.
     pub(super) fn timed(&self) -> usize {
         self.recorded.timed
     }
 
-    /// All timed repetitions are there, or one failed.
+    /// Whether all timed repetitions are recorded, or one failed.
     pub(super) fn is_done(&self) -> bool {
         self.recorded.is_done(self.case)
     }
 
-    /// Repeats until times agree, or a repetition fails.
+    /// Repeats until the times agree, or a repetition fails.
     pub(super) fn warm_up(&mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
         let mut warm_up = WarmUp::default();
         if !self.is_done() {
             session.start_afresh()?;
         }
         if session.clock() == Clock::Modelled && !self.is_done() {
-            // Not a line unless it fails: it makes the plans and takes the memory that the case wants.
+            // Writes a line only if it fails. It builds the plans and allocates the memory that the case needs.
             if let Err(error) = repeat(session.engine, self.case.shape, &self.batches[0]) {
                 self.fail_warm_up(session, error)?;
             }
             session.go_on_from_lines()?;
         }
-        // What earlier cases left in it is not of this one.
+        // Discards the profile of earlier cases.
         drop(session.engine.take_profile());
         while !self.is_done() && !warm_up.is_enough(&self.case.warm_up) {
             if session.stopped() {
@@ -229,7 +229,8 @@ impl<'a> Timing<'a> {
         Ok(())
     }
 
-    /// The line of a repetition that failed by the case's own fault, which ends the case; any other error is the run's.
+    /// Returns the line of a repetition that failed because of the case itself, which ends the case. Passes on any
+    /// other error.
     fn failed(
         &mut self,
         session: &mut Session<'_>,
@@ -254,13 +255,13 @@ impl<'a> Timing<'a> {
         Ok(RequestRecord { error: Some(error.to_string()), peak_rss_bytes: None, ..line })
     }
 
-    /// One timed repetition, and its line.
+    /// Runs one timed repetition and writes its line.
     pub(super) fn repeat(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
         let line = self.measure(session, self.recorded.timed, None)?;
         self.keep(session, &line)
     }
 
-    /// One timed repetition, of which nothing is written yet.
+    /// Runs one timed repetition without writing its line.
     pub(super) fn measure(
         &mut self,
         session: &mut Session<'_>,
@@ -280,7 +281,7 @@ impl<'a> Timing<'a> {
         self.spot = self.gauge.as_ref().map(CaseGauge::measure);
         let spots = before.zip(self.spot.clone()).map(|(before, after)| Spots { before, after });
         let telemetry = session.telemetry();
-        // In turns, two engines share the process and the cards: a peak is neither's.
+        // When taking turns, two engines share the process and the cards, so a peak belongs to neither.
         let alone = |peak: Option<u64>| peak.filter(|_| block.is_none());
         let request = RequestRecord {
             block,
@@ -300,10 +301,10 @@ impl<'a> Timing<'a> {
         Ok(())
     }
 
-    /// The spot after the last repetition, if nothing was run since.
+    /// Returns the limits measured after the last repetition if nothing ran since, else measures them.
     fn spot_before(&mut self, block: Option<u32>) -> Option<Spot> {
         let gauge = self.gauge.as_ref()?;
-        // In turns the other side had its repetition meanwhile.
+        // When taking turns, the other side ran its repetition in the meantime.
         let last = self.spot.take().filter(|_| block.is_none());
         Some(last.unwrap_or_else(|| gauge.measure()))
     }

@@ -1,4 +1,4 @@
-//! What a suite comes to with a model: the cases, what must fit in memory, what decides comparability.
+//! The plan of a suite with a model: its cases, what must fit into memory, and what decides comparability.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -19,29 +19,29 @@ pub use super::questions::RealPrompts;
 pub use super::search::SearchRun;
 use super::{AccuracyRun, RunError, limits, workload};
 
-/// A suite with a model: all that is known before weights are loaded.
+/// A suite with a model: everything known before the weights are loaded.
 pub struct Plan<'a> {
-    /// Precision cases.
+    /// Accuracy cases.
     pub accuracy: Vec<AccuracyRun<'a>>,
-    /// Shapes to time.
+    /// Performance cases.
     pub performance: Vec<PerformanceRun>,
     /// Searches for the largest batch.
     pub searches: Vec<SearchRun>,
-    /// Loads.
+    /// Load cases.
     pub loads: Vec<LoadRun>,
-    /// What prompts for timing are drawn from.
+    /// The tokens from which prompts for timing are drawn.
     pub tokens: OrdinaryTokens,
-    /// Tokens fed in one step at most.
+    /// Maximum number of tokens per step.
     step_tokens: usize,
-    /// What the engine must hold, by the number of ranks.
+    /// The engine's limits, by number of ranks.
     pub(super) limits: BTreeMap<usize, Limits>,
 }
 
 impl<'a> Plan<'a> {
-    /// Reads the data sets and makes every first prompt. Prompts are fed `step_tokens` at a time.
+    /// Reads the data sets and builds every first prompt. Prompts are fed `step_tokens` at a time.
     ///
     /// # Errors
-    /// Data sets, protocols, tokenizer that do not fit; a shape that the model or device cannot run.
+    /// Data sets, protocols or tokenizer do not fit, or the model or device cannot run a shape.
     pub fn new(
         suite: &Suite,
         config: &ModelConfig,
@@ -70,7 +70,7 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// A plan of these cases, as they are put to an engine again.
+    /// Creates a plan of these cases for running them on an engine again.
     pub fn again(
         accuracy: Vec<AccuracyRun<'a>>,
         performance: &[(&record::PerformanceCase, usize)],
@@ -100,12 +100,13 @@ impl<'a> Plan<'a> {
         plan
     }
 
-    /// Tokens fed in one step at most.
+    /// Returns the maximum number of tokens per step.
     pub(super) fn step_tokens(&self) -> usize {
         self.step_tokens
     }
 
-    /// The numbers of tensor-parallel ranks that the cases need, in the order in which they are run: precision first.
+    /// Returns the numbers of tensor-parallel ranks that the cases need, in the order in which they run: accuracy
+    /// first.
     pub fn worlds(&self) -> Vec<usize> {
         let accuracy = self.accuracy.iter().map(|run| run.tp);
         let mut worlds = Vec::new();
@@ -120,13 +121,13 @@ impl<'a> Plan<'a> {
         worlds
     }
 
-    /// Cases that are run.
+    /// Returns the number of cases that run.
     pub fn cases(&self) -> usize {
         let timed = self.performance.iter().filter(|run| run.unfit.is_none()).count();
         self.accuracy.len() + timed + self.searches.len() + self.loads.len()
     }
 
-    /// The plan as `run.json` keeps it.
+    /// Returns the plan as kept in `run.json`.
     pub fn record(&self, suite: &Suite, config: &ModelConfig, precision: Precision) -> record::Plan {
         let accuracy = self.accuracy.iter().zip(&suite.accuracy).map(|(run, case)| {
             let plan = run.evaluation.plan();
@@ -152,7 +153,7 @@ impl<'a> Plan<'a> {
         let performance = self.performance.iter().map(|run| {
             let shape = run.shape;
             let cost = |c: crate::bench::PhaseCost| Cost { bytes: c.bytes, flops: c.flops };
-            // A shape that no memory holds is not counted through either.
+            // The cost of a shape that does not fit into memory is not counted either.
             let costs = run
                 .unfit
                 .is_none()
@@ -181,7 +182,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The choice tokens of each precision case.
+    /// Returns the choice tokens of each accuracy case.
     pub fn choice_tokens(&self) -> BTreeMap<String, Vec<ChoiceToken>> {
         let of = |run: &AccuracyRun<'_>| {
             let tokens = run.evaluation.choices().iter();
@@ -190,13 +191,13 @@ impl<'a> Plan<'a> {
         self.accuracy.iter().map(|run| (run.task.clone(), of(run))).collect()
     }
 
-    /// The first prompt of the first precision case.
+    /// Returns the first prompt of the first accuracy case.
     pub fn first_prompt(&self) -> Option<FirstPrompt> {
         self.accuracy.first().and_then(first_prompt_of)
     }
 }
 
-/// The first prompt of a case.
+/// Returns the first prompt of a case.
 pub fn first_prompt_of(run: &AccuracyRun<'_>) -> Option<FirstPrompt> {
     let (text, token_ids) = run.evaluation.first_prompt(0)?;
     Some(FirstPrompt {
@@ -207,8 +208,8 @@ pub fn first_prompt_of(run: &AccuracyRun<'_>) -> Option<FirstPrompt> {
     })
 }
 
-/// A name for each precision case: the task; with its protocol where the task comes more than once; with a number behind it
-/// where even that does.
+/// Names each accuracy case after its task. Adds the protocol if the task occurs more than once, and a number if task
+/// and protocol do.
 fn case_names(suite: &Suite) -> Vec<String> {
     let cases = &suite.accuracy;
     let name = |i: usize| {
@@ -230,7 +231,7 @@ fn folder_name(case: &suite::AccuracyCase) -> String {
     name.unwrap_or_else(|| case.dataset.display().to_string())
 }
 
-/// Accuracy by guessing.
+/// Returns the accuracy of guessing.
 fn chance(task: crate::dataset::Benchmark) -> f64 {
     match task {
         crate::dataset::Benchmark::CEval => 0.25,
@@ -289,7 +290,7 @@ fn performance_runs(
     Ok(runs)
 }
 
-/// The shapes of a case, by lengths and then batch, with their real prompts where it has them.
+/// Returns the shapes of a case, by lengths and then batch, with their real prompts if any.
 fn shapes(
     case: &suite::PerformanceCase,
     config: &ModelConfig,
@@ -312,12 +313,12 @@ fn shapes(
     Ok(shapes)
 }
 
-/// The ids that prompts for timing are drawn from: with a tokenizer, ordinary pieces behind its prefix ids.
+/// Returns the ids from which prompts for timing are drawn. With a tokenizer: ordinary pieces after its prefix ids.
 pub fn ordinary_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> OrdinaryTokens {
     let mut tokens = OrdinaryTokens::of_vocabulary(config.padded_vocab_size);
     if let Some(tokenizer) = tokenizer {
         tokens.prefix = tokenizer.prefix_ids().to_vec();
-        // Specials lie behind the pieces.
+        // Special tokens come after the pieces.
         let end = tokens.prefix.iter().copied().min().unwrap_or(tokenizer.vocab_size() as u32);
         tokens.range.end = end.clamp(tokens.range.start + 1, tokens.range.end);
     }

@@ -1,4 +1,4 @@
-//! Making an item's first prompt again from its data set, for runs that kept no prompts.
+//! Rebuilds an item's first prompt from its data set, for runs that kept no prompts.
 
 use std::path::Path;
 
@@ -6,22 +6,23 @@ use crate::dataset::{Benchmark, Source, sha256_hex};
 use crate::record::{AccuracyCase, CallRecord, SampleRecord};
 use crate::task::{self, Evaluation, Settings, TaskError, TextCodec};
 
-/// Why a prompt cannot be made again.
+/// Errors of rebuilding a prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
-    /// The data set, or a protocol that cannot be put to it.
+    /// The data set is unusable, or a protocol does not fit it.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// What was made is not what the run used.
+    /// The result is not what the run used.
     #[error("{0}")]
     Other(String),
 }
 
-/// The item's first prompt, from the data set in `folder`. Nothing is given back that is not what the model saw then: the
-/// item's content and the prompt's text must have the hashes that the run recorded.
+/// Rebuilds the item's first prompt from the data set in `folder`. Returns only what the model really saw: the item's
+/// content and the prompt's text must have the recorded hashes.
 ///
 /// # Errors
-/// A data set that cannot be read, has no such item or another one of its name; another prompt than the run's.
+/// The data set cannot be read, lacks the item, or has a different one under that name. Or the prompt differs from the
+/// run's.
 pub fn first_prompt(
     case: &AccuracyCase,
     sample: &SampleRecord,
@@ -55,7 +56,7 @@ pub fn first_prompt(
     if plan.item(index).doc_hash != sample.doc_hash {
         return other(format!("{} in {shown} is another question than the run's", sample.doc_id));
     }
-    // A prompt too long for the model is a prompt all the same.
+    // A prompt that is too long for the model is accepted here.
     let evaluation = Evaluation::new(plan, codec, usize::MAX)?;
     match evaluation.first_prompt(index) {
         Some((prompt, input_tokens))

@@ -15,37 +15,37 @@ use super::machine::Machine;
 use super::model::ModelFacts;
 use super::plan::Plan;
 
-/// What a run is made of, gathered before it starts.
+/// The inputs of a run, collected before it starts.
 pub struct Origin<'a> {
     /// The suite.
     pub suite: &'a Suite,
-    /// The model as it was asked for.
+    /// The model as named by the user.
     pub model: String,
-    /// What was read of it, and what decided where it does not say.
+    /// The model's settings, and what decided on them.
     pub facts: ModelFacts,
     /// Hash of the weights.
     pub weights: String,
-    /// Hash of the tokenizer's file; `None` for random weights.
+    /// Hash of the tokenizer file; `None` for random weights.
     pub tokenizer: Option<String>,
     /// Rounding of the rotary table.
     pub rotary: RotaryMode,
-    /// The device as loaded.
+    /// The loaded device.
     pub device: DeviceInfo,
-    /// How each column of the telemetry comes about ([`super::telemetry::methods`]).
+    /// Method of each telemetry column ([`super::telemetry::methods`]).
     pub telemetry: BTreeMap<String, String>,
-    /// The machine's measured limits, where speed is measured.
+    /// The machine's measured limits, if speed is measured.
     pub roofline: Option<Roofline>,
-    /// What loading took.
+    /// Time and memory of loading.
     pub load: Option<LoadFacts>,
-    /// Weights that are no numbers in the run's type, in words; `None` where none was read.
+    /// Descriptions of non-finite weights in the run's type; `None` if no weights were read.
     pub weight_faults: Option<Vec<String>>,
     /// The command line.
     pub command_line: Vec<String>,
-    /// The runs that this one is made with.
+    /// The group of runs that this one belongs to.
     pub group: Option<Group>,
 }
 
-/// The fields whose values decide comparability.
+/// Returns the fields that decide comparability.
 pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
     let mut fields = BTreeMap::from([
         ("suite".to_owned(), origin.suite.content_hash()),
@@ -75,7 +75,7 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
     Identity::new(fields)
 }
 
-/// The first `run.json` of a run.
+/// Returns the first `run.json` of a run.
 pub fn record(
     origin: &Origin<'_>,
     plan: &Plan<'_>,

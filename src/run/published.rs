@@ -1,4 +1,4 @@
-//! Whether a run's score is of the same thing as a published one.
+//! Whether a run's score is comparable with a published one.
 
 use crate::device::{KvForm, Precision};
 use crate::engine::config::ModelConfig;
@@ -6,8 +6,9 @@ use crate::record::PublishedScore;
 use crate::suite::{self, Dtype};
 use crate::task;
 
-/// The published result of a case for a run in this precision, with the first reason why the two are not of the same thing;
-/// `None` where nothing is published for the type.
+/// Returns the published result of a case for a run in this precision, with the first reason why the two are not
+/// comparable.
+/// Returns `None` if there is no published result for the type.
 pub(super) fn published(
     case: &suite::AccuracyCase,
     plan: &task::Plan,
@@ -49,8 +50,8 @@ pub(super) fn published(
     })
 }
 
-/// Whether a model has the shape of a published one, and its positions. Weights have no names: a tuned model of the same shape is held against
-/// the published score as well.
+/// Whether a model has the shape and positions of a published one. Weights carry no names, so a tuned model of the same
+/// shape is compared with the published score as well.
 fn has_shape(config: &ModelConfig, model: &str) -> bool {
     let of = |c: &ModelConfig| {
         (
@@ -70,7 +71,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// One item under the published protocol, published as 719 of `items` in fp16 and 721 in bf16.
+    /// One item under the published protocol; the published scores are 719 of `items` in fp16 and 721 in bf16.
     fn case(items: usize) -> (tempfile::TempDir, suite::AccuracyCase, task::Plan) {
         let folder = tempfile::tempdir().unwrap();
         let val = folder.path().join("val");

@@ -1,4 +1,5 @@
-//! The questions of a data set as prompts for timing: cut into tokens, cut or padded to a length, gathered in batches.
+//! The questions of a data set as prompts for timing: tokenized, truncated or padded to a length, and grouped in
+//! batches.
 
 use crate::dataset::{Source, read_questions};
 use crate::engine::tokenizer::Tokenizer;
@@ -8,15 +9,15 @@ use crate::suite::{PromptSet, PromptSource};
 /// Real prompts of one case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RealPrompts {
-    /// Data set with what decides the lengths, as part of case names: `boolq-i128`, `boolq-i128-padded`.
+    /// Data set and length settings, as part of case names: `boolq-i128`, `boolq-i128-padded`.
     pub name: String,
-    /// The batches; all of the same number of sequences, each at least one token long.
+    /// The batches, all with the same number of sequences of at least one token each.
     pub groups: Vec<Vec<Vec<u32>>>,
-    /// What was done to make them of the questions, in words.
+    /// How the prompts were made from the questions, in words.
     pub notes: Vec<String>,
 }
 
-/// All prompts of a source at one length, before they are gathered in batches.
+/// All prompts of a source at one length, before grouping into batches.
 pub(super) struct Pool {
     pub name: String,
     pub prompts: Vec<Vec<u32>>,
@@ -24,10 +25,10 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Reads the questions and makes prompts of at most `input_tokens` of them.
+    /// Reads the questions and makes prompts of at most `input_tokens` tokens from them.
     ///
     /// # Errors
-    /// A sentence: data that cannot be read, a question without any token.
+    /// A message: the data cannot be read, or a question has no tokens.
     pub(super) fn new(
         source: &PromptSource,
         tokenizer: Option<&Tokenizer>,
@@ -65,13 +66,14 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Tokens of the longest prompt.
+    /// Returns the length of the longest prompt in tokens.
     pub(super) fn longest(&self) -> usize {
         self.prompts.iter().map(Vec::len).max().unwrap_or(1)
     }
 
-    /// Batches of `batch` prompts in the order of the data: fewer prompts than that are repeated, an incomplete last batch is
-    /// dropped, and of the others the first `groups` are taken; all where that is `None`.
+    /// Groups prompts into batches of `batch`, in data order. Too few prompts are repeated; an incomplete last batch is
+    /// dropped.
+    /// Takes the first `groups` batches, or all of them if `None`.
     pub(super) fn groups(&self, batch: usize, groups: Option<usize>) -> RealPrompts {
         let count = self.prompts.len();
         let mut notes = self.notes.clone();
@@ -95,7 +97,7 @@ impl Pool {
 }
 
 impl RealPrompts {
-    /// The prompts' part of the plan's record.
+    /// Returns the prompts' part of the plan's record.
     pub(super) fn record(&self) -> PromptsCase {
         let lengths = || self.groups.iter().flatten().map(|ids| ids.len() as u32);
         PromptsCase {
@@ -107,19 +109,19 @@ impl RealPrompts {
         }
     }
 
-    /// Mean tokens of a prompt, rounded.
+    /// Returns the mean prompt length in tokens, rounded.
     pub(super) fn mean_tokens(&self) -> usize {
         mean_tokens(self.groups.iter().flatten())
     }
 }
 
-/// Mean length of prompts, rounded.
+/// Returns the mean length of prompts, rounded.
 pub(super) fn mean_tokens<'a>(prompts: impl Iterator<Item = &'a Vec<u32>>) -> usize {
     let (tokens, count) = prompts.fold((0, 0), |(tokens, count), ids| (tokens + ids.len(), count + 1));
     (2 * tokens + count) / (2 * count).max(1)
 }
 
-/// SHA-256 over all token ids, for the identity.
+/// Returns the SHA-256 of all token ids, for the identity.
 pub(super) fn input_hash<'a>(prompts: impl Iterator<Item = &'a Vec<u32>>) -> String {
     let mut bytes = Vec::new();
     for ids in prompts {
@@ -129,7 +131,7 @@ pub(super) fn input_hash<'a>(prompts: impl Iterator<Item = &'a Vec<u32>>) -> Str
     crate::dataset::sha256_hex(&bytes)
 }
 
-/// The name of the set, and its questions.
+/// Returns the name of the set and its questions.
 fn questions(set: &PromptSet) -> Result<(String, Vec<String>), String> {
     let name = |path: &std::path::Path| {
         let part = path.file_stem().unwrap_or(path.as_os_str());
@@ -145,14 +147,14 @@ fn questions(set: &PromptSet) -> Result<(String, Vec<String>), String> {
     }
 }
 
-/// Repeats what stands behind the first `prefix` ids until there are `length` ids.
+/// Repeats the ids after the first `prefix` ids until there are `length` ids.
 fn pad(ids: &mut Vec<u32>, prefix: usize, length: usize) {
     let body: Vec<u32> = ids.get(prefix..).filter(|body| !body.is_empty()).unwrap_or(ids).to_vec();
     let missing = length.saturating_sub(ids.len());
     ids.extend(body.iter().cycle().take(missing));
 }
 
-/// A name as part of case names and files.
+/// Replaces the characters of a name that are unsuitable for case names and files.
 fn plain(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '-' }).collect()
 }

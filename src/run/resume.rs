@@ -1,4 +1,4 @@
-//! Finding a run, or a group of runs, to go on with.
+//! Search for a run, or a group of runs, to resume.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,31 +7,32 @@ use std::time::SystemTime;
 use crate::dataset::sha256_hex;
 use crate::record::{Contents, Group, ProbeOutcome, RunDir, RunRecord, SampleState, Status, compact_utc};
 
-/// A run that is there already.
+/// An existing run.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Its directory.
+    /// Directory of the run.
     pub path: PathBuf,
-    /// Its record.
+    /// Record of the run.
     pub record: RunRecord,
 }
 
-/// What of a run there is still to do.
+/// The parts of a run that are to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// What it does not have yet, or what of its journals is not as the plan says.
+    /// Missing lines, and parts of its journals that contradict the plan.
     Missing,
-    /// That, and what failed.
+    /// The same, and what failed.
     MissingOrFailed,
 }
 
 impl Found {
-    /// It says that it is complete, and its report, the last thing that is written, is there as well.
+    /// Whether the record says complete and the report, which is written last, exists.
     fn says_finished(&self) -> bool {
         self.record.status == Status::Complete && self.path.join("report.html").exists()
     }
 
-    /// A run is finished when it says so and its journals bear that out; reads them.
+    /// Whether nothing is left to do: the run says that it is finished and its journals confirm that. Reads the
+    /// journals.
     fn has_nothing(&self, wanted: Wanted) -> bool {
         let read = || RunDir::open(&self.path).and_then(|dir| Contents::read(&dir)).ok();
         let sound = |contents: &Contents| {
@@ -41,7 +42,7 @@ impl Found {
     }
 }
 
-/// Something of the run failed: an item, a timed case, a search, a request under load.
+/// Whether something in the run failed: an item, a timed case, a search, a request under load.
 fn has_failures(contents: &Contents) -> bool {
     contents.samples.iter().any(|sample| sample.state == SampleState::Failed)
         || contents.requests.iter().any(|request| request.error.is_some())
@@ -49,9 +50,11 @@ fn has_failures(contents: &Contents) -> bool {
         || contents.loads.iter().flat_map(|level| &level.requests).any(|request| request.error.is_some())
 }
 
-/// The newest unfinished run under `root` that is of the same thing: identity, what was read of the model's folder, device, kernels,
-/// threads and group. Going on with another would mix two measurements in one. Of the newest such run the journals are read, and
-/// something may be `wanted` of it though it calls itself complete; older ones are taken at their word.
+/// Finds the newest unfinished run under `root` with the same identity, model settings, group, device, kernels,
+/// threads, CPU, engine version and clock profile. Resuming any other would mix two measurements.
+///
+/// Reads the newest matching run's journals, because work may be `wanted` although the run calls itself complete.
+/// Trusts the status of older runs.
 pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<Found> {
     let (ours, identity) = (&record.provenance, &record.identity);
     let mut same = runs(root).filter(|found| {
@@ -74,15 +77,16 @@ pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<F
     same.find(|found| !found.says_finished())
 }
 
-/// A name that no other group has: when it begins, the suite, and something of this process.
+/// Returns a unique group name: start time, suite, and a hash of time and process id.
 pub fn group_id(now: SystemTime, suite: &str) -> String {
     let nanoseconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let own = sha256_hex(format!("{nanoseconds} {}", std::process::id()).as_bytes());
     format!("{}-{suite}-{}", compact_utc(now), &own[..6])
 }
 
-/// The newest group under `root` of the suite with this hash, these configurations and this many blocks, if there is something to do
-/// for it: a run is unfinished, or a comparison missing. Configurations in blocks are timed in turns and always compared.
+/// Finds the newest group under `root` of the suite with this hash, these configurations and this many blocks. Returns
+/// it if work is left: a run is unfinished, or a comparison missing. Configurations in blocks are timed in turns and
+/// always compared.
 pub fn find_group(
     root: &Path,
     suite: &str,
@@ -100,7 +104,7 @@ pub fn find_group(
     (!runs.is_some_and(compared)).then_some(group)
 }
 
-/// How many identities two runs or more have.
+/// Returns the number of identities that two or more runs share.
 fn of_same_identity(runs: &[Found]) -> usize {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for run in runs {
@@ -109,22 +113,22 @@ fn of_same_identity(runs: &[Found]) -> usize {
     counts.values().filter(|&&count| count > 1).count()
 }
 
-/// Where a group's comparisons go, so that it is seen whether they were made.
+/// Returns the folder of a group's comparison. A fixed place shows whether it was made.
 pub fn comparison_folder(root: &Path, group: &str, index: usize) -> PathBuf {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let name: String = group.chars().map(plain).collect();
     root.join(if index == 0 { format!("{name}-compare") } else { format!("{name}-compare-{}", index + 1) })
 }
 
-/// The page is the last that is written of a comparison; the note stands where runs cannot be compared.
+/// Whether a comparison is finished. The report is written last; the note replaces it if the runs cannot be compared.
 fn is_compared(folder: &Path) -> bool {
     folder.join("report.html").exists() || folder.join(NOT_COMPARED).exists()
 }
 
-/// Why a group's runs cannot be compared, in the comparison's folder.
+/// File in the comparison's folder that says why a group's runs cannot be compared.
 pub const NOT_COMPARED: &str = "not-compared.txt";
 
-/// The finished run of one configuration of a group, of which nothing is wanted any more.
+/// Finds the finished run of one configuration of a group, with nothing of `wanted` left.
 pub fn finished(root: &Path, group: &Group, configuration: &str, wanted: Wanted) -> Option<Found> {
     let of_group = |g: &Group| g.id == group.id && g.configuration == configuration;
     runs(root).find(|found| {
@@ -132,7 +136,7 @@ pub fn finished(root: &Path, group: &Group, configuration: &str, wanted: Wanted)
     })
 }
 
-/// Run directories under a folder whose `run.json` cannot be read, with what is wrong: nothing can go on with them.
+/// Lists the run directories under a folder whose `run.json` cannot be read, with the error. They cannot be resumed.
 pub fn unreadable(root: &Path) -> Vec<(PathBuf, String)> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
     let mut found: Vec<(PathBuf, String)> = entries
@@ -147,12 +151,12 @@ pub fn unreadable(root: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The runs under a folder, newest first. Directories that are no runs are passed over, and runs
-/// that were scored from another: no model ran there.
+/// Returns the runs under a folder, newest first. Skips directories that are not runs, and runs rescored from another,
+/// in which no model ran.
 pub(super) fn runs(root: &Path) -> impl Iterator<Item = Found> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
-    // Names begin with the time.
+    // Names start with the time.
     paths.sort();
     paths.into_iter().rev().filter_map(|path| {
         let record = RunDir::open(&path).ok()?.read_run().ok()?;

@@ -1,4 +1,4 @@
-//! Scoring stored answers again, without a model: a repaired extraction, or another one over the same text.
+//! Rescoring of stored answers without a model: with a repaired extraction, or another one on the same text.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -9,34 +9,34 @@ use crate::record::{
 };
 use crate::task::{self, Answer, Evidence, Judgement, Protocol};
 
-/// What stands between the protocol that asked and the one that read the answers: `two-stage/modeltest-0shot`.
+/// Separator between the protocol that asked and the one that read the answers: `two-stage/modeltest-0shot`.
 const READ_BY: char = '/';
 
-/// Why stored answers cannot be scored as asked.
+/// Errors of rescoring.
 #[derive(Debug, thiserror::Error)]
 pub enum ScoreError {
     /// The run has no samples to score.
     #[error("run {0} has no samples; expected some (a run of performance cases alone has no score)")]
     NoSamples(String),
-    /// A task or protocol that this program does not know.
+    /// This program does not know a task or protocol.
     #[error("task {task} was run under {protocol}; expected one of {}", known.join(", "))]
     Unknown {
         /// The task.
         task: String,
         /// Its protocol.
         protocol: String,
-        /// Protocols there are.
+        /// The known protocols.
         known: Vec<&'static str>,
     },
-    /// No task of the run can be read by the protocol asked for.
+    /// The requested protocol can read no task of the run.
     #[error("--protocol {protocol}: no task of the run is for it; expected one of {}", known.join(", "))]
     NoTask {
         /// The protocol.
         protocol: String,
-        /// Protocols that are for a task of the run.
+        /// Protocols for the run's tasks.
         known: Vec<&'static str>,
     },
-    /// What the protocol reads was not stored.
+    /// The run did not store what the protocol reads.
     #[error("--protocol {reader}: {missing}; `glmbench run` with this protocol has to be made")]
     Missing {
         /// The protocol.
@@ -46,7 +46,7 @@ pub enum ScoreError {
     },
 }
 
-/// How a task's stored answers are read.
+/// The reading of a task's stored answers.
 #[derive(Clone, Copy)]
 pub struct Reading {
     /// The protocol that asked.
@@ -56,10 +56,10 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// The reading of a task: by `protocol` where it is for the task's benchmark, else as it was read before.
+    /// Chooses the reading of a task: `protocol` if it is for the task's benchmark, else the previous one.
     ///
     /// # Errors
-    /// [`ScoreError::Unknown`], or [`ScoreError::Missing`] when `protocol` reads what the run did not store.
+    /// [`ScoreError::Unknown`], or [`ScoreError::Missing`] if `protocol` reads what the run did not store.
     pub fn of(case: &AccuracyCase, protocol: Option<&str>) -> Result<Self, ScoreError> {
         let (asked, read) = case.protocol.split_once(READ_BY).unwrap_or((&case.protocol, &case.protocol));
         let benchmark = benchmark(case);
@@ -82,7 +82,7 @@ impl Reading {
         })
     }
 
-    /// What the reader needs that the asking protocol does not leave.
+    /// Returns what the reader needs that the asking protocol does not store.
     fn missing(self) -> Option<String> {
         let (asked, reader) = (self.asked.definition(), self.reader.definition());
         match self.reader.evidence() {
@@ -100,13 +100,13 @@ impl Reading {
         }
     }
 
-    /// The name that stands beside the score.
+    /// Returns the name shown beside the score.
     pub fn name(self) -> String {
         let (asked, reader) = (self.asked.definition().name, self.reader.definition().name);
         if asked == reader { asked.to_owned() } else { format!("{asked}{READ_BY}{reader}") }
     }
 
-    /// The sample with its stored answer judged again. A failed item had no answer and stays as it is.
+    /// Judges the sample's stored answer again. A failed item has no answer and stays unchanged.
     pub fn score(self, sample: &SampleRecord) -> SampleRecord {
         let mut scored = sample.clone();
         if sample.state == SampleState::Failed {
@@ -140,23 +140,24 @@ impl Reading {
     }
 }
 
-/// The benchmark behind a task: its name begins with it.
+/// Returns a task's benchmark, with which its name begins.
 fn benchmark(case: &AccuracyCase) -> Option<Benchmark> {
     Benchmark::from_name(case.task.split('-').next()?)
 }
 
-/// A run's samples, scored again.
+/// A run's rescored samples.
 pub struct Rescored {
-    /// The new run's record: its own id, no performance cases, [`scored_from`](crate::record::Provenance::scored_from) set.
+    /// The new run's record: its own id, no performance cases, [`scored_from`](crate::record::Provenance::scored_from)
+    /// set.
     pub run: RunRecord,
     /// Every sample, in order.
     pub samples: Vec<SampleRecord>,
-    /// How each task was read, by its name.
+    /// The reading of each task, by task name.
     pub readings: BTreeMap<String, Reading>,
 }
 
 impl Rescored {
-    /// Gives the run its dates, and the id that follows from them.
+    /// Sets the run's dates, and the id that depends on them.
     pub fn date(&mut self, now: SystemTime) {
         let run = &mut self.run;
         let suite = format!("{}-scored", run.provenance.suite);
@@ -166,11 +167,11 @@ impl Rescored {
     }
 }
 
-/// Scores all samples of a run again; by `protocol` those of its benchmark. The samples keep their times, which are those
-/// of the model's answers; `run` is dated `now`.
+/// Rescores all samples of a run, by `protocol` where it is for the sample's benchmark. The samples keep the times of
+/// the model's answers. The new run is dated `now`.
 ///
 /// # Errors
-/// [`ScoreError`]; nothing is scored by halves.
+/// [`ScoreError`]; then nothing is rescored.
 pub fn rescore(
     run: &RunRecord,
     samples: &[SampleRecord],
@@ -207,7 +208,7 @@ fn check_protocol(run: &RunRecord, protocol: Option<&str>) -> Result<(), ScoreEr
     Err(ScoreError::NoTask { protocol: protocol.to_owned(), known })
 }
 
-/// The record of the run that the new samples make. With the protocols as they were, its identity is the old one's.
+/// Returns the record of the rescored run. With unchanged protocols, its identity stays the same.
 fn new_record(run: &RunRecord, readings: &BTreeMap<String, Reading>) -> RunRecord {
     let mut new = run.clone();
     new.plan.performance.clear();
@@ -222,7 +223,7 @@ fn new_record(run: &RunRecord, readings: &BTreeMap<String, Reading>) -> RunRecor
         if name != case.protocol {
             let hash = sha256_hex(format!("{} {name}", case.version_hash).as_bytes());
             case.version_hash = hash.chars().take(6).collect();
-            // What was published is for the protocol as published.
+            // Published scores apply to their own protocol only.
             (case.expected, case.published) = (None, None);
             case.last_rule = readings.get(&case.task).and_then(|reading| reading.reader.last_rule());
             fields.insert(format!("{}.protocol", case.task), name.clone());

@@ -1,8 +1,8 @@
-//! A max-batch search: the largest batch in a range that memory holds and that keeps the limits.
+//! A max-batch search: the largest batch in a range that fits into memory and keeps the limits.
 //!
-//! The model is loaded once, with KV blocks for the largest batch of the range that memory holds ([`super::plan::Plan::fit_memory`]);
-//! larger ones are out of memory without being run. What to probe next follows from the lines that are there and nothing else
-//! ([`record::next_probe`]), so a search that was ended is gone on with as if it had not been.
+//! The model is loaded once, with KV blocks for the largest batch of the range that fits into memory
+//! ([`super::plan::Plan::fit_memory`]). Larger batches count as out of memory without being run. The next probe depends
+//! on the existing lines only ([`record::next_probe`]), so an interrupted search continues as if it had not been.
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, prompts, repeat};
 use crate::device::DeviceError;
@@ -18,37 +18,37 @@ use crate::stats::median;
 use super::plan::Plan;
 use super::{Ending, RunError, Session};
 
-/// A search ready to run.
+/// A search that is ready to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchRun {
-    /// Prompt tokens of each sequence.
+    /// Prompt tokens per sequence.
     pub input_tokens: usize,
-    /// Tokens generated for each.
+    /// Generated tokens per sequence.
     pub output_tokens: usize,
     /// Smallest batch to consider.
     pub low: usize,
     /// Largest batch to consider.
     pub high: usize,
-    /// Most time per token after the first.
+    /// Maximum time per token after the first.
     pub limit_tpot_ns: u64,
-    /// Most time to the first token of all sequences.
+    /// Maximum time until all sequences have their first token.
     pub limit_ttft_ns: Option<u64>,
-    /// Timed repetitions of each probe, after one warm-up.
+    /// Timed repetitions per probe, after one warm-up.
     pub repetitions: usize,
-    /// Tensor-parallel ranks.
+    /// Number of tensor-parallel ranks.
     pub tp: usize,
     /// Seed of the prompts.
     pub seed: u64,
 }
 
 impl SearchRun {
-    /// Name within a run: `max-batch-i256-o64`, with the ranks where there are several.
+    /// Returns the name within a run: `max-batch-i256-o64`, plus the number of ranks if there are several.
     pub fn search_id(&self) -> String {
         let tp = if self.tp == 1 { String::new() } else { format!("-tp{}", self.tp) };
         format!("max-batch-i{}-o{}{tp}", self.input_tokens, self.output_tokens)
     }
 
-    /// The plan's record of it.
+    /// Returns the plan's record of this search.
     pub fn record(&self) -> SearchCase {
         SearchCase {
             search_id: self.search_id(),
@@ -68,12 +68,12 @@ impl SearchRun {
     }
 }
 
-/// The batch to probe next, and why; `None` when the search is at its end ([`record::next_probe`]).
+/// Returns the batch to probe next, and why; `None` if the search is finished ([`record::next_probe`]).
 pub fn next_probe(search: &SearchRun, probes: &[ProbeRecord]) -> Option<(usize, ProbePurpose)> {
     record::next_probe(&search.record(), probes).map(|(batch, purpose)| (batch as usize, purpose))
 }
 
-/// Every search of so many ranks is at its end.
+/// Whether every search on `world` ranks is finished.
 pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
     let probes = dir.read_probes()?;
     let done = |search: &SearchRun| {
@@ -122,14 +122,15 @@ fn probe_all(
     Ok(Ending::Complete)
 }
 
-/// As many as there can be: the low end, up by doubling, back by halving, both neighbours once more.
+/// Returns the maximum number of probes: the low end, doubling up, bisecting back, and both neighbours once more.
 fn most_probes(search: &SearchRun) -> u64 {
-    // High is at most `width` times low, and neighbours by doubling are less than that apart: so many steps either way.
+    // `high` is at most `width` times `low`, and neighbours by doubling are less than `width` apart. This bounds the
+    // steps in both directions.
     let width = (search.high - search.low + 1) as u64;
     2 * u64::from(width.next_power_of_two().ilog2()) + 3
 }
 
-/// Probes one batch; `None` when the run was stopped meanwhile.
+/// Probes one batch. Returns `None` if the run was stopped.
 fn probe(
     search: &SearchRun,
     batch: usize,
@@ -178,7 +179,7 @@ fn probe(
     Ok(Some(record))
 }
 
-/// Why the loaded engine does not hold a batch, and the memory it would take.
+/// Returns why the loaded engine cannot hold a batch, and the memory that it would take; `None` if it can.
 fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(String, u64)> {
     let limits = session.engine.limits();
     let config = session.engine.config();
@@ -199,7 +200,7 @@ fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(S
     Some((reason, bytes))
 }
 
-/// The limits of an engine that runs the search at `batch`; what the search does not decide is as in `limits`.
+/// Returns the limits of an engine that runs the search at `batch`. Other limits are taken from `limits`.
 pub(super) fn wanted_limits(search: &SearchRun, batch: usize, prefix: usize, limits: Limits) -> Limits {
     let context = prefix + search.input_tokens + search.output_tokens;
     Limits {
@@ -211,7 +212,7 @@ pub(super) fn wanted_limits(search: &SearchRun, batch: usize, prefix: usize, lim
     }
 }
 
-/// One warm-up, then the timed repetitions; `None` when the run was stopped meanwhile.
+/// Runs one warm-up, then the timed repetitions. Returns `None` if the run was stopped.
 fn repetitions(
     search: &SearchRun,
     batch: usize,
@@ -236,7 +237,7 @@ fn repetitions(
     Ok(Some(times))
 }
 
-/// Decides on the medians of the repetitions.
+/// Decides the outcome by the medians of the repetitions.
 fn judge(search: &SearchRun, times: &[Repetition], session: &Session<'_>, record: &mut ProbeRecord) {
     let middle = |of: fn(&Repetition) -> f64| median(&times.iter().map(of).collect::<Vec<_>>());
     let gaps = search.output_tokens.saturating_sub(1).max(1) as f64;
@@ -295,7 +296,7 @@ mod tests {
         }
     }
 
-    /// Searches where `outcome` says how each batch comes out, the n-th time it is asked.
+    /// Runs a search in which `outcome` gives the outcome of a batch at its n-th probe.
     fn search(run: &SearchRun, outcome: &dyn Fn(usize, usize) -> ProbeOutcome) -> Vec<ProbeRecord> {
         let mut probes: Vec<ProbeRecord> = Vec::new();
         while let Some((batch, purpose)) = next_probe(run, &probes) {

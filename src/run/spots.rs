@@ -1,4 +1,4 @@
-//! The machine's limits measured around the repetitions that targets speak of.
+//! Measurement of the machine's limits around the repetitions of cases with targets.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::record::{Clock, RunRecord, Spot, Target};
 
 use super::machine::{Machine, reset_peak_rss};
 
-/// What to measure around which cases.
+/// Which limits to measure, and around which cases.
 #[derive(Debug, Clone)]
 pub(super) struct CaseGauge {
     gauge: cpu::Gauge,
@@ -15,7 +15,8 @@ pub(super) struct CaseGauge {
 }
 
 impl CaseGauge {
-    /// Of a run with targets whose machine's limits were measured before it; else there is nothing to measure.
+    /// Creates the gauge of a run that has targets and the machine's measured limits. Otherwise there is nothing to
+    /// measure.
     pub(super) fn of(run: &RunRecord) -> Option<Self> {
         let limits = run.provenance.roofline.as_ref()?.limits.as_ref()?;
         let targets = &run.plan.targets;
@@ -31,15 +32,15 @@ impl CaseGauge {
         })
     }
 
-    /// A target speaks of the case.
+    /// Whether a target refers to the case.
     pub(super) fn is_for(&self, case_id: &str) -> bool {
         self.cases.contains(case_id)
     }
 
-    /// Measures, while the engine has nothing to do.
+    /// Measures the limits. The engine must be idle.
     pub(super) fn measure(&self) -> Spot {
         let spot = self.gauge.measure(Machine::read().available_bytes);
-        // The memory that this took is given back, and no part of the case's.
+        // The memory used here is freed again and must not count for the case.
         reset_peak_rss();
         Spot {
             bandwidth_bytes_per_s: spot.bandwidth.map(|rate| rate.round() as u64),

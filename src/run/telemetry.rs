@@ -1,4 +1,4 @@
-//! What the machine and its devices do meanwhile: the rows of `telemetry.csv`, and how each column comes about.
+//! State of the machine and its devices during a run: the rows of `telemetry.csv`, and the method of each column.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::record::TelemetryRow;
 
 use super::machine::rss_bytes;
 
-/// How each column of `telemetry.csv` comes about on this engine, with its unit; `absent: …` where it stays empty.
+/// Returns the method and unit of each column of `telemetry.csv` on this engine; `absent: …` if the column stays empty.
 pub fn methods(engine: &Scheduler) -> BTreeMap<String, String> {
     let mut columns = of_devices(engine.sensors());
     let unread = |what: &str| Err::<(), _>(what.to_owned());
@@ -18,7 +18,7 @@ pub fn methods(engine: &Scheduler) -> BTreeMap<String, String> {
     columns
 }
 
-/// The reason where a device has no sensors that we read.
+/// Reason shown for a device without sensors that this program reads.
 const UNREAD: &str = "not read on this device";
 
 fn of_devices(sensors: Option<&dyn Sensors>) -> BTreeMap<String, String> {
@@ -47,7 +47,7 @@ fn of_column(told: &[Readings], of: impl Fn(&Readings) -> Reading<()>, how: &str
     column(&told.iter().map(of).collect::<Vec<_>>(), how)
 }
 
-/// The method, and which devices do not have the value; the reason alone where none has it.
+/// Describes the method and the devices that lack the value; only the reason if all of them lack it.
 fn column(told: &[Reading<()>], how: &str) -> String {
     let absent: Vec<(usize, &String)> =
         told.iter().enumerate().filter_map(|(device, r)| Some((device, r.as_ref().err()?))).collect();
@@ -59,7 +59,7 @@ fn column(told: &[Reading<()>], how: &str) -> String {
     }
 }
 
-/// The host's row, and one of every device that tells anything.
+/// Returns the host's row, and one for every device with any reading.
 pub(super) fn rows(engine: &Scheduler, t_ns: u64) -> Vec<TelemetryRow> {
     let host = TelemetryRow { t_ns, rss_bytes: rss_bytes(), ..TelemetryRow::default() };
     let told = engine.sensors().map(Sensors::read).unwrap_or_default();

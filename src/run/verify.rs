@@ -1,7 +1,8 @@
-//! Putting a sample of a run's items to the engine again, and holding the answers against the record.
+//! Reruns a sample of a run's items on the engine and compares the answers with the record.
 //!
-//! A token's numbers depend on nothing but weights, prompt, type, kernel family and ranks ([`crate::device`]), so within a family
-//! a record can be held to the last bit. Elsewhere sums are rounded in another order, and a [`Bound`] is what it is held to.
+//! A token's numbers depend only on weights, prompt, type, kernel family and ranks ([`crate::device`]). Within a
+//! family, a record can therefore be checked to the last bit. Elsewhere sums are rounded in another order, and a
+//! [`Bound`] applies.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,19 +21,19 @@ use crate::task::{self, Evaluation, Next, Outcome, Progress, Settings, State, Ta
 use super::AccuracyRun;
 use super::plan::Plan;
 
-/// What is put to the engine again.
+/// The sample to rerun.
 #[derive(Debug, Clone, Default)]
 pub struct Picked {
-    /// Items, by task, in the order of the record.
+    /// Items by task, in the order of the record.
     pub items: BTreeMap<String, Vec<SampleRecord>>,
-    /// Timed cases of random prompts.
+    /// Timed cases with random prompts.
     pub cases: Vec<PerformanceCase>,
-    /// Timed cases that cannot be put again, and why.
+    /// Timed cases that cannot be rerun, and why.
     pub passed_over: Vec<(String, &'static str)>,
 }
 
 impl Picked {
-    /// Draws `items` items and `cases` timed cases, each equally likely: the same for the same seed and record.
+    /// Draws `items` items and `cases` timed cases, all equally likely. The result depends on seed and record only.
     pub fn of(contents: &Contents, (items, cases): (usize, usize), seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let mut picked = Self::default();
@@ -62,13 +63,13 @@ impl Picked {
         picked
     }
 
-    /// How many items.
+    /// Returns the number of items.
     pub fn item_count(&self) -> usize {
         self.items.values().map(Vec::len).sum()
     }
 }
 
-/// `count` different numbers below `of` in order, all equally likely.
+/// Draws `count` different numbers below `of`, all equally likely, and returns them in order.
 fn draw(of: usize, count: usize, rng: &mut Rng) -> BTreeSet<usize> {
     let mut all: Vec<usize> = (0..of).collect();
     for i in 0..count.min(of) {
@@ -79,7 +80,7 @@ fn draw(of: usize, count: usize, rng: &mut Rng) -> BTreeSet<usize> {
     all.into_iter().collect()
 }
 
-/// The output hashes of the timed repetitions of a case.
+/// Returns the output hashes of a case's timed repetitions.
 fn recorded_hashes<'a>(case: &PerformanceCase, requests: &'a [RequestRecord]) -> BTreeSet<&'a str> {
     let timed = requests
         .iter()
@@ -87,19 +88,19 @@ fn recorded_hashes<'a>(case: &PerformanceCase, requests: &'a [RequestRecord]) ->
     timed.map(|request| request.output_hash.as_str()).collect()
 }
 
-/// How near answers must be to the record.
+/// Allowed difference between answers and the record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bound {
     /// The same bits.
     Exact,
-    /// Log-probabilities and logits by at most so much, in nats.
+    /// Log-probabilities and logits differ by at most this much, in nats.
     Within(f32),
 }
 
 impl Bound {
-    /// For sums in another order in this type: five times or more the largest difference on 240 items of the demo model. The
-    /// differences were 1.6e-2 nat in fp16, 1.1e-1 in bf16 and 7.2e-6 in fp32. They are between families of kernels, one rank and
-    /// two, and the CPU and emulated cards.
+    /// Returns the bound for sums in another order in this type: at least five times the largest difference on 240
+    /// items of the demo model. The differences were 1.6e-2 nat in fp16, 1.1e-1 in bf16 and 7.2e-6 in fp32. They were
+    /// measured between kernel families, between one rank and two, and between the CPU and emulated cards.
     pub fn across(dtype: DType) -> Self {
         Self::Within(match dtype {
             DType::Fp32 => 1e-4,
@@ -116,7 +117,7 @@ impl Bound {
     }
 }
 
-/// Something that is not as recorded.
+/// A difference from the record.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Difference {
     /// The item with its task, or the timed case.
@@ -125,21 +126,21 @@ pub struct Difference {
     pub what: String,
 }
 
-/// How a sample came out.
+/// The result for a sample.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Verified {
-    /// What differs.
+    /// The differences found.
     pub differences: Vec<Difference>,
-    /// Items whose generated tokens are others, each of them within the bound of the likeliest.
+    /// Items with other generated tokens, where each recorded token is within the bound of the likeliest.
     pub other_tokens: usize,
-    /// The largest difference of a log-probability.
+    /// The largest difference between log-probabilities.
     pub largest: f32,
 }
 
-/// Why a task's items cannot be put again.
+/// Errors of rerunning a task's items.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// The data set, or a protocol that cannot be put to it.
+    /// The data set is unusable, or a protocol does not fit it.
     #[error(transparent)]
     Task(#[from] TaskError),
     /// What was found is not what the run used.
@@ -147,10 +148,10 @@ pub enum VerifyError {
     Other(String),
 }
 
-/// The items of a task as they were put, from the data set in `folder`: it must have the hash that the run recorded.
+/// Returns a task's items as they were run, from the data set in `folder`, which must have the recorded hash.
 ///
 /// # Errors
-/// A data set that cannot be read or is another one; a protocol or items that this program does not know.
+/// The data set cannot be read or is a different one, or this program does not know the protocol or items.
 pub fn task_run<'a>(
     (contents, case): (&Contents, &AccuracyCase),
     picked: &[SampleRecord],
@@ -177,7 +178,7 @@ pub fn task_run<'a>(
     let mut plan = task::Plan::new(protocol, &source, &settings(Vec::new()))?;
     let hash = identity("dataset").unwrap_or_default();
     if plan.dataset.content_hash() != hash {
-        // The run may have been of some subjects alone.
+        // The run may have used only some of the subjects.
         let subjects: BTreeSet<String> =
             contents.samples.iter().filter(|s| s.task == case.task).map(|s| s.subject.clone()).collect();
         let known = subjects.iter().all(|subject| plan.dataset.subjects.contains_key(subject));
@@ -206,10 +207,10 @@ pub fn task_run<'a>(
     Ok(AccuracyRun { task: case.task.clone(), evaluation, batch, tp: case.tp as usize })
 }
 
-/// Puts a task's items to the engine, and holds each answer against its sample; `each` hears of every item.
+/// Runs a task's items and compares each answer with its sample. Calls `each` for every item.
 ///
 /// # Errors
-/// The engine's.
+/// Errors of the engine.
 pub fn items(
     run: &AccuracyRun<'_>,
     picked: &[SampleRecord],
@@ -248,7 +249,7 @@ pub fn items(
     Ok(verified)
 }
 
-/// Every item's outcome, in order.
+/// Returns every item's outcome, in order.
 fn outcomes(
     run: &AccuracyRun<'_>,
     engine: &mut Scheduler,
@@ -291,7 +292,7 @@ fn outcomes(
     Ok(done.into_values().collect())
 }
 
-/// What of an item is the same whatever computes.
+/// Compares the properties of an item that do not depend on the computation.
 fn facts(sample: &SampleRecord, outcome: &Outcome) -> Vec<String> {
     let compared = [
         ("content hash", sample.doc_hash.as_str(), outcome.doc_hash.as_str()),
@@ -303,7 +304,7 @@ fn facts(sample: &SampleRecord, outcome: &Outcome) -> Vec<String> {
     differs.map(|(name, recorded, found)| format!("{name}: recorded {recorded}, found {found}")).collect()
 }
 
-/// What the model made of it.
+/// Compares the model's results.
 fn numbers(sample: &SampleRecord, outcome: &Outcome, bound: Bound, largest: &mut f32) -> Vec<String> {
     let mut differences = Vec::new();
     let mut differ = |name: &str, recorded: String, found: String| {
@@ -333,7 +334,7 @@ fn numbers(sample: &SampleRecord, outcome: &Outcome, bound: Bound, largest: &mut
         }
     }
     if let Bound::Within(most) = bound {
-        // Either side may be off by the bound, so a lead of twice that may turn.
+        // Either side may be off by the bound, so a lead of up to twice the bound may reverse.
         tie = sample.margin.is_some_and(|margin| margin <= 2.0 * most);
     }
     if !tie {
@@ -345,7 +346,8 @@ fn numbers(sample: &SampleRecord, outcome: &Outcome, bound: Bound, largest: &mut
     differences
 }
 
-/// A recorded answer of which other tokens were found: each recorded token must be almost the likeliest there.
+/// A recorded answer for which other tokens were generated. Each recorded token must be nearly the likeliest at its
+/// place.
 struct Forced<'a> {
     sample: &'a SampleRecord,
     prompts: &'a PromptRecord,
@@ -385,7 +387,7 @@ impl Forced<'_> {
         Ok(differences)
     }
 
-    /// The recorded log-probabilities after the recorded last prompt.
+    /// Compares the recorded log-probabilities after the recorded last prompt.
     fn choices(
         &self,
         prompt: &[u32],
@@ -419,10 +421,10 @@ impl Forced<'_> {
     }
 }
 
-/// Runs a timed case once and holds its output against the record's; `None` where it is the same.
+/// Runs a timed case once and compares its output with the record. Returns `None` if it is the same.
 ///
 /// # Errors
-/// The engine's.
+/// Errors of the engine.
 pub fn timed_case(
     case: &PerformanceCase,
     requests: &[RequestRecord],
@@ -441,7 +443,7 @@ pub fn timed_case(
     Ok(Some(Difference { of: format!("timed case {}", case.case_id), what }))
 }
 
-/// The shape of a timed case of random prompts.
+/// Returns the shape of a timed case with random prompts.
 pub(super) fn shape(case: &PerformanceCase) -> Shape {
     Shape {
         batch: case.batch as usize,
@@ -462,7 +464,7 @@ mod tests {
         assert_ne!(drawn(1), drawn(2));
         assert_eq!(draw(3, 20, &mut Rng::new(1)), BTreeSet::from([0, 1, 2]));
         assert!(draw(0, 20, &mut Rng::new(1)).is_empty());
-        // Each is as likely as the others: 2,000 draws of 20 of 100 are 400 of each, give or take.
+        // All are equally likely: 2,000 draws of 20 of 100 give about 400 of each.
         let mut counts = [0_u32; 100];
         (0..2000).flat_map(drawn).for_each(|at| counts[at] += 1);
         assert!(counts.iter().all(|count| (300..500).contains(count)), "{counts:?}");

@@ -1,4 +1,4 @@
-//! The part of a plan that is about real prompts, max-batch searches and load.
+//! The parts of a plan for real prompts, max-batch searches and loads.
 
 use std::collections::HashSet;
 
@@ -14,15 +14,15 @@ use super::plan::{PerformanceRun, Plan};
 use super::questions::{Pool, input_hash};
 use super::search::SearchRun;
 
-/// Largest batch of real prompts, which are held in memory however few of them there are.
+/// Largest batch of real prompts. A whole batch is held in memory, even if it repeats a few prompts.
 const MAX_REAL_BATCH: usize = 1 << 16;
 
-/// Milliseconds of a suite in nanoseconds.
+/// Converts milliseconds of a suite to nanoseconds.
 fn ns(ms: f64) -> u64 {
     (ms * 1e6).round() as u64
 }
 
-/// The searches of a suite.
+/// Returns the searches of a suite.
 pub(super) fn searches(suite: &Suite, config: &ModelConfig) -> Result<Vec<SearchRun>, String> {
     let mut runs: Vec<SearchRun> = Vec::new();
     let mut ids = HashSet::new();
@@ -51,7 +51,7 @@ pub(super) fn searches(suite: &Suite, config: &ModelConfig) -> Result<Vec<Search
     Ok(runs)
 }
 
-/// The loads of a suite, with their real prompts read.
+/// Returns the loads of a suite, with their real prompts.
 pub(super) fn loads(
     suite: &Suite,
     config: &ModelConfig,
@@ -137,12 +137,13 @@ fn fits_model(name: &str, tokens: usize, config: &ModelConfig) -> Result<(), Str
     Ok(())
 }
 
-/// What is padded is as long as was asked for, so that is looked at before every prompt is made that long.
+/// Checks the length of padded prompts before any prompt is padded to it.
 fn check_padding(source: &suite::PromptSource, tokens: usize, config: &ModelConfig) -> Result<(), String> {
     if source.padding { fits_model("a case with padded prompts", tokens, config) } else { Ok(()) }
 }
 
-/// The performance runs of a case with real prompts, at one pair of lengths: the shape has the longest prompt.
+/// Returns the shapes and prompts of a case with real prompts, at one pair of lengths. The input is the longest
+/// prompt's.
 pub(super) fn real_shapes(
     case: &suite::PerformanceCase,
     source: &suite::PromptSource,
@@ -162,7 +163,7 @@ pub(super) fn real_shapes(
     Ok(case.batches.iter().map(shape).collect())
 }
 
-/// Cost of a run's phases; with real prompts the mean over its batches.
+/// Returns the cost of a run's phases; with real prompts the mean over its batches.
 pub(super) fn cost(
     run: &PerformanceRun,
     config: &ModelConfig,
@@ -184,9 +185,9 @@ pub(super) fn cost(
 }
 
 impl Plan<'_> {
-    /// For each case with real prompts, the hash of all their token ids; the prompts of random tokens follow from the suite.
+    /// Returns the hash of all token ids for each case with real prompts. Random prompts follow from the suite.
     pub(super) fn input_hashes(&self) -> Vec<(String, String)> {
-        // Ranks are nothing that prompts depend on.
+        // Prompts do not depend on the number of ranks.
         let name = |id: &str, tp: usize| id.trim_end_matches(&format!("-tp{tp}")).to_owned();
         let timed = self.performance.iter().filter_map(|run| {
             let prompts = run.prompts.as_ref()?;

@@ -1,16 +1,16 @@
-//! What `rope_ratio` does: of two branches of the family's code each knows the key, and means something else by it.
+//! The meaning of `rope_ratio`, which differs between two branches of the family's code.
 
-/// What `rope_ratio` does; the two branches of the family's code that know the key mean different things by it.
+/// What `rope_ratio` scales. Two branches of the family's code use the key with different meanings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RopeScaling {
-    /// Positions are divided by it, as in ChatGLM2-6B-32k.
+    /// Positions are divided by the ratio, as in ChatGLM2-6B-32k.
     Positions,
-    /// The base is multiplied by it, as in ChatGLM3 and later.
+    /// The base is multiplied by the ratio, as in ChatGLM3 and later.
     Base,
 }
 
 impl RopeScaling {
-    /// The word of `--rope-scaling`.
+    /// Returns the value of `--rope-scaling`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Positions => "positions",
@@ -18,12 +18,12 @@ impl RopeScaling {
         }
     }
 
-    /// What a model's name says of it, if that.
+    /// Returns what a model's name says about the scaling, if anything.
     fn of_name(name: &str, ratio: f64) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
         if has(&["chatglm2"]) {
-            // The code of ChatGLM2-6B itself has no such key: a file with another ratio than 1 is of neither.
+            // ChatGLM2-6B's own code has no such key, so a ratio other than 1 does not belong to this model.
             return (has(&["32k"]) || ratio == 1.0).then_some(Self::Positions);
         }
         has(&["chatglm3", "glm-4", "glm4"]).then_some(Self::Base)
@@ -45,10 +45,10 @@ impl std::str::FromStr for RopeScaling {
     }
 }
 
-/// What `rope_ratio` does, if there is one: what a person said, else what the model's name says.
+/// Returns what `rope_ratio` scales, if there is one: the user's choice, else what the model's name says.
 ///
 /// # Errors
-/// Neither says it; a person said it of nothing.
+/// Neither says it, or the user chose a scaling and there is no `rope_ratio`.
 pub(super) fn decided(
     ratio: Option<f64>,
     name: Option<&str>,

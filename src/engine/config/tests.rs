@@ -10,7 +10,7 @@ fn parse(text: &str) -> Result<ModelConfig, ConfigError> {
     ModelConfig::from_json(text, Path::new("config.json"))
 }
 
-/// The tiny model with more keys.
+/// Parses the tiny model with extra keys.
 fn with(keys: &str) -> Result<ModelConfig, String> {
     parse(&TINY.replacen('{', &format!("{{{keys},"), 1)).map_err(|error| error.to_string())
 }
@@ -95,7 +95,7 @@ fn the_name_decides_what_rope_ratio_does_or_a_person() {
     for name in ["THUDM/chatglm3-6b-32k", "THUDM/glm-4-9b"] {
         assert_eq!(named(name).unwrap().rotary_scaling(), RotaryScaling::Base(16.0));
     }
-    // Divided by 1 or not scaled at all: ChatGLM2-6B either way.
+    // Dividing by 1 equals no scaling: ChatGLM2-6B either way.
     let one = with(r#""_name_or_path":"THUDM/chatglm2-6b","rope_ratio":1"#).unwrap();
     assert_eq!(one.rotary_scaling(), RotaryScaling::Positions(1.0));
     let nameless = TINY.replacen('{', r#"{"rope_ratio":16,"#, 1);
@@ -189,7 +189,7 @@ fn the_list_of_words_without_effect_names_each_once_in_order() {
 }
 
 proptest! {
-    /// Whatever stands in the file: an answer.
+    /// Damaged files give an error or a config, never a panic.
     #[test]
     fn no_damage_makes_a_panic(at in 0usize..400, bytes in "[-0-9a-z\\[\\]{}\",:.中]{0,4}", key in 0usize..22, value in "null|-1|1e400|4|\"x\"|\\[\\]|\\[4294967296\\]|\\{\\}|true") {
         const KEYS: [&str; 22] = [

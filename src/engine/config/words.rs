@@ -1,8 +1,9 @@
-//! The words of a `config.json` beside those of the shape.
+//! The keys of a `config.json` other than the shape's.
 //!
-//! A word that changes no number of an inference is passed over, whatever it says. One that would change them, and that this
-//! engine has at one value only, is refused at any other. What says that the weights are quantised is kept for whoever opens the
-//! weights. All else is unread: it is kept with its value, so that a record can say so.
+//! Keys that do not affect inference results are skipped, whatever their value. Keys that do, and that this engine
+//! supports at one value only, are rejected at any other value. Keys that mark the weights as quantised are kept for
+//! the code that opens the weights. All other keys are unread: they are kept with their values, so that records can
+//! list them.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +11,17 @@ use serde_json::{Map, Value};
 
 use super::ModelConfig;
 
-/// What became of them.
+/// The result of [`sort`].
 #[derive(Debug, Default)]
 pub(super) struct Words {
-    /// What says that the weights are quantised.
+    /// The key and value that mark the weights as quantised.
     pub(super) quantised: Option<String>,
-    /// Those that this engine does not know, with their values as JSON.
+    /// Keys that this engine does not know, with their values as JSON.
     pub(super) unread: BTreeMap<String, String>,
 }
 
-/// About files, training, generation defaults (the suite decides those) and how other programs compute the same.
+/// Keys without effect: files, training, generation defaults (the suite sets its own), and how other programs compute
+/// the same results.
 pub(super) const WITHOUT_EFFECT: [&str; 76] = [
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -99,17 +101,17 @@ pub(super) const WITHOUT_EFFECT: [&str; 76] = [
     "world_size",
 ];
 
-/// At this value alone without effect; at another one they are unread.
+/// Keys without effect at this value. At any other value they are unread.
 const USUAL: [(&str, bool); 3] =
     [("attention_softmax_in_fp32", true), ("original_rope", true), ("tie_word_embeddings", false)];
 
-/// What says that weights are quantised.
+/// Keys that mark the weights as quantised.
 const QUANTISED: [&str; 4] = ["quantization_bit", "quantize", "quantization_config", "quant_config"];
 
-/// Sorts the words that the shape does not need; `config` has the shape.
+/// Sorts the keys that are not part of the shape. `config` holds the shape.
 ///
 /// # Errors
-/// A word that would change the numbers: its value, and the value that this engine has.
+/// A key would change the numbers. The message gives its value and the value that this engine supports.
 pub(super) fn sort(others: Map<String, Value>, config: &ModelConfig) -> Result<Words, String> {
     let mut words = Words::default();
     for (key, value) in others {
@@ -143,7 +145,7 @@ pub(super) fn sort(others: Map<String, Value>, config: &ModelConfig) -> Result<W
     Ok(words)
 }
 
-/// The word of quantisation that says that there is none.
+/// Whether the value of a quantisation key means "not quantised".
 fn says_float(value: &Value) -> bool {
     match value {
         Value::Number(number) => number.as_f64() == Some(0.0),
@@ -154,7 +156,8 @@ fn says_float(value: &Value) -> bool {
     }
 }
 
-/// Of a word that this engine has at one value: whether that is it, else the value. `None` for a word that it does not know.
+/// Compares a key's value with the only one that this engine supports. The error is that value; `None` means an unknown
+/// key.
 fn expected(key: &str, value: &Value, config: &ModelConfig) -> Option<Result<(), String>> {
     let same = |number: f64| value.as_f64().is_some_and(|found| (found / number - 1.0).abs() < 1e-6);
     let number = |number: f64, words: String| Some(if same(number) { Ok(()) } else { Err(words) });
@@ -187,7 +190,7 @@ fn expected(key: &str, value: &Value, config: &ModelConfig) -> Option<Result<(),
     }
 }
 
-/// Rotary words that newer libraries write as a table: the usual ones in it are fine.
+/// Checks the table in which newer libraries write the rotary keys. It may hold default values only.
 fn rope_words(value: &Value, config: &ModelConfig) -> Result<(), String> {
     let refused = || Err("no such scaling (rope_ratio)".to_owned());
     let Some(keys) = value.as_object() else { return refused() };
@@ -198,7 +201,7 @@ fn rope_words(value: &Value, config: &ModelConfig) -> Result<(), String> {
     if keys.iter().filter(|(_, value)| !value.is_null()).all(fine) { Ok(()) } else { refused() }
 }
 
-/// A value as JSON, no longer than a line of a message.
+/// Returns a value as JSON, cut to the length of a message line.
 fn short(value: &Value) -> String {
     const KEPT: usize = 120;
     let text = value.to_string();

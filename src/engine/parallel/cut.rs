@@ -1,9 +1,9 @@
 //! Which part of a model each rank holds.
 //!
-//! Query heads, both halves of the feed-forward layer and the vocabulary of the output layer are cut in equal parts. KV
-//! heads are cut as long as there are some for every rank; beyond that, ranks in a row hold the same one. The projections
-//! back to the residual stream are cut along their input, and their results summed over the ranks. Embedding and norms are
-//! on every rank.
+//! Query heads, both halves of the feed-forward layer and the output layer's vocabulary are split into equal parts. KV
+//! heads are split while there is at least one per rank; beyond that, consecutive ranks hold the same head. Projections
+//! back to the residual stream are split along their input, and their results summed over the ranks. Embedding and
+//! norms are on every rank.
 
 use std::ops::Range;
 
@@ -11,10 +11,10 @@ use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
 use crate::engine::weights::{Part, layout};
 
-/// Most ranks: the devices of one machine.
+/// Maximum number of ranks: the devices of one machine.
 pub const MAX_WORLD: usize = 8;
 
-/// One rank's share of a model.
+/// One rank's shard of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
     rank: usize,
@@ -22,31 +22,31 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// All of a model on one rank.
+    /// The whole model on one rank.
     pub const WHOLE: Self = Self { rank: 0, world: 1 };
 
-    /// The share of rank `rank` of `world`.
+    /// Creates the shard of rank `rank` of `world`.
     ///
     /// # Errors
-    /// A world size that this model cannot be cut for, as [`check_world`].
+    /// The model cannot be split over `world` ranks, as in [`check_world`].
     pub fn new(config: &ModelConfig, rank: usize, world: usize) -> Result<Self, EngineError> {
         check_world(config, world)?;
         assert!(rank < world, "invariant: rank {rank} is one of {world}");
         Ok(Self { rank, world })
     }
 
-    /// Which rank.
+    /// Returns the rank.
     pub fn rank(self) -> usize {
         self.rank
     }
 
-    /// Of how many.
+    /// Returns the number of ranks.
     pub fn world(self) -> usize {
         self.world
     }
 
-    /// The smaller model that this rank computes: its heads, its part of the feed-forward layer, its rows of the output
-    /// layer as `padded_vocab_size`. (The embedding has all its rows on every rank.)
+    /// Returns the smaller model that this rank computes: its heads, its part of the feed-forward layer, and its output
+    /// rows as `padded_vocab_size`. The embedding keeps all its rows on every rank.
     pub fn config(self, whole: &ModelConfig) -> ModelConfig {
         ModelConfig {
             num_attention_heads: whole.num_attention_heads / self.world,
@@ -57,7 +57,7 @@ impl Cut {
         }
     }
 
-    /// The KV heads that this rank's query heads read.
+    /// Returns the KV heads that this rank's query heads read.
     pub fn kv_heads(self, whole: &ModelConfig) -> Range<usize> {
         let parts = self.world.min(whole.num_kv_heads);
         let each = whole.num_kv_heads / parts;
@@ -65,7 +65,7 @@ impl Cut {
         part * each..(part + 1) * each
     }
 
-    /// What this rank needs of a tensor.
+    /// Returns the part of a tensor that this rank needs.
     pub fn part(self, whole: &ModelConfig, name: &str) -> Part {
         if self.world == 1 {
             return Part::Whole;
@@ -86,27 +86,27 @@ impl Cut {
         }
     }
 
-    /// This rank's of `count` things that are cut in equal parts.
+    /// Returns this rank's range of `count` items that are split equally.
     fn of(self, count: usize) -> Range<usize> {
         let each = count / self.world;
         self.rank * each..(self.rank + 1) * each
     }
 }
 
-/// `range` moved by `offset`.
+/// Returns `range` shifted by `offset`.
 fn behind(offset: usize, range: &Range<usize>) -> Range<usize> {
     offset + range.start..offset + range.end
 }
 
-/// The world sizes that a model can be cut for, [`MAX_WORLD`] at most.
+/// Returns the world sizes, up to [`MAX_WORLD`], that a model can be split over.
 pub fn worlds(config: &ModelConfig) -> Vec<usize> {
     (1..=MAX_WORLD).filter(|&world| obstacle(config, world).is_none()).collect()
 }
 
-/// Whether a model can be cut for so many ranks.
+/// Checks that a model can be split over `world` ranks.
 ///
 /// # Errors
-/// Says what does not divide, and which world sizes can be.
+/// It cannot. The message says what does not divide and which world sizes work.
 pub fn check_world(config: &ModelConfig, world: usize) -> Result<(), EngineError> {
     let Some(obstacle) = obstacle(config, world) else { return Ok(()) };
     let possible: Vec<String> = worlds(config).iter().map(usize::to_string).collect();
@@ -116,7 +116,7 @@ pub fn check_world(config: &ModelConfig, world: usize) -> Result<(), EngineError
     )))
 }
 
-/// Why a model cannot be cut for so many ranks.
+/// Returns why a model cannot be split over `world` ranks, or `None` if it can.
 fn obstacle(config: &ModelConfig, world: usize) -> Option<String> {
     if world == 0 || world > MAX_WORLD {
         return Some(format!("1 to {MAX_WORLD} ranks are possible"));
@@ -147,7 +147,7 @@ fn obstacle(config: &ModelConfig, world: usize) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// 8 query heads of 4 channels, 2 KV heads, 16 wide feed-forward, 32 tokens.
+    /// 8 query heads of 4 channels, 2 KV heads, feed-forward width 16, vocabulary 32.
     fn small() -> ModelConfig {
         ModelConfig {
             num_layers: 1,
@@ -227,7 +227,7 @@ mod tests {
         }
     }
 
-    /// Every number of the model is on a rank, and only KV heads and the replicated tensors are on several.
+    /// Every element of the model is on a rank. Only KV heads and replicated tensors are on several.
     #[test]
     fn the_parts_cover_every_tensor() {
         for groups in [1, 2, 4, 8] {

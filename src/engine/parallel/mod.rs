@@ -1,8 +1,9 @@
-//! Tensor parallelism: a model cut among ranks that compute one step together.
+//! Tensor parallelism: a model split over ranks that compute each step together.
 //!
-//! [`cut`] says which part of every tensor a rank holds; what is left is a smaller model of the same family, so the forward
-//! pass ([`super::model`]) stays written once, with two sums over the ranks a layer ([`crate::device::Device::all_reduce`]).
-//! [`ranks`] runs the ranks, each on a thread of its own.
+//! [`cut`] defines which part of every tensor a rank holds. The rest is a smaller model of the same family, so the
+//! forward pass ([`super::model`]) is written once, with two all-reduces per layer
+//! ([`crate::device::Device::all_reduce`]).
+//! [`ranks`] runs each rank on its own thread.
 
 pub mod cut;
 pub mod ranks;

@@ -1,9 +1,10 @@
-//! The ranks of a model, each on a thread of its own.
+//! The ranks of a model, each on its own thread.
 //!
-//! A rank's thread makes its device, loads its share, computes step after step, and drops all of it: some devices (Ascend's
-//! contexts) belong to a thread. Steps reach the ranks through channels, which spin before they sleep; logits come back in
-//! memory that is kept. A rank that fails says so first and then calls the group off, so that no other waits for it in a sum;
-//! what the caller gets is the error that came first.
+//! A rank's thread creates its device, loads its shard, runs all steps, and drops everything itself, because some
+//! devices (Ascend contexts) belong to a thread. Steps are sent through channels, which spin before they sleep. Logits
+//! return in buffers that are reused.
+//! A rank that fails reports its error first and then aborts the group, so that no other rank waits for it in a
+//! collective. The caller gets the earliest error.
 
 use std::any::Any;
 use std::ops::Range;
@@ -24,7 +25,7 @@ use crate::engine::weights::WeightSource;
 use super::cut::Cut;
 use super::source::Together;
 
-/// A model on several ranks; on one, too, where a device wants a thread of its own.
+/// A model on several ranks, or on one rank if the device needs its own thread.
 pub struct Ranks {
     workers: Vec<Worker>,
     reports: Receiver<(usize, Report)>,
@@ -33,42 +34,42 @@ pub struct Ranks {
     device: &'static str,
     info: DeviceInfo,
     modelled_ns: Option<u64>,
-    /// Why no more steps can be done.
+    /// Why the model can run no more steps.
     failure: Option<String>,
     sensors: Option<Box<dyn Sensors>>,
 }
 
-/// The caller's end of a rank.
+/// The caller's handle of a rank.
 struct Worker {
-    /// Gone once the rank is to end.
+    /// Closed to end the rank.
     orders: Option<Sender<Order>>,
     logits: Arc<Mutex<Vec<f32>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What all ranks are told to do.
+/// An order to all ranks.
 #[derive(Clone)]
 enum Order {
     Forward(Arc<OwnedStep>),
     Prefix(Arc<[u32]>),
-    /// Nanoseconds that pass on the virtual clock.
+    /// Nanoseconds to advance the virtual clock by.
     Idle(u64),
     Release,
 }
 
-/// What a rank tells.
+/// A rank's report to the caller.
 enum Report {
-    /// Tensors loaded, and their number.
+    /// Number of tensors loaded, and their total.
     Loading(usize, usize),
-    /// Loaded.
+    /// The model is loaded: the device, and its virtual clock if it has one.
     Ready(DeviceInfo, Option<u64>),
-    /// The order is done; the virtual clock, if there is one.
+    /// The order is done. Holds the virtual clock, if there is one.
     Done(Option<u64>),
-    /// It has ended.
+    /// The rank has ended with this error.
     Failed(EngineError),
 }
 
-/// A [`StepInput`] that threads can hold.
+/// An owned [`StepInput`] that threads can share.
 struct OwnedStep {
     tokens: Vec<u32>,
     positions: Vec<u32>,
@@ -84,7 +85,7 @@ struct OwnedSequence {
     blocks: Range<usize>,
 }
 
-/// What every rank loads.
+/// What all ranks need for loading.
 struct Share<G> {
     group: Arc<G>,
     whole: ModelConfig,
@@ -93,10 +94,11 @@ struct Share<G> {
 }
 
 impl Ranks {
-    /// Starts the ranks of `group`, which load at the same time; `progress` hears how far rank 0 is.
+    /// Starts the ranks of `group`, which load in parallel. `progress` receives rank 0's progress.
     ///
     /// # Errors
-    /// A model that cannot be cut for so many ranks, before anything is loaded; else whatever a rank fails with first.
+    /// The model cannot be split over this number of ranks (checked before anything is loaded), or the first error of
+    /// any rank.
     pub fn load<G: DeviceGroup>(
         group: G,
         config: &ModelConfig,
@@ -131,20 +133,20 @@ impl Ranks {
         Ok(ranks)
     }
 
-    /// Gives all ranks one order and waits until it is done.
+    /// Sends an order to all ranks and waits until it is done.
     fn obey(&mut self, order: &Order) -> Result<(), EngineError> {
         if let Some(failure) = &self.failure {
             return Err(lost(self.device, failure.clone()));
         }
         for worker in &self.workers {
-            // A rank that is gone has left a report that says why.
+            // A rank that has ended has already reported why.
             let _ = worker.orders.as_ref().map(|orders| orders.send(order.clone()));
         }
         self.settle(&mut |_, _| {}).map(drop)
     }
 
-    /// Waits until every rank is done or has failed; what ranks that became ready are. The first failure is the cause of the
-    /// others.
+    /// Waits until every rank is done or has failed. Returns the devices of the ranks that reported [`Report::Ready`].
+    /// On failure, returns the first error, which caused the others.
     fn settle(&mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<DeviceInfo>, EngineError> {
         let mut failure = None;
         let mut ready = Vec::new();
@@ -173,7 +175,7 @@ impl Ranks {
                 }
             }
         }
-        // Ranks that have failed tell no time; it does not go back.
+        // Failed ranks report no time. The clock never goes back.
         self.modelled_ns = clock.max(self.modelled_ns);
         if let Some((rank, error)) = failure {
             self.failure = Some(format!("rank {rank} of {} had failed: {error}", self.workers.len()));
@@ -183,7 +185,7 @@ impl Ranks {
         Ok(ready.into_iter().map(|(_, info)| info).collect())
     }
 
-    /// Puts the ranks' parts of the vocabulary side by side.
+    /// Concatenates the ranks' parts of the vocabulary, row by row.
     fn gather(&self, rows: usize, logits: &mut Vec<f32>) {
         let parts: Vec<_> =
             self.workers.iter().map(|w| w.logits.lock().unwrap_or_else(PoisonError::into_inner)).collect();
@@ -214,12 +216,12 @@ impl Forward for Ranks {
         self.info.clone()
     }
 
-    /// The clock of the rank that is furthest.
+    /// Returns the clock of the rank that is furthest ahead.
     fn modelled_ns(&self) -> Option<u64> {
         self.modelled_ns
     }
 
-    /// On every rank's clock. A rank that fails is told of by the next order.
+    /// Advances every rank's clock. The next order reports a rank that fails.
     fn idle(&mut self, duration_ns: u64) {
         let _ = self.obey(&Order::Idle(duration_ns));
     }
@@ -249,7 +251,7 @@ impl Drop for Ranks {
     fn drop(&mut self) {
         self.workers.iter_mut().for_each(|worker| worker.orders = None);
         for thread in self.workers.iter_mut().filter_map(|worker| worker.thread.take()) {
-            // A rank that panicked has been reported, or is ending anyway.
+            // A panic was reported already, or the rank is ending anyway.
             let _ = thread.join();
         }
     }
@@ -271,7 +273,7 @@ impl Worker {
             .name(format!("glmbench-rank-{}", cut.rank()))
             .spawn(move || rank.live(source, &received))
             .map_err(|error| {
-                // Those that are there already must not wait for this one.
+                // The ranks that have started must not wait for this one.
                 share.group.abort();
                 lost(share.group.name(), format!("no thread can be had for rank {}: {error}", cut.rank()))
             })?;
@@ -279,7 +281,7 @@ impl Worker {
     }
 }
 
-/// A rank's own end.
+/// The rank's own side, on its thread.
 struct Rank<G: DeviceGroup> {
     share: Arc<Share<G>>,
     cut: Cut,
@@ -321,7 +323,8 @@ impl<G: DeviceGroup> Rank<G> {
         }
     }
 
-    /// Does `work`; where it fails or panics, reports that and only then wakes the others, whose errors follow from it.
+    /// Runs `work`. If it fails or panics, reports that before waking the other ranks, whose errors only follow from
+    /// it.
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T, EngineError>) -> Option<T> {
         let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             let (rank, world) = (self.cut.rank(), self.cut.world());
@@ -337,7 +340,7 @@ impl<G: DeviceGroup> Rank<G> {
     }
 
     fn report(&self, report: Report) {
-        // Nobody listens once the caller is gone, and then the orders end, too.
+        // Sending fails only if the caller is gone; then the orders end, too.
         let _ = self.reports.send((self.cut.rank(), report));
     }
 }
@@ -379,7 +382,8 @@ impl OwnedStep {
     }
 }
 
-/// What the ranks are together: rank 0, the threads of all, and what others tell that it does not.
+/// Merges the ranks' device descriptions: rank 0's, the sum of all threads, and the details in which other ranks
+/// differ.
 fn merged(ranks: Vec<DeviceInfo>) -> DeviceInfo {
     let world = ranks.len();
     let threads = ranks.iter().map(|info| info.threads).sum();
@@ -397,7 +401,7 @@ fn lost(device: &'static str, message: String) -> EngineError {
     EngineError::Device(DeviceError::Lost { device, message })
 }
 
-/// What a panic said.
+/// Returns a panic's message.
 fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words")

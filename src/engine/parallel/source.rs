@@ -1,11 +1,11 @@
-//! One source of weights for several ranks.
+//! A weight source shared by several ranks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::engine::weights::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 
-/// Releases a tensor when the last rank does: the others may still read it.
+/// A weight source that releases a tensor only once every rank has released it.
 pub(super) struct Together {
     source: Arc<dyn WeightSource>,
     world: usize,
@@ -13,7 +13,7 @@ pub(super) struct Together {
 }
 
 impl Together {
-    /// For `world` ranks.
+    /// Shares `source` between `world` ranks.
     pub(super) fn new(source: Arc<dyn WeightSource>, world: usize) -> Self {
         Self { source, world, released: Mutex::default() }
     }
@@ -62,7 +62,7 @@ mod tests {
     use crate::engine::weights::dummy::Dummy;
     use crate::engine::weights::layout::FINAL_NORM;
 
-    /// Counts releases.
+    /// A source that records releases.
     struct Counting(Dummy, Mutex<Vec<String>>);
 
     impl WeightSource for Counting {

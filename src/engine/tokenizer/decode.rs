@@ -1,17 +1,18 @@
-//! Ids to text, one id at a time, exactly as SentencePiece decodes a whole list.
+//! Incremental decoding of ids to text, with the same result as SentencePiece's decoding of the whole list.
 
 use super::proto::PieceKind;
 use super::sentencepiece::{SPACE, SentencePiece};
 
-/// Decodes a growing list of ids. What [`push`](Self::push) and [`finish`](Self::finish) give, joined, is the text.
+/// Decodes a growing list of ids. The outputs of [`push`](Self::push) and [`finish`](Self::finish), joined, are the
+/// text.
 #[derive(Debug, Clone)]
 pub(super) struct PieceDecoder<'a> {
     model: &'a SentencePiece,
-    /// What the unknown piece becomes.
+    /// Text of the unknown piece.
     unknown: &'a str,
-    /// Bytes that may still be completed to a character: always the beginning of one.
+    /// Pending bytes: always the beginning of a character.
     bytes: Vec<u8>,
-    /// No text yet, so a leading space is the dummy prefix.
+    /// Whether there is no text yet, so that a leading space is the dummy prefix. Always false for a model without one.
     at_start: bool,
 }
 
@@ -20,7 +21,7 @@ impl<'a> PieceDecoder<'a> {
         Self { model, unknown, bytes: Vec::new(), at_start: model.add_dummy_prefix() }
     }
 
-    /// Takes the next id; gives the text that is now certain.
+    /// Takes the next id. Returns the text that is now final.
     pub(super) fn push(&mut self, id: u32) -> String {
         let mut text = String::new();
         if let Some(byte) = self.model.byte(id) {
@@ -34,7 +35,7 @@ impl<'a> PieceDecoder<'a> {
         text
     }
 
-    /// Gives up waiting for the rest of a character: each byte of it becomes U+FFFD.
+    /// Stops waiting for the rest of a character. Each pending byte becomes U+FFFD.
     pub(super) fn finish(&mut self) -> String {
         let text = "\u{fffd}".repeat(self.bytes.len());
         self.bytes.clear();
@@ -43,7 +44,7 @@ impl<'a> PieceDecoder<'a> {
     }
 
     fn push_piece(&mut self, id: u32, text: &mut String) {
-        // Ids outside the vocabulary (the special tokens of ChatGLM2, padding rows) have no text.
+        // Ids outside the vocabulary (ChatGLM2's special tokens, padding rows) have no text.
         let Some(piece) = self.model.piece(id) else { return };
         let mut surface = match piece.kind {
             PieceKind::Control => return,
@@ -60,7 +61,7 @@ impl<'a> PieceDecoder<'a> {
         text.push_str(&surface);
     }
 
-    /// Moves whole characters out of `bytes`; a byte that can be part of none becomes U+FFFD.
+    /// Moves whole characters out of `bytes`. A byte that cannot be part of a character becomes U+FFFD.
     fn take_characters(&mut self, text: &mut String) {
         loop {
             match std::str::from_utf8(&self.bytes) {
@@ -69,7 +70,8 @@ impl<'a> PieceDecoder<'a> {
                     self.bytes.clear();
                     return;
                 }
-                // One byte was added to the beginning of a character, so nothing whole stands before the error.
+                // `bytes` was the beginning of one character before this byte, so no whole character precedes the
+                // error.
                 Err(error) if error.error_len().is_none() => return,
                 Err(_) => {
                     text.push('\u{fffd}');

@@ -1,7 +1,7 @@
-//! A `tokenizer.json` of the `tokenizers` library.
+//! Reader of a `tokenizer.json` of the `tokenizers` library.
 //!
-//! Read by the crate itself, after a look of our own: what the crate would answer with a panic, what has no fixed result
-//! (dropout), and models other than BPE are refused.
+//! The crate reads the file itself, after checks of our own. They reject files that would make the crate panic, files
+//! without a fixed result (dropout), and models other than BPE.
 
 use std::collections::HashMap;
 use std::panic::catch_unwind;
@@ -18,7 +18,7 @@ pub(super) struct JsonTokenizer {
     prefix: Vec<u32>,
 }
 
-/// The keys that are looked at before the crate reads the file.
+/// The keys that are checked before the crate reads the file.
 #[derive(Deserialize)]
 struct Wire {
     model: WireModel,
@@ -48,7 +48,7 @@ enum WireMerge {
 }
 
 impl JsonTokenizer {
-    /// Reads the bytes of a `tokenizer.json`; the error says what in it cannot be used.
+    /// Reads the bytes of a `tokenizer.json`. The error says which part cannot be used.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         if lfs::is_pointer(bytes) {
             return Err(lfs::POINTER.into());
@@ -64,12 +64,12 @@ impl JsonTokenizer {
         Ok(Self { tokenizer, pieces, prefix })
     }
 
-    /// What its post-processor puts before every text.
+    /// Returns the ids that the post-processor puts before every text.
     pub(super) fn prefix(&self) -> &[u32] {
         &self.prefix
     }
 
-    /// Highest id + 1.
+    /// Returns the highest id plus one.
     pub(super) fn vocab_size(&self) -> usize {
         self.pieces.keys().max().map_or(0, |&id| id as usize + 1)
     }
@@ -98,11 +98,11 @@ impl std::fmt::Debug for JsonTokenizer {
     }
 }
 
-/// The tokenizer and the ids that it puts before a text.
+/// Builds the tokenizer and the ids that it puts before a text.
 fn build(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Vec<u32>), String> {
     let mut tokenizer =
         tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| format!("not a tokenizer.json: {error}"))?;
-    // The ids of a text are those of its characters alone: nothing cut off, nothing filled up, no special token found.
+    // Ids come from the text's characters alone: no truncation, no padding, no special tokens found in text.
     tokenizer.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
     tokenizer.set_encode_special_tokens(true);
     let prefix = prefix_of(&tokenizer)?;
@@ -142,7 +142,7 @@ fn check_model(model: &WireModel) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses compiled rules: the crate trusts their bytes.
+/// Rejects precompiled rules, because the crate trusts their bytes.
 fn check_normalizer(normalizer: &Value) -> Result<(), String> {
     match normalizer["type"].as_str() {
         Some("Precompiled") => {
@@ -155,12 +155,12 @@ fn check_normalizer(normalizer: &Value) -> Result<(), String> {
     }
 }
 
-/// Lets in the decoders that belong to BPE models.
+/// Accepts only the decoders that belong to BPE models.
 fn check_decoder(decoder: &Value) -> Result<(), String> {
     match decoder["type"].as_str() {
         None if decoder.is_null() => Ok(()),
         Some("ByteLevel" | "ByteFallback" | "Fuse" | "Metaspace" | "Replace") => Ok(()),
-        // Stripping both ends of a piece shorter than that panics in the crate.
+        // The crate panics if it strips both ends of a piece that is too short.
         Some("Strip") if decoder["stop"] == 0 => Ok(()),
         Some("Sequence") => decoder["decoders"].as_array().into_iter().flatten().try_for_each(check_decoder),
         _ => Err(format!("its decoder {decoder} is not supported")),
@@ -180,16 +180,17 @@ fn prefix_of(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<u32>, String> {
     Ok(with)
 }
 
-/// How many ids before new ones are decoded with them, so that what a decoder does at the start of a text is done once.
+/// Number of earlier ids to decode together with new ones, so that a decoder's start-of-text handling is applied only
+/// once.
 const CONTEXT: usize = 8;
 
-/// Decodes a growing list of ids by the crate's decoder, which only knows whole lists.
+/// Decodes a growing list of ids with the crate's decoder, which supports whole lists only.
 #[derive(Debug, Clone)]
 pub(super) struct JsonDecoder<'a> {
     model: &'a JsonTokenizer,
-    /// The last ids: some that are out already, and some that are not.
+    /// The last ids, both those already output and those pending.
     ids: Vec<u32>,
-    /// Ids at the front of `ids` whose text is out.
+    /// Number of ids at the front of `ids` already output.
     done: usize,
 }
 
@@ -201,7 +202,7 @@ impl<'a> JsonDecoder<'a> {
     pub(super) fn push(&mut self, id: u32) -> String {
         self.ids.push(id);
         let text = self.waiting();
-        // Later bytes may complete what is not a character yet.
+        // Later bytes may complete this character.
         if text.ends_with('\u{fffd}') {
             return String::new();
         }

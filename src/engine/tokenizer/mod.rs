@@ -1,8 +1,8 @@
 //! SentencePiece tokenizer of the ChatGLM2 family: text to token ids and back.
 //!
 //! # Files
-//! A folder holds `tokenizer.model` (SentencePiece, preferred) or `tokenizer.json` (the `tokenizers` library), and may hold
-//! `tokenizer_config.json`. Nothing about the vocabulary is assumed; everything is read:
+//! A folder holds `tokenizer.model` (SentencePiece, preferred) or `tokenizer.json` (the `tokenizers` library). It may
+//! also hold `tokenizer_config.json`. Nothing about the vocabulary is assumed; everything is read from the files:
 //!
 //! | question | answer |
 //! |---|---|
@@ -11,15 +11,22 @@
 //! | Are there ChatGLM2's special tokens? | see below |
 //! | Which ids go before a prompt? | see below |
 //!
-//! **Special tokens.** The Hugging Face class `ChatGLMTokenizer` gives `[MASK] [gMASK] [sMASK] sop eop` the ids that follow
-//! the last piece of `tokenizer.model`. They exist here when `tokenizer_config.json` names that class (`tokenizer_class` or
-//! `auto_map`), or when it names none (it is missing, empty, or has a class that fits every vocabulary) and the model has a dummy
-//! prefix, as ChatGLM2's has. A model without dummy prefix that no file calls a ChatGLM tokenizer has none.
+//! **Special tokens.** The Hugging Face class `ChatGLMTokenizer` gives `[MASK] [gMASK] [sMASK] sop eop` the ids after
+//! the last piece of `tokenizer.model`. They exist here in two cases:
 //!
-//! **Prompt prefix.** `prefix_tokens` of `tokenizer_config.json`, our own key, a list of pieces such as `["[gMASK]", "sop"]`
-//! or `[]`; else `[gMASK] sop` where the special tokens exist; else what the post-processor of `tokenizer.json` puts before a
-//! text; else nothing. Where `config.json` says `chatglm` and another file speaks against a prefix that the vocabulary could
-//! have, the folder is refused until `prefix_tokens` decides: without its prefix the model answers as badly as it can.
+//! - `tokenizer_config.json` names that class (`tokenizer_class` or `auto_map`).
+//! - It names no class and the model has a dummy prefix, as ChatGLM2's has. A file that is missing or empty, or has a
+//!   class that fits every vocabulary, names no class.
+//!
+//! **Prompt prefix.** The first of these that applies:
+//!
+//! 1. `prefix_tokens` of `tokenizer_config.json`, our own key: a list of pieces such as `["[gMASK]", "sop"]` or `[]`.
+//! 2. `[gMASK] sop`, if the special tokens exist.
+//! 3. What the post-processor of `tokenizer.json` puts before a text.
+//! 4. Nothing.
+//!
+//! If `config.json` says `chatglm` but another file contradicts a prefix that the vocabulary could have, the folder is
+//! rejected until `prefix_tokens` decides. Without its prefix, the model's answers are useless.
 //!
 //! Special tokens are never found in text: `"[gMASK]"` becomes ordinary pieces.
 
@@ -41,20 +48,20 @@ use decode::PieceDecoder;
 use json::{JsonDecoder, JsonTokenizer};
 use sentencepiece::SentencePiece;
 
-/// What `ChatGLMTokenizer` appends to the vocabulary, in the order of the ids.
+/// Special tokens that `ChatGLMTokenizer` appends to the vocabulary, in id order.
 const CHATGLM_SPECIALS: [&str; 5] = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"];
-/// Classes that fit every vocabulary, and so say nothing of this one.
+/// Classes that fit every vocabulary, so they carry no information about this one.
 const ANY_CLASS: [&str; 4] = ["", "PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"];
-/// What `ChatGLMTokenizer` puts before a prompt.
+/// Tokens that `ChatGLMTokenizer` puts before a prompt.
 const CHATGLM_PREFIX: [&str; 2] = ["[gMASK]", "sop"];
 
-/// The settings beside the vocabulary.
+/// File of the settings beside the vocabulary.
 const CONFIG_FILE: &str = "tokenizer_config.json";
 
-/// Largest tokenizer file that is read; ChatGLM2's has 1 MB, the largest known ones a few tens.
+/// Largest accepted tokenizer file. ChatGLM2's has 1 MB, the largest known ones a few tens of MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// Why a folder gives no tokenizer.
+/// Errors of loading a tokenizer.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// The folder has no tokenizer file.
@@ -68,10 +75,10 @@ pub enum TokenizerError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file is damaged, or asks for something that this tokenizer would not do exactly.
+    /// A file is damaged, or requires something that this tokenizer does not do exactly.
     #[error("{path}: {problem}")]
     Unusable {
         /// The file.
@@ -85,7 +92,7 @@ pub enum TokenizerError {
 #[derive(Debug)]
 pub struct Tokenizer {
     model: Model,
-    /// Special tokens behind the last piece.
+    /// Special tokens after the last piece.
     specials: &'static [&'static str],
     prefix: Vec<u32>,
     prefix_from: &'static str,
@@ -93,16 +100,16 @@ pub struct Tokenizer {
     sha256: String,
 }
 
-/// What the files beside the vocabulary say.
+/// The contents of the files beside the vocabulary.
 #[derive(Default)]
 struct Beside {
-    /// `tokenizer_config.json`, if it is there.
+    /// `tokenizer_config.json`, or its defaults if the file is missing.
     config: WireConfig,
-    /// `config.json` says that the model is of the ChatGLM family.
+    /// Whether `config.json` says that the model is of the ChatGLM family.
     is_chatglm: bool,
 }
 
-/// What `tokenizer_config.json` says of the tokenizer's class.
+/// The tokenizer class according to `tokenizer_config.json`.
 enum Class<'a> {
     ChatGlm,
     Other(&'a str),
@@ -115,7 +122,7 @@ enum Model {
     Json(Box<JsonTokenizer>),
 }
 
-/// The keys of `tokenizer_config.json` that are looked at.
+/// The keys of `tokenizer_config.json` that this reader uses.
 #[derive(Default, Deserialize)]
 struct WireConfig {
     tokenizer_class: Option<String>,
@@ -127,11 +134,12 @@ struct WireConfig {
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer of a model folder; the module's page says which files decide what.
+    /// Loads the tokenizer of a model folder. The module documentation says which files decide what.
     ///
     /// # Errors
-    /// No tokenizer file; a file that cannot be read, is damaged, or asks for something that cannot be done exactly
-    /// (a unigram model, normalization rules, user-defined pieces); a prefix token that does not exist.
+    /// There is no tokenizer file, a file cannot be read or is damaged, or a prefix token does not exist. Also if a
+    /// file requires what this tokenizer does not do exactly: a unigram model, normalization rules, user-defined
+    /// pieces.
     pub fn from_dir(dir: &Path) -> Result<Self, TokenizerError> {
         let beside = Beside { config: read_config(dir)?, is_chatglm: is_chatglm(dir) };
         for (name, load) in
@@ -164,7 +172,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Ids of a text, without prefix. No special token is ever found in text. Empty text has no ids.
+    /// Encodes a text, without prefix. Special tokens are never found in text. Empty text has no ids.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         match &self.model {
             Model::SentencePiece(model) => model.encode(text),
@@ -172,28 +180,30 @@ impl Tokenizer {
         }
     }
 
-    /// Ids of a whole prompt: [`prefix_ids`](Self::prefix_ids), then the text.
+    /// Encodes a whole prompt: [`prefix_ids`](Self::prefix_ids), then the text.
     pub fn encode_prompt(&self, text: &str) -> Vec<u32> {
         [self.prefix_ids(), &self.encode(text)].concat()
     }
 
-    /// Ids that stand before every prompt: `[gMASK] sop` for ChatGLM2, none for models without.
+    /// Returns the ids before every prompt: `[gMASK] sop` for ChatGLM2, none for models without a prefix.
     pub fn prefix_ids(&self) -> &[u32] {
         &self.prefix
     }
 
-    /// What decided on [`prefix_ids`](Self::prefix_ids), in words.
+    /// Describes what decided on [`prefix_ids`](Self::prefix_ids).
     pub fn prefix_from(&self) -> &'static str {
         self.prefix_from
     }
 
-    /// Text of ids as ChatGLM2's tokenizer class gives it: special tokens, end and beginning of sequence, padding (which is
-    /// the unknown piece) and ids outside the vocabulary have no text. Bytes that make no character become U+FFFD each.
+    /// Decodes ids as ChatGLM2's tokenizer class does.
+    ///
+    /// Special tokens, end and beginning of sequence, padding (the unknown piece) and ids outside the vocabulary have
+    /// no text. Each byte that belongs to no character becomes U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         decode_all(self.stream(), ids)
     }
 
-    /// Text of ids as SentencePiece gives it: as [`decode`](Self::decode), but the unknown piece is shown (` ⁇ `).
+    /// Decodes ids as SentencePiece does: like [`decode`](Self::decode), but the unknown piece is shown (` ⁇ `).
     pub fn decode_pieces(&self, ids: &[u32]) -> String {
         match &self.model {
             Model::SentencePiece(model) => {
@@ -203,7 +213,7 @@ impl Tokenizer {
         }
     }
 
-    /// A decoder for ids that come one by one.
+    /// Returns a decoder for ids that arrive one by one.
     pub fn stream(&self) -> StreamDecoder<'_> {
         match &self.model {
             Model::SentencePiece(model) => StreamDecoder::of(PieceDecoder::new(model, "")),
@@ -211,12 +221,12 @@ impl Tokenizer {
         }
     }
 
-    /// The id that ends a sequence, if the files name one.
+    /// Returns the id that ends a sequence, if the files name one.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos_id
     }
 
-    /// The id of a piece as it stands in the vocabulary (`▁` for a space) or of a special token.
+    /// Returns the id of a special token or of a piece as written in the vocabulary (`▁` for a space).
     pub fn token_id(&self, piece: &str) -> Option<u32> {
         match &self.model {
             Model::SentencePiece(model) => match self.specials.iter().position(|special| *special == piece) {
@@ -227,7 +237,7 @@ impl Tokenizer {
         }
     }
 
-    /// The piece or special token with this id.
+    /// Returns the piece or special token with this id.
     pub fn piece(&self, id: u32) -> Option<&str> {
         match &self.model {
             Model::SentencePiece(model) => match model.piece(id) {
@@ -238,7 +248,7 @@ impl Tokenizer {
         }
     }
 
-    /// Rows that a model's embedding needs: the highest id that a piece or a prefix token has, plus one.
+    /// Returns the number of embedding rows that a model needs: the highest id of a piece or prefix token, plus one.
     pub fn vocab_size(&self) -> usize {
         let pieces = match &self.model {
             Model::SentencePiece(model) => model.len(),
@@ -247,7 +257,7 @@ impl Tokenizer {
         self.prefix.iter().map(|&id| id as usize + 1).fold(pieces, usize::max)
     }
 
-    /// SHA-256 of the tokenizer file, in hexadecimal.
+    /// Returns the SHA-256 of the tokenizer file, in hexadecimal.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
@@ -267,7 +277,7 @@ fn load_model(bytes: &[u8], beside: &Beside) -> Result<Tokenizer, String> {
         Class::Other(class) if beside.is_chatglm && dummy && asked.is_none() => return Err(undecided(class)),
         Class::Unsaid | Class::Other(_) => None,
     };
-    // A special token that is asked for by name is there, whatever the class.
+    // A special token in `prefix_tokens` exists, whatever the class.
     let is_asked = |name: &&str| asked.is_some_and(|tokens| tokens.iter().any(|token| token == name));
     let has_specials =
         from.is_some() || CHATGLM_SPECIALS.iter().any(|s| is_asked(s) && model.id(s).is_none());
@@ -308,7 +318,7 @@ fn load_json(bytes: &[u8], beside: &Beside) -> Result<Tokenizer, String> {
     })
 }
 
-/// Nothing in the folder decides on a prefix that is likely to be missed.
+/// Returns the message for a folder that does not decide on a prefix that the model probably needs.
 fn undecided(class: &str) -> String {
     format!(
         "config.json says model_type \"chatglm\", whose prompts begin with [gMASK] sop, and the tokenizer's class is {class}; \
@@ -318,7 +328,7 @@ fn undecided(class: &str) -> String {
 
 impl WireConfig {
     fn class(&self) -> Class<'_> {
-        // `auto_map` has "tokenization_chatglm.ChatGLMTokenizer", with or without the name of a repository before it.
+        // `auto_map` holds "tokenization_chatglm.ChatGLMTokenizer", possibly with a repository name before it.
         let auto = &self.auto_map["AutoTokenizer"];
         let auto = auto.as_array().into_iter().flatten().chain([auto]).filter_map(Value::as_str);
         let mut classes = self.tokenizer_class.as_deref().into_iter().chain(auto);
@@ -328,13 +338,13 @@ impl WireConfig {
         classes.find(|class| !ANY_CLASS.contains(class)).map_or(Class::Unsaid, Class::Other)
     }
 
-    /// `"</s>"` or `{"content": "</s>", …}`.
+    /// Returns the token of `"</s>"` or `{"content": "</s>", …}`.
     fn eos_token(&self) -> Option<&str> {
         self.eos_token.as_str().or_else(|| self.eos_token["content"].as_str())
     }
 }
 
-/// What `tokenizer_config.json` says; nothing where it is not there.
+/// Reads `tokenizer_config.json`; returns the defaults if it is missing.
 fn read_config(dir: &Path) -> Result<WireConfig, TokenizerError> {
     let path = dir.join(CONFIG_FILE);
     let parse = |bytes: Vec<u8>| {
@@ -344,15 +354,15 @@ fn read_config(dir: &Path) -> Result<WireConfig, TokenizerError> {
     Ok(read(&path)?.map(parse).transpose()?.unwrap_or_default())
 }
 
-/// Whether a `config.json` beside the tokenizer says that the model is of the ChatGLM family; what is wrong with that file is
-/// for its own reader to say.
+/// Whether a `config.json` beside the tokenizer says that the model is of the ChatGLM family. Errors in that file are
+/// left to its own reader.
 fn is_chatglm(dir: &Path) -> bool {
     let bytes = read(&dir.join("config.json")).ok().flatten();
     let config: Option<Value> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     config.is_some_and(|config| config["model_type"] == "chatglm")
 }
 
-/// The bytes of a file, `None` where there is no such file.
+/// Reads a file; returns `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
     let failed = |source| TokenizerError::Read { path: path.to_path_buf(), source };
     let file = match std::fs::File::open(path) {
@@ -382,8 +392,8 @@ fn decode_all(mut decoder: StreamDecoder<'_>, ids: &[u32]) -> String {
 
 /// Decodes ids as they are generated.
 ///
-/// The texts of all [`push`](Self::push) calls and of [`finish`](Self::finish), joined, are what [`Tokenizer::decode`] gives
-/// for all ids. A character that is spread over several byte pieces comes out once it is whole, never in halves.
+/// The texts of all [`push`](Self::push) calls and of [`finish`](Self::finish), joined, equal [`Tokenizer::decode`] of
+/// all ids. A character that spans several byte pieces is output once it is complete.
 #[derive(Debug, Clone)]
 pub struct StreamDecoder<'a>(Decoder<'a>);
 
@@ -398,7 +408,7 @@ impl<'a> StreamDecoder<'a> {
         Self(Decoder::Pieces(decoder))
     }
 
-    /// Takes the next id; gives the text that no later id can change, often empty.
+    /// Takes the next id. Returns the text that no later id can change, often empty.
     pub fn push(&mut self, id: u32) -> String {
         match &mut self.0 {
             Decoder::Pieces(decoder) => decoder.push(id),
@@ -406,7 +416,7 @@ impl<'a> StreamDecoder<'a> {
         }
     }
 
-    /// The text still held back: U+FFFD for each byte of a character that was never completed.
+    /// Returns the text still held back: U+FFFD for each byte of a character that was never completed.
     pub fn finish(&mut self) -> String {
         match &mut self.0 {
             Decoder::Pieces(decoder) => decoder.finish(),

@@ -1,32 +1,32 @@
-//! Reads the bytes of a `tokenizer.model`: SentencePiece's protocol-buffer message `ModelProto`.
+//! Parser of a `tokenizer.model`: SentencePiece's protocol-buffer message `ModelProto`.
 //!
-//! Only the fields that decide how text becomes ids are kept; their numbers and defaults are those of
-//! `sentencepiece_model.proto`. Unknown fields are passed over, as protocol buffers ask. Every length is checked against
-//! what is left of the file before it is used, and nothing is allocated on the word of a length.
+//! Only the fields that decide how text becomes ids are kept. Their numbers and defaults are those of
+//! `sentencepiece_model.proto`. Unknown fields are skipped, as protocol buffers require. Every length is checked
+//! against the rest of the file before use, and no length is trusted for an allocation.
 
 use crate::engine::lfs;
 
-/// The parts of a `ModelProto` that matter.
+/// The fields of `ModelProto` that this reader uses.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct ModelProto {
-    /// The vocabulary; a piece's place is its id.
+    /// The vocabulary. A piece's index is its id.
     pub pieces: Vec<Piece>,
     /// How the model was trained, and which pieces are special.
     pub trainer: TrainerSpec,
-    /// What happens to text before it is cut into pieces.
+    /// Processing of text before it is split into pieces.
     pub normalizer: NormalizerSpec,
-    /// A character map that is applied to decoded text, in bytes (0: none).
+    /// Size in bytes of a character map applied to decoded text; 0 if there is none.
     pub denormalizer_charsmap_bytes: usize,
 }
 
 /// One entry of the vocabulary.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Piece {
-    /// Its text; U+2581 stands for a space.
+    /// The text; U+2581 stands for a space.
     pub text: String,
-    /// Among candidate merges the highest score comes first.
+    /// Merge priority: the candidate with the highest score is merged first.
     pub score: f32,
-    /// Its role.
+    /// The piece's role.
     pub kind: PieceKind,
 }
 
@@ -35,26 +35,26 @@ pub(super) struct Piece {
 pub(super) enum PieceKind {
     /// Text.
     Normal,
-    /// What text without a piece becomes.
+    /// Replaces text that has no piece.
     Unknown,
-    /// Has no text: `<s>`, `</s>`.
+    /// A piece without text: `<s>`, `</s>`.
     Control,
-    /// Found in text before anything else.
+    /// Matched in text before anything else.
     UserDefined,
-    /// Must not be output.
+    /// Never output.
     Unused,
     /// One byte: `<0x00>` to `<0xFF>`.
     Byte,
 }
 
-/// `TrainerSpec`, in part.
+/// Some fields of `TrainerSpec`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TrainerSpec {
     /// 1 unigram, 2 BPE, 3 word, 4 character.
     pub model_type: i32,
-    /// Spaces are kept behind a word, not before it.
+    /// Whether spaces are kept after a word rather than before it.
     pub treat_whitespace_as_suffix: bool,
-    /// Characters without a piece become their UTF-8 bytes.
+    /// Whether characters without a piece become their UTF-8 bytes.
     pub byte_fallback: bool,
     /// The text that the unknown piece decodes to.
     pub unk_surface: String,
@@ -79,18 +79,18 @@ pub(super) const UNIGRAM: i32 = 1;
 /// `TrainerSpec.ModelType.BPE`.
 pub(super) const BPE: i32 = 2;
 
-/// `NormalizerSpec`, in part.
+/// Some fields of `NormalizerSpec`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NormalizerSpec {
-    /// What the rule set is called, e.g. `identity` or `nmt_nfkc`.
+    /// Name of the rule set, e.g. `identity` or `nmt_nfkc`.
     pub name: String,
-    /// Size of the compiled rule set in bytes (0: text stays as it is).
+    /// Size of the compiled rule set in bytes; 0 leaves text unchanged.
     pub charsmap_bytes: usize,
-    /// Put a space before the text.
+    /// Whether to put a space before the text.
     pub add_dummy_prefix: bool,
-    /// Strip spaces at both ends and collapse runs.
+    /// Whether to strip spaces at both ends and to collapse runs of spaces.
     pub remove_extra_whitespaces: bool,
-    /// Write spaces as U+2581.
+    /// Whether to write spaces as U+2581.
     pub escape_whitespaces: bool,
 }
 
@@ -188,13 +188,13 @@ fn parse_normalizer(fields: Fields<'_>, spec: &mut NormalizerSpec) -> Result<(),
     Ok(())
 }
 
-/// One field of a message, as it stands on the wire.
+/// One field of a message, in wire format.
 struct Field<'a> {
     number: u64,
     value: Value<'a>,
-    /// Where it begins in the file.
+    /// Offset of the field in the file.
     at: usize,
-    /// Where its bytes begin in the file, if it has bytes.
+    /// Offset of its bytes in the file, if it has bytes.
     bytes_at: usize,
 }
 
@@ -247,10 +247,10 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of a message in their order; ends at the first one that cannot be read.
+/// Iterates over a message's fields in order, up to the first unreadable one.
 struct Fields<'a> {
     rest: &'a [u8],
-    /// Where `rest` begins in the file.
+    /// Offset of `rest` in the file.
     at: usize,
 }
 
@@ -282,7 +282,7 @@ impl<'a> Fields<'a> {
             };
             self.rest = tail;
             self.at += 1;
-            // The tenth byte has one useful bit; like other readers, let the rest fall off.
+            // The tenth byte has one useful bit. The other bits are dropped, as other readers do.
             value |= u64::from(byte & 0x7f).wrapping_shl(shift);
             if byte & 0x80 == 0 {
                 return Ok(value);
@@ -334,7 +334,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// Writes a model file for the tests of this room: the counterpart of [`parse`].
+/// Writes a model file for the tests: the counterpart of [`parse`].
 #[cfg(test)]
 pub(super) fn write(model: &ModelProto) -> Vec<u8> {
     fn varint(out: &mut Vec<u8>, mut value: u64) {

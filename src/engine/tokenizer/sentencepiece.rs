@@ -1,17 +1,20 @@
-//! A SentencePiece BPE model: text to ids, exactly as SentencePiece itself does it.
+//! A SentencePiece BPE model: text to ids, with the same result as SentencePiece itself.
 //!
-//! SentencePiece puts `▁` before the text (if the model says so), writes spaces as `▁`, takes every character as a symbol
-//! and joins, again and again, the neighbours whose union is the piece with the highest score, leftmost first. What is no
-//! piece in the end becomes its UTF-8 bytes, or the unknown piece.
+//! SentencePiece puts `▁` before the text (if the model says so), writes spaces as `▁`, and starts with every character
+//! as a symbol. It then repeatedly merges the neighbours whose union is the piece with the highest score, leftmost
+//! first. Symbols that are not pieces in the end become their UTF-8 bytes, or the unknown piece.
 //!
-//! [`BPE`] of the `tokenizers` crate joins by an ordered list of pairs instead. The two agree when the list holds *every*
-//! way to cut a piece into two, ordered by the piece's score, and no two pieces share a score: then the order of all joins
-//! is settled, so the inside of a piece always grows in the same way, and only one of its cuts is ever met. Which place
-//! the other cuts have in the list does not matter.
+//! [`BPE`] of the `tokenizers` crate merges by an ordered list of pairs instead. The two agree if two conditions hold:
 //!
-//! A whole text is one word to that algorithm. It is cut before it gets there, between two characters that stand side by
-//! side in no piece: no join can reach across such a place, so the parts are independent and nothing changes but the speed
-//! (short parts fit the crate's cache).
+//! - The list holds *every* split of a piece into two parts, ordered by the piece's score.
+//! - No two pieces share a score.
+//!
+//! Then the order of all merges is fixed, so the inside of a piece always grows in the same way. Only one of its splits
+//! ever occurs, and the place of the others in the list does not matter.
+//!
+//! To that algorithm, a whole text is one word. The text is therefore split beforehand, between two characters that are
+//! adjacent in no piece. No merge can cross such a place, so the parts are independent and only the speed changes:
+//! short parts fit the crate's cache.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,8 +26,8 @@ use super::proto::{self, ModelProto, Piece, PieceKind};
 /// SentencePiece's visible space, U+2581.
 pub(super) const SPACE: char = '\u{2581}';
 
-/// Longest piece in bytes. SentencePiece's own default limit is 16 characters; far longer ones are a broken file, and
-/// the number of cuts grows with the square.
+/// Longest piece in bytes. SentencePiece's own default limit is 16 characters; a far longer piece means a broken file.
+/// The number of splits grows with the square of the length.
 const MAX_PIECE_BYTES: usize = 512;
 
 /// A loaded `tokenizer.model`.
@@ -33,11 +36,11 @@ pub(super) struct SentencePiece {
     pieces: Vec<Piece>,
     ids: HashMap<String, u32>,
     bpe: BPE,
-    /// Characters that occur in pieces but are none themselves; `bpe` knows them by the ids after the last piece.
+    /// Characters that occur in pieces but are not pieces themselves. In `bpe`, their ids follow the last piece.
     loose: Vec<char>,
-    /// Pairs of characters that stand side by side in some piece.
+    /// Pairs of characters that are adjacent in some piece.
     joints: HashSet<(char, char)>,
-    /// Ids of the 256 byte pieces, with byte fallback.
+    /// Ids of the 256 byte pieces, if the model has byte fallback.
     byte_ids: Option<Vec<u32>>,
     unk_id: u32,
     eos_id: Option<u32>,
@@ -47,7 +50,7 @@ pub(super) struct SentencePiece {
 }
 
 impl SentencePiece {
-    /// Reads the bytes of a `tokenizer.model`; the error says what in it cannot be used.
+    /// Reads the bytes of a `tokenizer.model`. The error says which part cannot be used.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         Self::from_proto(
             proto::parse(bytes).map_err(|problem| format!("not a SentencePiece model: {problem}"))?,
@@ -81,43 +84,43 @@ impl SentencePiece {
         })
     }
 
-    /// Pieces in the vocabulary.
+    /// Returns the number of pieces in the vocabulary.
     pub(super) fn len(&self) -> usize {
         self.pieces.len()
     }
 
-    /// The piece with this id.
+    /// Returns the piece with this id.
     pub(super) fn piece(&self, id: u32) -> Option<&Piece> {
         self.pieces.get(id as usize)
     }
 
-    /// The id of a piece, given as it stands in the file.
+    /// Returns the id of a piece as written in the file.
     pub(super) fn id(&self, piece: &str) -> Option<u32> {
         self.ids.get(piece).copied()
     }
 
-    /// The control piece that ends a sequence.
+    /// Returns the id of the control piece that ends a sequence.
     pub(super) fn eos_id(&self) -> Option<u32> {
         self.eos_id
     }
 
-    /// Text begins with a space that is not part of it.
+    /// Whether a space is put before the text.
     pub(super) fn add_dummy_prefix(&self) -> bool {
         self.add_dummy_prefix
     }
 
-    /// What the unknown piece decodes to.
+    /// Returns the text that the unknown piece decodes to.
     pub(super) fn unk_surface(&self) -> &str {
         &self.unk_surface
     }
 
-    /// The byte that a piece stands for.
+    /// Returns the byte of a byte piece.
     pub(super) fn byte(&self, id: u32) -> Option<u8> {
         let piece = self.piece(id).filter(|piece| piece.kind == PieceKind::Byte)?;
         byte_of(&piece.text)
     }
 
-    /// Text to ids.
+    /// Encodes text to ids.
     pub(super) fn encode(&self, text: &str) -> Vec<u32> {
         let text = self.normalize(text);
         let mut ids = Vec::with_capacity(text.len() / 2);
@@ -150,7 +153,7 @@ impl SentencePiece {
                     let mut buffer = [0; 4];
                     ids.extend(c.encode_utf8(&mut buffer).bytes().map(|byte| byte_ids[byte as usize]));
                 }
-                // A run of unknown characters is one unknown piece.
+                // A run of unknown characters becomes one unknown piece.
                 _ if ids.last() == Some(&self.unk_id) => {}
                 _ => ids.push(self.unk_id),
             }
@@ -158,7 +161,7 @@ impl SentencePiece {
     }
 }
 
-/// The parts of a text that no piece holds together.
+/// Iterates over the parts of a text between which no merge is possible.
 struct Parts<'a> {
     text: &'a str,
     joints: &'a HashSet<(char, char)>,
@@ -183,7 +186,7 @@ impl<'a> Iterator for Parts<'a> {
     }
 }
 
-/// Refuses what would be tokenized in another way than SentencePiece's.
+/// Rejects settings that would give other tokens than SentencePiece.
 fn check_settings(model: &ModelProto) -> Result<(), String> {
     let ModelProto { trainer, normalizer, .. } = model;
     if trainer.model_type != proto::BPE {
@@ -215,7 +218,7 @@ fn check_settings(model: &ModelProto) -> Result<(), String> {
     Ok(())
 }
 
-/// Gives each piece its id and refuses pieces that SentencePiece refuses, or that the conversion cannot hold.
+/// Assigns ids to the pieces. Rejects pieces that SentencePiece rejects or that the conversion cannot represent.
 fn number(pieces: &[Piece]) -> Result<HashMap<String, u32>, String> {
     let mut ids = HashMap::with_capacity(pieces.len());
     let mut scores = HashMap::with_capacity(pieces.len());
@@ -245,7 +248,7 @@ fn number(pieces: &[Piece]) -> Result<HashMap<String, u32>, String> {
     Ok(ids)
 }
 
-/// With byte fallback SentencePiece (seen in 0.2.3) takes a piece that is the null character out of use.
+/// With byte fallback, SentencePiece (observed in 0.2.3) ignores a piece that is the null character.
 fn retire_null(model: &mut ModelProto) {
     if model.trainer.byte_fallback {
         for piece in model.pieces.iter_mut().filter(|piece| piece.text == "\0") {
@@ -254,7 +257,7 @@ fn retire_null(model: &mut ModelProto) {
     }
 }
 
-/// Refuses pieces that text could become although they are no text: SentencePiece has rules of its own for them.
+/// Rejects non-text pieces that text could merge into: SentencePiece has special rules for them.
 fn check_reachable(model: &ModelProto, ids: &HashMap<String, u32>) -> Result<(), String> {
     let pieces = &model.pieces;
     let is_symbol = |part: &str| {
@@ -266,7 +269,7 @@ fn check_reachable(model: &ModelProto, ids: &HashMap<String, u32>) -> Result<(),
     for (id, Piece { text, kind, .. }) in pieces.iter().enumerate() {
         let reachable = match kind {
             PieceKind::Normal => false,
-            // One character alone then falls back to its bytes, as it does without a piece.
+            // A single character then falls back to its bytes, as it would without a piece.
             PieceKind::Unused if !is_longer_than_one(text) => !model.trainer.byte_fallback,
             PieceKind::Unused => cuts(text).any(|(left, right)| is_symbol(left) && is_symbol(right)),
             _ => !is_longer_than_one(text),
@@ -291,7 +294,7 @@ fn find_unknown(pieces: &[Piece]) -> Result<u32, String> {
     }
 }
 
-/// Ids of `<0x00>` to `<0xFF>`: all there with byte fallback, none without.
+/// Returns the ids of `<0x00>` to `<0xFF>`. With byte fallback all must exist, without it none may.
 fn find_bytes(model: &ModelProto, ids: &HashMap<String, u32>) -> Result<Option<Vec<u32>>, String> {
     let is_byte = |piece: &&Piece| piece.kind == PieceKind::Byte;
     if let Some(piece) = model.pieces.iter().filter(is_byte).find(|piece| byte_of(&piece.text).is_none()) {
@@ -317,7 +320,8 @@ fn byte_of(piece: &str) -> Option<u8> {
     (byte_piece(byte) == piece).then_some(byte)
 }
 
-/// Characters that occur in pieces but are none themselves. They can still be joined; left alone they fall back.
+/// Returns the characters that occur in pieces but are not pieces themselves. They can still be merged; on their own
+/// they fall back.
 fn loose_characters(pieces: &[Piece]) -> Vec<char> {
     let normal: HashSet<&str> = normal_texts(pieces).collect();
     let mut loose: Vec<char> = normal_texts(pieces).flat_map(str::chars).collect();
@@ -349,7 +353,7 @@ fn build_bpe(pieces: &[Piece], loose: &[char], unk_id: u32, byte_fallback: bool)
         .map_err(|error| format!("its pieces make no BPE model: {error}"))
 }
 
-/// Every way to cut every piece into two symbols, the piece with the highest score first.
+/// Returns every split of every piece into two symbols, pieces with the highest score first.
 fn merges(pieces: &[Piece], loose: &[char]) -> Vec<(String, String)> {
     let mut by_score: Vec<&Piece> = pieces.iter().filter(|piece| piece.kind == PieceKind::Normal).collect();
     by_score.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -371,7 +375,7 @@ fn is_longer_than_one(text: &str) -> bool {
     text.chars().nth(1).is_some()
 }
 
-/// Every way to cut a text into two parts.
+/// Returns every split of a text into two parts.
 fn cuts(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.char_indices().skip(1).map(|(at, _)| text.split_at(at))
 }

@@ -4,7 +4,8 @@ use tempfile::TempDir;
 
 use super::proto::{self, ModelProto, NormalizerSpec, Piece, PieceKind, TrainerSpec};
 
-/// A BPE model with `<unk>` 0, `<s>` 1, `</s>` 2, the byte pieces 3 to 258 if asked for, then `texts`, whose scores fall.
+/// A BPE model: `<unk>` 0, `<s>` 1, `</s>` 2, byte pieces 3 to 258 if `byte_fallback`, then `texts` with falling
+/// scores.
 pub(super) fn model(texts: &[&str], byte_fallback: bool) -> ModelProto {
     let special = [("<unk>", PieceKind::Unknown), ("<s>", PieceKind::Control), ("</s>", PieceKind::Control)];
     let bytes =
@@ -26,7 +27,7 @@ pub(super) fn model(texts: &[&str], byte_fallback: bool) -> ModelProto {
     }
 }
 
-/// The pieces of [`tiny`], from id 259 on; `[MASK]` is 263.
+/// The pieces of [`tiny`], from id 259 on. `[MASK]` is 263.
 const TINY: [&str; 4] = ["\u{2581}", "b", "\u{2581}a", "\u{2581}ab"];
 
 /// A model of 263 pieces with ChatGLM2's settings.
@@ -37,7 +38,7 @@ pub(super) fn tiny() -> ModelProto {
 /// Name and contents.
 pub(super) type File<'a> = (&'a str, &'a [u8]);
 
-/// A folder that holds files with these contents.
+/// Creates a folder with these files.
 pub(super) fn dir_of(files: &[File<'_>]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
@@ -46,7 +47,7 @@ pub(super) fn dir_of(files: &[File<'_>]) -> TempDir {
     dir
 }
 
-/// A folder that holds [`tiny`] as `tokenizer.model`.
+/// Creates a folder with [`tiny`] as `tokenizer.model`.
 pub(crate) fn tiny_dir() -> TempDir {
     dir_of(&[("tokenizer.model", &proto::write(&tiny()))])
 }

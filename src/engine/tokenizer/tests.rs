@@ -107,7 +107,7 @@ fn a_chatglm_folder_whose_tokenizer_says_otherwise_has_to_decide() {
     let prefix = |files: &[File<'_>]| load(files).unwrap().prefix_ids().to_vec();
     let decided: &[u8] = br#"{"tokenizer_class": "LlamaTokenizer", "prefix_tokens": []}"#;
     assert_eq!(prefix(&[config, ("tokenizer.model", &dummy), other(decided)]), [0; 0]);
-    // Another vocabulary under the same shape of model, and a model of which nothing is known.
+    // Another vocabulary with the same config.json, and folders without a usable config.json.
     assert_eq!(prefix(&[config, ("tokenizer.model", &plain), other(foreign)]), [0; 0]);
     assert_eq!(prefix(&[("tokenizer.model", &dummy), other(foreign)]), [0; 0]);
     assert_eq!(prefix(&[("config.json", b"{"), ("tokenizer.model", &dummy), other(foreign)]), [0; 0]);
@@ -148,7 +148,7 @@ fn pieces_and_special_tokens_have_names() {
 #[test]
 fn a_folder_that_gives_no_tokenizer_says_why() {
     let good = proto::write(&tiny());
-    // files, the file that is named, what is said of it
+    // files, the file named in the error, part of the message
     type Case<'a> = (&'a [File<'a>], &'a str, &'a str);
     let cases: [Case<'_>; 7] = [
         (
@@ -213,7 +213,7 @@ fn a_tokenizer_json_that_would_break_the_crate_is_refused() {
     }
 }
 
-/// Decoding as SentencePiece's source has it: runs of bytes at once, then the piece behind them.
+/// Decodes as SentencePiece's source does: a run of bytes at once, then the piece after it.
 fn decode_slowly(tokenizer: &Tokenizer, dummy_prefix: bool, ids: &[u32], unknown: &str) -> String {
     fn flush(run: &mut Vec<u8>, text: &mut String) {
         let mut rest = &run[..];
@@ -250,7 +250,7 @@ fn decode_slowly(tokenizer: &Tokenizer, dummy_prefix: bool, ids: &[u32], unknown
     text
 }
 
-/// Ids of the tiny model: often bytes of characters, whole and broken, and everything else too.
+/// Ids of the tiny model: mostly bytes of characters, whole and broken, and some of all other kinds.
 fn any_ids() -> impl Strategy<Value = Vec<u32>> {
     let bytes = |text: &str| text.bytes().map(|byte| u32::from(byte) + 3).collect::<Vec<_>>();
     let some = prop_oneof![
@@ -284,7 +284,7 @@ proptest! {
         let mut text = String::new();
         for (i, &id) in ids.iter().enumerate() {
             text += &stream.push(id);
-            // Whatever comes next, here or after any other ids, what is out stays.
+            // Later ids never change text that was already output.
             prop_assert!(tokenizer.decode(&ids[..=i]).starts_with(&text));
             prop_assert!(tokenizer.decode(&ids).starts_with(&text));
         }

@@ -1,7 +1,7 @@
-//! Which files of a folder are the checkpoint.
+//! Selection of a folder's checkpoint files.
 //!
-//! There is one set of weights in a folder, or the folder is refused: loading any of two would be a guess that no number of a
-//! run would show.
+//! A folder must hold exactly one set of weights, or it is rejected. Loading one of two sets would be a guess that the
+//! results of a run would not reveal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use super::WeightError;
 use super::safetensors::{INDEX_FILE, IndexWire, SINGLE_FILE};
 
-/// How the files of a checkpoint are named.
+/// File names of one checkpoint format.
 pub(super) struct Names {
-    /// All of it in one file.
+    /// The file that holds a whole checkpoint.
     pub(super) single: &'static str,
-    /// Which shard holds what.
+    /// The index, which maps tensors to shards.
     pub(super) index: &'static str,
-    /// What the names of shards end with.
+    /// File extension of the shards.
     pub(super) extension: &'static str,
 }
 
-/// Those of safetensors.
+/// File names of safetensors checkpoints.
 const SAFETENSORS: Names = Names { single: SINGLE_FILE, index: INDEX_FILE, extension: "safetensors" };
 
 /// The checkpoint of a folder.
@@ -27,17 +27,17 @@ const SAFETENSORS: Names = Names { single: SINGLE_FILE, index: INDEX_FILE, exten
 pub enum Choice {
     /// One file.
     Single(PathBuf),
-    /// The shards that an index names.
+    /// The shards named by this index.
     Index(PathBuf),
-    /// Shards numbered 1 to their number, without an index.
+    /// Shards numbered from 1, without an index.
     Numbered(Vec<PathBuf>),
 }
 
 impl Choice {
-    /// Looks through a folder.
+    /// Searches a folder.
     ///
     /// # Errors
-    /// No safetensors that belong together, two sets of them, an incomplete set of shards, or pickled weights only.
+    /// The folder holds no checkpoint, two of them, an incomplete set of shards, or pickled weights only.
     pub fn of(dir: &Path) -> Result<Self, WeightError> {
         let found = Found::read(dir, &SAFETENSORS)?;
         match found.choose(dir, &SAFETENSORS)? {
@@ -46,15 +46,15 @@ impl Choice {
         }
     }
 
-    /// The same for files named otherwise; `None` where there is no such checkpoint.
+    /// Searches for other file names; returns `None` if there is no such checkpoint.
     ///
     /// # Errors
-    /// Two sets, or an incomplete one.
+    /// The folder holds two checkpoints, or an incomplete one.
     pub(super) fn among(dir: &Path, names: &Names) -> Result<Option<Self>, WeightError> {
         Found::read(dir, names)?.choose(dir, names)
     }
 
-    /// It in words, without the folder: `model.safetensors`, `2 shards of model.safetensors.index.json`.
+    /// Describes the choice without the folder: `model.safetensors`, `the shards of model.safetensors.index.json`.
     pub fn words(&self) -> String {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match self {
@@ -68,27 +68,27 @@ impl Choice {
     }
 }
 
-/// What the names of pickled weights end with.
+/// File extension of pickled weights.
 const PICKLED: &str = "bin";
 
-/// Weight files of a folder.
+/// The weight files of a folder.
 #[derive(Default)]
 struct Found {
     single: bool,
     index: bool,
-    /// By stem, number of shards, and digits of a number: `("model", 7, 5)`.
+    /// Sets of shards by stem, number of shards, and digits per number: `("model", 7, 5)`.
     sets: BTreeMap<(String, u32, usize), Set>,
-    /// Safetensors of other names.
+    /// Safetensors files with other names.
     others: BTreeSet<String>,
     /// Pickled weights.
     pickled: BTreeSet<String>,
 }
 
-/// Shards that are numbered alike.
+/// Shards with the same numbering.
 struct Set {
     stem: String,
     count: u32,
-    /// The digits of a number, as the names have them.
+    /// Digits per number in the names.
     digits: usize,
     extension: &'static str,
     numbers: BTreeSet<u32>,
@@ -125,7 +125,7 @@ impl Found {
         }
     }
 
-    /// The one set that is there.
+    /// Chooses the only set in the folder.
     fn choose(&self, dir: &Path, names: &Names) -> Result<Option<Choice>, WeightError> {
         let two = |first: &str, second: &str| {
             Err(WeightError::TwoSets { dir: dir.to_path_buf(), first: first.into(), second: second.into() })
@@ -154,7 +154,7 @@ impl Found {
         }
     }
 
-    /// What to say of a folder without a checkpoint.
+    /// Returns the error for a folder without a checkpoint.
     fn nothing(self, dir: &Path) -> WeightError {
         let dir = dir.to_path_buf();
         match self.pickled.into_iter().next() {
@@ -169,7 +169,7 @@ impl Set {
         shown(self.files.iter().map(String::as_str))
     }
 
-    /// Its files in order, if none is missing.
+    /// Returns the set's files in order, if none is missing.
     fn complete(&self, dir: &Path) -> Result<Choice, WeightError> {
         let missing: Vec<String> =
             (1..=self.count).filter(|n| !self.numbers.contains(n)).map(|n| self.name(n)).collect();
@@ -181,7 +181,7 @@ impl Set {
                 missing: shown(missing.iter().map(String::as_str)),
             });
         }
-        // The names have as many digits each, so their order is that of the numbers.
+        // All names have the same number of digits, so name order is numeric order.
         Ok(Choice::Numbered(self.files.iter().map(|file| dir.join(file)).collect()))
     }
 
@@ -191,10 +191,10 @@ impl Set {
     }
 }
 
-/// Largest number of shards that is believed; the largest public checkpoints have a few hundred.
+/// Largest accepted number of shards; the largest public checkpoints have a few hundred.
 const MOST_SHARDS: u32 = 10_000;
 
-/// Stem, number, count and digits of `STEM-00001-of-00007.safetensors`.
+/// Parses `STEM-00001-of-00007.safetensors` into stem, number, count and digits.
 fn shard<'a>(name: &'a str, extension: &str) -> Option<(&'a str, u32, u32, usize)> {
     let (rest, count) = name.strip_suffix(extension)?.strip_suffix('.')?.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
@@ -211,7 +211,7 @@ fn is(name: &str, extension: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found == extension)
 }
 
-/// A few names, and how many more there are.
+/// Lists a few names, and how many more there are.
 fn shown<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const NAMED: usize = 3;
     let names: Vec<&str> = names.into_iter().collect();

@@ -1,4 +1,4 @@
-//! Pickled checkpoints into safetensors, shard by shard, without executing anything.
+//! Conversion of pickled checkpoints to safetensors, shard by shard, without executing any code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,13 +15,13 @@ pub use super::torch_zip::TorchError;
 use super::torch_zip::{TorchFile, open_regular, tensor_bytes};
 use super::{WeightError, safetensors};
 
-/// How the files of a pickled checkpoint are named.
+/// File names of pickled checkpoints.
 const PICKLED: Names =
     Names { single: "pytorch_model.bin", index: "pytorch_model.bin.index.json", extension: "bin" };
-/// Small files that belong to a model, by extension: config, tokenizer, and the code that other programs load it with.
+/// Extensions of small files that belong to a model: config, tokenizer, and the code with which other programs load it.
 const COMPANIONS: [&str; 4] = ["json", "model", "py", "txt"];
 
-/// Why a checkpoint is not converted.
+/// Errors of a conversion.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
     /// The folder holds no pickled weights.
@@ -32,7 +32,7 @@ pub enum ConvertError {
     NothingToConvert {
         /// The folder.
         dir: PathBuf,
-        /// It holds safetensors instead.
+        /// Whether it holds safetensors instead.
         is_safetensors: bool,
     },
     /// The shard index is broken, or the shards are not one complete set.
@@ -46,21 +46,21 @@ pub enum ConvertError {
         /// What is wrong with it.
         source: TorchError,
     },
-    /// Files that do not fit together.
+    /// Files that contradict each other.
     #[error("{}: {problem}", path.display())]
     Inconsistent {
         /// The file.
         path: PathBuf,
-        /// What was found, what was expected.
+        /// What was found and what was expected.
         problem: String,
     },
-    /// The output folder holds something already.
+    /// The output folder is not empty.
     #[error("{}: something is there already; choose a new or an empty folder", out.display())]
     Exists {
-        /// The folder, left as it is.
+        /// The folder, left unchanged.
         out: PathBuf,
     },
-    /// Whoever asked for it does no longer.
+    /// The caller stopped the conversion.
     #[error("stopped before it was done; nothing of it is left")]
     Stopped,
     /// A file cannot be read or written.
@@ -68,7 +68,7 @@ pub enum ConvertError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -77,7 +77,7 @@ fn hint(is_safetensors: bool) -> &'static str {
     if is_safetensors { "; the weights are safetensors already" } else { "" }
 }
 
-/// An error that names its file later, where the name is known.
+/// An error without its file's name, which the caller adds.
 enum FillError {
     Source(TorchError),
     Target(io::Error),
@@ -90,7 +90,7 @@ impl From<io::Error> for FillError {
     }
 }
 
-/// A pickled checkpoint, read and checked but for its numbers.
+/// A pickled checkpoint, read and checked except for the tensors' values.
 pub struct Plan {
     dir: PathBuf,
     shards: Vec<TorchFile>,
@@ -101,9 +101,9 @@ impl Plan {
     /// Reads the index and the pickles of the checkpoint in `dir`.
     ///
     /// # Errors
-    /// No `.bin` checkpoint; an index that leads to other files than in its folder or disagrees with them; a
-    /// pickle that holds more than tensors (opcode or global named); tensors that are not fp32, fp16 or bf16,
-    /// not contiguous, or not inside the file.
+    /// There is no `.bin` checkpoint. The index names files outside its folder or disagrees with the files. A pickle
+    /// holds more than tensors; the error names the opcode or global. Tensors are not fp32, fp16 or bf16, not
+    /// contiguous, or not inside the file.
     pub fn read(dir: &Path) -> Result<Self, ConvertError> {
         let opened = |paths: Vec<PathBuf>, is_sharded| -> Result<Self, ConvertError> {
             let shards = paths.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
@@ -131,29 +131,30 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Bytes of all tensors.
+    /// Returns the size of all tensors in bytes.
     pub fn bytes(&self) -> u64 {
         self.tensors().map(tensor_bytes).sum()
     }
 
-    /// Tensors of all shards.
+    /// Returns the number of tensors in all shards.
     pub fn tensor_count(&self) -> usize {
         self.tensors().count()
     }
 
-    /// Makes the folder `out` with the safetensors files, their index, config and tokenizer; gives back the names of the files.
-    /// `copied` is told the bytes of numbers moved since its last call.
+    /// Writes the folder `out` with the safetensors files, their index, config and tokenizer. Returns the names of the
+    /// files.
+    /// `copied` receives the bytes of tensor data copied since its last call.
     ///
-    /// The folder appears with all its files, or is left as it was: absent or empty.
+    /// The folder appears with all its files, or stays as it was: absent or empty.
     ///
     /// # Errors
-    /// Something at `out` already, before anything is written; a `.bin` file that is broken behind its header; what the system
-    /// says.
+    /// `out` exists and is not empty (checked before anything is written), a `.bin` file is damaged after its header,
+    /// or an I/O error.
     pub fn write(self, out: &Path, copied: &mut dyn FnMut(u64)) -> Result<Vec<String>, ConvertError> {
         self.write_until(out, copied, &|| false)
     }
 
-    /// As [`write`](Self::write), until `stopped` says so between two tensors.
+    /// Like [`write`](Self::write). Checks `stopped` between tensors and ends early if it returns true.
     pub fn write_until(
         mut self,
         out: &Path,
@@ -203,7 +204,7 @@ impl Plan {
         self.shards.iter().flat_map(TorchFile::tensors)
     }
 
-    /// Every tensor is in the shard that the index says, and in no other.
+    /// Checks that every tensor is in the shard that the index names, and in no other.
     fn check_index(&self, path: &Path, index: &IndexWire) -> Result<(), ConvertError> {
         let inconsistent = |problem| Err(ConvertError::Inconsistent { path: path.to_path_buf(), problem });
         let mut unseen = index.weight_map.clone();
@@ -235,7 +236,7 @@ impl Plan {
         }
     }
 
-    /// Every tensor is in one shard only.
+    /// Checks that every tensor is in one shard only.
     fn check_names(&self) -> Result<(), ConvertError> {
         let mut seen = BTreeMap::new();
         for shard in &self.shards {
@@ -251,7 +252,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Tensors may share a storage (tied weights do); a small file that would fill the disk is refused.
+    /// Rejects small files that would fill the disk. Tensors may share a storage, as tied weights do.
     fn check_size(&self) -> Result<(), ConvertError> {
         for shard in &self.shards {
             let path = shard.path().to_path_buf();
@@ -312,7 +313,7 @@ fn write_shard(
     (copied, stopped): (&mut dyn FnMut(u64), &dyn Fn() -> bool),
 ) -> Result<(), FillError> {
     let mut order: Vec<usize> = (0..shard.tensors().len()).collect();
-    // Wide numbers first keeps every tensor aligned; otherwise the order of the model.
+    // Wide types first keeps every tensor aligned. Within a type, the model's order stays.
     order.sort_by_key(|&index| std::cmp::Reverse(shard.tensors()[index].dtype.bytes()));
     staging.write(target, |out| {
         let tensors = order.iter().map(|&index| &shard.tensors()[index]);
@@ -328,7 +329,7 @@ fn write_shard(
     })
 }
 
-/// Names of the small files that belong to the model, sorted.
+/// Returns the names of the small files that belong to the model, sorted.
 fn companions(dir: &Path) -> Result<BTreeSet<String>, ConvertError> {
     let failed = |source| ConvertError::File { path: dir.to_path_buf(), source };
     let mut names = BTreeSet::new();

@@ -1,7 +1,7 @@
-//! Random weights of a given shape, made when asked for: speed and memory can be seen without a checkpoint.
+//! Random weights of a given shape, generated on demand, to measure speed and memory without a checkpoint.
 //!
-//! Each number is a function of seed, tensor name and index alone, so it does not depend on threads, on the order
-//! of asking, or on the other tensors: a 4-layer cut has the first 4 layers of the full model.
+//! Each number depends on seed, tensor name and index only, not on threads, request order or other tensors. A 4-layer
+//! model has the same first 4 layers as the full model.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,16 +13,16 @@ use sha2::{Digest, Sha256};
 use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
 use crate::engine::config::ModelConfig;
 
-/// Standard deviation of every number, as ChatGLM2 is initialised.
+/// Standard deviation of every number, as in ChatGLM2's initialisation.
 const STD: f32 = 0.02;
-/// Numbers of one piece of work; one thread makes up to so many alone.
+/// Numbers per piece of work. One thread generates tensors of up to this size alone.
 const SPLIT: usize = 1 << 18;
-/// Numbers made at a time: small enough to stay in the first-level cache.
+/// Numbers generated at a time, few enough to stay in the first-level cache.
 const CHUNK: usize = 2048;
-/// Changes with the generator, so that old and new numbers never share a fingerprint.
+/// Version of the generator. Changes with it, so that old and new numbers never share a fingerprint.
 const GENERATOR: &str = "dummy-1";
 
-/// A source of deterministic random weights: norms around 1, all else around 0, standard deviation 0.02.
+/// A source of deterministic random weights: norms around 1, all others around 0, standard deviation 0.02.
 #[derive(Debug, Clone)]
 pub struct Dummy {
     config: ModelConfig,
@@ -31,12 +31,12 @@ pub struct Dummy {
 }
 
 impl Dummy {
-    /// Weights for a model of this config, stored as `dtype`; each seed gives another model.
+    /// Creates weights for a model of this config, stored as `dtype`. Each seed gives another model.
     pub fn new(config: ModelConfig, dtype: StorageType, seed: u64) -> Self {
         Self { config, dtype, seed }
     }
 
-    /// Part of a tensor, made by so many threads; `None` where there is no room for it.
+    /// Generates a part of a tensor on `threads` threads; returns `None` if memory does not suffice.
     fn generate(&self, name: &str, shape: &[usize], part: &Part, threads: usize) -> Option<Vec<u8>> {
         let size = self.dtype.bytes();
         shape.iter().try_fold(size, |product, &extent| product.checked_mul(extent))?;
@@ -78,7 +78,8 @@ impl Dummy {
     }
 }
 
-/// The memory of consecutive `runs` in pieces of at most [`SPLIT`] numbers, each with the index of its first number.
+/// Splits the memory of consecutive `runs` into pieces of at most [`SPLIT`] numbers, each with the index of its first
+/// number.
 fn pieces<'a>(runs: &[Range<usize>], size: usize, data: &'a mut [u8]) -> Vec<(u64, &'a mut [u8])> {
     let mut rest = data;
     let mut pieces = Vec::new();
@@ -93,10 +94,10 @@ fn pieces<'a>(runs: &[Range<usize>], size: usize, data: &'a mut [u8]) -> Vec<(u6
     pieces
 }
 
-/// `bytes` zeros; `None` where there is no room (a plain `vec!` would end the program).
+/// Returns `bytes` zeros, or `None` if memory does not suffice (a plain `vec!` would end the program).
 pub(super) fn zeroed(bytes: usize) -> Option<Vec<u8>> {
     Vec::<u8>::new().try_reserve_exact(bytes).ok()?;
-    // Straight from the system, untouched: the threads that fill it also fault the pages in.
+    // The pages come untouched from the system, so the threads that fill them also fault them in.
     Some(vec![0; bytes])
 }
 
@@ -114,11 +115,12 @@ impl Stream {
         Self { key, mean: if name.ends_with("norm.weight") { 1.0 } else { 0.0 } }
     }
 
-    /// Number `index`: the sum of four 16-bit uniforms (a close and bounded stand-in for the normal distribution).
+    /// Returns number `index`: a sum of four 16-bit uniforms, a close and bounded approximation of the normal
+    /// distribution.
     fn number(self, index: u64) -> f32 {
-        /// Standard deviation of that sum: 65536 · √(4/12).
+        /// Standard deviation of the sum: 65536 · √(4/12).
         const SPREAD: f32 = 37837.227;
-        /// Its mean: 4 · 65535/2.
+        /// Mean of the sum: 4 · 65535/2.
         const CENTRE: i32 = 131070;
         let bits = mix(self.key.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
         let lanes = [bits, bits >> 16, bits >> 32, bits >> 48];
@@ -126,7 +128,7 @@ impl Stream {
         self.mean + (sum - CENTRE) as f32 * (STD / SPREAD)
     }
 
-    /// Writes the numbers from index `start` on into all of `bytes`.
+    /// Fills `bytes` with the numbers from index `start` on.
     fn fill(self, start: u64, dtype: StorageType, bytes: &mut [u8]) {
         let mut numbers = [0.0f32; CHUNK];
         let mut halves = [0u16; CHUNK];
@@ -183,14 +185,14 @@ impl WeightSource for Dummy {
         self.made(name, shape, part)
     }
 
-    /// Nothing to do: a generated tensor is its view's own.
+    /// Does nothing: a view owns its generated tensor.
     fn release(&self, _name: &str) {}
 
     fn dtype(&self) -> StorageType {
         self.dtype
     }
 
-    /// Of what decides every number: generator, seed, type, names and shapes.
+    /// Hashes everything that determines the numbers: generator, seed, type, names and shapes.
     fn fingerprint(&self, _hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
         let head = format!("{GENERATOR}\0{}\0{}", self.seed, self.dtype);
         let tensors = layout::model_tensors(&self.config).map(|(name, shape)| format!("\0{name}\0{shape:?}"));

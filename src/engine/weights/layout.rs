@@ -1,4 +1,4 @@
-//! Which tensors a ChatGLM2 model has: names and shapes as in its Hugging Face checkpoints.
+//! The tensors of a ChatGLM2 model: names and shapes as in its Hugging Face checkpoints.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,10 +12,10 @@ pub const EMBEDDING: &str = "transformer.embedding.word_embeddings.weight";
 pub const FINAL_NORM: &str = "transformer.encoder.final_layernorm.weight";
 /// Output layer, `[padded_vocab_size, hidden_size]`.
 pub const OUTPUT: &str = "transformer.output_layer.weight";
-/// The rotary frequencies some checkpoints carry; computed from the config, never read.
+/// Rotary frequencies that some checkpoints contain. They are computed from the config, never read.
 pub const INV_FREQ: &str = "transformer.rotary_pos_emb.inv_freq";
 
-/// P-tuning v2: a row per virtual token, `[pre_seq_len, prefix width]`.
+/// P-tuning v2: one row per virtual token, `[pre_seq_len, prefix width]`.
 pub const PREFIX_EMBEDDING: &str = "transformer.prefix_encoder.embedding.weight";
 /// P-tuning v2 with projection: first linear layer, `[hidden_size, prefix width]`.
 pub const PREFIX_DOWN_WEIGHT: &str = "transformer.prefix_encoder.trans.0.weight";
@@ -25,25 +25,25 @@ pub const PREFIX_DOWN_BIAS: &str = "transformer.prefix_encoder.trans.0.bias";
 pub const PREFIX_UP_WEIGHT: &str = "transformer.prefix_encoder.trans.2.weight";
 /// P-tuning v2 with projection: its bias, `[prefix width]`.
 pub const PREFIX_UP_BIAS: &str = "transformer.prefix_encoder.trans.2.bias";
-/// What the names of all prefix tensors begin with.
+/// Common prefix of the names of all P-tuning tensors.
 pub const PREFIX: &str = "transformer.prefix_encoder.";
 
-/// Of a layer: RMSNorm before attention, `[hidden_size]`.
+/// Per layer: RMSNorm before attention, `[hidden_size]`.
 pub const INPUT_NORM: &str = "input_layernorm.weight";
-/// Of a layer: fused projection, rows `[q | k | v]`, `[qkv_width, hidden_size]`.
+/// Per layer: fused projection, rows `[q | k | v]`, `[qkv_width, hidden_size]`.
 pub const QKV_WEIGHT: &str = "self_attention.query_key_value.weight";
-/// Of a layer: its bias, `[qkv_width]`; only with `add_qkv_bias`.
+/// Per layer: bias of the fused projection, `[qkv_width]`; only with `add_qkv_bias`.
 pub const QKV_BIAS: &str = "self_attention.query_key_value.bias";
-/// Of a layer: projection of the heads' outputs, `[hidden_size, q_width]`.
+/// Per layer: projection of the heads' outputs, `[hidden_size, q_width]`.
 pub const ATTENTION_DENSE: &str = "self_attention.dense.weight";
-/// Of a layer: RMSNorm before the feed-forward part, `[hidden_size]`.
+/// Per layer: RMSNorm before the feed-forward part, `[hidden_size]`.
 pub const POST_NORM: &str = "post_attention_layernorm.weight";
-/// Of a layer: feed-forward, rows `[gate | up]`, `[2 ffn_hidden_size, hidden_size]`.
+/// Per layer: feed-forward, rows `[gate | up]`, `[2 ffn_hidden_size, hidden_size]`.
 pub const FFN_UP: &str = "mlp.dense_h_to_4h.weight";
-/// Of a layer: feed-forward back to the residual stream, `[hidden_size, ffn_hidden_size]`.
+/// Per layer: feed-forward back to the residual stream, `[hidden_size, ffn_hidden_size]`.
 pub const FFN_DOWN: &str = "mlp.dense_4h_to_h.weight";
 
-/// What all names begin with.
+/// Common prefix of all names.
 const ROOT: &str = "transformer.";
 const LAYERS: &str = "transformer.encoder.layers.";
 const LAYER_PARTS: [&str; 7] =
@@ -59,27 +59,27 @@ const BACK: [&str; 7] = [
     PREFIX_UP_BIAS,
 ];
 
-/// Problems named in full by [`Problems`]; the rest is counted.
+/// Number of problems that [`Problems`] lists; the others are counted.
 const NAMED: usize = 10;
-/// Where [`check`] stops looking: a checkpoint of another model altogether.
+/// Number of problems after which [`check`] stops: the checkpoint is of another model altogether.
 const COUNTED: usize = 1000;
 
-/// The full name of a layer's tensor, e.g. `layer_tensor(3, QKV_BIAS)`.
+/// Returns the full name of a layer's tensor, e.g. `layer_tensor(3, QKV_BIAS)`.
 pub fn layer_tensor(layer: usize, part: &str) -> String {
     format!("{LAYERS}{layer}.{part}")
 }
 
-/// What [`layer_tensor`] was given as part, e.g. [`QKV_BIAS`]; `None` for a tensor of no layer.
+/// Returns the part that [`layer_tensor`] was given, e.g. [`QKV_BIAS`]; `None` for a tensor outside the layers.
 pub fn part_of_layer(name: &str) -> Option<&str> {
     name.strip_prefix(LAYERS)?.split_once('.').map(|(_, part)| part)
 }
 
-/// Width of a prefix row: keys and values of every layer.
+/// Returns the width of a prefix row: keys and values of every layer.
 pub fn prefix_width(config: &ModelConfig) -> usize {
     config.num_layers * 2 * config.kv_width()
 }
 
-/// The shape that tensor `name` has in a model of this config; `None` if the model has no such tensor.
+/// Returns the shape of tensor `name` in a model of this config; `None` if the model has no such tensor.
 pub fn expected_shape(config: &ModelConfig, name: &str) -> Option<Vec<usize>> {
     if let Some(rest) = name.strip_prefix(LAYERS) {
         let (index, part) = rest.split_once('.')?;
@@ -114,7 +114,7 @@ fn layer_shape(config: &ModelConfig, part: &str) -> Option<Vec<usize>> {
     }
 }
 
-/// Every tensor (name, shape) of a model of this config, in the order of the forward pass, prefix last.
+/// Returns every tensor (name, shape) of a model of this config, in the order of the forward pass, prefix last.
 pub fn model_tensors(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
     let named = |name: &&str| (*name).to_owned();
     let layers = (0..config.num_layers)
@@ -127,7 +127,7 @@ pub fn model_tensors(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<
         .filter_map(|name| expected_shape(config, &name).map(|shape| (name, shape)))
 }
 
-/// What is wrong with a checkpoint, one line a tensor.
+/// Problems of a checkpoint, one line per tensor.
 #[derive(Debug, Default)]
 pub struct Problems {
     missing: Vec<String>,
@@ -157,7 +157,7 @@ impl Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Of what is there in place of the missing something is shown, too.
+        // Shows some of the other tensors too, which may be there instead of the missing ones.
         let missing = self.missing.len().min(NAMED - self.others.len().min(NAMED / 2));
         let others = self.others.len().min(NAMED - missing);
         let lines = self.missing[..missing].iter().chain(&self.others[..others]).map(String::as_str);
@@ -171,11 +171,12 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Compares all that `source` stores with what a model of this config needs, before any of it is read.
+/// Compares everything that `source` stores with what a model of this config needs, before reading any tensor.
 ///
 /// # Errors
-/// [`WeightError::Quantised`] for weights that are not plain numbers, or a config that says so; [`WeightError::Mismatch`] naming
-/// the missing, extra, misshapen or mistyped tensors (ten of them, then a count), or what puts all names out.
+/// - [`WeightError::Quantised`] if the weights are not plain numbers, or the config says so.
+/// - [`WeightError::Mismatch`] with the missing, extra, misshapen or mistyped tensors (ten of them, then a count).
+/// - [`WeightError::Misnamed`] if most names differ for one common reason.
 pub fn check(source: &dyn WeightSource, config: &ModelConfig) -> Result<(), WeightError> {
     let stored = source.stored();
     quantised::refuse(source, &stored, config)?;
@@ -207,8 +208,8 @@ pub fn check(source: &dyn WeightSource, config: &ModelConfig) -> Result<(), Weig
     }
 }
 
-/// What puts the names of a checkpoint out, where one thing puts out most of them: what a wrapper of the model wrote before them,
-/// or what is missing there. `extra` are the names that the model has not.
+/// Finds a common reason why most names do not match: a prefix written by a wrapper of the model, or a missing prefix.
+/// `extra` are the names that the model does not have.
 fn misnamed<'a>(extra: impl ExactSizeIterator<Item = &'a String>, config: &ModelConfig) -> Option<String> {
     const SHOWN: usize = 3;
     let all = extra.len();
@@ -241,7 +242,7 @@ fn misnamed<'a>(extra: impl ExactSizeIterator<Item = &'a String>, config: &Model
     })
 }
 
-/// Whether a model of this config has a tensor of this name.
+/// Whether a model of this config has a tensor with this name.
 fn is_of(config: &ModelConfig, name: &str) -> bool {
     name == INV_FREQ || expected_shape(config, name).is_some()
 }
@@ -288,7 +289,7 @@ mod tests {
     fn the_6b_model_has_199_tensors_of_its_published_size() {
         let config = ModelConfig::chatglm2_6b();
         let tensors: Vec<_> = model_tensors(&config).collect();
-        assert_eq!(tensors.len(), 28 * 7 + 3); // a checkpoint's two hundredth is inv_freq
+        assert_eq!(tensors.len(), 28 * 7 + 3); // a checkpoint's 200th tensor is inv_freq
         let numbers: usize = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         assert_eq!(numbers as u64, config.parameters());
     }

@@ -1,4 +1,4 @@
-//! The weight map: a checkpoint file as a slice of memory. The only unsafe code of this room.
+//! The weight map: a checkpoint file as a memory slice. The only unsafe code in this module tree.
 
 use std::fs::File;
 use std::ops::Range;
@@ -10,8 +10,8 @@ use super::WeightError;
 
 /// A file mapped read-only.
 ///
-/// The file must stay as it is while it is mapped: if another program shortens it, the system ends this one
-/// with SIGBUS. Replacing it by rename is fine, the map keeps the old file.
+/// The file must not change while it is mapped: if another program truncates it, the system ends this process with
+/// SIGBUS. Replacing it by rename is safe, because the map keeps the old file.
 #[derive(Debug)]
 pub(super) struct WeightMap {
     path: PathBuf,
@@ -21,13 +21,13 @@ pub(super) struct WeightMap {
 impl WeightMap {
     pub(super) fn open(path: &Path) -> Result<Self, WeightError> {
         let failed = |source| WeightError::Read { path: path.to_path_buf(), source };
-        // Asked before opening: opening a named pipe would wait for ever.
+        // Checked before opening, because opening a named pipe would block.
         if !std::fs::metadata(path).map_err(failed)?.is_file() {
             return Err(failed(std::io::Error::other("not a regular file")));
         }
         let file = File::open(path).map_err(failed)?;
-        // SAFETY: the map is read-only and private to this struct. Its bytes are only ever read as `u8`, for
-        // which every pattern is valid; that no one writes to a checkpoint in use is the documented contract.
+        // SAFETY: the map is read-only and private to this struct. Its bytes are only ever read as `u8`, for which
+        // every pattern is valid; that no one writes to a checkpoint in use is the documented contract.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
         Ok(Self { path: path.to_path_buf(), map })
     }
@@ -40,7 +40,7 @@ impl WeightMap {
         &self.map
     }
 
-    /// Takes the pages of `range` out of this process; they come back from the file when touched again.
+    /// Drops the pages of `range` from this process. They are read from the file again when touched.
     pub(super) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if range.start < range.end && range.end <= self.map.len() {
@@ -53,7 +53,7 @@ impl WeightMap {
                     range.end - range.start,
                 )
             };
-            // Only advice: where it is refused, the pages stay until the system wants them back.
+            // This is advice only: if it is refused, the pages stay until the system reclaims them.
             drop(advised);
         }
         #[cfg(not(unix))]

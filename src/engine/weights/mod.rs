@@ -1,10 +1,10 @@
-//! Checkpoints in, tensors out.
+//! Weight sources: checkpoints in, tensors out.
 //!
-//! A model gets its tensors one at a time from a [`WeightSource`]: it asks for a tensor, packs it for its device
-//! and releases it, so that never two copies of a model are in memory. Sources are safetensors files
-//! ([`safetensors`]), random numbers of a given shape ([`dummy`]), and a P-tuning prefix over either ([`overlay`]).
-//! [`watch`] finds numbers in them that are none. [`layout`] says which tensors a model has. One of several ranks asks for its [`Part`] of each. Pickled `.bin` files
-//! become safetensors first ([`convert`]).
+//! A model gets its tensors one at a time from a [`WeightSource`]: it requests a tensor, packs it for its device and
+//! releases it. There are never two copies of a model in memory. Sources are safetensors files ([`safetensors`]),
+//! random numbers of a given shape ([`dummy`]), and a P-tuning prefix over either ([`overlay`]).
+//! [`watch`] finds non-finite numbers in them, and [`layout`] defines the tensors of a model. With several ranks, each
+//! requests its [`Part`] of each tensor. Pickled `.bin` files are converted to safetensors first ([`convert`]).
 
 mod choice;
 pub mod convert;
@@ -30,7 +30,7 @@ pub use self::choice::Choice;
 pub use self::part::Part;
 pub use self::tensor::{StorageType, TensorView};
 
-/// Why weights cannot be had.
+/// Errors of opening or reading weights.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightError {
     /// A file cannot be opened, read or mapped.
@@ -38,10 +38,10 @@ pub enum WeightError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The folder holds nothing that can be loaded.
+    /// The folder holds no weights that can be loaded.
     #[error(
         "{}: no weights here, expected model.safetensors, shards with model.safetensors.index.json, or shards numbered 1 to \
          their number (model-00001-of-00007.safetensors){}",
@@ -50,37 +50,37 @@ pub enum WeightError {
     NotFound {
         /// The folder.
         dir: PathBuf,
-        /// Safetensors of other names that it holds.
+        /// Safetensors files with other names in the folder.
         others: Vec<String>,
     },
-    /// The folder holds two sets of weights, and nothing says which is meant.
+    /// The folder holds two sets of weights, and nothing says which to use.
     #[error("{}: two sets of weights, {first} and {second}; move one of them away", dir.display())]
     TwoSets {
         /// The folder.
         dir: PathBuf,
-        /// One set's files.
+        /// The first set's files.
         first: Box<str>,
-        /// The other's.
+        /// The second set's files.
         second: Box<str>,
     },
-    /// Shards without an index, of which some are not there.
+    /// Some of the shards are missing, and there is no index.
     #[error("{}: {found} of {count} shards are here; missing: {missing}", dir.display())]
     Incomplete {
         /// The folder.
         dir: PathBuf,
-        /// Shards that are there.
+        /// Number of shards found.
         found: usize,
-        /// Shards that there should be.
+        /// Number of shards expected.
         count: u32,
-        /// The names of the others.
+        /// Names of the missing shards.
         missing: String,
     },
-    /// The weights are quantised, or the configuration says so of weights that are not.
+    /// The weights are quantised, or the configuration says so although they are not.
     #[error("{place}: {problem}")]
     Quantised {
         /// The source.
         place: String,
-        /// What was found, what was expected.
+        /// What was found and what was expected.
         problem: String,
     },
     /// The folder holds pickled weights only.
@@ -91,7 +91,7 @@ pub enum WeightError {
     Pickled {
         /// The folder.
         dir: PathBuf,
-        /// The file that was found.
+        /// The pickled file.
         file: String,
     },
     /// A safetensors file or a shard index is broken.
@@ -99,20 +99,20 @@ pub enum WeightError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What was found, what was expected.
+        /// What was found and what was expected.
         problem: String,
     },
-    /// The source has no such tensor.
+    /// The source has no tensor with this name.
     #[error("{place}: tensor {name} is missing, expected shape {expected:?}")]
     MissingTensor {
         /// The source.
         place: String,
         /// The tensor.
         name: String,
-        /// The shape wanted.
+        /// The expected shape.
         expected: Vec<usize>,
     },
-    /// The tensor has another shape.
+    /// The tensor has an unexpected shape.
     #[error("{place}: tensor {name} has shape {found:?}, expected {expected:?}")]
     Shape {
         /// The file or source.
@@ -121,10 +121,10 @@ pub enum WeightError {
         name: String,
         /// Its shape.
         found: Vec<usize>,
-        /// The shape wanted.
+        /// The expected shape.
         expected: Vec<usize>,
     },
-    /// The tensor's numbers are of a type that weights do not have.
+    /// The tensor's type is not a weight type.
     #[error("{place}: tensor {name} has type {found}, expected F16, BF16 or F32")]
     Type {
         /// The file or source.
@@ -139,15 +139,15 @@ pub enum WeightError {
     Mismatch {
         /// The source.
         place: String,
-        /// Tensor by tensor.
+        /// The problems, tensor by tensor.
         problems: layout::Problems,
     },
-    /// One thing puts the names of most tensors out.
+    /// Most names are wrong for one common reason.
     #[error("{place}: {problem}")]
     Misnamed {
         /// The source.
         place: String,
-        /// The names found, and what is wrong with them.
+        /// The names found, and why they are wrong.
         problem: String,
     },
     /// A generated tensor does not fit in memory.
@@ -164,56 +164,56 @@ fn beside(others: &[String]) -> String {
     if others.is_empty() { String::new() } else { format!("; there is {}", others.join(", ")) }
 }
 
-/// What a source says of one tensor without reading it.
+/// A source's description of one tensor, without its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTensor {
     /// Its name in the checkpoint.
     pub name: String,
-    /// Its type as the file spells it, e.g. `F16`; not every type can be a weight.
+    /// Type as the file spells it, e.g. `F16`. Not every type can be a weight.
     pub dtype: String,
     /// Extent of each dimension, outermost first.
     pub shape: Vec<usize>,
-    /// Bytes of its numbers.
+    /// Size of its data in bytes.
     pub bytes: u64,
     /// The file that holds it, for messages.
     pub origin: String,
 }
 
-/// Where tensors come from: a checkpoint on disk, or a generator.
+/// A source of tensors: a checkpoint on disk, or a generator.
 pub trait WeightSource: Send + Sync {
-    /// What this source is, for messages: a folder, or what generates the numbers.
+    /// Describes the source in messages: a folder, or the generator of the numbers.
     fn place(&self) -> String;
 
-    /// Every tensor the source holds, in no particular order.
+    /// Returns every tensor of the source, in no particular order.
     fn stored(&self) -> Vec<StoredTensor>;
 
-    /// The tensor of this name, which must have this shape and a [`StorageType`].
+    /// Returns the tensor of this name, which must have this shape and a [`StorageType`].
     ///
     /// # Errors
-    /// Names the tensor, where it was looked for, what was found and what was expected.
+    /// The tensor is missing or differs. The error gives its name, the place, what was found and what was expected.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>, WeightError>;
 
-    /// A part of the tensor of this name, which must have this shape as a whole. Sources that make their numbers need not make
-    /// the others.
+    /// Returns a part of the tensor of this name. `shape` is the shape of the whole tensor. Sources that generate their
+    /// numbers may generate this part only.
     ///
     /// # Errors
-    /// As [`WeightSource::tensor`].
+    /// As in [`WeightSource::tensor`].
     fn part(&self, name: &str, shape: &[usize], part: &Part) -> Result<TensorView<'_>, WeightError> {
         Ok(part.of(self.tensor(name, shape)?))
     }
 
-    /// Says that this tensor is not needed any more, so that its pages can leave memory. Asking for it again is
-    /// allowed and gives the same numbers.
+    /// Declares that this tensor is no longer needed, so that its pages can leave memory. It may be requested again,
+    /// with the same numbers.
     fn release(&self, name: &str);
 
-    /// The type that most of the stored bytes have.
+    /// Returns the type of most of the stored bytes.
     fn dtype(&self) -> StorageType;
 
-    /// What decides whether two models have the same weights: 64 hexadecimal digits.
+    /// Returns 64 hexadecimal digits that are equal for models with the same weights.
     ///
-    /// For a checkpoint every byte of every tensor is read and hashed (SHA-256, all cores; the disk sets the
-    /// pace), because only that is honest; `hashed` is told the bytes done since its last call, from several
-    /// threads. How the tensors are spread over files does not count.
+    /// For a checkpoint, every byte of every tensor is read and hashed, because anything less would miss changes. The
+    /// hash is SHA-256 on all cores; the disk sets the pace. `hashed` receives the bytes done since its last call, from
+    /// several threads. The distribution of tensors over files does not matter.
     fn fingerprint(&self, hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError>;
 }
 
@@ -247,14 +247,14 @@ impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
     }
 }
 
-/// Opens the weights in a model folder: `model.safetensors`, the shards of `model.safetensors.index.json`, or shards that are
-/// numbered and all there.
+/// Opens the weights in a model folder: `model.safetensors`, the shards of `model.safetensors.index.json`, or a
+/// complete set of numbered shards.
 ///
-/// Only headers are read; whether the tensors are those of a config is [`layout::check`]'s to say.
+/// Only headers are read. [`layout::check`] checks that the tensors fit a config.
 ///
 /// # Errors
-/// No weights, two sets of them or an incomplete one, pickled weights only (the message says how to convert them), or a broken
-/// file.
+/// There are no weights, two sets of weights, an incomplete set, or a broken file. If there are pickled weights only,
+/// the message says how to convert them.
 pub fn open_checkpoint(dir: &Path) -> Result<Box<dyn WeightSource>, WeightError> {
     Ok(Box::new(match Choice::of(dir)? {
         Choice::Single(path) => safetensors::Checkpoint::open_file(&path)?,
@@ -263,7 +263,7 @@ pub fn open_checkpoint(dir: &Path) -> Result<Box<dyn WeightSource>, WeightError>
     }))
 }
 
-/// One hash of several, in their order.
+/// Returns one hash of several, in order.
 fn combine(hashes: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
     let mut hasher = Sha256::new();
     hashes.into_iter().for_each(|hash| hasher.update(hash));

@@ -1,26 +1,26 @@
-//! A folder that appears whole or not at all, and never in another's place.
+//! Atomic creation of an output folder, which never replaces anything.
 //!
-//! It is made under a hidden name beside its own, and takes its own by one rename when all its files are on the disk. A process
-//! that is killed leaves the hidden folder; the next one for the same name sweeps it away.
+//! The folder is built under a hidden name beside its target, and renamed once all its files are on disk. A killed
+//! process leaves the hidden folder behind; the next one for the same target removes it.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// A folder under its hidden name, removed unless it is published.
+/// A folder under its hidden name, removed unless published.
 #[derive(Debug)]
 pub(super) struct Staging {
     path: PathBuf,
     out: PathBuf,
-    /// Held so that no one else takes the folder for a dead process's; `None` where a folder cannot be locked.
+    /// Lock that keeps other processes from treating the folder as abandoned; `None` if folders cannot be locked.
     _lock: Option<File>,
 }
 
 impl Staging {
-    /// Begins the folder `out`, which must be absent or empty. Folders above it are made.
+    /// Starts the folder `out`, which must be absent or empty. Creates its parent folders.
     ///
     /// # Errors
-    /// [`io::ErrorKind::DirectoryNotEmpty`] where something is there already; what the system says.
+    /// [`io::ErrorKind::DirectoryNotEmpty`] if something exists at `out`, or an I/O error.
     pub(super) fn new(out: &Path) -> io::Result<Self> {
         if !is_free(out)? {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
@@ -40,7 +40,7 @@ impl Staging {
         Ok(Self { path, out, _lock: lock })
     }
 
-    /// Fills a file of the folder by `fill`, onto the disk.
+    /// Writes a file of the folder with `fill` and syncs it to disk.
     pub(super) fn write<E: From<io::Error>>(
         &self,
         name: &str,
@@ -52,13 +52,13 @@ impl Staging {
         Ok(file.sync_all()?)
     }
 
-    /// Gives the folder its own name.
+    /// Renames the folder to its target.
     ///
     /// # Errors
-    /// What is there by now, which stays; what the system says.
+    /// Something exists at the target by now (it is kept), or an I/O error.
     pub(super) fn publish(self) -> io::Result<()> {
         sync_folder(&self.path);
-        // Onto an empty folder, too; onto any other the system refuses.
+        // The rename may replace an empty folder; the system refuses any other.
         fs::rename(&self.path, &self.out)?;
         sync_folder(parent_of(&self.out));
         Ok(())
@@ -67,7 +67,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // After it is published there is nothing at the hidden path any more, which is as good.
+        // After publishing, nothing is left at the hidden path, so a failure is harmless.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -76,19 +76,19 @@ fn parent_of(out: &Path) -> &Path {
     out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether nothing is there, or an empty folder.
+/// Whether `out` is absent or an empty folder.
 fn is_free(out: &Path) -> io::Result<bool> {
     match fs::read_dir(out) {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // A link that leads nowhere is something, too.
+            // A dangling link counts as existing.
             Ok(fs::symlink_metadata(out).is_err())
         }
         Err(error) => Err(error),
     }
 }
 
-/// Removes what processes that are gone left: hidden folders that no one holds.
+/// Removes the hidden folders of ended processes: those that no process holds.
 fn sweep(parent: &Path, hidden: &str) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
@@ -102,15 +102,15 @@ fn sweep(parent: &Path, hidden: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a process has the folder; where that cannot be told it is left alone.
+/// Whether a process holds the folder. A folder that cannot be locked counts as held.
 fn is_held(dir: &Path) -> bool {
     File::open(dir).is_ok_and(|dir| dir.try_lock().is_err())
 }
 
-/// Puts a folder's names onto the disk, where the system can.
+/// Syncs a folder's entries to disk, if the system supports it.
 fn sync_folder(dir: &Path) {
     if let Ok(dir) = File::open(dir) {
-        // Some systems cannot sync a folder; then the rename is as safe as they make it.
+        // On systems that cannot sync a folder, the rename is as safe as they make it.
         let _ = dir.sync_all();
     }
 }
@@ -161,7 +161,7 @@ mod tests {
         fs::write(out.join("kept"), b"kept").unwrap();
         assert_eq!(Staging::new(&out).unwrap_err().kind(), io::ErrorKind::DirectoryNotEmpty);
         assert_eq!(names(dir.path()), ["out"]);
-        // Two at once: the first to be done is it.
+        // Two at once: the first to finish wins.
         let other = dir.path().join("other");
         let slow = Staging::new(&other).unwrap();
         fill(&slow, "a", b"slow").unwrap();

@@ -2,11 +2,11 @@
 
 use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
 
-/// Prefix tensors from `prefix`, all others from `base`: how THUDM's training saves P-tuning v2.
+/// Prefix tensors from `prefix`, all others from `base`, which is how THUDM's training saves P-tuning v2.
 pub struct Overlay<P, B> {
-    /// Where `transformer.prefix_encoder.*` comes from.
+    /// Source of `transformer.prefix_encoder.*`.
     pub prefix: P,
-    /// Where everything else comes from.
+    /// Source of all other tensors.
     pub base: B,
 }
 
@@ -21,7 +21,8 @@ impl<P: WeightSource, B: WeightSource> WeightSource for Overlay<P, B> {
         format!("{} over {}", self.prefix.place(), self.base.place())
     }
 
-    /// Of the prefix source only the prefix: a full fine-tuned checkpoint there does not count as extra.
+    /// Lists only prefix tensors of the prefix source, so that a full fine-tuned checkpoint there does not count as
+    /// extra.
     fn stored(&self) -> Vec<StoredTensor> {
         let is_prefix = |tensor: &StoredTensor| tensor.name.starts_with(layout::PREFIX);
         let mut stored = self.base.stored();

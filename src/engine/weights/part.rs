@@ -1,23 +1,23 @@
-//! A part of a tensor: what one of several ranks needs of it.
+//! A part of a tensor, as needed by one of several ranks.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::TensorView;
 
-/// Which numbers of a tensor are wanted.
+/// Selects elements of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// All of them.
+    /// The whole tensor.
     Whole,
-    /// These ranges of the outermost dimension, one after the other.
+    /// These ranges of the outermost dimension, concatenated.
     Rows(Vec<Range<usize>>),
     /// These columns of every row of a matrix.
     Columns(Range<usize>),
 }
 
 impl Part {
-    /// The shape of this part of a tensor of shape `whole`.
+    /// Returns the shape of this part of a tensor of shape `whole`.
     pub fn shape(&self, whole: &[usize]) -> Vec<usize> {
         let mut shape = whole.to_vec();
         match self {
@@ -28,7 +28,7 @@ impl Part {
         shape
     }
 
-    /// The part as runs of consecutive numbers of a row-major tensor of shape `whole`, by index.
+    /// Returns the part as index ranges of consecutive elements of a row-major tensor of shape `whole`.
     pub fn runs(&self, whole: &[usize]) -> Vec<Range<usize>> {
         let width: usize = whole.iter().skip(1).product();
         match self {
@@ -40,10 +40,10 @@ impl Part {
         }
     }
 
-    /// This part of `tensor`: borrowed where it is one run of a borrowed tensor, else copied.
+    /// Returns this part of `tensor`: borrowed if it is one run of a borrowed tensor, else copied.
     ///
     /// # Panics
-    /// When the part goes past the tensor.
+    /// If the part exceeds the tensor.
     pub fn of<'a>(&self, tensor: TensorView<'a>) -> TensorView<'a> {
         if *self == Self::Whole {
             return tensor;
@@ -68,7 +68,7 @@ mod tests {
     use super::super::StorageType;
     use super::*;
 
-    /// `[4, 3]`: 0 to 11.
+    /// The `[4, 3]` matrix of 0 to 11.
     fn matrix(bytes: &[u8]) -> TensorView<'_> {
         let shape = vec![4, 3];
         TensorView { name: "m".into(), dtype: StorageType::F32, shape, data: Cow::Borrowed(bytes) }

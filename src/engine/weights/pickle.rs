@@ -1,13 +1,13 @@
-//! A reader of the pickle that `torch.save` writes for a state dict. It executes nothing.
+//! Reader of the pickle that `torch.save` writes for a state dict. It executes nothing.
 //!
-//! A pickle is a program for a stack machine; Python's own machine can be told to call any function. This one
-//! knows the opcodes of protocol 2 that build plain data, and for the two calls in a state dict (an `OrderedDict`,
-//! a tensor over a storage) it makes records of its own. Every other opcode and every other global is refused by
-//! name. Opcodes: `pickletools.py` in Python; what torch writes: `torch/_utils.py`, `torch/serialization.py`.
+//! A pickle is a program for a stack machine, and Python's machine can call any function. This one implements the
+//! opcodes of protocol 2 that build plain data. For the two calls in a state dict (an `OrderedDict`, a tensor over a
+//! storage) it creates its own records. It rejects every other opcode and global by name. Opcodes: `pickletools.py` in
+//! Python. What torch writes: `torch/_utils.py`, `torch/serialization.py`.
 //!
-//! Values are small and copied; containers lie in one arena and are named by index. So a hostile file can build
-//! no cycle that leaks, no nesting whose release overflows the stack, and no more memory than a small multiple
-//! of its own length.
+//! Values are small and copied. Containers live in one arena and are referenced by index. A hostile file can therefore
+//! build no cycle that leaks and no nesting that overflows the stack on release. Its memory is limited to a small
+//! multiple of its length.
 
 mod refusal;
 #[cfg(test)]
@@ -19,33 +19,33 @@ pub use self::refusal::PickleError;
 use self::refusal::opcode_name;
 use super::StorageType;
 
-/// A tensor of a state dict: a window on a storage.
+/// A tensor of a state dict: a view of a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateTensor {
-    /// Its key in the dict.
+    /// Key in the dict.
     pub name: String,
-    /// How its numbers are stored.
+    /// Storage type of its numbers.
     pub dtype: StorageType,
-    /// Which storage they are in.
+    /// Key of its storage.
     pub storage: String,
-    /// Numbers in that storage.
+    /// Length of that storage, in numbers.
     pub storage_len: usize,
-    /// Number of the storage with which the tensor begins.
+    /// Offset of the tensor in its storage, in numbers.
     pub offset: usize,
     /// Extent of each dimension, outermost first.
     pub shape: Vec<usize>,
-    /// Numbers between neighbours of each dimension.
+    /// Distance between neighbours in each dimension, in numbers.
     pub stride: Vec<usize>,
 }
 
-/// Reads a pickled state dict: its tensors in the order of the dict.
+/// Reads a pickled state dict. Returns its tensors in the order of the dict.
 pub fn read_state(bytes: &[u8]) -> Result<Vec<StateTensor>, PickleError> {
     let mut machine = Machine::new(bytes);
     let top = machine.run()?;
     machine.state(top)
 }
 
-/// The only globals there are.
+/// The only accepted globals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Global {
     OrderedDict,
@@ -115,15 +115,15 @@ struct Tensor<'a> {
 
 struct Machine<'a> {
     bytes: &'a [u8],
-    /// The next byte to be read.
+    /// Offset of the next byte.
     at: usize,
-    /// Where the opcode being carried out stands.
+    /// Offset of the current opcode.
     opcode_at: usize,
     stack: Vec<Value<'a>>,
-    /// Heights of the stack at which a MARK stands.
+    /// Stack heights of the MARKs.
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
-    /// Contents of tuples, lists and dicts; a dict's keys and values in turn.
+    /// Contents of tuples, lists and dicts; a dict alternates keys and values.
     nodes: Vec<Vec<Value<'a>>>,
     tensors: Vec<Tensor<'a>>,
 }
@@ -142,7 +142,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Carries out the program up to STOP.
+    /// Runs the program up to STOP.
     fn run(&mut self) -> Result<Value<'a>, PickleError> {
         loop {
             self.opcode_at = self.at;
@@ -245,7 +245,7 @@ impl<'a> Machine<'a> {
         PickleError::Malformed { at: self.opcode_at, problem: problem.into() }
     }
 
-    // The bytes.
+    // Input.
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], PickleError> {
         let end = self.at.checked_add(length);
@@ -274,7 +274,7 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(text).map_err(|_| self.malformed("text that is no UTF-8"))
     }
 
-    // The stack, the memo, the arena.
+    // Stack, memo and arena.
 
     #[expect(clippy::unnecessary_wraps, reason = "every arm of `step` ends with a result")]
     fn push(&mut self, value: Value<'a>) -> Result<(), PickleError> {
@@ -282,7 +282,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Height below which nothing may be popped: the last MARK.
+    /// Returns the height below which nothing may be popped: the last MARK.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -323,7 +323,7 @@ impl<'a> Machine<'a> {
         self.push(value)
     }
 
-    // The opcodes of more than a line.
+    // Opcodes longer than one line.
 
     fn protocol(&mut self) -> Result<(), PickleError> {
         match self.byte()? {
@@ -332,7 +332,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A signed integer of as many bytes as the next byte says.
+    /// Reads a signed integer, with its length in the next byte.
     fn long(&mut self) -> Result<(), PickleError> {
         let length = self.byte()?;
         let digits = self.take(length.into())?;
@@ -353,7 +353,7 @@ impl<'a> Machine<'a> {
         if let ("torch", "CharStorage" | "ByteStorage") = (module, name) {
             return Err(PickleError::Integers { at: self.opcode_at, global: format!("{module}.{name}") });
         }
-        // Shown escaped and cut: it is the file's text, not ours.
+        // Shown escaped and truncated, because the text comes from the file.
         let global = format!("{module}.{name}").escape_debug().take(100).collect();
         Err(PickleError::Global { at: self.opcode_at, global })
     }
@@ -387,7 +387,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// `('storage', torch.HalfStorage, key, device, numbers)`: names a storage kept beside the pickle.
+    /// Handles `('storage', torch.HalfStorage, key, device, numbers)`, which names a storage outside the pickle.
     fn persistent(&mut self) -> Result<(), PickleError> {
         let id = self.pop()?;
         let items = if let Value::Tuple(node) = id { self.nodes[node].as_slice() } else { &[] };
@@ -423,8 +423,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks)`; the last two say
-    /// nothing about the numbers.
+    /// Handles `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks)`. The last two do not
+    /// affect the numbers.
     fn rebuild_tensor(&mut self, arguments: usize) -> Result<(), PickleError> {
         let [Value::Storage(storage), offset, Value::Tuple(size), Value::Tuple(stride), _, _] =
             *self.nodes[arguments].as_slice()
@@ -446,7 +446,7 @@ impl<'a> Machine<'a> {
     }
 
     fn sizes(&self, node: usize) -> Result<Vec<usize>, PickleError> {
-        /// More than any tensor of a model has; keeps shapes from multiplying a small file.
+        /// More than any model's tensor has. The limit keeps shapes from multiplying a small file.
         const DIMENSIONS: usize = 8;
         if self.nodes[node].len() > DIMENSIONS {
             return Err(self.malformed(format!("a tensor of more than {DIMENSIONS} dimensions")));
@@ -454,8 +454,8 @@ impl<'a> Machine<'a> {
         self.nodes[node].iter().map(|&value| self.size(value)).collect()
     }
 
-    /// BUILD sets attributes of an object. A module's state dict is an `OrderedDict` with the attribute
-    /// `_metadata` (version numbers), which is dropped; attributes of anything else are refused.
+    /// BUILD sets attributes of an object. A module's state dict is an `OrderedDict` with the attribute `_metadata`
+    /// (version numbers), which is dropped. Attributes of any other object are rejected.
     fn build(&mut self) -> Result<(), PickleError> {
         let attributes = self.pop()?;
         let target = self.pop()?;
@@ -465,7 +465,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    // The result.
+    // Result.
 
     fn state(&self, top: Value<'a>) -> Result<Vec<StateTensor>, PickleError> {
         let not_state = |problem| PickleError::NotState { problem };

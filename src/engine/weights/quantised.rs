@@ -1,14 +1,14 @@
-//! Quantised checkpoints, which are refused by their name: neither their layouts nor a configuration that only claims to be one
+//! Rejection of quantised checkpoints by kind. Neither their layouts nor a configuration that only claims quantisation
 //! can be taken for plain weights.
 
 use super::{StorageType, StoredTensor, WeightError, WeightSource, layout};
 use crate::engine::config::ModelConfig;
 
-/// What this engine reads, for messages.
+/// The types that this engine reads, for messages.
 const READ: &str = "this engine reads weights in F16, BF16 and F32; take the model that was not quantised, or --dtype w8a8-dynamic \
                     on it";
 
-/// Refuses weights that are quantised, or that the configuration says are.
+/// Rejects weights that are quantised, or that the configuration says are quantised.
 pub(super) fn refuse(
     source: &dyn WeightSource,
     stored: &[StoredTensor],
@@ -38,7 +38,7 @@ pub(super) fn refuse(
     }
 }
 
-/// Refuses random weights of a configuration that says that they are quantised.
+/// Rejects random weights for a configuration that says that they are quantised.
 pub(in crate::engine) fn refuse_random(config: &ModelConfig) -> Result<(), WeightError> {
     let Some(word) = &config.quantised else { return Ok(()) };
     let problem =
@@ -50,7 +50,7 @@ fn is_integer(tensor: &StoredTensor) -> bool {
     StorageType::from_name(&tensor.dtype).is_none() && tensor.dtype.starts_with(['I', 'U'])
 }
 
-/// What an integer weight is, by its shape and by what is stored beside it.
+/// Describes an integer weight by its shape and the tensors stored beside it.
 fn kind(tensor: &StoredTensor, stored: &[StoredTensor], config: &ModelConfig) -> &'static str {
     let beside = |suffix: &str| {
         let name = tensor.name.strip_suffix(".weight").map(|linear| format!("{linear}.{suffix}"));
@@ -74,7 +74,7 @@ fn kind(tensor: &StoredTensor, stored: &[StoredTensor], config: &ModelConfig) ->
     }
 }
 
-/// `all 17 tensors are F16`.
+/// Describes the types: `all 17 tensors are F16`.
 fn types(stored: &[StoredTensor]) -> String {
     let mut names: Vec<&str> = stored.iter().map(|tensor| tensor.dtype.as_str()).collect();
     names.sort_unstable();

@@ -1,6 +1,6 @@
-//! Checkpoints in safetensors files, memory-mapped: one file, or shards.
+//! Checkpoints in memory-mapped safetensors files: one file, or shards.
 //!
-//! Format: eight bytes of header length, a JSON header (name → type, shape, byte range), the numbers.
+//! Format: eight bytes of header length, a JSON header (name → type, shape, byte range), the data.
 //! <https://github.com/huggingface/safetensors>
 
 use std::borrow::Cow;
@@ -18,19 +18,19 @@ use super::map::WeightMap;
 use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
 use crate::engine::lfs;
 
-/// The name of a checkpoint in one file.
+/// File name of a checkpoint in one file.
 pub const SINGLE_FILE: &str = "model.safetensors";
-/// The name of the index of a checkpoint in shards.
+/// File name of the index of a sharded checkpoint.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// Largest header and largest index that are read, bytes; the 6B model's are about 25 thousand.
+/// Largest accepted header and index, in bytes; the 6B model's have about 25,000.
 const HEADER_LIMIT: u64 = 100_000_000;
-/// Bytes of the length field in front of the header.
+/// Size in bytes of the length field before the header.
 const LENGTH_FIELD: usize = 8;
 /// Bytes hashed between two releases of pages.
 const HASH_CHUNK: usize = 4 << 20;
 
-/// A shard index, in this format and in pickled checkpoints alike.
+/// A shard index; pickled checkpoints use the same format.
 #[derive(Deserialize)]
 pub(super) struct IndexWire {
     /// Tensor name to file name.
@@ -38,7 +38,7 @@ pub(super) struct IndexWire {
 }
 
 impl IndexWire {
-    /// Reads an index whose file names all stay inside its folder.
+    /// Reads an index. All its files must lie in its folder.
     pub(super) fn read(path: &Path) -> Result<Self, WeightError> {
         let failed = |source| WeightError::Read { path: path.to_path_buf(), source };
         let broken = |problem| WeightError::Format { path: path.to_path_buf(), problem };
@@ -56,7 +56,7 @@ impl IndexWire {
         }
     }
 
-    /// The shards' file names, each once, sorted.
+    /// Returns the shards' file names, without duplicates, sorted.
     pub(super) fn files(&self) -> BTreeSet<&str> {
         self.weight_map.values().map(String::as_str).collect()
     }
@@ -67,7 +67,7 @@ fn is_plain_name(file: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == file)
 }
 
-/// Where one tensor lies.
+/// Location of one tensor.
 #[derive(Debug)]
 struct Entry {
     shard: usize,
@@ -76,7 +76,7 @@ struct Entry {
     range: Range<usize>,
 }
 
-/// Mapped safetensors files and what is where in them.
+/// Mapped safetensors files and the locations of their tensors.
 #[derive(Debug)]
 pub struct Checkpoint {
     place: PathBuf,
@@ -92,7 +92,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Opens the shards that an index names, and checks that each tensor is where the index says.
+    /// Opens the shards of an index, and checks that each tensor is in the file that the index names.
     pub fn open_index(path: &Path) -> Result<Self, WeightError> {
         let index = IndexWire::read(path)?;
         let mut checkpoint = Self::empty(path);
@@ -103,7 +103,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Opens shards that together are the checkpoint of the folder `dir`.
+    /// Opens the shards that together form the checkpoint of the folder `dir`.
     pub fn open_shards(dir: &Path, paths: &[PathBuf]) -> Result<Self, WeightError> {
         let mut checkpoint = Self::empty(dir);
         paths.iter().try_for_each(|path| checkpoint.add_shard(path))?;
@@ -154,7 +154,7 @@ impl Checkpoint {
         self.shards[entry.shard].path().display().to_string()
     }
 
-    /// Hash of one tensor: name, type, shape and numbers.
+    /// Hashes one tensor: name, type, shape and data.
     fn digest(&self, name: &str, entry: &Entry, hashed: &(dyn Fn(u64) + Sync)) -> Vec<u8> {
         let shard = &self.shards[entry.shard];
         let mut hasher = Sha256::new();
@@ -169,7 +169,8 @@ impl Checkpoint {
     }
 }
 
-/// The header of a safetensors file and where its numbers begin; every byte range lies inside the file.
+/// Reads a file's header and the offset of its data. Checks that every byte range lies inside the file, and that they
+/// cover all data.
 fn read_header(bytes: &[u8]) -> Result<(Metadata, usize), String> {
     if lfs::is_pointer(bytes) {
         return Err(lfs::POINTER.to_owned());
@@ -200,7 +201,7 @@ fn read_header(bytes: &[u8]) -> Result<(Metadata, usize), String> {
     }
 }
 
-/// The length field and header of a file that holds these tensors (name, type, shape) in this order, without gaps.
+/// Returns the length field and header of a file with these tensors (name, type, shape) in this order, without gaps.
 pub(super) fn header<'a>(tensors: impl Iterator<Item = (&'a str, StorageType, &'a [usize])>) -> Vec<u8> {
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
@@ -212,7 +213,7 @@ pub(super) fn header<'a>(tensors: impl Iterator<Item = (&'a str, StorageType, &'
         start = end;
     }
     let mut text = serde_json::Value::Object(header).to_string();
-    // Blanks up to a multiple of eight, so that the numbers are aligned in the file.
+    // Padded with blanks to a multiple of eight, which aligns the data in the file.
     text.push_str(&" ".repeat(text.len().next_multiple_of(LENGTH_FIELD) - text.len()));
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }
@@ -261,7 +262,7 @@ impl WeightSource for Checkpoint {
             let same = self.entries.values().filter(|entry| entry.dtype == dtype.name());
             same.map(|entry| entry.range.len()).sum()
         };
-        // On a tie the last one: fp16, the product's main type.
+        // On a tie the last one wins: fp16, the main type.
         [StorageType::F32, StorageType::Bf16, StorageType::F16]
             .into_iter()
             .max_by_key(stored)

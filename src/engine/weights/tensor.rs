@@ -1,4 +1,4 @@
-//! One tensor's stored numbers, and their conversion to the type a device wants.
+//! A stored tensor, and its conversion to the type that a device needs.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,10 +10,10 @@ use half::{bf16, f16};
 const _: () =
     assert!(cfg!(target_endian = "little"), "stored numbers are little-endian and used as they are");
 
-/// Numbers converted at a time: small enough to stay in the first-level cache.
+/// Numbers converted at a time, few enough to stay in the first-level cache.
 const CHUNK: usize = 2048;
 
-/// How a tensor's numbers are stored.
+/// Storage type of a tensor's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StorageType {
     /// IEEE 754 single precision.
@@ -25,12 +25,12 @@ pub enum StorageType {
 }
 
 impl StorageType {
-    /// The type with this name in a safetensors header; `None` for one that no weight may have.
+    /// Returns the type with this name in a safetensors header; `None` if weights cannot have it.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::F32, Self::F16, Self::Bf16].into_iter().find(|dtype| dtype.name() == name)
     }
 
-    /// The name in a safetensors header.
+    /// Returns the name in a safetensors header.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -39,7 +39,7 @@ impl StorageType {
         }
     }
 
-    /// Bytes of one number.
+    /// Returns the size of one number in bytes.
     pub fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -54,37 +54,37 @@ impl fmt::Display for StorageType {
     }
 }
 
-/// One tensor: numbers as stored (little-endian, row-major), borrowed from a file's map or owned.
+/// One tensor: numbers as stored (little-endian, row-major), borrowed from a mapped file or owned.
 ///
-/// The bytes need not be aligned; the `read_*` and `to_*` methods take care of that. Narrowing rounds to
-/// nearest, ties to even; what is too large for fp16 becomes infinite.
+/// The bytes need not be aligned; the `read_*` and `to_*` methods handle that. Narrowing rounds to nearest, ties to
+/// even. Values too large for fp16 become infinite.
 #[derive(Debug, Clone)]
 pub struct TensorView<'a> {
-    /// Its name in the checkpoint.
+    /// Name in the checkpoint.
     pub name: String,
-    /// How the numbers are stored.
+    /// Storage type of the numbers.
     pub dtype: StorageType,
     /// Extent of each dimension, outermost first.
     pub shape: Vec<usize>,
-    /// The numbers: product of `shape` times `dtype.bytes()` bytes.
+    /// The data, of size product of `shape` times `dtype.bytes()`.
     pub data: Cow<'a, [u8]>,
 }
 
 impl TensorView<'_> {
-    /// Numbers in the tensor.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.data.len() / self.dtype.bytes()
     }
 
-    /// Whether there are no numbers at all.
+    /// Whether the tensor has no elements.
     pub fn is_empty(&self) -> bool {
         self.data.is_empty()
     }
 
-    /// The rows `range` of the outermost dimension, borrowed.
+    /// Borrows the rows `range` of the outermost dimension.
     ///
     /// # Panics
-    /// When `range` goes past the outermost dimension, or the tensor has none.
+    /// If `range` exceeds the outermost dimension, or the tensor has no dimension.
     pub fn rows(&self, range: Range<usize>) -> TensorView<'_> {
         assert!(range.end <= self.shape[0], "rows {range:?} of {:?}", self.shape);
         let row_bytes = self.shape[1..].iter().product::<usize>() * self.dtype.bytes();
@@ -98,10 +98,10 @@ impl TensorView<'_> {
         }
     }
 
-    /// Converts the numbers from index `start` (row-major) into `out`, as many as fit it.
+    /// Converts the numbers from index `start` (row-major) on into `out`, filling it.
     ///
     /// # Panics
-    /// When `out` goes past the end of the tensor.
+    /// If `out` exceeds the end of the tensor.
     pub fn read_f32(&self, start: usize, out: &mut [f32]) {
         let bytes = self.bytes_from(start, out.len());
         match self.dtype {
@@ -111,7 +111,7 @@ impl TensorView<'_> {
         }
     }
 
-    /// As [`read_f32`](Self::read_f32), to fp16.
+    /// Like [`read_f32`](Self::read_f32), to fp16.
     pub fn read_f16(&self, start: usize, out: &mut [f16]) {
         if self.dtype == StorageType::F16 {
             let bytes = self.bytes_from(start, out.len());
@@ -121,7 +121,7 @@ impl TensorView<'_> {
         }
     }
 
-    /// As [`read_f32`](Self::read_f32), to bf16.
+    /// Like [`read_f32`](Self::read_f32), to bf16.
     pub fn read_bf16(&self, start: usize, out: &mut [bf16]) {
         if self.dtype == StorageType::Bf16 {
             let bytes = self.bytes_from(start, out.len());
@@ -131,21 +131,21 @@ impl TensorView<'_> {
         }
     }
 
-    /// All numbers as fp32.
+    /// Returns all numbers as fp32.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.len()];
         self.read_f32(0, &mut out);
         out
     }
 
-    /// All numbers as fp16.
+    /// Returns all numbers as fp16.
     pub fn to_f16(&self) -> Vec<f16> {
         let mut out = vec![f16::ZERO; self.len()];
         self.read_f16(0, &mut out);
         out
     }
 
-    /// All numbers as bf16.
+    /// Returns all numbers as bf16.
     pub fn to_bf16(&self) -> Vec<bf16> {
         let mut out = vec![bf16::ZERO; self.len()];
         self.read_bf16(0, &mut out);
@@ -157,7 +157,7 @@ impl TensorView<'_> {
         &self.data[start * size..(start + len) * size]
     }
 
-    /// Through fp32, which holds every fp16 and bf16 number exactly: one rounding.
+    /// Converts through fp32, which represents every fp16 and bf16 number exactly, so there is one rounding only.
     fn narrow<T>(&self, start: usize, out: &mut [T])
     where
         [T]: HalfFloatSliceExt,
@@ -171,7 +171,7 @@ impl TensorView<'_> {
     }
 }
 
-/// Sixteen-bit numbers to fp32, through a buffer because `bytes` may not be aligned.
+/// Converts 16-bit numbers to fp32, through a buffer because `bytes` may be unaligned.
 fn widen<T: bytemuck::Pod>(bytes: &[u8], out: &mut [f32])
 where
     [T]: HalfFloatSliceExt,

@@ -1,5 +1,5 @@
-//! A `.bin` file as `torch.save` writes it since 1.6: a zip of stored entries, `NAME/data.pkl` with the pickled
-//! state dict and `NAME/data/KEY` with one storage each.
+//! Reader of the `.bin` files that `torch.save` writes since 1.6: a zip of stored entries. `NAME/data.pkl` is the
+//! pickled state dict, and each `NAME/data/KEY` is one storage.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -11,40 +11,40 @@ use zip::{CompressionMethod, ZipArchive};
 use super::pickle::{PickleError, StateTensor, read_state};
 use crate::engine::lfs;
 
-/// Largest pickle that is read, bytes; the 6B model's are about 5 thousand a shard.
+/// Largest accepted pickle, in bytes; the 6B model's have about 5,000 per shard.
 const PICKLE_LIMIT: u64 = 4 << 20;
-/// Bytes moved at a time.
+/// Bytes copied at a time.
 const COPY_BUFFER: usize = 1 << 20;
 const PICKLE_ENTRY: &str = "/data.pkl";
 
-/// Why a `.bin` file cannot be read.
+/// Errors of reading a `.bin` file.
 #[derive(Debug, thiserror::Error)]
 pub enum TorchError {
     /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] io::Error),
-    /// The zip around the tensors is broken.
+    /// The zip that holds the tensors is broken.
     #[error("zip: {0}")]
     Zip(#[from] ZipError),
-    /// The pickle in it is not plain tensors.
+    /// Its pickle holds more than plain tensors.
     #[error(transparent)]
     Pickle(#[from] PickleError),
-    /// Sound, but nothing that can be converted.
+    /// A valid file that cannot be converted.
     #[error("{0}")]
     Unsupported(String),
 }
 
-/// An open `.bin` file and the tensors it holds.
+/// An open `.bin` file and its tensors.
 pub(super) struct TorchFile {
     path: PathBuf,
     archive: ZipArchive<BufReader<File>>,
-    /// What the names of all entries begin with.
+    /// Common prefix of all entry names.
     root: String,
     tensors: Vec<StateTensor>,
 }
 
 impl TorchFile {
-    /// Opens a file, reads its pickle and checks every tensor against its storage.
+    /// Opens a file, reads its pickle, and checks every tensor against its storage.
     pub(super) fn open(path: &Path) -> Result<Self, TorchError> {
         let mut reader = BufReader::new(open_regular(path)?);
         check_magic(&mut reader)?;
@@ -67,12 +67,12 @@ impl TorchFile {
         &self.path
     }
 
-    /// The tensors, in the order of the state dict; each is contiguous and inside its storage.
+    /// Returns the tensors in the order of the state dict. Each is contiguous and inside its storage.
     pub(super) fn tensors(&self) -> &[StateTensor] {
         &self.tensors
     }
 
-    /// Writes the numbers of one tensor to `out`, a buffer at a time; `copied` is told the bytes of each.
+    /// Writes the data of one tensor to `out`, one buffer at a time. `copied` receives the size of each in bytes.
     ///
     /// The outer error is the file's, the inner one `out`'s.
     pub(super) fn copy_tensor(
@@ -87,7 +87,7 @@ impl TorchFile {
         let start = (tensor.offset * tensor.dtype.bytes()) as u64;
         let is_whole = start == 0 && bytes == (tensor.storage_len * tensor.dtype.bytes()) as u64;
         if is_whole {
-            // This reader also checks the entry's checksum when it reaches the end.
+            // At the end of the entry, this reader also checks its checksum.
             let mut reader = self.archive.by_name(&name)?;
             let copied = copy(&mut reader, bytes, out, copied)?;
             io::copy(&mut reader, &mut io::sink())?;
@@ -122,7 +122,7 @@ impl TorchFile {
             )));
         }
         let mut bytes = Vec::new();
-        // The size is only the file's word for it.
+        // The file's own size field cannot be trusted.
         entry.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
@@ -168,7 +168,7 @@ impl TorchFile {
     }
 }
 
-/// Bytes of a tensor that was checked.
+/// Returns the size in bytes of a checked tensor.
 pub(super) fn tensor_bytes(tensor: &StateTensor) -> u64 {
     (tensor.shape.iter().product::<usize>() * tensor.dtype.bytes()) as u64
 }
@@ -177,7 +177,7 @@ fn storage_entry(root: &str, tensor: &StateTensor) -> String {
     format!("{root}/data/{}", tensor.storage)
 }
 
-/// Asked before opening: opening a named pipe would wait for ever.
+/// Opens a regular file. Checks its kind first, because opening a named pipe would block.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
@@ -217,7 +217,7 @@ fn find_root(archive: &ZipArchive<BufReader<File>>) -> Result<String, TorchError
     }
 }
 
-/// Row-major without gaps. Strides of dimensions of extent 1 never count, nor any of an empty tensor.
+/// Whether a tensor is row-major without gaps. Strides of dimensions of extent 1 or of an empty tensor do not matter.
 fn is_contiguous(shape: &[usize], stride: &[usize]) -> bool {
     let mut expected = 1usize;
     let in_a_row = shape.iter().zip(stride).rev().all(|(&extent, &stride)| {
@@ -228,7 +228,7 @@ fn is_contiguous(shape: &[usize], stride: &[usize]) -> bool {
     in_a_row || shape.contains(&0)
 }
 
-/// Moves exactly `bytes` bytes. The outer error is the reader's, the inner one the writer's.
+/// Copies exactly `bytes` bytes. The outer error is the reader's, the inner one the writer's.
 fn copy(
     reader: &mut impl Read,
     bytes: u64,

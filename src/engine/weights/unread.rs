@@ -1,7 +1,7 @@
-//! Weights that nobody reads: the shapes of a source with zeros for numbers.
+//! A source with a model's shapes and zeros as weights, which nobody reads.
 //!
-//! For a device whose clock alone runs. The zeros come from the system as pages that are never touched, so that a model of
-//! any size is loaded in no time and in no memory.
+//! For a device that runs only its virtual clock. The zeros are pages that are never touched, so a model of any size
+//! loads at once and takes no memory.
 
 use std::borrow::Cow;
 
@@ -10,12 +10,12 @@ use super::part::Part;
 use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout};
 use crate::engine::config::ModelConfig;
 
-/// The shapes of a model of this config.
+/// The shapes of a model with this config.
 #[derive(Debug, Clone)]
 pub struct Unread {
-    /// The model.
+    /// The model's configuration.
     pub config: ModelConfig,
-    /// The type that numbers would have.
+    /// The type that the numbers would have.
     pub dtype: StorageType,
 }
 
@@ -52,7 +52,7 @@ impl WeightSource for Unread {
         self.dtype
     }
 
-    /// There are no numbers to tell apart.
+    /// Constant, because there are no numbers to distinguish.
     fn fingerprint(&self, _hashed: &(dyn Fn(u64) + Sync)) -> Result<String, WeightError> {
         Ok(super::combine(std::iter::once("unread".to_owned())))
     }

@@ -1,7 +1,7 @@
-//! Weights that are no numbers: NaN or infinite in the file, or too large for the type that a model runs in.
+//! Checks for non-finite weights: NaN or infinity in the file, or values that overflow the compute type.
 //!
-//! One such weight can make every answer meaningless, or none where no token meets it, so a model that has one is loaded all the
-//! same, and whoever loads it is told which it is.
+//! One such weight can make every answer meaningless, or have no effect if no token uses it. A model with such weights
+//! is therefore loaded all the same, and the caller gets the list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,27 +11,27 @@ use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSour
 use crate::device::{DType, Precision, WeightForm};
 use crate::engine::not_finite;
 
-/// Numbers of one tensor that are remembered; beyond these they are "or more".
+/// Faults recorded per tensor; beyond this number the count is "or more".
 const REMEMBERED: usize = 1000;
-/// Bytes that are looked at in one go.
+/// Bytes checked at a time.
 const CHUNK: usize = 1 << 16;
 
-/// A tensor with numbers that are none in the type of the run.
+/// A tensor with numbers that are not finite in the run's type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightFault {
     /// The tensor's name.
     pub tensor: String,
-    /// Where the first of them stands, outermost dimension first.
+    /// Index of the first such number, outermost dimension first.
     pub index: Vec<usize>,
-    /// How it is stored.
+    /// Storage type of the tensor.
     pub stored: StorageType,
-    /// As it is stored.
+    /// Value as stored.
     pub value: f32,
-    /// The type in which it is infinite, where it is a number as stored.
+    /// The type in which the value becomes infinite, if it is finite as stored.
     pub becomes: Option<DType>,
-    /// How many there are, up to a thousand.
+    /// Number of faults, up to 1,000.
     pub count: usize,
-    /// Numbers in the tensor.
+    /// Number of elements in the tensor.
     pub of: usize,
 }
 
@@ -49,14 +49,14 @@ impl fmt::Display for WeightFault {
     }
 }
 
-/// A source that looks at every number as it is asked for.
+/// A source that checks every number as it is requested.
 pub struct Watched {
     source: Arc<dyn WeightSource>,
     precision: Precision,
     found: Mutex<BTreeMap<String, Found>>,
 }
 
-/// What was found in one tensor; ranks may ask for the same numbers.
+/// Faults found in one tensor. The indices are a set, because ranks may request the same numbers.
 struct Found {
     shape: Vec<usize>,
     stored: StorageType,
@@ -66,12 +66,12 @@ struct Found {
 }
 
 impl Watched {
-    /// Watches `source` for a run in `precision`.
+    /// Creates a source that checks `source` for a run in `precision`.
     pub fn new(source: Arc<dyn WeightSource>, precision: Precision) -> Self {
         Self { source, precision, found: Mutex::default() }
     }
 
-    /// What was found so far, by the tensors' names.
+    /// Returns the faults found so far, by tensor name.
     pub fn faults(&self) -> Vec<WeightFault> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let fault = |(name, found): (&String, &Found)| WeightFault {
@@ -86,7 +86,8 @@ impl Watched {
         found.iter().map(fault).collect()
     }
 
-    /// The type that the numbers of a tensor are kept in; quantised ones are scaled by the largest of their row, whatever it is.
+    /// Returns the type in which a tensor's numbers must be finite. Quantised weights are scaled by their row's
+    /// maximum, so fp32 suffices for them.
     fn kept_in(&self, name: &str, shape: &[usize]) -> DType {
         let is_table = name == layout::EMBEDDING || name == layout::PREFIX_EMBEDDING;
         match self.precision.weights {
@@ -121,7 +122,8 @@ impl Watched {
     }
 }
 
-/// The bits without sign from which on a stored number is none in `kept_in`, where narrowing rounds to nearest, ties to even.
+/// Returns the smallest bits without sign that are not finite in `kept_in`, where narrowing rounds to nearest, ties to
+/// even.
 fn limit(stored: StorageType, kept_in: DType) -> u32 {
     match (stored, kept_in) {
         (StorageType::F16, _) => 0x7C00,
@@ -133,9 +135,10 @@ fn limit(stored: StorageType, kept_in: DType) -> u32 {
     }
 }
 
-/// Tells the indices of all numbers of `view` whose bits without sign reach `limit`.
+/// Reports the indices of all numbers of `view` whose bits without sign reach `limit`.
 ///
-/// Good weights are looked at in chunks for their largest alone, which the compiler makes vector instructions of.
+/// Per chunk, only the maximum is computed first, which the compiler vectorises. Chunks without faults need nothing
+/// else.
 fn faulty(view: &TensorView<'_>, limit: u32, tell: &mut dyn FnMut(usize)) {
     let size = view.dtype.bytes();
     let short = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & 0x7FFF;
@@ -158,7 +161,7 @@ fn faulty(view: &TensorView<'_>, limit: u32, tell: &mut dyn FnMut(usize)) {
     }
 }
 
-/// The index in a whole tensor of number `at` of a part that is these runs of it.
+/// Maps index `at` of a part to the index in the whole tensor; `runs` are the part's ranges.
 fn whole_index(at: usize, runs: &[std::ops::Range<usize>]) -> usize {
     let mut left = at;
     for run in runs {
@@ -170,7 +173,7 @@ fn whole_index(at: usize, runs: &[std::ops::Range<usize>]) -> usize {
     at
 }
 
-/// A row-major index by dimensions.
+/// Splits a row-major index into one index per dimension.
 fn unravelled(flat: usize, shape: &[usize]) -> Vec<usize> {
     let mut left = flat;
     let mut index: Vec<usize> = shape
@@ -276,7 +279,7 @@ mod tests {
         );
         assert!(of(StorageType::Bf16, DType::Bf16.into(), "w").is_empty());
         assert!(of(StorageType::F32, DType::Fp32.into(), "w").is_empty());
-        // A quantised weight is scaled first; the embedding table is not quantised.
+        // Quantised weights are scaled first. The embedding table is not quantised.
         assert!(of(StorageType::Bf16, Precision::W8A8_DYNAMIC, "w").is_empty());
         assert_eq!(of(StorageType::Bf16, Precision::W8A8_DYNAMIC, layout::EMBEDDING).len(), 1);
     }

@@ -5,7 +5,7 @@ fn achieved(bytes: u64, flops: u64, seconds: f64, roofline: Option<(f64, f64)>) 
     Achieved { cost: PhaseCost { bytes, flops }, seconds, tp: 1, roofline, by: format!("{bytes}/{flops}") }
 }
 
-/// A machine of 1 GB/s and 10 Gflop/s.
+/// A machine with 1 GB/s and 10 Gflop/s.
 const LIMITS: (f64, f64) = (1e9, 1e10);
 
 fn seconds(rates: &Rates, prefill: PhaseCost, decode: PhaseCost) -> (f64, String) {
@@ -18,7 +18,7 @@ fn seconds(rates: &Rates, prefill: PhaseCost, decode: PhaseCost) -> (f64, String
 #[test]
 fn a_phase_takes_the_time_of_the_nearest_by_what_the_machine_can_do() {
     let rates = Rates {
-        // Twice its least time: 1 s at 1 GB, 1 s at 10 Gflop.
+        // Twice the roofline time: 1 s for 1 GB, 1 s for 10 Gflop.
         prefill: vec![achieved(1, 10_000_000_000, 2.0, Some(LIMITS)), achieved(1, 10, 1.0, Some(LIMITS))],
         decode: vec![achieved(1_000_000_000, 1, 1.25, Some(LIMITS))],
         ..Rates::default()
@@ -26,7 +26,7 @@ fn a_phase_takes_the_time_of_the_nearest_by_what_the_machine_can_do() {
     let cost = |bytes, flops| PhaseCost { bytes, flops };
     let (time, by) = seconds(&rates, cost(1, 30_000_000_000), cost(0, 0));
     assert!((time - 6.0).abs() < 1e-9 && by == "1/10000000000", "{time} {by}");
-    // Eight times the operations of a step that waits for memory are no eight times its time.
+    // Eight times the operations do not take eight times as long in a memory-bound step.
     let (time, _) = seconds(&rates, cost(1, 10_000_000_000), cost(1_000_000_000, 8));
     assert!((time - 3.25).abs() < 1e-9, "{time}");
     assert_eq!(rates.phases(cost(1, 1), cost(0, 0), 2, false), Expected::Unknown);

@@ -10,7 +10,7 @@ fn load(model: &ModelProto) -> Result<SentencePiece, String> {
     SentencePiece::from_bytes(&write(model))
 }
 
-/// SentencePiece's algorithm as its paper says it: the slow way, on the whole text.
+/// SentencePiece's algorithm as in its paper: slow, on the whole text.
 fn encode_slowly(model: &ModelProto, text: &str) -> Vec<u32> {
     let id_of = |text: &str| model.pieces.iter().position(|piece| piece.text == text);
     let normal = |text: &str| id_of(text).filter(|&id| model.pieces[id].kind == PieceKind::Normal);
@@ -46,7 +46,7 @@ fn encode_slowly(model: &ModelProto, text: &str) -> Vec<u32> {
 }
 
 prop_compose! {
-    /// Few letters, so that pieces overlap; some of the letters are no pieces of their own.
+    /// Models with few letters, so that pieces overlap. Some of the letters are not pieces themselves.
     fn any_model()(
         letters in proptest::collection::vec("[ab\u{2581}你]", 0..4),
         words in proptest::collection::vec("[ab\u{2581}你é]{2,5}", 0..14),

@@ -1,12 +1,12 @@
-//! What a refused pickle is told, and the names of opcodes for it.
+//! Errors of rejected pickles, and the names of opcodes for them.
 
-/// Why a pickle is not read.
+/// Errors of reading a pickle.
 #[derive(Debug, thiserror::Error)]
 pub enum PickleError {
-    /// The file ends inside the program.
+    /// The file ends within the program.
     #[error("pickle byte {at}: cut short")]
     Truncated {
-        /// Where more bytes were expected.
+        /// Offset at which more bytes were expected.
         at: usize,
     },
     /// An opcode that a state dict does not need.
@@ -14,7 +14,7 @@ pub enum PickleError {
         "pickle byte {at}: opcode {opcode} is refused, only plain tensors are read and nothing is executed"
     )]
     Opcode {
-        /// Where it stands.
+        /// Offset of the opcode.
         at: usize,
         /// Its name and byte.
         opcode: String,
@@ -24,39 +24,39 @@ pub enum PickleError {
         "pickle byte {at}: global {global} is refused, only plain tensors are read and nothing is executed"
     )]
     Global {
-        /// Where it stands.
+        /// Offset of the global.
         at: usize,
         /// Module and name.
         global: String,
     },
-    /// Numbers of a byte, which plain weights never are.
+    /// A storage of 8-bit integers, which plain weights never have.
     #[error(
         "pickle byte {at}: global {global}: these weights are integers, as an int4 or int8 checkpoint's are (quantization_bit in \
          config.json); only plain tensors in fp32, fp16 and bf16 are read: take the model that was not quantised"
     )]
     Integers {
-        /// Where it stands.
+        /// Offset of the global.
         at: usize,
         /// Module and name.
         global: String,
     },
-    /// A program that makes no sense.
+    /// An invalid program.
     #[error("pickle byte {at}: {problem}")]
     Malformed {
-        /// Where.
+        /// Offset of the opcode.
         at: usize,
-        /// What was found, what was expected.
+        /// What was found and what was expected.
         problem: String,
     },
-    /// Sound, but no dict of tensors.
+    /// A valid pickle that is not a dict of tensors.
     #[error("no state dict: {problem}")]
     NotState {
-        /// What was found, what was expected.
+        /// What was found and what was expected.
         problem: String,
     },
 }
 
-/// An opcode's name in `pickletools`, for messages.
+/// Returns an opcode's name in `pickletools`, for messages.
 pub(super) fn opcode_name(opcode: u8) -> String {
     let name = match opcode {
         b'0' => "POP",

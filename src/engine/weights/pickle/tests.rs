@@ -1,4 +1,4 @@
-//! What the reader of pickles reads and what it refuses.
+//! What the pickle reader accepts and what it rejects.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn refusal(program: &[u8]) -> String {
     read_state(program).expect_err("refused").to_string()
 }
 
-/// A program: one after another.
+/// Concatenates the parts of a program.
 fn program(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
@@ -17,7 +17,7 @@ fn text(text: &str) -> Vec<u8> {
 
 const STORAGE: &[u8] = b"(X\x07\0\0\0storagectorch\nHalfStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x06tQ";
 
-/// A 2 x 3 tensor of fp16, then `}`, then one entry `w`.
+/// A 2 x 3 fp16 tensor as the entry `w` of a dict.
 fn good() -> Vec<u8> {
     program(&[
         b"\x80\x02}q\0(",
@@ -213,7 +213,7 @@ fn sizes_that_cannot_be_are_answered() {
 
 #[test]
 fn bombs_do_not_go_off() {
-    // A million tuples in one another, a list in itself, and tuples that double their content each time.
+    // A million nested tuples, a list that contains itself, and tuples that double their content each time.
     let nested = program(&[b")", &b"\x85".repeat(1_000_000), b"."]);
     assert!(refusal(&nested).contains("holds a tuple"));
     assert!(refusal(b"]q\0h\0a.").contains("holds a list"));
