@@ -1,9 +1,9 @@
 //! BoolQ: `<split>.jsonl`, one JSON object a line, in either of its two releases.
 //!
 //! The original release has `question`, `title`, `answer` (true or false) and `passage`. SuperGLUE's release calls the
-//! dev split `val` and the answer `label`, and numbers the lines in `idx`. It has no title: its passage is `TITLE --
-//! PASSAGE`, the form that protocols use. The reader splits that passage at the first ` -- `, so a question gives the
-//! same item from either release.
+//! dev split `val` and the answer `label`, and numbers the lines in `idx`. It has no title: its passage is
+//! `TITLE -- PASSAGE`, the form that protocols use. The reader splits that passage at the first ` -- `, so a question
+//! gives the same item from either release.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -82,9 +82,9 @@
 //! model = "dummy:chatglm2-6b"
 //! ```
 //!
-//! `profile_operators = true` at the top level times every operator of the forward pass. A case with `configurations =
-//! ["duo"]` runs only in those configurations. `interleave = true` at the top level alternates the cases of two
-//! configurations, in blocks of one process each, like `--interleave`.
+//! `profile_operators = true` at the top level times every operator of the forward pass.
+//! A case with `configurations = ["duo"]` runs only in those configurations. `interleave = true` at the top level
+//! alternates the cases of two configurations, in blocks of one process each, like `--interleave`.
 //!
 //! `--set key=value` overrides the value of a dotted key (`accuracy.0.limit=10`). `--set ceval=FOLDER` gives every case
 //! of that task another data set. Paths on the command line are relative to the current folder.
