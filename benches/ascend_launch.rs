@@ -4,7 +4,6 @@
 //!
 //! `cargo bench --bench ascend_launch` prints measured milliseconds per step, for both cards and several batches. They
 //! include the emulator's own first and second stages.
-//! emulator's own first and second stages are in it.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::time::Instant;

@@ -20,7 +20,7 @@ pub struct PhaseCost {
 }
 
 /// Returns the cost of prefill and of all decode steps together, for a batch of equal sequences. Prefill steps take
-/// `step_tokens` tokens each. Each step passes over the layers' weights once; a step in which a prompt ends also
+/// up to `step_tokens` tokens each. Each step passes over the layers' weights once; a step in which a prompt ends also
 /// computes logits.
 pub fn case_cost(
     config: &ModelConfig,

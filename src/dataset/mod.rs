@@ -53,7 +53,7 @@ impl Benchmark {
         Self::ALL.into_iter().find(|b| b.as_str() == name)
     }
 
-    /// Returns the split of published scores, among those with public answers.
+    /// Returns the split with public answers on which published scores are computed.
     pub const fn default_split(self) -> &'static str {
         match self {
             Self::CEval => "val",
@@ -384,7 +384,7 @@ fn entries(dir: &Path) -> Result<Vec<String>, DatasetError> {
     Ok(names)
 }
 
-/// Converts line ends to `\n`. The line end depends on where the file was saved and must not change a prompt.
+/// Converts `\r\n` to `\n`. The line end depends on where the file was saved and must not change a prompt.
 fn unix_lines(text: &str) -> String {
     text.replace("\r\n", "\n")
 }

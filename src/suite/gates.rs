@@ -18,7 +18,7 @@
 //! max_ratio = 1.05             # time relative to the base run
 //! min_throughput = "100 tokens/s"        # prefill, decode, e2e
 //! max_throughput_drop = "5%"             # below the base run
-//! untimed = "ratio"            # judge runs that were not interleaved by the ratio alone
+//! untimed = "ratio"            # judge runs by the ratio alone if they were not interleaved
 //!
 //! [[memory]]
 //! case = "b16-*"
@@ -130,7 +130,7 @@ pub struct SpeedGate {
     pub min_tokens_per_s: Option<f64>,
     /// Maximum loss of rate, as a share of the base run's rate.
     pub max_throughput_drop: Option<f64>,
-    /// Whether to judge runs that were not interleaved by the ratio alone.
+    /// Whether to judge runs by the ratio alone if they were not interleaved.
     pub untimed_by_ratio: bool,
 }
 

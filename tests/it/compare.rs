@@ -233,8 +233,8 @@ fn a_browser_draws_the_page() {
     assert!(fs::read(&pdf).unwrap().starts_with(b"%PDF"));
 }
 
-/// Not a check: prints how long a comparison of two runs with 100,000 items and 10,000 repetitions takes. `cargo test
-/// --release -- --ignored --nocapture how_long`
+/// Not a check: prints how long a comparison of two runs with 100,000 items and 10,000 repetitions takes.
+/// `cargo test --release -- --ignored --nocapture how_long`
 #[test]
 #[ignore = "a measurement; run it on a quiet machine"]
 fn how_long_a_large_comparison_takes() {

@@ -1,9 +1,9 @@
 //! The README's blocks show the actual output of the program.
 //!
 //! A block lies between `<!-- glmbench ARGUMENTS -->` and `<!-- end -->` and contains one fence with the command's
-//! standard output. ` | TEXT` after the arguments selects a paragraph that starts with TEXT; it may be repeated. ` |
-//! TEXT:N` selects only the first N lines. An ellipsis marks omitted parts. `<!-- measured glmbench … -->` depends on
-//! the clock of the machine that wrote it: it is written in the same way but never compared.
+//! standard output. ` | TEXT` after the arguments selects a paragraph that starts with TEXT; it may be repeated.
+//! ` | TEXT:N` selects only the first N lines. An ellipsis marks omitted parts. `<!-- measured glmbench … -->` depends
+//! on the clock of the machine that wrote it: it is written in the same way but never compared.
 //!
 //! `scripts/readme_blocks.sh` rewrites blocks by running this test with `GLMBENCH_README` set to part of a command,
 //! `compared` or `all`.

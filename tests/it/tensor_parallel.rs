@@ -138,7 +138,7 @@ fn best(logits: &[f32]) -> (usize, f32) {
 
 /// Returns the largest lead of a choice that several ranks may make differently.
 ///
-/// A rank's part of a sum is rounded, and so is the total, which a single rank only rounds once. That makes `ranks + 1`
+/// A rank's part of a sum is rounded, and so is the total. A single rank rounds only the total. That makes `ranks + 1`
 /// roundings for each of the two sums per layer, and one for the logit itself. A rounding is off by at most 2^-11 of
 /// its number, with an RMS of 2^-11 / sqrt(3). The roundings are independent, so their squares add up, and both logits
 /// have them. The bound is four times the RMS, relative to the largest logit.

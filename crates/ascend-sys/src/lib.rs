@@ -16,8 +16,8 @@ mod load;
 pub use bindings::*;
 pub use load::{Family, Found, Libraries, LoadError, SearchPath};
 
-/// Calls a function of a family, e.g. `call!(libraries.rt.aclInit(ptr::null()))`. Returns `Result<its result, name of
-/// the function that is missing>`.
+/// Calls a function of a family, e.g. `call!(libraries.rt.aclInit(ptr::null()))`. Returns
+/// `Result<its result, name of the function that is missing>`.
 ///
 /// # Safety
 /// Expands to a call of a foreign function, so it must be in an `unsafe` block and meet that function's requirements.
