@@ -1,9 +1,9 @@
-//! What our own code costs the host per decode step on an Ascend card: the 6B shape on the emulator with the clock alone, so
-//! that nothing is computed and the wall time is launches, lists and tables. Logits of one sequence alone are fetched: turning
-//! those of a batch into fp32 is no launch cost.
+//! Host cost of glmbench's own code per decode step on an Ascend card. It runs the 6B shape on the emulator in
+//! clock-only mode, which computes nothing. The wall time is then launches, lists and tables. Only the logits of one
+//! sequence are fetched, since converting a batch's logits to fp32 is not a launch cost.
 //!
-//! `cargo bench --bench ascend_launch`; prints milliseconds a step, measured, of both cards and several batches. The
-//! emulator's own first and second stages are in it.
+//! `cargo bench --bench ascend_launch` prints measured milliseconds per step, for both cards and several batches. They
+//! include the emulator's own first and second stages.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::time::Instant;
@@ -16,7 +16,7 @@ use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape
 use glmbench::engine::weights::StorageType;
 use glmbench::engine::weights::unread::Unread;
 
-/// Steps that are timed; the fastest tenth is told beside the median.
+/// Number of timed steps. The output is their median and the fastest tenth.
 const STEPS: usize = 200;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Wall milliseconds of every step.
+/// Returns the wall time of every step in milliseconds.
 fn decode_steps(
     chip: Chip,
     config: &ModelConfig,

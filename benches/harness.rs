@@ -1,7 +1,7 @@
-//! What the harness costs: the time that is ours as a share of the engine's, on the demo model at batch 8.
+//! Overhead of the harness: its time as a share of the engine's, with the demo model at batch 8.
 //!
-//! `cargo bench --bench harness`. The target is 1 % between the steps. A ratio of times taken side by side in one process,
-//! median over repetitions: other load on the machine moves both.
+//! `cargo bench --bench harness`. The target is at most 1 % between the steps. The result is a ratio of times from the
+//! same process, as a median over repetitions, so other load on the machine affects both sides.
 #![allow(clippy::print_stdout, clippy::expect_used, missing_docs)]
 
 use std::path::Path;
@@ -22,10 +22,10 @@ use glmbench::stats::median;
 
 const SHAPE: Shape = Shape { batch: 8, input_tokens: 128, output_tokens: 64 };
 const REPETITIONS: usize = 30;
-/// Most that may be ours between the steps, as a share of step time.
+/// Maximum overhead between the steps, as a share of step time.
 const TARGET: f64 = 0.01;
 
-/// A model that notes how long its forward passes take.
+/// A model that records the duration of its forward passes.
 struct Timed {
     model: Box<dyn Forward>,
     forward_ns: Arc<AtomicU64>,
@@ -60,7 +60,7 @@ impl Forward for Timed {
     }
 }
 
-/// The demo model on the CPU, with its forward passes timed.
+/// The demo model on the CPU, with timed forward passes.
 fn engine() -> Result<(Scheduler, Arc<AtomicU64>), EngineError> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     let config = ModelConfig::from_file(&folder.join("config.json"))?;
@@ -91,7 +91,7 @@ fn main() {
         between.push((times.total_ns() - steps_ns) as f64 / steps_ns as f64);
         let forward = forward_ns.swap(0, Ordering::Relaxed);
         bookkeeping.push(steps_ns.saturating_sub(forward) as f64 / steps_ns as f64);
-        // The same work through the open loop, all requests at once.
+        // The same work through the open loop, with all requests at once.
         let offer = |prompt: &Vec<u32>| Offered {
             arrival_ns: 0,
             prompt: prompt.clone(),

@@ -1,8 +1,9 @@
-//! The CPU device's kernels at ChatGLM2-6B's shapes, each against the machine's limit as measured in the same run.
+//! The CPU device's kernels at ChatGLM2-6B's shapes, each compared with the machine's limit measured in the same run.
 //!
-//! `cargo bench --bench kernels`; `-- gemv` and the like choose. What is bound by memory runs over more weights or cache than
-//! any cache holds, layer after layer, as a decode step does. Each line ends in what was achieved over what the machine gives:
-//! bytes a second of streamed reads (BW), or operations a second of the fastest unit for the type (PEAK).
+//! `cargo bench --bench kernels`; `-- gemv` and the like select kernels. Memory-bound kernels run layer after layer, as
+//! a decode step does, over more weights or KV cache than fits in any CPU cache. Each line ends with the ratio of the
+//! achieved rate to the machine's limit: bytes per second of streamed reads (BW), or operations per second of the
+//! fastest unit for the type (PEAK).
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::cell::RefCell;
@@ -21,21 +22,21 @@ type Linear = <Cpu as Device>::Linear;
 const HEADS: AttentionShape = AttentionShape { heads: 32, kv_heads: 2, channels: 128 };
 const HIDDEN: usize = 4096;
 const QKV: usize = 4608;
-/// Both halves of the feed-forward layer.
+/// Gate and up projection together.
 const GATE_UP: usize = 27392;
 const DOWN: usize = GATE_UP / 2;
-/// Layers whose weights are read in turn: 0.4 GB each.
+/// Number of layers whose weights are read in turn, 0.4 GB each.
 const WEIGHT_LAYERS: usize = 2;
-/// Layers whose caches are read in turn: 8 MB each at 8,192 tokens.
+/// Number of layers whose KV caches are read in turn, 8 MB each at 8,192 tokens.
 const CACHE_LAYERS: usize = 28;
 const CONTEXT: usize = 8192;
 const PREFILL_ROWS: usize = 512;
 
-/// What a call must do at least, and what it is held against.
+/// Minimum work of a call. It determines the limit to compare with.
 enum Work {
-    /// Bytes that come from memory.
+    /// Bytes read from memory.
     Bytes(usize),
-    /// Operations.
+    /// Arithmetic operations.
     Flops(usize),
 }
 
@@ -80,7 +81,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Times `call`, and prints the line against the limit.
+    /// Times `call` and prints its rate relative to the limit.
     fn time(
         &mut self,
         name: &str,
@@ -111,7 +112,7 @@ impl Bench<'_> {
         });
         group.finish();
         failure?;
-        // None where the command line chose others.
+        // Empty if the command line selected other kernels.
         if let Some(seconds) = median(&times.borrow()) {
             println!("{:40} {:.3} ms, {}", name, 1e3 * seconds, self.against(work, seconds));
         }
@@ -138,7 +139,7 @@ impl Bench<'_> {
         }
     }
 
-    /// The four linear layers: one by one with a prompt's rows, and all of several layers in turn with few.
+    /// The four linear layers: one by one with a prompt's rows, and all those of several layers in turn with few rows.
     fn products(&mut self) -> Result<(), DeviceError> {
         let shapes = [
             ("qkv", QKV, HIDDEN),
@@ -178,7 +179,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// One row over a long context, layer after layer.
+    /// One row attending to a long context, layer after layer.
     fn attention_decode(&mut self) -> Result<(), DeviceError> {
         let blocks: Vec<u32> = (0..(CONTEXT / KV_BLOCK_TOKENS) as u32).collect();
         let shape = KvShape {
@@ -188,7 +189,7 @@ impl Bench<'_> {
             blocks: blocks.len(),
         };
         let mut cache = self.cpu.kv_cache(shape)?;
-        // Every page is written: unwritten ones are all the same page of zeros.
+        // Writes every page, because all unwritten pages map to the same page of zeros.
         let qkv = self.rows(PREFILL_ROWS, QKV)?;
         for layer in 0..CACHE_LAYERS {
             for context in (PREFILL_ROWS..=CONTEXT).step_by(PREFILL_ROWS) {
@@ -205,7 +206,7 @@ impl Bench<'_> {
         })
     }
 
-    /// A whole prompt that sees itself.
+    /// A whole prompt attending to itself.
     fn attention_prefill(&mut self) -> Result<(), DeviceError> {
         let blocks: Vec<u32> = (0..(PREFILL_ROWS / KV_BLOCK_TOKENS) as u32).collect();
         let (kv_heads, channels) = (HEADS.kv_heads, HEADS.channels);
@@ -221,7 +222,7 @@ impl Bench<'_> {
         })
     }
 
-    /// Activations in fp32, read and written; they may be in cache, so that this can be above BW.
+    /// Activations in fp32, read and written. They may be in cache, so the rate can exceed BW.
     fn norm(&mut self) -> Result<(), DeviceError> {
         let data = bytes_of(DType::Fp32, HIDDEN);
         let weight = HostTensor { dtype: DType::Fp32, rows: 1, width: HIDDEN, data: &data };
@@ -248,12 +249,12 @@ impl Bench<'_> {
     }
 }
 
-/// From -2048 to 2047, without a pattern that a cache or a predictor could use.
+/// Returns a number from -2048 to 2047, without a pattern that a cache or a predictor could use.
 fn number(i: usize) -> i32 {
     ((i as u32).wrapping_mul(0x9E37_79B9) >> 20) as i32 - 2048
 }
 
-/// Small numbers of both signs, little-endian.
+/// Returns small numbers of both signs, little-endian.
 fn bytes_of(dtype: DType, numbers: usize) -> Vec<u8> {
     let value = |i: usize| number(i) as f32 / 65536.0;
     match dtype {

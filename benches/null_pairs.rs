@@ -1,12 +1,14 @@
-//! How often a comparison calls a change where there is none, and how surely it finds one where there is: on this machine, in its hour.
+//! False-positive rate and power of comparisons on this machine: how often they report a change where there is none,
+//! and how reliably they find a real one.
 //!
-//! - `cargo bench --bench null_pairs`: 20 comparisons of a configuration with itself by `glmbench run --interleave`. At most 3 may
-//!   call a change; else 20 more are made and all 40 are shown.
-//! - `cargo bench --bench null_pairs -- planted`: comparisons in which the second engine waits 5 % of every forward pass.
-//! - `cargo bench --bench null_pairs -- placed`: null comparisons whose blocks are processes, and such whose blocks are loads of one
-//!   process: what has to be placed anew.
+//! - `cargo bench --bench null_pairs`: 20 comparisons of a configuration with itself by `glmbench run --interleave`. At
+//!   most 3 may report a change; otherwise 20 more follow, and the result covers all 40.
+//! - `cargo bench --bench null_pairs -- planted`: comparisons in which the second engine waits for 5 % of every forward
+//!   pass.
+//! - `cargo bench --bench null_pairs -- placed`: null comparisons with one process per block, and with one load per
+//!   block within a single process. They show what has to be placed anew.
 //!
-//! `--count N` makes another number of comparisons, `--json FILE` keeps the log-ratios of every block and phase.
+//! `--count N` sets the number of comparisons. `--json FILE` saves the log-ratios of every block and phase.
 #![allow(clippy::print_stdout, clippy::expect_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -51,7 +53,7 @@ const THRESHOLD: f64 = 0.03;
 const PLANTED: f64 = 0.05;
 const THREADS: usize = 1;
 
-/// Of each phase, the log-ratio of each block.
+/// Log-ratios by phase of each shape, then by block.
 type LogRatios = Vec<Vec<f64>>;
 
 fn main() {
@@ -96,7 +98,7 @@ fn main() {
     }
 }
 
-/// Makes so many comparisons and shows each.
+/// Makes `count` comparisons and prints each.
 fn compared(count: usize, mut one: impl FnMut(usize) -> LogRatios) -> Vec<LogRatios> {
     let mut all = Vec::new();
     let mut called = BTreeMap::new();
@@ -126,7 +128,7 @@ fn compared(count: usize, mut one: impl FnMut(usize) -> LogRatios) -> Vec<LogRat
     all
 }
 
-/// Comparisons with a phase that is called.
+/// Returns the number of comparisons with at least one phase reported as changed.
 fn calls(all: &[LogRatios]) -> usize {
     let called = |verdict: &Change| matches!(verdict, Change::Faster | Change::Slower);
     all.iter().filter(|one| verdicts(one).iter().any(called)).count()
@@ -140,7 +142,7 @@ fn verdicts(log_ratios: &LogRatios) -> Vec<Change> {
     shifts.iter().zip(p).map(of).collect()
 }
 
-/// One null comparison by the program itself, read from its records.
+/// Runs one null comparison by the program itself and reads the result from its records.
 fn by_the_program(index: usize) -> LogRatios {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let suite = folder.path().join("null.toml");
@@ -159,7 +161,7 @@ fn by_the_program(index: usize) -> LogRatios {
 fn runs(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
     let mut runs: Vec<PathBuf> = entries.filter(|path| path.join("run.json").exists()).collect();
-    // The configuration's name says which was given first.
+    // The configuration's name tells which one was given first.
     runs.sort_by_key(|path| {
         let record = RunDir::open(path).and_then(|dir| dir.read_run()).expect("a record");
         record.provenance.group.map(|group| group.configuration)
@@ -168,7 +170,7 @@ fn runs(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn log_ratios(a: &Path, b: &Path) -> LogRatios {
-    /// Repetitions with the time of each phase.
+    /// Repetition numbers with the time of each phase.
     type Repetitions = Vec<(u32, [f64; 3])>;
     type Times = BTreeMap<(String, u32), Repetitions>;
     let read = |path: &Path| -> Times {
@@ -197,7 +199,7 @@ fn log_ratios(a: &Path, b: &Path) -> LogRatios {
     all
 }
 
-/// A comparison whose blocks are processes of this program.
+/// Runs a comparison in which each block is a process of this program.
 fn in_processes(blocks: usize, slowdown: f64) -> LogRatios {
     let mut all = vec![Vec::new(); SHAPES.len() * PHASES.len()];
     for block in 0..blocks {
@@ -208,7 +210,7 @@ fn in_processes(blocks: usize, slowdown: f64) -> LogRatios {
     all
 }
 
-/// So many blocks in one process, each with engines of its own.
+/// Runs `count` blocks in one process, each with new engines.
 fn read_blocks(begin: usize, count: usize, slowdown: f64) -> LogRatios {
     let program = std::env::current_exe().expect("this program");
     let words = [begin.to_string(), count.to_string(), slowdown.to_string()];
@@ -217,7 +219,7 @@ fn read_blocks(begin: usize, count: usize, slowdown: f64) -> LogRatios {
     serde_json::from_slice(&output.stdout).expect("log-ratios")
 }
 
-/// What such a process does.
+/// Runs the blocks of such a process.
 fn child(begin: usize, count: usize, slowdown: f64) {
     let mut all: LogRatios = vec![Vec::new(); SHAPES.len() * PHASES.len()];
     for block in begin..begin + count {
@@ -266,7 +268,7 @@ fn phase_ns(repetition: &Repetition, phase: usize) -> f64 {
     ][phase] as f64
 }
 
-/// A model that waits a share of every forward pass behind it.
+/// A model that waits after every forward pass, for a share of its duration.
 struct Slowed {
     model: Box<dyn Forward>,
     share: f64,

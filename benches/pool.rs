@@ -1,10 +1,10 @@
-//! The thread pool: what a hand-over costs, what idle threads burn, and what a neighbour on the machine does to it.
+//! The thread pool: the cost of a hand-over, the CPU time of idle threads, and the effect of another busy process.
 //!
-//! `cargo bench --bench pool`. A hand-over is a job in which every thread has to meet every other and has nothing else to do,
-//! from the call to its return; the target is 2 µs. Beside it the call alone: a job of so little that the caller may have done
-//! it before anyone comes. The neighbour is a process that does nothing but turn in a loop: with as many threads as cores and one more
-//! that wants to run, a fair share is `cores / (cores + 1)`, and whoever falls far below it has been waiting for a thread that
-//! was put aside.
+//! `cargo bench --bench pool`. A hand-over is a job in which all threads only wait for each other, timed from call to
+//! return. The target is 2 µs. For comparison, the bench times the call alone, with a job so small that the caller may
+//! finish it before any worker arrives. The neighbour is a process that spins in a loop. With as many threads as cores
+//! and one more runnable thread, a fair share is `cores / (cores + 1)`. A pool far below that has been waiting for a
+//! preempted thread.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::process::{Child, Command};
@@ -28,13 +28,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A job of one empty item a thread.
+/// A job with one empty item per thread.
 fn empty(pool: &mut Pool) {
     let threads = pool.threads();
     pool.each(threads, usize::MAX, &|_, _| ());
 }
 
-/// A job of one item a thread, each of which ends when all have begun: so no thread can do two.
+/// A job with one item per thread. Each item ends only when all have begun, so no thread can run two.
 fn meet(pool: &mut Pool) {
     let threads = pool.threads();
     let begun = AtomicUsize::new(0);
@@ -66,7 +66,7 @@ fn hand_over(pool: &mut Pool) {
     }
 }
 
-/// After a pause the workers sleep, and have to be woken by the system.
+/// After a pause the workers sleep, and the operating system has to wake them.
 fn from_sleep(pool: &mut Pool) {
     let one = |_| {
         std::thread::sleep(Duration::from_millis(2));
@@ -78,7 +78,7 @@ fn from_sleep(pool: &mut Pool) {
     println!("from sleep    {:.2} µs (median of {BATCHES})", median(&times).unwrap_or(0.0));
 }
 
-/// Time on a core while there is nothing to do.
+/// CPU time while there is nothing to do.
 fn idle(pool: &mut Pool) {
     empty(pool);
     let (before, start) = (cpu_seconds(), Instant::now());
@@ -93,7 +93,7 @@ fn idle(pool: &mut Pool) {
     }
 }
 
-/// User and system time of this process (fields 14 and 15 of `/proc/self/stat`, in hundredths of a second).
+/// Returns user and system time of this process (fields 14 and 15 of `/proc/self/stat`, in hundredths of a second).
 fn cpu_seconds() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/self/stat").ok()?;
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
@@ -101,7 +101,7 @@ fn cpu_seconds() -> Option<f64> {
     Some((ticks(11)? + ticks(12)?) / 100.0)
 }
 
-/// Ends the process that it holds.
+/// A child process, killed on drop.
 struct Neighbour(Child);
 
 impl Drop for Neighbour {
@@ -111,7 +111,7 @@ impl Drop for Neighbour {
     }
 }
 
-/// Jobs as a decode step of a small model has them, with and without a neighbour.
+/// Jobs like those in a decode step of a small model, with and without a neighbour.
 fn neighbour(pool: &mut Pool) -> std::io::Result<()> {
     let alone = jobs_per_s(pool);
     let busy = Neighbour(Command::new("sh").args(["-c", "while :; do :; done"]).spawn()?);
@@ -129,7 +129,8 @@ fn neighbour(pool: &mut Pool) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Jobs of about 30 µs of work, cut as products are; the median of several stretches.
+/// Returns the rate of jobs with about 30 µs of work, split like matrix products. The result is the median of several
+/// intervals.
 fn jobs_per_s(pool: &mut Pool) -> f64 {
     let sink = AtomicU64::new(0);
     let stretch = |_| {

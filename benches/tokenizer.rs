@@ -1,7 +1,7 @@
-//! Speed of the tokenizer on ChatGLM2's own vocabulary: load time, and MB of text a second.
+//! Speed of the tokenizer with ChatGLM2's own vocabulary: load time, and MB of text per second.
 //!
-//! `cargo bench --bench tokenizer`; needs `tokenizer.model` in `../shared/tokenizer/chatglm2-6b` or in the folder named by
-//! `GLMBENCH_TOKENIZER`.
+//! `cargo bench --bench tokenizer`. It needs `tokenizer.model` in `../shared/tokenizer/chatglm2-6b`, or in the folder
+//! named by `GLMBENCH_TOKENIZER`.
 #![allow(clippy::print_stderr, missing_docs)]
 
 use std::hint::black_box;
@@ -17,7 +17,8 @@ const CHINESE: &str = "以下是中国关于计算机网络考试的单项选择
 const CODE: &str =
     "def mean(values):\n    \"\"\"Mean of a list.\"\"\"\n    return sum(values) / max(1, len(values))\n\n";
 
-/// A megabyte cut from the sample at places that never repeat, with numbers between, so that a cache alone cannot answer.
+/// Returns a megabyte of text from slices of the sample at varying places, with numbers between, so that a cache alone
+/// cannot answer.
 fn text_of(sample: &str) -> String {
     let chars: Vec<char> = sample.chars().collect();
     let mut text = String::new();
@@ -50,7 +51,7 @@ fn bench(criterion: &mut Criterion) {
         group.throughput(Throughput::BytesDecimal(text.len() as u64));
         group.bench_function(format!("encode {name}"), |b| b.iter(|| tokenizer.encode(black_box(&text))));
     }
-    // What a user really has, if it is named: GLMBENCH_TEXT=FILE.
+    // A file of the user's own text, if named by GLMBENCH_TEXT=FILE.
     if let Some(text) = std::env::var_os("GLMBENCH_TEXT").and_then(|file| std::fs::read_to_string(file).ok())
     {
         group.throughput(Throughput::BytesDecimal(text.len() as u64));

@@ -1,26 +1,26 @@
-//! When the requests of a load arrive: a schedule from a seed, made before anything runs.
+//! Arrival times of the requests of a load: a schedule made from a seed before the run.
 
 use crate::stats::Rng;
 
-/// How gaps between arrivals are made.
+/// Distribution of the gaps between arrivals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArrivalProcess {
-    /// Exponential gaps: arrivals at random, independent of one another.
+    /// Exponential gaps: independent random arrivals.
     Poisson,
     /// Equal gaps.
     Fixed,
 }
 
-/// The first `most` arrivals at `rate_per_s` requests a second, nanoseconds from the schedule's begin, ascending; none later
-/// than `end_ns`. The first arrives after one gap.
+/// Returns the first `most` arrivals at `rate_per_s` requests per second, in ascending nanoseconds from the start of
+/// the schedule. The first request arrives after one gap; none arrives later than `end_ns`.
 pub fn arrivals(process: ArrivalProcess, rate_per_s: f64, seed: u64, most: usize, end_ns: u64) -> Vec<u64> {
     let mut rng = Rng::new(seed);
     let mut now_s = 0.0;
     let mut next = |index: usize| {
         match process {
-            // 1 − u is never 0.
+            // 1 − u is never 0, so the logarithm is finite.
             ArrivalProcess::Poisson => now_s -= (1.0 - rng.unit_f64()).ln() / rate_per_s,
-            // Not summed up: rounding would.
+            // Computed from the index, since a running sum would accumulate rounding errors.
             ArrivalProcess::Fixed => now_s = (index + 1) as f64 / rate_per_s,
         }
         (now_s * 1e9).round() as u64
@@ -39,7 +39,7 @@ mod tests {
             let gaps: Vec<f64> = times.windows(2).map(|w| (w[1] - w[0]) as f64 / 1e9).collect();
             let mean = crate::stats::mean(&gaps).unwrap();
             let spread = crate::stats::stddev(&gaps).unwrap();
-            // Standard error of the mean: 0.7 % of it.
+            // The standard error of the mean is 0.7 % of the mean.
             assert!((mean * 20.0 - 1.0).abs() < 0.03, "seed {seed}: mean {mean}");
             assert!((spread * 20.0 - 1.0).abs() < 0.05, "seed {seed}: spread {spread}");
             let short = gaps.iter().filter(|gap| **gap < 0.05).count() as f64 / gaps.len() as f64;
@@ -58,7 +58,7 @@ mod tests {
         );
         assert_eq!(arrivals(ArrivalProcess::Fixed, 10.0, 1, usize::MAX, 1_000_000_000).len(), 10);
         assert!(arrivals(ArrivalProcess::Fixed, 1.0, 1, 5, 999_999_999).is_empty());
-        // A rate beyond any clock does not wrap.
+        // A rate too small for the clock saturates instead of wrapping.
         assert_eq!(arrivals(ArrivalProcess::Fixed, 1e-12, 1, 1, u64::MAX), [u64::MAX]);
     }
 }

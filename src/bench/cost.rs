@@ -1,7 +1,7 @@
-//! The least a phase must do: bytes across the memory bus and floating-point operations, for the roofline.
+//! Minimum work of a phase for the roofline: bytes across the memory bus and floating-point operations.
 //!
-//! Of a prompt's tokens only the last goes through the output layer, and through the last layer behind its queries, keys and
-//! values; then it reads those of the others from the cache.
+//! Only the last token of a prompt goes through the output layer, and through the last layer beyond its queries, keys
+//! and values. That token reads the keys and values of the other tokens from the cache.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +13,15 @@ use super::Shape;
 /// Work of one phase of one repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PhaseCost {
-    /// Bytes: weights once a pass over the model, KV cache as it is read and written.
+    /// Bytes: weights once per pass over the model, and KV cache as read and written.
     pub bytes: u64,
-    /// Floating-point operations of the matrix products and of attention (multiply and add count two).
+    /// Floating-point operations of the matrix products and of attention. A multiply-add counts as two.
     pub flops: u64,
 }
 
-/// Cost of prefill and of all decode steps together of a batch of equal sequences. Prompts are fed `step_tokens` at a
-/// time; each such step passes over the layers' weights once, and one in which a prompt ends goes on to the logits.
+/// Returns the cost of prefill and of all decode steps together, for a batch of equal sequences. Prefill steps take
+/// up to `step_tokens` tokens each. Each step passes over the layers' weights once; a step in which a prompt ends also
+/// computes logits.
 pub fn case_cost(
     config: &ModelConfig,
     precision: Precision,
@@ -31,7 +32,7 @@ pub fn case_cost(
     batch_cost(config, precision, step_tokens, &inputs, shape.output_tokens)
 }
 
-/// [`case_cost`] of a batch of prompts of these lengths.
+/// Like [`case_cost`], for a batch of prompts with these lengths.
 pub fn batch_cost(
     config: &ModelConfig,
     precision: Precision,
@@ -50,7 +51,7 @@ pub fn batch_cost(
         Some(end.saturating_sub(1) / step_tokens)
     });
     let passes_to_logits = ends.collect::<BTreeSet<u64>>().len() as u64;
-    // Token i of a sequence sees the prefix, those before it, and itself.
+    // Token i of a sequence attends to the prefix, the tokens before it, and itself.
     let seen = |from: u64, to: u64| (to - from) * prefix + (to - from) * (from + 1 + to) / 2;
     let steps = output.saturating_sub(1);
     let (mut prefill_seen, mut last_seen, mut decode_seen) = (0, 0, 0);
@@ -74,20 +75,20 @@ pub fn batch_cost(
     (prefill, decode)
 }
 
-/// What weights, cache and attention are worth.
+/// Bytes and operations of weights, cache and attention.
 struct Counts {
     layers: u64,
-    /// Weights that every pass reads: all layers but the last, and what makes queries, keys and values there.
+    /// Bytes of the weights that every pass reads: all layers but the last, and the QKV projection of the last.
     pass_bytes: u64,
-    /// Their products, a token.
+    /// Operations per token with these weights.
     token_flops: u64,
-    /// Weights behind them, to the logits.
+    /// Bytes of the remaining weights, up to the logits.
     last_bytes: u64,
-    /// Their products, a token with logits.
+    /// Operations with the remaining weights, per token with logits.
     last_flops: u64,
-    /// Keys and values of a token in one layer.
+    /// Bytes of one token's keys and values in one layer.
     kv_bytes: u64,
-    /// Attention of one layer, a token and token seen.
+    /// Attention operations of one layer, per token and attended token.
     attention_flops: u64,
 }
 
@@ -123,10 +124,11 @@ mod tests {
         let config = ModelConfig::chatglm2_6b();
         let shape = Shape { batch: 1, input_tokens: 512, output_tokens: 2 };
         let (prefill, decode) = case_cost(&config, DType::Fp16.into(), 512, shape);
-        // facts: a decode step reads all weights less the embedding, 11.95 GB, and 28,672 bytes a token seen.
+        // facts: a decode step reads all weights except the embedding, 11.95 GB, and 28,672 bytes per attended token.
         let kv = 513 * 28_672;
         assert_eq!((decode.bytes - kv) / 10_000_000, 1195);
-        // facts: 2 * 5.711e9 operations a token for the 28 layers' weights, and 4,096 * 4 a layer and token seen; 27 of them.
+        // facts: 2 * 5.711e9 operations per token for the 28 layers' weights, and 4,096 * 4 per layer and attended
+        // token. 27 layers count in full.
         let layer = 2.0 * 5.711e9 / 28.0 + 256.5 * 4.0 * 4096.0;
         let qkv = 2.0 * 4608.0 * 4096.0;
         let last = layer + 2.0 * 65_024.0 * 4096.0;
@@ -138,7 +140,8 @@ mod tests {
     fn every_step_in_which_a_prompt_ends_reads_the_weights_behind_the_last_cache() {
         let config = ModelConfig::chatglm2_6b();
         let bytes = |inputs: &[usize]| batch_cost(&config, DType::Fp16.into(), 512, inputs, 1).0.bytes;
-        // Two steps each; of 300, 300 and 300 tokens the first ends in one, the others in the next.
+        // Both batches take two steps. With 300, 300 and 300 tokens, the first prompt ends in the first step and the
+        // others in the second. With 880, 10 and 10, all end in the second.
         let (two, one) = (bytes(&[300, 300, 300]), bytes(&[880, 10, 10]));
         let [qkv, others @ ..] = config.layer_matrices().map(|[n, k]| 2 * n * k);
         let [vocabulary, hidden] = config.output_matrix();
@@ -152,11 +155,11 @@ mod tests {
         let fp16 = case_cost(&config, DType::Fp16.into(), 512, shape).1;
         let int8 = case_cost(&config, "w8a8-dynamic+kv-int8".parse().unwrap(), 512, shape).1;
         assert_eq!(int8.flops, fp16.flops);
-        // A scale of four bytes an output channel, and one a token's key or value of a head.
+        // One 4-byte scale per output channel, and one per token and head for keys and for values.
         let weights = (fp16.bytes - 513 * 28_672) / 2;
         let channels = 28 * (4608 + 4096 + 27_392 + 4096) + 65_024;
         assert_eq!(int8.bytes, weights + 4 * channels + 513 * 28 * 2 * 2 * (128 + 4));
-        // facts: 5.98 GB a token.
+        // facts: 5.98 GB per token.
         assert_eq!(weights / 10_000_000, 597);
     }
 }

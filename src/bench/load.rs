@@ -1,8 +1,8 @@
-//! An open loop: requests arrive by a schedule, whether or not the engine keeps up.
+//! Open-loop load: requests arrive by a schedule, whether or not the engine keeps up.
 //!
-//! The scheduler is driven by the same thread: before each step, the requests whose time has come are handed over; with none
-//! running, time passes until the next arrival. A request that arrives during a step is handed over after it, and its times
-//! count from its arrival all the same.
+//! The thread that submits requests also drives the scheduler. Before each step it submits the requests that have
+//! arrived; if none are running, it waits for the next arrival. A request that arrives during a step is submitted after
+//! it, but its times count from its arrival.
 
 use std::collections::HashMap;
 
@@ -10,38 +10,39 @@ use crate::engine::sampler::Sampling;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{Completion, EngineError, FinishReason, Request, RequestId};
 
-/// One request to come.
+/// A scheduled request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offered {
-    /// When it arrives, nanoseconds from the schedule's begin.
+    /// Arrival time, in nanoseconds from the start of the schedule.
     pub arrival_ns: u64,
-    /// Its prompt.
+    /// The prompt's token ids.
     pub prompt: Vec<u32>,
-    /// Tokens to generate, past any end-of-sequence token.
+    /// Number of tokens to generate. End-of-sequence tokens are ignored.
     pub output_tokens: usize,
 }
 
-/// One request served; points of the engine's clock.
+/// A finished request. All times are on the engine's clock, in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
-    /// When it arrived by the schedule.
+    /// Scheduled arrival time.
     pub arrival_ns: u64,
-    /// When its first step began.
+    /// Start of the request's first step.
     pub start_ns: u64,
-    /// When each of its tokens was chosen.
+    /// Time at which each token was chosen.
     pub token_ns: Vec<u64>,
-    /// Why it was not served to its end.
+    /// Why the request was not completed.
     pub error: Option<String>,
 }
 
-/// Longest sleep without a look at `stopped`.
+/// Maximum sleep between checks of `stopped`, in nanoseconds.
 const NAP_NS: u64 = 50_000_000;
 
-/// Serves all of `offered` (by arrival) on an idle engine with at most `max_batch` sequences at once. Gives when the schedule
-/// began and what became of each; `None` when `stopped` said so first. `progress` hears the number served.
+/// Serves all of `offered` (sorted by arrival) on an idle engine, with at most `max_batch` sequences at once. Returns
+/// the start of the schedule and the results, or `None` if `stopped` returned true before the end. Calls `progress`
+/// with the number of finished requests.
 ///
 /// # Errors
-/// The engine's; nothing is left running.
+/// Errors of the engine. No requests are left running.
 pub fn serve(
     engine: &mut Scheduler,
     offered: &[Offered],
@@ -62,11 +63,11 @@ struct Load<'a> {
     begin_ns: u64,
     offered: &'a [Offered],
     served: Vec<Served>,
-    /// Next request to be handed over.
+    /// Index of the next request to submit.
     next: usize,
     running: HashMap<RequestId, usize>,
     done: usize,
-    /// The engine's clock is a virtual one.
+    /// Whether the engine's clock is virtual.
     modelled: bool,
 }
 
@@ -82,7 +83,7 @@ impl<'a> Load<'a> {
         Self { begin_ns, offered, served, next: 0, running: HashMap::new(), done: 0, modelled: false }
     }
 
-    /// True when all are served, false when stopped before.
+    /// Returns true when all requests are served, false when stopped earlier.
     fn run(
         &mut self,
         engine: &mut Scheduler,
@@ -97,7 +98,7 @@ impl<'a> Load<'a> {
             self.hand_over(engine, max_batch)?;
             if self.running.is_empty() {
                 if let Some(request) = self.served.get(self.next) {
-                    // A virtual clock is there at once, however long the gap is.
+                    // A virtual clock jumps to the target at once, however long the gap.
                     let nap_ns =
                         if self.modelled { u64::MAX } else { engine.now_ns().saturating_add(NAP_NS) };
                     engine.wait_until(nap_ns.min(request.arrival_ns))?;
@@ -119,7 +120,8 @@ impl<'a> Load<'a> {
         Ok(true)
     }
 
-    /// Hands over what has arrived, as far as the batch has room; the others wait here as they would in the engine.
+    /// Submits the requests that have arrived while the batch has room. The others wait here, as they would in the
+    /// engine.
     fn hand_over(&mut self, engine: &mut Scheduler, max_batch: usize) -> Result<(), EngineError> {
         let now_ns = engine.now_ns();
         while self.running.len() < max_batch
@@ -137,7 +139,7 @@ impl<'a> Load<'a> {
                 Ok(id) => {
                     self.running.insert(id, self.next);
                 }
-                // This request cannot be served; the others can.
+                // This request cannot be served, but the others can.
                 Err(EngineError::Request(reason)) => {
                     let served = &mut self.served[self.next];
                     (served.start_ns, served.error) = (now_ns, Some(reason));

@@ -1,8 +1,9 @@
-//! A performance case: from a shape to timed repetitions.
+//! Performance cases: from a shape to timed repetitions.
 //!
-//! A repetition hands `batch` prompts of random ordinary tokens to the engine at once and runs exactly `output_tokens`
-//! steps past any end-of-sequence token. Warm-ups run at the very shape until their times agree. The prompts of a case are
-//! the same in every repetition, so its outputs must be, too: the hash of all of them is part of the result.
+//! A repetition submits `batch` prompts of random ordinary tokens at once. Each sequence generates exactly
+//! `output_tokens` tokens, ignoring end-of-sequence tokens. Warm-ups run with the same shape until their times agree.
+//! All repetitions of a case have the same prompts, so their outputs must be equal. The hash of the outputs is part of
+//! the result.
 
 mod arrivals;
 mod cost;
@@ -22,48 +23,48 @@ pub use load::{Offered, Served, serve};
 pub use prompts::{OrdinaryTokens, prompts};
 pub use warmup::{WarmUp, WarmUpRule};
 
-/// A shape to be timed.
+/// The shape of a timed batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// Sequences in the batch.
+    /// Number of sequences.
     pub batch: usize,
-    /// Prompt tokens of each, prefix ids included.
+    /// Prompt tokens of each sequence, including prefix ids.
     pub input_tokens: usize,
-    /// Tokens generated for each.
+    /// Generated tokens of each sequence.
     pub output_tokens: usize,
 }
 
 impl Shape {
-    /// Name within a run: `b8-i128-o32`.
+    /// Returns the name of the case within a run: `b8-i128-o32`.
     pub fn case_id(&self) -> String {
         format!("b{}-i{}-o{}", self.batch, self.input_tokens, self.output_tokens)
     }
 
-    /// Tokens of one sequence at its end.
+    /// Returns the final length of one sequence in tokens.
     pub fn sequence_tokens(&self) -> usize {
         self.input_tokens + self.output_tokens
     }
 }
 
-/// Times of one repetition, nanoseconds on the engine's clock.
+/// Times of one repetition, in nanoseconds on the engine's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repetition {
-    /// When the batch was handed over.
+    /// When the batch was submitted.
     pub start_ns: u64,
-    /// Sum of the prefill steps.
+    /// Total duration of the prefill steps.
     pub prefill_ns: u64,
-    /// When the last sequence had its first token.
+    /// When the last sequence got its first token.
     pub first_token_ns: u64,
-    /// Each decode step.
+    /// Duration of each decode step.
     pub step_ns: Vec<u64>,
     /// When the last token was chosen.
     pub end_ns: u64,
-    /// SHA-256 of all generated ids, 16 hex digits.
+    /// First 16 hex digits of the SHA-256 of all generated ids.
     pub output_hash: String,
 }
 
 impl Repetition {
-    /// End to end.
+    /// Returns the end-to-end time.
     pub fn total_ns(&self) -> u64 {
         self.end_ns - self.start_ns
     }
@@ -72,8 +73,8 @@ impl Repetition {
 /// Runs one repetition on an idle engine.
 ///
 /// # Errors
-/// The engine's; also when a sequence ended early, because then the times are of another shape: [`EngineError::NotFinite`] where
-/// the model's numbers broke down. Nothing is left running.
+/// Errors of the engine, including [`EngineError::NotFinite`] for non-finite logits. Also when a sequence ended early,
+/// as the times then belong to another shape. No requests are left running.
 pub fn repeat(engine: &mut Scheduler, shape: Shape, prompts: &[Vec<u32>]) -> Result<Repetition, EngineError> {
     let repetition = run(engine, shape, prompts);
     if repetition.is_err() {
@@ -136,7 +137,7 @@ fn run(engine: &mut Scheduler, shape: Shape, prompts: &[Vec<u32>]) -> Result<Rep
     Ok(result)
 }
 
-/// First 16 hex digits of the SHA-256 of all sequences, each with its length.
+/// Returns the first 16 hex digits of the SHA-256 of all sequences, each with its length.
 fn hash_tokens(outputs: &[Vec<u32>]) -> String {
     let mut hasher = Sha256::new();
     for tokens in outputs {

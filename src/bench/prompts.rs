@@ -1,4 +1,4 @@
-//! Prompts for timing: random ordinary tokens from a seed.
+//! Prompts for timing: random ordinary tokens, drawn from a seed.
 
 use std::ops::Range;
 
@@ -6,18 +6,18 @@ use crate::stats::Rng;
 
 use super::Shape;
 
-/// The ids that a prompt for timing may hold: ordinary text pieces, no specials and no byte pieces.
+/// The ids that prompts for timing may contain: ordinary text pieces, without special and byte pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrdinaryTokens {
-    /// Ids that every prompt begins with (`[gMASK] sop`).
+    /// Ids at the start of every prompt (`[gMASK] sop`).
     pub prefix: Vec<u32>,
     /// The ids to draw from.
     pub range: Range<u32>,
 }
 
 impl OrdinaryTokens {
-    /// For a model without a tokenizer: past the control and byte pieces of a SentencePiece vocabulary, where there is
-    /// room for them.
+    /// Returns the tokens for a model without a tokenizer: the ids after the control and byte pieces of a SentencePiece
+    /// vocabulary, if the vocabulary is large enough.
     pub fn of_vocabulary(vocab: usize) -> Self {
         let vocab = vocab as u32;
         let first = if vocab > 2 * 259 { 259 } else { vocab.min(4) - 1 };
@@ -25,7 +25,7 @@ impl OrdinaryTokens {
     }
 }
 
-/// The prompts of a case, each sequence another; the same for the same seed and shape.
+/// Returns the prompts of a case, one per sequence, all different. Equal seed and shape give equal prompts.
 pub fn prompts(shape: Shape, tokens: &OrdinaryTokens, seed: u64) -> Vec<Vec<u32>> {
     let count = u64::from(tokens.range.end - tokens.range.start);
     (0..shape.batch as u64)

@@ -1,15 +1,15 @@
-//! When warming up is enough.
+//! Decides when a case is warmed up.
 
-/// The rule of a case's warm-up.
+/// The warm-up rule of a case.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WarmUpRule {
-    /// So many consecutive warm-ups must agree.
+    /// Number of consecutive warm-ups that must agree.
     pub agreeing: usize,
-    /// They agree when the slowest is within this share of the quickest.
+    /// Warm-ups agree if the slowest exceeds the quickest by at most this share.
     pub tolerance: f64,
-    /// Never more warm-ups than this.
+    /// Maximum number of warm-ups.
     pub most: usize,
-    /// No further warm-up is begun after this time, nanoseconds.
+    /// Time after which no further warm-up starts, in nanoseconds.
     pub most_ns: u64,
 }
 
@@ -26,17 +26,17 @@ pub struct WarmUp {
 }
 
 impl WarmUp {
-    /// Takes one warm-up's time.
+    /// Records the time of one warm-up.
     pub fn add(&mut self, total_ns: u64) {
         self.times_ns.push(total_ns);
     }
 
-    /// Warm-ups done.
+    /// Returns the number of warm-ups so far.
     pub fn count(&self) -> usize {
         self.times_ns.len()
     }
 
-    /// The last ones agree.
+    /// Returns whether the last warm-ups agree.
     pub fn is_stable(&self, rule: &WarmUpRule) -> bool {
         let Some(first) = self.times_ns.len().checked_sub(rule.agreeing.max(1)) else { return false };
         let last = &self.times_ns[first..];
@@ -46,7 +46,7 @@ impl WarmUp {
         }
     }
 
-    /// Time to measure: stable, or out of patience.
+    /// Returns whether to start measuring: times are stable, or a limit is reached.
     pub fn is_enough(&self, rule: &WarmUpRule) -> bool {
         self.is_stable(rule)
             || self.times_ns.len() >= rule.most

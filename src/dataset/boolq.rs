@@ -1,8 +1,9 @@
-//! BoolQ: `<split>.jsonl`, one object a line, in either of its two releases.
+//! BoolQ: `<split>.jsonl`, one JSON object a line, in either of its two releases.
 //!
-//! BoolQ's own has `question`, `title`, `answer` (true or false) and `passage`. SuperGLUE's calls the dev split `val`, the answer
-//! `label`, numbers the lines in `idx`, and has no title: its passage is `TITLE -- PASSAGE`, which is how protocols put the two
-//! together. It is taken apart at the first ` -- `, so that a question is the same item in both.
+//! The original release has `question`, `title`, `answer` (true or false) and `passage`. SuperGLUE's release calls the
+//! dev split `val` and the answer `label`, and numbers the lines in `idx`. It has no title: its passage is
+//! `TITLE -- PASSAGE`, the form that protocols use. The reader splits that passage at the first ` -- `, so a question
+//! gives the same item from either release.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +15,7 @@ use super::{Benchmark, Content, DataFile, Dataset, Item, Layout, Subject, YesNo,
 
 /// Key of BoolQ's only subject.
 const SUBJECT: &str = "boolq";
-/// What stands between title and passage in SuperGLUE's.
+/// Separator of title and passage in SuperGLUE's release.
 const DASH: &str = " -- ";
 
 /// A line of the file (wire type).
@@ -27,7 +28,7 @@ struct Row {
     label: Option<Label>,
 }
 
-/// SuperGLUE's answer: true or false; 1 or 0 where a table of it was written as lines, with -1 for none.
+/// SuperGLUE's answer: true or false. In copies exported from a table: 1, 0, or -1 for no answer.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected true or false")]
 enum Label {
@@ -47,16 +48,16 @@ impl Label {
     }
 }
 
-/// The names that the file of a split has in the two releases.
+/// Names of a split's file in the two releases.
 fn file_names(split: &str) -> Vec<String> {
     let also = (split == "dev").then_some("val");
     [split].into_iter().chain(also).map(|name| format!("{name}.jsonl")).collect()
 }
 
-/// The file of a split; `None` where there is none.
+/// Returns the name of the split's file, or `None` if there is none.
 ///
 /// # Errors
-/// Both releases lie in the folder.
+/// When the folder holds the files of both releases.
 fn file_of(root: &Path, split: &str) -> Result<Option<String>, DatasetError> {
     let there: Vec<String> = file_names(split).into_iter().filter(|name| root.join(name).is_file()).collect();
     match there.as_slice() {
@@ -68,12 +69,12 @@ fn file_of(root: &Path, split: &str) -> Result<Option<String>, DatasetError> {
     }
 }
 
-/// Whether `root` has a file of the split.
+/// Returns whether `root` has a file of the split.
 pub(super) fn has_split(root: &Path, split: &str) -> bool {
     file_names(split).iter().any(|name| root.join(name).is_file())
 }
 
-/// [`Layout::BoolQJsonl`] when `root` has a jsonl file of one of the official splits.
+/// Returns [`Layout::BoolQJsonl`] if `root` has a jsonl file of an official split.
 pub(super) fn recognise(root: &Path) -> Result<Layout, DatasetError> {
     let names: Vec<String> = Benchmark::BoolQ.splits().iter().flat_map(|split| file_names(split)).collect();
     if names.iter().any(|name| root.join(name).is_file()) {
@@ -84,7 +85,7 @@ pub(super) fn recognise(root: &Path) -> Result<Layout, DatasetError> {
     }
 }
 
-/// Reads `root/<split>.jsonl`.
+/// Reads the split's file in `root`.
 pub(super) fn read(root: &Path, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError> {
     if let Some(unknown) = subjects.iter().find(|s| *s != SUBJECT) {
         let found = format!("subject `{unknown}` asked for");
@@ -126,7 +127,7 @@ pub(super) fn read(root: &Path, split: &str, subjects: &[String]) -> Result<Data
     })
 }
 
-/// The question of a line; the error says what it lacks.
+/// Converts a line to a question. The error says what is missing or wrong.
 fn content(row: Row, split: &str) -> Result<YesNo, String> {
     let label = row.label.as_ref().map(Label::answer).transpose()?.flatten();
     let Row { question, title, passage, answer, .. } = row;
@@ -141,7 +142,7 @@ fn content(row: Row, split: &str) -> Result<YesNo, String> {
         return Err(format!("found `answer` {answer} beside `label` {label}; expected the same"));
     }
     let answer = answer.or(label);
-    // The official test split is published without answers; every other split has them.
+    // The official test split is published without answers. Every other split has them.
     if answer.is_none() && split != "test" {
         return Err("found no `answer` or `label`; expected true or false".to_owned());
     }

@@ -1,5 +1,5 @@
-//! The catalogue `datasets/MANIFEST.toml`: which sets there are, their files with item counts and hashes,
-//! their licence, and where the original is found. It is compiled in, so an installed binary has it.
+//! The catalogue `datasets/MANIFEST.toml`: the known data sets, their files with item counts and hashes, their licence,
+//! and where to find the original. The manifest is compiled in, so an installed binary has it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,21 +12,21 @@ use super::{Benchmark, DataFile, Dataset, DatasetError, Layout, Source};
 
 const MANIFEST: &str = include_str!("../../datasets/MANIFEST.toml");
 
-/// Schema number of the manifest this program reads.
+/// Schema version of the manifest that this program reads.
 const SCHEMA: u32 = 1;
 
 /// One catalogued set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The word a person types.
+    /// Name of the set on the command line.
     pub name: String,
-    /// How the set lies on disk.
+    /// Layout of the set on disk.
     pub layout: Layout,
-    /// The licence of the data, in words.
+    /// Licence of the data, in words.
     pub licence: String,
-    /// Where the original is found, in words.
+    /// Where to find the original, in words.
     pub original: String,
-    /// Whether it lies in this repository, under `datasets/<name>`.
+    /// Whether the set is in this repository, under `datasets/<name>`.
     pub shipped: bool,
     /// Its data files.
     pub files: Vec<DataFile>,
@@ -37,12 +37,12 @@ pub struct Entry {
 pub struct Comparison {
     /// Items by split, as read.
     pub items: BTreeMap<String, usize>,
-    /// What differs from the catalogue, one sentence each; empty when nothing does.
+    /// Differences from the catalogue, one sentence each. Empty if there are none.
     pub differences: Vec<String>,
 }
 
 impl Entry {
-    /// Items by split, as catalogued.
+    /// Returns the catalogued number of items of each split.
     pub fn items(&self) -> BTreeMap<String, usize> {
         let mut items = BTreeMap::new();
         for file in &self.files {
@@ -51,10 +51,10 @@ impl Entry {
         items
     }
 
-    /// Reads every catalogued split of the set in `root` and compares file by file.
+    /// Reads every catalogued split of the set in `root` and compares it file by file.
     ///
     /// # Errors
-    /// When the set cannot be read; a difference is no error here.
+    /// When the set cannot be read. A difference is not an error here.
     pub fn compare(&self, root: &Path) -> Result<Comparison, DatasetError> {
         let source = Source::open(self.layout.benchmark(), root)?;
         let mut comparison = Comparison::default();
@@ -66,7 +66,7 @@ impl Entry {
         Ok(comparison)
     }
 
-    /// What of one split differs from the catalogue, one sentence each.
+    /// Compares one split with the catalogue; returns one sentence for each difference.
     pub fn differences(&self, dataset: &Dataset) -> Vec<String> {
         let mut differences = Vec::new();
         for file in &dataset.files {
@@ -91,13 +91,13 @@ impl Entry {
     }
 }
 
-/// Every catalogued set.
+/// Returns every catalogued set.
 pub fn entries() -> &'static [Entry] {
     static ENTRIES: OnceLock<Vec<Entry>> = OnceLock::new();
     ENTRIES.get_or_init(|| parse(MANIFEST).expect("invariant: the manifest compiled in is tested to parse"))
 }
 
-/// The set of that name.
+/// Returns the set called `name`.
 pub fn find(name: &str) -> Result<&'static Entry, DatasetError> {
     entries().iter().find(|entry| entry.name == name).ok_or_else(|| DatasetError::Unknown {
         name: name.to_owned(),
@@ -105,7 +105,7 @@ pub fn find(name: &str) -> Result<&'static Entry, DatasetError> {
     })
 }
 
-/// The catalogued set whose files of this split are exactly those read.
+/// Returns the catalogued set whose files of this split are exactly those of `dataset`.
 pub fn identify(dataset: &Dataset) -> Option<&'static Entry> {
     entries()
         .iter()
@@ -113,7 +113,7 @@ pub fn identify(dataset: &Dataset) -> Option<&'static Entry> {
         .find(|entry| entry.differences(dataset).is_empty())
 }
 
-/// The `files = [...]` block of the manifest for the set in `root`: how a new entry is written.
+/// Returns the manifest's `files = [...]` block for the set in `root`, to paste into a new entry.
 pub fn files_block(benchmark: Benchmark, root: &Path) -> Result<String, DatasetError> {
     let source = Source::open(benchmark, root)?;
     let mut block = String::from("files = [\n");
@@ -126,7 +126,7 @@ pub fn files_block(benchmark: Benchmark, root: &Path) -> Result<String, DatasetE
     Ok(block)
 }
 
-/// The split a catalogued file belongs to: its folder, or its stem where the layout has one file a split.
+/// Returns the split of a catalogued file: its folder, or its stem in layouts with one file per split.
 fn split_of(path: &str) -> &str {
     match path.split_once('/') {
         Some((folder, _)) => folder,
@@ -134,7 +134,7 @@ fn split_of(path: &str) -> &str {
     }
 }
 
-/// The manifest as it stands in the file (wire types).
+/// The manifest as written in the file (wire types).
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -208,8 +208,8 @@ mod tests {
         assert_eq!(items("boolq", "dev"), 3270);
     }
 
-    /// Sets in the repository are the catalogued ones, byte for byte. When it fails after a change of
-    /// a sample on purpose, the message is the block to put into the manifest.
+    /// The sets in the repository match the catalogue byte for byte. After an intended change of a sample, the failure
+    /// message is the block to put into the manifest.
     #[test]
     fn shipped_sets_are_as_catalogued() {
         let datasets = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets");

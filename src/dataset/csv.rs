@@ -1,13 +1,13 @@
 //! A strict reader of RFC 4180: comma-separated fields, `"` quoting, records ended by LF or CRLF.
 //!
-//! Forgiving readers turn an unclosed quote into one huge field and lose the rows behind it, and
-//! count lines wrongly under CRLF. A benchmark may lose no row, so the grammar is held to here, and
-//! each record knows the line it starts on.
+//! Lenient readers turn an unclosed quote into one huge field, lose the rows behind it, and miscount lines under CRLF.
+//! A benchmark must not lose a row, so this reader enforces the grammar and records the line on which each record
+//! starts.
 
-/// One record and the line (from 1) that it starts on.
+/// One record and the line (counted from 1) on which it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Line of the record's first character.
+    /// Line of the record's first character, counted from 1.
     pub line: u64,
     /// The fields, unquoted.
     pub fields: Vec<String>,
@@ -16,14 +16,14 @@ pub struct Record {
 /// Where and how the text breaks the grammar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CsvError {
-    /// Line the broken record starts on.
+    /// Line on which the broken record starts.
     pub line: u64,
     /// What was found and what was expected.
     pub message: String,
 }
 
-/// Splits `text` into records. Blank lines hold no record. After a broken record nothing more can be
-/// told apart, so reading ends there with the error beside what was read before.
+/// Splits `text` into records and skips blank lines. Reading ends at the first broken record, since record boundaries
+/// after it are unknown. The error comes with the records before it.
 pub fn records(text: &str) -> (Vec<Record>, Option<CsvError>) {
     let mut scanner = Scanner { rest: text, line: 1 };
     let mut records = Vec::new();
@@ -56,7 +56,7 @@ impl Scanner<'_> {
             if self.rest.is_empty() || self.eat_line_end() {
                 return Ok(fields);
             }
-            // `plain` runs to a comma or a line end, so only a quoted field gets here.
+            // `plain` stops at a comma or a line end, so only a quoted field gets here.
             let found = self.rest.chars().next().unwrap_or_default();
             return Err(format!(
                 "found {found:?} after the closing quote of field {} (line {}); expected a comma or the end of the line (a quote inside a quoted field is written twice)",
@@ -66,12 +66,12 @@ impl Scanner<'_> {
         }
     }
 
-    /// A field that does not start with a quote: everything up to the comma or line end. A quote
-    /// inside it is an ordinary character, as every reader of these files has it.
+    /// Reads a field that does not start with a quote, up to the comma or line end. A quote inside such a field is an
+    /// ordinary character, as in every reader of these files.
     fn plain(&mut self) -> String {
         let end = self.rest.find([',', '\n']).unwrap_or(self.rest.len());
         let (field, rest) = self.rest.split_at(end);
-        // The carriage return belongs to the line end, not to the field.
+        // The carriage return is part of the line end, not of the field.
         let cut = if rest.starts_with('\n') && field.ends_with('\r') { end - 1 } else { end };
         self.take(cut)
     }
@@ -96,7 +96,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Takes `bytes` bytes, counting the lines in them.
+    /// Takes `bytes` bytes and counts the lines in them.
     fn take(&mut self, bytes: usize) -> String {
         let (taken, rest) = self.rest.split_at(bytes);
         self.line += taken.bytes().filter(|&b| b == b'\n').count() as u64;
@@ -164,7 +164,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever was written by a correct writer is read back unchanged.
+        /// Reading returns the records that a correct writer wrote, unchanged.
         #[test]
         fn written_records_are_read_back(rows in proptest::collection::vec(
             proptest::collection::vec("[a\",\r\n 中]{0,6}", 2..4), 0..6)) {
@@ -174,7 +174,7 @@ mod tests {
             proptest::prop_assert_eq!(fields(&text), rows);
         }
 
-        /// No text makes it panic or loop.
+        /// No text makes the reader panic or loop.
         #[test]
         fn any_text_is_answered(text in "[a\",\r\n中]{0,40}") {
             let _ = records(&text);

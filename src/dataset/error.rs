@@ -1,33 +1,33 @@
-//! What can be wrong with a data set on disk.
+//! Errors of reading and preparing data sets.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// How many problems an error message spells out before it only counts.
+/// Number of problems that an error message lists; the rest are only counted.
 const SHOWN: usize = 20;
 
 /// Why a data set could not be read or prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
-    /// A file or folder that the layout needs is not there, or cannot be read.
+    /// A file or folder is missing or does not match the layout.
     #[error("{}: {found}; expected {expected}", path.display())]
     Layout {
-        /// The file or folder looked at.
+        /// The file or folder examined.
         path: PathBuf,
         /// What is there.
         found: String,
-        /// What the layout has there.
+        /// What the layout requires there.
         expected: String,
     },
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder concerned.
         path: PathBuf,
-        /// The system's answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Rows that are not what their format says; every one of them is listed.
+    /// Rows that do not follow their format. Every such row is listed.
     #[error("{0}")]
     Rows(Problems),
     /// The archive given to `dataset prepare` cannot be used.
@@ -38,35 +38,35 @@ pub enum DatasetError {
         /// What was found, what was expected, what to do.
         message: String,
     },
-    /// Whoever asked for it does no longer.
+    /// The caller cancelled the operation.
     #[error("stopped before it was done; nothing of it is left")]
     Stopped,
-    /// A name that the catalogue does not have.
+    /// A name that is not in the catalogue.
     #[error("no data set `{name}` in the catalogue; it has: {known}")]
     Unknown {
         /// The name asked for.
         name: String,
-        /// The names there are.
+        /// The names in the catalogue.
         known: String,
     },
 }
 
 impl DatasetError {
-    /// An [`DatasetError::Io`] for `path`.
+    /// Returns a [`DatasetError::Io`] for `path`.
     pub fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_path_buf(), source }
     }
 
-    /// A [`DatasetError::Layout`] for `path`.
+    /// Returns a [`DatasetError::Layout`] for `path`.
     pub fn layout(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::Layout { path: path.to_path_buf(), found: found.into(), expected: expected.into() }
     }
 }
 
-/// One wrong row.
+/// One malformed row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file it stands in.
+    /// The file that contains the row.
     pub path: PathBuf,
     /// The line the row starts on, counted from 1.
     pub line: u64,
@@ -80,17 +80,17 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Every wrong row of a read, in the order of files and lines.
+/// Every malformed row of a read. [`Problems::into_result`] sorts them by file and line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// Notes one wrong row.
+    /// Adds one malformed row.
     pub fn push(&mut self, path: &Path, line: u64, message: impl Into<String>) {
         self.0.push(Problem { path: path.to_path_buf(), line, message: message.into() });
     }
 
-    /// `Ok` when nothing was noted.
+    /// Returns `Ok` if there are no problems.
     pub fn into_result(mut self) -> Result<(), DatasetError> {
         self.0.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
         if self.0.is_empty() { Ok(()) } else { Err(DatasetError::Rows(self)) }

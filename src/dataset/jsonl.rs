@@ -1,4 +1,4 @@
-//! One JSON object a line.
+//! JSON Lines: one JSON object per line.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 
 use super::error::Problems;
 
-/// Reads every line of `text` as a `T`, with its line number from 1. A line that is not one is noted in
-/// `problems`. Blank lines are allowed at the end of the file only: inside, one may be a lost row.
+/// Parses every line of `text` as a `T` and returns it with its line number, counted from 1. Lines that do not parse go
+/// to `problems`. Blank lines are allowed only at the end of the file: elsewhere, one may be a lost row.
 pub(super) fn rows<T: DeserializeOwned>(text: &str, path: &Path, problems: &mut Problems) -> Vec<(u64, T)> {
     let mut rows = Vec::new();
     for (line, row) in (1..).zip(text.trim_end().lines()) {
@@ -18,7 +18,7 @@ pub(super) fn rows<T: DeserializeOwned>(text: &str, path: &Path, problems: &mut 
         match serde_json::from_str(row) {
             Ok(value) => rows.push((line, value)),
             Err(error) => {
-                // serde_json counts lines within the row, which is always line 1 there.
+                // serde_json counts lines within the row, so its line number is always 1.
                 let message = error.to_string();
                 let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(m, _)| m);
                 problems.push(path, line, format!("column {}: {message}", error.column()));

@@ -1,8 +1,8 @@
-//! Official on-disk formats → [`Item`]: readers, the catalogue, preparation of original archives.
+//! Reads the official on-disk formats into [`Item`]s: readers, the catalogue, preparation of original archives.
 //!
-//! A data set is a folder in one of three layouts ([`Layout`]). [`Source::open`] recognises the layout,
-//! [`Source::read`] reads one split of it. A row is read or named in the error with file and line;
-//! none is dropped in silence.
+//! A data set is a folder in one of three layouts ([`Layout`]). [`Source::open`] recognises the layout, and
+//! [`Source::read`] reads one split. Every row is either read or reported in the error with file and line; no row is
+//! dropped silently.
 
 mod boolq;
 pub mod catalogue;
@@ -27,7 +27,7 @@ pub use text::sha256_hex;
 /// The letters that name the options of a multiple-choice question.
 pub const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 
-/// The benchmarks there are, by the word a suite uses for them.
+/// The supported benchmarks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Benchmark {
     /// C-Eval: Chinese multiple choice, 52 subjects in four categories.
@@ -37,10 +37,10 @@ pub enum Benchmark {
 }
 
 impl Benchmark {
-    /// All of them.
+    /// All benchmarks.
     pub const ALL: [Self; 2] = [Self::CEval, Self::BoolQ];
 
-    /// The word in suites, ids and tables.
+    /// Returns the name used in suites, ids and tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CEval => "ceval",
@@ -48,12 +48,12 @@ impl Benchmark {
         }
     }
 
-    /// The benchmark of that word.
+    /// Returns the benchmark called `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|b| b.as_str() == name)
     }
 
-    /// The split that published scores are computed on where answers are public.
+    /// Returns the split with public answers on which published scores are computed.
     pub const fn default_split(self) -> &'static str {
         match self {
             Self::CEval => "val",
@@ -61,7 +61,7 @@ impl Benchmark {
         }
     }
 
-    /// The splits of the official release.
+    /// Returns the splits of the official release.
     pub const fn splits(self) -> &'static [&'static str] {
         match self {
             Self::CEval => &["dev", "val", "test"],
@@ -76,22 +76,22 @@ impl fmt::Display for Benchmark {
     }
 }
 
-/// How a data set lies on disk.
+/// Layout of a data set on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// `{dev,val,test}/<subject>_<split>.csv` and `subject_mapping.json` (C-Eval's own release).
+    /// `{dev,val,test}/<subject>_<split>.csv` and `subject_mapping.json` (C-Eval's original release).
     CEvalCsv,
     /// `{val,test}/<category>/<subject>.jsonl` (the release of THUDM's evaluation script).
     CEvalJsonl,
-    /// `<split>.jsonl`, one object a line (BoolQ's own release, and SuperGLUE's with `val` for `dev`).
+    /// `<split>.jsonl`, one object a line (BoolQ's original release, and SuperGLUE's with `val` for `dev`).
     BoolQJsonl,
 }
 
 impl Layout {
-    /// All of them.
+    /// All layouts.
     pub const ALL: [Self; 3] = [Self::CEvalCsv, Self::CEvalJsonl, Self::BoolQJsonl];
 
-    /// The word in the catalogue and in tables.
+    /// Returns the name used in the catalogue and in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CEvalCsv => "ceval-csv",
@@ -100,7 +100,7 @@ impl Layout {
         }
     }
 
-    /// What reading changes of the texts, in words; empty where nothing is.
+    /// Describes how reading changes the text. Empty if reading changes nothing.
     pub const fn normalisation(self) -> &'static str {
         match self {
             Self::CEvalCsv | Self::CEvalJsonl => {
@@ -110,7 +110,7 @@ impl Layout {
         }
     }
 
-    /// The benchmark that this is a layout of.
+    /// Returns the benchmark that uses this layout.
     pub const fn benchmark(self) -> Benchmark {
         match self {
             Self::CEvalCsv | Self::CEvalJsonl => Benchmark::CEval,
@@ -133,10 +133,10 @@ pub enum Category {
 }
 
 impl Category {
-    /// All of them, in the order that published tables use.
+    /// All categories, in the order of published tables.
     pub const ALL: [Self; 4] = [Self::Stem, Self::SocialScience, Self::Humanities, Self::Other];
 
-    /// The name in tables and in `subject_mapping.json`.
+    /// Returns the name used in tables and in `subject_mapping.json`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stem => "STEM",
@@ -146,7 +146,7 @@ impl Category {
         }
     }
 
-    /// The category of that name; folder names have `_` for the blank.
+    /// Returns the category of that name. Folder names have `_` for the space.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|c| c.as_str() == name.replace('_', " "))
     }
@@ -158,19 +158,19 @@ impl fmt::Display for Category {
     }
 }
 
-/// One subject of a set; BoolQ has a single one.
+/// One subject of a set. BoolQ has only one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// The name in file names and tables, such as `law`.
+    /// Name used in file names and tables, such as `law`.
     pub key: String,
-    /// The Chinese name, where the set or the official table has one.
+    /// The Chinese name, if the set or the official table has one.
     pub chinese_name: Option<String>,
-    /// The category, for C-Eval.
+    /// The category (C-Eval only).
     pub category: Option<Category>,
 }
 
 impl Subject {
-    /// Whether it is one of the eight subjects of "C-Eval Hard".
+    /// Returns whether this is one of the eight subjects of "C-Eval Hard".
     pub fn is_hard(&self) -> bool {
         self.category.is_some() && HARD_SUBJECTS.contains(&self.key.as_str())
     }
@@ -179,13 +179,13 @@ impl Subject {
 /// One question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Stable name: `ceval/val/law/17`, `boolq/dev/12` (BoolQ counts lines from 0).
+    /// Stable id: `ceval/val/law/17`, `boolq/dev/12` (BoolQ counts lines from 0).
     pub doc_id: String,
-    /// SHA-256 of the canonical content: the same question has the same hash in every layout.
+    /// SHA-256 of the canonical content. The same question has the same hash in every layout.
     pub doc_hash: String,
     /// Key of its [`Subject`].
     pub subject: String,
-    /// The question itself.
+    /// The question itself, with its answer.
     pub content: Content,
 }
 
@@ -195,7 +195,7 @@ impl Item {
         Self { doc_id, doc_hash, subject: subject.to_owned(), content }
     }
 
-    /// The right answer as tables show it (`A`…`D`, `yes`, `no`); `None` in a split without answers.
+    /// Returns the right answer as shown in tables (`A`…`D`, `yes`, `no`), or `None` in a split without answers.
     pub fn gold(&self) -> Option<&'static str> {
         match &self.content {
             Content::Choice(choice) => choice.answer.map(|i| LETTERS[i]),
@@ -204,17 +204,17 @@ impl Item {
     }
 }
 
-/// What is asked.
+/// The content of a question, by kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// One of four options.
+    /// A choice of one of four options.
     Choice(Choice),
-    /// Yes or no, about a passage.
+    /// A yes/no question about a passage.
     YesNo(YesNo),
 }
 
 impl Content {
-    /// A JSON array of the content and nothing of its layout; what [`Item::doc_hash`] is taken of.
+    /// Returns the content as a JSON array, independent of the layout. [`Item::doc_hash`] is its hash.
     fn canonical(&self) -> String {
         match self {
             Self::Choice(c) => {
@@ -231,26 +231,26 @@ impl Content {
 pub struct Choice {
     /// The question and its four options.
     pub text: ChoiceText,
-    /// Index of the right option, where the split has answers.
+    /// Index of the right option, if the split has answers.
     pub answer: Option<usize>,
 }
 
-/// The two forms in which releases give question and options.
+/// The two forms of question and options in the releases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChoiceText {
-    /// Apart (csv).
+    /// Separate (csv).
     Parts {
         /// The question.
         question: String,
         /// Options A to D.
         options: [String; 4],
     },
-    /// Already joined (`inputs_pretokenized` of the jsonl layout).
+    /// Joined (`inputs_pretokenized` of the jsonl layout).
     Joined(String),
 }
 
 impl Choice {
-    /// `{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}`, or the joined text as the file has it.
+    /// Returns `{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}`, or the joined text as the file has it.
     pub fn question_and_options(&self) -> Cow<'_, str> {
         match &self.text {
             ChoiceText::Parts { question, options: [a, b, c, d] } => {
@@ -264,45 +264,45 @@ impl Choice {
 /// A yes/no question about a passage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct YesNo {
-    /// Title of the page the passage is from.
+    /// Title of the page that the passage comes from.
     pub title: String,
     /// The passage.
     pub passage: String,
     /// The question, without its question mark.
     pub question: String,
-    /// Whether the answer is yes, where the split has answers.
+    /// Whether the answer is yes, if the split has answers.
     pub answer: Option<bool>,
 }
 
-/// One file that was read.
+/// One data file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataFile {
-    /// Path below the set's folder, with `/`.
+    /// Path relative to the set's folder, with `/`.
     pub path: String,
-    /// SHA-256 of its bytes.
+    /// SHA-256 of the file's bytes.
     pub sha256: String,
-    /// Items read from it.
+    /// Number of items in the file.
     pub items: usize,
 }
 
 /// One split of a data set, in memory.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    /// Which benchmark.
+    /// The benchmark.
     pub benchmark: Benchmark,
-    /// Which split.
+    /// The split.
     pub split: String,
-    /// Its subjects by key.
+    /// The subjects by key.
     pub subjects: BTreeMap<String, Subject>,
-    /// Its items, by subject key and then in file order.
+    /// The items, by subject key and then in file order.
     pub items: Vec<Item>,
-    /// The files they come from, in the order read.
+    /// The files read, in reading order.
     pub files: Vec<DataFile>,
 }
 
 impl Dataset {
-    /// SHA-256 over ids, contents, categories and Chinese names: what decides a score, not how it lies on
-    /// disk. Line ends, quoting and layout do not change it.
+    /// Returns the SHA-256 over ids, contents, categories and Chinese names, which is everything that determines a
+    /// score. Line ends, quoting and layout do not change it.
     pub fn content_hash(&self) -> String {
         let mut canonical = format!("{}/{}\n", self.benchmark, self.split);
         for item in &self.items {
@@ -315,12 +315,12 @@ impl Dataset {
     }
 }
 
-/// A data set's folder with its layout recognised; nothing of its rows read yet.
+/// A data set's folder with its recognised layout, before any rows are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// The folder.
     pub root: PathBuf,
-    /// How it is laid out.
+    /// The recognised layout.
     pub layout: Layout,
 }
 
@@ -328,8 +328,7 @@ impl Source {
     /// Recognises the layout of the folder `root` for `benchmark`.
     ///
     /// # Errors
-    /// When the folder is missing, or holds none of the benchmark's layouts; the message says what a
-    /// layout looks like.
+    /// When the folder is missing or has none of the benchmark's layouts. The message describes the expected layout.
     pub fn open(benchmark: Benchmark, root: &Path) -> Result<Self, DatasetError> {
         if !root.is_dir() {
             let found = if root.exists() { "a file" } else { "nothing there" };
@@ -348,10 +347,10 @@ impl Source {
         Ok(Self { root: root.to_path_buf(), layout })
     }
 
-    /// Reads one split. `subjects` keeps only those subjects; empty keeps all.
+    /// Reads one split. Keeps only the given `subjects`, or all of them if `subjects` is empty.
     ///
     /// # Errors
-    /// Every wrong row of every file ([`DatasetError::Rows`]), or what is missing in the layout.
+    /// Every malformed row of every file ([`DatasetError::Rows`]), or what is missing from the layout.
     pub fn read(&self, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError> {
         match self.layout {
             Layout::CEvalCsv => ceval::read_csv(&self.root, split, subjects),
@@ -360,7 +359,7 @@ impl Source {
         }
     }
 
-    /// Whether the folder has that split.
+    /// Returns whether the folder has that split.
     pub fn has_split(&self, split: &str) -> bool {
         match self.layout {
             Layout::CEvalCsv | Layout::CEvalJsonl => self.root.join(split).is_dir(),
@@ -369,7 +368,7 @@ impl Source {
     }
 }
 
-/// Names of the entries of a folder, sorted; hidden ones (`.DS_Store`) left out.
+/// Returns the sorted names of a folder's entries, without hidden ones (`.DS_Store`).
 fn entries(dir: &Path) -> Result<Vec<String>, DatasetError> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(|e| DatasetError::io(dir, e))? {
@@ -385,13 +384,12 @@ fn entries(dir: &Path) -> Result<Vec<String>, DatasetError> {
     Ok(names)
 }
 
-/// A text whose lines end in `\n` alone: what a line end is written as says where a file was saved, and must not change a
-/// prompt.
+/// Converts `\r\n` to `\n`. The line end depends on where the file was saved and must not change a prompt.
 fn unix_lines(text: &str) -> String {
     text.replace("\r\n", "\n")
 }
 
-/// The start of a text, for messages.
+/// Returns the start of a text, for messages.
 fn shorten(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),

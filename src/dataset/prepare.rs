@@ -1,8 +1,7 @@
-//! `dataset prepare`: an original archive, unpacked into the layout and checked against the catalogue.
+//! `dataset prepare`: unpacks an original archive into the layout and checks it against the catalogue.
 //!
-//! Only catalogued paths are ever written, so no entry name of a hostile archive reaches the file system;
-//! sizes are bounded while unpacking, whatever the archive's headers say. The set appears at its place by
-//! one rename, or not at all.
+//! Only catalogued paths are written, so no entry name of a hostile archive reaches the file system. Sizes are bounded
+//! during unpacking, whatever the archive's headers say. The finished set appears by one rename, or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -17,33 +16,33 @@ use super::error::DatasetError;
 use super::text::MAX_FILE_BYTES;
 use super::{Layout, Problems};
 
-/// Nor any set near this.
+/// Maximum total size of the unpacked files, in bytes. No catalogued set is nearly as large.
 const MAX_TOTAL_BYTES: u64 = 512 << 20;
-/// Entries of an archive looked at.
+/// Maximum number of entries in an archive.
 const MAX_ENTRIES: usize = 20_000;
 /// First bytes of a zip archive.
 const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 
-/// What `prepare` made.
+/// The result of [`prepare`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
     /// The set's folder.
     pub root: PathBuf,
     /// Items by split.
     pub items: BTreeMap<String, usize>,
-    /// Files that differ from the catalogue (only where any revision was accepted).
+    /// Differences from the catalogue. Empty unless `any_revision` was set.
     pub differences: Vec<String>,
-    /// Files of the archive that belong to no catalogued path.
+    /// Files of the archive that match no catalogued path.
     pub left_out: Vec<String>,
 }
 
-/// Unpacks `archive` (a zip, or for a set of one file that file itself) to the new folder `out`.
+/// Unpacks `archive` to the new folder `out`. `archive` is a zip, or, for a set with a single file, that file itself.
 ///
-/// `any_revision` accepts files whose hash or item count differs from the catalogue; rows are checked all the same.
+/// `any_revision` accepts files whose hash or item count differs from the catalogue. Rows are still checked.
 ///
 /// # Errors
-/// When `out` holds something already, the archive is unsafe or incomplete, a row is wrong, files
-/// differ from the catalogue, or `stopped` says so. Nothing is left at `out` then.
+/// When `out` is occupied, the archive is unsafe or incomplete, a row is malformed, files differ from the catalogue, or
+/// `stopped` returns true. In these cases nothing is written to `out`.
 pub fn prepare(
     entry: &Entry,
     archive: &Path,
@@ -96,10 +95,10 @@ fn refuse_occupied(out: &Path) -> Result<(), DatasetError> {
     if free { Ok(()) } else { Err(DatasetError::layout(out, "something there already", expected)) }
 }
 
-/// What a repository cloned without Git LFS has in place of a large file.
+/// Start of the pointer that stands for a large file in a repository cloned without Git LFS.
 const LFS_POINTER: &[u8] = b"version https://git-lfs";
 
-/// The first bytes of a file, as many as tell what it is.
+/// Reads the first bytes of a file, enough to tell its type.
 fn start(file: &mut File) -> std::io::Result<Vec<u8>> {
     let mut start = Vec::with_capacity(LFS_POINTER.len());
     file.by_ref().take(LFS_POINTER.len() as u64).read_to_end(&mut start)?;
@@ -107,7 +106,7 @@ fn start(file: &mut File) -> std::io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// A set of one file may be given as that file.
+/// Accepts the data file itself for a set with a single file.
 fn take_single(entry: &Entry, archive: &Path, file: File, to: &Path) -> Result<(), DatasetError> {
     let [only] = entry.files.as_slice() else {
         return Err(bad(
@@ -119,7 +118,7 @@ fn take_single(entry: &Entry, archive: &Path, file: File, to: &Path) -> Result<(
     write(&to.join(&only.path), &bytes)
 }
 
-/// Unpacks the catalogued files; gives back the names of the others.
+/// Unpacks the catalogued files and returns the names of the others.
 fn unpack(
     entry: &Entry,
     archive: &Path,
@@ -143,7 +142,7 @@ fn unpack(
             return Err(DatasetError::Stopped);
         }
         let member = zip.by_index(index).map_err(|e| bad(archive, e.to_string()))?;
-        // Some programs on Windows write the separators of their own system into archives.
+        // Some Windows programs write `\` as the path separator into archives.
         let name = member.name().map_err(|e| bad(archive, e.to_string()))?.replace('\\', "/");
         if !stays_inside(&name) {
             return Err(bad(
@@ -188,18 +187,18 @@ fn unpack(
     }
 }
 
-/// Whether an entry's name, with `/` between its parts, is a plain relative path on any system's reading of it.
+/// Returns whether an entry's name (separator `/`) is a plain relative path on every operating system.
 fn stays_inside(name: &str) -> bool {
     let mut components = name.split('/');
     !name.starts_with('/') && !name.contains(['\0', ':']) && components.all(|c| c != "..")
 }
 
-/// Whether an archive's entry is the catalogued path, at the top or below a folder.
+/// Returns whether an archive entry is the catalogued path, at the top level or in a folder.
 fn is_at(name: &str, path: &str) -> bool {
     name.strip_suffix(path).is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
-/// Reads at most [`MAX_FILE_BYTES`]; headers are not believed.
+/// Reads at most [`MAX_FILE_BYTES`]. Archive headers are not trusted.
 fn read_bounded(reader: impl Read, archive: &Path, name: &str) -> Result<Vec<u8>, DatasetError> {
     let mut bytes = Vec::new();
     reader
@@ -219,7 +218,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
     fs::write(path, bytes).map_err(|e| DatasetError::io(path, e))
 }
 
-/// A folder beside the final one, removed unless published.
+/// A temporary folder next to the final one, removed unless published.
 struct Staging {
     path: PathBuf,
 }
@@ -236,8 +235,8 @@ impl Staging {
         Ok(Self { path })
     }
 
-    /// Rewrites an error about a staged file as one about the archive: the staging folder is gone by
-    /// the time it is read.
+    /// Rewrites paths in the staging folder to paths in the archive. The staging folder no longer exists when the error
+    /// is read.
     fn hide(&self, error: DatasetError, archive: &Path) -> DatasetError {
         let relative = |path: &Path| archive.join(path.strip_prefix(&self.path).unwrap_or(path));
         match error {
@@ -261,7 +260,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // After `publish` there is nothing at the path any more, which is as good.
+        // After `publish` the path no longer exists, so this removal fails harmlessly.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -296,7 +295,7 @@ mod tests {
         writer.finish().unwrap().into_inner()
     }
 
-    /// Prepares the bytes as an archive in a fresh folder; also gives back what the folder then holds.
+    /// Prepares the bytes as an archive in a fresh folder. Also returns the folder's contents afterwards.
     fn try_prepare(archive: &[u8], any_revision: bool) -> (Result<Prepared, String>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("original");

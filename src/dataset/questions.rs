@@ -1,4 +1,4 @@
-//! The texts of a data set as ModelTest's performance runs put them to a model: questions without protocol or answer.
+//! The texts of a data set for performance runs as in ModelTest: questions without protocol or answer.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use super::error::{DatasetError, Problems};
 use super::{Content, Dataset, jsonl, text};
 
 impl Dataset {
-    /// One text an item, in the order of the items: BoolQ's `question`; for C-Eval the frame of ModelTest's zero-shot run with
-    /// the subject's key in it.
+    /// Returns one text per item, in item order. For BoolQ this is `question`; for C-Eval it is the frame of
+    /// ModelTest's zero-shot run with the subject's key.
     pub fn questions(&self) -> Vec<String> {
         let question = |item: &super::Item| match &item.content {
             Content::YesNo(yes_no) => yes_no.question.clone(),
@@ -23,16 +23,16 @@ impl Dataset {
     }
 }
 
-/// A line of a file of questions; whatever else stands in it is passed over (wire type).
+/// A line of a questions file. Other fields are ignored (wire type).
 #[derive(Deserialize)]
 struct Row {
     question: String,
 }
 
-/// The questions of a file with one JSON object a line, each with a `question`.
+/// Reads the questions of a JSON Lines file; each line is an object with a `question`.
 ///
 /// # Errors
-/// A file that cannot be read; every line that is no such object, or whose question is empty.
+/// When the file cannot be read. Otherwise lists every line that is not such an object or has an empty question.
 pub fn read_questions(path: &Path) -> Result<Vec<String>, DatasetError> {
     let mut problems = Problems::default();
     let Some(file) = text::read(path, &mut problems)? else { return Err(DatasetError::Rows(problems)) };

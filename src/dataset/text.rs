@@ -1,4 +1,4 @@
-//! Reading text files with the place of every fault, and content hashes.
+//! Reads text files and reports the position of every fault; computes content hashes.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use crate::bounded;
 
 use super::error::{DatasetError, Problems};
 
-/// Most bytes of a file; no catalogued set has one of nearly as many.
+/// Maximum file size in bytes. No catalogued set has a file nearly as large.
 pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
-/// Most bytes of a line; a row is a question and its passage.
+/// Maximum line length in bytes. A row is a question and its passage.
 const MAX_LINE_BYTES: usize = 4 << 20;
 
-/// A text file as read, with the hash of its bytes.
+/// The text of a file and the hash of its bytes.
 pub(super) struct TextFile {
     /// The text, without a byte-order mark.
     pub text: String,
-    /// SHA-256 of the file's bytes, lower-case hex.
+    /// SHA-256 of the file's bytes, in lower-case hex.
     pub sha256: String,
 }
 
-/// Reads `path` whole. Bytes that are not UTF-8 are noted in `problems` and answered by `None`.
+/// Reads all of `path`. Invalid UTF-8 or a line that is too long is added to `problems`, and the result is `None`.
 pub(super) fn read(path: &Path, problems: &mut Problems) -> Result<Option<TextFile>, DatasetError> {
     let bytes = bounded::file(path, MAX_FILE_BYTES).map_err(|e| DatasetError::io(path, e))?;
     if let Some((line, found)) = too_long(&bytes) {
@@ -53,13 +53,13 @@ pub(super) fn read(path: &Path, problems: &mut Problems) -> Result<Option<TextFi
     }
 }
 
-/// The number of the first line that is too long, and its length.
+/// Returns the number and length of the first line that is too long.
 fn too_long(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut lines = (1..).zip(bytes.split(|&b| b == b'\n'));
     lines.find(|(_, line)| line.len() > MAX_LINE_BYTES).map(|(number, line)| (number, line.len()))
 }
 
-/// SHA-256 of `bytes` as 64 lower-case hexadecimal digits.
+/// Returns the SHA-256 of `bytes` as 64 lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {

@@ -1,4 +1,4 @@
-//! `[[configuration]]`: what runs a suite's cases, where a suite names it itself.
+//! `[[configuration]]` tables: the ways to run a suite's cases.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,21 +7,21 @@ use super::table::{Table, boolean, count, model_path, path, string, word};
 use super::tree;
 use super::{Dtype, Kv, Rope, SuiteError};
 
-/// The devices' words.
+/// Accepted names of devices.
 const DEVICES: [&str; 4] = ["cpu", "reference", "300i-duo", "800i-a2"];
 
-/// One way to run a suite. What is `None` is as the suite's `[model]` or the command line says.
+/// One way to run a suite. For fields that are `None`, the suite's `[model]` or the command line applies.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Configuration {
-    /// Its name within the suite; cases name the configurations that they are for.
+    /// Name within the suite. Cases list the names of the configurations that they apply to.
     pub name: String,
-    /// The word of `--device`.
+    /// Value of `--device`.
     pub device: Option<String>,
-    /// On the emulator.
+    /// Whether to run on the emulator.
     pub emulate: bool,
-    /// Chip profile of the emulator; the built-in one of the device unless given.
+    /// Chip profile of the emulator. Default: the device's built-in profile.
     pub profile: Option<PathBuf>,
-    /// The word of `--model`.
+    /// Value of `--model`.
     pub model: Option<OsString>,
     /// Number format.
     pub dtype: Option<Dtype>,
@@ -29,14 +29,15 @@ pub struct Configuration {
     pub kv: Option<Kv>,
     /// Rotary table mode.
     pub rope: Option<Rope>,
-    /// Tensor-parallel ranks of every case.
+    /// Tensor-parallel size of every case.
     pub tp: Option<usize>,
-    /// Threads.
+    /// Number of threads.
     pub threads: Option<usize>,
 }
 
 impl Configuration {
-    /// Reads `device=cpu,dtype=bf16,threads=1` as typed on the command line. Its name is the `name` given, else the text.
+    /// Parses `device=cpu,dtype=bf16,threads=1` from the command line. The name is the value of `name` if given,
+    /// otherwise the whole text.
     pub fn from_words(words: &str) -> Result<Self, SuiteError> {
         const FLAG: &str = "--configuration";
         let mut root = tree::parse(Path::new(FLAG), "")?;
@@ -58,7 +59,7 @@ impl Configuration {
     }
 }
 
-/// Reads one table; `dir` is the suite's folder.
+/// Reads one table. `dir` is the suite's folder.
 pub(super) fn configuration(mut table: Table, dir: &Path) -> Result<Configuration, SuiteError> {
     let name = string(&table.require("name", "the configuration's name")?)?;
     let device = table

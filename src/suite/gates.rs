@@ -1,24 +1,24 @@
-//! `gates.toml`: the limits that a run must keep, read and checked as a suite is.
+//! `gates.toml`: the limits that a run must meet. Gate files are read and checked like suites.
 //!
 //! ```toml
 //! schema = 1
-//! undecided = "fail"           # or "pass"; else an undecided gate ends with 4
+//! undecided = "fail"           # or "pass"; default: an undecided gate gives exit code 4
 //!
 //! [[accuracy]]
-//! task = "ceval"               # else every task
+//! task = "ceval"               # default: every task
 //! min = "50%"                  # accuracy
 //! max_drop = "1%"              # points below the base run; needs `compare`
 //! max_failed = "0.5%"          # share of items without an answer
 //!
 //! [[speed]]
-//! case = "b1-*"                # else every case; * stands for anything
+//! case = "b1-*"                # default: every case; * matches anything
 //! metric = "decode"            # ttft, tpot, prefill, decode, e2e
-//! clock = "measured"           # or "modelled": a limit is meant for one clock
+//! clock = "measured"           # or "modelled": a limit applies to one clock
 //! max = "250 ms"               # ns, us, ms, s
-//! max_ratio = 1.05             # time over the base run's
+//! max_ratio = 1.05             # time relative to the base run
 //! min_throughput = "100 tokens/s"        # prefill, decode, e2e
-//! max_throughput_drop = "5%"             # below the base run's
-//! untimed = "ratio"            # judge runs that were not timed in turn by the ratio alone
+//! max_throughput_drop = "5%"             # below the base run
+//! untimed = "ratio"            # judge runs by the ratio alone if they were not interleaved
 //!
 //! [[memory]]
 //! case = "b16-*"
@@ -26,9 +26,9 @@
 //! max_ratio = 1.02
 //!
 //! [[parity]]
-//! file = "parity.json"         # of `glmbench parity --json`, relative to this file
+//! file = "parity.json"         # output of `glmbench parity --json`, relative to this file
 //! max_kl = 1e-3                # nats
-//! max_share = "0.5%"           # of positions past kl_threshold
+//! max_share = "0.5%"           # of positions with a KL above kl_threshold
 //! kl_threshold = 1e-4
 //! ```
 
@@ -38,7 +38,7 @@ use super::table::{self, Table, string, tables, word};
 use super::tree::{self, Node, Value};
 use super::{SuiteError, text_of};
 
-/// Schema number of the gate files this program reads.
+/// Schema version of the gate files that this program reads.
 const SCHEMA: u64 = 1;
 
 /// A gate file, read and checked.
@@ -46,7 +46,7 @@ const SCHEMA: u64 = 1;
 pub struct Gates {
     /// The file.
     pub path: PathBuf,
-    /// What a gate counts as whose limit lies within an interval, or that nothing decides.
+    /// Treatment of a gate that is undecided: its limit lies within an interval, or there is no evidence.
     pub undecided: Undecided,
     /// Limits on accuracy.
     pub accuracy: Vec<AccuracyGate>,
@@ -58,52 +58,52 @@ pub struct Gates {
     pub parity: Vec<ParityGate>,
 }
 
-/// What an undecided gate counts as.
+/// How to count an undecided gate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Undecided {
-    /// No measurement of what was asked: exit code 4.
+    /// As not measured: exit code 4.
     #[default]
     Open,
-    /// As kept.
+    /// As met.
     Passes,
-    /// As broken.
+    /// As violated.
     Fails,
 }
 
-/// An `[[accuracy]]` table; shares are 0 to 1.
+/// An `[[accuracy]]` table. Shares are 0 to 1.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AccuracyGate {
-    /// The task; every task when `None`.
+    /// The task, or every task if `None`.
     pub task: Option<String>,
-    /// Least accuracy.
+    /// Minimum accuracy.
     pub min: Option<f64>,
-    /// Largest drop against the base run.
+    /// Maximum drop relative to the base run, in accuracy points (0 to 1).
     pub max_drop: Option<f64>,
-    /// Largest share of items without an answer.
+    /// Maximum share of items without an answer.
     pub max_failed: Option<f64>,
 }
 
-/// What a speed gate is about.
+/// The quantity that a speed gate limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GateMetric {
     /// Time to first token.
     Ttft,
     /// Time per token after the first.
     Tpot,
-    /// The prompt's phase.
+    /// The prefill phase.
     Prefill,
-    /// The phase after the first token.
+    /// The decode phase, after the first token.
     Decode,
-    /// All of it.
+    /// Both phases, end to end.
     E2e,
 }
 
 impl GateMetric {
-    /// The words for them.
+    /// The names used in gate files.
     pub const NAMES: [&'static str; 5] = ["ttft", "tpot", "prefill", "decode", "e2e"];
     const ALL: [Self; 5] = [Self::Ttft, Self::Tpot, Self::Prefill, Self::Decode, Self::E2e];
 
-    /// The word.
+    /// Returns the name used in gate files.
     pub fn as_str(self) -> &'static str {
         Self::NAMES[self as usize]
     }
@@ -116,45 +116,45 @@ impl GateMetric {
 /// A `[[speed]]` table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpeedGate {
-    /// Pattern of the cases; every case when `None`.
+    /// Pattern of case names, or every case if `None`.
     pub case: Option<String>,
-    /// What of them.
+    /// The limited quantity.
     pub metric: GateMetric,
-    /// Meant for modelled times.
+    /// Whether the gate applies to modelled times instead of measured ones.
     pub modelled: bool,
-    /// Longest time, ns.
+    /// Maximum time in ns.
     pub max_ns: Option<f64>,
-    /// Largest time over the base run's.
+    /// Maximum ratio of the time to the base run's.
     pub max_ratio: Option<f64>,
-    /// Least rate, tokens a second.
+    /// Minimum rate in tokens per second.
     pub min_tokens_per_s: Option<f64>,
-    /// Largest share of the base run's rate that may be lost.
+    /// Maximum loss of rate, as a share of the base run's rate.
     pub max_throughput_drop: Option<f64>,
-    /// Runs that were not timed in turn are judged by the ratio alone.
+    /// Whether to judge runs by the ratio alone if they were not interleaved.
     pub untimed_by_ratio: bool,
 }
 
 /// A `[[memory]]` table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryGate {
-    /// Pattern of the cases; every case when `None`.
+    /// Pattern of case names, or every case if `None`.
     pub case: Option<String>,
-    /// Largest peak.
+    /// Maximum peak memory in bytes.
     pub max_bytes: Option<f64>,
-    /// Largest peak over the base run's.
+    /// Maximum ratio of the peak to the base run's.
     pub max_ratio: Option<f64>,
 }
 
 /// A `[[parity]]` table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParityGate {
-    /// What `glmbench parity --json` printed, resolved.
+    /// File with the output of `glmbench parity --json`, as a resolved path.
     pub file: PathBuf,
-    /// Largest KL at any position, nats.
+    /// Maximum KL divergence at any position, in nats.
     pub max_kl: f64,
-    /// Largest share of positions past `kl_threshold`.
+    /// Maximum share of positions above `kl_threshold`.
     pub max_share: f64,
-    /// KL from which positions are counted, nats.
+    /// Positions count if their KL divergence is above this, in nats.
     pub kl_threshold: f64,
 }
 
@@ -162,12 +162,12 @@ impl Gates {
     /// Reads the gate file at `path`.
     ///
     /// # Errors
-    /// The first thing that is not as it should be, with its place in the file.
+    /// The first fault, with its place in the file.
     pub fn load(path: &Path) -> Result<Self, SuiteError> {
         Self::parse(path, &text_of(path)?)
     }
 
-    /// [`Gates::load`] for a text already read; `path` says where it lies.
+    /// Like [`Gates::load`], for text that is already read. `path` is its location.
     pub fn parse(path: &Path, text: &str) -> Result<Self, SuiteError> {
         let root = tree::parse(path, text)?;
         let origin = root.origin.clone();
@@ -213,12 +213,12 @@ fn read_all<T>(
     tables(root, key)?.into_iter().map(read).collect()
 }
 
-/// Whether the second of two words was chosen.
+/// Accepts one of two words and returns whether it is `yes`.
 fn choose(node: &Node, no: &'static str, yes: &'static str) -> Result<bool, SuiteError> {
     word(node, &[no, yes], |text| [no, yes].iter().position(|known| *known == text).map(|i| i == 1))
 }
 
-/// The one word that there is.
+/// Accepts only the word `known`.
 fn only(node: &Node, known: &'static str) -> Result<(), SuiteError> {
     word(node, &[known], |text| (text == known).then_some(()))
 }
@@ -269,7 +269,7 @@ fn memory(mut table: Table) -> Result<MemoryGate, SuiteError> {
     Ok(gate)
 }
 
-/// ModelTest's limits where the file gives none.
+/// Defaults are ModelTest's limits.
 fn parity(mut table: Table, folder: &Path) -> Result<ParityGate, SuiteError> {
     let file = table.require("file", "the file that `glmbench parity --json` was written to")?;
     let gate = ParityGate {
@@ -282,7 +282,7 @@ fn parity(mut table: Table, folder: &Path) -> Result<ParityGate, SuiteError> {
     Ok(gate)
 }
 
-/// Refuses unknown keys first, which are the likelier slip, then a gate without any limit.
+/// Reports unknown keys first, as they are the likelier mistake, then a gate without any limit.
 fn finish(table: Table, has_limit: bool, limits: &str) -> Result<(), SuiteError> {
     let origin = table.origin.clone();
     table.finish()?;
@@ -297,7 +297,7 @@ fn optional(
     table.take(key).map(|node| read(&node)).transpose()
 }
 
-/// A positive number.
+/// A positive number, without unit.
 fn number(node: &Node) -> Result<f64, SuiteError> {
     let value = match node.value {
         Value::Integer(n) => n as f64,
@@ -347,12 +347,12 @@ fn bytes(node: &Node) -> Result<f64, SuiteError> {
     quantity(node, &units, "a size such as \"14 GiB\"")
 }
 
-/// A number with its unit, in a string: without the unit nobody knows whether 1 is a share or a percent.
+/// A string with a number and its unit. Without the unit, 1 could be a share or a percentage.
 fn quantity(node: &Node, units: &[(&str, f64)], expected: &str) -> Result<f64, SuiteError> {
     let Value::String(text) = &node.value else {
         return Err(SuiteError::found(&node.origin, node.value.kind(), expected));
     };
-    // A number may hold an exponent, so the unit is what a known one leaves a number before.
+    // A number may have an exponent, so the unit is the known suffix after which a number remains.
     let read = |(unit, scale): &(&str, f64)| {
         let value: f64 = text.trim().strip_suffix(unit)?.trim_end().parse().ok()?;
         (value.is_finite() && value >= 0.0).then_some(value * scale)

@@ -1,32 +1,32 @@
-//! Suite files: TOML → typed [`Suite`], checked, with a content hash.
+//! Suite files: reads TOML into a typed [`Suite`], checks it, and computes a content hash.
 //!
 //! ```toml
 //! schema = 1
 //! name = "quickstart"
 //! about = "What the suite answers, in a sentence or two."
 //!
-//! [model]                      # all optional; --model, --dtype, --kv and --rope go before it
-//! path = "demo"                # demo, dummy:…, or a folder; the demo model where it is left out
-//! required = true              # instead of path: the suite is for a model that must be named with --model
+//! [model]                      # all optional; --model, --dtype, --kv and --rope take precedence
+//! path = "demo"                # demo, dummy:…, or a folder; default: the demo model
+//! required = true              # instead of path: the model must be named with --model
 //! dtype = "fp16"               # fp16, fp32, bf16, w8a8-dynamic
 //! kv = "auto"                  # auto (as dtype has it), int8
 //! rope = "model"               # model, exact
 //!
 //! [[accuracy]]
 //! task = "ceval"               # ceval, boolq
-//! dataset = "../datasets/ceval-sample"   # relative to this file; else datasets/<task>
+//! dataset = "../datasets/ceval-sample"   # relative to this file; default: datasets/<task>
 //! protocol = "two-stage"       # `glmbench list protocols`
-//! split = "val"                # else the split that scores are published on
-//! subjects = ["law", "logic"]  # else all
-//! shots = 5                    # else the protocol's own number
-//! max_new_tokens = 512         # else the protocol's own limit
-//! limit = 100                  # items, taken in turn from each subject; else all
-//! batch = 8                    # sequences at once; changes no answer
+//! split = "val"                # default: the split of published scores
+//! subjects = ["law", "logic"]  # default: all
+//! shots = 5                    # default: the protocol's number
+//! max_new_tokens = 512         # default: the protocol's limit
+//! limit = 100                  # items, taken in turn from each subject; default: all
+//! batch = 8                    # sequences at once; does not change answers
 //! tp = 1                       # tensor-parallel size
-//! max_failed = 0.01            # share of the items that may fail, else none: more make the run invalid
-//! [[accuracy.expected]]        # published results, which ours is held against
-//! model = "chatglm2-6b"        # for a model of this shape; else for any
-//! dtype = "fp16"               # else for any
+//! max_failed = 0.01            # share of items that may fail; more make the run invalid; default: none may
+//! [[accuracy.expected]]        # published results to compare with
+//! model = "chatglm2-6b"        # a model of this shape; default: any
+//! dtype = "fp16"               # default: any
 //! correct = 719
 //! items = 1346
 //! source = "who published it"
@@ -36,58 +36,58 @@
 //! lengths = [[128, 32], [256, 64]]       # input and output tokens
 //! tp = [1]                     # tensor-parallel sizes
 //! repetitions = 5              # timed
-//! max_warmups = 8              # fewer once timings are stable
+//! max_warmups = 8              # fewer if timings are stable earlier
 //! seed = 1                     # of the input tokens
 //! dataset = "boolq"            # its questions instead of random tokens: boolq, ceval; or jsonl = "FILE" with a
 //!                              # `question` in each line
-//! folder = "../datasets/boolq" # of the data set; else datasets/<dataset>, else the sample of it
+//! folder = "../datasets/boolq" # of the data set; default: datasets/<dataset>, or else its sample
 //! truncate = true              # cut prompts to the input length
 //! padding = false              # repeat a shorter prompt's tokens up to the input length
-//! groups = 1                   # batches to be timed, or "all"
-//! budget_s = 60                # left out where the machine's measured limits say that it takes longer
+//! groups = 1                   # number of batches to time, or "all"
+//! budget_s = 60                # skip shapes that need more time according to the machine's measured limits
 //!
-//! [[max_batch]]                # the largest batch that keeps the limits
+//! [[max_batch]]                # find the largest batch that meets the limits
 //! lengths = [[256, 64]]
-//! batch_range = [1, 64]        # both included
+//! batch_range = [1, 64]        # both ends included
 //! limit_tpot_ms = 50           # per token after the first, median of the repetitions
-//! limit_ttft_ms = 2000         # else none
+//! limit_ttft_ms = 2000         # default: no limit
 //! repetitions = 3              # of each probe
 //! tp = [1]
 //! seed = 1
 //!
-//! [[load]]                     # requests that arrive whether or not the engine keeps up
+//! [[load]]                     # requests arrive whether or not the engine keeps up
 //! arrival = "poisson"          # poisson, fixed
-//! rates = [1, 2.5, 4]          # requests a second; or saturation = true to find the highest sustained one
+//! rates = [1, 2.5, 4]          # requests/s; or saturation = true to find the highest sustained rate
 //! requests = 200               # at each rate; or duration_s = 30
 //! lengths = [[128, 32]]        # requests take the pairs in turn
 //! dataset = "boolq"            # real prompts, as in [[performance]]
-//! max_batch = 16               # most sequences at once
-//! slo = { ttft_ms = 500, tpot_ms = 50, e2e_ms = 4000 }   # what counts as served well; any of the three
+//! max_batch = 16               # maximum sequences at once
+//! slo = { ttft_ms = 500, tpot_ms = 50, e2e_ms = 4000 }   # service-level objectives; any of the three
 //! tp = [1]
 //! seed = 1
 //!
-//! [[target]]                   # what is expected of the machine's limits: a table in the report
+//! [[target]]                   # expected share of a machine limit; becomes a table in the report
 //! figure = "decode-bandwidth"  # decode-speedup, attention-bandwidth, prefill-peak, prefill-rate, load-time, load-memory
 //! case = "b1-i512-o17"
-//! over = "b1-i16-o17"          # the other case of decode-speedup and prefill-rate
-//! unit = "amx-bf16"            # of prefill-peak; else the fastest for the type: `glmbench doctor --limits`
-//! dtype = "bf16"               # else of every type
-//! at_least = 0.92              # a share or ratio; of loading at_most, seconds or GB
+//! over = "b1-i16-o17"          # the other case, for decode-speedup and prefill-rate
+//! unit = "amx-bf16"            # for prefill-peak; default: the fastest for the type (`glmbench doctor --limits`)
+//! dtype = "bf16"               # default: every type
+//! at_least = 0.92              # a share or ratio; for load-time and load-memory at_most, in seconds or GB
 //!
-//! [[configuration]]            # optional: what runs the cases; each makes a run of its own, compared at the end
+//! [[configuration]]            # optional: ways to run the cases; each makes its own run, compared at the end
 //! name = "duo"
-//! device = "300i-duo"          # the words of the command line: device, emulate, profile, model, dtype, kv, rope, tp,
-//!                              # threads
+//! device = "300i-duo"          # keys are named like the command line's flags: device, emulate, profile, model,
+//!                              # dtype, kv, rope, tp, threads
 //! emulate = true
 //! model = "dummy:chatglm2-6b"
 //! ```
 //!
-//! `profile_operators = true` at the top times every operator of the forward pass.
-//! A case with `configurations = ["duo"]` is for these alone. `interleave = true` at the top times the cases of two
-//! configurations in turn, in blocks of a process each, as `--interleave` does.
+//! `profile_operators = true` at the top level times every operator of the forward pass.
+//! A case with `configurations = ["duo"]` runs only in those configurations. `interleave = true` at the top level
+//! alternates the cases of two configurations, in blocks of one process each, like `--interleave`.
 //!
-//! `--set key=value` lays a value over a dotted key (`accuracy.0.limit=10`); `--set ceval=FOLDER` gives
-//! every case of that task another data set. Paths on the command line are relative to the current folder.
+//! `--set key=value` overrides the value of a dotted key (`accuracy.0.limit=10`). `--set ceval=FOLDER` gives every case
+//! of that task another data set. Paths on the command line are relative to the current folder.
 
 mod configuration;
 pub mod gates;
@@ -116,15 +116,15 @@ pub use workload::{
     PromptSet, PromptSource, Rates,
 };
 
-/// Most bytes of a suite or gate file: those of this repository have a few thousand.
+/// Maximum size of a suite or gate file, in bytes. The files of this repository have a few thousand.
 const MAX_BYTES: u64 = 1 << 20;
-/// Sequences at once where a suite does not say.
+/// Default number of sequences at once.
 pub const DEFAULT_BATCH: usize = 8;
-/// Timed repetitions where a suite does not say.
+/// Default number of timed repetitions.
 pub const DEFAULT_REPETITIONS: usize = 5;
-/// Most warm-up runs where a suite does not say.
+/// Default maximum number of warm-up runs.
 pub const DEFAULT_WARMUPS: usize = 8;
-/// Seed of input tokens where a suite does not say.
+/// Default seed of the input tokens.
 pub const DEFAULT_SEED: u64 = 1;
 
 /// Why a suite cannot be used.
@@ -135,13 +135,13 @@ pub enum SuiteError {
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Something in it is not as it should be.
+    /// A value in the file, or on the command line, is invalid.
     #[error("{place}: {message}")]
     Invalid {
-        /// `file:line:column`, or the `--set` it comes from.
+        /// `file:line:column`, or the command-line flag that the value comes from.
         place: String,
         /// What was found, what was expected, what to do.
         message: String,
@@ -158,7 +158,7 @@ impl SuiteError {
     }
 }
 
-/// The `[model]` table; the command line goes before it.
+/// The `[model]` table. The command line takes precedence.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ModelChoice {
     /// `demo`, `dummy:…`, or a folder resolved against the suite file.
@@ -169,58 +169,58 @@ pub struct ModelChoice {
     pub kv: Kv,
     /// Rotary table mode.
     pub rope: Rope,
-    /// There is no model of its own, and none is taken by default: one must be named.
+    /// Whether the model must be named on the command line. The suite then has no model and no default.
     pub required: bool,
 }
 
-/// A published result to hold ours against.
+/// A published result to compare with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    /// The model it was published for, `chatglm2-6b`; any when `None`.
+    /// Model of the published result, such as `chatglm2-6b`; any if `None`.
     pub model: Option<String>,
-    /// The number format it was published for; any when `None`.
+    /// Number format of the published result; any if `None`.
     pub dtype: Option<Dtype>,
-    /// Right answers.
+    /// Number of right answers.
     pub correct: usize,
-    /// Items scored.
+    /// Number of items scored.
     pub items: usize,
-    /// Who published it.
+    /// Source of the published result.
     pub source: String,
 }
 
 /// One `[[accuracy]]` table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AccuracyCase {
-    /// Which benchmark.
+    /// The benchmark.
     pub task: Benchmark,
-    /// The data set's folder, resolved.
+    /// The data set's folder, as a resolved path.
     pub dataset: PathBuf,
-    /// Name of the protocol; [`task::find`] has it.
+    /// Name of the protocol, as in [`task::find`].
     pub protocol: &'static str,
-    /// Which split.
+    /// The split.
     pub split: String,
-    /// Only these subjects; all when empty.
+    /// Restricts the case to these subjects; all if empty.
     pub subjects: Vec<String>,
-    /// Demonstrations, where the suite says.
+    /// Number of demonstrations. `None` is the protocol's default.
     pub shots: Option<usize>,
-    /// Generation limit, where the suite says.
+    /// Generation limit in tokens. `None` is the protocol's default.
     pub max_new_tokens: Option<usize>,
-    /// Most items, taken in turn from each subject.
+    /// Maximum number of items, taken in turn from each subject.
     pub limit: Option<usize>,
     /// Sequences at once.
     pub batch: usize,
-    /// Tensor-parallel ranks.
+    /// Tensor-parallel size.
     pub tp: usize,
-    /// Share of the items that may fail without making the run invalid.
+    /// Share of the items that may fail before the run becomes invalid.
     pub max_failed: Option<f64>,
     /// Published results.
     pub expected: Vec<Expected>,
-    /// The configurations it is for; all when empty.
+    /// Configurations that the case applies to; all if empty.
     pub configurations: Vec<String>,
 }
 
 impl AccuracyCase {
-    /// What of the case decides prompts and scores.
+    /// Returns the settings that determine prompts and scores.
     pub fn settings(&self) -> task::Settings {
         task::Settings {
             split: self.split.clone(),
@@ -231,50 +231,50 @@ impl AccuracyCase {
         }
     }
 
-    /// The published result that fits a run in `dtype`.
+    /// Returns the published result for a run in `dtype`.
     pub fn expected_for(&self, dtype: Dtype) -> Option<&Expected> {
         let exact = self.expected.iter().find(|e| e.dtype == Some(dtype));
         exact.or_else(|| self.expected.iter().find(|e| e.dtype.is_none()))
     }
 }
 
-/// One `[[performance]]` table: every batch with every pair of lengths and every tensor-parallel size.
+/// One `[[performance]]` table: all combinations of batch, lengths and tensor-parallel size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PerformanceCase {
     /// Sequences at once.
     pub batches: Vec<usize>,
     /// Input and output lengths in tokens.
     pub lengths: Vec<(usize, usize)>,
-    /// Real prompts; random tokens when `None`. Input lengths are then their most.
+    /// Source of real prompts; random tokens if `None`. With real prompts, input lengths are maxima.
     pub prompts: Option<PromptSource>,
     /// Tensor-parallel sizes.
     pub tp_ranks: Vec<usize>,
-    /// Timed repetitions.
+    /// Number of timed repetitions.
     pub repetitions: usize,
-    /// Most warm-up runs.
+    /// Maximum number of warm-up runs.
     pub max_warmups: usize,
     /// Seed of the input tokens.
     pub seed: u64,
-    /// Seconds that a shape may take at least, by the machine's measured limits; else it is left out.
+    /// Time budget of a shape in seconds. A shape is skipped if the machine's measured limits imply a longer time.
     pub budget_s: Option<u64>,
-    /// The configurations it is for; all when empty.
+    /// Configurations that the case applies to; all if empty.
     pub configurations: Vec<String>,
 }
 
-/// A suite file, read and checked.
+/// A suite file, after reading and checking.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Suite {
     /// The file.
     pub path: PathBuf,
-    /// Its name: part of run folders' names.
+    /// Name of the suite, which is part of the names of run folders.
     pub name: String,
-    /// What it answers.
+    /// What the suite answers, in a sentence or two.
     pub about: String,
-    /// Which model it is meant for.
+    /// The model that the suite is for.
     pub model: ModelChoice,
-    /// What runs the cases, where the suite says; each makes a run of its own.
+    /// The ways to run the cases. Each makes its own run.
     pub configurations: Vec<Configuration>,
-    /// Time the cases of two configurations in turn (A B B A), in blocks of a process each.
+    /// Whether to interleave the cases of two configurations (A B B A), in blocks of one process each.
     pub interleave: bool,
     /// Accuracy cases, in file order.
     pub accuracy: Vec<AccuracyCase>,
@@ -282,25 +282,25 @@ pub struct Suite {
     pub performance: Vec<PerformanceCase>,
     /// Searches for the largest batch, in file order.
     pub max_batch: Vec<MaxBatchCase>,
-    /// Loads, in file order.
+    /// Load cases, in file order.
     pub load: Vec<LoadCase>,
-    /// What is expected of the machine's limits.
+    /// Expected shares of the machine's limits.
     pub targets: Vec<Target>,
-    /// Every operator is timed.
+    /// Whether to time every operator.
     pub profile_operators: bool,
 }
 
 impl Suite {
-    /// Reads the suite at `path` with `overrides` (`key`, `value`) laid over it in order.
+    /// Reads the suite at `path` and applies `overrides` (`key`, `value`) in order.
     ///
     /// # Errors
-    /// The first thing that is not as it should be, with its place in the file or the `--set` it comes from.
+    /// The first fault, with its place in the file or the `--set` that it comes from.
     pub fn load(path: &Path, overrides: &[(String, OsString)]) -> Result<Self, SuiteError> {
         let text = text_of(path)?;
         Self::parse(path, &text, overrides)
     }
 
-    /// [`Suite::load`] for a text already read; `path` says where it lies.
+    /// Like [`Suite::load`], for text that is already read. `path` is its location.
     pub fn parse(path: &Path, text: &str, overrides: &[(String, OsString)]) -> Result<Self, SuiteError> {
         let mut root = tree::parse(path, text)?;
         for (key, value) in overrides {
@@ -313,7 +313,7 @@ impl Suite {
         schema::suite(root, path)
     }
 
-    /// The suite as one of its configurations runs it: that configuration's cases, model and types.
+    /// Returns the suite as `configuration` runs it: with only its cases, and its model and types.
     pub fn of(&self, configuration: &Configuration) -> Self {
         let is_for = |names: &[String]| names.is_empty() || names.contains(&configuration.name);
         let accuracy = self.accuracy.iter().filter(|c| is_for(&c.configurations)).cloned();
@@ -341,7 +341,7 @@ impl Suite {
         suite
     }
 
-    /// Gives every case this many tensor-parallel ranks.
+    /// Sets the tensor-parallel size of every case.
     pub fn set_tp(&mut self, tp: usize) {
         self.accuracy.iter_mut().for_each(|case| case.tp = tp);
         self.performance.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
@@ -349,9 +349,10 @@ impl Suite {
         self.load.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
     }
 
-    /// SHA-256 of what decides the results, after overrides. Left out are what is hashed elsewhere in a run's
-    /// identity (where model and data lie: their contents are) and what changes no answer: `about`, `expected`, `max_failed`, targets,
-    /// budgets, batch size of accuracy cases, tensor-parallel sizes.
+    /// Returns the SHA-256 of the settings that determine the results, after overrides. It omits what a run's identity
+    /// hashes elsewhere: the locations of model and data, since their contents are hashed. It also omits what changes
+    /// no answer, such as `about`, `expected`, `max_failed`, targets, budgets, the batch size of accuracy cases, and
+    /// tensor-parallel sizes.
     pub fn content_hash(&self) -> String {
         let accuracy = self.accuracy.iter().map(|case| {
             json!([
@@ -376,7 +377,7 @@ impl Suite {
             .collect();
         let mut content =
             vec![json!("suite"), json!(1), json!(self.name), json!(accuracy), json!(performance)];
-        // Suites without them keep the hash they had before there were such cases.
+        // Suites without these cases keep the hash that they had before such cases existed.
         if !self.max_batch.is_empty() || !self.load.is_empty() {
             content.push(self.max_batch.iter().map(MaxBatchCase::content).collect());
             content.push(self.load.iter().map(LoadCase::content).collect());
@@ -385,7 +386,7 @@ impl Suite {
     }
 }
 
-/// The text of a definition file.
+/// Reads the text of a suite or gate file.
 fn text_of(path: &Path) -> Result<String, SuiteError> {
     let wrong = |place: String, message| SuiteError::Invalid { place, message };
     let bytes = bounded::file(path, MAX_BYTES).map_err(|source| match source.kind() {
@@ -400,7 +401,7 @@ fn text_of(path: &Path) -> Result<String, SuiteError> {
     })
 }
 
-/// Lays a data set folder over every case of a task, precision or speed.
+/// Sets the data set folder of every case with data of `task`: accuracy, performance and load.
 fn set_dataset(root: &mut tree::Node, task: Benchmark, folder: &tree::Node) -> Result<(), SuiteError> {
     type IsOf = fn(&tree::Node, Benchmark) -> bool;
     let places: [(&str, &str, IsOf); 3] = [
@@ -434,15 +435,14 @@ fn is_of_task(case: &tree::Node, task: Benchmark) -> bool {
     matches!(table.get("task").map(|e| &e.node.value), Some(tree::Value::String(name)) if name == task.as_str())
 }
 
-/// Where a set lies that the suite gives no path for: `datasets/<task>` beside the suite file, beside the
-/// suite's folder, or in the current folder; the first that is there, else the last, which is where `dataset prepare`
-/// puts it.
+/// Returns the default folder of a data set: `datasets/<task>` beside the suite file, beside the suite's folder, or in
+/// the current folder. Returns the first that exists, or else the last, where `dataset prepare` puts the set.
 fn usual_place(task: Benchmark, suite_dir: &Path) -> PathBuf {
     place_of(task.as_str(), suite_dir)
 }
 
-/// [`usual_place`], or that of the sample set of this repository where the data set itself is not there: prompts for timing
-/// need no answers.
+/// Like [`usual_place`], but falls back to this repository's sample if the full data set does not exist. Prompts for
+/// timing need no answers.
 fn usual_place_or_sample(task: Benchmark, suite_dir: &Path) -> PathBuf {
     let full = usual_place(task, suite_dir);
     let sample = place_of(&format!("{task}-sample"), suite_dir);

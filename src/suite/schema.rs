@@ -1,4 +1,4 @@
-//! From the tables to the types: which keys there are, what each takes, and what to say when it is not so.
+//! Converts tables to types: the accepted keys, their values, and the error messages.
 
 use std::path::Path;
 
@@ -15,19 +15,20 @@ use super::{
 use crate::dataset::Benchmark;
 use crate::task;
 
-/// Schema number of the suite files this program reads.
+/// Schema version of the suite files that this program reads.
 const SCHEMA: u64 = 1;
 
-/// Longest name of a suite: run folders have it in theirs.
+/// Maximum length of a suite's name, since names of run folders contain it.
 const MAX_NAME: usize = 100;
-/// Most cases of a suite, each combination of batch, lengths and ranks counted: each is a name and a row of tables.
+/// Maximum number of cases in a suite. Each combination of batch, lengths and ranks counts: each has a name and a row
+/// of tables.
 const MAX_CASES: usize = 10_000;
 
 fn product(counts: &[usize]) -> usize {
     counts.iter().fold(1, |all, count| all.saturating_mul(*count))
 }
 
-/// Reads the whole suite; `file` is where it lies.
+/// Reads the whole suite. `file` is its location.
 pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
     let dir = file.parent().unwrap_or(Path::new(""));
     let origin = root.origin.clone();
@@ -43,7 +44,7 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
     }
     let name_node = root.require("name", "the suite's name")?;
     let name = string(&name_node)?;
-    // It becomes part of a folder's name.
+    // The name becomes part of a folder name.
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
         let found = format!("the name {name:?}");
         return Err(SuiteError::found(&name_node.origin, &found, "letters, digits, `-` and `_`"));
@@ -120,7 +121,7 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
     })
 }
 
-/// All `[[configuration]]` tables, each of another name.
+/// Reads all `[[configuration]]` tables. Their names must be unique.
 fn configurations(root: &mut Table, dir: &Path) -> Result<Vec<Configuration>, SuiteError> {
     let mut all: Vec<Configuration> = Vec::new();
     for table in tables(root, "configuration")? {
@@ -138,7 +139,7 @@ fn configurations(root: &mut Table, dir: &Path) -> Result<Vec<Configuration>, Su
     Ok(all)
 }
 
-/// The configurations that a case is for; none named, all.
+/// Reads the configurations that a case applies to. Empty if none are named, which means all.
 pub(super) fn case_configurations(table: &mut Table) -> Result<Vec<String>, SuiteError> {
     match table.take("configurations") {
         None => Ok(Vec::new()),
@@ -146,7 +147,7 @@ pub(super) fn case_configurations(table: &mut Table) -> Result<Vec<String>, Suit
     }
 }
 
-/// The models that a published result can be of, by their shapes.
+/// Models, by shape, that a published result can be for.
 const PUBLISHED_MODELS: [&str; 1] = ["chatglm2-6b"];
 
 fn model(node: Node, dir: &Path) -> Result<ModelChoice, SuiteError> {
@@ -282,7 +283,7 @@ fn performance(mut table: Table, dir: &Path) -> Result<PerformanceCase, SuiteErr
     })
 }
 
-/// Pairs of input and output lengths under `lengths`.
+/// Reads the pairs of input and output lengths under `lengths`.
 pub(super) fn lengths(table: &mut Table) -> Result<Vec<(usize, usize)>, SuiteError> {
     let expected = "an array of [input, output] token counts, such as [[128, 32]]";
     let pair = |pair: Node| {

@@ -1,4 +1,4 @@
-//! `[[max_batch]]`, `[[load]]` and the prompt keys of `[[performance]]`: from the tree to the types.
+//! Converts `[[max_batch]]`, `[[load]]` and the prompt keys of `[[performance]]` to types.
 
 use std::path::Path;
 
@@ -12,14 +12,15 @@ use super::workload::{
 use super::{DEFAULT_SEED, SuiteError};
 use crate::dataset::Benchmark;
 
-/// Requests below which a rate cannot be judged (as many as `stats::LEAST_FOR_GROWTH`); a search for saturation judges every rate.
+/// Minimum number of requests to judge a rate (equal to `stats::LEAST_FOR_GROWTH`). A search for saturation judges
+/// every rate.
 const LEAST_FOR_SATURATION: usize = 100;
-/// Largest rate, time and limit that a suite may give: far above any use.
+/// Maximum rate, time and limit in a suite, far above any use.
 const MAX_NUMBER: f64 = 1e9;
-/// Most requests of one rate: each keeps the time of each of its tokens.
+/// Maximum number of requests at one rate. Each request keeps the time of each of its tokens.
 const MAX_REQUESTS: usize = 1_000_000;
 
-/// A number above 0.
+/// A number above 0, at most [`MAX_NUMBER`].
 fn number(node: &Node) -> Result<f64, SuiteError> {
     let expected = "a number above 0";
     let value = match node.value {
@@ -43,7 +44,7 @@ fn seed(table: &mut Table) -> Result<u64, SuiteError> {
     Ok(table.take("seed").map(|node| count(&node, 0)).transpose()?.unwrap_or(DEFAULT_SEED))
 }
 
-/// A `[[max_batch]]` table.
+/// Reads a `[[max_batch]]` table.
 pub(super) fn max_batch(mut table: Table) -> Result<MaxBatchCase, SuiteError> {
     let lengths = lengths(&mut table)?;
     let range_node = table.require("batch_range", "the smallest and largest batch, such as [1, 64]")?;
@@ -76,7 +77,7 @@ pub(super) fn max_batch(mut table: Table) -> Result<MaxBatchCase, SuiteError> {
     Ok(case)
 }
 
-/// A `[[load]]` table.
+/// Reads a `[[load]]` table.
 pub(super) fn load(mut table: Table, dir: &Path) -> Result<LoadCase, SuiteError> {
     let arrival_node = table
         .require("arrival", &format!("one of {}", Arrival::NAMES.map(|n| format!("\"{n}\"")).join(", ")))?;
@@ -167,7 +168,7 @@ fn objectives(node: Node) -> Result<Objectives, SuiteError> {
     if objectives == Objectives::default() { Err(empty) } else { Ok(objectives) }
 }
 
-/// The keys that say where real prompts come from; `None` without `dataset` and `jsonl`. Only timed batches come in groups.
+/// Reads the source of real prompts. Returns `None` without `dataset` and `jsonl`. Only timed batches have `groups`.
 pub(super) fn prompts(
     table: &mut Table,
     dir: &Path,
@@ -229,7 +230,7 @@ pub(super) fn prompts(
     Ok(Some(PromptSource { set, truncate: truncate_set.unwrap_or(true), padding, groups }))
 }
 
-/// Whether `folder` has to be laid over a table by `--set <task>=FOLDER`: its `dataset` is of that task.
+/// Returns whether `--set <task>=FOLDER` applies to the table, i.e. its `dataset` is that task.
 pub(super) fn is_of_dataset(case: &Node, task: Benchmark) -> bool {
     let Value::Table(table) = &case.value else { return false };
     matches!(table.get("dataset").map(|e| &e.node.value), Some(Value::String(name)) if name == task.as_str())

@@ -1,4 +1,4 @@
-//! Reading tables key by key: what a value must be, and what to say when it is not so.
+//! Reads tables key by key, checks the values, and writes the error messages.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use super::SuiteError;
 use super::tree::{Entry, Node, Origin, Value};
 
-/// Largest number that a suite may give for anything counted; far above any use, far below overflow.
+/// Maximum of any count in a suite. Far above any use and far below overflow.
 const MAX_COUNT: u64 = 1 << 32;
 
-/// A table being read: keys are taken out one by one, and what is left at the end is unknown.
+/// A table being read. Readers take out the known keys; the keys that remain are unknown.
 pub(super) struct Table {
     pub(super) origin: Origin,
     entries: BTreeMap<String, Entry>,
@@ -35,12 +35,12 @@ impl Table {
         self.take(key).ok_or(missing)
     }
 
-    /// What to say when `key` is not there.
+    /// Returns the error for a missing `key`.
     pub(super) fn missing(&self, key: &str, expected: &str) -> SuiteError {
         SuiteError::at(&self.origin, format!("found no `{key}`; expected {expected}"))
     }
 
-    /// Refuses keys that nobody took, with the nearest known one.
+    /// Reports an unknown key (one that was not taken), with the nearest known key.
     pub(super) fn finish(self) -> Result<(), SuiteError> {
         let Some((key, entry)) = self.entries.first_key_value() else { return Ok(()) };
         let hint = match nearest(key, &self.known) {
@@ -51,7 +51,7 @@ impl Table {
     }
 }
 
-/// The known word at the least edit distance, if that is small enough to be a slip.
+/// Returns the known word with the smallest edit distance, if it is small enough for a typing error.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let close = |k: &&'a str| (distance(word, k), *k);
     known.iter().map(close).min().filter(|(d, k)| *d <= 1 + k.len() / 4).map(|(_, k)| k)
@@ -72,7 +72,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// What was found at a node instead of what was expected.
+/// Returns the error for an unexpected value.
 pub(super) fn found(node: &Node, found: &str, expected: &str) -> SuiteError {
     SuiteError::found(&node.origin, found, expected)
 }
@@ -85,7 +85,7 @@ pub(super) fn string(node: &Node) -> Result<String, SuiteError> {
     }
 }
 
-/// One of the words of `known`, as `choose` maps them.
+/// Converts one of the `known` words by `choose`.
 pub(super) fn word<T>(
     node: &Node,
     known: &[&str],
@@ -109,7 +109,7 @@ pub(super) fn count(node: &Node, least: u64) -> Result<u64, SuiteError> {
     }
 }
 
-/// A share from 0, which is none, up to but not with 1, which is all.
+/// A share of at least 0 and less than 1.
 pub(super) fn share(node: &Node) -> Result<f64, SuiteError> {
     let expected = "a share from 0 up to but not with 1, such as 0.01";
     let value = match node.value {
@@ -145,7 +145,7 @@ pub(super) fn counts(node: Node, of: &str) -> Result<Vec<usize>, SuiteError> {
     array(node, of)?.1.iter().map(|item| count(item, 1).map(|n| n as usize)).collect()
 }
 
-/// An array of tables (`[[key]]`); none when the key is missing.
+/// Reads an array of tables (`[[key]]`). Empty if the key is missing.
 pub(super) fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, SuiteError> {
     match root.take(key) {
         None => Ok(Vec::new()),
@@ -158,7 +158,7 @@ pub(super) fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, 
     }
 }
 
-/// A path as written: in the file it is relative to the file's folder, on the command line to the current one.
+/// Resolves a path. In the file, it is relative to the file's folder; on the command line, to the current folder.
 pub(super) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError> {
     let written = match &node.value {
         Value::Path(path) => path.clone(),
@@ -166,7 +166,7 @@ pub(super) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError>
     };
     Ok(match node.origin {
         Origin::File { .. } => suite_dir.join(written),
-        // No shell expands the tilde of `--set ceval=~/data`.
+        // No shell expands the tilde in `--set ceval=~/data`.
         Origin::Typed(_) => match (written.strip_prefix("~"), std::env::home_dir()) {
             (Ok(below), Some(home)) => home.join(below),
             _ => written,
@@ -174,7 +174,7 @@ pub(super) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError>
     })
 }
 
-/// `demo` and `dummy:chatglm2-6b` are names; anything else is a folder.
+/// Keeps `demo` and `dummy:…` as names and resolves anything else as a folder.
 pub(super) fn model_path(node: &Node, dir: &Path) -> Result<OsString, SuiteError> {
     match &node.value {
         Value::String(word) if word == "demo" || word.starts_with("dummy:") => Ok(word.into()),
@@ -182,7 +182,7 @@ pub(super) fn model_path(node: &Node, dir: &Path) -> Result<OsString, SuiteError
     }
 }
 
-/// `true` or `false`.
+/// Accepts `true` or `false`.
 pub(super) fn boolean(node: &Node) -> Result<bool, SuiteError> {
     match node.value {
         Value::Boolean(value) => Ok(value),

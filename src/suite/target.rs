@@ -1,25 +1,25 @@
-//! `[[target]]` tables: what is expected of the machine's limits.
+//! `[[target]]` tables: the expected shares of the machine's limits.
 
 use super::schema_workload::optional_number;
 use super::table::{Table, found, string, word};
 use super::{Dtype, SuiteError};
 
-/// What is held against a limit.
+/// The quantity to compare with a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Figure {
-    /// Bytes of the decode phase a second, over the memory bandwidth.
+    /// Bytes per second of the decode phase, relative to the memory bandwidth.
     DecodeBandwidth,
-    /// Decode tokens a second, over those of another case.
+    /// Decode tokens per second, relative to another case.
     DecodeSpeedup,
-    /// Bytes of the KV cache a second that attention reads in the decode phase, over the memory bandwidth.
+    /// KV-cache bytes per second that attention reads in the decode phase, relative to the memory bandwidth.
     AttentionBandwidth,
-    /// Operations of the prefill phase a second, over an arithmetic unit's peak.
+    /// Operations per second of the prefill phase, relative to an arithmetic unit's peak.
     PrefillPeak,
-    /// Operations of the prefill phase a second, over those of another case.
+    /// Operations per second of the prefill phase, relative to another case.
     PrefillRate,
     /// Seconds until the model is ready.
     LoadTime,
-    /// GB (10⁹ bytes) beyond weights and KV cache that the process holds at most while the model is loaded.
+    /// Peak memory of the process during loading, beyond weights and KV cache, in GB (10⁹ bytes).
     LoadMemory,
 }
 
@@ -34,7 +34,7 @@ impl Figure {
         Self::LoadMemory,
     ];
 
-    /// The word.
+    /// Returns the name used in suites.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DecodeBandwidth => "decode-bandwidth",
@@ -47,33 +47,33 @@ impl Figure {
         }
     }
 
-    /// It is of loading, and of no case.
+    /// Returns whether the figure is about loading. Such a figure has no case.
     fn is_of_loading(self) -> bool {
         matches!(self, Self::LoadTime | Self::LoadMemory)
     }
 
-    /// It is a ratio of two cases.
+    /// Returns whether the figure is a ratio of two cases.
     fn is_of_two(self) -> bool {
         matches!(self, Self::DecodeSpeedup | Self::PrefillRate)
     }
 }
 
-/// One thing expected.
+/// One target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
-    /// What.
+    /// The quantity.
     pub figure: Figure,
-    /// The performance case, by its name in reports; none for loading.
+    /// Name of the performance case as in reports; `None` for loading.
     pub case: Option<String>,
-    /// The case that it is compared with, where the figure is a ratio of two.
+    /// The case to compare with, if the figure is a ratio of two cases.
     pub over: Option<String>,
-    /// The arithmetic unit whose peak counts (`glmbench doctor --limits` names them); the fastest for the type if `None`.
+    /// The arithmetic unit of the peak, as named by `glmbench doctor --limits`. `None` is the fastest for the type.
     pub unit: Option<String>,
-    /// Only of runs in this type.
+    /// Restricts the target to runs in this type.
     pub dtype: Option<Dtype>,
-    /// The least share or ratio.
+    /// Minimum share or ratio.
     pub at_least: Option<f64>,
-    /// The most seconds or GB.
+    /// Maximum in seconds or GB.
     pub at_most: Option<f64>,
 }
 
@@ -103,7 +103,7 @@ pub(super) fn target(mut table: Table) -> Result<Target, SuiteError> {
     Ok(Target { figure, case, over, unit, dtype, at_least, at_most })
 }
 
-/// The case under `key`, which must be there, or must not.
+/// Reads the case name under `key`, which is required if `wanted` and rejected otherwise.
 fn named(
     table: &mut Table,
     key: &'static str,

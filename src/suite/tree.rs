@@ -1,4 +1,4 @@
-//! A TOML document as a tree in which every value knows where it was written, with `--set` laid over it.
+//! A TOML document as a tree that records the origin of every value, and applies `--set` overrides.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,21 +11,21 @@ use toml::de::{DeTable, DeValue};
 
 use super::SuiteError;
 
-/// Most names with dots between in the key of a `--set`: no key of a suite lies nearly as deep.
+/// Maximum number of dot-separated names in a `--set` key. No suite key is nearly as deep.
 const MAX_SET_DEPTH: usize = 16;
-/// Characters of a `--set` that a message repeats.
+/// Maximum number of characters of a `--set` that a message shows.
 const TYPED_SHOWN: usize = 120;
 
 /// Where a value was written.
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
-    /// In the suite file, at a byte of it.
+    /// In the suite file, at this byte offset.
     File { source: Arc<Source>, at: usize },
-    /// On the command line, by this flag and `key=value`.
+    /// On the command line: the flag and `key=value`.
     Typed(Arc<str>),
 }
 
-/// A file's text. Thousands of values share it, and only the one that is wrong needs its line counted.
+/// A file's text, shared by all its values. Lines are counted only for a value that is wrong.
 #[derive(Debug)]
 pub(super) struct Source {
     path: PathBuf,
@@ -60,20 +60,20 @@ pub(super) struct Node {
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     String(String),
-    /// A text of the command line that is no UTF-8, which a path need not be.
+    /// A command-line text that is not UTF-8. Paths need not be.
     Path(PathBuf),
-    /// An integer; TOML's are 64 bits and signed.
+    /// An integer. TOML integers are signed with 64 bits.
     Integer(i64),
-    /// A number with a point; whole numbers are [`Value::Integer`].
+    /// A number with a decimal point. Whole numbers are [`Value::Integer`].
     Float(f64),
     Boolean(bool),
     Table(BTreeMap<String, Entry>),
     Array(Vec<Node>),
-    /// A kind of value that no suite key takes, by its name, such as `float`.
+    /// Any other kind of value, such as a date. No suite key accepts it. Holds the name of the kind.
     Other(&'static str),
 }
 
-/// A key's value, and where the key itself stands.
+/// A key's value and the origin of the key itself.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub key_origin: Origin,
@@ -81,7 +81,7 @@ pub(super) struct Entry {
 }
 
 impl Value {
-    /// The kind, as messages call it.
+    /// Returns the kind as named in messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::String(_) => "a string",
@@ -111,13 +111,13 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
     }
 }
 
-/// The value of a `key=value` behind a flag: TOML where it parses as such, else the text itself.
+/// Parses the value of a flag's `key=value`: as TOML if it is valid TOML, otherwise as a plain string.
 pub(super) fn parse_override(flag: &str, key: &str, text: &OsStr) -> Result<Node, SuiteError> {
     let origin = Origin::Typed(format!("{flag} {key}={}", text.to_string_lossy()).into());
     let Some(text) = text.to_str() else { return Ok(Node { origin, value: Value::Path(text.into()) }) };
     let place = |_: &Range<usize>| origin.clone();
     match DeValue::parse(text.trim()) {
-        // A word such as 2024-01-01 or inf is meant as text where it is no value of a suite.
+        // A value such as 2024-01-01 or inf is kept as text, since no suite key accepts it as TOML.
         Ok(value) if !matches!(value.get_ref(), DeValue::Datetime(_)) => match convert(&value, &place)? {
             Node { value: Value::Other(_), origin } => {
                 Ok(Node { origin, value: Value::String(text.to_owned()) })
@@ -134,7 +134,7 @@ fn convert(value: &Spanned<DeValue<'_>>, origin: &OriginOf<'_>) -> Result<Node, 
     let converted = match value.get_ref() {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(digits) => {
-            // The parser has taken prefix and underscores off already.
+            // The parser has already removed prefix and underscores.
             Value::Integer(i64::from_str_radix(digits.as_str(), digits.radix()).map_err(|_| {
                 let message = format!("found the number {digits}; expected one that fits 64 bits");
                 SuiteError::at(&origin(&value.span()), message)
@@ -163,8 +163,8 @@ fn convert_table(table: &DeTable<'_>, origin: &OriginOf<'_>) -> Result<Value, Su
     table.iter().map(entry).collect::<Result<_, _>>().map(Value::Table)
 }
 
-/// Lays `value` over the tree at the dotted key (`accuracy.0.limit`). Tables on the way are made where
-/// missing; entries of an array must be there.
+/// Overrides the value at the dotted key (`accuracy.0.limit`). Creates missing tables on the way; array entries must
+/// exist.
 pub(super) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), SuiteError> {
     let origin = value.origin.clone();
     let fail = |message: String| Err(SuiteError::at(&origin, message));

@@ -1,24 +1,24 @@
-//! The words for how a model computes. The engine has types of its own for them: a suite file is read without one.
+//! Names for how a model computes. The engine has its own types, so suites can be read without it.
 
 /// Number format of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dtype {
-    /// 16-bit IEEE floats, the product's main type.
+    /// 16-bit IEEE floats, the program's main type.
     #[default]
     Fp16,
     /// 32-bit floats.
     Fp32,
     /// bfloat16.
     Bf16,
-    /// int8 weights and, in linear layers, activations, between 16-bit IEEE floats.
+    /// int8 weights and int8 activations within linear layers, 16-bit IEEE floats between them.
     W8a8Dynamic,
 }
 
 impl Dtype {
-    /// The words for them.
+    /// The names used in suites.
     pub const NAMES: [&'static str; 4] = ["fp16", "fp32", "bf16", "w8a8-dynamic"];
 
-    /// The word.
+    /// Returns the name used in suites.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fp16 => "fp16",
@@ -28,7 +28,7 @@ impl Dtype {
         }
     }
 
-    /// The type of that word.
+    /// Returns the type called `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Fp16, Self::Fp32, Self::Bf16, Self::W8a8Dynamic].into_iter().find(|d| d.as_str() == name)
     }
@@ -37,18 +37,18 @@ impl Dtype {
 /// Number format of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kv {
-    /// That of the activations.
+    /// Same as the activations.
     #[default]
     Auto,
-    /// 8-bit integers with a scale for each token and head.
+    /// 8-bit integers with one scale per token and head.
     Int8,
 }
 
 impl Kv {
-    /// The words for them.
+    /// The names used in suites.
     pub const NAMES: [&'static str; 2] = ["auto", "int8"];
 
-    /// The word.
+    /// Returns the name used in suites.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -56,16 +56,16 @@ impl Kv {
         }
     }
 
-    /// The format of that word.
+    /// Returns the format called `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Auto, Self::Int8].into_iter().find(|kv| kv.as_str() == name)
     }
 }
 
-/// How the rotary table is rounded.
+/// Rounding of the rotary table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rope {
-    /// As the Hugging Face code does in the model's dtype.
+    /// As in the Hugging Face code, in the model's dtype.
     #[default]
     Model,
     /// In fp32.
@@ -73,10 +73,10 @@ pub enum Rope {
 }
 
 impl Rope {
-    /// The words for them.
+    /// The names used in suites.
     pub const NAMES: [&'static str; 2] = ["model", "exact"];
 
-    /// The word.
+    /// Returns the name used in suites.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -84,7 +84,7 @@ impl Rope {
         }
     }
 
-    /// The mode of that word.
+    /// Returns the mode called `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Model, Self::Exact].into_iter().find(|r| r.as_str() == name)
     }

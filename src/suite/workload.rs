@@ -1,4 +1,4 @@
-//! What suites say of max-batch searches, load and the prompts of real data sets.
+//! Suite types for max-batch searches, load, and the prompts of real data sets.
 
 use std::path::PathBuf;
 
@@ -6,46 +6,46 @@ use serde_json::{Value, json};
 
 use crate::dataset::Benchmark;
 
-/// Repetitions of each probe of a max-batch search where a suite does not say.
+/// Default number of repetitions of each probe of a max-batch search.
 pub const DEFAULT_PROBE_REPETITIONS: usize = 3;
-/// Sequences at once under load where a suite does not say.
+/// Default number of sequences at once under load.
 pub const DEFAULT_LOAD_BATCH: usize = 16;
 
-/// One `[[max_batch]]` table: for every pair of lengths, the largest batch in a range that keeps the limits.
+/// One `[[max_batch]]` table: finds the largest batch within a range that meets the limits, for every pair of lengths.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaxBatchCase {
     /// Input and output lengths in tokens.
     pub lengths: Vec<(usize, usize)>,
-    /// Smallest and largest batch to consider, both included.
+    /// Smallest and largest batch to consider, inclusive.
     pub batch_range: (usize, usize),
-    /// Most milliseconds per token after the first (ModelTest: non-first token time).
+    /// Maximum milliseconds per token after the first (ModelTest: non-first token time).
     pub limit_tpot_ms: f64,
-    /// Most milliseconds until every sequence of the batch has its first token.
+    /// Maximum milliseconds until every sequence of the batch has its first token.
     pub limit_ttft_ms: Option<f64>,
-    /// Timed repetitions of each probe; their median decides.
+    /// Timed repetitions of each probe. Their median decides.
     pub repetitions: usize,
     /// Tensor-parallel sizes.
     pub tp_ranks: Vec<usize>,
     /// Seed of the input tokens.
     pub seed: u64,
-    /// The configurations it is for; all when empty.
+    /// Configurations that the case applies to; all if empty.
     pub configurations: Vec<String>,
 }
 
-/// When requests arrive.
+/// The arrival process of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// At random, independent of one another: exponential gaps.
+    /// Poisson arrivals: independent exponential gaps.
     Poisson,
-    /// At equal gaps.
+    /// Equal gaps.
     Fixed,
 }
 
 impl Arrival {
-    /// The words for them.
+    /// The names used in suites.
     pub const NAMES: [&'static str; 2] = ["poisson", "fixed"];
 
-    /// The word.
+    /// Returns the name used in suites.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Poisson => "poisson",
@@ -53,90 +53,90 @@ impl Arrival {
         }
     }
 
-    /// The process of that word.
+    /// Returns the process called `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Poisson, Self::Fixed].into_iter().find(|a| a.as_str() == name)
     }
 }
 
-/// At which rates a load is offered.
+/// The request rates of a load case.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Rates {
-    /// At each of these, requests a second.
+    /// Each of these rates, in requests per second.
     Listed(Vec<f64>),
-    /// At rates that close in on the highest one which the engine sustains.
+    /// A search for the highest rate that the engine sustains.
     Saturation,
 }
 
-/// How many requests are offered at each rate.
+/// How many requests to send at each rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Extent {
-    /// So many.
+    /// This number of requests.
     Requests(usize),
-    /// As many as arrive in so many seconds.
+    /// The requests that arrive within this time, in seconds.
     DurationS(f64),
 }
 
-/// What a request must keep to count as served well; what is `None` is not asked for.
+/// Service-level objectives of a request. `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Objectives {
-    /// Most milliseconds from arrival to the first token.
+    /// Maximum milliseconds from arrival to the first token.
     pub ttft_ms: Option<f64>,
-    /// Most milliseconds per token after the first.
+    /// Maximum milliseconds per token after the first.
     pub tpot_ms: Option<f64>,
-    /// Most milliseconds from arrival to the last token.
+    /// Maximum milliseconds from arrival to the last token.
     pub e2e_ms: Option<f64>,
 }
 
 /// One `[[load]]` table: requests that arrive whether or not the engine keeps up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadCase {
-    /// When requests arrive.
+    /// The arrival process.
     pub arrival: Arrival,
-    /// At which rates.
+    /// The request rates.
     pub rates: Rates,
-    /// How many at each.
+    /// The number of requests at each rate.
     pub extent: Extent,
-    /// Input and output lengths in tokens; requests take them in turn. With real prompts the inputs are their most.
+    /// Input and output lengths in tokens, which requests use in turn. With real prompts, input lengths are maxima.
     pub lengths: Vec<(usize, usize)>,
-    /// Real prompts; random tokens when `None`.
+    /// Source of real prompts; random tokens if `None`.
     pub prompts: Option<PromptSource>,
-    /// Most sequences at once.
+    /// Maximum number of sequences at once.
     pub max_batch: usize,
-    /// What a request must keep to count as served well.
+    /// Service-level objectives of each request.
     pub objectives: Objectives,
     /// Tensor-parallel sizes.
     pub tp_ranks: Vec<usize>,
     /// Seed of arrivals and input tokens.
     pub seed: u64,
-    /// The configurations it is for; all when empty.
+    /// Configurations that the case applies to; all if empty.
     pub configurations: Vec<String>,
 }
 
-/// Where real prompts come from.
+/// The data behind real prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PromptSet {
     /// The default split of a data set in its own layout, in this folder.
     Dataset(Benchmark, PathBuf),
-    /// A file with one JSON object a line, each with a `question`.
+    /// A file with one JSON object per line, each with a `question`.
     Jsonl(PathBuf),
 }
 
-/// Prompts of a data set instead of random tokens.
+/// Prompts from a data set instead of random tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptSource {
-    /// Where they come from.
+    /// The data.
     pub set: PromptSet,
-    /// Cut prompts to the input length; else a longer one is an error where it does not fit the model.
+    /// Whether to cut prompts to the input length. Otherwise a longer prompt is an error if it does not fit the model.
     pub truncate: bool,
-    /// Repeat a shorter prompt's tokens until the input length is reached, then cut.
+    /// Whether to repeat a shorter prompt's tokens until the input length is reached, then cut.
     pub padding: bool,
-    /// Batches to be timed; all there are when `None`. Load takes no batches and has 1 here.
+    /// Number of batches to time; all if `None`. Load has no batches and sets this to 1.
     pub groups: Option<usize>,
 }
 
 impl MaxBatchCase {
-    /// What decides its results, for the suite's content hash.
+    /// Returns the settings that determine the results, for the suite's content hash.
     pub(super) fn content(&self) -> Value {
         json!([
             self.lengths,
@@ -150,7 +150,7 @@ impl MaxBatchCase {
 }
 
 impl LoadCase {
-    /// What decides its results, for the suite's content hash.
+    /// Returns the settings that determine the results, for the suite's content hash.
     pub(super) fn content(&self) -> Value {
         let rates = match &self.rates {
             Rates::Listed(rates) => json!(rates),
@@ -168,7 +168,8 @@ impl LoadCase {
 }
 
 impl PromptSource {
-    /// What decides the prompts besides the data, which a run's identity has by the hash of all token ids.
+    /// Returns the settings that determine the prompts, except the data. The run's identity covers the data by the hash
+    /// of all token ids.
     pub(super) fn content(&self) -> Value {
         let set = match &self.set {
             PromptSet::Dataset(task, _) => task.as_str(),

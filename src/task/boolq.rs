@@ -7,13 +7,13 @@ use super::{
 use super::{all_different, answer_of, most_probable};
 use crate::dataset::{Benchmark, Content, YesNo};
 
-/// ModelTest's: one forward pass, two fixed tokens.
+/// ModelTest's protocol: one forward pass, two fixed tokens.
 pub(super) struct ModelTest;
 
-/// lm-eval's: log-likelihood of the continuations ` no` and ` yes`, of however many tokens.
+/// lm-eval's protocol: log-likelihood of the continuations ` no` and ` yes`, each of any number of tokens.
 pub(super) struct LogLikelihood;
 
-/// The choices in the order that decides ties: `no` first, as both sources answer a tie with no.
+/// The choices in tie-breaking order: `no` first, since both sources answer a tie with no.
 const ANSWERS: [&str; 2] = ["no", "yes"];
 
 const PROMPT: &str = "{title} -- {passage}\nQuestion: {question}?\nAnswer:";
@@ -103,7 +103,8 @@ impl Protocol for LogLikelihood {
     }
 
     fn choices(&self, codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
-        // Tokens are cut from each whole prompt; these, after the prompt's last word, are for the run header.
+        // Scored tokens come from each whole prompt. These tokens, after the prompt's last word, are for the run
+        // header.
         let protocol = self.definition().name;
         let before = codec.encode("Answer:");
         let first = |answer: &'static str| {
@@ -119,8 +120,8 @@ impl Protocol for LogLikelihood {
         ANSWERS.into_iter().map(first).collect()
     }
 
-    /// The first stage asks for the first tokens of both continuations; one stage for each further token of
-    /// ` no`, then of ` yes`, follows.
+    /// The first stage asks for the first tokens of both continuations. Then comes one stage for each further token of
+    /// ` no`, and of ` yes`.
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         let prompt = match prompt(question) {
             Ok(prompt) => prompt,

@@ -8,16 +8,16 @@ use super::{
 use super::{all_different, answer_of, most_probable};
 use crate::dataset::{Benchmark, Choice, Content, LETTERS, Subject};
 
-/// The published protocol: think in text, then choose a letter by probability.
+/// The published protocol: reason in text, then choose a letter by probability.
 pub(super) struct TwoStage;
 
-/// ModelTest's few-shot protocol: the first character of a short continuation.
+/// ModelTest's few-shot protocol: read the first character of a short continuation.
 pub(super) struct ModelTestFewShot;
 
-/// ModelTest's zero-shot protocol: think in text, read the answer by regular expressions.
+/// ModelTest's zero-shot protocol: reason in text, then extract the answer by regular expressions.
 pub(super) struct ModelTestZeroShot;
 
-/// What the second stage appends to the first's text.
+/// Text that the second stage appends to the output of the first.
 const CLOSING: &str = "\n综上所述，ABCD中正确的选项是：";
 
 fn choice<'a>(question: &'a Question<'_>) -> Result<&'a Choice, Step> {
@@ -36,7 +36,7 @@ fn ask(question: &Question<'_>, prompt: String, max_new_tokens: usize, choice_id
     Step::Ask(Ask { prompt, prompt_ids, max_new_tokens, choice_ids })
 }
 
-/// ChatGLM2's chat template for a first round.
+/// Returns ChatGLM2's chat template for a first round.
 fn first_round(query: &str) -> String {
     format!("[Round 1]\n\n问：{query}\n\n答：")
 }
@@ -250,7 +250,7 @@ impl Protocol for ModelTestZeroShot {
     }
 }
 
-/// How a rule of the ladder is named where an answer is recorded.
+/// Returns the name of a ladder rule, as recorded with an answer.
 fn rule_name(rule: usize) -> String {
     format!("rule {}: {}", rule + 1, extract::LADDER[rule])
 }

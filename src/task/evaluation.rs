@@ -1,4 +1,4 @@
-//! A plan bound to a tokenizer: drives each item's steps and guards what goes in and what comes back.
+//! Binds a plan to a tokenizer, drives the steps of each item, and checks requests and completions.
 
 use super::outcome::{self, Outcome, Stage, State};
 use super::{Ask, ChoiceToken, Judgement, Plan, Question, Step, TaskError, TextCodec};
@@ -6,7 +6,7 @@ use crate::dataset::sha256_hex;
 use crate::engine::sampler::Sampling;
 use crate::engine::{Completion, FinishReason, Request};
 
-/// A plan, a tokenizer, and the choices that follow from them.
+/// A plan, a tokenizer, and the resulting choices.
 pub struct Evaluation<'a> {
     plan: Plan,
     codec: &'a dyn TextCodec,
@@ -14,7 +14,7 @@ pub struct Evaluation<'a> {
     choices: Vec<ChoiceToken>,
 }
 
-/// How far one item has come.
+/// Progress of one item.
 #[derive(Debug, Clone)]
 pub struct Progress {
     index: usize,
@@ -22,46 +22,46 @@ pub struct Progress {
     asked: Option<Ask>,
 }
 
-/// What to do for an item now.
+/// The next action for an item.
 #[derive(Debug)]
 pub enum Next {
-    /// Put this to the model, then [`Evaluation::advance`].
+    /// Send this request to the model, then call [`Evaluation::advance`].
     Ask(Request),
-    /// The item is at its end.
+    /// The item is finished.
     Done(Outcome),
 }
 
 impl<'a> Evaluation<'a> {
-    /// Binds `plan` to a tokenizer and a model of `seq_length` positions.
+    /// Binds `plan` to a tokenizer and a model with `seq_length` positions.
     ///
     /// # Errors
-    /// [`TaskError::Choices`] when the tokenizer does not give the choices the protocol scores.
+    /// [`TaskError::Choices`] if the tokenizer does not give the choices that the protocol scores.
     pub fn new(plan: Plan, codec: &'a dyn TextCodec, seq_length: usize) -> Result<Self, TaskError> {
         let choices = plan.protocol.choices(codec)?;
         Ok(Self { plan, codec, seq_length, choices })
     }
 
-    /// The plan.
+    /// Returns the plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The choices scored by probability, for the run header; none where text is read.
+    /// Returns the choices scored by probability, for the run header. Empty for protocols that read text.
     pub fn choices(&self) -> &[ChoiceToken] {
         &self.choices
     }
 
-    /// How many items there are; they are named by `0..len()`.
+    /// Returns the number of items. Their indices are `0..len()`.
     pub fn len(&self) -> usize {
         self.plan.chosen.len()
     }
 
-    /// Never: a plan has items.
+    /// Returns whether there are no items. A plan always has some.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The first prompt of an item and its ids; `None` for an item that cannot be asked.
+    /// Returns the first prompt of an item and its ids, or `None` if the item cannot be asked.
     pub fn first_prompt(&self, index: usize) -> Option<(String, Vec<u32>)> {
         match self.plan.protocol.step(&self.question(index), &[]) {
             Step::Ask(ask) => Some((ask.prompt, ask.prompt_ids)),
@@ -69,7 +69,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// SHA-256 over the ids of every item's first prompt: changes with data, shots, protocol and tokenizer.
+    /// Returns the SHA-256 over the ids of every item's first prompt. It depends on data, shots, protocol and
+    /// tokenizer.
     pub fn input_hash(&self) -> String {
         let mut bytes = Vec::new();
         for index in 0..self.len() {
@@ -80,14 +81,14 @@ impl<'a> Evaluation<'a> {
         sha256_hex(&bytes)
     }
 
-    /// The first thing to do for an item.
+    /// Starts an item and returns its first action.
     pub fn start(&self, index: usize) -> (Progress, Next) {
         let mut progress = Progress { index, done: Vec::new(), asked: None };
         let next = self.next(&mut progress);
         (progress, next)
     }
 
-    /// Takes the model's answer to the last [`Next::Ask`] of this item; what to do then.
+    /// Takes the model's completion for this item's last [`Next::Ask`] and returns the next action.
     pub fn advance(&self, progress: &mut Progress, completion: &Completion) -> Next {
         let Some(ask) = progress.asked.take() else {
             return self.fail(progress, "the model answered what was not asked".into());
@@ -108,7 +109,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The outcome of an item whose request the engine refused or broke off, for that reason.
+    /// Ends an item whose request the engine rejected or aborted, for the given reason.
     pub fn give_up(&self, progress: &mut Progress, reason: String) -> Outcome {
         self.outcome(progress, Judgement::Impossible(reason))
     }
@@ -172,7 +173,7 @@ impl<'a> Evaluation<'a> {
             }
             Judgement::Unreadable(reason) => outcome.state = State::Unscorable(reason),
             Judgement::Impossible(reason) => {
-                // What the model gave last is kept for the record: it often is the reason.
+                // Keeps the model's last log-probabilities for the record, as they often are the reason.
                 outcome.choice_logprobs =
                     outcome.stages.last().map(|stage| stage.choice_logprobs.clone()).unwrap_or_default();
                 outcome.state = State::Failed(reason);
@@ -182,7 +183,7 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-/// Why a prompt that exceeds the model's positions fails its item: a cut prompt would be another question.
+/// Returns the reason why a prompt with too many positions fails its item. Truncation would change the question.
 fn too_long(prompt: usize, new: usize, seq_length: usize) -> String {
     match new {
         0 => format!(
@@ -194,7 +195,7 @@ fn too_long(prompt: usize, new: usize, seq_length: usize) -> String {
     }
 }
 
-/// What is wrong with an answer as such, whatever it says.
+/// Returns a technical fault of a completion, whatever its content.
 fn fault(ask: &Ask, completion: &Completion) -> Option<String> {
     if let FinishReason::BrokenLogits(place) = completion.finish {
         return Some(match completion.tokens.len() {

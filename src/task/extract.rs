@@ -1,7 +1,7 @@
-//! ModelTest's ladder of regular expressions: the first that finds a letter in a free text wins.
+//! ModelTest's ladder of regular expressions: the first one that finds a letter in a free text wins.
 //!
-//! The order is theirs, and so is one slip, kept because scores depend on it: rule 9 is two patterns run
-//! together (a comma is missing in the source), so that it needs `故选…` and `只有…对` one right after the other.
+//! The order is ModelTest's. So is a mistake, kept because scores depend on it: rule 9 is two patterns joined, as a
+//! comma is missing in the source. It therefore needs `故选…` directly followed by `只有…对`.
 
 use std::sync::OnceLock;
 
@@ -9,10 +9,10 @@ use regex::Regex;
 
 use crate::dataset::LETTERS;
 
-/// How [`first_option`] is described where protocols are listed.
+/// Description of [`first_option`] in lists of protocols.
 pub const LADDER_ABOUT: &str = "43 regular expressions in a fixed order (rule 9 is two run together, as in the source); of the first whose match holds a letter, the first of A, B, C, D that occurs in the whole match; no answer if none does";
 
-/// The patterns, in Python's syntax as the source has them; `$` also matches before a final line end.
+/// The patterns in Python's syntax, as in the source. `$` also matches before a final line end.
 pub const LADDER: [&str; 43] = [
     r"答案是?\s?([ABCD])",
     r"答案是?\s?：([ABCD])",
@@ -68,7 +68,7 @@ pub struct Extraction {
     pub rule: usize,
 }
 
-/// Climbs the ladder: see [`LADDER_ABOUT`].
+/// Returns the first match of the ladder, as described in [`LADDER_ABOUT`].
 pub fn first_option(text: &str) -> Option<Extraction> {
     compiled().iter().enumerate().find_map(|(rule, pattern)| {
         let found = pattern.find(text)?.as_str();
@@ -87,7 +87,8 @@ fn compiled() -> &'static [Regex] {
     })
 }
 
-/// Python's `$` outside a class also matches before a line end that ends the text; Rust's does not.
+/// Converts a pattern from Python: there, `$` outside a class also matches before a final line end; in Rust it does
+/// not.
 fn from_python(pattern: &str) -> String {
     let mut rust = String::new();
     let mut in_class = false;
@@ -110,7 +111,7 @@ fn from_python(pattern: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The letter and the number of the rule (from 1), found by reading the patterns.
+    /// The letter and the number of the rule (from 1), determined by reading the patterns.
     fn found(text: &str) -> Option<(&'static str, usize)> {
         first_option(text).map(|e| (LETTERS[e.letter], e.rule + 1))
     }
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_run_together_pattern_needs_both_halves() {
-        // Alone, `故选B` is found by rule 8 (`选`), and `故B。` by nothing before the last rule.
+        // Alone, `故选B` matches rule 8 (`选`), and `故B。` matches only the last rule.
         assert_eq!(found("故选B"), Some(("B", 8)));
         assert_eq!(found("x故B。x"), Some(("B", 43)));
     }

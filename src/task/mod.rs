@@ -1,9 +1,10 @@
-//! Protocols: item → prompts → model calls → [`Outcome`]; few-shot, extraction. Counting is the report's, from the records.
+//! Protocols: from items to prompts, model calls and [`Outcome`]s, with few-shot prompts and answer extraction. The
+//! report counts the outcomes, from the records.
 //!
-//! A [`Protocol`] is a pure function from an item and the stages done so far to the next [`Step`]: ask the
-//! model something, or judge. That makes it restartable and re-scorable, and the caller may mix any items in
-//! one batch. [`Plan`] chooses the items of a data set, [`Evaluation`] binds a plan to a tokenizer and drives
-//! the steps, turning them into engine requests and what comes back into outcomes.
+//! A [`Protocol`] is a pure function from an item and its finished stages to the next [`Step`]: ask the model, or
+//! judge. So it can be restarted and re-scored, and the caller may mix any items in one batch. [`Plan`] selects the
+//! items of a data set. [`Evaluation`] binds a plan to a tokenizer and drives the steps: it turns them into engine
+//! requests, and completions into outcomes.
 
 mod boolq;
 mod ceval;
@@ -19,13 +20,13 @@ pub use plan::{Plan, Settings};
 use crate::dataset::{Benchmark, DatasetError, Item, Subject};
 use crate::engine::tokenizer::Tokenizer;
 
-/// Text to token ids and back: all that scoring needs of a tokenizer.
+/// Converts text to token ids and back: the part of a tokenizer that scoring needs.
 pub trait TextCodec: Sync {
-    /// Ids of a text, without prefix ids.
+    /// Returns the ids of a text, without prefix ids.
     fn encode(&self, text: &str) -> Vec<u32>;
-    /// Ids of a whole prompt, with the model's prefix ids (`[gMASK] sop`) in front.
+    /// Returns the ids of a whole prompt, after the model's prefix ids (`[gMASK] sop`).
     fn encode_prompt(&self, text: &str) -> Vec<u32>;
-    /// The text of ids; special tokens have none.
+    /// Returns the text of ids. Special tokens have no text.
     fn decode(&self, ids: &[u32]) -> String;
 }
 
@@ -46,7 +47,7 @@ impl TextCodec for Tokenizer {
 /// Why a protocol cannot be run on a data set with a tokenizer.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// The data set.
+    /// The data set cannot be read.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
     /// The data set lacks what the protocol needs.
@@ -54,54 +55,54 @@ pub enum TaskError {
     Data {
         /// The protocol's name.
         protocol: &'static str,
-        /// What is missing, what was expected.
+        /// What is missing and what was expected.
         message: String,
     },
-    /// The tokenizer does not give the choices the protocol scores.
+    /// The tokenizer does not give the choices that the protocol scores.
     #[error("protocol {protocol}: {message}; the score would not be comparable, so nothing is run")]
     Choices {
         /// The protocol's name.
         protocol: &'static str,
-        /// What was found, what was expected.
+        /// What was found and what was expected.
         message: String,
     },
 }
 
-/// What a protocol is, in words that are printed.
+/// Description of a protocol, for printing.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Definition {
-    /// Its name; stands beside every score.
+    /// Name of the protocol, shown with every score.
     pub name: &'static str,
-    /// The benchmark it is for.
+    /// The benchmark of the protocol.
     pub task: Benchmark,
-    /// What it is, in a sentence.
+    /// Description in one sentence.
     pub about: &'static str,
-    /// Prompt templates by stage, verbatim; `{…}` is filled in from the item.
+    /// Prompt templates by stage, verbatim. `{…}` stands for a field of the item.
     pub prompts: &'static [(&'static str, &'static str)],
-    /// Demonstrations shown unless the suite says otherwise; 0 for protocols that show none.
+    /// Default number of demonstrations; 0 for protocols without demonstrations.
     pub shots: usize,
-    /// Most tokens generated unless the suite says otherwise; 0 for protocols that generate nothing.
+    /// Default limit of generated tokens; 0 for protocols that generate nothing.
     pub max_new_tokens: usize,
-    /// Where the ids of the choices come from; empty for protocols that read text.
+    /// Origin of the choice ids; empty for protocols that read text.
     pub choices: &'static str,
-    /// How the answer is found.
+    /// How the answer is extracted.
     pub extraction: &'static str,
-    /// What is counted.
+    /// The metric.
     pub metric: &'static str,
-    /// Where the protocol comes from.
+    /// Source of the protocol.
     pub source: &'static str,
 }
 
 /// A choice that is scored by its probability.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceToken {
-    /// The answer it stands for, such as `A` or `yes`.
+    /// The answer that the token stands for, such as `A` or `yes`.
     pub answer: &'static str,
     /// Its token id.
     pub id: u32,
 }
 
-/// All that a protocol sees of one item.
+/// Everything that a protocol knows about one item.
 pub struct Question<'a> {
     /// The item.
     pub item: &'a Item,
@@ -109,7 +110,7 @@ pub struct Question<'a> {
     pub subject: &'a Subject,
     /// Demonstrations to show, in order.
     pub shots: &'a [Item],
-    /// Most tokens to generate, where the protocol generates.
+    /// Maximum number of tokens to generate, for protocols that generate.
     pub max_new_tokens: usize,
     /// The tokenizer.
     pub codec: &'a dyn TextCodec,
@@ -117,47 +118,47 @@ pub struct Question<'a> {
     pub choices: &'a [ChoiceToken],
 }
 
-/// What to ask the model.
+/// A question to the model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ask {
     /// The prompt's text.
     pub prompt: String,
     /// The prompt's ids.
     pub prompt_ids: Vec<u32>,
-    /// Most tokens to generate, greedily.
+    /// Maximum number of tokens to generate, greedily.
     pub max_new_tokens: usize,
-    /// Ids whose log-probability after the prompt is wanted.
+    /// Ids for which to return the log-probability after the prompt.
     pub choice_ids: Vec<u32>,
 }
 
-/// What a protocol read from the stages.
+/// The result that a protocol reads from the stages.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Judgement {
     /// An answer.
     Answer {
-        /// The answer, in the words of [`Item::gold`].
+        /// The answer, as written by [`Item::gold`].
         pred: &'static str,
-        /// Log-probabilities of the choices, where they decided.
+        /// Log-probabilities of the choices, if they decided.
         choice_logprobs: Vec<f32>,
-        /// Which rule found the answer.
+        /// The rule that found the answer.
         rule: String,
     },
-    /// The model answered, and no answer can be read from it; the reason.
+    /// The model answered, but the protocol finds no answer in it. Holds the reason.
     Unreadable(String),
-    /// The item cannot be put to this model; the reason.
+    /// The item cannot be put to this model. Holds the reason.
     Impossible(String),
 }
 
-/// What the model answered, as far as a judgement needs it, and as far as a record keeps it.
+/// The part of the model's answer that a judgement needs and a record keeps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Answer<'a> {
-    /// Text generated.
+    /// The generated text.
     pub text: &'a str,
     /// Log-probabilities of the choices.
     pub choice_logprobs: &'a [f32],
 }
 
-/// What a protocol reads the answer from.
+/// What a protocol judges an answer by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
     /// The generated text.
@@ -166,52 +167,53 @@ pub enum Evidence {
     Choices(&'static [&'static str]),
 }
 
-/// What comes next for an item.
+/// The next step for an item.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// A model call.
+    /// Call the model.
     Ask(Ask),
-    /// The end.
+    /// Finish the item.
     Judge(Judgement),
 }
 
-/// A way of putting a benchmark's items to a model.
+/// A protocol for putting a benchmark's items to a model.
 pub trait Protocol: Sync {
-    /// What it is.
+    /// Returns the description of the protocol.
     fn definition(&self) -> &'static Definition;
 
-    /// The choices it scores by probability, for this tokenizer; none for protocols that read text.
+    /// Returns the choices that the protocol scores by probability, for this tokenizer. Empty for protocols that read
+    /// text.
     ///
     /// # Errors
-    /// When a choice is not one token, or two choices are the same token.
+    /// When the tokenizer does not give the tokens that the protocol needs, such as one distinct token per choice.
     fn choices(&self, codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError>;
 
-    /// Whether it can be put to items of this subject; the error says what is missing.
+    /// Checks whether the protocol works for items of this subject.
     ///
     /// # Errors
-    /// A sentence for [`TaskError::Data`].
+    /// What is missing, as a sentence for [`TaskError::Data`].
     fn accepts(&self, _subject: &Subject) -> Result<(), String> {
         Ok(())
     }
 
-    /// What it reads the answer from.
+    /// Returns what the protocol judges an answer by.
     fn evidence(&self) -> Evidence;
 
-    /// The rule that reads an answer where no better one finds any, as [`Judgement::Answer`] names it; `None` for protocols
-    /// without a ladder of rules.
+    /// Returns the name of the last-resort rule, as in [`Judgement::Answer`]. `None` for protocols without a ladder of
+    /// rules.
     fn last_rule(&self) -> Option<String> {
         None
     }
 
-    /// What an answer means. A pure function, and the only place where a protocol decides so: stored answers are scored
-    /// again by it.
+    /// Judges an answer. A pure function, and the only place where a protocol decides: re-scoring of stored answers
+    /// calls it.
     fn judge(&self, answer: Answer<'_>) -> Judgement;
 
-    /// What comes after the stages done so far. A pure function.
+    /// Returns the step after the finished stages. A pure function.
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step;
 }
 
-/// Every protocol there is.
+/// Returns all protocols.
 pub fn protocols() -> [&'static dyn Protocol; 5] {
     [
         &ceval::TwoStage,
@@ -222,22 +224,22 @@ pub fn protocols() -> [&'static dyn Protocol; 5] {
     ]
 }
 
-/// The protocols for one benchmark.
+/// Returns the protocols of a benchmark.
 pub fn protocols_of(task: Benchmark) -> impl Iterator<Item = &'static dyn Protocol> {
     protocols().into_iter().filter(move |protocol| protocol.definition().task == task)
 }
 
-/// The protocol of that name for that benchmark.
+/// Returns the protocol called `name` of a benchmark.
 pub fn find(task: Benchmark, name: &str) -> Option<&'static dyn Protocol> {
     protocols_of(task).find(|protocol| protocol.definition().name == name)
 }
 
-/// What a stage answered.
+/// Returns the answer of a stage.
 fn answer_of(stage: &Stage) -> Answer<'_> {
     Answer { text: &stage.text, choice_logprobs: &stage.choice_logprobs }
 }
 
-/// The most probable answer; the first among equals.
+/// Returns the most probable answer; on ties, the first.
 fn most_probable(answers: &[&'static str], logprobs: &[f32]) -> Judgement {
     if logprobs.len() != answers.len() || logprobs.iter().any(|logprob| !logprob.is_finite()) {
         return Judgement::Impossible(format!(
@@ -259,7 +261,7 @@ fn most_probable(answers: &[&'static str], logprobs: &[f32]) -> Judgement {
     }
 }
 
-/// Checks that no two choices share a token.
+/// Checks that all choices have different tokens.
 fn all_different(protocol: &'static str, choices: Vec<ChoiceToken>) -> Result<Vec<ChoiceToken>, TaskError> {
     for (i, a) in choices.iter().enumerate() {
         if let Some(b) = choices[..i].iter().find(|b| b.id == a.id) {

@@ -1,49 +1,49 @@
-//! Which items of a data set are put to the model, and with which demonstrations.
+//! Selects the items of a data set to put to the model, and their demonstrations.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Protocol, TaskError};
 use crate::dataset::{Dataset, Item, Source, Subject};
 
-/// What of a suite's accuracy case decides prompts and scores.
+/// The settings of an accuracy case that determine prompts and scores.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// Which split.
+    /// The split.
     pub split: String,
-    /// Only these subjects; all when empty.
+    /// Restricts the plan to these subjects; all if empty.
     pub subjects: Vec<String>,
-    /// Demonstrations; the protocol's own number when `None`.
+    /// Number of demonstrations. `None` is the protocol's default.
     pub shots: Option<usize>,
-    /// Generation limit; the protocol's own when `None`.
+    /// Generation limit in tokens. `None` is the protocol's default.
     pub max_new_tokens: Option<usize>,
-    /// Most items, taken in turn from each subject; all when `None`.
+    /// Maximum number of items, taken in turn from each subject; all if `None`.
     pub limit: Option<usize>,
 }
 
-/// Items chosen, demonstrations at hand; no tokenizer and no model needed yet.
+/// The selected items with their demonstrations. Needs no tokenizer and no model.
 pub struct Plan {
     /// The protocol.
     pub protocol: &'static dyn Protocol,
-    /// The data set, whole.
+    /// The data set, with all items of the split and subjects.
     pub dataset: Dataset,
-    /// Indices into its items of those that are put to the model, in order.
+    /// Indices of the selected items in the data set, in order.
     pub chosen: Vec<usize>,
-    /// Demonstrations shown with each item.
+    /// Number of demonstrations shown with each item.
     pub shots: usize,
-    /// Most tokens generated for an item's first stage.
+    /// Maximum number of tokens generated in an item's first stage.
     pub max_new_tokens: usize,
     /// Demonstrations by subject.
     pub(super) demonstrations: BTreeMap<String, Vec<Item>>,
 }
 
-/// The split that demonstrations are taken from.
+/// The split that provides the demonstrations.
 const SHOT_SPLIT: &str = "dev";
 
 impl Plan {
-    /// Reads the set and chooses its items.
+    /// Reads the data set and selects its items.
     ///
     /// # Errors
-    /// What the data set lacks: rows that cannot be read, answers, demonstrations, names of subjects.
+    /// When rows cannot be read, or when answers, demonstrations or names of subjects are missing.
     pub fn new(
         protocol: &'static dyn Protocol,
         source: &Source,
@@ -86,12 +86,12 @@ impl Plan {
         Ok(Self { protocol, dataset, chosen, shots, max_new_tokens, demonstrations })
     }
 
-    /// The chosen item at `index`.
+    /// Returns the selected item at `index`.
     pub fn item(&self, index: usize) -> &Item {
         &self.dataset.items[self.chosen[index]]
     }
 
-    /// The subject of the chosen item at `index`.
+    /// Returns the subject of the selected item at `index`.
     pub fn subject(&self, index: usize) -> &Subject {
         &self.dataset.subjects[&self.item(index).subject]
     }
@@ -102,7 +102,7 @@ enum Lacking {
     Shots(String),
 }
 
-/// The first `shots` items of dev for each subject.
+/// Returns the first `shots` items of dev for each subject.
 fn demonstrations(
     source: &Source,
     dataset: &Dataset,
@@ -134,8 +134,8 @@ fn demonstrations(
     Ok(by_subject)
 }
 
-/// All items, or `limit` of them: one of each subject in turn, so that a short run sees every category. They
-/// come in the order of the data set either way.
+/// Selects all items, or `limit` of them by taking one from each subject in turn, so that a short run covers every
+/// category. The result is in data set order either way.
 fn choose(dataset: &Dataset, limit: Option<usize>) -> Vec<usize> {
     let Some(limit) = limit else { return (0..dataset.items.len()).collect() };
     let mut queues: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();

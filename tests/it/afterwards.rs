@@ -1,4 +1,4 @@
-//! What is done with a run afterwards, without its model: report, show, score, export, also of runs of older schemas.
+//! Verbs that use a finished run without its model: report, show, score, export. Also covers runs of older schemas.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use crate::support::{Answer, answer};
 
-/// A run directory in a folder of its own.
+/// A run directory in its own folder.
 struct Run {
     folder: TempDir,
     path: PathBuf,
 }
 
 impl Run {
-    /// A copy of the committed run of schema 1.
+    /// A copy of the committed run with schema 1.
     fn of_schema_1() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("20260101T000000Z-old");
@@ -30,7 +30,8 @@ impl Run {
         Self { folder, path }
     }
 
-    /// A new run of the demo model: every protocol, few items, one of them too long for its few new tokens.
+    /// A new run of the demo model: every protocol with few items, some limited to few new tokens. At least one item is
+    /// unscorable.
     fn of_today() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let sets = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets");
@@ -70,7 +71,7 @@ impl Run {
         lines(&self.path.join("samples.jsonl"))
     }
 
-    /// Changes the samples of the run.
+    /// Edits the samples of the run.
     fn change(&self, change: impl Fn(usize, &mut Value)) {
         let mut samples = self.samples();
         samples.iter_mut().enumerate().for_each(|(i, sample)| change(i, sample));
@@ -96,7 +97,7 @@ fn json(answer: &Answer) -> Value {
 #[test]
 fn a_run_of_the_first_schema_is_read_by_every_verb() {
     let run = Run::of_schema_1();
-    // An item of it failed.
+    // One of its items failed.
     let report = run.answer("report", &[]).expect(4, &["report.html"]);
     assert!(
         report.out.contains("ceval-two-stage") && report.out.contains("1 of 5 items failed"),
@@ -150,7 +151,7 @@ fn scoring_a_run_again_gives_the_scores_it_has() {
 #[test]
 fn a_changed_extraction_shows_in_old_and_new() {
     let run = Run::of_schema_1();
-    // An answer that the program of then read wrongly: its record says B, its text C.
+    // An answer that the older program read wrongly: its record says B, its text C.
     run.change(|i, sample| {
         if i == 5 {
             sample["text"] = "答案是C。".into();
@@ -158,7 +159,7 @@ fn a_changed_extraction_shows_in_old_and_new() {
     });
     let out = run.place("scored");
     let score = run.answer("score", &["--out", out.to_str().unwrap()]);
-    // One item had failed, as `report` says, too.
+    // One item had failed, as `report` also says.
     let score = score.expect(4, &["accuracy.csv", "INVALID"]);
     assert!(
         score.out.contains("1 item changed") && score.out.contains("(gold D)  right D → wrong C"),
@@ -192,7 +193,7 @@ fn another_protocol_reads_the_same_text_and_never_what_was_not_stored() {
         run["identity"]["hash"].clone()
     };
     assert_ne!(identity(&new), identity(&run.path));
-    // The log-probabilities are gone with the protocol that asked for them.
+    // The log-probabilities are gone, together with the protocol that asked for them.
     let again = answer(&["score", new.to_str().unwrap(), "--json"]).expect(4, &["1 of 5 items failed"]);
     assert_eq!(json(&again)["tasks"][0]["changed"], Value::Array(Vec::new()));
     for (protocol, says) in [
@@ -237,12 +238,12 @@ fn without_kept_prompts_they_are_made_again_or_it_is_said_how() {
         "{}",
         show.out
     );
-    // A failed item that was never asked.
+    // A failed item that was never put to the model.
     let show = run.answer("show", &["ceval-two-stage/ceval/val/daily_routine/0"]).expect(0, &[]);
     for part in ["failed", "the prompt has 2311 tokens", "the model was not asked"] {
         assert!(show.out.contains(part), "{part}: {}", show.out);
     }
-    // Another question in the item's place is not shown as the item's.
+    // If the data set now has another question in the item's place, `show` does not present it as the item's.
     let set = run.place("set");
     copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/ceval-sample"), &set);
     let file = set.join("val/antonym_pairs_val.csv");

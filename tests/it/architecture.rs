@@ -1,12 +1,12 @@
-//! The house's directions, read from the sources: who may use whom, where `unsafe` may stand, and who prints; of the crates beside
-//! it, too.
+//! The architecture rules, checked on the sources: which module may use which, where `unsafe` is allowed, and who may
+//! print. The other crates are checked, too.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each room and the rooms it may use besides itself; `cli` may use all.
+/// Each module and the other modules that it may use. `cli` may use all.
 const ROOMS: [(&str, &[&str]); 16] = [
     ("bench", &["engine", "device", "stats"]),
     ("bounded", &[]),
@@ -32,24 +32,24 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("text", &[]),
 ];
 
-/// A source file: its path below the folder it was looked for in, and its text without comments and literals.
+/// A source file: its path relative to the searched folder, and its text without comments and literals.
 struct Source {
     path: String,
     code: String,
 }
 
 impl Source {
-    /// The folder or file below `src/` that it belongs to.
+    /// Returns the folder or file below `src/` that the source belongs to.
     fn room(&self) -> &str {
         self.path.split(['/', '.']).next().unwrap()
     }
 
-    /// Modules between it and the crate's root.
+    /// Returns the number of modules between the source and the crate root.
     fn depth(&self) -> usize {
         self.path.split('/').count() - usize::from(self.path.ends_with("/mod.rs"))
     }
 
-    /// Rooms named by paths from the crate's root, however the root is reached.
+    /// Returns the modules named by paths from the crate root, however the root is written.
     fn used(&self) -> Vec<String> {
         let up = "super::".repeat(self.depth());
         ["crate::", "glmbench::", &up].iter().flat_map(|root| after(&self.code, root)).collect()
@@ -66,7 +66,7 @@ impl Source {
     }
 }
 
-/// The names right behind each `root`: one, or those of a group in braces.
+/// Returns the names directly after each `root`: one name, or those of a group in braces.
 fn after(code: &str, root: &str) -> Vec<String> {
     let name = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned();
     let mut names = Vec::new();
@@ -95,12 +95,12 @@ fn after(code: &str, root: &str) -> Vec<String> {
     names
 }
 
-/// Everything under `src/`.
+/// Reads everything under `src/`.
 fn sources() -> Vec<Source> {
     sources_in("src")
 }
 
-/// Every source in a folder of the checkout, once comments and literals are blanked out line by line.
+/// Reads every source in a folder of the checkout and blanks out comments and literals line by line.
 fn sources_in(folder: &str) -> Vec<Source> {
     fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -123,7 +123,7 @@ fn sources_in(folder: &str) -> Vec<Source> {
     files.into_iter().map(read).collect()
 }
 
-/// The text with comments, strings and character literals left out; line ends stay.
+/// Removes comments, strings and character literals from the text, but keeps line ends.
 fn code_of(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
@@ -139,7 +139,7 @@ fn code_of(text: &str) -> String {
     code
 }
 
-/// Bytes of the comment or literal that `text` begins with; 0 for code.
+/// Returns the length in bytes of the comment or literal at the start of `text`; 0 for code.
 fn literal_length(text: &str) -> usize {
     let until =
         |open: usize, close: &str| text[open..].find(close).map_or(text.len(), |at| open + at + close.len());
@@ -167,7 +167,7 @@ fn literal_length(text: &str) -> usize {
     if text.starts_with("'\\") {
         return until(3, "'");
     }
-    // A character, not a lifetime: its quote closes after one.
+    // A character literal, not a lifetime: the quote closes after one character.
     let mut chars = text.char_indices();
     match (chars.next(), chars.next(), chars.next()) {
         (Some((_, '\'')), Some(_), Some((at, '\''))) => at + 1,
@@ -218,7 +218,7 @@ fn unsafe_stands_only_in_its_rooms() {
     assert!(wrong.is_empty(), "unsafe outside its rooms: {wrong:?}");
 }
 
-/// The first of these words that a source has, with its line.
+/// Returns the first printing word of a source, with its line.
 fn printing(source: &Source) -> Option<String> {
     let words = ["print", "println", "eprint", "eprintln", "dbg", "stdout()", "stderr()"];
     words.iter().find_map(|w| source.line_of(w).map(|line| format!("{}:{line}: {w}", source.path)))
@@ -230,14 +230,14 @@ fn only_the_command_line_prints() {
     assert!(all.iter().any(|s| s.room() == "cli" && printing(s).is_some()), "nobody prints at all");
     let wrong: Vec<_> = all.iter().filter(|s| s.room() != "cli").filter_map(printing).collect();
     assert!(wrong.is_empty(), "printing outside src/cli:\n{}", wrong.join("\n"));
-    // Of the crates' programs one writes the bindings, and a test that nobody waits for tells its figures.
+    // Programs and tests of the crates may print: one program writes the bindings, and an ignored test prints figures.
     let crates = sources_in("crates");
     let library = crates.iter().filter(|s| !s.path.contains("/bin/") && !s.path.contains("/tests/"));
     let wrong: Vec<_> = library.filter_map(printing).collect();
     assert!(wrong.is_empty(), "printing in crates:\n{}", wrong.join("\n"));
 }
 
-/// What joins the device to the emulator is the C ABI: neither crate names the other, nor us, nor depends on it.
+/// Device and emulator meet only at the C ABI. Neither crate names or depends on the other or on glmbench.
 #[test]
 fn the_crates_know_nothing_of_each_other_nor_of_us() {
     let names = ["glmbench", "ascend_sys", "ascend_emulator"];

@@ -1,4 +1,4 @@
-//! What a user, a disk or a stranger's file does wrong: a sentence and an exit code, never a panic.
+//! Errors of a user, a disk or a foreign file give a message and an exit code, never a panic.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -27,7 +27,7 @@ repetitions = 2
 max_warmups = 1
 "#;
 
-/// A folder to spoil things in.
+/// A folder for corrupted files.
 struct Place(TempDir);
 
 impl Place {
@@ -64,7 +64,7 @@ impl Place {
         folder.to_str().unwrap().to_owned()
     }
 
-    /// A copy of the demo model with one key of its config set.
+    /// A copy of the demo model with one key of its config changed.
     fn model_with(&self, key: &str, value: &Value) -> String {
         self.model("config.json", |bytes| {
             let mut config: Value = serde_json::from_slice(&bytes).unwrap();
@@ -150,7 +150,7 @@ fn flags_that_are_wrong_are_named() {
     }
     let left = fs::read_dir(&runs).into_iter().flatten().count();
     assert_eq!(left, 0, "a run directory was left by a run that could not begin");
-    // One shape of several that no memory holds is left out, with the reason.
+    // If one of several shapes does not fit in memory, it is left out with the reason.
     let flags = ["run", &suite, "--out", &runs, "--set", "performance.0.batch=[1, 4294967296]"];
     let said = answer(&flags).expect(0, &[]).out;
     assert!(said.contains("Left out: b4294967296-i8-o4 (out of memory by estimate"), "{said}");
@@ -164,7 +164,7 @@ fn a_model_larger_than_the_machine_is_refused_before_it_is_read() {
             "num_attention_heads": 32, "multi_query_attention": true, "multi_query_group_num": 2,
             "padded_vocab_size": width, "seq_length": 16777216u64, "add_qkv_bias": true})
     };
-    // The second exceeds 64 bits as well.
+    // The second size also overflows 64 bits.
     for (layers, width, batch) in [(4096, 1 << 20, 1u64), (4096, 1 << 24, 1 << 32)] {
         let config = place.write("config.json", shape(layers, width).to_string());
         let model = format!("dummy:{config}");
@@ -273,7 +273,7 @@ fn what_is_longer_than_the_model_is_said_so() {
     let out = place.path("out.safetensors");
     let logits = ["logits", "--model", "demo", "--prompts", &prompts, "--out", &out];
     answer(&logits).expect(2, &["prompt 0: ", "exceed the model's seq_length 2048"]);
-    // A precision item that does not fit fails by itself; the run goes on, says so, and is invalid.
+    // A precision item that does not fit fails alone. The run continues, reports it, and is invalid.
     let model = place.model_with("seq_length", &json!(40));
     let runs = place.path("runs");
     let run = answer(&["run", &place.suite("bad", "bad"), "--model", &model, "--out", &runs]);
@@ -339,7 +339,7 @@ fn a_full_disk_leaves_a_run_to_go_on_with() {
     let place = Place::new();
     let small = place.path("small");
     fs::create_dir(&small).unwrap();
-    // A disk of its own, in a name space of its own: only where the system lets us make one.
+    // A small disk in its own mount namespace, where the system allows one.
     let script = r#"mount -t tmpfs -o size=32k none "$1" || exit 99
         "$2" run "$3" --threads 1 --out "$1" --set accuracy.0.limit=200; echo "code $?" >&2
         cp "$1"/*/samples.jsonl "$4"
@@ -357,7 +357,7 @@ fn a_full_disk_leaves_a_run_to_go_on_with() {
     };
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(!words.contains("panicked"), "{words}");
-    // Which journal is at the end of the disk depends on the length of the machine's words in run.json.
+    // Which journal fills the disk depends on the length of the machine description in run.json.
     let says = [
         "cannot append to",
         ".jsonl: No space left on device",
@@ -425,7 +425,7 @@ fn run_directories_that_are_wrong_are_named() {
         4,
         &["requests.jsonl: 1 line cannot be read (line 1: schema 9 was found"],
     );
-    // Numbers that no machine gives are numbers all the same.
+    // Numbers that no machine produces are still valid numbers.
     let extremes = |text: &str| -> String {
         let line = |line: &str| {
             let mut line: Value = serde_json::from_str(line).unwrap();
@@ -443,7 +443,7 @@ fn run_directories_that_are_wrong_are_named() {
     let answered = answer(&["report", run.to_str().unwrap()]);
     assert!(matches!(answered.code, Some(0 | 4)), "{answered:?}");
     fs::write(&path, good).unwrap();
-    // Words from outside are text in the page, not markup.
+    // Foreign text is shown as text in the page, not as markup.
     let markup = |text: &str| text.replace("\"suite\": \"bad\"", "\"suite\": \"<script>x</script>\"");
     fs::write(run.join("run.json"), markup(&fs::read_to_string(run.join("run.json")).unwrap())).unwrap();
     report(4, &["run.json is not as it was written"]);
@@ -467,7 +467,7 @@ fn a_reader_that_goes_away_is_no_failure() {
         drop(child.stdout.take());
         wait(child).expect(0, &[]);
     }
-    // Nobody listens to standard error either.
+    // The same with standard error closed.
     let mut child = glmbench(&["report", run]).spawn().unwrap();
     drop((child.stdout.take(), child.stderr.take()));
     assert_eq!(child.wait().unwrap().code(), Some(0));

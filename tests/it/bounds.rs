@@ -1,4 +1,4 @@
-//! What never ends, or is far more than anybody means, is refused by its bound.
+//! Endless or unreasonably large inputs are rejected by a limit.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
@@ -65,7 +65,7 @@ fn a_line_without_end_is_refused_by_its_bound() {
     );
 }
 
-/// A virtual clock need not wait: three weeks without a request are over at once.
+/// A virtual clock needs no waiting: three weeks without a request pass at once.
 #[test]
 fn an_emulated_load_does_not_wait_for_its_requests() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The verbs around a run: check, list, dataset prepare.
+//! The commands around a run: check, list, dataset prepare.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use assert_cmd::Command;
 use serde_json::Value;
 
-/// Runs the program in the checkout: exit code, stdout, stderr.
+/// Runs the program in the checkout. Returns exit code, stdout and stderr.
 fn glmbench(args: &[&str]) -> (i32, String, String) {
     let mut command = Command::cargo_bin("glmbench").unwrap();
     let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap();

@@ -1,5 +1,5 @@
-//! Checkpoints as people have them: re-saved, renamed, sharded, quantised, half downloaded. Each is loaded for what it is, or
-//! refused with what is wrong and what to do.
+//! Checkpoints as users have them: re-saved, renamed, sharded, quantised, partly downloaded. Each one is either loaded
+//! correctly or rejected, with the fault and its remedy.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -27,10 +27,10 @@ const LINEAR: [&str; 4] =
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// A copy of the demo model to change, and a suite that asks it four questions.
+/// A copy of the demo model for changes, and a suite that asks it four questions.
 struct Model(TempDir);
 
-/// A tensor to be written: name, type, shape, numbers.
+/// A tensor to write: name, type, shape, data.
 type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
 
 impl Model {
@@ -64,7 +64,7 @@ impl Model {
         self
     }
 
-    /// With keys of `config.json` set; those of value `null` stay as `null`.
+    /// Sets keys of `config.json`. A key with the value `null` stays as `null`.
     fn with(self, keys: &Value) -> Self {
         let mut config: Value = serde_json::from_slice(&fs::read(self.file("config.json")).unwrap()).unwrap();
         for (key, value) in keys.as_object().unwrap() {
@@ -98,14 +98,14 @@ impl Model {
         self.write(file, bytes)
     }
 
-    /// The weights in two shards instead of one file.
+    /// Stores the weights in two shards instead of one file.
     fn in_shards(self) -> Self {
         let tensors = self.tensors();
         let (first, second) = tensors.split_at(tensors.len() / 2);
         self.without(WEIGHTS).with_tensors(&shard(1), first).with_tensors(&shard(2), second)
     }
 
-    /// The index of [`in_shards`](Self::in_shards).
+    /// Adds the index of [`in_shards`](Self::in_shards).
     fn with_index(self, of: &[Tensor]) -> Self {
         let half = of.len() / 2;
         let map: serde_json::Map<String, Value> = of
@@ -132,7 +132,7 @@ impl Model {
         answer(&[&["check", &suite, "--model", &model], flags].concat())
     }
 
-    /// Every way to it ends with code 2 and these words, before anything is run.
+    /// Every command that loads the model ends with code 2 and these words, before any work.
     #[track_caller]
     fn refused(&self, says: &[&str]) {
         self.dry_run(&[]).expect(2, says);
@@ -140,7 +140,7 @@ impl Model {
         self.chat(&[]).expect(2, says);
     }
 
-    /// It is loaded, and `--dry-run` says this of it.
+    /// The model loads, and `--dry-run` prints these words.
     #[track_caller]
     fn loaded(&self, says: &[&str]) {
         let said = self.dry_run(&[]).expect(0, &[]).out;
@@ -194,7 +194,7 @@ fn a_rope_ratio_of_which_nothing_says_what_it_does_is_refused_with_the_choices()
         let named = Model::new().with(&json!({"_name_or_path": name})).with(&ratio);
         named.loaded(&[&format!("rotation  {said} (by _name_or_path)\n")]);
     }
-    // A tokenizer does not rotate.
+    // A tokenizer has no rotary embedding, so it needs no choice.
     let tokenize = ["tokenize", "--model", &nameless.path("model")];
     assert_eq!(crate::support::answer_to(&tokenize, b"\"a\"\n").expect(0, &[]).out.lines().count(), 1);
 }
@@ -281,7 +281,7 @@ fn every_listed_id_ends_a_sequence() {
         let flags = ["chat", "--model", &path, "--prompt", "hi", "--greedy", "--max-new-tokens", "4"];
         answer(&flags).expect(0, &[]).out
     };
-    // Every id ends it: nothing is said.
+    // Every id ends the sequence, so there is no output.
     let all: Vec<u32> = (0..2432).collect();
     let (usual, silent) = (generate(&model), generate(&Model::new().with(&json!({"eos_token_id": all}))));
     assert!(!usual.trim().is_empty() && silent.trim().is_empty(), "{usual:?} {silent:?}");
@@ -304,12 +304,12 @@ fn names_behind_a_wrappers_prefix_are_shown_with_it() {
     inner
         .with_tensors(WEIGHTS, &tensors)
         .refused(&["lack `transformer.`", "embedding.word_embeddings.weight"]);
-    // Of names that nothing puts right some are shown beside those that are missing.
+    // If no prefix repairs the names, some of them are shown next to the missing ones.
     let other = Model::new();
     let mut tensors = other.tensors();
     tensors.iter_mut().enumerate().for_each(|(i, t)| t.0 = format!("model.layers.{i}"));
     other.with_tensors(WEIGHTS, &tensors).refused(&["is missing", "model.layers.0 ", "is not expected"]);
-    // A second copy beside the right one is superfluous, not misnamed.
+    // A second copy next to the right tensor is superfluous, not misnamed.
     let twice = Model::new();
     let mut tensors = twice.tensors();
     let copy = tensors[0].clone();
@@ -340,7 +340,7 @@ fn two_sets_of_weights_are_refused_with_both_named() {
     numbered.refused(&["two sets of weights", "model.safetensors and model-00001-of-00002.safetensors"]);
 }
 
-/// The demo model with its linear weights as bytes, `columns` of each row kept.
+/// Returns the demo model with its linear weights as integers of one byte, keeping `columns` of each row.
 fn integers(columns: impl Fn(usize) -> usize, dtype: Dtype) -> Vec<Tensor> {
     let linear = |name: &str| LINEAR.iter().any(|part| name.ends_with(part));
     let tensors = Model::new().tensors().into_iter();
@@ -415,7 +415,7 @@ fn a_pointer_of_git_lfs_is_called_that_wherever_it_lies() {
     assert!(!Path::new(&pickled.path("out")).exists());
 }
 
-/// The checkpoints that a script beside the checkout makes, each with what must happen.
+/// Checkpoints made by a script beside the checkout, each with the expected result.
 #[test]
 fn the_cases_from_the_field_are_loaded_or_refused() {
     let (Some(script), Some(tokenizer)) = (shared("cases/make_cases.py"), shared("tokenizer/chatglm2-6b"))
@@ -441,7 +441,7 @@ fn the_cases_from_the_field_are_loaded_or_refused() {
     let prefix: &[&str] = &["prefix    64790 64792 ([gMASK] sop, "];
     let end: &[&str] = &["end       2\n"];
     let choices: &[&str] = &["--rope-scaling positions", "--rope-scaling base"];
-    /// Folder, what is said of it where it is loaded, and where it is refused.
+    /// Folder, output if it is loaded, and output if it is rejected.
     type Case<'a> = (&'a str, Option<&'a [&'a str]>, &'a [&'a str]);
     let cases: [Case<'_>; 20] = [
         ("good", Some(prefix), &[]),

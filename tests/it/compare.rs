@@ -1,4 +1,4 @@
-//! `glmbench compare` as a user meets it: two real runs, their gates, their report in a browser.
+//! `glmbench compare` from the user's view: two real runs, their gates, and the report in a browser.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -36,7 +36,7 @@ repetitions = 6
 max_warmups = 2
 "#;
 
-/// A folder with runs of the demo model: two in fp16, one in bf16.
+/// A folder with runs of the demo model: two in fp16 and one in bf16.
 struct Runs {
     folder: TempDir,
     fp16: [PathBuf; 2],
@@ -65,7 +65,7 @@ fn runs() -> &'static Runs {
     })
 }
 
-/// Compares into a folder of its own.
+/// Runs a comparison into its own folder.
 fn compared(name: &str, a: &Path, b: &Path, more: &[&str]) -> (Answer, PathBuf) {
     let out = runs().folder.path().join("out").join(name);
     let mut args = vec!["compare".to_owned(), text(a), text(b), "--out".to_owned(), text(&out)];
@@ -84,9 +84,9 @@ fn two_equal_runs_compare_and_the_files_are_there() {
         let of_kind = rows.iter().filter(|row| row["kind"] == kind && row["verdict"].is_string());
         of_kind.map(|row| row["verdict"].as_str().unwrap().to_owned()).collect()
     };
-    // Every answer is the same, but twelve items are too few to say so of the runs.
+    // All answers are equal, but twelve items are too few for a statement about the runs.
     assert_eq!(verdicts("accuracy"), ["cannot tell (needs n = 268)"; 2]);
-    // Two samples of the machine's hour, whatever the machine is.
+    // The runs were made one after the other, so the load of the machine may have changed between them.
     assert_eq!(verdicts("speed"), ["not timed in turn"; 6]);
     let headline = json["headline"].to_string();
     assert!(headline.contains("what decides") && headline.contains("glmbench compare A1"), "{headline}");
@@ -134,7 +134,7 @@ fn gates_decide_the_exit_code_and_leave_junit() {
         xml.contains("tests=\"1\" failures=\"1\"") && xml.contains("expected at most 0.000001 ms"),
         "{xml}"
     );
-    // Two runs, not timed in turn: no limit on their ratio is decided, unless by the ratio alone.
+    // The two runs were not interleaved, so a limit on their ratio is undecided unless judged by the ratio alone.
     let open = judged("open", "[[speed]]\nmetric = \"e2e\"\ncase = \"b1-*\"\nmax_ratio = 1.5").expect(4, &[]);
     assert!(open.out.contains("not timed in turn") && open.out.contains("is undecided: "), "{}", open.out);
     assert!(fs::read_to_string(&junit).unwrap().contains("<error message=\"undecided: "));
@@ -143,7 +143,7 @@ fn gates_decide_the_exit_code_and_leave_junit() {
     judged("slip", "[[speed]]\nmetric = \"e2e\"\nmaximum = \"1 ns\"")
         .expect(2, &["gates.toml:4:1", "`maximum`"]);
     judged("missing", "[[accuracy]]\ntask = \"mmlu\"\nmin = \"1%\"").expect(1, &[]);
-    // One run alone: its own limits, and a word about the others.
+    // A single run: its own limits are judged, and the others are mentioned.
     fs::write(&gates, "schema = 1\n[[accuracy]]\nmin = \"99.9%\"\nmax_drop = \"1%\"").unwrap();
     answer_of_report(a, &gates).expect(1, &["against another run: 1"]);
     fs::write(&gates, "schema = 1\n[[accuracy]]\nmin = \"1%\"").unwrap();
@@ -159,7 +159,7 @@ fn the_example_of_gates_is_one() {
     let [a, b] = &runs().fp16;
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/gates/example.toml");
     let (answer, _) = compared("example", a, b, &["--gate", &text(&example)]);
-    // The drop in throughput is undecided, whatever the rest is.
+    // The drop in throughput is undecided, whatever the other results.
     assert!(answer.code == Some(4) || answer.code == Some(1), "{answer:?}");
     assert!(answer.out.contains("accuracy drop of ceval"), "{}", answer.out);
 }
@@ -194,7 +194,7 @@ fn what_is_no_run_is_named() {
     answer(&["compare", &text(a), &text(b), "--out", &text(&out)]).expect(2, &["cannot write", "a-file"]);
 }
 
-/// With `GLMBENCH_CHROMIUM` naming a browser: the page is drawn, and becomes a PDF, without a word of complaint.
+/// With `GLMBENCH_CHROMIUM` set to a browser, the page renders and prints to PDF without any error message.
 #[test]
 fn a_browser_draws_the_page() {
     let Some(browser) = std::env::var_os("GLMBENCH_CHROMIUM") else {
@@ -233,7 +233,7 @@ fn a_browser_draws_the_page() {
     assert!(fs::read(&pdf).unwrap().starts_with(b"%PDF"));
 }
 
-/// Not a check: says how long two runs of 100,000 items and 10,000 repetitions take.
+/// Not a check: prints how long a comparison of two runs with 100,000 items and 10,000 repetitions takes.
 /// `cargo test --release -- --ignored --nocapture how_long`
 #[test]
 #[ignore = "a measurement; run it on a quiet machine"]
@@ -242,12 +242,12 @@ fn how_long_a_large_comparison_takes() {
     let grown: Vec<PathBuf> =
         ["a", "b"].map(|name| grow(&runs().fp16[0], &folder.path().join(name))).to_vec();
     let start = std::time::Instant::now();
-    // No run has left them, and so it is told.
+    // These records are not the output of a run, and the comparison says so.
     compared("large", &grown[0], &grown[1], &["--json"]).0.expect(4, &[]);
     eprintln!("100,000 items, 10,000 repetitions: {:.2} s", start.elapsed().as_secs_f64());
 }
 
-/// A run of the first task and case with many more lines.
+/// Returns a run with only the first task and case, but many more lines.
 fn grow(run: &Path, to: &Path) -> PathBuf {
     fs::create_dir_all(to).unwrap();
     let mut record: Value = serde_json::from_slice(&fs::read(run.join("run.json")).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Suites with several configurations: a run each, timed in turns where asked, gone on with as one.
+//! Suites with several configurations: one run each, interleaved on request, and resumed together.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -55,7 +55,7 @@ impl Bench {
         answer(&args)
     }
 
-    /// The run directories with their records, oldest first; the comparison of them is no run.
+    /// Returns the run directories with their records, oldest first. The comparison is not a run.
     fn runs(&self) -> Vec<(PathBuf, Value)> {
         let entries = fs::read_dir(self.folder.path().join("runs")).into_iter().flatten();
         let mut paths: Vec<PathBuf> =
@@ -109,13 +109,13 @@ fn quantised_forms_are_configurations_and_part_of_what_a_run_is() {
     assert_eq!(quantisation, ["none", "w8a8-dynamic+kv-int8"]);
     let table = fs::read_to_string(runs[1].0.join("perf.csv")).unwrap();
     assert!(table.contains(",w8a8-dynamic+kv-int8,"), "{table}");
-    // Fewer bytes pass the bus, for as much arithmetic.
+    // Fewer bytes cross the memory bus, for the same arithmetic.
     let cost = |run: &(PathBuf, Value), what: &str| {
         run.1["plan"]["performance"][0]["decode_cost"][what].as_u64().unwrap()
     };
     assert!(cost(&runs[1], "bytes") < cost(&runs[0], "bytes"));
     assert_eq!(cost(&runs[1], "flops"), cost(&runs[0], "flops"));
-    // The command line goes before the suite.
+    // The command line takes precedence over the suite.
     bench.run(&["--only", "brain", "--dtype", "fp16", "--kv", "auto"]).expect(0, &[]);
     assert_eq!(dtype(&bench.runs()[2]), "fp16");
 }
@@ -126,7 +126,7 @@ fn flags_choose_among_configurations_or_put_them_aside() {
     bench.run(&["--only", "brain"]).expect(0, &[]);
     assert_eq!(bench.runs().iter().map(dtype).collect::<Vec<_>>(), ["bf16"]);
     bench.run(&["--only", "quarter"]).expect(2, &["--only quarter", "it has half, brain"]);
-    // A device given by hand runs the cases of the first configuration.
+    // With a device on the command line, the cases of the first configuration run on it.
     bench.run(&["--device", "cpu", "--threads", "1"]).expect(0, &[]);
     let runs = bench.runs();
     assert_eq!(runs.len(), 2);
@@ -148,11 +148,12 @@ fn two_configurations_in_turns_are_blocks_of_a_b_b_a() {
         let of = |run| timed(run).into_iter().filter(|l| l["case_id"] == case).collect::<Vec<_>>();
         let [a, b] = [of(&runs[0]), of(&runs[1])];
         let number = |line: &Value, key: &str| line[key].as_u64().unwrap();
-        // Four of either in a block: the suite wants four in all, the blocks want A B B A twice.
+        // Each block has four of either: the suite asks for four in total, but a block needs A B B A twice.
         let blocks = |lines: &[Value]| lines.iter().map(|l| number(l, "block")).collect::<Vec<_>>();
         assert_eq!(blocks(&a), [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]);
         assert_eq!(blocks(&b), blocks(&a));
-        // A process has a clock of its own, so its order is that of its own lines: in each pair one side begins after the other.
+        // Each process has its own clock, so the order of A and B across the runs cannot be checked. The number of
+        // blocks can.
         for run in &runs {
             let group = &run.1["provenance"]["group"];
             assert_eq!(group["blocks"], 3);
@@ -161,14 +162,14 @@ fn two_configurations_in_turns_are_blocks_of_a_b_b_a() {
     assert_eq!(runs[0].1["plan"]["performance"][0]["repetitions"], 12);
     assert!(answer.out.contains("3 blocks cannot decide 6 phases; at least 8 are needed"), "{}", answer.out);
     assert!(answer.out.contains("--blocks 8 --out "), "{}", answer.out);
-    // Not with one, nor with three.
+    // Interleaving needs two configurations, and `--blocks` needs `--interleave`.
     bench
         .run(&["--interleave", "--only", "half"])
         .expect(2, &["interleaving needs two configurations, there are 1"]);
     bench.run(&["--blocks", "3"]).expect(2, &["give --interleave, too"]);
 }
 
-/// The null test, with as many blocks as it takes by itself.
+/// The null test, with the default number of blocks.
 #[test]
 fn a_configuration_is_timed_against_itself() {
     let bench = Bench::new(&SUITE.replace("batch = [1, 2]", "batch = [1]"));
@@ -179,7 +180,7 @@ fn a_configuration_is_timed_against_itself() {
     let names: Vec<&Value> = runs.iter().map(|run| &run.1["provenance"]["group"]["configuration"]).collect();
     assert_eq!(names, ["threads=1", "threads=1 #2"]);
     for run in &runs {
-        // Three phases: seven blocks can decide them.
+        // Three phases need seven blocks.
         assert_eq!(run.1["provenance"]["group"]["blocks"], 7);
         assert_eq!(timed(run).len(), 7 * 4);
     }
@@ -193,7 +194,7 @@ fn a_group_is_gone_on_with_where_it_stopped() {
     bench.run(&[]).expect(0, &[]);
     let first = bench.runs();
     let kept = fs::read(first[0].0.join("requests.jsonl")).unwrap();
-    // The second had half its lines when the power went.
+    // The second run had written half its lines before a power failure.
     let (second, _) = &first[1];
     let lines = fs::read_to_string(second.join("requests.jsonl")).unwrap();
     let half: Vec<&str> = lines.lines().take(3).collect();
@@ -205,7 +206,7 @@ fn a_group_is_gone_on_with_where_it_stopped() {
     assert_eq!(fs::read(runs[0].0.join("requests.jsonl")).unwrap(), kept);
     assert_eq!(timed(&runs[1]).len(), 8);
     assert_eq!(runs[1].1["provenance"]["resumed"], 1);
-    // Had it not even begun, it begins in the same group.
+    // If the second run had not started, it starts in the same group.
     fs::remove_dir_all(&runs[1].0).unwrap();
     bench.run(&["--resume"]).expect(0, &["is finished already"]);
     let runs = bench.runs();
@@ -235,10 +236,10 @@ fn interleaved_runs_are_gone_on_with_block_by_block() {
         assert_eq!(keys(&timed(run)), keys(whole), "{}", run.0.display());
         assert_eq!(run.1["status"], "complete");
     }
-    // What A had alone is of another process than what B has now: the pair is of no block.
+    // The repetition that only A had is from another process than B's new one, so the pair belongs to no block.
     let apart = |run: &(PathBuf, Value)| timed(run).iter().filter(|l| l["block"].is_null()).count();
     assert_eq!(bench.runs().iter().map(apart).collect::<Vec<_>>(), [0, 1]);
-    // A journal of one side that was lost is measured again, and decides nothing.
+    // If the journal of one side is lost, it is measured again and decides nothing.
     let lost = &bench.runs()[0].0;
     fs::remove_file(lost.join("requests.jsonl")).unwrap();
     let answer = bench.run(&["--interleave", "--blocks", "2", "--resume"]);
@@ -247,7 +248,7 @@ fn interleaved_runs_are_gone_on_with_block_by_block() {
     assert!(answer.out.contains("not timed in turn"), "{}", answer.out);
 }
 
-/// A process of a block ends with the one that leads, and what it had is gone on with.
+/// The process of a block ends with its parent, and its results are kept for resuming.
 #[test]
 fn a_stopped_command_stops_its_block() {
     let suite = SUITE
@@ -274,12 +275,12 @@ fn a_stopped_command_stops_its_block() {
     while !begun() && waited.elapsed().as_secs() < 120 {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    // To the one that leads alone.
+    // Only the parent gets the signal.
     std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     crate::support::wait(child).expect(3, &["--resume goes on"]);
     for run in bench.runs() {
         assert_eq!(run.1["status"], "interrupted");
-        // Whole cases of blocks only.
+        // Only whole cases of blocks are recorded.
         assert_eq!(timed(&run).len() % 20, 0);
     }
 }
@@ -301,7 +302,7 @@ fn doctor_has_processes_time_a_model_and_a_comparison_takes_what_they_found() {
 
 #[test]
 fn a_group_killed_before_its_comparison_makes_that_alone() {
-    // Two of the same thing, which the command compares at its end.
+    // Two equal configurations, which the command compares at its end.
     let suite =
         SUITE.replace("dtype = \"bf16\"\nthreads = 1", "threads = 2").replace("dtype = \"fp16\"\n", "");
     let suite = suite.replace("limit = 4\nconfigurations = [\"half\"]", "limit = 4");
@@ -324,7 +325,7 @@ fn a_group_killed_before_its_comparison_makes_that_alone() {
     let after = bench.runs();
     assert_eq!(after.len(), 2, "a run was made again");
     assert_eq!(files(&after), before, "a run was touched");
-    // With all that there, a further --resume has nothing to go on with.
+    // Everything is complete, so a further `--resume` finds nothing to resume.
     bench.run(&["--resume"]).expect(0, &[]);
     assert_eq!(bench.runs().len(), 4);
 }

@@ -1,4 +1,4 @@
-//! `glmbench convert`: pickled checkpoints become the same model in safetensors, or an answer.
+//! `glmbench convert`: pickled checkpoints become the same model in safetensors, or give an error.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, outside the test functions
 
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
-/// A tensor of fp16 numbers for [`pickled`]: name, storage key, numbers in the storage, offset, shape, stride.
+/// A tensor of fp16 numbers for [`pickled`]: name, storage key, length of the storage, offset, shape, stride.
 type Window<'a> = (&'a str, &'a str, u32, u32, &'a [usize], &'a [usize]);
 
-/// The pickle of a state dict.
+/// Returns the pickle of a state dict.
 fn pickled(tensors: &[Window<'_>]) -> Vec<u8> {
     let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
     let number = |number: u32| [b"J", &number.to_le_bytes()[..]].concat();
@@ -40,7 +40,7 @@ fn pickled(tensors: &[Window<'_>]) -> Vec<u8> {
     out
 }
 
-/// A `.bin` file: a zip of the pickle and the storages.
+/// Returns a `.bin` file: a zip of the pickle and the storages.
 fn zipped(entries: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in entries {
@@ -82,7 +82,7 @@ fn files(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Converting this `.bin` file fails with a message and leaves an empty folder.
+/// Checks that converting this `.bin` file fails and leaves an empty folder; returns the message.
 fn refusal(bin: &[u8]) -> String {
     let (from, to) = (folder(&[("pytorch_model.bin", bin)]), tempfile::tempdir().unwrap());
     let message = convert(from.path(), to.path()).expect_err("refused");
@@ -106,7 +106,7 @@ fn what_pythons_own_pickler_writes_is_converted() {
     assert_eq!(source.tensor("transformer.b.window", &[1, 2]).unwrap().to_f32(), [-2.0, 3.25]);
     let raw = fs::read(out.join("model.safetensors")).unwrap();
     assert_eq!(safetensors::SafeTensors::deserialize(&raw).unwrap().len(), 3);
-    // Not again, nor beside the .bin file.
+    // Neither a second time nor next to the .bin file.
     for occupied in [&out, &from.path().to_path_buf()] {
         let before = files(occupied);
         let message = convert(from.path(), occupied).unwrap_err();
@@ -171,7 +171,7 @@ fn a_model_in_shards_is_the_same_model_afterwards() {
     let golden = open_checkpoint(&golden).unwrap();
     assert_eq!(source.fingerprint(&|_| ()).unwrap(), golden.fingerprint(&|_| ()).unwrap());
 
-    // Without their index the numbered shards are the same model; a stray file beside them is another.
+    // Without their index, the numbered shards are still the same model. A stray file next to them makes another one.
     let again = tempfile::tempdir().unwrap();
     fs::remove_file(from.path().join("pytorch_model.bin.index.json")).unwrap();
     convert(from.path(), &again.path().join("out")).unwrap();
@@ -208,7 +208,7 @@ fn a_folder_that_holds_something_is_refused_before_anything_is_written() {
     assert_eq!(convert(from.path(), empty.path()).unwrap(), ["model.safetensors", "config.json"]);
 }
 
-/// A `.bin` file of 64 MB, written a buffer at a time into the output, is long enough to be killed in.
+/// A `.bin` file of 64 MB, copied to the output buffer by buffer, takes long enough to be killed.
 #[cfg(unix)]
 #[test]
 fn a_conversion_that_is_killed_leaves_the_output_as_it_was_and_the_next_one_sweeps_up() {
@@ -228,7 +228,7 @@ fn a_conversion_that_is_killed_leaves_the_output_as_it_was_and_the_next_one_swee
         child.kill().unwrap();
         child.wait().unwrap();
         if out.exists() {
-            // It was quicker: then all is there.
+            // The conversion finished before the kill, so everything must be there.
             assert_eq!(files(&out), ["config.json", "model.safetensors"]);
             fs::remove_dir_all(&out).unwrap();
         } else {
@@ -366,7 +366,7 @@ fn a_folder_with_nothing_to_convert_says_so() {
 #[test]
 fn a_conversion_that_is_stopped_leaves_nothing() {
     let (from, to) = (folder(&[("pytorch_model.bin", &one())]), tempfile::tempdir().unwrap());
-    // Before the first tensor, and before the folder takes its name.
+    // Stops before the first tensor, and before the folder is renamed.
     for asked_at in [1, 2] {
         let asked = std::cell::Cell::new(0);
         let stopped = || {

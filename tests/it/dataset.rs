@@ -1,5 +1,4 @@
-//! Data sets as users have them: the official layouts, the real files where they are at hand, and files
-//! that are not what they should be.
+//! Data sets as users have them: the official layouts, the real files if available, and malformed files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use glmbench::dataset::{Benchmark, Category, Content, DatasetError, Layout, Source, catalogue};
 
-/// The folder of real data sets beside the checkout, if it is there.
+/// Returns the folder of real data sets beside the checkout, if it exists.
 pub(crate) fn real(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/datasets").join(name);
     if path.is_dir() {
@@ -17,7 +16,7 @@ pub(crate) fn real(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// Writes files below a fresh folder.
+/// Writes files into a fresh folder.
 pub(crate) fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (path, bytes) in files {
@@ -31,7 +30,7 @@ pub(crate) fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 pub(crate) const MAPPING: &[u8] = br#"{"law": ["Law", "\u6cd5\u5b66", "Humanities"]}"#;
 const HEADER: &str = "id,question,A,B,C,D,answer\n";
 
-/// Reads the val split of a C-Eval folder whose only subject, law, has this csv file.
+/// Reads the val split of a C-Eval folder in which the only subject, law, has this csv file.
 fn read_law(csv: &[u8]) -> Result<Vec<(String, String)>, String> {
     let dir = folder(&[("subject_mapping.json", MAPPING), ("val/law_val.csv", csv)]);
     let source = Source::open(Benchmark::CEval, dir.path()).unwrap();
@@ -122,7 +121,7 @@ fn a_line_end_within_a_question_is_read_as_one_character_in_both_layouts() {
     let (unix, windows, old_mac) = (csv("\n"), csv("\r\n"), csv("\r"));
     assert_eq!((&unix.0, &unix.1), (&windows.0, &windows.1));
     assert_ne!(unix.2, windows.2);
-    // A carriage return alone is a character of the text.
+    // A lone carriage return is part of the text.
     assert_ne!(unix.0, old_mac.0);
     let line = |end: &str| {
         format!(
@@ -194,7 +193,7 @@ fn the_real_boolq_in_superglues_form_is_the_real_boolq() {
     let dir = folder(&[("val.jsonl", lines.as_bytes())]);
     let read = |root: &Path| Source::open(Benchmark::BoolQ, root).unwrap().read("dev", &[]).unwrap();
     let (own, glue) = (read(&root), read(dir.path()));
-    // Where a title itself holds the dashes the parts are cut elsewhere, and the prompt is the same all the same.
+    // A title that contains the dashes would be split elsewhere, but the prompt would still be the same.
     let prompt = |content: &Content| match content {
         Content::YesNo(q) => format!("{} -- {}\n{}", q.title, q.passage, q.question),
         Content::Choice(_) => unreachable!(),

@@ -1,4 +1,4 @@
-//! What is said before a run: what would be left out, and how long it takes.
+//! Output before a run: the cases that would be left out, and the expected time.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -26,7 +26,7 @@ repetitions = 2
 max_warmups = 1
 "#;
 
-/// A folder with the suite and room for runs.
+/// A folder with the suite and space for runs.
 struct Place(TempDir);
 
 impl Place {
@@ -46,7 +46,7 @@ impl Place {
         answer(&[&["run", &suite, "--out", &out], flags].concat())
     }
 
-    /// The time that `--dry-run` gives below the line that begins so, or beside it.
+    /// Returns the time that `--dry-run` prints below the line that starts with `of`, or on that line.
     fn time(&self, of: &str, flags: &[&str]) -> String {
         let said = self.run(&[&["--dry-run"], flags].concat()).expect(0, &[]).out;
         let mut lines = said.lines().skip_while(|line| !line.starts_with(of));
@@ -58,7 +58,7 @@ impl Place {
 #[test]
 fn check_and_dry_run_name_the_cases_that_run_leaves_out() {
     let place = Place::new();
-    // What takes 60 GB and more on any machine of ours, beside a case that fits.
+    // A case that needs at least 60 GB on any test machine, next to a case that fits.
     let big = ["--set", "performance.0.batch=[1,16777216]"];
     let case = "b16777216-i32-o8: out of memory by estimate: ";
     let suite = place.path("timed.toml");
@@ -70,7 +70,7 @@ fn check_and_dry_run_name_the_cases_that_run_leaves_out() {
     let fits = answer(&["check", &suite]).expect(0, &[]).out;
     assert!(fits.contains("every prompt and shape fits") && !fits.contains("left out"), "{fits}");
 
-    // A card's memory is the profile's.
+    // For a card, the memory size comes from the profile.
     let card = ["--device", "300i-duo", "--emulate=timing"];
     for chip in [&card[..], &["--configuration", "device=300i-duo,emulate=true"]] {
         let flags = [chip, &["--set", "performance.0.batch=[1,1000000]"]].concat();
@@ -80,7 +80,7 @@ fn check_and_dry_run_name_the_cases_that_run_leaves_out() {
         let said = place.run(&[&["--dry-run"], &flags[..]].concat()).expect(0, &[]).out;
         assert!(said.contains("left out  b1000000-i32-o8: ") && said.contains("; each chip has"), "{said}");
     }
-    // Nothing at all fits: nothing is left out, and `run` would end at once.
+    // If nothing fits, nothing is left out: `run` would end at once.
     let all = ["--set", "performance.0.batch=[16777216]", "--set", "accuracy.0.batch=16777216"];
     answer(&[&["check", &suite][..], &all].concat()).expect(2, &["GB are available"]);
     let said = place.run(&[&["--dry-run"], &all[..]].concat()).expect(0, &[]).out;
@@ -138,10 +138,10 @@ fn times_are_unknown_until_a_run_of_the_same_shape_was_recorded_here() {
     let whole = place.time("time", &[]);
     let known = ["time      about ", "time      less than 0.1 s "];
     assert!(known.iter().any(|known| whole.starts_with(known)), "{whole}");
-    // Another shape of case by the nearest; answers that can end early at most.
+    // Another shape is estimated from the nearest recorded case.
     let other = place.time("timing    b1-i64-o16", &["--set", "performance.0.lengths=[[64,16]]"]);
     assert!(other.starts_with("about ") && other.contains(" of "), "{other}");
-    // Another type, another machine, another clock: unknown again.
+    // Another type, thread count or host: unknown again.
     assert_eq!(place.time("timing", &["--dtype", "fp32"]), "time unknown");
     assert_eq!(place.time("timing", &["--threads", "1023"]), "time unknown");
     let record = run.path().join("run.json");
@@ -174,7 +174,7 @@ fn a_card_that_is_emulated_is_told_by_its_profile() {
         "schema = 1\nname = \"card\"\n[[performance]]\nbatch = [1]\nlengths = [[512, 65]]\nrepetitions = 1\n";
     fs::write(place.0.path().join("timed.toml"), suite).unwrap();
     let time = place.time("timing", &flags);
-    // 64 steps of 12 GB at 204 GB/s, and 512 tokens' prefill at 70 Tflop/s: 3.9 s.
+    // 64 steps of 12 GB at 204 GB/s, and prefill of 512 tokens at 70 Tflop/s: 3.9 s.
     assert!(time.starts_with("at least 3.") && time.ends_with("s, by profile 300i-duo"), "{time}");
     let total = place.time("time", &flags);
     assert!(total.starts_with("time      at least 3.") && total.ends_with(" s modelled"), "{total}");

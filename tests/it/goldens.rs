@@ -1,4 +1,4 @@
-//! Parity with logits of the model's own Hugging Face code on small checkpoints.
+//! Parity with logits of the model's own Hugging Face code, on small checkpoints.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ impl Golden {
         self.find(name).unwrap()
     }
 
-    /// Not every golden has every array.
+    /// Returns the array, or `None` if this golden does not have it.
     fn find(&self, name: &str) -> Option<Vec<f32>> {
         let file = SafeTensors::deserialize(&self.arrays).unwrap();
         let data = file.tensor(name).ok()?.data().to_vec();
@@ -79,7 +79,7 @@ fn engine(dir: &Path, setup: &Setup) -> Scheduler {
     load(&config, open_checkpoint(dir).unwrap().into(), &options, &mut |_, _| {}).unwrap()
 }
 
-/// `KL(golden || ours)` in nats, from logits.
+/// Returns `KL(golden || ours)` in nats, from logits.
 fn kl(golden: &[f32], ours: &[f32]) -> f64 {
     let (g, o) = (log_sum_exp(golden), log_sum_exp(ours));
     let term = |(a, b): (&f32, &f32)| {
@@ -93,14 +93,14 @@ fn max_abs(golden: &[f32], ours: &[f32]) -> f32 {
     golden.iter().zip(ours).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// Two largest logits, the difference between them.
+/// Returns the difference between the two largest logits.
 pub fn margin(logits: &[f32]) -> f32 {
     let mut sorted = logits.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
     sorted[0] - sorted[1]
 }
 
-/// What was seen over all positions of all prompts.
+/// Differences over all positions of all prompts.
 #[derive(Debug, Default)]
 pub struct Seen {
     max_abs: f32,
@@ -154,7 +154,7 @@ fn compare(name: &str, setup: &Setup) -> Option<Seen> {
     Some(seen)
 }
 
-/// The golden's greedy tokens are fed back; our choice must be theirs wherever theirs was clear.
+/// Feeds back the golden's greedy tokens. Our choice must be the same wherever the golden's choice was clear.
 fn compare_continuation(
     golden: &Golden,
     setup: &Setup,
@@ -195,7 +195,7 @@ fn compare_continuation(
         .unwrap();
 }
 
-/// The golden's one left-padded batch against our ragged one: choice log-probabilities of every token of the vocabulary.
+/// Compares the golden's left-padded batch with our ragged one, by choice log-probabilities over the whole vocabulary.
 fn compare_batch(golden: &Golden, setup: &Setup, engine: &mut Scheduler, seen: &mut Seen) {
     let vocab = engine.config().padded_vocab_size;
     let Some(expected) = golden.find(&format!("{}.batch", setup.dtype)) else { return };
@@ -217,7 +217,7 @@ fn compare_batch(golden: &Golden, setup: &Setup, engine: &mut Scheduler, seen: &
 
 const GOLDENS: [&str; 2] = ["tiny-g2", "prefix-g2"];
 
-/// Every instruction set of this machine; those in plain Rust, which are slow, on the small golden only.
+/// Returns the instruction sets of this machine. Those in plain Rust are slow, so only the small golden uses them.
 fn instruction_sets(golden: &str) -> impl Iterator<Item = InstructionSet> {
     let small = golden == "prefix-g2";
     let slow = [InstructionSet::Portable, InstructionSet::AmxPortable];

@@ -1,5 +1,5 @@
-//! A sequence's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into
-//! chunks, on the number of threads, or on the instruction set within a family: vectors, and AMX's tiles.
+//! The numbers of a sequence are equal to the last bit whatever the rest of the batch, the prompt's chunks, or the
+//! number of threads. They are also equal for all instruction sets of a family (vectors, or AMX tiles).
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -20,7 +20,7 @@ use proptest::prelude::*;
 
 const VOCAB: usize = 96;
 
-/// Shapes whose widths are no multiples of anything comfortable.
+/// Shapes with widths that are not multiples of convenient sizes.
 fn config(shape: usize) -> ModelConfig {
     let (heads, groups, channels, prefix) =
         [(4, 2, 16, ""), (4, 1, 12, ""), (4, 4, 20, r#","pre_seq_len":5"#), (6, 3, 32, "")][shape];
@@ -63,7 +63,7 @@ impl Setup {
     }
 }
 
-/// Output tokens and the bits of every log-probability after the prompt, a sequence a row.
+/// Returns output tokens and the bits of every log-probability after the prompt, one sequence per row.
 fn run(setup: Setup, prompts: &[Vec<u32>]) -> Vec<(Vec<u32>, Vec<u32>)> {
     let mut engine = setup.engine();
     for prompt in prompts {
@@ -87,7 +87,7 @@ fn run(setup: Setup, prompts: &[Vec<u32>]) -> Vec<(Vec<u32>, Vec<u32>)> {
         .collect()
 }
 
-/// The best kernels of each family that this machine has.
+/// Returns the best kernels of each family on this machine.
 fn families() -> impl Strategy<Value = InstructionSet> {
     let best = |tiles| InstructionSet::ALL.into_iter().rfind(|s| s.available() && s.has_tiles() == tiles);
     prop::sample::select([false, true].into_iter().filter_map(best).collect::<Vec<_>>())

@@ -1,4 +1,4 @@
-//! Integration tests: the product as a user meets it.
+//! Integration tests: the product from the user's view.
 
 #![cfg(test)]
 

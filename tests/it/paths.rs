@@ -1,4 +1,4 @@
-//! Paths and arguments that are no UTF-8: Linux has them, so every command takes them, or answers.
+//! Paths and arguments that are not UTF-8. Linux allows them, so every command accepts them or gives an error.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
@@ -28,7 +28,7 @@ repetitions = 2
 max_warmups = 1
 "#;
 
-/// A folder whose name is no UTF-8, with a model, a set and a suite in it.
+/// A folder with a non-UTF-8 name that contains a model, a data set and a suite.
 struct Place {
     _folder: TempDir,
     path: PathBuf,
@@ -53,7 +53,7 @@ impl Place {
         self.path.join(name).into()
     }
 
-    /// A word such as `boolq=PATH`.
+    /// Returns a word such as `boolq=PATH`.
     fn word(&self, before: &str, name: &str) -> OsString {
         [OsStr::new(before), &self.at(name)].into_iter().collect()
     }
@@ -72,7 +72,7 @@ fn every_command_takes_paths_that_are_no_utf8() {
     let (suite, runs, model, set) =
         (place.at("s.toml"), place.at("runs"), place.at("model"), place.word("boolq=", "set"));
     let run = [o("run"), &suite, o("--set"), &set, o("--threads"), o("1"), o("--out"), &runs];
-    // The suite's own model lies beside it. Two repetitions are no valid measurement.
+    // The suite's model is in the same folder. Two repetitions are not a valid measurement.
     let first = answer(&run);
     assert!(matches!(first.code, Some(0 | 4)), "{first:?}");
     let named = [&run[..], &[o("--model"), &model]].concat();
@@ -128,7 +128,7 @@ fn every_command_takes_paths_that_are_no_utf8() {
     asked(&[&[o("logits"), o("--model"), &dummy][..], &flags].concat(), 0);
 }
 
-/// Words that cannot be had as text are refused by name, never by a panic.
+/// Words that must be text are rejected by name, never by a panic.
 #[test]
 fn words_that_are_no_utf8_are_answered() {
     let word = OsStr::from_bytes(b"a\xff");

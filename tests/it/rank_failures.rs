@@ -1,5 +1,5 @@
-//! One rank that fails ends the run with one error: nobody waits for ever, and every rank's device is dropped where it was
-//! made.
+//! A failing rank ends the run with one error. No rank waits forever, and every device is dropped on the thread that
+//! made it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use glmbench::engine::weights::StorageType;
 use glmbench::engine::weights::dummy::Dummy;
 use glmbench::engine::{EngineError, Request, scheduler::Scheduler};
 
-/// Where rank 1 fails.
+/// The place at which rank 1 fails.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     None,
     Device,
     Cache,
-    /// With an error, at so many additions.
+    /// With an error at this addition, counted from 1.
     Error(usize),
-    /// With a panic, at so many additions.
+    /// With a panic at this addition, counted from 1.
     Panic(usize),
 }
 
-/// Ranks of the oracle, the second of which fails.
+/// Ranks of the reference device; rank 1 fails.
 struct Faulty {
     ranks: ReferenceGroup,
     fault: Fault,
@@ -74,7 +74,7 @@ fn planted() -> DeviceError {
     DeviceError::OutOfMemory { device: "faulty", what: "a planted fault".into(), wanted_bytes: 1 }
 }
 
-/// The oracle with a fault planted, that knows the thread it belongs to.
+/// The reference device with a planted fault. It knows its own thread.
 struct Watched {
     inner: Reference,
     rank: usize,
@@ -86,7 +86,7 @@ struct Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // A device that is dropped elsewhere stays counted.
+        // A device dropped on another thread still counts as alive.
         if std::thread::current().id() == self.home {
             self.alive.fetch_sub(1, Ordering::SeqCst);
         }
@@ -189,7 +189,7 @@ impl Device for Watched {
     }
 }
 
-/// Two layers, so four additions a step.
+/// Two layers, so there are four additions per step.
 fn config() -> ModelConfig {
     let text = r#"{"model_type":"chatglm","num_layers":2,"hidden_size":24,"ffn_hidden_size":32,"kv_channels":8,
         "num_attention_heads":4,"multi_query_attention":true,"multi_query_group_num":2,
@@ -205,7 +205,7 @@ fn load(world: usize, fault: Fault, alive: &Arc<AtomicUsize>) -> Result<Ranks, E
     Ranks::load(group, &config, RotaryMode::Exact, limits, source, &mut |_, _| {})
 }
 
-/// What `work` gives; a test that hangs fails instead.
+/// Returns the result of `work`, or fails if it hangs.
 fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = channel();
     std::thread::spawn(move || sender.send(work()));
@@ -234,7 +234,8 @@ fn a_rank_that_cannot_load_is_the_loads_error() {
 
 #[test]
 fn a_rank_that_fails_in_a_step_ends_all_with_its_own_error() {
-    // The first additions of a step, and the last, with the others in a sum or at its end.
+    // Additions 1 and 2 are in the first step, 4 is its last, and 7 is in the second step. The other ranks are then in
+    // a sum or at its end.
     for (world, at) in [(2, 1), (2, 4), (4, 2), (4, 7)] {
         let alive = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&alive);

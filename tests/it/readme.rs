@@ -1,12 +1,12 @@
-//! The README's blocks are what the program prints.
+//! The README's blocks show the actual output of the program.
 //!
-//! A block lies between `<!-- glmbench ARGUMENTS -->` and `<!-- end -->` and holds one fence with the command's standard
-//! output. ` | TEXT` after the arguments, once or several times, picks the paragraphs that begin so, ` | TEXT:N` the first N
-//! lines of one; what is left out between them is an ellipsis. `<!-- measured glmbench … -->` is of a clock on the machine that
-//! wrote it: it is written by the same way and never compared.
+//! A block lies between `<!-- glmbench ARGUMENTS -->` and `<!-- end -->` and contains one fence with the command's
+//! standard output. ` | TEXT` after the arguments selects a paragraph that starts with TEXT; it may be repeated.
+//! ` | TEXT:N` selects only the first N lines. An ellipsis marks omitted parts. `<!-- measured glmbench … -->` depends
+//! on the clock of the machine that wrote it: it is written in the same way but never compared.
 //!
-//! `scripts/readme_blocks.sh` writes blocks anew, by this test with `GLMBENCH_README` set: a word of the commands that are
-//! wanted, `compared` or `all`.
+//! `scripts/readme_blocks.sh` rewrites blocks by running this test with `GLMBENCH_README` set to part of a command,
+//! `compared` or `all`.
 
 use std::fs;
 
@@ -19,18 +19,18 @@ const END: &str = "<!-- end -->";
 /// A block of the README.
 #[derive(Debug, PartialEq)]
 struct Block<'a> {
-    /// The clock of this machine is in it.
+    /// Whether the output depends on the machine's clock.
     measured: bool,
-    /// As a shell would cut it.
+    /// The arguments, split as by a shell.
     arguments: Vec<&'a str>,
-    /// Paragraphs by their first words, and how many of their lines; all of the output where there is none.
+    /// Selected paragraphs by their first words, with a number of lines. Empty for the whole output.
     picks: Vec<(&'a str, usize)>,
-    /// What lies between the marks.
+    /// The text between the marks.
     text: &'a str,
 }
 
 impl<'a> Block<'a> {
-    /// From the words of a mark, without its brackets.
+    /// Parses the words of a mark, without its brackets.
     fn parse(mark: &'a str, text: &'a str) -> Option<Self> {
         let measured = mark.strip_prefix("measured ");
         let mut parts = measured.unwrap_or(mark).split(" | ");
@@ -47,7 +47,7 @@ impl<'a> Block<'a> {
         format!("glmbench {}", self.arguments.join(" "))
     }
 
-    /// Whether a word of `GLMBENCH_README` means it.
+    /// Returns whether `word`, the value of `GLMBENCH_README`, selects this block.
     fn is_asked_for(&self, word: &str) -> bool {
         match word {
             "all" => true,
@@ -56,7 +56,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// The fence as it has to be.
+    /// Returns the expected fence.
     fn fence(&self) -> String {
         let out = tempfile::tempdir().unwrap();
         let mut arguments = self.arguments.clone();
@@ -70,7 +70,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// The README's blocks.
+/// Returns the README's blocks.
 fn blocks(readme: &str) -> Vec<Block<'_>> {
     let mark = |piece: &str| piece.starts_with("glmbench ") || piece.starts_with("measured glmbench ");
     let pieces = readme.split("<!-- ").skip(1).filter(|piece| mark(piece));
@@ -83,7 +83,7 @@ fn blocks(readme: &str) -> Vec<Block<'_>> {
     pieces.map(block).collect()
 }
 
-/// The picked paragraphs of an output.
+/// Returns the selected paragraphs of an output.
 fn pick(output: &str, picks: &[(&str, usize)]) -> Result<String, String> {
     let paragraphs: Vec<Vec<&str>> = output
         .split("\n\n")
@@ -114,7 +114,7 @@ fn pick(output: &str, picks: &[(&str, usize)]) -> Result<String, String> {
     Ok(picked)
 }
 
-/// Compares, or writes anew what `GLMBENCH_README` asks for.
+/// Compares the blocks, or rewrites those that `GLMBENCH_README` selects.
 #[test]
 fn the_blocks_are_what_the_program_prints() {
     let readme = fs::read_to_string(PATH).unwrap();
@@ -143,7 +143,7 @@ fn the_blocks_are_what_the_program_prints() {
     }
 }
 
-/// What the program printed once and nobody prints again would grow stale unseen.
+/// Program output outside of a block would become outdated unnoticed.
 #[test]
 fn every_output_in_the_readme_is_a_block() {
     let readme = fs::read_to_string(PATH).unwrap();

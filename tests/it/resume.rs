@@ -1,4 +1,5 @@
-//! The law of resuming: a run that was ended at any moment and gone on with leaves what an undisturbed run leaves, times aside.
+//! The rule of resuming: a run stopped at any moment and resumed leaves the same as an undisturbed run, except for
+//! times.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{Answer, answer, glmbench, wait};
 
-/// A suite over the sample sets: two tasks, one of two stages.
+/// A suite with the sample sets: two tasks, one of which has two stages.
 const SUITE: &str = r#"schema = 1
 name = "k"
 [model]
@@ -32,7 +33,8 @@ limit = 12
 batch = 3
 "#;
 
-/// Two shapes to time as well, and a target that speaks of one; a run with this measures the machine first, which takes a second.
+/// Two shapes to time, and a target about one of them. A run with a target first measures the machine, which takes a
+/// second.
 const TIMED: &str = r#"[[performance]]
 batch = [1, 2]
 lengths = [[16, 6]]
@@ -44,7 +46,7 @@ case = "b1-i16-o6"
 at_least = 0.5
 "#;
 
-/// A folder with a suite and the run directories it leaves.
+/// A folder with a suite and its run directories.
 struct Bench {
     folder: TempDir,
 }
@@ -72,29 +74,29 @@ impl Bench {
         answer(&self.args(more))
     }
 
-    /// What a verb says of the one run.
+    /// Runs a verb on the only run.
     fn verb(&self, verb: &str) -> Answer {
         answer(&[verb, self.the_run().to_str().unwrap()])
     }
 
-    /// All run directories.
+    /// Returns all run directories.
     fn runs(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.folder.path().join("runs")).into_iter().flatten();
         let mut runs: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
-        // A kill may come between a folder and its record.
+        // A kill may come between the creation of a folder and of its record.
         runs.retain(|run| run.join("run.json").is_file());
         runs.sort();
         runs
     }
 
-    /// The one run directory, once it is there.
+    /// Returns the only run directory.
     fn the_run(&self) -> PathBuf {
         let runs = self.runs();
         assert_eq!(runs.len(), 1, "{runs:?}");
         runs[0].clone()
     }
 
-    /// Waits until a journal has more than `lines` lines; false when the program ends first.
+    /// Waits until a journal has more than `lines` lines. Returns false if the program ends first.
     fn wait_for(&self, child: &mut Child, journal: &str, lines: usize) -> bool {
         let start = Instant::now();
         while child.try_wait().unwrap().is_none() {
@@ -116,19 +118,19 @@ fn lines(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The samples without their times.
+/// Returns the samples without their times.
 pub fn samples(run: &Path) -> Vec<Value> {
     let mut all = lines(&run.join("samples.jsonl"));
     for line in &mut all {
         let fields = line.as_object_mut().unwrap();
-        // It covers the times.
+        // The checksum covers the times.
         fields.remove("sum").unwrap();
         assert!(fields.remove("t_start_ns").unwrap().as_u64() <= fields.remove("t_end_ns").unwrap().as_u64());
     }
     all
 }
 
-/// Case, repetition and output of the timed repetitions, and whether the machine was measured around them.
+/// Returns case, repetition and output of the timed repetitions, and whether the machine was measured around them.
 fn timed(run: &Path) -> Vec<Value> {
     let all = lines(&run.join("requests.jsonl"));
     let timed = all.iter().filter(|line| line["kind"] == "timed");
@@ -140,7 +142,7 @@ fn timed(run: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// The rows of `accuracy.csv` without run and duration.
+/// Returns the rows of `accuracy.csv` without run and duration.
 fn accuracy(run: &Path) -> Vec<Vec<String>> {
     let mut reader = csv::Reader::from_path(run.join("accuracy.csv")).unwrap();
     let kept: Vec<bool> =
@@ -161,7 +163,7 @@ fn assert_same(run: &Path, undisturbed: &Path) {
     let status = |run: &Path| record(run)["status"].clone();
     assert_eq!(status(run), "complete");
     assert!(run.join("report.html").is_file() && run.join("perf.csv").is_file());
-    // The run's clock does not go back where the run was gone on with.
+    // The run's clock does not go back after resuming.
     for pair in lines(&run.join("requests.jsonl")).windows(2) {
         assert!(pair[0]["end_ns"].as_u64() <= pair[1]["start_ns"].as_u64());
     }
@@ -177,8 +179,8 @@ fn write_record(run: &Path, change: impl Fn(&mut Value)) {
     fs::write(run.join("run.json"), changed.to_string()).unwrap();
 }
 
-/// Cuts the journals of a finished run at each of `cuts` (shares of their bytes), lets its record say `status`, resumes, and
-/// holds the outcome against the undisturbed run.
+/// Cuts the journals of a finished run at each of `cuts` (shares of their bytes) and sets the status of its record.
+/// Then resumes and compares the result with the undisturbed run.
 fn cut_and_resume(bench: &Bench, cuts: &[(f64, f64, &str)]) {
     bench.run(&[]).expect(0, &[]);
     let run = bench.the_run();
@@ -202,7 +204,7 @@ fn cut_and_resume(bench: &Bench, cuts: &[(f64, f64, &str)]) {
 #[test]
 fn a_run_cut_at_any_byte_is_gone_on_with_to_the_same_end() {
     let bench = Bench::new(SUITE);
-    // The last: killed before the report was made, after the record said that all is there.
+    // The last cut: killed before the report, after the record was marked complete.
     let [running, complete] = ["running", "complete"];
     let cuts = [
         (0.0, 0.0, running),
@@ -212,7 +214,7 @@ fn a_run_cut_at_any_byte_is_gone_on_with_to_the_same_end() {
         (1.0, 0.0, complete),
     ];
     cut_and_resume(&bench, &cuts);
-    // Nothing is left to go on with: a further --resume says so and begins anew.
+    // Nothing is left to resume: a further `--resume` says so and starts a new run.
     next_second();
     bench
         .run(&["--resume"])
@@ -224,13 +226,13 @@ fn a_run_cut_at_any_byte_is_gone_on_with_to_the_same_end() {
 fn a_timed_part_cut_at_any_byte_is_gone_on_with_to_the_same_end() {
     let bench = Bench::new(&[SUITE, TIMED].concat());
     cut_and_resume(&bench, &[(0.7, 0.0, "running"), (1.0, 0.3, "running"), (1.0, 0.99, "interrupted")]);
-    // The machine is measured around the repetitions of the case that a target speaks of, of later ones as of the first.
+    // The machine is measured around the repetitions of the case with the target, both before and after resuming.
     for line in timed(&bench.the_run()) {
         assert_eq!(line[4], json!(line[0] == "b1-i16-o6"), "{line}");
     }
 }
 
-/// Run directories are named by the second they began in.
+/// Run directories are named by the second of their start.
 fn next_second() {
     std::thread::sleep(Duration::from_millis(1050));
 }
@@ -323,7 +325,7 @@ fn what_was_changed_meanwhile_is_not_gone_on_with() {
     }
     assert_eq!(bench.runs().len(), 5);
     assert_eq!(fs::read(run.join("run.json")).unwrap(), kept);
-    // What is missing in the middle is done again, and the lines behind it keep their places.
+    // A line missing in the middle is computed again, and the lines after it keep their places.
     let undisturbed = bench.folder.path().join("undisturbed");
     copy(&run, &undisturbed);
     let path = run.join("samples.jsonl");
@@ -333,7 +335,7 @@ fn what_was_changed_meanwhile_is_not_gone_on_with() {
     fs::write(&path, fewer.join("\n") + "\n").unwrap();
     bench.run(&["--resume"]).expect(0, &["2 lines stand, 21 more are kept for their places"]);
     assert_eq!(samples(&run), samples(&undisturbed));
-    // A line that cannot be read is done again; it was kept aside.
+    // An unreadable line is set aside and computed again.
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replacen("\"schema\":3", "\"schema\":7", 2)).unwrap();
     bench.run(&["--resume"]).expect(
@@ -344,7 +346,7 @@ fn what_was_changed_meanwhile_is_not_gone_on_with() {
     assert!(fs::read_to_string(run.join("samples.jsonl.set-aside")).unwrap().contains("\"schema\":7"));
 }
 
-/// Two processes that begin in one second have a directory each.
+/// Processes that start in the same second get different directories.
 #[test]
 fn two_runs_of_one_second_have_two_names() {
     let bench = Bench::new(SUITE);
@@ -360,14 +362,14 @@ fn two_runs_of_one_second_have_two_names() {
     }
 }
 
-/// Bytes of a run's journals.
+/// Returns the size of a run's journals in bytes.
 fn journal_bytes(run: &Path) -> u64 {
     let files = fs::read_dir(run).into_iter().flatten().flatten();
     let journals = files.filter(|file| file.path().extension().is_some_and(|kind| kind == "jsonl"));
     journals.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }
 
-/// Kills at `kills` moments spread over a run, each in a run of its own, and goes on with every one.
+/// Kills `kills` runs at moments spread over a run, and resumes each.
 fn kill_at_many_moments(kills: u32) {
     let undisturbed = Bench::new(SUITE);
     undisturbed.run(&[]).expect(0, &[]);
@@ -376,7 +378,7 @@ fn kill_at_many_moments(kills: u32) {
     for moment in 0..kills {
         let bench = Bench::new(SUITE);
         let mut child = bench.start(&[]);
-        // By what is written, not by the clock: a busy machine is as slow as it is.
+        // Waits for written bytes instead of a time, since the speed of a busy machine varies.
         let enough = whole * u64::from(moment) / u64::from(kills);
         let written = || bench.runs().first().map_or(0, |run| journal_bytes(run));
         while written() < enough && child.try_wait().unwrap().is_none() {
@@ -400,7 +402,7 @@ fn a_run_killed_at_any_moment_is_gone_on_with() {
     kill_at_many_moments(8);
 }
 
-/// The long one: `cargo test --release --test it -- --ignored hundreds`.
+/// The long version: `cargo test --release --test it -- --ignored hundreds`.
 #[test]
 #[ignore = "takes about ten minutes"]
 fn a_run_killed_at_hundreds_of_moments_is_gone_on_with() {

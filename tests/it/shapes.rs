@@ -1,4 +1,4 @@
-//! The CPU engine gives the oracle's numbers for any shape of the family, not only ChatGLM2-6B's.
+//! The CPU engine matches the reference device for any shape of the model family, not only ChatGLM2-6B's.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use glmbench::stats::parity::kl_divergence;
 
 use crate::support::Loud;
 
-/// Keys of `config.json` that differ from [`config`]'s.
+/// Keys of `config.json` that differ from [`config`].
 struct Shape {
     name: &'static str,
     keys: &'static [(&'static str, &'static str)],
@@ -68,11 +68,11 @@ fn config(shape: &Shape) -> ModelConfig {
     ModelConfig::from_json(&keys.to_string(), Path::new("config.json")).unwrap()
 }
 
-/// Logits of every position of a prompt of the shape's length.
+/// Returns the logits of every position of a prompt with the shape's length.
 fn logits(shape: &Shape, device: DeviceKind, dtype: DType) -> Vec<Vec<f32>> {
     let config = config(shape);
     let limits = Limits { max_logit_rows: 256, ..Limits::for_batch(&config, 1, shape.prompt) };
-    // The exact table: the oracle, which is fp32, would not share the roundings of the other types.
+    // The exact table: the fp32 reference would not share the rounding of the other types.
     let options = LoadOptions {
         device,
         precision: dtype.into(),

@@ -1,4 +1,5 @@
-//! What a stranger's data set, suite or record holds is shown as letters: nothing acts on a terminal, a page or a spreadsheet.
+//! Content of foreign data sets, suites and records is shown as plain text. It has no effect on a terminal, a page or a
+//! spreadsheet.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -10,11 +11,11 @@ use tempfile::TempDir;
 
 use crate::support::{Answer, answer};
 
-/// Clears the screen, sets a title, goes back to the line's begin, C1's CSI, DEL, and turns the reading order round.
+/// Clears the screen, sets a title, returns to the line start, C1's CSI, DEL, and reverses the reading order.
 const ACTS: &str = "\u{1b}[2J\u{1b}]0;x\u{7}\r\u{9b}31m\u{7f}\u{202e}\u{2066}";
 const MARKUP: &str = "<script>x()</script><img src=x onerror=y>|`a`**b**[c](http://d)";
 
-/// Holds that nothing in a text acts.
+/// Checks that a text contains no active characters.
 #[track_caller]
 fn inert(text: &str) {
     let acts = |c: char| {
@@ -35,7 +36,7 @@ fn shown<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Answer {
     answer
 }
 
-/// A data set and a suite that try everything, and a run of them.
+/// A data set and a suite full of active characters, and a run of them.
 struct Bench {
     folder: TempDir,
 }
@@ -71,7 +72,7 @@ impl Bench {
     }
 }
 
-/// Every text of a record replaced, where no reader asks for a certain one.
+/// Replaces every text of a record, except where readers require a specific one.
 fn spoil(run: &Path) {
     let text = format!("=1+1{ACTS}{MARKUP}\n# x");
     let path = run.join("run.json");
@@ -82,7 +83,7 @@ fn spoil(run: &Path) {
     record["run_id"] = json!(text);
     record["provenance"]["command_line"] = json!(["glmbench", text]);
     record["first_prompt"]["text"] = json!(format!("```\n{text}"));
-    // As an older program would have left it: without sums and seal, which would tell of all this.
+    // As from an older program: without checksums and seal, which would reveal the changes.
     record["schema"] = json!(2);
     let fields = record.as_object_mut().unwrap();
     fields.remove("sum");
@@ -129,7 +130,7 @@ fn texts_of_a_data_set_and_a_suite_do_nothing() {
     let missing = format!("no{ACTS}where");
     shown(&["show", run, &missing]).expect(2, &[r"no\u{1b}[2J"]);
     shown(&["run", &missing]).expect(2, &[r"no\u{1b}[2J"]);
-    // clap leaves out what it takes for colour.
+    // clap removes what it takes for colour codes.
     shown(&[&missing]).expect(2, &[r"\r\u{9b}31m\u{202e}\u{2066}where"]);
 }
 

@@ -1,4 +1,4 @@
-//! What SIGTERM, SIGINT and SIGHUP do, from the first moment of a command to its last.
+//! The effect of SIGTERM, SIGINT and SIGHUP, from the first moment of a command to its last.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
@@ -20,7 +20,7 @@ fn send(child: &Child, signal: &str) {
     assert!(sent.success());
 }
 
-/// Waits until the program handles SIGTERM, which it does before anything else.
+/// Waits until the program handles SIGTERM, which is the first thing it does.
 fn ready(child: &mut Child) {
     let begin = Instant::now();
     loop {
@@ -43,7 +43,7 @@ fn ends_within(child: Child, time: Duration) -> Answer {
     answer
 }
 
-/// A pipe that nobody writes to: whoever opens it to read waits.
+/// A named pipe without a writer: a reader blocks on opening it.
 fn pipe(folder: &TempDir) -> String {
     let path = folder.path().join("pipe");
     if !path.exists() {
@@ -84,7 +84,7 @@ fn a_command_that_waits_for_a_person_is_stopped() {
     for (command, signal) in [("tokenize", "TERM"), ("chat", heard("INT")), ("tokenize", heard("HUP"))] {
         let mut child = glmbench(&[command, "--model", "demo"]).stdin(Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
-        // It is inside its work once it has answered.
+        // Once the command has answered, it is in its main loop.
         input.write_all(if command == "chat" { b"What is it?\n" } else { b"\"a\"\n" }).unwrap();
         let mut answered = [0];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut answered).unwrap();
@@ -94,7 +94,7 @@ fn a_command_that_waits_for_a_person_is_stopped() {
     }
 }
 
-/// What `nohup` and batch systems set ignored stays so.
+/// Signals that `nohup` and batch systems set to be ignored stay ignored.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_signal_that_is_to_be_ignored_is_ignored() {
@@ -118,7 +118,7 @@ fn a_signal_that_is_to_be_ignored_is_ignored() {
     drop(input);
 }
 
-/// A suite that takes a second to measure the machine, then some to run.
+/// A suite that takes a second to measure the machine, and then some seconds to run.
 const SUITE: &str = r#"schema = 1
 name = "s"
 [model]
@@ -174,7 +174,7 @@ fn a_run_that_is_stopped_at_any_moment_is_incomplete_and_goes_on() {
 fn a_second_signal_ends_a_run_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let (suite, out) = (suite(&folder), folder.path().join("runs"));
-    // Plain loops over a long prompt: one step takes minutes.
+    // The reference device with a long prompt: one step takes minutes.
     let mut child = glmbench(&["run", &suite, "--device", "reference", "--out", out.to_str().unwrap()])
         .args(["--set", "performance.0.lengths=[[1900, 100]]", "--limit", "1"])
         .spawn()
@@ -199,7 +199,7 @@ fn a_second_signal_ends_a_run_at_once() {
         .expect(3, &[&format!("SIG{first}: stopping after this step"), "SIGTERM: stopped"]);
 }
 
-/// Standard output and standard error go into a pipe that is closed after a few bytes.
+/// Standard output and standard error go into pipes whose readers close at once.
 #[test]
 fn a_reader_that_goes_away_is_no_panic_in_any_command() {
     for command in [

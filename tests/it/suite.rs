@@ -1,4 +1,4 @@
-//! Suite files: what they say, what is wrong with them, and what their hash moves with.
+//! Suite files: their contents, their faults, and the inputs of their hash.
 
 use std::path::Path;
 
@@ -247,7 +247,7 @@ fn targets_say_what_is_expected_of_which_case() {
     let target = &suite.targets[0];
     assert_eq!((target.figure, target.at_least, target.at_most), (Figure::DecodeSpeedup, Some(7.0), None));
     assert_eq!((target.case.as_deref(), target.over.as_deref()), (Some("b2-i8-o4"), Some("b1-i8-o4")));
-    // Neither decides what is measured, so that runs stay comparable.
+    // Neither affects the measurement, so runs stay comparable.
     assert_eq!(suite.content_hash(), parse(GOOD, &[]).unwrap().content_hash());
     for (table, message) in [
         ("figure = \"decode-bandwith\"", "did you mean `decode-bandwidth`?"),
@@ -271,7 +271,7 @@ fn targets_say_what_is_expected_of_which_case() {
     }
 }
 
-/// A hundred thousand keys, and as many values in one line, are read in time that grows hardly more than they do.
+/// 60,000 keys, or 200,000 values in one line, are rejected in bounded time.
 #[test]
 fn a_suite_of_many_keys_is_answered_in_time() {
     let begin = std::time::Instant::now();

@@ -1,4 +1,4 @@
-//! What several themes need.
+//! Helpers of several test modules.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use glmbench::engine::weights::dummy::Dummy;
 use glmbench::engine::weights::{StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 
-/// A path in the material beside the checkout; `None`, with a word on stderr, where it is not there.
+/// Returns a path in the material beside the checkout, or `None` with a message on stderr if it is missing.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let full = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
     if full.exists() {
@@ -21,8 +21,8 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// A signal that programs started here hear: `signal`, or SIGTERM, with a word on stderr, where this process was told to ignore it, as
-/// under `nohup` or behind a shell's `&`.
+/// Returns a signal that programs started here receive: `signal`, or else SIGTERM with a message on stderr. The second
+/// applies where this process ignores `signal`, as under `nohup` or behind a shell's `&`.
 #[cfg(unix)]
 pub fn heard(signal: &'static str) -> &'static str {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -40,10 +40,10 @@ pub fn heard(signal: &'static str) -> &'static str {
     "TERM"
 }
 
-/// What a run of the program answered.
+/// The result of running the program.
 #[derive(Debug)]
 pub struct Answer {
-    /// Exit code; `None` where a signal ended it.
+    /// Exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub out: String,
@@ -52,7 +52,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Of a program that has ended.
+    /// The result of a finished program.
     pub fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let answer =
@@ -61,7 +61,7 @@ impl Answer {
         answer
     }
 
-    /// Holds the exit code and that the words name all of `says`.
+    /// Checks the exit code and that standard error contains all of `says`.
     #[track_caller]
     pub fn expect(self, code: i32, says: &[&str]) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -72,7 +72,7 @@ impl Answer {
     }
 }
 
-/// The program in the checkout, with no terminal and nothing on standard input.
+/// The program in the checkout, without a terminal or standard input.
 pub fn glmbench<S: AsRef<OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_glmbench"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).stdin(Stdio::null());
@@ -85,7 +85,7 @@ pub fn answer<S: AsRef<OsStr>>(args: &[S]) -> Answer {
     Answer::of(glmbench(args).output().unwrap())
 }
 
-/// Waits for a program that was started.
+/// Waits for a started program.
 pub fn wait(child: Child) -> Answer {
     Answer::of(child.wait_with_output().unwrap())
 }
@@ -93,12 +93,12 @@ pub fn wait(child: Child) -> Answer {
 /// Runs the program with `input` on standard input.
 pub fn answer_to<S: AsRef<OsStr>>(args: &[S], input: &[u8]) -> Answer {
     let mut child = glmbench(args).stdin(Stdio::piped()).spawn().unwrap();
-    // A program that ends before it has read all is fine.
+    // The program may end before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input);
     wait(child)
 }
 
-/// [`Dummy`] with everything but the norms so many times as large: at its own 0.02 attention hardly looks at anything.
+/// [`Dummy`] with everything but the norms scaled by a factor. At its own 0.02, attention is nearly uniform.
 pub struct Loud(pub Dummy, pub f32);
 
 impl WeightSource for Loud {

@@ -1,4 +1,4 @@
-//! Records that are not what was written: every verb says so, and `--resume` mends what can be mended.
+//! Records that were changed after writing: every verb reports it, and `--resume` repairs what can be repaired.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::resume::samples;
 use crate::support::{Answer, answer};
 
-/// Two tasks, one of two stages, on the processor.
+/// Two tasks, one of which has two stages, on the CPU.
 const ASKED: &str = r#"schema = 1
 name = "asked"
 [model]
@@ -31,7 +31,7 @@ protocol = "modeltest"
 limit = 8
 "#;
 
-/// Shapes, searches and loads on an emulated card, where only the clock runs.
+/// Shapes, searches and loads on an emulated card in clock-only mode.
 const TIMED: &str = r#"schema = 1
 name = "timed"
 [model]
@@ -55,7 +55,7 @@ lengths = [[16, 4]]
 max_batch = 4
 "#;
 
-/// A finished run, and the words that made it.
+/// A finished run and its command line.
 struct Bench {
     folder: TempDir,
     words: Vec<String>,
@@ -87,7 +87,7 @@ impl Bench {
         Self::new(TIMED, &["--device", "800i-a2", "--emulate"])
     }
 
-    /// The run directory.
+    /// Returns the run directory.
     fn run(&self) -> PathBuf {
         let entries = fs::read_dir(self.folder.path().join("runs")).unwrap();
         let runs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -95,12 +95,12 @@ impl Bench {
         runs[0].clone()
     }
 
-    /// What the run left before anybody laid hands on it.
+    /// Returns the copy of the run before any tampering.
     fn untouched(&self) -> PathBuf {
         self.folder.path().join("untouched")
     }
 
-    /// Makes the run again what it was.
+    /// Restores the original state of the run.
     fn restore(&self) {
         let run = self.run();
         fs::remove_dir_all(&run).unwrap();
@@ -117,7 +117,7 @@ impl Bench {
         answer(&self.words.iter().cloned().chain(more).collect::<Vec<_>>())
     }
 
-    /// The run is what an undisturbed one is, times aside.
+    /// Checks that the run equals an undisturbed one, except for times.
     #[track_caller]
     fn assert_mended(&self, how: &str) {
         let (run, untouched) = (self.run(), self.untouched());
@@ -138,7 +138,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The lines of a journal without what a clock gave, and without their sums, which cover that.
+/// Returns the lines of a journal without times, and without the checksums that cover the times.
 fn without_times(path: &Path) -> Vec<Value> {
     let strip = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
@@ -159,7 +159,7 @@ fn strip_times(value: &mut Value) {
     }
 }
 
-/// A line with its sum made right, as a person makes it who knows the format.
+/// Returns a line with a corrected checksum, as from someone who knows the format.
 fn forged(line: &str) -> String {
     let open = line.rsplit_once(",\"sum\":\"").unwrap().0;
     let digest = Sha256::digest(open);
@@ -173,10 +173,10 @@ fn edit(path: &Path, change: &dyn Fn(Vec<String>) -> Vec<String>) {
     fs::write(path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
 }
 
-/// Something done to a journal, and a word of what is said of it.
+/// A change of a journal, and a word of the resulting message.
 type Tampering = (&'static str, fn(&Path), &'static str);
 
-/// The ways in which a journal can be laid hands on.
+/// The ways to tamper with a journal.
 const TAMPERINGS: [Tampering; 13] = [
     ("deleted", |path| fs::remove_file(path).unwrap(), ""),
     ("emptied", |path| fs::write(path, "").unwrap(), ""),
@@ -230,7 +230,7 @@ const TAMPERINGS: [Tampering; 13] = [
         "a byte changed",
         |path| {
             edit(path, &|mut lines| {
-                // The last digit before the sum: the line reads as well as before.
+                // Changes the last digit before the checksum, so the line stays readable.
                 let before_sum = lines[0].rfind(",\"sum\"").unwrap();
                 let at = lines[0][..before_sum].rfind(|c: char| c.is_ascii_digit()).unwrap();
                 let other = if &lines[0][at..=at] == "7" { "8" } else { "7" };
@@ -271,7 +271,8 @@ const TAMPERINGS: [Tampering; 13] = [
     ),
 ];
 
-/// Lays hands on each of `journals` in each way: the report says so and ends with 4, and `--resume` makes the run what it was.
+/// Tampers with each of `journals` in each way. The report must say so and end with 4, and `--resume` must restore the
+/// run.
 fn tamper_and_mend(bench: &Bench, journals: &[&str]) {
     for journal in journals {
         for (how, tamper, says) in TAMPERINGS {
@@ -310,7 +311,7 @@ fn every_verb_knows_that_lines_are_missing() {
     let alone = bench.folder.path().join("alone.toml");
     fs::write(&alone, "schema = 1\n[[accuracy]]\nmin = \"1%\"\n").unwrap();
     let [gates, alone] = [&gates, &alone].map(|path| path.to_str().unwrap());
-    // What decides nothing does not pass.
+    // A gate file that decides nothing does not pass.
     answer(&["report", run, "--gate", gates])
         .expect(2, &["none of its gates can be judged here", "`glmbench compare`"]);
     let out = bench.folder.path().join("compared");
@@ -330,7 +331,7 @@ fn every_verb_knows_that_lines_are_missing() {
         &["verify", run, "--items", "1"],
     ] {
         let said = answer(verb);
-        // A gate that needs another run may well fail; it does not pass.
+        // A gate that needs another run may fail, but it must not pass.
         assert_eq!(said.code, Some(4), "{verb:?}: {said:?}");
     }
     let scored = fs::read_dir(bench.folder.path().join("runs")).unwrap().count();
@@ -343,7 +344,7 @@ fn answers_are_held_against_their_keys_and_the_record_is_not_taken_at_its_word()
     bench.answer(&["report"]).expect(0, &[]);
     let path = bench.run().join("samples.jsonl");
     let before = fs::read_to_string(bench.run().join("accuracy.csv")).unwrap();
-    // As an older program would have left it: without sums and seal.
+    // As from an older program: without checksums and seal.
     let unsealed = |line: &String| {
         format!("{}}}", line.rsplit_once(",\"sum\"").unwrap().0).replace("\"schema\":3", "\"schema\":2")
     };
@@ -360,7 +361,7 @@ fn answers_are_held_against_their_keys_and_the_record_is_not_taken_at_its_word()
     let report = bench.answer(&["report"]).expect(0, &[]);
     assert!(report.out.contains("unknown: ") && report.out.contains("record sealed"), "{}", report.out);
     assert!(fs::read_to_string(bench.run().join("summary.md")).unwrap().contains("not sealed"));
-    // Three wrong answers are called right.
+    // Marks three wrong answers as right, or the reverse.
     edit(&path, &|mut lines| {
         let wrong = lines.iter_mut().filter(|line| line.contains("\"state\":\"scored\""));
         wrong.take(3).for_each(|line| {
@@ -382,14 +383,15 @@ fn answers_are_held_against_their_keys_and_the_record_is_not_taken_at_its_word()
     bench.answer(&["score"]).expect(0, &["is not what answer and key say"]);
 }
 
-/// A `run.json` with a sum that a person made.
+/// Returns a `run.json` with a corrected checksum.
 fn forged_page(text: &str) -> String {
     let open = text.rsplit_once(",\n  \"sum\": \"").unwrap().0;
     let sum: String = Sha256::digest(open)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{open},\n  \"sum\": \"{sum}\"\n}}\n")
 }
 
-/// A plan that asks for something else than what the lines are of: every verb says so, and `--resume` knows the plan.
+/// A plan that asks for something other than the lines contain: every verb reports it, and `--resume` knows the real
+/// plan.
 #[test]
 fn a_plan_that_was_changed_is_no_plan_of_these_lines() {
     let bench = Bench::timed();
@@ -428,19 +430,19 @@ fn a_changed_run_json_is_told() {
         assert!(report.out.contains("INVALID"), "{what}: {}", report.out);
         let page = fs::read_to_string(bench.run().join("summary.md")).unwrap();
         assert!(page.contains("run.json is not as it was written"), "{what}: {page}");
-        // What it is to be follows from the command: the record is written anew.
+        // The command determines the plan, so the record is rewritten.
         bench.resume(&[]).expect(0, &["mended: run.json is not as it was written"]);
         bench.assert_mended(what);
         bench.restore();
     }
-    // The plan with fewer items, and a sum that a person made: the identity and the journals know better.
+    // The plan has fewer items, with a corrected checksum, but identity and journals show the real number.
     fs::write(&path, forged_page(&text.replacen("\"items\": 8,", "\"items\": 4,", 1))).unwrap();
     bench.answer(&["report"]).expect(4, &[]);
     let page = fs::read_to_string(bench.run().join("summary.md")).unwrap();
     for says in ["8 items, 4 are in the plan", "the plan has 4 for the items of ceval, its identity 8"] {
         assert!(page.contains(says), "{says}: {page}");
     }
-    // Its seal taken out, with such a sum.
+    // The seal is removed, with a corrected checksum.
     let (front, behind) = text.split_once(",\n  \"seal\": {").unwrap();
     let behind = behind.split_once("\n  }").unwrap().1;
     fs::write(&path, forged_page(&format!("{front}{behind}"))).unwrap();
@@ -453,7 +455,7 @@ fn a_changed_run_json_is_told() {
 fn an_unfinished_run_is_incomplete_and_one_with_a_gap_invalid() {
     let bench = Bench::asked();
     let path = bench.run().join("run.json");
-    // As it stands while the run is under way.
+    // The record as it is during the run.
     let text = fs::read_to_string(&path).unwrap();
     let mut record: Value = serde_json::from_str(&text).unwrap();
     record["status"] = "running".into();
@@ -468,7 +470,7 @@ fn an_unfinished_run_is_incomplete_and_one_with_a_gap_invalid() {
         .unwrap();
         edit(&bench.run().join("samples.jsonl"), &|lines| lines[..kept].to_vec());
         edit(&bench.run().join("prompts.jsonl"), &|lines| lines[..kept].to_vec());
-        // Torn in the middle of a line, as a kill leaves it.
+        // Torn in the middle of a line, as after a kill.
         let torn = "{\"schema\":3,\"task\":\"boo";
         let text = fs::read_to_string(bench.run().join("samples.jsonl")).unwrap();
         fs::write(bench.run().join("samples.jsonl"), text.clone() + torn).unwrap();
@@ -480,14 +482,14 @@ fn an_unfinished_run_is_incomplete_and_one_with_a_gap_invalid() {
             bench.answer(&["show", first["doc_id"].as_str().unwrap()]).expect(3, &["is INCOMPLETE"]);
             bench.answer(&["score", "--out", out.to_str().unwrap()]).expect(3, &["is INCOMPLETE"]);
             bench.answer(&["verify", "--items", "2"]).expect(3, &["is INCOMPLETE"]);
-            // Read while the run writes: the prompts of several items are there and their samples not yet.
+            // Read while the run writes: the prompts of several items exist, but their samples do not yet.
             fs::copy(bench.untouched().join("prompts.jsonl"), bench.run().join("prompts.jsonl")).unwrap();
             bench.answer(&["report"]).expect(3, &[]);
         }
         fs::copy(bench.untouched().join("prompts.jsonl"), bench.run().join("prompts.jsonl")).unwrap();
         fs::copy(bench.untouched().join("samples.jsonl"), bench.run().join("samples.jsonl")).unwrap();
     }
-    // The first task has lost its last items, and the second has lines.
+    // The first task has lost its last items, while the second has lines.
     edit(&bench.run().join("samples.jsonl"), &|mut lines| {
         lines.drain(4..8);
         lines
@@ -499,7 +501,7 @@ fn an_unfinished_run_is_incomplete_and_one_with_a_gap_invalid() {
 fn what_failed_is_done_again_where_it_is_asked_for() {
     let bench = Bench::asked();
     let whole = samples(&bench.run());
-    // Two items failed for a reason that has passed; one is in the middle of the first task.
+    // Two items failed for a transient reason. One of them is in the middle of the first task.
     let failed = |line: &String| {
         let mut fields: Value = serde_json::from_str(line).unwrap();
         fields["state"] = "failed".into();
@@ -508,7 +510,7 @@ fn what_failed_is_done_again_where_it_is_asked_for() {
         fields["error"] = "device 300i-duo is lost: planted".into();
         fields.as_object_mut().unwrap().remove("sum");
         let text = fields.to_string();
-        // Members come in the order of their names, and the number first.
+        // Fields are in alphabetical order, except that the schema number comes first.
         let text = format!("{{\"schema\":3,{}", text[1..].replacen("\"schema\":3,", "", 1));
         forged(&format!("{},\"sum\":\"0\"}}", text.strip_suffix('}').unwrap()))
     };
@@ -519,7 +521,7 @@ fn what_failed_is_done_again_where_it_is_asked_for() {
         }
         lines
     });
-    // Sealed as it is: nothing is the matter with the lines but what they say.
+    // Sealed in this state: only the content of the lines tells of the failure.
     let path = bench.run().join("run.json");
     let bytes = fs::read(&samples_path).unwrap();
     let sealed: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -537,8 +539,8 @@ fn what_failed_is_done_again_where_it_is_asked_for() {
     bench.assert_mended("retried");
 }
 
-/// Turns over one bit of a file of the run after the other, `count` times, and holds that no report believes it; every tenth
-/// time that `--resume` mends it.
+/// Flips one bit of the run's files at a time, `count` times, and checks that no report accepts it. Every tenth time,
+/// also checks that `--resume` repairs it.
 fn turn_bits_over(bench: &Bench, count: u64) {
     let files: Vec<PathBuf> = fs::read_dir(bench.untouched())
         .unwrap()
@@ -556,7 +558,7 @@ fn turn_bits_over(bench: &Bench, count: u64) {
         fs::write(bench.run().join(name), &bytes).unwrap();
         let said = bench.answer(&["report"]);
         let how = format!("{name}, byte {at}, bit {bit}");
-        // A run.json that cannot be read is an input error.
+        // An unreadable run.json is an input error.
         let is_told = said.code == Some(4) || (name == "run.json" && said.code == Some(2));
         assert!(is_told, "{how}: {said:?}");
         if name != "run.json" && number % 10 == 0 {
@@ -573,7 +575,7 @@ fn no_bit_can_be_turned_over_unnoticed() {
     turn_bits_over(&Bench::timed(), 20);
 }
 
-/// The long one: `cargo test --release --test it -- --ignored hundreds`.
+/// The long version: `cargo test --release --test it -- --ignored hundreds`.
 #[test]
 #[ignore = "takes some minutes"]
 fn no_bit_of_hundreds_can_be_turned_over_unnoticed() {

@@ -1,4 +1,4 @@
-//! Protocols: prompts as the sources have them, what is asked in which order, and how each end is called.
+//! Protocols: prompts as in the sources, the order of questions, and the name of each outcome.
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use tempfile::TempDir;
 
 use crate::dataset::{folder, real};
 
-/// One id a character (its code point), `[1, 2]` in front of prompts; words of `pieces` are one id.
+/// One id per character (its code point), with `[1, 2]` before prompts. Words in `pieces` are one id each.
 struct Toy {
     pieces: &'static [(&'static str, u32)],
 }
 
 const PLAIN: Toy = Toy { pieces: &[(" yes", 9_000_001), (" no", 9_000_002)] };
-/// ` yes` is ` y` + `es` here: a continuation of two tokens.
+/// Here ` yes` is ` y` + `es`: a continuation of two tokens.
 const SPLIT: Toy = Toy { pieces: &[(" y", 9_000_003), ("es", 9_000_004), (" no", 9_000_002)] };
 
 impl TextCodec for Toy {
@@ -26,7 +26,7 @@ impl TextCodec for Toy {
         let mut ids = Vec::new();
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
-            // Pieces are found only at the end of a text, so that prompts stay one id a character.
+            // Matches pieces only at the end of a text, so that prompts keep one id per character.
             let piece = self.pieces.iter().find(|(piece, _)| {
                 let after = rest.strip_prefix(piece);
                 after.is_some_and(|after| after.is_empty() || self.pieces.iter().any(|(p, _)| *p == after))
@@ -50,7 +50,7 @@ impl TextCodec for Toy {
     }
 }
 
-/// A small C-Eval folder: law with two questions, one dev item, Chinese name 法学.
+/// A small C-Eval folder: law with two questions, one dev item, Chinese name 法学, and a second subject.
 fn ceval() -> TempDir {
     folder(&[
         ("subject_mapping.json", r#"{"law": ["Law", "法学", "Humanities"], "civil_servant": ["Civil Servant", "公务员", "Other"]}"#.as_bytes()),
@@ -86,7 +86,7 @@ fn evaluation<'a>(
     Evaluation::new(plan(benchmark, protocol, dir, settings).unwrap(), codec, 4096).unwrap()
 }
 
-/// What the model says to a prompt: generated text, and one log-probability for each choice asked for.
+/// The model's answer to a prompt: generated text, and one log-probability per requested choice.
 type Model<'a> = &'a mut dyn FnMut(&str, &[u32]) -> (String, Vec<f32>);
 
 /// Drives one item to its end.
@@ -239,7 +239,7 @@ fn a_continuation_of_several_tokens_is_the_sum_over_them() {
     assert_eq!(asked, [(false, vec![9_000_002, 9_000_003]), (true, vec![9_000_004])]);
     assert_eq!(outcome.choice_logprobs, [-1.0, -1.25]);
     assert_eq!((outcome.pred, outcome.margin), (Some("no"), Some(0.25)));
-    // ModelTest's protocol scores single tokens only, and says so instead of scoring a piece of a word.
+    // ModelTest's protocol scores single tokens only, and reports an error instead of scoring part of a word.
     let error = Evaluation::new(
         plan(Benchmark::BoolQ, "modeltest", dir.path(), &settings("dev")).unwrap(),
         &SPLIT,
@@ -354,7 +354,7 @@ fn the_input_hash_moves_with_shots_and_with_the_tokenizer_only() {
 
 #[test]
 fn the_ladder_agrees_with_pythons_re_on_every_recorded_text() {
-    // Made by Python's `re` with the same patterns: a text, the letter, the number of the rule.
+    // Recorded from Python's `re` with the same patterns: text, letter, number of the rule.
     for line in include_str!("../data/extraction_ladder.jsonl").lines() {
         let (text, letter, rule): (String, Option<String>, Option<usize>) =
             serde_json::from_str(line).unwrap();

@@ -1,4 +1,4 @@
-//! A model on several ranks is the model on one: numbers, refusals, failures and ends.
+//! A model on several ranks matches the model on one: numbers, rejections, failures and shutdown.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use glmbench::stats::parity::PositionParity;
 
 use crate::support::{Loud, answer, glmbench, shared};
 
-/// Keys are laid over a small model that 1, 2, 4 and 8 ranks can share.
+/// Returns a small model that 1, 2, 4 and 8 ranks can share, with `keys` overridden.
 fn config(keys: &str) -> ModelConfig {
     let mut all: serde_json::Value = serde_json::from_str(
         r#"{"model_type":"chatglm","num_layers":2,"hidden_size":40,"ffn_hidden_size":72,"kv_channels":12,
@@ -50,7 +50,7 @@ struct Setup {
     batch: usize,
 }
 
-/// One rank of the CPU, in fp16.
+/// One CPU rank in fp16.
 const CPU: Setup =
     Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, tp: 1, threads: 2, chunk: 512, batch: 8 };
 
@@ -79,14 +79,14 @@ fn random(config: &ModelConfig, setup: Setup) -> Scheduler {
     engine(config, Arc::new(Loud(Dummy::new(config.clone(), StorageType::F32, 5), 10.0)), setup)
 }
 
-/// Logits of every position of a prompt.
+/// Returns the logits of every position of a prompt.
 fn logits(engine: &mut Scheduler, prompt: &[u32]) -> Vec<Vec<f32>> {
     let mut rows = Vec::new();
     engine.teacher_force(prompt, &mut |_, row| rows.push(row.to_vec())).unwrap();
     rows
 }
 
-/// Output tokens and the bits of every log-probability after the prompt, a sequence a row.
+/// Returns output tokens and the bits of every log-probability after the prompt, one sequence per row.
 fn answers(engine: &mut Scheduler, prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
     let vocab = engine.config().padded_vocab_size as u32;
     for prompt in prompts {
@@ -129,26 +129,27 @@ fn in_fp32_ranks_only_add_in_another_order() {
     }
 }
 
-/// The largest logit and how far the next is below it.
+/// Returns the index of the largest logit and its lead over the next.
 fn best(logits: &[f32]) -> (usize, f32) {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
     (order[0], logits[order[0]] - logits[order[1]])
 }
 
-/// How far ahead a choice may be that several ranks make otherwise.
+/// Returns the largest lead of a choice that several ranks may make differently.
 ///
-/// A rank's part of a sum is rounded, and so is the total, which one rank rounds alone: `ranks + 1` roundings for each of the
-/// two sums a layer, and one of the logit itself. One is off by up to 2^-11 of its number, 2^-11 / sqrt(3) as a rule; they are
-/// independent, so that their squares add up, and two logits have them each. Four times the rule, of the largest logit.
+/// A rank's part of a sum is rounded, and so is the total. A single rank rounds only the total. That makes `ranks + 1`
+/// roundings for each of the two sums per layer, and one for the logit itself. A rounding is off by at most 2^-11 of
+/// its number, with an RMS of 2^-11 / sqrt(3). The roundings are independent, so their squares add up, and both logits
+/// have them. The bound is four times the RMS, relative to the largest logit.
 fn may_be_ahead(config: &ModelConfig, tp: usize, logits: &[f32]) -> f32 {
     let roundings = (2 * config.num_layers * (tp + 1) + 1) as f32;
     let largest = logits.iter().fold(0f32, |most, x| most.max(x.abs()));
     4.0 * (2.0 * roundings / 3.0).sqrt() * 2f32.powi(-11) * largest
 }
 
-/// Holds several ranks of a device to one: over prompts and the continuations that one rank chooses greedily, logits within the
-/// gate, and the same choice wherever it is no matter of a rounding.
+/// Compares several ranks of a device with one, over prompts and their greedy continuations by one rank. Logits must be
+/// within the gate, and choices equal wherever rounding cannot decide them.
 fn held(config: &ModelConfig, source: &Arc<dyn WeightSource>, device: DeviceKind, tp: usize) {
     let of = |tp| engine(config, Arc::clone(source), Setup { device, tp, ..CPU });
     let (mut one, mut several) = (of(1), of(tp));
@@ -173,7 +174,7 @@ fn held(config: &ModelConfig, source: &Arc<dyn WeightSource>, device: DeviceKind
     assert!(worst <= 1e-3, "{what}: {worst}");
 }
 
-/// The small model of these tests, the demo model, and the goldens' where they are.
+/// Returns the small model of these tests, the demo model, and the goldens' models if available.
 fn checkpoints() -> Vec<(ModelConfig, Arc<dyn WeightSource>)> {
     let small = config("{}");
     let dummy = Dummy::new(small.clone(), StorageType::F32, 5);
@@ -281,7 +282,7 @@ fn a_world_that_cannot_be_is_refused_before_anything_is_loaded() {
     }
 }
 
-/// A 300I DUO has two chips. The model here could be cut for four.
+/// A 300I DUO has two chips. This model could be split into four.
 #[test]
 fn more_ranks_than_chips_are_refused_with_those_that_can_be() {
     let out = tempfile::tempdir().unwrap();
@@ -303,7 +304,7 @@ fn a_rank_needs_its_part_of_the_memory() {
     assert_eq!(rank(1), MemoryEstimate::new(&config, DType::Fp16, limits));
     let (one, two, four) = (rank(1), rank(2), rank(4));
     assert_eq!((two.kv_bytes, four.kv_bytes), (one.kv_bytes / 2, one.kv_bytes / 2));
-    // Half of all but embedding and norms; those are whole.
+    // Half of everything but embedding and norms, which every rank holds whole.
     let whole = 2 * (65024 * 4096 + 57 * 4096);
     assert_eq!(two.weight_bytes, (one.weight_bytes - whole) / 2 + whole);
     assert_eq!(two.of_ranks(2).kv_bytes, one.kv_bytes);
@@ -316,12 +317,12 @@ fn integers_take_half_the_memory_of_what_they_hold() {
     let limits = Limits::for_batch(&config, 4, 2048);
     let of = |word: &str| MemoryEstimate::new(&config, word.parse::<Precision>().unwrap(), limits);
     let (fp16, w8a8, kv) = (of("fp16"), of("w8a8-dynamic"), of("fp16+kv-int8"));
-    // Four matrices a layer and the output layer are integers, with a scale of four bytes for each output channel.
+    // Four matrices per layer and the output layer are integers, with one 4-byte scale per output channel.
     let numbers = 28 * (4608 + 4096 + 2 * 13_696 + 13_696) * 4096 + 65_024 * 4096;
     let channels = 28 * (4608 + 4096 + 2 * 13_696 + 4096) + 65_024;
     assert_eq!(w8a8.weight_bytes, fp16.weight_bytes - numbers + 4 * channels);
     assert_eq!((w8a8.kv_bytes, kv.weight_bytes), (fp16.kv_bytes, fp16.weight_bytes));
-    // 128 channels of a head and a scale, for twice 128.
+    // 128 bytes and a 4-byte scale per head, instead of 128 numbers of two bytes.
     assert_eq!(kv.kv_bytes, fp16.kv_bytes / 256 * 132);
 }
 
@@ -336,7 +337,7 @@ fn parity_on_the_command_line_compares_ranks_with_one() {
     let words = ["parity", "--model", "demo", "--tp", "2", "--against", "cpu", "--decode", "8", "--json"];
     let outcome: serde_json::Value = serde_json::from_str(&answer(&words).expect(0, &[]).out).unwrap();
     assert_eq!(outcome["pass"], true, "{outcome}");
-    // Something was cut, after all: sums in another order are not the same to the bit.
+    // The model was really split: sums in another order are not equal to the bit.
     assert!(outcome["max_abs_difference"].as_f64().unwrap() > 0.0, "{outcome}");
 }
 
@@ -354,7 +355,7 @@ fn the_environment_stands_in_for_the_flags() {
     assert!(words(&refused).contains("TP_WORLD_SIZE is \"two\", expected a number of ranks"));
     let refused = with("BIND_CPU", "yes", &[]);
     assert!(words(&refused).contains("BIND_CPU is \"yes\", expected 0 or 1"));
-    // The flag goes first.
+    // The flag takes precedence.
     assert_eq!(with("TP_WORLD_SIZE", "3", &["--tp", "2"]).status.code(), Some(0));
     assert_eq!(with("TP_WORLD_SIZE", "2", &["--bind"]).status.code(), Some(0));
     assert_eq!(with("BIND_CPU", "1", &[]).status.code(), Some(0));

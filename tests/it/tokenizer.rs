@@ -1,4 +1,4 @@
-//! ChatGLM2's own tokenizer against what SentencePiece answered for the same texts and ids.
+//! ChatGLM2's own tokenizer against SentencePiece's output for the same texts and ids.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::shared;
 
-/// The real model and its vectors; they are not ours to ship, so the tests that need them may have to be skipped.
+/// The real model and its test vectors. They cannot be shipped, so the tests that need them may be skipped.
 static DIR: LazyLock<Option<PathBuf>> = LazyLock::new(|| shared("tokenizer/chatglm2-6b"));
 
 static CHATGLM2: LazyLock<Option<Tokenizer>> =
@@ -54,7 +54,7 @@ fn every_id_list_has_sentencepieces_text() {
         let ids = ids(&vector);
         let text = vector["text"].as_str().unwrap();
         assert_eq!(tokenizer.decode_pieces(&ids), text, "{vector}");
-        // ChatGLM2's class differs in the unknown piece alone.
+        // ChatGLM2's class differs only in the unknown piece.
         if !ids.contains(&0) {
             assert_eq!(tokenizer.decode(&ids), text, "{vector}");
         }

@@ -1,4 +1,4 @@
-//! What a run says of itself where its model's numbers, or its answers, are worth nothing.
+//! What a run reports if the model's numbers or its answers are worthless.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -42,7 +42,7 @@ const EMBEDDING: &str = "transformer.embedding.word_embeddings.weight";
 const UP: &str = "transformer.encoder.layers.0.mlp.dense_h_to_4h.weight";
 const OUTPUT: &str = "transformer.output_layer.weight";
 
-/// A folder with a suite, a model that was changed, and folders of runs: one for each, since names of runs have seconds.
+/// A folder with a suite, a changed model, and one folder per run, since runs are named by the second.
 struct Place(TempDir, Cell<usize>);
 
 impl Place {
@@ -57,7 +57,7 @@ impl Place {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// The demo model with its weights changed by tensor and index, stored in fp16, or as bf16.
+    /// The demo model with weights changed by tensor and index, stored as fp16 or bf16.
     fn model(&self, as_bf16: bool, change: &dyn Fn(&str, usize, f32) -> f32) -> String {
         let folder = self.path("model");
         copy_demo(Path::new(&folder));
@@ -88,7 +88,7 @@ impl Place {
         folder
     }
 
-    /// The demo model with room for so many tokens.
+    /// The demo model with a `seq_length` of this many tokens.
     fn short_model(&self, seq_length: u64) -> String {
         let folder = self.path(&format!("short-{seq_length}"));
         copy_demo(Path::new(&folder));
@@ -104,7 +104,7 @@ impl Place {
         self.run_there(more)
     }
 
-    /// Runs it into the folder of the last run.
+    /// Runs the suite into the folder of the last run.
     fn run_there(&self, more: &[&str]) -> Answer {
         let (suite, runs) = (self.path("v.toml"), self.runs());
         answer(&[&["run", &suite, "--out", &runs, "--threads", "1"], more].concat())
@@ -114,7 +114,7 @@ impl Place {
         self.path(&format!("runs-{}", self.1.get()))
     }
 
-    /// The newest run directory of the last run; comparisons are none.
+    /// Returns the newest run directory of the last run, ignoring comparisons.
     fn the_run(&self) -> PathBuf {
         let entries = fs::read_dir(self.runs()).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.join("run.json").exists()).max().unwrap()
@@ -144,7 +144,7 @@ fn assert_says(text: &str, words: &[&str]) {
     }
 }
 
-/// One weight of the first feed-forward layer is NaN: so is every logit.
+/// Makes one weight of the first feed-forward layer NaN, so every logit is NaN.
 fn nan_weight(name: &str, index: usize, value: f32) -> f32 {
     if name == UP && index == 7 { f32::NAN } else { value }
 }
@@ -186,7 +186,7 @@ fn a_run_whose_items_and_cases_all_fail_is_invalid_and_says_why() {
         assert_says(page, &["INVALID: tensor", "12 of 12 items failed", "model on cpu in fp16"]);
     }
     answer(&["report", dir.to_str().unwrap()]).expect(4, &[]);
-    // There is nothing left that going on could mend.
+    // Nothing is left that resuming could repair.
     std::thread::sleep(Duration::from_millis(1100));
     place.run_there(&["--model", &model, "--resume"]).expect(4, &["has no unfinished run"]);
 }
@@ -200,7 +200,7 @@ fn a_case_that_breaks_down_leaves_the_others_and_the_accuracy_as_they_are() {
     let tokenizer = load_tokenizer(&demo, Some(&config)).unwrap();
     let tokens = ordinary_tokens(&config, Some(&tokenizer));
     let both = prompts(Shape { batch: 2, input_tokens: 8, output_tokens: 4 }, &tokens, 1);
-    // A token of the second sequence that nothing else is made of.
+    // Finds a token that occurs only in the second sequence.
     let asked: Vec<u64> = lines(&place.the_run().join("prompts.jsonl"))
         .iter()
         .flat_map(|line| line["calls"][0]["input_tokens"].as_array().unwrap().clone())

@@ -1,4 +1,4 @@
-//! `glmbench verify`: a sound record is confirmed, a forged one is found out, and another model is refused.
+//! `glmbench verify` confirms a sound record, detects a forged one, and rejects another model.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -56,7 +56,7 @@ impl Run {
         answer(&[&["verify", self.path.to_str().unwrap()], more].concat())
     }
 
-    /// Changes a line of a journal and makes its sum right, and then the seal.
+    /// Changes a line of a journal, and corrects its checksum and the seal.
     fn forge(&self, journal: &str, at: usize, change: &dyn Fn(&str) -> String) {
         let path = self.path.join(journal);
         let text = fs::read_to_string(&path).unwrap();
@@ -88,7 +88,7 @@ fn a_record_is_confirmed_to_the_last_bit_and_a_forged_line_is_found() {
     for words in ["24 of 24 items", "2 of 2 timed cases", "to the last bit", "is as recorded"] {
         assert!(said.out.contains(words), "{words}: {}", said.out);
     }
-    // Fewer: the same for the same seed.
+    // A subset: the same seed gives the same items.
     let drawn = |seed: &str| {
         run.verify(&["--items", "5", "--cases", "0", "--seed", seed, "--json"]).expect(0, &[]).out
     };
@@ -96,7 +96,7 @@ fn a_record_is_confirmed_to_the_last_bit_and_a_forged_line_is_found() {
     let data: Value = serde_json::from_str(&drawn("8")).unwrap();
     assert_eq!((&data["items"], &data["seed"]), (&5.into(), &8.into()));
     assert_eq!(data["differences"], Value::Array(Vec::new()));
-    // The last bit of one log-probability, by one who knows the format: sums and seal are right.
+    // The last bit of one log-probability, changed by someone who knows the format: checksums and seal are right.
     run.forge("samples.jsonl", 3, &|line| {
         let from = line.find("\"choice_logprobs\":[").unwrap() + "\"choice_logprobs\":[".len();
         let end = from + line[from..].find(',').unwrap();
@@ -131,10 +131,10 @@ fn another_family_of_kernels_is_held_to_a_bound() {
     let said = run.verify(&["--kernel", "amx-portable", "--items", "24"]).expect(0, &[]);
     assert!(said.out.contains("within ") && said.out.contains("largest difference"), "{}", said.out);
     assert!(said.out.contains("not put again: b1-i16-o6: an output hash"), "{}", said.out);
-    // Two ranks share sums.
+    // Two ranks split the sums, so results are only equal within a bound.
     let said = run.verify(&["--tp", "2", "--items", "8"]).expect(0, &[]);
     assert!(said.out.contains("within "), "{}", said.out);
-    // What is beyond the bound is found all the same.
+    // Differences beyond the bound are still found.
     run.forge("samples.jsonl", 15, &|line| {
         let from = line.find("\"choice_logprobs\":[").unwrap() + "\"choice_logprobs\":[".len();
         let end = from + line[from..].find(',').unwrap();
@@ -158,7 +158,7 @@ fn other_weights_tokens_or_data_are_refused() {
     let other = copied("other");
     let weights = other.join("model.safetensors");
     let mut bytes = fs::read(&weights).unwrap();
-    // The last bytes are of the inverse frequencies, which are computed and not read.
+    // The last bytes belong to the inverse frequencies, which are computed instead of read.
     let at = bytes.len() - 1000;
     bytes[at] ^= 1;
     fs::write(&weights, bytes).unwrap();

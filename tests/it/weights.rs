@@ -1,4 +1,4 @@
-//! Checkpoints: what is stored comes out, and what cannot be used is named.
+//! Checkpoints: stored values are read back, and unusable parts are named.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, outside the test functions
 
@@ -12,7 +12,7 @@ use glmbench::engine::weights::{StorageType, WeightSource, layout, open_checkpoi
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// A golden's folder beside the checkout; `None`, with a word, where it is absent.
+/// Returns a golden's folder beside the checkout, or `None` with a message if it is missing.
 fn golden(name: &str) -> Option<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens").join(name);
     if !dir.is_dir() {
@@ -22,7 +22,7 @@ fn golden(name: &str) -> Option<PathBuf> {
     Some(dir)
 }
 
-/// A safetensors file of `(name, type, shape, numbers)`.
+/// Returns a safetensors file of `(name, type, shape, data)`.
 fn file_of(tensors: &[(&str, &str, &[usize], &[u8])]) -> Vec<u8> {
     let mut data = Vec::new();
     let mut header = serde_json::Map::new();
@@ -260,7 +260,7 @@ fn a_folder_where_a_file_should_be_is_no_checkpoint() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Whatever bytes stand in the file: an answer, and what is readable lies inside it.
+    /// Any bytes in the file give an answer, and readable tensors lie within the file.
     #[test]
     fn no_damage_makes_a_panic(position in 0usize..120, byte: u8, cut in 0usize..130) {
         let mut file = file_of(&[("a", "F16", &[2], &[0; 4]), ("b", "F32", &[1], &[0; 4])]);

@@ -1,4 +1,5 @@
-//! Max-batch searches, load and real prompts from suite to records: on a model whose times are planted, and with the program.
+//! Max-batch searches, load and real prompts, from suite to records: on a model with planted times, and with the
+//! program.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
 
@@ -22,18 +23,18 @@ use glmbench::suite::Suite;
 
 use crate::support::answer;
 
-/// What a step costs and refuses.
+/// Planted times and errors of steps.
 #[derive(Clone, Copy)]
 struct Planted {
-    /// Nanoseconds of a step of so many sequences and rows.
+    /// Duration in nanoseconds of a step with this number of sequences and rows.
     step_ns: fn(usize, usize) -> u64,
-    /// What a step of so many sequences is refused with.
+    /// Error of a step with this number of sequences, if any.
     refuse: fn(usize) -> Option<EngineError>,
-    /// The virtual clock moves while idle.
+    /// Whether the virtual clock moves while idle.
     idles: bool,
 }
 
-/// A decode step of n sequences takes 1 + n / 2 ms, prefill a millisecond for every 16 rows.
+/// A decode step of n sequences takes 1 + n / 2 ms, and prefill takes 1 ms per 16 rows.
 const HALF_A_MS_EACH: Planted = Planted {
     step_ns: |sequences, rows| {
         if rows > sequences { rows as u64 * 62_500 } else { 1_000_000 + sequences as u64 * 500_000 }
@@ -42,7 +43,7 @@ const HALF_A_MS_EACH: Planted = Planted {
     idles: true,
 };
 
-/// A model without weights: it always says the same token, and keeps a virtual clock.
+/// A model without weights that always returns the same token and keeps a virtual clock.
 struct Fake {
     planted: Planted,
     config: ModelConfig,
@@ -98,7 +99,7 @@ fn config() -> ModelConfig {
     ModelConfig::from_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/config.json")).unwrap()
 }
 
-/// Stops the run after so many units.
+/// Stops the run after this number of units.
 struct StopAfter<'a>(AtomicUsize, &'a AtomicBool);
 
 impl Observer for StopAfter<'_> {
@@ -111,12 +112,12 @@ impl Observer for StopAfter<'_> {
     fn end(&mut self) {}
 }
 
-/// A run directory `r` under `root`, made or gone on with.
+/// A run directory `r` under `root`, new or resumed.
 struct Run<'a> {
     root: &'a Path,
     suite: &'a str,
     planted: Planted,
-    /// Memory there is, where that matters.
+    /// Available memory, if it matters.
     available_bytes: Option<u64>,
 }
 
@@ -137,7 +138,7 @@ impl Run<'_> {
         self.dir().read_loads().unwrap()
     }
 
-    /// Runs, or goes on, until the end or until `units` units are done.
+    /// Runs or resumes, until the end or until `units` units are done.
     fn run(&self, units: usize) -> Result<Ending, RunError> {
         let config = config();
         let suite = Suite::parse(Path::new("s.toml"), self.suite, &[]).unwrap();
@@ -211,7 +212,7 @@ fn a_planted_limit_is_found_to_the_batch_and_every_probe_has_its_line() {
 fn memory_is_told_from_slowness_whether_estimated_or_met() {
     let root = tempfile::tempdir().unwrap();
     let config = config();
-    // Room for six sequences of two blocks and what goes with them.
+    // Memory for six sequences of two blocks, with all other buffers.
     let limits = Limits { max_step_tokens: 512, ..Limits::for_batch(&config, 6, 256 + 5) };
     let bytes = MemoryEstimate::new(&config, DType::Fp16, limits).total_bytes();
     let run = Run { root: root.path(), suite: SEARCH, planted: HALF_A_MS_EACH, available_bytes: Some(bytes) };
@@ -267,14 +268,14 @@ fn another_error_ends_the_search_and_a_lost_device_the_run() {
 
 const LOAD: &str = "schema = 1\nname = \"l\"\n[[load]]\narrival = \"poisson\"\nrates = [4, 12.5]\nrequests = 50\nlengths = [[32, 5], [16, 3]]\nmax_batch = 4\nslo = { ttft_ms = 20 }\n[[load]]\narrival = \"fixed\"\nsaturation = true\nrequests = 120\nlengths = [[32, 9]]\nmax_batch = 2\n";
 
-/// Every way of ending a run early leaves, gone on with, the bytes of an undisturbed run.
+/// Checks that a run stopped anywhere and resumed leaves the same bytes as an undisturbed run.
 fn assert_resumes(suite: &str, journal: &str) {
     let root = tempfile::tempdir().unwrap();
     let undisturbed = Run { root: root.path(), suite, planted: HALF_A_MS_EACH, available_bytes: None };
     assert_eq!(undisturbed.run(ALL).unwrap(), Ending::Complete);
     let whole = fs::read(undisturbed.path().join(journal)).unwrap();
     let ends: Vec<usize> = (0..whole.len()).filter(|&i| whole[i] == b'\n').map(|i| i + 1).collect();
-    // At every line's end; within and behind some of them.
+    // Cuts at every line's end, and for some lines also within and after it.
     let around =
         |(index, &end): (usize, &usize)| if index % 4 == 0 { vec![end - 1, end, end + 7] } else { vec![end] };
     let cuts: Vec<usize> = ends.iter().enumerate().flat_map(around).chain([0, 5]).collect();
@@ -315,16 +316,17 @@ fn times_under_load_count_from_arrival_and_saturation_is_found() {
         for request in &level.requests {
             assert!(request.arrival_ns <= request.start_ns && request.start_ns < request.first_token_ns);
             assert_eq!(request.itl_ns.len() as u32, request.output_tokens - 1);
-            // The first token's time is in no gap.
+            // The time of the first token is in no gap.
             let gaps: u64 = request.itl_ns.iter().sum();
             assert_eq!(request.first_token_ns + gaps, request.end_ns);
         }
     }
-    // The first arrives at an idle engine: its prefill of 32 rows takes 2 ms, a step alone 1.5 ms.
+    // The first request arrives at an idle engine. Its prefill of 32 rows takes 2 ms, and a step of one sequence 1.5
+    // ms.
     let first = &listed[0].requests[0];
     assert_eq!((first.queue_ns(), first.ttft_ns(), first.input_tokens), (0, 2_000_000, 32));
     assert_eq!(first.itl_ns, [1_500_000; 4]);
-    // Two at once in 4 ms of prefill and 8 steps of 2 ms: a request each 10 ms at most, 100 a second.
+    // Two at once take 4 ms of prefill and 8 steps of 2 ms. That is at most one request per 10 ms, or 100 per second.
     let search: Vec<_> = levels.iter().filter(|l| l.load_id.ends_with("-saturation")).collect();
     assert_eq!(search[0].rate_per_s, None);
     let rates = |saturated: bool| {
@@ -350,7 +352,7 @@ fn a_virtual_clock_that_stands_still_is_an_error_and_no_hang() {
     assert!(message.contains("virtual clock that does not move while it is idle"), "{message}");
 }
 
-/// The suite's problem, or nothing.
+/// Returns the suite's error, or an empty string.
 fn problem(body: &str) -> String {
     let text = format!("schema = 1\nname = \"x\"\n{body}");
     Suite::parse(Path::new("s.toml"), &text, &[]).map_or_else(|e| e.to_string(), |_| String::new())
@@ -482,7 +484,7 @@ fn the_hash_moves_with_what_decides_and_old_suites_keep_theirs() {
         assert_ne!(hash(good), hash(&good.replacen(from, to, 1)), "{to}");
     }
     assert_eq!(hash(search), hash(&search.replacen("= 5", "= 5.0\ntp = [2]", 1)));
-    // As it was before there were searches and loads.
+    // The hash from before searches and loads existed.
     assert_eq!(hash(timed), "e434bc9e1b5a15d3ea308792c3a204742d02c56bc092f34e62b150da71f94545");
 }
 

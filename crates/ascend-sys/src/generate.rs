@@ -1,10 +1,11 @@
-//! How `bindings.rs` is made of the header: one struct per library family, whose fields are the functions found at run time.
+//! Generates `bindings.rs` from the header: one struct per library family, with the functions found at run time as
+//! fields.
 
 use std::path::{Path, PathBuf};
 
 use bindgen::{Builder, CodegenConfig, EnumVariation};
 
-/// Struct, what it is, and the functions that it has.
+/// Name of each struct and the pattern of its functions.
 const FAMILIES: [(&str, &str); 5] = [
     ("Rt", "aclInit|aclFinalize|aclrt.*|aclGetRecentErrMsg"),
     ("Nn", "aclnn.*|aclCreate.*|aclDestroy.*|aclSet.*"),
@@ -18,20 +19,20 @@ const HEAD: &str = "\
 
 ";
 
-/// The header in this crate.
+/// Returns the path of the header in this crate.
 pub fn header() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("include/acl_min.h")
 }
 
-/// The committed bindings.
+/// Returns the path of the committed bindings.
 pub fn committed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bindings.rs")
 }
 
-/// The text of `bindings.rs` for `header`.
+/// Returns the text of `bindings.rs` for `header`.
 ///
 /// # Errors
-/// What bindgen says: no libclang, or a header that does not parse.
+/// Errors of bindgen: libclang is missing, or the header does not parse.
 pub fn bindings(header: &Path) -> Result<String, String> {
     let types = builder(header)
         .with_codegen_config(CodegenConfig::TYPES | CodegenConfig::VARS)
@@ -68,11 +69,11 @@ fn generate(builder: Builder) -> Result<String, String> {
     builder.generate().map(|b| b.to_string()).map_err(|e| e.to_string())
 }
 
-/// Every function of a header as `name(argument types) -> result`, for comparison with another header. `extra` are clang's
-/// arguments: include folders, language.
+/// Returns every function of a header as `name(argument types) -> result`, for comparison with another header. `extra`
+/// are arguments for clang: include folders, language.
 ///
 /// # Errors
-/// What bindgen says.
+/// Errors of bindgen.
 pub fn signatures(
     header: &Path,
     extra: &[String],
@@ -94,7 +95,7 @@ pub fn signatures(
     Ok(found)
 }
 
-/// `a: *const aclTensor, b: i64,) -> i32` with the argument names left out: they bind nobody.
+/// Removes the argument names from `a: *const aclTensor, b: i64,) -> i32`, as they are not part of the interface.
 fn without_names(arguments: &str) -> String {
     arguments
         .split(',')
@@ -104,7 +105,7 @@ fn without_names(arguments: &str) -> String {
         .replace(", )", ")")
 }
 
-/// Whether libclang can be loaded; bindgen ends the process where it cannot.
+/// Returns whether libclang can be loaded. Without it, bindgen panics.
 pub fn has_libclang() -> bool {
     std::panic::catch_unwind(|| bindgen::clang_version()).is_ok()
 }

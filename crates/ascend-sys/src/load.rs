@@ -1,9 +1,9 @@
-//! Where the libraries are, and opening them.
+//! Finds and opens the libraries.
 //!
-//! They move between versions of CANN: operators are in `libopapi.so` up to 8.3 and in `libopapi_math.so`, `libopapi_nn.so` …
-//! from 8.5 on (for a while also `libaclnn_*.so`); the communicator's functions are in `libhccl.so` up to 8.x and in
-//! `libhcomm.so` in 9.x; DCMI comes with the driver. So each family has a list of names, each is looked for in all folders,
-//! and a family's functions may come from several libraries.
+//! Library names differ between versions of CANN. Operators are in `libopapi.so` up to 8.3 and in `libopapi_math.so`,
+//! `libopapi_nn.so` … from 8.5 on (for a while also `libaclnn_*.so`). The communicator's functions are in `libhccl.so`
+//! up to 8.x and in `libhcomm.so` in 9.x. DCMI comes with the driver. So each family has a list of names, each name is
+//! searched in all folders, and the functions of a family may come from several libraries.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -15,36 +15,36 @@ use crate::bindings::{Ccl, Dcmi, Emu, Nn, Rt};
 /// Why the libraries cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// No folder has the library.
+    /// No folder contains the library.
     #[error("none of {} was found; searched {}{HINT}", names.join(", "), listed(folders))]
     NotFound {
-        /// What it would be called.
+        /// Possible names of the library.
         names: Vec<String>,
-        /// Where it was looked for.
+        /// Folders searched.
         folders: Vec<PathBuf>,
     },
-    /// The library is there and cannot be opened.
+    /// The library exists but cannot be opened.
     #[error("{}: {problem}{HINT}", path.display())]
     Broken {
         /// The file.
         path: PathBuf,
-        /// What the loader said: most often a library that it needs in turn.
+        /// The loader's message, most often about a missing dependency.
         problem: String,
     },
-    /// Some libraries are the emulator's and some are not: nobody could say what the numbers are.
+    /// Some libraries belong to the emulator and some do not, so the origin of the results would be unclear.
     #[error(
         "{} is the emulator and {} is not: a mixture is refused; check LD_LIBRARY_PATH",
         emulated.display(), real.display()
     )]
     Mixture {
-        /// One that is the emulator.
+        /// A library of the emulator.
         emulated: PathBuf,
-        /// One that is not.
+        /// A library that is not the emulator's.
         real: PathBuf,
     },
 }
 
-/// What most often helps.
+/// The most common remedy.
 const HINT: &str = "; is CANN installed, was its set_env.sh sourced before this program was started, and is the driver there \
      (/usr/local/Ascend/driver/lib64, in containers to be mounted)?";
 
@@ -53,10 +53,10 @@ fn listed(folders: &[PathBuf]) -> String {
     if names.is_empty() { "no folder".into() } else { names.join(", ") }
 }
 
-/// Groups of functions that come from one library or a few.
+/// A group of functions from one or several libraries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
-    /// AscendCL's runtime.
+    /// AscendCL's runtime API.
     Runtime,
     /// Tensors and operators.
     Operators,
@@ -67,7 +67,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The word for people.
+    /// Returns the name used in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Runtime => "runtime",
@@ -77,8 +77,8 @@ impl Family {
         }
     }
 
-    /// Alternatives in groups: of every group at least one library is needed, and all that are there and can be opened are. A name
-    /// that ends in `*` stands for all that begin so.
+    /// Groups of alternative library names. Each group needs at least one library; all libraries of a group that exist
+    /// and can be opened are used. A `*` at the end of a name matches any suffix.
     fn groups(self) -> &'static [&'static [&'static str]] {
         match self {
             Self::Runtime => &[&["libascendcl.so"]],
@@ -89,25 +89,25 @@ impl Family {
     }
 }
 
-/// Folders to look in.
+/// The folders to search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SearchPath(Vec<PathBuf>);
 
 impl SearchPath {
-    /// These folders, in this order.
+    /// Searches these folders, in this order.
     pub fn of(folders: impl IntoIterator<Item = PathBuf>) -> Self {
         let mut path = Self::default();
         folders.into_iter().for_each(|folder| path.push(folder));
         path
     }
 
-    /// `$ASCEND_HOME_PATH/lib64`, `$ASCEND_TOOLKIT_HOME/lib64`, the folders of `$LD_LIBRARY_PATH`, the usual places of CANN
-    /// and of the driver.
+    /// Searches `$ASCEND_HOME_PATH/lib64`, `$ASCEND_TOOLKIT_HOME/lib64`, the folders of `$LD_LIBRARY_PATH`, and the
+    /// default locations of CANN and of the driver.
     pub fn from_environment() -> Self {
         Self::from_variables(&|name| std::env::var_os(name))
     }
 
-    /// The same with variables from elsewhere.
+    /// Like [`SearchPath::from_environment`], with variables from `variable`.
     pub fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let homes = ["ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"].into_iter().filter_map(set);
@@ -124,7 +124,7 @@ impl SearchPath {
             "/usr/local/dcmi",
         ];
         folders.extend(usual.map(PathBuf::from));
-        // Some versions keep operators of transformers by themselves (8.5.0.alpha001).
+        // Some versions keep transformer operators in a separate package (8.5.0.alpha001).
         let packages =
             ["ASCEND_OPP_PATH", "ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME"].into_iter().filter_map(set);
         for home in
@@ -143,7 +143,8 @@ impl SearchPath {
         }
     }
 
-    /// All libraries called `name`, in the order of the folders; the first folder that has a plain name wins.
+    /// Returns all libraries that match `name`, in folder order. For a name without `*`, only the first folder that has
+    /// it counts.
     fn files(&self, name: &str) -> Vec<PathBuf> {
         let Some(prefix) = name.strip_suffix('*') else {
             return self.0.iter().map(|f| f.join(name)).find(|path| path.is_file()).into_iter().collect();
@@ -162,7 +163,7 @@ impl SearchPath {
         found
     }
 
-    /// Every library of each group of a family, or the names that none was found for.
+    /// Returns all libraries of each group of a family. The error lists the names of a group without any.
     fn find(&self, family: Family) -> Result<Vec<Vec<PathBuf>>, LoadError> {
         let of_group = |group: &&[&str]| {
             let found: Vec<PathBuf> = group.iter().flat_map(|name| self.files(name)).collect();
@@ -176,7 +177,7 @@ impl SearchPath {
     }
 }
 
-/// The folders `op_api/lib` somewhere below `root`, with those in them (`linux/aarch64`).
+/// Finds the `op_api/lib` folders below `root` and their subfolders (`linux/aarch64`).
 fn op_api_folders(root: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     const DEEPEST: usize = 8;
     let inside = root.iter().zip(root.iter().skip(1)).any(|(a, b)| a == "op_api" && b == "lib");
@@ -197,10 +198,10 @@ fn is_library(path: &Path, prefix: &str) -> bool {
     name.starts_with(prefix) && path.extension().is_some_and(|e| e == "so") && path.is_file()
 }
 
-/// A library that was opened.
+/// An opened library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// What it was opened for.
+    /// The family that it was opened for.
     pub family: Family,
     /// The file.
     pub path: PathBuf,
@@ -208,21 +209,21 @@ pub struct Found {
 
 /// The functions of all families.
 ///
-/// Libraries are never closed: their threads and exit handlers live as long as the process.
+/// Libraries are never closed, as their threads and exit handlers live as long as the process.
 pub struct Libraries {
-    /// Runtime.
+    /// The runtime.
     pub rt: Rt,
     /// Tensors and operators.
     pub nn: Nn,
-    /// Collectives; one device alone works without.
+    /// Collectives. A single device works without them.
     pub ccl: Result<Ccl, LoadError>,
-    /// Device management; without it there is less telemetry.
+    /// Device management. Without it there is less telemetry.
     pub dcmi: Result<Dcmi, LoadError>,
-    /// The emulator's own functions, if these are the emulator's libraries.
+    /// The emulator's own functions, if the libraries are the emulator's.
     pub emu: Option<Emu>,
-    /// What was opened.
+    /// The opened libraries.
     pub found: Vec<Found>,
-    /// What was there and could not be opened, beside others of its kind that could.
+    /// Libraries that exist but could not be opened, while others of the same group could.
     pub skipped: Vec<LoadError>,
 }
 
@@ -230,7 +231,8 @@ impl Libraries {
     /// Opens an installation of CANN.
     ///
     /// # Errors
-    /// A library of the runtime or of the operators that is missing or cannot be opened; a mixture with the emulator's.
+    /// When a library of the runtime or of the operators is missing or cannot be opened, or when some libraries are the
+    /// emulator's.
     pub fn find(path: &SearchPath) -> Result<Self, LoadError> {
         let mut opened = Opened::default();
         let rt = opened.family(Family::Runtime, path)?;
@@ -255,10 +257,10 @@ impl Libraries {
         }
     }
 
-    /// Opens one library that has every family: the emulator's.
+    /// Opens one library that has every family, such as the emulator's.
     ///
     /// # Errors
-    /// The file is missing or no library.
+    /// When the file is missing or not a library.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let broken =
             |e: &libloading::Error| LoadError::Broken { path: path.to_path_buf(), problem: e.to_string() };
@@ -266,7 +268,7 @@ impl Libraries {
         let first = open()?;
         // SAFETY: as in `find`; the address is not used.
         let is_emulator = unsafe { first.get::<*const ()>(EMULATOR).is_ok() };
-        // Kept open for ever.
+        // Kept open for the lifetime of the process.
         std::mem::forget(first);
         // SAFETY: as in `find`.
         unsafe {
@@ -286,10 +288,10 @@ impl Libraries {
     }
 }
 
-/// The function by which an emulator is known.
+/// The function that identifies an emulator.
 const EMULATOR: &[u8] = b"ascend_emulator_info\0";
 
-/// What has been opened so far.
+/// The libraries opened so far.
 #[derive(Default)]
 struct Opened {
     found: Vec<Found>,
@@ -299,19 +301,19 @@ struct Opened {
 }
 
 impl Opened {
-    /// Opens all libraries of a family, their functions visible to all, and gives a handle that sees them.
+    /// Opens all libraries of a family with global symbols and returns a handle to all global symbols.
     fn family(&mut self, family: Family, path: &SearchPath) -> Result<Library, LoadError> {
         for group in path.find(family)? {
             let mut broken = Vec::new();
             let before = self.found.len();
             for path in group {
-                // Of one name the first that can be opened is taken.
+                // For each file name, the first library that opens is used.
                 if self.found[before..].iter().any(|found| found.path.file_name() == path.file_name()) {
                     continue;
                 }
                 let library = match open(&path, RTLD_LAZY | RTLD_GLOBAL) {
                     Ok(library) => library,
-                    // A library of operators for which this machine lacks something must not cost the others.
+                    // An operator library that does not open on this machine must not prevent the use of the others.
                     Err(error) => {
                         broken.push(error);
                         continue;
@@ -322,7 +324,7 @@ impl Opened {
                 let kind = if emulated { &mut self.emulated } else { &mut self.real };
                 kind.get_or_insert_with(|| path.clone());
                 self.found.push(Found { family, path });
-                // Kept open for ever.
+                // Kept open for the lifetime of the process.
                 std::mem::forget(library);
             }
             if self.found.len() == before && !broken.is_empty() {
@@ -432,7 +434,7 @@ mod tests {
         let mut opened = Opened::default();
         std::fs::write(folder.path().join("libnnopbase.so"), "no library").unwrap();
         assert!(matches!(opened.family(Family::Operators, &path), Err(LoadError::Broken { .. })));
-        // Any small library will do in place of a good one.
+        // Any small library can stand in for a good one.
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let mapped = maps.lines().filter_map(|line| line.split_whitespace().last());
         let small = mapped.into_iter().find(|path| path.contains("/libgcc_s") || path.contains("/libm."));

@@ -1,7 +1,7 @@
 //! `{dev,val,test}/<subject>_<split>.csv` with `subject_mapping.json`.
 //!
-//! A csv file has the header `id,question,A,B,C,D[,answer[,explanation]]`. The test split as first
-//! released has no `answer`; dev has worked explanations, which no protocol here uses.
+//! A csv file has the header `id,question,A,B,C,D[,answer[,explanation]]`. The test split as first released has no
+//! `answer`. The dev split has worked explanations, which no protocol here uses.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -78,7 +78,7 @@ fn read_mapping(root: &Path) -> Result<BTreeMap<String, Subject>, DatasetError> 
     Ok(subjects)
 }
 
-/// Every csv file of the folder has to belong to a subject, else its questions would be lost.
+/// Checks that every csv file of the folder belongs to a subject. Questions of other files would be lost.
 fn check_files(dir: &Path, split: &str, subjects: &BTreeMap<String, Subject>) -> Result<(), DatasetError> {
     for name in entries(dir)? {
         let Some(stem) = name.strip_suffix(".csv") else { continue };
@@ -91,7 +91,7 @@ fn check_files(dir: &Path, split: &str, subjects: &BTreeMap<String, Subject>) ->
     Ok(())
 }
 
-/// Which column holds what.
+/// Index of each column in the header.
 struct Columns {
     id: usize,
     question: usize,

@@ -1,9 +1,9 @@
-//! `{val,test}/{STEM,Social_Science,Humanities,Other}/<subject>.jsonl`, the form that THUDM's evaluation
-//! script and ModelTest's `CEval_0_shot` read.
+//! `{val,test}/{STEM,Social_Science,Humanities,Other}/<subject>.jsonl`, the layout that THUDM's evaluation script and
+//! ModelTest's `CEval_0_shot` read.
 //!
-//! A line is `{"id", "inputs_pretokenized", "choices_pretokenized", "label", "targets_pretokenized"}`:
-//! question and options joined, and the index of the right option. It has no dev split, so no
-//! demonstrations.
+//! A line is `{"id", "inputs_pretokenized", "choices_pretokenized", "label", "targets_pretokenized"}`.
+//! `inputs_pretokenized` is the question joined with its options; `label` is the index of the right option. The layout
+//! has no dev split, so it has no demonstrations.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,7 +57,7 @@ pub(in crate::dataset) fn read(root: &Path, split: &str, wanted: &[String]) -> R
     Ok(Dataset { benchmark: Benchmark::CEval, split: split.into(), subjects, items, files })
 }
 
-/// Subjects and their files (`<category folder>/<subject>.jsonl`) below a split's folder.
+/// Finds the subjects and their files (`<category folder>/<subject>.jsonl`) in a split's folder.
 fn find_subjects(dir: &Path) -> Result<BTreeMap<String, (Subject, String)>, DatasetError> {
     let mut subjects: BTreeMap<String, (Subject, String)> = BTreeMap::new();
     for folder in entries(dir)? {
@@ -107,7 +107,7 @@ fn read_file(text: &str, path: &Path, subject: &str, split: &str, problems: &mut
 
 fn item(row: Row, line: u64, split: &str) -> Result<(String, Content), String> {
     let id = match row.id {
-        // Rows without an id count from 0, as the ids of the csv files do.
+        // Rows without an id are numbered from 0, like the ids of the csv files.
         None | Some(Value::Null) => (line - 1).to_string(),
         Some(Value::Number(id)) => id.to_string(),
         Some(Value::String(id))

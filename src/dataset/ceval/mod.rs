@@ -1,4 +1,4 @@
-//! C-Eval: its subjects, and the two layouts it is released in.
+//! C-Eval: its subjects and the two layouts of its releases.
 
 mod csv_layout;
 mod jsonl_layout;
@@ -14,7 +14,7 @@ use super::{DatasetError, Layout};
 /// An official subject: key, Chinese name, category.
 pub type OfficialSubject = (&'static str, &'static str, Category);
 
-/// The 52 subjects of C-Eval, by category and key.
+/// The 52 subjects of C-Eval, ordered by category and key.
 #[rustfmt::skip]
 pub const OFFICIAL_SUBJECTS: [OfficialSubject; 52] = [
     ("advanced_mathematics", "高等数学", Stem),
@@ -83,11 +83,11 @@ pub const HARD_SUBJECTS: [&str; 8] = [
     "high_school_physics",
 ];
 
-/// Name of the file that gives every subject its names and category.
+/// Name of the file with the names and category of every subject.
 pub(super) const MAPPING_FILE: &str = "subject_mapping.json";
 
-/// `subject_mapping.json` of the official subjects: key → English name, Chinese name, category. The
-/// released archive of C-Eval does not hold it, so `dataset prepare` writes it.
+/// Returns `subject_mapping.json` of the official subjects: key → English name, Chinese name, category. The released
+/// archive of C-Eval does not contain this file, so `dataset prepare` writes it.
 pub fn mapping_json() -> String {
     let mapping: serde_json::Map<_, _> = OFFICIAL_SUBJECTS
         .iter()
@@ -100,7 +100,7 @@ pub fn mapping_json() -> String {
     text
 }
 
-/// The official English names are the keys' words with capitals, `and` apart.
+/// Returns the official English name: the words of the key, capitalised except `and`.
 fn english_name(key: &str) -> String {
     let capital = |word: &str| match word {
         "and" => word.to_owned(),
@@ -109,12 +109,12 @@ fn english_name(key: &str) -> String {
     key.split('_').map(capital).collect::<Vec<_>>().join(" ")
 }
 
-/// The official entry of a subject.
+/// Returns the official entry of a subject.
 pub(super) fn official(key: &str) -> Option<&'static OfficialSubject> {
     OFFICIAL_SUBJECTS.iter().find(|(k, _, _)| *k == key)
 }
 
-/// Tells the two layouts apart by what stands in the split folders.
+/// Determines the layout from the contents of the split folders.
 pub(super) fn recognise(root: &Path) -> Result<Layout, DatasetError> {
     for split in ["val", "test", "dev"] {
         let dir = root.join(split);
@@ -137,7 +137,7 @@ pub(super) fn recognise(root: &Path) -> Result<Layout, DatasetError> {
     ))
 }
 
-/// Checks that every subject asked for is one of `known`.
+/// Checks that every requested subject is in `known`.
 fn check_subjects<'a>(
     place: &Path,
     wanted: &[String],

@@ -1,10 +1,10 @@
-//! Good files of binary formats, small enough that a spoiled byte is likely to matter.
+//! Valid files of binary formats, small enough that a corrupted byte is likely to matter.
 
 use std::io::{Cursor, Write};
 
 use zip::write::SimpleFileOptions;
 
-/// A zip archive whose entries are stored as they are.
+/// Returns a zip archive with uncompressed entries.
 pub fn zipped(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in entries {
@@ -15,7 +15,7 @@ pub fn zipped(entries: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// A byte-level tokenizer of the 256 bytes and one merge, as other models' folders have it.
+/// Returns a byte-level tokenizer with the 256 bytes and one merge, as in other models' folders.
 pub fn byte_level() -> Vec<u8> {
     let visible = |byte: u8| matches!(byte, 33..=126 | 161..=172 | 174..);
     let hidden = (0..=255u8).filter(|byte| !visible(*byte)).count() as u32;
@@ -55,7 +55,7 @@ pub fn safetensors_of_many() -> Vec<u8> {
     safetensors_with(&names.iter().map(|name| (name.as_str(), [3, 2])).collect::<Vec<_>>())
 }
 
-/// A state dict of one fp16 tensor of two by three.
+/// Returns a state dict with one fp16 tensor of two by three.
 pub fn pickle() -> Vec<u8> {
     let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
     let number = |number: u32| [b"J", &number.to_le_bytes()[..]].concat();

@@ -1,7 +1,8 @@
-//! Mutated inputs of every kind, to every reader: an answer each, in bounded time and memory, and an error that names its place.
+//! Gives mutated inputs of every kind to every reader. Each must answer within bounded time and memory, and an error
+//! must name its place.
 //!
-//! The readers run in a process of their own ([`worker`]) under a bound on its memory, so that a stack overflow or an
-//! allocation without bound is seen as what it is, with the input that did it.
+//! The readers run in their own process ([`worker`]) with a memory limit. So a stack overflow or an unbounded
+//! allocation is recognised, together with the input that caused it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, outside the test functions
 
@@ -22,15 +23,15 @@ use self::mutate::mutated;
 use self::readers::{Reader, readers};
 use crate::support::glmbench;
 
-/// Mutated inputs to each reader in the ordinary test.
+/// Mutated inputs per reader in the ordinary test.
 const FEW: usize = 60;
-/// And in the long one: ten thousand over all readers, unless `GLMBENCH_HOSTILE_COUNT` says more.
+/// Mutated inputs per reader in the long test: ten thousand over all readers. `GLMBENCH_HOSTILE_COUNT` overrides it.
 const MANY: usize = 1000;
-/// Address space of the worker. Its own threads and maps take some hundred MiB of it.
+/// Address space limit of the worker. Its own threads and maps take some hundred MiB.
 const MEMORY_KIB: usize = 6 << 20;
-/// Longest answer to one input, on a machine that is busy with other tests.
+/// Maximum time for one input, on a machine that also runs other tests.
 const SLOWEST: Duration = Duration::from_secs(20);
-/// Longest run of the worker, by inputs.
+/// Maximum time of the worker, per input.
 const LONGEST_EACH: Duration = Duration::from_secs(2);
 
 const FOLDER: &str = "GLMBENCH_HOSTILE_FOLDER";
@@ -38,7 +39,7 @@ const COUNT: &str = "GLMBENCH_HOSTILE_COUNT";
 const ONLY: &str = "GLMBENCH_HOSTILE_ONLY";
 const SEED: &str = "GLMBENCH_HOSTILE_SEED";
 
-/// A suite of everything that a run can be made of, small.
+/// A small suite with every kind of case.
 const SUITE: &str = r#"schema = 1
 name = "hostile"
 [model]
@@ -76,7 +77,7 @@ fn every_reader_answers_mutated_inputs() {
     supervise(FEW);
 }
 
-/// By hand: `cargo test --release --test it hostile -- --ignored --nocapture`.
+/// Run by hand: `cargo test --release --test it hostile -- --ignored --nocapture`.
 #[test]
 #[ignore = "some minutes; ten thousand inputs and more"]
 fn every_reader_answers_ten_thousand_mutated_inputs() {
@@ -84,7 +85,7 @@ fn every_reader_answers_ten_thousand_mutated_inputs() {
     supervise(count);
 }
 
-/// Starts the worker over a fresh run and holds that it comes to its end.
+/// Starts the worker on a fresh run and checks that it finishes.
 fn supervise(each: usize) {
     let folder = tempfile::tempdir().unwrap();
     make_run(folder.path());
@@ -118,14 +119,14 @@ fn supervise(each: usize) {
     assert!(out.contains(&format!("{all} inputs in all")), "{out}");
 }
 
-/// A finished run of [`SUITE`] in `base`.
+/// Makes a finished run of [`SUITE`] in `base`.
 fn make_run(folder: &Path) {
     let sets = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets");
     let suite = folder.join("hostile.toml");
     fs::write(&suite, SUITE.replace("DATASETS", sets.to_str().unwrap())).unwrap();
     let mut run = glmbench(&["run", "--threads", "1"]);
     let done = run.arg(&suite).arg("--out").arg(folder.join("runs")).output().unwrap();
-    // Few repetitions are no valid measurement, which is no matter here.
+    // Few repetitions are not a valid measurement, which does not matter here.
     assert!(matches!(done.status.code(), Some(0 | 4)), "{done:?}");
     let made = fs::read_dir(folder.join("runs")).unwrap().next().unwrap().unwrap().path();
     copy_tree(&made, &folder.join("base"));
@@ -143,7 +144,8 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// Puts mutated inputs to the readers. Started by the two tests; `GLMBENCH_HOSTILE_ONLY=READER:NUMBER` puts one again.
+/// Gives mutated inputs to the readers. The two tests start it; `GLMBENCH_HOSTILE_ONLY=READER:NUMBER` repeats one
+/// input.
 #[test]
 #[ignore = "started by the others, in a process of its own"]
 fn worker() {
@@ -164,7 +166,7 @@ fn worker() {
             }
             fs::write(folder.join("at"), &name).unwrap();
             let mut rng = Rng::new(seed ^ ((number as u64) << 16) ^ hash(reader.name));
-            // The first of all is untouched, and must be taken.
+            // The first input is not mutated and must be accepted.
             let input = if number == 0 { seeds[0].clone() } else { mutated(&seeds, &mut rng) };
             let begin = Instant::now();
             match put(&reader, &place, &input) {
@@ -191,7 +193,7 @@ fn worker() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// Lays the input and reads it; `Err` for a panic.
+/// Writes the input and reads it. `Err` means a panic.
 fn put(reader: &Reader, place: &Path, input: &[u8]) -> Result<Result<(), String>, ()> {
     let file = place.join(reader.file);
     let input = (reader.pack)(input);
@@ -199,7 +201,7 @@ fn put(reader: &Reader, place: &Path, input: &[u8]) -> Result<Result<(), String>
     catch_unwind(AssertUnwindSafe(|| (reader.read)(place))).map_err(drop)
 }
 
-/// So that readers do not all get the same stream.
+/// Hashes the reader's name, so that readers get different random streams.
 fn hash(name: &str) -> u64 {
     name.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

@@ -1,8 +1,8 @@
-//! Seeded mutations of bytes: what a bad disk, a torn copy and a spiteful stranger do to a file.
+//! Seeded mutations of bytes, as from a bad disk, a partial copy or an attacker.
 
 use glmbench::stats::Rng;
 
-/// Numbers at the edges of types, and what is none.
+/// Numbers at the limits of types, and non-numbers.
 const NUMBERS: [&str; 16] = [
     "0",
     "-1",
@@ -21,7 +21,7 @@ const NUMBERS: [&str; 16] = [
     "1e-320",
     "NaN",
 ];
-/// Words that mean something to some format.
+/// Words with a meaning in some format.
 const WORDS: [&str; 14] = [
     "null",
     "true",
@@ -38,11 +38,11 @@ const WORDS: [&str; 14] = [
     "\"",
     ",",
 ];
-/// Levels of nesting that no honest file has.
+/// Nesting depth beyond that of any valid file.
 const DEEP: usize = 100_000;
 
-/// One input: some of the seeds' bytes. Half of all are changed in one to four ways, whatever comes of it; the others so that
-/// they may well still be of their format, and what is wrong lies deeper.
+/// Returns one input made from the seeds' bytes. Half of the inputs get one to four arbitrary changes. The others are
+/// changed so that they may still follow their format and fail at a deeper level.
 pub fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     let mut bytes = pick(seeds, rng).clone();
     if rng.below(2) == 0 {
@@ -53,7 +53,7 @@ pub fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// Another number, another word, a letter within a word, lines in another order, twice, or gone.
+/// Replaces a number, a word or a letter within a word, or reorders, repeats or removes lines.
 fn alter(bytes: &mut Vec<u8>, rng: &mut Rng) {
     match rng.below(6) {
         0 | 1 => replace_number(bytes, rng),
@@ -81,12 +81,12 @@ fn pick<'a, T>(from: &'a [T], rng: &mut Rng) -> &'a T {
     &from[rng.below(from.len() as u64) as usize]
 }
 
-/// A place in so many.
+/// Returns a random position from 0 to `length`, inclusive.
 fn place(length: usize, rng: &mut Rng) -> usize {
     rng.below(length as u64 + 1) as usize
 }
 
-/// A short stretch of so many.
+/// Returns a random range within `length`, usually short.
 fn stretch(length: usize, rng: &mut Rng) -> std::ops::Range<usize> {
     let start = place(length, rng);
     let most = if rng.below(4) == 0 { length } else { 64 };
@@ -96,7 +96,7 @@ fn stretch(length: usize, rng: &mut Rng) -> std::ops::Range<usize> {
 fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], rng: &mut Rng) {
     let length = bytes.len();
     match rng.below(12) {
-        // Bits, bytes.
+        // Flips bits, or sets a byte.
         0 if length > 0 => {
             for _ in 0..=rng.below(8) {
                 bytes[rng.below(length as u64) as usize] ^= 1 << rng.below(8);
@@ -105,29 +105,29 @@ fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], rng: &mut Rng) {
         1 if length > 0 => {
             bytes[rng.below(length as u64) as usize] = *pick(&[0, 0xff, 0x7f, 0x80, b'\n', b'"'], rng);
         }
-        // A word of a binary format, set to an extreme.
+        // Sets a word of a binary format to an extreme.
         2 => {
             let at = place(length, rng);
             let word = *pick(&[0u64, u64::MAX, i64::MAX as u64, 1 << 32, u64::from(u32::MAX), 1 << 62], rng);
             let width = (*pick(&[2, 4, 8], rng)).min(length - at);
             bytes[at..at + width].copy_from_slice(&word.to_le_bytes()[..width]);
         }
-        // Torn, emptied.
+        // Truncates the bytes, or removes a range.
         3 => bytes.truncate(place(length, rng)),
         4 => drop(bytes.drain(stretch(length, rng))),
-        // The same again, once or until it is long.
+        // Repeats a range, once or until it is long.
         5 => {
             let part = bytes[stretch(length, rng)].to_vec();
             let times = if rng.below(8) == 0 { 1 + 20_000 / part.len().max(1) } else { 1 };
             insert(bytes, &part.repeat(times), rng);
         }
-        // A stretch of another file.
+        // Inserts a range of another file.
         6 => {
             let other = pick(seeds, rng);
             let part = other[stretch(other.len(), rng)].to_vec();
             insert(bytes, &part, rng);
         }
-        // Two places exchanged.
+        // Moves a range to another place.
         7 => {
             let (a, b) = (stretch(length, rng), place(length, rng));
             let part: Vec<u8> = bytes.drain(a).collect();
@@ -150,13 +150,13 @@ fn insert(bytes: &mut Vec<u8>, part: &[u8], rng: &mut Rng) {
     drop(bytes.splice(at..at, part.iter().copied()));
 }
 
-/// Puts an extreme in the place of one run of digits.
+/// Replaces one run of digits by an extreme.
 fn replace_number(bytes: &mut Vec<u8>, rng: &mut Rng) {
     let number = pick(&NUMBERS, rng).as_bytes().to_vec();
     replace(bytes, u8::is_ascii_digit, &number, rng);
 }
 
-/// Puts something else in the place of one run of letters.
+/// Replaces one run of letters by another word.
 fn replace_word(bytes: &mut Vec<u8>, rng: &mut Rng) {
     let word = pick(&WORDS, rng).as_bytes().to_vec();
     replace(bytes, |byte| byte.is_ascii_alphabetic() || *byte == b'_', &word, rng);

@@ -1,4 +1,4 @@
-//! The readers, each with a folder to read from and good files to spoil.
+//! The readers, each with a folder to read from and valid files to mutate.
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,19 +22,20 @@ use glmbench::task::{self, Evaluation, Settings};
 use super::copy_tree;
 use super::files::{byte_level, pickle, safetensors, safetensors_of_many, safetensors_with, zipped};
 
-/// Something that reads a stranger's file.
+/// A reader of foreign files.
 pub struct Reader {
-    /// Its name.
+    /// Name of the reader.
     pub name: &'static str,
-    /// The file that is spoiled, in the reader's folder.
+    /// The file to mutate, in the reader's folder.
     pub file: &'static str,
-    /// What an error must have in it.
+    /// Text that every error must contain.
     pub names: &'static str,
-    /// Lays the other files (the second folder has runs) and gives good ones to spoil; the first must be taken.
+    /// Writes the other files (the second folder has runs) and returns valid contents to mutate. The first must be
+    /// accepted.
     pub lay: fn(&Path, &Path) -> Vec<Vec<u8>>,
-    /// Packs the spoiled bytes into the file, where they are within a container.
+    /// Packs the mutated bytes into the file, for formats inside a container.
     pub pack: fn(&[u8]) -> Vec<u8>,
-    /// Reads, and goes on with what was read; an error is that of reading.
+    /// Reads the file and uses the result. An error comes from reading.
     pub read: fn(&Path) -> Result<(), String>,
 }
 
@@ -47,7 +48,7 @@ fn reader(
     Reader { name, file, names: file.rsplit('/').next().unwrap(), lay, pack: <[u8]>::to_vec, read }
 }
 
-/// Every reader there is.
+/// Returns all readers.
 pub fn readers() -> Vec<Reader> {
     let run = |name, file| reader(name, file, lay_run, read_run);
     let set = |file| Reader { names: "--set", ..reader("set", file, |_, _| lines(&SETS), read_set) };
@@ -78,7 +79,7 @@ pub fn readers() -> Vec<Reader> {
             |dir| read_set_of(Benchmark::CEval, dir),
         ),
         Reader {
-            // Where there are too few examples, split and subject are named.
+            // With too few examples, the error names split and subject.
             names: "antonym_pairs",
             ..reader(
                 "ceval-dev",
@@ -111,7 +112,7 @@ pub fn readers() -> Vec<Reader> {
             read_tokenizer,
         ),
         Reader {
-            // What lies beside it may be wrong with it.
+            // The fault may be in a neighbouring file.
             names: "tokenizer",
             ..reader(
                 "tokenizer-config",
@@ -134,7 +135,7 @@ pub fn readers() -> Vec<Reader> {
             read_weights,
         ),
         Reader {
-            // A name that it leads to may be wrong, in its folder.
+            // The index may point to a wrong name, in its folder.
             names: "/index",
             ..reader("index", "model.safetensors.index.json", lay_index, read_weights)
         },
@@ -210,7 +211,7 @@ fn read_suite(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Each line as a `--set` over a good suite.
+/// Reads each line as a `--set` on a valid suite.
 fn read_set(dir: &Path) -> Result<(), String> {
     let text = repository("suites/quickstart.toml");
     let text = String::from_utf8(text).unwrap().replace(
@@ -225,7 +226,7 @@ fn read_set(dir: &Path) -> Result<(), String> {
     };
     let overrides: Vec<(String, OsString)> = bytes.split(|&byte| byte == b'\n').filter_map(of_line).collect();
     let suite = Suite::parse(Path::new("s.toml"), &text, &overrides);
-    // What a value breaks may be found at a key of the file beside it.
+    // The fault of a value may show at another key of the file.
     suite.map(drop).map_err(|e| e.to_string().replace("s.toml:", "--set or s.toml:"))
 }
 
@@ -275,7 +276,7 @@ fn lay_ceval_jsonl(dir: &Path, _: &Path) -> Vec<Vec<u8>> {
     vec![(0..6).map(|id| format!("{}\n", row(id))).collect::<String>().into_bytes()]
 }
 
-/// Reads a set, and makes every protocol's prompts of what was read.
+/// Reads a data set and builds the prompts of every protocol from it.
 fn read_set_of(benchmark: Benchmark, dir: &Path) -> Result<(), String> {
     let source = Source::open(benchmark, dir).map_err(|e| e.to_string())?;
     let split = benchmark.default_split();
@@ -286,7 +287,7 @@ fn read_set_of(benchmark: Benchmark, dir: &Path) -> Result<(), String> {
     let tokenizer = Tokenizer::from_dir(&demo).unwrap();
     for protocol in task::protocols_of(benchmark) {
         let settings = Settings { split: split.to_owned(), limit: Some(3), ..Settings::default() };
-        // Examples are of the dev split, which is read here; not every layout has one.
+        // Examples come from the dev split, which this reads too. Not every layout has one.
         let plan = match task::Plan::new(protocol, &source, &settings) {
             Err(_) if !source.has_split("dev") => continue,
             plan => plan.map_err(|e| e.to_string())?,
@@ -332,7 +333,7 @@ fn lay_index(dir: &Path, _: &Path) -> Vec<Vec<u8>> {
     vec![serde_json::json!({"metadata": {"total_size": 22}, "weight_map": map}).to_string().into_bytes()]
 }
 
-/// Opens a checkpoint, and reads all its tensors.
+/// Opens a checkpoint and reads all its tensors.
 fn read_weights(dir: &Path) -> Result<(), String> {
     let source = open_checkpoint(dir).map_err(|e| e.to_string())?;
     for stored in source.stored() {
@@ -349,7 +350,7 @@ fn lay_torch_index(dir: &Path, _: &Path) -> Vec<Vec<u8>> {
     vec![serde_json::json!({"metadata": {}, "weight_map": map}).to_string().into_bytes()]
 }
 
-/// Reads a pickled checkpoint, and converts it.
+/// Reads a pickled checkpoint and converts it.
 fn read_torch(dir: &Path) -> Result<(), String> {
     let plan = convert::Plan::read(dir).map_err(|e| e.to_string())?;
     let out = dir.join("out");
@@ -377,7 +378,7 @@ const JOURNALS: [&str; 7] = [
     "telemetry.csv",
 ];
 
-/// A run's folder; the file of the reader's own name is spoiled, the others are good.
+/// Copies a run's folder. Only the file with the reader's name is mutated.
 fn lay_run(dir: &Path, runs: &Path) -> Vec<Vec<u8>> {
     let name = dir.file_name().unwrap().to_str().unwrap();
     let file = JOURNALS.iter().find(|file| file.split('.').next() == Some(name)).unwrap();
@@ -385,9 +386,9 @@ fn lay_run(dir: &Path, runs: &Path) -> Vec<Vec<u8>> {
     vec![fs::read(dir.join(file)).unwrap()]
 }
 
-/// Reads a run, and does with it what commands do.
+/// Reads a run and does what the commands do with it.
 fn read_run(dir: &Path) -> Result<(), String> {
-    // What reports wrote, and locks, are of the last time.
+    // Report files and locks are left over from the previous input.
     let run = RunDir::open(dir).map_err(|e| e.to_string())?;
     let records = Records::read(&run).map_err(|e| e.to_string())?;
     let prompts = run.read_prompts(|_| true).map_err(|e| e.to_string())?;
@@ -398,13 +399,13 @@ fn read_run(dir: &Path) -> Result<(), String> {
     records.write_sql(&mut sink).unwrap();
     drop((records.csv_files(), modeltest_files(&records, &prompts)));
     drop(rescore(&records.run, &records.samples, None, std::time::SystemTime::UNIX_EPOCH));
-    // Pages take longer: one run in eight, by its bytes.
+    // Pages take longer, so only one run in eight gets them, chosen by its bytes.
     if sink.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).is_multiple_of(8) {
         let _ = render(dir);
         let options = Options { allow_mismatch: true, out: Some(dir.join("compared")), ..Options::default() };
         drop(compare::render(&[dir.parent().unwrap().join("base"), dir.to_path_buf()], &options));
     }
-    // Last, for it cuts off what is torn.
+    // This comes last, because it cuts off torn lines.
     let mut run = run;
     run.hold().map_err(|e| e.to_string())?;
     run.append_telemetry(&TelemetryRow::default()).map_err(|e| e.to_string())

@@ -1,4 +1,4 @@
-//! Writes `src/bindings.rs` anew from `include/acl_min.h`; called by scripts/regenerate_bindings.sh.
+//! Regenerates `src/bindings.rs` from `include/acl_min.h`. Called by scripts/regenerate_bindings.sh.
 
 use ascend_sys::generate::{bindings, committed, header};
 
