@@ -5,7 +5,7 @@ use crate::device::cpu::amx::products::{tile_ahead, tile_loop, tile_product};
 use crate::device::cpu::tiles::amx::unit;
 use crate::device::cpu::tiles::{Shape, TileProduct, TileUnit};
 
-/// This machine can run [`UNIT`].
+/// Returns whether this machine can run [`UNIT`].
 pub fn available() -> bool {
     amx::found().is_ok_and(|amx| amx.int8)
 }
