@@ -176,7 +176,7 @@ impl Attention<'_> {
         units.extend(items.iter().flat_map(|item| (0..self.runs(item)).map(move |run| (*item, run))));
         let numbers = sums_numbers(self.shape, self.group());
         let shared = partial.shared();
-        // SAFETY: a unit is done by one thread, and read when all are done.
+        // SAFETY: one thread computes a unit, and it is read only after all are done.
         let sums = |unit: usize| unsafe { shared.range(unit * numbers..(unit + 1) * numbers) };
         let pieces = units.len().min(PIECES_A_THREAD * pool.threads());
         pool.each(pieces, work, &|thread, piece| {
@@ -343,7 +343,7 @@ impl Attention<'_> {
             };
             let mut state = sums.state(row);
             let to = products.weights(row);
-            // SAFETY: row and weights hold a block's tokens, of which `padded` at most are touched.
+            // SAFETY: row and weights hold a block's tokens, and at most `padded` of them are accessed.
             let factor = unsafe { (self.kernels.softmax)(&scores, scale, (n, padded), to, &mut state) };
             sums.set_state(row, state);
             if factor != 1.0 {
@@ -379,7 +379,7 @@ impl Attention<'_> {
         let mut out = unsafe { self.out.range(begin..begin + channels) };
         for values in values {
             let (strip, rest) = out.split_at_mut(values.len().min(out.len()));
-            // SAFETY: as many numbers on both sides, the input padded to sixteen.
+            // SAFETY: both sides have the same number of numbers, and the input is padded to sixteen.
             unsafe { (self.kernels.divide)(values.as_ptr(), total, strip.len(), strip.as_mut_ptr()) };
             out = rest;
         }

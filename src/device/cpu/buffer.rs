@@ -24,7 +24,7 @@ pub struct Buffer<T> {
     len: usize,
 }
 
-// SAFETY: the buffer owns its memory alone, like a `Vec<T>`.
+// SAFETY: the buffer exclusively owns its memory, like a `Vec<T>`.
 unsafe impl<T: Send> Send for Buffer<T> {}
 // SAFETY: shared access is read-only, like a `Vec<T>`.
 unsafe impl<T: Sync> Sync for Buffer<T> {}
@@ -72,7 +72,7 @@ impl<T> Drop for Buffer<T> {
         if is_mapped(layout.size()) {
             unmap(self.pointer.cast(), layout.size());
         } else {
-            // SAFETY: allocated in `zeroed` with this very layout.
+            // SAFETY: allocated in `zeroed` with this same layout.
             unsafe { dealloc(self.pointer.as_ptr().cast(), layout) }
         }
     }
@@ -163,7 +163,7 @@ pub struct SharedSlice<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: access goes through `range`, whose callers keep ranges apart.
+// SAFETY: access goes through `range`, and its callers keep ranges disjoint.
 unsafe impl<T: Send> Send for SharedSlice<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}

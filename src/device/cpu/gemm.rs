@@ -163,7 +163,7 @@ unsafe fn rows_of_panels<V: Simd16, E: Element, const P: usize, const AHEAD: boo
     let tiles = t.rows.div_ceil(V::TILE_ROWS);
     for i in 0..tiles {
         let (row, end) = (t.rows * i / tiles, t.rows * (i + 1) / tiles);
-        // SAFETY: inside the product; tiles higher than `TILE_ROWS` are never asked for.
+        // SAFETY: inside the product; no tile is higher than `TILE_ROWS`.
         unsafe {
             match end - row {
                 1 => tile::<V, E, 1, P, AHEAD>(t, row, panel),

@@ -292,12 +292,12 @@ unsafe fn swiglu<V: Simd16, E: Element>(gate: *const f32, up: *const f32, n: usi
 }
 
 /// # Safety
-/// As [`Kernels`]; exactly `2 * pairs` numbers of `head` and `pairs` of the table are touched.
+/// As [`Kernels`]. Exactly `2 * pairs` numbers of `head` and `pairs` of the table are accessed.
 #[inline(always)]
 unsafe fn rotate<V: Simd16, E: Element>(head: *mut f32, cos: *const f32, sin: *const f32, pairs: usize) {
     for first in (0..pairs).step_by(PANEL) {
         let n = PANEL.min(pairs - first);
-        // SAFETY: `n` pairs from `first` on.
+        // SAFETY: `n` pairs, starting at `first`.
         unsafe {
             let head = head.add(2 * first);
             let (mut a, mut b) = ([0.0; PANEL], [0.0; PANEL]);
@@ -327,7 +327,7 @@ macro_rules! instruction_set {
 
             $(#[target_feature(enable = $features)])?
             unsafe fn gemm<E: Element, const AHEAD: bool>(t: &Product) {
-                // SAFETY: the caller's promise; the same below.
+                // SAFETY: the caller's promise, here and below.
                 unsafe { super::gemm::<V, E, AHEAD>(t) }
             }
             $(#[target_feature(enable = $features)])?

@@ -316,7 +316,7 @@ impl Writer<'_> {
     fn narrowed<const BYTES: usize>(&self, numbers: &[f32]) -> [[u8; BYTES]; PANEL] {
         let mut stored = [[0; BYTES]; PANEL];
         let to = stored[..numbers.len()].as_mut_ptr().cast();
-        // SAFETY: as many numbers on both sides, of the device's type.
+        // SAFETY: both sides have the same number of numbers, of the device's type.
         unsafe { (self.kernels.narrow)(numbers.as_ptr(), to, numbers.len()) };
         stored
     }

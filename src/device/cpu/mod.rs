@@ -433,7 +433,7 @@ impl Device for Cpu {
             }
             // The last part is added by the kernel that also rounds.
             let last = &parts.of(world - 1)[numbers];
-            // SAFETY: as many numbers on both sides, a multiple of sixteen.
+            // SAFETY: both sides have the same number of numbers, a multiple of sixteen.
             unsafe { (kernels.add)(out.as_mut_ptr(), last.as_ptr(), out.len()) };
         });
         Ok(())

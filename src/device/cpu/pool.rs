@@ -65,10 +65,11 @@ struct Shared {
     wake: Condvar,
 }
 
-// SAFETY: `job` is the only part that is not shared by itself. The caller alone writes it, when the gate is closed and empty;
-// workers read it only between passing the gate and leaving it. The closure behind it is `Sync`, and is alive as long.
+// SAFETY: all fields but `job` are safe to share. Only the caller writes `job`, while the gate is closed and no worker
+// is inside. Workers read it only between entering and leaving the gate. The closure behind it is `Sync`, and lives as
+// long.
 unsafe impl Sync for Shared {}
-// SAFETY: as above; nothing in it belongs to a thread.
+// SAFETY: as above; nothing in it is tied to a thread.
 unsafe impl Send for Shared {}
 
 /// A team of threads. The caller is the first of them.
@@ -148,8 +149,8 @@ impl Pool {
     /// Opens a job, takes part in it, and returns when the whole job is done.
     fn share(&mut self, count: usize, task: &(dyn Fn(usize, usize) + Sync)) {
         let shared = &*self.shared;
-        // SAFETY: only the lifetime is erased. The closure is called by threads that have passed the gate alone; this
-        // function closes it and waits for them before it returns or unwinds.
+        // SAFETY: only the lifetime is erased. Besides this thread, only threads that have passed the gate call the
+        // closure. This function closes the gate and waits for them before it returns or unwinds.
         let task: *const (dyn Fn(usize, usize) + Sync) = unsafe {
             std::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(
                 task,
@@ -157,7 +158,7 @@ impl Pool {
         };
         let job = Job { task, count };
         shared.next.store(0, Ordering::Relaxed);
-        // SAFETY: the gate is closed and nobody is inside: so it was made, and so the last job left it.
+        // SAFETY: the gate is closed and no worker is inside: it starts so, and every job leaves it so.
         unsafe { *shared.job.get() = Some(job) };
         shared.gate.store(0, Ordering::Release);
         shared.call();
@@ -272,7 +273,7 @@ fn work(shared: &Shared, index: usize) {
         if !shared.enter() {
             continue;
         }
-        // SAFETY: the gate was passed, so the job was written and stays until it is left.
+        // SAFETY: the gate was passed, so the job is written and stays until this worker leaves the gate.
         let job = unsafe { *shared.job.get() };
         let items = || job.map(|job| shared.take_items(index, job));
         if catch_unwind(AssertUnwindSafe(items)).is_err() {

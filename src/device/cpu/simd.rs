@@ -285,7 +285,7 @@ mod tests {
     /// Checks that every operation equals the portable one, lane by lane.
     fn computes<V: Simd16>(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> Result<(), TestCaseError> {
         let whole = a.map(|x| if x.is_finite() { x.clamp(-126.0, 127.0).round() } else { 0.0 });
-        // SAFETY: the set is there, the arrays are of sixteen numbers.
+        // SAFETY: the set is available, and the arrays have sixteen numbers.
         unsafe {
             let (v, w, x) = (V::load(a.as_ptr()), V::load(b.as_ptr()), V::load(c.as_ptr()));
             let (p, q, r) = (Portable(a), Portable(b), Portable(c));
@@ -308,7 +308,7 @@ mod tests {
     /// equals storing and loading.
     fn narrows<V: Simd16>(a: [f32; 16]) -> Result<(), TestCaseError> {
         let (mut found, mut expected) = ([0; 16], [0; 16]);
-        // SAFETY: the set is there, the arrays are of sixteen numbers.
+        // SAFETY: the set is available, and the arrays have sixteen numbers.
         unsafe {
             let (v, p) = (V::load(a.as_ptr()), Portable(a));
             v.store_f16(found.as_mut_ptr());
@@ -327,7 +327,7 @@ mod tests {
 
     /// Checks that widening 16-bit numbers equals the portable form, including NaN bits.
     fn widens<V: Simd16>(stored: [u16; 16]) -> Result<(), TestCaseError> {
-        // SAFETY: the set is there, the array is of sixteen numbers.
+        // SAFETY: the set is available, and the array has sixteen numbers.
         unsafe {
             let found = [V::load_f16(stored.as_ptr()).lanes(), V::load_bf16(stored.as_ptr()).lanes()];
             let expected = [Portable::load_f16(stored.as_ptr()).0, Portable::load_bf16(stored.as_ptr()).0];
@@ -365,7 +365,7 @@ mod tests {
     /// [`Simd16::min`] are the x86-64 instructions.
     fn chooses_the_second<V: Simd16>() -> Result<(), TestCaseError> {
         for (a, b) in [(f32::NAN, 1.0), (1.0, f32::NAN), (0.0, -0.0), (-0.0, 0.0)] {
-            // SAFETY: the set is there.
+            // SAFETY: the set is available.
             let (max, min) =
                 unsafe { (V::splat(a).max(V::splat(b)).lanes(), V::splat(a).min(V::splat(b)).lanes()) };
             prop_assert_eq!(

@@ -86,8 +86,8 @@ impl Weights {
 /// The weights are rounded before they are multiplied with the values, as on NPUs and GPUs.
 ///
 /// # Safety
-/// As [`super::kernels::Kernels`]; row and weights hold `padded` numbers, a multiple of sixteen, `n` is at least one, and `scale`
-/// is not negative.
+/// As [`super::kernels::Kernels`]. Row and weights must hold `padded` numbers, a multiple of sixteen. `n` must be at
+/// least one, and `scale` must not be negative.
 #[inline(always)]
 pub unsafe fn online<V: Simd16, E: Element>(
     row: &Scores,

@@ -54,7 +54,7 @@ fn in_the_processor() -> Result<Amx, &'static str> {
         return Err("the system does not keep AMX tiles");
     }
     let kept: u32;
-    // SAFETY: OSXSAVE says that `xgetbv` is there, and register 0 always is.
+    // SAFETY: OSXSAVE says that `xgetbv` is available, and register 0 always exists.
     unsafe {
         std::arch::asm!(
             "xgetbv", in("ecx") 0, out("eax") kept, out("edx") _,

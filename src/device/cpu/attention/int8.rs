@@ -90,7 +90,7 @@ impl Int8Tiles {
     /// Configures the tile registers, unless they already are. They always have sixteen rows.
     fn configure(&mut self) {
         if !self.configured {
-            // SAFETY: these kernels were given out because the machine has the instructions.
+            // SAFETY: these kernels are returned only if the machine has the instructions.
             unsafe { (self.of_keys.configure)(Shape::Wide) };
             self.configured = true;
         }
@@ -110,7 +110,7 @@ impl Int8Tiles {
             fresh: true,
             c: self.key_sums.as_mut_ptr(),
         };
-        // SAFETY: the digits' tiles, the panels and the sums are there; the registers are ready.
+        // SAFETY: the digits' tiles, the panels and the sums are valid; the registers are configured.
         unsafe { (self.of_keys.multiply)(&product) };
     }
 }
@@ -151,7 +151,7 @@ impl Products for Int8Tiles {
                     to: scores[row * KV_BLOCK_TOKENS + token..].as_mut_ptr(),
                     to_stride: KV_BLOCK_TOKENS,
                 };
-                // SAFETY: the sums were just made, scales and scores are those of a block.
+                // SAFETY: the sums were just computed; scales and scores are those of a block.
                 unsafe { (self.kernels.scores)(&sums) };
             }
             ahead.fetch();

@@ -97,7 +97,7 @@ impl<'a> Sums<'a> {
             let (a, b) = unsafe { ((kernels.decay)(before.max, max), (kernels.decay)(other.max, max)) };
             self.set_state(row, RowState { max, total: before.total * a + other.total * b });
             for (values, next) in self.row_mut(row).zip(next.row(row)) {
-                // SAFETY: as many numbers on both sides, a multiple of sixteen.
+                // SAFETY: both sides have the same number of numbers, a multiple of sixteen.
                 unsafe { (kernels.mix)(values.as_mut_ptr(), a, next.as_ptr(), b, values.len()) };
             }
         }

@@ -70,7 +70,7 @@ impl Tiles {
     fn configure(&mut self, chunk: Chunk) -> Shape {
         let shape = Shape::of(chunk.rows);
         if self.configured != Some(shape) {
-            // SAFETY: these kernels were given out because the machine has the instructions.
+            // SAFETY: these kernels are returned only if the machine has the instructions.
             unsafe { (self.tiles.unit.configure)(shape) };
             self.configured = Some(shape);
         }
@@ -132,7 +132,7 @@ impl Products for Tiles {
         let shape = self.configure(chunk);
         if let Some(split) = self.tiles.split {
             let tiles = chunk.rows.div_ceil(TILE_ROWS) * TOKEN_TILES;
-            // SAFETY: so many tiles in, as many of each part out.
+            // SAFETY: `tiles` tiles in, the same number of each part out.
             unsafe { split(self.weights.as_ptr(), tiles, self.weight_parts.as_mut_ptr()) };
         }
         let product = Product {
@@ -214,7 +214,7 @@ impl Product<'_> {
         for (i, c) in groups.enumerate() {
             let b = self.group(i, group, unpacked);
             let product = TileProduct { shape: self.shape, a, b, tiles: self.used, fresh, c: c.as_mut_ptr() };
-            // SAFETY: blocks, panels and sums hold the shape, for which the registers are ready.
+            // SAFETY: blocks, panels and sums hold the shape, for which the registers are configured.
             unsafe { (self.by.multiply)(&product) };
             ahead.fetch();
         }
@@ -240,7 +240,7 @@ impl Product<'_> {
         let bytes = self.by.panel_parts * TILE_BYTES;
         let unpacked = &mut unpacked[place * self.depth * bytes..][..self.used * bytes];
         if self.chunk.first == 0 {
-            // SAFETY: so many tiles in, as many of each part out.
+            // SAFETY: `used` tiles in, the same number of each part out.
             unsafe { unpack(stored.as_ptr(), self.used, unpacked.as_mut_ptr()) };
         }
         unpacked.as_ptr()

@@ -19,6 +19,6 @@ unsafe fn multiply(t: &TileProduct<i32>) {
     if t.tiles == 0 {
         return;
     }
-    // SAFETY: the tiles are configured for the shape, whose rows, panels and sums are there.
+    // SAFETY: the tiles are configured for the shape, and its rows, panels and sums are valid.
     unsafe { tile_product!(t, "tdpbssd") }
 }

@@ -45,7 +45,7 @@ pub struct KeySums {
 /// scale zero and zero digits.
 ///
 /// # Safety
-/// There is room for the digits of so many whole tiles.
+/// There must be space for the digits, in whole tiles.
 #[inline(always)]
 pub unsafe fn query(x: &[f32], high: *mut i8, distance: usize) -> f32 {
     let scale = largest(x) / MOST;
@@ -73,7 +73,7 @@ fn digits_of(x: &[f32; TILE_K], inverse: f32) -> [[i8; TILE_K]; 2] {
     let mut digits = [[0; TILE_K]; 2];
     for (i, x) in x.iter().enumerate() {
         let whole = (x * inverse).round_ties_even().clamp(-MOST, MOST);
-        // SAFETY: a whole number within `MOST`; x is finite and the inverse, too.
+        // SAFETY: an integer within `MOST`; x and the inverse are finite.
         let whole = unsafe { whole.to_int_unchecked::<i32>() };
         // The low digit is the number's last eight bits as a signed number; the high digit is the rest.
         digits[0][i] = ((whole + 128) >> 8) as i8;
@@ -85,7 +85,7 @@ fn digits_of(x: &[f32; TILE_K], inverse: f32) -> [[i8; TILE_K]; 2] {
 /// Converts [`KeySums`] to scores.
 ///
 /// # Safety
-/// Sums, scales and scores are there.
+/// Sums, scales and scores must be valid for the shapes of [`KeySums`].
 #[inline(always)]
 pub unsafe fn scores(t: &KeySums) {
     type Sixteen<T> = [T; PANEL];
@@ -195,7 +195,7 @@ mod tests {
                     to: scores.as_mut_ptr(),
                     to_stride: 40,
                 };
-                // SAFETY: the set is available; sums, scales and scores are there.
+                // SAFETY: the set is available; sums, scales and scores are valid.
                 unsafe { (kernels.scores)(&t) };
                 for (i, score) in scores.iter().enumerate() {
                     let (row, token) = (i / 40, i % 40);

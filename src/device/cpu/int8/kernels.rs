@@ -67,7 +67,7 @@ impl TileRow {
     /// Returns the piece in one tile of a block of depth.
     ///
     /// # Safety
-    /// The row has such a piece, and nobody else uses it.
+    /// The row must have this piece, and nothing else may use it.
     #[inline(always)]
     unsafe fn piece<'a>(self, block: usize, tile: usize) -> &'a mut [i8; TILE_K] {
         // SAFETY: the caller's promise; bytes have no alignment.
@@ -242,7 +242,7 @@ fn round<const FMA: bool>(x: &[f32], scale: f32, out: &mut [i8]) {
 fn round_by(x: &[f32], out: &mut [i8], quotient: impl Fn(f32) -> f32) {
     for (q, x) in out.iter_mut().zip(x) {
         let whole = quotient(*x).round_ties_even().clamp(-LARGEST, LARGEST);
-        // SAFETY: a whole number of ±127; x is finite and the scale is no zero.
+        // SAFETY: an integer within ±127; x is finite and the scale is not zero.
         *q = unsafe { whole.to_int_unchecked::<i32>() } as i8;
     }
 }
@@ -279,7 +279,7 @@ unsafe fn quantise_tiles<const FMA: bool>(x: &[f32], to: TileRow) -> f32 {
     for (block, x) in x.chunks(to.block * TILE_K).enumerate() {
         let (whole, rest) = x.as_chunks::<TILE_K>();
         for (tile, x) in whole.iter().enumerate() {
-            // SAFETY: a piece for every 64 numbers by the caller's promise; here and below.
+            // SAFETY: there is a piece for every 64 numbers by the caller's promise; here and below.
             let piece = unsafe { to.piece(block, tile) };
             if is_void(scale) { piece.fill(0) } else { round::<FMA>(x, scale, piece) }
         }

@@ -200,8 +200,8 @@ impl Int8Layer<'_> {
         let (columns, half) = (outputs.len() * PANEL, rows * stride);
         let numbers: *mut f32 = spare[..halves * half].as_mut_ptr().cast();
         let out = self.out.pointer(first * self.out_stride + outputs.start * PANEL);
-        // SAFETY: rows and whole panels, to which scales, bias and rows of `out` are padded, and each half after the other;
-        // these columns belong to this thread; the kernels belong to this machine.
+        // SAFETY: rows and whole panels, to which scales, bias and rows of `out` are padded, and one half after the
+        // other. These columns belong to this thread. The kernels belong to this machine.
         unsafe {
             for i in 0..halves {
                 let from = sums[i * stride..].as_ptr();

@@ -36,7 +36,7 @@ pub fn quantise(x: Rows<'_>, k: usize, kernels: &Int8Kernels, scratch: &mut Scra
     let scaled = SharedSlice::new(&mut scratch.scaled);
     pool.split(x.rows, x.rows * k, &|rows| {
         for row in rows {
-            // SAFETY: a row is one thread's; the kernels belong to this machine.
+            // SAFETY: a row belongs to one thread; the kernels belong to this machine.
             unsafe {
                 let to = data.range(row * stride..row * stride + k.next_multiple_of(TILE_K));
                 scaled.range(row..row + 1)[0] = (kernels.quantise)(&x.data[row * x.stride..][..k], to);

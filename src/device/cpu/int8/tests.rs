@@ -255,7 +255,7 @@ fn rows_in_tiles_are_rows() {
                 let mut run = vec![1; k.next_multiple_of(TILE_K)];
                 let mut tiles = vec![1; 4 * block_stride];
                 let to = TileRow { first: tiles[5 * TILE_K..].as_mut_ptr(), block: BLOCK, block_stride };
-                // SAFETY: the set is available; there is room for the row.
+                // SAFETY: the set is available; there is space for the row.
                 let (scaled, scale) =
                     unsafe { ((kernels.quantise)(&x, &mut run), (kernels.quantise_tiles)(&x, to)) };
                 assert!(same(scaled.scale, scale), "{} {k}", set.name());
@@ -327,7 +327,7 @@ fn products_of_tiles_add_to_the_sums_that_are_there() {
                 b.each_ref().map(|b| b[begin..].as_ptr().cast()),
             );
             let t = TileProduct { shape, a, b, tiles: range.len(), fresh, c: c.as_mut_ptr() };
-            // SAFETY: as many tiles as there are; the set is available.
+            // SAFETY: the number of tiles is right; the set is available.
             unsafe {
                 (unit.configure)(shape);
                 (unit.multiply)(&t);

@@ -25,7 +25,7 @@ pub fn quantise(
         for row in rows {
             let first = data.pointer(layout.at(0, row / TILE_ROWS) + row % TILE_ROWS * TILE_K).cast();
             let to = TileRow { first, block: layout.block(), block_stride: layout.block_stride() };
-            // SAFETY: a row is one thread's; there is room for it; the kernels belong to this machine.
+            // SAFETY: a row belongs to one thread; there is space for it; the kernels belong to this machine.
             unsafe {
                 let scale = (kernels.quantise_tiles)(&x.data[row * x.stride..][..k], to);
                 scaled.range(row..row + 1)[0] = Scaled { scale, sum: 0 };

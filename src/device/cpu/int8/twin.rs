@@ -16,7 +16,7 @@ unsafe fn multiply(t: &TileProduct<i32>) {
     for (block, a) in t.a.iter().enumerate().take(blocks) {
         for row in 0..rows {
             for (panel, b) in t.b.iter().enumerate().take(panels) {
-                // SAFETY: the shape's rows, panels and sums are there by the caller's promise.
+                // SAFETY: the shape's rows, panels and sums are valid by the caller's promise.
                 unsafe {
                     let c = t.c.add(((block * TILE_ROWS + row) * panels + panel) * PANEL);
                     let c = c.cast::<[i32; PANEL]>();

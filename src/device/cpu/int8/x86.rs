@@ -34,7 +34,8 @@ unsafe fn quad(a: *const i8) -> i32 {
 /// Multiplies `M` rows by `P` panels, with all sums in registers over the whole of `k`.
 #[inline(always)]
 unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Int8Product, row: usize, panel: usize) {
-    // SAFETY: rows `row..row + M` and panels `panel..panel + P` lie inside the product; AVX2 is present by the caller's promise.
+    // SAFETY: rows `row..row + M` and panels `panel..panel + P` lie inside the product; AVX2 is present by the caller's
+    // promise.
     unsafe {
         let a = t.a.add(row * t.a_stride);
         let w = t.w.add(panel * t.panel_stride);

@@ -104,7 +104,7 @@ impl Parts {
         let mine = |index| &self.lines[part(self.lines.len(), index, self.threads)];
         let read = |index| {
             let mine = mine(index);
-            // SAFETY: a `Reader` is one of `readers`, which gives those of this machine.
+            // SAFETY: a `Reader` is one of `readers`, which returns only readers that this machine can run.
             black_box(unsafe { (reader.read)(mine) });
             size_of_val(mine) as u64
         };
@@ -207,7 +207,7 @@ mod x86 {
     pub(super) const AVX512: [Reader; 5] = ways!(avx512);
 
     /// # Safety
-    /// AVX2 is there.
+    /// AVX2 must be present.
     #[target_feature(enable = "avx2")]
     unsafe fn avx2<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
         let part = lines.len() / STREAMS;
@@ -219,7 +219,7 @@ mod x86 {
                     // A prefetch past the end is not an access.
                     prefetch::<AHEAD>(line.cast());
                 }
-                // SAFETY: inside the lines, and aligned as they are.
+                // SAFETY: inside the lines, and aligned like them.
                 let [low, high] = unsafe { [_mm256_load_si256(line), _mm256_load_si256(line.add(1))] };
                 *sum = [_mm256_xor_si256(sum[0], low), _mm256_xor_si256(sum[1], high)];
             }
@@ -230,7 +230,7 @@ mod x86 {
     }
 
     /// # Safety
-    /// AVX-512F is there.
+    /// AVX-512F must be present.
     #[target_feature(enable = "avx512f")]
     unsafe fn avx512<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
         let part = lines.len() / STREAMS;
@@ -241,7 +241,7 @@ mod x86 {
                 if AHEAD > 0 {
                     prefetch::<AHEAD>(line.cast());
                 }
-                // SAFETY: inside the lines, and aligned as they are.
+                // SAFETY: inside the lines, and aligned like them.
                 *sum = _mm512_xor_si512(*sum, unsafe { _mm512_load_si512(line) });
             }
         }
@@ -252,7 +252,7 @@ mod x86 {
 
     #[inline(always)]
     fn prefetch<const AHEAD: usize>(line: *const i8) {
-        // SAFETY: a hint, which reads nothing that could be refused.
+        // SAFETY: a prefetch is a hint and never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD)) }
     }
 }
@@ -285,7 +285,7 @@ mod tests {
             for (line, word) in [(0, 0), (9, 5), (8 * 32 - 1, 7)] {
                 let mut read = |value: u64| {
                     lines[line].0[word] = value;
-                    // SAFETY: the reader is of this machine.
+                    // SAFETY: this machine can run the reader.
                     unsafe { (reader.read)(&lines) }
                 };
                 assert_eq!((read(0), read(5), read(0)), (0, 5, 0), "{}", reader.words());

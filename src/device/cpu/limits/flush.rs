@@ -28,14 +28,14 @@ mod x86 {
     pub(super) fn flush(lines: &[Line]) {
         if is_unordered() {
             for line in lines {
-                // SAFETY: the instruction is there, and changes nothing that a program sees.
+                // SAFETY: the instruction is available, and changes nothing that a program can see.
                 unsafe {
                     asm!("clflushopt [{}]", in(reg) std::ptr::from_ref(line), options(nostack, preserves_flags));
                 }
             }
         } else {
             for line in lines {
-                // SAFETY: every x86-64 has the instruction, and it changes nothing that a program sees.
+                // SAFETY: every x86-64 has the instruction, and it changes nothing that a program can see.
                 unsafe { _mm_clflush(std::ptr::from_ref(line).cast()) };
             }
         }

@@ -161,7 +161,7 @@ unsafe fn multiply_bf16(t: &TileProduct) {
     if t.tiles == 0 {
         return;
     }
-    // SAFETY: the tiles are configured for the shape, whose blocks, panels and sums are there.
+    // SAFETY: the tiles are configured for the shape, and its blocks, panels and sums are valid.
     unsafe { tile_product!(t, "tdpbf16ps") }
 }
 
@@ -171,7 +171,7 @@ unsafe fn multiply_fp16(t: &TileProduct) {
     if t.tiles == 0 {
         return;
     }
-    // SAFETY: as in `multiply_bf16`. The parts of a tile lie 1 KiB apart.
+    // SAFETY: as in `multiply_bf16`. The parts of a tile are 1 KiB apart.
     unsafe {
         match t.shape {
             Shape::Narrow { .. } => tile_loop!(

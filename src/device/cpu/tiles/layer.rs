@@ -105,7 +105,7 @@ impl Layer for FloatLayer<'_> {
                 Epilogue::Bias => out.copy_from_slice(&sums[..columns]),
                 Epilogue::SwiGlu => {
                     let (gate, up) = sums.split_at(numbers);
-                    // SAFETY: as many numbers of either half, a multiple of sixteen.
+                    // SAFETY: both halves have the same number of numbers, a multiple of sixteen.
                     unsafe { (self.kernels.swiglu)(gate.as_ptr(), up.as_ptr(), columns, out.as_mut_ptr()) };
                 }
             }

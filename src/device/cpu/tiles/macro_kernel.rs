@@ -220,7 +220,7 @@ impl<L: Layer> MacroKernel<'_, L> {
         let (sums, parts) = room.parts::<L::Sum>();
         let (sums, spare) = sums.split_at_mut(PIECE_SUMS);
         let (unit, layout, products) = (self.layer.unit(), &self.layout, self.layout.products());
-        // SAFETY: the unit was given out because the machine has the instructions.
+        // SAFETY: the unit is returned only if the machine has the instructions.
         unsafe { (unit.configure)(layout.shape) };
         for turn in 0..piece.len() * layout.blocks() {
             let (step, block) = self.turn(piece, turn);
@@ -272,7 +272,7 @@ impl<L: Layer> MacroKernel<'_, L> {
             out[i] = stored.as_ptr();
             if let Some(split) = self.layer.split() {
                 let parts = &mut parts[i * bytes..][..bytes];
-                // SAFETY: a block's tiles in, as many of each part out.
+                // SAFETY: a block's tiles in, the same number of each part out.
                 unsafe { split(out[i], tiles.len(), parts.as_mut_ptr()) };
                 out[i] = parts.as_ptr();
             }

@@ -106,7 +106,7 @@ unsafe fn multiply<const A: usize, const B: usize>(t: &TileProduct) {
     for block in 0..blocks {
         for row in 0..rows {
             for panel in 0..panels {
-                // SAFETY: the shape's blocks, panels and sums are there by the caller's promise.
+                // SAFETY: the shape's blocks, panels and sums are valid by the caller's promise.
                 unsafe {
                     let c = t.c.add(((block * TILE_ROWS + row) * panels + panel) * TILE_ROWS);
                     let c = &mut *c.cast::<[f32; TILE_ROWS]>();

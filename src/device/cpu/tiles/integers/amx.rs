@@ -24,7 +24,7 @@ const ROW_BYTES: usize = TILE_BYTES / TILE_ROWS;
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn pack_row(weights: *const f32, scales: *const f32, k: usize, block: *mut u8, row: usize) {
     for tile in 0..k / TILE_DEPTH {
-        // SAFETY: weights, scales and the row's tiles are there.
+        // SAFETY: weights, scales and the row's tiles are valid.
         unsafe {
             let [first, second] = [0, PANEL].map(|half| {
                 let at = tile * TILE_DEPTH + half;
@@ -61,7 +61,7 @@ unsafe fn widen(stored: *const u8, tiles: usize, out: *mut u8) {
 /// Converts sixteen integers to fp32 bits.
 ///
 /// # Safety
-/// AVX-512F must be present, sixteen integers lie there.
+/// AVX-512F must be present, and `from` must point to sixteen integers.
 #[target_feature(enable = "avx512f")]
 unsafe fn sixteen(from: *const u8) -> __m512i {
     // SAFETY: the caller's promise.
@@ -78,7 +78,8 @@ unsafe fn multiply(t: &TileProduct) {
     if t.tiles == 0 {
         return;
     }
-    // SAFETY: the tiles are configured for the shape, whose blocks, panels and sums are there. The parts of a tile lie 1 KiB apart.
+    // SAFETY: the tiles are configured for the shape, and its blocks, panels and sums are valid. The parts of a tile
+    // are 1 KiB apart.
     unsafe {
         match t.shape {
             Shape::Narrow { .. } => tile_loop!(

@@ -51,7 +51,7 @@ fn widened(kernels: &TileKernels, panel: &[i8]) -> Vec<u8> {
     let tiles = panel.len() / INTEGER_BYTES;
     let mut out = vec![0xFF; tiles * TILE_BYTES];
     let stored: &[u8] = bytemuck::cast_slice(panel);
-    // SAFETY: the family is available; so many tiles on both sides.
+    // SAFETY: the family is available; both sides have the same number of tiles.
     unsafe { (kernels.integers.widen)(stored.as_ptr(), tiles, out.as_mut_ptr()) };
     out
 }
