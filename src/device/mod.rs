@@ -364,8 +364,8 @@ pub trait Device: Send {
         weight: &Self::Linear,
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError>;
-    /// Rotates the first half of the channels of every query and key head in `qkv = [q | k | v]` by the angle of the
-    /// row's position. Adjacent channels form a pair.
+    /// Rotates the first half of the channels of every query and key head by the angle of the row's position. `qkv` is
+    /// `[q | k | v]`, and adjacent channels form a pair.
     fn rotary(
         &mut self,
         qkv: &mut Self::Activation,

@@ -1,8 +1,8 @@
 //! Operator timing: a device that times every operator of another device.
 //!
 //! [`Timed`] wraps a device and is transparent to both the forward pass and that device. A model loaded without it has
-//! no overhead. Besides the time, it counts the minimum work of each operator: bytes of weights, embedding rows and KV
-//! cache, and the operations of matrix products and attention. Activations count in neither. Linear layers are
+//! no overhead. Besides the time, it counts the minimum work of each operator: the bytes of weights, embedding rows and
+//! KV cache, and the operations of products and attention. Activations count in neither. Linear layers are
 //! identified by how their weights were uploaded and, if that is ambiguous, by the preceding operator.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -97,8 +97,8 @@ impl MachineLimits {
     }
 }
 
-/// Measures with `threads` threads. Takes two or three seconds, and 128 MiB per thread up to 4 GiB, which are freed
-/// again.
+/// Measures with `threads` threads. Takes two or three seconds. Allocates and frees 128 MiB per thread, up to 4 GiB. If
+/// caches cannot be flushed, the buffer is at least eight times the last-level cache.
 ///
 /// # Errors
 /// The memory cannot be allocated, or no thread can be started.

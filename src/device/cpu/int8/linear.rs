@@ -17,8 +17,8 @@ use super::{rows, tiles};
 const MOST_K: usize = i32::MAX as usize / (127 * 127);
 
 /// A weight `[out, in]` in panels of sixteen output columns, each `[in/4][16][4]` with `in` padded to a multiple of 64.
-/// Every 64 inputs are one tile of 1 KiB. The distance between panels is an odd number of tiles, so that the same
-/// inputs of many panels are spread over the sets of a cache.
+/// Every 64 inputs are one tile of 1 KiB. The distance between panels is an odd number of tiles. This spreads the same
+/// inputs of many panels over the sets of a cache.
 #[derive(Debug)]
 pub struct Int8Linear {
     /// Output width.

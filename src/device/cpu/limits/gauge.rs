@@ -14,7 +14,7 @@ pub struct Gauge {
 /// One measurement of a [`Gauge`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spot {
-    /// Bandwidth of streaming reads in bytes per second; `None` if there was too little memory.
+    /// Bandwidth of streaming reads in bytes per second; `None` if there was too little memory, or it failed.
     pub bandwidth: Option<f64>,
     /// Peaks of the units in operations per second, without units whose measurement failed.
     pub peaks: Vec<(Unit, f64)>,
