@@ -1,13 +1,14 @@
-//! Which cores a thread runs on.
+//! CPU affinity of threads.
 //!
-//! Threads inherit their creator's cores, so that binding a rank's thread before it starts its own binds them all.
+//! A new thread inherits the affinity of its creator. Binding a rank's thread before it starts its workers therefore
+//! binds them all.
 
 use std::path::Path;
 
-/// Binds the calling thread, and those that it will start, to these cores.
+/// Binds the calling thread, and the threads that it starts later, to these cores.
 ///
 /// # Errors
-/// What the system said, or that it cannot bind.
+/// `cores` is empty, or the operating system refused or cannot bind threads.
 pub fn bind_current_thread(cores: &[usize]) -> Result<(), String> {
     let Some(&last) = cores.iter().max() else { return Err("no cores were named".into()) };
     let mut mask = vec![0u64; last / 64 + 1];
@@ -17,7 +18,7 @@ pub fn bind_current_thread(cores: &[usize]) -> Result<(), String> {
 
 #[cfg(target_os = "linux")]
 fn set_affinity(mask: &[u64]) -> Result<(), std::io::Error> {
-    // SAFETY: the system reads as many bytes as it is told there are; 0 is the calling thread.
+    // SAFETY: the kernel reads exactly the `size_of_val(mask)` bytes behind the pointer; pid 0 is the calling thread.
     let result = unsafe { libc::sched_setaffinity(0, size_of_val(mask), mask.as_ptr().cast()) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
@@ -27,9 +28,10 @@ fn set_affinity(_mask: &[u64]) -> Result<(), std::io::Error> {
     Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "threads can be bound on Linux only"))
 }
 
-/// Cores that the process may use, ascending; as many as the system says there are where it does not name them.
+/// Returns the cores that the process may use, ascending. If the system does not list them, counts up from 0 to the
+/// number it reports.
 pub fn allowed_cores() -> Vec<usize> {
-    // Of the main thread, which is never bound here.
+    // This file describes the main thread, which is never bound here.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     line.and_then(parse_core_list).unwrap_or_else(|| {
@@ -37,21 +39,21 @@ pub fn allowed_cores() -> Vec<usize> {
     })
 }
 
-/// Cores of a NUMA node, ascending.
+/// Returns the cores of a NUMA node, ascending.
 ///
 /// # Errors
-/// The system knows no such node.
+/// The system has no such node.
 pub fn cores_of_numa_node(node: usize) -> Result<Vec<usize>, String> {
     let path = format!("/sys/devices/system/node/node{node}/cpulist");
     let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     parse_core_list(&text).ok_or_else(|| format!("{path}: \"{}\" is no list of cores", text.trim()))
 }
 
-/// [`allowed_cores`] in `groups` groups of neighbours: threads of one core, and cores of one NUMA node, stay together as far
-/// as they can.
+/// Splits [`allowed_cores`] into `groups` groups of neighbours. Hardware threads of one core, and cores of one NUMA
+/// node, stay together as far as possible.
 ///
 /// # Errors
-/// Fewer cores than groups.
+/// There are fewer cores than groups.
 pub fn core_groups(groups: usize) -> Result<Vec<Vec<usize>>, String> {
     let mut cores = allowed_cores();
     if cores.len() < groups {
@@ -63,7 +65,7 @@ pub fn core_groups(groups: usize) -> Result<Vec<Vec<usize>>, String> {
         .collect())
 }
 
-/// NUMA node, package and physical core of a logical core; 0 where the system does not tell.
+/// Returns NUMA node, package and physical core of a logical core. Each is 0 if the system does not report it.
 fn place(cpus: &Path, core: usize) -> (usize, usize, usize) {
     let folder = cpus.join(format!("cpu{core}"));
     let number = |file: &str| {
@@ -76,13 +78,13 @@ fn place(cpus: &Path, core: usize) -> (usize, usize, usize) {
     (node.unwrap_or(0), number("physical_package_id").unwrap_or(0), number("core_id").unwrap_or(0))
 }
 
-/// Reads the kernel's list format: `0-3,8,10-11`.
+/// Parses the kernel's list format: `0-3,8,10-11`.
 fn parse_core_list(text: &str) -> Option<Vec<usize>> {
     let mut cores = Vec::new();
     for range in text.trim().split(',').filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last) = (first.trim().parse::<usize>().ok()?, last.trim().parse::<usize>().ok()?);
-        // More cores than any machine has is no list of cores.
+        // No machine has this many cores, so the text is not a core list.
         if last < first || last >= 1 << 16 {
             return None;
         }
@@ -91,7 +93,7 @@ fn parse_core_list(text: &str) -> Option<Vec<usize>> {
     (!cores.is_empty()).then_some(cores)
 }
 
-/// Writes the kernel's list format.
+/// Formats cores in the kernel's list format.
 pub fn core_list(cores: &[usize]) -> String {
     let mut sorted = cores.to_vec();
     sorted.sort_unstable();

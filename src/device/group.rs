@@ -1,4 +1,4 @@
-//! Devices that compute one model together: a rank each.
+//! Groups of devices that compute one model together, one rank per device.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -6,40 +6,40 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockRead
 use super::sensors::Sensors;
 use super::{Device, DeviceError};
 
-/// Makes the devices of a tensor-parallel group.
+/// Creates the devices of a tensor-parallel group.
 pub trait DeviceGroup: Send + Sync + 'static {
-    /// What a rank computes on.
+    /// The device of a rank.
     type Device: Device + 'static;
 
-    /// The word of the command line.
+    /// Returns the name used on the command line.
     fn name(&self) -> &'static str;
 
-    /// Ranks.
+    /// Returns the number of ranks.
     fn world(&self) -> usize;
 
-    /// The device of one rank. Called once for each, on the thread that will use it and drop it.
+    /// Creates the device of one rank. Called once per rank, on the thread that will use and drop the device.
     ///
     /// # Errors
-    /// The device cannot be had.
+    /// The device is not available.
     fn device(&self, rank: usize) -> Result<Self::Device, DeviceError>;
 
-    /// A rank has failed: wakes up, with an error, all that wait for it in [`Device::all_reduce`], now and later.
+    /// Reports that a rank has failed. Every current and later wait in [`Device::all_reduce`] returns an error.
     fn abort(&self);
 
-    /// What reads the devices' sensors beside the ranks; `None` where there are none that we read.
+    /// Returns a reader of the devices' sensors, which runs beside the ranks; `None` if no sensors are supported.
     fn sensors(&self) -> Option<Box<dyn Sensors>> {
         None
     }
 }
 
-/// Turns of the spin loop before a waiting rank sleeps, where each has a core: some tens of microseconds.
+/// Spin iterations before a waiting rank sleeps, if every rank has a core: some tens of microseconds.
 const SPINS: u32 = 4000;
 
-/// Sums over ranks that share this process's memory.
+/// All-reduce over ranks that share this process's memory.
 ///
-/// Every rank copies its numbers into a place of its own, waits for the others, and adds up what lies in all places. There
-/// are two sets of places, used in turn: a rank that is ahead writes into one while others still read the other, and gets no
-/// further before they have read that, so one meeting a sum is enough.
+/// Every rank copies its numbers to its own slot, waits for the others, and adds up all slots. There are two sets of
+/// slots, used in turn. A rank that is ahead writes to one set while others still read the other. It cannot get further
+/// ahead before they have finished reading, so one barrier per sum is enough.
 #[derive(Debug)]
 pub struct HostSum {
     device: &'static str,
@@ -48,24 +48,24 @@ pub struct HostSum {
 }
 
 impl HostSum {
-    /// For `world` ranks on `device`.
+    /// Creates the slots of `world` ranks. `device` names the device in errors.
     pub fn new(device: &'static str, world: usize) -> Arc<Self> {
         let places = || (0..world).map(|_| RwLock::default()).collect();
         Arc::new(Self { device, places: [places(), places()], meeting: Meeting::new(world) })
     }
 
-    /// The seat of one rank.
+    /// Returns the handle of one rank.
     pub fn seat(self: &Arc<Self>, rank: usize) -> Seat {
         Seat { sum: Arc::clone(self), rank, turn: 0 }
     }
 
-    /// Wakes up every rank that waits or will wait, with an error.
+    /// Makes every current and later wait fail with an error.
     pub fn abort(&self) {
         self.meeting.abort();
     }
 }
 
-/// One rank's access to a [`HostSum`].
+/// The handle of one rank to a [`HostSum`].
 #[derive(Debug)]
 pub struct Seat {
     sum: Arc<HostSum>,
@@ -74,7 +74,7 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Lays this rank's numbers out for the others, waits for theirs, and gives all of them.
+    /// Publishes this rank's numbers, waits for the other ranks, and returns the numbers of all ranks.
     ///
     /// # Errors
     /// Another rank has failed.
@@ -100,18 +100,18 @@ impl Seat {
 pub struct Parts<'a>(Vec<RwLockReadGuard<'a, Vec<f32>>>);
 
 impl Parts<'_> {
-    /// Ranks.
+    /// Returns the number of ranks.
     pub fn world(&self) -> usize {
         self.0.len()
     }
 
-    /// Those of one rank.
+    /// Returns the numbers of one rank.
     pub fn of(&self, rank: usize) -> &[f32] {
         &self.0[rank]
     }
 }
 
-/// Where ranks wait for each other. Unlike [`std::sync::Barrier`] it spins before it sleeps, and it can be called off.
+/// A barrier. Unlike [`std::sync::Barrier`], it spins before it sleeps and can be aborted.
 #[derive(Debug)]
 struct Meeting {
     world: usize,
@@ -128,7 +128,7 @@ impl Meeting {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         Self {
             world,
-            // A rank without a core would only keep the others from theirs.
+            // With more ranks than cores, spinning would only keep other ranks off their cores.
             spins: if world <= cores { SPINS } else { 0 },
             here: AtomicUsize::new(0),
             round: AtomicUsize::new(0),
@@ -138,9 +138,9 @@ impl Meeting {
         }
     }
 
-    /// Returns when all ranks are here; `false` once the meeting is called off.
+    /// Waits until all ranks have arrived. Returns `false` if the barrier was aborted.
     fn wait(&self) -> bool {
-        // The round cannot end before this rank has come.
+        // The round cannot end before this rank arrives, so this is the current round.
         let round = self.round.load(Ordering::Acquire);
         if self.here.fetch_add(1, Ordering::AcqRel) + 1 == self.world {
             self.here.store(0, Ordering::Relaxed);
@@ -165,7 +165,7 @@ impl Meeting {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a change under the lock, so that nobody about to sleep misses it, and wakes all.
+    /// Makes a change under the lock, so that no rank about to sleep misses it, and wakes all ranks.
     fn change(&self, change: impl FnOnce()) {
         let guard = self.guard();
         change();

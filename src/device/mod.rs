@@ -1,8 +1,8 @@
 //! The operators of ChatGLM2 on tensors that a device owns.
 //!
 //! The forward pass ([`crate::engine::model`]) is written once over [`Device`]; a device supplies the operators.
-//! Activations are matrices `[rows, width]`, a row a token. Every operator rounds its result to the device's
-//! [`DType`] and accumulates in fp32, as NPU and GPU do; a row's result never depends on the other rows.
+//! Activations are matrices `[rows, width]` with one row per token. Every operator accumulates in fp32 and rounds its
+//! result to the device's [`DType`], as NPUs and GPUs do. The result of a row never depends on the other rows.
 
 pub mod affinity;
 pub mod ascend;
@@ -20,7 +20,7 @@ use half::slice::HalfFloatSliceExt;
 
 pub use self::precision::{KvForm, Precision, WeightForm};
 
-/// The type of weights, activations and KV cache. Accumulation is fp32 in all of them.
+/// The type of weights, activations and KV cache. All of them accumulate in fp32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
     /// IEEE binary32.
@@ -32,7 +32,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// Bytes of one number.
+    /// Returns the size of one number in bytes.
     pub fn bytes(self) -> usize {
         match self {
             Self::Fp32 => 4,
@@ -40,7 +40,7 @@ impl DType {
         }
     }
 
-    /// The word of the command line.
+    /// Returns the name used on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fp32 => "fp32",
@@ -49,7 +49,7 @@ impl DType {
         }
     }
 
-    /// `x` as this type can hold it (round to nearest, ties to even).
+    /// Rounds `x` to this type (to nearest, ties to even).
     pub fn round(self, x: f32) -> f32 {
         match self {
             Self::Fp32 => x,
@@ -78,74 +78,74 @@ impl std::str::FromStr for DType {
     }
 }
 
-/// Why a device could not do its work.
+/// An error of a device or of its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// Memory ran out.
+    /// The device is out of memory.
     #[error("device {device}: {wanted_bytes} bytes for {what} cannot be had")]
     OutOfMemory {
-        /// Which device.
+        /// Name of the device.
         device: &'static str,
         /// What the memory was for.
         what: String,
-        /// How much was asked for.
+        /// Size of the request in bytes.
         wanted_bytes: usize,
     },
     /// The device cannot run this configuration.
     #[error("device {device}: {problem}")]
     Unsupported {
-        /// Which device.
+        /// Name of the device.
         device: &'static str,
-        /// What was asked for, and what is possible.
+        /// What was requested, and what is supported.
         problem: String,
     },
-    /// What was set for the device cannot be: a mistake of whoever set it, nothing is the matter with the device.
+    /// A setting for the device is invalid. The user made the mistake; the device itself works.
     #[error("device {device}: {problem}")]
     Setting {
-        /// Which device.
+        /// Name of the device.
         device: &'static str,
-        /// Where the setting stands, what was found, what was expected.
+        /// Where the setting is, what was found, what was expected.
         problem: String,
     },
     /// A call to the device failed; the device may still work.
     #[error("device {device}: {api} failed with {code} ({name}): {message}")]
     Failed {
-        /// Which device.
+        /// Name of the device.
         device: &'static str,
-        /// The function.
+        /// The function that failed.
         api: String,
-        /// What it returned.
+        /// The return code.
         code: i32,
         /// The code's documented name.
         name: String,
-        /// What the device's library says about it.
+        /// The message from the device's library.
         message: String,
     },
-    /// The device is gone: nothing more can be had from it in this process.
+    /// The device is lost and cannot be used again in this process.
     #[error("device {device} is lost: {message}; what was recorded stays, and the run can be resumed")]
     Lost {
-        /// Which device.
+        /// Name of the device.
         device: &'static str,
         /// What happened.
         message: String,
     },
 }
 
-/// A tensor in host memory on its way to a device: row-major, little-endian.
+/// A tensor in host memory, to be uploaded to a device: row-major, little-endian.
 #[derive(Debug, Clone, Copy)]
 pub struct HostTensor<'a> {
-    /// Type of the stored numbers.
+    /// Type of the numbers in `data`.
     pub dtype: DType,
-    /// Rows (1 for a vector).
+    /// Number of rows (1 for a vector).
     pub rows: usize,
-    /// Numbers in a row.
+    /// Numbers per row.
     pub width: usize,
-    /// `rows * width` numbers.
+    /// `rows * width` numbers of type `dtype`.
     pub data: &'a [u8],
 }
 
 impl HostTensor<'_> {
-    /// Row `row` as fp32 (exact from every type).
+    /// Writes row `row` to `out` as fp32 (exact from every type).
     pub fn row_f32(&self, row: usize, out: &mut [f32]) {
         let stride = self.width * self.dtype.bytes();
         let bytes = &self.data[row * stride..(row + 1) * stride];
@@ -156,7 +156,7 @@ impl HostTensor<'_> {
                 }
             }
             DType::Fp16 => {
-                // Some at a time: a number alone costs more to ask for than to convert.
+                // Converts in chunks: the call costs more than the conversion of a single number.
                 const SOME: usize = 64;
                 let mut numbers = [half::f16::ZERO; SOME];
                 for (out, bytes) in out.chunks_mut(SOME).zip(bytes.as_chunks::<2>().0.chunks(SOME)) {
@@ -173,7 +173,7 @@ impl HostTensor<'_> {
         }
     }
 
-    /// All numbers as fp32.
+    /// Returns all numbers as fp32.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.width];
         for (row, chunk) in out.chunks_exact_mut(self.width).enumerate() {
@@ -191,9 +191,9 @@ pub const KV_BLOCK_TOKENS: usize = 128;
 pub struct KvShape {
     /// Transformer layers.
     pub layers: usize,
-    /// KV heads a layer.
+    /// KV heads per layer.
     pub kv_heads: usize,
-    /// Channels a head.
+    /// Channels per head.
     pub channels: usize,
     /// Blocks of [`KV_BLOCK_TOKENS`] tokens, shared by all sequences.
     pub blocks: usize,
@@ -202,59 +202,59 @@ pub struct KvShape {
 /// Shape of the attention operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {
-    /// Query heads; the first `heads / kv_heads` of them read KV head 0, and so on.
+    /// Query heads. The first `heads / kv_heads` of them share KV head 0, and so on.
     pub heads: usize,
     /// KV heads.
     pub kv_heads: usize,
-    /// Channels a head.
+    /// Channels per head.
     pub channels: usize,
 }
 
 /// One sequence of a ragged batch, for one step.
 #[derive(Debug, Clone)]
 pub struct SequenceView<'a> {
-    /// Its rows in the activations.
+    /// The rows of the activations that belong to this sequence.
     pub rows: Range<usize>,
-    /// Tokens in the cache once this step's are written (prefix included); the last row sees them all,
-    /// the one before it one fewer, and so on.
+    /// Tokens in the cache after this step's write, including the prefix. The last row sees all of them, the row before
+    /// it one fewer, and so on.
     pub context: usize,
-    /// Its blocks: token `t` of the sequence lies in block `blocks[t / 128]`, place `t % 128`.
+    /// The cache blocks of the sequence: token `t` is in block `blocks[t / 128]` at offset `t % 128`.
     pub blocks: &'a [u32],
 }
 
 impl SequenceView<'_> {
-    /// Tokens that the sequence's `i`-th row of this step sees, itself included.
+    /// Returns how many tokens the sequence's `i`-th row of this step sees, including itself.
     pub fn visible(&self, i: usize) -> usize {
         self.context - self.rows.len() + i + 1
     }
 
-    /// Block and place in it of the sequence's token `t`.
+    /// Returns the block of token `t` and the offset within that block.
     pub fn slot(&self, t: usize) -> (usize, usize) {
         (self.blocks[t / KV_BLOCK_TOKENS] as usize, t % KV_BLOCK_TOKENS)
     }
 }
 
-/// What a device tells of itself, for the record.
+/// Description of a device, for the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// The word of the command line.
+    /// The name used on the command line.
     pub name: String,
-    /// Which kernels run, e.g. `avx2`.
+    /// The kernels in use, e.g. `avx2`.
     pub kernel: String,
-    /// Threads that compute.
+    /// Number of compute threads.
     pub threads: usize,
-    /// Types of weights, activations and cache.
+    /// Types of weights, activations and KV cache.
     pub precision: Precision,
-    /// Tensor-parallel ranks.
+    /// Number of tensor-parallel ranks.
     pub world: usize,
-    /// The chip profile behind the times, where the device keeps a virtual clock.
+    /// The chip profile behind the times, if the device has a virtual clock.
     pub modelled_by: Option<ClockProfile>,
-    /// What the device chose and found, by name: chip, library versions, the operators behind attention, KV write….
+    /// Named facts about the device: chip, library versions, the operators used for attention, KV write….
     pub details: Vec<(String, String)>,
 }
 
 impl DeviceInfo {
-    /// A device of one rank that measures real time and has nothing more to tell.
+    /// Describes a device with one rank, real time and no details.
     pub fn plain(name: &str, kernel: &str, threads: usize, precision: impl Into<Precision>) -> Self {
         Self {
             name: name.to_owned(),
@@ -268,27 +268,27 @@ impl DeviceInfo {
     }
 }
 
-/// The numbers that a virtual clock is kept from.
+/// The chip profile that drives a virtual clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClockProfile {
     /// The profile's name.
     pub name: String,
-    /// SHA-256 of its file, hexadecimal.
+    /// SHA-256 of the profile's file, hexadecimal.
     pub sha256: String,
-    /// Bytes a second between one chip and its memory, at most.
+    /// Peak memory bandwidth of one chip, in bytes per second.
     pub memory_bytes_per_s: u64,
-    /// Floating-point operations a second of one chip's fp16 matrix unit, at most.
+    /// Peak fp16 matrix throughput of one chip, in floating-point operations per second.
     pub matmul_flops_per_s: u64,
 }
 
 /// The operators of ChatGLM2 in the order of the forward pass.
 ///
-/// `Activation` is a matrix `[rows, width]` whose memory is taken once ([`Device::activation`]); operators set its
-/// number of rows. Weights are laid out for the device once, when they are uploaded.
+/// `Activation` is a matrix `[rows, width]`. Its memory is allocated once ([`Device::activation`]); operators set its
+/// number of rows. Weights are laid out for the device once, at upload.
 pub trait Device: Send {
-    /// Rows of numbers in device memory.
+    /// A matrix of numbers in device memory.
     type Activation: Send;
-    /// A weight matrix `[out, in]` with its optional bias, laid out for [`Device::linear`].
+    /// A weight matrix `[out, in]` with an optional bias, laid out for [`Device::linear`].
     type Linear: Send;
     /// A vector of numbers (norm weights).
     type Vector: Send;
@@ -299,12 +299,13 @@ pub trait Device: Send {
     /// The paged KV cache of all layers.
     type KvCache: Send;
 
-    /// What this device is.
+    /// Describes this device.
     fn info(&self) -> DeviceInfo;
 
-    /// Takes memory for up to `max_rows` rows of `width` numbers.
+    /// Allocates an activation of up to `max_rows` rows of `width` numbers.
     fn activation(&self, max_rows: usize, width: usize) -> Result<Self::Activation, DeviceError>;
-    /// Takes memory for up to `max_rows` rows of queries, keys and values, `[q | k | v]`. A device may keep the three apart.
+    /// Allocates an activation of up to `max_rows` rows of queries, keys and values, `[q | k | v]`. A device may store
+    /// the three separately.
     fn qkv_activation(
         &self,
         max_rows: usize,
@@ -312,13 +313,13 @@ pub trait Device: Send {
     ) -> Result<Self::Activation, DeviceError> {
         self.activation(max_rows, (shape.heads + 2 * shape.kv_heads) * shape.channels)
     }
-    /// Lays out a weight matrix `[out, in]` and its bias `[out]`.
+    /// Uploads a weight matrix `[out, in]` and its bias `[out]`, laid out for [`Device::linear`].
     fn upload_linear(
         &self,
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Self::Linear, DeviceError>;
-    /// Lays out the weight of queries, keys and values, `[q | k | v]` of a model with these heads.
+    /// Uploads the weight of queries, keys and values, `[q | k | v]`, of a model with these heads.
     fn upload_qkv(
         &self,
         weight: HostTensor<'_>,
@@ -328,7 +329,7 @@ pub trait Device: Send {
         let _ = shape;
         self.upload_linear(weight, bias)
     }
-    /// Lays out the weight of the feed-forward layer's two halves, `[gate | up]`, for [`Device::gate_up`].
+    /// Uploads the weight of the feed-forward layer's two halves, `[gate | up]`, laid out for [`Device::gate_up`].
     fn upload_gate_up(&self, weight: HostTensor<'_>) -> Result<Self::Linear, DeviceError> {
         self.upload_linear(weight, None)
     }
@@ -338,7 +339,7 @@ pub trait Device: Send {
     fn upload_table(&self, table: HostTensor<'_>) -> Result<Self::Table, DeviceError>;
     /// Uploads the rotary table.
     fn upload_rotary(&self, table: &rotary::RotaryTable) -> Result<Self::Rotary, DeviceError>;
-    /// Takes memory for a KV cache.
+    /// Allocates a KV cache.
     fn kv_cache(&self, shape: KvShape) -> Result<Self::KvCache, DeviceError>;
 
     /// `out[i] = table[ids[i]]`.
@@ -348,7 +349,7 @@ pub trait Device: Send {
         ids: &[u32],
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError>;
-    /// `out = x / sqrt(mean(x^2) + epsilon) * weight`, all in fp32 with one rounding at the end.
+    /// `out = x / sqrt(mean(x^2) + epsilon) * weight`, in fp32 with one rounding at the end.
     fn rms_norm(
         &mut self,
         x: &Self::Activation,
@@ -363,8 +364,8 @@ pub trait Device: Send {
         weight: &Self::Linear,
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError>;
-    /// Rotates the first half of the channels of every query and key head of `qkv = [q | k | v]`, adjacent channels
-    /// being a pair, by the angle of the row's position.
+    /// Rotates the first half of the channels of every query and key head by the angle of the row's position. `qkv` is
+    /// `[q | k | v]`, and adjacent channels form a pair.
     fn rotary(
         &mut self,
         qkv: &mut Self::Activation,
@@ -372,7 +373,7 @@ pub trait Device: Send {
         positions: &[u32],
         shape: AttentionShape,
     ) -> Result<(), DeviceError>;
-    /// Writes keys and values of `qkv` into the cache at the last places of each sequence.
+    /// Writes keys and values of `qkv` to the last positions of each sequence in the cache.
     fn write_kv(
         &mut self,
         qkv: &Self::Activation,
@@ -381,7 +382,7 @@ pub trait Device: Send {
         sequences: &[SequenceView<'_>],
         shape: AttentionShape,
     ) -> Result<(), DeviceError>;
-    /// Causal attention of the queries in `qkv` over the cache; softmax in fp32, scale `1 / sqrt(channels)`.
+    /// Computes causal attention of the queries in `qkv` over the cache: softmax in fp32, scale `1 / sqrt(channels)`.
     fn attention(
         &mut self,
         qkv: &Self::Activation,
@@ -395,8 +396,8 @@ pub trait Device: Send {
     fn add(&mut self, x: &mut Self::Activation, y: &Self::Activation) -> Result<(), DeviceError>;
     /// `out = silu(h[first half]) * h[second half]`.
     fn swiglu(&mut self, h: &Self::Activation, out: &mut Self::Activation) -> Result<(), DeviceError>;
-    /// [`Device::swiglu`] of a [`Device::linear`]: the same numbers, perhaps without writing the halves down. `h` is room for
-    /// them; what is in it afterwards is the device's affair.
+    /// [`Device::swiglu`] of a [`Device::linear`]: the same numbers, possibly without storing the two halves. `h` is
+    /// scratch space for them; its contents afterwards are unspecified.
     fn gate_up(
         &mut self,
         x: &Self::Activation,
@@ -414,7 +415,7 @@ pub trait Device: Send {
         rows: &[usize],
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError>;
-    /// [`Device::gather`] of the queries in `qkv`; what becomes of keys and values in `out` is the device's affair.
+    /// [`Device::gather`] of the queries in `qkv`. The keys and values in `out` are unspecified afterwards.
     fn gather_queries(
         &mut self,
         qkv: &Self::Activation,
@@ -424,32 +425,32 @@ pub trait Device: Send {
         self.gather(qkv, rows, out)
     }
 
-    /// Sums `x` over the ranks of a tensor-parallel group, in the order of the ranks, with one rounding at the end; every
-    /// rank has the same sum afterwards. A device that is alone has nothing to do.
+    /// Sums `x` over the ranks of a tensor-parallel group, in rank order, with one rounding at the end. Every rank
+    /// receives the same sum. A single device does nothing.
     fn all_reduce(&mut self, x: &mut Self::Activation) -> Result<(), DeviceError> {
         let _ = x;
         Ok(())
     }
 
-    /// Nanoseconds on the device's virtual clock; `None` where real time passes.
+    /// Returns the time of the device's virtual clock in nanoseconds, or `None` on a device that runs in real time.
     fn modelled_ns(&self) -> Option<u64> {
         None
     }
 
-    /// Lets `duration_ns` pass on the device's virtual clock with nothing to do; where real time passes there is nothing to
-    /// move, and the caller sleeps.
+    /// Advances the device's virtual clock by `duration_ns` of idle time. On a device that runs in real time this does
+    /// nothing, and the caller sleeps.
     fn idle(&mut self, duration_ns: u64) {
         let _ = duration_ns;
     }
 
-    /// Gives back what is kept from earlier work to save time: plans, working memory, small things that were sent. What comes
-    /// next takes the time and the memory that it takes in a new process.
+    /// Releases everything cached from earlier work: plans, workspaces, small uploads. The next work takes the time and
+    /// memory that it would take in a new process.
     fn release_cached(&mut self) -> Result<(), DeviceError> {
         Ok(())
     }
 
-    /// Copies all rows to the host, waiting for the device.
+    /// Copies all rows to the host. Waits for the device.
     fn download(&mut self, x: &Self::Activation, out: &mut Vec<f32>) -> Result<(), DeviceError>;
-    /// Copies rows of `width` numbers to the device; the activation then has that many rows.
+    /// Copies rows of `width` numbers to the device and sets the activation's row count to match.
     fn upload(&mut self, rows: &[f32], out: &mut Self::Activation) -> Result<(), DeviceError>;
 }

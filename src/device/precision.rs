@@ -1,35 +1,35 @@
-//! In which types a model computes: activations, the weights of its linear layers, its KV cache.
+//! The types in which a model computes: activations, linear-layer weights, KV cache.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::DType;
 
-/// How linear layers hold and multiply their weights.
+/// How linear layers store and multiply their weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WeightForm {
     /// In the type of the activations.
     #[default]
     Plain,
-    /// int8, symmetric, a scale for each output channel; activations are rounded to int8 with a scale for each token before
-    /// they meet them, and sums are int32. The output layer is one of them, too: in fp16 it would give the demo model's logits
-    /// a mean KL of 3.0e-3 instead of 3.2e-3 from those of fp16, for two items of BoolQ's 224 at most, and 4 % more bytes a token on
-    /// ChatGLM2-6B.
+    /// int8, symmetric, with one scale per output channel. Activations are quantised to int8 with one scale per token
+    /// before the product; sums are int32. This includes the output layer. With an fp16 output layer, the mean KL
+    /// divergence of the demo model's logits from fp16 would be 3.0e-3 instead of 3.2e-3. At most two of 224 BoolQ
+    /// items would change. ChatGLM2-6B would read 4 % more bytes per token.
     W8a8Dynamic,
 }
 
-/// How the KV cache holds keys and values.
+/// How the KV cache stores keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum KvForm {
     /// In the type of the activations.
     #[default]
     Auto,
-    /// int8, symmetric, with an fp32 scale for each token and head.
+    /// int8, symmetric, with one fp32 scale per token and head.
     Int8,
 }
 
 impl KvForm {
-    /// The word of `--kv`.
+    /// Returns the value of `--kv` for this form.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -50,28 +50,28 @@ impl FromStr for KvForm {
     }
 }
 
-/// The types of a model at work. In records and tables it is one word: `fp16`, `w8a8-dynamic`, `fp16+kv-int8`….
+/// The types of a running model. In records and tables this is one word: `fp16`, `w8a8-dynamic`, `fp16+kv-int8`….
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Precision {
-    /// Type of the activations, and of all that has no form of its own.
+    /// Type of the activations, and of everything without a form of its own.
     pub dtype: DType,
-    /// Weights of linear layers.
+    /// Form of the linear layers' weights.
     pub weights: WeightForm,
-    /// KV cache.
+    /// Form of the KV cache.
     pub kv: KvForm,
 }
 
-/// Bytes of a quantisation scale.
+/// Size of a quantisation scale in bytes.
 const SCALE_BYTES: u64 = 4;
-/// What stands behind the type where keys and values are int8.
+/// Suffix of the type name for an int8 KV cache.
 const KV_INT8: &str = "+kv-int8";
 
 impl Precision {
-    /// `w8a8-dynamic` with the cache in fp16.
+    /// `w8a8-dynamic` with an fp16 KV cache.
     pub const W8A8_DYNAMIC: Self =
         Self { dtype: DType::Fp16, weights: WeightForm::W8a8Dynamic, kv: KvForm::Auto };
 
-    /// The word of `--dtype`.
+    /// Returns the value of `--dtype` for this precision.
     pub fn type_name(self) -> &'static str {
         match self.weights {
             WeightForm::Plain => self.dtype.name(),
@@ -79,7 +79,8 @@ impl Precision {
         }
     }
 
-    /// What is quantised, for the identity of a run: `none`, `w8a8-dynamic`, `kv-int8`, or both with a plus between.
+    /// Returns what is quantised, for the identity of a run: `none`, `w8a8-dynamic`, `kv-int8`, or both joined by a
+    /// plus.
     pub fn quantisation(self) -> &'static str {
         match (self.weights, self.kv) {
             (WeightForm::Plain, KvForm::Auto) => "none",
@@ -89,12 +90,12 @@ impl Precision {
         }
     }
 
-    /// Everything is in the one type.
+    /// Returns whether everything has the type `dtype`.
     pub fn is_plain(self) -> bool {
         self == Self::from(self.dtype)
     }
 
-    /// Bytes of the weight `[out, in]` of a linear layer.
+    /// Returns the size in bytes of a linear layer's weight `[out, width]`.
     pub fn linear_bytes(self, out: u64, width: u64) -> u64 {
         let numbers = out.saturating_mul(width);
         match self.weights {
@@ -103,7 +104,7 @@ impl Precision {
         }
     }
 
-    /// Bytes of a token's key, or value, of one head.
+    /// Returns the size in bytes of one token's key (or value) of one head.
     pub fn kv_bytes(self, channels: u64) -> u64 {
         match self.kv {
             KvForm::Auto => channels.saturating_mul(self.dtype.bytes() as u64),
@@ -131,7 +132,7 @@ impl fmt::Display for Precision {
 impl FromStr for Precision {
     type Err = String;
 
-    /// Reads what [`Display`](fmt::Display) writes.
+    /// Parses what [`Display`](fmt::Display) writes.
     fn from_str(word: &str) -> Result<Self, String> {
         let (name, kv) = match word.strip_suffix(KV_INT8) {
             Some(name) => (name, KvForm::Int8),

@@ -1,6 +1,6 @@
-//! The oracle: ChatGLM2's operators in fp32, in plain loops that read like the paper.
+//! The reference device: ChatGLM2's operators in fp32, in plain loops that read like the paper.
 //!
-//! No blocking, no vectors, no threads. Every other device is held against this one.
+//! No blocking, no vectors, no threads. Every other device is tested against this one.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use super::{
     SequenceView,
 };
 
-/// The reference device; its only state is its place in a tensor-parallel group, if it has one.
+/// The reference device. Its only state is its handle in a tensor-parallel group, if it is in one.
 #[derive(Debug, Default)]
 pub struct Reference {
     seat: Option<Seat>,
 }
 
-/// Reference devices as ranks.
+/// A group of reference devices.
 #[derive(Debug)]
 pub struct ReferenceGroup {
     world: usize,
@@ -25,7 +25,7 @@ pub struct ReferenceGroup {
 }
 
 impl ReferenceGroup {
-    /// `world` ranks.
+    /// Creates a group of `world` ranks.
     pub fn new(world: usize) -> Self {
         Self { world, sum: HostSum::new("reference", world) }
     }
@@ -51,7 +51,7 @@ impl DeviceGroup for ReferenceGroup {
     }
 }
 
-/// `[rows, width]`, row-major.
+/// A matrix `[rows, width]`, row-major.
 #[derive(Debug)]
 pub struct Matrix {
     width: usize,
@@ -80,7 +80,7 @@ impl Matrix {
     }
 }
 
-/// `[out, in]` and `[out]`.
+/// A weight `[out, in]` and an optional bias `[out]`.
 #[derive(Debug)]
 pub struct Linear {
     weight: Matrix,
@@ -96,7 +96,7 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Where the channels of one head at one place begin.
+    /// Returns the offset of one head's channels at one slot.
     fn at(&self, layer: usize, (block, place): (usize, usize), head: usize) -> usize {
         let token = (layer * self.shape.blocks + block) * KV_BLOCK_TOKENS + place;
         (token * self.shape.kv_heads + head) * self.shape.channels

@@ -1,24 +1,24 @@
 //! The rotary position table, and the two ways to round it.
 //!
-//! The Hugging Face ChatGLM2-6B code builds the table in the model's own type: the exponent, the power, its
-//! reciprocal, the position index and the product of the two are each rounded to it, and only then are cosine and sine
-//! taken in fp32. In fp16 an angle is off by up to 0.4 rad at position 1000 and positions above 2048 fall together, so
-//! parity with such a run past ~500 positions needs the same rounding. Two later branches of that code know the key
-//! `rope_ratio`, and mean different things by it ([`RotaryScaling`]).
+//! The Hugging Face ChatGLM2-6B code builds the table in the model's own type. It rounds the exponent, the power, its
+//! reciprocal, the position index and their product (the angle) to that type. Only cosine and sine are taken in fp32.
+//! In fp16 an angle is off by up to 0.4 rad at position 1000, and positions above 2048 coincide. Parity with such a run
+//! past ~500 positions therefore needs the same rounding. Two later branches of that code read the key `rope_ratio`,
+//! with different meanings ([`RotaryScaling`]).
 
 use super::DType;
 
 /// How the angles are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RotaryMode {
-    /// As the model's own Hugging Face code does in its type.
+    /// As the model's Hugging Face code does, in the model's type.
     Model,
-    /// Exact angles; only cosine and sine are rounded.
+    /// In double precision; only cosine and sine are rounded.
     Exact,
 }
 
 impl RotaryMode {
-    /// The word of the command line.
+    /// Returns the name used on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -39,15 +39,15 @@ impl std::str::FromStr for RotaryMode {
     }
 }
 
-/// What the configuration's `rope_ratio` does.
+/// The meaning of the configuration's `rope_ratio`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RotaryScaling {
-    /// There is none: ChatGLM2-6B itself.
+    /// No scaling: ChatGLM2-6B itself.
     None,
-    /// Positions are divided by it (interpolation) and everything is computed in the model's type: ChatGLM2-6B-32k.
+    /// Divides positions by the ratio (interpolation), in the model's type: ChatGLM2-6B-32k.
     Positions(f64),
-    /// The base, 10000, is multiplied by it and angles are computed in fp32 whatever the model's type: ChatGLM3 and
-    /// later. The product would not even fit fp16.
+    /// Multiplies the base, 10,000, by the ratio. Angles are computed in fp32 whatever the model's type, because the
+    /// product would overflow fp16: ChatGLM3 and later.
     Base(f64),
 }
 
@@ -60,20 +60,20 @@ impl RotaryScaling {
         if let Self::Positions(ratio) = self { ratio } else { 1.0 }
     }
 
-    /// The type in which the model's own code computes the angles.
+    /// Returns the type in which the model's own code computes the angles.
     fn angle_type(self, model: DType) -> DType {
         if let Self::Base(_) = self { DType::Fp32 } else { model }
     }
 }
 
-/// What the table depends on.
+/// The parameters of a rotary table.
 #[derive(Debug, Clone, Copy)]
 pub struct RotarySpec {
-    /// Rotated channels of a head (half of them all); pairs are adjacent.
+    /// Rotated channels per head (half of all its channels). Pairs are adjacent channels.
     pub channels: usize,
-    /// What `rope_ratio` does.
+    /// The meaning of `rope_ratio`.
     pub scaling: RotaryScaling,
-    /// How to round.
+    /// How the angles are computed.
     pub mode: RotaryMode,
     /// The model's type.
     pub dtype: DType,
@@ -82,16 +82,16 @@ pub struct RotarySpec {
 /// Cosine and sine of every position and pair.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RotaryTable {
-    /// Pairs a head.
+    /// Pairs per head.
     pub pairs: usize,
-    /// `[positions, pairs]`, each number representable in the model's type.
+    /// Cosines `[positions, pairs]`, each representable in the model's type.
     pub cos: Vec<f32>,
-    /// `[positions, pairs]`.
+    /// Sines `[positions, pairs]`, each representable in the model's type.
     pub sin: Vec<f32>,
 }
 
 impl RotaryTable {
-    /// The table of positions `0..positions`.
+    /// Builds the table for positions `0..positions`.
     pub fn new(spec: RotarySpec, positions: usize) -> Self {
         let pairs = spec.channels / 2;
         let mut table = Self {
@@ -111,11 +111,11 @@ impl RotaryTable {
     }
 }
 
-/// Angles by mode.
+/// Angles by [`RotaryMode`].
 enum Angles {
-    /// Products rounded to `dtype`, from positions and frequencies rounded to it.
+    /// Products rounded to `dtype`, of positions and frequencies that are rounded to `dtype`.
     Rounded { dtype: DType, position_divisor: f32, theta: Vec<f32> },
-    /// Frequencies a position in double precision.
+    /// Angle per position, in double precision.
     Exact { theta: Vec<f64> },
 }
 
@@ -145,7 +145,7 @@ impl Angles {
         }
     }
 
-    /// Sine and cosine.
+    /// Returns sine and cosine of the angle.
     fn at(&self, position: usize, pair: usize) -> (f32, f32) {
         match self {
             Self::Exact { theta } => {
@@ -155,7 +155,7 @@ impl Angles {
             Self::Rounded { dtype, position_divisor, theta } => {
                 let position = dtype.round(dtype.round(position as f32) / position_divisor);
                 let angle = dtype.round(position * theta[pair]);
-                // Through double precision: correctly rounded on every platform.
+                // Computed in double precision, so that the fp32 result is correctly rounded on every platform.
                 let (sin, cos) = f64::from(angle).sin_cos();
                 (sin as f32, cos as f32)
             }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn fp16_rounding_moves_the_angle_as_far_as_measured_elsewhere() {
-        // Derived elsewhere, to two digits: at most 0.05 rad at position 100 and 0.39 at 1000, over all pairs.
+        // Independently derived, to two digits: at most 0.05 rad at position 100 and 0.39 rad at 1000, over all pairs.
         let exact = Angles::new(spec(RotaryMode::Exact, DType::Fp16));
         let model = Angles::new(spec(RotaryMode::Model, DType::Fp16));
         for (position, bound) in [(100, 0.055), (1000, 0.395)] {

@@ -1,39 +1,39 @@
-//! Power, temperature, utilisation and memory of devices, for whoever samples them beside the computing.
+//! Power, temperature, utilisation and memory of devices, for sampling during a run.
 
-/// A value, or why there is none.
+/// A value, or the reason why there is none.
 pub type Reading<T> = Result<T, String>;
 
-/// What one device's sensors told at one moment.
+/// The sensor readings of one device at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Readings {
-    /// Watts.
+    /// Power in watts.
     pub power_w: Reading<f64>,
     /// Utilisation, 0 to 1.
     pub utilisation: Reading<f64>,
-    /// Degrees Celsius.
+    /// Temperature in degrees Celsius.
     pub temp_c: Reading<f64>,
-    /// Bytes of the device's memory in use.
+    /// Device memory in use, in bytes.
     pub memory_bytes: Reading<u64>,
 }
 
-/// How each of [`Readings`] comes about, with its unit.
+/// How each value of [`Readings`] is measured, with its unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Methods {
-    /// Of the power.
+    /// Method for the power.
     pub power: String,
-    /// Of the utilisation.
+    /// Method for the utilisation.
     pub utilisation: String,
-    /// Of the temperature.
+    /// Method for the temperature.
     pub temperature: String,
-    /// Of the memory.
+    /// Method for the memory.
     pub memory: String,
 }
 
 /// The sensors of a group's devices.
 pub trait Sensors: Send {
-    /// Asks every device, now: an element a rank.
+    /// Reads every device now; returns one element per rank.
     fn read(&self) -> Vec<Readings>;
 
-    /// How the values come about.
+    /// Describes how the values are measured.
     fn methods(&self) -> Methods;
 }

@@ -1,9 +1,9 @@
-//! Where the time goes: a device that times every operator of another one.
+//! Operator timing: a device that times every operator of another device.
 //!
-//! [`Timed`] stands between the forward pass and a device; neither knows of it, and a model that is loaded without it pays
-//! nothing. Beside the time it counts what an operator must do at least: bytes of weights and KV cache that come from memory,
-//! and the operations of matrix products and attention; activations are in neither. Linear layers are told apart by how their
-//! weights are laid out and, where that is the same, by the operator before them.
+//! [`Timed`] wraps a device and is transparent to both the forward pass and that device. A model loaded without it has
+//! no overhead. Besides the time, it counts the minimum work of each operator: the bytes of weights, embedding rows and
+//! KV cache, and the operations of products and attention. Activations count in neither. Linear layers are
+//! identified by how their weights were uploaded and, if that is ambiguous, by the preceding operator.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -13,41 +13,41 @@ use super::rotary::RotaryTable;
 use super::sensors::Sensors;
 use super::{AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
 
-/// The operators of a forward pass, by what they do in it.
+/// The operators of a forward pass, by their role in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operator {
-    /// Rows of the embedding table.
+    /// Lookup of rows of the embedding table.
     Embed,
     /// RMS norms.
     Norm,
-    /// Queries, keys and values.
+    /// Projection to queries, keys and values.
     Qkv,
     /// Rotary embedding.
     Rotary,
-    /// Keys and values into the cache.
+    /// Write of keys and values to the cache.
     WriteKv,
     /// Attention over the cache.
     Attention,
-    /// The linear layer behind attention.
+    /// The linear layer after attention.
     OutputProjection,
-    /// Residual sums.
+    /// Residual additions.
     Add,
-    /// Both halves of the feed-forward layer, and what joins them.
+    /// Both halves of the feed-forward layer and their SwiGLU.
     GateUp,
-    /// The linear layer back to the stream.
+    /// The linear layer back to the residual stream.
     Down,
-    /// Sums over ranks.
+    /// Sums over tensor-parallel ranks.
     AllReduce,
-    /// Rows whose logits are wanted.
+    /// Selection of the rows that need logits.
     Gather,
-    /// Logits.
+    /// The output layer, which computes the logits.
     LmHead,
-    /// Logits to the host.
+    /// Copy of the logits to the host.
     Download,
 }
 
 impl Operator {
-    /// All of them, in the order of the forward pass.
+    /// All operators, in the order of the forward pass.
     pub const ALL: [Self; 14] = [
         Self::Embed,
         Self::Norm,
@@ -65,7 +65,7 @@ impl Operator {
         Self::Download,
     ];
 
-    /// Its word in records.
+    /// Returns the name used in records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Embed => "embed",
@@ -86,12 +86,12 @@ impl Operator {
     }
 }
 
-/// What one operator took, and had to do at least.
+/// Time and minimum work of one operator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OperatorTotals {
-    /// How often it was called.
+    /// Number of calls.
     pub calls: u64,
-    /// Time in it.
+    /// Total time in nanoseconds.
     pub time_ns: u64,
     /// Bytes of weights, embedding rows and KV cache.
     pub bytes: u64,
@@ -108,7 +108,7 @@ impl std::ops::AddAssign for OperatorTotals {
     }
 }
 
-/// What a [`Timed`] device has counted. Whoever drives the model holds it, too, and empties it when a step is done.
+/// The totals of a [`Timed`] device. The driver of the model shares it, and empties it after each step.
 #[derive(Debug, Default)]
 pub struct OperatorClock(Mutex<[OperatorTotals; Operator::ALL.len()]>);
 
@@ -117,7 +117,7 @@ impl OperatorClock {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)[operator as usize] += one;
     }
 
-    /// What was counted since this was asked last; operators that were not called are left out.
+    /// Returns the totals since the last call and resets them. Operators without calls are left out.
     pub fn take(&self) -> Vec<(Operator, OperatorTotals)> {
         let totals = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         Operator::ALL.into_iter().zip(totals).filter(|(_, totals)| totals.calls > 0).collect()
@@ -128,13 +128,13 @@ impl OperatorClock {
 #[derive(Debug)]
 pub struct Timed<D> {
     device: D,
-    /// None for the ranks that are not timed.
+    /// `None` for ranks that are not timed.
     clock: Option<Arc<OperatorClock>>,
-    /// The operator before this one.
+    /// The most recent operator.
     last: Operator,
 }
 
-/// Rows of the inner device, and how many are in use.
+/// An activation of the inner device, with the number of rows in use.
 #[derive(Debug)]
 pub struct TimedActivation<A> {
     inner: A,
@@ -142,17 +142,17 @@ pub struct TimedActivation<A> {
     rows: usize,
 }
 
-/// A weight of the inner device, and what a product with it costs.
+/// A weight of the inner device, with the cost of a product with it.
 #[derive(Debug)]
 pub struct TimedLinear<L> {
     inner: L,
-    /// `None` where the operator before it tells.
+    /// `None` if the preceding operator decides.
     operator: Option<Operator>,
     bytes: u64,
     row_flops: u64,
 }
 
-/// A table or cache of the inner device, and the bytes of one row or token of it.
+/// A table or cache of the inner device, with the size in bytes of one row or token.
 #[derive(Debug)]
 pub struct TimedStore<T> {
     inner: T,
@@ -160,7 +160,7 @@ pub struct TimedStore<T> {
 }
 
 impl<D: Device> Timed<D> {
-    /// Times `device`; without a clock it only passes everything on.
+    /// Times `device`. Without a clock, every call is only forwarded.
     pub fn new(device: D, clock: Option<Arc<OperatorClock>>) -> Self {
         Self { device, clock, last: Operator::Embed }
     }
@@ -176,7 +176,7 @@ impl<D: Device> Timed<D> {
         TimedLinear { inner, operator, bytes, row_flops: 2 * rows * width }
     }
 
-    /// Times `call`, which has to move so many bytes and do so many operations.
+    /// Times `call`, which must move `bytes` bytes and perform `flops` operations.
     fn time<T>(
         &mut self,
         operator: Operator,
@@ -193,7 +193,7 @@ impl<D: Device> Timed<D> {
     }
 }
 
-/// Nothing that counts as work: activations that are near.
+/// The work of operators that only touch activations, which count as zero.
 const LITTLE: (u64, u64) = (0, 0);
 
 impl<D: Device> Device for Timed<D> {
@@ -334,7 +334,8 @@ impl<D: Device> Device for Timed<D> {
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError> {
         out.rows = qkv.rows;
-        // What these rows wrote is still near; what was there before comes from memory, once for all heads.
+        // The rows written in this step are still in cache. Earlier ones come from memory, once for
+        // all heads.
         let read: usize = sequences.iter().map(|s| s.context - s.rows.len()).sum();
         let seen: usize = sequences.iter().map(seen).sum();
         let work = (read as u64 * cache.each_bytes, (seen * 4 * shape.heads * shape.channels) as u64);
@@ -412,14 +413,14 @@ impl<D: Device> Device for Timed<D> {
     }
 }
 
-/// Tokens that a sequence's rows of this step see, all together.
+/// Returns the number of tokens that the sequence's rows of this step see, summed over the rows.
 fn seen(sequence: &SequenceView<'_>) -> usize {
     let rows = sequence.rows.len();
-    // From `context - rows + 1` up to `context`.
+    // The rows see `context - rows + 1` to `context` tokens.
     rows * (2 * sequence.context - rows + 1) / 2
 }
 
-/// A group whose first rank is timed: the ranks do the same, so one tells of all.
+/// A group whose first rank is timed. All ranks do the same work, so one is representative.
 #[derive(Debug)]
 pub struct TimedGroup<G> {
     group: G,

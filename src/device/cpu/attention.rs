@@ -1,11 +1,12 @@
-//! Attention over the paged KV cache: the online softmax, a block of 128 tokens at a time.
+//! Attention over the paged KV cache: online softmax, one block of 128 tokens at a time.
 //!
-//! A block's scores, its softmax weights and their products with the values follow on each other while the block lies in
-//! cache: working memory does not grow with the context, and keys and values are read once for all query heads that share
-//! them. The products are the vector kernels' or the tiles' ([`products`]); the next block is asked for while one is computed.
+//! The scores of a block, its softmax weights and their products with the values are computed while the block is in
+//! cache. The workspace does not grow with the context. Keys and values are read once for all query heads that share
+//! them. Vector kernels or tiles compute the products ([`products`]). The next block is prefetched while one is
+//! computed.
 //!
-//! Blocks are added up to runs of [`RUN_TOKENS`] tokens and runs to the context, always from token 0 on and in order.
-//! So a row's numbers depend on its own context alone, and threads may share a context run by run.
+//! Blocks are summed to runs of [`RUN_TOKENS`] tokens, and runs to the context, always from token 0 and in order. A
+//! row's numbers therefore depend on its own context only, and threads may split a context by runs.
 
 mod int8;
 mod products;
@@ -33,25 +34,25 @@ use self::sums::{Strips, Sums};
 use self::tiles::Tiles;
 use self::vector::Vector;
 
-/// Rows of an item that are done together: enough to fill the registers of a product, few enough that their scores and sums
-/// stay in L1.
+/// Rows of an item that are processed together: enough to fill the registers of a product, few enough to keep their
+/// scores and sums in L1.
 const CHUNK_ROWS: usize = 32;
-/// Rows of an item that is done by tiles: its chunks share what is done once for a block.
+/// Maximum rows per item with tiles. The chunks of an item share the work that is done once per block.
 const TILE_ITEM_ROWS: usize = 8 * CHUNK_ROWS;
-/// Tokens of context that are summed by themselves before they are added to what came before.
+/// Tokens of context that are summed separately before they are added to the earlier context.
 const RUN_TOKENS: usize = 4 * KV_BLOCK_TOKENS;
-/// Items are made so small that there are so many for each thread; the runs of a context are shared, too, where there are
-/// fewer even so.
+/// Minimum number of items per thread. Items are made small enough to reach it. If even that fails, the runs of a
+/// context are split too.
 const ITEMS_A_THREAD: usize = 2;
-/// Pieces that runs are handed out in for each thread. A piece reads on through memory, so they are not smaller than needed.
+/// Pieces of runs per thread. A piece reads memory sequentially, so pieces are no smaller than needed.
 const PIECES_A_THREAD: usize = 4;
-/// Products of a chunk and a block, about: what comes next is asked for between them.
+/// Approximate number of products per chunk and block. Prefetches are issued between them.
 const PRODUCTS_A_CHUNK: usize = 4;
-/// What the memory is for.
+/// Purpose of the memory, for errors.
 const WHAT: &str = "attention";
 
-/// One work item: some consecutive tokens of one sequence, under one KV head. They lie in one block, so all of them see
-/// something of every block that any of them sees.
+/// A work item: consecutive tokens of one sequence under one KV head. The tokens lie in one block, so every block that
+/// one of them sees is at least partly visible to all.
 #[derive(Debug, Clone, Copy)]
 struct Item {
     sequence: usize,
@@ -60,38 +61,38 @@ struct Item {
     tokens: usize,
 }
 
-/// Numbers of a row of weighted values, filled up to whole strips.
+/// Returns the width of a row of weighted values, padded to whole strips.
 fn values_width(channels: usize) -> usize {
     channels.next_multiple_of(4 * PANEL)
 }
 
-/// A thread's working memory.
+/// The workspace of one thread.
 #[derive(Debug)]
 struct Scratch {
     products: Box<dyn Products>,
     /// Scores of a chunk's rows over a block, then softmax weights.
     scores: Buffer<f32>,
-    /// [`Sums`] over the runs so far, chunk after chunk.
+    /// [`Sums`] over the runs so far, one chunk after the other.
     whole: Buffer<f32>,
-    /// [`Sums`] over the present run.
+    /// [`Sums`] over the current run.
     run: Buffer<f32>,
 }
 
-/// The working memory of all threads, taken once.
+/// The workspace of all threads, allocated once.
 #[derive(Debug)]
 pub struct Workspace {
     scratch: Vec<Mutex<Scratch>>,
     items: Vec<Item>,
-    /// Tokens of an item at most.
+    /// Maximum tokens per item.
     item_tokens: usize,
-    /// Items with one run each, where the runs are shared.
+    /// Pairs of an item and a run, if runs are split among threads.
     units: Vec<(Item, usize)>,
     /// [`Sums`] of each unit.
     partial: Buffer<f32>,
 }
 
 impl Workspace {
-    /// For so many threads of a device, and the kernels of its cache.
+    /// Allocates the workspace for `threads` threads of a device and the kernels of its cache.
     pub fn new(
         options: &CpuOptions,
         threads: usize,
@@ -122,30 +123,30 @@ impl Workspace {
         let scratch = (0..threads).map(|_| scratch()).collect::<Result<_, DeviceError>>()?;
         let runs = options.max_context.div_ceil(RUN_TOKENS);
         let units = if threads > 1 && runs > 1 { ITEMS_A_THREAD * threads * runs } else { 0 };
-        // Where runs are shared, an item is one token.
+        // If runs are split, every item is one token.
         let partial = Buffer::zeroed(units * sums_numbers(shape, group), WHAT)?;
         Ok(Self { scratch, items: Vec::new(), item_tokens, units: Vec::with_capacity(units), partial })
     }
 
-    /// Threads that it is for.
+    /// Returns the number of threads.
     pub fn threads(&self) -> usize {
         self.scratch.len()
     }
 }
 
-/// Numbers that the sums of so many rows take.
+/// Returns how many numbers the sums of `rows` rows take.
 fn sums_numbers(shape: AttentionShape, rows: usize) -> usize {
     rows.div_ceil(CHUNK_ROWS) * Sums::numbers(values_width(shape.channels))
 }
 
-/// One attention operator.
+/// One call of the attention operator.
 #[derive(Debug)]
 pub struct Attention<'a> {
-    /// `[q | k | v]` rows.
+    /// Rows of `[q | k | v]`.
     pub qkv: Rows<'a>,
-    /// The cache.
+    /// The KV cache.
     pub cache: &'a KvCache,
-    /// Which layer.
+    /// Index of the layer.
     pub layer: usize,
     /// The ragged batch.
     pub sequences: &'a [SequenceView<'a>],
@@ -153,14 +154,14 @@ pub struct Attention<'a> {
     pub shape: AttentionShape,
     /// The kernels.
     pub kernels: &'a Kernels,
-    /// `[rows, heads * channels]`.
+    /// Output `[rows, heads * channels]`.
     pub out: &'a SharedSlice<'a, f32>,
-    /// Numbers between rows of `out`.
+    /// Distance between rows of `out`, in numbers.
     pub out_stride: usize,
 }
 
 impl Attention<'_> {
-    /// Does it, shared among the pool's threads.
+    /// Runs the operator on the pool's threads.
     pub fn run(&self, space: &mut Workspace, pool: &mut Pool) {
         let Workspace { scratch, items, item_tokens, units, partial } = space;
         self.cut(*item_tokens, pool.threads(), items);
@@ -175,7 +176,7 @@ impl Attention<'_> {
         units.extend(items.iter().flat_map(|item| (0..self.runs(item)).map(move |run| (*item, run))));
         let numbers = sums_numbers(self.shape, self.group());
         let shared = partial.shared();
-        // SAFETY: a unit is done by one thread, and read when all are done.
+        // SAFETY: one thread computes a unit, and it is read only after all are done.
         let sums = |unit: usize| unsafe { shared.range(unit * numbers..(unit + 1) * numbers) };
         let pieces = units.len().min(PIECES_A_THREAD * pool.threads());
         pool.each(pieces, work, &|thread, piece| {
@@ -200,7 +201,7 @@ impl Attention<'_> {
         });
     }
 
-    /// Cuts the ragged batch into work items, the longest contexts first so that the threads end together.
+    /// Splits the ragged batch into work items, longest contexts first, so that the threads finish together.
     fn cut(&self, item_tokens: usize, threads: usize, out: &mut Vec<Item>) {
         out.clear();
         let tokens: usize = self.sequences.iter().map(|s| s.rows.len()).sum();
@@ -219,7 +220,8 @@ impl Attention<'_> {
         out.sort_by_key(|i| std::cmp::Reverse(self.sequences[i.sequence].visible(i.first) * i.tokens));
     }
 
-    /// Whether there are too few items for the threads, and contexts to share. Each item is one token then.
+    /// Returns whether there are too few items for the threads, and contexts that can be split. If so, every item is
+    /// one token.
     fn shares_runs(&self, items: &[Item], threads: usize) -> bool {
         threads > 1 && items.len() < ITEMS_A_THREAD * threads && items.iter().any(|item| self.runs(item) > 1)
     }
@@ -228,7 +230,7 @@ impl Attention<'_> {
         self.shape.heads / self.shape.kv_heads
     }
 
-    /// Tokens that the item's last row sees.
+    /// Returns how many tokens the item's last row sees.
     fn longest(&self, item: &Item) -> usize {
         self.sequences[item.sequence].visible(item.first + item.tokens - 1)
     }
@@ -237,13 +239,13 @@ impl Attention<'_> {
         self.longest(item).div_ceil(RUN_TOKENS)
     }
 
-    /// The item's rows, some at a time.
+    /// Returns the item's rows in chunks.
     fn chunks(&self, item: &Item) -> impl Iterator<Item = Chunk> + use<> {
         let of = item.tokens * self.group();
         (0..of).step_by(CHUNK_ROWS).map(move |first| Chunk { first, rows: CHUNK_ROWS.min(of - first), of })
     }
 
-    /// A chunk's part of an item's sums.
+    /// Returns a chunk's part of an item's sums.
     fn sums<'a>(&self, chunk: Chunk, products: &dyn Products, data: &'a mut [f32]) -> Sums<'a> {
         let width = values_width(self.shape.channels);
         let numbers = Sums::numbers(width);
@@ -251,7 +253,7 @@ impl Attention<'_> {
         Sums::new(data, products.value_strips(chunk.rows, width))
     }
 
-    /// Does one item.
+    /// Processes one item.
     fn whole_item(&self, item: &Item, scratch: &mut Scratch) {
         let Scratch { products, scores, whole, run: next } = scratch;
         let products = &mut **products;
@@ -274,7 +276,7 @@ impl Attention<'_> {
         }
     }
 
-    /// An item's rows over one run of their context; whether the next run comes after it.
+    /// Sums an item's rows over one run of their context. `goes_on` says whether the next run follows.
     fn sum_run(
         &self,
         item: &Item,
@@ -303,7 +305,7 @@ impl Attention<'_> {
         }
     }
 
-    /// The block of the item's context that begins with token `begin`, up to token `end`.
+    /// Returns the block of the item's context that begins with token `begin`, up to token `end`.
     fn block(&self, item: &Item, begin: usize, end: usize) -> Block<'_> {
         let block = self.sequences[item.sequence].blocks[begin / KV_BLOCK_TOKENS] as usize;
         let at = self.cache.index(self.layer, block, item.head);
@@ -311,15 +313,15 @@ impl Attention<'_> {
         Block { keys: self.cache.keys(at), values: self.cache.values(at), tokens }
     }
 
-    /// What is to be fetched while a block is computed: a share a row, and some among products.
+    /// Returns what to prefetch while a block is computed: one share per row, and some between products.
     fn ahead<'a>(&self, item: &Item, next: Option<Block<'a>>) -> Ahead<'a> {
         let rows = item.tokens * self.group();
         let calls = rows + PRODUCTS_A_CHUNK * rows.div_ceil(CHUNK_ROWS);
         Ahead::new(next, calls)
     }
 
-    /// Scores of a block's tokens to softmax weights, each row's for the tokens that it sees; what went before is brought
-    /// to the new largest scores.
+    /// Turns the scores of a block into softmax weights, for the tokens that each row sees. Rescales earlier sums to
+    /// the new largest score.
     fn soften(
         &self,
         (item, chunk, begin): (&Item, Chunk, usize),
@@ -341,7 +343,7 @@ impl Attention<'_> {
             };
             let mut state = sums.state(row);
             let to = products.weights(row);
-            // SAFETY: row and weights hold a block's tokens, of which `padded` at most are touched.
+            // SAFETY: row and weights hold a block's tokens, and at most `padded` of them are accessed.
             let factor = unsafe { (self.kernels.softmax)(&scores, scale, (n, padded), to, &mut state) };
             sums.set_state(row, state);
             if factor != 1.0 {
@@ -351,7 +353,7 @@ impl Attention<'_> {
         }
     }
 
-    /// Adds the next part of the context.
+    /// Adds the sums of the next part of the context.
     fn merge(&self, item: &Item, products: &dyn Products, whole: &mut [f32], next: &mut [f32]) {
         for chunk in self.chunks(item) {
             let next = self.sums(chunk, products, next);
@@ -368,7 +370,7 @@ impl Attention<'_> {
         }
     }
 
-    /// A row's weighted values, divided by their total, to their place in the result.
+    /// Writes a row's weighted values, divided by their total, to the output.
     fn write_row<'a>(&self, item: &Item, row: usize, total: f32, values: impl Iterator<Item = &'a [f32]>) {
         let (group, channels) = (self.group(), self.shape.channels);
         let token = self.sequences[item.sequence].rows.start + item.first + row / group;
@@ -377,7 +379,7 @@ impl Attention<'_> {
         let mut out = unsafe { self.out.range(begin..begin + channels) };
         for values in values {
             let (strip, rest) = out.split_at_mut(values.len().min(out.len()));
-            // SAFETY: as many numbers on both sides, the input padded to sixteen.
+            // SAFETY: both sides have the same number of numbers, and the input is padded to sixteen.
             unsafe { (self.kernels.divide)(values.as_ptr(), total, strip.len(), strip.as_mut_ptr()) };
             out = rest;
         }

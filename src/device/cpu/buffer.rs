@@ -1,4 +1,4 @@
-//! Memory of the CPU device: aligned, on huge pages where the system has them, shared between threads by ranges.
+//! Memory of the CPU device: aligned, on huge pages if available, shared between threads by ranges.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
@@ -9,28 +9,28 @@ use bytemuck::Zeroable;
 
 use crate::device::DeviceError;
 
-/// A huge page; buffers from this size on are mapped.
+/// Size of a huge page. Buffers of at least this size are mapped.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
-/// A cache line.
+/// Size of a cache line in bytes.
 pub const LINE_BYTES: usize = 64;
 
-/// A fixed number of zero-initialised numbers, cache-line aligned.
+/// A fixed number of zero-initialised numbers, aligned to a cache line.
 ///
-/// Large buffers are anonymous maps: their pages are zero without being touched, so the thread that writes a part first
-/// also places it in memory, and huge pages can be asked for before that.
+/// Large buffers are anonymous mappings. Their pages are zero without being touched, so the thread that first writes a
+/// part also places it in memory. Huge pages can be requested before that.
 #[derive(Debug)]
 pub struct Buffer<T> {
     pointer: NonNull<T>,
     len: usize,
 }
 
-// SAFETY: the buffer owns its memory alone, like a `Vec<T>`.
+// SAFETY: the buffer exclusively owns its memory, like a `Vec<T>`.
 unsafe impl<T: Send> Send for Buffer<T> {}
 // SAFETY: shared access is read-only, like a `Vec<T>`.
 unsafe impl<T: Sync> Sync for Buffer<T> {}
 
 impl<T: Copy + Zeroable> Buffer<T> {
-    /// `len` zeros; `what` names the purpose in the error.
+    /// Allocates `len` zeros; `what` names the purpose in the error.
     pub fn zeroed(len: usize, what: &str) -> Result<Self, DeviceError> {
         let out_of_memory =
             |wanted_bytes| DeviceError::OutOfMemory { device: "cpu", what: what.into(), wanted_bytes };
@@ -57,7 +57,7 @@ impl<T> Buffer<T> {
         Layout::from_size_align(len.checked_mul(size_of::<T>())?, LINE_BYTES).ok()
     }
 
-    /// A handle through which threads write disjoint ranges.
+    /// Returns a handle through which threads write disjoint ranges.
     pub fn shared(&mut self) -> SharedSlice<'_, T> {
         SharedSlice { pointer: self.pointer.as_ptr(), len: self.len, borrow: PhantomData }
     }
@@ -72,19 +72,19 @@ impl<T> Drop for Buffer<T> {
         if is_mapped(layout.size()) {
             unmap(self.pointer.cast(), layout.size());
         } else {
-            // SAFETY: allocated in `zeroed` with this very layout.
+            // SAFETY: allocated in `zeroed` with this same layout.
             unsafe { dealloc(self.pointer.as_ptr().cast(), layout) }
         }
     }
 }
 
-/// Whether a buffer of so many bytes is a map.
+/// Returns whether a buffer of `bytes` bytes is mapped.
 fn is_mapped(bytes: usize) -> bool {
     cfg!(target_os = "linux") && bytes >= HUGE_PAGE_BYTES
 }
 
-/// Maps zero pages and asks for huge ones: fewer address translations while gigabytes of weights stream by. The advice may be
-/// refused.
+/// Maps zero pages and requests huge pages, which reduce address translation while gigabytes of weights stream by. The
+/// kernel may ignore the request.
 #[cfg(target_os = "linux")]
 fn map_zeroed(bytes: usize) -> Option<NonNull<u8>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -129,7 +129,7 @@ impl<T> DerefMut for Buffer<T> {
     }
 }
 
-/// Asks for bytes that will be read soon, into the second-level cache; where the processor cannot be asked, nothing happens.
+/// Prefetches bytes into the second-level cache. Does nothing on processors without a supported prefetch instruction.
 #[inline]
 pub fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
@@ -142,7 +142,7 @@ pub fn prefetch(bytes: &[u8]) {
     let _ = bytes;
 }
 
-/// Asks for one cache line that will be read soon, into the first-level cache; `place` may be any address.
+/// Prefetches one cache line into the first-level cache. `place` may be any address.
 #[inline(always)]
 pub fn prefetch_line(place: *const u8) {
     #[cfg(target_arch = "x86_64")]
@@ -155,7 +155,7 @@ pub fn prefetch_line(place: *const u8) {
     let _ = place;
 }
 
-/// A mutable slice that several threads write at once, each its own ranges.
+/// A mutable slice that several threads write at the same time, each in its own ranges.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedSlice<'a, T> {
     pointer: *mut T,
@@ -163,32 +163,32 @@ pub struct SharedSlice<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: access goes through `range`, whose callers keep ranges apart.
+// SAFETY: access goes through `range`, and its callers keep ranges disjoint.
 unsafe impl<T: Send> Send for SharedSlice<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
 
 impl<'a, T> SharedSlice<'a, T> {
-    /// A handle on a slice.
+    /// Creates a handle to a slice.
     pub fn new(slice: &'a mut [T]) -> Self {
         Self { pointer: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
     }
 
-    /// Where number `i` lies, for kernels that write a tile of a matrix.
+    /// Returns a pointer to number `i`, for kernels that write a tile of a matrix.
     pub fn pointer(&self, i: usize) -> *mut T {
         assert!(i <= self.len, "invariant: inside the slice");
         // SAFETY: inside the slice, or one past it.
         unsafe { self.pointer.add(i) }
     }
 
-    /// One range for writing.
+    /// Returns one range for writing.
     ///
     /// # Safety
     /// No two ranges that live at the same time may overlap.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "invariant: ranges lie inside the slice");
-        // SAFETY: inside the slice by the assertion; alone by the caller's promise.
+        // SAFETY: inside the slice by the assertion; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
 }
@@ -198,7 +198,7 @@ thread_local! {
     static TAKEN_BYTES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// Bytes that this thread has ever taken in buffers.
+/// Returns the total bytes of all buffers that this thread has allocated so far.
 #[cfg(test)]
 pub fn taken_bytes() -> u64 {
     TAKEN_BYTES.get()

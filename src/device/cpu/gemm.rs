@@ -1,4 +1,4 @@
-//! The product of the vector kernels, in registers of sums.
+//! The GEMM of the vector kernels, with sums in registers.
 
 use super::buffer::{LINE_BYTES, prefetch_line};
 use super::kernels::{Element, PANEL};
@@ -9,29 +9,30 @@ use super::simd::Simd16;
 pub struct Product {
     /// First number of `a`.
     pub a: *const f32,
-    /// Numbers between rows of `a`.
+    /// Distance between rows of `a`, in numbers.
     pub a_stride: usize,
     /// Rows of `a` and `c`.
     pub rows: usize,
-    /// First number of the first panel; fp32, fp16 or bf16 as the kernel says.
+    /// First number of the first panel: fp32, fp16 or bf16, depending on the kernel.
     pub w: *const u8,
-    /// Numbers between panels.
+    /// Distance between panels, in numbers.
     pub panel_stride: usize,
-    /// Panels.
+    /// Number of panels.
     pub panels: usize,
-    /// Products a sum.
+    /// Number of products per sum.
     pub k: usize,
     /// First number of `c`.
     pub c: *mut f32,
-    /// Numbers between rows of `c`.
+    /// Distance between rows of `c`, in numbers.
     pub c_stride: usize,
 }
 
-/// How far ahead of a panel's reading its memory is asked for: as long as memory takes, and within what the first-level cache
-/// holds of the panels that are read side by side.
+/// Prefetch distance in a panel: enough to cover the memory latency, and small enough that the panels read side by side
+/// fit the first-level cache.
 const AHEAD_BYTES: usize = 2048;
 
-/// `M` rows by `P` panels, the whole of `k` in registers. With `AHEAD` the panels come from memory, which is asked for in time.
+/// Multiplies `M` rows by `P` panels, with all sums in registers over the whole of `k`. With `AHEAD`, panels come from
+/// memory and are prefetched.
 ///
 /// # Safety
 /// As [`Kernels`](super::kernels::Kernels).
@@ -52,7 +53,7 @@ unsafe fn tile<V: Simd16, E: Element, const M: usize, const P: usize, const AHEA
                 sums[m][p] = V::load(c.add(m * t.c_stride + p * PANEL));
             }
         }
-        // A cache line of each panel.
+        // One cache line of each panel.
         let line = const { LINE_BYTES / (PANEL * E::BYTES) };
         let mut k = 0;
         while k + line <= t.k {
@@ -78,7 +79,7 @@ unsafe fn tile<V: Simd16, E: Element, const M: usize, const P: usize, const AHEA
     }
 }
 
-/// One step of depth of a tile: `k` of the tile's rows and panels, which begin at `a` and `w`.
+/// Performs one step of depth of a tile: `k` of the tile's rows, which begin at `a`, and panels, which begin at `w`.
 #[inline(always)]
 unsafe fn step<V: Simd16, E: Element, const M: usize, const P: usize>(
     t: &Product,
@@ -101,7 +102,7 @@ unsafe fn step<V: Simd16, E: Element, const M: usize, const P: usize>(
     }
 }
 
-/// `M` rows by all panels, `P` at a time, the rest one by one.
+/// Multiplies `M` rows by all panels, `P` at a time and the remaining ones singly.
 #[inline(always)]
 unsafe fn strip<V: Simd16, E: Element, const M: usize, const P: usize, const AHEAD: bool>(t: &Product) {
     let whole = t.panels / P * P;
@@ -115,7 +116,7 @@ unsafe fn strip<V: Simd16, E: Element, const M: usize, const P: usize, const AHE
     }
 }
 
-/// The product; with `AHEAD` of panels that come from memory, else of such as lie in the first-level cache.
+/// Computes the product. With `AHEAD`, panels come from memory; otherwise they are in the first-level cache.
 ///
 /// # Safety
 /// As [`Kernels`](super::kernels::Kernels).
@@ -125,14 +126,14 @@ pub unsafe fn gemm<V: Simd16, E: Element, const AHEAD: bool>(t: &Product) {
     unsafe {
         match (t.rows, V::TILE_PANELS) {
             (0, _) => {}
-            // Few rows: several panels at once, so that enough sums are in flight, and enough memory is asked for.
+            // Few rows: several panels at once, so that enough sums and enough memory requests are in flight.
             (1, 1) => strip::<V, E, 1, 4, AHEAD>(t),
             (2, 1) => strip::<V, E, 2, 2, AHEAD>(t),
             (3, 1) => strip::<V, E, 3, 2, AHEAD>(t),
             (1, _) => strip::<V, E, 1, 8, AHEAD>(t),
             (2, _) => strip::<V, E, 2, 4, AHEAD>(t),
             (3, _) => strip::<V, E, 3, 4, AHEAD>(t),
-            // Loops, no closures: those would be compiled outside the instruction set.
+            // Loops instead of closures, which would be compiled without the instruction set.
             (_, 1) => {
                 for panel in 0..t.panels {
                     rows_of_panels::<V, E, 1, AHEAD>(t, panel);
@@ -153,7 +154,7 @@ pub unsafe fn gemm<V: Simd16, E: Element, const AHEAD: bool>(t: &Product) {
     }
 }
 
-/// All rows of `P` panels, in tiles of like height.
+/// Multiplies all rows by `P` panels, in tiles of nearly equal height.
 #[inline(always)]
 unsafe fn rows_of_panels<V: Simd16, E: Element, const P: usize, const AHEAD: bool>(
     t: &Product,
@@ -162,7 +163,7 @@ unsafe fn rows_of_panels<V: Simd16, E: Element, const P: usize, const AHEAD: boo
     let tiles = t.rows.div_ceil(V::TILE_ROWS);
     for i in 0..tiles {
         let (row, end) = (t.rows * i / tiles, t.rows * (i + 1) / tiles);
-        // SAFETY: inside the product; tiles higher than `TILE_ROWS` are never asked for.
+        // SAFETY: inside the product; no tile is higher than `TILE_ROWS`.
         unsafe {
             match end - row {
                 1 => tile::<V, E, 1, P, AHEAD>(t, row, panel),

@@ -1,4 +1,4 @@
-//! The CPU as several ranks: groups of cores, each with its own threads, that sum through shared memory.
+//! The CPU as several ranks: groups of cores, each with its own threads, that all-reduce through shared memory.
 
 use std::sync::Arc;
 
@@ -7,24 +7,25 @@ use crate::device::affinity::{bind_current_thread, core_groups, core_list};
 use crate::device::group::{DeviceGroup, HostSum};
 use crate::device::{DeviceError, DeviceInfo};
 
-/// Where [`DeviceInfo::details`] has the cores of a bound rank.
+/// Key in [`DeviceInfo::details`] for the cores of a bound rank.
 pub const BOUND: &str = "bound to cores";
-/// Where [`DeviceInfo::details`] says why a rank that should have been bound is not.
+/// Key in [`DeviceInfo::details`] for the reason why a rank could not be bound.
 pub const NOT_BOUND: &str = "not bound to cores";
 
-/// Ranks on core groups.
+/// A group of ranks on groups of cores.
 #[derive(Debug)]
 pub struct CpuGroup {
     options: CpuOptions,
     world: usize,
-    /// The cores of each rank, where they are to be bound.
+    /// The cores of each rank, if ranks are to be bound.
     cores: Option<Result<Vec<Vec<usize>>, String>>,
     sum: Arc<HostSum>,
 }
 
 impl CpuGroup {
-    /// `world` ranks that share `options.threads` threads evenly, at least one each; `options.attention` is one rank's. With
-    /// `bind` each rank's threads stay on cores of their own; where that cannot be, [`DeviceInfo::details`] says why.
+    /// Creates `world` ranks that share `options.threads` threads evenly, at least one each. `options.attention` is the
+    /// shape of one rank. With `bind`, each rank's threads are bound to their own cores. If that fails,
+    /// [`DeviceInfo::details`] has the reason.
     pub fn new(options: CpuOptions, world: usize, bind: bool) -> Self {
         let cores = bind.then(|| core_groups(world));
         Self { options, world, cores, sum: HostSum::new("cpu", world) }
@@ -35,12 +36,12 @@ impl CpuGroup {
         (until(rank + 1) - until(rank)).max(1)
     }
 
-    /// The cores of a rank that is to be bound; none where it is not, or cannot be.
+    /// Returns the cores of a rank; empty if it is not bound.
     fn cores_of(&self, rank: usize) -> &[usize] {
         self.cores.as_ref().and_then(|groups| groups.as_ref().ok()).map_or(&[], |groups| &groups[rank])
     }
 
-    /// Binds the calling thread, from which the rank's others inherit; what it tells of it.
+    /// Binds the calling thread, whose affinity the rank's other threads inherit. Returns an entry for the details.
     fn bind(&self, rank: usize) -> Option<(String, String)> {
         let detail = |name: &str, value: String| Some((name.to_owned(), value));
         match self.cores.as_ref()? {
@@ -78,7 +79,7 @@ impl DeviceGroup for CpuGroup {
     }
 }
 
-/// Why the threads that should have been bound to cores are not; `None` where they are, or need not be.
+/// Returns why the threads could not be bound to cores; `None` if they are bound, or need not be.
 pub fn why_not_bound(info: &DeviceInfo) -> Option<&str> {
     info.details.iter().find(|(name, _)| name == NOT_BOUND).map(|(_, reason)| reason.as_str())
 }
@@ -110,7 +111,8 @@ mod tests {
         assert_eq!(shares(1, 4), [1, 1, 1, 1]);
     }
 
-    /// The sum of fp16 numbers in fp32, rounded once: 2048 + 1 + 1 is 2050 then, and 2048 with a rounding between.
+    /// Sums of fp16 numbers are computed in fp32 and rounded once: 2048 + 1 + 1 is 2050, but 2048 with intermediate
+    /// rounding.
     #[test]
     fn a_sum_is_rounded_once_and_the_same_on_every_rank() {
         let group = group(4, 3, false);
@@ -122,7 +124,7 @@ mod tests {
                         let mut cpu = group.device(rank).unwrap();
                         let mut x = cpu.activation(40, 20).unwrap();
                         let mut sum = Vec::new();
-                        // Small and large jobs in turn: on one thread and on all.
+                        // Small and large jobs in turn: on one thread and on all threads.
                         for rows in [1, 40, 3] {
                             let mine = [2048.0, 1.0, 1.0][rank];
                             cpu.upload(&vec![mine; rows * 20], &mut x).unwrap();

@@ -1,14 +1,14 @@
-//! Which instruction sets there are, which of them this machine has, and what kernels go with them.
+//! The instruction sets: which exist, which this machine has, and their kernels.
 
 use crate::device::DType;
 
 use super::kernels::{self, Kernels};
 use super::tiles::Family;
 
-/// Instruction sets that may be asked for.
+/// Instruction sets that a user may request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
-    /// AMX's arithmetic in plain Rust, for tests on other machines.
+    /// AMX's arithmetic in plain Rust, for tests on machines without AMX.
     AmxPortable,
     /// Plain Rust.
     Portable,
@@ -18,16 +18,16 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512 (F, BW, VL).
     Avx512,
-    /// AVX-512, and products on AMX tiles in bf16 and fp16.
+    /// AVX-512, with AMX tiles for bf16 and fp16 products.
     Amx,
 }
 
 impl InstructionSet {
-    /// All of them, the best last.
+    /// All sets, the best last.
     pub const ALL: [Self; 6] =
         [Self::AmxPortable, Self::Portable, Self::Neon, Self::Avx2, Self::Avx512, Self::Amx];
 
-    /// This machine can run it.
+    /// Returns whether this machine can run the set.
     pub fn available(self) -> bool {
         match self {
             Self::AmxPortable | Self::Portable => true,
@@ -51,18 +51,18 @@ impl InstructionSet {
         }
     }
 
-    /// The best that this machine can run.
+    /// Returns the best set that this machine can run.
     pub fn best() -> Self {
         Self::ALL.into_iter().rev().find(|set| set.available()).unwrap_or(Self::Portable)
     }
 
-    /// The best without tiles.
+    /// Returns the best set without tiles.
     pub fn best_vector() -> Self {
         let vector = [Self::Avx512, Self::Avx2, Self::Neon];
         vector.into_iter().find(|set| set.available()).unwrap_or(Self::Portable)
     }
 
-    /// Name for the record and the command line.
+    /// Returns the name used in records and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::AmxPortable => "amx-portable",
@@ -74,13 +74,14 @@ impl InstructionSet {
         }
     }
 
-    /// Products in bf16 and fp16 go by tiles; these sets agree with each other to the bit, and so do the others.
+    /// Returns whether bf16 and fp16 products use tiles. All sets with tiles give identical bits, and so do all sets
+    /// without.
     pub fn has_tiles(self) -> bool {
         matches!(self, Self::AmxPortable | Self::Amx)
     }
 
-    /// Its kernels; `None` where the machine cannot run them. There are no tiles of fp32: its kernels are the vector ones,
-    /// and bear their name.
+    /// Returns the set's kernels; `None` if the machine cannot run them. There are no fp32 tiles: for fp32 this returns
+    /// vector kernels, under their own name.
     pub fn kernels(self, dtype: DType) -> Option<Kernels> {
         if !self.available() {
             return None;
@@ -102,7 +103,7 @@ impl InstructionSet {
         }
     }
 
-    /// These vector kernels, with a family's tiles where it has them for the type.
+    /// Returns these vector kernels, with the family's tiles if it supports the type.
     fn with_tiles(self, family: Family, dtype: DType, name: &'static str) -> Option<Kernels> {
         let vector = self.kernels(dtype)?;
         Some(match family.kernels(dtype) {

@@ -1,10 +1,11 @@
-//! The kernels, written once over [`Simd16`] and compiled for each instruction set, but for those with a room of their own
-//! ([`gemm`](super::gemm), [`softmax`]).
+//! The kernels, written once over [`Simd16`] and compiled for each instruction set. [`gemm`](super::gemm) and
+//! [`softmax`] have modules of their own.
 //!
-//! Every result is one fixed sequence of IEEE operations: a GEMM output is a chain of fused multiply-adds over `k`
-//! ascending, whatever the tile; sums over a row go through sixteen lanes by index modulo 16. Hence the same bits from
-//! every vector instruction set, batch, chunk and number of threads. AMX sums in another order ([`super::tiles`]): what
-//! it gives is equal among batches, chunks and threads, and close to the others.
+//! Every result is one fixed sequence of IEEE operations. A GEMM output is a chain of fused multiply-adds over
+//! ascending `k`, whatever the tile. Sums over a row use sixteen lanes, by index modulo 16. The bits are therefore the
+//! same for every vector instruction set, batch, chunk and number of threads. AMX sums in another order
+//! ([`super::tiles`]). Its results are equal across batches, chunks and threads, and close to those of the vector
+//! kernels.
 
 use crate::device::DType;
 
@@ -13,24 +14,24 @@ use super::simd::{Portable, Simd16};
 use super::softmax::{self, RowState, Scores, Weights};
 use super::tiles::TileKernels;
 
-/// Columns of a weight panel.
+/// Columns per weight panel.
 pub const PANEL: usize = 16;
 
 /// Kernels of one instruction set for one [`DType`].
 ///
-/// All functions are `unsafe`: the instruction set must be present, pointers must be valid for the lengths given rounded
-/// up to sixteen numbers (buffers are padded so), and outputs must not overlap inputs unless said so.
+/// All functions are `unsafe`. The instruction set must be present. Pointers must be valid for the given lengths
+/// rounded up to sixteen numbers; buffers are padded accordingly. Outputs must not overlap inputs unless stated.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
     /// Name of the instruction set, for the record.
     pub name: &'static str,
-    /// [`Product`] with panels of the device's type.
+    /// Computes a [`Product`] with panels of the device's type.
     pub gemm: unsafe fn(&Product),
-    /// [`Product`] with panels of fp32.
+    /// Computes a [`Product`] with fp32 panels.
     pub gemm_f32: unsafe fn(&Product),
-    /// Widens `n` stored numbers to fp32: `(from, to, n)`, `n` a multiple of 16.
+    /// Widens `n` stored numbers to fp32: `(from, to, n)`, with `n` a multiple of 16.
     pub widen: unsafe fn(*const u8, *mut f32, usize),
-    /// Rounds `n` fp32 and stores them: `(from, to, n)`, exactly `n` are written.
+    /// Rounds `n` fp32 numbers and stores them: `(from, to, n)`. Writes exactly `n` numbers.
     pub narrow: unsafe fn(*const f32, *mut u8, usize),
     /// `c[i] = round(c[i] + bias[i])` in place, `n` numbers; the bias may be null.
     pub finish: unsafe fn(*mut f32, *const f32, usize),
@@ -50,19 +51,19 @@ pub struct Kernels {
     pub swiglu: unsafe fn(*const f32, *const f32, usize, *mut f32),
     /// Rotates `pairs` adjacent pairs of one head in place, each product and the sum rounded: `(head, cos, sin, pairs)`.
     pub rotate: unsafe fn(*mut f32, *const f32, *const f32, usize),
-    /// Panels that [`Self::gemm`] reads side by side where there are many rows.
+    /// Number of panels that [`Self::gemm`] reads side by side if there are many rows.
     pub tile_panels: usize,
-    /// Products by tiles, where the family has them, of weights and of the KV cache; nothing calls [`Self::gemm`] then.
+    /// Tile products with weights and KV cache, if the family has them. If so, [`Self::gemm`] is not used.
     pub tiles: Option<TileKernels>,
 }
 
-/// A storage type as the kernels see it.
+/// A storage type as used by the kernels.
 pub trait Element {
-    /// Bytes of a number.
+    /// Size of a number in bytes.
     const BYTES: usize;
-    /// Loads sixteen.
+    /// Loads sixteen numbers.
     unsafe fn load<V: Simd16>(p: *const u8) -> V;
-    /// Stores sixteen, rounded.
+    /// Rounds sixteen numbers and stores them.
     unsafe fn store<V: Simd16>(v: V, p: *mut u8);
     /// Rounds to the type.
     unsafe fn round<V: Simd16>(v: V) -> V;
@@ -156,7 +157,7 @@ unsafe fn narrow<V: Simd16, E: Element>(from: *const f32, to: *mut u8, n: usize)
     }
 }
 
-/// `n < 16` numbers, zero after them.
+/// Loads `n < 16` numbers, followed by zeros.
 #[inline(always)]
 unsafe fn load_part<V: Simd16>(p: *const f32, n: usize) -> V {
     let mut part = [0.0f32; PANEL];
@@ -213,13 +214,14 @@ unsafe fn rms_norm<V: Simd16, E: Element>(
     }
 }
 
-/// `e^x` to about one unit in the last place; below -87.3 the smallest normal number, above 88.3 the largest power.
-/// Range reduction by `ln 2` in two parts and a degree-6 polynomial (Cephes' `expf`). NaN stays NaN.
+/// Computes `e^x` to about one unit in the last place. Below -87.3 it returns the smallest normal number, above 88.3
+/// the largest power. Uses range reduction by `ln 2` in two parts and a degree-6 polynomial (Cephes' `expf`). NaN stays
+/// NaN.
 #[inline(always)]
 pub unsafe fn exp<V: Simd16>(x: V) -> V {
     // SAFETY: register arithmetic by the caller's promise.
     unsafe {
-        // The operand order lets a NaN through.
+        // The order of the operands passes a NaN through.
         let x = V::splat(88.376_26).min(V::splat(-87.336_54).max(x));
         let n = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
         let r = n.mul_add(V::splat(-0.693_359_4), x);
@@ -290,12 +292,12 @@ unsafe fn swiglu<V: Simd16, E: Element>(gate: *const f32, up: *const f32, n: usi
 }
 
 /// # Safety
-/// As [`Kernels`]; exactly `2 * pairs` numbers of `head` and `pairs` of the table are touched.
+/// As [`Kernels`]. Exactly `2 * pairs` numbers of `head` and `pairs` of the table are accessed.
 #[inline(always)]
 unsafe fn rotate<V: Simd16, E: Element>(head: *mut f32, cos: *const f32, sin: *const f32, pairs: usize) {
     for first in (0..pairs).step_by(PANEL) {
         let n = PANEL.min(pairs - first);
-        // SAFETY: `n` pairs from `first` on.
+        // SAFETY: `n` pairs, starting at `first`.
         unsafe {
             let head = head.add(2 * first);
             let (mut a, mut b) = ([0.0; PANEL], [0.0; PANEL]);
@@ -315,7 +317,8 @@ unsafe fn rotate<V: Simd16, E: Element>(head: *mut f32, cos: *const f32, sin: *c
     }
 }
 
-/// Compiles every kernel for one instruction set: a module with one entry point a kernel, carrying the target features.
+/// Compiles every kernel for one instruction set: a module with one entry point per kernel, with the target features
+/// enabled.
 macro_rules! instruction_set {
     ($module:ident, $vector:ty, $name:literal $(, $features:literal)?) => {
         pub mod $module {
@@ -324,7 +327,7 @@ macro_rules! instruction_set {
 
             $(#[target_feature(enable = $features)])?
             unsafe fn gemm<E: Element, const AHEAD: bool>(t: &Product) {
-                // SAFETY: the caller's promise; the same below.
+                // SAFETY: the caller's promise, here and below.
                 unsafe { super::gemm::<V, E, AHEAD>(t) }
             }
             $(#[target_feature(enable = $features)])?
@@ -410,7 +413,7 @@ macro_rules! instruction_set {
                 }
             }
 
-            /// The kernels for one storage type.
+            /// Returns the kernels for one storage type.
             pub fn kernels(dtype: DType) -> Kernels {
                 match dtype {
                     DType::Fp32 => of::<super::F32>(),

@@ -1,13 +1,13 @@
 //! The paged KV cache.
 //!
-//! A block holds 128 tokens of one layer and KV head as panels of sixteen columns: keys as eight panels of 16 tokens, whose depth
-//! is the channels, values as panels of 16 channels, whose depth is the tokens. Scores and weighted sums are then the very
-//! product of the linear layers, with the query heads that share a KV head as its rows: the cache is read once for all of them.
-//! A panel lies as [`Order`] has it, in tiles where the kernels multiply by tiles.
+//! A block holds 128 tokens of one layer and KV head, in panels of sixteen columns. Keys are eight panels of 16 tokens,
+//! with the channels as depth. Values are panels of 16 channels, with the tokens as depth. Scores and weighted sums are
+//! then the same product as in linear layers. Its rows are the query heads that share a KV head, so the cache is read
+//! once for all of them. [`Order`] gives the layout of a panel: tiled if the kernels multiply tiles.
 //!
-//! Keys and values in int8 have a scale for each token beside them. Keys lie in tiles of integers where such tiles multiply them.
-//! Values lie the same way for all kernels: the vector kernels make them numbers again a block at a time, as they do with keys, and
-//! for tiles they are widened.
+//! Keys and values in int8 have one scale per token. Keys are stored in integer tiles if such tiles multiply them.
+//! Values have the same layout for all kernels. The vector kernels dequantise values, and keys, one block at a time;
+//! tile kernels widen the values.
 
 use crate::device::{DeviceError, KV_BLOCK_TOKENS, KvForm, KvShape, Precision};
 
@@ -26,42 +26,42 @@ pub struct KvCache {
     int8: Option<Int8>,
 }
 
-/// Where things lie.
+/// Memory layout of the cache.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
     shape: KvShape,
-    /// Bytes of a number.
+    /// Bytes per number.
     bytes: usize,
-    /// A panel of keys.
+    /// Layout of a panel of keys.
     keys: Order,
-    /// A panel of values.
+    /// Layout of a panel of values.
     values: Order,
-    /// Values lie in tiles of the device's type.
+    /// Whether values are in tiles of the device's type.
     tiles: bool,
 }
 
-/// What goes with keys and values in int8.
+/// Additional data for keys and values in int8.
 #[derive(Debug)]
 struct Int8 {
     kernels: Int8Kernels,
-    /// A scale for each token of each block and head.
+    /// One scale per token of each block and head.
     key_scales: Buffer<f32>,
     value_scales: Buffer<f32>,
-    /// The channels of each head as integers, while they are written.
+    /// Quantised channels of each head, used while writing.
     rows: Buffer<i8>,
 }
 
-/// Panels of one block and head.
+/// The panels of one block and head.
 #[derive(Debug, Clone, Copy)]
 pub enum Panels<'a> {
-    /// In the type of the device.
+    /// In the device's type.
     Stored(&'a [u8]),
-    /// In int8, with a scale for each token.
+    /// In int8, with one scale per token.
     Int8(&'a [i8], &'a [f32]),
 }
 
 impl<'a> Panels<'a> {
-    /// What is read when they are: the scales, which come first, and the numbers.
+    /// Returns the bytes that a reader of these panels reads: first the scales, then the numbers.
     pub fn bytes(self) -> [&'a [u8]; 2] {
         match self {
             Self::Stored(bytes) => [&[], bytes],
@@ -69,7 +69,7 @@ impl<'a> Panels<'a> {
         }
     }
 
-    /// Numbers of the device's type, as a cache of that type has them.
+    /// Returns the numbers of a cache in the device's type.
     pub fn stored(self) -> &'a [u8] {
         let Self::Stored(bytes) = self else {
             unreachable!("invariant: kernels are given the cache that they are for")
@@ -77,7 +77,7 @@ impl<'a> Panels<'a> {
         bytes
     }
 
-    /// Integers and the tokens' scales, as a cache of integers has them.
+    /// Returns the integers of an int8 cache and the scales of its tokens.
     pub fn integers(self) -> (&'a [i8], &'a [f32]) {
         let Self::Int8(numbers, scales) = self else {
             unreachable!("invariant: kernels are given the cache that they are for")
@@ -86,19 +86,19 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// Who multiplies a cache, which decides how it lies.
+/// The kernels that multiply a cache. They determine its layout.
 #[derive(Debug, Clone, Copy)]
 pub enum CacheKernels {
     /// The vector kernels.
     Vector,
-    /// The tiles of the device's type.
+    /// Tile kernels for the device's type.
     Tiles(TileKernels),
-    /// Tiles for integers: of values, and of keys.
+    /// Tile kernels for integers: one for values, one for keys.
     Int8Tiles(IntegerKernels, TileUnit<i32>),
 }
 
 impl CacheKernels {
-    /// For a cache of this precision: tiles where the kernels have them.
+    /// Selects the kernels for a cache of this precision: tiles where available.
     pub fn new(precision: Precision, kernels: &Kernels, int8: &Int8Kernels) -> Self {
         match (precision.kv, kernels.tiles, int8.multiply) {
             (KvForm::Auto, Some(tiles), _) => Self::Tiles(tiles),
@@ -122,29 +122,29 @@ impl Layout {
         Self { shape, bytes, keys, values: Order::new(KV_BLOCK_TOKENS, tiles), tiles: tiles.is_some() }
     }
 
-    /// `(layer, block, head)` triples.
+    /// Returns the number of `(layer, block, head)` triples.
     fn heads(&self) -> usize {
         self.shape.layers * self.shape.blocks * self.shape.kv_heads
     }
 
-    /// Which of them, in memory order.
+    /// Returns the index of a triple, in memory order.
     fn index(&self, layer: usize, block: usize, head: usize) -> usize {
         (layer * self.shape.blocks + block) * self.shape.kv_heads + head
     }
 
-    /// Bytes of the keys of one block and head.
+    /// Returns the size of the keys of one block and head, in bytes.
     fn key_bytes(&self) -> usize {
         KV_BLOCK_TOKENS / PANEL * self.keys.numbers() * self.bytes
     }
 
-    /// Bytes of the values of one block and head.
+    /// Returns the size of the values of one block and head, in bytes.
     fn value_bytes(&self) -> usize {
         self.shape.channels.div_ceil(PANEL) * self.values.numbers() * self.bytes
     }
 }
 
 impl KvCache {
-    /// An empty cache.
+    /// Allocates an empty cache.
     pub fn new(
         shape: KvShape,
         precision: Precision,
@@ -167,7 +167,7 @@ impl KvCache {
         Ok(Self { layout, keys, values, int8 })
     }
 
-    /// Bytes of a block of one layer and head.
+    /// Returns the size of one block of one layer and head, in bytes.
     pub fn block_bytes(channels: usize, precision: Precision, kernels: &CacheKernels) -> usize {
         let layout = Layout::new(KvShape { layers: 1, kv_heads: 1, channels, blocks: 1 }, precision, kernels);
         let scales = match precision.kv {
@@ -177,24 +177,24 @@ impl KvCache {
         layout.key_bytes() + layout.value_bytes() + scales
     }
 
-    /// Which of the `(layer, block, head)` triples, in memory order.
+    /// Returns the index of a `(layer, block, head)` triple, in memory order.
     pub fn index(&self, layer: usize, block: usize, head: usize) -> usize {
         self.layout.index(layer, block, head)
     }
 
-    /// Keys of one block and head ([`KvCache::index`]), eight panels.
+    /// Returns the keys of one block and head ([`KvCache::index`]): eight panels.
     pub fn keys(&self, at: usize) -> Panels<'_> {
         let bytes = self.layout.key_bytes();
         panels(&self.keys[at * bytes..(at + 1) * bytes], at, self.int8.as_ref().map(|i| &*i.key_scales))
     }
 
-    /// Values of one block and head ([`KvCache::index`]), a panel for sixteen channels.
+    /// Returns the values of one block and head ([`KvCache::index`]): one panel per sixteen channels.
     pub fn values(&self, at: usize) -> Panels<'_> {
         let bytes = self.layout.value_bytes();
         panels(&self.values[at * bytes..(at + 1) * bytes], at, self.int8.as_ref().map(|i| &*i.value_scales))
     }
 
-    /// A handle through which threads write, each its own heads.
+    /// Returns a handle through which several threads write, each to its own heads.
     pub fn writer<'a>(&'a mut self, kernels: &'a Kernels) -> Writer<'a> {
         let int8 = self.int8.as_mut().map(|int8| Int8Writer {
             kernels: int8.kernels,
@@ -207,10 +207,10 @@ impl KvCache {
     }
 }
 
-/// What the memory is for.
+/// Purpose of the memory, for errors.
 const WHAT: &str = "the KV cache";
 
-/// The panels of block and head `at`, given their scales where there are any.
+/// Returns the panels of block and head `at`, with their scales if there are any.
 fn panels<'a>(stored: &'a [u8], at: usize, scales: Option<&'a [f32]>) -> Panels<'a> {
     match scales {
         None => Panels::Stored(stored),
@@ -221,7 +221,7 @@ fn panels<'a>(stored: &'a [u8], at: usize, scales: Option<&'a [f32]>) -> Panels<
     }
 }
 
-/// Writes tokens into a cache.
+/// Writes tokens to a cache.
 #[derive(Debug)]
 pub struct Writer<'a> {
     layout: Layout,
@@ -240,14 +240,16 @@ struct Int8Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes one token's key and value of one head (numbers already representable in the type). A sequence's tokens are
-    /// written in order: values in tiles are multiplied 32 tokens at a time, so the first of these clears the places of the
-    /// others, in which another sequence may have left numbers that times zero are none. Integers are never such, and a value
-    /// that is spoilt spoils its token's key instead: whoever sees the token has a score that is none, and nobody else has
-    /// anything of it.
+    /// Writes one token's key and value of one head. The numbers must be representable in the cache's type. The tokens
+    /// of a sequence must be written in order.
+    ///
+    /// Tiles multiply values 32 tokens at a time. Another sequence may have left NaN or infinity in the places of later
+    /// tokens, which a weight of zero would not cancel. The first token of each 32 therefore clears the places of the
+    /// others. Integers are always finite. If a value contains NaN or infinity, the scale of the token's key becomes NaN
+    /// instead. Every row that sees the token then has a NaN score, and other rows are not affected.
     ///
     /// # Safety
-    /// No two threads may write tokens of the same layer and head at a time.
+    /// No two threads may write tokens of the same layer and head at the same time.
     pub unsafe fn write(
         &self,
         layer: usize,
@@ -288,7 +290,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes a token's numbers of `BYTES` bytes.
+    /// Writes a token whose numbers take `BYTES` bytes each.
     fn put<const BYTES: usize>(
         &self,
         keys: &mut [u8],
@@ -310,18 +312,18 @@ impl Writer<'_> {
         }
     }
 
-    /// Up to sixteen numbers as they are stored.
+    /// Converts up to sixteen numbers to the stored type.
     fn narrowed<const BYTES: usize>(&self, numbers: &[f32]) -> [[u8; BYTES]; PANEL] {
         let mut stored = [[0; BYTES]; PANEL];
         let to = stored[..numbers.len()].as_mut_ptr().cast();
-        // SAFETY: as many numbers on both sides, of the device's type.
+        // SAFETY: both sides have the same number of numbers, of the device's type.
         unsafe { (self.kernels.narrow)(numbers.as_ptr(), to, numbers.len()) };
         stored
     }
 }
 
 impl Layout {
-    /// Writes a token's key from channel `first` on.
+    /// Writes a token's key, starting at channel `first`.
     fn put_key<const BYTES: usize>(
         &self,
         keys: &mut [[u8; BYTES]],
@@ -335,7 +337,7 @@ impl Layout {
         }
     }
 
-    /// Writes a token's value from channel `first` on, a multiple of sixteen.
+    /// Writes a token's value, starting at channel `first`, a multiple of sixteen.
     fn put_value<const BYTES: usize>(
         &self,
         values: &mut [[u8; BYTES]],
@@ -352,7 +354,7 @@ impl Layout {
     }
 }
 
-/// Integers as numbers of a byte.
+/// Reinterprets integers as one-byte numbers.
 fn numbers(row: &[i8]) -> &[[u8; 1]] {
     bytemuck::cast_slice::<i8, u8>(row).as_chunks().0
 }

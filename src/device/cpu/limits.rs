@@ -1,17 +1,18 @@
-//! What this machine can do at most, measured: the roofline that timings are held against.
+//! The machine's measured limits: the roofline that timings are compared with.
 //!
-//! Two limits, and how each is kept honest:
+//! There are two limits, each with its own precautions:
 //!
-//! - **BW**, streaming reads from memory ([`bandwidth`]). The buffer is flushed from the caches before each round, lies on huge
-//!   pages as the weights do, and every page was written before: fresh zero pages are one shared page, which is read from cache.
-//! - **PEAK**, the arithmetic of each unit ([`peak`]): the unit's product of two small matrices that stay in the first-level
-//!   cache, loads included, as a kernel would have it.
+//! - **BW**, streaming reads from memory ([`bandwidth`]). The buffer is flushed from the caches before each round, and
+//!   uses huge pages as the weights do. Every page is written first: fresh zero pages share one physical page, which is
+//!   read from cache.
+//! - **PEAK**, the arithmetic of each unit ([`peak`]): the unit multiplies two small matrices that stay in the
+//!   first-level cache, loads included, as in a kernel.
 //!
-//! Both are measured with all threads at once, each on a core of its own where there are enough, and with one alone. A rate is
-//! the median of several rounds, with the least and the greatest beside it: a machine that is shared shows in the spread.
+//! Both are measured with all threads, each on its own core if there are enough, and with a single thread. A rate is
+//! the median of several rounds, with minimum and maximum. On a shared machine, the spread shows the interference.
 //!
-//! Such a machine's limits move within seconds, so that what lasts longer needs them measured right beside it: [`Gauge`] does
-//! that, by the same means, in about a second.
+//! The limits of a shared machine change within seconds. Longer work needs limits that are measured right beside it:
+//! [`Gauge`] repeats the measurement in about a second.
 
 mod bandwidth;
 mod flush;
@@ -25,10 +26,10 @@ pub use bandwidth::Bandwidth;
 pub use gauge::{Gauge, Spot};
 pub use peak::{Operands, Unit, UnitPeak};
 
-/// A rate over several rounds, a second.
+/// A rate per second, over several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
-    /// Half of the rounds were as fast.
+    /// The median of the rounds.
     pub median: f64,
     /// The slowest round.
     pub low: f64,
@@ -37,7 +38,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Of these rounds; zero where there are none.
+    /// Summarises these rounds; all zero if there are none.
     fn of(mut rounds: Vec<f64>) -> Self {
         rounds.sort_by(f64::total_cmp);
         let at = |i: usize| rounds.get(i).copied().unwrap_or(0.0);
@@ -50,26 +51,26 @@ impl Rate {
         Self { median, low: at(0), high: at(rounds.len().saturating_sub(1)) }
     }
 
-    /// Distance of the extremes as a share of the median.
+    /// Returns the range between slowest and fastest round, as a share of the median.
     pub fn spread(&self) -> f64 {
         if self.median > 0.0 { (self.high - self.low) / self.median } else { 0.0 }
     }
 }
 
-/// The machine's limits with a number of threads.
+/// The machine's limits for a given number of threads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MachineLimits {
-    /// Threads that took part where all did.
+    /// Number of threads in the measurements with all threads.
     pub threads: usize,
-    /// Streaming reads.
+    /// Bandwidth of streaming reads.
     pub bandwidth: Bandwidth,
-    /// Every arithmetic unit that this machine has, in the order of [`Unit::ALL`].
+    /// Peaks of all arithmetic units of this machine, in the order of [`Unit::ALL`].
     pub units: Vec<UnitPeak>,
 }
 
 impl MachineLimits {
-    /// PEAK of a type: the unit that makes most of its products a second with its accuracy, whether a kernel uses it or not,
-    /// and the [products](Unit::products) of that unit for each of the type's.
+    /// Returns the PEAK of a precision: the unit with the highest rate of products at that accuracy, whether a kernel
+    /// uses it or not. The number is that unit's [products](Unit::products) per product of the precision.
     pub fn peak(&self, precision: impl Into<Precision>) -> Option<(&UnitPeak, u32)> {
         let precision = precision.into();
         let fitting = self.units.iter().filter_map(|peak| Some((peak, peak.unit.products(precision)?)));
@@ -77,7 +78,7 @@ impl MachineLimits {
         fitting.max_by(|a, b| rate(a).total_cmp(&rate(b)))
     }
 
-    /// How they were measured, for the record.
+    /// Describes how the limits were measured, for the record.
     pub fn method(&self) -> String {
         let Bandwidth { buffer_bytes, huge_page_share, reader, .. } = &self.bandwidth;
         let pages = match huge_page_share {
@@ -96,10 +97,11 @@ impl MachineLimits {
     }
 }
 
-/// Measures with `threads` threads: two or three seconds, and 128 MiB a thread, up to 4 GiB, that are given back.
+/// Measures with `threads` threads. Takes two or three seconds. Allocates and frees 128 MiB per thread, up to 4 GiB. If
+/// caches cannot be flushed, the buffer is at least eight times the last-level cache.
 ///
 /// # Errors
-/// The memory, or not a single thread, can be had.
+/// The memory cannot be allocated, or no thread can be started.
 pub fn measure_limits(threads: usize) -> Result<MachineLimits, DeviceError> {
     let bandwidth = bandwidth::measure(threads.max(1))?;
     let units = Unit::ALL.into_iter().filter(|unit| unit.available());
@@ -142,7 +144,7 @@ mod tests {
         };
         let fp32 = Some((Unit::Fp32Avx512, 1));
         let int8 = Some((Unit::Int8Avx512Vnni, 1));
-        // fp16 needs three products of a bf16 unit, and its own unit is never held against.
+        // fp16 needs three products of a bf16 unit. The fp16 unit itself never counts as a limit.
         let all = |bf16, amx| {
             vec![
                 unit(Unit::Fp32Avx512, 2.0),

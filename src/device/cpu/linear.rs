@@ -1,4 +1,4 @@
-//! Weight matrices in panels, and the product with them.
+//! Weight matrices in panels, and products with them.
 
 use std::ops::Range;
 
@@ -11,31 +11,31 @@ use super::kernels::{Kernels, PANEL};
 use super::pool::Pool;
 use super::tiles::{PAIR, TILE_BYTES, TILE_DEPTH, TileKernels};
 
-/// Numbers of a block of a large product: the panels that a tile reads side by side, over some depth, widened. 24 KiB, which fit L1
-/// beside a tile's rows.
+/// Numbers per block of a large product: the panels that a tile reads side by side, over some depth, widened to fp32.
+/// 24 KiB, which fit L1 beside a tile's rows.
 const BLOCK_NUMBERS: usize = 6144;
-/// Greatest depth of such a block.
+/// Maximum depth of such a block.
 const BLOCK_K: usize = 256;
-/// Panels that share a block of rows while it lies in L2; whole tiles.
+/// Panels that share a block of rows while it is in L2, in whole tiles.
 const GROUP_PANELS: usize = 12;
-/// From so many rows on a panel is widened to fp32 once and then read from cache.
+/// From this number of rows on, a panel is widened to fp32 once and then read from cache.
 const WIDEN_ROWS: usize = 24;
 
 /// Numbers in the device's storage type, as bytes.
 pub type Bytes = Buffer<u8>;
 
-/// How the numbers of a panel lie: `[in][16]` for the vector kernels, or in tiles, `[in / 2][16][2]` or, if they are multiplied as
-/// integers, `[in / 4][16][4]`, with `in` filled up to whole tiles with zeros.
+/// The layout of a panel: `[in][16]` for the vector kernels, or tiled. Tiles are `[in / 2][16][2]`, or `[in /
+/// 4][16][4]` for integer products, with `in` padded by zeros to whole tiles.
 #[derive(Debug, Clone, Copy)]
 pub struct Order {
-    /// Input numbers side by side.
+    /// Inputs stored side by side.
     together: usize,
-    /// Input width with its filling.
+    /// Input width including the padding.
     depth: usize,
 }
 
 impl Order {
-    /// For `k` inputs, and tiles if these multiply it.
+    /// Returns the layout for `k` inputs, tiled if `tiles` multiply it.
     pub fn new(k: usize, tiles: Option<&TileKernels>) -> Self {
         match tiles {
             None => Self { together: 1, depth: k },
@@ -43,17 +43,17 @@ impl Order {
         }
     }
 
-    /// For `k` inputs that tiles multiply as integers.
+    /// Returns the layout for `k` inputs that tiles multiply as integers.
     pub fn integers(k: usize) -> Self {
         Self { together: QUAD, depth: k.next_multiple_of(TILE_K) }
     }
 
-    /// Numbers of a panel.
+    /// Returns the numbers per panel.
     pub fn numbers(self) -> usize {
         self.depth * PANEL
     }
 
-    /// Where input `j` of column `i` lies.
+    /// Returns the index of input `j` of column `i`.
     #[inline]
     pub fn at(self, j: usize, i: usize) -> usize {
         match self.together {
@@ -64,8 +64,8 @@ impl Order {
     }
 }
 
-/// `[out, in]` as panels of sixteen output columns: a panel streams from memory in one run, and a thread's panels in one
-/// longer run.
+/// A weight `[out, in]` in panels of sixteen output columns. A panel is contiguous in memory, and so are the panels of
+/// a thread.
 #[derive(Debug)]
 pub struct Linear {
     /// Output width.
@@ -78,7 +78,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Lays out `weight` `[n, k]`, rounding it to `dtype`; the pool's threads write the parts they will read.
+    /// Packs `weight` `[n, k]`, rounded to `dtype`. Each thread of the pool writes the parts that it will read.
     pub fn pack(
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
@@ -104,23 +104,23 @@ impl Linear {
         Ok(Self { n, k, order, data, bias })
     }
 
-    /// Bytes of a weight `[n, k]`.
+    /// Returns the size of a packed weight `[n, k]` in bytes.
     pub fn bytes((n, k): (usize, usize), dtype: DType, kernels: &Kernels) -> usize {
         n.div_ceil(PANEL) * Order::new(k, kernels.tiles.as_ref()).numbers() * dtype.bytes()
     }
 
-    /// Some tiles of depth of a panel that is laid out in tiles.
+    /// Returns a range of depth tiles of a panel in tiled layout.
     pub fn tiles(&self, panel: usize, tiles: &Range<usize>) -> &[u8] {
         let first = panel * self.order.depth / TILE_DEPTH;
         &self.data[(first + tiles.start) * TILE_BYTES..(first + tiles.end) * TILE_BYTES]
     }
 
-    /// The bias from column `column` on, padded to whole panels; null without one.
+    /// Returns a pointer to the bias of column `column`, padded to whole panels; null without a bias.
     pub fn bias(&self, column: usize) -> *const f32 {
         self.bias.as_ref().map_or(std::ptr::null(), |b| b[column..].as_ptr())
     }
 
-    /// `out = x * weight^T + bias`, rounded; `x` and `out` are matrices of `rows` rows with the strides given.
+    /// Computes `out = x * weight^T + bias`, rounded to `dtype`.
     pub fn apply(
         &self,
         x: Rows<'_>,
@@ -146,16 +146,16 @@ impl Linear {
 /// A matrix to read.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
-    /// Row-major, padded by sixteen numbers at the end.
+    /// Row-major numbers, padded by sixteen at the end.
     pub data: &'a [f32],
     /// Rows in use.
     pub rows: usize,
-    /// Numbers between rows.
+    /// Distance between rows, in numbers.
     pub stride: usize,
 }
 
 impl Rows<'_> {
-    /// Some of them.
+    /// Returns a range of the rows.
     pub fn range(&self, rows: &Range<usize>) -> Self {
         Self { data: &self.data[rows.start * self.stride..], rows: rows.len(), stride: self.stride }
     }
@@ -164,24 +164,24 @@ impl Rows<'_> {
 /// A matrix to write.
 #[derive(Debug)]
 pub struct RowsMut<'a> {
-    /// Row-major; rows are padded to sixteen numbers.
+    /// Row-major numbers; rows are padded to sixteen.
     pub data: &'a mut [f32],
-    /// Numbers between rows.
+    /// Distance between rows, in numbers.
     pub stride: usize,
 }
 
-/// What becomes of the sums of a product.
+/// The last step of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epilogue {
     /// `sum + bias`, rounded.
     Bias,
-    /// The same; then `silu` of the first half of the columns times the second half, as the SwiGLU operator has it.
-    /// The halves are whole panels.
+    /// As [`Self::Bias`], then `silu` of the first half of the columns times the second half, as in the SwiGLU
+    /// operator. The halves are whole panels.
     SwiGlu,
 }
 
 impl Epilogue {
-    /// Parts of the weight of which each output has a column.
+    /// Returns how many parts the weight has. Each output has one column in each part.
     pub fn halves(self) -> usize {
         match self {
             Self::Bias => 1,
@@ -190,7 +190,7 @@ impl Epilogue {
     }
 }
 
-/// A block's widened panels, a panel after the other; no number of a panel's row crosses a cache line.
+/// The widened panels of a block, one after the other. The alignment keeps a panel's row inside one cache line.
 #[repr(align(64))]
 struct Wide([f32; BLOCK_NUMBERS]);
 
@@ -204,7 +204,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// A product of some panels over a range of `k`, reading `w`.
+    /// Returns the product of some panels over a range of `k`, with weights at `w`.
     fn product(&self, panels: &Range<usize>, k: Range<usize>, w: *const u8, panel_stride: usize) -> Product {
         Product {
             a: self.x.data[k.start..].as_ptr(),
@@ -214,7 +214,7 @@ impl Job<'_> {
             panel_stride,
             panels: panels.len(),
             k: k.len(),
-            // This thread alone writes the columns of its panels.
+            // Only this thread writes the columns of its panels.
             c: self.out.pointer(panels.start * PANEL),
             c_stride: self.out_stride,
         }
@@ -224,7 +224,7 @@ impl Job<'_> {
         self.linear.data[(panel * self.linear.k + k) * PANEL * self.dtype.bytes()..].as_ptr()
     }
 
-    /// Few rows: the weights stream by once, straight from memory.
+    /// Multiplies few rows: the weights stream from memory once.
     fn small(&self, panels: Range<usize>) {
         let k = self.linear.k;
         self.clear(&panels);
@@ -234,8 +234,8 @@ impl Job<'_> {
         self.finish(&panels);
     }
 
-    /// Many rows: blocks of `k`, a tile's panels widened once a block; sums wait in `out` between blocks, which continues the
-    /// same chain of additions.
+    /// Multiplies many rows, in blocks of `k`. A tile's panels are widened once per block. Between blocks the sums stay
+    /// in `out`, so the next block continues the same chain of additions.
     #[expect(clippy::large_stack_arrays, reason = "24 KiB, in use all the time")]
     fn large(&self, panels: Range<usize>) {
         let (k, side_by_side) = (self.linear.k, self.kernels.tile_panels);
@@ -254,7 +254,7 @@ impl Job<'_> {
         }
     }
 
-    /// Some panels over a block of `k`.
+    /// Multiplies some panels over a block of `k`.
     fn block(&self, panels: Range<usize>, k: Range<usize>, wide: &mut Wide) {
         let numbers = k.len() * PANEL;
         let (w, panel_stride, gemm) = if self.dtype == DType::Fp32 {
@@ -271,7 +271,7 @@ impl Job<'_> {
         unsafe { gemm(&product) };
     }
 
-    /// This thread's columns of row `row`.
+    /// Returns this thread's columns of row `row`.
     #[expect(clippy::mut_from_ref, reason = "threads share the matrix by columns")]
     fn columns(&self, row: usize, panels: &Range<usize>) -> &mut [f32] {
         let begin = row * self.out_stride;
@@ -295,7 +295,7 @@ impl Job<'_> {
     }
 }
 
-/// Writes panels of one weight.
+/// Packs panels of one weight.
 struct Packer<'a> {
     weight: HostTensor<'a>,
     order: Order,
@@ -303,12 +303,12 @@ struct Packer<'a> {
     kernels: &'a Kernels,
     /// A row of the weight in fp32.
     row: Vec<f32>,
-    /// A panel's rows in the device's type, where the weight is of another.
+    /// A panel's rows in the device's type, if the weight has another type.
     rows: Vec<u8>,
 }
 
 impl Packer<'_> {
-    /// The weight's rows `rows` become the columns of the zeroed panel `out`.
+    /// Packs the weight's rows `rows` as columns of the zeroed panel `out`.
     fn panel(&mut self, rows: Range<usize>, out: &mut [u8]) {
         let bytes = self.weight.width * self.dtype.bytes();
         let stored = if self.dtype == self.weight.dtype {
@@ -323,7 +323,7 @@ impl Packer<'_> {
         }
     }
 
-    /// Rows of the weight, rounded to the device's type.
+    /// Converts rows of the weight to the device's type.
     fn convert(&mut self, rows: Range<usize>) {
         let bytes = self.weight.width * self.dtype.bytes();
         self.rows.resize(rows.len() * bytes, 0);
@@ -334,7 +334,7 @@ impl Packer<'_> {
         }
     }
 
-    /// Numbers in the device's type only change places.
+    /// Packs numbers that already have the device's type.
     fn place<const BYTES: usize>(&self, stored: &[u8], out: &mut [u8]) {
         let (stored, out) = (stored.as_chunks::<BYTES>().0, out.as_chunks_mut::<BYTES>().0);
         match self.order.together {
@@ -344,8 +344,8 @@ impl Packer<'_> {
     }
 }
 
-/// Rows of `k` numbers to a panel with `TOGETHER` inputs side by side, a short stretch of all rows at a time: the stretch
-/// of the panel stays in the first-level cache.
+/// Transposes rows of `k` numbers into a panel with `TOGETHER` inputs side by side. It handles a short stretch of all
+/// rows at a time, so that the stretch of the panel stays in the first-level cache.
 fn transpose<const BYTES: usize, const TOGETHER: usize>(
     rows: &[[u8; BYTES]],
     k: usize,
@@ -367,7 +367,7 @@ fn transpose<const BYTES: usize, const TOGETHER: usize>(
     }
 }
 
-/// A vector in fp32, rounded to `dtype`, padded to sixteen numbers.
+/// Converts a vector to fp32, rounded to `dtype` and padded to sixteen numbers.
 pub fn padded_vector(values: HostTensor<'_>, dtype: DType) -> Result<Buffer<f32>, DeviceError> {
     let values = values.to_f32();
     let mut out = Buffer::zeroed(values.len().next_multiple_of(PANEL), "a vector")?;

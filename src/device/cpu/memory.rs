@@ -1,4 +1,4 @@
-//! What a CPU device takes of memory, said before it is there by those who will take it.
+//! The memory needs of a CPU device, computed before it is allocated, by the code that allocates it.
 
 use crate::device::{Precision, WeightForm};
 
@@ -11,8 +11,8 @@ use super::matrix::row_stride;
 use super::scratch::Scratch;
 use super::tiles;
 
-/// A CPU device as far as its memory depends on it. Working memory of attention is left out: some hundred KiB a thread, and 65
-/// bytes a thread for each token of the longest context.
+/// The properties of a CPU device that determine its memory. The workspace of attention is not included: some hundred
+/// KiB per thread, and 65 bytes per thread for each token of the longest context.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuMemory {
     precision: Precision,
@@ -21,7 +21,7 @@ pub struct CpuMemory {
 }
 
 impl CpuMemory {
-    /// Of a device with these types, kernels (the best of the machine where `None`, or where it does not have them) and threads.
+    /// Describes a device. `None`, or a set that this machine does not have, selects the machine's best kernels.
     pub fn new(precision: Precision, set: Option<InstructionSet>, threads: usize) -> Self {
         let set = set.filter(|set| set.available()).unwrap_or_else(InstructionSet::best);
         Self { precision, set, threads }
@@ -31,17 +31,17 @@ impl CpuMemory {
         self.set.kernels(self.precision.dtype).expect("invariant: a set that is available has kernels")
     }
 
-    /// The largest share of one of `world` ranks, which share the threads.
+    /// Returns the largest share of one of `world` ranks, which share the threads.
     pub fn of_rank(self, world: usize) -> Self {
         Self { threads: self.threads.div_ceil(world), ..self }
     }
 
-    /// The types.
+    /// Returns the types.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Bytes of the weight `[n, k]` of a linear layer.
+    /// Returns the size in bytes of the weight `[n, k]` of a linear layer.
     pub fn linear_bytes(&self, n: usize, k: usize) -> u64 {
         let bytes = match self.precision.weights {
             WeightForm::Plain => Linear::bytes((n, k), self.precision.dtype, &self.kernels()),
@@ -50,7 +50,7 @@ impl CpuMemory {
         bytes as u64
     }
 
-    /// Bytes of the products' working memory, where the widest of their inputs has `k` numbers.
+    /// Returns the size in bytes of the products' workspace, if the widest of their inputs has `k` numbers.
     pub fn product_bytes(&self, k: usize) -> u64 {
         let row_bytes = match (self.precision.weights, self.kernels().tiles) {
             (WeightForm::W8a8Dynamic, _) => int8::row_bytes(k),
@@ -60,13 +60,13 @@ impl CpuMemory {
         Scratch::bytes(row_bytes, self.threads) as u64
     }
 
-    /// Bytes of a block of the KV cache, of one layer and head of so many channels.
+    /// Returns the size in bytes of a KV cache block of one layer and head with `channels` channels.
     pub fn kv_block_bytes(&self, channels: usize) -> u64 {
         let kernels = CacheKernels::new(self.precision, &self.kernels(), &Int8Kernels::of(self.set));
         KvCache::block_bytes(channels, self.precision, &kernels) as u64
     }
 
-    /// Bytes of a row of activations.
+    /// Returns the size in bytes of a row of activations.
     pub fn row_bytes(&self, width: usize) -> u64 {
         (row_stride(width) * size_of::<f32>()) as u64
     }
@@ -80,7 +80,7 @@ mod tests {
     use crate::device::cpu::{Cpu, CpuOptions};
     use crate::device::{AttentionShape, DType, Device, HostTensor, KvForm, KvShape};
 
-    /// Whatever the kernels and types.
+    /// For all kernels and types.
     #[test]
     fn what_is_said_is_what_is_taken() {
         let forms = [DType::Fp16, DType::Bf16, DType::Fp32].map(Precision::from);
@@ -112,7 +112,7 @@ mod tests {
         );
         drop(row);
 
-        // The widest first: room that proves too small is given back.
+        // The widest comes first, because growing the workspace frees the old one.
         let before = taken_bytes();
         let weights = [(33, 2100), (90, 70)].map(|(rows, width)| {
             let data = vec![0; rows * width * precision.dtype.bytes()];
@@ -127,7 +127,7 @@ mod tests {
         let shape = KvShape { layers: 2, kv_heads: 3, channels: 40, blocks: 5 };
         cpu.kv_cache(shape).unwrap();
         let told = 2 * 3 * 5 * memory.kv_block_bytes(40);
-        // A token's numbers as integers, while they are written, may come on top.
+        // The integers of one token, which are needed while it is written, may be added to this.
         let token = 3 * 40;
         assert!((told..=told + token).contains(&(taken_bytes() - before)), "{what}");
     }

@@ -1,13 +1,15 @@
-//! ChatGLM2's operators on the CPU: vector kernels chosen at run time, a pool of threads, weights in panels.
+//! ChatGLM2's operators on the CPU: vector kernels chosen at run time, a thread pool, weights packed in panels.
 //!
-//! Activations are kept in fp32, each number rounded to the device's type at the operator that made it; weights and KV
-//! cache are stored in the type itself, or as integers. Threads share the columns of a product, the heads of attention and,
-//! where these are few, the runs of a long context, which are added in order: results do not depend on their number.
+//! Activations are stored in fp32. Each number is rounded to the device's type by the operator that produced it.
+//! Weights and KV cache are stored in that type, or as integers. Threads split the columns of a product and the heads
+//! of attention. If there are few heads, they also split a long context into runs, which are added in order. Results
+//! therefore do not depend on the number of threads.
 //!
-//! There are two families of kernels. The vector kernels (portable, NEON, AVX2, AVX-512) give the same bits as each other.
-//! Where the machine has AMX, products in bf16 and fp16, with weights and in attention, go by its tiles, whose order of sums is their
-//! own; a twin in plain Rust (`amx-portable`) gives the same bits anywhere. Products of integers with integers (`int8`) are the same
-//! bits everywhere. Over a cache of integers attention goes by the tiles in their family, too; in fp32 everything goes by vectors.
+//! There are two families of kernels. The vector kernels (portable, NEON, AVX2, AVX-512) all give the same bits. On
+//! machines with AMX, bf16 and fp16 products, both with weights and in attention, use AMX tiles, which have their own
+//! order of summation. A twin in plain Rust (`amx-portable`) gives the same bits on any machine. Products of integers
+//! with integers (`int8`) give the same bits everywhere. With an int8 cache, attention uses the tiles in the tile
+//! family too. In fp32 everything uses the vector kernels.
 
 mod amx;
 mod attention;
@@ -56,18 +58,18 @@ pub use self::limits::{
 pub use self::memory::CpuMemory;
 pub use self::pool::Pool;
 
-/// How a [`Cpu`] is set up.
+/// Configuration of a [`Cpu`].
 #[derive(Debug, Clone, Copy)]
 pub struct CpuOptions {
-    /// Types of weights, activations and cache.
+    /// Types of weights, activations and KV cache.
     pub precision: Precision,
-    /// Threads that compute; the caller's is one of them.
+    /// Number of compute threads, including the caller's.
     pub threads: usize,
-    /// Kernels; the best of the machine where `None`.
+    /// Kernels to use; `None` selects the best of this machine.
     pub instruction_set: Option<InstructionSet>,
-    /// Longest context of a sequence, prefix included.
+    /// Longest context of a sequence, including the prefix.
     pub max_context: usize,
-    /// The model's heads.
+    /// Attention shape of the model.
     pub attention: AttentionShape,
 }
 
@@ -79,28 +81,28 @@ pub struct Cpu {
     pool: Mutex<Pool>,
     scratch: Mutex<Scratch>,
     workspace: Workspace,
-    /// What it tells of itself beyond the options.
+    /// Facts for [`DeviceInfo`] beyond the options.
     details: Vec<(String, String)>,
-    /// Its place in a tensor-parallel group.
+    /// The handle to the tensor-parallel group, if the device is in one.
     seat: Option<Seat>,
 }
 
-/// Logical cores that this process may use.
+/// Returns the number of logical cores that this process may use.
 pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// A weight matrix in one of its forms.
+/// A weight matrix, plain or quantised.
 #[derive(Debug)]
 pub enum Weight {
-    /// In the type of the device.
+    /// In the device's type.
     Plain(Linear),
-    /// In integers.
+    /// In int8.
     Int8(Int8Linear),
 }
 
 impl Weight {
-    /// Output and input width.
+    /// Returns output width and input width.
     fn shape(&self) -> (usize, usize) {
         match self {
             Self::Plain(linear) => (linear.n, linear.k),
@@ -109,7 +111,7 @@ impl Weight {
     }
 }
 
-/// The embedding table in the storage type.
+/// The embedding table, in the device's type.
 #[derive(Debug)]
 pub struct Table {
     data: Buffer<u8>,
@@ -117,12 +119,13 @@ pub struct Table {
 }
 
 impl Cpu {
-    /// Starts the threads and takes the working memory.
+    /// Starts the threads and allocates the workspaces.
     pub fn new(options: CpuOptions) -> Result<Self, DeviceError> {
         Self::on_cores(options, &[])
     }
 
-    /// The same with each thread, the calling one too, on one of these cores, where they are as many as the threads.
+    /// Like [`Cpu::new`], but binds each thread, including the caller's, to one of `cores` if there is a core per
+    /// thread.
     fn on_cores(options: CpuOptions, cores: &[usize]) -> Result<Self, DeviceError> {
         let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
         let kernels = set.kernels(options.precision.dtype).ok_or_else(|| DeviceError::Unsupported {
@@ -149,12 +152,12 @@ impl Cpu {
         self.pool.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether its products can end with [`Epilogue::SwiGlu`].
+    /// Returns whether products with `weight` support [`Epilogue::SwiGlu`].
     fn ends_with_swiglu(&self, weight: &Weight) -> bool {
         self.kernels.tiles.is_some() || matches!(weight, Weight::Int8(_))
     }
 
-    /// `out = epilogue(x * weight^T + bias)`.
+    /// Computes `out = epilogue(x * weight^T + bias)`.
     fn product(&mut self, x: &Matrix, weight: &Weight, epilogue: Epilogue, out: &mut Matrix) {
         out.set_rows(x.rows);
         let (x, out) = (x.view(), &mut out.view_mut());
@@ -172,7 +175,7 @@ impl Cpu {
         }
     }
 
-    /// Runs `task` on every row of `width` numbers, rows shared among the threads.
+    /// Runs `task` on every row of `width` numbers, with the rows split among the threads.
     fn rows(&mut self, rows: usize, width: usize, task: &(dyn Fn(usize) + Sync)) {
         self.pool().split(rows, rows * width, &|range| range.for_each(task));
     }
@@ -397,7 +400,7 @@ impl Device for Cpu {
         out: &mut Matrix,
     ) -> Result<(), DeviceError> {
         assert!((2 * out.width, x.width) == weight.shape(), "invariant: shapes agree");
-        // The halves meet in cache where both are whole panels.
+        // If both halves are whole panels, SwiGLU runs while they are still in cache.
         if out.width.is_multiple_of(PANEL) && self.ends_with_swiglu(weight) {
             self.product(x, weight, Epilogue::SwiGlu, out);
             return Ok(());
@@ -428,9 +431,9 @@ impl Device for Cpu {
             for rank in 1..world - 1 {
                 out.iter_mut().zip(&parts.of(rank)[numbers.clone()]).for_each(|(sum, part)| *sum += part);
             }
-            // The last is added by the kernel that rounds.
+            // The last part is added by the kernel that also rounds.
             let last = &parts.of(world - 1)[numbers];
-            // SAFETY: as many numbers on both sides, a multiple of sixteen.
+            // SAFETY: both sides have the same number of numbers, a multiple of sixteen.
             unsafe { (kernels.add)(out.as_mut_ptr(), last.as_ptr(), out.len()) };
         });
         Ok(())

@@ -1,10 +1,12 @@
-//! The thread pool of the token loop: a fixed team that shares the items of one job at a time.
+//! The thread pool of the token loop: a fixed team of threads that share the items of one job at a time.
 //!
-//! Items are handed out one by one, and the caller takes them, too: a worker that the system has put aside holds nobody up,
-//! because what it has not begun the others do. A decode step of a small model hands work over hundreds of times, so waiting
-//! threads first spin and only then sleep. While they spin a hand-over takes no lock and no call of the system: the job lies
-//! behind a gate that is opened and closed by single atomic operations. The spin is bounded by time, not by turns, because a
-//! turn costs ten times as much on one processor as on another: an idle engine burns nothing, whatever it runs on.
+//! Threads take items one by one, and the caller takes items too. A worker that the system has preempted delays nobody:
+//! the other threads do the items that it has not begun.
+//!
+//! A decode step of a small model hands over work hundreds of times, so waiting threads spin before they sleep. While
+//! they spin, a hand-over takes no lock and no system call: single atomic operations open and close a gate in front of
+//! the job. The spin is limited by time, not by iterations, because an iteration costs ten times as much on some
+//! processors as on others. An idle engine therefore uses no CPU time on any processor.
 
 use std::cell::UnsafeCell;
 use std::ops::Range;
@@ -16,27 +18,27 @@ use std::time::{Duration, Instant};
 
 use crate::device::affinity::bind_current_thread;
 
-/// How long a waiting thread spins before it sleeps, or lets others run on its core: longer than the caller's own work
-/// between two jobs of a step, shorter than anyone would notice.
+/// How long a waiting thread spins before it sleeps or yields its core. This is longer than the caller's own work
+/// between two jobs of a step, and too short to be noticed.
 const SPIN: Duration = Duration::from_micros(100);
-/// Turns of the spin loop between two looks at the clock.
+/// Spin iterations between two clock reads.
 const TURNS: u32 = 32;
 
-/// Work of about ten microseconds, in multiply-adds: less is not worth a hand-over.
+/// Work of about ten microseconds, in multiply-adds. Less is not worth a hand-over.
 const SMALL_WORK: usize = 1 << 17;
 
-/// Pieces that a range is cut into for each thread: the threads end together even if one was held up.
+/// Pieces per thread into which a range is split, so that threads finish together even if one was delayed.
 const PIECES_A_THREAD: usize = 4;
 
-/// Set in [`Shared::gate`] while no job may be joined.
+/// The bit of [`Shared::gate`] that is set while no job may be joined.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// One of so many like parts of `0..count`.
+/// Returns part `index` of `0..count`, split into `parts` nearly equal parts.
 pub fn part(count: usize, index: usize, parts: usize) -> Range<usize> {
     count * index / parts..count * (index + 1) / parts
 }
 
-/// A job: a closure of the caller's, called with thread and item. It lives until [`Pool::share`] returns.
+/// A job: a closure of the caller, called with thread and item. It lives until [`Pool::share`] returns.
 #[derive(Clone, Copy)]
 struct Job {
     task: *const (dyn Fn(usize, usize) + Sync),
@@ -44,45 +46,47 @@ struct Job {
 }
 
 struct Shared {
-    /// Counts jobs; a change calls the workers.
+    /// Number of jobs so far. A change wakes the workers.
     epoch: AtomicU64,
-    /// Workers in the current job, and [`CLOSED`].
+    /// Number of workers in the current job, and the [`CLOSED`] bit.
     gate: AtomicUsize,
-    /// The current job; none before the first. Written by the caller while the gate is closed and nobody is inside, read by
-    /// those who have passed it.
+    /// The current job; `None` before the first. The caller writes it while the gate is closed and no worker is inside.
+    /// Workers that have passed the gate read it.
     job: UnsafeCell<Option<Job>>,
     /// Next item of the current job.
     next: AtomicUsize,
-    /// A worker panicked in the current job.
+    /// Whether a worker panicked in the current job.
     panicked: AtomicBool,
-    /// The team is to end.
+    /// Whether the team must end.
     over: AtomicBool,
-    /// Workers that sleep or are about to.
+    /// Workers that sleep or are about to sleep.
     sleepers: AtomicUsize,
     sleep: Mutex<()>,
     wake: Condvar,
 }
 
-// SAFETY: `job` is the only part that is not shared by itself. The caller alone writes it, when the gate is closed and empty;
-// workers read it only between passing the gate and leaving it. The closure behind it is `Sync`, and is alive as long.
+// SAFETY: all fields but `job` are safe to share. Only the caller writes `job`, while the gate is closed and no worker
+// is inside. Workers read it only between entering and leaving the gate. The closure behind it is `Sync`, and lives as
+// long.
 unsafe impl Sync for Shared {}
-// SAFETY: as above; nothing in it belongs to a thread.
+// SAFETY: as above; nothing in it is tied to a thread.
 unsafe impl Send for Shared {}
 
-/// A team of threads, the caller being the first of them.
+/// A team of threads. The caller is the first of them.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// Starts a team; fewer threads than asked for when the system refuses more.
+    /// Starts a team of `threads` threads, or fewer if the system refuses more.
     pub fn new(threads: usize) -> Self {
         Self::on_cores(threads, &[])
     }
 
-    /// Starts a team of which each thread, the calling one too, stays on a core of its own, in the order of `cores`; where
-    /// there are fewer cores than threads they stay where the caller is. What cannot be bound runs where the system puts it.
+    /// Starts a team with each thread, including the calling one, bound to its own core, in the order of `cores`. With
+    /// fewer cores than threads, the threads keep the caller's affinity. If binding fails, the system places the
+    /// thread.
     pub fn on_cores(threads: usize, cores: &[usize]) -> Self {
         let cores = if threads <= cores.len() { cores } else { &[] };
         let shared = Arc::new(Shared {
@@ -98,7 +102,7 @@ impl Pool {
         });
         let bind = |core: Option<usize>| {
             if let Some(core) = core {
-                // The group that the cores belong to has been bound, or has said why not.
+                // The group of these cores has already been bound, or has reported why not.
                 let _ = bind_current_thread(&[core]);
             }
         };
@@ -116,14 +120,14 @@ impl Pool {
         Self { shared, workers }
     }
 
-    /// Threads in the team, the caller included.
+    /// Returns the number of threads, including the caller.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Cuts `0..count` into contiguous ranges and runs `task(range)` on each, on whichever thread is free. `work` is the
-    /// number of multiply-adds, or of numbers touched, in all: what is done sooner than handed over stays on the caller's
-    /// thread.
+    /// Splits `0..count` into contiguous ranges and runs `task(range)` on each, on any free thread. `work` is the total
+    /// number of multiply-adds, or of numbers touched. If the work takes less time than a hand-over, it stays on the
+    /// caller's thread.
     pub fn split(&mut self, count: usize, work: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
         let pieces = (self.threads() * PIECES_A_THREAD).min(count);
         if work < SMALL_WORK || pieces < 2 || self.workers.is_empty() {
@@ -132,8 +136,9 @@ impl Pool {
         self.share(pieces, &|_, piece| task(part(count, piece, pieces)));
     }
 
-    /// Runs `task(thread, item)` for every item of `0..count`; small `work` stays on the caller's thread, as in
-    /// [`Pool::split`]. `thread` is below [`Pool::threads`], and no two items run under the same at a time.
+    /// Runs `task(thread, item)` for every item of `0..count`. Small `work` stays on the caller's thread, as in
+    /// [`Pool::split`]. `thread` is below [`Pool::threads`], and no two items run with the same `thread` at the same
+    /// time.
     pub fn each(&mut self, count: usize, work: usize, task: &(dyn Fn(usize, usize) + Sync)) {
         if work < SMALL_WORK || count < 2 || self.workers.is_empty() {
             return (0..count).for_each(|item| task(0, item));
@@ -141,11 +146,11 @@ impl Pool {
         self.share(count, task);
     }
 
-    /// Opens a job, takes part in it, and returns when all of it is done.
+    /// Opens a job, takes part in it, and returns when the whole job is done.
     fn share(&mut self, count: usize, task: &(dyn Fn(usize, usize) + Sync)) {
         let shared = &*self.shared;
-        // SAFETY: only the lifetime is erased. The closure is called by threads that have passed the gate alone; this
-        // function closes it and waits for them before it returns or unwinds.
+        // SAFETY: only the lifetime is erased. Besides this thread, only threads that have passed the gate call the
+        // closure. This function closes the gate and waits for them before it returns or unwinds.
         let task: *const (dyn Fn(usize, usize) + Sync) = unsafe {
             std::mem::transmute::<&(dyn Fn(usize, usize) + Sync), &'static (dyn Fn(usize, usize) + Sync)>(
                 task,
@@ -153,7 +158,7 @@ impl Pool {
         };
         let job = Job { task, count };
         shared.next.store(0, Ordering::Relaxed);
-        // SAFETY: the gate is closed and nobody is inside: so it was made, and so the last job left it.
+        // SAFETY: the gate is closed and no worker is inside: it starts so, and every job leaves it so.
         unsafe { *shared.job.get() = Some(job) };
         shared.gate.store(0, Ordering::Release);
         shared.call();
@@ -173,7 +178,7 @@ impl Drop for Pool {
         self.shared.over.store(true, Ordering::Release);
         self.shared.call();
         for worker in self.workers.drain(..) {
-            // A worker that panicked was reported by `share`.
+            // `share` has already reported a worker that panicked.
             let _ = worker.join();
         }
     }
@@ -184,18 +189,18 @@ impl Shared {
         self.sleep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a new epoch, and wakes those who sleep. Either the caller sees a sleeper, or the sleeper sees the epoch: both
-    /// write first and read then, in one order for all.
+    /// Starts a new epoch and wakes sleeping workers. Either the caller sees the sleeper or the sleeper sees the epoch:
+    /// both write before they read, with sequentially consistent ordering.
     fn call(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            // Who is about to sleep holds the lock until it does.
+            // A worker that is about to sleep holds the lock until it sleeps.
             drop(self.lock());
             self.wake.notify_all();
         }
     }
 
-    /// Spins, then sleeps, until the epoch is another than `seen`; gives it.
+    /// Spins, then sleeps, until the epoch differs from `seen`; returns the new epoch.
     fn next_epoch(&self, seen: u64) -> u64 {
         let moved = || self.epoch.load(Ordering::Acquire) != seen;
         if !spin_until(moved) {
@@ -209,7 +214,7 @@ impl Shared {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Passes the gate unless it is closed.
+    /// Enters the gate unless it is closed. Returns whether it did.
     fn enter(&self) -> bool {
         let open = |gate: usize| (gate & CLOSED == 0).then_some(gate + 1);
         self.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, open).is_ok()
@@ -227,7 +232,7 @@ impl Shared {
     }
 }
 
-/// Spins for a while; whether `done` came true meanwhile.
+/// Spins for a while. Returns whether `done` became true.
 fn spin_until(done: impl Fn() -> bool) -> bool {
     let turns = || {
         (0..TURNS).any(|_| {
@@ -247,7 +252,7 @@ fn spin_until(done: impl Fn() -> bool) -> bool {
     false
 }
 
-/// Spins, then yields: the other threads are at work and will be done soon.
+/// Spins, then yields, because the other threads are working and will finish soon.
 fn wait_until(done: impl Fn() -> bool) {
     if !spin_until(&done) {
         while !done() {
@@ -256,7 +261,7 @@ fn wait_until(done: impl Fn() -> bool) {
     }
 }
 
-/// A worker's life.
+/// The main loop of a worker.
 fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
@@ -264,11 +269,11 @@ fn work(shared: &Shared, index: usize) {
         if shared.over.load(Ordering::Acquire) {
             return;
         }
-        // Too late for this epoch's job, or a little early for the next one's: either is as good.
+        // The worker is too late for this epoch's job, or early for the next one. Both are harmless.
         if !shared.enter() {
             continue;
         }
-        // SAFETY: the gate was passed, so the job was written and stays until it is left.
+        // SAFETY: the gate was passed, so the job is written and stays until this worker leaves the gate.
         let job = unsafe { *shared.job.get() };
         let items = || job.map(|job| shared.take_items(index, job));
         if catch_unwind(AssertUnwindSafe(items)).is_err() {
@@ -317,7 +322,7 @@ mod tests {
         assert_eq!(done.into_inner(), 8);
     }
 
-    /// Workers sleep and are woken, over and over, and a job is never lost between the two.
+    /// Workers sleep and wake repeatedly, and no job is lost in between.
     #[test]
     fn a_job_finds_the_workers_asleep_or_awake() {
         let mut pool = Pool::new(3);

@@ -1,5 +1,5 @@
-//! Working memory of products that do not read the activations as they are: a block of rows in the form that the kernels
-//! want, and each thread's sums.
+//! Workspace of products that first convert the activations: a block of rows in the form that the kernels need, and the
+//! sums of each thread.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,38 +11,38 @@ use super::buffer::Buffer;
 use super::int8::Scaled;
 use super::tiles::{BLOCK_BYTES, BLOCK_ROWS, ROOM_SUMS};
 
-/// What the memory is for.
+/// Purpose of the memory, for errors.
 const WHAT: &str = "activations as the products want them";
 
-/// What the products of a device share; taken while the weights are loaded.
+/// The shared workspace of a device's products. Allocated while the weights are loaded.
 #[derive(Debug)]
 pub struct Scratch {
-    /// A block of rows, in tiles or one after the other.
+    /// A block of rows, in tiles or row by row.
     pub rows: Buffer<u8>,
-    /// Scales and sums of the rows, where they are integers.
+    /// Scales and sums of the rows, if they are integers.
     pub scaled: Buffer<Scaled>,
     rooms: Vec<Mutex<Room>>,
     threads: usize,
 }
 
-/// A thread's working memory.
+/// The workspace of one thread.
 #[derive(Debug)]
 pub struct Room {
-    /// Numbers of 32 bits.
+    /// Sums, as 32-bit numbers.
     sums: Buffer<u32>,
-    /// A step's panels of a block of depth, cut into parts.
+    /// The panels of one step over a block of depth, split into bf16 parts.
     parts: Buffer<u8>,
 }
 
 impl Room {
-    /// Room for [`ROOM_SUMS`] sums, and for a step's panels of a block of depth.
+    /// Returns space for [`ROOM_SUMS`] sums, and for the panels of one step over a block of depth.
     pub fn parts<C: Pod>(&mut self) -> (&mut [C], &mut [u8]) {
         (bytemuck::cast_slice_mut(&mut self.sums), &mut self.parts)
     }
 }
 
 impl Scratch {
-    /// Room for nothing, for so many threads.
+    /// Creates an empty workspace for `threads` threads.
     pub fn new(threads: usize) -> Result<Self, DeviceError> {
         Ok(Self {
             rows: Buffer::zeroed(0, WHAT)?,
@@ -52,7 +52,7 @@ impl Scratch {
         })
     }
 
-    /// Makes room for a block of rows of so many bytes each; what was in it is lost.
+    /// Reserves space for a block of rows of `row_bytes` each. Growing discards the contents.
     pub fn reserve(&mut self, row_bytes: usize) -> Result<(), DeviceError> {
         if self.rows.len() < BLOCK_ROWS * row_bytes {
             self.rows = Buffer::zeroed(BLOCK_ROWS * row_bytes, WHAT)?;
@@ -68,13 +68,13 @@ impl Scratch {
         Ok(())
     }
 
-    /// Bytes that it takes for rows of so many bytes each.
+    /// Returns the size in bytes of a workspace for rows of `row_bytes` each.
     pub fn bytes(row_bytes: usize, threads: usize) -> usize {
         BLOCK_ROWS * (row_bytes + size_of::<Scaled>())
             + threads * (ROOM_SUMS * size_of::<u32>() + BLOCK_BYTES)
     }
 
-    /// A thread's working memory.
+    /// Locks and returns a thread's workspace.
     pub fn room(&self, thread: usize) -> MutexGuard<'_, Room> {
         self.rooms[thread].lock().unwrap_or_else(PoisonError::into_inner)
     }

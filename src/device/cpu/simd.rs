@@ -1,32 +1,32 @@
-//! Sixteen fp32 lanes, as each instruction set offers them.
+//! Vectors of sixteen fp32 lanes, for each instruction set.
 //!
-//! Kernels are written once over [`Simd16`]. Every operation is one IEEE operation a lane, in one order, so all
-//! instruction sets give the same bits; a property test holds them to it.
+//! Kernels are written once over [`Simd16`]. Every operation is one IEEE operation per lane, in a fixed order, so all
+//! instruction sets give the same bits. A property test checks this.
 
 /// Sixteen lanes of fp32.
 ///
 /// # Safety
-/// The methods of an implementation may only be called where its instruction set is present; pointers must be valid for
-/// sixteen numbers (no alignment asked).
+/// The methods may only be called if the implementation's instruction set is present. Pointers must be valid for
+/// sixteen numbers; no alignment is required.
 pub trait Simd16: Copy {
-    /// Rows of the largest GEMM tile whose sums fit the registers, eight at most.
+    /// Rows of the largest GEMM tile whose sums fit the registers, at most eight.
     const TILE_ROWS: usize;
-    /// Panels of such a tile, three at most.
+    /// Panels of that tile, at most three.
     const TILE_PANELS: usize;
 
-    /// Every lane `x`.
+    /// Returns `x` in every lane.
     unsafe fn splat(x: f32) -> Self;
-    /// Sixteen fp32.
+    /// Loads sixteen fp32.
     unsafe fn load(p: *const f32) -> Self;
-    /// Sixteen fp16, widened (exact).
+    /// Loads sixteen fp16 and widens them (exact).
     unsafe fn load_f16(p: *const u16) -> Self;
-    /// Sixteen bf16, widened (exact).
+    /// Loads sixteen bf16 and widens them (exact).
     unsafe fn load_bf16(p: *const u16) -> Self;
-    /// Writes the lanes.
+    /// Stores the lanes.
     unsafe fn store(self, p: *mut f32);
-    /// Writes the lanes rounded to fp16 (to nearest, ties to even).
+    /// Stores the lanes rounded to fp16 (to nearest, ties to even).
     unsafe fn store_f16(self, p: *mut u16);
-    /// Writes the lanes rounded to bf16 (to nearest, ties to even).
+    /// Stores the lanes rounded to bf16 (to nearest, ties to even).
     unsafe fn store_bf16(self, p: *mut u16);
     /// `self * b + c`, rounded once.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
@@ -38,21 +38,21 @@ pub trait Simd16: Copy {
     unsafe fn mul(self, b: Self) -> Self;
     /// `self / b`.
     unsafe fn div(self, b: Self) -> Self;
-    /// The larger, lane by lane; the second where one is NaN.
+    /// The larger number of each lane; the second number if one is NaN.
     unsafe fn max(self, b: Self) -> Self;
-    /// The smaller, lane by lane; the second where one is NaN.
+    /// The smaller number of each lane; the second number if one is NaN.
     unsafe fn min(self, b: Self) -> Self;
-    /// Rounded to the nearest whole number, ties to even.
+    /// Rounds to the nearest integer, ties to even.
     unsafe fn round(self) -> Self;
-    /// `2^n` of whole numbers `-126..=127`.
+    /// `2^self`, for integers `-126..=127`.
     unsafe fn pow2(self) -> Self;
-    /// `self * 2^n` of whole numbers `-126..=127`, rounded once.
+    /// `self * 2^n`, for integers `n` in `-126..=127`, rounded once.
     #[inline(always)]
     unsafe fn scale_pow2(self, n: Self) -> Self {
         // SAFETY: the instruction set is present by the caller's promise.
         unsafe { self.mul(n.pow2()) }
     }
-    /// Each lane rounded to fp16 and back.
+    /// Rounds each lane to fp16 and back.
     #[inline(always)]
     unsafe fn round_f16(self) -> Self {
         let mut half = [0u16; 16];
@@ -62,7 +62,7 @@ pub trait Simd16: Copy {
             Self::load_f16(half.as_ptr())
         }
     }
-    /// Each lane rounded to bf16 and back.
+    /// Rounds each lane to bf16 and back.
     #[inline(always)]
     unsafe fn round_bf16(self) -> Self {
         let mut half = [0u16; 16];
@@ -72,7 +72,7 @@ pub trait Simd16: Copy {
             Self::load_bf16(half.as_ptr())
         }
     }
-    /// The first `n` lanes, up to sixteen, and `rest` in the others.
+    /// Keeps the first `n` lanes, up to sixteen, and sets the others to `rest`.
     #[inline(always)]
     unsafe fn first(self, n: usize, rest: f32) -> Self {
         let mut part = [rest; 16];
@@ -82,19 +82,19 @@ pub trait Simd16: Copy {
             Self::load(part.as_ptr())
         }
     }
-    /// The sum of the lanes, halving: 16, 8, 4, 2, 1.
+    /// Returns the sum of the lanes, by halving: 16, 8, 4, 2, 1.
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
         // SAFETY: the caller's promise.
         fold_halves(unsafe { self.lanes() }, |x, y| x + y)
     }
-    /// The largest lane; any of them where one is NaN.
+    /// Returns the largest lane; unspecified if one is NaN.
     #[inline(always)]
     unsafe fn max_lane(self) -> f32 {
         // SAFETY: the caller's promise.
         fold_halves(unsafe { self.lanes() }, |x, y| if x > y { x } else { y })
     }
-    /// The lanes in order.
+    /// Returns the lanes in order.
     #[inline(always)]
     unsafe fn lanes(self) -> [f32; 16] {
         let mut lanes = [0.0; 16];
@@ -104,7 +104,7 @@ pub trait Simd16: Copy {
     }
 }
 
-/// Lane `i` with lane `i + 8` for the first eight, then `i` with `i + 4`, and so on to one.
+/// Folds lane `i` with lane `i + 8` for the first eight lanes, then `i` with `i + 4`, and so on down to one lane.
 #[inline(always)]
 fn fold_halves(mut lanes: [f32; 16], fold: impl Fn(f32, f32) -> f32) -> f32 {
     for half in [8, 4, 2, 1] {
@@ -115,7 +115,7 @@ fn fold_halves(mut lanes: [f32; 16], fold: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
-/// The portable twin: plain arrays.
+/// The portable implementation: plain arrays.
 #[derive(Clone, Copy)]
 pub struct Portable([f32; 16]);
 
@@ -220,7 +220,7 @@ impl Simd16 for Portable {
     }
 }
 
-/// fp32 to bf16 bits, to nearest, ties to even; a NaN stays a (quiet) NaN.
+/// Converts fp32 to bf16 bits, to nearest, ties to even. A NaN becomes a quiet NaN.
 #[inline(always)]
 fn bf16_bits(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -243,7 +243,7 @@ mod tests {
         simd_x86::{Avx2, Avx512},
     };
 
-    /// Calls a generic function for every implementation that this machine can run.
+    /// Calls a generic function for every implementation that this machine supports.
     macro_rules! on_every_set {
         ($law:ident($($argument:expr),*)) => {{
             $law::<Portable>($($argument),*)?;
@@ -260,7 +260,7 @@ mod tests {
         }};
     }
 
-    /// Any bits, and more often those where rounding has to decide: ties of fp16 and bf16, and their neighbours.
+    /// Arbitrary bits, with emphasis on hard cases of rounding: ties of fp16 and bf16, and their neighbours.
     fn number() -> impl Strategy<Value = f32> {
         let near_half =
             (any::<u16>(), -1i32..=1, prop_oneof![Just(0), Just(0x1000)]).prop_map(|(half, step, tie)| {
@@ -272,7 +272,8 @@ mod tests {
         prop_oneof![9 => bits.prop_map(f32::from_bits), 1 => (-200i32..200).prop_map(|n| n as f32 / 2.0)]
     }
 
-    /// The same bits, or both NaN: which NaN an operation on several of them gives is the processor's own affair.
+    /// Checks for equal bits, or NaN on both sides. Which NaN results from several NaN operands depends on the
+    /// processor.
     fn same(found: [f32; 16], expected: [f32; 16], what: &str) -> Result<(), TestCaseError> {
         for (i, (x, y)) in found.into_iter().zip(expected).enumerate() {
             let equal = x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
@@ -281,10 +282,10 @@ mod tests {
         Ok(())
     }
 
-    /// Every operation is the portable one, lane by lane.
+    /// Checks that every operation equals the portable one, lane by lane.
     fn computes<V: Simd16>(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> Result<(), TestCaseError> {
         let whole = a.map(|x| if x.is_finite() { x.clamp(-126.0, 127.0).round() } else { 0.0 });
-        // SAFETY: the set is there, the arrays are of sixteen numbers.
+        // SAFETY: the set is available, and the arrays have sixteen numbers.
         unsafe {
             let (v, w, x) = (V::load(a.as_ptr()), V::load(b.as_ptr()), V::load(c.as_ptr()));
             let (p, q, r) = (Portable(a), Portable(b), Portable(c));
@@ -303,10 +304,11 @@ mod tests {
         Ok(())
     }
 
-    /// Rounding to sixteen bits is the portable one, to the bits of a NaN; rounding in registers is storing and loading.
+    /// Checks that rounding to 16 bits equals the portable form, including NaN bits, and that rounding in registers
+    /// equals storing and loading.
     fn narrows<V: Simd16>(a: [f32; 16]) -> Result<(), TestCaseError> {
         let (mut found, mut expected) = ([0; 16], [0; 16]);
-        // SAFETY: the set is there, the arrays are of sixteen numbers.
+        // SAFETY: the set is available, and the arrays have sixteen numbers.
         unsafe {
             let (v, p) = (V::load(a.as_ptr()), Portable(a));
             v.store_f16(found.as_mut_ptr());
@@ -323,9 +325,9 @@ mod tests {
         Ok(())
     }
 
-    /// Sixteen-bit numbers are widened as by the portable form, to the bits of a NaN.
+    /// Checks that widening 16-bit numbers equals the portable form, including NaN bits.
     fn widens<V: Simd16>(stored: [u16; 16]) -> Result<(), TestCaseError> {
-        // SAFETY: the set is there, the array is of sixteen numbers.
+        // SAFETY: the set is available, and the array has sixteen numbers.
         unsafe {
             let found = [V::load_f16(stored.as_ptr()).lanes(), V::load_bf16(stored.as_ptr()).lanes()];
             let expected = [Portable::load_f16(stored.as_ptr()).0, Portable::load_bf16(stored.as_ptr()).0];
@@ -359,11 +361,11 @@ mod tests {
         Ok(())
     }
 
-    /// The second of two numbers where one is NaN, and of two zeros, whatever their signs: [`Simd16::max`] and
+    /// Checks that the second number is chosen if one is NaN, and from two zeros of any signs: [`Simd16::max`] and
     /// [`Simd16::min`] are the x86-64 instructions.
     fn chooses_the_second<V: Simd16>() -> Result<(), TestCaseError> {
         for (a, b) in [(f32::NAN, 1.0), (1.0, f32::NAN), (0.0, -0.0), (-0.0, 0.0)] {
-            // SAFETY: the set is there.
+            // SAFETY: the set is available.
             let (max, min) =
                 unsafe { (V::splat(a).max(V::splat(b)).lanes(), V::splat(a).min(V::splat(b)).lanes()) };
             prop_assert_eq!(

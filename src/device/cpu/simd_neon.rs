@@ -1,7 +1,7 @@
-//! [`Simd16`] on aarch64: four 128-bit registers of NEON, which every such processor has.
+//! [`Simd16`] on aarch64: four 128-bit registers of NEON, which every aarch64 processor has.
 //!
-//! fp16 is converted by the base instructions; arithmetic in fp16 is not asked for. SVE is not used: the hosts that this is
-//! for (Kunpeng 920, ARMv8.2) have none.
+//! The base instructions convert fp16; fp16 arithmetic is not required. SVE is not used: the target hosts (Kunpeng 920,
+//! ARMv8.2) do not have it.
 
 use std::arch::aarch64::{
     float32x4_t, uint32x4_t, vaddq_f32, vaddq_s32, vaddq_u32, vandq_u32, vbslq_f32, vbslq_u32, vceqq_f32,
@@ -17,7 +17,7 @@ use super::simd::Simd16;
 #[derive(Clone, Copy)]
 pub struct Neon(float32x4_t, float32x4_t, float32x4_t, float32x4_t);
 
-/// Methods that do the same to each register, by an intrinsic or one of the functions below.
+/// Methods that apply an intrinsic, or one of the functions below, to each register.
 macro_rules! registers {
     ($($name:ident($($operand:ident),*) = $register:ident;)*) => {
         $(
@@ -115,7 +115,7 @@ impl Simd16 for Neon {
     }
 }
 
-// One register's part, each under the promise of the method that calls it.
+// Operations on one register, each under the promise of the method that calls it.
 
 #[inline(always)]
 unsafe fn mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
@@ -123,14 +123,14 @@ unsafe fn mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t
     unsafe { vfmaq_f32(c, a, b) }
 }
 
-/// By comparison: `fmax` gives NaN where either is.
+/// By comparison, because `fmax` returns NaN if either operand is NaN.
 #[inline(always)]
 unsafe fn larger(a: float32x4_t, b: float32x4_t) -> float32x4_t {
     // SAFETY: register arithmetic; NEON is present by the caller's promise.
     unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
 }
 
-/// As [`larger`].
+/// By comparison, as in [`larger`].
 #[inline(always)]
 unsafe fn smaller(a: float32x4_t, b: float32x4_t) -> float32x4_t {
     // SAFETY: register arithmetic; NEON is present by the caller's promise.
@@ -158,7 +158,7 @@ unsafe fn round_bf16(x: float32x4_t) -> float32x4_t {
     unsafe { vreinterpretq_f32_u32(vandq_u32(bf16_lanes(x), vdupq_n_u32(0xFFFF_0000))) }
 }
 
-/// Four fp32 to bf16 bits in the high halves of four 32-bit lanes; a NaN stays a (quiet) NaN.
+/// Converts four fp32 to bf16 bits in the high halves of four 32-bit lanes. A NaN becomes a quiet NaN.
 #[inline(always)]
 unsafe fn bf16_lanes(x: float32x4_t) -> uint32x4_t {
     // SAFETY: register arithmetic; NEON is present by the caller's promise.

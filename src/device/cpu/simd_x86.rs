@@ -26,11 +26,11 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 #[derive(Clone, Copy)]
 pub struct Avx2(__m256, __m256);
 
-/// One 512-bit register; needs AVX-512F and AVX-512BW/VL as every part with AVX-512F since 2017 has.
+/// One 512-bit register; needs AVX-512F, BW and VL.
 #[derive(Clone, Copy)]
 pub struct Avx512(__m512);
 
-/// Eight fp32 to bf16 bits in the low halves of eight 32-bit lanes.
+/// Converts eight fp32 to bf16 bits in the low halves of eight 32-bit lanes.
 #[inline(always)]
 unsafe fn bf16_lanes(x: __m256) -> __m256i {
     // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
@@ -44,15 +44,15 @@ unsafe fn bf16_lanes(x: __m256) -> __m256i {
     }
 }
 
-/// Eight fp32 rounded to bf16, as fp32.
+/// Rounds eight fp32 to bf16 and returns them as fp32.
 #[inline(always)]
 unsafe fn bf16_rounded(x: __m256) -> __m256 {
     // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bf16_lanes(x))) }
 }
 
-/// Folds a register's halves into each other down to one lane, by an operation on 128 bits: lane `i` with lane `i + 4`, then
-/// `i` with `i + 2`, then the first with the second.
+/// Folds the halves of a register into each other down to one lane, with a 128-bit operation. Lane `i` is folded with
+/// lane `i + 4`, then `i` with `i + 2`, then the first with the second.
 macro_rules! fold_lanes {
     ($eight:expr, $fold:ident) => {{
         let eight: __m256 = $eight;
@@ -62,14 +62,14 @@ macro_rules! fold_lanes {
     }};
 }
 
-/// Eight lanes' numbers, from `first` on.
+/// Returns eight consecutive lane numbers, starting at `first`.
 #[inline(always)]
 unsafe fn lane_numbers(first: i32) -> __m256i {
     // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
     unsafe { _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first)) }
 }
 
-/// The low halves of eight 32-bit lanes, next to each other.
+/// Packs the low halves of eight 32-bit lanes next to each other.
 #[inline(always)]
 unsafe fn pack_lanes(x: __m256i) -> __m128i {
     // SAFETY: register arithmetic; AVX2 is present by the caller's promise.
@@ -225,7 +225,7 @@ impl Simd16 for Avx2 {
     }
 }
 
-/// Sixteen fp32 rounded to bf16, whose bits are the high halves of the lanes; the low halves hold nothing of use.
+/// Rounds sixteen fp32 to bf16. The bf16 bits are the high halves of the lanes; the low halves are unspecified.
 #[inline(always)]
 unsafe fn bf16_high(x: __m512) -> __m512i {
     // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
@@ -238,7 +238,7 @@ unsafe fn bf16_high(x: __m512) -> __m512i {
     }
 }
 
-/// The eight lanes from `8 * HALF` on.
+/// Returns the eight lanes starting at `8 * HALF`.
 #[inline(always)]
 unsafe fn half<const HALF: i32>(x: __m512) -> __m256 {
     // SAFETY: register arithmetic; AVX-512F is present by the caller's promise.
@@ -256,8 +256,8 @@ macro_rules! lanewise512 {
 }
 
 impl Simd16 for Avx512 {
-    // 8 rows by 3 panels: 24 accumulators, three registers of weights and a broadcast: 28 of 32 registers. A step of depth loads
-    // 11 times for 24 multiply-adds; 12 rows by one panel loaded 13 times for 12, as much as the load units can do.
+    // 8 rows by 3 panels: 24 accumulators, three registers of weights and a broadcast, so 28 of 32 registers. A step of
+    // depth has 11 loads for 24 multiply-adds. 12 rows by one panel had 13 loads for 12, the limit of the load units.
     const TILE_ROWS: usize = 8;
     const TILE_PANELS: usize = 3;
 

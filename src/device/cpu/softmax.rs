@@ -1,18 +1,19 @@
-//! The softmax of attention, a block of the context at a time.
+//! The online softmax of attention, one block of the context at a time.
 //!
-//! What is known of a row so far is relative to its largest score so far; when a block has a larger one, what went before
-//! is scaled down by the factor that [`online`] returns. So scores never lie in memory for more than a block, however long
-//! the context.
+//! The state of a row is relative to its largest score so far. If a block has a larger score, earlier results are
+//! scaled down by the factor that [`online`] returns. Scores are therefore stored for one block only, however long the
+//! context.
 //!
-//! Counted for 128 scores with AVX-512: the eight registers of a row take some 24 arithmetic instructions each, two a cycle,
-//! so a row about 100 cycles, where tiles take 64 for its products in bf16. Everything else here is kept off the path: the
-//! largest score is found without storing, maxima and sums across a register stay in registers.
+//! Cycle count for 128 scores with AVX-512: a row takes eight registers with some 24 arithmetic instructions each, at
+//! two per cycle, so about 100 cycles. Tiles take 64 cycles for the row's products in bf16. Everything else is kept off
+//! the critical path: the largest score is found without stores, and maxima and sums across a register stay in
+//! registers.
 
 use super::kernels::{Element, PANEL, exp};
 use super::simd::Simd16;
 use super::tiles::TILE_DEPTH;
 
-/// What is known of a row after some of its scores.
+/// The state of a row after some of its scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowState {
     /// The largest score.
@@ -22,23 +23,23 @@ pub struct RowState {
 }
 
 impl RowState {
-    /// Before any score.
+    /// The state before any score.
     pub const EMPTY: Self = Self { max: f32::NEG_INFINITY, total: 0.0 };
 }
 
-/// A row of scores, in strips as a product leaves them.
+/// A row of scores, in strips as a product writes them.
 #[derive(Debug, Clone, Copy)]
 pub struct Scores {
     /// The first strip.
     pub first: *mut f32,
-    /// Binary logarithm of a strip's numbers, which are sixteen at least.
+    /// Binary logarithm of the strip width, which is at least sixteen numbers.
     pub strip_log2: u32,
-    /// Numbers between strips.
+    /// Distance between strips, in numbers.
     pub distance: usize,
 }
 
 impl Scores {
-    /// Where score `i` lies.
+    /// Returns a pointer to score `i`.
     #[inline(always)]
     fn at(&self, i: usize) -> *mut f32 {
         let (strip, place) = (i >> self.strip_log2, i & ((1 << self.strip_log2) - 1));
@@ -46,22 +47,22 @@ impl Scores {
     }
 }
 
-/// Where a row's weights go.
+/// Destination of a row's weights.
 #[derive(Debug, Clone, Copy)]
 pub enum Weights {
-    /// To the places of their scores, in fp32.
+    /// In place of the scores, in fp32.
     InPlace,
-    /// Into tiles of sixteen rows, in the type: 32 numbers side by side, the next 32 in the next tile.
+    /// In tiles of sixteen rows, in the device's type: 32 numbers side by side, the next 32 in the next tile.
     Tiles {
         /// The row in the first tile.
         first: *mut u8,
-        /// Bytes from a tile to the next.
+        /// Distance between tiles, in bytes.
         stride: usize,
     },
 }
 
 impl Weights {
-    /// Writes the weights from `i` on, a multiple of sixteen, rounded to the type.
+    /// Writes sixteen weights starting at `i`, a multiple of sixteen, rounded to the type.
     ///
     /// # Safety
     /// As [`online`].
@@ -79,14 +80,14 @@ impl Weights {
     }
 }
 
-/// Takes `n` more scores of a row: each becomes a weight, `exp(score * scale - max)` rounded to the type, zero from `n` to
-/// `padded`. Weighted sums made before are to be multiplied by the factor returned.
+/// Processes `n` more scores of a row. Each becomes a weight, `exp(score * scale - max)` rounded to the type; weights
+/// from `n` to `padded` are zero. The caller must multiply earlier weighted sums by the returned factor.
 ///
-/// The weights are rounded before they meet the values, as NPU and GPU do.
+/// The weights are rounded before they are multiplied with the values, as on NPUs and GPUs.
 ///
 /// # Safety
-/// As [`super::kernels::Kernels`]; row and weights hold `padded` numbers, a multiple of sixteen, `n` is at least one, and `scale`
-/// is not negative.
+/// As [`super::kernels::Kernels`]. Row and weights must hold `padded` numbers, a multiple of sixteen. `n` must be at
+/// least one, and `scale` must not be negative.
 #[inline(always)]
 pub unsafe fn online<V: Simd16, E: Element>(
     row: &Scores,
@@ -105,7 +106,7 @@ pub unsafe fn online<V: Simd16, E: Element>(
         if whole < n {
             max = max.max(V::load(row.at(whole)).first(n - whole, f32::NEG_INFINITY));
         }
-        // The largest score scaled is the largest scaled score: rounding keeps the order.
+        // Scaling the largest score gives the largest scaled score, because rounding is monotonic.
         let largest = state.max.max(max.max_lane() * scale);
         let (scale, shift) = (V::splat(scale), V::splat(largest));
         let mut sum = V::splat(0.0);
@@ -126,8 +127,8 @@ pub unsafe fn online<V: Simd16, E: Element>(
     }
 }
 
-/// `exp(before - now)` for maxima of which `now` is the larger: what numbers relative to the one are worth relative to the
-/// other. One where nothing came before, as there is nothing to scale then.
+/// Returns `exp(before - now)`, which rescales numbers from maximum `before` to the larger maximum `now`. Returns one
+/// if nothing came before, because there is nothing to scale.
 ///
 /// # Safety
 /// As [`super::kernels::Kernels`].
@@ -148,8 +149,8 @@ mod tests {
     use crate::device::cpu::instruction_set::InstructionSet;
     use crate::device::{DType, HostTensor};
 
-    /// The weights of `row` of which the first `n` scores count, what the state becomes and the factor, as bits. Scores lie in
-    /// strips; the weights go to their places, or into tiles.
+    /// Returns weights, new state and factor, as bits, for a `row` with `n` valid scores. Scores are in strips; weights
+    /// are written in place or into tiles.
     fn soften(
         set: InstructionSet,
         dtype: DType,
@@ -157,7 +158,7 @@ mod tests {
         (n, strip, tiles): (usize, usize, bool),
         mut state: RowState,
     ) -> Vec<u32> {
-        // Strips and rows of tiles lie apart, and what is between them is left alone.
+        // There are gaps between strips and between rows of tiles, which must stay untouched.
         let distance = 2 * strip;
         let mut scores = vec![7.0; row.len().div_ceil(strip) * distance];
         for (to, from) in scores.chunks_mut(distance).zip(row.chunks(strip)) {
@@ -183,7 +184,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every set and every way to lie gives the same bits: weights, maximum, total and factor, which are right.
+        /// Every instruction set and every layout gives the same bits for weights, maximum, total and factor, and the
+        /// values are right.
         #[test]
         fn sets_and_strips_agree(
             row in prop::collection::vec(-400f32..400.0, 1..8), n in 1usize..=128, strip in 4u32..8,

@@ -1,4 +1,4 @@
-//! The peak of the tile units: a block of 32 by 32 sums, operands in the first-level cache.
+//! The peak of the tile units: a block of 32 by 32 sums, with operands in the first-level cache.
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
@@ -7,10 +7,10 @@ use std::arch::asm;
 use crate::device::cpu::tiles::amx::{configure, release};
 use crate::device::cpu::tiles::{Shape, TILE_BYTES};
 
-/// Pairs of tiles that each operand has: 8 KiB of each lie in the first-level cache.
+/// Pairs of tiles per operand: 8 KiB each, which fit the first-level cache.
 const DEPTH: usize = 4;
 
-/// Operands and results of the loop, tile after tile.
+/// The operands of the loop, tile after tile.
 #[repr(C, align(64))]
 struct Block {
     a: [u8; 2 * DEPTH * TILE_BYTES],
@@ -18,7 +18,7 @@ struct Block {
 }
 
 impl Block {
-    /// Four bytes over and over: two bf16 numbers near ±0.008, or integers of both signs.
+    /// Repeats four bytes: two bf16 numbers near ±0.008, or integers of both signs.
     const fn of(bytes: [u8; 4]) -> Self {
         let mut numbers = [0; 2 * DEPTH * TILE_BYTES];
         let mut i = 0;
@@ -30,8 +30,8 @@ impl Block {
     }
 }
 
-/// Runs `passes` passes over the block with one instruction for the products, tiles configured before and released after: the
-/// compiler never sees them in use.
+/// Runs `passes` passes over the block with one product instruction. Configures the tiles before and releases them
+/// after, so that the compiler never sees them in use.
 macro_rules! pass {
     ($block:expr, $passes:expr, $product:literal) => {
         configure(Shape::Wide);
@@ -74,18 +74,20 @@ macro_rules! pass {
     };
 }
 
-/// Operations of `passes` passes of bf16 products, done. AMX with bf16 must have been [found](super::found).
+/// Runs `passes` passes of bf16 products and returns the number of operations. [`found`](super::found) must have
+/// reported AMX with bf16.
 pub(in crate::device::cpu) fn bf16(passes: usize) -> u64 {
     static BLOCK: Block = Block::of([0x01, 0x3C, 0x02, 0xBC]);
-    // SAFETY: AMX was found, so its instructions and tiles may be used; the loop reads inside the block, writes no memory, and
-    // leaves no tile in use. A pass at least, or the count would wrap.
+    // SAFETY: AMX was found, so its instructions and tiles may be used. The loop reads only inside the block, writes no
+    // memory, and leaves no tile in use. At least one pass runs, or the counter would wrap.
     unsafe {
         pass!(BLOCK, passes.max(1), "tdpbf16ps");
     }
     (passes * DEPTH * 4 * 2 * 16 * 16 * 32) as u64
 }
 
-/// Operations of `passes` passes of int8 products, done. AMX with int8 must have been [found](super::found).
+/// Runs `passes` passes of int8 products and returns the number of operations. [`found`](super::found) must have
+/// reported AMX with int8.
 pub(in crate::device::cpu) fn int8(passes: usize) -> u64 {
     static BLOCK: Block = Block::of([5, 17, 251, 239]);
     // SAFETY: as in `bf16`.

@@ -1,4 +1,5 @@
-//! AMX: the tile unit of newer Intel server cores. Its instructions are written as `asm!`: the intrinsics are not stable.
+//! AMX, the tile unit of newer Intel server cores. Its instructions are written as `asm!`, because the intrinsics are
+//! not stable.
 
 pub(super) mod limits;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -6,19 +7,20 @@ pub(super) mod products;
 
 use std::sync::OnceLock;
 
-/// What of AMX there is. To hold one is to have the system's permission.
+/// The available parts of AMX. A value of this type implies the operating system's permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Amx {
-    /// `tdpbf16ps`.
+    /// Whether `tdpbf16ps` is available.
     pub bf16: bool,
-    /// `tdpbssd` and its relatives.
+    /// Whether `tdpbssd` and its relatives are available.
     pub int8: bool,
 }
 
-/// What of AMX this process may use. The system is asked once; threads that are started later may use it, too.
+/// Returns which parts of AMX this process may use. The first call asks for permission, which also covers threads
+/// started later.
 ///
 /// # Errors
-/// Why it cannot be used.
+/// The reason why AMX cannot be used.
 pub fn found() -> Result<Amx, &'static str> {
     static FOUND: OnceLock<Result<Amx, &'static str>> = OnceLock::new();
     *FOUND.get_or_init(|| {
@@ -28,8 +30,8 @@ pub fn found() -> Result<Amx, &'static str> {
     })
 }
 
-/// Leaf 7 of CPUID tells of the instructions, XCR0 whether the system keeps the tiles over a switch of threads
-/// (Intel SDM volume 1, 13.3 and 18.1).
+/// Checks the processor and the operating system. CPUID leaf 7 lists the instructions. XCR0 shows whether the system
+/// saves the tiles when it switches threads (Intel SDM volume 1, 13.3 and 18.1).
 #[cfg(target_arch = "x86_64")]
 fn in_the_processor() -> Result<Amx, &'static str> {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -52,7 +54,7 @@ fn in_the_processor() -> Result<Amx, &'static str> {
         return Err("the system does not keep AMX tiles");
     }
     let kept: u32;
-    // SAFETY: OSXSAVE says that `xgetbv` is there, and register 0 always is.
+    // SAFETY: OSXSAVE says that `xgetbv` is available, and register 0 always exists.
     unsafe {
         std::arch::asm!(
             "xgetbv", in("ecx") 0, out("eax") kept, out("edx") _,
@@ -70,12 +72,12 @@ fn in_the_processor() -> Result<Amx, &'static str> {
     Err("AMX is of x86-64 processors")
 }
 
-/// Linux gives tile data only to those who ask: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
+/// Requests tile data, which Linux grants only on request: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn permission() -> Result<(), &'static str> {
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
     const XFEATURE_XTILEDATA: libc::c_long = 18;
-    // SAFETY: a request by two numbers; no memory is handed over.
+    // SAFETY: the system call takes two numbers and no pointer.
     let result = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) };
     if result == 0 { Ok(()) } else { Err("the system refuses AMX tiles") }
 }

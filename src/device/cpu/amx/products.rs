@@ -1,10 +1,10 @@
-//! Loops over depth that the tile products share, whatever they multiply: sixteen rows by four panels, or thirty-two by two.
+//! The depth loops that all tile products share: sixteen rows by four panels, or thirty-two rows by two panels.
 //!
-//! A product `t` has `shape`, `tiles` of depth, rows `a` and panels `b` tile after tile, sums `c`, and `fresh` where these begin
-//! at zero. A block of assembly holds a whole loop and loads and stores its sums: the compiler never has to know what lies in a
-//! tile register.
+//! A product `t` has `shape`, `tiles` (its depth), rows `a` and panels `b` in tile order, sums `c`, and `fresh` if the
+//! sums begin at zero. One block of assembly holds a whole loop, including loads and stores of the sums. The compiler
+//! therefore never has to track a tile register.
 
-/// Asks for the sixteen lines of a tile that lie `ahead` of a panel's present one.
+/// Prefetches the sixteen lines of a tile that is `ahead` bytes after a panel's current tile.
 macro_rules! tile_ahead {
     ($panel:literal) => {
         tile_ahead!($panel, 0 64 128 192 256 320 384 448 512 576 640 704 768 832 896 960)
@@ -14,7 +14,7 @@ macro_rules! tile_ahead {
     };
 }
 
-/// A loop over depth between what the sums begin with and their stores.
+/// A loop over depth, with initialisation of the sums before it and stores after it.
 macro_rules! tile_loop {
     ($t:expr, $c_bytes:literal, $second_row:literal, $($step:expr),+ $(,)?) => {
         ::std::arch::asm!(
@@ -58,7 +58,8 @@ macro_rules! tile_loop {
 }
 pub(in crate::device::cpu) use {tile_ahead, tile_loop};
 
-/// Thirty-two rows in two bf16 parts, 1 KiB apart, by a tile of each of two panels: the step of a wide [`tile_loop`].
+/// The step of a wide [`tile_loop`]: thirty-two rows in two bf16 parts, 1 KiB apart, times one tile of each of two
+/// panels.
 macro_rules! wide_row_parts {
     () => {
         concat!(
@@ -81,11 +82,11 @@ macro_rules! wide_row_parts {
 }
 pub(in crate::device::cpu) use wide_row_parts;
 
-/// All of a product that takes one instruction a tile of depth.
+/// A whole product that takes one instruction per tile of depth.
 macro_rules! tile_product {
     ($t:expr, $product:literal) => {
         match $t.shape {
-            // Weights come from memory: every panel's next tile is asked for, but after the last there is none.
+            // Weights come from memory, so every panel's next tile is prefetched. After the last tile there is none.
             Shape::Narrow { .. } => tile_loop!(
                 $t,
                 256usize,

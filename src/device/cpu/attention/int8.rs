@@ -1,18 +1,21 @@
-//! A block's products by tiles where the cache is of integers.
+//! Products of one block with tiles, for an int8 cache.
 //!
-//! Keys are multiplied as they are stored, by queries that are integers of two digits: sixteen queries' high digits and low
-//! digits are the thirty-two rows of one product, whose sums become scores together ([`KeySums`]). Values are widened to bf16,
-//! which holds them exactly, and softmax weights times the values' scales are cut into two bf16 parts ([`IntegerKernels`]).
+//! Keys are multiplied as stored, by queries that are integers of two digits. The high and low digits of sixteen
+//! queries are the thirty-two rows of one product, and [`KeySums`] turns both sums into scores. Values are widened to
+//! bf16, which is exact. Softmax weights times the values' scales are split into two bf16 parts ([`IntegerKernels`]).
 //!
-//! Counted for one token of sixteen heads and a block of 128 tokens by 128 channels, in either type: the products take 512 cycles
-//! for the keys and 1,024 for the values. A row takes 25 for its scores, 100 for the softmax and 30 to be packed, 2,500 in all.
-//! Values are widened at 3 cycles a line, 1,536 in all. That is 5,600, where memory takes 6,700 for the block's 33 KiB: it waits for
-//! memory, and half as long as for a cache in 16 bits. A chunk of 32 rows takes 3,072 and 5,000 and, in an item of eight, 200 for
-//! the values: 8,300 in either type, where with a cache in fp16 it takes 11,400 and in bf16 5,300.
+//! The cycle counts are for a block of 128 tokens by 128 channels, in either type. For one token of sixteen heads, the
+//! products take 512 cycles for the keys and 1,024 for the values. A row takes 25 for its scores, 100 for the softmax
+//! and 30 for packing, 2,500 in all. Widening the values takes 3 cycles per line, 1,536 in all. The total is 5,600.
+//! Memory takes 6,700 for the block's 33 KiB, so the computation waits for memory, half as long as with a 16-bit cache.
 //!
-//! Counted and not built: keys widened to bf16 as well take 1,536 cycles more, and in fp16 another 512 for a product of more
-//! parts. Values as integers, by weights of three digits, save 1,536 and 256 of products; to find a row's largest weight, to write
-//! three digits and to add three sums takes 50 cycles a row more: 1,000 less for one token, as much more for a chunk of 32 rows.
+//! A chunk of 32 rows takes 3,072 cycles for products and 5,000 for rows. In an item of eight chunks, 200 are added for
+//! the values. That is 8,300 in either type, against 11,400 with an fp16 cache and 5,300 with a bf16 cache.
+//!
+//! Two alternatives were counted but not built. Widening keys to bf16 too takes 1,536 more cycles, and in fp16 another
+//! 512 for a product with more parts. Integer values with weights of three digits save 1,536 cycles, and 256 in
+//! products. However, finding a row's largest weight, writing three digits and adding three sums takes 50 more cycles
+//! per row. That is 1,000 less for one token, and as much more for a chunk of 32 rows.
 
 use crate::device::cpu::buffer::Buffer;
 use crate::device::cpu::int8::{Int8Kernels, KEY_TOKENS, KeySums, TILE_K};
@@ -29,34 +32,34 @@ use super::sums::Strips;
 use super::tiles::{Arithmetic, Product, TOKEN_TILES, sums_of};
 use super::{CHUNK_ROWS, WHAT};
 
-/// Digits of a query's number.
+/// Digits per query number.
 const DIGITS: usize = 2;
-/// Bytes of sixteen rows of a block's weights.
+/// Bytes of the weights of sixteen rows over a block.
 const WEIGHT_BYTES: usize = TOKEN_TILES * WEIGHT_PARTS * TILE_BYTES;
 
-/// The tiles, and the working memory of a thread.
+/// The tile kernels, with the workspace of a thread.
 #[derive(Debug)]
 pub struct Int8Tiles {
     of_values: IntegerKernels,
     of_keys: TileUnit<i32>,
     kernels: Int8Kernels,
     channels: usize,
-    /// Queries of an item in blocks of sixteen rows: tiles of their high digits, then of the low.
+    /// Queries of an item in blocks of sixteen rows: tiles of the high digits, then of the low digits.
     queries: Buffer<i8>,
-    /// A scale for each of them.
+    /// One scale per query.
     query_scales: Buffer<f32>,
-    /// Sums of sixteen of them with keys.
+    /// Sums of sixteen queries with keys.
     key_sums: Buffer<i32>,
     /// Softmax weights of a chunk times scales, in blocks of sixteen rows.
     weights: Buffer<u8>,
     /// Values of a block, widened.
     values: Buffer<u8>,
-    /// The tile registers are ready.
+    /// Whether the tile registers are configured.
     configured: bool,
 }
 
 impl Int8Tiles {
-    /// For items of so many rows, by tiles for the values and those for the keys.
+    /// Allocates the workspace for items of `rows` rows, with the tile kernels for values and for keys.
     pub fn new(
         shape: AttentionShape,
         rows: usize,
@@ -79,21 +82,21 @@ impl Int8Tiles {
         })
     }
 
-    /// Tiles of a query's digits, and of a panel of keys.
+    /// Returns the number of tiles of a query's digits, which is also that of a panel of keys.
     fn key_tiles(&self) -> usize {
         self.channels.div_ceil(TILE_K)
     }
 
-    /// Makes the tile registers ready: sixteen rows, always.
+    /// Configures the tile registers, unless they already are. They always have sixteen rows.
     fn configure(&mut self) {
         if !self.configured {
-            // SAFETY: these kernels were given out because the machine has the instructions.
+            // SAFETY: these kernels are returned only if the machine has the instructions.
             unsafe { (self.of_keys.configure)(Shape::Wide) };
             self.configured = true;
         }
     }
 
-    /// Sums of sixteen rows' digits with the keys of two panels, from `row` on.
+    /// Multiplies the digits of sixteen rows, starting at `row`, with the keys of two panels.
     fn multiply_keys(&mut self, row: usize, panels: [*const u8; 2]) {
         let tiles = self.key_tiles();
         let digits = tiles * TILE_BYTES;
@@ -107,7 +110,7 @@ impl Int8Tiles {
             fresh: true,
             c: self.key_sums.as_mut_ptr(),
         };
-        // SAFETY: the digits' tiles, the panels and the sums are there; the registers are ready.
+        // SAFETY: the digits' tiles, the panels and the sums are valid; the registers are configured.
         unsafe { (self.of_keys.multiply)(&product) };
     }
 }
@@ -135,7 +138,7 @@ impl Products for Int8Tiles {
         let panel_bytes = self.key_tiles() * TILE_BYTES;
         let last = block.tokens.div_ceil(PANEL) - 1;
         for token in (0..block.tokens).step_by(KEY_TOKENS) {
-            // The last panel stands in for one that is missing.
+            // The last panel stands in for a missing one.
             let panels = [token / PANEL, last.min(token / PANEL + 1)];
             let panels = panels.map(|panel| keys[panel * panel_bytes..].as_ptr().cast());
             for row in (0..chunk.rows).step_by(TILE_ROWS) {
@@ -148,7 +151,7 @@ impl Products for Int8Tiles {
                     to: scores[row * KV_BLOCK_TOKENS + token..].as_mut_ptr(),
                     to_stride: KV_BLOCK_TOKENS,
                 };
-                // SAFETY: the sums were just made, scales and scores are those of a block.
+                // SAFETY: the sums were just computed; scales and scores are those of a block.
                 unsafe { (self.kernels.scores)(&sums) };
             }
             ahead.fetch();
@@ -185,7 +188,7 @@ impl Products for Int8Tiles {
                 unpack: Some(by.widen),
                 multiply: by.unit.multiply,
             },
-            // Sixteen rows, for which the registers are ready.
+            // A multiple of sixteen rows, for which the registers are configured.
             shape: Shape::of(chunk.rows.next_multiple_of(TILE_ROWS)),
             chunk,
             rows: &self.weights,

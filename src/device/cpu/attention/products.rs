@@ -1,4 +1,4 @@
-//! What attention asks of the kernels that multiply: the products of one block of the cache with a chunk of rows.
+//! The products that attention needs: one block of the cache with a chunk of rows.
 
 use std::fmt::Debug;
 
@@ -8,47 +8,48 @@ use crate::device::cpu::softmax::Weights;
 
 use super::sums::Strips;
 
-/// A block of the cache, as one KV head has it.
+/// One block of the cache for one KV head.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a> {
-    /// Its keys.
+    /// The keys.
     pub keys: Panels<'a>,
-    /// Its values.
+    /// The values.
     pub values: Panels<'a>,
-    /// Tokens of it that the item's last row sees, one at least.
+    /// Tokens of the block that the item's last row sees, at least one.
     pub tokens: usize,
 }
 
-/// Rows of an item that are done together, [`super::CHUNK_ROWS`] at most.
+/// Rows of an item that are processed together, at most [`super::CHUNK_ROWS`].
 #[derive(Debug, Clone, Copy)]
 pub struct Chunk {
-    /// The first of them, a multiple of [`super::CHUNK_ROWS`].
+    /// The first row, a multiple of [`super::CHUNK_ROWS`].
     pub first: usize,
-    /// How many.
+    /// Number of rows.
     pub rows: usize,
-    /// Rows of the item.
+    /// Number of rows in the item.
     pub of: usize,
 }
 
-/// A way to compute products of blocks, with a thread's working memory.
+/// An implementation of the products, with the workspace of a thread.
 pub trait Products: Debug + Send {
-    /// How the scores of a chunk of `rows` rows lie.
+    /// Returns the layout of the scores of a chunk of `rows` rows.
     fn score_strips(&self, rows: usize) -> Strips;
 
-    /// How the weighted values of such a chunk lie, `width` numbers a row.
+    /// Returns the layout of the weighted values of such a chunk, with `width` numbers per row.
     fn value_strips(&self, rows: usize, width: usize) -> Strips;
 
-    /// Takes a row's query, for the products to come.
+    /// Stores a row's query for the following products.
     fn take_query(&mut self, row: usize, query: &[f32]);
 
-    /// Scores of the block's tokens: the chunk's queries times keys. What stands behind the block's tokens has no meaning.
+    /// Computes the scores of the block's tokens: the chunk's queries times keys. Scores after the block's tokens are
+    /// unspecified.
     fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>);
 
-    /// Where the weights of a chunk's row go.
+    /// Returns the destination of the weights of a chunk's row.
     fn weights(&mut self, row: usize) -> Weights;
 
-    /// Adds the block's values, weighted, to the chunk's sums. The weights are where [`Self::weights`] said, or else in place of
-    /// the scores; they are zero behind a row's tokens, up to a whole tile.
+    /// Adds the weighted values of the block to the chunk's sums. The weights are where [`Self::weights`] directed
+    /// them, or in place of the scores. Weights after a row's tokens are zero, up to a whole tile.
     fn weigh(
         &mut self,
         block: &Block<'_>,
@@ -58,12 +59,12 @@ pub trait Products: Debug + Send {
         ahead: &mut Ahead<'_>,
     );
 
-    /// The item is done.
+    /// Ends the item.
     fn end(&mut self);
 }
 
-/// What will be read next, asked for little by little while there is something to compute: so memory is at work all the time,
-/// and what it can have under way at once is never exceeded for long.
+/// The data that is read next, prefetched in small shares during the computation. This keeps memory busy throughout and
+/// rarely exceeds the number of requests that it can have in flight.
 #[derive(Debug)]
 pub struct Ahead<'a> {
     rest: [&'a [u8]; 4],
@@ -71,7 +72,7 @@ pub struct Ahead<'a> {
 }
 
 impl<'a> Ahead<'a> {
-    /// A block, or nothing, in so many calls.
+    /// Prepares to prefetch a block, if there is one, in `calls` calls.
     pub fn new(block: Option<Block<'a>>, calls: usize) -> Self {
         let [keys, values] = block.map_or([[&[][..]; 2]; 2], |b| [b.keys.bytes(), b.values.bytes()]);
         let rest = [keys[0], keys[1], values[0], values[1]];
@@ -79,7 +80,7 @@ impl<'a> Ahead<'a> {
         Self { rest, share: all.div_ceil(calls).next_multiple_of(64) }
     }
 
-    /// Asks for a share.
+    /// Prefetches one share.
     #[inline]
     pub fn fetch(&mut self) {
         if let Some(rest) = self.rest.iter_mut().find(|rest| !rest.is_empty()) {

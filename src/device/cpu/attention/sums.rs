@@ -1,28 +1,28 @@
-//! Sums of attention's rows over part of their context.
+//! Sums of attention rows over part of their context.
 
 use crate::device::cpu::kernels::Kernels;
 use crate::device::cpu::softmax::RowState;
 
 use super::CHUNK_ROWS;
 
-/// How the numbers of a chunk's rows lie: cut into strips of `width` numbers, a strip of all rows after the other.
+/// The layout of a chunk's rows: split into strips of `width` numbers, one strip of all rows after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strips {
-    /// Rows that there is room for.
+    /// Number of rows with space in a strip.
     pub rows: usize,
-    /// Numbers of a strip.
+    /// Numbers per strip.
     pub width: usize,
 }
 
 impl Strips {
-    /// Numbers between strips of a row.
+    /// Returns the distance between strips of a row, in numbers.
     pub fn distance(self) -> usize {
         self.rows * self.width
     }
 }
 
-/// A chunk of rows of the softmax over part of a context, not yet divided by its total: the values weighted relative to the
-/// row's largest score, in strips, then each row's [`RowState`].
+/// The softmax of a chunk of rows over part of a context, before division by the total. It holds the values, weighted
+/// relative to the row's largest score, in strips, followed by each row's [`RowState`].
 #[derive(Debug)]
 pub struct Sums<'a> {
     values: &'a mut [f32],
@@ -31,45 +31,45 @@ pub struct Sums<'a> {
 }
 
 impl<'a> Sums<'a> {
-    /// Numbers that a chunk's sums take, for rows of `width` numbers.
+    /// Returns how many numbers a chunk's sums take, for rows of `width` numbers.
     pub fn numbers(width: usize) -> usize {
         CHUNK_ROWS * (width + 2)
     }
 
-    /// On the numbers of one chunk.
+    /// Creates sums on the numbers of one chunk.
     pub fn new(data: &'a mut [f32], strips: Strips) -> Self {
         let (values, states) = data.split_at_mut(data.len() - 2 * CHUNK_ROWS);
         Self { values, states: states.as_chunks_mut().0, strips }
     }
 
-    /// Nothing was summed yet.
+    /// Resets all rows to the empty state.
     pub fn clear(&mut self) {
         self.values.fill(0.0);
         (0..CHUNK_ROWS).for_each(|row| self.set_state(row, RowState::EMPTY));
     }
 
-    /// All weighted values.
+    /// Returns all weighted values.
     pub fn values(&mut self) -> &mut [f32] {
         self.values
     }
 
-    /// What is known of a row.
+    /// Returns the state of a row.
     pub fn state(&self, row: usize) -> RowState {
         let [max, total] = self.states[row];
         RowState { max, total }
     }
 
-    /// Sets what is known of a row.
+    /// Sets the state of a row.
     pub fn set_state(&mut self, row: usize, state: RowState) {
         self.states[row] = [state.max, state.total];
     }
 
-    /// Strips of a row: there is room for more where the chunk has few rows.
+    /// Returns the strips per row. A chunk of few rows has space for more.
     fn strips(&self) -> usize {
         self.values.len() / CHUNK_ROWS / self.strips.width
     }
 
-    /// A row's weighted values, strip by strip.
+    /// Returns a row's weighted values, strip by strip.
     pub fn row(&self, row: usize) -> impl Iterator<Item = &[f32]> {
         let Strips { width, .. } = self.strips;
         let strips = self.values.chunks_exact(self.strips.distance()).take(self.strips());
@@ -83,12 +83,12 @@ impl<'a> Sums<'a> {
         strips.map(move |strip| &mut strip[row * width..][..width])
     }
 
-    /// Multiplies a row's weighted values.
+    /// Multiplies a row's weighted values by `factor`.
     pub fn scale(&mut self, row: usize, factor: f32) {
         self.row_mut(row).flatten().for_each(|x| *x *= factor);
     }
 
-    /// Adds what the first `rows` rows have over the next part of their context.
+    /// Adds the sums of the first `rows` rows over the next part of their context.
     pub fn merge(&mut self, rows: usize, next: &Sums<'_>, kernels: &Kernels) {
         for row in 0..rows {
             let (before, other) = (self.state(row), next.state(row));
@@ -97,7 +97,7 @@ impl<'a> Sums<'a> {
             let (a, b) = unsafe { ((kernels.decay)(before.max, max), (kernels.decay)(other.max, max)) };
             self.set_state(row, RowState { max, total: before.total * a + other.total * b });
             for (values, next) in self.row_mut(row).zip(next.row(row)) {
-                // SAFETY: as many numbers on both sides, a multiple of sixteen.
+                // SAFETY: both sides have the same number of numbers, a multiple of sixteen.
                 unsafe { (kernels.mix)(values.as_mut_ptr(), a, next.as_ptr(), b, values.len()) };
             }
         }

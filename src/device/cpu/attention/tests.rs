@@ -1,4 +1,4 @@
-//! Attention, right and the same bits however the work is cut, in both families of kernels.
+//! Tests that attention is correct, and gives the same bits however the work is split, in both kernel families.
 
 use proptest::prelude::*;
 
@@ -7,12 +7,12 @@ use crate::device::{
     AttentionShape, DType, Device, KV_BLOCK_TOKENS, KvForm, KvShape, Precision, SequenceView,
 };
 
-/// A whole run, a whole block and a part of one.
+/// A whole run, a whole block and part of a block.
 const LONG: usize = super::RUN_TOKENS + 150;
-/// Two whole runs, a whole block and a part of one.
+/// Two whole runs, a whole block and part of a block.
 const LONGER: usize = LONG + super::RUN_TOKENS;
 
-/// How attention is to be computed.
+/// The configuration of a test.
 #[derive(Debug, Clone, Copy)]
 struct Setup {
     set: InstructionSet,
@@ -21,9 +21,9 @@ struct Setup {
     threads: usize,
 }
 
-/// Three heads to a KV head, and channels that fill no tile.
+/// Three heads per KV head, and channels that do not fill a tile.
 const SMALL: AttentionShape = AttentionShape { heads: 6, kv_heads: 2, channels: 20 };
-/// The same with half of the work, for the twin of the tiles.
+/// The same with half the work, for the twin of the tiles.
 const ONE_GROUP: AttentionShape = AttentionShape { heads: 3, kv_heads: 1, ..SMALL };
 
 impl Setup {
@@ -35,12 +35,13 @@ impl Setup {
         self.shape.heads * self.shape.channels
     }
 
-    /// Numbers of a `[q | k | v]` row.
+    /// Returns the width of a `[q | k | v]` row.
     fn width(self) -> usize {
         self.q_width() + 2 * self.shape.kv_heads * self.shape.channels
     }
 
-    /// `[q | k | v]` rows of a sequence in the type, with scores large enough that weights differ by orders of magnitude.
+    /// Generates `[q | k | v]` rows of a sequence in the type. The scores are large enough for weights to differ by
+    /// orders of magnitude.
     fn rows(self, seed: u64, tokens: usize) -> Vec<f32> {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let mut next = || {
@@ -53,14 +54,14 @@ impl Setup {
     }
 }
 
-/// A sequence of the batch: its rows, and how many of them are fed step by step.
+/// A sequence of the batch: its rows, and how many of them each step feeds.
 #[derive(Debug, Clone, Copy)]
 struct Fed<'a> {
     rows: &'a [f32],
     steps: &'a [usize],
 }
 
-/// A device and a cache with room for some sequences.
+/// A device and a cache with space for some sequences.
 struct Bench {
     setup: Setup,
     cpu: Cpu,
@@ -89,7 +90,8 @@ impl Bench {
         Self { setup, cpu, cache, qkv, out, blocks }
     }
 
-    /// Feeds sequences side by side, a step each at a time; what attention gives for every row of each.
+    /// Feeds the sequences side by side, one step of each at a time. Returns the attention output for every row of each
+    /// sequence.
     fn attend(&mut self, fed: &[Fed<'_>]) -> Vec<Vec<f32>> {
         let (width, q_width) = (self.setup.width(), self.setup.q_width());
         // The last sequence's blocks come first.
@@ -122,7 +124,7 @@ impl Bench {
     }
 }
 
-/// What attention gives for every row of each sequence.
+/// Returns the attention output for every row of each sequence.
 fn attend(setup: Setup, fed: &[Fed<'_>]) -> Vec<Vec<f32>> {
     let longest = fed.iter().map(|f| f.steps.iter().sum()).max().unwrap_or(0);
     Bench::new(setup, fed.len(), longest).attend(fed)
@@ -132,12 +134,12 @@ fn bits(rows: &[f32]) -> Vec<u32> {
     rows.iter().map(|x| x.to_bits()).collect()
 }
 
-/// The sets that this machine has, of both families.
+/// Returns this machine's instruction sets, of both families.
 fn sets() -> Vec<InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.available()).collect()
 }
 
-/// Numbers as the cache gives them back.
+/// Returns the numbers as the cache reproduces them.
 fn cached(precision: Precision, row: &[f32]) -> Vec<f64> {
     let scale = row.iter().fold(0.0f32, |max, x| max.max(x.abs())) / 127.0;
     let of = |x: &f32| match precision.kv {
@@ -147,7 +149,7 @@ fn cached(precision: Precision, row: &[f32]) -> Vec<f64> {
     row.iter().map(|x| f64::from(of(x))).collect()
 }
 
-/// One head of one token by the formula in f64, and how far from it each number may be.
+/// Computes one head of one token by the formula in f64, with the permitted error of each number.
 fn formula(setup: Setup, rows: &[f32], token: usize, head: usize) -> Vec<(f64, f64)> {
     let (AttentionShape { heads, kv_heads, channels }, dtype) = (setup.shape, setup.precision.dtype);
     let at = |t: usize, column: usize| &rows[t * setup.width() + column..][..channels];
@@ -165,27 +167,27 @@ fn formula(setup: Setup, rows: &[f32], token: usize, head: usize) -> Vec<(f64, f
     let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
     let total: f64 = weights.iter().sum();
 
-    // A sum of k products rounds less than k + 40 times in either family: the vector kernels once a product, tiles 32 numbers
-    // and then at most four times for each of them. Where fp16 is cut into parts, low by low is left out ([`super::tiles`]).
+    // A sum of k products has fewer than k + 40 roundings in either family. The vector kernels round once per product.
+    // Tiles round 32 numbers, and then at most four times per tile. fp16 parts leave out low by low ([`super::tiles`]).
     let rounding = f64::from(f32::EPSILON);
-    // Tiles of integers keep as much of a weight times its value's scale. Their queries are off by half a step and a little, a step
-    // being 1 / 32,639 of the row's largest; their sums are exact.
+    // Integer tiles keep as much of a weight times its value's scale. The error of their queries is slightly more than
+    // half a step, and a step is 1 / 32,639 of the row's largest number. Their sums are exact.
     let tiles = setup.set.has_tiles() && dtype != DType::Fp32;
     let integers = tiles && setup.precision.kv == KvForm::Int8;
     let cut = if integers || tiles && dtype == DType::Fp16 { 2f64.powi(-16) } else { 0.0 };
     let of_sum = |k: usize| (k + 40) as f64 * rounding + cut;
     let step = query.iter().fold(0.0, |max: f64, q| max.max(q.abs())) / 32_639.0;
     let of_query = if integers { 0.504 * step } else { 0.0 };
-    // A score: its sum, the scale and the product with it, the difference to the maximum.
+    // Errors of a score: its sum, the scale and the product with it, the difference from the maximum.
     let score_error = |key: &Vec<f64>| {
         let of_key = of_query * key.iter().map(|k| k.abs()).sum::<f64>();
         (of_sum(channels) * size(key) + of_key) / root + 6.0 * rounding * max.abs()
     };
     let worst = keys.iter().map(score_error).fold(0.0, f64::max);
-    // A weight: the scores' errors, its exponential, the changes of the maximum, a block and a run at a time.
+    // Errors of a weight: the scores, the exponential, and the changes of the maximum, one block and one run at a time.
     let changes = (4 + 3 * token / KV_BLOCK_TOKENS) as f64;
     let of_weight = (2.0 * worst).exp_m1() + changes * 4.0 * rounding;
-    // Rounding to the type, which fp16 does in steps of 2^-24 at its lower end.
+    // Rounding to the type. Near its lower end, fp16 has steps of 2^-24.
     let (of_type, least) = match dtype {
         DType::Fp32 => (rounding, 0.0),
         DType::Fp16 => (2f64.powi(-11), 2f64.powi(-25)),
@@ -196,7 +198,7 @@ fn formula(setup: Setup, rows: &[f32], token: usize, head: usize) -> Vec<(f64, f
         let exact = terms().sum::<f64>() / total;
         let sizes = terms().map(f64::abs).sum::<f64>() / total;
         let heights = values.iter().map(|v| v[c].abs()).sum::<f64>() / total;
-        // Above, below the line, and the quotient's.
+        // Errors of the numerator, the denominator and the quotient.
         let above = sizes * (of_weight + of_type + of_sum(token + 1)) + least * heights;
         let below = exact.abs() * (of_weight + of_sum(token + 1));
         (exact, 1.01 * (above + below) + exact.abs() * (of_type + rounding) + least)
@@ -204,7 +206,7 @@ fn formula(setup: Setup, rows: &[f32], token: usize, head: usize) -> Vec<(f64, f
     (0..channels).map(value).collect()
 }
 
-/// Holds every head of some tokens to the formula.
+/// Checks every head of some tokens against the formula.
 fn check(setup: Setup, rows: &[f32], ours: &[f32], tokens: &[usize]) -> Result<(), TestCaseError> {
     for &token in tokens {
         for head in 0..setup.shape.heads {
@@ -238,7 +240,7 @@ fn contexts_of_several_runs_give_what_the_formula_says() {
         let shape = if set.has_tiles() { ONE_GROUP } else { SMALL };
         let setup = Setup { shape, ..Setup::new(set, precision) };
         let rows = setup.rows(1, tokens);
-        // Most rows one way, the others by threads that share runs.
+        // Most rows in one step, the others by threads that split runs.
         let steps = [tokens - 2, 1, 1];
         let ours = attend(setup, &[Fed { rows: &rows, steps: &steps }]).remove(0);
         check(setup, &rows, &ours, &[0, 1, 127, 128, 511, 512, 639, 640, tokens - 2, tokens - 1]).unwrap();
@@ -251,7 +253,7 @@ fn precision() -> impl Strategy<Value = Precision> {
     (dtype, kv).prop_map(|(dtype, kv)| Precision { kv, ..dtype.into() })
 }
 
-/// Few and many rows to a token, more than a chunk too; channels that fill tiles, and that do not.
+/// Few and many rows per token, including more than a chunk; channels that fill tiles and channels that do not.
 fn shape() -> impl Strategy<Value = AttentionShape> {
     let heads = prop::sample::select(vec![(4, 4), (6, 2), (16, 1), (20, 1), (40, 1)]);
     let channels = prop::sample::select(vec![1, 12, 20, 32, 64, 80, 128]);
@@ -261,7 +263,7 @@ fn shape() -> impl Strategy<Value = AttentionShape> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// Each number is what the formula says, within what the roundings on the way allow.
+    /// Every number equals the formula, within the permitted roundings.
     #[test]
     fn ragged_batches_give_what_the_formula_says(
         precision in precision(), shape in shape(), tiles: bool, threads in 1usize..4, seed: u64,
@@ -278,7 +280,7 @@ proptest! {
         }
     }
 
-    /// The tile registers, where there are any, and their twin give the same bits; so do all the vector kernels.
+    /// The tile registers, if present, and their twin give the same bits. So do all vector kernels.
     #[test]
     fn sets_of_a_family_agree(
         precision in precision(), shape in shape(), seed: u64, tokens in 1usize..140, chunk in 1usize..90,
@@ -311,9 +313,9 @@ fn threads_chunks_and_company_do_not_move_a_bit() {
         let (mine, other) = (setup.rows(2, tokens), setup.rows(3, tokens));
         let whole = Setup { threads: 1, ..setup };
         let expected = bits(&attend(whole, &[Fed { rows: &mine, steps: &[tokens] }]).remove(0));
-        // Single tokens at the end, so that there are few items and their runs are shared.
+        // Single tokens at the end, so that there are few items and their runs are split.
         let cut = [tokens - 200, 61, 100, 30, 3, 1, 1, 1, 1, 1, 1];
-        // Among sixteen threads items are a token or few each.
+        // With sixteen threads, items have one or few tokens.
         let setup = Setup { threads: 16, ..setup };
         let alone = attend(setup, &[Fed { rows: &mine, steps: &cut }]).remove(0);
         assert!(bits(&alone) == expected, "{setup:?}");
@@ -324,7 +326,7 @@ fn threads_chunks_and_company_do_not_move_a_bit() {
     }
 }
 
-/// Rows of many heads come in several chunks, of which the last is narrow.
+/// The rows of many heads form several chunks, and the last one is narrow.
 #[test]
 fn chunks_of_rows_do_not_know_of_each_other() {
     const CHANNELS: usize = 40;
@@ -349,7 +351,7 @@ fn chunks_of_rows_do_not_know_of_each_other() {
     }
 }
 
-/// Blocks keep what sequences before have left in them: nothing of it reaches those who come after.
+/// Blocks keep the data of earlier sequences, which must not affect later ones.
 #[test]
 fn what_a_block_held_before_reaches_nobody() {
     for set in sets() {
@@ -373,7 +375,7 @@ fn what_a_block_held_before_reaches_nobody() {
     }
 }
 
-/// A key or a value that is spoilt makes the results of those who see it none, and of nobody else.
+/// A non-finite key or value makes the results of the rows that see it NaN, and affects no other row.
 #[test]
 fn integers_that_are_spoilt_are_seen_by_those_who_see_the_token() {
     const TOKENS: usize = 60;
@@ -387,7 +389,7 @@ fn integers_that_are_spoilt_are_seen_by_those_who_see_the_token() {
             let mut rows = clean.clone();
             rows[token * setup.width() + setup.q_width() + channel] = f32::INFINITY;
             let ours = of(&rows);
-            // The first KV head's channel: the first half of the heads.
+            // The channel belongs to the first KV head, so to the first half of the heads.
             for (i, (x, expected)) in ours.iter().zip(&expected).enumerate() {
                 let sees = i / setup.q_width() >= token && i % setup.q_width() < setup.q_width() / 2;
                 let right = if sees { x.is_nan() } else { x.to_bits() == expected.to_bits() };

@@ -1,11 +1,14 @@
-//! A block's products by tiles.
+//! Products of one block with tiles.
 //!
-//! Counted for a chunk of 32 rows and a block of 128 tokens by 128 channels in bf16: 32 steps of 32 by 32 by 32 at 64 cycles are
-//! 2,048; each step reads 4 KiB of tiles, half of them from L2, which gives 48 bytes a cycle and is asked for 32. The softmax
-//! between the two products takes twice as long. In fp16 the steps are three times as many, and a block is cut into parts at some
-//! 8 cycles a line, 8,000 in all: hence items of several chunks, which share it. One token of sixteen heads takes 1,024 cycles
-//! for its products in bf16 and 3,072 in fp16, beside some 3,000 for softmax and packing, where memory takes 13,000 for the
-//! block's 64 KiB: bf16 waits for memory, fp16 is at about the same speed.
+//! The cycle counts are for a block of 128 tokens by 128 channels. A chunk of 32 rows takes 32 steps of 32 by 32 by 32.
+//! In bf16 a step takes 64 cycles, 2,048 in all. Each step reads 4 KiB of tiles, half of them from L2, which delivers
+//! 48 bytes per cycle and must deliver 32. The softmax between the two products takes twice as long. In fp16 there are
+//! three times as many steps. Splitting a block into parts takes some 8 cycles per line, 8,000 in all. Items therefore
+//! have several chunks, which share it.
+//!
+//! For one token of sixteen heads, the products take 1,024 cycles in bf16 and 3,072 in fp16. Softmax and packing take
+//! some 3,000 cycles. Memory takes 13,000 cycles for the block's 64 KiB. So bf16 waits for memory, and fp16 runs at
+//! about the same speed as memory.
 
 use crate::device::cpu::buffer::Buffer;
 use crate::device::cpu::kernels::PANEL;
@@ -17,30 +20,30 @@ use super::products::{Ahead, Block, Chunk, Products};
 use super::sums::Strips;
 use super::{CHUNK_ROWS, WHAT};
 
-/// Tiles of a block's tokens.
+/// Tiles per block along the tokens.
 pub const TOKEN_TILES: usize = KV_BLOCK_TOKENS / TILE_DEPTH;
 
-/// The tiles, and the working memory of a thread.
+/// The tile kernels, with the workspace of a thread.
 #[derive(Debug)]
 pub struct Tiles {
     tiles: TileKernels,
     channels: usize,
     /// Queries of an item, in blocks of sixteen rows.
     queries: Buffer<u8>,
-    /// Softmax weights of a chunk, likewise, as they are stored.
+    /// Softmax weights of a chunk in the stored type, in blocks of sixteen rows.
     weights: Buffer<u8>,
-    /// The same, cut into parts.
+    /// Softmax weights of a chunk, split into parts.
     weight_parts: Buffer<u8>,
-    /// Keys of a block, cut into parts.
+    /// Keys of a block, split into parts.
     keys: Buffer<u8>,
-    /// Values of a block, cut into parts.
+    /// Values of a block, split into parts.
     values: Buffer<u8>,
-    /// The shape that the tile registers are ready for.
+    /// The shape for which the tile registers are configured.
     configured: Option<Shape>,
 }
 
 impl Tiles {
-    /// For items of so many rows.
+    /// Allocates the workspace for items of `rows` rows.
     pub fn new(shape: AttentionShape, rows: usize, tiles: &TileKernels) -> Result<Self, DeviceError> {
         let depth = shape.channels.div_ceil(TILE_DEPTH);
         let blocks = rows.next_multiple_of(CHUNK_ROWS) / TILE_ROWS;
@@ -58,16 +61,16 @@ impl Tiles {
         })
     }
 
-    /// Bytes of so many tiles of numbers.
+    /// Returns the size of `tiles` tiles with their parts, in bytes.
     fn bytes(&self, tiles: usize) -> usize {
         tiles * self.tiles.parts * TILE_BYTES
     }
 
-    /// Makes the tile registers ready for a chunk.
+    /// Configures the tile registers for a chunk, unless they already are.
     fn configure(&mut self, chunk: Chunk) -> Shape {
         let shape = Shape::of(chunk.rows);
         if self.configured != Some(shape) {
-            // SAFETY: these kernels were given out because the machine has the instructions.
+            // SAFETY: these kernels are returned only if the machine has the instructions.
             unsafe { (self.tiles.unit.configure)(shape) };
             self.configured = Some(shape);
         }
@@ -75,7 +78,7 @@ impl Tiles {
     }
 }
 
-/// Sums of a product of that shape: rows, and columns.
+/// Returns the layout of a product's sums.
 pub fn sums_of(shape: Shape) -> Strips {
     Strips { rows: shape.rows(), width: shape.panels() * PANEL }
 }
@@ -113,7 +116,7 @@ impl Products for Tiles {
     }
 
     fn weights(&mut self, row: usize) -> Weights {
-        // Tiles of a block of sixteen rows follow on each other, a row of a tile being 64 bytes.
+        // The tiles of a block of sixteen rows are contiguous. A tile row has 64 bytes.
         let at = row / TILE_ROWS * TOKEN_TILES * TILE_BYTES + row % TILE_ROWS * (TILE_BYTES / TILE_ROWS);
         Weights::Tiles { first: self.weights[at..].as_mut_ptr(), stride: TILE_BYTES }
     }
@@ -129,7 +132,7 @@ impl Products for Tiles {
         let shape = self.configure(chunk);
         if let Some(split) = self.tiles.split {
             let tiles = chunk.rows.div_ceil(TILE_ROWS) * TOKEN_TILES;
-            // SAFETY: so many tiles in, as many of each part out.
+            // SAFETY: `tiles` tiles in, the same number of each part out.
             unsafe { split(self.weights.as_ptr(), tiles, self.weight_parts.as_mut_ptr()) };
         }
         let product = Product {
@@ -152,23 +155,23 @@ impl Products for Tiles {
     }
 }
 
-/// How rows are multiplied with panels of some form.
+/// How rows are multiplied with panels of a given form.
 #[derive(Debug, Clone, Copy)]
 pub struct Arithmetic {
-    /// Tiles that make one of a block of rows.
+    /// Tiles per tile of rows: the parts of the numbers.
     pub row_parts: usize,
-    /// Tiles that make one of a panel.
+    /// Tiles per tile of a panel: the parts of the numbers.
     pub panel_parts: usize,
-    /// Bytes of a panel's tile as it is stored.
+    /// Size of a stored panel tile in bytes.
     pub stored_bytes: usize,
-    /// Makes the tiles that are multiplied of these; `None` where they are multiplied as they are.
+    /// Converts stored tiles to the tiles that are multiplied; `None` if they are multiplied as stored.
     pub unpack: Option<Split>,
-    /// The product.
+    /// The product function.
     pub multiply: unsafe fn(&TileProduct),
 }
 
 impl Arithmetic {
-    /// Panels in the device's type.
+    /// Returns the arithmetic for panels in the device's type.
     fn of_type(tiles: &TileKernels) -> Self {
         Self {
             row_parts: tiles.parts,
@@ -180,28 +183,28 @@ impl Arithmetic {
     }
 }
 
-/// A chunk's rows by the panels of a block.
+/// A product of a chunk's rows with the panels of a block.
 pub struct Product<'a> {
-    /// How they are multiplied.
+    /// How the rows are multiplied.
     pub by: Arithmetic,
-    /// The shape that the tile registers are ready for.
+    /// The shape for which the tile registers are configured.
     pub shape: Shape,
-    /// Which rows of an item they are.
+    /// The chunk of the item's rows.
     pub chunk: Chunk,
-    /// Blocks of sixteen rows, each of [`Self::depth`] tiles.
+    /// Blocks of sixteen rows, with [`Self::depth`] tiles each.
     pub rows: &'a [u8],
-    /// Panels, each of [`Self::depth`] tiles.
+    /// Panels, with [`Self::depth`] tiles each.
     pub stored: &'a [u8],
-    /// Tiles of a panel.
+    /// Tiles per panel.
     pub depth: usize,
-    /// Tiles of it that are multiplied.
+    /// Tiles per panel that are multiplied.
     pub used: usize,
-    /// Panels that are multiplied.
+    /// Number of panels that are multiplied.
     pub panels: usize,
 }
 
 impl Product<'_> {
-    /// Adds it to `c`, or to zero if that is to be `fresh`; `unpacked` has room for the panels as they are multiplied.
+    /// Adds the product to `c`, or to zero if `fresh`. `unpacked` has space for the converted panels.
     pub fn add_to(&self, c: &mut [f32], fresh: bool, unpacked: &mut [u8], ahead: &mut Ahead<'_>) {
         let strips = sums_of(self.shape);
         let group = strips.width / PANEL;
@@ -211,13 +214,13 @@ impl Product<'_> {
         for (i, c) in groups.enumerate() {
             let b = self.group(i, group, unpacked);
             let product = TileProduct { shape: self.shape, a, b, tiles: self.used, fresh, c: c.as_mut_ptr() };
-            // SAFETY: blocks, panels and sums hold the shape, for which the registers are ready.
+            // SAFETY: blocks, panels and sums hold the shape, for which the registers are configured.
             unsafe { (self.by.multiply)(&product) };
             ahead.fetch();
         }
     }
 
-    /// The panels of group `index`; the last panel stands in for those that are missing.
+    /// Returns the panels of group `index`. The last panel stands in for missing ones.
     fn group(&self, index: usize, group: usize, unpacked: &mut [u8]) -> [*const u8; 4] {
         let mut out = [std::ptr::null(); 4];
         let panels = (index * group..self.panels).take(group);
@@ -227,8 +230,8 @@ impl Product<'_> {
         out
     }
 
-    /// A panel as it is multiplied. Where it has to be unpacked, the first chunk of an item does that for all; if there is no
-    /// other, the panels of all groups have the same places, which stay in L1.
+    /// Returns a panel in the form that is multiplied. If it must be converted, the item's first chunk does so for all
+    /// chunks. With only one chunk, the panels of all groups share the same space, which stays in L1.
     fn panel(&self, panel: usize, place: usize, unpacked: &mut [u8]) -> *const u8 {
         let bytes = self.by.stored_bytes;
         let stored = &self.stored[panel * self.depth * bytes..][..self.used * bytes];
@@ -237,7 +240,7 @@ impl Product<'_> {
         let bytes = self.by.panel_parts * TILE_BYTES;
         let unpacked = &mut unpacked[place * self.depth * bytes..][..self.used * bytes];
         if self.chunk.first == 0 {
-            // SAFETY: so many tiles in, as many of each part out.
+            // SAFETY: `used` tiles in, the same number of each part out.
             unsafe { unpack(stored.as_ptr(), self.used, unpacked.as_mut_ptr()) };
         }
         unpacked.as_ptr()

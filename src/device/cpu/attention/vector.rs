@@ -1,4 +1,4 @@
-//! A block's products by the vector kernels.
+//! Products of one block with the vector kernels.
 
 use crate::device::cpu::buffer::Buffer;
 use crate::device::cpu::gemm::Product;
@@ -12,19 +12,19 @@ use super::products::{Ahead, Block, Chunk, Products};
 use super::sums::Strips;
 use super::{CHUNK_ROWS, WHAT, values_width};
 
-/// The vector GEMM, and the working memory of a thread.
+/// The vector GEMM, with the workspace of a thread.
 #[derive(Debug)]
 pub struct Vector {
     kernels: Kernels,
     int8: Int8Kernels,
     channels: usize,
     queries: Buffer<f32>,
-    /// Keys, then values, that are stored as integers, as numbers.
+    /// Dequantised keys, then values, of an int8 cache.
     wide: Buffer<f32>,
 }
 
 impl Vector {
-    /// For items of so many rows.
+    /// Allocates the workspace for items of `rows` rows.
     pub fn new(
         shape: AttentionShape,
         rows: usize,

@@ -5,7 +5,7 @@ use crate::device::cpu::amx::products::{tile_ahead, tile_loop, tile_product};
 use crate::device::cpu::tiles::amx::unit;
 use crate::device::cpu::tiles::{Shape, TileProduct, TileUnit};
 
-/// This machine can run [`UNIT`].
+/// Returns whether this machine can run [`UNIT`].
 pub fn available() -> bool {
     amx::found().is_ok_and(|amx| amx.int8)
 }
@@ -19,6 +19,6 @@ unsafe fn multiply(t: &TileProduct<i32>) {
     if t.tiles == 0 {
         return;
     }
-    // SAFETY: the tiles are configured for the shape, whose rows, panels and sums are there.
+    // SAFETY: the tiles are configured for the shape, and its rows, panels and sums are valid.
     unsafe { tile_product!(t, "tdpbssd") }
 }

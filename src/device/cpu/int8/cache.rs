@@ -1,48 +1,51 @@
-//! What an int8 KV cache asks of vectors, beside the quantisation of its keys and values.
+//! The vector operations of an int8 KV cache, other than the quantisation of its keys and values.
 //!
-//! Where tiles multiply the keys, queries are integers, too, of two digits: `q = 256 high + low`, both digits within eight
-//! bits, by one scale a row. A digit's sums are exact, and so is what the two give together until it is rounded to fp32.
-//! A query's number is off by half a step and `2^-8` of one, steps being `2^-15` of the row's largest. fp16 has rounded that
-//! largest 16 times as coarsely or more, and a key's number is a whole number of steps of `2^-7` of its token's largest: what a
-//! score's error from its key is, that from its query is some hundredth of.
+//! If tiles multiply the keys, queries are integers too, with two digits: `q = 256 high + low`. Both digits are 8-bit,
+//! with one scale per row. The sums of each digit are exact, and so is their combination until it is rounded to fp32.
+//!
+//! The error of a query number is at most half a step and `2^-8` of a step; a step is about `2^-15` of the row's
+//! largest number. The fp16 rounding of that largest number was at least 16 times as coarse. A key number is a whole
+//! number of steps of `2^-7` of its token's largest number. The score error from the query is therefore about a
+//! hundredth of that from the key.
 
 use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::tiles::{TILE_BYTES, TILE_ROWS};
 
 use super::kernels::{TILE_K, largest};
 
-/// What a high digit is worth.
+/// The weight of the high digit.
 const BASE: f32 = 256.0;
-/// The largest number of two digits of either sign: 127 and 127.
+/// The largest number with two signed digits: 127 and 127.
 const MOST: f32 = 127.0 * BASE + 127.0;
 
-/// Tokens of a [`KeySums`].
+/// Number of tokens in a [`KeySums`].
 pub const KEY_TOKENS: usize = 2 * PANEL;
 
-/// Sums of the digits of sixteen queries with the keys of 32 tokens, and what becomes of them: `(256 high + low) * query * key`,
-/// each step rounded to fp32.
+/// The sums of the digits of sixteen queries with the keys of 32 tokens, and the data for the scores. A score is
+/// `(256 high + low) * query * key`, each step rounded to fp32.
 #[derive(Debug, Clone, Copy)]
 pub struct KeySums {
-    /// `[2][16][32]`: the high digits' sums, the low digits'.
+    /// Sums `[2][16][32]`: of the high digits, then of the low digits.
     pub sums: *const i32,
-    /// Rows in use.
+    /// Number of rows in use.
     pub rows: usize,
-    /// A scale for each row.
+    /// One scale per row.
     pub queries: *const f32,
-    /// A scale for each token.
+    /// One scale per token.
     pub keys: *const f32,
-    /// The first row's scores.
+    /// The scores of the first row.
     pub to: *mut f32,
-    /// Numbers between rows of scores.
+    /// Distance between rows of scores, in numbers.
     pub to_stride: usize,
 }
 
-/// Writes a query's digits into a row of tiles, zeros behind them in the last, and gives its scale: `(x, high, distance)`, where
-/// the row's pieces of [`TILE_K`] digits lie a tile apart and its low digits `distance` behind the high. A query with a number
-/// that is none, or infinite, has the scale NaN and zeros, one too small to be divided by a normal scale zero and zeros.
+/// Writes a query's digits to a row of tiles, pads the last tile with zeros, and returns the scale: `(x, high,
+/// distance)`. The row's pieces of [`TILE_K`] digits are one tile apart. The low digits are `distance` after the high
+/// ones. A query with NaN or infinity gets the scale NaN and zero digits. A query too small for a normal scale gets the
+/// scale zero and zero digits.
 ///
 /// # Safety
-/// There is room for the digits of so many whole tiles.
+/// There must be space for the digits, in whole tiles.
 #[inline(always)]
 pub unsafe fn query(x: &[f32], high: *mut i8, distance: usize) -> f32 {
     let scale = largest(x) / MOST;
@@ -64,25 +67,25 @@ pub unsafe fn query(x: &[f32], high: *mut i8, distance: usize) -> f32 {
     if usable || scale.is_nan() { scale } else { 0.0 }
 }
 
-/// High and low digits of finite numbers that are at most [`MOST`] times the scale.
+/// Returns the high and low digits of finite numbers that are at most [`MOST`] times the scale.
 #[inline(always)]
 fn digits_of(x: &[f32; TILE_K], inverse: f32) -> [[i8; TILE_K]; 2] {
     let mut digits = [[0; TILE_K]; 2];
     for (i, x) in x.iter().enumerate() {
         let whole = (x * inverse).round_ties_even().clamp(-MOST, MOST);
-        // SAFETY: a whole number within `MOST`; x is finite and the inverse, too.
+        // SAFETY: an integer within `MOST`; x and the inverse are finite.
         let whole = unsafe { whole.to_int_unchecked::<i32>() };
-        // The low digit is the number's last eight bits with their sign, the high one what is left.
+        // The low digit is the number's last eight bits as a signed number; the high digit is the rest.
         digits[0][i] = ((whole + 128) >> 8) as i8;
         digits[1][i] = whole as i8;
     }
     digits
 }
 
-/// [`KeySums`] to scores.
+/// Converts [`KeySums`] to scores.
 ///
 /// # Safety
-/// Sums, scales and scores are there.
+/// Sums, scales and scores must be valid for the shapes of [`KeySums`].
 #[inline(always)]
 pub unsafe fn scores(t: &KeySums) {
     type Sixteen<T> = [T; PANEL];
@@ -97,7 +100,7 @@ pub unsafe fn scores(t: &KeySums) {
                     t.sums.add(at).cast::<Sixteen<i32>>().read_unaligned()
                 };
                 let (high, low) = (of_digit(0), of_digit(1));
-                // A power of two times a number is exact: fused or not, this rounds once.
+                // A power of two times a number is exact, so this rounds once, fused or not.
                 let scores: Sixteen<f32> =
                     std::array::from_fn(|i| (high[i] as f32).mul_add(BASE, low[i] as f32) * query * keys[i]);
                 t.to.add(row * t.to_stride + first).cast::<Sixteen<f32>>().write_unaligned(scores);
@@ -106,7 +109,7 @@ pub unsafe fn scores(t: &KeySums) {
     }
 }
 
-/// A panel `[rows][16]` of integers to numbers, with a scale for each of the sixteen columns.
+/// Dequantises a panel `[rows][16]` of integers, with one scale per column.
 #[inline(always)]
 pub fn widen_columns(q: &[i8], scales: &[f32], out: &mut [f32]) {
     let (scales, _) = scales.as_chunks::<PANEL>();
@@ -116,7 +119,7 @@ pub fn widen_columns(q: &[i8], scales: &[f32], out: &mut [f32]) {
     }
 }
 
-/// The same with a scale for each row.
+/// Dequantises a panel `[rows][16]` of integers, with one scale per row.
 #[inline(always)]
 pub fn widen_rows(q: &[i8], scales: &[f32], out: &mut [f32]) {
     let rows = q.as_chunks::<PANEL>().0.iter().zip(out.as_chunks_mut::<PANEL>().0);
@@ -137,7 +140,8 @@ mod tests {
         InstructionSet::ALL.into_iter().filter(|set| set.available()).map(Int8Kernels::of)
     }
 
-    /// A query's scale, and its digits in whole tiles: row `row` of a block of sixteen, the others left alone.
+    /// Returns a query's scale and its digits in whole tiles: row `row` of a block of sixteen. Checks that other rows
+    /// stay unchanged.
     fn digits(kernels: &Int8Kernels, x: &[f32], row: usize) -> (f32, [Vec<i8>; 2]) {
         let distance = x.len().div_ceil(TILE_K) * TILE_BYTES;
         let mut block = vec![99; 2 * distance];
@@ -153,7 +157,8 @@ mod tests {
     }
 
     proptest! {
-        /// Two digits are a number to half a step and what the quotient's own rounding adds; zeros follow; every set gives the same.
+        /// Two digits represent a number to half a step plus the rounding of the quotient. Zeros follow. Every set
+        /// gives the same.
         #[test]
         fn queries_are_numbers_of_two_digits(
             x in prop::collection::vec(prop_oneof![4 => -1f32..1.0, 1 => Just(0.0), 1 => Just(-1.0)], 1..150),
@@ -173,7 +178,7 @@ mod tests {
             }
         }
 
-        /// Scores are what the formula says on every set, and go nowhere else.
+        /// Scores equal the formula on every set, and nothing else is written.
         #[test]
         fn sums_of_digits_become_scores(
             sums in prop::collection::vec(-3_000_000i32..3_000_000, 2 * TILE_ROWS * KEY_TOKENS), rows in 1..=TILE_ROWS,
@@ -190,7 +195,7 @@ mod tests {
                     to: scores.as_mut_ptr(),
                     to_stride: 40,
                 };
-                // SAFETY: the set is available; sums, scales and scores are there.
+                // SAFETY: the set is available; sums, scales and scores are valid.
                 unsafe { (kernels.scores)(&t) };
                 for (i, score) in scores.iter().enumerate() {
                     let (row, token) = (i / 40, i % 40);
@@ -206,7 +211,8 @@ mod tests {
         }
     }
 
-    /// A query that is spoilt is known by its scale; one of zeros, or of numbers that no normal scale divides, is zero.
+    /// A query with NaN or infinity has the scale NaN. One of zeros, or of numbers too small for a normal scale, has
+    /// the scale zero.
     #[test]
     fn queries_without_a_scale_are_zeros() {
         for kernels in all() {

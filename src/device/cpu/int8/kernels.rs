@@ -1,7 +1,7 @@
-//! The integer kernels of vectors and their portable twins.
+//! The integer vector kernels and their portable twins.
 //!
-//! Panels of sixteen output columns lie as `[k/4][16][4]`, `k` padded with zeros to a multiple of 64: four numbers of a column
-//! are one 32-bit lane of `vpdpbusd`, and 64 of `k` are one AMX tile of sixteen rows of 64 bytes.
+//! Panels of sixteen output columns are stored as `[k/4][16][4]`, with `k` padded by zeros to a multiple of 64. Four
+//! numbers of a column are one 32-bit lane of `vpdpbusd`, and 64 of `k` are one AMX tile of sixteen rows of 64 bytes.
 
 use std::ops::Range;
 
@@ -12,61 +12,62 @@ use crate::device::cpu::tiles::{TILE_BYTES, TileUnit};
 use super::cache::{self, KeySums};
 use super::twin;
 
-/// Numbers of `k` that share a lane.
+/// Number of `k` that share a lane.
 pub const QUAD: usize = 4;
-/// `k` is padded to a multiple of so many numbers: the depth of an AMX tile.
+/// `k` is padded to a multiple of this: the depth of an AMX tile.
 pub const TILE_K: usize = 64;
 /// The largest quantised number.
 const LARGEST: f32 = 127.0;
 
-/// One product `c[m, 16 p..] += a[m, k] * panel_p[k, 16]` for `rows` rows and `panels` panels; sums wrap.
+/// A product `c[m, 16 p..] += a[m, k] * panel_p[k, 16]` for `rows` rows and `panels` panels. Sums wrap.
 #[derive(Debug, Clone, Copy)]
 pub struct Int8Product {
     /// First number of `a`.
     pub a: *const i8,
-    /// Numbers between rows of `a`.
+    /// Distance between rows of `a`, in numbers.
     pub a_stride: usize,
     /// Rows of `a` and `c`.
     pub rows: usize,
     /// First number of the first panel.
     pub w: *const i8,
-    /// Numbers between panels.
+    /// Distance between panels, in numbers.
     pub panel_stride: usize,
-    /// Panels.
+    /// Number of panels.
     pub panels: usize,
-    /// Products a sum, a multiple of [`TILE_K`].
+    /// Number of products per sum, a multiple of [`TILE_K`].
     pub k: usize,
     /// First sum.
     pub c: *mut i32,
-    /// Numbers between rows of `c`.
+    /// Distance between rows of `c`, in numbers.
     pub c_stride: usize,
 }
 
-/// Numbers as integers.
+/// The scale and sum of quantised numbers.
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Zeroable)]
 pub struct Scaled {
-    /// What an integer is to be multiplied by.
+    /// Factor that turns an integer back into a number.
     pub scale: f32,
-    /// The sum of the integers; zero where rows lie in tiles, whose products do not ask for it.
+    /// The sum of the integers; zero for rows in tiles, whose products do not need it.
     pub sum: i32,
 }
 
-/// Where a row of integers lies among the tiles of its sixteen: in pieces of [`TILE_K`] numbers, one a tile.
+/// The location of a row of integers in the tiles of its block of sixteen rows. Each tile has one piece of [`TILE_K`]
+/// numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct TileRow {
     /// The first piece.
     pub first: *mut i8,
-    /// Tiles of a block of depth, which follow each other.
+    /// Tiles per block of depth; they are contiguous.
     pub block: usize,
-    /// Numbers between blocks of depth.
+    /// Distance between blocks of depth, in numbers.
     pub block_stride: usize,
 }
 
 impl TileRow {
-    /// The piece in a tile of a block of depth.
+    /// Returns the piece in one tile of a block of depth.
     ///
     /// # Safety
-    /// The row has such a piece, and nobody else uses it.
+    /// The row must have this piece, and nothing else may use it.
     #[inline(always)]
     unsafe fn piece<'a>(self, block: usize, tile: usize) -> &'a mut [i8; TILE_K] {
         // SAFETY: the caller's promise; bytes have no alignment.
@@ -74,70 +75,70 @@ impl TileRow {
     }
 }
 
-/// Rows of numbers that go from one place to another.
+/// Rows of numbers with a source and a destination.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<T> {
     /// First number.
     pub from: *const T,
-    /// Numbers between rows.
+    /// Distance between rows, in numbers.
     pub stride: usize,
-    /// Rows.
+    /// Number of rows.
     pub rows: usize,
-    /// Columns, a multiple of sixteen.
+    /// Number of columns, a multiple of sixteen.
     pub columns: usize,
-    /// First number where they go.
+    /// First number of the destination.
     pub to: *mut f32,
-    /// Numbers between rows there.
+    /// Distance between rows of the destination, in numbers.
     pub to_stride: usize,
 }
 
-/// What makes numbers of sums: `((sum - offset * x.sum) * x.scale) * w[i] + bias[i]`, each step rounded to fp32.
+/// The conversion of sums to numbers: `((sum - offset * x.sum) * x.scale) * w[i] + bias[i]`, each step rounded to fp32.
 #[derive(Debug, Clone, Copy)]
 pub struct Scales {
-    /// What the product added to every weight.
+    /// The offset that the product added to every weight.
     pub offset: i32,
     /// Scale and sum of each row's integers.
     pub x: *const Scaled,
-    /// A scale for each column.
+    /// One scale per column.
     pub w: *const f32,
-    /// A number for each column, or null.
+    /// One bias per column, or null.
     pub bias: *const f32,
 }
 
-/// Who multiplies, and how rows of activations lie for it.
+/// The implementation of the product, with the layout of activation rows that it needs.
 #[derive(Debug, Clone, Copy)]
 pub enum Multiply {
-    /// Vectors. Rows lie one after the other.
+    /// Vector kernels, for rows stored one after the other.
     Rows {
-        /// [`Int8Product`] with `offset` added to every weight.
+        /// Computes an [`Int8Product`] with `offset` added to every weight.
         gemm: unsafe fn(&Int8Product),
-        /// What `gemm` adds to every weight: its sums are too large by the offset times the sum of the row's integers.
+        /// The offset of `gemm`: its sums are too large by the offset times the sum of the row's integers.
         offset: i32,
     },
-    /// Tiles. Rows lie in tiles, as [`TileRow`] says.
+    /// Tile kernels, for rows in tiles as described by [`TileRow`].
     Tiles(TileUnit<i32>),
 }
 
 /// Kernels of one instruction set.
 ///
-/// All functions are `unsafe`: the instruction set must be present, and pointers valid for the shapes given.
+/// All functions are `unsafe`: the instruction set must be present, and pointers must be valid for the given shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct Int8Kernels {
     /// Name of the instruction set, for the record.
     pub name: &'static str,
-    /// Products.
+    /// The product.
     pub multiply: Multiply,
-    /// Quantises the first numbers of a run, zeros behind them.
+    /// Quantises a run into the first numbers of the output, followed by zeros.
     pub quantise: unsafe fn(&[f32], &mut [i8]) -> Scaled,
-    /// Quantises a row into tiles, zeros behind its numbers in the last piece, and gives its scale.
+    /// Quantises a row into tiles, pads the last piece with zeros, and returns the scale.
     pub quantise_tiles: unsafe fn(&[f32], TileRow) -> f32,
-    /// Sums to numbers.
+    /// Converts sums to numbers.
     pub scale: unsafe fn(&Block<i32>, &Scales),
-    /// Numbers as they are.
+    /// Copies numbers unchanged.
     pub copy: unsafe fn(&Block<f32>),
-    /// A panel `[rows][16]` of integers to numbers, `(q, scales, out)` with a scale for each of the sixteen columns.
+    /// Dequantises a panel `[rows][16]` of integers, `(q, scales, out)`, with one scale per column.
     pub widen_columns: unsafe fn(&[i8], &[f32], &mut [f32]),
-    /// The same with a scale for each row.
+    /// Dequantises a panel `[rows][16]` of integers, `(q, scales, out)`, with one scale per row.
     pub widen_rows: unsafe fn(&[i8], &[f32], &mut [f32]),
     /// [`cache::query`]: `(x, high, distance)`.
     pub query: unsafe fn(&[f32], *mut i8, usize) -> f32,
@@ -146,7 +147,7 @@ pub struct Int8Kernels {
 }
 
 impl Int8Kernels {
-    /// The kernels that go with an instruction set, which is present: AVX-512 without VNNI has none better than AVX2's.
+    /// Returns the kernels for an instruction set, which must be present. AVX-512 without VNNI uses AVX2's kernels.
     pub fn of(set: InstructionSet) -> Self {
         match set {
             InstructionSet::AmxPortable => {
@@ -164,7 +165,7 @@ impl Int8Kernels {
         }
     }
 
-    /// These kernels, with products on AMX tiles where they multiply integers.
+    /// Returns these kernels, with products on AMX tiles if the machine has integer tiles.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     fn with_tiles(vector: Self) -> Self {
         if super::amx::available() {
@@ -180,7 +181,7 @@ impl Int8Kernels {
     }
 }
 
-/// The portable twin.
+/// The portable product.
 #[inline(always)]
 unsafe fn gemm(t: &Int8Product) {
     for row in 0..t.rows {
@@ -204,28 +205,29 @@ unsafe fn gemm(t: &Int8Product) {
     }
 }
 
-/// `max |x|`; NaN if a number is none or infinite.
+/// Returns `max |x|`; NaN if a number is NaN or infinite.
 #[inline(always)]
 pub fn largest(x: &[f32]) -> f32 {
-    // Magnitudes are in the order of their bits, and NaN is above infinity.
+    // Magnitudes have the order of their bits, and NaN is above infinity.
     let magnitude = |x: &f32| x.to_bits() & (u32::MAX >> 1);
     let max = f32::from_bits(x.iter().map(magnitude).fold(0, u32::max));
     if max.is_finite() { max } else { f32::NAN }
 }
 
-/// `max |x| / 127`; NaN if a number is none or infinite.
+/// Returns `max |x| / 127`; NaN if a number is NaN or infinite.
 #[inline(always)]
 fn scale_of(x: &[f32]) -> f32 {
     largest(x) / LARGEST
 }
 
-/// Whether a scale makes nothing but zeros: of a run that is spoilt, or of numbers too small to be told from zero.
+/// Returns whether a scale yields only zeros: for runs with NaN or infinity, or numbers too small to distinguish from
+/// zero.
 #[inline(always)]
 fn is_void(scale: f32) -> bool {
     scale.is_nan() || scale == 0.0
 }
 
-/// Finite numbers by their scale, which is not [void](is_void).
+/// Quantises finite numbers with their scale, which must not be [void](is_void).
 #[inline(always)]
 fn round<const FMA: bool>(x: &[f32], scale: f32, out: &mut [i8]) {
     if FMA && DIVISIBLE.contains(&scale) {
@@ -240,18 +242,18 @@ fn round<const FMA: bool>(x: &[f32], scale: f32, out: &mut [i8]) {
 fn round_by(x: &[f32], out: &mut [i8], quotient: impl Fn(f32) -> f32) {
     for (q, x) in out.iter_mut().zip(x) {
         let whole = quotient(*x).round_ties_even().clamp(-LARGEST, LARGEST);
-        // SAFETY: a whole number of ±127; x is finite and the scale is no zero.
+        // SAFETY: an integer within ±127; x is finite and the scale is not zero.
         *q = unsafe { whole.to_int_unchecked::<i32>() } as i8;
     }
 }
 
-/// Scales by which [`quotient`] divides.
+/// Range of scales for which [`quotient`] is valid.
 const DIVISIBLE: Range<f32> = 1e-18..1e18;
 
-/// `x / y` where `|x| <= 127 y`, in a quarter of the time that a vector of divisions takes. The inverse is rounded to nearest.
-/// The first correction leaves one of the two numbers next to the true quotient, the second the one that division gives
-/// (P. Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", IBM Journal of Research and
-/// Development 34, 1990). Only quotients too small to be told from zero lose bits on the way.
+/// Computes `x / y` for `|x| <= 127 y`, in a quarter of the time of a vector division. The inverse is rounded to
+/// nearest. The first correction yields one of the two numbers next to the true quotient, the second yields the result
+/// of division (P. Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", IBM Journal
+/// of Research and Development 34, 1990). Only quotients too small to distinguish from zero lose bits.
 #[inline(always)]
 fn quotient(x: f32, y: f32, inverse: f32) -> f32 {
     let correct = |q: f32| (-q).mul_add(y, x).mul_add(inverse, q);
@@ -277,7 +279,7 @@ unsafe fn quantise_tiles<const FMA: bool>(x: &[f32], to: TileRow) -> f32 {
     for (block, x) in x.chunks(to.block * TILE_K).enumerate() {
         let (whole, rest) = x.as_chunks::<TILE_K>();
         for (tile, x) in whole.iter().enumerate() {
-            // SAFETY: a piece for every 64 numbers by the caller's promise; here and below.
+            // SAFETY: there is a piece for every 64 numbers by the caller's promise; here and below.
             let piece = unsafe { to.piece(block, tile) };
             if is_void(scale) { piece.fill(0) } else { round::<FMA>(x, scale, piece) }
         }
@@ -315,7 +317,7 @@ unsafe fn scale(t: &Block<i32>, by: &Scales) {
     }
 }
 
-/// By whole vectors: a line that is far away should wait as one store.
+/// Copies whole vectors, so that a store to a distant cache line waits only once.
 #[inline(always)]
 unsafe fn copy(t: &Block<f32>) {
     for row in 0..t.rows {

@@ -1,4 +1,4 @@
-//! Linear layers in int8: weights with a scale for each output channel, activations with one for each token.
+//! Linear layers in int8: weights with one scale per output channel, activations with one scale per token.
 
 use std::ops::Range;
 
@@ -13,12 +13,12 @@ use crate::device::{DType, DeviceError, HostTensor};
 use super::kernels::{Block, Int8Kernels, Multiply, QUAD, Scales, TILE_K};
 use super::{rows, tiles};
 
-/// So many products of ±127 fit a sum of 32 bits.
+/// Maximum number of products of ±127 that fit a 32-bit sum.
 const MOST_K: usize = i32::MAX as usize / (127 * 127);
 
-/// `[out, in]` as panels of sixteen output columns, each `[in/4][16][4]` with `in` padded to a multiple of 64: a tile of 1 KiB
-/// for every 64 inputs. From one panel to the next it is an odd number of tiles, so that the same inputs of many panels are
-/// spread over the sets of a cache.
+/// A weight `[out, in]` in panels of sixteen output columns, each `[in/4][16][4]` with `in` padded to a multiple of 64.
+/// Every 64 inputs are one tile of 1 KiB. The distance between panels is an odd number of tiles. This spreads the same
+/// inputs of many panels over the sets of a cache.
 #[derive(Debug)]
 pub struct Int8Linear {
     /// Output width.
@@ -26,17 +26,17 @@ pub struct Int8Linear {
     /// Input width.
     pub k: usize,
     data: Buffer<i8>,
-    /// A scale for each output channel.
+    /// One scale per output channel.
     scales: Buffer<f32>,
     bias: Option<Buffer<f32>>,
 }
 
 impl Int8Linear {
-    /// Quantises `weight` `[n, k]`, a panel at a time; the bias is rounded to `dtype`. The pool's threads write the parts they
-    /// will read.
+    /// Quantises `weight` `[n, k]`, one panel at a time, and rounds the bias to `dtype`. Each thread of the pool writes
+    /// the parts that it will read.
     ///
     /// # Errors
-    /// Sums over rows so long do not fit 32 bits; memory ran out.
+    /// Rows are too long for 32-bit sums, or memory ran out.
     pub fn pack(
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,
@@ -80,29 +80,29 @@ impl Int8Linear {
         Ok(Self { n, k, data, scales, bias })
     }
 
-    /// Bytes of a weight `[n, k]` with its scales.
+    /// Returns the size of a weight `[n, k]` with its scales, in bytes.
     pub fn bytes((n, k): (usize, usize)) -> usize {
         n.div_ceil(PANEL) * (panel_stride(k) + PANEL * size_of::<f32>())
     }
 
-    /// Panels.
+    /// Returns the number of panels.
     pub fn panels(&self) -> usize {
         self.n.div_ceil(PANEL)
     }
 
-    /// Tiles of depth.
+    /// Returns the number of tiles of depth.
     pub fn depth(&self) -> usize {
         self.k.div_ceil(TILE_K)
     }
 
-    /// Some tiles of depth of a panel.
+    /// Returns a range of depth tiles of a panel.
     pub fn tiles(&self, panel: usize, tiles: &Range<usize>) -> &[i8] {
         let begin = panel * panel_stride(self.k);
         &self.data[begin + tiles.start * TILE_BYTES..begin + tiles.end * TILE_BYTES]
     }
 
-    /// `out = epilogue(x * weight^T + bias)`: the exact sum of integer products, times the token's scale, times the channel's
-    /// scale, plus the bias, each step in fp32, then rounded to the type of `kernels`.
+    /// Computes `out = epilogue(x * weight^T + bias)`: the exact sum of integer products, times the token's scale,
+    /// times the channel's scale, plus the bias. Each step is in fp32; the result is rounded to the type of `kernels`.
     pub fn apply(
         &self,
         x: Rows<'_>,
@@ -138,23 +138,23 @@ impl Int8Linear {
     }
 }
 
-/// Bytes of a row of `k` numbers as integers, however it lies.
+/// Returns the size of a row of `k` numbers as integers, in bytes, for any layout.
 pub fn row_bytes(k: usize) -> usize {
     rows::row_stride(k)
 }
 
-/// Numbers between panels.
+/// Returns the distance between panels, in numbers.
 pub fn panel_stride(k: usize) -> usize {
     (k.div_ceil(TILE_K) | 1) * TILE_BYTES
 }
 
-/// A linear layer, a block of rows that were quantised for it, and where its results go.
+/// A linear layer, with a block of rows that were quantised for it and the destination of its results.
 pub struct Int8Layer<'a> {
     /// The layer.
     pub linear: &'a Int8Linear,
-    /// Rows in the block.
+    /// Number of rows in the block.
     pub rows: usize,
-    /// The rows, and the working memory of the threads.
+    /// The rows, and the workspaces of the threads.
     pub scratch: &'a Scratch,
     epilogue: Epilogue,
     kernels: &'a Kernels,
@@ -164,28 +164,30 @@ pub struct Int8Layer<'a> {
 }
 
 impl Int8Layer<'_> {
-    /// What the layer costs, for the pool: an integer product takes about a quarter of the time of one of floats.
+    /// Returns the cost of the layer, for the pool: an integer product takes about a quarter of the time of a float
+    /// product.
     pub fn work(&self) -> usize {
         self.rows * self.linear.n * self.linear.k / 4
     }
 
-    /// Parts of the weight of which each output has a column.
+    /// Returns how many parts the weight has. Each output has one column in each part.
     pub fn halves(&self) -> usize {
         self.epilogue.halves()
     }
 
-    /// Panels of outputs.
+    /// Returns the number of output panels.
     pub fn outputs(&self) -> usize {
         self.linear.panels() / self.halves()
     }
 
-    /// The panel of a half that makes a panel of outputs.
+    /// Returns the panel of a half that belongs to an output panel.
     pub fn panel(&self, half: usize, output: usize) -> usize {
         half * self.outputs() + output
     }
 
-    /// Makes numbers of sums `[_][half][16 * each]` and writes them out, rows from `first` on. Of the `each` panels of outputs
-    /// there are as many as `outputs`, which no other thread has. The sums are spoilt, and as many numbers to spare.
+    /// Converts sums `[_][half][16 * each]` to numbers and writes them, with rows starting at `first`. Of the `each`
+    /// output panels, the first `outputs.len()` are in use, and no other thread writes them. Overwrites the sums and as
+    /// many spare numbers.
     pub fn finish(
         &self,
         (sums, spare): (&mut [i32], &mut [i32]),
@@ -198,8 +200,8 @@ impl Int8Layer<'_> {
         let (columns, half) = (outputs.len() * PANEL, rows * stride);
         let numbers: *mut f32 = spare[..halves * half].as_mut_ptr().cast();
         let out = self.out.pointer(first * self.out_stride + outputs.start * PANEL);
-        // SAFETY: rows and whole panels, to which scales, bias and rows of `out` are padded, and each half after the other;
-        // these columns belong to this thread; the kernels belong to this machine.
+        // SAFETY: rows and whole panels, to which scales, bias and rows of `out` are padded, and one half after the
+        // other. These columns belong to this thread. The kernels belong to this machine.
         unsafe {
             for i in 0..halves {
                 let from = sums[i * stride..].as_ptr();
@@ -220,7 +222,7 @@ impl Int8Layer<'_> {
         }
     }
 
-    /// The scales of sums from a row and a column on.
+    /// Returns the scales of the sums starting at a row and a column.
     fn scales(&self, row: usize, column: usize) -> Scales {
         Scales {
             offset: if let Multiply::Rows { offset, .. } = self.int8.multiply { offset } else { 0 },

@@ -1,13 +1,13 @@
-//! The integer forms: linear layers of int8 weights and activations, and what an int8 KV cache needs.
+//! The integer forms: linear layers with int8 weights and activations, and the needs of an int8 KV cache.
 //!
-//! Numbers are quantised symmetrically: `scale = max|x| / 127`, `q = x / scale` to the nearest whole number, ties to even,
-//! within ±127. A run of numbers with a NaN or an infinity among them has the scale NaN and nothing but zeros, so that what is
-//! made of it is NaN: the fault is seen. Sums of products are exact (32 bits hold them), hence the same for every instruction
-//! set, batch, chunk and number of threads.
+//! Numbers are quantised symmetrically: `scale = max|x| / 127`, and `q = x / scale` rounded to the nearest integer,
+//! ties to even, within ±127. A run that contains NaN or infinity has the scale NaN and only zeros. Results that use it
+//! are NaN, so the fault is visible. Sums of products are exact, because 32 bits hold them. They are therefore the same
+//! for every instruction set, batch, chunk and number of threads.
 //!
-//! A linear layer quantises its input a block of rows at a time and multiplies it by vectors, where rows lie one after the other
-//! (`rows`), or by the tiles of AMX, where they lie in tiles (`tiles`). A twin of these in plain Rust has the same order.
-//! Keys of the cache are multiplied by the same tiles; what else the cache needs is in `cache`.
+//! A linear layer quantises its input one block of rows at a time. Vector kernels multiply rows stored one after the
+//! other (`rows`); AMX tiles multiply rows in tiles (`tiles`). A twin of the tiles in plain Rust uses the same order.
+//! The same tiles multiply the keys of the cache; `cache` has the rest.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;

@@ -1,4 +1,4 @@
-//! Integer products by vectors, of rows that lie one after the other.
+//! Integer products with vectors, for rows stored one after the other.
 
 use std::ops::Range;
 
@@ -11,19 +11,20 @@ use crate::device::cpu::scratch::Scratch;
 use super::kernels::{Int8Kernels, Int8Product, TILE_K};
 use super::linear::{Int8Layer, panel_stride};
 
-/// From so many rows on a product is done in blocks.
+/// From this number of rows on, a product is computed in blocks.
 const MANY_ROWS: usize = 24;
-/// Depth of a block: sixteen columns of it fit L1 beside the rows.
+/// Depth of a block: sixteen columns fit L1 beside the rows.
 const BLOCK_K: usize = 1024;
-/// Tiles of a block of depth, and panels that share its rows while they lie in L2.
+/// Tiles per block of depth, and panels that share its rows while they are in L2.
 const MANY: (usize, usize) = (BLOCK_K / TILE_K, 8);
-/// The weights of few rows stream by once, straight from memory. Their sums stay in L1.
+/// The weights of few rows stream from memory once. Their sums stay in L1.
 const FEW: (usize, usize) = (usize::MAX, 32);
 
-/// Pieces of the panels for each thread: the threads end together even if one was held up.
+/// Pieces of the panels per thread, so that threads finish together even if one was delayed.
 const PIECES_A_THREAD: usize = 4;
 
-/// Numbers between rows: an odd number of blocks of depth, so that a block of several rows is spread over the sets of a cache.
+/// Returns the distance between rows, in numbers. It is an odd number of blocks of depth, which spreads a block of
+/// several rows over the sets of a cache.
 pub fn row_stride(k: usize) -> usize {
     (k.div_ceil(BLOCK_K) | 1) * BLOCK_K
 }
@@ -35,7 +36,7 @@ pub fn quantise(x: Rows<'_>, k: usize, kernels: &Int8Kernels, scratch: &mut Scra
     let scaled = SharedSlice::new(&mut scratch.scaled);
     pool.split(x.rows, x.rows * k, &|rows| {
         for row in rows {
-            // SAFETY: a row is one thread's; the kernels belong to this machine.
+            // SAFETY: a row belongs to one thread; the kernels belong to this machine.
             unsafe {
                 let to = data.range(row * stride..row * stride + k.next_multiple_of(TILE_K));
                 scaled.range(row..row + 1)[0] = (kernels.quantise)(&x.data[row * x.stride..][..k], to);
@@ -55,7 +56,7 @@ pub fn multiply(layer: &Int8Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut
         let piece = part(outputs, piece, pieces);
         for first in piece.clone().step_by(group) {
             let outputs = first..piece.end.min(first + group);
-            // An odd number of cache lines from row to row keeps the sums of a panel apart in L1.
+            // An odd number of cache lines between rows keeps the sums of a panel apart in L1.
             let each = outputs.len() | 1;
             let numbers = layer.rows * layer.halves() * each * PANEL;
             let (sums, spare) = sums[..2 * numbers].split_at_mut(numbers);
@@ -75,7 +76,8 @@ pub fn multiply(layer: &Int8Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut
     });
 }
 
-/// All rows by so many panels from one on, over some tiles of depth; `each` panels of sums from half to half.
+/// Returns the product of all rows with `panels` panels over some tiles of depth. The sums of the halves are `each`
+/// panels apart.
 fn product(
     layer: &Int8Layer<'_>,
     (first, panels): (usize, usize),

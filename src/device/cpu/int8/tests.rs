@@ -1,4 +1,4 @@
-//! Every family of kernels gives what plain arithmetic gives, to the bit, hostile numbers included.
+//! Tests that every kernel family equals plain arithmetic, to the bit, including hostile numbers.
 
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ fn sets() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::ALL.into_iter().filter(|set| set.available())
 }
 
-/// `q` and scale of a run of numbers, said plainly.
+/// Computes the integers and scale of a run in plain arithmetic.
 fn plain(x: &[f32]) -> (Vec<i32>, f32) {
     if x.iter().any(|v| !v.is_finite()) {
         return (vec![0; x.len()], f32::NAN);
@@ -31,7 +31,7 @@ fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
 
-/// A matrix, and what a linear layer makes of it by the formula.
+/// Computes a linear layer by the formula.
 fn expected(x: &[f32], w: &[f32], bias: Option<&[f32]>, k: usize, dtype: DType) -> Vec<f32> {
     let weights: Vec<_> = w.chunks_exact(k).map(plain).collect();
     let of_row = |x: &[f32]| {
@@ -75,7 +75,7 @@ fn apply_with(
     let mut out = vec![f32::NAN; rows * stride + PANEL];
     let mut scratch = Scratch::new(threads).unwrap();
     scratch.reserve(row_bytes(k)).unwrap();
-    // Whatever was in it.
+    // The earlier contents must not matter.
     scratch.rows.fill(1);
     linear.apply(
         Rows { data: &padded, rows, stride: x_stride },
@@ -110,7 +110,7 @@ fn cases() -> impl Strategy<Value = Case> {
     (1..=70usize, 1..70usize, 1..150usize).prop_flat_map(|(rows, n, k)| {
         let numbers = |count| prop::collection::vec(number(), count);
         let bias = prop::option::of(numbers(n));
-        // One row of all zeros now and then, and one with a number that is none.
+        // Sometimes a row of zeros, or a row with NaN or infinity.
         let spoilt = prop::option::of((
             0..rows,
             prop::sample::select(vec![0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY]),
@@ -141,7 +141,7 @@ proptest! {
     }
 }
 
-/// The largest number of a run, and numbers that its scale divides to almost, or just, halves between two integers.
+/// The largest number of a run, with numbers that its scale divides to halfway between two integers, exactly or almost.
 fn ties() -> impl Strategy<Value = Vec<f32>> {
     ((1u32..250 << 23), prop::collection::vec((0..127u32, -3..=3i32), 1..100)).prop_map(|(bits, near)| {
         let max = f32::from_bits(bits);
@@ -169,7 +169,7 @@ proptest! {
 
 #[test]
 fn deep_products_of_the_largest_numbers_are_exact() {
-    // 13,696 is the depth of ChatGLM2-6B's deepest layer; all signs agree, so sums are as large as can be.
+    // 13,696 is the depth of ChatGLM2-6B's deepest layer. All signs agree, so the sums are as large as possible.
     let (rows, n, k) = (26, 17, 13_696);
     for (x, w) in [(1.0, 1.0), (-3.0, 2.0), (-1.0, -1.0)] {
         let (x, w) = (vec![x; rows * k], vec![w; n * k]);
@@ -194,13 +194,13 @@ fn spoilt_rows_and_channels_are_nan_and_the_others_are_not() {
     }
 }
 
-/// Integers of both signs, as many as ±127 has, in no order.
+/// Integers of both signs that cover ±127, in mixed order.
 fn integers(count: usize, step: usize) -> Vec<i8> {
     (0..count).map(|i| (i * step % 255) as u8 as i8).map(|q| q.max(-127)).collect()
 }
 
-/// Every piece, group and block of depth of a layer: the first and the last are not like the others, and rows are more than
-/// one block of them.
+/// Covers every piece, group and block of depth of a layer, because the first and the last differ from the others. The
+/// rows are more than one block.
 #[test]
 fn layers_of_many_blocks_are_what_the_formula_says_on_every_kernel() {
     for (rows, n, k) in [(530, 23, 130), (70, 330, 1_100), (16, 330, 1_100), (33, 17, 513), (1, 700, 520)] {
@@ -217,7 +217,7 @@ fn layers_of_many_blocks_are_what_the_formula_says_on_every_kernel() {
     }
 }
 
-/// Halves that meet in cache are what the two operators make of them one after the other.
+/// Halves that are joined in cache equal the results of the two separate operators.
 #[test]
 fn swiglu_ends_a_product_as_the_operator_does() {
     for (rows, half, k) in [(530, 16, 70), (70, 336, 1_100), (16, 176, 1_100), (1, 48, 520), (3, 400, 64)] {
@@ -242,7 +242,7 @@ fn swiglu_ends_a_product_as_the_operator_does() {
     }
 }
 
-/// A row in tiles holds the numbers that it holds as a run.
+/// A row in tiles holds the same numbers as a run.
 #[test]
 fn rows_in_tiles_are_rows() {
     const BLOCK: usize = 8;
@@ -255,7 +255,7 @@ fn rows_in_tiles_are_rows() {
                 let mut run = vec![1; k.next_multiple_of(TILE_K)];
                 let mut tiles = vec![1; 4 * block_stride];
                 let to = TileRow { first: tiles[5 * TILE_K..].as_mut_ptr(), block: BLOCK, block_stride };
-                // SAFETY: the set is available; there is room for the row.
+                // SAFETY: the set is available; there is space for the row.
                 let (scaled, scale) =
                     unsafe { ((kernels.quantise)(&x, &mut run), (kernels.quantise_tiles)(&x, to)) };
                 assert!(same(scaled.scale, scale), "{} {k}", set.name());
@@ -270,7 +270,7 @@ fn rows_in_tiles_are_rows() {
     }
 }
 
-/// Products continue sums: blocks of `k` one after the other give what one product gives, wrapping at 32 bits.
+/// Products continue sums: consecutive blocks of `k` give the result of one product, wrapping at 32 bits.
 #[test]
 fn products_add_to_the_sums_that_are_there() {
     let (rows, panels, k) = (45, 5, 3 * TILE_K);
@@ -309,7 +309,7 @@ fn products_add_to_the_sums_that_are_there() {
     }
 }
 
-/// The same of tiles, of either shape.
+/// The same for tiles, in both shapes.
 #[test]
 fn products_of_tiles_add_to_the_sums_that_are_there() {
     const TILES: usize = 3;
@@ -327,7 +327,7 @@ fn products_of_tiles_add_to_the_sums_that_are_there() {
                 b.each_ref().map(|b| b[begin..].as_ptr().cast()),
             );
             let t = TileProduct { shape, a, b, tiles: range.len(), fresh, c: c.as_mut_ptr() };
-            // SAFETY: as many tiles as there are; the set is available.
+            // SAFETY: the number of tiles is right; the set is available.
             unsafe {
                 (unit.configure)(shape);
                 (unit.multiply)(&t);

@@ -1,4 +1,4 @@
-//! Integer products by tiles: `TDPBSSD` multiplies sixteen rows of 64 integers with a tile of a panel, exactly.
+//! Integer products with tiles: `TDPBSSD` multiplies sixteen rows of 64 integers with a tile of a panel, exactly.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ pub fn quantise(
         for row in rows {
             let first = data.pointer(layout.at(0, row / TILE_ROWS) + row % TILE_ROWS * TILE_K).cast();
             let to = TileRow { first, block: layout.block(), block_stride: layout.block_stride() };
-            // SAFETY: a row is one thread's; there is room for it; the kernels belong to this machine.
+            // SAFETY: a row belongs to one thread; there is space for it; the kernels belong to this machine.
             unsafe {
                 let scale = (kernels.quantise_tiles)(&x.data[row * x.stride..][..k], to);
                 scaled.range(row..row + 1)[0] = Scaled { scale, sum: 0 };
@@ -35,14 +35,14 @@ pub fn quantise(
     layout
 }
 
-/// Multiplies a block of rows that lie in tiles.
+/// Multiplies a block of rows in tiles.
 pub fn multiply(layer: &Int8Layer<'_>, unit: TileUnit<i32>, layout: Layout, pool: &mut Pool) {
     let (halves, outputs, threads) = (layer.halves(), layer.outputs(), pool.threads());
     let (scratch, layer, work) = (layer.scratch, &Tiled { layer, unit }, layer.work());
     MacroKernel { layer, halves, outputs, layout, scratch, threads }.run(work, pool);
 }
 
-/// A layer that is multiplied by tiles.
+/// A layer that tiles multiply.
 struct Tiled<'a> {
     layer: &'a Int8Layer<'a>,
     unit: TileUnit<i32>,

@@ -1,4 +1,4 @@
-//! The integer tile kernel in plain Rust: the same bits, slowly.
+//! The integer tile kernel in plain Rust: slow, with the same bits.
 
 use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::tiles::twin::{extent, unit};
@@ -16,7 +16,7 @@ unsafe fn multiply(t: &TileProduct<i32>) {
     for (block, a) in t.a.iter().enumerate().take(blocks) {
         for row in 0..rows {
             for (panel, b) in t.b.iter().enumerate().take(panels) {
-                // SAFETY: the shape's rows, panels and sums are there by the caller's promise.
+                // SAFETY: the shape's rows, panels and sums are valid by the caller's promise.
                 unsafe {
                     let c = t.c.add(((block * TILE_ROWS + row) * panels + panel) * PANEL);
                     let c = c.cast::<[i32; PANEL]>();
@@ -32,7 +32,7 @@ unsafe fn multiply(t: &TileProduct<i32>) {
     }
 }
 
-/// One row of `TDPBSSD`: sums wrap.
+/// Computes one row of `TDPBSSD`: sums wrap.
 fn dot(a: &[[i8; QUAD]; TILE_K / QUAD], b: &[[[i8; QUAD]; PANEL]; TILE_K / QUAD], sums: &mut [i32; PANEL]) {
     for (x, row) in a.iter().zip(b) {
         for (sum, w) in sums.iter_mut().zip(row) {

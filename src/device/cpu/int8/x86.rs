@@ -11,29 +11,31 @@ use super::kernels::{Int8Product, QUAD};
 use crate::device::cpu::buffer::prefetch_line;
 use crate::device::cpu::kernels::PANEL;
 
-/// `vpdpbusd` multiplies unsigned by signed numbers: weights are made unsigned by adding this, so that the activations, four of
-/// which are read from memory as the instruction's last operand, stay as they are.
+/// `vpdpbusd` multiplies unsigned by signed numbers. Adding this offset makes weights unsigned. Activations stay as
+/// they are: the instruction reads four of them from memory as its last operand.
 pub const VNNI_OFFSET: i32 = 128;
 
-/// Rows of the highest tile of VNNI, by two panels: 24 sums, two registers of weights and the activations. A step of depth loads 14
-/// times for 24 products; with one panel it loaded 13 times for 12, as much as the load units can do.
+/// Rows of the highest VNNI tile, with two panels: 24 accumulators, two registers of weights and the activations. A
+/// step of depth has 14 loads for 24 products. With one panel it had 13 loads for 12, the limit of the load units.
 const VNNI_ROWS: usize = 12;
-/// How far ahead of a panel's reading its memory is asked for, where it is read once.
+/// Prefetch distance in a panel that is read once.
 const AHEAD_BYTES: usize = 2048;
-/// Rows of the widest tile of AVX2: 8 sums, two registers of weights, the activations and their magnitudes, and the ones.
+/// Rows of the highest AVX2 tile: 8 accumulators, two registers of weights, the activations and their magnitudes, and
+/// the ones.
 const AVX2_ROWS: usize = 4;
 
-/// Four activations as one lane.
+/// Loads four activations as one lane.
 #[inline(always)]
 unsafe fn quad(a: *const i8) -> i32 {
     // SAFETY: four numbers by the caller's promise.
     unsafe { a.cast::<i32>().read_unaligned() }
 }
 
-/// `M` rows by `P` panels, the whole of `k` in registers.
+/// Multiplies `M` rows by `P` panels, with all sums in registers over the whole of `k`.
 #[inline(always)]
 unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Int8Product, row: usize, panel: usize) {
-    // SAFETY: rows `row..row + M` and panels `panel..panel + P` lie inside the product; AVX2 is present by the caller's promise.
+    // SAFETY: rows `row..row + M` and panels `panel..panel + P` lie inside the product; AVX2 is present by the caller's
+    // promise.
     unsafe {
         let a = t.a.add(row * t.a_stride);
         let w = t.w.add(panel * t.panel_stride);
@@ -50,7 +52,7 @@ unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Int8Product, row: usize,
                     for half in 0..2 {
                         let w = w.add(p * t.panel_stride + k * PANEL + half * 32);
                         let w = _mm256_loadu_si256(w.cast());
-                        // |x| * (w with x's sign): two products are at most 2 * 127 * 127, which 16 bits hold.
+                        // |x| * (w with x's sign): two products are at most 2 * 127 * 127, which fits 16 bits.
                         let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w, x));
                         let quads = _mm256_madd_epi16(pairs, ones);
                         sums[m][p][half] = _mm256_add_epi32(sums[m][p][half], quads);
@@ -70,7 +72,7 @@ unsafe fn tile_avx2<const M: usize, const P: usize>(t: &Int8Product, row: usize,
     }
 }
 
-/// As [`tile_avx2`]; with `AHEAD` the panels come from memory, which is asked for in time.
+/// As [`tile_avx2`]. With `AHEAD`, panels come from memory and are prefetched.
 #[inline(always)]
 unsafe fn tile_vnni<const M: usize, const P: usize, const AHEAD: bool>(
     t: &Int8Product,
@@ -96,7 +98,7 @@ unsafe fn tile_vnni<const M: usize, const P: usize, const AHEAD: bool>(
                     prefetch_line(w.wrapping_add(AHEAD_BYTES).cast());
                 }
                 let w = _mm512_loadu_si512(w.cast());
-                // Adding 128 to a number of eight bits turns its first bit.
+                // Adding 128 to an 8-bit number flips its top bit.
                 weights[p] = _mm512_xor_si512(w, offset);
             }
             for m in 0..M {
@@ -114,28 +116,28 @@ unsafe fn tile_vnni<const M: usize, const P: usize, const AHEAD: bool>(
     }
 }
 
-/// Of panels that are read once, from memory.
+/// For panels that are read once, from memory.
 #[inline(always)]
 unsafe fn tile_vnni_streamed<const M: usize, const P: usize>(t: &Int8Product, row: usize, panel: usize) {
     // SAFETY: the caller's promise.
     unsafe { tile_vnni::<M, P, true>(t, row, panel) }
 }
 
-/// Of panels that other rows read, too.
+/// For panels that other rows read too.
 #[inline(always)]
 unsafe fn tile_vnni_cached<const M: usize, const P: usize>(t: &Int8Product, row: usize, panel: usize) {
     // SAFETY: the caller's promise.
     unsafe { tile_vnni::<M, P, false>(t, row, panel) }
 }
 
-/// Where the sums of a row and panel lie.
+/// Returns a pointer to the sums of a row and panel.
 #[inline(always)]
 unsafe fn at_vnni(t: &Int8Product, row: usize, panel: usize) -> *mut __m512i {
     // SAFETY: inside the product by the caller's promise.
     unsafe { t.c.add(row * t.c_stride + panel * PANEL).cast() }
 }
 
-/// Calls a tile of all rows for all panels, `P` panels at a time, the rest one by one.
+/// Calls tiles of all rows for all panels, `P` panels at a time and the remaining ones singly.
 macro_rules! strip {
     ($tile:ident, $t:ident, $m:literal, $p:literal) => {{
         let whole = $t.panels / $p * $p;
@@ -148,7 +150,7 @@ macro_rules! strip {
     }};
 }
 
-/// Calls tiles of like height, `most` rows at most, for `P` panels from one on.
+/// Calls tiles of nearly equal height, at most `most` rows, for `P` panels starting at one.
 macro_rules! rows_of_panels {
     ($tile:ident, $t:ident, $most:expr, $panel:expr, [$($m:literal),+], $p:literal) => {{
         let tiles = $t.rows.div_ceil($most);
@@ -162,7 +164,7 @@ macro_rules! rows_of_panels {
     }};
 }
 
-/// [`Int8Product`] with AVX2.
+/// Computes an [`Int8Product`] with AVX2.
 #[inline(always)]
 pub unsafe fn gemm_avx2(t: &Int8Product) {
     // SAFETY: the tiles lie inside the product.
@@ -181,14 +183,14 @@ pub unsafe fn gemm_avx2(t: &Int8Product) {
     }
 }
 
-/// [`Int8Product`] with AVX-512 VNNI and [`VNNI_OFFSET`].
+/// Computes an [`Int8Product`] with AVX-512 VNNI and [`VNNI_OFFSET`].
 #[inline(always)]
 pub unsafe fn gemm_vnni(t: &Int8Product) {
     // SAFETY: the tiles lie inside the product.
     unsafe {
         match t.rows {
             0 => {}
-            // Few rows, whose weights come from memory: as many panels as the registers have room for.
+            // Few rows, with weights from memory: as many panels as fit the registers.
             1 => strip!(tile_vnni_streamed, t, 1, 8),
             2 => strip!(tile_vnni_streamed, t, 2, 8),
             3 => strip!(tile_vnni_streamed, t, 3, 6),

@@ -12,15 +12,15 @@ use super::team::rates;
 
 /// Rounds that count.
 pub(super) const ROUNDS: usize = 11;
-/// Rounds of a measurement that is to be over in a moment.
+/// Rounds of a quick measurement.
 const SPOT_ROUNDS: usize = 31;
-/// Rounds in which each reader is tried.
+/// Rounds per candidate reader.
 const TRIALS: usize = 3;
-/// Bytes of each thread.
+/// Bytes per thread.
 const THREAD_BYTES: usize = 128 << 20;
-/// Bytes of all threads together at most: memory is for the model.
+/// Maximum bytes of all threads together: the memory is for the model.
 const ALL_BYTES: usize = 4 << 30;
-/// How many times the last-level cache the buffer is at least, where caches cannot be flushed.
+/// Minimum size of the buffer in multiples of the last-level cache, if caches cannot be flushed.
 const CACHES: usize = 8;
 
 /// A cache line.
@@ -28,23 +28,22 @@ const CACHES: usize = 8;
 #[repr(align(64))]
 pub(super) struct Line([u64; 8]);
 
-/// What streaming reads give.
+/// Measured bandwidth of streaming reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bandwidth {
-    /// All threads together, bytes a second.
+    /// All threads together, bytes per second.
     pub all: Rate,
-    /// One thread while the others have nothing to do, bytes a second.
+    /// One thread with the others idle, bytes per second.
     pub one: Rate,
-    /// How it was read, in words: the fastest of several ways.
+    /// Description of the fastest reader, which was used.
     pub reader: String,
-    /// Bytes of the buffer.
+    /// Size of the buffer in bytes.
     pub buffer_bytes: usize,
-    /// Share of the buffer that lies on huge pages; `None` where the system does not tell.
+    /// Share of the buffer on huge pages; `None` if the system does not report it.
     pub huge_page_share: Option<f64>,
 }
 
-/// A way of reading: so many places of the thread's part in turn, a line of each at a time, asking for what lies `ahead` bytes
-/// further on.
+/// A way of reading: `streams` places of the thread's part in turn, one line each, with a prefetch `ahead` bytes ahead.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader {
     streams: usize,
@@ -53,7 +52,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// The way of this machine that has these words; the first of its ways if none has.
+    /// Returns this machine's reader with this description, or its first reader if there is none.
     pub(super) fn named(words: &str) -> Self {
         let ways = readers();
         let named = ways.iter().find(|reader| reader.words() == words).copied();
@@ -71,22 +70,22 @@ impl Reader {
     }
 }
 
-/// Memory that was written, a part for each thread, read from memory alone: where caches cannot be flushed it is many times as
-/// large as they are.
+/// A buffer that was written, with one part per thread, and is read from memory only. If caches cannot be flushed, it
+/// is many times as large as they are.
 struct Parts {
     lines: Buffer<Line>,
     threads: usize,
 }
 
 impl Parts {
-    /// Bytes of `threads` parts together.
+    /// Returns the size of `threads` parts together, in bytes.
     fn bytes(threads: usize) -> usize {
         let cached = if FLUSHES { 0 } else { CACHES * last_level_cache_bytes().unwrap_or(0) };
         let part = (ALL_BYTES / threads).min(THREAD_BYTES).max(cached / threads);
         part.next_multiple_of(2 << 20) * threads
     }
 
-    /// Each thread writes, and so places in memory, what it will read.
+    /// Allocates the buffer. Each thread writes the part that it will read, which also places it in memory.
     fn written(threads: usize) -> Result<Self, DeviceError> {
         let count = Self::bytes(threads) / size_of::<Line>();
         let mut lines = Buffer::<Line>::zeroed(count, "the bandwidth measurement")?;
@@ -100,16 +99,16 @@ impl Parts {
         Ok(Self { lines, threads })
     }
 
-    /// What the first `team` threads read, bytes a second.
+    /// Measures the first `team` threads reading their parts. Rates are in bytes per second.
     fn read(&self, reader: Reader, team: usize, rounds: usize) -> Result<Rate, DeviceError> {
         let mine = |index| &self.lines[part(self.lines.len(), index, self.threads)];
         let read = |index| {
             let mine = mine(index);
-            // SAFETY: a `Reader` is one of `readers`, which gives those of this machine.
+            // SAFETY: a `Reader` is one of `readers`, which returns only readers that this machine can run.
             black_box(unsafe { (reader.read)(mine) });
             size_of_val(mine) as u64
         };
-        // The round before left as much of it in the caches as they hold.
+        // The previous round left part of the buffer in the caches.
         rates(team, rounds, &|index| flush(mine(index)), &read).map(Rate::of)
     }
 }
@@ -139,17 +138,18 @@ pub(super) fn measure(threads: usize) -> Result<Bandwidth, DeviceError> {
     })
 }
 
-/// All threads once more, in a moment: the same memory, taken and given back, and one way of reading it. Bytes a second.
+/// Measures all threads quickly, in a newly allocated buffer of the same size, with one reader. Returns bytes per
+/// second.
 pub(super) fn spot(threads: usize, reader: Reader) -> Result<f64, DeviceError> {
     Ok(Parts::written(threads)?.read(reader, threads, SPOT_ROUNDS)?.median)
 }
 
-/// Memory that a measurement takes.
+/// Returns the memory that a measurement takes, in bytes.
 pub(super) fn buffer_bytes(threads: usize) -> usize {
     Parts::bytes(threads)
 }
 
-/// The ways of this machine.
+/// Returns the readers that this machine can run.
 fn readers() -> Vec<Reader> {
     #[cfg(target_arch = "x86_64")]
     {
@@ -167,7 +167,7 @@ fn readers() -> Vec<Reader> {
     ]
 }
 
-/// The portable way: sums of words, so that nothing can be left out.
+/// The portable reader. It sums all words, so that the compiler cannot drop a read.
 fn sum<const STREAMS: usize>(lines: &[Line]) -> u64 {
     let part = lines.len() / STREAMS;
     let mut sums = [[0u64; 8]; STREAMS];
@@ -190,7 +190,7 @@ mod x86 {
 
     use super::{Line, Reader};
 
-    /// The ways of one instruction set: its reader for every combination that is worth trying.
+    /// The readers of one instruction set: every combination worth trying.
     macro_rules! ways {
         ($read:ident) => {
             [
@@ -207,7 +207,7 @@ mod x86 {
     pub(super) const AVX512: [Reader; 5] = ways!(avx512);
 
     /// # Safety
-    /// AVX2 is there.
+    /// AVX2 must be present.
     #[target_feature(enable = "avx2")]
     unsafe fn avx2<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
         let part = lines.len() / STREAMS;
@@ -216,21 +216,21 @@ mod x86 {
             for (stream, sum) in sums.iter_mut().enumerate() {
                 let line = lines.as_ptr().wrapping_add(stream * part + at).cast::<__m256i>();
                 if AHEAD > 0 {
-                    // A prefetch past the end is no access.
+                    // A prefetch past the end is not an access.
                     prefetch::<AHEAD>(line.cast());
                 }
-                // SAFETY: inside the lines, and aligned as they are.
+                // SAFETY: inside the lines, and aligned like them.
                 let [low, high] = unsafe { [_mm256_load_si256(line), _mm256_load_si256(line.add(1))] };
                 *sum = [_mm256_xor_si256(sum[0], low), _mm256_xor_si256(sum[1], high)];
             }
         }
-        // SAFETY: both are as many bytes, of which every pattern is a number.
+        // SAFETY: both types have the same size, and every bit pattern is a valid `u64`.
         let words: [[[u64; 4]; 2]; STREAMS] = unsafe { std::mem::transmute_copy(&sums) };
         words.iter().flatten().flatten().fold(0, |a, b| a ^ b)
     }
 
     /// # Safety
-    /// AVX-512F is there.
+    /// AVX-512F must be present.
     #[target_feature(enable = "avx512f")]
     unsafe fn avx512<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
         let part = lines.len() / STREAMS;
@@ -241,30 +241,30 @@ mod x86 {
                 if AHEAD > 0 {
                     prefetch::<AHEAD>(line.cast());
                 }
-                // SAFETY: inside the lines, and aligned as they are.
+                // SAFETY: inside the lines, and aligned like them.
                 *sum = _mm512_xor_si512(*sum, unsafe { _mm512_load_si512(line) });
             }
         }
-        // SAFETY: both are as many bytes, of which every pattern is a number.
+        // SAFETY: both types have the same size, and every bit pattern is a valid `u64`.
         let words: [[u64; 8]; STREAMS] = unsafe { std::mem::transmute_copy(&sums) };
         words.iter().flatten().fold(0, |a, b| a ^ b)
     }
 
     #[inline(always)]
     fn prefetch<const AHEAD: usize>(line: *const i8) {
-        // SAFETY: a hint, which reads nothing that could be refused.
+        // SAFETY: a prefetch is a hint and never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD)) }
     }
 }
 
-/// Bytes of this process on huge pages.
+/// Returns how many bytes of this process are on huge pages.
 fn huge_page_bytes() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/self/smaps_rollup").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("AnonHugePages:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
-/// The largest cache that the system names; a virtual machine may be told less than there is.
+/// Returns the size of the largest cache that the system reports. A virtual machine may see less than there is.
 fn last_level_cache_bytes() -> Option<usize> {
     let size = |index: usize| {
         let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");
@@ -285,7 +285,7 @@ mod tests {
             for (line, word) in [(0, 0), (9, 5), (8 * 32 - 1, 7)] {
                 let mut read = |value: u64| {
                     lines[line].0[word] = value;
-                    // SAFETY: the reader is of this machine.
+                    // SAFETY: this machine can run the reader.
                     unsafe { (reader.read)(&lines) }
                 };
                 assert_eq!((read(0), read(5), read(0)), (0, 5, 0), "{}", reader.words());

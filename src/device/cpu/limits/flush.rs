@@ -1,14 +1,16 @@
-//! Taking memory out of every cache, so that the next read comes from memory whatever the caches hold.
+//! Flushing memory from all caches, so that the next read comes from memory.
 //!
-//! A buffer many times as large as the caches does that, too, but not surely: some caches keep what was read first. And a virtual
-//! machine of two cores may be told of its host's whole cache (260 MB). Filling eight of those takes longer than all else.
+//! Reading a buffer many times as large as the caches is no sure replacement: some caches keep what was read first.
+//! Also, a two-core virtual machine may report its host's whole cache (260 MB). Filling eight times that size takes
+//! longer than everything else.
 
 use super::bandwidth::Line;
 
-/// Whether this machine's instructions can do that.
+/// Whether this machine has instructions to flush caches.
 pub(super) const FLUSHES: bool = cfg!(target_arch = "x86_64");
 
-/// Writes back and drops these lines; does nothing on other machines (aarch64's `dc civac` ends where a system's own cache may begin).
+/// Writes back and evicts these lines. Does nothing on other machines: aarch64's `dc civac` ends where a system-level
+/// cache may begin.
 pub(super) fn flush(lines: &[Line]) {
     #[cfg(target_arch = "x86_64")]
     x86::flush(lines);
@@ -26,14 +28,14 @@ mod x86 {
     pub(super) fn flush(lines: &[Line]) {
         if is_unordered() {
             for line in lines {
-                // SAFETY: the instruction is there, and changes nothing that a program sees.
+                // SAFETY: the instruction is available, and changes nothing that a program can see.
                 unsafe {
                     asm!("clflushopt [{}]", in(reg) std::ptr::from_ref(line), options(nostack, preserves_flags));
                 }
             }
         } else {
             for line in lines {
-                // SAFETY: every x86-64 has the instruction, and it changes nothing that a program sees.
+                // SAFETY: every x86-64 has the instruction, and it changes nothing that a program can see.
                 unsafe { _mm_clflush(std::ptr::from_ref(line).cast()) };
             }
         }
@@ -41,7 +43,7 @@ mod x86 {
         unsafe { _mm_mfence() };
     }
 
-    /// `clflushopt` is there, which does not wait for the line before: leaf 7, EBX bit 23.
+    /// Returns whether `clflushopt` is available, which does not wait for the previous line: leaf 7, EBX bit 23.
     fn is_unordered() -> bool {
         __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx >> 23 & 1 == 1
     }

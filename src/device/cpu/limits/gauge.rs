@@ -1,9 +1,9 @@
-//! Some of the limits once more, in a moment.
+//! Quick repeated measurement of some limits.
 
 use super::bandwidth::{self, Reader};
 use super::peak::{self, Unit};
 
-/// Measures the bandwidth and some units' peaks with all threads, again and again.
+/// Measures the bandwidth and some units' peaks with all threads, repeatedly.
 #[derive(Debug, Clone)]
 pub struct Gauge {
     threads: usize,
@@ -11,30 +11,30 @@ pub struct Gauge {
     units: Vec<Unit>,
 }
 
-/// What a [`Gauge`] found.
+/// One measurement of a [`Gauge`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spot {
-    /// Streaming reads, bytes a second; `None` where there was no memory to read.
+    /// Bandwidth of streaming reads in bytes per second; `None` if there was too little memory, or it failed.
     pub bandwidth: Option<f64>,
-    /// The units' rates, operations a second; without those that could not be measured.
+    /// Peaks of the units in operations per second, without units whose measurement failed.
     pub peaks: Vec<(Unit, f64)>,
 }
 
 impl Gauge {
-    /// With `threads` threads, which read as `reader` says in the words of [`super::Bandwidth::reader`]; of the `units`, by their
-    /// [names](Unit::name), those that this machine has.
+    /// Creates a gauge for `threads` threads. `reader` is a description from [`super::Bandwidth::reader`]. Of the
+    /// `units`, given by [name](Unit::name), it measures those that this machine has.
     pub fn new<'a>(threads: usize, reader: &str, units: impl IntoIterator<Item = &'a str>) -> Self {
         let units = units.into_iter().filter_map(Unit::named).collect();
         Self { threads: threads.max(1), reader: Reader::named(reader), units }
     }
 
-    /// Memory that [`Gauge::measure`] takes and gives back.
+    /// Returns how many bytes [`Gauge::measure`] allocates and frees.
     pub fn buffer_bytes(&self) -> usize {
         bandwidth::buffer_bytes(self.threads)
     }
 
-    /// Measures: about a second. The bandwidth only if there are `available_bytes` for twice its memory, because
-    /// a system that promises more memory than it has kills those who then use it; `None` where nobody knows.
+    /// Measures for about a second. Skips the bandwidth if `available_bytes` is less than twice its buffer, because a
+    /// system that overcommits memory kills the processes that use it. `None` means unknown.
     pub fn measure(&self, available_bytes: Option<u64>) -> Spot {
         let has_room = available_bytes.is_none_or(|bytes| bytes / 2 >= self.buffer_bytes() as u64);
         let bandwidth = has_room.then(|| bandwidth::spot(self.threads, self.reader).ok()).flatten();

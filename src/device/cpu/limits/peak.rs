@@ -1,7 +1,8 @@
 //! The rate of each arithmetic unit on operands in the first-level cache.
 //!
-//! Each loop is the inner product of a GEMM tile as that unit would have it: a panel of columns and a few rows, read again and
-//! again from the first-level cache, into as many sums as hide the unit's latency. So loads count, memory does not.
+//! Each loop is the inner product of a GEMM tile for that unit. It multiplies a panel of columns with a few rows, which
+//! it reads repeatedly from the first-level cache. It has enough accumulators to hide the unit's latency. The rate
+//! therefore includes loads, but not memory accesses.
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -19,32 +20,32 @@ use super::team::rates;
 
 /// Rounds that count.
 pub(super) const ROUNDS: usize = 7;
-/// Rounds of a measurement that is to be over in a moment.
+/// Rounds of a quick measurement.
 const SPOT_ROUNDS: usize = 11;
-/// Least time of a round.
+/// Minimum duration of a round.
 const ROUND_TIME: Duration = Duration::from_millis(20);
-/// Passes over the operands between two looks at the clock: some tens of microseconds.
+/// Passes over the operands between two clock reads: some tens of microseconds.
 const PASSES: usize = 128;
 /// Depth of the operands: a panel of sixteen fp32 columns is 8 KiB.
 const K: usize = 128;
 
-/// What a unit multiplies; sums are fp32 unless a variant says otherwise, of integers int32.
+/// The operand type of a unit. Sums are fp32, or int32 for integers, unless a variant says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operands {
     /// IEEE binary32.
     Fp32,
     /// bfloat16.
     Bf16,
-    /// IEEE binary16. Its sums are binary16, too.
+    /// IEEE binary16, with sums in binary16 too.
     Fp16,
     /// Eight-bit integers.
     Int8,
 }
 
-/// An arithmetic unit, as one set of instructions reaches it.
+/// An arithmetic unit, as used by one set of instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Multiply and add on what every machine of the architecture has.
+    /// Multiply and add with the baseline instructions of the architecture.
     Fp32Portable,
     /// NEON fused multiply-add.
     Fp32Neon,
@@ -52,11 +53,11 @@ pub enum Unit {
     Fp32Avx2,
     /// AVX-512 fused multiply-add.
     Fp32Avx512,
-    /// AVX-512 BF16 `vdpbf16ps`. Some processors run it at half the rate of their fp32 unit, others at twice.
+    /// AVX-512 BF16 `vdpbf16ps`. Some processors run it at half the rate of their fp32 unit, others at twice that rate.
     Bf16Avx512,
     /// AVX-512 FP16 fused multiply-add.
     Fp16Avx512,
-    /// AVX2 `vpmaddubsw` and `vpmaddwd`: the form without a dot-product instruction.
+    /// AVX2 `vpmaddubsw` and `vpmaddwd`, for processors without a dot-product instruction.
     Int8Avx2,
     /// AVX-VNNI `vpdpbusd`, 256 bits.
     Int8AvxVnni,
@@ -69,7 +70,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// All of them.
+    /// All units.
     pub const ALL: [Self; 11] = [
         Self::Fp32Portable,
         Self::Fp32Neon,
@@ -84,7 +85,7 @@ impl Unit {
         Self::AmxInt8,
     ];
 
-    /// Its word in records and suites.
+    /// Returns the name used in records and suites.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fp32Portable => "fp32-portable",
@@ -101,12 +102,12 @@ impl Unit {
         }
     }
 
-    /// The unit of that word, where this machine has it.
+    /// Returns the unit with this name, if this machine has it.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|unit| unit.name() == name && unit.available())
     }
 
-    /// What it multiplies.
+    /// Returns the type of the operands.
     pub fn operands(self) -> Operands {
         match self {
             Self::Fp32Portable | Self::Fp32Neon | Self::Fp32Avx2 | Self::Fp32Avx512 => Operands::Fp32,
@@ -116,10 +117,12 @@ impl Unit {
         }
     }
 
-    /// Products of this unit that make one product of `precision` with that type's accuracy; `None` where none do.
+    /// Returns how many products of this unit make one product of `precision` at that type's accuracy; `None` if none
+    /// do.
     ///
-    /// fp16 numbers are sums of two bf16 numbers, and of the four products of such parts the smallest is left out
-    /// (`device::cpu::tiles`). A unit whose sums are fp16 keeps no type's accuracy over the depth of a linear layer.
+    /// An fp16 number is the sum of two bf16 numbers. Of the four products of their parts, the smallest is omitted
+    /// (`device::cpu::tiles`). A unit with fp16 sums does not keep the accuracy of any type over the depth of a linear
+    /// layer.
     pub fn products(self, precision: Precision) -> Option<u32> {
         match (precision.weights, self.operands(), precision.dtype) {
             (WeightForm::Plain, Operands::Fp32, _)
@@ -130,7 +133,8 @@ impl Unit {
         }
     }
 
-    /// This machine has it, and the system lets us use it. The portable form counts where there is no other for fp32.
+    /// Returns whether this machine has the unit and the operating system allows its use. The portable unit counts only
+    /// if there is no other fp32 unit.
     pub fn available(self) -> bool {
         match self {
             Self::Fp32Portable => !Self::Fp32Neon.available() && !Self::Fp32Avx2.available(),
@@ -158,7 +162,8 @@ impl Unit {
         }
     }
 
-    /// One thread's loop over some [`PASSES`] of the operands, which gives the operations that it did.
+    /// Returns one thread's loop over a multiple of [`PASSES`] passes. The loop returns the number of operations it
+    /// performed.
     fn work(self) -> Box<dyn Fn() -> u64 + Sync> {
         match self {
             Self::Fp32Portable => Box::new(portable),
@@ -176,14 +181,14 @@ impl Unit {
     }
 }
 
-/// What a unit does in a second: multiplications and additions, each counted.
+/// The peak of a unit. Multiplications and additions count separately.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UnitPeak {
-    /// Which.
+    /// The unit.
     pub unit: Unit,
-    /// All threads together, operations a second.
+    /// All threads together, operations per second.
     pub all: Rate,
-    /// One thread while the others have nothing to do, operations a second.
+    /// One thread with the others idle, operations per second.
     pub one: Rate,
 }
 
@@ -192,7 +197,7 @@ pub(super) fn measure(unit: Unit, threads: usize) -> Result<UnitPeak, DeviceErro
     Ok(UnitPeak { unit, all: rate(unit, threads, ROUNDS)?, one: rate(unit, 1, ROUNDS)? })
 }
 
-/// All threads once more, in a moment. Operations a second.
+/// Measures all threads quickly. Returns operations per second.
 pub(super) fn spot(unit: Unit, threads: usize) -> Result<f64, DeviceError> {
     Ok(rate(unit, threads, SPOT_ROUNDS)?.median)
 }
@@ -210,11 +215,11 @@ fn rate(unit: Unit, threads: usize, rounds: usize) -> Result<Rate, DeviceError> 
     rates(threads, rounds, &|_| (), &round).map(Rate::of)
 }
 
-/// Numbers that stay in the first-level cache, a line's start first.
+/// Numbers that stay in the first-level cache, aligned to a cache line.
 #[repr(align(64))]
 struct Operand<T, const N: usize>([T; N]);
 
-/// Of both signs and no power of two: sums neither grow without bound nor stay at zero.
+/// Numbers from -9 to 9, so that sums neither grow without bound nor stay at zero.
 const fn int8<const N: usize>() -> Operand<i8, N> {
     let mut numbers = [0; N];
     let mut i = 0;
@@ -225,7 +230,7 @@ const fn int8<const N: usize>() -> Operand<i8, N> {
     Operand(numbers)
 }
 
-/// The same in fp32, below two.
+/// The numbers of [`int8`] in fp32, scaled to below two.
 const fn fp32<const N: usize>() -> Operand<f32, N> {
     let integers = int8::<N>();
     let mut numbers = [0.0; N];
@@ -237,7 +242,7 @@ const fn fp32<const N: usize>() -> Operand<f32, N> {
     Operand(numbers)
 }
 
-/// The same in bfloat16, as bits.
+/// The numbers of [`fp32`] in bfloat16, as bits.
 #[cfg(target_arch = "x86_64")]
 const fn bf16<const N: usize>() -> Operand<u16, N> {
     let numbers = fp32::<N>();
@@ -250,7 +255,7 @@ const fn bf16<const N: usize>() -> Operand<u16, N> {
     Operand(bits)
 }
 
-/// The same in binary16, as bits.
+/// The numbers of [`fp32`] in binary16, as bits.
 #[cfg(target_arch = "x86_64")]
 const fn fp16<const N: usize>() -> Operand<u16, N> {
     let numbers = fp32::<N>();
@@ -263,7 +268,7 @@ const fn fp16<const N: usize>() -> Operand<u16, N> {
     Operand(bits)
 }
 
-/// Four rows and eight columns in plain Rust, for the compiler to make the most of.
+/// Four rows and eight columns in plain Rust, for the compiler to vectorise.
 fn portable() -> u64 {
     const ROWS: usize = 4;
     const COLUMNS: usize = 8;

@@ -1,4 +1,4 @@
-//! Threads that do the same thing at the same time, round by round.
+//! Threads that run the same task simultaneously, in rounds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::device::DeviceError;
 use crate::device::affinity::{allowed_cores, bind_current_thread};
 
-/// How long a thread that waits for the others spins before it lets them run on its core.
+/// How long a waiting thread spins before it yields its core.
 const SPIN: Duration = Duration::from_micros(200);
 
 /// One thread's part of one round.
@@ -16,14 +16,15 @@ struct Part {
     work: u64,
 }
 
-/// Runs `task(thread)` on `threads` threads, all beginning together, `rounds` times after one that does not count (it wakes the
-/// cores up), each after `prepare(thread)`. Each round's rate: the work that the tasks return, over the time from the first start to
-/// the last end.
+/// Runs `task(thread)` on `threads` threads for `rounds` rounds, all starting together. Each round begins with
+/// `prepare(thread)`. A first round that does not count wakes up the cores. Returns the rate of each round: the work
+/// that the tasks return, divided by the time from first start to last end.
 ///
-/// Tasks must not panic: the others would wait. Each thread has a core of its own where this process may use as many; with more threads than cores none is bound.
+/// Tasks must not panic, because the other threads would wait forever. If this process may use enough cores, each
+/// thread is bound to its own core. With more threads than cores, none is bound.
 ///
 /// # Errors
-/// The system gives not a single thread; it may give fewer than asked for.
+/// The system cannot start a single thread. It may start fewer than requested.
 pub(super) fn rates(
     threads: usize,
     rounds: usize,
@@ -35,7 +36,7 @@ pub(super) fn rates(
     let meeting = Meeting::default();
     let life = |index: usize| {
         if let Some(&core) = cores.get(index) {
-            // Where it cannot be bound, the system places it.
+            // If binding fails, the system places the thread.
             let _ = bind_current_thread(&[core]);
         }
         let one = |round: usize| {
@@ -67,7 +68,7 @@ pub(super) fn rates(
     Ok((1..=rounds).filter_map(rate).collect())
 }
 
-/// Where the threads of a team wait for one another; how many they are is known once all are started.
+/// A barrier for the threads of a team. The team size is known only after all threads have been started.
 #[derive(Default)]
 struct Meeting {
     team: AtomicUsize,
@@ -75,12 +76,12 @@ struct Meeting {
 }
 
 impl Meeting {
-    /// So many threads take part.
+    /// Sets the number of threads.
     fn begin(&self, team: usize) {
         self.team.store(team, Ordering::Release);
     }
 
-    /// Returns when every thread has come to this round.
+    /// Waits until every thread has reached this round.
     fn wait(&self, round: usize) {
         self.arrived.fetch_add(1, Ordering::AcqRel);
         let start = Instant::now();

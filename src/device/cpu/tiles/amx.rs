@@ -1,6 +1,6 @@
-//! The tile kernels on Intel's AMX, with AVX-512 for what surrounds the tiles.
+//! The tile kernels on Intel's AMX, with AVX-512 for the work around the tiles.
 //!
-//! The intrinsics are not stable, the instructions in `asm!` are.
+//! The AMX intrinsics are not stable, but `asm!` is.
 
 use std::arch::asm;
 use std::arch::x86_64::{
@@ -15,14 +15,14 @@ use crate::device::cpu::amx::products::{tile_ahead, tile_loop, tile_product, wid
 
 use super::{HALF, HIGH, Shape, TILE_BYTES, TILE_DEPTH, TileKernels, TileProduct, TileUnit, integers};
 
-/// The instructions are there, and the system has given this process leave to use the tile registers.
+/// Returns whether the instructions are present and the operating system allows this process to use the tile registers.
 pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && amx::found().is_ok_and(|amx| amx.bf16)
 }
 
-/// The kernels.
+/// Returns the kernels for a storage type.
 pub(super) fn kernels(dtype: DType) -> TileKernels {
     if dtype == DType::Bf16 {
         let unit = unit(multiply_bf16);
@@ -33,12 +33,12 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
     }
 }
 
-/// The tile registers with what multiplies in them.
+/// Wraps a product in the tile registers in a tile unit.
 pub const fn unit<C>(multiply: unsafe fn(&TileProduct<C>)) -> TileUnit<C> {
     TileUnit { configure, multiply, release }
 }
 
-/// What `LDTILECFG` reads.
+/// The memory operand of `LDTILECFG`.
 #[repr(C, align(64))]
 struct TileConfig {
     palette: u8,
@@ -48,7 +48,7 @@ struct TileConfig {
     rows: [u8; 16],
 }
 
-/// Registers 0 to 3 are sums, 4 and 5 rows, 6 and 7 weights.
+/// Configures the registers: 0 to 3 hold sums, 4 and 5 rows, 6 and 7 weights.
 ///
 /// # Safety
 /// As [`TileUnit`].
@@ -73,7 +73,7 @@ pub unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
 }
 
-/// Numbers 32 apart from each other's two registers: the upper halves of sixteen and sixteen lanes.
+/// Indices of the upper halves of the sixteen and sixteen lanes of two registers.
 static UPPER_HALVES: [u16; 32] = {
     let mut index = [0; 32];
     let mut i = 0;
@@ -84,7 +84,7 @@ static UPPER_HALVES: [u16; 32] = {
     index
 };
 
-/// The parts of thirty-two numbers, as bf16 in order: high, low.
+/// Splits thirty-two numbers into bf16 parts, in order: high, low.
 ///
 /// # Safety
 /// AVX-512F and BW must be present.
@@ -133,7 +133,7 @@ unsafe fn pack_row<const PARTS: usize>(x: *const f32, k: usize, block: *mut u8, 
     }
 }
 
-/// Bytes that the weights are asked for ahead of their use.
+/// Prefetch distance of the weights in bytes.
 pub(super) const AHEAD_BYTES: usize = 2048;
 
 /// # Safety
@@ -161,7 +161,7 @@ unsafe fn multiply_bf16(t: &TileProduct) {
     if t.tiles == 0 {
         return;
     }
-    // SAFETY: the tiles are configured for the shape, whose blocks, panels and sums are there.
+    // SAFETY: the tiles are configured for the shape, and its blocks, panels and sums are valid.
     unsafe { tile_product!(t, "tdpbf16ps") }
 }
 
@@ -171,7 +171,7 @@ unsafe fn multiply_fp16(t: &TileProduct) {
     if t.tiles == 0 {
         return;
     }
-    // SAFETY: as in `multiply_bf16`. The parts of a tile lie 1 KiB apart.
+    // SAFETY: as in `multiply_bf16`. The parts of a tile are 1 KiB apart.
     unsafe {
         match t.shape {
             Shape::Narrow { .. } => tile_loop!(

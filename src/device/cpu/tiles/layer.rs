@@ -1,4 +1,4 @@
-//! Linear layers of bf16 and fp16 by tiles.
+//! Linear layers in bf16 and fp16 with tiles.
 
 use std::ops::Range;
 
@@ -11,12 +11,12 @@ use crate::device::cpu::scratch::Scratch;
 use super::macro_kernel::{BLOCK_BYTES, Layer, Layout, MacroKernel, blocks_of_rows};
 use super::{Split, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileUnit};
 
-/// Bytes of a row of `k` numbers in tiles, filled up to the largest block of depth.
+/// Returns the size of a row of `k` numbers in tiles, padded to the largest block of depth, in bytes.
 pub fn row_bytes(k: usize, tiles: &TileKernels) -> usize {
     k.div_ceil(TILE_DEPTH).next_multiple_of(BLOCK_BYTES / TILE_BYTES) * tiles.parts * (TILE_BYTES / TILE_ROWS)
 }
 
-/// `out = epilogue(x * weight^T + bias)`; the scratch has [room](row_bytes) for the rows.
+/// Computes `out = epilogue(x * weight^T + bias)`. The scratch must have [space](row_bytes) for the rows.
 pub fn apply(
     linear: &Linear,
     x: Rows<'_>,
@@ -38,7 +38,7 @@ pub fn apply(
     }
 }
 
-/// Writes rows into tiles.
+/// Packs rows into tiles.
 fn pack(x: Rows<'_>, k: usize, layout: &Layout, to: &mut Buffer<u8>, tiles: &TileKernels, pool: &mut Pool) {
     let shared = to.shared();
     pool.split(x.rows.div_ceil(TILE_ROWS), x.rows * k, &|blocks| {
@@ -53,7 +53,7 @@ fn pack(x: Rows<'_>, k: usize, layout: &Layout, to: &mut Buffer<u8>, tiles: &Til
     });
 }
 
-/// A layer, and where the results of a block of rows go.
+/// A layer, with the destination of the results of a block of rows.
 struct FloatLayer<'a> {
     linear: &'a Linear,
     rows: usize,
@@ -65,7 +65,7 @@ struct FloatLayer<'a> {
 }
 
 impl FloatLayer<'_> {
-    /// Panels of outputs.
+    /// Returns the number of output panels.
     fn outputs(&self) -> usize {
         self.linear.n.div_ceil(PANEL) / self.epilogue.halves()
     }
@@ -86,7 +86,7 @@ impl Layer for FloatLayer<'_> {
         self.linear.tiles(panel, tiles)
     }
 
-    /// With bias and rounding; halves are joined.
+    /// Adds the bias, rounds, and applies the epilogue.
     fn finish(&self, (sums, _): (&mut [f32], &mut [f32]), first: usize, outputs: Range<usize>, each: usize) {
         let (numbers, columns) = (each * PANEL, outputs.len() * PANEL);
         let rows = sums.chunks_exact_mut(self.epilogue.halves() * numbers);
@@ -105,7 +105,7 @@ impl Layer for FloatLayer<'_> {
                 Epilogue::Bias => out.copy_from_slice(&sums[..columns]),
                 Epilogue::SwiGlu => {
                     let (gate, up) = sums.split_at(numbers);
-                    // SAFETY: as many numbers of either half, a multiple of sixteen.
+                    // SAFETY: both halves have the same number of numbers, a multiple of sixteen.
                     unsafe { (self.kernels.swiglu)(gate.as_ptr(), up.as_ptr(), columns, out.as_mut_ptr()) };
                 }
             }

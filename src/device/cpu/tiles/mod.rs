@@ -1,19 +1,21 @@
-//! Products by tiles: the arithmetic of Intel's AMX for bf16, and for fp16 cut into two bf16 parts.
+//! Tile products: the arithmetic of Intel's AMX for bf16, and for fp16 split into two bf16 parts.
 //!
-//! A tile is sixteen rows of 64 bytes. `TDPBF16PS` adds to `c[16, 16]` (fp32) the product of `a[16, 32]` and `b[32, 16]`
-//! (bf16), `b` stored with the two `k` of a pair side by side. For each output it sums the even `k` and the odd `k`
-//! apart, each by fused multiply-adds, then adds the two to each other and to `c`; subnormal numbers count as zero on the
-//! way in and out, and rounding is to nearest whatever the control register says (Intel 64 and IA-32 Architectures
-//! Software Developer's Manual, volume 2, TDPBF16PS). A row of `c` depends on the same row of `a` alone, so one order of
-//! sums serves every number of rows; it is another order than the vector kernels', hence a kernel family of its own.
+//! A tile has sixteen rows of 64 bytes. `TDPBF16PS` adds to `c[16, 16]` (fp32) the product of `a[16, 32]` and `b[32,
+//! 16]` (bf16). `b` stores the two `k` of a pair side by side. For each output it sums the even `k` and the odd `k`
+//! separately, by fused multiply-adds. Then it adds the two sums to each other and to `c`. Subnormal numbers count as
+//! zero on input and output. Rounding is to nearest, whatever the control register says (Intel 64 and IA-32
+//! Architectures Software Developer's Manual, volume 2, TDPBF16PS). A row of `c` depends only on the same row of `a`,
+//! so the order of summation is the same for any number of rows. It differs from that of the vector kernels, so the
+//! tiles are a kernel family of their own.
 //!
-//! fp16 has eleven significant bits and bf16 eight, so `x = high + low` with both in bf16 is exact: `high` is `x` rounded to
-//! nearest, `low` at most `2^-8 x` and of either sign. Products of the parts are exact in fp32. Three of them are summed, high by high,
-//! low by high and high by low; the fourth, at most `2^-16` of the product and as often above as below zero, is left out: over
-//! thousands of products that is what their sum in fp32 loses by its own rounding, and some hundredth of what the result
-//! loses when it is rounded to fp16. (fp16's infinities become NaN: `low` is infinity less infinity.)
+//! fp16 has eleven significant bits and bf16 eight, so `x = high + low` with both parts in bf16 is exact. `high` is `x`
+//! rounded to nearest; `low` is at most `2^-8 x`, of either sign. Products of the parts are exact in fp32. Three of
+//! them are summed: high by high, low by high and high by low. The fourth is left out. It is at most `2^-16` of the
+//! product, and its sign is as often positive as negative. Over thousands of products this loses as much as the fp32
+//! sum loses by its own rounding. It is about a hundredth of what rounding the result to fp16 loses. (fp16's infinities
+//! become NaN: `low` is infinity minus infinity.)
 //!
-//! [`twin`] computes the same bits in plain Rust; it is what the tests of this family run on where there is no AMX.
+//! [`twin`] computes the same bits in plain Rust. The tests of this family use it on machines without AMX.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod amx;
@@ -30,21 +32,21 @@ pub use self::macro_kernel::{
     BLOCK_BYTES, BLOCK_ROWS, Layer, Layout, MacroKernel, ROOM_SUMS, blocks_of_rows,
 };
 
-/// Numbers of `k` in a tile of 16-bit numbers.
+/// Depth (`k`) of a tile of 16-bit numbers.
 pub const TILE_DEPTH: usize = 32;
-/// Rows of a tile, and columns of a product's.
+/// Rows of a tile, and columns of a product tile.
 pub const TILE_ROWS: usize = 16;
-/// Bytes of a tile.
+/// Size of a tile in bytes.
 pub const TILE_BYTES: usize = 1024;
-/// `k` that lie side by side in a tile of 16-bit weights.
+/// Number of `k` stored side by side in a tile of 16-bit weights.
 pub const PAIR: usize = 2;
 /// Panels of a [`Shape::Narrow`] product.
 pub const NARROW: usize = 4;
 /// Panels, and blocks of rows, of a [`Shape::Wide`] product.
 pub const WIDE: usize = 2;
 
-/// How a product uses the tile registers. They are made ready alike for sixteen rows in [`Self::Narrow`] and for [`Self::Wide`], and
-/// for numbers of any type.
+/// How a product uses the tile registers. The configuration is the same for [`Self::Narrow`] with sixteen rows and for
+/// [`Self::Wide`], and for every number type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// Up to sixteen rows by four panels; `c` is `[16, 64]`.
@@ -57,12 +59,12 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// For a product of so many rows, or for part of it.
+    /// Returns the shape for a product of `rows` rows, or for part of it.
     pub fn of(rows: usize) -> Self {
         if rows <= TILE_ROWS { Self::Narrow { rows } } else { Self::Wide }
     }
 
-    /// Panels.
+    /// Returns the number of panels.
     pub fn panels(self) -> usize {
         match self {
             Self::Narrow { .. } => NARROW,
@@ -70,7 +72,7 @@ impl Shape {
         }
     }
 
-    /// Rows of `c`.
+    /// Returns the number of rows of `c`.
     pub fn rows(self) -> usize {
         match self {
             Self::Narrow { .. } => TILE_ROWS,
@@ -79,68 +81,68 @@ impl Shape {
     }
 }
 
-/// `c += a * b` over `tiles` tiles of depth, each of them as many tiles as a number has parts: high, low.
+/// `c += a * b` over `tiles` tiles of depth. Each of them is stored as one tile per part of a number: high, low.
 #[derive(Debug, Clone, Copy)]
 pub struct TileProduct<C = f32> {
-    /// Which blocks of rows and which panels there are.
+    /// The blocks of rows and the panels in use.
     pub shape: Shape,
-    /// The blocks of rows, tile after tile.
+    /// The blocks of rows, in tile order.
     pub a: [*const u8; WIDE],
-    /// The panels, tile after tile.
+    /// The panels, in tile order.
     pub b: [*const u8; NARROW],
-    /// Tiles of depth.
+    /// Number of tiles of depth.
     pub tiles: usize,
-    /// The sums begin at zero, whatever is there.
+    /// Whether the sums begin at zero instead of at the contents of `c`.
     pub fresh: bool,
-    /// The sums; those of integers wrap.
+    /// The sums; integer sums wrap.
     pub c: *mut C,
 }
 
-/// The tile registers, and what multiplies numbers of one kind in them.
+/// The tile registers, with a product for one kind of numbers.
 ///
-/// All functions are `unsafe`: the instructions must be present, pointers valid for the shapes given.
+/// All functions are `unsafe`: the instructions must be present, and pointers must be valid for the given shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct TileUnit<C = f32> {
-    /// Makes the tile registers ready for a shape; to be called by the thread that multiplies, before it does.
+    /// Configures the tile registers for a shape. The thread that multiplies must call this first.
     pub configure: unsafe fn(Shape),
-    /// A [`TileProduct`] of the shape configured last.
+    /// Computes a [`TileProduct`] of the shape configured last.
     pub multiply: unsafe fn(&TileProduct<C>),
-    /// Gives the tile registers back.
+    /// Releases the tile registers.
     pub release: unsafe fn(),
 }
 
-/// Cuts stored tiles into parts: `(stored, tiles, out)`.
+/// Splits stored tiles into parts: `(stored, tiles, out)`.
 pub type Split = unsafe fn(*const u8, usize, *mut u8);
 
 /// The tile kernels of one storage type.
 ///
-/// All functions are `unsafe`: the instructions must be present, pointers valid for the lengths given.
+/// All functions are `unsafe`: the instructions must be present, and pointers must be valid for the given lengths.
 #[derive(Debug, Clone, Copy)]
 pub struct TileKernels {
-    /// Tiles that make one tile of numbers: 1 for bf16, 2 for fp16.
+    /// Tiles per tile of numbers: 1 for bf16, 2 for fp16.
     pub parts: usize,
-    /// Writes row `row` of a block of sixteen: `(x, k, block, row)`. `k` numbers of fp32 that the storage type can hold go to
-    /// the block's tiles, zero after them.
+    /// Packs row `row` of a block of sixteen: `(x, k, block, row)`. Writes `k` fp32 numbers, which the storage type
+    /// must be able to hold, to the tiles of the block, followed by zeros.
     pub pack_row: unsafe fn(*const f32, usize, *mut u8, usize),
-    /// Cuts stored weights into parts; `None` where they are multiplied as they are stored.
+    /// Splits stored weights into parts; `None` if they are multiplied as stored.
     pub split: Option<Split>,
-    /// What multiplies.
+    /// The tile unit and its product.
     pub unit: TileUnit,
-    /// Weighted sums of integers, which are the same for every type.
+    /// Weighted sums of integers, the same for every type.
     pub integers: IntegerKernels,
 }
 
-/// Who computes the products.
+/// The implementation of the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// The tile registers.
     Amx,
-    /// Their twin in plain Rust.
+    /// A twin in plain Rust.
     Twin,
 }
 
 impl Family {
-    /// The machine has it, and the system lets this process use it.
+    /// Returns whether the machine has it and the operating system allows its use.
     pub fn available(self) -> bool {
         match self {
             Self::Twin => true,
@@ -151,7 +153,8 @@ impl Family {
         }
     }
 
-    /// Its kernels for a storage type; `None` for fp32, which tiles do not multiply, and where it is not available.
+    /// Returns the kernels for a storage type; `None` for fp32, which tiles do not multiply, and if the family is not
+    /// available.
     pub fn kernels(self, dtype: DType) -> Option<TileKernels> {
         if dtype == DType::Fp32 || !self.available() {
             return None;
@@ -166,9 +169,9 @@ impl Family {
     }
 }
 
-/// fp32 bits that bf16 has.
+/// The bits of an fp32 that bf16 keeps.
 const HIGH: u32 = 0xFFFF_0000;
-/// Half of the last of them: added before a number is cut, it rounds to nearest, ties away from zero.
+/// Half of the last bit of [`HIGH`]. Adding it before truncation rounds to nearest, ties away from zero.
 const HALF: u32 = 0x8000;
 
 #[cfg(test)]

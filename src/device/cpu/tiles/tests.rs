@@ -7,7 +7,7 @@ use crate::device::cpu::linear::{Epilogue, Linear, Rows, RowsMut};
 use crate::device::cpu::pool::Pool;
 use crate::device::cpu::scratch::Scratch;
 
-/// Numbers of the type, of many magnitudes, from a seed.
+/// Generates numbers of the type, of many magnitudes, from a seed.
 fn numbers(seed: u64, n: usize, dtype: DType) -> Vec<f32> {
     let mut state = seed | 1;
     let number = move || {
@@ -22,12 +22,12 @@ fn little_endian(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-/// `x [rows, k] * weight [n, k]^T + bias` by the kernels of `set`.
+/// Computes `x [rows, k] * weight [n, k]^T + bias` with the kernels of `set`.
 fn product(set: InstructionSet, dtype: DType, x: &[f32], weight: &[f32], bias: &[f32], k: usize) -> Vec<f32> {
     ended(Epilogue::Bias, weight.len() / k, set, dtype, x, (weight, bias, k))
 }
 
-/// The same with an epilogue that leaves so many columns.
+/// Computes the same with an epilogue that leaves `columns` columns.
 fn ended(
     epilogue: Epilogue,
     columns: usize,
@@ -44,7 +44,7 @@ fn ended(
     let linear =
         Linear::pack(tensor(&weight, n, k), Some(tensor(&bias, 1, n)), dtype, &kernels, &mut pool).unwrap();
     let (stride, out_stride) = (k.next_multiple_of(16), columns.next_multiple_of(16));
-    // What lies between the rows must not matter.
+    // The gaps between rows must not affect the result.
     let mut padded = vec![f32::NAN; rows * stride + 16];
     for (to, from) in padded.chunks_mut(stride).zip(x.chunks_exact(k)) {
         to[..k].copy_from_slice(from);
@@ -62,7 +62,8 @@ fn ended(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Each number is what the exact sum rounds to, within the error of the sum's own roundings; a row is the same alone.
+    /// Every number is the rounded exact sum, within the error of the sum's own roundings. A row computed alone gives
+    /// the same.
     #[test]
     fn products_are_right_and_rows_do_not_matter_to_each_other(
         rows in 1usize..70, n in 1usize..90, k in 1usize..600, fp16: bool, seed: u64,
@@ -78,8 +79,8 @@ proptest! {
                 let terms = x.iter().zip(&weight[column * k..][..k]).map(|(a, b)| f64::from(*a) * f64::from(*b));
                 let sizes: f64 = terms.clone().map(f64::abs).sum();
                 let exact = terms.sum::<f64>() + f64::from(bias[column]);
-                // Sums of 32 numbers within a tile, at most three of them a tile, and the bias: each rounds once. fp16 leaves
-                // out low by low.
+                // Each of these rounds once: sums of 32 numbers in a tile, at most three sums per tile, and the bias.
+                // fp16 leaves out low by low.
                 let roundings = (TILE_DEPTH + 3 * k.div_ceil(TILE_DEPTH) + 2) as f64;
                 let left_out = if fp16 { 2f64.powi(-16) } else { 0.0 };
                 let of_sums = (roundings * f64::from(f32::EPSILON) + left_out) * (sizes + exact.abs()) + 1e-30;
@@ -95,7 +96,7 @@ proptest! {
         }
     }
 
-    /// The halves that meet in the epilogue are those that are written down without it.
+    /// The halves joined in the epilogue equal the halves that are stored without it.
     #[test]
     fn swiglu_may_be_the_end_of_a_product(rows in 1usize..70, panels in 1usize..5, k in 1usize..600, fp16: bool, seed: u64) {
         let dtype = if fp16 { DType::Fp16 } else { DType::Bf16 };
@@ -114,7 +115,7 @@ proptest! {
         }
     }
 
-    /// The tile registers, where there are any, and their twin give the same bits.
+    /// The tile registers, if present, and their twin give the same bits.
     #[test]
     fn amx_and_its_twin_agree(rows in 1usize..70, n in 1usize..90, k in 1usize..600, fp16: bool, seed: u64) {
         if !InstructionSet::Amx.available() {
@@ -129,7 +130,8 @@ proptest! {
     }
 }
 
-/// More rows than a block, groups of several steps, several blocks of depth: by the twin, and by the registers where there are any.
+/// More rows than a block, groups of several steps, several blocks of depth: with the twin, and with the registers if
+/// present.
 #[test]
 fn rows_beyond_a_block_are_rows_like_any_other() {
     let (rows, n, k) = (530, 700, 333);

@@ -1,4 +1,4 @@
-//! The tile kernels in plain Rust: the same bits as the tile registers give, slowly.
+//! The tile kernels in plain Rust: slow, with the same bits as the tile registers.
 
 use crate::device::DType;
 
@@ -7,10 +7,10 @@ use super::{
     WIDE, integers,
 };
 
-/// Numbers in a row of a tile: sixteen pairs.
+/// Numbers per tile row: sixteen pairs.
 pub(super) const ROW: usize = TILE_DEPTH;
 
-/// The twin's kernels.
+/// Returns the twin's kernels.
 pub(super) fn kernels(dtype: DType) -> TileKernels {
     let integers = integers::twin();
     if dtype == DType::Bf16 {
@@ -27,12 +27,12 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
     }
 }
 
-/// What multiplies without registers.
+/// Wraps a product that needs no registers in a tile unit.
 pub const fn unit<C>(multiply: unsafe fn(&TileProduct<C>)) -> TileUnit<C> {
     TileUnit { configure: |_| {}, multiply, release: || {} }
 }
 
-/// The bf16 bits of `x`'s parts, high first. A number that bf16 can hold is its own high part.
+/// Returns the bf16 bits of `x`'s parts, high first. A number that bf16 can hold is its own high part.
 pub(super) fn parts(x: f32) -> [u16; 2] {
     let high = f32::from_bits(x.to_bits().wrapping_add(HALF) & HIGH);
     [high, x - high].map(|part| (part.to_bits() >> 16) as u16)
@@ -73,10 +73,11 @@ unsafe fn split(stored: *const u8, tiles: usize, out: *mut u8) {
     }
 }
 
-/// Which part of `a` meets which part of `b`, in the order of the sums.
+/// Pairs of a part of `a` and a part of `b`, in the order of summation.
 const ORDER: [(usize, usize); 3] = [(0, 0), (1, 0), (0, 1)];
 
-/// [`multiply`], by the machine's own fused multiply-add where it has one: without, each is a call, to the same bits.
+/// Returns [`multiply`], compiled for the machine's fused multiply-add if it has one. Otherwise each multiply-add is a
+/// function call, with the same bits.
 pub(super) fn fastest<const A: usize, const B: usize>() -> unsafe fn(&TileProduct) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -94,7 +95,7 @@ unsafe fn with_fma<const A: usize, const B: usize>(t: &TileProduct) {
     unsafe { multiply::<A, B>(t) }
 }
 
-/// A product of rows in `A` parts and panels in `B`.
+/// Multiplies rows in `A` parts with panels in `B` parts.
 ///
 /// # Safety
 /// As [`TileKernels`].
@@ -105,7 +106,7 @@ unsafe fn multiply<const A: usize, const B: usize>(t: &TileProduct) {
     for block in 0..blocks {
         for row in 0..rows {
             for panel in 0..panels {
-                // SAFETY: the shape's blocks, panels and sums are there by the caller's promise.
+                // SAFETY: the shape's blocks, panels and sums are valid by the caller's promise.
                 unsafe {
                     let c = t.c.add(((block * TILE_ROWS + row) * panels + panel) * TILE_ROWS);
                     let c = &mut *c.cast::<[f32; TILE_ROWS]>();
@@ -126,7 +127,7 @@ unsafe fn multiply<const A: usize, const B: usize>(t: &TileProduct) {
     }
 }
 
-/// Rows of each block, blocks and panels that a product has.
+/// Returns a product's number of rows per block, blocks and panels.
 pub fn extent(shape: Shape) -> (usize, usize, usize) {
     match shape {
         Shape::Narrow { rows } => (rows, 1, NARROW),
@@ -134,7 +135,7 @@ pub fn extent(shape: Shape) -> (usize, usize, usize) {
     }
 }
 
-/// One row of `TDPBF16PS`.
+/// Computes one row of `TDPBF16PS`.
 #[inline(always)]
 fn dot(a: &[u16; ROW], b: &[[u8; 2 * ROW]; TILE_ROWS], c: &mut [f32; TILE_ROWS]) {
     let mut sums = [[0.0f32; TILE_ROWS]; PAIR];
@@ -153,13 +154,13 @@ fn dot(a: &[u16; ROW], b: &[[u8; 2 * ROW]; TILE_ROWS], c: &mut [f32; TILE_ROWS])
     }
 }
 
-/// A bf16 as fp32, zero for a subnormal one.
+/// Widens a bf16 to fp32. Subnormal numbers become zero.
 #[inline(always)]
 fn widen(bits: u16) -> f32 {
     flush(f32::from_bits(u32::from(bits) << 16))
 }
 
-/// Zero, of the same sign, for a subnormal number.
+/// Replaces a subnormal number by zero of the same sign.
 #[inline(always)]
 fn flush(x: f32) -> f32 {
     if x.is_subnormal() { 0.0f32.copysign(x) } else { x }

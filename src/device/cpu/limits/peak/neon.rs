@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use super::{K, Operand, PASSES, fp32 as numbers};
 
-/// Six rows and sixteen columns: twenty-four sums of thirty-two registers.
+/// Six rows and sixteen columns: twenty-four accumulators in thirty-two registers.
 pub(super) fn fp32() -> u64 {
     const ROWS: usize = 6;
     static A: Operand<f32, { ROWS * K }> = numbers();

@@ -12,7 +12,7 @@ use std::mem::transmute;
 
 use super::{K, Operand, PASSES, Unit, bf16, fp16, fp32};
 
-/// The loop of a unit. It is called where [`Unit::available`] has been asked.
+/// Returns the loop of a unit. Callers must have checked [`Unit::available`].
 pub(super) fn work(unit: Unit) -> Box<dyn Fn() -> u64 + Sync> {
     let of: unsafe fn() -> u64 = match unit {
         Unit::Fp32Avx512 => fp32_avx512,
@@ -27,7 +27,7 @@ pub(super) fn work(unit: Unit) -> Box<dyn Fn() -> u64 + Sync> {
     Box::new(move || unsafe { of() })
 }
 
-/// Six rows and sixteen columns: twelve sums of sixteen registers.
+/// Six rows and sixteen columns: twelve accumulators in sixteen registers.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn fp32_avx2() -> u64 {
     const ROWS: usize = 6;
@@ -49,7 +49,7 @@ unsafe fn fp32_avx2() -> u64 {
     (2 * ROWS * 16 * K * PASSES) as u64
 }
 
-/// Twelve rows and thirty-two columns: twenty-four sums of thirty-two registers.
+/// Twelve rows and thirty-two columns: twenty-four accumulators in thirty-two registers.
 #[target_feature(enable = "avx512f")]
 unsafe fn fp32_avx512() -> u64 {
     const ROWS: usize = 12;
@@ -71,7 +71,7 @@ unsafe fn fp32_avx512() -> u64 {
     (2 * ROWS * 32 * K * PASSES) as u64
 }
 
-/// Eight rows and forty-eight columns of pairs: twenty-four sums.
+/// Eight rows and forty-eight columns of pairs: twenty-four accumulators.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn bf16_avx512() -> u64 {
     const ROWS: usize = 8;
@@ -101,7 +101,7 @@ unsafe fn bf16_avx512() -> u64 {
     (2 * ROWS * 48 * K * PASSES) as u64
 }
 
-/// Twelve rows and sixty-four columns: twenty-four sums.
+/// Twelve rows and sixty-four columns: twenty-four accumulators.
 #[target_feature(enable = "avx512f,avx512fp16")]
 unsafe fn fp16_avx512() -> u64 {
     const ROWS: usize = 12;
@@ -128,7 +128,8 @@ unsafe fn fp16_avx512() -> u64 {
     (2 * ROWS * 64 * K * PASSES) as u64
 }
 
-/// A loop over eight-bit operands: `$rows` rows of four numbers a step, two vectors of four numbers for each column.
+/// A loop over int8 operands. Each step takes `$rows` rows of four numbers and two vectors with four numbers per
+/// column.
 macro_rules! int8 {
     (
         $(#[$about:meta])* $name:ident, $features:literal, $rows:literal rows, $lanes:literal lanes,
@@ -159,7 +160,7 @@ macro_rules! int8 {
 }
 
 int8!(
-    /// Five rows and sixteen columns: ten sums, and the ones that pairs are added with.
+    /// Five rows and sixteen columns: ten accumulators, and a vector of ones for adding pairs.
     int8_avx2, "avx2", 5 rows, 8 lanes,
     _mm256_setzero_si256, _mm256_set1_epi32, _mm256_loadu_si256, dot_avx2
 );
@@ -174,7 +175,7 @@ int8!(
     _mm512_setzero_si512, _mm512_set1_epi32, _mm512_loadu_si512, _mm512_dpbusd_epi32
 );
 
-/// What `vpdpbusd` does, in three instructions.
+/// Computes what `vpdpbusd` does, in three instructions.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn dot_avx2(c: __m256i, x: __m256i, y: __m256i) -> __m256i {

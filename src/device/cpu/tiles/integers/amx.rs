@@ -1,4 +1,4 @@
-//! Weighted sums of integers on Intel's AMX, with AVX-512 for what surrounds the tiles.
+//! Weighted sums of integers on Intel's AMX, with AVX-512 for the work around the tiles.
 
 use std::arch::x86_64::{
     __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm512_castps_si512, _mm512_cvtepi8_epi32,
@@ -16,7 +16,7 @@ use super::{INTEGER_BYTES, IntegerKernels, WEIGHT_PARTS};
 /// The kernels.
 pub const KERNELS: IntegerKernels = IntegerKernels { pack_row, widen, unit: unit(multiply) };
 
-/// Bytes of a tile's row.
+/// Size of a tile row in bytes.
 const ROW_BYTES: usize = TILE_BYTES / TILE_ROWS;
 
 /// # Safety
@@ -24,7 +24,7 @@ const ROW_BYTES: usize = TILE_BYTES / TILE_ROWS;
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn pack_row(weights: *const f32, scales: *const f32, k: usize, block: *mut u8, row: usize) {
     for tile in 0..k / TILE_DEPTH {
-        // SAFETY: weights, scales and the row's tiles are there.
+        // SAFETY: weights, scales and the row's tiles are valid.
         unsafe {
             let [first, second] = [0, PANEL].map(|half| {
                 let at = tile * TILE_DEPTH + half;
@@ -39,7 +39,7 @@ unsafe fn pack_row(weights: *const f32, scales: *const f32, k: usize, block: *mu
     }
 }
 
-/// Six instructions a line of two rows of depth, besides load and store: three cycles.
+/// Takes six instructions per line of two depth rows, besides load and store: three cycles.
 ///
 /// # Safety
 /// As [`IntegerKernels`].
@@ -50,7 +50,7 @@ unsafe fn widen(stored: *const u8, tiles: usize, out: *mut u8) {
         unsafe {
             let from = stored.add(line * INTEGER_BYTES / TILE_ROWS);
             _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD_BYTES).cast());
-            // The lower halves of such numbers are zero.
+            // The lower halves of these numbers are zero.
             let (even, odd) = (sixteen(from), sixteen(from.add(PANEL)));
             let pairs = _mm512_or_si512(_mm512_srli_epi32::<16>(even), odd);
             _mm512_storeu_si512(out.add(line * ROW_BYTES).cast(), pairs);
@@ -58,10 +58,10 @@ unsafe fn widen(stored: *const u8, tiles: usize, out: *mut u8) {
     }
 }
 
-/// Sixteen integers as the bits of fp32.
+/// Converts sixteen integers to fp32 bits.
 ///
 /// # Safety
-/// AVX-512F must be present, sixteen integers lie there.
+/// AVX-512F must be present, and `from` must point to sixteen integers.
 #[target_feature(enable = "avx512f")]
 unsafe fn sixteen(from: *const u8) -> __m512i {
     // SAFETY: the caller's promise.
@@ -69,8 +69,8 @@ unsafe fn sixteen(from: *const u8) -> __m512i {
     _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(integers)))
 }
 
-/// A sum waits for the one before it 52 cycles, a product takes 16: four sums take turns, for which a narrow product loads its
-/// panels twice (10 KiB a step of 128 cycles).
+/// A sum waits 52 cycles for the previous one, and a product takes 16 cycles, so four sums take turns. A narrow product
+/// therefore loads its panels twice (10 KiB per step of 128 cycles).
 ///
 /// # Safety
 /// As [`IntegerKernels`].
@@ -78,7 +78,8 @@ unsafe fn multiply(t: &TileProduct) {
     if t.tiles == 0 {
         return;
     }
-    // SAFETY: the tiles are configured for the shape, whose blocks, panels and sums are there. The parts of a tile lie 1 KiB apart.
+    // SAFETY: the tiles are configured for the shape, and its blocks, panels and sums are valid. The parts of a tile
+    // are 1 KiB apart.
     unsafe {
         match t.shape {
             Shape::Narrow { .. } => tile_loop!(

@@ -1,14 +1,15 @@
-//! Weighted sums of integers: the products of an int8 KV cache's values, whatever the type of the device.
+//! Weighted sums of integers: the products with the values of an int8 KV cache, whatever the device's type.
 //!
-//! An integer of eight bits is exact in bf16: a stored tile becomes one tile in L1. A softmax weight, already rounded to the
-//! type, times the scale of its token's value is an fp32 number; it is cut into two bf16 parts. The high part is rounded to
-//! nearest, so the low part is at most `2^-8` of the number and of either sign; it loses what is behind its own eighth bit, less
-//! than `2^-16` of the number. Both parts' products with the one tile of integers are summed: high, low, a step of depth after
-//! the other.
+//! An 8-bit integer is exact in bf16, so a stored tile becomes one tile in L1. A softmax weight, already rounded to the
+//! type, times the scale of its token's value is an fp32 number. It is split into two bf16 parts. The high part is
+//! rounded to nearest, so the low part is at most `2^-8` of the number, of either sign. The low part loses what follows
+//! its own eighth bit, less than `2^-16` of the number. The products of both parts with the one tile of integers are
+//! summed: high, low, for one step of depth after the other.
 //!
-//! `TDPBF16PS` takes subnormal numbers for zero. In fp16 there are none: a weight is at least `2^-24` and a scale `2^-31`, so their
-//! product is at least `2^-55`, and a low part that is not zero, `2^-24` of it. In bf16 a weight times a scale below `2^-126`, or a
-//! low part there, is lost: as the largest weight of a row is one, that is nothing unless all its values are as small.
+//! `TDPBF16PS` treats subnormal numbers as zero. In fp16 there are none: a weight is at least `2^-24` and a scale
+//! `2^-31`. Their product is at least `2^-55`, and a nonzero low part is at least `2^-24` of that. In bf16, a weight
+//! times a scale below `2^-126`, or such a low part, is lost. As the largest weight of a row is one, this matters only
+//! if all its values are as small.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -20,20 +21,20 @@ pub(super) use self::twin::kernels as twin;
 
 use super::{Split, TILE_BYTES, TileUnit};
 
-/// Bytes of a tile of integers as it is stored, `[32][16]`: depth by columns.
+/// Size of a stored tile of integers `[32][16]` (depth by columns), in bytes.
 pub const INTEGER_BYTES: usize = TILE_BYTES / 2;
-/// Parts of a weight times its scale.
+/// Parts of the product of a weight and its scale.
 pub const WEIGHT_PARTS: usize = 2;
 
-/// The kernels. All functions are `unsafe`, as those of [`super::TileKernels`].
+/// The kernels. All functions are `unsafe`, with the conditions of [`super::TileKernels`].
 #[derive(Debug, Clone, Copy)]
 pub struct IntegerKernels {
-    /// Writes row `row` of a block of sixteen, of tiles of [`WEIGHT_PARTS`] parts: `(weights, scales, k, block, row)`. `k` weights,
-    /// a multiple of the depth of a tile, each by its scale.
+    /// Packs row `row` of a block of sixteen into tiles of [`WEIGHT_PARTS`] parts: `(weights, scales, k, block, row)`.
+    /// Multiplies each of `k` weights by its scale. `k` is a multiple of the depth of a tile.
     pub pack_row: unsafe fn(*const f32, *const f32, usize, *mut u8, usize),
-    /// Makes tiles of integers tiles of bf16.
+    /// Converts tiles of integers to tiles of bf16.
     pub widen: Split,
-    /// What multiplies rows in [`WEIGHT_PARTS`] parts by panels in one.
+    /// Multiplies rows in [`WEIGHT_PARTS`] parts by panels in one part.
     pub unit: TileUnit,
 }
 

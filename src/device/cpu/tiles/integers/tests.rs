@@ -5,7 +5,7 @@ use crate::device::DType;
 use crate::device::cpu::kernels::PANEL;
 use crate::device::cpu::tiles::{Family, Shape, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct};
 
-/// The families that this machine has.
+/// Returns the families that this machine has.
 fn families() -> impl Iterator<Item = TileKernels> {
     [Family::Twin, Family::Amx].into_iter().filter_map(|family| family.kernels(DType::Bf16))
 }
@@ -14,7 +14,7 @@ fn bf16(bytes: [u8; 2]) -> f32 {
     f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
 }
 
-/// Weights as the softmax leaves them, zeros among them, and scales of many sizes.
+/// Weights as the softmax writes them, including zeros, and scales of many magnitudes.
 fn weights(k: usize) -> impl Strategy<Value = (Vec<f32>, Vec<f32>)> {
     let weight = prop_oneof![1 => Just(0.0f32), 4 => (0f32..=1.0).prop_map(|x| DType::Fp16.round(x * x * x))];
     let scale = prop::sample::select(vec![0.0f32, 4.7e-10, 1.3e-3, 0.07, 515.9]);
@@ -33,7 +33,7 @@ fn integers(seed: u64, n: usize) -> Vec<i8> {
     std::iter::repeat_with(number).take(n).collect()
 }
 
-/// Rows of a block of sixteen, packed. What was there before has no meaning.
+/// Packs rows of a block of sixteen.
 fn packed(kernels: &TileKernels, rows: &[(Vec<f32>, Vec<f32>)]) -> Vec<u8> {
     let k = rows[0].0.len();
     let mut block = vec![0; k / TILE_DEPTH * WEIGHT_PARTS * TILE_BYTES];
@@ -46,17 +46,17 @@ fn packed(kernels: &TileKernels, rows: &[(Vec<f32>, Vec<f32>)]) -> Vec<u8> {
     block
 }
 
-/// Panels `[tiles * 32][16]` of integers, widened.
+/// Widens panels `[tiles * 32][16]` of integers.
 fn widened(kernels: &TileKernels, panel: &[i8]) -> Vec<u8> {
     let tiles = panel.len() / INTEGER_BYTES;
     let mut out = vec![0xFF; tiles * TILE_BYTES];
     let stored: &[u8] = bytemuck::cast_slice(panel);
-    // SAFETY: the family is available; so many tiles on both sides.
+    // SAFETY: the family is available; both sides have the same number of tiles.
     unsafe { (kernels.integers.widen)(stored.as_ptr(), tiles, out.as_mut_ptr()) };
     out
 }
 
-/// Every integer is itself in bf16, with the two numbers of a pair side by side.
+/// Every integer is exact in bf16, with the two numbers of a pair side by side.
 #[test]
 fn integers_are_exact_in_bf16() {
     let panel: Vec<i8> = (0..3 * INTEGER_BYTES).map(|i| (i * 7 % 256) as u8 as i8).collect();
@@ -73,12 +73,12 @@ fn integers_are_exact_in_bf16() {
     }
 }
 
-/// Sixteen rows of packed weights by four panels, or as many again by two.
+/// Multiplies up to sixteen rows of packed weights by four panels, or thirty-two rows by two panels.
 fn product(kernels: &TileKernels, wide: bool, rows: &[(Vec<f32>, Vec<f32>)], panels: &[Vec<i8>]) -> Vec<f32> {
     let blocks: Vec<Vec<u8>> = rows.chunks(TILE_ROWS).map(|rows| packed(kernels, rows)).collect();
     let panels: Vec<Vec<u8>> = panels.iter().map(|panel| widened(kernels, panel)).collect();
     let shape = if wide { Shape::Wide } else { Shape::Narrow { rows: rows.len() } };
-    // The first sums begin at zero, the second add to what is there.
+    // The first product starts from zero, the second adds to the existing sums.
     let mut c = vec![f32::NAN; 1024];
     for fresh in [true, false] {
         let product = TileProduct {
@@ -102,8 +102,8 @@ fn product(kernels: &TileKernels, wide: bool, rows: &[(Vec<f32>, Vec<f32>)], pan
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// The parts of a weight times its scale miss less than `2^-16` of it, and none of it where it is a number of bf16; both families
-    /// write the same, and leave the other rows alone.
+    /// The parts of a weight times its scale lose less than `2^-16` of it, and nothing if it is a bf16 number. Both
+    /// families write the same bits, and leave the other rows unchanged.
     #[test]
     fn weights_are_cut_into_two_parts((weights, scales) in weights(96), row in 0..TILE_ROWS) {
         let mut rows = vec![(vec![0.0; 96], vec![0.0; 96]); TILE_ROWS];
@@ -123,8 +123,8 @@ proptest! {
         prop_assert!(numbers.iter().enumerate().all(|(i, number)| own(i) || *number == [0; 2]));
     }
 
-    /// A product is the weighted sum of the integers, within what the parts miss and the sum's own roundings; both families give
-    /// the same bits, and a row does not depend on the others.
+    /// A product is the weighted sum of the integers, within the loss of the parts and the sum's own roundings. Both
+    /// families give the same bits, and a row does not depend on the others.
     #[test]
     fn products_are_weighted_sums(
         rows in prop::collection::vec(weights(96), TILE_ROWS), count in 1..=TILE_ROWS, wide: bool, seed: u64,

@@ -1,11 +1,11 @@
-//! Weighted sums of integers in plain Rust: the same bits as the tile registers give, slowly.
+//! Weighted sums of integers in plain Rust: slow, with the same bits as the tile registers.
 
 use crate::device::cpu::tiles::twin::{ROW, fastest, parts, unit};
 use crate::device::cpu::tiles::{TILE_BYTES, TILE_DEPTH};
 
 use super::{INTEGER_BYTES, IntegerKernels, WEIGHT_PARTS};
 
-/// The kernels.
+/// Returns the kernels.
 pub fn kernels() -> IntegerKernels {
     IntegerKernels { pack_row, widen, unit: unit(fastest::<WEIGHT_PARTS, 1>()) }
 }
@@ -32,7 +32,7 @@ unsafe fn pack_row(weights: *const f32, scales: *const f32, k: usize, block: *mu
 /// # Safety
 /// As [`IntegerKernels`].
 unsafe fn widen(stored: *const u8, tiles: usize, out: *mut u8) {
-    /// Of two rows of depth: one after the other, and side by side.
+    /// Two rows of depth: one after the other, and side by side.
     type Rows = [[i8; ROW / 2]; 2];
     type Pairs = [[[u8; 2]; 2]; ROW / 2];
     for pair in 0..tiles * INTEGER_BYTES / size_of::<Rows>() {
