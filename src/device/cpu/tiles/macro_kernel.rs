@@ -27,7 +27,7 @@ use super::{NARROW, Shape, Split, TILE_BYTES, TILE_ROWS, TileProduct, TileUnit};
 /// Rows that are multiplied while a panel lies in cache; more rows read the weights again.
 pub const BLOCK_ROWS: usize = 512;
 /// Bytes of a step's panels by a block of depth. Of 48 KiB of L1 they take 16, thirty-two rows passing by 16 and their sums 4
-/// (larger blocks were simulated for integers: `TRIED.md`).
+/// (larger blocks were simulated for integers: `docs/SPEED.md`).
 pub const BLOCK_BYTES: usize = 16 << 10;
 /// Panels of a piece at most, where sums have to wait: of 2 MiB of L2 those of 512 rows take 768 KiB, the rows of two blocks of
 /// depth 512 KiB and the panels that pass by 192 KiB.
