@@ -1,22 +1,53 @@
-//! The README's blocks show the actual output of the program.
+//! Blocks of output in `README.md` and `docs/*.md` are what the program prints, and relative links in them resolve.
 //!
-//! A block lies between `<!-- glmbench ARGUMENTS -->` and `<!-- end -->` and contains one fence with the command's
-//! standard output. ` | TEXT` after the arguments selects a paragraph that starts with TEXT; it may be repeated.
-//! ` | TEXT:N` selects only the first N lines. An ellipsis marks omitted parts. `<!-- measured glmbench … -->` depends
-//! on the clock of the machine that wrote it: it is written in the same way but never compared.
+//! A block lies between `<!-- glmbench ARGUMENTS -->` and `<!-- end -->`. It holds one fence with the command's standard output.
+//! ` | TEXT` after the arguments, once or several times, picks the paragraphs that begin with TEXT. ` | TEXT:N` picks the first N
+//! lines of one. An ellipsis stands for what is left out. `<!-- measured glmbench … -->` marks an output with times of the machine
+//! that wrote it: such a block is written in the same way and never compared.
 //!
-//! `scripts/readme_blocks.sh` rewrites blocks by running this test with `GLMBENCH_README` set to part of a command,
-//! `compared` or `all`.
+//! `scripts/readme_blocks.sh` rewrites blocks by this test with `GLMBENCH_README` set: a word of the wanted commands, `compared`
+//! or `all`.
 
+use std::collections::HashMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::support::answer;
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const FENCE: [&str; 2] = ["```text\n", "```\n"];
 const END: &str = "<!-- end -->";
 
-/// A block of the README.
+/// A page of documentation.
+struct Page {
+    /// Path below the checkout, with `/`.
+    name: String,
+    /// Its file.
+    path: PathBuf,
+    /// Its text.
+    text: String,
+}
+
+/// `README.md` and every `docs/*.md`, in that order.
+fn pages() -> Vec<Page> {
+    let mut names = vec!["README.md".to_owned()];
+    let docs = fs::read_dir(Path::new(ROOT).join("docs")).unwrap();
+    let mut of_docs: Vec<String> = docs
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| format!("docs/{}", path.file_name().unwrap().display()))
+        .collect();
+    of_docs.sort();
+    names.extend(of_docs);
+    let page = |name: String| {
+        let path = Path::new(ROOT).join(&name);
+        let text = fs::read_to_string(&path).unwrap();
+        Page { name, path, text }
+    };
+    names.into_iter().map(page).collect()
+}
+
+/// A block of a page.
 #[derive(Debug, PartialEq)]
 struct Block<'a> {
     /// Whether the output depends on the machine's clock.
@@ -56,8 +87,15 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Returns the expected fence.
-    fn fence(&self) -> String {
+    /// The fence as it has to be. `printed` keeps outputs by command: blocks of one command show one run of it.
+    fn fence(&self, printed: &mut HashMap<String, String>) -> String {
+        let output = printed.entry(self.command()).or_insert_with(|| self.output());
+        let picked = pick(output, &self.picks).unwrap_or_else(|e| panic!("{}: {e}", self.command()));
+        [FENCE[0], &picked, FENCE[1]].concat()
+    }
+
+    /// Runs the command and returns its standard output.
+    fn output(&self) -> String {
         let out = tempfile::tempdir().unwrap();
         let mut arguments = self.arguments.clone();
         if arguments[0] == "run" {
@@ -65,12 +103,11 @@ impl<'a> Block<'a> {
         }
         let told = answer(&arguments);
         assert!(!told.out.is_empty(), "{} printed nothing: {}", self.command(), told.words);
-        let picked = pick(&told.out, &self.picks).unwrap_or_else(|e| panic!("{}: {e}", self.command()));
-        [FENCE[0], &picked, FENCE[1]].concat()
+        told.out
     }
 }
 
-/// Returns the README's blocks.
+/// The blocks of a page.
 fn blocks(readme: &str) -> Vec<Block<'_>> {
     let mark = |piece: &str| piece.starts_with("glmbench ") || piece.starts_with("measured glmbench ");
     let pieces = readme.split("<!-- ").skip(1).filter(|piece| mark(piece));
@@ -114,47 +151,99 @@ fn pick(output: &str, picks: &[(&str, usize)]) -> Result<String, String> {
     Ok(picked)
 }
 
-/// Compares the blocks, or rewrites those that `GLMBENCH_README` selects.
+/// Compares, or rewrites what `GLMBENCH_README` asks for.
 #[test]
 fn the_blocks_are_what_the_program_prints() {
-    let readme = fs::read_to_string(PATH).unwrap();
     let wanted = std::env::var("GLMBENCH_README").ok();
-    let mut written = readme.clone();
-    for block in blocks(&readme) {
-        if let Some(word) = wanted.as_deref() {
-            if block.is_asked_for(word) {
-                written = written.replacen(block.text, &block.fence(), 1);
+    let mut printed = HashMap::new();
+    for Page { name, path, text } in pages() {
+        let mut written = text.clone();
+        for block in blocks(&text) {
+            if let Some(word) = wanted.as_deref() {
+                if block.is_asked_for(word) {
+                    written = written.replacen(block.text, &block.fence(&mut printed), 1);
+                }
+            } else if block.measured {
+                eprintln!("{name}: not compared, since measured: {}", block.command());
+            } else {
+                let fence = block.fence(&mut printed);
+                assert!(
+                    block.text == fence,
+                    "{name}: `{}` prints something else by now; scripts/readme_blocks.sh rewrites the block. Expected:\n{fence}",
+                    block.command()
+                );
             }
-        } else if block.measured {
-            eprintln!("not compared, since measured: {}", block.command());
-        } else {
-            let fence = block.fence();
-            assert!(
-                block.text == fence,
-                "README.md: `{}` prints something else by now; scripts/readme_blocks.sh writes it anew. Expected:\n{fence}",
-                block.command()
-            );
         }
-    }
-    if written != readme {
-        let whole = format!("{PATH}.new");
-        fs::write(&whole, written).unwrap();
-        fs::rename(whole, PATH).unwrap();
+        if written != text {
+            let whole = path.with_extension("md.new");
+            fs::write(&whole, written).unwrap();
+            fs::rename(whole, path).unwrap();
+        }
     }
 }
 
-/// Program output outside of a block would become outdated unnoticed.
+/// An output outside of a block would grow stale unseen.
 #[test]
-fn every_output_in_the_readme_is_a_block() {
-    let readme = fs::read_to_string(PATH).unwrap();
-    let blocks = blocks(&readme);
-    assert!(blocks.iter().any(|block| block.measured) && blocks.iter().any(|block| !block.measured));
-    for block in &blocks {
-        let inside = block.text.strip_prefix(FENCE[0]).and_then(|text| text.strip_suffix(FENCE[1]));
-        assert!(inside.is_some_and(|text| !text.contains("```")), "one fence alone: {}", block.command());
+fn every_output_in_the_pages_is_a_block() {
+    let pages = pages();
+    let all: Vec<Block<'_>> = pages.iter().flat_map(|page| blocks(&page.text)).collect();
+    assert!(all.iter().any(|block| block.measured) && all.iter().any(|block| !block.measured));
+    for Page { name, text, .. } in &pages {
+        let blocks = blocks(text);
+        for block in &blocks {
+            let inside = block.text.strip_prefix(FENCE[0]).and_then(|text| text.strip_suffix(FENCE[1]));
+            let alone = inside.is_some_and(|text| !text.contains("```"));
+            assert!(alone, "{name}: expected one fence alone: {}", block.command());
+        }
+        assert_eq!(text.matches(FENCE[0]).count(), blocks.len(), "{name}");
+        assert_eq!(text.matches(END).count(), blocks.len(), "{name}");
     }
-    assert_eq!(readme.matches(FENCE[0]).count(), blocks.len());
-    assert_eq!(readme.matches(END).count(), blocks.len());
+}
+
+/// The first fence of the README has the commands that `.ci/run` runs.
+#[test]
+fn the_readme_begins_with_the_two_commands() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("```sh\n").unwrap();
+    let (first, _) = rest.split_once("```\n").unwrap();
+    let commands: Vec<&str> =
+        first.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).collect();
+    assert_eq!(commands, ["cargo run --release -- run suites/quickstart.toml", "cargo test --release"]);
+    let ci = fs::read_to_string(Path::new(ROOT).join(".ci/run")).unwrap();
+    assert!(commands.iter().all(|command| ci.lines().any(|line| line.starts_with(command))), "{ci}");
+}
+
+/// The anchor that a forge makes of a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |c: char| match c {
+        ' ' => Some('-'),
+        c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+        _ => None,
+    };
+    heading.trim().to_lowercase().chars().filter_map(kept).collect()
+}
+
+/// Whether a page has a heading with this anchor.
+fn has_anchor(text: &str, wanted: &str) -> bool {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| anchor(line.trim_start_matches('#'))).any(|found| found == wanted)
+}
+
+#[test]
+fn every_relative_link_resolves() {
+    let mut seen = 0;
+    for Page { name, path, text } in pages() {
+        let links = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+        for link in links.filter(|link| !link.contains("://")) {
+            seen += 1;
+            let (file, wanted) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(target.exists(), "{name}: the link {link} leads to no file");
+            let resolves = wanted.is_empty() || has_anchor(&fs::read_to_string(&target).unwrap(), wanted);
+            assert!(resolves, "{name}: the link {link} leads to no heading");
+        }
+    }
+    assert!(seen > 10, "only {seen} links were seen");
 }
 
 #[test]
