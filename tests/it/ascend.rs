@@ -647,7 +647,8 @@ fn the_selftest_passes_on_both_chips_and_sees_a_wrong_result() {
         }
         // The first rank's table takes longer than HCCL waits for a rank: the others must not enter the collective before it does.
         let begin = Instant::now();
-        let tested_late = selftest(&slow_table(chip), Widths { hidden: 4096, ffn: 13_696, ..widths }).unwrap();
+        let tested_late =
+            selftest(&slow_table(chip), Widths { hidden: 4096, ffn: 13_696, ..widths }).unwrap();
         assert!(begin.elapsed() > HCCL_TIMEOUT, "the table was done before HCCL would have given up");
         assert_eq!(failed(tested_late), Vec::<String>::new());
         // The first result makes an operator's plan, the second uses it again; both are looked at.
