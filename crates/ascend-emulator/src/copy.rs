@@ -173,6 +173,7 @@ pub unsafe extern "C" fn aclrtMemcpy(
     entry("aclrtMemcpy", || {
         with_device(|device| {
             device.check_alive()?;
+            device.require_no_capture()?;
             let copy = row_copy(to, room, from, count, kind, device)?;
             // SAFETY: checked above; host sides are the caller's word.
             unsafe { copy.run(device.computes())? };
@@ -217,6 +218,7 @@ fn enqueue_copy(copy: Copy2d, stream: RawStream, device: &Device) -> Outcome {
     copy.check_in_stream()?;
     // SAFETY: the caller's pointer is a stream handle or null.
     let stream = unsafe { Stream::of(stream, device)? };
+    stream.require_free()?;
     let duration_ns = copy.duration_ns(device);
     let in_host = copy.kind == Kind::HostToHost;
     let computes = device.computes();
@@ -305,6 +307,7 @@ pub unsafe extern "C" fn aclrtMemset(pointer: *mut c_void, room: usize, value: i
     entry("aclrtMemset", || {
         with_device(|device| {
             device.check_alive()?;
+            device.require_no_capture()?;
             let _share = check_set(pointer, room, count, device)?;
             if device.computes() {
                 // SAFETY: inside an allocation, which is held.

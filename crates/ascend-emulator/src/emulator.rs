@@ -8,7 +8,7 @@ use crate::pool::{self, Pooled};
 use crate::registry::{configure, existing, faults_of_environment, reset, with_device};
 use crate::settings::{Config, Mode};
 use crate::status::{INVALID_PARAM, entry, fail};
-use crate::{event, executor, hccl, memory, stream, tensor};
+use crate::{event, executor, graph, hccl, memory, stream, tensor};
 
 /// Takes settings, `key = value` lines; before aclInit.
 #[unsafe(no_mangle)]
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn ascend_emulator_counts(out: *mut u64, n: u64) -> i32 {
 }
 
 /// As [`ascend_emulator_counts`].
-pub fn counts() -> [u64; 11] {
+pub fn counts() -> [u64; 12] {
     [
         memory::ALLOCATIONS.get(),
         memory::ALLOCATED_BYTES.get(),
@@ -99,6 +99,7 @@ pub fn counts() -> [u64; 11] {
         tensor::TensorList::live().get(),
         executor::Executor::live().get(),
         hccl::Comm::live().get(),
+        graph::Graph::live().get(),
     ]
 }
 
@@ -117,6 +118,7 @@ pub extern "C" fn ascend_emulator_reset() -> i32 {
         pool::reclaim::<tensor::TensorList>();
         pool::reclaim::<executor::Executor>();
         pool::reclaim::<hccl::Comm>();
+        pool::reclaim::<graph::Graph>();
         Ok(())
     })
 }

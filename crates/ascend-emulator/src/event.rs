@@ -132,6 +132,7 @@ pub unsafe extern "C" fn aclrtRecordEvent(event: RawEvent, stream: RawStream) ->
             }
             // SAFETY: the caller's pointer is a stream handle or null.
             let stream = unsafe { Stream::of(stream, device)? };
+            stream.require_free()?;
             let point = Arc::new(Point::new());
             let job = if device.computes() { stream.submit(Box::new(|| Ok(()))) } else { 0 };
             let host_ns = device.spend_host(device.config.profile.host_call_ns);

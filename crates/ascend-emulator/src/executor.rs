@@ -17,7 +17,7 @@ use crate::registry::{Device, with_device};
 use crate::settings::{Soc, Strict};
 use crate::status::{
     Failure, NN_EXECUTOR, NN_FIND_KERNEL, NN_INNER, NN_PARAM_INVALID, NN_PARAM_NULLPTR, NN_RUNTIME,
-    NN_TILING, Outcome, RT_AICORE_EXCEPTION, RT_AICORE_TIMEOUT, RT_CONTEXT_NULL, entry, fail,
+    NN_TILING, Outcome, RT_AICORE_EXCEPTION, RT_AICORE_TIMEOUT, RT_CONTEXT_NULL, RT_UNSUPPORTED, entry, fail,
 };
 use crate::stream::{RawStream, Stream};
 use crate::tensor::{Format, RawTensor, RawTensorList, Tensor, View, live, members};
@@ -366,9 +366,15 @@ pub fn launch(
         // SAFETY: the caller's pointers are handles (the stream may be null).
         let (slot, stream) = unsafe { (executor_of(executor)?, Stream::of(stream, device)?) };
         let planned = slot.value();
-        let outcome = planned
-            .check(operator, device, workspace, workspace_size)
-            .and_then(|()| planned.start(device, &stream));
+        let checked = planned.check(operator, device, workspace, workspace_size);
+        let outcome = match checked {
+            Err(failure) => Err(failure),
+            Ok(()) if stream.is_captured() => planned.capture(device, &stream, workspace),
+            Ok(()) => {
+                let host_ns = device.spend_host(device.config.profile.host_launch_ns);
+                planned.start(device, &stream, host_ns)
+            }
+        };
         if !planned.repeatable {
             slot.destroy();
         }
@@ -411,7 +417,26 @@ impl Executor {
         self.args.iter().try_for_each(|arg| arg.check(device))
     }
 
-    fn start(&self, device: &Device, stream: &Arc<Stream>) -> Outcome {
+    fn capture(&self, device: &Device, stream: &Stream, workspace: *mut c_void) -> Outcome {
+        if let Kernel::ToBlocks = self.kernel {
+            return fail(RT_UNSUPPORTED, format!("{}: not captured by the emulator", self.operator));
+        }
+        device.spend_host(device.config.profile.host_launch_ns);
+        let executor = Self {
+            operator: self.operator,
+            args: self.args.clone(),
+            kernel: self.kernel.clone(),
+            cost: self.cost,
+            duration_ns: self.duration_ns,
+            workspace: self.workspace,
+            device: self.device,
+            ..Self::default()
+        };
+        stream.capture(Captured { executor, workspace: workspace as usize });
+        Ok(())
+    }
+
+    fn start(&self, device: &Device, stream: &Arc<Stream>, host_ns: u64) -> Outcome {
         let fault = device.faults.launch(&device.config.faults, self.operator);
         match fault {
             LaunchFault::Lost => {
@@ -429,7 +454,6 @@ impl Executor {
         if device.computes() && !matches!(self.kernel, Kernel::Nothing) {
             self.submit(device, stream, fault == LaunchFault::Wrong);
         }
-        let host_ns = device.spend_host(device.config.profile.host_launch_ns);
         stream.enter(host_ns, Entry::Work { duration_ns: self.duration_ns, cores: true });
         if let Kernel::ToBlocks = self.kernel
             && let Some(arg) = self.args.first()
@@ -472,6 +496,27 @@ impl Executor {
     }
 }
 
+/// An operator of a graph: what its executor was when it was launched, which may be gone.
+pub struct Captured {
+    executor: Executor,
+    workspace: usize,
+}
+
+// SAFETY: the addresses of tensors' handles, which are not followed again; all else is numbers.
+unsafe impl Send for Captured {}
+
+impl Captured {
+    /// Runs it, issued by the host at `host_ns`. Its memory must live still.
+    pub fn run(&self, device: &Device, stream: &Arc<Stream>, host_ns: u64) -> Outcome {
+        let executor = &self.executor;
+        if !device.holds(self.workspace, executor.workspace as usize) {
+            return fail(RT_AICORE_EXCEPTION, format!("{}: the workspace was freed", executor.operator));
+        }
+        executor.args.iter().try_for_each(|arg| arg.check_memory(device))?;
+        executor.start(device, stream, host_ns)
+    }
+}
+
 impl Arg {
     fn address(&self) -> usize {
         self.view.at(0) as usize
@@ -494,7 +539,11 @@ impl Arg {
                 format!("{}: the tensor was destroyed before the second stage", self.name),
             );
         }
-        if device.holds(self.address(), self.bytes()) {
+        self.check_memory(device)
+    }
+
+    fn check_memory(&self, device: &Device) -> Outcome {
+        if self.role == Role::Absent || self.view.is_empty() || device.holds(self.address(), self.bytes()) {
             return Ok(());
         }
         fail(

@@ -316,6 +316,9 @@ fn collective(api: &str, asked: &Asked, kind: impl FnOnce(Soc) -> Outcome<Kind>)
             let Some(group) = &comm.group else { return fail(E_PARA, "comm was destroyed before") };
             // SAFETY: the caller's pointer is a stream handle or null.
             let stream = unsafe { Stream::of(asked.stream, device)? };
+            if stream.is_captured() {
+                return fail(E_NOT_SUPPORT, "collectives in a capture are not played");
+            }
             let buffers = buffers(device, asked, call, group.ranks)?;
             if device.faults.collective(&device.config.faults) {
                 comm.failed.store(1, Ordering::Relaxed);

@@ -26,7 +26,7 @@
 //! ## Files
 //!
 //! `registry` has the global state, `settings` and `faults` what was asked for, `status` the codes, `pool` the handles.
-//! `stream`, `event`, `memory`, `copy`, `runtime`, `group` and `hccl` are the runtime; `tensor` and `executor` the two stages;
+//! `stream`, `event`, `graph`, `memory`, `copy`, `runtime`, `group` and `hccl` are the runtime; `tensor` and `executor` the two stages;
 //! `clock` the virtual time; `ops` the operators; `half` and `nz` numbers and layouts; `dcmi` made-up telemetry.
 
 #![allow(non_snake_case)]
@@ -38,6 +38,7 @@ mod emulator;
 mod event;
 mod executor;
 mod faults;
+mod graph;
 mod group;
 mod half;
 mod hccl;

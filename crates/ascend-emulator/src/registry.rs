@@ -10,8 +10,8 @@ use crate::memory::Allocation;
 use crate::pool::EPOCH;
 use crate::settings::{Config, Mode};
 use crate::status::{
-    INVALID_PARAM, Outcome, REPEAT_INITIALIZE, RT_CONTEXT_NULL, RT_INVALID_DEVICE, RT_LOST_HEARTBEAT,
-    UNINITIALIZED, fail,
+    INVALID_PARAM, Outcome, REPEAT_INITIALIZE, RT_CAPTURE_MODE, RT_CONTEXT_NULL, RT_INVALID_DEVICE,
+    RT_LOST_HEARTBEAT, UNINITIALIZED, fail,
 };
 use crate::stream::Stream;
 
@@ -247,6 +247,14 @@ impl Device {
     /// Operators really compute.
     pub fn computes(&self) -> bool {
         self.config.mode == Mode::Compute
+    }
+
+    /// Fails while a stream of the device is being captured: copies and memsets without a stream are unsafe then.
+    pub fn require_no_capture(&self) -> Outcome {
+        if lock(&self.streams).iter().any(|stream| stream.is_captured()) {
+            return fail(RT_CAPTURE_MODE, "not permitted while a stream is being captured");
+        }
+        Ok(())
     }
 
     /// The stream behind a null handle.

@@ -22,6 +22,12 @@ pub const RT_STREAM_CONTEXT: i32 = 107_003;
 pub const RT_EVENT_TIMESTAMP: i32 = 107_006;
 /// The end event lies before the start event.
 pub const RT_EVENT_REVERSAL: i32 = 107_007;
+/// The stream is being captured: `ACL_ERROR_RT_STREAM_CAPTURED`.
+pub const RT_CAPTURED: i32 = 107_027;
+/// The stream is not being captured.
+pub const RT_NOT_CAPTURED: i32 = 107_029;
+/// The mode of a capture forbids the call.
+pub const RT_CAPTURE_MODE: i32 = 107_030;
 /// A synchronise with a time limit ran into it.
 pub const RT_SYNC_TIMEOUT: i32 = 507_046;
 /// The feature is not supported.

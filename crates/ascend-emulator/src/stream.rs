@@ -9,12 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::clock::{Blocked, Entry, Timeline};
+use crate::executor::Captured;
 use crate::pool::{self, Slot, pooled};
 use crate::registry::{Device, lock, with_device};
 use crate::settings::{Soc, Streams};
 use crate::status::{
-    Failure, INVALID_PARAM, Outcome, RT_AICORE_EXCEPTION, RT_AICORE_TIMEOUT, RT_NO_STREAM, RT_PARAM_INVALID,
-    RT_STREAM_CONTEXT, RT_SYNC_TIMEOUT, entry, fail,
+    Failure, INVALID_PARAM, Outcome, RT_AICORE_EXCEPTION, RT_AICORE_TIMEOUT, RT_CAPTURED, RT_NO_STREAM,
+    RT_PARAM_INVALID, RT_STREAM_CONTEXT, RT_SYNC_TIMEOUT, entry, fail,
 };
 
 /// Work for a stream's thread.
@@ -31,6 +32,8 @@ pub struct Stream {
     queue: Mutex<Queue>,
     changed: Condvar,
     worker: Mutex<Option<JoinHandle<()>>>,
+    /// Operators of a capture that has begun.
+    capture: Mutex<Option<Vec<Captured>>>,
 }
 
 #[derive(Default)]
@@ -64,6 +67,7 @@ impl Stream {
             queue: Mutex::default(),
             changed: Condvar::new(),
             worker: Mutex::new(None),
+            capture: Mutex::new(None),
         });
         if device.computes() {
             let shared = Arc::clone(&stream);
@@ -97,6 +101,36 @@ impl Stream {
             ),
             None => fail(RT_PARAM_INVALID, "stream was destroyed before"),
         }
+    }
+
+    /// Begins a capture, unless one has begun.
+    pub fn begin_capture(&self) -> bool {
+        let mut capture = lock(&self.capture);
+        let free = capture.is_none();
+        capture.get_or_insert_default();
+        free
+    }
+
+    /// Ends the capture; what it has.
+    pub fn end_capture(&self) -> Option<Vec<Captured>> {
+        lock(&self.capture).take()
+    }
+
+    /// Takes an operator into the capture.
+    pub fn capture(&self, operator: Captured) {
+        if let Some(capture) = lock(&self.capture).as_mut() {
+            capture.push(operator);
+        }
+    }
+
+    /// Whether a capture has begun.
+    pub fn is_captured(&self) -> bool {
+        lock(&self.capture).is_some()
+    }
+
+    /// Fails while the stream is being captured.
+    pub fn require_free(&self) -> Outcome {
+        if self.is_captured() { fail(RT_CAPTURED, "the stream is being captured") } else { Ok(()) }
     }
 
     fn work(&self) {
@@ -336,6 +370,7 @@ fn synchronize(api: &str, stream: RawStream, limit: Option<Duration>) -> i32 {
             device.check_alive()?;
             // SAFETY: the caller's pointer is a stream handle or null.
             let stream = unsafe { Stream::of(stream, device)? };
+            stream.require_free()?;
             let end_ns = stream.drain(limit)?;
             device.check_alive()?;
             device.spend_host(device.config.profile.host_call_ns);

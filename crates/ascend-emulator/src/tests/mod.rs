@@ -3,6 +3,7 @@
 mod attention;
 mod clock;
 mod faults;
+mod graph;
 mod hccl;
 mod misuse;
 mod numerics;

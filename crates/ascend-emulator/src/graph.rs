@@ -1,0 +1,118 @@
+//! Graphs: operators that were launched on a capturing stream, run again together by one call.
+//!
+//! Between begin and end of a capture nothing runs. Operators alone can be captured here; a real runtime also takes copies, events and
+//! collectives.
+
+use crate::executor::Captured;
+use crate::pool::{self, Pooled, Slot, pooled};
+use crate::registry::with_device;
+use crate::status::{
+    INVALID_PARAM, Outcome, RT_CAPTURED, RT_NO_STREAM, RT_NOT_CAPTURED, RT_PARAM_INVALID, RT_UNSUPPORTED,
+    entry, fail,
+};
+use crate::stream::{RawStream, Stream};
+
+/// What a graph handle holds.
+#[derive(Default)]
+pub struct Graph {
+    device: i32,
+    operators: Vec<Captured>,
+}
+
+pooled!(Graph, b"grph", "graph", |graph| graph.operators.clear());
+
+/// The C handle of a graph.
+pub type RawGraph = *mut Slot<Graph>;
+
+/// Graphs that one stream may have been captured into.
+const MOST_GRAPHS: u64 = 256;
+
+/// # Safety
+/// As [`pool::get`].
+unsafe fn graph_of<'a>(graph: RawGraph) -> Outcome<&'a Slot<Graph>> {
+    // SAFETY: the caller's promise.
+    match unsafe { pool::get(graph) } {
+        Ok(slot) => Ok(slot),
+        Err(dead) => fail(RT_PARAM_INVALID, format!("modelRI {}", dead.words())),
+    }
+}
+
+/// Begins a capture of the stream. `mode` 0 forbids unsafe functions to all threads, 1 to this one, 2 to none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclmdlRICaptureBegin(stream: RawStream, mode: i32) -> i32 {
+    entry("aclmdlRICaptureBegin", || {
+        if !(0..=2).contains(&mode) {
+            return fail(INVALID_PARAM, format!("mode is {mode}, expected 0 to 2"));
+        }
+        if stream.is_null() {
+            return fail(INVALID_PARAM, "stream is null: the default stream cannot be captured");
+        }
+        with_device(|device| {
+            device.check_alive()?;
+            if device.config.faults.is_refused("aclmdlRICaptureBegin") {
+                return fail(
+                    RT_UNSUPPORTED,
+                    format!("no capture on {} (injected fault)", device.config.soc.name()),
+                );
+            }
+            if Graph::live().get() >= MOST_GRAPHS {
+                return fail(RT_NO_STREAM, format!("all {MOST_GRAPHS} graphs are taken"));
+            }
+            // SAFETY: the caller's pointer is a stream handle.
+            let stream = unsafe { Stream::of(stream, device)? };
+            device.spend_host(device.config.profile.host_call_ns);
+            if stream.begin_capture() { Ok(()) } else { fail(RT_CAPTURED, "the stream is captured already") }
+        })
+    })
+}
+
+/// Ends a capture; the graph is the caller's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclmdlRICaptureEnd(stream: RawStream, graph: *mut RawGraph) -> i32 {
+    entry("aclmdlRICaptureEnd", || {
+        if graph.is_null() {
+            return fail(INVALID_PARAM, "modelRI is null");
+        }
+        with_device(|device| {
+            // SAFETY: the caller's pointer is a stream handle.
+            let Some(operators) = unsafe { Stream::of(stream, device)? }.end_capture() else {
+                return fail(RT_NOT_CAPTURED, "the stream is not captured");
+            };
+            device.spend_host(device.config.profile.host_call_ns);
+            let handle =
+                pool::create::<Graph>(|graph| (graph.device, graph.operators) = (device.id, operators));
+            // SAFETY: not null; the caller's pointer.
+            unsafe { graph.write(handle) };
+            Ok(())
+        })
+    })
+}
+
+/// Runs a graph behind what the stream has. The host spends one launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclmdlRIExecuteAsync(graph: RawGraph, stream: RawStream) -> i32 {
+    entry("aclmdlRIExecuteAsync", || {
+        with_device(|device| {
+            device.check_alive()?;
+            // SAFETY: the caller's pointers are handles.
+            let (slot, stream) = unsafe { (graph_of(graph)?, Stream::of(stream, device)?) };
+            let graph = slot.value();
+            if graph.device != device.id {
+                return fail(RT_PARAM_INVALID, format!("the graph belongs to device {}", graph.device));
+            }
+            stream.require_free()?;
+            let host_ns = device.spend_host(device.config.profile.host_launch_ns);
+            graph.operators.iter().try_for_each(|operator| operator.run(device, &stream, host_ns))
+        })
+    })
+}
+
+/// Ends a graph. Work that it queued goes on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aclmdlRIDestroy(graph: RawGraph) -> i32 {
+    entry("aclmdlRIDestroy", || {
+        // SAFETY: the caller's pointer is a graph handle.
+        unsafe { graph_of(graph)? }.destroy();
+        Ok(())
+    })
+}
