@@ -12,6 +12,11 @@ pub const ACL_MEM_MALLOC_HUGE_FIRST: aclrtMemMallocPolicy = 0;
 pub const ACL_MEM_MALLOC_HUGE_ONLY: aclrtMemMallocPolicy = 1;
 pub const ACL_MEM_MALLOC_NORMAL_ONLY: aclrtMemMallocPolicy = 2;
 pub type aclrtMemMallocPolicy = ::std::os::raw::c_uint;
+pub type aclmdlRI = *mut ::std::os::raw::c_void;
+pub const ACL_MODEL_RI_CAPTURE_MODE_GLOBAL: aclmdlRICaptureMode = 0;
+pub const ACL_MODEL_RI_CAPTURE_MODE_THREAD_LOCAL: aclmdlRICaptureMode = 1;
+pub const ACL_MODEL_RI_CAPTURE_MODE_RELAXED: aclmdlRICaptureMode = 2;
+pub type aclmdlRICaptureMode = ::std::os::raw::c_uint;
 pub const ACL_DDR_MEM: aclrtMemAttr = 0;
 pub const ACL_HBM_MEM: aclrtMemAttr = 1;
 pub type aclrtMemAttr = ::std::os::raw::c_uint;
@@ -316,6 +321,22 @@ pub struct Rt {
         ) -> aclError,
         ::libloading::Error,
     >,
+    pub aclmdlRICaptureBegin: Result<
+        unsafe extern "C" fn(stream: aclrtStream, mode: aclmdlRICaptureMode) -> aclError,
+        ::libloading::Error,
+    >,
+    pub aclmdlRICaptureEnd: Result<
+        unsafe extern "C" fn(stream: aclrtStream, modelRI: *mut aclmdlRI) -> aclError,
+        ::libloading::Error,
+    >,
+    pub aclmdlRIExecuteAsync: Result<
+        unsafe extern "C" fn(modelRI: aclmdlRI, stream: aclrtStream) -> aclError,
+        ::libloading::Error,
+    >,
+    pub aclmdlRIDestroy: Result<
+        unsafe extern "C" fn(modelRI: aclmdlRI) -> aclError,
+        ::libloading::Error,
+    >,
     pub aclrtGetDeviceUtilizationRate: Result<
         unsafe extern "C" fn(
             deviceId: i32,
@@ -397,6 +418,14 @@ impl Rt {
             .map(|sym| *sym);
         let aclrtEventElapsedTime = unsafe { __library.get(b"aclrtEventElapsedTime\0") }
             .map(|sym| *sym);
+        let aclmdlRICaptureBegin = unsafe { __library.get(b"aclmdlRICaptureBegin\0") }
+            .map(|sym| *sym);
+        let aclmdlRICaptureEnd = unsafe { __library.get(b"aclmdlRICaptureEnd\0") }
+            .map(|sym| *sym);
+        let aclmdlRIExecuteAsync = unsafe { __library.get(b"aclmdlRIExecuteAsync\0") }
+            .map(|sym| *sym);
+        let aclmdlRIDestroy = unsafe { __library.get(b"aclmdlRIDestroy\0") }
+            .map(|sym| *sym);
         let aclrtGetDeviceUtilizationRate = unsafe {
             __library.get(b"aclrtGetDeviceUtilizationRate\0")
         }
@@ -431,6 +460,10 @@ impl Rt {
             aclrtSynchronizeEvent,
             aclrtSynchronizeEventWithTimeout,
             aclrtEventElapsedTime,
+            aclmdlRICaptureBegin,
+            aclmdlRICaptureEnd,
+            aclmdlRIExecuteAsync,
+            aclmdlRIDestroy,
             aclrtGetDeviceUtilizationRate,
         })
     }
@@ -712,6 +745,50 @@ impl Rt {
                 .aclrtEventElapsedTime
                 .as_ref()
                 .expect("Expected function, got error."))(ms, startEvent, endEvent)
+        }
+    }
+    pub unsafe fn aclmdlRICaptureBegin(
+        &self,
+        stream: aclrtStream,
+        mode: aclmdlRICaptureMode,
+    ) -> aclError {
+        unsafe {
+            (self
+                .aclmdlRICaptureBegin
+                .as_ref()
+                .expect("Expected function, got error."))(stream, mode)
+        }
+    }
+    pub unsafe fn aclmdlRICaptureEnd(
+        &self,
+        stream: aclrtStream,
+        modelRI: *mut aclmdlRI,
+    ) -> aclError {
+        unsafe {
+            (self
+                .aclmdlRICaptureEnd
+                .as_ref()
+                .expect("Expected function, got error."))(stream, modelRI)
+        }
+    }
+    pub unsafe fn aclmdlRIExecuteAsync(
+        &self,
+        modelRI: aclmdlRI,
+        stream: aclrtStream,
+    ) -> aclError {
+        unsafe {
+            (self
+                .aclmdlRIExecuteAsync
+                .as_ref()
+                .expect("Expected function, got error."))(modelRI, stream)
+        }
+    }
+    pub unsafe fn aclmdlRIDestroy(&self, modelRI: aclmdlRI) -> aclError {
+        unsafe {
+            (self
+                .aclmdlRIDestroy
+                .as_ref()
+                .expect("Expected function, got error."))(modelRI)
         }
     }
     pub unsafe fn aclrtGetDeviceUtilizationRate(

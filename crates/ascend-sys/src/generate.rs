@@ -7,7 +7,7 @@ use bindgen::{Builder, CodegenConfig, EnumVariation};
 
 /// Name of each struct and the pattern of its functions.
 const FAMILIES: [(&str, &str); 5] = [
-    ("Rt", "aclInit|aclFinalize|aclrt.*|aclGetRecentErrMsg"),
+    ("Rt", "aclInit|aclFinalize|aclrt.*|aclmdlRI.*|aclGetRecentErrMsg"),
     ("Nn", "aclnn.*|aclCreate.*|aclDestroy.*|aclSet.*"),
     ("Ccl", "Hccl.*"),
     ("Dcmi", "dcmi_.*"),

@@ -135,6 +135,16 @@ alternatives! {
     }
 }
 
+alternatives! {
+    /// Whether launches that come again in the same order are captured and launched as one.
+    Graph {
+        /// Every operator is launched by itself.
+        Off = "off",
+        /// What lies between attention, collectives and copies is a graph (`aclmdlRICaptureBegin`).
+        Segments = "segments",
+    }
+}
+
 /// What is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choices {
@@ -154,11 +164,13 @@ pub struct Choices {
     pub add: Addition,
     /// Executors.
     pub reuse: Reuse,
+    /// Graphs.
+    pub graph: Graph,
 }
 
 impl Choices {
     /// By name, for the record.
-    pub fn words(&self) -> [(&'static str, &'static str); 8] {
+    pub fn words(&self) -> [(&'static str, &'static str); 9] {
         [
             ("weights", self.weights.word()),
             ("bias", self.bias.word()),
@@ -168,6 +180,7 @@ impl Choices {
             ("prefill", self.prefill.word()),
             ("add", self.add.word()),
             ("reuse", self.reuse.word()),
+            ("graph", self.graph.word()),
         ]
     }
 }
@@ -183,6 +196,7 @@ pub struct Forced {
     pub(super) prefill: Option<Prefill>,
     pub(super) add: Option<Addition>,
     pub(super) reuse: Option<Reuse>,
+    pub(super) graph: Option<Graph>,
 }
 
 /// The environment variable that forces choices.
@@ -212,7 +226,10 @@ impl Forced {
             "prefill" => self.prefill = Some(Prefill::parse(word)?),
             "add" => self.add = Some(Addition::parse(word)?),
             "reuse" => self.reuse = Some(Reuse::parse(word)?),
-            _ => return Err("expected weights, bias, kv, rotary, decode, prefill, add or reuse".into()),
+            "graph" => self.graph = Some(Graph::parse(word)?),
+            _ => {
+                return Err("expected weights, bias, kv, rotary, decode, prefill, add, reuse or graph".into());
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::{DType, DeviceError};
 use super::adder::Adder;
 use super::api::Api;
-use super::choice::{Addition, Choices, Reuse};
+use super::choice::{Addition, Choices, Graph, Reuse};
 use super::launch::{Key, Launcher, Plan};
 use super::linear::Operand;
 use super::memory::{Inbox, Slab};
@@ -68,6 +68,7 @@ impl Core {
     /// Takes the choices that concern all operators.
     pub(super) fn choose(&self, choices: Choices) {
         self.launcher.borrow_mut().reuse = choices.reuse == Reuse::Kept;
+        self.stream.set_graphs(choices.graph == Graph::Segments);
         *self.adder.borrow_mut() = Adder::new(choices.add);
     }
 
@@ -75,6 +76,7 @@ impl Core {
     /// so that how much it is does not depend on what was taken before.
     pub(super) fn release_cached(&self) -> Result<(), DeviceError> {
         self.stream.synchronize()?;
+        self.stream.forget_graphs();
         self.launcher.borrow_mut().release(self.api());
         self.widener.take();
         self.slab.close();
@@ -107,6 +109,7 @@ impl Drop for Core {
     fn drop(&mut self) {
         self.stream.quiesce();
         if !self.context.is_abandoned() {
+            self.stream.forget_graphs();
             self.launcher.borrow_mut().forget(&self.context.api);
         }
     }

@@ -73,9 +73,10 @@ fn with_faults(image: &[u8], settings: &str) -> Result<Vec<u8>, EmulatedError> {
     for fault in lines.filter(|(key, _)| key.trim() == "fault").map(|(_, fault)| fault.trim()) {
         let (symbol, missing) = match fault.split(':').collect::<Vec<_>>()[..] {
             ["missing", symbol] => (symbol.to_owned(), true),
-            ["wrong", operator, _]
-            | ["single-use" | "broken" | "refused", operator]
-            | ["refused", operator, _] => (format!("aclnn{}", operator.trim_start_matches("aclnn")), false),
+            ["wrong" | "refused", operator, _] | ["single-use" | "broken" | "refused", operator] => {
+                let whole = operator.starts_with("acl");
+                (if whole { operator.to_owned() } else { format!("aclnn{operator}") }, false)
+            }
             _ => continue,
         };
         let places = places(&image, &symbol);

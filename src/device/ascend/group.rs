@@ -194,7 +194,7 @@ impl AscendGroup {
 }
 
 /// What the emulator counts, in its order.
-const LIVE: [&str; 11] = [
+const LIVE: [&str; 12] = [
     "device allocations",
     "device bytes",
     "host allocations",
@@ -206,6 +206,7 @@ const LIVE: [&str; 11] = [
     "tensor lists",
     "executors",
     "communicators",
+    "graphs",
 ];
 
 impl DeviceGroup for AscendGroup {

@@ -12,6 +12,7 @@ use ascend_sys::{aclOpExecutor, aclrtStream, call};
 
 use super::super::DeviceError;
 use super::api::{Api, acl};
+use super::graph::Launch;
 use super::memory::{Buffer, Slab};
 use super::runtime::Stream;
 use super::tensor::Held;
@@ -88,7 +89,7 @@ impl Launcher {
             let _ = given_back(api, plan);
             return Err(error);
         }
-        self.second_stage(api, stream, &plan)
+        stream.launch_once(self.launch((plan.name, [0; 4]), &plan))
     }
 
     /// Runs the plan of `key`, made by `make` where it is not kept yet.
@@ -106,6 +107,7 @@ impl Launcher {
         if !self.kept.contains_key(&key) {
             if self.kept.len().max(self.single_use.len()) >= MAX_KEPT {
                 stream.synchronize()?;
+                stream.forget_graphs();
                 self.forget(api);
             }
             let plan = make()?;
@@ -119,14 +121,19 @@ impl Launcher {
         // Where memory ran out while the workspace grew, there is none.
         self.reserve(slab, stream, wanted)?;
         let plan = self.kept.get(&key).expect("invariant: just seen or put there");
-        self.second_stage(api, stream, plan)
+        stream.launch_kept(self.launch(key, plan))
     }
 
-    fn second_stage(&self, api: &Api, stream: &Stream, plan: &Plan) -> Result<(), DeviceError> {
-        api.ready()?;
+    fn launch(&self, key: Key, plan: &Plan) -> Launch {
         let workspace = self.workspace.as_ref().map_or(ptr::null_mut(), |buffer| buffer.at(0));
-        // SAFETY: the executor is unused or repeatable, and the workspace is as long as the first stage asked for.
-        api.check(plan.name, unsafe { (plan.run)(workspace, plan.workspace, plan.executor, stream.handle) })
+        Launch {
+            key,
+            name: plan.name,
+            run: plan.run,
+            executor: plan.executor,
+            workspace,
+            bytes: plan.workspace,
+        }
     }
 
     fn reserve(&mut self, slab: &Slab, stream: &Stream, bytes: u64) -> Result<(), DeviceError> {
@@ -134,6 +141,7 @@ impl Launcher {
         if bytes as usize > have {
             // Queued work may still use the old one.
             stream.synchronize()?;
+            stream.forget_graphs();
             self.workspace = None;
             self.workspace = Some(slab.take((bytes as usize).next_power_of_two(), "operators' workspace")?);
         }
@@ -157,7 +165,7 @@ impl Launcher {
 const INNER: std::ops::Range<i32> = 561_000..562_000;
 
 /// Makes a plan one that can be run again, or says why it cannot be. Other failures are no answer.
-fn set_repeatable(api: &Api, plan: &Plan) -> Result<Result<(), String>, DeviceError> {
+pub(super) fn set_repeatable(api: &Api, plan: &Plan) -> Result<Result<(), String>, DeviceError> {
     // SAFETY: the executor comes from its first stage and has not run.
     match unsafe { acl!(api, api.libraries.nn, aclSetAclOpExecutorRepeatable(plan.executor)) } {
         Ok(()) => Ok(Ok(())),

@@ -13,6 +13,7 @@ mod comm;
 mod core;
 pub mod emulated;
 mod error;
+mod graph;
 mod group;
 mod installation;
 mod kv;
@@ -51,7 +52,8 @@ use self::runtime::Context;
 use self::tensor::{Element, View};
 
 pub use self::choice::{
-    Addition, Bias, Choices, Decode, FORCE_VARIABLE, Forced, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
+    Addition, Bias, Choices, Decode, FORCE_VARIABLE, Forced, Graph, KvWrite, Prefill, Reuse, Rotation,
+    WeightFormat,
 };
 pub use self::group::{AscendGroup, Chip, Emulation, GroupSettings, RankHandle};
 pub use self::installation::Installation;
@@ -459,7 +461,7 @@ impl Device for Ascend {
         let kind = if self.core.dtype == DType::Bf16 { HCCL_DATA_TYPE_BFP16 } else { HCCL_DATA_TYPE_FP16 };
         let (place, count) = (x.memory.at(0), (x.rows * x.width) as u64);
         let Ok(ccl) = &api.libraries.ccl else { return Err(api.missing("HcclAllReduce")) };
-        let stream = self.core.stream.handle;
+        let stream = self.core.stream.ordered()?;
         // SAFETY: the rows lie one after another; communicator and stream live.
         unsafe {
             acl!(api, ccl, HcclAllReduce(place, place, count, kind, HCCL_REDUCE_SUM, comm.handle, stream))
@@ -467,12 +469,15 @@ impl Device for Ascend {
     }
 
     fn modelled_ns(&self) -> Option<u64> {
+        // What waits is part of the time until now; a failure comes with the next call.
+        let _ = self.core.stream.flush();
         let emulator = self.core.api().libraries.emu.as_ref()?;
         // SAFETY: the function takes nothing.
         unsafe { call!(emulator, ascend_emulator_now_ns()) }.ok()
     }
 
     fn idle(&mut self, duration_ns: u64) {
+        let _ = self.core.stream.flush();
         let Some(emulator) = &self.core.api().libraries.emu else { return };
         // SAFETY: the function takes a number and keeps nothing. Where it fails the clock stands still, which is noticed.
         let _ = unsafe { call!(emulator, ascend_emulator_host_work(duration_ns)) };

@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use super::super::{AttentionShape, DType, DeviceError, KV_BLOCK_TOKENS};
 use super::api::Api;
 use super::choice::{
-    Addition, Bias, Choices, Decode, Forced, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
+    Addition, Bias, Choices, Decode, Forced, Graph, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
 };
 use super::core::Core;
+use super::graph::{self, Launch};
 use super::group::Chip;
 use super::kv::BlockOrder;
-use super::launch::{Plan, given_back};
+use super::launch::{Plan, given_back, set_repeatable};
 use super::layout::HeadLayout;
 use super::memory::Buffer;
 use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PagedOperator, PromptLayout};
@@ -63,9 +64,10 @@ pub(super) fn probe(
     if reuse == Reuse::Kept {
         probe.refused.extend(probe.single_use.take().into_iter().map(|why| ("reuse", why)));
     }
+    let graph = probe.choose("graph", Graph::ALL, forced.graph, |p, c| p.graph(c, reuse))?;
     // What could only be given back by running it has run before its memory goes.
     core.stream.synchronize()?;
-    let choices = Choices { weights, bias, kv, rotary, decode, prefill, add, reuse };
+    let choices = Choices { weights, bias, kv, rotary, decode, prefill, add, reuse, graph };
     Ok(Probed { choices, layout: probe.layout, refused: probe.refused })
 }
 
@@ -376,6 +378,46 @@ impl Probe<'_> {
         }
     }
 
+    /// Captures one operator, and runs the graph.
+    fn graph(&self, graph: Graph, reuse: Reuse) -> Answer {
+        match (graph, reuse) {
+            (Graph::Off, _) => return Ok(Ok(())),
+            (Graph::Segments, Reuse::Anew) => return Ok(Err("plans are not kept".into())),
+            (Graph::Segments, Reuse::Kept) => {}
+        }
+        let x = self.view(&[1, 256]);
+        let captured = ops::scale(self.api(), x, 1.0, x).and_then(|plan| {
+            let launched = self.captured(&plan);
+            if let Err((plan, _)) = given_back(self.api(), plan)? {
+                self.core.once(Ok(plan))?;
+            }
+            launched
+        });
+        match captured {
+            Err(error @ DeviceError::Lost { .. }) => Err(error),
+            other => Ok(other.map_err(|error| error.to_string())),
+        }
+    }
+
+    fn captured(&self, plan: &Plan) -> Result<(), DeviceError> {
+        let (core, room) = (self.core, self.core.slab.take(plan.workspace as usize, "a probe's workspace")?);
+        set_repeatable(self.api(), plan)?
+            .map_err(|problem| DeviceError::Unsupported { device: self.api().device, problem })?;
+        self.memory.clear()?;
+        let launch = Launch {
+            key: (plan.name, [0; 4]),
+            name: plan.name,
+            run: plan.run,
+            executor: plan.executor,
+            workspace: room.at(0),
+            bytes: plan.workspace,
+        };
+        let stream = core.stream.ordered()?;
+        let graph = graph::Graph::capture(&core.context, stream, &[launch])?;
+        graph.launch(stream)?;
+        core.stream.synchronize()
+    }
+
     fn reuse(&self, reuse: Reuse) -> Result<(), String> {
         let there = self.api().libraries.nn.aclSetAclOpExecutorRepeatable.is_ok();
         match reuse {
@@ -399,7 +441,7 @@ macro_rules! words {
         }
     )*};
 }
-words!(WeightFormat, Bias, Decode, Prefill, KvWrite, Rotation, Addition, Reuse);
+words!(WeightFormat, Bias, Decode, Prefill, KvWrite, Rotation, Addition, Reuse, Graph);
 
 /// Types that the chip computes in.
 pub(super) fn check_dtype(chip: Chip, dtype: DType) -> Result<(), DeviceError> {

@@ -1,5 +1,6 @@
 //! What a rank holds on its device: the context of its thread, a stream, events. Each is given back when it is dropped.
 
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use ascend_sys::call;
 
 use super::super::DeviceError;
 use super::api::{Api, acl};
+use super::graph::{Launch, Segments};
 
 /// The device is set on this thread. Everything that lives on it holds this, so it is reset last.
 pub(super) struct Context {
@@ -63,7 +65,9 @@ enum Waited {
 /// A queue of work on the device.
 pub(super) struct Stream {
     context: Arc<Context>,
-    pub(super) handle: *mut c_void,
+    handle: *mut c_void,
+    /// Launches that wait to become part of a graph, where graphs are used.
+    segments: RefCell<Option<Segments>>,
 }
 
 impl Stream {
@@ -78,12 +82,62 @@ impl Stream {
             // SAFETY: as above.
             unsafe { acl!(api, api.libraries.rt, aclrtCreateStream(&raw mut handle)) }?;
         }
-        Ok(Self { context: context.clone(), handle })
+        Ok(Self { context: context.clone(), handle, segments: RefCell::default() })
+    }
+
+    /// The stream for a call that queues on it, once what waits is queued.
+    pub(super) fn ordered(&self) -> Result<*mut c_void, DeviceError> {
+        self.flush()?;
+        Ok(self.handle)
+    }
+
+    /// Queues what waits to become part of a graph.
+    pub(super) fn flush(&self) -> Result<(), DeviceError> {
+        let mut segments = self.segments.borrow_mut();
+        let Some(segments) = segments.as_mut().filter(|segments| !segments.is_empty()) else { return Ok(()) };
+        if segments.is_full() {
+            // Queued graphs may still run.
+            self.await_all()?;
+            segments.forget();
+        }
+        segments.queue(&self.context, self.handle)
+    }
+
+    /// Whether launches wait to become part of graphs.
+    pub(super) fn set_graphs(&self, wanted: bool) {
+        *self.segments.borrow_mut() = wanted.then(Segments::default);
+    }
+
+    /// Drops all graphs: what they name goes. Queued work must have been waited for.
+    pub(super) fn forget_graphs(&self) {
+        if let Some(segments) = self.segments.borrow_mut().as_mut() {
+            segments.forget();
+        }
+    }
+
+    /// Queues a launch of a kept plan, now or as part of a graph.
+    pub(super) fn launch_kept(&self, launch: Launch) -> Result<(), DeviceError> {
+        if let Some(segments) = self.segments.borrow_mut().as_mut() {
+            segments.push(launch);
+            return Ok(());
+        }
+        launch.queue(&self.context, self.handle)
+    }
+
+    /// Queues a launch behind what waits.
+    pub(super) fn launch_once(&self, launch: Launch) -> Result<(), DeviceError> {
+        let handle = self.ordered()?;
+        launch.queue(&self.context, handle)
     }
 
     /// Waits until all is done, or the group is called off: a rank that failed leaves the others in a collective that ends after half
     /// an hour (`HCCL_EXEC_TIMEOUT`).
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
+        self.flush()?;
+        self.await_all()
+    }
+
+    fn await_all(&self) -> Result<(), DeviceError> {
         let api = &self.context.api;
         loop {
             api.ready()?;
@@ -98,6 +152,9 @@ impl Stream {
     /// Waits until nothing runs, whatever became of the device: before memory that queued work uses is given back. Where the group is
     /// called off it waits for [`PATIENCE`] more; what lives on the device is then left to the end of the process.
     pub(super) fn quiesce(&self) {
+        if let Some(segments) = self.segments.borrow_mut().as_mut() {
+            segments.discard();
+        }
         let mut called_off: Option<Instant> = None;
         // A device that is really lost refuses at once, and then nothing runs any more, either.
         while !self.context.is_abandoned()
@@ -152,9 +209,9 @@ impl Stream {
         count: usize,
         kind: ascend_sys::aclrtMemcpyKind,
     ) -> Result<(), DeviceError> {
-        let api = &self.context.api;
+        let (api, handle) = (&self.context.api, self.ordered()?);
         // SAFETY: the caller's.
-        unsafe { acl!(api, api.libraries.rt, aclrtMemcpyAsync(dst, count, src, count, kind, self.handle)) }
+        unsafe { acl!(api, api.libraries.rt, aclrtMemcpyAsync(dst, count, src, count, kind, handle)) }
     }
 }
 
@@ -163,6 +220,7 @@ impl Drop for Stream {
         if self.context.is_abandoned() {
             return;
         }
+        self.segments.take();
         // SAFETY: created by us, and this is the last use. A lost device cannot be waited for, but handles can be given back.
         let _ = unsafe { call!(self.context.api.libraries.rt, aclrtDestroyStream(self.handle)) };
     }
@@ -203,9 +261,9 @@ impl Event {
     }
 
     pub(super) fn record(&self, stream: &Stream) -> Result<(), DeviceError> {
-        let api = &self.context.api;
+        let (api, handle) = (&self.context.api, stream.ordered()?);
         // SAFETY: both live.
-        unsafe { acl!(api, api.libraries.rt, aclrtRecordEvent(self.handle, stream.handle)) }
+        unsafe { acl!(api, api.libraries.rt, aclrtRecordEvent(self.handle, handle)) }
     }
 
     /// Waits until the stream has passed it, or the group is called off.
