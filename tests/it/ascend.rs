@@ -344,6 +344,16 @@ fn graphs_change_no_number() {
             assert_eq!(plain, by_graphs, "{} {choices}", chip.name());
             assert!(none == 0 && used > 0, "{} {choices}: {used} graphs", chip.name());
         }
+        // Prompts of many lengths have more segments than graphs can be held.
+        let many: Vec<Vec<u32>> = (1..140).map(|n| (0..n).map(|i| (i * 31 + n) % 300).collect()).collect();
+        let of_many = |graph: &str| {
+            let forced = format!("graph={graph}");
+            let group = AscendGroup::new(settings(chip, attention_shape(&config), "", &forced)).unwrap();
+            let mut engine = engine(&group, &config, &source, 64).unwrap();
+            // Twice, so that segments come again.
+            [answers(&mut engine, &many, 320), answers(&mut engine, &many, 320)]
+        };
+        assert_eq!(of_many("off"), of_many("segments"), "{}", chip.name());
         let of_two = |graph: &str| {
             let rank = Cut::new(&config, 0, 2).unwrap().config(&config);
             let forced = format!("graph={graph}");

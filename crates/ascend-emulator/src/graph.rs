@@ -3,9 +3,11 @@
 //! Between begin and end of a capture nothing runs. Operators alone can be captured here; a real runtime also takes copies, events and
 //! collectives.
 
+use std::sync::atomic::Ordering;
+
 use crate::executor::Captured;
-use crate::pool::{self, Pooled, Slot, pooled};
-use crate::registry::with_device;
+use crate::pool::{self, Slot, pooled};
+use crate::registry::{existing, with_device};
 use crate::status::{
     INVALID_PARAM, Outcome, RT_CAPTURED, RT_NO_STREAM, RT_NOT_CAPTURED, RT_PARAM_INVALID, RT_UNSUPPORTED,
     entry, fail,
@@ -24,8 +26,8 @@ pooled!(Graph, b"grph", "graph", |graph| graph.operators.clear());
 /// The C handle of a graph.
 pub type RawGraph = *mut Slot<Graph>;
 
-/// Graphs that one stream may have been captured into.
-const MOST_GRAPHS: u64 = 256;
+/// Graphs that a device may have; a runtime allows as many for each stream.
+const MOST_GRAPHS: u32 = 256;
 
 /// # Safety
 /// As [`pool::get`].
@@ -55,8 +57,11 @@ pub unsafe extern "C" fn aclmdlRICaptureBegin(stream: RawStream, mode: i32) -> i
                     format!("no capture on {} (injected fault)", device.config.soc.name()),
                 );
             }
-            if Graph::live().get() >= MOST_GRAPHS {
-                return fail(RT_NO_STREAM, format!("all {MOST_GRAPHS} graphs are taken"));
+            if device.graphs.load(Ordering::Relaxed) >= MOST_GRAPHS {
+                return fail(
+                    RT_NO_STREAM,
+                    format!("all {MOST_GRAPHS} graphs of device {} are taken", device.id),
+                );
             }
             // SAFETY: the caller's pointer is a stream handle.
             let stream = unsafe { Stream::of(stream, device)? };
@@ -79,6 +84,7 @@ pub unsafe extern "C" fn aclmdlRICaptureEnd(stream: RawStream, graph: *mut RawGr
                 return fail(RT_NOT_CAPTURED, "the stream is not captured");
             };
             device.spend_host(device.config.profile.host_call_ns);
+            device.graphs.fetch_add(1, Ordering::Relaxed);
             let handle =
                 pool::create::<Graph>(|graph| (graph.device, graph.operators) = (device.id, operators));
             // SAFETY: not null; the caller's pointer.
@@ -112,7 +118,12 @@ pub unsafe extern "C" fn aclmdlRIExecuteAsync(graph: RawGraph, stream: RawStream
 pub unsafe extern "C" fn aclmdlRIDestroy(graph: RawGraph) -> i32 {
     entry("aclmdlRIDestroy", || {
         // SAFETY: the caller's pointer is a graph handle.
-        unsafe { graph_of(graph)? }.destroy();
+        let slot = unsafe { graph_of(graph)? };
+        let id = slot.value().device;
+        if let Some(device) = existing().and_then(|machine| machine.devices.get(id as usize).cloned()) {
+            device.graphs.fetch_sub(1, Ordering::Relaxed);
+        }
+        slot.destroy();
         Ok(())
     })
 }

@@ -43,6 +43,8 @@ pub struct Device {
     pub streams: Mutex<Vec<Arc<Stream>>>,
     /// Events that live.
     pub events: AtomicU32,
+    /// Graphs that live.
+    pub graphs: AtomicU32,
     /// First stages that were done, where a cache serves those that come again.
     first_stages: Mutex<HashSet<String>>,
     default_stream: OnceLock<Arc<Stream>>,
@@ -237,6 +239,7 @@ impl Device {
             used_bytes: AtomicU64::new(0),
             streams: Mutex::new(Vec::new()),
             events: AtomicU32::new(0),
+            graphs: AtomicU32::new(0),
             first_stages: Mutex::default(),
             default_stream: OnceLock::new(),
             references: AtomicU32::new(0),

@@ -124,6 +124,20 @@ fn a_graph_wants_its_memory_and_sees_faults() {
     }
     drop((a, out, b));
     drop(s);
+    let s = Session::new("");
+    // A device has room for 256 graphs.
+    let mut graphs = Vec::new();
+    // SAFETY: a live stream, places for handles.
+    unsafe {
+        for _ in 0..256 {
+            let mut graph = null_mut();
+            assert_eq!(aclmdlRICaptureBegin(s.stream, 1) | aclmdlRICaptureEnd(s.stream, &raw mut graph), 0);
+            graphs.push(graph);
+        }
+        assert_eq!(aclmdlRICaptureBegin(s.stream, 1), 207_008);
+        assert!(graphs.into_iter().all(|graph| aclmdlRIDestroy(graph) == 0));
+    }
+    s.end();
     let s = Session::new("fault = refused:aclmdlRICaptureBegin");
     // SAFETY: a live handle.
     assert_eq!(unsafe { aclmdlRICaptureBegin(s.stream, 1) }, 207_000);
