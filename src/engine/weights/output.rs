@@ -102,9 +102,9 @@ fn sweep(parent: &Path, hidden: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a process holds the folder. A folder that cannot be locked counts as held.
+/// Whether a process holds the folder. A folder that cannot be opened or locked counts as held.
 fn is_held(dir: &Path) -> bool {
-    File::open(dir).is_ok_and(|dir| dir.try_lock().is_err())
+    File::open(dir).map_or(true, |dir| dir.try_lock().is_err())
 }
 
 /// Syncs a folder's entries to disk, if the system supports it.

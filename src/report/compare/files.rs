@@ -298,7 +298,7 @@ pub(super) fn basis_words(basis: Basis) -> String {
         Basis::Blocks(n) => format!("by {n} blocks"),
         Basis::Runs(a, b) => format!("by {a} and {b} runs"),
         Basis::Floor(floor) => format!("against a floor of {:.1} % between equal runs", 100.0 * floor),
-        Basis::Apart => "by two runs alone".to_owned(),
+        Basis::Apart => "by runs that were not timed in turn".to_owned(),
     }
 }
 

@@ -172,7 +172,8 @@ fn gate_note(judgements: &[Judgement]) -> &'static str {
         return "";
     }
     "A gate passes when the whole 95 % interval is within its limit, fails when the whole interval is past it, and is undecided \
-     in between, where there is too little for an interval, and where two runs were not timed in turn. A ratio of times fails only \
+     in between, where there is too little for an interval, and where two runs were not timed in turn (unless a noise floor is given, \
+     or the gate says untimed = \"ratio\"). A ratio of times fails only \
      where that holds at a level which all phases of the comparison share."
 }
 
