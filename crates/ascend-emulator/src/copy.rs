@@ -335,6 +335,7 @@ pub unsafe extern "C" fn aclrtMemsetAsync(
             let share = check_set(pointer, room, count, device)?;
             // SAFETY: the caller's pointer is a stream handle or null.
             let stream = unsafe { Stream::of(stream, device)? };
+            stream.require_free()?;
             if device.computes() {
                 let address = Address(pointer);
                 stream.submit(Box::new(move || {

@@ -89,7 +89,7 @@ unsafe fn create(api: &str, event: *mut RawEvent, flags: u32) -> i32 {
         with_device(|device| {
             device.check_alive()?;
             let most = most_events(device.config.soc);
-            if device.events.fetch_add(1, Ordering::AcqRel) >= most && flags & SYNC != 0 {
+            if flags & SYNC != 0 && device.events.fetch_add(1, Ordering::AcqRel) >= most {
                 device.events.fetch_sub(1, Ordering::AcqRel);
                 return fail(RT_NO_EVENT, format!("all {most} events of device {} are taken", device.id));
             }
@@ -107,8 +107,10 @@ pub unsafe extern "C" fn aclrtDestroyEvent(event: RawEvent) -> i32 {
     entry("aclrtDestroyEvent", || {
         // SAFETY: the caller's pointer is an event handle.
         let slot = unsafe { get(event)? };
-        let id = slot.value().device;
-        if let Some(device) = existing().and_then(|machine| machine.devices.get(id as usize).cloned()) {
+        let (id, counted) = (slot.value().device, slot.value().flags & SYNC != 0);
+        if counted
+            && let Some(device) = existing().and_then(|machine| machine.devices.get(id as usize).cloned())
+        {
             device.events.fetch_sub(1, Ordering::AcqRel);
         }
         slot.destroy();
@@ -190,6 +192,7 @@ pub unsafe extern "C" fn aclrtStreamWaitEvent(stream: RawStream, event: RawEvent
             device.check_alive()?;
             // SAFETY: the caller's pointers are handles (the stream may be null).
             let (stream, slot) = unsafe { (Stream::of(stream, device)?, get(event)?) };
+            stream.require_free()?;
             if slot.value().flags & SYNC == 0 {
                 return fail(RT_PARAM_INVALID, "the event was created without ACL_EVENT_SYNC");
             }

@@ -47,10 +47,14 @@ impl Faults {
             ["broken", operator] if !operator.is_empty() => {
                 self.broken.push(operator.trim_start_matches("aclnn").to_owned());
             }
-            ["refused", operator] if !operator.is_empty() => {
+            ["refused", operator]
+                if operator == "aclmdlRICaptureBegin"
+                    || (!operator.is_empty()
+                        && (operator.starts_with("aclnn") || !operator.starts_with("acl"))) =>
+            {
                 self.refused.push((operator.trim_start_matches("aclnn").to_owned(), None));
             }
-            ["refused", operator, form @ ("TND" | "BNSD" | "broadcast" | "D64")] if !operator.is_empty() => {
+            ["refused", operator, form] if has_form(operator, form) => {
                 self.refused.push((operator.trim_start_matches("aclnn").to_owned(), Some(form.to_owned())));
             }
             ["strict", "doc"] => self.strict = true,
@@ -88,6 +92,18 @@ impl Faults {
     fn any_launch(&self) -> bool {
         self.lost.is_some() || self.timeout.is_some() || !self.wrong.is_empty() || !self.broken.is_empty()
     }
+}
+
+/// Whether an operator looks at this form of its arguments.
+fn has_form(operator: &str, form: &str) -> bool {
+    let operators: &[&str] = match form {
+        "TND" => &["FusedInferAttentionScoreV2"],
+        "BNSD" => &["FusedInferAttentionScoreV2", "IncreFlashAttentionV4", "PromptFlashAttentionV3"],
+        "broadcast" => &["Add", "InplaceAdd", "Mul"],
+        "D64" => &["ApplyRotaryPosEmb", "ApplyRotaryPosEmbV2"],
+        _ => &[],
+    };
+    operators.contains(&operator.trim_start_matches("aclnn"))
 }
 
 /// What a launch is to suffer.

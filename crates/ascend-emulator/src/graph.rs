@@ -26,9 +26,6 @@ pooled!(Graph, b"grph", "graph", |graph| graph.operators.clear());
 /// The C handle of a graph.
 pub type RawGraph = *mut Slot<Graph>;
 
-/// Graphs that a device may have; a runtime allows as many for each stream.
-const MOST_GRAPHS: u32 = 256;
-
 /// # Safety
 /// As [`pool::get`].
 unsafe fn graph_of<'a>(graph: RawGraph) -> Outcome<&'a Slot<Graph>> {
@@ -57,16 +54,18 @@ pub unsafe extern "C" fn aclmdlRICaptureBegin(stream: RawStream, mode: i32) -> i
                     format!("no capture on {} (injected fault)", device.config.soc.name()),
                 );
             }
-            if device.graphs.load(Ordering::Relaxed) >= MOST_GRAPHS {
-                return fail(
-                    RT_NO_STREAM,
-                    format!("all {MOST_GRAPHS} graphs of device {} are taken", device.id),
-                );
+            let most = device.config.graphs;
+            if device.graphs.load(Ordering::Relaxed) >= most {
+                return fail(RT_NO_STREAM, format!("all {most} graphs of device {} are taken", device.id));
             }
             // SAFETY: the caller's pointer is a stream handle.
             let stream = unsafe { Stream::of(stream, device)? };
             device.spend_host(device.config.profile.host_call_ns);
-            if stream.begin_capture() { Ok(()) } else { fail(RT_CAPTURED, "the stream is captured already") }
+            if stream.begin_capture(mode) {
+                Ok(())
+            } else {
+                fail(RT_CAPTURED, "the stream is captured already")
+            }
         })
     })
 }

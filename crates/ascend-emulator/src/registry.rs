@@ -254,7 +254,7 @@ impl Device {
 
     /// Fails while a stream of the device is being captured: copies and memsets without a stream are unsafe then.
     pub fn require_no_capture(&self) -> Outcome {
-        if lock(&self.streams).iter().any(|stream| stream.is_captured()) {
+        if lock(&self.streams).iter().any(|stream| stream.forbids_copies()) {
             return fail(RT_CAPTURE_MODE, "not permitted while a stream is being captured");
         }
         Ok(())

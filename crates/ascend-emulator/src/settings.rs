@@ -150,6 +150,8 @@ pub struct Config {
     pub fake_telemetry: bool,
     /// A first stage that comes again with the same arguments is served from a cache, as CANN's are.
     pub executor_cache: bool,
+    /// Graphs that a device may have.
+    pub graphs: u32,
     /// Real time after which a collective that nobody else joins has failed, ms.
     pub hccl_timeout_ms: u64,
     /// The clock's numbers.
@@ -173,6 +175,7 @@ impl Config {
             streams: Streams::Eager,
             fake_telemetry: false,
             executor_cache: false,
+            graphs: 256,
             hccl_timeout_ms: 30_000,
             profile,
             faults: Faults::default(),
@@ -227,6 +230,7 @@ impl Config {
             "executor_cache" => {
                 self.executor_cache = word(line, key, value, &[("off", false), ("on", true)])?;
             }
+            "graphs" => self.graphs = number(line, key, value, 1.0, 1e6)? as u32,
             "hccl_timeout_ms" => self.hccl_timeout_ms = number(line, key, value, 1.0, 3_600_000.0)? as u64,
             "fault" => {
                 self.faults.add(value).map_err(|problem| format!("settings line {line}: {problem}"))?;

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::clock::{Blocked, Entry, Timeline};
@@ -33,7 +33,7 @@ pub struct Stream {
     changed: Condvar,
     worker: Mutex<Option<JoinHandle<()>>>,
     /// Operators of a capture that has begun.
-    capture: Mutex<Option<Vec<Captured>>>,
+    capture: Mutex<Option<Capture>>,
 }
 
 #[derive(Default)]
@@ -44,6 +44,14 @@ struct Queue {
     wanted: u64,
     stop: bool,
     failure: Option<Failure>,
+}
+
+/// A capture that has begun.
+struct Capture {
+    operators: Vec<Captured>,
+    /// Who may not copy or set memory without a stream: 0 nobody, 1 not this thread, 2 everybody may.
+    mode: i32,
+    thread: ThreadId,
 }
 
 /// What a stream handle holds.
@@ -104,22 +112,32 @@ impl Stream {
     }
 
     /// Begins a capture, unless one has begun.
-    pub fn begin_capture(&self) -> bool {
+    pub fn begin_capture(&self, mode: i32) -> bool {
         let mut capture = lock(&self.capture);
         let free = capture.is_none();
-        capture.get_or_insert_default();
+        let thread = std::thread::current().id();
+        capture.get_or_insert_with(|| Capture { operators: Vec::new(), mode, thread });
         free
+    }
+
+    /// Whether a capture forbids this thread to copy or set memory without a stream.
+    pub fn forbids_copies(&self) -> bool {
+        lock(&self.capture).as_ref().is_some_and(|capture| match capture.mode {
+            0 => true,
+            1 => capture.thread == std::thread::current().id(),
+            _ => false,
+        })
     }
 
     /// Ends the capture; what it has.
     pub fn end_capture(&self) -> Option<Vec<Captured>> {
-        lock(&self.capture).take()
+        lock(&self.capture).take().map(|capture| capture.operators)
     }
 
     /// Takes an operator into the capture.
     pub fn capture(&self, operator: Captured) {
         if let Some(capture) = lock(&self.capture).as_mut() {
-            capture.push(operator);
+            capture.operators.push(operator);
         }
     }
 
@@ -352,6 +370,7 @@ pub unsafe extern "C" fn aclrtDestroyStream(stream: RawStream) -> i32 {
             Err(dead) => return fail(RT_PARAM_INVALID, format!("stream {}", dead.words())),
         };
         let own = slot.value().0.clone();
+        own.as_ref().map_or(Ok(()), |stream| stream.require_free())?;
         slot.destroy();
         let Some(own) = own else { return Ok(()) };
         own.stop();
@@ -400,6 +419,7 @@ pub extern "C" fn aclrtSynchronizeDevice() -> i32 {
         with_device(|device| {
             device.check_alive()?;
             let streams: Vec<_> = lock(&device.streams).clone();
+            streams.iter().try_for_each(|stream| stream.require_free())?;
             for stream in streams.iter().chain([device.default_stream()]) {
                 device.host_until(stream.drain(None)?);
             }

@@ -30,6 +30,9 @@ impl Adder {
         match (self.how, key) {
             (Addition::Add, Some(key)) => core.again(key, |api| ops::add(api, x, y)),
             (Addition::Add, None) => core.once(ops::add(core.api(), x, y)),
+            (Addition::AddRepeated, Some(key)) if x.same_shape(&y) => {
+                core.again(key, |api| ops::add(api, x, y))
+            }
             (Addition::AddRepeated, _) => {
                 let y = if x.same_shape(&y) { y } else { self.repeat(core, x, y)? };
                 core.once(ops::add(core.api(), x, y))

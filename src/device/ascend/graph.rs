@@ -3,10 +3,10 @@
 //! A launch of a kept plan waits in its stream until something else is to be queued there: a copy, a collective, an operator that is
 //! planned anew, a wait. What waited until then is a *segment*. The first time a segment comes its operators are launched one by one.
 //! The second time they are captured (`aclmdlRICaptureBegin`, `aclmdlRICaptureEnd`), and from then on the graph is launched
-//! (`aclmdlRIExecuteAsync`). Attention stays outside: its lengths are arguments on the host. So a step of decoding is a graph and an
-//! attention operator for each layer, and `docs/ASCEND.md` says what that can gain.
+//! (`aclmdlRIExecuteAsync`). Attention stays outside: its lengths are arguments on the host. So on an 800I A2 a step of decoding is a
+//! graph and an attention operator for each layer. `docs/ASCEND.md` says what that can gain.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) struct Launch {
     pub(super) name: &'static str,
     /// Its second stage.
     pub(super) run: SecondStage,
-    /// A repeatable executor; it outlives the launch.
+    /// Its executor; repeatable if the launch waits, and then it outlives the launch.
     pub(super) executor: *mut aclOpExecutor,
     /// Device memory that the first stage asked for.
     pub(super) workspace: *mut c_void,
@@ -92,12 +92,29 @@ impl Drop for Graph {
     }
 }
 
-/// Launches that wait, and the graphs of segments that came before.
+/// Launches that wait, and what is known of segments that came before.
 #[derive(Default)]
 pub(super) struct Segments {
     waiting: Vec<Launch>,
-    seen: HashSet<Vec<Key>>,
-    graphs: HashMap<Vec<Key>, Graph>,
+    known: HashMap<Vec<Key>, Known>,
+    /// Graphs that are held.
+    held: usize,
+    /// Graphs that were dropped to make room.
+    dropped: usize,
+    /// Counts segments, for the time of each graph's last launch.
+    time: u64,
+    /// Why a segment could not be captured: the first reason.
+    refused: Option<String>,
+}
+
+/// What is known of a segment.
+enum Known {
+    /// It came once.
+    Seen,
+    /// It was captured, and launched last at this time.
+    Captured(Graph, u64),
+    /// It cannot be captured.
+    Single,
 }
 
 impl Segments {
@@ -116,30 +133,83 @@ impl Segments {
         self.waiting.is_empty()
     }
 
-    /// Whether another graph cannot be held.
-    pub(super) fn is_full(&self) -> bool {
-        self.graphs.len() >= MAX_GRAPHS
+    /// Whether what waits is to be captured now and no further graph can be held.
+    pub(super) fn wants_room(&self) -> bool {
+        let is_second = || matches!(self.known.get(&self.keys()), Some(Known::Seen));
+        self.held >= MAX_GRAPHS && self.waiting.len() > 1 && is_second()
     }
 
-    /// Drops all graphs; queued work must have been waited for, and nothing waits.
+    /// Drops the half of the graphs whose last launch is longest ago. Queued graphs must have been waited for.
+    pub(super) fn make_room(&mut self) {
+        let mut times: Vec<u64> = self.known.values().filter_map(Known::last).collect();
+        times.sort_unstable();
+        let oldest = times.get(times.len() / 2).copied().unwrap_or(0);
+        let before = self.known.len();
+        self.known.retain(|_, known| known.last().is_none_or(|time| time >= oldest));
+        let gone = before - self.known.len();
+        (self.held, self.dropped) = (self.held - gone, self.dropped + gone);
+    }
+
+    /// Drops all graphs and all that is known. Queued work must have been waited for.
     pub(super) fn forget(&mut self) {
-        self.graphs.clear();
-        self.seen.clear();
+        self.known.clear();
+        self.held = 0;
     }
 
-    /// Queues what waits: by its graph, or one by one where the segment is new or a single launch.
+    /// What the record keeps.
+    pub(super) fn words(&self) -> String {
+        let refused = self.refused.iter().map(|why| format!("; a segment could not be captured: {why}"));
+        format!("{} held, {} dropped{}", self.held, self.dropped, refused.collect::<String>())
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.waiting.iter().map(|launch| launch.key).collect()
+    }
+
+    /// Queues what waits: by its graph, or one by one where the segment is new, a single launch, or cannot be captured.
     pub(super) fn queue(&mut self, context: &Arc<Context>, stream: *mut c_void) -> Result<(), DeviceError> {
+        let keys = self.keys();
         let waiting = std::mem::take(&mut self.waiting);
-        let keys: Vec<Key> = waiting.iter().map(|launch| launch.key).collect();
-        if let Some(graph) = self.graphs.get(&keys) {
-            return graph.launch(stream);
+        self.time += 1;
+        let single = || waiting.iter().try_for_each(|launch| launch.queue(context, stream));
+        if waiting.len() < 2 {
+            return single();
         }
-        if waiting.len() < 2 || self.seen.insert(keys.clone()) {
-            return waiting.iter().try_for_each(|launch| launch.queue(context, stream));
+        match self.known.get_mut(&keys) {
+            None => {
+                self.known.insert(keys, Known::Seen);
+                single()
+            }
+            Some(Known::Single) => single(),
+            Some(Known::Captured(graph, last)) => {
+                *last = self.time;
+                graph.launch(stream)
+            }
+            Some(known @ Known::Seen) => match Graph::capture(context, stream, &waiting) {
+                Ok(graph) => {
+                    let launched = graph.launch(stream);
+                    *known = Known::Captured(graph, self.time);
+                    self.held += 1;
+                    launched
+                }
+                Err(error @ DeviceError::Lost { .. }) => Err(error),
+                // Nothing of a capture has run.
+                Err(error) => {
+                    *known = Known::Single;
+                    self.refused.get_or_insert_with(|| error.to_string());
+                    single()
+                }
+            },
         }
-        let graph = Graph::capture(context, stream, &waiting)?;
-        graph.launch(stream)?;
-        self.graphs.insert(keys, graph);
-        Ok(())
+    }
+}
+
+impl Known {
+    /// When a graph was last launched.
+    fn last(&self) -> Option<u64> {
+        match self {
+            Self::Captured(_, last) => Some(*last),
+            Self::Seen | Self::Single => None,
+        }
     }
 }

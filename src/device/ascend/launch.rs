@@ -189,7 +189,7 @@ pub(super) fn given_back(api: &Api, plan: Plan) -> Result<Result<(), (Plan, Stri
 }
 
 /// Gives back a repeatable plan's executor.
-fn destroy(api: &Api, plan: Plan) {
+pub(super) fn destroy(api: &Api, plan: Plan) {
     // SAFETY: made repeatable, so it is ours to destroy; nothing runs it any more.
     let _ = unsafe { call!(api.libraries.nn, aclDestroyAclOpExecutor(plan.executor)) };
     drop(plan.held);

@@ -167,6 +167,9 @@ impl Buffer {
     }
 }
 
+/// Bytes that pinned memory for results grows by.
+const PINNED_UNIT: usize = 64 << 10;
+
 /// Page-locked host memory for what comes back from the device. It grows when more is wanted.
 #[derive(Default)]
 pub(super) struct Outbox(Option<Pinned>);
@@ -186,7 +189,7 @@ impl Outbox {
         }
         if self.0.as_ref().is_none_or(|pinned| pinned.len < len) {
             self.0 = None;
-            self.0 = Some(Pinned::new(context, len.next_power_of_two())?);
+            self.0 = Some(Pinned::new(context, len.next_multiple_of(PINNED_UNIT))?);
         }
         let pinned = self.0.as_ref().expect("invariant: just made");
         // SAFETY: both places hold the bytes, and the copy is waited for before anything else happens to them.

@@ -11,7 +11,7 @@ use super::core::Core;
 use super::graph::{self, Launch};
 use super::group::Chip;
 use super::kv::BlockOrder;
-use super::launch::{Plan, given_back, set_repeatable};
+use super::launch::{Plan, destroy, given_back, set_repeatable};
 use super::layout::HeadLayout;
 use super::memory::Buffer;
 use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PagedOperator, PromptLayout};
@@ -136,11 +136,11 @@ impl Probe<'_> {
         Ok(Ok(()))
     }
 
-    /// Whether all of them say yes; the reason is the first that does not.
-    fn accepts_all<const N: usize>(&self, plans: [Result<Plan, DeviceError>; N]) -> Answer {
+    /// Whether all of them say yes, each asked after the plan before it is given back. The reason is the first refusal.
+    fn accepts_all(&self, plans: &[&dyn Fn() -> Result<Plan, DeviceError>]) -> Answer {
         let mut answer = Ok(());
         for plan in plans {
-            let one = self.accepts(plan)?;
+            let one = self.accepts(plan())?;
             answer = answer.and(one);
         }
         Ok(answer)
@@ -149,6 +149,11 @@ impl Probe<'_> {
     /// Numbers of the model's type in any shape.
     fn view(&self, dims: &[usize]) -> View {
         View::new(self.memory.at(0), self.core.element(), dims)
+    }
+
+    /// The same view in the other half of the memory.
+    fn apart(&self, view: View) -> View {
+        view.moved(self.memory.at(self.memory.len() / 2))
     }
 
     fn words(&self, dims: &[usize]) -> View {
@@ -295,13 +300,14 @@ impl Probe<'_> {
         let wide = self.view(&[shape.kv_heads, numbers, context]);
         let cache = self.view(&[shape.kv_heads, context, channels]);
         let api = self.api();
-        self.accepts_all([
-            ops::scale(api, narrow, 0.1, narrow),
-            ops::batch_matmul(api, narrow, cache.transposed(), wide),
-            ops::softmax(api, wide, wide),
-            ops::batch_matmul(api, wide, cache, narrow),
-            ops::gather(api, self.view(&[BLOCKS, channels]), self.words(&[1]), self.view(&[1, channels])),
-            ops::copy(api, narrow, narrow),
+        let (table, row) = (self.view(&[BLOCKS, channels]), self.view(&[1, channels]));
+        self.accepts_all(&[
+            &|| ops::scale(api, narrow, 0.1, narrow),
+            &|| ops::batch_matmul(api, narrow, cache.transposed(), wide),
+            &|| ops::softmax(api, wide, wide),
+            &|| ops::batch_matmul(api, wide, cache, narrow),
+            &|| ops::gather(api, table, self.words(&[1]), row),
+            &|| ops::copy(api, narrow, self.apart(narrow)),
         ])
     }
 
@@ -355,25 +361,32 @@ impl Probe<'_> {
 
     fn add(&self, add: Addition) -> Answer {
         let (api, x) = (self.api(), self.view(&[1, 256]));
+        // Residuals, biases, and masks over scores `[KV heads, rows, group, context]`.
+        let AttentionShape { heads, kv_heads, .. } = self.layout.shape;
+        let (rows, context) = (2, KV_BLOCK_TOKENS);
+        let (wide, bias) = (self.view(&[rows, 256]), self.apart(self.view(&[256])));
+        let scores = self.view(&[kv_heads, rows, heads / kv_heads, context]);
+        let strides = [2 * context, context, 1];
+        let mask = View::strided(self.memory.at(0), self.core.element(), &[rows, 1, context], &strides);
+        let mask = self.apart(mask);
         match add {
-            Addition::Add => {
-                // Residuals, biases, and masks over scores `[KV heads, rows, group, context]`.
-                let AttentionShape { heads, kv_heads, .. } = self.layout.shape;
-                let (rows, context) = (2, KV_BLOCK_TOKENS);
-                let scores = self.view(&[kv_heads, rows, heads / kv_heads, context]);
-                let strides = [2 * context, context, 1];
-                let mask =
-                    View::strided(self.memory.at(0), self.core.element(), &[rows, 1, context], &strides);
-                self.accepts_all([
-                    ops::add(api, x, x),
-                    ops::add(api, self.view(&[2, 256]), self.view(&[256])),
-                    ops::add(api, scores, mask),
-                ])
-            }
-            Addition::AddRepeated => self.accepts_all([ops::add(api, x, x), ops::copy(api, x, x)]),
+            Addition::Add => self.accepts_all(&[
+                &|| ops::add(api, x, self.apart(x)),
+                &|| ops::add(api, wide, bias),
+                &|| ops::add(api, scores, mask),
+            ]),
+            Addition::AddRepeated => self.accepts_all(&[
+                &|| ops::add(api, x, self.apart(x)),
+                &|| ops::copy(api, wide, bias),
+                &|| ops::copy(api, scores, mask),
+            ]),
             Addition::AddRmsNorm => {
                 let rstd = View::new(self.memory.at(0), Element::Fp32, &[1, 1]);
-                self.accepts(ops::add_rms_norm(api, [x, x], self.view(&[256]), x, rstd, x))
+                self.accepts_all(&[
+                    &|| ops::add_rms_norm(api, [x, x], self.view(&[256]), x, rstd, x),
+                    &|| ops::copy(api, wide, bias),
+                    &|| ops::copy(api, scores, mask),
+                ])
             }
         }
     }
@@ -386,13 +399,17 @@ impl Probe<'_> {
             (Graph::Segments, Reuse::Kept) => {}
         }
         let x = self.view(&[1, 256]);
-        let captured = ops::scale(self.api(), x, 1.0, x).and_then(|plan| {
-            let launched = self.captured(&plan);
-            if let Err((plan, _)) = given_back(self.api(), plan)? {
-                self.core.once(Ok(plan))?;
-            }
-            launched
-        });
+        let plan = match ops::scale(self.api(), x, 1.0, x) {
+            Ok(plan) => plan,
+            Err(error @ DeviceError::Lost { .. }) => return Err(error),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        if let Err(why) = set_repeatable(self.api(), &plan)? {
+            self.core.once(Ok(plan))?;
+            return Ok(Err(why));
+        }
+        let captured = self.captured(&plan);
+        destroy(self.api(), plan);
         match captured {
             Err(error @ DeviceError::Lost { .. }) => Err(error),
             other => Ok(other.map_err(|error| error.to_string())),
@@ -400,10 +417,8 @@ impl Probe<'_> {
     }
 
     fn captured(&self, plan: &Plan) -> Result<(), DeviceError> {
-        let (core, room) = (self.core, self.core.slab.take(plan.workspace as usize, "a probe's workspace")?);
-        set_repeatable(self.api(), plan)?
-            .map_err(|problem| DeviceError::Unsupported { device: self.api().device, problem })?;
         self.memory.clear()?;
+        let (core, room) = (self.core, self.core.slab.take(plan.workspace as usize, "a probe's workspace")?);
         let launch = Launch {
             key: (plan.name, [0; 4]),
             name: plan.name,

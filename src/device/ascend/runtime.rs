@@ -68,6 +68,8 @@ pub(super) struct Stream {
     handle: *mut c_void,
     /// Launches that wait to become part of a graph, where graphs are used.
     segments: RefCell<Option<Segments>>,
+    /// What a call that has no result failed with: the next one's error.
+    failed: RefCell<Option<DeviceError>>,
 }
 
 impl Stream {
@@ -82,10 +84,15 @@ impl Stream {
             // SAFETY: as above.
             unsafe { acl!(api, api.libraries.rt, aclrtCreateStream(&raw mut handle)) }?;
         }
-        Ok(Self { context: context.clone(), handle, segments: RefCell::default() })
+        Ok(Self {
+            context: context.clone(),
+            handle,
+            segments: RefCell::default(),
+            failed: RefCell::default(),
+        })
     }
 
-    /// The stream for a call that queues on it, once what waits is queued.
+    /// Queues the waiting launches and returns the stream.
     pub(super) fn ordered(&self) -> Result<*mut c_void, DeviceError> {
         self.flush()?;
         Ok(self.handle)
@@ -93,17 +100,32 @@ impl Stream {
 
     /// Queues what waits to become part of a graph.
     pub(super) fn flush(&self) -> Result<(), DeviceError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut segments = self.segments.borrow_mut();
         let Some(segments) = segments.as_mut().filter(|segments| !segments.is_empty()) else { return Ok(()) };
-        if segments.is_full() {
+        if segments.wants_room() {
             // Queued graphs may still run.
             self.await_all()?;
-            segments.forget();
+            segments.make_room();
         }
         segments.queue(&self.context, self.handle)
     }
 
-    /// Whether launches wait to become part of graphs.
+    /// Like [`Stream::flush`] for a caller that has no result: a failure is the next call's.
+    pub(super) fn flush_quietly(&self) {
+        if let Err(error) = self.flush() {
+            *self.failed.borrow_mut() = Some(error);
+        }
+    }
+
+    /// How many graphs there are; `None` if graphs are off.
+    pub(super) fn graphs(&self) -> Option<String> {
+        self.segments.borrow().as_ref().map(Segments::words)
+    }
+
+    /// Turns graphs on or off. Nothing may be waiting.
     pub(super) fn set_graphs(&self, wanted: bool) {
         *self.segments.borrow_mut() = wanted.then(Segments::default);
     }

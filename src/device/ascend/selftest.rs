@@ -92,6 +92,8 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
             // The others would wait for it.
             device.inspect_err(|_| group.abort())
         };
+        // Ranks that wait in a sum that one cannot join would wait for half an hour.
+        let together = |device: &mut Ascend| collective(device).inspect_err(|_| group.abort());
         // The first rank does the table alone, which takes longer than HCCL waits for a rank to connect (HCCL_CONNECT_TIMEOUT, 120 s).
         // So the others enter their first collective when it does.
         let (starts, others): (Vec<_>, Vec<_>) = (1..world)
@@ -100,7 +102,7 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
                 let of_other = move || {
                     let mut device = of_rank(rank)?;
                     // The first rank ends without a collective where its table did.
-                    wait.recv().ok().map(|()| collective(&mut device)).transpose()
+                    wait.recv().ok().map(|()| together(&mut device)).transpose()
                 };
                 (start, scope.spawn(of_other))
             })
@@ -108,6 +110,8 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
         let first = match of_rank(0) {
             Ok(device) => device,
             Err(error) => {
+                // The others may wait to be told to start.
+                drop(starts);
                 let causes = others.into_iter().filter_map(|other| other.join().ok()?.err());
                 // One that was called off says nothing of why.
                 let cause =
@@ -123,7 +127,7 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
                 // A rank that failed has gone; its error comes with its thread.
                 let _ = start.send(());
             });
-            let mut sum = collective(&mut table.device);
+            let mut sum = together(&mut table.device);
             for other in others {
                 let failed = Sum { error: f64::INFINITY, time_ns: 0 };
                 let other = other.join().unwrap_or(Ok(Some(failed)));

@@ -143,12 +143,7 @@ pub fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
     p.tiling(query.tokens <= 65_535 || w.layout == Layout::Tnd, || {
         format!("query has {} tokens, expected 65535 at most", query.tokens)
     })?;
-    // Their pages: 310P, N up to 256; A2, N * D below 65,535 where heads lie in a row.
     p.tiling(!p.is_310p() || w.heads <= 256, || format!("numHeads is {}, expected 256 at most", w.heads))?;
-    let in_a_row = matches!(w.layout, Layout::Bsh | Layout::Bsnd);
-    p.tiling(p.is_310p() || !in_a_row || w.heads * query.channels < 65_535, || {
-        format!("{} heads of {} channels: N * D is 65535 or more", w.heads, query.channels)
-    })?;
     let key = keys(p, w, kv_heads)?;
     if p.is_310p() {
         let context = w.table.map_or(key.tokens, |table| table.dims()[1] * w.block_size);

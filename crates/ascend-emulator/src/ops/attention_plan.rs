@@ -122,6 +122,12 @@ fn prompt(
         lengths: lengths_of(lengths, "actualSeqLengthsKv")?,
         longest_310p: 65_535,
     };
+    if !p.is_310p() && matches!(layout, Layout::Bsh | Layout::Bsnd) {
+        let channels = layout.see(p, &wanted.query, "query", heads)?.channels;
+        p.tiling(heads * channels < 65_535, || {
+            format!("{heads} heads of {channels} channels: N * D is 65535 or more")
+        })?;
+    }
     if p.is_310p() {
         p.require(kv_heads == 0, || format!("numKeyValueHeads is {kv_heads}, expected 0 on Ascend310P3"))?;
         p.require(sparse_mode == 0, || format!("sparseMode is {sparse_mode}, expected 0 on Ascend310P3"))?;

@@ -3,9 +3,9 @@
 use std::ptr::null_mut;
 
 use super::session::{Array, Session, WORKSPACE, message};
-use crate::copy::{aclrtMemcpy, aclrtMemcpyAsync, aclrtMemset};
+use crate::copy::{aclrtMemcpy, aclrtMemcpyAsync, aclrtMemset, aclrtMemsetAsync};
 use crate::emulator::ascend_emulator_now_ns;
-use crate::event::{aclrtCreateEvent, aclrtDestroyEvent, aclrtRecordEvent};
+use crate::event::{aclrtCreateEvent, aclrtDestroyEvent, aclrtRecordEvent, aclrtStreamWaitEvent};
 use crate::executor::{RawExecutor, aclDestroyAclOpExecutor, aclSetAclOpExecutorRepeatable};
 use crate::graph::{
     RawGraph, aclmdlRICaptureBegin, aclmdlRICaptureEnd, aclmdlRIDestroy, aclmdlRIExecuteAsync,
@@ -13,7 +13,7 @@ use crate::graph::{
 use crate::half::DType::Float16;
 use crate::memory::aclrtFree;
 use crate::ops::elementwise::{aclnnMul, aclnnMulGetWorkspaceSize};
-use crate::stream::aclrtSynchronizeStream;
+use crate::stream::{aclrtDestroyStream, aclrtSynchronizeDevice, aclrtSynchronizeStream};
 
 fn squared(a: &Array, out: &Array) -> RawExecutor {
     let (mut size, mut executor) = (0, null_mut());
@@ -98,6 +98,15 @@ fn a_capture_permits_operators_alone() {
         assert_eq!(aclrtMemcpyAsync(out.memory.0, 8, a.memory.0, 8, 3, s.stream), 107_027);
         assert_eq!(aclrtMemcpy(host.as_mut_ptr().cast(), 8, a.memory.0, 8, 2), 107_030);
         assert_eq!(aclrtMemset(a.memory.0, 8, 0, 8), 107_030);
+        assert_eq!(aclrtMemsetAsync(a.memory.0, 8, 0, 8, s.stream), 107_027);
+        assert_eq!(aclrtStreamWaitEvent(s.stream, event), 107_027);
+        assert_eq!(aclrtSynchronizeDevice(), 107_027);
+        assert_eq!(aclrtDestroyStream(s.stream), 107_027);
+        assert_eq!(aclmdlRICaptureEnd(s.stream, &raw mut graph), 0);
+        assert_eq!(aclmdlRIDestroy(graph), 0);
+        // The relaxed mode forbids no copy.
+        assert_eq!(aclmdlRICaptureBegin(s.stream, 2), 0);
+        assert_eq!(aclrtMemcpy(host.as_mut_ptr().cast(), 8, a.memory.0, 8, 2), 0);
         assert_eq!(aclmdlRICaptureEnd(s.stream, &raw mut graph), 0);
         assert_eq!(aclmdlRIDestroy(graph), 0);
         assert_eq!(aclrtDestroyEvent(event), 0);

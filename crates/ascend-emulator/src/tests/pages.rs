@@ -416,6 +416,15 @@ fn events_do_what_they_were_created_for() {
         assert_eq!(aclrtStreamWaitEvent(s.stream, progress), 107_000);
         assert_eq!(aclrtStreamWaitEvent(s.stream, other), 0);
         let _ = [progress, timed, other].map(|event| aclrtDestroyEvent(event));
+        // Only events that streams can wait for are counted.
+        let many: Vec<_> = (0..1100)
+            .map(|_| {
+                assert_eq!(aclrtCreateEventWithFlag(&raw mut progress, 0x2), 0);
+                progress
+            })
+            .collect();
+        assert_eq!(aclrtCreateEvent(&raw mut other), 0);
+        assert!(many.into_iter().chain([other]).all(|event| aclrtDestroyEvent(event) == 0));
     }
     s.end();
 }
