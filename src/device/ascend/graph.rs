@@ -156,10 +156,11 @@ impl Segments {
         self.held = 0;
     }
 
-    /// What the record keeps.
-    pub(super) fn words(&self) -> String {
+    /// How many graphs are held and were dropped, and why a segment could not be captured. `None` before the first.
+    pub(super) fn words(&self) -> Option<String> {
         let refused = self.refused.iter().map(|why| format!("; a segment could not be captured: {why}"));
-        format!("{} held, {} dropped{}", self.held, self.dropped, refused.collect::<String>())
+        let words = format!("{} held, {} dropped{}", self.held, self.dropped, refused.collect::<String>());
+        (self.held + self.dropped > 0 || self.refused.is_some()).then_some(words)
     }
 
     fn keys(&self) -> Vec<Key> {

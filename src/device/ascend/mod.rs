@@ -138,7 +138,7 @@ impl Ascend {
         Ok(device)
     }
 
-    /// What the record keeps, with what became of graphs until now.
+    /// What was chosen, and what became of graphs until now.
     fn details(&self) -> Vec<(String, String)> {
         let graphs = self.core.stream.graphs().map(|words| ("graphs".to_owned(), words));
         self.details.iter().cloned().chain(graphs).collect()

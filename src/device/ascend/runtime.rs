@@ -120,9 +120,9 @@ impl Stream {
         }
     }
 
-    /// How many graphs there are; `None` if graphs are off.
+    /// What became of graphs; `None` if there were none.
     pub(super) fn graphs(&self) -> Option<String> {
-        self.segments.borrow().as_ref().map(Segments::words)
+        self.segments.borrow().as_ref().and_then(Segments::words)
     }
 
     /// Turns graphs on or off. Nothing may be waiting.
