@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::device::cpu::{CpuMemory, InstructionSet, available_threads, why_not_bound};
+use crate::device::affinity::why_not_bound;
+use crate::device::cpu::{CpuMemory, InstructionSet, available_threads};
 use crate::device::rotary::RotaryMode;
 use crate::device::{DType, DeviceError, KvForm, Precision};
 use crate::engine::EngineError;

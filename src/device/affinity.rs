@@ -5,6 +5,13 @@
 
 use std::path::Path;
 
+use super::DeviceInfo;
+
+/// Key in [`DeviceInfo::details`] for the cores of a bound rank.
+pub const BOUND: &str = "bound to cores";
+/// Key in [`DeviceInfo::details`] for the reason why a rank could not be bound.
+pub const NOT_BOUND: &str = "not bound to cores";
+
 /// Binds the calling thread, and the threads that it starts later, to these cores.
 ///
 /// # Errors
@@ -105,6 +112,11 @@ pub fn core_list(cores: &[usize]) -> String {
         })
         .collect::<Vec<_>>()
         .join(",")
+}
+
+/// Returns why the threads could not be bound to cores; `None` if they are bound, or need not be.
+pub fn why_not_bound(info: &DeviceInfo) -> Option<&str> {
+    info.details.iter().find(|(name, _)| name == NOT_BOUND).map(|(_, reason)| reason.as_str())
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use crate::device::affinity::{bind_current_thread, core_groups, core_list, cores_of_numa_node};
-use crate::device::cpu::{BOUND, NOT_BOUND};
+use crate::device::affinity::{
+    BOUND, NOT_BOUND, bind_current_thread, core_groups, core_list, cores_of_numa_node,
+};
 
 use super::api::Api;
 use super::telemetry::pci_address;

@@ -3,14 +3,9 @@
 use std::sync::Arc;
 
 use super::{Cpu, CpuOptions};
-use crate::device::affinity::{bind_current_thread, core_groups, core_list};
+use crate::device::DeviceError;
+use crate::device::affinity::{BOUND, NOT_BOUND, bind_current_thread, core_groups, core_list};
 use crate::device::group::{DeviceGroup, HostSum};
-use crate::device::{DeviceError, DeviceInfo};
-
-/// Key in [`DeviceInfo::details`] for the cores of a bound rank.
-pub const BOUND: &str = "bound to cores";
-/// Key in [`DeviceInfo::details`] for the reason why a rank could not be bound.
-pub const NOT_BOUND: &str = "not bound to cores";
 
 /// A group of ranks on groups of cores.
 #[derive(Debug)]
@@ -25,7 +20,7 @@ pub struct CpuGroup {
 impl CpuGroup {
     /// Creates `world` ranks that share `options.threads` threads evenly, at least one each. `options.attention` is the
     /// shape of one rank. With `bind`, each rank's threads are bound to their own cores. If that fails,
-    /// [`DeviceInfo::details`] has the reason.
+    /// [`DeviceInfo::details`](crate::device::DeviceInfo::details) has the reason.
     pub fn new(options: CpuOptions, world: usize, bind: bool) -> Self {
         let cores = bind.then(|| core_groups(world));
         Self { options, world, cores, sum: HostSum::new("cpu", world) }
@@ -79,14 +74,10 @@ impl DeviceGroup for CpuGroup {
     }
 }
 
-/// Returns why the threads could not be bound to cores; `None` if they are bound, or need not be.
-pub fn why_not_bound(info: &DeviceInfo) -> Option<&str> {
-    info.details.iter().find(|(name, _)| name == NOT_BOUND).map(|(_, reason)| reason.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::affinity::why_not_bound;
     use crate::device::{AttentionShape, DType, Device};
 
     fn group(threads: usize, world: usize, bind: bool) -> CpuGroup {

@@ -50,7 +50,7 @@ use super::{
     AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, Precision, SequenceView, WeightForm,
 };
 
-pub use self::group::{BOUND, CpuGroup, NOT_BOUND, why_not_bound};
+pub use self::group::CpuGroup;
 pub use self::instruction_set::InstructionSet;
 pub use self::limits::{
     Bandwidth, Gauge, MachineLimits, Operands, Rate, Spot, Unit, UnitPeak, measure_limits,
