@@ -8,13 +8,13 @@
 
 use std::time::Instant;
 
-use glmbench::device::ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
-use glmbench::device::rotary::RotaryMode;
-use glmbench::device::{DType, SequenceView};
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape};
 use glmbench::engine::weights::StorageType;
 use glmbench::engine::weights::unread::Unread;
+use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DType, SequenceView};
 
 /// Number of timed steps. The output is their median and the fastest tenth.
 const STEPS: usize = 200;

@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use glmbench::bench::{Offered, OrdinaryTokens, Shape, prompts, repeat, serve};
-use glmbench::device::cpu::{Cpu, CpuOptions, available_threads};
-use glmbench::device::rotary::RotaryMode;
-use glmbench::device::{DType, DeviceInfo};
 use glmbench::engine::EngineError;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape};
 use glmbench::engine::scheduler::Scheduler;
 use glmbench::engine::weights::open_checkpoint;
 use glmbench::stats::median;
+use glmbench_cpu::{Cpu, CpuOptions, available_threads};
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DType, DeviceInfo};
 
 const SHAPE: Shape = Shape { batch: 8, input_tokens: 128, output_tokens: 64 };
 const REPETITIONS: usize = 30;

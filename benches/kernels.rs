@@ -10,11 +10,11 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
-use glmbench::device::cpu::{Cpu, CpuOptions, MachineLimits, available_threads, measure_limits};
-use glmbench::device::{
+use glmbench::stats::median;
+use glmbench_cpu::{Cpu, CpuOptions, MachineLimits, available_threads, measure_limits};
+use glmbench_device::{
     AttentionShape, DType, Device, DeviceError, HostTensor, KV_BLOCK_TOKENS, KvShape, SequenceView,
 };
-use glmbench::stats::median;
 
 type Activation = <Cpu as Device>::Activation;
 type Linear = <Cpu as Device>::Linear;

@@ -11,8 +11,8 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use glmbench::device::cpu::{Pool, available_threads};
 use glmbench::stats::{median, quantile};
+use glmbench_cpu::{Pool, available_threads};
 
 const TARGET_US: f64 = 2.0;
 const BATCHES: usize = 200;

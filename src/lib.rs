@@ -30,19 +30,19 @@
 //! plan, sums and seal say; every verb stands on that. [`run::verify`] alone needs the model: it puts items to it again.
 //!
 //! [`engine`] is ChatGLM2: configuration, tokenizer, weights, sampler, the forward pass ([`engine::model`], written once over
-//! [`device::Device`]), the paged KV cache and continuous batching ([`engine::scheduler`]). [`device`] supplies the operators:
-//! [`device::reference`], the fp32 oracle in plain loops, [`device::cpu`], and [`device::ascend`], which drives 300I DUO and 800I
+//! [`glmbench_device::Device`]), the paged KV cache and continuous batching ([`engine::scheduler`]). [`glmbench_device`] supplies the operators:
+//! [`glmbench_device::reference`], the fp32 oracle in plain loops, [`glmbench_cpu`], and [`glmbench_ascend`], which drives 300I DUO and 800I
 //! A2 through AscendCL (`crates/ascend-sys`) or, with `--emulate`, the very same functions of an emulator that is inside this
 //! binary (`crates/ascend-emulator`): real numbers, modelled times. The two crates share the C functions and no Rust type.
 //!
 //! [`engine::parallel`] cuts a model among tensor-parallel ranks. A rank is an ordinary, smaller model on a thread and a device
-//! of its own, which a [`device::group::DeviceGroup`] makes; what a rank's step shares with the others is
-//! [`device::Device::all_reduce`], twice a layer. On the CPU ranks are groups of cores, bound to them if asked
-//! ([`device::affinity`]).
+//! of its own, which a [`glmbench_device::group::DeviceGroup`] makes; what a rank's step shares with the others is
+//! [`glmbench_device::Device::all_reduce`], twice a layer. On the CPU ranks are groups of cores, bound to them if asked
+//! ([`glmbench_device::affinity`]).
 //!
-//! How fast that is, and how fast it could be: [`device::cpu::measure_limits`] measures the machine's bandwidth and arithmetic
+//! How fast that is, and how fast it could be: [`glmbench_cpu::measure_limits`] measures the machine's bandwidth and arithmetic
 //! peaks, suites state targets against them, and a run with targets measures them again around each repetition
-//! ([`device::cpu::Gauge`]): each is held against its own. [`device::timed`], a device around a device, times every operator where
+//! ([`glmbench_cpu::Gauge`]): each is held against its own. [`glmbench_device::timed`], a device around a device, times every operator where
 //! that is asked for; [`engine::profile`] sums its times up by the kind of step.
 //!
 //! Texts of data sets, suites, models and records are a stranger's: what people are shown of them goes through [`mod@text`], on a
@@ -56,11 +56,11 @@
 //!    `device` knows nothing of `engine`.
 //! 2. `stats` and `record` do no arithmetic on devices and print nothing. Only `cli` prints: data to stdout, words to stderr.
 //! 3. The forward pass exists once. A device supplies operators; a fused operator earns its place by a measured gain.
-//! 4. `unsafe` lives in `device/cpu`, in `device/ascend` and the two crates behind it, where threads are bound (`device/affinity.rs`), and in the weight map
+//! 4. `unsafe` lives in `crates/device-cpu`, in `crates/device-ascend` and the two crates behind it, where threads are bound (`affinity.rs`), and in the weight map
 //!    (`engine/weights/map.rs`), nowhere else, and each block says why it is sound.
 //! 5. A token's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into chunks, on
 //!    the number of threads, or on the instruction set within a kernel family (the vector kernels; AMX's tiles, which sum in
-//!    another order, [`device::cpu`]). Every sum is one chain in one order; threads share outputs, never a sum, but for attention
+//!    another order, [`glmbench_cpu`]). Every sum is one chain in one order; threads share outputs, never a sum, but for attention
 //!    over a long context, whose parts are cut at fixed places and added in order; integer sums are exact.
 //!    Tensor-parallel ranks do share sums: their number, which is recorded, is one of the things that numbers depend on.
 //!    So it is on the CPU and the reference. On Ascend the operators' sums are theirs: a row does not depend on the batch in the
@@ -78,7 +78,7 @@
 //!
 //! Activations are rounded to the model's type at every operator's boundary, sums are fp32, as on NPU and GPU; softmax weights
 //! are rounded, too, before they meet the values. Weights and KV cache are stored in the type. The rotary table's rounding is a
-//! mode ([`device::rotary`]). KV cache blocks hold 128 tokens. Quantised forms ([`device::Precision`]; the CPU has them) keep
+//! mode ([`glmbench_device::rotary`]). KV cache blocks hold 128 tokens. Quantised forms ([`glmbench_device::Precision`]; the CPU has them) keep
 //! all this but for linear layers within the model, whose weights and inputs are int8, and for the cache.
 //!
 //! ## What is not here yet
@@ -90,7 +90,6 @@ pub mod bench;
 pub mod bounded;
 pub mod cli;
 pub mod dataset;
-pub mod device;
 pub mod engine;
 pub mod gate;
 pub mod record;

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::device::Precision;
+use glmbench_device::Precision;
+
 use crate::engine::config::ModelConfig;
 
 use super::Shape;
@@ -117,7 +118,7 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::DType;
+    use glmbench_device::DType;
 
     #[test]
     fn the_6b_shape_costs_what_the_arithmetic_says() {

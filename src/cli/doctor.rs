@@ -9,10 +9,11 @@ use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
 
+use glmbench_ascend::Installation;
+use glmbench_cpu::{InstructionSet, available_threads, measure_limits};
+use glmbench_device::DType;
+
 use crate::bench::Shape;
-use crate::device::DType;
-use crate::device::ascend::Installation;
-use crate::device::cpu::{InstructionSet, available_threads, measure_limits};
 use crate::engine::model::Limits;
 use crate::record::{LimitRate, MachineLimits, Noise, rfc3339_utc};
 use crate::run::environment::{Reader, VARIABLES, environment, variable};

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::device::affinity::why_not_bound;
-use crate::device::cpu::{CpuMemory, InstructionSet, available_threads};
-use crate::device::rotary::RotaryMode;
-use crate::device::{DType, DeviceError, KvForm, Precision};
+use glmbench_cpu::{CpuMemory, InstructionSet, available_threads};
+use glmbench_device::affinity::why_not_bound;
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DType, DeviceError, KvForm, Precision};
+
 use crate::engine::EngineError;
 use crate::engine::config::{ModelConfig, RopeScaling};
 use crate::engine::load::{self, DeviceKind, Emulate, LoadOptions, ModelPath, load_tokenizer};

@@ -35,8 +35,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 
+use glmbench_device::DeviceError;
+
 use crate::dataset::DatasetError;
-use crate::device::DeviceError;
 use crate::engine::EngineError;
 use crate::engine::weights::convert::ConvertError;
 use crate::record::RecordError;

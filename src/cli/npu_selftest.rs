@@ -7,10 +7,9 @@ use clap::Args as ClapArgs;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::device::ascend::{
-    AscendGroup, Forced, GroupSettings, Selftest, SelftestRow, Status, Widths, selftest,
-};
-use crate::device::{DType, DeviceInfo};
+use glmbench_ascend::{AscendGroup, Forced, GroupSettings, Selftest, SelftestRow, Status, Widths, selftest};
+use glmbench_device::{DType, DeviceInfo};
+
 use crate::engine::load::{DeviceKind, ModelPath};
 
 use super::engine::{ComputeArgs, EmulationArgs};
@@ -96,7 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn small() -> Widths {
-    let heads = crate::device::AttentionShape { heads: 8, kv_heads: 2, channels: 64 };
+    let heads = glmbench_device::AttentionShape { heads: 8, kv_heads: 2, channels: 64 };
     Widths { hidden: 256, ffn: 320, heads, vocab: 128 }
 }
 

@@ -8,8 +8,9 @@ use clap::Args as ClapArgs;
 use safetensors::SafeTensors;
 use serde::Serialize;
 
+use glmbench_device::Precision;
+
 use crate::bench::{OrdinaryTokens, Shape, prompts as random_prompts};
-use crate::device::Precision;
 use crate::engine::load::DeviceKind;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{EngineError, NotFinite};

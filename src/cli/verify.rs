@@ -10,10 +10,11 @@ use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 use serde_json::json;
 
+use glmbench_cpu::InstructionSet;
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DeviceInfo, KvForm, Precision};
+
 use crate::dataset::Benchmark;
-use crate::device::cpu::InstructionSet;
-use crate::device::rotary::RotaryMode;
-use crate::device::{DeviceInfo, KvForm, Precision};
 use crate::engine::config::RopeScaling;
 use crate::engine::load::DeviceKind;
 use crate::engine::tokenizer::Tokenizer;

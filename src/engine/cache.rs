@@ -1,6 +1,6 @@
 //! Allocation of paged KV-cache blocks to sequences.
 
-use crate::device::KV_BLOCK_TOKENS;
+use glmbench_device::KV_BLOCK_TOKENS;
 
 /// Allocates blocks of [`KV_BLOCK_TOKENS`] tokens, lowest free number first.
 /// A sequence's blocks, and so its place in the cache, depend only on the sequences running beside it, not on earlier

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::device::rotary::RotaryScaling;
+use glmbench_device::rotary::RotaryScaling;
 
 pub use self::scaling::RopeScaling;
 

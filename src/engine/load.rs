@@ -4,13 +4,13 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::device::ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
-use crate::device::cpu::{Cpu, CpuGroup, CpuOptions, InstructionSet, available_threads};
-use crate::device::group::DeviceGroup;
-use crate::device::reference::{Reference, ReferenceGroup};
-use crate::device::rotary::RotaryMode;
-use crate::device::timed::{OperatorClock, Timed, TimedGroup};
-use crate::device::{DType, Device, DeviceError, Precision};
+use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
+use glmbench_cpu::{Cpu, CpuGroup, CpuOptions, InstructionSet, available_threads};
+use glmbench_device::group::DeviceGroup;
+use glmbench_device::reference::{Reference, ReferenceGroup};
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::timed::{OperatorClock, Timed, TimedGroup};
+use glmbench_device::{DType, Device, DeviceError, Precision};
 
 use super::EngineError;
 use super::config::{ModelConfig, RopeScaling};

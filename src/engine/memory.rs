@@ -1,7 +1,7 @@
 //! Estimates of the memory that a loaded model takes, and whether it fits.
 
-use crate::device::cpu::CpuMemory;
-use crate::device::{DeviceInfo, KV_BLOCK_TOKENS, Precision};
+use glmbench_cpu::CpuMemory;
+use glmbench_device::{DeviceInfo, KV_BLOCK_TOKENS, Precision};
 
 use super::EngineError;
 use super::config::ModelConfig;

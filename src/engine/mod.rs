@@ -16,7 +16,7 @@ pub mod weights;
 
 use std::fmt;
 
-use crate::device::DeviceError;
+use glmbench_device::DeviceError;
 
 use self::config::ConfigError;
 use self::sampler::Sampling;

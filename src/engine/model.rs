@@ -1,8 +1,8 @@
 //! The forward pass of ChatGLM2, written once over [`Device`].
 
-use crate::device::rotary::{RotaryMode, RotarySpec, RotaryTable};
-use crate::device::sensors::Sensors;
-use crate::device::{
+use glmbench_device::rotary::{RotaryMode, RotarySpec, RotaryTable};
+use glmbench_device::sensors::Sensors;
+use glmbench_device::{
     AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView,
 };
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::device::timed::{OperatorClock, OperatorTotals};
+use glmbench_device::timed::{OperatorClock, OperatorTotals};
 
 use super::StepKind;
 

@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::device::sensors::Sensors;
-use crate::device::timed::OperatorClock;
-use crate::device::{DeviceInfo, SequenceView};
+use glmbench_device::sensors::Sensors;
+use glmbench_device::timed::OperatorClock;
+use glmbench_device::{DeviceInfo, SequenceView};
 
 use super::cache::{BlockAllocator, blocks_for};
 use super::config::ModelConfig;
@@ -75,7 +75,7 @@ impl Scheduler {
         }
     }
 
-    /// Like [`Scheduler::new`], for a model on a timed device ([`crate::device::timed`]) that counts into `clock`.
+    /// Like [`Scheduler::new`], for a model on a timed device ([`glmbench_device::timed`]) that counts into `clock`.
     pub fn profiled(model: Box<dyn Forward>, clock: Arc<OperatorClock>) -> Self {
         Self { profile: Some(Profile::new(clock)), ..Self::new(model) }
     }
@@ -193,7 +193,7 @@ impl Scheduler {
     /// Drops all sequences and what the device keeps from earlier work ([`Device::release_cached`]). Later work then
     /// takes the same time and memory as in a new process.
     ///
-    /// [`Device::release_cached`]: crate::device::Device::release_cached
+    /// [`Device::release_cached`]: glmbench_device::Device::release_cached
     ///
     /// # Errors
     /// Errors of the device.

@@ -7,8 +7,9 @@
 
 use std::path::Path;
 
+use glmbench_device::{ClockProfile, Precision};
+
 use crate::bench::{PhaseCost, batch_cost};
-use crate::device::{ClockProfile, Precision};
 use crate::engine::config::ModelConfig;
 use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleState};
 

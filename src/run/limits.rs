@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use glmbench_cpu::{MachineLimits, Rate, UnitPeak};
+use glmbench_device::Precision;
+
 use crate::bench::PhaseCost;
-use crate::device::Precision;
-use crate::device::cpu::{MachineLimits, Rate, UnitPeak};
 use crate::engine::config::ModelConfig;
 use crate::engine::memory::MemoryEstimate;
 use crate::engine::scheduler::Scheduler;

@@ -34,7 +34,7 @@ impl Machine {
             host: file("/proc/sys/kernel/hostname"),
             os: os(),
             cpu_model: cpu_model(),
-            cores: crate::device::cpu::available_threads(),
+            cores: glmbench_cpu::available_threads(),
             numa_nodes: numa_nodes(),
             governor: file("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             memory_bytes: memory.get("MemTotal").copied(),

@@ -32,7 +32,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use crate::device::DeviceInfo;
+use glmbench_device::DeviceInfo;
+
 use crate::engine::EngineError;
 use crate::engine::scheduler::Scheduler;
 use crate::record::{

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::device::rotary::RotaryScaling;
+use glmbench_device::rotary::RotaryScaling;
+
 use crate::engine::config::ModelConfig;
 use crate::engine::tokenizer::Tokenizer;
 

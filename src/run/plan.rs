@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use glmbench_device::Precision;
+
 use crate::bench::{OrdinaryTokens, Shape, WarmUpRule};
 use crate::dataset::Source;
-use crate::device::Precision;
 use crate::engine::config::ModelConfig;
 use crate::engine::model::Limits;
 use crate::engine::tokenizer::Tokenizer;

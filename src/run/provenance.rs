@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use crate::device::DeviceInfo;
-use crate::device::rotary::RotaryMode;
+use glmbench_device::DeviceInfo;
+use glmbench_device::rotary::RotaryMode;
+
 use crate::record::{
     Group, Identity, LoadFacts, Provenance, Roofline, RunRecord, Status, rfc3339_utc, run_id,
 };

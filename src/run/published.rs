@@ -1,6 +1,7 @@
 //! Whether a run's score is comparable with a published one.
 
-use crate::device::{KvForm, Precision};
+use glmbench_device::{KvForm, Precision};
+
 use crate::engine::config::ModelConfig;
 use crate::record::PublishedScore;
 use crate::suite::{self, Dtype};
@@ -66,8 +67,8 @@ fn has_shape(config: &ModelConfig, model: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::DType;
     use crate::suite::Suite;
+    use glmbench_device::DType;
     use std::fs;
     use std::path::Path;
 

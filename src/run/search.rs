@@ -4,8 +4,9 @@
 //! ([`super::plan::Plan::fit_memory`]). Larger batches count as out of memory without being run. The next probe depends
 //! on the existing lines only ([`record::next_probe`]), so an interrupted search continues as if it had not been.
 
+use glmbench_device::DeviceError;
+
 use crate::bench::{OrdinaryTokens, Repetition, Shape, prompts, repeat};
-use crate::device::DeviceError;
 use crate::engine::EngineError;
 use crate::engine::cache::blocks_for;
 use crate::engine::memory::{MemoryEstimate, MemoryOf};

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::device::cpu;
+use glmbench_cpu::Gauge;
+
 use crate::record::{Clock, RunRecord, Spot, Target};
 
 use super::machine::{Machine, reset_peak_rss};
@@ -10,7 +11,7 @@ use super::machine::{Machine, reset_peak_rss};
 /// Which limits to measure, and around which cases.
 #[derive(Debug, Clone)]
 pub(super) struct CaseGauge {
-    gauge: cpu::Gauge,
+    gauge: Gauge,
     cases: BTreeSet<String>,
 }
 
@@ -27,7 +28,7 @@ impl CaseGauge {
         let units: BTreeSet<&str> = named.chain(&limits.peak_unit).map(String::as_str).collect();
         let spoken_of = |target: &Target| [target.case_id.clone(), target.over.clone()];
         Some(Self {
-            gauge: cpu::Gauge::new(limits.threads as usize, &limits.reader, units),
+            gauge: Gauge::new(limits.threads as usize, &limits.reader, units),
             cases: targets.iter().flat_map(spoken_of).flatten().collect(),
         })
     }

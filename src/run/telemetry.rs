@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::device::sensors::{Methods, Reading, Readings, Sensors};
+use glmbench_device::sensors::{Methods, Reading, Readings, Sensors};
+
 use crate::engine::scheduler::Scheduler;
 use crate::record::TelemetryRow;
 

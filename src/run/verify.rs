@@ -1,14 +1,15 @@
 //! Reruns a sample of a run's items on the engine and compares the answers with the record.
 //!
-//! A token's numbers depend only on weights, prompt, type, kernel family and ranks ([`crate::device`]). Within a
+//! A token's numbers depend only on weights, prompt, type, kernel family and ranks ([`glmbench_device`]). Within a
 //! family, a record can therefore be checked to the last bit. Elsewhere sums are rounded in another order, and a
 //! [`Bound`] applies.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use glmbench_device::DType;
+
 use crate::bench::{Shape, prompts, repeat};
 use crate::dataset::{Benchmark, Source};
-use crate::device::DType;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{EngineError, RequestId};
 use crate::record::{

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use glmbench_device::Precision;
+
 use crate::bench::{ArrivalProcess, PhaseCost, Shape, batch_cost, case_cost};
-use crate::device::Precision;
 use crate::engine::config::ModelConfig;
 use crate::engine::tokenizer::Tokenizer;
 use crate::record;

@@ -6,12 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glmbench::device::ascend::{
-    Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings, Selftest, Status, Widths, selftest,
-};
-use glmbench::device::group::DeviceGroup;
-use glmbench::device::rotary::RotaryMode;
-use glmbench::device::{AttentionShape, DType, Device, DeviceError, SequenceView};
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::load::{DeviceKind, LoadOptions, load};
 use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape};
@@ -21,6 +15,12 @@ use glmbench::engine::scheduler::Scheduler;
 use glmbench::engine::weights::dummy::Dummy;
 use glmbench::engine::weights::{StorageType, WeightSource, open_checkpoint};
 use glmbench::engine::{EngineError, Request};
+use glmbench_ascend::{
+    Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings, Selftest, Status, Widths, selftest,
+};
+use glmbench_device::group::DeviceGroup;
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{AttentionShape, DType, Device, DeviceError, SequenceView};
 
 use crate::goldens::{Golden, Seen, margin};
 use crate::support::{Loud, answer, shared};
@@ -196,7 +196,7 @@ fn every_alternative_meets_the_gate() {
 }
 
 /// 4 KV groups of 16 channels, and weights at which attention looks at something: the bias of queries, keys and values is the
-/// place that costs most (`src/device/ascend/NUMBERS.md`).
+/// place that costs most (`crates/device-ascend/NUMBERS.md`).
 #[test]
 fn a_bias_within_the_sums_keeps_the_gate_and_an_added_one_is_farther_off() {
     let text = r#"{"model_type":"chatglm","num_layers":3,"hidden_size":128,"ffn_hidden_size":344,"kv_channels":16,

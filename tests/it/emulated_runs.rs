@@ -8,9 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use glmbench::device::ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
-use glmbench::device::rotary::RotaryMode;
-use glmbench::device::{DType, DeviceError};
 use glmbench::engine::EngineError;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::model::{Limits, attention_shape};
@@ -24,6 +21,9 @@ use glmbench::run::plan::Plan;
 use glmbench::run::provenance::{Origin, record};
 use glmbench::run::{Ending, Observer, execute, open_dir, telemetry};
 use glmbench::suite::Suite;
+use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DType, DeviceError};
 
 use crate::support::answer;
 

@@ -2,9 +2,6 @@
 
 use std::path::Path;
 
-use glmbench::device::DType;
-use glmbench::device::cpu::InstructionSet;
-use glmbench::device::rotary::RotaryMode;
 use glmbench::engine::Request;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::load::{DeviceKind, LoadOptions, load};
@@ -12,6 +9,9 @@ use glmbench::engine::model::Limits;
 use glmbench::engine::sampler::{Sampling, log_sum_exp};
 use glmbench::engine::scheduler::Scheduler;
 use glmbench::engine::weights::open_checkpoint;
+use glmbench_cpu::InstructionSet;
+use glmbench_device::DType;
+use glmbench_device::rotary::RotaryMode;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 

@@ -6,9 +6,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use glmbench::device::Precision;
-use glmbench::device::cpu::InstructionSet;
-use glmbench::device::rotary::RotaryMode;
 use glmbench::engine::Request;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::load::{DeviceKind, LoadOptions, load};
@@ -16,6 +13,9 @@ use glmbench::engine::model::Limits;
 use glmbench::engine::scheduler::Scheduler;
 use glmbench::engine::weights::StorageType;
 use glmbench::engine::weights::dummy::Dummy;
+use glmbench_cpu::InstructionSet;
+use glmbench_device::Precision;
+use glmbench_device::rotary::RotaryMode;
 use proptest::prelude::*;
 
 const VOCAB: usize = 96;

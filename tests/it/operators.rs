@@ -4,8 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glmbench::bench::{OrdinaryTokens, Repetition, Shape, case_cost, prompts, repeat};
-use glmbench::device::DType;
-use glmbench::device::rotary::RotaryMode;
 use glmbench::engine::StepKind;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::load::{DeviceKind, LoadOptions, load};
@@ -13,6 +11,8 @@ use glmbench::engine::model::Limits;
 use glmbench::engine::profile::{OperatorTime, REST};
 use glmbench::engine::weights::StorageType;
 use glmbench::engine::weights::dummy::Dummy;
+use glmbench_device::DType;
+use glmbench_device::rotary::RotaryMode;
 use serde_json::Value;
 
 use crate::support::answer;

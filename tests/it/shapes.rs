@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use glmbench::device::DType;
-use glmbench::device::rotary::RotaryMode;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::load::{DeviceKind, LoadOptions, load};
 use glmbench::engine::model::Limits;
 use glmbench::engine::weights::StorageType;
 use glmbench::engine::weights::dummy::Dummy;
 use glmbench::stats::parity::kl_divergence;
+use glmbench_device::DType;
+use glmbench_device::rotary::RotaryMode;
 
 use crate::support::Loud;
 

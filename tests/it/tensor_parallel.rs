@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use glmbench::device::rotary::RotaryMode;
-use glmbench::device::{DType, Precision};
 use glmbench::engine::Request;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::load::{DeviceKind, Emulate, LoadOptions, load, load_tokenizer};
@@ -14,6 +12,8 @@ use glmbench::engine::scheduler::Scheduler;
 use glmbench::engine::weights::dummy::Dummy;
 use glmbench::engine::weights::{StorageType, WeightSource, open_checkpoint};
 use glmbench::stats::parity::PositionParity;
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DType, Precision};
 
 use crate::support::{Loud, answer, glmbench, shared};
 

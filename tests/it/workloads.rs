@@ -7,8 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use glmbench::device::rotary::RotaryMode;
-use glmbench::device::{ClockProfile, DType, DeviceError, DeviceInfo};
 use glmbench::engine::EngineError;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::memory::{Capacity, MemoryEstimate};
@@ -20,6 +18,8 @@ use glmbench::run::plan::Plan;
 use glmbench::run::provenance::{Origin, record};
 use glmbench::run::{Ending, Observer, RunError, execute, open_dir, telemetry};
 use glmbench::suite::Suite;
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{ClockProfile, DType, DeviceError, DeviceInfo};
 
 use crate::support::answer;
 

@@ -53,7 +53,7 @@ pub extern "C" fn ascend_emulator_info() -> *const c_char {
     .unwrap_or(std::ptr::null())
 }
 
-/// The crate's version; the build script of the root package calls rustc without Cargo's variables.
+/// The crate's version; the build script of `crates/device-ascend` calls rustc without Cargo's variables.
 pub const VERSION: &str = "0.1.0";
 
 /// Virtual host time of the calling thread's device, ns; 0 without a device.

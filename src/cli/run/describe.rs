@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::device::cpu::{InstructionSet, available_threads};
+use glmbench_cpu::{InstructionSet, available_threads};
+
 use crate::engine::load::DeviceKind;
 use crate::engine::memory::MemoryEstimate;
 use crate::run::duration::{Counted, Expected, Rates, SameAs, in_words};

@@ -15,8 +15,9 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 
-use crate::device::DeviceInfo;
-use crate::device::cpu::{MachineLimits, available_threads, measure_limits};
+use glmbench_cpu::{MachineLimits, available_threads, measure_limits};
+use glmbench_device::DeviceInfo;
+
 use crate::engine::EngineError;
 use crate::engine::load::{DeviceKind, ModelPath};
 use crate::engine::scheduler::Scheduler;

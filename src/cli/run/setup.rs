@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args as ClapArgs;
 
+use glmbench_cpu::InstructionSet;
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DType, DeviceError, KvForm, Precision};
+
 use crate::cli::engine::{ComputeArgs, EmulationArgs, EmulationMode, FoundModel};
-use crate::device::cpu::InstructionSet;
-use crate::device::rotary::RotaryMode;
-use crate::device::{DType, DeviceError, KvForm, Precision};
 use crate::engine::EngineError;
 use crate::engine::config::RopeScaling;
 use crate::engine::load::{DeviceKind, ModelPath};

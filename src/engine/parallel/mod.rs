@@ -2,7 +2,7 @@
 //!
 //! [`cut`] defines which part of every tensor a rank holds. The rest is a smaller model of the same family, so the
 //! forward pass ([`super::model`]) is written once, with two all-reduces per layer
-//! ([`crate::device::Device::all_reduce`]).
+//! ([`glmbench_device::Device::all_reduce`]).
 //! [`ranks`] runs each rank on its own thread.
 
 pub mod cut;

@@ -13,10 +13,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::device::group::DeviceGroup;
-use crate::device::rotary::RotaryMode;
-use crate::device::sensors::Sensors;
-use crate::device::{DeviceError, DeviceInfo, SequenceView};
+use glmbench_device::group::DeviceGroup;
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::sensors::Sensors;
+use glmbench_device::{DeviceError, DeviceInfo, SequenceView};
+
 use crate::engine::EngineError;
 use crate::engine::config::ModelConfig;
 use crate::engine::model::{Forward, Limits, Model, StepInput};
@@ -119,7 +120,7 @@ impl Ranks {
             config: config.clone(),
             limits,
             device,
-            info: DeviceInfo::plain(device, "", 0, crate::device::DType::Fp32),
+            info: DeviceInfo::plain(device, "", 0, glmbench_device::DType::Fp32),
             modelled_ns: None,
             failure: None,
             sensors,

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use glmbench_device::{DType, Precision, WeightForm};
+
 use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout};
-use crate::device::{DType, Precision, WeightForm};
 use crate::engine::not_finite;
 
 /// Faults recorded per tensor; beyond this number the count is "or more".

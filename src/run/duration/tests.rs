@@ -1,5 +1,6 @@
+use glmbench_device::DType;
+
 use super::*;
-use crate::device::DType;
 
 fn achieved(bytes: u64, flops: u64, seconds: f64, roofline: Option<(f64, f64)>) -> Achieved {
     Achieved { cost: PhaseCost { bytes, flops }, seconds, tp: 1, roofline, by: format!("{bytes}/{flops}") }

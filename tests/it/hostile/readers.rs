@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use glmbench::cli::prompts::read_prompts;
 use glmbench::dataset::{Benchmark, Source, catalogue, prepare, read_questions};
-use glmbench::device::ascend::profile::Profile;
 use glmbench::engine::config::ModelConfig;
 use glmbench::engine::tokenizer::Tokenizer;
 use glmbench::engine::weights::{convert, open_checkpoint};
@@ -18,6 +17,7 @@ use glmbench::run::score::rescore;
 use glmbench::suite::gates::Gates;
 use glmbench::suite::{Configuration, Suite};
 use glmbench::task::{self, Evaluation, Settings};
+use glmbench_ascend::profile::Profile;
 
 use super::copy_tree;
 use super::files::{byte_level, pickle, safetensors, safetensors_of_many, safetensors_with, zipped};

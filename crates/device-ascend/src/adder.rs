@@ -1,0 +1,70 @@
+//! `x = x + y`: residuals, biases, masks.
+
+use ascend_sys::ACL_MEMCPY_DEVICE_TO_DEVICE;
+
+use glmbench_device::DeviceError;
+
+use super::attention::Scratch;
+use super::choice::Addition;
+use super::core::Core;
+use super::launch::Key;
+use super::ops;
+use super::tensor::{Element, View};
+
+/// The addition operator.
+pub(super) struct Adder {
+    how: Addition,
+    sum: Scratch,
+    norm: Scratch,
+    rstd: Scratch,
+    repeated: Scratch,
+}
+
+impl Adder {
+    pub(super) fn new(how: Addition) -> Self {
+        let none = Scratch::default;
+        Self { how, sum: none(), norm: none(), rstd: none(), repeated: none() }
+    }
+
+    /// Adds `y`, repeated along axes of 1, to `x`, whose numbers lie one after another. With a key, the plan is kept.
+    pub(super) fn add(&mut self, core: &Core, key: Option<Key>, x: View, y: View) -> Result<(), DeviceError> {
+        match (self.how, key) {
+            (Addition::Add, Some(key)) => core.again(key, |api| ops::add(api, x, y)),
+            (Addition::Add, None) => core.once(ops::add(core.api(), x, y)),
+            (Addition::AddRepeated, Some(key)) if x.same_shape(&y) => {
+                core.again(key, |api| ops::add(api, x, y))
+            }
+            (Addition::AddRepeated, _) => {
+                let y = if x.same_shape(&y) { y } else { self.repeat(core, x, y)? };
+                core.once(ops::add(core.api(), x, y))
+            }
+            (Addition::AddRmsNorm, _) => self.by_norm(core, x, y),
+        }
+    }
+
+    /// `y` written out in the shape of `x`.
+    fn repeat(&mut self, core: &Core, x: View, y: View) -> Result<View, DeviceError> {
+        let repeated = x.moved(self.repeated.reserve(core, x.bytes())?);
+        core.once(ops::copy(core.api(), repeated, y))?;
+        Ok(repeated)
+    }
+
+    /// The operator adds before it norms, and gives the sum, too. It wants both alike, so `y` is written out first.
+    fn by_norm(&mut self, core: &Core, x: View, y: View) -> Result<(), DeviceError> {
+        let (api, element, bytes) = (core.api(), core.element(), x.bytes());
+        // A 310P norms rows of at least 32 bytes; which rows is all the same.
+        let numbers = bytes / core.dtype.bytes();
+        let width = if x.width() * core.dtype.bytes() < 32 { numbers } else { x.width() };
+        let rows = numbers / width;
+        let repeated = self.repeat(core, x, y)?;
+        let (sum, norm) = (self.sum.reserve(core, bytes)?, self.norm.reserve(core, bytes)?);
+        let rstd = View::new(self.rstd.reserve(core, rows * 4)?, Element::Fp32, &[rows, 1]);
+        let flat = |start| View::new(start, element, &[rows, width]);
+        // Any gamma does, as the norm is thrown away: one row of an earlier one.
+        let gamma = View::new(norm, element, &[width]);
+        let both = [flat(x.start()), flat(repeated.start())];
+        core.once(ops::add_rms_norm(api, both, gamma, flat(norm), rstd, flat(sum)))?;
+        // SAFETY: the same number of bytes on both sides.
+        unsafe { core.stream.copy(x.start(), sum, bytes, ACL_MEMCPY_DEVICE_TO_DEVICE) }
+    }
+}

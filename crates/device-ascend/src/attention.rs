@@ -1,0 +1,116 @@
+//! Attention over the paged cache, by whichever operators the chip has.
+
+mod gathered;
+mod paged;
+
+use std::ffi::c_void;
+
+use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, SequenceView};
+
+use super::choice::{Choices, Decode, Prefill};
+use super::core::Core;
+use super::kv::KvCache;
+use super::layout::HeadLayout;
+use super::memory::Buffer;
+use super::ops::Heads;
+
+use self::gathered::Gathered;
+use self::paged::Paged;
+
+/// A step's queries, its new keys and values, and where the result goes; rows one after another.
+#[derive(Clone, Copy)]
+pub(super) struct Step {
+    /// `[rows, heads * channels]`.
+    pub(super) query: *mut c_void,
+    /// `[rows, kv heads * channels]`.
+    pub(super) key: *mut c_void,
+    /// `[rows, kv heads * channels]`.
+    pub(super) value: *mut c_void,
+    /// `[rows, heads * channels]`.
+    pub(super) out: *mut c_void,
+    /// Rows.
+    pub(super) rows: usize,
+}
+
+/// The attention operator.
+pub(super) struct Attention {
+    decode: Decode,
+    prefill: Prefill,
+    paged: Paged,
+    gathered: Gathered,
+}
+
+impl Attention {
+    pub(super) fn new(choices: Choices, layout: HeadLayout) -> Self {
+        Self {
+            decode: choices.decode,
+            prefill: choices.prefill,
+            paged: Paged::new(layout),
+            gathered: Gathered::new(layout),
+        }
+    }
+
+    /// Attention of all rows of a step over a layer's cache, which has the step's keys and values.
+    pub(super) fn run(
+        &mut self,
+        core: &Core,
+        cache: &KvCache,
+        layer: usize,
+        step: Step,
+        sequences: &[SequenceView<'_>],
+    ) -> Result<(), DeviceError> {
+        let decode = sequences.iter().all(|s| s.rows.len() == 1);
+        match (decode, self.decode, self.prefill) {
+            (true, Decode::Fused, _) | (false, _, Prefill::Fused) => {
+                self.paged.fused(core, cache, layer, step, sequences)
+            }
+            (true, Decode::Incremental | Decode::IncrementalByHeads, _) => {
+                self.paged.incremental(core, cache, layer, step, sequences)
+            }
+            (true, Decode::Prompt, _) => self.gathered.decode(core, cache, layer, step, sequences),
+            (true, Decode::Matmul, _) | (false, _, Prefill::Matmul) => {
+                sequences.iter().try_for_each(|s| self.gathered.by_matmul(core, cache, layer, step, s))
+            }
+            (false, _, Prefill::Prompt) => sequences.iter().try_for_each(|s| {
+                if Gathered::takes_prompt(s) {
+                    self.gathered.prompt(core, cache, layer, step, s)
+                } else {
+                    self.gathered.by_matmul(core, cache, layer, step, s)
+                }
+            }),
+        }
+    }
+}
+
+/// The operator's numbers for a model.
+fn heads(layout: &HeadLayout) -> Heads {
+    Heads {
+        query: layout.shape.heads,
+        kv: layout.shape.kv_heads,
+        scale: 1.0 / (layout.shape.channels as f64).sqrt(),
+    }
+}
+
+/// Blocks that a sequence's tokens are in.
+fn used_blocks<'a>(sequence: &SequenceView<'a>) -> &'a [u32] {
+    &sequence.blocks[..sequence.context.div_ceil(KV_BLOCK_TOKENS)]
+}
+
+/// Device memory that an operator needs for a while; kept, and larger when more is wanted.
+#[derive(Default)]
+pub(super) struct Scratch(Option<Buffer>);
+
+impl Scratch {
+    /// At least `bytes`, which are zeros where nothing was written since it grew.
+    pub(super) fn reserve(&mut self, core: &Core, bytes: usize) -> Result<*mut c_void, DeviceError> {
+        if self.0.as_ref().is_none_or(|buffer| buffer.len() < bytes) {
+            // Queued work may still use the old one.
+            core.stream.synchronize()?;
+            self.0 = None;
+            let buffer = core.slab.take(bytes.next_power_of_two(), "attention's working memory")?;
+            buffer.clear()?;
+            self.0 = Some(buffer);
+        }
+        Ok(self.0.as_ref().expect("invariant: just taken").at(0))
+    }
+}

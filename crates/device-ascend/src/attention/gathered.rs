@@ -1,0 +1,346 @@
+//! Operators that want keys and values in one piece: a sequence's blocks are gathered first.
+
+use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, SequenceView};
+
+use super::super::core::{Core, Words};
+use super::super::kv::{BlockOrder, KvCache};
+use super::super::layout::{HeadLayout, encode};
+use super::super::memory::Buffer;
+use super::super::ops::{self, Heads, PromptLayout};
+use super::super::tensor::{Element, View};
+use super::{Scratch, Step, heads, used_blocks};
+
+use std::collections::BTreeMap;
+
+use ascend_sys::ACL_MEMCPY_DEVICE_TO_DEVICE;
+
+/// Most bytes that gathered keys (and values) take at once, and scores.
+const SCRATCH_BYTES: usize = 64 << 20;
+/// Most bytes of square masks that are kept; one alone may be larger.
+const SQUARES_BYTES: usize = 64 << 20;
+/// Most sequences in one call of the prompt operator on a 310P.
+const PROMPT_BATCH: usize = 128;
+/// Most tokens up to which a chunk that goes on is done by the prompt operator. It takes a square: the rows before the chunk are
+/// computed for nothing, which costs less than scores that go to memory and back as long as they are not many.
+const PROMPT_CONTEXT: usize = 4096;
+/// Queries and keys of the prompt operator are filled to a multiple of this on a 310P.
+const PROMPT_ALIGNMENT: usize = 128;
+/// Added to a score that must not count; the lowest fp16 number.
+const MASKED: f32 = -65504.0;
+
+pub(super) struct Gathered {
+    layout: HeadLayout,
+    blocks: Words,
+    keys: Scratch,
+    values: Scratch,
+    queries: Scratch,
+    scores: Scratch,
+    weights: Scratch,
+    results: Scratch,
+    /// Additive masks.
+    mask: Option<Mask>,
+    /// Square masks of the prompt operator by their side: prompts of several lengths in a step want one each, layer after layer.
+    squares: BTreeMap<usize, Buffer>,
+}
+
+/// Gathered keys and values `[kv heads, context, channels]` with the strides of heads and tokens.
+struct Contiguous {
+    keys: View,
+    values: View,
+}
+
+impl Gathered {
+    pub(super) fn new(layout: HeadLayout) -> Self {
+        let none = Scratch::default;
+        Self {
+            layout,
+            blocks: Words::new("blocks to gather"),
+            keys: none(),
+            values: none(),
+            queries: none(),
+            scores: none(),
+            weights: none(),
+            results: none(),
+            mask: None,
+            squares: BTreeMap::new(),
+        }
+    }
+
+    /// Copies blocks of a layer to the scratch buffers, `columns` blocks a sequence.
+    fn gather(
+        &mut self,
+        core: &Core,
+        cache: &KvCache,
+        layer: usize,
+        sequences: &[SequenceView<'_>],
+        columns: usize,
+    ) -> Result<[*mut std::ffi::c_void; 2], DeviceError> {
+        let kv_heads = self.layout.shape.kv_heads;
+        let parts = if cache.order == BlockOrder::HeadToken { kv_heads } else { 1 };
+        self.blocks.words.clear();
+        for sequence in sequences {
+            let used = used_blocks(sequence);
+            for part in 0..parts {
+                for column in 0..columns {
+                    // Past a sequence's end any block does: it is masked or not counted.
+                    let block = used.get(column).copied().unwrap_or(used[0]) as usize;
+                    self.blocks.words.push((block * parts + part) as i32);
+                }
+            }
+        }
+        core.send_words(&mut self.blocks)?;
+        let count = self.blocks.words.len();
+        let row = cache.block_numbers() / parts;
+        let bytes = count * row * core.dtype.bytes();
+        let places = [self.keys.reserve(core, bytes)?, self.values.reserve(core, bytes)?];
+        let indices = View::new(self.blocks.inbox.buffer().at(0), Element::Int32, &[count]);
+        let api = core.api();
+        for (from, to) in cache.layer(layer, &[cache.blocks() * parts, row]).into_iter().zip(places) {
+            core.once(ops::gather(api, from, indices, View::new(to, core.element(), &[count, row])))?;
+        }
+        Ok(places)
+    }
+
+    /// One token of every sequence, by the prompt operator: the query heads that share a KV head are its tokens.
+    pub(super) fn decode(
+        &mut self,
+        core: &Core,
+        cache: &KvCache,
+        layer: usize,
+        step: Step,
+        sequences: &[SequenceView<'_>],
+    ) -> Result<(), DeviceError> {
+        let (kv_heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
+        let group = self.layout.shape.heads / kv_heads;
+        let columns = sequences.iter().map(|s| used_blocks(s).len()).max().unwrap_or(0);
+        let tokens = columns * KV_BLOCK_TOKENS;
+        let sequence_bytes = tokens * self.layout.kv_width() * core.dtype.bytes();
+        let together = (SCRATCH_BYTES / sequence_bytes.max(1)).clamp(1, PROMPT_BATCH);
+        for part in sequences.chunks(together) {
+            let [keys, values] = self.gather(core, cache, layer, part, columns)?;
+            let first = part[0].rows.start * self.layout.q_width() * core.dtype.bytes();
+            let small = |start: *mut std::ffi::c_void| {
+                let start = start.wrapping_byte_add(first);
+                View::new(start, core.element(), &[part.len(), kv_heads, group, channels])
+            };
+            let large = |start| View::new(start, core.element(), &[part.len(), kv_heads, tokens, channels]);
+            let rows = vec![group as i64; part.len()];
+            let contexts: Vec<i64> = part.iter().map(|s| s.context as i64).collect();
+            let views = [small(step.query), large(keys), large(values), small(step.out)];
+            let heads = Heads { query: kv_heads, kv: 0, ..heads(&self.layout) };
+            let lengths = [rows.as_slice(), contexts.as_slice()];
+            core.once(ops::prompt_attention(core.api(), views, None, lengths, heads, PromptLayout::Bnsd))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the prompt operator does a sequence's rows: from its beginning on, or as long as its context is short.
+    pub(super) fn takes_prompt(sequence: &SequenceView<'_>) -> bool {
+        sequence.context == sequence.rows.len() || sequence.context <= PROMPT_CONTEXT
+    }
+
+    /// Rows of a prompt, by the prompt operator: every query head gets keys and values of its own. Its mask is a square, so that
+    /// there is a query for each token of the context; those before the chunk are what was there, and their results are left.
+    /// All is filled up with rows that nothing sees.
+    pub(super) fn prompt(
+        &mut self,
+        core: &Core,
+        cache: &KvCache,
+        layer: usize,
+        step: Step,
+        sequence: &SequenceView<'_>,
+    ) -> Result<(), DeviceError> {
+        let (layout, rows, context) = (self.layout, sequence.rows.len(), sequence.context);
+        let (kv_heads, channels) = (layout.shape.kv_heads, layout.channels);
+        let group = layout.shape.heads / kv_heads;
+        let filled = context.next_multiple_of(PROMPT_ALIGNMENT);
+        let row_bytes = layout.q_width() * core.dtype.bytes();
+        let bytes = filled * row_bytes;
+        let query = self.queries.reserve(core, bytes)?;
+        let out = self.results.reserve(core, bytes)?;
+        let ([keys, values], wide) = if context == rows {
+            let wide = [self.keys.reserve(core, bytes)?, self.values.reserve(core, bytes)?];
+            (self.new_rows(core, step, sequence), wide)
+        } else {
+            let columns = used_blocks(sequence).len();
+            let places = self.gather(core, cache, layer, std::slice::from_ref(sequence), columns)?;
+            let Contiguous { keys, values } = self.contiguous(core, cache, places, context, columns);
+            ([keys, values], [self.scores.reserve(core, bytes)?, self.weights.reserve(core, bytes)?])
+        };
+        for (to, from) in wide.into_iter().zip([keys, values]) {
+            // `[kv head, token, channel]`, each head as often as query heads share it.
+            let [head, token, _] = from.strides();
+            let dims = [context, kv_heads, group, channels];
+            let from = View::strided(from.start(), core.element(), &dims, &[token, head, 0, 1]);
+            core.once(ops::copy(core.api(), View::new(to, core.element(), &dims), from))?;
+        }
+        let before = (context - rows) * row_bytes;
+        let at = |start: *mut std::ffi::c_void| start.wrapping_byte_add(sequence.rows.start * row_bytes);
+        let device = ACL_MEMCPY_DEVICE_TO_DEVICE;
+        // SAFETY: `rows` rows on both sides, behind those before the chunk.
+        unsafe {
+            core.stream.copy(query.wrapping_byte_add(before), at(step.query), rows * row_bytes, device)
+        }?;
+        let mask = self.square(core, filled)?;
+        let view = |start| View::new(start, core.element(), &[1, filled, layout.q_width()]);
+        let views = [view(query), view(wide[0]), view(wide[1]), view(out)];
+        let length = [context as i64];
+        let heads = Heads { kv: 0, ..heads(&layout) };
+        let lengths = [&length[..], &length[..]];
+        core.once(ops::prompt_attention(core.api(), views, Some(mask), lengths, heads, PromptLayout::Bsh))?;
+        // SAFETY: `rows` rows on both sides.
+        unsafe { core.stream.copy(at(step.out), out.wrapping_byte_add(before), rows * row_bytes, device) }
+    }
+
+    /// Keys and values of the step itself, `[kv heads, rows, channels]`.
+    fn new_rows(&self, core: &Core, step: Step, sequence: &SequenceView<'_>) -> [View; 2] {
+        let (kv_heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
+        let first = sequence.rows.start * self.layout.kv_width() * core.dtype.bytes();
+        [step.key, step.value].map(|start| {
+            let dims = [kv_heads, sequence.rows.len(), channels];
+            let strides = [channels, self.layout.kv_width(), 1];
+            View::strided(start.wrapping_byte_add(first), core.element(), &dims, &strides)
+        })
+    }
+
+    /// 1 above the diagonal.
+    fn square(&mut self, core: &Core, side: usize) -> Result<View, DeviceError> {
+        if !self.squares.contains_key(&side) {
+            let held: usize = self.squares.values().map(Buffer::len).sum();
+            if held + side * side > SQUARES_BYTES && held > 0 {
+                // Queued work may still use them.
+                core.stream.synchronize()?;
+                self.squares.clear();
+            }
+            let bytes: Vec<u8> = (0..side * side).map(|i| u8::from(i % side > i / side)).collect();
+            self.squares.insert(side, core.slab.put(&bytes, "the causal mask")?);
+        }
+        let mask = self.squares.get(&side).expect("invariant: just made");
+        Ok(View::new(mask.at(0), Element::Bool, &[side, side]))
+    }
+
+    /// Some rows of one sequence, by products, mask and softmax: what every chip has. Rows go in tiles, so that scores fit.
+    pub(super) fn by_matmul(
+        &mut self,
+        core: &Core,
+        cache: &KvCache,
+        layer: usize,
+        step: Step,
+        sequence: &SequenceView<'_>,
+    ) -> Result<(), DeviceError> {
+        let columns = used_blocks(sequence).len();
+        let places = self.gather(core, cache, layer, std::slice::from_ref(sequence), columns)?;
+        let gathered = self.contiguous(core, cache, places, sequence.context, columns);
+        let row_bytes = self.layout.shape.heads * sequence.context * core.dtype.bytes();
+        let tile = (SCRATCH_BYTES / row_bytes).clamp(1, sequence.rows.len());
+        for begin in (0..sequence.rows.len()).step_by(tile) {
+            let rows = tile.min(sequence.rows.len() - begin);
+            self.tile(core, step, sequence, &gathered, begin, rows)?;
+        }
+        Ok(())
+    }
+
+    fn contiguous(
+        &self,
+        core: &Core,
+        cache: &KvCache,
+        places: [*mut std::ffi::c_void; 2],
+        context: usize,
+        columns: usize,
+    ) -> Contiguous {
+        let (kv_heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
+        let strides = match cache.order {
+            BlockOrder::TokenHead => [channels, kv_heads * channels, 1],
+            BlockOrder::HeadToken => [columns * KV_BLOCK_TOKENS * channels, channels, 1],
+        };
+        let [keys, values] = places
+            .map(|start| View::strided(start, core.element(), &[kv_heads, context, channels], &strides));
+        Contiguous { keys, values }
+    }
+
+    fn tile(
+        &mut self,
+        core: &Core,
+        step: Step,
+        sequence: &SequenceView<'_>,
+        gathered: &Contiguous,
+        begin: usize,
+        rows: usize,
+    ) -> Result<(), DeviceError> {
+        let layout = self.layout;
+        let (kv_heads, channels, context) = (layout.shape.kv_heads, layout.channels, sequence.context);
+        let group = layout.shape.heads / kv_heads;
+        let (api, element, size) = (core.api(), core.element(), core.dtype.bytes());
+        let first = (sequence.rows.start + begin) * layout.q_width() * size;
+        // Rows of [kv head, group, channel], seen as [kv head, row, group, channel].
+        let seen = |start: *mut std::ffi::c_void| {
+            let strides = [group * channels, layout.q_width(), channels, 1];
+            let start = start.wrapping_byte_add(first);
+            View::strided(start, element, &[kv_heads, rows, group, channels], &strides)
+        };
+        let numbers = kv_heads * rows * group;
+        let query = self.queries.reserve(core, numbers * channels * size)?;
+        let scores = self.scores.reserve(core, numbers * context * size)?;
+        let weights = self.weights.reserve(core, numbers * context * size)?;
+        let result = self.results.reserve(core, numbers * channels * size)?;
+        let heads = heads(&layout);
+        let apart = [kv_heads, rows, group, channels];
+        core.once(ops::scale(api, seen(step.query), heads.scale as f32, View::new(query, element, &apart)))?;
+        let flat = |start, width| View::new(start, element, &[kv_heads, rows * group, width]);
+        let (narrow, wide) = (flat(query, channels), flat(scores, context));
+        core.once(ops::batch_matmul(api, narrow, gathered.keys.transposed(), wide))?;
+        let visible = sequence.visible(begin);
+        if visible < context {
+            let mask = self.mask(core, visible, rows, context)?;
+            let scores = View::new(scores, element, &[kv_heads, rows, group, context]);
+            core.add(None, scores, mask)?;
+        }
+        core.once(ops::softmax(api, wide, flat(weights, context)))?;
+        core.once(ops::batch_matmul(api, flat(weights, context), gathered.values, flat(result, channels)))?;
+        core.once(ops::copy(api, seen(step.out), View::new(result, element, &apart)))
+    }
+
+    /// `[rows, 1, context]`: what hides the tokens after each row's own; the first row sees `visible`.
+    ///
+    /// One table serves all: row `r` of `[tallest, 2 * widest]` hides what lies past column `widest + r`. Seen from column
+    /// `widest - visible + 1` on, row `r` shows `visible + r` tokens.
+    fn mask(
+        &mut self,
+        core: &Core,
+        visible: usize,
+        rows: usize,
+        context: usize,
+    ) -> Result<View, DeviceError> {
+        let size = core.dtype.bytes();
+        if self.mask.as_ref().is_none_or(|mask| mask.rows < rows || mask.widest < context) {
+            let old = self.mask.take().map_or((0, 0), |mask| (mask.rows, mask.widest));
+            // Queued work may still use the old one.
+            core.stream.synchronize()?;
+            self.mask = Some(Mask::new(core, old.0.max(rows), old.1.max(context))?);
+        }
+        let mask = self.mask.as_ref().expect("invariant: just made");
+        let width = 2 * mask.widest;
+        let start = mask.table.at((mask.widest - visible + 1) * size);
+        Ok(View::strided(start, core.element(), &[rows, 1, context], &[width, width, 1]))
+    }
+}
+
+/// See [`Gathered::mask`].
+struct Mask {
+    table: Buffer,
+    rows: usize,
+    widest: usize,
+}
+
+impl Mask {
+    fn new(core: &Core, rows: usize, context: usize) -> Result<Self, DeviceError> {
+        let widest = context.next_power_of_two();
+        let [open, hidden] = [0.0, MASKED].map(|value| encode(&[value], core.dtype));
+        let row = |row: usize| {
+            let shown = widest + row + 1;
+            [open.repeat(shown.min(2 * widest)), hidden.repeat((2 * widest).saturating_sub(shown))].concat()
+        };
+        let bytes: Vec<u8> = (0..rows).flat_map(row).collect();
+        Ok(Self { table: core.slab.put(&bytes, "attention masks")?, rows, widest })
+    }
+}

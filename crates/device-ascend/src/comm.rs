@@ -1,0 +1,128 @@
+//! Communicators: each is made, used and ended on its rank's own thread.
+//!
+//! Every call of HCCL wants a device that is set on the calling thread. On a card `HcclCommInitAll` fails with 15 where none is. So
+//! the first rank asks for a root (`HcclGetRootInfo`), and each rank joins under it on its own thread (`HcclCommInitRootInfo`).
+
+use std::ptr;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use ascend_sys::{Ccl, HcclRootInfo, call};
+
+use glmbench_device::DeviceError;
+
+use super::api::{Api, acl};
+use super::runtime::Context;
+
+/// How long the ranks wait for one another: as long as HCCL does by default (`HCCL_CONNECT_TIMEOUT`).
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A communicator of one rank.
+pub(super) struct Comm {
+    context: Arc<Context>,
+    pub(super) handle: *mut std::ffi::c_void,
+}
+
+impl Drop for Comm {
+    fn drop(&mut self) {
+        if self.context.is_abandoned() {
+            return;
+        }
+        if let Ok(ccl) = &self.context.api.libraries.ccl {
+            // SAFETY: created by us, and this is the last use; the rank's device is still set on its thread.
+            let _ = unsafe { call!(ccl, HcclCommDestroy(self.handle)) };
+        }
+    }
+}
+
+/// The library of collectives.
+///
+/// # Errors
+/// There is none.
+pub(super) fn collectives(api: &Api, world: usize) -> Result<&Ccl, DeviceError> {
+    api.libraries.ccl.as_ref().map_err(|e| DeviceError::Unsupported {
+        device: api.device,
+        problem: format!("{world} ranks need collectives: {e}"),
+    })
+}
+
+/// Where ranks wait until all have their devices. A rank that fails before it joins calls the others off; HCCL itself would let them
+/// wait for two minutes.
+#[derive(Default)]
+pub(super) struct Meeting {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    arrived: usize,
+    root: Option<Box<HcclRootInfo>>,
+    called_off: Option<String>,
+}
+
+impl Meeting {
+    /// Joins rank `rank` of `world`, whose device is set on the calling thread by `context`.
+    ///
+    /// # Errors
+    /// HCCL refuses, or not all ranks come.
+    pub(super) fn join(
+        &self,
+        context: &Arc<Context>,
+        rank: usize,
+        world: usize,
+    ) -> Result<Comm, DeviceError> {
+        let api = &context.api;
+        let ccl = collectives(api, world)?;
+        let root = self.meet(api, ccl, rank, world)?;
+        let mut handle = ptr::null_mut();
+        // SAFETY: what the first rank was given goes in, a place for the handle.
+        unsafe {
+            acl!(api, ccl, HcclCommInitRootInfo(world as u32, &raw const *root, rank as u32, &raw mut handle))
+        }?;
+        Ok(Comm { context: context.clone(), handle })
+    }
+
+    /// Nobody waits any longer.
+    pub(super) fn call_off(&self, why: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.called_off.get_or_insert_with(|| why.to_owned());
+        self.changed.notify_all();
+    }
+
+    fn meet(
+        &self,
+        api: &Api,
+        ccl: &Ccl,
+        rank: usize,
+        world: usize,
+    ) -> Result<Box<HcclRootInfo>, DeviceError> {
+        let mut root = Box::new(HcclRootInfo { internal: [0; _] });
+        if rank == 0 {
+            // SAFETY: a place for the name.
+            unsafe { acl!(api, ccl, HcclGetRootInfo(&raw mut *root)) }?;
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.arrived += 1;
+        if rank == 0 {
+            state.root = Some(root);
+        }
+        self.changed.notify_all();
+        let waits =
+            |state: &mut State| state.called_off.is_none() && (state.arrived < world || state.root.is_none());
+        let (state, _) =
+            self.changed.wait_timeout_while(state, PATIENCE, waits).unwrap_or_else(PoisonError::into_inner);
+        match (&state.called_off, &state.root) {
+            (None, Some(root)) if state.arrived >= world => Ok(root.clone()),
+            (Some(why), _) => Err(DeviceError::Lost { device: api.device, message: why.clone() }),
+            _ => Err(DeviceError::Unsupported {
+                device: api.device,
+                problem: format!(
+                    "{} of {world} ranks came to join within {} s",
+                    state.arrived,
+                    PATIENCE.as_secs()
+                ),
+            }),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What every operator of a rank needs: its thread's context, memory, the stream, kept plans.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use glmbench_device::{DType, DeviceError};
+
+use super::adder::Adder;
+use super::api::Api;
+use super::choice::{Addition, Choices, Graph, Reuse};
+use super::launch::{Key, Launcher, Plan};
+use super::linear::Operand;
+use super::memory::{Inbox, Slab};
+use super::runtime::{Context, Stream};
+use super::tensor::{Element, View};
+use super::widener::Widener;
+
+/// One rank's hands. Fields are dropped in order: plans before memory, memory before the context.
+pub(super) struct Core {
+    launcher: RefCell<Launcher>,
+    adder: RefCell<Adder>,
+    widener: RefCell<Widener>,
+    pub(super) stream: Stream,
+    pub(super) slab: Slab,
+    pub(super) context: Arc<Context>,
+    pub(super) dtype: DType,
+    /// Results are not computed, so weights need not be copied.
+    pub(super) timing_only: bool,
+}
+
+impl Core {
+    pub(super) fn new(context: Arc<Context>, dtype: DType, timing_only: bool) -> Result<Self, DeviceError> {
+        Ok(Self {
+            launcher: RefCell::new(Launcher::new()),
+            adder: RefCell::new(Adder::new(Addition::Add)),
+            widener: RefCell::default(),
+            stream: Stream::new(&context)?,
+            slab: Slab::new(&context),
+            context,
+            dtype,
+            timing_only,
+        })
+    }
+
+    pub(super) fn api(&self) -> &Api {
+        &self.context.api
+    }
+
+    /// The type of activations, weights and cache.
+    pub(super) fn element(&self) -> Element {
+        Element::Model(self.dtype)
+    }
+
+    /// Runs the plan that `key` names, made by `make` when it is new.
+    pub(super) fn again(
+        &self,
+        key: Key,
+        make: impl FnOnce(&Api) -> Result<Plan, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let api = self.api();
+        self.launcher.borrow_mut().again(api, &self.slab, &self.stream, key, || make(api))
+    }
+
+    /// Runs a plan once.
+    pub(super) fn once(&self, plan: Result<Plan, DeviceError>) -> Result<(), DeviceError> {
+        self.launcher.borrow_mut().once(self.api(), &self.slab, &self.stream, plan)
+    }
+
+    /// Takes the choices that concern all operators.
+    pub(super) fn choose(&self, choices: Choices) {
+        self.launcher.borrow_mut().reuse = choices.reuse == Reuse::Kept;
+        self.stream.set_graphs(choices.graph == Graph::Segments);
+        *self.adder.borrow_mut() = Adder::new(choices.add);
+    }
+
+    /// Waits for what is queued, and gives back plans and working memory. The memory that is taken next begins a chunk of its own,
+    /// so that how much it is does not depend on what was taken before.
+    pub(super) fn release_cached(&self) -> Result<(), DeviceError> {
+        self.stream.synchronize()?;
+        self.stream.forget_graphs();
+        self.launcher.borrow_mut().release(self.api());
+        self.widener.take();
+        self.slab.close();
+        Ok(())
+    }
+
+    /// `x = x + y`, see [`Adder::add`].
+    pub(super) fn add(&self, key: Option<Key>, x: View, y: View) -> Result<(), DeviceError> {
+        self.adder.borrow_mut().add(self, key, x, y)
+    }
+
+    /// See [`Widener::widen`].
+    pub(super) fn widen(&self, x: Operand, rows: usize, k: usize) -> Result<Operand, DeviceError> {
+        self.widener.borrow_mut().widen(self, x, rows, k)
+    }
+
+    /// Queues words for the device, unless it has them.
+    pub(super) fn send_words(&self, to: &mut Words) -> Result<(), DeviceError> {
+        if to.sent != to.words {
+            // Where this fails the device has neither.
+            to.sent.clear();
+            to.inbox.send_words(&self.slab, &self.stream, &to.words)?;
+            to.sent.clone_from(&to.words);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.stream.quiesce();
+        if !self.context.is_abandoned() {
+            self.stream.forget_graphs();
+            self.launcher.borrow_mut().forget(&self.context.api);
+        }
+    }
+}
+
+/// Words that change from step to step and are the same in all layers of one: sent when they change.
+pub(super) struct Words {
+    /// To be filled by the caller.
+    pub(super) words: Vec<i32>,
+    sent: Vec<i32>,
+    pub(super) inbox: Inbox,
+}
+
+impl Words {
+    pub(super) fn new(what: &'static str) -> Self {
+        Self { words: Vec::new(), sent: Vec::new(), inbox: Inbox::new(what) }
+    }
+}

@@ -1,0 +1,217 @@
+//! Launches that come again step after step in the same order, captured once and launched as one graph.
+//!
+//! A launch of a kept plan waits in its stream until something else is to be queued there: a copy, a collective, an operator that is
+//! planned anew, a wait. What waited until then is a *segment*. The first time a segment comes its operators are launched one by one.
+//! The second time they are captured (`aclmdlRICaptureBegin`, `aclmdlRICaptureEnd`), and from then on the graph is launched
+//! (`aclmdlRIExecuteAsync`). Attention stays outside: its lengths are arguments on the host. So on an 800I A2 a step of decoding is a
+//! graph and an attention operator for each layer. `docs/ASCEND.md` says what that can gain.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+
+use ascend_sys::{ACL_MODEL_RI_CAPTURE_MODE_THREAD_LOCAL, aclOpExecutor, call};
+
+use glmbench_device::DeviceError;
+
+use super::api::acl;
+use super::launch::{Key, SecondStage};
+use super::runtime::Context;
+
+/// Most graphs that are held: a runtime takes at most 256 of one stream.
+const MAX_GRAPHS: usize = 240;
+
+/// A second stage, ready to be called.
+#[derive(Clone, Copy)]
+pub(super) struct Launch {
+    /// Which operator on which operands.
+    pub(super) key: Key,
+    /// The operator.
+    pub(super) name: &'static str,
+    /// Its second stage.
+    pub(super) run: SecondStage,
+    /// Its executor; repeatable if the launch waits, and then it outlives the launch.
+    pub(super) executor: *mut aclOpExecutor,
+    /// Device memory that the first stage asked for.
+    pub(super) workspace: *mut c_void,
+    /// Its length.
+    pub(super) bytes: u64,
+}
+
+impl Launch {
+    /// Calls the second stage on a stream.
+    pub(super) fn queue(&self, context: &Context, stream: *mut c_void) -> Result<(), DeviceError> {
+        let api = &context.api;
+        api.ready()?;
+        // SAFETY: the executor is unused or repeatable, and the workspace is as long as the first stage asked for.
+        api.check(self.name, unsafe { (self.run)(self.workspace, self.bytes, self.executor, stream) })
+    }
+}
+
+/// A captured segment.
+pub(super) struct Graph {
+    context: Arc<Context>,
+    handle: *mut c_void,
+}
+
+impl Graph {
+    /// Captures launches on a stream that has nothing else to do on this thread. None of them runs.
+    pub(super) fn capture(
+        context: &Arc<Context>,
+        stream: *mut c_void,
+        launches: &[Launch],
+    ) -> Result<Self, DeviceError> {
+        let api = &context.api;
+        let mode = ACL_MODEL_RI_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: a live stream.
+        unsafe { acl!(api, api.libraries.rt, aclmdlRICaptureBegin(stream, mode)) }?;
+        let queued = launches.iter().try_for_each(|launch| launch.queue(context, stream));
+        let mut handle = ptr::null_mut();
+        // The capture ends whatever came of it: the stream is of no use before.
+        // SAFETY: a live stream and a place for the handle.
+        let ended = unsafe { acl!(api, api.libraries.rt, aclmdlRICaptureEnd(stream, &raw mut handle)) };
+        let graph = ended.map(|()| Self { context: context.clone(), handle });
+        queued.and(graph)
+    }
+
+    /// Queues the whole graph.
+    pub(super) fn launch(&self, stream: *mut c_void) -> Result<(), DeviceError> {
+        let api = &self.context.api;
+        // SAFETY: both live; what the graph names is kept as long as its plans are.
+        unsafe { acl!(api, api.libraries.rt, aclmdlRIExecuteAsync(self.handle, stream)) }
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        if self.context.is_abandoned() {
+            return;
+        }
+        // SAFETY: captured by us, and this is the last use.
+        let _ = unsafe { call!(self.context.api.libraries.rt, aclmdlRIDestroy(self.handle)) };
+    }
+}
+
+/// Launches that wait, and what is known of segments that came before.
+#[derive(Default)]
+pub(super) struct Segments {
+    waiting: Vec<Launch>,
+    known: HashMap<Vec<Key>, Known>,
+    /// Graphs that are held.
+    held: usize,
+    /// Graphs that were dropped to make room.
+    dropped: usize,
+    /// Counts segments, for the time of each graph's last launch.
+    time: u64,
+    /// Why a segment could not be captured: the first reason.
+    refused: Option<String>,
+}
+
+/// What is known of a segment.
+enum Known {
+    /// It came once.
+    Seen,
+    /// It was captured, and launched last at this time.
+    Captured(Graph, u64),
+    /// It cannot be captured.
+    Single,
+}
+
+impl Segments {
+    /// Puts a launch behind those that wait.
+    pub(super) fn push(&mut self, launch: Launch) {
+        self.waiting.push(launch);
+    }
+
+    /// Forgets the launches that wait: nobody wants their results any longer.
+    pub(super) fn discard(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether what waits is to be captured now and no further graph can be held.
+    pub(super) fn wants_room(&self) -> bool {
+        let is_second = || matches!(self.known.get(&self.keys()), Some(Known::Seen));
+        self.held >= MAX_GRAPHS && self.waiting.len() > 1 && is_second()
+    }
+
+    /// Drops the half of the graphs whose last launch is longest ago. Queued graphs must have been waited for.
+    pub(super) fn make_room(&mut self) {
+        let mut times: Vec<u64> = self.known.values().filter_map(Known::last).collect();
+        times.sort_unstable();
+        let oldest = times.get(times.len() / 2).copied().unwrap_or(0);
+        let before = self.known.len();
+        self.known.retain(|_, known| known.last().is_none_or(|time| time >= oldest));
+        let gone = before - self.known.len();
+        (self.held, self.dropped) = (self.held - gone, self.dropped + gone);
+    }
+
+    /// Drops all graphs and all that is known. Queued work must have been waited for.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+        self.held = 0;
+    }
+
+    /// How many graphs are held and were dropped, and why a segment could not be captured. `None` before the first.
+    pub(super) fn words(&self) -> Option<String> {
+        let refused = self.refused.iter().map(|why| format!("; a segment could not be captured: {why}"));
+        let words = format!("{} held, {} dropped{}", self.held, self.dropped, refused.collect::<String>());
+        (self.held + self.dropped > 0 || self.refused.is_some()).then_some(words)
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.waiting.iter().map(|launch| launch.key).collect()
+    }
+
+    /// Queues what waits: by its graph, or one by one where the segment is new, a single launch, or cannot be captured.
+    pub(super) fn queue(&mut self, context: &Arc<Context>, stream: *mut c_void) -> Result<(), DeviceError> {
+        let keys = self.keys();
+        let waiting = std::mem::take(&mut self.waiting);
+        self.time += 1;
+        let single = || waiting.iter().try_for_each(|launch| launch.queue(context, stream));
+        if waiting.len() < 2 {
+            return single();
+        }
+        match self.known.get_mut(&keys) {
+            None => {
+                self.known.insert(keys, Known::Seen);
+                single()
+            }
+            Some(Known::Single) => single(),
+            Some(Known::Captured(graph, last)) => {
+                *last = self.time;
+                graph.launch(stream)
+            }
+            Some(known @ Known::Seen) => match Graph::capture(context, stream, &waiting) {
+                Ok(graph) => {
+                    let launched = graph.launch(stream);
+                    *known = Known::Captured(graph, self.time);
+                    self.held += 1;
+                    launched
+                }
+                Err(error @ DeviceError::Lost { .. }) => Err(error),
+                // Nothing of a capture has run.
+                Err(error) => {
+                    *known = Known::Single;
+                    self.refused.get_or_insert_with(|| error.to_string());
+                    single()
+                }
+            },
+        }
+    }
+}
+
+impl Known {
+    /// When a graph was last launched.
+    fn last(&self) -> Option<u64> {
+        match self {
+            Self::Captured(_, last) => Some(*last),
+            Self::Seen | Self::Single => None,
+        }
+    }
+}

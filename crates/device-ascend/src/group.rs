@@ -1,0 +1,356 @@
+//! The chips of one run: libraries loaded, chips checked, communicators made; a handle for every rank's thread.
+
+use std::path::Path;
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ascend_sys::{Libraries, SearchPath, call};
+
+use glmbench_device::group::DeviceGroup;
+use glmbench_device::sensors::Sensors;
+use glmbench_device::{AttentionShape, ClockProfile, DType, DeviceError};
+
+use super::Ascend;
+use super::api::{Api, acl};
+use super::choice::Forced;
+use super::comm::{Meeting, collectives};
+use super::emulated::{EmulatedError, Image};
+use super::near::{VISIBLE_DEVICES, visible_ids};
+use super::profile::{Profile, ProfileError};
+use super::telemetry::TelemetrySource;
+
+/// The cards that we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chip {
+    /// Atlas 300I DUO: two Ascend 310P3.
+    Duo300i,
+    /// Atlas 800I A2: eight Ascend 910B.
+    A2800i,
+}
+
+impl Chip {
+    /// The word of the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Duo300i => "300i-duo",
+            Self::A2800i => "800i-a2",
+        }
+    }
+
+    /// How the runtime's name of the chip begins.
+    fn soc(self) -> &'static str {
+        match self {
+            Self::Duo300i => "Ascend310P",
+            Self::A2800i => "Ascend910B",
+        }
+    }
+}
+
+/// An emulated machine in place of a real one.
+#[derive(Debug, Clone)]
+pub struct Emulation {
+    /// What it is configured with: lines `key = value`.
+    pub settings: String,
+    /// The numbers behind its clock, for the record.
+    pub clock: ClockProfile,
+    /// Memory of each chip, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Only the clock runs, nothing is computed.
+    pub timing_only: bool,
+}
+
+impl Emulation {
+    /// A machine of `chip`s by a chip profile: a file, the name of one in this binary, or the chip's own.
+    ///
+    /// # Errors
+    /// A profile that cannot be read, or is another chip's.
+    pub fn new(chip: Chip, profile: Option<&Path>, timing_only: bool) -> Result<Self, ProfileError> {
+        let profile = match profile {
+            None => Profile::builtin(chip.name())?,
+            Some(path) if path.exists() => Profile::from_file(path)?,
+            Some(path) => Profile::builtin(&path.to_string_lossy())?,
+        };
+        if !profile.soc.starts_with(chip.soc()) {
+            let problem = format!("soc is \"{}\", expected one of {}…", profile.soc, chip.soc());
+            return Err(ProfileError::Invalid { origin: profile.name, line: None, problem });
+        }
+        let mode = if timing_only { "timing" } else { "compute" };
+        let settings = format!("{}mode = {mode}\n", profile.settings_lines());
+        let memory_bytes = profile.value("memory_bytes").map(|bytes| bytes as u64);
+        Ok(Self { settings, clock: profile.clock(), memory_bytes, timing_only })
+    }
+
+    /// The same with further lines.
+    pub fn with(mut self, lines: &str) -> Self {
+        self.settings.push_str(lines);
+        self.settings.push('\n');
+        self
+    }
+}
+
+/// What a group is made of.
+#[derive(Debug, Clone)]
+pub struct GroupSettings {
+    /// The card.
+    pub chip: Chip,
+    /// Ranks, a chip each.
+    pub world: usize,
+    /// Type of weights, activations and cache.
+    pub dtype: DType,
+    /// A rank's heads.
+    pub attention: AttentionShape,
+    /// Every rank's thread stays on the cores of its chip's NUMA node; where that cannot be, the record says why.
+    pub bind: bool,
+    /// Choices of operators that are forced.
+    pub forced: Forced,
+    /// In place of hardware.
+    pub emulation: Option<Emulation>,
+}
+
+/// What a rank's thread makes its device of.
+pub struct RankHandle {
+    pub(super) api: Arc<Api>,
+    pub(super) settings: Arc<GroupSettings>,
+    pub(super) soc: String,
+    pub(super) rank: usize,
+    pub(super) meeting: Arc<Meeting>,
+}
+
+/// The ranks of one run.
+pub struct AscendGroup {
+    settings: Arc<GroupSettings>,
+    api: Arc<Api>,
+    meeting: Arc<Meeting>,
+    handles: Mutex<Vec<Option<RankHandle>>>,
+}
+
+impl AscendGroup {
+    /// What [`AscendGroup::new`] would refuse, known before a model is there.
+    ///
+    /// # Errors
+    /// A type that the chip does not have; libraries that are missing, mixed or not to be opened; settings of the emulator that
+    /// are none; another chip; too few chips.
+    pub fn check(
+        chip: Chip,
+        dtype: DType,
+        world: usize,
+        emulation: Option<&Emulation>,
+    ) -> Result<(), DeviceError> {
+        ready(chip, dtype, world, emulation).map(drop)
+    }
+
+    /// Loads the libraries, checks chip and number of chips.
+    ///
+    /// # Errors
+    /// Libraries that are missing, mixed or not to be opened; another chip; too few chips.
+    pub fn new(settings: GroupSettings) -> Result<Self, DeviceError> {
+        let GroupSettings { chip, dtype, world, .. } = settings;
+        let (api, soc) = ready(chip, dtype, world, settings.emulation.as_ref())?;
+        if world > 1 {
+            collectives(&api, world)?;
+        }
+        let (settings, meeting) = (Arc::new(settings), Arc::new(Meeting::default()));
+        let handle = |rank| {
+            let (api, settings, meeting) = (api.clone(), settings.clone(), meeting.clone());
+            Some(RankHandle { api, settings, soc: soc.clone(), rank, meeting })
+        };
+        let handles = (0..world).map(handle).collect();
+        Ok(Self { settings, api, meeting, handles: Mutex::new(handles) })
+    }
+
+    /// The settings it was made with.
+    pub fn settings(&self) -> &GroupSettings {
+        &self.settings
+    }
+
+    /// Makes the device of one rank. To be called once for each, on the thread that uses and drops it; of several it comes back when
+    /// all have come.
+    ///
+    /// # Errors
+    /// The device cannot be set, no operator does what is needed, a communicator fails, or the rank was taken before.
+    pub fn rank(&self, rank: usize) -> Result<Ascend, DeviceError> {
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle =
+            handles.get_mut(rank).and_then(Option::take).ok_or_else(|| DeviceError::Unsupported {
+                device: self.settings.chip.name(),
+                problem: format!("rank {rank} is taken, or is none of {}", self.settings.world),
+            })?;
+        drop(handles);
+        Ascend::new(handle)
+    }
+
+    /// What samples the chips beside the ranks.
+    pub fn telemetry(&self) -> TelemetrySource {
+        TelemetrySource { api: self.api.clone(), chip: self.settings.chip, world: self.settings.world }
+    }
+
+    /// What is alive in the emulator, by name; `None` on hardware.
+    pub fn live(&self) -> Option<Vec<(&'static str, u64)>> {
+        let emulator = self.api.libraries.emu.as_ref()?;
+        let mut counts = [0u64; LIVE.len()];
+        // SAFETY: as many places as said.
+        unsafe { call!(emulator, ascend_emulator_counts(counts.as_mut_ptr(), counts.len() as u64)) }.ok()?;
+        Some(LIVE.into_iter().zip(counts).collect())
+    }
+}
+
+/// What the emulator counts, in its order.
+const LIVE: [&str; 12] = [
+    "device allocations",
+    "device bytes",
+    "host allocations",
+    "streams",
+    "events",
+    "tensors",
+    "scalars",
+    "integer arrays",
+    "tensor lists",
+    "executors",
+    "communicators",
+    "graphs",
+];
+
+impl DeviceGroup for AscendGroup {
+    type Device = Ascend;
+
+    fn name(&self) -> &'static str {
+        self.settings.chip.name()
+    }
+
+    fn world(&self) -> usize {
+        self.settings.world
+    }
+
+    fn device(&self, rank: usize) -> Result<Ascend, DeviceError> {
+        self.rank(rank)
+    }
+
+    /// Every later call of every rank fails at once. A rank that waits inside a collective comes back within a second, and gives up
+    /// what the collective holds; the library's own limit (`HCCL_EXEC_TIMEOUT`) is half an hour.
+    fn abort(&self) {
+        self.api.call_off("another rank failed");
+        self.meeting.call_off("another rank failed");
+    }
+
+    fn sensors(&self) -> Option<Box<dyn Sensors>> {
+        Some(Box::new(self.telemetry()))
+    }
+}
+
+/// The libraries, initialised, with chips enough of the kind; and the runtime's name of them.
+fn ready(
+    chip: Chip,
+    dtype: DType,
+    world: usize,
+    emulation: Option<&Emulation>,
+) -> Result<(Arc<Api>, String), DeviceError> {
+    super::probe::check_dtype(chip, dtype)?;
+    let api = match emulation {
+        None => installed(chip.name())?,
+        Some(emulation) => emulated(chip.name(), emulation)?,
+    };
+    // First: a machine without a chip has no name of one.
+    check_count(&api, world)?;
+    let soc = api.soc()?;
+    if !soc.starts_with(chip.soc()) {
+        let problem = format!("the chip is {soc}, expected {}…", chip.soc());
+        return Err(DeviceError::Unsupported { device: chip.name(), problem });
+    }
+    Ok((api, soc))
+}
+
+/// The environment variable with faults for the emulator, separated by commas.
+const FAULT_VARIABLE: &str = "GLMBENCH_ASCEND_FAULT";
+
+/// An emulated machine of its own, initialised.
+fn emulated(device: &'static str, emulation: &Emulation) -> Result<Arc<Api>, DeviceError> {
+    let unsupported = |problem: String| DeviceError::Unsupported { device, problem };
+    let wrong = |problem: String| DeviceError::Setting { device, problem };
+    // The emulator reads the faults of the environment itself, all but the symbols to be missing.
+    let faults = std::env::var(FAULT_VARIABLE).unwrap_or_default();
+    let faults = faults.split(',').map(|fault| format!("fault = {}\n", fault.trim()));
+    let all: String = std::iter::once(emulation.settings.clone()).chain(faults).collect();
+    let image = Image::new(&all).map_err(|e| match e {
+        EmulatedError::NoSuchSymbol { .. } => wrong(e.to_string()),
+        EmulatedError::NoPlace { .. } => unsupported(e.to_string()),
+    })?;
+    let libraries = Libraries::open(image.path()).map_err(|e| unsupported(e.to_string()))?;
+    let Some(emulator) = &libraries.emu else {
+        return Err(unsupported("the emulator inside this program has no ascend_emulator_info".into()));
+    };
+    let text = std::ffi::CString::new(emulation.settings.as_str())
+        .map_err(|_| wrong("the emulator's settings hold a zero byte".into()))?;
+    // SAFETY: a string that ends in a zero byte.
+    let configured = unsafe { call!(emulator, ascend_emulator_configure(text.as_ptr())) };
+    if configured != Ok(0) {
+        // SAFETY: the function takes nothing; its result is a string or null.
+        let said = unsafe { call!(libraries.rt, aclGetRecentErrMsg()) }.ok().filter(|text| !text.is_null());
+        // SAFETY: documented to be a string that lives until the next call on this thread.
+        let said = said.map(|text| unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned());
+        let said = said.unwrap_or_else(|| "no message".into());
+        return Err(wrong(format!("the emulator refuses its settings: {said}")));
+    }
+    Api::start(libraries, device, true)
+}
+
+/// CANN is opened and initialised once for the whole process, and never given back: it cannot be initialised again.
+pub(super) fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
+    static INSTALLED: Mutex<Option<Arc<Api>>> = Mutex::new(None);
+    let mut kept = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(api) = kept.as_ref().filter(|api| api.device == device && !api.is_lost()) {
+        return Ok(api.clone());
+    }
+    let libraries = Libraries::find(&SearchPath::from_environment()).map_err(|e| {
+        let problem = format!("{e} Without the card, --emulate runs the same on an emulated one");
+        DeviceError::Unsupported { device, problem }
+    })?;
+    if libraries.emu.is_some() {
+        let problem = "the libraries that were found are the emulator's: say --emulate".to_owned();
+        return Err(DeviceError::Unsupported { device, problem });
+    }
+    let api = Api::start(libraries, device, false)?;
+    *kept = Some(api.clone());
+    Ok(api)
+}
+
+/// Chips that this process may use.
+pub(super) fn device_count(api: &Api) -> Result<u32, DeviceError> {
+    let mut count = 0u32;
+    // SAFETY: a place for the number.
+    unsafe { acl!(api, api.libraries.rt, aclrtGetDeviceCount(ptr::from_mut(&mut count))) }?;
+    Ok(count)
+}
+
+/// Refuses more ranks than there are chips.
+fn check_count(api: &Api, world: usize) -> Result<(), DeviceError> {
+    let set = std::env::var(VISIBLE_DEVICES).ok().filter(|list| !list.is_empty());
+    if let Some(list) = &set {
+        let wrong = |problem: String| DeviceError::Setting { device: api.device, problem };
+        if visible_ids(list).map_err(wrong)?.is_empty() {
+            return Err(wrong(format!(
+                "{VISIBLE_DEVICES}={list}: found no id; expected ids that ascend, such as 0,1"
+            )));
+        }
+    }
+    let count = device_count(api)?;
+    if world <= count as usize {
+        return Ok(());
+    }
+    let possible = match count {
+        0 => "none can be".to_owned(),
+        1 => "tp 1 can be".to_owned(),
+        n => format!("tp 1 to {n} can be, where the model's heads allow it"),
+    };
+    let set = set
+        .map(|list| {
+            let space = if list.contains(' ') {
+                ", of which what follows the first space does not count"
+            } else {
+                ""
+            };
+            format!(" ({VISIBLE_DEVICES}={list}{space})")
+        })
+        .unwrap_or_default();
+    let problem = format!("tp {world} needs {world} chips, visible is {count}{set}: {possible}");
+    Err(DeviceError::Unsupported { device: api.device, problem })
+}

@@ -1,0 +1,197 @@
+//! Operators in two stages: the first checks and plans, the second runs on the stream.
+//!
+//! A plan whose arguments come again every step is kept: set repeatable right after its first stage, run any number of
+//! times. Others are made anew. So are those that CANN refuses to set repeatable: plans that copy a view onto itself, hold an AICPU
+//! kernel or a copy, or come from its own cache. All share one workspace, which grows: work on a stream is done in order.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::c_void;
+use std::ptr;
+
+use ascend_sys::{aclOpExecutor, aclrtStream, call};
+
+use glmbench_device::DeviceError;
+
+use super::api::{Api, acl};
+use super::graph::Launch;
+use super::memory::{Buffer, Slab};
+use super::runtime::Stream;
+use super::tensor::Held;
+
+/// The second stage of every operator.
+pub(super) type SecondStage = unsafe extern "C" fn(*mut c_void, u64, *mut aclOpExecutor, aclrtStream) -> i32;
+
+/// The outcome of a first stage, and all that it refers to.
+pub(super) struct Plan {
+    pub(super) name: &'static str,
+    pub(super) run: SecondStage,
+    pub(super) executor: *mut aclOpExecutor,
+    pub(super) workspace: u64,
+    pub(super) held: Vec<Held>,
+}
+
+/// Does an operator's first stage: `plan!(api, aclnnX, aclnnXGetWorkspaceSize, (arguments), held)` gives
+/// `Result<Plan, DeviceError>`. Must stand in an `unsafe` block.
+macro_rules! plan {
+    ($api:expr, $second:ident, $first:ident, ($($argument:expr),* $(,)?), $held:expr) => {{
+        let api: &$crate::api::Api = $api;
+        let (mut workspace, mut executor) = (0u64, std::ptr::null_mut());
+        match &api.libraries.nn.$second {
+            Err(_) => Err(api.missing(stringify!($second))),
+            Ok(run) => $crate::api::acl!(
+                api,
+                api.libraries.nn,
+                $first($($argument,)* &raw mut workspace, &raw mut executor)
+            )
+            .map(|()| $crate::launch::Plan {
+                name: stringify!($second),
+                run: *run,
+                executor,
+                workspace,
+                held: $held,
+            }),
+        }
+    }};
+}
+pub(super) use plan;
+
+/// Which operator on which operands: the site, and up to four numbers that settle all else (buffers' ids, rows).
+pub(super) type Key = (&'static str, [u64; 4]);
+
+/// Plans that are kept at most; beyond, all are dropped and made anew.
+const MAX_KEPT: usize = 8192;
+
+/// Runs plans on a stream.
+pub(super) struct Launcher {
+    kept: HashMap<Key, Plan>,
+    /// Those that cannot be kept.
+    single_use: HashSet<Key>,
+    workspace: Option<Buffer>,
+    /// Whether plans may be kept at all.
+    pub(super) reuse: bool,
+}
+
+impl Launcher {
+    pub(super) fn new() -> Self {
+        Self { kept: HashMap::new(), single_use: HashSet::new(), workspace: None, reuse: true }
+    }
+
+    /// Runs a plan once.
+    pub(super) fn once(
+        &mut self,
+        api: &Api,
+        slab: &Slab,
+        stream: &Stream,
+        plan: Result<Plan, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let plan = plan?;
+        if let Err(error) = self.reserve(slab, stream, plan.workspace) {
+            // Without its workspace it cannot be run: what cannot be given back either is left to the library.
+            let _ = given_back(api, plan);
+            return Err(error);
+        }
+        stream.launch_once(self.launch((plan.name, [0; 4]), &plan))
+    }
+
+    /// Runs the plan of `key`, made by `make` where it is not kept yet.
+    pub(super) fn again(
+        &mut self,
+        api: &Api,
+        slab: &Slab,
+        stream: &Stream,
+        key: Key,
+        make: impl FnOnce() -> Result<Plan, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        if !self.reuse || self.single_use.contains(&key) {
+            return self.once(api, slab, stream, make());
+        }
+        if !self.kept.contains_key(&key) {
+            if self.kept.len().max(self.single_use.len()) >= MAX_KEPT {
+                stream.synchronize()?;
+                stream.forget_graphs();
+                self.forget(api);
+            }
+            let plan = make()?;
+            if set_repeatable(api, &plan)?.is_err() {
+                self.single_use.insert(key);
+                return self.once(api, slab, stream, Ok(plan));
+            }
+            self.kept.insert(key, plan);
+        }
+        let wanted = self.kept.get(&key).map_or(0, |plan| plan.workspace);
+        // Where memory ran out while the workspace grew, there is none.
+        self.reserve(slab, stream, wanted)?;
+        let plan = self.kept.get(&key).expect("invariant: just seen or put there");
+        stream.launch_kept(self.launch(key, plan))
+    }
+
+    fn launch(&self, key: Key, plan: &Plan) -> Launch {
+        let workspace = self.workspace.as_ref().map_or(ptr::null_mut(), |buffer| buffer.at(0));
+        Launch {
+            key,
+            name: plan.name,
+            run: plan.run,
+            executor: plan.executor,
+            workspace,
+            bytes: plan.workspace,
+        }
+    }
+
+    fn reserve(&mut self, slab: &Slab, stream: &Stream, bytes: u64) -> Result<(), DeviceError> {
+        let have = self.workspace.as_ref().map_or(0, Buffer::len);
+        if bytes as usize > have {
+            // Queued work may still use the old one.
+            stream.synchronize()?;
+            stream.forget_graphs();
+            self.workspace = None;
+            self.workspace = Some(slab.take((bytes as usize).next_power_of_two(), "operators' workspace")?);
+        }
+        Ok(())
+    }
+
+    /// Drops all kept plans and the workspace; queued work must have been waited for.
+    pub(super) fn release(&mut self, api: &Api) {
+        self.forget(api);
+        self.workspace = None;
+    }
+
+    /// Drops all kept plans; queued work must have been waited for.
+    pub(super) fn forget(&mut self, api: &Api) {
+        self.kept.drain().for_each(|(_, plan)| destroy(api, plan));
+        self.single_use.clear();
+    }
+}
+
+/// Codes of operators that fail inside: what setting an executor repeatable is refused with.
+const INNER: std::ops::Range<i32> = 561_000..562_000;
+
+/// Makes a plan one that can be run again, or says why it cannot be. Other failures are no answer.
+pub(super) fn set_repeatable(api: &Api, plan: &Plan) -> Result<Result<(), String>, DeviceError> {
+    // SAFETY: the executor comes from its first stage and has not run.
+    match unsafe { acl!(api, api.libraries.nn, aclSetAclOpExecutorRepeatable(plan.executor)) } {
+        Ok(()) => Ok(Ok(())),
+        Err(error @ DeviceError::Failed { code, .. }) if INNER.contains(&code) => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives back a plan that never ran; or the plan, where it cannot be, and why.
+pub(super) fn given_back(api: &Api, plan: Plan) -> Result<Result<(), (Plan, String)>, DeviceError> {
+    if api.libraries.nn.aclSetAclOpExecutorRepeatable.is_err() {
+        return Ok(Err((plan, "aclSetAclOpExecutorRepeatable is missing".to_owned())));
+    }
+    match set_repeatable(api, &plan)? {
+        Ok(()) => {
+            destroy(api, plan);
+            Ok(Ok(()))
+        }
+        Err(why) => Ok(Err((plan, why))),
+    }
+}
+
+/// Gives back a repeatable plan's executor.
+pub(super) fn destroy(api: &Api, plan: Plan) {
+    // SAFETY: made repeatable, so it is ours to destroy; nothing runs it any more.
+    let _ = unsafe { call!(api.libraries.nn, aclDestroyAclOpExecutor(plan.executor)) };
+    drop(plan.held);
+}

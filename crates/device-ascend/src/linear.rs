@@ -1,0 +1,192 @@
+//! Linear layers: weights laid out once, at load.
+
+use std::borrow::Cow;
+use std::ptr;
+
+use ascend_sys::{ACL_BF16, ACL_FLOAT16};
+
+use glmbench_device::{DType, DeviceError, HostTensor};
+
+use super::api::acl;
+use super::choice::{Bias, Choices, WeightFormat};
+use super::core::Core;
+use super::layout::{HeadLayout, bytes_as, rows_as};
+use super::memory::Buffer;
+use super::ops;
+use super::tensor::{IntArray, View};
+use super::widener::{FOLDED, with_column};
+
+/// A weight `[n, k]` with its bias.
+pub(super) struct Matrix {
+    weight: Buffer,
+    /// Where it is not a column of the weight.
+    bias: Option<Buffer>,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    /// Numbers of a stored row: more than `k` where the bias is a column.
+    width: usize,
+    format: WeightFormat,
+    how: Bias,
+}
+
+/// Rows in, rows out.
+#[derive(Clone, Copy)]
+pub(super) struct Operand {
+    /// The rows.
+    pub(super) view: View,
+    /// What they are part of, for the plan's key.
+    pub(super) id: u64,
+}
+
+impl Matrix {
+    /// Uploads the given rows of a weight and of its bias; all rows as they are where `rows` is `None`.
+    pub(super) fn upload(
+        core: &Core,
+        choices: Choices,
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+        rows: Option<&[Option<usize>]>,
+    ) -> Result<Self, DeviceError> {
+        let (n, k) = (rows.map_or(weight.rows, <[_]>::len), weight.width);
+        let picked = |tensor| match rows {
+            None => bytes_as(tensor, core.dtype),
+            Some(rows) => Cow::Owned(rows_as(tensor, rows, core.dtype)),
+        };
+        // A bias is a column: one number a row of the weight.
+        let bias = bias.map(|bias| picked(HostTensor { rows: bias.width, width: 1, ..bias }));
+        let (format, how) = (choices.weights, choices.bias);
+        let (folded, apart) = if how == Bias::Folded { (bias, None) } else { (None, bias) };
+        let width = if folded.is_some() { k + FOLDED } else { k };
+        let fractal = format != WeightFormat::Plain;
+        let numbers = if fractal { fractal_numbers(core, n, width)? } else { n * width };
+        let buffer = core.slab.take(numbers * core.dtype.bytes(), "weights")?;
+        if !core.timing_only {
+            let bytes = picked(weight);
+            match folded {
+                None => buffer.write(0, &bytes)?,
+                Some(bias) => buffer.write(0, &with_column(&bytes, &bias, n, core.dtype.bytes()))?,
+            }
+        }
+        let bias = apart.map(|bytes| core.slab.put(&bytes, "a bias")).transpose()?;
+        let matrix = Self { weight: buffer, bias, n, k, width, format, how };
+        if fractal {
+            core.once(ops::to_fractals(core.api(), matrix.stored(core)))?;
+            core.stream.synchronize()?;
+        }
+        Ok(matrix)
+    }
+
+    /// `[n, k]` as it was uploaded, with the bias where that is a column.
+    fn stored(&self, core: &Core) -> View {
+        View::new(self.weight.at(0), core.element(), &[self.n, self.width])
+    }
+
+    /// `[k, n]`, as products want it.
+    fn right(&self, core: &Core) -> View {
+        let seen = self.stored(core).transposed();
+        if self.format == WeightFormat::Plain { seen } else { seen.in_fractals() }
+    }
+
+    /// `out = x * weight^T + bias` for `rows` rows.
+    pub(super) fn apply(
+        &self,
+        core: &Core,
+        x: Operand,
+        out: Operand,
+        rows: usize,
+    ) -> Result<(), DeviceError> {
+        let x = self.input(core, x, rows)?;
+        self.product(core, x, out, rows)
+    }
+
+    /// The rows as [`Matrix::product`] wants them.
+    pub(super) fn input(&self, core: &Core, x: Operand, rows: usize) -> Result<Operand, DeviceError> {
+        if self.width == self.k { Ok(x) } else { core.widen(x, rows, self.k) }
+    }
+
+    /// As [`Matrix::apply`], of rows that [`Matrix::input`] made, be it another matrix's of the same width.
+    pub(super) fn product(
+        &self,
+        core: &Core,
+        x: Operand,
+        out: Operand,
+        rows: usize,
+    ) -> Result<(), DeviceError> {
+        let ids = [x.id, self.weight.id, out.id, rows as u64];
+        let bias = self.bias.as_ref().map(|bias| View::new(bias.at(0), core.element(), &[self.n]));
+        match (self.how, bias) {
+            (Bias::Addmm, Some(bias)) => {
+                core.again(("addmm", ids), |api| ops::addmm(api, bias, x.view, self.right(core), out.view))
+            }
+            (_, bias) => {
+                core.again(("matmul", ids), |api| match self.format {
+                    WeightFormat::FractalOperator => ops::matmul_nz(api, x.view, self.right(core), out.view),
+                    WeightFormat::FractalMm => ops::mm(api, x.view, self.right(core), out.view),
+                    WeightFormat::Fractal | WeightFormat::Plain => {
+                        ops::matmul(api, x.view, self.right(core), out.view)
+                    }
+                })?;
+                let Some(bias) = bias else { return Ok(()) };
+                core.add(Some(("bias", ids)), out.view, bias)
+            }
+        }
+    }
+}
+
+/// Numbers that a weight takes in fractals.
+fn fractal_numbers(core: &Core, n: usize, k: usize) -> Result<usize, DeviceError> {
+    let api = core.api();
+    let shape = IntArray::new(api, &[n as i64, k as i64])?;
+    let dtype = if core.dtype == DType::Bf16 { ACL_BF16 } else { ACL_FLOAT16 };
+    let mut numbers = 0u64;
+    // SAFETY: a live array and a place for the result.
+    unsafe {
+        acl!(
+            api,
+            api.libraries.nn,
+            aclnnCalculateMatmulWeightSizeV2(shape.handle, dtype, ptr::from_mut(&mut numbers))
+        )
+    }?;
+    Ok((numbers as usize).max(n * k))
+}
+
+/// A linear layer; that of queries, keys and values is three.
+pub struct Linear(pub(super) Weights);
+
+pub(super) enum Weights {
+    Plain(Matrix),
+    /// Gate and up, each filled with zero rows to `half` rows.
+    GateUp(Matrix),
+    Qkv(Box<[Matrix; 3]>),
+}
+
+impl Linear {
+    /// The fused `[q | k | v]` in three parts, heads in the device's layout.
+    pub(super) fn qkv(
+        core: &Core,
+        choices: Choices,
+        weight: HostTensor<'_>,
+        bias: Option<HostTensor<'_>>,
+        layout: &HeadLayout,
+    ) -> Result<Self, DeviceError> {
+        let [q, k, v] = layout.split();
+        let part = |rows: &[Option<usize>]| Matrix::upload(core, choices, weight, bias, Some(rows));
+        Ok(Self(Weights::Qkv(Box::new([part(&q)?, part(&k)?, part(&v)?]))))
+    }
+
+    /// `[gate | up]`, each half filled with zero rows to `half` rows.
+    pub(super) fn gate_up(
+        core: &Core,
+        choices: Choices,
+        weight: HostTensor<'_>,
+        half: usize,
+    ) -> Result<Self, DeviceError> {
+        let ffn = weight.rows / 2;
+        if half == ffn {
+            return Ok(Self(Weights::GateUp(Matrix::upload(core, choices, weight, None, None)?)));
+        }
+        let part = |begin: usize| (0..half).map(move |row| (row < ffn).then_some(begin + row));
+        let rows: Vec<Option<usize>> = part(0).chain(part(ffn)).collect();
+        Ok(Self(Weights::GateUp(Matrix::upload(core, choices, weight, None, Some(&rows))?)))
+    }
+}

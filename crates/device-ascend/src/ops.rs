@@ -1,0 +1,507 @@
+//! The first stages of the operators, with views in and a [`Plan`] out. What each computes stands in its own documentation;
+//! here are the constants that we always pass.
+
+use std::ffi::{CStr, c_char};
+use std::ptr::null;
+
+use glmbench_device::DeviceError;
+
+use super::api::Api;
+use super::launch::{Plan, plan};
+use super::tensor::{Held, IntArray, Scalar, Tensor, TensorList, View};
+
+type Planned = Result<Plan, DeviceError>;
+
+/// "Keep the input's type" of the matrix operators.
+const KEEP_TYPE: i8 = 0;
+/// `[batch, sequence, heads, channels]` of the rotary operator.
+const ROTARY_BSND: i64 = 1;
+/// "Half" of the rotary operators: channel `j` and channel `j + D/2` are a pair.
+const ROTARY_HALF: i64 = 0;
+/// "No limit" of a band of tokens.
+const NO_LIMIT: i64 = 2_147_483_647;
+/// Causal from the last token backwards, with the documented 2048 x 2048 mask.
+const RIGHT_DOWN_CAUSAL: i64 = 3;
+/// Side of that mask.
+pub(super) const CAUSAL_MASK_SIDE: usize = 2048;
+
+fn layout(name: &'static CStr) -> *mut c_char {
+    // The argument is not const in the ABI, but nobody writes to it.
+    name.as_ptr().cast_mut()
+}
+
+macro_rules! held {
+    ($($value:expr),* $(,)?) => { vec![$(Held::from($value)),*] };
+}
+
+/// `out[i] = table[indices[i]]`.
+pub(super) fn embedding(api: &Api, table: View, indices: View, out: View) -> Planned {
+    let (t, i, o) = (table.tensor(api)?, indices.tensor(api)?, out.tensor(api)?);
+    let handles = (t.handle, i.handle, o.handle);
+    // SAFETY: live descriptions of live memory, as in all of this file.
+    unsafe {
+        plan!(
+            api,
+            aclnnEmbedding,
+            aclnnEmbeddingGetWorkspaceSize,
+            (handles.0, handles.1, handles.2),
+            held![t, i, o]
+        )
+    }
+}
+
+/// `out[i] = x[indices[i]]` along the first axis.
+pub(super) fn gather(api: &Api, x: View, indices: View, out: View) -> Planned {
+    let (x, i, o) = (x.tensor(api)?, indices.tensor(api)?, out.tensor(api)?);
+    let (a, b, c) = (x.handle, i.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe { plan!(api, aclnnGatherV2, aclnnGatherV2GetWorkspaceSize, (a, 0, b, c), held![x, i, o]) }
+}
+
+/// RMSNorm; `rstd` is a by-product that the operator insists on.
+pub(super) fn rms_norm(api: &Api, x: View, gamma: View, epsilon: f64, out: View, rstd: View) -> Planned {
+    let (x, g, o, r) = (x.tensor(api)?, gamma.tensor(api)?, out.tensor(api)?, rstd.tensor(api)?);
+    let (a, b, c, d) = (x.handle, g.handle, o.handle, r.handle);
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(api, aclnnRmsNorm, aclnnRmsNormGetWorkspaceSize, (a, b, epsilon, c, d), held![x, g, o, r])
+    }
+}
+
+/// `sum = a + b`, and a norm of it that nobody wants: the addition that the 310P's documentation has.
+pub(super) fn add_rms_norm(
+    api: &Api,
+    [a, b]: [View; 2],
+    gamma: View,
+    norm: View,
+    rstd: View,
+    sum: View,
+) -> Planned {
+    let (a, b, g) = (a.tensor(api)?, b.tensor(api)?, gamma.tensor(api)?);
+    let (n, r, s) = (norm.tensor(api)?, rstd.tensor(api)?, sum.tensor(api)?);
+    let (x1, x2, gamma, y, rstd, x) = (a.handle, b.handle, g.handle, n.handle, r.handle, s.handle);
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(
+            api,
+            aclnnAddRmsNorm,
+            aclnnAddRmsNormGetWorkspaceSize,
+            (x1, x2, gamma, 1e-5, y, rstd, x),
+            held![a, b, g, n, r, s]
+        )
+    }
+}
+
+/// `out = a * b`.
+pub(super) fn matmul(api: &Api, a: View, b: View, out: View) -> Planned {
+    let (x, y, o) = (a.tensor(api)?, b.tensor(api)?, out.tensor(api)?);
+    let (a, b, c) = (x.handle, y.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe { plan!(api, aclnnMatmul, aclnnMatmulGetWorkspaceSize, (a, b, c, KEEP_TYPE), held![x, y, o]) }
+}
+
+/// `out = a * b`, matrices.
+pub(super) fn mm(api: &Api, a: View, b: View, out: View) -> Planned {
+    let (x, y, o) = (a.tensor(api)?, b.tensor(api)?, out.tensor(api)?);
+    let (a, b, c) = (x.handle, y.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe { plan!(api, aclnnMm, aclnnMmGetWorkspaceSize, (a, b, c, KEEP_TYPE), held![x, y, o]) }
+}
+
+/// `out = a * b` with `b` in fractals.
+pub(super) fn matmul_nz(api: &Api, a: View, b: View, out: View) -> Planned {
+    let (x, y, o) = (a.tensor(api)?, b.tensor(api)?, out.tensor(api)?);
+    let (a, b, c) = (x.handle, y.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(
+            api,
+            aclnnMatmulWeightNz,
+            aclnnMatmulWeightNzGetWorkspaceSize,
+            (a, b, c, KEEP_TYPE),
+            held![x, y, o]
+        )
+    }
+}
+
+/// `out = bias + a * b`.
+pub(super) fn addmm(api: &Api, bias: View, a: View, b: View, out: View) -> Planned {
+    let (s, x, y, o) = (bias.tensor(api)?, a.tensor(api)?, b.tensor(api)?, out.tensor(api)?);
+    let (one, alpha) = (Scalar::new(api, 1.0)?, Scalar::new(api, 1.0)?);
+    let (bias, a, b, c) = (s.handle, x.handle, y.handle, o.handle);
+    let (f, g) = (one.handle, alpha.handle);
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(
+            api,
+            aclnnAddmm,
+            aclnnAddmmGetWorkspaceSize,
+            (bias, a, b, f, g, c, KEEP_TYPE),
+            held![s, x, y, o, one, alpha]
+        )
+    }
+}
+
+/// `out[i] = a[i] * b[i]`, matrices.
+pub(super) fn batch_matmul(api: &Api, a: View, b: View, out: View) -> Planned {
+    let (x, y, o) = (a.tensor(api)?, b.tensor(api)?, out.tensor(api)?);
+    let (a, b, c) = (x.handle, y.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(api, aclnnBatchMatMul, aclnnBatchMatMulGetWorkspaceSize, (a, b, c, KEEP_TYPE), held![x, y, o])
+    }
+}
+
+/// Rearranges a weight `[n, k]` into fractals, in place.
+pub(super) fn to_fractals(api: &Api, weight: View) -> Planned {
+    let w = weight.tensor(api)?;
+    let a = w.handle;
+    // SAFETY: see `embedding`.
+    unsafe { plan!(api, aclnnTransMatmulWeight, aclnnTransMatmulWeightGetWorkspaceSize, (a), held![w]) }
+}
+
+/// `x = x + y`, `y` repeated along axes that it lacks.
+pub(super) fn add(api: &Api, x: View, y: View) -> Planned {
+    let (x, y, one) = (x.tensor(api)?, y.tensor(api)?, Scalar::new(api, 1.0)?);
+    let (a, b, c) = (x.handle, y.handle, one.handle);
+    // SAFETY: see `embedding`.
+    unsafe { plan!(api, aclnnInplaceAdd, aclnnInplaceAddGetWorkspaceSize, (a, b, c), held![x, y, one]) }
+}
+
+/// `to = from`, number by number, whatever the strides.
+pub(super) fn copy(api: &Api, to: View, from: View) -> Planned {
+    let (x, y) = (to.tensor(api)?, from.tensor(api)?);
+    let (a, b) = (x.handle, y.handle);
+    // SAFETY: see `embedding`.
+    unsafe { plan!(api, aclnnInplaceCopy, aclnnInplaceCopyGetWorkspaceSize, (a, b), held![x, y]) }
+}
+
+/// `out = x * factor`.
+pub(super) fn scale(api: &Api, x: View, factor: f32, out: View) -> Planned {
+    let (x, f, o) = (x.tensor(api)?, Scalar::new(api, factor)?, out.tensor(api)?);
+    let (a, b, c) = (x.handle, f.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe { plan!(api, aclnnMuls, aclnnMulsGetWorkspaceSize, (a, b, c), held![x, f, o]) }
+}
+
+/// Softmax along the last axis.
+pub(super) fn softmax(api: &Api, x: View, out: View) -> Planned {
+    let (x, o) = (x.tensor(api)?, out.tensor(api)?);
+    let (a, b) = (x.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe { plan!(api, aclnnSoftmax, aclnnSoftmaxGetWorkspaceSize, (a, -1, b), held![x, o]) }
+}
+
+/// `out = silu(first half of the last axis) * second half`.
+pub(super) fn swiglu(api: &Api, x: View, out: View) -> Planned {
+    let (x, o) = (x.tensor(api)?, out.tensor(api)?);
+    let (a, b) = (x.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe { plan!(api, aclnnSwiGlu, aclnnSwiGluGetWorkspaceSize, (a, -1, b), held![x, o]) }
+}
+
+/// Rotates queries and keys in place, halves paired.
+pub(super) fn rotary(api: &Api, [query, key]: [View; 2], [cos, sin]: [View; 2]) -> Planned {
+    let (q, k, c, s) = (query.tensor(api)?, key.tensor(api)?, cos.tensor(api)?, sin.tensor(api)?);
+    let handles = (q.handle, k.handle, c.handle, s.handle);
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(
+            api,
+            aclnnApplyRotaryPosEmb,
+            aclnnApplyRotaryPosEmbGetWorkspaceSize,
+            (handles.0, handles.1, handles.2, handles.3, ROTARY_BSND),
+            held![q, k, c, s]
+        )
+    }
+}
+
+/// Rotates one tensor, halves paired.
+pub(super) fn rotate_one(api: &Api, x: View, [cos, sin]: [View; 2], out: View) -> Planned {
+    let (x, c, s, o) = (x.tensor(api)?, cos.tensor(api)?, sin.tensor(api)?, out.tensor(api)?);
+    let handles = (x.handle, c.handle, s.handle, o.handle);
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(
+            api,
+            aclnnRotaryPositionEmbedding,
+            aclnnRotaryPositionEmbeddingGetWorkspaceSize,
+            (handles.0, handles.1, handles.2, ROTARY_HALF, handles.3),
+            held![x, c, s, o]
+        )
+    }
+}
+
+/// Writes keys and values `[tokens, heads, channels]` to their slots of caches `[blocks, 128, heads, channels]`.
+pub(super) fn scatter_kv(
+    api: &Api,
+    [key, keys]: [View; 2],
+    [value, values]: [View; 2],
+    slots: View,
+) -> Planned {
+    let (k, kc) = (key.tensor(api)?, keys.tensor(api)?);
+    let (v, vc, s) = (value.tensor(api)?, values.tensor(api)?, slots.tensor(api)?);
+    let (mode, scatter) = (layout(c"Norm"), layout(c"None"));
+    let handles = (k.handle, kc.handle, s.handle, v.handle, vc.handle);
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(
+            api,
+            aclnnScatterPaKvCache,
+            aclnnScatterPaKvCacheGetWorkspaceSize,
+            (
+                handles.0,
+                handles.1,
+                handles.2,
+                handles.3,
+                handles.4,
+                null(),
+                null(),
+                null(),
+                mode,
+                scatter,
+                null(),
+                null()
+            ),
+            held![k, kc, v, vc, s]
+        )
+    }
+}
+
+/// `to[indices[i]] = from[i]` along the first axis.
+pub(super) fn index_copy(api: &Api, to: View, indices: View, from: View) -> Planned {
+    let (t, i, f) = (to.tensor(api)?, indices.tensor(api)?, from.tensor(api)?);
+    let (a, b, c) = (t.handle, i.handle, f.handle);
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(api, aclnnInplaceIndexCopy, aclnnInplaceIndexCopyGetWorkspaceSize, (a, 0, b, c), held![t, i, f])
+    }
+}
+
+/// Numbers of an attention operator.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heads {
+    /// Query heads.
+    pub(super) query: usize,
+    /// KV heads.
+    pub(super) kv: usize,
+    /// Multiplies the scores.
+    pub(super) scale: f64,
+}
+
+/// What a step of the operator for everything is given once, for all layers.
+pub(super) struct FusedStep {
+    /// Queries `[tokens, heads, channels]`.
+    pub(super) query: Tensor,
+    /// Blocks of every sequence.
+    pub(super) table: Tensor,
+    /// Where each sequence's rows end.
+    pub(super) ends: IntArray,
+    /// Tokens that each sequence has in the cache.
+    pub(super) contexts: IntArray,
+    /// The causal mask; none where every sequence has one row.
+    pub(super) mask: Option<Tensor>,
+    /// The result.
+    pub(super) out: Tensor,
+}
+
+/// The first stage of an operator over paged caches.
+pub(super) type PagedOperator =
+    fn(&Api, &FusedStep, [&TensorList; 2], Heads, usize) -> Result<Plan, DeviceError>;
+
+/// Attention of a ragged batch over paged caches, prefill and decode (A2).
+pub(super) fn fused_attention(
+    api: &Api,
+    step: &FusedStep,
+    [keys, values]: [&TensorList; 2],
+    heads: Heads,
+    block: usize,
+) -> Planned {
+    let mask = step.mask.as_ref().map_or(null(), |mask| mask.handle.cast_const());
+    let sparse = if mask.is_null() { 0 } else { RIGHT_DOWN_CAUSAL };
+    let none = null();
+    let (query, table, out) = (step.query.handle, step.table.handle, step.out.handle);
+    // SAFETY: see `embedding`; the caller keeps `step` and the lists until the plan has run.
+    unsafe {
+        plan!(
+            api,
+            aclnnFusedInferAttentionScoreV2,
+            aclnnFusedInferAttentionScoreV2GetWorkspaceSize,
+            (
+                query,
+                keys.handle,
+                values.handle,
+                none,
+                mask,
+                step.ends.handle,
+                step.contexts.handle,
+                none,
+                none,
+                none,
+                none,
+                none,
+                none,
+                none,
+                table,
+                none,
+                none,
+                none,
+                none,
+                none,
+                none,
+                none,
+                none,
+                null(),
+                heads.query as i64,
+                heads.scale,
+                NO_LIMIT,
+                NO_LIMIT,
+                layout(c"TND"),
+                heads.kv as i64,
+                sparse,
+                0,
+                block as i64,
+                0,
+                false,
+                0,
+                0,
+                out,
+                null()
+            ),
+            Vec::new()
+        )
+    }
+}
+
+/// Attention of one token of every sequence over caches `[blocks, block, heads * channels]`. The mask of `step` is not used: one
+/// token sees all.
+pub(super) fn incremental_attention(
+    api: &Api,
+    step: &FusedStep,
+    lists: [&TensorList; 2],
+    heads: Heads,
+    block: usize,
+) -> Planned {
+    incremental(api, step, lists, heads, block, c"BSH")
+}
+
+/// As [`incremental_attention`], over caches `[blocks, heads, block, channels]`.
+pub(super) fn incremental_attention_by_heads(
+    api: &Api,
+    step: &FusedStep,
+    lists: [&TensorList; 2],
+    heads: Heads,
+    block: usize,
+) -> Planned {
+    incremental(api, step, lists, heads, block, c"BNSD")
+}
+
+fn incremental(
+    api: &Api,
+    step: &FusedStep,
+    [keys, values]: [&TensorList; 2],
+    heads: Heads,
+    block: usize,
+    lies: &'static CStr,
+) -> Planned {
+    let none = null();
+    let (query, table, out) = (step.query.handle, step.table.handle, step.out.handle);
+    // SAFETY: see `fused_attention`.
+    unsafe {
+        plan!(
+            api,
+            aclnnIncreFlashAttentionV4,
+            aclnnIncreFlashAttentionV4GetWorkspaceSize,
+            (
+                query,
+                keys.handle,
+                values.handle,
+                none,
+                none,
+                step.contexts.handle,
+                none,
+                none,
+                none,
+                none,
+                none,
+                none,
+                none,
+                table,
+                none,
+                heads.query as i64,
+                heads.scale,
+                layout(lies),
+                heads.kv as i64,
+                block as i64,
+                0,
+                out
+            ),
+            Vec::new()
+        )
+    }
+}
+
+/// How the operands of [`prompt_attention`] lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PromptLayout {
+    /// `[batch, tokens, heads * channels]`.
+    Bsh,
+    /// `[batch, heads, tokens, channels]`.
+    Bnsd,
+}
+
+/// Attention over contiguous keys and values, as many heads as queries have.
+pub(super) fn prompt_attention(
+    api: &Api,
+    [query, key, value, out]: [View; 4],
+    mask: Option<View>,
+    [rows, contexts]: [&[i64]; 2],
+    heads: Heads,
+    lies: PromptLayout,
+) -> Planned {
+    let (q, k, v, o) = (query.tensor(api)?, key.tensor(api)?, value.tensor(api)?, out.tensor(api)?);
+    let (r, c) = (IntArray::new(api, rows)?, IntArray::new(api, contexts)?);
+    let m = mask.map(|mask| mask.tensor(api)).transpose()?;
+    let mask = m.as_ref().map_or(null(), |mask| mask.handle.cast_const());
+    let name = match lies {
+        PromptLayout::Bsh => c"BSH",
+        PromptLayout::Bnsd => c"BNSD",
+    };
+    let next = if mask.is_null() { NO_LIMIT } else { 0 };
+    let none = null();
+    let (a, b, d, e, f, g) = (q.handle, k.handle, v.handle, o.handle, r.handle, c.handle);
+    let mut held = held![q, k, v, o, r, c];
+    held.extend(m.map(Held::from));
+    // SAFETY: see `embedding`.
+    unsafe {
+        plan!(
+            api,
+            aclnnPromptFlashAttentionV3,
+            aclnnPromptFlashAttentionV3GetWorkspaceSize,
+            (
+                a,
+                b,
+                d,
+                none,
+                mask,
+                f,
+                g,
+                none,
+                none,
+                none,
+                none,
+                none,
+                heads.query as i64,
+                heads.scale,
+                NO_LIMIT,
+                next,
+                layout(name),
+                heads.kv as i64,
+                0,
+                0,
+                e
+            ),
+            held
+        )
+    }
+}

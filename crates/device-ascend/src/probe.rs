@@ -1,0 +1,473 @@
+//! Asking the operators' first stages what this chip and this version of CANN can do.
+
+use std::cell::RefCell;
+
+use glmbench_device::{AttentionShape, DType, DeviceError, KV_BLOCK_TOKENS};
+
+use super::api::Api;
+use super::choice::{
+    Addition, Bias, Choices, Decode, Forced, Graph, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
+};
+use super::core::Core;
+use super::graph::{self, Launch};
+use super::group::Chip;
+use super::kv::BlockOrder;
+use super::launch::{Plan, destroy, given_back, set_repeatable};
+use super::layout::HeadLayout;
+use super::memory::Buffer;
+use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PagedOperator, PromptLayout};
+use super::rehearsal::Wrong;
+use super::tensor::{Element, IntArray, TensorList, View};
+use super::widener::FOLDED;
+
+/// Blocks of the cache that is asked about.
+const BLOCKS: usize = 2;
+/// Rows of the prefill that is asked about.
+const ROWS: usize = 128;
+
+/// What was chosen, and why not what is preferred.
+pub(super) struct Probed {
+    pub(super) choices: Choices,
+    /// Heads as they lie on the device: filled further where the rotary operator wants that.
+    pub(super) layout: HeadLayout,
+    /// Refused alternatives, with the libraries' words.
+    pub(super) refused: Vec<(&'static str, String)>,
+}
+
+/// Asks for every capability, in the order of preference for the chip.
+pub(super) fn probe(
+    core: &Core,
+    chip: Chip,
+    layout: HeadLayout,
+    forced: Forced,
+    discarded: &[Wrong],
+) -> Result<Probed, DeviceError> {
+    // First stages look at shapes, not at numbers: one piece of memory stands for everything.
+    let memory = core.slab.take(CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE * 2, "a probe of the operators")?;
+    let mut probe =
+        Probe { core, layout, memory, discarded, refused: Vec::new(), single_use: RefCell::default() };
+    probe.fill_heads(forced.rotary)?;
+    let duo = chip == Chip::Duo300i;
+    let weights: &[WeightFormat] = if duo {
+        &[WeightFormat::FractalOperator, WeightFormat::FractalMm, WeightFormat::Fractal, WeightFormat::Plain]
+    } else {
+        &[WeightFormat::Plain, WeightFormat::FractalOperator, WeightFormat::FractalMm, WeightFormat::Fractal]
+    };
+    let weights = probe.choose("weights", weights, forced.weights, |p, c| p.weights(c))?;
+    let add = probe.choose("add", Addition::ALL, forced.add, |p, c| p.add(c))?;
+    let bias = probe.choose("bias", Bias::ALL, forced.bias, |p, c| p.bias(c, weights))?;
+    let decode = probe.choose("decode", Decode::ALL, forced.decode, |p, c| p.decode(c))?;
+    let order = BlockOrder::of(decode);
+    let prefill = probe.choose("prefill", Prefill::ALL, forced.prefill, |p, c| p.prefill(c, order))?;
+    let kv = probe.choose("kv", KvWrite::ALL, forced.kv, |p, c| p.kv(c, order))?;
+    let rotary = probe.choose("rotary", Rotation::ALL, forced.rotary, |p, c| p.rotary(c))?;
+    let reuse = probe.choose("reuse", Reuse::ALL, forced.reuse, |p, c| Ok(p.reuse(c)))?;
+    if reuse == Reuse::Kept {
+        probe.refused.extend(probe.single_use.take().into_iter().map(|why| ("reuse", why)));
+    }
+    let graph = probe.choose("graph", Graph::ALL, forced.graph, |p, c| p.graph(c, reuse))?;
+    // What could only be given back by running it has run before its memory goes.
+    core.stream.synchronize()?;
+    let choices = Choices { weights, bias, kv, rotary, decode, prefill, add, reuse, graph };
+    Ok(Probed { choices, layout: probe.layout, refused: probe.refused })
+}
+
+struct Probe<'a> {
+    core: &'a Core,
+    layout: HeadLayout,
+    memory: Buffer,
+    /// Choices that gave wrong results.
+    discarded: &'a [Wrong],
+    refused: Vec<(&'static str, String)>,
+    /// Operators whose plans cannot be kept, and why.
+    single_use: RefCell<Vec<String>>,
+}
+
+/// Yes, or the reason why not.
+type Answer = Result<Result<(), String>, DeviceError>;
+
+impl Probe<'_> {
+    /// The first alternative that is accepted; a forced one alone is asked.
+    fn choose<C: Copy + Word>(
+        &mut self,
+        name: &'static str,
+        all: &[C],
+        forced: Option<C>,
+        ask: impl Fn(&Self, C) -> Answer,
+    ) -> Result<C, DeviceError> {
+        let asked = forced.as_ref().map_or(all, std::slice::from_ref);
+        let mut reasons = Vec::new();
+        for choice in asked {
+            let is_this = |wrong: &&Wrong| (wrong.capability, wrong.word) == (name, choice.word());
+            if let Some(wrong) = self.discarded.iter().find(is_this) {
+                reasons.push(format!("{}: {}", choice.word(), wrong.why));
+                continue;
+            }
+            match ask(self, *choice)? {
+                Ok(()) => {
+                    self.refused.extend(reasons.into_iter().map(|reason| (name, reason)));
+                    return Ok(*choice);
+                }
+                Err(reason) => reasons.push(format!("{}: {reason}", choice.word())),
+            }
+        }
+        let problem = format!("no way to do {name} is accepted: {}", reasons.join("; "));
+        Err(DeviceError::Unsupported { device: self.core.api().device, problem })
+    }
+
+    fn api(&self) -> &Api {
+        self.core.api()
+    }
+
+    /// Whether a first stage says yes; the plan is given back. A lost device is no answer.
+    fn accepts(&self, plan: Result<Plan, DeviceError>) -> Answer {
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(error @ DeviceError::Lost { .. }) => return Err(error),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let name = plan.name;
+        if let Err((plan, why)) = given_back(self.api(), plan)? {
+            // An executor that cannot be kept ends by being run, and only so; on zeros, whatever ran before it.
+            self.core.stream.synchronize()?;
+            self.memory.clear()?;
+            self.core.once(Ok(plan))?;
+            self.single_use.borrow_mut().push(format!("{name}: {why}"));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Whether all of them say yes, each asked after the plan before it is given back. The reason is the first refusal.
+    fn accepts_all(&self, plans: &[&dyn Fn() -> Result<Plan, DeviceError>]) -> Answer {
+        let mut answer = Ok(());
+        for plan in plans {
+            let one = self.accepts(plan())?;
+            answer = answer.and(one);
+        }
+        Ok(answer)
+    }
+
+    /// Numbers of the model's type in any shape.
+    fn view(&self, dims: &[usize]) -> View {
+        View::new(self.memory.at(0), self.core.element(), dims)
+    }
+
+    /// The same view in the other half of the memory.
+    fn apart(&self, view: View) -> View {
+        view.moved(self.memory.at(self.memory.len() / 2))
+    }
+
+    fn words(&self, dims: &[usize]) -> View {
+        View::new(self.memory.at(0), Element::Int32, dims)
+    }
+
+    fn weights(&self, format: WeightFormat) -> Answer {
+        self.product(format, [1, 256, 256])
+    }
+
+    /// Asks about `[m, k]` times a weight `[n, k]`.
+    fn product(&self, format: WeightFormat, [m, k, n]: [usize; 3]) -> Answer {
+        let (rows, weight, out) = (self.view(&[m, k]), self.view(&[n, k]), self.view(&[m, n]));
+        let right = weight.transposed();
+        match format {
+            WeightFormat::Plain => self.accepts(ops::matmul(self.api(), rows, right, out)),
+            WeightFormat::Fractal | WeightFormat::FractalMm | WeightFormat::FractalOperator => {
+                if let Err(reason) = self.accepts(ops::to_fractals(self.api(), weight))? {
+                    return Ok(Err(reason));
+                }
+                let right = right.in_fractals();
+                self.accepts(match format {
+                    WeightFormat::FractalOperator => ops::matmul_nz(self.api(), rows, right, out),
+                    WeightFormat::FractalMm => ops::mm(self.api(), rows, right, out),
+                    WeightFormat::Fractal | WeightFormat::Plain => ops::matmul(self.api(), rows, right, out),
+                })
+            }
+        }
+    }
+
+    fn bias(&self, bias: Bias, weights: WeightFormat) -> Answer {
+        let (api, side) = (self.api(), 256);
+        match bias {
+            Bias::Addmm if weights != WeightFormat::Plain => Ok(Err("the weights are in fractals".into())),
+            Bias::Addmm => {
+                let (row, square) = (self.view(&[1, side]), self.view(&[side, side]));
+                self.accepts(ops::addmm(api, self.view(&[side]), row, square.transposed(), row))
+            }
+            Bias::Folded => {
+                let (rows, width) = (2, side + FOLDED);
+                let wide = View::matrix(self.memory.at(0), self.core.element(), rows, side, width);
+                if let Err(reason) = self.accepts(ops::copy(api, wide, self.view(&[rows, side])))? {
+                    return Ok(Err(reason));
+                }
+                self.product(weights, [rows, width, side])
+            }
+            // By the operator of residuals, which was asked about a bias's shape, too.
+            Bias::Added => Ok(Ok(())),
+        }
+    }
+
+    fn heads(&self) -> Heads {
+        Heads { query: self.layout.shape.heads, kv: self.layout.shape.kv_heads, scale: 0.1 }
+    }
+
+    fn list(&self, order: BlockOrder) -> Result<TensorList, DeviceError> {
+        let (heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
+        let view = match order {
+            BlockOrder::TokenHead => self.view(&[BLOCKS, KV_BLOCK_TOKENS, heads * channels]),
+            BlockOrder::HeadToken => self.view(&[BLOCKS, heads, KV_BLOCK_TOKENS, channels]),
+        };
+        TensorList::of(self.api(), view.tensor(self.api())?)
+    }
+
+    /// Asks an operator over a paged cache about one sequence of `dims[0]` rows.
+    fn paged(&self, dims: &[usize], causal: bool, order: BlockOrder, plan: PagedOperator) -> Answer {
+        let (api, rows) = (self.api(), dims[0]);
+        let side = [CAUSAL_MASK_SIDE, CAUSAL_MASK_SIDE];
+        let mask = View::new(self.memory.at(0), Element::Bool, &side);
+        let step = FusedStep {
+            query: self.view(dims).tensor(api)?,
+            out: self.view(dims).tensor(api)?,
+            table: self.words(&[1, BLOCKS]).tensor(api)?,
+            ends: IntArray::new(api, &[rows as i64])?,
+            contexts: IntArray::new(api, &[(rows.max(2)) as i64])?,
+            mask: if causal { Some(mask.tensor(api)?) } else { None },
+        };
+        let (keys, values) = (self.list(order)?, self.list(order)?);
+        self.accepts(plan(api, &step, [&keys, &values], self.heads(), KV_BLOCK_TOKENS))
+    }
+
+    fn decode(&self, decode: Decode) -> Answer {
+        let (shape, channels) = (self.layout.shape, self.layout.channels);
+        let order = BlockOrder::of(decode);
+        match decode {
+            Decode::Fused => self.paged(&[1, shape.heads, channels], false, order, ops::fused_attention),
+            Decode::IncrementalByHeads => {
+                let dims = [1, shape.heads, 1, channels];
+                self.paged(&dims, false, order, ops::incremental_attention_by_heads)
+            }
+            Decode::Incremental => {
+                let dims = [1, 1, self.layout.q_width()];
+                self.paged(&dims, false, order, ops::incremental_attention)
+            }
+            Decode::Prompt => {
+                let group = shape.heads / shape.kv_heads;
+                let small = self.view(&[1, shape.kv_heads, group, channels]);
+                let large = self.view(&[1, shape.kv_heads, KV_BLOCK_TOKENS, channels]);
+                let heads = Heads { query: shape.kv_heads, kv: 0, ..self.heads() };
+                let lengths = [&[group as i64][..], &[2][..]];
+                let views = [small, large, large, small];
+                self.accepts(ops::prompt_attention(
+                    self.api(),
+                    views,
+                    None,
+                    lengths,
+                    heads,
+                    PromptLayout::Bnsd,
+                ))
+            }
+            Decode::Matmul => self.matmul_attention(1),
+        }
+    }
+
+    fn prefill(&self, prefill: Prefill, order: BlockOrder) -> Answer {
+        let (shape, channels) = (self.layout.shape, self.layout.channels);
+        match prefill {
+            Prefill::Fused if order == BlockOrder::HeadToken => {
+                Ok(Err("the cache's order is that of another decode operator".into()))
+            }
+            Prefill::Fused => self.paged(&[ROWS, shape.heads, channels], true, order, ops::fused_attention),
+            Prefill::Prompt => {
+                // Later chunks go by matmul.
+                if let Err(reason) = self.matmul_attention(ROWS)? {
+                    return Ok(Err(reason));
+                }
+                let rows = self.view(&[1, ROWS, self.layout.q_width()]);
+                let mask = View::new(self.memory.at(0), Element::Bool, &[ROWS, ROWS]);
+                let heads = Heads { kv: 0, ..self.heads() };
+                let (length, lies) = ([ROWS as i64], PromptLayout::Bsh);
+                let lengths = [&length[..], &length[..]];
+                let views = [rows, rows, rows, rows];
+                self.accepts(ops::prompt_attention(self.api(), views, Some(mask), lengths, heads, lies))
+            }
+            Prefill::Matmul => self.matmul_attention(ROWS),
+        }
+    }
+
+    fn matmul_attention(&self, rows: usize) -> Answer {
+        let (shape, channels) = (self.layout.shape, self.layout.channels);
+        let numbers = rows * shape.heads / shape.kv_heads;
+        let context = KV_BLOCK_TOKENS.max(rows);
+        let narrow = self.view(&[shape.kv_heads, numbers, channels]);
+        let wide = self.view(&[shape.kv_heads, numbers, context]);
+        let cache = self.view(&[shape.kv_heads, context, channels]);
+        let api = self.api();
+        let (table, row) = (self.view(&[BLOCKS, channels]), self.view(&[1, channels]));
+        self.accepts_all(&[
+            &|| ops::scale(api, narrow, 0.1, narrow),
+            &|| ops::batch_matmul(api, narrow, cache.transposed(), wide),
+            &|| ops::softmax(api, wide, wide),
+            &|| ops::batch_matmul(api, wide, cache, narrow),
+            &|| ops::gather(api, table, self.words(&[1]), row),
+            &|| ops::copy(api, narrow, self.apart(narrow)),
+        ])
+    }
+
+    fn kv(&self, kv: KvWrite, order: BlockOrder) -> Answer {
+        let (heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
+        let rows = self.view(&[1, heads, channels]);
+        match kv {
+            KvWrite::Scatter if order == BlockOrder::HeadToken => {
+                Ok(Err("the cache's order is that of another decode operator".into()))
+            }
+            KvWrite::Scatter => {
+                let cache = self.view(&[BLOCKS, KV_BLOCK_TOKENS, heads, channels]);
+                let pair = [rows, cache];
+                self.accepts(ops::scatter_kv(self.api(), pair, pair, self.words(&[1])))
+            }
+            KvWrite::IndexCopy => {
+                let cache = self.view(&[BLOCKS * KV_BLOCK_TOKENS, heads * channels]);
+                let row = self.view(&[1, heads * channels]);
+                self.accepts(ops::index_copy(self.api(), cache, self.words(&[1]), row))
+            }
+            KvWrite::Copy => self.accepts(ops::copy(self.api(), rows, rows)),
+            KvWrite::Memory => Ok(Ok(())),
+        }
+    }
+
+    /// Fills heads to 128 channels where `aclnnApplyRotaryPosEmb` takes those and no fewer: pages differ in whether it takes 64.
+    fn fill_heads(&mut self, forced: Option<Rotation>) -> Result<(), DeviceError> {
+        let short = self.layout;
+        if short.is_full() || forced.is_some_and(|rotary| rotary != Rotation::Apply) {
+            return Ok(());
+        }
+        let Err(reason) = self.rotary(Rotation::Apply)? else { return Ok(()) };
+        self.layout = short.filled();
+        match self.rotary(Rotation::Apply)? {
+            Ok(()) => self.refused.push(("heads", format!("{} channels: {reason}", short.channels))),
+            Err(_) => self.layout = short,
+        }
+        Ok(())
+    }
+
+    fn rotary(&self, rotary: Rotation) -> Answer {
+        let HeadLayout { shape, channels } = self.layout;
+        let heads = |heads| self.view(&[1, 1, heads, channels]);
+        let (query, key, angle) = (heads(shape.heads), heads(shape.kv_heads), heads(1));
+        match rotary {
+            Rotation::Apply => self.accepts(ops::rotary(self.api(), [query, key], [angle, angle])),
+            Rotation::Each => self.accepts(ops::rotate_one(self.api(), query, [angle, angle], query)),
+            Rotation::Host => Ok(Ok(())),
+        }
+    }
+
+    fn add(&self, add: Addition) -> Answer {
+        let (api, x) = (self.api(), self.view(&[1, 256]));
+        // Residuals, biases, and masks over scores `[KV heads, rows, group, context]`.
+        let AttentionShape { heads, kv_heads, .. } = self.layout.shape;
+        let (rows, context) = (2, KV_BLOCK_TOKENS);
+        let (wide, bias) = (self.view(&[rows, 256]), self.apart(self.view(&[256])));
+        let scores = self.view(&[kv_heads, rows, heads / kv_heads, context]);
+        let strides = [2 * context, context, 1];
+        let mask = View::strided(self.memory.at(0), self.core.element(), &[rows, 1, context], &strides);
+        let mask = self.apart(mask);
+        match add {
+            Addition::Add => self.accepts_all(&[
+                &|| ops::add(api, x, self.apart(x)),
+                &|| ops::add(api, wide, bias),
+                &|| ops::add(api, scores, mask),
+            ]),
+            Addition::AddRepeated => self.accepts_all(&[
+                &|| ops::add(api, x, self.apart(x)),
+                &|| ops::copy(api, wide, bias),
+                &|| ops::copy(api, scores, mask),
+            ]),
+            Addition::AddRmsNorm => {
+                let rstd = View::new(self.memory.at(0), Element::Fp32, &[1, 1]);
+                self.accepts_all(&[
+                    &|| ops::add_rms_norm(api, [x, x], self.view(&[256]), x, rstd, x),
+                    &|| ops::copy(api, wide, bias),
+                    &|| ops::copy(api, scores, mask),
+                ])
+            }
+        }
+    }
+
+    /// Captures one operator, and runs the graph.
+    fn graph(&self, graph: Graph, reuse: Reuse) -> Answer {
+        match (graph, reuse) {
+            (Graph::Off, _) => return Ok(Ok(())),
+            (Graph::Segments, Reuse::Anew) => return Ok(Err("plans are not kept".into())),
+            (Graph::Segments, Reuse::Kept) => {}
+        }
+        let x = self.view(&[1, 256]);
+        let plan = match ops::scale(self.api(), x, 1.0, x) {
+            Ok(plan) => plan,
+            Err(error @ DeviceError::Lost { .. }) => return Err(error),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        if let Err(why) = set_repeatable(self.api(), &plan)? {
+            self.core.once(Ok(plan))?;
+            return Ok(Err(why));
+        }
+        let captured = self.captured(&plan);
+        destroy(self.api(), plan);
+        match captured {
+            Err(error @ DeviceError::Lost { .. }) => Err(error),
+            other => Ok(other.map_err(|error| error.to_string())),
+        }
+    }
+
+    fn captured(&self, plan: &Plan) -> Result<(), DeviceError> {
+        self.memory.clear()?;
+        let (core, room) = (self.core, self.core.slab.take(plan.workspace as usize, "a probe's workspace")?);
+        let launch = Launch {
+            key: (plan.name, [0; 4]),
+            name: plan.name,
+            run: plan.run,
+            executor: plan.executor,
+            workspace: room.at(0),
+            bytes: plan.workspace,
+        };
+        let stream = core.stream.ordered()?;
+        let graph = graph::Graph::capture(&core.context, stream, &[launch])?;
+        graph.launch(stream)?;
+        core.stream.synchronize()
+    }
+
+    fn reuse(&self, reuse: Reuse) -> Result<(), String> {
+        let there = self.api().libraries.nn.aclSetAclOpExecutorRepeatable.is_ok();
+        match reuse {
+            Reuse::Kept if !there => Err("aclSetAclOpExecutorRepeatable is missing".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The word of a choice.
+trait Word {
+    fn word(&self) -> &'static str;
+}
+
+macro_rules! words {
+    ($($choice:ty),*) => {$(
+        impl Word for $choice {
+            fn word(&self) -> &'static str {
+                Self::word(*self)
+            }
+        }
+    )*};
+}
+words!(WeightFormat, Bias, Decode, Prefill, KvWrite, Rotation, Addition, Reuse, Graph);
+
+/// Types that the chip computes in.
+pub(super) fn check_dtype(chip: Chip, dtype: DType) -> Result<(), DeviceError> {
+    let (can, expected) = match chip {
+        Chip::Duo300i => (dtype == DType::Fp16, "fp16, the one type that an Ascend 310P runs the model in"),
+        Chip::A2800i => (dtype != DType::Fp32, "fp16 or bf16"),
+    };
+    if can {
+        return Ok(());
+    }
+    let problem = format!("dtype {dtype} was asked for, expected {expected}");
+    Err(DeviceError::Unsupported { device: chip.name(), problem })
+}

@@ -1,0 +1,379 @@
+//! Chip profiles: the numbers behind the emulator's virtual clock, each with its source.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use glmbench_device::ClockProfile;
+
+/// The profiles in this binary, by the card's word on the command line.
+const BUILTIN: [(&str, &str); 2] = [
+    ("300i-duo", include_str!("../../ascend-emulator/profiles/300i-duo.toml")),
+    ("800i-a2", include_str!("../../ascend-emulator/profiles/800i-a2.toml")),
+];
+
+/// Chips that can be played.
+const SOCS: [&str; 2] = ["Ascend310P3", "Ascend910B4"];
+
+/// Where a number comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// Stands in a public text.
+    Published,
+    /// Arithmetic on published numbers.
+    Derived,
+    /// A choice.
+    Assumed,
+}
+
+impl Mark {
+    const ALL: [Self; 3] = [Self::Published, Self::Derived, Self::Assumed];
+
+    /// The word of the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::Derived => "derived",
+            Self::Assumed => "assumed",
+        }
+    }
+}
+
+/// One number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its name, which is the emulator's key.
+    pub key: String,
+    /// The number.
+    pub value: f64,
+    /// Its unit.
+    pub unit: String,
+    /// Where it comes from.
+    pub mark: Mark,
+    /// The source in words.
+    pub source: String,
+}
+
+/// A chip profile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// Its name.
+    pub name: String,
+    /// The card in words.
+    pub title: String,
+    /// The chip, as aclrtGetSocName names it.
+    pub soc: String,
+    /// Chips on a card.
+    pub chips_per_card: u32,
+    /// SHA-256 of the file, hexadecimal.
+    pub sha256: String,
+    /// All numbers, in the file's order.
+    pub entries: Vec<Entry>,
+}
+
+/// What is wrong with a profile.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The file cannot be read.
+    #[error("profile {}: {problem}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: std::io::Error,
+    },
+    /// There is no profile of this name.
+    #[error("profile \"{name}\" is unknown, expected {} or a file", BUILTIN.map(|(n, _)| n).join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The text is no profile.
+    #[error("profile {origin}{}: {problem}", line.map(|l| format!(" line {l}")).unwrap_or_default())]
+    Invalid {
+        /// The file, or the name of the one in this binary.
+        origin: String,
+        /// The line, from one.
+        line: Option<usize>,
+        /// What was found and expected.
+        problem: String,
+    },
+}
+
+/// Keys that every profile has, with the unit expected. The emulator refuses others.
+const REQUIRED: [(&str, &str); 19] = [
+    ("cube_fp16_flops", "FLOP/s"),
+    ("cube_int8_ops", "OP/s"),
+    ("vector_fp16_flops", "FLOP/s"),
+    ("memory_bytes", "byte"),
+    ("memory_bytes_per_s", "byte/s"),
+    ("l2_bytes", "byte"),
+    ("compute_efficiency", "1"),
+    ("vector_efficiency", "1"),
+    ("memory_efficiency", "1"),
+    ("link_efficiency", "1"),
+    ("matmul_launch_ns", "ns"),
+    ("vector_launch_ns", "ns"),
+    ("collective_latency_ns", "ns"),
+    ("link_bytes_per_s", "byte/s"),
+    ("pcie_bytes_per_s", "byte/s"),
+    ("copy_latency_ns", "ns"),
+    ("host_plan_ns", "ns"),
+    ("host_launch_ns", "ns"),
+    ("host_call_ns", "ns"),
+];
+/// Keys that a profile may have.
+const OPTIONAL: [(&str, &str); 3] =
+    [("cube_bf16_flops", "FLOP/s"), ("cube_fp32_flops", "FLOP/s"), ("max_power_w", "W")];
+
+/// Most bytes of a profile: those of this program have a few thousand.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The text of a file, which may be a device without end.
+fn text_of(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 <= MAX_BYTES {
+        return Ok(text);
+    }
+    let message = format!("found more than {MAX_BYTES} bytes; expected {MAX_BYTES} at most");
+    Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, message))
+}
+
+impl Profile {
+    /// A profile in this binary: `300i-duo` or `800i-a2`.
+    pub fn builtin(name: &str) -> Result<Self, ProfileError> {
+        match BUILTIN.iter().find(|(known, _)| *known == name) {
+            Some((_, text)) => Self::parse(text, name),
+            None => Err(ProfileError::Unknown { name: name.to_owned() }),
+        }
+    }
+
+    /// A user's own profile.
+    pub fn from_file(path: &Path) -> Result<Self, ProfileError> {
+        let text = text_of(path)
+            .map_err(|problem| ProfileError::Unreadable { path: path.to_path_buf(), problem })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// A number by its key.
+    pub fn value(&self, key: &str) -> Option<f64> {
+        self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.value)
+    }
+
+    /// Name, hash and limits, for the record.
+    pub fn clock(&self) -> ClockProfile {
+        // Both keys are required of every profile.
+        let whole = |key| self.value(key).unwrap_or_default() as u64;
+        ClockProfile {
+            name: self.name.clone(),
+            sha256: self.sha256.clone(),
+            memory_bytes_per_s: whole("memory_bytes_per_s"),
+            matmul_flops_per_s: whole("cube_fp16_flops"),
+        }
+    }
+
+    /// What the emulator is configured with: a line for the chip and one for every number.
+    pub fn settings_lines(&self) -> String {
+        let mut lines = format!("soc = {}\n", self.soc);
+        for entry in &self.entries {
+            let _ = writeln!(lines, "{} = {}", entry.key, entry.value);
+        }
+        lines
+    }
+
+    fn parse(text: &str, origin: &str) -> Result<Self, ProfileError> {
+        let reader = Reader { text, origin };
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+            let line = e.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            reader.invalid(line, e.message().to_owned())
+        })?;
+        let soc = reader.word(&table, "soc")?;
+        if !SOCS.contains(&soc.as_str()) {
+            let problem = format!("soc is \"{soc}\", expected {}", SOCS.join(" or "));
+            return Err(reader.invalid(reader.line_of("soc"), problem));
+        }
+        let chips = table.get("chips_per_card").and_then(toml::Value::as_integer);
+        let Some(chips_per_card) = chips.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0) else {
+            let problem = "chips_per_card: expected a whole number from 1".to_owned();
+            return Err(reader.invalid(reader.line_of("chips_per_card"), problem));
+        };
+        let mut entries = Vec::new();
+        for (key, value) in &table {
+            if let Some(number) = value.as_table() {
+                entries.push(reader.entry(key, number)?);
+            } else if !["name", "soc", "title", "chips_per_card"].contains(&key.as_str()) {
+                return Err(reader.invalid(reader.line_of(key), format!("\"{key}\" is unknown")));
+            }
+        }
+        if let Some((key, _)) = REQUIRED.iter().find(|(key, _)| entries.iter().all(|e| e.key != *key)) {
+            return Err(reader.invalid(None, format!("[{key}] is missing")));
+        }
+        entries.sort_by_key(|entry| reader.line_of(&entry.key));
+        Ok(Self {
+            name: reader.word(&table, "name")?,
+            title: reader.word(&table, "title")?,
+            soc,
+            chips_per_card,
+            sha256: Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
+            entries,
+        })
+    }
+}
+
+/// A text being read, for messages.
+struct Reader<'a> {
+    text: &'a str,
+    origin: &'a str,
+}
+
+impl Reader<'_> {
+    fn invalid(&self, line: Option<usize>, problem: String) -> ProfileError {
+        ProfileError::Invalid { origin: self.origin.to_owned(), line, problem }
+    }
+
+    /// The line on which a key or table begins.
+    fn line_of(&self, key: &str) -> Option<usize> {
+        let begins = |line: &str| {
+            let line = line.trim();
+            line.strip_prefix('[').and_then(|rest| rest.split(']').next()).map(str::trim) == Some(key)
+                || line.split_once('=').is_some_and(|(name, _)| name.trim() == key)
+        };
+        self.text.lines().position(begins).map(|index| index + 1)
+    }
+
+    fn word(&self, table: &toml::Table, key: &str) -> Result<String, ProfileError> {
+        match table.get(key).and_then(toml::Value::as_str).filter(|word| !word.trim().is_empty()) {
+            Some(word) => Ok(word.to_owned()),
+            None => Err(self.invalid(self.line_of(key), format!("{key}: expected a text"))),
+        }
+    }
+
+    fn entry(&self, key: &str, table: &toml::Table) -> Result<Entry, ProfileError> {
+        let line = self.line_of(key);
+        let Some((_, unit)) = REQUIRED.iter().chain(&OPTIONAL).find(|(known, _)| *known == key) else {
+            let known: Vec<&str> = REQUIRED.iter().chain(&OPTIONAL).map(|(known, _)| *known).collect();
+            return Err(
+                self.invalid(line, format!("[{key}] is unknown, expected one of {}", known.join(", ")))
+            );
+        };
+        let text = |name: &str| {
+            let found = table.get(name).and_then(toml::Value::as_str).map(str::to_owned);
+            found
+                .filter(|word| !word.trim().is_empty())
+                .ok_or_else(|| self.invalid(line, format!("[{key}] {name}: expected a text")))
+        };
+        if let Some(other) = table.keys().find(|k| !["value", "unit", "mark", "source"].contains(&k.as_str()))
+        {
+            let problem = format!("[{key}] {other} is unknown, expected value, unit, mark and source");
+            return Err(self.invalid(line, problem));
+        }
+        let found = text("unit")?;
+        if found != *unit {
+            return Err(self.invalid(line, format!("[{key}] unit is \"{found}\", expected \"{unit}\"")));
+        }
+        let word = text("mark")?;
+        let Some(mark) = Mark::ALL.into_iter().find(|mark| mark.name() == word) else {
+            let problem = format!("[{key}] mark is \"{word}\", expected published, derived or assumed");
+            return Err(self.invalid(line, problem));
+        };
+        let number = match table.get("value") {
+            Some(toml::Value::Integer(n)) => Some(*n as f64),
+            Some(toml::Value::Float(x)) => Some(*x),
+            _ => None,
+        };
+        let least = if unit == &"ns" || key.starts_with("cube_bf16") || key.starts_with("cube_fp32") {
+            0.0
+        } else {
+            1e-6
+        };
+        let most = if unit == &"1" { 1.0 } else { 1e18 };
+        let Some(value) = number.filter(|x| (least..=most).contains(x)) else {
+            let found = table.get("value").map_or("missing".to_owned(), ToString::to_string);
+            let problem = format!("[{key}] value is {found}, expected a number from {least} to {most}");
+            return Err(self.invalid(line, problem));
+        };
+        Ok(Entry { key: key.to_owned(), value, unit: found, mark, source: text("source")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profiles_in_the_binary_are_complete() {
+        for (name, text) in BUILTIN {
+            let profile = Profile::builtin(name).unwrap();
+            assert_eq!(profile.name, name);
+            assert_eq!(profile.sha256.len(), 64);
+            assert_eq!(profile.entries.len(), text.matches("\nsource = ").count());
+            let lines = profile.settings_lines();
+            assert!(lines.starts_with("soc = Ascend"), "{lines}");
+            assert_eq!(lines.lines().count(), profile.entries.len() + 1);
+            assert!(profile.value("memory_bytes_per_s").unwrap() > 1e11);
+        }
+        let error = Profile::builtin("400x").unwrap_err().to_string();
+        assert_eq!(error, "profile \"400x\" is unknown, expected 300i-duo, 800i-a2 or a file");
+    }
+
+    #[test]
+    fn mistakes_name_file_line_and_what_was_expected() {
+        let good = BUILTIN[0].1;
+        let line = |part: &str| good.lines().position(|l| l == part).unwrap() + 1;
+        let at = |part: &str| format!("profile mine.toml line {}: ", line(part));
+        for (from, to, expected) in [
+            (
+                "mark = \"derived\"\nsource = \"half",
+                "mark = \"guessed\"\nsource = \"half",
+                at("[cube_fp16_flops]")
+                    + "[cube_fp16_flops] mark is \"guessed\", expected published, derived or assumed",
+            ),
+            (
+                "soc = \"Ascend310P3\"",
+                "soc = \"Ascend1\"",
+                at("soc = \"Ascend310P3\"") + "soc is \"Ascend1\"",
+            ),
+            ("[l2_bytes]", "[l3_bytes]", at("[l2_bytes]") + "[l3_bytes] is unknown"),
+            (
+                "value = 0.6",
+                "value = 6",
+                at("[memory_efficiency]") + "[memory_efficiency] value is 6, expected a number",
+            ),
+            ("value = 0.6", "value = nan", at("[memory_efficiency]") + "[memory_efficiency] value is nan"),
+            (
+                "unit = \"W\"",
+                "unit = \"kW\"",
+                at("[max_power_w]") + "[max_power_w] unit is \"kW\", expected \"W\"",
+            ),
+            (
+                "chips_per_card = 2",
+                "chips_per_card = 0",
+                at("chips_per_card = 2") + "chips_per_card: expected",
+            ),
+            ("chips_per_card = 2", "chips_per_card = two", at("chips_per_card = 2")),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let message = Profile::parse(&good.replacen(from, to, 1), "mine.toml").unwrap_err().to_string();
+            assert!(message.starts_with(&expected), "{message}\nexpected {expected}");
+        }
+        let start = good.find("[host_call_ns]").unwrap();
+        let end = good.find("[max_power_w]").unwrap();
+        let without = [&good[..start], &good[end..]].concat();
+        let message = Profile::parse(&without, "mine.toml").unwrap_err().to_string();
+        assert_eq!(message, "profile mine.toml: [host_call_ns] is missing");
+    }
+
+    #[test]
+    fn the_emulator_takes_every_line() {
+        // The emulator's own list, as its source has it: the two are joined by words alone.
+        let settings = include_str!("../../ascend-emulator/src/settings.rs");
+        for (name, _) in BUILTIN {
+            for entry in Profile::builtin(name).unwrap().entries {
+                assert!(settings.contains(&format!("\n    {},\n", entry.key)), "{}", entry.key);
+            }
+        }
+    }
+}

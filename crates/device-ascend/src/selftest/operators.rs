@@ -1,0 +1,232 @@
+//! The rows of the table that are operators: each on the device, twice, and once by the reference.
+
+use std::ops::Range;
+
+use glmbench_device::reference::Reference;
+use glmbench_device::rotary::{RotaryMode, RotaryScaling, RotarySpec, RotaryTable};
+use glmbench_device::{AttentionShape, DType, Device, DeviceError, KV_BLOCK_TOKENS, KvShape, SequenceView};
+
+use super::super::{Activation, Ascend};
+use super::{Host, Pair, Table, Widths, numbers, timed};
+
+/// Rows of two sequences in one step: each a range, and whose it is.
+pub(crate) type Rows<'a> = &'a [(Range<usize>, usize)];
+
+impl Table {
+    /// Does work twice, since an operator's plan is made the first time and used again from then on: both results, one behind
+    /// the other, and the time of the second.
+    fn twice(
+        &mut self,
+        out: &mut Activation,
+        mut work: impl FnMut(&mut Ascend, &mut Activation) -> Result<(), DeviceError>,
+    ) -> Result<(Vec<f32>, u64), DeviceError> {
+        let (mut both, mut once, mut time_ns) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..2 {
+            time_ns = timed(&mut self.device, |device| work(device, out))?;
+            self.device.download(out, &mut once)?;
+            both.extend_from_slice(&once);
+        }
+        Ok((both, time_ns))
+    }
+
+    pub(super) fn embed(&mut self) -> Result<Pair, DeviceError> {
+        let Widths { hidden, vocab, .. } = self.widths;
+        let table = Host::new(self.dtype, vocab, hidden, 1, 1.0);
+        let ids = [0, vocab as u32 - 1, 7, 7, 99];
+        let ours = self.device.upload_table(table.view())?;
+        let mut out = self.device.activation(ids.len(), hidden)?;
+        let ours = self.twice(&mut out, |device, out| device.embed(&ours, &ids, out))?;
+        let mut reference = Reference::default();
+        let table = reference.upload_table(table.view())?;
+        let mut out = reference.activation(ids.len(), hidden)?;
+        reference.embed(&table, &ids, &mut out)?;
+        Pair::of(ours, &mut reference, &out)
+    }
+
+    pub(super) fn rms_norm(&mut self) -> Result<Pair, DeviceError> {
+        let hidden = self.widths.hidden;
+        let x = numbers(self.dtype, 3 * hidden, 2, 4.0);
+        let weight = Host::new(self.dtype, 1, hidden, 3, 1.0);
+        let (gamma, mut from) =
+            (self.device.upload_vector(weight.view())?, self.device.activation(3, hidden)?);
+        let mut out = self.device.activation(3, hidden)?;
+        self.device.upload(&x, &mut from)?;
+        let ours = self.twice(&mut out, |device, out| device.rms_norm(&from, &gamma, 1e-5, out))?;
+        let mut reference = Reference::default();
+        let gamma = reference.upload_vector(weight.view())?;
+        let (mut from, mut out) = (reference.activation(3, hidden)?, reference.activation(3, hidden)?);
+        reference.upload(&x, &mut from)?;
+        reference.rms_norm(&from, &gamma, 1e-5, &mut out)?;
+        Pair::of(ours, &mut reference, &out)
+    }
+
+    pub(super) fn linear(&mut self) -> Result<Pair, DeviceError> {
+        let hidden = self.widths.hidden;
+        let weight = Host::new(self.dtype, hidden, hidden, 4, 0.02);
+        let x = numbers(self.dtype, 3 * hidden, 5, 1.0);
+        let ours = self.device.upload_linear(weight.view(), None)?;
+        let (mut from, mut out) = (self.device.activation(3, hidden)?, self.device.activation(3, hidden)?);
+        self.device.upload(&x, &mut from)?;
+        let ours = self.twice(&mut out, |device, out| device.linear(&from, &ours, out))?;
+        let mut reference = Reference::default();
+        let theirs = reference.upload_linear(weight.view(), None)?;
+        let (mut from, mut out) = (reference.activation(3, hidden)?, reference.activation(3, hidden)?);
+        reference.upload(&x, &mut from)?;
+        reference.linear(&from, &theirs, &mut out)?;
+        Pair::of(ours, &mut reference, &out)
+    }
+
+    /// Through KV write and attention of one token, whose result is its own value: shows the split, the bias and the layout.
+    pub(super) fn qkv(&mut self) -> Result<Pair, DeviceError> {
+        let (hidden, heads) = (self.widths.hidden, self.widths.heads);
+        let width = (heads.heads + 2 * heads.kv_heads) * heads.channels;
+        let weight = Host::new(self.dtype, width, hidden, 6, 0.02);
+        let bias = Host::new(self.dtype, 1, width, 7, 1.0);
+        let x = numbers(self.dtype, 3 * hidden, 8, 1.0);
+        let blocks = [[0u32], [1], [2]];
+        let sequences: Vec<SequenceView<'_>> = blocks
+            .iter()
+            .enumerate()
+            .map(|(i, blocks)| SequenceView { rows: i..i + 1, context: 1, blocks })
+            .collect();
+        let shape = KvShape { layers: 1, kv_heads: heads.kv_heads, channels: heads.channels, blocks: 3 };
+        let linear = self.device.upload_qkv(weight.view(), Some(bias.view()), heads)?;
+        let (mut from, mut qkv) = (self.device.activation(3, hidden)?, self.device.qkv_activation(3, heads)?);
+        let mut out = self.device.activation(3, heads.heads * heads.channels)?;
+        let mut cache = self.device.kv_cache(shape)?;
+        self.device.upload(&x, &mut from)?;
+        let mut time_ns = 0;
+        let (ours, _) = self.twice(&mut out, |device, out| {
+            time_ns = timed(device, |device| device.linear(&from, &linear, &mut qkv))?;
+            device.write_kv(&qkv, &mut cache, 0, &sequences, heads)?;
+            device.attention(&qkv, &cache, 0, &sequences, heads, out)
+        })?;
+        let mut reference = Reference::default();
+        let linear = reference.upload_qkv(weight.view(), Some(bias.view()), heads)?;
+        let (mut from, mut qkv) = (reference.activation(3, hidden)?, reference.qkv_activation(3, heads)?);
+        let mut out = reference.activation(3, heads.heads * heads.channels)?;
+        let mut cache = reference.kv_cache(shape)?;
+        reference.upload(&x, &mut from)?;
+        reference.linear(&from, &linear, &mut qkv)?;
+        reference.write_kv(&qkv, &mut cache, 0, &sequences, heads)?;
+        reference.attention(&qkv, &cache, 0, &sequences, heads, &mut out)?;
+        Pair::of((ours, time_ns), &mut reference, &out)
+    }
+
+    pub(super) fn swiglu(&mut self) -> Result<Pair, DeviceError> {
+        let Widths { hidden, ffn, .. } = self.widths;
+        let weight = Host::new(self.dtype, 2 * ffn, hidden, 9, 0.02);
+        let x = numbers(self.dtype, 3 * hidden, 10, 1.0);
+        let ours = self.device.upload_gate_up(weight.view())?;
+        let mut from = self.device.activation(3, hidden)?;
+        let (mut h, mut out) = (self.device.activation(3, 2 * ffn)?, self.device.activation(3, ffn)?);
+        self.device.upload(&x, &mut from)?;
+        self.device.linear(&from, &ours, &mut h)?;
+        let ours = self.twice(&mut out, |device, out| device.swiglu(&h, out))?;
+        let mut reference = Reference::default();
+        let theirs = reference.upload_gate_up(weight.view())?;
+        let mut from = reference.activation(3, hidden)?;
+        let (mut h, mut out) = (reference.activation(3, 2 * ffn)?, reference.activation(3, ffn)?);
+        reference.upload(&x, &mut from)?;
+        reference.linear(&from, &theirs, &mut h)?;
+        reference.swiglu(&h, &mut out)?;
+        Pair::of(ours, &mut reference, &out)
+    }
+
+    /// In place, so that the second sum is of the first.
+    pub(super) fn add(&mut self) -> Result<Pair, DeviceError> {
+        let hidden = self.widths.hidden;
+        let (a, b) = (numbers(self.dtype, 3 * hidden, 11, 1.0), numbers(self.dtype, 3 * hidden, 12, 1.0));
+        let (mut x, mut y) = (self.device.activation(3, hidden)?, self.device.activation(3, hidden)?);
+        self.device.upload(&a, &mut x)?;
+        self.device.upload(&b, &mut y)?;
+        let (ours, time_ns) = self.twice(&mut x, |device, x| device.add(x, &y))?;
+        let once: Vec<f32> = a.iter().zip(&b).map(|(a, b)| self.dtype.round(a + b)).collect();
+        let again = once.iter().zip(&b).map(|(sum, b)| sum + b);
+        Ok(Pair { theirs: once.iter().copied().chain(again).collect(), ours, time_ns })
+    }
+
+    pub(super) fn gather(&mut self) -> Result<Pair, DeviceError> {
+        let hidden = self.widths.hidden;
+        let x = numbers(self.dtype, 5 * hidden, 13, 1.0);
+        let (mut from, mut out) = (self.device.activation(5, hidden)?, self.device.activation(3, hidden)?);
+        self.device.upload(&x, &mut from)?;
+        let rows = [4, 0, 2];
+        let (ours, time_ns) = self.twice(&mut out, |device, out| device.gather(&from, &rows, out))?;
+        let theirs: Vec<f32> =
+            rows.iter().flat_map(|row| x[row * hidden..(row + 1) * hidden].to_vec()).collect();
+        Ok(Pair { ours, theirs: theirs.repeat(2), time_ns })
+    }
+
+    /// Two prompts, one of which fills more than a block and goes on after a chunk.
+    pub(super) fn prefill(&mut self) -> Result<Pair, DeviceError> {
+        self.attention(&[&[(0..100, 0), (100..103, 1)], &[(0..30, 0)]])
+    }
+
+    /// The same, and one more token of each.
+    pub(super) fn decode(&mut self) -> Result<Pair, DeviceError> {
+        self.attention(&[&[(0..130, 0), (130..133, 1)], &[(0..1, 0), (1..2, 1)]])
+    }
+
+    /// Rotary, KV write and attention in several steps; the last one's attention is compared and timed.
+    fn attention(&mut self, steps: &[Rows<'_>]) -> Result<Pair, DeviceError> {
+        let (dtype, heads) = (self.dtype, self.widths.heads);
+        let mut time_ns = 0;
+        let ours = run_attention(&mut self.device, dtype, heads, steps, |device, attend| {
+            attend(device)?;
+            time_ns = timed(device, attend)?;
+            Ok(())
+        })?;
+        let mut reference = Reference::default();
+        let theirs = run_attention(&mut reference, dtype, heads, steps, |device, attend| attend(device))?;
+        Ok(Pair { ours, theirs, time_ns })
+    }
+}
+
+/// Attention of a step, ready to be done.
+pub(crate) type Attend<'a, D> = dyn FnMut(&mut D) -> Result<(), DeviceError> + 'a;
+
+/// Steps of rotary, KV write and attention on any device, each step's attention as `how` does it; the last step's result.
+pub(crate) fn run_attention<D: Device>(
+    device: &mut D,
+    dtype: DType,
+    heads: AttentionShape,
+    steps: &[Rows<'_>],
+    mut how: impl FnMut(&mut D, &mut Attend<'_, D>) -> Result<(), DeviceError>,
+) -> Result<Vec<f32>, DeviceError> {
+    let width = (heads.heads + 2 * heads.kv_heads) * heads.channels;
+    let spec = RotarySpec {
+        channels: heads.channels / 2,
+        scaling: RotaryScaling::None,
+        mode: RotaryMode::Exact,
+        dtype,
+    };
+    let table = device.upload_rotary(&RotaryTable::new(spec, 256))?;
+    // Each sequence's blocks lie apart and out of order.
+    let blocks = [[3u32, 0], [1, 2]];
+    let shape = KvShape { layers: 2, kv_heads: heads.kv_heads, channels: heads.channels, blocks: 4 };
+    let mut cache = device.kv_cache(shape)?;
+    let mut contexts = [0usize; 2];
+    let mut result = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        let rows = step.last().map_or(0, |(rows, _)| rows.end);
+        let mut positions = Vec::new();
+        let mut sequences = Vec::new();
+        for (rows, sequence) in *step {
+            let begin = contexts[*sequence];
+            positions.extend(begin as u32..(begin + rows.len()) as u32);
+            contexts[*sequence] += rows.len();
+            let context = contexts[*sequence];
+            assert!(context <= 2 * KV_BLOCK_TOKENS, "invariant: two blocks a sequence");
+            sequences.push(SequenceView { rows: rows.clone(), context, blocks: &blocks[*sequence] });
+        }
+        let mut qkv = device.qkv_activation(rows, heads)?;
+        let mut out = device.activation(rows, heads.heads * heads.channels)?;
+        device.upload(&numbers(dtype, rows * width, 20 + index as u64, 1.0), &mut qkv)?;
+        device.rotary(&mut qkv, &table, &positions, heads)?;
+        device.write_kv(&qkv, &mut cache, 1, &sequences, heads)?;
+        how(device, &mut |device| device.attention(&qkv, &cache, 1, &sequences, heads, &mut out))?;
+        device.download(&out, &mut result)?;
+    }
+    Ok(result)
+}

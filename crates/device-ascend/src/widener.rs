@@ -1,0 +1,79 @@
+//! Rows followed by a one, for weights with their bias as a column.
+//!
+//! The products that take weights in fractals take no bias. Added behind them, it would meet a product that is rounded already,
+//! and of all places where a 310P rounds this one moves ChatGLM2's logits most (`NUMBERS.md`). As a column of the weight, against
+//! an input of one, it is the last of the products that the matrix unit sums in fp32.
+
+use glmbench_device::DeviceError;
+
+use super::core::Core;
+use super::layout::encode;
+use super::linear::Operand;
+use super::memory::Buffer;
+use super::ops;
+use super::tensor::View;
+
+/// Columns that a weight with its bias has more: a fractal's width, so that rows stay aligned. The others are noughts.
+pub(super) const FOLDED: usize = 16;
+
+/// Where rows are widened; kept, and made anew when more is wanted.
+#[derive(Default)]
+pub(super) struct Widener(Option<Wide>);
+
+struct Wide {
+    /// `[rows, k + FOLDED]`, ones and noughts written.
+    rows_of: Buffer,
+    rows: usize,
+    k: usize,
+}
+
+impl Widener {
+    /// `rows` rows of `k` numbers, and behind each a one.
+    pub(super) fn widen(
+        &mut self,
+        core: &Core,
+        x: Operand,
+        rows: usize,
+        k: usize,
+    ) -> Result<Operand, DeviceError> {
+        let width = k + FOLDED;
+        if self.0.as_ref().is_none_or(|wide| wide.rows < rows || wide.k != k) {
+            // Queued work may still use the old one.
+            core.stream.synchronize()?;
+            self.0 = None;
+            let rows = rows.next_power_of_two();
+            let mut row = vec![0.0; width];
+            row[k] = 1.0;
+            let bytes = encode(&row, core.dtype).repeat(rows);
+            self.0 = Some(Wide { rows_of: core.slab.put(&bytes, "rows with a one behind them")?, rows, k });
+        }
+        let wide = &self.0.as_ref().expect("invariant: just made").rows_of;
+        core.again(("widen", [x.id, wide.id, rows as u64, k as u64]), |api| {
+            ops::copy(api, View::matrix(wide.at(0), core.element(), rows, k, width), x.view)
+        })?;
+        Ok(Operand { view: View::new(wide.at(0), core.element(), &[rows, width]), id: wide.id })
+    }
+}
+
+/// `n` rows of a weight, each followed by its number of the bias and by noughts; both in numbers of `bytes` bytes.
+pub(super) fn with_column(weight: &[u8], bias: &[u8], n: usize, bytes: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(weight.len() + n * FOLDED * bytes);
+    for (row, bias) in weight.chunks_exact(weight.len() / n).zip(bias.chunks_exact(bytes)) {
+        out.extend_from_slice(row);
+        out.extend_from_slice(bias);
+        out.resize(out.len() + (FOLDED - 1) * bytes, 0);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_has_its_number_of_the_bias_behind_it() {
+        let wide = with_column(&[1, 2, 3, 4, 5, 6, 7, 8], &[9, 10, 11, 12], 2, 2);
+        let noughts = [0u8; 2 * (FOLDED - 1)];
+        assert_eq!(wide, [&[1, 2, 3, 4, 9, 10], &noughts[..], &[5, 6, 7, 8, 11, 12], &noughts].concat());
+    }
+}

@@ -1,0 +1,92 @@
+//! The products that attention needs: one block of the cache with a chunk of rows.
+
+use std::fmt::Debug;
+
+use crate::buffer::prefetch;
+use crate::kv::Panels;
+use crate::softmax::Weights;
+
+use super::sums::Strips;
+
+/// One block of the cache for one KV head.
+#[derive(Debug, Clone, Copy)]
+pub struct Block<'a> {
+    /// The keys.
+    pub keys: Panels<'a>,
+    /// The values.
+    pub values: Panels<'a>,
+    /// Tokens of the block that the item's last row sees, at least one.
+    pub tokens: usize,
+}
+
+/// Rows of an item that are processed together, at most [`super::CHUNK_ROWS`].
+#[derive(Debug, Clone, Copy)]
+pub struct Chunk {
+    /// The first row, a multiple of [`super::CHUNK_ROWS`].
+    pub first: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of rows in the item.
+    pub of: usize,
+}
+
+/// An implementation of the products, with the workspace of a thread.
+pub trait Products: Debug + Send {
+    /// Returns the layout of the scores of a chunk of `rows` rows.
+    fn score_strips(&self, rows: usize) -> Strips;
+
+    /// Returns the layout of the weighted values of such a chunk, with `width` numbers per row.
+    fn value_strips(&self, rows: usize, width: usize) -> Strips;
+
+    /// Stores a row's query for the following products.
+    fn take_query(&mut self, row: usize, query: &[f32]);
+
+    /// Computes the scores of the block's tokens: the chunk's queries times keys. Scores after the block's tokens are
+    /// unspecified.
+    fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>);
+
+    /// Returns the destination of the weights of a chunk's row.
+    fn weights(&mut self, row: usize) -> Weights;
+
+    /// Adds the weighted values of the block to the chunk's sums. The weights are where [`Self::weights`] directed
+    /// them, or in place of the scores. Weights after a row's tokens are zero, up to a whole tile.
+    fn weigh(
+        &mut self,
+        block: &Block<'_>,
+        chunk: Chunk,
+        scores: &[f32],
+        sums: &mut [f32],
+        ahead: &mut Ahead<'_>,
+    );
+
+    /// Ends the item.
+    fn end(&mut self);
+}
+
+/// The data that is read next, prefetched in small shares during the computation. This keeps memory busy throughout and
+/// rarely exceeds the number of requests that it can have in flight.
+#[derive(Debug)]
+pub struct Ahead<'a> {
+    rest: [&'a [u8]; 4],
+    share: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// Prepares to prefetch a block, if there is one, in `calls` calls.
+    pub fn new(block: Option<Block<'a>>, calls: usize) -> Self {
+        let [keys, values] = block.map_or([[&[][..]; 2]; 2], |b| [b.keys.bytes(), b.values.bytes()]);
+        let rest = [keys[0], keys[1], values[0], values[1]];
+        let all: usize = rest.iter().map(|b| b.len()).sum();
+        Self { rest, share: all.div_ceil(calls).next_multiple_of(64) }
+    }
+
+    /// Prefetches one share.
+    #[inline]
+    pub fn fetch(&mut self) {
+        if let Some(rest) = self.rest.iter_mut().find(|rest| !rest.is_empty()) {
+            let (share, later) = rest.split_at(self.share.min(rest.len()));
+            prefetch(share);
+            *rest = later;
+        }
+    }
+}

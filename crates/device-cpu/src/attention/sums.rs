@@ -1,0 +1,105 @@
+//! Sums of attention rows over part of their context.
+
+use crate::kernels::Kernels;
+use crate::softmax::RowState;
+
+use super::CHUNK_ROWS;
+
+/// The layout of a chunk's rows: split into strips of `width` numbers, one strip of all rows after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strips {
+    /// Number of rows with space in a strip.
+    pub rows: usize,
+    /// Numbers per strip.
+    pub width: usize,
+}
+
+impl Strips {
+    /// Returns the distance between strips of a row, in numbers.
+    pub fn distance(self) -> usize {
+        self.rows * self.width
+    }
+}
+
+/// The softmax of a chunk of rows over part of a context, before division by the total. It holds the values, weighted
+/// relative to the row's largest score, in strips, followed by each row's [`RowState`].
+#[derive(Debug)]
+pub struct Sums<'a> {
+    values: &'a mut [f32],
+    states: &'a mut [[f32; 2]],
+    strips: Strips,
+}
+
+impl<'a> Sums<'a> {
+    /// Returns how many numbers a chunk's sums take, for rows of `width` numbers.
+    pub fn numbers(width: usize) -> usize {
+        CHUNK_ROWS * (width + 2)
+    }
+
+    /// Creates sums on the numbers of one chunk.
+    pub fn new(data: &'a mut [f32], strips: Strips) -> Self {
+        let (values, states) = data.split_at_mut(data.len() - 2 * CHUNK_ROWS);
+        Self { values, states: states.as_chunks_mut().0, strips }
+    }
+
+    /// Resets all rows to the empty state.
+    pub fn clear(&mut self) {
+        self.values.fill(0.0);
+        (0..CHUNK_ROWS).for_each(|row| self.set_state(row, RowState::EMPTY));
+    }
+
+    /// Returns all weighted values.
+    pub fn values(&mut self) -> &mut [f32] {
+        self.values
+    }
+
+    /// Returns the state of a row.
+    pub fn state(&self, row: usize) -> RowState {
+        let [max, total] = self.states[row];
+        RowState { max, total }
+    }
+
+    /// Sets the state of a row.
+    pub fn set_state(&mut self, row: usize, state: RowState) {
+        self.states[row] = [state.max, state.total];
+    }
+
+    /// Returns the strips per row. A chunk of few rows has space for more.
+    fn strips(&self) -> usize {
+        self.values.len() / CHUNK_ROWS / self.strips.width
+    }
+
+    /// Returns a row's weighted values, strip by strip.
+    pub fn row(&self, row: usize) -> impl Iterator<Item = &[f32]> {
+        let Strips { width, .. } = self.strips;
+        let strips = self.values.chunks_exact(self.strips.distance()).take(self.strips());
+        strips.map(move |strip| &strip[row * width..][..width])
+    }
+
+    fn row_mut(&mut self, row: usize) -> impl Iterator<Item = &mut [f32]> {
+        let Strips { width, .. } = self.strips;
+        let count = self.strips();
+        let strips = self.values.chunks_exact_mut(self.strips.distance()).take(count);
+        strips.map(move |strip| &mut strip[row * width..][..width])
+    }
+
+    /// Multiplies a row's weighted values by `factor`.
+    pub fn scale(&mut self, row: usize, factor: f32) {
+        self.row_mut(row).flatten().for_each(|x| *x *= factor);
+    }
+
+    /// Adds the sums of the first `rows` rows over the next part of their context.
+    pub fn merge(&mut self, rows: usize, next: &Sums<'_>, kernels: &Kernels) {
+        for row in 0..rows {
+            let (before, other) = (self.state(row), next.state(row));
+            let max = before.max.max(other.max);
+            // SAFETY: the kernels belong to this machine.
+            let (a, b) = unsafe { ((kernels.decay)(before.max, max), (kernels.decay)(other.max, max)) };
+            self.set_state(row, RowState { max, total: before.total * a + other.total * b });
+            for (values, next) in self.row_mut(row).zip(next.row(row)) {
+                // SAFETY: both sides have the same number of numbers, a multiple of sixteen.
+                unsafe { (kernels.mix)(values.as_mut_ptr(), a, next.as_ptr(), b, values.len()) };
+            }
+        }
+    }
+}

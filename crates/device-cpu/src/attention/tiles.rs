@@ -1,0 +1,249 @@
+//! Products of one block with tiles.
+//!
+//! The cycle counts are for a block of 128 tokens by 128 channels. A chunk of 32 rows takes 32 steps of 32 by 32 by 32.
+//! In bf16 a step takes 64 cycles, 2,048 in all. Each step reads 4 KiB of tiles, half of them from L2, which delivers
+//! 48 bytes per cycle and must deliver 32. The softmax between the two products takes twice as long. In fp16 there are
+//! three times as many steps. Splitting a block into parts takes some 8 cycles per line, 8,000 in all. Items therefore
+//! have several chunks, which share it.
+//!
+//! For one token of sixteen heads, the products take 1,024 cycles in bf16 and 3,072 in fp16. Softmax and packing take
+//! some 3,000 cycles. Memory takes 13,000 cycles for the block's 64 KiB. So bf16 waits for memory, and fp16 runs at
+//! about the same speed as memory.
+
+use glmbench_device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
+
+use crate::buffer::Buffer;
+use crate::kernels::PANEL;
+use crate::softmax::Weights;
+use crate::tiles::{Shape, Split, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct};
+
+use super::products::{Ahead, Block, Chunk, Products};
+use super::sums::Strips;
+use super::{CHUNK_ROWS, WHAT};
+
+/// Tiles per block along the tokens.
+pub const TOKEN_TILES: usize = KV_BLOCK_TOKENS / TILE_DEPTH;
+
+/// The tile kernels, with the workspace of a thread.
+#[derive(Debug)]
+pub struct Tiles {
+    tiles: TileKernels,
+    channels: usize,
+    /// Queries of an item, in blocks of sixteen rows.
+    queries: Buffer<u8>,
+    /// Softmax weights of a chunk in the stored type, in blocks of sixteen rows.
+    weights: Buffer<u8>,
+    /// Softmax weights of a chunk, split into parts.
+    weight_parts: Buffer<u8>,
+    /// Keys of a block, split into parts.
+    keys: Buffer<u8>,
+    /// Values of a block, split into parts.
+    values: Buffer<u8>,
+    /// The shape for which the tile registers are configured.
+    configured: Option<Shape>,
+}
+
+impl Tiles {
+    /// Allocates the workspace for items of `rows` rows.
+    pub fn new(shape: AttentionShape, rows: usize, tiles: &TileKernels) -> Result<Self, DeviceError> {
+        let depth = shape.channels.div_ceil(TILE_DEPTH);
+        let blocks = rows.next_multiple_of(CHUNK_ROWS) / TILE_ROWS;
+        let buffer = |tiles_of: usize| Buffer::zeroed(tiles_of * tiles.parts * TILE_BYTES, WHAT);
+        let cut = |tiles_of: usize| buffer(if tiles.split.is_some() { tiles_of } else { 0 });
+        Ok(Self {
+            tiles: *tiles,
+            channels: shape.channels,
+            queries: buffer(blocks * depth)?,
+            weights: Buffer::zeroed(CHUNK_ROWS / TILE_ROWS * TOKEN_TILES * TILE_BYTES, WHAT)?,
+            weight_parts: cut(CHUNK_ROWS / TILE_ROWS * TOKEN_TILES)?,
+            keys: cut(KV_BLOCK_TOKENS / PANEL * depth)?,
+            values: cut(shape.channels.div_ceil(PANEL) * TOKEN_TILES)?,
+            configured: None,
+        })
+    }
+
+    /// Returns the size of `tiles` tiles with their parts, in bytes.
+    fn bytes(&self, tiles: usize) -> usize {
+        tiles * self.tiles.parts * TILE_BYTES
+    }
+
+    /// Configures the tile registers for a chunk, unless they already are.
+    fn configure(&mut self, chunk: Chunk) -> Shape {
+        let shape = Shape::of(chunk.rows);
+        if self.configured != Some(shape) {
+            // SAFETY: these kernels are returned only if the machine has the instructions.
+            unsafe { (self.tiles.unit.configure)(shape) };
+            self.configured = Some(shape);
+        }
+        shape
+    }
+}
+
+/// Returns the layout of a product's sums.
+pub fn sums_of(shape: Shape) -> Strips {
+    Strips { rows: shape.rows(), width: shape.panels() * PANEL }
+}
+
+impl Products for Tiles {
+    fn score_strips(&self, rows: usize) -> Strips {
+        sums_of(Shape::of(rows))
+    }
+
+    fn value_strips(&self, rows: usize, _width: usize) -> Strips {
+        sums_of(Shape::of(rows))
+    }
+
+    fn take_query(&mut self, row: usize, query: &[f32]) {
+        let bytes = self.bytes(self.channels.div_ceil(TILE_DEPTH));
+        let block = &mut self.queries[row / TILE_ROWS * bytes..][..bytes];
+        // SAFETY: the block holds the tiles of a row's channels.
+        unsafe { (self.tiles.pack_row)(query.as_ptr(), query.len(), block.as_mut_ptr(), row % TILE_ROWS) };
+    }
+
+    fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>) {
+        let depth = self.channels.div_ceil(TILE_DEPTH);
+        let shape = self.configure(chunk);
+        let product = Product {
+            by: Arithmetic::of_type(&self.tiles),
+            shape,
+            chunk,
+            rows: &self.queries[chunk.first / TILE_ROWS * self.bytes(depth)..],
+            stored: block.keys.stored(),
+            depth,
+            used: depth,
+            panels: block.tokens.div_ceil(PANEL),
+        };
+        product.add_to(scores, true, &mut self.keys, ahead);
+    }
+
+    fn weights(&mut self, row: usize) -> Weights {
+        // The tiles of a block of sixteen rows are contiguous. A tile row has 64 bytes.
+        let at = row / TILE_ROWS * TOKEN_TILES * TILE_BYTES + row % TILE_ROWS * (TILE_BYTES / TILE_ROWS);
+        Weights::Tiles { first: self.weights[at..].as_mut_ptr(), stride: TILE_BYTES }
+    }
+
+    fn weigh(
+        &mut self,
+        block: &Block<'_>,
+        chunk: Chunk,
+        _scores: &[f32],
+        sums: &mut [f32],
+        ahead: &mut Ahead<'_>,
+    ) {
+        let shape = self.configure(chunk);
+        if let Some(split) = self.tiles.split {
+            let tiles = chunk.rows.div_ceil(TILE_ROWS) * TOKEN_TILES;
+            // SAFETY: `tiles` tiles in, the same number of each part out.
+            unsafe { split(self.weights.as_ptr(), tiles, self.weight_parts.as_mut_ptr()) };
+        }
+        let product = Product {
+            by: Arithmetic::of_type(&self.tiles),
+            shape,
+            chunk,
+            rows: if self.tiles.split.is_some() { &self.weight_parts } else { &self.weights },
+            stored: block.values.stored(),
+            depth: TOKEN_TILES,
+            used: block.tokens.div_ceil(TILE_DEPTH),
+            panels: self.channels.div_ceil(PANEL),
+        };
+        product.add_to(sums, false, &mut self.values, ahead);
+    }
+
+    fn end(&mut self) {
+        // SAFETY: as in `configure`.
+        unsafe { (self.tiles.unit.release)() };
+        self.configured = None;
+    }
+}
+
+/// How rows are multiplied with panels of a given form.
+#[derive(Debug, Clone, Copy)]
+pub struct Arithmetic {
+    /// Tiles per tile of rows: the parts of the numbers.
+    pub row_parts: usize,
+    /// Tiles per tile of a panel: the parts of the numbers.
+    pub panel_parts: usize,
+    /// Size of a stored panel tile in bytes.
+    pub stored_bytes: usize,
+    /// Converts stored tiles to the tiles that are multiplied; `None` if they are multiplied as stored.
+    pub unpack: Option<Split>,
+    /// The product function.
+    pub multiply: unsafe fn(&TileProduct),
+}
+
+impl Arithmetic {
+    /// Returns the arithmetic for panels in the device's type.
+    fn of_type(tiles: &TileKernels) -> Self {
+        Self {
+            row_parts: tiles.parts,
+            panel_parts: tiles.parts,
+            stored_bytes: TILE_BYTES,
+            unpack: tiles.split,
+            multiply: tiles.unit.multiply,
+        }
+    }
+}
+
+/// A product of a chunk's rows with the panels of a block.
+pub struct Product<'a> {
+    /// How the rows are multiplied.
+    pub by: Arithmetic,
+    /// The shape for which the tile registers are configured.
+    pub shape: Shape,
+    /// The chunk of the item's rows.
+    pub chunk: Chunk,
+    /// Blocks of sixteen rows, with [`Self::depth`] tiles each.
+    pub rows: &'a [u8],
+    /// Panels, with [`Self::depth`] tiles each.
+    pub stored: &'a [u8],
+    /// Tiles per panel.
+    pub depth: usize,
+    /// Tiles per panel that are multiplied.
+    pub used: usize,
+    /// Number of panels that are multiplied.
+    pub panels: usize,
+}
+
+impl Product<'_> {
+    /// Adds the product to `c`, or to zero if `fresh`. `unpacked` has space for the converted panels.
+    pub fn add_to(&self, c: &mut [f32], fresh: bool, unpacked: &mut [u8], ahead: &mut Ahead<'_>) {
+        let strips = sums_of(self.shape);
+        let group = strips.width / PANEL;
+        let block = self.depth * self.by.row_parts * TILE_BYTES;
+        let a = [0, strips.rows / TILE_ROWS - 1].map(|i| self.rows[i * block..].as_ptr());
+        let groups = c.chunks_exact_mut(strips.distance()).take(self.panels.div_ceil(group));
+        for (i, c) in groups.enumerate() {
+            let b = self.group(i, group, unpacked);
+            let product = TileProduct { shape: self.shape, a, b, tiles: self.used, fresh, c: c.as_mut_ptr() };
+            // SAFETY: blocks, panels and sums hold the shape, for which the registers are configured.
+            unsafe { (self.by.multiply)(&product) };
+            ahead.fetch();
+        }
+    }
+
+    /// Returns the panels of group `index`. The last panel stands in for missing ones.
+    fn group(&self, index: usize, group: usize, unpacked: &mut [u8]) -> [*const u8; 4] {
+        let mut out = [std::ptr::null(); 4];
+        let panels = (index * group..self.panels).take(group);
+        for (place, panel) in panels.enumerate() {
+            out[place..].fill(self.panel(panel, place, unpacked));
+        }
+        out
+    }
+
+    /// Returns a panel in the form that is multiplied. If it must be converted, the item's first chunk does so for all
+    /// chunks. With only one chunk, the panels of all groups share the same space, which stays in L1.
+    fn panel(&self, panel: usize, place: usize, unpacked: &mut [u8]) -> *const u8 {
+        let bytes = self.by.stored_bytes;
+        let stored = &self.stored[panel * self.depth * bytes..][..self.used * bytes];
+        let Some(unpack) = self.by.unpack else { return stored.as_ptr() };
+        let place = if self.chunk.of <= CHUNK_ROWS { place } else { panel };
+        let bytes = self.by.panel_parts * TILE_BYTES;
+        let unpacked = &mut unpacked[place * self.depth * bytes..][..self.used * bytes];
+        if self.chunk.first == 0 {
+            // SAFETY: `used` tiles in, the same number of each part out.
+            unsafe { unpack(stored.as_ptr(), self.used, unpacked.as_mut_ptr()) };
+        }
+        unpacked.as_ptr()
+    }
+}

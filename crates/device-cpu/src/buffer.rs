@@ -1,0 +1,205 @@
+//! Memory of the CPU device: aligned, on huge pages if available, shared between threads by ranges.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+
+use bytemuck::Zeroable;
+
+use glmbench_device::DeviceError;
+
+/// Size of a huge page. Buffers of at least this size are mapped.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Size of a cache line in bytes.
+pub const LINE_BYTES: usize = 64;
+
+/// A fixed number of zero-initialised numbers, aligned to a cache line.
+///
+/// Large buffers are anonymous mappings. Their pages are zero without being touched, so the thread that first writes a
+/// part also places it in memory. Huge pages can be requested before that.
+#[derive(Debug)]
+pub struct Buffer<T> {
+    pointer: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: the buffer exclusively owns its memory, like a `Vec<T>`.
+unsafe impl<T: Send> Send for Buffer<T> {}
+// SAFETY: shared access is read-only, like a `Vec<T>`.
+unsafe impl<T: Sync> Sync for Buffer<T> {}
+
+impl<T: Copy + Zeroable> Buffer<T> {
+    /// Allocates `len` zeros; `what` names the purpose in the error.
+    pub fn zeroed(len: usize, what: &str) -> Result<Self, DeviceError> {
+        let out_of_memory =
+            |wanted_bytes| DeviceError::OutOfMemory { device: "cpu", what: what.into(), wanted_bytes };
+        let Some(layout) = Self::layout(len) else { return Err(out_of_memory(usize::MAX)) };
+        if layout.size() == 0 {
+            return Ok(Self { pointer: NonNull::dangling(), len });
+        }
+        #[cfg(test)]
+        TAKEN_BYTES.set(TAKEN_BYTES.get() + layout.size() as u64);
+        // All-zero bytes are a valid `T` (`Zeroable`).
+        let memory = if is_mapped(layout.size()) {
+            map_zeroed(layout.size())
+        } else {
+            // SAFETY: the layout's size is not zero.
+            NonNull::new(unsafe { alloc_zeroed(layout) })
+        };
+        let pointer = memory.ok_or_else(|| out_of_memory(layout.size()))?.cast();
+        Ok(Self { pointer, len })
+    }
+}
+
+impl<T> Buffer<T> {
+    fn layout(len: usize) -> Option<Layout> {
+        Layout::from_size_align(len.checked_mul(size_of::<T>())?, LINE_BYTES).ok()
+    }
+
+    /// Returns a handle through which threads write disjoint ranges.
+    pub fn shared(&mut self) -> SharedSlice<'_, T> {
+        SharedSlice { pointer: self.pointer.as_ptr(), len: self.len, borrow: PhantomData }
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let Some(layout) = Self::layout(self.len) else { return };
+        if layout.size() == 0 {
+            return;
+        }
+        if is_mapped(layout.size()) {
+            unmap(self.pointer.cast(), layout.size());
+        } else {
+            // SAFETY: allocated in `zeroed` with this same layout.
+            unsafe { dealloc(self.pointer.as_ptr().cast(), layout) }
+        }
+    }
+}
+
+/// Returns whether a buffer of `bytes` bytes is mapped.
+fn is_mapped(bytes: usize) -> bool {
+    cfg!(target_os = "linux") && bytes >= HUGE_PAGE_BYTES
+}
+
+/// Maps zero pages and requests huge pages, which reduce address translation while gigabytes of weights stream by. The
+/// kernel may ignore the request.
+#[cfg(target_os = "linux")]
+fn map_zeroed(bytes: usize) -> Option<NonNull<u8>> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new anonymous map touches no memory that is in use.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the range was just mapped, and MADV_HUGEPAGE changes no contents.
+    unsafe { libc::madvise(memory, bytes, libc::MADV_HUGEPAGE) };
+    NonNull::new(memory.cast())
+}
+
+#[cfg(target_os = "linux")]
+fn unmap(memory: NonNull<u8>, bytes: usize) {
+    // SAFETY: mapped by `map_zeroed` with this length, and owned by the buffer that is being dropped.
+    unsafe { libc::munmap(memory.as_ptr().cast(), bytes) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn map_zeroed(_bytes: usize) -> Option<NonNull<u8>> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unmap(_memory: NonNull<u8>, _bytes: usize) {}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len` initialised numbers lie at `pointer`.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; `&mut self` makes the access unique.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
+    }
+}
+
+/// Prefetches bytes into the second-level cache. Does nothing on processors without a supported prefetch instruction.
+#[inline]
+pub fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(LINE_BYTES) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction; it changes no memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// Prefetches one cache line into the first-level cache. `place` may be any address.
+#[inline(always)]
+pub fn prefetch_line(place: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction; it changes no memory and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+/// A mutable slice that several threads write at the same time, each in its own ranges.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedSlice<'a, T> {
+    pointer: *mut T,
+    len: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: access goes through `range`, and its callers keep ranges disjoint.
+unsafe impl<T: Send> Send for SharedSlice<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
+
+impl<'a, T> SharedSlice<'a, T> {
+    /// Creates a handle to a slice.
+    pub fn new(slice: &'a mut [T]) -> Self {
+        Self { pointer: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
+    }
+
+    /// Returns a pointer to number `i`, for kernels that write a tile of a matrix.
+    pub fn pointer(&self, i: usize) -> *mut T {
+        assert!(i <= self.len, "invariant: inside the slice");
+        // SAFETY: inside the slice, or one past it.
+        unsafe { self.pointer.add(i) }
+    }
+
+    /// Returns one range for writing.
+    ///
+    /// # Safety
+    /// No two ranges that live at the same time may overlap.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "invariant: ranges lie inside the slice");
+        // SAFETY: inside the slice by the assertion; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    static TAKEN_BYTES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Returns the total bytes of all buffers that this thread has allocated so far.
+#[cfg(test)]
+pub fn taken_bytes() -> u64 {
+    TAKEN_BYTES.get()
+}

@@ -1,0 +1,69 @@
+//! Integer products with tiles: `TDPBSSD` multiplies sixteen rows of 64 integers with a tile of a panel, exactly.
+
+use std::ops::Range;
+
+use crate::buffer::SharedSlice;
+use crate::linear::Rows;
+use crate::pool::Pool;
+use crate::scratch::Scratch;
+use crate::tiles::{Layer, Layout, MacroKernel, Split, TILE_ROWS, TileUnit};
+
+use super::kernels::{Int8Kernels, Scaled, TILE_K, TileRow};
+use super::linear::Int8Layer;
+
+/// Quantises rows of `k` numbers into tiles.
+pub fn quantise(
+    x: Rows<'_>,
+    k: usize,
+    kernels: &Int8Kernels,
+    scratch: &mut Scratch,
+    pool: &mut Pool,
+) -> Layout {
+    let layout = Layout::new(x.rows, k.div_ceil(TILE_K), 1);
+    let (data, scaled) = (scratch.rows.shared(), SharedSlice::new(&mut scratch.scaled));
+    pool.split(x.rows, x.rows * k, &|rows| {
+        for row in rows {
+            let first = data.pointer(layout.at(0, row / TILE_ROWS) + row % TILE_ROWS * TILE_K).cast();
+            let to = TileRow { first, block: layout.block(), block_stride: layout.block_stride() };
+            // SAFETY: a row belongs to one thread; there is space for it; the kernels belong to this machine.
+            unsafe {
+                let scale = (kernels.quantise_tiles)(&x.data[row * x.stride..][..k], to);
+                scaled.range(row..row + 1)[0] = Scaled { scale, sum: 0 };
+            }
+        }
+    });
+    layout
+}
+
+/// Multiplies a block of rows in tiles.
+pub fn multiply(layer: &Int8Layer<'_>, unit: TileUnit<i32>, layout: Layout, pool: &mut Pool) {
+    let (halves, outputs, threads) = (layer.halves(), layer.outputs(), pool.threads());
+    let (scratch, layer, work) = (layer.scratch, &Tiled { layer, unit }, layer.work());
+    MacroKernel { layer, halves, outputs, layout, scratch, threads }.run(work, pool);
+}
+
+/// A layer that tiles multiply.
+struct Tiled<'a> {
+    layer: &'a Int8Layer<'a>,
+    unit: TileUnit<i32>,
+}
+
+impl Layer for Tiled<'_> {
+    type Sum = i32;
+
+    fn unit(&self) -> TileUnit<i32> {
+        self.unit
+    }
+
+    fn split(&self) -> Option<Split> {
+        None
+    }
+
+    fn stored(&self, panel: usize, tiles: &Range<usize>) -> &[u8] {
+        bytemuck::cast_slice(self.layer.linear.tiles(panel, tiles))
+    }
+
+    fn finish(&self, sums: (&mut [i32], &mut [i32]), first: usize, outputs: Range<usize>, each: usize) {
+        self.layer.finish(sums, first, outputs, each);
+    }
+}

@@ -1,0 +1,134 @@
+//! The memory needs of a CPU device, computed before it is allocated, by the code that allocates it.
+
+use glmbench_device::{Precision, WeightForm};
+
+use super::InstructionSet;
+use super::int8::{self, Int8Kernels, Int8Linear};
+use super::kernels::Kernels;
+use super::kv::{CacheKernels, KvCache};
+use super::linear::Linear;
+use super::matrix::row_stride;
+use super::scratch::Scratch;
+use super::tiles;
+
+/// The properties of a CPU device that determine its memory. The workspace of attention is not included: some hundred
+/// KiB per thread, and 65 bytes per thread for each token of the longest context.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuMemory {
+    precision: Precision,
+    set: InstructionSet,
+    threads: usize,
+}
+
+impl CpuMemory {
+    /// Describes a device. `None`, or a set that this machine does not have, selects the machine's best kernels.
+    pub fn new(precision: Precision, set: Option<InstructionSet>, threads: usize) -> Self {
+        let set = set.filter(|set| set.available()).unwrap_or_else(InstructionSet::best);
+        Self { precision, set, threads }
+    }
+
+    fn kernels(&self) -> Kernels {
+        self.set.kernels(self.precision.dtype).expect("invariant: a set that is available has kernels")
+    }
+
+    /// Returns the largest share of one of `world` ranks, which share the threads.
+    pub fn of_rank(self, world: usize) -> Self {
+        Self { threads: self.threads.div_ceil(world), ..self }
+    }
+
+    /// Returns the types.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Returns the size in bytes of the weight `[n, k]` of a linear layer.
+    pub fn linear_bytes(&self, n: usize, k: usize) -> u64 {
+        let bytes = match self.precision.weights {
+            WeightForm::Plain => Linear::bytes((n, k), self.precision.dtype, &self.kernels()),
+            WeightForm::W8a8Dynamic => Int8Linear::bytes((n, k)),
+        };
+        bytes as u64
+    }
+
+    /// Returns the size in bytes of the products' workspace, if the widest of their inputs has `k` numbers.
+    pub fn product_bytes(&self, k: usize) -> u64 {
+        let row_bytes = match (self.precision.weights, self.kernels().tiles) {
+            (WeightForm::W8a8Dynamic, _) => int8::row_bytes(k),
+            (WeightForm::Plain, Some(tiles)) => tiles::row_bytes(k, &tiles),
+            (WeightForm::Plain, None) => return 0,
+        };
+        Scratch::bytes(row_bytes, self.threads) as u64
+    }
+
+    /// Returns the size in bytes of a KV cache block of one layer and head with `channels` channels.
+    pub fn kv_block_bytes(&self, channels: usize) -> u64 {
+        let kernels = CacheKernels::new(self.precision, &self.kernels(), &Int8Kernels::of(self.set));
+        KvCache::block_bytes(channels, self.precision, &kernels) as u64
+    }
+
+    /// Returns the size in bytes of a row of activations.
+    pub fn row_bytes(&self, width: usize) -> u64 {
+        (row_stride(width) * size_of::<f32>()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::taken_bytes;
+    use crate::kernels::PANEL;
+    use crate::{Cpu, CpuOptions};
+    use glmbench_device::{AttentionShape, DType, Device, HostTensor, KvForm, KvShape};
+
+    /// For all kernels and types.
+    #[test]
+    fn what_is_said_is_what_is_taken() {
+        let forms = [DType::Fp16, DType::Bf16, DType::Fp32].map(Precision::from);
+        let forms = forms.into_iter().chain([Precision::W8A8_DYNAMIC]);
+        let forms = forms.flat_map(|form| [form, Precision { kv: KvForm::Int8, ..form }]);
+        for precision in forms {
+            for set in InstructionSet::ALL.into_iter().filter(|set| set.available()) {
+                for threads in [1, 3] {
+                    holds(precision, set, threads);
+                }
+            }
+        }
+    }
+
+    fn holds(precision: Precision, set: InstructionSet, threads: usize) {
+        let what = format!("{precision} by {} on {threads}", set.name());
+        let memory = CpuMemory::new(precision, Some(set), threads);
+        let attention = AttentionShape { heads: 2, kv_heads: 1, channels: 40 };
+        let options =
+            CpuOptions { precision, threads, instruction_set: Some(set), max_context: 300, attention };
+        let cpu = Cpu::new(options).unwrap();
+
+        let before = taken_bytes();
+        let row = cpu.activation(7, 70).unwrap();
+        assert_eq!(
+            taken_bytes() - before,
+            7 * memory.row_bytes(70) + (PANEL * size_of::<f32>()) as u64,
+            "{what}"
+        );
+        drop(row);
+
+        // The widest comes first, because growing the workspace frees the old one.
+        let before = taken_bytes();
+        let weights = [(33, 2100), (90, 70)].map(|(rows, width)| {
+            let data = vec![0; rows * width * precision.dtype.bytes()];
+            let host = HostTensor { dtype: precision.dtype, rows, width, data: &data };
+            cpu.upload_linear(host, None).unwrap()
+        });
+        let told = memory.linear_bytes(33, 2100) + memory.linear_bytes(90, 70) + memory.product_bytes(2100);
+        assert_eq!(taken_bytes() - before, told, "{what}");
+        drop(weights);
+
+        let before = taken_bytes();
+        let shape = KvShape { layers: 2, kv_heads: 3, channels: 40, blocks: 5 };
+        cpu.kv_cache(shape).unwrap();
+        let told = 2 * 3 * 5 * memory.kv_block_bytes(40);
+        // The integers of one token, which are needed while it is written, may be added to this.
+        let token = 3 * 40;
+        assert!((told..=told + token).contains(&(taken_bytes() - before)), "{what}");
+    }
+}
