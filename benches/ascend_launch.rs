@@ -8,13 +8,13 @@
 
 use std::time::Instant;
 
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape};
-use glmbench::engine::weights::StorageType;
-use glmbench::engine::weights::unread::Unread;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, SequenceView};
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
+use glmbench_engine::weights::StorageType;
+use glmbench_engine::weights::unread::Unread;
 
 /// Number of timed steps. The output is their median and the fastest tenth.
 const STEPS: usize = 200;

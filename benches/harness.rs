@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use glmbench::bench::{Offered, OrdinaryTokens, Shape, prompts, repeat, serve};
-use glmbench::engine::EngineError;
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape};
-use glmbench::engine::scheduler::Scheduler;
-use glmbench::engine::weights::open_checkpoint;
 use glmbench::stats::median;
 use glmbench_cpu::{Cpu, CpuOptions, available_threads};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceInfo};
+use glmbench_engine::EngineError;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::weights::open_checkpoint;
 
 const SHAPE: Shape = Shape { batch: 8, input_tokens: 128, output_tokens: 64 };
 const REPETITIONS: usize = 30;

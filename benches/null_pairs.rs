@@ -17,16 +17,16 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use glmbench::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
-use glmbench::engine::EngineError;
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape};
-use glmbench::engine::scheduler::Scheduler;
-use glmbench::engine::weights::open_checkpoint;
 use glmbench::record::{RepetitionKind, RunDir};
 use glmbench::stats::{Change, Shift, adjusted, block_log_ratio, blocks_needed, rules_out, within};
 use glmbench_cpu::{Cpu, CpuOptions};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceInfo};
+use glmbench_engine::EngineError;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::weights::open_checkpoint;
 
 const SHAPES: [Shape; 3] = [
     Shape { batch: 1, input_tokens: 128, output_tokens: 64 },

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::path::PathBuf;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use glmbench::engine::tokenizer::Tokenizer;
+use glmbench_engine::tokenizer::Tokenizer;
 
 const ENGLISH: &str = "Persian, also known by its endonym Farsi, is one of the Western Iranian languages within the \
                        Indo-Iranian branch of the Indo-European family (1987–2024). Is it spoken in 3 countries?\n";

@@ -12,7 +12,7 @@
 //!   model ──engine::load──▶ ─────┘        │                  │  ▲
 //!                                         ▼                  ▼  │
 //!                              task (what to ask,       engine::scheduler
-//!                              what an answer means)    ─▶ engine::model ─▶ device
+//!                              what an answer means)    ─▶ engine::model ─▶ a device
 //! ```
 //!
 //! A person types words that [`cli`] understands. [`suite`] turns a TOML file into a checked [`suite::Suite`]; [`dataset`] reads
@@ -29,35 +29,48 @@
 //! other tools. Records of every schema from 1 on are read. [`record::Contents`] reads a run and says what of it is not as its
 //! plan, sums and seal say; every verb stands on that. [`run::verify`] alone needs the model: it puts items to it again.
 //!
-//! [`engine`] is ChatGLM2: configuration, tokenizer, weights, sampler, the forward pass ([`engine::model`], written once over
-//! [`glmbench_device::Device`]), the paged KV cache and continuous batching ([`engine::scheduler`]). [`glmbench_device`] supplies the operators:
-//! [`glmbench_device::reference`], the fp32 oracle in plain loops, [`glmbench_cpu`], and [`glmbench_ascend`], which drives 300I DUO and 800I
-//! A2 through AscendCL (`crates/ascend-sys`) or, with `--emulate`, the very same functions of an emulator that is inside this
-//! binary (`crates/ascend-emulator`): real numbers, modelled times. The two crates share the C functions and no Rust type.
+//! ## The crates
 //!
-//! [`engine::parallel`] cuts a model among tensor-parallel ranks. A rank is an ordinary, smaller model on a thread and a device
-//! of its own, which a [`glmbench_device::group::DeviceGroup`] makes; what a rank's step shares with the others is
-//! [`glmbench_device::Device::all_reduce`], twice a layer. On the CPU ranks are groups of cores, bound to them if asked
+//! | crate | holds | may use |
+//! | --- | --- | --- |
+//! | `glmbench`, this one | suites, data sets, tasks, runs, records, reports, the command line | all of them |
+//! | [`glmbench_engine`] | configuration, tokenizer, weights, sampler, forward pass, paged KV cache, continuous batching | the devices |
+//! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |
+//! | [`glmbench_ascend`] | the device for 300I DUO and 800I A2, self-test, chip profiles | [`glmbench_device`], `ascend-sys` |
+//! | [`glmbench_device`] | the operators as a trait, precision, rotary table, groups of ranks, the fp32 oracle | none |
+//! | `ascend-sys` | bindings to AscendCL, aclnn, HCCL and DCMI | none |
+//! | `ascend-emulator` | a stand-in for those libraries, inside this binary | none |
+//!
+//! The forward pass ([`glmbench_engine::model`]) is written once over [`glmbench_device::Device`]. A device supplies the
+//! operators. [`mod@glmbench_device::reference`] is the oracle: plain loops in fp32. [`glmbench_ascend`] drives the cards through
+//! `ascend-sys`. With `--emulate` the same functions come from `ascend-emulator`: real numbers, modelled times. `ascend-sys` and
+//! `ascend-emulator` share the C functions and no Rust type.
+//!
+//! [`glmbench_engine::parallel`] cuts a model among tensor-parallel ranks. A rank is an ordinary, smaller model on its own
+//! thread and device. A [`glmbench_device::group::DeviceGroup`] makes the devices. Ranks share numbers through
+//! [`glmbench_device::Device::all_reduce`], twice a layer. On the CPU, ranks are groups of cores, and can be bound to them
 //! ([`glmbench_device::affinity`]).
 //!
-//! How fast that is, and how fast it could be: [`glmbench_cpu::measure_limits`] measures the machine's bandwidth and arithmetic
-//! peaks, suites state targets against them, and a run with targets measures them again around each repetition
-//! ([`glmbench_cpu::Gauge`]): each is held against its own. [`glmbench_device::timed`], a device around a device, times every operator where
-//! that is asked for; [`engine::profile`] sums its times up by the kind of step.
+//! [`glmbench_cpu::measure_limits`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
+//! them. A run with targets measures them again around each repetition ([`glmbench_cpu::Gauge`]), and holds each repetition
+//! against its own limits. [`glmbench_device::timed`] wraps a device and times every operator, if that is asked for.
+//! [`glmbench_engine::profile`] sums these times by the kind of step.
 //!
 //! Texts of data sets, suites, models and records are a stranger's: what people are shown of them goes through [`mod@text`], on a
 //! terminal by [`cli`]'s two functions that print, in reports by the templates. What is read has a bound ([`bounded`]).
 //!
 //! ## Invariants
 //!
-//! The first six are held by tests (`tests/it/architecture.rs` reads the imports; `tests/it/invariance.rs` and `goldens.rs` the numbers).
+//! Cargo holds the directions among the crates. Tests hold the rest of the first six: `tests/it/architecture.rs` reads the
+//! sources, `tests/it/invariance.rs` and `goldens.rs` check the numbers.
 //!
-//! 1. `engine` and `device` know nothing of suites, data sets, records or reports; they would stand as a crate of their own.
-//!    `device` knows nothing of `engine`.
+//! 1. The engine and the devices know nothing of suites, data sets, records or reports. The devices know nothing of the engine,
+//!    and a device knows nothing of another.
 //! 2. `stats` and `record` do no arithmetic on devices and print nothing. Only `cli` prints: data to stdout, words to stderr.
 //! 3. The forward pass exists once. A device supplies operators; a fused operator earns its place by a measured gain.
-//! 4. `unsafe` lives in `crates/device-cpu`, in `crates/device-ascend` and the two crates behind it, where threads are bound (`affinity.rs`), and in the weight map
-//!    (`engine/weights/map.rs`), nowhere else, and each block says why it is sound.
+//! 4. `unsafe` lives in `glmbench-cpu`, in `glmbench-ascend` and the two crates behind it, where threads are bound
+//!    (`affinity.rs` of `glmbench-device`), and in the weight map (`weights/map.rs` of `glmbench-engine`), nowhere else. Each
+//!    block says why it is sound.
 //! 5. A token's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into chunks, on
 //!    the number of threads, or on the instruction set within a kernel family (the vector kernels; AMX's tiles, which sum in
 //!    another order, [`glmbench_cpu`]). Every sum is one chain in one order; threads share outputs, never a sum, but for attention
@@ -78,8 +91,8 @@
 //!
 //! Activations are rounded to the model's type at every operator's boundary, sums are fp32, as on NPU and GPU; softmax weights
 //! are rounded, too, before they meet the values. Weights and KV cache are stored in the type. The rotary table's rounding is a
-//! mode ([`glmbench_device::rotary`]). KV cache blocks hold 128 tokens. Quantised forms ([`glmbench_device::Precision`]; the CPU has them) keep
-//! all this but for linear layers within the model, whose weights and inputs are int8, and for the cache.
+//! mode ([`glmbench_device::rotary`]). KV cache blocks hold 128 tokens. Quantised forms ([`glmbench_device::Precision`]; the CPU
+//! has them) keep all this but for linear layers within the model, whose weights and inputs are int8, and for the cache.
 //!
 //! ## What is not here yet
 //!
@@ -90,7 +103,6 @@ pub mod bench;
 pub mod bounded;
 pub mod cli;
 pub mod dataset;
-pub mod engine;
 pub mod gate;
 pub mod record;
 pub mod report;

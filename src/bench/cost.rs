@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use glmbench_device::Precision;
 
-use crate::engine::config::ModelConfig;
+use glmbench_engine::config::ModelConfig;
 
 use super::Shape;
 

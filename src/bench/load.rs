@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use crate::engine::sampler::Sampling;
-use crate::engine::scheduler::Scheduler;
-use crate::engine::{Completion, EngineError, FinishReason, Request, RequestId};
+use glmbench_engine::sampler::Sampling;
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId};
 
 /// A scheduled request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,9 +13,9 @@ mod warmup;
 
 use sha2::{Digest, Sha256};
 
-use crate::engine::sampler::Sampling;
-use crate::engine::scheduler::Scheduler;
-use crate::engine::{EngineError, FinishReason, Request, StepKind};
+use glmbench_engine::sampler::Sampling;
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::{EngineError, FinishReason, Request, StepKind};
 
 pub use arrivals::{ArrivalProcess, arrivals};
 pub use cost::{PhaseCost, batch_cost, case_cost};

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args as ClapArgs, ValueEnum};
 
+use glmbench_engine::chat::{Round, build_prompt, process_response};
+use glmbench_engine::model::Limits;
+use glmbench_engine::sampler::{RandomSampling, Sampling};
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::{FinishReason, Request};
+
 use crate::bounded;
-use crate::engine::chat::{Round, build_prompt, process_response};
-use crate::engine::model::Limits;
-use crate::engine::sampler::{RandomSampling, Sampling};
-use crate::engine::scheduler::Scheduler;
-use crate::engine::tokenizer::Tokenizer;
-use crate::engine::{FinishReason, Request};
 use crate::text::printable;
 
 use super::engine::EngineArgs;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use indicatif::DecimalBytes;
 
-use crate::engine::weights::convert::Plan;
+use glmbench_engine::weights::convert::Plan;
 
 use super::progress;
 use super::signals::{self, Watch};

@@ -13,8 +13,9 @@ use glmbench_ascend::Installation;
 use glmbench_cpu::{InstructionSet, available_threads, measure_limits};
 use glmbench_device::DType;
 
+use glmbench_engine::model::Limits;
+
 use crate::bench::Shape;
-use crate::engine::model::Limits;
 use crate::record::{LimitRate, MachineLimits, Noise, rfc3339_utc};
 use crate::run::environment::{Reader, VARIABLES, environment, variable};
 use crate::run::limits::limits_record;

@@ -11,16 +11,17 @@ use glmbench_device::affinity::why_not_bound;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceError, KvForm, Precision};
 
-use crate::engine::EngineError;
-use crate::engine::config::{ModelConfig, RopeScaling};
-use crate::engine::load::{self, DeviceKind, Emulate, LoadOptions, ModelPath, load_tokenizer};
-use crate::engine::memory::{Capacity, MemoryEstimate, MemoryOf};
-use crate::engine::model::Limits;
-use crate::engine::parallel::check_world;
-use crate::engine::scheduler::Scheduler;
-use crate::engine::tokenizer::Tokenizer;
-use crate::engine::weights::overlay::Overlay;
-use crate::engine::weights::{Choice, WeightSource, layout, open_checkpoint};
+use glmbench_engine::EngineError;
+use glmbench_engine::config::{ModelConfig, RopeScaling};
+use glmbench_engine::load::{self, DeviceKind, Emulate, LoadOptions, ModelPath, load_tokenizer};
+use glmbench_engine::memory::{Capacity, MemoryEstimate, MemoryOf};
+use glmbench_engine::model::Limits;
+use glmbench_engine::parallel::check_world;
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::weights::overlay::Overlay;
+use glmbench_engine::weights::{Choice, WeightSource, layout, open_checkpoint};
+
 use crate::run::machine::Machine;
 use crate::run::model::ModelFacts;
 

@@ -8,9 +8,9 @@ use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::engine::model::Limits;
-use crate::engine::scheduler::Scheduler;
-use crate::engine::{EngineError, FinishReason, NotFinite, Request};
+use glmbench_engine::model::Limits;
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::{EngineError, FinishReason, NotFinite, Request};
 
 use super::engine::EngineArgs;
 use super::prompts::read_prompts;
@@ -84,7 +84,7 @@ fn check_out(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Returns the limits for such a run: one sequence, with logits for a chunk of rows.
-pub fn limits(config: &crate::engine::config::ModelConfig, prompts: &[Vec<u32>], decode: usize) -> Limits {
+pub fn limits(config: &glmbench_engine::config::ModelConfig, prompts: &[Vec<u32>], decode: usize) -> Limits {
     // A longer sequence is rejected when it is submitted.
     let longest =
         prompts.iter().map(Vec::len).max().unwrap_or(1).saturating_add(decode).min(config.seq_length);

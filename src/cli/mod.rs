@@ -37,9 +37,10 @@ use serde::Serialize;
 
 use glmbench_device::DeviceError;
 
+use glmbench_engine::EngineError;
+use glmbench_engine::weights::convert::ConvertError;
+
 use crate::dataset::DatasetError;
-use crate::engine::EngineError;
-use crate::engine::weights::convert::ConvertError;
 use crate::record::RecordError;
 use crate::run::RunError;
 use crate::text;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use glmbench_ascend::{AscendGroup, Forced, GroupSettings, Selftest, SelftestRow, Status, Widths, selftest};
 use glmbench_device::{DType, DeviceInfo};
 
-use crate::engine::load::{DeviceKind, ModelPath};
+use glmbench_engine::load::{DeviceKind, ModelPath};
 
 use super::engine::{ComputeArgs, EmulationArgs};
 use super::{emit, emit_json, gate_exit, say};

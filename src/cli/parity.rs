@@ -10,10 +10,11 @@ use serde::Serialize;
 
 use glmbench_device::Precision;
 
+use glmbench_engine::load::DeviceKind;
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::{EngineError, NotFinite};
+
 use crate::bench::{OrdinaryTokens, Shape, prompts as random_prompts};
-use crate::engine::load::DeviceKind;
-use crate::engine::scheduler::Scheduler;
-use crate::engine::{EngineError, NotFinite};
 use crate::stats::parity::{ParitySummary, PositionParity};
 
 use super::engine::{ComputeArgs, EmulationArgs, EngineArgs, FoundModel};

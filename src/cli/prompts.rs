@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use glmbench_engine::config::ModelConfig;
+
 use crate::bounded;
-use crate::engine::config::ModelConfig;
 
 /// Maximum size of a file of prompts in bytes: about ten million token ids.
 const MAX_BYTES: u64 = 64 << 20;

@@ -8,13 +8,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
+use glmbench_engine::chat::build_prompt;
+use glmbench_engine::model::Limits;
+use glmbench_engine::sampler::Sampling;
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::{FinishReason, NotFinite, Request, RequestId};
+
 use crate::bounded;
-use crate::engine::chat::build_prompt;
-use crate::engine::model::Limits;
-use crate::engine::sampler::Sampling;
-use crate::engine::scheduler::Scheduler;
-use crate::engine::tokenizer::Tokenizer;
-use crate::engine::{FinishReason, NotFinite, Request, RequestId};
 use crate::text::one_line;
 
 use super::chat::{Args, Template};

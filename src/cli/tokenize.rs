@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::load::ModelPath;
+use glmbench_engine::tokenizer::Tokenizer;
+
 use crate::bounded;
-use crate::engine::config::ModelConfig;
-use crate::engine::load::ModelPath;
-use crate::engine::tokenizer::Tokenizer;
 use crate::text;
 
 use super::{Exit, say};
@@ -144,11 +145,14 @@ fn stop_writing(error: io::Error) -> Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::tokenizer::testing::tiny_dir;
+
+    /// Returns the folder of the engine's tiny tokenizer: 263 pieces, ChatGLM2's settings.
+    fn tiny_dir() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/engine/tests/data/tiny")
+    }
 
     fn convert_all(input: &[u8], special: bool, decode: bool) -> (String, Result<(), Stop>) {
-        let dir = tiny_dir();
-        let args = Args { model: dir.path().to_path_buf(), special, decode };
+        let args = Args { model: tiny_dir(), special, decode };
         let tokenizer = Tokenizer::from_dir(&args.model).unwrap();
         let mut output = Vec::new();
         let end = convert_lines(&tokenizer, &Task { args: &args, rows: 268 }, input, &mut output);
@@ -221,8 +225,7 @@ mod tests {
                 Ok(())
             }
         }
-        let dir = tiny_dir();
-        let args = Args { model: dir.path().to_path_buf(), special: false, decode: false };
+        let args = Args { model: tiny_dir(), special: false, decode: false };
         let tokenizer = Tokenizer::from_dir(&args.model).unwrap();
         assert!(matches!(
             convert_lines(&tokenizer, &Task { args: &args, rows: 0 }, &b"\"a\"\n"[..], Gone),

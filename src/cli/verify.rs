@@ -14,10 +14,11 @@ use glmbench_cpu::InstructionSet;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DeviceInfo, KvForm, Precision};
 
+use glmbench_engine::config::RopeScaling;
+use glmbench_engine::load::DeviceKind;
+use glmbench_engine::tokenizer::Tokenizer;
+
 use crate::dataset::Benchmark;
-use crate::engine::config::RopeScaling;
-use crate::engine::load::DeviceKind;
-use crate::engine::tokenizer::Tokenizer;
 use crate::record::{AccuracyCase, Contents, PerformanceCase, PromptRecord, RunDir, RunRecord};
 use crate::run::AccuracyRun;
 use crate::run::plan::Plan;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::engine::{EngineError, RequestId};
+use glmbench_engine::{EngineError, RequestId};
+
 use crate::record::{CallRecord, PromptRecord, RecordError, RunDir, SampleRecord, SampleState};
 use crate::task::{Evaluation, Next, Outcome, Progress, Stage, State};
 

@@ -9,8 +9,9 @@ use std::path::Path;
 
 use glmbench_device::{ClockProfile, Precision};
 
+use glmbench_engine::config::ModelConfig;
+
 use crate::bench::{PhaseCost, batch_cost};
-use crate::engine::config::ModelConfig;
 use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleState};
 
 use super::AccuracyRun;

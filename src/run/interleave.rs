@@ -5,11 +5,12 @@
 //! comparison tests one figure per block ([`crate::stats::Shift`]). The side that is loaded and timed first alternates
 //! between blocks.
 
+use glmbench_engine::scheduler::Scheduler;
+
 use super::performance::{PerformanceRun, Timing};
 use super::plan::Plan;
 use super::spots::CaseGauge;
 use super::{Ending, Observer, RunError, Session, Shared, run_accuracy};
-use crate::engine::scheduler::Scheduler;
 use crate::record::{RecordError, RepetitionKind, RunDir, RunRecord};
 use crate::stats::blocks_needed;
 use std::sync::atomic::AtomicBool;

@@ -5,10 +5,11 @@ use std::time::Instant;
 use glmbench_cpu::{MachineLimits, Rate, UnitPeak};
 use glmbench_device::Precision;
 
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::memory::MemoryEstimate;
+use glmbench_engine::scheduler::Scheduler;
+
 use crate::bench::PhaseCost;
-use crate::engine::config::ModelConfig;
-use crate::engine::memory::MemoryEstimate;
-use crate::engine::scheduler::Scheduler;
 use crate::record::{self, LimitRate, LoadFacts, Roofline, UnitLimit};
 use crate::suite::{self, Suite};
 

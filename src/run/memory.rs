@@ -1,9 +1,9 @@
 //! The engine limits that a plan's cases need, and the cases that do not fit the device's memory.
 
-use crate::engine::cache::blocks_for;
-use crate::engine::config::ModelConfig;
-use crate::engine::memory::{Capacity, MemoryOf};
-use crate::engine::model::Limits;
+use glmbench_engine::cache::blocks_for;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::memory::{Capacity, MemoryOf};
+use glmbench_engine::model::Limits;
 
 use super::AccuracyRun;
 use super::plan::{LoadRun, PerformanceRun, Plan, SearchRun};

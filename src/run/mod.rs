@@ -34,8 +34,9 @@ use std::time::SystemTime;
 
 use glmbench_device::DeviceInfo;
 
-use crate::engine::EngineError;
-use crate::engine::scheduler::Scheduler;
+use glmbench_engine::EngineError;
+use glmbench_engine::scheduler::Scheduler;
+
 use crate::record::{
     Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, Status, TelemetryRow, rfc3339_utc,
 };

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use glmbench_device::rotary::RotaryScaling;
 
-use crate::engine::config::ModelConfig;
-use crate::engine::tokenizer::Tokenizer;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::tokenizer::Tokenizer;
 
 /// The settings of a loaded model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ fn prefix_from(tokenizer: &Tokenizer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::config::RopeScaling;
+    use glmbench_engine::config::RopeScaling;
 
     fn facts(config: &ModelConfig, said: bool) -> ModelFacts {
         ModelFacts::new(config, None, "random, seed 0".into(), said)

@@ -1,8 +1,9 @@
 //! Noise floors: the spread between runs of the same configuration, from the times of several processes.
 
+use glmbench_engine::EngineError;
+use glmbench_engine::scheduler::Scheduler;
+
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
-use crate::engine::EngineError;
-use crate::engine::scheduler::Scheduler;
 use crate::record::{NoiseFloor, Phase};
 use crate::stats::{median, null_floor, spread_between};
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,9 @@
 //! A performance case: warm-ups until the times agree, then timed repetitions, with one line each.
 
+use glmbench_engine::profile::OperatorTime;
+use glmbench_engine::{EngineError, StepKind};
+
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
-use crate::engine::profile::OperatorTime;
-use crate::engine::{EngineError, StepKind};
 use crate::record::{
     Clock, GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, RunDir, Spot, Spots,
     TelemetryRow,

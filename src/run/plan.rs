@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use glmbench_device::Precision;
 
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::model::Limits;
+use glmbench_engine::tokenizer::Tokenizer;
+
 use crate::bench::{OrdinaryTokens, Shape, WarmUpRule};
 use crate::dataset::Source;
-use crate::engine::config::ModelConfig;
-use crate::engine::model::Limits;
-use crate::engine::tokenizer::Tokenizer;
 use crate::record::{self, ChoiceToken, Cost, FirstPrompt};
 use crate::suite::{self, Suite};
 use crate::task::{self, Evaluation, TextCodec};

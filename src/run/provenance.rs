@@ -80,7 +80,7 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
 pub fn record(
     origin: &Origin<'_>,
     plan: &Plan<'_>,
-    config: &crate::engine::config::ModelConfig,
+    config: &glmbench_engine::config::ModelConfig,
 ) -> RunRecord {
     let identity = identity(origin, plan);
     let started = SystemTime::now();

@@ -2,7 +2,8 @@
 
 use glmbench_device::{KvForm, Precision};
 
-use crate::engine::config::ModelConfig;
+use glmbench_engine::config::ModelConfig;
+
 use crate::record::PublishedScore;
 use crate::suite::{self, Dtype};
 use crate::task;

@@ -1,8 +1,9 @@
 //! The questions of a data set as prompts for timing: tokenized, truncated or padded to a length, and grouped in
 //! batches.
 
+use glmbench_engine::tokenizer::Tokenizer;
+
 use crate::dataset::{Source, read_questions};
-use crate::engine::tokenizer::Tokenizer;
 use crate::record::PromptsCase;
 use crate::suite::{PromptSet, PromptSource};
 

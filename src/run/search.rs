@@ -6,11 +6,12 @@
 
 use glmbench_device::DeviceError;
 
+use glmbench_engine::EngineError;
+use glmbench_engine::cache::blocks_for;
+use glmbench_engine::memory::{MemoryEstimate, MemoryOf};
+use glmbench_engine::model::Limits;
+
 use crate::bench::{OrdinaryTokens, Repetition, Shape, prompts, repeat};
-use crate::engine::EngineError;
-use crate::engine::cache::blocks_for;
-use crate::engine::memory::{MemoryEstimate, MemoryOf};
-use crate::engine::model::Limits;
 use crate::record::{
     self, Clock, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, RunDir, SearchCase,
 };

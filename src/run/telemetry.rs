@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use glmbench_device::sensors::{Methods, Reading, Readings, Sensors};
 
-use crate::engine::scheduler::Scheduler;
+use glmbench_engine::scheduler::Scheduler;
+
 use crate::record::TelemetryRow;
 
 use super::machine::rss_bytes;

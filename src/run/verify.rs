@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use glmbench_device::DType;
 
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::{EngineError, RequestId};
+
 use crate::bench::{Shape, prompts, repeat};
 use crate::dataset::{Benchmark, Source};
-use crate::engine::scheduler::Scheduler;
-use crate::engine::{EngineError, RequestId};
 use crate::record::{
     AccuracyCase, Contents, PerformanceCase, PromptRecord, RepetitionKind, RequestRecord, SampleRecord,
     SampleState,
@@ -395,10 +396,10 @@ impl Forced<'_> {
         engine: &mut Scheduler,
         largest: &mut f32,
     ) -> Result<Vec<String>, EngineError> {
-        let request = crate::engine::Request {
+        let request = glmbench_engine::Request {
             prompt: prompt.to_vec(),
             choice_ids: self.run.evaluation.choices().iter().map(|choice| choice.id).collect(),
-            ..crate::engine::Request::probe()
+            ..glmbench_engine::Request::probe()
         };
         engine.submit(request)?;
         let mut found = Vec::new();

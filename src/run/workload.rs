@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use glmbench_device::Precision;
 
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::tokenizer::Tokenizer;
+
 use crate::bench::{ArrivalProcess, PhaseCost, Shape, batch_cost, case_cost};
-use crate::engine::config::ModelConfig;
-use crate::engine::tokenizer::Tokenizer;
 use crate::record;
 use crate::suite::{self, Arrival, Extent, Rates, Suite};
 

@@ -1,10 +1,11 @@
 //! Binds a plan to a tokenizer, drives the steps of each item, and checks requests and completions.
 
+use glmbench_engine::sampler::Sampling;
+use glmbench_engine::{Completion, FinishReason, Request};
+
 use super::outcome::{self, Outcome, Stage, State};
 use super::{Ask, ChoiceToken, Judgement, Plan, Question, Step, TaskError, TextCodec};
 use crate::dataset::sha256_hex;
-use crate::engine::sampler::Sampling;
-use crate::engine::{Completion, FinishReason, Request};
 
 /// A plan, a tokenizer, and the resulting choices.
 pub struct Evaluation<'a> {

@@ -17,8 +17,9 @@ pub use evaluation::{Evaluation, Next, Progress};
 pub use outcome::{Outcome, Stage, State, margin};
 pub use plan::{Plan, Settings};
 
+use glmbench_engine::tokenizer::Tokenizer;
+
 use crate::dataset::{Benchmark, DatasetError, Item, Subject};
-use crate::engine::tokenizer::Tokenizer;
 
 /// Converts text to token ids and back: the part of a tokenizer that scoring needs.
 pub trait TextCodec: Sync {

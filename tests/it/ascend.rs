@@ -6,21 +6,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::load::{DeviceKind, LoadOptions, load};
-use glmbench::engine::model::{Forward, Limits, Model, StepInput, attention_shape};
-use glmbench::engine::parallel::{Cut, Ranks};
-use glmbench::engine::sampler::Sampling;
-use glmbench::engine::scheduler::Scheduler;
-use glmbench::engine::weights::dummy::Dummy;
-use glmbench::engine::weights::{StorageType, WeightSource, open_checkpoint};
-use glmbench::engine::{EngineError, Request};
 use glmbench_ascend::{
     Ascend, AscendGroup, Chip, Emulation, Forced, GroupSettings, Selftest, Status, Widths, selftest,
 };
 use glmbench_device::group::DeviceGroup;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{AttentionShape, DType, Device, DeviceError, SequenceView};
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::load::{DeviceKind, LoadOptions, load};
+use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
+use glmbench_engine::parallel::{Cut, Ranks};
+use glmbench_engine::sampler::Sampling;
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::weights::dummy::Dummy;
+use glmbench_engine::weights::{StorageType, WeightSource, open_checkpoint};
+use glmbench_engine::{EngineError, Request};
 
 use crate::goldens::{Golden, Seen, margin};
 use crate::support::{Loud, answer, shared};
@@ -407,8 +407,7 @@ fn graphs_that_are_not_launched_make_room() {
 #[test]
 fn graphs_save_the_host_launches() {
     let config = ModelConfig::chatglm2_6b();
-    let source =
-        glmbench::engine::weights::unread::Unread { config: config.clone(), dtype: StorageType::F16 };
+    let source = glmbench_engine::weights::unread::Unread { config: config.clone(), dtype: StorageType::F16 };
     let step_ns = |forced: &str| {
         let lines = "mode = timing\nhost_launch_ns = 500000";
         let settings = settings(Chip::A2800i, attention_shape(&config), lines, forced);
@@ -770,8 +769,7 @@ fn the_selftest_passes_on_both_chips_and_sees_a_wrong_result() {
 #[test]
 fn with_the_clock_alone_the_6b_shape_runs_and_time_passes() {
     let config = ModelConfig::chatglm2_6b();
-    let source =
-        glmbench::engine::weights::unread::Unread { config: config.clone(), dtype: StorageType::F16 };
+    let source = glmbench_engine::weights::unread::Unread { config: config.clone(), dtype: StorageType::F16 };
     for chip in CHIPS {
         let group = AscendGroup::new(settings(chip, attention_shape(&config), "mode = timing", "")).unwrap();
         let mut engine = engine(&group, &config, &source, 64).unwrap();

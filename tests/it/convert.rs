@@ -6,9 +6,9 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::weights::convert::Plan;
-use glmbench::engine::weights::{WeightSource, layout, open_checkpoint};
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::weights::convert::Plan;
+use glmbench_engine::weights::{WeightSource, layout, open_checkpoint};
 use tempfile::TempDir;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;

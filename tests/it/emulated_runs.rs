@@ -8,13 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use glmbench::engine::EngineError;
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::model::{Limits, attention_shape};
-use glmbench::engine::parallel::{Cut, Ranks};
-use glmbench::engine::scheduler::Scheduler;
-use glmbench::engine::weights::StorageType;
-use glmbench::engine::weights::unread::Unread;
 use glmbench::record::{ProbeOutcome, ProbePurpose, ProbeRecord, RunRecord};
 use glmbench::run::model::ModelFacts;
 use glmbench::run::plan::Plan;
@@ -24,6 +17,13 @@ use glmbench::suite::Suite;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceError};
+use glmbench_engine::EngineError;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::model::{Limits, attention_shape};
+use glmbench_engine::parallel::{Cut, Ranks};
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::weights::StorageType;
+use glmbench_engine::weights::unread::Unread;
 
 use crate::support::answer;
 

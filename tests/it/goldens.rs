@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use glmbench::engine::Request;
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::load::{DeviceKind, LoadOptions, load};
-use glmbench::engine::model::Limits;
-use glmbench::engine::sampler::{Sampling, log_sum_exp};
-use glmbench::engine::scheduler::Scheduler;
-use glmbench::engine::weights::open_checkpoint;
 use glmbench_cpu::InstructionSet;
 use glmbench_device::DType;
 use glmbench_device::rotary::RotaryMode;
+use glmbench_engine::Request;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::load::{DeviceKind, LoadOptions, load};
+use glmbench_engine::model::Limits;
+use glmbench_engine::sampler::{Sampling, log_sum_exp};
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::weights::open_checkpoint;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 

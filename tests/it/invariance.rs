@@ -6,16 +6,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use glmbench::engine::Request;
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::load::{DeviceKind, LoadOptions, load};
-use glmbench::engine::model::Limits;
-use glmbench::engine::scheduler::Scheduler;
-use glmbench::engine::weights::StorageType;
-use glmbench::engine::weights::dummy::Dummy;
 use glmbench_cpu::InstructionSet;
 use glmbench_device::Precision;
 use glmbench_device::rotary::RotaryMode;
+use glmbench_engine::Request;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::load::{DeviceKind, LoadOptions, load};
+use glmbench_engine::model::Limits;
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::weights::StorageType;
+use glmbench_engine::weights::dummy::Dummy;
 use proptest::prelude::*;
 
 const VOCAB: usize = 96;

@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glmbench::bench::{OrdinaryTokens, Repetition, Shape, case_cost, prompts, repeat};
-use glmbench::engine::StepKind;
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::load::{DeviceKind, LoadOptions, load};
-use glmbench::engine::model::Limits;
-use glmbench::engine::profile::{OperatorTime, REST};
-use glmbench::engine::weights::StorageType;
-use glmbench::engine::weights::dummy::Dummy;
 use glmbench_device::DType;
 use glmbench_device::rotary::RotaryMode;
+use glmbench_engine::StepKind;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::load::{DeviceKind, LoadOptions, load};
+use glmbench_engine::model::Limits;
+use glmbench_engine::profile::{OperatorTime, REST};
+use glmbench_engine::weights::StorageType;
+use glmbench_engine::weights::dummy::Dummy;
 use serde_json::Value;
 
 use crate::support::answer;

@@ -8,16 +8,16 @@ use std::sync::mpsc::channel;
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::model::{Forward, Limits, StepInput};
-use glmbench::engine::parallel::Ranks;
-use glmbench::engine::weights::StorageType;
-use glmbench::engine::weights::dummy::Dummy;
-use glmbench::engine::{EngineError, Request, scheduler::Scheduler};
 use glmbench_device::group::DeviceGroup;
 use glmbench_device::reference::{Reference, ReferenceGroup};
 use glmbench_device::rotary::{RotaryMode, RotaryTable};
 use glmbench_device::{AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::model::{Forward, Limits, StepInput};
+use glmbench_engine::parallel::Ranks;
+use glmbench_engine::weights::StorageType;
+use glmbench_engine::weights::dummy::Dummy;
+use glmbench_engine::{EngineError, Request, scheduler::Scheduler};
 
 /// The place at which rank 1 fails.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::load::{DeviceKind, LoadOptions, load};
-use glmbench::engine::model::Limits;
-use glmbench::engine::weights::StorageType;
-use glmbench::engine::weights::dummy::Dummy;
 use glmbench::stats::parity::kl_divergence;
 use glmbench_device::DType;
 use glmbench_device::rotary::RotaryMode;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::load::{DeviceKind, LoadOptions, load};
+use glmbench_engine::model::Limits;
+use glmbench_engine::weights::StorageType;
+use glmbench_engine::weights::dummy::Dummy;
 
 use crate::support::Loud;
 

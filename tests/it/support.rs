@@ -8,8 +8,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-use glmbench::engine::weights::dummy::Dummy;
-use glmbench::engine::weights::{StorageType, StoredTensor, TensorView, WeightError, WeightSource};
+use glmbench_engine::weights::dummy::Dummy;
+use glmbench_engine::weights::{StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 
 /// Returns a path in the material beside the checkout, or `None` with a message on stderr if it is missing.
 pub fn shared(path: &str) -> Option<PathBuf> {

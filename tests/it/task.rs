@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use glmbench::dataset::{Benchmark, Source};
-use glmbench::engine::tokenizer::Tokenizer;
-use glmbench::engine::{Completion, FinishReason};
 use glmbench::task::{
     self, ChoiceToken, Evaluation, Next, Outcome, Plan, Settings, State, TaskError, TextCodec, extract,
 };
+use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::{Completion, FinishReason};
 use tempfile::TempDir;
 
 use crate::dataset::{folder, real};

@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use glmbench::engine::Request;
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::load::{DeviceKind, Emulate, LoadOptions, load, load_tokenizer};
-use glmbench::engine::memory::MemoryEstimate;
-use glmbench::engine::model::Limits;
-use glmbench::engine::scheduler::Scheduler;
-use glmbench::engine::weights::dummy::Dummy;
-use glmbench::engine::weights::{StorageType, WeightSource, open_checkpoint};
 use glmbench::stats::parity::PositionParity;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, Precision};
+use glmbench_engine::Request;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::load::{DeviceKind, Emulate, LoadOptions, load, load_tokenizer};
+use glmbench_engine::memory::MemoryEstimate;
+use glmbench_engine::model::Limits;
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::weights::dummy::Dummy;
+use glmbench_engine::weights::{StorageType, WeightSource, open_checkpoint};
 
 use crate::support::{Loud, answer, glmbench, shared};
 

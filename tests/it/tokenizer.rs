@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use glmbench::engine::chat::build_prompt;
-use glmbench::engine::tokenizer::Tokenizer;
+use glmbench_engine::chat::build_prompt;
+use glmbench_engine::tokenizer::Tokenizer;
 use serde_json::Value;
 
 use crate::support::shared;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use glmbench::bench::{Shape, prompts};
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::load::load_tokenizer;
 use glmbench::run::plan::ordinary_tokens;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::load::load_tokenizer;
 use half::{bf16, f16};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::weights::overlay::Overlay;
-use glmbench::engine::weights::{StorageType, WeightSource, layout, open_checkpoint};
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::weights::overlay::Overlay;
+use glmbench_engine::weights::{StorageType, WeightSource, layout, open_checkpoint};
 use proptest::prelude::*;
 use tempfile::TempDir;
 

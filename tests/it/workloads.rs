@@ -7,11 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use glmbench::engine::EngineError;
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::memory::{Capacity, MemoryEstimate};
-use glmbench::engine::model::{Forward, Limits, StepInput};
-use glmbench::engine::scheduler::Scheduler;
 use glmbench::record::{LoadLevelRecord, ProbeOutcome, ProbeRecord, RunDir, RunRecord, search_answer};
 use glmbench::run::model::ModelFacts;
 use glmbench::run::plan::Plan;
@@ -20,6 +15,11 @@ use glmbench::run::{Ending, Observer, RunError, execute, open_dir, telemetry};
 use glmbench::suite::Suite;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{ClockProfile, DType, DeviceError, DeviceInfo};
+use glmbench_engine::EngineError;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::memory::{Capacity, MemoryEstimate};
+use glmbench_engine::model::{Forward, Limits, StepInput};
+use glmbench_engine::scheduler::Scheduler;
 
 use crate::support::answer;
 

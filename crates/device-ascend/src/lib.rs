@@ -4,6 +4,11 @@
 //! (`layout`); activations and cache are taken once; every operator is planned by its first stage and, where its arguments
 //! come again, the plan is kept (`launch`). Which operators do the work is asked at start-up (`probe`, `choice`).
 //! Work is queued on one stream; the host waits only when it wants numbers.
+//!
+//! This crate holds the device ([`Ascend`]), its group of ranks ([`AscendGroup`]), the self-test ([`selftest()`]), the chip
+//! profiles ([`profile`]), and the image of the emulator, which `build.rs` compiles ([`emulated`]). `NUMBERS.md` lists where
+//! the cards round. It may use [`glmbench_device`] and `ascend-sys`. It meets the emulator at the C functions alone, and
+//! prints nothing.
 
 mod adder;
 mod api;

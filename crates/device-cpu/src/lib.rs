@@ -10,6 +10,10 @@
 //! order of summation. A twin in plain Rust (`amx-portable`) gives the same bits on any machine. Products of integers
 //! with integers (`int8`) give the same bits everywhere. With an int8 cache, attention uses the tiles in the tile
 //! family too. In fp32 everything uses the vector kernels.
+//!
+//! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), the arithmetic of its memory ([`CpuMemory`]),
+//! and the measurement of the machine's limits ([`measure_limits`], [`Gauge`]). It may use [`glmbench_device`] and no other
+//! crate of the workspace. It prints nothing.
 
 mod amx;
 mod attention;

@@ -1,8 +1,14 @@
 //! The operators of ChatGLM2 on tensors that a device owns.
 //!
-//! The forward pass (`engine::model`) is written once over [`Device`]; a device supplies the operators.
+//! The forward pass (`glmbench_engine::model`) is written once over [`Device`]; a device supplies the operators.
 //! Activations are matrices `[rows, width]` with one row per token. Every operator accumulates in fp32 and rounds its
 //! result to the device's [`DType`], as NPUs and GPUs do. The result of a row never depends on the other rows.
+//!
+//! This crate holds what all devices share: the trait, types and shapes, weight forms ([`Precision`]), the [`rotary`] table,
+//! groups of ranks ([`group`]), [`sensors`], binding of threads ([`affinity`]), and a wrapper that times operators
+//! ([`timed`]). [`mod@reference`] is the oracle: every operator in plain loops.
+//!
+//! It uses no other crate of the workspace. It prints nothing, and its only `unsafe` binds threads.
 
 pub mod affinity;
 pub mod group;

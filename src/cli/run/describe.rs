@@ -4,8 +4,9 @@ use std::path::Path;
 
 use glmbench_cpu::{InstructionSet, available_threads};
 
-use crate::engine::load::DeviceKind;
-use crate::engine::memory::MemoryEstimate;
+use glmbench_engine::load::DeviceKind;
+use glmbench_engine::memory::MemoryEstimate;
+
 use crate::run::duration::{Counted, Expected, Rates, SameAs, in_words};
 use crate::run::machine::Machine;
 use crate::run::model::ModelFacts;

@@ -18,9 +18,10 @@ use clap::Args as ClapArgs;
 use glmbench_cpu::{MachineLimits, available_threads, measure_limits};
 use glmbench_device::DeviceInfo;
 
-use crate::engine::EngineError;
-use crate::engine::load::{DeviceKind, ModelPath};
-use crate::engine::scheduler::Scheduler;
+use glmbench_engine::EngineError;
+use glmbench_engine::load::{DeviceKind, ModelPath};
+use glmbench_engine::scheduler::Scheduler;
+
 use crate::record::{Group, Roofline, RunDir, RunRecord};
 use crate::report::render;
 use crate::run::plan::Plan;
@@ -375,7 +376,7 @@ pub(super) fn fingerprint(model: &FoundModel, compute: &ComputeArgs) -> anyhow::
         bar.set_position(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
     });
     bar.finish_and_clear();
-    hash.map_err(|e| crate::engine::EngineError::from(e).into())
+    hash.map_err(|e| glmbench_engine::EngineError::from(e).into())
 }
 
 /// Returns the limits of an emulated card, from its profile.

@@ -10,13 +10,14 @@ use glmbench_cpu::InstructionSet;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceError, KvForm, Precision};
 
+use glmbench_engine::EngineError;
+use glmbench_engine::config::RopeScaling;
+use glmbench_engine::load::{DeviceKind, ModelPath};
+use glmbench_engine::memory::MemoryEstimate;
+use glmbench_engine::parallel::check_world;
+use glmbench_engine::tokenizer::Tokenizer;
+
 use crate::cli::engine::{ComputeArgs, EmulationArgs, EmulationMode, FoundModel};
-use crate::engine::EngineError;
-use crate::engine::config::RopeScaling;
-use crate::engine::load::{DeviceKind, ModelPath};
-use crate::engine::memory::MemoryEstimate;
-use crate::engine::parallel::check_world;
-use crate::engine::tokenizer::Tokenizer;
 use crate::record::Roofline;
 use crate::run::RunError;
 use crate::run::plan::Plan;

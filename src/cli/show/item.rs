@@ -3,11 +3,12 @@
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use glmbench_engine::load::load_tokenizer;
+use glmbench_engine::tokenizer::Tokenizer;
+
 use crate::cli::data::dataset_folder;
 use crate::cli::engine::model_path;
 use crate::cli::report::drawn_columns;
-use crate::engine::load::load_tokenizer;
-use crate::engine::tokenizer::Tokenizer;
 use crate::record::{CallRecord, SampleRecord, SampleState};
 use crate::run::prompts::first_prompt;
 use crate::text::one_line;

@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 
 use glmbench::cli::prompts::read_prompts;
 use glmbench::dataset::{Benchmark, Source, catalogue, prepare, read_questions};
-use glmbench::engine::config::ModelConfig;
-use glmbench::engine::tokenizer::Tokenizer;
-use glmbench::engine::weights::{convert, open_checkpoint};
 use glmbench::record::{Noise, RunDir, TelemetryRow};
 use glmbench::report::compare::{self, Options};
 use glmbench::report::export::{Records, modeltest_files};
@@ -18,6 +15,9 @@ use glmbench::suite::gates::Gates;
 use glmbench::suite::{Configuration, Suite};
 use glmbench::task::{self, Evaluation, Settings};
 use glmbench_ascend::profile::Profile;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::weights::{convert, open_checkpoint};
 
 use super::copy_tree;
 use super::files::{byte_level, pickle, safetensors, safetensors_of_many, safetensors_with, zipped};

@@ -11,7 +11,7 @@ use half::{bf16, f16};
 use sha2::{Digest, Sha256};
 
 use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
-use crate::engine::config::ModelConfig;
+use crate::config::ModelConfig;
 
 /// Standard deviation of every number, as in ChatGLM2's initialisation.
 const STD: f32 = 0.02;

@@ -15,7 +15,7 @@ mod output;
 pub mod overlay;
 mod part;
 mod pickle;
-pub(in crate::engine) mod quantised;
+pub(crate) mod quantised;
 pub mod safetensors;
 mod tensor;
 mod torch_zip;

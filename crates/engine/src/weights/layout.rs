@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{StorageType, StoredTensor, WeightError, WeightSource, quantised};
-use crate::engine::config::ModelConfig;
+use crate::config::ModelConfig;
 
 /// Word embedding, `[padded_vocab_size, hidden_size]`.
 pub const EMBEDDING: &str = "transformer.embedding.word_embeddings.weight";

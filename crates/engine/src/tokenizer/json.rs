@@ -9,7 +9,7 @@ use std::panic::catch_unwind;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::engine::lfs;
+use crate::lfs;
 
 /// A loaded `tokenizer.json`.
 pub(super) struct JsonTokenizer {

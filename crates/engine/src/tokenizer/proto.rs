@@ -4,7 +4,7 @@
 //! `sentencepiece_model.proto`. Unknown fields are skipped, as protocol buffers require. Every length is checked
 //! against the rest of the file before use, and no length is trusted for an allocation.
 
-use crate::engine::lfs;
+use crate::lfs;
 
 /// The fields of `ModelProto` that this reader uses.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::dummy::zeroed;
 use super::part::Part;
 use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout};
-use crate::engine::config::ModelConfig;
+use crate::config::ModelConfig;
 
 /// The shapes of a model with this config.
 #[derive(Debug, Clone)]

@@ -51,6 +51,13 @@ const BEFORE: &str = r#"{"type":"TemplateProcessing","single":[{"SpecialToken":{
 const AFTER: &str = r#"{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"<end>","type_id":0}}],
     "pair":[],"special_tokens":{"<end>":{"id":"<end>","ids":[257],"tokens":["<end>"]}}}"#;
 
+/// Tests of other crates read this file, because they cannot call [`tiny`].
+#[test]
+fn the_fixture_for_other_crates_is_the_tiny_model() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny/tokenizer.model");
+    assert!(std::fs::read(file).unwrap() == proto::write(&tiny()), "write the file again");
+}
+
 #[test]
 fn the_files_decide_about_special_tokens_and_prefix() {
     let plain = without_dummy_prefix();

@@ -18,10 +18,10 @@ use glmbench_device::rotary::RotaryMode;
 use glmbench_device::sensors::Sensors;
 use glmbench_device::{DeviceError, DeviceInfo, SequenceView};
 
-use crate::engine::EngineError;
-use crate::engine::config::ModelConfig;
-use crate::engine::model::{Forward, Limits, Model, StepInput};
-use crate::engine::weights::WeightSource;
+use crate::EngineError;
+use crate::config::ModelConfig;
+use crate::model::{Forward, Limits, Model, StepInput};
+use crate::weights::WeightSource;
 
 use super::cut::Cut;
 use super::source::Together;

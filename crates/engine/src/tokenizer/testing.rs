@@ -48,6 +48,6 @@ pub(super) fn dir_of(files: &[File<'_>]) -> TempDir {
 }
 
 /// Creates a folder with [`tiny`] as `tokenizer.model`.
-pub(crate) fn tiny_dir() -> TempDir {
+pub(super) fn tiny_dir() -> TempDir {
     dir_of(&[("tokenizer.model", &proto::write(&tiny()))])
 }

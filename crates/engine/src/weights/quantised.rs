@@ -2,7 +2,7 @@
 //! can be taken for plain weights.
 
 use super::{StorageType, StoredTensor, WeightError, WeightSource, layout};
-use crate::engine::config::ModelConfig;
+use crate::config::ModelConfig;
 
 /// The types that this engine reads, for messages.
 const READ: &str = "this engine reads weights in F16, BF16 and F32; take the model that was not quantised, or --dtype w8a8-dynamic \
@@ -39,7 +39,7 @@ pub(super) fn refuse(
 }
 
 /// Rejects random weights for a configuration that says that they are quantised.
-pub(in crate::engine) fn refuse_random(config: &ModelConfig) -> Result<(), WeightError> {
+pub(crate) fn refuse_random(config: &ModelConfig) -> Result<(), WeightError> {
     let Some(word) = &config.quantised else { return Ok(()) };
     let problem =
         format!("config.json says {word}, and random weights are not quantised; take the word out of it");

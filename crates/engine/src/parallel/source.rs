@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::engine::weights::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource};
+use crate::weights::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 
 /// A weight source that releases a tensor only once every rank has released it.
 pub(super) struct Together {
@@ -58,9 +58,9 @@ impl WeightSource for Together {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::config::ModelConfig;
-    use crate::engine::weights::dummy::Dummy;
-    use crate::engine::weights::layout::FINAL_NORM;
+    use crate::config::ModelConfig;
+    use crate::weights::dummy::Dummy;
+    use crate::weights::layout::FINAL_NORM;
 
     /// A source that records releases.
     struct Counting(Dummy, Mutex<Vec<String>>);

@@ -9,7 +9,7 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{PickleError, StateTensor, read_state};
-use crate::engine::lfs;
+use crate::lfs;
 
 /// Largest accepted pickle, in bytes; the 6B model's have about 5,000 per shard.
 const PICKLE_LIMIT: u64 = 4 << 20;

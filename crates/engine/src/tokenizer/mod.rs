@@ -35,7 +35,7 @@ mod json;
 mod proto;
 mod sentencepiece;
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
-use crate::engine::EngineError;
-use crate::engine::config::ModelConfig;
-use crate::engine::weights::{Part, layout};
+use crate::EngineError;
+use crate::config::ModelConfig;
+use crate::weights::{Part, layout};
 
 /// Maximum number of ranks: the devices of one machine.
 pub const MAX_WORLD: usize = 8;

@@ -1,4 +1,12 @@
 //! The ChatGLM2 engine, independent of the harness: tokens in, tokens and log-probabilities out.
+//!
+//! The engine holds the model's configuration ([`config`]), the [`tokenizer`] and chat template ([`chat`]), the readers of
+//! [`weights`], the forward pass ([`model`]), tensor parallelism ([`parallel`]), the paged KV cache ([`cache`]), the
+//! [`sampler`] and continuous batching ([`scheduler`]). [`load`] puts them together from the values of a command line.
+//!
+//! It may use the devices: [`glmbench_device`], [`glmbench_cpu`], [`glmbench_ascend`]. Only [`load`] and [`memory`] name the
+//! latter two; everything else is generic over [`glmbench_device::Device`]. The engine prints nothing, and its only `unsafe`
+//! maps files of weights (`weights/map.rs`).
 
 pub mod cache;
 pub mod chat;

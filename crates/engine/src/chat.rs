@@ -9,7 +9,7 @@ pub type Round = (String, String);
 
 /// Builds the prompt for the next answer: the finished rounds, then the new question.
 ///
-/// Rounds are counted from 1. Pass the result to [`encode_prompt`](crate::engine::tokenizer::Tokenizer::encode_prompt).
+/// Rounds are counted from 1. Pass the result to [`encode_prompt`](crate::tokenizer::Tokenizer::encode_prompt).
 ///
 /// ```
 /// # use glmbench::engine::chat::build_prompt;

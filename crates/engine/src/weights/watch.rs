@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use glmbench_device::{DType, Precision, WeightForm};
 
 use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout};
-use crate::engine::not_finite;
+use crate::not_finite;
 
 /// Faults recorded per tensor; beyond this number the count is "or more".
 const REMEMBERED: usize = 1000;

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::map::WeightMap;
 use super::{StorageType, StoredTensor, TensorView, WeightError, WeightSource, combine, layout};
-use crate::engine::lfs;
+use crate::lfs;
 
 /// File name of a checkpoint in one file.
 pub const SINGLE_FILE: &str = "model.safetensors";
