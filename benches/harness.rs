@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench harness`. The target is at most 1 % between the steps. The result is a ratio of times from the
 //! same process, as a median over repetitions, so other load on the machine affects both sides.
-#![allow(clippy::print_stdout, clippy::expect_used, missing_docs)]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! a decode step does, over more weights or KV cache than fits in any CPU cache. Each line ends with the ratio of the
 //! achieved rate to the machine's limit: bytes per second of streamed reads (BW), or operations per second of the
 //! fastest unit for the type (PEAK).
-#![allow(clippy::print_stdout, missing_docs)]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@
 //!   block within a single process. They show what has to be placed anew.
 //!
 //! `--count N` sets the number of comparisons. `--json FILE` saves the log-ratios of every block and phase.
-#![allow(clippy::print_stdout, clippy::expect_used, missing_docs)]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

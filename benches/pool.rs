@@ -5,7 +5,7 @@
 //! finish it before any worker arrives. The neighbour is a process that spins in a loop. With as many threads as cores
 //! and one more runnable thread, a fair share is `cores / (cores + 1)`. A pool far below that has been waiting for a
 //! preempted thread.
-#![allow(clippy::print_stdout, missing_docs)]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

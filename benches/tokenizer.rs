@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench tokenizer`. It needs `tokenizer.model` in `../shared/tokenizer/chatglm2-6b`, or in the folder
 //! named by `GLMBENCH_TOKENIZER`.
-#![allow(clippy::print_stderr, missing_docs)]
+#![expect(clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 use std::hint::black_box;
 use std::path::PathBuf;

@@ -11,7 +11,7 @@ use crate::record::AccuracyCase;
 ///
 /// # Errors
 /// Fails if no folder was given and `datasets/` has none.
-pub fn dataset_folder(
+pub(super) fn dataset_folder(
     set: &[(Benchmark, PathBuf)],
     only: Option<&PathBuf>,
     case: &AccuracyCase,

@@ -28,6 +28,7 @@ use super::progress::Bars;
 use super::{emit, emit_json};
 
 /// What this machine is and can do, and what to mend before measuring
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// Also measure memory bandwidth and the peak of each arithmetic unit (two or three seconds, and 128 MiB a core)

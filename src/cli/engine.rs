@@ -141,6 +141,7 @@ impl ComputeArgs {
     }
 
     /// Returns the same settings with `world` ranks.
+    #[must_use]
     pub fn on(&self, world: usize) -> Self {
         // A number beyond `u16` exceeds what any model can be split into, and is rejected as such.
         Self { tp: Some(u16::try_from(world).unwrap_or(u16::MAX)), ..self.clone() }

@@ -90,7 +90,7 @@ impl Watch {
     }
 
     /// Returns the flag.
-    #[allow(clippy::unused_self)] // only the holder of a watch may use the flag
+    #[expect(clippy::unused_self, reason = "only the holder of a watch may use the flag")]
     pub(super) fn flag(&self) -> &'static AtomicBool {
         &ASKED
     }

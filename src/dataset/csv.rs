@@ -6,7 +6,7 @@
 
 /// One record and the line (counted from 1) on which it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub(super) struct Record {
     /// Line of the record's first character, counted from 1.
     pub line: u64,
     /// The fields, unquoted.
@@ -15,7 +15,7 @@ pub struct Record {
 
 /// Where and how the text breaks the grammar.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CsvError {
+pub(super) struct CsvError {
     /// Line on which the broken record starts.
     pub line: u64,
     /// What was found and what was expected.
@@ -24,7 +24,7 @@ pub struct CsvError {
 
 /// Splits `text` into records and skips blank lines. Reading ends at the first broken record, since record boundaries
 /// after it are unknown. The error comes with the records before it.
-pub fn records(text: &str) -> (Vec<Record>, Option<CsvError>) {
+pub(super) fn records(text: &str) -> (Vec<Record>, Option<CsvError>) {
     let mut scanner = Scanner { rest: text, line: 1 };
     let mut records = Vec::new();
     while !scanner.rest.is_empty() {

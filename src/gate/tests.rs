@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A run with 400 items, `right` of them correct, and one case with the given `times` in ms.
+#[expect(clippy::too_many_lines, reason = "records with every field named")]
 fn run(
     id: &str,
     right: usize,

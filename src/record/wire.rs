@@ -69,7 +69,7 @@ pub(super) fn one() -> u32 {
 }
 
 /// Whether to leave a count out of a record because it is [`one`].
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands over a reference
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 pub(super) fn is_one(count: &u32) -> bool {
     *count == 1
 }

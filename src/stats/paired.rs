@@ -50,6 +50,7 @@ pub struct PairCounts {
 
 impl PairCounts {
     /// Adds the counts of two strata.
+    #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self { n: self.n + other.n, only_a: self.only_a + other.only_a, only_b: self.only_b + other.only_b }
     }

@@ -314,6 +314,7 @@ impl Suite {
     }
 
     /// Returns the suite as `configuration` runs it: with only its cases, and its model and types.
+    #[must_use]
     pub fn of(&self, configuration: &Configuration) -> Self {
         let is_for = |names: &[String]| names.is_empty() || names.contains(&configuration.name);
         let accuracy = self.accuracy.iter().filter(|c| is_for(&c.configurations)).cloned();

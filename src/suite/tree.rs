@@ -82,7 +82,7 @@ pub(super) struct Entry {
 
 impl Value {
     /// Returns the kind as named in messages.
-    pub fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::String(_) => "a string",
             Self::Path(_) => "a text that is not UTF-8",

@@ -1,7 +1,5 @@
 //! Verbs that use a finished run without its model: report, show, score, export. Also covers runs of older schemas.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -3,8 +3,6 @@
 //!
 //! Cargo holds the directions among the crates: a crate names only what its `Cargo.toml` lists.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,5 @@
 //! The Ascend device on the emulator: numbers against the model's own code, every alternative, every fault.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,5 @@
 //! Errors of a user, a disk or a foreign file give a message and an exit code, never a panic.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -1,8 +1,6 @@
 //! Endless or unreasonably large inputs are rejected by a limit.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,6 @@
 //! Checkpoints as users have them: re-saved, renamed, sharded, quantised, partly downloaded. Each one is either loaded
 //! correctly or rejected, with the fault and its remedy.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

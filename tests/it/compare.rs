@@ -1,7 +1,5 @@
 //! `glmbench compare` from the user's view: two real runs, their gates, and the report in a browser.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

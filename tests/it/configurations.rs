@@ -1,7 +1,5 @@
 //! Suites with several configurations: one run each, interleaved on request, and resumed together.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::PathBuf;
 

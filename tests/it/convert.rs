@@ -1,7 +1,5 @@
 //! `glmbench convert`: pickled checkpoints become the same model in safetensors, or give an error.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! Output before a run: the cases that would be left out, and the expected time.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::Path;
 

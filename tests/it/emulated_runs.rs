@@ -1,7 +1,5 @@
 //! Whole runs on the emulated card: what an out-of-memory does to a search, and the devices' telemetry.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

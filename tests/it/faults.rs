@@ -1,7 +1,5 @@
 //! Faults of the emulated card, as a user meets them: the words, the exit code, and that a run goes on.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::path::Path;
 
 use crate::library_sets::SETS;

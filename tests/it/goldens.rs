@@ -23,21 +23,21 @@ struct Index {
     decode_steps: usize,
 }
 
-pub struct Golden {
+pub(crate) struct Golden {
     pub prompts: Vec<Vec<u32>>,
     pub decode_steps: usize,
     arrays: Vec<u8>,
 }
 
 impl Golden {
-    pub fn read(dir: &Path) -> Self {
+    pub(crate) fn read(dir: &Path) -> Self {
         let index: Index =
             serde_json::from_str(&std::fs::read_to_string(dir.join("golden.json")).unwrap()).unwrap();
         let arrays = std::fs::read(dir.join("golden.safetensors")).unwrap();
         Self { prompts: index.prompts, decode_steps: index.decode_steps, arrays }
     }
 
-    pub fn array(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn array(&self, name: &str) -> Vec<f32> {
         self.find(name).unwrap()
     }
 
@@ -48,7 +48,7 @@ impl Golden {
         Some(data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
     }
 
-    pub fn ids(&self, name: &str) -> Vec<u32> {
+    pub(crate) fn ids(&self, name: &str) -> Vec<u32> {
         self.array(name).into_iter().map(f32::to_bits).collect()
     }
 }
@@ -94,7 +94,7 @@ fn max_abs(golden: &[f32], ours: &[f32]) -> f32 {
 }
 
 /// Returns the difference between the two largest logits.
-pub fn margin(logits: &[f32]) -> f32 {
+pub(crate) fn margin(logits: &[f32]) -> f32 {
     let mut sorted = logits.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
     sorted[0] - sorted[1]
@@ -102,26 +102,26 @@ pub fn margin(logits: &[f32]) -> f32 {
 
 /// Differences over all positions of all prompts.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     max_abs: f32,
     kl: Vec<f64>,
 }
 
 impl Seen {
-    pub fn add(&mut self, golden: &[f32], ours: &[f32]) {
+    pub(crate) fn add(&mut self, golden: &[f32], ours: &[f32]) {
         self.max_abs = self.max_abs.max(max_abs(golden, ours));
         self.kl.push(kl(golden, ours));
     }
 
-    pub fn max_kl(&self) -> f64 {
+    pub(crate) fn max_kl(&self) -> f64 {
         self.kl.iter().copied().fold(0.0, f64::max)
     }
 
-    pub fn mean_kl(&self) -> f64 {
+    pub(crate) fn mean_kl(&self) -> f64 {
         self.kl.iter().sum::<f64>() / self.kl.len() as f64
     }
 
-    pub fn share_above(&self, bound: f64) -> f64 {
+    pub(crate) fn share_above(&self, bound: f64) -> f64 {
         self.kl.iter().filter(|k| **k > bound).count() as f64 / self.kl.len() as f64
     }
 }

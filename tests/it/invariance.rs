@@ -1,8 +1,6 @@
 //! The numbers of a sequence are equal to the last bit whatever the rest of the batch, the prompt's chunks, or the
 //! number of threads. They are also equal for all instruction sets of a family (vectors, or AMX tiles).
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,8 +1,6 @@
 //! Sets of libraries that users have: older versions of CANN, and one whose operators follow their pages to the letter. On each, both
 //! emulated cards run the self-test and the suites with one rank and two, and their numbers keep the gate.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -10,7 +8,7 @@ use serde_json::Value;
 use crate::support::{Answer, glmbench};
 
 /// A set of libraries.
-pub struct Set {
+pub(crate) struct Set {
     pub name: &'static str,
     /// `GLMBENCH_ASCEND_FAULT`.
     pub faults: &'static str,
@@ -19,7 +17,7 @@ pub struct Set {
 }
 
 /// What the emulator has by default comes first.
-pub const SETS: [Set; 7] = [
+pub(crate) const SETS: [Set; 7] = [
     Set { name: "all", faults: "", left: ["800i-a2", "decode", "fused"] },
     Set { name: "pages to the letter", faults: "strict:doc", left: ["300i-duo", "decode", "prompt"] },
     Set {

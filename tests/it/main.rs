@@ -1,6 +1,11 @@
 //! Integration tests: the product from the user's view.
 
 #![cfg(test)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers outside the test functions panic and print as tests do"
+)]
 
 mod afterwards;
 mod architecture;

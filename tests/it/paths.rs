@@ -1,8 +1,6 @@
 //! Paths and arguments that are not UTF-8. Linux allows them, so every command accepts them or gives an error.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

@@ -1,8 +1,6 @@
 //! The rule of resuming: a run stopped at any moment and resumed leaves the same as an undisturbed run, except for
 //! times.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -119,7 +117,7 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 /// Returns the samples without their times.
-pub fn samples(run: &Path) -> Vec<Value> {
+pub(crate) fn samples(run: &Path) -> Vec<Value> {
     let mut all = lines(&run.join("samples.jsonl"));
     for line in &mut all {
         let fields = line.as_object_mut().unwrap();

@@ -1,8 +1,6 @@
 //! Content of foreign data sets, suites and records is shown as plain text. It has no effect on a terminal, a page or a
 //! spreadsheet.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

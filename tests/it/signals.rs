@@ -1,8 +1,6 @@
 //! The effect of SIGTERM, SIGINT and SIGHUP, from the first moment of a command to its last.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::io::Write;
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! Helpers of several test modules.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::Write;
@@ -12,7 +10,7 @@ use glmbench_engine::weights::dummy::Dummy;
 use glmbench_engine::weights::{StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 
 /// Returns a path in the material beside the checkout, or `None` with a message on stderr if it is missing.
-pub fn shared(path: &str) -> Option<PathBuf> {
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let full = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
     if full.exists() {
         return Some(full);
@@ -24,7 +22,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 /// Returns a signal that programs started here receive: `signal`, or else SIGTERM with a message on stderr. The second
 /// applies where this process ignores `signal`, as under `nohup` or behind a shell's `&`.
 #[cfg(unix)]
-pub fn heard(signal: &'static str) -> &'static str {
+pub(crate) fn heard(signal: &'static str) -> &'static str {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
@@ -42,7 +40,7 @@ pub fn heard(signal: &'static str) -> &'static str {
 
 /// The result of running the program.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
@@ -53,7 +51,7 @@ pub struct Answer {
 
 impl Answer {
     /// The result of a finished program.
-    pub fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let answer =
             Self { code: output.status.code(), out: text(output.stdout), words: text(output.stderr) };
@@ -63,7 +61,7 @@ impl Answer {
 
     /// Checks the exit code and that standard error contains all of `says`.
     #[track_caller]
-    pub fn expect(self, code: i32, says: &[&str]) -> Self {
+    pub(crate) fn expect(self, code: i32, says: &[&str]) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         for word in says {
             assert!(self.words.contains(word), "{word:?} is not in: {}", self.words);
@@ -73,7 +71,7 @@ impl Answer {
 }
 
 /// The program in the checkout, without a terminal or standard input.
-pub fn glmbench<S: AsRef<OsStr>>(args: &[S]) -> Command {
+pub(crate) fn glmbench<S: AsRef<OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_glmbench"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -81,17 +79,17 @@ pub fn glmbench<S: AsRef<OsStr>>(args: &[S]) -> Command {
 }
 
 /// Runs the program to its end.
-pub fn answer<S: AsRef<OsStr>>(args: &[S]) -> Answer {
+pub(crate) fn answer<S: AsRef<OsStr>>(args: &[S]) -> Answer {
     Answer::of(glmbench(args).output().unwrap())
 }
 
 /// Waits for a started program.
-pub fn wait(child: Child) -> Answer {
+pub(crate) fn wait(child: Child) -> Answer {
     Answer::of(child.wait_with_output().unwrap())
 }
 
 /// Runs the program with `input` on standard input.
-pub fn answer_to<S: AsRef<OsStr>>(args: &[S], input: &[u8]) -> Answer {
+pub(crate) fn answer_to<S: AsRef<OsStr>>(args: &[S], input: &[u8]) -> Answer {
     let mut child = glmbench(args).stdin(Stdio::piped()).spawn().unwrap();
     // The program may end before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input);
@@ -99,7 +97,7 @@ pub fn answer_to<S: AsRef<OsStr>>(args: &[S], input: &[u8]) -> Answer {
 }
 
 /// [`Dummy`] with everything but the norms scaled by a factor. At its own 0.02, attention is nearly uniform.
-pub struct Loud(pub Dummy, pub f32);
+pub(crate) struct Loud(pub Dummy, pub f32);
 
 impl WeightSource for Loud {
     fn place(&self) -> String {

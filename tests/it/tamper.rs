@@ -1,7 +1,5 @@
 //! Records that were changed after writing: every verb reports it, and `--resume` repairs what can be repaired.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

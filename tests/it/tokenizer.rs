@@ -1,7 +1,5 @@
 //! ChatGLM2's own tokenizer against SentencePiece's output for the same texts and ids.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::path::PathBuf;
 use std::sync::LazyLock;
 

@@ -1,7 +1,5 @@
 //! What a run reports if the model's numbers or its answers are worthless.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,5 @@
 //! `glmbench verify` confirms a sound record, detects a forged one, and rejects another model.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,5 @@
 //! Checkpoints: stored values are read back, and unusable parts are named.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

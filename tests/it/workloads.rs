@@ -1,8 +1,6 @@
 //! Max-batch searches, load and real prompts, from suite to records: on a model with planted times, and with the
 //! program.
 
-#![allow(clippy::unwrap_used)] // helpers of tests, outside the test functions
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -359,6 +357,7 @@ fn problem(body: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn hostile_suites_are_answered_with_place_found_and_expected() {
     let search = "[[max_batch]]\nlengths = [[8, 4]]\nbatch_range = [1, 8]\nlimit_tpot_ms = 5\n";
     let load = "[[load]]\narrival = \"poisson\"\nrates = [1.5]\nrequests = 50\nlengths = [[8, 4]]\n";

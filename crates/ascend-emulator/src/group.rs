@@ -28,7 +28,6 @@ pub enum Kind {
 
 /// How numbers of the ranks become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Reduction {
     Sum,
     Prod,

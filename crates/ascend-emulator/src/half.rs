@@ -3,7 +3,6 @@
 /// aclDataType, as far as it is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
-#[allow(missing_docs)]
 pub enum DType {
     Float = 0,
     Float16 = 1,

@@ -68,7 +68,6 @@ macro_rules! profile_numbers {
     ($($(#[$doc:meta])* $key:ident,)*) => {
         /// The numbers of the virtual clock; meanings, units and sources are in `profiles/`.
         #[derive(Debug, Clone, Default)]
-        #[allow(missing_docs)]
         pub struct Profile { $($(#[$doc])* pub $key: f64,)* }
 
         impl Profile {

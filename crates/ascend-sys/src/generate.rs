@@ -107,5 +107,5 @@ fn without_names(arguments: &str) -> String {
 
 /// Returns whether libclang can be loaded. Without it, bindgen panics.
 pub fn has_libclang() -> bool {
-    std::panic::catch_unwind(|| bindgen::clang_version()).is_ok()
+    std::panic::catch_unwind(bindgen::clang_version).is_ok()
 }

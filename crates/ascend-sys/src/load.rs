@@ -277,9 +277,10 @@ impl Libraries {
                 nn: Nn::from_library(open()?).map_err(|e| broken(&e))?,
                 ccl: Ok(Ccl::from_library(open()?).map_err(|e| broken(&e))?),
                 dcmi: Ok(Dcmi::from_library(open()?).map_err(|e| broken(&e))?),
-                emu: match is_emulator {
-                    true => Some(Emu::from_library(open()?).map_err(|e| broken(&e))?),
-                    false => None,
+                emu: if is_emulator {
+                    Some(Emu::from_library(open()?).map_err(|e| broken(&e))?)
+                } else {
+                    None
                 },
                 found: vec![Found { family: Family::Runtime, path: path.to_path_buf() }],
                 skipped: Vec::new(),

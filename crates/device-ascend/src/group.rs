@@ -81,6 +81,7 @@ impl Emulation {
     }
 
     /// The same with further lines.
+    #[must_use]
     pub fn with(mut self, lines: &str) -> Self {
         self.settings.push_str(lines);
         self.settings.push('\n');

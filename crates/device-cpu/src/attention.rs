@@ -80,7 +80,7 @@ struct Scratch {
 
 /// The workspace of all threads, allocated once.
 #[derive(Debug)]
-pub struct Workspace {
+pub(crate) struct Workspace {
     scratch: Vec<Mutex<Scratch>>,
     items: Vec<Item>,
     /// Maximum tokens per item.
@@ -93,7 +93,7 @@ pub struct Workspace {
 
 impl Workspace {
     /// Allocates the workspace for `threads` threads of a device and the kernels of its cache.
-    pub fn new(
+    pub(crate) fn new(
         options: &CpuOptions,
         threads: usize,
         kernels: &Kernels,
@@ -129,7 +129,7 @@ impl Workspace {
     }
 
     /// Returns the number of threads.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.scratch.len()
     }
 }
@@ -141,7 +141,7 @@ fn sums_numbers(shape: AttentionShape, rows: usize) -> usize {
 
 /// One call of the attention operator.
 #[derive(Debug)]
-pub struct Attention<'a> {
+pub(crate) struct Attention<'a> {
     /// Rows of `[q | k | v]`.
     pub qkv: Rows<'a>,
     /// The KV cache.
@@ -162,7 +162,7 @@ pub struct Attention<'a> {
 
 impl Attention<'_> {
     /// Runs the operator on the pool's threads.
-    pub fn run(&self, space: &mut Workspace, pool: &mut Pool) {
+    pub(crate) fn run(&self, space: &mut Workspace, pool: &mut Pool) {
         let Workspace { scratch, items, item_tokens, units, partial } = space;
         self.cut(*item_tokens, pool.threads(), items);
         let seen: usize = self.sequences.iter().map(|s| s.rows.len() * s.context).sum();

@@ -12,7 +12,7 @@ use glmbench_device::DeviceError;
 /// Size of a huge page. Buffers of at least this size are mapped.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// Size of a cache line in bytes.
-pub const LINE_BYTES: usize = 64;
+pub(crate) const LINE_BYTES: usize = 64;
 
 /// A fixed number of zero-initialised numbers, aligned to a cache line.
 ///
@@ -131,7 +131,7 @@ impl<T> DerefMut for Buffer<T> {
 
 /// Prefetches bytes into the second-level cache. Does nothing on processors without a supported prefetch instruction.
 #[inline]
-pub fn prefetch(bytes: &[u8]) {
+pub(crate) fn prefetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in bytes.chunks(LINE_BYTES) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
@@ -144,7 +144,7 @@ pub fn prefetch(bytes: &[u8]) {
 
 /// Prefetches one cache line into the first-level cache. `place` may be any address.
 #[inline(always)]
-pub fn prefetch_line(place: *const u8) {
+pub(crate) fn prefetch_line(place: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -185,7 +185,6 @@ impl<'a, T> SharedSlice<'a, T> {
     ///
     /// # Safety
     /// No two ranges that live at the same time may overlap.
-    #[allow(clippy::mut_from_ref)]
     pub unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "invariant: ranges lie inside the slice");
         // SAFETY: inside the slice by the assertion; exclusive by the caller's promise.
@@ -200,6 +199,6 @@ thread_local! {
 
 /// Returns the total bytes of all buffers that this thread has allocated so far.
 #[cfg(test)]
-pub fn taken_bytes() -> u64 {
+pub(crate) fn taken_bytes() -> u64 {
     TAKEN_BYTES.get()
 }

@@ -121,7 +121,7 @@ unsafe fn strip<V: Simd16, E: Element, const M: usize, const P: usize, const AHE
 /// # Safety
 /// As [`Kernels`](super::kernels::Kernels).
 #[inline(always)]
-pub unsafe fn gemm<V: Simd16, E: Element, const AHEAD: bool>(t: &Product) {
+pub(crate) unsafe fn gemm<V: Simd16, E: Element, const AHEAD: bool>(t: &Product) {
     // SAFETY: the tiles lie inside the product.
     unsafe {
         match (t.rows, V::TILE_PANELS) {

@@ -15,7 +15,7 @@ use super::softmax::{self, RowState, Scores, Weights};
 use super::tiles::TileKernels;
 
 /// Columns per weight panel.
-pub const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 
 /// Kernels of one instruction set for one [`DType`].
 ///
@@ -58,7 +58,7 @@ pub struct Kernels {
 }
 
 /// A storage type as used by the kernels.
-pub trait Element {
+pub(crate) trait Element {
     /// Size of a number in bytes.
     const BYTES: usize;
     /// Loads sixteen numbers.
@@ -218,7 +218,7 @@ unsafe fn rms_norm<V: Simd16, E: Element>(
 /// the largest power. Uses range reduction by `ln 2` in two parts and a degree-6 polynomial (Cephes' `expf`). NaN stays
 /// NaN.
 #[inline(always)]
-pub unsafe fn exp<V: Simd16>(x: V) -> V {
+pub(crate) unsafe fn exp<V: Simd16>(x: V) -> V {
     // SAFETY: register arithmetic by the caller's promise.
     unsafe {
         // The order of the operands passes a NaN through.
@@ -321,7 +321,7 @@ unsafe fn rotate<V: Simd16, E: Element>(head: *mut f32, cos: *const f32, sin: *c
 /// enabled.
 macro_rules! instruction_set {
     ($module:ident, $vector:ty, $name:literal $(, $features:literal)?) => {
-        pub mod $module {
+        pub(crate) mod $module {
             use super::{DType, Element, Kernels, Product, RowState, Scores, Simd16, Weights};
             type V = $vector;
 
@@ -414,7 +414,7 @@ macro_rules! instruction_set {
             }
 
             /// Returns the kernels for one storage type.
-            pub fn kernels(dtype: DType) -> Kernels {
+            pub(crate) fn kernels(dtype: DType) -> Kernels {
                 match dtype {
                     DType::Fp32 => of::<super::F32>(),
                     DType::Fp16 => of::<super::F16>(),

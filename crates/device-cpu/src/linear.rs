@@ -22,12 +22,12 @@ const GROUP_PANELS: usize = 12;
 const WIDEN_ROWS: usize = 24;
 
 /// Numbers in the device's storage type, as bytes.
-pub type Bytes = Buffer<u8>;
+pub(crate) type Bytes = Buffer<u8>;
 
 /// The layout of a panel: `[in][16]` for the vector kernels, or tiled. Tiles are `[in / 2][16][2]`, or `[in /
 /// 4][16][4]` for integer products, with `in` padded by zeros to whole tiles.
 #[derive(Debug, Clone, Copy)]
-pub struct Order {
+pub(crate) struct Order {
     /// Inputs stored side by side.
     together: usize,
     /// Input width including the padding.
@@ -36,7 +36,7 @@ pub struct Order {
 
 impl Order {
     /// Returns the layout for `k` inputs, tiled if `tiles` multiply it.
-    pub fn new(k: usize, tiles: Option<&TileKernels>) -> Self {
+    pub(crate) fn new(k: usize, tiles: Option<&TileKernels>) -> Self {
         match tiles {
             None => Self { together: 1, depth: k },
             Some(_) => Self { together: PAIR, depth: k.next_multiple_of(TILE_DEPTH) },
@@ -44,18 +44,18 @@ impl Order {
     }
 
     /// Returns the layout for `k` inputs that tiles multiply as integers.
-    pub fn integers(k: usize) -> Self {
+    pub(crate) fn integers(k: usize) -> Self {
         Self { together: QUAD, depth: k.next_multiple_of(TILE_K) }
     }
 
     /// Returns the numbers per panel.
-    pub fn numbers(self) -> usize {
+    pub(crate) fn numbers(self) -> usize {
         self.depth * PANEL
     }
 
     /// Returns the index of input `j` of column `i`.
     #[inline]
-    pub fn at(self, j: usize, i: usize) -> usize {
+    pub(crate) fn at(self, j: usize, i: usize) -> usize {
         match self.together {
             1 => j * PANEL + i,
             PAIR => (j / PAIR * PANEL + i) * PAIR + j % PAIR,
@@ -368,7 +368,7 @@ fn transpose<const BYTES: usize, const TOGETHER: usize>(
 }
 
 /// Converts a vector to fp32, rounded to `dtype` and padded to sixteen numbers.
-pub fn padded_vector(values: HostTensor<'_>, dtype: DType) -> Result<Buffer<f32>, DeviceError> {
+pub(crate) fn padded_vector(values: HostTensor<'_>, dtype: DType) -> Result<Buffer<f32>, DeviceError> {
     let values = values.to_f32();
     let mut out = Buffer::zeroed(values.len().next_multiple_of(PANEL), "a vector")?;
     for (o, v) in out.iter_mut().zip(values) {

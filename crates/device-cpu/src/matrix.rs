@@ -57,6 +57,6 @@ impl Matrix {
 
 /// Returns the distance between rows of `width` numbers: an odd number of cache lines. Rows a power of two apart would
 /// share a few cache sets, and a block of them would not stay in cache while columns pass by.
-pub fn row_stride(width: usize) -> usize {
+pub(crate) fn row_stride(width: usize) -> usize {
     (width.div_ceil(PANEL) | 1) * PANEL
 }

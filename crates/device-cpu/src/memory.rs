@@ -32,6 +32,7 @@ impl CpuMemory {
     }
 
     /// Returns the largest share of one of `world` ranks, which share the threads.
+    #[must_use]
     pub fn of_rank(self, world: usize) -> Self {
         Self { threads: self.threads.div_ceil(world), ..self }
     }

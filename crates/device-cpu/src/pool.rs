@@ -34,7 +34,7 @@ const PIECES_A_THREAD: usize = 4;
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
 /// Returns part `index` of `0..count`, split into `parts` nearly equal parts.
-pub fn part(count: usize, index: usize, parts: usize) -> Range<usize> {
+pub(crate) fn part(count: usize, index: usize, parts: usize) -> Range<usize> {
     count * index / parts..count * (index + 1) / parts
 }
 

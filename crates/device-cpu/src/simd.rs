@@ -8,7 +8,7 @@
 /// # Safety
 /// The methods may only be called if the implementation's instruction set is present. Pointers must be valid for
 /// sixteen numbers; no alignment is required.
-pub trait Simd16: Copy {
+pub(crate) trait Simd16: Copy {
     /// Rows of the largest GEMM tile whose sums fit the registers, at most eight.
     const TILE_ROWS: usize;
     /// Panels of that tile, at most three.
@@ -117,7 +117,7 @@ fn fold_halves(mut lanes: [f32; 16], fold: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// The portable implementation: plain arrays.
 #[derive(Clone, Copy)]
-pub struct Portable([f32; 16]);
+pub(crate) struct Portable([f32; 16]);
 
 impl Portable {
     #[inline(always)]

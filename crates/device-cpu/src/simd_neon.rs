@@ -15,7 +15,7 @@ use super::simd::Simd16;
 
 /// Four 128-bit registers; needs NEON.
 #[derive(Clone, Copy)]
-pub struct Neon(float32x4_t, float32x4_t, float32x4_t, float32x4_t);
+pub(crate) struct Neon(float32x4_t, float32x4_t, float32x4_t, float32x4_t);
 
 /// Methods that apply an intrinsic, or one of the functions below, to each register.
 macro_rules! registers {

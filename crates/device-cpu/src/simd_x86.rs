@@ -24,11 +24,11 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 /// Two 256-bit registers; needs AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub struct Avx2(__m256, __m256);
+pub(crate) struct Avx2(__m256, __m256);
 
 /// One 512-bit register; needs AVX-512F, BW and VL.
 #[derive(Clone, Copy)]
-pub struct Avx512(__m512);
+pub(crate) struct Avx512(__m512);
 
 /// Converts eight fp32 to bf16 bits in the low halves of eight 32-bit lanes.
 #[inline(always)]

@@ -89,7 +89,7 @@ impl Weights {
 /// As [`super::kernels::Kernels`]. Row and weights must hold `padded` numbers, a multiple of sixteen. `n` must be at
 /// least one, and `scale` must not be negative.
 #[inline(always)]
-pub unsafe fn online<V: Simd16, E: Element>(
+pub(crate) unsafe fn online<V: Simd16, E: Element>(
     row: &Scores,
     scale: f32,
     (n, padded): (usize, usize),
@@ -133,7 +133,7 @@ pub unsafe fn online<V: Simd16, E: Element>(
 /// # Safety
 /// As [`super::kernels::Kernels`].
 #[inline(always)]
-pub unsafe fn decay<V: Simd16>(before: f32, now: f32) -> f32 {
+pub(crate) unsafe fn decay<V: Simd16>(before: f32, now: f32) -> f32 {
     if before == now || before == f32::NEG_INFINITY {
         return 1.0;
     }

@@ -159,6 +159,7 @@ impl MemoryEstimate {
     }
 
     /// Returns the total of `world` such ranks, where they share memory.
+    #[must_use]
     pub fn of_ranks(self, world: usize) -> Self {
         let all = |bytes: u64| bytes.saturating_mul(world as u64);
         Self {

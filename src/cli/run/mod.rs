@@ -45,6 +45,7 @@ use super::{Exit, command_line, emit, report, say};
 ///
 /// Every item and repetition is on disk as soon as it is done. Ctrl-C, a full disk or a killed process lose nothing of
 /// that: the same command with --resume goes on where the run stopped.
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench run suites/quickstart.toml\n  \
     glmbench run suites/ceval.toml --model chatglm2-6b --set ceval=~/data/ceval --limit 100\n  \

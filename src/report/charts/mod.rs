@@ -35,7 +35,7 @@ use strips::StripChart;
 
 /// A drawn chart for the page.
 #[derive(Debug, Clone)]
-pub struct Picture {
+pub(super) struct Picture {
     /// File name in `charts/`, without extension.
     pub name: String,
     /// Text alternative.
@@ -56,7 +56,7 @@ enum Chart {
 }
 
 /// Draws every chart for which the rows have data, into `charts/` of the run directory.
-pub fn draw_all(
+pub(super) fn draw_all(
     run_dir: &Path,
     run: &RunRecord,
     accuracy: &[AccuracyRow],
@@ -66,7 +66,7 @@ pub fn draw_all(
 }
 
 /// Draws the charts of searches and loads in the same way.
-pub fn draw_workloads(
+pub(super) fn draw_workloads(
     run_dir: &Path,
     run: &RunRecord,
     probes: &[ProbeRow],

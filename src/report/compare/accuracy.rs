@@ -48,7 +48,7 @@ impl std::fmt::Display for AccuracyVerdict {
 }
 
 /// A share with its 95 % interval.
-pub type Estimate = (f64, Option<(f64, f64)>);
+pub(super) type Estimate = (f64, Option<(f64, f64)>);
 
 /// A group of a task's items: all, a category, the hard part, or a subject.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::path::Path;
 
 /// The schema number of both files. 2 adds the runs' models.
-pub const SCHEMA: u32 = 2;
+pub(super) const SCHEMA: u32 = 2;
 
 /// A row of `comparison.csv`: one figure of one thing in two runs.
 ///

@@ -5,7 +5,7 @@ use std::io::{Cursor, Write};
 use zip::write::SimpleFileOptions;
 
 /// Returns a zip archive with uncompressed entries.
-pub fn zipped(entries: &[(&str, &[u8])]) -> Vec<u8> {
+pub(super) fn zipped(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in entries {
         let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
@@ -16,7 +16,7 @@ pub fn zipped(entries: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// Returns a byte-level tokenizer with the 256 bytes and one merge, as in other models' folders.
-pub fn byte_level() -> Vec<u8> {
+pub(super) fn byte_level() -> Vec<u8> {
     let visible = |byte: u8| matches!(byte, 33..=126 | 161..=172 | 174..);
     let hidden = (0..=255u8).filter(|byte| !visible(*byte)).count() as u32;
     let letters = (0..=255u8).filter(|byte| visible(*byte)).map(char::from);
@@ -34,7 +34,7 @@ pub fn byte_level() -> Vec<u8> {
     all.to_string().into_bytes()
 }
 
-pub fn safetensors_with(tensors: &[(&str, [usize; 2])]) -> Vec<u8> {
+pub(super) fn safetensors_with(tensors: &[(&str, [usize; 2])]) -> Vec<u8> {
     let (mut header, mut end) = (serde_json::Map::new(), 0);
     for (name, shape) in tensors {
         let offsets = [end, end + 2 * shape[0] * shape[1]];
@@ -46,17 +46,17 @@ pub fn safetensors_with(tensors: &[(&str, [usize; 2])]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; end]].concat()
 }
 
-pub fn safetensors() -> Vec<u8> {
+pub(super) fn safetensors() -> Vec<u8> {
     safetensors_with(&[("a", [2, 3]), ("b", [4, 1])])
 }
 
-pub fn safetensors_of_many() -> Vec<u8> {
+pub(super) fn safetensors_of_many() -> Vec<u8> {
     let names: Vec<String> = (0..40).map(|n| format!("transformer.layer.{n}.weight")).collect();
     safetensors_with(&names.iter().map(|name| (name.as_str(), [3, 2])).collect::<Vec<_>>())
 }
 
 /// Returns a state dict with one fp16 tensor of two by three.
-pub fn pickle() -> Vec<u8> {
+pub(super) fn pickle() -> Vec<u8> {
     let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
     let number = |number: u32| [b"J", &number.to_le_bytes()[..]].concat();
     let tuple = |sizes: [u32; 2]| [&b"("[..], &number(sizes[0]), &number(sizes[1]), b"t"].concat();

@@ -4,8 +4,6 @@
 //! The readers run in their own process ([`worker`]) with a memory limit. So a stack overflow or an unbounded
 //! allocation is recognised, together with the input that caused it.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests, outside the test functions
-
 mod files;
 mod mutate;
 mod readers;

@@ -43,7 +43,7 @@ const DEEP: usize = 100_000;
 
 /// Returns one input made from the seeds' bytes. Half of the inputs get one to four arbitrary changes. The others are
 /// changed so that they may still follow their format and fail at a deeper level.
-pub fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
+pub(super) fn mutated(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     let mut bytes = pick(seeds, rng).clone();
     if rng.below(2) == 0 {
         (0..=rng.below(4)).for_each(|_| mutate(&mut bytes, seeds, rng));

@@ -23,7 +23,7 @@ use super::copy_tree;
 use super::files::{byte_level, pickle, safetensors, safetensors_of_many, safetensors_with, zipped};
 
 /// A reader of foreign files.
-pub struct Reader {
+pub(super) struct Reader {
     /// Name of the reader.
     pub name: &'static str,
     /// The file to mutate, in the reader's folder.
@@ -49,7 +49,8 @@ fn reader(
 }
 
 /// Returns all readers.
-pub fn readers() -> Vec<Reader> {
+#[expect(clippy::too_many_lines, reason = "a list with one entry for each reader")]
+pub(super) fn readers() -> Vec<Reader> {
     let run = |name, file| reader(name, file, lay_run, read_run);
     let set = |file| Reader { names: "--set", ..reader("set", file, |_, _| lines(&SETS), read_set) };
     vec![

@@ -30,7 +30,6 @@ pub enum Layout {
 
 /// A tensor seen through its layout.
 #[derive(Debug, Clone, Copy)]
-#[allow(missing_docs)]
 pub struct Seen {
     pub batch: i64,
     pub tokens: i64,
@@ -98,7 +97,6 @@ impl Layout {
 }
 
 /// What the three operators have in common.
-#[allow(missing_docs)]
 pub struct Wanted<'a> {
     pub query: View,
     pub key: View,

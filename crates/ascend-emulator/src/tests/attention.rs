@@ -158,7 +158,6 @@ fn prompt(
 }
 
 /// Argument lists are long enough to deserve a function each.
-#[allow(clippy::type_complexity)]
 fn incremental(
     key: RawTensorList,
     value: RawTensorList,

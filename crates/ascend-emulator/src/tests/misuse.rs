@@ -302,6 +302,7 @@ fn copies_in_a_stream_want_pinned_and_aligned_memory() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn first_stages_name_the_argument_and_what_is_wrong() {
     let s = Session::new("soc = Ascend310P3");
     let (a, w) = (Array::empty(Float16, &[2, 32]), Array::empty(Float16, &[32, 8]));

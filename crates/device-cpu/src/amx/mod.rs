@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 /// The available parts of AMX. A value of this type implies the operating system's permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Amx {
+pub(crate) struct Amx {
     /// Whether `tdpbf16ps` is available.
     pub bf16: bool,
     /// Whether `tdpbssd` and its relatives are available.
@@ -21,7 +21,7 @@ pub struct Amx {
 ///
 /// # Errors
 /// The reason why AMX cannot be used.
-pub fn found() -> Result<Amx, &'static str> {
+pub(crate) fn found() -> Result<Amx, &'static str> {
     static FOUND: OnceLock<Result<Amx, &'static str>> = OnceLock::new();
     *FOUND.get_or_init(|| {
         let amx = in_the_processor()?;

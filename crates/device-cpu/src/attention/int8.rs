@@ -40,7 +40,7 @@ const WEIGHT_BYTES: usize = TOKEN_TILES * WEIGHT_PARTS * TILE_BYTES;
 
 /// The tile kernels, with the workspace of a thread.
 #[derive(Debug)]
-pub struct Int8Tiles {
+pub(super) struct Int8Tiles {
     of_values: IntegerKernels,
     of_keys: TileUnit<i32>,
     kernels: Int8Kernels,
@@ -61,7 +61,7 @@ pub struct Int8Tiles {
 
 impl Int8Tiles {
     /// Allocates the workspace for items of `rows` rows, with the tile kernels for values and for keys.
-    pub fn new(
+    pub(super) fn new(
         shape: AttentionShape,
         rows: usize,
         (of_values, of_keys): (IntegerKernels, TileUnit<i32>),

@@ -10,7 +10,7 @@ use super::sums::Strips;
 
 /// One block of the cache for one KV head.
 #[derive(Debug, Clone, Copy)]
-pub struct Block<'a> {
+pub(super) struct Block<'a> {
     /// The keys.
     pub keys: Panels<'a>,
     /// The values.
@@ -21,7 +21,7 @@ pub struct Block<'a> {
 
 /// Rows of an item that are processed together, at most [`super::CHUNK_ROWS`].
 #[derive(Debug, Clone, Copy)]
-pub struct Chunk {
+pub(super) struct Chunk {
     /// The first row, a multiple of [`super::CHUNK_ROWS`].
     pub first: usize,
     /// Number of rows.
@@ -31,7 +31,7 @@ pub struct Chunk {
 }
 
 /// An implementation of the products, with the workspace of a thread.
-pub trait Products: Debug + Send {
+pub(super) trait Products: Debug + Send {
     /// Returns the layout of the scores of a chunk of `rows` rows.
     fn score_strips(&self, rows: usize) -> Strips;
 
@@ -66,14 +66,14 @@ pub trait Products: Debug + Send {
 /// The data that is read next, prefetched in small shares during the computation. This keeps memory busy throughout and
 /// rarely exceeds the number of requests that it can have in flight.
 #[derive(Debug)]
-pub struct Ahead<'a> {
+pub(super) struct Ahead<'a> {
     rest: [&'a [u8]; 4],
     share: usize,
 }
 
 impl<'a> Ahead<'a> {
     /// Prepares to prefetch a block, if there is one, in `calls` calls.
-    pub fn new(block: Option<Block<'a>>, calls: usize) -> Self {
+    pub(super) fn new(block: Option<Block<'a>>, calls: usize) -> Self {
         let [keys, values] = block.map_or([[&[][..]; 2]; 2], |b| [b.keys.bytes(), b.values.bytes()]);
         let rest = [keys[0], keys[1], values[0], values[1]];
         let all: usize = rest.iter().map(|b| b.len()).sum();
@@ -82,7 +82,7 @@ impl<'a> Ahead<'a> {
 
     /// Prefetches one share.
     #[inline]
-    pub fn fetch(&mut self) {
+    pub(super) fn fetch(&mut self) {
         if let Some(rest) = self.rest.iter_mut().find(|rest| !rest.is_empty()) {
             let (share, later) = rest.split_at(self.share.min(rest.len()));
             prefetch(share);

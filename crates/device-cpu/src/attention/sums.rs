@@ -7,7 +7,7 @@ use super::CHUNK_ROWS;
 
 /// The layout of a chunk's rows: split into strips of `width` numbers, one strip of all rows after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Strips {
+pub(super) struct Strips {
     /// Number of rows with space in a strip.
     pub rows: usize,
     /// Numbers per strip.
@@ -16,7 +16,7 @@ pub struct Strips {
 
 impl Strips {
     /// Returns the distance between strips of a row, in numbers.
-    pub fn distance(self) -> usize {
+    pub(super) fn distance(self) -> usize {
         self.rows * self.width
     }
 }
@@ -24,7 +24,7 @@ impl Strips {
 /// The softmax of a chunk of rows over part of a context, before division by the total. It holds the values, weighted
 /// relative to the row's largest score, in strips, followed by each row's [`RowState`].
 #[derive(Debug)]
-pub struct Sums<'a> {
+pub(super) struct Sums<'a> {
     values: &'a mut [f32],
     states: &'a mut [[f32; 2]],
     strips: Strips,
@@ -32,35 +32,35 @@ pub struct Sums<'a> {
 
 impl<'a> Sums<'a> {
     /// Returns how many numbers a chunk's sums take, for rows of `width` numbers.
-    pub fn numbers(width: usize) -> usize {
+    pub(super) fn numbers(width: usize) -> usize {
         CHUNK_ROWS * (width + 2)
     }
 
     /// Creates sums on the numbers of one chunk.
-    pub fn new(data: &'a mut [f32], strips: Strips) -> Self {
+    pub(super) fn new(data: &'a mut [f32], strips: Strips) -> Self {
         let (values, states) = data.split_at_mut(data.len() - 2 * CHUNK_ROWS);
         Self { values, states: states.as_chunks_mut().0, strips }
     }
 
     /// Resets all rows to the empty state.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.values.fill(0.0);
         (0..CHUNK_ROWS).for_each(|row| self.set_state(row, RowState::EMPTY));
     }
 
     /// Returns all weighted values.
-    pub fn values(&mut self) -> &mut [f32] {
+    pub(super) fn values(&mut self) -> &mut [f32] {
         self.values
     }
 
     /// Returns the state of a row.
-    pub fn state(&self, row: usize) -> RowState {
+    pub(super) fn state(&self, row: usize) -> RowState {
         let [max, total] = self.states[row];
         RowState { max, total }
     }
 
     /// Sets the state of a row.
-    pub fn set_state(&mut self, row: usize, state: RowState) {
+    pub(super) fn set_state(&mut self, row: usize, state: RowState) {
         self.states[row] = [state.max, state.total];
     }
 
@@ -70,7 +70,7 @@ impl<'a> Sums<'a> {
     }
 
     /// Returns a row's weighted values, strip by strip.
-    pub fn row(&self, row: usize) -> impl Iterator<Item = &[f32]> {
+    pub(super) fn row(&self, row: usize) -> impl Iterator<Item = &[f32]> {
         let Strips { width, .. } = self.strips;
         let strips = self.values.chunks_exact(self.strips.distance()).take(self.strips());
         strips.map(move |strip| &strip[row * width..][..width])
@@ -84,12 +84,12 @@ impl<'a> Sums<'a> {
     }
 
     /// Multiplies a row's weighted values by `factor`.
-    pub fn scale(&mut self, row: usize, factor: f32) {
+    pub(super) fn scale(&mut self, row: usize, factor: f32) {
         self.row_mut(row).flatten().for_each(|x| *x *= factor);
     }
 
     /// Adds the sums of the first `rows` rows over the next part of their context.
-    pub fn merge(&mut self, rows: usize, next: &Sums<'_>, kernels: &Kernels) {
+    pub(super) fn merge(&mut self, rows: usize, next: &Sums<'_>, kernels: &Kernels) {
         for row in 0..rows {
             let (before, other) = (self.state(row), next.state(row));
             let max = before.max.max(other.max);

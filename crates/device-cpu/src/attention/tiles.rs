@@ -22,11 +22,11 @@ use super::sums::Strips;
 use super::{CHUNK_ROWS, WHAT};
 
 /// Tiles per block along the tokens.
-pub const TOKEN_TILES: usize = KV_BLOCK_TOKENS / TILE_DEPTH;
+pub(super) const TOKEN_TILES: usize = KV_BLOCK_TOKENS / TILE_DEPTH;
 
 /// The tile kernels, with the workspace of a thread.
 #[derive(Debug)]
-pub struct Tiles {
+pub(super) struct Tiles {
     tiles: TileKernels,
     channels: usize,
     /// Queries of an item, in blocks of sixteen rows.
@@ -45,7 +45,7 @@ pub struct Tiles {
 
 impl Tiles {
     /// Allocates the workspace for items of `rows` rows.
-    pub fn new(shape: AttentionShape, rows: usize, tiles: &TileKernels) -> Result<Self, DeviceError> {
+    pub(super) fn new(shape: AttentionShape, rows: usize, tiles: &TileKernels) -> Result<Self, DeviceError> {
         let depth = shape.channels.div_ceil(TILE_DEPTH);
         let blocks = rows.next_multiple_of(CHUNK_ROWS) / TILE_ROWS;
         let buffer = |tiles_of: usize| Buffer::zeroed(tiles_of * tiles.parts * TILE_BYTES, WHAT);
@@ -80,7 +80,7 @@ impl Tiles {
 }
 
 /// Returns the layout of a product's sums.
-pub fn sums_of(shape: Shape) -> Strips {
+pub(super) fn sums_of(shape: Shape) -> Strips {
     Strips { rows: shape.rows(), width: shape.panels() * PANEL }
 }
 
@@ -158,7 +158,7 @@ impl Products for Tiles {
 
 /// How rows are multiplied with panels of a given form.
 #[derive(Debug, Clone, Copy)]
-pub struct Arithmetic {
+pub(super) struct Arithmetic {
     /// Tiles per tile of rows: the parts of the numbers.
     pub row_parts: usize,
     /// Tiles per tile of a panel: the parts of the numbers.
@@ -185,7 +185,7 @@ impl Arithmetic {
 }
 
 /// A product of a chunk's rows with the panels of a block.
-pub struct Product<'a> {
+pub(super) struct Product<'a> {
     /// How the rows are multiplied.
     pub by: Arithmetic,
     /// The shape for which the tile registers are configured.
@@ -206,7 +206,7 @@ pub struct Product<'a> {
 
 impl Product<'_> {
     /// Adds the product to `c`, or to zero if `fresh`. `unpacked` has space for the converted panels.
-    pub fn add_to(&self, c: &mut [f32], fresh: bool, unpacked: &mut [u8], ahead: &mut Ahead<'_>) {
+    pub(super) fn add_to(&self, c: &mut [f32], fresh: bool, unpacked: &mut [u8], ahead: &mut Ahead<'_>) {
         let strips = sums_of(self.shape);
         let group = strips.width / PANEL;
         let block = self.depth * self.by.row_parts * TILE_BYTES;

@@ -15,7 +15,7 @@ use super::{CHUNK_ROWS, WHAT, values_width};
 
 /// The vector GEMM, with the workspace of a thread.
 #[derive(Debug)]
-pub struct Vector {
+pub(super) struct Vector {
     kernels: Kernels,
     int8: Int8Kernels,
     channels: usize,
@@ -26,7 +26,7 @@ pub struct Vector {
 
 impl Vector {
     /// Allocates the workspace for items of `rows` rows.
-    pub fn new(
+    pub(super) fn new(
         shape: AttentionShape,
         rows: usize,
         kernels: &Kernels,

@@ -6,12 +6,12 @@ use crate::tiles::amx::unit;
 use crate::tiles::{Shape, TileProduct, TileUnit};
 
 /// Returns whether this machine can run [`UNIT`].
-pub fn available() -> bool {
+pub(super) fn available() -> bool {
     amx::found().is_ok_and(|amx| amx.int8)
 }
 
 /// The tile unit.
-pub const UNIT: TileUnit<i32> = unit(multiply);
+pub(super) const UNIT: TileUnit<i32> = unit(multiply);
 
 /// # Safety
 /// As [`TileUnit`].

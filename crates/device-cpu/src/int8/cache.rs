@@ -19,7 +19,7 @@ const BASE: f32 = 256.0;
 const MOST: f32 = 127.0 * BASE + 127.0;
 
 /// Number of tokens in a [`KeySums`].
-pub const KEY_TOKENS: usize = 2 * PANEL;
+pub(crate) const KEY_TOKENS: usize = 2 * PANEL;
 
 /// The sums of the digits of sixteen queries with the keys of 32 tokens, and the data for the scores. A score is
 /// `(256 high + low) * query * key`, each step rounded to fp32.
@@ -47,7 +47,7 @@ pub struct KeySums {
 /// # Safety
 /// There must be space for the digits, in whole tiles.
 #[inline(always)]
-pub unsafe fn query(x: &[f32], high: *mut i8, distance: usize) -> f32 {
+pub(super) unsafe fn query(x: &[f32], high: *mut i8, distance: usize) -> f32 {
     let scale = largest(x) / MOST;
     let usable = scale >= f32::MIN_POSITIVE;
     let put = |i: usize, x: &[f32; TILE_K]| {
@@ -87,7 +87,7 @@ fn digits_of(x: &[f32; TILE_K], inverse: f32) -> [[i8; TILE_K]; 2] {
 /// # Safety
 /// Sums, scales and scores must be valid for the shapes of [`KeySums`].
 #[inline(always)]
-pub unsafe fn scores(t: &KeySums) {
+pub(super) unsafe fn scores(t: &KeySums) {
     type Sixteen<T> = [T; PANEL];
     for row in 0..t.rows {
         for first in (0..KEY_TOKENS).step_by(PANEL) {
@@ -111,7 +111,7 @@ pub unsafe fn scores(t: &KeySums) {
 
 /// Dequantises a panel `[rows][16]` of integers, with one scale per column.
 #[inline(always)]
-pub fn widen_columns(q: &[i8], scales: &[f32], out: &mut [f32]) {
+pub(super) fn widen_columns(q: &[i8], scales: &[f32], out: &mut [f32]) {
     let (scales, _) = scales.as_chunks::<PANEL>();
     let Some(scales) = scales.first() else { return };
     for (q, out) in q.as_chunks::<PANEL>().0.iter().zip(out.as_chunks_mut::<PANEL>().0) {
@@ -121,7 +121,7 @@ pub fn widen_columns(q: &[i8], scales: &[f32], out: &mut [f32]) {
 
 /// Dequantises a panel `[rows][16]` of integers, with one scale per row.
 #[inline(always)]
-pub fn widen_rows(q: &[i8], scales: &[f32], out: &mut [f32]) {
+pub(super) fn widen_rows(q: &[i8], scales: &[f32], out: &mut [f32]) {
     let rows = q.as_chunks::<PANEL>().0.iter().zip(out.as_chunks_mut::<PANEL>().0);
     for ((q, out), scale) in rows.zip(scales) {
         *out = std::array::from_fn(|i| f32::from(q[i]) * scale);

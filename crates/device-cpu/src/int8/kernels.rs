@@ -13,9 +13,9 @@ use super::cache::{self, KeySums};
 use super::twin;
 
 /// Number of `k` that share a lane.
-pub const QUAD: usize = 4;
+pub(crate) const QUAD: usize = 4;
 /// `k` is padded to a multiple of this: the depth of an AMX tile.
-pub const TILE_K: usize = 64;
+pub(crate) const TILE_K: usize = 64;
 /// The largest quantised number.
 const LARGEST: f32 = 127.0;
 
@@ -207,7 +207,7 @@ unsafe fn gemm(t: &Int8Product) {
 
 /// Returns `max |x|`; NaN if a number is NaN or infinite.
 #[inline(always)]
-pub fn largest(x: &[f32]) -> f32 {
+pub(super) fn largest(x: &[f32]) -> f32 {
     // Magnitudes have the order of their bits, and NaN is above infinity.
     let magnitude = |x: &f32| x.to_bits() & (u32::MAX >> 1);
     let max = f32::from_bits(x.iter().map(magnitude).fold(0, u32::max));

@@ -140,17 +140,17 @@ impl Int8Linear {
 }
 
 /// Returns the size of a row of `k` numbers as integers, in bytes, for any layout.
-pub fn row_bytes(k: usize) -> usize {
+pub(crate) fn row_bytes(k: usize) -> usize {
     rows::row_stride(k)
 }
 
 /// Returns the distance between panels, in numbers.
-pub fn panel_stride(k: usize) -> usize {
+pub(super) fn panel_stride(k: usize) -> usize {
     (k.div_ceil(TILE_K) | 1) * TILE_BYTES
 }
 
 /// A linear layer, with a block of rows that were quantised for it and the destination of its results.
-pub struct Int8Layer<'a> {
+pub(super) struct Int8Layer<'a> {
     /// The layer.
     pub linear: &'a Int8Linear,
     /// Number of rows in the block.
@@ -167,29 +167,29 @@ pub struct Int8Layer<'a> {
 impl Int8Layer<'_> {
     /// Returns the cost of the layer, for the pool: an integer product takes about a quarter of the time of a float
     /// product.
-    pub fn work(&self) -> usize {
+    pub(super) fn work(&self) -> usize {
         self.rows * self.linear.n * self.linear.k / 4
     }
 
     /// Returns how many parts the weight has. Each output has one column in each part.
-    pub fn halves(&self) -> usize {
+    pub(super) fn halves(&self) -> usize {
         self.epilogue.halves()
     }
 
     /// Returns the number of output panels.
-    pub fn outputs(&self) -> usize {
+    pub(super) fn outputs(&self) -> usize {
         self.linear.panels() / self.halves()
     }
 
     /// Returns the panel of a half that belongs to an output panel.
-    pub fn panel(&self, half: usize, output: usize) -> usize {
+    pub(super) fn panel(&self, half: usize, output: usize) -> usize {
         half * self.outputs() + output
     }
 
     /// Converts sums `[_][half][16 * each]` to numbers and writes them, with rows starting at `first`. Of the `each`
     /// output panels, the first `outputs.len()` are in use, and no other thread writes them. Overwrites the sums and as
     /// many spare numbers.
-    pub fn finish(
+    pub(super) fn finish(
         &self,
         (sums, spare): (&mut [i32], &mut [i32]),
         first: usize,

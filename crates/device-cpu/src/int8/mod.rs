@@ -23,6 +23,6 @@ mod x86;
 #[cfg(test)]
 mod tests;
 
-pub use self::cache::{KEY_TOKENS, KeySums};
-pub use self::kernels::{Int8Kernels, Multiply, QUAD, Scaled, TILE_K};
-pub use self::linear::{Int8Linear, row_bytes};
+pub(crate) use self::cache::{KEY_TOKENS, KeySums};
+pub(crate) use self::kernels::{Int8Kernels, Multiply, QUAD, Scaled, TILE_K};
+pub(crate) use self::linear::{Int8Linear, row_bytes};

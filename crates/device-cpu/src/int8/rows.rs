@@ -25,12 +25,12 @@ const PIECES_A_THREAD: usize = 4;
 
 /// Returns the distance between rows, in numbers. It is an odd number of blocks of depth, which spreads a block of
 /// several rows over the sets of a cache.
-pub fn row_stride(k: usize) -> usize {
+pub(super) fn row_stride(k: usize) -> usize {
     (k.div_ceil(BLOCK_K) | 1) * BLOCK_K
 }
 
 /// Quantises rows of `k` numbers.
-pub fn quantise(x: Rows<'_>, k: usize, kernels: &Int8Kernels, scratch: &mut Scratch, pool: &mut Pool) {
+pub(super) fn quantise(x: Rows<'_>, k: usize, kernels: &Int8Kernels, scratch: &mut Scratch, pool: &mut Pool) {
     let stride = row_stride(k);
     let data = SharedSlice::new(bytemuck::cast_slice_mut(&mut scratch.rows));
     let scaled = SharedSlice::new(&mut scratch.scaled);
@@ -46,7 +46,7 @@ pub fn quantise(x: Rows<'_>, k: usize, kernels: &Int8Kernels, scratch: &mut Scra
 }
 
 /// Multiplies a block of rows.
-pub fn multiply(layer: &Int8Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut Pool) {
+pub(super) fn multiply(layer: &Int8Layer<'_>, gemm: unsafe fn(&Int8Product), pool: &mut Pool) {
     let (depth, group) = if layer.rows < MANY_ROWS { FEW } else { MANY };
     let (outputs, group) = (layer.outputs(), group / layer.halves());
     let pieces = (pool.threads() * PIECES_A_THREAD).min(outputs);

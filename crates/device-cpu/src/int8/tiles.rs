@@ -12,7 +12,7 @@ use super::kernels::{Int8Kernels, Scaled, TILE_K, TileRow};
 use super::linear::Int8Layer;
 
 /// Quantises rows of `k` numbers into tiles.
-pub fn quantise(
+pub(super) fn quantise(
     x: Rows<'_>,
     k: usize,
     kernels: &Int8Kernels,
@@ -36,7 +36,7 @@ pub fn quantise(
 }
 
 /// Multiplies a block of rows in tiles.
-pub fn multiply(layer: &Int8Layer<'_>, unit: TileUnit<i32>, layout: Layout, pool: &mut Pool) {
+pub(super) fn multiply(layer: &Int8Layer<'_>, unit: TileUnit<i32>, layout: Layout, pool: &mut Pool) {
     let (halves, outputs, threads) = (layer.halves(), layer.outputs(), pool.threads());
     let (scratch, layer, work) = (layer.scratch, &Tiled { layer, unit }, layer.work());
     MacroKernel { layer, halves, outputs, layout, scratch, threads }.run(work, pool);

@@ -7,7 +7,7 @@ use crate::tiles::{TILE_BYTES, TILE_ROWS, TileProduct, TileUnit};
 use super::kernels::{QUAD, TILE_K};
 
 /// The tile unit.
-pub const UNIT: TileUnit<i32> = unit(multiply);
+pub(super) const UNIT: TileUnit<i32> = unit(multiply);
 
 /// # Safety
 /// As [`TileUnit`].

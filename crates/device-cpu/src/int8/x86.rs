@@ -13,7 +13,7 @@ use crate::kernels::PANEL;
 
 /// `vpdpbusd` multiplies unsigned by signed numbers. Adding this offset makes weights unsigned. Activations stay as
 /// they are: the instruction reads four of them from memory as its last operand.
-pub const VNNI_OFFSET: i32 = 128;
+pub(super) const VNNI_OFFSET: i32 = 128;
 
 /// Rows of the highest VNNI tile, with two panels: 24 accumulators, two registers of weights and the activations. A
 /// step of depth has 14 loads for 24 products. With one panel it had 13 loads for 12, the limit of the load units.
@@ -166,7 +166,7 @@ macro_rules! rows_of_panels {
 
 /// Computes an [`Int8Product`] with AVX2.
 #[inline(always)]
-pub unsafe fn gemm_avx2(t: &Int8Product) {
+pub(super) unsafe fn gemm_avx2(t: &Int8Product) {
     // SAFETY: the tiles lie inside the product.
     unsafe {
         match t.rows {
@@ -185,7 +185,7 @@ pub unsafe fn gemm_avx2(t: &Int8Product) {
 
 /// Computes an [`Int8Product`] with AVX-512 VNNI and [`VNNI_OFFSET`].
 #[inline(always)]
-pub unsafe fn gemm_vnni(t: &Int8Product) {
+pub(super) unsafe fn gemm_vnni(t: &Int8Product) {
     // SAFETY: the tiles lie inside the product.
     unsafe {
         match t.rows {

@@ -35,7 +35,7 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
 }
 
 /// Wraps a product in the tile registers in a tile unit.
-pub const fn unit<C>(multiply: unsafe fn(&TileProduct<C>)) -> TileUnit<C> {
+pub(crate) const fn unit<C>(multiply: unsafe fn(&TileProduct<C>)) -> TileUnit<C> {
     TileUnit { configure, multiply, release }
 }
 
@@ -53,7 +53,7 @@ struct TileConfig {
 ///
 /// # Safety
 /// As [`TileUnit`].
-pub unsafe fn configure(shape: Shape) {
+pub(crate) unsafe fn configure(shape: Shape) {
     let rows = match shape {
         Shape::Narrow { rows } => rows as u8,
         Shape::Wide => 16,
@@ -69,7 +69,7 @@ pub unsafe fn configure(shape: Shape) {
 
 /// # Safety
 /// As [`TileUnit`].
-pub unsafe fn release() {
+pub(crate) unsafe fn release() {
     // SAFETY: nothing is kept in the tiles between products.
     unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
 }

@@ -12,12 +12,12 @@ use super::macro_kernel::{BLOCK_BYTES, Layer, Layout, MacroKernel, blocks_of_row
 use super::{Split, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileUnit};
 
 /// Returns the size of a row of `k` numbers in tiles, padded to the largest block of depth, in bytes.
-pub fn row_bytes(k: usize, tiles: &TileKernels) -> usize {
+pub(crate) fn row_bytes(k: usize, tiles: &TileKernels) -> usize {
     k.div_ceil(TILE_DEPTH).next_multiple_of(BLOCK_BYTES / TILE_BYTES) * tiles.parts * (TILE_BYTES / TILE_ROWS)
 }
 
 /// Computes `out = epilogue(x * weight^T + bias)`. The scratch must have [space](row_bytes) for the rows.
-pub fn apply(
+pub(crate) fn apply(
     linear: &Linear,
     x: Rows<'_>,
     epilogue: Epilogue,

@@ -28,10 +28,10 @@ use crate::scratch::{Room, Scratch};
 use super::{NARROW, Shape, Split, TILE_BYTES, TILE_ROWS, TileProduct, TileUnit};
 
 /// Rows that are multiplied while a panel is in cache. More rows read the weights again.
-pub const BLOCK_ROWS: usize = 512;
+pub(crate) const BLOCK_ROWS: usize = 512;
 /// Bytes of a step's panels over a block of depth. Of 48 KiB of L1, the panels take 16 KiB, thirty-two passing rows 16
 /// KiB and their sums 4 KiB (larger blocks were simulated for integers: `docs/SPEED.md`).
-pub const BLOCK_BYTES: usize = 16 << 10;
+pub(crate) const BLOCK_BYTES: usize = 16 << 10;
 /// Maximum panels of a piece whose sums wait between blocks of depth. Of 2 MiB of L2, the sums of 512 rows take 768
 /// KiB. The rows of two blocks of depth take 512 KiB, and the passing panels 192 KiB.
 const PIECE_PANELS: usize = 24;
@@ -42,10 +42,10 @@ const PIECE_SUMS: usize = BLOCK_ROWS * PIECE_PANELS * PANEL;
 /// Number of sums of a product, of either shape.
 const PRODUCT_SUMS: usize = TILE_ROWS * NARROW * PANEL;
 /// Number of sums in a thread's workspace: those of a piece, and spare ones for one product.
-pub const ROOM_SUMS: usize = PIECE_SUMS + PRODUCT_SUMS;
+pub(crate) const ROOM_SUMS: usize = PIECE_SUMS + PRODUCT_SUMS;
 
 /// A linear layer as the loops see it: weights of one number type, and a use for the sums.
-pub trait Layer: Sync {
+pub(crate) trait Layer: Sync {
     /// The type of the sums.
     type Sum: Pod;
 
@@ -72,7 +72,7 @@ pub trait Layer: Sync {
 
 /// Splits the rows into blocks of at most [`BLOCK_ROWS`], which are multiplied one at a time. The blocks are of nearly
 /// equal size, because a block of few rows also reads all weights.
-pub fn blocks_of_rows(rows: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn blocks_of_rows(rows: usize) -> impl Iterator<Item = Range<usize>> {
     let blocks = rows.div_ceil(BLOCK_ROWS).max(1);
     let block = rows.div_ceil(blocks).next_multiple_of(Shape::Wide.rows()).max(1);
     (0..rows).step_by(block).map(move |first| first..rows.min(first + block))
@@ -82,7 +82,7 @@ pub fn blocks_of_rows(rows: usize) -> impl Iterator<Item = Range<usize>> {
 /// block of depth, then those of the next sixteen rows, then the next block of depth. If rows were contiguous over the
 /// whole depth, they would be a power of two apart and share a few sets of L2.
 #[derive(Debug, Clone, Copy)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// Shape of the products.
     shape: Shape,
     /// Rows in the block.
@@ -99,7 +99,7 @@ pub struct Layout {
 
 impl Layout {
     /// Creates the layout for `rows` rows, `depth` tiles of depth and `parts` parts per tile.
-    pub fn new(rows: usize, depth: usize, parts: usize) -> Self {
+    pub(crate) fn new(rows: usize, depth: usize, parts: usize) -> Self {
         let (shape, tile_bytes) = (Shape::of(rows), parts * TILE_BYTES);
         let block = match shape {
             Shape::Narrow { .. } if parts == 1 => depth,
@@ -110,17 +110,17 @@ impl Layout {
     }
 
     /// Returns the number of tiles per block of depth.
-    pub fn block(&self) -> usize {
+    pub(crate) fn block(&self) -> usize {
         self.block
     }
 
     /// Returns the distance between blocks of depth, in bytes.
-    pub fn block_stride(&self) -> usize {
+    pub(crate) fn block_stride(&self) -> usize {
         self.row_blocks * self.block * self.tile_bytes
     }
 
     /// Returns the offset of a block of sixteen rows in a block of depth, in bytes.
-    pub fn at(&self, block: usize, rows: usize) -> usize {
+    pub(crate) fn at(&self, block: usize, rows: usize) -> usize {
         block * self.block_stride() + rows * self.block * self.tile_bytes
     }
 
@@ -144,7 +144,7 @@ impl Layout {
 /// rows, two for many, the same number from each half. A piece is a range of steps. With many rows it runs one block of
 /// depth after the other; with few rows, one step after the other. A turn is a thread's work between two changes of its
 /// weights.
-pub struct MacroKernel<'a, L> {
+pub(crate) struct MacroKernel<'a, L> {
     /// The layer.
     pub layer: &'a L,
     /// Number of parts of the weight. Each output has one column in each part.
@@ -161,7 +161,7 @@ pub struct MacroKernel<'a, L> {
 
 impl<L: Layer> MacroKernel<'_, L> {
     /// Runs the product. `work` is its cost in multiply-adds, for the pool.
-    pub fn run(&self, work: usize, pool: &mut Pool) {
+    pub(crate) fn run(&self, work: usize, pool: &mut Pool) {
         let pieces = self.pieces();
         pool.each(pieces, work, &|thread, piece| {
             self.piece(&part(self.steps(), piece, pieces), &mut self.scratch.room(thread));

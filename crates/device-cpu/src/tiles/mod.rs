@@ -18,32 +18,32 @@
 //! [`twin`] computes the same bits in plain Rust. The tests of this family use it on machines without AMX.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub mod amx;
+pub(crate) mod amx;
 mod integers;
 mod layer;
 mod macro_kernel;
-pub mod twin;
+pub(crate) mod twin;
 
 use glmbench_device::DType;
 
-pub use self::integers::{INTEGER_BYTES, IntegerKernels, WEIGHT_PARTS};
-pub use self::layer::{apply, row_bytes};
-pub use self::macro_kernel::{
+pub(crate) use self::integers::{INTEGER_BYTES, IntegerKernels, WEIGHT_PARTS};
+pub(crate) use self::layer::{apply, row_bytes};
+pub(crate) use self::macro_kernel::{
     BLOCK_BYTES, BLOCK_ROWS, Layer, Layout, MacroKernel, ROOM_SUMS, blocks_of_rows,
 };
 
 /// Depth (`k`) of a tile of 16-bit numbers.
-pub const TILE_DEPTH: usize = 32;
+pub(crate) const TILE_DEPTH: usize = 32;
 /// Rows of a tile, and columns of a product tile.
-pub const TILE_ROWS: usize = 16;
+pub(crate) const TILE_ROWS: usize = 16;
 /// Size of a tile in bytes.
-pub const TILE_BYTES: usize = 1024;
+pub(crate) const TILE_BYTES: usize = 1024;
 /// Number of `k` stored side by side in a tile of 16-bit weights.
-pub const PAIR: usize = 2;
+pub(crate) const PAIR: usize = 2;
 /// Panels of a [`Shape::Narrow`] product.
-pub const NARROW: usize = 4;
+pub(crate) const NARROW: usize = 4;
 /// Panels, and blocks of rows, of a [`Shape::Wide`] product.
-pub const WIDE: usize = 2;
+pub(crate) const WIDE: usize = 2;
 
 /// How a product uses the tile registers. The configuration is the same for [`Self::Narrow`] with sixteen rows and for
 /// [`Self::Wide`], and for every number type.
@@ -112,7 +112,7 @@ pub struct TileUnit<C = f32> {
 }
 
 /// Splits stored tiles into parts: `(stored, tiles, out)`.
-pub type Split = unsafe fn(*const u8, usize, *mut u8);
+pub(crate) type Split = unsafe fn(*const u8, usize, *mut u8);
 
 /// The tile kernels of one storage type.
 ///
@@ -134,7 +134,7 @@ pub struct TileKernels {
 
 /// The implementation of the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     /// The tile registers.
     Amx,
     /// A twin in plain Rust.
@@ -143,7 +143,7 @@ pub enum Family {
 
 impl Family {
     /// Returns whether the machine has it and the operating system allows its use.
-    pub fn available(self) -> bool {
+    pub(crate) fn available(self) -> bool {
         match self {
             Self::Twin => true,
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -155,7 +155,7 @@ impl Family {
 
     /// Returns the kernels for a storage type; `None` for fp32, which tiles do not multiply, and if the family is not
     /// available.
-    pub fn kernels(self, dtype: DType) -> Option<TileKernels> {
+    pub(crate) fn kernels(self, dtype: DType) -> Option<TileKernels> {
         if dtype == DType::Fp32 || !self.available() {
             return None;
         }

@@ -28,7 +28,7 @@ pub(super) fn kernels(dtype: DType) -> TileKernels {
 }
 
 /// Wraps a product that needs no registers in a tile unit.
-pub const fn unit<C>(multiply: unsafe fn(&TileProduct<C>)) -> TileUnit<C> {
+pub(crate) const fn unit<C>(multiply: unsafe fn(&TileProduct<C>)) -> TileUnit<C> {
     TileUnit { configure: |_| {}, multiply, release: || {} }
 }
 
@@ -128,7 +128,7 @@ unsafe fn multiply<const A: usize, const B: usize>(t: &TileProduct) {
 }
 
 /// Returns a product's number of rows per block, blocks and panels.
-pub fn extent(shape: Shape) -> (usize, usize, usize) {
+pub(crate) fn extent(shape: Shape) -> (usize, usize, usize) {
     match shape {
         Shape::Narrow { rows } => (rows, 1, NARROW),
         Shape::Wide => (TILE_ROWS, WIDE, WIDE),

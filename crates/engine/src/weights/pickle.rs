@@ -21,7 +21,7 @@ use super::StorageType;
 
 /// A tensor of a state dict: a view of a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateTensor {
+pub(super) struct StateTensor {
     /// Key in the dict.
     pub name: String,
     /// Storage type of its numbers.
@@ -39,7 +39,7 @@ pub struct StateTensor {
 }
 
 /// Reads a pickled state dict. Returns its tensors in the order of the dict.
-pub fn read_state(bytes: &[u8]) -> Result<Vec<StateTensor>, PickleError> {
+pub(super) fn read_state(bytes: &[u8]) -> Result<Vec<StateTensor>, PickleError> {
     let mut machine = Machine::new(bytes);
     let top = machine.run()?;
     machine.state(top)

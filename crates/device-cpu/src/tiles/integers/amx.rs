@@ -14,7 +14,7 @@ use crate::tiles::{Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileProduct};
 use super::{INTEGER_BYTES, IntegerKernels, WEIGHT_PARTS};
 
 /// The kernels.
-pub const KERNELS: IntegerKernels = IntegerKernels { pack_row, widen, unit: unit(multiply) };
+pub(crate) const KERNELS: IntegerKernels = IntegerKernels { pack_row, widen, unit: unit(multiply) };
 
 /// Size of a tile row in bytes.
 const ROW_BYTES: usize = TILE_BYTES / TILE_ROWS;

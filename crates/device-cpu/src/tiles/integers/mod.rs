@@ -22,9 +22,9 @@ pub(super) use self::twin::kernels as twin;
 use super::{Split, TILE_BYTES, TileUnit};
 
 /// Size of a stored tile of integers `[32][16]` (depth by columns), in bytes.
-pub const INTEGER_BYTES: usize = TILE_BYTES / 2;
+pub(crate) const INTEGER_BYTES: usize = TILE_BYTES / 2;
 /// Parts of the product of a weight and its scale.
-pub const WEIGHT_PARTS: usize = 2;
+pub(crate) const WEIGHT_PARTS: usize = 2;
 
 /// The kernels. All functions are `unsafe`, with the conditions of [`super::TileKernels`].
 #[derive(Debug, Clone, Copy)]

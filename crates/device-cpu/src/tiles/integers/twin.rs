@@ -6,7 +6,7 @@ use crate::tiles::{TILE_BYTES, TILE_DEPTH};
 use super::{INTEGER_BYTES, IntegerKernels, WEIGHT_PARTS};
 
 /// Returns the kernels.
-pub fn kernels() -> IntegerKernels {
+pub(crate) fn kernels() -> IntegerKernels {
     IntegerKernels { pack_row, widen, unit: unit(fastest::<WEIGHT_PARTS, 1>()) }
 }
 
