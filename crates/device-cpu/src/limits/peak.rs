@@ -122,7 +122,7 @@ impl Unit {
     /// do.
     ///
     /// An fp16 number is the sum of two bf16 numbers. Of the four products of their parts, the smallest is omitted
-    /// (`device::cpu::tiles`). A unit with fp16 sums does not keep the accuracy of any type over the depth of a linear
+    /// (`tiles`). A unit with fp16 sums does not keep the accuracy of any type over the depth of a linear
     /// layer.
     pub fn products(self, precision: Precision) -> Option<u32> {
         match (precision.weights, self.operands(), precision.dtype) {
