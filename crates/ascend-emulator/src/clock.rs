@@ -16,7 +16,7 @@ use crate::stream::Stream;
 
 /// What an operator does, from its shapes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// The matrix unit's type; `None` for vector operators.
     pub cube: Option<DType>,
     /// Multiplications and additions in the matrix unit.
@@ -29,7 +29,7 @@ pub struct Cost {
 
 impl Profile {
     /// Duration of an operator, ns, rounded to the nearest.
-    pub fn duration_ns(&self, cost: &Cost) -> u64 {
+    pub(crate) fn duration_ns(&self, cost: &Cost) -> u64 {
         let peak = match cost.cube {
             Some(DType::Int8) => self.cube_int8_ops,
             Some(DType::Bf16) if self.cube_bf16_flops > 0.0 => self.cube_bf16_flops,
@@ -44,25 +44,25 @@ impl Profile {
     }
 
     /// Duration of a copy between host and device, ns.
-    pub fn host_copy_ns(&self, bytes: usize) -> u64 {
+    pub(crate) fn host_copy_ns(&self, bytes: usize) -> u64 {
         let rate = self.pcie_bytes_per_s * self.link_efficiency;
         (bytes as f64 / rate * 1e9 + self.copy_latency_ns).round() as u64
     }
 
     /// Duration of a copy within the device, ns: every byte is read and written.
-    pub fn device_copy_ns(&self, bytes: usize) -> u64 {
+    pub(crate) fn device_copy_ns(&self, bytes: usize) -> u64 {
         let rate = self.memory_bytes_per_s * self.memory_efficiency;
         (2.0 * bytes as f64 / rate * 1e9 + self.vector_launch_ns).round() as u64
     }
 
     /// Duration of writing device memory, ns.
-    pub fn device_set_ns(&self, bytes: usize) -> u64 {
+    pub(crate) fn device_set_ns(&self, bytes: usize) -> u64 {
         let rate = self.memory_bytes_per_s * self.memory_efficiency;
         (bytes as f64 / rate * 1e9 + self.vector_launch_ns).round() as u64
     }
 
     /// Duration of a collective in which every rank sends `bytes` over its link, ns.
-    pub fn collective_ns(&self, bytes: f64) -> u64 {
+    pub(crate) fn collective_ns(&self, bytes: f64) -> u64 {
         (bytes / (self.link_bytes_per_s * self.link_efficiency) * 1e9 + self.collective_latency_ns).round()
             as u64
     }
@@ -70,7 +70,7 @@ impl Profile {
 
 /// A moment of a stream that others ask for.
 #[derive(Debug)]
-pub struct Point {
+pub(crate) struct Point {
     time_ns: AtomicU64,
 }
 
@@ -78,12 +78,12 @@ const UNDATED: u64 = u64::MAX;
 
 impl Point {
     /// Not reached yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { time_ns: AtomicU64::new(UNDATED) }
     }
 
     /// Its virtual time.
-    pub fn time_ns(&self) -> Option<u64> {
+    pub(crate) fn time_ns(&self) -> Option<u64> {
         Some(self.time_ns.load(Ordering::Acquire)).filter(|t| *t != UNDATED)
     }
 }
@@ -95,7 +95,7 @@ impl Default for Point {
 }
 
 /// What stands in a stream.
-pub enum Entry {
+pub(crate) enum Entry {
     /// An operator or copy.
     Work {
         /// Its duration.
@@ -124,7 +124,7 @@ pub enum Entry {
 }
 
 /// What a timeline waits for.
-pub enum Blocked {
+pub(crate) enum Blocked {
     /// The other ranks of a group.
     Group(Arc<Group>, u64),
     /// Another stream.
@@ -133,7 +133,7 @@ pub enum Blocked {
 
 /// The virtual time of one stream.
 #[derive(Default)]
-pub struct Timeline {
+pub(crate) struct Timeline {
     now_ns: u64,
     /// Why a collective never ended.
     pub broken: Option<String>,
@@ -142,7 +142,7 @@ pub struct Timeline {
 
 impl Timeline {
     /// Puts an entry behind the others, issued at `host_ns`.
-    pub fn push(&mut self, host_ns: u64, entry: Entry, cores_free: &AtomicU64) {
+    pub(crate) fn push(&mut self, host_ns: u64, entry: Entry, cores_free: &AtomicU64) {
         if self.waiting.is_empty()
             && let Entry::Work { duration_ns, cores } = entry
         {
@@ -165,7 +165,7 @@ impl Timeline {
     }
 
     /// Dates all entries that can be dated; says what the first of the others waits for.
-    pub fn advance(&mut self, cores_free: &AtomicU64) -> Option<Blocked> {
+    pub(crate) fn advance(&mut self, cores_free: &AtomicU64) -> Option<Blocked> {
         while let Some((host_ns, entry)) = self.waiting.front() {
             let host_ns = *host_ns;
             match entry {
@@ -197,7 +197,7 @@ impl Timeline {
     }
 
     /// The end of the last dated entry.
-    pub fn now_ns(&self) -> u64 {
+    pub(crate) fn now_ns(&self) -> u64 {
         self.now_ns
     }
 }

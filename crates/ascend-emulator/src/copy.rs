@@ -163,7 +163,7 @@ fn row_copy(
 
 /// Copies at once; does not wait for streams.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtMemcpy(
+pub(crate) unsafe extern "C" fn aclrtMemcpy(
     to: *mut c_void,
     room: usize,
     from: *const c_void,
@@ -240,7 +240,7 @@ fn enqueue_copy(copy: Copy2d, stream: RawStream, device: &Device) -> Outcome {
 
 /// Copies in a stream.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtMemcpyAsync(
+pub(crate) unsafe extern "C" fn aclrtMemcpyAsync(
     to: *mut c_void,
     room: usize,
     from: *const c_void,
@@ -258,7 +258,7 @@ pub unsafe extern "C" fn aclrtMemcpyAsync(
 
 /// Copies `height` rows of `width` bytes in a stream.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtMemcpy2dAsync(
+pub(crate) unsafe extern "C" fn aclrtMemcpy2dAsync(
     to: *mut c_void,
     to_pitch: usize,
     from: *const c_void,
@@ -303,7 +303,12 @@ fn check_set(pointer: *mut c_void, room: usize, count: usize, device: &Device) -
 
 /// Sets bytes at once.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtMemset(pointer: *mut c_void, room: usize, value: i32, count: usize) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtMemset(
+    pointer: *mut c_void,
+    room: usize,
+    value: i32,
+    count: usize,
+) -> i32 {
     entry("aclrtMemset", || {
         with_device(|device| {
             device.check_alive()?;
@@ -322,7 +327,7 @@ pub unsafe extern "C" fn aclrtMemset(pointer: *mut c_void, room: usize, value: i
 
 /// Sets bytes in a stream.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtMemsetAsync(
+pub(crate) unsafe extern "C" fn aclrtMemsetAsync(
     pointer: *mut c_void,
     room: usize,
     value: i32,

@@ -12,7 +12,7 @@ const NOT_SUPPORTED: c_int = -8255;
 const INVALID: c_int = -8001;
 
 /// Every percentage.
-pub const FAKE_PERCENT: c_uint = 11;
+pub(crate) const FAKE_PERCENT: c_uint = 11;
 /// Every temperature, degrees Celsius.
 const FAKE_CELSIUS: c_int = 11;
 /// Every power, in 0.1 W.
@@ -49,13 +49,13 @@ fn check(config: &Config, card: c_int, chip: c_int) -> Option<()> {
 
 /// Starts DCMI.
 #[unsafe(no_mangle)]
-pub extern "C" fn dcmi_init() -> c_int {
+pub(crate) extern "C" fn dcmi_init() -> c_int {
     with(|_| Some(()))
 }
 
 /// The cards.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_card_list(count: *mut c_int, list: *mut c_int, len: c_int) -> c_int {
+pub(crate) unsafe extern "C" fn dcmi_get_card_list(count: *mut c_int, list: *mut c_int, len: c_int) -> c_int {
     with(|config| {
         let cards = config.devices.div_ceil(chips_per_card(config)) as c_int;
         if list.is_null() {
@@ -71,14 +71,18 @@ pub unsafe extern "C" fn dcmi_get_card_list(count: *mut c_int, list: *mut c_int,
 
 /// As [`dcmi_get_card_list`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_card_num_list(count: *mut c_int, list: *mut c_int, len: c_int) -> c_int {
+pub(crate) unsafe extern "C" fn dcmi_get_card_num_list(
+    count: *mut c_int,
+    list: *mut c_int,
+    len: c_int,
+) -> c_int {
     // SAFETY: the same contract.
     unsafe { dcmi_get_card_list(count, list, len) }
 }
 
 /// Chips of a card.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_num_in_card(card: c_int, count: *mut c_int) -> c_int {
+pub(crate) unsafe extern "C" fn dcmi_get_device_num_in_card(card: c_int, count: *mut c_int) -> c_int {
     with(|config| {
         check(config, card, 0)?;
         let per_card = chips_per_card(config);
@@ -88,7 +92,7 @@ pub unsafe extern "C" fn dcmi_get_device_num_in_card(card: c_int, count: *mut c_
 
 /// Card and chip of a logical id.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_card_id_device_id_from_logicid(
+pub(crate) unsafe extern "C" fn dcmi_get_card_id_device_id_from_logicid(
     card: *mut c_int,
     chip: *mut c_int,
     logic_id: c_uint,
@@ -105,25 +109,33 @@ pub unsafe extern "C" fn dcmi_get_card_id_device_id_from_logicid(
 
 /// Power of a 910B chip, 0.1 W.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_power_info(card: c_int, chip: c_int, power: *mut c_int) -> c_int {
+pub(crate) unsafe extern "C" fn dcmi_get_device_power_info(
+    card: c_int,
+    chip: c_int,
+    power: *mut c_int,
+) -> c_int {
     with(|config| check(config, card, chip).and_then(|()| put(power, FAKE_DECIWATT)))
 }
 
 /// Power of a 310P card, 0.1 W.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_mcu_get_power_info(card: c_int, power: *mut c_int) -> c_int {
+pub(crate) unsafe extern "C" fn dcmi_mcu_get_power_info(card: c_int, power: *mut c_int) -> c_int {
     with(|config| check(config, card, 0).and_then(|()| put(power, FAKE_DECIWATT)))
 }
 
 /// Temperature, degrees Celsius.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_temperature(card: c_int, chip: c_int, celsius: *mut c_int) -> c_int {
+pub(crate) unsafe extern "C" fn dcmi_get_device_temperature(
+    card: c_int,
+    chip: c_int,
+    celsius: *mut c_int,
+) -> c_int {
     with(|config| check(config, card, chip).and_then(|()| put(celsius, FAKE_CELSIUS)))
 }
 
 /// What DCMI tells of a chip's place on the bus.
 #[repr(C)]
-pub struct PcieInfo {
+pub(crate) struct PcieInfo {
     ids: [c_uint; 4],
     domain: c_int,
     bus: c_uint,
@@ -134,7 +146,7 @@ pub struct PcieInfo {
 
 /// Place on the PCI bus: card after card in descending order, as 910B4 machines have them.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_pcie_info_v2(
+pub(crate) unsafe extern "C" fn dcmi_get_device_pcie_info_v2(
     card: c_int,
     chip: c_int,
     info: *mut PcieInfo,
@@ -149,7 +161,7 @@ pub unsafe extern "C" fn dcmi_get_device_pcie_info_v2(
 
 /// Utilisation, percent.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_utilization_rate(
+pub(crate) unsafe extern "C" fn dcmi_get_device_utilization_rate(
     card: c_int,
     chip: c_int,
     _kind: c_int,
@@ -160,7 +172,7 @@ pub unsafe extern "C" fn dcmi_get_device_utilization_rate(
 
 /// Frequency, MHz.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_frequency(
+pub(crate) unsafe extern "C" fn dcmi_get_device_frequency(
     card: c_int,
     chip: c_int,
     _kind: c_int,
@@ -171,13 +183,17 @@ pub unsafe extern "C" fn dcmi_get_device_frequency(
 
 /// Health: 0 is well.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_health(card: c_int, chip: c_int, health: *mut c_uint) -> c_int {
+pub(crate) unsafe extern "C" fn dcmi_get_device_health(
+    card: c_int,
+    chip: c_int,
+    health: *mut c_uint,
+) -> c_int {
     with(|config| check(config, card, chip).and_then(|()| put(health, 0)))
 }
 
 /// Version of the driver.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_driver_version(text: *mut c_char, len: c_uint) -> c_int {
+pub(crate) unsafe extern "C" fn dcmi_get_driver_version(text: *mut c_char, len: c_uint) -> c_int {
     with(|_| {
         let words = c"emulated".to_bytes_with_nul();
         if text.is_null() || (len as usize) < words.len() {
@@ -191,7 +207,7 @@ pub unsafe extern "C" fn dcmi_get_driver_version(text: *mut c_char, len: c_uint)
 
 /// Memory of a 910B chip.
 #[repr(C)]
-pub struct HbmInfo {
+pub(crate) struct HbmInfo {
     size_mb: u64,
     frequency_mhz: c_uint,
     used_mb: u64,
@@ -201,7 +217,11 @@ pub struct HbmInfo {
 
 /// Memory of a 910B chip.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn dcmi_get_device_hbm_info(card: c_int, chip: c_int, info: *mut HbmInfo) -> c_int {
+pub(crate) unsafe extern "C" fn dcmi_get_device_hbm_info(
+    card: c_int,
+    chip: c_int,
+    info: *mut HbmInfo,
+) -> c_int {
     with(|config| {
         check(config, card, chip)?;
         let size_mb = (config.profile.memory_bytes / 1048576.0) as u64;

@@ -12,7 +12,7 @@ use crate::{event, executor, graph, hccl, memory, stream, tensor};
 
 /// Takes settings, `key = value` lines; before aclInit.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ascend_emulator_configure(settings: *const c_char) -> i32 {
+pub(crate) unsafe extern "C" fn ascend_emulator_configure(settings: *const c_char) -> i32 {
     entry("ascend_emulator_configure", || {
         if settings.is_null() {
             return fail(INVALID_PARAM, "settings is null");
@@ -37,7 +37,7 @@ thread_local! {
 
 /// `ascend-emulator VERSION CHIP MODE`; valid until the thread's next call.
 #[unsafe(no_mangle)]
-pub extern "C" fn ascend_emulator_info() -> *const c_char {
+pub(crate) extern "C" fn ascend_emulator_info() -> *const c_char {
     let words = match existing() {
         None => "unconfigured".to_owned(),
         Some(machine) => {
@@ -54,17 +54,17 @@ pub extern "C" fn ascend_emulator_info() -> *const c_char {
 }
 
 /// The crate's version; the build script of `crates/device-ascend` calls rustc without Cargo's variables.
-pub const VERSION: &str = "0.1.0";
+pub(crate) const VERSION: &str = "0.1.0";
 
 /// Virtual host time of the calling thread's device, ns; 0 without a device.
 #[unsafe(no_mangle)]
-pub extern "C" fn ascend_emulator_now_ns() -> u64 {
+pub(crate) extern "C" fn ascend_emulator_now_ns() -> u64 {
     with_device(|device| Ok(device.host_ns.load(Ordering::Relaxed))).unwrap_or(0)
 }
 
 /// Charges work of the host to its virtual time.
 #[unsafe(no_mangle)]
-pub extern "C" fn ascend_emulator_host_work(ns: u64) {
+pub(crate) extern "C" fn ascend_emulator_host_work(ns: u64) {
     let _ = with_device(|device| {
         device.host_ns.fetch_add(ns, Ordering::Relaxed);
         Ok(())
@@ -74,7 +74,7 @@ pub extern "C" fn ascend_emulator_host_work(ns: u64) {
 /// What is alive, in this order: device allocations, their bytes, host allocations, streams, events, tensors, scalars,
 /// integer arrays, tensor lists, executors, communicators. Writes at most `n` numbers and returns how many there are.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ascend_emulator_counts(out: *mut u64, n: u64) -> i32 {
+pub(crate) unsafe extern "C" fn ascend_emulator_counts(out: *mut u64, n: u64) -> i32 {
     let counts = counts();
     if !out.is_null() {
         for (i, count) in counts.iter().enumerate().take(n as usize) {
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn ascend_emulator_counts(out: *mut u64, n: u64) -> i32 {
 }
 
 /// As [`ascend_emulator_counts`].
-pub fn counts() -> [u64; 12] {
+pub(crate) fn counts() -> [u64; 12] {
     [
         memory::ALLOCATIONS.get(),
         memory::ALLOCATED_BYTES.get(),
@@ -105,7 +105,7 @@ pub fn counts() -> [u64; 12] {
 
 /// Back to a library just loaded: settings, devices, memory and handles are gone.
 #[unsafe(no_mangle)]
-pub extern "C" fn ascend_emulator_reset() -> i32 {
+pub(crate) extern "C" fn ascend_emulator_reset() -> i32 {
     entry("ascend_emulator_reset", || {
         reset();
         memory::forget_host();

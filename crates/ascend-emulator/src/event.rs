@@ -16,7 +16,7 @@ use crate::stream::{RawStream, Stream};
 
 /// What an event handle holds.
 #[derive(Default)]
-pub struct Event {
+pub(crate) struct Event {
     device: i32,
     flags: u32,
     record: Option<Record>,
@@ -39,7 +39,7 @@ struct Record {
 pooled!(Event, b"evnt", "event", |event| event.record = None);
 
 /// The C handle of an event.
-pub type RawEvent = *mut Slot<Event>;
+pub(crate) type RawEvent = *mut Slot<Event>;
 
 /// Events a device may have.
 fn most_events(soc: Soc) -> u32 {
@@ -61,14 +61,14 @@ unsafe fn get<'a>(event: RawEvent) -> Outcome<&'a Slot<Event>> {
 
 /// Creates an event that has every capability.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtCreateEvent(event: *mut RawEvent) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtCreateEvent(event: *mut RawEvent) -> i32 {
     // SAFETY: the caller's pointer.
     unsafe { create("aclrtCreateEvent", event, SYNC | STREAM_PROGRESS | TIME_LINE) }
 }
 
 /// Creates an event with the capabilities of `flag`. Only events with `ACL_EVENT_SYNC` are counted against the device's limit.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtCreateEventWithFlag(event: *mut RawEvent, flag: u32) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtCreateEventWithFlag(event: *mut RawEvent, flag: u32) -> i32 {
     // SAFETY: the caller's pointer.
     unsafe { create("aclrtCreateEventWithFlag", event, flag) }
 }
@@ -103,7 +103,7 @@ unsafe fn create(api: &str, event: *mut RawEvent, flags: u32) -> i32 {
 
 /// Ends an event.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtDestroyEvent(event: RawEvent) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtDestroyEvent(event: RawEvent) -> i32 {
     entry("aclrtDestroyEvent", || {
         // SAFETY: the caller's pointer is an event handle.
         let slot = unsafe { get(event)? };
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn aclrtDestroyEvent(event: RawEvent) -> i32 {
 
 /// Marks the stream's present end.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtRecordEvent(event: RawEvent, stream: RawStream) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtRecordEvent(event: RawEvent, stream: RawStream) -> i32 {
     entry("aclrtRecordEvent", || {
         with_device(|device| {
             device.check_alive()?;
@@ -148,14 +148,14 @@ pub unsafe extern "C" fn aclrtRecordEvent(event: RawEvent, stream: RawStream) ->
 
 /// Waits until the recorded moment.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtSynchronizeEvent(event: RawEvent) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtSynchronizeEvent(event: RawEvent) -> i32 {
     // SAFETY: the caller's pointer is an event handle.
     unsafe { synchronize("aclrtSynchronizeEvent", event, None) }
 }
 
 /// Waits until the recorded moment, at most `timeout_ms` of real time (-1: without limit).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtSynchronizeEventWithTimeout(event: RawEvent, timeout_ms: i32) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtSynchronizeEventWithTimeout(event: RawEvent, timeout_ms: i32) -> i32 {
     let limit = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
     // SAFETY: the caller's pointer is an event handle.
     unsafe { synchronize("aclrtSynchronizeEventWithTimeout", event, limit) }
@@ -186,7 +186,7 @@ unsafe fn synchronize(api: &str, event: RawEvent, limit: Option<Duration>) -> i3
 
 /// Lets a stream wait until the recorded moment of another.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtStreamWaitEvent(stream: RawStream, event: RawEvent) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtStreamWaitEvent(stream: RawStream, event: RawEvent) -> i32 {
     entry("aclrtStreamWaitEvent", || {
         with_device(|device| {
             device.check_alive()?;
@@ -212,7 +212,7 @@ pub unsafe extern "C" fn aclrtStreamWaitEvent(stream: RawStream, event: RawEvent
 
 /// Virtual milliseconds between two events of one stream, both reached and waited for.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtEventElapsedTime(ms: *mut f32, start: RawEvent, end: RawEvent) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtEventElapsedTime(ms: *mut f32, start: RawEvent, end: RawEvent) -> i32 {
     entry("aclrtEventElapsedTime", || {
         if ms.is_null() {
             return fail(INVALID_PARAM, "ms is null");

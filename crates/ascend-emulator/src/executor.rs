@@ -43,7 +43,7 @@ struct Arg {
 
 /// What an executor handle holds.
 #[derive(Default)]
-pub struct Executor {
+pub(crate) struct Executor {
     operator: &'static str,
     args: Vec<Arg>,
     order: &'static [usize],
@@ -78,7 +78,7 @@ pooled!(Executor, b"exec", "executor", |executor| {
 });
 
 /// C handle of an executor.
-pub type RawExecutor = *mut Slot<Executor>;
+pub(crate) type RawExecutor = *mut Slot<Executor>;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<Arg>> = const { RefCell::new(Vec::new()) };
@@ -88,7 +88,7 @@ thread_local! {
 const LEAST_WORKSPACE: u64 = 16_384;
 
 /// What a first stage finds out.
-pub struct Planned {
+pub(crate) struct Planned {
     /// What to compute.
     pub kernel: Kernel,
     /// What it costs.
@@ -98,7 +98,7 @@ pub struct Planned {
 }
 
 /// A first stage at work.
-pub struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     /// The device.
     pub device: &'a Device,
     operator: &'static str,
@@ -108,17 +108,17 @@ pub struct Plan<'a> {
 
 impl Plan<'_> {
     /// The chip.
-    pub fn soc(&self) -> Soc {
+    pub(crate) fn soc(&self) -> Soc {
         self.device.config.soc
     }
 
     /// The chip is a 310P.
-    pub fn is_310p(&self) -> bool {
+    pub(crate) fn is_310p(&self) -> bool {
         self.soc() == Soc::Ascend310P3
     }
 
     /// The operators' pages apply to the letter.
-    pub fn by_the_book(&self) -> bool {
+    pub(crate) fn by_the_book(&self) -> bool {
         self.device.config.strict == Strict::Doc || self.device.config.faults.strict
     }
 
@@ -143,22 +143,22 @@ impl Plan<'_> {
     }
 
     /// A tensor that is read.
-    pub fn input(&mut self, handle: RawTensor, name: &'static str) -> Outcome<View> {
+    pub(crate) fn input(&mut self, handle: RawTensor, name: &'static str) -> Outcome<View> {
         self.push(handle, name, Role::Input)
     }
 
     /// A tensor that is written.
-    pub fn output(&mut self, handle: RawTensor, name: &'static str) -> Outcome<View> {
+    pub(crate) fn output(&mut self, handle: RawTensor, name: &'static str) -> Outcome<View> {
         self.push(handle, name, Role::Output)
     }
 
     /// A tensor that is read and written.
-    pub fn both(&mut self, handle: RawTensor, name: &'static str) -> Outcome<View> {
+    pub(crate) fn both(&mut self, handle: RawTensor, name: &'static str) -> Outcome<View> {
         self.push(handle, name, Role::Both)
     }
 
     /// A tensor that may be null; it keeps its place among the kernel's views.
-    pub fn optional(&mut self, handle: RawTensor, name: &'static str) -> Outcome<Option<View>> {
+    pub(crate) fn optional(&mut self, handle: RawTensor, name: &'static str) -> Outcome<Option<View>> {
         if !handle.is_null() {
             return self.push(handle, name, Role::Input).map(Some);
         }
@@ -167,14 +167,14 @@ impl Plan<'_> {
     }
 
     /// The first tensor's memory holds, or will hold, blocks.
-    pub fn as_blocks(&mut self) {
+    pub(crate) fn as_blocks(&mut self) {
         if let Some(arg) = self.args.first_mut() {
             arg.view.format = Format::Nz;
         }
     }
 
     /// The kernel sees the `index`-th tensor so.
-    pub fn reshape(&mut self, index: usize, view: &View) {
+    pub(crate) fn reshape(&mut self, index: usize, view: &View) {
         if let Some(arg) = self.args.get_mut(index) {
             arg.view = *view;
         }
@@ -182,12 +182,12 @@ impl Plan<'_> {
 
     /// The order in which the caller names the tensors, where the kernel wants another: `order[i]` is the place of the
     /// kernel's `i`-th view among the caller's.
-    pub fn order(&mut self, order: &'static [usize]) {
+    pub(crate) fn order(&mut self, order: &'static [usize]) {
         self.order = order;
     }
 
     /// The tensors of a list, all read.
-    pub fn list(&mut self, handle: RawTensorList, name: &'static str) -> Outcome<Vec<View>> {
+    pub(crate) fn list(&mut self, handle: RawTensorList, name: &'static str) -> Outcome<Vec<View>> {
         members(handle, name)?
             .iter()
             .map(|member| self.push(*member as RawTensor, name, Role::Input))
@@ -195,7 +195,7 @@ impl Plan<'_> {
     }
 
     /// Tensors that must be null, because what they stand for is not played.
-    pub fn absent(&mut self, tensors: &[(&'static str, RawTensor)]) -> Outcome {
+    pub(crate) fn absent(&mut self, tensors: &[(&'static str, RawTensor)]) -> Outcome {
         for (name, handle) in tensors {
             if !handle.is_null() {
                 return fail(
@@ -209,17 +209,17 @@ impl Plan<'_> {
     }
 
     /// Fails with 161002 unless the condition holds.
-    pub fn require(&self, holds: bool, message: impl FnOnce() -> String) -> Outcome {
+    pub(crate) fn require(&self, holds: bool, message: impl FnOnce() -> String) -> Outcome {
         if holds { Ok(()) } else { fail(NN_PARAM_INVALID, message()) }
     }
 
     /// Fails with 561002 unless the tiling accepts.
-    pub fn tiling(&self, holds: bool, message: impl FnOnce() -> String) -> Outcome {
+    pub(crate) fn tiling(&self, holds: bool, message: impl FnOnce() -> String) -> Outcome {
         if holds { Ok(()) } else { fail(NN_TILING, format!("{} (on {})", message(), self.soc().name())) }
     }
 
     /// Fails with 561003 where the settings refuse this form of the arguments.
-    pub fn form(&self, form: &str) -> Outcome {
+    pub(crate) fn form(&self, form: &str) -> Outcome {
         if self.device.config.faults.is_form_refused(self.operator, form) {
             return fail(NN_FIND_KERNEL, format!("no kernel for {form} (injected fault)"));
         }
@@ -227,12 +227,12 @@ impl Plan<'_> {
     }
 
     /// Fails with 561003: the chip has no such kernel.
-    pub fn no_kernel<T>(&self) -> Outcome<T> {
+    pub(crate) fn no_kernel<T>(&self) -> Outcome<T> {
         fail(NN_FIND_KERNEL, format!("{} has no kernel of this operator", self.soc().name()))
     }
 
     /// The tensor has one of the types, and the chip knows it.
-    pub fn dtype(&self, view: &View, name: &str, types: &[DType]) -> Outcome {
+    pub(crate) fn dtype(&self, view: &View, name: &str, types: &[DType]) -> Outcome {
         let known = !(self.is_310p() && view.dtype == DType::Bf16);
         self.require(known && types.contains(&view.dtype), || {
             let words: Vec<&str> =
@@ -247,29 +247,29 @@ impl Plan<'_> {
     }
 
     /// FLOAT16, FLOAT, or BFLOAT16 where the chip has it.
-    pub fn float(&self, view: &View, name: &str) -> Outcome {
+    pub(crate) fn float(&self, view: &View, name: &str) -> Outcome {
         self.dtype(view, name, &[DType::Float16, DType::Float, DType::Bf16])
     }
 
     /// The two have one type.
-    pub fn same_dtype(&self, a: (&View, &str), b: (&View, &str)) -> Outcome {
+    pub(crate) fn same_dtype(&self, a: (&View, &str), b: (&View, &str)) -> Outcome {
         self.require(a.0.dtype == b.0.dtype, || {
             format!("{} has data type {}, {} has {}", b.1, b.0.dtype.name(), a.1, a.0.dtype.name())
         })
     }
 
     /// The tensor has this shape.
-    pub fn shape(&self, view: &View, name: &str, dims: &[i64]) -> Outcome {
+    pub(crate) fn shape(&self, view: &View, name: &str, dims: &[i64]) -> Outcome {
         self.require(view.dims() == dims, || format!("{name} has shape {:?}, expected {dims:?}", view.dims()))
     }
 
     /// A rule of the operators' pages that their sources do not have.
-    pub fn page(&self, holds: bool, message: impl FnOnce() -> String) -> Outcome {
+    pub(crate) fn page(&self, holds: bool, message: impl FnOnce() -> String) -> Outcome {
         self.require(holds || !self.by_the_book(), || format!("{} (as its page says)", message()))
     }
 
     /// The tensor lies without gaps.
-    pub fn contiguous(&self, view: &View, name: &str) -> Outcome {
+    pub(crate) fn contiguous(&self, view: &View, name: &str) -> Outcome {
         self.require(view.is_contiguous(), || {
             format!("{name}: strides {:?} of shape {:?} are not contiguous", view.strides(), view.dims())
         })
@@ -277,7 +277,7 @@ impl Plan<'_> {
 }
 
 /// The body of every first stage.
-pub fn plan(
+pub(crate) fn plan(
     operator: &'static str,
     workspace_size: *mut u64,
     executor: *mut RawExecutor,
@@ -354,7 +354,7 @@ unsafe fn executor_of<'a>(executor: RawExecutor) -> Outcome<&'a Slot<Executor>> 
 }
 
 /// The body of every second stage.
-pub fn launch(
+pub(crate) fn launch(
     operator: &'static str,
     workspace: *mut c_void,
     workspace_size: u64,
@@ -497,7 +497,7 @@ impl Executor {
 }
 
 /// An operator of a graph: what its executor was when it was launched, which may be gone.
-pub struct Captured {
+pub(crate) struct Captured {
     executor: Executor,
     workspace: usize,
 }
@@ -507,7 +507,7 @@ unsafe impl Send for Captured {}
 
 impl Captured {
     /// Runs it, issued by the host at `host_ns`. Its memory must live still.
-    pub fn run(&self, device: &Device, stream: &Arc<Stream>, host_ns: u64) -> Outcome {
+    pub(crate) fn run(&self, device: &Device, stream: &Arc<Stream>, host_ns: u64) -> Outcome {
         let executor = &self.executor;
         if !device.holds(self.workspace, executor.workspace as usize) {
             return fail(RT_AICORE_EXCEPTION, format!("{}: the workspace was freed", executor.operator));
@@ -561,7 +561,7 @@ impl Arg {
 
 /// Keeps an executor for many second stages.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclSetAclOpExecutorRepeatable(executor: RawExecutor) -> i32 {
+pub(crate) unsafe extern "C" fn aclSetAclOpExecutorRepeatable(executor: RawExecutor) -> i32 {
     entry("aclSetAclOpExecutorRepeatable", || {
         // SAFETY: the caller's pointer is an executor handle, used by this thread only.
         let slot = unsafe { executor_of(executor)? };
@@ -580,7 +580,7 @@ pub unsafe extern "C" fn aclSetAclOpExecutorRepeatable(executor: RawExecutor) ->
 
 /// Ends an executor that is repeatable or was never launched.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclDestroyAclOpExecutor(executor: RawExecutor) -> i32 {
+pub(crate) unsafe extern "C" fn aclDestroyAclOpExecutor(executor: RawExecutor) -> i32 {
     entry("aclDestroyAclOpExecutor", || {
         // SAFETY: the caller's pointer is an executor handle.
         unsafe { executor_of(executor)? }.destroy();
@@ -631,7 +631,7 @@ fn set_address(
 
 /// New address of the `index`-th tensor that is read (absent ones and list members count).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclSetInputTensorAddr(
+pub(crate) unsafe extern "C" fn aclSetInputTensorAddr(
     executor: RawExecutor,
     index: usize,
     tensor: RawTensor,
@@ -643,7 +643,7 @@ pub unsafe extern "C" fn aclSetInputTensorAddr(
 
 /// New address of the `index`-th tensor that is written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclSetOutputTensorAddr(
+pub(crate) unsafe extern "C" fn aclSetOutputTensorAddr(
     executor: RawExecutor,
     index: usize,
     tensor: RawTensor,
@@ -655,7 +655,7 @@ pub unsafe extern "C" fn aclSetOutputTensorAddr(
 
 /// New address of the `index`-th tensor in the order of the arguments.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclSetTensorAddr(
+pub(crate) unsafe extern "C" fn aclSetTensorAddr(
     executor: RawExecutor,
     index: usize,
     tensor: RawTensor,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// `single-use:OP`: none of its executors can be kept; `refused:OP`: its first stage finds no kernel; `refused:OP:FORM`: likewise,
 /// for one form of its arguments (`TND`, `BNSD`, `broadcast`, `D64`); `strict:doc`: the pages apply to the letter; `set-up:FUNCTION:CODE`: aclInit or aclrtSetDevice fails.
 #[derive(Debug, Clone, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     oom: Vec<u64>,
     lost: Option<u64>,
     timeout: Option<u64>,
@@ -23,7 +23,7 @@ pub struct Faults {
 
 impl Faults {
     /// Adds one fault. `missing:SYMBOL` is accepted and left to whoever loads the library.
-    pub fn add(&mut self, words: &str) -> Result<(), String> {
+    pub(crate) fn add(&mut self, words: &str) -> Result<(), String> {
         let mistake = || {
             format!(
                 "fault \"{words}\" is unknown, expected oom:N, lost:N, timeout:N, wrong:OPERATOR:N, hccl-timeout:N, \
@@ -69,22 +69,22 @@ impl Faults {
     }
 
     /// What a function that sets up is to fail with.
-    pub fn set_up(&self, function: &str) -> Option<i32> {
+    pub(crate) fn set_up(&self, function: &str) -> Option<i32> {
         self.set_up.iter().find(|(name, _)| name == function).map(|(_, code)| *code)
     }
 
     /// Executors of `operator` (with its `aclnn`) cannot be kept.
-    pub fn is_single_use(&self, operator: &str) -> bool {
+    pub(crate) fn is_single_use(&self, operator: &str) -> bool {
         self.single_use.iter().any(|name| name == operator.trim_start_matches("aclnn"))
     }
 
     /// The first stage of `operator` (with its `aclnn`) finds no kernel.
-    pub fn is_refused(&self, operator: &str) -> bool {
+    pub(crate) fn is_refused(&self, operator: &str) -> bool {
         self.refused.iter().any(|(name, form)| form.is_none() && name == operator.trim_start_matches("aclnn"))
     }
 
     /// The first stage of `operator` (with its `aclnn`) finds no kernel for one form of its arguments.
-    pub fn is_form_refused(&self, operator: &str, form: &str) -> bool {
+    pub(crate) fn is_form_refused(&self, operator: &str, form: &str) -> bool {
         let operator = operator.trim_start_matches("aclnn");
         self.refused.iter().any(|(name, refused)| name == operator && refused.as_deref() == Some(form))
     }
@@ -108,7 +108,7 @@ fn has_form(operator: &str, form: &str) -> bool {
 
 /// What a launch is to suffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LaunchFault {
+pub(crate) enum LaunchFault {
     /// Nothing.
     None,
     /// The device is lost with this launch.
@@ -121,7 +121,7 @@ pub enum LaunchFault {
 
 /// Counts what happened since the settings were taken.
 #[derive(Debug, Default)]
-pub struct FaultCounters {
+pub(crate) struct FaultCounters {
     allocations: AtomicU64,
     launches: AtomicU64,
     collectives: AtomicU64,
@@ -130,23 +130,23 @@ pub struct FaultCounters {
 
 impl FaultCounters {
     /// For these faults.
-    pub fn new(faults: &Faults) -> Self {
+    pub(crate) fn new(faults: &Faults) -> Self {
         Self { wrong: faults.wrong.iter().map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
     }
 
     /// The next allocation fails.
-    pub fn allocation(&self, faults: &Faults) -> bool {
+    pub(crate) fn allocation(&self, faults: &Faults) -> bool {
         !faults.oom.is_empty() && faults.oom.contains(&(self.allocations.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
     /// The next collective times out.
-    pub fn collective(&self, faults: &Faults) -> bool {
+    pub(crate) fn collective(&self, faults: &Faults) -> bool {
         !faults.hccl_timeout.is_empty()
             && faults.hccl_timeout.contains(&(self.collectives.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
     /// What the next launch of `operator` (with its `aclnn`) suffers.
-    pub fn launch(&self, faults: &Faults, operator: &str) -> LaunchFault {
+    pub(crate) fn launch(&self, faults: &Faults, operator: &str) -> LaunchFault {
         if !faults.any_launch() {
             return LaunchFault::None;
         }

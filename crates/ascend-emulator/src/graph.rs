@@ -16,7 +16,7 @@ use crate::stream::{RawStream, Stream};
 
 /// What a graph handle holds.
 #[derive(Default)]
-pub struct Graph {
+pub(crate) struct Graph {
     device: i32,
     operators: Vec<Captured>,
 }
@@ -24,7 +24,7 @@ pub struct Graph {
 pooled!(Graph, b"grph", "graph", |graph| graph.operators.clear());
 
 /// The C handle of a graph.
-pub type RawGraph = *mut Slot<Graph>;
+pub(crate) type RawGraph = *mut Slot<Graph>;
 
 /// # Safety
 /// As [`pool::get`].
@@ -38,7 +38,7 @@ unsafe fn graph_of<'a>(graph: RawGraph) -> Outcome<&'a Slot<Graph>> {
 
 /// Begins a capture of the stream. `mode` 0 forbids unsafe functions to all threads, 1 to this one, 2 to none.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclmdlRICaptureBegin(stream: RawStream, mode: i32) -> i32 {
+pub(crate) unsafe extern "C" fn aclmdlRICaptureBegin(stream: RawStream, mode: i32) -> i32 {
     entry("aclmdlRICaptureBegin", || {
         if !(0..=2).contains(&mode) {
             return fail(INVALID_PARAM, format!("mode is {mode}, expected 0 to 2"));
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn aclmdlRICaptureBegin(stream: RawStream, mode: i32) -> i
 
 /// Ends a capture; the graph is the caller's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclmdlRICaptureEnd(stream: RawStream, graph: *mut RawGraph) -> i32 {
+pub(crate) unsafe extern "C" fn aclmdlRICaptureEnd(stream: RawStream, graph: *mut RawGraph) -> i32 {
     entry("aclmdlRICaptureEnd", || {
         if graph.is_null() {
             return fail(INVALID_PARAM, "modelRI is null");
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn aclmdlRICaptureEnd(stream: RawStream, graph: *mut RawGr
 
 /// Runs a graph behind what the stream has. The host spends one launch.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclmdlRIExecuteAsync(graph: RawGraph, stream: RawStream) -> i32 {
+pub(crate) unsafe extern "C" fn aclmdlRIExecuteAsync(graph: RawGraph, stream: RawStream) -> i32 {
     entry("aclmdlRIExecuteAsync", || {
         with_device(|device| {
             device.check_alive()?;
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn aclmdlRIExecuteAsync(graph: RawGraph, stream: RawStream
 
 /// Ends a graph. Work that it queued goes on.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclmdlRIDestroy(graph: RawGraph) -> i32 {
+pub(crate) unsafe extern "C" fn aclmdlRIDestroy(graph: RawGraph) -> i32 {
     entry("aclmdlRIDestroy", || {
         // SAFETY: the caller's pointer is a graph handle.
         let slot = unsafe { graph_of(graph)? };

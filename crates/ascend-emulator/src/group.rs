@@ -15,7 +15,7 @@ use crate::stream::{Address, Stream};
 
 /// What a collective does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Every rank gets the reduction of all.
     AllReduce(Reduction),
     /// Every rank gets its part of it.
@@ -28,7 +28,7 @@ pub enum Kind {
 
 /// How numbers of the ranks become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reduction {
+pub(crate) enum Reduction {
     Sum,
     Prod,
     Max,
@@ -37,7 +37,7 @@ pub enum Reduction {
 
 /// What all ranks must agree on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Call {
+pub(crate) struct Call {
     /// What is done.
     pub kind: Kind,
     /// Numbers.
@@ -47,7 +47,7 @@ pub struct Call {
 }
 
 /// A rank's memory.
-pub struct Buffers {
+pub(crate) struct Buffers {
     /// What it gives.
     pub send: Address,
     /// Where it gets the result.
@@ -71,7 +71,7 @@ struct Meeting {
 }
 
 /// The ranks of a communicator.
-pub struct Group {
+pub(crate) struct Group {
     /// How many.
     pub ranks: usize,
     /// Cost of a collective by its bytes on a link.
@@ -92,7 +92,7 @@ struct State {
 
 impl Group {
     /// Ranks that are still to come.
-    pub fn new(ranks: usize, device: &Device) -> Arc<Self> {
+    pub(crate) fn new(ranks: usize, device: &Device) -> Arc<Self> {
         let profile = device.config.profile.clone();
         Arc::new(Self {
             ranks,
@@ -105,7 +105,7 @@ impl Group {
     }
 
     /// A rank announces what it wants as its collective number `index`.
-    pub fn announce(&self, index: u64, call: Call) -> Result<(), String> {
+    pub(crate) fn announce(&self, index: u64, call: Call) -> Result<(), String> {
         let mut state = lock(&self.state);
         if let Some(problem) = &state.broken {
             return Err(problem.clone());
@@ -122,7 +122,7 @@ impl Group {
     }
 
     /// A rank's part is job number `job` of its stream.
-    pub fn enrol(&self, index: u64, stream: &Arc<Stream>, job: u64) {
+    pub(crate) fn enrol(&self, index: u64, stream: &Arc<Stream>, job: u64) {
         let mut state = lock(&self.state);
         let meeting = state.meetings.entry(index).or_default();
         meeting.parts.push((Arc::downgrade(stream), job));
@@ -132,7 +132,7 @@ impl Group {
     }
 
     /// On the virtual clock: rank `rank` is ready at `ready_ns`. The end, once all are; an error when they never will be.
-    pub fn meet(&self, rank: usize, index: u64, ready_ns: u64) -> Result<Option<u64>, String> {
+    pub(crate) fn meet(&self, rank: usize, index: u64, ready_ns: u64) -> Result<Option<u64>, String> {
         let mut state = lock(&self.state);
         let broken = state.broken.clone();
         let meeting = state.meetings.entry(index).or_default();
@@ -177,7 +177,7 @@ impl Group {
     }
 
     /// Waits a little for the end of a collective.
-    pub fn wait(&self, index: u64, step: Duration) {
+    pub(crate) fn wait(&self, index: u64, step: Duration) {
         let state = lock(&self.state);
         let open = state.broken.is_none()
             && state.meetings.get(&index).is_some_and(|meeting| meeting.end_ns.is_none());
@@ -187,7 +187,7 @@ impl Group {
     }
 
     /// One more rank is here; waits for the others. The error says how many came in time.
-    pub fn join(&self) -> Result<(), usize> {
+    pub(crate) fn join(&self) -> Result<(), usize> {
         let begin = Instant::now();
         let mut state = lock(&self.state);
         state.joined += 1;
@@ -200,18 +200,18 @@ impl Group {
     }
 
     /// No rank waits any longer.
-    pub fn break_down(&self, problem: &str) {
+    pub(crate) fn break_down(&self, problem: &str) {
         lock(&self.state).broken.get_or_insert_with(|| problem.to_owned());
         self.changed.notify_all();
     }
 
     /// Why no rank waits any longer.
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         lock(&self.state).broken.clone()
     }
 
     /// With its data: the last rank computes for all. Runs on a stream's worker.
-    pub fn exchange(&self, rank: usize, index: u64, buffers: Buffers) -> Outcome {
+    pub(crate) fn exchange(&self, rank: usize, index: u64, buffers: Buffers) -> Outcome {
         let begin = Instant::now();
         let mut state = lock(&self.state);
         let meeting = state.meetings.entry(index).or_default();

@@ -3,7 +3,7 @@
 /// aclDataType, as far as it is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
-pub enum DType {
+pub(crate) enum DType {
     Float = 0,
     Float16 = 1,
     Int8 = 2,
@@ -19,7 +19,7 @@ pub enum DType {
 
 impl DType {
     /// The type of a C number.
-    pub fn from_code(code: i32) -> Option<Self> {
+    pub(crate) fn from_code(code: i32) -> Option<Self> {
         Some(match code {
             0 => Self::Float,
             1 => Self::Float16,
@@ -37,7 +37,7 @@ impl DType {
     }
 
     /// The documented word.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Float => "FLOAT",
             Self::Float16 => "FLOAT16",
@@ -54,7 +54,7 @@ impl DType {
     }
 
     /// Bytes of a number.
-    pub const fn bytes(self) -> usize {
+    pub(crate) const fn bytes(self) -> usize {
         match self {
             Self::Int8 | Self::Uint8 | Self::Bool => 1,
             Self::Float16 | Self::Bf16 | Self::Int16 => 2,
@@ -64,14 +64,14 @@ impl DType {
     }
 
     /// fp32, fp16 or bf16.
-    pub fn is_float(self) -> bool {
+    pub(crate) fn is_float(self) -> bool {
         matches!(self, Self::Float | Self::Float16 | Self::Bf16)
     }
 }
 
 /// binary16 to binary32, exact.
 #[inline(always)]
-pub fn f16_to_f32(h: u16) -> f32 {
+pub(crate) fn f16_to_f32(h: u16) -> f32 {
     let sign = u32::from(h & 0x8000) << 16;
     let exponent = u32::from(h >> 10) & 0x1f;
     let mantissa = u32::from(h & 0x3ff);
@@ -87,7 +87,7 @@ pub fn f16_to_f32(h: u16) -> f32 {
 
 /// binary32 to binary16, to nearest, ties to even.
 #[inline(always)]
-pub fn f32_to_f16(x: f32) -> u16 {
+pub(crate) fn f32_to_f16(x: f32) -> u16 {
     let bits = x.to_bits();
     let sign = (bits >> 16) as u16 & 0x8000;
     let magnitude = bits & 0x7fff_ffff;
@@ -109,13 +109,13 @@ pub fn f32_to_f16(x: f32) -> u16 {
 
 /// bfloat16 to binary32, exact.
 #[inline(always)]
-pub fn bf16_to_f32(b: u16) -> f32 {
+pub(crate) fn bf16_to_f32(b: u16) -> f32 {
     f32::from_bits(u32::from(b) << 16)
 }
 
 /// binary32 to bfloat16, to nearest, ties to even.
 #[inline(always)]
-pub fn f32_to_bf16(x: f32) -> u16 {
+pub(crate) fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     if bits & 0x7fff_ffff > 0x7f80_0000 {
         return (bits >> 16) as u16 | 0x40;
@@ -124,7 +124,7 @@ pub fn f32_to_bf16(x: f32) -> u16 {
 }
 
 /// `x` as the type can hold it.
-pub fn round_to(dtype: DType, x: f32) -> f32 {
+pub(crate) fn round_to(dtype: DType, x: f32) -> f32 {
     match dtype {
         DType::Float16 => f16_to_f32(f32_to_f16(x)),
         DType::Bf16 => bf16_to_f32(f32_to_bf16(x)),
@@ -133,12 +133,12 @@ pub fn round_to(dtype: DType, x: f32) -> f32 {
 }
 
 /// `x` as bfloat16 can hold it, to nearest, ties away from zero (the chip's CAST_ROUND).
-pub fn round_bf16_away(x: f32) -> f32 {
+pub(crate) fn round_bf16_away(x: f32) -> f32 {
     if x.is_finite() { f32::from_bits(x.to_bits().wrapping_add(0x8000) & 0xffff_0000) } else { x }
 }
 
 /// A share, 0 to 1, as fp16 can hold it: between two neighbours the one whose last bit is odd (the chip's CAST_ODD).
-pub fn round_to_odd(x: f32) -> f32 {
+pub(crate) fn round_to_odd(x: f32) -> f32 {
     // Below the normal numbers the places are 2^-24 apart.
     let (units, unit) = if x < 6.103_515_6e-5 {
         (x * 16_777_216.0, 1.0 / 16_777_216.0)
@@ -153,7 +153,7 @@ pub fn round_to_odd(x: f32) -> f32 {
 
 /// The CPU has AVX2, FMA and F16C.
 #[inline(always)]
-pub fn has_avx2() -> bool {
+pub(crate) fn has_avx2() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         is_x86_feature_detected!("avx2")
@@ -170,7 +170,7 @@ pub fn has_avx2() -> bool {
 ///
 /// # Safety
 /// `from` points to that many numbers of `dtype`.
-pub unsafe fn widen(dtype: DType, from: *const u8, out: &mut [f32]) {
+pub(crate) unsafe fn widen(dtype: DType, from: *const u8, out: &mut [f32]) {
     // SAFETY: the caller's promise.
     unsafe {
         match dtype {
@@ -202,7 +202,7 @@ pub unsafe fn widen(dtype: DType, from: *const u8, out: &mut [f32]) {
 ///
 /// # Safety
 /// `to` points to room for `numbers.len()` numbers of `dtype`.
-pub unsafe fn narrow(dtype: DType, numbers: &[f32], to: *mut u8) {
+pub(crate) unsafe fn narrow(dtype: DType, numbers: &[f32], to: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         match dtype {
@@ -272,7 +272,7 @@ unsafe fn narrow_f16c(numbers: &[f32], to: *mut u16) {
 ///
 /// # Safety
 /// `from` points to a number of `dtype`.
-pub unsafe fn read_f64(dtype: DType, from: *const u8) -> f64 {
+pub(crate) unsafe fn read_f64(dtype: DType, from: *const u8) -> f64 {
     // SAFETY: the caller's promise.
     unsafe {
         match dtype {
@@ -294,7 +294,7 @@ pub unsafe fn read_f64(dtype: DType, from: *const u8) -> f64 {
 ///
 /// # Safety
 /// `to` points to room for a number of `dtype`.
-pub unsafe fn write_f64(dtype: DType, x: f64, to: *mut u8) {
+pub(crate) unsafe fn write_f64(dtype: DType, x: f64, to: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         match dtype {
@@ -317,7 +317,7 @@ pub unsafe fn write_f64(dtype: DType, x: f64, to: *mut u8) {
 ///
 /// # Safety
 /// `from` points to a number of `dtype`.
-pub unsafe fn read_index(dtype: DType, from: *const u8) -> i64 {
+pub(crate) unsafe fn read_index(dtype: DType, from: *const u8) -> i64 {
     // SAFETY: the caller's promise.
     unsafe {
         match dtype {

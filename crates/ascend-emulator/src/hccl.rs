@@ -14,24 +14,24 @@ use crate::status::{Outcome, fail};
 use crate::stream::{Address, RawStream, Stream};
 
 /// A parameter is invalid.
-pub const E_PARA: i32 = 1;
+pub(crate) const E_PARA: i32 = 1;
 /// A pointer is null.
-pub const E_PTR: i32 = 2;
+pub(crate) const E_PTR: i32 = 2;
 /// Something failed inside.
-pub const E_INTERNAL: i32 = 4;
+pub(crate) const E_INTERNAL: i32 = 4;
 /// The chip does not support it.
-pub const E_NOT_SUPPORT: i32 = 5;
+pub(crate) const E_NOT_SUPPORT: i32 = 5;
 /// The other ranks did not come.
-pub const E_TIMEOUT: i32 = 9;
+pub(crate) const E_TIMEOUT: i32 = 9;
 /// A runtime call failed.
-pub const E_RUNTIME: i32 = 15;
+pub(crate) const E_RUNTIME: i32 = 15;
 
 /// Bytes of HcclRootInfo.
 const ROOT_INFO_BYTES: usize = 4108;
 
 /// What a communicator handle holds.
 #[derive(Default)]
-pub struct Comm {
+pub(crate) struct Comm {
     group: Option<Arc<Group>>,
     rank: usize,
     device: i32,
@@ -46,7 +46,7 @@ pooled!(Comm, b"comm", "communicator", |comm| {
 });
 
 /// C handle of a communicator.
-pub type RawComm = *mut Slot<Comm>;
+pub(crate) type RawComm = *mut Slot<Comm>;
 
 fn new_comm(group: &Arc<Group>, rank: usize, device: i32) -> RawComm {
     pool::create::<Comm>(|comm| {
@@ -66,7 +66,7 @@ static GROUPS: Mutex<Vec<(u64, Arc<Group>)>> = Mutex::new(Vec::new());
 static NEXT_ROOT: AtomicU64 = AtomicU64::new(1);
 
 /// Forgets groups that are being formed.
-pub fn forget() {
+pub(crate) fn forget() {
     for (_, group) in lock(&GROUPS).drain(..) {
         group.break_down("the library was reset");
     }
@@ -74,7 +74,7 @@ pub fn forget() {
 
 /// Names a new communicator that ranks of this process may join.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclGetRootInfo(info: *mut c_void) -> i32 {
+pub(crate) unsafe extern "C" fn HcclGetRootInfo(info: *mut c_void) -> i32 {
     entry("HcclGetRootInfo", || {
         if info.is_null() {
             return fail(E_PTR, "rootInfo is null");
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn HcclGetRootInfo(info: *mut c_void) -> i32 {
 
 /// Joins a communicator; returns when all ranks have.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclCommInitRootInfo(
+pub(crate) unsafe extern "C" fn HcclCommInitRootInfo(
     ranks: u32,
     info: *const c_void,
     rank: u32,
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn HcclCommInitRootInfo(
 
 /// Communicators of several devices at once, for one process with a thread a device.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclCommInitAll(count: u32, devices: *const i32, comms: *mut RawComm) -> i32 {
+pub(crate) unsafe extern "C" fn HcclCommInitAll(count: u32, devices: *const i32, comms: *mut RawComm) -> i32 {
     entry("HcclCommInitAll", || {
         if devices.is_null() || comms.is_null() {
             return fail(E_PTR, "devices or comms is null");
@@ -181,7 +181,7 @@ unsafe fn comm_of<'a>(comm: RawComm) -> Outcome<&'a Comm> {
 
 /// Ends a communicator. Ranks that wait for this one, or would, are told at once; on hardware their own time limit tells them.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclCommDestroy(comm: RawComm) -> i32 {
+pub(crate) unsafe extern "C" fn HcclCommDestroy(comm: RawComm) -> i32 {
     entry("HcclCommDestroy", || {
         with_device(|_| Ok(()))?;
         // SAFETY: the caller's pointer is a communicator handle.
@@ -202,7 +202,7 @@ pub unsafe extern "C" fn HcclCommDestroy(comm: RawComm) -> i32 {
 
 /// Number of ranks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclGetRankSize(comm: RawComm, size: *mut u32) -> i32 {
+pub(crate) unsafe extern "C" fn HcclGetRankSize(comm: RawComm, size: *mut u32) -> i32 {
     entry("HcclGetRankSize", || {
         // SAFETY: the caller's pointer is a communicator handle.
         let ranks = unsafe { comm_of(comm)? }.group.as_ref().map_or(0, |group| group.ranks);
@@ -217,7 +217,7 @@ pub unsafe extern "C" fn HcclGetRankSize(comm: RawComm, size: *mut u32) -> i32 {
 
 /// This communicator's rank.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclGetRankId(comm: RawComm, rank: *mut u32) -> i32 {
+pub(crate) unsafe extern "C" fn HcclGetRankId(comm: RawComm, rank: *mut u32) -> i32 {
     entry("HcclGetRankId", || {
         // SAFETY: the caller's pointer is a communicator handle.
         let own = unsafe { comm_of(comm)? }.rank;
@@ -232,7 +232,7 @@ pub unsafe extern "C" fn HcclGetRankId(comm: RawComm, rank: *mut u32) -> i32 {
 
 /// What went wrong after a call had returned.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclGetCommAsyncError(comm: RawComm, error: *mut i32) -> i32 {
+pub(crate) unsafe extern "C" fn HcclGetCommAsyncError(comm: RawComm, error: *mut i32) -> i32 {
     entry("HcclGetCommAsyncError", || {
         // SAFETY: the caller's pointer is a communicator handle.
         let comm = unsafe { comm_of(comm)? };
@@ -249,7 +249,7 @@ pub unsafe extern "C" fn HcclGetCommAsyncError(comm: RawComm, error: *mut i32) -
 
 /// A result in words.
 #[unsafe(no_mangle)]
-pub extern "C" fn HcclGetErrorString(code: i32) -> *const c_char {
+pub(crate) extern "C" fn HcclGetErrorString(code: i32) -> *const c_char {
     match code {
         0 => c"no error",
         E_PARA => c"parameter error",
@@ -377,7 +377,7 @@ fn buffers(device: &Device, asked: &Asked, call: Call, ranks: usize) -> Outcome<
 
 /// Every rank gets the reduction of all.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclAllReduce(
+pub(crate) unsafe extern "C" fn HcclAllReduce(
     send: *mut c_void,
     receive: *mut c_void,
     count: u64,
@@ -392,7 +392,7 @@ pub unsafe extern "C" fn HcclAllReduce(
 
 /// Every rank gets its part of the reduction.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclReduceScatter(
+pub(crate) unsafe extern "C" fn HcclReduceScatter(
     send: *mut c_void,
     receive: *mut c_void,
     count: u64,
@@ -407,7 +407,7 @@ pub unsafe extern "C" fn HcclReduceScatter(
 
 /// Every rank gets all parts, in rank order.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclAllGather(
+pub(crate) unsafe extern "C" fn HcclAllGather(
     send: *mut c_void,
     receive: *mut c_void,
     count: u64,
@@ -421,7 +421,7 @@ pub unsafe extern "C" fn HcclAllGather(
 
 /// Every rank gets what the root has (not on 310P).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn HcclBroadcast(
+pub(crate) unsafe extern "C" fn HcclBroadcast(
     buffer: *mut c_void,
     count: u64,
     dtype: i32,

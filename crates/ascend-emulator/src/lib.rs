@@ -30,7 +30,6 @@
 //! `clock` the virtual time; `ops` the operators; `half` and `nz` numbers and layouts; `dcmi` made-up telemetry.
 
 #![allow(non_snake_case, reason = "exported functions have the names of the C API")]
-#![allow(unreachable_pub, reason = "to be made `pub(crate)` at once, by cargo clippy --fix")]
 #![allow(clippy::too_many_arguments, reason = "the C API sets the arguments")]
 #![allow(
     clippy::cast_ptr_alignment,

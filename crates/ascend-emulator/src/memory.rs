@@ -20,16 +20,16 @@ use crate::status::{
 const DEVICE_ALIGNMENT: usize = 512;
 
 /// Live device allocations.
-pub static ALLOCATIONS: Counter = Counter::new();
+pub(crate) static ALLOCATIONS: Counter = Counter::new();
 /// Their bytes.
-pub static ALLOCATED_BYTES: Counter = Counter::new();
+pub(crate) static ALLOCATED_BYTES: Counter = Counter::new();
 /// Live host allocations.
-pub static HOST_ALLOCATIONS: Counter = Counter::new();
+pub(crate) static HOST_ALLOCATIONS: Counter = Counter::new();
 
 static HOST: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
 /// A piece of device memory; the bytes stay as long as somebody holds a share.
-pub struct Allocation {
+pub(crate) struct Allocation {
     base: usize,
     /// Its size.
     pub bytes: usize,
@@ -44,7 +44,7 @@ impl Allocation {
     }
 
     /// aclrtFree was called.
-    pub fn is_freed(&self) -> bool {
+    pub(crate) fn is_freed(&self) -> bool {
         self.freed.load(Ordering::Acquire)
     }
 }
@@ -130,7 +130,7 @@ mod space {
 
 /// Takes device memory. The policy (huge pages or not) makes no difference here.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtMalloc(pointer: *mut *mut c_void, size: usize, policy: i32) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtMalloc(pointer: *mut *mut c_void, size: usize, policy: i32) -> i32 {
     entry("aclrtMalloc", || {
         if pointer.is_null() {
             return fail(INVALID_PARAM, "devPtr is null");
@@ -180,7 +180,7 @@ fn allocate(device: &Device, size: usize) -> Outcome<usize> {
 
 /// Gives device memory back.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtFree(pointer: *mut c_void) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtFree(pointer: *mut c_void) -> i32 {
     entry("aclrtFree", || {
         if pointer.is_null() {
             return fail(INVALID_PARAM, "devPtr is null");
@@ -204,7 +204,7 @@ pub unsafe extern "C" fn aclrtFree(pointer: *mut c_void) -> i32 {
 
 /// Takes pinned host memory.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtMallocHost(pointer: *mut *mut c_void, size: usize) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtMallocHost(pointer: *mut *mut c_void, size: usize) -> i32 {
     entry("aclrtMallocHost", || {
         require_initialised()?;
         if pointer.is_null() || size == 0 {
@@ -228,7 +228,7 @@ pub unsafe extern "C" fn aclrtMallocHost(pointer: *mut *mut c_void, size: usize)
 
 /// Gives pinned host memory back.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtFreeHost(pointer: *mut c_void) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtFreeHost(pointer: *mut c_void) -> i32 {
     entry("aclrtFreeHost", || {
         let Some(size) = lock(&HOST).remove(&(pointer as usize)) else {
             return fail(
@@ -246,14 +246,14 @@ pub unsafe extern "C" fn aclrtFreeHost(pointer: *mut c_void) -> i32 {
 }
 
 /// The bytes lie in pinned host memory.
-pub fn is_pinned(address: usize, bytes: usize) -> bool {
+pub(crate) fn is_pinned(address: usize, bytes: usize) -> bool {
     let host = lock(&HOST);
     host.range(..=address).next_back().is_some_and(|(base, size)| address + bytes <= base + size)
 }
 
 /// Free and total bytes. The chip has one kind of memory (310P: DDR, 910B: HBM); the other kind is reported as 0.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtGetMemInfo(attribute: i32, free: *mut usize, total: *mut usize) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtGetMemInfo(attribute: i32, free: *mut usize, total: *mut usize) -> i32 {
     entry("aclrtGetMemInfo", || {
         if free.is_null() || total.is_null() {
             return fail(INVALID_PARAM, "free or total is null");
@@ -280,7 +280,7 @@ pub unsafe extern "C" fn aclrtGetMemInfo(attribute: i32, free: *mut usize, total
 }
 
 /// Gives host memory back after a reset.
-pub fn forget_host() {
+pub(crate) fn forget_host() {
     for (base, size) in std::mem::take(&mut *lock(&HOST)) {
         if let Ok(layout) = Layout::from_size_align(size, 64) {
             // SAFETY: allocated with this layout in aclrtMallocHost; out of the list, so never freed twice.

@@ -7,12 +7,12 @@ use crate::half::DType;
 use crate::tensor::View;
 
 /// Columns of a block.
-pub fn block_columns(dtype: DType) -> usize {
+pub(crate) fn block_columns(dtype: DType) -> usize {
     32 / dtype.bytes().min(32)
 }
 
 /// The blocked matrix behind a view of two dimensions: rows, columns, and whether the view is its transpose.
-pub fn base(view: &View) -> (usize, usize, bool) {
+pub(crate) fn base(view: &View) -> (usize, usize, bool) {
     let (dims, strides) = (view.dims(), view.strides());
     let n = dims.len();
     if n < 2 {
@@ -24,19 +24,19 @@ pub fn base(view: &View) -> (usize, usize, bool) {
 }
 
 /// Numbers that the blocked matrix takes.
-pub fn elements(view: &View) -> usize {
+pub(crate) fn elements(view: &View) -> usize {
     let (rows, columns, _) = base(view);
     padded(rows, columns, view.dtype)
 }
 
 /// Numbers of a blocked `[rows, columns]`.
-pub fn padded(rows: usize, columns: usize, dtype: DType) -> usize {
+pub(crate) fn padded(rows: usize, columns: usize, dtype: DType) -> usize {
     rows.next_multiple_of(16) * columns.next_multiple_of(block_columns(dtype))
 }
 
 /// Place of `(row, column)`.
 #[inline(always)]
-pub fn place(row: usize, column: usize, rows: usize, block_columns: usize) -> usize {
+pub(crate) fn place(row: usize, column: usize, rows: usize, block_columns: usize) -> usize {
     let block = column / block_columns * rows.div_ceil(16) + row / 16;
     block * 16 * block_columns + row % 16 * block_columns + column % block_columns
 }
@@ -45,7 +45,7 @@ pub fn place(row: usize, column: usize, rows: usize, block_columns: usize) -> us
 ///
 /// # Safety
 /// `data` points to [`padded`] numbers of `bytes` bytes, of which the first `rows * columns` are set.
-pub unsafe fn to_blocks(data: *mut u8, rows: usize, columns: usize, dtype: DType) {
+pub(crate) unsafe fn to_blocks(data: *mut u8, rows: usize, columns: usize, dtype: DType) {
     let bytes = dtype.bytes();
     let width = block_columns(dtype);
     // SAFETY: the caller's promise.

@@ -17,10 +17,10 @@ const QUARANTINE: usize = 64;
 const CHUNK: usize = 32;
 
 /// Raised by every reset: what was made before it is dead.
-pub static EPOCH: AtomicU64 = AtomicU64::new(1);
+pub(crate) static EPOCH: AtomicU64 = AtomicU64::new(1);
 
 /// What lives in slots.
-pub trait Pooled: Default + 'static {
+pub(crate) trait Pooled: Default + 'static {
     /// The kind's magic word; its lowest bit is zero (the bit says "alive").
     const MAGIC: u32;
     /// What a person calls it.
@@ -37,7 +37,7 @@ pub trait Pooled: Default + 'static {
 
 /// Slots beyond any thread, by address.
 #[derive(Default)]
-pub struct Arena {
+pub(crate) struct Arena {
     /// First slots of all chunks ever made.
     chunks: Vec<usize>,
     /// Slots to be used again.
@@ -46,14 +46,14 @@ pub struct Arena {
 
 impl Arena {
     /// Nothing.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { chunks: Vec::new(), orphans: Vec::new() }
     }
 }
 
 /// One handle.
 #[repr(C)]
-pub struct Slot<T> {
+pub(crate) struct Slot<T> {
     magic: AtomicU32,
     uses: AtomicU32,
     epoch: AtomicU64,
@@ -61,7 +61,7 @@ pub struct Slot<T> {
 }
 
 /// Freed slots of one thread; left to others when the thread ends.
-pub struct FreeList<T: Pooled>(RefCell<Free<T>>);
+pub(crate) struct FreeList<T: Pooled>(RefCell<Free<T>>);
 
 struct Free<T> {
     /// Used before, the longest free first.
@@ -110,7 +110,7 @@ fn chunk<T: Pooled>() -> Vec<*mut Slot<T>> {
 }
 
 /// After a reset: drops what handles of earlier epochs hold, and lets their slots be used again.
-pub fn reclaim<T: Pooled>() {
+pub(crate) fn reclaim<T: Pooled>() {
     let epoch = EPOCH.load(Ordering::Acquire);
     let mut arena = lock(T::arena());
     let slots: Vec<usize> = arena
@@ -132,7 +132,7 @@ pub fn reclaim<T: Pooled>() {
 }
 
 /// Counts without a shared cache line: one number a group of threads.
-pub struct Counter([Padded; 16]);
+pub(crate) struct Counter([Padded; 16]);
 
 #[repr(align(128))]
 struct Padded(AtomicI64);
@@ -145,23 +145,23 @@ thread_local! {
 
 impl Counter {
     /// Zero.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self([const { Padded(AtomicI64::new(0)) }; 16])
     }
 
     /// Adds, from any thread.
-    pub fn add(&self, n: i64) {
+    pub(crate) fn add(&self, n: i64) {
         let shard = SHARD.try_with(|s| *s).unwrap_or(0);
         self.0[shard].0.fetch_add(n, Ordering::Relaxed);
     }
 
     /// The sum.
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.iter().map(|p| p.0.load(Ordering::Relaxed)).sum::<i64>().max(0) as u64
     }
 
     /// Back to zero.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.0.iter().for_each(|p| p.0.store(0, Ordering::Relaxed));
     }
 }
@@ -206,7 +206,7 @@ macro_rules! pooled {
 pub(crate) use pooled;
 
 /// Makes a handle; `fill` sets the value, which is either new or was cleared.
-pub fn create<T: Pooled>(fill: impl FnOnce(&mut T)) -> *mut Slot<T> {
+pub(crate) fn create<T: Pooled>(fill: impl FnOnce(&mut T)) -> *mut Slot<T> {
     let taken = T::free_list().try_with(|list| list.0.borrow_mut().take());
     let slot = taken.unwrap_or_else(|_| chunk().pop().unwrap_or(std::ptr::null_mut()));
     // SAFETY: slots are never freed, and this one is in no list: nobody else has it.
@@ -222,7 +222,7 @@ pub fn create<T: Pooled>(fill: impl FnOnce(&mut T)) -> *mut Slot<T> {
 
 /// Why a pointer is not a live handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dead {
+pub(crate) enum Dead {
     /// Null.
     Null,
     /// Not of this kind.
@@ -233,7 +233,7 @@ pub enum Dead {
 
 impl Dead {
     /// Words for the message.
-    pub fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Null => "is null",
             Self::Foreign => "is no handle of this kind",
@@ -246,7 +246,7 @@ impl Dead {
 ///
 /// # Safety
 /// `pointer` is null, small, or points to at least 24 readable bytes: any handle this library ever made does.
-pub unsafe fn get<'a, T: Pooled>(pointer: *const Slot<T>) -> Result<&'a Slot<T>, Dead> {
+pub(crate) unsafe fn get<'a, T: Pooled>(pointer: *const Slot<T>) -> Result<&'a Slot<T>, Dead> {
     if pointer.is_null() {
         return Err(Dead::Null);
     }
@@ -278,7 +278,7 @@ impl<T: Default> Default for Slot<T> {
 
 impl<T: Pooled> Slot<T> {
     /// The value.
-    pub fn value(&self) -> &T {
+    pub(crate) fn value(&self) -> &T {
         // SAFETY: writers are `create`, before anybody has the handle, `update` and `destroy`; a caller that destroys a
         // handle on one thread while another uses it breaks the contract of the ABI.
         unsafe { &*self.value.get() }
@@ -288,18 +288,18 @@ impl<T: Pooled> Slot<T> {
     ///
     /// # Safety
     /// Nobody else uses the handle now.
-    pub unsafe fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+    pub(crate) unsafe fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: the caller's promise.
         change(unsafe { &mut *self.value.get() })
     }
 
     /// How often the slot was handed out: tells a later handle at the same address from this one.
-    pub fn uses(&self) -> u32 {
+    pub(crate) fn uses(&self) -> u32 {
         self.uses.load(Ordering::Relaxed)
     }
 
     /// Ends the handle.
-    pub fn destroy(&self) {
+    pub(crate) fn destroy(&self) {
         if self.magic.swap(T::MAGIC, Ordering::AcqRel) != T::MAGIC | 1 {
             return;
         }

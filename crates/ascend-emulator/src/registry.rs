@@ -16,7 +16,7 @@ use crate::status::{
 use crate::stream::Stream;
 
 /// Settings and devices.
-pub struct Machine {
+pub(crate) struct Machine {
     /// The settings.
     pub config: Arc<Config>,
     /// The devices, by id.
@@ -24,7 +24,7 @@ pub struct Machine {
 }
 
 /// One chip.
-pub struct Device {
+pub(crate) struct Device {
     /// Its id.
     pub id: i32,
     /// The settings.
@@ -53,7 +53,7 @@ pub struct Device {
 }
 
 /// A lock that ignores poisoning: whoever panicked was caught at the ABI.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -70,7 +70,7 @@ thread_local! {
 }
 
 /// Takes settings; only before aclInit.
-pub fn configure(config: Config) -> Outcome {
+pub(crate) fn configure(config: Config) -> Outcome {
     if INITIALISED.load(Ordering::Acquire) {
         return fail(REPEAT_INITIALIZE, "settings come before aclInit");
     }
@@ -88,7 +88,7 @@ fn install(config: Config) -> Arc<Machine> {
 }
 
 /// The machine, made with default settings when there are none.
-pub fn machine() -> Outcome<Arc<Machine>> {
+pub(crate) fn machine() -> Outcome<Arc<Machine>> {
     if let Some(machine) = existing() {
         return Ok(machine);
     }
@@ -101,7 +101,7 @@ pub fn machine() -> Outcome<Arc<Machine>> {
 }
 
 /// Adds the faults named in the environment.
-pub fn faults_of_environment(config: &mut Config) -> Outcome {
+pub(crate) fn faults_of_environment(config: &mut Config) -> Outcome {
     let Ok(words) = std::env::var("GLMBENCH_ASCEND_FAULT") else { return Ok(()) };
     for fault in words.split(',').map(str::trim).filter(|w| !w.is_empty()) {
         if let Err(problem) = config.faults.add(fault) {
@@ -112,12 +112,12 @@ pub fn faults_of_environment(config: &mut Config) -> Outcome {
 }
 
 /// The machine, when there is one.
-pub fn existing() -> Option<Arc<Machine>> {
+pub(crate) fn existing() -> Option<Arc<Machine>> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// aclInit.
-pub fn initialise() -> Outcome {
+pub(crate) fn initialise() -> Outcome {
     machine()?;
     if INITIALISED.swap(true, Ordering::AcqRel) {
         return fail(REPEAT_INITIALIZE, "aclInit was called before");
@@ -126,7 +126,7 @@ pub fn initialise() -> Outcome {
 }
 
 /// aclFinalize.
-pub fn finalise() -> Outcome {
+pub(crate) fn finalise() -> Outcome {
     if !INITIALISED.swap(false, Ordering::AcqRel) {
         return fail(UNINITIALIZED, "aclInit was not called");
     }
@@ -134,12 +134,12 @@ pub fn finalise() -> Outcome {
 }
 
 /// Fails before aclInit.
-pub fn require_initialised() -> Outcome {
+pub(crate) fn require_initialised() -> Outcome {
     if INITIALISED.load(Ordering::Acquire) { Ok(()) } else { fail(UNINITIALIZED, "aclInit was not called") }
 }
 
 /// Back to the state of a library just loaded; all handles are dead, all workers ended.
-pub fn reset() {
+pub(crate) fn reset() {
     INITIALISED.store(false, Ordering::Release);
     let machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner).take();
     EPOCH.fetch_add(1, Ordering::AcqRel);
@@ -150,7 +150,7 @@ pub fn reset() {
 }
 
 /// Makes a device the thread's current one.
-pub fn set_current(id: i32) -> Outcome {
+pub(crate) fn set_current(id: i32) -> Outcome {
     require_initialised()?;
     let device = device(id)?;
     device.check_alive()?;
@@ -161,7 +161,7 @@ pub fn set_current(id: i32) -> Outcome {
 }
 
 /// Gives a device's reference back; the thread has no device afterwards if it was its current one and the last reference.
-pub fn release(id: i32) -> Outcome {
+pub(crate) fn release(id: i32) -> Outcome {
     require_initialised()?;
     let device = device(id)?;
     let before = device.references.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
@@ -178,7 +178,7 @@ pub fn release(id: i32) -> Outcome {
 }
 
 /// The device of that id.
-pub fn device(id: i32) -> Outcome<Arc<Device>> {
+pub(crate) fn device(id: i32) -> Outcome<Arc<Device>> {
     let machine = machine()?;
     let found = usize::try_from(id).ok().filter(|id| *id < visible_devices(&machine));
     match found.and_then(|id| machine.devices.get(id)) {
@@ -192,7 +192,7 @@ pub fn device(id: i32) -> Outcome<Arc<Device>> {
 
 /// Devices left by ASCEND_RT_VISIBLE_DEVICES: ids up to the first space, or the first that is none. Ids that descend or come twice
 /// leave none, as the runtime calls them an error.
-pub fn visible_devices(machine: &Machine) -> usize {
+pub(crate) fn visible_devices(machine: &Machine) -> usize {
     let list = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok().filter(|list| !list.is_empty());
     list.map_or(machine.devices.len(), |list| listed(&list, machine.devices.len()))
 }
@@ -205,7 +205,7 @@ fn listed(list: &str, devices: usize) -> usize {
 }
 
 /// Runs with the thread's current device.
-pub fn with_device<R>(body: impl FnOnce(&Arc<Device>) -> Outcome<R>) -> Outcome<R> {
+pub(crate) fn with_device<R>(body: impl FnOnce(&Arc<Device>) -> Outcome<R>) -> Outcome<R> {
     CURRENT
         .try_with(|slot| {
             let slot = slot.borrow();
@@ -224,7 +224,7 @@ pub fn with_device<R>(body: impl FnOnce(&Arc<Device>) -> Outcome<R>) -> Outcome<
 
 impl Device {
     /// Whether this first stage was done before; it was, now.
-    pub fn is_again(&self, operator: &str, views: &dyn std::fmt::Debug) -> bool {
+    pub(crate) fn is_again(&self, operator: &str, views: &dyn std::fmt::Debug) -> bool {
         !lock(&self.first_stages).insert(format!("{operator} {views:?}"))
     }
 
@@ -248,12 +248,12 @@ impl Device {
     }
 
     /// Operators really compute.
-    pub fn computes(&self) -> bool {
+    pub(crate) fn computes(&self) -> bool {
         self.config.mode == Mode::Compute
     }
 
     /// Fails while a stream of the device is being captured: copies and memsets without a stream are unsafe then.
-    pub fn require_no_capture(&self) -> Outcome {
+    pub(crate) fn require_no_capture(&self) -> Outcome {
         if lock(&self.streams).iter().any(|stream| stream.forbids_copies()) {
             return fail(RT_CAPTURE_MODE, "not permitted while a stream is being captured");
         }
@@ -261,12 +261,12 @@ impl Device {
     }
 
     /// The stream behind a null handle.
-    pub fn default_stream(&self) -> &Arc<Stream> {
+    pub(crate) fn default_stream(&self) -> &Arc<Stream> {
         self.default_stream.get_or_init(|| Stream::start(self))
     }
 
     /// Fails when the device is lost.
-    pub fn check_alive(&self) -> Outcome {
+    pub(crate) fn check_alive(&self) -> Outcome {
         if self.lost.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
@@ -274,30 +274,30 @@ impl Device {
     }
 
     /// Loses the device for good.
-    pub fn lose(&self) {
+    pub(crate) fn lose(&self) {
         self.lost.store(1, Ordering::Relaxed);
     }
 
     /// Lets the host's virtual time pass.
-    pub fn spend_host(&self, ns: f64) -> u64 {
+    pub(crate) fn spend_host(&self, ns: f64) -> u64 {
         let ns = ns as u64;
         self.host_ns.fetch_add(ns, Ordering::Relaxed) + ns
     }
 
     /// The host waited until then.
-    pub fn host_until(&self, ns: u64) {
+    pub(crate) fn host_until(&self, ns: u64) {
         self.host_ns.fetch_max(ns, Ordering::Relaxed);
     }
 
     /// The allocation that holds `bytes` bytes from `address`.
-    pub fn find(&self, address: usize, bytes: usize) -> Option<Arc<Allocation>> {
+    pub(crate) fn find(&self, address: usize, bytes: usize) -> Option<Arc<Allocation>> {
         let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
         let (base, allocation) = memory.range(..=address).next_back()?;
         (address.checked_add(bytes)? <= base + allocation.bytes).then(|| Arc::clone(allocation))
     }
 
     /// As [`Device::find`], without a share in it.
-    pub fn holds(&self, address: usize, bytes: usize) -> bool {
+    pub(crate) fn holds(&self, address: usize, bytes: usize) -> bool {
         let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
         let found = memory.range(..=address).next_back();
         found.is_some_and(|(base, allocation)| {

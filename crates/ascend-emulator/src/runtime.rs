@@ -11,7 +11,7 @@ use crate::status::{INVALID_PARAM, Outcome, RT_NO_DEVICE, RT_UNSUPPORTED, entry,
 
 /// Starts the library; a configuration file is accepted and not read.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclInit(_config_path: *const c_char) -> i32 {
+pub(crate) unsafe extern "C" fn aclInit(_config_path: *const c_char) -> i32 {
     entry("aclInit", || {
         injected("aclInit")?;
         initialise()
@@ -28,25 +28,25 @@ fn injected(function: &str) -> Outcome {
 
 /// Ends the library.
 #[unsafe(no_mangle)]
-pub extern "C" fn aclFinalize() -> i32 {
+pub(crate) extern "C" fn aclFinalize() -> i32 {
     entry("aclFinalize", finalise)
 }
 
 /// Starts the operator library; nothing is left to do after aclInit.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclnnInit(_config_path: *const c_char) -> i32 {
+pub(crate) unsafe extern "C" fn aclnnInit(_config_path: *const c_char) -> i32 {
     entry("aclnnInit", require_initialised)
 }
 
 /// Ends the operator library.
 #[unsafe(no_mangle)]
-pub extern "C" fn aclnnFinalize() -> i32 {
+pub(crate) extern "C" fn aclnnFinalize() -> i32 {
     0
 }
 
 /// Version of the runtime: 0.0.0, which no real one has.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtGetVersion(major: *mut i32, minor: *mut i32, patch: *mut i32) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtGetVersion(major: *mut i32, minor: *mut i32, patch: *mut i32) -> i32 {
     entry("aclrtGetVersion", || {
         for pointer in [major, minor, patch] {
             if pointer.is_null() {
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn aclrtGetVersion(major: *mut i32, minor: *mut i32, patch
 
 /// Name of the chip.
 #[unsafe(no_mangle)]
-pub extern "C" fn aclrtGetSocName() -> *const c_char {
+pub(crate) extern "C" fn aclrtGetSocName() -> *const c_char {
     match existing().map(|machine| machine.config.soc) {
         None => std::ptr::null(),
         Some(Soc::Ascend310P3) => c"Ascend310P3".as_ptr(),
@@ -71,7 +71,7 @@ pub extern "C" fn aclrtGetSocName() -> *const c_char {
 
 /// Number of devices that are visible.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtGetDeviceCount(count: *mut u32) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtGetDeviceCount(count: *mut u32) -> i32 {
     entry("aclrtGetDeviceCount", || {
         if count.is_null() {
             return fail(INVALID_PARAM, "count is null");
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn aclrtGetDeviceCount(count: *mut u32) -> i32 {
 
 /// Makes a device the calling thread's current one.
 #[unsafe(no_mangle)]
-pub extern "C" fn aclrtSetDevice(id: i32) -> i32 {
+pub(crate) extern "C" fn aclrtSetDevice(id: i32) -> i32 {
     entry("aclrtSetDevice", || {
         injected("aclrtSetDevice")?;
         set_current(id)
@@ -97,13 +97,13 @@ pub extern "C" fn aclrtSetDevice(id: i32) -> i32 {
 
 /// Gives a device back; once for every aclrtSetDevice.
 #[unsafe(no_mangle)]
-pub extern "C" fn aclrtResetDevice(id: i32) -> i32 {
+pub(crate) extern "C" fn aclrtResetDevice(id: i32) -> i32 {
     entry("aclrtResetDevice", || release(id))
 }
 
 /// Utilisation of the units, percent; -1 where there is none.
 #[repr(C)]
-pub struct UtilizationInfo {
+pub(crate) struct UtilizationInfo {
     cube: i32,
     vector: i32,
     aicpu: i32,
@@ -113,7 +113,7 @@ pub struct UtilizationInfo {
 
 /// Utilisation of a device: made-up numbers where the settings say `telemetry = fake`, unsupported otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtGetDeviceUtilizationRate(id: i32, info: *mut UtilizationInfo) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtGetDeviceUtilizationRate(id: i32, info: *mut UtilizationInfo) -> i32 {
     entry("aclrtGetDeviceUtilizationRate", || {
         if info.is_null() {
             return fail(INVALID_PARAM, "utilizationInfo is null");

@@ -6,7 +6,7 @@ use crate::faults::Faults;
 
 /// The chip that is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Soc {
+pub(crate) enum Soc {
     /// One chip of an Atlas 300I DUO.
     Ascend310P3,
     /// One chip of an Atlas 800I A2.
@@ -15,7 +15,7 @@ pub enum Soc {
 
 impl Soc {
     /// The name that aclrtGetSocName gives.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ascend310P3 => "Ascend310P3",
             Self::Ascend910B4 => "Ascend910B4",
@@ -39,7 +39,7 @@ impl Soc {
 
 /// Whether operators compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Real arithmetic on real memory, and the virtual clock.
     Compute,
     /// The checks and the virtual clock; device memory is address space, results are zeros.
@@ -48,7 +48,7 @@ pub enum Mode {
 
 /// Which reading of the documentation applies where texts and shipping programs disagree (310P).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strict {
+pub(crate) enum Strict {
     /// The operators' pages, to the letter.
     Doc,
     /// The operators' host source, kernel lists, and what programs in use do.
@@ -57,7 +57,7 @@ pub enum Strict {
 
 /// When stream workers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Streams {
+pub(crate) enum Streams {
     /// At once.
     Eager,
     /// Only when somebody waits for them: a missing synchronise is seen every time.
@@ -68,7 +68,7 @@ macro_rules! profile_numbers {
     ($($(#[$doc:meta])* $key:ident,)*) => {
         /// The numbers of the virtual clock; meanings, units and sources are in `profiles/`.
         #[derive(Debug, Clone, Default)]
-        pub struct Profile { $($(#[$doc])* pub $key: f64,)* }
+        pub(crate) struct Profile { $($(#[$doc])* pub(crate) $key: f64,)* }
 
         impl Profile {
             fn set(&mut self, key: &str, value: f64) -> bool {
@@ -81,7 +81,7 @@ macro_rules! profile_numbers {
         }
 
         /// The keys of [`Profile`].
-        pub const PROFILE_KEYS: &[&str] = &[$(stringify!($key),)*];
+        pub(crate) const PROFILE_KEYS: &[&str] = &[$(stringify!($key),)*];
     };
 }
 
@@ -134,7 +134,7 @@ profile_numbers! {
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// The chip.
     pub soc: Soc,
     /// How many.
@@ -161,7 +161,7 @@ pub struct Config {
 
 impl Config {
     /// The defaults for a chip.
-    pub fn new(soc: Soc) -> Self {
+    pub(crate) fn new(soc: Soc) -> Self {
         let mut profile = Profile::default();
         for (key, value) in read_profile(soc.profile()) {
             profile.set(key, value);
@@ -182,7 +182,7 @@ impl Config {
     }
 
     /// Reads settings. `soc` may stand anywhere; the other keys are taken in order, later ones winning; `fault` adds up.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut lines = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();

@@ -5,69 +5,69 @@ use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A parameter is invalid (acl layer).
-pub const INVALID_PARAM: i32 = 100_000;
+pub(crate) const INVALID_PARAM: i32 = 100_000;
 /// aclInit was not called.
-pub const UNINITIALIZED: i32 = 100_001;
+pub(crate) const UNINITIALIZED: i32 = 100_001;
 /// aclInit was called before.
-pub const REPEAT_INITIALIZE: i32 = 100_002;
+pub(crate) const REPEAT_INITIALIZE: i32 = 100_002;
 /// A parameter is invalid (runtime layer).
-pub const RT_PARAM_INVALID: i32 = 107_000;
+pub(crate) const RT_PARAM_INVALID: i32 = 107_000;
 /// The device id does not exist.
-pub const RT_INVALID_DEVICE: i32 = 107_001;
+pub(crate) const RT_INVALID_DEVICE: i32 = 107_001;
 /// No device was set on this thread.
-pub const RT_CONTEXT_NULL: i32 = 107_002;
+pub(crate) const RT_CONTEXT_NULL: i32 = 107_002;
 /// The stream belongs to another device than the thread's.
-pub const RT_STREAM_CONTEXT: i32 = 107_003;
+pub(crate) const RT_STREAM_CONTEXT: i32 = 107_003;
 /// The event has no timestamp.
-pub const RT_EVENT_TIMESTAMP: i32 = 107_006;
+pub(crate) const RT_EVENT_TIMESTAMP: i32 = 107_006;
 /// The end event lies before the start event.
-pub const RT_EVENT_REVERSAL: i32 = 107_007;
+pub(crate) const RT_EVENT_REVERSAL: i32 = 107_007;
 /// The stream is being captured: `ACL_ERROR_RT_STREAM_CAPTURED`.
-pub const RT_CAPTURED: i32 = 107_027;
+pub(crate) const RT_CAPTURED: i32 = 107_027;
 /// The stream is not being captured.
-pub const RT_NOT_CAPTURED: i32 = 107_029;
+pub(crate) const RT_NOT_CAPTURED: i32 = 107_029;
 /// The mode of a capture forbids the call.
-pub const RT_CAPTURE_MODE: i32 = 107_030;
+pub(crate) const RT_CAPTURE_MODE: i32 = 107_030;
 /// A synchronise with a time limit ran into it.
-pub const RT_SYNC_TIMEOUT: i32 = 507_046;
+pub(crate) const RT_SYNC_TIMEOUT: i32 = 507_046;
 /// The feature is not supported.
-pub const RT_UNSUPPORTED: i32 = 207_000;
+pub(crate) const RT_UNSUPPORTED: i32 = 207_000;
 /// Memory cannot be had.
-pub const RT_MEMORY_ALLOCATION: i32 = 207_001;
+pub(crate) const RT_MEMORY_ALLOCATION: i32 = 207_001;
 /// No event is left on the device.
-pub const RT_NO_EVENT: i32 = 207_007;
+pub(crate) const RT_NO_EVENT: i32 = 207_007;
 /// No stream is left on the device.
-pub const RT_NO_STREAM: i32 = 207_008;
+pub(crate) const RT_NO_STREAM: i32 = 207_008;
 /// The device's memory is exhausted.
-pub const RT_DEVICE_OOM: i32 = 207_018;
+pub(crate) const RT_DEVICE_OOM: i32 = 207_018;
 /// Something that should not happen (a fault of the emulator itself).
-pub const RT_INTERNAL: i32 = 507_000;
+pub(crate) const RT_INTERNAL: i32 = 507_000;
 /// The device is lost.
-pub const RT_LOST_HEARTBEAT: i32 = 507_010;
+pub(crate) const RT_LOST_HEARTBEAT: i32 = 507_010;
 /// An operator ran too long.
-pub const RT_AICORE_TIMEOUT: i32 = 507_014;
+pub(crate) const RT_AICORE_TIMEOUT: i32 = 507_014;
 /// An operator touched what it must not.
-pub const RT_AICORE_EXCEPTION: i32 = 507_015;
+pub(crate) const RT_AICORE_EXCEPTION: i32 = 507_015;
 /// A pointer argument of an operator is null.
-pub const NN_PARAM_NULLPTR: i32 = 161_001;
+pub(crate) const NN_PARAM_NULLPTR: i32 = 161_001;
 /// An argument of an operator is invalid.
-pub const NN_PARAM_INVALID: i32 = 161_002;
+pub(crate) const NN_PARAM_INVALID: i32 = 161_002;
 /// A runtime call inside an operator failed.
-pub const NN_RUNTIME: i32 = 361_001;
+pub(crate) const NN_RUNTIME: i32 = 361_001;
 /// No device is to be had.
-pub const RT_NO_DEVICE: i32 = 207_004;
+pub(crate) const RT_NO_DEVICE: i32 = 207_004;
 /// The operator library cannot do it: `ACLNN_ERR_INNER`.
-pub const NN_INNER: i32 = 561_000;
+pub(crate) const NN_INNER: i32 = 561_000;
 /// The operator's tiling refuses the shapes.
-pub const NN_TILING: i32 = 561_002;
+pub(crate) const NN_TILING: i32 = 561_002;
 /// The chip has no kernel for the operator.
-pub const NN_FIND_KERNEL: i32 = 561_003;
+pub(crate) const NN_FIND_KERNEL: i32 = 561_003;
 /// The executor is null or was consumed.
-pub const NN_EXECUTOR: i32 = 561_103;
+pub(crate) const NN_EXECUTOR: i32 = 561_103;
 
 /// Why a call failed: what it returns and what [`aclGetRecentErrMsg`] then says.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The documented code.
     pub code: i32,
     /// Which argument, what was found, what was expected.
@@ -75,10 +75,10 @@ pub struct Failure {
 }
 
 /// The result of a call.
-pub type Outcome<T = ()> = Result<T, Failure>;
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 /// Shorthand for a failed outcome.
-pub fn fail<T>(code: i32, message: impl Into<String>) -> Outcome<T> {
+pub(crate) fn fail<T>(code: i32, message: impl Into<String>) -> Outcome<T> {
     Err(Failure { code, message: message.into() })
 }
 
@@ -93,13 +93,13 @@ thread_local! {
 }
 
 /// Keeps a message for [`aclGetRecentErrMsg`].
-pub fn remember(message: &str) {
+pub(crate) fn remember(message: &str) {
     let text = CString::new(message.replace('\0', " ")).unwrap_or_default();
     let _ = RECENT.try_with(|recent| recent.borrow_mut().unread = Some(text));
 }
 
 /// Runs the body of an exported function: a failure becomes its code and the recent message; a panic never crosses the ABI.
-pub fn entry(api: &str, body: impl FnOnce() -> Outcome) -> i32 {
+pub(crate) fn entry(api: &str, body: impl FnOnce() -> Outcome) -> i32 {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
         Ok(Err(failure)) => {
@@ -115,7 +115,7 @@ pub fn entry(api: &str, body: impl FnOnce() -> Outcome) -> i32 {
 
 /// The message of this thread's last failure, once; null when there is none. Valid until the next call.
 #[unsafe(no_mangle)]
-pub extern "C" fn aclGetRecentErrMsg() -> *const c_char {
+pub(crate) extern "C" fn aclGetRecentErrMsg() -> *const c_char {
     RECENT
         .try_with(|recent| {
             let mut recent = recent.borrow_mut();

@@ -19,10 +19,10 @@ use crate::status::{
 };
 
 /// Work for a stream's thread.
-pub type Job = Box<dyn FnOnce() -> Outcome + Send>;
+pub(crate) type Job = Box<dyn FnOnce() -> Outcome + Send>;
 
 /// One stream.
-pub struct Stream {
+pub(crate) struct Stream {
     /// The device it belongs to.
     pub device: i32,
     cores_free_ns: Arc<AtomicU64>,
@@ -56,16 +56,16 @@ struct Capture {
 
 /// What a stream handle holds.
 #[derive(Default)]
-pub struct StreamHandle(Option<Arc<Stream>>);
+pub(crate) struct StreamHandle(Option<Arc<Stream>>);
 
 pooled!(StreamHandle, b"strm", "stream", |handle| handle.0 = None);
 
 /// The C handle of a stream.
-pub type RawStream = *mut Slot<StreamHandle>;
+pub(crate) type RawStream = *mut Slot<StreamHandle>;
 
 impl Stream {
     /// A new stream of the device, with its worker where operators compute.
-    pub fn start(device: &Device) -> Arc<Self> {
+    pub(crate) fn start(device: &Device) -> Arc<Self> {
         let stream = Arc::new(Self {
             device: device.id,
             cores_free_ns: Arc::clone(&device.cores_free_ns),
@@ -92,7 +92,7 @@ impl Stream {
     ///
     /// # Safety
     /// As [`pool::get`].
-    pub unsafe fn of(handle: RawStream, device: &Device) -> Outcome<Arc<Self>> {
+    pub(crate) unsafe fn of(handle: RawStream, device: &Device) -> Outcome<Arc<Self>> {
         if handle.is_null() {
             return Ok(Arc::clone(device.default_stream()));
         }
@@ -112,7 +112,7 @@ impl Stream {
     }
 
     /// Begins a capture, unless one has begun.
-    pub fn begin_capture(&self, mode: i32) -> bool {
+    pub(crate) fn begin_capture(&self, mode: i32) -> bool {
         let mut capture = lock(&self.capture);
         let free = capture.is_none();
         let thread = std::thread::current().id();
@@ -121,7 +121,7 @@ impl Stream {
     }
 
     /// Whether a capture forbids this thread to copy or set memory without a stream.
-    pub fn forbids_copies(&self) -> bool {
+    pub(crate) fn forbids_copies(&self) -> bool {
         lock(&self.capture).as_ref().is_some_and(|capture| match capture.mode {
             0 => true,
             1 => capture.thread == std::thread::current().id(),
@@ -130,24 +130,24 @@ impl Stream {
     }
 
     /// Ends the capture; what it has.
-    pub fn end_capture(&self) -> Option<Vec<Captured>> {
+    pub(crate) fn end_capture(&self) -> Option<Vec<Captured>> {
         lock(&self.capture).take().map(|capture| capture.operators)
     }
 
     /// Takes an operator into the capture.
-    pub fn capture(&self, operator: Captured) {
+    pub(crate) fn capture(&self, operator: Captured) {
         if let Some(capture) = lock(&self.capture).as_mut() {
             capture.operators.push(operator);
         }
     }
 
     /// Whether a capture has begun.
-    pub fn is_captured(&self) -> bool {
+    pub(crate) fn is_captured(&self) -> bool {
         lock(&self.capture).is_some()
     }
 
     /// Fails while the stream is being captured.
-    pub fn require_free(&self) -> Outcome {
+    pub(crate) fn require_free(&self) -> Outcome {
         if self.is_captured() { fail(RT_CAPTURED, "the stream is being captured") } else { Ok(()) }
     }
 
@@ -174,7 +174,7 @@ impl Stream {
     }
 
     /// Puts a job behind the others; the number it has.
-    pub fn submit(&self, job: Job) -> u64 {
+    pub(crate) fn submit(&self, job: Job) -> u64 {
         let mut queue = lock(&self.queue);
         queue.pushed += 1;
         queue.jobs.push_back(job);
@@ -183,7 +183,7 @@ impl Stream {
     }
 
     /// Somebody waits for job number `upto`: a lazy worker may run until then.
-    pub fn demand(&self, upto: u64) {
+    pub(crate) fn demand(&self, upto: u64) {
         let mut queue = lock(&self.queue);
         if queue.wanted < upto {
             queue.wanted = upto;
@@ -192,17 +192,17 @@ impl Stream {
     }
 
     /// Puts an entry into the timeline, issued by the host at `host_ns`.
-    pub fn enter(&self, host_ns: u64, entry: Entry) {
+    pub(crate) fn enter(&self, host_ns: u64, entry: Entry) {
         lock(&self.timeline).push(host_ns, entry, &self.cores_free_ns);
     }
 
     /// Whatever comes next fails.
-    pub fn break_down(&self, code: i32, message: impl Into<String>) {
+    pub(crate) fn break_down(&self, code: i32, message: impl Into<String>) {
         lock(&self.queue).failure.get_or_insert(Failure { code, message: message.into() });
     }
 
     /// Waits until the jobs so far are done and dated; the virtual time of the stream's end.
-    pub fn drain(&self, limit: Option<Duration>) -> Outcome<u64> {
+    pub(crate) fn drain(&self, limit: Option<Duration>) -> Outcome<u64> {
         let upto = lock(&self.queue).pushed;
         self.finish(upto, limit)?;
         // A stream that has failed has no end to wait for: other ranks may be waiting for it in turn.
@@ -217,7 +217,7 @@ impl Stream {
     }
 
     /// Waits until job number `upto` is done.
-    pub fn finish(&self, upto: u64, limit: Option<Duration>) -> Outcome {
+    pub(crate) fn finish(&self, upto: u64, limit: Option<Duration>) -> Outcome {
         let begin = Instant::now();
         self.demand(upto);
         let mut queue = lock(&self.queue);
@@ -236,13 +236,13 @@ impl Stream {
     }
 
     /// Job number `upto` is done.
-    pub fn is_done(&self, upto: u64) -> bool {
+    pub(crate) fn is_done(&self, upto: u64) -> bool {
         let queue = lock(&self.queue);
         queue.done >= upto || (queue.failure.is_some() && queue.jobs.is_empty())
     }
 
     /// Waits until all entries are dated: other ranks and streams may have to come first.
-    pub fn settle(&self, limit: Option<Duration>) -> Outcome<u64> {
+    pub(crate) fn settle(&self, limit: Option<Duration>) -> Outcome<u64> {
         let begin = Instant::now();
         loop {
             let mut timeline = lock(&self.timeline);
@@ -285,7 +285,7 @@ impl Stream {
     }
 
     /// Ends the worker after the jobs that may run.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         {
             let mut queue = lock(&self.queue);
             queue.stop = true;
@@ -317,14 +317,14 @@ fn most_streams(soc: Soc) -> usize {
 
 /// Makes a stream on the thread's device.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtCreateStream(stream: *mut RawStream) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtCreateStream(stream: *mut RawStream) -> i32 {
     // SAFETY: the caller's pointer.
     unsafe { create("aclrtCreateStream", stream, 0) }
 }
 
 /// The same with a priority, which is not looked at, and flags: 1 launches fast, 2 waits fast. Here neither takes another time.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtCreateStreamWithConfig(
+pub(crate) unsafe extern "C" fn aclrtCreateStreamWithConfig(
     stream: *mut RawStream,
     _priority: u32,
     flag: u32,
@@ -362,7 +362,7 @@ unsafe fn create(api: &str, stream: *mut RawStream, flag: u32) -> i32 {
 
 /// Ends a stream after the work it has.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtDestroyStream(stream: RawStream) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtDestroyStream(stream: RawStream) -> i32 {
     entry("aclrtDestroyStream", || {
         // SAFETY: the caller's pointer is a stream handle.
         let slot = match unsafe { pool::get(stream) } {
@@ -401,20 +401,20 @@ fn synchronize(api: &str, stream: RawStream, limit: Option<Duration>) -> i32 {
 
 /// Waits for a stream.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtSynchronizeStream(stream: RawStream) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtSynchronizeStream(stream: RawStream) -> i32 {
     synchronize("aclrtSynchronizeStream", stream, None)
 }
 
 /// Waits for a stream, at most `timeout_ms` of real time (-1: without limit).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclrtSynchronizeStreamWithTimeout(stream: RawStream, timeout_ms: i32) -> i32 {
+pub(crate) unsafe extern "C" fn aclrtSynchronizeStreamWithTimeout(stream: RawStream, timeout_ms: i32) -> i32 {
     let limit = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
     synchronize("aclrtSynchronizeStreamWithTimeout", stream, limit)
 }
 
 /// Waits for all streams of the thread's device.
 #[unsafe(no_mangle)]
-pub extern "C" fn aclrtSynchronizeDevice() -> i32 {
+pub(crate) extern "C" fn aclrtSynchronizeDevice() -> i32 {
     entry("aclrtSynchronizeDevice", || {
         with_device(|device| {
             device.check_alive()?;
@@ -431,14 +431,14 @@ pub extern "C" fn aclrtSynchronizeDevice() -> i32 {
 
 /// A C pointer on its way to a worker.
 #[derive(Clone, Copy)]
-pub struct Address(pub *mut c_void);
+pub(crate) struct Address(pub *mut c_void);
 
 // SAFETY: an address; whoever uses it says why it is valid there.
 unsafe impl Send for Address {}
 
 impl Address {
     /// As bytes.
-    pub fn bytes(self) -> *mut u8 {
+    pub(crate) fn bytes(self) -> *mut u8 {
         self.0.cast()
     }
 }

@@ -7,11 +7,11 @@ use crate::pool::{self, Slot, pooled};
 use crate::status::{NN_PARAM_INVALID, NN_PARAM_NULLPTR, Outcome, fail, remember};
 
 /// Most dimensions of a tensor.
-pub const MAX_DIMS: usize = 8;
+pub(crate) const MAX_DIMS: usize = 8;
 
 /// How numbers lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
+pub(crate) enum Format {
     /// As the strides say.
     #[default]
     Nd,
@@ -21,7 +21,7 @@ pub enum Format {
 
 /// Shape, strides and place of a tensor: plain data, copied freely.
 #[derive(Debug, Clone, Copy)]
-pub struct View {
+pub(crate) struct View {
     /// Type of the numbers.
     pub dtype: DType,
     /// How they lie.
@@ -41,7 +41,7 @@ pub struct View {
 
 impl View {
     /// A tensor that is not there.
-    pub const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         dtype: DType::Uint8,
         format: Format::Nd,
         rank: 0,
@@ -54,47 +54,47 @@ impl View {
     };
 
     /// The shape.
-    pub fn dims(&self) -> &[i64] {
+    pub(crate) fn dims(&self) -> &[i64] {
         &self.dims[..self.rank as usize]
     }
 
     /// Numbers from one index to the next, for every dimension.
-    pub fn strides(&self) -> &[i64] {
+    pub(crate) fn strides(&self) -> &[i64] {
         &self.strides[..self.rank as usize]
     }
 
     /// Number of dimensions.
-    pub fn rank(&self) -> usize {
+    pub(crate) fn rank(&self) -> usize {
         self.rank as usize
     }
 
     /// Size of the last dimension (1 for a scalar).
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.dims().last().map_or(1, |d| *d as usize)
     }
 
     /// Stride of the last dimension.
-    pub fn last_stride(&self) -> i64 {
+    pub(crate) fn last_stride(&self) -> i64 {
         self.strides().last().copied().unwrap_or(1)
     }
 
     /// How many numbers.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.dims().iter().product::<i64>() as usize
     }
 
     /// No numbers.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Bytes of the numbers.
-    pub fn bytes(&self) -> f64 {
+    pub(crate) fn bytes(&self) -> f64 {
         (self.len() * self.dtype.bytes()) as f64
     }
 
     /// Row-major without gaps.
-    pub fn is_contiguous(&self) -> bool {
+    pub(crate) fn is_contiguous(&self) -> bool {
         let mut expected = 1;
         for (dim, stride) in self.dims().iter().zip(self.strides()).rev() {
             if *dim != 1 && *stride != expected {
@@ -106,7 +106,7 @@ impl View {
     }
 
     /// The numbers that the view can reach lie in `first..end`, counted from `data`.
-    pub fn reach(&self) -> (i64, i64) {
+    pub(crate) fn reach(&self) -> (i64, i64) {
         if self.is_empty() {
             return (self.offset, self.offset);
         }
@@ -118,13 +118,13 @@ impl View {
     }
 
     /// Address of the number at `index`, counted in numbers from the view's first.
-    pub fn at(&self, index: i64) -> *mut u8 {
+    pub(crate) fn at(&self, index: i64) -> *mut u8 {
         let number = self.offset + index;
         (self.data as i64 + number * self.dtype.bytes() as i64) as usize as *mut u8
     }
 
     /// The same numbers under other dimensions and strides.
-    pub fn with_shape(&self, dims: &[i64], strides: &[i64]) -> Self {
+    pub(crate) fn with_shape(&self, dims: &[i64], strides: &[i64]) -> Self {
         let mut view = *self;
         view.rank = dims.len() as u8;
         view.dims[..dims.len()].copy_from_slice(dims);
@@ -133,7 +133,7 @@ impl View {
     }
 
     /// Repeated along the dimensions in which `dims` is larger; `None` where that cannot be.
-    pub fn broadcast_to(&self, dims: &[i64]) -> Option<Self> {
+    pub(crate) fn broadcast_to(&self, dims: &[i64]) -> Option<Self> {
         if dims.len() < self.rank() || dims.len() > MAX_DIMS {
             return None;
         }
@@ -151,14 +151,14 @@ impl View {
     }
 
     /// The shape in words.
-    pub fn shape(&self) -> String {
+    pub(crate) fn shape(&self) -> String {
         format!("{:?}", self.dims())
     }
 }
 
 /// What a tensor handle holds.
 #[derive(Debug)]
-pub struct Tensor {
+pub(crate) struct Tensor {
     /// Shape and place.
     pub view: View,
 }
@@ -171,19 +171,19 @@ impl Default for Tensor {
 
 /// What a scalar handle holds.
 #[derive(Debug, Default)]
-pub struct Scalar {
+pub(crate) struct Scalar {
     value: f64,
 }
 
 /// What an integer array handle holds.
 #[derive(Debug, Default)]
-pub struct IntArray {
+pub(crate) struct IntArray {
     values: Vec<i64>,
 }
 
 /// What a tensor list handle holds.
 #[derive(Debug, Default)]
-pub struct TensorList {
+pub(crate) struct TensorList {
     members: Vec<usize>,
 }
 
@@ -193,13 +193,13 @@ pooled!(IntArray, b"iarr", "integer array", |array| array.values.clear());
 pooled!(TensorList, b"tlst", "tensor list", |list| list.members.clear());
 
 /// C handle of a tensor.
-pub type RawTensor = *mut Slot<Tensor>;
+pub(crate) type RawTensor = *mut Slot<Tensor>;
 /// C handle of a scalar.
-pub type RawScalar = *mut Slot<Scalar>;
+pub(crate) type RawScalar = *mut Slot<Scalar>;
 /// C handle of an integer array.
-pub type RawIntArray = *mut Slot<IntArray>;
+pub(crate) type RawIntArray = *mut Slot<IntArray>;
 /// C handle of a tensor list.
-pub type RawTensorList = *mut Slot<TensorList>;
+pub(crate) type RawTensorList = *mut Slot<TensorList>;
 
 /// # Safety
 /// `numbers` is null or points to `count` numbers.
@@ -218,7 +218,7 @@ unsafe fn dims_of(numbers: *const i64, count: u64) -> Option<([i64; MAX_DIMS], u
 
 /// Makes a tensor; null when an argument is invalid. Without strides the view is row-major.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclCreateTensor(
+pub(crate) unsafe extern "C" fn aclCreateTensor(
     view_dims: *const i64,
     view_dims_num: u64,
     dtype: i32,
@@ -291,14 +291,14 @@ unsafe fn destroy<T: pool::Pooled>(api: &str, handle: *const Slot<T>) -> i32 {
 
 /// Ends a tensor.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclDestroyTensor(tensor: *const Slot<Tensor>) -> i32 {
+pub(crate) unsafe extern "C" fn aclDestroyTensor(tensor: *const Slot<Tensor>) -> i32 {
     // SAFETY: the caller's pointer is a tensor handle.
     unsafe { destroy("aclDestroyTensor", tensor) }
 }
 
 /// Makes a scalar from a host value.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclCreateScalar(value: *mut c_void, dtype: i32) -> RawScalar {
+pub(crate) unsafe extern "C" fn aclCreateScalar(value: *mut c_void, dtype: i32) -> RawScalar {
     let Some(dtype) = DType::from_code(dtype).filter(|_| !value.is_null()) else {
         remember(&format!("aclCreateScalar: value is {value:p}, dataType {dtype}"));
         return std::ptr::null_mut();
@@ -310,14 +310,14 @@ pub unsafe extern "C" fn aclCreateScalar(value: *mut c_void, dtype: i32) -> RawS
 
 /// Ends a scalar.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclDestroyScalar(scalar: *const Slot<Scalar>) -> i32 {
+pub(crate) unsafe extern "C" fn aclDestroyScalar(scalar: *const Slot<Scalar>) -> i32 {
     // SAFETY: the caller's pointer is a scalar handle.
     unsafe { destroy("aclDestroyScalar", scalar) }
 }
 
 /// Makes an integer array.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclCreateIntArray(values: *const i64, count: u64) -> RawIntArray {
+pub(crate) unsafe extern "C" fn aclCreateIntArray(values: *const i64, count: u64) -> RawIntArray {
     if values.is_null() && count > 0 {
         remember("aclCreateIntArray: value is null");
         return std::ptr::null_mut();
@@ -332,14 +332,14 @@ pub unsafe extern "C" fn aclCreateIntArray(values: *const i64, count: u64) -> Ra
 
 /// Ends an integer array.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclDestroyIntArray(array: *const Slot<IntArray>) -> i32 {
+pub(crate) unsafe extern "C" fn aclDestroyIntArray(array: *const Slot<IntArray>) -> i32 {
     // SAFETY: the caller's pointer is an integer array handle.
     unsafe { destroy("aclDestroyIntArray", array) }
 }
 
 /// Makes a list; it takes the tensors over.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclCreateTensorList(tensors: *const RawTensor, count: u64) -> RawTensorList {
+pub(crate) unsafe extern "C" fn aclCreateTensorList(tensors: *const RawTensor, count: u64) -> RawTensorList {
     if tensors.is_null() && count > 0 {
         remember("aclCreateTensorList: value is null");
         return std::ptr::null_mut();
@@ -354,7 +354,7 @@ pub unsafe extern "C" fn aclCreateTensorList(tensors: *const RawTensor, count: u
 
 /// Ends a list and its tensors.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclDestroyTensorList(list: *const Slot<TensorList>) -> i32 {
+pub(crate) unsafe extern "C" fn aclDestroyTensorList(list: *const Slot<TensorList>) -> i32 {
     // SAFETY: the caller's pointer is a tensor list handle.
     let members = match unsafe { pool::get(list) } {
         Ok(slot) => slot.value().members.clone(),
@@ -374,7 +374,7 @@ pub unsafe extern "C" fn aclDestroyTensorList(list: *const Slot<TensorList>) -> 
 ///
 /// # Safety
 /// As [`pool::get`].
-pub unsafe fn live<'a, T: pool::Pooled>(handle: *const Slot<T>, name: &str) -> Outcome<&'a Slot<T>> {
+pub(crate) unsafe fn live<'a, T: pool::Pooled>(handle: *const Slot<T>, name: &str) -> Outcome<&'a Slot<T>> {
     // SAFETY: the caller's promise.
     match unsafe { pool::get(handle) } {
         Ok(slot) => Ok(slot),
@@ -384,19 +384,19 @@ pub unsafe fn live<'a, T: pool::Pooled>(handle: *const Slot<T>, name: &str) -> O
 }
 
 /// A scalar argument.
-pub fn scalar(handle: RawScalar, name: &str) -> Outcome<f64> {
+pub(crate) fn scalar(handle: RawScalar, name: &str) -> Outcome<f64> {
     // SAFETY: the caller of the exported function passed a scalar handle.
     Ok(unsafe { live(handle, name)? }.value().value)
 }
 
 /// An integer array argument.
-pub fn int_array<'a>(handle: RawIntArray, name: &str) -> Outcome<&'a [i64]> {
+pub(crate) fn int_array<'a>(handle: RawIntArray, name: &str) -> Outcome<&'a [i64]> {
     // SAFETY: the caller of the exported function passed an integer array handle.
     Ok(&unsafe { live(handle, name)? }.value().values)
 }
 
 /// The handles in a tensor list argument.
-pub fn members<'a>(handle: RawTensorList, name: &str) -> Outcome<&'a [usize]> {
+pub(crate) fn members<'a>(handle: RawTensorList, name: &str) -> Outcome<&'a [usize]> {
     // SAFETY: the caller of the exported function passed a tensor list handle.
     Ok(&unsafe { live(handle, name)? }.value().members)
 }

@@ -10,7 +10,7 @@ use crate::tensor::View;
 
 /// Numbers from one batch (or block), token and head to the next.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Steps {
+pub(crate) struct Steps {
     /// Batch entry, or block of a paged cache.
     pub batch: i64,
     /// Token.
@@ -21,7 +21,7 @@ pub struct Steps {
 
 /// One sequence.
 #[derive(Debug, Clone, Copy)]
-pub struct Sequence {
+pub(crate) struct Sequence {
     /// Where its first query begins, in numbers.
     pub query_at: i64,
     /// Queries.
@@ -36,7 +36,7 @@ pub struct Sequence {
 
 /// What a query may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mask {
+pub(crate) enum Mask {
     /// Everything.
     None,
     /// What the mask tensor has zero for.
@@ -49,7 +49,7 @@ pub enum Mask {
 
 /// How the weighted values become a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sums {
+pub(crate) enum Sums {
     /// Summed in fp32, divided by the sum of the weights, rounded once.
     Whole,
     /// As the 310P's prompt operator sums even in its precise mode, [`TILE`] keys at a time: a tile's weighted values are rounded
@@ -62,7 +62,7 @@ const TILE: usize = 128;
 
 /// Views: query, key, value, mask, block table, out.
 #[derive(Debug, Clone)]
-pub struct Attention {
+pub(crate) struct Attention {
     /// Query heads.
     pub heads: usize,
     /// KV heads.
@@ -87,7 +87,7 @@ pub struct Attention {
 
 impl Attention {
     /// How many keys query `i` of a sequence sees, a mask tensor apart.
-    pub fn visible(&self, sequence: &Sequence, i: usize) -> usize {
+    pub(crate) fn visible(&self, sequence: &Sequence, i: usize) -> usize {
         match self.mask {
             Mask::None | Mask::Tensor => sequence.context,
             Mask::CausalEnd => {
@@ -102,7 +102,7 @@ impl Attention {
     }
 
     /// Pairs of query and key, of one head.
-    pub fn pairs(&self) -> f64 {
+    pub(crate) fn pairs(&self) -> f64 {
         let pairs = |s: &Sequence| {
             let (n, context) = (s.queries as f64, s.context as f64);
             let few = n.min(context);
@@ -116,13 +116,13 @@ impl Attention {
     }
 
     /// Keys (and as many values) that are read, over all sequences.
-    pub fn contexts(&self) -> f64 {
+    pub(crate) fn contexts(&self) -> f64 {
         self.sequences.iter().map(|s| s.context as f64).sum()
     }
 
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(&self, views: &[View]) -> Result<(), String> {
+    pub(crate) unsafe fn run(&self, views: &[View]) -> Result<(), String> {
         let [query, key, value, mask, table, out, ..] = views else { return Ok(()) };
         let mut work = Work::default();
         for sequence in self.sequences.iter().filter(|s| s.queries > 0) {

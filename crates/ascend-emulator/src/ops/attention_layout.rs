@@ -17,7 +17,7 @@ const WORKSPACE_BYTES: u64 = 65_536;
 
 /// Where batch, token and head stand in a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub(crate) enum Layout {
     /// `[batch, tokens, heads * channels]`.
     Bsh,
     /// `[batch, tokens, heads, channels]`.
@@ -30,7 +30,7 @@ pub enum Layout {
 
 /// A tensor seen through its layout.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub batch: i64,
     pub tokens: i64,
     pub heads: i64,
@@ -40,7 +40,7 @@ pub struct Seen {
 
 impl Layout {
     /// The layout of a word.
-    pub fn parse(p: &Plan<'_>, pointer: *const c_char, allowed: &[(&str, Self)]) -> Outcome<Self> {
+    pub(crate) fn parse(p: &Plan<'_>, pointer: *const c_char, allowed: &[(&str, Self)]) -> Outcome<Self> {
         let word = text(pointer);
         match allowed.iter().find(|(name, _)| *name == word) {
             Some((_, layout)) => p.form(&word).map(|()| *layout),
@@ -53,7 +53,7 @@ impl Layout {
     }
 
     /// A tensor through the layout; `heads`: how many share a row where it does not say (BSH).
-    pub fn see(self, p: &Plan<'_>, view: &View, name: &str, heads: i64) -> Outcome<Seen> {
+    pub(crate) fn see(self, p: &Plan<'_>, view: &View, name: &str, heads: i64) -> Outcome<Seen> {
         let bad = || format!("{name} has shape {}, which does not fit the layout {self:?}", view.shape());
         let (dims, strides) = (view.dims(), view.strides());
         let rank = if matches!(self, Self::Bsh | Self::Tnd) { 3 } else { 4 };
@@ -97,7 +97,7 @@ impl Layout {
 }
 
 /// What the three operators have in common.
-pub struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     pub query: View,
     pub key: View,
     pub value: View,
@@ -118,7 +118,7 @@ pub struct Wanted<'a> {
 }
 
 /// The checks and the cost that the three operators share.
-pub fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
+pub(crate) fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
     p.dtype(&w.query, "query", &[DType::Float16, DType::Bf16])?;
     for (view, name) in [(&w.key, "key"), (&w.value, "value"), (&w.out, "attentionOut")] {
         p.same_dtype((&w.query, "query"), (view, name))?;

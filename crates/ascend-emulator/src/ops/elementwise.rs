@@ -21,14 +21,14 @@ enum Pair {
 
 /// `out = a op b`, in fp32 with one rounding (integers: fp64). Views: a, b and out, or a (in place) and b.
 #[derive(Debug, Clone, Copy)]
-pub struct Binary {
+pub(crate) struct Binary {
     pair: Pair,
 }
 
 impl Binary {
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(self, views: &[View]) {
+    pub(crate) unsafe fn run(self, views: &[View]) {
         let (a, b, out) = match *views {
             [a, b] => (a, b, a),
             [a, b, out] => (a, b, out),
@@ -67,7 +67,7 @@ impl Binary {
 
 /// What one operand becomes. Views: x and out.
 #[derive(Debug, Clone, Copy)]
-pub enum Unary {
+pub(crate) enum Unary {
     /// Times a number.
     Scale(f64),
     /// The same numbers in the output's type and shape; the second view is the source.
@@ -81,7 +81,7 @@ pub enum Unary {
 impl Unary {
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(self, views: &[View]) {
+    pub(crate) unsafe fn run(self, views: &[View]) {
         let (x, out) = match (self, views) {
             (Self::Copy, [out, x]) | (_, [x, out]) => (*x, *out),
             _ => return,
@@ -126,7 +126,7 @@ unsafe fn swiglu(x: &View, out: &View) {
 ///
 /// # Safety
 /// Both views lie inside live memory.
-pub unsafe fn copy(x: &View, out: &View) {
+pub(crate) unsafe fn copy(x: &View, out: &View) {
     let Some(x) = x.broadcast_to(out.dims()) else { return };
     let (x, out) = (at_least_a_row(&x), at_least_a_row(out));
     let (width, bytes) = (out.width(), out.dtype.bytes());

@@ -5,13 +5,13 @@
 use crate::half::{DType, has_avx2, widen};
 
 /// Columns of a panel.
-pub const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 /// Depth of a packed piece: 64 KiB.
 const DEPTH: usize = 1024;
 
 /// Where the right-hand matrix `[k, n]` lies.
 #[derive(Debug, Clone, Copy)]
-pub enum Right {
+pub(crate) enum Right {
     /// `(k, n)` at `k * stride + n`.
     Rows(usize),
     /// `(k, n)` at `n * stride + k`.
@@ -26,7 +26,7 @@ pub enum Right {
 
 /// One product `c[m, n] = a[m, k] * b[k, n]`.
 #[derive(Debug, Clone, Copy)]
-pub struct Product<'a> {
+pub(crate) struct Product<'a> {
     /// `[m, k]`, row-major.
     pub a: &'a [f32],
     /// Rows.
@@ -48,7 +48,7 @@ impl Product<'_> {
     ///
     /// # Safety
     /// `b` points to a matrix of this shape, type and layout.
-    pub unsafe fn run(&self, c: &mut [f32]) {
+    pub(crate) unsafe fn run(&self, c: &mut [f32]) {
         let width = self.n.next_multiple_of(PANEL);
         c[..self.m * width].fill(0.0);
         let avx2 = has_avx2();

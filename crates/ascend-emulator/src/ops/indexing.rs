@@ -15,7 +15,7 @@ use std::ffi::{CStr, c_char};
 
 /// `out[.., i.., ..] = self[.., index[i..], ..]`. Views: self, index, out.
 #[derive(Debug, Clone, Copy)]
-pub struct Gather {
+pub(crate) struct Gather {
     dim: usize,
 }
 
@@ -45,7 +45,7 @@ fn pick(view: &View, dim: usize, index: i64) -> View {
 impl Gather {
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(self, views: &[View]) -> Result<(), String> {
+    pub(crate) unsafe fn run(self, views: &[View]) -> Result<(), String> {
         let [table, index, out] = views else { return Ok(()) };
         let size = table.dims()[self.dim];
         // The index's dimensions stand in the place of `dim`; the output is contiguous.
@@ -74,19 +74,19 @@ impl Gather {
 
 /// `self[.., index[i], ..] = source[.., i, ..]`. Views: self, index, source.
 #[derive(Debug, Clone, Copy)]
-pub struct IndexCopy {
+pub(crate) struct IndexCopy {
     dim: usize,
 }
 
 impl IndexCopy {
     /// Along the first dimension, which CANN does by ScatterUpdate.
-    pub fn is_of_rows(self) -> bool {
+    pub(crate) fn is_of_rows(self) -> bool {
         self.dim == 0
     }
 
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(self, views: &[View]) -> Result<(), String> {
+    pub(crate) unsafe fn run(self, views: &[View]) -> Result<(), String> {
         let [target, index, source] = views else { return Ok(()) };
         let size = target.dims()[self.dim];
         // SAFETY: the caller's promise.
@@ -104,12 +104,12 @@ impl IndexCopy {
 /// Keys and values of tokens to slots of a paged cache `[blocks, block size, heads, channels]`. Its page wants slots that are not
 /// negative and differ. Views: key, key cache, slots, value, value cache.
 #[derive(Debug, Clone, Copy)]
-pub struct ScatterKv;
+pub(crate) struct ScatterKv;
 
 impl ScatterKv {
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(self, views: &[View]) -> Result<(), String> {
+    pub(crate) unsafe fn run(self, views: &[View]) -> Result<(), String> {
         let [key, key_cache, slots, value, value_cache, ..] = views else { return Ok(()) };
         let (blocks, size) = (key_cache.dims()[0], key_cache.dims()[1]);
         let mut written = HashSet::new();
@@ -266,7 +266,7 @@ fn index_copy(
 }
 
 /// A C string argument; null reads as empty.
-pub fn text(pointer: *const c_char) -> String {
+pub(crate) fn text(pointer: *const c_char) -> String {
     if pointer.is_null() {
         return String::new();
     }

@@ -13,7 +13,7 @@ use crate::tensor::{Format, RawIntArray, RawScalar, RawTensor, View, int_array, 
 
 /// `out = alpha * a * b + beta * c`.
 #[derive(Debug, Clone, Copy)]
-pub struct Matmul {
+pub(crate) struct Matmul {
     alpha: f32,
     beta: f32,
     /// fp32 operands are rounded to fp16 first, as the chip's matrix unit wants them.
@@ -23,7 +23,7 @@ pub struct Matmul {
 impl Matmul {
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(self, views: &[View]) {
+    pub(crate) unsafe fn run(self, views: &[View]) {
         let [a, b, out, ref bias @ ..] = *views else { return };
         let bias = bias.first().copied();
         let batches: Vec<i64> = out.dims()[..out.rank() - 2].to_vec();
@@ -118,7 +118,7 @@ impl Matmul {
 
 /// # Safety
 /// The view lies inside live memory that holds the padded matrix.
-pub unsafe fn to_blocks(view: &View) {
+pub(crate) unsafe fn to_blocks(view: &View) {
     let (rows, columns, _) = nz::base(view);
     // SAFETY: the caller's promise.
     unsafe { nz::to_blocks(view.at(0), rows, columns, view.dtype) };
@@ -282,7 +282,7 @@ fn outer_dims(view: &View) -> &[i64] {
 }
 
 /// The common shape of two that may differ where one has 1.
-pub fn broadcast(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
+pub(crate) fn broadcast(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
     let rank = a.len().max(b.len());
     let get = |dims: &[i64], i: usize| {
         let front = rank - dims.len();
@@ -311,7 +311,7 @@ fn trans_weight(p: &mut Plan<'_>, weight: RawTensor) -> Outcome<Planned> {
 
 /// Numbers that a weight takes in blocks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aclnnCalculateMatmulWeightSizeV2(
+pub(crate) unsafe extern "C" fn aclnnCalculateMatmulWeightSizeV2(
     shape: RawIntArray,
     dtype: i32,
     elements: *mut u64,

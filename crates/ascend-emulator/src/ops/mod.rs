@@ -1,22 +1,22 @@
 //! The operators: first stages check and cost, kernels compute.
 
-pub mod attention;
-pub mod attention_layout;
-pub mod attention_plan;
-pub mod elementwise;
-pub mod gemm;
-pub mod indexing;
-pub mod linear;
-pub mod norm;
-pub mod rotary;
-pub mod rows;
+pub(crate) mod attention;
+pub(crate) mod attention_layout;
+pub(crate) mod attention_plan;
+pub(crate) mod elementwise;
+pub(crate) mod gemm;
+pub(crate) mod indexing;
+pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod rotary;
+pub(crate) mod rows;
 
 use crate::half::round_to;
 use crate::tensor::View;
 
 /// What a second stage computes; the numbers that are not in the views.
 #[derive(Debug, Clone, Default)]
-pub enum Kernel {
+pub(crate) enum Kernel {
     /// Nothing (empty tensors).
     #[default]
     Nothing,
@@ -48,7 +48,7 @@ pub enum Kernel {
 
 impl Kernel {
     /// CANN's plan of it copies a view onto itself at the end.
-    pub fn writes_back(&self) -> bool {
+    pub(crate) fn writes_back(&self) -> bool {
         matches!(self, Self::IndexCopy(kernel) if kernel.is_of_rows())
     }
 
@@ -56,7 +56,7 @@ impl Kernel {
     ///
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(&self, views: &[View]) -> Result<(), String> {
+    pub(crate) unsafe fn run(&self, views: &[View]) -> Result<(), String> {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
@@ -83,7 +83,7 @@ impl Kernel {
 ///
 /// # Safety
 /// The view lies inside live memory.
-pub unsafe fn corrupt(view: &View) {
+pub(crate) unsafe fn corrupt(view: &View) {
     for index in (0..view.len()).step_by(7) {
         let mut rest = index as i64;
         let mut at = 0;
@@ -108,7 +108,7 @@ macro_rules! two_stage {
             ///
             /// First stage.
             #[unsafe(no_mangle)]
-            pub unsafe extern "C" fn $first(
+            pub(crate) unsafe extern "C" fn $first(
                 $($arg: $kind,)*
                 workspace_size: *mut u64,
                 executor: *mut $crate::executor::RawExecutor,
@@ -120,7 +120,7 @@ macro_rules! two_stage {
             ///
             /// Second stage.
             #[unsafe(no_mangle)]
-            pub unsafe extern "C" fn $name(
+            pub(crate) unsafe extern "C" fn $name(
                 workspace: *mut std::ffi::c_void,
                 workspace_size: u64,
                 executor: $crate::executor::RawExecutor,

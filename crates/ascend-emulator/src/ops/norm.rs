@@ -11,14 +11,14 @@ use crate::tensor::{RawTensor, View};
 
 /// `y = x / sqrt(mean(x^2) + epsilon) * gamma`. Views: x, gamma, y, rstd; with `add`: x1, x2, gamma, y, rstd, x.
 #[derive(Debug, Clone, Copy)]
-pub struct RmsNorm {
+pub(crate) struct RmsNorm {
     epsilon: f32,
 }
 
 impl RmsNorm {
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(self, views: &[View]) {
+    pub(crate) unsafe fn run(self, views: &[View]) {
         let (x1, x2, gamma, y, rstd, sum) = match *views {
             [x, gamma, y, rstd] => (x, None, gamma, y, rstd, None),
             [x1, x2, gamma, y, rstd, sum] => (x1, Some(x2), gamma, y, rstd, Some(sum)),
@@ -60,14 +60,14 @@ impl RmsNorm {
 
 /// Softmax along the last dimension of both views.
 #[derive(Debug, Clone, Copy)]
-pub struct Softmax {
+pub(crate) struct Softmax {
     dim: usize,
 }
 
 impl Softmax {
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(self, views: &[View]) {
+    pub(crate) unsafe fn run(self, views: &[View]) {
         let [x, out] = views else { return };
         let (x, out) = (move_last(x, self.dim), move_last(out, self.dim));
         let mut row = vec![0f32; x.width()];
@@ -89,14 +89,14 @@ impl Softmax {
 
 /// Place of the first of the largest numbers along a dimension; NaN counts as largest.
 #[derive(Debug, Clone, Copy)]
-pub struct ArgMax {
+pub(crate) struct ArgMax {
     dim: usize,
 }
 
 impl ArgMax {
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(self, views: &[View]) {
+    pub(crate) unsafe fn run(self, views: &[View]) {
         let [x, out] = views else { return };
         let x = move_last(x, self.dim);
         let mut row = vec![0f32; x.width()];

@@ -26,7 +26,7 @@ enum Pairs {
 /// The in-place operators multiply and add in fp16 where their operands are: both products are rounded, then their sum. In
 /// bf16, and in the operator that is not in place, all is fp32 with one rounding, which is away from zero at a tie of the former.
 #[derive(Debug, Clone, Copy)]
-pub struct Rotary {
+pub(crate) struct Rotary {
     pairs: Pairs,
     in_place: bool,
 }
@@ -34,7 +34,7 @@ pub struct Rotary {
 impl Rotary {
     /// # Safety
     /// Every view lies inside live memory.
-    pub unsafe fn run(self, views: &[View]) {
+    pub(crate) unsafe fn run(self, views: &[View]) {
         let &[a, b, c, d] = views else { return };
         // SAFETY: the caller's promise.
         unsafe {

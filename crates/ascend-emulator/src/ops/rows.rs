@@ -4,7 +4,11 @@ use crate::half::{narrow, read_f64, widen, write_f64};
 use crate::tensor::{MAX_DIMS, View};
 
 /// Calls `body` with the offset of every row in each of the operands, which share the dimensions `outer`.
-pub fn for_each_row<const N: usize>(outer: &[i64], strides: [&[i64]; N], mut body: impl FnMut([i64; N])) {
+pub(crate) fn for_each_row<const N: usize>(
+    outer: &[i64],
+    strides: [&[i64]; N],
+    mut body: impl FnMut([i64; N]),
+) {
     if outer.contains(&0) {
         return;
     }
@@ -37,7 +41,7 @@ pub fn for_each_row<const N: usize>(outer: &[i64], strides: [&[i64]; N], mut bod
 ///
 /// # Safety
 /// The view lies inside live memory, and the row inside the view.
-pub unsafe fn load(view: &View, offset: i64, out: &mut [f32]) {
+pub(crate) unsafe fn load(view: &View, offset: i64, out: &mut [f32]) {
     let stride = view.last_stride();
     // SAFETY: the caller's promise.
     unsafe {
@@ -55,7 +59,7 @@ pub unsafe fn load(view: &View, offset: i64, out: &mut [f32]) {
 ///
 /// # Safety
 /// As [`load`].
-pub unsafe fn store(view: &View, offset: i64, numbers: &[f32]) {
+pub(crate) unsafe fn store(view: &View, offset: i64, numbers: &[f32]) {
     let stride = view.last_stride();
     // SAFETY: the caller's promise.
     unsafe {
@@ -70,13 +74,13 @@ pub unsafe fn store(view: &View, offset: i64, numbers: &[f32]) {
 }
 
 /// The dimensions before the last, and their strides.
-pub fn outer(view: &View) -> (&[i64], &[i64]) {
+pub(crate) fn outer(view: &View) -> (&[i64], &[i64]) {
     let n = view.rank().saturating_sub(1);
     (&view.dims()[..n], &view.strides()[..n])
 }
 
 /// `view` with dimension `dim` moved to the end.
-pub fn move_last(view: &View, dim: usize) -> View {
+pub(crate) fn move_last(view: &View, dim: usize) -> View {
     let (mut dims, mut strides) = (view.dims().to_vec(), view.strides().to_vec());
     let (d, s) = (dims.remove(dim), strides.remove(dim));
     dims.push(d);
@@ -85,7 +89,7 @@ pub fn move_last(view: &View, dim: usize) -> View {
 }
 
 /// A dimension number that may be negative, counted from the end.
-pub fn dimension(dim: i64, rank: usize) -> Option<usize> {
+pub(crate) fn dimension(dim: i64, rank: usize) -> Option<usize> {
     let rank = rank as i64;
     let dim = if dim < 0 { dim + rank } else { dim };
     (0..rank).contains(&dim).then_some(dim as usize)
