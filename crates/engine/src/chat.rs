@@ -12,7 +12,7 @@ pub type Round = (String, String);
 /// Rounds are counted from 1. Pass the result to [`encode_prompt`](crate::tokenizer::Tokenizer::encode_prompt).
 ///
 /// ```
-/// # use glmbench::engine::chat::build_prompt;
+/// # use glmbench_engine::chat::build_prompt;
 /// assert_eq!(build_prompt(&[], "你好"), "[Round 1]\n\n问：你好\n\n答：");
 /// ```
 pub fn build_prompt(history: &[Round], query: &str) -> String {
