@@ -99,6 +99,7 @@
 //! W8A8 checkpoints. The speed of the AMX and NEON kernels is unmeasured; their bits were held against their twins on emulated
 //! processors.
 
+pub mod backend;
 pub mod bench;
 pub mod bounded;
 pub mod cli;

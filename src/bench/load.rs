@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 
 use glmbench_engine::sampler::Sampling;
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId};
+
+use crate::backend::Backend;
 
 /// A scheduled request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,7 @@ const NAP_NS: u64 = 50_000_000;
 /// # Errors
 /// Errors of the engine. No requests are left running.
 pub fn serve(
-    engine: &mut Scheduler,
+    engine: &mut dyn Backend,
     offered: &[Offered],
     max_batch: usize,
     stopped: &mut dyn FnMut() -> bool,
@@ -86,7 +87,7 @@ impl<'a> Load<'a> {
     /// Returns true when all requests are served, false when stopped earlier.
     fn run(
         &mut self,
-        engine: &mut Scheduler,
+        engine: &mut dyn Backend,
         max_batch: usize,
         stopped: &mut dyn FnMut() -> bool,
         progress: &mut dyn FnMut(usize),
@@ -122,7 +123,7 @@ impl<'a> Load<'a> {
 
     /// Submits the requests that have arrived while the batch has room. The others wait here, as they would in the
     /// engine.
-    fn hand_over(&mut self, engine: &mut Scheduler, max_batch: usize) -> Result<(), EngineError> {
+    fn hand_over(&mut self, engine: &mut dyn Backend, max_batch: usize) -> Result<(), EngineError> {
         let now_ns = engine.now_ns();
         while self.running.len() < max_batch
             && self.served.get(self.next).is_some_and(|request| request.arrival_ns <= now_ns)

@@ -14,8 +14,9 @@ mod warmup;
 use sha2::{Digest, Sha256};
 
 use glmbench_engine::sampler::Sampling;
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::{EngineError, FinishReason, Request, StepKind};
+
+use crate::backend::Backend;
 
 pub use arrivals::{ArrivalProcess, arrivals};
 pub use cost::{PhaseCost, batch_cost, case_cost};
@@ -75,7 +76,11 @@ impl Repetition {
 /// # Errors
 /// Errors of the engine, including [`EngineError::NotFinite`] for non-finite logits. Also when a sequence ended early,
 /// as the times then belong to another shape. No requests are left running.
-pub fn repeat(engine: &mut Scheduler, shape: Shape, prompts: &[Vec<u32>]) -> Result<Repetition, EngineError> {
+pub fn repeat(
+    engine: &mut dyn Backend,
+    shape: Shape,
+    prompts: &[Vec<u32>],
+) -> Result<Repetition, EngineError> {
     let repetition = run(engine, shape, prompts);
     if repetition.is_err() {
         engine.clear();
@@ -83,7 +88,7 @@ pub fn repeat(engine: &mut Scheduler, shape: Shape, prompts: &[Vec<u32>]) -> Res
     repetition
 }
 
-fn run(engine: &mut Scheduler, shape: Shape, prompts: &[Vec<u32>]) -> Result<Repetition, EngineError> {
+fn run(engine: &mut dyn Backend, shape: Shape, prompts: &[Vec<u32>]) -> Result<Repetition, EngineError> {
     let start_ns = engine.now_ns();
     let mut ids = Vec::with_capacity(prompts.len());
     for prompt in prompts {

@@ -35,8 +35,8 @@ use std::time::SystemTime;
 use glmbench_device::DeviceInfo;
 
 use glmbench_engine::EngineError;
-use glmbench_engine::scheduler::Scheduler;
 
+use crate::backend::{Backend, Capabilities};
 use crate::record::{
     Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, Status, TelemetryRow, rfc3339_utc,
 };
@@ -61,6 +61,14 @@ pub enum RunError {
     /// A data set is unusable, or a protocol does not fit it.
     #[error(transparent)]
     Task(#[from] TaskError),
+    /// The plan needs what the backend cannot do.
+    #[error("backend {backend}: {problem}")]
+    Backend {
+        /// Its name.
+        backend: String,
+        /// What the plan needs, and what would do.
+        problem: String,
+    },
     /// The suite requests what this run cannot do.
     #[error("{}: {problem}", suite.display())]
     Suite {
@@ -94,7 +102,7 @@ pub enum Ending {
 
 /// State shared by the cases of one engine.
 struct Session<'a> {
-    engine: &'a mut Scheduler,
+    engine: &'a mut dyn Backend,
     dir: &'a mut RunDir,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
@@ -108,7 +116,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(engine: &'a mut Scheduler, shared: &'a mut Shared<'_>) -> Result<Self, RunError> {
+    fn new(engine: &'a mut dyn Backend, shared: &'a mut Shared<'_>) -> Result<Self, RunError> {
         let offset_ns = recorded_ns(shared.dir)?.wrapping_sub(engine.now_ns());
         Ok(Self {
             engine,
@@ -224,7 +232,7 @@ pub fn open_dir(
 }
 
 /// Reloads the model on the given number of ranks, for a new number or after an out-of-memory error ended the engine.
-pub type Reload<'a> = dyn FnMut(usize) -> Result<Scheduler, RunError> + 'a;
+pub type Reload<'a> = dyn FnMut(usize) -> Result<Box<dyn Backend>, RunError> + 'a;
 
 /// Runs what the directory does not contain yet. Afterwards, `run.json` holds the status.
 ///
@@ -233,13 +241,16 @@ pub type Reload<'a> = dyn FnMut(usize) -> Result<Scheduler, RunError> + 'a;
 /// engine. Existing lines are not repeated.
 pub fn execute(
     plan: &Plan<'_>,
-    engine: Scheduler,
+    engine: Box<dyn Backend>,
     reload: &mut Reload<'_>,
     dir: &mut RunDir,
     record: &mut RunRecord,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
+    if let Some(problem) = plan.beyond(engine.capabilities()) {
+        return Err(RunError::Backend { backend: engine.device_info().name, problem });
+    }
     let gauge = CaseGauge::of(record);
     let result = run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop, gauge });
     conclude(result, dir, record)
@@ -277,7 +288,7 @@ struct Shared<'a> {
 
 fn run_worlds(
     plan: &Plan<'_>,
-    mut engine: Scheduler,
+    mut engine: Box<dyn Backend>,
     reload: &mut Reload<'_>,
     shared: &mut Shared<'_>,
 ) -> Result<Ending, RunError> {
@@ -291,7 +302,7 @@ fn run_worlds(
             engine = reload(world)?;
         }
         loop {
-            let mut session = Session::new(&mut engine, shared)?;
+            let mut session = Session::new(&mut *engine, shared)?;
             if run_cases(plan, world, &mut session)? == Ending::Complete {
                 break;
             }
@@ -368,6 +379,34 @@ fn run_accuracy(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Res
 }
 
 impl Plan<'_> {
+    /// Returns what the plan needs beyond a backend's capabilities; `None` if it needs nothing more.
+    pub fn beyond(&self, can: Capabilities) -> Option<String> {
+        let scored = || self.accuracy.iter().find(|case| !case.evaluation.choices().is_empty());
+        if !can.choice_logprobs
+            && let Some(case) = scored()
+        {
+            return Some(format!(
+                "task {} compares log-probabilities of choices, which it does not return; a protocol that generates text would do",
+                case.task
+            ));
+        }
+        let timed = !self.performance.is_empty() || !self.searches.is_empty() || !self.loads.is_empty();
+        if timed && !can.ignores_end {
+            return Some(
+                "timed cases generate a fixed number of tokens, and it ends at the end-of-sequence token"
+                    .into(),
+            );
+        }
+        if !can.step_times && (!self.performance.is_empty() || !self.searches.is_empty()) {
+            return Some(
+                "it reports no times of steps, so prefill and decode cannot be told apart; [[load]] would do"
+                    .into(),
+            );
+        }
+        (!can.memory && !self.searches.is_empty())
+            .then(|| "it does not know its memory, which [[max_batch]] needs; [[load]] would do".into())
+    }
+
     /// Returns the items of all accuracy cases, in the order in which they run.
     pub fn items(&self) -> Vec<PlannedItem<'_>> {
         let mut all = Vec::new();

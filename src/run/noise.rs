@@ -1,8 +1,8 @@
 //! Noise floors: the spread between runs of the same configuration, from the times of several processes.
 
 use glmbench_engine::EngineError;
-use glmbench_engine::scheduler::Scheduler;
 
+use crate::backend::Backend;
 use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
 use crate::record::{NoiseFloor, Phase};
 use crate::stats::{median, null_floor, spread_between};
@@ -29,7 +29,7 @@ pub struct PhaseTime {
 
 /// Times each shape `repetitions` times after warming up. Returns the median of every phase.
 pub fn times(
-    engine: &mut Scheduler,
+    engine: &mut dyn Backend,
     tokens: &OrdinaryTokens,
     shapes: &[Shape],
     repetitions: usize,

@@ -183,8 +183,7 @@ fn probe(
 
 /// Returns why the loaded engine cannot hold a batch, and the memory that it would take; `None` if it can.
 fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(String, u64)> {
-    let limits = session.engine.limits();
-    let config = session.engine.config();
+    let (config, limits) = session.engine.model()?;
     let wanted = wanted_limits(search, batch, config.pre_seq_len.unwrap_or(0), limits);
     if wanted.kv_blocks <= limits.kv_blocks && batch <= limits.max_batch {
         return None;

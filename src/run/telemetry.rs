@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use glmbench_device::sensors::{Methods, Reading, Readings, Sensors};
 
-use glmbench_engine::scheduler::Scheduler;
-
+use crate::backend::Backend;
 use crate::record::TelemetryRow;
 
 use super::machine::rss_bytes;
 
 /// Returns the method and unit of each column of `telemetry.csv` on this engine; `absent: …` if the column stays empty.
-pub fn methods(engine: &Scheduler) -> BTreeMap<String, String> {
+pub fn methods(engine: &dyn Backend) -> BTreeMap<String, String> {
     let mut columns = of_devices(engine.sensors());
     let unread = |what: &str| Err::<(), _>(what.to_owned());
     let host = rss_bytes().map_or_else(|| unread("the system does not tell"), |_| Ok(()));
@@ -62,7 +61,7 @@ fn column(told: &[Reading<()>], how: &str) -> String {
 }
 
 /// Returns the host's row, and one for every device with any reading.
-pub(super) fn rows(engine: &Scheduler, t_ns: u64) -> Vec<TelemetryRow> {
+pub(super) fn rows(engine: &dyn Backend, t_ns: u64) -> Vec<TelemetryRow> {
     let host = TelemetryRow { t_ns, rss_bytes: rss_bytes(), ..TelemetryRow::default() };
     let told = engine.sensors().map(Sensors::read).unwrap_or_default();
     let devices = told.into_iter().enumerate().filter_map(|(device, told)| of_device(t_ns, device, told));

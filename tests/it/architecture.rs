@@ -7,12 +7,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module of the root crate and the other modules that it may use. `cli` may use all.
-const ROOMS: [(&str, &[&str]); 14] = [
-    ("bench", &["stats"]),
+const ROOMS: [(&str, &[&str]); 15] = [
+    ("backend", &[]),
+    ("bench", &["backend", "stats"]),
     ("bounded", &[]),
     (
         "cli",
-        &["bench", "bounded", "dataset", "gate", "record", "report", "run", "stats", "suite", "task", "text"],
+        &[
+            "backend", "bench", "bounded", "dataset", "gate", "record", "report", "run", "stats", "suite",
+            "task", "text",
+        ],
     ),
     ("dataset", &["bounded"]),
     ("gate", &["bounded", "record", "report", "stats", "suite", "text"]),
@@ -20,7 +24,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("main", &["cli"]),
     ("record", &["bounded", "stats", "text"]),
     ("report", &["record", "stats", "text"]),
-    ("run", &["bench", "dataset", "record", "stats", "suite", "task"]),
+    ("run", &["backend", "bench", "dataset", "record", "stats", "suite", "task"]),
     ("stats", &[]),
     ("suite", &["bounded", "dataset", "task"]),
     ("task", &["dataset", "stats"]),
@@ -38,7 +42,8 @@ const CRATES: [&str; 6] = [
 ];
 
 /// Each module of the root crate that uses crates below it, and which.
-const USERS: [(&str, &[&str]); 4] = [
+const USERS: [(&str, &[&str]); 5] = [
+    ("backend", &["glmbench_engine", "glmbench_device"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
     ("cli", &["glmbench_engine", "glmbench_cpu", "glmbench_ascend", "glmbench_device"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device"]),

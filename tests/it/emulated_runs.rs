@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use glmbench::backend::Backend;
 use glmbench::record::{ProbeOutcome, ProbePurpose, ProbeRecord, RunRecord};
 use glmbench::run::model::ModelFacts;
 use glmbench::run::plan::Plan;
@@ -100,10 +101,11 @@ fn search(world: usize, lines: &str) -> Option<Searched> {
     let mut reloads = 0;
     let mut reload = |world| {
         reloads += 1;
-        Ok(engine(world, plan.limits(world), "")?)
+        Ok(Box::new(engine(world, plan.limits(world), "")?) as Box<dyn Backend>)
     };
     let stop = AtomicBool::new(false);
-    let ending = execute(&plan, loaded, &mut reload, &mut dir, &mut record, &mut Silent, &stop).unwrap();
+    let ending =
+        execute(&plan, Box::new(loaded), &mut reload, &mut dir, &mut record, &mut Silent, &stop).unwrap();
     assert_eq!(ending, Ending::Complete);
     let probes = dir.read_probes().unwrap();
     let telemetry_csv = fs::read_to_string(dir.path().join("telemetry.csv")).unwrap();

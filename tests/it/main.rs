@@ -30,6 +30,7 @@ mod paths;
 mod rank_failures;
 mod readme;
 mod resume;
+mod scripted;
 mod shapes;
 mod shown;
 mod signals;

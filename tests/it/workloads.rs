@@ -172,7 +172,7 @@ impl Run<'_> {
         let stop = AtomicBool::new(false);
         let mut observer = StopAfter(AtomicUsize::new(units), &stop);
         let mut reload = |_| Err(RunError::Engine(EngineError::Option("one world only".into())));
-        execute(&plan, engine, &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
+        execute(&plan, Box::new(engine), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
     }
 }
 

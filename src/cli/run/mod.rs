@@ -22,6 +22,7 @@ use glmbench_engine::EngineError;
 use glmbench_engine::load::{DeviceKind, ModelPath};
 use glmbench_engine::scheduler::Scheduler;
 
+use crate::backend::Backend;
 use crate::record::{Group, Roofline, RunDir, RunRecord};
 use crate::report::render;
 use crate::run::plan::Plan;
@@ -304,10 +305,10 @@ fn run_one(
 ) -> anyhow::Result<(PathBuf, Exit)> {
     let Ready { engine, mut dir, mut record } = prepare(args, setup, plan, shared, None)?;
     let mut bars = Bars::of(plan.cases());
-    let mut reload = |world| load(setup, plan, world);
+    let mut reload = |world| Ok(Box::new(load(setup, plan, world)?) as Box<dyn Backend>);
     // Until here a signal ends the program at once, because no recording has to be finished.
     let watch = Watch::new();
-    let ending = execute(plan, engine, &mut reload, &mut dir, &mut record, &mut bars, watch.flag());
+    let ending = execute(plan, Box::new(engine), &mut reload, &mut dir, &mut record, &mut bars, watch.flag());
     bars.end();
     Ok((dir.path().to_path_buf(), conclude(ending, &dir, &record)?))
 }

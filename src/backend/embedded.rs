@@ -1,0 +1,65 @@
+//! This program's own engine as a backend.
+
+use glmbench_device::DeviceInfo;
+use glmbench_device::sensors::Sensors;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::model::Limits;
+use glmbench_engine::profile::OperatorTime;
+use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::{EngineError, Request, RequestId, Step};
+
+use super::{Backend, Capabilities};
+
+impl Backend for Scheduler {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
+    }
+
+    fn device_info(&self) -> DeviceInfo {
+        self.device_info()
+    }
+
+    fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {
+        self.submit(request)
+    }
+
+    fn step(&mut self) -> Result<Step, EngineError> {
+        self.step()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_idle()
+    }
+
+    fn clear(&mut self) {
+        self.clear();
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns()
+    }
+
+    fn wait_until(&mut self, ns: u64) -> Result<(), EngineError> {
+        self.wait_until(ns)
+    }
+
+    fn start_afresh(&mut self) -> Result<(), EngineError> {
+        self.start_afresh()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.has_failed()
+    }
+
+    fn sensors(&self) -> Option<&dyn Sensors> {
+        self.sensors()
+    }
+
+    fn take_profile(&mut self) -> Vec<OperatorTime> {
+        self.take_profile()
+    }
+
+    fn model(&self) -> Option<(&ModelConfig, Limits)> {
+        Some((self.config(), self.limits()))
+    }
+}

@@ -1,0 +1,90 @@
+//! The port between runs and whatever answers a task or is timed.
+//!
+//! A run sees a [`Backend`]: it submits requests, takes steps and reads a clock. [`embedded`] is this program's own engine.
+//! [`Scripted`] answers from a table on a virtual clock of its own, for tests that need no model. A backend says what it
+//! can do ([`Capabilities`]), and a run that needs more is refused before its first line is written.
+
+mod embedded;
+mod scripted;
+
+use glmbench_device::DeviceInfo;
+use glmbench_device::sensors::Sensors;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::model::Limits;
+use glmbench_engine::profile::OperatorTime;
+use glmbench_engine::{EngineError, Request, RequestId, Step};
+
+pub use scripted::{Script, Scripted, ScriptedAnswer};
+
+/// What a backend can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent answer of the backend")]
+pub struct Capabilities {
+    /// Returns log-probabilities of chosen token ids after the prompt.
+    pub choice_logprobs: bool,
+    /// Continues past the end-of-sequence token if asked.
+    pub ignores_end: bool,
+    /// Reports the times of its steps, so that prefill and decode can be told apart.
+    pub step_times: bool,
+    /// Knows the memory that a batch takes, so that a search can be bounded by it.
+    pub memory: bool,
+}
+
+impl Capabilities {
+    /// Everything.
+    pub const ALL: Self = Self { choice_logprobs: true, ignores_end: true, step_times: true, memory: true };
+}
+
+/// Answers requests, and is timed.
+pub trait Backend {
+    /// Returns what this backend can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Describes the device. The record keeps it.
+    fn device_info(&self) -> DeviceInfo;
+
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// [`EngineError::Request`] for a request that can never be answered; others can.
+    fn submit(&mut self, request: Request) -> Result<RequestId, EngineError>;
+
+    /// Advances by one step and returns what it did.
+    ///
+    /// # Errors
+    /// Errors of the backend. Requests may be left; [`Backend::clear`] drops them.
+    fn step(&mut self) -> Result<Step, EngineError>;
+
+    /// Returns whether no request is waiting or running.
+    fn is_idle(&self) -> bool;
+
+    /// Drops all requests.
+    fn clear(&mut self);
+
+    /// Returns the nanoseconds on the backend's clock.
+    fn now_ns(&self) -> u64;
+
+    /// Idles until [`Backend::now_ns`] reaches `ns`.
+    ///
+    /// # Errors
+    /// The clock does not advance while the backend is idle.
+    fn wait_until(&mut self, ns: u64) -> Result<(), EngineError>;
+
+    /// Drops all requests and all that is cached, so that later work takes the time that it takes in a new process.
+    ///
+    /// # Errors
+    /// Errors of the backend.
+    fn start_afresh(&mut self) -> Result<(), EngineError>;
+
+    /// Returns whether an error has ended the backend for good.
+    fn has_failed(&self) -> bool;
+
+    /// Returns the sensors of the devices, if this program reads any.
+    fn sensors(&self) -> Option<&dyn Sensors>;
+
+    /// Returns each operator's totals since the last call; empty if operators are not timed.
+    fn take_profile(&mut self) -> Vec<OperatorTime>;
+
+    /// Returns the model's shape and what memory was taken for, if the backend knows them.
+    fn model(&self) -> Option<(&ModelConfig, Limits)>;
+}
