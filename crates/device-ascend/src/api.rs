@@ -16,7 +16,7 @@ pub(super) struct Api {
     pub(super) libraries: Libraries,
     /// Name of the device on the command line.
     pub(super) device: &'static str,
-    /// Why nothing more can be had; set once, by whichever rank sees it first.
+    /// Why the device is lost or the group was aborted. Set once, by the first rank that notices.
     lost: Mutex<Option<String>>,
     /// True if `aclFinalize` is called at the end.
     finalize: bool,

@@ -186,7 +186,7 @@ impl Choices {
     }
 }
 
-/// Choices that somebody forces.
+/// Choices forced by the user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Forced {
     pub(super) weights: Option<WeightFormat>,
@@ -235,10 +235,10 @@ impl Forced {
         Ok(())
     }
 
-    /// What [`FORCE_VARIABLE`] says.
+    /// Reads [`FORCE_VARIABLE`].
     ///
     /// # Errors
-    /// Reads [`FORCE_VARIABLE`].
+    /// Fails as [`Forced::parse`] does, and names the variable.
     pub fn from_environment(device: &'static str) -> Result<Self, DeviceError> {
         let text = std::env::var(FORCE_VARIABLE).unwrap_or_default();
         Self::parse(&text).map_err(|problem| DeviceError::Setting {
