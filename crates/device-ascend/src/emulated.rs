@@ -20,7 +20,7 @@ pub enum EmulatedError {
         /// The function that it names.
         symbol: String,
     },
-    /// The image cannot be handed to the loader.
+    /// The image cannot be placed where the loader can open it.
     #[error("the emulator's library cannot be put into memory or a temporary file: {problem}")]
     NoPlace {
         /// The last error.

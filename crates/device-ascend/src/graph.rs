@@ -29,7 +29,7 @@ pub(super) struct Launch {
     pub(super) key: Key,
     /// The name of the operator.
     pub(super) name: &'static str,
-    /// Its second stage.
+    /// The second stage.
     pub(super) run: SecondStage,
     /// The executor. If the launch waits, the executor is repeatable and outlives the launch.
     pub(super) executor: *mut aclOpExecutor,

@@ -5,10 +5,10 @@
 //! arguments are kept (`launch`). Start-up probes select the operators (`probe`, `choice`). Work is queued on one stream;
 //! the host waits only when it needs results.
 //!
-//! This crate holds the device ([`Ascend`]), its group of ranks ([`AscendGroup`]), the self-test ([`selftest()`]), the
-//! chip profiles ([`profile`]), and the image of the emulator, which `build.rs` compiles ([`emulated`]). `NUMBERS.md`
-//! lists where the cards round. The crate may depend on [`glmbench_device`] and `ascend-sys`. It reaches the emulator only
-//! through the C functions, and prints nothing.
+//! This crate holds the device ([`Ascend`]), its group of ranks ([`AscendGroup`]) and the self-test ([`selftest()`]). It also
+//! holds the chip profiles ([`profile`]) and the image of the emulator, which `build.rs` compiles ([`emulated`]).
+//! `NUMBERS.md` lists where the cards round. The crate may depend on [`glmbench_device`] and `ascend-sys`. It reaches the
+//! emulator only through the C functions, and prints nothing.
 
 mod adder;
 mod api;

@@ -160,7 +160,7 @@ pub(super) fn to_fractals(api: &Api, weight: View) -> Planned {
     unsafe { plan!(api, aclnnTransMatmulWeight, aclnnTransMatmulWeightGetWorkspaceSize, (a), held![w]) }
 }
 
-/// `x = x + y`, with `y` broadcast along missing axes.
+/// `x = x + y`, with `y` broadcast to the shape of `x`.
 pub(super) fn add(api: &Api, x: View, y: View) -> Planned {
     let (x, y, one) = (x.tensor(api)?, y.tensor(api)?, Scalar::new(api, 1.0)?);
     let (a, b, c) = (x.handle, y.handle, one.handle);

@@ -52,7 +52,7 @@ pub struct Entry {
     pub unit: String,
     /// The kind of source.
     pub mark: Mark,
-    /// The source in words.
+    /// The source, as text.
     pub source: String,
 }
 

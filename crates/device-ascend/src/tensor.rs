@@ -20,7 +20,7 @@ const MAX_RANK: usize = 5;
 pub(super) enum Element {
     /// The model's type.
     Model(DType),
-    /// Running sums.
+    /// The by-product of norms (`rstd`).
     Fp32,
     /// Indices.
     Int32,
