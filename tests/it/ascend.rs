@@ -1,4 +1,4 @@
-//! The Ascend device on the emulator: numbers against the model's own code, every alternative, every fault.
+//! The Ascend device on the emulator: results against the model's own code, every alternative, every fault.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::support::{Loud, answer, shared};
 
 const CHIPS: [Chip; 2] = [Chip::Duo300i, Chip::A2800i];
 
-/// An emulated machine whose streams run only when somebody waits, so that a forgotten wait is seen.
+/// Settings of an emulated machine whose streams run only when somebody waits, so that a forgotten wait shows.
 fn settings(chip: Chip, attention: AttentionShape, lines: &str, forced: &str) -> GroupSettings {
     let timing = lines.contains("mode = timing");
     GroupSettings {
@@ -49,7 +49,7 @@ fn limits(config: &ModelConfig, step: usize) -> Limits {
     limits
 }
 
-/// A model on rank 0 of a group, on this thread.
+/// Loads a model on rank 0 of a group, on this thread.
 fn engine(
     group: &AscendGroup,
     config: &ModelConfig,
@@ -61,13 +61,13 @@ fn engine(
     Ok(Scheduler::new(Box::new(model)))
 }
 
-/// A golden's logits of all prompts in fp16 against ours, fed in chunks of `step` tokens, then a greedy continuation's.
+/// Compares our fp16 logits of a golden's prompts, fed in chunks of `step` tokens. Then compares a greedy continuation.
 fn compare(dir: &Path, chip: Chip, lines: &str, forced: &str, step: usize) -> Seen {
     let config = config(dir);
     compare_in(dir, &config, settings(chip, attention_shape(&config), lines, forced), step)
 }
 
-/// The same with any settings, in their type.
+/// Like [`compare`], with any settings, in their type.
 fn compare_in(dir: &Path, config: &ModelConfig, settings: GroupSettings, step: usize) -> Seen {
     let (golden, dtype) = (Golden::read(dir), settings.dtype);
     let group = AscendGroup::new(settings).unwrap();
@@ -88,7 +88,7 @@ fn compare_in(dir: &Path, config: &ModelConfig, settings: GroupSettings, step: u
     seen
 }
 
-/// Tokens of a greedy continuation; the first is the golden's where that was chosen clearly.
+/// Decodes greedily. The first token must be the golden's, if the golden's choice was clear.
 fn decode(engine: &mut Scheduler, prompt: &[u32], golden: &[u32], clearly: bool) {
     let request = greedy(prompt, golden.len());
     engine.submit(request).unwrap();
@@ -126,10 +126,11 @@ fn the_goldens_fp16_gate_is_met_on_both_chips() {
     }
 }
 
-/// The golden rounds where the CPU device does, which keeps its largest KL of 1e-3 in bf16, too. The card's operators round at
-/// other places, for which that is too little: KL grows with the square of what a rounding moves, and bf16's unit is eight times
-/// fp16's. So the mean may be 64 times that of fp16, which has to keep its gate; twice, since both are samples. That is so where both
-/// types are rounded at the same places: of the rotary operators, the one that goes through fp32 in either.
+/// The golden rounds where the CPU device does. That device keeps its largest KL of 1e-3 in bf16, too. The card's
+/// operators round at other places, where that limit is too tight. KL grows with the square of a rounding's effect, and
+/// bf16's unit is eight times fp16's. So the mean may be 64 times that of fp16, which must pass its gate; twice that,
+/// since both are samples. This holds if both types round at the same places, so it uses the rotary operator that goes
+/// through fp32 in both.
 #[test]
 fn on_the_a2_bf16_is_off_by_its_rounding_alone() {
     for name in ["tiny-g2", "prefix-g2"] {
@@ -164,7 +165,7 @@ fn a_type_that_the_chip_lacks_is_refused_before_anything_is_read() {
     assert_eq!(std::fs::read_dir(out).unwrap().count(), 0);
 }
 
-/// Chunks of 24 tokens: every way of prefill meets earlier context.
+/// Chunks of 24 tokens, so that every prefill alternative meets earlier context.
 #[test]
 fn every_alternative_meets_the_gate() {
     let Some(dir) = shared("goldens/prefix-g2") else { return };
@@ -193,8 +194,8 @@ fn every_alternative_meets_the_gate() {
     }
 }
 
-/// 4 KV groups of 16 channels, and weights at which attention looks at something: the bias of queries, keys and values is the
-/// place that costs most (`crates/device-ascend/NUMBERS.md`).
+/// 4 KV groups of 16 channels, and weights large enough for attention to discriminate. The bias of queries, keys and
+/// values is the rounding that costs most (`crates/device-ascend/NUMBERS.md`).
 #[test]
 fn a_bias_within_the_sums_keeps_the_gate_and_an_added_one_is_farther_off() {
     let text = r#"{"model_type":"chatglm","num_layers":3,"hidden_size":128,"ffn_hidden_size":344,"kv_channels":16,
@@ -244,11 +245,11 @@ fn a_bias_within_the_sums_keeps_the_gate_and_an_added_one_is_farther_off() {
         added.mean_kl()
     );
     assert!(within.mean_kl() < 0.75 * added.mean_kl());
-    // As a column of the weight it is what the operator with a bias makes of it.
+    // A bias folded into the weight's column gives the same result as the operator with a bias.
     assert!(folded == of_card("weights=plain,bias=addmm"));
 }
 
-/// With the documentation to the letter a 310P has no addition, no indexed copy and no grouped decode attention.
+/// By the letter of the documentation, a 310P has no addition, no indexed copy and no grouped decode attention.
 #[test]
 fn the_letter_of_the_documentation_is_enough() {
     let Some(dir) = shared("goldens/tiny-g2") else { return };
@@ -257,7 +258,7 @@ fn the_letter_of_the_documentation_is_enough() {
     }
 }
 
-/// A kernel that is wrong though its first stage accepts is found at start, named, and gone around.
+/// A wrong kernel with an accepting first stage is found at start, named, and avoided.
 #[test]
 fn a_wrong_kernel_is_gone_around() {
     let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 32 };
@@ -280,7 +281,7 @@ fn a_wrong_kernel_is_gone_around() {
             refused.iter().any(|why| why.contains(word) && why.contains("at start")),
             "{operator}: {details:?}"
         );
-        // Where there is no other way, it is an error.
+        // If there is no alternative, it is an error.
         let forced = format!("{capability}={word}");
         let forced = AscendGroup::new(settings(chip, heads, &lines, &forced)).unwrap().rank(0);
         let told = forced.err().unwrap().to_string();
@@ -295,7 +296,7 @@ fn a_wrong_kernel_is_gone_around() {
     }
 }
 
-/// Plans that cannot be kept are made anew, with the same numbers.
+/// Plans that cannot be kept are created again, with the same results.
 #[test]
 fn plans_that_cannot_be_kept_change_no_number() {
     let (config, source) = random();
@@ -304,7 +305,7 @@ fn plans_that_cannot_be_kept_change_no_number() {
             let group = AscendGroup::new(settings(chip, attention_shape(&config), lines, "")).unwrap();
             let mut engine = engine(&group, &config, &source, 64).unwrap();
             let first = answers(&mut engine, &prompts(), 320);
-            // What was kept is given back, and comes from the cache when it is made again.
+            // Kept plans are released, and come from the cache when they are created again.
             engine.start_afresh().unwrap();
             let second = answers(&mut engine, &prompts(), 320);
             drop(engine);
@@ -319,13 +320,14 @@ fn plans_that_cannot_be_kept_change_no_number() {
     }
 }
 
-/// What the record says of graphs; empty where there are none.
+/// Returns the record's text about graphs, or an empty string if there are none.
 fn graphs(engine: &Scheduler) -> String {
     let details = engine.device_info().details;
     details.into_iter().find(|(name, _)| name == "graphs").map(|(_, words)| words).unwrap_or_default()
 }
 
-/// Decoding and prompts with graphs: the same numbers with one rank and two, graphs are used, and nothing is left.
+/// Decode and prompts with graphs: the results are equal, with one rank and two. Graphs are used, and nothing is left
+/// alive.
 #[test]
 fn graphs_change_no_number() {
     let (config, source) = random();
@@ -358,7 +360,7 @@ fn graphs_change_no_number() {
             answers(&mut Scheduler::new(Box::new(ranks.unwrap())), &prompts(), 320)
         };
         assert_eq!(of_two("off"), of_two("segments"), "{}", chip.name());
-        // What cannot be captured while a model runs is launched one by one.
+        // Segments that cannot be captured while a model runs are launched one by one.
         let of_full = |lines: &str| {
             let settings = settings(chip, attention_shape(&config), lines, "graph=segments");
             let group = AscendGroup::new(settings).unwrap();
@@ -380,7 +382,7 @@ fn graphs_change_no_number() {
     }
 }
 
-/// Prompts of many lengths have more segments than graphs can be held: the oldest go, and no number changes.
+/// Prompts of many lengths have more segments than the limit of graphs. The oldest are dropped, and results do not change.
 #[test]
 fn graphs_that_are_not_launched_make_room() {
     let ((config, source), chip) = (random(), Chip::A2800i);
@@ -389,7 +391,7 @@ fn graphs_that_are_not_launched_make_room() {
         let forced = format!("graph={graph}");
         let group = AscendGroup::new(settings(chip, attention_shape(&config), "", &forced)).unwrap();
         let mut engine = engine(&group, &config, &source, 256).unwrap();
-        // One after another, so that each length has segments of its own, and twice, so that they come again.
+        // One after another, so that each length has its own segments, and twice, so that they recur.
         let mut one_by_one = || -> Vec<_> {
             many.iter().map(|prompt| answers(&mut engine, std::slice::from_ref(prompt), 320)).collect()
         };
@@ -401,7 +403,7 @@ fn graphs_that_are_not_launched_make_room() {
     assert!(used.contains(" held, ") && !used.contains(" 0 dropped"), "{}: {used}", chip.name());
 }
 
-/// Where the host is slow, a step of decoding takes less with graphs; the operators' own time stays.
+/// With a slow host, a decode step takes less time with graphs; the operators' own time stays.
 #[test]
 fn graphs_save_the_host_launches() {
     let config = ModelConfig::chatglm2_6b();
@@ -421,7 +423,7 @@ fn graphs_save_the_host_launches() {
     };
     let (single, graphs) = (step_ns("graph=off"), step_ns("graph=segments"));
     eprintln!("a step of the 6B shape on an A2 with 0.5 ms a launch: {single} ns, with graphs {graphs} ns");
-    // 310 launches of 0.5 ms against 58, and what the operators take.
+    // 310 launches of 0.5 ms against 58, plus the operators' time.
     assert!(single > 150_000_000 && graphs < 50_000_000, "{single} {graphs}");
 }
 
@@ -450,7 +452,7 @@ fn what_was_chosen_stands_in_the_record() {
     let a2 = told(Chip::A2800i, "", "");
     assert_eq!((value(&a2, "decode"), value(&a2, "kv")), ("fused".into(), "scatter".into()));
     assert_eq!((value(&a2, "weights"), value(&a2, "bias")), ("plain".into(), "addmm".into()));
-    // What is refused, and what is taken instead.
+    // What is refused, and what is used instead.
     for (chip, fault, name, word, reason) in [
         (Chip::Duo300i, "missing:aclnnMatmulWeightNzGetWorkspaceSize", "weights", "nz-mm", "nz-operator: "),
         (Chip::Duo300i, "refused:Mm", "weights", "nz-operator", ""),
@@ -489,7 +491,7 @@ fn a_forced_choice_that_the_chip_refuses_is_an_error() {
     assert!(told.contains("no way to do decode is accepted: fused: "), "{told}");
 }
 
-/// A small random model with a real tensor-parallel cut.
+/// A small random model whose weights can be cut for tensor parallelism.
 fn random() -> (ModelConfig, Dummy) {
     let text = r#"{"model_type":"chatglm","num_layers":2,"hidden_size":128,"ffn_hidden_size":200,"kv_channels":32,
         "num_attention_heads":8,"multi_query_attention":true,"multi_query_group_num":2,"padded_vocab_size":320,
@@ -503,7 +505,8 @@ fn prompts() -> Vec<Vec<u32>> {
     lengths.iter().map(|n| (0..*n as u32).map(|i| (i * 37 + *n as u32) % 320).collect()).collect()
 }
 
-/// Log-probabilities of the whole vocabulary after each prompt, all submitted at once.
+/// Returns the log-probabilities of the whole vocabulary after each prompt, and the tokens. All prompts are submitted at
+/// once.
 fn answers(engine: &mut Scheduler, prompts: &[Vec<u32>], vocab: u32) -> Vec<(Vec<f32>, Vec<u32>)> {
     for prompt in prompts {
         engine.submit(Request { choice_ids: (0..vocab).collect(), ..greedy(prompt, 6) }).unwrap();
@@ -531,7 +534,7 @@ fn a_sequence_does_not_depend_on_its_batch() {
     }
 }
 
-/// Where one operator does all of a chunk's rows, however many.
+/// For choices where one operator computes all rows of a chunk, whatever their number.
 #[test]
 fn a_sequence_does_not_depend_on_its_chunks() {
     let (config, source) = random();
@@ -569,7 +572,7 @@ fn telemetry_is_what_the_libraries_tell_or_the_reason() {
     }
 }
 
-/// With lazy streams: what a rank forgets to wait for is seen. `tensor_parallel.rs` holds choices and whole logits.
+/// Streams are lazy, so a forgotten wait shows. `tensor_parallel.rs` tests choices and whole logits.
 #[test]
 fn two_ranks_wait_for_each_other() {
     let (config, source) = random();
@@ -609,12 +612,12 @@ fn nothing_is_left_at_the_end() {
     }
 }
 
-/// What is alive in the emulator.
+/// Returns the objects that are alive in the emulator.
 fn left(group: &AscendGroup) -> Vec<(&'static str, u64)> {
     group.live().unwrap().into_iter().filter(|(_, n)| *n > 0).collect()
 }
 
-/// Streams are lazy: what was queued has not run when the group is called off, and every call from then on is refused.
+/// Streams are lazy: when the group is aborted, queued work has not run, and every later call is refused.
 #[test]
 fn nothing_is_left_when_queued_work_is_called_off() {
     let (config, source) = random();
@@ -636,7 +639,7 @@ fn nothing_is_left_when_queued_work_is_called_off() {
     }
 }
 
-/// What a model ends with under a fault.
+/// Returns the error that a fault causes in a model.
 fn failure(chip: Chip, fault: &str) -> DeviceError {
     let (config, source) = random();
     let lines = format!("fault = {fault}");
@@ -689,7 +692,7 @@ fn a_lost_device_answers_at_once_for_ever() {
     assert!(errors.iter().all(|error| *error == errors[0]), "{errors:?}");
 }
 
-/// A symbol that only one alternative needs is no fault: another is taken.
+/// A missing symbol that only one alternative needs is not an error: another alternative is used.
 #[test]
 fn a_missing_operator_is_gone_around() {
     let (config, source) = random();
@@ -715,7 +718,7 @@ fn a_missing_operator_is_gone_around() {
     }
 }
 
-/// How long the emulated HCCL of [`slow_table`] waits for a rank that does not come.
+/// How long the emulated HCCL of [`slow_table`] waits for a missing rank.
 const HCCL_TIMEOUT: Duration = Duration::from_millis(300);
 
 fn slow_table(chip: Chip) -> AscendGroup {
@@ -750,20 +753,21 @@ fn the_selftest_passes_on_both_chips_and_sees_a_wrong_result() {
             assert!(untimed.clone().all(|r| !r.note.is_empty()), "{:?}", untimed.collect::<Vec<_>>());
             assert_eq!(failed(tested), Vec::<String>::new());
         }
-        // The first rank's table takes longer than HCCL waits for a rank: the others must not enter the collective before it does.
+        // The first rank's table takes longer than HCCL waits for a rank. The others must not enter the collective before
+        // it does.
         let begin = Instant::now();
         let tested_late =
             selftest(&slow_table(chip), Widths { hidden: 4096, ffn: 13_696, ..widths }).unwrap();
         assert!(begin.elapsed() > 3 * HCCL_TIMEOUT, "the table was done before HCCL would have given up");
         assert_eq!(failed(tested_late), Vec::<String>::new());
-        // The first result makes an operator's plan, the second uses it again; both are looked at.
+        // The first result creates an operator's plan, the second reuses it. Both are checked.
         for n in [1, 2] {
             assert_eq!(failed(tested(chip, 1, &format!("fault = wrong:RmsNorm:{n}"))), ["rms_norm"]);
         }
     }
 }
 
-/// The whole 6B shape, in a moment: nothing is computed and no weight is touched.
+/// The whole 6B shape runs in a moment: nothing is computed and no weight is read.
 #[test]
 fn with_the_clock_alone_the_6b_shape_runs_and_time_passes() {
     let config = ModelConfig::chatglm2_6b();

@@ -1,4 +1,4 @@
-//! Whole runs on the emulated card: what an out-of-memory does to a search, and the devices' telemetry.
+//! Whole runs on the emulated card: the effect of an out-of-memory error on a search, and the devices' telemetry.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,7 +35,7 @@ fn config() -> ModelConfig {
     ModelConfig::from_json(text, Path::new("config.json")).unwrap()
 }
 
-/// An engine of so many ranks, of which the clock alone runs.
+/// Loads an engine of `world` ranks where only the clock runs.
 fn engine(world: usize, limits: Limits, lines: &str) -> Result<Scheduler, EngineError> {
     let config = config();
     let chip = Chip::Duo300i;
@@ -45,7 +45,7 @@ fn engine(world: usize, limits: Limits, lines: &str) -> Result<Scheduler, Engine
         dtype: DType::Fp16,
         attention: attention_shape(&Cut::new(&config, 0, world)?.config(&config)),
         bind: false,
-        // Decoding gathers all sequences' blocks, for which memory is taken when it is wanted.
+        // Decode gathers all sequences' blocks, and allocates memory for that on demand.
         forced: Forced::parse("decode=prompt").unwrap(),
         emulation: Some(Emulation::new(chip, None, true).unwrap().with("hccl_timeout_ms = 200").with(lines)),
     };
@@ -63,7 +63,7 @@ impl Observer for Silent {
     fn end(&mut self) {}
 }
 
-/// A search on an engine with a fault, and on sound ones afterwards.
+/// A search on an engine with a fault, continued on sound ones.
 struct Searched {
     probes: Vec<ProbeRecord>,
     reloads: usize,
@@ -71,7 +71,7 @@ struct Searched {
     record: RunRecord,
 }
 
-/// `None` where the fault is met before the engine is loaded.
+/// Returns `None` if the fault comes before the engine is loaded.
 fn search(world: usize, lines: &str) -> Option<Searched> {
     let config = config();
     let text = SEARCH.replace("lengths", &format!("tp = [{world}]\nlengths"));
@@ -112,7 +112,7 @@ fn search(world: usize, lines: &str) -> Option<Searched> {
     Some(Searched { probes, reloads, telemetry_csv, record })
 }
 
-/// The allocation that fails is the first after loading at which a larger batch than the first wants memory.
+/// The failing allocation is the first after loading where a batch larger than the first needs memory.
 #[test]
 fn a_search_that_meets_the_end_of_memory_notes_it_and_goes_on() {
     for world in [1, 2] {
@@ -129,7 +129,7 @@ fn a_search_that_meets_the_end_of_memory_notes_it_and_goes_on() {
         let after: Vec<_> = found.probes[at + 1..].iter().collect();
         assert!(after.iter().all(|p| p.outcome == ProbeOutcome::Fits), "{after:?}");
         assert!(after.iter().any(|p| p.purpose == ProbePurpose::Verify && p.batch == told.batch));
-        // What fails in its first step ends where it began: how long that step took nobody knows.
+        // A probe that fails in its first step ends where it began: nobody knows how long that step took.
         let goes_on = |two: &[ProbeRecord]| match two[1].outcome {
             ProbeOutcome::OutOfMemory => two[0].end_ns <= two[1].end_ns,
             _ => two[0].end_ns < two[1].end_ns,
@@ -166,7 +166,7 @@ fn telemetry_of_every_chip_stands_beside_the_hosts_and_says_how_it_came_about() 
     assert!(plain.telemetry_csv.lines().skip(1).all(|l| l.split(',').nth(2) == Some("")));
 }
 
-/// What a card holds is in the tables, of the chip that holds most: two hold the model by halves.
+/// The tables show the memory of the card's fullest chip. Two chips hold half of the model each.
 #[test]
 fn the_cards_memory_stands_in_the_tables() {
     let folder = tempfile::tempdir().unwrap();
@@ -205,7 +205,7 @@ fn the_cards_memory_stands_in_the_tables() {
     }
 }
 
-/// `--emulate` is for whichever side is a card; where neither is it is refused.
+/// `--emulate` applies to whichever side is a card. If neither is, it is refused.
 #[test]
 fn the_cpu_is_compared_with_an_emulated_card() {
     let parity = ["parity", "--model", "demo", "--decode", "4", "--max-share", "0.05", "--json", "--emulate"];
@@ -226,7 +226,7 @@ fn the_cpu_is_compared_with_an_emulated_card() {
         .expect(2, &["--emulate: device cpu runs as it is"]);
 }
 
-/// An emulated chip is near no core: its rank shares the host's.
+/// An emulated chip is near no core, so its rank shares the host's cores.
 #[test]
 fn ranks_of_an_emulated_card_are_bound_to_the_cores_there_are() {
     let chat = ["chat", "--model", "demo", "--prompt", "a", "--max-new-tokens", "1", "--bind"];
@@ -234,7 +234,7 @@ fn ranks_of_an_emulated_card_are_bound_to_the_cores_there_are() {
     assert!(!said.words.contains("not bound"), "{said:?}");
 }
 
-/// Two shapes of two batches, a search and a load, of which the clock alone runs.
+/// Two shapes of two batches, a search and a load, where only the clock runs.
 const MODELLED: &str = r#"schema = 1
 name = "modelled"
 [model]
@@ -256,7 +256,7 @@ requests = 12
 max_batch = 4
 "#;
 
-/// What a run wrote of its timed parts, file by file, without the sums and points of time where `durations` is wished for.
+/// Runs a suite. Returns its temporary folder, and the directory of the run with `name` in its path.
 fn modelled(name: &str, suite: &str, more: &[&str]) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -281,7 +281,7 @@ fn journals(run: &Path) -> Vec<String> {
     JOURNALS.iter().map(|name| fs::read_to_string(run.join(name)).unwrap()).collect()
 }
 
-/// How long each case's phases took, and what memory it took, by case.
+/// Returns the phases' durations and the memory of each case, by case id.
 fn durations(run: &Path) -> std::collections::BTreeMap<String, String> {
     let text = fs::read_to_string(run.join("requests.jsonl")).unwrap();
     let line = |line: &str| {
@@ -303,15 +303,15 @@ fn modelled_times_are_the_same_whatever_ran_before_and_after_a_resume() {
     let (first, run) = modelled("duo", &suite, &card);
     let (_again, second) = modelled("duo", &suite, &card);
     assert_eq!(journals(&run), journals(&second));
-    // Other cases before each.
+    // With other cases before each.
     let (_other, turned) = modelled("duo", &MODELLED.replace("BATCHES", "[4, 1]"), &card);
     assert_eq!(durations(&run), durations(&turned));
-    // Another card and the same one before it, in one process.
+    // After another card, in one process.
     let configuration = "device=300i-duo,emulate=true";
     let words = ["--configuration", "device=800i-a2,emulate=true", "--configuration", configuration];
     let (_after, behind) = modelled("duo", &suite, &words);
     assert_eq!(journals(&run), journals(&behind));
-    // Cut off behind its second case, and gone on with.
+    // Cut off after its second case, and resumed.
     let whole = journals(&run);
     let lines: String = whole[0].split_inclusive('\n').take(2).collect();
     fs::write(run.join("requests.jsonl"), lines).unwrap();

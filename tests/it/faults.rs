@@ -1,4 +1,4 @@
-//! Faults of the emulated card, as a user meets them: the words, the exit code, and that a run goes on.
+//! Faults of the emulated card, as a user sees them: the message, the exit code, and that a run can be resumed.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use crate::support::{Answer, glmbench};
 
 #[test]
 fn the_selftest_of_a_lost_device_ends_there() {
-    // Behind what is rehearsed at start.
+    // The faults come after the rehearsal at start-up.
     for (fault, tp) in [("lost:70", "1"), ("lost:70", "2"), ("timeout:80", "2"), ("hccl-timeout:2", "2")] {
         let words = ["npu-selftest", "--small", "--emulate", "--tp", tp];
         let said = ended(&words, fault).expect(5, &["300i-duo is lost"]);
         assert!(said.out.contains("FAIL"), "{said:?}");
     }
     ended(&["npu-selftest", "--small", "--emulate"], "wrong:SwiGlu:1").expect(1, &["1 of 16 rows fail"]);
-    // What was never there is not lost, and nothing can be resumed.
+    // A device that never was available is not lost, and nothing can be resumed.
     for fault in ["set-up:aclInit:507008", "set-up:aclrtSetDevice:507033", "set-up:aclrtSetDevice:207006"] {
         let said = ended(&["npu-selftest", "--small", "--emulate"], fault).expect(5, &["/dev/davinciN"]);
         assert!(!said.words.contains("is lost") && !said.words.contains("resume"), "{said:?}");
     }
-    // A plan that cannot be kept is made anew.
+    // A plan that cannot be kept is created again.
     for fault in ["", "single-use:RmsNorm", "single-use:Matmul,single-use:Add"] {
         let words = ["npu-selftest", "--small", "--emulate"];
         ended(&words, fault).expect(0, &["all that this machine has passes"]);
@@ -69,8 +69,8 @@ fn a_fault_ends_a_run_under_every_set_of_libraries() {
     }
 }
 
-/// Every fault that ends a run, beside those of a set of libraries: its code and words. What was done stays, so that the run goes on
-/// and equals an undisturbed one.
+/// Runs every fault that ends a run, combined with those of a set of libraries, and checks exit code and message. Finished
+/// work is kept, so the run can be resumed and equals an undisturbed one.
 fn faults_end_a_run(device: &str, set: &str) {
     let folder = tempfile::tempdir().unwrap();
     let suite = folder.path().join("s.toml");
@@ -84,7 +84,7 @@ fn faults_end_a_run(device: &str, set: &str) {
         let words = ["run", suite.to_str().unwrap(), "--out", out.to_str().unwrap(), "--device", device];
         ended(&[&words, &["--emulate", "--tp", tp][..], more].concat(), &format!("{set},{fault}"))
     };
-    // None where a fault was met before there was anything to keep.
+    // `None` if the fault came before there was anything to keep.
     let kept = |out: &Path| -> Option<Vec<serde_json::Value>> {
         let dirs: Vec<_> = std::fs::read_dir(out).unwrap().map(|d| d.unwrap().path()).collect();
         assert!(dirs.len() < 2, "{dirs:?}");

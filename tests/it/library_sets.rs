@@ -1,5 +1,6 @@
-//! Sets of libraries that users have: older versions of CANN, and one whose operators follow their pages to the letter. On each, both
-//! emulated cards run the self-test and the suites with one rank and two, and their numbers keep the gate.
+//! Sets of libraries that users have: older versions of CANN, and one whose operators follow their pages to the letter.
+//! With each set, both emulated cards run the self-test and the suites on one and two ranks, and their results pass the
+//! gate.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +11,13 @@ use crate::support::{Answer, glmbench};
 /// A set of libraries.
 pub(crate) struct Set {
     pub name: &'static str,
-    /// `GLMBENCH_ASCEND_FAULT`.
+    /// Value of `GLMBENCH_ASCEND_FAULT`.
     pub faults: &'static str,
-    /// A card, a capability, and the choice that this set leaves there.
+    /// A card, a capability, and the choice that this set leaves for it.
     left: [&'static str; 3],
 }
 
-/// What the emulator has by default comes first.
+/// The emulator's default set comes first.
 pub(crate) const SETS: [Set; 7] = [
     Set { name: "all", faults: "", left: ["800i-a2", "decode", "fused"] },
     Set { name: "pages to the letter", faults: "strict:doc", left: ["300i-duo", "decode", "prompt"] },
@@ -49,7 +50,7 @@ pub(crate) const SETS: [Set; 7] = [
 
 const CARDS: [&str; 2] = ["300i-duo", "800i-a2"];
 
-/// Every set on every card with one rank and two.
+/// Calls `body` with every set on every card, with one rank and two.
 fn everywhere(mut body: impl FnMut(&Set, &str, &str)) {
     for set in &SETS {
         for card in CARDS {
@@ -81,7 +82,8 @@ fn the_selftest_passes_with_every_set_of_libraries() {
 #[test]
 fn logits_keep_the_gate_with_every_set_of_libraries() {
     everywhere(|set, card, tp| {
-        // Two ranks add half sums that are rounded before, so more positions differ from one CPU by 1e-4; none by more than 1e-3.
+        // Two ranks add half sums that are already rounded. So more positions differ from one CPU by 1e-4, but none by
+        // more than 1e-3.
         let share = if tp == "1" { "0.005" } else { "0.01" };
         let words = ["parity", "--model", "demo", "--against", "cpu:fp16", "--max-share", share];
         let said = on(set, card, tp, &words);
@@ -91,7 +93,7 @@ fn logits_keep_the_gate_with_every_set_of_libraries() {
     });
 }
 
-/// Answers and modelled times of a short suite; what was asked of the libraries does not change which item is right by much.
+/// A short suite completes with every set, and the record has the choice that the set leaves.
 #[test]
 fn a_suite_runs_with_every_set_of_libraries() {
     let folder = tempfile::tempdir().unwrap();
@@ -114,7 +116,7 @@ fn only(folder: &Path) -> PathBuf {
     std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path()
 }
 
-/// Every suite there is, cut to what a virtual clock does in seconds.
+/// Every suite, reduced to what a virtual clock does in seconds.
 #[test]
 #[ignore = "many minutes: every suite on both cards, with one rank and two, under each set of libraries"]
 fn every_suite_runs_with_every_set_of_libraries() {
@@ -142,7 +144,7 @@ fn every_suite_runs_with_every_set_of_libraries() {
             let out = folder.path().join(format!("{}-{card}-{tp}-{suite}", set.name));
             let file = format!("suites/{suite}.toml");
             let mut words = vec!["run", file.as_str(), "--limit", "2", "--out", out.to_str().unwrap()];
-            // Two suites take no model of their own.
+            // Two suites do not name a model.
             words.extend(
                 ["boolq", "ceval"].iter().filter(|name| *name == &suite).flat_map(|_| ["--model", "demo"]),
             );

@@ -1,4 +1,4 @@
-//! Timed operators: what they count, that they change nothing, and where a run leaves them.
+//! Timed operators: what they count, that timing changes no result, and where a run records them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn config() -> ModelConfig {
     ModelConfig::from_json(CONFIG, Path::new("config.json")).unwrap()
 }
 
-/// A repetition on so many ranks, and what its operators counted.
+/// Runs a repetition on `tp` ranks. Returns it with its operators' counts.
 fn repetition(shape: Shape, tp: usize, profile_operators: bool) -> (Repetition, Vec<OperatorTime>) {
     let config = config();
     let options = LoadOptions {
@@ -49,7 +49,7 @@ fn repetition(shape: Shape, tp: usize, profile_operators: bool) -> (Repetition, 
     (repetition, times)
 }
 
-/// The counts of the operators together are what the roofline counts of the whole phase.
+/// The operators' counts sum to what the roofline counts for the whole phase.
 #[test]
 fn operators_add_up_to_the_work_of_their_phase() {
     for shape in [
@@ -76,7 +76,7 @@ fn operators_add_up_to_the_work_of_their_phase() {
         for operator in ["embed", "lm_head", "download", REST] {
             assert_eq!(calls(StepKind::Decode, operator), Some(steps), "{operator}");
         }
-        // Rows with logits, of the stream and of the queries; a decode step has no others.
+        // Rows with logits, of the residual stream and of the queries. In a decode step, all rows have logits.
         assert_eq!(calls(StepKind::Prefill, "gather"), Some(2));
         assert_eq!(calls(StepKind::Decode, "gather"), None);
     }
@@ -141,7 +141,7 @@ at_most = 1.5
 fn a_run_holds_itself_against_the_machine() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    // Wide enough that a thousand repetitions are over any machine's budget.
+    // Wide enough that a thousand repetitions exceed the budget on any machine.
     let wide = CONFIG.replace("\"ffn_hidden_size\":64", "\"ffn_hidden_size\":65536");
     std::fs::write(path("config.json"), wide).unwrap();
     let model = format!("dummy:{}", path("config.json"));
@@ -188,8 +188,8 @@ fn a_run_holds_itself_against_the_machine() {
     assert!(read("report.html").contains("Operators, measured"));
 }
 
-/// Bytes a second over the bandwidth around it, of the two repetitions of the first case: over the mean of what was measured
-/// before and after, over the one, over the other.
+/// Returns the bytes per second over the bandwidth, for the two repetitions of the first case. The bandwidth is the mean
+/// of the measurements before and after, then the first, then the second.
 fn decode_ratios(requests: &str, case: &Value) -> [[f64; 3]; 2] {
     let lines: Vec<Value> = requests.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let number = |of: &Value| of.as_f64().unwrap();

@@ -26,7 +26,7 @@ impl Adder {
         Self { how, sum: none(), norm: none(), rstd: none(), repeated: none() }
     }
 
-    /// Adds `y`, repeated along axes of 1, to `x`, whose numbers lie one after another. With a key, the plan is kept.
+    /// Adds `y`, broadcast along axes of extent 1, to the contiguous `x`. With a key, the plan is kept.
     pub(super) fn add(&mut self, core: &Core, key: Option<Key>, x: View, y: View) -> Result<(), DeviceError> {
         match (self.how, key) {
             (Addition::Add, Some(key)) => core.again(key, |api| ops::add(api, x, y)),
@@ -42,17 +42,18 @@ impl Adder {
         }
     }
 
-    /// `y` written out in the shape of `x`.
+    /// Copies `y`, expanded to the shape of `x`.
     fn repeat(&mut self, core: &Core, x: View, y: View) -> Result<View, DeviceError> {
         let repeated = x.moved(self.repeated.reserve(core, x.bytes())?);
         core.once(ops::copy(core.api(), repeated, y))?;
         Ok(repeated)
     }
 
-    /// The operator adds before it norms, and gives the sum, too. It wants both alike, so `y` is written out first.
+    /// Adds with the operator that adds before it norms, and also returns the sum. Both inputs need one shape, so `y` is
+    /// expanded first.
     fn by_norm(&mut self, core: &Core, x: View, y: View) -> Result<(), DeviceError> {
         let (api, element, bytes) = (core.api(), core.element(), x.bytes());
-        // A 310P norms rows of at least 32 bytes; which rows is all the same.
+        // A 310P norms rows of at least 32 bytes. The norm is discarded, so the row length does not matter.
         let numbers = bytes / core.dtype.bytes();
         let width = if x.width() * core.dtype.bytes() < 32 { numbers } else { x.width() };
         let rows = numbers / width;
@@ -60,7 +61,7 @@ impl Adder {
         let (sum, norm) = (self.sum.reserve(core, bytes)?, self.norm.reserve(core, bytes)?);
         let rstd = View::new(self.rstd.reserve(core, rows * 4)?, Element::Fp32, &[rows, 1]);
         let flat = |start| View::new(start, element, &[rows, width]);
-        // Any gamma does, as the norm is thrown away: one row of an earlier one.
+        // Any gamma does, because the norm is discarded: one row of an earlier norm.
         let gamma = View::new(norm, element, &[width]);
         let both = [flat(x.start()), flat(repeated.start())];
         core.once(ops::add_rms_norm(api, both, gamma, flat(norm), rstd, flat(sum)))?;

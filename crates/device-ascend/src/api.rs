@@ -1,4 +1,4 @@
-//! The libraries as the rest of the room calls them: every status checked, a lost device remembered.
+//! The libraries as the rest of the crate calls them: every status is checked, and a lost device is remembered.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -10,19 +10,19 @@ use glmbench_device::DeviceError;
 
 use super::error::{Meaning, failed, meaning, name, unavailable};
 
-/// Libraries of one process (or of one emulated machine), shared by its ranks.
+/// The libraries of one process (or of one emulated machine), shared by its ranks.
 pub(super) struct Api {
     /// The functions.
     pub(super) libraries: Libraries,
-    /// The word of the command line.
+    /// Name of the device on the command line.
     pub(super) device: &'static str,
-    /// Why nothing more can be had; set once, by whichever rank sees it first.
+    /// Why the device is lost or the group was aborted. Set once, by the first rank that notices.
     lost: Mutex<Option<String>>,
-    /// Calls `aclFinalize` at the end.
+    /// True if `aclFinalize` is called at the end.
     finalize: bool,
 }
 
-/// Calls a function of a family, checks its status, and gives `Result<(), DeviceError>`. Must stand in an `unsafe` block.
+/// Calls a function of a family, checks its status, and returns `Result<(), DeviceError>`. Must be in an `unsafe` block.
 macro_rules! acl {
     ($api:expr, $family:expr, $function:ident ( $($argument:expr),* $(,)? )) => {{
         let api: &$crate::api::Api = $api;
@@ -48,14 +48,14 @@ impl Api {
         // SAFETY: a null configuration path is documented as "defaults".
         match unsafe { acl!(&api, api.libraries.rt, aclInit(ptr::null())) } {
             Ok(()) => api.finalize = finalize,
-            // Somebody in this process did it before: no harm, and not ours to undo.
+            // Other code in this process initialised AscendCL. That is fine, and not ours to undo.
             Err(DeviceError::Failed { code: 100_002, .. }) => {}
             Err(error) => return Err(error),
         }
         Ok(Arc::new(api))
     }
 
-    /// Fails at once where the device is lost.
+    /// Fails at once if the device is lost.
     pub(super) fn ready(&self) -> Result<(), DeviceError> {
         match &*self.lost.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(message) => Err(DeviceError::Lost { device: self.device, message: message.clone() }),
@@ -63,17 +63,17 @@ impl Api {
         }
     }
 
-    /// Whether the device is lost.
+    /// Returns whether the device is lost.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Gives up: every later call fails.
+    /// Aborts the group: every later call fails.
     pub(super) fn call_off(&self, why: &str) {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_owned());
     }
 
-    /// A status as a result; a loss is remembered.
+    /// Converts a status to a result, and remembers a loss.
     pub(super) fn check(&self, function: &str, code: i32) -> Result<(), DeviceError> {
         if code == 0 { Ok(()) } else { Err(self.error(function, code)) }
     }
@@ -97,7 +97,7 @@ impl Api {
         }
     }
 
-    /// What the library says about the last failure on this thread.
+    /// Returns the library's message about the last failure on this thread.
     fn recent_message(&self) -> String {
         // SAFETY: the function takes nothing.
         let text = unsafe { call!(self.libraries.rt, aclGetRecentErrMsg()) };
@@ -110,7 +110,7 @@ impl Api {
         }
     }
 
-    /// A function that no library has.
+    /// Returns the error of a function that no library has.
     pub(super) fn missing(&self, function: &str) -> DeviceError {
         let files: Vec<String> =
             self.libraries.found.iter().map(|found| found.path.display().to_string()).collect();
@@ -122,7 +122,7 @@ impl Api {
         }
     }
 
-    /// The chip, e.g. `Ascend310P3`.
+    /// Returns the name of the chip, e.g. `Ascend310P3`.
     pub(super) fn soc(&self) -> Result<String, DeviceError> {
         self.ready()?;
         // SAFETY: the function takes nothing.
@@ -134,7 +134,7 @@ impl Api {
         }
     }
 
-    /// The runtime's version, where it tells.
+    /// Returns the version of the runtime, if it reports one.
     pub(super) fn version(&self) -> Option<String> {
         let (mut major, mut minor, mut patch) = (0, 0, 0);
         // SAFETY: three integers to write to.

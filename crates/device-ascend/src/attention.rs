@@ -1,4 +1,4 @@
-//! Attention over the paged cache, by whichever operators the chip has.
+//! Attention over the paged cache, with the operators that the chip supports.
 
 mod gathered;
 mod paged;
@@ -17,7 +17,7 @@ use super::ops::Heads;
 use self::gathered::Gathered;
 use self::paged::Paged;
 
-/// A step's queries, its new keys and values, and where the result goes; rows one after another.
+/// A step's queries, new keys and values, and the place of the result. Rows are contiguous.
 #[derive(Clone, Copy)]
 pub(super) struct Step {
     /// `[rows, heads * channels]`.
@@ -28,7 +28,7 @@ pub(super) struct Step {
     pub(super) value: *mut c_void,
     /// `[rows, heads * channels]`.
     pub(super) out: *mut c_void,
-    /// Rows.
+    /// Number of rows.
     pub(super) rows: usize,
 }
 
@@ -50,7 +50,7 @@ impl Attention {
         }
     }
 
-    /// Attention of all rows of a step over a layer's cache, which has the step's keys and values.
+    /// Computes attention of all rows of a step over a layer's cache, which already holds the step's keys and values.
     pub(super) fn run(
         &mut self,
         core: &Core,
@@ -82,7 +82,7 @@ impl Attention {
     }
 }
 
-/// The operator's numbers for a model.
+/// Returns the operator's head counts and scale for a model.
 fn heads(layout: &HeadLayout) -> Heads {
     Heads {
         query: layout.shape.heads,
@@ -91,20 +91,20 @@ fn heads(layout: &HeadLayout) -> Heads {
     }
 }
 
-/// Blocks that a sequence's tokens are in.
+/// Returns the blocks that hold a sequence's tokens.
 fn used_blocks<'a>(sequence: &SequenceView<'a>) -> &'a [u32] {
     &sequence.blocks[..sequence.context.div_ceil(KV_BLOCK_TOKENS)]
 }
 
-/// Device memory that an operator needs for a while; kept, and larger when more is wanted.
+/// Reusable working memory of an operator. It grows on demand.
 #[derive(Default)]
 pub(super) struct Scratch(Option<Buffer>);
 
 impl Scratch {
-    /// At least `bytes`, which are zeros where nothing was written since it grew.
+    /// Returns at least `bytes` bytes. They are zero if nothing was written since the memory grew.
     pub(super) fn reserve(&mut self, core: &Core, bytes: usize) -> Result<*mut c_void, DeviceError> {
         if self.0.as_ref().is_none_or(|buffer| buffer.len() < bytes) {
-            // Queued work may still use the old one.
+            // Queued work may still use the old buffer.
             core.stream.synchronize()?;
             self.0 = None;
             let buffer = core.slab.take(bytes.next_power_of_two(), "attention's working memory")?;

@@ -1,13 +1,13 @@
-//! Which operators do the work where several could.
+//! Selects between alternative operators.
 //!
-//! Documentation, host source and programs in use disagree about what a 310P runs, and operators come and go between versions
-//! of CANN. So at start-up every alternative is asked, in the order of preference: its first stage, with the model's shapes.
-//! The first that accepts is taken, and stands in the record. `GLMBENCH_ASCEND` forces any choice, e.g.
+//! Documentation, host source and existing programs disagree about what a 310P runs, and operators come and go between
+//! versions of CANN. So start-up probes every alternative in order of preference: it calls the first stage with the
+//! model's shapes. The first alternative that is accepted is used and recorded. `GLMBENCH_ASCEND` forces any choice, e.g.
 //! `GLMBENCH_ASCEND=decode=matmul,kv=copy`; a forced choice that is refused is an error.
 
 use glmbench_device::DeviceError;
 
-/// Defines the alternatives of one capability with their words.
+/// Defines the alternatives of one capability, with their names.
 macro_rules! alternatives {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -15,10 +15,10 @@ macro_rules! alternatives {
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
 
         impl $name {
-            /// All, the preferred first.
+            /// All alternatives, the preferred first.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The word of the record and of `GLMBENCH_ASCEND`.
+            /// Returns the name in the record and in `GLMBENCH_ASCEND`.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
@@ -38,29 +38,30 @@ alternatives! {
     WeightFormat {
         /// In the matrix unit's fractals, `aclnnMatmulWeightNz`.
         FractalOperator = "nz-operator",
-        /// In fractals, `aclnnMm` told so by the format.
+        /// In fractals, `aclnnMm` with the format set on the tensor.
         FractalMm = "nz-mm",
-        /// In fractals, `aclnnMatmul` told so by the format. Its page allows no fractals, its source does.
+        /// In fractals, `aclnnMatmul` with the format set on the tensor. Its page does not allow fractals; its source
+        /// does.
         Fractal = "nz",
-        /// As stored, seen transposed, `aclnnMatmul` and `aclnnAddmm`.
+        /// As stored, viewed transposed, `aclnnMatmul` and `aclnnAddmm`.
         Plain = "plain",
     }
 }
 
 alternatives! {
-    /// How a linear layer's bias gets into its sums.
+    /// How a linear layer adds its bias.
     Bias {
-        /// `aclnnAddmm`, which takes weights as they are stored: the sum is rounded once.
+        /// `aclnnAddmm`, which takes weights as stored. The sum is rounded once.
         Addmm = "addmm",
-        /// A column of the weight, against a one behind each row of the input: the sum is rounded once.
+        /// As a column of the weight, against a one after each row of the input. The sum is rounded once.
         Folded = "folded",
-        /// Added to the product, which was rounded before.
+        /// Added to the product, which is already rounded.
         Added = "added",
     }
 }
 
 alternatives! {
-    /// How keys and values get into the cache.
+    /// How keys and values are written to the cache.
     KvWrite {
         /// `aclnnScatterPaKvCache`: both at once.
         Scatter = "scatter",
@@ -86,7 +87,7 @@ alternatives! {
 }
 
 alternatives! {
-    /// Attention of one token of every sequence.
+    /// Attention with one query token per sequence.
     Decode {
         /// `aclnnFusedInferAttentionScoreV2` over the paged cache.
         Fused = "fused",
@@ -94,7 +95,7 @@ alternatives! {
         IncrementalByHeads = "incre-bnsd",
         /// `aclnnIncreFlashAttentionV4` over a paged cache with tokens before heads.
         Incremental = "incre",
-        /// `aclnnPromptFlashAttentionV3`: the query heads of a KV head as tokens of one head, over gathered blocks.
+        /// `aclnnPromptFlashAttentionV3` over gathered blocks. The query heads of a KV head become the tokens of one head.
         Prompt = "prompt",
         /// `aclnnBatchMatMul`, `aclnnSoftmax`, `aclnnBatchMatMul`.
         Matmul = "matmul",
@@ -102,11 +103,11 @@ alternatives! {
 }
 
 alternatives! {
-    /// Attention of many tokens of a sequence.
+    /// Attention with many query tokens per sequence.
     Prefill {
         /// `aclnnFusedInferAttentionScoreV2` over the paged cache.
         Fused = "fused",
-        /// `aclnnPromptFlashAttentionV3`; chunks that go on past 4,096 tokens as by matmul.
+        /// `aclnnPromptFlashAttentionV3`. Later chunks whose context exceeds 4,096 tokens go by matmul.
         Prompt = "prompt",
         /// `aclnnBatchMatMul`, mask, `aclnnSoftmax`, `aclnnBatchMatMul`.
         Matmul = "matmul",
@@ -116,60 +117,60 @@ alternatives! {
 alternatives! {
     /// How the residual is added.
     Addition {
-        /// `aclnnInplaceAdd`, which repeats biases and masks itself.
+        /// `aclnnInplaceAdd`, which broadcasts biases and masks itself.
         Add = "add",
-        /// `aclnnInplaceAdd` of equal shapes; `aclnnInplaceCopy` repeats biases and masks before.
+        /// `aclnnInplaceAdd` of equal shapes, after `aclnnInplaceCopy` has expanded biases and masks.
         AddRepeated = "add-repeated",
-        /// `aclnnAddRmsNorm`, whose sum is kept and whose norm is not.
+        /// `aclnnAddRmsNorm`: the sum is kept, the norm is discarded.
         AddRmsNorm = "add-rms-norm",
     }
 }
 
 alternatives! {
-    /// Whether plans of operators are kept.
+    /// Whether operators' plans are kept.
     Reuse {
         /// Repeatable executors.
         Kept = "kept",
-        /// Every launch plans anew.
+        /// A new plan for every launch.
         Anew = "anew",
     }
 }
 
 alternatives! {
-    /// Whether launches that come again in the same order are captured and launched as one.
+    /// Whether launches that recur in the same order are captured and launched as one graph.
     Graph {
-        /// Every operator is launched by itself.
+        /// Every operator is launched separately.
         Off = "off",
-        /// What lies between attention, collectives and copies is a graph (`aclmdlRICaptureBegin`).
+        /// The operators between attention, collectives and copies form a graph (`aclmdlRICaptureBegin`).
         Segments = "segments",
     }
 }
 
-/// What is used.
+/// The selected alternatives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choices {
-    /// Weights of linear layers.
+    /// Weight format of linear layers.
     pub weights: WeightFormat,
-    /// Their biases.
+    /// Bias of linear layers.
     pub bias: Bias,
-    /// KV write.
+    /// Write to the KV cache.
     pub kv: KvWrite,
-    /// Rotary.
+    /// Rotary embedding.
     pub rotary: Rotation,
-    /// Attention, decode.
+    /// Decode attention.
     pub decode: Decode,
-    /// Attention, prefill.
+    /// Prefill attention.
     pub prefill: Prefill,
-    /// Residual.
+    /// Residual addition.
     pub add: Addition,
-    /// Executors.
+    /// Reuse of plans.
     pub reuse: Reuse,
-    /// Graphs.
+    /// Graph capture.
     pub graph: Graph,
 }
 
 impl Choices {
-    /// By name, for the record.
+    /// Returns the name of each choice, for the record.
     pub fn words(&self) -> [(&'static str, &'static str); 9] {
         [
             ("weights", self.weights.word()),
@@ -185,7 +186,7 @@ impl Choices {
     }
 }
 
-/// Choices that somebody forces.
+/// Choices forced by the user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Forced {
     pub(super) weights: Option<WeightFormat>,
@@ -203,10 +204,10 @@ pub struct Forced {
 pub const FORCE_VARIABLE: &str = "GLMBENCH_ASCEND";
 
 impl Forced {
-    /// Reads `name=word,name=word`; an empty text forces nothing.
+    /// Parses `name=word,name=word`. An empty text forces nothing.
     ///
     /// # Errors
-    /// An unknown name or word, with those that are known.
+    /// Fails on an unknown name or word, and lists the known ones.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut forced = Self::default();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -234,10 +235,10 @@ impl Forced {
         Ok(())
     }
 
-    /// What [`FORCE_VARIABLE`] says.
+    /// Reads [`FORCE_VARIABLE`].
     ///
     /// # Errors
-    /// As [`Forced::parse`], naming the variable.
+    /// Fails as [`Forced::parse`] does, and names the variable.
     pub fn from_environment(device: &'static str) -> Result<Self, DeviceError> {
         let text = std::env::var(FORCE_VARIABLE).unwrap_or_default();
         Self::parse(&text).map_err(|problem| DeviceError::Setting {

@@ -1,7 +1,8 @@
-//! Communicators: each is made, used and ended on its rank's own thread.
+//! Communicators. Each is created, used and destroyed on its rank's own thread.
 //!
-//! Every call of HCCL wants a device that is set on the calling thread. On a card `HcclCommInitAll` fails with 15 where none is. So
-//! the first rank asks for a root (`HcclGetRootInfo`), and each rank joins under it on its own thread (`HcclCommInitRootInfo`).
+//! Every HCCL call requires that a device is set on the calling thread. On a card, `HcclCommInitAll` fails with 15 if none
+//! is. So the first rank obtains a root (`HcclGetRootInfo`), and each rank joins it on its own thread
+//! (`HcclCommInitRootInfo`).
 
 use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -14,7 +15,7 @@ use glmbench_device::DeviceError;
 use super::api::{Api, acl};
 use super::runtime::Context;
 
-/// How long the ranks wait for one another: as long as HCCL does by default (`HCCL_CONNECT_TIMEOUT`).
+/// How long ranks wait for one another: HCCL's default (`HCCL_CONNECT_TIMEOUT`).
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A communicator of one rank.
@@ -35,10 +36,10 @@ impl Drop for Comm {
     }
 }
 
-/// The library of collectives.
+/// Returns the library of collectives.
 ///
 /// # Errors
-/// There is none.
+/// Fails if there is no such library.
 pub(super) fn collectives(api: &Api, world: usize) -> Result<&Ccl, DeviceError> {
     api.libraries.ccl.as_ref().map_err(|e| DeviceError::Unsupported {
         device: api.device,
@@ -46,8 +47,8 @@ pub(super) fn collectives(api: &Api, world: usize) -> Result<&Ccl, DeviceError> 
     })
 }
 
-/// Where ranks wait until all have their devices. A rank that fails before it joins calls the others off; HCCL itself would let them
-/// wait for two minutes.
+/// The place where ranks wait until all have their devices. A rank that fails before it joins aborts the others; HCCL
+/// itself would let them wait for two minutes.
 #[derive(Default)]
 pub(super) struct Meeting {
     state: Mutex<State>,
@@ -65,7 +66,7 @@ impl Meeting {
     /// Joins rank `rank` of `world`, whose device is set on the calling thread by `context`.
     ///
     /// # Errors
-    /// HCCL refuses, or not all ranks come.
+    /// Fails if HCCL refuses, or if not all ranks arrive.
     pub(super) fn join(
         &self,
         context: &Arc<Context>,
@@ -76,14 +77,14 @@ impl Meeting {
         let ccl = collectives(api, world)?;
         let root = self.meet(api, ccl, rank, world)?;
         let mut handle = ptr::null_mut();
-        // SAFETY: what the first rank was given goes in, a place for the handle.
+        // SAFETY: the first rank's root goes in, a place for the handle.
         unsafe {
             acl!(api, ccl, HcclCommInitRootInfo(world as u32, &raw const *root, rank as u32, &raw mut handle))
         }?;
         Ok(Comm { context: context.clone(), handle })
     }
 
-    /// Nobody waits any longer.
+    /// Ends the wait of all ranks.
     pub(super) fn call_off(&self, why: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.called_off.get_or_insert_with(|| why.to_owned());

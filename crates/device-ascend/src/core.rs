@@ -15,7 +15,7 @@ use super::runtime::{Context, Stream};
 use super::tensor::{Element, View};
 use super::widener::Widener;
 
-/// One rank's hands. Fields are dropped in order: plans before memory, memory before the context.
+/// The shared state of one rank. Fields are dropped in order: plans before memory, memory before the context.
 pub(super) struct Core {
     launcher: RefCell<Launcher>,
     adder: RefCell<Adder>,
@@ -24,7 +24,7 @@ pub(super) struct Core {
     pub(super) slab: Slab,
     pub(super) context: Arc<Context>,
     pub(super) dtype: DType,
-    /// Results are not computed, so weights need not be copied.
+    /// True if results are not computed, so weights need not be copied.
     pub(super) timing_only: bool,
 }
 
@@ -51,7 +51,7 @@ impl Core {
         Element::Model(self.dtype)
     }
 
-    /// Runs the plan that `key` names, made by `make` when it is new.
+    /// Runs the plan with the key `key`, creating it with `make` if there is none.
     pub(super) fn again(
         &self,
         key: Key,
@@ -66,15 +66,15 @@ impl Core {
         self.launcher.borrow_mut().once(self.api(), &self.slab, &self.stream, plan)
     }
 
-    /// Takes the choices that concern all operators.
+    /// Applies the choices that concern all operators.
     pub(super) fn choose(&self, choices: Choices) {
         self.launcher.borrow_mut().reuse = choices.reuse == Reuse::Kept;
         self.stream.set_graphs(choices.graph == Graph::Segments);
         *self.adder.borrow_mut() = Adder::new(choices.add);
     }
 
-    /// Waits for what is queued, and gives back plans and working memory. The memory that is taken next begins a chunk of its own,
-    /// so that how much it is does not depend on what was taken before.
+    /// Waits for queued work, and releases plans and working memory. The next small allocation begins a new chunk. So the
+    /// memory taken does not depend on earlier allocations.
     pub(super) fn release_cached(&self) -> Result<(), DeviceError> {
         self.stream.synchronize()?;
         self.stream.forget_graphs();
@@ -89,15 +89,15 @@ impl Core {
         self.adder.borrow_mut().add(self, key, x, y)
     }
 
-    /// See [`Widener::widen`].
+    /// Widens an input, see [`Widener::widen`].
     pub(super) fn widen(&self, x: Operand, rows: usize, k: usize) -> Result<Operand, DeviceError> {
         self.widener.borrow_mut().widen(self, x, rows, k)
     }
 
-    /// Queues words for the device, unless it has them.
+    /// Sends words to the device, unless it already has them.
     pub(super) fn send_words(&self, to: &mut Words) -> Result<(), DeviceError> {
         if to.sent != to.words {
-            // Where this fails the device has neither.
+            // If sending fails, the device has neither the old nor the new words.
             to.sent.clear();
             to.inbox.send_words(&self.slab, &self.stream, &to.words)?;
             to.sent.clone_from(&to.words);
@@ -116,9 +116,9 @@ impl Drop for Core {
     }
 }
 
-/// Words that change from step to step and are the same in all layers of one: sent when they change.
+/// Words that change between steps but not between the layers of one step. They are sent only when they change.
 pub(super) struct Words {
-    /// To be filled by the caller.
+    /// Filled by the caller.
     pub(super) words: Vec<i32>,
     sent: Vec<i32>,
     pub(super) inbox: Inbox,

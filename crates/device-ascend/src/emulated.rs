@@ -1,7 +1,6 @@
-//! The emulator inside this binary: its library's image, given to the loader under a path.
+//! The emulator embedded in this binary: the image of its library, given to the loader under a path.
 //!
-//! Each [`Image`] has a path of its own, hence makes an emulated machine of its own: what one configures, the others do not
-//! see.
+//! Each [`Image`] has its own path, and so creates a separate emulated machine. Settings of one do not affect the others.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,40 +9,41 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// `libascend_emulator.so`, as the build script compiled it.
 static IMAGE: &[u8] = include_bytes!(env!("GLMBENCH_EMULATOR"));
 
-/// Why the emulator cannot be had.
+/// Errors of placing the emulator.
 #[derive(Debug, thiserror::Error)]
 pub enum EmulatedError {
-    /// A fault names what the emulator does not have.
+    /// A fault names something that the emulator does not have.
     #[error("fault {fault}: the emulator has no function {symbol}")]
     NoSuchSymbol {
-        /// The fault's words.
+        /// The text of the fault.
         fault: String,
-        /// The function that it speaks of.
+        /// The function that it names.
         symbol: String,
     },
-    /// The image cannot be handed to the loader.
+    /// The image cannot be placed where the loader can open it.
     #[error("the emulator's library cannot be put into memory or a temporary file: {problem}")]
     NoPlace {
-        /// The last problem met.
+        /// The last error.
         problem: io::Error,
     },
 }
 
-/// The emulator's library where the loader can open it, for as long as this lives. What was opened stays.
+/// The emulator's library where the loader can open it, while this value lives. Opened libraries stay.
 ///
-/// On Linux it lies in memory that the process keeps until its end; elsewhere in a temporary file, which goes with the value.
+/// On Linux, the image is in memory that the process keeps until its end. Elsewhere it is a temporary file, removed with
+/// the value.
 pub struct Image {
     path: PathBuf,
     temporary: bool,
 }
 
 impl Image {
-    /// Settings are `key = value` lines; of them only two kinds count here. `fault = missing:SYMBOL`: the symbol is renamed, so
-    /// that the loader really does not find it. A fault that names an operator: there must be
-    /// such an operator.
+    /// Places the image. Settings are `key = value` lines, and only two kinds matter here. `fault = missing:SYMBOL`
+    /// renames the symbol, so that the loader really does not find it. A fault that names an operator requires that the
+    /// operator exists.
     ///
     /// # Errors
-    /// A fault that names what the emulator does not have; no place for the image.
+    /// Fails if a fault names something that the emulator does not have, or if the image cannot be placed.
     pub fn new(settings: &str) -> Result<Self, EmulatedError> {
         let image = with_faults(IMAGE, settings)?;
         let in_memory = in_memory(&image).map(|path| Self { path, temporary: false });
@@ -51,7 +51,7 @@ impl Image {
         placed.map_err(|problem| EmulatedError::NoPlace { problem })
     }
 
-    /// What to open.
+    /// Returns the path to open.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -60,13 +60,13 @@ impl Image {
 impl Drop for Image {
     fn drop(&mut self) {
         if self.temporary {
-            // Where a file that is open cannot be removed it is left to whoever sweeps the folder.
+            // If an open file cannot be removed, it is left to the cleanup of the temporary folder.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// The image with the names of missing symbols changed.
+/// Returns the image with the names of missing symbols changed.
 fn with_faults(image: &[u8], settings: &str) -> Result<Vec<u8>, EmulatedError> {
     let mut image = image.to_vec();
     let lines = settings.lines().filter_map(|line| line.split_once('='));
@@ -90,7 +90,7 @@ fn with_faults(image: &[u8], settings: &str) -> Result<Vec<u8>, EmulatedError> {
     Ok(image)
 }
 
-/// Where a symbol's name stands between zero bytes.
+/// Returns the offsets of a symbol's name between zero bytes.
 fn places(image: &[u8], symbol: &str) -> Vec<usize> {
     let name: Vec<u8> = [b"\0", symbol.as_bytes(), b"\0"].concat();
     image.windows(name.len()).enumerate().filter(|(_, w)| *w == name).map(|(i, _)| i + 1).collect()
@@ -104,10 +104,10 @@ fn in_memory(image: &[u8]) -> io::Result<PathBuf> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor just made, of which nobody else knows.
+    // SAFETY: a descriptor just made, which no other code knows.
     let mut file = unsafe { std::fs::File::from_raw_fd(fd) };
     file.write_all(image)?;
-    // Stays open: the loader knows libraries by their path, and a number used again would name another one.
+    // The descriptor stays open: the loader identifies libraries by path, and a reused number would name another one.
     Ok(PathBuf::from(format!("/proc/self/fd/{}", file.into_raw_fd())))
 }
 

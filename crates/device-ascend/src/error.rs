@@ -1,8 +1,8 @@
-//! Status codes into typed errors.
+//! Maps status codes to typed errors.
 
 use glmbench_device::DeviceError;
 
-/// Documented names of the codes that matter; the families of the rest are known by their number.
+/// Documented names of the codes that matter. Other codes are described by their family.
 const NAMES: [(i32, &str); 37] = [
     (100_000, "invalid parameter"),
     (100_001, "not initialised"),
@@ -43,7 +43,7 @@ const NAMES: [(i32, &str); 37] = [
     (561_112, "operator: binary package not loaded"),
 ];
 
-/// HCCL's results are small numbers of their own.
+/// Names of HCCL's results, which are small numbers of their own.
 const HCCL_NAMES: [(i32, &str); 7] = [
     (1, "hccl: invalid parameter"),
     (2, "hccl: null pointer"),
@@ -54,7 +54,7 @@ const HCCL_NAMES: [(i32, &str); 7] = [
     (15, "hccl: runtime call failed"),
 ];
 
-/// The code in words.
+/// Returns the name of a code.
 pub(super) fn name(api: &str, code: i32) -> &'static str {
     let table: &[(i32, &str)] = if api.starts_with("Hccl") { &HCCL_NAMES } else { &NAMES };
     let by_family = match code / 1000 {
@@ -65,10 +65,11 @@ pub(super) fn name(api: &str, code: i32) -> &'static str {
     table.iter().find(|(known, _)| *known == code).map_or(by_family, |(_, name)| name)
 }
 
-/// The calls before a device is in use: what fails there was never had, so nothing is lost that could be resumed.
+/// Calls that run before a device is in use. If one fails, the device is unavailable, not lost.
 const SET_UP: [&str; 3] = ["aclInit", "aclrtGetDeviceCount", "aclrtSetDevice"];
 
-/// What to look at where a device cannot be set up (containers without devices or the driver's mounts are the usual cause).
+/// What to check if a device cannot be set up. The usual causes are containers without devices or without the driver's
+/// mounts.
 const SET_UP_HINT: &str = "look for /dev/davinciN, /dev/davinci_manager, /dev/devmm_svm and /dev/hisi_hdc, the driver's folder \
      (/usr/local/Ascend/driver, to be mounted in a container), and whether this user is in the group HwHiAiUser; `npu-smi info` \
      shows what the driver sees";
@@ -78,33 +79,33 @@ const SET_UP_HINT: &str = "look for /dev/davinciN, /dev/davinci_manager, /dev/de
 pub(super) enum Meaning {
     /// Memory ran out.
     OutOfMemory,
-    /// The device is gone: 507xxx once it is in use, and a collective that never came together.
+    /// The device is gone: any 507xxx once it is in use, or a collective that timed out.
     Lost,
-    /// It could not be set up: there is none that this process may use.
+    /// The device could not be set up: there is none that this process may use.
     Unavailable,
-    /// This call failed.
+    /// Only this call failed.
     Failed,
 }
 
-/// Sorts a code.
+/// Classifies a code.
 pub(super) fn meaning(api: &str, code: i32) -> Meaning {
     match code {
         207_001 | 207_018 => Meaning::OutOfMemory,
         207_004 | 207_006 => Meaning::Unavailable,
         507_000..=507_999 if SET_UP.contains(&api) => Meaning::Unavailable,
         507_000..=507_999 => Meaning::Lost,
-        // A rank that waits for another in vain cannot go on, nor can the others.
+        // A rank that waited for another in vain cannot go on, and neither can the others.
         9 if api.starts_with("Hccl") => Meaning::Lost,
         _ => Meaning::Failed,
     }
 }
 
-/// The typed error of a failed call that is no loss; `message` is what the library says.
+/// Returns the typed error of a failed call that is not a loss. `message` is the library's.
 pub(super) fn failed(device: &'static str, api: &str, code: i32, message: String) -> DeviceError {
     DeviceError::Failed { device, api: api.to_owned(), code, name: name(api, code).to_owned(), message }
 }
 
-/// The typed error of a device that cannot be set up.
+/// Returns the typed error of a device that cannot be set up.
 pub(super) fn unavailable(device: &'static str, api: &str, code: i32, message: &str) -> DeviceError {
     let problem = format!("{api} failed with {code} ({}): {message}; {SET_UP_HINT}", name(api, code));
     DeviceError::Unsupported { device, problem }

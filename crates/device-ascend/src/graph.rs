@@ -1,10 +1,10 @@
-//! Launches that come again step after step in the same order, captured once and launched as one graph.
+//! Launches that recur in the same order step after step, captured once and launched as one graph.
 //!
-//! A launch of a kept plan waits in its stream until something else is to be queued there: a copy, a collective, an operator that is
-//! planned anew, a wait. What waited until then is a *segment*. The first time a segment comes its operators are launched one by one.
-//! The second time they are captured (`aclmdlRICaptureBegin`, `aclmdlRICaptureEnd`), and from then on the graph is launched
-//! (`aclmdlRIExecuteAsync`). Attention stays outside: its lengths are arguments on the host. So on an 800I A2 a step of decoding is a
-//! graph and an attention operator for each layer. `docs/ASCEND.md` says what that can gain.
+//! A launch of a kept plan waits in its stream until other work is queued: a copy, a collective, a newly planned operator,
+//! or a wait. The launches that waited until then are a *segment*. The first time, a segment's operators are launched one
+//! by one. The second time, they are captured (`aclmdlRICaptureBegin`, `aclmdlRICaptureEnd`). From then on, the graph is
+//! launched (`aclmdlRIExecuteAsync`). Attention stays outside, because its lengths are arguments on the host. So on an
+//! 800I A2, a decode step is one graph and one attention operator per layer. `docs/ASCEND.md` says what that can gain.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -19,23 +19,23 @@ use super::api::acl;
 use super::launch::{Key, SecondStage};
 use super::runtime::Context;
 
-/// Most graphs that are held: a runtime takes at most 256 of one stream.
+/// Maximum number of held graphs. A runtime supports at most 256 per stream.
 const MAX_GRAPHS: usize = 240;
 
-/// A second stage, ready to be called.
+/// A second stage with its arguments.
 #[derive(Clone, Copy)]
 pub(super) struct Launch {
-    /// Which operator on which operands.
+    /// The operator and its operands.
     pub(super) key: Key,
-    /// The operator.
+    /// The name of the operator.
     pub(super) name: &'static str,
-    /// Its second stage.
+    /// The second stage.
     pub(super) run: SecondStage,
-    /// Its executor; repeatable if the launch waits, and then it outlives the launch.
+    /// The executor. If the launch waits, the executor is repeatable and outlives the launch.
     pub(super) executor: *mut aclOpExecutor,
-    /// Device memory that the first stage asked for.
+    /// Device memory requested by the first stage.
     pub(super) workspace: *mut c_void,
-    /// Its length.
+    /// Length of the workspace in bytes.
     pub(super) bytes: u64,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Captures launches on a stream that has nothing else to do on this thread. None of them runs.
+    /// Captures launches on a stream with no other work on this thread. None of the launches runs.
     pub(super) fn capture(
         context: &Arc<Context>,
         stream: *mut c_void,
@@ -68,7 +68,7 @@ impl Graph {
         unsafe { acl!(api, api.libraries.rt, aclmdlRICaptureBegin(stream, mode)) }?;
         let queued = launches.iter().try_for_each(|launch| launch.queue(context, stream));
         let mut handle = ptr::null_mut();
-        // The capture ends whatever came of it: the stream is of no use before.
+        // The capture ends even after a failure: until then the stream is unusable.
         // SAFETY: a live stream and a place for the handle.
         let ended = unsafe { acl!(api, api.libraries.rt, aclmdlRICaptureEnd(stream, &raw mut handle)) };
         let graph = ended.map(|()| Self { context: context.clone(), handle });
@@ -93,54 +93,54 @@ impl Drop for Graph {
     }
 }
 
-/// Launches that wait, and what is known of segments that came before.
+/// The waiting launches, and the known segments.
 #[derive(Default)]
 pub(super) struct Segments {
     waiting: Vec<Launch>,
     known: HashMap<Vec<Key>, Known>,
-    /// Graphs that are held.
+    /// Graphs held.
     held: usize,
-    /// Graphs that were dropped to make room.
+    /// Graphs dropped to make room.
     dropped: usize,
-    /// Counts segments, for the time of each graph's last launch.
+    /// Counter of segments, to order graphs by their last launch.
     time: u64,
-    /// Why a segment could not be captured: the first reason.
+    /// Why a segment could not be captured, the first time.
     refused: Option<String>,
 }
 
-/// What is known of a segment.
+/// State of a known segment.
 enum Known {
-    /// It came once.
+    /// Came once.
     Seen,
-    /// It was captured, and launched last at this time.
+    /// Captured, with the time of its last launch.
     Captured(Graph, u64),
-    /// It cannot be captured.
+    /// Cannot be captured.
     Single,
 }
 
 impl Segments {
-    /// Puts a launch behind those that wait.
+    /// Appends a launch to the waiting ones.
     pub(super) fn push(&mut self, launch: Launch) {
         self.waiting.push(launch);
     }
 
-    /// Forgets the launches that wait: nobody wants their results any longer.
+    /// Discards the waiting launches, because nobody needs their results any longer.
     pub(super) fn discard(&mut self) {
         self.waiting.clear();
     }
 
-    /// Whether nothing waits.
+    /// Returns whether no launch is waiting.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Whether what waits is to be captured now and no further graph can be held.
+    /// Returns whether the waiting segment is to be captured now and the limit of graphs is reached.
     pub(super) fn wants_room(&self) -> bool {
         let is_second = || matches!(self.known.get(&self.keys()), Some(Known::Seen));
         self.held >= MAX_GRAPHS && self.waiting.len() > 1 && is_second()
     }
 
-    /// Drops the half of the graphs whose last launch is longest ago. Queued graphs must have been waited for.
+    /// Drops the least recently launched half of the graphs. Queued graphs must have been waited for.
     pub(super) fn make_room(&mut self) {
         let mut times: Vec<u64> = self.known.values().filter_map(Known::last).collect();
         times.sort_unstable();
@@ -151,13 +151,13 @@ impl Segments {
         (self.held, self.dropped) = (self.held - gone, self.dropped + gone);
     }
 
-    /// Drops all graphs and all that is known. Queued work must have been waited for.
+    /// Drops all graphs and known segments. Queued work must have been waited for.
     pub(super) fn forget(&mut self) {
         self.known.clear();
         self.held = 0;
     }
 
-    /// How many graphs are held and were dropped, and why a segment could not be captured. `None` before the first.
+    /// Returns the graphs held and dropped, and why a segment could not be captured. `None` before the first.
     pub(super) fn words(&self) -> Option<String> {
         let refused = self.refused.iter().map(|why| format!("; a segment could not be captured: {why}"));
         let words = format!("{} held, {} dropped{}", self.held, self.dropped, refused.collect::<String>());
@@ -168,7 +168,7 @@ impl Segments {
         self.waiting.iter().map(|launch| launch.key).collect()
     }
 
-    /// Queues what waits: by its graph, or one by one where the segment is new, a single launch, or cannot be captured.
+    /// Queues the waiting segment: as a graph, or one by one if it is new, a single launch, or cannot be captured.
     pub(super) fn queue(&mut self, context: &Arc<Context>, stream: *mut c_void) -> Result<(), DeviceError> {
         let keys = self.keys();
         let waiting = std::mem::take(&mut self.waiting);
@@ -195,7 +195,7 @@ impl Segments {
                     launched
                 }
                 Err(error @ DeviceError::Lost { .. }) => Err(error),
-                // Nothing of a capture has run.
+                // No operator of a capture has run.
                 Err(error) => {
                     *known = Known::Single;
                     self.refused.get_or_insert_with(|| error.to_string());
@@ -207,7 +207,7 @@ impl Segments {
 }
 
 impl Known {
-    /// When a graph was last launched.
+    /// Returns when the graph was last launched.
     fn last(&self) -> Option<u64> {
         match self {
             Self::Captured(_, last) => Some(*last),

@@ -1,4 +1,4 @@
-//! The chips of one run: libraries loaded, chips checked, communicators made; a handle for every rank's thread.
+//! The chips of one run: loads the libraries, checks the chips, and creates a handle for every rank's thread.
 
 use std::path::Path;
 use std::ptr;
@@ -19,7 +19,7 @@ use super::near::{VISIBLE_DEVICES, visible_ids};
 use super::profile::{Profile, ProfileError};
 use super::telemetry::TelemetrySource;
 
-/// The cards that we know.
+/// The supported cards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chip {
     /// Atlas 300I DUO: two Ascend 310P3.
@@ -29,7 +29,7 @@ pub enum Chip {
 }
 
 impl Chip {
-    /// The word of the command line.
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Duo300i => "300i-duo",
@@ -37,7 +37,7 @@ impl Chip {
         }
     }
 
-    /// How the runtime's name of the chip begins.
+    /// Returns the prefix of the runtime's name of the chip.
     fn soc(self) -> &'static str {
         match self {
             Self::Duo300i => "Ascend310P",
@@ -49,21 +49,22 @@ impl Chip {
 /// An emulated machine in place of a real one.
 #[derive(Debug, Clone)]
 pub struct Emulation {
-    /// What it is configured with: lines `key = value`.
+    /// Configuration: lines `key = value`.
     pub settings: String,
-    /// The numbers behind its clock, for the record.
+    /// The figures behind its clock, for the record.
     pub clock: ClockProfile,
     /// Memory of each chip, bytes.
     pub memory_bytes: Option<u64>,
-    /// Only the clock runs, nothing is computed.
+    /// True if only the clock runs and nothing is computed.
     pub timing_only: bool,
 }
 
 impl Emulation {
-    /// A machine of `chip`s by a chip profile: a file, the name of one in this binary, or the chip's own.
+    /// Creates a machine of `chip`s with a chip profile: a file, the name of a built-in profile, or the chip's own by
+    /// default.
     ///
     /// # Errors
-    /// A profile that cannot be read, or is another chip's.
+    /// Fails if the profile cannot be read, or belongs to another chip.
     pub fn new(chip: Chip, profile: Option<&Path>, timing_only: bool) -> Result<Self, ProfileError> {
         let profile = match profile {
             None => Profile::builtin(chip.name())?,
@@ -80,7 +81,7 @@ impl Emulation {
         Ok(Self { settings, clock: profile.clock(), memory_bytes, timing_only })
     }
 
-    /// The same with further lines.
+    /// Returns the same emulation with further lines.
     #[must_use]
     pub fn with(mut self, lines: &str) -> Self {
         self.settings.push_str(lines);
@@ -89,26 +90,26 @@ impl Emulation {
     }
 }
 
-/// What a group is made of.
+/// The settings of a group.
 #[derive(Debug, Clone)]
 pub struct GroupSettings {
     /// The card.
     pub chip: Chip,
-    /// Ranks, a chip each.
+    /// Ranks, one chip each.
     pub world: usize,
     /// Type of weights, activations and cache.
     pub dtype: DType,
-    /// A rank's heads.
+    /// Heads of one rank.
     pub attention: AttentionShape,
-    /// Every rank's thread stays on the cores of its chip's NUMA node; where that cannot be, the record says why.
+    /// True to bind every rank's thread to the cores of its chip's NUMA node. If that fails, the record says why.
     pub bind: bool,
-    /// Choices of operators that are forced.
+    /// Forced choices of operators.
     pub forced: Forced,
-    /// In place of hardware.
+    /// The emulated machine, if there is no hardware.
     pub emulation: Option<Emulation>,
 }
 
-/// What a rank's thread makes its device of.
+/// What a rank's thread creates its device from.
 pub struct RankHandle {
     pub(super) api: Arc<Api>,
     pub(super) settings: Arc<GroupSettings>,
@@ -126,11 +127,11 @@ pub struct AscendGroup {
 }
 
 impl AscendGroup {
-    /// What [`AscendGroup::new`] would refuse, known before a model is there.
+    /// Checks what [`AscendGroup::new`] would refuse, before a model is loaded.
     ///
     /// # Errors
-    /// A type that the chip does not have; libraries that are missing, mixed or not to be opened; settings of the emulator that
-    /// are none; another chip; too few chips.
+    /// Fails on a type that the chip does not support, and on libraries that are missing, mixed or fail to open. Also
+    /// fails on invalid settings of the emulator, another chip, or too few chips.
     pub fn check(
         chip: Chip,
         dtype: DType,
@@ -140,10 +141,10 @@ impl AscendGroup {
         ready(chip, dtype, world, emulation).map(drop)
     }
 
-    /// Loads the libraries, checks chip and number of chips.
+    /// Loads the libraries, and checks the kind and number of chips.
     ///
     /// # Errors
-    /// Libraries that are missing, mixed or not to be opened; another chip; too few chips.
+    /// Fails as [`AscendGroup::check`] does, and if several ranks lack a library of collectives.
     pub fn new(settings: GroupSettings) -> Result<Self, DeviceError> {
         let GroupSettings { chip, dtype, world, .. } = settings;
         let (api, soc) = ready(chip, dtype, world, settings.emulation.as_ref())?;
@@ -159,16 +160,17 @@ impl AscendGroup {
         Ok(Self { settings, api, meeting, handles: Mutex::new(handles) })
     }
 
-    /// The settings it was made with.
+    /// Returns the settings of the group.
     pub fn settings(&self) -> &GroupSettings {
         &self.settings
     }
 
-    /// Makes the device of one rank. To be called once for each, on the thread that uses and drops it; of several it comes back when
-    /// all have come.
+    /// Creates the device of one rank. Call it once per rank, on the thread that uses and drops the device. With several
+    /// ranks, it returns when all of them have called it.
     ///
     /// # Errors
-    /// The device cannot be set, no operator does what is needed, a communicator fails, or the rank was taken before.
+    /// Fails if the device cannot be set, a needed operator is missing, a communicator fails, or the rank was taken
+    /// before.
     pub fn rank(&self, rank: usize) -> Result<Ascend, DeviceError> {
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         let handle =
@@ -180,12 +182,12 @@ impl AscendGroup {
         Ascend::new(handle)
     }
 
-    /// What samples the chips beside the ranks.
+    /// Returns a source of samples of the chips, for use beside the ranks.
     pub fn telemetry(&self) -> TelemetrySource {
         TelemetrySource { api: self.api.clone(), chip: self.settings.chip, world: self.settings.world }
     }
 
-    /// What is alive in the emulator, by name; `None` on hardware.
+    /// Returns the emulator's counts of live objects, by name; `None` on hardware.
     pub fn live(&self) -> Option<Vec<(&'static str, u64)>> {
         let emulator = self.api.libraries.emu.as_ref()?;
         let mut counts = [0u64; LIVE.len()];
@@ -195,7 +197,7 @@ impl AscendGroup {
     }
 }
 
-/// What the emulator counts, in its order.
+/// Names of the emulator's counts, in its order.
 const LIVE: [&str; 12] = [
     "device allocations",
     "device bytes",
@@ -226,8 +228,8 @@ impl DeviceGroup for AscendGroup {
         self.rank(rank)
     }
 
-    /// Every later call of every rank fails at once. A rank that waits inside a collective comes back within a second, and gives up
-    /// what the collective holds; the library's own limit (`HCCL_EXEC_TIMEOUT`) is half an hour.
+    /// Makes every later call of every rank fail at once. A rank waiting inside a collective returns within a second, and
+    /// releases what the collective holds. The library's own limit (`HCCL_EXEC_TIMEOUT`) is half an hour.
     fn abort(&self) {
         self.api.call_off("another rank failed");
         self.meeting.call_off("another rank failed");
@@ -238,7 +240,7 @@ impl DeviceGroup for AscendGroup {
     }
 }
 
-/// The libraries, initialised, with chips enough of the kind; and the runtime's name of them.
+/// Returns the initialised libraries, after checking the kind and number of chips, and the runtime's name of the chip.
 fn ready(
     chip: Chip,
     dtype: DType,
@@ -250,7 +252,7 @@ fn ready(
         None => installed(chip.name())?,
         Some(emulation) => emulated(chip.name(), emulation)?,
     };
-    // First: a machine without a chip has no name of one.
+    // The count goes first: a machine without a chip has no name of one.
     check_count(&api, world)?;
     let soc = api.soc()?;
     if !soc.starts_with(chip.soc()) {
@@ -260,14 +262,14 @@ fn ready(
     Ok((api, soc))
 }
 
-/// The environment variable with faults for the emulator, separated by commas.
+/// The environment variable with faults for the emulator, comma-separated.
 const FAULT_VARIABLE: &str = "GLMBENCH_ASCEND_FAULT";
 
-/// An emulated machine of its own, initialised.
+/// Returns the initialised libraries of a separate emulated machine.
 fn emulated(device: &'static str, emulation: &Emulation) -> Result<Arc<Api>, DeviceError> {
     let unsupported = |problem: String| DeviceError::Unsupported { device, problem };
     let wrong = |problem: String| DeviceError::Setting { device, problem };
-    // The emulator reads the faults of the environment itself, all but the symbols to be missing.
+    // The emulator itself reads the faults in the environment, except the symbols to be missing.
     let faults = std::env::var(FAULT_VARIABLE).unwrap_or_default();
     let faults = faults.split(',').map(|fault| format!("fault = {}\n", fault.trim()));
     let all: String = std::iter::once(emulation.settings.clone()).chain(faults).collect();
@@ -294,7 +296,7 @@ fn emulated(device: &'static str, emulation: &Emulation) -> Result<Arc<Api>, Dev
     Api::start(libraries, device, true)
 }
 
-/// CANN is opened and initialised once for the whole process, and never given back: it cannot be initialised again.
+/// Opens and initialises CANN once for the whole process. It is never finalised, because it cannot be initialised again.
 pub(super) fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
     static INSTALLED: Mutex<Option<Arc<Api>>> = Mutex::new(None);
     let mut kept = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -314,7 +316,7 @@ pub(super) fn installed(device: &'static str) -> Result<Arc<Api>, DeviceError> {
     Ok(api)
 }
 
-/// Chips that this process may use.
+/// Returns the number of chips that this process may use.
 pub(super) fn device_count(api: &Api) -> Result<u32, DeviceError> {
     let mut count = 0u32;
     // SAFETY: a place for the number.
@@ -322,7 +324,7 @@ pub(super) fn device_count(api: &Api) -> Result<u32, DeviceError> {
     Ok(count)
 }
 
-/// Refuses more ranks than there are chips.
+/// Rejects more ranks than there are chips.
 fn check_count(api: &Api, world: usize) -> Result<(), DeviceError> {
     let set = std::env::var(VISIBLE_DEVICES).ok().filter(|list| !list.is_empty());
     if let Some(list) = &set {

@@ -1,4 +1,4 @@
-//! What of Ascend this machine has: for people who look why a card is not there.
+//! The Ascend software and devices on this machine, to find out why a card is not usable.
 
 use std::path::{Path, PathBuf};
 
@@ -6,36 +6,36 @@ use serde::Serialize;
 
 use super::group::{device_count, installed};
 
-/// Where the driver says which it is.
+/// The file with the driver's version.
 const DRIVER_VERSION: &str = "/usr/local/Ascend/driver/version.info";
 /// The folder of device nodes.
 const DEVICE_NODES: &str = "/dev";
-/// How the names of those begin that a process needs.
+/// Prefixes of the device nodes that a process needs.
 const NODE_NAMES: [&str; 4] = ["davinci", "devmm_svm", "hisi_hdc", "dvpp_cmdlist"];
 
 /// What was found. Nothing here is measured.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Installation {
-    /// CANN's libraries that were opened: their family and path.
+    /// CANN's opened libraries: family and path.
     pub libraries: Vec<(&'static str, String)>,
-    /// Libraries that are there and could not be opened, with the loader's words.
+    /// Libraries that exist but could not be opened, with the loader's message.
     pub left_out: Vec<String>,
-    /// Why there is no chip to be had.
+    /// Why no chip is usable.
     pub problem: Option<String>,
     /// The driver's version.
     pub driver: Option<String>,
     /// Device nodes.
     pub nodes: Vec<String>,
-    /// Chips that a process may use.
+    /// Number of chips that a process may use.
     pub devices: Option<u32>,
     /// The runtime's name of the chips.
     pub soc: Option<String>,
-    /// `ASCEND_OPP_PATH`: where operators are.
+    /// `ASCEND_OPP_PATH`: the folder of the operators.
     pub opp_path: Option<String>,
 }
 
 impl Installation {
-    /// Looks; opens and initialises CANN where it is there.
+    /// Inspects the machine. Opens and initialises CANN if it is installed.
     pub fn look() -> Self {
         let mut found = Self {
             driver: std::fs::read_to_string(DRIVER_VERSION).ok().and_then(|text| driver_version(&text)),
@@ -59,13 +59,13 @@ impl Installation {
         found
     }
 
-    /// Something of a card or its software is there.
+    /// Returns whether any part of a card or its software was found.
     pub fn is_there(&self) -> bool {
         !self.libraries.is_empty() || !self.nodes.is_empty() || self.driver.is_some()
     }
 }
 
-/// `Version=25.0.rc1`, in whatever line.
+/// Finds `Version=25.0.rc1` on any line.
 fn driver_version(text: &str) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("Version=")).map(|version| version.trim().to_owned())
 }

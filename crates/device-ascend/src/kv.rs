@@ -1,7 +1,7 @@
-//! The paged KV cache, and getting keys and values into it.
+//! The paged KV cache, and writes to it.
 //!
-//! A layer's keys (and values) are `[blocks, 128, heads, channels]` where an operator reads the paged cache itself, and
-//! `[blocks, heads, 128, channels]` where blocks are gathered first: a sequence's gathered blocks are then contiguous for
+//! A layer's keys (and values) are `[blocks, 128, heads, channels]` if an operator reads the paged cache itself. They are
+//! `[blocks, heads, 128, channels]` if blocks are gathered first: a sequence's gathered blocks are then contiguous for
 //! each head.
 
 use ascend_sys::ACL_MEMCPY_DEVICE_TO_DEVICE;
@@ -15,7 +15,7 @@ use super::memory::Buffer;
 use super::ops;
 use super::tensor::{Element, TensorList, View};
 
-/// What comes after the block's number.
+/// Order of the axes after the block number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BlockOrder {
     /// `[128, heads, channels]`.
@@ -25,7 +25,7 @@ pub(super) enum BlockOrder {
 }
 
 impl BlockOrder {
-    /// What the decode operator wants.
+    /// Returns the order that the decode operator requires.
     pub(super) fn of(decode: Decode) -> Self {
         match decode {
             Decode::Fused | Decode::Incremental => Self::TokenHead,
@@ -38,18 +38,18 @@ impl BlockOrder {
 pub struct KvCache {
     keys: Buffer,
     values: Buffer,
-    /// Channels a head as they lie on the device.
+    /// The shape, with the padded number of channels per head.
     shape: KvShape,
     pub(super) order: BlockOrder,
     bytes: usize,
     element: Element,
-    /// Keys and values of every layer, for the operators that take lists: `[blocks, 128, heads * channels]`, or `[blocks, heads, 128,
-    /// channels]`.
+    /// Keys and values of every layer, for operators that take lists. Their shape is `[blocks, 128, heads * channels]` or
+    /// `[blocks, heads, 128, channels]`.
     lists: Vec<[TensorList; 2]>,
 }
 
 impl KvCache {
-    /// Takes memory, cleared: what an operator reads beyond a sequence's end is multiplied by nought, and must not be NaN.
+    /// Allocates a zeroed cache. Operators multiply what they read past a sequence's end by zero, so it must not be NaN.
     pub(super) fn new(core: &Core, shape: KvShape, order: BlockOrder) -> Result<Self, DeviceError> {
         let numbers = shape.layers * shape.blocks * KV_BLOCK_TOKENS * shape.kv_heads * shape.channels;
         let bytes = core.dtype.bytes();
@@ -74,38 +74,38 @@ impl KvCache {
         Ok(cache)
     }
 
-    /// Keys and values of all layers.
+    /// Returns the buffers of all layers' keys and values.
     pub(super) fn in_memory(&self) -> [(&'static str, &Buffer); 2] {
         [("keys", &self.keys), ("values", &self.values)]
     }
 
-    /// Numbers of a block.
+    /// Returns the elements per block.
     pub(super) fn block_numbers(&self) -> usize {
         KV_BLOCK_TOKENS * self.shape.kv_heads * self.shape.channels
     }
 
-    /// Blocks of a layer.
+    /// Returns the blocks per layer.
     pub(super) fn blocks(&self) -> usize {
         self.shape.blocks
     }
 
-    /// Address of a number of a layer.
+    /// Returns the address of an element of a layer.
     fn start(&self, buffer: &Buffer, layer: usize, number: usize) -> *mut std::ffi::c_void {
         buffer.at((layer * self.shape.blocks * self.block_numbers() + number) * self.bytes)
     }
 
-    /// A layer's keys and values, seen under `dims`.
+    /// Returns views of a layer's keys and values with shape `dims`.
     pub(super) fn layer(&self, layer: usize, dims: &[usize]) -> [View; 2] {
         [&self.keys, &self.values].map(|b| View::new(self.start(b, layer, 0), self.element, dims))
     }
 
-    /// The same as lists.
+    /// Returns the tensor lists of a layer's keys and values.
     pub(super) fn lists(&self, layer: usize) -> [&TensorList; 2] {
         let [keys, values] = &self.lists[layer];
         [keys, values]
     }
 
-    /// `tokens` places of one block from `place` on, `[tokens, heads, channels]`.
+    /// Returns `tokens` slots of one block, starting at `place`, as `[tokens, heads, channels]`.
     fn run(&self, layer: usize, (block, place): (usize, usize), tokens: usize) -> [View; 2] {
         let KvShape { kv_heads, channels, .. } = self.shape;
         let strides = match self.order {
@@ -120,13 +120,13 @@ impl KvCache {
     }
 }
 
-/// Rows of keys and values of a step, `[rows, heads * channels]` each.
+/// A step's new keys and values, `[rows, heads * channels]` each.
 #[derive(Clone, Copy)]
 pub(super) struct NewKv {
     pub(super) key: *mut std::ffi::c_void,
     pub(super) value: *mut std::ffi::c_void,
     pub(super) rows: usize,
-    /// Of the activation.
+    /// Buffer id of the activation.
     pub(super) id: u64,
 }
 
@@ -142,7 +142,7 @@ impl KvWriter {
         Self { how, layout, slots: Words::new("slots of the KV cache") }
     }
 
-    /// Writes a layer's new keys and values to the last places of each sequence.
+    /// Writes a layer's new keys and values to the last slots of each sequence.
     pub(super) fn write(
         &mut self,
         core: &Core,
@@ -163,7 +163,7 @@ impl KvWriter {
         }
     }
 
-    /// `slot = block * 128 + place` of every row.
+    /// Computes `slot = block * 128 + place` of every row.
     fn slots(&mut self, sequences: &[SequenceView<'_>]) {
         self.slots.words.clear();
         for sequence in sequences {
@@ -204,7 +204,7 @@ impl KvWriter {
     ) -> Result<(), DeviceError> {
         self.slots(sequences);
         let (heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
-        // A row of the cache is what stays together: all heads of a token, or one.
+        // A row of the cache is its largest contiguous piece: all heads of a token, or one head.
         let (row, per_token) = match cache.order {
             BlockOrder::TokenHead => (heads * channels, 1),
             BlockOrder::HeadToken => (channels, heads),
@@ -232,7 +232,7 @@ impl KvWriter {
         [cache.keys.id << 32 | layer as u64, new.id, slots, new.rows as u64]
     }
 
-    /// Rows that lie one after another in a block, run by run.
+    /// Copies runs of rows that are contiguous within a block.
     fn runs(
         &self,
         cache: &KvCache,
@@ -263,7 +263,7 @@ impl KvWriter {
     }
 }
 
-/// Copies of memory: a run at once where heads stay together, else head by head and token by token.
+/// Copies by memory: a whole run if heads are contiguous, else by head and token.
 fn copy_rows(core: &Core, cache: &KvCache, to: View, from: View) -> Result<(), DeviceError> {
     let memory = |to: *mut std::ffi::c_void, from: *mut std::ffi::c_void, bytes: usize| {
         // SAFETY: both places are rows inside live buffers of the device.

@@ -1,8 +1,9 @@
 //! Operators in two stages: the first checks and plans, the second runs on the stream.
 //!
-//! A plan whose arguments come again every step is kept: set repeatable right after its first stage, run any number of
-//! times. Others are made anew. So are those that CANN refuses to set repeatable: plans that copy a view onto itself, hold an AICPU
-//! kernel or a copy, or come from its own cache. All share one workspace, which grows: work on a stream is done in order.
+//! A plan with recurring arguments is kept: it is set repeatable right after its first stage, and then run any number of
+//! times. Other plans are created for each launch. So are those that CANN refuses to set repeatable: plans that copy a
+//! view onto itself, hold an AICPU kernel or a copy, or come from CANN's own cache. All plans share one growing workspace,
+//! because work on a stream runs in order.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
@@ -21,7 +22,7 @@ use super::tensor::Held;
 /// The second stage of every operator.
 pub(super) type SecondStage = unsafe extern "C" fn(*mut c_void, u64, *mut aclOpExecutor, aclrtStream) -> i32;
 
-/// The outcome of a first stage, and all that it refers to.
+/// The result of a first stage, and everything that it refers to.
 pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) run: SecondStage,
@@ -30,8 +31,8 @@ pub(super) struct Plan {
     pub(super) held: Vec<Held>,
 }
 
-/// Does an operator's first stage: `plan!(api, aclnnX, aclnnXGetWorkspaceSize, (arguments), held)` gives
-/// `Result<Plan, DeviceError>`. Must stand in an `unsafe` block.
+/// Runs an operator's first stage: `plan!(api, aclnnX, aclnnXGetWorkspaceSize, (arguments), held)` returns `Result<Plan,
+/// DeviceError>`. Must be in an `unsafe` block.
 macro_rules! plan {
     ($api:expr, $second:ident, $first:ident, ($($argument:expr),* $(,)?), $held:expr) => {{
         let api: &$crate::api::Api = $api;
@@ -55,19 +56,19 @@ macro_rules! plan {
 }
 pub(super) use plan;
 
-/// Which operator on which operands: the site, and up to four numbers that settle all else (buffers' ids, rows).
+/// An operator on given operands: the call site, and up to four numbers that determine the rest (buffer ids, rows).
 pub(super) type Key = (&'static str, [u64; 4]);
 
-/// Plans that are kept at most; beyond, all are dropped and made anew.
+/// Maximum number of kept plans. Beyond it, all are dropped and created again.
 const MAX_KEPT: usize = 8192;
 
 /// Runs plans on a stream.
 pub(super) struct Launcher {
     kept: HashMap<Key, Plan>,
-    /// Those that cannot be kept.
+    /// Keys of the plans that cannot be kept.
     single_use: HashSet<Key>,
     workspace: Option<Buffer>,
-    /// Whether plans may be kept at all.
+    /// True if plans may be kept.
     pub(super) reuse: bool,
 }
 
@@ -86,14 +87,14 @@ impl Launcher {
     ) -> Result<(), DeviceError> {
         let plan = plan?;
         if let Err(error) = self.reserve(slab, stream, plan.workspace) {
-            // Without its workspace it cannot be run: what cannot be given back either is left to the library.
+            // Without its workspace the plan cannot run. If it cannot be destroyed either, the library keeps it.
             let _ = given_back(api, plan);
             return Err(error);
         }
         stream.launch_once(self.launch((plan.name, [0; 4]), &plan))
     }
 
-    /// Runs the plan of `key`, made by `make` where it is not kept yet.
+    /// Runs the plan of `key`, creating it with `make` if it is not kept yet.
     pub(super) fn again(
         &mut self,
         api: &Api,
@@ -119,7 +120,7 @@ impl Launcher {
             self.kept.insert(key, plan);
         }
         let wanted = self.kept.get(&key).map_or(0, |plan| plan.workspace);
-        // Where memory ran out while the workspace grew, there is none.
+        // The workspace may be missing: memory may have run out while it grew.
         self.reserve(slab, stream, wanted)?;
         let plan = self.kept.get(&key).expect("invariant: just seen or put there");
         stream.launch_kept(self.launch(key, plan))
@@ -140,7 +141,7 @@ impl Launcher {
     fn reserve(&mut self, slab: &Slab, stream: &Stream, bytes: u64) -> Result<(), DeviceError> {
         let have = self.workspace.as_ref().map_or(0, Buffer::len);
         if bytes as usize > have {
-            // Queued work may still use the old one.
+            // Queued work may still use the old workspace.
             stream.synchronize()?;
             stream.forget_graphs();
             self.workspace = None;
@@ -149,23 +150,23 @@ impl Launcher {
         Ok(())
     }
 
-    /// Drops all kept plans and the workspace; queued work must have been waited for.
+    /// Drops all kept plans and the workspace. Queued work must have been waited for.
     pub(super) fn release(&mut self, api: &Api) {
         self.forget(api);
         self.workspace = None;
     }
 
-    /// Drops all kept plans; queued work must have been waited for.
+    /// Drops all kept plans. Queued work must have been waited for.
     pub(super) fn forget(&mut self, api: &Api) {
         self.kept.drain().for_each(|(_, plan)| destroy(api, plan));
         self.single_use.clear();
     }
 }
 
-/// Codes of operators that fail inside: what setting an executor repeatable is refused with.
+/// Codes of operators that fail internally. A refusal to set an executor repeatable has one of them.
 const INNER: std::ops::Range<i32> = 561_000..562_000;
 
-/// Makes a plan one that can be run again, or says why it cannot be. Other failures are no answer.
+/// Makes a plan repeatable, or returns the reason for the refusal. Other failures are errors.
 pub(super) fn set_repeatable(api: &Api, plan: &Plan) -> Result<Result<(), String>, DeviceError> {
     // SAFETY: the executor comes from its first stage and has not run.
     match unsafe { acl!(api, api.libraries.nn, aclSetAclOpExecutorRepeatable(plan.executor)) } {
@@ -175,7 +176,7 @@ pub(super) fn set_repeatable(api: &Api, plan: &Plan) -> Result<Result<(), String
     }
 }
 
-/// Gives back a plan that never ran; or the plan, where it cannot be, and why.
+/// Destroys a plan that never ran. If that is impossible, returns the plan and the reason.
 pub(super) fn given_back(api: &Api, plan: Plan) -> Result<Result<(), (Plan, String)>, DeviceError> {
     if api.libraries.nn.aclSetAclOpExecutorRepeatable.is_err() {
         return Ok(Err((plan, "aclSetAclOpExecutorRepeatable is missing".to_owned())));
@@ -189,7 +190,7 @@ pub(super) fn given_back(api: &Api, plan: Plan) -> Result<Result<(), (Plan, Stri
     }
 }
 
-/// Gives back a repeatable plan's executor.
+/// Destroys the executor of a repeatable plan.
 pub(super) fn destroy(api: &Api, plan: Plan) {
     // SAFETY: made repeatable, so it is ours to destroy; nothing runs it any more.
     let _ = unsafe { call!(api.libraries.nn, aclDestroyAclOpExecutor(plan.executor)) };

@@ -1,33 +1,34 @@
-//! How numbers lie on the device, where it differs from the checkpoint.
+//! The device's data layout, where it differs from the checkpoint's.
 //!
-//! **Rotary pairs.** The model pairs adjacent channels and rotates the first half of a head; the operator documented for both
-//! chips pairs channel `j` with `j + D/2` and rotates all. So the rows of the query and key weights are permuted at load:
-//! the two channels of pair `p` go to `p` and `D/2 + p`, the channels that stay still to the places left, where cosine is 1
-//! and sine 0. Queries and keys are permuted alike, so their products are what they were.
+//! **Rotary pairs.** The model pairs adjacent channels and rotates the first half of a head. The operator documented for
+//! both chips pairs channel `j` with `j + D/2` and rotates all channels. So the rows of the query and key weights are
+//! permuted at load. The two channels of pair `p` move to `p` and `D/2 + p`. The unrotated channels fill the remaining
+//! places, where cosine is 1 and sine 0. Queries and keys are permuted alike, so their products do not change.
 //!
-//! **Channels.** That operator takes 64 or 128 channels; some of its pages say 128 only. Heads of a smaller model are filled with
-//! zeros: zero rows in the weights of queries, keys and values. Zeros stay zeros and add nothing to a product; after attention they
-//! are left out.
+//! **Channels.** That operator takes 64 or 128 channels; some of its pages say 128 only. A smaller model's heads are
+//! padded with zero rows in the weights of queries, keys and values. Zeros stay zero and add nothing to a product. The
+//! padding is dropped after attention.
 
 use std::borrow::Cow;
 
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{AttentionShape, DType, DeviceError, HostTensor};
 
-/// Most channels a head.
+/// Maximum channels per head.
 const FULL: usize = 128;
 
-/// Heads as they lie on the device.
+/// Layout of heads on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeadLayout {
     /// The model's heads.
     pub(super) shape: AttentionShape,
-    /// Channels a head on the device: 64 or 128.
+    /// Channels per head on the device: 64 or 128.
     pub(super) channels: usize,
 }
 
 impl HeadLayout {
-    /// For a model; heads of more than 128 channels, or of a number that no half can be rotated of, have no layout.
+    /// Creates the layout for a model. Fails for heads of more than 128 channels, or not a multiple of 4: half of the
+    /// channels are rotated in pairs.
     pub(super) fn new(shape: AttentionShape, device: &'static str) -> Result<Self, DeviceError> {
         let channels = if shape.channels <= 64 { 64 } else { FULL };
         if shape.channels > channels || !shape.channels.is_multiple_of(4) {
@@ -42,49 +43,49 @@ impl HeadLayout {
         Ok(Self { shape, channels })
     }
 
-    /// Whether heads have as many channels as the rotary operator takes.
+    /// Returns whether heads have the maximum number of channels.
     pub(super) fn is_full(&self) -> bool {
         self.channels == FULL
     }
 
-    /// The same heads, filled to as many channels as the rotary operator takes.
+    /// Returns the same heads, padded to the maximum number of channels.
     pub(super) fn filled(self) -> Self {
         Self { channels: FULL, ..self }
     }
 
-    /// Whether heads are filled up.
+    /// Returns whether heads are padded.
     pub(super) fn padded(&self) -> bool {
         self.channels != self.shape.channels
     }
 
-    /// Numbers in a row of queries.
+    /// Returns the elements in a row of queries.
     pub(super) fn q_width(&self) -> usize {
         self.shape.heads * self.channels
     }
 
-    /// Numbers in a row of keys, and of values.
+    /// Returns the elements in a row of keys, and of values.
     pub(super) fn kv_width(&self) -> usize {
         self.shape.kv_heads * self.channels
     }
 
-    /// Rotated pairs of a head.
+    /// Returns the rotated pairs of a head.
     fn pairs(&self) -> usize {
         self.shape.channels / 4
     }
 
-    /// Where channel `i` of a query or key head lies.
+    /// Returns the place of channel `i` of a query or key head.
     pub(super) fn place(&self, i: usize) -> usize {
         let (pairs, half) = (self.pairs(), self.channels / 2);
         match i.checked_sub(2 * pairs) {
             None => i / 2 + if i.is_multiple_of(2) { 0 } else { half },
-            // The places that pairs left: first half, then second.
+            // The places that pairs left free: first half, then second.
             Some(still) if still < half - pairs => pairs + still,
             Some(still) => half + pairs + (still - (half - pairs)),
         }
     }
 
-    /// Rows of a weight, `heads` heads of them, in their places on the device; `None` is a row of zeros. `permuted` is for
-    /// queries and keys, values keep their order.
+    /// Returns the rows of a weight of `heads` heads in device order; `None` is a row of zeros. `permuted` is true for
+    /// queries and keys; values keep their order.
     fn rows(&self, heads: usize, permuted: bool) -> Vec<Option<usize>> {
         let mut rows = vec![None; heads * self.channels];
         for head in 0..heads {
@@ -96,7 +97,7 @@ impl HeadLayout {
         rows
     }
 
-    /// The rows of the fused weight `[q | k | v]` that make up the three on the device.
+    /// Returns the rows of the fused weight `[q | k | v]` for each of the three weights on the device.
     pub(super) fn split(&self) -> [Vec<Option<usize>>; 3] {
         let (heads, kv) = (self.shape.heads, self.shape.kv_heads);
         let (k_begin, v_begin) = (heads * self.shape.channels, (heads + kv) * self.shape.channels);
@@ -110,7 +111,7 @@ impl HeadLayout {
         ]
     }
 
-    /// A position's cosines and sines, channel by channel, as little-endian numbers of `dtype`.
+    /// Returns cosines and sines of all positions, per channel, as little-endian elements of `dtype`.
     pub(super) fn rotary_rows(&self, table: &RotaryTable, dtype: DType) -> [Vec<u8>; 2] {
         let (pairs, half) = (table.pairs, self.channels / 2);
         let positions = table.cos.len() / pairs.max(1);
@@ -126,7 +127,7 @@ impl HeadLayout {
     }
 }
 
-/// Numbers as little-endian bytes of `dtype`, rounded to nearest.
+/// Encodes values as little-endian bytes of `dtype`, rounded to nearest.
 pub(super) fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
     match dtype {
         DType::Fp32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -135,7 +136,7 @@ pub(super) fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
     }
 }
 
-/// Little-endian bytes of `dtype` as numbers, appended to `out`.
+/// Decodes little-endian bytes of `dtype` and appends the values to `out`.
 pub(super) fn decode(bytes: &[u8], dtype: DType, out: &mut Vec<f32>) {
     let begin = out.len();
     out.resize(begin + bytes.len() / dtype.bytes(), 0.0);
@@ -143,7 +144,7 @@ pub(super) fn decode(bytes: &[u8], dtype: DType, out: &mut Vec<f32>) {
     HostTensor { dtype, rows, width, data: bytes }.row_f32(0, &mut out[begin..]);
 }
 
-/// A tensor's bytes as numbers of `dtype`; those that are so already are only borrowed.
+/// Returns a tensor's bytes as elements of `dtype`, borrowed if they already are.
 pub(super) fn bytes_as(tensor: HostTensor<'_>, dtype: DType) -> Cow<'_, [u8]> {
     if tensor.dtype == dtype {
         return Cow::Borrowed(tensor.data);
@@ -157,7 +158,7 @@ pub(super) fn bytes_as(tensor: HostTensor<'_>, dtype: DType) -> Cow<'_, [u8]> {
     Cow::Owned(bytes)
 }
 
-/// Chosen rows of a tensor as numbers of `dtype`; `None` is a row of zeros.
+/// Returns selected rows of a tensor as elements of `dtype`; `None` is a row of zeros.
 pub(super) fn rows_as(tensor: HostTensor<'_>, rows: &[Option<usize>], dtype: DType) -> Vec<u8> {
     let stride = tensor.width * tensor.dtype.bytes();
     let mut bytes = Vec::with_capacity(rows.len() * tensor.width * dtype.bytes());

@@ -1,14 +1,14 @@
-//! Ascend NPUs through AscendCL, aclnn and HCCL; the emulator through exactly the same functions.
+//! Ascend NPUs, driven through AscendCL, aclnn and HCCL. The emulator is driven through exactly the same functions.
 //!
-//! A rank is one thread with one chip (`group`): contexts belong to threads. Weights are laid out once, at load
-//! (`layout`); activations and cache are taken once; every operator is planned by its first stage and, where its arguments
-//! come again, the plan is kept (`launch`). Which operators do the work is asked at start-up (`probe`, `choice`).
-//! Work is queued on one stream; the host waits only when it wants numbers.
+//! A rank is one thread with one chip (`group`), because contexts belong to threads. Weights are laid out once, at load
+//! (`layout`). Activations and cache are allocated once. An operator's first stage plans each launch. Plans with recurring
+//! arguments are kept (`launch`). Start-up probes select the operators (`probe`, `choice`). Work is queued on one stream;
+//! the host waits only when it needs results.
 //!
-//! This crate holds the device ([`Ascend`]), its group of ranks ([`AscendGroup`]), the self-test ([`selftest()`]), the chip
-//! profiles ([`profile`]), and the image of the emulator, which `build.rs` compiles ([`emulated`]). `NUMBERS.md` lists where
-//! the cards round. It may use [`glmbench_device`] and `ascend-sys`. It meets the emulator at the C functions alone, and
-//! prints nothing.
+//! This crate holds the device ([`Ascend`]), its group of ranks ([`AscendGroup`]) and the self-test ([`selftest()`]). It also
+//! holds the chip profiles ([`profile`]) and the image of the emulator, which `build.rs` compiles ([`emulated`]).
+//! `NUMBERS.md` lists where the cards round. The crate may depend on [`glmbench_device`] and `ascend-sys`. It reaches the
+//! emulator only through the C functions, and prints nothing.
 
 mod adder;
 mod api;
@@ -71,7 +71,7 @@ pub use self::selftest::{Selftest, SelftestRow, Status, Widths, selftest};
 pub use self::store::{Activation, Table, Vector};
 pub use self::telemetry::{Memory, Telemetry, TelemetrySource};
 
-/// The halves of SwiGLU's input begin at multiples of this on a 310P, which takes 64-byte pieces only.
+/// On a 310P, the halves of SwiGLU's input begin at multiples of this many elements: the chip moves 64-byte pieces only.
 const SWIGLU_ALIGNMENT: usize = 32;
 
 /// One rank's chip.
@@ -103,10 +103,10 @@ impl Drop for Ascend {
 }
 
 impl Ascend {
-    /// Sets the device on the calling thread and asks what it can do.
+    /// Sets the device on the calling thread and probes what it supports.
     ///
     /// # Errors
-    /// The device cannot be set, or there is no way to do something that the model needs.
+    /// Fails if the device cannot be set, or supports no variant of something that the model needs.
     pub fn new(rank: RankHandle) -> Result<Self, DeviceError> {
         let RankHandle { api, settings, soc, rank, meeting } = rank;
         let layout = HeadLayout::new(settings.attention, api.device)?;
@@ -145,16 +145,17 @@ impl Ascend {
         Ok(device)
     }
 
-    /// What was chosen, and what became of graphs until now.
+    /// Returns the selected variants, and statistics of the graphs so far.
     fn details(&self) -> Vec<(String, String)> {
         let graphs = self.core.stream.graphs().map(|words| ("graphs".to_owned(), words));
         self.details.iter().cloned().chain(graphs).collect()
     }
 
-    /// What was chosen, once all of it gives right results on a small case: what does not is discarded, and the next asked for.
+    /// Rehearses the selected variants on a small case. Discards a wrong one and probes again, until all results are
+    /// right.
     fn trusted(&mut self, mut probed: probe::Probed) -> Result<probe::Probed, DeviceError> {
         let mut discarded = Vec::new();
-        // A later probe begins with heads that are filled, and does not know why.
+        // A later probe starts from heads that are already padded, so the reason for padding is carried over.
         let filled: Vec<_> = probed.refused.iter().filter(|(name, _)| *name == "heads").cloned().collect();
         while let Some(wrong) = self.rehearse()? {
             discarded.push(wrong);
@@ -164,17 +165,17 @@ impl Ascend {
             self.choices = probed.choices;
             self.release_cached()?;
         }
-        // What follows begins as if nothing had been done.
+        // Later work starts from a clean state.
         self.release_cached()?;
         Ok(probed)
     }
 
-    /// Power, temperature, utilisation and memory, now.
+    /// Reads power, temperature, utilisation and memory.
     pub fn telemetry(&self) -> Telemetry {
         telemetry::read(self.core.api(), self.settings.chip, self.rank)
     }
 
-    /// Numbers of one half of a feed-forward activation, as they lie on the device.
+    /// Returns the elements in one half of a feed-forward activation, as stored on the device.
     fn swiglu_half(&self, ffn: usize) -> usize {
         if self.settings.chip == Chip::Duo300i { ffn.next_multiple_of(SWIGLU_ALIGNMENT) } else { ffn }
     }
@@ -183,7 +184,7 @@ impl Ascend {
         self.core.element()
     }
 
-    /// Some rows of `width` numbers; those of `x` follow on each other.
+    /// Gathers rows of `width` elements from `x`. The rows of `x` are contiguous.
     fn gather_rows(
         &mut self,
         x: &Activation,
@@ -210,7 +211,7 @@ impl Ascend {
     }
 }
 
-/// What the record keeps.
+/// Returns the details that the run's record keeps.
 fn details(core: &Core, soc: &str, probed: &probe::Probed) -> Vec<(String, String)> {
     let (api, layout) = (core.api(), &probed.layout);
     let mut details = vec![("chip".to_owned(), soc.to_owned())];
@@ -263,7 +264,7 @@ impl Device for Ascend {
     }
 
     fn activation(&self, max_rows: usize, width: usize) -> Result<Activation, DeviceError> {
-        // Room for two halves that are filled up.
+        // Room for two padded halves.
         let numbers = max_rows * width.next_multiple_of(2 * SWIGLU_ALIGNMENT);
         let rstd = numbers * self.core.dtype.bytes();
         let rstd = rstd.next_multiple_of(64);
@@ -358,7 +359,7 @@ impl Device for Ascend {
         self.core.again(("norm", out.key(x.memory.id, weight.buffer.id)), |api| {
             let gamma = View::new(weight.buffer.at(0), element, &[weight.len]);
             let rstd = View::new(out.memory.at(out.rstd), Element::Fp32, &[out.rows, 1]);
-            // Shortest decimal: 1e-5 as the model has it, not its fp32 neighbour.
+            // Through the shortest decimal, so that the operator gets the model's 1e-5, not its fp32 neighbour.
             let epsilon = epsilon.to_string().parse().unwrap_or(f64::from(epsilon));
             ops::rms_norm(api, x.view(element), gamma, epsilon, out.view(element), rstd)
         })
@@ -431,7 +432,7 @@ impl Device for Ascend {
         if !padded {
             return Ok(());
         }
-        // Leaves out what heads were filled up with.
+        // Drops the padding of the heads.
         let (element, channels) = (self.core.element(), self.layout.channels);
         self.core.again(("heads", out.key(qkv.memory.id, 0)), |api| {
             let dims = [qkv.rows, shape.heads, shape.channels];
@@ -467,7 +468,7 @@ impl Device for Ascend {
         out: &mut Activation,
     ) -> Result<(), DeviceError> {
         out.set_rows(rows.len(), out.width);
-        // Queries are the first of the parts, their rows one after another.
+        // Queries are the first part, and their rows are contiguous.
         self.gather_rows(qkv, self.layout.q_width(), rows, out)
     }
 
@@ -485,7 +486,7 @@ impl Device for Ascend {
     }
 
     fn modelled_ns(&self) -> Option<u64> {
-        // What waits is part of the time until now.
+        // Waiting launches count towards the time so far.
         self.core.stream.flush_quietly();
         let emulator = self.core.api().libraries.emu.as_ref()?;
         // SAFETY: the function takes nothing.
@@ -495,12 +496,12 @@ impl Device for Ascend {
     fn idle(&mut self, duration_ns: u64) {
         self.core.stream.flush_quietly();
         let Some(emulator) = &self.core.api().libraries.emu else { return };
-        // SAFETY: the function takes a number and keeps nothing. Where it fails the clock stands still, which is noticed.
+        // SAFETY: the function takes a number and keeps nothing. If it fails, the clock stands still, which is noticed.
         let _ = unsafe { call!(emulator, ascend_emulator_host_work(duration_ns)) };
     }
 
     fn release_cached(&mut self) -> Result<(), DeviceError> {
-        // Plans go first: they name the memory of the others.
+        // Plans go first: they refer to the memory of the rest.
         self.core.release_cached()?;
         self.core.choose(self.choices);
         self.rotator = Rotator::new(self.choices.rotary, self.layout);
@@ -516,7 +517,7 @@ impl Device for Ascend {
         out.clear();
         let (core, dtype) = (&self.core, self.core.dtype);
         let [row, stride] = [x.width, x.stride].map(|numbers| numbers * dtype.bytes());
-        // Rows may lie apart, at addresses that no queued copy may begin at: they come with what is between them.
+        // Rows may have gaps, and begin at addresses where no queued copy may begin. So they are copied with the gaps.
         let len = x.rows * stride;
         let bytes = self.outbox.receive(&core.context, &core.stream, x.memory.at(0), len)?;
         if core.timing_only {
@@ -530,7 +531,7 @@ impl Device for Ascend {
     fn upload(&mut self, rows: &[f32], out: &mut Activation) -> Result<(), DeviceError> {
         let dtype = self.core.dtype;
         out.set_rows(rows.len() / out.width, out.width);
-        // Queued work may still read the place.
+        // Queued work may still read this memory.
         self.core.stream.synchronize()?;
         let Some([keys, values, _]) = out.parts else { return out.memory.write(0, &encode(rows, dtype)) };
         let [q, k, v] = self.layout.split();

@@ -19,27 +19,27 @@ use super::widener::{FOLDED, with_column};
 /// A weight `[n, k]` with its bias.
 pub(super) struct Matrix {
     weight: Buffer,
-    /// Where it is not a column of the weight.
+    /// The bias, unless it is a column of the weight.
     bias: Option<Buffer>,
     pub(super) n: usize,
     pub(super) k: usize,
-    /// Numbers of a stored row: more than `k` where the bias is a column.
+    /// Elements of a stored row. More than `k` if the bias is a column.
     width: usize,
     format: WeightFormat,
     how: Bias,
 }
 
-/// Rows in, rows out.
+/// An input or output of a product.
 #[derive(Clone, Copy)]
 pub(super) struct Operand {
     /// The rows.
     pub(super) view: View,
-    /// What they are part of, for the plan's key.
+    /// Id of the buffer that holds the rows, for the plan's key.
     pub(super) id: u64,
 }
 
 impl Matrix {
-    /// Uploads the given rows of a weight and of its bias; all rows as they are where `rows` is `None`.
+    /// Uploads the selected rows of a weight and its bias, or all rows if `rows` is `None`.
     pub(super) fn upload(
         core: &Core,
         choices: Choices,
@@ -52,7 +52,7 @@ impl Matrix {
             None => bytes_as(tensor, core.dtype),
             Some(rows) => Cow::Owned(rows_as(tensor, rows, core.dtype)),
         };
-        // A bias is a column: one number a row of the weight.
+        // The bias is a column vector: one element per row of the weight.
         let bias = bias.map(|bias| picked(HostTensor { rows: bias.width, width: 1, ..bias }));
         let (format, how) = (choices.weights, choices.bias);
         let (folded, apart) = if how == Bias::Folded { (bias, None) } else { (None, bias) };
@@ -76,18 +76,18 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// `[n, k]` as it was uploaded, with the bias where that is a column.
+    /// Returns the weight `[n, k]` as uploaded, including the bias if that is a column.
     fn stored(&self, core: &Core) -> View {
         View::new(self.weight.at(0), core.element(), &[self.n, self.width])
     }
 
-    /// `[k, n]`, as products want it.
+    /// Returns the weight as `[k, n]`, as products require it.
     fn right(&self, core: &Core) -> View {
         let seen = self.stored(core).transposed();
         if self.format == WeightFormat::Plain { seen } else { seen.in_fractals() }
     }
 
-    /// `out = x * weight^T + bias` for `rows` rows.
+    /// Computes `out = x * weight^T + bias` for `rows` rows.
     pub(super) fn apply(
         &self,
         core: &Core,
@@ -99,12 +99,12 @@ impl Matrix {
         self.product(core, x, out, rows)
     }
 
-    /// The rows as [`Matrix::product`] wants them.
+    /// Prepares the rows for [`Matrix::product`].
     pub(super) fn input(&self, core: &Core, x: Operand, rows: usize) -> Result<Operand, DeviceError> {
         if self.width == self.k { Ok(x) } else { core.widen(x, rows, self.k) }
     }
 
-    /// As [`Matrix::apply`], of rows that [`Matrix::input`] made, be it another matrix's of the same width.
+    /// Like [`Matrix::apply`], for rows from [`Matrix::input`]. They may come from another matrix of the same width.
     pub(super) fn product(
         &self,
         core: &Core,
@@ -133,7 +133,7 @@ impl Matrix {
     }
 }
 
-/// Numbers that a weight takes in fractals.
+/// Returns the elements that a weight occupies in fractals.
 fn fractal_numbers(core: &Core, n: usize, k: usize) -> Result<usize, DeviceError> {
     let api = core.api();
     let shape = IntArray::new(api, &[n as i64, k as i64])?;
@@ -150,18 +150,18 @@ fn fractal_numbers(core: &Core, n: usize, k: usize) -> Result<usize, DeviceError
     Ok((numbers as usize).max(n * k))
 }
 
-/// A linear layer; that of queries, keys and values is three.
+/// A linear layer. The fused layer of queries, keys and values has three parts.
 pub struct Linear(pub(super) Weights);
 
 pub(super) enum Weights {
     Plain(Matrix),
-    /// Gate and up, each filled with zero rows to `half` rows.
+    /// Gate and up, each padded with zero rows to `half` rows.
     GateUp(Matrix),
     Qkv(Box<[Matrix; 3]>),
 }
 
 impl Linear {
-    /// The fused `[q | k | v]` in three parts, heads in the device's layout.
+    /// Uploads the fused `[q | k | v]` in three parts, with heads in the device's layout.
     pub(super) fn qkv(
         core: &Core,
         choices: Choices,
@@ -174,7 +174,7 @@ impl Linear {
         Ok(Self(Weights::Qkv(Box::new([part(&q)?, part(&k)?, part(&v)?]))))
     }
 
-    /// `[gate | up]`, each half filled with zero rows to `half` rows.
+    /// Uploads `[gate | up]`, each half padded with zero rows to `half` rows.
     pub(super) fn gate_up(
         core: &Core,
         choices: Choices,

@@ -1,4 +1,4 @@
-//! Device memory in pieces, and small things that the host sends every step.
+//! Device memory in pieces, and small inputs that the host sends every step.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -12,13 +12,13 @@ use glmbench_device::DeviceError;
 use super::api::acl;
 use super::runtime::{Context, Event, Stream};
 
-/// A piece of a shared chunk begins at a multiple of this, as operators want.
+/// Alignment of pieces in a shared chunk, as operators require, in bytes.
 const ALIGNMENT: usize = 64;
-/// Small pieces share chunks of this size; a piece of a quarter of it has a chunk of its own.
+/// Size of a chunk for small pieces, in bytes. A piece of a quarter of it or more gets its own chunk.
 const CHUNK_BYTES: usize = 2 << 20;
 
-/// Bytes that a piece of `len` takes: documented for parts of one allocation, `ALIGN_UP(len, 32) + 32`, and the next piece
-/// aligned.
+/// Returns the bytes reserved for a piece of `len` bytes. The documentation asks for `ALIGN_UP(len, 32) + 32` for parts of
+/// one allocation. The result also keeps the next piece aligned.
 fn piece_bytes(len: usize) -> usize {
     (len.next_multiple_of(32) + 32).next_multiple_of(ALIGNMENT)
 }
@@ -31,7 +31,7 @@ struct Chunk {
 
 // SAFETY: an address; it is given back from a thread on which the device is set, or the library refuses.
 unsafe impl Send for Chunk {}
-// SAFETY: as above, and nothing of it changes.
+// SAFETY: as above, and nothing in it changes.
 unsafe impl Sync for Chunk {}
 
 impl Chunk {
@@ -64,10 +64,10 @@ impl Drop for Chunk {
     }
 }
 
-/// Hands out device memory.
+/// Allocates device memory.
 pub(super) struct Slab {
     context: Arc<Context>,
-    /// The chunk being filled, and how far it is.
+    /// The chunk being filled, and the bytes used so far.
     open: RefCell<Option<(Arc<Chunk>, usize)>>,
     next_id: RefCell<u64>,
 }
@@ -77,7 +77,7 @@ pub(super) struct Buffer {
     chunk: Arc<Chunk>,
     offset: usize,
     len: usize,
-    /// Never the same for two buffers, even where one lies in another's former place.
+    /// Unique per buffer. Never reused, even if the address is.
     pub(super) id: u64,
 }
 
@@ -86,7 +86,7 @@ impl Slab {
         Self { context: context.clone(), open: RefCell::new(None), next_id: RefCell::new(1) }
     }
 
-    /// Takes `len` bytes, uninitialised; `what` is for the message when there is no room.
+    /// Allocates `len` uninitialised bytes. `what` names the purpose in the out-of-memory message.
     pub(super) fn take(&self, len: usize, what: &str) -> Result<Buffer, DeviceError> {
         let bytes = piece_bytes(len);
         let (chunk, offset) = if bytes >= CHUNK_BYTES / 4 {
@@ -105,12 +105,12 @@ impl Slab {
         Ok(Buffer { chunk, offset, len, id: *next })
     }
 
-    /// Fills up no chunk further: the next small piece begins one.
+    /// Closes the open chunk: the next small piece begins a new one.
     pub(super) fn close(&self) {
         self.open.take();
     }
 
-    /// Takes `bytes.len()` bytes and copies them there.
+    /// Allocates `bytes.len()` bytes and copies `bytes` there.
     pub(super) fn put(&self, bytes: &[u8], what: &str) -> Result<Buffer, DeviceError> {
         let buffer = self.take(bytes.len(), what)?;
         buffer.write(0, bytes)?;
@@ -119,7 +119,7 @@ impl Slab {
 }
 
 impl Buffer {
-    /// The address of byte `offset`.
+    /// Returns the address of byte `offset`.
     pub(super) fn at(&self, offset: usize) -> *mut c_void {
         assert!(offset <= self.len, "invariant: byte {offset} lies in the buffer's {}", self.len);
         self.chunk.start.wrapping_byte_add(self.offset + offset)
@@ -129,7 +129,7 @@ impl Buffer {
         self.len
     }
 
-    /// Copies from the host, at once; nothing queued may use the place.
+    /// Copies from the host, synchronously. No queued work may use the range.
     pub(super) fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         assert!(offset + bytes.len() <= self.len, "invariant: the bytes fit the buffer");
         if bytes.is_empty() {
@@ -145,7 +145,7 @@ impl Buffer {
         }
     }
 
-    /// Copies to the host, at once; what writes the place must have been waited for.
+    /// Copies to the host, synchronously. Work that writes the range must have been waited for.
     pub(super) fn read(&self, offset: usize, bytes: &mut [u8]) -> Result<(), DeviceError> {
         assert!(offset + bytes.len() <= self.len, "invariant: the bytes are in the buffer");
         if bytes.is_empty() {
@@ -160,7 +160,7 @@ impl Buffer {
         }
     }
 
-    /// Fills it with zero bytes, at once.
+    /// Fills the buffer with zeros, synchronously.
     pub(super) fn clear(&self) -> Result<(), DeviceError> {
         let api = &self.chunk.context.api;
         // SAFETY: the buffer is ours.
@@ -168,15 +168,16 @@ impl Buffer {
     }
 }
 
-/// Bytes that pinned memory for results grows by.
+/// Granularity of pinned memory for results, in bytes.
 const PINNED_UNIT: usize = 64 << 10;
 
-/// Page-locked host memory for what comes back from the device. It grows when more is wanted.
+/// Page-locked host memory for results from the device. It grows on demand.
 #[derive(Default)]
 pub(super) struct Outbox(Option<Pinned>);
 
 impl Outbox {
-    /// Copies `len` bytes to the host, once all queued work is done. `from` is a multiple of 64 and holds as many bytes.
+    /// Copies `len` bytes to the host, after all queued work. `from` is a multiple of 64 with at least `len` bytes behind
+    /// it.
     pub(super) fn receive(
         &mut self,
         context: &Arc<Context>,
@@ -196,7 +197,7 @@ impl Outbox {
         // SAFETY: both places hold the bytes, and the copy is waited for before anything else happens to them.
         let queued = unsafe { stream.copy(pinned.start, from, len, ACL_MEMCPY_DEVICE_TO_HOST) };
         if let Err(error) = queued.and_then(|()| stream.synchronize()) {
-            // The copy may still write the memory: it goes only once nothing runs.
+            // The copy may still write the memory, so it is freed only once nothing runs.
             stream.quiesce();
             return Err(error);
         }
@@ -232,10 +233,10 @@ impl Drop for Pinned {
     }
 }
 
-/// Copies that may be on their way at once.
+/// Copies that may be in flight at once.
 const SLOTS: usize = 4;
 
-/// A device buffer that the host fills anew every step, in the stream's order: earlier work still sees the earlier content.
+/// A device buffer that the host refills every step, in stream order: earlier work still sees the earlier content.
 pub(super) struct Inbox {
     what: &'static str,
     device: Option<Buffer>,
@@ -248,12 +249,12 @@ impl Inbox {
         Self { what, device: None, slots: Vec::new(), next: 0 }
     }
 
-    /// The device's side.
+    /// Returns the device's side.
     pub(super) fn buffer(&self) -> &Buffer {
         self.device.as_ref().expect("invariant: something was sent")
     }
 
-    /// Queues `len` bytes that `fill` writes.
+    /// Queues a copy of `len` bytes, which `fill` writes.
     pub(super) fn send(
         &mut self,
         slab: &Slab,
@@ -263,7 +264,7 @@ impl Inbox {
     ) -> Result<(), DeviceError> {
         let sent = self.try_send(slab, stream, len, fill);
         if sent.is_err() {
-            // A slot may be without its event: all are made anew, once no copy reads them.
+            // A slot may lack its event, so all slots are recreated, once no copy reads them.
             stream.quiesce();
             self.slots.clear();
             self.next = 0;
@@ -283,7 +284,7 @@ impl Inbox {
         }
         let slot = self.next % SLOTS;
         let context = &slab.context;
-        // All at once, and each as if it had been used: a step takes the same calls whatever was sent before.
+        // All slots are created at once and marked as used. So each step makes the same calls, whatever was sent before.
         while self.slots.len() < SLOTS {
             let pinned = Pinned::new(context, self.buffer().len())?;
             let event = Event::new(context)?;
@@ -302,7 +303,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Queues words.
+    /// Queues a copy of 32-bit words.
     pub(super) fn send_words(
         &mut self,
         slab: &Slab,
@@ -313,7 +314,7 @@ impl Inbox {
     }
 
     fn grow(&mut self, slab: &Slab, stream: &Stream, len: usize) -> Result<(), DeviceError> {
-        // Queued work may still use the old one.
+        // Queued work may still use the old buffer.
         stream.synchronize()?;
         self.slots.clear();
         self.next = 0;

@@ -1,5 +1,5 @@
-//! Which cores are near a chip: those of the NUMA node that its PCI device belongs to. An emulated chip is nowhere; the cores
-//! that play it are the ranks' to share.
+//! The cores near a chip: those of its PCI device's NUMA node. An emulated chip has no place, so emulated ranks share all
+//! cores.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use glmbench_device::affinity::{
 use super::api::Api;
 use super::telemetry::pci_address;
 
-/// Binds the calling thread, and those that it will start, to the cores near the `ordinal`-th visible chip, whose address the driver
-/// tells; what the record says of it.
+/// Binds the calling thread, and the threads it starts, to the cores near the `ordinal`-th visible chip. The driver
+/// reports the chip's address. Returns the name and text of the record's entry.
 pub(super) fn bind(api: &Api, ordinal: usize) -> (String, String) {
     let address = pci_address(api, ordinal);
     let cores = address.as_ref().map_err(Clone::clone);
@@ -23,7 +23,7 @@ pub(super) fn bind(api: &Api, ordinal: usize) -> (String, String) {
     }
 }
 
-/// The same for rank `rank` of `world` emulated ones: to its share of all cores.
+/// Binds rank `rank` of `world` emulated ranks to its share of all cores. Returns the same as [`bind`].
 pub(super) fn bind_emulated(rank: usize, world: usize) -> (String, String) {
     bind_to(core_groups(world).map(|mut groups| groups.swap_remove(rank)))
 }
@@ -35,13 +35,13 @@ fn bind_to(cores: Result<Vec<usize>, String>) -> (String, String) {
     }
 }
 
-/// The environment variable that says which chips a process sees.
+/// The environment variable with the chips that a process sees.
 pub(super) const VISIBLE_DEVICES: &str = "ASCEND_RT_VISIBLE_DEVICES";
 
-/// The ids of a [`VISIBLE_DEVICES`] list, read as the runtime reads it: up to the first space or word that is no id.
+/// Parses the ids of a [`VISIBLE_DEVICES`] list as the runtime does: up to the first space or word that is no id.
 ///
 /// # Errors
-/// In words: ids that descend or come twice, which the runtime refuses.
+/// Fails on ids that descend or repeat, which the runtime refuses.
 pub(super) fn visible_ids(list: &str) -> Result<Vec<usize>, String> {
     let mut ids: Vec<usize> = Vec::new();
     let read = list.split(' ').next().unwrap_or_default();
@@ -56,10 +56,10 @@ pub(super) fn visible_ids(list: &str) -> Result<Vec<usize>, String> {
     Ok(ids)
 }
 
-/// The id that AscendCL's `ordinal`-th device has among all of the machine; `visible` is [`VISIBLE_DEVICES`].
+/// Returns the machine-wide id of AscendCL's `ordinal`-th device. `visible` is the value of [`VISIBLE_DEVICES`].
 ///
 /// # Errors
-/// In words: the list has no such entry, or is none.
+/// Fails if the list has no such entry, or is invalid.
 pub(super) fn logic_id(ordinal: usize, visible: Option<&str>) -> Result<usize, String> {
     let Some(list) = visible.filter(|list| !list.is_empty()) else { return Ok(ordinal) };
     visible_ids(list)?.get(ordinal).copied().ok_or_else(|| {
@@ -68,12 +68,12 @@ pub(super) fn logic_id(ordinal: usize, visible: Option<&str>) -> Result<usize, S
     })
 }
 
-/// The cores of the NUMA node that the PCI device of this address belongs to.
+/// Returns the cores of the NUMA node of the PCI device at `address`.
 fn cores_near(devices: &Path, address: &str) -> Result<Vec<usize>, String> {
     let path = devices.join(address).join("numa_node");
     let node = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let node = node.trim();
-    // The system says -1 where the firmware does not tell.
+    // The system reports -1 if the firmware does not tell.
     let node = node.parse().map_err(|_| format!("{address} belongs to no NUMA node ({node})"))?;
     cores_of_numa_node(node)
 }
@@ -91,7 +91,7 @@ mod tests {
         let told = cores_near(folder.path(), "0000:c1:00.0").unwrap_err();
         assert!(told.contains("0000:c1:00.0 belongs to no NUMA node (-1)"), "{told}");
         assert!(cores_near(folder.path(), "0000:01:00.0").unwrap_err().contains("0000:01:00.0"));
-        // Where there is no such node, as inside many containers, that is the reason.
+        // If the node does not exist, as in many containers, that is the reason.
         std::fs::write(device.join("numa_node"), "9999\n").unwrap();
         assert!(cores_near(folder.path(), "0000:c1:00.0").is_err());
     }

@@ -1,5 +1,5 @@
-//! The first stages of the operators, with views in and a [`Plan`] out. What each computes stands in its own documentation;
-//! here are the constants that we always pass.
+//! The first stages of the operators: they take views and return a [`Plan`]. Each operator's documentation says what it
+//! computes; this file has the constants that we always pass.
 
 use std::ffi::{CStr, c_char};
 use std::ptr::null;
@@ -12,17 +12,17 @@ use super::tensor::{Held, IntArray, Scalar, Tensor, TensorList, View};
 
 type Planned = Result<Plan, DeviceError>;
 
-/// "Keep the input's type" of the matrix operators.
+/// Matrix operators: keep the input's type.
 const KEEP_TYPE: i8 = 0;
-/// `[batch, sequence, heads, channels]` of the rotary operator.
+/// Rotary operator: layout `[batch, sequence, heads, channels]`.
 const ROTARY_BSND: i64 = 1;
-/// "Half" of the rotary operators: channel `j` and channel `j + D/2` are a pair.
+/// Rotary operators: "half" mode, where channels `j` and `j + D/2` are a pair.
 const ROTARY_HALF: i64 = 0;
-/// "No limit" of a band of tokens.
+/// No limit of a band of tokens.
 const NO_LIMIT: i64 = 2_147_483_647;
 /// Causal from the last token backwards, with the documented 2048 x 2048 mask.
 const RIGHT_DOWN_CAUSAL: i64 = 3;
-/// Side of that mask.
+/// Side of the mask of [`RIGHT_DOWN_CAUSAL`].
 pub(super) const CAUSAL_MASK_SIDE: usize = 2048;
 
 fn layout(name: &'static CStr) -> *mut c_char {
@@ -58,7 +58,7 @@ pub(super) fn gather(api: &Api, x: View, indices: View, out: View) -> Planned {
     unsafe { plan!(api, aclnnGatherV2, aclnnGatherV2GetWorkspaceSize, (a, 0, b, c), held![x, i, o]) }
 }
 
-/// RMSNorm; `rstd` is a by-product that the operator insists on.
+/// RMSNorm. The operator requires `rstd`, a by-product.
 pub(super) fn rms_norm(api: &Api, x: View, gamma: View, epsilon: f64, out: View, rstd: View) -> Planned {
     let (x, g, o, r) = (x.tensor(api)?, gamma.tensor(api)?, out.tensor(api)?, rstd.tensor(api)?);
     let (a, b, c, d) = (x.handle, g.handle, o.handle, r.handle);
@@ -68,7 +68,7 @@ pub(super) fn rms_norm(api: &Api, x: View, gamma: View, epsilon: f64, out: View,
     }
 }
 
-/// `sum = a + b`, and a norm of it that nobody wants: the addition that the 310P's documentation has.
+/// `sum = a + b`, and an unused norm of it: the addition that the 310P's documentation lists.
 pub(super) fn add_rms_norm(
     api: &Api,
     [a, b]: [View; 2],
@@ -100,7 +100,7 @@ pub(super) fn matmul(api: &Api, a: View, b: View, out: View) -> Planned {
     unsafe { plan!(api, aclnnMatmul, aclnnMatmulGetWorkspaceSize, (a, b, c, KEEP_TYPE), held![x, y, o]) }
 }
 
-/// `out = a * b`, matrices.
+/// `out = a * b` for matrices.
 pub(super) fn mm(api: &Api, a: View, b: View, out: View) -> Planned {
     let (x, y, o) = (a.tensor(api)?, b.tensor(api)?, out.tensor(api)?);
     let (a, b, c) = (x.handle, y.handle, o.handle);
@@ -108,7 +108,7 @@ pub(super) fn mm(api: &Api, a: View, b: View, out: View) -> Planned {
     unsafe { plan!(api, aclnnMm, aclnnMmGetWorkspaceSize, (a, b, c, KEEP_TYPE), held![x, y, o]) }
 }
 
-/// `out = a * b` with `b` in fractals.
+/// `out = a * b`, with `b` in fractals.
 pub(super) fn matmul_nz(api: &Api, a: View, b: View, out: View) -> Planned {
     let (x, y, o) = (a.tensor(api)?, b.tensor(api)?, out.tensor(api)?);
     let (a, b, c) = (x.handle, y.handle, o.handle);
@@ -142,7 +142,7 @@ pub(super) fn addmm(api: &Api, bias: View, a: View, b: View, out: View) -> Plann
     }
 }
 
-/// `out[i] = a[i] * b[i]`, matrices.
+/// `out[i] = a[i] * b[i]` for matrices.
 pub(super) fn batch_matmul(api: &Api, a: View, b: View, out: View) -> Planned {
     let (x, y, o) = (a.tensor(api)?, b.tensor(api)?, out.tensor(api)?);
     let (a, b, c) = (x.handle, y.handle, o.handle);
@@ -160,7 +160,7 @@ pub(super) fn to_fractals(api: &Api, weight: View) -> Planned {
     unsafe { plan!(api, aclnnTransMatmulWeight, aclnnTransMatmulWeightGetWorkspaceSize, (a), held![w]) }
 }
 
-/// `x = x + y`, `y` repeated along axes that it lacks.
+/// `x = x + y`, with `y` broadcast to the shape of `x`.
 pub(super) fn add(api: &Api, x: View, y: View) -> Planned {
     let (x, y, one) = (x.tensor(api)?, y.tensor(api)?, Scalar::new(api, 1.0)?);
     let (a, b, c) = (x.handle, y.handle, one.handle);
@@ -168,7 +168,7 @@ pub(super) fn add(api: &Api, x: View, y: View) -> Planned {
     unsafe { plan!(api, aclnnInplaceAdd, aclnnInplaceAddGetWorkspaceSize, (a, b, c), held![x, y, one]) }
 }
 
-/// `to = from`, number by number, whatever the strides.
+/// `to = from`, element by element, for any strides.
 pub(super) fn copy(api: &Api, to: View, from: View) -> Planned {
     let (x, y) = (to.tensor(api)?, from.tensor(api)?);
     let (a, b) = (x.handle, y.handle);
@@ -200,7 +200,7 @@ pub(super) fn swiglu(api: &Api, x: View, out: View) -> Planned {
     unsafe { plan!(api, aclnnSwiGlu, aclnnSwiGluGetWorkspaceSize, (a, -1, b), held![x, o]) }
 }
 
-/// Rotates queries and keys in place, halves paired.
+/// Rotates queries and keys in place, in "half" pairs.
 pub(super) fn rotary(api: &Api, [query, key]: [View; 2], [cos, sin]: [View; 2]) -> Planned {
     let (q, k, c, s) = (query.tensor(api)?, key.tensor(api)?, cos.tensor(api)?, sin.tensor(api)?);
     let handles = (q.handle, k.handle, c.handle, s.handle);
@@ -216,7 +216,7 @@ pub(super) fn rotary(api: &Api, [query, key]: [View; 2], [cos, sin]: [View; 2]) 
     }
 }
 
-/// Rotates one tensor, halves paired.
+/// Rotates one tensor, in "half" pairs.
 pub(super) fn rotate_one(api: &Api, x: View, [cos, sin]: [View; 2], out: View) -> Planned {
     let (x, c, s, o) = (x.tensor(api)?, cos.tensor(api)?, sin.tensor(api)?, out.tensor(api)?);
     let handles = (x.handle, c.handle, s.handle, o.handle);
@@ -278,28 +278,28 @@ pub(super) fn index_copy(api: &Api, to: View, indices: View, from: View) -> Plan
     }
 }
 
-/// Numbers of an attention operator.
+/// Head counts and scale of an attention operator.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heads {
     /// Query heads.
     pub(super) query: usize,
     /// KV heads.
     pub(super) kv: usize,
-    /// Multiplies the scores.
+    /// Factor of the scores.
     pub(super) scale: f64,
 }
 
-/// What a step of the operator for everything is given once, for all layers.
+/// Operands of a step's attention over the paged cache, shared by all layers.
 pub(super) struct FusedStep {
     /// Queries `[tokens, heads, channels]`.
     pub(super) query: Tensor,
-    /// Blocks of every sequence.
+    /// Block table of the sequences.
     pub(super) table: Tensor,
-    /// Where each sequence's rows end.
+    /// End of each sequence's rows.
     pub(super) ends: IntArray,
-    /// Tokens that each sequence has in the cache.
+    /// Number of tokens of each sequence in the cache.
     pub(super) contexts: IntArray,
-    /// The causal mask; none where every sequence has one row.
+    /// The causal mask, or `None` if every sequence has one row.
     pub(super) mask: Option<Tensor>,
     /// The result.
     pub(super) out: Tensor,
@@ -373,8 +373,8 @@ pub(super) fn fused_attention(
     }
 }
 
-/// Attention of one token of every sequence over caches `[blocks, block, heads * channels]`. The mask of `step` is not used: one
-/// token sees all.
+/// Attention of one token per sequence over caches `[blocks, block, heads * channels]`. The mask of `step` is unused,
+/// because the one token sees all others.
 pub(super) fn incremental_attention(
     api: &Api,
     step: &FusedStep,
@@ -385,7 +385,7 @@ pub(super) fn incremental_attention(
     incremental(api, step, lists, heads, block, c"BSH")
 }
 
-/// As [`incremental_attention`], over caches `[blocks, heads, block, channels]`.
+/// Like [`incremental_attention`], over caches `[blocks, heads, block, channels]`.
 pub(super) fn incremental_attention_by_heads(
     api: &Api,
     step: &FusedStep,
@@ -441,7 +441,7 @@ fn incremental(
     }
 }
 
-/// How the operands of [`prompt_attention`] lie.
+/// Layout of the operands of [`prompt_attention`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PromptLayout {
     /// `[batch, tokens, heads * channels]`.
@@ -450,7 +450,7 @@ pub(super) enum PromptLayout {
     Bnsd,
 }
 
-/// Attention over contiguous keys and values, as many heads as queries have.
+/// Attention over contiguous keys and values with as many heads as the queries.
 pub(super) fn prompt_attention(
     api: &Api,
     [query, key, value, out]: [View; 4],

@@ -1,4 +1,4 @@
-//! Asking the operators' first stages what this chip and this version of CANN can do.
+//! Probes which operators this chip and this CANN version support, by calling their first stages.
 
 use std::cell::RefCell;
 
@@ -20,21 +20,21 @@ use super::rehearsal::Wrong;
 use super::tensor::{Element, IntArray, TensorList, View};
 use super::widener::FOLDED;
 
-/// Blocks of the cache that is asked about.
+/// Blocks of the probed cache.
 const BLOCKS: usize = 2;
-/// Rows of the prefill that is asked about.
+/// Rows of the probed prefill.
 const ROWS: usize = 128;
 
-/// What was chosen, and why not what is preferred.
+/// The selected choices, and why preferred ones were refused.
 pub(super) struct Probed {
     pub(super) choices: Choices,
-    /// Heads as they lie on the device: filled further where the rotary operator wants that.
+    /// Layout of heads on the device, padded further if the rotary operator requires it.
     pub(super) layout: HeadLayout,
-    /// Refused alternatives, with the libraries' words.
+    /// Refused alternatives, with the libraries' messages.
     pub(super) refused: Vec<(&'static str, String)>,
 }
 
-/// Asks for every capability, in the order of preference for the chip.
+/// Selects an alternative for every capability, in the chip's order of preference.
 pub(super) fn probe(
     core: &Core,
     chip: Chip,
@@ -42,7 +42,7 @@ pub(super) fn probe(
     forced: Forced,
     discarded: &[Wrong],
 ) -> Result<Probed, DeviceError> {
-    // First stages look at shapes, not at numbers: one piece of memory stands for everything.
+    // First stages check shapes, not values. All probes share one buffer.
     let memory = core.slab.take(CAUSAL_MASK_SIDE * CAUSAL_MASK_SIDE * 2, "a probe of the operators")?;
     let mut probe =
         Probe { core, layout, memory, discarded, refused: Vec::new(), single_use: RefCell::default() };
@@ -66,7 +66,7 @@ pub(super) fn probe(
         probe.refused.extend(probe.single_use.take().into_iter().map(|why| ("reuse", why)));
     }
     let graph = probe.choose("graph", Graph::ALL, forced.graph, |p, c| p.graph(c, reuse))?;
-    // What could only be given back by running it has run before its memory goes.
+    // Executors that cannot be destroyed unused run once, before their memory is freed.
     core.stream.synchronize()?;
     let choices = Choices { weights, bias, kv, rotary, decode, prefill, add, reuse, graph };
     Ok(Probed { choices, layout: probe.layout, refused: probe.refused })
@@ -76,18 +76,18 @@ struct Probe<'a> {
     core: &'a Core,
     layout: HeadLayout,
     memory: Buffer,
-    /// Choices that gave wrong results.
+    /// Choices that returned wrong results.
     discarded: &'a [Wrong],
     refused: Vec<(&'static str, String)>,
     /// Operators whose plans cannot be kept, and why.
     single_use: RefCell<Vec<String>>,
 }
 
-/// Yes, or the reason why not.
+/// Accepted, or the reason for the refusal.
 type Answer = Result<Result<(), String>, DeviceError>;
 
 impl Probe<'_> {
-    /// The first alternative that is accepted; a forced one alone is asked.
+    /// Returns the first accepted alternative. If one is forced, only that one is probed.
     fn choose<C: Copy + Word>(
         &mut self,
         name: &'static str,
@@ -119,7 +119,7 @@ impl Probe<'_> {
         self.core.api()
     }
 
-    /// Whether a first stage says yes; the plan is given back. A lost device is no answer.
+    /// Returns whether a first stage accepts, and destroys the plan. A lost device is an error.
     fn accepts(&self, plan: Result<Plan, DeviceError>) -> Answer {
         let plan = match plan {
             Ok(plan) => plan,
@@ -128,7 +128,7 @@ impl Probe<'_> {
         };
         let name = plan.name;
         if let Err((plan, why)) = given_back(self.api(), plan)? {
-            // An executor that cannot be kept ends by being run, and only so; on zeros, whatever ran before it.
+            // An executor that cannot be kept can only be destroyed by a run. It runs on zeros, whatever ran before it.
             self.core.stream.synchronize()?;
             self.memory.clear()?;
             self.core.once(Ok(plan))?;
@@ -137,7 +137,8 @@ impl Probe<'_> {
         Ok(Ok(()))
     }
 
-    /// Whether all of them say yes, each asked after the plan before it is given back. The reason is the first refusal.
+    /// Returns whether all plans are accepted. Each plan is destroyed before the next is created. The reason is the first
+    /// refusal.
     fn accepts_all(&self, plans: &[&dyn Fn() -> Result<Plan, DeviceError>]) -> Answer {
         let mut answer = Ok(());
         for plan in plans {
@@ -147,12 +148,12 @@ impl Probe<'_> {
         Ok(answer)
     }
 
-    /// Numbers of the model's type in any shape.
+    /// Returns a view of any shape, in the model's type.
     fn view(&self, dims: &[usize]) -> View {
         View::new(self.memory.at(0), self.core.element(), dims)
     }
 
-    /// The same view in the other half of the memory.
+    /// Returns the same view in the other half of the memory.
     fn apart(&self, view: View) -> View {
         view.moved(self.memory.at(self.memory.len() / 2))
     }
@@ -165,7 +166,7 @@ impl Probe<'_> {
         self.product(format, [1, 256, 256])
     }
 
-    /// Asks about `[m, k]` times a weight `[n, k]`.
+    /// Probes the product of `[m, k]` and a weight `[n, k]`.
     fn product(&self, format: WeightFormat, [m, k, n]: [usize; 3]) -> Answer {
         let (rows, weight, out) = (self.view(&[m, k]), self.view(&[n, k]), self.view(&[m, n]));
         let right = weight.transposed();
@@ -201,7 +202,7 @@ impl Probe<'_> {
                 }
                 self.product(weights, [rows, width, side])
             }
-            // By the operator of residuals, which was asked about a bias's shape, too.
+            // Done by the operator of residuals, which was also probed with a bias's shape.
             Bias::Added => Ok(Ok(())),
         }
     }
@@ -219,7 +220,7 @@ impl Probe<'_> {
         TensorList::of(self.api(), view.tensor(self.api())?)
     }
 
-    /// Asks an operator over a paged cache about one sequence of `dims[0]` rows.
+    /// Probes an operator over a paged cache, with one sequence of `dims[0]` rows.
     fn paged(&self, dims: &[usize], causal: bool, order: BlockOrder, plan: PagedOperator) -> Answer {
         let (api, rows) = (self.api(), dims[0]);
         let side = [CAUSAL_MASK_SIDE, CAUSAL_MASK_SIDE];
@@ -277,7 +278,7 @@ impl Probe<'_> {
             }
             Prefill::Fused => self.paged(&[ROWS, shape.heads, channels], true, order, ops::fused_attention),
             Prefill::Prompt => {
-                // Later chunks go by matmul.
+                // Later chunks with a long context go by matmul.
                 if let Err(reason) = self.matmul_attention(ROWS)? {
                     return Ok(Err(reason));
                 }
@@ -334,7 +335,7 @@ impl Probe<'_> {
         }
     }
 
-    /// Fills heads to 128 channels where `aclnnApplyRotaryPosEmb` takes those and no fewer: pages differ in whether it takes 64.
+    /// Pads heads to 128 channels if `aclnnApplyRotaryPosEmb` accepts only those. Its pages differ on whether it takes 64.
     fn fill_heads(&mut self, forced: Option<Rotation>) -> Result<(), DeviceError> {
         let short = self.layout;
         if short.is_full() || forced.is_some_and(|rotary| rotary != Rotation::Apply) {
@@ -392,7 +393,7 @@ impl Probe<'_> {
         }
     }
 
-    /// Captures one operator, and runs the graph.
+    /// Captures one operator and runs the graph.
     fn graph(&self, graph: Graph, reuse: Reuse) -> Answer {
         match (graph, reuse) {
             (Graph::Off, _) => return Ok(Ok(())),
@@ -443,7 +444,7 @@ impl Probe<'_> {
     }
 }
 
-/// The word of a choice.
+/// The name of a choice.
 trait Word {
     fn word(&self) -> &'static str;
 }
@@ -459,7 +460,7 @@ macro_rules! words {
 }
 words!(WeightFormat, Bias, Decode, Prefill, KvWrite, Rotation, Addition, Reuse, Graph);
 
-/// Types that the chip computes in.
+/// Checks that the chip computes in `dtype`.
 pub(super) fn check_dtype(chip: Chip, dtype: DType) -> Result<(), DeviceError> {
     let (can, expected) = match chip {
         Chip::Duo300i => (dtype == DType::Fp16, "fp16, the one type that an Ascend 310P runs the model in"),

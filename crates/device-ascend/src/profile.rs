@@ -1,4 +1,4 @@
-//! Chip profiles: the numbers behind the emulator's virtual clock, each with its source.
+//! Chip profiles: the figures behind the emulator's virtual clock, each with its source.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -8,30 +8,30 @@ use sha2::{Digest, Sha256};
 
 use glmbench_device::ClockProfile;
 
-/// The profiles in this binary, by the card's word on the command line.
+/// The built-in profiles, by the card's name on the command line.
 const BUILTIN: [(&str, &str); 2] = [
     ("300i-duo", include_str!("../../ascend-emulator/profiles/300i-duo.toml")),
     ("800i-a2", include_str!("../../ascend-emulator/profiles/800i-a2.toml")),
 ];
 
-/// Chips that can be played.
+/// Chips that can be emulated.
 const SOCS: [&str; 2] = ["Ascend310P3", "Ascend910B4"];
 
-/// Where a number comes from.
+/// The kind of source of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
-    /// Stands in a public text.
+    /// Stated in a public text.
     Published,
-    /// Arithmetic on published numbers.
+    /// Computed from published figures.
     Derived,
-    /// A choice.
+    /// An assumption.
     Assumed,
 }
 
 impl Mark {
     const ALL: [Self; 3] = [Self::Published, Self::Derived, Self::Assumed];
 
-    /// The word of the file.
+    /// Returns the word used in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Published => "published",
@@ -41,39 +41,39 @@ impl Mark {
     }
 }
 
-/// One number.
+/// One figure of a profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Its name, which is the emulator's key.
+    /// The name, which is the emulator's key.
     pub key: String,
-    /// The number.
+    /// The value.
     pub value: f64,
-    /// Its unit.
+    /// The unit.
     pub unit: String,
-    /// Where it comes from.
+    /// The kind of source.
     pub mark: Mark,
-    /// The source in words.
+    /// The source, as text.
     pub source: String,
 }
 
 /// A chip profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
-    /// Its name.
+    /// The name of the profile.
     pub name: String,
-    /// The card in words.
+    /// The card's name in full.
     pub title: String,
-    /// The chip, as aclrtGetSocName names it.
+    /// The chip, as `aclrtGetSocName` names it.
     pub soc: String,
-    /// Chips on a card.
+    /// Chips per card.
     pub chips_per_card: u32,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: String,
-    /// All numbers, in the file's order.
+    /// All figures, in the file's order.
     pub entries: Vec<Entry>,
 }
 
-/// What is wrong with a profile.
+/// Errors of reading a profile.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
     /// The file cannot be read.
@@ -81,7 +81,7 @@ pub enum ProfileError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         problem: std::io::Error,
     },
     /// There is no profile of this name.
@@ -90,19 +90,19 @@ pub enum ProfileError {
         /// The name.
         name: String,
     },
-    /// The text is no profile.
+    /// The text is not a valid profile.
     #[error("profile {origin}{}: {problem}", line.map(|l| format!(" line {l}")).unwrap_or_default())]
     Invalid {
-        /// The file, or the name of the one in this binary.
+        /// The file, or the name of a built-in profile.
         origin: String,
-        /// The line, from one.
+        /// The line, counted from one.
         line: Option<usize>,
-        /// What was found and expected.
+        /// What was found and what was expected.
         problem: String,
     },
 }
 
-/// Keys that every profile has, with the unit expected. The emulator refuses others.
+/// Keys that every profile must have, with their units. Keys outside this table and [`OPTIONAL`] are rejected.
 const REQUIRED: [(&str, &str); 19] = [
     ("cube_fp16_flops", "FLOP/s"),
     ("cube_int8_ops", "OP/s"),
@@ -128,10 +128,10 @@ const REQUIRED: [(&str, &str); 19] = [
 const OPTIONAL: [(&str, &str); 3] =
     [("cube_bf16_flops", "FLOP/s"), ("cube_fp32_flops", "FLOP/s"), ("max_power_w", "W")];
 
-/// Most bytes of a profile: those of this program have a few thousand.
+/// Maximum size of a profile in bytes. The built-in ones have a few thousand.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The text of a file, which may be a device without end.
+/// Reads a file, which may be an endless device.
 fn text_of(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
@@ -143,7 +143,7 @@ fn text_of(path: &Path) -> std::io::Result<String> {
 }
 
 impl Profile {
-    /// A profile in this binary: `300i-duo` or `800i-a2`.
+    /// Returns a built-in profile: `300i-duo` or `800i-a2`.
     pub fn builtin(name: &str) -> Result<Self, ProfileError> {
         match BUILTIN.iter().find(|(known, _)| *known == name) {
             Some((_, text)) => Self::parse(text, name),
@@ -151,19 +151,19 @@ impl Profile {
         }
     }
 
-    /// A user's own profile.
+    /// Reads a user's own profile.
     pub fn from_file(path: &Path) -> Result<Self, ProfileError> {
         let text = text_of(path)
             .map_err(|problem| ProfileError::Unreadable { path: path.to_path_buf(), problem })?;
         Self::parse(&text, &path.display().to_string())
     }
 
-    /// A number by its key.
+    /// Returns the value of a key.
     pub fn value(&self, key: &str) -> Option<f64> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.value)
     }
 
-    /// Name, hash and limits, for the record.
+    /// Returns name, hash and limits, for the record.
     pub fn clock(&self) -> ClockProfile {
         // Both keys are required of every profile.
         let whole = |key| self.value(key).unwrap_or_default() as u64;
@@ -175,7 +175,7 @@ impl Profile {
         }
     }
 
-    /// What the emulator is configured with: a line for the chip and one for every number.
+    /// Returns the emulator's configuration: one line for the chip and one for every figure.
     pub fn settings_lines(&self) -> String {
         let mut lines = format!("soc = {}\n", self.soc);
         for entry in &self.entries {
@@ -223,7 +223,7 @@ impl Profile {
     }
 }
 
-/// A text being read, for messages.
+/// The text being parsed, for messages.
 struct Reader<'a> {
     text: &'a str,
     origin: &'a str,
@@ -234,7 +234,7 @@ impl Reader<'_> {
         ProfileError::Invalid { origin: self.origin.to_owned(), line, problem }
     }
 
-    /// The line on which a key or table begins.
+    /// Returns the line on which a key or table begins.
     fn line_of(&self, key: &str) -> Option<usize> {
         let begins = |line: &str| {
             let line = line.trim();
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_emulator_takes_every_line() {
-        // The emulator's own list, as its source has it: the two are joined by words alone.
+        // The emulator's own list, from its source: only the names connect the two.
         let settings = include_str!("../../ascend-emulator/src/settings.rs");
         for (name, _) in BUILTIN {
             for entry in Profile::builtin(name).unwrap().entries {

@@ -1,7 +1,8 @@
-//! The chosen ways to attend and to write keys and values, done once on a small case before they are trusted.
+//! Runs the selected operators for attention and KV writes once on a small case, before they are trusted.
 //!
-//! A first stage that accepts says nothing of the kernel behind it: on a 310P the incremental operator takes grouped heads that its
-//! page does not allow. So every way is held against the host's own arithmetic, and one that gives another result is discarded by name.
+//! An accepting first stage says nothing about the kernel behind it. For example, on a 310P the incremental operator
+//! accepts grouped heads, which its page does not allow. So every choice is compared with the host's own arithmetic. A
+//! choice with another result is discarded by name.
 
 use glmbench_device::reference::Reference;
 use glmbench_device::{Device, DeviceError, KV_BLOCK_TOKENS, KvShape, SequenceView};
@@ -10,31 +11,31 @@ use super::Ascend;
 use super::kv::BlockOrder;
 use super::selftest::{Rows, bound, largest_error, numbers, run_attention};
 
-/// Roundings on the way of attention.
+/// Roundings in attention.
 const ROUNDINGS: f64 = 6.0;
 
-/// A choice that gives a wrong result.
+/// A choice that returns a wrong result.
 #[derive(Debug)]
 pub(super) struct Wrong {
     /// `kv`, `prefill` or `decode`.
     pub(super) capability: &'static str,
-    /// The choice's word.
+    /// The name of the choice.
     pub(super) word: &'static str,
-    /// What was found.
+    /// What was found, for the record.
     pub(super) why: String,
 }
 
 impl Ascend {
-    /// The first of the chosen ways that gives a wrong result.
+    /// Returns the first choice that gives a wrong result.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Fails with the device's errors.
     pub(super) fn rehearse(&mut self) -> Result<Option<Wrong>, DeviceError> {
         let choices = self.choices;
         if let Some(why) = self.written_otherwise()? {
             return Ok(Some(Wrong { capability: "kv", word: choices.kv.word(), why }));
         }
-        // A prompt that goes on after a chunk, beside another; then a token of each.
+        // A prompt that continues after a chunk, beside another; then one token of each.
         let prefill: [Rows<'_>; 2] = [&[(0..20, 0), (20..23, 1)], &[(0..5, 0)]];
         let decode: [Rows<'_>; 2] = [&[(0..20, 0), (20..23, 1)], &[(0..1, 0), (1..2, 1)]];
         for (capability, word, steps) in
@@ -59,7 +60,7 @@ impl Ascend {
             .then(|| format!("a wrong result at start (error {error:.1e}, at most {most:.1e} was expected)")))
     }
 
-    /// Keys and values are where they belong, byte for byte.
+    /// Checks that keys and values are in the right places, byte for byte.
     fn written_otherwise(&mut self) -> Result<Option<String>, DeviceError> {
         const TOKENS: usize = 5;
         let (heads, layout, bytes) = (self.layout.shape, self.layout, self.core.dtype.bytes());

@@ -13,7 +13,7 @@ use super::tensor::View;
 
 use ascend_sys::{ACL_MEMCPY_DEVICE_TO_DEVICE, ACL_MEMCPY_DEVICE_TO_HOST, ACL_MEMCPY_HOST_TO_DEVICE};
 
-/// Cosine and sine of every position, channel by channel. It stays on the host: a step sends the rows it wants.
+/// Cosine and sine of every position, per channel. The table stays on the host: a step sends the rows it needs.
 pub struct Rotary {
     cos: Vec<u8>,
     sin: Vec<u8>,
@@ -33,12 +33,12 @@ impl Rotary {
     }
 }
 
-/// Queries and keys of a step, to be rotated in place.
+/// Queries and keys of a step, rotated in place.
 #[derive(Clone, Copy)]
 pub(super) struct Rotated {
     pub(super) query: *mut std::ffi::c_void,
     pub(super) key: *mut std::ffi::c_void,
-    /// Of the activation.
+    /// Buffer id of the activation.
     pub(super) id: u64,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Rotator {
     layout: HeadLayout,
     /// Cosines of all rows, then sines.
     rows: Inbox,
-    /// Positions whose rows the device has.
+    /// Positions of the rows that the device has.
     sent: Vec<u32>,
     scratch: Scratch,
 }
@@ -59,7 +59,7 @@ impl Rotator {
         Self { how, layout, rows, sent: Vec::new(), scratch: Scratch::default() }
     }
 
-    /// Rotates row `i` by the angles of `positions[i]`.
+    /// Rotates row `i` by the angles of position `positions[i]`.
     pub(super) fn run(
         &mut self,
         core: &Core,
@@ -93,12 +93,12 @@ impl Rotator {
         Ok(())
     }
 
-    /// Sends the positions' rows, unless the last layer had them sent.
+    /// Sends the rows of `positions`, unless the last layer sent the same.
     fn send(&mut self, core: &Core, table: &Rotary, positions: &[u32]) -> Result<(), DeviceError> {
         if self.sent == positions {
             return Ok(());
         }
-        // Where this fails the device has neither.
+        // If sending fails, the device has neither the old nor the new rows.
         self.sent.clear();
         let half = positions.len() * table.row_bytes;
         self.rows.send(&core.slab, &core.stream, 2 * half, |bytes| {
@@ -112,7 +112,7 @@ impl Rotator {
         Ok(())
     }
 
-    /// The last resort: there and back again.
+    /// Rotates on the host, as a last resort: copies to the host and back.
     fn on_host(
         &self,
         core: &Core,
@@ -148,7 +148,7 @@ impl Rotator {
     }
 }
 
-/// Rounds both products, as the model's own code does, before the sum, which is rounded on its way back.
+/// Rounds both products before the sum, as the model's own code does. The sum is rounded when it is encoded.
 fn rotate_halves(head: &mut [f32], cos: &[f32], sin: &[f32], dtype: DType) {
     let half = head.len() / 2;
     for j in 0..half {

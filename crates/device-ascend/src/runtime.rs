@@ -1,4 +1,4 @@
-//! What a rank holds on its device: the context of its thread, a stream, events. Each is given back when it is dropped.
+//! A rank's handles on its device: the context of its thread, a stream, events. Each is released on drop.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -14,11 +14,12 @@ use glmbench_device::DeviceError;
 use super::api::{Api, acl};
 use super::graph::{Launch, Segments};
 
-/// The device is set on this thread. Everything that lives on it holds this, so it is reset last.
+/// The device set on this thread. Everything that lives on the device holds the context, so the device is reset last.
 pub(super) struct Context {
     pub(super) api: Arc<Api>,
     ordinal: i32,
-    /// Work that nobody waits for any longer may still use what lives here: nothing of it is given back before the process ends.
+    /// Work that nobody waits for may still use what lives on the device. Then nothing is released before the process
+    /// ends.
     abandoned: AtomicBool,
 }
 
@@ -30,7 +31,7 @@ impl Context {
         Ok(Arc::new(Self { api, ordinal, abandoned: AtomicBool::new(false) }))
     }
 
-    /// Whether what lives here is left to the end of the process.
+    /// Returns whether everything on the device is kept until the process ends.
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
@@ -48,18 +49,18 @@ impl Drop for Context {
 
 /// Fast launch and fast synchronisation: `ACL_STREAM_FAST_LAUNCH | ACL_STREAM_FAST_SYNC`.
 const FAST: u32 = 0x3;
-/// How long a wait is before the group is looked at again, ms.
+/// Time of one wait before the state of the group is checked again, ms.
 const WAIT_MS: i32 = 200;
-/// A wait with a limit has not ended yet.
+/// Status of a timed wait that has not ended yet.
 const NOT_YET: i32 = 507_046;
-/// How long work of a group that was called off is waited for.
+/// Extra time to wait for queued work after the group was aborted.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a wait ended.
 enum Waited {
-    /// With this code.
+    /// The wait ended with this code.
     Done(i32),
-    /// Not within its time.
+    /// The wait timed out.
     NotYet,
 }
 
@@ -67,9 +68,9 @@ enum Waited {
 pub(super) struct Stream {
     context: Arc<Context>,
     handle: *mut c_void,
-    /// Launches that wait to become part of a graph, where graphs are used.
+    /// Launches waiting to become part of a graph, if graphs are in use.
     segments: RefCell<Option<Segments>>,
-    /// What a call that has no result failed with: the next one's error.
+    /// The failure of a call that has no result. The next call returns it.
     failed: RefCell<Option<DeviceError>>,
 }
 
@@ -99,7 +100,7 @@ impl Stream {
         Ok(self.handle)
     }
 
-    /// Queues what waits to become part of a graph.
+    /// Queues the launches that wait to become part of a graph.
     pub(super) fn flush(&self) -> Result<(), DeviceError> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -114,24 +115,24 @@ impl Stream {
         segments.queue(&self.context, self.handle)
     }
 
-    /// Like [`Stream::flush`] for a caller that has no result: a failure is the next call's.
+    /// Like [`Stream::flush`], for a caller that has no result. The next call returns the failure.
     pub(super) fn flush_quietly(&self) {
         if let Err(error) = self.flush() {
             *self.failed.borrow_mut() = Some(error);
         }
     }
 
-    /// What became of graphs; `None` if there were none.
+    /// Returns statistics of the graphs, or `None` if there were none.
     pub(super) fn graphs(&self) -> Option<String> {
         self.segments.borrow().as_ref().and_then(Segments::words)
     }
 
-    /// Turns graphs on or off. Nothing may be waiting.
+    /// Turns graphs on or off. No launches may be waiting.
     pub(super) fn set_graphs(&self, wanted: bool) {
         *self.segments.borrow_mut() = wanted.then(Segments::default);
     }
 
-    /// Drops all graphs: what they name goes. Queued work must have been waited for.
+    /// Drops all graphs, because the memory that they refer to is about to go. Queued work must have been waited for.
     pub(super) fn forget_graphs(&self) {
         if let Some(segments) = self.segments.borrow_mut().as_mut() {
             segments.forget();
@@ -147,14 +148,14 @@ impl Stream {
         launch.queue(&self.context, self.handle)
     }
 
-    /// Queues a launch behind what waits.
+    /// Queues a launch after the waiting ones.
     pub(super) fn launch_once(&self, launch: Launch) -> Result<(), DeviceError> {
         let handle = self.ordered()?;
         launch.queue(&self.context, handle)
     }
 
-    /// Waits until all is done, or the group is called off: a rank that failed leaves the others in a collective that ends after half
-    /// an hour (`HCCL_EXEC_TIMEOUT`).
+    /// Waits for all queued work, or until the group is aborted. Without the second, a rank would wait in its collective
+    /// until `HCCL_EXEC_TIMEOUT` (half an hour) after another rank failed.
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
         self.flush()?;
         self.await_all()
@@ -172,14 +173,14 @@ impl Stream {
         }
     }
 
-    /// Waits until nothing runs, whatever became of the device: before memory that queued work uses is given back. Where the group is
-    /// called off it waits for [`PATIENCE`] more; what lives on the device is then left to the end of the process.
+    /// Waits until nothing runs, even on a failed device, before memory that queued work uses is released. If the group is
+    /// aborted, it waits for about [`PATIENCE`] more. After that, everything on the device is kept until the process ends.
     pub(super) fn quiesce(&self) {
         if let Some(segments) = self.segments.borrow_mut().as_mut() {
             segments.discard();
         }
         let mut called_off: Option<Instant> = None;
-        // A device that is really lost refuses at once, and then nothing runs any more, either.
+        // A device that is really lost returns an error at once, and then nothing runs any more.
         while !self.context.is_abandoned()
             && let Ok(Waited::NotYet) = self.wait()
         {
@@ -190,7 +191,7 @@ impl Stream {
         }
     }
 
-    /// Waits for a while; without end where the runtime has no other way.
+    /// Waits for up to [`WAIT_MS`], or without limit if the runtime has no timed wait.
     fn wait(&self) -> Result<Waited, &'static str> {
         let rt = &self.context.api.libraries.rt;
         // SAFETY: the stream lives.
@@ -204,7 +205,7 @@ impl Stream {
         Ok(Waited::Done(code))
     }
 
-    /// Copies once all that was queued is done. Host memory may be any: only what is queued wants pinned and aligned memory.
+    /// Waits for all queued work, then copies. Host memory need not be pinned or aligned: only queued copies require that.
     ///
     /// # Safety
     /// `count` bytes are at both places.
@@ -255,7 +256,8 @@ pub(super) struct Event {
     handle: *mut c_void,
 }
 
-/// `ACL_EVENT_CAPTURE_STREAM_PROGRESS`: the host can wait for the event. No time stamp, and not counted against the device's limit.
+/// `ACL_EVENT_CAPTURE_STREAM_PROGRESS`: the host can wait for the event. It has no time stamp and does not count against
+/// the device's limit.
 const STREAM_PROGRESS: u32 = 0x2;
 
 impl Event {
@@ -268,7 +270,8 @@ impl Event {
         Ok(Self { context: context.clone(), handle })
     }
 
-    /// Creates an event that the host waits for. Time stamps slow an event down, so it has none where the runtime can leave them out.
+    /// Creates an event for the host to wait for. It has no time stamp if the runtime supports that: time stamps slow an
+    /// event.
     pub(super) fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
         let mut handle = ptr::null_mut();
         let api = &context.api;
@@ -289,7 +292,7 @@ impl Event {
         unsafe { acl!(api, api.libraries.rt, aclrtRecordEvent(self.handle, handle)) }
     }
 
-    /// Waits until the stream has passed it, or the group is called off.
+    /// Waits until the stream has passed the event, or the group is aborted.
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
         let api = &self.context.api;
         let rt = &api.libraries.rt;
@@ -307,7 +310,7 @@ impl Event {
         }
     }
 
-    /// Nanoseconds of the device's clock from this event to a later one; both must have been waited for.
+    /// Returns the device time from this event to a later one, in nanoseconds. Both must have been waited for.
     pub(super) fn elapsed_ns(&self, end: &Self) -> Result<u64, DeviceError> {
         let api = &self.context.api;
         let mut ms = 0f32;

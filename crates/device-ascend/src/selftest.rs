@@ -1,7 +1,7 @@
-//! Every operator that the device uses, once, at a model's widths with few rows, held against plain fp32 loops.
+//! Runs every operator of the device, at a model's widths with few rows, and compares it with plain fp32 loops.
 //!
-//! The first thing to run on hardware: what the documentation leaves open shows here. Inputs are small pseudo-random numbers
-//! in the device's type, so that the only differences are roundings; each bound is derived from them (see `bound`).
+//! Run it first on hardware: it shows what the documentation leaves open. Inputs are small pseudo-random values in the
+//! device's type, so that the only differences are roundings. Each bound is derived from them (see `bound`).
 
 mod operators;
 
@@ -15,94 +15,94 @@ use super::layout::encode;
 use super::runtime::Event;
 use super::{Ascend, AscendGroup};
 
-/// How a row of the table ends.
+/// Outcome of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Within the bound.
     Pass,
-    /// Outside, or an error.
+    /// Outside the bound, or an error.
     Fail,
-    /// The machine does not have it; no fault.
+    /// Not available on this machine; no failure.
     Unsupported,
 }
 
-/// A row of the table.
+/// A row of the self-test's table.
 #[derive(Debug, Clone)]
 pub struct SelftestRow {
-    /// What was asked for.
+    /// The tested capability.
     pub operator: String,
-    /// Which alternative did it.
+    /// The alternative that ran.
     pub variant: String,
-    /// Shapes in words.
+    /// Shapes, as text.
     pub shape: String,
-    /// How it went.
+    /// The outcome.
     pub status: Status,
-    /// Largest difference from the reference; none where nothing is compared.
+    /// Largest difference from the reference, or `None` if nothing is compared.
     pub max_error: Option<f64>,
     /// Largest difference that rounding explains.
     pub bound: Option<f64>,
-    /// Time on the stream between two events, second of two runs; none where no stream takes part.
+    /// Time on the stream between two events, of the second of two runs. `None` if no stream is involved.
     pub time_ns: Option<u64>,
-    /// The time is that of a virtual clock.
+    /// True if the time is that of a virtual clock.
     pub modelled: bool,
-    /// What else there is to say.
+    /// Further remarks.
     pub note: String,
 }
 
-/// Widths of the model whose operators are asked for.
+/// Widths of the model whose operators are tested.
 #[derive(Debug, Clone, Copy)]
 pub struct Widths {
-    /// Residual stream.
+    /// Width of the residual stream.
     pub hidden: usize,
-    /// One half of the feed-forward layer.
+    /// Width of one half of the feed-forward layer.
     pub ffn: usize,
-    /// Heads.
+    /// Heads of attention.
     pub heads: AttentionShape,
-    /// Rows of the embedding that are uploaded.
+    /// Uploaded rows of the embedding.
     pub vocab: usize,
 }
 
 impl Widths {
-    /// ChatGLM2-6B's; of the vocabulary only a part, since rows do not depend on each other.
+    /// Returns the widths of ChatGLM2-6B, with part of the vocabulary, because its rows are independent.
     pub fn chatglm2_6b() -> Self {
         let heads = AttentionShape { heads: 32, kv_heads: 2, channels: 128 };
         Self { hidden: 4096, ffn: 13696, heads, vocab: 1024 }
     }
 }
 
-/// The outcome.
+/// The result of a self-test.
 #[derive(Debug)]
 pub struct Selftest {
-    /// The device, with the choices that were made.
+    /// The device, with its choices.
     pub info: DeviceInfo,
-    /// The table; it ends where the device was lost.
+    /// The table. It ends where the device was lost.
     pub rows: Vec<SelftestRow>,
-    /// The device was lost on the way.
+    /// The error, if the device was lost during the test.
     pub lost: Option<DeviceError>,
 }
 
-/// Runs the table on rank 0 of a group; with more ranks the collective too, for which every rank gets a thread.
+/// Runs the table on rank 0 of a group. With more ranks, it also tests the collective, with a thread for every rank.
 ///
 /// # Errors
-/// The device cannot be had at all. What fails after that is a row.
+/// Fails if the device is unavailable. A later failure is a row.
 pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceError> {
     let world = group.settings().world;
     std::thread::scope(|scope| {
         let of_rank = |rank: usize| {
             let device = group.rank(rank);
-            // The others would wait for it.
+            // The other ranks would wait for this one.
             device.inspect_err(|_| group.abort())
         };
-        // Ranks that wait in a sum that one cannot join would wait for half an hour.
+        // Without the abort, ranks would wait half an hour in a sum that one of them cannot join.
         let together = |device: &mut Ascend| collective(device).inspect_err(|_| group.abort());
-        // The first rank does the table alone, which takes longer than HCCL waits for a rank to connect (HCCL_CONNECT_TIMEOUT, 120 s).
-        // So the others enter their first collective when it does.
+        // The first rank runs the table alone, which takes longer than HCCL's limit to connect (HCCL_CONNECT_TIMEOUT, 120
+        // s). So the others enter their first collective when it does.
         let (starts, others): (Vec<_>, Vec<_>) = (1..world)
             .map(|rank| {
                 let (start, wait) = std::sync::mpsc::channel::<()>();
                 let of_other = move || {
                     let mut device = of_rank(rank)?;
-                    // The first rank ends without a collective where its table did.
+                    // If the table ends early, the first rank ends without a collective.
                     wait.recv().ok().map(|()| together(&mut device)).transpose()
                 };
                 (start, scope.spawn(of_other))
@@ -111,10 +111,10 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
         let first = match of_rank(0) {
             Ok(device) => device,
             Err(error) => {
-                // The others may wait to be told to start.
+                // The others may wait for the start.
                 drop(starts);
                 let causes = others.into_iter().filter_map(|other| other.join().ok()?.err());
-                // One that was called off says nothing of why.
+                // The error of an aborted rank does not tell the cause.
                 let cause =
                     causes.chain([error]).min_by_key(|error| matches!(error, DeviceError::Lost { .. }));
                 return Err(cause.expect("invariant: the first rank's error is one"));
@@ -125,7 +125,7 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
         let info = table.device.info();
         if world > 1 && table.lost.is_none() {
             starts.iter().for_each(|start| {
-                // A rank that failed has gone; its error comes with its thread.
+                // A failed rank has already ended; joining its thread returns its error.
                 let _ = start.send(());
             });
             let mut sum = together(&mut table.device);
@@ -142,7 +142,7 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
             let note = "one rank has nothing to sum; try --tp 2";
             table.rows.push(SelftestRow::unsupported("all_reduce", "HcclAllReduce", note));
         }
-        // With the table goes its rank: others that still wait for it are told so.
+        // Dropping the table drops its rank, so the others stop waiting for it.
         let Table { rows, lost, .. } = table;
         Ok(Selftest { info, rows, lost })
     })
@@ -164,14 +164,14 @@ impl SelftestRow {
     }
 }
 
-/// What a rank saw of a sum over the ranks.
+/// A rank's result of the sum over the ranks.
 struct Sum {
     /// Largest error.
     error: f64,
     time_ns: u64,
 }
 
-/// 1, 2, 3 … summed over the ranks, each rank with its own start, twice; the time is the second's.
+/// Sums 1, 2, 3 … over the ranks twice, each rank with its own start. The time is that of the second sum.
 fn collective(device: &mut Ascend) -> Result<Sum, DeviceError> {
     let (world, rank) = (device.info().world, device.rank);
     let width = 256;
@@ -188,7 +188,7 @@ fn collective(device: &mut Ascend) -> Result<Sum, DeviceError> {
     Ok(result)
 }
 
-/// The time of work between two events.
+/// Returns the time of work between two events.
 fn timed(
     device: &mut Ascend,
     work: impl FnOnce(&mut Ascend) -> Result<(), DeviceError>,
@@ -201,24 +201,24 @@ fn timed(
     start.elapsed_ns(&end)
 }
 
-/// NaN is infinitely wrong.
+/// Returns the largest difference. NaN counts as infinite.
 pub(super) fn largest_error(ours: &[f32], theirs: &[f32]) -> f64 {
     let errors = ours.iter().zip(theirs).map(|(a, b)| f64::from((a - b).abs()));
     errors.fold(0.0, |most, e| if e.is_nan() { f64::INFINITY } else { e.max(most) })
 }
 
-/// What rounding explains. `unit` is half a unit in the last place of the type, relative.
+/// Returns the largest error that rounding explains. `unit` is half a unit in the last place of the type, relative.
 ///
-/// A result that is one sum of products, accumulated in fp32 and rounded once, is off by `unit * |result|` plus what fp32 adds,
-/// which is far less; the reference's fp32 sum is in another order. Where an operator rounds on its way (a product, then a bias; scores,
-/// then weights of a softmax), each rounding adds as much again. The bound is that for the largest result, times two for
-/// roundings that are documented nowhere.
+/// A result may be one sum of products, accumulated in fp32 and rounded once. It is then off by `unit * |result|`, plus
+/// fp32's own error, which is far less; the reference's fp32 sum is in another order. Some operators round intermediate
+/// values: a product before a bias, or scores before softmax weights. Each such rounding adds as much again. The bound is
+/// that of the largest result, times two for undocumented roundings.
 pub(super) fn bound(dtype: DType, roundings: f64, largest: f32) -> f64 {
     let unit = if dtype == DType::Bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) };
     2.0 * roundings * unit * f64::from(largest).max(1e-3)
 }
 
-/// Small numbers that look random, representable in the type; each seed gives others.
+/// Returns small pseudo-random values, representable in the type. Each seed gives others.
 pub(super) fn numbers(dtype: DType, count: usize, seed: u64, spread: f32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
@@ -230,7 +230,7 @@ pub(super) fn numbers(dtype: DType, count: usize, seed: u64, spread: f32) -> Vec
     (0..count).map(|_| next()).collect()
 }
 
-/// A matrix on its way to a device.
+/// A matrix to upload to a device.
 struct Host {
     bytes: Vec<u8>,
     dtype: DType,
@@ -248,10 +248,10 @@ impl Host {
     }
 }
 
-/// What makes a row.
+/// Runs a row's operator.
 type Run = fn(&mut Table) -> Result<Pair, DeviceError>;
 
-/// The table being made.
+/// The table under construction.
 struct Table {
     device: Ascend,
     widths: Widths,
@@ -261,7 +261,7 @@ struct Table {
     lost: Option<DeviceError>,
 }
 
-/// An operator's results on the device and by the reference, and its time.
+/// An operator's results on the device and in the reference, and its time.
 struct Pair {
     ours: Vec<f32>,
     theirs: Vec<f32>,
@@ -269,7 +269,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Twice the same on the device, and the reference's result in `out`.
+    /// Creates a pair from two equal runs on the device and the reference's result in `out`.
     fn of(
         (ours, time_ns): (Vec<f32>, u64),
         reference: &mut Reference,

@@ -1,4 +1,4 @@
-//! What lives on the device: activations, vectors, the embedding table.
+//! Data on the device: activations, vectors, the embedding table.
 
 use std::ffi::c_void;
 
@@ -7,7 +7,7 @@ use super::linear::{Linear, Operand};
 use super::memory::Buffer;
 use super::tensor::{Element, View};
 
-/// A vector of numbers on the device.
+/// A vector on the device.
 pub struct Vector {
     pub(super) buffer: Buffer,
     pub(super) len: usize,
@@ -31,17 +31,17 @@ unsafe impl Send for KvCache {}
 // SAFETY: see `Vector`.
 unsafe impl Send for Activation {}
 
-/// Rows of numbers on the device.
+/// Rows of elements on the device.
 pub struct Activation {
     pub(super) memory: Buffer,
     pub(super) max_rows: usize,
     pub(super) width: usize,
     pub(super) rows: usize,
-    /// Numbers from row to row.
+    /// Elements from row to row.
     pub(super) stride: usize,
-    /// Where the by-product of a norm goes.
+    /// Byte offset of a norm's by-product.
     pub(super) rstd: usize,
-    /// Where keys, values and unfinished results begin, of `[q | k | v]`: each part has its rows one after another.
+    /// Byte offsets of keys, values and padded results in `[q | k | v]`. Each part has contiguous rows.
     pub(super) parts: Option<[usize; 3]>,
 }
 

@@ -1,7 +1,8 @@
-//! Power, temperature, utilisation and memory of a chip, where its libraries tell.
+//! Power, temperature, utilisation and memory of a chip, as far as its libraries report them.
 //!
-//! Sources: DCMI, which comes with the driver (power: of the chip on a 910B, of the whole card on a 310P; both in tenths of a
-//! watt), and AscendCL (utilisation, memory). DCMI counts all chips of the machine, AscendCL the visible ones.
+//! DCMI comes with the driver and reports power in tenths of a watt: of the chip on a 910B, of the whole card on a 310P.
+//! It also reports temperature. AscendCL reports utilisation and memory. DCMI counts all chips of the machine, AscendCL
+//! the visible ones.
 
 use std::ptr;
 use std::sync::Arc;
@@ -19,27 +20,27 @@ use super::runtime::Context;
 /// Memory of a chip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes not in use.
+    /// Free bytes.
     pub free_bytes: u64,
-    /// Bytes in all.
+    /// Total bytes.
     pub total_bytes: u64,
 }
 
-/// What a chip told at one moment.
+/// A chip's readings at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Telemetry {
-    /// Watts; of the chip (910B) or of the whole card (310P).
+    /// Watts: of the chip (910B) or of the whole card (310P).
     pub power_w: Reading<f64>,
-    /// Degrees Celsius.
+    /// Temperature in degrees Celsius.
     pub temp_c: Reading<f64>,
-    /// Matrix unit, 0 to 1.
+    /// Utilisation of the matrix unit, 0 to 1.
     pub utilisation: Reading<f64>,
     /// Device memory.
     pub memory: Reading<Memory>,
 }
 
 impl Telemetry {
-    /// How each value comes about, with its unit, in the order of the fields.
+    /// Returns the source of each value with its unit, in the order of the fields.
     pub fn methods(chip: Chip) -> [(&'static str, &'static str); 4] {
         let power = match chip {
             Chip::Duo300i => "dcmi_mcu_get_power_info, W of the whole card",
@@ -54,12 +55,12 @@ impl Telemetry {
     }
 }
 
-/// The chips of a group, for whoever samples them beside the ranks, on any thread.
+/// Samples the chips of a group, on any thread beside the ranks.
 #[derive(Clone)]
 pub struct TelemetrySource {
     pub(super) api: Arc<Api>,
     pub(super) chip: Chip,
-    /// Ranks, a chip each.
+    /// Ranks, one chip each.
     pub(super) world: usize,
 }
 
@@ -74,7 +75,7 @@ impl Sensors for TelemetrySource {
         (0..self.world).map(|ordinal| readings(self.chip(ordinal))).collect()
     }
 
-    /// What the emulator tells is no measurement, and says so.
+    /// The emulator's figures are not measurements, and the text says so.
     fn methods(&self) -> Methods {
         let [power, temperature, utilisation, memory] = Telemetry::methods(self.chip).map(|(_, how)| how);
         let emulated = self.api.libraries.emu.is_some();
@@ -99,14 +100,14 @@ impl Sensors for TelemetrySource {
 }
 
 impl TelemetrySource {
-    /// The PCI address of the `ordinal`-th visible chip, as the driver tells it.
+    /// Returns the PCI address of the `ordinal`-th visible chip, as the driver reports it.
     pub fn pci_address(&self, ordinal: usize) -> Reading<String> {
         pci_address(&self.api, ordinal)
     }
 
-    /// Asks the `ordinal`-th visible chip, now.
+    /// Reads the `ordinal`-th visible chip.
     pub fn chip(&self, ordinal: usize) -> Telemetry {
-        // Memory is told of the device that is set on the thread.
+        // Memory is reported for the device that is set on the thread.
         let context = Context::new(self.api.clone(), ordinal as i32);
         let mut told = read(&self.api, self.chip, ordinal);
         if let Err(error) = context {
@@ -116,7 +117,7 @@ impl TelemetrySource {
     }
 }
 
-/// Asks a chip; `ordinal` counts the visible ones. Memory is that of the device set on the calling thread.
+/// Reads a chip; `ordinal` counts the visible ones. Memory is that of the device set on the calling thread.
 pub(super) fn read(api: &Api, chip: Chip, ordinal: usize) -> Telemetry {
     let place = place(api, ordinal);
     let with = |ask: &dyn Fn(&Dcmi, i32, i32) -> Reading<f64>| match &place {
@@ -131,7 +132,7 @@ pub(super) fn read(api: &Api, chip: Chip, ordinal: usize) -> Telemetry {
     }
 }
 
-/// Which chips DCMI's figures are of. DCMI counts all chips of the machine (in a container, all that it was given).
+/// Returns which chips DCMI's figures describe. DCMI counts all chips of the machine (in a container, all that it has).
 fn chips_of_dcmi(world: usize, visible: Option<&str>) -> String {
     let visible = visible.filter(|list| !list.is_empty());
     let ids = (0..world).map(|ordinal| logic_id(ordinal, visible));
@@ -146,7 +147,7 @@ fn chips_of_dcmi(world: usize, visible: Option<&str>) -> String {
     }
 }
 
-/// DCMI's names for the `ordinal`-th visible chip.
+/// Returns DCMI's card and device ids of the `ordinal`-th visible chip.
 fn place(api: &Api, ordinal: usize) -> Reading<(&Dcmi, i32, i32)> {
     let dcmi = api.libraries.dcmi.as_ref().map_err(|e| e.to_string())?;
     let visible = std::env::var(VISIBLE_DEVICES).ok();
@@ -163,8 +164,8 @@ fn place(api: &Api, ordinal: usize) -> Reading<(&Dcmi, i32, i32)> {
     Ok((dcmi, card, device))
 }
 
-/// The PCI address of the `ordinal`-th visible chip, `0000:c1:00.0`. Its id says nothing of that: chips are not numbered in the order
-/// of the bus (an 800I A2 lists 0 at C1:00.0 and 1 at 01:00.0).
+/// Returns the PCI address of the `ordinal`-th visible chip, e.g. `0000:c1:00.0`. The id does not determine it: chips are
+/// not numbered in bus order (an 800I A2 lists 0 at C1:00.0 and 1 at 01:00.0).
 pub(super) fn pci_address(api: &Api, ordinal: usize) -> Reading<String> {
     let (dcmi, card, device) = place(api, ordinal)?;
     let mut info = dcmi_pcie_info_all {
@@ -243,7 +244,7 @@ fn utilisation(api: &Api, ordinal: usize) -> Reading<f64> {
     ))
 }
 
-/// A 310P has DDR, a 910B HBM: the one whose total is not nought.
+/// Reads the memory whose total is not zero: a 310P has DDR, a 910B HBM.
 fn memory(api: &Api) -> Result<Memory, DeviceError> {
     let mut last = Ok(());
     for kind in [ACL_HBM_MEM, ACL_DDR_MEM] {
@@ -268,7 +269,7 @@ mod tests {
         assert_eq!(chips_of_dcmi(1, Some("")), "; device id 0");
         let told = chips_of_dcmi(2, Some("4,6"));
         assert!(told.starts_with("; device id 4, 6 by ASCEND_RT_VISIBLE_DEVICES=4,6, "), "{told}");
-        // A list that the runtime refuses has no figures.
+        // A list that the runtime refuses has no chips.
         assert_eq!(chips_of_dcmi(2, Some("6,4")), "");
     }
 }

@@ -1,4 +1,4 @@
-//! Views of device memory, and the library's own descriptions of them.
+//! Views of device memory, and the library's descriptors of them.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -12,15 +12,15 @@ use glmbench_device::{DType, DeviceError};
 
 use super::api::Api;
 
-/// Axes that a view can have.
+/// Maximum number of axes of a view.
 const MAX_RANK: usize = 5;
 
-/// What a number on the device is.
+/// Type of an element on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Element {
     /// The model's type.
     Model(DType),
-    /// Running sums.
+    /// The by-product of norms (`rstd`).
     Fp32,
     /// Indices.
     Int32,
@@ -48,7 +48,7 @@ impl Element {
     }
 }
 
-/// Some numbers of device memory, seen as an array.
+/// A strided array in device memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
     start: *mut c_void,
@@ -56,12 +56,12 @@ pub(super) struct View {
     rank: usize,
     dims: [i64; MAX_RANK],
     strides: [i64; MAX_RANK],
-    /// Rearranged into the matrix unit's own blocks.
+    /// True if the data is rearranged into the matrix unit's own blocks.
     fractal: bool,
 }
 
 impl View {
-    /// `dims` numbers from `start` on, one after another.
+    /// Creates a contiguous view of shape `dims` at `start`.
     pub(super) fn new(start: *mut c_void, element: Element, dims: &[usize]) -> Self {
         let mut strides = [0; MAX_RANK];
         let mut step = 1;
@@ -72,7 +72,7 @@ impl View {
         Self::strided(start, element, dims, &strides[..dims.len()])
     }
 
-    /// With a stride, in numbers, for every axis.
+    /// Creates a view with the stride of every axis, in elements.
     pub(super) fn strided(start: *mut c_void, element: Element, dims: &[usize], strides: &[usize]) -> Self {
         assert!(dims.len() == strides.len() && dims.len() <= MAX_RANK, "invariant: a stride an axis");
         let mut view = Self {
@@ -89,7 +89,7 @@ impl View {
         view
     }
 
-    /// `[rows, width]`, rows `stride` numbers apart.
+    /// Creates a view `[rows, width]`, with rows `stride` elements apart.
     pub(super) fn matrix(
         start: *mut c_void,
         element: Element,
@@ -100,12 +100,12 @@ impl View {
         Self::strided(start, element, &[rows, width], &[stride, 1])
     }
 
-    /// The same numbers in the matrix unit's blocks.
+    /// Returns the same view with the data in the matrix unit's blocks.
     pub(super) fn in_fractals(self) -> Self {
         Self { fractal: true, ..self }
     }
 
-    /// `[a, b]` seen as `[b, a]`.
+    /// Views `[a, b]` as `[b, a]`.
     pub(super) fn transposed(mut self) -> Self {
         assert!(self.rank >= 2, "invariant: two axes");
         self.dims.swap(self.rank - 2, self.rank - 1);
@@ -113,20 +113,20 @@ impl View {
         self
     }
 
-    /// The same shape at another place.
+    /// Returns the same shape at another address.
     pub(super) fn moved(self, start: *mut c_void) -> Self {
         Self { start, ..self }
     }
 
-    /// Numbers along the last axis.
+    /// Returns the extent of the last axis.
     pub(super) fn width(&self) -> usize {
         self.dims[self.rank - 1] as usize
     }
 
-    /// The library's description.
+    /// Creates the library's descriptor.
     pub(super) fn tensor(&self, api: &Api) -> Result<Tensor, DeviceError> {
         let (dims, strides) = (&self.dims[..self.rank], &self.strides[..self.rank]);
-        // Storage: as many numbers as the view spans; for fractals, the matrix in its blocks.
+        // Storage: the elements that the view spans; for fractals, the matrix in its blocks.
         let span =
             dims.iter().zip(strides).map(|(extent, stride)| (extent - 1).max(0) * stride).sum::<i64>() + 1;
         let storage = if self.fractal { fractal_storage(dims, strides) } else { vec![span] };
@@ -154,29 +154,30 @@ impl View {
         Ok(Tensor { handle, destroy: api.libraries.nn.aclDestroyTensor.as_ref().ok().copied() })
     }
 
-    /// Whether both have the same extents.
+    /// Returns whether both views have the same extents.
     pub(super) fn same_shape(&self, other: &Self) -> bool {
         self.dims[..self.rank] == other.dims[..other.rank]
     }
 
-    /// Bytes that the view's numbers take.
+    /// Returns the size of the view's elements in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.dims[..self.rank].iter().product::<i64>() as usize * self.element.bytes()
     }
 
-    /// Numbers from one to the next along each of three axes.
+    /// Returns the strides of a view with three axes, in elements.
     pub(super) fn strides(&self) -> [usize; 3] {
         assert!(self.rank == 3, "invariant: three axes");
         [0, 1, 2].map(|axis| self.strides[axis] as usize)
     }
 
-    /// Its first number.
+    /// Returns the address of the first element.
     pub(super) fn start(&self) -> *mut c_void {
         self.start
     }
 }
 
-/// `[n1, m1, 16, 16]` of a matrix that may be seen transposed: the axis of stride 1 is the stored matrix's width.
+/// Returns `[n1, m1, 16, 16]` of a matrix that may be viewed transposed. The stored matrix's width is the axis of stride
+/// 1.
 fn fractal_storage(dims: &[i64], strides: &[i64]) -> Vec<i64> {
     let [a, b] = [dims[dims.len() - 2], dims[dims.len() - 1]];
     let (rows, width) = if strides[dims.len() - 1] == 1 { (a, b) } else { (b, a) };
@@ -214,18 +215,18 @@ macro_rules! handles {
 }
 
 handles! {
-    /// A description of a view.
+    /// The descriptor of a view.
     Tensor: aclTensor,
-    /// One number on the host.
+    /// A scalar on the host.
     Scalar: aclScalar,
-    /// Whole numbers on the host.
+    /// An integer array on the host.
     IntArray: aclIntArray,
-    /// Several tensors.
+    /// A list of tensors.
     TensorList: aclTensorList,
 }
 
 impl Scalar {
-    /// An fp32 number.
+    /// Creates an fp32 scalar.
     pub(super) fn new(api: &Api, mut value: f32) -> Result<Self, DeviceError> {
         api.ready()?;
         // SAFETY: the number is copied.
@@ -237,7 +238,7 @@ impl Scalar {
 }
 
 impl IntArray {
-    /// These numbers.
+    /// Creates an array of `values`.
     pub(super) fn new(api: &Api, values: &[i64]) -> Result<Self, DeviceError> {
         api.ready()?;
         // SAFETY: the numbers are copied.
@@ -249,7 +250,7 @@ impl IntArray {
 }
 
 impl TensorList {
-    /// A list of one; it destroys its member.
+    /// Creates a list of one tensor. The list destroys its member.
     pub(super) fn of(api: &Api, tensor: Tensor) -> Result<Self, DeviceError> {
         api.ready()?;
         let members = [tensor.handle.cast_const()];
@@ -262,7 +263,7 @@ impl TensorList {
     }
 }
 
-/// Whatever an executor needs to stay alive.
+/// Anything that an executor needs alive.
 #[expect(dead_code, reason = "held, not read")]
 pub(super) enum Held {
     Tensor(Tensor),

@@ -1,8 +1,8 @@
-//! Rows followed by a one, for weights with their bias as a column.
+//! Appends a one to input rows, for weights with their bias as a column.
 //!
-//! The products that take weights in fractals take no bias. Added behind them, it would meet a product that is rounded already,
-//! and of all places where a 310P rounds this one moves ChatGLM2's logits most (`NUMBERS.md`). As a column of the weight, against
-//! an input of one, it is the last of the products that the matrix unit sums in fp32.
+//! Products with weights in fractals take no bias. A bias added afterwards meets a product that is already rounded. Of all
+//! the places where a 310P rounds, that one moves ChatGLM2's logits most (`NUMBERS.md`). As a column of the weight,
+//! against an input of one, the bias is the last of the products that the matrix unit sums in fp32.
 
 use glmbench_device::DeviceError;
 
@@ -13,22 +13,22 @@ use super::memory::Buffer;
 use super::ops;
 use super::tensor::View;
 
-/// Columns that a weight with its bias has more: a fractal's width, so that rows stay aligned. The others are noughts.
+/// Extra columns of a weight with its bias: the width of a fractal, so that rows stay aligned. Unused columns are zero.
 pub(super) const FOLDED: usize = 16;
 
-/// Where rows are widened; kept, and made anew when more is wanted.
+/// The buffer for widened rows, reallocated when it is too small or `k` changes.
 #[derive(Default)]
 pub(super) struct Widener(Option<Wide>);
 
 struct Wide {
-    /// `[rows, k + FOLDED]`, ones and noughts written.
+    /// `[rows, k + FOLDED]`, with the ones and zeros already written.
     rows_of: Buffer,
     rows: usize,
     k: usize,
 }
 
 impl Widener {
-    /// `rows` rows of `k` numbers, and behind each a one.
+    /// Copies `rows` rows of `k` elements, each followed by a one.
     pub(super) fn widen(
         &mut self,
         core: &Core,
@@ -38,7 +38,7 @@ impl Widener {
     ) -> Result<Operand, DeviceError> {
         let width = k + FOLDED;
         if self.0.as_ref().is_none_or(|wide| wide.rows < rows || wide.k != k) {
-            // Queued work may still use the old one.
+            // Queued work may still use the old buffer.
             core.stream.synchronize()?;
             self.0 = None;
             let rows = rows.next_power_of_two();
@@ -55,7 +55,7 @@ impl Widener {
     }
 }
 
-/// `n` rows of a weight, each followed by its number of the bias and by noughts; both in numbers of `bytes` bytes.
+/// Returns `n` rows of a weight, each followed by its bias element and zeros. Elements have `bytes` bytes.
 pub(super) fn with_column(weight: &[u8], bias: &[u8], n: usize, bytes: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(weight.len() + n * FOLDED * bytes);
     for (row, bias) in weight.chunks_exact(weight.len() / n).zip(bias.chunks_exact(bytes)) {

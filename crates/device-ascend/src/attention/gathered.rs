@@ -1,4 +1,4 @@
-//! Operators that want keys and values in one piece: a sequence's blocks are gathered first.
+//! Operators that require contiguous keys and values: a sequence's blocks are gathered first.
 
 use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, SequenceView};
 
@@ -14,18 +14,20 @@ use std::collections::BTreeMap;
 
 use ascend_sys::ACL_MEMCPY_DEVICE_TO_DEVICE;
 
-/// Most bytes that gathered keys (and values) take at once, and scores.
+/// Limit of gathered keys (and of values) in one call of decode, and of the scores of one tile, in bytes. A single
+/// sequence or row may exceed it.
 const SCRATCH_BYTES: usize = 64 << 20;
-/// Most bytes of square masks that are kept; one alone may be larger.
+/// Maximum bytes of kept square masks. A single one may be larger.
 const SQUARES_BYTES: usize = 64 << 20;
-/// Most sequences in one call of the prompt operator on a 310P.
+/// Maximum sequences in one call of the prompt operator on a 310P.
 const PROMPT_BATCH: usize = 128;
-/// Most tokens up to which a chunk that goes on is done by the prompt operator. It takes a square: the rows before the chunk are
-/// computed for nothing, which costs less than scores that go to memory and back as long as they are not many.
+/// Longest context, in tokens, for which the prompt operator computes a later chunk. It takes a square, so the rows before
+/// the chunk are computed in vain. While they are few, that costs less than writing scores to memory and reading them
+/// back.
 const PROMPT_CONTEXT: usize = 4096;
-/// Queries and keys of the prompt operator are filled to a multiple of this on a 310P.
+/// On a 310P, queries and keys of the prompt operator are padded to a multiple of this many tokens.
 const PROMPT_ALIGNMENT: usize = 128;
-/// Added to a score that must not count; the lowest fp16 number.
+/// Added to a masked score: the lowest fp16 value.
 const MASKED: f32 = -65504.0;
 
 pub(super) struct Gathered {
@@ -39,11 +41,12 @@ pub(super) struct Gathered {
     results: Scratch,
     /// Additive masks.
     mask: Option<Mask>,
-    /// Square masks of the prompt operator by their side: prompts of several lengths in a step want one each, layer after layer.
+    /// Square masks of the prompt operator, by side. A step with prompts of several lengths needs one of each in every
+    /// layer.
     squares: BTreeMap<usize, Buffer>,
 }
 
-/// Gathered keys and values `[kv heads, context, channels]` with the strides of heads and tokens.
+/// Gathered keys and values `[kv heads, context, channels]`, with the strides of heads and tokens.
 struct Contiguous {
     keys: View,
     values: View,
@@ -66,7 +69,7 @@ impl Gathered {
         }
     }
 
-    /// Copies blocks of a layer to the scratch buffers, `columns` blocks a sequence.
+    /// Gathers blocks of a layer into the scratch buffers, `columns` blocks per sequence.
     fn gather(
         &mut self,
         core: &Core,
@@ -101,7 +104,7 @@ impl Gathered {
         Ok(places)
     }
 
-    /// One token of every sequence, by the prompt operator: the query heads that share a KV head are its tokens.
+    /// Computes one token of every sequence with the prompt operator. The query heads that share a KV head are its tokens.
     pub(super) fn decode(
         &mut self,
         core: &Core,
@@ -134,14 +137,15 @@ impl Gathered {
         Ok(())
     }
 
-    /// Whether the prompt operator does a sequence's rows: from its beginning on, or as long as its context is short.
+    /// Returns whether the prompt operator computes a sequence's rows: if they are the whole context, or the context is
+    /// short.
     pub(super) fn takes_prompt(sequence: &SequenceView<'_>) -> bool {
         sequence.context == sequence.rows.len() || sequence.context <= PROMPT_CONTEXT
     }
 
-    /// Rows of a prompt, by the prompt operator: every query head gets keys and values of its own. Its mask is a square, so that
-    /// there is a query for each token of the context; those before the chunk are what was there, and their results are left.
-    /// All is filled up with rows that nothing sees.
+    /// Computes rows of a prompt with the prompt operator. Every query head gets its own copy of keys and values. The mask
+    /// is square, so there is a query for each token of the context. Queries before the chunk are leftover memory, and
+    /// their results are discarded. Queries, keys and values are padded with rows that no real row attends to.
     pub(super) fn prompt(
         &mut self,
         core: &Core,
@@ -168,7 +172,7 @@ impl Gathered {
             ([keys, values], [self.scores.reserve(core, bytes)?, self.weights.reserve(core, bytes)?])
         };
         for (to, from) in wide.into_iter().zip([keys, values]) {
-            // `[kv head, token, channel]`, each head as often as query heads share it.
+            // `[kv head, token, channel]`, with each head repeated for the query heads that share it.
             let [head, token, _] = from.strides();
             let dims = [context, kv_heads, group, channels];
             let from = View::strided(from.start(), core.element(), &dims, &[token, head, 0, 1]);
@@ -177,7 +181,7 @@ impl Gathered {
         let before = (context - rows) * row_bytes;
         let at = |start: *mut std::ffi::c_void| start.wrapping_byte_add(sequence.rows.start * row_bytes);
         let device = ACL_MEMCPY_DEVICE_TO_DEVICE;
-        // SAFETY: `rows` rows on both sides, behind those before the chunk.
+        // SAFETY: `rows` rows on both sides, after the rows before the chunk.
         unsafe {
             core.stream.copy(query.wrapping_byte_add(before), at(step.query), rows * row_bytes, device)
         }?;
@@ -192,7 +196,7 @@ impl Gathered {
         unsafe { core.stream.copy(at(step.out), out.wrapping_byte_add(before), rows * row_bytes, device) }
     }
 
-    /// Keys and values of the step itself, `[kv heads, rows, channels]`.
+    /// Returns views of the step's own keys and values, `[kv heads, rows, channels]`.
     fn new_rows(&self, core: &Core, step: Step, sequence: &SequenceView<'_>) -> [View; 2] {
         let (kv_heads, channels) = (self.layout.shape.kv_heads, self.layout.channels);
         let first = sequence.rows.start * self.layout.kv_width() * core.dtype.bytes();
@@ -203,12 +207,12 @@ impl Gathered {
         })
     }
 
-    /// 1 above the diagonal.
+    /// Returns the causal mask: 1 above the diagonal.
     fn square(&mut self, core: &Core, side: usize) -> Result<View, DeviceError> {
         if !self.squares.contains_key(&side) {
             let held: usize = self.squares.values().map(Buffer::len).sum();
             if held + side * side > SQUARES_BYTES && held > 0 {
-                // Queued work may still use them.
+                // Queued work may still use the masks.
                 core.stream.synchronize()?;
                 self.squares.clear();
             }
@@ -219,7 +223,8 @@ impl Gathered {
         Ok(View::new(mask.at(0), Element::Bool, &[side, side]))
     }
 
-    /// Some rows of one sequence, by products, mask and softmax: what every chip has. Rows go in tiles, so that scores fit.
+    /// Computes rows of one sequence with products, mask and softmax, which every chip supports. Rows go in tiles, so that
+    /// the scores fit.
     pub(super) fn by_matmul(
         &mut self,
         core: &Core,
@@ -272,7 +277,7 @@ impl Gathered {
         let group = layout.shape.heads / kv_heads;
         let (api, element, size) = (core.api(), core.element(), core.dtype.bytes());
         let first = (sequence.rows.start + begin) * layout.q_width() * size;
-        // Rows of [kv head, group, channel], seen as [kv head, row, group, channel].
+        // Rows of [kv head, group, channel], viewed as [kv head, row, group, channel].
         let seen = |start: *mut std::ffi::c_void| {
             let strides = [group * channels, layout.q_width(), channels, 1];
             let start = start.wrapping_byte_add(first);
@@ -300,10 +305,11 @@ impl Gathered {
         core.once(ops::copy(api, seen(step.out), View::new(result, element, &apart)))
     }
 
-    /// `[rows, 1, context]`: what hides the tokens after each row's own; the first row sees `visible`.
+    /// Returns the mask `[rows, 1, context]`, which hides the tokens after each row's own. The first row sees `visible`
+    /// tokens.
     ///
-    /// One table serves all: row `r` of `[tallest, 2 * widest]` hides what lies past column `widest + r`. Seen from column
-    /// `widest - visible + 1` on, row `r` shows `visible + r` tokens.
+    /// One table serves all masks: row `r` of `[tallest, 2 * widest]` hides the columns after `widest + r`. Viewed from
+    /// column `widest - visible + 1`, row `r` shows `visible + r` tokens.
     fn mask(
         &mut self,
         core: &Core,
@@ -314,7 +320,7 @@ impl Gathered {
         let size = core.dtype.bytes();
         if self.mask.as_ref().is_none_or(|mask| mask.rows < rows || mask.widest < context) {
             let old = self.mask.take().map_or((0, 0), |mask| (mask.rows, mask.widest));
-            // Queued work may still use the old one.
+            // Queued work may still use the old table.
             core.stream.synchronize()?;
             self.mask = Some(Mask::new(core, old.0.max(rows), old.1.max(context))?);
         }
@@ -325,7 +331,7 @@ impl Gathered {
     }
 }
 
-/// See [`Gathered::mask`].
+/// The table of masks, see [`Gathered::mask`].
 struct Mask {
     table: Buffer,
     rows: usize,

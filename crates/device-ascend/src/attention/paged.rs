@@ -1,4 +1,4 @@
-//! Operators that read the paged cache themselves: the fused one (A2) and the incremental one.
+//! Operators that read the paged cache directly: the fused one (A2) and the incremental one.
 
 use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, SequenceView};
 
@@ -12,10 +12,10 @@ use super::{Step, heads, used_blocks};
 
 pub(super) struct Paged {
     layout: HeadLayout,
-    /// `[sequences, most blocks]`.
+    /// Block table `[sequences, largest number of blocks]`.
     table: Words,
     mask: Option<Buffer>,
-    /// What the last layer was given; the next layer of the same step wants the same.
+    /// Operands of the last call. The next layer of the same step has the same.
     step: Option<(StepKey, FusedStep)>,
 }
 
@@ -65,7 +65,7 @@ impl Paged {
         step: Step,
         sequences: &[SequenceView<'_>],
     ) -> Result<(), DeviceError> {
-        // One token a sequence: either way its heads lie one after another.
+        // One token per sequence, so its heads are contiguous in both layouts.
         let (dims, operator): (&[usize], PagedOperator) = match cache.order {
             BlockOrder::TokenHead => (&[step.rows, 1, self.layout.q_width()], ops::incremental_attention),
             BlockOrder::HeadToken => (
@@ -79,7 +79,7 @@ impl Paged {
         core.once(operator(core.api(), prepared, lists, heads(&self.layout), KV_BLOCK_TOKENS))
     }
 
-    /// Sends the block table and describes the operands, unless the last layer had the same.
+    /// Sends the block table and creates the operands' descriptors, unless the last layer had the same.
     fn prepare(
         &mut self,
         core: &Core,
@@ -116,7 +116,7 @@ impl Paged {
         Ok(())
     }
 
-    /// A row of blocks a sequence, filled up with block 0; how many a row has.
+    /// Fills the table with one row of blocks per sequence, padded with block 0. Returns the blocks per row.
     fn fill_table(&mut self, sequences: &[SequenceView<'_>]) -> usize {
         let columns = sequences.iter().map(|s| used_blocks(s).len()).max().unwrap_or(0);
         self.table.words.clear();
@@ -127,7 +127,7 @@ impl Paged {
         columns
     }
 
-    /// The documented mask: 1 above the diagonal.
+    /// Returns the documented causal mask: 1 above the diagonal.
     fn mask(&mut self, core: &Core) -> Result<View, DeviceError> {
         if self.mask.is_none() {
             let side = CAUSAL_MASK_SIDE;

@@ -1,4 +1,4 @@
-//! The rows of the table that are operators: each on the device, twice, and once by the reference.
+//! The table's rows for operators: each operator runs twice on the device, and once in the reference.
 
 use std::ops::Range;
 
@@ -9,12 +9,12 @@ use glmbench_device::{AttentionShape, DType, Device, DeviceError, KV_BLOCK_TOKEN
 use super::super::{Activation, Ascend};
 use super::{Host, Pair, Table, Widths, numbers, timed};
 
-/// Rows of two sequences in one step: each a range, and whose it is.
+/// Rows of two sequences in one step: ranges, each with the index of its sequence.
 pub(crate) type Rows<'a> = &'a [(Range<usize>, usize)];
 
 impl Table {
-    /// Does work twice, since an operator's plan is made the first time and used again from then on: both results, one behind
-    /// the other, and the time of the second.
+    /// Runs work twice, because an operator's plan is created the first time and reused from then on. Returns both
+    /// results, concatenated, and the time of the second.
     fn twice(
         &mut self,
         out: &mut Activation,
@@ -76,7 +76,8 @@ impl Table {
         Pair::of(ours, &mut reference, &out)
     }
 
-    /// Through KV write and attention of one token, whose result is its own value: shows the split, the bias and the layout.
+    /// Through KV write and attention of one token, so the result is the token's own value. Tests the split, the bias and
+    /// the layout.
     pub(super) fn qkv(&mut self) -> Result<Pair, DeviceError> {
         let (hidden, heads) = (self.widths.hidden, self.widths.heads);
         let width = (heads.heads + 2 * heads.kv_heads) * heads.channels;
@@ -133,7 +134,7 @@ impl Table {
         Pair::of(ours, &mut reference, &out)
     }
 
-    /// In place, so that the second sum is of the first.
+    /// In place, so the second sum adds to the first.
     pub(super) fn add(&mut self) -> Result<Pair, DeviceError> {
         let hidden = self.widths.hidden;
         let (a, b) = (numbers(self.dtype, 3 * hidden, 11, 1.0), numbers(self.dtype, 3 * hidden, 12, 1.0));
@@ -158,17 +159,17 @@ impl Table {
         Ok(Pair { ours, theirs: theirs.repeat(2), time_ns })
     }
 
-    /// Two prompts, one of which fills more than a block and goes on after a chunk.
+    /// Two prompts. One of them exceeds a block and continues after a chunk.
     pub(super) fn prefill(&mut self) -> Result<Pair, DeviceError> {
         self.attention(&[&[(0..100, 0), (100..103, 1)], &[(0..30, 0)]])
     }
 
-    /// The same, and one more token of each.
+    /// The same, and one more token for each sequence.
     pub(super) fn decode(&mut self) -> Result<Pair, DeviceError> {
         self.attention(&[&[(0..130, 0), (130..133, 1)], &[(0..1, 0), (1..2, 1)]])
     }
 
-    /// Rotary, KV write and attention in several steps; the last one's attention is compared and timed.
+    /// Runs rotary, KV write and attention in several steps. The last step's attention is compared and timed.
     fn attention(&mut self, steps: &[Rows<'_>]) -> Result<Pair, DeviceError> {
         let (dtype, heads) = (self.dtype, self.widths.heads);
         let mut time_ns = 0;
@@ -183,10 +184,10 @@ impl Table {
     }
 }
 
-/// Attention of a step, ready to be done.
+/// Runs a prepared attention step.
 pub(crate) type Attend<'a, D> = dyn FnMut(&mut D) -> Result<(), DeviceError> + 'a;
 
-/// Steps of rotary, KV write and attention on any device, each step's attention as `how` does it; the last step's result.
+/// Runs steps of rotary, KV write and attention on any device. `how` runs each step's attention. Returns the last result.
 pub(crate) fn run_attention<D: Device>(
     device: &mut D,
     dtype: DType,
@@ -202,7 +203,7 @@ pub(crate) fn run_attention<D: Device>(
         dtype,
     };
     let table = device.upload_rotary(&RotaryTable::new(spec, 256))?;
-    // Each sequence's blocks lie apart and out of order.
+    // Each sequence's blocks are scattered and out of order.
     let blocks = [[3u32, 0], [1, 2]];
     let shape = KvShape { layers: 2, kv_heads: heads.kv_heads, channels: heads.channels, blocks: 4 };
     let mut cache = device.kv_cache(shape)?;
