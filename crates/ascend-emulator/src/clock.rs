@@ -68,7 +68,7 @@ impl Profile {
     }
 }
 
-/// A point in a stream whose time others can query.
+/// A point in a stream. Others can query its time.
 #[derive(Debug)]
 pub(crate) struct Point {
     time_ns: AtomicU64,

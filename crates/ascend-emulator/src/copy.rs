@@ -223,7 +223,7 @@ fn enqueue_copy(copy: Copy2d, stream: RawStream, device: &Device) -> Outcome {
     let in_host = copy.kind == Kind::HostToHost;
     let computes = device.computes();
     if computes {
-        // SAFETY: checked before; the host side stays valid until the stream was synchronised, says the ABI.
+        // SAFETY: checked before; by the ABI's contract, the host side stays valid until the stream is synchronised.
         let job: Job = Box::new(move || unsafe { copy.run(computes) });
         stream.submit(job);
     } else {

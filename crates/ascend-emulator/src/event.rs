@@ -140,7 +140,7 @@ pub(crate) unsafe extern "C" fn aclrtRecordEvent(event: RawEvent, stream: RawStr
             let job = if device.computes() { stream.submit(Box::new(|| Ok(()))) } else { 0 };
             let host_ns = device.spend_host(device.config.profile.host_call_ns);
             stream.enter(host_ns, Entry::Record(Arc::clone(&point)));
-            // SAFETY: one thread uses an event at a time, says the ABI.
+            // SAFETY: by the ABI's contract, one thread at a time uses an event.
             unsafe { slot.update(|event| event.record = Some(Record { stream, point, job })) };
             Ok(())
         })

@@ -100,7 +100,7 @@ pub(crate) fn machine() -> Outcome<Arc<Machine>> {
     Ok(install(config))
 }
 
-/// Adds the faults named in the environment variable.
+/// Adds the faults named in `GLMBENCH_ASCEND_FAULT`.
 pub(crate) fn faults_of_environment(config: &mut Config) -> Outcome {
     let Ok(words) = std::env::var("GLMBENCH_ASCEND_FAULT") else { return Ok(()) };
     for fault in words.split(',').map(str::trim).filter(|w| !w.is_empty()) {
@@ -160,7 +160,7 @@ pub(crate) fn set_current(id: i32) -> Outcome {
     Ok(())
 }
 
-/// Releases one reference to a device. After the last one, a thread whose current device it was has no device.
+/// Releases one reference to a device. After the last one, the device is no longer this thread's current one.
 pub(crate) fn release(id: i32) -> Outcome {
     require_initialised()?;
     let device = device(id)?;
