@@ -1,5 +1,5 @@
-//! Operators against plain loops in fp64. The bounds follow from the number format: half a unit in the last place for
-//! rounding the result, plus the fp32 accumulation error `k * 2^-24 * sum|a b|`.
+//! Operators against plain loops in fp64. The bounds follow from the number format. Rounding the result contributes half a
+//! unit in the last place, and fp32 accumulation contributes `k * 2^-24 * sum|a b|`.
 
 use std::ptr::null_mut;
 
