@@ -1,10 +1,10 @@
-//! # glmbench: the house from above
+//! # glmbench: architecture
 //!
 //! One binary for the people who bring up, accept and tune ChatGLM2-6B: precision suites under named protocols, performance
-//! sweeps with statistics, and reports. It carries its own ChatGLM2 engine, so the clock, the numerics and the tokenizer are
-//! inside the instrument, and nothing is fetched at run time.
+//! sweeps with statistics, and reports. It has its own ChatGLM2 engine. The clock, the numerics and the tokenizer are
+//! therefore inside the instrument, and nothing is fetched at run time.
 //!
-//! ## The way of a run
+//! ## From suite to report
 //!
 //! ```text
 //!   suite file ──suite──▶ Suite ─┐
@@ -15,19 +15,23 @@
 //!                              what an answer means)    ─▶ engine::model ─▶ a device
 //! ```
 //!
-//! A person types words that [`cli`] understands. [`suite`] turns a TOML file into a checked [`suite::Suite`]; [`dataset`] reads
-//! official layouts into items; [`task`] knows the protocols: what to ask the model about an item, and what its answer means.
-//! [`run`] plans all this before any weight is loaded ([`run::model`]: what was read of the model's folder; [`run::duration`]: how
-//! long cases take), then drives the engine and writes a line for every item and repetition as it is done ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
-//! [`mod@bench`] times shapes and serves requests that arrive by a schedule; [`stats`] has the statistics.
-//! [`report::compare`] holds runs against each other; [`gate`] decides whether they keep the limits of a `gates.toml`. Two
-//! configurations are timed in turn by blocks ([`run::interleave`]): the program starts itself once for each, since what differs
-//! between two runs is less their noise than where each process was put.
+//! [`cli`] parses the command line. [`suite`] turns a TOML file into a checked [`suite::Suite`]. [`dataset`] reads official
+//! layouts into items. [`task`] implements the protocols: what to ask the model about an item, and what its answer means.
 //!
-//! What comes after a run needs no model either: [`run::score`] judges stored answers again, by the very function that judged
-//! them first; `show` opens items from the prompts that the run kept; [`report::export`] writes the records in the formats of
-//! other tools. Records of every schema from 1 on are read. [`record::Contents`] reads a run and says what of it is not as its
-//! plan, sums and seal say; every verb stands on that. [`run::verify`] alone needs the model: it puts items to it again.
+//! [`run`] plans all this before any weight is loaded: [`run::model`] holds what was read of the model's folder,
+//! [`run::duration`] how long cases take. Then it drives the engine and writes a line for every item and repetition as it
+//! finishes ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
+//!
+//! [`mod@bench`] times shapes and serves requests that arrive by a schedule. [`stats`] has the statistics.
+//! [`report::compare`] compares runs. [`gate`] decides whether they keep the limits of a `gates.toml`.
+//! [`run::interleave`] times two configurations alternately in blocks. The program starts itself once per block, because
+//! two runs differ less by noise than by the placement of their processes.
+//!
+//! Work after a run needs no model either. [`run::score`] judges stored answers again, with the function that judged
+//! them first. `show` displays items from the prompts that the run stored. [`report::export`] writes the records in the
+//! formats of other tools. Records of every schema from 1 on can be read. [`record::Contents`] reads a run and reports
+//! where it deviates from its plan, checksums or seal; every verb builds on it. Only [`run::verify`] needs the model,
+//! because it puts items to it again.
 //!
 //! ## The crates
 //!
@@ -46,58 +50,63 @@
 //! `ascend-sys`. With `--emulate` the same functions come from `ascend-emulator`: real numbers, modelled times. `ascend-sys` and
 //! `ascend-emulator` share the C functions and no Rust type.
 //!
-//! [`glmbench_engine::parallel`] cuts a model among tensor-parallel ranks. A rank is an ordinary, smaller model on its own
+//! [`glmbench_engine::parallel`] shards a model among tensor-parallel ranks. A rank is an ordinary, smaller model on its own
 //! thread and device. A [`glmbench_device::group::DeviceGroup`] makes the devices. Ranks share numbers through
 //! [`glmbench_device::Device::all_reduce`], twice a layer. On the CPU, ranks are groups of cores, and can be bound to them
 //! ([`glmbench_device::affinity`]).
 //!
 //! [`glmbench_cpu::measure_limits`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
-//! them. A run with targets measures them again around each repetition ([`glmbench_cpu::Gauge`]), and holds each repetition
-//! against its own limits. [`glmbench_device::timed`] wraps a device and times every operator, if that is asked for.
+//! them. A run with targets measures them again around each repetition ([`glmbench_cpu::Gauge`]), and compares each
+//! repetition with its own limits. [`glmbench_device::timed`] wraps a device and times every operator on request.
 //! [`glmbench_engine::profile`] sums these times by the kind of step.
 //!
-//! Texts of data sets, suites, models and records are a stranger's: what people are shown of them goes through [`mod@text`], on a
-//! terminal by [`cli`]'s two functions that print, in reports by the templates. What is read has a bound ([`bounded`]).
+//! Texts of data sets, suites, models and records are untrusted. Anything shown to people goes through [`mod@text`]: on a
+//! terminal in [`cli`]'s two functions that print, in reports in the templates. All input is bounded in size ([`bounded`]).
 //!
 //! ## Invariants
 //!
-//! Cargo holds the directions among the crates. Tests hold the rest of the first six: `tests/it/architecture.rs` reads the
-//! sources, `tests/it/invariance.rs` and `goldens.rs` check the numbers.
+//! Cargo enforces the directions among the crates. Tests enforce the rest of the first six: `tests/it/architecture.rs` reads
+//! the sources, `tests/it/invariance.rs` and `goldens.rs` check the numbers.
 //!
 //! 1. The engine and the devices know nothing of suites, data sets, records or reports. The devices know nothing of the engine,
 //!    and a device knows nothing of another.
-//! 2. `stats` and `record` do no arithmetic on devices and print nothing. Only `cli` prints: data to stdout, words to stderr.
-//! 3. The forward pass exists once. A device supplies operators; a fused operator earns its place by a measured gain.
-//! 4. `unsafe` lives in `glmbench-cpu`, in `glmbench-ascend` and the two crates behind it, where threads are bound
-//!    (`affinity.rs` of `glmbench-device`), and in the weight map (`weights/map.rs` of `glmbench-engine`), nowhere else. Each
-//!    block says why it is sound.
-//! 5. A token's numbers do not depend, to the last bit, on what else is in the batch, on how its prompt is cut into chunks, on
-//!    the number of threads, or on the instruction set within a kernel family (the vector kernels; AMX's tiles, which sum in
-//!    another order, [`glmbench_cpu`]). Every sum is one chain in one order; threads share outputs, never a sum, but for attention
-//!    over a long context, whose parts are cut at fixed places and added in order; integer sums are exact.
-//!    Tensor-parallel ranks do share sums: their number, which is recorded, is one of the things that numbers depend on.
-//!    So it is on the CPU and the reference. On Ascend the operators' sums are theirs: a row does not depend on the batch in the
-//!    emulator, but a 300I DUO does chunks that go on past 4,096 tokens by another operator, and chunks of one token by that of
-//!    decoding, so chunks change the last bits there, within the KL gate, unless the choices are forced
-//!    (`prefill=matmul,decode=matmul`).
-//! 6. Files on disk carry a schema number, and each format is held by a golden file.
-//! 7. Lines are written in the plan's order, appended and flushed; everything else is replaced by rename. So a killed run is a
-//!    prefix of an undisturbed one, and going on with it gives the same files, times aside. A journal that is no such prefix is
-//!    cut to one, and what is good behind the cut waits in a file beside it for its place.
+//! 2. `stats` and `record` do no arithmetic on devices and print nothing. Only `cli` prints: data to stdout, messages to stderr.
+//! 3. The forward pass exists once. A device supplies operators. A fused operator must justify itself by a measured gain.
+//! 4. `unsafe` exists only in these places: `glmbench-cpu`; `glmbench-ascend` and the two crates behind it; thread binding
+//!    (`affinity.rs` of `glmbench-device`); the weight map (`weights/map.rs` of `glmbench-engine`). Each block says why it
+//!    is sound.
+//! 5. A token's numbers do not depend, to the last bit, on four things: the rest of the batch; how its prompt is cut into
+//!    chunks; the number of threads; the instruction set within a kernel family. The families are the vector kernels and
+//!    AMX's tiles, which sum in another order ([`glmbench_cpu`]).
+//!    - Every sum is one chain in one order. Threads share outputs, never a sum. The exception is attention over a long
+//!      context: its parts are cut at fixed places and added in order. Integer sums are exact.
+//!    - Tensor-parallel ranks do share sums. Numbers therefore depend on the number of ranks, which is recorded.
+//!    - This holds on the CPU and the reference. On Ascend the operators determine their sums. In the emulator a row does
+//!      not depend on the batch.
+//!    - On a 300I DUO, chunks change the last bits, within the KL gate. It uses another operator for chunks that continue
+//!      past 4,096 tokens, and the decoding operator for chunks of one token. Forced choices
+//!      (`prefill=matmul,decode=matmul`) avoid that.
+//! 6. Files on disk carry a schema number, and a golden file fixes each format.
+//! 7. Lines are written in the plan's order, appended and flushed. Everything else is replaced by rename. A killed run is
+//!    therefore a prefix of an undisturbed one, and resuming it gives the same files, times aside. A journal that is not
+//!    such a prefix is cut to one. Good lines behind the cut wait in a file beside it until their place is reached.
 //! 8. Measured and modelled times never mix: every timed line says which clock it came from.
-//! 9. A value that cannot be had is empty with a reason. An item is scored, unscorable or failed, and the three are never mixed.
+//! 9. A value that cannot be determined is empty, with a reason. An item is scored, unscorable or failed, and the three never
+//!    mix.
 //!
 //! ## Numbers
 //!
-//! Activations are rounded to the model's type at every operator's boundary, sums are fp32, as on NPU and GPU; softmax weights
-//! are rounded, too, before they meet the values. Weights and KV cache are stored in the type. The rotary table's rounding is a
-//! mode ([`glmbench_device::rotary`]). KV cache blocks hold 128 tokens. Quantised forms ([`glmbench_device::Precision`]; the CPU
-//! has them) keep all this but for linear layers within the model, whose weights and inputs are int8, and for the cache.
+//! Every operator rounds its results to the model's type. Sums are fp32, as on NPU and GPU. Softmax weights are also rounded
+//! before they multiply the values. Weights and KV cache are stored in the model's type. The rotary table's rounding is a
+//! mode ([`glmbench_device::rotary`]). KV cache blocks hold 128 tokens.
 //!
-//! ## What is not here yet
+//! Quantised forms exist on the CPU ([`glmbench_device::Precision`]). They differ in two places: linear layers within the
+//! model have int8 weights and inputs, and the cache is quantised.
 //!
-//! W8A8 checkpoints. The speed of the AMX and NEON kernels is unmeasured; their bits were held against their twins on emulated
-//! processors.
+//! ## Limitations
+//!
+//! W8A8 checkpoints are not supported. The speed of the AMX and NEON kernels is unmeasured. Their bits were compared with
+//! those of their portable twins on emulated processors.
 
 pub mod backend;
 pub mod bench;

@@ -1,9 +1,9 @@
-//! The virtual clock: what an operator costs, and when the entries of a stream begin and end.
+//! The virtual clock: the cost of an operator, and the begin and end of each stream entry.
 //!
-//! An entry begins when its stream is free and the host has issued it; operators also wait for the chip's compute units,
-//! which all streams share. It then takes `max(flops / (peak * efficiency), bytes / (bandwidth * efficiency)) + launch`.
-//! A collective begins when the last rank is there. Because a rank may come later in real time, entries behind an
-//! unresolved collective wait in a list and are dated when it is resolved.
+//! An entry begins when its stream is free and the host has issued it. Operators also wait for the chip's compute
+//! units, which all streams share. An entry takes `max(flops / (peak * efficiency), bytes / (bandwidth * efficiency)) +
+//! launch`. A collective begins when the last rank has arrived. A rank may arrive later in real time, so entries behind
+//! an unresolved collective wait in a list. They are dated once it is resolved.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::half::DType;
 use crate::settings::Profile;
 use crate::stream::Stream;
 
-/// What an operator does, from its shapes.
+/// The work of an operator, computed from its shapes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Cost {
-    /// The matrix unit's type; `None` for vector operators.
+    /// Type of the matrix product. `None` for vector operators.
     pub cube: Option<DType>,
     /// Multiplications and additions in the matrix unit.
     pub cube_flops: f64,
@@ -28,7 +28,7 @@ pub(crate) struct Cost {
 }
 
 impl Profile {
-    /// Duration of an operator, ns, rounded to the nearest.
+    /// Duration of an operator in ns, rounded to nearest.
     pub(crate) fn duration_ns(&self, cost: &Cost) -> u64 {
         let peak = match cost.cube {
             Some(DType::Int8) => self.cube_int8_ops,
@@ -43,32 +43,32 @@ impl Profile {
         (cube.max(vector).max(memory) * 1e9 + launch).round() as u64
     }
 
-    /// Duration of a copy between host and device, ns.
+    /// Duration of a copy between host and device in ns.
     pub(crate) fn host_copy_ns(&self, bytes: usize) -> u64 {
         let rate = self.pcie_bytes_per_s * self.link_efficiency;
         (bytes as f64 / rate * 1e9 + self.copy_latency_ns).round() as u64
     }
 
-    /// Duration of a copy within the device, ns: every byte is read and written.
+    /// Duration of a copy within the device in ns. Every byte is read and written.
     pub(crate) fn device_copy_ns(&self, bytes: usize) -> u64 {
         let rate = self.memory_bytes_per_s * self.memory_efficiency;
         (2.0 * bytes as f64 / rate * 1e9 + self.vector_launch_ns).round() as u64
     }
 
-    /// Duration of writing device memory, ns.
+    /// Duration of setting device memory in ns.
     pub(crate) fn device_set_ns(&self, bytes: usize) -> u64 {
         let rate = self.memory_bytes_per_s * self.memory_efficiency;
         (bytes as f64 / rate * 1e9 + self.vector_launch_ns).round() as u64
     }
 
-    /// Duration of a collective in which every rank sends `bytes` over its link, ns.
+    /// Duration in ns of a collective in which every rank sends `bytes` over its link.
     pub(crate) fn collective_ns(&self, bytes: f64) -> u64 {
         (bytes / (self.link_bytes_per_s * self.link_efficiency) * 1e9 + self.collective_latency_ns).round()
             as u64
     }
 }
 
-/// A moment of a stream that others ask for.
+/// A point in a stream. Others can query its time.
 #[derive(Debug)]
 pub(crate) struct Point {
     time_ns: AtomicU64,
@@ -77,12 +77,12 @@ pub(crate) struct Point {
 const UNDATED: u64 = u64::MAX;
 
 impl Point {
-    /// Not reached yet.
+    /// Creates a point that is not reached yet.
     pub(crate) fn new() -> Self {
         Self { time_ns: AtomicU64::new(UNDATED) }
     }
 
-    /// Its virtual time.
+    /// Virtual time of the point, once it is known.
     pub(crate) fn time_ns(&self) -> Option<u64> {
         Some(self.time_ns.load(Ordering::Acquire)).filter(|t| *t != UNDATED)
     }
@@ -94,36 +94,36 @@ impl Default for Point {
     }
 }
 
-/// What stands in a stream.
+/// An entry of a stream's timeline.
 pub(crate) enum Entry {
     /// An operator or copy.
     Work {
-        /// Its duration.
+        /// Duration in ns.
         duration_ns: u64,
-        /// It needs the compute units.
+        /// Whether it needs the compute units.
         cores: bool,
     },
-    /// A collective: number `index` of the group.
+    /// Collective number `index` of the group.
     Meet {
         /// The group.
         group: Arc<Group>,
         /// This rank.
         rank: usize,
-        /// Which collective.
+        /// Number of the collective within the group.
         index: u64,
     },
-    /// An event was recorded.
+    /// A recorded event.
     Record(Arc<Point>),
-    /// Wait for another stream.
+    /// A wait for another stream.
     Wait {
-        /// The event's moment.
+        /// The recorded point.
         point: Arc<Point>,
-        /// The stream that it was recorded on.
+        /// The stream on which the event was recorded.
         stream: Arc<Stream>,
     },
 }
 
-/// What a timeline waits for.
+/// What a timeline is blocked on.
 pub(crate) enum Blocked {
     /// The other ranks of a group.
     Group(Arc<Group>, u64),
@@ -135,13 +135,13 @@ pub(crate) enum Blocked {
 #[derive(Default)]
 pub(crate) struct Timeline {
     now_ns: u64,
-    /// Why a collective never ended.
+    /// Why a collective failed.
     pub broken: Option<String>,
     waiting: VecDeque<(u64, Entry)>,
 }
 
 impl Timeline {
-    /// Puts an entry behind the others, issued at `host_ns`.
+    /// Appends an entry that the host issued at `host_ns`.
     pub(crate) fn push(&mut self, host_ns: u64, entry: Entry, cores_free: &AtomicU64) {
         if self.waiting.is_empty()
             && let Entry::Work { duration_ns, cores } = entry
@@ -164,7 +164,7 @@ impl Timeline {
         }
     }
 
-    /// Dates all entries that can be dated; says what the first of the others waits for.
+    /// Dates all entries that can be dated. Returns what the first undated entry waits for.
     pub(crate) fn advance(&mut self, cores_free: &AtomicU64) -> Option<Blocked> {
         while let Some((host_ns, entry)) = self.waiting.front() {
             let host_ns = *host_ns;
@@ -196,7 +196,7 @@ impl Timeline {
         None
     }
 
-    /// The end of the last dated entry.
+    /// Virtual time at which the last dated entry ends.
     pub(crate) fn now_ns(&self) -> u64 {
         self.now_ns
     }

@@ -1,4 +1,4 @@
-//! Copying and setting memory, at once and in a stream.
+//! Copies and sets memory, synchronously or in a stream.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::registry::{Device, with_device};
 use crate::status::{INVALID_PARAM, Outcome, RT_AICORE_EXCEPTION, RT_PARAM_INVALID, entry, fail};
 use crate::stream::{Address, Job, RawStream, Stream};
 
-/// Which sides of a copy are on the device.
+/// Which sides of a copy are device memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     HostToHost,
@@ -38,7 +38,7 @@ impl Kind {
     }
 }
 
-/// A checked copy of `height` rows.
+/// A validated copy of `height` rows.
 #[derive(Clone)]
 struct Copy2d {
     to: Address,
@@ -115,7 +115,7 @@ impl Copy2d {
     }
 
     /// # Safety
-    /// Both sides are what the caller of the exported function said.
+    /// Both sides are as the caller of the exported function declared.
     unsafe fn run(&self, computes: bool) -> Outcome {
         if self.shares.iter().any(|share| share.is_freed()) {
             return fail(RT_AICORE_EXCEPTION, "a copy met memory that was freed before it ran");
@@ -161,7 +161,7 @@ fn row_copy(
     .check(device)
 }
 
-/// Copies at once; does not wait for streams.
+/// Copies synchronously. Does not wait for streams.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtMemcpy(
     to: *mut c_void,
@@ -184,11 +184,11 @@ pub(crate) unsafe extern "C" fn aclrtMemcpy(
     })
 }
 
-/// Host and device addresses of copies in a stream are multiples of this, up to CANN 8.3.
+/// Alignment that copies in a stream require of host and device addresses, up to CANN 8.3.
 const ASYNC_ALIGNMENT: usize = 64;
 
 impl Copy2d {
-    /// What is undefined on hardware up to CANN 8.3 is refused here: pageable host memory, addresses that are not aligned.
+    /// Rejects what is undefined on hardware up to CANN 8.3: pageable host memory and unaligned addresses.
     fn check_in_stream(&self) -> Outcome {
         if !matches!(self.kind, Kind::HostToDevice | Kind::DeviceToHost) {
             return Ok(());
@@ -223,7 +223,7 @@ fn enqueue_copy(copy: Copy2d, stream: RawStream, device: &Device) -> Outcome {
     let in_host = copy.kind == Kind::HostToHost;
     let computes = device.computes();
     if computes {
-        // SAFETY: checked before; the host side stays valid until the stream was synchronised, says the ABI.
+        // SAFETY: checked before; by the ABI's contract, the host side stays valid until the stream is synchronised.
         let job: Job = Box::new(move || unsafe { copy.run(computes) });
         stream.submit(job);
     } else {
@@ -301,7 +301,7 @@ fn check_set(pointer: *mut c_void, room: usize, count: usize, device: &Device) -
     }
 }
 
-/// Sets bytes at once.
+/// Sets memory synchronously.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtMemset(
     pointer: *mut c_void,
@@ -325,7 +325,7 @@ pub(crate) unsafe extern "C" fn aclrtMemset(
     })
 }
 
-/// Sets bytes in a stream.
+/// Sets memory in a stream.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtMemsetAsync(
     pointer: *mut c_void,

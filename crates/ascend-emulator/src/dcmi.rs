@@ -1,5 +1,5 @@
-//! DCMI, with clearly made-up numbers: everything reads 11. Only where the settings say `telemetry = fake`; a machine without
-//! the driver's library has none of this, and that is what the emulator plays otherwise.
+//! DCMI with obviously made-up numbers: everything reads 11. Available only with `telemetry = fake`. Otherwise the
+//! emulator behaves like a machine without the driver's library, which has no DCMI.
 
 use std::ffi::{c_char, c_int, c_uint};
 
@@ -11,11 +11,11 @@ const NOT_SUPPORTED: c_int = -8255;
 /// A parameter is invalid.
 const INVALID: c_int = -8001;
 
-/// Every percentage.
+/// Value of every percentage.
 pub(crate) const FAKE_PERCENT: c_uint = 11;
-/// Every temperature, degrees Celsius.
+/// Value of every temperature, degrees Celsius.
 const FAKE_CELSIUS: c_int = 11;
-/// Every power, in 0.1 W.
+/// Value of every power, in 0.1 W.
 const FAKE_DECIWATT: c_int = 111;
 
 fn with(body: impl FnOnce(&Config) -> Option<()>) -> c_int {
@@ -47,13 +47,13 @@ fn check(config: &Config, card: c_int, chip: c_int) -> Option<()> {
     (chip < per_card && card * per_card + chip < config.devices).then_some(())
 }
 
-/// Starts DCMI.
+/// Initialises DCMI.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn dcmi_init() -> c_int {
     with(|_| Some(()))
 }
 
-/// The cards.
+/// Lists the cards.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dcmi_get_card_list(count: *mut c_int, list: *mut c_int, len: c_int) -> c_int {
     with(|config| {
@@ -69,7 +69,7 @@ pub(crate) unsafe extern "C" fn dcmi_get_card_list(count: *mut c_int, list: *mut
     })
 }
 
-/// As [`dcmi_get_card_list`].
+/// Like [`dcmi_get_card_list`].
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dcmi_get_card_num_list(
     count: *mut c_int,
@@ -80,7 +80,7 @@ pub(crate) unsafe extern "C" fn dcmi_get_card_num_list(
     unsafe { dcmi_get_card_list(count, list, len) }
 }
 
-/// Chips of a card.
+/// Number of chips on a card.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dcmi_get_device_num_in_card(card: c_int, count: *mut c_int) -> c_int {
     with(|config| {
@@ -107,7 +107,7 @@ pub(crate) unsafe extern "C" fn dcmi_get_card_id_device_id_from_logicid(
     })
 }
 
-/// Power of a 910B chip, 0.1 W.
+/// Power of a 910B chip, in 0.1 W.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dcmi_get_device_power_info(
     card: c_int,
@@ -117,7 +117,7 @@ pub(crate) unsafe extern "C" fn dcmi_get_device_power_info(
     with(|config| check(config, card, chip).and_then(|()| put(power, FAKE_DECIWATT)))
 }
 
-/// Power of a 310P card, 0.1 W.
+/// Power of a 310P card, in 0.1 W.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dcmi_mcu_get_power_info(card: c_int, power: *mut c_int) -> c_int {
     with(|config| check(config, card, 0).and_then(|()| put(power, FAKE_DECIWATT)))
@@ -133,7 +133,7 @@ pub(crate) unsafe extern "C" fn dcmi_get_device_temperature(
     with(|config| check(config, card, chip).and_then(|()| put(celsius, FAKE_CELSIUS)))
 }
 
-/// What DCMI tells of a chip's place on the bus.
+/// PCI address of a chip, as DCMI reports it.
 #[repr(C)]
 pub(crate) struct PcieInfo {
     ids: [c_uint; 4],
@@ -144,7 +144,7 @@ pub(crate) struct PcieInfo {
     reserved: [u8; 32],
 }
 
-/// Place on the PCI bus: card after card in descending order, as 910B4 machines have them.
+/// PCI address: buses descend from card to card, as on 910B4 machines.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dcmi_get_device_pcie_info_v2(
     card: c_int,
@@ -181,7 +181,7 @@ pub(crate) unsafe extern "C" fn dcmi_get_device_frequency(
     with(|config| check(config, card, chip).and_then(|()| put(mhz, 1111)))
 }
 
-/// Health: 0 is well.
+/// Health: 0 means healthy.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dcmi_get_device_health(
     card: c_int,
@@ -191,7 +191,7 @@ pub(crate) unsafe extern "C" fn dcmi_get_device_health(
     with(|config| check(config, card, chip).and_then(|()| put(health, 0)))
 }
 
-/// Version of the driver.
+/// Driver version.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dcmi_get_driver_version(text: *mut c_char, len: c_uint) -> c_int {
     with(|_| {
@@ -205,7 +205,7 @@ pub(crate) unsafe extern "C" fn dcmi_get_driver_version(text: *mut c_char, len: 
     })
 }
 
-/// Memory of a 910B chip.
+/// Memory information of a 910B chip.
 #[repr(C)]
 pub(crate) struct HbmInfo {
     size_mb: u64,
@@ -215,7 +215,7 @@ pub(crate) struct HbmInfo {
     bandwidth_percent: c_uint,
 }
 
-/// Memory of a 910B chip.
+/// Reports the memory of a 910B chip.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dcmi_get_device_hbm_info(
     card: c_int,

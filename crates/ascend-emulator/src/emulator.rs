@@ -1,4 +1,4 @@
-//! The functions that only the emulator has.
+//! Functions that only the emulator has.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
@@ -10,7 +10,7 @@ use crate::settings::{Config, Mode};
 use crate::status::{INVALID_PARAM, entry, fail};
 use crate::{event, executor, graph, hccl, memory, stream, tensor};
 
-/// Takes settings, `key = value` lines; before aclInit.
+/// Applies settings, given as `key = value` lines. Allowed only before aclInit.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn ascend_emulator_configure(settings: *const c_char) -> i32 {
     entry("ascend_emulator_configure", || {
@@ -35,7 +35,7 @@ thread_local! {
     static INFO: RefCell<CString> = RefCell::default();
 }
 
-/// `ascend-emulator VERSION CHIP MODE`; valid until the thread's next call.
+/// Returns `ascend-emulator VERSION CHIP MODE`. Valid until the thread's next call.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn ascend_emulator_info() -> *const c_char {
     let words = match existing() {
@@ -53,7 +53,8 @@ pub(crate) extern "C" fn ascend_emulator_info() -> *const c_char {
     .unwrap_or(std::ptr::null())
 }
 
-/// The crate's version; the build script of `crates/device-ascend` calls rustc without Cargo's variables.
+/// The crate's version, written out because the build script of `crates/device-ascend` calls rustc without Cargo's
+/// variables.
 pub(crate) const VERSION: &str = "0.1.0";
 
 /// Virtual host time of the calling thread's device, ns; 0 without a device.
@@ -62,7 +63,7 @@ pub(crate) extern "C" fn ascend_emulator_now_ns() -> u64 {
     with_device(|device| Ok(device.host_ns.load(Ordering::Relaxed))).unwrap_or(0)
 }
 
-/// Charges work of the host to its virtual time.
+/// Adds host work to the host's virtual time.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn ascend_emulator_host_work(ns: u64) {
     let _ = with_device(|device| {
@@ -71,8 +72,9 @@ pub(crate) extern "C" fn ascend_emulator_host_work(ns: u64) {
     });
 }
 
-/// What is alive, in this order: device allocations, their bytes, host allocations, streams, events, tensors, scalars,
-/// integer arrays, tensor lists, executors, communicators. Writes at most `n` numbers and returns how many there are.
+/// Counts live objects, in this order: device allocations, their bytes, host allocations, streams, events, tensors,
+/// scalars, integer arrays, tensor lists, executors, communicators, graphs. Writes at most `n` counts and returns how
+/// many there are.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn ascend_emulator_counts(out: *mut u64, n: u64) -> i32 {
     let counts = counts();
@@ -85,7 +87,7 @@ pub(crate) unsafe extern "C" fn ascend_emulator_counts(out: *mut u64, n: u64) ->
     counts.len() as i32
 }
 
-/// As [`ascend_emulator_counts`].
+/// Like [`ascend_emulator_counts`].
 pub(crate) fn counts() -> [u64; 12] {
     [
         memory::ALLOCATIONS.get(),
@@ -103,7 +105,7 @@ pub(crate) fn counts() -> [u64; 12] {
     ]
 }
 
-/// Back to a library just loaded: settings, devices, memory and handles are gone.
+/// Restores the state of a freshly loaded library: settings, devices, memory and handles are gone.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn ascend_emulator_reset() -> i32 {
     entry("ascend_emulator_reset", || {

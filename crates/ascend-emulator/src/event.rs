@@ -1,4 +1,4 @@
-//! Events: moments of a stream.
+//! Events: recorded points of a stream.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::status::{
 };
 use crate::stream::{RawStream, Stream};
 
-/// What an event handle holds.
+/// Contents of an event handle.
 #[derive(Default)]
 pub(crate) struct Event {
     device: i32,
@@ -24,7 +24,7 @@ pub(crate) struct Event {
 
 /// `ACL_EVENT_SYNC`: other streams may wait for the event.
 const SYNC: u32 = 0x1;
-/// `ACL_EVENT_CAPTURE_STREAM_PROGRESS`: the host may ask how far the stream is.
+/// `ACL_EVENT_CAPTURE_STREAM_PROGRESS`: the host may query the stream's progress.
 const STREAM_PROGRESS: u32 = 0x2;
 /// `ACL_EVENT_TIME_LINE`: the event has a time stamp.
 const TIME_LINE: u32 = 0x8;
@@ -41,7 +41,7 @@ pooled!(Event, b"evnt", "event", |event| event.record = None);
 /// The C handle of an event.
 pub(crate) type RawEvent = *mut Slot<Event>;
 
-/// Events a device may have.
+/// Maximum number of events on a device.
 fn most_events(soc: Soc) -> u32 {
     match soc {
         Soc::Ascend310P3 => 1023,
@@ -66,7 +66,8 @@ pub(crate) unsafe extern "C" fn aclrtCreateEvent(event: *mut RawEvent) -> i32 {
     unsafe { create("aclrtCreateEvent", event, SYNC | STREAM_PROGRESS | TIME_LINE) }
 }
 
-/// Creates an event with the capabilities of `flag`. Only events with `ACL_EVENT_SYNC` are counted against the device's limit.
+/// Creates an event with the capabilities of `flag`. Only events with `ACL_EVENT_SYNC` count against the device's
+/// limit.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtCreateEventWithFlag(event: *mut RawEvent, flag: u32) -> i32 {
     // SAFETY: the caller's pointer.
@@ -101,7 +102,7 @@ unsafe fn create(api: &str, event: *mut RawEvent, flags: u32) -> i32 {
     })
 }
 
-/// Ends an event.
+/// Destroys an event.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtDestroyEvent(event: RawEvent) -> i32 {
     entry("aclrtDestroyEvent", || {
@@ -118,7 +119,7 @@ pub(crate) unsafe extern "C" fn aclrtDestroyEvent(event: RawEvent) -> i32 {
     })
 }
 
-/// Marks the stream's present end.
+/// Records the current end of the stream.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtRecordEvent(event: RawEvent, stream: RawStream) -> i32 {
     entry("aclrtRecordEvent", || {
@@ -139,21 +140,21 @@ pub(crate) unsafe extern "C" fn aclrtRecordEvent(event: RawEvent, stream: RawStr
             let job = if device.computes() { stream.submit(Box::new(|| Ok(()))) } else { 0 };
             let host_ns = device.spend_host(device.config.profile.host_call_ns);
             stream.enter(host_ns, Entry::Record(Arc::clone(&point)));
-            // SAFETY: one thread uses an event at a time, says the ABI.
+            // SAFETY: by the ABI's contract, one thread at a time uses an event.
             unsafe { slot.update(|event| event.record = Some(Record { stream, point, job })) };
             Ok(())
         })
     })
 }
 
-/// Waits until the recorded moment.
+/// Waits until the recorded point is reached.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtSynchronizeEvent(event: RawEvent) -> i32 {
     // SAFETY: the caller's pointer is an event handle.
     unsafe { synchronize("aclrtSynchronizeEvent", event, None) }
 }
 
-/// Waits until the recorded moment, at most `timeout_ms` of real time (-1: without limit).
+/// Waits until the recorded point is reached, for at most `timeout_ms` of real time (-1: no limit).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtSynchronizeEventWithTimeout(event: RawEvent, timeout_ms: i32) -> i32 {
     let limit = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
@@ -184,7 +185,7 @@ unsafe fn synchronize(api: &str, event: RawEvent, limit: Option<Duration>) -> i3
     })
 }
 
-/// Lets a stream wait until the recorded moment of another.
+/// Makes a stream wait for the recorded point of another.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtStreamWaitEvent(stream: RawStream, event: RawEvent) -> i32 {
     entry("aclrtStreamWaitEvent", || {
@@ -210,7 +211,7 @@ pub(crate) unsafe extern "C" fn aclrtStreamWaitEvent(stream: RawStream, event: R
     })
 }
 
-/// Virtual milliseconds between two events of one stream, both reached and waited for.
+/// Virtual milliseconds between two events of one stream. Both must have been reached and waited for.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtEventElapsedTime(ms: *mut f32, start: RawEvent, end: RawEvent) -> i32 {
     entry("aclrtEventElapsedTime", || {

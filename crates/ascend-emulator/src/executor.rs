@@ -1,7 +1,7 @@
 //! Executors: the two stages of every operator.
 //!
-//! The first stage checks the arguments and keeps views, kernel and cost; the second checks addresses, dates the operator on
-//! the virtual clock and, in compute mode, hands it to the stream's worker.
+//! The first stage checks the arguments and stores views, kernel and cost. The second stage checks addresses, dates the
+//! operator on the virtual clock and, in compute mode, submits it to the stream's worker.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -41,7 +41,7 @@ struct Arg {
     uses: u32,
 }
 
-/// What an executor handle holds.
+/// Contents of an executor handle.
 #[derive(Default)]
 pub(crate) struct Executor {
     operator: &'static str,
@@ -57,10 +57,10 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Why it cannot be kept (opbase, `op_executor.cpp`).
+    /// Returns why the executor cannot be made repeatable, if so (opbase, `op_executor.cpp`).
     fn single_use(&self, device: &Device) -> Option<&'static str> {
         if self.kernel.writes_back() {
-            // ScatterUpdate gives back what it was given (ops-nn, `aclnn_index_copy.cpp`).
+            // ScatterUpdate returns its own input (ops-nn, `aclnn_index_copy.cpp`).
             return Some("its plan copies a view onto itself");
         }
         if self.cached {
@@ -84,20 +84,20 @@ thread_local! {
     static SCRATCH: RefCell<Vec<Arg>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Device memory that every operator asks for at least. CANN's kernels take a system workspace even where they compute in place.
+/// Minimum workspace of every operator in bytes. CANN's kernels need a system workspace even if they compute in place.
 const LEAST_WORKSPACE: u64 = 16_384;
 
-/// What a first stage finds out.
+/// Result of a first stage.
 pub(crate) struct Planned {
-    /// What to compute.
+    /// The computation.
     pub kernel: Kernel,
-    /// What it costs.
+    /// Its cost.
     pub cost: Cost,
-    /// Bytes of device memory wanted beside the tensors.
+    /// Workspace in bytes, besides the tensors.
     pub workspace: u64,
 }
 
-/// A first stage at work.
+/// State of a running first stage.
 pub(crate) struct Plan<'a> {
     /// The device.
     pub device: &'a Device,
@@ -112,12 +112,12 @@ impl Plan<'_> {
         self.device.config.soc
     }
 
-    /// The chip is a 310P.
+    /// Whether the chip is a 310P.
     pub(crate) fn is_310p(&self) -> bool {
         self.soc() == Soc::Ascend310P3
     }
 
-    /// The operators' pages apply to the letter.
+    /// Whether the operators' pages apply to the letter.
     pub(crate) fn by_the_book(&self) -> bool {
         self.device.config.strict == Strict::Doc || self.device.config.faults.strict
     }
@@ -142,22 +142,22 @@ impl Plan<'_> {
         Ok(view)
     }
 
-    /// A tensor that is read.
+    /// Adds a tensor that is read.
     pub(crate) fn input(&mut self, handle: RawTensor, name: &'static str) -> Outcome<View> {
         self.push(handle, name, Role::Input)
     }
 
-    /// A tensor that is written.
+    /// Adds a tensor that is written.
     pub(crate) fn output(&mut self, handle: RawTensor, name: &'static str) -> Outcome<View> {
         self.push(handle, name, Role::Output)
     }
 
-    /// A tensor that is read and written.
+    /// Adds a tensor that is read and written.
     pub(crate) fn both(&mut self, handle: RawTensor, name: &'static str) -> Outcome<View> {
         self.push(handle, name, Role::Both)
     }
 
-    /// A tensor that may be null; it keeps its place among the kernel's views.
+    /// Adds a tensor that may be null. It keeps its place among the kernel's views.
     pub(crate) fn optional(&mut self, handle: RawTensor, name: &'static str) -> Outcome<Option<View>> {
         if !handle.is_null() {
             return self.push(handle, name, Role::Input).map(Some);
@@ -166,27 +166,27 @@ impl Plan<'_> {
         Ok(None)
     }
 
-    /// The first tensor's memory holds, or will hold, blocks.
+    /// Marks the first tensor's memory as holding blocks, now or after the launch.
     pub(crate) fn as_blocks(&mut self) {
         if let Some(arg) = self.args.first_mut() {
             arg.view.format = Format::Nz;
         }
     }
 
-    /// The kernel sees the `index`-th tensor so.
+    /// Sets the view that the kernel has of the `index`-th tensor.
     pub(crate) fn reshape(&mut self, index: usize, view: &View) {
         if let Some(arg) = self.args.get_mut(index) {
             arg.view = *view;
         }
     }
 
-    /// The order in which the caller names the tensors, where the kernel wants another: `order[i]` is the place of the
-    /// kernel's `i`-th view among the caller's.
+    /// Sets the order in which the caller names the tensors, if the kernel uses another. `order[i]` is the caller's
+    /// position of the kernel's `i`-th view.
     pub(crate) fn order(&mut self, order: &'static [usize]) {
         self.order = order;
     }
 
-    /// The tensors of a list, all read.
+    /// Adds the tensors of a list, all of them read.
     pub(crate) fn list(&mut self, handle: RawTensorList, name: &'static str) -> Outcome<Vec<View>> {
         members(handle, name)?
             .iter()
@@ -194,7 +194,7 @@ impl Plan<'_> {
             .collect()
     }
 
-    /// Tensors that must be null, because what they stand for is not played.
+    /// Adds tensors that must be null, because the emulator does not support their features.
     pub(crate) fn absent(&mut self, tensors: &[(&'static str, RawTensor)]) -> Outcome {
         for (name, handle) in tensors {
             if !handle.is_null() {
@@ -218,7 +218,7 @@ impl Plan<'_> {
         if holds { Ok(()) } else { fail(NN_TILING, format!("{} (on {})", message(), self.soc().name())) }
     }
 
-    /// Fails with 561003 where the settings refuse this form of the arguments.
+    /// Fails with 561003 if the settings refuse this form of the arguments.
     pub(crate) fn form(&self, form: &str) -> Outcome {
         if self.device.config.faults.is_form_refused(self.operator, form) {
             return fail(NN_FIND_KERNEL, format!("no kernel for {form} (injected fault)"));
@@ -226,12 +226,12 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Fails with 561003: the chip has no such kernel.
+    /// Fails with 561003, because the chip has no such kernel.
     pub(crate) fn no_kernel<T>(&self) -> Outcome<T> {
         fail(NN_FIND_KERNEL, format!("{} has no kernel of this operator", self.soc().name()))
     }
 
-    /// The tensor has one of the types, and the chip knows it.
+    /// Fails unless the tensor has one of the types and the chip supports it.
     pub(crate) fn dtype(&self, view: &View, name: &str, types: &[DType]) -> Outcome {
         let known = !(self.is_310p() && view.dtype == DType::Bf16);
         self.require(known && types.contains(&view.dtype), || {
@@ -246,29 +246,29 @@ impl Plan<'_> {
         })
     }
 
-    /// FLOAT16, FLOAT, or BFLOAT16 where the chip has it.
+    /// Fails unless the type is FLOAT16, FLOAT, or BFLOAT16 on a chip that supports it.
     pub(crate) fn float(&self, view: &View, name: &str) -> Outcome {
         self.dtype(view, name, &[DType::Float16, DType::Float, DType::Bf16])
     }
 
-    /// The two have one type.
+    /// Fails unless both tensors have the same type.
     pub(crate) fn same_dtype(&self, a: (&View, &str), b: (&View, &str)) -> Outcome {
         self.require(a.0.dtype == b.0.dtype, || {
             format!("{} has data type {}, {} has {}", b.1, b.0.dtype.name(), a.1, a.0.dtype.name())
         })
     }
 
-    /// The tensor has this shape.
+    /// Fails unless the tensor has this shape.
     pub(crate) fn shape(&self, view: &View, name: &str, dims: &[i64]) -> Outcome {
         self.require(view.dims() == dims, || format!("{name} has shape {:?}, expected {dims:?}", view.dims()))
     }
 
-    /// A rule of the operators' pages that their sources do not have.
+    /// Checks a rule that the operators' pages have and their sources do not.
     pub(crate) fn page(&self, holds: bool, message: impl FnOnce() -> String) -> Outcome {
         self.require(holds || !self.by_the_book(), || format!("{} (as its page says)", message()))
     }
 
-    /// The tensor lies without gaps.
+    /// Fails unless the tensor is contiguous.
     pub(crate) fn contiguous(&self, view: &View, name: &str) -> Outcome {
         self.require(view.is_contiguous(), || {
             format!("{name}: strides {:?} of shape {:?} are not contiguous", view.strides(), view.dims())
@@ -276,7 +276,7 @@ impl Plan<'_> {
     }
 }
 
-/// The body of every first stage.
+/// Runs a first stage.
 pub(crate) fn plan(
     operator: &'static str,
     workspace_size: *mut u64,
@@ -323,7 +323,7 @@ pub(crate) fn plan(
     finish(operator, "GetWorkspaceSize", outcome)
 }
 
-/// A thread without a device is a runtime failure to an operator.
+/// Turns an outcome into a status. For an operator, a thread without a device is a runtime failure.
 fn finish(operator: &str, stage: &str, outcome: Outcome) -> i32 {
     match outcome {
         Ok(()) => 0,
@@ -353,7 +353,7 @@ unsafe fn executor_of<'a>(executor: RawExecutor) -> Outcome<&'a Slot<Executor>> 
     }
 }
 
-/// The body of every second stage.
+/// Runs a second stage.
 pub(crate) fn launch(
     operator: &'static str,
     workspace: *mut c_void,
@@ -384,7 +384,7 @@ pub(crate) fn launch(
 }
 
 impl Executor {
-    /// Where the `index`-th of the caller's tensors with one of the roles stands.
+    /// Position of the caller's `index`-th tensor among those with one of the roles.
     fn place(&self, index: usize, roles: &[Role]) -> Option<usize> {
         let mut places: Vec<usize> = (0..self.args.len()).collect();
         if !self.order.is_empty() {
@@ -496,17 +496,17 @@ impl Executor {
     }
 }
 
-/// An operator of a graph: what its executor was when it was launched, which may be gone.
+/// An operator of a graph: a copy of its executor at the launch. The executor itself may be gone.
 pub(crate) struct Captured {
     executor: Executor,
     workspace: usize,
 }
 
-// SAFETY: the addresses of tensors' handles, which are not followed again; all else is numbers.
+// SAFETY: the pointers are handles of tensors, which are not followed again; all else is plain data.
 unsafe impl Send for Captured {}
 
 impl Captured {
-    /// Runs it, issued by the host at `host_ns`. Its memory must live still.
+    /// Runs the operator, issued by the host at `host_ns`. Its memory must still be alive.
     pub(crate) fn run(&self, device: &Device, stream: &Arc<Stream>, host_ns: u64) -> Outcome {
         let executor = &self.executor;
         if !device.holds(self.workspace, executor.workspace as usize) {
@@ -559,7 +559,7 @@ impl Arg {
     }
 }
 
-/// Keeps an executor for many second stages.
+/// Makes an executor usable for many second stages.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclSetAclOpExecutorRepeatable(executor: RawExecutor) -> i32 {
     entry("aclSetAclOpExecutorRepeatable", || {
@@ -578,7 +578,7 @@ pub(crate) unsafe extern "C" fn aclSetAclOpExecutorRepeatable(executor: RawExecu
     })
 }
 
-/// Ends an executor that is repeatable or was never launched.
+/// Destroys an executor that is repeatable or was never launched.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclDestroyAclOpExecutor(executor: RawExecutor) -> i32 {
     entry("aclDestroyAclOpExecutor", || {
@@ -629,7 +629,7 @@ fn set_address(
     })
 }
 
-/// New address of the `index`-th tensor that is read (absent ones and list members count).
+/// Sets the address of the `index`-th input tensor. Absent tensors and list members count.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclSetInputTensorAddr(
     executor: RawExecutor,
@@ -641,7 +641,7 @@ pub(crate) unsafe extern "C" fn aclSetInputTensorAddr(
     set_address("aclSetInputTensorAddr", executor, index, tensor, address, &roles)
 }
 
-/// New address of the `index`-th tensor that is written.
+/// Sets the address of the `index`-th output tensor.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclSetOutputTensorAddr(
     executor: RawExecutor,
@@ -653,7 +653,7 @@ pub(crate) unsafe extern "C" fn aclSetOutputTensorAddr(
     set_address("aclSetOutputTensorAddr", executor, index, tensor, address, &roles)
 }
 
-/// New address of the `index`-th tensor in the order of the arguments.
+/// Sets the address of the `index`-th tensor in the order of the arguments.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclSetTensorAddr(
     executor: RawExecutor,

@@ -1,11 +1,15 @@
-//! Faults on order: what to break, and when.
+//! Injected faults: what to break, and when.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is to go wrong. Words: `oom:N`, `lost:N`, `timeout:N`, `wrong:OP:N`, `hccl-timeout:N`; N counts from one. And
-/// `broken:OP`: the operator's first stage accepts and every result is wrong;
-/// `single-use:OP`: none of its executors can be kept; `refused:OP`: its first stage finds no kernel; `refused:OP:FORM`: likewise,
-/// for one form of its arguments (`TND`, `BNSD`, `broadcast`, `D64`); `strict:doc`: the pages apply to the letter; `set-up:FUNCTION:CODE`: aclInit or aclrtSetDevice fails.
+/// Faults to inject. `oom:N`, `lost:N`, `timeout:N`, `wrong:OP:N` and `hccl-timeout:N` count from one.
+///
+/// - `broken:OP`: the first stage of the operator accepts, and every result is wrong.
+/// - `single-use:OP`: none of its executors can be made repeatable.
+/// - `refused:OP`: its first stage finds no kernel.
+/// - `refused:OP:FORM`: likewise, for one form of its arguments (`TND`, `BNSD`, `broadcast`, `D64`).
+/// - `strict:doc`: the pages apply to the letter.
+/// - `set-up:FUNCTION:CODE`: aclInit or aclrtSetDevice fails with this code.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {
     oom: Vec<u64>,
@@ -22,7 +26,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Adds one fault. `missing:SYMBOL` is accepted and left to whoever loads the library.
+    /// Adds one fault. `missing:SYMBOL` is accepted and left to the program that loads the library.
     pub(crate) fn add(&mut self, words: &str) -> Result<(), String> {
         let mistake = || {
             format!(
@@ -68,22 +72,22 @@ impl Faults {
         Ok(())
     }
 
-    /// What a function that sets up is to fail with.
+    /// Code with which a setup function must fail, if any.
     pub(crate) fn set_up(&self, function: &str) -> Option<i32> {
         self.set_up.iter().find(|(name, _)| name == function).map(|(_, code)| *code)
     }
 
-    /// Executors of `operator` (with its `aclnn`) cannot be kept.
+    /// Whether executors of `operator` (with its `aclnn`) cannot be made repeatable.
     pub(crate) fn is_single_use(&self, operator: &str) -> bool {
         self.single_use.iter().any(|name| name == operator.trim_start_matches("aclnn"))
     }
 
-    /// The first stage of `operator` (with its `aclnn`) finds no kernel.
+    /// Whether the first stage of `operator` (with its `aclnn`) finds no kernel.
     pub(crate) fn is_refused(&self, operator: &str) -> bool {
         self.refused.iter().any(|(name, form)| form.is_none() && name == operator.trim_start_matches("aclnn"))
     }
 
-    /// The first stage of `operator` (with its `aclnn`) finds no kernel for one form of its arguments.
+    /// Whether the first stage of `operator` (with its `aclnn`) finds no kernel for one form of its arguments.
     pub(crate) fn is_form_refused(&self, operator: &str, form: &str) -> bool {
         let operator = operator.trim_start_matches("aclnn");
         self.refused.iter().any(|(name, refused)| name == operator && refused.as_deref() == Some(form))
@@ -94,7 +98,7 @@ impl Faults {
     }
 }
 
-/// Whether an operator looks at this form of its arguments.
+/// Whether an operator checks for this form of its arguments.
 fn has_form(operator: &str, form: &str) -> bool {
     let operators: &[&str] = match form {
         "TND" => &["FusedInferAttentionScoreV2"],
@@ -106,10 +110,10 @@ fn has_form(operator: &str, form: &str) -> bool {
     operators.contains(&operator.trim_start_matches("aclnn"))
 }
 
-/// What a launch is to suffer.
+/// The fault that hits a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LaunchFault {
-    /// Nothing.
+    /// No fault.
     None,
     /// The device is lost with this launch.
     Lost,
@@ -119,7 +123,7 @@ pub(crate) enum LaunchFault {
     Wrong,
 }
 
-/// Counts what happened since the settings were taken.
+/// Counts allocations, launches and collectives since the settings were applied.
 #[derive(Debug, Default)]
 pub(crate) struct FaultCounters {
     allocations: AtomicU64,
@@ -129,23 +133,23 @@ pub(crate) struct FaultCounters {
 }
 
 impl FaultCounters {
-    /// For these faults.
+    /// Creates the counters for these faults.
     pub(crate) fn new(faults: &Faults) -> Self {
         Self { wrong: faults.wrong.iter().map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
     }
 
-    /// The next allocation fails.
+    /// Counts an allocation, and returns whether it must fail.
     pub(crate) fn allocation(&self, faults: &Faults) -> bool {
         !faults.oom.is_empty() && faults.oom.contains(&(self.allocations.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
-    /// The next collective times out.
+    /// Counts a collective, and returns whether it must time out.
     pub(crate) fn collective(&self, faults: &Faults) -> bool {
         !faults.hccl_timeout.is_empty()
             && faults.hccl_timeout.contains(&(self.collectives.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
-    /// What the next launch of `operator` (with its `aclnn`) suffers.
+    /// Counts a launch of `operator` (with its `aclnn`), and returns the fault that hits it.
     pub(crate) fn launch(&self, faults: &Faults, operator: &str) -> LaunchFault {
         if !faults.any_launch() {
             return LaunchFault::None;

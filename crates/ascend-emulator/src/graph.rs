@@ -1,7 +1,7 @@
-//! Graphs: operators that were launched on a capturing stream, run again together by one call.
+//! Graphs: operators captured from a stream, replayed together by one call.
 //!
-//! Between begin and end of a capture nothing runs. Operators alone can be captured here; a real runtime also takes copies, events and
-//! collectives.
+//! Nothing runs between the begin and the end of a capture. Only operators can be captured here. A real runtime also
+//! captures copies, events and collectives.
 
 use std::sync::atomic::Ordering;
 
@@ -14,7 +14,7 @@ use crate::status::{
 };
 use crate::stream::{RawStream, Stream};
 
-/// What a graph handle holds.
+/// Contents of a graph handle.
 #[derive(Default)]
 pub(crate) struct Graph {
     device: i32,
@@ -36,7 +36,7 @@ unsafe fn graph_of<'a>(graph: RawGraph) -> Outcome<&'a Slot<Graph>> {
     }
 }
 
-/// Begins a capture of the stream. `mode` 0 forbids unsafe functions to all threads, 1 to this one, 2 to none.
+/// Begins a capture of the stream. `mode` 0 forbids unsafe functions to all threads, 1 to this thread, 2 to none.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclmdlRICaptureBegin(stream: RawStream, mode: i32) -> i32 {
     entry("aclmdlRICaptureBegin", || {
@@ -70,7 +70,7 @@ pub(crate) unsafe extern "C" fn aclmdlRICaptureBegin(stream: RawStream, mode: i3
     })
 }
 
-/// Ends a capture; the graph is the caller's.
+/// Ends a capture. The caller owns the graph.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclmdlRICaptureEnd(stream: RawStream, graph: *mut RawGraph) -> i32 {
     entry("aclmdlRICaptureEnd", || {
@@ -93,7 +93,7 @@ pub(crate) unsafe extern "C" fn aclmdlRICaptureEnd(stream: RawStream, graph: *mu
     })
 }
 
-/// Runs a graph behind what the stream has. The host spends one launch.
+/// Appends a graph to the stream. The host spends one launch.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclmdlRIExecuteAsync(graph: RawGraph, stream: RawStream) -> i32 {
     entry("aclmdlRIExecuteAsync", || {
@@ -112,7 +112,7 @@ pub(crate) unsafe extern "C" fn aclmdlRIExecuteAsync(graph: RawGraph, stream: Ra
     })
 }
 
-/// Ends a graph. Work that it queued goes on.
+/// Destroys a graph. Work that it queued still runs.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclmdlRIDestroy(graph: RawGraph) -> i32 {
     entry("aclmdlRIDestroy", || {

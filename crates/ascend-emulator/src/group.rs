@@ -1,7 +1,7 @@
 //! The ranks of a communicator.
 //!
-//! Each collective meets twice: on the virtual clock (all ranks' ready times give the end), and in compute mode with its data
-//! (the last rank's worker does the arithmetic for all).
+//! The ranks meet twice in each collective. On the virtual clock, the ready times of all ranks give the end. In compute
+//! mode they also meet with their data, and the last rank's worker does the arithmetic for all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -13,20 +13,20 @@ use crate::registry::{Device, lock};
 use crate::status::{Outcome, RT_AICORE_EXCEPTION, RT_AICORE_TIMEOUT, fail};
 use crate::stream::{Address, Stream};
 
-/// What a collective does.
+/// Kind of collective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Every rank gets the reduction of all.
     AllReduce(Reduction),
-    /// Every rank gets its part of it.
+    /// Every rank gets its part of the reduction.
     ReduceScatter(Reduction),
-    /// Every rank gets all parts.
+    /// Every rank gets all parts, in rank order.
     AllGather,
-    /// Every rank gets what this one has.
+    /// Every rank gets the data of this rank.
     Broadcast(u32),
 }
 
-/// How numbers of the ranks become one.
+/// How the ranks' numbers are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reduction {
     Sum,
@@ -35,24 +35,24 @@ pub(crate) enum Reduction {
     Min,
 }
 
-/// What all ranks must agree on.
+/// The arguments that all ranks must agree on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Call {
-    /// What is done.
+    /// Kind of collective.
     pub kind: Kind,
-    /// Numbers.
+    /// Number of elements.
     pub count: u64,
-    /// Their type.
+    /// Element type.
     pub dtype: DType,
 }
 
-/// A rank's memory.
+/// The buffers of a rank.
 pub(crate) struct Buffers {
-    /// What it gives.
+    /// Send buffer.
     pub send: Address,
-    /// Where it gets the result.
+    /// Receive buffer.
     pub receive: Address,
-    /// Shares in both.
+    /// Shares of both allocations.
     pub shares: Vec<Arc<Allocation>>,
 }
 
@@ -65,19 +65,19 @@ struct Meeting {
     buffers: Vec<Option<Buffers>>,
     outcome: Option<Outcome>,
     left: usize,
-    /// Where the ranks' parts stand: stream and job. Who waits for the others lets them run (lazy streams).
+    /// Stream and job of each rank's part. A rank that waits lets the others' lazy streams run.
     parts: Vec<(Weak<Stream>, u64)>,
     awaited: bool,
 }
 
 /// The ranks of a communicator.
 pub(crate) struct Group {
-    /// How many.
+    /// Number of ranks.
     pub ranks: usize,
-    /// Cost of a collective by its bytes on a link.
+    /// Duration of a collective, as a function of its bytes on a link.
     duration: Box<dyn Fn(f64) -> u64 + Send + Sync>,
     timeout: Duration,
-    /// Data is exchanged, not time alone.
+    /// Whether data is exchanged, or only time.
     computes: bool,
     state: Mutex<State>,
     changed: Condvar,
@@ -91,7 +91,7 @@ struct State {
 }
 
 impl Group {
-    /// Ranks that are still to come.
+    /// Creates a group of ranks that are yet to join.
     pub(crate) fn new(ranks: usize, device: &Device) -> Arc<Self> {
         let profile = device.config.profile.clone();
         Arc::new(Self {
@@ -104,7 +104,7 @@ impl Group {
         })
     }
 
-    /// A rank announces what it wants as its collective number `index`.
+    /// Announces the call that a rank makes as its collective number `index`. Fails if the ranks' calls differ.
     pub(crate) fn announce(&self, index: u64, call: Call) -> Result<(), String> {
         let mut state = lock(&self.state);
         if let Some(problem) = &state.broken {
@@ -121,7 +121,7 @@ impl Group {
         Err(problem)
     }
 
-    /// A rank's part is job number `job` of its stream.
+    /// Records that a rank's part is job number `job` of its stream.
     pub(crate) fn enrol(&self, index: u64, stream: &Arc<Stream>, job: u64) {
         let mut state = lock(&self.state);
         let meeting = state.meetings.entry(index).or_default();
@@ -131,7 +131,8 @@ impl Group {
         }
     }
 
-    /// On the virtual clock: rank `rank` is ready at `ready_ns`. The end, once all are; an error when they never will be.
+    /// Meets on the virtual clock: `rank` is ready at `ready_ns`. Returns the end once all ranks are ready, and an
+    /// error if they never will be.
     pub(crate) fn meet(&self, rank: usize, index: u64, ready_ns: u64) -> Result<Option<u64>, String> {
         let mut state = lock(&self.state);
         let broken = state.broken.clone();
@@ -154,13 +155,13 @@ impl Group {
         Ok(end_ns)
     }
 
-    /// Bytes that every rank sends, in a ring.
+    /// Bytes that every rank sends in a ring.
     fn link_bytes(&self, call: Call) -> f64 {
         let bytes = call.count as f64 * call.dtype.bytes() as f64;
         let n = self.ranks as f64;
         match call.kind {
             Kind::AllReduce(_) => 2.0 * (n - 1.0) / n * bytes,
-            // The count is what a rank sends, or gets.
+            // The count is the number of elements that a rank sends (all-gather) or receives (reduce-scatter).
             Kind::AllGather | Kind::ReduceScatter(_) => (n - 1.0) * bytes,
             Kind::Broadcast(_) => bytes,
         }
@@ -168,7 +169,7 @@ impl Group {
 
     fn forget(&self, state: &mut State, index: u64) {
         if let Some(meeting) = state.meetings.get(&index) {
-            // The clock may be read before the data is there: no buffers yet is not "done".
+            // The clock may be read before the data arrives, so missing buffers do not mean "done".
             let data_done = !self.computes || meeting.left == self.ranks;
             if meeting.taken == self.ranks && data_done && meeting.ready_ns.len() == self.ranks {
                 state.meetings.remove(&index);
@@ -176,7 +177,7 @@ impl Group {
         }
     }
 
-    /// Waits a little for the end of a collective.
+    /// Waits up to `step` for the end of a collective.
     pub(crate) fn wait(&self, index: u64, step: Duration) {
         let state = lock(&self.state);
         let open = state.broken.is_none()
@@ -186,7 +187,7 @@ impl Group {
         }
     }
 
-    /// One more rank is here; waits for the others. The error says how many came in time.
+    /// Joins the group and waits for the other ranks. The error is the number of ranks that joined in time.
     pub(crate) fn join(&self) -> Result<(), usize> {
         let begin = Instant::now();
         let mut state = lock(&self.state);
@@ -199,18 +200,18 @@ impl Group {
         Ok(())
     }
 
-    /// No rank waits any longer.
+    /// Marks the group as broken, so that no rank waits any longer.
     pub(crate) fn break_down(&self, problem: &str) {
         lock(&self.state).broken.get_or_insert_with(|| problem.to_owned());
         self.changed.notify_all();
     }
 
-    /// Why no rank waits any longer.
+    /// Why the group is broken, if it is.
     pub(crate) fn problem(&self) -> Option<String> {
         lock(&self.state).broken.clone()
     }
 
-    /// With its data: the last rank computes for all. Runs on a stream's worker.
+    /// Exchanges the data: the last rank computes for all. Runs on a stream's worker.
     pub(crate) fn exchange(&self, rank: usize, index: u64, buffers: Buffers) -> Outcome {
         let begin = Instant::now();
         let mut state = lock(&self.state);
@@ -259,10 +260,10 @@ impl Group {
     }
 }
 
-/// Sums in rank order in fp32 with one rounding; integers in fp64.
+/// Computes a collective: sums in rank order, in fp32 with one rounding; integers in fp64.
 ///
 /// # Safety
-/// Every buffer holds what the call needs.
+/// Every buffer is large enough for the call.
 unsafe fn compute(call: Call, all: &[Buffers]) -> Outcome {
     if all.iter().flat_map(|b| &b.shares).any(|share| share.is_freed()) {
         return fail(RT_AICORE_EXCEPTION, "HCCL: a buffer was freed before the collective ran");

@@ -1,6 +1,6 @@
-//! Number types of the device, and rows of them as fp32 and back.
+//! Element types of the device, and conversion of rows to and from fp32.
 
-/// aclDataType, as far as it is played.
+/// aclDataType, as far as the emulator supports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub(crate) enum DType {
@@ -18,7 +18,7 @@ pub(crate) enum DType {
 }
 
 impl DType {
-    /// The type of a C number.
+    /// Type with this C code.
     pub(crate) fn from_code(code: i32) -> Option<Self> {
         Some(match code {
             0 => Self::Float,
@@ -36,7 +36,7 @@ impl DType {
         })
     }
 
-    /// The documented word.
+    /// Documented name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Float => "FLOAT",
@@ -53,7 +53,7 @@ impl DType {
         }
     }
 
-    /// Bytes of a number.
+    /// Size of an element in bytes.
     pub(crate) const fn bytes(self) -> usize {
         match self {
             Self::Int8 | Self::Uint8 | Self::Bool => 1,
@@ -63,13 +63,13 @@ impl DType {
         }
     }
 
-    /// fp32, fp16 or bf16.
+    /// Whether the type is fp32, fp16 or bf16.
     pub(crate) fn is_float(self) -> bool {
         matches!(self, Self::Float | Self::Float16 | Self::Bf16)
     }
 }
 
-/// binary16 to binary32, exact.
+/// Converts binary16 to binary32, exactly.
 #[inline(always)]
 pub(crate) fn f16_to_f32(h: u16) -> f32 {
     let sign = u32::from(h & 0x8000) << 16;
@@ -85,7 +85,7 @@ pub(crate) fn f16_to_f32(h: u16) -> f32 {
     }
 }
 
-/// binary32 to binary16, to nearest, ties to even.
+/// Converts binary32 to binary16: to nearest, ties to even.
 #[inline(always)]
 pub(crate) fn f32_to_f16(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -98,7 +98,7 @@ pub(crate) fn f32_to_f16(x: f32) -> u16 {
         return sign | 0x7c00;
     }
     if magnitude < 0x3880_0000 {
-        // Below 2^-14: adding one half lets the adder round at the subnormal's last place.
+        // Below 2^-14, adding one half makes the adder round at the last place of the subnormal.
         let rounded = (f32::from_bits(magnitude) + 0.5).to_bits() - 0.5f32.to_bits();
         return sign | rounded as u16;
     }
@@ -107,13 +107,13 @@ pub(crate) fn f32_to_f16(x: f32) -> u16 {
     sign | (rounded >> 13) as u16
 }
 
-/// bfloat16 to binary32, exact.
+/// Converts bfloat16 to binary32, exactly.
 #[inline(always)]
 pub(crate) fn bf16_to_f32(b: u16) -> f32 {
     f32::from_bits(u32::from(b) << 16)
 }
 
-/// binary32 to bfloat16, to nearest, ties to even.
+/// Converts binary32 to bfloat16: to nearest, ties to even.
 #[inline(always)]
 pub(crate) fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -123,7 +123,7 @@ pub(crate) fn f32_to_bf16(x: f32) -> u16 {
     ((bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) >> 16) as u16
 }
 
-/// `x` as the type can hold it.
+/// Rounds `x` to the type.
 pub(crate) fn round_to(dtype: DType, x: f32) -> f32 {
     match dtype {
         DType::Float16 => f16_to_f32(f32_to_f16(x)),
@@ -132,14 +132,15 @@ pub(crate) fn round_to(dtype: DType, x: f32) -> f32 {
     }
 }
 
-/// `x` as bfloat16 can hold it, to nearest, ties away from zero (the chip's CAST_ROUND).
+/// Rounds `x` to bfloat16: to nearest, ties away from zero (the chip's CAST_ROUND).
 pub(crate) fn round_bf16_away(x: f32) -> f32 {
     if x.is_finite() { f32::from_bits(x.to_bits().wrapping_add(0x8000) & 0xffff_0000) } else { x }
 }
 
-/// A share, 0 to 1, as fp16 can hold it: between two neighbours the one whose last bit is odd (the chip's CAST_ODD).
+/// Rounds a fraction between 0 and 1 to fp16, to odd: an inexact result takes the neighbour with an odd last bit (the
+/// chip's CAST_ODD).
 pub(crate) fn round_to_odd(x: f32) -> f32 {
-    // Below the normal numbers the places are 2^-24 apart.
+    // Subnormal numbers are 2^-24 apart.
     let (units, unit) = if x < 6.103_515_6e-5 {
         (x * 16_777_216.0, 1.0 / 16_777_216.0)
     } else {
@@ -151,7 +152,7 @@ pub(crate) fn round_to_odd(x: f32) -> f32 {
     odd * unit
 }
 
-/// The CPU has AVX2, FMA and F16C.
+/// Whether the CPU has AVX2, FMA and F16C.
 #[inline(always)]
 pub(crate) fn has_avx2() -> bool {
     #[cfg(target_arch = "x86_64")]
@@ -166,10 +167,10 @@ pub(crate) fn has_avx2() -> bool {
     }
 }
 
-/// Reads `out.len()` contiguous numbers of a float type.
+/// Reads `out.len()` contiguous elements of a float type.
 ///
 /// # Safety
-/// `from` points to that many numbers of `dtype`.
+/// `from` points to that many elements of `dtype`.
 pub(crate) unsafe fn widen(dtype: DType, from: *const u8, out: &mut [f32]) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -198,10 +199,10 @@ pub(crate) unsafe fn widen(dtype: DType, from: *const u8, out: &mut [f32]) {
     }
 }
 
-/// Rounds and writes contiguous numbers of a float type.
+/// Rounds and writes contiguous elements of a float type.
 ///
 /// # Safety
-/// `to` points to room for `numbers.len()` numbers of `dtype`.
+/// `to` points to room for `numbers.len()` elements of `dtype`.
 pub(crate) unsafe fn narrow(dtype: DType, numbers: &[f32], to: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -268,10 +269,10 @@ unsafe fn narrow_f16c(numbers: &[f32], to: *mut u16) {
     }
 }
 
-/// Any number as fp64 (exact, but for 64-bit integers beyond 2^53).
+/// Reads an element of any type as fp64. Exact, except for 64-bit integers beyond 2^53.
 ///
 /// # Safety
-/// `from` points to a number of `dtype`.
+/// `from` points to an element of `dtype`.
 pub(crate) unsafe fn read_f64(dtype: DType, from: *const u8) -> f64 {
     // SAFETY: the caller's promise.
     unsafe {
@@ -290,10 +291,10 @@ pub(crate) unsafe fn read_f64(dtype: DType, from: *const u8) -> f64 {
     }
 }
 
-/// Writes a number, rounded to the type (integers: towards zero, saturating).
+/// Writes an element, rounded to the type (integers: towards zero, saturating).
 ///
 /// # Safety
-/// `to` points to room for a number of `dtype`.
+/// `to` points to room for an element of `dtype`.
 pub(crate) unsafe fn write_f64(dtype: DType, x: f64, to: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -313,10 +314,10 @@ pub(crate) unsafe fn write_f64(dtype: DType, x: f64, to: *mut u8) {
     }
 }
 
-/// An index of INT32 or INT64.
+/// Reads an index of type INT32 or INT64.
 ///
 /// # Safety
-/// `from` points to a number of `dtype`.
+/// `from` points to an element of `dtype`.
 pub(crate) unsafe fn read_index(dtype: DType, from: *const u8) -> i64 {
     // SAFETY: the caller's promise.
     unsafe {

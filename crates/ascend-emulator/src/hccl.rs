@@ -17,19 +17,19 @@ use crate::stream::{Address, RawStream, Stream};
 pub(crate) const E_PARA: i32 = 1;
 /// A pointer is null.
 pub(crate) const E_PTR: i32 = 2;
-/// Something failed inside.
+/// An internal error.
 pub(crate) const E_INTERNAL: i32 = 4;
-/// The chip does not support it.
+/// The chip does not support the call.
 pub(crate) const E_NOT_SUPPORT: i32 = 5;
-/// The other ranks did not come.
+/// The other ranks did not arrive in time.
 pub(crate) const E_TIMEOUT: i32 = 9;
 /// A runtime call failed.
 pub(crate) const E_RUNTIME: i32 = 15;
 
-/// Bytes of HcclRootInfo.
+/// Size of HcclRootInfo in bytes.
 const ROOT_INFO_BYTES: usize = 4108;
 
-/// What a communicator handle holds.
+/// Contents of a communicator handle.
 #[derive(Default)]
 pub(crate) struct Comm {
     group: Option<Arc<Group>>,
@@ -56,7 +56,7 @@ fn new_comm(group: &Arc<Group>, rank: usize, device: i32) -> RawComm {
     })
 }
 
-/// The body of an exported HCCL function: failures of the runtime become HCCL's own code.
+/// Runs the body of an exported HCCL function. Runtime failures become HCCL's own code.
 fn entry(api: &str, body: impl FnOnce() -> Outcome) -> i32 {
     let code = crate::status::entry(api, body);
     if code >= 100 { E_RUNTIME } else { code }
@@ -65,14 +65,14 @@ fn entry(api: &str, body: impl FnOnce() -> Outcome) -> i32 {
 static GROUPS: Mutex<Vec<(u64, Arc<Group>)>> = Mutex::new(Vec::new());
 static NEXT_ROOT: AtomicU64 = AtomicU64::new(1);
 
-/// Forgets groups that are being formed.
+/// Forgets groups that are still forming.
 pub(crate) fn forget() {
     for (_, group) in lock(&GROUPS).drain(..) {
         group.break_down("the library was reset");
     }
 }
 
-/// Names a new communicator that ranks of this process may join.
+/// Creates the id of a new communicator, which ranks of this process may join.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn HcclGetRootInfo(info: *mut c_void) -> i32 {
     entry("HcclGetRootInfo", || {
@@ -92,7 +92,7 @@ pub(crate) unsafe extern "C" fn HcclGetRootInfo(info: *mut c_void) -> i32 {
     })
 }
 
-/// Joins a communicator; returns when all ranks have.
+/// Joins a communicator. Returns once all ranks have joined.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn HcclCommInitRootInfo(
     ranks: u32,
@@ -139,7 +139,7 @@ pub(crate) unsafe extern "C" fn HcclCommInitRootInfo(
     })
 }
 
-/// Communicators of several devices at once, for one process with a thread a device.
+/// Creates the communicators of several devices at once, for one process with one thread per device.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn HcclCommInitAll(count: u32, devices: *const i32, comms: *mut RawComm) -> i32 {
     entry("HcclCommInitAll", || {
@@ -156,7 +156,7 @@ pub(crate) unsafe extern "C" fn HcclCommInitAll(count: u32, devices: *const i32,
         if !unique {
             return fail(E_PARA, format!("devices {ids:?} are not different"));
         }
-        // Its first statement asks for the thread's device (hcomm, `op_base.cc`).
+        // The first statement of HCCL's function asks for the thread's device (hcomm, `op_base.cc`).
         with_device(|_| Ok(()))?;
         let found = ids.iter().map(|id| device(*id)).collect::<Outcome<Vec<_>>>()?;
         let group = Group::new(found.len(), &found[0]);
@@ -179,7 +179,8 @@ unsafe fn comm_of<'a>(comm: RawComm) -> Outcome<&'a Comm> {
     }
 }
 
-/// Ends a communicator. Ranks that wait for this one, or would, are told at once; on hardware their own time limit tells them.
+/// Destroys a communicator. Ranks that wait for this one now or later fail at once. On hardware they wait for their own
+/// time limit.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn HcclCommDestroy(comm: RawComm) -> i32 {
     entry("HcclCommDestroy", || {
@@ -187,7 +188,7 @@ pub(crate) unsafe extern "C" fn HcclCommDestroy(comm: RawComm) -> i32 {
         // SAFETY: the caller's pointer is a communicator handle.
         match unsafe { pool::get(comm) } {
             Ok(slot) => {
-                // Collectives that this rank has joined come to their end; others wait for it in vain.
+                // Collectives that this rank has joined complete. The others would wait for it in vain.
                 if let Some(group) = &slot.value().group {
                     group.break_down(&format!("rank {} has left the communicator", slot.value().rank));
                 }
@@ -215,7 +216,7 @@ pub(crate) unsafe extern "C" fn HcclGetRankSize(comm: RawComm, size: *mut u32) -
     })
 }
 
-/// This communicator's rank.
+/// Rank of this communicator.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn HcclGetRankId(comm: RawComm, rank: *mut u32) -> i32 {
     entry("HcclGetRankId", || {
@@ -230,7 +231,7 @@ pub(crate) unsafe extern "C" fn HcclGetRankId(comm: RawComm, rank: *mut u32) -> 
     })
 }
 
-/// What went wrong after a call had returned.
+/// Reports an error that occurred after a call had returned.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn HcclGetCommAsyncError(comm: RawComm, error: *mut i32) -> i32 {
     entry("HcclGetCommAsyncError", || {
@@ -247,7 +248,7 @@ pub(crate) unsafe extern "C" fn HcclGetCommAsyncError(comm: RawComm, error: *mut
     })
 }
 
-/// A result in words.
+/// Text for a result code.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn HcclGetErrorString(code: i32) -> *const c_char {
     match code {
@@ -375,7 +376,7 @@ fn buffers(device: &Device, asked: &Asked, call: Call, ranks: usize) -> Outcome<
     Ok(Buffers { send: Address(asked.send), receive: Address(asked.receive), shares })
 }
 
-/// Every rank gets the reduction of all.
+/// Gives every rank the reduction of all.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn HcclAllReduce(
     send: *mut c_void,
@@ -390,7 +391,7 @@ pub(crate) unsafe extern "C" fn HcclAllReduce(
     collective("HcclAllReduce", &asked, |_| Ok(Kind::AllReduce(reduction_of(op)?)))
 }
 
-/// Every rank gets its part of the reduction.
+/// Gives every rank its part of the reduction.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn HcclReduceScatter(
     send: *mut c_void,
@@ -405,7 +406,7 @@ pub(crate) unsafe extern "C" fn HcclReduceScatter(
     collective("HcclReduceScatter", &asked, |_| Ok(Kind::ReduceScatter(reduction_of(op)?)))
 }
 
-/// Every rank gets all parts, in rank order.
+/// Gives every rank all parts, in rank order.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn HcclAllGather(
     send: *mut c_void,
@@ -419,7 +420,7 @@ pub(crate) unsafe extern "C" fn HcclAllGather(
     collective("HcclAllGather", &asked, |_| Ok(Kind::AllGather))
 }
 
-/// Every rank gets what the root has (not on 310P).
+/// Gives every rank the root's data (not on 310P).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn HcclBroadcast(
     buffer: *mut c_void,

@@ -1,16 +1,18 @@
-//! A stand-in for the AscendCL, aclnn, HCCL and DCMI libraries.
+//! An emulator of the AscendCL, aclnn, HCCL and DCMI libraries.
 //!
-//! It exports the same C symbols, computes on the CPU, keeps a virtual clock from a chip profile, enforces each chip's documented
-//! restrictions, and breaks on order. Written from our own declarations of documented signatures; no CANN text is in it, and
-//! nothing but the C ABI joins it to whoever loads it.
+//! It exports the same C symbols and computes on the CPU. It keeps a virtual clock from a chip profile, enforces each
+//! chip's documented restrictions, and injects faults on request. It is written from our own declarations of documented
+//! signatures and contains no CANN text. The C ABI is its only connection to the program that loads it.
 //!
 //! ## Contract of every exported function
 //!
-//! Handles are null or were made by this library (used after their end they are recognised); other pointers are valid for what
-//! the documented signature says; a handle is used by one thread at a time; host memory of an asynchronous copy lives until the
-//! stream was synchronised. Nothing unwinds into the caller.
+//! - A handle is null or was made by this library. A handle used after its destruction is detected.
+//! - Other pointers are valid for what the documented signature says.
+//! - One thread at a time uses a handle.
+//! - The host memory of an asynchronous copy lives until the stream is synchronised.
+//! - Nothing unwinds into the caller.
 //!
-//! ## What only the emulator has
+//! ## Functions that only the emulator has
 //!
 //! ```c
 //! int         ascend_emulator_configure(const char *settings);  // `key = value` lines, before aclInit; nonzero: see aclGetRecentErrMsg
@@ -21,13 +23,14 @@
 //! int         ascend_emulator_reset(void);                      // back to a library just loaded
 //! ```
 //!
-//! Their presence says "this is the emulator".
+//! Their presence identifies the emulator.
 //!
 //! ## Files
 //!
-//! `registry` has the global state, `settings` and `faults` what was asked for, `status` the codes, `pool` the handles.
-//! `stream`, `event`, `graph`, `memory`, `copy`, `runtime`, `group` and `hccl` are the runtime; `tensor` and `executor` the two stages;
-//! `clock` the virtual time; `ops` the operators; `half` and `nz` numbers and layouts; `dcmi` made-up telemetry.
+//! - Configuration and state: `registry` (global state), `settings`, `faults`, `status` (codes), `pool` (handles).
+//! - Runtime: `stream`, `event`, `graph`, `memory`, `copy`, `runtime`, `group` and `hccl`.
+//! - Operators: `tensor`, `executor` (the two stages), `ops`, `half` (number types), `nz` (block layout).
+//! - `clock`: the virtual time. `dcmi`: made-up telemetry.
 
 #![allow(non_snake_case, reason = "exported functions have the names of the C API")]
 #![allow(clippy::too_many_arguments, reason = "the C API sets the arguments")]

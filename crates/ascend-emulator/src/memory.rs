@@ -1,7 +1,7 @@
 //! Device and host memory.
 //!
-//! In compute mode device memory is host memory full of 0xFF: NaN in every float type, -1 as an index. In timing mode it is
-//! address space that nobody may touch.
+//! In compute mode, device memory is host memory filled with 0xFF: NaN in every float type, -1 as an index. In timing
+//! mode it is inaccessible address space.
 
 use std::alloc::Layout;
 use std::collections::BTreeMap;
@@ -16,22 +16,22 @@ use crate::status::{
     INVALID_PARAM, Outcome, RT_DEVICE_OOM, RT_MEMORY_ALLOCATION, RT_PARAM_INVALID, entry, fail,
 };
 
-/// Device memory is handed out so.
+/// Alignment of device allocations in bytes; sizes are rounded up to it.
 const DEVICE_ALIGNMENT: usize = 512;
 
-/// Live device allocations.
+/// Number of live device allocations.
 pub(crate) static ALLOCATIONS: Counter = Counter::new();
-/// Their bytes.
+/// Bytes in live device allocations.
 pub(crate) static ALLOCATED_BYTES: Counter = Counter::new();
-/// Live host allocations.
+/// Number of live host allocations.
 pub(crate) static HOST_ALLOCATIONS: Counter = Counter::new();
 
 static HOST: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
-/// A piece of device memory; the bytes stay as long as somebody holds a share.
+/// A device allocation. The bytes stay valid as long as anyone holds a share.
 pub(crate) struct Allocation {
     base: usize,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: usize,
     real: bool,
     freed: AtomicBool,
@@ -43,7 +43,7 @@ impl Allocation {
         Some(Self { base, bytes, real, freed: AtomicBool::new(false) })
     }
 
-    /// aclrtFree was called.
+    /// Whether aclrtFree was called.
     pub(crate) fn is_freed(&self) -> bool {
         self.freed.load(Ordering::Acquire)
     }
@@ -76,7 +76,7 @@ fn poisoned(bytes: usize) -> Option<usize> {
 
 #[cfg(all(unix, target_pointer_width = "64"))]
 mod space {
-    //! Address space without memory.
+    //! Reserved address space without memory.
 
     use std::ffi::{c_int, c_void};
 
@@ -114,7 +114,7 @@ mod space {
 
 #[cfg(not(all(unix, target_pointer_width = "64")))]
 mod space {
-    //! Addresses that are never handed out twice and never touched.
+    //! Addresses that are unique and never accessed.
 
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -128,7 +128,7 @@ mod space {
     pub(super) fn release(_base: usize, _bytes: usize) {}
 }
 
-/// Takes device memory. The policy (huge pages or not) makes no difference here.
+/// Allocates device memory. The policy (huge pages or not) has no effect here.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtMalloc(pointer: *mut *mut c_void, size: usize, policy: i32) -> i32 {
     entry("aclrtMalloc", || {
@@ -178,7 +178,7 @@ fn allocate(device: &Device, size: usize) -> Outcome<usize> {
     Ok(base)
 }
 
-/// Gives device memory back.
+/// Frees device memory.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtFree(pointer: *mut c_void) -> i32 {
     entry("aclrtFree", || {
@@ -202,7 +202,7 @@ pub(crate) unsafe extern "C" fn aclrtFree(pointer: *mut c_void) -> i32 {
     })
 }
 
-/// Takes pinned host memory.
+/// Allocates pinned host memory.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtMallocHost(pointer: *mut *mut c_void, size: usize) -> i32 {
     entry("aclrtMallocHost", || {
@@ -226,7 +226,7 @@ pub(crate) unsafe extern "C" fn aclrtMallocHost(pointer: *mut *mut c_void, size:
     })
 }
 
-/// Gives pinned host memory back.
+/// Frees pinned host memory.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtFreeHost(pointer: *mut c_void) -> i32 {
     entry("aclrtFreeHost", || {
@@ -245,13 +245,13 @@ pub(crate) unsafe extern "C" fn aclrtFreeHost(pointer: *mut c_void) -> i32 {
     })
 }
 
-/// The bytes lie in pinned host memory.
+/// Whether the bytes are inside pinned host memory.
 pub(crate) fn is_pinned(address: usize, bytes: usize) -> bool {
     let host = lock(&HOST);
     host.range(..=address).next_back().is_some_and(|(base, size)| address + bytes <= base + size)
 }
 
-/// Free and total bytes. The chip has one kind of memory (310P: DDR, 910B: HBM); the other kind is reported as 0.
+/// Reports free and total bytes. The chip has one kind of memory (310P: DDR, 910B: HBM). The other kind reports 0.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtGetMemInfo(attribute: i32, free: *mut usize, total: *mut usize) -> i32 {
     entry("aclrtGetMemInfo", || {
@@ -279,7 +279,7 @@ pub(crate) unsafe extern "C" fn aclrtGetMemInfo(attribute: i32, free: *mut usize
     })
 }
 
-/// Gives host memory back after a reset.
+/// Frees all pinned host memory and resets the counters, after a reset.
 pub(crate) fn forget_host() {
     for (base, size) in std::mem::take(&mut *lock(&HOST)) {
         if let Ok(layout) = Layout::from_size_align(size, 64) {

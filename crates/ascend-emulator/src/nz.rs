@@ -1,17 +1,19 @@
-//! FRACTAL_NZ: a matrix `[rows, columns]` in blocks of 16 rows by 32 bytes, the blocks of one block column together.
+//! FRACTAL_NZ: a matrix `[rows, columns]` in blocks of 16 rows by 32 bytes. The blocks of a block column are
+//! contiguous.
 //!
-//! Element `(r, c)` of a 2-byte type lies at `((c / 16) * R + r / 16) * 256 + (r % 16) * 16 + c % 16`, where `R` is the number
-//! of block rows; 1-byte types have 32 columns in a block. Rows and columns are padded with zeros to whole blocks.
+//! Element `(r, c)` of a 2-byte type is at `((c / 16) * R + r / 16) * 256 + (r % 16) * 16 + c % 16`, where `R` is the
+//! number of block rows. For 1-byte types a block has 32 columns. Rows and columns are padded with zeros to whole
+//! blocks.
 
 use crate::half::DType;
 use crate::tensor::View;
 
-/// Columns of a block.
+/// Number of columns in a block.
 pub(crate) fn block_columns(dtype: DType) -> usize {
     32 / dtype.bytes().min(32)
 }
 
-/// The blocked matrix behind a view of two dimensions: rows, columns, and whether the view is its transpose.
+/// Returns the blocked matrix behind a two-dimensional view: rows, columns, and whether the view is its transpose.
 pub(crate) fn base(view: &View) -> (usize, usize, bool) {
     let (dims, strides) = (view.dims(), view.strides());
     let n = dims.len();
@@ -23,28 +25,28 @@ pub(crate) fn base(view: &View) -> (usize, usize, bool) {
     if transposed { (columns, rows, true) } else { (rows, columns, false) }
 }
 
-/// Numbers that the blocked matrix takes.
+/// Number of elements of the blocked matrix behind a view, padding included.
 pub(crate) fn elements(view: &View) -> usize {
     let (rows, columns, _) = base(view);
     padded(rows, columns, view.dtype)
 }
 
-/// Numbers of a blocked `[rows, columns]`.
+/// Number of elements of a blocked `[rows, columns]`, padding included.
 pub(crate) fn padded(rows: usize, columns: usize, dtype: DType) -> usize {
     rows.next_multiple_of(16) * columns.next_multiple_of(block_columns(dtype))
 }
 
-/// Place of `(row, column)`.
+/// Index of the element `(row, column)`.
 #[inline(always)]
 pub(crate) fn place(row: usize, column: usize, rows: usize, block_columns: usize) -> usize {
     let block = column / block_columns * rows.div_ceil(16) + row / 16;
     block * 16 * block_columns + row % 16 * block_columns + column % block_columns
 }
 
-/// Rearranges a row-major `[rows, columns]` in place into blocks.
+/// Rearranges a row-major `[rows, columns]` into blocks, in place.
 ///
 /// # Safety
-/// `data` points to [`padded`] numbers of `bytes` bytes, of which the first `rows * columns` are set.
+/// `data` points to [`padded`] numbers of `bytes` bytes, and the first `rows * columns` are initialised.
 pub(crate) unsafe fn to_blocks(data: *mut u8, rows: usize, columns: usize, dtype: DType) {
     let bytes = dtype.bytes();
     let width = block_columns(dtype);
@@ -80,7 +82,7 @@ mod tests {
         }
         // SAFETY: the vector has the padded size.
         unsafe { to_blocks(data.as_mut_ptr().cast(), rows, columns, DType::Float16) };
-        // Written out by the definition: [column block][row block][16][16].
+        // The definition, written out: [column block][row block][16][16].
         for r in 0..32 {
             for c in 0..48 {
                 let at = (((c / 16) * 2 + r / 16) * 16 + r % 16) * 16 + c % 16;

@@ -1,7 +1,8 @@
-//! Handles: slots that are never given back to the allocator, so that a stale pointer can be recognised.
+//! Handles: slots that are never returned to the allocator, so that stale pointers can be detected.
 //!
-//! A slot carries a magic word (its kind, alive or not), and the epoch it was made in. Freed slots wait in a queue of their
-//! thread before they are used again: a handle used after its end is met as dead, not as somebody else's.
+//! A slot carries a magic word (its kind and whether it is alive) and the epoch in which it was created. Freed slots
+//! wait in a per-thread queue before they are reused. A handle used after its destruction is therefore seen as dead,
+//! not as another handle.
 
 use std::cell::{RefCell, UnsafeCell};
 use std::collections::VecDeque;
@@ -11,41 +12,41 @@ use std::thread::LocalKey;
 
 use crate::registry::lock;
 
-/// Freed slots a thread keeps back before it uses one again.
+/// Freed slots that a thread holds back before it reuses one.
 const QUARANTINE: usize = 64;
-/// Slots made at once.
+/// Slots allocated at once.
 const CHUNK: usize = 32;
 
-/// Raised by every reset: what was made before it is dead.
+/// Current epoch. Every reset increments it, which kills all earlier handles.
 pub(crate) static EPOCH: AtomicU64 = AtomicU64::new(1);
 
-/// What lives in slots.
+/// A type that lives in slots.
 pub(crate) trait Pooled: Default + 'static {
-    /// The kind's magic word; its lowest bit is zero (the bit says "alive").
+    /// Magic word of the kind. Its lowest bit is zero, because that bit means "alive".
     const MAGIC: u32;
-    /// What a person calls it.
+    /// Name of the kind in messages.
     const WORD: &'static str;
     /// The thread's freed slots.
     fn free_list() -> &'static LocalKey<FreeList<Self>>;
-    /// What no thread has: all chunks, and the slots of threads that ended.
+    /// All chunks, and the slots of threads that have ended.
     fn arena() -> &'static Mutex<Arena>;
-    /// How many live.
+    /// Number of live handles.
     fn live() -> &'static Counter;
-    /// Drops what the value holds; memory for the next use may stay.
+    /// Drops the contents. Memory may be kept for the next use.
     fn clear(&mut self);
 }
 
-/// Slots beyond any thread, by address.
+/// Slots that belong to no thread, by address.
 #[derive(Default)]
 pub(crate) struct Arena {
-    /// First slots of all chunks ever made.
+    /// First slot of every chunk ever allocated.
     chunks: Vec<usize>,
-    /// Slots to be used again.
+    /// Slots available for reuse.
     orphans: Vec<usize>,
 }
 
 impl Arena {
-    /// Nothing.
+    /// Creates an empty arena.
     pub(crate) const fn new() -> Self {
         Self { chunks: Vec::new(), orphans: Vec::new() }
     }
@@ -60,11 +61,11 @@ pub(crate) struct Slot<T> {
     value: UnsafeCell<T>,
 }
 
-/// Freed slots of one thread; left to others when the thread ends.
+/// Freed slots of one thread. When the thread ends, other threads may use them.
 pub(crate) struct FreeList<T: Pooled>(RefCell<Free<T>>);
 
 struct Free<T> {
-    /// Used before, the longest free first.
+    /// Previously used slots, the longest free first.
     used: VecDeque<*mut Slot<T>>,
     /// Never used.
     fresh: Vec<*mut Slot<T>>,
@@ -97,7 +98,7 @@ impl<T: Pooled> Free<T> {
     }
 }
 
-/// Slots for a thread: those that others left, or new ones.
+/// Returns slots for a thread: left by ended threads if there are enough, otherwise a new chunk.
 fn chunk<T: Pooled>() -> Vec<*mut Slot<T>> {
     let mut arena = lock(T::arena());
     if arena.orphans.len() > QUARANTINE {
@@ -109,7 +110,7 @@ fn chunk<T: Pooled>() -> Vec<*mut Slot<T>> {
     (0..CHUNK).map(|i| first.wrapping_add(i)).collect()
 }
 
-/// After a reset: drops what handles of earlier epochs hold, and lets their slots be used again.
+/// After a reset, drops the contents of handles from earlier epochs and makes their slots reusable.
 pub(crate) fn reclaim<T: Pooled>() {
     let epoch = EPOCH.load(Ordering::Acquire);
     let mut arena = lock(T::arena());
@@ -131,7 +132,7 @@ pub(crate) fn reclaim<T: Pooled>() {
     T::live().reset();
 }
 
-/// Counts without a shared cache line: one number a group of threads.
+/// Counter that avoids a shared cache line: threads are spread over 16 padded cells.
 pub(crate) struct Counter([Padded; 16]);
 
 #[repr(align(128))]
@@ -144,23 +145,23 @@ thread_local! {
 }
 
 impl Counter {
-    /// Zero.
+    /// Creates a counter at zero.
     pub(crate) const fn new() -> Self {
         Self([const { Padded(AtomicI64::new(0)) }; 16])
     }
 
-    /// Adds, from any thread.
+    /// Adds `n`. Any thread may call this.
     pub(crate) fn add(&self, n: i64) {
         let shard = SHARD.try_with(|s| *s).unwrap_or(0);
         self.0[shard].0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// The sum.
+    /// Returns the sum of the cells.
     pub(crate) fn get(&self) -> u64 {
         self.0.iter().map(|p| p.0.load(Ordering::Relaxed)).sum::<i64>().max(0) as u64
     }
 
-    /// Back to zero.
+    /// Resets the counter to zero.
     pub(crate) fn reset(&self) {
         self.0.iter().for_each(|p| p.0.store(0, Ordering::Relaxed));
     }
@@ -172,7 +173,7 @@ impl Default for Counter {
     }
 }
 
-/// Declares the statics that [`Pooled`] needs.
+/// Implements [`Pooled`] for a type, and declares the statics that it needs.
 macro_rules! pooled {
     ($kind:ty, $magic:expr, $word:expr, |$value:ident| $clear:expr) => {
         const _: () = {
@@ -205,7 +206,7 @@ macro_rules! pooled {
 }
 pub(crate) use pooled;
 
-/// Makes a handle; `fill` sets the value, which is either new or was cleared.
+/// Creates a handle. `fill` sets the value, which is either new or cleared.
 pub(crate) fn create<T: Pooled>(fill: impl FnOnce(&mut T)) -> *mut Slot<T> {
     let taken = T::free_list().try_with(|list| list.0.borrow_mut().take());
     let slot = taken.unwrap_or_else(|_| chunk().pop().unwrap_or(std::ptr::null_mut()));
@@ -225,14 +226,14 @@ pub(crate) fn create<T: Pooled>(fill: impl FnOnce(&mut T)) -> *mut Slot<T> {
 pub(crate) enum Dead {
     /// Null.
     Null,
-    /// Not of this kind.
+    /// Not a handle of this kind.
     Foreign,
-    /// Of this kind, destroyed before.
+    /// A handle of this kind, already destroyed.
     Destroyed,
 }
 
 impl Dead {
-    /// Words for the message.
+    /// Text for the message.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Null => "is null",
@@ -242,7 +243,7 @@ impl Dead {
     }
 }
 
-/// The live handle behind a pointer from C.
+/// Returns the live handle behind a pointer from C.
 ///
 /// # Safety
 /// `pointer` is null, small, or points to at least 24 readable bytes: any handle this library ever made does.
@@ -293,12 +294,12 @@ impl<T: Pooled> Slot<T> {
         change(unsafe { &mut *self.value.get() })
     }
 
-    /// How often the slot was handed out: tells a later handle at the same address from this one.
+    /// Number of times the slot was handed out. Distinguishes this handle from a later one at the same address.
     pub(crate) fn uses(&self) -> u32 {
         self.uses.load(Ordering::Relaxed)
     }
 
-    /// Ends the handle.
+    /// Destroys the handle.
     pub(crate) fn destroy(&self) {
         if self.magic.swap(T::MAGIC, Ordering::AcqRel) != T::MAGIC | 1 {
             return;

@@ -1,4 +1,4 @@
-//! The one place of global state: the machine (settings and devices), and each thread's current device.
+//! The global state: the machine (settings and devices), and the current device of each thread.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -25,34 +25,34 @@ pub(crate) struct Machine {
 
 /// One chip.
 pub(crate) struct Device {
-    /// Its id.
+    /// The device id.
     pub id: i32,
     /// The settings.
     pub config: Arc<Config>,
-    /// Injected faults so far, of the whole machine.
+    /// Counters for the injected faults, shared by all devices.
     pub faults: Arc<FaultCounters>,
     /// Virtual time of the host thread that drives the device.
     pub host_ns: AtomicU64,
     /// Virtual time at which the compute units are free, whatever the stream.
     pub cores_free_ns: Arc<AtomicU64>,
-    /// Live memory by address.
+    /// Live allocations by address.
     pub memory: RwLock<BTreeMap<usize, Arc<Allocation>>>,
-    /// Bytes taken.
+    /// Bytes allocated.
     pub used_bytes: AtomicU64,
-    /// Streams that live, the default one not counted.
+    /// Live streams, without the default stream.
     pub streams: Mutex<Vec<Arc<Stream>>>,
-    /// Events that live.
+    /// Number of live events.
     pub events: AtomicU32,
-    /// Graphs that live.
+    /// Number of live graphs.
     pub graphs: AtomicU32,
-    /// First stages that were done, where a cache serves those that come again.
+    /// Keys of the first stages done so far. The executor cache serves a repeated one.
     first_stages: Mutex<HashSet<String>>,
     default_stream: OnceLock<Arc<Stream>>,
     references: AtomicU32,
     lost: AtomicI32,
 }
 
-/// A lock that ignores poisoning: whoever panicked was caught at the ABI.
+/// Locks a mutex and ignores poisoning: panics are caught at the ABI.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -69,7 +69,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
 
-/// Takes settings; only before aclInit.
+/// Sets the settings. Allowed only before aclInit.
 pub(crate) fn configure(config: Config) -> Outcome {
     if INITIALISED.load(Ordering::Acquire) {
         return fail(REPEAT_INITIALIZE, "settings come before aclInit");
@@ -87,7 +87,7 @@ fn install(config: Config) -> Arc<Machine> {
     machine
 }
 
-/// The machine, made with default settings when there are none.
+/// Returns the machine. Creates it with default settings if there is none.
 pub(crate) fn machine() -> Outcome<Arc<Machine>> {
     if let Some(machine) = existing() {
         return Ok(machine);
@@ -100,7 +100,7 @@ pub(crate) fn machine() -> Outcome<Arc<Machine>> {
     Ok(install(config))
 }
 
-/// Adds the faults named in the environment.
+/// Adds the faults named in `GLMBENCH_ASCEND_FAULT`.
 pub(crate) fn faults_of_environment(config: &mut Config) -> Outcome {
     let Ok(words) = std::env::var("GLMBENCH_ASCEND_FAULT") else { return Ok(()) };
     for fault in words.split(',').map(str::trim).filter(|w| !w.is_empty()) {
@@ -111,12 +111,12 @@ pub(crate) fn faults_of_environment(config: &mut Config) -> Outcome {
     Ok(())
 }
 
-/// The machine, when there is one.
+/// Returns the machine, if there is one.
 pub(crate) fn existing() -> Option<Arc<Machine>> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// aclInit.
+/// Implements aclInit.
 pub(crate) fn initialise() -> Outcome {
     machine()?;
     if INITIALISED.swap(true, Ordering::AcqRel) {
@@ -125,7 +125,7 @@ pub(crate) fn initialise() -> Outcome {
     Ok(())
 }
 
-/// aclFinalize.
+/// Implements aclFinalize.
 pub(crate) fn finalise() -> Outcome {
     if !INITIALISED.swap(false, Ordering::AcqRel) {
         return fail(UNINITIALIZED, "aclInit was not called");
@@ -133,12 +133,12 @@ pub(crate) fn finalise() -> Outcome {
     Ok(())
 }
 
-/// Fails before aclInit.
+/// Fails if aclInit was not called.
 pub(crate) fn require_initialised() -> Outcome {
     if INITIALISED.load(Ordering::Acquire) { Ok(()) } else { fail(UNINITIALIZED, "aclInit was not called") }
 }
 
-/// Back to the state of a library just loaded; all handles are dead, all workers ended.
+/// Restores the state of a freshly loaded library: all handles are dead and all workers have ended.
 pub(crate) fn reset() {
     INITIALISED.store(false, Ordering::Release);
     let machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -149,7 +149,7 @@ pub(crate) fn reset() {
     }
 }
 
-/// Makes a device the thread's current one.
+/// Makes a device the calling thread's current one.
 pub(crate) fn set_current(id: i32) -> Outcome {
     require_initialised()?;
     let device = device(id)?;
@@ -160,7 +160,7 @@ pub(crate) fn set_current(id: i32) -> Outcome {
     Ok(())
 }
 
-/// Gives a device's reference back; the thread has no device afterwards if it was its current one and the last reference.
+/// Releases one reference to a device. After the last one, the device is no longer this thread's current one.
 pub(crate) fn release(id: i32) -> Outcome {
     require_initialised()?;
     let device = device(id)?;
@@ -177,7 +177,7 @@ pub(crate) fn release(id: i32) -> Outcome {
     Ok(())
 }
 
-/// The device of that id.
+/// Returns the device with this id.
 pub(crate) fn device(id: i32) -> Outcome<Arc<Device>> {
     let machine = machine()?;
     let found = usize::try_from(id).ok().filter(|id| *id < visible_devices(&machine));
@@ -190,8 +190,8 @@ pub(crate) fn device(id: i32) -> Outcome<Arc<Device>> {
     }
 }
 
-/// Devices left by ASCEND_RT_VISIBLE_DEVICES: ids up to the first space, or the first that is none. Ids that descend or come twice
-/// leave none, as the runtime calls them an error.
+/// Number of devices that `ASCEND_RT_VISIBLE_DEVICES` leaves visible. The list ends at the first space or the first
+/// invalid id. Descending or repeated ids leave no device, because the runtime treats them as an error.
 pub(crate) fn visible_devices(machine: &Machine) -> usize {
     let list = std::env::var("ASCEND_RT_VISIBLE_DEVICES").ok().filter(|list| !list.is_empty());
     list.map_or(machine.devices.len(), |list| listed(&list, machine.devices.len()))
@@ -204,7 +204,7 @@ fn listed(list: &str, devices: usize) -> usize {
     if ids.is_sorted_by(|a, b| a < b) { ids.len() } else { 0 }
 }
 
-/// Runs with the thread's current device.
+/// Calls `body` with the thread's current device.
 pub(crate) fn with_device<R>(body: impl FnOnce(&Arc<Device>) -> Outcome<R>) -> Outcome<R> {
     CURRENT
         .try_with(|slot| {
@@ -223,7 +223,7 @@ pub(crate) fn with_device<R>(body: impl FnOnce(&Arc<Device>) -> Outcome<R>) -> O
 }
 
 impl Device {
-    /// Whether this first stage was done before; it was, now.
+    /// Returns whether this first stage was done before, and records it.
     pub(crate) fn is_again(&self, operator: &str, views: &dyn std::fmt::Debug) -> bool {
         !lock(&self.first_stages).insert(format!("{operator} {views:?}"))
     }
@@ -247,12 +247,12 @@ impl Device {
         }
     }
 
-    /// Operators really compute.
+    /// Whether operators compute, rather than only advance the clock.
     pub(crate) fn computes(&self) -> bool {
         self.config.mode == Mode::Compute
     }
 
-    /// Fails while a stream of the device is being captured: copies and memsets without a stream are unsafe then.
+    /// Fails while a stream of the device is being captured: copies and memsets without a stream are then unsafe.
     pub(crate) fn require_no_capture(&self) -> Outcome {
         if lock(&self.streams).iter().any(|stream| stream.forbids_copies()) {
             return fail(RT_CAPTURE_MODE, "not permitted while a stream is being captured");
@@ -260,12 +260,12 @@ impl Device {
         Ok(())
     }
 
-    /// The stream behind a null handle.
+    /// The stream that a null handle stands for.
     pub(crate) fn default_stream(&self) -> &Arc<Stream> {
         self.default_stream.get_or_init(|| Stream::start(self))
     }
 
-    /// Fails when the device is lost.
+    /// Fails if the device is lost.
     pub(crate) fn check_alive(&self) -> Outcome {
         if self.lost.load(Ordering::Relaxed) == 0 {
             return Ok(());
@@ -273,30 +273,30 @@ impl Device {
         fail(RT_LOST_HEARTBEAT, format!("device {} is lost (injected fault)", self.id))
     }
 
-    /// Loses the device for good.
+    /// Marks the device as lost for good.
     pub(crate) fn lose(&self) {
         self.lost.store(1, Ordering::Relaxed);
     }
 
-    /// Lets the host's virtual time pass.
+    /// Advances the host's virtual time by `ns`, and returns the new time.
     pub(crate) fn spend_host(&self, ns: f64) -> u64 {
         let ns = ns as u64;
         self.host_ns.fetch_add(ns, Ordering::Relaxed) + ns
     }
 
-    /// The host waited until then.
+    /// Advances the host's virtual time to at least `ns`.
     pub(crate) fn host_until(&self, ns: u64) {
         self.host_ns.fetch_max(ns, Ordering::Relaxed);
     }
 
-    /// The allocation that holds `bytes` bytes from `address`.
+    /// Finds the allocation that contains `bytes` bytes from `address`.
     pub(crate) fn find(&self, address: usize, bytes: usize) -> Option<Arc<Allocation>> {
         let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
         let (base, allocation) = memory.range(..=address).next_back()?;
         (address.checked_add(bytes)? <= base + allocation.bytes).then(|| Arc::clone(allocation))
     }
 
-    /// As [`Device::find`], without a share in it.
+    /// Like [`Device::find`], but only says whether there is one.
     pub(crate) fn holds(&self, address: usize, bytes: usize) -> bool {
         let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
         let found = memory.range(..=address).next_back();

@@ -1,4 +1,4 @@
-//! Initialisation, devices, versions.
+//! Initialisation, devices and versions.
 
 use std::ffi::{c_char, c_void};
 
@@ -9,7 +9,7 @@ use crate::registry::{
 use crate::settings::Soc;
 use crate::status::{INVALID_PARAM, Outcome, RT_NO_DEVICE, RT_UNSUPPORTED, entry, fail};
 
-/// Starts the library; a configuration file is accepted and not read.
+/// Initialises the library. A configuration file is accepted but not read.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclInit(_config_path: *const c_char) -> i32 {
     entry("aclInit", || {
@@ -18,7 +18,7 @@ pub(crate) unsafe extern "C" fn aclInit(_config_path: *const c_char) -> i32 {
     })
 }
 
-/// The fault that a function which sets up is to fail with.
+/// Fails if a fault is configured for this setup function.
 fn injected(function: &str) -> Outcome {
     match machine()?.config.faults.set_up(function) {
         Some(code) => fail(code, "injected fault"),
@@ -26,25 +26,25 @@ fn injected(function: &str) -> Outcome {
     }
 }
 
-/// Ends the library.
+/// Finalises the library.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn aclFinalize() -> i32 {
     entry("aclFinalize", finalise)
 }
 
-/// Starts the operator library; nothing is left to do after aclInit.
+/// Initialises the operator library. After aclInit there is nothing left to do.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclnnInit(_config_path: *const c_char) -> i32 {
     entry("aclnnInit", require_initialised)
 }
 
-/// Ends the operator library.
+/// Finalises the operator library.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn aclnnFinalize() -> i32 {
     0
 }
 
-/// Version of the runtime: 0.0.0, which no real one has.
+/// Returns the runtime version: 0.0.0, which no real runtime has.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtGetVersion(major: *mut i32, minor: *mut i32, patch: *mut i32) -> i32 {
     entry("aclrtGetVersion", || {
@@ -69,7 +69,7 @@ pub(crate) extern "C" fn aclrtGetSocName() -> *const c_char {
     }
 }
 
-/// Number of devices that are visible.
+/// Number of visible devices.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtGetDeviceCount(count: *mut u32) -> i32 {
     entry("aclrtGetDeviceCount", || {
@@ -95,13 +95,13 @@ pub(crate) extern "C" fn aclrtSetDevice(id: i32) -> i32 {
     })
 }
 
-/// Gives a device back; once for every aclrtSetDevice.
+/// Releases a device; one call per aclrtSetDevice.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn aclrtResetDevice(id: i32) -> i32 {
     entry("aclrtResetDevice", || release(id))
 }
 
-/// Utilisation of the units, percent; -1 where there is none.
+/// Utilisation of the units in percent; -1 if unknown.
 #[repr(C)]
 pub(crate) struct UtilizationInfo {
     cube: i32,
@@ -111,7 +111,7 @@ pub(crate) struct UtilizationInfo {
     extension: *mut c_void,
 }
 
-/// Utilisation of a device: made-up numbers where the settings say `telemetry = fake`, unsupported otherwise.
+/// Reports the utilisation of a device: made-up numbers with `telemetry = fake`, otherwise unsupported.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtGetDeviceUtilizationRate(id: i32, info: *mut UtilizationInfo) -> i32 {
     entry("aclrtGetDeviceUtilizationRate", || {

@@ -1,10 +1,10 @@
-//! Settings: `key = value` lines, before aclInit.
+//! Settings: `key = value` lines, applied before aclInit.
 //!
-//! Numbers that the settings leave out come from the chip's own profile in `profiles/`, compiled in.
+//! Numbers missing from the settings come from the chip's profile in `profiles/`, which is compiled in.
 
 use crate::faults::Faults;
 
-/// The chip that is played.
+/// The emulated chip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Soc {
     /// One chip of an Atlas 300I DUO.
@@ -14,7 +14,7 @@ pub(crate) enum Soc {
 }
 
 impl Soc {
-    /// The name that aclrtGetSocName gives.
+    /// The name that aclrtGetSocName returns.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ascend310P3 => "Ascend310P3",
@@ -42,31 +42,31 @@ impl Soc {
 pub(crate) enum Mode {
     /// Real arithmetic on real memory, and the virtual clock.
     Compute,
-    /// The checks and the virtual clock; device memory is address space, results are zeros.
+    /// Checks and virtual clock only. Device memory is address space, and results are zeros.
     Timing,
 }
 
-/// Which reading of the documentation applies where texts and shipping programs disagree (310P).
+/// Which reading of the documentation applies if texts and shipped programs disagree (310P).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strict {
-    /// The operators' pages, to the letter.
+    /// The operators' pages to the letter.
     Doc,
-    /// The operators' host source, kernel lists, and what programs in use do.
+    /// The operators' host sources, kernel lists, and the behaviour of programs in use.
     Source,
 }
 
 /// When stream workers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Streams {
-    /// At once.
+    /// Immediately.
     Eager,
-    /// Only when somebody waits for them: a missing synchronise is seen every time.
+    /// Only when someone waits for them, so that a missing synchronise shows every time.
     Lazy,
 }
 
 macro_rules! profile_numbers {
     ($($(#[$doc:meta])* $key:ident,)*) => {
-        /// The numbers of the virtual clock; meanings, units and sources are in `profiles/`.
+        /// Parameters of the virtual clock. Meanings, units and sources are in `profiles/`.
         #[derive(Debug, Clone, Default)]
         pub(crate) struct Profile { $($(#[$doc])* pub(crate) $key: f64,)* }
 
@@ -80,7 +80,7 @@ macro_rules! profile_numbers {
             }
         }
 
-        /// The keys of [`Profile`].
+        /// Keys of [`Profile`].
         pub(crate) const PROFILE_KEYS: &[&str] = &[$(stringify!($key),)*];
     };
 }
@@ -90,77 +90,77 @@ profile_numbers! {
     cube_fp16_flops,
     /// Matrix unit, int8, OP/s.
     cube_int8_ops,
-    /// Matrix unit, bf16, FLOP/s; 0 where the chip has none.
+    /// Matrix unit, bf16, FLOP/s; 0 if unsupported.
     cube_bf16_flops,
-    /// Matrix unit, fp32, FLOP/s; 0 where fp32 is computed in fp16.
+    /// Matrix unit, fp32, FLOP/s; 0 if fp32 is computed in fp16.
     cube_fp32_flops,
     /// Vector unit, fp16, FLOP/s.
     vector_fp16_flops,
-    /// Device memory, bytes.
+    /// Device memory capacity, bytes.
     memory_bytes,
-    /// Device memory, bytes/s.
+    /// Device memory bandwidth, bytes/s.
     memory_bytes_per_s,
-    /// Second-level cache, bytes; information only.
+    /// Second-level cache, bytes; for information only.
     l2_bytes,
-    /// Reached part of the matrix unit's peak.
+    /// Fraction of the matrix unit's peak that is reached.
     compute_efficiency,
-    /// Reached part of the vector unit's peak.
+    /// Fraction of the vector unit's peak that is reached.
     vector_efficiency,
-    /// Reached part of the memory bandwidth.
+    /// Fraction of the memory bandwidth that is reached.
     memory_efficiency,
-    /// Reached part of the link's bandwidth (between chips, and to the host).
+    /// Fraction of the link bandwidth that is reached (between chips, and to the host).
     link_efficiency,
-    /// Static device cost of a matrix operator, ns.
+    /// Fixed device cost of a matrix operator, ns.
     matmul_launch_ns,
-    /// Static device cost of a vector operator, ns.
+    /// Fixed device cost of a vector operator, ns.
     vector_launch_ns,
-    /// Cost of a collective beside its bytes, ns.
+    /// Fixed cost of a collective, ns.
     collective_latency_ns,
-    /// Link between chips, bytes/s in one direction.
+    /// Bandwidth of the link between chips, bytes/s in one direction.
     link_bytes_per_s,
-    /// Link to the host, bytes/s in one direction.
+    /// Bandwidth of the link to the host, bytes/s in one direction.
     pcie_bytes_per_s,
-    /// Cost of a copy beside its bytes, ns.
+    /// Fixed cost of a copy, ns.
     copy_latency_ns,
     /// Host time of a first stage, ns.
     host_plan_ns,
     /// Host time of a second stage, ns.
     host_launch_ns,
-    /// Host time of another call that reaches the driver, ns.
+    /// Host time of any other call that reaches the driver, ns.
     host_call_ns,
-    /// Power limit of a chip, W; information only.
+    /// Power limit of a chip, W; for information only.
     max_power_w,
 }
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     /// The chip.
     pub soc: Soc,
-    /// How many.
+    /// Number of devices.
     pub devices: u32,
-    /// Whether to compute.
+    /// Whether operators compute.
     pub mode: Mode,
     /// Reading of the documentation.
     pub strict: Strict,
-    /// When workers run.
+    /// When stream workers run.
     pub streams: Streams,
-    /// DCMI and utilisation answer, with clearly made-up numbers.
+    /// Whether DCMI and the utilisation query answer, with obviously made-up numbers.
     pub fake_telemetry: bool,
-    /// A first stage that comes again with the same arguments is served from a cache, as CANN's are.
+    /// Whether a cache serves repeated first stages with the same arguments, as in CANN.
     pub executor_cache: bool,
-    /// Graphs that a device may have.
+    /// Maximum number of graphs on a device.
     pub graphs: u32,
-    /// Real time after which a collective that nobody else joins has failed, ms.
+    /// Real time after which a collective that other ranks do not join fails, ms.
     pub hccl_timeout_ms: u64,
-    /// The clock's numbers.
+    /// Parameters of the virtual clock.
     pub profile: Profile,
     /// Faults to inject.
     pub faults: Faults,
 }
 
 impl Config {
-    /// The defaults for a chip.
+    /// Returns the defaults for a chip.
     pub(crate) fn new(soc: Soc) -> Self {
         let mut profile = Profile::default();
         for (key, value) in read_profile(soc.profile()) {
@@ -181,7 +181,8 @@ impl Config {
         }
     }
 
-    /// Reads settings. `soc` may stand anywhere; the other keys are taken in order, later ones winning; `fault` adds up.
+    /// Parses settings. `soc` may be on any line. Other keys apply in order: a later one replaces an earlier one,
+    /// `fault` accumulates.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut lines = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -246,7 +247,7 @@ impl Config {
     }
 }
 
-/// Keys whose zero means "the chip has none".
+/// Keys for which zero means that the chip lacks the unit.
 const OPTIONAL: &[&str] = &["cube_bf16_flops", "cube_fp32_flops"];
 
 fn word<T: Copy>(line: usize, key: &str, value: &str, words: &[(&str, T)]) -> Result<T, String> {
@@ -265,7 +266,7 @@ fn number(line: usize, key: &str, value: &str, least: f64, most: f64) -> Result<
     }
 }
 
-/// The `[key]` / `value = number` pairs of our own profile files.
+/// Reads the `[key]` / `value = number` pairs of our own profile files.
 fn read_profile(text: &'static str) -> impl Iterator<Item = (&'static str, f64)> {
     let mut key = "";
     text.lines().filter_map(move |line| {

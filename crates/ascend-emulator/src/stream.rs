@@ -1,4 +1,4 @@
-//! Streams: a timeline, and in compute mode a worker thread that does the jobs one after another.
+//! Streams: a timeline, and in compute mode a worker thread that runs the jobs in order.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -23,7 +23,7 @@ pub(crate) type Job = Box<dyn FnOnce() -> Outcome + Send>;
 
 /// One stream.
 pub(crate) struct Stream {
-    /// The device it belongs to.
+    /// Id of the device that the stream belongs to.
     pub device: i32,
     cores_free_ns: Arc<AtomicU64>,
     timeline: Mutex<Timeline>,
@@ -32,7 +32,7 @@ pub(crate) struct Stream {
     queue: Mutex<Queue>,
     changed: Condvar,
     worker: Mutex<Option<JoinHandle<()>>>,
-    /// Operators of a capture that has begun.
+    /// The capture in progress, if any.
     capture: Mutex<Option<Capture>>,
 }
 
@@ -46,15 +46,15 @@ struct Queue {
     failure: Option<Failure>,
 }
 
-/// A capture that has begun.
+/// A capture in progress.
 struct Capture {
     operators: Vec<Captured>,
-    /// Who may not copy or set memory without a stream: 0 nobody, 1 not this thread, 2 everybody may.
+    /// Who may not copy or set memory without a stream. 0: no thread may. 1: the capturing thread may not. 2: all may.
     mode: i32,
     thread: ThreadId,
 }
 
-/// What a stream handle holds.
+/// Contents of a stream handle.
 #[derive(Default)]
 pub(crate) struct StreamHandle(Option<Arc<Stream>>);
 
@@ -64,7 +64,7 @@ pooled!(StreamHandle, b"strm", "stream", |handle| handle.0 = None);
 pub(crate) type RawStream = *mut Slot<StreamHandle>;
 
 impl Stream {
-    /// A new stream of the device, with its worker where operators compute.
+    /// Creates a stream of the device, with a worker thread if operators compute.
     pub(crate) fn start(device: &Device) -> Arc<Self> {
         let stream = Arc::new(Self {
             device: device.id,
@@ -88,7 +88,7 @@ impl Stream {
         stream
     }
 
-    /// The stream behind a handle (null: the device's default stream); it must belong to `device`.
+    /// Returns the stream behind a handle (null: the device's default stream). It must belong to `device`.
     ///
     /// # Safety
     /// As [`pool::get`].
@@ -111,7 +111,7 @@ impl Stream {
         }
     }
 
-    /// Begins a capture, unless one has begun.
+    /// Begins a capture. Returns false if one is already in progress.
     pub(crate) fn begin_capture(&self, mode: i32) -> bool {
         let mut capture = lock(&self.capture);
         let free = capture.is_none();
@@ -129,19 +129,19 @@ impl Stream {
         })
     }
 
-    /// Ends the capture; what it has.
+    /// Ends the capture and returns its operators.
     pub(crate) fn end_capture(&self) -> Option<Vec<Captured>> {
         lock(&self.capture).take().map(|capture| capture.operators)
     }
 
-    /// Takes an operator into the capture.
+    /// Adds an operator to the capture.
     pub(crate) fn capture(&self, operator: Captured) {
         if let Some(capture) = lock(&self.capture).as_mut() {
             capture.operators.push(operator);
         }
     }
 
-    /// Whether a capture has begun.
+    /// Whether the stream is being captured.
     pub(crate) fn is_captured(&self) -> bool {
         lock(&self.capture).is_some()
     }
@@ -173,7 +173,7 @@ impl Stream {
         }
     }
 
-    /// Puts a job behind the others; the number it has.
+    /// Appends a job and returns its number.
     pub(crate) fn submit(&self, job: Job) -> u64 {
         let mut queue = lock(&self.queue);
         queue.pushed += 1;
@@ -182,7 +182,7 @@ impl Stream {
         queue.pushed
     }
 
-    /// Somebody waits for job number `upto`: a lazy worker may run until then.
+    /// Lets a lazy worker run up to job number `upto`, because someone waits for it.
     pub(crate) fn demand(&self, upto: u64) {
         let mut queue = lock(&self.queue);
         if queue.wanted < upto {
@@ -191,21 +191,21 @@ impl Stream {
         }
     }
 
-    /// Puts an entry into the timeline, issued by the host at `host_ns`.
+    /// Appends an entry that the host issued at `host_ns` to the timeline.
     pub(crate) fn enter(&self, host_ns: u64, entry: Entry) {
         lock(&self.timeline).push(host_ns, entry, &self.cores_free_ns);
     }
 
-    /// Whatever comes next fails.
+    /// Makes the stream fail from now on, unless it has failed already.
     pub(crate) fn break_down(&self, code: i32, message: impl Into<String>) {
         lock(&self.queue).failure.get_or_insert(Failure { code, message: message.into() });
     }
 
-    /// Waits until the jobs so far are done and dated; the virtual time of the stream's end.
+    /// Waits until all queued jobs are done and dated. Returns the virtual time of the stream's end.
     pub(crate) fn drain(&self, limit: Option<Duration>) -> Outcome<u64> {
         let upto = lock(&self.queue).pushed;
         self.finish(upto, limit)?;
-        // A stream that has failed has no end to wait for: other ranks may be waiting for it in turn.
+        // A failed stream has no end to wait for: other ranks may be waiting for it.
         if let Some(failure) = &lock(&self.queue).failure {
             return Err(failure.clone());
         }
@@ -235,13 +235,13 @@ impl Stream {
         Ok(())
     }
 
-    /// Job number `upto` is done.
+    /// Whether job number `upto` is done.
     pub(crate) fn is_done(&self, upto: u64) -> bool {
         let queue = lock(&self.queue);
         queue.done >= upto || (queue.failure.is_some() && queue.jobs.is_empty())
     }
 
-    /// Waits until all entries are dated: other ranks and streams may have to come first.
+    /// Waits until all entries are dated. Other ranks and streams may have to come first.
     pub(crate) fn settle(&self, limit: Option<Duration>) -> Outcome<u64> {
         let begin = Instant::now();
         loop {
@@ -284,7 +284,7 @@ impl Stream {
         lock(&self.timeline).advance(&self.cores_free_ns)
     }
 
-    /// Ends the worker after the jobs that may run.
+    /// Runs the queued jobs and ends the worker.
     pub(crate) fn stop(&self) {
         {
             let mut queue = lock(&self.queue);
@@ -299,7 +299,7 @@ impl Stream {
     }
 }
 
-/// Runs a job; a panic is an exception of the compute unit.
+/// Runs a job. A panic becomes an exception of the compute unit.
 fn run(job: Job) -> Outcome {
     match catch_unwind(AssertUnwindSafe(job)) {
         Ok(outcome) => outcome,
@@ -307,7 +307,7 @@ fn run(job: Job) -> Outcome {
     }
 }
 
-/// Streams a device may have.
+/// Maximum number of streams on a device.
 fn most_streams(soc: Soc) -> usize {
     match soc {
         Soc::Ascend310P3 => 1024,
@@ -315,14 +315,15 @@ fn most_streams(soc: Soc) -> usize {
     }
 }
 
-/// Makes a stream on the thread's device.
+/// Creates a stream on the thread's current device.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtCreateStream(stream: *mut RawStream) -> i32 {
     // SAFETY: the caller's pointer.
     unsafe { create("aclrtCreateStream", stream, 0) }
 }
 
-/// The same with a priority, which is not looked at, and flags: 1 launches fast, 2 waits fast. Here neither takes another time.
+/// Creates a stream with a priority, which is ignored, and flags: 1 launches fast, 2 waits fast. Neither changes the
+/// times here.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtCreateStreamWithConfig(
     stream: *mut RawStream,
@@ -360,7 +361,7 @@ unsafe fn create(api: &str, stream: *mut RawStream, flag: u32) -> i32 {
     })
 }
 
-/// Ends a stream after the work it has.
+/// Destroys a stream after its queued work.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtDestroyStream(stream: RawStream) -> i32 {
     entry("aclrtDestroyStream", || {
@@ -405,14 +406,14 @@ pub(crate) unsafe extern "C" fn aclrtSynchronizeStream(stream: RawStream) -> i32
     synchronize("aclrtSynchronizeStream", stream, None)
 }
 
-/// Waits for a stream, at most `timeout_ms` of real time (-1: without limit).
+/// Waits for a stream for at most `timeout_ms` of real time (-1: no limit).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclrtSynchronizeStreamWithTimeout(stream: RawStream, timeout_ms: i32) -> i32 {
     let limit = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
     synchronize("aclrtSynchronizeStreamWithTimeout", stream, limit)
 }
 
-/// Waits for all streams of the thread's device.
+/// Waits for all streams of the thread's current device.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn aclrtSynchronizeDevice() -> i32 {
     entry("aclrtSynchronizeDevice", || {
@@ -429,7 +430,7 @@ pub(crate) extern "C" fn aclrtSynchronizeDevice() -> i32 {
     })
 }
 
-/// A C pointer on its way to a worker.
+/// A C pointer passed to a worker.
 #[derive(Clone, Copy)]
 pub(crate) struct Address(pub *mut c_void);
 
@@ -437,7 +438,7 @@ pub(crate) struct Address(pub *mut c_void);
 unsafe impl Send for Address {}
 
 impl Address {
-    /// As bytes.
+    /// The address as a byte pointer.
     pub(crate) fn bytes(self) -> *mut u8 {
         self.0.cast()
     }

@@ -1,4 +1,4 @@
-//! aclTensor, aclScalar, aclIntArray, aclTensorList.
+//! Tensors, scalars, integer arrays and tensor lists: aclTensor, aclScalar, aclIntArray, aclTensorList.
 
 use std::ffi::c_void;
 
@@ -6,41 +6,41 @@ use crate::half::{DType, read_f64};
 use crate::pool::{self, Slot, pooled};
 use crate::status::{NN_PARAM_INVALID, NN_PARAM_NULLPTR, Outcome, fail, remember};
 
-/// Most dimensions of a tensor.
+/// Maximum number of dimensions of a tensor.
 pub(crate) const MAX_DIMS: usize = 8;
 
-/// How numbers lie in memory.
+/// Memory format of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Format {
-    /// As the strides say.
+    /// Strided.
     #[default]
     Nd,
-    /// In blocks of 16 x 16 (FRACTAL_NZ), see [`crate::nz`].
+    /// Blocks of 16 x 16 (FRACTAL_NZ), see [`crate::nz`].
     Nz,
 }
 
-/// Shape, strides and place of a tensor: plain data, copied freely.
+/// Shape, strides and address of a tensor. Plain data, cheap to copy.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View {
-    /// Type of the numbers.
+    /// Element type.
     pub dtype: DType,
-    /// How they lie.
+    /// Memory format.
     pub format: Format,
     rank: u8,
     dims: [i64; MAX_DIMS],
     strides: [i64; MAX_DIMS],
-    /// First number, counted from `data`.
+    /// Offset of the first element from `data`, in elements.
     pub offset: i64,
-    /// Numbers of the storage behind the view.
+    /// Size of the storage behind the view, in elements.
     pub storage: i64,
-    /// Dimensions of the storage's shape.
+    /// Number of dimensions of the storage's shape.
     pub storage_rank: u8,
     /// Device address of the storage.
     pub data: usize,
 }
 
 impl View {
-    /// A tensor that is not there.
+    /// Placeholder for an absent tensor.
     pub(crate) const NONE: Self = Self {
         dtype: DType::Uint8,
         format: Format::Nd,
@@ -58,7 +58,7 @@ impl View {
         &self.dims[..self.rank as usize]
     }
 
-    /// Numbers from one index to the next, for every dimension.
+    /// Strides in elements, one per dimension.
     pub(crate) fn strides(&self) -> &[i64] {
         &self.strides[..self.rank as usize]
     }
@@ -78,22 +78,22 @@ impl View {
         self.strides().last().copied().unwrap_or(1)
     }
 
-    /// How many numbers.
+    /// Number of elements.
     pub(crate) fn len(&self) -> usize {
         self.dims().iter().product::<i64>() as usize
     }
 
-    /// No numbers.
+    /// Whether there are no elements.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of the numbers.
+    /// Size of the elements in bytes.
     pub(crate) fn bytes(&self) -> f64 {
         (self.len() * self.dtype.bytes()) as f64
     }
 
-    /// Row-major without gaps.
+    /// Whether the view is row-major without gaps.
     pub(crate) fn is_contiguous(&self) -> bool {
         let mut expected = 1;
         for (dim, stride) in self.dims().iter().zip(self.strides()).rev() {
@@ -105,7 +105,7 @@ impl View {
         true
     }
 
-    /// The numbers that the view can reach lie in `first..end`, counted from `data`.
+    /// Half-open range of element indices that the view can reach, counted from `data`.
     pub(crate) fn reach(&self) -> (i64, i64) {
         if self.is_empty() {
             return (self.offset, self.offset);
@@ -117,13 +117,13 @@ impl View {
         (self.offset, self.offset + last + 1)
     }
 
-    /// Address of the number at `index`, counted in numbers from the view's first.
+    /// Address of the element at `index`, counted from the view's first element.
     pub(crate) fn at(&self, index: i64) -> *mut u8 {
         let number = self.offset + index;
         (self.data as i64 + number * self.dtype.bytes() as i64) as usize as *mut u8
     }
 
-    /// The same numbers under other dimensions and strides.
+    /// The same elements with other dimensions and strides.
     pub(crate) fn with_shape(&self, dims: &[i64], strides: &[i64]) -> Self {
         let mut view = *self;
         view.rank = dims.len() as u8;
@@ -132,7 +132,7 @@ impl View {
         view
     }
 
-    /// Repeated along the dimensions in which `dims` is larger; `None` where that cannot be.
+    /// Broadcasts the view to `dims`. Returns `None` if the shapes are incompatible.
     pub(crate) fn broadcast_to(&self, dims: &[i64]) -> Option<Self> {
         if dims.len() < self.rank() || dims.len() > MAX_DIMS {
             return None;
@@ -150,16 +150,16 @@ impl View {
         Some(self.with_shape(dims, &strides[..dims.len()]))
     }
 
-    /// The shape in words.
+    /// The shape as text.
     pub(crate) fn shape(&self) -> String {
         format!("{:?}", self.dims())
     }
 }
 
-/// What a tensor handle holds.
+/// Contents of a tensor handle.
 #[derive(Debug)]
 pub(crate) struct Tensor {
-    /// Shape and place.
+    /// Shape and address.
     pub view: View,
 }
 
@@ -169,19 +169,19 @@ impl Default for Tensor {
     }
 }
 
-/// What a scalar handle holds.
+/// Contents of a scalar handle.
 #[derive(Debug, Default)]
 pub(crate) struct Scalar {
     value: f64,
 }
 
-/// What an integer array handle holds.
+/// Contents of an integer array handle.
 #[derive(Debug, Default)]
 pub(crate) struct IntArray {
     values: Vec<i64>,
 }
 
-/// What a tensor list handle holds.
+/// Contents of a tensor list handle.
 #[derive(Debug, Default)]
 pub(crate) struct TensorList {
     members: Vec<usize>,
@@ -216,7 +216,7 @@ unsafe fn dims_of(numbers: *const i64, count: u64) -> Option<([i64; MAX_DIMS], u
     dims[..count].iter().all(|d| (0..1 << 40).contains(d)).then_some((dims, count))
 }
 
-/// Makes a tensor; null when an argument is invalid. Without strides the view is row-major.
+/// Creates a tensor. Returns null if an argument is invalid. Without strides the view is row-major.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclCreateTensor(
     view_dims: *const i64,
@@ -289,14 +289,14 @@ unsafe fn destroy<T: pool::Pooled>(api: &str, handle: *const Slot<T>) -> i32 {
     }
 }
 
-/// Ends a tensor.
+/// Destroys a tensor.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclDestroyTensor(tensor: *const Slot<Tensor>) -> i32 {
     // SAFETY: the caller's pointer is a tensor handle.
     unsafe { destroy("aclDestroyTensor", tensor) }
 }
 
-/// Makes a scalar from a host value.
+/// Creates a scalar from a host value.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclCreateScalar(value: *mut c_void, dtype: i32) -> RawScalar {
     let Some(dtype) = DType::from_code(dtype).filter(|_| !value.is_null()) else {
@@ -308,14 +308,14 @@ pub(crate) unsafe extern "C" fn aclCreateScalar(value: *mut c_void, dtype: i32) 
     pool::create::<Scalar>(|scalar| scalar.value = value)
 }
 
-/// Ends a scalar.
+/// Destroys a scalar.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclDestroyScalar(scalar: *const Slot<Scalar>) -> i32 {
     // SAFETY: the caller's pointer is a scalar handle.
     unsafe { destroy("aclDestroyScalar", scalar) }
 }
 
-/// Makes an integer array.
+/// Creates an integer array.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclCreateIntArray(values: *const i64, count: u64) -> RawIntArray {
     if values.is_null() && count > 0 {
@@ -330,14 +330,14 @@ pub(crate) unsafe extern "C" fn aclCreateIntArray(values: *const i64, count: u64
     })
 }
 
-/// Ends an integer array.
+/// Destroys an integer array.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclDestroyIntArray(array: *const Slot<IntArray>) -> i32 {
     // SAFETY: the caller's pointer is an integer array handle.
     unsafe { destroy("aclDestroyIntArray", array) }
 }
 
-/// Makes a list; it takes the tensors over.
+/// Creates a list, which takes ownership of the tensors.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclCreateTensorList(tensors: *const RawTensor, count: u64) -> RawTensorList {
     if tensors.is_null() && count > 0 {
@@ -352,7 +352,7 @@ pub(crate) unsafe extern "C" fn aclCreateTensorList(tensors: *const RawTensor, c
     })
 }
 
-/// Ends a list and its tensors.
+/// Destroys a list and its tensors.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclDestroyTensorList(list: *const Slot<TensorList>) -> i32 {
     // SAFETY: the caller's pointer is a tensor list handle.
@@ -370,7 +370,7 @@ pub(crate) unsafe extern "C" fn aclDestroyTensorList(list: *const Slot<TensorLis
     code
 }
 
-/// A live handle, or the failure that names the argument.
+/// Returns a live handle, or a failure that names the argument.
 ///
 /// # Safety
 /// As [`pool::get`].
@@ -383,19 +383,19 @@ pub(crate) unsafe fn live<'a, T: pool::Pooled>(handle: *const Slot<T>, name: &st
     }
 }
 
-/// A scalar argument.
+/// Reads a scalar argument.
 pub(crate) fn scalar(handle: RawScalar, name: &str) -> Outcome<f64> {
     // SAFETY: the caller of the exported function passed a scalar handle.
     Ok(unsafe { live(handle, name)? }.value().value)
 }
 
-/// An integer array argument.
+/// Reads an integer array argument.
 pub(crate) fn int_array<'a>(handle: RawIntArray, name: &str) -> Outcome<&'a [i64]> {
     // SAFETY: the caller of the exported function passed an integer array handle.
     Ok(&unsafe { live(handle, name)? }.value().values)
 }
 
-/// The handles in a tensor list argument.
+/// Reads the handles in a tensor list argument.
 pub(crate) fn members<'a>(handle: RawTensorList, name: &str) -> Outcome<&'a [usize]> {
     // SAFETY: the caller of the exported function passed a tensor list handle.
     Ok(&unsafe { live(handle, name)? }.value().members)

@@ -1,9 +1,9 @@
-//! The symbols of the built library are exactly the list.
+//! The built library exports exactly the listed symbols.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Every function that callers look for by name.
+/// Functions that callers look up by name.
 const RUNTIME: &[&str] = &[
     "aclInit",
     "aclFinalize",
@@ -92,7 +92,7 @@ const RUNTIME: &[&str] = &[
     "ascend_emulator_reset",
 ];
 
-/// The operators that were asked for.
+/// Supported operators.
 const OPERATORS: &[&str] = &[
     "aclnnEmbedding",
     "aclnnGatherV2",
@@ -132,7 +132,7 @@ fn expected() -> BTreeSet<String> {
 
 #[test]
 fn the_library_exports_exactly_the_list() {
-    // Cargo builds the library beside this test.
+    // Cargo builds the library next to this test.
     let library = std::env::current_exe().unwrap().with_file_name("libascend_emulator.so");
     let Ok(listed) = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output() else {
         println!("skipped: there is no nm here");

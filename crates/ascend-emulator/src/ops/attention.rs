@@ -1,5 +1,5 @@
-//! Attention, for all three operators: scores and softmax in fp32, the weights rounded before they meet the values. How the
-//! weighted values are summed is the chip's ([`Sums`]).
+//! Attention for all three operators: fp32 scores and softmax, and weights rounded before they multiply the values. The
+//! summation of the weighted values depends on the chip ([`Sums`]).
 
 use std::sync::Arc;
 
@@ -8,85 +8,86 @@ use crate::half::has_avx2;
 use crate::half::{DType, narrow, read_f64, round_to, round_to_odd, widen};
 use crate::tensor::View;
 
-/// Numbers from one batch (or block), token and head to the next.
+/// Strides in elements: batch (or block), token and head.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Steps {
-    /// Batch entry, or block of a paged cache.
+    /// Stride of a batch entry, or of a block of a paged cache.
     pub batch: i64,
-    /// Token.
+    /// Stride of a token.
     pub token: i64,
-    /// Head.
+    /// Stride of a head.
     pub head: i64,
 }
 
 /// One sequence.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sequence {
-    /// Where its first query begins, in numbers.
+    /// Offset of its first query, in elements.
     pub query_at: i64,
-    /// Queries.
+    /// Number of queries.
     pub queries: usize,
-    /// Keys and values it sees.
+    /// Number of keys and values that it can see.
     pub context: usize,
-    /// Where its first key begins (not paged), in numbers; values lie alike.
+    /// Offset of its first key in elements, if not paged. Values have the same layout.
     pub key_at: i64,
-    /// Its row of the block table, and of the mask.
+    /// Its row in the block table and in the mask.
     pub index: usize,
 }
 
-/// What a query may see.
+/// Which keys a query may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mask {
-    /// Everything.
+    /// All of them.
     None,
-    /// What the mask tensor has zero for.
+    /// Those for which the mask tensor is zero.
     Tensor,
-    /// The last query sees everything, the one before it one fewer.
+    /// The last query sees all keys, and each earlier one sees one fewer.
     CausalEnd,
-    /// The first query sees one, the next one two.
+    /// The first query sees one key, and each later one sees one more.
     CausalBegin,
 }
 
-/// How the weighted values become a result.
+/// How the weighted values are summed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sums {
-    /// Summed in fp32, divided by the sum of the weights, rounded once.
+    /// In fp32, divided by the sum of the weights, rounded once.
     Whole,
-    /// As the 310P's prompt operator sums even in its precise mode, [`TILE`] keys at a time: a tile's weighted values are rounded
-    /// to fp16, what went before is scaled and added in fp16, and the sum of the weights is fp16 when it divides.
+    /// In tiles of [`TILE`] keys, as the 310P's prompt operator does even in its precise mode. A tile's weighted values
+    /// are rounded to fp16. The previous sum is scaled and added in fp16. The sum of the weights is rounded to fp16
+    /// before it divides.
     HalfTiles,
 }
 
-/// Keys of a tile of the 310P's prompt operator.
+/// Keys in a tile of the 310P's prompt operator.
 const TILE: usize = 128;
 
-/// Views: query, key, value, mask, block table, out.
+/// An attention kernel. Views: query, key, value, mask, block table, out.
 #[derive(Debug, Clone)]
 pub(crate) struct Attention {
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// KV heads.
+    /// Number of KV heads.
     pub kv_heads: usize,
-    /// Channels a head.
+    /// Channels per head.
     pub channels: usize,
-    /// Factor of the scores.
+    /// Scale factor of the scores.
     pub scale: f32,
-    /// What is seen.
+    /// Which keys are visible.
     pub mask: Mask,
-    /// How results are summed.
+    /// How the weighted values are summed.
     pub sums: Sums,
-    /// Steps of queries and results.
+    /// Strides of queries and results.
     pub query: Steps,
-    /// Steps of keys and values.
+    /// Strides of keys and values.
     pub key: Steps,
-    /// Tokens a block; 0 where the cache is not paged.
+    /// Tokens per block; 0 if the cache is not paged.
     pub block: usize,
-    /// The batch.
+    /// The sequences of the batch.
     pub sequences: Arc<[Sequence]>,
 }
 
 impl Attention {
-    /// How many keys query `i` of a sequence sees, a mask tensor apart.
+    /// Number of keys that query `i` of a sequence sees, mask tensors not considered.
     pub(crate) fn visible(&self, sequence: &Sequence, i: usize) -> usize {
         match self.mask {
             Mask::None | Mask::Tensor => sequence.context,
@@ -101,7 +102,7 @@ impl Attention {
         self.block > 0
     }
 
-    /// Pairs of query and key, of one head.
+    /// Number of query-key pairs of one head.
     pub(crate) fn pairs(&self) -> f64 {
         let pairs = |s: &Sequence| {
             let (n, context) = (s.queries as f64, s.context as f64);
@@ -115,7 +116,7 @@ impl Attention {
         self.sequences.iter().map(pairs).sum()
     }
 
-    /// Keys (and as many values) that are read, over all sequences.
+    /// Number of keys that are read over all sequences. The number of values is the same.
     pub(crate) fn contexts(&self) -> f64 {
         self.sequences.iter().map(|s| s.context as f64).sum()
     }
@@ -154,7 +155,7 @@ impl Attention {
         Ok(())
     }
 
-    /// Keys or values of one head, in fp32.
+    /// Reads the keys or values of one head as fp32.
     unsafe fn collect(
         &self,
         cache: &View,
@@ -201,7 +202,7 @@ unsafe fn masked(mask: &View, batch: usize, i: usize, j: usize) -> bool {
     unsafe { mask.at(at).read() != 0 }
 }
 
-/// Buffers of one operator.
+/// Scratch buffers of one operator.
 #[derive(Default)]
 struct Work {
     keys: Vec<f32>,
@@ -239,7 +240,8 @@ fn attend(work: &mut Work, scale: f32, sums: Sums, dtype: DType, hidden: impl Fn
     }
 }
 
-/// Scores to weights relative to `max`, and their rounded sum with the values; the sum of the weights before rounding.
+/// Turns scores into weights relative to `max`, and adds the values times the rounded weights to `result`. Returns the
+/// sum of the weights before rounding.
 fn weigh(scores: &mut [f32], values: &[f32], max: f32, dtype: DType, result: &mut [f32]) -> f32 {
     let mut total = 0.0;
     for score in scores.iter_mut() {
@@ -255,7 +257,7 @@ fn weigh(scores: &mut [f32], values: &[f32], max: f32, dtype: DType, result: &mu
     total
 }
 
-/// See [`Sums::HalfTiles`].
+/// Implements [`Sums::HalfTiles`].
 fn in_half_tiles(work: &mut Work, dtype: DType) {
     let d = work.result.len();
     let (mut max, mut total) = (f32::NEG_INFINITY, 0.0);
@@ -284,7 +286,7 @@ fn scores_avx2(query: &[f32], keys: &[f32], out: &mut [f32]) {
     scores(query, keys, out);
 }
 
-/// `out[j] = query . keys[j]`, eight running sums by index modulo 8.
+/// `out[j] = query . keys[j]`, as eight partial sums by index modulo 8.
 #[inline(always)]
 fn scores(query: &[f32], keys: &[f32], out: &mut [f32]) {
     let d = query.len();

@@ -1,4 +1,4 @@
-//! What the attention operators' first stages share: layouts, lengths, masks, cost.
+//! Code that the attention operators' first stages share: layouts, lengths, masks, cost.
 
 use std::ffi::c_char;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::ops::indexing::text;
 use crate::status::{NN_PARAM_INVALID, Outcome, fail};
 use crate::tensor::View;
 
-/// Device memory that the operators want beside the tensors.
+/// Workspace of the operators in bytes.
 const WORKSPACE_BYTES: u64 = 65_536;
 
-/// Where batch, token and head stand in a tensor.
+/// Order of batch, token and head in a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// `[batch, tokens, heads * channels]`.
@@ -28,7 +28,7 @@ pub(crate) enum Layout {
     Tnd,
 }
 
-/// A tensor seen through its layout.
+/// A tensor interpreted by its layout.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub batch: i64,
@@ -39,7 +39,7 @@ pub(crate) struct Seen {
 }
 
 impl Layout {
-    /// The layout of a word.
+    /// Parses the name of a layout.
     pub(crate) fn parse(p: &Plan<'_>, pointer: *const c_char, allowed: &[(&str, Self)]) -> Outcome<Self> {
         let word = text(pointer);
         match allowed.iter().find(|(name, _)| *name == word) {
@@ -52,7 +52,7 @@ impl Layout {
         }
     }
 
-    /// A tensor through the layout; `heads`: how many share a row where it does not say (BSH).
+    /// Interprets a tensor by the layout. `heads` is the number of heads in a row if the shape does not say (BSH).
     pub(crate) fn see(self, p: &Plan<'_>, view: &View, name: &str, heads: i64) -> Outcome<Seen> {
         let bad = || format!("{name} has shape {}, which does not fit the layout {self:?}", view.shape());
         let (dims, strides) = (view.dims(), view.strides());
@@ -96,7 +96,7 @@ impl Layout {
     }
 }
 
-/// What the three operators have in common.
+/// Arguments common to the three operators.
 pub(crate) struct Wanted<'a> {
     pub query: View,
     pub key: View,
@@ -113,11 +113,11 @@ pub(crate) struct Wanted<'a> {
     pub block_size: i64,
     pub query_lengths: Option<&'a [i64]>,
     pub lengths: Option<&'a [i64]>,
-    /// Longest keys on a 310P.
+    /// Maximum key length on a 310P.
     pub longest_310p: i64,
 }
 
-/// The checks and the cost that the three operators share.
+/// Runs the checks and estimates the cost that the three operators share.
 pub(crate) fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
     p.dtype(&w.query, "query", &[DType::Float16, DType::Bf16])?;
     for (view, name) in [(&w.key, "key"), (&w.value, "value"), (&w.out, "attentionOut")] {
@@ -185,8 +185,8 @@ pub(crate) fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
     Ok(Planned { kernel, cost, workspace: WORKSPACE_BYTES })
 }
 
-/// Keys as they lie: like the queries, or in blocks `[blocks, block size, heads * channels]` or `[blocks, heads, block size,
-/// channels]`.
+/// Interprets the keys: laid out like the queries, or in blocks `[blocks, block size, heads * channels]` or `[blocks,
+/// heads, block size, channels]`.
 fn keys(p: &Plan<'_>, w: &Wanted<'_>, kv_heads: i64) -> Outcome<Seen> {
     let Some(table) = w.table else { return w.layout.see(p, &w.key, "key", kv_heads) };
     p.dtype(&table, "blockTable", &[DType::Int32])?;
@@ -255,7 +255,7 @@ fn sequences(p: &Plan<'_>, w: &Wanted<'_>, query: &Seen, key: &Seen) -> Outcome<
         .collect()
 }
 
-/// TND: the query lengths are cumulative; the key lengths are, too, unless there is a block table.
+/// Sequences in TND. Query lengths are cumulative. Key lengths are cumulative too, unless there is a block table.
 fn ragged(p: &Plan<'_>, w: &Wanted<'_>, query: &Seen, key: &Seen) -> Outcome<Vec<Sequence>> {
     let (Some(ends), Some(lengths)) = (w.query_lengths, w.lengths) else {
         return fail(NN_PARAM_INVALID, "actualSeqLengths and actualSeqLengthsKv are wanted with TND");

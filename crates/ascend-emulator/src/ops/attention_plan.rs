@@ -1,4 +1,4 @@
-//! First stages of the attention operators, and each chip's restrictions.
+//! First stages of the attention operators, with each chip's restrictions.
 
 use std::ffi::c_char;
 
@@ -9,11 +9,11 @@ use crate::ops::two_stage;
 use crate::status::{NN_PARAM_INVALID, Outcome, fail};
 use crate::tensor::{RawIntArray, RawTensor, RawTensorList, View, int_array};
 
-/// preTokens or nextTokens without a limit.
+/// Value of preTokens or nextTokens that means "no limit".
 const UNLIMITED: i64 = 2_147_483_647;
 
 two_stage! {
-    /// Attention of many queries a sequence.
+    /// Attention with many queries per sequence.
     aclnnPromptFlashAttentionV3, aclnnPromptFlashAttentionV3GetWorkspaceSize(
         query: RawTensor, key: RawTensor, value: RawTensor, pse_shift: RawTensor, atten_mask: RawTensor,
         query_lengths: RawIntArray, lengths: RawIntArray,
@@ -22,7 +22,7 @@ two_stage! {
         heads: i64, scale: f64, pre_tokens: i64, next_tokens: i64, layout: *mut c_char, kv_heads: i64,
         sparse_mode: i64, inner_precise: i64, out: RawTensor,
     ) = prompt;
-    /// Attention of one query a sequence.
+    /// Attention with one query per sequence.
     aclnnIncreFlashAttentionV4, aclnnIncreFlashAttentionV4GetWorkspaceSize(
         query: RawTensor, key: RawTensorList, value: RawTensorList, pse_shift: RawTensor, atten_mask: RawTensor,
         lengths: RawIntArray,
@@ -32,7 +32,7 @@ two_stage! {
         heads: i64, scale: f64, layout: *mut c_char, kv_heads: i64, block_size: i64, inner_precise: i64,
         out: RawTensor,
     ) = incremental;
-    /// Attention of any number of queries a sequence (not on 310P).
+    /// Attention with any number of queries per sequence (not on 310P).
     aclnnFusedInferAttentionScoreV2, aclnnFusedInferAttentionScoreV2GetWorkspaceSize(
         query: RawTensor, key: RawTensorList, value: RawTensorList, pse_shift: RawTensor, atten_mask: RawTensor,
         query_lengths: RawIntArray, lengths: RawIntArray,
@@ -52,8 +52,8 @@ fn lengths_of<'a>(handle: RawIntArray, name: &str) -> Outcome<Option<&'a [i64]>>
     if handle.is_null() { Ok(None) } else { int_array(handle, name).map(Some) }
 }
 
-/// Mode 0, or 2, which minds rows that see nothing, too. The modes 1 and 3, which compute scores and softmax in fp16, are for
-/// those who can bear it.
+/// Accepts mode 0, and mode 2, which also handles rows that see nothing. Modes 1 and 3 compute scores and softmax in
+/// fp16 and are not supported.
 fn precise(p: &Plan<'_>, inner_precise: i64) -> Outcome {
     p.require((0..=3).contains(&inner_precise), || {
         format!("innerPrecise is {inner_precise}, expected 0 to 3")
@@ -239,7 +239,7 @@ fn incremental(
     attention(p, &wanted)
 }
 
-/// What the pages and the operator's host source say of aclnnIncreFlashAttentionV4 on 310P.
+/// Checks the rules of aclnnIncreFlashAttentionV4 on 310P from the pages and the operator's host source.
 fn incremental_on_310p(
     p: &Plan<'_>,
     seen: &Seen,
@@ -272,7 +272,7 @@ fn incremental_on_310p(
     })
 }
 
-/// The single member of a list.
+/// Returns the single member of a list.
 fn one(p: &mut Plan<'_>, list: RawTensorList, name: &'static str) -> Outcome<View> {
     let views = p.list(list, name)?;
     match views.as_slice() {
@@ -391,7 +391,7 @@ fn fused(
     attention(p, &wanted)
 }
 
-/// What the page of aclnnFusedInferAttentionScoreV2 says of TND with fewer KV heads than heads.
+/// Checks the page's rules of aclnnFusedInferAttentionScoreV2 for TND with fewer KV heads than heads.
 fn grouped_and_ragged(p: &Plan<'_>, w: &Wanted<'_>, inner_precise: i64) -> Outcome {
     p.require(inner_precise == 0, || {
         format!("innerPrecise is {inner_precise}, expected 0 with TND and grouped heads")

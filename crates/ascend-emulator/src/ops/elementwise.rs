@@ -1,4 +1,4 @@
-//! Element by element: add, multiply, copy, cast, SwiGLU.
+//! Element-wise operators: add, multiply, copy, cast, SwiGLU.
 
 use crate::clock::Cost;
 use crate::executor::{Plan, Planned};
@@ -10,7 +10,7 @@ use crate::ops::two_stage;
 use crate::status::{NN_PARAM_INVALID, Outcome, fail};
 use crate::tensor::{RawIntArray, RawScalar, RawTensor, View, int_array, scalar};
 
-/// What two operands become.
+/// Operation on two operands.
 #[derive(Debug, Clone, Copy)]
 enum Pair {
     /// `a + alpha * b`.
@@ -19,7 +19,7 @@ enum Pair {
     Mul,
 }
 
-/// `out = a op b`, in fp32 with one rounding (integers: fp64). Views: a, b and out, or a (in place) and b.
+/// `out = a op b`, in fp32 with one rounding (integers: in fp64). Views: a, b and out, or a (in place) and b.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Binary {
     pair: Pair,
@@ -65,16 +65,16 @@ impl Binary {
     }
 }
 
-/// What one operand becomes. Views: x and out.
+/// Operation on one operand. Views: x and out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Unary {
-    /// Times a number.
+    /// Multiplication by a number.
     Scale(f64),
-    /// The same numbers in the output's type and shape; the second view is the source.
+    /// The same values in the output's type and shape. The second view is the source.
     Copy,
-    /// The same numbers in the output's type.
+    /// The same values in the output's type.
     Cast,
-    /// `silu(first half) * second half` along the dimension that is last in both views.
+    /// `silu(first half) * second half` along the last dimension of both views.
     SwiGlu,
 }
 
@@ -122,7 +122,7 @@ unsafe fn swiglu(x: &View, out: &View) {
     });
 }
 
-/// Copies with broadcast, strides and conversion; byte for byte where the types agree.
+/// Copies with broadcast, strides and conversion. Copies bytes if the types match.
 ///
 /// # Safety
 /// Both views lie inside live memory.
@@ -156,7 +156,7 @@ pub(crate) unsafe fn copy(x: &View, out: &View) {
     });
 }
 
-/// A scalar as a row of one number.
+/// A view with at least one dimension: a scalar becomes a row of one element.
 fn at_least_a_row(view: &View) -> View {
     if view.rank() == 0 { view.with_shape(&[1], &[1]) } else { *view }
 }
@@ -170,11 +170,11 @@ two_stage! {
     aclnnMul, aclnnMulGetWorkspaceSize(a: RawTensor, b: RawTensor, out: RawTensor) = mul;
     /// `out = self * number`.
     aclnnMuls, aclnnMulsGetWorkspaceSize(a: RawTensor, factor: RawScalar, out: RawTensor) = muls;
-    /// Another type.
+    /// Converts to another type.
     aclnnCast, aclnnCastGetWorkspaceSize(a: RawTensor, dtype: i32, out: RawTensor) = cast;
     /// `self = source`, broadcast and strided.
     aclnnInplaceCopy, aclnnInplaceCopyGetWorkspaceSize(out: RawTensor, source: RawTensor) = inplace_copy;
-    /// Dimensions in another order.
+    /// Permutes the dimensions.
     aclnnPermute, aclnnPermuteGetWorkspaceSize(a: RawTensor, dims: RawIntArray, out: RawTensor) = permute;
     /// `out = silu(first half) * second half` along a dimension.
     aclnnSwiGlu, aclnnSwiGluGetWorkspaceSize(x: RawTensor, dim: i64, out: RawTensor) = swi_glu;
@@ -193,7 +193,7 @@ const COPIED: &[DType] = &[
     DType::Bool,
 ];
 
-/// Operators whose pages leave the 310P out though its kernel list has them.
+/// Rejects operators that the pages exclude on the 310P, in `doc` mode. The chip's kernel list has them.
 fn only_by_kernel_list(p: &Plan<'_>) -> Outcome {
     if p.is_310p() && p.by_the_book() { p.no_kernel() } else { Ok(()) }
 }

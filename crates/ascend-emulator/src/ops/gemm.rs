@@ -1,22 +1,23 @@
-//! The matrix product: panels of sixteen columns, converted once, times tiles of up to six rows.
+//! The matrix product: tiles of up to six rows times panels of sixteen columns, which are converted once.
 //!
-//! Every result is one chain of additions over `k` ascending, whatever the tile: a row's numbers do not depend on the others.
+//! Every result is one chain of additions over ascending `k`, whatever the tile. A row therefore does not depend on the
+//! others.
 
 use crate::half::{DType, has_avx2, widen};
 
-/// Columns of a panel.
+/// Columns in a panel.
 pub(crate) const PANEL: usize = 16;
-/// Depth of a packed piece: 64 KiB.
+/// Depth of a packed panel: 64 KiB.
 const DEPTH: usize = 1024;
 
-/// Where the right-hand matrix `[k, n]` lies.
+/// Layout of the right-hand matrix `[k, n]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Right {
-    /// `(k, n)` at `k * stride + n`.
+    /// `(k, n)` is at `k * stride + n`.
     Rows(usize),
-    /// `(k, n)` at `n * stride + k`.
+    /// `(k, n)` is at `n * stride + k`.
     Columns(usize),
-    /// `(k, n)` at `k * first + n * second`.
+    /// `(k, n)` is at `k * first + n * second`.
     Strided(usize, usize),
     /// Blocks of `[k, n]`.
     Blocks,
@@ -29,22 +30,22 @@ pub(crate) enum Right {
 pub(crate) struct Product<'a> {
     /// `[m, k]`, row-major.
     pub a: &'a [f32],
-    /// Rows.
+    /// Number of rows.
     pub m: usize,
-    /// Products a sum.
+    /// Number of products per sum.
     pub k: usize,
-    /// Columns.
+    /// Number of columns.
     pub n: usize,
-    /// First number of the right-hand matrix.
+    /// First element of the right-hand matrix.
     pub b: *const u8,
-    /// Its type.
+    /// Its element type.
     pub dtype: DType,
     /// Its layout.
     pub layout: Right,
 }
 
 impl Product<'_> {
-    /// Computes into `c`, `[m, n.next_multiple_of(16)]`.
+    /// Computes the product into `c`, `[m, n.next_multiple_of(16)]`.
     ///
     /// # Safety
     /// `b` points to a matrix of this shape, type and layout.
@@ -71,7 +72,7 @@ impl Product<'_> {
         }
     }
 
-    /// Converts sixteen columns, `depth` deep, to `[depth][16]`; columns beyond `n` are zero.
+    /// Converts sixteen columns, `depth` deep, to `[depth][16]`. Columns beyond `n` are zero.
     unsafe fn pack(&self, first: usize, from: usize, depth: usize, panel: &mut [f32]) {
         let columns = PANEL.min(self.n - first);
         if columns < PANEL {
@@ -124,7 +125,7 @@ impl Product<'_> {
     }
 }
 
-/// Fills a panel from columns that are contiguous in depth, sixteen numbers a time.
+/// Fills a panel from columns that are contiguous in depth, sixteen elements at a time.
 fn transpose(
     panel: &mut [f32],
     columns: usize,

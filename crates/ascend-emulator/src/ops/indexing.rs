@@ -1,4 +1,4 @@
-//! Reading and writing by index: embedding, gather, slice, index copy, the paged cache.
+//! Reads and writes by index: embedding, gather, slice, index copy, the paged cache.
 
 use crate::clock::Cost;
 use crate::executor::{Plan, Planned};
@@ -19,7 +19,7 @@ pub(crate) struct Gather {
     dim: usize,
 }
 
-/// The indices of a view in row-major order.
+/// Returns the indices in a view, in row-major order.
 ///
 /// # Safety
 /// The view lies inside live memory.
@@ -32,7 +32,7 @@ unsafe fn indices(view: &View) -> Vec<i64> {
     out
 }
 
-/// `view` at `index` along `dim`, without that dimension.
+/// Returns `view` at `index` along `dim`, without that dimension.
 fn pick(view: &View, dim: usize, index: i64) -> View {
     let (mut dims, mut strides) = (view.dims().to_vec(), view.strides().to_vec());
     dims.remove(dim);
@@ -48,7 +48,7 @@ impl Gather {
     pub(crate) unsafe fn run(self, views: &[View]) -> Result<(), String> {
         let [table, index, out] = views else { return Ok(()) };
         let size = table.dims()[self.dim];
-        // The index's dimensions stand in the place of `dim`; the output is contiguous.
+        // The dimensions of the index replace `dim`. The output is contiguous.
         let count = index.len() as i64;
         let mut dims = table.dims().to_vec();
         dims[self.dim] = count;
@@ -79,7 +79,7 @@ pub(crate) struct IndexCopy {
 }
 
 impl IndexCopy {
-    /// Along the first dimension, which CANN does by ScatterUpdate.
+    /// Whether it copies along the first dimension. CANN implements that case by ScatterUpdate.
     pub(crate) fn is_of_rows(self) -> bool {
         self.dim == 0
     }
@@ -101,8 +101,8 @@ impl IndexCopy {
     }
 }
 
-/// Keys and values of tokens to slots of a paged cache `[blocks, block size, heads, channels]`. Its page wants slots that are not
-/// negative and differ. Views: key, key cache, slots, value, value cache.
+/// Writes keys and values of tokens to slots of a paged cache `[blocks, block size, heads, channels]`. The operator's
+/// page requires distinct, non-negative slots. Views: key, key cache, slots, value, value cache.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ScatterKv;
 
@@ -132,15 +132,15 @@ impl ScatterKv {
 }
 
 two_stage! {
-    /// Rows of a table.
+    /// Looks up rows of a table.
     aclnnEmbedding, aclnnEmbeddingGetWorkspaceSize(weight: RawTensor, indices: RawTensor, out: RawTensor) = embedding;
-    /// Slices along a dimension.
+    /// Gathers slices along a dimension.
     aclnnGatherV2, aclnnGatherV2GetWorkspaceSize(table: RawTensor, dim: i64, index: RawTensor, out: RawTensor) = gather;
-    /// Slices from `start` to `end` with a step.
+    /// Takes a slice from `start` to `end` with a step.
     aclnnSlice, aclnnSliceGetWorkspaceSize(x: RawTensor, dim: i64, start: i64, end: i64, step: i64, out: RawTensor) = slice;
     /// `self[index[i]] = source[i]` along a dimension.
     aclnnInplaceIndexCopy, aclnnInplaceIndexCopyGetWorkspaceSize(target: RawTensor, dim: i64, index: RawTensor, source: RawTensor) = index_copy;
-    /// Keys and values into a paged cache.
+    /// Writes keys and values into a paged cache.
     aclnnScatterPaKvCache, aclnnScatterPaKvCacheGetWorkspaceSize(
         key: RawTensor, key_cache: RawTensor, slots: RawTensor, value: RawTensor, value_cache: RawTensor,
         compress_lens: RawTensor, compress_seq_offset: RawTensor, seq_lens: RawTensor,
@@ -265,7 +265,7 @@ fn index_copy(
     Ok(Planned { kernel, cost, workspace: 0 })
 }
 
-/// A C string argument; null reads as empty.
+/// Reads a C string argument. Null reads as empty.
 pub(crate) fn text(pointer: *const c_char) -> String {
     if pointer.is_null() {
         return String::new();

@@ -1,4 +1,4 @@
-//! Matrix products and the weights' block format.
+//! Matrix products and the block format of weights.
 
 use crate::clock::Cost;
 use crate::executor::{Plan, Planned};
@@ -16,7 +16,7 @@ use crate::tensor::{Format, RawIntArray, RawScalar, RawTensor, View, int_array, 
 pub(crate) struct Matmul {
     alpha: f32,
     beta: f32,
-    /// fp32 operands are rounded to fp16 first, as the chip's matrix unit wants them.
+    /// Whether fp32 operands are rounded to fp16 first, as the chip's matrix unit requires.
     through_fp16: bool,
 }
 
@@ -29,7 +29,7 @@ impl Matmul {
         let batches: Vec<i64> = out.dims()[..out.rank() - 2].to_vec();
         let whole_a = a.rank() == out.rank() && b.rank() == 2 && b.format == Format::Nd;
         if whole_a && a.is_contiguous() && out.is_contiguous() && bias.is_none() {
-            // One matrix on the right: all rows are one matrix on the left.
+            // If the right side is a single matrix, all rows on the left form one matrix.
             let flat = |v: &View| {
                 let w = v.width() as i64;
                 v.with_shape(&[v.len() as i64 / w.max(1), w], &[w, 1])
@@ -60,7 +60,7 @@ impl Matmul {
         });
     }
 
-    /// Two dimensions.
+    /// Multiplies two-dimensional views.
     unsafe fn matrix(self, a: &View, b: &View, out: &View, bias: Option<View>) {
         let (m, k) = (a.dims()[0] as usize, a.dims()[1] as usize);
         let n = b.dims()[1] as usize;
@@ -125,17 +125,17 @@ pub(crate) unsafe fn to_blocks(view: &View) {
 }
 
 two_stage! {
-    /// `out = self * mat2`; two dimensions on the right, or as many as on the left.
+    /// `out = self * mat2`. The right side has two dimensions, or as many as the left.
     aclnnMatmul, aclnnMatmulGetWorkspaceSize(a: RawTensor, b: RawTensor, out: RawTensor, cube_math_type: i8) = matmul;
-    /// `out = self * mat2`, two dimensions each.
+    /// `out = self * mat2`, with two dimensions each.
     aclnnMm, aclnnMmGetWorkspaceSize(a: RawTensor, b: RawTensor, out: RawTensor, cube_math_type: i8) = mm;
-    /// `out = self * mat2`, three dimensions each.
+    /// `out = self * mat2`, with three dimensions each.
     aclnnBatchMatMul, aclnnBatchMatMulGetWorkspaceSize(a: RawTensor, b: RawTensor, out: RawTensor, cube_math_type: i8) = batch_matmul;
     /// `out = self * mat2` with blocked weights.
     aclnnMatmulWeightNz, aclnnMatmulWeightNzGetWorkspaceSize(a: RawTensor, b: RawTensor, out: RawTensor, cube_math_type: i8) = matmul_nz;
     /// `out = beta * self + alpha * mat1 * mat2`.
     aclnnAddmm, aclnnAddmmGetWorkspaceSize(c: RawTensor, a: RawTensor, b: RawTensor, beta: RawScalar, alpha: RawScalar, out: RawTensor, cube_math_type: i8) = addmm;
-    /// Weights into blocks, in place.
+    /// Converts weights to blocks, in place.
     aclnnTransMatmulWeight, aclnnTransMatmulWeightGetWorkspaceSize(weight: RawTensor) = trans_weight;
 }
 
@@ -281,7 +281,7 @@ fn outer_dims(view: &View) -> &[i64] {
     &dims[..dims.len().saturating_sub(1)]
 }
 
-/// The common shape of two that may differ where one has 1.
+/// Broadcast shape of two shapes: dimensions may differ if one of them is 1.
 pub(crate) fn broadcast(a: &[i64], b: &[i64]) -> Option<Vec<i64>> {
     let rank = a.len().max(b.len());
     let get = |dims: &[i64], i: usize| {
@@ -309,7 +309,7 @@ fn trans_weight(p: &mut Plan<'_>, weight: RawTensor) -> Outcome<Planned> {
     Ok(Planned { kernel: Kernel::ToBlocks, cost, workspace: 0 })
 }
 
-/// Numbers that a weight takes in blocks.
+/// Number of elements of a weight in blocks.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn aclnnCalculateMatmulWeightSizeV2(
     shape: RawIntArray,

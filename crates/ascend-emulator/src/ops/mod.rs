@@ -1,4 +1,4 @@
-//! The operators: first stages check and cost, kernels compute.
+//! The operators: first stages check and estimate cost, kernels compute.
 
 pub(crate) mod attention;
 pub(crate) mod attention_layout;
@@ -14,17 +14,17 @@ pub(crate) mod rows;
 use crate::half::round_to;
 use crate::tensor::View;
 
-/// What a second stage computes; the numbers that are not in the views.
+/// Computation of a second stage, with the parameters that are not in the views.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Kernel {
-    /// Nothing (empty tensors).
+    /// Nothing to do (empty tensors).
     #[default]
     Nothing,
-    /// `out = alpha * a * b + beta * c`; views a, b, out, then c where there is one.
+    /// `out = alpha * a * b + beta * c`; views a, b, out, and c if there is one.
     Matmul(linear::Matmul),
-    /// Row-major to blocks, in place.
+    /// Conversion from row-major to blocks, in place.
     ToBlocks,
-    /// RMS normalisation.
+    /// RMS norm.
     RmsNorm(norm::RmsNorm),
     /// Two operands, one result.
     Binary(elementwise::Binary),
@@ -34,9 +34,9 @@ pub(crate) enum Kernel {
     Gather(indexing::Gather),
     /// Slices written along a dimension.
     IndexCopy(indexing::IndexCopy),
-    /// Keys and values into a paged cache.
+    /// Keys and values written into a paged cache.
     ScatterKv(indexing::ScatterKv),
-    /// Largest number's place.
+    /// Index of the largest element.
     ArgMax(norm::ArgMax),
     /// Softmax along a dimension.
     Softmax(norm::Softmax),
@@ -47,12 +47,12 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
-    /// CANN's plan of it copies a view onto itself at the end.
+    /// Whether CANN's plan for the kernel ends with a copy of a view onto itself.
     pub(crate) fn writes_back(&self) -> bool {
         matches!(self, Self::IndexCopy(kernel) if kernel.is_of_rows())
     }
 
-    /// Computes. The error is a fault that the chip would meet while running, such as an index out of range.
+    /// Runs the kernel. An error is a fault that the chip would detect while running, such as an index out of range.
     ///
     /// # Safety
     /// Every view lies inside live memory.
@@ -79,7 +79,7 @@ impl Kernel {
     }
 }
 
-/// Spoils a result: every seventh number changes sign and grows.
+/// Corrupts a result: every seventh element changes sign and grows.
 ///
 /// # Safety
 /// The view lies inside live memory.
@@ -100,7 +100,7 @@ pub(crate) unsafe fn corrupt(view: &View) {
     }
 }
 
-/// Declares operators: the exported first and second stage of each, from the function that plans it.
+/// Declares operators: exports the first and second stage of each, given the function that plans it.
 macro_rules! two_stage {
     ($($(#[$doc:meta])* $name:ident, $first:ident ($($arg:ident: $kind:ty),* $(,)?) = $plan:path;)*) => {
         $(

@@ -1,4 +1,4 @@
-//! RMS norms, softmax, arg-max: one row at a time.
+//! RMS norms, softmax and arg-max, one row at a time.
 
 use crate::clock::Cost;
 use crate::executor::{Plan, Planned};
@@ -87,7 +87,7 @@ impl Softmax {
     }
 }
 
-/// Place of the first of the largest numbers along a dimension; NaN counts as largest.
+/// Index of the first of the largest elements along a dimension. NaN counts as largest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ArgMax {
     dim: usize,
@@ -118,13 +118,13 @@ impl ArgMax {
 }
 
 two_stage! {
-    /// RMS normalisation over the dimensions of gamma.
+    /// RMS norm over the dimensions of gamma.
     aclnnRmsNorm, aclnnRmsNormGetWorkspaceSize(x: RawTensor, gamma: RawTensor, epsilon: f64, y: RawTensor, rstd: RawTensor) = rms_norm;
-    /// `x = x1 + x2`, rounded, and its RMS normalisation.
+    /// `x = x1 + x2`, rounded, and the RMS norm of it.
     aclnnAddRmsNorm, aclnnAddRmsNormGetWorkspaceSize(x1: RawTensor, x2: RawTensor, gamma: RawTensor, epsilon: f64, y: RawTensor, rstd: RawTensor, x: RawTensor) = add_rms_norm;
     /// Softmax along a dimension, in fp32.
     aclnnSoftmax, aclnnSoftmaxGetWorkspaceSize(x: RawTensor, dim: i64, out: RawTensor) = softmax;
-    /// Place of the largest number along a dimension.
+    /// Index of the largest element along a dimension.
     aclnnArgMax, aclnnArgMaxGetWorkspaceSize(x: RawTensor, dim: i64, keepdim: bool, out: RawTensor) = arg_max;
 }
 

@@ -12,7 +12,7 @@ use crate::tensor::{RawTensor, View};
 
 use std::ffi::c_char;
 
-/// Which channels are a pair.
+/// Which channels form a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pairs {
     /// `(i, i + D/2)`.
@@ -21,10 +21,12 @@ enum Pairs {
     Interleaved,
 }
 
-/// Rotates every head by its token's cosine and sine. In place: views query, key, cos, sin. Otherwise x, cos, sin, out.
+/// Rotates every head by its token's cosine and sine. Views in place: query, key, cos, sin. Otherwise: x, cos, sin,
+/// out.
 ///
-/// The in-place operators multiply and add in fp16 where their operands are: both products are rounded, then their sum. In
-/// bf16, and in the operator that is not in place, all is fp32 with one rounding, which is away from zero at a tie of the former.
+/// For fp16 operands, the in-place operators multiply and add in fp16: both products are rounded, then their sum. In
+/// bf16, and in the other operator, all is fp32 with one rounding. In the in-place operators' bf16, that rounding sends
+/// ties away from zero.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rotary {
     pairs: Pairs,
@@ -86,7 +88,7 @@ impl Rotary {
 }
 
 two_stage! {
-    /// Rotates queries and keys in place, mode "half".
+    /// Rotates queries and keys in place, in mode "half".
     aclnnApplyRotaryPosEmb, aclnnApplyRotaryPosEmbGetWorkspaceSize(query: RawTensor, key: RawTensor, cos: RawTensor, sin: RawTensor, layout: i64) = apply;
     /// Rotates queries and keys in place.
     aclnnApplyRotaryPosEmbV2, aclnnApplyRotaryPosEmbV2GetWorkspaceSize(query: RawTensor, key: RawTensor, cos: RawTensor, sin: RawTensor, layout: i64, mode: *mut c_char) = apply_v2;

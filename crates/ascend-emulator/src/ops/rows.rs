@@ -1,9 +1,9 @@
-//! Tensors row by row: a row is the last dimension, as fp32 in a buffer.
+//! Row access: a row is the last dimension of a tensor, held as fp32 in a buffer.
 
 use crate::half::{narrow, read_f64, widen, write_f64};
 use crate::tensor::{MAX_DIMS, View};
 
-/// Calls `body` with the offset of every row in each of the operands, which share the dimensions `outer`.
+/// Calls `body` with the offset of every row in each operand. The operands share the dimensions `outer`.
 pub(crate) fn for_each_row<const N: usize>(
     outer: &[i64],
     strides: [&[i64]; N],
@@ -37,7 +37,7 @@ pub(crate) fn for_each_row<const N: usize>(
     }
 }
 
-/// Reads a row that begins at `offset`.
+/// Reads the row at `offset`.
 ///
 /// # Safety
 /// The view lies inside live memory, and the row inside the view.
@@ -88,7 +88,7 @@ pub(crate) fn move_last(view: &View, dim: usize) -> View {
     view.with_shape(&dims, &strides)
 }
 
-/// A dimension number that may be negative, counted from the end.
+/// Resolves a dimension number. A negative one counts from the end.
 pub(crate) fn dimension(dim: i64, rank: usize) -> Option<usize> {
     let rank = rank as i64;
     let dim = if dim < 0 { dim + rank } else { dim };

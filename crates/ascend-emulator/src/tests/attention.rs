@@ -1,4 +1,4 @@
-//! Attention of every operator, layout and cache against plain loops in fp64.
+//! Attention in every operator, layout and cache against plain loops in fp64.
 
 use std::ffi::c_char;
 use std::ptr::null_mut;
@@ -19,7 +19,7 @@ use crate::tensor::{
 const D: usize = 16;
 const LIMITLESS: i64 = 2_147_483_647;
 
-/// One query over keys and values, softmax weights rounded to the type before the values.
+/// One query over keys and values. The softmax weights are rounded to the type before they multiply the values.
 fn attend(query: &[f32], keys: &[&[f32]], values: &[&[f32]], scale: f64, dtype: DType) -> Vec<f32> {
     let dot =
         |k: &&[f32]| query.iter().zip(*k).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() * scale;
@@ -39,7 +39,7 @@ fn attend(query: &[f32], keys: &[&[f32]], values: &[&[f32]], scale: f64, dtype: 
         .collect()
 }
 
-/// Sequences of `(queries, context)` with queries `[tokens, heads, D]` and keys and values `[token][kv head][D]` each.
+/// Sequences of `(queries, context)`, with queries `[tokens, heads, D]` and keys and values `[token][kv head][D]` each.
 struct Case {
     dtype: DType,
     heads: usize,
@@ -73,7 +73,8 @@ impl Case {
         }
     }
 
-    /// `[tokens, heads, D]`; `causal`: the last query of a sequence sees all, the one before one fewer.
+    /// Returns `[tokens, heads, D]`. If `causal`, the last query of a sequence sees all keys, and each earlier one sees
+    /// one fewer.
     fn expected(&self, causal: bool) -> Vec<f32> {
         let mut out = Vec::new();
         let mut token = 0;
@@ -97,7 +98,8 @@ impl Case {
         out
     }
 
-    /// Keys or values in blocks `[blocks, size, kv heads * D]` (or heads before tokens), shuffled, and the table.
+    /// Arranges keys or values in shuffled blocks `[blocks, size, kv heads * D]` (or heads before tokens). Returns
+    /// them, the table, and its entries per row.
     fn paged(&self, all: &[Vec<f32>], size: usize, heads_first: bool) -> (Vec<f32>, Vec<f32>, usize) {
         let per_row = self.lengths.iter().map(|l| l.1.div_ceil(size)).max().unwrap();
         let blocks = self.lengths.len() * per_row + 1;
@@ -129,7 +131,7 @@ fn ints(values: &[i64]) -> RawIntArray {
     unsafe { aclCreateIntArray(values.as_ptr(), values.len() as u64) }
 }
 
-/// A list that owns a second handle on the array's memory.
+/// A list that owns a second handle to the array's memory.
 fn list(array: &Array, dtype: DType, dims: &[i64]) -> RawTensorList {
     let members = [tensor(array.memory.0, dtype, dims, None, 0, 2, dims)];
     // SAFETY: one handle.
@@ -157,7 +159,7 @@ fn prompt(
     );
 }
 
-/// Argument lists are long enough to deserve a function each.
+/// Calls the incremental operator, which has a long argument list.
 fn incremental(
     key: RawTensorList,
     value: RawTensorList,
@@ -188,7 +190,7 @@ fn prompt_attention_on_310p_masks_what_the_tensor_says() {
     let mask = Array::new(Bool, &[1, 16, 16], &upper);
     let tensors = [q.tensor, k.tensor, v.tensor, out.tensor];
     prompt(&s, tensors, mask.tensor, [null_mut(); 2], c"BSND", [2, 0, 0]);
-    // Rounded are the weighted values, the sum of the weights, and their quotient.
+    // Three results are rounded: the weighted values, the sum of the weights, and their quotient.
     assert_close(&out.read(), &case.expected(true), 4.0 * epsilon(Float16), 1e-5);
     prompt(&s, tensors, null_mut(), [null_mut(); 2], c"BSND", [2, 0, 0]);
     assert_close(&out.read(), &case.expected(false), 4.0 * epsilon(Float16), 1e-5);
@@ -196,8 +198,8 @@ fn prompt_attention_on_310p_masks_what_the_tensor_says() {
     s.end();
 }
 
-/// All scores are nought, so that all weights are one. The first of two tiles has 1000 and 127 times 0.3, which fp16 keeps as
-/// 1038 where the sum is 1038.1; the second takes the 1000 away again.
+/// All scores are zero, so all weights are one. The first of two tiles holds 1000 and 127 times 0.3. fp16 stores its
+/// sum of 1038.1 as 1038. The second tile takes the 1000 away again.
 #[test]
 fn prompt_attention_on_310p_sums_tiles_in_fp16() {
     let tokens = 129;
@@ -221,7 +223,7 @@ fn prompt_attention_on_310p_sums_tiles_in_fp16() {
 
 #[test]
 fn grouped_decode_is_prompt_attention_of_a_reshaped_query() {
-    // [B, 4 heads, D] over 2 KV heads, seen as [B, 2, 2 queries, D]: heads of a group become queries.
+    // [B, 4 heads, D] over 2 KV heads, viewed as [B, 2, 2 queries, D]: the heads of a group become queries.
     let s = Session::new("soc = Ascend310P3");
     let case = Case::new(Float16, 4, 2, &[(1, 7), (1, 12)]);
     let (q, out) =

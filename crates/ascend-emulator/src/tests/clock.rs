@@ -17,7 +17,7 @@ use crate::ops::linear::{aclnnMatmul, aclnnMatmulGetWorkspaceSize};
 use crate::stream::{aclrtCreateStream, aclrtDestroyStream, aclrtSynchronizeStream};
 use crate::tensor::aclDestroyTensor;
 
-/// Round numbers: 1 TFLOP/s and 1 GB/s reached, PCIe 1 GB/s.
+/// Round effective rates: 1 TFLOP/s and 1 GB/s, and 1 GB/s over PCIe.
 pub(super) const ROUND: &str = "soc = Ascend310P3
 cube_fp16_flops = 2e12
 compute_efficiency = 0.5
@@ -58,16 +58,17 @@ fn a_launch_costs_its_bytes_and_the_host_its_calls() {
                 assert_eq!(aclnnMatmul(s.workspace(), WORKSPACE, *executor, s.stream), 0);
             }
             assert_eq!(aclrtRecordEvent(end, s.stream), 0);
-            // record, first stage, three second stages, record.
+            // Record, first stage, three second stages, record.
             assert_eq!(ascend_emulator_now_ns(), 10 + 40 + 3 * 30 + 10);
             assert_eq!(aclrtEventElapsedTime(&raw mut ms, start, end), 107_006);
             assert_eq!(s.sync(), 0);
-            // The first operator was issued at 80; each moves 2 * (100 + 5000 + 50) bytes and starts for 5 us.
+            // The host issues the first operator at 80 ns. Each operator moves 2 * (100 + 5000 + 50) bytes and has 5 us
+            // of launch cost.
             let each = 10_300 + 5_000;
             assert_eq!(ascend_emulator_now_ns(), 80 + 3 * each);
             assert_eq!(aclrtEventElapsedTime(&raw mut ms, start, end), 0);
             assert_eq!(ms, ((80 + 3 * each - 10) as f64 / 1e6) as f32);
-            // Issued long after the stream was done: it begins when the host says so.
+            // The host issues the operator long after the stream is done, so the host's time sets its begin.
             ascend_emulator_host_work(1_000_000);
             assert_eq!(aclnnMatmul(s.workspace(), WORKSPACE, *executor, s.stream), 0);
             assert_eq!(s.sync(), 0);
@@ -95,7 +96,7 @@ fn a_launch_bound_host_is_what_the_clock_shows() {
         }
     }
     assert_eq!(s.sync(), 0);
-    // Ten issues, then the last operator (160 bytes and the start).
+    // Ten issues, then the last operator (160 bytes and the launch cost).
     assert_eq!(ascend_emulator_now_ns(), 10 * 90_040 + 160 + 5_000);
     drop((a, w, out));
     s.end();
@@ -191,13 +192,13 @@ fn attention_counts_the_pairs_that_are_seen() {
     }
 }
 
-/// What the profile says of a decode step of the 6B model on a 300I DUO: the documented figure is 162 ms a token at 8192 in and
-/// 1024 out, on one chip or two; the sum of the operators' times must be what the arithmetic gives.
+/// A decode step of the 6B model on a 300I DUO. The documented figure is 162 ms per token at 8192 in and 1024 out, on
+/// one chip or two. The sum of the operators' times must match the arithmetic.
 #[test]
 fn the_big_products_of_a_decode_step_take_what_their_bytes_say() {
     let s = Session::new("soc = Ascend310P3\nmode = timing");
     let room = Memory::new(1 << 30);
-    // qkv, dense, gate and up, down for 28 layers, and the output layer: 11.95 GB of weights.
+    // qkv, dense, gate and up, and down for 28 layers, and the output layer: 11.95 GB of weights.
     let shapes = [(4096, 4608, 28), (4096, 4096, 28), (4096, 27392, 28), (13696, 4096, 28), (4096, 65024, 1)];
     let (mut bytes, mut products) = (0u64, 0u64);
     for (k, n, times) in shapes {

@@ -1,4 +1,4 @@
-//! Faults on order.
+//! Injected faults.
 
 use std::ptr::null_mut;
 

@@ -1,4 +1,4 @@
-//! Captures: nothing runs until the graph does, and then as the operators themselves would have.
+//! Captures: nothing runs until the graph is executed, and the results equal those of the operators alone.
 
 use std::ptr::null_mut;
 

@@ -19,7 +19,7 @@ use crate::stream::{
     aclrtSynchronizeStreamWithTimeout,
 };
 
-/// A handle on its way to a rank's thread.
+/// A handle passed to a rank's thread.
 #[derive(Clone, Copy)]
 struct Handle(RawComm);
 // SAFETY: each is used by one thread.
@@ -35,7 +35,7 @@ fn init_all(ranks: u32) -> Vec<Handle> {
     comms.into_iter().map(Handle).collect()
 }
 
-/// Runs a body on a thread a rank, each with its device and a stream.
+/// Runs a body on one thread per rank, each with its device and a stream.
 fn ranks(comms: &[Handle], body: impl Fn(usize, RawComm, RawStream) + Sync) {
     std::thread::scope(|scope| {
         for (rank, comm) in comms.iter().copied().enumerate() {
@@ -123,7 +123,7 @@ fn a_collective_ends_when_the_last_rank_came_plus_latency_and_ring() {
             }
             ends.lock().unwrap().push((ascend_emulator_now_ns(), before));
         });
-        // Half of 1000 bytes goes each way, twice: 1000 ns at 1 GB/s.
+        // Each rank sends half of 1000 bytes twice: 1000 ns at 1 GB/s.
         let ends = ends.into_inner().unwrap();
         let before = ends[0].1;
         assert!(ends.iter().all(|(end, _)| *end == before + 50_000 + 30 + 10_000 + 1_000), "{ends:?}");
@@ -307,7 +307,7 @@ fn a_wait_with_a_limit_ends_with_it() {
     let comms = init_all(2);
     let x = Array::new(Float16, &[8], &[1.0; 8]);
     let mut event = null_mut();
-    // The other rank does not come.
+    // The other rank never joins.
     // SAFETY: live handles and memory.
     unsafe {
         assert_eq!(aclrtCreateEvent(&raw mut event), 0);

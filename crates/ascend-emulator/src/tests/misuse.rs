@@ -1,4 +1,4 @@
-//! What goes wrong in callers, and the code each mistake has.
+//! Mistakes of callers, and the status code of each.
 
 use std::ffi::{CString, c_void};
 use std::ptr::{null, null_mut};
@@ -244,7 +244,7 @@ fn tensors_and_memory_must_live_until_the_operator_ran() {
         assert_eq!(aclnnMul(s.workspace(), WORKSPACE, executor, s.stream), 361_001);
         assert!(message().contains("out: 32 bytes"));
 
-        // Freed between the launch and the run: the operator meets it, the synchronise says it.
+        // Memory freed between the launch and the run: the operator detects it, and the synchronise reports it.
         let out = Array::empty(Float16, &[16]);
         let executor = mul_stage(&a, &out);
         assert_eq!(aclnnMul(s.workspace(), WORKSPACE, executor, s.stream), 0);
@@ -347,7 +347,7 @@ fn first_stages_name_the_argument_and_what_is_wrong() {
             161_001
         );
 
-        // 310P: no FIA, a wide enough norm, SwiGLU halves of 64 bytes.
+        // 310P: no fused attention, a norm over at least 32 bytes, SwiGLU halves of 64 bytes.
         let n = null_mut();
         let fused = aclnnFusedInferAttentionScoreV2GetWorkspaceSize(
             n,
@@ -568,7 +568,7 @@ fn some_executors_cannot_be_kept() {
             assert_eq!(first, 0, "{}", message());
             let set = aclSetAclOpExecutorRepeatable(executor);
             assert_eq!(set, if refused { 561_000 } else { 0 }, "{settings} {along}");
-            // Refused or not, it runs.
+            // The executor runs, whether or not it was made repeatable.
             assert_eq!(aclnnInplaceIndexCopy(s.workspace(), WORKSPACE, executor, s.stream), 0);
             assert_eq!(s.sync(), 0);
             if !refused {

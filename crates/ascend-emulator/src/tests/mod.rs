@@ -1,4 +1,4 @@
-//! Tests through the exported functions, as a caller in C would use them.
+//! Tests through the exported functions, used as a caller in C would use them.
 
 mod attention;
 mod clock;

@@ -1,5 +1,5 @@
-//! Operators against plain loops in fp64, within bounds from the number format: half a unit in the last place for the
-//! rounding of the result, plus the fp32 accumulation error `k * 2^-24 * sum|a b|`.
+//! Operators against plain loops in fp64. The bounds follow from the number format. Rounding the result contributes half a
+//! unit in the last place, and fp32 accumulation contributes `k * 2^-24 * sum|a b|`.
 
 use std::ptr::null_mut;
 
@@ -69,7 +69,7 @@ fn assert_product(found: &[f32], (sums, bounds): &(Vec<f32>, Vec<f32>), k: usize
 fn a_product_is_right_in_every_layout_of_the_weights() {
     for (settings, dtype) in [(DUO, Float16), (A2, Float16), (A2, Bf16), (A2, Float)] {
         let s = Session::new(settings);
-        // Sizes around the tiles: 6 rows, 16 columns, 1024 deep.
+        // Sizes around the tile limits: 6 rows, 16 columns, depth 1024.
         for (m, k, n) in [(1, 48, 33), (7, 1040, 16), (13, 32, 50)] {
             let a = rounded(dtype, &random(1, m * k));
             let w = rounded(dtype, &random(2, n * k));
@@ -151,7 +151,7 @@ fn blocked_weights_give_the_same_bits_and_need_the_block_format() {
         }
         assert_eq!(out.read(), expected.read());
     }
-    // Read as row-major, the blocks are another matrix.
+    // Read as row-major, the blocks form another matrix.
     let wrong = tensor(room.memory.0, Float16, &[40, 24], Some(&[1, 40]), 0, 2, &[24, 40]);
     let out = Array::empty(Float16, &[5, 24]);
     // SAFETY: live handles.
@@ -236,7 +236,7 @@ fn addmm_rounds_once_and_broadcasts_the_bias() {
 #[test]
 fn batches_of_products_take_broadcast_and_strided_operands() {
     let s = Session::new(DUO);
-    // [2, 3, 8] * [2, 8, 5], the right one a view of [2, 5, 8]; then the left one repeated by stride 0.
+    // [2, 3, 8] * [2, 8, 5], with the right side a view of [2, 5, 8]. Then the left side repeats by stride 0.
     let (a, w) = (rounded(Float16, &random(10, 48)), rounded(Float16, &random(11, 80)));
     let (x, weight) = (Array::new(Float16, &[2, 3, 8], &a), Array::new(Float16, &[2, 5, 8], &w));
     let view = tensor(weight.memory.0, Float16, &[2, 8, 5], Some(&[40, 1, 8]), 0, 2, &[2, 5, 8]);
@@ -371,7 +371,7 @@ fn elementwise_operators_broadcast_and_round_once() {
     // SAFETY: live handles.
     s.run(|w, e| unsafe { aclnnCastGetWorkspaceSize(x.tensor, 0, wide.tensor, w, e) }, aclnnCast);
     assert_eq!(wide.read(), x.read());
-    // A row copied over two strided columns of every row.
+    // A row is copied over two strided columns of every row.
     let column = tensor(x.memory.0, Float16, &[4, 2], Some(&[6, 3]), 1, 2, &[4, 6]);
     let source = Array::new(Float16, &[2], &[7.0, 9.0]);
     // SAFETY: live handles.
@@ -543,7 +543,7 @@ fn rotary_turns_pairs_by_their_angle() {
         let (b, n, d) = (3usize, 2usize, 64usize);
         let (q, k) = (rounded(Float16, &random(22, b * n * d)), rounded(Float16, &random(23, b * d)));
         let angles: Vec<f32> = random(24, b * d / 2).iter().map(|x| 3.0 * x).collect();
-        // Mode half repeats the angles of the first half, interleave each angle twice.
+        // Mode "half" repeats the angles of the first half. Mode "interleave" repeats each angle.
         for interleaved in [false, true] {
             let angle =
                 |row: usize, i: usize| angles[row * d / 2 + if interleaved { i / 2 } else { i % (d / 2) }];
@@ -556,7 +556,7 @@ fn rotary_turns_pairs_by_their_angle() {
             let query = Array::new(Float16, &dims(2), &q);
             let key = Array::new(Float16, &dims(1), &k);
             let (c, si) = (Array::new(Float16, &dims(1), &cos), Array::new(Float16, &dims(1), &sin));
-            // In place, fp16 rounds both products and their sum; the other operator the sum alone.
+            // In place, fp16 rounds both products and their sum. The other operator rounds only the sum.
             let turned = |x: &[f32], heads: usize, product: DType| -> Vec<f32> {
                 (0..x.len())
                     .map(|at| {

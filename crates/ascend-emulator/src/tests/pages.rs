@@ -1,4 +1,4 @@
-//! Rules of the operators' pages and sources that first stages enforce: one wrong argument at a time.
+//! Rules of the operators' pages and sources that first stages enforce, tested with one wrong argument at a time.
 
 use std::ffi::{CStr, c_void};
 use std::ptr::null_mut;
@@ -32,7 +32,7 @@ const TILING: i32 = 561_002;
 const PARAM: i32 = 161_002;
 const NO_KERNEL: i32 = 561_003;
 
-/// The status of a first stage; an executor that it makes is given back.
+/// Runs a first stage, destroys the executor if there is one, and returns the status.
 fn status(first: impl FnOnce(*mut u64, *mut RawExecutor) -> i32) -> i32 {
     let (mut size, mut executor) = (0, null_mut());
     let code = first(&raw mut size, &raw mut executor);
@@ -46,7 +46,7 @@ fn status(first: impl FnOnce(*mut u64, *mut RawExecutor) -> i32) -> i32 {
     code
 }
 
-/// An ND tensor of a first stage, which looks at no memory.
+/// An ND tensor for a first stage, which accesses no memory.
 fn seen(dims: &[i64]) -> RawTensor {
     tensor(64 as *mut c_void, Float16, dims, None, 0, 2, dims)
 }
@@ -57,7 +57,7 @@ fn listed(dims: &[i64]) -> RawTensorList {
     unsafe { aclCreateTensorList((&raw const member).cast(), 1) }
 }
 
-/// `aclnnFusedInferAttentionScoreV2` over a paged cache, 8 heads over 2 in TND unless a field says otherwise.
+/// `aclnnFusedInferAttentionScoreV2` over a paged cache. By default: TND, 8 heads over 2 KV heads.
 struct Fused {
     layout: &'static CStr,
     query: Vec<i64>,
@@ -185,7 +185,7 @@ fn fused_attention_of_grouped_heads_in_tnd_keeps_to_its_page() {
             PARAM,
             "4097 numbers, expected 4096 at most",
         ),
-        // The rules are those of grouped heads: as many KV heads as heads may have larger blocks.
+        // The rules apply to grouped heads only: with as many KV heads as heads, larger blocks are allowed.
         (Fused { kv_heads: 8, block: 256, cache: vec![9, 256, 8 * 128], ..good() }, 0, ""),
     ] {
         assert_eq!(case.status(), code, "{words}: {}", message());
@@ -208,7 +208,7 @@ fn rows_of_an_a2_have_fewer_than_65535_numbers() {
     s.end();
 }
 
-/// `aclnnPromptFlashAttentionV3` without mask; queries like the first shape, keys and values like the second.
+/// `aclnnPromptFlashAttentionV3` without a mask. The shapes are those of the queries, and of keys and values.
 fn prompt([query, key]: [&[i64]; 2], layout: &CStr, heads: i64, next: i64) -> i32 {
     let [q, o, k, v] = [query, query, key, key].map(seen);
     let (n, layout) = (null_mut(), layout.as_ptr().cast_mut());
@@ -416,7 +416,7 @@ fn events_do_what_they_were_created_for() {
         assert_eq!(aclrtStreamWaitEvent(s.stream, progress), 107_000);
         assert_eq!(aclrtStreamWaitEvent(s.stream, other), 0);
         let _ = [progress, timed, other].map(|event| aclrtDestroyEvent(event));
-        // Only events that streams can wait for are counted.
+        // Only events that streams can wait for count against the limit.
         let many: Vec<_> = (0..1100)
             .map(|_| {
                 assert_eq!(aclrtCreateEventWithFlag(&raw mut progress, 0x2), 0);
@@ -468,7 +468,7 @@ fn forms_of_arguments_are_refused_on_order() {
         }
         s.end();
     }
-    // By the letter, the rotary operator takes heads of 128 alone.
+    // By the pages, the rotary operator accepts heads of 128 channels only.
     let s = Session::new(&format!("{DUO}\nstrict = doc"));
     let dims = [1, 1, 1, 64];
     let [q, k, c, t] = [seen(&dims), seen(&dims), seen(&dims), seen(&dims)];

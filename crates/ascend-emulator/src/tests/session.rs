@@ -1,4 +1,4 @@
-//! One configured library at a time, and helpers that read like a caller's program.
+//! Sessions with one configured library at a time, and helpers that read like a caller's program.
 
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString, c_void};
@@ -17,10 +17,10 @@ use crate::tensor::{RawTensor, aclCreateTensor, aclDestroyTensor};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Bytes of a session's workspace.
+/// Size of a session's workspace in bytes.
 pub(super) const WORKSPACE: u64 = 65_536;
 
-/// A library, configured and initialised, device 0 set, with a stream.
+/// A configured and initialised library with device 0 set, and a stream.
 pub(super) struct Session {
     pub(super) stream: RawStream,
     workspace: OnceCell<Memory>,
@@ -43,7 +43,7 @@ impl Session {
         Self { stream, workspace: OnceCell::new(), _turn: turn }
     }
 
-    /// Without configuring or initialising.
+    /// Starts a session without configuring or initialising the library.
     pub(super) fn raw() -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         ascend_emulator_reset();
@@ -60,7 +60,7 @@ impl Session {
         unsafe { aclrtSynchronizeStream(self.stream) }
     }
 
-    /// Both stages, a workspace, and a synchronise.
+    /// Runs both stages with a workspace, and synchronises.
     pub(super) fn run(
         &self,
         first: impl FnOnce(*mut u64, *mut RawExecutor) -> i32,
@@ -75,7 +75,7 @@ impl Session {
         assert_eq!(self.sync(), 0, "{}", message());
     }
 
-    /// Ends everything and says what was left.
+    /// Ends the session and checks that nothing is left.
     pub(super) fn end(mut self) {
         drop(self.workspace.take());
         // SAFETY: the session's own stream.
@@ -103,7 +103,7 @@ pub(super) fn counts() -> [u64; 12] {
     counts
 }
 
-/// The thread's last message.
+/// Message of the thread's last failure.
 pub(super) fn message() -> String {
     let text = aclGetRecentErrMsg();
     if text.is_null() {
@@ -113,7 +113,7 @@ pub(super) fn message() -> String {
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
-/// Device memory.
+/// Owned device memory.
 pub(super) struct Memory(pub(super) *mut c_void);
 
 impl Memory {
@@ -132,7 +132,7 @@ impl Drop for Memory {
     }
 }
 
-/// A tensor with memory of its own.
+/// A tensor with its own memory.
 pub(super) struct Array {
     pub(super) memory: Memory,
     pub(super) tensor: RawTensor,
@@ -169,7 +169,7 @@ pub(super) fn tensor(
 }
 
 impl Array {
-    /// Row-major, with these numbers (rounded to the type).
+    /// Creates a row-major array of these numbers, rounded to the type.
     pub(super) fn new(dtype: DType, dims: &[i64], numbers: &[f32]) -> Self {
         let len = dims.iter().product::<i64>() as usize;
         assert_eq!(numbers.len(), len);
@@ -183,7 +183,7 @@ impl Array {
         array
     }
 
-    /// Row-major, as malloc left it.
+    /// Creates a row-major array. The memory is as aclrtMalloc left it.
     pub(super) fn empty(dtype: DType, dims: &[i64]) -> Self {
         let len = dims.iter().product::<i64>() as usize;
         let memory = Memory::new((len * dtype.bytes()).max(1));
@@ -198,7 +198,7 @@ impl Array {
         assert_eq!(code, 0, "{}", message());
     }
 
-    /// The numbers.
+    /// Reads the elements as fp32.
     pub(super) fn read(&self) -> Vec<f32> {
         let n = self.len * self.dtype.bytes();
         let mut bytes = vec![0u8; n];
@@ -219,7 +219,7 @@ impl Drop for Array {
     }
 }
 
-/// Numbers as the type holds them.
+/// Rounds the numbers to the type.
 pub(super) fn rounded(dtype: DType, numbers: &[f32]) -> Vec<f32> {
     let mut bytes = vec![0u8; numbers.len() * dtype.bytes()];
     let mut out = vec![0f32; numbers.len()];
@@ -231,7 +231,7 @@ pub(super) fn rounded(dtype: DType, numbers: &[f32]) -> Vec<f32> {
     out
 }
 
-/// Numbers between -1 and 1 from a seed.
+/// Pseudo-random numbers between -1 and 1.
 pub(super) fn random(seed: u64, n: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = move || {
@@ -243,7 +243,7 @@ pub(super) fn random(seed: u64, n: usize) -> Vec<f32> {
     std::iter::repeat_with(next).take(n).collect()
 }
 
-/// Half a unit in the last place of the type, relative.
+/// Relative rounding error of the type: half a unit in the last place.
 pub(super) fn epsilon(dtype: DType) -> f32 {
     match dtype {
         DType::Float16 => 1.0 / 2048.0,
@@ -252,7 +252,7 @@ pub(super) fn epsilon(dtype: DType) -> f32 {
     }
 }
 
-/// Every number within `relative * |expected| + absolute`.
+/// Asserts that every number is within `relative * |expected| + absolute`.
 pub(super) fn assert_close(found: &[f32], expected: &[f32], relative: f32, absolute: f32) {
     assert_eq!(found.len(), expected.len());
     for (i, (f, e)) in found.iter().zip(expected).enumerate() {

@@ -1,4 +1,4 @@
-//! Figures for a person who asks: `cargo test --release -p ascend-emulator speed -- --ignored --nocapture`.
+//! Speed figures, on request: `cargo test --release -p ascend-emulator speed -- --ignored --nocapture`.
 
 use std::ptr::null_mut;
 use std::time::Instant;
