@@ -19,8 +19,8 @@
 //! layouts into items. [`task`] implements the protocols: what to ask the model about an item, and what its answer means.
 //!
 //! [`run`] plans all this before any weight is loaded: [`run::model`] holds what was read of the model's folder,
-//! [`run::duration`] how long cases take. Then it drives the engine and writes a line for every item and repetition as it
-//! finishes ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
+//! [`run::duration`] how long cases take. Then it drives a [`backend`], normally the engine, and writes a line for every item and
+//! repetition as it finishes ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
 //!
 //! [`mod@bench`] times shapes and serves requests that arrive by a schedule. [`stats`] has the statistics.
 //! [`report::compare`] compares runs. [`gate`] decides whether they keep the limits of a `gates.toml`.
@@ -32,6 +32,22 @@
 //! formats of other tools. Records of every schema from 1 on can be read. [`record::Contents`] reads a run and reports
 //! where it deviates from its plan, checksums or seal; every verb builds on it. Only [`run::verify`] needs the model,
 //! because it puts items to it again.
+//!
+//! ## Three walks
+//!
+//! Files in the order in which data passes through them. No step goes back to an earlier file, except that answers return to
+//! their caller.
+//!
+//! - **An accuracy item**: `src/suite/schema.rs` (the case) → `src/dataset/ceval/` or `boolq.rs` (the item) →
+//!   `src/task/plan.rs`, `evaluation.rs` (prompt and choices) → `src/run/plan.rs` → `src/run/accuracy.rs` (keeps the batch full) →
+//!   `src/backend/embedded.rs` → the engine; its answer → `src/task/extract.rs`, `outcome.rs` → `src/record/sample.rs`,
+//!   `journal.rs` (a line) → `src/report/accuracy.rs` → `src/report/page.rs`.
+//! - **A performance case**: `src/suite/schema_workload.rs` → `src/run/workload.rs` (the shape), `src/bench/prompts.rs` (its prompts)
+//!   → `src/run/performance.rs` → `src/bench/mod.rs` (a repetition), `warmup.rs` → `src/backend/embedded.rs` → the engine; its
+//!   times → `src/record/request.rs` → `src/report/performance.rs` → `src/stats/` (medians, intervals) → `src/report/page.rs`.
+//! - **A token**: `crates/engine/src/scheduler.rs` (a row of a step) → `model.rs` (embedding, layers, output) →
+//!   `crates/device-cpu/src/linear.rs`, `attention.rs`, `kv.rs` (or another device) → `model.rs` (logits) → `sampler.rs` (the next
+//!   token) → `scheduler.rs` (the next step, or the completion).
 //!
 //! ## The crates
 //!

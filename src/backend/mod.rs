@@ -1,6 +1,6 @@
 //! The port between runs and whatever answers a task or is timed.
 //!
-//! A run sees a [`Backend`]: it submits requests, takes steps and reads a clock. [`embedded`] is this program's own engine.
+//! A run sees a [`Backend`]: it submits requests, takes steps and reads a clock. `embedded.rs` makes this program's own engine one.
 //! [`Scripted`] answers from a table on a virtual clock of its own, for tests that need no model. A backend says what it
 //! can do ([`Capabilities`]), and a run that needs more is refused before its first line is written.
 
