@@ -355,7 +355,7 @@ fn answers_that_no_protocol_leaves_are_failures_not_panics() {
 fn sqlite_takes_what_the_sql_export_says() {
     let python = Command::new("python3").args(["-c", "import sqlite3"]).stderr(Stdio::null()).status();
     if !python.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there is no python3 with sqlite3");
+        crate::support::skipped("there is no python3 with sqlite3");
         return;
     }
     let run = Run::of_schema_1();

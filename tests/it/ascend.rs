@@ -790,7 +790,7 @@ fn with_the_clock_alone_the_6b_shape_runs_and_time_passes() {
 #[test]
 fn without_cann_a_real_card_is_refused_with_what_was_searched() {
     if std::env::var_os("ASCEND_HOME_PATH").is_some() {
-        eprintln!("skipped: CANN is here");
+        crate::support::skipped("CANN is here");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

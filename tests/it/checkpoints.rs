@@ -427,11 +427,11 @@ fn the_cases_from_the_field_are_loaded_or_refused() {
         Ok(output) => {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(words.contains("ModuleNotFoundError"), "{words}");
-            eprintln!("skipped: python3 lacks what {} imports", script.display());
+            crate::support::skipped(&format!("python3 lacks what {} imports", script.display()));
             return;
         }
         Err(error) => {
-            eprintln!("skipped: python3 cannot be run: {error}");
+            crate::support::skipped(&format!("python3 cannot be run: {error}"));
             return;
         }
     }

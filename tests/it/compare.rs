@@ -196,7 +196,7 @@ fn what_is_no_run_is_named() {
 #[test]
 fn a_browser_draws_the_page() {
     let Some(browser) = std::env::var_os("GLMBENCH_CHROMIUM") else {
-        eprintln!("skipped: GLMBENCH_CHROMIUM names no browser");
+        crate::support::skipped("GLMBENCH_CHROMIUM names no browser");
         return;
     };
     let [a, b] = &runs().fp16;

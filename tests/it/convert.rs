@@ -117,7 +117,7 @@ fn what_pythons_own_pickler_writes_is_converted() {
 fn a_model_in_shards_is_the_same_model_afterwards() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens/prefix-g2");
     if !golden.is_dir() {
-        println!("skipped: {} is not there", golden.display());
+        crate::support::skipped(&format!("{} is not there", golden.display()));
         return;
     }
     let raw = fs::read(golden.join("model.safetensors")).unwrap();

@@ -12,7 +12,7 @@ pub(crate) fn real(name: &str) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path);
     }
-    println!("skipped: no real {name} beside the checkout");
+    crate::support::skipped(&format!("no real {name} beside the checkout"));
     None
 }
 

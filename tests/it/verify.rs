@@ -120,7 +120,7 @@ fn another_family_of_kernels_is_held_to_a_bound() {
     for same in ["portable", "avx2", "avx512"] {
         let said = run.verify(&["--kernel", same, "--items", "6"]);
         if said.code == Some(5) {
-            eprintln!("skipped: this machine has no {same}");
+            crate::support::skipped(&format!("this machine has no {same}"));
             continue;
         }
         let said = said.expect(0, &[]);

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 fn golden(name: &str) -> Option<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/goldens").join(name);
     if !dir.is_dir() {
-        println!("skipped: {} is not there", dir.display());
+        crate::support::skipped(&format!("{} is not there", dir.display()));
         return None;
     }
     Some(dir)
