@@ -14,10 +14,10 @@ use glmbench::stats::median;
 use glmbench_cpu::{Cpu, CpuOptions, available_threads};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceInfo};
+use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::weights::open_checkpoint;
 
 const SHAPE: Shape = Shape { batch: 8, input_tokens: 128, output_tokens: 64 };
@@ -61,7 +61,7 @@ impl Forward for Timed {
 }
 
 /// The demo model on the CPU, with timed forward passes.
-fn engine() -> Result<(Scheduler, Arc<AtomicU64>), EngineError> {
+fn engine() -> Result<(Engine, Arc<AtomicU64>), EngineError> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     let config = ModelConfig::from_file(&folder.join("config.json"))?;
     let limits = Limits::for_batch(&config, SHAPE.batch, SHAPE.sequence_tokens());
@@ -76,7 +76,7 @@ fn engine() -> Result<(Scheduler, Arc<AtomicU64>), EngineError> {
     let model = Model::load(device, &config, RotaryMode::Model, limits, &*weights, &mut |_, _| {})?;
     let forward_ns = Arc::new(AtomicU64::new(0));
     let timed = Timed { model: Box::new(model), forward_ns: Arc::clone(&forward_ns) };
-    Ok((Scheduler::new(Box::new(timed)), forward_ns))
+    Ok((Engine::new(Box::new(timed)), forward_ns))
 }
 
 fn main() {

@@ -22,10 +22,10 @@ use glmbench::stats::{Change, Shift, adjusted, block_log_ratio, blocks_needed, r
 use glmbench_cpu::{Cpu, CpuOptions};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceInfo};
+use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::weights::open_checkpoint;
 
 const SHAPES: [Shape; 3] = [
@@ -242,7 +242,7 @@ fn child(begin: usize, count: usize, slowdown: f64) {
     println!("{}", serde_json::to_string(&all).expect("numbers"));
 }
 
-fn turns(engines: &mut [Scheduler; 2], shape: Shape, first: usize) -> Vec<[Repetition; 2]> {
+fn turns(engines: &mut [Engine; 2], shape: Shape, first: usize) -> Vec<[Repetition; 2]> {
     let tokens = OrdinaryTokens::of_vocabulary(engines[0].config().padded_vocab_size);
     let prompts = prompts(shape, &tokens, 1);
     let mut once = |side: usize| repeat(&mut engines[side], shape, &prompts).expect("the shape fits");
@@ -307,7 +307,7 @@ impl Forward for Slowed {
 }
 
 /// The demo model on the CPU.
-fn engine(slowdown: f64) -> Result<Scheduler, EngineError> {
+fn engine(slowdown: f64) -> Result<Engine, EngineError> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     let config = ModelConfig::from_file(&folder.join("config.json"))?;
     let (batch, tokens) = SHAPES
@@ -323,5 +323,5 @@ fn engine(slowdown: f64) -> Result<Scheduler, EngineError> {
     })?;
     let weights = open_checkpoint(&folder)?;
     let model = Model::load(device, &config, RotaryMode::Model, limits, &*weights, &mut |_, _| {})?;
-    Ok(Scheduler::new(Box::new(Slowed { model: Box::new(model), share: slowdown })))
+    Ok(Engine::new(Box::new(Slowed { model: Box::new(model), share: slowdown })))
 }

@@ -2,15 +2,15 @@
 
 use glmbench_device::DeviceInfo;
 use glmbench_device::sensors::Sensors;
+use glmbench_engine::Engine;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::Limits;
 use glmbench_engine::profile::OperatorTime;
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::{EngineError, Request, RequestId, Step};
 
 use super::{Backend, Capabilities};
 
-impl Backend for Scheduler {
+impl Backend for Engine {
     fn capabilities(&self) -> Capabilities {
         Capabilities::ALL
     }

@@ -1,6 +1,6 @@
 //! Open-loop load: requests arrive by a schedule, whether or not the engine keeps up.
 //!
-//! The thread that submits requests also drives the scheduler. Before each step it submits the requests that have
+//! The thread that submits requests also drives the engine. Before each step it submits the requests that have
 //! arrived; if none are running, it waits for the next arrival. A request that arrives during a step is submitted after
 //! it, but its times count from its arrival.
 

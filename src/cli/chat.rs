@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args as ClapArgs, ValueEnum};
 
+use glmbench_engine::Engine;
 use glmbench_engine::chat::{Round, build_prompt, process_response};
 use glmbench_engine::model::Limits;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{FinishReason, Request};
 
@@ -177,7 +177,7 @@ fn converse(chat: &mut Chat, out: &mut impl Write) -> anyhow::Result<()> {
 
 /// A conversation.
 struct Chat {
-    engine: Scheduler,
+    engine: Engine,
     tokenizer: Tokenizer,
     template: Template,
     sampling: Sampling,

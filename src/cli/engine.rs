@@ -11,13 +11,13 @@ use glmbench_device::affinity::why_not_bound;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceError, KvForm, Precision};
 
+use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::{ModelConfig, RopeScaling};
 use glmbench_engine::load::{self, DeviceKind, Emulate, LoadOptions, ModelPath, load_tokenizer};
 use glmbench_engine::memory::{Capacity, MemoryEstimate, MemoryOf};
 use glmbench_engine::model::Limits;
 use glmbench_engine::parallel::check_world;
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::weights::overlay::Overlay;
 use glmbench_engine::weights::{Choice, WeightSource, layout, open_checkpoint};
@@ -347,7 +347,7 @@ impl FoundModel {
     }
 
     /// Loads the model with a progress bar, after [checking](Self::check) device and memory.
-    pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> Result<Scheduler, EngineError> {
+    pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> Result<Engine, EngineError> {
         self.check(compute, limits)?;
         let options = compute.load_options(&self.path, limits)?;
         let source = self.weights(options.precision.dtype)?;
@@ -369,7 +369,7 @@ impl FoundModel {
 
 /// Lists the first `most` tensors with weights that are NaN, or infinite in the run's type, and the number of further
 /// ones. `None` if no weights were read.
-pub fn weight_fault_words(engine: &Scheduler, most: usize) -> Option<Vec<String>> {
+pub fn weight_fault_words(engine: &Engine, most: usize) -> Option<Vec<String>> {
     let faults = engine.weight_faults()?;
     let mut words: Vec<String> = faults.iter().take(most).map(ToString::to_string).collect();
     match faults.len().saturating_sub(most) {

@@ -8,8 +8,8 @@ use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 use safetensors::tensor::{Dtype, TensorView};
 
+use glmbench_engine::Engine;
 use glmbench_engine::model::Limits;
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::{EngineError, FinishReason, NotFinite, Request};
 
 use super::engine::EngineArgs;
@@ -111,7 +111,7 @@ pub struct Trace {
 ///
 /// # Errors
 /// Those of the engine. [`EngineError::NotFinite`] if no continuation can be generated.
-pub fn trace(engine: &mut Scheduler, prompt: &[u32], decode: usize) -> Result<Trace, EngineError> {
+pub fn trace(engine: &mut Engine, prompt: &[u32], decode: usize) -> Result<Trace, EngineError> {
     let vocab = engine.config().padded_vocab_size;
     let greedy = if decode > 0 { continuation(engine, prompt, decode)? } else { Vec::new() };
     let fed: Vec<u32> = prompt.iter().chain(&greedy[..greedy.len().saturating_sub(1)]).copied().collect();
@@ -133,7 +133,7 @@ pub fn trace(engine: &mut Scheduler, prompt: &[u32], decode: usize) -> Result<Tr
 ///
 /// # Errors
 /// Those of the engine. [`EngineError::NotFinite`] if a logit is NaN or infinite before `count` tokens.
-pub fn continuation(engine: &mut Scheduler, prompt: &[u32], count: usize) -> Result<Vec<u32>, EngineError> {
+pub fn continuation(engine: &mut Engine, prompt: &[u32], count: usize) -> Result<Vec<u32>, EngineError> {
     engine.submit(Request {
         prompt: prompt.to_vec(),
         max_new_tokens: count,

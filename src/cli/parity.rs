@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use glmbench_device::Precision;
 
+use glmbench_engine::Engine;
 use glmbench_engine::load::DeviceKind;
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::{EngineError, NotFinite};
 
 use crate::bench::{OrdinaryTokens, Shape, prompts as random_prompts};
@@ -98,7 +98,7 @@ fn engine_compute(args: &Args) -> ComputeArgs {
 }
 
 /// Names an engine, for tables.
-fn named(engine: &Scheduler) -> String {
+fn named(engine: &Engine) -> String {
     let info = engine.device_info();
     let ranks = if info.world > 1 { format!(" tp {}", info.world) } else { String::new() };
     format!("{} {}{ranks}", info.name, info.precision)
@@ -308,7 +308,7 @@ fn refuse_broken(prompt: usize, broken: Option<NotFinite>) -> Result<(), EngineE
 
 /// Returns where the engine's free-running continuation leaves the reference's.
 fn diverges(
-    engine: &mut Scheduler,
+    engine: &mut Engine,
     prompt_index: usize,
     prompt: &[u32],
     greedy: &[u32],

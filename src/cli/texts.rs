@@ -8,10 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
+use glmbench_engine::Engine;
 use glmbench_engine::chat::build_prompt;
 use glmbench_engine::model::Limits;
 use glmbench_engine::sampler::Sampling;
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{FinishReason, NotFinite, Request, RequestId};
 
@@ -68,7 +68,7 @@ struct Answer {
 }
 
 /// Runs one batch to completion.
-fn ask(engine: &mut Scheduler, requests: Vec<Request>) -> anyhow::Result<Vec<Answer>> {
+fn ask(engine: &mut Engine, requests: Vec<Request>) -> anyhow::Result<Vec<Answer>> {
     let start_ns = engine.now_ns();
     let ids = requests.into_iter().map(|r| engine.submit(r)).collect::<Result<Vec<RequestId>, _>>()?;
     let mut answers: Vec<Option<Answer>> = ids.iter().map(|_| None).collect();

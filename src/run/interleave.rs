@@ -5,7 +5,7 @@
 //! comparison tests one figure per block ([`crate::stats::Shift`]). The side that is loaded and timed first alternates
 //! between blocks.
 
-use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::Engine;
 
 use super::performance::{PerformanceRun, Timing};
 use super::plan::Plan;
@@ -25,7 +25,7 @@ pub struct Side<'a, 'b> {
     /// The side's cases.
     pub plan: &'a Plan<'b>,
     /// The engine, loaded for all cases.
-    pub engine: Scheduler,
+    pub engine: Engine,
     /// The directory for its lines.
     pub dir: RunDir,
     /// The side's record.

@@ -5,9 +5,9 @@ use std::time::Instant;
 use glmbench_cpu::{MachineLimits, Rate, UnitPeak};
 use glmbench_device::Precision;
 
+use glmbench_engine::Engine;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::memory::MemoryEstimate;
-use glmbench_engine::scheduler::Scheduler;
 
 use crate::bench::PhaseCost;
 use crate::record::{self, LimitRate, LoadFacts, Roofline, UnitLimit};
@@ -104,10 +104,10 @@ impl Plan<'_> {
 /// # Errors
 /// The errors of `load`.
 pub fn timed_load<E>(
-    load: impl FnOnce() -> Result<Scheduler, E>,
+    load: impl FnOnce() -> Result<Engine, E>,
     estimate: MemoryEstimate,
     made: bool,
-) -> Result<(Scheduler, LoadFacts), E> {
+) -> Result<(Engine, LoadFacts), E> {
     reset_peak_rss();
     let start = Instant::now();
     let engine = load()?;

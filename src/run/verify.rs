@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use glmbench_device::DType;
 
-use glmbench_engine::scheduler::Scheduler;
+use glmbench_engine::Engine;
 use glmbench_engine::{EngineError, RequestId};
 
 use crate::bench::{Shape, prompts, repeat};
@@ -217,7 +217,7 @@ pub fn items(
     run: &AccuracyRun<'_>,
     picked: &[SampleRecord],
     kept: &BTreeMap<String, PromptRecord>,
-    (engine, bound): (&mut Scheduler, Bound),
+    (engine, bound): (&mut Engine, Bound),
     each: &mut dyn FnMut(),
 ) -> Result<Verified, EngineError> {
     let outcomes = outcomes(run, engine, each)?;
@@ -254,7 +254,7 @@ pub fn items(
 /// Returns every item's outcome, in order.
 fn outcomes(
     run: &AccuracyRun<'_>,
-    engine: &mut Scheduler,
+    engine: &mut Engine,
     each: &mut dyn FnMut(),
 ) -> Result<Vec<Outcome>, EngineError> {
     let evaluation = &run.evaluation;
@@ -358,7 +358,7 @@ struct Forced<'a> {
 }
 
 impl Forced<'_> {
-    fn differences(&self, engine: &mut Scheduler, largest: &mut f32) -> Result<Vec<String>, EngineError> {
+    fn differences(&self, engine: &mut Engine, largest: &mut f32) -> Result<Vec<String>, EngineError> {
         let Some(first) = self.prompts.calls.first() else { return Ok(Vec::new()) };
         let (prompt, tokens) = (&first.input_tokens, &self.sample.output_tokens);
         let fed: Vec<u32> = prompt.iter().chain(tokens).copied().collect();
@@ -393,7 +393,7 @@ impl Forced<'_> {
     fn choices(
         &self,
         prompt: &[u32],
-        engine: &mut Scheduler,
+        engine: &mut Engine,
         largest: &mut f32,
     ) -> Result<Vec<String>, EngineError> {
         let request = glmbench_engine::Request {
@@ -431,7 +431,7 @@ pub fn timed_case(
     case: &PerformanceCase,
     requests: &[RequestRecord],
     plan: &Plan<'_>,
-    engine: &mut Scheduler,
+    engine: &mut Engine,
 ) -> Result<Option<Difference>, EngineError> {
     let shape = shape(case);
     let prompts = prompts(shape, &plan.tokens, case.seed.unwrap_or_default());

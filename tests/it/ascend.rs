@@ -10,12 +10,12 @@ use glmbench_ascend::{
 use glmbench_device::group::DeviceGroup;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{AttentionShape, DType, Device, DeviceError, SequenceView};
+use glmbench_engine::Engine;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, LoadOptions, load};
 use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
 use glmbench_engine::parallel::{Cut, Ranks};
 use glmbench_engine::sampler::Sampling;
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::weights::dummy::Dummy;
 use glmbench_engine::weights::{StorageType, WeightSource, open_checkpoint};
 use glmbench_engine::{EngineError, Request};
@@ -55,10 +55,10 @@ fn engine(
     config: &ModelConfig,
     source: &dyn WeightSource,
     step: usize,
-) -> Result<Scheduler, EngineError> {
+) -> Result<Engine, EngineError> {
     let (device, limits): (Ascend, _) = (group.rank(0)?, limits(config, step));
     let model = Model::load(device, config, RotaryMode::Model, limits, source, &mut |_, _| {})?;
-    Ok(Scheduler::new(Box::new(model)))
+    Ok(Engine::new(Box::new(model)))
 }
 
 /// Compares our fp16 logits of a golden's prompts, fed in chunks of `step` tokens. Then compares a greedy continuation.
@@ -89,7 +89,7 @@ fn compare_in(dir: &Path, config: &ModelConfig, settings: GroupSettings, step: u
 }
 
 /// Decodes greedily. The first token must be the golden's, if the golden's choice was clear.
-fn decode(engine: &mut Scheduler, prompt: &[u32], golden: &[u32], clearly: bool) {
+fn decode(engine: &mut Engine, prompt: &[u32], golden: &[u32], clearly: bool) {
     let request = greedy(prompt, golden.len());
     engine.submit(request).unwrap();
     let mut ours = Vec::new();
@@ -207,7 +207,7 @@ fn a_bias_within_the_sums_keeps_the_gate_and_an_added_one_is_farther_off() {
         .iter()
         .map(|n| (0..*n as u32).map(|i| (i * 193 + *n as u32) % 509).collect())
         .collect();
-    let logits = |engine: &mut Scheduler| {
+    let logits = |engine: &mut Engine| {
         let mut rows = Vec::new();
         for prompt in &prompts {
             engine.teacher_force(prompt, &mut |_, logits| rows.push(logits.to_vec())).unwrap();
@@ -321,7 +321,7 @@ fn plans_that_cannot_be_kept_change_no_number() {
 }
 
 /// Returns the record's text about graphs, or an empty string if there are none.
-fn graphs(engine: &Scheduler) -> String {
+fn graphs(engine: &Engine) -> String {
     let details = engine.device_info().details;
     details.into_iter().find(|(name, _)| name == "graphs").map(|(_, words)| words).unwrap_or_default()
 }
@@ -357,7 +357,7 @@ fn graphs_change_no_number() {
             let (group, source) = (AscendGroup::new(settings).unwrap(), Arc::new(random().1));
             let limits = limits(&config, 64);
             let ranks = Ranks::load(group, &config, RotaryMode::Model, limits, source, &mut |_, _| {});
-            answers(&mut Scheduler::new(Box::new(ranks.unwrap())), &prompts(), 320)
+            answers(&mut Engine::new(Box::new(ranks.unwrap())), &prompts(), 320)
         };
         assert_eq!(of_two("off"), of_two("segments"), "{}", chip.name());
         // Segments that cannot be captured while a model runs are launched one by one.
@@ -507,7 +507,7 @@ fn prompts() -> Vec<Vec<u32>> {
 
 /// Returns the log-probabilities of the whole vocabulary after each prompt, and the tokens. All prompts are submitted at
 /// once.
-fn answers(engine: &mut Scheduler, prompts: &[Vec<u32>], vocab: u32) -> Vec<(Vec<f32>, Vec<u32>)> {
+fn answers(engine: &mut Engine, prompts: &[Vec<u32>], vocab: u32) -> Vec<(Vec<f32>, Vec<u32>)> {
     for prompt in prompts {
         engine.submit(Request { choice_ids: (0..vocab).collect(), ..greedy(prompt, 6) }).unwrap();
     }
@@ -585,7 +585,7 @@ fn two_ranks_wait_for_each_other() {
             let limits = limits(&config, 64);
             let ranks =
                 Ranks::load(group, &config, RotaryMode::Model, limits, source.clone(), &mut |_, _| {});
-            answers(&mut Scheduler::new(Box::new(ranks.unwrap())), &prompts(), 320)
+            answers(&mut Engine::new(Box::new(ranks.unwrap())), &prompts(), 320)
         };
         for ((a, _), (b, _)) in of_world(1).iter().zip(&of_world(2)) {
             let kl: f64 = a.iter().zip(b).map(|(p, q)| f64::from(*p).exp() * f64::from(p - q)).sum();

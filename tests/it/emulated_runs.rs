@@ -16,11 +16,11 @@ use glmbench::suite::Suite;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceError};
+use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Limits, attention_shape};
 use glmbench_engine::parallel::{Cut, Ranks};
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::unread::Unread;
 
@@ -36,7 +36,7 @@ fn config() -> ModelConfig {
 }
 
 /// Loads an engine of `world` ranks where only the clock runs.
-fn engine(world: usize, limits: Limits, lines: &str) -> Result<Scheduler, EngineError> {
+fn engine(world: usize, limits: Limits, lines: &str) -> Result<Engine, EngineError> {
     let config = config();
     let chip = Chip::Duo300i;
     let settings = GroupSettings {
@@ -52,7 +52,7 @@ fn engine(world: usize, limits: Limits, lines: &str) -> Result<Scheduler, Engine
     let source = Arc::new(Unread { config: config.clone(), dtype: StorageType::F16 });
     let group = AscendGroup::new(settings)?;
     let ranks = Ranks::load(group, &config, RotaryMode::Model, limits, source, &mut |_, _| {})?;
-    Ok(Scheduler::new(Box::new(ranks)))
+    Ok(Engine::new(Box::new(ranks)))
 }
 
 struct Silent;

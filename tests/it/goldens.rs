@@ -5,12 +5,12 @@ use std::path::Path;
 use glmbench_cpu::InstructionSet;
 use glmbench_device::DType;
 use glmbench_device::rotary::RotaryMode;
+use glmbench_engine::Engine;
 use glmbench_engine::Request;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, LoadOptions, load};
 use glmbench_engine::model::Limits;
 use glmbench_engine::sampler::{Sampling, log_sum_exp};
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::weights::open_checkpoint;
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -60,7 +60,7 @@ struct Setup {
     tp: usize,
 }
 
-fn engine(dir: &Path, setup: &Setup) -> Scheduler {
+fn engine(dir: &Path, setup: &Setup) -> Engine {
     let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
     let mut limits = Limits::for_batch(&config, 8, 1024);
     limits.max_logit_rows = 512;
@@ -160,7 +160,7 @@ fn compare_continuation(
     setup: &Setup,
     i: usize,
     prompt: &[u32],
-    engine: &mut Scheduler,
+    engine: &mut Engine,
     seen: &mut Seen,
 ) {
     let vocab = engine.config().padded_vocab_size;
@@ -196,7 +196,7 @@ fn compare_continuation(
 }
 
 /// Compares the golden's left-padded batch with our ragged one, by choice log-probabilities over the whole vocabulary.
-fn compare_batch(golden: &Golden, setup: &Setup, engine: &mut Scheduler, seen: &mut Seen) {
+fn compare_batch(golden: &Golden, setup: &Setup, engine: &mut Engine, seen: &mut Seen) {
     let vocab = engine.config().padded_vocab_size;
     let Some(expected) = golden.find(&format!("{}.batch", setup.dtype)) else { return };
     for prompt in &golden.prompts {

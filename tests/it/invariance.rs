@@ -7,11 +7,11 @@ use std::sync::Arc;
 use glmbench_cpu::InstructionSet;
 use glmbench_device::Precision;
 use glmbench_device::rotary::RotaryMode;
+use glmbench_engine::Engine;
 use glmbench_engine::Request;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, LoadOptions, load};
 use glmbench_engine::model::Limits;
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn engine(self) -> Scheduler {
+    fn engine(self) -> Engine {
         let config = config(self.shape);
         let limits = Limits { max_step_tokens: self.chunk, ..Limits::for_batch(&config, self.batch, 400) };
         let options = LoadOptions {

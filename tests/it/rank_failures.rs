@@ -17,7 +17,7 @@ use glmbench_engine::model::{Forward, Limits, StepInput};
 use glmbench_engine::parallel::Ranks;
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
-use glmbench_engine::{EngineError, Request, scheduler::Scheduler};
+use glmbench_engine::{Engine, EngineError, Request};
 
 /// The place at which rank 1 fails.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -290,10 +290,10 @@ fn the_clock_is_the_furthest_rank_s_and_details_name_the_rank() {
 }
 
 #[test]
-fn one_rank_is_the_model_and_a_scheduler_drives_any_number() {
+fn one_rank_is_the_model_and_an_engine_drives_any_number() {
     let tokens = |world: usize| {
         let alive = Arc::new(AtomicUsize::new(0));
-        let mut engine = Scheduler::new(Box::new(load(world, Fault::None, &alive).unwrap()));
+        let mut engine = Engine::new(Box::new(load(world, Fault::None, &alive).unwrap()));
         engine.submit(Request { prompt: vec![1, 2, 3], max_new_tokens: 8, ..Request::probe() }).unwrap();
         let mut tokens = Vec::new();
         while !engine.is_idle() {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use glmbench::stats::parity::PositionParity;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, Precision};
+use glmbench_engine::Engine;
 use glmbench_engine::Request;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, Emulate, LoadOptions, load, load_tokenizer};
 use glmbench_engine::memory::MemoryEstimate;
 use glmbench_engine::model::Limits;
-use glmbench_engine::scheduler::Scheduler;
 use glmbench_engine::weights::dummy::Dummy;
 use glmbench_engine::weights::{StorageType, WeightSource, open_checkpoint};
 
@@ -54,7 +54,7 @@ struct Setup {
 const CPU: Setup =
     Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, tp: 1, threads: 2, chunk: 512, batch: 8 };
 
-fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> Scheduler {
+fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> Engine {
     let limits = Limits {
         max_step_tokens: setup.chunk,
         max_logit_rows: 64,
@@ -75,19 +75,19 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
     load(config, source, &options, &mut |_, _| {}).unwrap()
 }
 
-fn random(config: &ModelConfig, setup: Setup) -> Scheduler {
+fn random(config: &ModelConfig, setup: Setup) -> Engine {
     engine(config, Arc::new(Loud(Dummy::new(config.clone(), StorageType::F32, 5), 10.0)), setup)
 }
 
 /// Returns the logits of every position of a prompt.
-fn logits(engine: &mut Scheduler, prompt: &[u32]) -> Vec<Vec<f32>> {
+fn logits(engine: &mut Engine, prompt: &[u32]) -> Vec<Vec<f32>> {
     let mut rows = Vec::new();
     engine.teacher_force(prompt, &mut |_, row| rows.push(row.to_vec())).unwrap();
     rows
 }
 
 /// Returns output tokens and the bits of every log-probability after the prompt, one sequence per row.
-fn answers(engine: &mut Scheduler, prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
+fn answers(engine: &mut Engine, prompts: &[Vec<u32>], max_new_tokens: usize) -> Vec<(Vec<u32>, Vec<u32>)> {
     let vocab = engine.config().padded_vocab_size as u32;
     for prompt in prompts {
         let choice_ids = (0..vocab).collect();

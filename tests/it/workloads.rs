@@ -13,11 +13,11 @@ use glmbench::run::{Ending, Observer, RunError, execute, open_dir, telemetry};
 use glmbench::suite::Suite;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{ClockProfile, DType, DeviceError, DeviceInfo};
+use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::memory::{Capacity, MemoryEstimate};
 use glmbench_engine::model::{Forward, Limits, StepInput};
-use glmbench_engine::scheduler::Scheduler;
 
 use crate::support::answer;
 
@@ -145,7 +145,7 @@ impl Run<'_> {
             plan.fit_memory(&config, DType::Fp16, Capacity::Together(bytes));
         }
         let fake = Fake { planted: self.planted, config: config.clone(), limits: plan.limits(1), now_ns: 0 };
-        let engine = Scheduler::new(Box::new(fake));
+        let engine = Engine::new(Box::new(fake));
         let origin = Origin {
             suite: &suite,
             model: "fake".into(),

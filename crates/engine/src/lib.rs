@@ -22,6 +22,8 @@ pub mod scheduler;
 pub mod tokenizer;
 pub mod weights;
 
+pub use scheduler::Engine;
+
 use std::fmt;
 
 use glmbench_device::DeviceError;

@@ -12,11 +12,11 @@ use glmbench_device::rotary::RotaryMode;
 use glmbench_device::timed::{OperatorClock, Timed, TimedGroup};
 use glmbench_device::{DType, Device, DeviceError, Precision};
 
+use super::Engine;
 use super::EngineError;
 use super::config::{ModelConfig, RopeScaling};
 use super::model::{Forward, Limits, Model, attention_shape};
 use super::parallel::{Cut, Ranks};
-use super::scheduler::Scheduler;
 use super::tokenizer::{Tokenizer, TokenizerError};
 use super::weights::dummy::Dummy;
 use super::weights::unread::Unread;
@@ -292,7 +292,7 @@ pub struct LoadOptions {
     pub tp: usize,
     /// Whether each rank's threads are bound to their own cores.
     pub bind: bool,
-    /// Whether every operator is timed ([`Scheduler::take_profile`]).
+    /// Whether every operator is timed ([`Engine::take_profile`]).
     pub profile_operators: bool,
     /// The limits that must fit into memory.
     pub limits: Limits,
@@ -301,7 +301,7 @@ pub struct LoadOptions {
 /// Loads a model.
 ///
 /// `progress` receives the number of tensors loaded so far (by rank 0, if there are several ranks) and the total.
-/// Weights that are NaN, or infinite in the run's type, are loaded unchanged: [`Scheduler::weight_faults`] names them.
+/// Weights that are NaN, or infinite in the run's type, are loaded unchanged: [`Engine::weight_faults`] names them.
 ///
 /// The model cannot be split over this number of ranks (checked before anything is loaded). The device is missing or
 /// too small. The weights cannot be read.
@@ -311,7 +311,7 @@ pub fn load(
     source: Arc<dyn WeightSource>,
     options: &LoadOptions,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<Scheduler, EngineError> {
+) -> Result<Engine, EngineError> {
     let rank = Cut::new(config, 0, options.tp)?.config(config);
     let alone = options.tp == 1 && !options.bind;
     options.device.check_emulated(options.emulate.as_ref())?;
@@ -368,14 +368,14 @@ pub fn load(
             Box::new(Ranks::load(group, config, rotary, limits, source, on.progress)?)
         }
     };
-    let mut scheduler = match clock {
-        Some(clock) => Scheduler::profiled(model, clock),
-        None => Scheduler::new(model),
+    let mut engine = match clock {
+        Some(clock) => Engine::profiled(model, clock),
+        None => Engine::new(model),
     };
     if !options.emulate.as_ref().is_some_and(|emulate| emulate.timing_only) {
-        scheduler.set_weight_faults(watched.faults());
+        engine.set_weight_faults(watched.faults());
     }
-    Ok(scheduler)
+    Ok(engine)
 }
 
 /// The inputs of loading that are common to all devices.

@@ -25,7 +25,7 @@ use super::{Completion, EngineError, FinishReason, NotFinite, Request, RequestId
 const SPIN: Duration = Duration::from_micros(200);
 
 /// A loaded model with its queue of sequences.
-pub struct Scheduler {
+pub struct Engine {
     model: Box<dyn Forward>,
     allocator: BlockAllocator,
     waiting: VecDeque<Sequence>,
@@ -58,8 +58,8 @@ struct Part {
     wants_logits: bool,
 }
 
-impl Scheduler {
-    /// Creates a scheduler for a loaded model.
+impl Engine {
+    /// Creates an engine for a loaded model.
     pub fn new(model: Box<dyn Forward>) -> Self {
         let allocator = BlockAllocator::new(model.limits().kv_blocks);
         Self {
@@ -75,7 +75,7 @@ impl Scheduler {
         }
     }
 
-    /// Like [`Scheduler::new`], for a model on a timed device ([`glmbench_device::timed`]) that counts into `clock`.
+    /// Like [`Engine::new`], for a model on a timed device ([`glmbench_device::timed`]) that counts into `clock`.
     pub fn profiled(model: Box<dyn Forward>, clock: Arc<OperatorClock>) -> Self {
         Self { profile: Some(Profile::new(clock)), ..Self::new(model) }
     }
@@ -126,7 +126,7 @@ impl Scheduler {
         self.model.modelled_ns().unwrap_or_else(|| self.clock.elapsed().as_nanos() as u64)
     }
 
-    /// Idles until [`Scheduler::now_ns`] reaches `ns`: the thread sleeps, or the device advances its virtual clock.
+    /// Idles until [`Engine::now_ns`] reaches `ns`: the thread sleeps, or the device advances its virtual clock.
     ///
     /// # Errors
     /// The device has a virtual clock that does not advance while idle.
@@ -374,7 +374,7 @@ impl Scheduler {
         step.finished.reverse();
     }
 
-    /// Feeds `tokens` in chunks and passes the logits of every position to `each(position, logits)`. The scheduler must
+    /// Feeds `tokens` in chunks and passes the logits of every position to `each(position, logits)`. The engine must
     /// be idle.
     pub fn teacher_force(
         &mut self,

@@ -18,9 +18,9 @@ use clap::Args as ClapArgs;
 use glmbench_cpu::{MachineLimits, available_threads, measure_limits};
 use glmbench_device::DeviceInfo;
 
+use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::load::{DeviceKind, ModelPath};
-use glmbench_engine::scheduler::Scheduler;
 
 use crate::backend::Backend;
 use crate::record::{Group, Roofline, RunDir, RunRecord};
@@ -216,7 +216,7 @@ fn groups(args: &Args, suite: &Suite, setups: &[Setup], blocks: Option<u32>) -> 
 
 /// A loaded engine and the directory to record in.
 struct Ready {
-    engine: Scheduler,
+    engine: Engine,
     dir: RunDir,
     record: RunRecord,
 }
@@ -292,7 +292,7 @@ fn prepare(
 }
 
 /// Loads the model for `world` ranks.
-fn load(setup: &Setup, plan: &Plan<'_>, world: usize) -> Result<Scheduler, RunError> {
+fn load(setup: &Setup, plan: &Plan<'_>, world: usize) -> Result<Engine, RunError> {
     Ok(setup.model.load(&setup.compute.on(world), plan.limits(world))?)
 }
 
