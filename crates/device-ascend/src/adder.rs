@@ -29,14 +29,14 @@ impl Adder {
     /// Adds `y`, broadcast along axes of extent 1, to the contiguous `x`. With a key, the plan is kept.
     pub(super) fn add(&mut self, core: &Core, key: Option<Key>, x: View, y: View) -> Result<(), DeviceError> {
         match (self.how, key) {
-            (Addition::Add, Some(key)) => core.again(key, |api| ops::add(api, x, y)),
-            (Addition::Add, None) => core.once(ops::add(core.api(), x, y)),
+            (Addition::Add, Some(key)) => core.run_cached(key, |api| ops::add(api, x, y)),
+            (Addition::Add, None) => core.run(ops::add(core.api(), x, y)),
             (Addition::AddRepeated, Some(key)) if x.same_shape(&y) => {
-                core.again(key, |api| ops::add(api, x, y))
+                core.run_cached(key, |api| ops::add(api, x, y))
             }
             (Addition::AddRepeated, _) => {
                 let y = if x.same_shape(&y) { y } else { self.repeat(core, x, y)? };
-                core.once(ops::add(core.api(), x, y))
+                core.run(ops::add(core.api(), x, y))
             }
             (Addition::AddRmsNorm, _) => self.by_norm(core, x, y),
         }
@@ -45,7 +45,7 @@ impl Adder {
     /// Copies `y`, expanded to the shape of `x`.
     fn repeat(&mut self, core: &Core, x: View, y: View) -> Result<View, DeviceError> {
         let repeated = x.moved(self.repeated.reserve(core, x.bytes())?);
-        core.once(ops::copy(core.api(), repeated, y))?;
+        core.run(ops::copy(core.api(), repeated, y))?;
         Ok(repeated)
     }
 
@@ -64,7 +64,7 @@ impl Adder {
         // Any gamma does, because the norm is discarded: one row of an earlier norm.
         let gamma = View::new(norm, element, &[width]);
         let both = [flat(x.start()), flat(repeated.start())];
-        core.once(ops::add_rms_norm(api, both, gamma, flat(norm), rstd, flat(sum)))?;
+        core.run(ops::add_rms_norm(api, both, gamma, flat(norm), rstd, flat(sum)))?;
         // SAFETY: the same number of bytes on both sides.
         unsafe { core.stream.copy(x.start(), sum, bytes, ACL_MEMCPY_DEVICE_TO_DEVICE) }
     }

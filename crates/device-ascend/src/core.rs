@@ -52,18 +52,18 @@ impl Core {
     }
 
     /// Runs the plan with the key `key`, creating it with `make` if there is none.
-    pub(super) fn again(
+    pub(super) fn run_cached(
         &self,
         key: Key,
         make: impl FnOnce(&Api) -> Result<Plan, DeviceError>,
     ) -> Result<(), DeviceError> {
         let api = self.api();
-        self.launcher.borrow_mut().again(api, &self.slab, &self.stream, key, || make(api))
+        self.launcher.borrow_mut().run_cached(api, &self.slab, &self.stream, key, || make(api))
     }
 
     /// Runs a plan once.
-    pub(super) fn once(&self, plan: Result<Plan, DeviceError>) -> Result<(), DeviceError> {
-        self.launcher.borrow_mut().once(self.api(), &self.slab, &self.stream, plan)
+    pub(super) fn run(&self, plan: Result<Plan, DeviceError>) -> Result<(), DeviceError> {
+        self.launcher.borrow_mut().run(self.api(), &self.slab, &self.stream, plan)
     }
 
     /// Applies the choices that concern all operators.

@@ -15,7 +15,7 @@ use super::api::{Api, acl};
 use super::choice::Forced;
 use super::comm::{Meeting, collectives};
 use super::emulated::{EmulatedError, Image};
-use super::near::{VISIBLE_DEVICES, visible_ids};
+use super::numa::{VISIBLE_DEVICES, visible_ids};
 use super::profile::{Profile, ProfileError};
 use super::telemetry::TelemetrySource;
 

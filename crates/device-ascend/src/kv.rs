@@ -155,7 +155,7 @@ impl KvWriter {
             KvWrite::Scatter => self.scatter(core, cache, layer, new, sequences),
             KvWrite::IndexCopy => self.index_copy(core, cache, layer, new, sequences),
             KvWrite::Copy => self.runs(cache, layer, new, core.element(), sequences, &mut |to, from| {
-                core.once(ops::copy(core.api(), to, from))
+                core.run(ops::copy(core.api(), to, from))
             }),
             KvWrite::Memory => self.runs(cache, layer, new, core.element(), sequences, &mut |to, from| {
                 copy_rows(core, cache, to, from)
@@ -189,7 +189,7 @@ impl KvWriter {
         let [keys, values] = cache.layer(layer, &[cache.blocks(), KV_BLOCK_TOKENS, heads[0], heads[1]]);
         let rows = |start| View::new(start, core.element(), &[new.rows, heads[0], heads[1]]);
         let key = self.key(cache, layer, new);
-        core.again(("scatter-kv", key), |api| {
+        core.run_cached(("scatter-kv", key), |api| {
             ops::scatter_kv(api, [rows(new.key), keys], [rows(new.value), values], slots)
         })
     }
@@ -223,8 +223,8 @@ impl KvWriter {
         let [keys, values] = cache.layer(layer, &[places, row]);
         let rows = |start| View::new(start, core.element(), &[count, row]);
         let key = self.key(cache, layer, new);
-        core.again(("index-copy-k", key), |api| ops::index_copy(api, keys, slots, rows(new.key)))?;
-        core.again(("index-copy-v", key), |api| ops::index_copy(api, values, slots, rows(new.value)))
+        core.run_cached(("index-copy-k", key), |api| ops::index_copy(api, keys, slots, rows(new.key)))?;
+        core.run_cached(("index-copy-v", key), |api| ops::index_copy(api, values, slots, rows(new.value)))
     }
 
     fn key(&self, cache: &KvCache, layer: usize, new: NewKv) -> [u64; 4] {

@@ -78,7 +78,7 @@ impl Launcher {
     }
 
     /// Runs a plan once.
-    pub(super) fn once(
+    pub(super) fn run(
         &mut self,
         api: &Api,
         slab: &Slab,
@@ -95,7 +95,7 @@ impl Launcher {
     }
 
     /// Runs the plan of `key`, creating it with `make` if it is not kept yet.
-    pub(super) fn again(
+    pub(super) fn run_cached(
         &mut self,
         api: &Api,
         slab: &Slab,
@@ -104,7 +104,7 @@ impl Launcher {
         make: impl FnOnce() -> Result<Plan, DeviceError>,
     ) -> Result<(), DeviceError> {
         if !self.reuse || self.single_use.contains(&key) {
-            return self.once(api, slab, stream, make());
+            return self.run(api, slab, stream, make());
         }
         if !self.kept.contains_key(&key) {
             if self.kept.len().max(self.single_use.len()) >= MAX_KEPT {
@@ -115,7 +115,7 @@ impl Launcher {
             let plan = make()?;
             if set_repeatable(api, &plan)?.is_err() {
                 self.single_use.insert(key);
-                return self.once(api, slab, stream, Ok(plan));
+                return self.run(api, slab, stream, Ok(plan));
             }
             self.kept.insert(key, plan);
         }

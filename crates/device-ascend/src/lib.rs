@@ -26,7 +26,7 @@ mod launch;
 mod layout;
 mod linear;
 mod memory;
-mod near;
+mod numa;
 mod ops;
 mod probe;
 pub mod profile;
@@ -111,8 +111,8 @@ impl Ascend {
         let RankHandle { api, settings, soc, rank, meeting } = rank;
         let layout = HeadLayout::new(settings.attention, api.device)?;
         let bound = settings.bind.then(|| match &settings.emulation {
-            None => near::bind(&api, rank),
-            Some(_) => near::bind_emulated(rank, settings.world),
+            None => numa::bind(&api, rank),
+            Some(_) => numa::bind_emulated(rank, settings.world),
         });
         let context = Context::new(api, rank as i32)?;
         let timing_only = settings.emulation.as_ref().is_some_and(|e| e.timing_only);
@@ -198,7 +198,7 @@ impl Ascend {
         core.send_words(&mut self.rows)?;
         let inbox = self.rows.inbox.buffer();
         let shape = x.memory.id << 32 | x.rows as u64;
-        core.again(("gather", [out.memory.id, shape, inbox.id, rows.len() as u64]), |api| {
+        core.run_cached(("gather", [out.memory.id, shape, inbox.id, rows.len() as u64]), |api| {
             let indices = View::new(inbox.at(0), Element::Int32, &[rows.len()]);
             let view = |memory: &Buffer, rows| View::new(memory.at(0), element, &[rows, width]);
             ops::gather(api, view(&x.memory, x.rows), indices, view(&out.memory, rows.len()))
@@ -340,7 +340,7 @@ impl Device for Ascend {
         core.send_words(&mut self.ids)?;
         let inbox = self.ids.inbox.buffer();
         let element = core.element();
-        core.again(("embed", out.key(table.buffer.id, inbox.id)), |api| {
+        core.run_cached(("embed", out.key(table.buffer.id, inbox.id)), |api| {
             let weight = View::new(table.buffer.at(0), element, &[table.rows, table.width]);
             let indices = View::new(inbox.at(0), Element::Int32, &[ids.len()]);
             ops::embedding(api, weight, indices, out.view(element))
@@ -356,7 +356,7 @@ impl Device for Ascend {
     ) -> Result<(), DeviceError> {
         out.set_rows(x.rows, out.width);
         let element = self.element();
-        self.core.again(("norm", out.key(x.memory.id, weight.buffer.id)), |api| {
+        self.core.run_cached(("norm", out.key(x.memory.id, weight.buffer.id)), |api| {
             let gamma = View::new(weight.buffer.at(0), element, &[weight.len]);
             let rstd = View::new(out.memory.at(out.rstd), Element::Fp32, &[out.rows, 1]);
             // Through the shortest decimal, so that the operator gets the model's 1e-5, not its fp32 neighbour.
@@ -434,7 +434,7 @@ impl Device for Ascend {
         }
         // Drops the padding of the heads.
         let (element, channels) = (self.core.element(), self.layout.channels);
-        self.core.again(("heads", out.key(qkv.memory.id, 0)), |api| {
+        self.core.run_cached(("heads", out.key(qkv.memory.id, 0)), |api| {
             let dims = [qkv.rows, shape.heads, shape.channels];
             let strides = [self.layout.q_width(), channels, 1];
             let from = View::strided(place, element, &dims, &strides);
@@ -450,7 +450,7 @@ impl Device for Ascend {
     fn swiglu(&mut self, h: &Activation, out: &mut Activation) -> Result<(), DeviceError> {
         out.set_rows(h.rows, h.stride / 2);
         let element = self.element();
-        self.core.again(("swiglu", out.key(h.memory.id, 0)), |api| {
+        self.core.run_cached(("swiglu", out.key(h.memory.id, 0)), |api| {
             let rows = |memory: &Buffer, width| View::new(memory.at(0), element, &[h.rows, width]);
             ops::swiglu(api, rows(&h.memory, h.stride), rows(&out.memory, h.stride / 2))
         })

@@ -70,7 +70,7 @@ impl Matrix {
         let bias = apart.map(|bytes| core.slab.put(&bytes, "a bias")).transpose()?;
         let matrix = Self { weight: buffer, bias, n, k, width, format, how };
         if fractal {
-            core.once(ops::to_fractals(core.api(), matrix.stored(core)))?;
+            core.run(ops::to_fractals(core.api(), matrix.stored(core)))?;
             core.stream.synchronize()?;
         }
         Ok(matrix)
@@ -115,11 +115,10 @@ impl Matrix {
         let ids = [x.id, self.weight.id, out.id, rows as u64];
         let bias = self.bias.as_ref().map(|bias| View::new(bias.at(0), core.element(), &[self.n]));
         match (self.how, bias) {
-            (Bias::Addmm, Some(bias)) => {
-                core.again(("addmm", ids), |api| ops::addmm(api, bias, x.view, self.right(core), out.view))
-            }
+            (Bias::Addmm, Some(bias)) => core
+                .run_cached(("addmm", ids), |api| ops::addmm(api, bias, x.view, self.right(core), out.view)),
             (_, bias) => {
-                core.again(("matmul", ids), |api| match self.format {
+                core.run_cached(("matmul", ids), |api| match self.format {
                     WeightFormat::FractalOperator => ops::matmul_nz(api, x.view, self.right(core), out.view),
                     WeightFormat::FractalMm => ops::mm(api, x.view, self.right(core), out.view),
                     WeightFormat::Fractal | WeightFormat::Plain => {

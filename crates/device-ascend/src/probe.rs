@@ -131,7 +131,7 @@ impl Probe<'_> {
             // An executor that cannot be kept can only be destroyed by a run. It runs on zeros, whatever ran before it.
             self.core.stream.synchronize()?;
             self.memory.clear()?;
-            self.core.once(Ok(plan))?;
+            self.core.run(Ok(plan))?;
             self.single_use.borrow_mut().push(format!("{name}: {why}"));
         }
         Ok(Ok(()))
@@ -407,7 +407,7 @@ impl Probe<'_> {
             Err(error) => return Ok(Err(error.to_string())),
         };
         if let Err(why) = set_repeatable(self.api(), &plan)? {
-            self.core.once(Ok(plan))?;
+            self.core.run(Ok(plan))?;
             return Ok(Err(why));
         }
         let captured = self.captured(&plan);

@@ -80,12 +80,12 @@ impl Rotator {
         let (query, key) = (tensor(rotated.query, shape.heads), tensor(rotated.key, shape.kv_heads));
         let name = [rotated.id, self.rows.buffer().id, rows as u64, 0];
         if self.how == Rotation::Apply {
-            return core.again(("rotary", name), |api| ops::rotary(api, [query, key], angles));
+            return core.run_cached(("rotary", name), |api| ops::rotary(api, [query, key], angles));
         }
         for view in [query, key] {
             let place = self.scratch.reserve(core, view.bytes())?;
             let out = View::new(place, core.element(), &[1, rows, view.bytes() / half, channels]);
-            core.once(ops::rotate_one(core.api(), view, angles, out))?;
+            core.run(ops::rotate_one(core.api(), view, angles, out))?;
             let kind = ACL_MEMCPY_DEVICE_TO_DEVICE;
             // SAFETY: the same number of bytes on both sides.
             unsafe { core.stream.copy(view.start(), place, view.bytes(), kind) }?;

@@ -14,7 +14,7 @@ use glmbench_device::sensors::{Methods, Reading, Readings, Sensors};
 
 use super::api::{Api, acl};
 use super::group::Chip;
-use super::near::{VISIBLE_DEVICES, logic_id};
+use super::numa::{VISIBLE_DEVICES, logic_id};
 use super::runtime::Context;
 
 /// Memory of a chip.

@@ -48,7 +48,7 @@ impl Widener {
             self.0 = Some(Wide { rows_of: core.slab.put(&bytes, "rows with a one behind them")?, rows, k });
         }
         let wide = &self.0.as_ref().expect("invariant: just made").rows_of;
-        core.again(("widen", [x.id, wide.id, rows as u64, k as u64]), |api| {
+        core.run_cached(("widen", [x.id, wide.id, rows as u64, k as u64]), |api| {
             ops::copy(api, View::matrix(wide.at(0), core.element(), rows, k, width), x.view)
         })?;
         Ok(Operand { view: View::new(wide.at(0), core.element(), &[rows, width]), id: wide.id })

@@ -99,7 +99,7 @@ impl Gathered {
         let indices = View::new(self.blocks.inbox.buffer().at(0), Element::Int32, &[count]);
         let api = core.api();
         for (from, to) in cache.layer(layer, &[cache.blocks() * parts, row]).into_iter().zip(places) {
-            core.once(ops::gather(api, from, indices, View::new(to, core.element(), &[count, row])))?;
+            core.run(ops::gather(api, from, indices, View::new(to, core.element(), &[count, row])))?;
         }
         Ok(places)
     }
@@ -132,7 +132,7 @@ impl Gathered {
             let views = [small(step.query), large(keys), large(values), small(step.out)];
             let heads = Heads { query: kv_heads, kv: 0, ..heads(&self.layout) };
             let lengths = [rows.as_slice(), contexts.as_slice()];
-            core.once(ops::prompt_attention(core.api(), views, None, lengths, heads, PromptLayout::Bnsd))?;
+            core.run(ops::prompt_attention(core.api(), views, None, lengths, heads, PromptLayout::Bnsd))?;
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ impl Gathered {
             let [head, token, _] = from.strides();
             let dims = [context, kv_heads, group, channels];
             let from = View::strided(from.start(), core.element(), &dims, &[token, head, 0, 1]);
-            core.once(ops::copy(core.api(), View::new(to, core.element(), &dims), from))?;
+            core.run(ops::copy(core.api(), View::new(to, core.element(), &dims), from))?;
         }
         let before = (context - rows) * row_bytes;
         let at = |start: *mut std::ffi::c_void| start.wrapping_byte_add(sequence.rows.start * row_bytes);
@@ -191,7 +191,7 @@ impl Gathered {
         let length = [context as i64];
         let heads = Heads { kv: 0, ..heads(&layout) };
         let lengths = [&length[..], &length[..]];
-        core.once(ops::prompt_attention(core.api(), views, Some(mask), lengths, heads, PromptLayout::Bsh))?;
+        core.run(ops::prompt_attention(core.api(), views, Some(mask), lengths, heads, PromptLayout::Bsh))?;
         // SAFETY: `rows` rows on both sides.
         unsafe { core.stream.copy(at(step.out), out.wrapping_byte_add(before), rows * row_bytes, device) }
     }
@@ -290,19 +290,19 @@ impl Gathered {
         let result = self.results.reserve(core, numbers * channels * size)?;
         let heads = heads(&layout);
         let apart = [kv_heads, rows, group, channels];
-        core.once(ops::scale(api, seen(step.query), heads.scale as f32, View::new(query, element, &apart)))?;
+        core.run(ops::scale(api, seen(step.query), heads.scale as f32, View::new(query, element, &apart)))?;
         let flat = |start, width| View::new(start, element, &[kv_heads, rows * group, width]);
         let (narrow, wide) = (flat(query, channels), flat(scores, context));
-        core.once(ops::batch_matmul(api, narrow, gathered.keys.transposed(), wide))?;
+        core.run(ops::batch_matmul(api, narrow, gathered.keys.transposed(), wide))?;
         let visible = sequence.visible(begin);
         if visible < context {
             let mask = self.mask(core, visible, rows, context)?;
             let scores = View::new(scores, element, &[kv_heads, rows, group, context]);
             core.add(None, scores, mask)?;
         }
-        core.once(ops::softmax(api, wide, flat(weights, context)))?;
-        core.once(ops::batch_matmul(api, flat(weights, context), gathered.values, flat(result, channels)))?;
-        core.once(ops::copy(api, seen(step.out), View::new(result, element, &apart)))
+        core.run(ops::softmax(api, wide, flat(weights, context)))?;
+        core.run(ops::batch_matmul(api, flat(weights, context), gathered.values, flat(result, channels)))?;
+        core.run(ops::copy(api, seen(step.out), View::new(result, element, &apart)))
     }
 
     /// Returns the mask `[rows, 1, context]`, which hides the tokens after each row's own. The first row sees `visible`

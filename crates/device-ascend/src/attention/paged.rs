@@ -54,7 +54,7 @@ impl Paged {
             heads(&self.layout),
             KV_BLOCK_TOKENS,
         );
-        core.once(plan)
+        core.run(plan)
     }
 
     pub(super) fn incremental(
@@ -76,7 +76,7 @@ impl Paged {
         self.prepare(core, "incremental", step, sequences, dims, false)?;
         let (_, prepared) = self.step.as_ref().expect("invariant: just prepared");
         let lists = cache.lists(layer);
-        core.once(operator(core.api(), prepared, lists, heads(&self.layout), KV_BLOCK_TOKENS))
+        core.run(operator(core.api(), prepared, lists, heads(&self.layout), KV_BLOCK_TOKENS))
     }
 
     /// Sends the block table and creates the operands' descriptors, unless the last layer had the same.
