@@ -166,15 +166,7 @@ impl Backend for Scripted {
             memory_bytes_per_s: 0,
             matmul_flops_per_s: 0,
         };
-        DeviceInfo {
-            name: "scripted".into(),
-            kernel: "none".into(),
-            threads: 1,
-            precision: DType::Fp32.into(),
-            world: 1,
-            modelled_by: Some(clock),
-            details: Vec::new(),
-        }
+        DeviceInfo { modelled_by: Some(clock), ..DeviceInfo::plain("scripted", "none", 1, DType::Fp32) }
     }
 
     fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {

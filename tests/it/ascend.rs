@@ -23,10 +23,10 @@ use glmbench_engine::{EngineError, Request};
 use crate::goldens::{Golden, Seen, margin};
 use crate::support::{Loud, answer, shared};
 
-const CHIPS: [Chip; 2] = [Chip::Duo300i, Chip::A2800i];
+pub(crate) const CHIPS: [Chip; 2] = [Chip::Duo300i, Chip::A2800i];
 
 /// Settings of an emulated machine whose streams run only when somebody waits, so that a forgotten wait shows.
-fn settings(chip: Chip, attention: AttentionShape, lines: &str, forced: &str) -> GroupSettings {
+pub(crate) fn settings(chip: Chip, attention: AttentionShape, lines: &str, forced: &str) -> GroupSettings {
     let timing = lines.contains("mode = timing");
     GroupSettings {
         chip,
@@ -43,14 +43,14 @@ fn config(dir: &Path) -> ModelConfig {
     ModelConfig::from_file(&dir.join("config.json")).unwrap()
 }
 
-fn limits(config: &ModelConfig, step: usize) -> Limits {
+pub(crate) fn limits(config: &ModelConfig, step: usize) -> Limits {
     let mut limits = Limits::for_batch(config, 8, 1024);
     (limits.max_step_tokens, limits.max_logit_rows) = (step, step);
     limits
 }
 
 /// Loads a model on rank 0 of a group, on this thread.
-fn engine(
+pub(crate) fn engine(
     group: &AscendGroup,
     config: &ModelConfig,
     source: &dyn WeightSource,
@@ -99,7 +99,7 @@ fn decode(engine: &mut Engine, prompt: &[u32], golden: &[u32], clearly: bool) {
     assert!(!clearly || ours[0] == golden[0], "the first token of {} prompt tokens", prompt.len());
 }
 
-fn greedy(prompt: &[u32], tokens: usize) -> Request {
+pub(crate) fn greedy(prompt: &[u32], tokens: usize) -> Request {
     Request {
         prompt: prompt.to_vec(),
         max_new_tokens: tokens,
@@ -320,113 +320,6 @@ fn plans_that_cannot_be_kept_change_no_number() {
     }
 }
 
-/// Returns the record's text about graphs, or an empty string if there are none.
-fn graphs(engine: &Engine) -> String {
-    let details = engine.device_info().details;
-    details.into_iter().find(|(name, _)| name == "graphs").map(|(_, words)| words).unwrap_or_default()
-}
-
-/// Decode and prompts with graphs: the results are equal, with one rank and two. Graphs are used, and nothing is left
-/// alive.
-#[test]
-fn graphs_change_no_number() {
-    let (config, source) = random();
-    for chip in CHIPS {
-        for choices in ["", "decode=matmul,prefill=matmul,kv=memory", "rotary=host"] {
-            let answered = |graph: &str| {
-                let forced = format!("{choices},graph={graph}");
-                let group = AscendGroup::new(settings(chip, attention_shape(&config), "", &forced)).unwrap();
-                let mut engine = engine(&group, &config, &source, 64).unwrap();
-                let first = answers(&mut engine, &prompts(), 320);
-                let used = left(&group).iter().find(|(name, _)| *name == "graphs").map_or(0, |(_, n)| *n);
-                engine.start_afresh().unwrap();
-                let second = answers(&mut engine, &prompts(), 320);
-                drop(engine);
-                assert_eq!(left(&group), [], "{} {forced}", chip.name());
-                assert_eq!(first, second, "{} {forced}", chip.name());
-                (first, used)
-            };
-            let ((plain, none), (by_graphs, used)) = (answered("off"), answered("segments"));
-            assert_eq!(plain, by_graphs, "{} {choices}", chip.name());
-            assert!(none == 0 && used > 0, "{} {choices}: {used} graphs", chip.name());
-        }
-        let of_two = |graph: &str| {
-            let rank = Cut::new(&config, 0, 2).unwrap().config(&config);
-            let forced = format!("graph={graph}");
-            let settings = GroupSettings { world: 2, ..settings(chip, attention_shape(&rank), "", &forced) };
-            let (group, source) = (AscendGroup::new(settings).unwrap(), Arc::new(random().1));
-            let limits = limits(&config, 64);
-            let ranks = Ranks::load(group, &config, RotaryMode::Model, limits, source, &mut |_, _| {});
-            answers(&mut Engine::new(Box::new(ranks.unwrap())), &prompts(), 320)
-        };
-        assert_eq!(of_two("off"), of_two("segments"), "{}", chip.name());
-        // Segments that cannot be captured while a model runs are launched one by one.
-        let of_full = |lines: &str| {
-            let settings = settings(chip, attention_shape(&config), lines, "graph=segments");
-            let group = AscendGroup::new(settings).unwrap();
-            let mut engine = engine(&group, &config, &source, 64).unwrap();
-            (answers(&mut engine, &prompts(), 320), graphs(&engine))
-        };
-        let (by_few, refused) = of_full("graphs = 2");
-        assert_eq!(by_few, of_full("").0, "{}", chip.name());
-        assert!(refused.contains("2 held") && refused.contains("207008"), "{}: {refused}", chip.name());
-        for (lines, forced, reason) in [
-            ("fault = refused:aclmdlRICaptureBegin", "graph=segments", "segments: "),
-            ("fault = missing:aclmdlRIExecuteAsync", "graph=segments", "aclmdlRIExecuteAsync is in none of"),
-            ("", "graph=segments,reuse=anew", "plans are not kept"),
-        ] {
-            let group = AscendGroup::new(settings(chip, attention_shape(&config), lines, forced)).unwrap();
-            let error = group.rank(0).err().expect("a choice that is refused").to_string();
-            assert!(error.contains(reason), "{error}");
-        }
-    }
-}
-
-/// Prompts of many lengths have more segments than the limit of graphs. The oldest are dropped, and results do not change.
-#[test]
-fn graphs_that_are_not_launched_make_room() {
-    let ((config, source), chip) = (random(), Chip::A2800i);
-    let many: Vec<Vec<u32>> = (1..250).map(|n| (0..n).map(|i| (i * 31 + n) % 300).collect()).collect();
-    let of_many = |graph: &str| {
-        let forced = format!("graph={graph}");
-        let group = AscendGroup::new(settings(chip, attention_shape(&config), "", &forced)).unwrap();
-        let mut engine = engine(&group, &config, &source, 256).unwrap();
-        // One after another, so that each length has its own segments, and twice, so that they recur.
-        let mut one_by_one = || -> Vec<_> {
-            many.iter().map(|prompt| answers(&mut engine, std::slice::from_ref(prompt), 320)).collect()
-        };
-        let answered = [one_by_one(), one_by_one()];
-        (answered, graphs(&engine))
-    };
-    let ((plain, none), (by_graphs, used)) = (of_many("off"), of_many("segments"));
-    assert!(plain == by_graphs && none.is_empty(), "{} {none}", chip.name());
-    assert!(used.contains(" held, ") && !used.contains(" 0 dropped"), "{}: {used}", chip.name());
-}
-
-/// With a slow host, a decode step takes less time with graphs; the operators' own time stays.
-#[test]
-fn graphs_save_the_host_launches() {
-    let config = ModelConfig::chatglm2_6b();
-    let source = glmbench_engine::weights::unread::Unread { config: config.clone(), dtype: StorageType::F16 };
-    let step_ns = |forced: &str| {
-        let lines = "mode = timing\nhost_launch_ns = 500000";
-        let settings = settings(Chip::A2800i, attention_shape(&config), lines, forced);
-        let group = AscendGroup::new(settings).unwrap();
-        let mut engine = engine(&group, &config, &source, 64).unwrap();
-        engine.submit(greedy(&[1; 64], 8)).unwrap();
-        let mut times = vec![engine.now_ns()];
-        while !engine.is_idle() {
-            engine.step().unwrap();
-            times.push(engine.now_ns());
-        }
-        times[times.len() - 1] - times[times.len() - 2]
-    };
-    let (single, graphs) = (step_ns("graph=off"), step_ns("graph=segments"));
-    eprintln!("a step of the 6B shape on an A2 with 0.5 ms a launch: {single} ns, with graphs {graphs} ns");
-    // 310 launches of 0.5 ms against 58, plus the operators' time.
-    assert!(single > 150_000_000 && graphs < 50_000_000, "{single} {graphs}");
-}
-
 #[test]
 fn what_was_chosen_stands_in_the_record() {
     let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 32 };
@@ -492,7 +385,7 @@ fn a_forced_choice_that_the_chip_refuses_is_an_error() {
 }
 
 /// A small random model whose weights can be cut for tensor parallelism.
-fn random() -> (ModelConfig, Dummy) {
+pub(crate) fn random() -> (ModelConfig, Dummy) {
     let text = r#"{"model_type":"chatglm","num_layers":2,"hidden_size":128,"ffn_hidden_size":200,"kv_channels":32,
         "num_attention_heads":8,"multi_query_attention":true,"multi_query_group_num":2,"padded_vocab_size":320,
         "seq_length":1024,"add_qkv_bias":true}"#;
@@ -500,14 +393,14 @@ fn random() -> (ModelConfig, Dummy) {
     (config.clone(), Dummy::new(config, StorageType::F16, 3))
 }
 
-fn prompts() -> Vec<Vec<u32>> {
+pub(crate) fn prompts() -> Vec<Vec<u32>> {
     let lengths = [3usize, 40, 130, 17];
     lengths.iter().map(|n| (0..*n as u32).map(|i| (i * 37 + *n as u32) % 320).collect()).collect()
 }
 
 /// Returns the log-probabilities of the whole vocabulary after each prompt, and the tokens. All prompts are submitted at
 /// once.
-fn answers(engine: &mut Engine, prompts: &[Vec<u32>], vocab: u32) -> Vec<(Vec<f32>, Vec<u32>)> {
+pub(crate) fn answers(engine: &mut Engine, prompts: &[Vec<u32>], vocab: u32) -> Vec<(Vec<f32>, Vec<u32>)> {
     for prompt in prompts {
         engine.submit(Request { choice_ids: (0..vocab).collect(), ..greedy(prompt, 6) }).unwrap();
     }
@@ -613,7 +506,7 @@ fn nothing_is_left_at_the_end() {
 }
 
 /// Returns the objects that are alive in the emulator.
-fn left(group: &AscendGroup) -> Vec<(&'static str, u64)> {
+pub(crate) fn left(group: &AscendGroup) -> Vec<(&'static str, u64)> {
     group.live().unwrap().into_iter().filter(|(_, n)| *n > 0).collect()
 }
 

@@ -8,10 +8,9 @@ use std::sync::atomic::AtomicBool;
 
 use glmbench::backend::Backend;
 use glmbench::record::{ProbeOutcome, ProbePurpose, ProbeRecord, RunRecord};
-use glmbench::run::model::ModelFacts;
 use glmbench::run::plan::Plan;
-use glmbench::run::provenance::{Origin, record};
-use glmbench::run::{Ending, Observer, execute, open_dir, telemetry};
+use glmbench::run::provenance::record;
+use glmbench::run::{Ending, Observer, execute, open_dir};
 use glmbench::suite::Suite;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
@@ -24,6 +23,7 @@ use glmbench_engine::parallel::{Cut, Ranks};
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::unread::Unread;
 
+use crate::in_process::origin;
 use crate::support::answer;
 
 const SEARCH: &str = "schema = 1\nname = \"s\"\n[[max_batch]]\nlengths = [[300, 3]]\nbatch_range = [1, 8]\nlimit_tpot_ms = 10000\nrepetitions = 1\n";
@@ -81,21 +81,7 @@ fn search(world: usize, lines: &str) -> Option<Searched> {
         Err(EngineError::Device(DeviceError::OutOfMemory { .. })) => return None,
         loaded => loaded.unwrap(),
     };
-    let origin = Origin {
-        suite: &suite,
-        model: "fake".into(),
-        facts: ModelFacts::new(&config, None, "none".into(), false),
-        weights: "none".into(),
-        tokenizer: None,
-        rotary: RotaryMode::Model,
-        device: loaded.device_info(),
-        telemetry: telemetry::methods(&loaded),
-        roofline: None,
-        load: None,
-        weight_faults: None,
-        command_line: Vec::new(),
-        group: None,
-    };
+    let origin = origin(&suite, &config, &loaded);
     let root = tempfile::tempdir().unwrap();
     let (mut dir, mut record) = open_dir(root.path(), None, record(&origin, &plan, &config)).unwrap();
     let mut reloads = 0;

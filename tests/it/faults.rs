@@ -20,6 +20,9 @@ fn the_selftest_of_a_lost_device_ends_there() {
         let said = ended(&["npu-selftest", "--small", "--emulate"], fault).expect(5, &["/dev/davinciN"]);
         assert!(!said.words.contains("is lost") && !said.words.contains("resume"), "{said:?}");
     }
+    // The others, which have joined, do not wait for a first rank that could not.
+    let words = ["npu-selftest", "--small", "--emulate", "--tp", "2"];
+    ended(&words, "set-up:HcclCommInitRootInfo:15").expect(5, &["HcclCommInitRootInfo failed with 15"]);
     // A plan that cannot be kept is created again.
     for fault in ["", "single-use:RmsNorm", "single-use:Matmul,single-use:Add"] {
         let words = ["npu-selftest", "--small", "--emulate"];

@@ -10,6 +10,7 @@
 mod afterwards;
 mod architecture;
 mod ascend;
+mod ascend_graphs;
 mod bad_input;
 mod bounds;
 mod check;
@@ -23,6 +24,7 @@ mod emulated_runs;
 mod faults;
 mod goldens;
 mod hostile;
+mod in_process;
 mod invariance;
 mod library_sets;
 mod operators;

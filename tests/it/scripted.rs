@@ -3,35 +3,22 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use glmbench::backend::{Backend, Capabilities, Script, Scripted, ScriptedAnswer};
+use glmbench::backend::{Capabilities, Script, Scripted, ScriptedAnswer};
 use glmbench::record::{RunDir, RunRecord, SampleState};
-use glmbench::run::model::ModelFacts;
 use glmbench::run::plan::Plan;
-use glmbench::run::provenance::{Origin, record};
-use glmbench::run::{Ending, Observer, RunError, execute, open_dir, telemetry};
+use glmbench::run::provenance::record;
+use glmbench::run::{Ending, RunError, execute, open_dir};
 use glmbench::suite::Suite;
-use glmbench_device::rotary::RotaryMode;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::tokenizer::Tokenizer;
 
+use crate::in_process::{StopAfter, origin};
+
 fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
-}
-
-/// Stops the run after this number of units.
-struct StopAfter<'a>(AtomicUsize, &'a AtomicBool);
-
-impl Observer for StopAfter<'_> {
-    fn begin(&mut self, _: &str, _: &str, _: u64, _: u64) {}
-    fn advance(&mut self) {
-        if self.0.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-    fn end(&mut self) {}
 }
 
 /// A suite on a script, recorded under `root`.
@@ -62,21 +49,7 @@ impl Run<'_> {
         let suite = Suite::parse(Path::new("s.toml"), &self.suite, &[]).unwrap();
         let plan = Plan::new(&suite, config, Some(tokenizer), 512)?;
         let backend = Scripted::new(self.script.clone());
-        let origin = Origin {
-            suite: &suite,
-            model: "scripted".into(),
-            facts: ModelFacts::new(config, None, "none".into(), false),
-            weights: "none".into(),
-            tokenizer: Some("demo".into()),
-            rotary: RotaryMode::Model,
-            device: backend.device_info(),
-            telemetry: telemetry::methods(&backend),
-            roofline: None,
-            load: None,
-            weight_faults: None,
-            command_line: Vec::new(),
-            group: None,
-        };
+        let origin = origin(&suite, config, &backend);
         let first = RunRecord { run_id: "r".into(), ..record(&origin, &plan, config) };
         let (mut dir, mut run_record) = if self.path().exists() {
             let mut dir = RunDir::open(&self.path())?;

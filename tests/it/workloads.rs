@@ -3,15 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use glmbench::record::{LoadLevelRecord, ProbeOutcome, ProbeRecord, RunDir, RunRecord, search_answer};
-use glmbench::run::model::ModelFacts;
 use glmbench::run::plan::Plan;
-use glmbench::run::provenance::{Origin, record};
-use glmbench::run::{Ending, Observer, RunError, execute, open_dir, telemetry};
+use glmbench::run::provenance::record;
+use glmbench::run::{Ending, RunError, execute, open_dir};
 use glmbench::suite::Suite;
-use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{ClockProfile, DType, DeviceError, DeviceInfo};
 use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
@@ -19,6 +17,7 @@ use glmbench_engine::config::ModelConfig;
 use glmbench_engine::memory::{Capacity, MemoryEstimate};
 use glmbench_engine::model::{Forward, Limits, StepInput};
 
+use crate::in_process::{StopAfter, origin};
 use crate::support::answer;
 
 /// Planted times and errors of steps.
@@ -97,19 +96,6 @@ fn config() -> ModelConfig {
     ModelConfig::from_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/config.json")).unwrap()
 }
 
-/// Stops the run after this number of units.
-struct StopAfter<'a>(AtomicUsize, &'a AtomicBool);
-
-impl Observer for StopAfter<'_> {
-    fn begin(&mut self, _: &str, _: &str, _: u64, _: u64) {}
-    fn advance(&mut self) {
-        if self.0.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-    fn end(&mut self) {}
-}
-
 /// A run directory `r` under `root`, new or resumed.
 struct Run<'a> {
     root: &'a Path,
@@ -146,21 +132,7 @@ impl Run<'_> {
         }
         let fake = Fake { planted: self.planted, config: config.clone(), limits: plan.limits(1), now_ns: 0 };
         let engine = Engine::new(Box::new(fake));
-        let origin = Origin {
-            suite: &suite,
-            model: "fake".into(),
-            facts: ModelFacts::new(&config, None, "none".into(), false),
-            weights: "none".into(),
-            tokenizer: None,
-            rotary: RotaryMode::Model,
-            device: engine.device_info(),
-            telemetry: telemetry::methods(&engine),
-            roofline: None,
-            load: None,
-            weight_faults: None,
-            command_line: Vec::new(),
-            group: None,
-        };
+        let origin = origin(&suite, &config, &engine);
         let first = RunRecord { run_id: "r".into(), ..record(&origin, &plan, &config) };
         let (mut dir, mut run_record) = if self.path().exists() {
             let mut dir = RunDir::open(&self.path())?;

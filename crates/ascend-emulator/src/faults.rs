@@ -62,7 +62,7 @@ impl Faults {
                 self.refused.push((operator.trim_start_matches("aclnn").to_owned(), Some(form.to_owned())));
             }
             ["strict", "doc"] => self.strict = true,
-            ["set-up", function @ ("aclInit" | "aclrtSetDevice"), code] => {
+            ["set-up", function @ ("aclInit" | "aclrtSetDevice" | "HcclCommInitRootInfo"), code] => {
                 let code = code.parse().ok().filter(|code| *code > 0).ok_or_else(mistake)?;
                 self.set_up.push((function.to_owned(), code));
             }

@@ -114,6 +114,11 @@ pub(crate) unsafe extern "C" fn HcclCommInitRootInfo(
         }
         with_device(|device| {
             device.check_alive()?;
+            if rank == 0
+                && let Some(code) = device.config.faults.set_up("HcclCommInitRootInfo")
+            {
+                return fail(code, "rank 0 cannot join (injected fault)");
+            }
             let group = {
                 let mut groups = lock(&GROUPS);
                 match groups.iter().find(|(other, _)| *other == id) {

@@ -31,6 +31,14 @@ pub(super) struct Plan {
     pub(super) held: Vec<Held>,
 }
 
+impl Plan {
+    /// Returns its second stage, ready to be called with `workspace`, which holds as many bytes as the plan asks for.
+    pub(super) fn launch(&self, key: Key, workspace: *mut c_void) -> Launch {
+        let Self { name, run, executor, workspace: bytes, .. } = *self;
+        Launch { key, name, run, executor, workspace, bytes }
+    }
+}
+
 /// Runs an operator's first stage: `plan!(api, aclnnX, aclnnXGetWorkspaceSize, (arguments), held)` returns `Result<Plan,
 /// DeviceError>`. Must be in an `unsafe` block.
 macro_rules! plan {
@@ -127,15 +135,7 @@ impl Launcher {
     }
 
     fn launch(&self, key: Key, plan: &Plan) -> Launch {
-        let workspace = self.workspace.as_ref().map_or(ptr::null_mut(), |buffer| buffer.at(0));
-        Launch {
-            key,
-            name: plan.name,
-            run: plan.run,
-            executor: plan.executor,
-            workspace,
-            bytes: plan.workspace,
-        }
+        plan.launch(key, self.workspace.as_ref().map_or(ptr::null_mut(), |buffer| buffer.at(0)))
     }
 
     fn reserve(&mut self, slab: &Slab, stream: &Stream, bytes: u64) -> Result<(), DeviceError> {

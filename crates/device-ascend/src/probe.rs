@@ -9,7 +9,7 @@ use super::choice::{
     Addition, Bias, Choices, Decode, Forced, Graph, KvWrite, Prefill, Reuse, Rotation, WeightFormat,
 };
 use super::core::Core;
-use super::graph::{self, Launch};
+use super::graph;
 use super::group::Chip;
 use super::kv::BlockOrder;
 use super::launch::{Plan, destroy, given_back, set_repeatable};
@@ -421,14 +421,7 @@ impl Probe<'_> {
     fn captured(&self, plan: &Plan) -> Result<(), DeviceError> {
         self.memory.clear()?;
         let (core, room) = (self.core, self.core.slab.take(plan.workspace as usize, "a probe's workspace")?);
-        let launch = Launch {
-            key: (plan.name, [0; 4]),
-            name: plan.name,
-            run: plan.run,
-            executor: plan.executor,
-            workspace: room.at(0),
-            bytes: plan.workspace,
-        };
+        let launch = plan.launch((plan.name, [0; 4]), room.at(0));
         let stream = core.stream.ordered()?;
         let graph = graph::Graph::capture(&core.context, stream, &[launch])?;
         graph.launch(stream)?;

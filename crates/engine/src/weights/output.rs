@@ -119,6 +119,14 @@ fn sync_folder(dir: &Path) {
 mod tests {
     use super::*;
 
+    /// A folder that cannot be looked at may be another process's: it stays.
+    #[test]
+    fn what_cannot_be_opened_counts_as_held() {
+        let parent = tempfile::tempdir().unwrap();
+        assert!(is_held(&parent.path().join("absent")));
+        assert!(!is_held(parent.path()));
+    }
+
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(dir)
             .unwrap()
