@@ -13,7 +13,7 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use glmbench::stats::median;
 use glmbench_cpu::{Cpu, CpuOptions, MachineLimits, available_threads, measure_limits};
 use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, HostTensor, KV_BLOCK_TOKENS, KvShape, SequenceView,
+    AttentionShape, DType, Device, DeviceError, HostTensor, KV_BLOCK_TOKENS, KvShape, Role, SequenceView,
 };
 
 type Activation = <Cpu as Device>::Activation;
@@ -238,7 +238,8 @@ impl Bench<'_> {
 
     fn weight(&self, n: usize, k: usize) -> Result<Linear, DeviceError> {
         let data = bytes_of(self.dtype, n * k);
-        self.cpu.upload_linear(HostTensor { dtype: self.dtype, rows: n, width: k, data: &data }, None)
+        let weight = HostTensor { dtype: self.dtype, rows: n, width: k, data: &data };
+        self.cpu.upload_linear(Role::Down, weight.into(), None)
     }
 
     fn rows(&mut self, rows: usize, width: usize) -> Result<Activation, DeviceError> {

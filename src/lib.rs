@@ -57,7 +57,7 @@
 //! | [`glmbench_engine`] | configuration, tokenizer, weights, sampler, forward pass, paged KV cache, continuous batching | the devices |
 //! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |
 //! | [`glmbench_ascend`] | the device for 300I DUO and 800I A2, self-test, chip profiles | [`glmbench_device`], `ascend-sys` |
-//! | [`glmbench_device`] | the operators as a trait, precision, rotary table, groups of ranks, the fp32 oracle | none |
+//! | [`glmbench_device`] | the operators as a trait, weights as values, costs, rotary table, groups of ranks, the fp32 oracle | none |
 //! | `ascend-sys` | bindings to AscendCL, aclnn, HCCL and DCMI | none |
 //! | `ascend-emulator` | a stand-in for those libraries, inside this binary | none |
 //!
@@ -116,8 +116,13 @@
 //! before they multiply the values. Weights and KV cache are stored in the model's type. The rotary table's rounding is a
 //! mode ([`glmbench_device::rotary`]). KV cache blocks hold 128 tokens.
 //!
-//! Quantised forms exist on the CPU ([`glmbench_device::Precision`]). They differ in two places: linear layers within the
-//! model have int8 weights and inputs, and the cache is quantised.
+//! The weight of a linear layer is a value with its own form ([`glmbench_device::LinearWeight`]), layer by layer. With
+//! `w8a8-dynamic` the loader quantises dense weights row by row, while the device packs them. Quantised forms exist on the CPU
+//! ([`glmbench_device::Precision`]). They differ in two places: linear layers within the model have int8 weights and inputs,
+//! and the cache is quantised.
+//!
+//! The minimum work of an operator is defined once ([`glmbench_device::cost`]). The timing device counts a step with it,
+//! [`glmbench_engine::cost`] a pass, and [`mod@bench`] the passes of a case.
 //!
 //! ## Limitations
 //!

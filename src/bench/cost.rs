@@ -1,24 +1,19 @@
 //! Minimum work of a phase for the roofline: bytes across the memory bus and floating-point operations.
 //!
-//! Only the last token of a prompt goes through the output layer, and through the last layer beyond its queries, keys
-//! and values. That token reads the keys and values of the other tokens from the cache.
+//! The engine knows what a pass costs ([`PassCost`]). This module counts passes and tokens: only the last token of a prompt
+//! has logits, and it reads the keys and values of the other tokens from the cache.
 
 use std::collections::BTreeSet;
 
 use glmbench_device::Precision;
 
 use glmbench_engine::config::ModelConfig;
+use glmbench_engine::cost::PassCost;
 
 use super::Shape;
 
-/// Work of one phase of one repetition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PhaseCost {
-    /// Bytes: weights once per pass over the model, and KV cache as read and written.
-    pub bytes: u64,
-    /// Floating-point operations of the matrix products and of attention. A multiply-add counts as two.
-    pub flops: u64,
-}
+/// Work of one phase of one repetition: weights once per pass over the model, and KV cache as read and written.
+pub use glmbench_device::cost::Work as PhaseCost;
 
 /// Returns the cost of prefill and of all decode steps together, for a batch of equal sequences. Prefill steps take
 /// up to `step_tokens` tokens each. Each step passes over the layers' weights once; a step in which a prompt ends also
@@ -41,7 +36,7 @@ pub fn batch_cost(
     inputs: &[usize],
     output_tokens: usize,
 ) -> (PhaseCost, PhaseCost) {
-    let c = Counts::new(config, precision);
+    let PassCost { layers, body, head, attention } = PassCost::new(config, precision);
     let (batch, output) = (inputs.len() as u64, output_tokens as u64);
     let prefix = config.pre_seq_len.unwrap_or(0) as u64;
     let tokens: u64 = inputs.iter().map(|&n| n as u64).sum();
@@ -62,63 +57,24 @@ pub fn batch_cost(
         last_seen += seen(input.saturating_sub(1), input);
         decode_seen += seen(input, input + steps);
     }
-    let prefill_attended = (c.layers - 1) * prefill_seen + last_seen;
+    let prefill_attended = (layers - 1) * prefill_seen + last_seen;
     let prefill = PhaseCost {
-        bytes: passes * c.pass_bytes
-            + passes_to_logits * c.last_bytes
-            + (c.layers * tokens + last_seen).saturating_sub(batch) * c.kv_bytes,
-        flops: tokens * c.token_flops + batch * c.last_flops + prefill_attended * c.attention_flops,
+        bytes: passes * body.bytes
+            + passes_to_logits * head.bytes
+            + (layers * tokens + last_seen).saturating_sub(batch) * attention.bytes,
+        flops: tokens * body.flops + batch * head.flops + prefill_attended * attention.flops,
     };
     let decode = PhaseCost {
-        bytes: steps * (c.pass_bytes + c.last_bytes) + c.layers * decode_seen * c.kv_bytes,
-        flops: batch * steps * (c.token_flops + c.last_flops) + c.layers * decode_seen * c.attention_flops,
+        bytes: steps * (body.bytes + head.bytes) + layers * decode_seen * attention.bytes,
+        flops: batch * steps * (body.flops + head.flops) + layers * decode_seen * attention.flops,
     };
     (prefill, decode)
-}
-
-/// Bytes and operations of weights, cache and attention.
-struct Counts {
-    layers: u64,
-    /// Bytes of the weights that every pass reads: all layers but the last, and the QKV projection of the last.
-    pass_bytes: u64,
-    /// Operations per token with these weights.
-    token_flops: u64,
-    /// Bytes of the remaining weights, up to the logits.
-    last_bytes: u64,
-    /// Operations with the remaining weights, per token with logits.
-    last_flops: u64,
-    /// Bytes of one token's keys and values in one layer.
-    kv_bytes: u64,
-    /// Attention operations of one layer, per token and attended token.
-    attention_flops: u64,
-}
-
-impl Counts {
-    fn new(config: &ModelConfig, precision: Precision) -> Self {
-        let layers = config.num_layers as u64;
-        let bytes = |[n, k]: [u64; 2]| precision.linear_bytes(n, k);
-        let flops = |[n, k]: [u64; 2]| 2 * n * k;
-        let of_layer =
-            |count: &dyn Fn([u64; 2]) -> u64| config.layer_matrices().map(count).iter().sum::<u64>();
-        let (layer_bytes, layer_flops) = (of_layer(&bytes), of_layer(&flops));
-        let [qkv, ..] = config.layer_matrices();
-        let output = config.output_matrix();
-        Self {
-            layers,
-            pass_bytes: (layers - 1) * layer_bytes + bytes(qkv),
-            token_flops: (layers - 1) * layer_flops + flops(qkv),
-            last_bytes: layer_bytes - bytes(qkv) + bytes(output),
-            last_flops: layer_flops - flops(qkv) + flops(output),
-            kv_bytes: 2 * config.num_kv_heads as u64 * precision.kv_bytes(config.kv_channels as u64),
-            attention_flops: 4 * config.q_width() as u64,
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use glmbench_device::DType;
+    use glmbench_device::{DType, LinearShape};
 
     #[test]
     fn the_6b_shape_costs_what_the_arithmetic_says() {
@@ -144,9 +100,9 @@ mod tests {
         // Both batches take two steps. With 300, 300 and 300 tokens, the first prompt ends in the first step and the
         // others in the second. With 880, 10 and 10, all end in the second.
         let (two, one) = (bytes(&[300, 300, 300]), bytes(&[880, 10, 10]));
-        let [qkv, others @ ..] = config.layer_matrices().map(|[n, k]| 2 * n * k);
-        let [vocabulary, hidden] = config.output_matrix();
-        assert_eq!(two - one, others.iter().sum::<u64>() + 2 * vocabulary * hidden, "{qkv}");
+        let of = |linear: LinearShape| 2 * linear.out * linear.width;
+        let [_qkv, others @ ..] = config.layer_linears().map(of);
+        assert_eq!(two - one, others.iter().sum::<u64>() + of(config.output_linear()));
     }
 
     #[test]

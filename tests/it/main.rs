@@ -44,5 +44,6 @@ mod tensor_parallel;
 mod tokenizer;
 mod validity;
 mod verify;
+mod weight_forms;
 mod weights;
 mod workloads;

@@ -11,7 +11,9 @@ use std::time::Duration;
 use glmbench_device::group::DeviceGroup;
 use glmbench_device::reference::{Reference, ReferenceGroup};
 use glmbench_device::rotary::{RotaryMode, RotaryTable};
-use glmbench_device::{AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
+use glmbench_device::{
+    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, LinearWeight, Role, SequenceView,
+};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::{Forward, Limits, StepInput};
 use glmbench_engine::parallel::Ranks;
@@ -113,8 +115,13 @@ impl Device for Watched {
     fn activation(&self, max_rows: usize, width: usize) -> Of<Matrix> {
         self.inner.activation(max_rows, width)
     }
-    fn upload_linear(&self, weight: HostTensor<'_>, bias: Option<HostTensor<'_>>) -> Of<Linear> {
-        self.inner.upload_linear(weight, bias)
+    fn upload_linear(
+        &self,
+        role: Role,
+        weight: LinearWeight<'_>,
+        bias: Option<HostTensor<'_>>,
+    ) -> Of<Linear> {
+        self.inner.upload_linear(role, weight, bias)
     }
     fn upload_vector(&self, values: HostTensor<'_>) -> Of<Vec<f32>> {
         self.inner.upload_vector(values)

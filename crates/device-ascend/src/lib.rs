@@ -43,7 +43,8 @@ use ascend_sys::{HCCL_DATA_TYPE_BFP16, HCCL_DATA_TYPE_FP16, HCCL_REDUCE_SUM, cal
 
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView,
+    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, LinearWeight, Role,
+    SequenceView,
 };
 
 use self::api::acl;
@@ -289,24 +290,21 @@ impl Device for Ascend {
 
     fn upload_linear(
         &self,
-        weight: HostTensor<'_>,
+        role: Role,
+        weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Linear, DeviceError> {
-        Ok(Linear(Weights::Plain(Matrix::upload(&self.core, self.choices, weight, bias, None)?)))
-    }
-
-    fn upload_qkv(
-        &self,
-        weight: HostTensor<'_>,
-        bias: Option<HostTensor<'_>>,
-        _shape: AttentionShape,
-    ) -> Result<Linear, DeviceError> {
-        Linear::qkv(&self.core, self.choices, weight, bias, &self.layout)
-    }
-
-    fn upload_gate_up(&self, weight: HostTensor<'_>) -> Result<Linear, DeviceError> {
-        let half = self.swiglu_half(weight.rows / 2);
-        Linear::gate_up(&self.core, self.choices, weight, half)
+        let weight = weight.dense(self.settings.chip.name())?;
+        match role {
+            Role::Qkv => Linear::qkv(&self.core, self.choices, weight, bias, &self.layout),
+            Role::GateUp => {
+                let half = self.swiglu_half(weight.rows / 2);
+                Linear::gate_up(&self.core, self.choices, weight, half)
+            }
+            Role::Dense | Role::Down | Role::Output | Role::Prefix => {
+                Ok(Linear(Weights::Plain(Matrix::upload(&self.core, self.choices, weight, bias, None)?)))
+            }
+        }
     }
 
     fn upload_vector(&self, values: HostTensor<'_>) -> Result<Vector, DeviceError> {

@@ -43,7 +43,8 @@ use std::sync::{Mutex, PoisonError};
 use glmbench_device::group::Seat;
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
-    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, Precision, SequenceView, WeightForm,
+    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, Inputs, KvShape, LinearWeight, Precision,
+    Role, SequenceView,
 };
 
 use self::attention::{Attention, Workspace};
@@ -206,22 +207,26 @@ impl Device for Cpu {
 
     fn upload_linear(
         &self,
-        weight: HostTensor<'_>,
+        _role: Role,
+        weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Weight, DeviceError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let dtype = self.options.precision.dtype;
-        match self.options.precision.weights {
-            WeightForm::Plain => {
+        match weight {
+            LinearWeight::Dense(weight) => {
                 if let Some(tiles) = &self.kernels.tiles {
                     scratch.reserve(tiles::row_bytes(weight.width, tiles))?;
                 }
                 Linear::pack(weight, bias, dtype, &self.kernels, &mut pool).map(Weight::Plain)
             }
-            WeightForm::W8a8Dynamic => {
+            LinearWeight::Int8(weight) if weight.inputs == Inputs::Int8PerToken => {
                 scratch.reserve(int8::row_bytes(weight.width))?;
-                Int8Linear::pack(weight, bias, dtype, &self.int8, &mut pool).map(Weight::Int8)
+                Int8Linear::pack(weight, bias, dtype, &mut pool).map(Weight::Int8)
+            }
+            LinearWeight::Int8(_) | LinearWeight::Int4(_) => {
+                Err(weight.refused("cpu", "fp16, bf16, fp32 or int8 with inputs quantised per token"))
             }
         }
     }

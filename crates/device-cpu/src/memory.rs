@@ -79,7 +79,9 @@ mod tests {
     use crate::buffer::taken_bytes;
     use crate::kernels::PANEL;
     use crate::{Cpu, CpuOptions};
-    use glmbench_device::{AttentionShape, DType, Device, HostTensor, KvForm, KvShape};
+    use glmbench_device::{
+        AttentionShape, DType, Device, HostTensor, Inputs, Int8Weight, KvForm, KvShape, LinearWeight, Role,
+    };
 
     /// For all kernels and types.
     #[test]
@@ -118,7 +120,13 @@ mod tests {
         let weights = [(33, 2100), (90, 70)].map(|(rows, width)| {
             let data = vec![0; rows * width * precision.dtype.bytes()];
             let host = HostTensor { dtype: precision.dtype, rows, width, data: &data };
-            cpu.upload_linear(host, None).unwrap()
+            let weight = match precision.weights {
+                WeightForm::Plain => LinearWeight::Dense(host),
+                WeightForm::W8a8Dynamic => {
+                    LinearWeight::Int8(Int8Weight::quantised(host, Inputs::Int8PerToken))
+                }
+            };
+            cpu.upload_linear(Role::Down, weight, None).unwrap()
         });
         let told = memory.linear_bytes(33, 2100) + memory.linear_bytes(90, 70) + memory.product_bytes(2100);
         assert_eq!(taken_bytes() - before, told, "{what}");

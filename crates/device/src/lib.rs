@@ -4,25 +4,31 @@
 //! Activations are matrices `[rows, width]` with one row per token. Every operator accumulates in fp32 and rounds its
 //! result to the device's [`DType`], as NPUs and GPUs do. The result of a row never depends on the other rows.
 //!
-//! This crate holds what all devices share: the trait, types and shapes, weight forms ([`Precision`]), the [`rotary`] table,
+//! This crate holds what all devices share: the trait, types and shapes, weights as values ([`LinearWeight`]), the [`rotary`]
+//! table, the minimum work of operators ([`cost`]),
 //! groups of ranks ([`group`]), [`sensors`], binding of threads ([`affinity`]), and a wrapper that times operators
 //! ([`timed`]). [`mod@reference`] is the oracle: every operator in plain loops.
 //!
 //! It uses no other crate of the workspace. It prints nothing, and its only `unsafe` binds threads.
 
 pub mod affinity;
+pub mod cost;
 pub mod group;
 mod precision;
 pub mod reference;
 pub mod rotary;
 pub mod sensors;
 pub mod timed;
+mod weight;
 
 use std::ops::Range;
 
 use half::slice::HalfFloatSliceExt;
 
 pub use self::precision::{KvForm, Precision, WeightForm};
+pub use self::weight::{
+    Inputs, Int4Weight, Int8Weight, InvalidWeight, LinearShape, LinearWeight, Role, Storage,
+};
 
 /// The type of weights, activations and KV cache. All of them accumulate in fp32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,7 +132,7 @@ pub enum DeviceError {
         message: String,
     },
     /// The device is lost and cannot be used again in this process.
-    #[error("device {device} is lost: {message}; what was recorded stays, and the run can be resumed")]
+    #[error("device {device} is lost: {message}")]
     Lost {
         /// Name of the device.
         device: &'static str,
@@ -317,26 +323,17 @@ pub trait Device: Send {
     ) -> Result<Self::Activation, DeviceError> {
         self.activation(max_rows, (shape.heads + 2 * shape.kv_heads) * shape.channels)
     }
-    /// Uploads a weight matrix `[out, in]` and its bias `[out]`, laid out for [`Device::linear`].
+    /// Uploads the weight `[out, in]` of a linear layer and its bias `[out]`, laid out for [`Device::linear`], or for
+    /// [`Device::gate_up`] if that is its role.
+    ///
+    /// # Errors
+    /// The device has no kernel for the weight's form, or memory ran out.
     fn upload_linear(
         &self,
-        weight: HostTensor<'_>,
+        role: Role,
+        weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Self::Linear, DeviceError>;
-    /// Uploads the weight of queries, keys and values, `[q | k | v]`, of a model with these heads.
-    fn upload_qkv(
-        &self,
-        weight: HostTensor<'_>,
-        bias: Option<HostTensor<'_>>,
-        shape: AttentionShape,
-    ) -> Result<Self::Linear, DeviceError> {
-        let _ = shape;
-        self.upload_linear(weight, bias)
-    }
-    /// Uploads the weight of the feed-forward layer's two halves, `[gate | up]`, laid out for [`Device::gate_up`].
-    fn upload_gate_up(&self, weight: HostTensor<'_>) -> Result<Self::Linear, DeviceError> {
-        self.upload_linear(weight, None)
-    }
     /// Uploads a vector.
     fn upload_vector(&self, values: HostTensor<'_>) -> Result<Self::Vector, DeviceError>;
     /// Uploads the embedding table `[vocab, hidden]`.

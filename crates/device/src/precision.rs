@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::DType;
+use super::weight::SCALE_BYTES;
+use super::{DType, Storage};
 
-/// How linear layers store and multiply their weights.
+/// The form into which dense weights of linear layers are brought at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WeightForm {
     /// In the type of the activations.
@@ -61,8 +62,6 @@ pub struct Precision {
     pub kv: KvForm,
 }
 
-/// Size of a quantisation scale in bytes.
-const SCALE_BYTES: u64 = 4;
 /// Suffix of the type name for an int8 KV cache.
 const KV_INT8: &str = "+kv-int8";
 
@@ -95,12 +94,11 @@ impl Precision {
         self == Self::from(self.dtype)
     }
 
-    /// Returns the size in bytes of a linear layer's weight `[out, width]`.
-    pub fn linear_bytes(self, out: u64, width: u64) -> u64 {
-        let numbers = out.saturating_mul(width);
+    /// Returns how linear layers are stored whose checkpoint is dense.
+    pub fn storage(self) -> Storage {
         match self.weights {
-            WeightForm::Plain => numbers.saturating_mul(self.dtype.bytes() as u64),
-            WeightForm::W8a8Dynamic => numbers.saturating_add(out.saturating_mul(SCALE_BYTES)),
+            WeightForm::Plain => Storage::Dense(self.dtype),
+            WeightForm::W8a8Dynamic => Storage::Int8,
         }
     }
 
@@ -176,8 +174,8 @@ mod tests {
 
     #[test]
     fn a_scale_stands_beside_each_channel_and_each_token_of_a_head() {
-        assert_eq!(Precision::from(DType::Fp16).linear_bytes(3, 10), 60);
-        assert_eq!(Precision::W8A8_DYNAMIC.linear_bytes(3, 10), 42);
+        assert_eq!(Precision::from(DType::Fp16).storage().bytes(3, 10), 60);
+        assert_eq!(Precision::W8A8_DYNAMIC.storage().bytes(3, 10), 42);
         assert_eq!(Precision::from(DType::Fp16).kv_bytes(128), 256);
         assert_eq!(Precision { kv: KvForm::Int8, ..DType::Fp32.into() }.kv_bytes(128), 132);
     }

@@ -8,7 +8,7 @@ use super::group::{DeviceGroup, HostSum, Seat};
 use super::rotary::RotaryTable;
 use super::{
     AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KV_BLOCK_TOKENS, KvShape,
-    SequenceView,
+    LinearWeight, Role, SequenceView,
 };
 
 /// The reference device. Its only state is its handle in a tensor-parallel group, if it is in one.
@@ -121,9 +121,11 @@ impl Device for Reference {
 
     fn upload_linear(
         &self,
-        weight: HostTensor<'_>,
+        _role: Role,
+        weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Linear, DeviceError> {
+        let weight = weight.dense("reference")?;
         let weight = Matrix { width: weight.width, data: weight.to_f32() };
         Ok(Linear { weight, bias: bias.map(|b| b.to_f32()) })
     }

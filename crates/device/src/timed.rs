@@ -1,17 +1,20 @@
 //! Operator timing: a device that times every operator of another device.
 //!
 //! [`Timed`] wraps a device and is transparent to both the forward pass and that device. A model loaded without it has
-//! no overhead. Besides the time, it counts the minimum work of each operator: the bytes of weights, embedding rows and
-//! KV cache, and the operations of products and attention. Activations count in neither. Linear layers are
-//! identified by how their weights were uploaded and, if that is ambiguous, by the preceding operator.
+//! no overhead. Besides the time, it counts the minimum work of each operator ([`cost`](super::cost)). Linear layers are
+//! identified by the role of their weights, and their bytes follow from the weights' own form.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::cost::Work;
 use super::group::DeviceGroup;
 use super::rotary::RotaryTable;
 use super::sensors::Sensors;
-use super::{AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView};
+use super::{
+    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, LinearShape, LinearWeight, Role,
+    SequenceView, Storage,
+};
 
 /// The operators of a forward pass, by their role in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +67,18 @@ impl Operator {
         Self::LmHead,
         Self::Download,
     ];
+
+    /// Returns the operator of a linear layer; `None` for layers that run at load only.
+    fn of(role: Role) -> Option<Self> {
+        match role {
+            Role::Qkv => Some(Self::Qkv),
+            Role::Dense => Some(Self::OutputProjection),
+            Role::GateUp => Some(Self::GateUp),
+            Role::Down => Some(Self::Down),
+            Role::Output => Some(Self::LmHead),
+            Role::Prefix => None,
+        }
+    }
 
     /// Returns the name used in records.
     pub fn name(self) -> &'static str {
@@ -130,8 +145,6 @@ pub struct Timed<D> {
     device: D,
     /// `None` for ranks that are not timed.
     clock: Option<Arc<OperatorClock>>,
-    /// The most recent operator.
-    last: Operator,
 }
 
 /// An activation of the inner device, with the number of rows in use.
@@ -142,14 +155,18 @@ pub struct TimedActivation<A> {
     rows: usize,
 }
 
-/// A weight of the inner device, with the cost of a product with it.
+/// A weight of the inner device, with what the work of a product with it follows from.
 #[derive(Debug)]
 pub struct TimedLinear<L> {
     inner: L,
-    /// `None` if the preceding operator decides.
-    operator: Option<Operator>,
-    bytes: u64,
-    row_flops: u64,
+    shape: LinearShape,
+    storage: Storage,
+}
+
+impl<L> TimedLinear<L> {
+    fn work(&self, rows: usize) -> Work {
+        Work::linear(self.shape, self.storage, rows as u64)
+    }
 }
 
 /// A table or cache of the inner device, with the size in bytes of one row or token.
@@ -162,28 +179,16 @@ pub struct TimedStore<T> {
 impl<D: Device> Timed<D> {
     /// Times `device`. Without a clock, every call is only forwarded.
     pub fn new(device: D, clock: Option<Arc<OperatorClock>>) -> Self {
-        Self { device, clock, last: Operator::Embed }
+        Self { device, clock }
     }
 
-    fn linear_of(
-        &self,
-        inner: D::Linear,
-        weight: HostTensor<'_>,
-        operator: Option<Operator>,
-    ) -> TimedLinear<D::Linear> {
-        let (rows, width) = (weight.rows as u64, weight.width as u64);
-        let bytes = self.device.info().precision.linear_bytes(rows, width);
-        TimedLinear { inner, operator, bytes, row_flops: 2 * rows * width }
-    }
-
-    /// Times `call`, which must move `bytes` bytes and perform `flops` operations.
+    /// Times `call`, which does at least this work.
     fn time<T>(
         &mut self,
         operator: Operator,
-        (bytes, flops): (u64, u64),
+        Work { bytes, flops }: Work,
         call: impl FnOnce(&mut D) -> Result<T, DeviceError>,
     ) -> Result<T, DeviceError> {
-        self.last = operator;
         let Some(clock) = &self.clock else { return call(&mut self.device) };
         let start = Instant::now();
         let result = call(&mut self.device);
@@ -192,9 +197,6 @@ impl<D: Device> Timed<D> {
         result
     }
 }
-
-/// The work of operators that only touch activations, which count as zero.
-const LITTLE: (u64, u64) = (0, 0);
 
 impl<D: Device> Device for Timed<D> {
     type Activation = TimedActivation<D::Activation>;
@@ -223,23 +225,13 @@ impl<D: Device> Device for Timed<D> {
 
     fn upload_linear(
         &self,
-        weight: HostTensor<'_>,
+        role: Role,
+        weight: LinearWeight<'_>,
         bias: Option<HostTensor<'_>>,
     ) -> Result<Self::Linear, DeviceError> {
-        Ok(self.linear_of(self.device.upload_linear(weight, bias)?, weight, None))
-    }
-
-    fn upload_qkv(
-        &self,
-        weight: HostTensor<'_>,
-        bias: Option<HostTensor<'_>>,
-        shape: AttentionShape,
-    ) -> Result<Self::Linear, DeviceError> {
-        Ok(self.linear_of(self.device.upload_qkv(weight, bias, shape)?, weight, Some(Operator::Qkv)))
-    }
-
-    fn upload_gate_up(&self, weight: HostTensor<'_>) -> Result<Self::Linear, DeviceError> {
-        Ok(self.linear_of(self.device.upload_gate_up(weight)?, weight, Some(Operator::GateUp)))
+        let inner = self.device.upload_linear(role, weight, bias)?;
+        let storage = weight.storage(self.device.info().precision.dtype);
+        Ok(TimedLinear { inner, shape: weight.shape(role), storage })
     }
 
     fn upload_vector(&self, values: HostTensor<'_>) -> Result<Self::Vector, DeviceError> {
@@ -256,8 +248,9 @@ impl<D: Device> Device for Timed<D> {
     }
 
     fn kv_cache(&self, shape: KvShape) -> Result<Self::KvCache, DeviceError> {
-        let of_head = self.device.info().precision.kv_bytes(shape.channels as u64);
-        let each_bytes = 2 * shape.kv_heads as u64 * of_head;
+        let KvShape { kv_heads, channels, .. } = shape;
+        let of_token = AttentionShape { heads: kv_heads, kv_heads, channels };
+        let each_bytes = self.device.info().precision.kv_token_bytes(of_token);
         Ok(TimedStore { inner: self.device.kv_cache(shape)?, each_bytes })
     }
 
@@ -268,8 +261,8 @@ impl<D: Device> Device for Timed<D> {
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError> {
         out.rows = ids.len();
-        let bytes = ids.len() as u64 * table.each_bytes;
-        self.time(Operator::Embed, (bytes, 0), |d| d.embed(&table.inner, ids, &mut out.inner))
+        let work = Work { bytes: ids.len() as u64 * table.each_bytes, flops: 0 };
+        self.time(Operator::Embed, work, |d| d.embed(&table.inner, ids, &mut out.inner))
     }
 
     fn rms_norm(
@@ -280,7 +273,7 @@ impl<D: Device> Device for Timed<D> {
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError> {
         out.rows = x.rows;
-        self.time(Operator::Norm, LITTLE, |d| d.rms_norm(&x.inner, weight, epsilon, &mut out.inner))
+        self.time(Operator::Norm, Work::NONE, |d| d.rms_norm(&x.inner, weight, epsilon, &mut out.inner))
     }
 
     fn linear(
@@ -290,13 +283,11 @@ impl<D: Device> Device for Timed<D> {
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError> {
         out.rows = x.rows;
-        let operator = weight.operator.unwrap_or(match self.last {
-            Operator::Attention => Operator::OutputProjection,
-            Operator::GateUp => Operator::Down,
-            _ => Operator::LmHead,
-        });
-        let work = (weight.bytes, x.rows as u64 * weight.row_flops);
-        self.time(operator, work, |d| d.linear(&x.inner, &weight.inner, &mut out.inner))
+        let mut call = |d: &mut D| d.linear(&x.inner, &weight.inner, &mut out.inner);
+        match Operator::of(weight.shape.role) {
+            Some(operator) => self.time(operator, weight.work(x.rows), call),
+            None => call(&mut self.device),
+        }
     }
 
     fn rotary(
@@ -306,7 +297,7 @@ impl<D: Device> Device for Timed<D> {
         positions: &[u32],
         shape: AttentionShape,
     ) -> Result<(), DeviceError> {
-        self.time(Operator::Rotary, LITTLE, |d| d.rotary(&mut qkv.inner, table, positions, shape))
+        self.time(Operator::Rotary, Work::NONE, |d| d.rotary(&mut qkv.inner, table, positions, shape))
     }
 
     fn write_kv(
@@ -318,7 +309,7 @@ impl<D: Device> Device for Timed<D> {
         shape: AttentionShape,
     ) -> Result<(), DeviceError> {
         let tokens: usize = sequences.iter().map(|s| s.rows.len()).sum();
-        let work = (tokens as u64 * cache.each_bytes, 0);
+        let work = Work { bytes: tokens as u64 * cache.each_bytes, flops: 0 };
         self.time(Operator::WriteKv, work, |d| {
             d.write_kv(&qkv.inner, &mut cache.inner, layer, sequences, shape)
         })
@@ -338,19 +329,19 @@ impl<D: Device> Device for Timed<D> {
         // all heads.
         let read: usize = sequences.iter().map(|s| s.context - s.rows.len()).sum();
         let seen: usize = sequences.iter().map(seen).sum();
-        let work = (read as u64 * cache.each_bytes, (seen * 4 * shape.heads * shape.channels) as u64);
+        let work = Work::attention(shape, cache.each_bytes, read as u64, seen as u64);
         self.time(Operator::Attention, work, |d| {
             d.attention(&qkv.inner, &cache.inner, layer, sequences, shape, &mut out.inner)
         })
     }
 
     fn add(&mut self, x: &mut Self::Activation, y: &Self::Activation) -> Result<(), DeviceError> {
-        self.time(Operator::Add, LITTLE, |d| d.add(&mut x.inner, &y.inner))
+        self.time(Operator::Add, Work::NONE, |d| d.add(&mut x.inner, &y.inner))
     }
 
     fn swiglu(&mut self, h: &Self::Activation, out: &mut Self::Activation) -> Result<(), DeviceError> {
         out.rows = h.rows;
-        self.time(Operator::GateUp, LITTLE, |d| d.swiglu(&h.inner, &mut out.inner))
+        self.time(Operator::GateUp, Work::NONE, |d| d.swiglu(&h.inner, &mut out.inner))
     }
 
     fn gate_up(
@@ -361,8 +352,7 @@ impl<D: Device> Device for Timed<D> {
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError> {
         out.rows = x.rows;
-        let work = (weight.bytes, x.rows as u64 * weight.row_flops);
-        self.time(Operator::GateUp, work, |d| {
+        self.time(Operator::GateUp, weight.work(x.rows), |d| {
             d.gate_up(&x.inner, &weight.inner, &mut h.inner, &mut out.inner)
         })
     }
@@ -374,7 +364,7 @@ impl<D: Device> Device for Timed<D> {
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError> {
         out.rows = rows.len();
-        self.time(Operator::Gather, LITTLE, |d| d.gather(&x.inner, rows, &mut out.inner))
+        self.time(Operator::Gather, Work::NONE, |d| d.gather(&x.inner, rows, &mut out.inner))
     }
 
     fn gather_queries(
@@ -384,11 +374,11 @@ impl<D: Device> Device for Timed<D> {
         out: &mut Self::Activation,
     ) -> Result<(), DeviceError> {
         out.rows = rows.len();
-        self.time(Operator::Gather, LITTLE, |d| d.gather_queries(&qkv.inner, rows, &mut out.inner))
+        self.time(Operator::Gather, Work::NONE, |d| d.gather_queries(&qkv.inner, rows, &mut out.inner))
     }
 
     fn all_reduce(&mut self, x: &mut Self::Activation) -> Result<(), DeviceError> {
-        self.time(Operator::AllReduce, LITTLE, |d| d.all_reduce(&mut x.inner))
+        self.time(Operator::AllReduce, Work::NONE, |d| d.all_reduce(&mut x.inner))
     }
 
     fn modelled_ns(&self) -> Option<u64> {
@@ -404,7 +394,7 @@ impl<D: Device> Device for Timed<D> {
     }
 
     fn download(&mut self, x: &Self::Activation, out: &mut Vec<f32>) -> Result<(), DeviceError> {
-        self.time(Operator::Download, LITTLE, |d| d.download(&x.inner, out))
+        self.time(Operator::Download, Work::NONE, |d| d.download(&x.inner, out))
     }
 
     fn upload(&mut self, rows: &[f32], out: &mut Self::Activation) -> Result<(), DeviceError> {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use glmbench_device::rotary::RotaryScaling;
+use glmbench_device::{LinearShape, Role};
 
 pub use self::scaling::RopeScaling;
 
@@ -334,17 +335,21 @@ impl ModelConfig {
         layer * self.num_layers as u64 + hidden + 2 * hidden * self.padded_vocab_size as u64
     }
 
-    /// Returns `[out, in]` of the output layer's weight matrix.
-    pub fn output_matrix(&self) -> [u64; 2] {
-        [self.padded_vocab_size as u64, self.hidden_size as u64]
+    /// Returns the shape of the output layer's weight.
+    pub fn output_linear(&self) -> LinearShape {
+        LinearShape { role: Role::Output, out: self.padded_vocab_size as u64, width: self.hidden_size as u64 }
     }
 
-    /// Returns `[out, in]` of one layer's weight matrices: query/key/value projection, attention output, the
-    /// feed-forward layer's fused gate and up projection, and its down projection.
-    pub fn layer_matrices(&self) -> [[u64; 2]; 4] {
+    /// Returns the shapes of the weights of one transformer layer's linear layers, in the order of the forward pass.
+    pub fn layer_linears(&self) -> [LinearShape; 4] {
         let [hidden, q, qkv, ffn] =
             [self.hidden_size, self.q_width(), self.qkv_width(), self.ffn_hidden_size].map(|n| n as u64);
-        [[qkv, hidden], [hidden, q], [2 * ffn, hidden], [hidden, ffn]]
+        [
+            LinearShape { role: Role::Qkv, out: qkv, width: hidden },
+            LinearShape { role: Role::Dense, out: hidden, width: q },
+            LinearShape { role: Role::GateUp, out: 2 * ffn, width: hidden },
+            LinearShape { role: Role::Down, out: hidden, width: ffn },
+        ]
     }
 }
 

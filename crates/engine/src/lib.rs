@@ -2,7 +2,7 @@
 //!
 //! The engine holds the model's configuration ([`config`]), the [`tokenizer`] and chat template ([`chat`]), the readers of
 //! [`weights`], the forward pass ([`model`]), tensor parallelism ([`parallel`]), the paged KV cache ([`cache`]), the
-//! [`sampler`] and continuous batching ([`scheduler`]). [`load`] puts them together from the values of a command line.
+//! [`sampler`], continuous batching ([`scheduler`]) and the minimum work of a pass ([`cost`]). [`load`] puts them together from the values of a command line.
 //!
 //! It may use the devices: [`glmbench_device`], [`glmbench_cpu`], [`glmbench_ascend`]. Only [`load`] and [`memory`] name the
 //! latter two; everything else is generic over [`glmbench_device::Device`]. The engine prints nothing, and its only `unsafe`
@@ -11,6 +11,7 @@
 pub mod cache;
 pub mod chat;
 pub mod config;
+pub mod cost;
 mod lfs;
 pub mod load;
 pub mod memory;

@@ -1,7 +1,7 @@
 //! Estimates of the memory that a loaded model takes, and whether it fits.
 
 use glmbench_cpu::CpuMemory;
-use glmbench_device::{DeviceInfo, KV_BLOCK_TOKENS, Precision};
+use glmbench_device::{DeviceInfo, KV_BLOCK_TOKENS, LinearShape, Precision};
 
 use super::EngineError;
 use super::config::ModelConfig;
@@ -88,11 +88,12 @@ impl MemoryOf {
         }
     }
 
-    /// Returns the bytes of a linear layer's weight `[n, k]`.
-    fn linear_bytes(&self, n: u64, k: u64) -> u64 {
+    /// Returns the bytes of a linear layer's weight.
+    fn linear_bytes(&self, linear: LinearShape) -> u64 {
+        let LinearShape { out, width, .. } = linear;
         match self {
-            Self::Plain(precision) => precision.linear_bytes(n, k),
-            Self::Cpu(cpu) => cpu.linear_bytes(n as usize, k as usize),
+            Self::Plain(precision) => precision.storage().bytes(out, width),
+            Self::Cpu(cpu) => cpu.linear_bytes(out as usize, width as usize),
         }
     }
 
@@ -172,16 +173,16 @@ impl MemoryEstimate {
     /// Estimates the memory of the shard `config` of the model `whole`.
     fn of_rank(whole: &ModelConfig, config: &ModelConfig, on: MemoryOf, limits: Limits) -> Self {
         let layers = config.num_layers as u64;
-        let of_matrices = |count: &dyn Fn([u64; 2]) -> u64| {
-            let layer = config.layer_matrices().map(count).into_iter().fold(0, u64::saturating_add);
-            layer.saturating_mul(layers).saturating_add(count(config.output_matrix()))
+        let of_linears = |count: &dyn Fn(LinearShape) -> u64| {
+            let layer = config.layer_linears().map(count).into_iter().fold(0, u64::saturating_add);
+            layer.saturating_mul(layers).saturating_add(count(config.output_linear()))
         };
         // The embedding is not split, although the output layer is.
         let uncut = product(&[whole.padded_vocab_size - config.padded_vocab_size, config.hidden_size]);
         let others = config
             .parameters()
             .saturating_add(uncut)
-            .saturating_sub(of_matrices(&|[n, k]| n.saturating_mul(k)))
+            .saturating_sub(of_linears(&|linear| linear.out.saturating_mul(linear.width)))
             .saturating_mul(on.precision().dtype.bytes() as u64);
         let kv_blocks = product(&[limits.kv_blocks, config.num_layers, config.num_kv_heads]);
         let rows = |rows: usize, widths: &[usize]| {
@@ -194,7 +195,7 @@ impl MemoryEstimate {
         let last = [hidden, config.qkv_width(), config.padded_vocab_size, config.padded_vocab_size];
         let widest = hidden.max(config.q_width()).max(ffn);
         Self {
-            weight_bytes: of_matrices(&|[n, k]| on.linear_bytes(n, k)).saturating_add(others),
+            weight_bytes: of_linears(&|linear| on.linear_bytes(linear)).saturating_add(others),
             kv_bytes: on.kv_block_bytes(config.kv_channels).saturating_mul(kv_blocks),
             activation_bytes: rows(limits.max_step_tokens, &step)
                 .saturating_add(rows(limits.max_logit_rows, &last))

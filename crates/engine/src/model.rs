@@ -1,16 +1,18 @@
 //! The forward pass of ChatGLM2, written once over [`Device`].
 
-use glmbench_device::rotary::{RotaryMode, RotarySpec, RotaryTable};
+use glmbench_device::rotary::RotaryMode;
 use glmbench_device::sensors::Sensors;
-use glmbench_device::{
-    AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KvShape, SequenceView,
-};
+use glmbench_device::{AttentionShape, Device, DeviceInfo, KvShape, SequenceView};
+
+mod loader;
 
 use super::EngineError;
 use super::cache::blocks_for;
 use super::config::ModelConfig;
 use super::parallel::Cut;
-use super::weights::{StorageType, TensorView, WeightError, WeightSource, layout};
+use super::weights::{WeightError, WeightSource};
+
+use self::loader::Loader;
 
 /// How much a loaded model can hold at once. All memory is allocated from these limits at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,9 +192,8 @@ impl<D: Device> Model<D> {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, EngineError> {
         let config = cut.config(whole);
-        let mut loader = Loader { device, whole, cut, source, done: 0, progress };
-        let weights = loader.weights(rotary, limits)?;
-        let device = loader.device;
+        let (device, weights) =
+            Loader::new(device, whole, cut, source, progress).load(rotary, limits.max_context)?;
         let buffers = Buffers::new(&device, &config, limits)?;
         let shape = KvShape {
             layers: config.num_layers,
@@ -313,162 +314,6 @@ impl<D: Device> Forward for Model<D> {
     fn config(&self) -> &ModelConfig {
         &self.config
     }
-}
-
-/// Reads a rank's part of each tensor from the source, in the order of the forward pass. Releases each tensor once the
-/// device holds it.
-struct Loader<'a, D: Device> {
-    device: D,
-    whole: &'a ModelConfig,
-    cut: Cut,
-    source: &'a dyn WeightSource,
-    done: usize,
-    progress: &'a mut dyn FnMut(usize, usize),
-}
-
-impl<D: Device> Loader<'_, D> {
-    fn weights(&mut self, mode: RotaryMode, limits: Limits) -> Result<Weights<D>, EngineError> {
-        let c = self.whole;
-        let embedding = self.with(layout::EMBEDDING, |d, t| d.upload_table(t))?;
-        let layers = (0..c.num_layers).map(|i| self.layer(i)).collect::<Result<_, _>>()?;
-        let final_norm = self.vector(layout::FINAL_NORM)?;
-        let output = self.linear(layout::OUTPUT, None)?;
-        let spec = RotarySpec {
-            channels: c.rotary_channels(),
-            scaling: c.rotary_scaling(),
-            mode,
-            dtype: self.device.info().precision.dtype,
-        };
-        let rotary = self.device.upload_rotary(&RotaryTable::new(spec, limits.max_context))?;
-        let prefix = match c.pre_seq_len {
-            Some(length) => self.prefix(length)?,
-            None => Vec::new(),
-        };
-        Ok(Weights { embedding, rotary, layers, final_norm, output, prefix })
-    }
-
-    fn layer(&mut self, index: usize) -> Result<Layer<D>, EngineError> {
-        let name = |part: &str| layout::layer_tensor(index, part);
-        let bias = self.whole.qkv_bias.then(|| name(layout::QKV_BIAS));
-        let heads = attention_shape(&self.cut.config(self.whole));
-        Ok(Layer {
-            input_norm: self.vector(&name(layout::INPUT_NORM))?,
-            qkv: self.biased(&name(layout::QKV_WEIGHT), bias.as_deref(), |d, weight, bias| {
-                d.upload_qkv(weight, bias, heads)
-            })?,
-            dense: self.linear(&name(layout::ATTENTION_DENSE), None)?,
-            post_norm: self.vector(&name(layout::POST_NORM))?,
-            h_to_4h: self.with(&name(layout::FFN_UP), |d, weight| d.upload_gate_up(weight))?,
-            down: self.linear(&name(layout::FFN_DOWN), None)?,
-        })
-    }
-
-    /// Computes keys and values of the P-tuning prefix, `[layers, k|v, kv_heads, channels]` per virtual token.
-    /// Each virtual token has an embedding row; with `prefix_projection` it passes through `Linear, tanh, Linear`. The
-    /// prefix is computed whole; then the rank keeps its KV heads.
-    fn prefix(&mut self, length: usize) -> Result<Vec<Vec<f32>>, EngineError> {
-        let c = self.whole;
-        let width = layout::prefix_width(c);
-        let mut rows = self.with(layout::PREFIX_EMBEDDING, |_, t| Ok(t.to_f32()))?;
-        if c.prefix_projection {
-            let first = self.linear(layout::PREFIX_DOWN_WEIGHT, Some(layout::PREFIX_DOWN_BIAS))?;
-            let second = self.linear(layout::PREFIX_UP_WEIGHT, Some(layout::PREFIX_UP_BIAS))?;
-            let mut inner = self.project(&rows, (length, width, c.hidden_size), &first)?;
-            inner.iter_mut().for_each(|v| *v = v.tanh());
-            rows = self.project(&inner, (length, c.hidden_size, width), &second)?;
-        }
-        let heads = self.cut.kv_heads(c);
-        let of_rank = |kv: &[f32]| kv[heads.start * c.kv_channels..heads.end * c.kv_channels].to_vec();
-        let of_layer = |layer: usize| {
-            let pair = layer * 2 * c.kv_width()..(layer + 1) * 2 * c.kv_width();
-            let of_row =
-                |row: &[f32]| row[pair.clone()].chunks_exact(c.kv_width()).flat_map(of_rank).collect();
-            rows.chunks_exact(width).flat_map(|row| -> Vec<f32> { of_row(row) }).collect()
-        };
-        Ok((0..c.num_layers).map(of_layer).collect())
-    }
-
-    /// Applies a linear layer to `rows`, `[length, from]`, giving `[length, to]`.
-    fn project(
-        &mut self,
-        rows: &[f32],
-        (length, from, to): (usize, usize, usize),
-        linear: &D::Linear,
-    ) -> Result<Vec<f32>, EngineError> {
-        let mut x = self.device.activation(length, from)?;
-        let mut y = self.device.activation(length, to)?;
-        let mut out = Vec::new();
-        self.device.upload(rows, &mut x)?;
-        self.device.linear(&x, linear, &mut y)?;
-        self.device.download(&y, &mut out)?;
-        Ok(out)
-    }
-
-    fn vector(&mut self, name: &str) -> Result<D::Vector, EngineError> {
-        self.with(name, |d, t| d.upload_vector(t))
-    }
-
-    fn linear(&mut self, weight: &str, bias: Option<&str>) -> Result<D::Linear, EngineError> {
-        self.biased(weight, bias, |d, weight, bias| d.upload_linear(weight, bias))
-    }
-
-    /// Reads a weight and its bias, if any, and passes them to `upload`.
-    fn biased(
-        &mut self,
-        weight: &str,
-        bias: Option<&str>,
-        upload: impl FnOnce(&D, HostTensor<'_>, Option<HostTensor<'_>>) -> Result<D::Linear, DeviceError>,
-    ) -> Result<D::Linear, EngineError> {
-        let bias = bias.map(|name| self.with(name, |_, t| Ok(OwnedTensor::of(t)))).transpose()?;
-        self.with(weight, |d, t| upload(d, t, bias.as_ref().map(OwnedTensor::view)))
-    }
-
-    /// Reads this rank's part of one tensor, passes it to `upload`, and releases it.
-    fn with<T>(
-        &mut self,
-        name: &str,
-        upload: impl FnOnce(&D, HostTensor<'_>) -> Result<T, DeviceError>,
-    ) -> Result<T, EngineError> {
-        let shape = layout::expected_shape(self.whole, name).expect("invariant: a tensor of the model");
-        let view = self.source.part(name, &shape, &self.cut.part(self.whole, name))?;
-        let result = upload(&self.device, host(&view))?;
-        drop(view);
-        self.source.release(name);
-        self.done += 1;
-        (self.progress)(self.done, self.whole.num_layers * 7 + 3);
-        Ok(result)
-    }
-}
-
-/// A copy of a small tensor, kept while the weight it belongs to is read.
-struct OwnedTensor {
-    dtype: DType,
-    width: usize,
-    data: Vec<u8>,
-}
-
-impl OwnedTensor {
-    fn of(tensor: HostTensor<'_>) -> Self {
-        Self { dtype: tensor.dtype, width: tensor.width, data: tensor.data.to_vec() }
-    }
-
-    fn view(&self) -> HostTensor<'_> {
-        HostTensor { dtype: self.dtype, rows: 1, width: self.width, data: &self.data }
-    }
-}
-
-/// Converts a stored tensor to the device's form: a vector becomes one row.
-fn host<'a>(view: &'a TensorView<'_>) -> HostTensor<'a> {
-    let (rows, width) = match view.shape.as_slice() {
-        [rows, width] => (*rows, *width),
-        shape => (1, shape.iter().product()),
-    };
-    let dtype = match view.dtype {
-        StorageType::F32 => DType::Fp32,
-        StorageType::F16 => DType::Fp16,
-        StorageType::Bf16 => DType::Bf16,
-    };
-    HostTensor { dtype, rows, width, data: &view.data }
 }
 
 impl From<WeightError> for EngineError {

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use glmbench_device::reference::Reference;
 use glmbench_device::rotary::{RotaryMode, RotaryScaling, RotarySpec, RotaryTable};
-use glmbench_device::{AttentionShape, DType, Device, DeviceError, KV_BLOCK_TOKENS, KvShape, SequenceView};
+use glmbench_device::{
+    AttentionShape, DType, Device, DeviceError, KV_BLOCK_TOKENS, KvShape, Role, SequenceView,
+};
 
 use super::super::{Activation, Ascend};
 use super::{Host, Pair, Table, Widths, numbers, timed};
@@ -64,12 +66,12 @@ impl Table {
         let hidden = self.widths.hidden;
         let weight = Host::new(self.dtype, hidden, hidden, 4, 0.02);
         let x = numbers(self.dtype, 3 * hidden, 5, 1.0);
-        let ours = self.device.upload_linear(weight.view(), None)?;
+        let ours = self.device.upload_linear(Role::Dense, weight.view().into(), None)?;
         let (mut from, mut out) = (self.device.activation(3, hidden)?, self.device.activation(3, hidden)?);
         self.device.upload(&x, &mut from)?;
         let ours = self.twice(&mut out, |device, out| device.linear(&from, &ours, out))?;
         let mut reference = Reference::default();
-        let theirs = reference.upload_linear(weight.view(), None)?;
+        let theirs = reference.upload_linear(Role::Dense, weight.view().into(), None)?;
         let (mut from, mut out) = (reference.activation(3, hidden)?, reference.activation(3, hidden)?);
         reference.upload(&x, &mut from)?;
         reference.linear(&from, &theirs, &mut out)?;
@@ -91,7 +93,7 @@ impl Table {
             .map(|(i, blocks)| SequenceView { rows: i..i + 1, context: 1, blocks })
             .collect();
         let shape = KvShape { layers: 1, kv_heads: heads.kv_heads, channels: heads.channels, blocks: 3 };
-        let linear = self.device.upload_qkv(weight.view(), Some(bias.view()), heads)?;
+        let linear = self.device.upload_linear(Role::Qkv, weight.view().into(), Some(bias.view()))?;
         let (mut from, mut qkv) = (self.device.activation(3, hidden)?, self.device.qkv_activation(3, heads)?);
         let mut out = self.device.activation(3, heads.heads * heads.channels)?;
         let mut cache = self.device.kv_cache(shape)?;
@@ -103,7 +105,7 @@ impl Table {
             device.attention(&qkv, &cache, 0, &sequences, heads, out)
         })?;
         let mut reference = Reference::default();
-        let linear = reference.upload_qkv(weight.view(), Some(bias.view()), heads)?;
+        let linear = reference.upload_linear(Role::Qkv, weight.view().into(), Some(bias.view()))?;
         let (mut from, mut qkv) = (reference.activation(3, hidden)?, reference.qkv_activation(3, heads)?);
         let mut out = reference.activation(3, heads.heads * heads.channels)?;
         let mut cache = reference.kv_cache(shape)?;
@@ -118,14 +120,14 @@ impl Table {
         let Widths { hidden, ffn, .. } = self.widths;
         let weight = Host::new(self.dtype, 2 * ffn, hidden, 9, 0.02);
         let x = numbers(self.dtype, 3 * hidden, 10, 1.0);
-        let ours = self.device.upload_gate_up(weight.view())?;
+        let ours = self.device.upload_linear(Role::GateUp, weight.view().into(), None)?;
         let mut from = self.device.activation(3, hidden)?;
         let (mut h, mut out) = (self.device.activation(3, 2 * ffn)?, self.device.activation(3, ffn)?);
         self.device.upload(&x, &mut from)?;
         self.device.linear(&from, &ours, &mut h)?;
         let ours = self.twice(&mut out, |device, out| device.swiglu(&h, out))?;
         let mut reference = Reference::default();
-        let theirs = reference.upload_gate_up(weight.view())?;
+        let theirs = reference.upload_linear(Role::GateUp, weight.view().into(), None)?;
         let mut from = reference.activation(3, hidden)?;
         let (mut h, mut out) = (reference.activation(3, 2 * ffn)?, reference.activation(3, ffn)?);
         reference.upload(&x, &mut from)?;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use glmbench_device::{DType, DeviceError, HostTensor};
+use glmbench_device::{DType, DeviceError, HostTensor, Int8Weight};
 
 use crate::buffer::{Buffer, SharedSlice};
 use crate::kernels::{Kernels, PANEL};
@@ -33,16 +33,15 @@ pub struct Int8Linear {
 }
 
 impl Int8Linear {
-    /// Quantises `weight` `[n, k]`, one panel at a time, and rounds the bias to `dtype`. Each thread of the pool writes
-    /// the parts that it will read.
+    /// Packs `weight` `[n, k]`, one panel at a time, and rounds the bias to `dtype`. Each thread of the pool writes the
+    /// parts that it will read.
     ///
     /// # Errors
     /// Rows are too long for 32-bit sums, or memory ran out.
     pub fn pack(
-        weight: HostTensor<'_>,
+        weight: Int8Weight<'_>,
         bias: Option<HostTensor<'_>>,
         dtype: DType,
-        kernels: &Int8Kernels,
         pool: &mut Pool,
     ) -> Result<Self, DeviceError> {
         let (n, k) = (weight.rows, weight.width);
@@ -67,9 +66,7 @@ impl Int8Linear {
                 // SAFETY: as above.
                 let scales = unsafe { scales_of.range(panel * PANEL..(panel + 1) * PANEL) };
                 for (column, n) in (panel * PANEL..n.min((panel + 1) * PANEL)).enumerate() {
-                    weight.row_f32(n, &mut row);
-                    // SAFETY: the kernels belong to this machine.
-                    scales[column] = unsafe { (kernels.quantise)(&row, &mut integers) }.scale;
+                    scales[column] = weight.row(n, &mut row, &mut integers[..k]);
                     let quads = integers.as_chunks::<QUAD>().0.iter().zip(out.chunks_exact_mut(QUAD * PANEL));
                     quads.for_each(|(quad, out)| {
                         out[column * QUAD..(column + 1) * QUAD].copy_from_slice(quad);

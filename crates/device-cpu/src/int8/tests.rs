@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use glmbench_device::{DType, HostTensor};
+use glmbench_device::{DType, HostTensor, Inputs, Int8Weight};
 
 use super::kernels::{Int8Product, Multiply, QUAD, TILE_K, TileRow};
 use super::{Int8Kernels, Int8Linear, row_bytes};
@@ -69,7 +69,8 @@ fn apply_with(
     let (kernels, int8) = (set.kernels(DType::Fp16).unwrap(), Int8Kernels::of(set));
     let mut pool = Pool::new(threads);
     let bias = bias.as_deref().map(|b| host(b, 1, n));
-    let linear = Int8Linear::pack(host(&w, n, k), bias, DType::Fp16, &int8, &mut pool).unwrap();
+    let weight = Int8Weight::quantised(host(&w, n, k), Inputs::Int8PerToken);
+    let linear = Int8Linear::pack(weight, bias, DType::Fp16, &mut pool).unwrap();
     let (x_stride, stride) = (k.next_multiple_of(PANEL), n.next_multiple_of(PANEL));
     let mut padded = vec![f32::NAN; rows * x_stride + PANEL];
     x.chunks_exact(k).zip(padded.chunks_mut(x_stride)).for_each(|(x, out)| out[..k].copy_from_slice(x));

@@ -1,0 +1,123 @@
+//! Weights as values: the form belongs to the weight. A device takes the forms that it has kernels for, whatever types it was
+//! made for, and refuses the others by name.
+
+use std::sync::Arc;
+
+use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
+use glmbench_cpu::{Cpu, CpuOptions};
+use glmbench_device::reference::Reference;
+use glmbench_device::timed::{Operator, OperatorClock, Timed};
+use glmbench_device::{
+    AttentionShape, DType, Device, DeviceError, HostTensor, Inputs, Int4Weight, Int8Weight, LinearWeight,
+    Precision, Role,
+};
+
+const SHAPE: AttentionShape = AttentionShape { heads: 2, kv_heads: 1, channels: 16 };
+const ROWS: usize = 33;
+const WIDTH: usize = 70;
+
+fn cpu(precision: impl Into<Precision>) -> Cpu {
+    let precision = precision.into();
+    let options =
+        CpuOptions { precision, threads: 2, instruction_set: None, max_context: 8, attention: SHAPE };
+    Cpu::new(options).unwrap()
+}
+
+/// Numbers of both signs, as fp32 bytes.
+fn numbers() -> Vec<u8> {
+    (0..ROWS * WIDTH).flat_map(|i| (((i * 37 % 101) as f32 - 50.0) / 64.0).to_le_bytes()).collect()
+}
+
+fn dense(bytes: &[u8]) -> HostTensor<'_> {
+    HostTensor { dtype: DType::Fp32, rows: ROWS, width: WIDTH, data: bytes }
+}
+
+/// Returns the bits of three rows times the weight.
+fn product<D: Device>(device: &mut D, weight: LinearWeight<'_>) -> Vec<u32> {
+    let linear = device.upload_linear(Role::Down, weight, None).unwrap();
+    let (mut x, mut y) = (device.activation(3, WIDTH).unwrap(), device.activation(3, ROWS).unwrap());
+    let rows: Vec<f32> = (0..3 * WIDTH).map(|i| (i as f32 * 0.7).sin()).collect();
+    device.upload(&rows, &mut x).unwrap();
+    device.linear(&x, &linear, &mut y).unwrap();
+    let mut out = Vec::new();
+    device.download(&y, &mut out).unwrap();
+    out.into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn the_form_is_the_weights_own_and_not_the_devices() {
+    let bytes = numbers();
+    let at_load = Int8Weight::quantised(dense(&bytes), Inputs::Int8PerToken);
+    let (mut integers, mut scales) = (vec![0; ROWS * WIDTH], Vec::new());
+    for (row, out) in integers.chunks_exact_mut(WIDTH).enumerate() {
+        scales.push(at_load.row(row, &mut vec![0.0; WIDTH], out));
+    }
+    let stored = Int8Weight::stored(ROWS, WIDTH, &integers, &scales, Inputs::Int8PerToken).unwrap();
+    let (mut plain, mut w8a8) = (cpu(DType::Fp16), cpu(Precision::W8A8_DYNAMIC));
+    let expected = product(&mut w8a8, LinearWeight::Int8(at_load));
+    assert_eq!(product(&mut w8a8, LinearWeight::Int8(stored)), expected);
+    assert_eq!(product(&mut plain, LinearWeight::Int8(stored)), expected);
+    let dense = LinearWeight::Dense(dense(&bytes));
+    assert_eq!(product(&mut w8a8, dense), product(&mut plain, dense));
+    assert_ne!(product(&mut plain, dense), expected);
+}
+
+#[test]
+fn the_timing_device_counts_the_bytes_of_the_weights_own_form() {
+    let bytes = numbers();
+    let clock = Arc::new(OperatorClock::default());
+    let mut timed = Timed::new(cpu(DType::Fp16), Some(Arc::clone(&clock)));
+    let int8 = Int8Weight::quantised(dense(&bytes), Inputs::Int8PerToken);
+    for (weight, expected) in [
+        (LinearWeight::Dense(dense(&bytes)), ROWS * WIDTH * 2),
+        (LinearWeight::Int8(int8), ROWS * WIDTH + ROWS * 4),
+    ] {
+        product(&mut timed, weight);
+        let totals = clock.take();
+        let [(Operator::Down, down), (Operator::Download, _)] = totals.as_slice() else {
+            panic!("{totals:?}")
+        };
+        assert_eq!((down.bytes, down.flops), (expected as u64, (2 * 3 * ROWS * WIDTH) as u64));
+    }
+}
+
+/// Returns what a device says about a weight that it has no kernel for.
+fn refusal<D: Device>(device: &D, weight: LinearWeight<'_>) -> String {
+    let Err(error) = device.upload_linear(Role::Qkv, weight, None) else { panic!("accepted") };
+    assert!(matches!(error, DeviceError::Unsupported { .. }), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_form_without_a_kernel_is_refused_by_name() {
+    let int4 = |inputs| Int4Weight::stored(ROWS, WIDTH, 35, &[0; ROWS * WIDTH / 2], &[1.0; 2 * ROWS], inputs);
+    let int4 = LinearWeight::Int4(int4(Inputs::Float).unwrap());
+    let int8 = |inputs| Int8Weight::stored(ROWS, WIDTH, &[0; ROWS * WIDTH], &[1.0; ROWS], inputs).unwrap();
+    let (float, per_token) = (int8(Inputs::Float), int8(Inputs::Int8PerToken));
+    let cpu = cpu(DType::Fp16);
+    let of_cpu = ", expected fp16, bf16, fp32 or int8 with inputs quantised per token";
+    let said = "device cpu: the weight of a linear layer is";
+    assert_eq!(
+        refusal(&cpu, int4),
+        format!("{said} int4 in groups of 35 with floating-point inputs{of_cpu}")
+    );
+    assert_eq!(
+        refusal(&cpu, LinearWeight::Int8(float)),
+        format!("{said} int8 with floating-point inputs{of_cpu}")
+    );
+    let reference = refusal(&Reference::default(), LinearWeight::Int8(per_token));
+    assert!(reference.ends_with("int8 with inputs quantised per token, expected fp16, bf16 or fp32"));
+    let settings = GroupSettings {
+        chip: Chip::Duo300i,
+        world: 1,
+        dtype: DType::Fp16,
+        attention: SHAPE,
+        bind: false,
+        forced: Forced::default(),
+        emulation: Some(Emulation::new(Chip::Duo300i, None, false).unwrap()),
+    };
+    let card = AscendGroup::new(settings).unwrap().rank(0).unwrap();
+    assert!(
+        refusal(&card, int4).starts_with("device 300i-duo: the weight of a linear layer is int4 in groups")
+    );
+}
