@@ -15,7 +15,7 @@ use glmbench_engine::load::DeviceKind;
 use glmbench_engine::{EngineError, NotFinite};
 
 use crate::bench::{OrdinaryTokens, Shape, prompts as random_prompts};
-use crate::stats::parity::{ParitySummary, PositionParity};
+use crate::stats::parity::{Divergence, ParitySummary, PositionParity};
 
 use super::engine::{ComputeArgs, EmulationArgs, EngineArgs, FoundModel};
 use super::logits::{continuation, limits};
@@ -26,7 +26,9 @@ use super::{emit, gate_exit, json_text};
 ///
 /// The reference is a file of `glmbench logits` (or arrays of the same names), or the same model on another device or in
 /// another type; `--emulate` is for whichever side is an Ascend card. Both see the same tokens; KL is of the reference against
-/// this engine, in nats, over the whole vocabulary. Exit code 1 when the gate fails, 4 where a logit is NaN or infinite.
+/// this engine, in nats, over the whole vocabulary. Both also generate greedily: where they choose another token, the
+/// reference's logits must nearly tie there, else decoding differs from reading the same tokens, and the gate fails.
+/// Exit code 1 when the gate fails, 4 where a logit is NaN or infinite.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
@@ -49,7 +51,8 @@ pub struct Args {
     /// What array names in the reference file begin with, e.g. `fp16.`
     #[arg(long, value_name = "TEXT", default_value = "")]
     array_prefix: String,
-    /// Tokens of free-running continuation to compare (with --against)
+    /// Tokens of free-running continuation to compare (with --against). A first divergence of a prompt that is no tie fails
+    /// the gate: the reference prefers its token by more than twice the largest difference of a logit there
     #[arg(long, value_name = "N", default_value_t = 32)]
     decode: usize,
     /// Gate: largest KL at any position, nats
@@ -129,17 +132,34 @@ struct Outcome {
     top1_agreement: f64,
     top5_overlap: f64,
     max_abs_difference: f32,
-    first_divergence: Option<Divergence>,
+    /// Continuations compared, and the tokens generated in all of them.
+    continuations: usize,
+    continued_tokens: usize,
+    /// Continuations that diverge, and those of them whose first divergence is no tie. The gate counts the latter.
+    divergences: usize,
+    divergences_beyond_ties: usize,
+    /// The first divergence that is no tie, or else the first.
+    first_divergence: Option<Diverged>,
     pass: bool,
 }
 
 /// Where two free-running continuations diverge.
 #[derive(Serialize, Clone, Copy)]
-struct Divergence {
+struct Diverged {
     prompt: usize,
     step: usize,
     reference_token: u32,
     token: u32,
+    margin: f64,
+    tie: f64,
+    is_tie: bool,
+}
+
+impl From<&Divergence> for Diverged {
+    fn from(of: &Divergence) -> Self {
+        let Divergence { prompt, step, reference_token, token, margin, tie } = *of;
+        Self { prompt, step, reference_token, token, margin, tie, is_tie: of.is_tie() }
+    }
 }
 
 /// Runs the verb.
@@ -152,6 +172,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let summary = ParitySummary::new(&compared.positions, args.kl_threshold)
         .context("there are no positions to compare")?;
+    let continued = &compared.continued;
+    let beyond = || continued.divergences.iter().filter(|divergence| !divergence.is_tie());
     let outcome = Outcome {
         engine: compared.engine,
         reference: compared.reference,
@@ -164,8 +186,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         top1_agreement: summary.top1_agreement,
         top5_overlap: summary.top5_overlap,
         max_abs_difference: summary.max_abs,
-        first_divergence: compared.divergence,
-        pass: summary.kl_max <= args.max_kl && summary.share_above <= args.max_share,
+        continuations: continued.prompts,
+        continued_tokens: continued.tokens,
+        divergences: continued.divergences.len(),
+        divergences_beyond_ties: beyond().count(),
+        first_divergence: beyond().next().or(continued.divergences.first()).map(Diverged::from),
+        pass: summary.kl_max <= args.max_kl
+            && summary.share_above <= args.max_share
+            && beyond().next().is_none(),
     };
     let text = if args.json { json_text(&outcome)? } else { words(&outcome, args) };
     match emit(&text) {
@@ -179,7 +207,11 @@ fn words(o: &Outcome, args: &Args) -> String {
     let divergence = match o.first_divergence {
         None => "none".to_owned(),
         Some(d) => {
-            format!("prompt {}, step {}: token {} for {}", d.prompt, d.step, d.token, d.reference_token)
+            let Diverged { prompt, step, token, reference_token, margin, tie, .. } = d;
+            format!(
+                "prompt {prompt}, step {step}: token {token} for {reference_token}, which the reference prefers by {margin:.1e} \
+                 nat (a tie: at most {tie:.1e})"
+            )
         }
     };
     format!(
@@ -193,6 +225,8 @@ fn words(o: &Outcome, args: &Args) -> String {
          top-1 agreement          {:.3} %\n\
          top-5 overlap            {:.3} %\n\
          max |difference|         {:.3e}\n\
+         free continuations       {} of {} tokens in all\n\
+         divergences              {}, no ties: {}   (gate: none that is no tie)\n\
          first free divergence    {divergence}\n\
          parity                   {}",
         o.engine,
@@ -208,6 +242,10 @@ fn words(o: &Outcome, args: &Args) -> String {
         100.0 * o.top1_agreement,
         100.0 * o.top5_overlap,
         o.max_abs_difference,
+        o.continuations,
+        o.continued_tokens,
+        o.divergences,
+        o.divergences_beyond_ties,
         if o.pass { "PASS" } else { "FAIL" }
     )
 }
@@ -217,7 +255,51 @@ struct Compared {
     engine: String,
     reference: String,
     positions: Vec<PositionParity>,
-    divergence: Option<Divergence>,
+    continued: Continued,
+}
+
+/// The free-running continuations of all prompts.
+#[derive(Default)]
+struct Continued {
+    prompts: usize,
+    tokens: usize,
+    divergences: Vec<Divergence>,
+}
+
+/// A prompt's continuation on both sides.
+struct Continuation {
+    prompt: usize,
+    /// Tokens of the prompt.
+    length: usize,
+    /// Index of the first token that differs, and both sides' tokens.
+    differs: Option<(usize, [u32; 2])>,
+}
+
+impl Continued {
+    /// Generates the engine's continuation of a prompt beside the reference's tokens `greedy`.
+    fn generate(
+        &mut self,
+        engine: &mut Engine,
+        index: usize,
+        prompt: &[u32],
+        greedy: &[u32],
+    ) -> anyhow::Result<Continuation> {
+        let ours = continuation(engine, prompt, greedy.len())?;
+        self.prompts += usize::from(!greedy.is_empty());
+        self.tokens += greedy.len();
+        let step = ours.iter().zip(greedy).position(|(ours, theirs)| ours != theirs);
+        let differs = step.map(|step| (step, [greedy[step], ours[step]]));
+        Ok(Continuation { prompt: index, length: prompt.len(), differs })
+    }
+
+    /// Keeps the divergence of a continuation if it is at this position, with both sides' teacher-forced logits there.
+    fn look(&mut self, of: &Continuation, position: usize, theirs: &[f32], ours: &[f32]) {
+        if let Some((step, tokens)) = of.differs
+            && position + 1 == of.length + step
+        {
+            self.divergences.push(Divergence::new(of.prompt, step, tokens, theirs, ours));
+        }
+    }
 }
 
 /// Compares with the arrays of a file.
@@ -238,18 +320,19 @@ fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<
         (0..prompts.len()).filter_map(|i| array("greedy", i).ok()).map(|g| g.len()).max().unwrap_or(0);
     let mut engine = model.load(&engine_compute(args), limits(&model.config, &prompts, steps))?;
     let mut positions = Vec::new();
-    let mut divergence = None;
+    let mut continued = Continued::default();
     for (i, prompt) in prompts.iter().enumerate() {
         let mut expected = array("prompt", i).with_context(name)?;
         check_rows(&expected, prompt.len(), vocab, &format!("prompt{i}")).with_context(name)?;
         let mut fed = prompt.clone();
+        let mut free = None;
         let has = |kind: &str| file.tensor(&format!("{}{kind}{i}", args.array_prefix)).is_ok();
         if has("greedy") || has("decode") {
             let greedy = array("greedy", i).with_context(name)?;
             let decode = array("decode", i).with_context(name)?;
             let greedy: Vec<u32> = greedy.into_iter().map(f32::to_bits).collect();
             check_rows(&decode, greedy.len(), vocab, &format!("decode{i}")).with_context(name)?;
-            divergence = divergence.or(diverges(&mut engine, i, prompt, &greedy)?);
+            free = Some(continued.generate(&mut engine, i, prompt, &greedy)?);
             fed.extend_from_slice(&greedy[..greedy.len().saturating_sub(1)]);
             expected.extend_from_slice(decode.get(vocab..).unwrap_or_default());
         }
@@ -259,12 +342,13 @@ fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<
             broken = broken.or_else(|| NotFinite::find(position, ours));
             reference_broken = reference_broken.or_else(|| NotFinite::find(position, theirs));
             positions.push(PositionParity::new(theirs, ours));
+            free.iter().for_each(|free| continued.look(free, position, theirs, ours));
         })?;
         refuse_broken(i, reference_broken).with_context(name)?;
         refuse_broken(i, broken)?;
     }
     let reference = format!("{} {}", path.display(), args.array_prefix).trim_end().to_owned();
-    Ok(Compared { engine: named(&engine), reference, positions, divergence })
+    Ok(Compared { engine: named(&engine), reference, positions, continued })
 }
 
 /// Compares with the same model on another device.
@@ -279,10 +363,10 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
     let mut engine = model.load(&engine_compute(args), limits)?;
     let vocab = model.config.padded_vocab_size;
     let mut positions = Vec::new();
-    let mut divergence = None;
+    let mut continued = Continued::default();
     for (i, prompt) in prompts.iter().enumerate() {
         let greedy = continuation(&mut reference, prompt, args.decode)?;
-        divergence = divergence.or(diverges(&mut engine, i, prompt, &greedy)?);
+        let free = continued.generate(&mut engine, i, prompt, &greedy)?;
         let fed: Vec<u32> = prompt.iter().chain(&greedy).copied().collect();
         let mut expected = Vec::with_capacity(fed.len() * vocab);
         let mut broken = None;
@@ -294,33 +378,18 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
         let mut broken = None;
         engine.teacher_force(&fed, &mut |position, ours| {
             broken = broken.or_else(|| NotFinite::find(position, ours));
-            positions.push(PositionParity::new(&expected[position * vocab..(position + 1) * vocab], ours));
+            let theirs = &expected[position * vocab..(position + 1) * vocab];
+            positions.push(PositionParity::new(theirs, ours));
+            continued.look(&free, position, theirs, ours);
         })?;
         refuse_broken(i, broken)?;
     }
-    Ok(Compared { engine: named(&engine), reference: named(&reference), positions, divergence })
+    Ok(Compared { engine: named(&engine), reference: named(&reference), positions, continued })
 }
 
 /// Fails for logits that are not finite. They cannot be compared, and are not a parity failure.
 fn refuse_broken(prompt: usize, broken: Option<NotFinite>) -> Result<(), EngineError> {
     broken.map_or(Ok(()), |place| Err(EngineError::NotFinite { of: format!("prompt {prompt}"), place }))
-}
-
-/// Returns where the engine's free-running continuation leaves the reference's.
-fn diverges(
-    engine: &mut Engine,
-    prompt_index: usize,
-    prompt: &[u32],
-    greedy: &[u32],
-) -> anyhow::Result<Option<Divergence>> {
-    let ours = continuation(engine, prompt, greedy.len())?;
-    let step = ours.iter().zip(greedy).position(|(a, b)| a != b);
-    Ok(step.map(|step| Divergence {
-        prompt: prompt_index,
-        step,
-        reference_token: greedy[step],
-        token: ours[step],
-    }))
 }
 
 /// Returns four prompts of seeded random tokens, short enough for a small context.

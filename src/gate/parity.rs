@@ -18,15 +18,20 @@ struct Found {
     kl_max: Option<f64>,
     kl_threshold: f64,
     share_above_threshold: f64,
+    /// Absent in files of versions that did not count it.
+    divergences_beyond_ties: Option<u64>,
+    #[serde(default)]
+    continuations: u64,
 }
 
-/// Returns two judgements per parity gate. They concern the engine, not a run.
+/// Returns the judgements of the parity gates: two each, and a third if the file counts free divergences. They concern the
+/// engine, not a run.
 pub(super) fn judge(gates: &Gates) -> Result<Vec<Judgement>, GateError> {
     let judged: Result<Vec<_>, _> = gates.parity.iter().map(judge_one).collect();
     Ok(judged?.into_iter().flatten().collect())
 }
 
-fn judge_one(gate: &ParityGate) -> Result<[Judgement; 2], GateError> {
+fn judge_one(gate: &ParityGate) -> Result<Vec<Judgement>, GateError> {
     let wrong = |message: String| GateError::Parity { path: gate.file.clone(), message };
     let text = bounded::text(&gate.file, MAX_BYTES).map_err(|e| wrong(e.to_string()))?;
     let found: Found = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
@@ -48,12 +53,17 @@ fn judge_one(gate: &ParityGate) -> Result<[Judgement; 2], GateError> {
     let largest = found.kl_max.map_or("infinite".to_owned(), |kl| format!("{kl:.2e} nat"));
     let within = found.kl_max.is_some_and(|kl| kl <= gate.max_kl);
     let share = 100.0 * found.share_above_threshold;
-    Ok([
+    let mut judgements = vec![
         judgement("largest KL", format!("at most {:e} nat", gate.max_kl), (within, largest)),
         judgement(
             &format!("positions with KL above {:e}", gate.kl_threshold),
             format!("at most {} %", 100.0 * gate.max_share),
             (found.share_above_threshold <= gate.max_share, format!("{share:.3} %")),
         ),
-    ])
+    ];
+    if let Some(beyond) = found.divergences_beyond_ties {
+        let text = format!("{beyond} of {} continuations", found.continuations);
+        judgements.push(judgement("free divergences that are no ties", "none".into(), (beyond == 0, text)));
+    }
+    Ok(judgements)
 }

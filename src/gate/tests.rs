@@ -437,6 +437,12 @@ fn parity_is_read_from_what_parity_prints() {
     assert_eq!(outcomes(&judged(&json("9e-4", "0.004", "1e-4")).unwrap()), [Pass, Pass]);
     assert_eq!(outcomes(&judged(&json("2e-3", "0.006", "1e-4")).unwrap()), [Fail, Fail]);
     assert_eq!(outcomes(&judged(&json("null", "0", "1e-4")).unwrap()), [Fail, Pass]);
+    let counted = |beyond: u32| {
+        let counts = format!(",\"continuations\":4,\"divergences_beyond_ties\":{beyond}}}");
+        json("9e-4", "0.004", "1e-4").replace('}', &counts)
+    };
+    assert_eq!(outcomes(&judged(&counted(0)).unwrap()), [Pass, Pass, Pass]);
+    assert_eq!(outcomes(&judged(&counted(1)).unwrap()), [Pass, Pass, Fail]);
     let message = judged(&json("1e-9", "0", "1e-3")).unwrap_err().to_string();
     assert!(message.contains("counted from a KL of 1e-3"), "{message}");
     assert!(judged("[]").unwrap_err().to_string().contains("p.json"));

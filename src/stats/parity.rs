@@ -30,6 +30,49 @@ impl PositionParity {
     }
 }
 
+/// The first token at which two greedy continuations of one prompt differ.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Divergence {
+    /// Index of the prompt.
+    pub prompt: usize,
+    /// Index of the generated token.
+    pub step: usize,
+    /// The reference's token.
+    pub reference_token: u32,
+    /// The other's token.
+    pub token: u32,
+    /// By how many nats the reference prefers its own token, teacher-forced at that position.
+    pub margin: f64,
+    /// The largest margin that counts as a tie, in nats.
+    pub tie: f64,
+}
+
+impl Divergence {
+    /// Describes a divergence. `reference` and `other` are both sides' logits at that position, teacher-forced over the same
+    /// tokens.
+    ///
+    /// Two logits that each differ by up to `d` can change their order if they are at most `2 d` apart. A tie is therefore at
+    /// most twice the largest difference of a logit at that position. A larger margin is not explained by the difference of
+    /// the forward passes: generating took another course than reading the same tokens.
+    pub fn new(
+        prompt: usize,
+        step: usize,
+        [reference_token, token]: [u32; 2],
+        reference: &[f32],
+        other: &[f32],
+    ) -> Self {
+        let logit = |token: u32| f64::from(reference[token as usize]);
+        let margin = logit(reference_token) - logit(token);
+        let tie = 2.0 * f64::from(PositionParity::new(reference, other).max_abs);
+        Self { prompt, step, reference_token, token, margin, tie }
+    }
+
+    /// Whether the two tokens are too close to tell apart.
+    pub fn is_tie(&self) -> bool {
+        self.margin <= self.tie
+    }
+}
+
 /// Summary over positions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ParitySummary {
@@ -135,5 +178,19 @@ mod tests {
         let b = [9.0f32, 8.0, 7.0, 6.0, 0.0, 5.0, 0.0];
         let p = PositionParity::new(&a, &b);
         assert!((p.top5_overlap - 4.0 / 6.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_divergence_is_a_tie_if_the_difference_of_the_logits_explains_it() {
+        let reference = [1.0, 1.25, 0.0, -3.0];
+        let of = |token, other: [f32; 4]| Divergence::new(0, 2, [1, token], &reference, &other);
+        // Within twice the largest difference, wherever in the vocabulary that is.
+        assert!(of(0, [1.0, 1.25, 0.125, -3.0]).is_tie());
+        let near = of(0, [1.0625, 1.25, 0.0, -3.0]);
+        assert_eq!((near.margin, near.tie, near.is_tie()), (0.25, 0.125, false));
+        assert!(!of(3, [1.0, 1.25, 0.125, -3.0]).is_tie());
+        // Equal logits are one, and so is a reference whose generated token is not its largest logit.
+        assert!(of(1, reference).is_tie());
+        assert!(Divergence::new(0, 0, [0, 1], &reference, &reference).is_tie());
     }
 }

@@ -13,6 +13,7 @@ fn the_selftest_of_a_lost_device_ends_there() {
         let words = ["npu-selftest", "--small", "--emulate", "--tp", tp];
         let said = ended(&words, fault).expect(5, &["300i-duo is lost"]);
         assert!(said.out.contains("FAIL"), "{said:?}");
+        assert!(!said.words.contains("resume") && !said.out.contains("resume"), "{said:?}");
     }
     ended(&["npu-selftest", "--small", "--emulate"], "wrong:SwiGlu:1").expect(1, &["1 of 16 rows fail"]);
     // A device that never was available is not lost, and nothing can be resumed.
@@ -109,8 +110,9 @@ fn faults_end_a_run(device: &str, set: &str) {
         run(&straight, tp, &[], "").expect(0, &[]);
         for (fault, said) in faults {
             let out = folder.path().join(format!("{tp}-{}", fault.replace(':', "-")));
-            run(&out, tp, &[], fault).expect(5, &[said]);
+            let said = run(&out, tp, &[], fault).expect(5, &[said]);
             let before = kept(&out).unwrap_or_default();
+            assert!(before.is_empty() || said.words.contains("--resume goes on"), "{fault}: {said:?}");
             run(&out, tp, &["--resume"], "").expect(0, &[]);
             let after = kept(&out).unwrap();
             assert!(after.starts_with(&before), "{fault}");
