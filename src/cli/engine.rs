@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
+use glmbench_ascend::{AscendMemory, Chip};
 use glmbench_cpu::{CpuMemory, InstructionSet, available_threads};
 use glmbench_device::affinity::why_not_bound;
 use glmbench_device::rotary::RotaryMode;
@@ -179,7 +180,9 @@ impl ComputeArgs {
                 let threads = self.threads.map_or_else(available_threads, usize::from);
                 MemoryOf::Cpu(CpuMemory::new(self.precision(), self.kernel, threads))
             }
-            DeviceKind::Reference | DeviceKind::Duo300i | DeviceKind::A2800i => self.precision().into(),
+            DeviceKind::Reference => self.precision().into(),
+            DeviceKind::Duo300i => MemoryOf::Ascend(AscendMemory::new(Chip::Duo300i, self.precision().dtype)),
+            DeviceKind::A2800i => MemoryOf::Ascend(AscendMemory::new(Chip::A2800i, self.precision().dtype)),
         }
     }
 

@@ -11,7 +11,6 @@ use super::choice::{Choices, Decode, Prefill};
 use super::core::Core;
 use super::kv::KvCache;
 use super::layout::HeadLayout;
-use super::memory::Buffer;
 use super::ops::Heads;
 
 use self::gathered::Gathered;
@@ -94,23 +93,4 @@ fn heads(layout: &HeadLayout) -> Heads {
 /// Returns the blocks that hold a sequence's tokens.
 fn used_blocks<'a>(sequence: &SequenceView<'a>) -> &'a [u32] {
     &sequence.blocks[..sequence.context.div_ceil(KV_BLOCK_TOKENS)]
-}
-
-/// Reusable working memory of an operator. It grows on demand.
-#[derive(Default)]
-pub(super) struct Scratch(Option<Buffer>);
-
-impl Scratch {
-    /// Returns at least `bytes` bytes. They are zero if nothing was written since the memory grew.
-    pub(super) fn reserve(&mut self, core: &Core, bytes: usize) -> Result<*mut c_void, DeviceError> {
-        if self.0.as_ref().is_none_or(|buffer| buffer.len() < bytes) {
-            // Queued work may still use the old buffer.
-            core.stream.synchronize()?;
-            self.0 = None;
-            let buffer = core.slab.take(bytes.next_power_of_two(), "attention's working memory")?;
-            buffer.clear()?;
-            self.0 = Some(buffer);
-        }
-        Ok(self.0.as_ref().expect("invariant: just taken").at(0))
-    }
 }

@@ -50,7 +50,7 @@ pub(super) fn collectives(api: &Api, world: usize) -> Result<&Ccl, DeviceError> 
 /// The place where ranks wait until all have their devices. A rank that fails before it joins aborts the others; HCCL
 /// itself would let them wait for two minutes.
 #[derive(Default)]
-pub(super) struct Meeting {
+pub(super) struct Rendezvous {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -59,10 +59,10 @@ pub(super) struct Meeting {
 struct State {
     arrived: usize,
     root: Option<Box<HcclRootInfo>>,
-    called_off: Option<String>,
+    aborted: Option<String>,
 }
 
-impl Meeting {
+impl Rendezvous {
     /// Joins rank `rank` of `world`, whose device is set on the calling thread by `context`.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Meeting {
     ) -> Result<Comm, DeviceError> {
         let api = &context.api;
         let ccl = collectives(api, world)?;
-        let root = self.meet(api, ccl, rank, world)?;
+        let root = self.root(api, ccl, rank, world)?;
         let mut handle = ptr::null_mut();
         // SAFETY: the first rank's root goes in, a place for the handle.
         unsafe {
@@ -85,13 +85,13 @@ impl Meeting {
     }
 
     /// Ends the wait of all ranks.
-    pub(super) fn call_off(&self, why: &str) {
+    pub(super) fn abort(&self, why: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.called_off.get_or_insert_with(|| why.to_owned());
+        state.aborted.get_or_insert_with(|| why.to_owned());
         self.changed.notify_all();
     }
 
-    fn meet(
+    fn root(
         &self,
         api: &Api,
         ccl: &Ccl,
@@ -110,10 +110,10 @@ impl Meeting {
         }
         self.changed.notify_all();
         let waits =
-            |state: &mut State| state.called_off.is_none() && (state.arrived < world || state.root.is_none());
+            |state: &mut State| state.aborted.is_none() && (state.arrived < world || state.root.is_none());
         let (state, _) =
             self.changed.wait_timeout_while(state, PATIENCE, waits).unwrap_or_else(PoisonError::into_inner);
-        match (&state.called_off, &state.root) {
+        match (&state.aborted, &state.root) {
             (None, Some(root)) if state.arrived >= world => Ok(root.clone()),
             (Some(why), _) => Err(DeviceError::Lost { device: api.device, message: why.clone() }),
             _ => Err(DeviceError::Unsupported {

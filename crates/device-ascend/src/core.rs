@@ -1,25 +1,27 @@
 //! What every operator of a rank needs: its thread's context, memory, the stream, kept plans.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
 use std::sync::Arc;
 
 use glmbench_device::{DType, DeviceError};
 
-use super::adder::Adder;
 use super::api::Api;
 use super::choice::{Addition, Choices, Graph, Reuse};
 use super::launch::{Key, Launcher, Plan};
-use super::linear::Operand;
-use super::memory::{Inbox, Slab};
+use super::memory::{Buffer, Inbox, Slab};
 use super::runtime::{Context, Stream};
-use super::tensor::{Element, View};
-use super::widener::Widener;
+use super::tensor::Element;
 
 /// The shared state of one rank. Fields are dropped in order: plans before memory, memory before the context.
 pub(super) struct Core {
     launcher: RefCell<Launcher>,
-    adder: RefCell<Adder>,
-    widener: RefCell<Widener>,
+    /// The addition operator.
+    pub(super) addition: Cell<Addition>,
+    /// Working memory of additions.
+    pub(super) sums: RefCell<SumMemory>,
+    /// The buffer of widened rows.
+    pub(super) wide: RefCell<Option<Wide>>,
     pub(super) stream: Stream,
     pub(super) slab: Slab,
     pub(super) context: Arc<Context>,
@@ -32,8 +34,9 @@ impl Core {
     pub(super) fn new(context: Arc<Context>, dtype: DType, timing_only: bool) -> Result<Self, DeviceError> {
         Ok(Self {
             launcher: RefCell::new(Launcher::new()),
-            adder: RefCell::new(Adder::new(Addition::Add)),
-            widener: RefCell::default(),
+            addition: Cell::new(Addition::Add),
+            sums: RefCell::default(),
+            wide: RefCell::default(),
             stream: Stream::new(&context)?,
             slab: Slab::new(&context),
             context,
@@ -70,7 +73,8 @@ impl Core {
     pub(super) fn choose(&self, choices: Choices) {
         self.launcher.borrow_mut().reuse = choices.reuse == Reuse::Kept;
         self.stream.set_graphs(choices.graph == Graph::Segments);
-        *self.adder.borrow_mut() = Adder::new(choices.add);
+        self.addition.set(choices.add);
+        self.sums.take();
     }
 
     /// Waits for queued work, and releases plans and working memory. The next small allocation begins a new chunk. So the
@@ -79,19 +83,9 @@ impl Core {
         self.stream.synchronize()?;
         self.stream.forget_graphs();
         self.launcher.borrow_mut().release(self.api());
-        self.widener.take();
+        self.wide.take();
         self.slab.close();
         Ok(())
-    }
-
-    /// `x = x + y`, see [`Adder::add`].
-    pub(super) fn add(&self, key: Option<Key>, x: View, y: View) -> Result<(), DeviceError> {
-        self.adder.borrow_mut().add(self, key, x, y)
-    }
-
-    /// Widens an input, see [`Widener::widen`].
-    pub(super) fn widen(&self, x: Operand, rows: usize, k: usize) -> Result<Operand, DeviceError> {
-        self.widener.borrow_mut().widen(self, x, rows, k)
     }
 
     /// Sends words to the device, unless it already has them.
@@ -128,4 +122,39 @@ impl Words {
     pub(super) fn new(what: &'static str) -> Self {
         Self { words: Vec::new(), sent: Vec::new(), inbox: Inbox::new(what) }
     }
+}
+
+/// Reusable working memory of an operator. It grows on demand.
+#[derive(Default)]
+pub(super) struct Scratch(Option<Buffer>);
+
+impl Scratch {
+    /// Returns at least `bytes` bytes. They are zero if nothing was written since the memory grew.
+    pub(super) fn reserve(&mut self, core: &Core, bytes: usize) -> Result<*mut c_void, DeviceError> {
+        if self.0.as_ref().is_none_or(|buffer| buffer.len() < bytes) {
+            // Queued work may still use the old buffer.
+            core.stream.synchronize()?;
+            self.0 = None;
+            let buffer = core.slab.take(bytes.next_power_of_two(), "an operator's working memory")?;
+            buffer.clear()?;
+            self.0 = Some(buffer);
+        }
+        Ok(self.0.as_ref().expect("invariant: just taken").at(0))
+    }
+}
+
+/// Working memory of additions that need more than one operator.
+#[derive(Default)]
+pub(super) struct SumMemory {
+    pub(super) sum: Scratch,
+    pub(super) norm: Scratch,
+    pub(super) rstd: Scratch,
+    pub(super) repeated: Scratch,
+}
+
+/// A buffer `[rows, k + extra]` of input rows with a one behind them. The ones and zeros are already written.
+pub(super) struct Wide {
+    pub(super) buffer: Buffer,
+    pub(super) rows: usize,
+    pub(super) k: usize,
 }

@@ -17,6 +17,11 @@ use glmbench_device::{AttentionShape, DType, DeviceError, HostTensor};
 /// Maximum channels per head.
 const FULL: usize = 128;
 
+/// Returns the channels that a head of `channels` channels has on the device.
+pub(super) fn padded_channels(channels: usize) -> usize {
+    if channels <= 64 { 64 } else { FULL }
+}
+
 /// Layout of heads on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeadLayout {
@@ -30,7 +35,7 @@ impl HeadLayout {
     /// Creates the layout for a model. Fails for heads of more than 128 channels, or not a multiple of 4: half of the
     /// channels are rotated in pairs.
     pub(super) fn new(shape: AttentionShape, device: &'static str) -> Result<Self, DeviceError> {
-        let channels = if shape.channels <= 64 { 64 } else { FULL };
+        let channels = padded_channels(shape.channels);
         if shape.channels > channels || !shape.channels.is_multiple_of(4) {
             return Err(DeviceError::Unsupported {
                 device,

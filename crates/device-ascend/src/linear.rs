@@ -7,14 +7,15 @@ use ascend_sys::{ACL_BF16, ACL_FLOAT16};
 
 use glmbench_device::{DType, DeviceError, HostTensor};
 
+use super::adder;
 use super::api::acl;
 use super::choice::{Bias, Choices, WeightFormat};
 use super::core::Core;
 use super::layout::{HeadLayout, bytes_as, rows_as};
 use super::memory::Buffer;
 use super::ops;
-use super::tensor::{IntArray, View};
-use super::widener::{FOLDED, with_column};
+use super::tensor::{IntArray, Operand, View};
+use super::widener::{FOLDED, widen, with_column};
 
 /// A weight `[n, k]` with its bias.
 pub(super) struct Matrix {
@@ -27,15 +28,6 @@ pub(super) struct Matrix {
     width: usize,
     format: WeightFormat,
     how: Bias,
-}
-
-/// An input or output of a product.
-#[derive(Clone, Copy)]
-pub(super) struct Operand {
-    /// The rows.
-    pub(super) view: View,
-    /// Id of the buffer that holds the rows, for the plan's key.
-    pub(super) id: u64,
 }
 
 impl Matrix {
@@ -101,7 +93,7 @@ impl Matrix {
 
     /// Prepares the rows for [`Matrix::product`].
     pub(super) fn input(&self, core: &Core, x: Operand, rows: usize) -> Result<Operand, DeviceError> {
-        if self.width == self.k { Ok(x) } else { core.widen(x, rows, self.k) }
+        if self.width == self.k { Ok(x) } else { widen(core, x, rows, self.k) }
     }
 
     /// Like [`Matrix::apply`], for rows from [`Matrix::input`]. They may come from another matrix of the same width.
@@ -126,7 +118,7 @@ impl Matrix {
                     }
                 })?;
                 let Some(bias) = bias else { return Ok(()) };
-                core.add(Some(("bias", ids)), out.view, bias)
+                adder::add(core, Some(("bias", ids)), out.view, bias)
             }
         }
     }

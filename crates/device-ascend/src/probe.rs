@@ -10,13 +10,13 @@ use super::choice::{
 };
 use super::core::Core;
 use super::graph;
-use super::group::Chip;
 use super::kv::BlockOrder;
 use super::launch::{Plan, destroy, given_back, set_repeatable};
 use super::layout::HeadLayout;
 use super::memory::Buffer;
 use super::ops::{self, CAUSAL_MASK_SIDE, FusedStep, Heads, PagedOperator, PromptLayout};
 use super::rehearsal::Wrong;
+use super::settings::Chip;
 use super::tensor::{Element, IntArray, TensorList, View};
 use super::widener::FOLDED;
 

@@ -3,9 +3,8 @@
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{DType, DeviceError};
 
-use super::attention::Scratch;
 use super::choice::Rotation;
-use super::core::Core;
+use super::core::{Core, Scratch};
 use super::layout::{HeadLayout, decode, encode};
 use super::memory::Inbox;
 use super::ops;

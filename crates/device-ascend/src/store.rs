@@ -3,9 +3,9 @@
 use std::ffi::c_void;
 
 use super::kv::KvCache;
-use super::linear::{Linear, Operand};
+use super::linear::Linear;
 use super::memory::Buffer;
-use super::tensor::{Element, View};
+use super::tensor::{Element, Operand, View};
 
 /// A vector on the device.
 pub struct Vector {

@@ -296,6 +296,15 @@ impl From<TensorList> for Held {
     }
 }
 
+/// An input or output of a product.
+#[derive(Clone, Copy)]
+pub(super) struct Operand {
+    /// The rows.
+    pub(super) view: View,
+    /// Id of the buffer that holds the rows, for the plan's key.
+    pub(super) id: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,53 +6,33 @@
 
 use glmbench_device::DeviceError;
 
-use super::core::Core;
+use super::core::{Core, Wide};
 use super::layout::encode;
-use super::linear::Operand;
-use super::memory::Buffer;
 use super::ops;
-use super::tensor::View;
+use super::tensor::{Operand, View};
 
 /// Extra columns of a weight with its bias: the width of a fractal, so that rows stay aligned. Unused columns are zero.
 pub(super) const FOLDED: usize = 16;
 
-/// The buffer for widened rows, reallocated when it is too small or `k` changes.
-#[derive(Default)]
-pub(super) struct Widener(Option<Wide>);
-
-struct Wide {
-    /// `[rows, k + FOLDED]`, with the ones and zeros already written.
-    rows_of: Buffer,
-    rows: usize,
-    k: usize,
-}
-
-impl Widener {
-    /// Copies `rows` rows of `k` elements, each followed by a one.
-    pub(super) fn widen(
-        &mut self,
-        core: &Core,
-        x: Operand,
-        rows: usize,
-        k: usize,
-    ) -> Result<Operand, DeviceError> {
-        let width = k + FOLDED;
-        if self.0.as_ref().is_none_or(|wide| wide.rows < rows || wide.k != k) {
-            // Queued work may still use the old buffer.
-            core.stream.synchronize()?;
-            self.0 = None;
-            let rows = rows.next_power_of_two();
-            let mut row = vec![0.0; width];
-            row[k] = 1.0;
-            let bytes = encode(&row, core.dtype).repeat(rows);
-            self.0 = Some(Wide { rows_of: core.slab.put(&bytes, "rows with a one behind them")?, rows, k });
-        }
-        let wide = &self.0.as_ref().expect("invariant: just made").rows_of;
-        core.run_cached(("widen", [x.id, wide.id, rows as u64, k as u64]), |api| {
-            ops::copy(api, View::matrix(wide.at(0), core.element(), rows, k, width), x.view)
-        })?;
-        Ok(Operand { view: View::new(wide.at(0), core.element(), &[rows, width]), id: wide.id })
+/// Copies `rows` rows of `k` elements, each followed by a one. The buffer is reallocated if it is too small or `k` changes.
+pub(super) fn widen(core: &Core, x: Operand, rows: usize, k: usize) -> Result<Operand, DeviceError> {
+    let width = k + FOLDED;
+    let mut held = core.wide.borrow_mut();
+    if held.as_ref().is_none_or(|wide| wide.rows < rows || wide.k != k) {
+        // Queued work may still use the old buffer.
+        core.stream.synchronize()?;
+        *held = None;
+        let rows = rows.next_power_of_two();
+        let mut row = vec![0.0; width];
+        row[k] = 1.0;
+        let bytes = encode(&row, core.dtype).repeat(rows);
+        *held = Some(Wide { buffer: core.slab.put(&bytes, "rows with a one behind them")?, rows, k });
     }
+    let wide = &held.as_ref().expect("invariant: just made").buffer;
+    core.run_cached(("widen", [x.id, wide.id, rows as u64, k as u64]), |api| {
+        ops::copy(api, View::matrix(wide.at(0), core.element(), rows, k, width), x.view)
+    })?;
+    Ok(Operand { view: View::new(wide.at(0), core.element(), &[rows, width]), id: wide.id })
 }
 
 /// Returns `n` rows of a weight, each followed by its bias element and zeros. Elements have `bytes` bytes.

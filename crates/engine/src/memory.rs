@@ -1,12 +1,17 @@
 //! Estimates of the memory that a loaded model takes, and whether it fits.
 
+use glmbench_ascend::AscendMemory;
 use glmbench_cpu::CpuMemory;
-use glmbench_device::{DeviceInfo, KV_BLOCK_TOKENS, LinearShape, Precision};
+use glmbench_device::{AttentionShape, DeviceInfo, KV_BLOCK_TOKENS, LinearShape, Precision};
 
 use super::EngineError;
 use super::config::ModelConfig;
-use super::model::Limits;
+use super::load::DeviceKind;
+use super::model::{Limits, attention_shape};
 use super::parallel::Cut;
+
+/// What an emulated card's name ends with.
+const EMULATED: &str = " (emulated)";
 
 /// Memory that a loaded model may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +61,8 @@ pub enum MemoryOf {
     Plain(Precision),
     /// The CPU, which pads and repacks.
     Cpu(CpuMemory),
+    /// An Ascend card, which pads heads.
+    Ascend(AscendMemory),
 }
 
 impl<P: Into<Precision>> From<P> for MemoryOf {
@@ -67,8 +74,12 @@ impl<P: Into<Precision>> From<P> for MemoryOf {
 impl MemoryOf {
     /// Returns the storage scheme of a loaded device.
     pub fn device(info: &DeviceInfo) -> Self {
-        match (info.name.as_str(), info.kernel.parse()) {
-            ("cpu", Ok(set)) => Self::Cpu(CpuMemory::new(info.precision, Some(set), info.threads)),
+        let kind: Option<DeviceKind> = info.name.trim_end_matches(EMULATED).parse().ok();
+        match (kind, kind.and_then(DeviceKind::chip), info.kernel.parse()) {
+            (Some(DeviceKind::Cpu), _, Ok(set)) => {
+                Self::Cpu(CpuMemory::new(info.precision, Some(set), info.threads))
+            }
+            (_, Some(chip), _) => Self::Ascend(AscendMemory::new(chip, info.precision.dtype)),
             _ => Self::Plain(info.precision),
         }
     }
@@ -76,7 +87,7 @@ impl MemoryOf {
     /// Returns the scheme of one of `world` ranks, for the rank with the largest share.
     fn of_rank(self, world: usize) -> Self {
         match self {
-            Self::Plain(_) => self,
+            Self::Plain(_) | Self::Ascend(_) => self,
             Self::Cpu(cpu) => Self::Cpu(cpu.of_rank(world)),
         }
     }
@@ -85,15 +96,17 @@ impl MemoryOf {
         match self {
             Self::Plain(precision) => *precision,
             Self::Cpu(cpu) => cpu.precision(),
+            Self::Ascend(card) => card.dtype().into(),
         }
     }
 
-    /// Returns the bytes of a linear layer's weight.
-    fn linear_bytes(&self, linear: LinearShape) -> u64 {
+    /// Returns the bytes of a linear layer's weight, in a model with these heads.
+    fn linear_bytes(&self, linear: LinearShape, heads: AttentionShape) -> u64 {
         let LinearShape { out, width, .. } = linear;
         match self {
             Self::Plain(precision) => precision.storage().bytes(out, width),
             Self::Cpu(cpu) => cpu.linear_bytes(out as usize, width as usize),
+            Self::Ascend(card) => card.linear_bytes(linear, heads),
         }
     }
 
@@ -102,13 +115,14 @@ impl MemoryOf {
         match self {
             Self::Plain(precision) => 2 * KV_BLOCK_TOKENS as u64 * precision.kv_bytes(channels as u64),
             Self::Cpu(cpu) => cpu.kv_block_bytes(channels),
+            Self::Ascend(card) => card.kv_block_bytes(channels),
         }
     }
 
     /// Returns the bytes of one row of activations.
     fn row_bytes(&self, width: usize) -> u64 {
         match self {
-            Self::Plain(_) => product(&[width, size_of::<f32>()]),
+            Self::Plain(_) | Self::Ascend(_) => product(&[width, size_of::<f32>()]),
             Self::Cpu(cpu) => cpu.row_bytes(width),
         }
     }
@@ -116,7 +130,7 @@ impl MemoryOf {
     /// Returns the scratch bytes of matrix products whose widest input has `k` elements.
     fn product_bytes(&self, k: usize) -> u64 {
         match self {
-            Self::Plain(_) => 0,
+            Self::Plain(_) | Self::Ascend(_) => 0,
             Self::Cpu(cpu) => cpu.product_bytes(k),
         }
     }
@@ -195,7 +209,8 @@ impl MemoryEstimate {
         let last = [hidden, config.qkv_width(), config.padded_vocab_size, config.padded_vocab_size];
         let widest = hidden.max(config.q_width()).max(ffn);
         Self {
-            weight_bytes: of_linears(&|linear| on.linear_bytes(linear)).saturating_add(others),
+            weight_bytes: of_linears(&|linear| on.linear_bytes(linear, attention_shape(config)))
+                .saturating_add(others),
             kv_bytes: on.kv_block_bytes(config.kv_channels).saturating_mul(kv_blocks),
             activation_bytes: rows(limits.max_step_tokens, &step)
                 .saturating_add(rows(limits.max_logit_rows, &last))
@@ -206,5 +221,32 @@ impl MemoryEstimate {
     /// Returns the sum of all parts.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes.saturating_add(self.kv_bytes).saturating_add(self.activation_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glmbench_ascend::Chip;
+    use glmbench_device::DType;
+
+    /// A card stores heads of 16 channels as 64, whether it is real or emulated.
+    #[test]
+    fn a_cards_cache_counts_the_channels_that_it_stores() {
+        let config = ModelConfig { kv_channels: 16, ..ModelConfig::chatglm2_6b() };
+        let limits = Limits::for_batch(&config, 2, 300);
+        let plain = MemoryEstimate::new(&config, DType::Fp16, limits);
+        for name in ["300i-duo", "800i-a2 (emulated)"] {
+            let info = DeviceInfo::plain(name, "aclnn", 1, DType::Fp16);
+            let card = MemoryEstimate::new(&config, MemoryOf::device(&info), limits);
+            assert_eq!(card.kv_bytes, 4 * plain.kv_bytes);
+            let qkv = config.layer_linears()[0];
+            let padding = 3 * qkv.out * qkv.width * 2 * config.num_layers as u64;
+            assert_eq!(card.weight_bytes, plain.weight_bytes + padding);
+        }
+        let full = ModelConfig::chatglm2_6b();
+        let card = MemoryOf::Ascend(AscendMemory::new(Chip::Duo300i, DType::Fp16));
+        let limits = Limits::for_batch(&full, 2, 300);
+        assert_eq!(MemoryEstimate::new(&full, card, limits), MemoryEstimate::new(&full, DType::Fp16, limits));
     }
 }

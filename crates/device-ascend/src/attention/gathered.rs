@@ -2,13 +2,14 @@
 
 use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, SequenceView};
 
-use super::super::core::{Core, Words};
+use super::super::adder;
+use super::super::core::{Core, Scratch, Words};
 use super::super::kv::{BlockOrder, KvCache};
 use super::super::layout::{HeadLayout, encode};
 use super::super::memory::Buffer;
 use super::super::ops::{self, Heads, PromptLayout};
 use super::super::tensor::{Element, View};
-use super::{Scratch, Step, heads, used_blocks};
+use super::{Step, heads, used_blocks};
 
 use std::collections::BTreeMap;
 
@@ -298,7 +299,7 @@ impl Gathered {
         if visible < context {
             let mask = self.mask(core, visible, rows, context)?;
             let scores = View::new(scores, element, &[kv_heads, rows, group, context]);
-            core.add(None, scores, mask)?;
+            adder::add(core, None, scores, mask)?;
         }
         core.run(ops::softmax(api, wide, flat(weights, context)))?;
         core.run(ops::batch_matmul(api, flat(weights, context), gathered.values, flat(result, channels)))?;
