@@ -14,7 +14,7 @@ use super::team::rates;
 /// Rounds that count.
 pub(super) const ROUNDS: usize = 11;
 /// Rounds of a quick measurement.
-const SPOT_ROUNDS: usize = 31;
+const SAMPLE_ROUNDS: usize = 31;
 /// Rounds per candidate reader.
 const TRIALS: usize = 3;
 /// Bytes per thread.
@@ -141,8 +141,8 @@ pub(super) fn measure(threads: usize) -> Result<Bandwidth, DeviceError> {
 
 /// Measures all threads quickly, in a newly allocated buffer of the same size, with one reader. Returns bytes per
 /// second.
-pub(super) fn spot(threads: usize, reader: Reader) -> Result<f64, DeviceError> {
-    Ok(Parts::written(threads)?.read(reader, threads, SPOT_ROUNDS)?.median)
+pub(super) fn sample(threads: usize, reader: Reader) -> Result<f64, DeviceError> {
+    Ok(Parts::written(threads)?.read(reader, threads, SAMPLE_ROUNDS)?.median)
 }
 
 /// Returns the memory that a measurement takes, in bytes.
