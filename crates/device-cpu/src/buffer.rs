@@ -264,3 +264,25 @@ thread_local! {
 pub(crate) fn taken_bytes() -> u64 {
     TAKEN_BYTES.get()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_a_matrix_are_what_they_are_and_lie_inside() {
+        let mut numbers: Vec<usize> = (0..20).collect();
+        let shared = SharedSlice::new(&mut numbers);
+        // SAFETY: the two share no column.
+        let (mut left, mut right) = unsafe { (shared.strided(0, 3, 2, 8), shared.strided(2, 3, 2, 8)) };
+        left.row(1).copy_from_slice(right.row(2));
+        assert_eq!((left.rows(), left.columns()), (3, 2));
+        assert_eq!((left.row(1), right.row(0)), (&mut [18, 19][..], &mut [2, 3][..]));
+        for (first, rows, columns, stride) in [(3, 3, 2, 8), (0, 4, 2, 8), (0, 2, 9, 8), (21, 0, 0, 8)] {
+            // SAFETY: nothing is accessed.
+            let beyond = || unsafe { shared.strided(first, rows, columns, stride) }.rows();
+            let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(beyond));
+            assert!(found.is_err(), "{first} {rows} {columns} {stride}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Kernels over the numbers of a row: normalisation, activation, rotary embedding, sums.
 //!
-//! Every result is one fixed sequence of IEEE operations, and sums over a row use sixteen lanes, by index modulo 16. The
-//! bits are therefore the same for every instruction set, batch, chunk and number of threads.
+//! Every result is one fixed sequence of IEEE operations, and sums over a row use sixteen lanes, by index modulo 16.
+//! The bits are therefore the same for every instruction set, batch, chunk and number of threads.
 //!
 //! Rows are padded to sixteen numbers. Kernels compute whole vectors, including the padding.
 
@@ -117,7 +117,8 @@ impl Kernel for SwiGlu<'_> {
     }
 }
 
-/// Rotates adjacent pairs of one head in place, each product and the sum rounded. There is a pair per number of the table.
+/// Rotates adjacent pairs of one head in place, each product and the sum rounded. There is a pair per number of the
+/// table.
 pub(crate) struct Rotate<'a> {
     pub(crate) head: &'a mut [f32],
     pub(crate) cos: &'a [f32],

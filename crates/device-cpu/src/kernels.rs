@@ -1,7 +1,7 @@
 //! The registry: which kernels multiply which weights and KV caches. Nothing else decides it.
 //!
-//! A new way to multiply is one file, which implements [`WeightKernels`], and one line of [`WEIGHTS`]. A new tile family, or
-//! another implementation of one, is one file and one line of [`TILES`].
+//! A new way to multiply is one file, which implements [`WeightKernels`], and one line of [`WEIGHTS`]. A new tile
+//! family, or another implementation of one, is one file and one line of [`TILES`].
 
 use glmbench_device::{DType, KvForm, WeightForm};
 

@@ -7,13 +7,19 @@
 //!
 //! There are two families of kernels. The vector kernels (portable, NEON, AVX2, AVX-512) all give the same bits. On
 //! machines with AMX, bf16 and fp16 products, both with weights and in attention, use AMX tiles, which have their own
-//! order of summation. A twin in plain Rust (`amx-portable`) gives the same bits on any machine. Products of integers
-//! with integers (`int8`) give the same bits everywhere. With an int8 cache, attention uses the tiles in the tile
-//! family too. In fp32 everything uses the vector kernels.
+//! order of summation. The reference kernels in plain Rust (`amx-portable`) give the same bits on any machine. Products
+//! of integers with integers (`int8`) give the same bits everywhere. With an int8 cache, attention uses the tiles in
+//! the tile family too. In fp32 everything uses the vector kernels.
 //!
-//! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), the arithmetic of its memory ([`CpuMemory`]),
-//! and the measurement of the machine's limits ([`measure_limits`], [`RooflineProbe`]). It may use [`glmbench_device`] and no other
-//! crate of the workspace. It prints nothing.
+//! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), the arithmetic of its memory
+//! ([`CpuMemory`]), and the measurement of the machine's limits ([`measure_limits`], [`RooflineProbe`]). It may use
+//! [`glmbench_device`] and no other crate of the workspace. It prints nothing.
+//!
+//! Its rooms, each using only those before it: memory of the device (`buffer`) and threads (`pool`); instruction sets
+//! and vectors (`simd`); kernels over rows (`elementwise`); layouts of weights and rows (`pack`); products (`product`);
+//! the KV cache and attention (`attention`); the registry, which selects kernels (`kernels`). A kernel is a safe
+//! function: only a machine that has an instruction set can make the value that the kernel needs (`simd`). `unsafe`
+//! remains where threads share a buffer, in the inner loops of products, and around single instructions.
 
 mod attention;
 mod buffer;

@@ -2,7 +2,8 @@
 //!
 //! Keys are multiplied as stored, by queries that are integers of two digits. The high and low digits of sixteen
 //! queries are the thirty-two rows of one product, and [`KeySums`] turns both sums into scores. Values are widened to
-//! bf16, which is exact. Softmax weights times the values' scales are split into two bf16 parts ([`TileKernels::weighted_integers`]).
+//! bf16, which is exact. Softmax weights times the values' scales are split into two bf16 parts
+//! ([`TileKernels::weighted_integers`]).
 //!
 //! The cycle counts are for a block of 128 tokens by 128 channels, in either type. For one token of sixteen heads, the
 //! products take 512 cycles for the keys and 1,024 for the values. A row takes 25 for its scores, 100 for the softmax

@@ -21,8 +21,8 @@ const MOST: f32 = 127.0 * BASE + 127.0;
 pub(super) const KEY_TOKENS: usize = 2 * PANEL;
 
 /// Writes a query's digits to a row of tiles, pads the last tile with zeros, and returns the scale. The row's pieces of
-/// [`TILE_K`] digits are one tile apart. A query with NaN or infinity gets the scale NaN and zero digits. A query too small
-/// for a normal scale gets the scale zero and zero digits.
+/// [`TILE_K`] digits are one tile apart. A query with NaN or infinity gets the scale NaN and zero digits. A query too
+/// small for a normal scale gets the scale zero and zero digits.
 pub(super) struct Query<'a> {
     pub(super) x: &'a [f32],
     /// The tiles of both digits, from the row's first high digit.

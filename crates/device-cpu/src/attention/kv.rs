@@ -229,8 +229,8 @@ impl Writer<'_> {
     ///
     /// Tiles multiply values 32 tokens at a time. Another sequence may have left NaN or infinity in the places of later
     /// tokens, which a weight of zero would not cancel. The first token of each 32 therefore clears the places of the
-    /// others. Integers are always finite. If a value contains NaN or infinity, the scale of the token's key becomes NaN
-    /// instead. Every row that sees the token then has a NaN score, and other rows are not affected.
+    /// others. Integers are always finite. If a value contains NaN or infinity, the scale of the token's key becomes
+    /// NaN instead. Every row that sees the token then has a NaN score, and other rows are not affected.
     ///
     /// # Safety
     /// No two threads may write tokens of the same layer and head at the same time.

@@ -207,10 +207,8 @@ mod x86 {
     pub(super) const AVX2: [Reader; 5] = ways!(avx2);
     pub(super) const AVX512: [Reader; 5] = ways!(avx512);
 
-    /// # Safety
-    /// AVX2 must be present.
     #[target_feature(enable = "avx2")]
-    unsafe fn avx2<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
+    fn avx2<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
         let part = lines.len() / STREAMS;
         let mut sums = [[_mm256_setzero_si256(); 2]; STREAMS];
         for at in 0..part {
@@ -230,10 +228,8 @@ mod x86 {
         words.iter().flatten().flatten().fold(0, |a, b| a ^ b)
     }
 
-    /// # Safety
-    /// AVX-512F must be present.
     #[target_feature(enable = "avx512f")]
-    unsafe fn avx512<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
+    fn avx512<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
         let part = lines.len() / STREAMS;
         let mut sums = [_mm512_setzero_si512(); STREAMS];
         for at in 0..part {

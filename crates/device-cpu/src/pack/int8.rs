@@ -30,8 +30,8 @@ pub(crate) struct Int8Linear {
 }
 
 impl Int8Linear {
-    /// Quantises `weight` `[n, k]`, one panel at a time, and rounds the bias to the type of `vectors`. Each thread of the pool writes
-    /// the parts that it will read.
+    /// Quantises `weight` `[n, k]`, one panel at a time, and rounds the bias to the type of `vectors`. Each thread of
+    /// the pool writes the parts that it will read.
     ///
     /// # Errors
     /// Rows are too long for 32-bit sums, or memory ran out.

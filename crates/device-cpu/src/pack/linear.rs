@@ -28,8 +28,8 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// Packs `weight` `[n, k]` in `order`, rounded to the type of `vectors`. Each thread of the pool writes the parts that
-    /// it will read.
+    /// Packs `weight` `[n, k]` in `order`, rounded to the type of `vectors`. Each thread of the pool writes the parts
+    /// that it will read.
     pub(crate) fn pack(
         weight: HostTensor<'_>,
         bias: Option<HostTensor<'_>>,

@@ -1,5 +1,5 @@
-//! Quantisation to int8: `scale = max|x| / 127`, and `q = x / scale` rounded to the nearest integer, ties to even, within
-//! ±127. A run that contains NaN or infinity has the scale NaN and only zeros.
+//! Quantisation to int8: `scale = max|x| / 127`, and `q = x / scale` rounded to the nearest integer, ties to even,
+//! within ±127. A run that contains NaN or infinity has the scale NaN and only zeros.
 //!
 //! Panels of sixteen output columns are stored as `[k/4][16][4]`, with `k` padded by zeros to a multiple of 64. Four
 //! numbers of a column are one 32-bit lane of `vpdpbusd`, and 64 of `k` are one AMX tile of sixteen rows of 64 bytes.
@@ -33,8 +33,8 @@ pub(crate) struct TileRow<'a> {
 }
 
 impl<'a> TileRow<'a> {
-    /// Describes the row with its first piece at byte `first`. A block of depth has `block` contiguous tiles, and blocks
-    /// are `block_stride` bytes apart.
+    /// Describes the row with its first piece at byte `first`. A block of depth has `block` contiguous tiles, and
+    /// blocks are `block_stride` bytes apart.
     ///
     /// # Safety
     /// Nothing else may access the row's pieces while this value is in use.

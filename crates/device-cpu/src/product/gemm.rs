@@ -1,7 +1,7 @@
 //! The GEMM of the vector kernels, with sums in registers.
 //!
-//! An output is a chain of fused multiply-adds over ascending `k`, whatever the tile. The bits are therefore the same for
-//! every vector instruction set, batch, chunk and number of threads.
+//! An output is a chain of fused multiply-adds over ascending `k`, whatever the tile. The bits are therefore the same
+//! for every vector instruction set, batch, chunk and number of threads.
 
 use crate::buffer::{LINE_BYTES, Strided, prefetch_line};
 use crate::pack::PANEL;
@@ -177,7 +177,8 @@ impl Gemm<'_> {
         }
     }
 
-    /// Performs one step of depth of a tile: `k` of the tile's rows, which begin at `a`, and panels, which begin at `w`.
+    /// Performs one step of depth of a tile: `k` of the tile's rows, which begin at `a`, and panels, which begin at
+    /// `w`.
     ///
     /// # Safety
     /// As [`Self::tile`]; `k` must be below the depth.
@@ -209,5 +210,69 @@ impl Gemm<'_> {
     #[inline(always)]
     fn sums(&self, row: usize, panel: usize) -> *mut [f32; PANEL] {
         self.c.pointer(row, panel * PANEL).cast()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{InstructionSet, Vectors};
+    use glmbench_device::DType;
+
+    fn numbers(count: usize, step: usize) -> Vec<f32> {
+        (0..count).map(|i| (i * step % 251) as f32 / 16.0 - 7.5).collect()
+    }
+
+    /// Every sum is one chain of fused multiply-adds, whatever the tile that computes it, and nothing else is written.
+    #[test]
+    fn sums_are_chains_of_fused_multiply_adds_on_every_set() {
+        let (k, a_stride, c_stride) = (37, 40, 9 * PANEL + 5);
+        for (rows, panels) in (1..=17).flat_map(|rows| [1, 2, 3, 8, 9].map(|panels| (rows, panels))) {
+            let (a, w) = (numbers(rows * a_stride, 37), numbers(panels * k * PANEL, 91));
+            let start = numbers(rows * c_stride, 17);
+            for set in InstructionSet::ALL {
+                let Some(vectors) = Vectors::detect(set, DType::Fp32) else { continue };
+                for streamed in [false, true] {
+                    let mut c = start.clone();
+                    vectors.run(Gemm {
+                        a: &a,
+                        a_stride,
+                        w: bytemuck::cast_slice(&w),
+                        panel_stride: k * PANEL,
+                        k,
+                        c: Strided::new(&mut c, rows, panels * PANEL, c_stride),
+                        streamed,
+                    });
+                    for (i, (sum, start)) in c.iter().zip(&start).enumerate() {
+                        let (row, column) = (i / c_stride, i % c_stride);
+                        let expected = if column < panels * PANEL {
+                            let w = w[column / PANEL * k * PANEL..].chunks(PANEL).map(|w| w[column % PANEL]);
+                            a[row * a_stride..][..k]
+                                .iter()
+                                .zip(w)
+                                .fold(*start, |sum, (a, w)| a.mul_add(w, sum))
+                        } else {
+                            *start
+                        };
+                        assert_eq!(sum.to_bits(), expected.to_bits(), "{set:?} {rows} x {panels} at {i}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Operands that do not hold the product are an error of this crate, and not undefined behaviour.
+    #[test]
+    fn operands_that_are_too_short_panic() {
+        let vectors = Vectors::detect(InstructionSet::best_vector(), DType::Fp16).unwrap();
+        let run = |a: usize, w: usize| {
+            let (a, w, mut c) = (vec![0.0; a], vec![0; w], vec![0.0; 3 * PANEL]);
+            let c = Strided::new(&mut c, 3, PANEL, PANEL);
+            vectors.run(Gemm { a: &a, a_stride: 8, w: &w, panel_stride: 0, k: 8, c, streamed: true });
+        };
+        run(24, 8 * PANEL * 2);
+        for (a, w) in [(23, 8 * PANEL * 2), (24, 8 * PANEL * 2 - 1)] {
+            assert!(std::panic::catch_unwind(|| run(a, w)).is_err(), "{a} {w}");
+        }
     }
 }

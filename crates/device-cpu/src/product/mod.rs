@@ -35,7 +35,8 @@ pub(crate) trait WeightKernels: Debug + Send + Sync {
     /// Returns the size in bytes of a packed weight of `n` outputs and `k` inputs.
     fn bytes(&self, n: usize, k: usize) -> usize;
 
-    /// Returns the workspace in bytes per row of `k` inputs ([`Scratch::reserve`]); `None` if products need no workspace.
+    /// Returns the workspace in bytes per row of `k` inputs ([`Scratch::reserve`]); `None` if products need no
+    /// workspace.
     fn row_bytes(&self, k: usize) -> Option<usize>;
 }
 

@@ -3,8 +3,8 @@
 
 use std::sync::OnceLock;
 
-/// The available parts of AMX. A value of this type proves that the machine has the tile registers, and that the operating
-/// system allows their use: only [`found`] makes one.
+/// The available parts of AMX. A value of this type proves that the machine has the tile registers, and that the
+/// operating system allows their use: only [`found`] makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Amx {
     bf16: bool,
@@ -25,8 +25,8 @@ impl Amx {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 impl Amx {
-    /// Configures the registers: 0 to 3 hold sums and 4 and 5 rows, each with `rows` rows, at most sixteen. 6 and 7 hold
-    /// weights.
+    /// Configures the registers: 0 to 3 hold sums and 4 and 5 rows, each with `rows` rows, at most sixteen. 6 and 7
+    /// hold weights.
     pub(crate) fn configure(self, rows: usize) {
         debug_assert!((1..=16).contains(&rows), "invariant: a tile has one to sixteen rows");
         let rows = rows as u8;

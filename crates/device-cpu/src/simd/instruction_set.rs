@@ -122,3 +122,22 @@ impl std::str::FromStr for InstructionSet {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_is_of_one_family_and_every_family_runs_everywhere() {
+        for set in InstructionSet::ALL {
+            assert_eq!(Family::ALL.iter().filter(|family| set.family() == **family).count(), 1);
+            assert_eq!(set.vector().family(), Family::Vectors, "{set:?}");
+            assert_eq!(set.name().parse(), Ok(set));
+        }
+        for family in Family::ALL {
+            assert!(family.sets().any(|set| set == family.reference()), "{family:?}");
+            assert!(family.best().available() && family.best().family() == family, "{family:?}");
+        }
+        assert_eq!(Family::Vectors.best(), InstructionSet::best_vector());
+    }
+}

@@ -1,8 +1,8 @@
 //! Instruction sets, and vectors of sixteen fp32 lanes for each of them.
 //!
-//! A value of a type that implements [`Isa`] proves that the machine has the instruction set: only run-time detection makes
-//! one ([`Avx512::detect`] and so on). Vectors come from such a value, so they prove it too. Kernels over them are
-//! therefore safe functions. A kernel is written once ([`Kernel`]) and compiled for each set.
+//! A value of a type that implements [`Isa`] proves that the machine has the instruction set: only run-time detection
+//! makes one ([`Avx512::detect`] and so on). Vectors come from such a value, so they prove it too. Kernels over them
+//! are therefore safe functions. A kernel is written once ([`Kernel`]) and compiled for each set.
 //!
 //! Every operation is one IEEE operation per lane, in a fixed order, so all instruction sets give the same bits. A
 //! property test checks this.
@@ -72,8 +72,8 @@ pub(crate) trait Kernel {
     /// What the kernel returns.
     type Output;
 
-    /// Runs the kernel. Implementations are `#[inline(always)]`, and so is all that they call: the code must become part
-    /// of [`Isa::run`], which alone is compiled with the instruction set. A closure that is not inlined loses it.
+    /// Runs the kernel. Implementations are `#[inline(always)]`, and so is all that they call: the code must become
+    /// part of [`Isa::run`], which alone is compiled with the instruction set. A closure that is not inlined loses it.
     fn run<I: Isa, E: Element>(self, isa: I) -> Self::Output;
 }
 

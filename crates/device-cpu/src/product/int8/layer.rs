@@ -53,8 +53,8 @@ impl PackedWeight for Layer {
         true
     }
 
-    /// The exact sum of integer products, times the token's scale, times the channel's scale, plus the bias. Each step is
-    /// in fp32; the result is rounded to the type of the device.
+    /// The exact sum of integer products, times the token's scale, times the channel's scale, plus the bias. Each step
+    /// is in fp32; the result is rounded to the type of the device.
     fn multiply(
         &self,
         x: Rows<'_>,
@@ -173,8 +173,8 @@ impl Int8Layer<'_> {
     }
 }
 
-/// Converts sums to numbers: `((sum - offset * x.sum) * x.scale) * scale + bias`, each step rounded to fp32. Columns are
-/// whole panels.
+/// Converts sums to numbers: `((sum - offset * x.sum) * x.scale) * scale + bias`, each step rounded to fp32. Columns
+/// are whole panels.
 struct Scale<'a> {
     sums: &'a [i32],
     /// Distance between rows of sums, in numbers.

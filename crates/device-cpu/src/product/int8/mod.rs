@@ -1,8 +1,8 @@
 //! Products of int8 weights with int8 activations.
 //!
-//! Numbers are quantised symmetrically ([`quantise`](crate::pack::quantise)). Results that use a run with NaN or infinity are
-//! NaN, so the fault is visible. Sums of products are exact, because 32 bits hold them. They are therefore the same
-//! for every instruction set, batch, chunk and number of threads.
+//! Numbers are quantised symmetrically ([`quantise`](crate::pack::quantise)). Results that use a run with NaN or
+//! infinity are NaN, so the fault is visible. Sums of products are exact, because 32 bits hold them. They are therefore
+//! the same for every instruction set, batch, chunk and number of threads.
 //!
 //! A linear layer quantises its input one block of rows at a time. Vector kernels multiply rows stored one after the
 //! other (`rows`); AMX tiles multiply rows in tiles (`tiles`). The reference kernel of the tiles in plain Rust uses the

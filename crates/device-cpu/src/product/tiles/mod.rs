@@ -194,8 +194,8 @@ impl TileKernels {
         None
     }
 
-    /// Packs row `row` of a block of sixteen. Writes the numbers, which the storage type must be able to hold, to the tiles
-    /// of the block, followed by zeros.
+    /// Packs row `row` of a block of sixteen. Writes the numbers, which the storage type must be able to hold, to the
+    /// tiles of the block, followed by zeros.
     pub(crate) fn pack_row(&self, x: &[f32], block: &mut [u8], row: usize) {
         match (self.around, self.parts) {
             (Around::Portable, 1) => reference::pack_row::<1>(x, block, row),
@@ -207,8 +207,8 @@ impl TileKernels {
         }
     }
 
-    /// Packs row `row` of a block of sixteen into tiles of [`WEIGHT_PARTS`] parts: each weight times its scale. There are as
-    /// many of both, a multiple of the depth of a tile.
+    /// Packs row `row` of a block of sixteen into tiles of [`WEIGHT_PARTS`] parts: each weight times its scale. There
+    /// are as many of both, a multiple of the depth of a tile.
     pub(crate) fn pack_weights(&self, weights: &[f32], scales: &[f32], block: &mut [u8], row: usize) {
         match self.around {
             Around::Portable => integers::reference_pack_row(weights, scales, block, row),

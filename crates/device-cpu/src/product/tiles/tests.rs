@@ -139,8 +139,8 @@ proptest! {
     }
 }
 
-/// More rows than a block, groups of several steps, several blocks of depth: with the reference, and with the registers if
-/// present.
+/// More rows than a block, groups of several steps, several blocks of depth: with the reference, and with the registers
+/// if present.
 #[test]
 fn rows_beyond_a_block_are_rows_like_any_other() {
     let (rows, n, k) = (530, 700, 333);

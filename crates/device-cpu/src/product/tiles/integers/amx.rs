@@ -44,8 +44,8 @@ pub(crate) fn pack_row(_: Avx512, weights: &[f32], scales: &[f32], block: &mut [
     unsafe { compiled(weights, scales, block, row) }
 }
 
-/// Widens tiles of integers to tiles of bf16. Takes six instructions per line of two depth rows, besides load and store:
-/// three cycles.
+/// Widens tiles of integers to tiles of bf16. Takes six instructions per line of two depth rows, besides load and
+/// store: three cycles.
 pub(crate) fn widen(_: Avx512, stored: &[u8], out: &mut [u8]) {
     #[target_feature(enable = "avx512f,avx512bw")]
     fn compiled(stored: &[u8], out: &mut [u8]) {
