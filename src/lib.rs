@@ -46,7 +46,7 @@
 //!   → `src/run/performance.rs` → `src/bench/mod.rs` (a repetition), `warmup.rs` → `src/backend/embedded.rs` → the engine; its
 //!   times → `src/record/request.rs` → `src/report/performance.rs` → `src/stats/` (medians, intervals) → `src/report/page.rs`.
 //! - **A token**: `crates/engine/src/scheduler.rs` (a row of a step) → `model.rs` (embedding, layers, output) →
-//!   `crates/device-cpu/src/linear.rs`, `attention.rs`, `kv.rs` (or another device) → `model.rs` (logits) → `sampler.rs` (the next
+//!   `crates/device-cpu/src/product/vector.rs`, `attention/mod.rs`, `attention/kv.rs` (or another device) → `model.rs` (logits) → `sampler.rs` (the next
 //!   token) → `scheduler.rs` (the next step, or the completion).
 //!
 //! ## The crates
@@ -72,7 +72,7 @@
 //! ([`glmbench_device::affinity`]).
 //!
 //! [`glmbench_cpu::measure_limits`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
-//! them. A run with targets measures them again around each repetition ([`glmbench_cpu::Gauge`]), and compares each
+//! them. A run with targets measures them again around each repetition ([`glmbench_cpu::RooflineProbe`]), and compares each
 //! repetition with its own limits. [`glmbench_device::timed`] wraps a device and times every operator on request.
 //! [`glmbench_engine::profile`] sums these times by the kind of step.
 //!
@@ -127,7 +127,7 @@
 //! ## Limitations
 //!
 //! W8A8 checkpoints are not supported. The speed of the AMX and NEON kernels is unmeasured. Their bits were compared with
-//! those of their portable twins on emulated processors.
+//! those of the reference kernels on emulated processors.
 
 pub mod backend;
 pub mod bench;

@@ -269,7 +269,7 @@ impl<'a> Session<'a> {
     /// Returns the tolerance between this engine and the record.
     fn bound(&self, ours: &DeviceInfo, recorded_tp: usize, tp: usize) -> Bound {
         let theirs = &self.contents.run.provenance;
-        let family = |kernel: &str| kernel.parse().ok().map(InstructionSet::has_tiles);
+        let family = |kernel: &str| kernel.parse().ok().map(InstructionSet::family);
         let alike = ours.name == theirs.device
             && family(&ours.kernel) == family(&theirs.kernel)
             && self.compute.device.chip().is_none()
@@ -349,10 +349,7 @@ fn compute(args: &Args, run: &RunRecord) -> anyhow::Result<ComputeArgs> {
 /// Returns the recorded kernels if this machine has them, else the best available of their family.
 fn of_family(kernel: &str) -> Option<InstructionSet> {
     let recorded: InstructionSet = kernel.parse().ok()?;
-    if recorded.available() {
-        return Some(recorded);
-    }
-    Some(if recorded.has_tiles() { InstructionSet::AmxPortable } else { InstructionSet::best_vector() })
+    Some(if recorded.available() { recorded } else { recorded.family().best() })
 }
 
 /// Names an engine, for results.

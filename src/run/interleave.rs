@@ -9,7 +9,7 @@ use glmbench_engine::Engine;
 
 use super::performance::{PerformanceRun, Timing};
 use super::plan::Plan;
-use super::spots::CaseGauge;
+use super::spots::CaseProbe;
 use super::{Ending, Observer, RunError, Session, Shared, run_accuracy};
 use crate::record::{RecordError, RepetitionKind, RunDir, RunRecord};
 use crate::stats::blocks_needed;
@@ -112,7 +112,7 @@ pub fn accuracy(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
-    let mut shared = Shared { dir: &mut side.dir, observer, stop, gauge: None };
+    let mut shared = Shared { dir: &mut side.dir, observer, stop, probe: None };
     let mut session = Session::new(&mut side.engine, &mut shared)?;
     run_accuracy(side.plan, side.plan.worlds()[0], &mut session)
 }
@@ -130,9 +130,9 @@ pub fn block(
 ) -> Result<Ending, RunError> {
     let [a, b] = sides;
     let (mut silent_a, mut silent_b) = (Silent, Silent);
-    let [gauge_a, gauge_b] = [&a.record, &b.record].map(CaseGauge::of);
-    let mut shared_a = Shared { dir: &mut a.dir, observer: &mut silent_a, stop, gauge: gauge_a };
-    let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop, gauge: gauge_b };
+    let [probe_a, probe_b] = [&a.record, &b.record].map(CaseProbe::of);
+    let mut shared_a = Shared { dir: &mut a.dir, observer: &mut silent_a, stop, probe: probe_a };
+    let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop, probe: probe_b };
     let mut session_a = Session::new(&mut a.engine, &mut shared_a)?;
     let mut session_b = Session::new(&mut b.engine, &mut shared_b)?;
     for (case_a, case_b) in fitting(a.plan).zip(fitting(b.plan)) {

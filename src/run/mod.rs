@@ -43,7 +43,7 @@ use crate::record::{
 use crate::task::{Evaluation, TaskError};
 
 use self::plan::Plan;
-use self::spots::CaseGauge;
+use self::spots::CaseProbe;
 
 pub use self::resume::{
     Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, group_id, unreadable,
@@ -107,7 +107,7 @@ struct Session<'a> {
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
     /// Measures the machine's limits around repetitions, if targets need them.
-    gauge: Option<&'a CaseGauge>,
+    probe: Option<&'a CaseProbe>,
     /// Offset from the engine's clock to the run's clock, modulo 2⁶⁴. The run's clock continues where the recorded
     /// lines ended, whatever the engine's clock shows.
     offset_ns: u64,
@@ -123,7 +123,7 @@ impl<'a> Session<'a> {
             dir: shared.dir,
             observer: shared.observer,
             stop: shared.stop,
-            gauge: shared.gauge.as_ref(),
+            probe: shared.probe.as_ref(),
             offset_ns,
             spent: false,
         })
@@ -251,8 +251,8 @@ pub fn execute(
     if let Some(problem) = plan.beyond(engine.capabilities()) {
         return Err(RunError::Backend { backend: engine.device_info().name, problem });
     }
-    let gauge = CaseGauge::of(record);
-    let result = run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop, gauge });
+    let probe = CaseProbe::of(record);
+    let result = run_worlds(plan, engine, reload, &mut Shared { dir, observer, stop, probe });
     conclude(result, dir, record)
 }
 
@@ -283,7 +283,7 @@ struct Shared<'a> {
     dir: &'a mut RunDir,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
-    gauge: Option<CaseGauge>,
+    probe: Option<CaseProbe>,
 }
 
 fn run_worlds(

@@ -12,7 +12,7 @@ use crate::record::{
 use super::machine::reset_peak_rss;
 use super::plan::Plan;
 use super::questions::{RealPrompts, mean_tokens};
-use super::spots::CaseGauge;
+use super::spots::CaseProbe;
 use super::{Ending, RunError, Session};
 
 /// A performance case that is ready to run.
@@ -160,7 +160,7 @@ pub(super) struct Timing<'a> {
     batches: Vec<Vec<Vec<u32>>>,
     recorded: Recorded,
     /// Measures the machine's limits around each repetition, if a target refers to the case.
-    gauge: Option<CaseGauge>,
+    probe: Option<CaseProbe>,
     /// The limits measured after the last repetition.
     spot: Option<Spot>,
 }
@@ -173,8 +173,8 @@ impl<'a> Timing<'a> {
         session: &Session<'_>,
     ) -> Result<Self, RunError> {
         let recorded = Recorded::of(case, &session.dir.read_requests()?);
-        let gauge = session.gauge.filter(|gauge| gauge.is_for(&case.case_id())).cloned();
-        Ok(Self { case, batches: case.batches(tokens), recorded, gauge, spot: None })
+        let probe = session.probe.filter(|probe| probe.is_for(&case.case_id())).cloned();
+        Ok(Self { case, batches: case.batches(tokens), recorded, probe, spot: None })
     }
 
     /// Returns the number of recorded timed repetitions.
@@ -279,7 +279,7 @@ impl<'a> Timing<'a> {
             }
         };
         let line = record(session, self.case, RepetitionKind::Timed, repetition, times);
-        self.spot = self.gauge.as_ref().map(CaseGauge::measure);
+        self.spot = self.probe.as_ref().map(CaseProbe::measure);
         let spots = before.zip(self.spot.clone()).map(|(before, after)| Spots { before, after });
         let telemetry = session.telemetry();
         // When taking turns, two engines share the process and the cards, so a peak belongs to neither.
@@ -304,10 +304,10 @@ impl<'a> Timing<'a> {
 
     /// Returns the limits measured after the last repetition if nothing ran since, else measures them.
     fn spot_before(&mut self, block: Option<u32>) -> Option<Spot> {
-        let gauge = self.gauge.as_ref()?;
+        let probe = self.probe.as_ref()?;
         // When taking turns, the other side ran its repetition in the meantime.
         let last = self.spot.take().filter(|_| block.is_none());
-        Some(last.unwrap_or_else(|| gauge.measure()))
+        Some(last.unwrap_or_else(|| probe.measure()))
     }
 }
 

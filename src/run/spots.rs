@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use glmbench_cpu::Gauge;
+use glmbench_cpu::RooflineProbe;
 
 use crate::record::{Clock, RunRecord, Spot, Target};
 
@@ -10,13 +10,13 @@ use super::machine::{Machine, reset_peak_rss};
 
 /// Which limits to measure, and around which cases.
 #[derive(Debug, Clone)]
-pub(super) struct CaseGauge {
-    gauge: Gauge,
+pub(super) struct CaseProbe {
+    probe: RooflineProbe,
     cases: BTreeSet<String>,
 }
 
-impl CaseGauge {
-    /// Creates the gauge of a run that has targets and the machine's measured limits. Otherwise there is nothing to
+impl CaseProbe {
+    /// Creates the probe of a run that has targets and the machine's measured limits. Otherwise there is nothing to
     /// measure.
     pub(super) fn of(run: &RunRecord) -> Option<Self> {
         let limits = run.provenance.roofline.as_ref()?.limits.as_ref()?;
@@ -28,7 +28,7 @@ impl CaseGauge {
         let units: BTreeSet<&str> = named.chain(&limits.peak_unit).map(String::as_str).collect();
         let spoken_of = |target: &Target| [target.case_id.clone(), target.over.clone()];
         Some(Self {
-            gauge: Gauge::new(limits.threads as usize, &limits.reader, units),
+            probe: RooflineProbe::new(limits.threads as usize, &limits.reader, units),
             cases: targets.iter().flat_map(spoken_of).flatten().collect(),
         })
     }
@@ -40,7 +40,7 @@ impl CaseGauge {
 
     /// Measures the limits. The engine must be idle.
     pub(super) fn measure(&self) -> Spot {
-        let spot = self.gauge.measure(Machine::read().available_bytes);
+        let spot = self.probe.measure(Machine::read().available_bytes);
         // The memory used here is freed again and must not count for the case.
         reset_peak_rss();
         Spot {
@@ -74,7 +74,7 @@ mod tests {
     fn only_the_cases_that_targets_speak_of_are_measured_around_and_only_on_a_real_clock() {
         let mut run = crate::record::golden::run();
         run.plan.targets = vec![target("b8", Some("b1"))];
-        assert!(CaseGauge::of(&run).is_none(), "limits that were not measured before");
+        assert!(CaseProbe::of(&run).is_none(), "limits that were not measured before");
         let rate = LimitRate { median: 1.0, low: 1.0, high: 1.0 };
         let limits = MachineLimits {
             threads: 1,
@@ -88,12 +88,12 @@ mod tests {
         };
         run.provenance.roofline =
             Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, limits: Some(limits) });
-        let gauge = CaseGauge::of(&run).unwrap();
-        assert!(gauge.is_for("b1") && gauge.is_for("b8") && !gauge.is_for("b2"));
+        let probe = CaseProbe::of(&run).unwrap();
+        assert!(probe.is_for("b1") && probe.is_for("b8") && !probe.is_for("b2"));
         run.provenance.clock = Clock::Modelled;
-        assert!(CaseGauge::of(&run).is_none());
+        assert!(CaseProbe::of(&run).is_none());
         run.provenance.clock = Clock::Measured;
         run.plan.targets.clear();
-        assert!(CaseGauge::of(&run).is_none());
+        assert!(CaseProbe::of(&run).is_none());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use glmbench_cpu::InstructionSet;
+use glmbench_cpu::{Family, InstructionSet};
 use glmbench_device::DType;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_engine::Engine;
@@ -220,7 +220,7 @@ const GOLDENS: [&str; 2] = ["tiny-g2", "prefix-g2"];
 /// Returns the instruction sets of this machine. Those in plain Rust are slow, so only the small golden uses them.
 fn instruction_sets(golden: &str) -> impl Iterator<Item = InstructionSet> {
     let small = golden == "prefix-g2";
-    let slow = [InstructionSet::Portable, InstructionSet::AmxPortable];
+    let slow = Family::ALL.map(Family::reference);
     InstructionSet::ALL.into_iter().filter(move |set| set.available() && (small || !slow.contains(set)))
 }
 

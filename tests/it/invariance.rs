@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use glmbench_cpu::InstructionSet;
+use glmbench_cpu::{Family, InstructionSet};
 use glmbench_device::Precision;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_engine::Engine;
@@ -87,8 +87,7 @@ fn run(setup: Setup, prompts: &[Vec<u32>]) -> Vec<(Vec<u32>, Vec<u32>)> {
 
 /// Returns the best kernels of each family on this machine.
 fn families() -> impl Strategy<Value = InstructionSet> {
-    let best = |tiles| InstructionSet::ALL.into_iter().rfind(|s| s.available() && s.has_tiles() == tiles);
-    prop::sample::select([false, true].into_iter().filter_map(best).collect::<Vec<_>>())
+    prop::sample::select(Family::ALL.map(Family::best).to_vec())
 }
 
 fn precision(word: &str) -> Precision {
@@ -135,10 +134,9 @@ fn instruction_sets_of_a_family_agree_to_the_bit() {
         let of = |instruction_set| {
             run(Setup { shape, precision, threads: 2, chunk: 48, batch: 3, instruction_set }, &prompts)
         };
-        for plain in [InstructionSet::Portable, InstructionSet::AmxPortable] {
-            let expected = of(plain);
-            let same_family = |set: &InstructionSet| set.has_tiles() == plain.has_tiles() && *set != plain;
-            for set in InstructionSet::ALL.into_iter().filter(|s| s.available()).filter(same_family) {
+        for family in Family::ALL {
+            let expected = of(family.reference());
+            for set in family.sets().filter(|set| *set != family.reference()) {
                 assert_eq!(of(set), expected, "{} {precision}", set.name());
             }
         }

@@ -190,6 +190,68 @@ impl<'a, T> SharedSlice<'a, T> {
         // SAFETY: inside the slice by the assertion; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
+
+    /// Returns `rows` rows of `columns` numbers for writing, `stride` numbers apart, starting with number `first`.
+    ///
+    /// # Safety
+    /// As [`Self::range`], for every row.
+    pub(crate) unsafe fn strided(
+        &self,
+        first: usize,
+        rows: usize,
+        columns: usize,
+        stride: usize,
+    ) -> Strided<'a, T> {
+        let end = if rows == 0 { 0 } else { (rows - 1) * stride + columns };
+        let fits = (columns <= stride || rows < 2) && first <= self.len && end <= self.len - first;
+        assert!(fits, "invariant: rows lie inside the slice");
+        Strided { pointer: self.pointer.wrapping_add(first), rows, columns, stride, borrow: PhantomData }
+    }
+}
+
+/// Rows of a matrix that one thread writes, while other threads may write other columns of the same rows.
+#[derive(Debug)]
+pub(crate) struct Strided<'a, T> {
+    pointer: *mut T,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T> Strided<'a, T> {
+    /// Returns `rows` rows of `columns` numbers, `stride` numbers apart.
+    pub(crate) fn new(numbers: &'a mut [T], rows: usize, columns: usize, stride: usize) -> Self {
+        let shared = SharedSlice::new(numbers);
+        // SAFETY: the slice is borrowed exclusively.
+        unsafe { shared.strided(0, rows, columns, stride) }
+    }
+
+    /// Returns the number of rows.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Returns the number of columns.
+    #[inline(always)]
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Returns a pointer to a number. It is valid if row and column are.
+    #[inline(always)]
+    pub(crate) fn pointer(&self, row: usize, column: usize) -> *mut T {
+        self.pointer.wrapping_add(row * self.stride + column)
+    }
+
+    /// Returns a row.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.rows, "invariant: inside the matrix");
+        // SAFETY: inside the numbers, which only this value may write.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(row, 0), self.columns) }
+    }
 }
 
 #[cfg(test)]
@@ -201,4 +263,26 @@ thread_local! {
 #[cfg(test)]
 pub(crate) fn taken_bytes() -> u64 {
     TAKEN_BYTES.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_a_matrix_are_what_they_are_and_lie_inside() {
+        let mut numbers: Vec<usize> = (0..20).collect();
+        let shared = SharedSlice::new(&mut numbers);
+        // SAFETY: the two share no column.
+        let (mut left, mut right) = unsafe { (shared.strided(0, 3, 2, 8), shared.strided(2, 3, 2, 8)) };
+        left.row(1).copy_from_slice(right.row(2));
+        assert_eq!((left.rows(), left.columns()), (3, 2));
+        assert_eq!((left.row(1), right.row(0)), (&mut [18, 19][..], &mut [2, 3][..]));
+        for (first, rows, columns, stride) in [(3, 3, 2, 8), (0, 4, 2, 8), (0, 2, 9, 8), (21, 0, 0, 8)] {
+            // SAFETY: nothing is accessed.
+            let beyond = || unsafe { shared.strided(first, rows, columns, stride) }.rows();
+            let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(beyond));
+            assert!(found.is_err(), "{first} {rows} {columns} {stride}");
+        }
+    }
 }

@@ -7,36 +7,31 @@
 //!
 //! There are two families of kernels. The vector kernels (portable, NEON, AVX2, AVX-512) all give the same bits. On
 //! machines with AMX, bf16 and fp16 products, both with weights and in attention, use AMX tiles, which have their own
-//! order of summation. A twin in plain Rust (`amx-portable`) gives the same bits on any machine. Products of integers
-//! with integers (`int8`) give the same bits everywhere. With an int8 cache, attention uses the tiles in the tile
-//! family too. In fp32 everything uses the vector kernels.
+//! order of summation. The reference kernels in plain Rust (`amx-portable`) give the same bits on any machine. Products
+//! of integers with integers (`int8`) give the same bits everywhere. With an int8 cache, attention uses the tiles in
+//! the tile family too. In fp32 everything uses the vector kernels.
 //!
-//! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), the arithmetic of its memory ([`CpuMemory`]),
-//! and the measurement of the machine's limits ([`measure_limits`], [`Gauge`]). It may use [`glmbench_device`] and no other
-//! crate of the workspace. It prints nothing.
+//! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), the arithmetic of its memory
+//! ([`CpuMemory`]), and the measurement of the machine's limits ([`measure_limits`], [`RooflineProbe`]). It may use
+//! [`glmbench_device`] and no other crate of the workspace. It prints nothing.
+//!
+//! Its rooms, each using only those before it: memory of the device (`buffer`) and threads (`pool`); instruction sets
+//! and vectors (`simd`); kernels over rows (`elementwise`); layouts of weights and rows (`pack`); products (`product`);
+//! the KV cache and attention (`attention`); the registry, which selects kernels (`kernels`). A kernel is a safe
+//! function: only a machine that has an instruction set can make the value that the kernel needs (`simd`). `unsafe`
+//! remains where threads share a buffer, in the inner loops of products, and around single instructions.
 
-mod amx;
 mod attention;
 mod buffer;
-mod gemm;
+mod elementwise;
 mod group;
-mod instruction_set;
-mod int8;
 mod kernels;
-mod kv;
 mod limits;
-mod linear;
-mod matrix;
 mod memory;
+mod pack;
 mod pool;
-mod scratch;
+mod product;
 mod simd;
-#[cfg(target_arch = "aarch64")]
-mod simd_neon;
-#[cfg(target_arch = "x86_64")]
-mod simd_x86;
-mod softmax;
-mod tiles;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -44,25 +39,24 @@ use glmbench_device::group::Seat;
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
     AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, Inputs, KvShape, LinearWeight, Precision,
-    Role, SequenceView,
+    Role, SequenceView, WeightForm,
 };
 
-use self::attention::{Attention, Workspace};
+use self::attention::{Attention, KvCache, Workspace};
 use self::buffer::Buffer;
-use self::int8::{Int8Kernels, Int8Linear};
-use self::kernels::{Kernels, PANEL};
-use self::kv::KvCache;
-use self::linear::{Epilogue, Linear, padded_vector};
-use self::matrix::Matrix;
-use self::scratch::Scratch;
+use self::elementwise::{Add, RmsNorm, Rotate, SwiGlu};
+use self::kernels::Kernels;
+use self::pack::{Matrix, Narrow, PANEL, padded_vector};
+use self::product::{Epilogue, PackedWeight, Scratch};
+use self::simd::Vectors;
 
 pub use self::group::CpuGroup;
-pub use self::instruction_set::InstructionSet;
 pub use self::limits::{
-    Bandwidth, Gauge, MachineLimits, Operands, Rate, Spot, Unit, UnitPeak, measure_limits,
+    Bandwidth, MachineLimits, Operands, Rate, RooflineProbe, RooflineSample, Unit, UnitPeak, measure_limits,
 };
 pub use self::memory::CpuMemory;
 pub use self::pool::Pool;
+pub use self::simd::{Family, InstructionSet};
 
 /// Configuration of a [`Cpu`].
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +77,6 @@ pub struct CpuOptions {
 pub struct Cpu {
     options: CpuOptions,
     kernels: Kernels,
-    int8: Int8Kernels,
     pool: Mutex<Pool>,
     scratch: Mutex<Scratch>,
     workspace: Workspace,
@@ -98,24 +91,9 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// A weight matrix, plain or quantised.
+/// A packed weight matrix, with the kernels that multiply it.
 #[derive(Debug)]
-pub enum Weight {
-    /// In the device's type.
-    Plain(Linear),
-    /// In int8.
-    Int8(Int8Linear),
-}
-
-impl Weight {
-    /// Returns output width and input width.
-    fn shape(&self) -> (usize, usize) {
-        match self {
-            Self::Plain(linear) => (linear.n, linear.k),
-            Self::Int8(linear) => (linear.n, linear.k),
-        }
-    }
-}
+pub struct Weight(Box<dyn PackedWeight>);
 
 /// The embedding table, in the device's type.
 #[derive(Debug)]
@@ -134,51 +112,42 @@ impl Cpu {
     /// thread.
     fn on_cores(options: CpuOptions, cores: &[usize]) -> Result<Self, DeviceError> {
         let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
-        let kernels = set.kernels(options.precision.dtype).ok_or_else(|| DeviceError::Unsupported {
-            device: "cpu",
-            problem: format!(
-                "this machine has no {} kernels, the best it has is {}",
-                set.name(),
-                InstructionSet::best().name()
-            ),
-        })?;
-        let int8 = Int8Kernels::of(set);
+        let kernels =
+            Kernels::detect(set, options.precision.dtype).ok_or_else(|| DeviceError::Unsupported {
+                device: "cpu",
+                problem: format!(
+                    "this machine has no {} kernels, the best it has is {}",
+                    set.name(),
+                    InstructionSet::best().name()
+                ),
+            })?;
         let pool = Pool::on_cores(options.threads.max(1), cores);
-        let workspace = Workspace::new(&options, pool.threads(), &kernels, int8)?;
+        let cache = kernels.cache(options.precision.kv);
+        let CpuOptions { attention, max_context, .. } = options;
+        let workspace = Workspace::new(attention, max_context, pool.threads(), cache, kernels.vectors())?;
         let scratch = Mutex::new(Scratch::new(pool.threads())?);
         let details = if options.precision.is_plain() {
             Vec::new()
         } else {
-            vec![("integer kernels".to_owned(), int8.name.to_owned())]
+            vec![("integer kernels".to_owned(), kernels.int8_name().to_owned())]
         };
-        Ok(Self { options, kernels, int8, pool: Mutex::new(pool), scratch, workspace, details, seat: None })
+        Ok(Self { options, kernels, pool: Mutex::new(pool), scratch, workspace, details, seat: None })
     }
 
     fn pool(&mut self) -> &mut Pool {
         self.pool.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether products with `weight` support [`Epilogue::SwiGlu`].
-    fn ends_with_swiglu(&self, weight: &Weight) -> bool {
-        self.kernels.tiles.is_some() || matches!(weight, Weight::Int8(_))
+    fn vectors(&self) -> Vectors {
+        self.kernels.vectors()
     }
 
     /// Computes `out = epilogue(x * weight^T + bias)`.
     fn product(&mut self, x: &Matrix, weight: &Weight, epilogue: Epilogue, out: &mut Matrix) {
         out.set_rows(x.rows);
-        let (x, out) = (x.view(), &mut out.view_mut());
-        let Self { options, kernels, int8, pool, scratch, .. } = self;
-        let pool = pool.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let scratch = scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
-        match (weight, &kernels.tiles) {
-            (Weight::Plain(linear), None) => linear.apply(x, out, options.precision.dtype, kernels, pool),
-            (Weight::Plain(linear), Some(tiles)) => {
-                tiles::apply(linear, x, epilogue, out, (tiles, kernels), (scratch, pool));
-            }
-            (Weight::Int8(linear), _) => {
-                linear.apply(x, epilogue, out, (kernels, int8), (scratch, pool));
-            }
-        }
+        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let scratch = self.scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+        weight.0.multiply(x.view(), epilogue, &mut out.view_mut(), scratch, pool);
     }
 
     /// Runs `task` on every row of `width` numbers, with the rows split among the threads.
@@ -197,7 +166,7 @@ impl Device for Cpu {
 
     fn info(&self) -> DeviceInfo {
         let plain =
-            DeviceInfo::plain("cpu", self.kernels.name, self.workspace.threads(), self.options.precision);
+            DeviceInfo::plain("cpu", self.kernels.name(), self.workspace.threads(), self.options.precision);
         DeviceInfo { details: self.details.clone(), ..plain }
     }
 
@@ -213,22 +182,18 @@ impl Device for Cpu {
     ) -> Result<Weight, DeviceError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let dtype = self.options.precision.dtype;
-        match weight {
-            LinearWeight::Dense(weight) => {
-                if let Some(tiles) = &self.kernels.tiles {
-                    scratch.reserve(tiles::row_bytes(weight.width, tiles))?;
-                }
-                Linear::pack(weight, bias, dtype, &self.kernels, &mut pool).map(Weight::Plain)
-            }
-            LinearWeight::Int8(weight) if weight.inputs == Inputs::Int8PerToken => {
-                scratch.reserve(int8::row_bytes(weight.width))?;
-                Int8Linear::pack(weight, bias, dtype, &mut pool).map(Weight::Int8)
-            }
+        let form = match weight {
+            LinearWeight::Dense(_) => WeightForm::Plain,
+            LinearWeight::Int8(weight) if weight.inputs == Inputs::Int8PerToken => WeightForm::W8a8Dynamic,
             LinearWeight::Int8(_) | LinearWeight::Int4(_) => {
-                Err(weight.refused("cpu", "fp16, bf16, fp32 or int8 with inputs quantised per token"))
+                return Err(weight.refused("cpu", "fp16, bf16, fp32 or int8 with inputs quantised per token"));
             }
+        };
+        let kernels = self.kernels.weights(form);
+        if let Some(row_bytes) = kernels.row_bytes(weight.width()) {
+            scratch.reserve(row_bytes)?;
         }
+        kernels.pack(weight, bias, &mut pool).map(Weight)
     }
 
     fn upload_vector(&self, values: HostTensor<'_>) -> Result<Buffer<f32>, DeviceError> {
@@ -245,8 +210,7 @@ impl Device for Cpu {
         let mut row = vec![0.0; table.width];
         for (i, out) in data.chunks_exact_mut(stride).enumerate() {
             table.row_f32(i, &mut row);
-            // SAFETY: `width` numbers on both sides.
-            unsafe { (self.kernels.narrow)(row.as_ptr(), out.as_mut_ptr(), table.width) };
+            self.vectors().run(Narrow { from: &row, to: out });
         }
         Ok(Table { data, width: table.width })
     }
@@ -256,7 +220,7 @@ impl Device for Cpu {
     }
 
     fn kv_cache(&self, shape: KvShape) -> Result<KvCache, DeviceError> {
-        KvCache::new(shape, self.options.precision, &self.kernels, self.int8)
+        KvCache::new(shape, self.options.precision, &self.kernels.cache(self.options.precision.kv))
     }
 
     fn embed(&mut self, table: &Table, ids: &[u32], out: &mut Matrix) -> Result<(), DeviceError> {
@@ -278,20 +242,18 @@ impl Device for Cpu {
         out: &mut Matrix,
     ) -> Result<(), DeviceError> {
         out.set_rows(x.rows);
-        let (kernels, stride) = (self.kernels, out.stride);
+        let (vectors, stride) = (self.vectors(), out.stride);
         let shared = out.data.shared();
         self.rows(x.rows, x.width, &|i| {
-            // SAFETY: each row is written by one thread; rows are padded to sixteen numbers.
-            unsafe {
-                let out = shared.range(i * stride..(i + 1) * stride);
-                (kernels.rms_norm)(x.row(i).as_ptr(), weight.as_ptr(), epsilon, x.width, out.as_mut_ptr());
-            }
+            // SAFETY: each row is written by one thread.
+            let out = unsafe { shared.range(i * stride..(i + 1) * stride) };
+            vectors.run(RmsNorm { x: x.padded_row(i), n: x.width, weight, epsilon, out });
         });
         Ok(())
     }
 
     fn linear(&mut self, x: &Matrix, weight: &Weight, out: &mut Matrix) -> Result<(), DeviceError> {
-        assert!((out.width, x.width) == weight.shape(), "invariant: shapes agree");
+        assert!((out.width, x.width) == weight.0.shape(), "invariant: shapes agree");
         self.product(x, weight, Epilogue::Bias, out);
         Ok(())
     }
@@ -304,7 +266,7 @@ impl Device for Cpu {
         shape: AttentionShape,
     ) -> Result<(), DeviceError> {
         assert!(positions.len() == qkv.rows, "invariant: a position a row");
-        let (kernels, stride) = (self.kernels, qkv.stride);
+        let (vectors, stride) = (self.vectors(), qkv.stride);
         let shared = qkv.data.shared();
         self.rows(positions.len(), stride, &|i| {
             // SAFETY: each row is written by one thread.
@@ -312,8 +274,7 @@ impl Device for Cpu {
             let at = positions[i] as usize * table.pairs;
             let (cos, sin) = (&table.cos[at..at + table.pairs], &table.sin[at..at + table.pairs]);
             for head in row.chunks_exact_mut(shape.channels).take(shape.heads + shape.kv_heads) {
-                // SAFETY: a head holds twice as many pairs as are rotated.
-                unsafe { (kernels.rotate)(head.as_mut_ptr(), cos.as_ptr(), sin.as_ptr(), table.pairs) };
+                vectors.run(Rotate { head, cos, sin });
             }
         });
         Ok(())
@@ -328,7 +289,7 @@ impl Device for Cpu {
         shape: AttentionShape,
     ) -> Result<(), DeviceError> {
         let channels = shape.channels;
-        let writer = cache.writer(&self.kernels);
+        let writer = cache.writer(self.vectors());
         let write_head = |head: usize| {
             let key_at = (shape.heads + head) * channels;
             let value_at = key_at + shape.kv_heads * channels;
@@ -364,7 +325,7 @@ impl Device for Cpu {
             layer,
             sequences,
             shape,
-            kernels: &self.kernels,
+            vectors: self.vectors(),
             out: &shared,
             out_stride,
         };
@@ -375,29 +336,25 @@ impl Device for Cpu {
 
     fn add(&mut self, x: &mut Matrix, y: &Matrix) -> Result<(), DeviceError> {
         assert!(x.stride == y.stride && x.rows == y.rows, "invariant: shapes agree");
-        let (kernels, stride, rows) = (self.kernels, x.stride, x.rows);
+        let (vectors, stride, rows) = (self.vectors(), x.stride, x.rows);
         let shared = x.data.shared();
         self.rows(rows, stride, &|i| {
-            // SAFETY: each row is written by one thread; rows are padded to sixteen numbers.
-            unsafe {
-                let x = shared.range(i * stride..(i + 1) * stride);
-                (kernels.add)(x.as_mut_ptr(), y.data[i * stride..].as_ptr(), stride);
-            }
+            // SAFETY: each row is written by one thread.
+            let x = unsafe { shared.range(i * stride..(i + 1) * stride) };
+            vectors.run(Add { x, y: &y.data[i * stride..(i + 1) * stride] });
         });
         Ok(())
     }
 
     fn swiglu(&mut self, h: &Matrix, out: &mut Matrix) -> Result<(), DeviceError> {
         out.set_rows(h.rows);
-        let (kernels, stride, width) = (self.kernels, out.stride, out.width);
+        let (vectors, stride, width) = (self.vectors(), out.stride, out.width);
         let shared = out.data.shared();
         self.rows(h.rows, h.width, &|i| {
             let (gate, up) = h.row(i).split_at(width);
-            // SAFETY: each row is written by one thread; reading past a row's end stays inside the padded buffer.
-            unsafe {
-                let out = shared.range(i * stride..(i + 1) * stride);
-                (kernels.swiglu)(gate.as_ptr(), up.as_ptr(), width, out.as_mut_ptr());
-            }
+            // SAFETY: each row is written by one thread.
+            let out = unsafe { shared.range(i * stride..(i + 1) * stride) };
+            vectors.run(SwiGlu { gate, up, out });
         });
         Ok(())
     }
@@ -409,9 +366,9 @@ impl Device for Cpu {
         h: &mut Matrix,
         out: &mut Matrix,
     ) -> Result<(), DeviceError> {
-        assert!((2 * out.width, x.width) == weight.shape(), "invariant: shapes agree");
+        assert!((2 * out.width, x.width) == weight.0.shape(), "invariant: shapes agree");
         // If both halves are whole panels, SwiGLU runs while they are still in cache.
-        if out.width.is_multiple_of(PANEL) && self.ends_with_swiglu(weight) {
+        if out.width.is_multiple_of(PANEL) && weight.0.ends_with_swiglu() {
             self.product(x, weight, Epilogue::SwiGlu, out);
             return Ok(());
         }
@@ -428,8 +385,9 @@ impl Device for Cpu {
     }
 
     fn all_reduce(&mut self, x: &mut Matrix) -> Result<(), DeviceError> {
+        let vectors = self.vectors();
         let Some(seat) = &mut self.seat else { return Ok(()) };
-        let (kernels, stride, rows) = (self.kernels, x.stride, x.rows);
+        let (stride, rows) = (x.stride, x.rows);
         let parts = seat.exchange(&x.data[..rows * stride])?;
         let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
         let (shared, world) = (x.data.shared(), parts.world());
@@ -443,8 +401,7 @@ impl Device for Cpu {
             }
             // The last part is added by the kernel that also rounds.
             let last = &parts.of(world - 1)[numbers];
-            // SAFETY: both sides have the same number of numbers, a multiple of sixteen.
-            unsafe { (kernels.add)(out.as_mut_ptr(), last.as_ptr(), out.len()) };
+            vectors.run(Add { x: out, y: last });
         });
         Ok(())
     }

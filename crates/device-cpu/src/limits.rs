@@ -12,19 +12,19 @@
 //! the median of several rounds, with minimum and maximum. On a shared machine, the spread shows the interference.
 //!
 //! The limits of a shared machine change within seconds. Longer work needs limits that are measured right beside it:
-//! [`Gauge`] repeats the measurement in about a second.
+//! [`RooflineProbe`] repeats the measurement in about a second.
 
 mod bandwidth;
 mod flush;
-mod gauge;
 mod peak;
+mod probe;
 mod team;
 
 use glmbench_device::{DeviceError, Precision};
 
 pub use bandwidth::Bandwidth;
-pub use gauge::{Gauge, Spot};
 pub use peak::{Operands, Unit, UnitPeak};
+pub use probe::{RooflineProbe, RooflineSample};
 
 /// A rate per second, over several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]

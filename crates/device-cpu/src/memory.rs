@@ -1,15 +1,12 @@
 //! The memory needs of a CPU device, computed before it is allocated, by the code that allocates it.
 
-use glmbench_device::{Precision, WeightForm};
+use glmbench_device::Precision;
 
-use super::InstructionSet;
-use super::int8::{self, Int8Kernels, Int8Linear};
-use super::kernels::Kernels;
-use super::kv::{CacheKernels, KvCache};
-use super::linear::Linear;
-use super::matrix::row_stride;
-use super::scratch::Scratch;
-use super::tiles;
+use crate::InstructionSet;
+use crate::attention::KvCache;
+use crate::kernels::Kernels;
+use crate::pack::row_stride;
+use crate::product::Scratch;
 
 /// The properties of a CPU device that determine its memory. The workspace of attention is not included: some hundred
 /// KiB per thread, and 65 bytes per thread for each token of the longest context.
@@ -28,7 +25,8 @@ impl CpuMemory {
     }
 
     fn kernels(&self) -> Kernels {
-        self.set.kernels(self.precision.dtype).expect("invariant: a set that is available has kernels")
+        Kernels::detect(self.set, self.precision.dtype)
+            .expect("invariant: a set that is available has kernels")
     }
 
     /// Returns the largest share of one of `world` ranks, which share the threads.
@@ -44,26 +42,18 @@ impl CpuMemory {
 
     /// Returns the size in bytes of the weight `[n, k]` of a linear layer.
     pub fn linear_bytes(&self, n: usize, k: usize) -> u64 {
-        let bytes = match self.precision.weights {
-            WeightForm::Plain => Linear::bytes((n, k), self.precision.dtype, &self.kernels()),
-            WeightForm::W8a8Dynamic => Int8Linear::bytes((n, k)),
-        };
-        bytes as u64
+        self.kernels().weights(self.precision.weights).bytes(n, k) as u64
     }
 
     /// Returns the size in bytes of the products' workspace, if the widest of their inputs has `k` numbers.
     pub fn product_bytes(&self, k: usize) -> u64 {
-        let row_bytes = match (self.precision.weights, self.kernels().tiles) {
-            (WeightForm::W8a8Dynamic, _) => int8::row_bytes(k),
-            (WeightForm::Plain, Some(tiles)) => tiles::row_bytes(k, &tiles),
-            (WeightForm::Plain, None) => return 0,
-        };
-        Scratch::bytes(row_bytes, self.threads) as u64
+        let row_bytes = self.kernels().weights(self.precision.weights).row_bytes(k);
+        row_bytes.map_or(0, |row_bytes| Scratch::bytes(row_bytes, self.threads) as u64)
     }
 
     /// Returns the size in bytes of a KV cache block of one layer and head with `channels` channels.
     pub fn kv_block_bytes(&self, channels: usize) -> u64 {
-        let kernels = CacheKernels::new(self.precision, &self.kernels(), &Int8Kernels::of(self.set));
+        let kernels = self.kernels().cache(self.precision.kv);
         KvCache::block_bytes(channels, self.precision, &kernels) as u64
     }
 
@@ -77,10 +67,11 @@ impl CpuMemory {
 mod tests {
     use super::*;
     use crate::buffer::taken_bytes;
-    use crate::kernels::PANEL;
+    use crate::pack::PANEL;
     use crate::{Cpu, CpuOptions};
     use glmbench_device::{
         AttentionShape, DType, Device, HostTensor, Inputs, Int8Weight, KvForm, KvShape, LinearWeight, Role,
+        WeightForm,
     };
 
     /// For all kernels and types.

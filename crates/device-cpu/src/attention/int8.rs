@@ -2,7 +2,8 @@
 //!
 //! Keys are multiplied as stored, by queries that are integers of two digits. The high and low digits of sixteen
 //! queries are the thirty-two rows of one product, and [`KeySums`] turns both sums into scores. Values are widened to
-//! bf16, which is exact. Softmax weights times the values' scales are split into two bf16 parts ([`IntegerKernels`]).
+//! bf16, which is exact. Softmax weights times the values' scales are split into two bf16 parts
+//! ([`TileKernels::weighted_integers`]).
 //!
 //! The cycle counts are for a block of 128 tokens by 128 channels, in either type. For one token of sixteen heads, the
 //! products take 512 cycles for the keys and 1,024 for the values. A row takes 25 for its scores, 100 for the softmax
@@ -20,15 +21,13 @@
 use glmbench_device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
 
 use crate::buffer::Buffer;
-use crate::int8::{Int8Kernels, KEY_TOKENS, KeySums, TILE_K};
-use crate::kernels::PANEL;
-use crate::softmax::Weights;
-use crate::tiles::{
-    INTEGER_BYTES, IntegerKernels, Shape, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileProduct, TileUnit,
-    WEIGHT_PARTS,
-};
+use crate::pack::{PANEL, TILE_BYTES, TILE_DEPTH, TILE_K, TILE_ROWS};
+use crate::product::tiles::{INTEGER_BYTES, Shape, TileKernels, TileProduct, TileUnit, WEIGHT_PARTS};
+use crate::simd::Vectors;
 
+use super::int8_cache::{KEY_TOKENS, KeySums, Query};
 use super::products::{Ahead, Block, Chunk, Products};
+use super::softmax::Weights;
 use super::sums::Strips;
 use super::tiles::{Arithmetic, Product, TOKEN_TILES, sums_of};
 use super::{CHUNK_ROWS, WHAT};
@@ -41,9 +40,9 @@ const WEIGHT_BYTES: usize = TOKEN_TILES * WEIGHT_PARTS * TILE_BYTES;
 /// The tile kernels, with the workspace of a thread.
 #[derive(Debug)]
 pub(super) struct Int8Tiles {
-    of_values: IntegerKernels,
+    of_values: TileKernels,
     of_keys: TileUnit<i32>,
-    kernels: Int8Kernels,
+    vectors: Vectors,
     channels: usize,
     /// Queries of an item in blocks of sixteen rows: tiles of the high digits, then of the low digits.
     queries: Buffer<i8>,
@@ -64,15 +63,15 @@ impl Int8Tiles {
     pub(super) fn new(
         shape: AttentionShape,
         rows: usize,
-        (of_values, of_keys): (IntegerKernels, TileUnit<i32>),
-        kernels: Int8Kernels,
+        (of_values, of_keys): (TileKernels, TileUnit<i32>),
+        vectors: Vectors,
     ) -> Result<Self, DeviceError> {
         let rows = rows.next_multiple_of(CHUNK_ROWS);
         let digits = DIGITS * rows / TILE_ROWS * shape.channels.div_ceil(TILE_K) * TILE_BYTES;
         Ok(Self {
             of_values,
             of_keys,
-            kernels,
+            vectors,
             channels: shape.channels,
             queries: Buffer::zeroed(digits, WHAT)?,
             query_scales: Buffer::zeroed(rows, WHAT)?,
@@ -91,8 +90,7 @@ impl Int8Tiles {
     /// Configures the tile registers, unless they already are. They always have sixteen rows.
     fn configure(&mut self) {
         if !self.configured {
-            // SAFETY: these kernels are returned only if the machine has the instructions.
-            unsafe { (self.of_keys.configure)(Shape::Wide) };
+            self.of_keys.configure(Shape::Wide);
             self.configured = true;
         }
     }
@@ -112,7 +110,7 @@ impl Int8Tiles {
             c: self.key_sums.as_mut_ptr(),
         };
         // SAFETY: the digits' tiles, the panels and the sums are valid; the registers are configured.
-        unsafe { (self.of_keys.multiply)(&product) };
+        unsafe { self.of_keys.multiply(&product) };
     }
 }
 
@@ -128,9 +126,8 @@ impl Products for Int8Tiles {
     fn take_query(&mut self, row: usize, query: &[f32]) {
         let digits = self.key_tiles() * TILE_BYTES;
         let at = row / TILE_ROWS * DIGITS * digits + row % TILE_ROWS * TILE_K;
-        // SAFETY: the block holds the digits of a row's channels.
-        let scale = unsafe { (self.kernels.query)(query, self.queries[at..].as_mut_ptr(), digits) };
-        self.query_scales[row] = scale;
+        self.query_scales[row] =
+            self.vectors.run(Query { x: query, high: &mut self.queries[at..], distance: digits });
     }
 
     fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>) {
@@ -144,22 +141,20 @@ impl Products for Int8Tiles {
             let panels = panels.map(|panel| keys[panel * panel_bytes..].as_ptr().cast());
             for row in (0..chunk.rows).step_by(TILE_ROWS) {
                 self.multiply_keys(chunk.first + row, panels);
-                let sums = KeySums {
-                    sums: self.key_sums.as_ptr(),
+                self.vectors.run(KeySums {
+                    sums: &self.key_sums,
                     rows: TILE_ROWS.min(chunk.rows - row),
-                    queries: self.query_scales[chunk.first + row..].as_ptr(),
-                    keys: scales[token..].as_ptr(),
-                    to: scores[row * KV_BLOCK_TOKENS + token..].as_mut_ptr(),
+                    queries: &self.query_scales[chunk.first + row..],
+                    keys: &scales[token..token + KEY_TOKENS],
+                    to: &mut scores[row * KV_BLOCK_TOKENS + token..],
                     to_stride: KV_BLOCK_TOKENS,
-                };
-                // SAFETY: the sums were just computed; scales and scores are those of a block.
-                unsafe { (self.kernels.scores)(&sums) };
+                });
             }
             ahead.fetch();
         }
     }
 
-    fn weights(&mut self, _row: usize) -> Weights {
+    fn weights(&mut self, _row: usize) -> Weights<'_> {
         Weights::InPlace
     }
 
@@ -176,18 +171,17 @@ impl Products for Int8Tiles {
         let by = self.of_values;
         let used = block.tokens.div_ceil(TILE_DEPTH);
         for (row, weights) in weights.chunks_exact(KV_BLOCK_TOKENS).take(chunk.rows).enumerate() {
-            let of_rows = self.weights[row / TILE_ROWS * WEIGHT_BYTES..].as_mut_ptr();
-            let (k, row) = (used * TILE_DEPTH, row % TILE_ROWS);
-            // SAFETY: a block's weights and scales, and the tiles of a row.
-            unsafe { (by.pack_row)(weights.as_ptr(), scales.as_ptr(), k, of_rows, row) };
+            let of_rows = &mut self.weights[row / TILE_ROWS * WEIGHT_BYTES..];
+            let k = used * TILE_DEPTH;
+            by.pack_weights(&weights[..k], &scales[..k], of_rows, row % TILE_ROWS);
         }
         let product = Product {
             by: Arithmetic {
                 row_parts: WEIGHT_PARTS,
                 panel_parts: 1,
                 stored_bytes: INTEGER_BYTES,
-                unpack: Some(by.widen),
-                multiply: by.unit.multiply,
+                unpack: Some(by.unpack_integers()),
+                unit: by.weighted_integers,
             },
             // A multiple of sixteen rows, for which the registers are configured.
             shape: Shape::of(chunk.rows.next_multiple_of(TILE_ROWS)),
@@ -202,8 +196,7 @@ impl Products for Int8Tiles {
     }
 
     fn end(&mut self) {
-        // SAFETY: as in `configure`.
-        unsafe { (self.of_keys.release)() };
+        self.of_keys.release();
         self.configured = false;
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt::Debug;
 
 use crate::buffer::prefetch;
-use crate::kv::Panels;
-use crate::softmax::Weights;
 
+use super::kv::Panels;
+use super::softmax::Weights;
 use super::sums::Strips;
 
 /// One block of the cache for one KV head.
@@ -46,7 +46,7 @@ pub(super) trait Products: Debug + Send {
     fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>);
 
     /// Returns the destination of the weights of a chunk's row.
-    fn weights(&mut self, row: usize) -> Weights;
+    fn weights(&mut self, row: usize) -> Weights<'_>;
 
     /// Adds the weighted values of the block to the chunk's sums. The weights are where [`Self::weights`] directed
     /// them, or in place of the scores. Weights after a row's tokens are zero, up to a whole tile.

@@ -1,9 +1,9 @@
 //! Sums of attention rows over part of their context.
 
-use crate::kernels::Kernels;
-use crate::softmax::RowState;
+use crate::simd::Vectors;
 
 use super::CHUNK_ROWS;
+use super::softmax::{Decay, Mix, RowState};
 
 /// The layout of a chunk's rows: split into strips of `width` numbers, one strip of all rows after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,16 +89,15 @@ impl<'a> Sums<'a> {
     }
 
     /// Adds the sums of the first `rows` rows over the next part of their context.
-    pub(super) fn merge(&mut self, rows: usize, next: &Sums<'_>, kernels: &Kernels) {
+    pub(super) fn merge(&mut self, rows: usize, next: &Sums<'_>, vectors: Vectors) {
         for row in 0..rows {
             let (before, other) = (self.state(row), next.state(row));
             let max = before.max.max(other.max);
-            // SAFETY: the kernels belong to this machine.
-            let (a, b) = unsafe { ((kernels.decay)(before.max, max), (kernels.decay)(other.max, max)) };
+            let factor = |before| vectors.run(Decay { before, now: max });
+            let (a, b) = (factor(before.max), factor(other.max));
             self.set_state(row, RowState { max, total: before.total * a + other.total * b });
-            for (values, next) in self.row_mut(row).zip(next.row(row)) {
-                // SAFETY: both sides have the same number of numbers, a multiple of sixteen.
-                unsafe { (kernels.mix)(values.as_mut_ptr(), a, next.as_ptr(), b, values.len()) };
+            for (x, y) in self.row_mut(row).zip(next.row(row)) {
+                vectors.run(Mix { x, a, y, b });
             }
         }
     }

@@ -6,7 +6,7 @@ use glmbench_device::{
     AttentionShape, DType, Device, KV_BLOCK_TOKENS, KvForm, KvShape, Precision, SequenceView,
 };
 
-use crate::{Cpu, CpuOptions, InstructionSet, Matrix};
+use crate::{Cpu, CpuOptions, Family, InstructionSet, Matrix};
 
 /// A whole run, a whole block and part of a block.
 const LONG: usize = super::RUN_TOKENS + 150;
@@ -24,7 +24,7 @@ struct Setup {
 
 /// Three heads per KV head, and channels that do not fill a tile.
 const SMALL: AttentionShape = AttentionShape { heads: 6, kv_heads: 2, channels: 20 };
-/// The same with half the work, for the twin of the tiles.
+/// The same with half the work, for the reference kernels of the tiles.
 const ONE_GROUP: AttentionShape = AttentionShape { heads: 3, kv_heads: 1, ..SMALL };
 
 impl Setup {
@@ -173,7 +173,7 @@ fn formula(setup: Setup, rows: &[f32], token: usize, head: usize) -> Vec<(f64, f
     let rounding = f64::from(f32::EPSILON);
     // Integer tiles keep as much of a weight times its value's scale. The error of their queries is slightly more than
     // half a step, and a step is 1 / 32,639 of the row's largest number. Their sums are exact.
-    let tiles = setup.set.has_tiles() && dtype != DType::Fp32;
+    let tiles = setup.set.family() == Family::Tiles && dtype != DType::Fp32;
     let integers = tiles && setup.precision.kv == KvForm::Int8;
     let cut = if integers || tiles && dtype == DType::Fp16 { 2f64.powi(-16) } else { 0.0 };
     let of_sum = |k: usize| (k + 40) as f64 * rounding + cut;
@@ -238,7 +238,7 @@ fn contexts_of_several_runs_give_what_the_formula_says() {
         (InstructionSet::AmxPortable, int8(DType::Fp16), LONG),
         (InstructionSet::AmxPortable, int8(DType::Bf16), LONG),
     ] {
-        let shape = if set.has_tiles() { ONE_GROUP } else { SMALL };
+        let shape = if set.family() == Family::Tiles { ONE_GROUP } else { SMALL };
         let setup = Setup { shape, ..Setup::new(set, precision) };
         let rows = setup.rows(1, tokens);
         // Most rows in one step, the others by threads that split runs.
@@ -281,7 +281,7 @@ proptest! {
         }
     }
 
-    /// The tile registers, if present, and their twin give the same bits. So do all vector kernels.
+    /// The tile registers, if present, and their reference kernels give the same bits. So do all vector kernels.
     #[test]
     fn sets_of_a_family_agree(
         precision in precision(), shape in shape(), seed: u64, tokens in 1usize..140, chunk in 1usize..90,
@@ -292,9 +292,8 @@ proptest! {
             let steps: Vec<_> = (0..tokens).step_by(chunk).map(|first| chunk.min(tokens - first)).collect();
             bits(&attend(setup, &[Fed { rows: &rows, steps: &steps }]).remove(0))
         };
-        let (tiles, vectors): (Vec<_>, Vec<_>) = sets().into_iter().partition(|set| set.has_tiles());
-        for family in [tiles, vectors].into_iter().filter(|family| family.len() > 1) {
-            let all: Vec<_> = family.iter().map(|set| of(*set)).collect();
+        for family in Family::ALL.into_iter().filter(|family| family.sets().count() > 1) {
+            let all: Vec<_> = family.sets().map(of).collect();
             prop_assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{family:?}");
         }
     }
@@ -309,7 +308,7 @@ fn threads_chunks_and_company_do_not_move_a_bit() {
         (InstructionSet::AmxPortable, DType::Bf16.into(), LONG),
         (InstructionSet::AmxPortable, int8, LONG),
     ] {
-        let shape = if set.has_tiles() { ONE_GROUP } else { SMALL };
+        let shape = if set.family() == Family::Tiles { ONE_GROUP } else { SMALL };
         let setup = Setup { shape, ..Setup::new(set, precision) };
         let (mine, other) = (setup.rows(2, tokens), setup.rows(3, tokens));
         let whole = Setup { threads: 1, ..setup };

@@ -13,11 +13,11 @@
 use glmbench_device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
 
 use crate::buffer::Buffer;
-use crate::kernels::PANEL;
-use crate::softmax::Weights;
-use crate::tiles::{Shape, Split, TILE_BYTES, TILE_DEPTH, TILE_ROWS, TileKernels, TileProduct};
+use crate::pack::{PANEL, TILE_BYTES, TILE_DEPTH, TILE_ROWS};
+use crate::product::tiles::{Shape, TileKernels, TileProduct, TileUnit, Unpack};
 
 use super::products::{Ahead, Block, Chunk, Products};
+use super::softmax::Weights;
 use super::sums::Strips;
 use super::{CHUNK_ROWS, WHAT};
 
@@ -49,7 +49,7 @@ impl Tiles {
         let depth = shape.channels.div_ceil(TILE_DEPTH);
         let blocks = rows.next_multiple_of(CHUNK_ROWS) / TILE_ROWS;
         let buffer = |tiles_of: usize| Buffer::zeroed(tiles_of * tiles.parts * TILE_BYTES, WHAT);
-        let cut = |tiles_of: usize| buffer(if tiles.split.is_some() { tiles_of } else { 0 });
+        let cut = |tiles_of: usize| buffer(if tiles.unpack().is_some() { tiles_of } else { 0 });
         Ok(Self {
             tiles: *tiles,
             channels: shape.channels,
@@ -71,8 +71,7 @@ impl Tiles {
     fn configure(&mut self, chunk: Chunk) -> Shape {
         let shape = Shape::of(chunk.rows);
         if self.configured != Some(shape) {
-            // SAFETY: these kernels are returned only if the machine has the instructions.
-            unsafe { (self.tiles.unit.configure)(shape) };
+            self.tiles.unit.configure(shape);
             self.configured = Some(shape);
         }
         shape
@@ -96,8 +95,7 @@ impl Products for Tiles {
     fn take_query(&mut self, row: usize, query: &[f32]) {
         let bytes = self.bytes(self.channels.div_ceil(TILE_DEPTH));
         let block = &mut self.queries[row / TILE_ROWS * bytes..][..bytes];
-        // SAFETY: the block holds the tiles of a row's channels.
-        unsafe { (self.tiles.pack_row)(query.as_ptr(), query.len(), block.as_mut_ptr(), row % TILE_ROWS) };
+        self.tiles.pack_row(query, block, row % TILE_ROWS);
     }
 
     fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], ahead: &mut Ahead<'_>) {
@@ -116,10 +114,10 @@ impl Products for Tiles {
         product.add_to(scores, true, &mut self.keys, ahead);
     }
 
-    fn weights(&mut self, row: usize) -> Weights {
+    fn weights(&mut self, row: usize) -> Weights<'_> {
         // The tiles of a block of sixteen rows are contiguous. A tile row has 64 bytes.
         let at = row / TILE_ROWS * TOKEN_TILES * TILE_BYTES + row % TILE_ROWS * (TILE_BYTES / TILE_ROWS);
-        Weights::Tiles { first: self.weights[at..].as_mut_ptr(), stride: TILE_BYTES }
+        Weights::Tiles { tiles: &mut self.weights[at..], stride: TILE_BYTES }
     }
 
     fn weigh(
@@ -131,16 +129,15 @@ impl Products for Tiles {
         ahead: &mut Ahead<'_>,
     ) {
         let shape = self.configure(chunk);
-        if let Some(split) = self.tiles.split {
+        if let Some(unpack) = self.tiles.unpack() {
             let tiles = chunk.rows.div_ceil(TILE_ROWS) * TOKEN_TILES;
-            // SAFETY: `tiles` tiles in, the same number of each part out.
-            unsafe { split(self.weights.as_ptr(), tiles, self.weight_parts.as_mut_ptr()) };
+            unpack.run(&self.weights[..tiles * TILE_BYTES], &mut self.weight_parts);
         }
         let product = Product {
             by: Arithmetic::of_type(&self.tiles),
             shape,
             chunk,
-            rows: if self.tiles.split.is_some() { &self.weight_parts } else { &self.weights },
+            rows: if self.tiles.unpack().is_some() { &self.weight_parts } else { &self.weights },
             stored: block.values.stored(),
             depth: TOKEN_TILES,
             used: block.tokens.div_ceil(TILE_DEPTH),
@@ -150,8 +147,7 @@ impl Products for Tiles {
     }
 
     fn end(&mut self) {
-        // SAFETY: as in `configure`.
-        unsafe { (self.tiles.unit.release)() };
+        self.tiles.unit.release();
         self.configured = None;
     }
 }
@@ -166,9 +162,9 @@ pub(super) struct Arithmetic {
     /// Size of a stored panel tile in bytes.
     pub stored_bytes: usize,
     /// Converts stored tiles to the tiles that are multiplied; `None` if they are multiplied as stored.
-    pub unpack: Option<Split>,
-    /// The product function.
-    pub multiply: unsafe fn(&TileProduct),
+    pub unpack: Option<Unpack>,
+    /// The product.
+    pub unit: TileUnit,
 }
 
 impl Arithmetic {
@@ -178,8 +174,8 @@ impl Arithmetic {
             row_parts: tiles.parts,
             panel_parts: tiles.parts,
             stored_bytes: TILE_BYTES,
-            unpack: tiles.split,
-            multiply: tiles.unit.multiply,
+            unpack: tiles.unpack(),
+            unit: tiles.unit,
         }
     }
 }
@@ -216,7 +212,7 @@ impl Product<'_> {
             let b = self.group(i, group, unpacked);
             let product = TileProduct { shape: self.shape, a, b, tiles: self.used, fresh, c: c.as_mut_ptr() };
             // SAFETY: blocks, panels and sums hold the shape, for which the registers are configured.
-            unsafe { (self.by.multiply)(&product) };
+            unsafe { self.by.unit.multiply(&product) };
             ahead.fetch();
         }
     }
@@ -241,8 +237,7 @@ impl Product<'_> {
         let bytes = self.by.panel_parts * TILE_BYTES;
         let unpacked = &mut unpacked[place * self.depth * bytes..][..self.used * bytes];
         if self.chunk.first == 0 {
-            // SAFETY: `used` tiles in, the same number of each part out.
-            unsafe { unpack(stored.as_ptr(), self.used, unpacked.as_mut_ptr()) };
+            unpack.run(stored, unpacked);
         }
         unpacked.as_ptr()
     }

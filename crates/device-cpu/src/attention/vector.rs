@@ -2,22 +2,22 @@
 
 use glmbench_device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
 
-use crate::buffer::Buffer;
-use crate::gemm::Product;
-use crate::int8::Int8Kernels;
-use crate::kernels::{Kernels, PANEL};
-use crate::kv::Panels;
-use crate::softmax::Weights;
+use crate::buffer::{Buffer, Strided};
+use crate::pack::PANEL;
+use crate::product::Gemm;
+use crate::simd::Vectors;
 
+use super::int8_cache::{WidenColumns, WidenRows};
+use super::kv::Panels;
 use super::products::{Ahead, Block, Chunk, Products};
+use super::softmax::Weights;
 use super::sums::Strips;
 use super::{CHUNK_ROWS, WHAT, values_width};
 
 /// The vector GEMM, with the workspace of a thread.
 #[derive(Debug)]
 pub(super) struct Vector {
-    kernels: Kernels,
-    int8: Int8Kernels,
+    vectors: Vectors,
     channels: usize,
     queries: Buffer<f32>,
     /// Dequantised keys, then values, of an int8 cache.
@@ -26,16 +26,10 @@ pub(super) struct Vector {
 
 impl Vector {
     /// Allocates the workspace for items of `rows` rows.
-    pub(super) fn new(
-        shape: AttentionShape,
-        rows: usize,
-        kernels: &Kernels,
-        int8: Int8Kernels,
-    ) -> Result<Self, DeviceError> {
+    pub(super) fn new(shape: AttentionShape, rows: usize, vectors: Vectors) -> Result<Self, DeviceError> {
         let channels = shape.channels;
         Ok(Self {
-            kernels: *kernels,
-            int8,
+            vectors,
             channels,
             queries: Buffer::zeroed(rows * channels + PANEL, WHAT)?,
             wide: Buffer::zeroed(KV_BLOCK_TOKENS * channels.next_multiple_of(PANEL), WHAT)?,
@@ -58,35 +52,30 @@ impl Products for Vector {
 
     fn score(&mut self, block: &Block<'_>, chunk: Chunk, scores: &mut [f32], _ahead: &mut Ahead<'_>) {
         let (channels, panels) = (self.channels, block.tokens.div_ceil(PANEL));
-        let (w, gemm) = match block.keys {
-            Panels::Stored(keys) => (keys.as_ptr(), self.kernels.gemm),
+        let (w, by, streamed) = match block.keys {
+            Panels::Stored(keys) => (keys, self.vectors, true),
             Panels::Int8(keys, scales) => {
                 let numbers = channels * PANEL;
                 let keys = keys.chunks_exact(numbers).zip(scales.chunks_exact(PANEL));
-                for ((keys, scales), wide) in keys.zip(self.wide.chunks_exact_mut(numbers)).take(panels) {
-                    // SAFETY: the kernels belong to this machine.
-                    unsafe { (self.int8.widen_columns)(keys, scales, wide) };
+                for ((q, scales), out) in keys.zip(self.wide.chunks_exact_mut(numbers)).take(panels) {
+                    self.vectors.run(WidenColumns { q, scales, out });
                 }
-                (self.wide.as_ptr().cast(), self.kernels.gemm_f32)
+                (bytemuck::cast_slice(&self.wide), self.vectors.fp32(), false)
             }
         };
         scores[..chunk.rows * KV_BLOCK_TOKENS].fill(0.0);
-        let product = Product {
-            a: self.queries[chunk.first * channels..].as_ptr(),
+        by.run(Gemm {
+            a: &self.queries[chunk.first * channels..],
             a_stride: channels,
-            rows: chunk.rows,
             w,
             panel_stride: channels * PANEL,
-            panels,
             k: channels,
-            c: scores.as_mut_ptr(),
-            c_stride: KV_BLOCK_TOKENS,
-        };
-        // SAFETY: queries, the block's panels and the score rows hold these shapes.
-        unsafe { gemm(&product) };
+            c: Strided::new(scores, chunk.rows, panels * PANEL, KV_BLOCK_TOKENS),
+            streamed,
+        });
     }
 
-    fn weights(&mut self, _row: usize) -> Weights {
+    fn weights(&mut self, _row: usize) -> Weights<'_> {
         Weights::InPlace
     }
 
@@ -98,31 +87,26 @@ impl Products for Vector {
         sums: &mut [f32],
         _ahead: &mut Ahead<'_>,
     ) {
-        let (w, gemm) = match block.values {
-            Panels::Stored(values) => (values.as_ptr(), self.kernels.gemm),
+        let (w, by, streamed) = match block.values {
+            Panels::Stored(values) => (values, self.vectors, true),
             Panels::Int8(values, scales) => {
                 let numbers = KV_BLOCK_TOKENS * PANEL;
-                let values = values.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers));
-                for (values, wide) in values {
-                    // SAFETY: the kernels belong to this machine.
-                    unsafe { (self.int8.widen_rows)(values, &scales[..block.tokens], wide) };
+                for (q, out) in values.chunks_exact(numbers).zip(self.wide.chunks_exact_mut(numbers)) {
+                    self.vectors.run(WidenRows { q, scales: &scales[..block.tokens], out });
                 }
-                (self.wide.as_ptr().cast(), self.kernels.gemm_f32)
+                (bytemuck::cast_slice(&self.wide), self.vectors.fp32(), false)
             }
         };
-        let product = Product {
-            a: weights.as_ptr(),
+        let columns = self.channels.div_ceil(PANEL) * PANEL;
+        by.run(Gemm {
+            a: weights,
             a_stride: KV_BLOCK_TOKENS,
-            rows: chunk.rows,
             w,
             panel_stride: KV_BLOCK_TOKENS * PANEL,
-            panels: self.channels.div_ceil(PANEL),
             k: block.tokens,
-            c: sums.as_mut_ptr(),
-            c_stride: values_width(self.channels),
-        };
-        // SAFETY: weight rows, the block's panels and the sums hold these shapes.
-        unsafe { gemm(&product) };
+            c: Strided::new(sums, chunk.rows, columns, values_width(self.channels)),
+            streamed,
+        });
     }
 
     fn end(&mut self) {}

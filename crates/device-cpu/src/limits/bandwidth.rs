@@ -14,7 +14,7 @@ use super::team::rates;
 /// Rounds that count.
 pub(super) const ROUNDS: usize = 11;
 /// Rounds of a quick measurement.
-const SPOT_ROUNDS: usize = 31;
+const SAMPLE_ROUNDS: usize = 31;
 /// Rounds per candidate reader.
 const TRIALS: usize = 3;
 /// Bytes per thread.
@@ -141,8 +141,8 @@ pub(super) fn measure(threads: usize) -> Result<Bandwidth, DeviceError> {
 
 /// Measures all threads quickly, in a newly allocated buffer of the same size, with one reader. Returns bytes per
 /// second.
-pub(super) fn spot(threads: usize, reader: Reader) -> Result<f64, DeviceError> {
-    Ok(Parts::written(threads)?.read(reader, threads, SPOT_ROUNDS)?.median)
+pub(super) fn sample(threads: usize, reader: Reader) -> Result<f64, DeviceError> {
+    Ok(Parts::written(threads)?.read(reader, threads, SAMPLE_ROUNDS)?.median)
 }
 
 /// Returns the memory that a measurement takes, in bytes.
@@ -207,10 +207,8 @@ mod x86 {
     pub(super) const AVX2: [Reader; 5] = ways!(avx2);
     pub(super) const AVX512: [Reader; 5] = ways!(avx512);
 
-    /// # Safety
-    /// AVX2 must be present.
     #[target_feature(enable = "avx2")]
-    unsafe fn avx2<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
+    fn avx2<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
         let part = lines.len() / STREAMS;
         let mut sums = [[_mm256_setzero_si256(); 2]; STREAMS];
         for at in 0..part {
@@ -230,10 +228,8 @@ mod x86 {
         words.iter().flatten().flatten().fold(0, |a, b| a ^ b)
     }
 
-    /// # Safety
-    /// AVX-512F must be present.
     #[target_feature(enable = "avx512f")]
-    unsafe fn avx512<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
+    fn avx512<const STREAMS: usize, const AHEAD: usize>(lines: &[Line]) -> u64 {
         let part = lines.len() / STREAMS;
         let mut sums = [_mm512_setzero_si512(); STREAMS];
         for at in 0..part {

@@ -4,6 +4,8 @@
 //! it reads repeatedly from the first-level cache. It has enough accumulators to hide the unit's latency. The rate
 //! therefore includes loads, but not memory accesses.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use glmbench_device::{DType, DeviceError, Precision, WeightForm};
 
-use crate::amx;
+use crate::simd::amx::{Amx, found};
 
 use super::Rate;
 use super::team::rates;
@@ -22,7 +24,7 @@ use super::team::rates;
 /// Rounds that count.
 pub(super) const ROUNDS: usize = 7;
 /// Rounds of a quick measurement.
-const SPOT_ROUNDS: usize = 11;
+const SAMPLE_ROUNDS: usize = 11;
 /// Minimum duration of a round.
 const ROUND_TIME: Duration = Duration::from_millis(20);
 /// Passes over the operands between two clock reads: some tens of microseconds.
@@ -156,8 +158,8 @@ impl Unit {
             Self::Int8Avx512Vnni => {
                 is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")
             }
-            Self::AmxBf16 => amx::found().is_ok_and(|amx| amx.bf16),
-            Self::AmxInt8 => amx::found().is_ok_and(|amx| amx.int8),
+            Self::AmxBf16 => found().is_ok_and(Amx::has_bf16),
+            Self::AmxInt8 => found().is_ok_and(Amx::has_int8),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -171,14 +173,23 @@ impl Unit {
             #[cfg(target_arch = "aarch64")]
             Self::Fp32Neon => Box::new(neon::fp32),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::AmxBf16 => Box::new(|| amx::limits::bf16(8 * PASSES)),
+            Self::AmxBf16 => tiles(amx::bf16),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::AmxInt8 => Box::new(|| amx::limits::int8(8 * PASSES)),
+            Self::AmxInt8 => tiles(amx::int8),
             #[cfg(target_arch = "x86_64")]
             _ => x86::work(self),
             #[cfg(not(target_arch = "x86_64"))]
             _ => Box::new(|| 0),
         }
+    }
+}
+
+/// Returns the loop of a tile unit; it does nothing on a machine without AMX.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn tiles(of: fn(Amx, usize) -> u64) -> Box<dyn Fn() -> u64 + Sync> {
+    match found() {
+        Ok(amx) => Box::new(move || of(amx, 8 * PASSES)),
+        Err(_) => Box::new(|| 0),
     }
 }
 
@@ -199,8 +210,8 @@ pub(super) fn measure(unit: Unit, threads: usize) -> Result<UnitPeak, DeviceErro
 }
 
 /// Measures all threads quickly. Returns operations per second.
-pub(super) fn spot(unit: Unit, threads: usize) -> Result<f64, DeviceError> {
-    Ok(rate(unit, threads, SPOT_ROUNDS)?.median)
+pub(super) fn sample(unit: Unit, threads: usize) -> Result<f64, DeviceError> {
+    Ok(rate(unit, threads, SAMPLE_ROUNDS)?.median)
 }
 
 fn rate(unit: Unit, threads: usize, rounds: usize) -> Result<Rate, DeviceError> {

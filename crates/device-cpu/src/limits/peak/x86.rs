@@ -29,7 +29,7 @@ pub(super) fn work(unit: Unit) -> Box<dyn Fn() -> u64 + Sync> {
 
 /// Six rows and sixteen columns: twelve accumulators in sixteen registers.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn fp32_avx2() -> u64 {
+fn fp32_avx2() -> u64 {
     const ROWS: usize = 6;
     static A: Operand<f32, { ROWS * K }> = fp32();
     static B: Operand<f32, { 16 * K }> = fp32();
@@ -51,7 +51,7 @@ unsafe fn fp32_avx2() -> u64 {
 
 /// Twelve rows and thirty-two columns: twenty-four accumulators in thirty-two registers.
 #[target_feature(enable = "avx512f")]
-unsafe fn fp32_avx512() -> u64 {
+fn fp32_avx512() -> u64 {
     const ROWS: usize = 12;
     static A: Operand<f32, { ROWS * K }> = fp32();
     static B: Operand<f32, { 32 * K }> = fp32();
@@ -73,7 +73,7 @@ unsafe fn fp32_avx512() -> u64 {
 
 /// Eight rows and forty-eight columns of pairs: twenty-four accumulators.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn bf16_avx512() -> u64 {
+fn bf16_avx512() -> u64 {
     const ROWS: usize = 8;
     static A: Operand<u16, { ROWS * K }> = bf16();
     static B: Operand<u16, { 48 * K }> = bf16();
@@ -103,7 +103,7 @@ unsafe fn bf16_avx512() -> u64 {
 
 /// Twelve rows and sixty-four columns: twenty-four accumulators.
 #[target_feature(enable = "avx512f,avx512fp16")]
-unsafe fn fp16_avx512() -> u64 {
+fn fp16_avx512() -> u64 {
     const ROWS: usize = 12;
     static A: Operand<u16, { ROWS * K }> = fp16();
     static B: Operand<u16, { 64 * K }> = fp16();
@@ -137,7 +137,7 @@ macro_rules! int8 {
     ) => {
         $(#[$about])*
         #[target_feature(enable = $features)]
-        unsafe fn $name() -> u64 {
+        fn $name() -> u64 {
             const BYTES: usize = 4 * $lanes;
             static A: Operand<i8, { $rows * K }> = super::int8();
             static B: Operand<i8, { 2 * $lanes * K }> = super::int8();

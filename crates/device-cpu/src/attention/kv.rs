@@ -1,0 +1,340 @@
+//! The paged KV cache.
+//!
+//! A block holds 128 tokens of one layer and KV head, in panels of sixteen columns. Keys are eight panels of 16 tokens,
+//! with the channels as depth. Values are panels of 16 channels, with the tokens as depth. Scores and weighted sums are
+//! then the same product as in linear layers. Its rows are the query heads that share a KV head, so the cache is read
+//! once for all of them. [`Order`] gives the layout of a panel: tiled if the kernels multiply tiles.
+//!
+//! Keys and values in int8 have one scale per token. Keys are stored in integer tiles if such tiles multiply them.
+//! Values have the same layout for all kernels. The vector kernels dequantise values, and keys, one block at a time;
+//! tile kernels widen the values.
+
+use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, KvForm, KvShape, Precision};
+
+use crate::buffer::{Buffer, SharedSlice};
+use crate::pack::quantise::Quantise;
+use crate::pack::{Narrow, Order, PANEL, TILE_DEPTH};
+use crate::product::tiles::{TileKernels, TileUnit};
+use crate::simd::Vectors;
+
+/// Keys and values of all layers.
+#[derive(Debug)]
+pub struct KvCache {
+    layout: Layout,
+    keys: Buffer<u8>,
+    values: Buffer<u8>,
+    int8: Option<Int8>,
+}
+
+/// Memory layout of the cache.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    shape: KvShape,
+    /// Bytes per number.
+    bytes: usize,
+    /// Layout of a panel of keys.
+    keys: Order,
+    /// Layout of a panel of values.
+    values: Order,
+    /// Whether values are in tiles of the device's type.
+    tiles: bool,
+}
+
+/// Additional data for keys and values in int8.
+#[derive(Debug)]
+struct Int8 {
+    /// One scale per token of each block and head.
+    key_scales: Buffer<f32>,
+    value_scales: Buffer<f32>,
+    /// Quantised channels of each head, used while writing.
+    rows: Buffer<i8>,
+}
+
+/// The panels of one block and head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Panels<'a> {
+    /// In the device's type.
+    Stored(&'a [u8]),
+    /// In int8, with one scale per token.
+    Int8(&'a [i8], &'a [f32]),
+}
+
+impl<'a> Panels<'a> {
+    /// Returns the bytes that a reader of these panels reads: first the scales, then the numbers.
+    pub(crate) fn bytes(self) -> [&'a [u8]; 2] {
+        match self {
+            Self::Stored(bytes) => [&[], bytes],
+            Self::Int8(numbers, scales) => [bytemuck::cast_slice(scales), bytemuck::cast_slice(numbers)],
+        }
+    }
+
+    /// Returns the numbers of a cache in the device's type.
+    pub(crate) fn stored(self) -> &'a [u8] {
+        let Self::Stored(bytes) = self else {
+            unreachable!("invariant: kernels are given the cache that they are for")
+        };
+        bytes
+    }
+
+    /// Returns the integers of an int8 cache and the scales of its tokens.
+    pub(crate) fn integers(self) -> (&'a [i8], &'a [f32]) {
+        let Self::Int8(numbers, scales) = self else {
+            unreachable!("invariant: kernels are given the cache that they are for")
+        };
+        (numbers, scales)
+    }
+}
+
+/// The kernels that multiply a cache. They determine its layout.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CacheKernels {
+    /// The vector kernels.
+    Vector,
+    /// Tile kernels for the device's type.
+    Tiles(TileKernels),
+    /// Tile kernels for integers: one for values, one for keys.
+    Int8Tiles(TileKernels, TileUnit<i32>),
+}
+
+impl Layout {
+    fn new(shape: KvShape, precision: Precision, kernels: &CacheKernels) -> Self {
+        let bytes = match precision.kv {
+            KvForm::Auto => precision.dtype.bytes(),
+            KvForm::Int8 => 1,
+        };
+        let (keys, values) = match kernels {
+            CacheKernels::Vector => (Order::rows(shape.channels), Order::rows(KV_BLOCK_TOKENS)),
+            CacheKernels::Tiles(_) => (Order::tiles(shape.channels), Order::tiles(KV_BLOCK_TOKENS)),
+            CacheKernels::Int8Tiles(..) => (Order::integers(shape.channels), Order::rows(KV_BLOCK_TOKENS)),
+        };
+        Self { shape, bytes, keys, values, tiles: matches!(kernels, CacheKernels::Tiles(_)) }
+    }
+
+    /// Returns the number of `(layer, block, head)` triples.
+    fn heads(&self) -> usize {
+        self.shape.layers * self.shape.blocks * self.shape.kv_heads
+    }
+
+    /// Returns the index of a triple, in memory order.
+    fn index(&self, layer: usize, block: usize, head: usize) -> usize {
+        (layer * self.shape.blocks + block) * self.shape.kv_heads + head
+    }
+
+    /// Returns the size of the keys of one block and head, in bytes.
+    fn key_bytes(&self) -> usize {
+        KV_BLOCK_TOKENS / PANEL * self.keys.numbers() * self.bytes
+    }
+
+    /// Returns the size of the values of one block and head, in bytes.
+    fn value_bytes(&self) -> usize {
+        self.shape.channels.div_ceil(PANEL) * self.values.numbers() * self.bytes
+    }
+}
+
+impl KvCache {
+    /// Allocates an empty cache.
+    pub(crate) fn new(
+        shape: KvShape,
+        precision: Precision,
+        kernels: &CacheKernels,
+    ) -> Result<Self, DeviceError> {
+        let layout = Layout::new(shape, precision, kernels);
+        let scales = || Buffer::zeroed(layout.heads() * KV_BLOCK_TOKENS, WHAT);
+        let int8 = match precision.kv {
+            KvForm::Auto => None,
+            KvForm::Int8 => Some(Int8 {
+                key_scales: scales()?,
+                value_scales: scales()?,
+                rows: Buffer::zeroed(shape.kv_heads * shape.channels, WHAT)?,
+            }),
+        };
+        let keys = Buffer::zeroed(layout.heads() * layout.key_bytes(), WHAT)?;
+        let values = Buffer::zeroed(layout.heads() * layout.value_bytes(), WHAT)?;
+        Ok(Self { layout, keys, values, int8 })
+    }
+
+    /// Returns the size of one block of one layer and head, in bytes.
+    pub(crate) fn block_bytes(channels: usize, precision: Precision, kernels: &CacheKernels) -> usize {
+        let layout = Layout::new(KvShape { layers: 1, kv_heads: 1, channels, blocks: 1 }, precision, kernels);
+        let scales = match precision.kv {
+            KvForm::Auto => 0,
+            KvForm::Int8 => 2 * KV_BLOCK_TOKENS * size_of::<f32>(),
+        };
+        layout.key_bytes() + layout.value_bytes() + scales
+    }
+
+    /// Returns the index of a `(layer, block, head)` triple, in memory order.
+    pub(crate) fn index(&self, layer: usize, block: usize, head: usize) -> usize {
+        self.layout.index(layer, block, head)
+    }
+
+    /// Returns the keys of one block and head ([`KvCache::index`]): eight panels.
+    pub(crate) fn keys(&self, at: usize) -> Panels<'_> {
+        let bytes = self.layout.key_bytes();
+        panels(&self.keys[at * bytes..(at + 1) * bytes], at, self.int8.as_ref().map(|i| &*i.key_scales))
+    }
+
+    /// Returns the values of one block and head ([`KvCache::index`]): one panel per sixteen channels.
+    pub(crate) fn values(&self, at: usize) -> Panels<'_> {
+        let bytes = self.layout.value_bytes();
+        panels(&self.values[at * bytes..(at + 1) * bytes], at, self.int8.as_ref().map(|i| &*i.value_scales))
+    }
+
+    /// Returns a handle through which several threads write, each to its own heads.
+    pub(crate) fn writer(&mut self, vectors: Vectors) -> Writer<'_> {
+        let int8 = self.int8.as_mut().map(|int8| Int8Writer {
+            key_scales: int8.key_scales.shared(),
+            value_scales: int8.value_scales.shared(),
+            rows: int8.rows.shared(),
+        });
+        let (keys, values) = (self.keys.shared(), self.values.shared());
+        Writer { layout: self.layout, vectors, keys, values, int8 }
+    }
+}
+
+/// Purpose of the memory, for errors.
+const WHAT: &str = "the KV cache";
+
+/// Returns the panels of block and head `at`, with their scales if there are any.
+fn panels<'a>(stored: &'a [u8], at: usize, scales: Option<&'a [f32]>) -> Panels<'a> {
+    match scales {
+        None => Panels::Stored(stored),
+        Some(scales) => {
+            let of_block = &scales[at * KV_BLOCK_TOKENS..(at + 1) * KV_BLOCK_TOKENS];
+            Panels::Int8(bytemuck::cast_slice(stored), of_block)
+        }
+    }
+}
+
+/// Writes tokens to a cache.
+#[derive(Debug)]
+pub(crate) struct Writer<'a> {
+    layout: Layout,
+    vectors: Vectors,
+    keys: SharedSlice<'a, u8>,
+    values: SharedSlice<'a, u8>,
+    int8: Option<Int8Writer<'a>>,
+}
+
+#[derive(Debug)]
+struct Int8Writer<'a> {
+    key_scales: SharedSlice<'a, f32>,
+    value_scales: SharedSlice<'a, f32>,
+    rows: SharedSlice<'a, i8>,
+}
+
+impl Writer<'_> {
+    /// Writes one token's key and value of one head. The numbers must be representable in the cache's type. The tokens
+    /// of a sequence must be written in order.
+    ///
+    /// Tiles multiply values 32 tokens at a time. Another sequence may have left NaN or infinity in the places of later
+    /// tokens, which a weight of zero would not cancel. The first token of each 32 therefore clears the places of the
+    /// others. Integers are always finite. If a value contains NaN or infinity, the scale of the token's key becomes
+    /// NaN instead. Every row that sees the token then has a NaN score, and other rows are not affected.
+    ///
+    /// # Safety
+    /// No two threads may write tokens of the same layer and head at the same time.
+    pub(crate) unsafe fn write(
+        &self,
+        layer: usize,
+        (block, place): (usize, usize),
+        head: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let layout = &self.layout;
+        let at = layout.index(layer, block, head);
+        let (key_bytes, value_bytes) = (layout.key_bytes(), layout.value_bytes());
+        // SAFETY: the head belongs to this thread.
+        let (keys, values) = unsafe {
+            let keys = self.keys.range(at * key_bytes..(at + 1) * key_bytes);
+            (keys, self.values.range(at * value_bytes..(at + 1) * value_bytes))
+        };
+        if let Some(int8) = &self.int8 {
+            let (token, channels) = (at * KV_BLOCK_TOKENS + place, layout.shape.channels);
+            // SAFETY: as above.
+            let (row, key_scale, value_scale) = unsafe {
+                let row = int8.rows.range(head * channels..(head + 1) * channels);
+                let token = token..token + 1;
+                (row, int8.key_scales.range(token.clone()), int8.value_scales.range(token))
+            };
+            key_scale[0] = self.vectors.run(Quantise { x: key, out: row }).scale;
+            layout.put_key(keys.as_chunks_mut().0, place, 0, numbers(row));
+            value_scale[0] = self.vectors.run(Quantise { x: value, out: row }).scale;
+            layout.put_value(values.as_chunks_mut().0, place, 0, numbers(row));
+            if value_scale[0].is_nan() {
+                (key_scale[0], value_scale[0]) = (f32::NAN, 0.0);
+            }
+        } else if layout.bytes == 2 {
+            self.put::<2>(keys, values, place, key, value);
+        } else {
+            self.put::<4>(keys, values, place, key, value);
+        }
+    }
+
+    /// Writes a token whose numbers take `BYTES` bytes each.
+    fn put<const BYTES: usize>(
+        &self,
+        keys: &mut [u8],
+        values: &mut [u8],
+        place: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let (keys, values) = (keys.as_chunks_mut::<BYTES>().0, values.as_chunks_mut::<BYTES>().0);
+        if self.layout.tiles && place.is_multiple_of(TILE_DEPTH) {
+            let tile = place * PANEL..(place + TILE_DEPTH) * PANEL;
+            let panels = values.chunks_exact_mut(self.layout.values.numbers());
+            panels.for_each(|panel| panel[tile.clone()].fill([0; BYTES]));
+        }
+        for (i, (key, value)) in key.chunks(PANEL).zip(value.chunks(PANEL)).enumerate() {
+            let [of_key, of_value] = [key, value].map(|numbers| self.narrowed::<BYTES>(numbers));
+            self.layout.put_key(keys, place, i * PANEL, &of_key[..key.len()]);
+            self.layout.put_value(values, place, i * PANEL, &of_value[..value.len()]);
+        }
+    }
+
+    /// Converts up to sixteen numbers to the stored type.
+    fn narrowed<const BYTES: usize>(&self, numbers: &[f32]) -> [[u8; BYTES]; PANEL] {
+        let mut stored = [[0; BYTES]; PANEL];
+        self.vectors.run(Narrow { from: numbers, to: stored[..numbers.len()].as_flattened_mut() });
+        stored
+    }
+}
+
+impl Layout {
+    /// Writes a token's key, starting at channel `first`.
+    fn put_key<const BYTES: usize>(
+        &self,
+        keys: &mut [[u8; BYTES]],
+        place: usize,
+        first: usize,
+        numbers: &[[u8; BYTES]],
+    ) {
+        let panel = &mut keys[place / PANEL * self.keys.numbers()..][..self.keys.numbers()];
+        for (i, number) in numbers.iter().enumerate() {
+            panel[self.keys.at(first + i, place % PANEL)] = *number;
+        }
+    }
+
+    /// Writes a token's value, starting at channel `first`, a multiple of sixteen.
+    fn put_value<const BYTES: usize>(
+        &self,
+        values: &mut [[u8; BYTES]],
+        place: usize,
+        first: usize,
+        numbers: &[[u8; BYTES]],
+    ) {
+        let panels = values[first / PANEL * self.values.numbers()..].chunks_exact_mut(self.values.numbers());
+        for (numbers, panel) in numbers.chunks(PANEL).zip(panels) {
+            for (i, number) in numbers.iter().enumerate() {
+                panel[self.values.at(place, i)] = *number;
+            }
+        }
+    }
+}
+
+/// Reinterprets integers as one-byte numbers.
+fn numbers(row: &[i8]) -> &[[u8; 1]] {
+    bytemuck::cast_slice::<i8, u8>(row).as_chunks().0
+}

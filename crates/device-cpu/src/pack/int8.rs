@@ -1,0 +1,117 @@
+//! Weights in int8, with one scale per output channel.
+
+use std::ops::Range;
+
+use glmbench_device::{DeviceError, HostTensor, Int8Weight};
+
+use crate::buffer::Buffer;
+use crate::pool::Pool;
+use crate::simd::Vectors;
+
+use super::{PANEL, QUAD, TILE_BYTES, TILE_K, padded_vector};
+
+/// Maximum number of products of ±127 that fit a 32-bit sum.
+const MOST_K: usize = i32::MAX as usize / (127 * 127);
+
+/// A weight `[out, in]` in panels of sixteen output columns, each `[in/4][16][4]` with `in` padded to a multiple of 64.
+/// Every 64 inputs are one tile of 1 KiB. The distance between panels is an odd number of tiles. This spreads the same
+/// inputs of many panels over the sets of a cache.
+#[derive(Debug)]
+pub(crate) struct Int8Linear {
+    /// Output width.
+    pub(crate) n: usize,
+    /// Input width.
+    pub(crate) k: usize,
+    data: Buffer<i8>,
+    /// One scale per output channel.
+    scales: Buffer<f32>,
+    bias: Option<Buffer<f32>>,
+}
+
+impl Int8Linear {
+    /// Packs `weight` `[n, k]`, one panel at a time, and rounds the bias to the type of `vectors`. Each thread of
+    /// the pool writes the parts that it will read.
+    ///
+    /// # Errors
+    /// Rows are too long for 32-bit sums, or memory ran out.
+    pub(crate) fn pack(
+        weight: Int8Weight<'_>,
+        bias: Option<HostTensor<'_>>,
+        vectors: Vectors,
+        pool: &mut Pool,
+    ) -> Result<Self, DeviceError> {
+        let (n, k) = (weight.rows, weight.width);
+        if k > MOST_K {
+            return Err(DeviceError::Unsupported {
+                device: "cpu",
+                problem: format!(
+                    "a linear layer has {k} inputs, sums of int8 products hold {MOST_K} at most; use fp16"
+                ),
+            });
+        }
+        let panels = n.div_ceil(PANEL);
+        let (padded, stride) = (k.next_multiple_of(TILE_K), panel_stride(k));
+        let mut data = Buffer::zeroed(panels * stride, "weights")?;
+        let mut scales = Buffer::zeroed(panels * PANEL, "weights")?;
+        let (panels_of, scales_of) = (data.shared(), scales.shared());
+        pool.split(panels, n * k, &|range| {
+            let (mut row, mut integers) = (vec![0.0; k], vec![0i8; padded]);
+            for panel in range {
+                // SAFETY: every panel is written by one thread only.
+                let out = unsafe { panels_of.range(panel * stride..panel * stride + padded * PANEL) };
+                // SAFETY: as above.
+                let scales = unsafe { scales_of.range(panel * PANEL..(panel + 1) * PANEL) };
+                for (column, n) in (panel * PANEL..n.min((panel + 1) * PANEL)).enumerate() {
+                    scales[column] = weight.row(n, &mut row, &mut integers[..k]);
+                    let quads = integers.as_chunks::<QUAD>().0.iter().zip(out.chunks_exact_mut(QUAD * PANEL));
+                    quads.for_each(|(quad, out)| {
+                        out[column * QUAD..(column + 1) * QUAD].copy_from_slice(quad);
+                    });
+                }
+            }
+        });
+        let bias = bias.map(|b| padded_vector(b, vectors.dtype())).transpose()?;
+        Ok(Self { n, k, data, scales, bias })
+    }
+
+    /// Returns the size of a weight `[n, k]` with its scales, in bytes.
+    pub(crate) fn bytes(n: usize, k: usize) -> usize {
+        n.div_ceil(PANEL) * (panel_stride(k) + PANEL * size_of::<f32>())
+    }
+
+    /// Returns the number of panels.
+    pub(crate) fn panels(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
+    /// Returns the number of tiles of depth.
+    pub(crate) fn depth(&self) -> usize {
+        self.k.div_ceil(TILE_K)
+    }
+
+    /// Returns the scales of `columns`.
+    pub(crate) fn scales(&self, columns: Range<usize>) -> &[f32] {
+        &self.scales[columns]
+    }
+
+    /// Returns the bias of `columns`, which are whole panels.
+    pub(crate) fn bias(&self, columns: Range<usize>) -> Option<&[f32]> {
+        self.bias.as_ref().map(|bias| &bias[columns])
+    }
+
+    /// Returns the numbers of a panel from depth tile `tile` on, and those of the panels after it.
+    pub(crate) fn panels_from(&self, panel: usize, tile: usize) -> &[i8] {
+        &self.data[panel * panel_stride(self.k) + tile * TILE_BYTES..]
+    }
+
+    /// Returns a range of depth tiles of a panel.
+    pub(crate) fn tiles(&self, panel: usize, tiles: &Range<usize>) -> &[i8] {
+        let begin = panel * panel_stride(self.k);
+        &self.data[begin + tiles.start * TILE_BYTES..begin + tiles.end * TILE_BYTES]
+    }
+}
+
+/// Returns the distance between panels, in numbers.
+pub(crate) fn panel_stride(k: usize) -> usize {
+    (k.div_ceil(TILE_K) | 1) * TILE_BYTES
+}

@@ -1,0 +1,278 @@
+//! The GEMM of the vector kernels, with sums in registers.
+//!
+//! An output is a chain of fused multiply-adds over ascending `k`, whatever the tile. The bits are therefore the same
+//! for every vector instruction set, batch, chunk and number of threads.
+
+use crate::buffer::{LINE_BYTES, Strided, prefetch_line};
+use crate::pack::PANEL;
+use crate::simd::{Element, Isa, Kernel, Simd16};
+
+/// One product `c[m, 16 p..] += a[m, k] * panel_p[k, 16]`, for all rows of `a` and `c` and all panels of `c`.
+#[derive(Debug)]
+pub(crate) struct Gemm<'a> {
+    /// Rows of inputs.
+    pub(crate) a: &'a [f32],
+    /// Distance between rows of `a`, in numbers.
+    pub(crate) a_stride: usize,
+    /// The panels: fp32, fp16 or bf16, depending on the kernel's type.
+    pub(crate) w: &'a [u8],
+    /// Distance between panels, in numbers.
+    pub(crate) panel_stride: usize,
+    /// Number of products per sum.
+    pub(crate) k: usize,
+    /// The sums, whole panels wide.
+    pub(crate) c: Strided<'a, f32>,
+    /// Whether panels come from memory and are prefetched; otherwise they are in the first-level cache.
+    pub(crate) streamed: bool,
+}
+
+/// Prefetch distance in a panel: enough to cover the memory latency, and small enough that the panels read side by side
+/// fit the first-level cache.
+const AHEAD_BYTES: usize = 2048;
+
+impl Kernel for Gemm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa, E: Element>(self, isa: I) {
+        if self.streamed {
+            self.multiply::<I, E, true>(isa);
+        } else {
+            self.multiply::<I, E, false>(isa);
+        }
+    }
+}
+
+impl Gemm<'_> {
+    fn panels(&self) -> usize {
+        self.c.columns() / PANEL
+    }
+
+    /// Panics if the operands do not hold the product.
+    #[inline(always)]
+    fn check<E: Element>(&self) {
+        let (rows, panels) = (self.c.rows(), self.panels());
+        let a = (rows.max(1) - 1) * self.a_stride + self.k;
+        let w = ((panels.max(1) - 1) * self.panel_stride + self.k * PANEL) * E::BYTES;
+        assert!(a <= self.a.len() && w <= self.w.len(), "invariant: operands hold the product");
+    }
+
+    #[inline(always)]
+    fn multiply<I: Isa, E: Element, const AHEAD: bool>(&self, isa: I) {
+        if self.c.rows() == 0 || self.panels() == 0 {
+            return;
+        }
+        self.check::<E>();
+        match (self.c.rows(), I::TILE_PANELS) {
+            // Few rows: several panels at once, so that enough sums and enough memory requests are in flight.
+            (1, 1) => self.strip::<I, E, 1, 4, AHEAD>(isa),
+            (2, 1) => self.strip::<I, E, 2, 2, AHEAD>(isa),
+            (3, 1) => self.strip::<I, E, 3, 2, AHEAD>(isa),
+            (1, _) => self.strip::<I, E, 1, 8, AHEAD>(isa),
+            (2, _) => self.strip::<I, E, 2, 4, AHEAD>(isa),
+            (3, _) => self.strip::<I, E, 3, 4, AHEAD>(isa),
+            // Loops instead of closures, which would be compiled without the instruction set.
+            (_, 1) => {
+                for panel in 0..self.panels() {
+                    self.rows_of_panels::<I, E, 1, AHEAD>(isa, panel);
+                }
+            }
+            _ => {
+                let whole = self.panels() / 3 * 3;
+                for panel in (0..whole).step_by(3) {
+                    self.rows_of_panels::<I, E, 3, AHEAD>(isa, panel);
+                }
+                match self.panels() - whole {
+                    0 => {}
+                    1 => self.rows_of_panels::<I, E, 1, AHEAD>(isa, whole),
+                    _ => self.rows_of_panels::<I, E, 2, AHEAD>(isa, whole),
+                }
+            }
+        }
+    }
+
+    /// Multiplies `M` rows by all panels, `P` at a time and the remaining ones singly.
+    #[inline(always)]
+    fn strip<I: Isa, E: Element, const M: usize, const P: usize, const AHEAD: bool>(&self, isa: I) {
+        let whole = self.panels() / P * P;
+        for panel in (0..whole).step_by(P) {
+            // SAFETY: inside the checked product.
+            unsafe { self.tile::<I, E, M, P, AHEAD>(isa, 0, panel) };
+        }
+        for panel in whole..self.panels() {
+            // SAFETY: inside the checked product.
+            unsafe { self.tile::<I, E, M, 1, AHEAD>(isa, 0, panel) };
+        }
+    }
+
+    /// Multiplies all rows by `P` panels, in tiles of nearly equal height.
+    #[inline(always)]
+    fn rows_of_panels<I: Isa, E: Element, const P: usize, const AHEAD: bool>(&self, isa: I, panel: usize) {
+        let rows = self.c.rows();
+        let tiles = rows.div_ceil(I::TILE_ROWS);
+        for i in 0..tiles {
+            let (row, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+            // SAFETY: inside the checked product; no tile is higher than `TILE_ROWS`.
+            unsafe {
+                match end - row {
+                    1 => self.tile::<I, E, 1, P, AHEAD>(isa, row, panel),
+                    2 => self.tile::<I, E, 2, P, AHEAD>(isa, row, panel),
+                    3 => self.tile::<I, E, 3, P, AHEAD>(isa, row, panel),
+                    4 => self.tile::<I, E, 4, P, AHEAD>(isa, row, panel),
+                    5 if I::TILE_ROWS >= 5 => self.tile::<I, E, 5, P, AHEAD>(isa, row, panel),
+                    6 if I::TILE_ROWS >= 6 => self.tile::<I, E, 6, P, AHEAD>(isa, row, panel),
+                    7 if I::TILE_ROWS >= 7 => self.tile::<I, E, 7, P, AHEAD>(isa, row, panel),
+                    8 if I::TILE_ROWS >= 8 => self.tile::<I, E, 8, P, AHEAD>(isa, row, panel),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Multiplies `M` rows by `P` panels, with all sums in registers over the whole of `k`. With `AHEAD`, panels come
+    /// from memory and are prefetched.
+    ///
+    /// # Safety
+    /// Rows `row..row + M` and panels `panel..panel + P` must lie inside the product, which was [checked](Self::check).
+    #[inline(always)]
+    unsafe fn tile<I: Isa, E: Element, const M: usize, const P: usize, const AHEAD: bool>(
+        &self,
+        isa: I,
+        row: usize,
+        panel: usize,
+    ) {
+        // SAFETY: the tile lies inside the operands; a prefetch may name any address.
+        unsafe {
+            let a = self.a.as_ptr().add(row * self.a_stride);
+            let w = self.w.as_ptr().add(panel * self.panel_stride * E::BYTES);
+            let mut sums = [[isa.splat(0.0); P]; M];
+            for m in 0..M {
+                for p in 0..P {
+                    sums[m][p] = isa.load(&*self.sums(row + m, panel + p));
+                }
+            }
+            // One cache line of each panel.
+            let line = const { LINE_BYTES / (PANEL * E::BYTES) };
+            let mut k = 0;
+            while k + line <= self.k {
+                if AHEAD {
+                    for p in 0..P {
+                        let from = w.wrapping_add((p * self.panel_stride + k * PANEL) * E::BYTES);
+                        prefetch_line(from.wrapping_add(AHEAD_BYTES));
+                    }
+                }
+                for k in k..k + line {
+                    self.step::<I, E, M, P>(isa, (a, w), k, &mut sums);
+                }
+                k += line;
+            }
+            for k in k..self.k {
+                self.step::<I, E, M, P>(isa, (a, w), k, &mut sums);
+            }
+            for m in 0..M {
+                for p in 0..P {
+                    sums[m][p].store(&mut *self.sums(row + m, panel + p));
+                }
+            }
+        }
+    }
+
+    /// Performs one step of depth of a tile: `k` of the tile's rows, which begin at `a`, and panels, which begin at
+    /// `w`.
+    ///
+    /// # Safety
+    /// As [`Self::tile`]; `k` must be below the depth.
+    #[inline(always)]
+    unsafe fn step<I: Isa, E: Element, const M: usize, const P: usize>(
+        &self,
+        isa: I,
+        (a, w): (*const f32, *const u8),
+        k: usize,
+        sums: &mut [[I::Vector; P]; M],
+    ) {
+        // SAFETY: inside the operands; stored numbers have no alignment.
+        unsafe {
+            let mut weights = [isa.splat(0.0); P];
+            for p in 0..P {
+                let stored = w.add((p * self.panel_stride + k * PANEL) * E::BYTES).cast::<E::Stored>();
+                weights[p] = E::load(isa, &*stored);
+            }
+            for m in 0..M {
+                let x = isa.splat(*a.add(m * self.a_stride + k));
+                for p in 0..P {
+                    sums[m][p] = x.mul_add(weights[p], sums[m][p]);
+                }
+            }
+        }
+    }
+
+    /// Returns a pointer to the sums of a row and panel.
+    #[inline(always)]
+    fn sums(&self, row: usize, panel: usize) -> *mut [f32; PANEL] {
+        self.c.pointer(row, panel * PANEL).cast()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{InstructionSet, Vectors};
+    use glmbench_device::DType;
+
+    fn numbers(count: usize, step: usize) -> Vec<f32> {
+        (0..count).map(|i| (i * step % 251) as f32 / 16.0 - 7.5).collect()
+    }
+
+    /// Every sum is one chain of fused multiply-adds, whatever the tile that computes it, and nothing else is written.
+    #[test]
+    fn sums_are_chains_of_fused_multiply_adds_on_every_set() {
+        let (k, a_stride, c_stride) = (37, 40, 9 * PANEL + 5);
+        for (rows, panels) in (1..=17).flat_map(|rows| [1, 2, 3, 8, 9].map(|panels| (rows, panels))) {
+            let (a, w) = (numbers(rows * a_stride, 37), numbers(panels * k * PANEL, 91));
+            let start = numbers(rows * c_stride, 17);
+            for set in InstructionSet::ALL {
+                let Some(vectors) = Vectors::detect(set, DType::Fp32) else { continue };
+                for streamed in [false, true] {
+                    let mut c = start.clone();
+                    vectors.run(Gemm {
+                        a: &a,
+                        a_stride,
+                        w: bytemuck::cast_slice(&w),
+                        panel_stride: k * PANEL,
+                        k,
+                        c: Strided::new(&mut c, rows, panels * PANEL, c_stride),
+                        streamed,
+                    });
+                    for (i, (sum, start)) in c.iter().zip(&start).enumerate() {
+                        let (row, column) = (i / c_stride, i % c_stride);
+                        let expected = if column < panels * PANEL {
+                            let w = w[column / PANEL * k * PANEL..].chunks(PANEL).map(|w| w[column % PANEL]);
+                            a[row * a_stride..][..k]
+                                .iter()
+                                .zip(w)
+                                .fold(*start, |sum, (a, w)| a.mul_add(w, sum))
+                        } else {
+                            *start
+                        };
+                        assert_eq!(sum.to_bits(), expected.to_bits(), "{set:?} {rows} x {panels} at {i}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Operands that do not hold the product are an error of this crate, and not undefined behaviour.
+    #[test]
+    fn operands_that_are_too_short_panic() {
+        let vectors = Vectors::detect(InstructionSet::best_vector(), DType::Fp16).unwrap();
+        let run = |a: usize, w: usize| {
+            let (a, w, mut c) = (vec![0.0; a], vec![0; w], vec![0.0; 3 * PANEL]);
+            let c = Strided::new(&mut c, 3, PANEL, PANEL);
+            vectors.run(Gemm { a: &a, a_stride: 8, w: &w, panel_stride: 0, k: 8, c, streamed: true });
+        };
+        run(24, 8 * PANEL * 2);
+        for (a, w) in [(23, 8 * PANEL * 2), (24, 8 * PANEL * 2 - 1)] {
+            assert!(std::panic::catch_unwind(|| run(a, w)).is_err(), "{a} {w}");
+        }
+    }
+}

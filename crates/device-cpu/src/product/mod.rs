@@ -1,0 +1,81 @@
+//! Products of activations with packed weights, one module per way to multiply: vectors ([`vector`]), integers
+//! ([`int8`]), tiles ([`tiles`]).
+//!
+//! A way to multiply implements [`WeightKernels`]. The registry of the crate selects one for each form of weight.
+
+mod gemm;
+pub(crate) mod int8;
+mod scratch;
+pub(crate) mod tiles;
+pub(crate) mod vector;
+
+use std::fmt::Debug;
+
+use glmbench_device::{DeviceError, HostTensor, LinearWeight};
+
+use crate::pack::{Rows, RowsMut};
+use crate::pool::Pool;
+
+pub(crate) use self::gemm::Gemm;
+pub(crate) use self::scratch::Scratch;
+
+/// A way to pack and multiply weights.
+pub(crate) trait WeightKernels: Debug + Send + Sync {
+    /// Packs `weight` `[n, k]` with its bias. Each thread of the pool writes the parts that it will read.
+    ///
+    /// # Errors
+    /// Memory ran out, or the kernels do not support the form or the shape.
+    fn pack(
+        &self,
+        weight: LinearWeight<'_>,
+        bias: Option<HostTensor<'_>>,
+        pool: &mut Pool,
+    ) -> Result<Box<dyn PackedWeight>, DeviceError>;
+
+    /// Returns the size in bytes of a packed weight of `n` outputs and `k` inputs.
+    fn bytes(&self, n: usize, k: usize) -> usize;
+
+    /// Returns the workspace in bytes per row of `k` inputs ([`Scratch::reserve`]); `None` if products need no
+    /// workspace.
+    fn row_bytes(&self, k: usize) -> Option<usize>;
+}
+
+/// A packed weight, with the kernels that multiply it.
+pub(crate) trait PackedWeight: Debug + Send + Sync {
+    /// Returns output width and input width.
+    fn shape(&self) -> (usize, usize);
+
+    /// Returns whether [`Epilogue::SwiGlu`] is supported.
+    fn ends_with_swiglu(&self) -> bool;
+
+    /// Computes `out = epilogue(x * weight^T + bias)`. The workspace must have
+    /// [`row_bytes`](WeightKernels::row_bytes) per row.
+    fn multiply(
+        &self,
+        x: Rows<'_>,
+        epilogue: Epilogue,
+        out: &mut RowsMut<'_>,
+        scratch: &mut Scratch,
+        pool: &mut Pool,
+    );
+}
+
+/// The last step of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Epilogue {
+    /// `sum + bias`, rounded.
+    Bias,
+    /// As [`Self::Bias`], then `silu` of the first half of the columns times the second half, as in the SwiGLU
+    /// operator. The halves are whole panels.
+    SwiGlu,
+}
+
+impl Epilogue {
+    /// Returns how many parts the weight has. Each output has one column in each part.
+    pub(crate) fn halves(self) -> usize {
+        match self {
+            Self::Bias => 1,
+            Self::SwiGlu => 2,
+        }
+    }
+}

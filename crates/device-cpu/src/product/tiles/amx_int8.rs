@@ -1,0 +1,14 @@
+//! The integer tile kernel on Intel's AMX.
+
+use super::amx_loops::{tile_ahead, tile_loop, tile_product};
+use super::{Shape, TileProduct};
+
+/// # Safety
+/// As [`TileUnit::multiply`](super::TileUnit::multiply).
+pub(super) unsafe fn multiply(t: &TileProduct<i32>) {
+    if t.tiles == 0 {
+        return;
+    }
+    // SAFETY: the tiles are configured for the shape, and its rows, panels and sums are valid.
+    unsafe { tile_product!(t, "tdpbssd") }
+}

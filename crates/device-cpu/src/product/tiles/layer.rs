@@ -1,0 +1,159 @@
+//! Linear layers in bf16 and fp16 with tiles.
+
+use std::ops::Range;
+
+use glmbench_device::{DeviceError, HostTensor, LinearWeight};
+
+use crate::buffer::{Buffer, SharedSlice};
+use crate::elementwise::{Finish, SwiGlu};
+use crate::pack::{Linear, Order, PANEL, Rows, RowsMut, TILE_BYTES, TILE_DEPTH, TILE_ROWS};
+use crate::pool::Pool;
+use crate::product::{Epilogue, PackedWeight, Scratch, WeightKernels};
+use crate::simd::Vectors;
+
+use super::macro_kernel::{BLOCK_BYTES, Layer, Layout, MacroKernel, blocks_of_rows};
+use super::{TileKernels, TileUnit, Unpack};
+
+/// Products with tiles.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TileLayers {
+    pub(crate) tiles: TileKernels,
+    pub(crate) vectors: Vectors,
+}
+
+impl WeightKernels for TileLayers {
+    fn pack(
+        &self,
+        weight: LinearWeight<'_>,
+        bias: Option<HostTensor<'_>>,
+        pool: &mut Pool,
+    ) -> Result<Box<dyn PackedWeight>, DeviceError> {
+        let weight = weight.dense("cpu")?;
+        let linear = Linear::pack(weight, bias, Order::tiles(weight.width), self.vectors, pool)?;
+        Ok(Box::new(TileLinear { linear, kernels: *self }))
+    }
+
+    fn bytes(&self, n: usize, k: usize) -> usize {
+        Linear::bytes(n, Order::tiles(k), self.vectors.dtype())
+    }
+
+    /// Rows are padded to the largest block of depth.
+    fn row_bytes(&self, k: usize) -> Option<usize> {
+        let tiles = k.div_ceil(TILE_DEPTH).next_multiple_of(BLOCK_BYTES / TILE_BYTES);
+        Some(tiles * self.tiles.parts * (TILE_BYTES / TILE_ROWS))
+    }
+}
+
+/// A weight that tiles multiply.
+#[derive(Debug)]
+struct TileLinear {
+    linear: Linear,
+    kernels: TileLayers,
+}
+
+impl PackedWeight for TileLinear {
+    fn shape(&self) -> (usize, usize) {
+        (self.linear.n, self.linear.k)
+    }
+
+    fn ends_with_swiglu(&self) -> bool {
+        true
+    }
+
+    fn multiply(
+        &self,
+        x: Rows<'_>,
+        epilogue: Epilogue,
+        out: &mut RowsMut<'_>,
+        scratch: &mut Scratch,
+        pool: &mut Pool,
+    ) {
+        let Self { linear, kernels: TileLayers { tiles, vectors } } = self;
+        for rows in blocks_of_rows(x.rows) {
+            let x = x.range(&rows);
+            let layout = Layout::new(x.rows, linear.k.div_ceil(TILE_DEPTH), tiles.parts);
+            pack(x, linear.k, &layout, &mut scratch.rows, tiles, pool);
+            let out_stride = out.stride;
+            let out = SharedSlice::new(&mut out.data[rows.start * out_stride..]);
+            let work = x.rows * linear.n * linear.k;
+            let layer =
+                FloatLayer { linear, rows: x.rows, epilogue, tiles, vectors: *vectors, out, out_stride };
+            let (halves, outputs, threads) = (epilogue.halves(), layer.outputs(), pool.threads());
+            MacroKernel { layer: &layer, halves, outputs, layout, scratch, threads }.run(work, pool);
+        }
+    }
+}
+
+/// Packs rows into tiles.
+fn pack(x: Rows<'_>, k: usize, layout: &Layout, to: &mut Buffer<u8>, tiles: &TileKernels, pool: &mut Pool) {
+    let shared = to.shared();
+    pool.split(x.rows.div_ceil(TILE_ROWS), x.rows * k, &|blocks| {
+        for row in blocks.start * TILE_ROWS..x.rows.min(blocks.end * TILE_ROWS) {
+            let x = &x.data[row * x.stride..][..k];
+            for (block, x) in x.chunks(layout.block() * TILE_DEPTH).enumerate() {
+                let at = layout.at(block, row / TILE_ROWS);
+                let bytes = x.len().div_ceil(TILE_DEPTH) * tiles.parts * TILE_BYTES;
+                // SAFETY: one thread writes the tiles of these sixteen rows.
+                let to = unsafe { shared.range(at..at + bytes) };
+                tiles.pack_row(x, to, row % TILE_ROWS);
+            }
+        }
+    });
+}
+
+/// A layer, with the destination of the results of a block of rows.
+struct FloatLayer<'a> {
+    linear: &'a Linear,
+    rows: usize,
+    epilogue: Epilogue,
+    tiles: &'a TileKernels,
+    vectors: Vectors,
+    out: SharedSlice<'a, f32>,
+    out_stride: usize,
+}
+
+impl FloatLayer<'_> {
+    /// Returns the number of output panels.
+    fn outputs(&self) -> usize {
+        self.linear.n.div_ceil(PANEL) / self.epilogue.halves()
+    }
+}
+
+impl Layer for FloatLayer<'_> {
+    type Sum = f32;
+
+    fn unit(&self) -> TileUnit {
+        self.tiles.unit
+    }
+
+    fn unpack(&self) -> Option<Unpack> {
+        self.tiles.unpack()
+    }
+
+    fn stored(&self, panel: usize, tiles: &Range<usize>) -> &[u8] {
+        self.linear.tiles(panel, tiles)
+    }
+
+    /// Adds the bias, rounds, and applies the epilogue.
+    fn finish(&self, (sums, _): (&mut [f32], &mut [f32]), first: usize, outputs: Range<usize>, each: usize) {
+        let (numbers, columns) = (each * PANEL, outputs.len() * PANEL);
+        let rows = sums.chunks_exact_mut(self.epilogue.halves() * numbers);
+        for (row, sums) in (first..self.rows).zip(rows) {
+            for (half, sums) in sums.chunks_exact_mut(numbers).enumerate() {
+                let column = (half * self.outputs() + outputs.start) * PANEL;
+                let bias = self.linear.bias(column..column + columns);
+                self.vectors.run(Finish { sums: &mut sums[..columns], bias });
+            }
+            let begin = row * self.out_stride + outputs.start * PANEL;
+            // SAFETY: a row's columns of these outputs belong to this thread.
+            let out = unsafe { self.out.range(begin..begin + columns) };
+            match self.epilogue {
+                Epilogue::Bias => out.copy_from_slice(&sums[..columns]),
+                Epilogue::SwiGlu => {
+                    let (gate, up) = sums.split_at(numbers);
+                    self.vectors.run(SwiGlu { gate: &gate[..columns], up: &up[..columns], out });
+                }
+            }
+        }
+    }
+}

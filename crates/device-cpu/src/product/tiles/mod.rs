@@ -1,0 +1,292 @@
+//! Tile products: the arithmetic of Intel's AMX for bf16, and for fp16 split into two bf16 parts.
+//!
+//! A tile has sixteen rows of 64 bytes. `TDPBF16PS` adds to `c[16, 16]` (fp32) the product of `a[16, 32]` and `b[32,
+//! 16]` (bf16). `b` stores the two `k` of a pair side by side. For each output it sums the even `k` and the odd `k`
+//! separately, by fused multiply-adds. Then it adds the two sums to each other and to `c`. Subnormal numbers count as
+//! zero on input and output. Rounding is to nearest, whatever the control register says (Intel 64 and IA-32
+//! Architectures Software Developer's Manual, volume 2, TDPBF16PS). A row of `c` depends only on the same row of `a`,
+//! so the order of summation is the same for any number of rows. It differs from that of the vector kernels, so the
+//! tiles are a kernel family of their own.
+//!
+//! fp16 has eleven significant bits and bf16 eight, so `x = high + low` with both parts in bf16 is exact. `high` is `x`
+//! rounded to nearest; `low` is at most `2^-8 x`, of either sign. Products of the parts are exact in fp32. Three of
+//! them are summed: high by high, low by high and high by low. The fourth is left out. It is at most `2^-16` of the
+//! product, and its sign is as often positive as negative. Over thousands of products this loses as much as the fp32
+//! sum loses by its own rounding. It is about a hundredth of what rounding the result to fp16 loses. (fp16's infinities
+//! become NaN: `low` is infinity minus infinity.)
+//!
+//! [`reference`] computes the same bits in plain Rust. The tests of this family use it on machines without AMX.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx_int8;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx_loops;
+mod integers;
+mod layer;
+mod macro_kernel;
+mod reference;
+mod reference_int8;
+
+use glmbench_device::DType;
+
+use crate::pack::TILE_ROWS;
+use crate::simd::amx::Amx;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::simd::{Avx512, amx::found};
+
+pub(crate) use self::integers::{INTEGER_BYTES, WEIGHT_PARTS};
+pub(crate) use self::layer::TileLayers;
+pub(crate) use self::macro_kernel::{
+    BLOCK_BYTES, BLOCK_ROWS, Layer, Layout, MacroKernel, ROOM_SUMS, blocks_of_rows,
+};
+
+/// Panels of a [`Shape::Narrow`] product.
+pub(crate) const NARROW: usize = 4;
+/// Panels, and blocks of rows, of a [`Shape::Wide`] product.
+pub(crate) const WIDE: usize = 2;
+
+/// How a product uses the tile registers. The configuration is the same for [`Self::Narrow`] with sixteen rows and for
+/// [`Self::Wide`], and for every number type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Up to sixteen rows by four panels; `c` is `[16, 64]`.
+    Narrow {
+        /// Rows in use.
+        rows: usize,
+    },
+    /// Thirty-two rows by two panels; `c` is `[32, 32]`.
+    Wide,
+}
+
+impl Shape {
+    /// Returns the shape for a product of `rows` rows, or for part of it.
+    pub(crate) fn of(rows: usize) -> Self {
+        if rows <= TILE_ROWS { Self::Narrow { rows } } else { Self::Wide }
+    }
+
+    /// Returns the number of panels.
+    pub(crate) fn panels(self) -> usize {
+        match self {
+            Self::Narrow { .. } => NARROW,
+            Self::Wide => WIDE,
+        }
+    }
+
+    /// Returns the rows of a tile.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn tile_rows(self) -> usize {
+        match self {
+            Self::Narrow { rows } => rows,
+            Self::Wide => TILE_ROWS,
+        }
+    }
+
+    /// Returns the number of rows of `c`.
+    pub(crate) fn rows(self) -> usize {
+        match self {
+            Self::Narrow { .. } => TILE_ROWS,
+            Self::Wide => WIDE * TILE_ROWS,
+        }
+    }
+}
+
+/// `c += a * b` over `tiles` tiles of depth. Each of them is stored as one tile per part of a number: high, low.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TileProduct<C = f32> {
+    /// The blocks of rows and the panels in use.
+    pub(crate) shape: Shape,
+    /// The blocks of rows, in tile order.
+    pub(crate) a: [*const u8; WIDE],
+    /// The panels, in tile order.
+    pub(crate) b: [*const u8; NARROW],
+    /// Number of tiles of depth.
+    pub(crate) tiles: usize,
+    /// Whether the sums begin at zero instead of at the contents of `c`.
+    pub(crate) fresh: bool,
+    /// The sums; integer sums wrap.
+    pub(crate) c: *mut C,
+}
+
+/// A product in the tile registers, for one kind of numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TileUnit<C = f32> {
+    /// The registers; `None` if the product is computed in plain Rust.
+    registers: Option<Amx>,
+    multiply: unsafe fn(&TileProduct<C>),
+}
+
+impl<C> TileUnit<C> {
+    /// Configures the tile registers for a shape. The thread that multiplies must call this first.
+    pub(crate) fn configure(&self, shape: Shape) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let Some(registers) = self.registers {
+            registers.configure(shape.tile_rows());
+        }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        let _ = (self.registers, shape);
+    }
+
+    /// Computes a product.
+    ///
+    /// # Safety
+    /// This thread must have configured the registers for the product's shape. The product's pointers must be valid for
+    /// the shape.
+    pub(crate) unsafe fn multiply(&self, product: &TileProduct<C>) {
+        // SAFETY: the caller's promise; the instructions are present, by `self.registers`.
+        unsafe { (self.multiply)(product) };
+    }
+
+    /// Releases the tile registers.
+    pub(crate) fn release(&self) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let Some(registers) = self.registers {
+            registers.release();
+        }
+    }
+}
+
+/// The instruction set for the work around the tiles.
+#[derive(Debug, Clone, Copy)]
+enum Around {
+    /// Plain Rust.
+    Portable,
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Avx512(Avx512),
+}
+
+/// The tile kernels of one storage type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TileKernels {
+    /// Tiles per tile of numbers: 1 for bf16, 2 for fp16.
+    pub(crate) parts: usize,
+    /// The product of numbers of the type.
+    pub(crate) unit: TileUnit,
+    /// The product of rows in [`WEIGHT_PARTS`] parts with panels of integers in one part, the same for every type.
+    pub(crate) weighted_integers: TileUnit,
+    around: Around,
+}
+
+impl TileKernels {
+    /// Returns the reference kernels, in plain Rust; `None` for fp32, which tiles do not multiply.
+    pub(crate) fn reference(dtype: DType) -> Option<Self> {
+        let parts = parts_of(dtype)?;
+        let unit = |multiply| TileUnit { registers: None, multiply };
+        let (unit, weighted_integers) =
+            (unit(reference::product(parts)), unit(integers::reference_product()));
+        Some(Self { parts, unit, weighted_integers, around: Around::Portable })
+    }
+
+    /// Returns the kernels on AMX; `None` for fp32, and if this machine has no AMX for bf16.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub(crate) fn amx(dtype: DType) -> Option<Self> {
+        let parts = parts_of(dtype)?;
+        let (registers, isa) = (found().ok().filter(|amx| amx.has_bf16())?, Avx512::detect()?);
+        let unit = |multiply| TileUnit { registers: Some(registers), multiply };
+        let (unit, weighted_integers) = (unit(amx::product(parts)), unit(integers::AMX_PRODUCT));
+        Some(Self { parts, unit, weighted_integers, around: Around::Avx512(isa) })
+    }
+
+    /// Returns the kernels on AMX, which this machine cannot have.
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    pub(crate) fn amx(_dtype: DType) -> Option<Self> {
+        None
+    }
+
+    /// Packs row `row` of a block of sixteen. Writes the numbers, which the storage type must be able to hold, to the
+    /// tiles of the block, followed by zeros.
+    pub(crate) fn pack_row(&self, x: &[f32], block: &mut [u8], row: usize) {
+        match (self.around, self.parts) {
+            (Around::Portable, 1) => reference::pack_row::<1>(x, block, row),
+            (Around::Portable, _) => reference::pack_row::<2>(x, block, row),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            (Around::Avx512(isa), 1) => amx::pack_row::<1>(isa, x, block, row),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            (Around::Avx512(isa), _) => amx::pack_row::<2>(isa, x, block, row),
+        }
+    }
+
+    /// Packs row `row` of a block of sixteen into tiles of [`WEIGHT_PARTS`] parts: each weight times its scale. There
+    /// are as many of both, a multiple of the depth of a tile.
+    pub(crate) fn pack_weights(&self, weights: &[f32], scales: &[f32], block: &mut [u8], row: usize) {
+        match self.around {
+            Around::Portable => integers::reference_pack_row(weights, scales, block, row),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Around::Avx512(isa) => integers::amx_pack_row(isa, weights, scales, block, row),
+        }
+    }
+
+    /// Returns how stored weights and values become tiles; `None` if they are multiplied as stored.
+    pub(crate) fn unpack(&self) -> Option<Unpack> {
+        (self.parts > 1).then_some(Unpack { around: self.around, from: Stored::Fp16 })
+    }
+
+    /// Returns how tiles of integers become tiles of bf16.
+    pub(crate) fn unpack_integers(&self) -> Unpack {
+        Unpack { around: self.around, from: Stored::Int8 }
+    }
+}
+
+/// Returns the number of bf16 parts of a number; `None` for fp32.
+fn parts_of(dtype: DType) -> Option<usize> {
+    match dtype {
+        DType::Fp32 => None,
+        DType::Bf16 => Some(1),
+        DType::Fp16 => Some(2),
+    }
+}
+
+/// Returns the integer product of tiles in plain Rust.
+pub(crate) fn reference_int8() -> TileUnit<i32> {
+    TileUnit { registers: None, multiply: reference_int8::multiply }
+}
+
+/// Returns the integer product on AMX; `None` if this machine does not have it.
+pub(crate) fn amx_int8() -> Option<TileUnit<i32>> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    {
+        let registers = found().ok().filter(|amx| amx.has_int8())?;
+        Some(TileUnit { registers: Some(registers), multiply: amx_int8::multiply })
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    None
+}
+
+/// What stored tiles hold if they are not multiplied as stored.
+#[derive(Debug, Clone, Copy)]
+enum Stored {
+    /// fp16, split into two parts of bf16.
+    Fp16,
+    /// Integers, each exact in bf16.
+    Int8,
+}
+
+/// Converts stored tiles to the tiles that are multiplied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unpack {
+    around: Around,
+    from: Stored,
+}
+
+impl Unpack {
+    /// Converts whole tiles. `out` holds as many tiles of each part.
+    pub(crate) fn run(self, stored: &[u8], out: &mut [u8]) {
+        match (self.around, self.from) {
+            (Around::Portable, Stored::Fp16) => reference::split(stored, out),
+            (Around::Portable, Stored::Int8) => integers::reference_widen(stored, out),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            (Around::Avx512(isa), Stored::Fp16) => amx::split(isa, stored, out),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            (Around::Avx512(isa), Stored::Int8) => integers::amx_widen(isa, stored, out),
+        }
+    }
+}
+
+/// The bits of an fp32 that bf16 keeps.
+const HIGH: u32 = 0xFFFF_0000;
+/// Half of the last bit of [`HIGH`]. Adding it before truncation rounds to nearest, ties away from zero.
+const HALF: u32 = 0x8000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+use proptest::prelude::*;
+
+use glmbench_device::HostTensor;
+
+use super::*;
+use crate::elementwise::SwiGlu;
+use crate::pack::{Rows, RowsMut, TILE_DEPTH};
+use crate::pool::Pool;
+use crate::product::{Epilogue, Scratch, WeightKernels};
+use crate::simd::{InstructionSet, Vectors};
+
+/// Returns the tile layers of a set; `None` if this machine does not have it.
+fn layers(set: InstructionSet, dtype: DType) -> Option<TileLayers> {
+    let tiles = match set {
+        InstructionSet::Amx => TileKernels::amx(dtype)?,
+        _ => TileKernels::reference(dtype)?,
+    };
+    Some(TileLayers { tiles, vectors: Vectors::detect(set, dtype)? })
+}
+
+/// Generates numbers of the type, of many magnitudes, from a seed.
+fn numbers(seed: u64, n: usize, dtype: DType) -> Vec<f32> {
+    let mut state = seed | 1;
+    let number = move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let unit = (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+        dtype.round(unit * [1.0, 1e-2, 1e-4, 3e-7][(state >> 33) as usize % 4])
+    };
+    std::iter::repeat_with(number).take(n).collect()
+}
+
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Computes `x [rows, k] * weight [n, k]^T + bias` with the kernels of `set`.
+fn product(set: InstructionSet, dtype: DType, x: &[f32], weight: &[f32], bias: &[f32], k: usize) -> Vec<f32> {
+    ended(Epilogue::Bias, weight.len() / k, set, dtype, x, (weight, bias, k))
+}
+
+/// Computes the same with an epilogue that leaves `columns` columns.
+fn ended(
+    epilogue: Epilogue,
+    columns: usize,
+    set: InstructionSet,
+    dtype: DType,
+    x: &[f32],
+    (weight, bias, k): (&[f32], &[f32], usize),
+) -> Vec<f32> {
+    let (rows, n) = (x.len() / k, weight.len() / k);
+    let kernels = layers(set, dtype).unwrap();
+    let mut pool = Pool::new(2);
+    let (weight, bias) = (little_endian(weight), little_endian(bias));
+    let tensor = |data, rows, width| HostTensor { dtype: DType::Fp32, rows, width, data };
+    let packed = kernels.pack(tensor(&weight, n, k).into(), Some(tensor(&bias, 1, n)), &mut pool).unwrap();
+    let (stride, out_stride) = (k.next_multiple_of(16), columns.next_multiple_of(16));
+    // The gaps between rows must not affect the result.
+    let mut padded = vec![f32::NAN; rows * stride + 16];
+    for (to, from) in padded.chunks_mut(stride).zip(x.chunks_exact(k)) {
+        to[..k].copy_from_slice(from);
+    }
+    let mut out = vec![f32::NAN; rows * out_stride];
+    let x = Rows { data: &padded, rows, stride };
+    let mut to = RowsMut { data: &mut out, stride: out_stride };
+    let mut scratch = Scratch::new(pool.threads()).unwrap();
+    scratch.reserve(kernels.row_bytes(k).unwrap()).unwrap();
+    packed.multiply(x, epilogue, &mut to, &mut scratch, &mut pool);
+    out.chunks_exact(out_stride).flat_map(|row| row[..columns].to_vec()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Every number is the rounded exact sum, within the error of the sum's own roundings. A row computed alone gives
+    /// the same.
+    #[test]
+    fn products_are_right_and_rows_do_not_matter_to_each_other(
+        rows in 1usize..70, n in 1usize..90, k in 1usize..600, fp16: bool, seed: u64,
+    ) {
+        let dtype = if fp16 { DType::Fp16 } else { DType::Bf16 };
+        let (x, weight) = (numbers(seed, rows * k, dtype), numbers(seed ^ 7, n * k, dtype));
+        let bias = numbers(seed ^ 9, n, dtype);
+        let of = |x: &[f32]| product(InstructionSet::AmxPortable, dtype, x, &weight, &bias, k);
+        let all = of(&x);
+        for (row, got) in all.chunks_exact(n).enumerate() {
+            let x = &x[row * k..][..k];
+            for (column, got) in got.iter().enumerate() {
+                let terms = x.iter().zip(&weight[column * k..][..k]).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                let sizes: f64 = terms.clone().map(f64::abs).sum();
+                let exact = terms.sum::<f64>() + f64::from(bias[column]);
+                // Each of these rounds once: sums of 32 numbers in a tile, at most three sums per tile, and the bias.
+                // fp16 leaves out low by low.
+                let roundings = (TILE_DEPTH + 3 * k.div_ceil(TILE_DEPTH) + 2) as f64;
+                let left_out = if fp16 { 2f64.powi(-16) } else { 0.0 };
+                let of_sums = (roundings * f64::from(f32::EPSILON) + left_out) * (sizes + exact.abs()) + 1e-30;
+                let spacing = if fp16 { 2f64.powi(-11) } else { 2f64.powi(-8) };
+                let of_result = exact.abs() * spacing + 2f64.powi(-25);
+                prop_assert!((f64::from(*got) - exact).abs() <= of_sums + of_result, "{got} for {exact}");
+            }
+        }
+        for row in [0, rows / 2, rows - 1] {
+            let alone = of(&x[row * k..][..k]);
+            let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&alone), bits(&all[row * n..][..n]));
+        }
+    }
+
+    /// The halves joined in the epilogue equal the halves that are stored without it.
+    #[test]
+    fn swiglu_may_be_the_end_of_a_product(rows in 1usize..70, panels in 1usize..5, k in 1usize..600, fp16: bool, seed: u64) {
+        let dtype = if fp16 { DType::Fp16 } else { DType::Bf16 };
+        let half = 16 * panels;
+        let (x, weight) = (numbers(seed, rows * k, dtype), numbers(seed ^ 7, 2 * half * k, dtype));
+        let bias = numbers(seed ^ 9, 2 * half, dtype);
+        let set = InstructionSet::AmxPortable;
+        let joined = ended(Epilogue::SwiGlu, half, set, dtype, &x, (&weight, &bias, k));
+        let halves = product(set, dtype, &x, &weight, &bias, k);
+        let vectors = Vectors::detect(set, dtype).unwrap();
+        let mut expected = vec![0.0; half];
+        for (halves, joined) in halves.chunks_exact(2 * half).zip(joined.chunks_exact(half)) {
+            let (gate, up) = halves.split_at(half);
+            vectors.run(SwiGlu { gate, up, out: &mut expected });
+            prop_assert_eq!(&expected, joined);
+        }
+    }
+
+    /// The tile registers, if present, and their reference give the same bits.
+    #[test]
+    fn amx_and_its_reference_agree(rows in 1usize..70, n in 1usize..90, k in 1usize..600, fp16: bool, seed: u64) {
+        if !InstructionSet::Amx.available() {
+            return Ok(());
+        }
+        let dtype = if fp16 { DType::Fp16 } else { DType::Bf16 };
+        let (x, weight) = (numbers(seed, rows * k, dtype), numbers(seed ^ 7, n * k, dtype));
+        let bias = numbers(seed ^ 9, n, dtype);
+        let of = |set| product(set, dtype, &x, &weight, &bias, k);
+        let (amx, reference) = (of(InstructionSet::Amx), of(InstructionSet::AmxPortable));
+        prop_assert!(amx.iter().zip(&reference).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
+}
+
+/// More rows than a block, groups of several steps, several blocks of depth: with the reference, and with the registers
+/// if present.
+#[test]
+fn rows_beyond_a_block_are_rows_like_any_other() {
+    let (rows, n, k) = (530, 700, 333);
+    let x = numbers(5, rows * k, DType::Fp16);
+    let (weight, bias) = (numbers(6, n * k, DType::Fp16), vec![0.0; n]);
+    let of = |set, x: &[f32]| product(set, DType::Fp16, x, &weight, &bias, k);
+    let all = of(InstructionSet::AmxPortable, &x);
+    for set in [InstructionSet::AmxPortable, InstructionSet::Amx].into_iter().filter(|set| set.available()) {
+        assert!(of(set, &x) == all, "{}", set.name());
+        assert_eq!(of(set, &x[500 * k..]), all[500 * n..], "{}", set.name());
+        assert_eq!(of(set, &x[529 * k..]), all[529 * n..], "{}", set.name());
+    }
+}
