@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("lib", &[]),
     ("main", &["cli"]),
     ("record", &["bounded", "stats", "text"]),
-    ("report", &["record", "stats", "text"]),
+    ("report", &["dataset", "record", "stats", "text"]),
     ("run", &["backend", "bench", "dataset", "record", "stats", "suite", "task"]),
     ("stats", &[]),
     ("suite", &["bounded", "dataset", "task"]),
