@@ -139,3 +139,5 @@ pub mod stats;
 pub mod suite;
 pub mod task;
 pub mod text;
+#[cfg(test)]
+mod toy_walk;

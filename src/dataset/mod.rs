@@ -17,6 +17,8 @@ mod jsonl;
 pub mod prepare;
 mod questions;
 mod text;
+#[cfg(test)]
+mod toy;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -31,11 +33,15 @@ pub use content::{Choice, ChoiceText, Content, Fields, YesNo};
 pub use error::{DatasetError, Problem, Problems};
 pub use questions::read_questions;
 pub use text::sha256_hex;
+#[cfg(test)]
+pub(crate) use toy::TOY_SUMS;
 
 /// The benchmarks. A new one is its module and a line here.
 static BENCHMARKS: &[&Benchmark] = &[
     &ceval::CEVAL,
     &boolq::BOOLQ,
+    #[cfg(test)]
+    &toy::TOY_SUMS,
 ];
 
 fn registry() -> &'static [&'static Benchmark] {

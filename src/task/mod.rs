@@ -12,6 +12,8 @@ mod evaluation;
 pub mod extract;
 mod outcome;
 mod plan;
+#[cfg(test)]
+mod toy;
 
 pub use evaluation::{Evaluation, Next, Progress};
 pub use outcome::{Outcome, Stage, State, margin};
@@ -221,6 +223,8 @@ static PROTOCOLS: &[&dyn Protocol] = &[
     &ceval::ModelTestZeroShot,
     &boolq::ModelTest,
     &boolq::LogLikelihood,
+    #[cfg(test)]
+    &toy::LastNumber,
 ];
 
 /// Returns all protocols.

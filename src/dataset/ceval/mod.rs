@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn the_categories_have_their_published_numbers_of_subjects() {
         let count = |c: &str| OFFICIAL_SUBJECTS.iter().filter(|(_, _, category)| *category == c).count();
-        let counts: Vec<usize> = CEVAL.categories.iter().map(|category| count(*category)).collect();
+        let counts: Vec<usize> = CEVAL.categories.iter().map(|category| count(category)).collect();
         assert_eq!(counts, [20, 10, 11, 11]);
         for hard in HARD_SUBJECTS {
             assert_eq!(official(hard).unwrap().2, STEM);
