@@ -17,6 +17,8 @@
 //!
 //! [`cli`] parses the command line. [`suite`] turns a TOML file into a checked [`suite::Suite`]. [`dataset`] reads official
 //! layouts into items. [`task`] implements the protocols: what to ask the model about an item, and what its answer means.
+//! A [`dataset::Benchmark`] is a value, and so is a [`task::Protocol`]. Each stands once in a list, and records name both, so
+//! no other room matches on them.
 //!
 //! [`run`] plans all this before any weight is loaded: [`run::model`] holds what was read of the model's folder,
 //! [`run::duration`] how long cases take. Then it drives a [`backend`], normally the engine, and writes a line for every item and
@@ -142,3 +144,5 @@ pub mod stats;
 pub mod suite;
 pub mod task;
 pub mod text;
+#[cfg(test)]
+mod toy_walk;

@@ -12,12 +12,12 @@ use crate::record::AccuracyCase;
 /// # Errors
 /// Fails if no folder was given and `datasets/` has none.
 pub(super) fn dataset_folder(
-    set: &[(Benchmark, PathBuf)],
+    set: &[(&'static Benchmark, PathBuf)],
     only: Option<&PathBuf>,
     case: &AccuracyCase,
 ) -> anyhow::Result<PathBuf> {
-    let benchmark = case.task.split('-').next().unwrap_or_default();
-    let given = set.iter().find(|(task, _)| Some(*task) == Benchmark::from_name(benchmark));
+    let benchmark = case.benchmark.as_str();
+    let given = set.iter().find(|(task, _)| task.name == benchmark);
     if let Some(folder) = given.map(|(_, folder)| folder).or(only) {
         return Ok(folder.clone());
     }

@@ -49,15 +49,14 @@ struct PrepareArgs {
 struct ManifestArgs {
     /// Which benchmark's layout the folder has
     #[arg(value_name = "BENCHMARK", value_parser = benchmark)]
-    benchmark: Benchmark,
+    benchmark: &'static Benchmark,
     /// The folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
 
-fn benchmark(word: &str) -> Result<Benchmark, String> {
-    Benchmark::from_name(word)
-        .ok_or_else(|| format!("expected one of {}", Benchmark::ALL.map(Benchmark::as_str).join(", ")))
+fn benchmark(word: &str) -> Result<&'static Benchmark, String> {
+    Benchmark::from_name(word).ok_or_else(|| format!("expected one of {}", Benchmark::names().join(", ")))
 }
 
 /// Runs the verb.

@@ -84,11 +84,8 @@ fn suites(folder: &Path) -> anyhow::Result<(String, Value)> {
 }
 
 fn protocols() -> (String, Value) {
-    let definitions = task::protocols().map(task::Protocol::definition);
-    (
-        definitions.iter().map(|d| protocol_words(d)).collect(),
-        definitions.map(protocol_json).into_iter().collect(),
-    )
+    let definitions = || task::protocols().iter().map(|protocol| protocol.definition());
+    (definitions().map(protocol_words).collect(), definitions().map(protocol_json).collect())
 }
 
 fn protocol_words(definition: &Definition) -> String {
@@ -100,7 +97,9 @@ fn protocol_words(definition: &Definition) -> String {
     }
     let shots = match definition.shots {
         0 => "none".to_owned(),
-        shots => format!("{shots} from the dev split (key `shots`)"),
+        shots => {
+            format!("{shots} from the {} split (key `shots`)", definition.benchmark.demonstration_split)
+        }
     };
     let limit = match definition.max_new_tokens {
         0 => "nothing is generated".to_owned(),
@@ -115,7 +114,7 @@ fn protocol_words(definition: &Definition) -> String {
         ("metric", definition.metric.to_owned()),
         ("source", definition.source.to_owned()),
     ]);
-    block(&format!("{} {}", definition.task, definition.name), &lines)
+    block(&format!("{} {}", definition.benchmark, definition.name), &lines)
 }
 
 fn protocol_json(definition: &Definition) -> Value {
@@ -125,7 +124,7 @@ fn protocol_json(definition: &Definition) -> Value {
         .map(|(stage, template)| json!({ "stage": stage, "template": template }))
         .collect();
     json!({
-        "task": definition.task.as_str(), "name": definition.name, "about": definition.about, "prompts": prompts,
+        "task": definition.benchmark.name, "name": definition.name, "about": definition.about, "prompts": prompts,
         "shots": definition.shots, "max_new_tokens": definition.max_new_tokens, "choices": definition.choices,
         "extraction": definition.extraction, "metric": definition.metric, "source": definition.source,
     })
@@ -136,7 +135,7 @@ fn datasets(folder: &Path) -> (String, Value) {
     let words = rows.clone().map(|(entry, place)| dataset_words(entry, &place)).collect();
     let data = rows.map(|(entry, place)| {
         json!({
-            "name": entry.name, "task": entry.layout.benchmark().as_str(), "layout": entry.layout.as_str(),
+            "name": entry.name, "task": entry.benchmark.name, "layout": entry.layout.name(),
             "items": entry.items(), "normalisation": entry.layout.normalisation(), "licence": entry.licence, "original": entry.original, "shipped": entry.shipped,
             "folder": place.is_dir().then(|| place.display().to_string()),
         })
@@ -153,7 +152,7 @@ fn dataset_words(entry: &Entry, place: &Path) -> String {
             format!("not at {}; glmbench dataset prepare {} ARCHIVE", place.display(), entry.name)
         }
     };
-    let mut lines = vec![("items", items.join(", ")), ("layout", entry.layout.as_str().to_owned())];
+    let mut lines = vec![("items", items.join(", ")), ("layout", entry.layout.name().to_owned())];
     if !entry.layout.normalisation().is_empty() {
         lines.push(("text", entry.layout.normalisation().to_owned()));
     }

@@ -16,12 +16,12 @@ pub(super) fn override_parser() -> impl TypedValueParser<Value = (String, OsStri
 }
 
 /// Reads `ceval=FOLDER`.
-pub(super) fn dataset_parser() -> impl TypedValueParser<Value = (Benchmark, PathBuf)> {
+pub(super) fn dataset_parser() -> impl TypedValueParser<Value = (&'static Benchmark, PathBuf)> {
     OsStringValueParser::new().try_map(|word| {
         let found =
             halves(&word).and_then(|(name, folder)| Some((Benchmark::from_name(&name)?, folder.into())));
         found.ok_or_else(|| {
-            let names = Benchmark::ALL.map(Benchmark::as_str).join(" or ");
+            let names = Benchmark::names().join(" or ");
             format!("\"{}\" is no TASK=DIR with {names} for TASK, such as ceval=data/ceval", word.display())
         })
     })

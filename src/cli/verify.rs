@@ -76,7 +76,7 @@ pub struct Args {
     rope_scaling: Option<RopeScaling>,
     /// Folder of a data set, as `ceval=FOLDER`; datasets/NAME unless given
     #[arg(long, value_name = "TASK=DIR", value_parser = dataset_parser())]
-    set: Vec<(Benchmark, PathBuf)>,
+    set: Vec<(&'static Benchmark, PathBuf)>,
     /// Device; the run's unless given
     #[arg(long)]
     device: Option<DeviceKind>,

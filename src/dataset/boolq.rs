@@ -11,7 +11,63 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{DatasetError, Problems};
-use super::{Benchmark, Content, DataFile, Dataset, Item, Layout, Subject, YesNo, jsonl, text};
+use super::{
+    Benchmark, Content, DataFile, Dataset, Item, Layout, ModelTestFiles, ModelTestRows, Subject, YesNo,
+    jsonl, text,
+};
+
+/// BoolQ: English yes/no questions about a passage.
+pub static BOOLQ: Benchmark = Benchmark {
+    name: "boolq",
+    title: "BoolQ",
+    splits: &["train", "dev", "test"],
+    default_split: "dev",
+    demonstration_split: "train",
+    layouts: &[&Jsonl],
+    chance: Some(0.5),
+    categories: &[],
+    timing_prompt,
+    modeltest: Some(ModelTestFiles {
+        set: "BoolQ",
+        rows: ModelTestRows::Files,
+        answers: &[("yes", "True"), ("no", "False")],
+        right: "True",
+        wrong: "False",
+    }),
+};
+
+/// `<split>.jsonl`, one object a line (BoolQ's original release, and SuperGLUE's with `val` for `dev`).
+struct Jsonl;
+
+impl Layout for Jsonl {
+    fn name(&self) -> &'static str {
+        "boolq-jsonl"
+    }
+
+    fn files(&self) -> String {
+        format!("one of {}", all_file_names().join(", "))
+    }
+
+    fn is_at(&self, root: &Path) -> Result<bool, DatasetError> {
+        Ok(all_file_names().iter().any(|name| root.join(name).is_file()))
+    }
+
+    fn has_split(&self, root: &Path, split: &str) -> bool {
+        file_names(split).iter().any(|name| root.join(name).is_file())
+    }
+
+    fn read(&self, root: &Path, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError> {
+        read(root, split, subjects)
+    }
+}
+
+/// Returns the question alone, as ModelTest times it.
+fn timing_prompt(item: &Item) -> String {
+    match &item.content {
+        Content::YesNo(yes_no) => yes_no.question.clone(),
+        _ => String::new(),
+    }
+}
 
 /// Key of BoolQ's only subject.
 const SUBJECT: &str = "boolq";
@@ -69,24 +125,13 @@ fn file_of(root: &Path, split: &str) -> Result<Option<String>, DatasetError> {
     }
 }
 
-/// Returns whether `root` has a file of the split.
-pub(super) fn has_split(root: &Path, split: &str) -> bool {
-    file_names(split).iter().any(|name| root.join(name).is_file())
-}
-
-/// Returns [`Layout::BoolQJsonl`] if `root` has a jsonl file of an official split.
-pub(super) fn recognise(root: &Path) -> Result<Layout, DatasetError> {
-    let names: Vec<String> = Benchmark::BoolQ.splits().iter().flat_map(|split| file_names(split)).collect();
-    if names.iter().any(|name| root.join(name).is_file()) {
-        Ok(Layout::BoolQJsonl)
-    } else {
-        let expected = format!("BoolQ's layout: one of {}", names.join(", "));
-        Err(DatasetError::layout(root, "no BoolQ file", expected))
-    }
+/// Returns the names of the files of all official splits in both releases.
+fn all_file_names() -> Vec<String> {
+    BOOLQ.splits.iter().flat_map(|split| file_names(split)).collect()
 }
 
 /// Reads the split's file in `root`.
-pub(super) fn read(root: &Path, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError> {
+fn read(root: &Path, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError> {
     if let Some(unknown) = subjects.iter().find(|s| *s != SUBJECT) {
         let found = format!("subject `{unknown}` asked for");
         return Err(DatasetError::layout(root, found, format!("`{SUBJECT}`, BoolQ's only subject")));
@@ -117,9 +162,9 @@ pub(super) fn read(root: &Path, split: &str, subjects: &[String]) -> Result<Data
         problems.push(&path, 1, "found an empty file; expected one question a line");
     }
     problems.into_result()?;
-    let subject = Subject { key: SUBJECT.into(), chinese_name: None, category: None };
+    let subject = Subject { key: SUBJECT.into(), chinese_name: None, category: None, hard: false };
     Ok(Dataset {
-        benchmark: Benchmark::BoolQ,
+        benchmark: &BOOLQ,
         split: split.into(),
         subjects: BTreeMap::from([(SUBJECT.into(), subject)]),
         files: vec![DataFile { path: name, sha256: file.sha256, items: items.len() }],

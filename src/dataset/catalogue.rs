@@ -20,8 +20,10 @@ const SCHEMA: u32 = 1;
 pub struct Entry {
     /// Name of the set on the command line.
     pub name: String,
+    /// The benchmark that the set belongs to.
+    pub benchmark: &'static Benchmark,
     /// Layout of the set on disk.
-    pub layout: Layout,
+    pub layout: &'static dyn Layout,
     /// Licence of the data, in words.
     pub licence: String,
     /// Where to find the original, in words.
@@ -56,7 +58,7 @@ impl Entry {
     /// # Errors
     /// When the set cannot be read. A difference is not an error here.
     pub fn compare(&self, root: &Path) -> Result<Comparison, DatasetError> {
-        let source = Source::open(self.layout.benchmark(), root)?;
+        let source = Source::open(self.benchmark, root)?;
         let mut comparison = Comparison::default();
         for split in self.items().into_keys() {
             let dataset = source.read(&split, &[])?;
@@ -109,15 +111,15 @@ pub fn find(name: &str) -> Result<&'static Entry, DatasetError> {
 pub fn identify(dataset: &Dataset) -> Option<&'static Entry> {
     entries()
         .iter()
-        .filter(|entry| entry.layout.benchmark() == dataset.benchmark)
+        .filter(|entry| entry.benchmark == dataset.benchmark)
         .find(|entry| entry.differences(dataset).is_empty())
 }
 
 /// Returns the manifest's `files = [...]` block for the set in `root`, to paste into a new entry.
-pub fn files_block(benchmark: Benchmark, root: &Path) -> Result<String, DatasetError> {
+pub fn files_block(benchmark: &Benchmark, root: &Path) -> Result<String, DatasetError> {
     let source = Source::open(benchmark, root)?;
     let mut block = String::from("files = [\n");
-    for split in benchmark.splits().iter().filter(|split| source.has_split(split)) {
+    for split in benchmark.splits.iter().filter(|split| source.has_split(split)) {
         for DataFile { path, sha256, items } in source.read(split, &[])?.files {
             let _ = writeln!(block, "  {{ path = \"{path}\", items = {items}, sha256 = \"{sha256}\" }},");
         }
@@ -170,9 +172,11 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
 }
 
 fn entry(set: ManifestSet) -> Result<Entry, String> {
-    let layout = Layout::ALL
-        .into_iter()
-        .find(|layout| layout.as_str() == set.layout)
+    let mut layouts = Benchmark::all()
+        .iter()
+        .flat_map(|&benchmark| benchmark.layouts.iter().map(move |&layout| (benchmark, layout)));
+    let (benchmark, layout) = layouts
+        .find(|(_, layout)| layout.name() == set.layout)
         .ok_or_else(|| format!("{}: unknown layout {:?}", set.name, set.layout))?;
     let files = set
         .files
@@ -180,7 +184,7 @@ fn entry(set: ManifestSet) -> Result<Entry, String> {
         .map(|ManifestFile { path, items, sha256 }| DataFile { path, sha256, items })
         .collect();
     let ManifestSet { name, licence, original, shipped, .. } = set;
-    Ok(Entry { name, layout, licence, original, shipped, files })
+    Ok(Entry { name, benchmark, layout, licence, original, shipped, files })
 }
 
 #[cfg(test)]
@@ -216,7 +220,7 @@ mod tests {
         for entry in entries().iter().filter(|entry| entry.shipped) {
             let root = datasets.join(&entry.name);
             let differences = entry.compare(&root).unwrap().differences;
-            let block = files_block(entry.layout.benchmark(), &root).unwrap();
+            let block = files_block(entry.benchmark, &root).unwrap();
             assert!(differences.is_empty(), "{}: {differences:?}; as it is now:\n{block}", entry.name);
         }
     }

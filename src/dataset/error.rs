@@ -39,7 +39,7 @@ pub enum DatasetError {
         message: String,
     },
     /// The caller cancelled the operation.
-    #[error("stopped before it was done; nothing of it is left")]
+    #[error("stopped; the unfinished folder was removed")]
     Stopped,
     /// A name that is not in the catalogue.
     #[error("no data set `{name}` in the catalogue; it has: {known}")]

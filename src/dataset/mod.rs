@@ -1,161 +1,51 @@
 //! Reads the official on-disk formats into [`Item`]s: readers, the catalogue, preparation of original archives.
 //!
-//! A data set is a folder in one of three layouts ([`Layout`]). [`Source::open`] recognises the layout, and
-//! [`Source::read`] reads one split. Every row is either read or reported in the error with file and line; no row is
-//! dropped silently.
+//! A [`Benchmark`] is a value: its splits, chance level, categories, and the [`Layout`]s of its releases with their
+//! readers. [`Benchmark::all`] lists them. A data set is a folder in one of the layouts. [`Source::open`] recognises the
+//! layout, and [`Source::read`] reads one split. Every row is either read or reported in the error with file and line;
+//! no row is dropped silently.
 
+mod answer;
+mod benchmark;
 mod boolq;
 pub mod catalogue;
 mod ceval;
+mod content;
 mod csv;
 mod error;
 mod jsonl;
 pub mod prepare;
 mod questions;
 mod text;
+#[cfg(test)]
+mod toy;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-pub use ceval::{HARD_SUBJECTS, OFFICIAL_SUBJECTS, OfficialSubject, mapping_json};
+pub use answer::{Answer, Number};
+pub use benchmark::{Benchmark, Layout, ModelTestFiles, ModelTestRows, SupportFile};
+pub use boolq::BOOLQ;
+pub use ceval::{CEVAL, HARD_SUBJECTS, OFFICIAL_SUBJECTS, OfficialSubject, mapping_json};
+pub use content::{Choice, ChoiceText, Content, Fields, YesNo};
 pub use error::{DatasetError, Problem, Problems};
 pub use questions::read_questions;
 pub use text::sha256_hex;
+#[cfg(test)]
+pub(crate) use toy::TOY_SUMS;
 
-/// The letters that name the options of a multiple-choice question.
-pub const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
+/// The benchmarks. A new one is its module and a line here.
+static BENCHMARKS: &[&Benchmark] = &[
+    &ceval::CEVAL,
+    &boolq::BOOLQ,
+    #[cfg(test)]
+    &toy::TOY_SUMS,
+];
 
-/// The supported benchmarks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Benchmark {
-    /// C-Eval: Chinese multiple choice, 52 subjects in four categories.
-    CEval,
-    /// BoolQ: English yes/no questions about a passage.
-    BoolQ,
-}
-
-impl Benchmark {
-    /// All benchmarks.
-    pub const ALL: [Self; 2] = [Self::CEval, Self::BoolQ];
-
-    /// Returns the name used in suites, ids and tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::CEval => "ceval",
-            Self::BoolQ => "boolq",
-        }
-    }
-
-    /// Returns the benchmark called `name`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|b| b.as_str() == name)
-    }
-
-    /// Returns the split with public answers on which published scores are computed.
-    pub const fn default_split(self) -> &'static str {
-        match self {
-            Self::CEval => "val",
-            Self::BoolQ => "dev",
-        }
-    }
-
-    /// Returns the splits of the official release.
-    pub const fn splits(self) -> &'static [&'static str] {
-        match self {
-            Self::CEval => &["dev", "val", "test"],
-            Self::BoolQ => &["train", "dev", "test"],
-        }
-    }
-}
-
-impl fmt::Display for Benchmark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Layout of a data set on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// `{dev,val,test}/<subject>_<split>.csv` and `subject_mapping.json` (C-Eval's original release).
-    CEvalCsv,
-    /// `{val,test}/<category>/<subject>.jsonl` (the release of THUDM's evaluation script).
-    CEvalJsonl,
-    /// `<split>.jsonl`, one object a line (BoolQ's original release, and SuperGLUE's with `val` for `dev`).
-    BoolQJsonl,
-}
-
-impl Layout {
-    /// All layouts.
-    pub const ALL: [Self; 3] = [Self::CEvalCsv, Self::CEvalJsonl, Self::BoolQJsonl];
-
-    /// Returns the name used in the catalogue and in tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::CEvalCsv => "ceval-csv",
-            Self::CEvalJsonl => "ceval-jsonl",
-            Self::BoolQJsonl => "boolq-jsonl",
-        }
-    }
-
-    /// Describes how reading changes the text. Empty if reading changes nothing.
-    pub const fn normalisation(self) -> &'static str {
-        match self {
-            Self::CEvalCsv | Self::CEvalJsonl => {
-                "a line end \\r\\n within a question or option is read as \\n; hashes are of the text so read"
-            }
-            Self::BoolQJsonl => "",
-        }
-    }
-
-    /// Returns the benchmark that uses this layout.
-    pub const fn benchmark(self) -> Benchmark {
-        match self {
-            Self::CEvalCsv | Self::CEvalJsonl => Benchmark::CEval,
-            Self::BoolQJsonl => Benchmark::BoolQ,
-        }
-    }
-}
-
-/// C-Eval's four groups of subjects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Category {
-    /// Science, technology, engineering, mathematics.
-    Stem,
-    /// Social science.
-    SocialScience,
-    /// Humanities.
-    Humanities,
-    /// Everything else: medicine, civil service, engineering licences.
-    Other,
-}
-
-impl Category {
-    /// All categories, in the order of published tables.
-    pub const ALL: [Self; 4] = [Self::Stem, Self::SocialScience, Self::Humanities, Self::Other];
-
-    /// Returns the name used in tables and in `subject_mapping.json`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stem => "STEM",
-            Self::SocialScience => "Social Science",
-            Self::Humanities => "Humanities",
-            Self::Other => "Other",
-        }
-    }
-
-    /// Returns the category of that name. Folder names have `_` for the space.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|c| c.as_str() == name.replace('_', " "))
-    }
-}
-
-impl fmt::Display for Category {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+fn registry() -> &'static [&'static Benchmark] {
+    BENCHMARKS
 }
 
 /// One subject of a set. BoolQ has only one.
@@ -165,19 +55,14 @@ pub struct Subject {
     pub key: String,
     /// The Chinese name, if the set or the official table has one.
     pub chinese_name: Option<String>,
-    /// The category (C-Eval only).
-    pub category: Option<Category>,
-}
-
-impl Subject {
-    /// Returns whether this is one of the eight subjects of "C-Eval Hard".
-    pub fn is_hard(&self) -> bool {
-        self.category.is_some() && HARD_SUBJECTS.contains(&self.key.as_str())
-    }
+    /// The category, one of [`Benchmark::categories`], if the set has categories.
+    pub category: Option<String>,
+    /// Whether it belongs to the hard part of the set ("C-Eval Hard").
+    pub hard: bool,
 }
 
 /// One question.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Item {
     /// Stable id: `ceval/val/law/17`, `boolq/dev/12` (BoolQ counts lines from 0).
     pub doc_id: String,
@@ -195,83 +80,10 @@ impl Item {
         Self { doc_id, doc_hash, subject: subject.to_owned(), content }
     }
 
-    /// Returns the right answer as shown in tables (`A`…`D`, `yes`, `no`), or `None` in a split without answers.
-    pub fn gold(&self) -> Option<&'static str> {
-        match &self.content {
-            Content::Choice(choice) => choice.answer.map(|i| LETTERS[i]),
-            Content::YesNo(question) => question.answer.map(|yes| if yes { "yes" } else { "no" }),
-        }
+    /// Returns the right answer, or `None` in a split without answers.
+    pub fn gold(&self) -> Option<Answer> {
+        self.content.answer()
     }
-}
-
-/// The content of a question, by kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// A choice of one of four options.
-    Choice(Choice),
-    /// A yes/no question about a passage.
-    YesNo(YesNo),
-}
-
-impl Content {
-    /// Returns the content as a JSON array, independent of the layout. [`Item::doc_hash`] is its hash.
-    fn canonical(&self) -> String {
-        match self {
-            Self::Choice(c) => {
-                serde_json::json!(["choice", c.question_and_options(), c.answer.map(|i| LETTERS[i])])
-            }
-            Self::YesNo(q) => serde_json::json!(["yes-no", q.title, q.passage, q.question, q.answer]),
-        }
-        .to_string()
-    }
-}
-
-/// A multiple-choice question.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// The question and its four options.
-    pub text: ChoiceText,
-    /// Index of the right option, if the split has answers.
-    pub answer: Option<usize>,
-}
-
-/// The two forms of question and options in the releases.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChoiceText {
-    /// Separate (csv).
-    Parts {
-        /// The question.
-        question: String,
-        /// Options A to D.
-        options: [String; 4],
-    },
-    /// Joined (`inputs_pretokenized` of the jsonl layout).
-    Joined(String),
-}
-
-impl Choice {
-    /// Returns `{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}`, or the joined text as the file has it.
-    pub fn question_and_options(&self) -> Cow<'_, str> {
-        match &self.text {
-            ChoiceText::Parts { question, options: [a, b, c, d] } => {
-                format!("{question}\nA. {a}\nB. {b}\nC. {c}\nD. {d}").into()
-            }
-            ChoiceText::Joined(text) => text.into(),
-        }
-    }
-}
-
-/// A yes/no question about a passage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct YesNo {
-    /// Title of the page that the passage comes from.
-    pub title: String,
-    /// The passage.
-    pub passage: String,
-    /// The question, without its question mark.
-    pub question: String,
-    /// Whether the answer is yes, if the split has answers.
-    pub answer: Option<bool>,
 }
 
 /// One data file.
@@ -289,7 +101,7 @@ pub struct DataFile {
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// The benchmark.
-    pub benchmark: Benchmark,
+    pub benchmark: &'static Benchmark,
     /// The split.
     pub split: String,
     /// The subjects by key.
@@ -307,7 +119,7 @@ impl Dataset {
         let mut canonical = format!("{}/{}\n", self.benchmark, self.split);
         for item in &self.items {
             let subject = &self.subjects[&item.subject];
-            let category = subject.category.map_or("", Category::as_str);
+            let category = subject.category.as_deref().unwrap_or("");
             let chinese = subject.chinese_name.as_deref().unwrap_or("");
             let _ = writeln!(canonical, "{}\t{}\t{category}\t{chinese}", item.doc_id, item.doc_hash);
         }
@@ -321,15 +133,15 @@ pub struct Source {
     /// The folder.
     pub root: PathBuf,
     /// The recognised layout.
-    pub layout: Layout,
+    pub layout: &'static dyn Layout,
 }
 
 impl Source {
     /// Recognises the layout of the folder `root` for `benchmark`.
     ///
     /// # Errors
-    /// When the folder is missing or has none of the benchmark's layouts. The message describes the expected layout.
-    pub fn open(benchmark: Benchmark, root: &Path) -> Result<Self, DatasetError> {
+    /// When the folder is missing or has none of the benchmark's layouts. The message describes the expected layouts.
+    pub fn open(benchmark: &Benchmark, root: &Path) -> Result<Self, DatasetError> {
         if !root.is_dir() {
             let found = if root.exists() { "a file" } else { "nothing there" };
             return Err(DatasetError::layout(
@@ -340,11 +152,7 @@ impl Source {
                 ),
             ));
         }
-        let layout = match benchmark {
-            Benchmark::CEval => ceval::recognise(root)?,
-            Benchmark::BoolQ => boolq::recognise(root)?,
-        };
-        Ok(Self { root: root.to_path_buf(), layout })
+        Ok(Self { root: root.to_path_buf(), layout: benchmark.recognise(root)? })
     }
 
     /// Reads one split. Keeps only the given `subjects`, or all of them if `subjects` is empty.
@@ -352,19 +160,12 @@ impl Source {
     /// # Errors
     /// Every malformed row of every file ([`DatasetError::Rows`]), or what is missing from the layout.
     pub fn read(&self, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError> {
-        match self.layout {
-            Layout::CEvalCsv => ceval::read_csv(&self.root, split, subjects),
-            Layout::CEvalJsonl => ceval::read_jsonl(&self.root, split, subjects),
-            Layout::BoolQJsonl => boolq::read(&self.root, split, subjects),
-        }
+        self.layout.read(&self.root, split, subjects)
     }
 
     /// Returns whether the folder has that split.
     pub fn has_split(&self, split: &str) -> bool {
-        match self.layout {
-            Layout::CEvalCsv | Layout::CEvalJsonl => self.root.join(split).is_dir(),
-            Layout::BoolQJsonl => boolq::has_split(&self.root, split),
-        }
+        self.layout.has_split(&self.root, split)
     }
 }
 

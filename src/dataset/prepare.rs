@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 
 use zip::ZipArchive;
 
+use super::Problems;
 use super::catalogue::Entry;
-use super::ceval::{MAPPING_FILE, mapping_json};
 use super::error::DatasetError;
 use super::text::MAX_FILE_BYTES;
-use super::{Layout, Problems};
 
 /// Maximum total size of the unpacked files, in bytes. No catalogued set is nearly as large.
 const MAX_TOTAL_BYTES: u64 = 512 << 20;
@@ -65,8 +64,11 @@ pub fn prepare(
         take_single(entry, archive, file, &staging.path)?;
         Vec::new()
     };
-    if entry.layout == Layout::CEvalCsv && !staging.path.join(MAPPING_FILE).exists() {
-        write(&staging.path.join(MAPPING_FILE), mapping_json().as_bytes())?;
+    for support in entry.layout.support_files() {
+        let path = staging.path.join(support.path);
+        if !path.exists() {
+            write(&path, (support.content)().as_bytes())?;
+        }
     }
 
     let comparison = entry.compare(&staging.path).map_err(|e| staging.hide(e, archive))?;
@@ -131,9 +133,7 @@ fn unpack(
         return Err(bad(archive, format!("found {} entries; expected at most {MAX_ENTRIES}", zip.len())));
     }
     let mut wanted: BTreeSet<&str> = entry.files.iter().map(|f| f.path.as_str()).collect();
-    if entry.layout == Layout::CEvalCsv {
-        wanted.insert(MAPPING_FILE);
-    }
+    wanted.extend(entry.layout.support_files().iter().map(|support| support.path));
     let mut taken: BTreeMap<&str, String> = BTreeMap::new();
     let mut left_out = Vec::new();
     let mut total = 0;
@@ -268,7 +268,7 @@ impl Drop for Staging {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{DataFile, sha256_hex};
+    use crate::dataset::{BOOLQ, DataFile, sha256_hex};
     use std::io::{Cursor, Write as _};
     use zip::write::SimpleFileOptions;
 
@@ -278,7 +278,8 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             name: "boolq-tiny".into(),
-            layout: Layout::BoolQJsonl,
+            benchmark: &BOOLQ,
+            layout: BOOLQ.layouts[0],
             licence: String::new(),
             original: "the test above".into(),
             shipped: false,

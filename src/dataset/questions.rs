@@ -5,21 +5,12 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{DatasetError, Problems};
-use super::{Content, Dataset, jsonl, text};
+use super::{Dataset, jsonl, text};
 
 impl Dataset {
-    /// Returns one text per item, in item order. For BoolQ this is `question`; for C-Eval it is the frame of
-    /// ModelTest's zero-shot run with the subject's key.
+    /// Returns [`Benchmark::timing_prompt`](super::Benchmark::timing_prompt) of each item, in item order.
     pub fn questions(&self) -> Vec<String> {
-        let question = |item: &super::Item| match &item.content {
-            Content::YesNo(yes_no) => yes_no.question.clone(),
-            Content::Choice(choice) => format!(
-                "\n以下是中国关于{}考试的单项选择题，请选出其中的正确答案。\n{}\n让我们一步一步思考。答案: ",
-                item.subject,
-                choice.question_and_options()
-            ),
-        };
-        self.items.iter().map(question).collect()
+        self.items.iter().map(self.benchmark.timing_prompt).collect()
     }
 }
 

@@ -69,6 +69,7 @@ fn run(
         plan: Plan {
             accuracy: vec![AccuracyCase {
                 task: "ceval".into(),
+                benchmark: "ceval".into(),
                 dataset: "d".into(),
                 protocol: "p".into(),
                 shots: 0,

@@ -232,7 +232,8 @@ impl RunDir {
         let path = self.file("run.json");
         let bytes = bounded::file(&path, MAX_RUN_BYTES).map_err(RecordError::io("read", &path))?;
         let malformed = |message| RecordError::Malformed { path: path.clone(), line: 1, message };
-        let (schema, record): (u32, RunRecord) = parse_numbered(&bytes).map_err(malformed)?;
+        let (schema, mut record): (u32, RunRecord) = parse_numbered(&bytes).map_err(malformed)?;
+        record.complete();
         if !record.identity.is_consistent() {
             return Err(malformed("the identity's hash does not belong to its fields".to_owned()));
         }

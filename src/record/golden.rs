@@ -180,6 +180,7 @@ pub(crate) fn run() -> RunRecord {
         plan: Plan {
             accuracy: vec![AccuracyCase {
                 task: "ceval".into(),
+                benchmark: "ceval".into(),
                 dataset: "ceval-sample/val".into(),
                 protocol: "modeltest-5shot".into(),
                 shots: 5,

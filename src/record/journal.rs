@@ -317,7 +317,7 @@ mod tests {
         let good = String::from_utf8(line(&request()).unwrap()).unwrap();
         for (bad, says) in [
             ("{\"schema\":1}\n".to_owned(), "missing field"),
-            (good.replace("\"schema\":3", "\"schema\":9"), "schema 9 was found, 1 to 3 was expected"),
+            (good.replace("\"schema\":4", "\"schema\":9"), "schema 9 was found, 1 to 4 was expected"),
             (good.replace("\"timed\"", "\"other\""), "unknown variant `other`"),
             (good.replace("\"repetition\":0", "\"repetition\":1"), "its sum is not that of its bytes"),
             ("\n".to_owned(), "EOF"),
@@ -335,13 +335,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("requests.jsonl");
         let now = String::from_utf8(line(&request()).unwrap()).unwrap();
-        let first = now.replace("\"schema\":3", "\"schema\":1").replace("\"tp\":1,\"block\":null,", "");
+        let first = now.replace("\"schema\":4", "\"schema\":1").replace("\"tp\":1,\"block\":null,", "");
         let first = format!("{}}}\n", first.split(",\"sum\"").next().unwrap());
         assert!(!first.contains("block"), "{first}");
         fs::write(&path, &first).unwrap();
         assert_eq!(read::<RequestRecord>(&path).unwrap(), [request()]);
         // A line of the current schema must have its sum.
-        fs::write(&path, first.replace("\"schema\":1", "\"schema\":3")).unwrap();
+        fs::write(&path, first.replace("\"schema\":1", "\"schema\":4")).unwrap();
         assert!(read::<RequestRecord>(&path).unwrap_err().to_string().contains("its sum is not that"));
     }
 
@@ -352,7 +352,7 @@ mod tests {
         let bytes = String::from_utf8(bytes_of(&three())).unwrap();
         let lines: Vec<&str> = bytes.lines().collect();
         let changed = lines[1].replace("\"gold\":\"B\"", "\"gold\":\"C\"");
-        fs::write(&path, [lines[0], &changed, "{half", lines[2], "{\"schema\":3,"].join("\n")).unwrap();
+        fs::write(&path, [lines[0], &changed, "{half", lines[2], "{\"schema\":4,"].join("\n")).unwrap();
         let found = examine::<SampleRecord>(&path).unwrap();
         let sound: Vec<bool> = found.lines.iter().map(|line| line.sound().is_some()).collect();
         let read: Vec<bool> = found.lines.iter().map(|line| line.record.is_ok()).collect();

@@ -45,6 +45,11 @@ pub struct RunRecord {
 }
 
 impl RunRecord {
+    /// Fills in what records of older schemas do not say.
+    pub(super) fn complete(&mut self) {
+        self.plan.accuracy.iter_mut().for_each(AccuracyCase::complete);
+    }
+
     /// Whether the run's cases are timed alternately with those of another run, block by block.
     pub fn is_in_turns(&self) -> bool {
         self.provenance.group.as_ref().is_some_and(|group| group.blocks.is_some())
@@ -199,9 +204,13 @@ impl Plan {
 pub struct AccuracyCase {
     /// The task's name in the suite, as in the samples.
     pub task: String,
+    /// The benchmark's name. Records older than schema 4 do not have it: the reader fills it in from the task's name.
+    #[serde(default)]
+    pub benchmark: String,
     /// The dataset's name and split.
     pub dataset: String,
-    /// The protocol's name, which is printed beside every score.
+    /// The protocol's name, which is printed beside every score. Of a rescored run with another protocol:
+    /// `<asked under>/<read by>`.
     pub protocol: String,
     /// Worked examples before each question.
     pub shots: u32,
@@ -266,7 +275,32 @@ pub fn items_hash<'a>(items: impl Iterator<Item = (&'a str, &'a str)>) -> String
     hex(&digest.finalize())
 }
 
+/// Separator between the protocol that asked and the one that read the answers.
+const READ_BY: char = '/';
+
 impl AccuracyCase {
+    /// Returns the text of [`AccuracyCase::protocol`] for answers asked under one protocol and read by another.
+    pub fn protocol_name(asked: &str, read: &str) -> String {
+        if asked == read { asked.to_owned() } else { format!("{asked}{READ_BY}{read}") }
+    }
+
+    /// Returns the name of the protocol under which the model was asked.
+    pub fn asked_under(&self) -> &str {
+        self.protocol.split_once(READ_BY).map_or(&self.protocol, |(asked, _)| asked)
+    }
+
+    /// Returns the name of the protocol that read the answers.
+    pub fn read_by(&self) -> &str {
+        self.protocol.split_once(READ_BY).map_or(&self.protocol, |(_, read)| read)
+    }
+
+    /// Fills in the benchmark of a record older than schema 4. The task's name began with it, up to the first `-`.
+    fn complete(&mut self) {
+        if self.benchmark.is_empty() {
+            self.task.split('-').next().unwrap_or_default().clone_into(&mut self.benchmark);
+        }
+    }
+
     /// Whether `failed` items are more than the suite allows.
     pub fn is_spoilt_by(&self, failed: u64) -> bool {
         // A decimal share times a count may fall slightly short of a whole number.

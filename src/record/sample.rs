@@ -36,9 +36,9 @@ pub struct SampleRecord {
     pub hard: bool,
     /// The outcome.
     pub state: SampleState,
-    /// The correct choice.
+    /// The right answer in words: `A`, `yes`, `18`.
     pub gold: String,
-    /// The model's choice; `None` unless scored.
+    /// The model's answer in words; `None` unless scored.
     pub pred: Option<String>,
     /// `pred == gold`; false unless scored.
     pub correct: bool,

@@ -1,5 +1,6 @@
 //! Turns samples into the rows of `accuracy.csv`.
 
+use crate::dataset::Benchmark;
 use crate::record::{AccuracyCase, AccuracyRow, RunRecord, SCHEMA, SampleRecord, SampleState};
 use crate::stats::{mean, standard_error, wilson};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,11 @@ fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> 
     // Group by subject once. The rows above the subjects combine these groups.
     let mut subjects: BTreeMap<(usize, &str, &str), Vec<&SampleRecord>> = BTreeMap::new();
     for sample in samples.iter().filter(|s| s.task == case.task) {
-        let key = (category_rank(&sample.category), sample.category.as_str(), sample.subject.as_str());
+        let key = (
+            category_rank(&case.benchmark, &sample.category),
+            sample.category.as_str(),
+            sample.subject.as_str(),
+        );
         subjects.entry(key).or_default().push(sample);
     }
     if subjects.is_empty() {
@@ -45,9 +50,10 @@ fn task_rows(run: &RunRecord, case: &AccuracyCase, samples: &[SampleRecord]) -> 
     rows
 }
 
-/// Order of the categories in C-Eval's own tables. Other categories follow by name.
-pub(super) fn category_rank(category: &str) -> usize {
-    let known = ["STEM", "Social Science", "Humanities", "Other"];
+/// Returns the place of a category in the published tables of the benchmark called `benchmark`. Unknown categories come
+/// last.
+pub(super) fn category_rank(benchmark: &str, category: &str) -> usize {
+    let known = Benchmark::from_name(benchmark).map_or(&[][..], |benchmark| benchmark.categories);
     known.iter().position(|name| *name == category).unwrap_or(known.len())
 }
 

@@ -113,6 +113,7 @@ pub(super) fn run() -> RunRecord {
     ]));
     let task = |task: &str, protocol: &str, shots, items, chance| AccuracyCase {
         task: task.into(),
+        benchmark: task.into(),
         dataset: format!("{task}-sample/val"),
         protocol: protocol.into(),
         shots,

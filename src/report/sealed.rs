@@ -113,7 +113,7 @@ mod tests {
         // A record of the previous schema.
         let text = fs::read_to_string(dir.file("run.json")).unwrap();
         let (text, _sum) = text.rsplit_once(",\n  \"sum\": ").unwrap();
-        let text = format!("{}\n}}\n", text.replacen("\"schema\": 3", "\"schema\": 2", 1));
+        let text = format!("{}\n}}\n", text.replacen("\"schema\": 4", "\"schema\": 2", 1));
         fs::write(dir.file("run.json"), text).unwrap();
         let summary = render(dir.path()).unwrap();
         assert_eq!(summary.verdict(), Verdict::Valid);

@@ -55,7 +55,8 @@ impl<'a> Plan<'a> {
         if !suite.accuracy.is_empty() {
             let Some(tokenizer) = tokenizer else {
                 return Err(refuse(
-                    "random weights have no tokenizer, so accuracy cannot be had; give a model folder".into(),
+                    "random weights have no tokenizer, and accuracy cases need one; give a model folder"
+                        .into(),
                 ));
             };
             for (case, name) in suite.accuracy.iter().zip(case_names(suite)) {
@@ -136,6 +137,7 @@ impl<'a> Plan<'a> {
             let published = published(case, plan, run.evaluation.len(), config, precision);
             record::AccuracyCase {
                 task: run.task.clone(),
+                benchmark: case.task.name.to_owned(),
                 dataset: format!("{} {}", folder_name(case), case.split),
                 protocol: plan.protocol.definition().name.to_owned(),
                 shots: plan.shots as u32,
@@ -144,7 +146,7 @@ impl<'a> Plan<'a> {
                 items_hash: Some(record::items_hash(run.items())),
                 available: Some(plan.dataset.items.len() as u64),
                 version_hash: run.evaluation.input_hash()[..6].to_owned(),
-                chance: Some(chance(case.task)),
+                chance: case.task.chance,
                 expected: published.as_ref().map(|of| of.correct as f64 / of.items as f64),
                 published,
                 max_failed: case.max_failed,
@@ -188,7 +190,7 @@ impl<'a> Plan<'a> {
     pub fn choice_tokens(&self) -> BTreeMap<String, Vec<ChoiceToken>> {
         let of = |run: &AccuracyRun<'_>| {
             let tokens = run.evaluation.choices().iter();
-            tokens.map(|c| ChoiceToken { text: c.answer.to_owned(), id: c.id }).collect()
+            tokens.map(|c| ChoiceToken { text: c.answer.to_string(), id: c.id }).collect()
         };
         self.accuracy.iter().map(|run| (run.task.clone(), of(run))).collect()
     }
@@ -210,8 +212,8 @@ pub fn first_prompt_of(run: &AccuracyRun<'_>) -> Option<FirstPrompt> {
     })
 }
 
-/// Names each accuracy case after its task. Adds the protocol if the task occurs more than once, and a number if task
-/// and protocol do.
+/// Names each accuracy case after its benchmark. Adds the protocol if the benchmark occurs more than once, and a number
+/// if benchmark and protocol do.
 fn case_names(suite: &Suite) -> Vec<String> {
     let cases = &suite.accuracy;
     let name = |i: usize| {
@@ -225,20 +227,24 @@ fn case_names(suite: &Suite) -> Vec<String> {
             _ => format!("{}-{}-{}", case.task, case.protocol, before + 1),
         }
     };
-    (0..cases.len()).map(name).collect()
+    distinct((0..cases.len()).map(name))
+}
+
+/// Appends a number to each name that an earlier one has. Benchmarks and protocols may contain `-`, so two pairs of them
+/// can make one name.
+fn distinct(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut taken: Vec<String> = Vec::new();
+    for name in names {
+        let numbered = (2..).map(|number| format!("{name}-{number}"));
+        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !taken.contains(name));
+        taken.extend(free);
+    }
+    taken
 }
 
 fn folder_name(case: &suite::AccuracyCase) -> String {
     let name = case.dataset.file_name().map(|n| n.to_string_lossy().into_owned());
     name.unwrap_or_else(|| case.dataset.display().to_string())
-}
-
-/// Returns the accuracy of guessing.
-fn chance(task: crate::dataset::Benchmark) -> f64 {
-    match task {
-        crate::dataset::Benchmark::CEval => 0.25,
-        crate::dataset::Benchmark::BoolQ => 0.5,
-    }
 }
 
 fn accuracy_run<'a>(
@@ -283,7 +289,7 @@ fn performance_runs(
                     ));
                 }
                 if !ids.insert(run.case_id()) {
-                    return Err(format!("case {} comes twice", run.case_id()));
+                    return Err(format!("found the case {} twice; expected one", run.case_id()));
                 }
                 runs.push(run);
             }
@@ -325,4 +331,16 @@ pub fn ordinary_tokens(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> O
         tokens.range.end = end.clamp(tokens.range.start + 1, tokens.range.end);
     }
     tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_of_one_name_are_numbered() {
+        let names = |given: &[&str]| distinct(given.iter().map(|name| (*name).to_owned()));
+        // Benchmark `a` with protocol `b-c`, and benchmark `a-b` with protocol `c`.
+        assert_eq!(names(&["a-b-c", "x", "a-b-c", "a-b-c-2"]), ["a-b-c", "x", "a-b-c-2", "a-b-c-2-2"]);
+    }
 }

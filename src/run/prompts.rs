@@ -31,20 +31,18 @@ pub fn first_prompt(
 ) -> Result<CallRecord, PromptError> {
     let other = |message: String| Err(PromptError::Other(message));
     let shown = folder.display();
-    let mut parts = sample.doc_id.split('/');
-    let (Some(benchmark), Some(split)) = (parts.next().and_then(Benchmark::from_name), parts.next()) else {
-        return other(format!("{} is no item of a benchmark that this program knows", sample.doc_id));
+    let split = sample.doc_id.split('/').nth(1);
+    let (Some(benchmark), Some(split)) = (Benchmark::from_name(&case.benchmark), split) else {
+        return other(format!("{} belongs to no benchmark that this program knows", sample.doc_id));
     };
-    let asked = case.protocol.split('/').next().unwrap_or_default();
+    let asked = case.asked_under();
     let Some(protocol) = task::find(benchmark, asked) else {
         return other(format!("this program has no protocol {asked} for {benchmark}"));
     };
     let settings = Settings {
         split: split.to_owned(),
-        subjects: match benchmark {
-            Benchmark::CEval => vec![sample.subject.clone()],
-            Benchmark::BoolQ => Vec::new(),
-        },
+        // The item's subject is enough, and faster to read than the whole split.
+        subjects: Some(sample.subject.clone()).filter(|subject| !subject.is_empty()).into_iter().collect(),
         shots: Some(case.shots as usize),
         ..Settings::default()
     };
@@ -54,7 +52,10 @@ pub fn first_prompt(
         return other(format!("{shown} has no item {}", sample.doc_id));
     };
     if plan.item(index).doc_hash != sample.doc_hash {
-        return other(format!("{} in {shown} is another question than the run's", sample.doc_id));
+        return other(format!(
+            "{} in {shown} is not the question of the run: its hash differs",
+            sample.doc_id
+        ));
     }
     // A prompt that is too long for the model is accepted here.
     let evaluation = Evaluation::new(plan, codec, usize::MAX)?;
@@ -64,7 +65,9 @@ pub fn first_prompt(
         {
             Ok(CallRecord { prompt, input_tokens })
         }
-        Some(_) => other(format!("the prompt made from {shown} is not the run's: its hash differs")),
-        None => other(format!("{} cannot be asked under {asked}", sample.doc_id)),
+        Some(_) => {
+            other(format!("the prompt made from {shown} is not the prompt of the run: its hash differs"))
+        }
+        None => other(format!("the protocol {asked} cannot ask {}", sample.doc_id)),
     }
 }

@@ -36,7 +36,7 @@ impl Pool {
         input_tokens: usize,
     ) -> Result<Self, String> {
         let tokenizer = tokenizer
-            .ok_or("random weights have no tokenizer, so real prompts cannot be had; give a model folder")?;
+            .ok_or("random weights have no tokenizer, and real prompts need one; give a model folder")?;
         let (set, questions) = questions(&source.set)?;
         let mut pool = Self { name: String::new(), prompts: Vec::new(), notes: Vec::new() };
         let (mut cut, mut padded) = (0, 0);
@@ -141,8 +141,8 @@ fn questions(set: &PromptSet) -> Result<(String, Vec<String>), String> {
     match set {
         PromptSet::Jsonl(path) => Ok((name(path), read_questions(path).map_err(|e| e.to_string())?)),
         PromptSet::Dataset(task, folder) => {
-            let source = Source::open(*task, folder).map_err(|e| e.to_string())?;
-            let dataset = source.read(task.default_split(), &[]).map_err(|e| e.to_string())?;
+            let source = Source::open(task, folder).map_err(|e| e.to_string())?;
+            let dataset = source.read(task.default_split, &[]).map_err(|e| e.to_string())?;
             Ok((name(folder), dataset.questions()))
         }
     }

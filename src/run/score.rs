@@ -7,10 +7,7 @@ use crate::dataset::{Benchmark, sha256_hex};
 use crate::record::{
     AccuracyCase, Identity, RunRecord, SampleRecord, SampleState, Status, rfc3339_utc, run_id,
 };
-use crate::task::{self, Answer, Evidence, Judgement, Protocol};
-
-/// Separator between the protocol that asked and the one that read the answers: `two-stage/modeltest-0shot`.
-const READ_BY: char = '/';
+use crate::task::{self, Evidence, Judgement, Output, Protocol};
 
 /// Errors of rescoring.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +26,7 @@ pub enum ScoreError {
         known: Vec<&'static str>,
     },
     /// The requested protocol can read no task of the run.
-    #[error("--protocol {protocol}: no task of the run is for it; expected one of {}", known.join(", "))]
+    #[error("--protocol {protocol}: it is for no benchmark of the run; expected one of {}", known.join(", "))]
     NoTask {
         /// The protocol.
         protocol: String,
@@ -37,7 +34,7 @@ pub enum ScoreError {
         known: Vec<&'static str>,
     },
     /// The run did not store what the protocol reads.
-    #[error("--protocol {reader}: {missing}; `glmbench run` with this protocol has to be made")]
+    #[error("--protocol {reader}: {missing}; make a new run with this protocol (`glmbench run`)")]
     Missing {
         /// The protocol.
         reader: &'static str,
@@ -61,11 +58,10 @@ impl Reading {
     /// # Errors
     /// [`ScoreError::Unknown`], or [`ScoreError::Missing`] if `protocol` reads what the run did not store.
     pub fn of(case: &AccuracyCase, protocol: Option<&str>) -> Result<Self, ScoreError> {
-        let (asked, read) = case.protocol.split_once(READ_BY).unwrap_or((&case.protocol, &case.protocol));
-        let benchmark = benchmark(case);
+        let benchmark = Benchmark::from_name(&case.benchmark);
         let find = |name: &str| benchmark.and_then(|b| task::find(b, name));
-        let (Some(asked), Some(read)) = (find(asked), find(read)) else {
-            let known = task::protocols().map(|p| p.definition().name).to_vec();
+        let (Some(asked), Some(read)) = (find(case.asked_under()), find(case.read_by())) else {
+            let known = task::protocols().iter().map(|p| p.definition().name).collect();
             return Err(ScoreError::Unknown {
                 task: case.task.clone(),
                 protocol: case.protocol.clone(),
@@ -90,7 +86,7 @@ impl Reading {
             Evidence::Choices(answers) => Some(format!(
                 "was asked under {}, so the log-probabilities of {} after {}'s prompt were never computed",
                 asked.name,
-                answers.join(", "),
+                task::words(&answers),
                 reader.name
             )),
             Evidence::Text if asked.max_new_tokens == 0 => {
@@ -102,8 +98,7 @@ impl Reading {
 
     /// Returns the name shown beside the score.
     pub fn name(self) -> String {
-        let (asked, reader) = (self.asked.definition().name, self.reader.definition().name);
-        if asked == reader { asked.to_owned() } else { format!("{asked}{READ_BY}{reader}") }
+        AccuracyCase::protocol_name(self.asked.definition().name, self.reader.definition().name)
     }
 
     /// Judges the sample's stored answer again. A failed item has no answer and stays unchanged.
@@ -118,11 +113,12 @@ impl Reading {
         scored.choice_logprobs.clear();
         scored.margin = None;
         scored.error = None;
-        match self.reader.judge(Answer { text: &sample.text, choice_logprobs: &sample.choice_logprobs }) {
+        match self.reader.judge(Output { text: &sample.text, choice_logprobs: &sample.choice_logprobs }) {
             Judgement::Answer { pred, choice_logprobs, rule } => {
                 scored.state = SampleState::Scored;
-                scored.pred = Some(pred.to_owned());
+                let pred = pred.to_string();
                 scored.correct = pred == sample.gold;
+                scored.pred = Some(pred);
                 scored.margin = task::margin(&choice_logprobs);
                 scored.choice_logprobs = choice_logprobs;
                 scored.extract_rule = rule;
@@ -138,11 +134,6 @@ impl Reading {
         }
         scored
     }
-}
-
-/// Returns a task's benchmark, with which its name begins.
-fn benchmark(case: &AccuracyCase) -> Option<Benchmark> {
-    Benchmark::from_name(case.task.split('-').next()?)
 }
 
 /// A run's rescored samples.
@@ -198,10 +189,10 @@ pub fn rescore(
 
 fn check_protocol(run: &RunRecord, protocol: Option<&str>) -> Result<(), ScoreError> {
     let Some(protocol) = protocol else { return Ok(()) };
-    let benchmarks: Vec<Benchmark> = run.plan.accuracy.iter().filter_map(benchmark).collect();
-    let of_run = |p: &&dyn Protocol| benchmarks.contains(&p.definition().task);
-    let known: Vec<&str> =
-        task::protocols().into_iter().filter(of_run).map(|p| p.definition().name).collect();
+    let of_run = |p: &&&dyn Protocol| {
+        run.plan.accuracy.iter().any(|case| case.benchmark == p.definition().benchmark.name)
+    };
+    let known: Vec<&str> = task::protocols().iter().filter(of_run).map(|p| p.definition().name).collect();
     if known.contains(&protocol) {
         return Ok(());
     }

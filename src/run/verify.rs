@@ -49,14 +49,17 @@ impl Picked {
         let mut timed = Vec::new();
         for case in contents.run.plan.performance.iter().filter(|case| case.unfit.is_none()) {
             if recorded_hashes(case, &contents.requests).is_empty() {
-                picked.passed_over.push((case.case_id.clone(), "no timed repetition of it is recorded"));
+                picked.passed_over.push((case.case_id.clone(), "the record has no timed repetition"));
             } else if case.prompts.is_some() {
                 picked.passed_over.push((
                     case.case_id.clone(),
-                    "its prompts are a data set's, which a record does not keep",
+                    "its prompts come from a data set, and a record does not keep them",
                 ));
             } else if case.seed.is_none() {
-                picked.passed_over.push((case.case_id.clone(), "the seed of its prompts was not kept then"));
+                picked.passed_over.push((
+                    case.case_id.clone(),
+                    "the record has no seed of its prompts, because an older version made it",
+                ));
             } else {
                 timed.push(case);
             }
@@ -161,14 +164,14 @@ pub fn task_run<'a>(
     (codec, seq_length): (&'a dyn TextCodec, usize),
 ) -> Result<AccuracyRun<'a>, VerifyError> {
     let other = |message: String| VerifyError::Other(message);
-    let benchmark = case.task.split('-').next().and_then(Benchmark::from_name);
-    let asked = case.protocol.split('/').next().unwrap_or_default();
+    let benchmark = Benchmark::from_name(&case.benchmark);
+    let asked = case.asked_under();
     let protocol = benchmark.and_then(|benchmark| task::find(benchmark, asked));
     let (Some(benchmark), Some(protocol)) = (benchmark, protocol) else {
         return Err(other(format!("this program has no protocol {asked} for {}", case.task)));
     };
     let identity = |field: &str| contents.run.identity.get(&format!("{}.{field}", case.task));
-    let split = case.dataset.rsplit_once(' ').map_or(benchmark.default_split(), |(_, split)| split);
+    let split = case.dataset.rsplit_once(' ').map_or(benchmark.default_split, |(_, split)| split);
     let settings = |subjects: Vec<String>| Settings {
         split: split.to_owned(),
         subjects,
@@ -299,7 +302,7 @@ fn facts(sample: &SampleRecord, outcome: &Outcome) -> Vec<String> {
     let compared = [
         ("content hash", sample.doc_hash.as_str(), outcome.doc_hash.as_str()),
         ("prompt hash", sample.prompt_hash.as_str(), &outcome.prompt_hash()),
-        ("key", sample.gold.as_str(), outcome.gold),
+        ("key", sample.gold.as_str(), &outcome.gold.to_string()),
         ("subject", sample.subject.as_str(), outcome.subject.as_str()),
     ];
     let differs = compared.iter().filter(|(_, recorded, found)| recorded != found);
@@ -340,8 +343,9 @@ fn numbers(sample: &SampleRecord, outcome: &Outcome, bound: Bound, largest: &mut
         tie = sample.margin.is_some_and(|margin| margin <= 2.0 * most);
     }
     if !tie {
-        let word = |pred: Option<&str>| pred.unwrap_or("none").to_owned();
-        differ("answer", word(sample.pred.as_deref()), word(outcome.pred));
+        let word = |pred: Option<String>| pred.unwrap_or_else(|| "none".to_owned());
+        let found = outcome.pred.as_ref().map(ToString::to_string);
+        differ("answer", word(sample.pred.clone()), word(found));
         differ("right", sample.correct.to_string(), outcome.is_correct().to_string());
         differ("rule", sample.extract_rule.clone(), outcome.rule.clone());
     }

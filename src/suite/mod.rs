@@ -192,7 +192,7 @@ pub struct Expected {
 #[derive(Debug, Clone, PartialEq)]
 pub struct AccuracyCase {
     /// The benchmark.
-    pub task: Benchmark,
+    pub task: &'static Benchmark,
     /// The data set's folder, as a resolved path.
     pub dataset: PathBuf,
     /// Name of the protocol, as in [`task::find`].
@@ -357,7 +357,7 @@ impl Suite {
     pub fn content_hash(&self) -> String {
         let accuracy = self.accuracy.iter().map(|case| {
             json!([
-                case.task.as_str(),
+                case.task.name,
                 case.protocol,
                 case.split,
                 case.subjects,
@@ -403,8 +403,8 @@ fn text_of(path: &Path) -> Result<String, SuiteError> {
 }
 
 /// Sets the data set folder of every case with data of `task`: accuracy, performance and load.
-fn set_dataset(root: &mut tree::Node, task: Benchmark, folder: &tree::Node) -> Result<(), SuiteError> {
-    type IsOf = fn(&tree::Node, Benchmark) -> bool;
+fn set_dataset(root: &mut tree::Node, task: &Benchmark, folder: &tree::Node) -> Result<(), SuiteError> {
+    type IsOf = fn(&tree::Node, &Benchmark) -> bool;
     let places: [(&str, &str, IsOf); 3] = [
         ("accuracy", "dataset", is_of_task),
         ("performance", "folder", schema_workload::is_of_dataset),
@@ -431,20 +431,20 @@ fn set_dataset(root: &mut tree::Node, task: Benchmark, folder: &tree::Node) -> R
     keys.into_iter().try_for_each(|key| tree::set(root, &key, folder.clone()))
 }
 
-fn is_of_task(case: &tree::Node, task: Benchmark) -> bool {
+fn is_of_task(case: &tree::Node, task: &Benchmark) -> bool {
     let tree::Value::Table(table) = &case.value else { return false };
-    matches!(table.get("task").map(|e| &e.node.value), Some(tree::Value::String(name)) if name == task.as_str())
+    matches!(table.get("task").map(|e| &e.node.value), Some(tree::Value::String(name)) if name == task.name)
 }
 
 /// Returns the default folder of a data set: `datasets/<task>` beside the suite file, beside the suite's folder, or in
 /// the current folder. Returns the first that exists, or else the last, where `dataset prepare` puts the set.
-fn usual_place(task: Benchmark, suite_dir: &Path) -> PathBuf {
-    place_of(task.as_str(), suite_dir)
+fn usual_place(task: &Benchmark, suite_dir: &Path) -> PathBuf {
+    place_of(task.name, suite_dir)
 }
 
 /// Like [`usual_place`], but falls back to this repository's sample if the full data set does not exist. Prompts for
 /// timing need no answers.
-fn usual_place_or_sample(task: Benchmark, suite_dir: &Path) -> PathBuf {
+fn usual_place_or_sample(task: &Benchmark, suite_dir: &Path) -> PathBuf {
     let full = usual_place(task, suite_dir);
     let sample = place_of(&format!("{task}-sample"), suite_dir);
     if !full.is_dir() && sample.is_dir() { sample } else { full }

@@ -175,7 +175,7 @@ fn model(node: Node, dir: &Path) -> Result<ModelChoice, SuiteError> {
 }
 
 fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
-    let benchmarks = Benchmark::ALL.map(Benchmark::as_str);
+    let benchmarks = Benchmark::names();
     let task = table.require("task", &format!("one of {}", benchmarks.join(", ")))?;
     let task = word(&task, &benchmarks, Benchmark::from_name)?;
     let dataset = match table.take("dataset") {
@@ -186,8 +186,8 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
     let protocol_node = table.require("protocol", &format!("one of {}", protocols.join(", ")))?;
     let protocol = word(&protocol_node, &protocols, |name| task::find(task, name))?.definition();
     let split = match table.take("split") {
-        Some(node) => word(&node, task.splits(), |s| task.splits().contains(&s).then(|| s.to_owned()))?,
-        None => task.default_split().to_owned(),
+        Some(node) => word(&node, task.splits, |s| task.splits.contains(&s).then(|| s.to_owned()))?,
+        None => task.default_split.to_owned(),
     };
     let subjects = match table.take("subjects") {
         Some(node) => array(node, "subject names")?.1.iter().map(string).collect::<Result<Vec<_>, _>>()?,

@@ -174,7 +174,7 @@ pub(super) fn prompts(
     dir: &Path,
     in_groups: bool,
 ) -> Result<Option<PromptSource>, SuiteError> {
-    let benchmarks = Benchmark::ALL.map(Benchmark::as_str);
+    let benchmarks = Benchmark::names();
     let dataset = table.take("dataset");
     let folder = table.take("folder");
     let jsonl = table.take("jsonl");
@@ -231,7 +231,7 @@ pub(super) fn prompts(
 }
 
 /// Returns whether `--set <task>=FOLDER` applies to the table, i.e. its `dataset` is that task.
-pub(super) fn is_of_dataset(case: &Node, task: Benchmark) -> bool {
+pub(super) fn is_of_dataset(case: &Node, task: &Benchmark) -> bool {
     let Value::Table(table) = &case.value else { return false };
-    matches!(table.get("dataset").map(|e| &e.node.value), Some(Value::String(name)) if name == task.as_str())
+    matches!(table.get("dataset").map(|e| &e.node.value), Some(Value::String(name)) if name == task.name)
 }

@@ -117,7 +117,7 @@ pub struct LoadCase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PromptSet {
     /// The default split of a data set in its own layout, in this folder.
-    Dataset(Benchmark, PathBuf),
+    Dataset(&'static Benchmark, PathBuf),
     /// A file with one JSON object per line, each with a `question`.
     Jsonl(PathBuf),
 }
@@ -172,7 +172,7 @@ impl PromptSource {
     /// of all token ids.
     pub(super) fn content(&self) -> Value {
         let set = match &self.set {
-            PromptSet::Dataset(task, _) => task.as_str(),
+            PromptSet::Dataset(task, _) => task.name,
             PromptSet::Jsonl(_) => "jsonl",
         };
         json!([set, self.truncate, self.padding, self.groups])

@@ -1,11 +1,11 @@
 //! BoolQ's protocols.
 
 use super::{
-    Answer, Ask, ChoiceToken, Definition, Evidence, Judgement, Protocol, Question, Stage, Step, TaskError,
+    Ask, ChoiceToken, Definition, Evidence, Judgement, Output, Protocol, Question, Stage, Step, TaskError,
     TextCodec,
 };
-use super::{all_different, answer_of, most_probable};
-use crate::dataset::{Benchmark, Content, YesNo};
+use super::{all_different, most_probable, output_of, wrong_form};
+use crate::dataset::{Answer, BOOLQ, Content, YesNo};
 
 /// ModelTest's protocol: one forward pass, two fixed tokens.
 pub(super) struct ModelTest;
@@ -14,27 +14,22 @@ pub(super) struct ModelTest;
 pub(super) struct LogLikelihood;
 
 /// The choices in tie-breaking order: `no` first, since both sources answer a tie with no.
-const ANSWERS: [&str; 2] = ["no", "yes"];
+const ANSWERS: [Answer; 2] = [Answer::Boolean(false), Answer::Boolean(true)];
 
 const PROMPT: &str = "{title} -- {passage}\nQuestion: {question}?\nAnswer:";
 
 fn prompt(question: &Question<'_>) -> Result<String, Step> {
-    match &question.item.content {
-        Content::YesNo(YesNo { title, passage, question, .. }) => {
-            Ok(format!("{title} -- {passage}\nQuestion: {question}?\nAnswer:"))
-        }
-        Content::Choice(_) => {
-            let reason = "found a question with options; expected a yes/no question";
-            Err(Step::Judge(Judgement::Impossible(reason.into())))
-        }
-    }
+    let Content::YesNo(YesNo { title, passage, question, .. }) = &question.item.content else {
+        return Err(wrong_form("a yes/no question"));
+    };
+    Ok(format!("{title} -- {passage}\nQuestion: {question}?\nAnswer:"))
 }
 
 impl Protocol for ModelTest {
     fn definition(&self) -> &'static Definition {
-        &Definition {
+        static DEFINITION: Definition = Definition {
             name: "modeltest",
-            task: Benchmark::BoolQ,
+            benchmark: &BOOLQ,
             about: "ModelTest's run: one forward pass, the more probable of two tokens",
             prompts: &[("question", PROMPT)],
             shots: 0,
@@ -43,14 +38,15 @@ impl Protocol for ModelTest {
             extraction: "yes if its log-probability after the prompt is larger than that of no",
             metric: "accuracy: correct / (scored + unscorable)",
             source: "MindIE ModelTest full_BoolQ",
-        }
+        };
+        &DEFINITION
     }
 
     fn choices(&self, codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
         let protocol = self.definition().name;
         let stem = "How can we learning machine learning:";
         let before = codec.encode(stem);
-        let last = |answer: &'static str| {
+        let last = |answer: Answer| {
             let ids = codec.encode(&format!("{stem} {answer}"));
             let Some([id]) = ids.strip_prefix(before.as_slice()) else {
                 let message = format!(
@@ -65,7 +61,7 @@ impl Protocol for ModelTest {
 
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
         if let [answered, ..] = done {
-            return Step::Judge(self.judge(answer_of(answered)));
+            return Step::Judge(self.judge(output_of(answered)));
         }
         match prompt(question) {
             Ok(prompt) => {
@@ -78,19 +74,19 @@ impl Protocol for ModelTest {
     }
 
     fn evidence(&self) -> Evidence {
-        Evidence::Choices(&ANSWERS)
+        Evidence::Choices(ANSWERS.to_vec())
     }
 
-    fn judge(&self, answer: Answer<'_>) -> Judgement {
-        most_probable(&ANSWERS, answer.choice_logprobs)
+    fn judge(&self, output: Output<'_>) -> Judgement {
+        most_probable(&ANSWERS, output.choice_logprobs)
     }
 }
 
 impl Protocol for LogLikelihood {
     fn definition(&self) -> &'static Definition {
-        &Definition {
+        static DEFINITION: Definition = Definition {
             name: "loglikelihood",
-            task: Benchmark::BoolQ,
+            benchmark: &BOOLQ,
             about: "lm-eval's task `boolq` on the official release: the likelier of two continuations",
             prompts: &[("question", PROMPT)],
             shots: 0,
@@ -99,7 +95,8 @@ impl Protocol for LogLikelihood {
             extraction: "the continuation of the larger log-likelihood; no if equal",
             metric: "accuracy: correct / (scored + unscorable)",
             source: "lm-evaluation-harness task boolq v2 (there `{passage}` is SuperGLUE's, which starts with the title already)",
-        }
+        };
+        &DEFINITION
     }
 
     fn choices(&self, codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
@@ -107,7 +104,7 @@ impl Protocol for LogLikelihood {
         // header.
         let protocol = self.definition().name;
         let before = codec.encode("Answer:");
-        let first = |answer: &'static str| {
+        let first = |answer: Answer| {
             let ids = codec.encode(&format!("Answer: {answer}"));
             let Some([id, ..]) = ids.strip_prefix(before.as_slice()) else {
                 let message = format!(
@@ -129,7 +126,7 @@ impl Protocol for LogLikelihood {
         };
         let context = question.codec.encode_prompt(&prompt);
         let mut continuations = Vec::new();
-        for answer in ANSWERS {
+        for answer in &ANSWERS {
             let whole = question.codec.encode_prompt(&format!("{prompt} {answer}"));
             match whole.strip_prefix(context.as_slice()) {
                 Some(ids) if !ids.is_empty() => continuations.push(ids.to_vec()),
@@ -158,14 +155,14 @@ impl Protocol for LogLikelihood {
         for (&(c, _), stage) in further.iter().zip(&done[1..]) {
             sums[c] += stage.choice_logprobs[0];
         }
-        Step::Judge(self.judge(Answer { text: "", choice_logprobs: &sums }))
+        Step::Judge(self.judge(Output { text: "", choice_logprobs: &sums }))
     }
 
     fn evidence(&self) -> Evidence {
-        Evidence::Choices(&ANSWERS)
+        Evidence::Choices(ANSWERS.to_vec())
     }
 
-    fn judge(&self, answer: Answer<'_>) -> Judgement {
-        most_probable(&ANSWERS, answer.choice_logprobs)
+    fn judge(&self, output: Output<'_>) -> Judgement {
+        most_probable(&ANSWERS, output.choice_logprobs)
     }
 }

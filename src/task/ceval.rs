@@ -1,12 +1,12 @@
 //! C-Eval's protocols.
 
-use super::extract::{self, Extraction};
+use super::extract::{self, Extraction, LETTERS};
 use super::{
-    Answer, Ask, ChoiceToken, Definition, Evidence, Judgement, Protocol, Question, Stage, Step, TaskError,
+    Ask, ChoiceToken, Definition, Evidence, Judgement, Output, Protocol, Question, Stage, Step, TaskError,
     TextCodec,
 };
-use super::{all_different, answer_of, most_probable};
-use crate::dataset::{Benchmark, Choice, Content, LETTERS, Subject};
+use super::{all_different, most_probable, output_of, wrong_form};
+use crate::dataset::{Answer, CEVAL, Choice, Content, Subject};
 
 /// The published protocol: reason in text, then choose a letter by probability.
 pub(super) struct TwoStage;
@@ -20,10 +20,13 @@ pub(super) struct ModelTestZeroShot;
 /// Text that the second stage appends to the output of the first.
 const CLOSING: &str = "\n综上所述，ABCD中正确的选项是：";
 
+/// The options, in tie-breaking order.
+const OPTIONS: [Answer; 4] = [Answer::Choice(0), Answer::Choice(1), Answer::Choice(2), Answer::Choice(3)];
+
 fn choice<'a>(question: &'a Question<'_>) -> Result<&'a Choice, Step> {
     match &question.item.content {
         Content::Choice(choice) => Ok(choice),
-        Content::YesNo(_) => Err(impossible("found a yes/no question; expected one with four options")),
+        _ => Err(wrong_form("one with four options")),
     }
 }
 
@@ -43,9 +46,9 @@ fn first_round(query: &str) -> String {
 
 impl Protocol for TwoStage {
     fn definition(&self) -> &'static Definition {
-        &Definition {
+        static DEFINITION: Definition = Definition {
             name: "two-stage",
-            task: Benchmark::CEval,
+            benchmark: &CEVAL,
             about: "the protocol of the published ChatGLM2-6B figures: free reasoning, then the letter by probability",
             prompts: &[
                 ("reason", "[Round 1]\n\n问：{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\n\n答："),
@@ -60,12 +63,13 @@ impl Protocol for TwoStage {
             extraction: "largest log-probability of the four choice tokens after the second prompt; the first among equals",
             metric: "accuracy: correct / (scored + unscorable); micro over items, macro over subjects",
             source: "THUDM/ChatGLM2-6B evaluation/evaluate_ceval.py; ModelTest ceval_0_shot. Nothing is truncated here: a prompt too long for the model fails its item",
-        }
+        };
+        &DEFINITION
     }
 
     fn choices(&self, codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
         let protocol = self.definition().name;
-        let single = |answer: &'static str| match codec.encode(answer).as_slice() {
+        let single = |answer: Answer| match codec.encode(&answer.to_string()).as_slice() {
             [id] => Ok(ChoiceToken { answer, id: *id }),
             ids => {
                 let message =
@@ -73,7 +77,7 @@ impl Protocol for TwoStage {
                 Err(TaskError::Choices { protocol, message })
             }
         };
-        all_different(protocol, LETTERS.into_iter().map(single).collect::<Result<_, _>>()?)
+        all_different(protocol, OPTIONS.into_iter().map(single).collect::<Result<_, _>>()?)
     }
 
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step {
@@ -88,24 +92,24 @@ impl Protocol for TwoStage {
                 let ids = question.choices.iter().map(|choice| choice.id).collect();
                 ask(question, first_round(&format!("{text}{}{CLOSING}", reasoned.text)), 0, ids)
             }
-            [.., chosen] => Step::Judge(self.judge(answer_of(chosen))),
+            [.., chosen] => Step::Judge(self.judge(output_of(chosen))),
         }
     }
 
     fn evidence(&self) -> Evidence {
-        Evidence::Choices(&LETTERS)
+        Evidence::Choices(OPTIONS.to_vec())
     }
 
-    fn judge(&self, answer: Answer<'_>) -> Judgement {
-        most_probable(&LETTERS, answer.choice_logprobs)
+    fn judge(&self, output: Output<'_>) -> Judgement {
+        most_probable(&OPTIONS, output.choice_logprobs)
     }
 }
 
 impl Protocol for ModelTestFewShot {
     fn definition(&self) -> &'static Definition {
-        &Definition {
+        static DEFINITION: Definition = Definition {
             name: "modeltest-5shot",
-            task: Benchmark::CEval,
+            benchmark: &CEVAL,
             about: "ModelTest's few-shot run: English frame, demonstrations from dev, the first character of the continuation",
             prompts: &[
                 (
@@ -121,7 +125,8 @@ impl Protocol for ModelTestFewShot {
             extraction: "first character of the continuation after leading white space; no answer if it is none of A, B, C, D",
             metric: "accuracy: correct / (scored + unscorable); micro over items, macro over subjects",
             source: "MindIE ModelTest full_CEval with shots (two blanks after \"about\" are its own)",
-        }
+        };
+        &DEFINITION
     }
 
     fn choices(&self, _codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
@@ -137,20 +142,22 @@ impl Protocol for ModelTestFewShot {
             let prompt = few_shot_prompt(question, choice);
             return ask(question, prompt, question.max_new_tokens, Vec::new());
         };
-        Step::Judge(self.judge(answer_of(answered)))
+        Step::Judge(self.judge(output_of(answered)))
     }
 
     fn evidence(&self) -> Evidence {
         Evidence::Text
     }
 
-    fn judge(&self, answer: Answer<'_>) -> Judgement {
-        match answer.text.trim_start().chars().next() {
+    fn judge(&self, output: Output<'_>) -> Judgement {
+        match output.text.trim_start().chars().next() {
             None => Judgement::Unreadable("the continuation is empty; expected a letter".into()),
-            Some(first) => match LETTERS.into_iter().find(|letter| letter.starts_with(first)) {
-                Some(pred) => {
-                    Judgement::Answer { pred, choice_logprobs: Vec::new(), rule: "first character".into() }
-                }
+            Some(first) => match LETTERS.iter().position(|letter| letter.starts_with(first)) {
+                Some(option) => Judgement::Answer {
+                    pred: Answer::Choice(option),
+                    choice_logprobs: Vec::new(),
+                    rule: "first character".into(),
+                },
                 None => Judgement::Unreadable(format!(
                     "the continuation starts with {first:?}; expected A, B, C or D"
                 )),
@@ -170,7 +177,7 @@ fn few_shot_prompt(question: &Question<'_>, choice: &Choice) -> String {
         if let (Content::Choice(example), Some(answer)) = (&shot.content, shot.gold()) {
             prompt.push_str(&example.question_and_options());
             prompt.push_str("\nAnswer: ");
-            prompt.push_str(answer);
+            prompt.push_str(&answer.to_string());
             prompt.push_str("\n\n");
         }
     }
@@ -181,9 +188,9 @@ fn few_shot_prompt(question: &Question<'_>, choice: &Choice) -> String {
 
 impl Protocol for ModelTestZeroShot {
     fn definition(&self) -> &'static Definition {
-        &Definition {
+        static DEFINITION: Definition = Definition {
             name: "modeltest-0shot",
-            task: Benchmark::CEval,
+            benchmark: &CEVAL,
             about: "ModelTest's newer zero-shot run: Chinese frame, free text, the answer by a ladder of regular expressions",
             prompts: &[(
                 "question",
@@ -195,7 +202,8 @@ impl Protocol for ModelTestZeroShot {
             extraction: extract::LADDER_ABOUT,
             metric: "accuracy: correct / (scored + unscorable); micro over items, macro over subjects",
             source: "MindIE ModelTest (newer) ceval without shots; the ladder is that of OpenCompass' first_option_postprocess as ModelTest has it",
-        }
+        };
+        &DEFINITION
     }
 
     fn choices(&self, _codec: &dyn TextCodec) -> Result<Vec<ChoiceToken>, TaskError> {
@@ -227,7 +235,7 @@ impl Protocol for ModelTestZeroShot {
             );
             return ask(question, prompt, question.max_new_tokens, Vec::new());
         };
-        Step::Judge(self.judge(answer_of(answered)))
+        Step::Judge(self.judge(output_of(answered)))
     }
 
     fn evidence(&self) -> Evidence {
@@ -238,10 +246,10 @@ impl Protocol for ModelTestZeroShot {
         Some(rule_name(extract::LADDER.len() - 1))
     }
 
-    fn judge(&self, answer: Answer<'_>) -> Judgement {
-        match extract::first_option(answer.text) {
+    fn judge(&self, output: Output<'_>) -> Judgement {
+        match extract::first_option(output.text) {
             Some(Extraction { letter, rule }) => Judgement::Answer {
-                pred: LETTERS[letter],
+                pred: Answer::Choice(letter),
                 choice_logprobs: Vec::new(),
                 rule: rule_name(rule),
             },

@@ -92,7 +92,10 @@ impl<'a> Evaluation<'a> {
     /// Takes the model's completion for this item's last [`Next::Ask`] and returns the next action.
     pub fn advance(&self, progress: &mut Progress, completion: &Completion) -> Next {
         let Some(ask) = progress.asked.take() else {
-            return self.fail(progress, "the model answered what was not asked".into());
+            return self.fail(
+                progress,
+                "found a completion of a request that was not made; expected the item's last request".into(),
+            );
         };
         let fault = fault(&ask, completion);
         progress.done.push(Stage {

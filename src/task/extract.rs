@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use regex::Regex;
 
-use crate::dataset::LETTERS;
+/// The letters of the four options.
+pub const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 
 /// Description of [`first_option`] in lists of protocols.
 pub const LADDER_ABOUT: &str = "43 regular expressions in a fixed order (rule 9 is two run together, as in the source); of the first whose match holds a letter, the first of A, B, C, D that occurs in the whole match; no answer if none does";

@@ -12,6 +12,8 @@ mod evaluation;
 pub mod extract;
 mod outcome;
 mod plan;
+#[cfg(test)]
+mod toy;
 
 pub use evaluation::{Evaluation, Next, Progress};
 pub use outcome::{Outcome, Stage, State, margin};
@@ -19,7 +21,7 @@ pub use plan::{Plan, Settings};
 
 use glmbench_engine::tokenizer::Tokenizer;
 
-use crate::dataset::{Benchmark, DatasetError, Item, Subject};
+use crate::dataset::{Answer, Benchmark, DatasetError, Item, Subject};
 
 /// Converts text to token ids and back: the part of a tokenizer that scoring needs.
 pub trait TextCodec: Sync {
@@ -75,7 +77,7 @@ pub struct Definition {
     /// Name of the protocol, shown with every score.
     pub name: &'static str,
     /// The benchmark of the protocol.
-    pub task: Benchmark,
+    pub benchmark: &'static Benchmark,
     /// Description in one sentence.
     pub about: &'static str,
     /// Prompt templates by stage, verbatim. `{…}` stands for a field of the item.
@@ -95,10 +97,10 @@ pub struct Definition {
 }
 
 /// A choice that is scored by its probability.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ChoiceToken {
     /// The answer that the token stands for, such as `A` or `yes`.
-    pub answer: &'static str,
+    pub answer: Answer,
     /// Its token id.
     pub id: u32,
 }
@@ -137,8 +139,8 @@ pub struct Ask {
 pub enum Judgement {
     /// An answer.
     Answer {
-        /// The answer, as written by [`Item::gold`].
-        pred: &'static str,
+        /// The answer, of the same kind as [`Item::gold`].
+        pred: Answer,
         /// Log-probabilities of the choices, if they decided.
         choice_logprobs: Vec<f32>,
         /// The rule that found the answer.
@@ -150,22 +152,22 @@ pub enum Judgement {
     Impossible(String),
 }
 
-/// The part of the model's answer that a judgement needs and a record keeps.
+/// The part of the model's output that a judgement needs and a record keeps.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Answer<'a> {
+pub struct Output<'a> {
     /// The generated text.
     pub text: &'a str,
     /// Log-probabilities of the choices.
     pub choice_logprobs: &'a [f32],
 }
 
-/// What a protocol judges an answer by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a protocol judges an output by.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Evidence {
     /// The generated text.
     Text,
     /// Log-probabilities of these answers, in this order.
-    Choices(&'static [&'static str]),
+    Choices(Vec<Answer>),
 }
 
 /// The next step for an item.
@@ -197,7 +199,7 @@ pub trait Protocol: Sync {
         Ok(())
     }
 
-    /// Returns what the protocol judges an answer by.
+    /// Returns what the protocol judges an output by.
     fn evidence(&self) -> Evidence;
 
     /// Returns the name of the last-resort rule, as in [`Judgement::Answer`]. `None` for protocols without a ladder of
@@ -206,47 +208,62 @@ pub trait Protocol: Sync {
         None
     }
 
-    /// Judges an answer. A pure function, and the only place where a protocol decides: re-scoring of stored answers
+    /// Judges an output. A pure function, and the only place where a protocol decides: re-scoring of stored outputs
     /// calls it.
-    fn judge(&self, answer: Answer<'_>) -> Judgement;
+    fn judge(&self, output: Output<'_>) -> Judgement;
 
     /// Returns the step after the finished stages. A pure function.
     fn step(&self, question: &Question<'_>, done: &[Stage]) -> Step;
 }
 
+/// The protocols. A new one is its type and a line here.
+static PROTOCOLS: &[&dyn Protocol] = &[
+    &ceval::TwoStage,
+    &ceval::ModelTestFewShot,
+    &ceval::ModelTestZeroShot,
+    &boolq::ModelTest,
+    &boolq::LogLikelihood,
+    #[cfg(test)]
+    &toy::LastNumber,
+];
+
 /// Returns all protocols.
-pub fn protocols() -> [&'static dyn Protocol; 5] {
-    [
-        &ceval::TwoStage,
-        &ceval::ModelTestFewShot,
-        &ceval::ModelTestZeroShot,
-        &boolq::ModelTest,
-        &boolq::LogLikelihood,
-    ]
+pub fn protocols() -> &'static [&'static dyn Protocol] {
+    PROTOCOLS
 }
 
 /// Returns the protocols of a benchmark.
-pub fn protocols_of(task: Benchmark) -> impl Iterator<Item = &'static dyn Protocol> {
-    protocols().into_iter().filter(move |protocol| protocol.definition().task == task)
+pub fn protocols_of(benchmark: &Benchmark) -> impl Iterator<Item = &'static dyn Protocol> {
+    protocols().iter().copied().filter(move |protocol| protocol.definition().benchmark == benchmark)
 }
 
 /// Returns the protocol called `name` of a benchmark.
-pub fn find(task: Benchmark, name: &str) -> Option<&'static dyn Protocol> {
-    protocols_of(task).find(|protocol| protocol.definition().name == name)
+pub fn find(benchmark: &Benchmark, name: &str) -> Option<&'static dyn Protocol> {
+    protocols_of(benchmark).find(|protocol| protocol.definition().name == name)
 }
 
-/// Returns the answer of a stage.
-fn answer_of(stage: &Stage) -> Answer<'_> {
-    Answer { text: &stage.text, choice_logprobs: &stage.choice_logprobs }
+/// Returns the output of a stage.
+fn output_of(stage: &Stage) -> Output<'_> {
+    Output { text: &stage.text, choice_logprobs: &stage.choice_logprobs }
+}
+
+/// Returns the step that ends an item whose content has another form than the protocol asks.
+fn wrong_form(expected: &str) -> Step {
+    Step::Judge(Judgement::Impossible(format!("found a question of another form; expected {expected}")))
+}
+
+/// Returns the words of answers, for messages.
+pub fn words(answers: &[Answer]) -> String {
+    answers.iter().map(Answer::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the most probable answer; on ties, the first.
-fn most_probable(answers: &[&'static str], logprobs: &[f32]) -> Judgement {
+fn most_probable(answers: &[Answer], logprobs: &[f32]) -> Judgement {
     if logprobs.len() != answers.len() || logprobs.iter().any(|logprob| !logprob.is_finite()) {
         return Judgement::Impossible(format!(
             "found the choice log-probabilities {logprobs:?}; expected {} numbers, for {}",
             answers.len(),
-            answers.join(", ")
+            words(answers)
         ));
     }
     let mut best = 0;
@@ -256,7 +273,7 @@ fn most_probable(answers: &[&'static str], logprobs: &[f32]) -> Judgement {
         }
     }
     Judgement::Answer {
-        pred: answers[best],
+        pred: answers[best].clone(),
         choice_logprobs: logprobs.to_vec(),
         rule: "largest log-probability of the choices".into(),
     }

@@ -1,6 +1,6 @@
 //! The outcome of one item.
 
-use crate::dataset::sha256_hex;
+use crate::dataset::{Answer, sha256_hex};
 
 /// One model call of an item, with the answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,9 +45,9 @@ pub struct Outcome {
     /// The final state.
     pub state: State,
     /// The right answer.
-    pub gold: &'static str,
+    pub gold: Answer,
     /// The model's answer, if the protocol found one.
-    pub pred: Option<&'static str>,
+    pub pred: Option<Answer>,
     /// Log-probabilities of the choices, in the protocol's order. Empty if the protocol reads text.
     pub choice_logprobs: Vec<f32>,
     /// Difference between the two largest log-probabilities of the choices.
@@ -61,7 +61,7 @@ pub struct Outcome {
 impl Outcome {
     /// Returns whether the model's answer is right.
     pub fn is_correct(&self) -> bool {
-        self.pred == Some(self.gold)
+        self.pred.as_ref() == Some(&self.gold)
     }
 
     /// Returns the reason why the item has no answer, or `None` if it is scored.

@@ -36,9 +36,6 @@ pub struct Plan {
     pub(super) demonstrations: BTreeMap<String, Vec<Item>>,
 }
 
-/// The split that provides the demonstrations.
-const SHOT_SPLIT: &str = "dev";
-
 impl Plan {
     /// Reads the data set and selects its items.
     ///
@@ -60,7 +57,7 @@ impl Plan {
             )));
         }
         if let Some(item) = dataset.items.iter().find(|item| item.gold().is_none()) {
-            let split = definition.task.default_split();
+            let split = definition.benchmark.default_split;
             let message = format!(
                 "the {} split in {root} has no answers ({} is the first without); nothing could be scored, take `{split}`",
                 settings.split, item.doc_id
@@ -102,22 +99,23 @@ enum Lacking {
     Shots(String),
 }
 
-/// Returns the first `shots` items of dev for each subject.
+/// Returns the first `shots` items of the demonstration split for each subject.
 fn demonstrations(
     source: &Source,
     dataset: &Dataset,
     shots: usize,
 ) -> Result<BTreeMap<String, Vec<Item>>, Lacking> {
-    if !source.has_split(SHOT_SPLIT) {
-        let layout = source.layout.as_str();
+    let split = dataset.benchmark.demonstration_split;
+    if !source.has_split(split) {
+        let layout = source.layout.name();
         return Err(Lacking::Shots(format!(
-            "{} (layout {layout}) has no {SHOT_SPLIT} split; expected one with {shots} demonstrations a subject",
+            "{} (layout {layout}) has no {split} split; expected one with {shots} demonstrations a subject",
             source.root.display()
         )));
     }
     let subjects: Vec<String> = dataset.subjects.keys().cloned().collect();
     let mut by_subject: BTreeMap<String, Vec<Item>> = BTreeMap::new();
-    for item in source.read(SHOT_SPLIT, &subjects).map_err(Lacking::Dataset)?.items {
+    for item in source.read(split, &subjects).map_err(Lacking::Dataset)?.items {
         let items = by_subject.entry(item.subject.clone()).or_default();
         if items.len() < shots {
             items.push(item);
@@ -127,7 +125,7 @@ fn demonstrations(
         let found = by_subject.get(&subject).map_or(0, Vec::len);
         if found < shots {
             let message =
-                format!("the {SHOT_SPLIT} split has {found} items of `{subject}`; expected {shots} to show");
+                format!("the {split} split has {found} items of `{subject}`; expected {shots} to show");
             return Err(Lacking::Shots(message));
         }
     }

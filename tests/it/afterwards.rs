@@ -92,6 +92,16 @@ fn json(answer: &Answer) -> Value {
     serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
 }
 
+/// Records older than schema 4 name no benchmark. The task's name began with it.
+#[test]
+fn the_benchmark_of_an_old_record_is_the_beginning_of_the_tasks_name() {
+    let run = glmbench::record::RunDir::open(&Run::of_schema_1().path).unwrap().read_run().unwrap();
+    let of = |case: &glmbench::record::AccuracyCase| (case.task.clone(), case.benchmark.clone());
+    let found: Vec<(String, String)> = run.plan.accuracy.iter().map(of).collect();
+    let expected = [("ceval-two-stage", "ceval"), ("ceval-modeltest-0shot", "ceval"), ("boolq", "boolq")];
+    assert_eq!(found, expected.map(|(task, benchmark)| (task.to_owned(), benchmark.to_owned())));
+}
+
 #[test]
 fn a_run_of_the_first_schema_is_read_by_every_verb() {
     let run = Run::of_schema_1();
@@ -252,7 +262,7 @@ fn without_kept_prompts_they_are_made_again_or_it_is_said_how() {
     let show = run.answer("show", &[item, "--set", &given]).expect(0, &[]);
     assert!(!show.out.contains("[Round 1]"), "{}", show.out);
     assert!(
-        show.out.contains("another question than the run's") && show.out.contains("--model DIR"),
+        show.out.contains("is not the question of the run") && show.out.contains("--model DIR"),
         "{}",
         show.out
     );

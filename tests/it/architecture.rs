@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module of the root crate and the other modules that it may use. `cli` may use all.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("backend", &[]),
     ("bench", &["backend", "stats"]),
     ("bounded", &[]),
@@ -23,12 +23,14 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("lib", &[]),
     ("main", &["cli"]),
     ("record", &["bounded", "stats", "text"]),
-    ("report", &["record", "stats", "text"]),
+    ("report", &["dataset", "record", "stats", "text"]),
     ("run", &["backend", "bench", "dataset", "record", "stats", "suite", "task"]),
     ("stats", &[]),
     ("suite", &["bounded", "dataset", "task"]),
     ("task", &["dataset", "stats"]),
     ("text", &[]),
+    // A test.
+    ("toy_walk", &["backend", "dataset", "record", "report", "run", "suite", "task"]),
 ];
 
 /// Each room of the CPU device and the other rooms that it may use. The crate root may use all.
@@ -57,12 +59,13 @@ const CRATES: [&str; 6] = [
 ];
 
 /// Each module of the root crate that uses crates below it, and which.
-const USERS: [(&str, &[&str]); 5] = [
+const USERS: [(&str, &[&str]); 6] = [
     ("backend", &["glmbench_engine", "glmbench_device"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
     ("cli", &["glmbench_engine", "glmbench_cpu", "glmbench_ascend", "glmbench_device"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device"]),
     ("task", &["glmbench_engine"]),
+    ("toy_walk", &["glmbench_engine", "glmbench_device"]),
 ];
 
 /// A source file: its path relative to the searched folder, and its text without comments and literals.

@@ -399,9 +399,9 @@ fn run_directories_that_are_wrong_are_named() {
     spoil("run.json", &|_| String::new(), 2, &["run.json:"]);
     spoil(
         "run.json",
-        &|text| text.replacen("\"schema\": 3", "\"schema\": 99", 1),
+        &|text| text.replacen("\"schema\": 4", "\"schema\": 99", 1),
         2,
-        &["schema 99 was found, 1 to 3 was expected"],
+        &["schema 99 was found, 1 to 4 was expected"],
     );
     spoil("run.json", &|text| text.replacen("fp16", "fp32", 1), 2, &["identity"]);
     spoil("run.json", &|text| text.replace("\"batch\": 1,", "\"batch\": 4294967295,"), 4, &[]);
@@ -419,7 +419,7 @@ fn run_directories_that_are_wrong_are_named() {
     spoil("requests.jsonl", &second("[]"), 4, &["requests.jsonl: 1 line cannot be read (line 2: "]);
     spoil(
         "requests.jsonl",
-        &|text| text.replacen("\"schema\":3", "\"schema\":9", 1),
+        &|text| text.replacen("\"schema\":4", "\"schema\":9", 1),
         4,
         &["requests.jsonl: 1 line cannot be read (line 1: schema 9 was found"],
     );

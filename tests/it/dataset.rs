@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use glmbench::dataset::{Benchmark, Category, Content, DatasetError, Layout, Source, catalogue};
+use glmbench::dataset::{Answer, BOOLQ, CEVAL, Content, DatasetError, Item, Source, catalogue};
 
 /// Returns the folder of real data sets beside the checkout, if it exists.
 pub(crate) fn real(name: &str) -> Option<PathBuf> {
@@ -33,13 +33,13 @@ const HEADER: &str = "id,question,A,B,C,D,answer\n";
 /// Reads the val split of a C-Eval folder in which the only subject, law, has this csv file.
 fn read_law(csv: &[u8]) -> Result<Vec<(String, String)>, String> {
     let dir = folder(&[("subject_mapping.json", MAPPING), ("val/law_val.csv", csv)]);
-    let source = Source::open(Benchmark::CEval, dir.path()).unwrap();
-    assert_eq!(source.layout, Layout::CEvalCsv);
+    let source = Source::open(&CEVAL, dir.path()).unwrap();
+    assert_eq!(source.layout.name(), "ceval-csv");
     let base = format!("{}/", dir.path().display());
     let dataset = source.read("val", &[]).map_err(|e| e.to_string().replace(&base, ""))?;
     let text = |content: &Content| match content {
         Content::Choice(choice) => choice.question_and_options().into_owned(),
-        Content::YesNo(_) => unreachable!(),
+        _ => unreachable!(),
     };
     Ok(dataset.items.iter().map(|item| (item.doc_id.clone(), text(&item.content))).collect())
 }
@@ -51,7 +51,7 @@ fn wrong_law(rows: &str) -> String {
 #[test]
 fn the_real_sets_have_their_published_counts_and_are_as_catalogued() {
     if let Some(root) = real("ceval") {
-        let source = Source::open(Benchmark::CEval, &root).unwrap();
+        let source = Source::open(&CEVAL, &root).unwrap();
         let entry = catalogue::find("ceval").unwrap();
         for (split, items) in [("dev", 260), ("val", 1346), ("test", 12342)] {
             let dataset = source.read(split, &[]).unwrap();
@@ -62,15 +62,16 @@ fn the_real_sets_have_their_published_counts_and_are_as_catalogued() {
             assert_eq!(ids.len(), items);
         }
         let val = source.read("val", &[]).unwrap();
-        let of = |c| val.items.iter().filter(|item| val.subjects[&item.subject].category == Some(c)).count();
-        assert_eq!(Category::ALL.map(of), [430, 275, 257, 384]);
-        let golds = |letter| val.items.iter().filter(|item| item.gold() == Some(letter)).count();
-        assert_eq!(["A", "B", "C", "D"].map(golds), [310, 338, 344, 354]);
+        let category = |item: &Item| val.subjects[&item.subject].category.clone().unwrap();
+        let of = |c: &&str| val.items.iter().filter(|item| category(item) == *c).count();
+        assert_eq!(CEVAL.categories.iter().map(of).collect::<Vec<_>>(), [430, 275, 257, 384]);
+        let golds = |i| val.items.iter().filter(|item| item.gold() == Some(Answer::Choice(i))).count();
+        assert_eq!([0, 1, 2, 3].map(golds), [310, 338, 344, 354]);
     }
     if let Some(root) = real("boolq") {
-        let dev = Source::open(Benchmark::BoolQ, &root).unwrap().read("dev", &[]).unwrap();
+        let dev = Source::open(&BOOLQ, &root).unwrap().read("dev", &[]).unwrap();
         assert_eq!(dev.items.len(), 3270);
-        assert_eq!(dev.items.iter().filter(|item| item.gold() == Some("yes")).count(), 2033);
+        assert_eq!(dev.items.iter().filter(|item| item.gold() == Some(Answer::Boolean(true))).count(), 2033);
         assert_eq!(catalogue::identify(&dev).unwrap().name, "boolq");
     }
 }
@@ -78,7 +79,7 @@ fn the_real_sets_have_their_published_counts_and_are_as_catalogued() {
 #[test]
 fn the_strict_csv_reader_and_the_csv_crate_agree_on_every_real_file() {
     let Some(root) = real("ceval") else { return };
-    let source = Source::open(Benchmark::CEval, &root).unwrap();
+    let source = Source::open(&CEVAL, &root).unwrap();
     for split in ["dev", "val", "test"] {
         let dataset = source.read(split, &[]).unwrap();
         let mut items = dataset.items.iter();
@@ -113,7 +114,7 @@ fn a_line_end_within_a_question_is_read_as_one_character_in_both_layouts() {
     let row = |end: &str| format!("{HEADER}0,\"one{end}two\",\"a{end}a\",b,c,d,C\n");
     let hash = |files: &[(&str, &[u8])]| {
         let dir = folder(files);
-        let dataset = Source::open(Benchmark::CEval, dir.path()).unwrap().read("val", &[]).unwrap();
+        let dataset = Source::open(&CEVAL, dir.path()).unwrap().read("val", &[]).unwrap();
         (dataset.content_hash(), dataset.items[0].doc_hash.clone(), dataset.files[0].sha256.clone())
     };
     let csv =
@@ -146,16 +147,19 @@ fn boolq_as_superglue_has_it_is_the_same_set() {
     ];
     let read = |name: &str, lines: &[&str], split: &str| {
         let dir = folder(&[(name, lines.join("\n").as_bytes())]);
-        let source = Source::open(Benchmark::BoolQ, dir.path()).unwrap();
+        let source = Source::open(&BOOLQ, dir.path()).unwrap();
         assert!(source.has_split(split) && !source.has_split("train"));
         source.read(split, &[]).map_err(|e| e.to_string())
     };
     let (own, glue) = (read("dev.jsonl", &own, "dev").unwrap(), read("val.jsonl", &glue, "dev").unwrap());
     assert_eq!(own.content_hash(), glue.content_hash());
-    assert_eq!(glue.items.iter().map(|i| i.gold().unwrap()).collect::<Vec<_>>(), ["yes", "no"]);
+    assert_eq!(
+        glue.items.iter().map(|i| i.gold().unwrap()).collect::<Vec<_>>(),
+        [true, false].map(Answer::Boolean)
+    );
     assert_eq!((glue.items[0].doc_id.as_str(), glue.files[0].path.as_str()), ("boolq/dev/0", "val.jsonl"));
     let table = [r#"{"question": "q", "passage": "t -- p", "idx": 0, "label": 1}"#];
-    assert_eq!(read("val.jsonl", &table, "dev").unwrap().items[0].gold(), Some("yes"));
+    assert_eq!(read("val.jsonl", &table, "dev").unwrap().items[0].gold(), Some(Answer::Boolean(true)));
     let test = [
         r#"{"question": "q", "passage": "t -- p", "idx": 0}"#,
         r#"{"question": "q", "passage": "t -- p", "label": -1}"#,
@@ -173,8 +177,7 @@ fn boolq_as_superglue_has_it_is_the_same_set() {
         assert!(message.contains("val.jsonl:1: ") && message.contains(says), "{message}");
     }
     let both = folder(&[("dev.jsonl", b"{}"), ("val.jsonl", b"{}")]);
-    let message =
-        Source::open(Benchmark::BoolQ, both.path()).unwrap().read("dev", &[]).unwrap_err().to_string();
+    let message = Source::open(&BOOLQ, both.path()).unwrap().read("dev", &[]).unwrap_err().to_string();
     assert!(message.contains("dev.jsonl and val.jsonl, two files of the dev split"), "{message}");
 }
 
@@ -191,12 +194,12 @@ fn the_real_boolq_in_superglues_form_is_the_real_boolq() {
         lines += &format!("{glue}\n");
     }
     let dir = folder(&[("val.jsonl", lines.as_bytes())]);
-    let read = |root: &Path| Source::open(Benchmark::BoolQ, root).unwrap().read("dev", &[]).unwrap();
+    let read = |root: &Path| Source::open(&BOOLQ, root).unwrap().read("dev", &[]).unwrap();
     let (own, glue) = (read(&root), read(dir.path()));
     // A title that contains the dashes would be split elsewhere, but the prompt would still be the same.
     let prompt = |content: &Content| match content {
         Content::YesNo(q) => format!("{} -- {}\n{}", q.title, q.passage, q.question),
-        Content::Choice(_) => unreachable!(),
+        _ => unreachable!(),
     };
     assert!(own.items.iter().zip(&glue.items).all(|(a, b)| prompt(&a.content) == prompt(&b.content)));
     let same = own.items.iter().zip(&glue.items).filter(|(a, b)| a.doc_hash == b.doc_hash).count();
@@ -273,16 +276,13 @@ fn a_folder_that_lacks_a_piece_of_the_layout_says_which() {
     ];
     for (files, expected) in cases {
         let dir = folder(files);
-        let error = Source::open(Benchmark::CEval, dir.path()).and_then(|s| s.read("val", &[])).unwrap_err();
+        let error = Source::open(&CEVAL, dir.path()).and_then(|s| s.read("val", &[])).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
     let empty = folder(&[]);
-    assert!(matches!(Source::open(Benchmark::CEval, empty.path()), Err(DatasetError::Layout { .. })));
-    assert!(matches!(Source::open(Benchmark::BoolQ, empty.path()), Err(DatasetError::Layout { .. })));
-    assert!(matches!(
-        Source::open(Benchmark::BoolQ, &empty.path().join("none")),
-        Err(DatasetError::Layout { .. })
-    ));
+    assert!(matches!(Source::open(&CEVAL, empty.path()), Err(DatasetError::Layout { .. })));
+    assert!(matches!(Source::open(&BOOLQ, empty.path()), Err(DatasetError::Layout { .. })));
+    assert!(matches!(Source::open(&BOOLQ, &empty.path().join("none")), Err(DatasetError::Layout { .. })));
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn subjects_can_be_picked_and_a_wrong_pick_is_answered_with_the_right_ones() {
         ("val/law_val.csv", csv.as_bytes()),
         ("val/logic_val.csv", csv.as_bytes()),
     ]);
-    let source = Source::open(Benchmark::CEval, dir.path()).unwrap();
+    let source = Source::open(&CEVAL, dir.path()).unwrap();
     assert_eq!(source.read("val", &["logic".into()]).unwrap().items[0].doc_id, "ceval/val/logic/0");
     let error = source.read("val", &["lo".into()]).unwrap_err().to_string();
     assert!(error.contains("no subject `lo`") && error.contains("law, logic"), "{error}");
@@ -304,10 +304,10 @@ fn subjects_can_be_picked_and_a_wrong_pick_is_answered_with_the_right_ones() {
 fn the_same_question_has_one_identity_in_both_layouts_of_ceval() {
     let line = r#"{"id": 0, "inputs_pretokenized": "q\nA. a\nB. b\nC. c\nD. d", "choices_pretokenized": [" A", " B", " C", " D"], "label": 2, "targets_pretokenized": ["C"]}"#;
     let jsonl = folder(&[("val/Humanities/law.jsonl", line.as_bytes())]);
-    let jsonl = Source::open(Benchmark::CEval, jsonl.path()).unwrap().read("val", &[]).unwrap();
+    let jsonl = Source::open(&CEVAL, jsonl.path()).unwrap().read("val", &[]).unwrap();
     let csv = format!("{HEADER}0,q,a,b,c,d,C\n");
     let csv = folder(&[("subject_mapping.json", MAPPING), ("val/law_val.csv", csv.as_bytes())]);
-    let csv = Source::open(Benchmark::CEval, csv.path()).unwrap().read("val", &[]).unwrap();
+    let csv = Source::open(&CEVAL, csv.path()).unwrap().read("val", &[]).unwrap();
     assert_eq!(jsonl.items[0].doc_id, csv.items[0].doc_id);
     assert_eq!(jsonl.items[0].doc_hash, csv.items[0].doc_hash);
     assert_eq!(jsonl.content_hash(), csv.content_hash());
@@ -326,7 +326,7 @@ fn wrong_lines_of_the_jsonl_layout_are_named() {
         "{".into(),
     ];
     let dir = folder(&[("val/STEM/logic.jsonl", lines.join("\n").as_bytes())]);
-    let error = Source::open(Benchmark::CEval, dir.path()).unwrap().read("val", &[]).unwrap_err();
+    let error = Source::open(&CEVAL, dir.path()).unwrap().read("val", &[]).unwrap_err();
     let DatasetError::Rows(problems) = error else { panic!("{error}") };
     let found: Vec<(u64, &str)> = problems.0.iter().map(|p| (p.line, p.message.as_str())).collect();
     let expected = [
@@ -349,7 +349,7 @@ fn wrong_lines_of_the_jsonl_layout_are_named() {
 fn wrong_lines_of_boolq_are_named() {
     let read = |text: &[u8]| {
         let dir = folder(&[("dev.jsonl", text)]);
-        let result = Source::open(Benchmark::BoolQ, dir.path()).unwrap().read("dev", &[]);
+        let result = Source::open(&BOOLQ, dir.path()).unwrap().read("dev", &[]);
         result.map(|d| d.items.len()).map_err(|e| e.to_string().rsplit_once('/').unwrap().1.to_owned())
     };
     let row = r#"{"question": "q", "title": "t", "answer": true, "passage": "p"}"#;

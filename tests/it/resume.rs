@@ -335,7 +335,7 @@ fn what_was_changed_meanwhile_is_not_gone_on_with() {
     assert_eq!(samples(&run), samples(&undisturbed));
     // An unreadable line is set aside and computed again.
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replacen("\"schema\":3", "\"schema\":7", 2)).unwrap();
+    fs::write(&path, text.replacen("\"schema\":4", "\"schema\":7", 2)).unwrap();
     bench.run(&["--resume"]).expect(
         0,
         &["0 lines stand, 22 more are kept", "2 are cut off and set aside in samples.jsonl.set-aside"],

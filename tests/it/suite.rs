@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use glmbench::dataset::Benchmark;
+use glmbench::dataset::CEVAL;
 use glmbench::suite::{Dtype, Figure, Suite};
 
 const GOOD: &str = r#"schema = 1
@@ -42,7 +42,7 @@ fn a_suite_says_what_it_says() {
     assert_eq!((suite.name.as_str(), suite.model.dtype), ("tiny", Dtype::Bf16));
     assert_eq!(suite.model.path.as_deref(), Some("here/m".as_ref()));
     let case = &suite.accuracy[0];
-    assert_eq!((case.task, case.protocol, case.split.as_str()), (Benchmark::CEval, "modeltest-5shot", "val"));
+    assert_eq!((case.task, case.protocol, case.split.as_str()), (&CEVAL, "modeltest-5shot", "val"));
     assert_eq!(case.dataset, Path::new("here/sets/ceval"));
     assert_eq!((case.shots, case.limit, case.batch), (Some(3), Some(10), 8));
     assert_eq!(case.expected_for(Dtype::Fp16).unwrap().correct, 719);

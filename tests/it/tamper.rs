@@ -344,7 +344,7 @@ fn answers_are_held_against_their_keys_and_the_record_is_not_taken_at_its_word()
     let before = fs::read_to_string(bench.run().join("accuracy.csv")).unwrap();
     // As from an older program: without checksums and seal.
     let unsealed = |line: &String| {
-        format!("{}}}", line.rsplit_once(",\"sum\"").unwrap().0).replace("\"schema\":3", "\"schema\":2")
+        format!("{}}}", line.rsplit_once(",\"sum\"").unwrap().0).replace("\"schema\":4", "\"schema\":2")
     };
     for file in ["samples.jsonl", "prompts.jsonl", "requests.jsonl"] {
         edit(&bench.run().join(file), &|lines| lines.iter().map(unsealed).collect());
@@ -469,7 +469,7 @@ fn an_unfinished_run_is_incomplete_and_one_with_a_gap_invalid() {
         edit(&bench.run().join("samples.jsonl"), &|lines| lines[..kept].to_vec());
         edit(&bench.run().join("prompts.jsonl"), &|lines| lines[..kept].to_vec());
         // Torn in the middle of a line, as after a kill.
-        let torn = "{\"schema\":3,\"task\":\"boo";
+        let torn = "{\"schema\":4,\"task\":\"boo";
         let text = fs::read_to_string(bench.run().join("samples.jsonl")).unwrap();
         fs::write(bench.run().join("samples.jsonl"), text.clone() + torn).unwrap();
         bench.answer(&["report"]).expect(3, &[]);
@@ -509,7 +509,7 @@ fn what_failed_is_done_again_where_it_is_asked_for() {
         fields.as_object_mut().unwrap().remove("sum");
         let text = fields.to_string();
         // Fields are in alphabetical order, except that the schema number comes first.
-        let text = format!("{{\"schema\":3,{}", text[1..].replacen("\"schema\":3,", "", 1));
+        let text = format!("{{\"schema\":4,{}", text[1..].replacen("\"schema\":4,", "", 1));
         forged(&format!("{},\"sum\":\"0\"}}", text.strip_suffix('}').unwrap()))
     };
     let samples_path = bench.run().join("samples.jsonl");

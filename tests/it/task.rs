@@ -1,10 +1,12 @@
 //! Protocols: prompts as in the sources, the order of questions, and the name of each outcome.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use glmbench::dataset::{Benchmark, Source};
+use glmbench::dataset::{Answer, BOOLQ, Benchmark, CEVAL, Source};
 use glmbench::task::{
-    self, ChoiceToken, Evaluation, Next, Outcome, Plan, Settings, State, TaskError, TextCodec, extract,
+    self, ChoiceToken, Evaluation, Next, Outcome, Plan, Protocol, Settings, State, TaskError, TextCodec,
+    extract,
 };
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{Completion, FinishReason};
@@ -72,12 +74,17 @@ fn settings(split: &str) -> Settings {
     Settings { split: split.into(), ..Settings::default() }
 }
 
-fn plan(benchmark: Benchmark, protocol: &str, dir: &Path, settings: &Settings) -> Result<Plan, TaskError> {
+fn plan(
+    benchmark: &'static Benchmark,
+    protocol: &str,
+    dir: &Path,
+    settings: &Settings,
+) -> Result<Plan, TaskError> {
     Plan::new(task::find(benchmark, protocol).unwrap(), &Source::open(benchmark, dir).unwrap(), settings)
 }
 
 fn evaluation<'a>(
-    benchmark: Benchmark,
+    benchmark: &'static Benchmark,
     protocol: &str,
     dir: &Path,
     settings: &Settings,
@@ -110,10 +117,31 @@ fn drive(evaluation: &Evaluation<'_>, index: usize, codec: &Toy, model: Model<'_
 
 const QUESTION: &str = "下列能够成立的是____。\nA. 演绎\nB. 归纳\nC. 类比\nD. 辩证";
 
+/// What the lists of benchmarks and protocols must keep: records and files refer to their entries by name.
+#[test]
+fn the_lists_have_distinct_names_and_known_splits() {
+    let mut names: Vec<&str> = Benchmark::names();
+    for benchmark in Benchmark::all() {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+        assert!(benchmark.name.chars().all(plain), "{benchmark}");
+        for split in [benchmark.default_split, benchmark.demonstration_split] {
+            assert!(benchmark.splits.contains(&split), "{benchmark}: {split}");
+        }
+        names.extend(benchmark.layouts.iter().map(|layout| layout.name()));
+        assert!(task::protocols_of(benchmark).count() > 0, "{benchmark}");
+    }
+    let of = |protocol: &&dyn Protocol| (protocol.definition().benchmark.name, protocol.definition().name);
+    let protocols: Vec<(&str, &str)> = task::protocols().iter().map(of).collect();
+    assert!(protocols.iter().all(|(_, name)| !name.contains('/')), "{protocols:?}");
+    let count = (names.len(), protocols.len());
+    let distinct = (BTreeSet::from_iter(names).len(), BTreeSet::from_iter(protocols).len());
+    assert_eq!(count, distinct);
+}
+
 #[test]
 fn two_stage_asks_what_the_published_script_asks() {
     let dir = ceval();
-    let evaluation = evaluation(Benchmark::CEval, "two-stage", dir.path(), &settings("val"), &PLAIN);
+    let evaluation = evaluation(&CEVAL, "two-stage", dir.path(), &settings("val"), &PLAIN);
     assert_eq!(evaluation.choices().iter().map(|c| c.id).collect::<Vec<_>>(), [65, 66, 67, 68]);
     let mut prompts = Vec::new();
     let outcome = drive(&evaluation, 1, &PLAIN, &mut |prompt, choices| {
@@ -130,14 +158,17 @@ fn two_stage_asks_what_the_published_script_asks() {
     );
     assert_eq!(prompts.len(), 2);
     assert_eq!((outcome.doc_id.as_str(), outcome.state.clone()), ("ceval/val/law/0", State::Scored));
-    assert_eq!((outcome.pred, outcome.gold, outcome.is_correct()), (Some("C"), "C", true));
+    assert_eq!(
+        (&outcome.pred, &outcome.gold, outcome.is_correct()),
+        (&Some(Answer::Choice(2)), &Answer::Choice(2), true)
+    );
     assert_eq!((outcome.margin, outcome.text().as_str()), (Some(1.0), "想一想。"));
 }
 
 #[test]
 fn two_stage_generates_up_to_512_tokens_greedily_and_then_none() {
     let dir = ceval();
-    let evaluation = evaluation(Benchmark::CEval, "two-stage", dir.path(), &settings("val"), &PLAIN);
+    let evaluation = evaluation(&CEVAL, "two-stage", dir.path(), &settings("val"), &PLAIN);
     let (mut progress, next) = evaluation.start(0);
     let Next::Ask(request) = next else { panic!("{next:?}") };
     assert_eq!((request.max_new_tokens, request.ignore_eos, request.choice_ids.len()), (512, false, 0));
@@ -152,7 +183,7 @@ fn two_stage_generates_up_to_512_tokens_greedily_and_then_none() {
 fn modeltest_few_shot_has_its_frame_word_for_word() {
     let dir = ceval();
     let one = Settings { shots: Some(1), ..settings("val") };
-    let evaluation = evaluation(Benchmark::CEval, "modeltest-5shot", dir.path(), &one, &PLAIN);
+    let evaluation = evaluation(&CEVAL, "modeltest-5shot", dir.path(), &one, &PLAIN);
     let mut prompts = Vec::new();
     for index in 0..3 {
         drive(&evaluation, index, &PLAIN, &mut |prompt, _| {
@@ -173,9 +204,9 @@ fn modeltest_few_shot_has_its_frame_word_for_word() {
 fn modeltest_few_shot_reads_the_first_character() {
     let dir = ceval();
     let one = Settings { shots: Some(1), ..settings("val") };
-    let evaluation = evaluation(Benchmark::CEval, "modeltest-5shot", dir.path(), &one, &PLAIN);
+    let evaluation = evaluation(&CEVAL, "modeltest-5shot", dir.path(), &one, &PLAIN);
     let says = |text: &str| drive(&evaluation, 1, &PLAIN, &mut |_, _| (text.to_owned(), vec![]));
-    assert_eq!(says(" \nC. 类比").pred, Some("C"));
+    assert_eq!(says(" \nC. 类比").pred, Some(Answer::Choice(2)));
     assert!(!says("B").is_correct());
     for unreadable in ["", "  \n", "答案C", "c"] {
         let outcome = says(unreadable);
@@ -187,7 +218,7 @@ fn modeltest_few_shot_reads_the_first_character() {
 #[test]
 fn modeltest_zero_shot_has_its_frame_word_for_word() {
     let dir = ceval();
-    let evaluation = evaluation(Benchmark::CEval, "modeltest-0shot", dir.path(), &settings("val"), &PLAIN);
+    let evaluation = evaluation(&CEVAL, "modeltest-0shot", dir.path(), &settings("val"), &PLAIN);
     let (prompt, ids) = evaluation.first_prompt(1).unwrap();
     let expected = format!(
         "\n以下是中国关于法学考试的单项选择题，请选出其中的正确答案。\n{QUESTION}\n让我们一步一步思考。答案: "
@@ -198,7 +229,12 @@ fn modeltest_zero_shot_has_its_frame_word_for_word() {
     assert_eq!(request.max_new_tokens, 256);
     let says = |text: &str| drive(&evaluation, 1, &PLAIN, &mut |_, _| (text.to_owned(), vec![]));
     let outcome = says("类比推理，故选C。");
-    assert_eq!((outcome.pred, outcome.rule.starts_with("rule 8: ")), (Some("C"), true), "{}", outcome.rule);
+    assert_eq!(
+        (outcome.pred, outcome.rule.starts_with("rule 8: ")),
+        (Some(Answer::Choice(2)), true),
+        "{}",
+        outcome.rule
+    );
     assert!(matches!(says("不知道").state, State::Unscorable(_)));
 }
 
@@ -206,9 +242,9 @@ fn modeltest_zero_shot_has_its_frame_word_for_word() {
 fn boolq_protocols_ask_the_same_prompt_and_answer_a_tie_with_no() {
     let dir = boolq();
     for protocol in ["modeltest", "loglikelihood"] {
-        let evaluation = evaluation(Benchmark::BoolQ, protocol, dir.path(), &settings("dev"), &PLAIN);
-        let expected_choices =
-            [ChoiceToken { answer: "no", id: 9_000_002 }, ChoiceToken { answer: "yes", id: 9_000_001 }];
+        let evaluation = evaluation(&BOOLQ, protocol, dir.path(), &settings("dev"), &PLAIN);
+        let expected_choices = [(false, 9_000_002), (true, 9_000_001)]
+            .map(|(answer, id)| ChoiceToken { answer: Answer::Boolean(answer), id });
         assert_eq!(evaluation.choices(), expected_choices);
         let answer = |no: f32, yes: f32| {
             drive(&evaluation, 0, &PLAIN, &mut |prompt, choices| {
@@ -220,16 +256,16 @@ fn boolq_protocols_ask_the_same_prompt_and_answer_a_tie_with_no() {
                 (String::new(), vec![no, yes])
             })
         };
-        assert_eq!(answer(-1.0, -0.5).pred, Some("yes"));
-        assert_eq!(answer(-0.5, -1.0).pred, Some("no"));
-        assert_eq!(answer(-1.0, -1.0).pred, Some("no"));
+        assert_eq!(answer(-1.0, -0.5).pred, Some(Answer::Boolean(true)));
+        assert_eq!(answer(-0.5, -1.0).pred, Some(Answer::Boolean(false)));
+        assert_eq!(answer(-1.0, -1.0).pred, Some(Answer::Boolean(false)));
     }
 }
 
 #[test]
 fn a_continuation_of_several_tokens_is_the_sum_over_them() {
     let dir = boolq();
-    let evaluation = evaluation(Benchmark::BoolQ, "loglikelihood", dir.path(), &settings("dev"), &SPLIT);
+    let evaluation = evaluation(&BOOLQ, "loglikelihood", dir.path(), &settings("dev"), &SPLIT);
     let mut asked = Vec::new();
     let outcome = drive(&evaluation, 0, &SPLIT, &mut |prompt, choices| {
         asked.push((prompt.ends_with("Answer: y"), choices.to_vec()));
@@ -238,13 +274,10 @@ fn a_continuation_of_several_tokens_is_the_sum_over_them() {
     });
     assert_eq!(asked, [(false, vec![9_000_002, 9_000_003]), (true, vec![9_000_004])]);
     assert_eq!(outcome.choice_logprobs, [-1.0, -1.25]);
-    assert_eq!((outcome.pred, outcome.margin), (Some("no"), Some(0.25)));
+    assert_eq!((outcome.pred, outcome.margin), (Some(Answer::Boolean(false)), Some(0.25)));
     // ModelTest's protocol scores single tokens only, and reports an error instead of scoring part of a word.
-    let error = Evaluation::new(
-        plan(Benchmark::BoolQ, "modeltest", dir.path(), &settings("dev")).unwrap(),
-        &SPLIT,
-        4096,
-    );
+    let error =
+        Evaluation::new(plan(&BOOLQ, "modeltest", dir.path(), &settings("dev")).unwrap(), &SPLIT, 4096);
     let message = error.err().unwrap().to_string();
     assert!(message.contains("one more") && message.contains("nothing is run"), "{message}");
 }
@@ -264,7 +297,7 @@ fn letters_that_share_a_token_are_refused() {
         }
     }
     let dir = ceval();
-    let plan = plan(Benchmark::CEval, "two-stage", dir.path(), &settings("val")).unwrap();
+    let plan = plan(&CEVAL, "two-stage", dir.path(), &settings("val")).unwrap();
     let message = Evaluation::new(plan, &Mute, 4096).err().unwrap().to_string();
     assert!(message.contains("A and B the same id 0"), "{message}");
 }
@@ -272,7 +305,7 @@ fn letters_that_share_a_token_are_refused() {
 #[test]
 fn numbers_that_are_none_fail_the_item() {
     let dir = boolq();
-    let evaluation = evaluation(Benchmark::BoolQ, "modeltest", dir.path(), &settings("dev"), &PLAIN);
+    let evaluation = evaluation(&BOOLQ, "modeltest", dir.path(), &settings("dev"), &PLAIN);
     for bad in [f32::NAN, f32::NEG_INFINITY, f32::INFINITY] {
         let outcome = drive(&evaluation, 0, &PLAIN, &mut |_, _| (String::new(), vec![-1.0, bad]));
         assert!(outcome.reason().unwrap().contains("degenerate"), "{outcome:?}");
@@ -286,7 +319,7 @@ fn numbers_that_are_none_fail_the_item() {
 #[test]
 fn a_prompt_too_long_for_the_model_fails_with_the_numbers_and_is_not_cut() {
     let dir = ceval();
-    let plan = plan(Benchmark::CEval, "two-stage", dir.path(), &settings("val")).unwrap();
+    let plan = plan(&CEVAL, "two-stage", dir.path(), &settings("val")).unwrap();
     let evaluation = Evaluation::new(plan, &PLAIN, 540).unwrap();
     let length = evaluation.first_prompt(1).unwrap().1.len();
     let Next::Done(outcome) = evaluation.start(1).1 else { panic!() };
@@ -304,7 +337,7 @@ fn a_prompt_too_long_for_the_model_fails_with_the_numbers_and_is_not_cut() {
 fn what_a_data_set_lacks_is_said_before_any_model_is_needed() {
     let dir = ceval();
     let message = |protocol, settings: &Settings| {
-        plan(Benchmark::CEval, protocol, dir.path(), settings).err().unwrap().to_string()
+        plan(&CEVAL, protocol, dir.path(), settings).err().unwrap().to_string()
     };
     assert!(
         message("two-stage", &settings("test")).contains("has no answers (ceval/test/law/0 is the first"),
@@ -317,12 +350,11 @@ fn what_a_data_set_lacks_is_said_before_any_model_is_needed() {
     let line =
         br#"{"inputs_pretokenized": "q", "choices_pretokenized": [" A", " B", " C", " D"], "label": 2}"#;
     let jsonl = folder(&[("val/STEM/alchemy.jsonl", line)]);
-    let message = |protocol| {
-        plan(Benchmark::CEval, protocol, jsonl.path(), &settings("val")).err().unwrap().to_string()
-    };
+    let message =
+        |protocol| plan(&CEVAL, protocol, jsonl.path(), &settings("val")).err().unwrap().to_string();
     assert!(message("modeltest-5shot").contains("has no dev split"));
     assert!(message("modeltest-0shot").contains("`alchemy` has no Chinese name"));
-    assert!(plan(Benchmark::CEval, "two-stage", jsonl.path(), &settings("val")).is_ok());
+    assert!(plan(&CEVAL, "two-stage", jsonl.path(), &settings("val")).is_ok());
 }
 
 #[test]
@@ -330,7 +362,7 @@ fn a_limit_takes_from_each_subject_in_turn() {
     let dir = ceval();
     let ids = |limit| {
         let limited = Settings { limit: Some(limit), ..settings("val") };
-        let plan = plan(Benchmark::CEval, "two-stage", dir.path(), &limited).unwrap();
+        let plan = plan(&CEVAL, "two-stage", dir.path(), &limited).unwrap();
         (0..plan.chosen.len()).map(|i| plan.item(i).doc_id.clone()).collect::<Vec<_>>()
     };
     assert_eq!(ids(1), ["ceval/val/civil_servant/0"]);
@@ -343,7 +375,7 @@ fn the_input_hash_moves_with_shots_and_with_the_tokenizer_only() {
     let dir = ceval();
     let hash = |shots, codec: &Toy| {
         let shown = Settings { shots: Some(shots), ..settings("val") };
-        Evaluation::new(plan(Benchmark::CEval, "modeltest-5shot", dir.path(), &shown).unwrap(), codec, 4096)
+        Evaluation::new(plan(&CEVAL, "modeltest-5shot", dir.path(), &shown).unwrap(), codec, 4096)
             .unwrap()
             .input_hash()
     };
@@ -366,12 +398,12 @@ fn the_ladder_agrees_with_pythons_re_on_every_recorded_text() {
 
 #[test]
 fn every_real_item_gives_a_prompt_that_holds_its_question_and_options() {
-    for (benchmark, split) in [(Benchmark::CEval, "val"), (Benchmark::BoolQ, "dev")] {
-        let Some(root) = real(benchmark.as_str()) else { continue };
+    for (benchmark, split) in [(&CEVAL, "val"), (&BOOLQ, "dev")] {
+        let Some(root) = real(benchmark.name) else { continue };
         for protocol in task::protocols_of(benchmark) {
             let name = protocol.definition().name;
             let evaluation = evaluation(benchmark, name, &root, &settings(split), &PLAIN);
-            assert_eq!(evaluation.len(), if benchmark == Benchmark::CEval { 1346 } else { 3270 });
+            assert_eq!(evaluation.len(), if benchmark == &CEVAL { 1346 } else { 3270 });
             for index in (0..evaluation.len()).step_by(7) {
                 let (prompt, ids) = evaluation.first_prompt(index).unwrap();
                 let pieces = match &evaluation.plan().item(index).content {
@@ -381,6 +413,7 @@ fn every_real_item_gives_a_prompt_that_holds_its_question_and_options() {
                     glmbench::dataset::Content::YesNo(q) => {
                         vec![q.title.clone(), q.passage.clone(), q.question.clone()]
                     }
+                    glmbench::dataset::Content::Fields(_) => unreachable!(),
                 };
                 assert!(pieces.iter().all(|piece| prompt.contains(piece)), "{name}: {prompt}");
                 assert!(ids.len() > 2);
@@ -402,12 +435,12 @@ fn the_real_tokenizer_gives_the_known_choice_tokens() {
             .map(|choice| choice.id)
             .collect()
     };
-    assert_eq!(ids(Benchmark::CEval, "two-stage"), [316, 347, 319, 367]);
-    assert_eq!(ids(Benchmark::BoolQ, "modeltest"), [687, 5756]);
-    assert_eq!(ids(Benchmark::BoolQ, "loglikelihood"), [687, 5756]);
+    assert_eq!(ids(&CEVAL, "two-stage"), [316, 347, 319, 367]);
+    assert_eq!(ids(&BOOLQ, "modeltest"), [687, 5756]);
+    assert_eq!(ids(&BOOLQ, "loglikelihood"), [687, 5756]);
     let Some(root) = real("boolq") else { return };
     let limited = Settings { limit: Some(40), ..settings("dev") };
-    let plan = plan(Benchmark::BoolQ, "loglikelihood", &root, &limited).unwrap();
+    let plan = plan(&BOOLQ, "loglikelihood", &root, &limited).unwrap();
     let evaluation = Evaluation::new(plan, &tokenizer, 4096).unwrap();
     for index in 0..evaluation.len() {
         let Next::Ask(request) = evaluation.start(index).1 else { panic!() };

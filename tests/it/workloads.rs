@@ -484,7 +484,7 @@ fn real_prompts_keep_their_own_lengths_in_the_records() {
     let level = &dir.read_loads().unwrap()[0];
     assert_eq!((level.load_id.as_str(), level.requests.len()), ("fixed-q-i8-o3-b16", 10));
     answer(&["run", &path("q.toml"), "--model", "dummy:models/demo/config.json", "--out", &path("runs")])
-        .expect(2, &["random weights have no tokenizer, so real prompts cannot be had"]);
+        .expect(2, &["random weights have no tokenizer, and real prompts need one"]);
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub struct Args {
     with: Option<PathBuf>,
     /// Folder of a data set, as `ceval=FOLDER`, to make prompts from that the run did not keep
     #[arg(long, value_name = "TASK=DIR", value_parser = dataset_parser())]
-    set: Vec<(Benchmark, PathBuf)>,
+    set: Vec<(&'static Benchmark, PathBuf)>,
     /// The same for the only data set that is needed
     #[arg(long, value_name = "DIR")]
     dataset: Option<PathBuf>,

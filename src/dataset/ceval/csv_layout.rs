@@ -9,14 +9,47 @@ use std::path::Path;
 use crate::dataset::csv::{self, Record};
 use crate::dataset::error::{DatasetError, Problems};
 use crate::dataset::{
-    Benchmark, Category, Choice, ChoiceText, Content, DataFile, Dataset, Item, LETTERS, Subject, entries,
-    text, unix_lines,
+    Choice, ChoiceText, Content, DataFile, Dataset, Item, Layout, Subject, SupportFile, entries, text,
+    unix_lines,
 };
 
-use super::MAPPING_FILE;
+use super::{CEVAL, Evidence, LETTERS, MAPPING_FILE, mapping_json};
+
+/// `{dev,val,test}/<subject>_<split>.csv` and `subject_mapping.json` (C-Eval's original release).
+pub(super) struct CsvLayout;
+
+impl Layout for CsvLayout {
+    fn name(&self) -> &'static str {
+        "ceval-csv"
+    }
+
+    fn files(&self) -> String {
+        format!("`{{dev,val,test}}/<subject>_<split>.csv` with `{MAPPING_FILE}`")
+    }
+
+    fn normalisation(&self) -> &'static str {
+        super::NORMALISATION
+    }
+
+    fn is_at(&self, root: &Path) -> Result<bool, DatasetError> {
+        Ok(super::evidence(root)? == Some(Evidence::Csv))
+    }
+
+    fn has_split(&self, root: &Path, split: &str) -> bool {
+        root.join(split).is_dir()
+    }
+
+    fn read(&self, root: &Path, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError> {
+        read(root, split, subjects)
+    }
+
+    fn support_files(&self) -> &'static [SupportFile] {
+        &[SupportFile { path: MAPPING_FILE, content: mapping_json }]
+    }
+}
 
 /// Reads `root/<split>/`.
-pub(in crate::dataset) fn read(root: &Path, split: &str, wanted: &[String]) -> Result<Dataset, DatasetError> {
+fn read(root: &Path, split: &str, wanted: &[String]) -> Result<Dataset, DatasetError> {
     let mut subjects = read_mapping(root)?;
     let dir = root.join(split);
     if !dir.is_dir() {
@@ -43,7 +76,7 @@ pub(in crate::dataset) fn read(root: &Path, split: &str, wanted: &[String]) -> R
         items.extend(read);
     }
     problems.into_result()?;
-    Ok(Dataset { benchmark: Benchmark::CEval, split: split.into(), subjects, items, files })
+    Ok(Dataset { benchmark: &CEVAL, split: split.into(), subjects, items, files })
 }
 
 /// `subject_mapping.json`: key → [English name, Chinese name, category].
@@ -63,8 +96,8 @@ fn read_mapping(root: &Path) -> Result<BTreeMap<String, Subject>, DatasetError> 
     })?;
     let mut subjects = BTreeMap::new();
     for (key, [_, chinese, category]) in mapping {
-        let Some(known) = Category::from_name(&category) else {
-            let names = Category::ALL.map(Category::as_str).join(", ");
+        let Some(known) = CEVAL.category(&category) else {
+            let names = CEVAL.categories.join(", ");
             let found = format!("category {category:?} of `{key}`");
             return Err(DatasetError::layout(&path, found, format!("one of {names}")));
         };
@@ -72,7 +105,7 @@ fn read_mapping(root: &Path) -> Result<BTreeMap<String, Subject>, DatasetError> 
             let expected = "a subject name of letters, digits, `_` and `-`";
             return Err(DatasetError::layout(&path, format!("the subject {key:?}"), expected));
         }
-        let subject = Subject { key: key.clone(), chinese_name: Some(chinese), category: Some(known) };
+        let subject = super::subject(&key, Some(chinese), known);
         subjects.insert(key, subject);
     }
     Ok(subjects)
@@ -185,5 +218,8 @@ fn item(row: &Record, columns: &Columns, subject: &str, split: &str) -> Result<(
             format!("found the answer {:?}; expected A, B, C or D", crate::dataset::shorten(found))
         })?),
     };
-    Ok((id.to_owned(), Content::Choice(Choice { text: ChoiceText::Parts { question, options }, answer })))
+    Ok((
+        id.to_owned(),
+        Content::Choice(Choice { text: ChoiceText::Parts { question, options: options.to_vec() }, answer }),
+    ))
 }

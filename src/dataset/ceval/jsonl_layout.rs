@@ -13,9 +13,39 @@ use serde_json::Value;
 
 use crate::dataset::error::{DatasetError, Problems};
 use crate::dataset::{
-    Benchmark, Category, Choice, ChoiceText, Content, DataFile, Dataset, Item, LETTERS, Subject, entries,
-    jsonl, text, unix_lines,
+    Choice, ChoiceText, Content, DataFile, Dataset, Item, Layout, Subject, entries, jsonl, text, unix_lines,
 };
+
+use super::{CEVAL, Evidence, LETTERS};
+
+/// `{val,test}/<category>/<subject>.jsonl` (the release of THUDM's evaluation script).
+pub(super) struct JsonlLayout;
+
+impl Layout for JsonlLayout {
+    fn name(&self) -> &'static str {
+        "ceval-jsonl"
+    }
+
+    fn files(&self) -> String {
+        "`{val,test}/{STEM,Social_Science,Humanities,Other}/<subject>.jsonl`".to_owned()
+    }
+
+    fn normalisation(&self) -> &'static str {
+        super::NORMALISATION
+    }
+
+    fn is_at(&self, root: &Path) -> Result<bool, DatasetError> {
+        Ok(super::evidence(root)? == Some(Evidence::Jsonl))
+    }
+
+    fn has_split(&self, root: &Path, split: &str) -> bool {
+        root.join(split).is_dir()
+    }
+
+    fn read(&self, root: &Path, split: &str, subjects: &[String]) -> Result<Dataset, DatasetError> {
+        read(root, split, subjects)
+    }
+}
 
 /// A line of the file (wire type).
 #[derive(Deserialize)]
@@ -31,7 +61,7 @@ struct Row {
 }
 
 /// Reads `root/<split>/`.
-pub(in crate::dataset) fn read(root: &Path, split: &str, wanted: &[String]) -> Result<Dataset, DatasetError> {
+fn read(root: &Path, split: &str, wanted: &[String]) -> Result<Dataset, DatasetError> {
     let dir = root.join(split);
     if !dir.is_dir() {
         let expected = format!("the {split} split of C-Eval (this layout has val and test)");
@@ -54,7 +84,7 @@ pub(in crate::dataset) fn read(root: &Path, split: &str, wanted: &[String]) -> R
     }
     problems.into_result()?;
     let subjects = subjects.into_iter().map(|(key, (subject, _))| (key, subject)).collect();
-    Ok(Dataset { benchmark: Benchmark::CEval, split: split.into(), subjects, items, files })
+    Ok(Dataset { benchmark: &CEVAL, split: split.into(), subjects, items, files })
 }
 
 /// Finds the subjects and their files (`<category folder>/<subject>.jsonl`) in a split's folder.
@@ -65,14 +95,15 @@ fn find_subjects(dir: &Path) -> Result<BTreeMap<String, (Subject, String)>, Data
         if !path.is_dir() {
             continue;
         }
-        let Some(category) = Category::from_name(&folder) else {
-            let names = Category::ALL.map(|c| c.as_str().replace(' ', "_")).join(", ");
-            return Err(DatasetError::layout(&path, "a folder of no category", format!("one of {names}")));
+        let Some(category) = CEVAL.category(&folder) else {
+            let names: Vec<String> = CEVAL.categories.iter().map(|name| name.replace(' ', "_")).collect();
+            let expected = format!("one of {}", names.join(", "));
+            return Err(DatasetError::layout(&path, "a folder of no category", expected));
         };
         for file in entries(&path)? {
             let Some(key) = file.strip_suffix(".jsonl") else { continue };
             let chinese_name = super::official(key).map(|(_, chinese, _)| (*chinese).to_owned());
-            let subject = Subject { key: key.to_owned(), chinese_name, category: Some(category) };
+            let subject = super::subject(key, chinese_name, category);
             if let Some((_, first)) = subjects.insert(key.to_owned(), (subject, format!("{folder}/{file}"))) {
                 let expected = format!("each subject in one category; `{key}` is also in {first}");
                 return Err(DatasetError::layout(&path.join(&file), "a subject met before", expected));

@@ -165,7 +165,7 @@ fn task(
     join: JoinReport,
     options: &Options,
 ) -> TaskComparison {
-    let subjects = by_subject(pairs);
+    let subjects = by_subject(&case.benchmark, pairs);
     let groups = groups(&subjects);
     let whole = groups[0].counts;
     let p = mcnemar_exact(whole.only_a, whole.only_b);

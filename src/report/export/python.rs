@@ -23,11 +23,6 @@ pub(super) fn list(values: &[u32]) -> String {
     format!("[{}]", values.join(", "))
 }
 
-/// `str(bool)`.
-pub(super) fn truth(value: bool) -> &'static str {
-    if value { "True" } else { "False" }
-}
-
 /// `text.ljust(width)`, counted in characters.
 pub(super) fn ljust(text: &str, width: usize) -> String {
     format!("{text:<width$}")
@@ -57,10 +52,9 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_truth_are_as_python_prints_them() {
+    fn lists_and_padding_are_as_python_prints_them() {
         assert_eq!(list(&[]), "[]");
         assert_eq!(list(&[64790, 64792]), "[64790, 64792]");
-        assert_eq!((truth(true), truth(false)), ("True", "False"));
         assert_eq!(ljust("题", 3), "题  ");
         assert_eq!(ljust("longer", 3), "longer");
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use glmbench::cli::prompts::read_prompts;
-use glmbench::dataset::{Benchmark, Source, catalogue, prepare, read_questions};
+use glmbench::dataset::{BOOLQ, Benchmark, CEVAL, Source, catalogue, prepare, read_questions};
 use glmbench::record::{Noise, RunDir, TelemetryRow};
 use glmbench::report::compare::{self, Options};
 use glmbench::report::export::{Records, modeltest_files};
@@ -77,7 +77,7 @@ pub(super) fn readers() -> Vec<Reader> {
             "ceval-csv",
             "val/antonym_pairs_val.csv",
             |dir, _| lay_ceval(dir, "val/antonym_pairs_val.csv"),
-            |dir| read_set_of(Benchmark::CEval, dir),
+            |dir| read_set_of(&CEVAL, dir),
         ),
         Reader {
             // With too few examples, the error names split and subject.
@@ -86,19 +86,17 @@ pub(super) fn readers() -> Vec<Reader> {
                 "ceval-dev",
                 "dev/antonym_pairs_dev.csv",
                 |dir, _| lay_ceval(dir, "dev/antonym_pairs_dev.csv"),
-                |dir| read_set_of(Benchmark::CEval, dir),
+                |dir| read_set_of(&CEVAL, dir),
             )
         },
         reader(
             "ceval-mapping",
             "subject_mapping.json",
             |dir, _| lay_ceval(dir, "subject_mapping.json"),
-            |dir| read_set_of(Benchmark::CEval, dir),
+            |dir| read_set_of(&CEVAL, dir),
         ),
-        reader("ceval-jsonl", "val/Other/law.jsonl", lay_ceval_jsonl, |dir| {
-            read_set_of(Benchmark::CEval, dir)
-        }),
-        reader("boolq", "dev.jsonl", |_, _| vec![boolq()], |dir| read_set_of(Benchmark::BoolQ, dir)),
+        reader("ceval-jsonl", "val/Other/law.jsonl", lay_ceval_jsonl, |dir| read_set_of(&CEVAL, dir)),
+        reader("boolq", "dev.jsonl", |_, _| vec![boolq()], |dir| read_set_of(&BOOLQ, dir)),
         reader(
             "questions",
             "q.jsonl",
@@ -278,9 +276,9 @@ fn lay_ceval_jsonl(dir: &Path, _: &Path) -> Vec<Vec<u8>> {
 }
 
 /// Reads a data set and builds the prompts of every protocol from it.
-fn read_set_of(benchmark: Benchmark, dir: &Path) -> Result<(), String> {
+fn read_set_of(benchmark: &'static Benchmark, dir: &Path) -> Result<(), String> {
     let source = Source::open(benchmark, dir).map_err(|e| e.to_string())?;
-    let split = benchmark.default_split();
+    let split = benchmark.default_split;
     let dataset = source.read(split, &[]).map_err(|e| e.to_string())?;
     dataset.content_hash();
     dataset.questions();
@@ -288,9 +286,9 @@ fn read_set_of(benchmark: Benchmark, dir: &Path) -> Result<(), String> {
     let tokenizer = Tokenizer::from_dir(&demo).unwrap();
     for protocol in task::protocols_of(benchmark) {
         let settings = Settings { split: split.to_owned(), limit: Some(3), ..Settings::default() };
-        // Examples come from the dev split, which this reads too. Not every layout has one.
+        // Examples come from the demonstration split, which this reads too. Not every layout has one.
         let plan = match task::Plan::new(protocol, &source, &settings) {
-            Err(_) if !source.has_split("dev") => continue,
+            Err(_) if !source.has_split(benchmark.demonstration_split) => continue,
             plan => plan.map_err(|e| e.to_string())?,
         };
         let Ok(evaluation) = Evaluation::new(plan, &tokenizer, 2048) else { continue };

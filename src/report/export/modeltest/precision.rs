@@ -1,9 +1,10 @@
 //! ModelTest's precision files: accuracy by subject (C-Eval) or file (BoolQ), total first, and a debug file with
 //! every item.
 
-use super::super::python::{float, list, ljust, truth};
+use super::super::python::{float, list, ljust};
 use super::super::{File, Prompts, Records};
 use super::{folder, plain, table};
+use crate::dataset::{Benchmark, ModelTestFiles, ModelTestRows};
 use crate::record::{AccuracyCase, SampleRecord, SampleState};
 use crate::report::format::counted;
 
@@ -15,63 +16,32 @@ const DEBUG: [&str; 7] =
 /// ModelTest's name for a run over a whole data set.
 const MODE: &str = "full";
 
-/// The data sets for which ModelTest has such files.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Set {
-    CEval,
-    BoolQ,
+/// Returns how ModelTest shows the benchmark of a task, or `None` if ModelTest has no files for it.
+fn shown(case: &AccuracyCase) -> Option<&'static ModelTestFiles> {
+    Benchmark::from_name(&case.benchmark)?.modeltest.as_ref()
 }
 
-impl Set {
-    /// The set of a task. The task's name begins with the set's.
-    fn of(case: &AccuracyCase) -> Option<Self> {
-        match case.task.split('-').next()? {
-            "ceval" => Some(Self::CEval),
-            "boolq" => Some(Self::BoolQ),
-            _ => None,
-        }
+/// The row of the result file that counts an item.
+fn row_of(set: &ModelTestFiles, sample: &SampleRecord) -> String {
+    match set.rows {
+        ModelTestRows::Subjects => sample.subject.clone(),
+        // boolq/dev/12
+        ModelTestRows::Files => format!("{}.jsonl", sample.doc_id.split('/').nth(1).unwrap_or("dev")),
     }
+}
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::CEval => "CEval",
-            Self::BoolQ => "BoolQ",
-        }
+fn key(set: &ModelTestFiles, sample: &SampleRecord) -> String {
+    let number = sample.doc_id.rsplit('/').next().unwrap_or(&sample.doc_id);
+    match set.rows {
+        ModelTestRows::Subjects => format!("{}_{number}", sample.subject),
+        ModelTestRows::Files => number.to_owned(),
     }
+}
 
-    /// The row of the result file that counts an item.
-    fn file_name(self, sample: &SampleRecord) -> String {
-        match self {
-            Self::CEval => sample.subject.clone(),
-            // boolq/dev/12
-            Self::BoolQ => format!("{}.jsonl", sample.doc_id.split('/').nth(1).unwrap_or("dev")),
-        }
-    }
-
-    fn key(self, sample: &SampleRecord) -> String {
-        let number = sample.doc_id.rsplit('/').next().unwrap_or(&sample.doc_id);
-        match self {
-            Self::CEval => format!("{}_{number}", sample.subject),
-            Self::BoolQ => number.to_owned(),
-        }
-    }
-
-    /// An answer in ModelTest's spelling.
-    fn answer(self, answer: &str) -> String {
-        match (self, answer) {
-            (Self::BoolQ, "yes") => truth(true).to_owned(),
-            (Self::BoolQ, "no") => truth(false).to_owned(),
-            _ => answer.to_owned(),
-        }
-    }
-
-    fn pass(self, right: bool) -> &'static str {
-        match (self, right) {
-            (Self::BoolQ, _) => truth(right),
-            (Self::CEval, true) => "Correct",
-            (Self::CEval, false) => "Wrong",
-        }
-    }
+/// Returns an answer in ModelTest's spelling.
+fn spelled(set: &ModelTestFiles, answer: &str) -> String {
+    let other = set.answers.iter().find(|(words, _)| *words == answer);
+    other.map_or(answer, |(_, spelling)| spelling).to_owned()
 }
 
 pub(super) fn files(
@@ -82,10 +52,13 @@ pub(super) fn files(
     let mut files = Vec::new();
     for case in &records.run.plan.accuracy {
         let samples: Vec<&SampleRecord> = records.samples.iter().filter(|s| s.task == case.task).collect();
-        match Set::of(case) {
+        match shown(case) {
             Some(_) if samples.is_empty() => notes.push(format!("{} has no items yet", case.task)),
             Some(set) => files.extend(case_files(records, case, set, &samples, prompts)?),
-            None => notes.push(format!("{} is no data set of ModelTest's and is left out", case.task)),
+            None => notes.push(format!(
+                "{}: ModelTest has no files for {}, so it is left out",
+                case.task, case.benchmark
+            )),
         }
         notes.extend(case_notes(case, &samples, prompts));
     }
@@ -116,15 +89,16 @@ fn case_notes(case: &AccuracyCase, samples: &[&SampleRecord], prompts: &Prompts<
 fn case_files(
     records: &Records,
     case: &AccuracyCase,
-    set: Set,
+    set: &ModelTestFiles,
     samples: &[&SampleRecord],
     prompts: &Prompts<'_>,
 ) -> Result<Vec<File>, csv::Error> {
     let provenance = &records.run.provenance;
-    let several = records.run.plan.accuracy.iter().filter(|other| Set::of(other) == Some(set)).count() > 1;
+    let of_set = |other: &&AccuracyCase| other.benchmark == case.benchmark;
+    let several = records.run.plan.accuracy.iter().filter(of_set).count() > 1;
     let below = if several { format!("/{}", plain(&case.task)) } else { String::new() };
     let folder = |top| folder(records, top, "precision", MODE) + &below;
-    let name = format!("{}_pa_batch{}_tp{}_{MODE}", set.name(), provenance.batch, provenance.tp);
+    let name = format!("{}_pa_batch{}_tp{}_{MODE}", set.set, provenance.batch, provenance.tp);
     let rows = padded(&results(set, samples));
     let time: String =
         provenance.started.chars().take(19).map(|c| if c.is_ascii_digit() { c } else { '_' }).collect();
@@ -140,10 +114,10 @@ fn case_files(
 }
 
 /// Headings, the total, then one row per subject or file in the order of the items.
-fn results(set: Set, samples: &[&SampleRecord]) -> Vec<Vec<String>> {
+fn results(set: &ModelTestFiles, samples: &[&SampleRecord]) -> Vec<Vec<String>> {
     let mut counts: Vec<(String, u64, u64)> = vec![("total".to_owned(), 0, 0)];
     for sample in samples {
-        let name = set.file_name(sample);
+        let name = row_of(set, sample);
         let row = counts.iter().skip(1).position(|(n, ..)| *n == name).map_or_else(
             || {
                 counts.push((name, 0, 0));
@@ -177,7 +151,7 @@ fn padded(rows: &[Vec<String>]) -> Vec<Vec<String>> {
 }
 
 fn debug(
-    set: Set,
+    set: &ModelTestFiles,
     case: &AccuracyCase,
     samples: &[&SampleRecord],
     prompts: &Prompts<'_>,
@@ -187,13 +161,13 @@ fn debug(
             .get(&(sample.task.as_str(), sample.doc_id.as_str()))
             .and_then(|record| record.calls.first());
         vec![
-            set.key(sample),
+            key(set, sample),
             call.map(|call| call.prompt.clone()).unwrap_or_default(),
             call.map(|call| list(&call.input_tokens)).unwrap_or_default(),
             list(&sample.output_tokens),
             test_result(set, case, sample),
-            set.answer(&sample.gold),
-            set.pass(is_right(sample)).to_owned(),
+            spelled(set, &sample.gold),
+            if is_right(sample) { set.right } else { set.wrong }.to_owned(),
         ]
     };
     std::iter::once(DEBUG.map(str::to_owned).to_vec()).chain(samples.iter().map(row)).collect()
@@ -201,10 +175,10 @@ fn debug(
 
 /// The answer. Without one, what ModelTest's extraction leaves: for the few-shot protocol the first character,
 /// whatever it is, or -1; otherwise nothing.
-fn test_result(set: Set, case: &AccuracyCase, sample: &SampleRecord) -> String {
+fn test_result(set: &ModelTestFiles, case: &AccuracyCase, sample: &SampleRecord) -> String {
     match (&sample.pred, sample.state) {
-        (Some(pred), _) => set.answer(pred),
-        (None, SampleState::Unscorable) if case.protocol.ends_with("modeltest-5shot") => {
+        (Some(pred), _) => spelled(set, pred),
+        (None, SampleState::Unscorable) if case.read_by() == "modeltest-5shot" => {
             sample.text.trim_start().chars().next().map_or_else(|| "-1".to_owned(), String::from)
         }
         (None, _) => String::new(),
