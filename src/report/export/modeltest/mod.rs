@@ -4,12 +4,42 @@ mod max_batch;
 mod performance;
 mod precision;
 
-use super::{File, Prompts, Records};
+use super::{Export, ExportError, File, Output, Records};
 use crate::record::{Clock, PromptRecord};
 use crate::text::markdown;
+use std::collections::HashMap;
+
+/// The format `modeltest`.
+#[derive(Debug)]
+pub(super) struct ModelTest;
+
+impl Export for ModelTest {
+    fn name(&self) -> &'static str {
+        "modeltest"
+    }
+
+    fn about(&self) -> &'static str {
+        "Files of the newer MindIE ModelTest: result CSV, its formatted copy, debug CSV"
+    }
+
+    fn details(&self) -> String {
+        ABOUT.to_owned()
+    }
+
+    fn output(&self) -> Output {
+        Output::Files(files)
+    }
+
+    fn prompt_fields(&self) -> Option<&'static str> {
+        Some("queries and input_token_ids")
+    }
+}
+
+/// The prompts by task and item.
+type Prompts<'a> = HashMap<(&'a str, &'a str), &'a PromptRecord>;
 
 /// Describes these files, and where their definitions differ from the run's own tables.
-pub const ABOUT: &str = "\
+const ABOUT: &str = "\
 These files have the names, folders, headings and widths of the newer MindIE ModelTest, and its definitions, so that whatever
 reads its results reads them. Where that differs from accuracy.csv and perf.csv of the run:
 
@@ -46,11 +76,9 @@ Times of a virtual clock are in files with `_modelled_` in the name and rows tha
 Lines end in a line feed alone.
 ";
 
-/// Returns the files of a run, beginning with a `README.md`. `prompts` fill the debug files of precision cases.
-///
-/// # Errors
-/// Only errors of the CSV writer.
-pub fn files(records: &Records, prompts: &[PromptRecord]) -> Result<Vec<File>, csv::Error> {
+/// Returns the files of a run, beginning with a `README.md`. The prompts fill the debug files of precision cases.
+fn files(records: &Records) -> Result<Vec<File>, ExportError> {
+    let prompts = &records.prompts;
     let prompts: Prompts<'_> = prompts.iter().map(|p| ((p.task.as_str(), p.doc_id.as_str()), p)).collect();
     let mut notes = Vec::new();
     let mut files = performance::files(records, &mut notes)?;
