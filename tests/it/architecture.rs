@@ -32,7 +32,8 @@ const ROOMS: [(&str, &[&str]); 15] = [
 ];
 
 /// The crates below the root crate.
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
+    "glmbench_serve",
     "glmbench_engine",
     "glmbench_cpu",
     "glmbench_ascend",
@@ -45,7 +46,7 @@ const CRATES: [&str; 6] = [
 const USERS: [(&str, &[&str]); 5] = [
     ("backend", &["glmbench_engine", "glmbench_device"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
-    ("cli", &["glmbench_engine", "glmbench_cpu", "glmbench_ascend", "glmbench_device"]),
+    ("cli", &["glmbench_serve", "glmbench_engine", "glmbench_cpu", "glmbench_ascend", "glmbench_device"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device"]),
     ("task", &["glmbench_engine"]),
 ];
@@ -264,10 +265,10 @@ fn only_the_command_line_prints() {
     assert!(all.iter().any(|s| s.room() == "cli" && printing(s).is_some()), "nobody prints at all");
     let wrong: Vec<_> = all.iter().filter(|s| s.room() != "cli").filter_map(printing).collect();
     assert!(wrong.is_empty(), "printing outside src/cli:\n{}", wrong.join("\n"));
-    // Programs and tests of the crates may print: one program writes the bindings, and an ignored test prints figures. A build
+    // Programs, benchmarks and tests of the crates may print: one program writes the bindings, and an ignored test prints figures. A build
     // script prints for Cargo.
     let crates = sources_in("crates");
-    let may_print = ["/bin/", "/tests/", "/build.rs"];
+    let may_print = ["/bin/", "/tests/", "/benches/", "/build.rs"];
     let library = crates.iter().filter(|s| !may_print.iter().any(|part| s.path.contains(part)));
     let wrong: Vec<_> = library.filter_map(printing).collect();
     assert!(wrong.is_empty(), "printing in crates:\n{}", wrong.join("\n"));

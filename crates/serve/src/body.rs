@@ -17,10 +17,10 @@ const DISCARDED: usize = 32 << 20;
 /// Longest time for that.
 const DISCARDING: Duration = Duration::from_secs(5);
 
-/// A body, and the room that it takes.
+/// A body, and the room that it takes. The room is kept for as long as texts or ids of the body wait to be checked.
 pub(crate) struct Received {
-    pub(crate) bytes: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
 /// Reads the body of a JSON route.
@@ -63,7 +63,7 @@ async fn collect(app: &App, body: &mut Body) -> Result<Received, ApiError> {
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Received { bytes: bytes.into(), _room: room })
+    Ok(Received { bytes, room })
 }
 
 async fn discard(body: &mut Body) {

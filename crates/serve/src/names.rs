@@ -6,9 +6,9 @@ use glmbench_engine::tokenizer::Tokenizer;
 
 /// Names of all token ids of a model.
 ///
-/// A piece's name is its text with `▁` as a space; a special token's is its own word. A byte that is no character is
-/// `bytes:\xe4`. An id without a piece, or with a name that a lower id has, is `token_id:N`. Names therefore never
-/// collide as keys of a map.
+/// A piece's name is its text with `▁` as a space; a special token's is its own word. A byte piece of a vocabulary with
+/// bytes is `bytes:\xe4`. An id without a piece, or with a name that a lower id has, is `token_id:N`. Names therefore
+/// never collide as keys of a map.
 pub(crate) struct TokenNames {
     names: Vec<String>,
     bytes: Vec<Option<u8>>,
@@ -20,12 +20,11 @@ impl TokenNames {
         let mut seen = HashSet::new();
         let (mut names, mut bytes, mut special) = (Vec::new(), Vec::new(), Vec::new());
         for id in 0..vocab as u32 {
-            let byte = tokenizer.piece(id).and_then(byte_of);
-            let is_special = tokenizer.piece(id).is_none_or(|piece| {
-                byte.is_none() && !piece.is_empty() && tokenizer.decode(&[id]).is_empty() && piece != "▁"
-            });
-            let mut name = match (byte, tokenizer.piece(id)) {
-                (Some(byte), _) if byte.is_ascii() => char::from(byte).to_string(),
+            let piece = tokenizer.piece(id);
+            let byte = piece.and_then(byte_of);
+            let has_text =
+                |piece: &str| piece.is_empty() || piece == "▁" || !tokenizer.decode(&[id]).is_empty();
+            let mut name = match (byte, piece) {
                 (Some(byte), _) => format!("bytes:\\x{byte:02x}"),
                 (None, Some(piece)) => piece.replace('▁', " "),
                 (None, None) => Self::plain(id),
@@ -36,7 +35,7 @@ impl TokenNames {
             }
             names.push(name);
             bytes.push(byte);
-            special.push(is_special);
+            special.push(byte.is_none() && !piece.is_some_and(has_text));
         }
         Self { names, bytes, special }
     }

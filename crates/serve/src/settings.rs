@@ -73,7 +73,7 @@ impl Default for ServeLimits {
     fn default() -> Self {
         Self {
             body_bytes: 2 << 20,
-            all_bodies_bytes: 64 << 20,
+            all_bodies_bytes: 32 << 20,
             prompts: 128,
             queue: 128,
             connections: 1024,
@@ -85,7 +85,7 @@ impl Default for ServeLimits {
             slow_reader: Duration::from_secs(10),
             chat_tokens: 1024,
             logprobs: 20,
-            all_logprobs: 1 << 20,
+            all_logprobs: 1 << 19,
             stops: 16,
         }
     }

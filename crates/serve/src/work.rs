@@ -154,11 +154,14 @@ impl Worker {
             if !self.engine.is_idle() {
                 let begin = Instant::now();
                 match self.engine.step() {
-                    Ok(step) => self.deliver(step, begin),
+                    Ok(step) => {
+                        // Before the events: who has read the last one finds the blocks free.
+                        self.metrics.occupancy(self.engine.occupancy());
+                        self.deliver(step, begin);
+                    }
                     Err(error) => self.fail(error)?,
                 }
             }
-            self.metrics.occupancy(self.engine.occupancy());
         }
         Ok(())
     }
@@ -262,6 +265,7 @@ impl Worker {
                 ended.push(number);
             }
         }
+        let changed = !gone.is_empty() || !ended.is_empty();
         for number in gone {
             self.cancel(number);
         }
@@ -276,6 +280,9 @@ impl Worker {
             } else {
                 self.jobs.remove(&number);
             }
+        }
+        if changed {
+            self.metrics.occupancy(self.engine.occupancy());
         }
     }
 

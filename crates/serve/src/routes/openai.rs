@@ -11,7 +11,7 @@ use glmbench_engine::{Report, Stop};
 use super::openai_reply::{Form, Streamed};
 use super::{Routed, json_response, ticket_of, warn_ignored};
 use crate::app::{App, unix_seconds};
-use crate::body::receive;
+use crate::body::{Received, receive};
 use crate::chat;
 use crate::error::{ApiError, Family};
 use crate::generation::{Ask, Draw, Plan, collect, refuse, stop_texts};
@@ -43,15 +43,16 @@ async fn answer(
     is_chat: bool,
 ) -> Result<Response<Body>, ApiError> {
     app.metrics.request();
-    let received = receive(app, request).await?;
-    let wire: Wire = wire::read(&received.bytes)?;
-    drop(received);
+    let Received { bytes, room: body_room } = receive(app, request).await?;
+    let wire: Wire = wire::read(&bytes)?;
+    drop(bytes);
     app.check_model(wire.model.as_deref())?;
     check_unsupported(&wire, is_chat)?;
     let stream = wire.stream == Some(true);
     let ignored = wire.unknown.clone();
     let (ask, form) = asked(app, wire, is_chat)?;
     let Plan { requests, prompts, room, .. } = ask.plan(app, ticket).await?;
+    drop(body_room);
     ticket.facts().ignored.clone_from(&ignored);
     let form = Form { prompts, ..form };
     let events = app.submit(requests, ticket.arrived)?;

@@ -41,7 +41,7 @@ pub(crate) struct Form {
 
 impl Form {
     /// Returns a whole reply.
-    pub(crate) fn whole(&self, app: &App, outputs: Vec<Output>) -> impl Serialize {
+    pub(crate) fn whole(&self, app: &App, outputs: Vec<Output>) -> impl Serialize + use<'_> {
         let mut usage = (self.prompt_tokens(), 0);
         let mut choices = Vec::with_capacity(outputs.len());
         for (index, output) in outputs.into_iter().enumerate() {
@@ -50,7 +50,7 @@ impl Form {
         }
         let object = if self.is_chat { "chat.completion" } else { "text_completion" };
         let usage = Some(Usage::new(usage.0, usage.1));
-        serde_json::to_value(self.reply(object, choices, usage)).unwrap_or_default()
+        self.reply(object, choices, usage)
     }
 
     fn reply<'a>(&'a self, object: &'a str, choices: Vec<Choice>, usage: Option<Usage>) -> Reply<'a> {

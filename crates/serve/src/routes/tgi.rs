@@ -11,7 +11,7 @@ use glmbench_engine::{Report, Stop};
 use super::tgi_reply::{Form, Streamed};
 use super::{Routed, json_response, ticket_of, warn_ignored};
 use crate::app::App;
-use crate::body::receive;
+use crate::body::{Received, receive};
 use crate::error::{ApiError, Family};
 use crate::generation::{Ask, Draw, Output, Plan, collect, refuse, stop_texts};
 use crate::sse;
@@ -59,9 +59,9 @@ async fn answer(
     route: Route,
 ) -> Result<Response<Body>, ApiError> {
     app.metrics.request();
-    let received = receive(app, request).await?;
-    let wire: Wire = wire::read(&received.bytes)?;
-    drop(received);
+    let Received { bytes, room: body_room } = receive(app, request).await?;
+    let wire: Wire = wire::read(&bytes)?;
+    drop(bytes);
     let stream = route == Route::Stream || (route == Route::Compatible && wire.stream == Some(true));
     let parameters = wire.parameters.unwrap_or_default();
     let mut ignored = wire.unknown;
@@ -70,6 +70,7 @@ async fn answer(
     let inputs = wire.inputs.ok_or_else(|| ApiError::invalid("inputs", "inputs is missing"))?;
     let (ask, form) = asked(app, inputs, parameters, stream)?;
     let Plan { requests, mut prompts, seed, room } = ask.plan(app, ticket).await?;
+    drop(body_room);
     ticket.facts().ignored.clone_from(&ignored);
     let form = Form { prompt: prompts.remove(0), seed, ..form };
     let events = app.submit(requests, ticket.arrived)?;

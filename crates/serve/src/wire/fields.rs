@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+/// Most elements of a list of texts, far more than any limit of the server.
+const MAX_TEXTS: usize = 1 << 16;
+
 /// `prompt` of the completion route: a text, texts, token ids, or lists of them.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Prompts(pub(crate) Vec<Prompt>);
@@ -80,6 +83,9 @@ impl<'de> Deserialize<'de> for Prompts {
                         Element::Ids(list) => prompts.push(Prompt::Ids(list)),
                         Element::Id(id) => ids.push(id),
                     }
+                    if prompts.len() > MAX_TEXTS {
+                        return Err(A::Error::custom(format!("there are more than {MAX_TEXTS} prompts")));
+                    }
                     if !ids.is_empty() && !prompts.is_empty() {
                         return Err(A::Error::custom("token ids stand beside prompts in one list"));
                     }
@@ -115,6 +121,9 @@ impl<'de> Deserialize<'de> for Texts {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Texts, A::Error> {
                 let mut texts = Vec::new();
                 while let Some(text) = seq.next_element::<String>()? {
+                    if texts.len() == MAX_TEXTS {
+                        return Err(A::Error::custom(format!("there are more than {MAX_TEXTS} texts")));
+                    }
                     texts.push(text);
                 }
                 Ok(Texts(texts))
