@@ -29,6 +29,9 @@
 //! [`run::interleave`] times two configurations alternately in blocks. The program starts itself once per block, because
 //! two runs differ less by noise than by the placement of their processes.
 //!
+//! `glmbench serve` puts an engine behind HTTP ([`glmbench_serve`]). The engine stays on a thread of its own, without async; the
+//! routes translate. That crate knows nothing of suites and records.
+//!
 //! Work after a run needs no model either. [`run::score`] judges stored answers again, with the function that judged
 //! them first. `show` displays items from the prompts that the run stored. [`report::export`] writes the records in the
 //! formats of other tools. Records of every schema from 1 on can be read. [`record::Contents`] reads a run and reports
@@ -57,6 +60,7 @@
 //! | --- | --- | --- |
 //! | `glmbench`, this one | suites, data sets, tasks, runs, records, reports, the command line | all of them |
 //! | [`glmbench_engine`] | configuration, tokenizer, weights, sampler, forward pass, paged KV cache, continuous batching | the devices |
+//! | [`glmbench_serve`] | HTTP routes of TGI and OpenAI around an engine | [`glmbench_engine`] |
 //! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |
 //! | [`glmbench_ascend`] | the device for 300I DUO and 800I A2, self-test, chip profiles | [`glmbench_device`], `ascend-sys` |
 //! | [`glmbench_device`] | the operators as a trait, weights as values, costs, rotary table, groups of ranks, the fp32 oracle | none |

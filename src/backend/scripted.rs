@@ -100,6 +100,7 @@ impl Sequence {
             } else {
                 FinishReason::Length
             },
+            text: None,
             choice_logprobs: self.answer.choice_logprobs,
             start_ns: self.start_ns.unwrap_or(end_ns),
             end_ns,
@@ -189,6 +190,8 @@ impl Backend for Scripted {
             sequences: 0,
             tokens: 0,
             emitted: Vec::new(),
+            details: Vec::new(),
+            prompts: Vec::new(),
             finished: Vec::new(),
         };
         if self.is_idle() {

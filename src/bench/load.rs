@@ -134,7 +134,7 @@ impl<'a> Load<'a> {
                 max_new_tokens: request.output_tokens,
                 sampling: Sampling::Greedy,
                 ignore_eos: true,
-                choice_ids: Vec::new(),
+                ..Request::probe()
             });
             match id {
                 Ok(id) => {

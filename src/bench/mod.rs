@@ -97,7 +97,7 @@ fn run(engine: &mut dyn Backend, shape: Shape, prompts: &[Vec<u32>]) -> Result<R
             max_new_tokens: shape.output_tokens,
             sampling: Sampling::Greedy,
             ignore_eos: true,
-            choice_ids: Vec::new(),
+            ..Request::probe()
         };
         ids.push(engine.submit(request)?);
     }

@@ -197,7 +197,7 @@ impl Chat {
             max_new_tokens: self.max_new_tokens,
             sampling: self.sampling,
             ignore_eos: false,
-            choice_ids: Vec::new(),
+            ..Request::probe()
         })?;
         let mut answer = String::new();
         let mut stream = self.tokenizer.stream();

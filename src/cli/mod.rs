@@ -21,6 +21,7 @@ pub mod report;
 pub mod run;
 pub mod runs;
 pub mod score;
+pub mod serve;
 mod settings;
 pub mod show;
 mod signals;
@@ -98,6 +99,7 @@ enum Verb {
     Dataset(dataset::Args),
     Convert(convert::Args),
     Chat(chat::Args),
+    Serve(Box<serve::Args>),
     Logits(logits::Args),
     Parity(parity::Args),
     Tokenize(tokenize::Args),
@@ -155,6 +157,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Dataset(args) => dataset::run(&args),
         Verb::Convert(args) => convert::run(&args),
         Verb::Chat(args) => chat::run(&args),
+        Verb::Serve(args) => serve::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Parity(args) => parity::run(&args),
         Verb::Tokenize(args) => tokenize::run(&args),

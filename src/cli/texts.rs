@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, word: &OsStr, sampling: Sampling) -> anyhow::Resu
             max_new_tokens: new_tokens,
             sampling,
             ignore_eos: args.ignore_eos,
-            choice_ids: Vec::new(),
+            ..Request::probe()
         };
         let answers = ask(&mut engine, prompts.iter().map(request).collect())?;
         broken |= answers.iter().any(|answer| answer.broken.is_some());
@@ -90,7 +90,7 @@ fn ask(engine: &mut Engine, requests: Vec<Request>) -> anyhow::Result<Vec<Answer
                     end_ns,
                     broken: match completion.finish {
                         FinishReason::BrokenLogits(place) => Some(place),
-                        FinishReason::Eos | FinishReason::Length => None,
+                        _ => None,
                     },
                 });
             }

@@ -145,6 +145,7 @@ impl<'a> Evaluation<'a> {
             sampling: Sampling::Greedy,
             ignore_eos: false,
             choice_ids: ask.choice_ids.clone(),
+            ..Request::probe()
         };
         progress.asked = Some(ask);
         Next::Ask(request)

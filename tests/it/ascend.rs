@@ -105,7 +105,7 @@ pub(crate) fn greedy(prompt: &[u32], tokens: usize) -> Request {
         max_new_tokens: tokens,
         sampling: Sampling::Greedy,
         ignore_eos: true,
-        choice_ids: vec![],
+        ..Request::probe()
     }
 }
 

@@ -172,7 +172,7 @@ fn compare_continuation(
         max_new_tokens: golden.decode_steps,
         ignore_eos: true,
         sampling: Sampling::Greedy,
-        choice_ids: vec![],
+        ..Request::probe()
     };
     engine.submit(request).unwrap();
     let mut ours = Vec::new();

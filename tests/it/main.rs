@@ -33,6 +33,7 @@ mod rank_failures;
 mod readme;
 mod resume;
 mod scripted;
+mod serve;
 mod shapes;
 mod shown;
 mod signals;

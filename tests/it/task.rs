@@ -108,7 +108,7 @@ fn drive(evaluation: &Evaluation<'_>, index: usize, codec: &Toy, model: Model<'_
                 let tokens = text.chars().map(|c| c as u32).collect();
                 let finish = FinishReason::Eos;
                 let completion =
-                    Completion { id: 0, tokens, choice_logprobs, finish, start_ns: 1, end_ns: 2 };
+                    Completion { id: 0, tokens, text: None, choice_logprobs, finish, start_ns: 1, end_ns: 2 };
                 next = evaluation.advance(&mut progress, &completion);
             }
         }
@@ -173,8 +173,15 @@ fn two_stage_generates_up_to_512_tokens_greedily_and_then_none() {
     let Next::Ask(request) = next else { panic!("{next:?}") };
     assert_eq!((request.max_new_tokens, request.ignore_eos, request.choice_ids.len()), (512, false, 0));
     let finish = FinishReason::Eos;
-    let silent =
-        Completion { id: 0, tokens: vec![], choice_logprobs: vec![], finish, start_ns: 0, end_ns: 0 };
+    let silent = Completion {
+        id: 0,
+        tokens: vec![],
+        text: None,
+        choice_logprobs: vec![],
+        finish,
+        start_ns: 0,
+        end_ns: 0,
+    };
     let Next::Ask(request) = evaluation.advance(&mut progress, &silent) else { panic!() };
     assert_eq!((request.max_new_tokens, request.choice_ids), (0, vec![65, 66, 67, 68]));
 }

@@ -22,6 +22,11 @@ impl BlockAllocator {
         Self { free: (0..blocks as u32).rev().collect() }
     }
 
+    /// Returns the number of free blocks.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
     /// Takes blocks for `tokens` tokens, or returns `None` if too few are free.
     pub fn take(&mut self, tokens: usize) -> Option<Vec<u32>> {
         let wanted = blocks_for(tokens);

@@ -2,7 +2,8 @@
 //!
 //! The engine holds the model's configuration ([`config`]), the [`tokenizer`] and chat template ([`chat`]), the readers of
 //! [`weights`], the forward pass ([`model`]), tensor parallelism ([`parallel`]), the paged KV cache ([`cache`]), the
-//! [`sampler`], continuous batching ([`scheduler`]) and the minimum work of a pass ([`cost`]). [`load`] puts them together from the values of a command line.
+//! [`sampler`] with its [`logprobs`], continuous batching ([`scheduler`]), the [`output`] as text, and the minimum work of a
+//! pass ([`cost`]). [`load`] puts them together from the values of a command line.
 //!
 //! It may use the devices: [`glmbench_device`], [`glmbench_cpu`], [`glmbench_ascend`]. Only [`load`] and [`memory`] name the
 //! latter two; everything else is generic over [`glmbench_device::Device`]. The engine prints nothing, and its only `unsafe`
@@ -14,12 +15,15 @@ pub mod config;
 pub mod cost;
 mod lfs;
 pub mod load;
+pub mod logprobs;
 pub mod memory;
 pub mod model;
+pub mod output;
 pub mod parallel;
 pub mod profile;
 pub mod sampler;
 pub mod scheduler;
+mod sequence;
 pub mod tokenizer;
 pub mod weights;
 
@@ -30,6 +34,7 @@ use std::fmt;
 use glmbench_device::DeviceError;
 
 use self::config::ConfigError;
+use self::logprobs::TokenLogprobs;
 use self::sampler::Sampling;
 use self::weights::WeightError;
 
@@ -112,6 +117,10 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Token ids to return log-probabilities of after the prompt, in this order.
     pub choice_ids: Vec<u32>,
+    /// What ends the output besides its length and the end-of-sequence token.
+    pub stop: Stop,
+    /// What steps report of the tokens.
+    pub report: Report,
 }
 
 impl Request {
@@ -123,8 +132,37 @@ impl Request {
             sampling: Sampling::Greedy,
             ignore_eos: false,
             choice_ids: Vec::new(),
+            stop: Stop::default(),
+            report: Report::default(),
         }
     }
+}
+
+/// What ends an output besides its length and the end-of-sequence token.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stop {
+    /// Token ids that end the output. They are not part of it.
+    pub ids: Vec<u32>,
+    /// Texts that end the output, looked for in the decoded text. Empty ones never end it.
+    pub texts: Vec<String>,
+    /// Whether a stop text is the last part of the output's text.
+    pub keep: bool,
+    /// Number of tokens before which nothing but the length ends the output: end-of-sequence and stop tokens are not
+    /// chosen, and stop texts are ordinary text.
+    pub min_new_tokens: usize,
+}
+
+/// What steps report of a request's tokens ([`Step::details`], [`Step::prompts`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Report every chosen token with its text.
+    pub tokens: bool,
+    /// Add the log-probability of the chosen token and of this number of likeliest ones.
+    pub top: Option<usize>,
+    /// Report the log-probabilities of the prompt's tokens, with this number of likeliest ones at each position.
+    pub prompt: Option<usize>,
+    /// Token ids to add the log-probabilities of at every reported position.
+    pub ids: Vec<u32>,
 }
 
 /// What one step of the engine did.
@@ -142,8 +180,50 @@ pub struct Step {
     pub tokens: usize,
     /// Tokens chosen, in the order of the batch.
     pub emitted: Vec<(RequestId, u32)>,
+    /// Chosen tokens of requests that asked for a report, in the order of the batch. Unlike `emitted`, they include the
+    /// token that ended a sequence.
+    pub details: Vec<TokenDetail>,
+    /// Prompts that were fed to their end in this step, of requests that asked for a report of them.
+    pub prompts: Vec<PromptDetail>,
     /// Sequences that ended.
     pub finished: Vec<Completion>,
+}
+
+/// A chosen token.
+#[derive(Debug, Clone)]
+pub struct TokenDetail {
+    /// The request that it belongs to.
+    pub id: RequestId,
+    /// The token id.
+    pub token: u32,
+    /// Text that became final with this token. Empty while a character is incomplete or a stop text may have begun.
+    pub text: String,
+    /// Log-probabilities at this position, if [`Report::top`] asks for them.
+    pub logprobs: Option<TokenLogprobs>,
+    /// Why the sequence ended with this token, if it did.
+    pub finish: Option<FinishReason>,
+}
+
+/// The log-probabilities of a prompt's tokens.
+#[derive(Debug, Clone)]
+pub struct PromptDetail {
+    /// The request that the prompt belongs to.
+    pub id: RequestId,
+    /// One entry per token. The first token has none.
+    pub logprobs: Vec<Option<TokenLogprobs>>,
+}
+
+/// How much of an engine is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Sequences that wait for a place.
+    pub waiting: usize,
+    /// Sequences that run.
+    pub running: usize,
+    /// Blocks of the KV cache that running sequences hold.
+    pub kv_blocks_used: usize,
+    /// Blocks of the KV cache.
+    pub kv_blocks: usize,
 }
 
 /// Kinds of [`Step`].
@@ -164,6 +244,10 @@ pub enum FinishReason {
     Eos,
     /// `max_new_tokens` were generated.
     Length,
+    /// A token of [`Stop::ids`] was chosen. It is not part of the output.
+    StopToken(u32),
+    /// The text of [`Stop::texts`] with this index was generated. The tokens include it.
+    StopText(usize),
     /// A logit was NaN or infinite. The output holds the tokens before it.
     BrokenLogits(NotFinite),
 }
@@ -175,6 +259,8 @@ pub struct Completion {
     pub id: RequestId,
     /// Generated token ids, without the end-of-sequence token.
     pub tokens: Vec<u32>,
+    /// The output as text, up to a stop text, if the request has stop texts or asked for a report of its tokens.
+    pub text: Option<String>,
     /// Natural-log probabilities of `choice_ids` after the prompt, from a softmax over the whole vocabulary.
     pub choice_logprobs: Vec<f32>,
     /// Why it ended.

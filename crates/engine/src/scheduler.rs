@@ -17,9 +17,10 @@ use super::cache::{BlockAllocator, blocks_for};
 use super::config::ModelConfig;
 use super::model::{Forward, Limits, StepInput};
 use super::profile::{OperatorTime, Profile};
-use super::sampler::{Sampler, log_sum_exp};
+use super::sequence::{Choosing, Sequence};
+use super::tokenizer::Tokenizer;
 use super::weights::watch::WeightFault;
-use super::{Completion, EngineError, FinishReason, NotFinite, Request, RequestId, Step, StepKind};
+use super::{EngineError, FinishReason, Occupancy, Request, RequestId, Step, StepKind};
 
 /// The last part of a wait, which spins instead of sleeping.
 const SPIN: Duration = Duration::from_micros(200);
@@ -36,26 +37,16 @@ pub struct Engine {
     /// Time per operator, if the device is timed.
     profile: Option<Profile>,
     weight_faults: Option<Vec<WeightFault>>,
-}
-
-struct Sequence {
-    id: RequestId,
-    request: Request,
-    sampler: Sampler,
-    /// Tokens already in the cache, prompt and output.
-    fed: usize,
-    /// Prompt and output tokens.
-    tokens: Vec<u32>,
-    blocks: Vec<u32>,
-    choice_logprobs: Vec<f32>,
-    start_ns: Option<u64>,
+    /// Decodes outputs whose text matters.
+    tokenizer: Option<Arc<Tokenizer>>,
 }
 
 /// Rows of one sequence in a step, before block tables are borrowed.
 struct Part {
     index: usize,
     rows: std::ops::Range<usize>,
-    wants_logits: bool,
+    /// Number of rows, from the last backwards, to return logits of.
+    logits: usize,
 }
 
 impl Engine {
@@ -72,6 +63,7 @@ impl Engine {
             logits: Vec::new(),
             profile: None,
             weight_faults: None,
+            tokenizer: None,
         }
     }
 
@@ -94,6 +86,11 @@ impl Engine {
     /// Sets the weight faults found during loading.
     pub(super) fn set_weight_faults(&mut self, faults: Vec<WeightFault>) {
         self.weight_faults = Some(faults);
+    }
+
+    /// Sets the tokenizer that decodes outputs. Requests with stop texts need it.
+    pub fn set_tokenizer(&mut self, tokenizer: Arc<Tokenizer>) {
+        self.tokenizer = Some(tokenizer);
     }
 
     /// Returns the model's shape.
@@ -164,22 +161,36 @@ impl Engine {
         self.check(&request)?;
         let id = self.next_id;
         self.next_id += 1;
-        self.waiting.push_back(Sequence {
-            id,
-            sampler: Sampler::new(request.sampling),
-            fed: 0,
-            tokens: request.prompt.clone(),
-            blocks: Vec::new(),
-            choice_logprobs: Vec::new(),
-            start_ns: None,
-            request,
-        });
+        self.waiting.push_back(Sequence::new(id, request));
         Ok(id)
     }
 
     /// Whether no sequence is waiting or running.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Drops one sequence and frees its blocks. Returns whether it was waiting or running.
+    pub fn cancel(&mut self, id: RequestId) -> bool {
+        if let Some(index) = self.running.iter().position(|sequence| sequence.id == id) {
+            let sequence = self.running.remove(index);
+            self.allocator.give(sequence.blocks);
+            return true;
+        }
+        let waiting = self.waiting.len();
+        self.waiting.retain(|sequence| sequence.id != id);
+        self.waiting.len() < waiting
+    }
+
+    /// Returns how many sequences and KV-cache blocks are in use.
+    pub fn occupancy(&self) -> Occupancy {
+        let kv_blocks = self.model.limits().kv_blocks;
+        Occupancy {
+            waiting: self.waiting.len(),
+            running: self.running.len(),
+            kv_blocks_used: kv_blocks - self.allocator.free(),
+            kv_blocks,
+        }
     }
 
     /// Drops all sequences.
@@ -216,6 +227,8 @@ impl Engine {
             sequences,
             tokens,
             emitted: Vec::new(),
+            details: Vec::new(),
+            prompts: Vec::new(),
             finished: Vec::new(),
         };
         if parts.is_empty() {
@@ -241,8 +254,12 @@ impl Engine {
             return refuse("the prompt is empty".into());
         }
         let known = config.padded_vocab_size;
-        if let Some(id) = request.prompt.iter().chain(&request.choice_ids).find(|&&id| id as usize >= known) {
+        let ids = [&request.prompt, &request.choice_ids, &request.stop.ids, &request.report.ids];
+        if let Some(id) = ids.into_iter().flatten().find(|&&id| id as usize >= known) {
             return refuse(format!("token {id} is outside the model's vocabulary of {known}"));
+        }
+        if !request.stop.texts.is_empty() && self.tokenizer.is_none() {
+            return refuse("the engine has no tokenizer, so it cannot watch for stop texts".into());
         }
         let length = request.prompt.len().saturating_add(request.max_new_tokens);
         if length > config.seq_length {
@@ -287,13 +304,23 @@ impl Engine {
     fn plan(&self) -> (StepKind, Vec<Part>) {
         let limits = self.model.limits();
         let mut parts = Vec::new();
-        let mut row = 0;
+        let (mut row, mut logits_left) = (0, limits.max_logit_rows);
         for (index, sequence) in self.running.iter().enumerate() {
-            let left = sequence.request.prompt.len() - sequence.fed.min(sequence.request.prompt.len());
-            let count = left.min(limits.max_step_tokens - row);
+            let left = sequence.prompt_left();
+            let mut count = left.min(limits.max_step_tokens - row);
+            let wanted = if sequence.request.report.prompt.is_some() {
+                count = count.min(logits_left);
+                count
+            } else {
+                usize::from(count == left)
+            };
+            let logits = wanted.min(logits_left);
+            // The last row waits for a step that can return its logits.
+            count -= wanted - logits;
             if count > 0 {
-                parts.push(Part { index, rows: row..row + count, wants_logits: count == left });
+                parts.push(Part { index, rows: row..row + count, logits });
                 row += count;
+                logits_left -= logits;
             }
         }
         if !parts.is_empty() {
@@ -301,7 +328,7 @@ impl Engine {
         }
         let all = 0..self.running.len().min(limits.max_step_tokens);
         let kind = if all.is_empty() { StepKind::Idle } else { StepKind::Decode };
-        (kind, all.map(|i| Part { index: i, rows: i..i + 1, wants_logits: true }).collect())
+        (kind, all.map(|i| Part { index: i, rows: i..i + 1, logits: 1 }).collect())
     }
 
     fn forward(&mut self, parts: &[Part]) -> Result<(), EngineError> {
@@ -320,9 +347,7 @@ impl Engine {
                 context: prefix + end,
                 blocks: &sequence.blocks,
             });
-            if part.wants_logits {
-                logit_rows.push(part.rows.end - 1);
-            }
+            logit_rows.extend(part.rows.end - part.logits..part.rows.end);
         }
         let input =
             StepInput { tokens: &tokens, positions: &positions, sequences: &views, logit_rows: &logit_rows };
@@ -331,28 +356,29 @@ impl Engine {
 
     /// Chooses each sequence's next token. Returns the sequences that ended, and why.
     fn collect(&mut self, parts: &[Part], start_ns: u64, step: &mut Step) -> Vec<(usize, FinishReason)> {
-        let ends = &self.model.config().eos_token_ids;
-        let mut rows = self.logits.chunks_exact(self.model.config().padded_vocab_size);
+        let config = self.model.config();
+        let of = Choosing { config, tokenizer: self.tokenizer.as_deref() };
+        let mut rows = self.logits.chunks_exact(config.padded_vocab_size);
         let mut finished = Vec::new();
         for part in parts {
             let sequence = &mut self.running[part.index];
             sequence.start_ns.get_or_insert(start_ns);
             sequence.fed += part.rows.len();
-            if !part.wants_logits {
-                continue;
+            let mut finish = None;
+            let (mut position, mut last) = (sequence.fed - part.logits, None);
+            for logits in rows.by_ref().take(part.logits) {
+                finish = finish.or_else(|| sequence.note_prompt(position, logits));
+                position += 1;
+                last = Some(logits);
             }
-            let Some(logits) = rows.next() else { continue };
-            if sequence.fed == sequence.request.prompt.len() {
-                let ids = &sequence.request.choice_ids;
-                if !ids.is_empty() {
-                    let total = log_sum_exp(logits);
-                    let logprob = |id: &u32| (f64::from(logits[*id as usize]) - total) as f32;
-                    sequence.choice_logprobs = ids.iter().map(logprob).collect();
+            if let Some(logits) = last.filter(|_| finish.is_none() && sequence.prompt_left() == 0) {
+                if sequence.fed == sequence.request.prompt.len() {
+                    sequence.note_choices(logits);
+                    step.prompts.extend(sequence.take_prompt_detail());
                 }
+                finish = sequence.advance(logits, &of, step);
             }
-            if let Some(reason) = sequence.advance(logits, ends, step) {
-                finished.push((part.index, reason));
-            }
+            finished.extend(finish.map(|reason| (part.index, reason)));
         }
         finished
     }
@@ -360,16 +386,9 @@ impl Engine {
     /// Turns ended sequences into completions and frees their blocks.
     fn retire(&mut self, finished: &[(usize, FinishReason)], step: &mut Step) {
         for &(index, finish) in finished.iter().rev() {
-            let mut sequence = self.running.remove(index);
-            self.allocator.give(sequence.blocks);
-            step.finished.push(Completion {
-                id: sequence.id,
-                tokens: sequence.tokens.split_off(sequence.request.prompt.len()),
-                choice_logprobs: sequence.choice_logprobs,
-                finish,
-                start_ns: sequence.start_ns.unwrap_or(step.start_ns),
-                end_ns: step.end_ns,
-            });
+            let (completion, blocks) = self.running.remove(index).complete(finish, step);
+            self.allocator.give(blocks);
+            step.finished.push(completion);
         }
         step.finished.reverse();
     }
@@ -427,24 +446,4 @@ impl Engine {
 
 fn no_blocks() -> EngineError {
     EngineError::Option("the KV cache has no free blocks".into())
-}
-
-impl Sequence {
-    /// Chooses and keeps the next token. Returns why the sequence ends, if it does.
-    fn advance(&mut self, logits: &[f32], ends: &[u32], step: &mut Step) -> Option<FinishReason> {
-        let generated = self.tokens.len() - self.request.prompt.len();
-        if let Some(place) = NotFinite::find(self.fed - 1, logits) {
-            return Some(FinishReason::BrokenLogits(place));
-        }
-        if self.request.max_new_tokens == 0 {
-            return Some(FinishReason::Length);
-        }
-        let token = self.sampler.choose(logits, &self.tokens);
-        if ends.contains(&token) && !self.request.ignore_eos {
-            return Some(FinishReason::Eos);
-        }
-        self.tokens.push(token);
-        step.emitted.push((self.id, token));
-        (generated + 1 == self.request.max_new_tokens).then_some(FinishReason::Length)
-    }
 }

@@ -18,7 +18,17 @@ pub(super) struct PieceDecoder<'a> {
 
 impl<'a> PieceDecoder<'a> {
     pub(super) fn new(model: &'a SentencePiece, unknown: &'a str) -> Self {
-        Self { model, unknown, bytes: Vec::new(), at_start: model.add_dummy_prefix() }
+        Self::resume(model, unknown, Vec::new(), model.add_dummy_prefix())
+    }
+
+    /// Continues with the pending bytes and the state that [`suspend`](Self::suspend) returned.
+    pub(super) fn resume(model: &'a SentencePiece, unknown: &'a str, bytes: Vec<u8>, at_start: bool) -> Self {
+        Self { model, unknown, bytes, at_start }
+    }
+
+    /// Returns the pending bytes, and whether there is no text yet.
+    pub(super) fn suspend(self) -> (Vec<u8>, bool) {
+        (self.bytes, self.at_start)
     }
 
     /// Takes the next id. Returns the text that is now final.

@@ -196,7 +196,17 @@ pub(super) struct JsonDecoder<'a> {
 
 impl<'a> JsonDecoder<'a> {
     pub(super) fn new(model: &'a JsonTokenizer) -> Self {
-        Self { model, ids: Vec::new(), done: 0 }
+        Self::resume(model, Vec::new(), 0)
+    }
+
+    /// Continues with the ids that [`suspend`](Self::suspend) returned.
+    pub(super) fn resume(model: &'a JsonTokenizer, ids: Vec<u32>, done: usize) -> Self {
+        Self { model, ids, done }
+    }
+
+    /// Returns the last ids, and the number of those already output.
+    pub(super) fn suspend(self) -> (Vec<u32>, usize) {
+        (self.ids, self.done)
     }
 
     pub(super) fn push(&mut self, id: u32) -> String {

@@ -221,6 +221,21 @@ impl Tokenizer {
         }
     }
 
+    /// Continues a decoder that was [suspended](StreamDecoder::suspend); a fresh one for the default state.
+    ///
+    /// The state must come from a decoder of this tokenizer.
+    pub fn resume(&self, state: DecoderState) -> StreamDecoder<'_> {
+        match (&self.model, state.0) {
+            (Model::SentencePiece(model), State::Pieces { bytes, at_start }) => {
+                StreamDecoder::of(PieceDecoder::resume(model, "", bytes, at_start))
+            }
+            (Model::Json(model), State::Json { ids, done }) => {
+                StreamDecoder(Decoder::Json(JsonDecoder::resume(model, ids, done)))
+            }
+            _ => self.stream(),
+        }
+    }
+
     /// Returns the id that ends a sequence, if the files name one.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos_id
@@ -397,6 +412,25 @@ fn decode_all(mut decoder: StreamDecoder<'_>, ids: &[u32]) -> String {
 #[derive(Debug, Clone)]
 pub struct StreamDecoder<'a>(Decoder<'a>);
 
+/// What a [`StreamDecoder`] remembers, without the tokenizer that it borrows.
+#[derive(Debug, Clone, Default)]
+pub struct DecoderState(State);
+
+#[derive(Debug, Clone, Default)]
+enum State {
+    /// Nothing yet.
+    #[default]
+    Fresh,
+    Pieces {
+        bytes: Vec<u8>,
+        at_start: bool,
+    },
+    Json {
+        ids: Vec<u32>,
+        done: usize,
+    },
+}
+
 #[derive(Debug, Clone)]
 enum Decoder<'a> {
     Pieces(PieceDecoder<'a>),
@@ -406,6 +440,20 @@ enum Decoder<'a> {
 impl<'a> StreamDecoder<'a> {
     fn of(decoder: PieceDecoder<'a>) -> Self {
         Self(Decoder::Pieces(decoder))
+    }
+
+    /// Returns what the decoder remembers; [`Tokenizer::resume`] goes on from there.
+    pub fn suspend(self) -> DecoderState {
+        DecoderState(match self.0 {
+            Decoder::Pieces(decoder) => {
+                let (bytes, at_start) = decoder.suspend();
+                State::Pieces { bytes, at_start }
+            }
+            Decoder::Json(decoder) => {
+                let (ids, done) = decoder.suspend();
+                State::Json { ids, done }
+            }
+        })
     }
 
     /// Takes the next id. Returns the text that no later id can change, often empty.

@@ -1,0 +1,355 @@
+//! Connections: their number, their timeouts, and their end.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Request, Response, header};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, timeout};
+
+use crate::app::{App, Phase};
+use crate::error::{ApiError, Family, Kind};
+use crate::ticket::Ticket;
+
+/// Largest buffer of a connection, in bytes, and so the largest head.
+const BUFFER: usize = 64 << 10;
+/// How often the server looks whether it has to end.
+const TICK: Duration = Duration::from_millis(50);
+/// Longest request id that is taken over.
+const MAX_ID: usize = 128;
+
+/// Open connections, and the word to close them.
+pub(crate) struct Connections {
+    app: Arc<App>,
+    router: Router,
+    open: Arc<AtomicUsize>,
+    close: watch::Sender<bool>,
+}
+
+impl Connections {
+    pub(crate) fn new(app: Arc<App>, router: Router) -> Self {
+        Self { app, router, open: Arc::default(), close: watch::Sender::new(false) }
+    }
+
+    /// Accepts connections until `done` says that it is time to end.
+    pub(crate) async fn accept(&self, listener: &TcpListener, done: impl Fn() -> bool) {
+        while !done() {
+            match timeout(TICK, listener.accept()).await {
+                Err(_) => {}
+                Ok(Ok((stream, _))) => self.begin(stream),
+                // Out of file descriptors, or a connection that is gone: others can end meanwhile.
+                Ok(Err(_)) => tokio::time::sleep(TICK).await,
+            }
+        }
+    }
+
+    fn begin(&self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        if self.open.load(Ordering::SeqCst) >= self.app.settings.limits.connections {
+            tokio::spawn(refuse(stream));
+            return;
+        }
+        let counted = Counted::new(Arc::clone(&self.open), &self.app);
+        let (app, router, close) = (Arc::clone(&self.app), self.router.clone(), self.close.subscribe());
+        tokio::spawn(async move {
+            serve(stream, app, router, close).await;
+            drop(counted);
+        });
+    }
+
+    /// Lets idle connections close, and waits until all are closed or the time is over.
+    pub(crate) async fn end(&self, within: Duration) {
+        self.close.send_replace(true);
+        let end = Instant::now() + within;
+        while self.open.load(Ordering::SeqCst) > 0 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Counts a connection while it lives.
+struct Counted {
+    open: Arc<AtomicUsize>,
+    app: Arc<App>,
+}
+
+impl Counted {
+    fn new(open: Arc<AtomicUsize>, app: &Arc<App>) -> Self {
+        app.metrics.connections(open.fetch_add(1, Ordering::SeqCst) as u64 + 1);
+        Self { open, app: Arc::clone(app) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let open = self.open.fetch_sub(1, Ordering::SeqCst) - 1;
+        self.app.metrics.connections(open as u64);
+    }
+}
+
+/// Turns a connection away that is one too many.
+async fn refuse(stream: TcpStream) {
+    let body = r#"{"error":"there are too many connections; try again","error_type":"overloaded"}"#;
+    let reply = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    if let Ok(Ok(())) = timeout(Duration::from_secs(1), stream.writable()).await {
+        let _ = stream.try_write(reply.as_bytes());
+    }
+}
+
+async fn serve(stream: TcpStream, app: Arc<App>, router: Router, mut close: watch::Receiver<bool>) {
+    let busy = Arc::new(AtomicUsize::new(0));
+    let io = TokioIo::new(Guarded::new(stream, &app, Arc::clone(&busy)));
+    let service =
+        service_fn(move |request| handle(Arc::clone(&app), router.clone(), Arc::clone(&busy), request));
+    let mut builder = http1::Builder::new();
+    let connection = builder.max_buf_size(BUFFER).header_read_timeout(None).serve_connection(io, service);
+    let mut connection = pin!(connection);
+    let mut closing = pin!(async move { close.wait_for(|closed| *closed).await.is_ok() });
+    let mut closed = false;
+    // An error here is the client's: it went away, or sent no HTTP. Its request's ticket says so in the log.
+    let _ = poll_fn(|context| {
+        if !closed && closing.as_mut().poll(context).is_ready() {
+            closed = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    })
+    .await;
+}
+
+/// Answers one request.
+async fn handle(
+    app: Arc<App>,
+    mut router: Router,
+    busy: Arc<AtomicUsize>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let busy = Busy::new(busy);
+    let id = request_id(&app, request.headers());
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    let family = Family::of_path(path);
+    let ticket = Ticket::new(id, method, path, app.log.clone(), Arc::clone(&app.metrics));
+    let mut response = match admit(&app, &request) {
+        Ok(()) => {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Arc::clone(&ticket));
+            let answer = tower_call(&mut router, request).await;
+            let Ok(response) = answer;
+            response
+        }
+        Err(error) => {
+            ticket.error(&error);
+            error.response(family)
+        }
+    };
+    ticket.facts().status = response.status().as_u16();
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&ticket.id) {
+        headers.insert("x-request-id", id);
+    }
+    if app.phase() != Phase::Ready {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response.map(|body| Body::new(Observed { body, _busy: busy, _ticket: ticket })))
+}
+
+async fn tower_call(router: &mut Router, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+    use hyper::service::Service;
+    hyper_util::service::TowerToHyperService::new(router.clone()).call(request).await
+}
+
+/// Checks the key, and whether the server takes work.
+fn admit(app: &App, request: &Request<Incoming>) -> Result<(), ApiError> {
+    let path = request.uri().path();
+    if let Some(key) = app.settings.key.as_ref().filter(|_| path != "/health") {
+        let offered = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let bearer = offered.and_then(|offered| {
+            let (scheme, key) = offered.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+        });
+        if !bearer.is_some_and(|bearer| key.is(bearer)) {
+            return Err(ApiError::new(
+                Kind::Unauthorized,
+                "the key is missing or wrong, expected Authorization: Bearer KEY",
+            ));
+        }
+    }
+    let is_read = request.method().is_safe();
+    match app.phase() {
+        Phase::Draining if !is_read => {
+            Err(ApiError::new(Kind::Unavailable, "the server ends and takes no new requests"))
+        }
+        Phase::Failed if !is_read => Err(ApiError::new(Kind::Unavailable, "the model has failed")),
+        _ => Ok(()),
+    }
+}
+
+/// Takes over the client's request id if it is short and printable, else makes one.
+fn request_id(app: &App, headers: &HeaderMap) -> String {
+    let theirs = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let usable = |id: &&str| !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(|b| b.is_ascii_graphic());
+    theirs.filter(usable).map_or_else(|| format!("{:016x}", app.fresh_number()), str::to_owned)
+}
+
+/// Counts a request of a connection until its response is sent.
+struct Busy(Arc<AtomicUsize>);
+
+impl Busy {
+    fn new(count: Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A response's body, with what ends with it.
+struct Observed {
+    body: Body,
+    _busy: Busy,
+    _ticket: Arc<Ticket>,
+}
+
+impl http_body::Body for Observed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection that ends with an error when its client lets it wait for too long.
+struct Guarded {
+    stream: TcpStream,
+    /// Requests in work: while there is one, nothing has to be read.
+    busy: Arc<AtomicUsize>,
+    header: Duration,
+    idle: Duration,
+    write: Duration,
+    /// Whether a head may have begun: at first, and after the first byte behind a request.
+    in_head: bool,
+    reading: Option<Pin<Box<Sleep>>>,
+    writing: Option<Pin<Box<Sleep>>>,
+}
+
+impl Guarded {
+    fn new(stream: TcpStream, app: &App, busy: Arc<AtomicUsize>) -> Self {
+        let limits = &app.settings.limits;
+        let (header, idle, write) = (limits.header, limits.idle, limits.write);
+        Self { stream, busy, header, idle, write, in_head: true, reading: None, writing: None }
+    }
+
+    /// Starts the clock of a write that waits, or ends the connection when it has run out.
+    fn wait_write<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let write = self.write;
+        let clock = self.writing.get_or_insert_with(|| Box::pin(tokio::time::sleep(write)));
+        ready!(clock.as_mut().poll(context));
+        Poll::Ready(Err(late("the client takes no byte")))
+    }
+}
+
+fn late(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if this.busy.load(Ordering::SeqCst) > 0 {
+            (this.reading, this.in_head) = (None, false);
+            return polled;
+        }
+        if polled.is_ready() {
+            // The first byte of a head starts its clock, and later ones do not start it again.
+            if !this.in_head {
+                (this.reading, this.in_head) = (None, true);
+            }
+            return polled;
+        }
+        let limit = if this.in_head { this.header } else { this.idle };
+        let clock = this.reading.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(clock.as_mut().poll(context));
+        Poll::Ready(Err(late("the client sends no request")))
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if polled.is_pending() {
+            return self.wait_write(context);
+        }
+        self.writing = None;
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        if polled.is_pending() {
+            return self.wait_write(context);
+        }
+        self.writing = None;
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

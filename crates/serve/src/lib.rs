@@ -1,0 +1,148 @@
+//! The engine behind the HTTP routes of TGI and OpenAI.
+//!
+//! One thread owns the engine and steps it ([`work`]). Another runs the connections and the routes, without waiting for
+//! the first: jobs go in through one bounded channel, events come out through one per request. The routes translate
+//! between the wire and what the program thinks in ([`generation`]).
+//!
+//! The crate knows nothing of suites and records, and prints nothing: the log goes where the caller says.
+
+mod app;
+mod body;
+mod chat;
+mod connection;
+mod error;
+mod generation;
+mod log;
+mod metrics;
+mod names;
+mod routes;
+mod settings;
+mod sse;
+mod ticket;
+mod wire;
+mod work;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::{Engine, EngineError};
+use serde_json::{Map, json};
+
+use self::app::{App, Model, Phase};
+use self::connection::Connections;
+use self::log::Log;
+use self::metrics::Metrics;
+use self::work::{Command, Worker};
+
+pub use self::settings::{Described, Key, ServeLimits, Settings};
+
+/// Wait for connections to send what is left, when the server ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Errors of a server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("{address}: cannot be listened on: {cause}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        cause: std::io::Error,
+    },
+    /// The system refused a thread or a socket.
+    #[error("the server cannot run: {0}")]
+    System(#[from] std::io::Error),
+    /// An error ended the model.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Listens on an address; port 0 takes a free one.
+///
+/// # Errors
+/// The address is taken, or is not this machine's.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let cause = |cause| ServeError::Bind { address, cause };
+    let listener = TcpListener::bind(address).map_err(cause)?;
+    listener.set_nonblocking(true).map_err(cause)?;
+    Ok(listener)
+}
+
+/// Serves until `stop` says that it is time to end, then finishes what runs.
+///
+/// The log gets a JSON object a line. When the server ends, `/health` and new requests get 503. Running requests have
+/// [`Settings::drain`] to end; then they end with an error.
+///
+/// # Errors
+/// The system refuses a thread or a socket, or an error ended the model.
+pub fn serve(
+    mut engine: Engine,
+    tokenizer: Arc<Tokenizer>,
+    listener: TcpListener,
+    settings: Settings,
+    log: Box<dyn Write + Send>,
+    stop: &dyn Fn() -> bool,
+) -> Result<(), ServeError> {
+    engine.set_tokenizer(Arc::clone(&tokenizer));
+    let metrics = Arc::new(Metrics::new(engine.occupancy()));
+    let log = Log::start(log, Arc::clone(&metrics))?;
+    let model = Model::of(&engine, tokenizer);
+    let (slow_reader, drain) = (settings.limits.slow_reader, settings.drain);
+    // A place for every sequence, and for the words at the end.
+    let (commands, queue) = sync_channel(settings.limits.queue + model.max_batch + 2);
+    let app = Arc::new(App::new(settings, model, Arc::clone(&metrics), log, commands));
+    let worker = Worker::new(engine, queue, metrics, slow_reader);
+    let thread = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(1)
+        .build()?;
+    let ended = runtime.block_on(run(&app, listener, drain, &thread, stop));
+    app.tell(Command::Stop);
+    runtime.shutdown_timeout(LAST_WORDS);
+    ended?;
+    match thread.join() {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(ServeError::System(std::io::Error::other("the engine's thread panicked"))),
+    }
+}
+
+async fn run<T>(
+    app: &Arc<App>,
+    listener: TcpListener,
+    drain: Duration,
+    thread: &JoinHandle<T>,
+    stop: &dyn Fn() -> bool,
+) -> Result<(), ServeError> {
+    let address = listener.local_addr()?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let connections = Connections::new(Arc::clone(app), routes::router(Arc::clone(app)));
+    note(app, "ready", json!({"address": address.to_string(), "model": app.settings.model}));
+    connections.accept(&listener, || stop() || thread.is_finished()).await;
+    let failed = thread.is_finished();
+    app.enter(if failed { Phase::Failed } else { Phase::Draining });
+    note(app, if failed { "failed" } else { "draining" }, json!({"requests": app.busy_places()}));
+    let until = Instant::now() + drain;
+    let idle = || app.busy_places() == 0;
+    // The listener stays open, so that health checks see 503 rather than a closed port.
+    connections.accept(&listener, || idle() || Instant::now() >= until || thread.is_finished()).await;
+    drop(listener);
+    if !idle() {
+        note(app, "cancelling", json!({"requests": app.busy_places()}));
+        app.tell(Command::Abort);
+    }
+    connections.end(LAST_WORDS).await;
+    note(app, "ended", json!({}));
+    Ok(())
+}
+
+fn note(app: &App, event: &str, fields: serde_json::Value) {
+    app.log.event(event, fields.as_object().cloned().unwrap_or_else(Map::new));
+}

@@ -1,0 +1,80 @@
+//! How the server ends.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::http::Client;
+use crate::server::Server;
+
+fn stream(server: &Server, tokens: usize) -> Client {
+    let mut client = Client::to(server.address);
+    let body =
+        format!(r#"{{"prompt":"a","max_tokens":{tokens},"ignore_eos":true,"temperature":0,"stream":true}}"#);
+    client.send("POST", "/v1/completions", &[], body.as_bytes());
+    assert_eq!(client.head().status, 200);
+    client.chunk().unwrap();
+    client
+}
+
+fn rest(client: &mut Client) -> String {
+    let mut text = Vec::new();
+    while let Some(chunk) = client.chunk() {
+        text.extend(chunk);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_server_that_ends_finishes_what_runs_and_takes_nothing_new() {
+    let server = Server::with(2, |_| {});
+    let mut running = stream(&server, 1900);
+    server.stop();
+    let begin = Instant::now();
+    while server.get("/health").status != 503 {
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+    let refused = server.post("/v1/completions", r#"{"prompt":"a"}"#);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(refused.header("connection"), Some("close"));
+    assert_eq!(server.post("/generate", r#"{"inputs":"a"}"#).json()["error_type"], "unhealthy");
+    let text = rest(&mut running);
+    assert!(text.ends_with("data: [DONE]\n\n") && text.contains("\"finish_reason\":\"length\""), "{text}");
+    let address = server.address;
+    let log = server.end();
+    assert!(std::net::TcpStream::connect(address).is_err());
+    let events: Vec<_> =
+        log.iter().map(|line| line["event"].as_str().unwrap()).filter(|e| *e != "request").collect();
+    assert_eq!(events, ["ready", "draining", "ended"]);
+}
+
+#[test]
+fn what_does_not_end_in_time_is_told_so_in_its_stream() {
+    let server = Server::with(1, |settings| settings.drain = Duration::from_millis(50));
+    let mut running = stream(&server, 1900);
+    let mut waiting = Client::to(server.address);
+    waiting.send("POST", "/v1/completions", &[], br#"{"prompt":"a","max_tokens":1900,"ignore_eos":true}"#);
+    server.wait_for("vllm:num_requests_waiting", 1.0);
+    server.stop();
+    let text = rest(&mut running);
+    let events: Vec<_> = text.split_terminator("\n\n").collect();
+    let [.., error, done] = events.as_slice() else { panic!("{text}") };
+    assert_eq!(*done, "data: [DONE]");
+    let error: Value = serde_json::from_str(error.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(error["error"]["code"], "unavailable", "{error}");
+    assert_eq!(waiting.reply().status, 503);
+    server.end();
+}
+
+/// Idle connections do not hold the server up.
+#[test]
+fn an_idle_connection_is_closed_at_the_end() {
+    let server = Server::with(1, |_| {});
+    let mut client = Client::to(server.address);
+    client.send("GET", "/health", &[], b"");
+    assert_eq!(client.reply().status, 200);
+    let begin = Instant::now();
+    server.end();
+    assert!(begin.elapsed() < Duration::from_millis(1900), "{:?}", begin.elapsed());
+    assert!(client.is_closed());
+}

@@ -1,0 +1,162 @@
+//! Limits: what one client can take, and that the others go on meanwhile.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::http::{Client, ask};
+use crate::server::Server;
+
+/// A request that others must be able to make at any time.
+fn others_go_on(server: &Server) {
+    let begin = Instant::now();
+    server.ok("/v1/completions", &json!({"prompt": "a", "max_tokens": 1, "temperature": 0}));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn bodies_are_bounded() {
+    let server = Server::start();
+    let body = format!(r#"{{"prompt":"{}"}}"#, "a".repeat(10 << 20));
+    let reply = server.post("/v1/completions", &body);
+    assert_eq!((reply.status, &reply.json()["error"]["code"]), (413, &json!("request_too_large")));
+    // Without a length, in chunks.
+    let mut client = Client::to(server.address);
+    client.raw(b"POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
+    let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+    for _ in 0..80 {
+        if client.stream.get_mut().write_all(&chunk).is_err() {
+            break;
+        }
+    }
+    let _ = client.stream.get_mut().write_all(b"0\r\n\r\n");
+    assert_eq!(client.reply().status, 413);
+    others_go_on(&server);
+}
+
+#[test]
+fn a_prompt_of_a_million_tokens_is_refused_and_stalls_nobody() {
+    let server = Server::with(2, |settings| settings.limits.body_bytes = 8 << 20);
+    let ids = format!(r#"{{"prompt":[{}5],"max_tokens":1}}"#, "5,".repeat(1_000_000));
+    let text = format!(r#"{{"prompt":"{}","max_tokens":1}}"#, "中a ".repeat(1_000_000));
+    std::thread::scope(|scope| {
+        let asked: Vec<_> =
+            [&ids, &text, &text].map(|body| scope.spawn(|| server.post("/v1/completions", body))).into();
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(300) {
+            others_go_on(&server);
+        }
+        for asked in asked {
+            let reply = asked.join().unwrap();
+            let body = reply.json();
+            assert_eq!((reply.status, &body["error"]["param"]), (400, &json!("prompt")), "{body}");
+            assert!(body["error"]["message"].as_str().unwrap().contains("context holds 2048"), "{body}");
+        }
+    });
+    let many = json!({"prompt": vec!["a"; 129]});
+    assert_eq!(server.post("/v1/completions", &many.to_string()).status, 400);
+    server.wait_for("glmbench_kv_blocks_used", 0.0);
+}
+
+#[test]
+fn a_full_queue_answers_429() {
+    let server = Server::with(1, |settings| settings.limits.queue = 1);
+    let long = br#"{"prompt":"a","max_tokens":1900,"ignore_eos":true}"#;
+    let mut clients: Vec<_> = (0..2).map(|_| Client::to(server.address)).collect();
+    clients.iter_mut().for_each(|client| client.send("POST", "/v1/completions", &[], long));
+    server.wait_for("vllm:num_requests_waiting", 1.0);
+    let refused = server.post("/v1/completions", r#"{"prompt":"a"}"#);
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    let refused = server.post("/generate", r#"{"inputs":"a"}"#);
+    assert_eq!((refused.status, &refused.json()["error_type"]), (429, &json!("overloaded")));
+    drop(clients);
+    server.wait_for("vllm:num_requests_running", 0.0);
+    others_go_on(&server);
+}
+
+#[test]
+fn slow_heads_idle_connections_and_slow_bodies_end() {
+    let server = Server::with(1, |settings| {
+        settings.limits.header = Duration::from_millis(300);
+        settings.limits.idle = Duration::from_secs(2);
+        settings.limits.body = Duration::from_millis(300);
+    });
+    // A byte of the head now and then.
+    let mut slow = Client::to(server.address);
+    let begin = Instant::now();
+    for byte in b"GET /health HTTP/1.1\r\nx: yyyyyyyyyyyyyyyyyyyyyy".chunks(1) {
+        if slow.stream.get_mut().write_all(byte).is_err() || begin.elapsed() > Duration::from_secs(3) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(slow.is_closed() && begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    // Nothing behind a first request.
+    let mut idle = Client::to(server.address);
+    idle.send("GET", "/health", &[], b"");
+    assert_eq!(idle.reply().status, 200);
+    std::thread::sleep(Duration::from_millis(700));
+    idle.send("GET", "/health", &[], b"");
+    assert_eq!(idle.reply().status, 200);
+    let begin = Instant::now();
+    assert!(idle.is_closed());
+    assert!(begin.elapsed() < Duration::from_secs(3));
+    // A head whose body never comes.
+    let mut body = Client::to(server.address);
+    body.raw(b"POST /generate HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{");
+    assert_eq!(body.reply().status, 408);
+    others_go_on(&server);
+}
+
+#[test]
+fn connections_are_bounded() {
+    let server = Server::with(1, |settings| settings.limits.connections = 4);
+    let mut clients: Vec<_> = (0..4).map(|_| Client::to(server.address)).collect();
+    for client in &mut clients {
+        client.send("GET", "/health", &[], b"");
+        assert_eq!(client.reply().status, 200);
+    }
+    let mut refused = Client::to(server.address);
+    assert_eq!(refused.reply().status, 503);
+    drop(clients);
+    let begin = Instant::now();
+    while ask(server.address, "GET", "/health", "").status != 200 {
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn a_slow_reader_is_cancelled_and_stalls_nobody() {
+    let server = Server::with(8, |settings| settings.limits.slow_reader = Duration::from_millis(300));
+    let mut slow = Client::to(server.address);
+    // Many sequences, and many log-probabilities that make events large, so that the system's buffers fill.
+    let prompts: Vec<String> = (0..8).map(|n| format!("{n}")).collect();
+    let ids: Vec<u32> = (300..320).collect();
+    let body = json!({"prompt": prompts, "max_tokens": 1900, "ignore_eos": true, "temperature": 2.0, "logprobs": 1, "stream": true,
+        "logprob_token_ids": ids, "return_tokens_as_token_ids": true});
+    slow.send("POST", "/v1/completions", &[], body.to_string().as_bytes());
+    assert_eq!(slow.head().status, 200);
+    server.wait_for("vllm:num_requests_running", 8.0);
+    let begin = Instant::now();
+    while server.metric("vllm:num_requests_running") > 0.0 {
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    others_go_on(&server);
+    server.wait_for("glmbench_kv_blocks_used", 0.0);
+    // What it did not read ends without the end of a stream, or with an error in it.
+    let mut text = Vec::new();
+    let cut = std::io::copy(&mut slow.stream, &mut text).is_err()
+        || !String::from_utf8_lossy(&text).contains("\"finish_reason\":\"length\"");
+    assert!(cut);
+}
+
+#[test]
+fn a_request_has_a_longest_time() {
+    let server = Server::with(1, |settings| settings.limits.request = Duration::from_millis(100));
+    let body = r#"{"prompt":"a","max_tokens":1900,"ignore_eos":true}"#;
+    let reply = server.post("/v1/completions", body);
+    assert_eq!((reply.status, &reply.json()["error"]["code"]), (504, &json!("timeout")));
+    server.wait_for("glmbench_kv_blocks_used", 0.0);
+}

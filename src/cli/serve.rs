@@ -1,0 +1,213 @@
+//! `glmbench serve`: the engine behind the HTTP routes of TGI and OpenAI.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args as ClapArgs;
+
+use glmbench_engine::load::ModelPath;
+use glmbench_engine::model::Limits;
+use glmbench_serve::{Described, Key, ServeError, ServeLimits, Settings, bind, serve};
+
+use crate::bounded;
+
+use super::engine::EngineArgs;
+use super::signals::Watch;
+use super::{Exit, emit, say};
+
+/// Environment variable of the key.
+const KEY_VARIABLE: &str = "GLMBENCH_SERVE_KEY";
+/// Largest file of a key, in bytes.
+const MAX_KEY_BYTES: u64 = 4096;
+/// Longest sequence unless a flag says otherwise, in tokens.
+const CONTEXT: usize = 8192;
+
+/// Serve a model over HTTP, to clients of TGI and OpenAI
+///
+/// Prints the server's address on stdout once it listens. The log, one JSON object a line, goes to stderr or to --log.
+/// SIGTERM or SIGINT end the server: it takes no new requests, finishes those that run, and exits with 0; a second signal ends
+/// it at once. docs/SERVING.md has routes, defaults and limits.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  glmbench serve --model demo\n  glmbench serve --model chatglm2-6b --max-batch 16 --port 1025\n  \
+                  glmbench serve --model chatglm2-6b --host 0.0.0.0 --key-file key.txt"
+)]
+pub struct Args {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Address to listen on; one that other machines reach needs a key, or --no-auth
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, value_name = "N", default_value_t = 8000)]
+    port: u16,
+    /// File with the key that requests must carry as `Authorization: Bearer KEY`; GLMBENCH_SERVE_KEY unless given
+    #[arg(long, value_name = "FILE", conflicts_with = "no_auth")]
+    key_file: Option<PathBuf>,
+    /// Serve other machines without a key
+    #[arg(long)]
+    no_auth: bool,
+    /// The model's name in requests and replies; that of its folder unless given
+    #[arg(long, value_name = "NAME")]
+    served_name: Option<String>,
+    /// Accept requests for a model of any name
+    #[arg(long)]
+    any_model: bool,
+    /// Put the model's prefix ([gMASK] sop) before prompts of token ids that lack it
+    #[arg(long)]
+    prefix_ids: bool,
+    /// Sequences at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    max_batch: u16,
+    /// Longest sequence, prompt and output, in tokens; the model's own limit or 8192, whichever is less, unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_context: Option<u32>,
+    /// Sequences that may wait
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(0..=16384))]
+    max_queue: u16,
+    /// Prompts of one request
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    max_prompts: u16,
+    /// Connections at once
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    max_connections: u32,
+    /// Largest request body, in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    max_body: u32,
+    /// Most new tokens of a chat request that does not say how many
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    chat_tokens: u32,
+    /// Longest time of a request, in seconds
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    request_timeout: u32,
+    /// Longest time that a stream's reader may be behind, in seconds
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    slow_reader: u32,
+    /// Longest wait for running requests when the server ends, in seconds
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    drain: u32,
+    /// File to append the log to
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let key = args.key()?;
+    if !args.host.is_loopback() && key.is_none() && !args.no_auth {
+        bail!(
+            "--host {}: other machines reach this address; expected --key-file or {KEY_VARIABLE}, or --no-auth to serve \
+             without a key",
+            args.host
+        );
+    }
+    let model = args.engine.find()?;
+    let tokenizer = model
+        .tokenizer()?
+        .context("random weights have no tokenizer and cannot be served; give a model folder")?;
+    let context = args.context(model.config.seq_length)?;
+    let mut limits = Limits::for_batch(&model.config, usize::from(args.max_batch), context);
+    limits.max_step_tokens = args.engine.compute.device.step_tokens().max(limits.max_batch);
+    // Log-probabilities of prompts need the logits of many rows.
+    limits.max_logit_rows = limits.max_logit_rows.max(64);
+    let log = args.log()?;
+    // Before the weights are read: an address that is taken is known at once.
+    let listener = bind(SocketAddr::new(args.host, args.port))?;
+    let engine = model.load(&args.engine.compute, limits)?;
+    let settings = Settings {
+        model: args.name(&model.path),
+        any_model: args.any_model,
+        prefix_ids: args.prefix_ids,
+        key,
+        drain: Duration::from_secs(args.drain.into()),
+        described: Described {
+            dtype: args.engine.compute.precision().to_string(),
+            device: args.engine.compute.device.name().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        limits: args.limits(),
+    };
+    let watch = Watch::new();
+    let address = listener.local_addr()?;
+    emit(&format!("http://{address}"))?;
+    if args.no_auth && !args.host.is_loopback() {
+        say(
+            "glmbench: warning: every machine that reaches this address can use the model, because of --no-auth",
+        );
+    }
+    let stop = || watch.flag().load(Ordering::SeqCst);
+    match serve(engine, Arc::new(tokenizer), listener, settings, log, &stop) {
+        Ok(()) => Ok(Exit::Done.into()),
+        Err(ServeError::Engine(error)) => Err(error.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Args {
+    /// Reads the key from its file or the environment.
+    fn key(&self) -> anyhow::Result<Option<Key>> {
+        let (key, from) = match &self.key_file {
+            Some(path) => {
+                let from = format!("--key-file {}", path.display());
+                (bounded::text(path, MAX_KEY_BYTES).with_context(|| from.clone())?, from)
+            }
+            None => match std::env::var(KEY_VARIABLE) {
+                Ok(key) if !self.no_auth => (key, KEY_VARIABLE.to_owned()),
+                _ => return Ok(None),
+            },
+        };
+        let key = key.trim();
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            bail!(
+                "{from}: the key is empty or has characters that no header can carry; expected printable ASCII"
+            );
+        }
+        Ok(Some(Key::new(key)))
+    }
+
+    fn context(&self, longest: usize) -> anyhow::Result<usize> {
+        match self.max_context.map(|tokens| tokens as usize) {
+            Some(tokens) if tokens > longest => {
+                bail!("--max-context {tokens}: the model's seq_length is {longest}, expected at most that")
+            }
+            Some(tokens) => Ok(tokens),
+            None => Ok(longest.min(CONTEXT)),
+        }
+    }
+
+    /// Opens the log.
+    fn log(&self) -> anyhow::Result<Box<dyn Write + Send>> {
+        let Some(path) = &self.log else { return Ok(Box::new(io::stderr())) };
+        let file = File::options().create(true).append(true).open(path);
+        Ok(Box::new(file.with_context(|| format!("--log {}: cannot be written", path.display()))?))
+    }
+
+    fn name(&self, model: &ModelPath) -> String {
+        let folder = match model {
+            ModelPath::Folder(dir) => dir.canonicalize().unwrap_or_else(|_| dir.clone()),
+            ModelPath::DummyChatglm2 | ModelPath::Dummy(_) => PathBuf::new(),
+        };
+        let name = || Path::file_name(&folder).map(|name| name.to_string_lossy().into_owned());
+        self.served_name.clone().or_else(name).unwrap_or_else(|| "model".to_owned())
+    }
+
+    fn limits(&self) -> ServeLimits {
+        ServeLimits {
+            body_bytes: (self.max_body as usize) << 10,
+            prompts: usize::from(self.max_prompts),
+            queue: usize::from(self.max_queue),
+            connections: self.max_connections as usize,
+            request: Duration::from_secs(self.request_timeout.into()),
+            slow_reader: Duration::from_secs(self.slow_reader.into()),
+            chat_tokens: self.chat_tokens as usize,
+            ..ServeLimits::default()
+        }
+    }
+}
