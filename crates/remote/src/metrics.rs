@@ -1,0 +1,1 @@
+//! Metrics in Prometheus' or OpenMetrics' text format.

@@ -1,0 +1,1 @@
+//! A scripted server of known faults and delays, for tests only.
