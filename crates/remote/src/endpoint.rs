@@ -225,9 +225,9 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
-            first_byte: Duration::from_secs(600),
-            between_events: Duration::from_secs(120),
-            whole: Duration::from_secs(1_800),
+            first_byte: Duration::from_mins(10),
+            between_events: Duration::from_mins(2),
+            whole: Duration::from_mins(30),
         }
     }
 }

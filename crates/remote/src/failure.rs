@@ -47,6 +47,8 @@ pub enum FailureKind {
     Status(u16),
     /// A redirect, which is refused.
     Redirect,
+    /// The answer is not HTTP, or its framing or compression is broken.
+    NotHttp,
     /// The answer ended before its length or its end marker.
     Cut,
     /// The stream ended properly, without its end marker.
@@ -83,6 +85,7 @@ impl FailureKind {
             Self::Timeout(Phase::BetweenEvents) => "timeout_between_events",
             Self::Timeout(Phase::Whole) => "timeout_whole",
             Self::Redirect => "redirect",
+            Self::NotHttp => "not_http",
             Self::Cut => "cut",
             Self::NoEndMarker => "no_end_marker",
             Self::NoFinishReason => "no_finish_reason",
@@ -108,6 +111,7 @@ impl FailureKind {
             Self::Timeout(Phase::BetweenEvents) => "no further event within the limit",
             Self::Timeout(Phase::Whole) => "not complete within the limit",
             Self::Redirect => "the server redirects, which is refused: give the URL it points to",
+            Self::NotHttp => "the answer is not HTTP",
             Self::Cut => "the answer was cut off",
             Self::NoEndMarker => "the stream ended without its end marker",
             Self::NoFinishReason => "the answer has no finish reason",
@@ -137,8 +141,8 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The server's text or the cause: at most 2 KiB, untrusted, without the key.
     pub text: String,
-    /// When it happened.
-    pub times: Times,
+    /// When it happened. Boxed: a failure is returned through many hands.
+    pub times: Box<Times>,
     /// Events with tokens that had arrived.
     pub events: Vec<EventTime>,
     /// The wait that the server asked for.

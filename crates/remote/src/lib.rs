@@ -14,6 +14,7 @@
 mod client;
 mod endpoint;
 mod failure;
+mod generate;
 mod json;
 pub mod metrics;
 mod probe;
