@@ -68,12 +68,17 @@ impl Stream<'_> {
                 Err(failure) => return Err(self.last_words(framing, failure)),
             };
             let too_long = framing.push(&buffer[..count], &mut frames).err();
-            for frame in frames.drain(..) {
+            let mut arrived = frames.drain(..);
+            while let Some(frame) = arrived.next() {
+                if let Frame::Raw(line) = frame {
+                    return Err(self.raw(line, arrived.chain(framing.finish())));
+                }
                 self.take(frame)?;
                 if self.answer.complete {
                     break;
                 }
             }
+            drop(arrived);
             if let Some(error) = too_long {
                 return Err(self.exchange.failed(FailureKind::TooLarge, &error.to_string()));
             }
@@ -125,7 +130,7 @@ impl Stream<'_> {
 
     fn take(&mut self, frame: Frame) -> Result<(), Failure> {
         let (event, text) = match frame {
-            Frame::Raw(line) => return Err(self.raw(line)),
+            Frame::Raw(line) => return Err(self.raw(line, None)),
             Frame::Data { event, text } => (event, text),
         };
         self.exchange.event_seen();
@@ -137,7 +142,7 @@ impl Stream<'_> {
         let json = match Json::parse(text.as_bytes()) {
             Ok(json) => json,
             // The old /generate writes its errors in place of an object.
-            Err(_) if self.call.ending == Ending::Body => return Err(self.raw(text)),
+            Err(_) if self.call.ending == Ending::Body => return Err(self.raw(text, None)),
             Err(e) => return Err(self.exchange.failed(FailureKind::NotJson, &format!("{e}: {text}"))),
         };
         if event.as_deref() == Some("error") {
@@ -169,8 +174,13 @@ impl Stream<'_> {
     }
 
     /// Returns the failure for text that is no event: an error of the server if it is JSON that says so.
-    fn raw(&mut self, line: String) -> Failure {
+    fn raw(&mut self, line: String, more: impl IntoIterator<Item = Frame>) -> Failure {
         let mut text = line.into_bytes();
+        for (Frame::Data { text: line, .. } | Frame::Raw(line)) in more {
+            text.push(b'\n');
+            text.extend_from_slice(line.as_bytes());
+        }
+        // The last line may have been cut by the wire. A break in it is harmless in a message.
         text.push(b'\n');
         self.exchange.append_rest(&mut text);
         let error = Json::parse(&text).ok().and_then(|json| json.error_text());

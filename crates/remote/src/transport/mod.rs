@@ -20,8 +20,10 @@ use self::stamp::StampConnector;
 use crate::response::Times;
 use crate::{Endpoint, Failure, FailureKind, Key, RemoteError, Timeouts, Url};
 
-/// Bytes of a response's head, and of a connection's input buffer.
-const MAX_HEAD: usize = 32 << 10;
+/// Bytes of a response's head.
+const MAX_HEAD: usize = 24 << 10;
+/// Bytes of a connection's buffers. More than a head, or a head that is too long would end as a cut.
+const BUFFER: usize = 32 << 10;
 /// Connections kept alive. A sweep's largest concurrency should find all of its connections again.
 const MAX_IDLE: usize = 4_096;
 
@@ -48,8 +50,8 @@ impl Transport {
             // Nobody is asked to compress: compressors hold events back. Compressed answers are read all the same.
             .accept_encoding(AutoHeaderValue::None)
             .max_response_header_size(MAX_HEAD)
-            .input_buffer_size(MAX_HEAD)
-            .output_buffer_size(MAX_HEAD)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
             .max_idle_connections(idle)
             .max_idle_connections_per_host(idle)
             .timeout_resolve(Some(endpoint.timeouts.connect))
