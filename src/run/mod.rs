@@ -20,11 +20,13 @@ pub mod prompts;
 pub mod provenance;
 mod published;
 mod questions;
+pub mod requests;
 mod resume;
 pub mod score;
 pub mod search;
 mod spots;
 pub mod telemetry;
+mod trace;
 pub mod verify;
 mod workload;
 
@@ -390,14 +392,16 @@ impl Plan<'_> {
                 case.task
             ));
         }
-        let timed = !self.performance.is_empty() || !self.searches.is_empty() || !self.loads.is_empty();
-        if timed && !can.ignores_end {
+        let fixed = !self.performance.is_empty() || !self.searches.is_empty();
+        // A server that cannot ignore the end answers as a user sees it: shorter answers are counted as they are.
+        if (fixed || (!self.loads.is_empty() && !can.schedules)) && !can.ignores_end {
             return Some(
                 "timed cases generate a fixed number of tokens, and it ends at the end-of-sequence token"
                     .into(),
             );
         }
-        if !can.step_times && (!self.performance.is_empty() || !self.searches.is_empty()) {
+        if !can.step_times && (!self.searches.is_empty() || (!self.performance.is_empty() && !can.schedules))
+        {
             return Some(
                 "it reports no times of steps, so prefill and decode cannot be told apart; [[load]] would do"
                     .into(),

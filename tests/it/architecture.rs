@@ -32,8 +32,9 @@ const ROOMS: [(&str, &[&str]); 15] = [
 ];
 
 /// The crates below the root crate.
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
     "glmbench_engine",
+    "glmbench_remote",
     "glmbench_cpu",
     "glmbench_ascend",
     "glmbench_device",
@@ -43,9 +44,9 @@ const CRATES: [&str; 6] = [
 
 /// Each module of the root crate that uses crates below it, and which.
 const USERS: [(&str, &[&str]); 5] = [
-    ("backend", &["glmbench_engine", "glmbench_device"]),
+    ("backend", &["glmbench_engine", "glmbench_device", "glmbench_remote"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
-    ("cli", &["glmbench_engine", "glmbench_cpu", "glmbench_ascend", "glmbench_device"]),
+    ("cli", &["glmbench_engine", "glmbench_cpu", "glmbench_ascend", "glmbench_device", "glmbench_remote"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device"]),
     ("task", &["glmbench_engine"]),
 ];
