@@ -120,6 +120,17 @@ impl Client {
         Ok(best)
     }
 
+    /// Tells whether candidates of a generated token carry their ids.
+    pub(crate) fn candidates_have_ids(&self, prompt: &Prompt) -> Result<bool, Failure> {
+        // Asking by id makes the servers that can show ids show them.
+        let choices = [Choice { id: Some(301), text: String::new() }];
+        let model = self.model_for(prompt)?;
+        let unary =
+            self.protocol().candidates(model, prompt, &choices, 1).map_err(|text| self.unsupported(&text))?;
+        let (candidates, ..) = self.ask(&unary)?;
+        Ok(candidates.list.iter().all(|candidate| candidate.id.is_some()))
+    }
+
     /// Returns the log-probabilities of the prompt's own tokens.
     ///
     /// # Errors

@@ -176,7 +176,7 @@ impl Stream<'_> {
     /// Returns the failure for text that is no event: an error of the server if it is JSON that says so.
     fn raw(&mut self, line: String, more: impl IntoIterator<Item = Frame>) -> Failure {
         let mut text = line.into_bytes();
-        for (Frame::Data { text: line, .. } | Frame::Raw(line)) in more {
+        for Frame::Data { text: line, .. } | Frame::Raw(line) in more {
             text.push(b'\n');
             text.extend_from_slice(line.as_bytes());
         }

@@ -1,5 +1,8 @@
 //! What a server is and what it really does, asked with a known prompt.
 
+mod checks;
+mod identity;
+
 use crate::{Api, Client, RemoteError};
 
 /// A prompt of known length, to check a server's counts against.
@@ -145,13 +148,31 @@ pub struct Probe {
     pub notes: Vec<String>,
 }
 
+impl Probe {
+    /// Returns the capabilities that were shown to fail or that the protocol lacks, with their names.
+    pub fn missing(&self) -> impl Iterator<Item = (&'static str, &Capability)> {
+        let lacks = |standing| matches!(standing, Standing::Fails | Standing::Absent);
+        self.capabilities.all().into_iter().filter(move |(_, capability)| lacks(capability.standing))
+    }
+}
+
 impl Client {
-    /// Asks what the server is, and checks each capability with a known prompt. About a dozen short requests.
+    /// Asks what the server is, and checks each capability with a known prompt. About fifteen short requests.
     ///
     /// # Errors
     /// If the server cannot be reached, or does not generate at all.
     pub fn probe(&self, known: &KnownPrompt) -> Result<Probe, RemoteError> {
-        let _ = known;
-        Err(RemoteError::Option("the probe is not there yet".into()))
+        let identity = identity::ask(self);
+        let mut notes = identity.notes;
+        let capabilities = checks::all(self, known, &mut notes)?;
+        Ok(Probe {
+            api: self.endpoint.api,
+            server: identity.server,
+            version: identity.version,
+            models: identity.models,
+            limits: identity.limits,
+            capabilities,
+            notes,
+        })
     }
 }
