@@ -103,6 +103,12 @@ pub trait Backend {
     /// The clock does not advance while the backend is idle.
     fn wait_until(&mut self, ns: u64) -> Result<(), EngineError>;
 
+    /// Returns what a server said of itself since the last call: time in nanoseconds on the backend's clock, name with
+    /// labels, value. Empty for an engine in this process.
+    fn take_server_metrics(&mut self) -> Vec<(u64, String, f64)> {
+        Vec::new()
+    }
+
     /// Drops all requests and all that is cached, so that later work takes the time that it takes in a new process.
     ///
     /// # Errors

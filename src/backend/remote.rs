@@ -5,9 +5,9 @@
 //! request for a given time is sent by its thread at that time, whatever the caller does.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,11 @@ const MOST_UNDER_WAY: usize = 8_192;
 /// Stack of a request's thread, in bytes.
 const STACK: usize = 512 << 10;
 
+/// Time between two samples of the server's metrics.
+const METRICS_EVERY: Duration = Duration::from_secs(5);
+/// Samples kept until a run takes them.
+const MOST_METRICS: usize = 1 << 20;
+
 /// What was found out about a server, as far as requests depend on it.
 #[derive(Debug, Clone)]
 pub struct RemoteFacts {
@@ -45,6 +50,8 @@ pub struct RemoteFacts {
     pub choice_logprobs: bool,
     /// Continues past the end of the text if asked.
     pub ignores_end: bool,
+    /// Answers `/metrics`.
+    pub metrics: bool,
     /// Named facts for the record.
     pub details: Vec<(String, String)>,
 }
@@ -82,11 +89,14 @@ struct Shared {
     client: Client,
     tokenizer: Tokenizer,
     ids_in: bool,
+    ignores_end: bool,
     end_ids: Vec<u32>,
     epoch: Instant,
     under_way: AtomicUsize,
     sent: AtomicU64,
     done: Sender<Done>,
+    /// Samples of the server's metrics that no one has taken yet.
+    metrics: Mutex<Vec<(u64, String, f64)>>,
 }
 
 /// A request that has ended.
@@ -110,14 +120,20 @@ impl Remote {
             client,
             tokenizer,
             ids_in: facts.ids_in,
+            ignores_end: facts.ignores_end,
             end_ids,
             epoch: Instant::now(),
             under_way: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
             done: sender,
+            metrics: Mutex::new(Vec::new()),
         };
+        let shared = Arc::new(shared);
+        if facts.metrics {
+            watch(&shared);
+        }
         Self {
-            shared: Arc::new(shared),
+            shared,
             facts,
             next_id: 0,
             open: HashSet::new(),
@@ -176,7 +192,34 @@ impl Remote {
     }
 }
 
+/// Samples the server's metrics for as long as the backend lives.
+fn watch(shared: &Arc<Shared>) {
+    let weak = Arc::downgrade(shared);
+    let sample = move || {
+        while let Some(shared) = weak.upgrade() {
+            shared.sample_metrics();
+            drop(shared);
+            thread::sleep(METRICS_EVERY);
+        }
+    };
+    // Without the thread there are no samples, and nothing else is lost.
+    let _ = thread::Builder::new().name("metrics".into()).stack_size(STACK).spawn(sample);
+}
+
 impl Shared {
+    /// Keeps a sample of each of the server's metrics, buckets of histograms apart.
+    fn sample_metrics(&self) {
+        let Ok(samples) = self.client.metrics() else { return };
+        let now_ns = self.now_ns();
+        let plain = samples.into_iter().filter(|(series, value)| {
+            value.is_finite() && !series.split('{').next().unwrap_or_default().ends_with("_bucket")
+        });
+        let mut kept = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < MOST_METRICS {
+            kept.extend(plain.map(|(series, value)| (now_ns, series, value)));
+        }
+    }
+
     fn ns(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_nanos() as u64
     }
@@ -199,7 +242,7 @@ impl Shared {
         let mut done = self.unanswered(id);
         if request.max_new_tokens > 0 {
             let generation = Generation {
-                ignore_end: request.ignore_eos,
+                ignore_end: request.ignore_eos && self.ignores_end,
                 ..Generation::greedy(
                     prompt.clone(),
                     u32::try_from(request.max_new_tokens).unwrap_or(u32::MAX),
@@ -405,6 +448,10 @@ impl Backend for Remote {
     fn wait_until(&mut self, ns: u64) -> Result<(), EngineError> {
         self.shared.sleep_until(ns);
         Ok(())
+    }
+
+    fn take_server_metrics(&mut self) -> Vec<(u64, String, f64)> {
+        std::mem::take(&mut *self.shared.metrics.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn start_afresh(&mut self) -> Result<(), EngineError> {

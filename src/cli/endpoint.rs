@@ -187,6 +187,7 @@ pub fn facts(client: &Client, probe: &Probe) -> anyhow::Result<RemoteFacts> {
         ids_in: can.ids_in.works(),
         choice_logprobs: can.chosen_logprobs.works() || can.generated_logprobs.works(),
         ignores_end: can.ignores_end.works(),
+        metrics: can.metrics.works(),
         details,
     })
 }

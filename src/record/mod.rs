@@ -88,6 +88,6 @@ pub use run::{
 pub use sample::{SampleKey, SampleRecord, SampleState};
 pub use summary::{AccuracyRow, AnswerRow, PerfRow, Phase};
 pub use target::{Figure, LimitRow, LoadFacts, Target};
-pub use telemetry::TelemetryRow;
+pub use telemetry::{ServerMetricRow, TelemetryRow};
 pub use time::{compact_utc, rfc3339_utc};
 pub use wire::SCHEMA;

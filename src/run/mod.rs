@@ -40,7 +40,8 @@ use glmbench_engine::EngineError;
 
 use crate::backend::{Backend, Capabilities};
 use crate::record::{
-    Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, Status, TelemetryRow, rfc3339_utc,
+    Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, ServerMetricRow, Status, TelemetryRow,
+    rfc3339_utc,
 };
 use crate::task::{Evaluation, TaskError};
 
@@ -183,7 +184,17 @@ impl Session<'_> {
     /// Appends the current use of resources.
     fn sample(&mut self) -> Result<(), RecordError> {
         let rows = self.telemetry();
+        self.sample_server()?;
         self.append_telemetry(&rows)
+    }
+
+    /// Appends what a server said of itself.
+    fn sample_server(&mut self) -> Result<(), RecordError> {
+        for (t_ns, series, value) in self.engine.take_server_metrics() {
+            let row = ServerMetricRow { t_ns: self.run_ns(t_ns), series, value };
+            self.dir.append_server_metric(&row)?;
+        }
+        Ok(())
     }
 }
 

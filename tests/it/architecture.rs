@@ -274,11 +274,14 @@ fn only_the_command_line_prints() {
     assert!(wrong.is_empty(), "printing in crates:\n{}", wrong.join("\n"));
 }
 
-/// Device and emulator meet only at the C ABI. Neither crate names or depends on the other or on a crate of glmbench.
+/// Device and emulator meet only at the C ABI. Neither crate names or depends on the other or on a crate of glmbench. The
+/// client of servers depends on none of them either.
 #[test]
 fn the_crates_know_nothing_of_each_other_nor_of_us() {
     let names: Vec<&str> = ["glmbench"].into_iter().chain(CRATES).collect();
-    for (package, own) in [("ascend-sys", "ascend_sys"), ("ascend-emulator", "ascend_emulator")] {
+    let alone =
+        [("ascend-sys", "ascend_sys"), ("ascend-emulator", "ascend_emulator"), ("remote", "glmbench_remote")];
+    for (package, own) in alone {
         let all = sources_in(&format!("crates/{package}/src"));
         assert!(all.len() > 3, "{package}");
         for name in names.iter().copied().filter(|name| *name != own) {
