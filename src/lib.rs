@@ -61,6 +61,7 @@
 //! | `glmbench`, this one | suites, data sets, tasks, runs, records, reports, the command line | all of them |
 //! | [`glmbench_engine`] | configuration, tokenizer, weights, sampler, forward pass, paged KV cache, continuous batching | the devices |
 //! | [`glmbench_serve`] | HTTP routes of TGI and OpenAI around an engine | [`glmbench_engine`] |
+//! | [`glmbench_remote`] | the client of inference servers: five protocols, streams, their times, what a server can do | none |
 //! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |
 //! | [`glmbench_ascend`] | the device for 300I DUO and 800I A2, self-test, chip profiles | [`glmbench_device`], `ascend-sys` |
 //! | [`glmbench_device`] | the operators as a trait, weights as values, costs, rotary table, groups of ranks, the fp32 oracle | none |

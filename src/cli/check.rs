@@ -60,6 +60,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let rates = match &case.rates {
             Rates::Listed(rates) => format!("{} rates", rates.len()),
             Rates::Saturation => "a search for saturation".to_owned(),
+            Rates::Concurrency(levels) => format!("{} concurrencies", levels.len()),
+            Rates::Speeds(speeds) => format!("{} speeds", speeds.len()),
         };
         emit(&format!("load         {rates}, {} arrivals, batch {}", case.arrival.as_str(), case.max_batch))?;
     }

@@ -31,6 +31,7 @@ pub use boolq::BOOLQ;
 pub use ceval::{CEVAL, HARD_SUBJECTS, OFFICIAL_SUBJECTS, OfficialSubject, mapping_json};
 pub use content::{Choice, ChoiceText, Content, Fields, YesNo};
 pub use error::{DatasetError, Problem, Problems};
+pub use jsonl::read_jsonl;
 pub use questions::read_questions;
 pub use text::sha256_hex;
 #[cfg(test)]

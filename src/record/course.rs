@@ -1,6 +1,6 @@
 //! The order of the lines of a plan's timed parts, and when a part is complete.
 
-use super::load::{LoadCase, LoadLevelRecord, next_rate};
+use super::load::{Level, LoadCase, LoadLevelRecord, next_level};
 use super::probe::{ProbeOutcome, ProbeRecord, SearchCase, next_probe};
 use super::request::{RepetitionKind, RequestRecord};
 use super::run::{PerformanceCase, Plan};
@@ -168,7 +168,7 @@ impl Course for LoadCase {
     }
 
     fn follows(&self, state: &Self::State, line: &LoadLevelRecord) -> bool {
-        line.level as usize == state.len() && next_rate(self, state) == Some(line.rate_per_s)
+        line.level as usize == state.len() && next_level(self, state) == Some(line.offers())
     }
 
     fn take(state: &mut Self::State, line: &LoadLevelRecord) {
@@ -176,13 +176,16 @@ impl Course for LoadCase {
     }
 
     fn is_whole(&self, state: &Self::State) -> bool {
-        next_rate(self, state).is_none()
+        next_level(self, state).is_none()
     }
 
     fn extent(&self, state: &Self::State) -> String {
-        match next_rate(self, state) {
-            Some(Some(rate)) => format!("{} rates, and {rate} requests/s would be next", state.len()),
-            Some(None) => "no rate".to_owned(),
+        match next_level(self, state) {
+            Some(Level::Rate(rate)) => format!("{} rates, and {rate} requests/s would be next", state.len()),
+            Some(level @ Level::Concurrency(_)) => {
+                format!("{} levels, and {level} would be next", state.len())
+            }
+            Some(Level::AtOnce) => "no rate".to_owned(),
             None => format!("{} rates", state.len()),
         }
     }

@@ -13,7 +13,7 @@ use super::sample::SampleRecord;
 use super::sum::{PAGE, Sum};
 use super::summary::{AccuracyRow, AnswerRow, PerfRow};
 use super::target::LimitRow;
-use super::telemetry::{TelemetryLog, TelemetryRow};
+use super::telemetry::{CsvLog, ServerMetricRow, TelemetryRow};
 use super::time::compact_utc;
 use super::wire::{WITH_SUMS, Wire, parse_numbered};
 use crate::{bounded, text};
@@ -53,7 +53,8 @@ pub struct RunDir {
     samples: Option<Journal<SampleRecord>>,
     prompts: Option<Journal<PromptRecord>>,
     requests: Option<Journal<RequestRecord>>,
-    telemetry: Option<TelemetryLog>,
+    telemetry: Option<CsvLog>,
+    server_metrics: Option<CsvLog>,
     probes: Option<Journal<ProbeRecord>>,
     loads: Option<Journal<LoadLevelRecord>>,
 }
@@ -85,6 +86,7 @@ impl RunDir {
             prompts: None,
             requests: None,
             telemetry: None,
+            server_metrics: None,
             probes: None,
             loads: None,
         }
@@ -264,7 +266,16 @@ impl RunDir {
         let path = self.path.join("telemetry.csv");
         match &mut self.telemetry {
             Some(log) => log.append(row),
-            None => self.telemetry.insert(TelemetryLog::open(&path)?).append(row),
+            None => self.telemetry.insert(CsvLog::open(&path, TelemetryRow::HEADER)?).append(row),
+        }
+    }
+
+    /// Appends a row to `server_metrics.csv`. The seal does not cover this file: it is no measurement of this program.
+    pub fn append_server_metric(&mut self, row: &ServerMetricRow) -> Result<(), RecordError> {
+        let path = self.path.join("server_metrics.csv");
+        match &mut self.server_metrics {
+            Some(log) => log.append(row),
+            None => self.server_metrics.insert(CsvLog::open(&path, ServerMetricRow::HEADER)?).append(row),
         }
     }
 

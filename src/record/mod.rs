@@ -65,11 +65,12 @@ pub(crate) mod golden;
 pub use audit::{Audit, Contents, SealState};
 pub use dir::{JOURNALS, RunDir, create_unique, csv_table, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
-pub use identity::{Difference, Identity, hex};
+pub use identity::{Difference, Identity, UNTOLD, hex};
 pub use journal::{Examined, Keyed, Line};
 pub use limits::{LimitRate, MachineLimits, Roofline, Spot, Spots, UnitLimit};
 pub use load::{
-    LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, Objectives, SATURATED_SLOPE, next_rate,
+    LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS,
+    Objectives, SATURATED_SLOPE, Wire, next_level,
 };
 pub use mend::{Mending, PlannedItem};
 pub use noise::{Noise, NoiseFloor};
@@ -87,6 +88,6 @@ pub use run::{
 pub use sample::{SampleKey, SampleRecord, SampleState};
 pub use summary::{AccuracyRow, AnswerRow, PerfRow, Phase};
 pub use target::{Figure, LimitRow, LoadFacts, Target};
-pub use telemetry::TelemetryRow;
+pub use telemetry::{ServerMetricRow, TelemetryRow};
 pub use time::{compact_utc, rfc3339_utc};
 pub use wire::SCHEMA;

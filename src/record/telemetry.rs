@@ -1,4 +1,5 @@
-//! `telemetry.csv`: measurements of the machine during the run. Cells that were not sampled are empty.
+//! `telemetry.csv`: measurements of the machine during the run. Cells that were not sampled are empty. And
+//! `server_metrics.csv`: what a server said of itself meanwhile.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -35,17 +36,33 @@ impl TelemetryRow {
         "t_ns,rss_bytes,power_w,npu_util,temp_c,freq_khz,device,device_memory_bytes";
 }
 
-/// A `telemetry.csv` open for writing. Each row is written at once, so that a killed run keeps its samples.
+/// A row of `server_metrics.csv`: one sample of the server's `/metrics`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerMetricRow {
+    /// Time of the sample, in nanoseconds from run start.
+    pub t_ns: u64,
+    /// Name and labels, as the server writes them.
+    pub series: String,
+    /// The value.
+    pub value: f64,
+}
+
+impl ServerMetricRow {
+    /// The header of `server_metrics.csv`.
+    pub const HEADER: &'static str = "t_ns,series,value";
+}
+
+/// A CSV file open for appending. Each row is written at once, so that a killed run keeps its samples.
 #[derive(Debug)]
-pub(super) struct TelemetryLog {
+pub(super) struct CsvLog {
     path: PathBuf,
     file: File,
 }
 
-impl TelemetryLog {
+impl CsvLog {
     /// Opens or creates the file and cuts off a torn last row.
-    pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
-        set_aside_older(path)?;
+    pub(super) fn open(path: &Path, header: &str) -> Result<Self, RecordError> {
+        set_aside_older(path, header)?;
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -56,13 +73,13 @@ impl TelemetryLog {
         file.set_len(whole as u64).map_err(RecordError::io("cut the torn last row off", path))?;
         let mut log = Self { path: path.to_owned(), file };
         if whole == 0 {
-            log.write(format!("{}\n", TelemetryRow::HEADER).as_bytes())?;
+            log.write(format!("{header}\n").as_bytes())?;
         }
         Ok(log)
     }
 
     /// Appends a row.
-    pub(super) fn append(&mut self, row: &TelemetryRow) -> Result<(), RecordError> {
+    pub(super) fn append(&mut self, row: &impl Serialize) -> Result<(), RecordError> {
         let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
         let encoded = writer.serialize(row).map_err(std::io::Error::from);
         let bytes = encoded.and_then(|()| writer.into_inner().map_err(csv::IntoInnerError::into_error));
@@ -76,10 +93,10 @@ impl TelemetryLog {
 }
 
 /// Renames a file with other columns, written by an older program, so that its rows are kept.
-fn set_aside_older(path: &Path) -> Result<(), RecordError> {
+fn set_aside_older(path: &Path, header: &str) -> Result<(), RecordError> {
     let text = fs::read(path).unwrap_or_default();
-    let header = text.split(|&b| b == b'\n').next().unwrap_or_default();
-    if !text.contains(&b'\n') || header == TelemetryRow::HEADER.as_bytes() {
+    let found = text.split(|&b| b == b'\n').next().unwrap_or_default();
+    if !text.contains(&b'\n') || found == header.as_bytes() {
         return Ok(());
     }
     fs::rename(path, path.with_extension("older.csv")).map_err(RecordError::io("set aside", path))
@@ -93,18 +110,19 @@ mod tests {
     fn rows_stay_when_the_process_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("telemetry.csv");
+        let open = |path: &Path| CsvLog::open(path, TelemetryRow::HEADER);
         let row = |t_ns| TelemetryRow { t_ns, rss_bytes: Some(7), ..TelemetryRow::default() };
-        let mut log = TelemetryLog::open(&path).unwrap();
+        let mut log = open(&path).unwrap();
         log.append(&row(1)).unwrap();
         let whole = fs::read_to_string(&path).unwrap();
         assert_eq!(whole, format!("{}\n1,7,,,,,,\n", TelemetryRow::HEADER));
         // Killed within the second row, then resumed.
         fs::write(&path, format!("{whole}2,")).unwrap();
-        TelemetryLog::open(&path).unwrap().append(&row(3)).unwrap();
+        open(&path).unwrap().append(&row(3)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{whole}3,7,,,,,,\n"));
         // A file with other columns is not appended to.
         fs::write(&path, "t_ns,rss_bytes\n1,7\n").unwrap();
-        TelemetryLog::open(&path).unwrap().append(&row(4)).unwrap();
+        open(&path).unwrap().append(&row(4)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n4,7,,,,,,\n", TelemetryRow::HEADER));
         assert_eq!(fs::read_to_string(path.with_extension("older.csv")).unwrap(), "t_ns,rss_bytes\n1,7\n");
     }

@@ -67,7 +67,10 @@ impl Workloads {
     pub(super) fn details(&self, run: &RunRecord) -> Vec<Table> {
         let probes = run.plan.searches.iter().map(|case| search::probes_of(case, run, &self.probes));
         let loads = run.plan.loads.iter().flat_map(|case| {
+            let wire = load::wire(case, run, &self.load_rows);
             [load::requests(case, run, &self.load_rows), load::quantiles(case, run, &self.load_rows)]
+                .into_iter()
+                .chain(wire)
         });
         probes.chain(loads).filter(|table| !table.rows.is_empty()).collect()
     }

@@ -15,6 +15,7 @@ use crate::bench::{PhaseCost, batch_cost};
 use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleState};
 
 use super::AccuracyRun;
+use super::load::Schedule;
 use super::plan::{LoadRun, PerformanceRun};
 use super::resume::{Found, runs};
 use super::workload;
@@ -261,9 +262,12 @@ impl Rates {
     /// Estimates a load: at least its schedule.
     pub fn load(run: &LoadRun) -> Expected {
         let Some(rates) = &run.rates else { return Expected::Unknown };
-        let of_rate = |rate: &f64| match run.duration_ns {
-            u64::MAX => run.requests as f64 / rate,
-            ns => ns as f64 / 1e9,
+        let of_rate = |rate: &f64| match (&run.schedule, run.duration_ns) {
+            (Schedule::Trace(own_rate, requests), _) => {
+                requests.last().map_or(0.0, |last| last.arrival_ns as f64 / 1e9 * own_rate / rate)
+            }
+            (_, u64::MAX) => run.requests as f64 / rate,
+            (_, ns) => ns as f64 / 1e9,
         };
         Expected::AtLeast { seconds: rates.iter().map(of_rate).sum(), by: "its arrivals".into() }
     }

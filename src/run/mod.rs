@@ -20,11 +20,13 @@ pub mod prompts;
 pub mod provenance;
 mod published;
 mod questions;
+pub mod requests;
 mod resume;
 pub mod score;
 pub mod search;
 mod spots;
 pub mod telemetry;
+mod trace;
 pub mod verify;
 mod workload;
 
@@ -38,7 +40,8 @@ use glmbench_engine::EngineError;
 
 use crate::backend::{Backend, Capabilities};
 use crate::record::{
-    Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, Status, TelemetryRow, rfc3339_utc,
+    Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, ServerMetricRow, Status, TelemetryRow,
+    rfc3339_utc,
 };
 use crate::task::{Evaluation, TaskError};
 
@@ -181,7 +184,17 @@ impl Session<'_> {
     /// Appends the current use of resources.
     fn sample(&mut self) -> Result<(), RecordError> {
         let rows = self.telemetry();
+        self.sample_server()?;
         self.append_telemetry(&rows)
+    }
+
+    /// Appends what a server said of itself.
+    fn sample_server(&mut self) -> Result<(), RecordError> {
+        for (t_ns, series, value) in self.engine.take_server_metrics() {
+            let row = ServerMetricRow { t_ns: self.run_ns(t_ns), series, value };
+            self.dir.append_server_metric(&row)?;
+        }
+        Ok(())
     }
 }
 
@@ -390,14 +403,16 @@ impl Plan<'_> {
                 case.task
             ));
         }
-        let timed = !self.performance.is_empty() || !self.searches.is_empty() || !self.loads.is_empty();
-        if timed && !can.ignores_end {
+        let fixed = !self.performance.is_empty() || !self.searches.is_empty();
+        // A server that cannot ignore the end answers as a user sees it: shorter answers are counted as they are.
+        if (fixed || (!self.loads.is_empty() && !can.schedules)) && !can.ignores_end {
             return Some(
                 "timed cases generate a fixed number of tokens, and it ends at the end-of-sequence token"
                     .into(),
             );
         }
-        if !can.step_times && (!self.performance.is_empty() || !self.searches.is_empty()) {
+        if !can.step_times && (!self.searches.is_empty() || (!self.performance.is_empty() && !can.schedules))
+        {
             return Some(
                 "it reports no times of steps, so prefill and decode cannot be told apart; [[load]] would do"
                     .into(),

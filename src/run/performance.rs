@@ -298,6 +298,7 @@ impl<'a> Timing<'a> {
     pub(super) fn keep(&mut self, session: &mut Session<'_>, line: &Measured) -> Result<(), RunError> {
         session.dir.append_request(&line.request)?;
         session.append_telemetry(&line.telemetry)?;
+        session.sample_server()?;
         self.recorded.timed += 1;
         Ok(())
     }

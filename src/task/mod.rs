@@ -15,7 +15,7 @@ mod plan;
 #[cfg(test)]
 mod toy;
 
-pub use evaluation::{Evaluation, Next, Progress};
+pub use evaluation::{Evaluation, Heard, Next, Progress};
 pub use outcome::{Outcome, Stage, State, margin};
 pub use plan::{Plan, Settings};
 

@@ -358,7 +358,7 @@ fn hostile_suites_are_answered_with_place_found_and_expected() {
             load,
             "\"poisson\"",
             "\"poison\"",
-            "s.toml:4:11: found \"poison\"; expected one of poisson, fixed; did you mean `poisson`?",
+            "s.toml:4:11: found \"poison\"; expected one of poisson, gamma, fixed, trace; did you mean `poisson`?",
         ),
         (load, "rates = [1.5]\n", "", "s.toml:3:1: found no `rates`; expected `rates`, requests a second"),
         (load, "[1.5]", "[]", "found an empty array"),

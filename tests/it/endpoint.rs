@@ -1,0 +1,168 @@
+//! A server as a backend: loads and timed batches on a stub of known delays.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+
+use glmbench::backend::{Remote, RemoteFacts};
+use glmbench::record::{LoadLevelRecord, RunDir, RunRecord};
+use glmbench::run::plan::Plan;
+use glmbench::run::provenance::record;
+use glmbench::run::{Ending, RunError, execute, open_dir};
+use glmbench::suite::Suite;
+use glmbench_engine::EngineError;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::load::load_tokenizer;
+use glmbench_remote::testing::stub::{Schedule, start};
+use glmbench_remote::{Api, Client, Endpoint};
+
+use crate::in_process::{StopAfter, origin};
+
+const MS: u64 = 1_000_000;
+/// How late a busy machine may be, in nanoseconds. The exact figures are printed.
+const SLACK: u64 = 250 * MS;
+
+/// A stub that answers after 40 ms, then every 10 ms.
+const STUB: Schedule =
+    Schedule { first: Duration::from_millis(40), gap: Duration::from_millis(10), tokens: 8, per_event: 1 };
+
+/// Runs a suite on a stub and returns its directory.
+fn run(api: Api, schedule: Schedule, ignores_end: bool, suite: &str) -> (tempfile::TempDir, Ending) {
+    let server = start(api, schedule);
+    let root = tempfile::tempdir().unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    let config = ModelConfig::from_file(&demo.join("config.json")).unwrap();
+    let tokenizer = load_tokenizer(&demo, Some(&config)).unwrap();
+    let suite = Suite::parse(Path::new("s.toml"), suite, &[]).unwrap();
+    let plan = Plan::new(&suite, &config, Some(&tokenizer), 512).unwrap();
+    let endpoint = Endpoint::new(server.url().parse().unwrap(), api);
+    let facts = RemoteFacts {
+        server: "stub".into(),
+        api: api.to_string(),
+        ids_in: matches!(api, Api::Vllm | Api::LlamaCpp | Api::Mindie),
+        choice_logprobs: false,
+        ignores_end,
+        metrics: false,
+        details: Vec::new(),
+    };
+    let own = load_tokenizer(&demo, Some(&config)).unwrap();
+    let backend = Remote::new(Client::new(endpoint).unwrap(), facts, own, config.eos_token_ids.clone(), None);
+    let origin = origin(&suite, &config, &backend);
+    let first = RunRecord { run_id: "r".into(), ..record(&origin, &plan, &config) };
+    let (mut dir, mut run_record) = open_dir(root.path(), None, first).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut observer = StopAfter(AtomicUsize::new(usize::MAX), &stop);
+    let mut reload = |_| Err(RunError::Engine(EngineError::Option("one world only".into())));
+    let ending =
+        execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
+            .unwrap();
+    (root, ending)
+}
+
+fn levels(root: &Path) -> Vec<LoadLevelRecord> {
+    RunDir::open(&root.join("r")).unwrap().read_loads().unwrap()
+}
+
+/// Every time of a load is that of the stub's schedule, in every protocol, whatever else is under way.
+#[test]
+fn a_load_has_the_times_of_the_stub() {
+    let suite = "schema = 1\nname = \"s\"\n[[load]]\narrival = \"fixed\"\nrates = [50]\nrequests = 20\nlengths = [[16, 8]]\n";
+    for api in Api::ALL {
+        let (root, ending) = run(api, STUB, api != Api::Tgi, suite);
+        assert_eq!(ending, Ending::Complete, "{api}");
+        let levels = levels(root.path());
+        let requests = &levels[0].requests;
+        assert_eq!(requests.len(), 20, "{api}");
+        let mut worst = 0;
+        for (i, request) in requests.iter().enumerate() {
+            let wire = request.wire.as_ref().expect("a request over a wire has its times");
+            assert_eq!(request.error, None, "{api}");
+            assert_eq!((request.output_tokens, wire.events, wire.attempts), (8, 8, 1), "{api}");
+            // Scheduled 20 ms apart, whenever they were sent.
+            assert_eq!(request.arrival_ns - levels[0].start_ns, (i as u64 + 1) * 20 * MS, "{api}");
+            let off = request.ttft_sent_ns().unwrap().abs_diff(40 * MS);
+            worst = worst.max(off);
+            assert!(request.ttft_sent_ns().unwrap() >= 39 * MS && off < SLACK, "{api}: {off} ns off");
+            assert!(request.ttft_ns() >= request.ttft_sent_ns().unwrap(), "{api}");
+            assert_eq!(request.itl_ns.len(), 7, "{api}");
+            assert_eq!(request.ttft_ns() + request.itl_ns.iter().sum::<u64>(), request.e2e_ns(), "{api}");
+            assert!(wire.closed_ns >= request.end_ns, "{api}");
+        }
+        println!("{api}: TTFT up to {worst} ns off");
+    }
+}
+
+/// A closed loop has no more requests under way than stated, and none waits for an arrival.
+#[test]
+fn a_closed_loop_sends_when_an_answer_ends() {
+    let suite =
+        "schema = 1\nname = \"s\"\n[[load]]\nconcurrency = [1, 4]\nrequests = 8\nlengths = [[16, 8]]\n";
+    let (root, ending) = run(Api::Vllm, STUB, true, suite);
+    assert_eq!(ending, Ending::Complete);
+    for level in levels(root.path()) {
+        let limit = level.concurrency.unwrap() as usize;
+        assert_eq!((level.requests.len(), level.rate_per_s, level.is_saturated()), (8, None, None));
+        for request in &level.requests {
+            let open = |other: &&glmbench::record::LoadRequest| {
+                other.arrival_ns <= request.arrival_ns
+                    && request.arrival_ns < other.wire.as_ref().unwrap().closed_ns
+            };
+            assert!(level.requests.iter().filter(open).count() <= limit, "more than {limit} at once");
+        }
+    }
+}
+
+/// Gaps between events are no gaps between tokens if an event holds several.
+#[test]
+fn events_of_several_tokens_are_counted_as_tokens_and_leave_itl_empty() {
+    let suite = "schema = 1\nname = \"s\"\n[[load]]\narrival = \"fixed\"\nrates = [100]\nrequests = 4\nlengths = [[16, 8]]\n";
+    let (root, _) = run(Api::Vllm, Schedule { per_event: 4, ..STUB }, true, suite);
+    let levels = levels(root.path());
+    for request in &levels[0].requests {
+        assert_eq!((request.output_tokens, request.wire.as_ref().unwrap().events), (8, 2));
+    }
+    glmbench::report::render(&root.path().join("r")).unwrap();
+    let csv = fs::read_to_string(root.path().join("r/load.csv")).unwrap();
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    let row: std::collections::HashMap<String, String> = reader.deserialize().next().unwrap().unwrap();
+    assert_eq!((row["itl_p50_ns"].as_str(), row["events_per_token"].as_str()), ("", "0.25"));
+    assert!(!row["tpot_p50_ns"].is_empty() && !row["ttft_sent_p50_ns"].is_empty(), "{csv}");
+}
+
+/// A batch's times over a wire add up, and its tokens have their places.
+#[test]
+fn a_timed_batch_has_the_times_of_the_stub() {
+    let suite =
+        "schema = 1\nname = \"s\"\n[[performance]]\nbatch = [3]\nlengths = [[16, 8]]\nrepetitions = 2\n";
+    let (root, ending) = run(Api::Vllm, STUB, true, suite);
+    assert_eq!(ending, Ending::Complete);
+    let requests = RunDir::open(&root.path().join("r")).unwrap().read_requests().unwrap();
+    for request in &requests {
+        assert_eq!((request.error.clone(), request.step_ns.len()), (None, 7));
+        assert_eq!(request.first_token_ns + request.step_ns.iter().sum::<u64>(), request.end_ns);
+        assert!(
+            request.prefill_ns >= 39 * MS && request.prefill_ns < 40 * MS + SLACK,
+            "{}",
+            request.prefill_ns
+        );
+    }
+    // A server that stops early does not give the shape.
+    let short = Schedule { tokens: 5, ..STUB };
+    let (root, _) = run(Api::Vllm, short, true, suite);
+    let requests = RunDir::open(&root.path().join("r")).unwrap().read_requests().unwrap();
+    assert!(
+        requests[0].error.as_ref().unwrap().contains("ended after 5 of 8 tokens"),
+        "{:?}",
+        requests[0].error
+    );
+}
+
+/// Where the end cannot be ignored, a shorter answer is an answer, and a fixed shape is refused.
+#[test]
+fn a_server_that_ends_early_is_loaded_as_it_is() {
+    let load = "schema = 1\nname = \"s\"\n[[load]]\narrival = \"fixed\"\nrates = [100]\nrequests = 4\nlengths = [[16, 8]]\n";
+    let (root, _) = run(Api::Tgi, Schedule { tokens: 5, ..STUB }, false, load);
+    let levels = levels(root.path());
+    assert!(levels[0].requests.iter().all(|r| r.error.is_none() && r.output_tokens == 5), "{levels:?}");
+}
