@@ -12,8 +12,8 @@ use crate::record;
 use crate::suite::{self, Arrival, Extent, Rates, Suite};
 
 use super::load::LoadRun;
-use super::plan::{PerformanceRun, Plan};
-use super::questions::{Pool, input_hash};
+use super::performance::PerformanceRun;
+use super::questions::Pool;
 use super::search::SearchRun;
 
 /// Largest batch of real prompts. A whole batch is held in memory, even if it repeats a few prompts.
@@ -184,19 +184,4 @@ pub(super) fn cost(
         flops: costs.iter().map(|c| of(c).flops).sum::<u64>() / count,
     };
     (mean(|c| c.0), mean(|c| c.1))
-}
-
-impl Plan<'_> {
-    /// Returns the hash of all token ids for each case with real prompts. Random prompts follow from the suite.
-    pub(super) fn input_hashes(&self) -> Vec<(String, String)> {
-        // Prompts do not depend on the number of ranks.
-        let name = |id: &str, tp: usize| id.trim_end_matches(&format!("-tp{tp}")).to_owned();
-        let timed = self.performance.iter().filter_map(|run| {
-            let prompts = run.prompts.as_ref()?;
-            Some((name(&run.case_id(), run.tp), input_hash(prompts.groups.iter().flatten())))
-        });
-        let loads = self.loads.iter().filter(|load| !load.pools.is_empty());
-        let loads = loads.map(|load| (name(&load.load_id, load.tp), input_hash(load.pools.iter().flatten())));
-        timed.chain(loads).collect()
-    }
 }

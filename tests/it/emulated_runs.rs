@@ -85,7 +85,7 @@ fn search(world: usize, lines: &str) -> Option<Searched> {
     let root = tempfile::tempdir().unwrap();
     let (mut dir, mut record) = open_dir(root.path(), None, record(&origin, &plan, &config)).unwrap();
     let mut reloads = 0;
-    let mut reload = |world| {
+    let mut reload = |world, _: &mut dyn Observer| {
         reloads += 1;
         Ok(Box::new(engine(world, plan.limits(world), "")?) as Box<dyn Backend>)
     };
