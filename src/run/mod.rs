@@ -9,7 +9,6 @@
 //! use std::path::Path;
 //! use std::sync::atomic::AtomicBool;
 //!
-//! use glmbench::backend::Script;
 //! use glmbench::report::Verdict;
 //! use glmbench::run::setup::Answering;
 //! use glmbench::run::turns::InThisProcess;
@@ -27,7 +26,7 @@
 //! let suite = Suite::parse(Path::new("example.toml"), text, &[])?;
 //! let mut request = RunRequest::new(suite, &out);
 //! // Without this line, the demo model answers.
-//! request.choice.answering = Answering::Scripted(Script::default());
+//! request.choice.answering = Answering::Scripted(Box::default());
 //! let end = request.run(&mut InThisProcess(&request), &mut Silent, &AtomicBool::new(false))?;
 //! assert_eq!((end.verdict, end.runs.len()), (Verdict::Valid, 1));
 //! assert!(end.runs[0].join("report.html").is_file());

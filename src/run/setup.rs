@@ -48,7 +48,7 @@ pub enum Answering {
     #[default]
     Engine,
     /// A script. Of the model, only configuration and tokenizer are read.
-    Scripted(Script),
+    Scripted(Box<Script>),
 }
 
 impl SetupChoice {
@@ -309,7 +309,7 @@ impl Setup {
                 Started { backend: Box::new(engine), weight_faults }
             }
             Answering::Scripted(script) => {
-                Started { backend: Box::new(Scripted::new(script.clone())), weight_faults: None }
+                Started { backend: Box::new(Scripted::new(Script::clone(script))), weight_faults: None }
             }
         })
     }

@@ -10,7 +10,7 @@ use glmbench::backend::Backend;
 use glmbench::record::{ProbeOutcome, ProbePurpose, ProbeRecord, RunRecord};
 use glmbench::run::plan::Plan;
 use glmbench::run::provenance::record;
-use glmbench::run::{Ending, Observer, execute, open_dir};
+use glmbench::run::{Ending, Observer, Silent, execute, open_dir};
 use glmbench::suite::Suite;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
@@ -53,14 +53,6 @@ fn engine(world: usize, limits: Limits, lines: &str) -> Result<Engine, EngineErr
     let group = AscendGroup::new(settings)?;
     let ranks = Ranks::load(group, &config, RotaryMode::Model, limits, source, &mut |_, _| {})?;
     Ok(Engine::new(Box::new(ranks)))
-}
-
-struct Silent;
-
-impl Observer for Silent {
-    fn begin(&mut self, _: &str, _: &str, _: u64, _: u64) {}
-    fn advance(&mut self) {}
-    fn end(&mut self) {}
 }
 
 /// A search on an engine with a fault, continued on sound ones.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::{fs, io};
 
-use glmbench::backend::{Backend, Script};
+use glmbench::backend::Backend;
 use glmbench::record::{RepetitionKind, RunDir};
 use glmbench::report::compare::ComparisonSummary;
 use glmbench::report::{Summary, Verdict};
@@ -55,7 +55,7 @@ fn request(out: &Path, tables: &str) -> RunRequest {
         "schema = 1\nname = \"s\"\n{tables}[[performance]]\nbatch = [1, 2]\nlengths = [[32, 4]]\nrepetitions = 3\n"
     );
     let mut request = RunRequest::new(Suite::parse(Path::new("s.toml"), &text, &[]).unwrap(), out);
-    request.choice.answering = Answering::Scripted(Script::default());
+    request.choice.answering = Answering::Scripted(Box::default());
     request
 }
 
@@ -127,7 +127,7 @@ impl Observer for Heard<'_> {
 fn timed(run: &Path) -> Vec<(String, u32, String, Vec<u64>)> {
     let lines = RunDir::open(run).unwrap().read_requests().unwrap();
     let timed = lines.into_iter().filter(|line| line.kind == RepetitionKind::Timed);
-    timed.map(|l| (l.case_id, l.repetition, l.output_hash.unwrap_or_default(), l.step_ns)).collect()
+    timed.map(|l| (l.case_id, l.repetition, l.output_hash, l.step_ns)).collect()
 }
 
 #[test]

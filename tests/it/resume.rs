@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use glmbench::backend::Script;
 use glmbench::report::Verdict;
 use glmbench::run::setup::Answering;
 use glmbench::run::{RunError, RunRequest, Wanted};
@@ -85,7 +84,7 @@ impl Bench {
     fn run_here(&self, resume: Option<Wanted>) -> Result<Heard<'static>, RunError> {
         let suite = Suite::load(&self.folder.path().join("k.toml"), &[]).unwrap();
         let mut request = RunRequest::new(suite, self.folder.path().join("runs"));
-        request.choice.answering = Answering::Scripted(Script::default());
+        request.choice.answering = Answering::Scripted(Box::default());
         request.resume = resume;
         let (end, heard) = in_process::try_run(&request, usize::MAX)?;
         // A script gives every item the same answer, which the report calls invalid.
