@@ -15,18 +15,20 @@
 //!                              what an answer means)    ─▶ engine::model ─▶ a device
 //! ```
 //!
-//! [`cli`] parses the command line. [`suite`] turns a TOML file into a checked [`suite::Suite`]. [`dataset`] reads official
-//! layouts into items. [`task`] implements the protocols: what to ask the model about an item, and what its answer means.
-//! A [`dataset::Benchmark`] is a value, and so is a [`task::Protocol`]. Each stands once in a list, and records name both, so
-//! no other room matches on them.
+//! [`cli`] parses the command line, prints, and turns errors into exit codes. [`suite`] turns a TOML file into a checked
+//! [`suite::Suite`]. [`compute`] merges what suite, configuration, flags and environment say of device, types and ranks, once
+//! for all verbs. [`dataset`] reads official layouts into items. [`task`] implements the protocols: what to ask the model about
+//! an item, and what its answer means. A [`dataset::Benchmark`] is a value, and so is a [`task::Protocol`]. Each stands once in
+//! a list, and records name both, so no other room matches on them.
 //!
-//! [`run`] plans all this before any weight is loaded: [`run::model`] holds what was read of the model's folder,
+//! [`run::RunRequest`] runs a suite from file to comparison, without the command line: an [`run::Observer`] receives progress,
+//! messages and results. [`run`] plans all this before any weight is loaded: [`run::model`] holds what was read of the model's folder,
 //! [`run::duration`] how long cases take. Then it drives a [`backend`], normally the engine, and writes a line for every item and
 //! repetition as it finishes ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
 //!
 //! [`mod@bench`] times shapes and serves requests that arrive by a schedule. [`stats`] has the statistics.
 //! [`report::compare`] compares runs. [`gate`] decides whether they keep the limits of a `gates.toml`.
-//! [`run::interleave`] times two configurations alternately in blocks. The program starts itself once per block, because
+//! [`run::turns`] times two configurations alternately in blocks. The program starts itself once per block, because
 //! two runs differ less by noise than by the placement of their processes.
 //!
 //! `glmbench serve` puts an engine behind HTTP ([`glmbench_serve`]). The engine stays on a thread of its own, without async; the
@@ -140,6 +142,7 @@ pub mod backend;
 pub mod bench;
 pub mod bounded;
 pub mod cli;
+pub mod compute;
 pub mod dataset;
 pub mod gate;
 pub mod record;

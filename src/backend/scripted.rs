@@ -29,8 +29,14 @@ pub struct Script {
     pub max_batch: usize,
     /// What the backend can do.
     pub capabilities: Capabilities,
-    /// Number of the step that fails, counted from 1; none fails if `None`.
+    /// Number of the step that fails, counted from 1; none fails if `None`. The backend has then failed for good.
     pub failing_step: Option<u64>,
+    /// Returns the error of a step with this number of sequences, if any. The backend can go on.
+    pub refuse: fn(usize) -> Option<EngineError>,
+    /// Whether the clock moves while the backend is idle.
+    pub idles: bool,
+    /// The model's shape and what memory was taken for, if the backend is to know them.
+    pub model: Option<(ModelConfig, Limits)>,
 }
 
 impl Default for Script {
@@ -44,6 +50,9 @@ impl Default for Script {
             max_batch: usize::MAX,
             capabilities: Capabilities::ALL,
             failing_step: None,
+            refuse: |_| None,
+            idles: true,
+            model: None,
         }
     }
 }
@@ -134,10 +143,14 @@ impl Scripted {
         answer
     }
 
+    /// Number of waiting requests that the batch has room for.
+    fn room(&self) -> usize {
+        self.script.max_batch.saturating_sub(self.running.len()).min(self.waiting.len())
+    }
+
     /// Feeds the prompts of waiting requests that the batch has room for. Each gets its first token.
     fn prefill(&mut self, step: &mut Step) {
-        let room = self.script.max_batch.saturating_sub(self.running.len()).min(self.waiting.len());
-        for mut sequence in self.waiting.drain(..room).collect::<Vec<_>>() {
+        for mut sequence in self.waiting.drain(..self.room()).collect::<Vec<_>>() {
             sequence.start_ns = Some(step.start_ns);
             step.tokens += sequence.request.prompt.len();
             step.sequences += 1;
@@ -202,8 +215,11 @@ impl Backend for Scripted {
             self.failed = true;
             return Err(EngineError::Option("the script fails here".into()));
         }
-        let old = self.running.len();
-        if !self.waiting.is_empty() && old < self.script.max_batch {
+        let (old, new) = (self.running.len(), self.room());
+        if let Some(error) = (self.script.refuse)(if new > 0 { new } else { old }) {
+            return Err(error);
+        }
+        if new > 0 {
             self.prefill(&mut step);
         } else {
             self.decode(&mut step);
@@ -238,6 +254,9 @@ impl Backend for Scripted {
     }
 
     fn wait_until(&mut self, ns: u64) -> Result<(), EngineError> {
+        if self.now_ns < ns && !self.script.idles {
+            return Err(EngineError::Option("the script's clock does not move while it is idle".into()));
+        }
         self.now_ns = self.now_ns.max(ns);
         Ok(())
     }
@@ -260,6 +279,6 @@ impl Backend for Scripted {
     }
 
     fn model(&self) -> Option<(&ModelConfig, Limits)> {
-        None
+        self.script.model.as_ref().map(|(config, limits)| (config, *limits))
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
 
 use glmbench_engine::Engine;
 use glmbench_engine::chat::{Round, build_prompt, process_response};
@@ -18,6 +18,9 @@ use crate::bounded;
 use crate::text::printable;
 
 use super::engine::EngineArgs;
+use super::progress::Bars;
+use super::template::Template;
+use super::texts::Asked;
 use super::{Exit, say};
 
 /// Chat with a model
@@ -40,7 +43,7 @@ use super::{Exit, say};
 )]
 pub struct Args {
     #[command(flatten)]
-    pub(super) engine: EngineArgs,
+    engine: EngineArgs,
     /// Ask this question and exit
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -49,13 +52,13 @@ pub struct Args {
     texts: Option<OsString>,
     /// Number of texts to answer at once
     #[arg(long, value_name = "N", default_value_t = 1, requires = "texts", value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(super) batch: u16,
+    batch: u16,
     /// Generate --max-new-tokens tokens for every text, even past its end
     #[arg(long, requires = "texts")]
-    pub(super) ignore_eos: bool,
+    ignore_eos: bool,
     /// Text around a question [default: rounds if the tokenizer has [gMASK], else plain]
     #[arg(long, value_name = "FORM")]
-    pub(super) template: Option<Template>,
+    template: Option<Template>,
     /// Always take the most likely token
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k"])]
     greedy: bool,
@@ -76,23 +79,7 @@ pub struct Args {
     seed: u64,
     /// Maximum length of an answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 512)]
-    pub(super) max_new_tokens: usize,
-}
-
-/// What is put around a question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Template {
-    /// ChatGLM2's numbered rounds.
-    Rounds,
-    /// Nothing: the text is continued.
-    Plain,
-}
-
-impl Template {
-    /// Returns the default for the model's tokenizer.
-    pub(super) fn by_files(tokenizer: &Tokenizer) -> Self {
-        if tokenizer.prefix_ids().is_empty() { Self::Plain } else { Self::Rounds }
-    }
+    max_new_tokens: usize,
 }
 
 /// Maximum size of a line of standard input in bytes, far more than a conversation's tokens need.
@@ -104,14 +91,26 @@ const MAX_CONTEXT: usize = 8192;
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let sampling = sampling(args)?;
     if let Some(texts) = &args.texts {
-        return super::texts::run(args, texts, sampling);
+        let asked = Asked {
+            engine: &args.engine,
+            template: args.template,
+            sampling,
+            ignore_eos: args.ignore_eos,
+            batch: usize::from(args.batch),
+            max_new_tokens: args.max_new_tokens,
+        };
+        return super::texts::run(&asked, texts);
     }
     let model = args.engine.find()?;
     let tokenizer = model
         .tokenizer()?
         .context("random weights have no tokenizer and cannot chat; give a model folder")?;
     let context = model.config.seq_length.min(MAX_CONTEXT);
-    let engine = model.load(&args.engine.compute, Limits::for_batch(&model.config, 1, context))?;
+    let engine = model.load(
+        &args.engine.compute()?,
+        Limits::for_batch(&model.config, 1, context),
+        &mut Bars::default(),
+    )?;
     let by_files = Template::by_files(&tokenizer);
     let mut chat = Chat {
         engine,

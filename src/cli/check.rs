@@ -7,17 +7,23 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::dataset::{Source, catalogue};
-use crate::suite::{AccuracyCase, Rates, Suite};
+use crate::run::RunRequest;
+use crate::run::plan::Plan;
+use crate::run::setup::{Configured, Setup};
+use crate::run::turns::blocks;
+use crate::suite::{AccuracyCase, PerformanceCase, Rates, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
 use crate::text::one_line;
 
-use super::run::setup::{Setup, SetupArgs};
+use super::progress::Bars;
+use super::run::describe::memory;
+use super::run::setup::SetupArgs;
 use super::{Exit, complain, emit, say};
 
-/// Check a suite, its data sets, and the model's shape, tokenizer and memory against it; loads no weights
+/// Check a suite, its data sets, and the model's shape, tokenizer, device and memory against it; loads no weights
 ///
 /// Reads every row of every data set named, cuts every prompt into tokens, and names the cases that `run` would leave out, by the
-/// same estimate of memory. Exit code 2 when anything is wrong.
+/// same estimate of memory. Exit code 2 when anything is wrong, or when `run` would be refused on this machine.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench check suites/quickstart.toml\n  \
     glmbench check suites/ceval.toml --model chatglm2-6b --set ceval=data/ceval")]
@@ -36,8 +42,13 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = Suite::load(&args.suite, &args.set)?;
+    let request = RunRequest { choice: args.setup.choice()?, ..RunRequest::new(suite, "") };
+    let suite = &request.suite;
     emit(&format!("suite        {} ({})", suite.name, &suite.content_hash()[..6]))?;
     let mut problems = Vec::new();
+    let configured = request.choice.configurations(suite);
+    let modelled: Vec<bool> =
+        configured.iter().flatten().map(|one: &Configured| one.compute.is_modelled()).collect();
     for case in &suite.accuracy {
         let name = format!("{} {}", case.task, case.protocol);
         match check_case(case) {
@@ -45,9 +56,39 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Err(error) => problems.push(format!("accuracy {name}: {error}")),
         }
     }
+    emit_timed(suite, &modelled)?;
+    let names_model = request.choice.names_model(suite);
+    if let Err(error) = configured {
+        problems.push(error.to_string());
+    } else if !problems.is_empty() {
+        // The model checks use the data sets, so they would only report the same problems.
+        say("model: not checked before the data sets are right");
+    } else if suite.model.required && !names_model {
+        emit("model        to be named with --model, which checks it too")?;
+    } else if !names_model {
+        emit("model        none named; --model checks one too")?;
+    } else {
+        match Setup::all(&request.choice, suite) {
+            Ok(setups) => check_setups(&request, &setups, &mut problems)?,
+            Err(error) => problems.push(format!("model: {error}")),
+        }
+    }
+    for problem in &problems {
+        complain(problem);
+    }
+    Ok(if problems.is_empty() { Exit::Done } else { Exit::Usage }.into())
+}
+
+/// Prints the timed cases. `modelled` says of each configuration whether its times are.
+fn emit_timed(suite: &Suite, modelled: &[bool]) -> std::io::Result<()> {
+    let repetitions = |case: &PerformanceCase| match (modelled.contains(&true), modelled.contains(&false)) {
+        (true, false) => "1 repetition each, because modelled times have no noise".to_owned(),
+        (true, true) => format!("{} repetitions each, 1 where times are modelled", case.repetitions),
+        (false, _) => format!("{} repetitions each", case.repetitions),
+    };
     for case in &suite.performance {
         let shapes = case.batches.len() * case.lengths.len();
-        emit(&format!("performance  {shapes} shapes, {} repetitions each", case.repetitions))?;
+        emit(&format!("performance  {shapes} shapes, {}", repetitions(case)))?;
     }
     for case in &suite.max_batch {
         let ((low, high), searches) = (case.batch_range, case.lengths.len());
@@ -65,29 +106,31 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         };
         emit(&format!("load         {rates}, {} arrivals, batch {}", case.arrival.as_str(), case.max_batch))?;
     }
-    if !problems.is_empty() {
-        // The model checks use the data sets, so they would only report the same problems.
-        say("model: not checked before the data sets are right");
-    } else if suite.model.required && !Setup::names_model(&args.setup, &suite) {
-        emit("model        to be named with --model, which checks it too")?;
-    } else if !Setup::names_model(&args.setup, &suite) {
-        emit("model        none named; --model checks one too")?;
-    } else {
-        match Setup::all(&args.setup, &suite) {
-            Ok(setups) => {
-                for setup in &setups {
-                    if let Err(error) = check_setup(setup) {
-                        problems.push(format!("{}: {error:#}", named(setup)));
-                    }
+    Ok(())
+}
+
+/// Checks each configuration with its model, and then whether they can be timed in turns.
+fn check_setups(request: &RunRequest, setups: &[Setup], problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let mut plans = Vec::new();
+    for setup in setups {
+        match setup.plan() {
+            Ok(plan) => {
+                if let Err(error) = check_setup(setup, &plan) {
+                    problems.push(format!("{}: {error:#}", named(setup)));
                 }
+                plans.push(plan);
             }
-            Err(error) => problems.push(format!("model: {error:#}")),
+            Err(error) => problems.push(format!("{}: {error}", named(setup))),
         }
     }
-    for problem in &problems {
-        complain(problem);
+    if plans.len() == setups.len() {
+        match blocks(request, setups, &plans, &mut Bars::default()) {
+            Ok(Some(blocks)) => emit(&format!("in turns     {blocks} blocks"))?,
+            Ok(None) => {}
+            Err(error) => problems.push(error.to_string()),
+        }
     }
-    Ok(if problems.is_empty() { Exit::Done } else { Exit::Usage }.into())
+    Ok(())
 }
 
 /// Reads the case's data set and selects its items.
@@ -109,9 +152,8 @@ fn named(setup: &Setup) -> String {
     format!("model {}{of}", setup.model_name())
 }
 
-/// Checks a model's configuration, tokenizer and memory against the suite. Reports the cases that `run` would skip.
-fn check_setup(setup: &Setup) -> anyhow::Result<()> {
-    let plan = setup.plan()?;
+/// Checks a model's configuration, tokenizer, device and memory against the suite. Reports the cases that `run` would skip.
+fn check_setup(setup: &Setup, plan: &Plan<'_>) -> anyhow::Result<()> {
     for run in &plan.performance {
         if let Some(prompts) = &run.prompts {
             emit(&format!("prompts      {}: {}", run.case_id(), one_line(&prompts.notes.join(", "))))?;
@@ -132,8 +174,9 @@ fn check_setup(setup: &Setup) -> anyhow::Result<()> {
             );
         }
     }
-    setup.check_room(&plan)?;
-    let (config, left_out) = (&setup.model.config, setup.left_out(&plan));
+    setup.check(plan)?;
+    emit(&format!("memory       {}", memory(setup, plan)?))?;
+    let (config, left_out) = (&setup.model.config, setup.left_out(plan));
     for case in &left_out {
         emit(&format!("left out     {case}"))?;
     }

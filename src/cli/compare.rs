@@ -1,6 +1,7 @@
 //! `glmbench compare`: compares runs, with verdicts, gates and a report.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -9,20 +10,19 @@ use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use crate::gate::{self, junit};
-use crate::record::{Noise, RunDir, write_whole};
+use crate::gate;
+use crate::record::Noise;
 use crate::report::compare::{
     ComparisonRow, ComparisonSummary, GateOutcome, Judgement, NoiseFloors, Options, compare, folder_name,
-    render, write,
+    write,
 };
-use crate::report::{ReportError, Verdict};
-use crate::run::{NOT_COMPARED, comparison_folder};
 use crate::suite::gates::Gates;
 use crate::text::one_line;
 
+use super::gates::{deciding, exit, gate_sentence, write_junit};
 use super::report::drawn;
 use super::runs::{ROOT, find_run};
-use super::{Exit, emit, json_text, say};
+use super::{emit, json_text, say};
 
 /// Compare runs: paired accuracy, speed verdicts, gates, and a report
 ///
@@ -133,86 +133,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(exit(decision, summary.verdict).into())
 }
 
-/// Compares the runs of one command: those of equal identity with each other, the others shown beside them. Does
-/// nothing if all identities differ.
-pub(super) fn compare_group(runs: &[PathBuf]) -> anyhow::Result<()> {
-    let identity = |path: &PathBuf| Ok(RunDir::open(path)?.read_run()?.identity.hash().to_owned());
-    let identities = runs.iter().map(identity).collect::<anyhow::Result<Vec<String>>>()?;
-    let mut compared: Vec<&String> = Vec::new();
-    for hash in &identities {
-        if compared.contains(&hash) || identities.iter().filter(|other| *other == hash).count() < 2 {
-            continue;
-        }
-        compared.push(hash);
-        let (same, other): (Vec<_>, Vec<_>) = runs.iter().zip(&identities).partition(|(_, of)| *of == hash);
-        let paths = |runs: Vec<(&PathBuf, &String)>| {
-            runs.into_iter().map(|(path, _)| path.clone()).collect::<Vec<_>>()
-        };
-        let out = folder_of_group(runs, compared.len() - 1)?;
-        let options = Options { beside: paths(other), out, ..Options::default() };
-        compare_beside(&paths(same), &options)?;
-    }
-    Ok(())
-}
-
-/// Returns the folder of comparison number `index` of a command's runs. The name is derived from the runs, so that a
-/// resumed command sees whether the comparison exists.
-fn folder_of_group(runs: &[PathBuf], index: usize) -> anyhow::Result<Option<PathBuf>> {
-    let Some(first) = runs.first() else { return Ok(None) };
-    let root = first.parent().unwrap_or(Path::new(""));
-    let group = RunDir::open(first)?.read_run()?.provenance.group;
-    Ok(group.map(|group| comparison_folder(root, &group.id, index)))
-}
-
-/// Compares two configurations that were timed alternately, whatever their differences.
-pub(super) fn compare_turns(runs: &[PathBuf]) -> anyhow::Result<()> {
-    let out = folder_of_group(runs, 0)?;
-    compare_beside(runs, &Options { allow_mismatch: true, out, ..Options::default() })
-}
-
-/// Compares runs, writes the result to a folder beside them, and shows the tables.
-fn compare_beside(runs: &[PathBuf], options: &Options) -> anyhow::Result<()> {
-    match render(runs, options) {
-        Ok(summary) => show(&summary, &words(&summary, &[])),
-        // The runs are complete without a comparison.
-        Err(error @ ReportError::Compare(_)) => {
-            say(&format!("glmbench: the runs are not compared: {error}"));
-            if let Some(folder) = &options.out {
-                std::fs::create_dir_all(folder)
-                    .with_context(|| format!("cannot create {}", folder.display()))?;
-                write_whole(&folder.join(NOT_COMPARED), format!("{error}\n").as_bytes())?;
-            }
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Prints `text` and the path of the page. Files and exit code are the result, even if nobody reads the tables.
-fn show(summary: &ComparisonSummary, text: &str) -> anyhow::Result<()> {
+pub(super) fn show(summary: &ComparisonSummary, text: &str) -> io::Result<()> {
     match emit(text) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
         _ => {}
     }
     say(&format!("report: {}", summary.folder.join("report.html").display()));
     Ok(())
-}
-
-/// Returns the exit code. An invalid run decides no gate. A failed gate takes precedence over an incomplete run,
-/// because gates are the question asked. An undecided gate of valid runs counts as an invalid measurement.
-pub(super) fn exit(decision: GateOutcome, verdict: Verdict) -> Exit {
-    match (verdict, decision) {
-        (Verdict::Invalid, _) | (Verdict::Valid, GateOutcome::Undecided) => Exit::Invalid,
-        (_, GateOutcome::Fail) => Exit::GateFailed,
-        (Verdict::Incomplete, _) => Exit::Incomplete,
-        (Verdict::Valid, GateOutcome::Pass) => Exit::Done,
-    }
-}
-
-/// Writes the JUnit file of the judgements.
-pub(super) fn write_junit(path: &Path, gates: &Gates, judgements: &[Judgement]) -> anyhow::Result<()> {
-    let xml = junit::document(judgements, gates.undecided);
-    write_whole(path, xml.as_bytes()).with_context(|| format!("--junit {}", path.display()))
 }
 
 /// Parses a share for every phase, or reads a file of `doctor --noise --out` with a floor for each phase.
@@ -230,7 +158,8 @@ fn noise_floors(word: &OsStr) -> anyhow::Result<NoiseFloors> {
     NoiseFloors::of_machine(noise).map_err(|why| anyhow::anyhow!("{shown} {why}; {}", expected()))
 }
 
-fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
+/// Formats the tables, the findings and the gates.
+pub(super) fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
     let mut lines = Vec::new();
     if !summary.mismatches.is_empty() {
         lines.push("The runs have different identities. These fields differ:".to_owned());
@@ -242,8 +171,8 @@ fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
     lines.extend(summary.headline.iter().map(|sentence| one_line(sentence).into_owned()));
     lines.push(format!("A measured time counts as changed beyond {}.", summary.threshold));
     if !judgements.is_empty() {
-        lines.push(super::report::gate_sentence(judgements));
-        lines.extend(super::report::deciding(judgements));
+        lines.push(gate_sentence(judgements));
+        lines.extend(deciding(judgements));
     }
     lines.join("\n")
 }
@@ -288,23 +217,6 @@ mod tests {
         }
         for word in ["3", "0", "-1%", "nan", "100%", "x"] {
             assert!(percentage(word).is_err(), "{word}");
-        }
-    }
-
-    #[test]
-    fn an_invalid_run_then_a_failed_gate_then_the_rest() {
-        use GateOutcome::{Fail, Pass, Undecided};
-        for (decision, verdict, code) in [
-            (Fail, Verdict::Invalid, Exit::Invalid),
-            (Pass, Verdict::Invalid, Exit::Invalid),
-            (Fail, Verdict::Incomplete, Exit::GateFailed),
-            (Fail, Verdict::Valid, Exit::GateFailed),
-            (Pass, Verdict::Incomplete, Exit::Incomplete),
-            (Undecided, Verdict::Incomplete, Exit::Incomplete),
-            (Undecided, Verdict::Valid, Exit::Invalid),
-            (Pass, Verdict::Valid, Exit::Done),
-        ] {
-            assert_eq!(exit(decision, verdict), code, "{decision} {verdict:?}");
         }
     }
 

@@ -8,6 +8,8 @@ use indicatif::DecimalBytes;
 
 use glmbench_engine::weights::convert::Plan;
 
+use crate::run::observer::BYTES;
+
 use super::progress;
 use super::signals::{self, Watch};
 
@@ -31,7 +33,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let plan = Plan::read(&args.dir)?;
     let (tensors, bytes) = (plan.tensor_count(), plan.bytes());
-    let bar = progress::bar("convert", progress::BYTES);
+    let bar = progress::bar("convert", BYTES);
     bar.set_length(bytes);
     let _watch = Watch::new();
     let written = plan.write_until(&args.out, &mut |copied| bar.inc(copied), &signals::asked);

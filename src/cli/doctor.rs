@@ -16,14 +16,15 @@ use glmbench_device::DType;
 use glmbench_engine::model::Limits;
 
 use crate::bench::Shape;
+use crate::compute::{Compute, ComputeSpec};
 use crate::record::{LimitRate, MachineLimits, Noise, rfc3339_utc};
 use crate::run::environment::{Reader, VARIABLES, environment, variable};
+use crate::run::found::FoundModel;
 use crate::run::limits::limits_record;
 use crate::run::machine::Machine;
 use crate::run::noise::{PhaseTime, between, times};
 use crate::run::plan::ordinary_tokens;
 
-use super::engine::{ComputeArgs, FoundModel};
 use super::progress::Bars;
 use super::{emit, emit_json};
 
@@ -202,11 +203,11 @@ struct OneOfThem {
 
 /// Loads the model and times it.
 fn one_of_them(args: &Args) -> anyhow::Result<OneOfThem> {
-    let model = FoundModel::find(&args.model, None)?;
-    let compute = ComputeArgs::usual();
+    let model = FoundModel::find(&args.model, None, None)?;
+    let compute = Compute::of_flags(&ComputeSpec::default())?;
     let most = |of: fn(&Shape) -> usize| args.shape.iter().map(of).max().unwrap_or(1);
     let limits = Limits::for_batch(&model.config, most(|s| s.batch), most(Shape::sequence_tokens));
-    let mut engine = model.load(&compute, limits)?;
+    let mut engine = model.load(&compute, limits, &mut Bars::default())?;
     let tokens = ordinary_tokens(&model.config, model.tokenizer()?.as_ref());
     let times = times(&mut engine, &tokens, &args.shape, REPETITIONS)?;
     let device = engine.device_info();

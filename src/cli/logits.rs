@@ -13,9 +13,10 @@ use glmbench_engine::model::Limits;
 use glmbench_engine::{EngineError, FinishReason, NotFinite, Request};
 
 use super::engine::EngineArgs;
+use super::progress::{self, Bars};
 use super::prompts::read_prompts;
 use super::signals::Watch;
-use super::{Exit, progress, say};
+use super::{Exit, say};
 
 /// Write the logits of every position of token-id prompts
 ///
@@ -45,7 +46,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     check_out(&args.out)?;
     let model = args.engine.find()?;
     let prompts = read_prompts(&args.prompts, &model.config)?;
-    let mut engine = model.load(&args.engine.compute, limits(&model.config, &prompts, args.decode))?;
+    let mut engine = model.load(
+        &args.engine.compute()?,
+        limits(&model.config, &prompts, args.decode),
+        &mut Bars::default(),
+    )?;
     let bar = progress::bar("logits", "prompts");
     bar.set_length(prompts.len() as u64);
     let (mut arrays, mut broken) = (Vec::new(), Vec::new());

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod endpoint;
 pub mod engine;
 pub mod export;
+mod gates;
 pub mod list;
 pub mod logits;
 pub mod npu_selftest;
@@ -27,6 +28,7 @@ pub mod serve;
 mod settings;
 pub mod show;
 mod signals;
+mod template;
 mod texts;
 pub mod tokenize;
 pub mod verify;
@@ -229,7 +231,7 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 /// Returns the exit code for an error.
-fn exit_of(error: &anyhow::Error) -> Exit {
+pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
     let is_stop = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(DatasetError::Stopped))
             || matches!(cause.downcast_ref(), Some(ConvertError::Stopped))

@@ -12,7 +12,9 @@ use glmbench_device::{DType, DeviceInfo};
 
 use glmbench_engine::load::{DeviceKind, ModelPath};
 
-use super::engine::{ComputeArgs, EmulationArgs};
+use crate::compute::{Compute, ComputeSpec};
+
+use super::engine::EmulationFlags;
 use super::{emit, emit_json, gate_exit, say};
 
 /// Check every operator of an Ascend card against plain loops, and print a table for an issue
@@ -23,7 +25,7 @@ pub struct Args {
     device: DeviceKind,
     /// On the emulated card
     #[command(flatten)]
-    emulation: EmulationArgs,
+    emulation: EmulationFlags,
     /// Number of chips. With two, the collective is checked as well
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     tp: u16,
@@ -62,12 +64,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("--device {}: expected 300i-duo or 800i-a2", args.device.name());
     };
     let widths = if args.small { small() } else { Widths::chatglm2_6b() };
-    let compute = ComputeArgs { emulation: args.emulation.clone(), ..ComputeArgs::usual() };
+    let compute = Compute::merged(
+        &ComputeSpec {
+            device: Some(args.device),
+            emulation: args.emulation.emulate,
+            profile: args.emulation.profile.clone(),
+            ranks: Some(usize::from(args.tp)),
+            ..ComputeSpec::default()
+        },
+        &ComputeSpec::default(),
+    )?;
     // As for a real model, `auto` computes.
     let emulate = compute.emulate(&ModelPath::Folder("selftest".into()));
     let settings = GroupSettings {
         chip,
-        world: usize::from(args.tp),
+        world: compute.ranks,
         dtype: DType::Fp16,
         attention: widths.heads,
         bind: false,

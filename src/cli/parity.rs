@@ -15,10 +15,13 @@ use glmbench_engine::load::DeviceKind;
 use glmbench_engine::{EngineError, NotFinite};
 
 use crate::bench::{OrdinaryTokens, Shape, prompts as random_prompts};
+use crate::compute::{Compute, ComputeSpec};
+use crate::run::found::FoundModel;
 use crate::stats::parity::{Divergence, ParitySummary, PositionParity};
 
-use super::engine::{ComputeArgs, EmulationArgs, EngineArgs, FoundModel};
+use super::engine::EngineArgs;
 use super::logits::{continuation, limits};
+use super::progress::Bars;
 use super::prompts::{parse_prompts, read_prompts};
 use super::{emit, gate_exit, json_text};
 
@@ -80,27 +83,34 @@ struct Against {
 }
 
 impl Against {
-    /// Returns the reference's compute settings: the engine's except for device and types, on one rank.
-    fn compute(self, engine: &ComputeArgs) -> ComputeArgs {
-        let (device, dtype) = (self.device, self.dtype);
-        let emulation = emulation_of(device, &engine.emulation);
-        ComputeArgs { device, emulation, dtype, kv: None, kernel: None, tp: Some(1), ..engine.clone() }
+    /// Returns how the reference computes: as the engine except for device and types, on one rank.
+    fn compute(self, engine: ComputeSpec) -> Result<Compute, EngineError> {
+        let spec = ComputeSpec {
+            device: Some(self.device),
+            dtype: self.dtype,
+            kv: None,
+            kernel: None,
+            ranks: Some(1),
+            ..engine
+        };
+        Compute::of_flags(&emulated_if_card(spec))
     }
 }
 
-/// Returns the emulation for `device`: `--emulate` and `--profile` apply to whichever side is a card.
-fn emulation_of(device: DeviceKind, typed: &EmulationArgs) -> EmulationArgs {
-    device.chip().map(|_| typed.clone()).unwrap_or_default()
+/// Drops the emulation of a device that is no card: `--emulate` and `--profile` apply to whichever side is one.
+fn emulated_if_card(spec: ComputeSpec) -> ComputeSpec {
+    match spec.device.and_then(DeviceKind::chip) {
+        Some(_) => spec,
+        None => ComputeSpec { emulation: None, profile: None, ..spec },
+    }
 }
 
-/// Returns the engine's compute settings.
-fn engine_compute(args: &Args) -> ComputeArgs {
-    let mut compute = args.engine.compute.clone();
+/// Returns how the engine computes.
+fn engine_compute(args: &Args) -> Result<Compute, EngineError> {
+    let spec = args.engine.compute.spec();
     // If neither side is a card, the flags stay and are rejected as usual.
-    if args.against.is_some_and(|against| against.device.chip().is_some()) {
-        compute.emulation = emulation_of(compute.device, &compute.emulation);
-    }
-    compute
+    let card_opposite = args.against.is_some_and(|against| against.device.chip().is_some());
+    Compute::of_flags(&if card_opposite { emulated_if_card(spec) } else { spec })
 }
 
 /// Names an engine, for tables.
@@ -321,7 +331,8 @@ fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<
     };
     let steps =
         (0..prompts.len()).filter_map(|i| array("greedy", i).ok()).map(|g| g.len()).max().unwrap_or(0);
-    let mut engine = model.load(&engine_compute(args), limits(&model.config, &prompts, steps))?;
+    let mut engine =
+        model.load(&engine_compute(args)?, limits(&model.config, &prompts, steps), &mut Bars::default())?;
     let mut positions = Vec::new();
     let mut continued = Continued::default();
     for (i, prompt) in prompts.iter().enumerate() {
@@ -361,9 +372,9 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
         None => default_prompts(model),
     };
     let limits = limits(&model.config, &prompts, args.decode);
-    let other = against.compute(&args.engine.compute);
-    let mut reference = model.load(&other, limits)?;
-    let mut engine = model.load(&engine_compute(args), limits)?;
+    let (other, own) = (against.compute(args.engine.compute.spec())?, engine_compute(args)?);
+    let mut reference = model.load(&other, limits, &mut Bars::default())?;
+    let mut engine = model.load(&own, limits, &mut Bars::default())?;
     let vocab = model.config.padded_vocab_size;
     let mut positions = Vec::new();
     let mut continued = Continued::default();

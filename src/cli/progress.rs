@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::run::Observer;
+use crate::run::observer::BYTES;
+use crate::run::{Observer, Progress};
 use crate::text::one_line;
 
 use super::say;
@@ -40,9 +41,6 @@ pub fn bar(label: &str, unit: &'static str) -> Bar {
     bar.set_message(label.into_owned());
     Bar(Shown::Drawn(bar))
 }
-
-/// The unit that is scaled for display.
-pub const BYTES: &str = "bytes";
 
 impl Bar {
     /// Sets the total.
@@ -178,7 +176,17 @@ fn spent(time: Duration) -> String {
     }
 }
 
-/// Shows the progress of a run, case by case.
+impl Progress for Bar {
+    fn set_length(&self, length: u64) {
+        self.set_length(length);
+    }
+
+    fn set_position(&self, position: u64) {
+        self.set_position(position);
+    }
+}
+
+/// Shows the progress of runs, case by case, and their messages.
 #[derive(Default)]
 pub struct Bars {
     bar: Option<Bar>,
@@ -188,14 +196,11 @@ pub struct Bars {
     total: Option<usize>,
 }
 
-impl Bars {
-    /// Creates the display for `total` cases.
-    pub fn of(total: usize) -> Self {
-        Self { total: Some(total), ..Self::default() }
-    }
-}
-
 impl Observer for Bars {
+    fn cases(&mut self, total: usize) {
+        *self = Self { total: Some(total), ..Self::default() };
+    }
+
     fn case(&mut self, name: &str) {
         // A resumed case is reported again.
         if !self.cases.iter().any(|known| known == name) {
@@ -225,6 +230,14 @@ impl Observer for Bars {
 
     fn end(&mut self) {
         self.bar = None;
+    }
+
+    fn operation(&mut self, label: &str, unit: &'static str) -> Box<dyn Progress> {
+        Box::new(bar(label, unit))
+    }
+
+    fn say(&mut self, message: &str) {
+        say(&format!("glmbench: {message}"));
     }
 }
 

@@ -1,11 +1,11 @@
 //! `glmbench report RUN`: renders a run's summaries, charts and page again from its records.
 
-use crate::cli::compare::{exit, write_junit};
+use crate::cli::gates::{deciding, exit, gate_sentence, write_junit};
 use crate::cli::runs::find_run;
 use crate::cli::{Exit, emit, say};
 use crate::gate::{decision, judge_run, relative_limits};
 use crate::record::{Contents, RunDir};
-use crate::report::compare::{GateOutcome, Judgement, gate_table};
+use crate::report::compare::gate_table;
 use crate::report::{Summary, Table, Verdict, render};
 use crate::suite::gates::Gates;
 use crate::text::one_line;
@@ -54,35 +54,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         _ => {}
     }
     Ok(exit(decision(&gates, &judgements), summary.verdict()).into())
-}
-
-/// Counts the gates by outcome.
-pub(super) fn gate_sentence(judgements: &[Judgement]) -> String {
-    let count = |outcome| judgements.iter().filter(|j| j.outcome == outcome).count();
-    format!(
-        "gates: {} passed, {} failed, {} undecided",
-        count(GateOutcome::Pass),
-        count(GateOutcome::Fail),
-        count(GateOutcome::Undecided)
-    )
-}
-
-/// Describes what would decide the undecided gates, one line per kind.
-pub(super) fn deciding(judgements: &[Judgement]) -> Vec<String> {
-    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
-    for judgement in judgements {
-        let Some(decide) = &judgement.decide else { continue };
-        match lines.iter_mut().find(|(known, _)| known == decide) {
-            Some((_, gates)) => gates.push(&judgement.gate),
-            None => lines.push((decide.clone(), vec![&judgement.gate])),
-        }
-    }
-    let words = |(decide, gates): (String, Vec<&str>)| match gates.as_slice() {
-        [one] => format!("{one} is undecided: {decide}"),
-        [first, rest @ ..] => format!("{first} and {} more are undecided: {decide}", rest.len()),
-        [] => decide,
-    };
-    lines.into_iter().map(|line| one_line(&words(line)).into_owned()).collect()
 }
 
 /// Prints a run's tables and headline to standard output, and the path of the page to standard error. A closed standard

@@ -19,6 +19,7 @@ use glmbench_serve::{Described, Key, ServeError, ServeLimits, Settings, bind, se
 use crate::bounded;
 
 use super::engine::EngineArgs;
+use super::progress::Bars;
 use super::signals::Watch;
 use super::{Exit, emit, say};
 
@@ -109,18 +110,19 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
     }
     let model = args.engine.find()?;
+    let compute = args.engine.compute()?;
     let tokenizer = model
         .tokenizer()?
         .context("random weights have no tokenizer and cannot be served; give a model folder")?;
     let context = args.context(model.config.seq_length)?;
     let mut limits = Limits::for_batch(&model.config, usize::from(args.max_batch), context);
-    limits.max_step_tokens = args.engine.compute.device.step_tokens().max(limits.max_batch);
+    limits.max_step_tokens = compute.device.step_tokens().max(limits.max_batch);
     // Log-probabilities of prompts need the logits of many rows.
     limits.max_logit_rows = limits.max_logit_rows.max(64);
     let log = args.log()?;
     // Before the weights are read: an address that is taken is known at once.
     let listener = bind(SocketAddr::new(args.host, args.port))?;
-    let engine = model.load(&args.engine.compute, limits)?;
+    let engine = model.load(&compute, limits, &mut Bars::default())?;
     let settings = Settings {
         model: args.name(&model.path),
         any_model: args.any_model,
@@ -128,8 +130,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         key,
         drain: Duration::from_secs(args.drain.into()),
         described: Described {
-            dtype: args.engine.compute.precision().to_string(),
-            device: args.engine.compute.device.name().to_owned(),
+            dtype: compute.precision.to_string(),
+            device: compute.device.name().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         },
         limits: args.limits(),

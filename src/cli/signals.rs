@@ -82,6 +82,11 @@ pub(super) fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)
 }
 
+/// Returns the flag of an arrived signal. Without a [`Watch`], a signal ends the program before anyone sees it.
+pub(super) fn flag() -> &'static AtomicBool {
+    &ASKED
+}
+
 /// While a watch lives, the first signal only sets a flag, and its holder stops at a suitable point.
 pub(super) struct Watch(());
 

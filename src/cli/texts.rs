@@ -18,14 +18,28 @@ use glmbench_engine::{FinishReason, NotFinite, Request, RequestId};
 use crate::bounded;
 use crate::text::one_line;
 
-use super::chat::{Args, Template};
+use super::engine::EngineArgs;
+use super::progress::Bars;
+use super::template::Template;
 use super::{Exit, emit, say};
 
 /// Maximum size of a file of texts, in bytes.
 const MAX_BYTES: u64 = 1 << 28;
 
+/// How texts are asked.
+pub(super) struct Asked<'a> {
+    pub(super) engine: &'a EngineArgs,
+    /// What is put around each text; decided by the tokenizer if `None`.
+    pub(super) template: Option<Template>,
+    pub(super) sampling: Sampling,
+    pub(super) ignore_eos: bool,
+    /// Number of texts at once.
+    pub(super) batch: usize,
+    pub(super) max_new_tokens: usize,
+}
+
 /// Runs all texts and prints the results, batch by batch.
-pub(super) fn run(args: &Args, word: &OsStr, sampling: Sampling) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Asked<'_>, word: &OsStr) -> anyhow::Result<ExitCode> {
     let texts = texts(word)?;
     let model = args.engine.find()?;
     let tokenizer = model
@@ -35,16 +49,16 @@ pub(super) fn run(args: &Args, word: &OsStr, sampling: Sampling) -> anyhow::Resu
     let new_tokens = args.max_new_tokens.max(1);
     let prompts = prompts(&texts, &tokenizer, template, new_tokens, model.config.seq_length)?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(1);
-    let batch = usize::from(args.batch).min(texts.len());
+    let batch = args.batch.min(texts.len());
     let limits = Limits::for_batch(&model.config, batch, longest + new_tokens);
-    let mut engine = model.load(&args.engine.compute, limits)?;
+    let mut engine = model.load(&args.engine.compute()?, limits, &mut Bars::default())?;
     let modelled = engine.device_info().modelled_by.is_some();
     let mut broken = false;
     for (number, (texts, prompts)) in texts.chunks(batch).zip(prompts.chunks(batch)).enumerate() {
         let request = |prompt: &Vec<u32>| Request {
             prompt: prompt.clone(),
             max_new_tokens: new_tokens,
-            sampling,
+            sampling: args.sampling,
             ignore_eos: args.ignore_eos,
             ..Request::probe()
         };

@@ -44,7 +44,7 @@ const MAX_LINE_BYTES: u64 = 16 << 20;
 /// Fails if the folder has no tokenizer, or on a read or write error. An invalid line is reported on standard error
 /// with its number, and the exit code is 2. Earlier lines are already written. A closed standard output is no error.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let dir = match super::engine::model_path(args.model.as_os_str())? {
+    let dir = match crate::run::found::model_path(args.model.as_os_str())? {
         ModelPath::Folder(dir) => dir,
         ModelPath::DummyChatglm2 | ModelPath::Dummy(_) => {
             anyhow::bail!("random weights have no tokenizer; give a model folder")

@@ -14,27 +14,25 @@ use glmbench_cpu::InstructionSet;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DeviceInfo, KvForm, Precision};
 
-use glmbench_engine::config::RopeScaling;
 use glmbench_engine::load::DeviceKind;
 use glmbench_engine::tokenizer::Tokenizer;
 
+use crate::compute::{Compute, ComputeSpec, Emulation};
 use crate::dataset::Benchmark;
 use crate::record::{AccuracyCase, Contents, PerformanceCase, PromptRecord, RunDir, RunRecord};
 use crate::run::AccuracyRun;
+use crate::run::found::FoundModel;
 use crate::run::plan::Plan;
 use crate::run::verify::{Bound, Difference, Picked, Verified, items, task_run, timed_case};
 use crate::task::TextCodec;
 
 use super::data::dataset_folder;
-use super::engine::{ComputeArgs, EmulationArgs, EmulationMode, FoundModel};
+use super::engine::{DeviceFlags, OverModel};
 use super::export::say_faults;
-use super::run::fingerprint;
+use super::progress::{self, Bars};
 use super::runs::find_run;
 use super::settings::dataset_parser;
-use super::{Exit, emit, emit_json, progress};
-
-/// Suffix of the device name of an emulated card.
-const EMULATED: &str = " (emulated)";
+use super::{Exit, emit, emit_json};
 
 /// Put a random sample of a run's items to the engine again, and hold the answers against the record
 ///
@@ -68,30 +66,15 @@ pub struct Args {
     /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`; the run's own word unless given
     #[arg(long, value_name = "DIR|demo|dummy:…")]
     model: Option<OsString>,
-    /// Folder of the P-tuning v2 prefix that the run had over the model
-    #[arg(long, value_name = "DIR")]
-    ptuning: Option<PathBuf>,
-    /// What the model's rope_ratio does, where its folder does not say: `positions` or `base`
-    #[arg(long, value_name = "WHAT")]
-    rope_scaling: Option<RopeScaling>,
+    /// What the run had over the model
+    #[command(flatten)]
+    over: OverModel,
     /// Folder of a data set, as `ceval=FOLDER`; datasets/NAME unless given
     #[arg(long, value_name = "TASK=DIR", value_parser = dataset_parser())]
     set: Vec<(&'static Benchmark, PathBuf)>,
-    /// Device; the run's unless given
-    #[arg(long)]
-    device: Option<DeviceKind>,
-    /// On the emulated card
+    /// On what to compute; as the run did unless given
     #[command(flatten)]
-    emulation: EmulationArgs,
-    /// Tensor-parallel ranks; the run's unless given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    tp: Option<u16>,
-    /// Threads; all cores unless given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-    /// CPU kernels; the run's where this machine has them, else others of their family
-    #[arg(long, value_name = "SET")]
-    kernel: Option<InstructionSet>,
+    on: DeviceFlags,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -144,7 +127,7 @@ struct Session<'a> {
     contents: &'a Contents,
     model: FoundModel,
     tokenizer: Option<Tokenizer>,
-    compute: ComputeArgs,
+    compute: Compute,
 }
 
 /// The result.
@@ -164,10 +147,9 @@ impl<'a> Session<'a> {
     fn new(args: &'a Args, contents: &'a Contents) -> anyhow::Result<Self> {
         let run = &contents.run;
         let word = args.model.clone().unwrap_or_else(|| run.provenance.model.clone().into());
-        let model =
-            FoundModel::find_as(&word, args.ptuning.as_deref(), args.rope_scaling).with_context(|| {
-                format!("the run's model is {}; --model names its folder", run.provenance.model)
-            })?;
+        let model = args.over.find(&word).with_context(|| {
+            format!("the run's model is {}; --model names its folder", run.provenance.model)
+        })?;
         let word = word.to_string_lossy();
         let word: &str = &word;
         let tokenizer = model.tokenizer()?;
@@ -182,7 +164,7 @@ impl<'a> Session<'a> {
                 _ => {}
             }
         }
-        same_hash(run, "weights", &fingerprint(&model, &compute)?, word)?;
+        same_hash(run, "weights", &model.fingerprint(compute.precision.dtype, &mut Bars::default())?, word)?;
         Ok(Self { args, contents, model, tokenizer, compute })
     }
 
@@ -195,7 +177,7 @@ impl<'a> Session<'a> {
                 tasks.push((case, samples, self.task(case, samples)?));
             }
         }
-        let recorded_tp = |tp: u32| self.args.tp.map_or(tp as usize, usize::from);
+        let recorded_tp = |tp: u32| self.args.on.tp.map_or(tp as usize, usize::from);
         let worlds: BTreeSet<usize> = tasks
             .iter()
             .map(|(_, _, task)| task.tp)
@@ -221,7 +203,8 @@ impl<'a> Session<'a> {
             let step_tokens = self.compute.device.step_tokens();
             let shape = (&self.model.config, self.tokenizer.as_ref());
             let plan = Plan::again(runs, &timed, shape, step_tokens);
-            let mut engine = self.model.load(&self.compute.on(world), plan.limits(world))?;
+            let mut engine =
+                self.model.load(&self.compute.on(world), plan.limits(world), &mut Bars::default())?;
             let info = engine.device_info();
             for ((case, samples), task) in facts.iter().zip(&plan.accuracy) {
                 let bound = self.bound(&info, case.tp as usize, world);
@@ -260,7 +243,7 @@ impl<'a> Session<'a> {
         let tokenizer = self.tokenizer.as_ref().context("random weights have no tokenizer")?;
         let codec = (tokenizer as &dyn TextCodec, self.model.config.seq_length);
         let mut task = task_run((self.contents, case), samples, &folder, codec)?;
-        if let Some(tp) = self.args.tp {
+        if let Some(tp) = self.args.on.tp {
             task.tp = usize::from(tp);
         }
         Ok(task)
@@ -308,42 +291,27 @@ fn same_hash(run: &RunRecord, field: &str, found: &str, word: &str) -> anyhow::R
     }
 }
 
-/// Returns the run's compute settings, changed by the flags.
-fn compute(args: &Args, run: &RunRecord) -> anyhow::Result<ComputeArgs> {
-    let from = &run.provenance;
-    let (name, emulated) = match from.device.strip_suffix(EMULATED) {
-        Some(name) => (name, true),
-        None => (from.device.as_str(), false),
+/// Returns how the run computed, changed by the flags.
+fn compute(args: &Args, run: &RunRecord) -> anyhow::Result<Compute> {
+    let (from, flags) = (&run.provenance, args.on.spec());
+    let recorded = DeviceKind::of_info(&from.device);
+    let Some(device) = flags.device.or(recorded.map(|(device, _)| device)) else {
+        bail!("the run's device \"{}\" is none of this program; --device names one", from.device);
     };
-    let recorded: Result<DeviceKind, String> = name.parse();
-    let device = match args.device {
-        Some(device) => device,
-        None => recorded.map_err(|problem| anyhow::anyhow!("the run's {problem}; --device names one"))?,
-    };
-    let mut emulation = args.emulation.clone();
-    if args.device.is_none() && emulated && emulation.emulate.is_none() {
-        emulation.emulate = Some(EmulationMode::Auto);
-    }
+    let emulated = flags.device.is_none() && recorded.is_some_and(|(_, emulated)| emulated);
     let precision: Precision = from.dtype.parse().map_err(anyhow::Error::msg)?;
     let rope = run.identity.get("rope").unwrap_or("model");
     let rope: RotaryMode = rope.parse().map_err(|problem| anyhow::anyhow!("the run's rope: {problem}"))?;
-    let kernel = match (args.kernel, device) {
-        (None, DeviceKind::Cpu) => of_family(&from.kernel),
-        (kernel, _) => kernel,
+    let written = ComputeSpec {
+        device: Some(device),
+        emulation: Some(if emulated { Emulation::Auto } else { Emulation::Off }),
+        dtype: Some(Precision { kv: KvForm::Auto, ..precision }),
+        kv: Some(precision.kv),
+        rope: Some(rope),
+        kernel: of_family(&from.kernel),
+        ..ComputeSpec::default()
     };
-    let reference = device == DeviceKind::Reference;
-    Ok(ComputeArgs {
-        device,
-        emulation,
-        dtype: (!reference).then_some(Precision { kv: KvForm::Auto, ..precision }),
-        kv: (!reference).then_some(precision.kv),
-        rope,
-        tp: args.tp,
-        threads: args.threads,
-        kernel,
-        bind: false,
-        profile_operators: false,
-    })
+    Ok(Compute::merged(&flags, &written)?)
 }
 
 /// Returns the recorded kernels if this machine has them, else the best available of their family.

@@ -22,6 +22,42 @@ pub enum Figure {
     LoadMemory,
 }
 
+impl Figure {
+    /// All figures.
+    pub const ALL: [Self; 7] = [
+        Self::DecodeBandwidth,
+        Self::DecodeSpeedup,
+        Self::AttentionBandwidth,
+        Self::PrefillPeak,
+        Self::PrefillRate,
+        Self::LoadTime,
+        Self::LoadMemory,
+    ];
+
+    /// Returns the word of suites and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DecodeBandwidth => "decode-bandwidth",
+            Self::DecodeSpeedup => "decode-speedup",
+            Self::AttentionBandwidth => "attention-bandwidth",
+            Self::PrefillPeak => "prefill-peak",
+            Self::PrefillRate => "prefill-rate",
+            Self::LoadTime => "load-time",
+            Self::LoadMemory => "load-memory",
+        }
+    }
+
+    /// Whether the figure is about loading. Such a figure has no case.
+    pub fn is_of_loading(self) -> bool {
+        matches!(self, Self::LoadTime | Self::LoadMemory)
+    }
+
+    /// Whether the figure is a ratio of two cases.
+    pub fn is_of_two(self) -> bool {
+        matches!(self, Self::DecodeSpeedup | Self::PrefillRate)
+    }
+}
+
 /// One expectation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Target {
@@ -103,4 +139,16 @@ impl LimitRow {
     /// The header of `limits.csv`.
     pub const HEADER: &'static str = "schema,run_id,figure,case_id,value,limit,unit,limit_of,\
         ratio,ratio_low,ratio_high,at_least,at_most,met,note";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_has_one_word() {
+        for figure in Figure::ALL {
+            assert_eq!(serde_json::to_value(figure).unwrap(), figure.as_str());
+        }
+    }
 }

@@ -5,12 +5,11 @@
 //! comparison tests one figure per block ([`crate::stats::Shift`]). The side that is loaded and timed first alternates
 //! between blocks.
 
-use glmbench_engine::Engine;
-
 use super::performance::{PerformanceRun, Timing};
 use super::plan::Plan;
 use super::spots::CaseProbe;
-use super::{Ending, Observer, RunError, Session, Shared, run_accuracy};
+use super::{Ending, Observer, RunError, Session, Shared, Silent, run_accuracy};
+use crate::backend::Backend;
 use crate::record::{RecordError, RepetitionKind, RunDir, RunRecord};
 use crate::stats::blocks_needed;
 use std::sync::atomic::AtomicBool;
@@ -25,7 +24,7 @@ pub struct Side<'a, 'b> {
     /// The side's cases.
     pub plan: &'a Plan<'b>,
     /// The engine, loaded for all cases.
-    pub engine: Engine,
+    pub engine: Box<dyn Backend>,
     /// The directory for its lines.
     pub dir: RunDir,
     /// The side's record.
@@ -113,7 +112,7 @@ pub fn accuracy(
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
     let mut shared = Shared { dir: &mut side.dir, observer, stop, probe: None };
-    let mut session = Session::new(&mut side.engine, &mut shared)?;
+    let mut session = Session::new(&mut *side.engine, &mut shared)?;
     run_accuracy(side.plan, side.plan.worlds()[0], &mut session)
 }
 
@@ -129,12 +128,13 @@ pub fn block(
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
     let [a, b] = sides;
+    // Progress is reported per block.
     let (mut silent_a, mut silent_b) = (Silent, Silent);
     let [probe_a, probe_b] = [&a.record, &b.record].map(CaseProbe::of);
     let mut shared_a = Shared { dir: &mut a.dir, observer: &mut silent_a, stop, probe: probe_a };
     let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop, probe: probe_b };
-    let mut session_a = Session::new(&mut a.engine, &mut shared_a)?;
-    let mut session_b = Session::new(&mut b.engine, &mut shared_b)?;
+    let mut session_a = Session::new(&mut *a.engine, &mut shared_a)?;
+    let mut session_b = Session::new(&mut *b.engine, &mut shared_b)?;
     for (case_a, case_b) in fitting(a.plan).zip(fitting(b.plan)) {
         let mut timings = [
             Timing::new(case_a, &a.plan.tokens, &session_a)?,
@@ -207,15 +207,6 @@ impl Turns {
         }
         Ok(Ending::Complete)
     }
-}
-
-/// Ignores the sides' progress, which is reported per block instead.
-struct Silent;
-
-impl Observer for Silent {
-    fn begin(&mut self, _: &str, _: &'static str, _: u64, _: u64) {}
-    fn advance(&mut self) {}
-    fn end(&mut self) {}
 }
 
 #[cfg(test)]

@@ -1,12 +1,49 @@
-//! Execution of a plan: progress, journal, resume, provenance.
+//! The life of a run: from a suite to a sealed record.
+//!
+//! [`RunRequest::run`] does everything: it finds the models of a suite's configurations, checks memory, measures the machine,
+//! starts the backends, records, resumes, times configurations in turns, reports and compares. It prints nothing. An
+//! [`Observer`] receives progress, messages and results. [`setup`] makes the plan of each configuration, [`turns`] leads
+//! configurations that are timed alternately.
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::atomic::AtomicBool;
+//!
+//! use glmbench::report::Verdict;
+//! use glmbench::run::setup::Answering;
+//! use glmbench::run::turns::InThisProcess;
+//! use glmbench::run::{RunRequest, Silent};
+//! use glmbench::suite::Suite;
+//!
+//! let text = r#"
+//!     schema = 1
+//!     name = "example"
+//!     [[performance]]
+//!     batch = [1, 2]
+//!     lengths = [[32, 8]]
+//! "#;
+//! let out = std::env::temp_dir().join(format!("glmbench-example-{}", std::process::id()));
+//! let suite = Suite::parse(Path::new("example.toml"), text, &[])?;
+//! let mut request = RunRequest::new(suite, &out);
+//! // Without this line, the demo model answers.
+//! request.choice.answering = Answering::Scripted(Box::default());
+//! let end = request.run(&mut InThisProcess(&request), &mut Silent, &AtomicBool::new(false))?;
+//! assert_eq!((end.verdict, end.runs.len()), (Verdict::Valid, 1));
+//! assert!(end.runs[0].join("report.html").is_file());
+//! # std::fs::remove_dir_all(out)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! [`plan::Plan`] holds everything that can be known and checked before a model is loaded. [`execute`] loads nothing
 //! and prints nothing: it drives a loaded engine through the plan and writes lines into the run directory. Lines are in
 //! the plan's order, so a killed run is a prefix of an undisturbed one, and resuming it gives the same files.
 
 mod accuracy;
+mod budget;
+mod compared;
 pub mod duration;
 pub mod environment;
+pub mod found;
 pub mod interleave;
 pub mod limits;
 pub mod load;
@@ -14,22 +51,27 @@ pub mod machine;
 mod memory;
 pub mod model;
 pub mod noise;
+pub mod observer;
 mod performance;
 pub mod plan;
 pub mod prompts;
 pub mod provenance;
 mod published;
 mod questions;
+mod request;
 pub mod requests;
 mod resume;
 pub mod score;
 pub mod search;
+pub mod setup;
 mod spots;
 pub mod telemetry;
 mod trace;
+pub mod turns;
 pub mod verify;
 mod workload;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -37,17 +79,21 @@ use std::time::SystemTime;
 use glmbench_device::DeviceInfo;
 
 use glmbench_engine::EngineError;
+use glmbench_engine::load::DeviceKind;
 
 use crate::backend::{Backend, Capabilities};
 use crate::record::{
     Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, ServerMetricRow, Status, TelemetryRow,
     rfc3339_utc,
 };
+use crate::report::ReportError;
 use crate::task::{Evaluation, TaskError};
 
 use self::plan::Plan;
 use self::spots::CaseProbe;
 
+pub use self::observer::{Observer, Progress, Silent};
+pub use self::request::{GivenRun, RunRequest, RunsEnd};
 pub use self::resume::{
     Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, group_id, unreadable,
 };
@@ -72,6 +118,26 @@ pub enum RunError {
         /// What the plan needs, and what would do.
         problem: String,
     },
+    /// A report or a comparison cannot be made.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// The folder of runs, or what stands beside them, cannot be created.
+    #[error("cannot create {}: {cause}", path.display())]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// The operating system's error.
+        cause: io::Error,
+    },
+    /// The observer cannot show a result.
+    #[error(transparent)]
+    Output(#[from] io::Error),
+    /// A block could not be timed. What timed it has told why.
+    #[error("block {0} of the configurations in turns ended with an error")]
+    Block(u32),
+    /// The request contradicts itself or the suite.
+    #[error("{0}")]
+    Request(String),
     /// The suite requests what this run cannot do.
     #[error("{}: {problem}", suite.display())]
     Suite {
@@ -80,18 +146,6 @@ pub enum RunError {
         /// What was requested and what is possible.
         problem: String,
     },
-}
-
-/// Receives the progress of a run. The command line draws bars from it.
-pub trait Observer {
-    /// A case is started or resumed.
-    fn case(&mut self, _name: &str) {}
-    /// A phase of `total` units begins, with `done` units already present.
-    fn begin(&mut self, label: &str, unit: &'static str, total: u64, done: u64);
-    /// One more unit is done.
-    fn advance(&mut self);
-    /// The phase ends.
-    fn end(&mut self);
 }
 
 /// How a run ended.
@@ -145,8 +199,9 @@ impl Session<'_> {
 
     /// Returns the process's peak memory if the engine uses host memory; a card's memory is not the host's.
     fn peak_memory(&self) -> Option<u64> {
-        let device = self.engine.device_info().name;
-        matches!(device.as_str(), "cpu" | "reference").then(machine::peak_rss_bytes).flatten()
+        let device = DeviceKind::of_info(&self.engine.device_info().name);
+        let on_host = device.is_some_and(|(device, _)| device.chip().is_none());
+        on_host.then(machine::peak_rss_bytes).flatten()
     }
 
     /// Returns the kind of the engine's clock.
@@ -245,7 +300,7 @@ pub fn open_dir(
 }
 
 /// Reloads the model on the given number of ranks, for a new number or after an out-of-memory error ended the engine.
-pub type Reload<'a> = dyn FnMut(usize) -> Result<Box<dyn Backend>, RunError> + 'a;
+pub type Reload<'a> = dyn FnMut(usize, &mut dyn Observer) -> Result<Box<dyn Backend>, RunError> + 'a;
 
 /// Runs what the directory does not contain yet. Afterwards, `run.json` holds the status.
 ///
@@ -312,7 +367,7 @@ fn run_worlds(
             }
             // Two models may not fit into memory at once.
             drop(engine);
-            engine = reload(world)?;
+            engine = reload(world, shared.observer)?;
         }
         loop {
             let mut session = Session::new(&mut *engine, shared)?;
@@ -326,7 +381,7 @@ fn run_worlds(
                 break;
             }
             drop(engine);
-            engine = reload(world)?;
+            engine = reload(world, shared.observer)?;
         }
     }
     Ok(Ending::Complete)

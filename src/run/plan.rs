@@ -34,7 +34,7 @@ pub struct Plan<'a> {
     /// The tokens from which prompts for timing are drawn.
     pub tokens: OrdinaryTokens,
     /// Maximum number of tokens per step.
-    step_tokens: usize,
+    pub(super) step_tokens: usize,
     /// The engine's limits, by number of ranks.
     pub(super) limits: BTreeMap<usize, Limits>,
 }
@@ -71,36 +71,6 @@ impl<'a> Plan<'a> {
         let mut plan = Self { accuracy, performance, searches, loads, tokens, step_tokens, limits };
         plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
         Ok(plan)
-    }
-
-    /// Creates a plan of these cases for running them on an engine again.
-    pub fn again(
-        accuracy: Vec<AccuracyRun<'a>>,
-        performance: &[(&record::PerformanceCase, usize)],
-        (config, tokenizer): (&ModelConfig, Option<&Tokenizer>),
-        step_tokens: usize,
-    ) -> Self {
-        let timed = |&(case, tp): &(&record::PerformanceCase, usize)| PerformanceRun {
-            shape: super::verify::shape(case),
-            prompts: None,
-            tp,
-            unfit: None,
-            repetitions: 1,
-            warm_up: WarmUpRule::default(),
-            seed: case.seed.unwrap_or_default(),
-            budget_s: None,
-        };
-        let mut plan = Self {
-            accuracy,
-            performance: performance.iter().map(timed).collect(),
-            searches: Vec::new(),
-            loads: Vec::new(),
-            tokens: ordinary_tokens(config, tokenizer),
-            step_tokens,
-            limits: BTreeMap::new(),
-        };
-        plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
-        plan
     }
 
     /// Returns the maximum number of tokens per step.

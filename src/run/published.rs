@@ -5,7 +5,7 @@ use glmbench_device::{KvForm, Precision};
 use glmbench_engine::config::ModelConfig;
 
 use crate::record::PublishedScore;
-use crate::suite::{self, Dtype};
+use crate::suite;
 use crate::task;
 
 /// Returns the published result of a case for a run in this precision, with the first reason why the two are not
@@ -18,9 +18,8 @@ pub(super) fn published(
     config: &ModelConfig,
     precision: Precision,
 ) -> Option<PublishedScore> {
-    let dtype = Dtype::from_name(precision.type_name()).unwrap_or_default();
-    let expected = case.expected_for(dtype)?;
-    let of = [expected.model.as_deref(), expected.dtype.map(Dtype::as_str)];
+    let expected = case.expected_for(precision)?;
+    let of = [expected.model.as_deref(), expected.dtype.map(Precision::type_name)];
     let of: Vec<&str> = of.into_iter().flatten().collect();
     let definition = plan.protocol.definition();
     let other_model = || {

@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use glmbench_device::DType;
 
 use glmbench_engine::Engine;
+use glmbench_engine::config::ModelConfig;
+use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{EngineError, RequestId};
 
-use crate::bench::{Shape, prompts, repeat};
+use crate::bench::{Shape, WarmUpRule, prompts, repeat};
 use crate::dataset::{Benchmark, Source};
 use crate::record::{
     AccuracyCase, Contents, PerformanceCase, PromptRecord, RepetitionKind, RequestRecord, SampleRecord,
@@ -21,7 +23,8 @@ use crate::stats::Rng;
 use crate::task::{self, Evaluation, Next, Outcome, Progress, Settings, State, TaskError, TextCodec};
 
 use super::AccuracyRun;
-use super::plan::Plan;
+use super::performance::PerformanceRun;
+use super::plan::{Plan, ordinary_tokens};
 
 /// The sample to rerun.
 #[derive(Debug, Clone, Default)]
@@ -449,8 +452,40 @@ pub fn timed_case(
     Ok(Some(Difference { of: format!("timed case {}", case.case_id), what }))
 }
 
+impl<'a> Plan<'a> {
+    /// Creates a plan of these cases for running them on an engine again.
+    pub fn again(
+        accuracy: Vec<AccuracyRun<'a>>,
+        performance: &[(&PerformanceCase, usize)],
+        (config, tokenizer): (&ModelConfig, Option<&Tokenizer>),
+        step_tokens: usize,
+    ) -> Self {
+        let timed = |&(case, tp): &(&PerformanceCase, usize)| PerformanceRun {
+            shape: shape(case),
+            prompts: None,
+            tp,
+            unfit: None,
+            repetitions: 1,
+            warm_up: WarmUpRule::default(),
+            seed: case.seed.unwrap_or_default(),
+            budget_s: None,
+        };
+        let mut plan = Self {
+            accuracy,
+            performance: performance.iter().map(timed).collect(),
+            searches: Vec::new(),
+            loads: Vec::new(),
+            tokens: ordinary_tokens(config, tokenizer),
+            step_tokens,
+            limits: BTreeMap::new(),
+        };
+        plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
+        plan
+    }
+}
+
 /// Returns the shape of a timed case with random prompts.
-pub(super) fn shape(case: &PerformanceCase) -> Shape {
+fn shape(case: &PerformanceCase) -> Shape {
     Shape {
         batch: case.batch as usize,
         input_tokens: case.input_tokens as usize,

@@ -12,10 +12,10 @@ use crate::record;
 use crate::suite::{self, Arrival, Extent, Rates, Suite};
 
 use super::load::{LoadRun, Schedule};
-use super::plan::{PerformanceRun, Plan};
-use super::questions::{Pool, input_hash};
+use super::performance::PerformanceRun;
+use super::questions::Pool;
 use super::search::SearchRun;
-use super::trace::{read_trace, trace_hash, trace_rate};
+use super::trace::{read_trace, trace_rate};
 
 /// Largest batch of real prompts. A whole batch is held in memory, even if it repeats a few prompts.
 const MAX_REAL_BATCH: usize = 1 << 16;
@@ -225,24 +225,4 @@ pub(super) fn cost(
         flops: costs.iter().map(|c| of(c).flops).sum::<u64>() / count,
     };
     (mean(|c| c.0), mean(|c| c.1))
-}
-
-impl Plan<'_> {
-    /// Returns the hash of all token ids for each case with real prompts. Random prompts follow from the suite.
-    pub(super) fn input_hashes(&self) -> Vec<(String, String)> {
-        // Prompts do not depend on the number of ranks.
-        let name = |id: &str, tp: usize| id.trim_end_matches(&format!("-tp{tp}")).to_owned();
-        let timed = self.performance.iter().filter_map(|run| {
-            let prompts = run.prompts.as_ref()?;
-            Some((name(&run.case_id(), run.tp), input_hash(prompts.groups.iter().flatten())))
-        });
-        let hash = |load: &LoadRun| match &load.schedule {
-            Schedule::Trace(_, requests) => trace_hash(requests),
-            Schedule::Process(_) | Schedule::Closed(_) => input_hash(load.pools.iter().flatten()),
-        };
-        let given = |load: &&LoadRun| !load.pools.is_empty() || matches!(load.schedule, Schedule::Trace(..));
-        let loads = self.loads.iter().filter(given);
-        let loads = loads.map(|load| (name(&load.load_id, load.tp), hash(load)));
-        timed.chain(loads).collect()
-    }
 }

@@ -105,13 +105,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use glmbench_device::Precision;
+
 use crate::bounded;
+use crate::compute::ComputeSpec;
 use crate::dataset::{Benchmark, sha256_hex};
 use crate::task;
 
 pub use configuration::Configuration;
-pub use target::{Figure, Target};
-pub use types::{Dtype, Kv, Rope};
+pub use target::Target;
 pub use workload::{
     Arrival, DEFAULT_LOAD_BATCH, DEFAULT_PROBE_REPETITIONS, Extent, LoadCase, MaxBatchCase, Objectives,
     PromptSet, PromptSource, Rates,
@@ -164,12 +166,8 @@ impl SuiteError {
 pub struct ModelChoice {
     /// `demo`, `dummy:…`, or a folder resolved against the suite file.
     pub path: Option<OsString>,
-    /// Number format.
-    pub dtype: Dtype,
-    /// Number format of the KV cache.
-    pub kv: Kv,
-    /// Rotary table mode.
-    pub rope: Rope,
+    /// How to compute, as far as the suite says. In a suite restricted to a configuration, the configuration's settings.
+    pub compute: ComputeSpec,
     /// Whether the model must be named on the command line. The suite then has no model and no default.
     pub required: bool,
 }
@@ -180,7 +178,7 @@ pub struct Expected {
     /// Model of the published result, such as `chatglm2-6b`; any if `None`.
     pub model: Option<String>,
     /// Number format of the published result; any if `None`.
-    pub dtype: Option<Dtype>,
+    pub dtype: Option<Precision>,
     /// Number of right answers.
     pub correct: usize,
     /// Number of items scored.
@@ -232,9 +230,10 @@ impl AccuracyCase {
         }
     }
 
-    /// Returns the published result for a run in `dtype`.
-    pub fn expected_for(&self, dtype: Dtype) -> Option<&Expected> {
-        let exact = self.expected.iter().find(|e| e.dtype == Some(dtype));
+    /// Returns the published result for a run in this precision, whatever its KV cache.
+    pub fn expected_for(&self, precision: Precision) -> Option<&Expected> {
+        let same = |dtype: Precision| dtype.type_name() == precision.type_name();
+        let exact = self.expected.iter().find(|e| e.dtype.is_some_and(same));
         exact.or_else(|| self.expected.iter().find(|e| e.dtype.is_none()))
     }
 }
@@ -287,8 +286,6 @@ pub struct Suite {
     pub load: Vec<LoadCase>,
     /// Expected shares of the machine's limits.
     pub targets: Vec<Target>,
-    /// Whether to time every operator.
-    pub profile_operators: bool,
 }
 
 impl Suite {
@@ -322,9 +319,7 @@ impl Suite {
         let performance = self.performance.iter().filter(|c| is_for(&c.configurations)).cloned();
         let model = ModelChoice {
             path: configuration.model.clone().or_else(|| self.model.path.clone()),
-            dtype: configuration.dtype.unwrap_or(self.model.dtype),
-            kv: configuration.kv.unwrap_or(self.model.kv),
-            rope: configuration.rope.unwrap_or(self.model.rope),
+            compute: configuration.compute.clone().over(&self.model.compute),
             required: self.model.required,
         };
         let max_batch = self.max_batch.iter().filter(|c| is_for(&c.configurations)).cloned();
@@ -337,7 +332,7 @@ impl Suite {
             load: load.collect(),
             ..self.clone()
         };
-        if let Some(tp) = configuration.tp {
+        if let Some(tp) = configuration.compute.ranks {
             suite.set_tp(tp);
         }
         suite

@@ -9,9 +9,10 @@ use super::table::{
 };
 use super::tree::Node;
 use super::{
-    AccuracyCase, DEFAULT_BATCH, DEFAULT_REPETITIONS, DEFAULT_SEED, DEFAULT_WARMUPS, Dtype, Expected, Kv,
-    ModelChoice, PerformanceCase, Rope, Suite, SuiteError, schema_workload, target,
+    AccuracyCase, DEFAULT_BATCH, DEFAULT_REPETITIONS, DEFAULT_SEED, DEFAULT_WARMUPS, Expected, ModelChoice,
+    PerformanceCase, Suite, SuiteError, schema_workload, target, types,
 };
+use crate::compute::ComputeSpec;
 use crate::dataset::Benchmark;
 use crate::task;
 
@@ -54,7 +55,7 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         return Err(SuiteError::found(&name_node.origin, &found, &format!("{MAX_NAME} at most")));
     }
     let about = root.take("about").map(|node| string(&node)).transpose()?.unwrap_or_default();
-    let model = root.take("model").map(|node| model(node, dir)).transpose()?.unwrap_or_default();
+    let mut model = root.take("model").map(|node| model(node, dir)).transpose()?.unwrap_or_default();
     let accuracy = tables(&mut root, "accuracy")?
         .into_iter()
         .map(|t| accuracy(t, dir))
@@ -73,7 +74,8 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         .collect::<Result<Vec<_>, _>>()?;
     let targets =
         tables(&mut root, "target")?.into_iter().map(target::target).collect::<Result<Vec<_>, _>>()?;
-    let profile_operators = root.take("profile_operators").map(|n| boolean(&n)).transpose()?.unwrap_or(false);
+    let profile_operators = root.take("profile_operators").map(|n| boolean(&n)).transpose()?;
+    model.compute.profile_operators = profile_operators;
     let configurations = configurations(&mut root, dir)?;
     let interleave = root.take("interleave").map(|n| boolean(&n)).transpose()?.unwrap_or(false);
     let named =
@@ -117,7 +119,6 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         max_batch,
         load,
         targets,
-        profile_operators,
     })
 }
 
@@ -161,17 +162,14 @@ fn model(node: Node, dir: &Path) -> Result<ModelChoice, SuiteError> {
     if let (Some(node), true, true) = (&required_node, required, path.is_some()) {
         return Err(found(node, "`required = true` beside `path`", "one of the two"));
     }
-    let dtype = table.take("dtype").map(|n| word(&n, &Dtype::NAMES, Dtype::from_name)).transpose()?;
-    let kv = table.take("kv").map(|n| word(&n, &Kv::NAMES, Kv::from_name)).transpose()?;
-    let rope = table.take("rope").map(|n| word(&n, &Rope::NAMES, Rope::from_name)).transpose()?;
+    let compute = ComputeSpec {
+        dtype: types::dtype(&mut table, "dtype")?,
+        kv: types::kv(&mut table)?,
+        rope: types::rope(&mut table)?,
+        ..ComputeSpec::default()
+    };
     table.finish()?;
-    Ok(ModelChoice {
-        path,
-        dtype: dtype.unwrap_or_default(),
-        kv: kv.unwrap_or_default(),
-        rope: rope.unwrap_or_default(),
-        required,
-    })
+    Ok(ModelChoice { path, compute, required })
 }
 
 fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
@@ -240,7 +238,7 @@ fn accuracy(mut table: Table, dir: &Path) -> Result<AccuracyCase, SuiteError> {
 fn expected(mut table: Table) -> Result<Expected, SuiteError> {
     let known = |name: &str| PUBLISHED_MODELS.contains(&name).then(|| name.to_owned());
     let model = table.take("model").map(|node| word(&node, &PUBLISHED_MODELS, known)).transpose()?;
-    let dtype = table.take("dtype").map(|n| word(&n, &Dtype::NAMES, Dtype::from_name)).transpose()?;
+    let dtype = types::dtype(&mut table, "dtype")?;
     let items = count(&table.require("items", "the number of items scored")?, 1)? as usize;
     let correct_node = table.require("correct", "the number of right answers")?;
     let correct = count(&correct_node, 0)? as usize;

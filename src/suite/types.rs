@@ -1,91 +1,40 @@
-//! Names for how a model computes. The engine has its own types, so suites can be read without it.
+//! Words for how a model computes, read as the engine's own types.
 
-/// Number format of weights and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Dtype {
-    /// 16-bit IEEE floats, the program's main type.
-    #[default]
-    Fp16,
-    /// 32-bit floats.
-    Fp32,
-    /// bfloat16.
-    Bf16,
-    /// int8 weights and int8 activations within linear layers, 16-bit IEEE floats between them.
-    W8a8Dynamic,
+use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{KvForm, Precision};
+
+use glmbench_engine::load::DeviceKind;
+
+use super::SuiteError;
+use super::table::{Table, word};
+
+/// Takes the number type under `key`. The form of the KV cache has a key of its own.
+pub(super) fn dtype(table: &mut Table, key: &'static str) -> Result<Option<Precision>, SuiteError> {
+    one_of(table, key, &Precision::TYPES, Precision::type_name)
 }
 
-impl Dtype {
-    /// The names used in suites.
-    pub const NAMES: [&'static str; 4] = ["fp16", "fp32", "bf16", "w8a8-dynamic"];
-
-    /// Returns the name used in suites.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fp16 => "fp16",
-            Self::Fp32 => "fp32",
-            Self::Bf16 => "bf16",
-            Self::W8a8Dynamic => "w8a8-dynamic",
-        }
-    }
-
-    /// Returns the type called `name`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Fp16, Self::Fp32, Self::Bf16, Self::W8a8Dynamic].into_iter().find(|d| d.as_str() == name)
-    }
+/// Takes the form of the KV cache.
+pub(super) fn kv(table: &mut Table) -> Result<Option<KvForm>, SuiteError> {
+    one_of(table, "kv", &KvForm::ALL, KvForm::name)
 }
 
-/// Number format of the KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Kv {
-    /// Same as the activations.
-    #[default]
-    Auto,
-    /// 8-bit integers with one scale per token and head.
-    Int8,
+/// Takes the rotary table's mode.
+pub(super) fn rope(table: &mut Table) -> Result<Option<RotaryMode>, SuiteError> {
+    one_of(table, "rope", &RotaryMode::ALL, RotaryMode::name)
 }
 
-impl Kv {
-    /// The names used in suites.
-    pub const NAMES: [&'static str; 2] = ["auto", "int8"];
-
-    /// Returns the name used in suites.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Int8 => "int8",
-        }
-    }
-
-    /// Returns the format called `name`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Auto, Self::Int8].into_iter().find(|kv| kv.as_str() == name)
-    }
+/// Takes the device.
+pub(super) fn device(table: &mut Table) -> Result<Option<DeviceKind>, SuiteError> {
+    one_of(table, "device", &DeviceKind::ALL, DeviceKind::name)
 }
 
-/// Rounding of the rotary table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Rope {
-    /// As in the Hugging Face code, in the model's dtype.
-    #[default]
-    Model,
-    /// In fp32.
-    Exact,
-}
-
-impl Rope {
-    /// The names used in suites.
-    pub const NAMES: [&'static str; 2] = ["model", "exact"];
-
-    /// Returns the name used in suites.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Model => "model",
-            Self::Exact => "exact",
-        }
-    }
-
-    /// Returns the mode called `name`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Model, Self::Exact].into_iter().find(|r| r.as_str() == name)
-    }
+fn one_of<T: Copy>(
+    table: &mut Table,
+    key: &'static str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+) -> Result<Option<T>, SuiteError> {
+    let names: Vec<&str> = all.iter().map(|&value| name(value)).collect();
+    let find = |text: &str| all.iter().copied().find(|&value| name(value) == text);
+    table.take(key).map(|node| word(&node, &names, find)).transpose()
 }

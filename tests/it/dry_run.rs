@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Answer, answer};
+use crate::support::{Answer, answer, glmbench};
 
 const SUITE: &str = r#"schema = 1
 name = "timed"
@@ -81,7 +81,7 @@ fn check_and_dry_run_name_the_cases_that_run_leaves_out() {
     // If nothing fits, nothing is left out: `run` would end at once.
     let all = ["--set", "performance.0.batch=[16777216]", "--set", "accuracy.0.batch=16777216"];
     answer(&[&["check", &suite][..], &all].concat()).expect(2, &["GB are available"]);
-    let said = place.run(&[&["--dry-run"], &all[..]].concat()).expect(0, &[]).out;
+    let said = place.run(&[&["--dry-run"], &all[..]].concat()).expect(5, &["the run would be refused"]).out;
     assert!(said.contains("it does not fit: "), "{said}");
     place.run(&all).expect(5, &["GB are available"]);
 }
@@ -91,7 +91,7 @@ fn what_no_memory_holds_is_not_counted_through() {
     let most = ["--set", "performance.0.batch=[4294967296]", "--set", "performance.0.lengths=[[16,16]]"];
     let said =
         answer(&[&["run", "suites/performance.toml", "--model", "demo", "--dry-run"], &most[..]].concat());
-    let said = said.expect(0, &[]).out;
+    let said = said.expect(5, &["the run would be refused"]).out;
     assert!(
         said.contains("it does not fit: ") && said.contains("time      unknown: it cannot be run"),
         "{said}"
@@ -176,4 +176,48 @@ fn a_card_that_is_emulated_is_told_by_its_profile() {
     assert!(time.starts_with("at least 3.") && time.ends_with("s, by profile 300i-duo"), "{time}");
     let total = place.time("time", &flags);
     assert!(total.starts_with("time      at least 3.") && total.ends_with(" s modelled"), "{total}");
+}
+
+/// `check` and `--dry-run` refuse what `run` refuses, with the same words. A dry run ends with the code of the run.
+#[test]
+fn what_run_refuses_is_refused_before() {
+    let place = Place::new();
+    let suite = place.path("timed.toml");
+    let card = ["--device", "300i-duo", "--emulate"];
+    let refused = |flags: &[&str], forced: &str, code: i32, says: &str| {
+        let out = place.path("runs");
+        for (verb, more, code) in [
+            ("run", &["--out", &out][..], code),
+            ("run", &["--out", &out, "--dry-run"], code),
+            // A problem of any kind.
+            ("check", &[], 2),
+        ] {
+            let mut command = glmbench(&[&[verb, &suite][..], more, flags].concat());
+            Answer::of(command.env("GLMBENCH_ASCEND", forced).output().unwrap()).expect(code, &[says]);
+        }
+    };
+    refused(&card, "decode=fast", 2, "GLMBENCH_ASCEND=decode=fast");
+    refused(&[&card[..2], &["--dtype", "w8a8-dynamic"]].concat(), "", 5, "it has fp16");
+    refused(&["--emulate"], "", 2, "the emulator is for 300i-duo and 800i-a2");
+    refused(&["--profile", "300i-duo"], "", 2, "give --emulate, too");
+    refused(&["--tp", "7"], "", 2, "7");
+}
+
+#[test]
+fn check_says_the_memory_and_the_repetitions_that_run() {
+    let place = Place::new();
+    let suite = place.path("timed.toml");
+    let checked = |flags: &[&str]| answer(&[&["check", &suite][..], flags].concat()).expect(0, &[]).out;
+    let measured = checked(&[]);
+    assert!(measured.contains("performance  2 shapes, 2 repetitions each\n"), "{measured}");
+    let line =
+        |text: &str, start: &str| text.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
+    let memory = line(&measured, "memory");
+    assert!(memory.contains(" GB = weights ") && memory.contains(" GB are available"), "{memory}");
+    let modelled = checked(&["--device", "300i-duo", "--emulate"]);
+    assert!(modelled.contains("2 shapes, 1 repetition each, because modelled times"), "{modelled}");
+    let memory = line(&modelled, "memory");
+    assert!(memory.contains("each chip has"), "{memory}");
+    let said = place.run(&["--dry-run", "--device", "300i-duo", "--emulate"]).expect(0, &[]).out;
+    assert_eq!(line(&said, "memory").replacen("memory ", "memory    ", 1), memory);
 }

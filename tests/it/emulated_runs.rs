@@ -10,7 +10,7 @@ use glmbench::backend::Backend;
 use glmbench::record::{ProbeOutcome, ProbePurpose, ProbeRecord, RunRecord};
 use glmbench::run::plan::Plan;
 use glmbench::run::provenance::record;
-use glmbench::run::{Ending, Observer, execute, open_dir};
+use glmbench::run::{Ending, Observer, Silent, execute, open_dir};
 use glmbench::suite::Suite;
 use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
@@ -55,14 +55,6 @@ fn engine(world: usize, limits: Limits, lines: &str) -> Result<Engine, EngineErr
     Ok(Engine::new(Box::new(ranks)))
 }
 
-struct Silent;
-
-impl Observer for Silent {
-    fn begin(&mut self, _: &str, _: &str, _: u64, _: u64) {}
-    fn advance(&mut self) {}
-    fn end(&mut self) {}
-}
-
 /// A search on an engine with a fault, continued on sound ones.
 struct Searched {
     probes: Vec<ProbeRecord>,
@@ -85,7 +77,7 @@ fn search(world: usize, lines: &str) -> Option<Searched> {
     let root = tempfile::tempdir().unwrap();
     let (mut dir, mut record) = open_dir(root.path(), None, record(&origin, &plan, &config)).unwrap();
     let mut reloads = 0;
-    let mut reload = |world| {
+    let mut reload = |world, _: &mut dyn Observer| {
         reloads += 1;
         Ok(Box::new(engine(world, plan.limits(world), "")?) as Box<dyn Backend>)
     };

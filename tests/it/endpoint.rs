@@ -53,7 +53,9 @@ fn run(api: Api, schedule: Schedule, ignores_end: bool, suite: &str) -> (tempfil
     let (mut dir, mut run_record) = open_dir(root.path(), None, first).unwrap();
     let stop = AtomicBool::new(false);
     let mut observer = StopAfter(AtomicUsize::new(usize::MAX), &stop);
-    let mut reload = |_| Err(RunError::Engine(EngineError::Option("one world only".into())));
+    let mut reload = |_, _: &mut dyn glmbench::run::Observer| {
+        Err(RunError::Engine(EngineError::Option("one world only".into())))
+    };
     let ending =
         execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
             .unwrap();

@@ -1,5 +1,7 @@
 //! The rule of resuming: a run stopped at any moment and resumed leaves the same as an undisturbed run, except for
 //! times.
+//!
+//! What needs a process of its own, a measured machine or a device's types runs the program. The rest runs here, on a script.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use glmbench::report::Verdict;
+use glmbench::run::setup::Answering;
+use glmbench::run::{RunError, RunRequest, Wanted};
+use glmbench::suite::Suite;
+
+use crate::in_process::{self, Heard};
 use crate::support::{Answer, answer, glmbench, wait};
 
 /// A suite with the sample sets: two tasks, one of which has two stages.
@@ -70,6 +78,18 @@ impl Bench {
 
     fn run(&self, more: &[&str]) -> Answer {
         answer(&self.args(more))
+    }
+
+    /// Runs the suite in this process on a script, new or resumed, until its end.
+    fn run_here(&self, resume: Option<Wanted>) -> Result<Heard<'static>, RunError> {
+        let suite = Suite::load(&self.folder.path().join("k.toml"), &[]).unwrap();
+        let mut request = RunRequest::new(suite, self.folder.path().join("runs"));
+        request.choice.answering = Answering::Scripted(Box::default());
+        request.resume = resume;
+        let (end, heard) = in_process::try_run(&request, usize::MAX)?;
+        // A script gives every item the same answer, which the report calls invalid.
+        assert_ne!(end.verdict, Verdict::Incomplete);
+        Ok(heard)
     }
 
     /// Runs a verb on the only run.
@@ -178,9 +198,9 @@ fn write_record(run: &Path, change: impl Fn(&mut Value)) {
 }
 
 /// Cuts the journals of a finished run at each of `cuts` (shares of their bytes) and sets the status of its record.
-/// Then resumes and compares the result with the undisturbed run.
-fn cut_and_resume(bench: &Bench, cuts: &[(f64, f64, &str)]) {
-    bench.run(&[]).expect(0, &[]);
+/// Then resumes and compares the result with the undisturbed run. `start` starts a run, or resumes it.
+fn cut_and_resume(bench: &Bench, cuts: &[(f64, f64, &str)], start: &dyn Fn(bool)) {
+    start(false);
     let run = bench.the_run();
     let undisturbed = bench.folder.path().join("undisturbed");
     copy(&run, &undisturbed);
@@ -192,7 +212,7 @@ fn cut_and_resume(bench: &Bench, cuts: &[(f64, f64, &str)]) {
         }
         fs::remove_file(run.join("report.html")).unwrap();
         write_record(&run, |r| r["status"] = json!(status));
-        bench.run(&["--resume"]).expect(0, &[]);
+        start(true);
         assert_eq!(bench.the_run(), run);
         assert_same(&run, &undisturbed);
         assert_eq!(record(&run)["provenance"]["resumed"], resumed);
@@ -211,19 +231,26 @@ fn a_run_cut_at_any_byte_is_gone_on_with_to_the_same_end() {
         (0.999, 0.0, running),
         (1.0, 0.0, complete),
     ];
-    cut_and_resume(&bench, &cuts);
-    // Nothing is left to resume: a further `--resume` says so and starts a new run.
-    next_second();
-    bench
-        .run(&["--resume"])
-        .expect(0, &["no unfinished run of the same suite, data, model and device; a new one begins"]);
+    cut_and_resume(&bench, &cuts, &|resumes| {
+        bench.run_here(resumes.then_some(Wanted::Missing)).unwrap();
+    });
+    // Nothing is left to resume: a further request to resume says so and starts a new run.
+    let heard = bench.run_here(Some(Wanted::Missing)).unwrap();
+    assert!(
+        heard.has_heard("no unfinished run of the same suite, data, model and device; a new one begins"),
+        "{:?}",
+        heard.messages
+    );
     assert_eq!(bench.runs().len(), 2);
 }
 
 #[test]
 fn a_timed_part_cut_at_any_byte_is_gone_on_with_to_the_same_end() {
     let bench = Bench::new(&[SUITE, TIMED].concat());
-    cut_and_resume(&bench, &[(0.7, 0.0, "running"), (1.0, 0.3, "running"), (1.0, 0.99, "interrupted")]);
+    let cuts = [(0.7, 0.0, "running"), (1.0, 0.3, "running"), (1.0, 0.99, "interrupted")];
+    cut_and_resume(&bench, &cuts, &|resumes| {
+        bench.run(if resumes { &["--resume"] } else { &[] }).expect(0, &[]);
+    });
     // The machine is measured around the repetitions of the case with the target, both before and after resuming.
     for line in timed(&bench.the_run()) {
         assert_eq!(line[4], json!(line[0] == "b1-i16-o6"), "{line}");
@@ -293,17 +320,20 @@ fn ctrl_c_and_sigterm_leave_a_run_to_go_on_with() {
 #[test]
 fn one_process_at_a_time_writes_a_run() {
     let bench = Bench::new(SUITE);
-    bench.run(&[]).expect(0, &[]);
+    bench.run_here(None).unwrap();
     let run = bench.the_run();
     write_record(&run, |r| r["status"] = json!("running"));
     fs::write(run.join("samples.jsonl"), "").unwrap();
     let before = fs::read(run.join("run.json")).unwrap();
     let other = File::options().append(true).open(run.join("samples.jsonl")).unwrap();
     other.try_lock().unwrap();
-    bench.run(&["--resume"]).expect(2, &["samples.jsonl is being written by another process"]);
+    let Err(refused) = bench.run_here(Some(Wanted::Missing)) else {
+        panic!("it wrote beside another process")
+    };
+    assert!(refused.to_string().contains("samples.jsonl is being written by another process"), "{refused}");
     assert_eq!(fs::read(run.join("run.json")).unwrap(), before, "the writer's record was touched");
     drop(other);
-    bench.run(&["--resume"]).expect(0, &[]);
+    bench.run_here(Some(Wanted::Missing)).unwrap();
     assert_eq!(bench.the_run(), run);
 }
 
@@ -323,6 +353,18 @@ fn what_was_changed_meanwhile_is_not_gone_on_with() {
     }
     assert_eq!(bench.runs().len(), 5);
     assert_eq!(fs::read(run.join("run.json")).unwrap(), kept);
+}
+
+#[test]
+fn lines_that_are_lost_or_unreadable_are_made_again_in_their_places() {
+    let bench = Bench::new(SUITE);
+    bench.run_here(None).unwrap();
+    let run = bench.the_run();
+    write_record(&run, |r| r["status"] = json!("interrupted"));
+    let resumes_with = |says: &[&str]| {
+        let heard = bench.run_here(Some(Wanted::Missing)).unwrap();
+        assert!(says.iter().all(|words| heard.has_heard(words)), "{:?}", heard.messages);
+    };
     // A line missing in the middle is computed again, and the lines after it keep their places.
     let undisturbed = bench.folder.path().join("undisturbed");
     copy(&run, &undisturbed);
@@ -331,27 +373,27 @@ fn what_was_changed_meanwhile_is_not_gone_on_with() {
     let mut fewer: Vec<&str> = text.lines().collect();
     fewer.remove(2);
     fs::write(&path, fewer.join("\n") + "\n").unwrap();
-    bench.run(&["--resume"]).expect(0, &["2 lines stand, 21 more are kept for their places"]);
+    resumes_with(&["2 lines stand, 21 more are kept for their places"]);
     assert_eq!(samples(&run), samples(&undisturbed));
     // An unreadable line is set aside and computed again.
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replacen("\"schema\":4", "\"schema\":7", 2)).unwrap();
-    bench.run(&["--resume"]).expect(
-        0,
-        &["0 lines stand, 22 more are kept", "2 are cut off and set aside in samples.jsonl.set-aside"],
-    );
+    resumes_with(&[
+        "0 lines stand, 22 more are kept",
+        "2 are cut off and set aside in samples.jsonl.set-aside",
+    ]);
     assert_eq!(samples(&run), samples(&undisturbed));
     assert!(fs::read_to_string(run.join("samples.jsonl.set-aside")).unwrap().contains("\"schema\":7"));
 }
 
-/// Processes that start in the same second get different directories.
+/// Runs that start in the same second get different directories.
 #[test]
 fn two_runs_of_one_second_have_two_names() {
     let bench = Bench::new(SUITE);
-    let children: Vec<Child> = (0..3).map(|_| bench.start(&[])).collect();
-    for child in children {
-        wait(child).expect(0, &[]);
-    }
+    std::thread::scope(|scope| {
+        let runs = [(); 3].map(|()| scope.spawn(|| bench.run_here(None).map(drop).unwrap()));
+        runs.into_iter().for_each(|run| run.join().unwrap());
+    });
     let runs = bench.runs();
     assert_eq!(runs.len(), 3, "{runs:?}");
     for run in &runs {

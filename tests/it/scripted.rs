@@ -9,7 +9,7 @@ use glmbench::backend::{Capabilities, Script, Scripted, ScriptedAnswer};
 use glmbench::record::{RunDir, RunRecord, SampleState};
 use glmbench::run::plan::Plan;
 use glmbench::run::provenance::record;
-use glmbench::run::{Ending, RunError, execute, open_dir};
+use glmbench::run::{Ending, Observer, RunError, execute, open_dir};
 use glmbench::suite::Suite;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
@@ -60,7 +60,9 @@ impl Run<'_> {
         };
         let stop = AtomicBool::new(false);
         let mut observer = StopAfter(AtomicUsize::new(units), &stop);
-        let mut reload = |_| Err(RunError::Engine(EngineError::Option("one world only".into())));
+        let mut reload = |_: usize, _: &mut dyn Observer| {
+            Err(RunError::Engine(EngineError::Option("one world only".into())))
+        };
         execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
     }
 

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use glmbench::dataset::CEVAL;
-use glmbench::suite::{Dtype, Figure, Suite};
+use glmbench::record::Figure;
+use glmbench::suite::Suite;
+use glmbench_device::DType;
 
 const GOOD: &str = r#"schema = 1
 name = "tiny"
@@ -39,14 +41,14 @@ fn parse(text: &str, set: &[(&str, &str)]) -> Result<Suite, String> {
 #[test]
 fn a_suite_says_what_it_says() {
     let suite = parse(GOOD, &[]).unwrap();
-    assert_eq!((suite.name.as_str(), suite.model.dtype), ("tiny", Dtype::Bf16));
+    assert_eq!((suite.name.as_str(), suite.model.compute.dtype), ("tiny", Some(DType::Bf16.into())));
     assert_eq!(suite.model.path.as_deref(), Some("here/m".as_ref()));
     let case = &suite.accuracy[0];
     assert_eq!((case.task, case.protocol, case.split.as_str()), (&CEVAL, "modeltest-5shot", "val"));
     assert_eq!(case.dataset, Path::new("here/sets/ceval"));
     assert_eq!((case.shots, case.limit, case.batch), (Some(3), Some(10), 8));
-    assert_eq!(case.expected_for(Dtype::Fp16).unwrap().correct, 719);
-    assert_eq!(case.expected_for(Dtype::Bf16).unwrap().correct, 721);
+    assert_eq!(case.expected_for(DType::Fp16.into()).unwrap().correct, 719);
+    assert_eq!(case.expected_for(DType::Bf16.into()).unwrap().correct, 721);
     let case = &suite.performance[0];
     assert_eq!((&case.batches[..], &case.lengths[..]), (&[1, 2][..], &[(128, 32), (256, 64)][..]));
     assert_eq!((case.repetitions, case.seed, &case.tp_ranks[..]), (5, 1, &[1][..]));
@@ -243,10 +245,10 @@ fn targets_say_what_is_expected_of_which_case() {
     let with = |table: &str| parse(&format!("{GOOD}budget_s = 60\n[[target]]\n{table}"), &[]);
     let suite = with("figure = \"decode-speedup\"\ncase = \"b2-i8-o4\"\nover = \"b1-i8-o4\"\nat_least = 7\n")
         .unwrap();
-    assert_eq!((suite.performance[0].budget_s, suite.profile_operators), (Some(60), false));
-    let target = &suite.targets[0];
+    assert_eq!((suite.performance[0].budget_s, suite.model.compute.profile_operators), (Some(60), None));
+    let target = &suite.targets[0].expected;
     assert_eq!((target.figure, target.at_least, target.at_most), (Figure::DecodeSpeedup, Some(7.0), None));
-    assert_eq!((target.case.as_deref(), target.over.as_deref()), (Some("b2-i8-o4"), Some("b1-i8-o4")));
+    assert_eq!((target.case_id.as_deref(), target.over.as_deref()), (Some("b2-i8-o4"), Some("b1-i8-o4")));
     // Neither affects the measurement, so runs stay comparable.
     assert_eq!(suite.content_hash(), parse(GOOD, &[]).unwrap().content_hash());
     for (table, message) in [

@@ -1,94 +1,31 @@
-//! Max-batch searches, load and real prompts, from suite to records: on a model with planted times, and with the
-//! program.
+//! Max-batch searches, load and real prompts, from suite to records: on a script, and with the program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+use glmbench::backend::{Script, Scripted};
 use glmbench::record::{LoadLevelRecord, ProbeOutcome, ProbeRecord, RunDir, RunRecord, search_answer};
 use glmbench::run::plan::Plan;
 use glmbench::run::provenance::record;
-use glmbench::run::{Ending, RunError, execute, open_dir};
+use glmbench::run::{Ending, Observer, RunError, execute, open_dir};
 use glmbench::suite::Suite;
-use glmbench_device::{ClockProfile, DType, DeviceError, DeviceInfo};
-use glmbench_engine::Engine;
+use glmbench_device::{DType, DeviceError};
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::memory::{Capacity, MemoryEstimate};
-use glmbench_engine::model::{Forward, Limits, StepInput};
+use glmbench_engine::model::Limits;
 
 use crate::in_process::{StopAfter, origin};
 use crate::support::answer;
 
-/// Planted times and errors of steps.
-#[derive(Clone, Copy)]
-struct Planted {
-    /// Duration in nanoseconds of a step with this number of sequences and rows.
-    step_ns: fn(usize, usize) -> u64,
-    /// Error of a step with this number of sequences, if any.
-    refuse: fn(usize) -> Option<EngineError>,
-    /// Whether the virtual clock moves while idle.
-    idles: bool,
-}
-
-/// A decode step of n sequences takes 1 + n / 2 ms, and prefill takes 1 ms per 16 rows.
-const HALF_A_MS_EACH: Planted = Planted {
-    step_ns: |sequences, rows| {
-        if rows > sequences { rows as u64 * 62_500 } else { 1_000_000 + sequences as u64 * 500_000 }
-    },
-    refuse: |_| None,
-    idles: true,
-};
-
-/// A model without weights that always returns the same token and keeps a virtual clock.
-struct Fake {
-    planted: Planted,
-    config: ModelConfig,
-    limits: Limits,
-    now_ns: u64,
-}
-
-impl Forward for Fake {
-    fn forward(&mut self, step: &StepInput<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        if let Some(error) = (self.planted.refuse)(step.sequences.len()) {
-            return Err(error);
-        }
-        self.now_ns += (self.planted.step_ns)(step.sequences.len(), step.tokens.len());
-        logits.clear();
-        logits.resize(step.logit_rows.len() * self.config.padded_vocab_size, 0.0);
-        Ok(())
-    }
-
-    fn write_prefix(&mut self, _: &[u32]) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    fn device_info(&self) -> DeviceInfo {
-        let modelled_by = Some(ClockProfile {
-            name: "planted".into(),
-            sha256: "0".into(),
-            memory_bytes_per_s: 1_000_000_000,
-            matmul_flops_per_s: 1_000_000_000_000,
-        });
-        DeviceInfo { modelled_by, ..DeviceInfo::plain("fake", "none", 1, DType::Fp16) }
-    }
-
-    fn modelled_ns(&self) -> Option<u64> {
-        Some(self.now_ns)
-    }
-
-    fn idle(&mut self, duration_ns: u64) {
-        if self.planted.idles {
-            self.now_ns += duration_ns;
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    fn config(&self) -> &ModelConfig {
-        &self.config
+/// A decode step of n sequences takes 1 + n / 2 ms, and prefill takes 1 ms per 16 tokens.
+fn half_a_ms_each() -> Script {
+    Script {
+        prefill_ns_per_token: 62_500,
+        decode_ns: 1_000_000,
+        decode_ns_per_sequence: 500_000,
+        ..Script::default()
     }
 }
 
@@ -100,7 +37,7 @@ fn config() -> ModelConfig {
 struct Run<'a> {
     root: &'a Path,
     suite: &'a str,
-    planted: Planted,
+    script: Script,
     /// Available memory, if it matters.
     available_bytes: Option<u64>,
 }
@@ -130,9 +67,10 @@ impl Run<'_> {
         if let Some(bytes) = self.available_bytes {
             plan.fit_memory(&config, DType::Fp16, Capacity::Together(bytes));
         }
-        let fake = Fake { planted: self.planted, config: config.clone(), limits: plan.limits(1), now_ns: 0 };
-        let engine = Engine::new(Box::new(fake));
-        let origin = origin(&suite, &config, &engine);
+        let limits = plan.limits(1);
+        let model = Some((config.clone(), limits));
+        let backend = Scripted::new(Script { model, max_batch: limits.max_batch, ..self.script.clone() });
+        let origin = origin(&suite, &config, &backend);
         let first = RunRecord { run_id: "r".into(), ..record(&origin, &plan, &config) };
         let (mut dir, mut run_record) = if self.path().exists() {
             let mut dir = RunDir::open(&self.path())?;
@@ -143,8 +81,10 @@ impl Run<'_> {
         };
         let stop = AtomicBool::new(false);
         let mut observer = StopAfter(AtomicUsize::new(units), &stop);
-        let mut reload = |_| Err(RunError::Engine(EngineError::Option("one world only".into())));
-        execute(&plan, Box::new(engine), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
+        let mut reload = |_: usize, _: &mut dyn Observer| {
+            Err(RunError::Engine(EngineError::Option("one world only".into())))
+        };
+        execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut run_record, &mut observer, &stop)
     }
 }
 
@@ -155,7 +95,7 @@ const SEARCH: &str = "schema = 1\nname = \"s\"\n[[max_batch]]\nlengths = [[32, 5
 #[test]
 fn a_planted_limit_is_found_to_the_batch_and_every_probe_has_its_line() {
     let root = tempfile::tempdir().unwrap();
-    let run = Run { root: root.path(), suite: SEARCH, planted: HALF_A_MS_EACH, available_bytes: None };
+    let run = Run { root: root.path(), suite: SEARCH, script: half_a_ms_each(), available_bytes: None };
     assert_eq!(run.run(ALL).unwrap(), Ending::Complete);
     let probes = run.probes();
     let first: Vec<ProbeRecord> =
@@ -185,7 +125,8 @@ fn memory_is_told_from_slowness_whether_estimated_or_met() {
     // Memory for six sequences of two blocks, with all other buffers.
     let limits = Limits { max_step_tokens: 512, ..Limits::for_batch(&config, 6, 256 + 5) };
     let bytes = MemoryEstimate::new(&config, DType::Fp16, limits).total_bytes();
-    let run = Run { root: root.path(), suite: SEARCH, planted: HALF_A_MS_EACH, available_bytes: Some(bytes) };
+    let run =
+        Run { root: root.path(), suite: SEARCH, script: half_a_ms_each(), available_bytes: Some(bytes) };
     run.run(ALL).unwrap();
     let probes: Vec<ProbeRecord> =
         run.probes().into_iter().filter(|p| p.search_id == "max-batch-i256-o5").collect();
@@ -204,8 +145,8 @@ fn memory_is_told_from_slowness_whether_estimated_or_met() {
             })
         })
     };
-    let planted = Planted { refuse, ..HALF_A_MS_EACH };
-    let run = Run { root: root.path(), suite: SEARCH, planted, available_bytes: None };
+    let script = Script { refuse, ..half_a_ms_each() };
+    let run = Run { root: root.path(), suite: SEARCH, script, available_bytes: None };
     run.run(ALL).unwrap();
     let probes: Vec<ProbeRecord> =
         run.probes().into_iter().filter(|p| p.search_id == "max-batch-i32-o5").collect();
@@ -218,8 +159,8 @@ fn memory_is_told_from_slowness_whether_estimated_or_met() {
 fn another_error_ends_the_search_and_a_lost_device_the_run() {
     let root = tempfile::tempdir().unwrap();
     let refuse = |sequences| (sequences == 4).then(|| EngineError::Option("the planted fault".into()));
-    let planted = Planted { refuse, ..HALF_A_MS_EACH };
-    let run = Run { root: root.path(), suite: SEARCH, planted, available_bytes: None };
+    let script = Script { refuse, ..half_a_ms_each() };
+    let run = Run { root: root.path(), suite: SEARCH, script, available_bytes: None };
     assert_eq!(run.run(ALL).unwrap(), Ending::Complete);
     let probes = run.probes();
     let failed: Vec<_> = probes.iter().filter(|p| p.outcome == ProbeOutcome::Failed).collect();
@@ -230,8 +171,8 @@ fn another_error_ends_the_search_and_a_lost_device_the_run() {
         (sequences == 4)
             .then(|| EngineError::Device(DeviceError::Lost { device: "fake", message: "gone".into() }))
     };
-    let planted = Planted { refuse, ..HALF_A_MS_EACH };
-    let run = Run { root: root.path(), suite: SEARCH, planted, available_bytes: None };
+    let script = Script { refuse, ..half_a_ms_each() };
+    let run = Run { root: root.path(), suite: SEARCH, script, available_bytes: None };
     assert!(run.run(ALL).unwrap_err().to_string().contains("is lost: gone"));
     assert_eq!(run.probes().len(), 2, "what was probed before stays");
 }
@@ -241,7 +182,7 @@ const LOAD: &str = "schema = 1\nname = \"l\"\n[[load]]\narrival = \"poisson\"\nr
 /// Checks that a run stopped anywhere and resumed leaves the same bytes as an undisturbed run.
 fn assert_resumes(suite: &str, journal: &str) {
     let root = tempfile::tempdir().unwrap();
-    let undisturbed = Run { root: root.path(), suite, planted: HALF_A_MS_EACH, available_bytes: None };
+    let undisturbed = Run { root: root.path(), suite, script: half_a_ms_each(), available_bytes: None };
     assert_eq!(undisturbed.run(ALL).unwrap(), Ending::Complete);
     let whole = fs::read(undisturbed.path().join(journal)).unwrap();
     let ends: Vec<usize> = (0..whole.len()).filter(|&i| whole[i] == b'\n').map(|i| i + 1).collect();
@@ -256,7 +197,7 @@ fn assert_resumes(suite: &str, journal: &str) {
     }
     for units in [1, 2, 60, 200] {
         let root = tempfile::tempdir().unwrap();
-        let run = Run { root: root.path(), suite, planted: HALF_A_MS_EACH, available_bytes: None };
+        let run = Run { root: root.path(), suite, script: half_a_ms_each(), available_bytes: None };
         if run.run(units).unwrap() == Ending::Interrupted {
             assert_eq!(run.run(ALL).unwrap(), Ending::Complete);
         }
@@ -277,7 +218,7 @@ fn loads_are_gone_on_with_to_the_same_bytes() {
 #[test]
 fn times_under_load_count_from_arrival_and_saturation_is_found() {
     let root = tempfile::tempdir().unwrap();
-    let run = Run { root: root.path(), suite: LOAD, planted: HALF_A_MS_EACH, available_bytes: None };
+    let run = Run { root: root.path(), suite: LOAD, script: half_a_ms_each(), available_bytes: None };
     run.run(ALL).unwrap();
     let levels = run.levels();
     let listed: Vec<_> = levels.iter().filter(|l| l.load_id == "poisson-i32-o5+i16-o3-b4").collect();
@@ -310,16 +251,16 @@ fn times_under_load_count_from_arrival_and_saturation_is_found() {
     assert!(
         summary.headline.iter().any(|s| s.contains(&format!("sustains {good} requests/s, and not {bad}")))
     );
-    assert!(summary.headline.iter().all(|s| s.contains("modelled on fake")), "{:?}", summary.headline);
+    assert!(summary.headline.iter().all(|s| s.contains("modelled on scripted")), "{:?}", summary.headline);
 }
 
 #[test]
-fn a_virtual_clock_that_stands_still_is_an_error_and_no_hang() {
+fn a_clock_that_stands_still_is_an_error_and_no_hang() {
     let root = tempfile::tempdir().unwrap();
-    let planted = Planted { idles: false, ..HALF_A_MS_EACH };
-    let run = Run { root: root.path(), suite: LOAD, planted, available_bytes: None };
+    let script = Script { idles: false, ..half_a_ms_each() };
+    let run = Run { root: root.path(), suite: LOAD, script, available_bytes: None };
     let message = run.run(ALL).unwrap_err().to_string();
-    assert!(message.contains("virtual clock that does not move while it is idle"), "{message}");
+    assert!(message.contains("the script's clock does not move while it is idle"), "{message}");
 }
 
 /// Returns the suite's error, or an empty string.

@@ -30,7 +30,10 @@ pub enum KvForm {
 }
 
 impl KvForm {
-    /// Returns the value of `--kv` for this form.
+    /// All forms.
+    pub const ALL: [Self; 2] = [Self::Auto, Self::Int8];
+
+    /// Returns the word of this form, in suites and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -43,11 +46,9 @@ impl FromStr for KvForm {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        match word {
-            "auto" => Ok(Self::Auto),
-            "int8" => Ok(Self::Int8),
-            _ => Err(format!("KV cache type \"{word}\" is unknown, expected auto (that of --dtype) or int8")),
-        }
+        Self::ALL.into_iter().find(|form| form.name() == word).ok_or_else(|| {
+            format!("KV cache type \"{word}\" is unknown, expected auto (that of --dtype) or int8")
+        })
     }
 }
 
@@ -70,7 +71,16 @@ impl Precision {
     pub const W8A8_DYNAMIC: Self =
         Self { dtype: DType::Fp16, weights: WeightForm::W8a8Dynamic, kv: KvForm::Auto };
 
-    /// Returns the value of `--dtype` for this precision.
+    /// All number types of activations and weights, with the KV cache in that of the activations.
+    pub const TYPES: [Self; 4] =
+        [Self::plain(DType::Fp16), Self::plain(DType::Fp32), Self::plain(DType::Bf16), Self::W8A8_DYNAMIC];
+
+    /// Everything in one type.
+    const fn plain(dtype: DType) -> Self {
+        Self { dtype, weights: WeightForm::Plain, kv: KvForm::Auto }
+    }
+
+    /// Returns the word of the number type, in suites and on the command line.
     pub fn type_name(self) -> &'static str {
         match self.weights {
             WeightForm::Plain => self.dtype.name(),
@@ -113,7 +123,7 @@ impl Precision {
 
 impl From<DType> for Precision {
     fn from(dtype: DType) -> Self {
-        Self { dtype, weights: WeightForm::Plain, kv: KvForm::Auto }
+        Self::plain(dtype)
     }
 }
 
@@ -136,12 +146,8 @@ impl FromStr for Precision {
             Some(name) => (name, KvForm::Int8),
             None => (word, KvForm::Auto),
         };
-        let of = |precision: Self| Self { kv, ..precision };
-        if name == Self::W8A8_DYNAMIC.type_name() {
-            return Ok(of(Self::W8A8_DYNAMIC));
-        }
-        let plain: Result<DType, String> = name.parse();
-        plain.map(|dtype| of(dtype.into())).map_err(|_| {
+        let found = Self::TYPES.into_iter().find(|of| of.type_name() == name);
+        found.map(|of| Self { kv, ..of }).ok_or_else(|| {
             format!(
                 "dtype \"{word}\" is unknown, expected fp16, bf16, fp32 or w8a8-dynamic, with \"{KV_INT8}\" behind it for an int8 KV cache"
             )

@@ -18,7 +18,10 @@ pub enum RotaryMode {
 }
 
 impl RotaryMode {
-    /// Returns the name used on the command line.
+    /// All modes.
+    pub const ALL: [Self; 2] = [Self::Model, Self::Exact];
+
+    /// Returns the word of this mode, in suites and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -31,11 +34,8 @@ impl std::str::FromStr for RotaryMode {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        match word {
-            "model" => Ok(Self::Model),
-            "exact" => Ok(Self::Exact),
-            _ => Err(format!("rotary mode \"{word}\" is unknown, expected model or exact")),
-        }
+        let found = Self::ALL.into_iter().find(|mode| mode.name() == word);
+        found.ok_or_else(|| format!("rotary mode \"{word}\" is unknown, expected model or exact"))
     }
 }
 

@@ -132,6 +132,9 @@ fn storage(dtype: DType) -> StorageType {
     }
 }
 
+/// What follows the device's word in the name of an emulated card.
+const EMULATED: &str = " (emulated)";
+
 /// The values of `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceKind {
@@ -146,6 +149,27 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
+    /// All devices.
+    pub const ALL: [Self; 4] = [Self::Cpu, Self::Reference, Self::Duo300i, Self::A2800i];
+
+    /// Returns the type in which the device usually computes.
+    pub fn main_type(self) -> DType {
+        match self {
+            Self::Cpu | Self::Duo300i | Self::A2800i => DType::Fp16,
+            Self::Reference => DType::Fp32,
+        }
+    }
+
+    /// Returns the device with this name in [`DeviceInfo::name`](glmbench_device::DeviceInfo::name), and whether it is
+    /// emulated. `None` for the name of no device.
+    pub fn of_info(name: &str) -> Option<(Self, bool)> {
+        let (word, emulated) = match name.strip_suffix(EMULATED) {
+            Some(word) => (word, true),
+            None => (name, false),
+        };
+        Some((word.parse().ok()?, emulated))
+    }
+
     /// Returns the largest useful number of tokens per step. A few hundred rows fill a CPU's matrix kernels. A card
     /// needs few launches, and whole prompts where possible.
     pub fn step_tokens(self) -> usize {
@@ -155,7 +179,7 @@ impl DeviceKind {
         }
     }
 
-    /// Returns the value of `--device`.
+    /// Returns the word of this device, in suites, on the command line and in records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -178,7 +202,8 @@ impl DeviceKind {
     ///
     /// # Errors
     /// CANN is not installed and no emulator was requested, or the emulator was requested for a device that is not a
-    /// card. Also a type or a number of ranks that the card does not support.
+    /// card. Also a type or a number of ranks that the card does not support, or a choice in `GLMBENCH_ASCEND` that does
+    /// not exist.
     pub fn check(
         self,
         precision: Precision,
@@ -188,6 +213,7 @@ impl DeviceKind {
         self.check_emulated(emulate)?;
         self.check_precision(precision)?;
         let Some(chip) = self.chip() else { return Ok(()) };
+        Forced::from_environment(chip.name())?;
         let emulation = emulate.map(|emulate| emulate.machine(chip)).transpose()?;
         Ok(AscendGroup::check(chip, precision.dtype, world, emulation.as_ref())?)
     }
@@ -243,13 +269,10 @@ impl std::str::FromStr for DeviceKind {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        match word {
-            "cpu" => Ok(Self::Cpu),
-            "reference" => Ok(Self::Reference),
-            "300i-duo" => Ok(Self::Duo300i),
-            "800i-a2" => Ok(Self::A2800i),
-            _ => Err(format!("device \"{word}\" is unknown, expected cpu, reference, 300i-duo or 800i-a2")),
-        }
+        Self::ALL.into_iter().find(|device| device.name() == word).ok_or_else(|| {
+            let [first @ .., last] = Self::ALL.map(Self::name);
+            format!("device \"{word}\" is unknown, expected {} or {last}", first.join(", "))
+        })
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use glmbench_cpu::{InstructionSet, available_threads};
+use glmbench_cpu::InstructionSet;
 
+use glmbench_engine::EngineError;
 use glmbench_engine::load::DeviceKind;
 use glmbench_engine::memory::MemoryEstimate;
 
@@ -11,9 +12,8 @@ use crate::run::duration::{Counted, Expected, Rates, SameAs, in_words};
 use crate::run::machine::Machine;
 use crate::run::model::ModelFacts;
 use crate::run::plan::{Plan, first_prompt_of};
+use crate::run::setup::Setup;
 use crate::text::one_line;
-
-use super::setup::Setup;
 
 /// Duration in seconds from which to warn the user.
 const LONG_S: f64 = 3600.0;
@@ -39,12 +39,12 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
         "model     {}: {} parameters, {}, rotary table {}\n",
         one_line(&setup.model_name()),
         model.config.parameters(),
-        compute.precision(),
+        compute.precision,
         compute.rope.name(),
     );
     text += &as_read(&facts);
     let unfit = setup.check_room(plan).err();
-    text += &memory(setup, plan)?;
+    text += &format!("memory    {}\n", memory(setup, plan)?);
     if let Some(error) = &unfit {
         text += &format!("          it does not fit: {error}\n");
     }
@@ -56,7 +56,7 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
     let modelled = compute.emulate(&model.path).is_some();
     let mut times = Times { why_unknown, modelled, ..Times::default() };
     // The work of cases that do not fit is not counted, because it may be arbitrarily large.
-    let recorded = unfit.is_none().then(|| plan.record(suite, &model.config, compute.precision()));
+    let recorded = unfit.is_none().then(|| plan.record(suite, &model.config, compute.precision));
     for (index, run) in plan.accuracy.iter().enumerate() {
         let task = run.evaluation.plan();
         let time = recorded.as_ref().map_or(Expected::Unknown, |recorded| {
@@ -118,7 +118,7 @@ fn as_read(facts: &ModelFacts) -> String {
 }
 
 /// Describes the required and the available memory.
-fn memory(setup: &Setup, plan: &Plan<'_>) -> anyhow::Result<String> {
+pub(in crate::cli) fn memory(setup: &Setup, plan: &Plan<'_>) -> Result<String, EngineError> {
     let Setup { model, compute, .. } = setup;
     // Ranks hold some data in common, so the largest number of ranks needs the most memory.
     let estimates = plan.worlds().into_iter().filter_map(|world| setup.estimate(plan, world).ok());
@@ -126,12 +126,12 @@ fn memory(setup: &Setup, plan: &Plan<'_>) -> anyhow::Result<String> {
         .max_by_key(MemoryEstimate::total_bytes)
         .unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.memory(), plan.limits(1)));
     let gb = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
-    let there = match model.capacity(compute)? {
+    let there = match setup.capacity()? {
         Some(capacity) => capacity.words(),
         None => "the card says what it holds when it is loaded".to_owned(),
     };
     Ok(format!(
-        "memory    {} = weights {} + KV cache {} + working memory {}; {there}\n",
+        "{} = weights {} + KV cache {} + working memory {}; {there}",
         gb(estimate.total_bytes()),
         gb(estimate.weight_bytes),
         gb(estimate.kv_bytes),
@@ -162,14 +162,14 @@ impl Clock {
             cpu_model: machine.cpu_model,
             device: compute.device.name().to_owned(),
             kernel: is_cpu.then(|| compute.kernel.unwrap_or_else(InstructionSet::best).name().to_owned()),
-            threads: is_cpu.then(|| compute.threads.map_or_else(available_threads, usize::from)),
-            precision: compute.precision(),
+            threads: is_cpu.then(|| compute.thread_count()),
+            precision: compute.precision,
             shape: facts.shape.clone(),
             model: setup.model_name(),
         };
         let counted = Counted {
             config: &model.config,
-            precision: compute.precision(),
+            precision: compute.precision,
             step_tokens: compute.device.step_tokens(),
         };
         Ok(Self { rates: Rates::read(root, &same, counted), words: "on this machine".to_owned() })
@@ -180,7 +180,7 @@ impl Clock {
 fn counted<'a>(setup: &'a Setup, plan: &Plan<'_>, tp: usize) -> Counted<'a> {
     Counted {
         config: &setup.model.config,
-        precision: setup.compute.precision(),
+        precision: setup.compute.precision,
         step_tokens: plan.limits(tp).max_step_tokens,
     }
 }

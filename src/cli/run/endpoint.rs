@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args as ClapArgs;
 
 use glmbench_device::rotary::RotaryMode;
@@ -12,19 +12,18 @@ use glmbench_remote::{Api, Client, Probe, Url};
 
 use crate::backend::{Backend, Remote, RemoteFacts};
 use crate::cli::endpoint::{ReachArgs, ServedModel, ask, facts, parse_api, parse_url};
-use crate::cli::progress::Bars;
-use crate::cli::signals::Watch;
-use crate::cli::{Exit, command_line, emit, say};
+use crate::cli::{Exit, command_line, emit, report, say, signals};
 use crate::record::RunRecord;
+use crate::run::found::model_path;
 use crate::run::model::ModelFacts;
 use crate::run::plan::Plan;
 use crate::run::provenance::{Origin, record};
 use crate::run::requests::{Wanted, total};
-use crate::run::{Observer as _, Resume, RunError, execute, find, open_dir, telemetry};
+use crate::run::{GivenRun, Observer, RunError, RunRequest, telemetry};
 use crate::suite::Suite;
 use crate::text::one_line;
 
-use super::{Args, conclude, load_suite, wanted};
+use super::{Args, Terminal};
 
 /// A server that runs the suite instead of the engine.
 #[derive(Debug, Clone, ClapArgs)]
@@ -65,7 +64,7 @@ impl EndpointArgs {
         let word = args.setup.model.as_ref().or(suite.model.path.as_ref());
         match (&self.tokenizer, word) {
             (Some(dir), _) => Ok(dir.clone()),
-            (None, Some(word)) => match crate::cli::engine::model_path(word)?.tokenizer_dir() {
+            (None, Some(word)) => match model_path(word)?.tokenizer_dir() {
                 Some(dir) => Ok(dir.to_owned()),
                 None => bail!(
                     "{}: random weights have no tokenizer; give the served model's with --tokenizer DIR",
@@ -95,11 +94,10 @@ struct Target {
 }
 
 impl Target {
-    fn find(args: &Args) -> anyhow::Result<Self> {
+    fn find(args: &Args, suite: &Suite) -> anyhow::Result<Self> {
         let of = &args.endpoint;
         let (Some(url), Some(api)) = (&of.endpoint, of.api) else { bail!("--endpoint needs --api") };
-        let suite = load_suite(args)?;
-        let folder = of.tokenizer(args, &suite)?;
+        let folder = of.tokenizer(args, suite)?;
         let mut model = ServedModel::read(&folder)?;
         let client = of.reach.client(url, api)?;
         let probe = ask(&client, Some(&model.tokenizer))?;
@@ -108,7 +106,7 @@ impl Target {
             model.config.seq_length = model.config.seq_length.min(most);
         }
         let facts = facts(&client, &probe)?;
-        Ok(Self { client, facts, probe, model, folder, suite: on_server(suite) })
+        Ok(Self { client, facts, probe, model, folder, suite: on_server(suite.clone()) })
     }
 
     /// Returns a backend with connections of its own.
@@ -185,8 +183,8 @@ fn on_server(suite: Suite) -> Suite {
 }
 
 /// Runs the suite on the server.
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let target = Target::find(args)?;
+pub(super) fn run(args: &Args, request: &RunRequest) -> anyhow::Result<ExitCode> {
+    let target = Target::find(args, &request.suite)?;
     let plan = target.plan()?;
     let wanted_requests = plan.wanted();
     let sum = total(&wanted_requests);
@@ -202,44 +200,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(problem) = refused {
         bail!(problem);
     }
-    Ok(measure(args, &target, &plan)?.into())
+    measure(args, request, &target, &plan)
 }
 
 /// Runs what the run directory does not contain yet, and reports.
-fn measure(args: &Args, target: &Target, plan: &Plan<'_>) -> anyhow::Result<Exit> {
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot create --out {}", args.out.display()))?;
+fn measure(args: &Args, request: &RunRequest, target: &Target, plan: &Plan<'_>) -> anyhow::Result<ExitCode> {
     let backend = target.backend(args)?;
-    let first = target.record(plan, &backend);
-    let found = find(&args.out, &first, args.resume.then(|| wanted(args)));
-    if let (Some(found), false) = (&found, args.resume) {
-        say(&format!(
-            "glmbench: an unfinished run of this is at {}; --resume goes on with it",
-            found.path.display()
-        ));
-    }
-    let mut told = Vec::new();
-    let resume = found.as_ref().filter(|_| args.resume).map(|found| Resume {
-        found,
-        plan,
-        retry_failed: args.retry_failed,
-        told: &mut told,
-    });
-    let watch = Watch::new();
-    let (mut dir, mut record) = open_dir(&args.out, resume, first)?;
-    say(&format!("glmbench: recording in {}", dir.path().display()));
-    told.iter().for_each(|words| say(&format!("glmbench: mended: {words}")));
-    let mut bars = Bars::of(plan.cases());
-    let mut reload = |_| Ok(Box::new(target.backend(args).map_err(unreachable_now)?) as Box<dyn Backend>);
-    let ending =
-        execute(plan, Box::new(backend), &mut reload, &mut dir, &mut record, &mut bars, watch.flag());
-    bars.end();
-    conclude(ending, &dir, &record)
-}
-
-/// The server's certificates were read once; reading them again fails only if they are gone.
-fn unreachable_now(error: anyhow::Error) -> RunError {
-    EngineError::Option(format!("{error:#}")).into()
+    let record = target.record(plan, &backend);
+    // The files were read once; reading them again fails only if they are gone.
+    let gone = |error: anyhow::Error| RunError::from(EngineError::Option(format!("{error:#}")));
+    let mut reload =
+        |_, _: &mut dyn Observer| Ok(Box::new(target.backend(args).map_err(gone)?) as Box<dyn Backend>);
+    let given = GivenRun { plan, record, backend: Box::new(backend), reload: &mut reload };
+    let end = request.run_given(given, &mut Terminal::default(), signals::flag())?;
+    Ok(report::exit_code(end.verdict).into())
 }
 
 /// Returns why the run would send too many requests.

@@ -7,9 +7,9 @@ use glmbench_engine::load::load_tokenizer;
 use glmbench_engine::tokenizer::Tokenizer;
 
 use crate::cli::data::dataset_folder;
-use crate::cli::engine::model_path;
 use crate::cli::report::drawn_columns;
 use crate::record::{CallRecord, SampleRecord, SampleState};
+use crate::run::found::model_path;
 use crate::run::prompts::first_prompt;
 use crate::text::one_line;
 

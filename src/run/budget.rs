@@ -1,0 +1,36 @@
+//! Time budgets: the cases that take too long on this machine.
+
+use glmbench_device::Precision;
+
+use glmbench_engine::config::ModelConfig;
+
+use crate::bench::PhaseCost;
+use crate::record::Roofline;
+
+use super::plan::Plan;
+use super::workload;
+
+impl Plan<'_> {
+    /// Excludes the shapes that exceed the suite's time budget even at the machine's roofline. [Check the
+    /// memory](Plan::fit_memory) again afterwards.
+    pub fn fit_budget(&mut self, config: &ModelConfig, precision: Precision, roofline: &Roofline) {
+        let step_tokens = self.step_tokens();
+        for run in self.performance.iter_mut().filter(|run| run.unfit.is_none()) {
+            let Some(budget_s) = run.budget_s else { continue };
+            let (prefill, decode) = workload::cost(run, config, precision, step_tokens);
+            let least = |cost: PhaseCost| {
+                let memory = cost.bytes as f64 / roofline.bandwidth_bytes_per_s;
+                memory.max(cost.flops as f64 / roofline.peak_flops_per_s)
+            };
+            let times = run.timed() + run.warm_up.most.min(1);
+            let least_s = times as f64 * (least(prefill) + least(decode));
+            if least_s > budget_s as f64 {
+                run.unfit = Some(format!(
+                    "over budget: {least_s:.0} s at least on this machine, the suite gives it {budget_s} s; --over-budget \
+                     runs it"
+                ));
+            }
+        }
+        self.limits = self.worlds().into_iter().map(|world| (world, self.largest(config, world))).collect();
+    }
+}

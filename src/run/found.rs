@@ -1,0 +1,232 @@
+//! Finding a model by its word, and loading it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use glmbench_device::affinity::why_not_bound;
+use glmbench_device::{DType, DeviceError};
+
+use glmbench_engine::config::{ModelConfig, RopeScaling};
+use glmbench_engine::load::{self, ModelPath, load_tokenizer};
+use glmbench_engine::memory::{Capacity, MemoryEstimate};
+use glmbench_engine::model::Limits;
+use glmbench_engine::parallel::check_world;
+use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::weights::overlay::Overlay;
+use glmbench_engine::weights::{Choice, WeightSource, layout, open_checkpoint};
+use glmbench_engine::{Engine, EngineError};
+
+use crate::compute::Compute;
+
+use super::machine::Machine;
+use super::model::ModelFacts;
+use super::observer::{BYTES, Observer};
+
+/// Resolves a value of `--model`. `demo` is searched for in the current directory, in the program's directory, and in
+/// their ancestors.
+///
+/// # Errors
+/// There is no such folder or file.
+pub fn model_path(word: &OsStr) -> Result<ModelPath, EngineError> {
+    if word != "demo" {
+        let path = ModelPath::parse(word);
+        let missing = match &path {
+            ModelPath::Folder(dir) if !dir.exists() => Some(dir.join("config.json")),
+            ModelPath::Dummy(file) if !file.exists() => Some(file.clone()),
+            _ => None,
+        };
+        return match missing {
+            None => Ok(path),
+            Some(missing) => Err(EngineError::Option(format!(
+                "--model {}: {} is not there; expected a model folder, `demo`, `dummy:chatglm2-6b` or \
+                 `dummy:PATH/config.json`",
+                word.display(),
+                missing.display()
+            ))),
+        };
+    }
+    let places = std::env::current_dir().into_iter().chain(std::env::current_exe());
+    let mut folders: Vec<PathBuf> =
+        places.flat_map(|p| p.ancestors().map(Path::to_path_buf).collect::<Vec<_>>()).collect();
+    folders.push(PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    let demo = folders.into_iter().map(|folder| folder.join("models").join("demo"));
+    let found = demo.into_iter().find(|dir| dir.join("config.json").is_file());
+    found.map(ModelPath::Folder).ok_or_else(|| {
+        EngineError::Option(
+            "--model demo: no folder models/demo here or above, nor beside the program; give a model folder"
+                .into(),
+        )
+    })
+}
+
+/// A model that was found and checked but not loaded.
+pub struct FoundModel {
+    /// The model's path.
+    pub path: ModelPath,
+    /// The model's configuration, including the prefix.
+    pub config: ModelConfig,
+    ptuning: Option<PathBuf>,
+    /// Whether the user specified the meaning of `rope_ratio`.
+    scaling_said: bool,
+}
+
+impl FoundModel {
+    /// Finds the model for a value of `--model`, adds the prefix from a P-tuning folder, and reads its configuration.
+    /// `scaling` is the user's meaning of `rope_ratio`, if any.
+    ///
+    /// # Errors
+    /// The model or the prefix is missing, or its configuration cannot be used.
+    pub fn find(
+        word: &OsStr,
+        ptuning: Option<&Path>,
+        scaling: Option<RopeScaling>,
+    ) -> Result<Self, EngineError> {
+        let path = model_path(word)?;
+        let mut config = path.config(scaling)?;
+        if let Some(dir) = ptuning {
+            // Only the prefix is read from this folder. The base model defines the rotation.
+            let tuned = ModelConfig::shape_of(&dir.join("config.json"))?;
+            if tuned.pre_seq_len.is_none() {
+                return Err(EngineError::Option(format!(
+                    "--ptuning {}: config.json has no pre_seq_len, so there is no prefix",
+                    dir.display()
+                )));
+            }
+            config.pre_seq_len = tuned.pre_seq_len;
+            config.prefix_projection = tuned.prefix_projection;
+        }
+        let scaling_said = scaling.is_some();
+        Ok(Self { path, config, ptuning: ptuning.map(Path::to_path_buf), scaling_said })
+    }
+
+    /// Opens the weights and checks them against the configuration. Does not read them.
+    pub fn weights(&self, dtype: DType) -> Result<Box<dyn WeightSource>, EngineError> {
+        let Some(dir) = &self.ptuning else { return self.path.weights(&self.config, dtype) };
+        let base = ModelConfig { pre_seq_len: None, ..self.config.clone() };
+        let open = |dir: &Path| open_checkpoint(dir).map_err(EngineError::from);
+        let overlay = Overlay { prefix: open(dir)?, base: self.path.weights(&base, dtype)? };
+        layout::check(&overlay, &self.config)?;
+        Ok(Box::new(overlay))
+    }
+
+    /// Hashes the weights.
+    pub fn fingerprint(&self, dtype: DType, observer: &mut dyn Observer) -> Result<String, EngineError> {
+        let source = self.weights(dtype)?;
+        let bar = observer.operation("hashing", BYTES);
+        bar.set_length(source.stored().iter().map(|t| t.bytes).sum());
+        let done = AtomicU64::new(0);
+        let hash = source.fingerprint(&|bytes| {
+            bar.set_position(done.fetch_add(bytes, Ordering::Relaxed) + bytes);
+        });
+        hash.map_err(EngineError::from)
+    }
+
+    /// Returns what was read from the model, and what was assumed where its folder does not say.
+    pub fn facts(&self, tokenizer: Option<&Tokenizer>) -> Result<ModelFacts, EngineError> {
+        let mut weights = self.path.weights_in_words()?;
+        if let Some(dir) = &self.ptuning {
+            weights += &format!(", with the P-tuning prefix of {}", Choice::of(dir)?.words());
+        }
+        Ok(ModelFacts::new(&self.config, tokenizer, weights, self.scaling_said))
+    }
+
+    /// Returns the tokenizer; `None` for random weights.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>, EngineError> {
+        self.path.tokenizer_dir().map(|dir| load_tokenizer(dir, Some(&self.config))).transpose()
+    }
+
+    /// Returns the memory the model may use: the host's, or that of the chips in an emulated card's profile. `None` for
+    /// a real card, which is asked when the model is loaded.
+    pub fn capacity(&self, compute: &Compute) -> Result<Option<Capacity>, EngineError> {
+        Ok(match (compute.device.chip(), compute.emulate(&self.path)) {
+            (None, _) => Machine::read().available_bytes.map(Capacity::Together),
+            (Some(chip), Some(emulate)) => emulate.machine(chip)?.memory_bytes.map(Capacity::EachRank),
+            (Some(_), None) => None,
+        })
+    }
+
+    /// Checks that the model can be loaded: that it can be split among the ranks, and that device and memory are
+    /// available.
+    pub fn check(&self, compute: &Compute, limits: Limits) -> Result<(), EngineError> {
+        let emulate = compute.emulate(&self.path);
+        check_world(&self.config, compute.ranks)?;
+        compute.device.check(compute.precision, compute.ranks, emulate.as_ref())?;
+        if compute.profile_operators {
+            compute.device.check_profile()?;
+        }
+        self.check_room(compute, limits)
+    }
+
+    /// Checks that the host has enough memory, if the host computes.
+    pub fn check_room(&self, compute: &Compute, limits: Limits) -> Result<(), EngineError> {
+        let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), limits, compute.ranks)?;
+        // A real card checks its own memory. An emulated card that computes uses the host's.
+        let here = match compute.emulate(&self.path) {
+            Some(emulate) => !emulate.timing_only,
+            None => compute.device.chip().is_none(),
+        };
+        if here {
+            check_memory(&rank.of_ranks(compute.ranks))?;
+        }
+        Ok(())
+    }
+
+    /// Loads the model, after [checking](Self::check) device and memory.
+    pub fn load(
+        &self,
+        compute: &Compute,
+        limits: Limits,
+        observer: &mut dyn Observer,
+    ) -> Result<Engine, EngineError> {
+        self.check(compute, limits)?;
+        let options = compute.load_options(&self.path, limits);
+        let source = self.weights(options.precision.dtype)?;
+        let bar = observer.operation("loading", "tensors");
+        let engine = load::load(&self.config, source.into(), &options, &mut |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
+        drop(bar);
+        if let Some(reason) = why_not_bound(&engine.device_info()) {
+            observer.say(&format!("the ranks are not bound to cores: {reason}"));
+        }
+        for fault in weight_fault_words(&engine, 5).unwrap_or_default() {
+            observer.say(&format!("warning: {fault}; what the model says cannot be believed"));
+        }
+        Ok(engine)
+    }
+}
+
+/// Lists the first `most` tensors with weights that are NaN, or infinite in the run's type, and the number of further
+/// ones. `None` if no weights were read.
+pub(super) fn weight_fault_words(engine: &Engine, most: usize) -> Option<Vec<String>> {
+    let faults = engine.weight_faults()?;
+    let mut words: Vec<String> = faults.iter().take(most).map(ToString::to_string).collect();
+    match faults.len().saturating_sub(most) {
+        0 => {}
+        1 => words.push("1 more tensor is so".to_owned()),
+        more => words.push(format!("{more} more tensors are so")),
+    }
+    Some(words)
+}
+
+/// Rejects a model that does not fit in memory, before time is spent on loading it.
+fn check_memory(estimate: &MemoryEstimate) -> Result<(), DeviceError> {
+    let Some(available) = Machine::read().available_bytes else { return Ok(()) };
+    if estimate.total_bytes() > available {
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        return Err(DeviceError::OutOfMemory {
+            device: "cpu",
+            what: format!(
+                "weights {:.2} GB, KV cache {:.2} GB, working memory {:.2} GB ({:.2} GB are available)",
+                gb(estimate.weight_bytes),
+                gb(estimate.kv_bytes),
+                gb(estimate.activation_bytes),
+                gb(available)
+            ),
+            wanted_bytes: estimate.total_bytes() as usize,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,460 @@
+//! The life of a run: from a suite to a sealed, reported and compared record.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use glmbench_cpu::{MachineLimits, measure_limits};
+use glmbench_device::DeviceInfo;
+
+use glmbench_engine::EngineError;
+use glmbench_engine::load::DeviceKind;
+
+use crate::backend::Backend;
+use crate::record::{Group, Roofline, RunDir, RunRecord};
+use crate::report::{Verdict, render};
+use crate::suite::Suite;
+
+use super::compared::{compare_group, compare_turns};
+use super::observer::Observer;
+use super::plan::Plan;
+use super::provenance::{Origin, record};
+use super::setup::{Answering, Setup, SetupChoice, Started};
+use super::turns::{self, Blocks};
+use super::{
+    Ending, Found, Reload, Resume, RunError, Wanted, execute, find, find_group, finished, group_id, limits,
+    open_dir, telemetry, unreadable,
+};
+
+/// What to run, and where to record it.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    /// The suite.
+    pub suite: Suite,
+    /// Which model, and what computes.
+    pub choice: SetupChoice,
+    /// Folder of run directories. It is created.
+    pub out: PathBuf,
+    /// Whether to go on with an unfinished run, and what counts as unfinished; `None` for a new run.
+    pub resume: Option<Wanted>,
+    /// Whether to run also the cases that take longer on this machine than the suite's budget.
+    pub over_budget: bool,
+    /// Whether to time two configurations alternately, even if the suite does not ask for it.
+    pub interleave: bool,
+    /// Number of blocks for that; `None` for the fewest that can decide every phase.
+    pub blocks: Option<u32>,
+    /// The command line, for the record.
+    pub command_line: Vec<String>,
+}
+
+impl RunRequest {
+    /// Returns the request for a new run of a suite as it is, recorded under `out`.
+    pub fn new(suite: Suite, out: impl Into<PathBuf>) -> Self {
+        Self {
+            suite,
+            choice: SetupChoice::default(),
+            out: out.into(),
+            resume: None,
+            over_budget: false,
+            interleave: false,
+            blocks: None,
+            command_line: Vec::new(),
+        }
+    }
+
+    /// Runs the suite to its end: finds the models, checks memory, loads, records, reports, and compares the runs of several
+    /// configurations.
+    ///
+    /// `stop` ends the runs at their next step, and they can be resumed. `blocks` times two configurations alternately
+    /// ([`Blocks`]).
+    ///
+    /// # Errors
+    /// What prevents or ends a run. Lines that were recorded stay, and the observer has been told how to go on.
+    pub fn run(
+        &self,
+        blocks: &mut dyn Blocks,
+        observer: &mut dyn Observer,
+        stop: &AtomicBool,
+    ) -> Result<RunsEnd, RunError> {
+        let ended = Life { request: self, observer: &mut *observer, stop }.live(blocks);
+        observer.recording(false);
+        ended
+    }
+}
+
+/// A run whose backend the caller made, such as that of a server.
+pub struct GivenRun<'a> {
+    /// The cases.
+    pub plan: &'a Plan<'a>,
+    /// The first `run.json`.
+    pub record: RunRecord,
+    /// The backend.
+    pub backend: Box<dyn Backend>,
+    /// Makes the backend again.
+    pub reload: &'a mut Reload<'a>,
+}
+
+impl RunRequest {
+    /// Runs a plan on a backend that the caller made: records, resumes and reports as [`RunRequest::run`] does. Of this
+    /// request, only the folder and what to resume count.
+    ///
+    /// # Errors
+    /// As for [`RunRequest::run`].
+    pub fn run_given(
+        &self,
+        given: GivenRun<'_>,
+        observer: &mut dyn Observer,
+        stop: &AtomicBool,
+    ) -> Result<RunsEnd, RunError> {
+        std::fs::create_dir_all(&self.out)
+            .map_err(|cause| RunError::Folder { path: self.out.clone(), cause })?;
+        let mut life = Life { request: self, observer: &mut *observer, stop };
+        let ended = life.run_given(given);
+        observer.recording(false);
+        ended
+    }
+}
+
+/// How the runs of a request ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunsEnd {
+    /// Directories of the runs that were begun or found finished, in the order of the configurations.
+    pub runs: Vec<PathBuf>,
+    /// The first verdict that is not [`Verdict::Valid`], in that order. Stopped runs are [`Verdict::Incomplete`].
+    pub verdict: Verdict,
+}
+
+impl RunsEnd {
+    pub(super) fn new() -> Self {
+        Self { runs: Vec::new(), verdict: Verdict::Valid }
+    }
+
+    pub(super) fn add(&mut self, run: PathBuf, verdict: Verdict) {
+        self.runs.push(run);
+        self.note(verdict);
+    }
+
+    pub(super) fn note(&mut self, verdict: Verdict) {
+        if self.verdict == Verdict::Valid {
+            self.verdict = verdict;
+        }
+    }
+}
+
+/// What the runs of one configuration share with the others of the request.
+pub(super) struct Share {
+    pub(super) group: Option<Group>,
+    pub(super) roofline: Option<Roofline>,
+}
+
+/// A started backend and the directory to record in.
+pub(super) struct Ready {
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) dir: RunDir,
+    pub(super) record: RunRecord,
+}
+
+/// A request that is being run.
+pub(super) struct Life<'a> {
+    pub(super) request: &'a RunRequest,
+    pub(super) observer: &'a mut dyn Observer,
+    pub(super) stop: &'a AtomicBool,
+}
+
+impl Life<'_> {
+    fn live(&mut self, how: &mut dyn Blocks) -> Result<RunsEnd, RunError> {
+        let request = self.request;
+        let setups = Setup::all(&request.choice, &request.suite)?;
+        let mut plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
+        let rooflines = self.rooflines(&setups, &mut plans)?;
+        let blocks = turns::blocks(request, &setups, &plans, self.observer)?;
+        if let Some(blocks) = blocks {
+            turns::lay_out(&setups, &mut plans, blocks);
+        }
+        setups.iter().zip(&plans).try_for_each(|(setup, plan)| setup.check(plan))?;
+        // Check that the folder is writable before gigabytes are read.
+        std::fs::create_dir_all(&request.out)
+            .map_err(|cause| RunError::Folder { path: request.out.clone(), cause })?;
+        let groups = self.groups(&setups, blocks);
+        let is_group = groups.iter().any(Option::is_some);
+        let there: Vec<Option<Found>> = groups.iter().map(|group| self.finished(group.as_ref())).collect();
+        let shares = groups.into_iter().zip(rooflines).map(|(group, roofline)| Share { group, roofline });
+        if let Some(blocks) = blocks.filter(|_| there.iter().any(Option::is_none)) {
+            return self.lead(&setups, &plans, shares.collect(), blocks, how);
+        }
+        let mut end = RunsEnd::new();
+        for (((setup, plan), share), finished) in setups.iter().zip(&plans).zip(shares).zip(there) {
+            if let Some(found) = finished {
+                self.observer.say(&format!("{} is finished already", found.path.display()));
+                let verdict = render(&found.path)?.verdict();
+                end.add(found.path, verdict);
+                continue;
+            }
+            if self.stopped() {
+                return Ok(RunsEnd { verdict: Verdict::Incomplete, ..end });
+            }
+            let (path, verdict) = self.run_one(setup, plan, share)?;
+            self.observer.recording(false);
+            if verdict == Verdict::Incomplete {
+                end.runs.push(path);
+                return Ok(RunsEnd { verdict, ..end });
+            }
+            end.add(path, verdict);
+        }
+        match (is_group, blocks) {
+            (true, Some(_)) => compare_turns(&end.runs, self.observer)?,
+            (true, None) => compare_group(&end.runs, self.observer)?,
+            (false, _) => {}
+        }
+        Ok(end)
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Measures the machine for each configuration that needs it, and leaves out the cases over their budget.
+    fn rooflines(&self, setups: &[Setup], plans: &mut [Plan<'_>]) -> Result<Vec<Option<Roofline>>, RunError> {
+        let (mut rooflines, mut measured) = (Vec::new(), BTreeMap::new());
+        for (setup, plan) in setups.iter().zip(plans) {
+            // Before the weights are loaded, because the measurement needs memory of its own.
+            let roofline = roofline(plan, setup, &mut measured)?;
+            if let Some(roofline) = roofline.as_ref().filter(|_| !self.request.over_budget) {
+                setup.fit_budget(plan, roofline)?;
+            }
+            rooflines.push(roofline);
+        }
+        Ok(rooflines)
+    }
+
+    /// Returns what counts as unfinished in a run to resume.
+    fn wanted(&self) -> Wanted {
+        self.request.resume.unwrap_or(Wanted::Missing)
+    }
+
+    /// Returns the group of the request's runs, one per configuration; `None` for a single run.
+    fn groups(&self, setups: &[Setup], blocks: Option<u32>) -> Vec<Option<Group>> {
+        let (request, suite) = (self.request, &self.request.suite);
+        let names: Vec<String> = setups.iter().filter_map(|s| s.name.clone()).collect();
+        if names.len() < 2 {
+            return vec![None; setups.len()];
+        }
+        let hash = suite.content_hash();
+        let find = || find_group(&request.out, &hash, &names, (blocks, self.wanted()));
+        let found = request.resume.is_some().then(find).flatten();
+        let id = found.map_or_else(|| group_id(SystemTime::now(), &suite.name), |g| g.id);
+        let of = |name: &String| {
+            Some(Group {
+                id: id.clone(),
+                suite: hash.clone(),
+                configuration: name.clone(),
+                configurations: names.clone(),
+                blocks,
+            })
+        };
+        names.iter().map(of).collect()
+    }
+
+    /// Returns the run of a group's configuration that is finished already, if the request resumes.
+    pub(super) fn finished(&self, group: Option<&Group>) -> Option<Found> {
+        let group = group.filter(|_| self.request.resume.is_some())?;
+        finished(&self.request.out, group, &group.configuration, self.wanted())
+    }
+
+    /// Starts the backend for a configuration's first cases, and creates or finds the run's directory. From then on, there
+    /// is a recording to finish.
+    ///
+    /// `finished` is a finished run to reopen. Of two configurations that are timed alternately, one may already have its
+    /// report.
+    pub(super) fn prepare(
+        &mut self,
+        setup: &Setup,
+        plan: &Plan<'_>,
+        share: Share,
+        finished: Option<Found>,
+    ) -> Result<Ready, RunError> {
+        let Setup { suite, model, tokenizer, compute, .. } = setup;
+        let weights = setup.fingerprint(self.observer)?;
+        let world = plan.worlds()[0];
+        let estimate = setup.estimate(plan, world)?;
+        let start = || setup.start(plan, world, self.observer);
+        let (started, facts) = limits::timed_load(start, estimate, setup.makes_weights())?;
+        let Started { backend, weight_faults } = started;
+        let device = backend.device_info();
+        let roofline = share.roofline.or_else(|| profile_roofline(plan, &device));
+        let is_scripted = matches!(setup.answering, Answering::Scripted(_));
+        let origin = Origin {
+            suite,
+            model: setup.model_name(),
+            facts: model.facts(tokenizer.as_ref())?,
+            weights,
+            tokenizer: tokenizer.as_ref().map(|t| t.sha256().to_owned()),
+            rotary: compute.rope,
+            device,
+            telemetry: telemetry::methods(&*backend),
+            roofline,
+            // A card's memory is not the host's. An emulated card and a script load nothing.
+            load: (compute.device.chip().is_none() && !is_scripted).then_some(facts),
+            weight_faults,
+            command_line: self.request.command_line.clone(),
+            group: share.group,
+        };
+        let mut first = record(&origin, plan, &model.config);
+        first.plan.operators = compute.profile_operators && !first.plan.performance.is_empty();
+        let (dir, record) = self.open(plan, first, finished)?;
+        Ok(Ready { backend, dir, record })
+    }
+
+    /// Opens the directory of a run: an unfinished one of the same, or a new one.
+    fn open(
+        &mut self,
+        plan: &Plan<'_>,
+        first: RunRecord,
+        finished: Option<Found>,
+    ) -> Result<(RunDir, RunRecord), RunError> {
+        let request = self.request;
+        let found = find(&request.out, &first, request.resume).or(finished);
+        let resumes = request.resume.is_some();
+        if let (Some(found), false) = (&found, resumes) {
+            self.observer.say(&format!(
+                "an unfinished run of this is at {}; --resume goes on with it",
+                found.path.display()
+            ));
+        }
+        if resumes && found.is_none() && first.provenance.group.is_none() {
+            self.observer.say(&format!(
+                "{} has no unfinished run of the same suite, data, model and device; a new one begins",
+                request.out.display()
+            ));
+            for (path, why) in unreadable(&request.out) {
+                self.observer.say(&format!("{} is passed over: {why}", path.display()));
+            }
+        }
+        let retry_failed = request.resume == Some(Wanted::MissingOrFailed);
+        let mut told = Vec::new();
+        let resume = found.as_ref().filter(|_| resumes).map(|found| Resume {
+            found,
+            plan,
+            retry_failed,
+            told: &mut told,
+        });
+        // A directory is a valid run from the start: a stop is left to the code that records in it.
+        self.observer.recording(true);
+        let (dir, record) = open_dir(&request.out, resume, first)?;
+        self.observer.say(&format!("recording in {}", dir.path().display()));
+        let what = if retry_failed { "taken up again" } else { "mended" };
+        told.iter().for_each(|words| self.observer.say(&format!("{what}: {words}")));
+        Ok((dir, record))
+    }
+
+    /// Runs one configuration, from starting the backend to the report.
+    fn run_one(
+        &mut self,
+        setup: &Setup,
+        plan: &Plan<'_>,
+        share: Share,
+    ) -> Result<(PathBuf, Verdict), RunError> {
+        let Ready { backend, mut dir, mut record } = self.prepare(setup, plan, share, None)?;
+        self.observer.cases(plan.cases());
+        let mut reload = |world, observer: &mut dyn Observer| Ok(setup.start(plan, world, observer)?.backend);
+        let (observer, stop) = (&mut *self.observer, self.stop);
+        let ending = execute(plan, backend, &mut reload, &mut dir, &mut record, observer, stop);
+        self.observer.end();
+        Ok((dir.path().to_path_buf(), self.conclude(ending, dir.path(), &record)?))
+    }
+
+    fn run_given(&mut self, given: GivenRun<'_>) -> Result<RunsEnd, RunError> {
+        let GivenRun { plan, record, backend, reload } = given;
+        let (mut dir, mut record) = self.open(plan, record, None)?;
+        self.observer.cases(plan.cases());
+        let (observer, stop) = (&mut *self.observer, self.stop);
+        let ending = execute(plan, backend, reload, &mut dir, &mut record, observer, stop);
+        self.observer.end();
+        let mut end = RunsEnd::new();
+        end.add(dir.path().to_path_buf(), self.conclude(ending, dir.path(), &record)?);
+        Ok(end)
+    }
+
+    /// Tells how a run ended and makes its report. Returns its verdict.
+    pub(super) fn conclude(
+        &mut self,
+        ending: Result<Ending, RunError>,
+        path: &Path,
+        record: &RunRecord,
+    ) -> Result<Verdict, RunError> {
+        let observer = &mut *self.observer;
+        match ending {
+            Ok(Ending::Complete) => {
+                let summary = match render(path) {
+                    Ok(summary) => summary,
+                    Err(error) => {
+                        observer.say(&error.to_string());
+                        observer.say(&format!(
+                            "{} is measured; its report is not made; `glmbench report` makes it",
+                            path.display()
+                        ));
+                        return Ok(Verdict::Incomplete);
+                    }
+                };
+                observer.reported(&summary, path)?;
+                Ok(summary.verdict())
+            }
+            Ok(Ending::Interrupted) => {
+                observer.say(&format!(
+                    "stopped; what is done is in {}; the same command with --resume goes on",
+                    path.display()
+                ));
+                Ok(Verdict::Incomplete)
+            }
+            Err(error @ RunError::Record(_)) => {
+                observer.say(&error.to_string());
+                observer.say(&format!(
+                    "run {} is incomplete; when that is mended, --resume goes on",
+                    record.run_id
+                ));
+                Ok(Verdict::Incomplete)
+            }
+            Err(error @ RunError::Engine(EngineError::Device(_) | EngineError::Weights(_))) => {
+                observer.say(&format!("run {} is incomplete; --resume goes on", record.run_id));
+                Err(error)
+            }
+            // Other errors would occur again at the same place.
+            Err(error) => {
+                observer.say(&format!("run {} is incomplete; what is done is reported", record.run_id));
+                observer.reported(&render(path)?, path)?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Returns the limits of an emulated card, from its profile.
+fn profile_roofline(plan: &Plan<'_>, device: &DeviceInfo) -> Option<Roofline> {
+    let profile = device.modelled_by.as_ref().filter(|_| !plan.performance.is_empty())?;
+    Some(Roofline {
+        bandwidth_bytes_per_s: profile.memory_bytes_per_s as f64,
+        peak_flops_per_s: profile.matmul_flops_per_s as f64,
+        limits: None,
+    })
+}
+
+/// Returns the machine's limits, measured once per number of threads. `None` without performance cases or on other
+/// devices than the CPU.
+fn roofline(
+    plan: &Plan<'_>,
+    setup: &Setup,
+    measured: &mut BTreeMap<usize, MachineLimits>,
+) -> Result<Option<Roofline>, EngineError> {
+    let compute = &setup.compute;
+    let is_timed_here = matches!(setup.answering, Answering::Engine) && compute.device == DeviceKind::Cpu;
+    if plan.performance.is_empty() || !is_timed_here {
+        return Ok(None);
+    }
+    let threads = compute.thread_count();
+    if let Entry::Vacant(place) = measured.entry(threads) {
+        place.insert(measure_limits(threads)?);
+    }
+    Ok(Some(limits::roofline(&measured[&threads], compute.precision)))
+}

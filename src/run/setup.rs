@@ -1,0 +1,353 @@
+//! One configuration of a suite: its cases, its model, and what answers them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use glmbench_device::DeviceError;
+
+use glmbench_engine::EngineError;
+use glmbench_engine::config::RopeScaling;
+use glmbench_engine::load::ModelPath;
+use glmbench_engine::memory::{Capacity, MemoryEstimate};
+use glmbench_engine::parallel::check_world;
+use glmbench_engine::tokenizer::Tokenizer;
+
+use crate::backend::{Backend, Script, Scripted};
+use crate::compute::{Compute, ComputeSpec};
+use crate::record::Roofline;
+use crate::suite::{Configuration, Suite};
+
+use super::RunError;
+use super::found::{FoundModel, weight_fault_words};
+use super::observer::Observer;
+use super::plan::Plan;
+
+/// Which model runs a suite's cases, and what computes. Each takes precedence over what the suite says.
+#[derive(Debug, Clone, Default)]
+pub struct SetupChoice {
+    /// Value of `--model`; the suite's own if `None`.
+    pub model: Option<OsString>,
+    /// Folder of a P-tuning v2 prefix to put over the model.
+    pub ptuning: Option<PathBuf>,
+    /// What the model's `rope_ratio` does, where its folder does not say.
+    pub rope_scaling: Option<RopeScaling>,
+    /// How to compute. A device replaces the suite's configurations.
+    pub compute: ComputeSpec,
+    /// Configurations that replace the suite's.
+    pub configurations: Vec<Configuration>,
+    /// Of the suite's configurations, run these alone; all if empty.
+    pub only: Vec<String>,
+    /// What answers the cases.
+    pub answering: Answering,
+}
+
+/// What answers the cases of a run.
+#[derive(Debug, Clone, Default)]
+pub enum Answering {
+    /// This program's own engine, with the model's weights.
+    #[default]
+    Engine,
+    /// A script. Of the model, only configuration and tokenizer are read.
+    Scripted(Box<Script>),
+}
+
+impl SetupChoice {
+    /// Whether this choice, the suite, or one of its configurations names a model.
+    pub fn names_model(&self, suite: &Suite) -> bool {
+        self.model.is_some()
+            || suite.model.path.is_some()
+            || suite.configurations.iter().any(|c| c.model.is_some())
+    }
+
+    /// Returns what is run, before any model is looked for: for each configuration its name, the suite restricted to its
+    /// cases, and how to compute. Without configurations there is one, without a name.
+    ///
+    /// # Errors
+    /// `--only` names no configuration of the suite, or the settings contradict each other.
+    pub fn configurations(&self, suite: &Suite) -> Result<Vec<Configured>, RunError> {
+        let typed = told_apart(self.configurations.clone());
+        let replaced = !typed.is_empty() || self.compute.device.is_some();
+        // The cases of replaced configurations are those of the first.
+        let base = match suite.configurations.first() {
+            Some(first) if replaced => Suite { model: suite.model.clone(), ..suite.of(first) },
+            _ => suite.clone(),
+        };
+        let chosen = if replaced { typed } else { chosen(&suite.configurations, &self.only)? };
+        if chosen.is_empty() {
+            return Ok(vec![self.configured(None, base)?]);
+        }
+        chosen.iter().map(|c| self.configured(Some(c.name.clone()), restricted(&base, c))).collect()
+    }
+
+    fn configured(&self, name: Option<String>, mut suite: Suite) -> Result<Configured, RunError> {
+        let compute = Compute::merged(&self.compute, &suite.model.compute)?;
+        if let Some(ranks) = self.compute.ranks {
+            suite.set_tp(ranks);
+        }
+        Ok(Configured { name, suite, compute })
+    }
+}
+
+/// A configuration before its model is looked for.
+pub struct Configured {
+    /// The configuration's name, if there are several.
+    pub name: Option<String>,
+    /// The suite, with the cases of this configuration only.
+    pub suite: Suite,
+    /// How to compute.
+    pub compute: Compute,
+}
+
+/// One configuration: its cases, its model, and how to compute.
+pub struct Setup {
+    /// The configuration's name, if there are several.
+    pub name: Option<String>,
+    /// The suite, with the cases of this configuration only.
+    pub suite: Suite,
+    /// The requested model.
+    word: OsString,
+    /// The model, found but not loaded.
+    pub model: FoundModel,
+    /// The model's tokenizer.
+    pub tokenizer: Option<Tokenizer>,
+    /// How to compute.
+    pub compute: Compute,
+    /// What answers the cases.
+    pub answering: Answering,
+}
+
+/// A backend that is ready to answer.
+pub(super) struct Started {
+    pub(super) backend: Box<dyn Backend>,
+    /// Descriptions of non-finite weights in the run's type; `None` if no weights were read.
+    pub(super) weight_faults: Option<Vec<String>>,
+}
+
+impl Setup {
+    /// Returns the configurations of a suite under a choice, with their models.
+    ///
+    /// # Errors
+    /// Those of [`SetupChoice::configurations`], and those of finding the models.
+    pub fn all(choice: &SetupChoice, suite: &Suite) -> Result<Vec<Self>, RunError> {
+        choice.configurations(suite)?.into_iter().map(|one| Self::new(choice, one)).collect()
+    }
+
+    fn new(choice: &SetupChoice, configured: Configured) -> Result<Self, RunError> {
+        let Configured { name, suite, compute } = configured;
+        let word = match choice.model.as_ref().or(suite.model.path.as_ref()) {
+            Some(word) => word.clone(),
+            None if suite.model.required => {
+                return Err(RunError::Suite {
+                    suite: suite.path,
+                    problem: "the suite is for a model that it does not name; give it with --model DIR"
+                        .into(),
+                });
+            }
+            None => "demo".into(),
+        };
+        let model = FoundModel::find(&word, choice.ptuning.as_deref(), choice.rope_scaling)?;
+        let tokenizer = model.tokenizer()?;
+        let answering = choice.answering.clone();
+        if matches!(answering, Answering::Engine) {
+            // Find invalid weights before anything is measured.
+            model.weights(compute.precision.dtype)?;
+        }
+        Ok(Self { name, suite, word, model, tokenizer, compute, answering })
+    }
+
+    /// Returns the plan, with all that is known before weights are loaded.
+    ///
+    /// # Errors
+    /// The cases do not fit the model, its tokenizer or the data sets.
+    pub fn plan(&self) -> Result<Plan<'_>, RunError> {
+        let step_tokens = self.compute.device.step_tokens();
+        let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref(), step_tokens)
+            .map_err(|error| self.hinted(error))?;
+        if self.compute.is_modelled() {
+            // A virtual clock has no noise, so one repetition is enough.
+            for run in &mut plan.performance {
+                (run.repetitions, run.warm_up.most) = (1, 0);
+            }
+        }
+        // Before the memory check: a model that cannot be split is not a question of memory.
+        plan.worlds().into_iter().try_for_each(|world| check_world(&self.model.config, world))?;
+        self.fit_memory(&mut plan)?;
+        Ok(plan)
+    }
+
+    fn fit_memory(&self, plan: &mut Plan<'_>) -> Result<(), EngineError> {
+        if let Some(capacity) = self.capacity()? {
+            plan.fit_memory(&self.model.config, self.compute.memory(), capacity);
+        }
+        Ok(())
+    }
+
+    /// Returns the memory that the model may use; `None` if nothing here knows it.
+    pub fn capacity(&self) -> Result<Option<Capacity>, EngineError> {
+        match &self.answering {
+            Answering::Engine => self.model.capacity(&self.compute),
+            Answering::Scripted(_) => Ok(None),
+        }
+    }
+
+    /// Adds a hint to an error of the suite that may be due to the small demo model.
+    fn hinted(&self, error: RunError) -> RunError {
+        match error {
+            RunError::Suite { suite, problem } if self.word == "demo" && problem.contains("seq_length") => {
+                let problem = format!(
+                    "{problem}, which is the demo model; give another with --model, or `--model dummy:chatglm2-6b` for its speed \
+                     with random weights"
+                );
+                RunError::Suite { suite, problem }
+            }
+            other => other,
+        }
+    }
+
+    /// Skips the cases that exceed their time budget on this machine.
+    pub(super) fn fit_budget(&self, plan: &mut Plan<'_>, roofline: &Roofline) -> Result<(), EngineError> {
+        plan.fit_budget(&self.model.config, self.compute.precision, roofline);
+        self.fit_memory(plan)
+    }
+
+    /// Describes the skipped cases with reasons, and the searches that memory limits.
+    pub fn left_out(&self, plan: &Plan<'_>) -> Vec<String> {
+        let cases = plan.performance.iter().filter_map(|run| {
+            let reason = run.unfit.as_ref()?;
+            Some(format!("{}: {reason}", run.case_id()))
+        });
+        let searches = plan.searches.iter().filter_map(|search| {
+            let most = plan.largest_batch(search, &self.model.config);
+            let short = most < search.high;
+            short.then(|| format!("{}: no batch above {most}, out of memory by estimate", search.search_id()))
+        });
+        cases.chain(searches).collect()
+    }
+
+    /// Checks that the remaining cases of a plan can run here. A run ends with the same error before it loads anything.
+    ///
+    /// # Errors
+    /// There is no case, or the number of ranks, the type, the device or the memory is unavailable.
+    pub fn check(&self, plan: &Plan<'_>) -> Result<(), RunError> {
+        if plan.worlds().is_empty() {
+            let of = self.name.as_ref().map(|name| format!(" for configuration {name}")).unwrap_or_default();
+            let problem = format!("the suite has no cases{of}");
+            return Err(RunError::Suite { suite: self.suite.path.clone(), problem });
+        }
+        if matches!(self.answering, Answering::Scripted(_)) {
+            return Ok(());
+        }
+        for world in plan.worlds() {
+            self.model.check(&self.compute.on(world), plan.limits(world))?;
+        }
+        Ok(self.check_room(plan)?)
+    }
+
+    /// Checks that the remaining cases of a plan can be loaded.
+    ///
+    /// # Errors
+    /// The error states the required and the available memory.
+    pub fn check_room(&self, plan: &Plan<'_>) -> Result<(), EngineError> {
+        if matches!(self.answering, Answering::Scripted(_)) {
+            return Ok(());
+        }
+        for world in plan.worlds() {
+            let (compute, limits) = (self.compute.on(world), plan.limits(world));
+            self.model.check_room(&compute, limits)?;
+            let Some(capacity) = self.model.capacity(&compute)? else { continue };
+            let (config, memory) = (&self.model.config, compute.memory());
+            if !capacity.holds(config, memory, limits, world) {
+                let wanted = capacity.wanted(config, memory, limits, world);
+                return Err(EngineError::from(DeviceError::Unsupported {
+                    device: compute.device.name(),
+                    problem: format!("out of memory by estimate: {wanted}, {}", capacity.words()),
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Estimates the memory of the model on `world` ranks.
+    pub fn estimate(&self, plan: &Plan<'_>, world: usize) -> Result<MemoryEstimate, EngineError> {
+        let (config, memory) = (&self.model.config, self.compute.memory());
+        Ok(MemoryEstimate::per_rank(config, memory, plan.limits(world), world)?.of_ranks(world))
+    }
+
+    /// Returns the model's name for records. It is only the folder's name, because paths are private.
+    pub fn model_name(&self) -> String {
+        let name = match &self.model.path {
+            ModelPath::Folder(dir) if self.word != "demo" => dir.file_name().unwrap_or(&self.word),
+            _ => &self.word,
+        };
+        name.to_string_lossy().into_owned()
+    }
+
+    /// Returns the hash of the weights; `none` if there are none.
+    pub(super) fn fingerprint(&self, observer: &mut dyn Observer) -> Result<String, EngineError> {
+        match &self.answering {
+            Answering::Engine => self.model.fingerprint(self.compute.precision.dtype, observer),
+            Answering::Scripted(_) => Ok("none".into()),
+        }
+    }
+
+    /// Whether the weights are generated, or there are none.
+    pub(super) fn makes_weights(&self) -> bool {
+        !matches!((&self.answering, &self.model.path), (Answering::Engine, ModelPath::Folder(_)))
+    }
+
+    /// Starts a backend on `world` ranks.
+    pub(super) fn start(
+        &self,
+        plan: &Plan<'_>,
+        world: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Started, RunError> {
+        Ok(match &self.answering {
+            Answering::Engine => {
+                let engine = self.model.load(&self.compute.on(world), plan.limits(world), observer)?;
+                let weight_faults = weight_fault_words(&engine, 20);
+                Started { backend: Box::new(engine), weight_faults }
+            }
+            Answering::Scripted(script) => {
+                Started { backend: Box::new(Scripted::new(Script::clone(script))), weight_faults: None }
+            }
+        })
+    }
+}
+
+/// Numbers configurations that repeat an earlier one, so that two runs of one command have different names, even if a
+/// configuration is timed against itself.
+fn told_apart(mut typed: Vec<Configuration>) -> Vec<Configuration> {
+    let names: Vec<String> = typed.iter().map(|c| c.name.clone()).collect();
+    for (index, configuration) in typed.iter_mut().enumerate() {
+        let before = names[..index].iter().filter(|name| **name == configuration.name).count();
+        if before > 0 {
+            configuration.name = format!("{} #{}", configuration.name, before + 1);
+        }
+    }
+    typed
+}
+
+/// Returns the suite's configurations that `--only` names; all without it.
+fn chosen(all: &[Configuration], only: &[String]) -> Result<Vec<Configuration>, RunError> {
+    if let Some(unknown) = only.iter().find(|name| all.iter().all(|c| c.name != **name)) {
+        let known: Vec<&str> = all.iter().map(|c| c.name.as_str()).collect();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        return Err(RunError::Request(format!(
+            "--only {unknown}: the suite has no such configuration; it has {known}"
+        )));
+    }
+    Ok(all.iter().filter(|c| only.is_empty() || only.contains(&c.name)).cloned().collect())
+}
+
+/// Returns the suite restricted to a configuration. One from the command line has all cases.
+fn restricted(base: &Suite, configuration: &Configuration) -> Suite {
+    let mut suite = base.clone();
+    if base.configurations.iter().all(|c| c.name != configuration.name) {
+        suite.accuracy.iter_mut().for_each(|case| case.configurations.clear());
+        suite.performance.iter_mut().for_each(|case| case.configurations.clear());
+        suite.max_batch.iter_mut().for_each(|case| case.configurations.clear());
+        suite.load.iter_mut().for_each(|case| case.configurations.clear());
+    }
+    suite.of(configuration)
+}
