@@ -17,7 +17,7 @@ use glmbench_device::{DType, DeviceInfo};
 use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
+use glmbench_engine::model::{Capacity, Forward, Model, StepInput, attention_shape};
 use glmbench_engine::weights::open_checkpoint;
 
 const SHAPE: Shape = Shape { batch: 8, input_tokens: 128, output_tokens: 64 };
@@ -51,8 +51,8 @@ impl Forward for Timed {
         self.model.modelled_ns()
     }
 
-    fn limits(&self) -> Limits {
-        self.model.limits()
+    fn capacity(&self) -> Capacity {
+        self.model.capacity()
     }
 
     fn config(&self) -> &ModelConfig {
@@ -64,7 +64,7 @@ impl Forward for Timed {
 fn engine() -> Result<(Engine, Arc<AtomicU64>), EngineError> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     let config = ModelConfig::from_file(&folder.join("config.json"))?;
-    let limits = Limits::for_batch(&config, SHAPE.batch, SHAPE.sequence_tokens());
+    let limits = Capacity::for_batch(&config, SHAPE.batch, SHAPE.sequence_tokens());
     let device = Cpu::new(CpuOptions {
         precision: DType::Fp16.into(),
         threads: available_threads(),

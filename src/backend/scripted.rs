@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use glmbench_device::sensors::Sensors;
 use glmbench_device::{ClockProfile, DType, DeviceInfo};
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId, Step, StepKind};
 
@@ -256,7 +256,7 @@ impl Backend for Scripted {
         Vec::new()
     }
 
-    fn model(&self) -> Option<(&ModelConfig, Limits)> {
+    fn model(&self) -> Option<(&ModelConfig, Capacity)> {
         None
     }
 }

@@ -16,9 +16,9 @@ use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::{ModelConfig, RopeScaling};
 use glmbench_engine::load::{self, DeviceKind, Emulate, LoadOptions, ModelPath, load_tokenizer};
-use glmbench_engine::memory::{Capacity, MemoryEstimate, MemoryOf};
-use glmbench_engine::model::Limits;
-use glmbench_engine::parallel::check_world;
+use glmbench_engine::memory::{MemoryBudget, MemoryEstimate, MemoryOf};
+use glmbench_engine::model::Capacity;
+use glmbench_engine::parallel::check_tp;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::weights::overlay::Overlay;
 use glmbench_engine::weights::{Choice, WeightSource, layout, open_checkpoint};
@@ -190,7 +190,7 @@ impl ComputeArgs {
     ///
     /// # Errors
     /// Fails if `TP_WORLD_SIZE` or `BIND_CPU` is not a number.
-    pub fn load_options(&self, model: &ModelPath, limits: Limits) -> Result<LoadOptions, EngineError> {
+    pub fn load_options(&self, model: &ModelPath, limits: Capacity) -> Result<LoadOptions, EngineError> {
         Ok(LoadOptions {
             device: self.device,
             emulate: self.emulate(model),
@@ -201,7 +201,7 @@ impl ComputeArgs {
             tp: self.world()?,
             bind: self.bound()?,
             profile_operators: self.profile_operators,
-            limits,
+            capacity: limits,
         })
     }
 }
@@ -312,20 +312,20 @@ impl FoundModel {
 
     /// Returns the memory the model may use: the host's, or that of the chips in an emulated card's profile. `None` for
     /// a real card, which is asked when the model is loaded.
-    pub fn capacity(&self, compute: &ComputeArgs) -> Result<Option<Capacity>, EngineError> {
+    pub fn memory_budget(&self, compute: &ComputeArgs) -> Result<Option<MemoryBudget>, EngineError> {
         Ok(match (compute.device.chip(), compute.emulate(&self.path)) {
-            (None, _) => Machine::read().available_bytes.map(Capacity::Together),
-            (Some(chip), Some(emulate)) => emulate.machine(chip)?.memory_bytes.map(Capacity::EachRank),
+            (None, _) => Machine::read().available_bytes.map(MemoryBudget::Together),
+            (Some(chip), Some(emulate)) => emulate.machine(chip)?.memory_bytes.map(MemoryBudget::EachRank),
             (Some(_), None) => None,
         })
     }
 
     /// Checks that the model can be loaded: that it can be split among the ranks, and that device and memory are
     /// available.
-    pub fn check(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
+    pub fn check(&self, compute: &ComputeArgs, limits: Capacity) -> Result<(), EngineError> {
         let world = compute.world()?;
         let emulate = compute.emulate(&self.path);
-        check_world(&self.config, world)?;
+        check_tp(&self.config, world)?;
         compute.device.check(compute.precision(), world, emulate.as_ref())?;
         if compute.profile_operators {
             compute.device.check_profile()?;
@@ -334,7 +334,7 @@ impl FoundModel {
     }
 
     /// Checks that the host has enough memory, if the host computes.
-    pub fn check_room(&self, compute: &ComputeArgs, limits: Limits) -> Result<(), EngineError> {
+    pub fn check_room(&self, compute: &ComputeArgs, limits: Capacity) -> Result<(), EngineError> {
         let world = compute.world()?;
         let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), limits, world)?;
         let emulate = compute.emulate(&self.path);
@@ -350,7 +350,7 @@ impl FoundModel {
     }
 
     /// Loads the model with a progress bar, after [checking](Self::check) device and memory.
-    pub fn load(&self, compute: &ComputeArgs, limits: Limits) -> Result<Engine, EngineError> {
+    pub fn load(&self, compute: &ComputeArgs, limits: Capacity) -> Result<Engine, EngineError> {
         self.check(compute, limits)?;
         let options = compute.load_options(&self.path, limits)?;
         let source = self.weights(options.precision.dtype)?;

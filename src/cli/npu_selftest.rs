@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let emulate = compute.emulate(&ModelPath::Folder("selftest".into()));
     let settings = GroupSettings {
         chip,
-        world: usize::from(args.tp),
+        tp: usize::from(args.tp),
         dtype: DType::Fp16,
         attention: widths.heads,
         bind: false,

@@ -14,8 +14,8 @@ use glmbench_device::{ClockProfile, DType, DeviceError, DeviceInfo};
 use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::memory::{Capacity, MemoryEstimate};
-use glmbench_engine::model::{Forward, Limits, StepInput};
+use glmbench_engine::memory::{MemoryBudget, MemoryEstimate};
+use glmbench_engine::model::{Capacity, Forward, StepInput};
 
 use crate::in_process::{StopAfter, origin};
 use crate::support::answer;
@@ -44,7 +44,7 @@ const HALF_A_MS_EACH: Planted = Planted {
 struct Fake {
     planted: Planted,
     config: ModelConfig,
-    limits: Limits,
+    limits: Capacity,
     now_ns: u64,
 }
 
@@ -83,7 +83,7 @@ impl Forward for Fake {
         }
     }
 
-    fn limits(&self) -> Limits {
+    fn capacity(&self) -> Capacity {
         self.limits
     }
 
@@ -128,7 +128,7 @@ impl Run<'_> {
         let suite = Suite::parse(Path::new("s.toml"), self.suite, &[]).unwrap();
         let mut plan = Plan::new(&suite, &config, None, 512)?;
         if let Some(bytes) = self.available_bytes {
-            plan.fit_memory(&config, DType::Fp16, Capacity::Together(bytes));
+            plan.fit_memory(&config, DType::Fp16, MemoryBudget::Together(bytes));
         }
         let fake = Fake { planted: self.planted, config: config.clone(), limits: plan.limits(1), now_ns: 0 };
         let engine = Engine::new(Box::new(fake));
@@ -183,7 +183,7 @@ fn memory_is_told_from_slowness_whether_estimated_or_met() {
     let root = tempfile::tempdir().unwrap();
     let config = config();
     // Memory for six sequences of two blocks, with all other buffers.
-    let limits = Limits { max_step_tokens: 512, ..Limits::for_batch(&config, 6, 256 + 5) };
+    let limits = Capacity { max_step_tokens: 512, ..Capacity::for_batch(&config, 6, 256 + 5) };
     let bytes = MemoryEstimate::new(&config, DType::Fp16, limits).total_bytes();
     let run = Run { root: root.path(), suite: SEARCH, planted: HALF_A_MS_EACH, available_bytes: Some(bytes) };
     run.run(ALL).unwrap();

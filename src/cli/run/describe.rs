@@ -126,7 +126,7 @@ fn memory(setup: &Setup, plan: &Plan<'_>) -> anyhow::Result<String> {
         .max_by_key(MemoryEstimate::total_bytes)
         .unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.memory(), plan.limits(1)));
     let gb = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
-    let there = match model.capacity(compute)? {
+    let there = match model.memory_budget(compute)? {
         Some(capacity) => capacity.words(),
         None => "the card says what it holds when it is loaded".to_owned(),
     };

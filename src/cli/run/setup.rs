@@ -14,7 +14,7 @@ use glmbench_engine::EngineError;
 use glmbench_engine::config::RopeScaling;
 use glmbench_engine::load::{DeviceKind, ModelPath};
 use glmbench_engine::memory::MemoryEstimate;
-use glmbench_engine::parallel::check_world;
+use glmbench_engine::parallel::check_tp;
 use glmbench_engine::tokenizer::Tokenizer;
 
 use crate::cli::engine::{ComputeArgs, EmulationArgs, EmulationMode, FoundModel};
@@ -151,8 +151,8 @@ impl Setup {
             }
         }
         // Before the memory check: a model that cannot be split is not a question of memory.
-        plan.worlds().into_iter().try_for_each(|world| check_world(&self.model.config, world))?;
-        if let Some(capacity) = self.model.capacity(&self.compute)? {
+        plan.worlds().into_iter().try_for_each(|world| check_tp(&self.model.config, world))?;
+        if let Some(capacity) = self.model.memory_budget(&self.compute)? {
             plan.fit_memory(&self.model.config, self.compute.memory(), capacity);
         }
         Ok(plan)
@@ -175,7 +175,7 @@ impl Setup {
     /// Skips the cases that exceed their time budget on this machine.
     pub(in crate::cli) fn fit_budget(&self, plan: &mut Plan<'_>, roofline: &Roofline) -> anyhow::Result<()> {
         plan.fit_budget(&self.model.config, self.compute.precision(), roofline);
-        if let Some(capacity) = self.model.capacity(&self.compute)? {
+        if let Some(capacity) = self.model.memory_budget(&self.compute)? {
             plan.fit_memory(&self.model.config, self.compute.memory(), capacity);
         }
         Ok(())
@@ -221,7 +221,7 @@ impl Setup {
         for world in plan.worlds() {
             let (compute, limits) = (self.compute.on(world), plan.limits(world));
             self.model.check_room(&compute, limits)?;
-            let Some(capacity) = self.model.capacity(&compute)? else { continue };
+            let Some(capacity) = self.model.memory_budget(&compute)? else { continue };
             let (config, memory) = (&self.model.config, compute.memory());
             if !capacity.holds(config, memory, limits, world) {
                 let wanted = capacity.wanted(config, memory, limits, world);
