@@ -12,7 +12,7 @@ use glmbench_ascend::{AscendGroup, Chip, Emulation, Forced, GroupSettings};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, SequenceView};
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
+use glmbench_engine::model::{Capacity, Forward, Model, StepInput, attention_shape};
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::unread::Unread;
 
@@ -42,10 +42,10 @@ fn decode_steps(
     config: &ModelConfig,
     batch: usize,
 ) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
-    let limits = Limits::for_batch(config, batch, 1024);
+    let limits = Capacity::for_batch(config, batch, 1024);
     let settings = GroupSettings {
         chip,
-        world: 1,
+        tp: 1,
         dtype: DType::Fp16,
         attention: attention_shape(config),
         bind: false,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use glmbench::bench::{Offered, OrdinaryTokens, Shape, prompts, repeat, serve};
+use glmbench::bench::{Offered, OrdinaryTokens, Pace, Shape, prompts, repeat, serve};
 use glmbench::stats::median;
 use glmbench_cpu::{Cpu, CpuOptions, available_threads};
 use glmbench_device::rotary::RotaryMode;
@@ -17,7 +17,7 @@ use glmbench_device::{DType, DeviceInfo};
 use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
+use glmbench_engine::model::{Capacity, Forward, Model, StepInput, attention_shape};
 use glmbench_engine::weights::open_checkpoint;
 
 const SHAPE: Shape = Shape { batch: 8, input_tokens: 128, output_tokens: 64 };
@@ -51,8 +51,8 @@ impl Forward for Timed {
         self.model.modelled_ns()
     }
 
-    fn limits(&self) -> Limits {
-        self.model.limits()
+    fn capacity(&self) -> Capacity {
+        self.model.capacity()
     }
 
     fn config(&self) -> &ModelConfig {
@@ -64,7 +64,7 @@ impl Forward for Timed {
 fn engine() -> Result<(Engine, Arc<AtomicU64>), EngineError> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     let config = ModelConfig::from_file(&folder.join("config.json"))?;
-    let limits = Limits::for_batch(&config, SHAPE.batch, SHAPE.sequence_tokens());
+    let limits = Capacity::for_batch(&config, SHAPE.batch, SHAPE.sequence_tokens());
     let device = Cpu::new(CpuOptions {
         precision: DType::Fp16.into(),
         threads: available_threads(),
@@ -99,7 +99,7 @@ fn main() {
         };
         let offered: Vec<Offered> = prompts.iter().map(offer).collect();
         let start = Instant::now();
-        let done = serve(&mut engine, &offered, SHAPE.batch, &mut || false, &mut |_| {});
+        let done = serve(&mut engine, &offered, Pace::Open(SHAPE.batch), &mut || false, &mut |_| {});
         let wall = start.elapsed().as_nanos() as f64;
         assert!(matches!(done, Ok(Some(_))), "{done:?}");
         served.push(1.0 - forward_ns.load(Ordering::Relaxed) as f64 / wall);

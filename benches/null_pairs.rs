@@ -25,7 +25,7 @@ use glmbench_device::{DType, DeviceInfo};
 use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
+use glmbench_engine::model::{Capacity, Forward, Model, StepInput, attention_shape};
 use glmbench_engine::weights::open_checkpoint;
 
 const SHAPES: [Shape; 3] = [
@@ -297,8 +297,8 @@ impl Forward for Slowed {
         self.model.modelled_ns()
     }
 
-    fn limits(&self) -> Limits {
-        self.model.limits()
+    fn capacity(&self) -> Capacity {
+        self.model.capacity()
     }
 
     fn config(&self) -> &ModelConfig {
@@ -313,7 +313,7 @@ fn engine(slowdown: f64) -> Result<Engine, EngineError> {
     let (batch, tokens) = SHAPES
         .iter()
         .fold((1, 1), |(batch, tokens), shape| (batch.max(shape.batch), tokens.max(shape.sequence_tokens())));
-    let limits = Limits::for_batch(&config, batch, tokens);
+    let limits = Capacity::for_batch(&config, batch, tokens);
     let device = Cpu::new(CpuOptions {
         precision: DType::Fp16.into(),
         threads: THREADS,

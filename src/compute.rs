@@ -16,7 +16,7 @@ use glmbench_device::{KvForm, Precision};
 use glmbench_engine::EngineError;
 use glmbench_engine::load::{DeviceKind, Emulate, LoadOptions, ModelPath};
 use glmbench_engine::memory::MemoryOf;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 
 /// Maximum number of threads.
 const MAX_THREADS: usize = 1024;
@@ -237,7 +237,7 @@ impl Compute {
     }
 
     /// Returns the engine's options for loading a model.
-    pub fn load_options(&self, model: &ModelPath, limits: Limits) -> LoadOptions {
+    pub fn load_options(&self, model: &ModelPath, limits: Capacity) -> LoadOptions {
         LoadOptions {
             device: self.device,
             emulate: self.emulate(model),
@@ -248,7 +248,7 @@ impl Compute {
             tp: self.ranks,
             bind: self.bind,
             profile_operators: self.profile_operators,
-            limits,
+            capacity: limits,
         }
     }
 }

@@ -4,7 +4,7 @@ use glmbench_device::DeviceInfo;
 use glmbench_device::sensors::Sensors;
 use glmbench_engine::Engine;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::{EngineError, Request, RequestId, Step};
 
@@ -59,7 +59,7 @@ impl Backend for Engine {
         self.take_profile()
     }
 
-    fn model(&self) -> Option<(&ModelConfig, Limits)> {
-        Some((self.config(), self.limits()))
+    fn model(&self) -> Option<(&ModelConfig, Capacity)> {
+        Some((self.config(), self.capacity()))
     }
 }

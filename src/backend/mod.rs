@@ -13,7 +13,7 @@ mod scripted;
 use glmbench_device::DeviceInfo;
 use glmbench_device::sensors::Sensors;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::{EngineError, Request, RequestId, Step};
 
@@ -125,5 +125,5 @@ pub trait Backend {
     fn take_profile(&mut self) -> Vec<OperatorTime>;
 
     /// Returns the model's shape and what memory was taken for, if the backend knows them.
-    fn model(&self) -> Option<(&ModelConfig, Limits)>;
+    fn model(&self) -> Option<(&ModelConfig, Capacity)>;
 }

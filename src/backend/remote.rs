@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use glmbench_device::sensors::Sensors;
 use glmbench_device::{DType, DeviceInfo};
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId, Step, StepKind};
@@ -474,7 +474,7 @@ impl Backend for Remote {
         Vec::new()
     }
 
-    fn model(&self) -> Option<(&ModelConfig, Limits)> {
+    fn model(&self) -> Option<(&ModelConfig, Capacity)> {
         None
     }
 }

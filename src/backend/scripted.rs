@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use glmbench_device::sensors::Sensors;
 use glmbench_device::{ClockProfile, DType, DeviceInfo};
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId, Step, StepKind};
 
@@ -36,7 +36,7 @@ pub struct Script {
     /// Whether the clock moves while the backend is idle.
     pub idles: bool,
     /// The model's shape and what memory was taken for, if the backend is to know them.
-    pub model: Option<(ModelConfig, Limits)>,
+    pub model: Option<(ModelConfig, Capacity)>,
 }
 
 impl Default for Script {
@@ -278,7 +278,7 @@ impl Backend for Scripted {
         Vec::new()
     }
 
-    fn model(&self) -> Option<(&ModelConfig, Limits)> {
+    fn model(&self) -> Option<(&ModelConfig, Capacity)> {
         self.script.model.as_ref().map(|(config, limits)| (config, *limits))
     }
 }

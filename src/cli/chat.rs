@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 
 use glmbench_engine::Engine;
 use glmbench_engine::chat::{Round, build_prompt, process_response};
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{FinishReason, Request};
@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let context = model.config.seq_length.min(MAX_CONTEXT);
     let engine = model.load(
         &args.engine.compute()?,
-        Limits::for_batch(&model.config, 1, context),
+        Capacity::for_batch(&model.config, 1, context),
         &mut Bars::default(),
     )?;
     let by_files = Template::by_files(&tokenizer);
@@ -228,7 +228,7 @@ impl Chat {
 
     /// Returns the conversation's ids, leaving room for the answer. Drops the oldest rounds if it grows too long.
     fn prompt(&mut self, question: &str) -> anyhow::Result<Vec<u32>> {
-        let limits = self.engine.limits();
+        let limits = self.engine.capacity();
         let room = limits.max_context - self.engine.config().pre_seq_len.unwrap_or(0) - self.max_new_tokens;
         loop {
             let text = match self.template {

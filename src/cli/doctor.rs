@@ -13,7 +13,7 @@ use glmbench_ascend::Installation;
 use glmbench_cpu::{InstructionSet, available_threads, measure_limits};
 use glmbench_device::DType;
 
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 
 use crate::bench::Shape;
 use crate::compute::{Compute, ComputeSpec};
@@ -206,7 +206,7 @@ fn one_of_them(args: &Args) -> anyhow::Result<OneOfThem> {
     let model = FoundModel::find(&args.model, None, None)?;
     let compute = Compute::of_flags(&ComputeSpec::default())?;
     let most = |of: fn(&Shape) -> usize| args.shape.iter().map(of).max().unwrap_or(1);
-    let limits = Limits::for_batch(&model.config, most(|s| s.batch), most(Shape::sequence_tokens));
+    let limits = Capacity::for_batch(&model.config, most(|s| s.batch), most(Shape::sequence_tokens));
     let mut engine = model.load(&compute, limits, &mut Bars::default())?;
     let tokens = ordinary_tokens(&model.config, model.tokenizer()?.as_ref());
     let times = times(&mut engine, &tokens, &args.shape, REPETITIONS)?;

@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use safetensors::tensor::{Dtype, TensorView};
 
 use glmbench_engine::Engine;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::{EngineError, FinishReason, NotFinite, Request};
 
 use super::engine::EngineArgs;
@@ -89,11 +89,15 @@ fn check_out(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Returns the limits for such a run: one sequence, with logits for a chunk of rows.
-pub fn limits(config: &glmbench_engine::config::ModelConfig, prompts: &[Vec<u32>], decode: usize) -> Limits {
+pub fn limits(
+    config: &glmbench_engine::config::ModelConfig,
+    prompts: &[Vec<u32>],
+    decode: usize,
+) -> Capacity {
     // A longer sequence is rejected when it is submitted.
     let longest =
         prompts.iter().map(Vec::len).max().unwrap_or(1).saturating_add(decode).min(config.seq_length);
-    let mut limits = Limits::for_batch(config, 1, longest);
+    let mut limits = Capacity::for_batch(config, 1, longest);
     limits.max_step_tokens = limits.max_step_tokens.min(longest.max(1));
     limits.max_logit_rows = limits.max_step_tokens.min(128);
     limits

@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let emulate = compute.emulate(&ModelPath::Folder("selftest".into()));
     let settings = GroupSettings {
         chip,
-        world: compute.ranks,
+        tp: compute.ranks,
         dtype: DType::Fp16,
         attention: widths.heads,
         bind: false,

@@ -116,7 +116,7 @@ fn engine_compute(args: &Args) -> Result<Compute, EngineError> {
 /// Names an engine, for tables.
 fn named(engine: &Engine) -> String {
     let info = engine.device_info();
-    let ranks = if info.world > 1 { format!(" tp {}", info.world) } else { String::new() };
+    let ranks = if info.tp > 1 { format!(" tp {}", info.tp) } else { String::new() };
     format!("{} {}{ranks}", info.name, info.precision)
 }
 

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 
 use glmbench_engine::load::ModelPath;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_serve::{Described, Key, ServeError, ServeLimits, Settings, bind, serve};
 
 use crate::bounded;
@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .tokenizer()?
         .context("random weights have no tokenizer and cannot be served; give a model folder")?;
     let context = args.context(model.config.seq_length)?;
-    let mut limits = Limits::for_batch(&model.config, usize::from(args.max_batch), context);
+    let mut limits = Capacity::for_batch(&model.config, usize::from(args.max_batch), context);
     limits.max_step_tokens = compute.device.step_tokens().max(limits.max_batch);
     // Log-probabilities of prompts need the logits of many rows.
     limits.max_logit_rows = limits.max_logit_rows.max(64);

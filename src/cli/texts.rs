@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 
 use glmbench_engine::Engine;
 use glmbench_engine::chat::build_prompt;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::sampler::Sampling;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{FinishReason, NotFinite, Request, RequestId};
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Asked<'_>, word: &OsStr) -> anyhow::Result<ExitCode> {
     let prompts = prompts(&texts, &tokenizer, template, new_tokens, model.config.seq_length)?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(1);
     let batch = args.batch.min(texts.len());
-    let limits = Limits::for_batch(&model.config, batch, longest + new_tokens);
+    let limits = Capacity::for_batch(&model.config, batch, longest + new_tokens);
     let mut engine = model.load(&args.engine.compute()?, limits, &mut Bars::default())?;
     let modelled = engine.device_info().modelled_by.is_some();
     let mut broken = false;

@@ -322,7 +322,7 @@ fn of_family(kernel: &str) -> Option<InstructionSet> {
 
 /// Names an engine, for results.
 fn named(info: &DeviceInfo) -> String {
-    let ranks = if info.world > 1 { format!(" on {} ranks", info.world) } else { String::new() };
+    let ranks = if info.tp > 1 { format!(" on {} ranks", info.tp) } else { String::new() };
     format!("{} {} {}{ranks}", info.name, info.kernel, info.precision)
 }
 

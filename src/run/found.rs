@@ -9,9 +9,9 @@ use glmbench_device::{DType, DeviceError};
 
 use glmbench_engine::config::{ModelConfig, RopeScaling};
 use glmbench_engine::load::{self, ModelPath, load_tokenizer};
-use glmbench_engine::memory::{Capacity, MemoryEstimate};
-use glmbench_engine::model::Limits;
-use glmbench_engine::parallel::check_world;
+use glmbench_engine::memory::{MemoryBudget, MemoryEstimate};
+use glmbench_engine::model::Capacity;
+use glmbench_engine::parallel::check_tp;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::weights::overlay::Overlay;
 use glmbench_engine::weights::{Choice, WeightSource, layout, open_checkpoint};
@@ -138,19 +138,19 @@ impl FoundModel {
 
     /// Returns the memory the model may use: the host's, or that of the chips in an emulated card's profile. `None` for
     /// a real card, which is asked when the model is loaded.
-    pub fn capacity(&self, compute: &Compute) -> Result<Option<Capacity>, EngineError> {
+    pub fn capacity(&self, compute: &Compute) -> Result<Option<MemoryBudget>, EngineError> {
         Ok(match (compute.device.chip(), compute.emulate(&self.path)) {
-            (None, _) => Machine::read().available_bytes.map(Capacity::Together),
-            (Some(chip), Some(emulate)) => emulate.machine(chip)?.memory_bytes.map(Capacity::EachRank),
+            (None, _) => Machine::read().available_bytes.map(MemoryBudget::Together),
+            (Some(chip), Some(emulate)) => emulate.machine(chip)?.memory_bytes.map(MemoryBudget::EachRank),
             (Some(_), None) => None,
         })
     }
 
     /// Checks that the model can be loaded: that it can be split among the ranks, and that device and memory are
     /// available.
-    pub fn check(&self, compute: &Compute, limits: Limits) -> Result<(), EngineError> {
+    pub fn check(&self, compute: &Compute, limits: Capacity) -> Result<(), EngineError> {
         let emulate = compute.emulate(&self.path);
-        check_world(&self.config, compute.ranks)?;
+        check_tp(&self.config, compute.ranks)?;
         compute.device.check(compute.precision, compute.ranks, emulate.as_ref())?;
         if compute.profile_operators {
             compute.device.check_profile()?;
@@ -159,7 +159,7 @@ impl FoundModel {
     }
 
     /// Checks that the host has enough memory, if the host computes.
-    pub fn check_room(&self, compute: &Compute, limits: Limits) -> Result<(), EngineError> {
+    pub fn check_room(&self, compute: &Compute, limits: Capacity) -> Result<(), EngineError> {
         let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), limits, compute.ranks)?;
         // A real card checks its own memory. An emulated card that computes uses the host's.
         let here = match compute.emulate(&self.path) {
@@ -176,7 +176,7 @@ impl FoundModel {
     pub fn load(
         &self,
         compute: &Compute,
-        limits: Limits,
+        limits: Capacity,
         observer: &mut dyn Observer,
     ) -> Result<Engine, EngineError> {
         self.check(compute, limits)?;

@@ -2,8 +2,8 @@
 
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::memory::{Capacity, MemoryOf};
-use glmbench_engine::model::Limits;
+use glmbench_engine::memory::{MemoryBudget, MemoryOf};
+use glmbench_engine::model::Capacity;
 
 use super::AccuracyRun;
 use super::plan::{LoadRun, PerformanceRun, Plan, SearchRun};
@@ -17,25 +17,25 @@ const RETOKENIZED: usize = 8;
 
 impl Plan<'_> {
     /// Returns the limits that the engine must be loaded with on `world` ranks.
-    pub fn limits(&self, world: usize) -> Limits {
+    pub fn limits(&self, world: usize) -> Capacity {
         self.limits.get(&world).copied().unwrap_or_else(|| smallest(self.step_tokens()))
     }
 
     /// Excludes what does not fit into memory: marks performance cases with the reason, and limits the searches'
     /// batches.
     /// If nothing at all fits, nothing is excluded: the check before loading reports it.
-    pub fn fit_memory(&mut self, config: &ModelConfig, on: impl Into<MemoryOf>, capacity: Capacity) {
+    pub fn fit_memory(&mut self, config: &ModelConfig, on: impl Into<MemoryOf>, budget: MemoryBudget) {
         let on = on.into();
-        let fits = |limits: Limits, world: usize| capacity.holds(config, on, limits, world);
+        let fits = |limits: Capacity, world: usize| budget.holds(config, on, limits, world);
         let alone = |run: &PerformanceRun| room(self.step_tokens(), config, &[], &[run], &[]);
         let unfit: Vec<bool> = self.performance.iter().map(|run| !fits(alone(run), run.tp)).collect();
         let others = !self.accuracy.is_empty() || !self.searches.is_empty() || !self.loads.is_empty();
         if others || unfit.contains(&false) {
-            let wanted = |run: &PerformanceRun| capacity.wanted(config, on, alone(run), run.tp);
+            let wanted = |run: &PerformanceRun| budget.wanted(config, on, alone(run), run.tp);
             let wanted: Vec<String> = self.performance.iter().map(wanted).collect();
             let cases = self.performance.iter_mut().zip(&unfit).zip(wanted);
             for ((run, _), wanted) in cases.filter(|((_, unfit), _)| **unfit) {
-                run.unfit = Some(format!("out of memory by estimate: {wanted}, {}", capacity.words()));
+                run.unfit = Some(format!("out of memory by estimate: {wanted}, {}", budget.words()));
             }
         }
         for world in self.worlds() {
@@ -45,7 +45,7 @@ impl Plan<'_> {
     }
 
     /// Returns limits that hold every case on `world` ranks, with the searches at their largest batches.
-    pub(super) fn largest(&self, config: &ModelConfig, world: usize) -> Limits {
+    pub(super) fn largest(&self, config: &ModelConfig, world: usize) -> Capacity {
         let prefix = config.pre_seq_len.unwrap_or(0);
         self.searches_of(world).fold(self.fixed(config, world), |limits, search| {
             union(limits, wanted_limits(search, search.high, prefix, limits))
@@ -53,7 +53,7 @@ impl Plan<'_> {
     }
 
     /// Returns limits that hold every case except the searches, which can do with less.
-    fn fixed(&self, config: &ModelConfig, world: usize) -> Limits {
+    fn fixed(&self, config: &ModelConfig, world: usize) -> Capacity {
         let accuracy: Vec<_> = self.accuracy.iter().filter(|run| run.tp == world).collect();
         let fit = |run: &&PerformanceRun| run.tp == world && run.unfit.is_none();
         let performance: Vec<_> = self.performance.iter().filter(fit).collect();
@@ -83,14 +83,14 @@ impl Plan<'_> {
 
     /// Returns limits with the largest search batches that fit, first each search on its own. Larger batches count as
     /// out of memory and are not run.
-    fn fitting(&self, config: &ModelConfig, world: usize, fits: &dyn Fn(Limits) -> bool) -> Limits {
+    fn fitting(&self, config: &ModelConfig, world: usize, fits: &dyn Fn(Capacity) -> bool) -> Capacity {
         let largest = self.largest(config, world);
         if fits(largest) {
             return largest;
         }
         let prefix = config.pre_seq_len.unwrap_or(0);
         let base = self.fixed(config, world);
-        let with = |search: &SearchRun, batch: usize, limits: Limits| {
+        let with = |search: &SearchRun, batch: usize, limits: Capacity| {
             union(limits, wanted_limits(search, batch, prefix, limits))
         };
         let most = |search: &SearchRun| {
@@ -120,8 +120,8 @@ impl Plan<'_> {
 }
 
 /// Returns limits for one sequence of one token.
-fn smallest(step_tokens: usize) -> Limits {
-    Limits { max_batch: 1, max_step_tokens: step_tokens, max_context: 1, kv_blocks: 1, max_logit_rows: 1 }
+fn smallest(step_tokens: usize) -> Capacity {
+    Capacity { max_batch: 1, max_step_tokens: step_tokens, max_context: 1, kv_blocks: 1, max_logit_rows: 1 }
 }
 
 /// Returns limits for the longest sequence and the batch of every case.
@@ -131,9 +131,9 @@ fn room(
     accuracy: &[&AccuracyRun<'_>],
     performance: &[&PerformanceRun],
     loads: &[&LoadRun],
-) -> Limits {
+) -> Capacity {
     let prefix = config.pre_seq_len.unwrap_or(0);
-    let mut limits = Limits { max_context: 1 + prefix, ..smallest(step_tokens) };
+    let mut limits = Capacity { max_context: 1 + prefix, ..smallest(step_tokens) };
     // Blocks for a batch of usual sequences, or for one of the longest while the others wait for it.
     let mut grow = |batch: usize, usual: usize, longest: usize| {
         let context = |tokens: usize| tokens.min(config.seq_length) + prefix;
@@ -164,8 +164,8 @@ fn room(
 }
 
 /// Returns limits that satisfy both.
-fn union(a: Limits, b: Limits) -> Limits {
-    Limits {
+fn union(a: Capacity, b: Capacity) -> Capacity {
+    Capacity {
         max_batch: a.max_batch.max(b.max_batch),
         max_step_tokens: a.max_step_tokens.max(b.max_step_tokens),
         max_context: a.max_context.max(b.max_context),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use glmbench_device::Precision;
 
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::tokenizer::Tokenizer;
 
 use crate::bench::{OrdinaryTokens, Shape, WarmUpRule};
@@ -36,7 +36,7 @@ pub struct Plan<'a> {
     /// Maximum number of tokens per step.
     pub(super) step_tokens: usize,
     /// The engine's limits, by number of ranks.
-    pub(super) limits: BTreeMap<usize, Limits>,
+    pub(super) limits: BTreeMap<usize, Capacity>,
 }
 
 impl<'a> Plan<'a> {

@@ -130,7 +130,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         clock: super::clock_of(&origin.device),
         clock_profile: origin.device.modelled_by.as_ref().map(|p| format!("{} sha256:{}", p.name, p.sha256)),
         dtype: origin.device.precision.to_string(),
-        tp: origin.device.world as u32,
+        tp: origin.device.tp as u32,
         device_details: origin.device.details.iter().cloned().collect(),
         telemetry: origin.telemetry.clone(),
         threads: origin.device.threads as u32,

@@ -9,7 +9,7 @@ use glmbench_device::DeviceError;
 use glmbench_engine::EngineError;
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::memory::{MemoryEstimate, MemoryOf};
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 
 use crate::bench::{OrdinaryTokens, Repetition, Shape, prompts, repeat};
 use crate::record::{
@@ -189,8 +189,8 @@ fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(S
         return None;
     }
     let device = session.engine.device_info();
-    let rank = MemoryEstimate::per_rank(config, MemoryOf::device(&device), wanted, device.world).ok()?;
-    let bytes = rank.of_ranks(device.world).total_bytes();
+    let rank = MemoryEstimate::per_rank(config, MemoryOf::device(&device), wanted, device.tp).ok()?;
+    let bytes = rank.of_ranks(device.tp).total_bytes();
     let reason = format!(
         "{} KV blocks are wanted, memory was taken for {} and {} sequences; by the estimate it takes {:.2} GB",
         wanted.kv_blocks,
@@ -202,9 +202,9 @@ fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(S
 }
 
 /// Returns the limits of an engine that runs the search at `batch`. Other limits are taken from `limits`.
-pub(super) fn wanted_limits(search: &SearchRun, batch: usize, prefix: usize, limits: Limits) -> Limits {
+pub(super) fn wanted_limits(search: &SearchRun, batch: usize, prefix: usize, limits: Capacity) -> Capacity {
     let context = prefix + search.input_tokens + search.output_tokens;
-    Limits {
+    Capacity {
         max_batch: batch,
         max_step_tokens: limits.max_step_tokens.max(batch),
         max_context: limits.max_context.max(context),

@@ -8,8 +8,8 @@ use glmbench_device::DeviceError;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::RopeScaling;
 use glmbench_engine::load::ModelPath;
-use glmbench_engine::memory::{Capacity, MemoryEstimate};
-use glmbench_engine::parallel::check_world;
+use glmbench_engine::memory::{MemoryBudget, MemoryEstimate};
+use glmbench_engine::parallel::check_tp;
 use glmbench_engine::tokenizer::Tokenizer;
 
 use crate::backend::{Backend, Script, Scripted};
@@ -170,7 +170,7 @@ impl Setup {
             }
         }
         // Before the memory check: a model that cannot be split is not a question of memory.
-        plan.worlds().into_iter().try_for_each(|world| check_world(&self.model.config, world))?;
+        plan.worlds().into_iter().try_for_each(|world| check_tp(&self.model.config, world))?;
         self.fit_memory(&mut plan)?;
         Ok(plan)
     }
@@ -183,7 +183,7 @@ impl Setup {
     }
 
     /// Returns the memory that the model may use; `None` if nothing here knows it.
-    pub fn capacity(&self) -> Result<Option<Capacity>, EngineError> {
+    pub fn capacity(&self) -> Result<Option<MemoryBudget>, EngineError> {
         match &self.answering {
             Answering::Engine => self.model.capacity(&self.compute),
             Answering::Scripted(_) => Ok(None),

@@ -13,7 +13,7 @@ use glmbench_device::{AttentionShape, DType, Device, DeviceError, SequenceView};
 use glmbench_engine::Engine;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, LoadOptions, load};
-use glmbench_engine::model::{Forward, Limits, Model, StepInput, attention_shape};
+use glmbench_engine::model::{Capacity, Forward, Model, StepInput, attention_shape};
 use glmbench_engine::parallel::{Cut, Ranks};
 use glmbench_engine::sampler::Sampling;
 use glmbench_engine::weights::dummy::Dummy;
@@ -30,7 +30,7 @@ pub(crate) fn settings(chip: Chip, attention: AttentionShape, lines: &str, force
     let timing = lines.contains("mode = timing");
     GroupSettings {
         chip,
-        world: 1,
+        tp: 1,
         dtype: DType::Fp16,
         attention,
         bind: false,
@@ -43,8 +43,8 @@ fn config(dir: &Path) -> ModelConfig {
     ModelConfig::from_file(&dir.join("config.json")).unwrap()
 }
 
-pub(crate) fn limits(config: &ModelConfig, step: usize) -> Limits {
-    let mut limits = Limits::for_batch(config, 8, 1024);
+pub(crate) fn limits(config: &ModelConfig, step: usize) -> Capacity {
+    let mut limits = Capacity::for_batch(config, 8, 1024);
     (limits.max_step_tokens, limits.max_logit_rows) = (step, step);
     limits
 }
@@ -224,7 +224,7 @@ fn a_bias_within_the_sums_keeps_the_gate_and_an_added_one_is_farther_off() {
         tp: 1,
         bind: false,
         profile_operators: false,
-        limits: limits(&config, 512),
+        capacity: limits(&config, 512),
     };
     let cpu = logits(&mut load(&config, Arc::new(source()), &options, &mut |_, _| {}).unwrap());
     let of_card = |forced: &str| {
@@ -473,7 +473,7 @@ fn two_ranks_wait_for_each_other() {
     for chip in CHIPS {
         let of_world = |world| {
             let rank = Cut::new(&config, 0, world).unwrap().config(&config);
-            let settings = GroupSettings { world, ..settings(chip, attention_shape(&rank), "", "") };
+            let settings = GroupSettings { tp: world, ..settings(chip, attention_shape(&rank), "", "") };
             let group = AscendGroup::new(settings).unwrap();
             let limits = limits(&config, 64);
             let ranks =
@@ -618,7 +618,7 @@ const HCCL_TIMEOUT: Duration = Duration::from_millis(300);
 fn slow_table(chip: Chip) -> AscendGroup {
     let heads = AttentionShape { heads: 8, kv_heads: 2, channels: 64 };
     let lines = format!("hccl_timeout_ms = {}", HCCL_TIMEOUT.as_millis());
-    AscendGroup::new(GroupSettings { world: 2, ..settings(chip, heads, &lines, "") }).unwrap()
+    AscendGroup::new(GroupSettings { tp: 2, ..settings(chip, heads, &lines, "") }).unwrap()
 }
 
 #[test]
@@ -630,7 +630,7 @@ fn the_selftest_passes_on_both_chips_and_sees_a_wrong_result() {
         vocab: 128,
     };
     let tested = |chip, world, lines: &str| {
-        let settings = GroupSettings { world, ..settings(chip, widths.heads, lines, "") };
+        let settings = GroupSettings { tp: world, ..settings(chip, widths.heads, lines, "") };
         selftest(&AscendGroup::new(settings).unwrap(), widths).unwrap()
     };
     let failed = |tested: Selftest| -> Vec<String> {

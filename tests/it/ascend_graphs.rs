@@ -45,7 +45,7 @@ fn graphs_change_no_number() {
         let of_two = |graph: &str| {
             let rank = Cut::new(&config, 0, 2).unwrap().config(&config);
             let forced = format!("graph={graph}");
-            let settings = GroupSettings { world: 2, ..settings(chip, attention_shape(&rank), "", &forced) };
+            let settings = GroupSettings { tp: 2, ..settings(chip, attention_shape(&rank), "", &forced) };
             let (group, source) = (AscendGroup::new(settings).unwrap(), Arc::new(random().1));
             let limits = limits(&config, 64);
             let ranks = Ranks::load(group, &config, RotaryMode::Model, limits, source, &mut |_, _| {});

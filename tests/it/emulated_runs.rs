@@ -18,7 +18,7 @@ use glmbench_device::{DType, DeviceError};
 use glmbench_engine::Engine;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::{Limits, attention_shape};
+use glmbench_engine::model::{Capacity, attention_shape};
 use glmbench_engine::parallel::{Cut, Ranks};
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::unread::Unread;
@@ -36,12 +36,12 @@ fn config() -> ModelConfig {
 }
 
 /// Loads an engine of `world` ranks where only the clock runs.
-fn engine(world: usize, limits: Limits, lines: &str) -> Result<Engine, EngineError> {
+fn engine(world: usize, limits: Capacity, lines: &str) -> Result<Engine, EngineError> {
     let config = config();
     let chip = Chip::Duo300i;
     let settings = GroupSettings {
         chip,
-        world,
+        tp: world,
         dtype: DType::Fp16,
         attention: attention_shape(&Cut::new(&config, 0, world)?.config(&config)),
         bind: false,

@@ -9,7 +9,7 @@ use glmbench_engine::Engine;
 use glmbench_engine::Request;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, LoadOptions, load};
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::sampler::{Sampling, log_sum_exp};
 use glmbench_engine::weights::open_checkpoint;
 use safetensors::SafeTensors;
@@ -62,7 +62,7 @@ struct Setup {
 
 fn engine(dir: &Path, setup: &Setup) -> Engine {
     let config = ModelConfig::from_file(&dir.join("config.json")).unwrap();
-    let mut limits = Limits::for_batch(&config, 8, 1024);
+    let mut limits = Capacity::for_batch(&config, 8, 1024);
     limits.max_logit_rows = 512;
     let options = LoadOptions {
         device: setup.device,
@@ -74,7 +74,7 @@ fn engine(dir: &Path, setup: &Setup) -> Engine {
         tp: setup.tp,
         bind: false,
         profile_operators: false,
-        limits,
+        capacity: limits,
     };
     load(&config, open_checkpoint(dir).unwrap().into(), &options, &mut |_, _| {}).unwrap()
 }

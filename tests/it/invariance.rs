@@ -11,7 +11,7 @@ use glmbench_engine::Engine;
 use glmbench_engine::Request;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, LoadOptions, load};
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
 use proptest::prelude::*;
@@ -43,7 +43,8 @@ struct Setup {
 impl Setup {
     fn engine(self) -> Engine {
         let config = config(self.shape);
-        let limits = Limits { max_step_tokens: self.chunk, ..Limits::for_batch(&config, self.batch, 400) };
+        let limits =
+            Capacity { max_step_tokens: self.chunk, ..Capacity::for_batch(&config, self.batch, 400) };
         let options = LoadOptions {
             device: DeviceKind::Cpu,
             precision: self.precision,
@@ -54,7 +55,7 @@ impl Setup {
             tp: 1,
             bind: false,
             profile_operators: false,
-            limits,
+            capacity: limits,
         };
         let source = Dummy::new(config.clone(), StorageType::F32, 3);
         load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap()

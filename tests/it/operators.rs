@@ -9,7 +9,7 @@ use glmbench_device::rotary::RotaryMode;
 use glmbench_engine::StepKind;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, LoadOptions, load};
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::{OperatorTime, REST};
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
@@ -38,7 +38,7 @@ fn repetition(shape: Shape, tp: usize, profile_operators: bool) -> (Repetition, 
         tp,
         bind: false,
         profile_operators,
-        limits: Limits::for_batch(&config, shape.batch, shape.sequence_tokens()),
+        capacity: Capacity::for_batch(&config, shape.batch, shape.sequence_tokens()),
     };
     let source = Dummy::new(config.clone(), StorageType::F16, 5);
     let mut engine = load(&config, Arc::new(source), &options, &mut |_, _| {}).unwrap();

@@ -15,7 +15,7 @@ use glmbench_device::{
     AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, LinearWeight, Role, SequenceView,
 };
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::{Forward, Limits, StepInput};
+use glmbench_engine::model::{Capacity, Forward, StepInput};
 use glmbench_engine::parallel::Ranks;
 use glmbench_engine::weights::StorageType;
 use glmbench_engine::weights::dummy::Dummy;
@@ -47,8 +47,8 @@ impl DeviceGroup for Faulty {
         "faulty"
     }
 
-    fn world(&self) -> usize {
-        self.ranks.world()
+    fn tp(&self) -> usize {
+        self.ranks.tp()
     }
 
     fn device(&self, rank: usize) -> Result<Watched, DeviceError> {
@@ -207,7 +207,7 @@ fn config() -> ModelConfig {
 fn load(world: usize, fault: Fault, alive: &Arc<AtomicUsize>) -> Result<Ranks, EngineError> {
     let config = config();
     let group = Faulty { ranks: ReferenceGroup::new(world), fault, alive: Arc::clone(alive) };
-    let limits = Limits::for_batch(&config, 2, 100);
+    let limits = Capacity::for_batch(&config, 2, 100);
     let source = Arc::new(Dummy::new(config.clone(), StorageType::F32, 1));
     Ranks::load(group, &config, RotaryMode::Exact, limits, source, &mut |_, _| {})
 }
@@ -291,7 +291,7 @@ fn the_clock_is_the_furthest_rank_s_and_details_name_the_rank() {
     assert_eq!(step(&mut ranks).unwrap().len(), 2 * 64);
     assert_eq!(ranks.modelled_ns(), Some(401));
     let info = ranks.device_info();
-    assert_eq!(info.world, 2);
+    assert_eq!(info.tp, 2);
     let details: Vec<(&str, &str)> = info.details.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     assert_eq!(details, [("chip", "c"), ("place", "seat 0"), ("place (rank 1)", "seat 1")]);
 }

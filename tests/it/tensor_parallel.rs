@@ -11,7 +11,7 @@ use glmbench_engine::Request;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{DeviceKind, Emulate, LoadOptions, load, load_tokenizer};
 use glmbench_engine::memory::MemoryEstimate;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::weights::dummy::Dummy;
 use glmbench_engine::weights::{StorageType, WeightSource, open_checkpoint};
 
@@ -55,10 +55,10 @@ const CPU: Setup =
     Setup { device: DeviceKind::Cpu, dtype: DType::Fp16, tp: 1, threads: 2, chunk: 512, batch: 8 };
 
 fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> Engine {
-    let limits = Limits {
+    let limits = Capacity {
         max_step_tokens: setup.chunk,
         max_logit_rows: 64,
-        ..Limits::for_batch(config, setup.batch, 400)
+        ..Capacity::for_batch(config, setup.batch, 400)
     };
     let options = LoadOptions {
         device: setup.device,
@@ -70,7 +70,7 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
         tp: setup.tp,
         bind: false,
         profile_operators: false,
-        limits,
+        capacity: limits,
     };
     load(config, source, &options, &mut |_, _| {}).unwrap()
 }
@@ -153,7 +153,7 @@ fn may_be_ahead(config: &ModelConfig, tp: usize, logits: &[f32]) -> f32 {
 fn held(config: &ModelConfig, source: &Arc<dyn WeightSource>, device: DeviceKind, tp: usize) {
     let of = |tp| engine(config, Arc::clone(source), Setup { device, tp, ..CPU });
     let (mut one, mut several) = (of(1), of(tp));
-    assert_eq!(several.device_info().world, tp);
+    assert_eq!(several.device_info().tp, tp);
     let what = format!("{} tp {tp}", device.name());
     let prompts = prompts(config.padded_vocab_size as u32);
     let (mut worst, mut close, mut all, mut ahead) = (0.0f64, 0, 0, 0f32);
@@ -260,7 +260,7 @@ fn batch_chunks_and_threads_do_not_move_a_bit_of_several_ranks() {
 #[test]
 fn a_world_that_cannot_be_is_refused_before_anything_is_loaded() {
     let config = config(r#"{"padded_vocab_size":100}"#);
-    let limits = Limits::for_batch(&config, 1, 100);
+    let limits = Capacity::for_batch(&config, 1, 100);
     for (tp, device) in [(3, DeviceKind::Cpu), (8, DeviceKind::Reference), (0, DeviceKind::Cpu)] {
         let options = LoadOptions {
             device,
@@ -272,7 +272,7 @@ fn a_world_that_cannot_be_is_refused_before_anything_is_loaded() {
             tp,
             bind: false,
             profile_operators: false,
-            limits,
+            capacity: limits,
         };
         let source = Arc::new(Dummy::new(config.clone(), StorageType::F16, 1));
         let loaded = load(&config, source, &options, &mut |_, _| panic!("something was loaded"));
@@ -299,7 +299,7 @@ fn more_ranks_than_chips_are_refused_with_those_that_can_be() {
 #[test]
 fn a_rank_needs_its_part_of_the_memory() {
     let config = ModelConfig::chatglm2_6b();
-    let limits = Limits::for_batch(&config, 4, 2048);
+    let limits = Capacity::for_batch(&config, 4, 2048);
     let rank = |world| MemoryEstimate::per_rank(&config, DType::Fp16, limits, world).unwrap();
     assert_eq!(rank(1), MemoryEstimate::new(&config, DType::Fp16, limits));
     let (one, two, four) = (rank(1), rank(2), rank(4));
@@ -314,7 +314,7 @@ fn a_rank_needs_its_part_of_the_memory() {
 #[test]
 fn integers_take_half_the_memory_of_what_they_hold() {
     let config = ModelConfig::chatglm2_6b();
-    let limits = Limits::for_batch(&config, 4, 2048);
+    let limits = Capacity::for_batch(&config, 4, 2048);
     let of = |word: &str| MemoryEstimate::new(&config, word.parse::<Precision>().unwrap(), limits);
     let (fp16, w8a8, kv) = (of("fp16"), of("w8a8-dynamic"), of("fp16+kv-int8"));
     // Four matrices per layer and the output layer are integers, with one 4-byte scale per output channel.
@@ -329,7 +329,7 @@ fn integers_take_half_the_memory_of_what_they_hold() {
 #[test]
 fn several_ranks_say_so() {
     let info = random(&config("{}"), Setup { tp: 4, threads: 8, ..CPU }).device_info();
-    assert_eq!((info.world, info.threads, info.name.as_str()), (4, 8, "cpu"));
+    assert_eq!((info.tp, info.threads, info.name.as_str()), (4, 8, "cpu"));
 }
 
 #[test]

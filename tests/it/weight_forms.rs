@@ -109,7 +109,7 @@ fn a_form_without_a_kernel_is_refused_by_name() {
     assert!(reference.ends_with("int8 with inputs quantised per token, expected fp16, bf16 or fp32"));
     let settings = GroupSettings {
         chip: Chip::Duo300i,
-        world: 1,
+        tp: 1,
         dtype: DType::Fp16,
         attention: SHAPE,
         bind: false,

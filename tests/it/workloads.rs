@@ -13,8 +13,8 @@ use glmbench::suite::Suite;
 use glmbench_device::{DType, DeviceError};
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::memory::{Capacity, MemoryEstimate};
-use glmbench_engine::model::Limits;
+use glmbench_engine::memory::{MemoryBudget, MemoryEstimate};
+use glmbench_engine::model::Capacity;
 
 use crate::in_process::{StopAfter, origin};
 use crate::support::answer;
@@ -65,7 +65,7 @@ impl Run<'_> {
         let suite = Suite::parse(Path::new("s.toml"), self.suite, &[]).unwrap();
         let mut plan = Plan::new(&suite, &config, None, 512)?;
         if let Some(bytes) = self.available_bytes {
-            plan.fit_memory(&config, DType::Fp16, Capacity::Together(bytes));
+            plan.fit_memory(&config, DType::Fp16, MemoryBudget::Together(bytes));
         }
         let limits = plan.limits(1);
         let model = Some((config.clone(), limits));
@@ -123,7 +123,7 @@ fn memory_is_told_from_slowness_whether_estimated_or_met() {
     let root = tempfile::tempdir().unwrap();
     let config = config();
     // Memory for six sequences of two blocks, with all other buffers.
-    let limits = Limits { max_step_tokens: 512, ..Limits::for_batch(&config, 6, 256 + 5) };
+    let limits = Capacity { max_step_tokens: 512, ..Capacity::for_batch(&config, 6, 256 + 5) };
     let bytes = MemoryEstimate::new(&config, DType::Fp16, limits).total_bytes();
     let run =
         Run { root: root.path(), suite: SEARCH, script: half_a_ms_each(), available_bytes: Some(bytes) };

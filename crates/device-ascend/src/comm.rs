@@ -40,10 +40,10 @@ impl Drop for Comm {
 ///
 /// # Errors
 /// Fails if there is no such library.
-pub(super) fn collectives(api: &Api, world: usize) -> Result<&Ccl, DeviceError> {
+pub(super) fn collectives(api: &Api, tp: usize) -> Result<&Ccl, DeviceError> {
     api.libraries.ccl.as_ref().map_err(|e| DeviceError::Unsupported {
         device: api.device,
-        problem: format!("{world} ranks need collectives: {e}"),
+        problem: format!("{tp} ranks need collectives: {e}"),
     })
 }
 
@@ -63,23 +63,18 @@ struct State {
 }
 
 impl Rendezvous {
-    /// Joins rank `rank` of `world`, whose device is set on the calling thread by `context`.
+    /// Joins rank `rank` of `tp`, whose device is set on the calling thread by `context`.
     ///
     /// # Errors
     /// Fails if HCCL refuses, or if not all ranks arrive.
-    pub(super) fn join(
-        &self,
-        context: &Arc<Context>,
-        rank: usize,
-        world: usize,
-    ) -> Result<Comm, DeviceError> {
+    pub(super) fn join(&self, context: &Arc<Context>, rank: usize, tp: usize) -> Result<Comm, DeviceError> {
         let api = &context.api;
-        let ccl = collectives(api, world)?;
-        let root = self.root(api, ccl, rank, world)?;
+        let ccl = collectives(api, tp)?;
+        let root = self.root(api, ccl, rank, tp)?;
         let mut handle = ptr::null_mut();
         // SAFETY: the first rank's root goes in, a place for the handle.
         unsafe {
-            acl!(api, ccl, HcclCommInitRootInfo(world as u32, &raw const *root, rank as u32, &raw mut handle))
+            acl!(api, ccl, HcclCommInitRootInfo(tp as u32, &raw const *root, rank as u32, &raw mut handle))
         }?;
         Ok(Comm { context: context.clone(), handle })
     }
@@ -91,13 +86,7 @@ impl Rendezvous {
         self.changed.notify_all();
     }
 
-    fn root(
-        &self,
-        api: &Api,
-        ccl: &Ccl,
-        rank: usize,
-        world: usize,
-    ) -> Result<Box<HcclRootInfo>, DeviceError> {
+    fn root(&self, api: &Api, ccl: &Ccl, rank: usize, tp: usize) -> Result<Box<HcclRootInfo>, DeviceError> {
         let mut root = Box::new(HcclRootInfo { internal: [0; _] });
         if rank == 0 {
             // SAFETY: a place for the name.
@@ -110,16 +99,16 @@ impl Rendezvous {
         }
         self.changed.notify_all();
         let waits =
-            |state: &mut State| state.aborted.is_none() && (state.arrived < world || state.root.is_none());
+            |state: &mut State| state.aborted.is_none() && (state.arrived < tp || state.root.is_none());
         let (state, _) =
             self.changed.wait_timeout_while(state, PATIENCE, waits).unwrap_or_else(PoisonError::into_inner);
         match (&state.aborted, &state.root) {
-            (None, Some(root)) if state.arrived >= world => Ok(root.clone()),
+            (None, Some(root)) if state.arrived >= tp => Ok(root.clone()),
             (Some(why), _) => Err(DeviceError::Lost { device: api.device, message: why.clone() }),
             _ => Err(DeviceError::Unsupported {
                 device: api.device,
                 problem: format!(
-                    "{} of {world} ranks came to join within {} s",
+                    "{} of {tp} ranks came to join within {} s",
                     state.arrived,
                     PATIENCE.as_secs()
                 ),

@@ -75,7 +75,7 @@ impl Ascend {
         let layout = HeadLayout::new(settings.attention, api.device)?;
         let bound = settings.bind.then(|| match &settings.emulation {
             None => numa::bind(&api, rank),
-            Some(_) => numa::bind_emulated(rank, settings.world),
+            Some(_) => numa::bind_emulated(rank, settings.tp),
         });
         let context = Context::new(api, rank as i32)?;
         let timing_only = settings.emulation.as_ref().is_some_and(|e| e.timing_only);
@@ -101,9 +101,9 @@ impl Ascend {
         let probed = if timing_only { probed } else { device.trusted(probed)? };
         device.details = details(&device.core, &soc, &probed);
         device.details.extend(bound);
-        let world = device.settings.world;
-        if world > 1 {
-            device.comm = Some(rendezvous.join(&device.core.context, rank, world)?);
+        let tp = device.settings.tp;
+        if tp > 1 {
+            device.comm = Some(rendezvous.join(&device.core.context, rank, tp)?);
         }
         Ok(device)
     }
@@ -215,7 +215,7 @@ impl Device for Ascend {
             kernel: "aclnn".to_owned(),
             threads: 1,
             precision: self.core.dtype.into(),
-            world: self.settings.world,
+            tp: self.settings.tp,
             modelled_by: self.settings.emulation.as_ref().map(|e| e.clock.clone()),
             details: self.details(),
         }

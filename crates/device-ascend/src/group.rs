@@ -34,10 +34,10 @@ impl AscendGroup {
     pub fn check(
         chip: Chip,
         dtype: DType,
-        world: usize,
+        tp: usize,
         emulation: Option<&Emulation>,
     ) -> Result<(), DeviceError> {
-        ready(chip, dtype, world, emulation).map(drop)
+        ready(chip, dtype, tp, emulation).map(drop)
     }
 
     /// Loads the libraries, and checks the kind and number of chips.
@@ -45,17 +45,17 @@ impl AscendGroup {
     /// # Errors
     /// Fails as [`AscendGroup::check`] does, and if several ranks lack a library of collectives.
     pub fn new(settings: GroupSettings) -> Result<Self, DeviceError> {
-        let GroupSettings { chip, dtype, world, .. } = settings;
-        let (api, soc) = ready(chip, dtype, world, settings.emulation.as_ref())?;
-        if world > 1 {
-            collectives(&api, world)?;
+        let GroupSettings { chip, dtype, tp, .. } = settings;
+        let (api, soc) = ready(chip, dtype, tp, settings.emulation.as_ref())?;
+        if tp > 1 {
+            collectives(&api, tp)?;
         }
         let (settings, rendezvous) = (Arc::new(settings), Arc::new(Rendezvous::default()));
         let handle = |rank| {
             let (api, settings, rendezvous) = (api.clone(), settings.clone(), rendezvous.clone());
             Some(RankHandle { api, settings, soc: soc.clone(), rank, rendezvous })
         };
-        let handles = (0..world).map(handle).collect();
+        let handles = (0..tp).map(handle).collect();
         Ok(Self { settings, api, rendezvous, handles: Mutex::new(handles) })
     }
 
@@ -75,7 +75,7 @@ impl AscendGroup {
         let handle =
             handles.get_mut(rank).and_then(Option::take).ok_or_else(|| DeviceError::Unsupported {
                 device: self.settings.chip.name(),
-                problem: format!("rank {rank} is taken, or is none of {}", self.settings.world),
+                problem: format!("rank {rank} is taken, or is none of {}", self.settings.tp),
             })?;
         drop(handles);
         Ascend::new(handle)
@@ -83,7 +83,7 @@ impl AscendGroup {
 
     /// Returns a source of samples of the chips, for use beside the ranks.
     pub fn telemetry(&self) -> TelemetrySource {
-        TelemetrySource { api: self.api.clone(), chip: self.settings.chip, world: self.settings.world }
+        TelemetrySource { api: self.api.clone(), chip: self.settings.chip, tp: self.settings.tp }
     }
 
     /// Returns the emulator's counts of live objects, by name; `None` on hardware.
@@ -119,8 +119,8 @@ impl DeviceGroup for AscendGroup {
         self.settings.chip.name()
     }
 
-    fn world(&self) -> usize {
-        self.settings.world
+    fn tp(&self) -> usize {
+        self.settings.tp
     }
 
     fn device(&self, rank: usize) -> Result<Ascend, DeviceError> {
@@ -143,7 +143,7 @@ impl DeviceGroup for AscendGroup {
 fn ready(
     chip: Chip,
     dtype: DType,
-    world: usize,
+    tp: usize,
     emulation: Option<&Emulation>,
 ) -> Result<(Arc<Api>, String), DeviceError> {
     super::probe::check_dtype(chip, dtype)?;
@@ -152,7 +152,7 @@ fn ready(
         Some(emulation) => emulated(chip.name(), emulation)?,
     };
     // The count goes first: a machine without a chip has no name of one.
-    check_count(&api, world)?;
+    check_count(&api, tp)?;
     let soc = api.soc()?;
     if !soc.starts_with(chip.soc()) {
         let problem = format!("the chip is {soc}, expected {}…", chip.soc());
@@ -224,7 +224,7 @@ pub(super) fn device_count(api: &Api) -> Result<u32, DeviceError> {
 }
 
 /// Rejects more ranks than there are chips.
-fn check_count(api: &Api, world: usize) -> Result<(), DeviceError> {
+fn check_count(api: &Api, tp: usize) -> Result<(), DeviceError> {
     let set = std::env::var(VISIBLE_DEVICES).ok().filter(|list| !list.is_empty());
     if let Some(list) = &set {
         let wrong = |problem: String| DeviceError::Setting { device: api.device, problem };
@@ -235,7 +235,7 @@ fn check_count(api: &Api, world: usize) -> Result<(), DeviceError> {
         }
     }
     let count = device_count(api)?;
-    if world <= count as usize {
+    if tp <= count as usize {
         return Ok(());
     }
     let possible = match count {
@@ -253,6 +253,6 @@ fn check_count(api: &Api, world: usize) -> Result<(), DeviceError> {
             format!(" ({VISIBLE_DEVICES}={list}{space})")
         })
         .unwrap_or_default();
-    let problem = format!("tp {world} needs {world} chips, visible is {count}{set}: {possible}");
+    let problem = format!("tp {tp} needs {tp} chips, visible is {count}{set}: {possible}");
     Err(DeviceError::Unsupported { device: api.device, problem })
 }

@@ -23,9 +23,9 @@ pub(super) fn bind(api: &Api, ordinal: usize) -> (String, String) {
     }
 }
 
-/// Binds rank `rank` of `world` emulated ranks to its share of all cores. Returns the same as [`bind`].
-pub(super) fn bind_emulated(rank: usize, world: usize) -> (String, String) {
-    bind_to(core_groups(world).map(|mut groups| groups.swap_remove(rank)))
+/// Binds rank `rank` of `tp` emulated ranks to its share of all cores. Returns the same as [`bind`].
+pub(super) fn bind_emulated(rank: usize, tp: usize) -> (String, String) {
+    bind_to(core_groups(tp).map(|mut groups| groups.swap_remove(rank)))
 }
 
 fn bind_to(cores: Result<Vec<usize>, String>) -> (String, String) {

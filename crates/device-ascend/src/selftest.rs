@@ -86,7 +86,7 @@ pub struct Selftest {
 /// # Errors
 /// Fails if the device is unavailable. A later failure is a row.
 pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceError> {
-    let world = group.settings().world;
+    let tp = group.settings().tp;
     std::thread::scope(|scope| {
         let of_rank = |rank: usize| {
             let device = group.rank(rank);
@@ -97,7 +97,7 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
         let together = |device: &mut Ascend| collective(device).inspect_err(|_| group.abort());
         // The first rank runs the table alone, which takes longer than HCCL's limit to connect (HCCL_CONNECT_TIMEOUT, 120
         // s). So the others enter their first collective when it does.
-        let (starts, others): (Vec<_>, Vec<_>) = (1..world)
+        let (starts, others): (Vec<_>, Vec<_>) = (1..tp)
             .map(|rank| {
                 let (start, wait) = std::sync::mpsc::channel::<()>();
                 let of_other = move || {
@@ -123,7 +123,7 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
         let mut table = Table::new(first, widths);
         table.run();
         let info = table.device.info();
-        if world > 1 && table.lost.is_none() {
+        if tp > 1 && table.lost.is_none() {
             starts.iter().for_each(|start| {
                 // A failed rank has already ended; joining its thread returns its error.
                 let _ = start.send(());
@@ -137,8 +137,8 @@ pub fn selftest(group: &AscendGroup, widths: Widths) -> Result<Selftest, DeviceE
                     None => Ok(sum),
                 });
             }
-            table.collective(world, sum);
-        } else if world == 1 {
+            table.collective(tp, sum);
+        } else if tp == 1 {
             let note = "one rank has nothing to sum; try --tp 2";
             table.rows.push(SelftestRow::unsupported("all_reduce", "HcclAllReduce", note));
         }
@@ -173,10 +173,10 @@ struct Sum {
 
 /// Sums 1, 2, 3 … over the ranks twice, each rank with its own start. The time is that of the second sum.
 fn collective(device: &mut Ascend) -> Result<Sum, DeviceError> {
-    let (world, rank) = (device.info().world, device.rank);
+    let (tp, rank) = (device.info().tp, device.rank);
     let width = 256;
     let of = |rank: usize| (0..width).map(move |i| (rank * 3 + i % 50) as f32);
-    let expected: Vec<f32> = (0..width).map(|i| (0..world).map(|r| (r * 3 + i % 50) as f32).sum()).collect();
+    let expected: Vec<f32> = (0..width).map(|i| (0..tp).map(|r| (r * 3 + i % 50) as f32).sum()).collect();
     let mut x = device.activation(1, width)?;
     let (mut sum, mut result) = (Vec::new(), Sum { error: 0.0, time_ns: 0 });
     for _ in 0..2 {
@@ -343,8 +343,8 @@ impl Table {
         self.push(row);
     }
 
-    fn collective(&mut self, world: usize, sum: Result<Sum, DeviceError>) {
-        let shape = format!("{world} x [1, 256]");
+    fn collective(&mut self, tp: usize, sum: Result<Sum, DeviceError>) {
+        let shape = format!("{tp} x [1, 256]");
         let mut row = SelftestRow { shape, ..SelftestRow::unsupported("all_reduce", "HcclAllReduce", "") };
         match sum {
             Err(error) => self.failed(&mut row, error),

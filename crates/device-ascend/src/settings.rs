@@ -84,7 +84,7 @@ pub struct GroupSettings {
     /// The card.
     pub chip: Chip,
     /// Ranks, one chip each.
-    pub world: usize,
+    pub tp: usize,
     /// Type of weights, activations and cache.
     pub dtype: DType,
     /// Heads of one rank.

@@ -61,7 +61,7 @@ pub struct TelemetrySource {
     pub(super) api: Arc<Api>,
     pub(super) chip: Chip,
     /// Ranks, one chip each.
-    pub(super) world: usize,
+    pub(super) tp: usize,
 }
 
 impl Sensors for TelemetrySource {
@@ -72,7 +72,7 @@ impl Sensors for TelemetrySource {
             temp_c: told.temp_c,
             memory_bytes: told.memory.map(|m| m.total_bytes.saturating_sub(m.free_bytes)),
         };
-        (0..self.world).map(|ordinal| readings(self.chip(ordinal))).collect()
+        (0..self.tp).map(|ordinal| readings(self.chip(ordinal))).collect()
     }
 
     /// The emulator's figures are not measurements, and the text says so.
@@ -87,7 +87,7 @@ impl Sensors for TelemetrySource {
         } else {
             ["", ""]
         };
-        let chips = chips_of_dcmi(self.world, std::env::var(VISIBLE_DEVICES).ok().as_deref());
+        let chips = chips_of_dcmi(self.tp, std::env::var(VISIBLE_DEVICES).ok().as_deref());
         let sensor = |how: &str| format!("{made_up}{how}");
         let memory = format!("{counted}{memory}, total less free");
         Methods {
@@ -133,9 +133,9 @@ pub(super) fn read(api: &Api, chip: Chip, ordinal: usize) -> Telemetry {
 }
 
 /// Returns which chips DCMI's figures describe. DCMI counts all chips of the machine (in a container, all that it has).
-fn chips_of_dcmi(world: usize, visible: Option<&str>) -> String {
+fn chips_of_dcmi(tp: usize, visible: Option<&str>) -> String {
     let visible = visible.filter(|list| !list.is_empty());
-    let ids = (0..world).map(|ordinal| logic_id(ordinal, visible));
+    let ids = (0..tp).map(|ordinal| logic_id(ordinal, visible));
     let Ok(ids) = ids.collect::<Result<Vec<_>, _>>() else { return String::new() };
     let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
     let ids = format!("; device id {}", ids.join(", "));

@@ -12,23 +12,23 @@ use super::{Cpu, CpuOptions};
 #[derive(Debug)]
 pub struct CpuGroup {
     options: CpuOptions,
-    world: usize,
+    tp: usize,
     /// The cores of each rank, if ranks are to be bound.
     cores: Option<Result<Vec<Vec<usize>>, String>>,
     sum: Arc<HostSum>,
 }
 
 impl CpuGroup {
-    /// Creates `world` ranks that share `options.threads` threads evenly, at least one each. `options.attention` is the
+    /// Creates `tp` ranks that share `options.threads` threads evenly, at least one each. `options.attention` is the
     /// shape of one rank. With `bind`, each rank's threads are bound to their own cores. If that fails,
     /// [`DeviceInfo::details`](glmbench_device::DeviceInfo::details) has the reason.
-    pub fn new(options: CpuOptions, world: usize, bind: bool) -> Self {
-        let cores = bind.then(|| core_groups(world));
-        Self { options, world, cores, sum: HostSum::new("cpu", world) }
+    pub fn new(options: CpuOptions, tp: usize, bind: bool) -> Self {
+        let cores = bind.then(|| core_groups(tp));
+        Self { options, tp, cores, sum: HostSum::new("cpu", tp) }
     }
 
     fn threads(&self, rank: usize) -> usize {
-        let until = |rank: usize| self.options.threads * rank / self.world;
+        let until = |rank: usize| self.options.threads * rank / self.tp;
         (until(rank + 1) - until(rank)).max(1)
     }
 
@@ -57,8 +57,8 @@ impl DeviceGroup for CpuGroup {
         "cpu"
     }
 
-    fn world(&self) -> usize {
-        self.world
+    fn tp(&self) -> usize {
+        self.tp
     }
 
     fn device(&self, rank: usize) -> Result<Cpu, DeviceError> {
@@ -66,7 +66,7 @@ impl DeviceGroup for CpuGroup {
         let options = CpuOptions { threads: self.threads(rank), ..self.options };
         let mut cpu = Cpu::on_cores(options, self.cores_of(rank))?;
         cpu.details.extend(details);
-        cpu.seat = (self.world > 1).then(|| self.sum.seat(rank));
+        cpu.communicator = (self.tp > 1).then(|| self.sum.communicator(rank));
         Ok(cpu)
     }
 
@@ -81,7 +81,7 @@ mod tests {
     use glmbench_device::affinity::why_not_bound;
     use glmbench_device::{AttentionShape, DType, Device};
 
-    fn group(threads: usize, world: usize, bind: bool) -> CpuGroup {
+    fn group(threads: usize, tp: usize, bind: bool) -> CpuGroup {
         let attention = AttentionShape { heads: 1, kv_heads: 1, channels: 4 };
         let options = CpuOptions {
             precision: DType::Fp16.into(),
@@ -90,13 +90,13 @@ mod tests {
             max_context: 16,
             attention,
         };
-        CpuGroup::new(options, world, bind)
+        CpuGroup::new(options, tp, bind)
     }
 
     #[test]
     fn threads_are_shared_out_evenly_and_every_rank_has_one() {
-        let shares = |threads, world| -> Vec<usize> {
-            (0..world).map(|rank| group(threads, world, false).threads(rank)).collect()
+        let shares = |threads, tp| -> Vec<usize> {
+            (0..tp).map(|rank| group(threads, tp, false).threads(rank)).collect()
         };
         assert_eq!(shares(8, 2), [4, 4]);
         assert_eq!(shares(7, 2), [3, 4]);
@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn a_bound_rank_names_its_cores_or_the_reason() {
-        let told = |world: usize| {
-            std::thread::spawn(move || group(world, world, true).device(0).unwrap().info()).join().unwrap()
+        let told = |tp: usize| {
+            std::thread::spawn(move || group(tp, tp, true).device(0).unwrap().info()).join().unwrap()
         };
         let info = told(1);
         assert!(info.details.iter().any(|(name, _)| name == BOUND) || why_not_bound(&info).is_some());

@@ -35,7 +35,7 @@ mod simd;
 
 use std::sync::{Mutex, PoisonError};
 
-use glmbench_device::group::Seat;
+use glmbench_device::group::Communicator;
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
     AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, Inputs, KvShape, LinearWeight, Precision,
@@ -83,7 +83,7 @@ pub struct Cpu {
     /// Facts for [`DeviceInfo`] beyond the options.
     details: Vec<(String, String)>,
     /// The handle to the tensor-parallel group, if the device is in one.
-    seat: Option<Seat>,
+    communicator: Option<Communicator>,
 }
 
 /// Returns the number of logical cores that this process may use.
@@ -131,7 +131,7 @@ impl Cpu {
         } else {
             vec![("integer kernels".to_owned(), kernels.int8_name().to_owned())]
         };
-        Ok(Self { options, kernels, pool: Mutex::new(pool), scratch, workspace, details, seat: None })
+        Ok(Self { options, kernels, pool: Mutex::new(pool), scratch, workspace, details, communicator: None })
     }
 
     fn pool(&mut self) -> &mut Pool {
@@ -386,21 +386,21 @@ impl Device for Cpu {
 
     fn all_reduce(&mut self, x: &mut Matrix) -> Result<(), DeviceError> {
         let vectors = self.vectors();
-        let Some(seat) = &mut self.seat else { return Ok(()) };
+        let Some(communicator) = &mut self.communicator else { return Ok(()) };
         let (stride, rows) = (x.stride, x.rows);
-        let parts = seat.exchange(&x.data[..rows * stride])?;
+        let parts = communicator.exchange(&x.data[..rows * stride])?;
         let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let (shared, world) = (x.data.shared(), parts.world());
-        pool.split(rows, rows * stride * world, &|range| {
+        let (shared, tp) = (x.data.shared(), parts.tp());
+        pool.split(rows, rows * stride * tp, &|range| {
             let numbers = range.start * stride..range.end * stride;
             // SAFETY: each row is written by one thread.
             let out = unsafe { shared.range(numbers.clone()) };
             out.copy_from_slice(&parts.of(0)[numbers.clone()]);
-            for rank in 1..world - 1 {
+            for rank in 1..tp - 1 {
                 out.iter_mut().zip(&parts.of(rank)[numbers.clone()]).for_each(|(sum, part)| *sum += part);
             }
             // The last part is added by the kernel that also rounds.
-            let last = &parts.of(world - 1)[numbers];
+            let last = &parts.of(tp - 1)[numbers];
             vectors.run(Add { x: out, y: last });
         });
         Ok(())

@@ -29,10 +29,10 @@ impl CpuMemory {
             .expect("invariant: a set that is available has kernels")
     }
 
-    /// Returns the largest share of one of `world` ranks, which share the threads.
+    /// Returns the largest share of one of `tp` ranks, which share the threads.
     #[must_use]
-    pub fn of_rank(self, world: usize) -> Self {
-        Self { threads: self.threads.div_ceil(world), ..self }
+    pub fn of_rank(self, tp: usize) -> Self {
+        Self { threads: self.threads.div_ceil(tp), ..self }
     }
 
     /// Returns the types.

@@ -15,7 +15,7 @@ pub trait DeviceGroup: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Returns the number of ranks.
-    fn world(&self) -> usize;
+    fn tp(&self) -> usize;
 
     /// Creates the device of one rank. Called once per rank, on the thread that will use and drop the device.
     ///
@@ -44,36 +44,36 @@ const SPINS: u32 = 4000;
 pub struct HostSum {
     device: &'static str,
     places: [Vec<RwLock<Vec<f32>>>; 2],
-    meeting: Meeting,
+    barrier: Barrier,
 }
 
 impl HostSum {
-    /// Creates the slots of `world` ranks. `device` names the device in errors.
-    pub fn new(device: &'static str, world: usize) -> Arc<Self> {
-        let places = || (0..world).map(|_| RwLock::default()).collect();
-        Arc::new(Self { device, places: [places(), places()], meeting: Meeting::new(world) })
+    /// Creates the slots of `tp` ranks. `device` names the device in errors.
+    pub fn new(device: &'static str, tp: usize) -> Arc<Self> {
+        let places = || (0..tp).map(|_| RwLock::default()).collect();
+        Arc::new(Self { device, places: [places(), places()], barrier: Barrier::new(tp) })
     }
 
     /// Returns the handle of one rank.
-    pub fn seat(self: &Arc<Self>, rank: usize) -> Seat {
-        Seat { sum: Arc::clone(self), rank, turn: 0 }
+    pub fn communicator(self: &Arc<Self>, rank: usize) -> Communicator {
+        Communicator { sum: Arc::clone(self), rank, turn: 0 }
     }
 
     /// Makes every current and later wait fail with an error.
     pub fn abort(&self) {
-        self.meeting.abort();
+        self.barrier.abort();
     }
 }
 
 /// The handle of one rank to a [`HostSum`].
 #[derive(Debug)]
-pub struct Seat {
+pub struct Communicator {
     sum: Arc<HostSum>,
     rank: usize,
     turn: usize,
 }
 
-impl Seat {
+impl Communicator {
     /// Publishes this rank's numbers, waits for the other ranks, and returns the numbers of all ranks.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Seat {
         place.extend_from_slice(mine);
         drop(place);
         self.turn += 1;
-        if !self.sum.meeting.wait() {
+        if !self.sum.barrier.wait() {
             return Err(DeviceError::Lost {
                 device: self.sum.device,
                 message: "another of its ranks has failed".into(),
@@ -101,7 +101,7 @@ pub struct Parts<'a>(Vec<RwLockReadGuard<'a, Vec<f32>>>);
 
 impl Parts<'_> {
     /// Returns the number of ranks.
-    pub fn world(&self) -> usize {
+    pub fn tp(&self) -> usize {
         self.0.len()
     }
 
@@ -113,8 +113,8 @@ impl Parts<'_> {
 
 /// A barrier. Unlike [`std::sync::Barrier`], it spins before it sleeps and can be aborted.
 #[derive(Debug)]
-struct Meeting {
-    world: usize,
+struct Barrier {
+    tp: usize,
     spins: u32,
     here: AtomicUsize,
     round: AtomicUsize,
@@ -123,13 +123,13 @@ struct Meeting {
     wake: Condvar,
 }
 
-impl Meeting {
-    fn new(world: usize) -> Self {
+impl Barrier {
+    fn new(tp: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         Self {
-            world,
+            tp,
             // With more ranks than cores, spinning would only keep other ranks off their cores.
-            spins: if world <= cores { SPINS } else { 0 },
+            spins: if tp <= cores { SPINS } else { 0 },
             here: AtomicUsize::new(0),
             round: AtomicUsize::new(0),
             aborted: AtomicBool::new(false),
@@ -142,7 +142,7 @@ impl Meeting {
     fn wait(&self) -> bool {
         // The round cannot end before this rank arrives, so this is the current round.
         let round = self.round.load(Ordering::Acquire);
-        if self.here.fetch_add(1, Ordering::AcqRel) + 1 == self.world {
+        if self.here.fetch_add(1, Ordering::AcqRel) + 1 == self.tp {
             self.here.store(0, Ordering::Relaxed);
             self.change(|| {
                 self.round.fetch_add(1, Ordering::Release);
@@ -193,16 +193,16 @@ mod tests {
 
     #[test]
     fn every_rank_sees_the_numbers_of_all_in_order_round_after_round() {
-        for world in [1, 2, 3, 5] {
-            let sum = HostSum::new("test", world);
+        for tp in [1, 2, 3, 5] {
+            let sum = HostSum::new("test", tp);
             std::thread::scope(|scope| {
-                for rank in 0..world {
-                    let mut seat = sum.seat(rank);
+                for rank in 0..tp {
+                    let mut communicator = sum.communicator(rank);
                     scope.spawn(move || {
                         for round in 0..200 {
-                            let parts = seat.exchange(&[(round * world + rank) as f32; 3]).unwrap();
-                            for of in 0..parts.world() {
-                                assert_eq!(parts.of(of), [(round * world + of) as f32; 3]);
+                            let parts = communicator.exchange(&[(round * tp + rank) as f32; 3]).unwrap();
+                            for of in 0..parts.tp() {
+                                assert_eq!(parts.of(of), [(round * tp + of) as f32; 3]);
                             }
                         }
                     });
@@ -217,8 +217,8 @@ mod tests {
         std::thread::scope(|scope| {
             let waiting: Vec<_> = (0..2)
                 .map(|rank| {
-                    let mut seat = sum.seat(rank);
-                    scope.spawn(move || seat.exchange(&[1.0]).map(drop))
+                    let mut communicator = sum.communicator(rank);
+                    scope.spawn(move || communicator.exchange(&[1.0]).map(drop))
                 })
                 .collect();
             std::thread::sleep(std::time::Duration::from_millis(20));
@@ -228,6 +228,6 @@ mod tests {
                 assert!(matches!(error, DeviceError::Lost { device: "test", .. }), "{error}");
             }
         });
-        assert!(sum.seat(2).exchange(&[1.0]).is_err());
+        assert!(sum.communicator(2).exchange(&[1.0]).is_err());
     }
 }

@@ -256,7 +256,7 @@ pub struct DeviceInfo {
     /// Types of weights, activations and KV cache.
     pub precision: Precision,
     /// Number of tensor-parallel ranks.
-    pub world: usize,
+    pub tp: usize,
     /// The chip profile behind the times, if the device has a virtual clock.
     pub modelled_by: Option<ClockProfile>,
     /// Named facts about the device: chip, library versions, the operators used for attention, KV write….
@@ -271,7 +271,7 @@ impl DeviceInfo {
             kernel: kernel.to_owned(),
             threads,
             precision: precision.into(),
-            world: 1,
+            tp: 1,
             modelled_by: None,
             details: Vec::new(),
         }

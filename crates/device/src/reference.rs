@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::group::{DeviceGroup, HostSum, Seat};
+use super::group::{Communicator, DeviceGroup, HostSum};
 use super::rotary::RotaryTable;
 use super::{
     AttentionShape, DType, Device, DeviceError, DeviceInfo, HostTensor, KV_BLOCK_TOKENS, KvShape,
@@ -14,20 +14,20 @@ use super::{
 /// The reference device. Its only state is its handle in a tensor-parallel group, if it is in one.
 #[derive(Debug, Default)]
 pub struct Reference {
-    seat: Option<Seat>,
+    communicator: Option<Communicator>,
 }
 
 /// A group of reference devices.
 #[derive(Debug)]
 pub struct ReferenceGroup {
-    world: usize,
+    tp: usize,
     sum: Arc<HostSum>,
 }
 
 impl ReferenceGroup {
-    /// Creates a group of `world` ranks.
-    pub fn new(world: usize) -> Self {
-        Self { world, sum: HostSum::new("reference", world) }
+    /// Creates a group of `tp` ranks.
+    pub fn new(tp: usize) -> Self {
+        Self { tp, sum: HostSum::new("reference", tp) }
     }
 }
 
@@ -38,12 +38,12 @@ impl DeviceGroup for ReferenceGroup {
         "reference"
     }
 
-    fn world(&self) -> usize {
-        self.world
+    fn tp(&self) -> usize {
+        self.tp
     }
 
     fn device(&self, rank: usize) -> Result<Reference, DeviceError> {
-        Ok(Reference { seat: Some(self.sum.seat(rank)) })
+        Ok(Reference { communicator: Some(self.sum.communicator(rank)) })
     }
 
     fn abort(&self) {
@@ -293,10 +293,10 @@ impl Device for Reference {
     }
 
     fn all_reduce(&mut self, x: &mut Matrix) -> Result<(), DeviceError> {
-        let Some(seat) = &mut self.seat else { return Ok(()) };
-        let parts = seat.exchange(&x.data)?;
+        let Some(communicator) = &mut self.communicator else { return Ok(()) };
+        let parts = communicator.exchange(&x.data)?;
         for (i, sum) in x.data.iter_mut().enumerate() {
-            *sum = (0..parts.world()).map(|rank| parts.of(rank)[i]).sum();
+            *sum = (0..parts.tp()).map(|rank| parts.of(rank)[i]).sum();
         }
         Ok(())
     }

@@ -431,8 +431,8 @@ impl<G: DeviceGroup> DeviceGroup for TimedGroup<G> {
         self.group.name()
     }
 
-    fn world(&self) -> usize {
-        self.group.world()
+    fn tp(&self) -> usize {
+        self.group.tp()
     }
 
     fn device(&self, rank: usize) -> Result<Self::Device, DeviceError> {

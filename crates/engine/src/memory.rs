@@ -7,7 +7,7 @@ use glmbench_device::{AttentionShape, DeviceInfo, KV_BLOCK_TOKENS, LinearShape, 
 use super::EngineError;
 use super::config::ModelConfig;
 use super::load::DeviceKind;
-use super::model::{Limits, attention_shape};
+use super::model::{Capacity, attention_shape};
 use super::parallel::Cut;
 
 /// What an emulated card's name ends with.
@@ -15,37 +15,37 @@ const EMULATED: &str = " (emulated)";
 
 /// Memory that a loaded model may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Capacity {
+pub enum MemoryBudget {
     /// Bytes shared by all ranks: host memory.
     Together(u64),
     /// Bytes for each rank: chip memory.
     EachRank(u64),
 }
 
-impl Capacity {
-    /// Whether a model loaded for `limits` on `world` ranks fits. Returns false if it cannot be split over `world`
+impl MemoryBudget {
+    /// Whether a model loaded for `capacity` on `tp` ranks fits. Returns false if it cannot be split over `tp`
     /// ranks.
-    pub fn holds(self, config: &ModelConfig, on: MemoryOf, limits: Limits, world: usize) -> bool {
-        let Ok(rank) = MemoryEstimate::per_rank(config, on, limits, world) else { return false };
+    pub fn holds(self, config: &ModelConfig, on: MemoryOf, capacity: Capacity, tp: usize) -> bool {
+        let Ok(rank) = MemoryEstimate::per_rank(config, on, capacity, tp) else { return false };
         match self {
-            Self::Together(bytes) => rank.of_ranks(world).total_bytes() <= bytes,
+            Self::Together(bytes) => rank.of_ranks(tp).total_bytes() <= bytes,
             Self::EachRank(bytes) => rank.total_bytes() <= bytes,
         }
     }
 
-    /// Describes the memory that a model loaded for `limits` on `world` ranks takes.
-    pub fn wanted(self, config: &ModelConfig, on: MemoryOf, limits: Limits, world: usize) -> String {
-        let Ok(rank) = MemoryEstimate::per_rank(config, on, limits, world) else {
-            return format!("it cannot be cut for {world} ranks");
+    /// Describes the memory that a model loaded for `capacity` on `tp` ranks takes.
+    pub fn wanted(self, config: &ModelConfig, on: MemoryOf, capacity: Capacity, tp: usize) -> String {
+        let Ok(rank) = MemoryEstimate::per_rank(config, on, capacity, tp) else {
+            return format!("it cannot be cut for {tp} ranks");
         };
         let gb = |bytes: u64| bytes as f64 / 1e9;
         match self {
-            Self::Together(_) => format!("{:.1} GB are wanted", gb(rank.of_ranks(world).total_bytes())),
+            Self::Together(_) => format!("{:.1} GB are wanted", gb(rank.of_ranks(tp).total_bytes())),
             Self::EachRank(_) => format!("{:.1} GB are wanted on each chip", gb(rank.total_bytes())),
         }
     }
 
-    /// Describes the capacity in words.
+    /// Describes the budget in words.
     pub fn words(self) -> String {
         match self {
             Self::Together(bytes) => format!("{:.1} GB are available", bytes as f64 / 1e9),
@@ -84,11 +84,11 @@ impl MemoryOf {
         }
     }
 
-    /// Returns the scheme of one of `world` ranks, for the rank with the largest share.
-    fn of_rank(self, world: usize) -> Self {
+    /// Returns the scheme of one of `tp` ranks, for the rank with the largest share.
+    fn of_rank(self, tp: usize) -> Self {
         match self {
             Self::Plain(_) | Self::Ascend(_) => self,
-            Self::Cpu(cpu) => Self::Cpu(cpu.of_rank(world)),
+            Self::Cpu(cpu) => Self::Cpu(cpu.of_rank(tp)),
         }
     }
 
@@ -153,30 +153,30 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
-    /// Estimates the memory for a model and limits. Absurdly large shapes saturate at [`u64::MAX`].
-    pub fn new(config: &ModelConfig, on: impl Into<MemoryOf>, limits: Limits) -> Self {
-        Self::of_rank(config, config, on.into(), limits)
+    /// Estimates the memory of a model with this capacity. Absurdly large shapes saturate at [`u64::MAX`].
+    pub fn new(config: &ModelConfig, on: impl Into<MemoryOf>, capacity: Capacity) -> Self {
+        Self::of_rank(config, config, on.into(), capacity)
     }
 
-    /// Estimates the memory of each of `world` ranks.
+    /// Estimates the memory of each of `tp` ranks.
     ///
     /// # Errors
     /// The model cannot be split over this number of ranks.
     pub fn per_rank(
         config: &ModelConfig,
         on: impl Into<MemoryOf>,
-        limits: Limits,
-        world: usize,
+        capacity: Capacity,
+        tp: usize,
     ) -> Result<Self, EngineError> {
         // All ranks hold the same amount, so the first stands for any.
-        let rank = Cut::new(config, 0, world)?.config(config);
-        Ok(Self::of_rank(config, &rank, on.into().of_rank(world), limits))
+        let rank = Cut::new(config, 0, tp)?.config(config);
+        Ok(Self::of_rank(config, &rank, on.into().of_rank(tp), capacity))
     }
 
-    /// Returns the total of `world` such ranks, where they share memory.
+    /// Returns the total of `tp` such ranks, where they share memory.
     #[must_use]
-    pub fn of_ranks(self, world: usize) -> Self {
-        let all = |bytes: u64| bytes.saturating_mul(world as u64);
+    pub fn of_ranks(self, tp: usize) -> Self {
+        let all = |bytes: u64| bytes.saturating_mul(tp as u64);
         Self {
             weight_bytes: all(self.weight_bytes),
             kv_bytes: all(self.kv_bytes),
@@ -185,7 +185,7 @@ impl MemoryEstimate {
     }
 
     /// Estimates the memory of the shard `config` of the model `whole`.
-    fn of_rank(whole: &ModelConfig, config: &ModelConfig, on: MemoryOf, limits: Limits) -> Self {
+    fn of_rank(whole: &ModelConfig, config: &ModelConfig, on: MemoryOf, capacity: Capacity) -> Self {
         let layers = config.num_layers as u64;
         let of_linears = |count: &dyn Fn(LinearShape) -> u64| {
             let layer = config.layer_linears().map(count).into_iter().fold(0, u64::saturating_add);
@@ -198,7 +198,7 @@ impl MemoryEstimate {
             .saturating_add(uncut)
             .saturating_sub(of_linears(&|linear| linear.out.saturating_mul(linear.width)))
             .saturating_mul(on.precision().dtype.bytes() as u64);
-        let kv_blocks = product(&[limits.kv_blocks, config.num_layers, config.num_kv_heads]);
+        let kv_blocks = product(&[capacity.kv_blocks, config.num_layers, config.num_kv_heads]);
         let rows = |rows: usize, widths: &[usize]| {
             let bytes = widths.iter().map(|&width| on.row_bytes(width)).fold(0, u64::saturating_add);
             bytes.saturating_mul(rows as u64)
@@ -212,8 +212,8 @@ impl MemoryEstimate {
             weight_bytes: of_linears(&|linear| on.linear_bytes(linear, attention_shape(config)))
                 .saturating_add(others),
             kv_bytes: on.kv_block_bytes(config.kv_channels).saturating_mul(kv_blocks),
-            activation_bytes: rows(limits.max_step_tokens, &step)
-                .saturating_add(rows(limits.max_logit_rows, &last))
+            activation_bytes: rows(capacity.max_step_tokens, &step)
+                .saturating_add(rows(capacity.max_logit_rows, &last))
                 .saturating_add(on.product_bytes(widest)),
         }
     }
@@ -234,11 +234,11 @@ mod tests {
     #[test]
     fn a_cards_cache_counts_the_channels_that_it_stores() {
         let config = ModelConfig { kv_channels: 16, ..ModelConfig::chatglm2_6b() };
-        let limits = Limits::for_batch(&config, 2, 300);
-        let plain = MemoryEstimate::new(&config, DType::Fp16, limits);
+        let capacity = Capacity::for_batch(&config, 2, 300);
+        let plain = MemoryEstimate::new(&config, DType::Fp16, capacity);
         for name in ["300i-duo", "800i-a2 (emulated)"] {
             let info = DeviceInfo::plain(name, "aclnn", 1, DType::Fp16);
-            let card = MemoryEstimate::new(&config, MemoryOf::device(&info), limits);
+            let card = MemoryEstimate::new(&config, MemoryOf::device(&info), capacity);
             assert_eq!(card.kv_bytes, 4 * plain.kv_bytes);
             let qkv = config.layer_linears()[0];
             let padding = 3 * qkv.out * qkv.width * 2 * config.num_layers as u64;
@@ -246,7 +246,10 @@ mod tests {
         }
         let full = ModelConfig::chatglm2_6b();
         let card = MemoryOf::Ascend(AscendMemory::new(Chip::Duo300i, DType::Fp16));
-        let limits = Limits::for_batch(&full, 2, 300);
-        assert_eq!(MemoryEstimate::new(&full, card, limits), MemoryEstimate::new(&full, DType::Fp16, limits));
+        let capacity = Capacity::for_batch(&full, 2, 300);
+        assert_eq!(
+            MemoryEstimate::new(&full, card, capacity),
+            MemoryEstimate::new(&full, DType::Fp16, capacity)
+        );
     }
 }

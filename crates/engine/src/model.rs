@@ -14,9 +14,9 @@ use super::weights::{WeightError, WeightSource};
 
 use self::loader::Loader;
 
-/// How much a loaded model can hold at once. All memory is allocated from these limits at load.
+/// How much a loaded model can hold at once. All memory is allocated at load, for this capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct Capacity {
     /// Sequences that run at the same time.
     pub max_batch: usize,
     /// Tokens per step; longer prompts are fed in chunks.
@@ -29,8 +29,8 @@ pub struct Limits {
     pub max_logit_rows: usize,
 }
 
-impl Limits {
-    /// Returns the limits for `max_batch` concurrent sequences of at most `max_tokens` tokens each.
+impl Capacity {
+    /// Returns the capacity for `max_batch` concurrent sequences of at most `max_tokens` tokens each.
     pub fn for_batch(config: &ModelConfig, max_batch: usize, max_tokens: usize) -> Self {
         let max_context = max_tokens + config.pre_seq_len.unwrap_or(0);
         Self {
@@ -100,8 +100,8 @@ pub trait Forward: Send {
     fn sensors(&self) -> Option<&dyn Sensors> {
         None
     }
-    /// Returns the limits that the model was loaded for.
-    fn limits(&self) -> Limits;
+    /// Returns the capacity that the model was loaded for.
+    fn capacity(&self) -> Capacity;
     /// Returns the model's shape.
     fn config(&self) -> &ModelConfig;
 }
@@ -151,7 +151,7 @@ struct Buffers<D: Device> {
 pub struct Model<D: Device> {
     device: D,
     config: ModelConfig,
-    limits: Limits,
+    capacity: Capacity,
     weights: Weights<D>,
     buffers: Buffers<D>,
     cache: D::KvCache,
@@ -173,11 +173,11 @@ impl<D: Device> Model<D> {
         device: D,
         config: &ModelConfig,
         rotary: RotaryMode,
-        limits: Limits,
+        capacity: Capacity,
         source: &dyn WeightSource,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, EngineError> {
-        Self::load_rank(device, config, Cut::WHOLE, rotary, limits, source, progress)
+        Self::load_rank(device, config, Cut::WHOLE, rotary, capacity, source, progress)
     }
 
     /// Like [`Model::load`], for one rank's shard of the model `whole`. The rank steps together with the others. Its
@@ -187,40 +187,40 @@ impl<D: Device> Model<D> {
         whole: &ModelConfig,
         cut: Cut,
         rotary: RotaryMode,
-        limits: Limits,
+        capacity: Capacity,
         source: &dyn WeightSource,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, EngineError> {
         let config = cut.config(whole);
         let (device, weights) =
-            Loader::new(device, whole, cut, source, progress).load(rotary, limits.max_context)?;
-        let buffers = Buffers::new(&device, &config, limits)?;
+            Loader::new(device, whole, cut, source, progress).load(rotary, capacity.max_context)?;
+        let buffers = Buffers::new(&device, &config, capacity)?;
         let shape = KvShape {
             layers: config.num_layers,
             kv_heads: config.num_kv_heads,
             channels: config.kv_channels,
-            blocks: limits.kv_blocks,
+            blocks: capacity.kv_blocks,
         };
         let cache = device.kv_cache(shape)?;
-        Ok(Self { device, config, limits, weights, buffers, cache })
+        Ok(Self { device, config, capacity, weights, buffers, cache })
     }
 }
 
 impl<D: Device> Buffers<D> {
-    fn new(device: &D, config: &ModelConfig, limits: Limits) -> Result<Self, EngineError> {
-        let rows = |width| device.activation(limits.max_step_tokens, width);
-        let last = |width| device.activation(limits.max_logit_rows, width);
+    fn new(device: &D, config: &ModelConfig, capacity: Capacity) -> Result<Self, EngineError> {
+        let rows = |width| device.activation(capacity.max_step_tokens, width);
+        let last = |width| device.activation(capacity.max_logit_rows, width);
         let qkv = |rows| device.qkv_activation(rows, attention_shape(config));
         Ok(Self {
             x: rows(config.hidden_size)?,
             a: rows(config.hidden_size)?,
-            qkv: qkv(limits.max_step_tokens)?,
+            qkv: qkv(capacity.max_step_tokens)?,
             heads: rows(config.q_width())?,
             y: rows(config.hidden_size)?,
             h: rows(2 * config.ffn_hidden_size)?,
             g: rows(config.ffn_hidden_size)?,
             last: last(config.hidden_size)?,
-            last_qkv: qkv(limits.max_logit_rows)?,
+            last_qkv: qkv(capacity.max_logit_rows)?,
             logits: last(config.padded_vocab_size)?,
         })
     }
@@ -269,12 +269,12 @@ impl<D: Device> Forward for Model<D> {
     }
 
     fn write_prefix(&mut self, blocks: &[u32]) -> Result<(), EngineError> {
-        let Self { device, config, limits, weights, buffers, cache } = self;
+        let Self { device, config, capacity, weights, buffers, cache } = self;
         let shape = attention_shape(config);
         let width = 2 * config.kv_width();
         for (layer, rows) in weights.prefix.iter().enumerate() {
             let mut context = 0;
-            for chunk in rows.chunks(limits.max_step_tokens * width) {
+            for chunk in rows.chunks(capacity.max_step_tokens * width) {
                 // The cache is written from [q | k | v] rows. The prefix has no queries.
                 let mut qkv = Vec::with_capacity(chunk.len() / width * config.qkv_width());
                 for kv in chunk.chunks_exact(width) {
@@ -307,8 +307,8 @@ impl<D: Device> Forward for Model<D> {
         self.device.modelled_ns()
     }
 
-    fn limits(&self) -> Limits {
-        self.limits
+    fn capacity(&self) -> Capacity {
+        self.capacity
     }
 
     fn config(&self) -> &ModelConfig {

@@ -15,7 +15,7 @@ use glmbench_device::{DeviceInfo, SequenceView};
 
 use super::cache::{BlockAllocator, blocks_for};
 use super::config::ModelConfig;
-use super::model::{Forward, Limits, StepInput};
+use super::model::{Capacity, Forward, StepInput};
 use super::profile::{OperatorTime, Profile};
 use super::sequence::{Choosing, Sequence};
 use super::tokenizer::Tokenizer;
@@ -52,7 +52,7 @@ struct Part {
 impl Engine {
     /// Creates an engine for a loaded model.
     pub fn new(model: Box<dyn Forward>) -> Self {
-        let allocator = BlockAllocator::new(model.limits().kv_blocks);
+        let allocator = BlockAllocator::new(model.capacity().kv_blocks);
         Self {
             model,
             allocator,
@@ -98,9 +98,9 @@ impl Engine {
         self.model.config()
     }
 
-    /// Returns the limits that the model was loaded for.
-    pub fn limits(&self) -> Limits {
-        self.model.limits()
+    /// Returns the capacity that the model was loaded for.
+    pub fn capacity(&self) -> Capacity {
+        self.model.capacity()
     }
 
     /// Describes the device.
@@ -184,7 +184,7 @@ impl Engine {
 
     /// Returns how many sequences and KV-cache blocks are in use.
     pub fn occupancy(&self) -> Occupancy {
-        let kv_blocks = self.model.limits().kv_blocks;
+        let kv_blocks = self.model.capacity().kv_blocks;
         Occupancy {
             waiting: self.waiting.len(),
             running: self.running.len(),
@@ -248,7 +248,7 @@ impl Engine {
 
     fn check(&self, request: &Request) -> Result<(), EngineError> {
         let config = self.model.config();
-        let limits = self.model.limits();
+        let limits = self.model.capacity();
         let refuse = |problem: String| Err(EngineError::Request(problem));
         if request.prompt.is_empty() {
             return refuse("the prompt is empty".into());
@@ -284,7 +284,7 @@ impl Engine {
 
     fn admit(&mut self) -> Result<(), EngineError> {
         let prefix = self.model.config().pre_seq_len.unwrap_or(0);
-        while self.running.len() < self.model.limits().max_batch {
+        while self.running.len() < self.model.capacity().max_batch {
             let Some(next) = self.waiting.front() else { break };
             let length = prefix + next.request.prompt.len() + next.request.max_new_tokens;
             let Some(blocks) = self.allocator.take(length) else { break };
@@ -302,7 +302,7 @@ impl Engine {
 
     /// Plans prompt chunks while any prompt is unfinished, else one token of every sequence.
     fn plan(&self) -> (StepKind, Vec<Part>) {
-        let limits = self.model.limits();
+        let limits = self.model.capacity();
         let mut parts = Vec::new();
         let (mut row, mut logits_left) = (0, limits.max_logit_rows);
         for (index, sequence) in self.running.iter().enumerate() {
@@ -419,7 +419,7 @@ impl Engine {
         blocks: &[u32],
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), EngineError> {
-        let limits = self.model.limits();
+        let limits = self.model.capacity();
         let prefix = self.model.config().pre_seq_len.unwrap_or(0);
         let vocab = self.model.config().padded_vocab_size;
         self.model.write_prefix(blocks)?;

@@ -5,7 +5,7 @@
 
 use glmbench_device::{DType, DeviceInfo};
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::{Forward, Limits, StepInput};
+use glmbench_engine::model::{Capacity, Forward, StepInput};
 use glmbench_engine::{Engine, EngineError};
 
 /// A model without weights. Its clock moves while idle only if asked to.
@@ -38,8 +38,8 @@ impl Forward for Clock {
         }
     }
 
-    fn limits(&self) -> Limits {
-        Limits::for_batch(&self.config, 1, 16)
+    fn capacity(&self) -> Capacity {
+        Capacity::for_batch(&self.config, 1, 16)
     }
 
     fn config(&self) -> &ModelConfig {

@@ -7,7 +7,7 @@ use glmbench_device::DType;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_engine::load::{DeviceKind, LoadOptions, ModelPath, load, load_tokenizer};
 use glmbench_engine::logprobs::TokenLogprobs;
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{
@@ -22,7 +22,7 @@ fn loaded(max_batch: usize, max_logit_rows: usize, max_step_tokens: usize) -> (E
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
     let path = ModelPath::Folder(folder.clone());
     let config = path.config(None).unwrap();
-    let limits = Limits { max_logit_rows, max_step_tokens, ..Limits::for_batch(&config, max_batch, 512) };
+    let limits = Capacity { max_logit_rows, max_step_tokens, ..Capacity::for_batch(&config, max_batch, 512) };
     let options = LoadOptions {
         device: DeviceKind::Cpu,
         emulate: None,
@@ -33,7 +33,7 @@ fn loaded(max_batch: usize, max_logit_rows: usize, max_step_tokens: usize) -> (E
         tp: 1,
         bind: false,
         profile_operators: false,
-        limits,
+        capacity: limits,
     };
     let weights = path.weights(&config, DType::Fp16).unwrap().into();
     let mut engine = load(&config, weights, &options, &mut |_, _| {}).unwrap();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use glmbench_device::DType;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_engine::load::{DeviceKind, LoadOptions, ModelPath, load, load_tokenizer};
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::{Engine, Request};
 use glmbench_serve::{Described, ServeError, ServeLimits, Settings, bind, serve};
 
@@ -32,7 +32,7 @@ fn engine() -> Engine {
     let path = ModelPath::Folder(folder());
     // Where a folder does not say what its rope_ratio scales, either gives the same work.
     let config = path.config(None).or_else(|_| path.config("base".parse().ok())).expect("a model folder");
-    let limits = Limits::for_batch(&config, BATCH, config.seq_length.min(1024));
+    let limits = Capacity::for_batch(&config, BATCH, config.seq_length.min(1024));
     let options = LoadOptions {
         device: DeviceKind::Cpu,
         emulate: None,
@@ -43,7 +43,7 @@ fn engine() -> Engine {
         tp: 1,
         bind: false,
         profile_operators: false,
-        limits,
+        capacity: limits,
     };
     let weights = path.weights(&config, DType::Fp16).expect("weights").into();
     load(&config, weights, &options, &mut |_, _| {}).expect("a model")

@@ -43,7 +43,7 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn of(engine: &Engine, tokenizer: Arc<Tokenizer>) -> Self {
-        let (config, limits) = (engine.config(), engine.limits());
+        let (config, limits) = (engine.config(), engine.capacity());
         let taken = limits.max_context - config.pre_seq_len.unwrap_or(0);
         Self {
             names: TokenNames::of(&tokenizer, config.padded_vocab_size),

@@ -12,27 +12,27 @@ use crate::config::ModelConfig;
 use crate::weights::{Part, layout};
 
 /// Maximum number of ranks: the devices of one machine.
-pub const MAX_WORLD: usize = 8;
+pub const MAX_TP: usize = 8;
 
 /// One rank's shard of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
     rank: usize,
-    world: usize,
+    tp: usize,
 }
 
 impl Cut {
     /// The whole model on one rank.
-    pub const WHOLE: Self = Self { rank: 0, world: 1 };
+    pub const WHOLE: Self = Self { rank: 0, tp: 1 };
 
-    /// Creates the shard of rank `rank` of `world`.
+    /// Creates the shard of rank `rank` of `tp`.
     ///
     /// # Errors
-    /// The model cannot be split over `world` ranks, as in [`check_world`].
-    pub fn new(config: &ModelConfig, rank: usize, world: usize) -> Result<Self, EngineError> {
-        check_world(config, world)?;
-        assert!(rank < world, "invariant: rank {rank} is one of {world}");
-        Ok(Self { rank, world })
+    /// The model cannot be split over `tp` ranks, as in [`check_tp`].
+    pub fn new(config: &ModelConfig, rank: usize, tp: usize) -> Result<Self, EngineError> {
+        check_tp(config, tp)?;
+        assert!(rank < tp, "invariant: rank {rank} is one of {tp}");
+        Ok(Self { rank, tp })
     }
 
     /// Returns the rank.
@@ -41,33 +41,33 @@ impl Cut {
     }
 
     /// Returns the number of ranks.
-    pub fn world(self) -> usize {
-        self.world
+    pub fn tp(self) -> usize {
+        self.tp
     }
 
     /// Returns the smaller model that this rank computes: its heads, its part of the feed-forward layer, and its output
     /// rows as `padded_vocab_size`. The embedding keeps all its rows on every rank.
     pub fn config(self, whole: &ModelConfig) -> ModelConfig {
         ModelConfig {
-            num_attention_heads: whole.num_attention_heads / self.world,
+            num_attention_heads: whole.num_attention_heads / self.tp,
             num_kv_heads: self.kv_heads(whole).len(),
-            ffn_hidden_size: whole.ffn_hidden_size / self.world,
-            padded_vocab_size: whole.padded_vocab_size / self.world,
+            ffn_hidden_size: whole.ffn_hidden_size / self.tp,
+            padded_vocab_size: whole.padded_vocab_size / self.tp,
             ..whole.clone()
         }
     }
 
     /// Returns the KV heads that this rank's query heads read.
     pub fn kv_heads(self, whole: &ModelConfig) -> Range<usize> {
-        let parts = self.world.min(whole.num_kv_heads);
+        let parts = self.tp.min(whole.num_kv_heads);
         let each = whole.num_kv_heads / parts;
-        let part = self.rank * parts / self.world;
+        let part = self.rank * parts / self.tp;
         part * each..(part + 1) * each
     }
 
     /// Returns the part of a tensor that this rank needs.
     pub fn part(self, whole: &ModelConfig, name: &str) -> Part {
-        if self.world == 1 {
+        if self.tp == 1 {
             return Part::Whole;
         }
         let (ffn, channels) = (whole.ffn_hidden_size, whole.kv_channels);
@@ -88,7 +88,7 @@ impl Cut {
 
     /// Returns this rank's range of `count` items that are split equally.
     fn of(self, count: usize) -> Range<usize> {
-        let each = count / self.world;
+        let each = count / self.tp;
         self.rank * each..(self.rank + 1) * each
     }
 }
@@ -98,46 +98,44 @@ fn behind(offset: usize, range: &Range<usize>) -> Range<usize> {
     offset + range.start..offset + range.end
 }
 
-/// Returns the world sizes, up to [`MAX_WORLD`], that a model can be split over.
-pub fn worlds(config: &ModelConfig) -> Vec<usize> {
-    (1..=MAX_WORLD).filter(|&world| obstacle(config, world).is_none()).collect()
+/// Returns the numbers of ranks, up to [`MAX_TP`], that a model can be split over.
+pub fn possible_tp(config: &ModelConfig) -> Vec<usize> {
+    (1..=MAX_TP).filter(|&tp| obstacle(config, tp).is_none()).collect()
 }
 
-/// Checks that a model can be split over `world` ranks.
+/// Checks that a model can be split over `tp` ranks.
 ///
 /// # Errors
-/// It cannot. The message says what does not divide and which world sizes work.
-pub fn check_world(config: &ModelConfig, world: usize) -> Result<(), EngineError> {
-    let Some(obstacle) = obstacle(config, world) else { return Ok(()) };
-    let possible: Vec<String> = worlds(config).iter().map(usize::to_string).collect();
+/// It cannot. The message says what does not divide and which numbers of ranks work.
+pub fn check_tp(config: &ModelConfig, tp: usize) -> Result<(), EngineError> {
+    let Some(obstacle) = obstacle(config, tp) else { return Ok(()) };
+    let possible: Vec<String> = possible_tp(config).iter().map(usize::to_string).collect();
     Err(EngineError::Option(format!(
-        "tp {world} cannot be: {obstacle}; this model can run with tp {}",
+        "tp {tp} cannot be: {obstacle}; this model can run with tp {}",
         possible.join(", ")
     )))
 }
 
-/// Returns why a model cannot be split over `world` ranks, or `None` if it can.
-fn obstacle(config: &ModelConfig, world: usize) -> Option<String> {
-    if world == 0 || world > MAX_WORLD {
-        return Some(format!("1 to {MAX_WORLD} ranks are possible"));
+/// Returns why a model cannot be split over `tp` ranks, or `None` if it can.
+fn obstacle(config: &ModelConfig, tp: usize) -> Option<String> {
+    if tp == 0 || tp > MAX_TP {
+        return Some(format!("1 to {MAX_TP} ranks are possible"));
     }
     let (heads, groups) = (config.num_attention_heads, config.num_kv_heads);
-    let divides = |count: usize| count.is_multiple_of(world);
+    let divides = |count: usize| count.is_multiple_of(tp);
     let parts = [
-        (divides(heads), format!("{heads} query heads cannot be cut in {world} equal parts")),
+        (divides(heads), format!("{heads} query heads cannot be cut in {tp} equal parts")),
         (
-            divides(groups) || world.is_multiple_of(groups),
-            format!(
-                "{groups} KV heads can neither be cut in {world} equal parts nor repeated on {world} ranks"
-            ),
+            divides(groups) || tp.is_multiple_of(groups),
+            format!("{groups} KV heads can neither be cut in {tp} equal parts nor repeated on {tp} ranks"),
         ),
         (
             divides(config.ffn_hidden_size),
-            format!("ffn_hidden_size {} cannot be cut in {world} equal parts", config.ffn_hidden_size),
+            format!("ffn_hidden_size {} cannot be cut in {tp} equal parts", config.ffn_hidden_size),
         ),
         (
             divides(config.padded_vocab_size),
-            format!("padded_vocab_size {} cannot be cut in {world} equal parts", config.padded_vocab_size),
+            format!("padded_vocab_size {} cannot be cut in {tp} equal parts", config.padded_vocab_size),
         ),
     ];
     parts.into_iter().find(|(fits, _)| !fits).map(|(_, problem)| problem)
@@ -161,8 +159,8 @@ mod tests {
         }
     }
 
-    fn rows(config: &ModelConfig, rank: usize, world: usize, part: &str) -> Vec<usize> {
-        match Cut::new(config, rank, world).unwrap().part(config, &layout::layer_tensor(0, part)) {
+    fn rows(config: &ModelConfig, rank: usize, tp: usize, part: &str) -> Vec<usize> {
+        match Cut::new(config, rank, tp).unwrap().part(config, &layout::layer_tensor(0, part)) {
             Part::Rows(ranges) => ranges.into_iter().flatten().collect(),
             other => panic!("{other:?}"),
         }
@@ -194,8 +192,8 @@ mod tests {
     #[test]
     fn beyond_the_kv_heads_ranks_in_a_row_share_one() {
         let config = small();
-        let heads = |world: usize| -> Vec<Range<usize>> {
-            (0..world).map(|rank| Cut::new(&config, rank, world).unwrap().kv_heads(&config)).collect()
+        let heads = |tp: usize| -> Vec<Range<usize>> {
+            (0..tp).map(|rank| Cut::new(&config, rank, tp).unwrap().kv_heads(&config)).collect()
         };
         assert_eq!(heads(1), vec![0..2; 1]);
         assert_eq!(heads(2), [0..1, 1..2]);
@@ -218,11 +216,11 @@ mod tests {
     #[test]
     fn a_rank_is_a_smaller_model_of_the_same_widths() {
         let whole = ModelConfig::chatglm2_6b();
-        for world in [1, 2, 4, 8] {
-            let local = Cut::new(&whole, world - 1, world).unwrap().config(&whole);
-            assert_eq!(local.num_attention_heads, 32 / world);
-            assert_eq!(local.num_kv_heads, (2 / world).max(1));
-            assert_eq!((local.ffn_hidden_size, local.padded_vocab_size), (13696 / world, 65024 / world));
+        for tp in [1, 2, 4, 8] {
+            let local = Cut::new(&whole, tp - 1, tp).unwrap().config(&whole);
+            assert_eq!(local.num_attention_heads, 32 / tp);
+            assert_eq!(local.num_kv_heads, (2 / tp).max(1));
+            assert_eq!((local.ffn_hidden_size, local.padded_vocab_size), (13696 / tp, 65024 / tp));
             assert_eq!((local.hidden_size, local.kv_channels), (4096, 128));
         }
     }
@@ -232,25 +230,25 @@ mod tests {
     fn the_parts_cover_every_tensor() {
         for groups in [1, 2, 4, 8] {
             let config = ModelConfig { num_kv_heads: groups, ..small() };
-            for world in worlds(&config) {
+            for tp in possible_tp(&config) {
                 for (name, shape) in layout::model_tensors(&config) {
                     let mut seen = vec![0usize; shape.iter().product()];
-                    for rank in 0..world {
-                        let part = Cut::new(&config, rank, world).unwrap().part(&config, &name);
+                    for rank in 0..tp {
+                        let part = Cut::new(&config, rank, tp).unwrap().part(&config, &name);
                         part.runs(&shape).into_iter().flatten().for_each(|i| seen[i] += 1);
                     }
-                    let most = if name.contains("query_key_value") { world.div_ceil(groups) } else { world };
-                    assert!(seen.iter().all(|&n| n == 1 || n == most), "{name} {groups} {world}");
+                    let most = if name.contains("query_key_value") { tp.div_ceil(groups) } else { tp };
+                    assert!(seen.iter().all(|&n| n == 1 || n == most), "{name} {groups} {tp}");
                 }
             }
         }
     }
 
     #[test]
-    fn an_impossible_world_is_refused_with_those_that_can_be() {
-        let refusal = |config: &ModelConfig, world| check_world(config, world).unwrap_err().to_string();
+    fn an_impossible_number_of_ranks_is_refused_with_those_that_can_be() {
+        let refusal = |config: &ModelConfig, tp| check_tp(config, tp).unwrap_err().to_string();
         let six_b = ModelConfig::chatglm2_6b();
-        assert_eq!(worlds(&six_b), [1, 2, 4, 8]);
+        assert_eq!(possible_tp(&six_b), [1, 2, 4, 8]);
         assert_eq!(
             refusal(&six_b, 3),
             "tp 3 cannot be: 32 query heads cannot be cut in 3 equal parts; this model can run with tp 1, 2, 4, 8"
@@ -258,10 +256,10 @@ mod tests {
         assert!(refusal(&six_b, 16).contains("tp 16 cannot be: 1 to 8 ranks are possible"));
         assert!(refusal(&six_b, 0).contains("1 to 8"));
         let odd = ModelConfig { ffn_hidden_size: 15, ..small() };
-        assert!(refusal(&odd, 2).contains("ffn_hidden_size 15") && worlds(&odd) == [1]);
+        assert!(refusal(&odd, 2).contains("ffn_hidden_size 15") && possible_tp(&odd) == [1]);
         let odd = ModelConfig { padded_vocab_size: 34, ..small() };
-        assert!(refusal(&odd, 4).contains("padded_vocab_size 34") && worlds(&odd) == [1, 2]);
+        assert!(refusal(&odd, 4).contains("padded_vocab_size 34") && possible_tp(&odd) == [1, 2]);
         let threes = ModelConfig { num_attention_heads: 12, num_kv_heads: 3, ..small() };
-        assert!(refusal(&threes, 2).contains("3 KV heads can neither") && worlds(&threes) == [1]);
+        assert!(refusal(&threes, 2).contains("3 KV heads can neither") && possible_tp(&threes) == [1]);
     }
 }

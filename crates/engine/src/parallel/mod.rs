@@ -9,5 +9,5 @@ pub mod cut;
 pub mod ranks;
 mod source;
 
-pub use self::cut::{Cut, check_world, worlds};
+pub use self::cut::{Cut, check_tp, possible_tp};
 pub use self::ranks::Ranks;

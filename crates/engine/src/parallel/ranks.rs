@@ -20,7 +20,7 @@ use glmbench_device::{DeviceError, DeviceInfo, SequenceView};
 
 use crate::EngineError;
 use crate::config::ModelConfig;
-use crate::model::{Forward, Limits, Model, StepInput};
+use crate::model::{Capacity, Forward, Model, StepInput};
 use crate::weights::WeightSource;
 
 use super::cut::Cut;
@@ -31,7 +31,7 @@ pub struct Ranks {
     workers: Vec<Worker>,
     reports: Receiver<(usize, Report)>,
     config: ModelConfig,
-    limits: Limits,
+    capacity: Capacity,
     device: &'static str,
     info: DeviceInfo,
     modelled_ns: Option<u64>,
@@ -91,7 +91,7 @@ struct Share<G> {
     group: Arc<G>,
     whole: ModelConfig,
     rotary: RotaryMode,
-    limits: Limits,
+    capacity: Capacity,
 }
 
 impl Ranks {
@@ -104,21 +104,21 @@ impl Ranks {
         group: G,
         config: &ModelConfig,
         rotary: RotaryMode,
-        limits: Limits,
+        capacity: Capacity,
         source: Arc<dyn WeightSource>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, EngineError> {
-        let world = group.world();
-        let cuts = (0..world).map(|rank| Cut::new(config, rank, world)).collect::<Result<Vec<_>, _>>()?;
+        let tp = group.tp();
+        let cuts = (0..tp).map(|rank| Cut::new(config, rank, tp)).collect::<Result<Vec<_>, _>>()?;
         let (device, sensors, group) = (group.name(), group.sensors(), Arc::new(group));
-        let share = Arc::new(Share { group, whole: config.clone(), rotary, limits });
-        let source = Arc::new(Together::new(source, world));
+        let share = Arc::new(Share { group, whole: config.clone(), rotary, capacity });
+        let source = Arc::new(Together::new(source, tp));
         let (sender, reports) = channel();
         let mut ranks = Self {
-            workers: Vec::with_capacity(world),
+            workers: Vec::with_capacity(tp),
             reports,
             config: config.clone(),
-            limits,
+            capacity,
             device,
             info: DeviceInfo::plain(device, "", 0, glmbench_device::DType::Fp32),
             modelled_ns: None,
@@ -135,7 +135,7 @@ impl Ranks {
     }
 
     /// Sends an order to all ranks and waits until it is done.
-    fn obey(&mut self, order: &Order) -> Result<(), EngineError> {
+    fn run(&mut self, order: &Order) -> Result<(), EngineError> {
         if let Some(failure) = &self.failure {
             return Err(lost(self.device, failure.clone()));
         }
@@ -200,7 +200,7 @@ impl Ranks {
 
 impl Forward for Ranks {
     fn forward(&mut self, step: &StepInput<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.obey(&Order::Forward(Arc::new(OwnedStep::of(step))))?;
+        self.run(&Order::Forward(Arc::new(OwnedStep::of(step))))?;
         logits.clear();
         self.gather(step.logit_rows.len(), logits);
         Ok(())
@@ -208,7 +208,7 @@ impl Forward for Ranks {
 
     fn write_prefix(&mut self, blocks: &[u32]) -> Result<(), EngineError> {
         match self.config.pre_seq_len {
-            Some(_) => self.obey(&Order::Prefix(blocks.into())),
+            Some(_) => self.run(&Order::Prefix(blocks.into())),
             None => Ok(()),
         }
     }
@@ -224,11 +224,11 @@ impl Forward for Ranks {
 
     /// Advances every rank's clock. The next order reports a rank that fails.
     fn idle(&mut self, duration_ns: u64) {
-        let _ = self.obey(&Order::Idle(duration_ns));
+        let _ = self.run(&Order::Idle(duration_ns));
     }
 
     fn release_cached(&mut self) -> Result<(), EngineError> {
-        self.obey(&Order::Release)
+        self.run(&Order::Release)
     }
 
     fn has_failed(&self) -> bool {
@@ -239,8 +239,8 @@ impl Forward for Ranks {
         self.sensors.as_deref()
     }
 
-    fn limits(&self) -> Limits {
-        self.limits
+    fn capacity(&self) -> Capacity {
+        self.capacity
     }
 
     fn config(&self) -> &ModelConfig {
@@ -297,19 +297,19 @@ impl<G: DeviceGroup> Rank<G> {
         let Some(mut model) = loaded else { return };
         self.report(Report::Ready(model.device_info(), model.modelled_ns()));
         while let Ok(order) = orders.recv() {
-            let Some(()) = self.guarded(|| self.obey(&mut model, &order)) else { return };
+            let Some(()) = self.guarded(|| self.run(&mut model, &order)) else { return };
             self.report(Report::Done(model.modelled_ns()));
         }
     }
 
     fn load(&self, source: &Together) -> Result<Model<G::Device>, EngineError> {
-        let Share { group, whole, rotary, limits } = &*self.share;
+        let Share { group, whole, rotary, capacity } = &*self.share;
         let device = group.device(self.cut.rank())?;
         let mut progress = |done, total| self.report(Report::Loading(done, total));
-        Model::load_rank(device, whole, self.cut, *rotary, *limits, source, &mut progress)
+        Model::load_rank(device, whole, self.cut, *rotary, *capacity, source, &mut progress)
     }
 
-    fn obey(&self, model: &mut Model<G::Device>, order: &Order) -> Result<(), EngineError> {
+    fn run(&self, model: &mut Model<G::Device>, order: &Order) -> Result<(), EngineError> {
         match order {
             Order::Forward(step) => {
                 let mut logits = self.logits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -328,8 +328,8 @@ impl<G: DeviceGroup> Rank<G> {
     /// it.
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T, EngineError>) -> Option<T> {
         let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-            let (rank, world) = (self.cut.rank(), self.cut.world());
-            let problem = format!("rank {rank} of {world} panicked: {}", words(&*panic));
+            let (rank, tp) = (self.cut.rank(), self.cut.tp());
+            let problem = format!("rank {rank} of {tp} panicked: {}", words(&*panic));
             Err(lost(self.share.group.name(), problem))
         });
         result
@@ -386,7 +386,7 @@ impl OwnedStep {
 /// Merges the ranks' device descriptions: rank 0's, the sum of all threads, and the details in which other ranks
 /// differ.
 fn merged(ranks: Vec<DeviceInfo>) -> DeviceInfo {
-    let world = ranks.len();
+    let tp = ranks.len();
     let threads = ranks.iter().map(|info| info.threads).sum();
     let mut ranks = ranks.into_iter();
     let first = ranks.next().expect("invariant: there is a rank");
@@ -395,7 +395,7 @@ fn merged(ranks: Vec<DeviceInfo>) -> DeviceInfo {
         let own = info.details.into_iter().filter(|detail| !first.details.contains(detail));
         details.extend(own.map(|(name, value)| (format!("{name} (rank {})", rank + 1), value)));
     }
-    DeviceInfo { threads, world, details, ..first }
+    DeviceInfo { threads, tp, details, ..first }
 }
 
 fn lost(device: &'static str, message: String) -> EngineError {

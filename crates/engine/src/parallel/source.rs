@@ -8,14 +8,14 @@ use crate::weights::{Part, StorageType, StoredTensor, TensorView, WeightError, W
 /// A weight source that releases a tensor only once every rank has released it.
 pub(super) struct Together {
     source: Arc<dyn WeightSource>,
-    world: usize,
+    tp: usize,
     released: Mutex<HashMap<String, usize>>,
 }
 
 impl Together {
-    /// Shares `source` between `world` ranks.
-    pub(super) fn new(source: Arc<dyn WeightSource>, world: usize) -> Self {
-        Self { source, world, released: Mutex::default() }
+    /// Shares `source` between `tp` ranks.
+    pub(super) fn new(source: Arc<dyn WeightSource>, tp: usize) -> Self {
+        Self { source, tp, released: Mutex::default() }
     }
 }
 
@@ -40,7 +40,7 @@ impl WeightSource for Together {
         let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
         let count = released.entry(name.to_owned()).or_default();
         *count += 1;
-        if *count == self.world {
+        if *count == self.tp {
             released.remove(name);
             self.source.release(name);
         }

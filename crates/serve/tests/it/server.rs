@@ -13,7 +13,7 @@ use glmbench_device::DType;
 use glmbench_device::rotary::RotaryMode;
 use glmbench_engine::Engine;
 use glmbench_engine::load::{DeviceKind, LoadOptions, ModelPath, load, load_tokenizer};
-use glmbench_engine::model::Limits;
+use glmbench_engine::model::Capacity;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_serve::{Described, ServeError, ServeLimits, Settings, bind, serve};
 use serde_json::Value;
@@ -34,7 +34,7 @@ pub(crate) fn engine(max_batch: usize) -> Engine {
 fn engine_on(max_batch: usize, instruction_set: Option<InstructionSet>) -> Engine {
     let path = ModelPath::Folder(folder());
     let config = path.config(None).unwrap();
-    let mut limits = Limits::for_batch(&config, max_batch, config.seq_length);
+    let mut limits = Capacity::for_batch(&config, max_batch, config.seq_length);
     limits.max_logit_rows = limits.max_logit_rows.max(16);
     let options = LoadOptions {
         device: DeviceKind::Cpu,
@@ -46,7 +46,7 @@ fn engine_on(max_batch: usize, instruction_set: Option<InstructionSet>) -> Engin
         tp: 1,
         bind: false,
         profile_operators: false,
-        limits,
+        capacity: limits,
     };
     load(&config, path.weights(&config, DType::Fp16).unwrap().into(), &options, &mut |_, _| {}).unwrap()
 }
