@@ -24,8 +24,11 @@ const WEIGHTS: [(WeightForm, MakeWeights); 3] = [
     (WeightForm::W8a8Dynamic, |kernels| Some(Box::new(kernels.int8))),
 ];
 
+/// Makes the kernels for a KV cache of one form; `None` as for weights.
+type MakeCache = fn(&Kernels) -> Option<CacheKernels>;
+
 /// The kernels of each form of KV cache, the preferred first.
-const CACHES: [(KvForm, fn(&Kernels) -> Option<CacheKernels>); 4] = [
+const CACHES: [(KvForm, MakeCache); 4] = [
     (KvForm::Auto, |kernels| kernels.tiles.map(CacheKernels::Tiles)),
     (KvForm::Auto, |_| Some(CacheKernels::Vector)),
     (KvForm::Int8, |kernels| Some(CacheKernels::Int8Tiles(kernels.tiles?, kernels.int8.tiles()?))),

@@ -24,6 +24,7 @@ impl Amx {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[expect(clippy::unused_self, reason = "a value proves that the registers are present")]
 impl Amx {
     /// Configures the registers: 0 to 3 hold sums and 4 and 5 rows, each with `rows` rows, at most sixteen. 6 and 7
     /// hold weights.
