@@ -98,7 +98,7 @@ pub(super) fn count(node: &Node, least: u64) -> Result<u64, SuiteError> {
 
 /// A share of at least 0 and less than 1.
 pub(super) fn share(node: &Node) -> Result<f64, SuiteError> {
-    let expected = "a share from 0 up to but not with 1, such as 0.01";
+    let expected = "a share of at least 0 and less than 1, such as 0.01";
     let value = match node.value {
         Value::Integer(n) => n as f64,
         Value::Float(value) => value,
@@ -122,7 +122,7 @@ pub(super) fn array(node: Node, of: &str) -> Result<(Origin, Vec<Node>), SuiteEr
     match node.value {
         Value::Array(items) if !items.is_empty() => Ok((node.origin, items)),
         Value::Array(_) => {
-            Err(SuiteError::found(&node.origin, "an empty array", &format!("{of}, of one or more")))
+            Err(SuiteError::found(&node.origin, "an empty array", &format!("{of} with at least one entry")))
         }
         other => Err(SuiteError::found(&node.origin, other.kind(), of)),
     }
@@ -139,7 +139,7 @@ pub(super) fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, 
         Some(Node { origin, value: Value::Table(_) }) => Err(SuiteError::found(
             &origin,
             &format!("one table `{key}`"),
-            &format!("[[{key}]] in double brackets: there may be several"),
+            &format!("[[{key}]] in double brackets, because there may be several"),
         )),
         Some(node) => array(node, &format!("[[{key}]] tables"))?.1.into_iter().map(Table::new).collect(),
     }

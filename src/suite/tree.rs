@@ -187,7 +187,7 @@ pub(super) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), SuiteEr
     for part in key.split('.') {
         if part.is_empty() {
             return fail(format!(
-                "found the key {key:?}; expected names with dots between, such as accuracy.0.limit"
+                "found the key {key:?}; expected names separated by dots, such as accuracy.0.limit"
             ));
         }
         let kind = place.value.kind();
@@ -207,7 +207,7 @@ pub(super) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), SuiteEr
                 }
             }
             _ => {
-                return fail(format!("`{part}` cannot be set: what stands before it is {kind}, not a table"));
+                return fail(format!("found the key `{part}` below {kind}; expected a table above it"));
             }
         };
     }
