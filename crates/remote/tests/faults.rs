@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use glmbench_remote::testing::{Server, faults};
 use glmbench_remote::{
-    Api, Choice, Client, Endpoint, Failure, FailureKind, Finish, Generation, Key, Phase, Prompt, Response,
-    Retry, Route, Timeouts,
+    Api, Choice, Client, Endpoint, Failure, FailureKind, Finish, Generation, Key, KnownPrompt, Phase, Prompt,
+    Response, Retry, Route, Standing, Timeouts,
 };
 
 /// Limits that no good answer comes near, and that tests of silence can wait for.
@@ -110,6 +110,15 @@ fn several_tokens_in_an_event_are_counted() {
     assert_eq!(response.output_tokens, Some(8));
     assert_eq!(response.events.iter().map(|event| event.tokens).collect::<Vec<_>>(), [Some(4), Some(4)]);
     assert_eq!(response.events_per_token(), Some(0.25));
+}
+
+#[test]
+fn a_stream_that_repeats_itself_is_found_by_the_probe() {
+    let server = faults::start();
+    let client = Client::new(endpoint(&server, "full_text", Api::OpenAi)).unwrap();
+    let streams = client.probe(&KnownPrompt::default()).unwrap().capabilities.streams;
+    assert_eq!(streams.standing, Standing::Fails);
+    assert!(streams.evidence.contains("fullTextEnabled"), "{}", streams.evidence);
 }
 
 #[test]
@@ -263,7 +272,7 @@ fn a_key_is_sent_and_never_shown() {
     let failure = client.generate(&Generation::greedy(prompt(), 1), &mut |_| {}).unwrap_err();
     assert!(failure.text.contains("Bearer [key]"), "{failure}");
     assert!(!format!("{failure} {failure:?}").contains("secret"));
-    let sent = server.answered();
+    let sent = server.wait_for(1);
     assert_eq!(sent[0].request.header("authorization"), Some("Bearer sk-very-secret"));
 }
 
@@ -291,7 +300,7 @@ fn connections_serve_again_unless_the_server_closes_them() {
             .map(|_| client.generate(&Generation::greedy(prompt(), 4), &mut |_| {}).unwrap())
             .map(|response| response.times.connected.is_some())
             .collect();
-        (server.answered().iter().map(|a| a.request.connection).collect::<BTreeSet<_>>().len(), times)
+        (server.wait_for(3).iter().map(|a| a.request.connection).collect::<BTreeSet<_>>().len(), times)
     };
     assert_eq!(connections("normal", true), (1, vec![true, false, false]));
     assert_eq!(connections("normal", false), (3, vec![true, true, true]));

@@ -24,10 +24,13 @@ pub(super) fn all(
         generation.ignore_end = ignore_end;
         client.generate(&generation, &mut |_| {})
     };
-    let first = generate(&prompt, SHORT, false).map_err(|failure| RemoteError::Request {
-        what: "a short greedy generation".into(),
-        failure: Box::new(failure),
-    })?;
+    let mut texts = Vec::new();
+    let first = client
+        .generate(&Generation::greedy(prompt.clone(), SHORT), &mut |event| texts.push(event.text.to_owned()))
+        .map_err(|failure| RemoteError::Request {
+            what: "a short greedy generation".into(),
+            failure: Box::new(failure),
+        })?;
     let second = generate(&prompt, SHORT, false);
     if let Ok(second) = &second
         && client.endpoint().keep_alive
@@ -51,7 +54,7 @@ pub(super) fn all(
         ids_in: ids_in(&by_ids, ids.len()),
         ids_out: ids_out(&first),
         ignores_end: ignores_end(&plain, &ignoring),
-        streams: works(format!("a stream of {} events ended as it should", first.events.len())),
+        streams: streams(&texts),
         events_per_token: events_per_token(&plain.unwrap_or_else(|_| first.clone()), notes),
         usage: usage(&first, known, notes),
         server_times: server_times(&first),
@@ -88,6 +91,20 @@ fn failed(failure: &Failure) -> Capability {
         format!("the request failed: {failure}")
     };
     Capability { standing, value: None, evidence }
+}
+
+/// Looks for MindIE's `fullTextEnabled`: each event repeats the text before it.
+fn streams(texts: &[String]) -> Capability {
+    let count = texts.len();
+    let repeats =
+        count >= 4 && texts.windows(2).all(|pair| !pair[0].is_empty() && pair[1].starts_with(&pair[0]));
+    let grows = texts.first().map(String::len) < texts.last().map(String::len);
+    if repeats && grows {
+        return fails(format!(
+            "each of {count} events repeats the text before it: switch off `fullTextEnabled`"
+        ));
+    }
+    works(format!("a stream of {count} events ended as it should"))
 }
 
 fn prompt_logprobs(client: &Client, prompt: &Prompt, known: &KnownPrompt) -> Capability {

@@ -11,10 +11,11 @@ use super::{Request, Script, Server, Step};
 use crate::Api;
 
 /// The behaviours, and what each does.
-pub const FAULTS: [(&str, &str); 48] = [
+pub const FAULTS: [(&str, &str); 49] = [
     ("normal", "answers as the protocol says"),
     ("role_never", "a chat without its role event"),
     ("many_tokens", "four tokens an event"),
+    ("full_text", "each event repeats the text before it, as MindIE's fullTextEnabled does"),
     ("empty_tokens", "tokens without text, with ids"),
     ("held_back", "a character in three tokens, with text in the last"),
     ("split_bytes", "each byte of the stream is a chunk"),
@@ -156,6 +157,13 @@ fn stream_form(name: &str) -> Option<Script> {
                 .map(|i| format!(r#"{{"choices":[{{"text":"abcd"}}],"usage":{{"prompt_tokens":3,"completion_tokens":{}}}}}"#, 4 * i))
                 .collect();
             payloads.extend([last(""), "[DONE]".into()]);
+            events(&payloads).end()
+        }
+        "full_text" => {
+            let mut payloads = four();
+            for (i, payload) in payloads.iter_mut().take(4).enumerate() {
+                *payload = text(&(0..=i).map(|i| format!(" {i}")).collect::<String>());
+            }
             events(&payloads).end()
         }
         "empty_tokens" => {

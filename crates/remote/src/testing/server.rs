@@ -109,6 +109,15 @@ impl Server {
         self.shared.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits until so many scripts have ended, at most 10 s, and returns them: a client may have its answer before that.
+    pub fn wait_for(&self, count: usize) -> Vec<Answered> {
+        let begin = Instant::now();
+        while self.answered().len() < count && begin.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.answered()
+    }
+
     /// Returns the number of requests received so far.
     pub fn received(&self) -> usize {
         self.shared.requests.load(Ordering::Relaxed)

@@ -18,7 +18,7 @@ pub(crate) use self::exchange::Exchange;
 use self::resolve::LookUpOnce;
 use self::stamp::StampConnector;
 use crate::response::Times;
-use crate::{Endpoint, Failure, FailureKind, Key, RemoteError, Timeouts, Url};
+use crate::{Endpoint, Failure, FailureKind, Key, Phase, RemoteError, Timeouts, Url};
 
 /// Bytes of a response's head.
 const MAX_HEAD: usize = 24 << 10;
@@ -120,6 +120,16 @@ impl Transport {
     /// Returns a failure with bounded text, in which the key does not occur.
     pub(crate) fn failed(&self, kind: FailureKind, text: &str, times: Times) -> Failure {
         let mut text = text.trim().to_owned();
+        if let FailureKind::Timeout(phase) = kind {
+            let limits = &self.timeouts;
+            let limit = match phase {
+                Phase::Connect => limits.connect,
+                Phase::FirstByte => limits.first_byte,
+                Phase::BetweenEvents => limits.between_events,
+                Phase::Whole => limits.whole,
+            };
+            text = format!("{} s", limit.as_secs_f64());
+        }
         if let Some(key) = &self.key {
             text = text.replace(key.secret(), "[key]");
         }
