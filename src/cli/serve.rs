@@ -14,7 +14,7 @@ use clap::Args as ClapArgs;
 
 use glmbench_engine::load::ModelPath;
 use glmbench_engine::model::Limits;
-use glmbench_serve::{Described, Key, ServeError, ServeLimits, Settings, bind, serve};
+use glmbench_serve::{Described, Key, Loading, ServeError, ServeLimits, Settings, bind, serve};
 
 use crate::bounded;
 
@@ -120,7 +120,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let log = args.log()?;
     // Before the weights are read: an address that is taken is known at once.
     let listener = bind(SocketAddr::new(args.host, args.port))?;
+    let loading = Loading::answer(&listener).context("the server cannot run")?;
     let engine = model.load(&args.engine.compute, limits)?;
+    drop(loading);
     let settings = Settings {
         model: args.name(&model.path),
         any_model: args.any_model,
