@@ -30,7 +30,7 @@ impl Served {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         stream
     }
 
@@ -184,7 +184,7 @@ fn a_thousand_connections() {
     drop(held);
     let begin = Instant::now();
     while server.metric("glmbench_kv_blocks_used") > 0.0 {
-        assert!(begin.elapsed() < Duration::from_secs(60));
+        assert!(begin.elapsed() < Duration::from_mins(1));
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(
