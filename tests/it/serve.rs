@@ -157,7 +157,9 @@ fn a_thousand_connections() {
             let mut stream = server.connect();
             match number % 4 {
                 0 => {
-                    drop(stream.write_all((head("POST", "/v1/completions", slow, "close") + slow).as_bytes()))
+                    drop(
+                        stream.write_all((head("POST", "/v1/completions", slow, "close") + slow).as_bytes()),
+                    );
                 }
                 1 => drop(stream.write_all(b"GET /health HT")),
                 2 => drop(stream.write_all(head("POST", "/generate", "x", "close").as_bytes())),
