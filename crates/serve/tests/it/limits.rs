@@ -24,7 +24,7 @@ fn bodies_are_bounded() {
     // Without a length, in chunks.
     let mut client = Client::to(server.address);
     client.raw(b"POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
-    let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+    let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
     for _ in 0..80 {
         if client.stream.get_mut().write_all(&chunk).is_err() {
             break;
