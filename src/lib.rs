@@ -137,3 +137,4 @@ pub mod stats;
 pub mod suite;
 pub mod task;
 pub mod text;
+pub mod workload;

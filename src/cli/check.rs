@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::dataset::{Source, catalogue};
-use crate::suite::{AccuracyCase, Rates, Suite};
+use crate::suite::{AccuracyCase, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
 use crate::text::one_line;
 
@@ -45,23 +45,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Err(error) => problems.push(format!("accuracy {name}: {error}")),
         }
     }
-    for case in &suite.performance {
-        let shapes = case.batches.len() * case.lengths.len();
-        emit(&format!("performance  {shapes} shapes, {} repetitions each", case.repetitions))?;
-    }
-    for case in &suite.max_batch {
-        let ((low, high), searches) = (case.batch_range, case.lengths.len());
-        emit(&format!(
-            "max batch    {searches} searches in {low} to {high}, TPOT up to {} ms",
-            case.limit_tpot_ms
-        ))?;
-    }
-    for case in &suite.load {
-        let rates = match &case.rates {
-            Rates::Listed(rates) => format!("{} rates", rates.len()),
-            Rates::Saturation => "a search for saturation".to_owned(),
-        };
-        emit(&format!("load         {rates}, {} arrivals, batch {}", case.arrival.as_str(), case.max_batch))?;
+    for table in suite.timed().into_iter().flat_map(|(_, tables)| tables) {
+        emit(&table.words())?;
     }
     if !problems.is_empty() {
         // The model checks use the data sets, so they would only report the same problems.
@@ -110,13 +95,8 @@ fn named(setup: &Setup) -> String {
 /// Checks a model's configuration, tokenizer and memory against the suite. Reports the cases that `run` would skip.
 fn check_setup(setup: &Setup) -> anyhow::Result<()> {
     let plan = setup.plan()?;
-    for run in &plan.performance {
-        if let Some(prompts) = &run.prompts {
-            emit(&format!("prompts      {}: {}", run.case_id(), one_line(&prompts.notes.join(", "))))?;
-        }
-    }
-    for load in plan.loads.iter().filter(|load| !load.pools.is_empty()) {
-        emit(&format!("prompts      {}", one_line(&load.prompts)))?;
+    for prompts in plan.timed().iter().filter_map(|case| case.prompts()) {
+        emit(&format!("prompts      {}", one_line(&prompts)))?;
     }
     for run in &plan.accuracy {
         let refused: Vec<String> =
@@ -139,7 +119,7 @@ fn check_setup(setup: &Setup) -> anyhow::Result<()> {
         0 => "every prompt and shape fits".to_owned(),
         out => format!(
             "every prompt fits, {out} of {} cases do not",
-            plan.performance.len() + plan.searches.len()
+            plan.timed().iter().filter(|case| case.room().optional || case.is_elastic()).count()
         ),
     };
     emit(&format!(

@@ -15,7 +15,7 @@ use crate::suite::{self, Suite};
 
 use super::machine::{peak_rss_bytes, reset_peak_rss};
 use super::plan::Plan;
-use super::workload;
+use crate::workload::shapes::plan::cost;
 
 /// Converts the limits to a record, with the roofline's peak for `precision`.
 pub fn limits_record(limits: &MachineLimits, precision: Precision) -> record::MachineLimits {
@@ -79,7 +79,7 @@ impl Plan<'_> {
         let step_tokens = self.step_tokens();
         for run in self.performance.iter_mut().filter(|run| run.unfit.is_none()) {
             let Some(budget_s) = run.budget_s else { continue };
-            let (prefill, decode) = workload::cost(run, config, precision, step_tokens);
+            let (prefill, decode) = cost(run, config, precision, step_tokens);
             let least = |cost: PhaseCost| {
                 let memory = cost.bytes as f64 / roofline.bandwidth_bytes_per_s;
                 memory.max(cost.flops as f64 / roofline.peak_flops_per_s)

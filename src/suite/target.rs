@@ -1,7 +1,6 @@
 //! `[[target]]` tables: the expected shares of the machine's limits.
 
-use super::schema_workload::optional_number;
-use super::table::{Table, found, string, word};
+use super::table::{Table, found, optional_number, string, word};
 use super::{Dtype, SuiteError};
 
 /// The quantity to compare with a limit.

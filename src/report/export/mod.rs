@@ -14,10 +14,10 @@ mod sql;
 mod tidy;
 
 use crate::record::{
-    Audit, Clock, Contents, LoadLevelRecord, LoadRow, ProbeRecord, ProbeRow, PromptRecord, RecordError,
-    RequestRecord, RunDir, RunRecord, SampleRecord, csv_table,
+    Audit, Clock, Contents, LoadLevelRecord, ProbeRecord, PromptRecord, RecordError, RequestRecord, RunDir,
+    RunRecord, SampleRecord,
 };
-use crate::report::{load_rows, probe_rows};
+use crate::report::workloads::Workloads;
 use std::io::{self, Write};
 
 pub use modeltest::{ABOUT as MODELTEST_ABOUT, files as modeltest_files};
@@ -38,6 +38,8 @@ pub struct Records {
     pub probes: Vec<ProbeRecord>,
     /// `load.jsonl`.
     pub levels: Vec<LoadLevelRecord>,
+    /// The tables of workloads with rows, such as `max_batch.csv`.
+    pub tables: Vec<File>,
     /// Faults found in the records.
     pub audit: Audit,
 }
@@ -54,8 +56,13 @@ pub struct File {
 impl Records {
     /// Reads a run.
     pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
-        let Contents { run, samples, requests, probes, loads: levels, audit } = Contents::read(dir)?;
-        Ok(Self { run, samples, requests, probes, levels, audit })
+        let contents = Contents::read(dir)?;
+        let encode = |e: csv::Error| RecordError::io("encode a table of", dir.path())(e.into());
+        let tables = Workloads::of(&contents).csv(&contents.run).map_err(encode)?;
+        let tables = tables.into_iter().filter(|table| !table.is_empty);
+        let tables = tables.map(|table| File { path: table.name.into(), bytes: table.bytes }).collect();
+        let Contents { run, samples, requests, probes, loads: levels, audit, .. } = contents;
+        Ok(Self { run, samples, requests, probes, levels, tables, audit })
     }
 
     /// File name stem for this run: its id, made safe as one path component, because `run.json` may be untrusted.
@@ -91,14 +98,7 @@ impl Records {
         if !self.requests.is_empty() {
             files.push(File { path: "requests.csv".into(), bytes: tidy::requests(self)? });
         }
-        if !self.probes.is_empty() {
-            let rows = probe_rows(&self.run, &self.probes);
-            files.push(File { path: "max_batch.csv".into(), bytes: csv_table(ProbeRow::HEADER, &rows)? });
-        }
-        if !self.levels.is_empty() {
-            let rows = load_rows(&self.run, &self.levels);
-            files.push(File { path: "load.csv".into(), bytes: csv_table(LoadRow::HEADER, &rows)? });
-        }
+        files.extend(self.tables.iter().cloned());
         Ok(files)
     }
 }

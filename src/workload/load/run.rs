@@ -1,12 +1,16 @@
 //! A load case: open-loop levels at one rate after another, or at rates that close in on saturation. Each level gives
 //! one line.
 
+use super::table;
+use crate::backend::Capabilities;
 use crate::bench::{ArrivalProcess, Offered, Served, Shape, arrivals, prompts, serve};
-use crate::record::{self, Clock, LoadCase, LoadLevelRecord, LoadRequest, Objectives, RunDir};
+use crate::record::{self, Clock, LoadCase, LoadLevelRecord, LoadRequest, Objectives};
+use crate::run::cases::{Case, Planning, Recording, Room, Workload};
+use crate::run::duration::{Counted, Expected, Rates};
+use crate::run::questions::input_hash;
+use crate::run::{Ending, RunError, Session};
 use crate::stats::Rng;
-
-use super::plan::Plan;
-use super::{Ending, RunError, Session};
+use crate::text::one_line;
 
 /// A load case that is ready to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,9 +41,81 @@ pub struct LoadRun {
     pub seed: u64,
 }
 
+impl Case for LoadRun {
+    fn id(&self) -> String {
+        self.load_id.clone()
+    }
+
+    fn tp(&self) -> usize {
+        self.tp
+    }
+
+    fn room(&self) -> Room {
+        Room { batch: (self.max_batch, self.max_batch), tokens: self.longest(), optional: false }
+    }
+
+    fn needs(&self) -> Capabilities {
+        Capabilities { choice_logprobs: false, step_times: false, memory: false, ..Capabilities::ALL }
+    }
+
+    fn input_hash(&self) -> Option<String> {
+        (!self.pools.is_empty()).then(|| input_hash(self.pools.iter().flatten()))
+    }
+
+    fn prompts(&self) -> Option<String> {
+        (!self.pools.is_empty()).then(|| self.prompts.clone())
+    }
+
+    fn words(&self) -> Vec<String> {
+        let rates = match &self.rates {
+            Some(rates) => {
+                let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
+                format!("{} requests/s", rates.join(", "))
+            }
+            None => "the highest sustained rate is searched".to_owned(),
+        };
+        vec![format!("load      {}: {rates}; {}", self.load_id, one_line(&self.prompts))]
+    }
+
+    /// Returns the time of the schedule, which is the least that the case takes.
+    fn expected(&self, _: Option<(&Rates, Counted<'_>)>) -> Expected {
+        let Some(rates) = &self.rates else { return Expected::Unknown };
+        let of_rate = |rate: &f64| match self.duration_ns {
+            u64::MAX => self.requests as f64 / rate,
+            ns => ns as f64 / 1e9,
+        };
+        Expected::AtLeast { seconds: rates.iter().map(of_rate).sum(), by: "its arrivals".into() }
+    }
+}
+
+impl Workload for LoadRun {
+    type Table = table::LoadCase;
+    type Recorded = LoadCase;
+
+    fn plan(tables: &[table::LoadCase], on: Planning<'_>) -> Result<Vec<Self>, String> {
+        super::plan::plan(tables, on)
+    }
+
+    fn record(&self, _: Recording<'_>) -> LoadCase {
+        self.case()
+    }
+
+    fn is_done(&self, lines: &[LoadLevelRecord]) -> bool {
+        next_rate(self, lines).is_none()
+    }
+
+    fn run(
+        &self,
+        tokens: &crate::bench::OrdinaryTokens,
+        session: &mut Session<'_>,
+    ) -> Result<Ending, RunError> {
+        run(self, tokens, session)
+    }
+}
+
 impl LoadRun {
     /// Returns the plan's record of this load.
-    pub fn record(&self) -> LoadCase {
+    pub fn case(&self) -> LoadCase {
         LoadCase {
             load_id: self.load_id.clone(),
             tp: self.tp as u32,
@@ -70,27 +146,16 @@ impl LoadRun {
 /// Returns the rate of the next level (`Some(None)`: all requests at once), or `None` if the load is finished
 /// ([`record::next_rate`]).
 pub fn next_rate(load: &LoadRun, levels: &[LoadLevelRecord]) -> Option<Option<f64>> {
-    record::next_rate(&load.record(), levels)
-}
-
-/// Whether every load on `world` ranks is finished.
-pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
-    let levels = dir.read_loads()?;
-    let done = |load: &LoadRun| {
-        let own: Vec<LoadLevelRecord> =
-            levels.iter().filter(|level| level.load_id == load.load_id).cloned().collect();
-        next_rate(load, &own).is_none()
-    };
-    Ok(plan.loads.iter().filter(|load| load.tp == world).all(done))
+    record::next_rate(&load.case(), levels)
 }
 
 /// Runs the levels that have no line yet.
-pub(super) fn run(
+fn run(
     load: &LoadRun,
     tokens: &crate::bench::OrdinaryTokens,
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
-    session.dir.restore_loads(&load.load_id)?;
+    session.dir.restore::<LoadCase>(&load.load_id)?;
     let mut levels = session.dir.read_loads()?;
     levels.retain(|level| level.load_id == load.load_id);
     while let Some(rate) = next_rate(load, &levels) {
@@ -168,7 +233,7 @@ fn level(
         told = done;
     };
     if modelled {
-        session.offset_ns = super::recorded_ns(session.dir)?.wrapping_sub(session.engine.now_ns());
+        session.offset_ns = session.dir.recorded_until_ns()?.wrapping_sub(session.engine.now_ns());
     }
     let served = serve(session.engine, offered, load.max_batch, &mut stopped, &mut progress)?;
     let Some((begin_ns, served)) = served else { return Ok(None) };

@@ -1,0 +1,117 @@
+//! Converts `[[load]]` to its type.
+
+use std::path::Path;
+
+use super::table::{Arrival, DEFAULT_LOAD_BATCH, Extent, LoadCase, Objectives, Rates};
+use crate::suite::SuiteError;
+use crate::suite::cases::Schema;
+use crate::suite::prompts::prompts;
+use crate::suite::table::{
+    Table, array, boolean, case_configurations, count, found, lengths, number, optional_count,
+    optional_number, seed, tp_ranks, word,
+};
+use crate::suite::tree::Node;
+
+/// Minimum number of requests to judge a rate (equal to `stats::LEAST_FOR_GROWTH`). A search for saturation judges
+/// every rate.
+const LEAST_FOR_SATURATION: usize = 100;
+/// Maximum number of requests at one rate. Each request keeps the time of each of its tokens.
+const MAX_REQUESTS: usize = 1_000_000;
+
+impl Schema for LoadCase {
+    const HAS_PROMPTS: bool = true;
+
+    fn read(table: Table, dir: &Path) -> Result<Self, SuiteError> {
+        load(table, dir)
+    }
+}
+
+fn load(mut table: Table, dir: &Path) -> Result<LoadCase, SuiteError> {
+    let arrival_node = table
+        .require("arrival", &format!("one of {}", Arrival::NAMES.map(|n| format!("\"{n}\"")).join(", ")))?;
+    let arrival = word(&arrival_node, &Arrival::NAMES, Arrival::from_name)?;
+    let rates = rates(&mut table)?;
+    let extent = extent(&mut table, &rates)?;
+    let lengths = lengths(&mut table)?;
+    let prompts = prompts(&mut table, dir, false)?;
+    let objectives = table.take("slo").map(objectives).transpose()?.unwrap_or_default();
+    let case = LoadCase {
+        arrival,
+        rates,
+        extent,
+        lengths,
+        prompts,
+        max_batch: optional_count(&mut table, "max_batch", 1)?.unwrap_or(DEFAULT_LOAD_BATCH),
+        objectives,
+        tp_ranks: tp_ranks(&mut table)?,
+        seed: seed(&mut table)?,
+        configurations: case_configurations(&mut table)?,
+    };
+    table.finish()?;
+    Ok(case)
+}
+
+fn rates(table: &mut Table) -> Result<Rates, SuiteError> {
+    let expected = "`rates`, requests a second such as [1, 2.5, 4], or `saturation = true`";
+    let listed = table.take("rates");
+    let saturation = table.take("saturation");
+    match (listed, saturation) {
+        (Some(node), None) => {
+            let rates = array(node, "an array of requests a second, such as [1, 2.5, 4]")?.1;
+            Ok(Rates::Listed(rates.iter().map(number).collect::<Result<_, _>>()?))
+        }
+        (None, Some(node)) if boolean(&node)? => Ok(Rates::Saturation),
+        (Some(_), Some(node)) => Err(found(&node, "`saturation` beside `rates`", "one of the two")),
+        (None, Some(node)) => Err(found(&node, "false and no `rates`", expected)),
+        (None, None) => Err(table.missing("rates", expected)),
+    }
+}
+
+fn extent(table: &mut Table, rates: &Rates) -> Result<Extent, SuiteError> {
+    let expected = "`requests`, how many at each rate, or `duration_s`, for how long";
+    let requests = table.take("requests");
+    let duration_s = table.take("duration_s");
+    match (requests, duration_s) {
+        (Some(node), None) => {
+            let requests = count(&node, 1)? as usize;
+            if requests > MAX_REQUESTS {
+                return Err(found(&node, &requests.to_string(), &format!("at most {MAX_REQUESTS} requests")));
+            }
+            if *rates == Rates::Saturation && requests < LEAST_FOR_SATURATION {
+                let expected =
+                    format!("at least {LEAST_FOR_SATURATION}: fewer cannot tell a queue that grows");
+                return Err(found(&node, &requests.to_string(), &expected));
+            }
+            Ok(Extent::Requests(requests))
+        }
+        (None, Some(node)) if *rates == Rates::Saturation => Err(found(
+            &node,
+            "`duration_s`",
+            "`requests`: a search for saturation offers as many at every rate",
+        )),
+        (None, Some(node)) => {
+            let seconds = number(&node)?;
+            let Rates::Listed(listed) = rates else { return Ok(Extent::DurationS(seconds)) };
+            let most = listed.iter().copied().fold(0.0, f64::max) * seconds;
+            if most > MAX_REQUESTS as f64 {
+                let found_words = format!("{seconds} s, about {most:.0} requests");
+                return Err(found(&node, &found_words, &format!("at most {MAX_REQUESTS} requests")));
+            }
+            Ok(Extent::DurationS(seconds))
+        }
+        (Some(_), Some(node)) => Err(found(&node, "`duration_s` beside `requests`", "one of the two")),
+        (None, None) => Err(table.missing("requests", expected)),
+    }
+}
+
+fn objectives(node: Node) -> Result<Objectives, SuiteError> {
+    let empty = found(&node, "no objective", "at least one of ttft_ms, tpot_ms, e2e_ms");
+    let mut table = Table::new(node)?;
+    let objectives = Objectives {
+        ttft_ms: optional_number(&mut table, "ttft_ms")?,
+        tpot_ms: optional_number(&mut table, "tpot_ms")?,
+        e2e_ms: optional_number(&mut table, "e2e_ms")?,
+    };
+    table.finish()?;
+    if objectives == Objectives::default() { Err(empty) } else { Ok(objectives) }
+}
