@@ -107,7 +107,7 @@ impl RunDir {
 
     /// Removes the kept lines: the run is complete, and all good lines are in their places.
     pub fn forget_kept(&self) -> Result<(), RecordError> {
-        let lines = JOURNALS.iter().filter(|file| file.ends_with(".jsonl"));
+        let lines = JOURNALS.iter().filter(|file| kept_name(file) != **file);
         lines.map(|file| kept_name(file)).try_for_each(|file| self.remove(&file))
     }
 

@@ -144,12 +144,10 @@ macro_rules! workloads {
 
         /// Returns the number of cases of each workload in a run's plan, with the words for one and for several.
         pub(super) fn counts(run: &RunRecord) -> Vec<(usize, [&'static str; 2])> {
-            let mut all = Vec::new();
-            $($(#[$only])* all.push((
+            Vec::from([$($(#[$only])* (
                 run.plan.$plan.len(),
                 <crate::workload::$folder::Report as Reported>::NAMES,
-            ));)*
-            all
+            ),)*])
         }
     };
 }

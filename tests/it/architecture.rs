@@ -59,12 +59,13 @@ const CRATES: [&str; 6] = [
 ];
 
 /// Each module of the root crate that uses crates below it, and which.
-const USERS: [(&str, &[&str]); 5] = [
+const USERS: [(&str, &[&str]); 6] = [
     ("backend", &["glmbench_engine", "glmbench_device"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
     ("cli", &["glmbench_engine", "glmbench_cpu", "glmbench_ascend", "glmbench_device"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device"]),
     ("task", &["glmbench_engine"]),
+    ("workload", &["glmbench_engine", "glmbench_device"]),
 ];
 
 /// A source file: its path relative to the searched folder, and its text without comments and literals.

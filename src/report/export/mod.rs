@@ -40,6 +40,8 @@ pub struct Records {
     pub levels: Vec<LoadLevelRecord>,
     /// The tables of workloads with rows, such as `max_batch.csv`.
     pub tables: Vec<File>,
+    /// Whether a line of a workload has times of a virtual clock.
+    pub modelled: bool,
     /// Faults found in the records.
     pub audit: Audit,
 }
@@ -58,11 +60,12 @@ impl Records {
     pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
         let contents = Contents::read(dir)?;
         let encode = |e: csv::Error| RecordError::io("encode a table of", dir.path())(e.into());
+        let modelled = contents.has_modelled_times();
         let tables = Workloads::of(&contents).csv(&contents.run).map_err(encode)?;
         let tables = tables.into_iter().filter(|table| !table.is_empty);
         let tables = tables.map(|table| File { path: table.name.into(), bytes: table.bytes }).collect();
         let Contents { run, samples, requests, probes, loads: levels, audit, .. } = contents;
-        Ok(Self { run, samples, requests, probes, levels, tables, audit })
+        Ok(Self { run, samples, requests, probes, levels, tables, modelled, audit })
     }
 
     /// File name stem for this run: its id, made safe as one path component, because `run.json` may be untrusted.
@@ -72,10 +75,7 @@ impl Records {
 
     /// Whether any time of the run is from a virtual clock.
     pub fn has_modelled_times(&self) -> bool {
-        let timed = self.requests.iter().map(|request| request.clock);
-        let searched = self.probes.iter().map(|probe| probe.clock);
-        let loaded = self.levels.iter().map(|level| level.clock);
-        timed.chain(searched).chain(loaded).any(|clock| clock == Clock::Modelled)
+        self.modelled || self.requests.iter().any(|request| request.clock == Clock::Modelled)
     }
 
     /// Writes JSON lines, see [`fields`].
