@@ -1,10 +1,13 @@
 //! The port between runs and whatever answers a task or is timed.
 //!
 //! A run sees a [`Backend`]: it submits requests, takes steps and reads a clock. `embedded.rs` makes this program's own engine one.
-//! [`Scripted`] answers from a table on a virtual clock of its own, for tests that need no model. A backend says what it
-//! can do ([`Capabilities`]), and a run that needs more is refused before its first line is written.
+//! [`Remote`] sends requests to an endpoint over HTTP. [`Scripted`] answers from a table on a virtual clock of its own, for tests
+//! that need no model. A backend says what it can do ([`Capabilities`]), and a run that needs more is refused before its first
+//! line is written.
 
 mod embedded;
+mod exchange;
+mod remote;
 mod scripted;
 
 use glmbench_device::DeviceInfo;
@@ -14,6 +17,8 @@ use glmbench_engine::model::Limits;
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::{EngineError, Request, RequestId, Step};
 
+pub use exchange::{Exchange, Fault, WireTimes};
+pub use remote::{Remote, RemoteFacts};
 pub use scripted::{Script, Scripted, ScriptedAnswer};
 
 /// What a backend can do.
@@ -28,11 +33,23 @@ pub struct Capabilities {
     pub step_times: bool,
     /// Knows the memory that a batch takes, so that a search can be bounded by it.
     pub memory: bool,
+    /// Sends requests at given times by itself ([`Backend::submit_at`]), and tells the times of each request's tokens
+    /// ([`Backend::exchange`]).
+    pub schedules: bool,
 }
 
 impl Capabilities {
-    /// Everything.
-    pub const ALL: Self = Self { choice_logprobs: true, ignores_end: true, step_times: true, memory: true };
+    /// Everything that an engine in this process can do.
+    pub const ALL: Self =
+        Self { choice_logprobs: true, ignores_end: true, step_times: true, memory: true, schedules: false };
+    /// Nothing.
+    pub const NONE: Self = Self {
+        choice_logprobs: false,
+        ignores_end: false,
+        step_times: false,
+        memory: false,
+        schedules: false,
+    };
 }
 
 /// Answers requests, and is timed.
@@ -48,6 +65,30 @@ pub trait Backend {
     /// # Errors
     /// [`EngineError::Request`] for a request that can never be answered; others can.
     fn submit(&mut self, request: Request) -> Result<RequestId, EngineError>;
+
+    /// Queues a request whose prompt is known as text, too, without prefix ids. A backend that sends text instead of ids
+    /// needs it.
+    ///
+    /// # Errors
+    /// As [`Backend::submit`].
+    fn submit_text(&mut self, request: Request, _prompt: &str) -> Result<RequestId, EngineError> {
+        self.submit(request)
+    }
+
+    /// Queues a request to be sent when the backend's clock shows `at_ns`. Only backends that
+    /// [schedule](Capabilities::schedules) can do this.
+    ///
+    /// # Errors
+    /// As [`Backend::submit`]. Always for a backend that does not schedule.
+    fn submit_at(&mut self, _request: Request, _at_ns: u64) -> Result<RequestId, EngineError> {
+        Err(EngineError::Option("this backend does not send requests at given times".into()))
+    }
+
+    /// Returns what the backend knows of a finished request besides its completion, once. `None` for an engine in this
+    /// process, whose steps say everything.
+    fn exchange(&mut self, _id: RequestId) -> Option<Exchange> {
+        None
+    }
 
     /// Advances by one step and returns what it did.
     ///

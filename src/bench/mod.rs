@@ -10,17 +10,18 @@ mod cost;
 mod load;
 mod prompts;
 mod warmup;
+mod wire;
 
 use sha2::{Digest, Sha256};
 
 use glmbench_engine::sampler::Sampling;
-use glmbench_engine::{EngineError, FinishReason, Request, StepKind};
+use glmbench_engine::{EngineError, FinishReason, Request, RequestId, StepKind};
 
 use crate::backend::Backend;
 
 pub use arrivals::{ArrivalProcess, arrivals};
 pub use cost::{PhaseCost, batch_cost, case_cost};
-pub use load::{Offered, Served, serve};
+pub use load::{Offered, Pace, Served, serve};
 pub use prompts::{OrdinaryTokens, prompts};
 pub use warmup::{WarmUp, WarmUpRule};
 
@@ -88,19 +89,28 @@ pub fn repeat(
     repetition
 }
 
+/// Submits the batch at once.
+fn submit(
+    engine: &mut dyn Backend,
+    shape: Shape,
+    prompts: &[Vec<u32>],
+) -> Result<Vec<RequestId>, EngineError> {
+    let request = |prompt: &Vec<u32>| Request {
+        prompt: prompt.clone(),
+        max_new_tokens: shape.output_tokens,
+        sampling: Sampling::Greedy,
+        ignore_eos: true,
+        choice_ids: Vec::new(),
+    };
+    prompts.iter().map(|prompt| engine.submit(request(prompt))).collect()
+}
+
 fn run(engine: &mut dyn Backend, shape: Shape, prompts: &[Vec<u32>]) -> Result<Repetition, EngineError> {
-    let start_ns = engine.now_ns();
-    let mut ids = Vec::with_capacity(prompts.len());
-    for prompt in prompts {
-        let request = Request {
-            prompt: prompt.clone(),
-            max_new_tokens: shape.output_tokens,
-            sampling: Sampling::Greedy,
-            ignore_eos: true,
-            choice_ids: Vec::new(),
-        };
-        ids.push(engine.submit(request)?);
+    if engine.capabilities().schedules {
+        return wire::run(engine, shape, prompts);
     }
+    let start_ns = engine.now_ns();
+    let ids = submit(engine, shape, prompts)?;
     let mut result = Repetition {
         start_ns,
         prefill_ns: 0,

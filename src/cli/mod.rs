@@ -9,12 +9,14 @@ pub mod convert;
 mod data;
 pub mod dataset;
 pub mod doctor;
+pub mod endpoint;
 pub mod engine;
 pub mod export;
 pub mod list;
 pub mod logits;
 pub mod npu_selftest;
 pub mod parity;
+pub mod probe;
 pub mod progress;
 pub mod prompts;
 pub mod report;
@@ -103,6 +105,7 @@ enum Verb {
     Tokenize(tokenize::Args),
     Doctor(doctor::Args),
     NpuSelftest(npu_selftest::Args),
+    Probe(probe::Args),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -160,6 +163,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Tokenize(args) => tokenize::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::NpuSelftest(args) => npu_selftest::run(&args),
+        Verb::Probe(args) => probe::run(&args),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "glmbench", &mut script);

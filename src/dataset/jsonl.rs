@@ -4,7 +4,30 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::error::Problems;
+use super::error::{DatasetError, Problems};
+use super::text;
+
+/// Reads a JSON Lines file of `what`. `fault` says what is wrong with a row that parses.
+///
+/// # Errors
+/// When the file cannot be read or is empty. Otherwise lists every wrong line.
+pub fn read_jsonl<T: DeserializeOwned>(
+    path: &Path,
+    what: &str,
+    fault: impl Fn(&T) -> Option<String>,
+) -> Result<Vec<T>, DatasetError> {
+    let mut problems = Problems::default();
+    let Some(file) = text::read(path, &mut problems)? else { return Err(DatasetError::Rows(problems)) };
+    let rows = rows::<T>(&file.text, path, &mut problems);
+    for (line, message) in rows.iter().filter_map(|(line, row)| Some((line, fault(row)?))) {
+        problems.push(path, *line, message);
+    }
+    if rows.is_empty() && problems.0.is_empty() {
+        problems.push(path, 1, format!("found an empty file; expected one JSON object a line: {what}"));
+    }
+    problems.into_result()?;
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
 
 /// Parses every line of `text` as a `T` and returns it with its line number, counted from 1. Lines that do not parse go
 /// to `problems`. Blank lines are allowed only at the end of the file: elsewhere, one may be a lost row.

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use ceval::{HARD_SUBJECTS, OFFICIAL_SUBJECTS, OfficialSubject, mapping_json};
 pub use error::{DatasetError, Problem, Problems};
+pub use jsonl::read_jsonl;
 pub use questions::read_questions;
 pub use text::sha256_hex;
 

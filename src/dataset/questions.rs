@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::error::{DatasetError, Problems};
-use super::{Content, Dataset, jsonl, text};
+use super::error::DatasetError;
+use super::jsonl::read_jsonl;
+use super::{Content, Dataset};
 
 impl Dataset {
     /// Returns one text per item, in item order. For BoolQ this is `question`; for C-Eval it is the frame of
@@ -34,17 +35,10 @@ struct Row {
 /// # Errors
 /// When the file cannot be read. Otherwise lists every line that is not such an object or has an empty question.
 pub fn read_questions(path: &Path) -> Result<Vec<String>, DatasetError> {
-    let mut problems = Problems::default();
-    let Some(file) = text::read(path, &mut problems)? else { return Err(DatasetError::Rows(problems)) };
-    let rows = jsonl::rows::<Row>(&file.text, path, &mut problems);
-    for (line, _) in rows.iter().filter(|(_, row)| row.question.trim().is_empty()) {
-        problems.push(path, *line, "found an empty question; expected some text");
-    }
-    if rows.is_empty() && problems.0.is_empty() {
-        problems.push(path, 1, "found an empty file; expected one object with a `question` a line");
-    }
-    problems.into_result()?;
-    Ok(rows.into_iter().map(|(_, row)| row.question).collect())
+    let empty = |row: &Row| {
+        row.question.trim().is_empty().then(|| "found an empty question; expected some text".to_owned())
+    };
+    Ok(read_jsonl::<Row>(path, "a `question`", empty)?.into_iter().map(|row| row.question).collect())
 }
 
 #[cfg(test)]

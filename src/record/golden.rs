@@ -125,6 +125,7 @@ pub(super) fn level() -> LoadLevelRecord {
         level: 1,
         clock: Clock::Measured,
         rate_per_s: Some(2.5),
+        concurrency: None,
         start_ns: 1_000,
         end_ns: 900_000_000,
         requests: vec![LoadRequest {
@@ -135,6 +136,7 @@ pub(super) fn level() -> LoadLevelRecord {
             end_ns: 900_000_000,
             input_tokens: 16,
             output_tokens: 3,
+            wire: None,
             error: None,
         }],
     }

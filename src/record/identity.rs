@@ -25,6 +25,9 @@ const LATER: [(&str, Option<&str>); 4] = [
     ("end_ids", None),
 ];
 
+/// Value of a field that a server does not tell. It is no difference to any value: whether the two agree is unknown.
+pub const UNTOLD: &str = "not told by the server";
+
 /// A field that differs between two identities. A side without the field is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -62,6 +65,27 @@ impl Identity {
         self.hash == hash(&self.fields)
     }
 
+    /// Returns the names of the fields that one side knows and the other's server does not tell.
+    pub fn untold(&self, other: &Self) -> Vec<&str> {
+        let unknown = |name: &&String| {
+            let values = [self.fields.get(*name), other.fields.get(*name)];
+            values[0] != values[1] && values.iter().any(|value| value.is_some_and(|v| v == UNTOLD))
+        };
+        self.fields.keys().filter(unknown).map(String::as_str).collect()
+    }
+
+    /// Returns a copy with these fields untold.
+    #[must_use]
+    pub fn without(&self, names: &[&str]) -> Self {
+        let mut fields = self.fields.clone();
+        for name in names {
+            if let Some(value) = fields.get_mut(*name) {
+                UNTOLD.clone_into(value);
+            }
+        }
+        Self::new(fields)
+    }
+
     /// Returns all differing fields, by name; empty if the runs are comparable. A record older than a field counts as
     /// having the value that every run had then.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
@@ -70,6 +94,7 @@ impl Identity {
             .into_iter()
             .map(|name| (name, self.fields.get(name), other.fields.get(name)))
             .filter(|(name, left, right)| left != right && !is_later(name, *left, *right))
+            .filter(|(_, left, right)| ![left, right].iter().any(|side| side.is_some_and(|v| v == UNTOLD)))
             .map(|(name, left, right)| Difference {
                 field: name.clone(),
                 left: left.cloned(),
@@ -136,6 +161,17 @@ mod tests {
         assert_eq!(names(&old, &now("base*16", "none", "none")), ["rotary_scaling"]);
         assert_eq!(names(&now("none", "a = 1", "none"), &old), ["config_words"]);
         assert_eq!(names(&plain, &now("none", "none", "none")), ["prefix_ids"]);
+    }
+
+    #[test]
+    fn what_a_server_does_not_tell_is_no_difference_but_is_named() {
+        let known = identity(&[("weights", "abc"), ("suite", "x")]);
+        let served = known.without(&["weights", "dtype"]);
+        assert_ne!(served.hash(), known.hash());
+        assert!(served.differences(&known).is_empty() && known.differences(&served).is_empty());
+        assert_eq!((known.untold(&served), served.untold(&known)), (vec!["weights"], vec!["weights"]));
+        assert!(served.untold(&served).is_empty());
+        assert_eq!(served.differences(&identity(&[("weights", "abc"), ("suite", "y")])).len(), 1);
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub use cases::{Contents, JOURNALS, Plan};
 pub use clock::Clock;
 pub use dir::{RunDir, create_unique, csv_table, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
-pub use identity::{Difference, Identity, hex};
+pub use identity::{Difference, Identity, UNTOLD, hex};
 pub use journal::{Examined, Keyed, Line};
 pub use limits::{LimitRate, MachineLimits, Roofline, Spot, Spots, UnitLimit};
 pub use mend::{Mending, PlannedItem};
@@ -85,7 +85,8 @@ pub use time::{compact_utc, rfc3339_utc};
 pub use wire::SCHEMA;
 
 pub use crate::workload::load::record::{
-    LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, Objectives, SATURATED_SLOPE, next_rate,
+    LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS,
+    Objectives, SATURATED_SLOPE, Wire, next_level,
 };
 pub use crate::workload::max_batch::record::{
     ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use glmbench_engine::{EngineError, RequestId};
+use glmbench_engine::{EngineError, Request, RequestId};
 
+use crate::backend::{Exchange, Fault};
 use crate::record::{CallRecord, PromptRecord, RecordError, RunDir, SampleRecord, SampleState};
-use crate::task::{Evaluation, Next, Outcome, Progress, Stage, State};
+use crate::task::{Evaluation, Heard, Judgement, Next, Outcome, Progress, Stage, State};
 
 use super::{AccuracyRun, Ending, RunError, Session};
 
@@ -96,6 +97,15 @@ struct InEngine {
     progress: Progress,
 }
 
+/// Converts an exchange over a wire to what a protocol has to know of it.
+fn heard(exchange: Exchange) -> Heard {
+    let fault = exchange.fault.map(|fault| match fault {
+        Fault::Unrevealed(reason) => Judgement::Unreadable(reason),
+        Fault::Failed(reason) => Judgement::Impossible(reason),
+    });
+    Heard { text: exchange.text, fault }
+}
+
 impl<'a, 'b> Flow<'a, 'b> {
     fn new(case: &'a AccuracyRun<'b>, done: usize, kept: HashMap<usize, Line>) -> Self {
         let (running, finished) = (HashMap::new(), BTreeMap::new());
@@ -115,7 +125,8 @@ impl<'a, 'b> Flow<'a, 'b> {
             let step = session.engine.step()?;
             for completion in step.finished {
                 let Some(mut item) = self.running.remove(&completion.id) else { continue };
-                let next = self.evaluation().advance(&mut item.progress, &completion);
+                let heard = session.engine.exchange(completion.id).map(heard).unwrap_or_default();
+                let next = self.evaluation().advance_heard(&mut item.progress, &completion, heard);
                 self.proceed(item, next, session)?;
             }
             self.write_finished(session)?;
@@ -142,7 +153,7 @@ impl<'a, 'b> Flow<'a, 'b> {
     fn proceed(&mut self, mut item: InEngine, next: Next, session: &mut Session<'_>) -> Result<(), RunError> {
         let outcome = match next {
             Next::Done(outcome) => outcome,
-            Next::Ask(request) => match session.engine.submit(request) {
+            Next::Ask(request) => match self.submit(request, &item, session) {
                 Ok(id) => {
                     self.running.insert(id, item);
                     return Ok(());
@@ -155,6 +166,15 @@ impl<'a, 'b> Flow<'a, 'b> {
         let line = Line { sample: self.record(&outcome, session), prompts: self.prompts(&outcome) };
         self.finished.insert(item.index, line);
         Ok(())
+    }
+
+    fn submit(
+        &self,
+        request: Request,
+        item: &InEngine,
+        session: &mut Session<'_>,
+    ) -> Result<RequestId, EngineError> {
+        session.engine.submit_text(request, self.evaluation().asked(&item.progress))
     }
 
     /// Writes outcomes up to the first missing item.

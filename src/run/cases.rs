@@ -34,8 +34,8 @@ pub trait Case: Debug {
     }
     /// Leaves the case out, if its [room](Case::room) says that it can be.
     fn leave_out(&mut self, _reason: String) {}
-    /// Returns the capabilities of a backend that the case needs.
-    fn needs(&self) -> Capabilities;
+    /// Returns the capabilities that the case needs of a backend with the capabilities `can`.
+    fn needs(&self, can: Capabilities) -> Capabilities;
     /// Returns the hash of all token ids, if the case has real prompts. Random prompts follow from the suite.
     fn input_hash(&self) -> Option<String> {
         None

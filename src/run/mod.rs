@@ -19,10 +19,12 @@ pub mod prompts;
 pub mod provenance;
 mod published;
 pub(crate) mod questions;
+pub mod requests;
 mod resume;
 pub mod score;
 pub(crate) mod spots;
 pub mod telemetry;
+pub(crate) mod trace;
 pub mod verify;
 
 use std::path::{Path, PathBuf};
@@ -357,7 +359,8 @@ impl Plan<'_> {
             ));
         }
         let timed = self.timed();
-        let need = |what: fn(Capabilities) -> bool| !what(can) && timed.iter().any(|case| what(case.needs()));
+        let need =
+            |what: fn(Capabilities) -> bool| !what(can) && timed.iter().any(|case| what(case.needs(can)));
         if need(|has| has.ignores_end) {
             return Some(
                 "timed cases generate a fixed number of tokens, and it ends at the end-of-sequence token"

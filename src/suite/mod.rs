@@ -56,8 +56,9 @@
 //! seed = 1
 //!
 //! [[load]]                     # requests arrive whether or not the engine keeps up
-//! arrival = "poisson"          # poisson, fixed
+//! arrival = "poisson"          # poisson, gamma (with burstiness, its shape), fixed, trace (with trace = FILE, speeds)
 //! rates = [1, 2.5, 4]          # requests/s; or saturation = true to find the highest sustained rate
+//! concurrency = [1, 4, 16]     # instead of arrival and rates: a closed loop with this many requests under way
 //! requests = 200               # at each rate; or duration_s = 30
 //! lengths = [[128, 32]]        # requests take the pairs in turn
 //! dataset = "boolq"            # real prompts, as in [[performance]]

@@ -32,6 +32,15 @@ pub enum Next {
     Done(Outcome),
 }
 
+/// What is known of a completion that came over a wire.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Heard {
+    /// The generated text. It replaces the text of the completion's ids, which a server may not tell.
+    pub text: Option<String>,
+    /// Why the completion has no usable answer.
+    pub fault: Option<Judgement>,
+}
+
 impl<'a> Evaluation<'a> {
     /// Binds `plan` to a tokenizer and a model with `seq_length` positions.
     ///
@@ -89,14 +98,24 @@ impl<'a> Evaluation<'a> {
         (progress, next)
     }
 
+    /// Returns the text of the prompt that the item waits for, without prefix ids.
+    pub fn asked<'p>(&self, progress: &'p Progress) -> &'p str {
+        progress.asked.as_ref().map_or("", |ask| &ask.prompt)
+    }
+
     /// Takes the model's completion for this item's last [`Next::Ask`] and returns the next action.
     pub fn advance(&self, progress: &mut Progress, completion: &Completion) -> Next {
+        self.advance_heard(progress, completion, Heard::default())
+    }
+
+    /// Like [`Evaluation::advance`], for a completion that came over a wire.
+    pub fn advance_heard(&self, progress: &mut Progress, completion: &Completion, heard: Heard) -> Next {
         let Some(ask) = progress.asked.take() else {
             return self.fail(progress, "the model answered what was not asked".into());
         };
-        let fault = fault(&ask, completion);
+        let fault = heard.fault.or_else(|| fault(&ask, completion).map(Judgement::Impossible));
         progress.done.push(Stage {
-            text: self.codec.decode(&completion.tokens),
+            text: heard.text.unwrap_or_else(|| self.codec.decode(&completion.tokens)),
             prompt: ask.prompt,
             prompt_ids: ask.prompt_ids,
             tokens: completion.tokens.clone(),
@@ -105,7 +124,7 @@ impl<'a> Evaluation<'a> {
             end_ns: completion.end_ns,
         });
         match fault {
-            Some(reason) => self.fail(progress, reason),
+            Some(judgement) => Next::Done(self.outcome(progress, judgement)),
             None => self.next(progress),
         }
     }

@@ -13,7 +13,7 @@ pub mod extract;
 mod outcome;
 mod plan;
 
-pub use evaluation::{Evaluation, Next, Progress};
+pub use evaluation::{Evaluation, Heard, Next, Progress};
 pub use outcome::{Outcome, Stage, State, margin};
 pub use plan::{Plan, Settings};
 

@@ -49,8 +49,9 @@ fn layer_of(name: &str) -> Option<&'static str> {
 }
 
 /// The crates below the root crate.
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
     "glmbench_engine",
+    "glmbench_remote",
     "glmbench_cpu",
     "glmbench_ascend",
     "glmbench_device",
@@ -60,9 +61,9 @@ const CRATES: [&str; 6] = [
 
 /// Each module of the root crate that uses crates below it, and which.
 const USERS: [(&str, &[&str]); 6] = [
-    ("backend", &["glmbench_engine", "glmbench_device"]),
+    ("backend", &["glmbench_engine", "glmbench_device", "glmbench_remote"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
-    ("cli", &["glmbench_engine", "glmbench_cpu", "glmbench_ascend", "glmbench_device"]),
+    ("cli", &["glmbench_engine", "glmbench_cpu", "glmbench_ascend", "glmbench_device", "glmbench_remote"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device"]),
     ("task", &["glmbench_engine"]),
     ("workload", &["glmbench_engine", "glmbench_device"]),

@@ -1,6 +1,7 @@
 //! `glmbench run`: a suite from file to report.
 
 mod describe;
+mod endpoint;
 pub(super) mod setup;
 mod turns;
 
@@ -34,6 +35,7 @@ use crate::run::{
 use crate::suite::Suite;
 
 use self::describe::{Description, describe};
+use self::endpoint::EndpointArgs;
 use self::setup::{Setup, SetupArgs};
 use super::compare::{compare_group, compare_turns};
 use super::engine::{ComputeArgs, FoundModel, weight_fault_words};
@@ -58,6 +60,9 @@ pub struct Args {
     /// What runs the cases
     #[command(flatten)]
     setup: SetupArgs,
+    /// A server instead
+    #[command(flatten)]
+    endpoint: EndpointArgs,
     /// Time the cases of two configurations in turn (A B B A), in blocks of a process each, and compare them; the same
     /// configuration twice is the null test
     #[arg(long)]
@@ -96,6 +101,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !args.block_of.is_empty() {
         return turns::one_block(args, &args.block_of);
+    }
+    if args.endpoint.is_given() {
+        return endpoint::run(args);
     }
     let suite = load_suite(args)?;
     let setups = Setup::all(&args.setup, &suite)?;

@@ -83,6 +83,20 @@ impl PairDifferences {
     }
 }
 
+/// Returns a note on what a server does not tell, so that it is unknown whether the runs agree in it.
+pub(super) fn untold(a: &Side, b: &Side) -> Vec<String> {
+    let fields = a.run().identity.untold(&b.run().identity);
+    let note = || {
+        format!(
+            "A server does not tell its {}: whether {} and {} agree in this is not checked.",
+            fields.join(", "),
+            a.letter,
+            b.letter
+        )
+    };
+    if fields.is_empty() { Vec::new() } else { vec![note()] }
+}
+
 /// Rejects a further run of a side with another identity than the first.
 pub(super) fn refuse_another(side: &Side, run: &Again) -> Result<(), ReportError> {
     let differ = side.run().identity.differences(&run.summary.run.identity);

@@ -213,7 +213,7 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
         if !options.allow_mismatch {
             differences.refuse_mismatch(a, b)?;
         }
-        let mut notes = Vec::new();
+        let mut notes = differences::untold(a, b);
         let tasks = accuracy::compare_tasks((a, &samples[0]), (b, &samples[other]), options, &mut notes);
         joined.push(speed::joined(a, b, &mut notes));
         let workloads = workloads::compare(a, b, &mut notes);

@@ -64,6 +64,7 @@ fn level(number: u32, rate: Option<f64>, late_ns: u64) -> LoadLevelRecord {
             end_ns: begin + 300_000_000,
             input_tokens: 128,
             output_tokens: 3,
+            wire: None,
             error: None,
         }
     };
@@ -73,6 +74,7 @@ fn level(number: u32, rate: Option<f64>, late_ns: u64) -> LoadLevelRecord {
         level: number,
         clock: Clock::Measured,
         rate_per_s: rate,
+        concurrency: None,
         start_ns,
         end_ns: requests.last().unwrap().end_ns,
         requests,
@@ -89,6 +91,7 @@ fn planted() -> (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>) {
         tp: 1,
         arrival: "poisson".into(),
         rates: vec![2.0, 10.0],
+        concurrency: Vec::new(),
         max_batch: 8,
         prompts: "random tokens".into(),
         objectives: Objectives { ttft_ns: Some(200_000_000), tpot_ns: None, e2e_ns: Some(1_000_000_000) },

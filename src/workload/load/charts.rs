@@ -26,7 +26,7 @@ fn load_chart(run: &RunRecord, levels: &[&LoadRow]) -> LineChart {
         ("E2E p90", |l| l.e2e_p90_ns),
     ];
     let modelled = run.provenance.clock == Clock::Modelled;
-    let rated = || levels.iter().filter(|l| l.rate_per_s.is_some());
+    let rated = || levels.iter().filter(|l| l.rate_per_s.is_some() || l.concurrency.is_some());
     let series = kinds.map(|(name, value)| {
         let at = |l: &&LoadRow| Some(point(round(l.achieved_per_s?), value(l)? as f64 / 1e6));
         let mut points: Vec<Point> = rated().filter_map(at).collect();

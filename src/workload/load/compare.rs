@@ -39,11 +39,13 @@ fn load(case: &LoadCase, a: &Side, b: &Side) -> LoadComparison {
         side.workloads.loads.rows().iter().filter(|row| row.load_id == case.load_id).cloned().collect()
     };
     let rows = [own(a), own(b)];
-    let mut rates: Vec<Option<f64>> = rows.iter().flatten().map(|row| row.rate_per_s).collect();
-    rates.sort_by(|x, y| x.unwrap_or(0.0).total_cmp(&y.unwrap_or(0.0)));
+    let level = |row: &LoadRow| (row.concurrency, row.rate_per_s);
+    let mut levels: Vec<_> = rows.iter().flatten().collect();
+    levels.sort_by(|x, y| x.place().total_cmp(&y.place()));
+    let mut rates: Vec<_> = levels.into_iter().map(level).collect();
     rates.dedup();
-    let at = |rate: Option<f64>| {
-        [0, 1].map(|side: usize| rows[side].iter().find(|row| row.rate_per_s == rate).cloned())
+    let at = |wanted: (Option<u32>, Option<f64>)| {
+        [0, 1].map(|side: usize| rows[side].iter().find(|row| level(row) == wanted).cloned())
     };
     LoadComparison {
         case: case.clone(),

@@ -13,21 +13,63 @@ pub const SATURATED_SLOPE: f64 = 0.05;
 /// A search for saturation ends when the lowest saturated rate is within this factor of the highest sustained one.
 const CLOSE: f64 = 1.1;
 /// Maximum number of levels in a search.
-const MOST_LEVELS: usize = 14;
+pub const MOST_LEVELS: usize = 14;
 
-/// Returns the rate of the next level (`Some(None)`: all requests at once), or `None` when the load is finished. This
-/// is a pure function of the lines so far and part of the format: readers use it to detect missing lines. A different
-/// rule therefore needs a new [`crate::record::SCHEMA`]. An interrupted load resumes as if it had not been interrupted.
+/// What a level of a load offers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Level {
+    /// All requests at once.
+    AtOnce,
+    /// Requests by a schedule of this many a second.
+    Rate(f64),
+    /// This many requests under way at all times: a closed loop.
+    Concurrency(u32),
+}
+
+impl Level {
+    /// Returns the requests per second of a schedule.
+    pub fn rate_per_s(self) -> Option<f64> {
+        match self {
+            Self::Rate(rate) => Some(rate),
+            Self::AtOnce | Self::Concurrency(_) => None,
+        }
+    }
+
+    /// Returns the number of requests under way in a closed loop.
+    pub fn concurrency(self) -> Option<u32> {
+        match self {
+            Self::Concurrency(requests) => Some(requests),
+            Self::AtOnce | Self::Rate(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtOnce => f.write_str("all at once"),
+            Self::Rate(rate) => write!(f, "{rate}/s"),
+            Self::Concurrency(requests) => write!(f, "concurrency {requests}"),
+        }
+    }
+}
+
+/// Returns the next level, or `None` when the load is finished. This is a pure function of the lines so far and part of
+/// the format: readers use it to detect missing lines. A different rule therefore needs a new [`crate::record::SCHEMA`]. An
+/// interrupted load resumes as if it had not been interrupted.
 ///
 /// A search for saturation first offers all requests at once. The rate served then is the engine's capacity, and the
 /// highest sustained rate is near it. The search starts at 0.8 of the capacity. It goes up by a quarter or down by half
 /// until it has a saturated and a sustained rate. It then bisects between the two on a logarithmic scale until they are
 /// within 10 %.
-pub fn next_rate(load: &LoadCase, levels: &[LoadLevelRecord]) -> Option<Option<f64>> {
-    if !load.rates.is_empty() {
-        return load.rates.get(levels.len()).copied().map(Some);
+pub fn next_level(load: &LoadCase, levels: &[LoadLevelRecord]) -> Option<Level> {
+    if !load.concurrency.is_empty() {
+        return load.concurrency.get(levels.len()).copied().map(Level::Concurrency);
     }
-    let Some(first) = levels.first() else { return Some(None) };
+    if !load.rates.is_empty() {
+        return load.rates.get(levels.len()).copied().map(Level::Rate);
+    }
+    let Some(first) = levels.first() else { return Some(Level::AtOnce) };
     let capacity = first.achieved_per_s().filter(|rate| *rate > 0.0)?;
     if levels.len() >= MOST_LEVELS {
         return None;
@@ -39,7 +81,7 @@ pub fn next_rate(load: &LoadCase, levels: &[LoadLevelRecord]) -> Option<Option<f
         (Some(good), Some(bad)) if bad / good > CLOSE => (good * bad).sqrt(),
         _ => return None,
     };
-    Some(Some(readable(next)))
+    Some(Level::Rate(readable(next)))
 }
 
 /// Returns the highest sustained rate below all saturated ones, and the lowest saturated rate.
@@ -65,11 +107,14 @@ pub struct LoadCase {
     pub load_id: String,
     /// Tensor-parallel ranks.
     pub tp: u32,
-    /// `poisson` or `fixed`.
+    /// `poisson`, `gamma 0.25` with its shape, `fixed`, `trace` or `closed`.
     pub arrival: String,
-    /// The rates, in requests per second. Empty if the highest sustained rate is searched for.
+    /// The rates, in requests per second. Empty in a closed loop, and if the highest sustained rate is searched for.
     pub rates: Vec<f64>,
-    /// Maximum number of concurrent sequences.
+    /// The numbers of requests under way in a closed loop. Empty in an open one, and in records older than this field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concurrency: Vec<u32>,
+    /// Maximum number of concurrent sequences in an engine of this process. A server decides for itself.
     pub max_batch: u32,
     /// Description of the requests: lengths, or a data set and how its prompts were prepared.
     pub prompts: String,
@@ -125,11 +170,46 @@ pub struct LoadRequest {
     pub input_tokens: u32,
     /// Generated tokens.
     pub output_tokens: u32,
+    /// The exchange with a server. `None` for an engine in this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire: Option<Wire>,
     /// Why the request was not completed. If set, its times are meaningless.
     pub error: Option<String>,
 }
 
+/// A request over a wire. Points in time are on the run's clock, in nanoseconds from run start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    /// When the request's last byte was sent.
+    pub sent_ns: u64,
+    /// Duration of connecting (address, TCP and TLS); 0 for a reused connection.
+    pub connect_ns: u64,
+    /// When the first byte of the answer arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_ns: Option<u64>,
+    /// When the answer ended, its end marker included.
+    pub closed_ns: u64,
+    /// Events that carried text or tokens.
+    pub events: u64,
+    /// How often the request was sent.
+    pub attempts: u32,
+    /// Prompt tokens as the server counted them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<u64>,
+}
+
 impl LoadRequest {
+    /// Returns the time to first token from when the request was sent, for one over a wire.
+    pub fn ttft_sent_ns(&self) -> Option<u64> {
+        Some(self.first_token_ns.saturating_sub(self.wire.as_ref()?.sent_ns))
+    }
+
+    /// Returns how late the request was sent: from its arrival by the schedule until its connection was begun.
+    pub fn late_ns(&self) -> Option<u64> {
+        let wire = self.wire.as_ref()?;
+        Some(wire.sent_ns.saturating_sub(wire.connect_ns).saturating_sub(self.arrival_ns))
+    }
+
     /// Returns the queueing time, from arrival until the first step began.
     pub fn queue_ns(&self) -> u64 {
         self.start_ns.saturating_sub(self.arrival_ns)
@@ -162,8 +242,11 @@ pub struct LoadLevelRecord {
     pub level: u32,
     /// The clock of every time below.
     pub clock: Clock,
-    /// Scheduled requests per second; `None` if all arrive at once.
+    /// Scheduled requests per second; `None` if all arrive at once, and in a closed loop.
     pub rate_per_s: Option<f64>,
+    /// Requests under way in a closed loop; `None` in an open one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
     /// When the schedule began.
     pub start_ns: u64,
     /// When the last request was served.
@@ -173,6 +256,15 @@ pub struct LoadLevelRecord {
 }
 
 impl LoadLevelRecord {
+    /// Returns what the level offers.
+    pub fn offers(&self) -> Level {
+        match (self.concurrency, self.rate_per_s) {
+            (Some(requests), _) => Level::Concurrency(requests),
+            (None, Some(rate)) => Level::Rate(rate),
+            (None, None) => Level::AtOnce,
+        }
+    }
+
     /// Returns the completed requests.
     pub fn served(&self) -> impl Iterator<Item = &LoadRequest> {
         self.requests.iter().filter(|r| r.error.is_none())
@@ -186,6 +278,10 @@ impl LoadLevelRecord {
 
     /// Returns the growth of E2E with arrival time, or `None` if it is undetermined.
     pub fn growth(&self) -> Option<Growth> {
+        // A closed loop never offers more than is served.
+        if self.concurrency.is_some() {
+            return None;
+        }
         let (arrivals, times): (Vec<f64>, Vec<f64>) =
             self.served().map(|r| (r.arrival_ns as f64, r.e2e_ns() as f64)).unzip();
         growth(&arrivals, &times)
@@ -254,7 +350,7 @@ impl Course for LoadCase {
     }
 
     fn follows(&self, state: &Self::State, line: &LoadLevelRecord) -> bool {
-        line.level as usize == state.len() && next_rate(self, state) == Some(line.rate_per_s)
+        line.level as usize == state.len() && next_level(self, state) == Some(line.offers())
     }
 
     fn take(state: &mut Self::State, line: &LoadLevelRecord) {
@@ -262,13 +358,16 @@ impl Course for LoadCase {
     }
 
     fn is_whole(&self, state: &Self::State) -> bool {
-        next_rate(self, state).is_none()
+        next_level(self, state).is_none()
     }
 
     fn extent(&self, state: &Self::State) -> String {
-        match next_rate(self, state) {
-            Some(Some(rate)) => format!("{} rates, and {rate} requests/s would be next", state.len()),
-            Some(None) => "no rate".to_owned(),
+        match next_level(self, state) {
+            Some(Level::Rate(rate)) => format!("{} rates, and {rate} requests/s would be next", state.len()),
+            Some(level @ Level::Concurrency(_)) => {
+                format!("{} levels, and {level} would be next", state.len())
+            }
+            Some(Level::AtOnce) => "no rate".to_owned(),
             None => format!("{} rates", state.len()),
         }
     }
@@ -309,12 +408,14 @@ pub struct LoadRow {
     pub tp: u32,
     /// Threads of the engine.
     pub threads: u32,
-    /// `poisson` or `fixed`.
+    /// As in [`LoadCase::arrival`].
     pub arrival: String,
     /// Maximum number of concurrent sequences.
     pub max_batch: u32,
-    /// Scheduled requests per second; empty if all arrive at once.
+    /// Scheduled requests per second; empty if all arrive at once, and in a closed loop.
     pub rate_per_s: Option<f64>,
+    /// Requests under way in a closed loop; empty in an open one.
+    pub concurrency: Option<u32>,
     /// Actual arrivals per second: (requests − 1) ÷ (last arrival − first).
     pub offered_per_s: Option<f64>,
     /// Requests served per second, from the start of the schedule to the end of the last request.
@@ -385,16 +486,29 @@ pub struct LoadRow {
     pub growth_low: Option<f64>,
     /// Whether the rate exceeds what the engine sustains; empty if undetermined.
     pub saturated: Option<bool>,
+    /// Over a wire: time to first token from when the request was sent, median.
+    pub ttft_sent_p50_ns: Option<u64>,
+    /// 99 % quantile.
+    pub ttft_sent_p99_ns: Option<u64>,
+    /// Over a wire: duration of connecting, median.
+    pub connect_p50_ns: Option<u64>,
+    /// How late requests were sent after their arrival, 99 % quantile, or the maximum of fewer than 100.
+    pub late_p99_ns: Option<u64>,
+    /// Over a wire: events that carried text or tokens, for each generated token.
+    pub events_per_token: Option<f64>,
 }
+
+/// Fewest events for each token at which gaps between events are gaps between tokens.
+pub const LEAST_EVENTS_PER_TOKEN: f64 = 0.95;
 
 impl LoadRow {
     /// The header of `load.csv`.
     pub const HEADER: &'static str = "schema,run_id,load_id,level,engine,device,clock,dtype,tp,threads,arrival,max_batch,\
-        rate_per_s,offered_per_s,achieved_per_s,requests,failed,duration_ns,input_tokens,output_tokens,\
+        rate_per_s,concurrency,offered_per_s,achieved_per_s,requests,failed,duration_ns,input_tokens,output_tokens,\
         output_tokens_per_s,queue_p50_ns,queue_p90_ns,queue_max_ns,ttft_p50_ns,ttft_p90_ns,ttft_p99_ns,ttft_max_ns,\
         tpot_p50_ns,tpot_p90_ns,tpot_p99_ns,tpot_max_ns,itl_p50_ns,itl_p90_ns,itl_p99_ns,itl_max_ns,e2e_p50_ns,\
         e2e_p90_ns,e2e_p99_ns,e2e_max_ns,slo_ttft_ns,slo_tpot_ns,slo_e2e_ns,goodput_share,goodput_per_s,growth_slope,\
-        growth_low,saturated";
+        growth_low,saturated,ttft_sent_p50_ns,ttft_sent_p99_ns,connect_p50_ns,late_p99_ns,events_per_token";
 }
 
 #[cfg(test)]
@@ -411,6 +525,7 @@ mod tests {
             end_ns: 250,
             input_tokens: 7,
             output_tokens: 3,
+            wire: None,
             error: None,
         }
     }
@@ -453,6 +568,7 @@ mod tests {
             level: 0,
             clock: Clock::Modelled,
             rate_per_s: Some(1e9 / apart as f64),
+            concurrency: None,
             start_ns: 0,
             end_ns: 100 * apart,
             requests: (0..100)

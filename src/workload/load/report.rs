@@ -1,6 +1,8 @@
 //! Loads: turns levels into the rows of `load.csv`, tables, sentences and conditions.
 
-use crate::record::{LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, RunRecord, SCHEMA};
+use crate::record::{
+    LEAST_EVENTS_PER_TOKEN, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, RunRecord, SCHEMA,
+};
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
 use crate::report::format::{NONE, counted, decimals, fixed, or_none, percent, significant};
@@ -16,7 +18,8 @@ const DEFINITIONS: &[(&str, &str)] = &[
         "Load",
         "requests arrive by a schedule made from the seed, whether or not the engine keeps up (an open loop). All times of a \
          request count from its arrival by that schedule, not from when the engine was free to hear of it. The scheduler \
-         prefills new prompts before it goes on decoding, so an arrival shows as a long gap (ITL) of those running.",
+         prefills new prompts before it goes on decoding, so an arrival shows as a long gap (ITL) of those running. In a \
+         closed loop a fixed number of requests is under way, and a request arrives when one before it ends.",
     ),
     (
         "TTFT, TPOT, ITL, E2E under load",
@@ -28,6 +31,13 @@ const DEFINITIONS: &[(&str, &str)] = &[
         "Offered, served",
         "rate: of the schedule. Offered: (requests − 1) ÷ (last arrival − first). Served: requests ÷ time from the schedule's \
          begin to the last request's end, so a short run shows less than its rate.",
+    ),
+    (
+        "Over a wire",
+        "TTFT, TPOT and E2E count events that carry text or tokens, as they arrive at this program; role, usage and end \
+         events count for nothing. TTFT from sent: last byte of the request to first token. Late: from the scheduled arrival \
+         until this program began to connect, its own delay. Connect: address, TCP and TLS; 0 for a reused connection. Events \
+         a token: below 0.95, gaps between events are not gaps between tokens, and ITL is empty.",
     ),
     ("Goodput", "share of all requests that keep every stated objective; a failed one keeps none."),
     (
@@ -59,7 +69,10 @@ impl Part for LoadReport {
     }
 
     fn details(&self, run: &RunRecord) -> Vec<Table> {
-        let of_case = |case: &LoadCase| [requests(case, run, &self.rows), quantiles(case, run, &self.rows)];
+        let of_case = |case: &LoadCase| {
+            let wire = wire(case, run, &self.rows);
+            [requests(case, run, &self.rows), quantiles(case, run, &self.rows)].into_iter().chain(wire)
+        };
         run.plan.loads.iter().flat_map(of_case).collect()
     }
 
@@ -128,7 +141,12 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
     let queue = Times::of(&served, |r| Some(r.queue_ns() as f64));
     let ttft = Times::of(&served, |r| Some(r.ttft_ns() as f64));
     let tpot = Times::of(&served, LoadRequest::tpot_ns);
-    let itl = Times(served.iter().flat_map(|r| &r.itl_ns).map(|&ns| ns as f64).collect());
+    let events = events_per_token(&served);
+    let gaps = served.iter().filter(|_| events.is_none_or(|ratio| ratio >= LEAST_EVENTS_PER_TOKEN));
+    let itl = Times(gaps.flat_map(|r| &r.itl_ns).map(|&ns| ns as f64).collect());
+    let ttft_sent = Times::of(&served, |r| Some(r.ttft_sent_ns()? as f64));
+    let connect = Times::of(&served, |r| Some(r.wire.as_ref()?.connect_ns as f64));
+    let late = Times::of(&served, |r| Some(r.late_ns()? as f64));
     let e2e = Times::of(&served, |r| Some(r.e2e_ns() as f64));
     let duration_ns = level.end_ns.saturating_sub(level.start_ns);
     let per_s = |count: f64| (duration_ns > 0).then(|| count / (duration_ns as f64 / 1e9));
@@ -150,6 +168,7 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
         arrival: case.arrival.clone(),
         max_batch: case.max_batch,
         rate_per_s: level.rate_per_s,
+        concurrency: level.concurrency,
         offered_per_s: offered_per_s(level),
         achieved_per_s: level.achieved_per_s(),
         requests: level.requests.len() as u64,
@@ -185,7 +204,21 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
         growth_slope: growth.map(|g| g.slope),
         growth_low: growth.map(|g| g.low),
         saturated: level.is_saturated(),
+        ttft_sent_p50_ns: ttft_sent.at(0.5),
+        ttft_sent_p99_ns: ttft_sent.p99(),
+        connect_p50_ns: connect.at(0.5),
+        late_p99_ns: late.p99().or_else(|| late.at(1.0)),
+        events_per_token: events,
     }
+}
+
+/// Returns the events that carried text or tokens over a wire, for each generated token. `None` for an engine in this
+/// process.
+fn events_per_token(served: &[&LoadRequest]) -> Option<f64> {
+    let events: u64 = served.iter().filter_map(|r| Some(r.wire.as_ref()?.events)).sum();
+    let over_wire = served.iter().filter(|r| r.wire.is_some());
+    let tokens: u64 = over_wire.map(|r| u64::from(r.output_tokens)).sum();
+    (tokens > 0).then(|| events as f64 / tokens as f64)
 }
 
 /// Arrival rate per second as it occurred. `None` for a single request, or if all arrive at once.
@@ -196,9 +229,23 @@ fn offered_per_s(level: &LoadLevelRecord) -> Option<f64> {
 }
 
 impl LoadRow {
-    /// The rate, formatted.
+    /// The rate or concurrency, formatted.
     pub(crate) fn rate_words(&self) -> String {
-        self.rate_per_s.map_or_else(|| "all at once".to_owned(), |rate| rate.to_string())
+        match (self.concurrency, self.rate_per_s) {
+            (Some(requests), _) => requests.to_string(),
+            (None, Some(rate)) => rate.to_string(),
+            (None, None) => "all at once".to_owned(),
+        }
+    }
+
+    /// What orders the rows of a load.
+    pub(super) fn place(&self) -> f64 {
+        self.concurrency.map(f64::from).or(self.rate_per_s).unwrap_or(0.0)
+    }
+
+    /// Whether the row is of a server.
+    pub(super) fn is_over_wire(&self) -> bool {
+        self.events_per_token.is_some() || self.late_p99_ns.is_some()
     }
 
     /// `yes`, `no`, or why it is unknown.
@@ -288,14 +335,15 @@ impl Columns<'_> {
 
 fn columns<'a>(rows: &'a [&'a LoadRow]) -> Columns<'a> {
     let mut columns = Columns { rows, columns: Vec::new() };
-    columns.add_text("Rate /s", LoadRow::rate_words);
+    let closed = rows.iter().any(|row| row.concurrency.is_some());
+    columns.add_text(if closed { "Concurrency" } else { "Rate /s" }, LoadRow::rate_words);
     columns
 }
 
 /// The rows of one load by rate. All requests at once come first.
 fn of_load<'a>(case: &LoadCase, rows: &'a [LoadRow]) -> Vec<&'a LoadRow> {
     let mut own: Vec<&LoadRow> = rows.iter().filter(|row| row.load_id == case.load_id).collect();
-    own.sort_by(|a, b| a.rate_per_s.unwrap_or(0.0).total_cmp(&b.rate_per_s.unwrap_or(0.0)));
+    own.sort_by(|a, b| a.place().total_cmp(&b.place()));
     own
 }
 
@@ -313,7 +361,9 @@ fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     if !case.objectives.is_empty() {
         table.add_text("Goodput %", |row| or_none(row.goodput_share, percent));
     }
-    table.add_text("Saturated", LoadRow::saturated_words);
+    if case.concurrency.is_empty() {
+        table.add_text("Saturated", LoadRow::saturated_words);
+    }
     let slo =
         objectives(&case.objectives).map_or_else(String::new, |words| format!(", served well: {words}"));
     table.table(format!("Load {}, {}{slo}", case.load_id, run.provenance.clock))
@@ -333,6 +383,22 @@ fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     table.add_ms("max", |row| row.queue_max_ns);
     table.add("E2E growth %", |row| row.growth_slope.map(|slope| 100.0 * slope));
     table.table(format!("Requests of {}, {}: {}", case.load_id, run.provenance.clock, case.prompts))
+}
+
+/// One row per level of one load over a wire: what this program and the network add, and what was counted. `None` for an
+/// engine in this process.
+fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Option<Table> {
+    let own = of_load(case, rows);
+    if !own.iter().any(|row| row.is_over_wire()) {
+        return None;
+    }
+    let mut table = columns(&own);
+    table.add_ms("TTFT from sent p50 ms", |row| row.ttft_sent_p50_ns);
+    table.add_ms("p99", |row| row.ttft_sent_p99_ns);
+    table.add_ms("Connect p50 ms", |row| row.connect_p50_ns);
+    table.add_ms("Late p99 ms", |row| row.late_p99_ns);
+    table.add("Events a token", |row| row.events_per_token);
+    Some(table.table(format!("Over the wire: {}, {}", case.load_id, run.provenance.clock)))
 }
 
 /// One row per rate of one load: the gaps between tokens, and the upper quantiles of the rest.
@@ -362,6 +428,24 @@ fn objectives(of: &Objectives) -> Option<String> {
     (!stated.is_empty()).then(|| stated.join(", "))
 }
 
+/// The throughput of a closed loop at its best concurrency.
+fn closed_sentence(case: &LoadCase, own: &[&LoadRow]) -> Option<String> {
+    let rate = |row: &LoadRow| row.output_tokens_per_s.unwrap_or(0.0);
+    let best = own.iter().max_by(|a, b| rate(a).total_cmp(&rate(b)))?;
+    let ms = |ns: Option<u64>| or_none(ns, |ns| significant(ns as f64 / 1e6, 3));
+    Some(format!(
+        "{}: {} output tokens/s at concurrency {} (there TTFT {} ms and TPOT {} ms in the median), {} on {} in {}.",
+        case.load_id,
+        or_none(best.output_tokens_per_s, |rate| significant(rate, 3)),
+        best.rate_words(),
+        ms(best.ttft_p50_ns),
+        ms(best.tpot_p50_ns),
+        best.clock,
+        best.device,
+        best.dtype
+    ))
+}
+
 /// One sentence per load with rows: which rates are sustained and which are not, or why nothing was served.
 pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<String> {
     let from = &run.provenance;
@@ -373,6 +457,9 @@ pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, 
             failures.iter().find(|(load, _)| failed == requests && *load == case.load_id)
         {
             return Some(format!("{}: {failed} of {requests} requests failed ({reason}).", case.load_id));
+        }
+        if !case.concurrency.is_empty() {
+            return closed_sentence(case, &own);
         }
         let Sustained { good, bad } = sustained(own.iter().copied());
         let words = match (good, bad) {
@@ -423,12 +510,33 @@ fn checks(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> V
             format!("{reason}; {failed} of {all} failed; {}", found_in(&spoilt, run.plan.loads.len()))
         }
     };
-    vec![Check {
+    let served = Check {
         name: "every request served",
         condition: "Every request under load was served to its end",
         outcome: if rows.is_empty() { Outcome::Unknown } else { yes_if(spoilt.is_empty()) },
         found,
         advice: "The requests concerned say why in load.jsonl; they stand outside all times.",
         required: true,
-    }]
+    };
+    std::iter::once(served).chain(on_time(rows)).collect()
+}
+
+/// Largest delay of sending, in nanoseconds, that is of no account however short the times are.
+const PUNCTUAL_NS: u64 = 1_000_000;
+
+/// Whether this program sent requests over a wire when they were due. `None` for an engine in this process.
+fn on_time(rows: &[LoadRow]) -> Option<Check> {
+    let open = rows.iter().filter(|row| row.rate_per_s.is_some());
+    let late: Vec<(&LoadRow, u64)> = open.filter_map(|row| Some((row, row.late_p99_ns?))).collect();
+    let worst = late.iter().max_by_key(|(_, ns)| *ns)?;
+    let tardy = |(row, ns): &(&LoadRow, u64)| *ns > PUNCTUAL_NS.max(row.ttft_p50_ns.unwrap_or(0) / 100);
+    let ms = significant(worst.1 as f64 / 1e6, 3);
+    Some(Check {
+        name: "requests sent on time",
+        condition: "99 % of the requests of each rate were sent within 1 ms of their arrival, or 1 % of the median TTFT",
+        outcome: yes_if(!late.iter().any(tardy)),
+        found: format!("up to {ms} ms late, at {}/s of {}", worst.0.rate_words(), worst.0.load_id),
+        advice: "This program did not keep its own schedule. Offer a lower rate, or give it a machine of its own.",
+        required: true,
+    })
 }

@@ -1,25 +1,55 @@
-//! A load case: open-loop levels at one rate after another, or at rates that close in on saturation. Each level gives
-//! one line.
+//! A load case: open-loop levels at one rate after another, or at rates that close in on saturation, or closed-loop levels
+//! at one concurrency after another. Each level gives one line.
 
 use super::table;
 use crate::backend::Capabilities;
-use crate::bench::{ArrivalProcess, Offered, Served, Shape, arrivals, prompts, serve};
-use crate::record::{self, Clock, LoadCase, LoadLevelRecord, LoadRequest, Objectives};
+use crate::bench::{ArrivalProcess, Offered, Pace, Served, Shape, arrivals, prompts, serve};
+use crate::record::{self, Clock, Level, LoadCase, LoadLevelRecord, LoadRequest, Objectives, Wire};
 use crate::run::cases::{Case, Planning, Recording, Room, Workload};
 use crate::run::duration::{Counted, Expected, Rates};
 use crate::run::questions::input_hash;
+use crate::run::trace::{TraceRequest, trace_hash};
 use crate::run::{Ending, RunError, Session};
 use crate::stats::Rng;
 use crate::text::one_line;
+
+/// When the requests of a load arrive.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Schedule {
+    /// By a process at each rate.
+    Process(ArrivalProcess),
+    /// As in a trace, whose own rate is the first number, faster or slower.
+    Trace(f64, Vec<TraceRequest>),
+    /// When an earlier request ends, at each of these concurrencies.
+    Closed(Vec<u32>),
+}
+
+impl Schedule {
+    /// Returns the words of records.
+    fn words(&self) -> String {
+        match self {
+            Self::Process(ArrivalProcess::Poisson) => "poisson".into(),
+            Self::Process(ArrivalProcess::Gamma(shape)) => format!("gamma {shape}"),
+            Self::Process(ArrivalProcess::Fixed) => "fixed".into(),
+            Self::Trace(..) => "trace".into(),
+            Self::Closed(_) => "closed".into(),
+        }
+    }
+
+    /// Returns the concurrencies of a closed loop.
+    fn concurrency(&self) -> Vec<u32> {
+        if let Self::Closed(levels) = self { levels.clone() } else { Vec::new() }
+    }
+}
 
 /// A load case that is ready to run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadRun {
     /// Name within a run: `poisson-i128-o32-b16`.
     pub load_id: String,
-    /// Arrival process of the requests.
-    pub arrival: ArrivalProcess,
-    /// The rates in requests per second; `None` to search for the highest sustained rate.
+    /// When the requests arrive.
+    pub schedule: Schedule,
+    /// The rates in requests per second; `None` in a closed loop, and to search for the highest sustained rate.
     pub rates: Option<Vec<f64>>,
     /// Maximum number of requests per rate.
     pub requests: usize,
@@ -54,12 +84,18 @@ impl Case for LoadRun {
         Room { batch: (self.max_batch, self.max_batch), tokens: self.longest(), optional: false }
     }
 
-    fn needs(&self) -> Capabilities {
-        Capabilities { choice_logprobs: false, step_times: false, memory: false, ..Capabilities::ALL }
+    /// A server that cannot ignore the end answers as a user sees it: shorter answers are counted as they are.
+    fn needs(&self, can: Capabilities) -> Capabilities {
+        Capabilities { ignores_end: !can.schedules, ..Capabilities::NONE }
     }
 
     fn input_hash(&self) -> Option<String> {
-        (!self.pools.is_empty()).then(|| input_hash(self.pools.iter().flatten()))
+        match &self.schedule {
+            Schedule::Trace(_, requests) => Some(trace_hash(requests)),
+            Schedule::Process(_) | Schedule::Closed(_) => {
+                (!self.pools.is_empty()).then(|| input_hash(self.pools.iter().flatten()))
+            }
+        }
     }
 
     fn prompts(&self) -> Option<String> {
@@ -80,9 +116,12 @@ impl Case for LoadRun {
     /// Returns the time of the schedule, which is the least that the case takes.
     fn expected(&self, _: Option<(&Rates, Counted<'_>)>) -> Expected {
         let Some(rates) = &self.rates else { return Expected::Unknown };
-        let of_rate = |rate: &f64| match self.duration_ns {
-            u64::MAX => self.requests as f64 / rate,
-            ns => ns as f64 / 1e9,
+        let of_rate = |rate: &f64| match (&self.schedule, self.duration_ns) {
+            (Schedule::Trace(own_rate, requests), _) => {
+                requests.last().map_or(0.0, |last| last.arrival_ns as f64 / 1e9 * own_rate / rate)
+            }
+            (_, u64::MAX) => self.requests as f64 / rate,
+            (_, ns) => ns as f64 / 1e9,
         };
         Expected::AtLeast { seconds: rates.iter().map(of_rate).sum(), by: "its arrivals".into() }
     }
@@ -101,7 +140,7 @@ impl Workload for LoadRun {
     }
 
     fn is_done(&self, lines: &[LoadLevelRecord]) -> bool {
-        next_rate(self, lines).is_none()
+        next_level(self, lines).is_none()
     }
 
     fn run(
@@ -119,12 +158,9 @@ impl LoadRun {
         LoadCase {
             load_id: self.load_id.clone(),
             tp: self.tp as u32,
-            arrival: match self.arrival {
-                ArrivalProcess::Poisson => "poisson",
-                ArrivalProcess::Fixed => "fixed",
-            }
-            .into(),
+            arrival: self.schedule.words(),
             rates: self.rates.clone().unwrap_or_default(),
+            concurrency: self.schedule.concurrency(),
             max_batch: self.max_batch as u32,
             prompts: self.prompts.clone(),
             objectives: self.objectives,
@@ -133,6 +169,9 @@ impl LoadRun {
 
     /// Returns the length of the longest sequence in tokens.
     pub fn longest(&self) -> usize {
+        if let Schedule::Trace(_, requests) = &self.schedule {
+            return requests.iter().map(|r| r.input_tokens + r.output_tokens).max().unwrap_or(0);
+        }
         let random = self.lengths.iter().map(|(input, output)| input + output);
         let real = self
             .pools
@@ -143,10 +182,9 @@ impl LoadRun {
     }
 }
 
-/// Returns the rate of the next level (`Some(None)`: all requests at once), or `None` if the load is finished
-/// ([`record::next_rate`]).
-pub fn next_rate(load: &LoadRun, levels: &[LoadLevelRecord]) -> Option<Option<f64>> {
-    record::next_rate(&load.case(), levels)
+/// Returns the next level, or `None` if the load is finished ([`record::next_level`]).
+pub fn next_level(load: &LoadRun, levels: &[LoadLevelRecord]) -> Option<Level> {
+    record::next_level(&load.case(), levels)
 }
 
 /// Runs the levels that have no line yet.
@@ -158,13 +196,12 @@ fn run(
     session.dir.restore::<LoadCase>(&load.load_id)?;
     let mut levels = session.dir.read_loads()?;
     levels.retain(|level| level.load_id == load.load_id);
-    while let Some(rate) = next_rate(load, &levels) {
+    while let Some(level) = next_level(load, &levels) {
         let index = levels.len();
-        let offered = offered(load, tokens, rate, index);
-        let label = rate.map_or("all at once".to_owned(), |rate| format!("{rate}/s"));
-        let label = format!("{} {label}", load.load_id);
+        let offered = offered(load, tokens, level, index);
+        let label = format!("{} {level}", load.load_id);
         session.observer.begin(&label, "requests", offered.len() as u64, 0);
-        let level = level(load, &offered, rate, index, session);
+        let level = run_level(load, &offered, level, index, session);
         session.observer.end();
         let Some(level) = level? else { return Ok(Ending::Interrupted) };
         session.dir.append_load(&level)?;
@@ -174,18 +211,23 @@ fn run(
     Ok(Ending::Complete)
 }
 
-/// Returns a level's requests, which depend on seed, index and rate only.
+/// Returns a level's requests, which depend on seed, index and level only.
 fn offered(
     load: &LoadRun,
     tokens: &crate::bench::OrdinaryTokens,
-    rate: Option<f64>,
+    level: Level,
     index: usize,
 ) -> Vec<Offered> {
     // Each level draws its own arrivals. Prompts are the same in all levels.
     let seed = Rng::new(load.seed.wrapping_add(index as u64)).next_u64();
-    let times = match rate {
-        Some(rate) => arrivals(load.arrival, rate, seed, load.requests, load.duration_ns),
-        None => vec![0; load.requests],
+    let times = match (&load.schedule, level) {
+        (Schedule::Trace(own_rate, requests), Level::Rate(rate)) => {
+            return traced(requests, rate / own_rate, tokens, load.seed);
+        }
+        (Schedule::Process(process), Level::Rate(rate)) => {
+            arrivals(*process, rate, seed, load.requests, load.duration_ns)
+        }
+        _ => vec![0; load.requests],
     };
     let pairs = load.lengths.len();
     // As many prompts per pair of lengths as there are requests with it.
@@ -208,11 +250,30 @@ fn offered(
     times.into_iter().enumerate().map(request).collect()
 }
 
+/// Returns the requests of a trace at `speed` times its own pace, with random prompts of its lengths.
+fn traced(
+    requests: &[TraceRequest],
+    speed: f64,
+    tokens: &crate::bench::OrdinaryTokens,
+    seed: u64,
+) -> Vec<Offered> {
+    let offered = |(index, request): (usize, &TraceRequest)| {
+        let shape =
+            Shape { batch: 1, input_tokens: request.input_tokens, output_tokens: request.output_tokens };
+        Offered {
+            arrival_ns: (request.arrival_ns as f64 / speed).round() as u64,
+            prompt: prompts(shape, tokens, seed.wrapping_add(index as u64)).pop().unwrap_or_default(),
+            output_tokens: request.output_tokens,
+        }
+    };
+    requests.iter().enumerate().map(offered).collect()
+}
+
 /// Serves one level, after a warm-up request. Returns `None` if the run was stopped.
-fn level(
+fn run_level(
     load: &LoadRun,
     offered: &[Offered],
-    rate: Option<f64>,
+    level: Level,
     index: usize,
     session: &mut Session<'_>,
 ) -> Result<Option<LoadLevelRecord>, RunError> {
@@ -221,10 +282,14 @@ fn level(
     let modelled = session.clock() == Clock::Modelled;
     let (stop, observer) = (session.stop, &mut *session.observer);
     let mut stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
+    let pace = match level {
+        Level::Concurrency(requests) => Pace::Closed(requests as usize),
+        Level::AtOnce | Level::Rate(_) => Pace::Open(load.max_batch),
+    };
     let alone = if modelled { load.max_batch } else { 1 };
     let at_once = |request: &Offered| Offered { arrival_ns: 0, ..request.clone() };
     let warm_up: Vec<Offered> = offered.iter().take(alone).map(at_once).collect();
-    if serve(session.engine, &warm_up, load.max_batch, &mut stopped, &mut |_| {})?.is_none() {
+    if serve(session.engine, &warm_up, pace, &mut stopped, &mut |_| {})?.is_none() {
         return Ok(None);
     }
     let mut told = 0;
@@ -235,7 +300,7 @@ fn level(
     if modelled {
         session.offset_ns = session.dir.recorded_until_ns()?.wrapping_sub(session.engine.now_ns());
     }
-    let served = serve(session.engine, offered, load.max_batch, &mut stopped, &mut progress)?;
+    let served = serve(session.engine, offered, pace, &mut stopped, &mut progress)?;
     let Some((begin_ns, served)) = served else { return Ok(None) };
     let requests: Vec<LoadRequest> =
         served.iter().zip(offered).map(|(served, offered)| record(served, offered, session)).collect();
@@ -244,7 +309,8 @@ fn level(
         load_id: load.load_id.clone(),
         level: index as u32,
         clock: session.clock(),
-        rate_per_s: rate,
+        rate_per_s: level.rate_per_s(),
+        concurrency: level.concurrency(),
         start_ns,
         end_ns: requests.iter().map(|r| r.end_ns).max().unwrap_or(start_ns).max(start_ns),
         requests,
@@ -254,6 +320,15 @@ fn level(
 fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequest {
     let first = served.token_ns.first().copied().unwrap_or(served.start_ns);
     let last = served.token_ns.last().copied().unwrap_or(served.start_ns);
+    let wire = served.wire.as_ref().map(|times| Wire {
+        sent_ns: session.run_ns(times.sent_ns),
+        connect_ns: times.connect_ns,
+        first_byte_ns: times.first_byte_ns.map(|ns| session.run_ns(ns)),
+        closed_ns: session.run_ns(times.closed_ns),
+        events: times.events,
+        attempts: times.attempts,
+        prompt_tokens: served.prompt_tokens,
+    });
     LoadRequest {
         arrival_ns: session.run_ns(served.arrival_ns),
         start_ns: session.run_ns(served.start_ns),
@@ -261,7 +336,8 @@ fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequ
         itl_ns: served.token_ns.windows(2).map(|pair| pair[1] - pair[0]).collect(),
         end_ns: session.run_ns(last),
         input_tokens: offered.prompt.len() as u32,
-        output_tokens: served.token_ns.len() as u32,
+        output_tokens: served.output_tokens as u32,
+        wire,
         error: served.error.clone(),
     }
 }
@@ -270,10 +346,10 @@ fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequ
 mod tests {
     use super::*;
 
-    fn load(rates: Option<Vec<f64>>) -> LoadRun {
+    fn load_of(rates: Option<Vec<f64>>) -> LoadRun {
         LoadRun {
             load_id: "l".into(),
-            arrival: ArrivalProcess::Fixed,
+            schedule: Schedule::Process(ArrivalProcess::Fixed),
             rates,
             requests: 100,
             duration_ns: u64::MAX,
@@ -288,8 +364,9 @@ mod tests {
     }
 
     /// Simulates a server that handles one request at a time, in 0.1 s each.
-    fn served(rate: Option<f64>, level: usize) -> LoadLevelRecord {
+    fn served(offers: Level, level: usize) -> LoadLevelRecord {
         let mut free = 0;
+        let rate = offers.rate_per_s();
         let times = rate.map_or(vec![0; 100], |rate| arrivals(ArrivalProcess::Fixed, rate, 1, 100, u64::MAX));
         let request = |arrival_ns: u64| {
             let start_ns = arrival_ns.max(free);
@@ -302,6 +379,7 @@ mod tests {
                 end_ns: free,
                 input_tokens: 1,
                 output_tokens: 1,
+                wire: None,
                 error: None,
             }
         };
@@ -311,6 +389,7 @@ mod tests {
             level: level as u32,
             clock: Clock::Modelled,
             rate_per_s: rate,
+            concurrency: offers.concurrency(),
             start_ns: 0,
             end_ns: free,
             requests,
@@ -319,18 +398,40 @@ mod tests {
 
     #[test]
     fn listed_rates_come_in_order() {
-        let load = load(Some(vec![1.0, 4.0]));
-        assert_eq!(next_rate(&load, &[]), Some(Some(1.0)));
-        assert_eq!(next_rate(&load, &[served(Some(1.0), 0)]), Some(Some(4.0)));
-        assert_eq!(next_rate(&load, &[served(Some(1.0), 0), served(Some(4.0), 1)]), None);
+        let load = load_of(Some(vec![1.0, 4.0]));
+        let at = |rate, level| served(Level::Rate(rate), level);
+        assert_eq!(next_level(&load, &[]), Some(Level::Rate(1.0)));
+        assert_eq!(next_level(&load, &[at(1.0, 0)]), Some(Level::Rate(4.0)));
+        assert_eq!(next_level(&load, &[at(1.0, 0), at(4.0, 1)]), None);
+        let closed = LoadRun { schedule: Schedule::Closed(vec![2, 8]), ..load_of(None) };
+        assert_eq!(next_level(&closed, &[]), Some(Level::Concurrency(2)));
+        let first = served(Level::Concurrency(2), 0);
+        assert_eq!(first.is_saturated(), None);
+        assert_eq!(next_level(&closed, &[first]), Some(Level::Concurrency(8)));
+    }
+
+    #[test]
+    fn a_trace_is_replayed_at_its_pace_and_faster() {
+        let request = |ms: u64, input_tokens, output_tokens| TraceRequest {
+            arrival_ns: ms * 1_000_000,
+            input_tokens,
+            output_tokens,
+        };
+        let trace = vec![request(0, 4, 1), request(100, 6, 2)];
+        let load = LoadRun { schedule: Schedule::Trace(10.0, trace), ..load_of(Some(vec![20.0])) };
+        let tokens = crate::bench::OrdinaryTokens { prefix: vec![1], range: 10..90 };
+        let all = offered(&load, &tokens, Level::Rate(20.0), 0);
+        let of = |o: &Offered| (o.arrival_ns, o.prompt.len(), o.output_tokens);
+        assert_eq!(all.iter().map(of).collect::<Vec<_>>(), [(0, 4, 1), (50_000_000, 6, 2)]);
+        assert_eq!(load.longest(), 8);
     }
 
     #[test]
     fn saturation_is_closed_in_on() {
-        let load = load(None);
+        let load = load_of(None);
         let mut levels = Vec::new();
-        while let Some(rate) = next_rate(&load, &levels) {
-            levels.push(served(rate, levels.len()));
+        while let Some(level) = next_level(&load, &levels) {
+            levels.push(served(level, levels.len()));
         }
         let rates: Vec<Option<f64>> = levels.iter().map(|l| l.rate_per_s).collect();
         assert_eq!(rates[..2], [None, Some(8.0)], "{rates:?}");
@@ -346,15 +447,15 @@ mod tests {
     #[test]
     fn requests_take_the_lengths_in_turn() {
         let tokens = crate::bench::OrdinaryTokens { prefix: vec![1], range: 10..90 };
-        let all = offered(&load(None), &tokens, Some(10.0), 0);
+        let all = offered(&load_of(None), &tokens, Level::Rate(10.0), 0);
         let lengths: Vec<_> = all.iter().map(|o| (o.prompt.len(), o.output_tokens)).take(4).collect();
         assert_eq!(lengths, [(4, 2), (8, 3), (4, 2), (8, 3)]);
         assert_ne!(all[0].prompt, all[2].prompt);
-        assert_eq!(all, offered(&load(None), &tokens, Some(10.0), 0));
-        let real = LoadRun { pools: vec![vec![vec![1], vec![2, 3]], vec![vec![4]]], ..load(None) };
-        let all = offered(&real, &tokens, None, 0);
+        assert_eq!(all, offered(&load_of(None), &tokens, Level::Rate(10.0), 0));
+        let real = LoadRun { pools: vec![vec![vec![1], vec![2, 3]], vec![vec![4]]], ..load_of(None) };
+        let all = offered(&real, &tokens, Level::AtOnce, 0);
         let prompts: Vec<_> = all.iter().map(|o| o.prompt.as_slice()).take(6).collect();
         assert_eq!(prompts, [&[1][..], &[4], &[2, 3], &[4], &[1], &[4]]);
-        assert_eq!((real.longest(), load(None).longest()), (4, 11));
+        assert_eq!((real.longest(), load_of(None).longest()), (4, 11));
     }
 }

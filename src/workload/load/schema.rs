@@ -7,8 +7,8 @@ use crate::suite::SuiteError;
 use crate::suite::cases::Schema;
 use crate::suite::prompts::prompts;
 use crate::suite::table::{
-    Table, array, boolean, case_configurations, count, found, lengths, number, optional_count,
-    optional_number, seed, tp_ranks, word,
+    Table, array, boolean, case_configurations, count, counts, found, lengths, number, optional_count,
+    optional_number, path, seed, tp_ranks, word,
 };
 use crate::suite::tree::Node;
 
@@ -27,13 +27,10 @@ impl Schema for LoadCase {
 }
 
 fn load(mut table: Table, dir: &Path) -> Result<LoadCase, SuiteError> {
-    let arrival_node = table
-        .require("arrival", &format!("one of {}", Arrival::NAMES.map(|n| format!("\"{n}\"")).join(", ")))?;
-    let arrival = word(&arrival_node, &Arrival::NAMES, Arrival::from_name)?;
-    let rates = rates(&mut table)?;
+    let (arrival, rates) = arrivals(&mut table, dir)?;
     let extent = extent(&mut table, &rates)?;
-    let lengths = lengths(&mut table)?;
-    let prompts = prompts(&mut table, dir, false)?;
+    let lengths = if let Arrival::Trace(_) = arrival { Vec::new() } else { lengths(&mut table)? };
+    let prompts = if let Arrival::Trace(_) = arrival { None } else { prompts(&mut table, dir, false)? };
     let objectives = table.take("slo").map(objectives).transpose()?.unwrap_or_default();
     let case = LoadCase {
         arrival,
@@ -49,6 +46,48 @@ fn load(mut table: Table, dir: &Path) -> Result<LoadCase, SuiteError> {
     };
     table.finish()?;
     Ok(case)
+}
+
+/// Reads when requests arrive: by a process at rates, by a trace at speeds, or in a closed loop.
+fn arrivals(table: &mut Table, dir: &Path) -> Result<(Arrival, Rates), SuiteError> {
+    let names = Arrival::NAMES.map(|name| format!("\"{name}\"")).join(", ");
+    if let Some(node) = table.take("concurrency") {
+        if let Some(other) = table.take("arrival").or_else(|| table.take("rates")) {
+            let found_words = "an arrival or rates beside `concurrency`";
+            return Err(found(
+                &other,
+                found_words,
+                "one of the two: in a closed loop, a request is sent when one ends",
+            ));
+        }
+        let levels = counts(node, "an array of requests under way, such as [1, 4, 16]")?;
+        let levels = levels.into_iter().map(|level| u32::try_from(level).unwrap_or(u32::MAX)).collect();
+        return Ok((Arrival::Closed, Rates::Concurrency(levels)));
+    }
+    let node = table.require("arrival", &format!("one of {names}, or `concurrency` for a closed loop"))?;
+    let arrival =
+        match word(&node, &Arrival::NAMES, |name| Arrival::NAMES.iter().find(|n| **n == name).copied())? {
+            "poisson" => Arrival::Poisson,
+            "gamma" => {
+                let expected = "the shape of the gaps' gamma distribution: 1 is Poisson, less is burstier";
+                Arrival::Gamma(number(&table.require("burstiness", expected)?)?)
+            }
+            "fixed" => Arrival::Fixed,
+            _ => {
+                let expected =
+                    "a file with one JSON object per line: timestamp (ms), input_length, output_length";
+                let file = path(&table.require("trace", expected)?, dir)?;
+                let speeds = match table.take("speeds") {
+                    Some(node) => {
+                        let speeds = array(node, "an array of speeds, such as [0.5, 1, 2]")?.1;
+                        speeds.iter().map(number).collect::<Result<_, _>>()?
+                    }
+                    None => vec![1.0],
+                };
+                return Ok((Arrival::Trace(file), Rates::Speeds(speeds)));
+            }
+        };
+    Ok((arrival, rates(table)?))
 }
 
 fn rates(table: &mut Table) -> Result<Rates, SuiteError> {
@@ -89,6 +128,9 @@ fn extent(table: &mut Table, rates: &Rates) -> Result<Extent, SuiteError> {
             "`duration_s`",
             "`requests`: a search for saturation offers as many at every rate",
         )),
+        (None, Some(node)) if matches!(rates, Rates::Concurrency(_)) => {
+            Err(found(&node, "`duration_s`", "`requests`: a closed loop sends as many at every concurrency"))
+        }
         (None, Some(node)) => {
             let seconds = number(&node)?;
             let Rates::Listed(listed) = rates else { return Ok(Extent::DurationS(seconds)) };
@@ -100,6 +142,8 @@ fn extent(table: &mut Table, rates: &Rates) -> Result<Extent, SuiteError> {
             Ok(Extent::DurationS(seconds))
         }
         (Some(_), Some(node)) => Err(found(&node, "`duration_s` beside `requests`", "one of the two")),
+        // A trace has an end.
+        (None, None) if matches!(rates, Rates::Speeds(_)) => Ok(Extent::Requests(MAX_REQUESTS)),
         (None, None) => Err(table.missing("requests", expected)),
     }
 }

@@ -1,5 +1,7 @@
 //! Suite types for load.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use crate::suite::{CaseTable, PromptSource};
@@ -7,30 +9,34 @@ use crate::suite::{CaseTable, PromptSource};
 /// Default number of sequences at once under load.
 pub const DEFAULT_LOAD_BATCH: usize = 16;
 
-/// The arrival process of requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When the requests of a load arrive.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Arrival {
     /// Poisson arrivals: independent exponential gaps.
     Poisson,
+    /// Gamma-distributed gaps with this burstiness, the shape of the distribution: 1 is Poisson, less is burstier.
+    Gamma(f64),
     /// Equal gaps.
     Fixed,
+    /// As recorded in a trace file.
+    Trace(PathBuf),
+    /// When an earlier request ends: a closed loop.
+    Closed,
 }
 
 impl Arrival {
-    /// The names used in suites.
-    pub const NAMES: [&'static str; 2] = ["poisson", "fixed"];
+    /// The names used in suites. A closed loop has `concurrency` instead of a name.
+    pub const NAMES: [&'static str; 4] = ["poisson", "gamma", "fixed", "trace"];
 
-    /// Returns the name used in suites.
-    pub const fn as_str(self) -> &'static str {
+    /// Returns the name used in suites and records.
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Poisson => "poisson",
+            Self::Gamma(_) => "gamma",
             Self::Fixed => "fixed",
+            Self::Trace(_) => "trace",
+            Self::Closed => "closed",
         }
-    }
-
-    /// Returns the process called `name`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Poisson, Self::Fixed].into_iter().find(|a| a.as_str() == name)
     }
 }
 
@@ -41,6 +47,10 @@ pub enum Rates {
     Listed(Vec<f64>),
     /// A search for the highest rate that the engine sustains.
     Saturation,
+    /// A closed loop with each of these numbers of requests under way.
+    Concurrency(Vec<u32>),
+    /// The trace's own rate times each of these speeds.
+    Speeds(Vec<f64>),
 }
 
 /// How many requests to send at each rate.
@@ -63,7 +73,7 @@ pub struct Objectives {
     pub e2e_ms: Option<f64>,
 }
 
-/// One `[[load]]` table: requests that arrive whether or not the engine keeps up.
+/// One `[[load]]` table: requests that arrive whether or not the engine keeps up, or a closed loop.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadCase {
     /// The arrival process.
@@ -72,11 +82,12 @@ pub struct LoadCase {
     pub rates: Rates,
     /// The number of requests at each rate.
     pub extent: Extent,
-    /// Input and output lengths in tokens, which requests use in turn. With real prompts, input lengths are maxima.
+    /// Input and output lengths in tokens, which requests use in turn. With real prompts, input lengths are maxima. Empty
+    /// for a trace, which has its own.
     pub lengths: Vec<(usize, usize)>,
     /// Source of real prompts; random tokens if `None`.
     pub prompts: Option<PromptSource>,
-    /// Maximum number of sequences at once.
+    /// Maximum number of sequences at once in an engine of this process.
     pub max_batch: usize,
     /// Service-level objectives of each request.
     pub objectives: Objectives,
@@ -109,6 +120,8 @@ impl CaseTable for LoadCase {
         let rates = match &self.rates {
             Rates::Listed(rates) => format!("{} rates", rates.len()),
             Rates::Saturation => "a search for saturation".to_owned(),
+            Rates::Concurrency(levels) => format!("{} concurrencies", levels.len()),
+            Rates::Speeds(speeds) => format!("{} speeds", speeds.len()),
         };
         format!("load         {rates}, {} arrivals, batch {}", self.arrival.as_str(), self.max_batch)
     }
@@ -117,6 +130,12 @@ impl CaseTable for LoadCase {
         let rates = match &self.rates {
             Rates::Listed(rates) => json!(rates),
             Rates::Saturation => json!("saturation"),
+            Rates::Concurrency(levels) => json!(["concurrency", levels]),
+            Rates::Speeds(speeds) => json!(["speeds", speeds]),
+        };
+        let arrival = match &self.arrival {
+            Arrival::Gamma(burstiness) => json!(["gamma", burstiness]),
+            named => json!(named.as_str()),
         };
         let extent = match self.extent {
             Extent::Requests(requests) => json!(["requests", requests]),
@@ -125,6 +144,6 @@ impl CaseTable for LoadCase {
         let Objectives { ttft_ms, tpot_ms, e2e_ms } = self.objectives;
         let prompts = self.prompts.as_ref().map(PromptSource::content);
         let slo = json!([ttft_ms, tpot_ms, e2e_ms]);
-        json!([self.arrival.as_str(), rates, extent, self.lengths, prompts, self.max_batch, slo, self.seed])
+        json!([arrival, rates, extent, self.lengths, prompts, self.max_batch, slo, self.seed])
     }
 }

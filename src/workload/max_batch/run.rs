@@ -59,8 +59,8 @@ impl Case for SearchRun {
         true
     }
 
-    fn needs(&self) -> Capabilities {
-        Capabilities { choice_logprobs: false, ..Capabilities::ALL }
+    fn needs(&self, _: Capabilities) -> Capabilities {
+        Capabilities { ignores_end: true, step_times: true, memory: true, ..Capabilities::NONE }
     }
 
     fn words(&self) -> Vec<String> {

@@ -62,8 +62,8 @@ impl Case for PerformanceRun {
         self.unfit = Some(reason);
     }
 
-    fn needs(&self) -> Capabilities {
-        Capabilities { choice_logprobs: false, memory: false, ..Capabilities::ALL }
+    fn needs(&self, can: Capabilities) -> Capabilities {
+        Capabilities { ignores_end: true, step_times: !can.schedules, ..Capabilities::NONE }
     }
 
     fn input_hash(&self) -> Option<String> {

@@ -29,8 +29,8 @@ impl Case for ToyRun {
         Room { batch: (1, 1), tokens: self.shape.sequence_tokens(), optional: false }
     }
 
-    fn needs(&self) -> Capabilities {
-        Capabilities { choice_logprobs: false, step_times: false, memory: false, ..Capabilities::ALL }
+    fn needs(&self, _: Capabilities) -> Capabilities {
+        Capabilities { ignores_end: true, ..Capabilities::NONE }
     }
 
     fn words(&self) -> Vec<String> {

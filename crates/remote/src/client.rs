@@ -1,0 +1,318 @@
+//! The client.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::protocol::{self, Protocol, Unary, Wrong};
+use crate::response::{Attempt, Times};
+use crate::transport::Transport;
+use crate::{
+    Choice, ChoiceLogprobs, Endpoint, Event, Failure, FailureKind, Generation, Phase, Prompt, PromptLogprobs,
+    RemoteError, Response, json::Json, metrics,
+};
+
+/// A client of one endpoint. Share it by reference: every call blocks its thread.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) transport: Transport,
+    model: OnceLock<String>,
+}
+
+impl Client {
+    /// Reads certificates and prepares connections. Nothing is sent.
+    ///
+    /// # Errors
+    /// If a certificate or key cannot be read, or this CPU lacks what encryption needs.
+    pub fn new(endpoint: Endpoint) -> Result<Self, RemoteError> {
+        let transport = Transport::new(&endpoint)?;
+        Ok(Self { endpoint, transport, model: OnceLock::new() })
+    }
+
+    /// Returns the endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Returns the model id that requests name, and asks the server for it the first time. `None`: the protocol names none,
+    /// and the endpoint chooses none.
+    ///
+    /// # Errors
+    /// If the server lists no model or several, and the endpoint chooses none.
+    pub fn model(&self) -> Result<Option<String>, RemoteError> {
+        let asked = self.protocol().names_model(self.endpoint.route, None);
+        self.model_if(asked).map(|model| model.map(str::to_owned)).map_err(|failure| RemoteError::Request {
+            what: "the list of models".into(),
+            failure: Box::new(failure),
+        })
+    }
+
+    /// Generates, and reports every event with tokens as it arrives.
+    ///
+    /// The first call may ask for the model's id, where the protocol names one: call [`Client::model`] before timing.
+    ///
+    /// # Errors
+    /// Everything but a complete answer with end marker and reason is a [`Failure`].
+    pub fn generate(
+        &self,
+        generation: &Generation,
+        on_event: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<Response, Failure> {
+        let route = self.endpoint.route;
+        let model = self.model_for(&generation.prompt)?;
+        let call =
+            self.protocol().generate(route, model, generation).map_err(|text| self.unsupported(&text))?;
+        let body = call.body.to_string();
+        let (mut response, attempts) =
+            self.with_retries(|| crate::generate::once(self, &call, body.as_bytes(), model, on_event))?;
+        response.attempts = attempts;
+        Ok(response)
+    }
+
+    /// Returns the log-probability of each choice as the token after the prompt.
+    ///
+    /// # Errors
+    /// A [`Failure`] of the request. A choice that the server does not reveal is no failure: its entry is `None`.
+    pub fn next_token_logprobs(
+        &self,
+        prompt: &Prompt,
+        choices: &[Choice],
+    ) -> Result<ChoiceLogprobs, Failure> {
+        let protocol = self.protocol();
+        let model = self.model_for(prompt)?;
+        let mut all = Vec::new();
+        let mut best: Option<ChoiceLogprobs> = None;
+        for &depth in protocol.depths(prompt) {
+            let unary =
+                protocol.candidates(model, prompt, choices, depth).map_err(|text| self.unsupported(&text))?;
+            let (candidates, times, attempts) = match self.ask(&unary) {
+                Ok(answer) => answer,
+                // A server that refuses more candidates has answered with fewer before.
+                Err(failure) if best.is_some() && matches!(failure.kind, FailureKind::Status(400..=499)) => {
+                    break;
+                }
+                Err(failure) => return Err(failure),
+            };
+            self.insist_on(model, candidates.model.as_deref(), times)?;
+            all.extend(attempts);
+            let by_id = candidates.list.iter().all(|candidate| candidate.id.is_some())
+                && choices.iter().all(|choice| choice.id.is_some());
+            let logprobs: Vec<Option<f64>> =
+                choices.iter().map(|choice| find(choice, &candidates.list, by_id)).collect();
+            let count = u32::try_from(candidates.list.len()).unwrap_or(u32::MAX);
+            let complete = logprobs.iter().all(Option::is_some);
+            let deeper = best.as_ref().is_none_or(|best| count > best.depth);
+            best = Some(ChoiceLogprobs {
+                logprobs,
+                by_id,
+                depth: count,
+                prompt_tokens: candidates.prompt_tokens,
+                times,
+                attempts: Vec::new(),
+            });
+            // A server that gave no more than before has no more.
+            if complete || !deeper || count < depth {
+                break;
+            }
+        }
+        let mut best = best.ok_or_else(|| self.unsupported("the protocol reveals no candidates"))?;
+        best.attempts = all;
+        Ok(best)
+    }
+
+    /// Tells whether candidates of a generated token carry their ids.
+    pub(crate) fn candidates_have_ids(&self, prompt: &Prompt) -> Result<bool, Failure> {
+        // Asking by id makes the servers that can show ids show them.
+        let choices = [Choice { id: Some(301), text: String::new() }];
+        let model = self.model_for(prompt)?;
+        let unary =
+            self.protocol().candidates(model, prompt, &choices, 1).map_err(|text| self.unsupported(&text))?;
+        let (candidates, ..) = self.ask(&unary)?;
+        Ok(candidates.list.iter().all(|candidate| candidate.id.is_some()))
+    }
+
+    /// Returns the log-probabilities of the prompt's own tokens.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unsupported`] for protocols without them, [`FailureKind::NotRevealed`] if there is not one for every
+    /// prompt token.
+    pub fn prompt_logprobs(&self, prompt: &Prompt) -> Result<PromptLogprobs, Failure> {
+        let model = self.model_for(prompt)?;
+        let unary = self.protocol().prompt_logprobs(model, prompt).map_err(|text| self.unsupported(&text))?;
+        let (tokens, times, attempts) = self.ask(&unary)?;
+        self.insist_on(model, tokens.model.as_deref(), times)?;
+        let count = tokens.logprobs.len();
+        let expected = match prompt {
+            Prompt::Ids(ids) => Some(ids.len()),
+            _ => tokens.prompt_tokens.map(|count| count as usize),
+        };
+        let missing = tokens.logprobs.iter().skip(1).filter(|logprob| logprob.is_none()).count();
+        if expected.is_some_and(|expected| expected != count) || count == 0 || missing > 0 {
+            let expected = expected.map_or("an unknown number of".into(), |expected| expected.to_string());
+            let text = format!("{} log-probabilities for {expected} prompt tokens", count - missing);
+            return Err(self.transport.failed(FailureKind::NotRevealed, &text, times));
+        }
+        Ok(PromptLogprobs {
+            logprobs: tokens.logprobs,
+            ids: tokens.ids,
+            texts: tokens.texts,
+            times,
+            attempts,
+        })
+    }
+
+    /// Reads `/metrics`: names with their labels as the server writes them, and values.
+    ///
+    /// # Errors
+    /// A [`Failure`] of the request, or [`FailureKind::Shape`] if the text is not in the format.
+    pub fn metrics(&self) -> Result<Vec<(String, f64)>, Failure> {
+        let mut exchange = self.transport.get(self.endpoint.metrics(), "/metrics")?.expect_ok()?;
+        let bytes = exchange.read_all()?;
+        let text = String::from_utf8_lossy(&bytes);
+        match metrics::parse(&text) {
+            Ok(samples) => Ok(samples.into_iter().map(|sample| (sample.series(), sample.value)).collect()),
+            Err(line) => {
+                let start: String =
+                    text.lines().nth(line - 1).unwrap_or_default().chars().take(200).collect();
+                Err(exchange.failed(FailureKind::Shape, &format!("line {line} is no metric: {start}")))
+            }
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> &'static dyn Protocol {
+        protocol::of(self.endpoint.api)
+    }
+
+    /// Returns the model that a request names.
+    pub(crate) fn model_for(&self, prompt: &Prompt) -> Result<Option<&str>, Failure> {
+        self.model_if(self.protocol().names_model(self.endpoint.route, Some(prompt)))
+    }
+
+    fn model_if(&self, asked: bool) -> Result<Option<&str>, Failure> {
+        if let Some(model) = &self.endpoint.model {
+            return Ok(Some(model));
+        }
+        if !asked {
+            return Ok(None);
+        }
+        if let Some(model) = self.model.get() {
+            return Ok(Some(model));
+        }
+        let models = self.models()?;
+        let [model] = models.as_slice() else {
+            let text = match models.len() {
+                0 => "the server lists no model: name one".to_owned(),
+                _ => format!("the server lists {}: name one", models.join(", ")),
+            };
+            return Err(self.transport.failed(FailureKind::WrongModel, &text, Times::new(Instant::now())));
+        };
+        Ok(Some(self.model.get_or_init(|| model.clone())))
+    }
+
+    /// Returns the ids of `/v1/models`.
+    pub(crate) fn models(&self) -> Result<Vec<String>, Failure> {
+        let json = self.get_json(&self.endpoint.url, "/v1/models")?;
+        let list = json.get("data").list();
+        Ok(list.iter().filter_map(|model| model.get("id").text()).map(str::to_owned).collect())
+    }
+
+    pub(crate) fn get_json(&self, url: &crate::Url, route: &str) -> Result<Json, Failure> {
+        let mut exchange = self.transport.get(url, route)?.expect_ok()?;
+        let bytes = exchange.read_all()?;
+        Json::parse(&bytes).map_err(|e| not_json(&exchange, &bytes, &e))
+    }
+
+    /// Sends a request whose answer is one object, with retries.
+    fn ask<T>(&self, unary: &Unary<T>) -> Result<(T, Times, Vec<Attempt>), Failure> {
+        let body = unary.body.to_string();
+        let ((value, times), attempts) = self.with_retries(|| {
+            let exchange = self.transport.post(&self.endpoint.url, unary.route, body.as_bytes(), false)?;
+            let mut exchange = exchange.expect_ok()?;
+            let bytes = exchange.read_all()?;
+            let json = Json::parse(&bytes).map_err(|e| not_json(&exchange, &bytes, &e))?;
+            let read = protocol::check(&json).and_then(|()| (unary.read)(&json));
+            let value = read.map_err(|(kind, text): Wrong| exchange.failed(kind, &text))?;
+            Ok((value, exchange.times))
+        })?;
+        Ok((value, times, attempts))
+    }
+
+    /// Repeats what sent no byte of an answer, and keeps the times of every attempt.
+    fn with_retries<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<(T, Vec<Attempt>), Failure> {
+        let mut attempts: Vec<Attempt> = Vec::new();
+        loop {
+            let mut failure = match attempt() {
+                Ok(value) => return Ok((value, attempts)),
+                Err(failure) => failure,
+            };
+            let number = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+            let wait = wait_before_retry(&failure, number);
+            let retry = self.endpoint.retry;
+            let Some(wait) = wait.filter(|&wait| number < retry.times && wait <= retry.longest_wait) else {
+                failure.attempts = attempts;
+                return Err(failure);
+            };
+            attempts.push(Attempt { times: *failure.times, kind: failure.kind, waited: wait });
+            std::thread::sleep(wait);
+        }
+    }
+
+    /// Fails if another model answered than the request named.
+    pub(crate) fn insist_on(
+        &self,
+        asked: Option<&str>,
+        answered: Option<&str>,
+        times: Times,
+    ) -> Result<(), Failure> {
+        let named = self.protocol().names_model(self.endpoint.route, None);
+        match (asked, answered) {
+            (Some(asked), Some(answered)) if named && asked != answered => {
+                let text = format!("asked for `{asked}`, answered by `{answered}`");
+                Err(self.transport.failed(FailureKind::WrongModel, &text, times))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn unsupported(&self, text: &str) -> Failure {
+        self.transport.failed(FailureKind::Unsupported, text, Times::new(Instant::now()))
+    }
+}
+
+/// Returns the failure for a body that is not JSON, with its beginning.
+fn not_json(exchange: &crate::transport::Exchange<'_>, bytes: &[u8], error: &serde_json::Error) -> Failure {
+    let start: String = String::from_utf8_lossy(bytes).chars().take(1_000).collect();
+    exchange.failed(FailureKind::NotJson, &format!("{error}: {start}"))
+}
+
+/// Returns how long to wait before a failed request may be sent again. `None`: never, because the server may have begun.
+fn wait_before_retry(failure: &Failure, number: u32) -> Option<Duration> {
+    match failure.kind {
+        FailureKind::Connect | FailureKind::Timeout(Phase::Connect) => {
+            Some(Duration::from_millis(500) * 2u32.saturating_pow(number.min(8)))
+        }
+        FailureKind::Status(429 | 503) => failure.retry_after,
+        // A connection that was kept alive and that the server closed while it was idle.
+        FailureKind::Cut if failure.times.connected.is_none() && failure.times.headers.is_none() => {
+            Some(Duration::ZERO)
+        }
+        _ => None,
+    }
+}
+
+/// Returns a choice's log-probability. By text it must be the only candidate of that text.
+fn find(choice: &Choice, list: &[crate::TokenLogprob], by_id: bool) -> Option<f64> {
+    if by_id {
+        return list.iter().find(|candidate| candidate.id == choice.id).map(|candidate| candidate.logprob);
+    }
+    // Parts of characters all decode to this one.
+    if choice.text.is_empty() || choice.text.contains('\u{FFFD}') {
+        return None;
+    }
+    let mut same = list.iter().filter(|candidate| candidate.text == choice.text);
+    let first = same.next()?;
+    same.next().is_none().then_some(first.logprob)
+}

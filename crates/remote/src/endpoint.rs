@@ -1,0 +1,311 @@
+//! Where a server is, which protocol it speaks, and how it is reached.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::RemoteError;
+
+/// A protocol of inference servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// MindIE Service: `/v1/completions` with token ids, `/infer` with times of the server.
+    Mindie,
+    /// Text Generation Inference: `/generate` and `/generate_stream`.
+    Tgi,
+    /// The OpenAI API as published: `/v1/completions`, `/v1/chat/completions`.
+    OpenAi,
+    /// vLLM's OpenAI server with its own fields: token ids in and out, log-probabilities of the prompt.
+    Vllm,
+    /// llama.cpp's own server: `/completion`.
+    LlamaCpp,
+}
+
+impl Api {
+    /// All protocols, in the order of the documentation.
+    pub const ALL: [Self; 5] = [Self::Mindie, Self::Tgi, Self::OpenAi, Self::Vllm, Self::LlamaCpp];
+
+    /// Returns the word of the command line and of records.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Mindie => "mindie",
+            Self::Tgi => "tgi",
+            Self::OpenAi => "openai",
+            Self::Vllm => "vllm",
+            Self::LlamaCpp => "llama.cpp",
+        }
+    }
+}
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for Api {
+    type Err = RemoteError;
+
+    fn from_str(word: &str) -> Result<Self, RemoteError> {
+        Self::ALL.into_iter().find(|api| api.word() == word).ok_or_else(|| {
+            RemoteError::Option(format!(
+                "`{word}` is no protocol: expected mindie, tgi, openai, vllm or llama.cpp"
+            ))
+        })
+    }
+}
+
+/// Which of a server's routes generates, where a protocol has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Route {
+    /// The protocol's best route: the most capabilities.
+    #[default]
+    Default,
+    /// MindIE's `/infer` and `/infer_token`: prefill and decode times of the server, no `ignore_eos`.
+    Infer,
+    /// MindIE's `/generate` with `prompt`: the stream is JSON objects separated by NUL bytes. For versions before 2.0.
+    Generate,
+}
+
+impl Route {
+    /// Returns the word of the command line and of records.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Infer => "infer",
+            Self::Generate => "generate",
+        }
+    }
+}
+
+impl FromStr for Route {
+    type Err = RemoteError;
+
+    fn from_str(word: &str) -> Result<Self, RemoteError> {
+        [Self::Default, Self::Infer, Self::Generate].into_iter().find(|r| r.word() == word).ok_or_else(|| {
+            RemoteError::Option(format!("`{word}` is no route: expected default, infer or generate"))
+        })
+    }
+}
+
+/// A base URL: scheme, host, optional port, optional path in front of the routes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Url(String);
+
+impl Url {
+    /// Returns the text, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Tells whether the connection is encrypted.
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+
+    /// Returns the URL of a route that begins with a slash.
+    pub(crate) fn join(&self, route: &str) -> String {
+        format!("{}{route}", self.0)
+    }
+}
+
+impl FromStr for Url {
+    type Err = RemoteError;
+
+    /// Parses `http://host[:port][/path]`, or the same with `https`. A user name, a query or a fragment is refused.
+    fn from_str(text: &str) -> Result<Self, RemoteError> {
+        let wrong = |what: &str| {
+            Err(RemoteError::Option(format!(
+                "the endpoint {what}: expected http://HOST:PORT or https://HOST:PORT, with an optional path"
+            )))
+        };
+        // The text may hold a password: it is not shown before that is excluded.
+        let Some((scheme, rest)) = text.split_once("://") else { return wrong("has no scheme") };
+        if rest.contains('@') {
+            return wrong("holds a user name or password, which belong into a key file");
+        }
+        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+            return wrong(&format!("`{text}` has the scheme `{scheme}`"));
+        }
+        if rest.contains(['?', '#']) {
+            return wrong(&format!("`{text}` has a query or fragment"));
+        }
+        let url = format!("{}://{}", scheme.to_ascii_lowercase(), rest.trim_end_matches('/'));
+        match url.parse::<ureq::http::Uri>() {
+            Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) => Ok(Self(url)),
+            _ => wrong(&format!("`{text}` is no URL")),
+        }
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A bearer key. `Debug` does not print it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(String);
+
+impl Key {
+    /// Takes a key. White space around it is removed.
+    ///
+    /// # Errors
+    /// If the key is empty, or holds a byte that no HTTP header may hold. The message does not show it.
+    pub fn new(text: &str) -> Result<Self, RemoteError> {
+        let key = text.trim();
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(RemoteError::Option(
+                "the key is empty or holds bytes other than printable ASCII: expected one line".into(),
+            ));
+        }
+        Ok(Self(key.to_owned()))
+    }
+
+    /// Reads a key from a file of at most 64 KiB.
+    pub fn from_file(path: &Path) -> Result<Self, RemoteError> {
+        let text = crate::transport::read_bounded(path, 1 << 16, "key")?;
+        let text = std::str::from_utf8(&text).unwrap_or_default();
+        Self::new(text).map_err(|e| RemoteError::Option(format!("{}: {e}", path.display())))
+    }
+
+    /// Reads a key from an environment variable.
+    pub fn from_env(name: &str) -> Result<Self, RemoteError> {
+        let text = std::env::var(name).map_err(|_| {
+            RemoteError::Option(format!("the environment variable {name} is not set: expected the key"))
+        })?;
+        Self::new(&text).map_err(|e| RemoteError::Option(format!("{name}: {e}")))
+    }
+
+    pub(crate) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(hidden)")
+    }
+}
+
+/// Files of an encrypted connection, all PEM. MindIE's default needs all three (mutual TLS).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates of the authorities to trust. Without it: the system's, from the places where distributions keep them.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate chain.
+    pub certificate: Option<PathBuf>,
+    /// The client's private key, unencrypted.
+    pub key: Option<PathBuf>,
+}
+
+/// Limits of waiting. A limit that is passed fails the request with the name of its [`Phase`](crate::Phase).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name lookup, TCP and TLS.
+    pub connect: Duration,
+    /// From the last byte sent to the first event. Comments of a waiting server do not count.
+    pub first_byte: Duration,
+    /// From one event to the next. A byte a second that never completes an event does not count.
+    pub between_events: Duration,
+    /// The whole attempt.
+    pub whole: Duration,
+}
+
+impl Default for Timeouts {
+    /// 10 s, 600 s, 120 s, 1,800 s.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_byte: Duration::from_mins(10),
+            between_events: Duration::from_mins(2),
+            whole: Duration::from_mins(30),
+        }
+    }
+}
+
+/// How often a request that sent no byte of an answer is sent again: 429 or 503 with `Retry-After`, failed connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts after the first.
+    pub times: u32,
+    /// The longest wait between two attempts. A server that asks for more is not asked again.
+    pub longest_wait: Duration,
+}
+
+impl Retry {
+    /// No second attempt: for load, where a retry would hide a failure.
+    pub const NEVER: Self = Self { times: 0, longest_wait: Duration::ZERO };
+}
+
+impl Default for Retry {
+    /// Three attempts more, at most 30 s apart.
+    fn default() -> Self {
+        Self { times: 3, longest_wait: Duration::from_secs(30) }
+    }
+}
+
+/// A server and how it is reached.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Base URL of inference.
+    pub url: Url,
+    /// Base URL of `/info` and `/health`, if another (MindIE: port 1026).
+    pub management: Option<Url>,
+    /// Base URL of `/metrics`, if another (MindIE: port 1027).
+    pub metrics: Option<Url>,
+    /// The protocol.
+    pub api: Api,
+    /// The generation route.
+    pub route: Route,
+    /// The model id to ask for and to insist on in answers. Without it: the only model of `/v1/models`, where one is needed.
+    pub model: Option<String>,
+    /// The bearer key.
+    pub key: Option<Key>,
+    /// Certificates.
+    pub tls: Tls,
+    /// Limits of waiting.
+    pub timeouts: Timeouts,
+    /// Second attempts.
+    pub retry: Retry,
+    /// Whether a connection serves several requests. `false` opens one for every request.
+    pub keep_alive: bool,
+    /// The largest answer in bytes, and the largest line of a stream.
+    pub max_body: usize,
+}
+
+impl Endpoint {
+    /// Returns an endpoint with the defaults: no key, system certificates, 64 MiB answers, connections kept alive.
+    pub fn new(url: Url, api: Api) -> Self {
+        Self {
+            url,
+            management: None,
+            metrics: None,
+            api,
+            route: Route::Default,
+            model: None,
+            key: None,
+            tls: Tls::default(),
+            timeouts: Timeouts::default(),
+            retry: Retry::default(),
+            keep_alive: true,
+            max_body: 64 << 20,
+        }
+    }
+
+    pub(crate) fn management(&self) -> &Url {
+        self.management.as_ref().unwrap_or(&self.url)
+    }
+
+    pub(crate) fn metrics(&self) -> &Url {
+        self.metrics.as_ref().or(self.management.as_ref()).unwrap_or(&self.url)
+    }
+}

@@ -1,0 +1,168 @@
+//! What can go wrong: before a request, and with one.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::response::{Attempt, EventTime, Times};
+
+/// Errors that are not a server's: options, files, a probe that cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// An option or file that cannot be used.
+    #[error("{0}")]
+    Option(String),
+    /// A request that the probe or the model lookup needs has failed.
+    #[error("{what}: {failure}")]
+    Request {
+        /// What was asked.
+        what: String,
+        /// What came of it.
+        failure: Box<Failure>,
+    },
+}
+
+/// The limit of [`Timeouts`](crate::Timeouts) that was passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Connecting.
+    Connect,
+    /// Waiting for the first event.
+    FirstByte,
+    /// Waiting for the next event.
+    BetweenEvents,
+    /// The whole attempt.
+    Whole,
+}
+
+/// The kinds of failed requests.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// No connection.
+    Connect,
+    /// No encryption: certificate, protocol, or this CPU.
+    Tls,
+    /// A limit was passed.
+    Timeout(Phase),
+    /// A status other than 200.
+    Status(u16),
+    /// A redirect, which is refused.
+    Redirect,
+    /// The answer is not HTTP, or its framing or compression is broken.
+    NotHttp,
+    /// The answer ended before its length or its end marker.
+    Cut,
+    /// The stream ended properly, without its end marker.
+    NoEndMarker,
+    /// The end marker came without a reason.
+    NoFinishReason,
+    /// The server reported an error within the stream or with status 200.
+    ErrorEvent,
+    /// Text in the stream that is no event, such as MindIE's timeouts.
+    RawText,
+    /// The body is not JSON.
+    NotJson,
+    /// JSON without what the protocol promises.
+    Shape,
+    /// Another model answered.
+    WrongModel,
+    /// The answer or a line of it is larger than the limit.
+    TooLarge,
+    /// The answer lacks what was asked for, such as log-probabilities of the prompt.
+    NotRevealed,
+    /// The protocol has no way to ask for this. Nothing was sent.
+    Unsupported,
+}
+
+impl FailureKind {
+    /// Returns the word of records.
+    pub fn word(&self) -> String {
+        let word = match self {
+            Self::Status(code) => return format!("status_{code}"),
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout(Phase::Connect) => "timeout_connect",
+            Self::Timeout(Phase::FirstByte) => "timeout_first_byte",
+            Self::Timeout(Phase::BetweenEvents) => "timeout_between_events",
+            Self::Timeout(Phase::Whole) => "timeout_whole",
+            Self::Redirect => "redirect",
+            Self::NotHttp => "not_http",
+            Self::Cut => "cut",
+            Self::NoEndMarker => "no_end_marker",
+            Self::NoFinishReason => "no_finish_reason",
+            Self::ErrorEvent => "error_event",
+            Self::RawText => "raw_text",
+            Self::NotJson => "not_json",
+            Self::Shape => "shape",
+            Self::WrongModel => "wrong_model",
+            Self::TooLarge => "too_large",
+            Self::NotRevealed => "not_revealed",
+            Self::Unsupported => "unsupported",
+        };
+        word.to_owned()
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Status(code) => return format!("the server answered with status {code}"),
+            Self::Connect => "no connection",
+            Self::Tls => "no encrypted connection",
+            Self::Timeout(Phase::Connect) => "no connection within the limit",
+            Self::Timeout(Phase::FirstByte) => "no first event within the limit",
+            Self::Timeout(Phase::BetweenEvents) => "no further event within the limit",
+            Self::Timeout(Phase::Whole) => "not complete within the limit",
+            Self::Redirect => "the server redirects, which is refused: give the URL it points to",
+            Self::NotHttp => "the answer is not HTTP",
+            Self::Cut => "the answer was cut off",
+            Self::NoEndMarker => "the stream ended without its end marker",
+            Self::NoFinishReason => "the answer has no finish reason",
+            Self::ErrorEvent => "the server reported an error",
+            Self::RawText => "the stream holds text that is no event",
+            Self::NotJson => "the answer is not JSON",
+            Self::Shape => "the answer lacks a field of the protocol",
+            Self::WrongModel => "another model answered",
+            Self::TooLarge => "the answer is larger than the limit",
+            Self::NotRevealed => "the answer lacks what was asked for",
+            Self::Unsupported => "the protocol cannot do this",
+        }
+        .to_owned()
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// What happened.
+    pub kind: FailureKind,
+    /// The server's text or the cause: at most 2 KiB, untrusted, without the key.
+    pub text: String,
+    /// When it happened. Boxed: a failure is returned through many hands.
+    pub times: Box<Times>,
+    /// Events with tokens that had arrived.
+    pub events: Vec<EventTime>,
+    /// The wait that the server asked for.
+    pub retry_after: Option<Duration>,
+    /// Attempts before this one.
+    pub attempts: Vec<Attempt>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        if !self.text.is_empty() {
+            write!(f, ": {}", self.text)?;
+        }
+        match self.attempts.len() {
+            0 => Ok(()),
+            1 => write!(f, " (after 1 more attempt)"),
+            n => write!(f, " (after {n} more attempts)"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}

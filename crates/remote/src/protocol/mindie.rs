@@ -1,0 +1,138 @@
+//! MindIE Service: `/v1/completions` with ids, its own `/infer`, and the old `/generate` with NUL bytes.
+
+use serde_json::{Value, json};
+
+use super::{
+    Answer, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat,
+    completions, lacks, set, tgi,
+};
+use crate::json::Json;
+use crate::response::ServerTimes;
+use crate::{Choice, Finish, Generation, Prompt, Route};
+
+/// The deepest candidates of `/v1/completions`.
+const DEPTH: u32 = 5;
+
+pub(super) struct Mindie;
+
+impl Protocol for Mindie {
+    fn names_model(&self, route: Route, prompt: Option<&Prompt>) -> bool {
+        route == Route::Default || matches!(prompt, Some(Prompt::Chat(_)))
+    }
+
+    fn generate(
+        &self,
+        route: Route,
+        model: Option<&str>,
+        generation: &Generation,
+    ) -> Result<Call, Unsupported> {
+        match (route, &generation.prompt) {
+            (Route::Default, Prompt::Chat(text)) => Ok(chat::call(model, text, generation, false)),
+            (Route::Default, _) => completions_call(model, generation),
+            (Route::Infer, Prompt::Text(text)) => infer(generation, "/infer", "inputs", &json!(text)),
+            (Route::Infer, Prompt::Ids(ids)) => infer(generation, "/infer_token", "input_id", &json!(ids)),
+            (Route::Generate, Prompt::Text(text)) => old_generate(generation, text),
+            (Route::Generate, Prompt::Ids(_)) => {
+                Err("MindIE's /generate takes text only: use the route default or infer for token ids".into())
+            }
+            (_, Prompt::Chat(_)) => Err("only MindIE's default route has chats".into()),
+        }
+    }
+
+    fn candidates(
+        &self,
+        model: Option<&str>,
+        prompt: &Prompt,
+        _: &[Choice],
+        depth: u32,
+    ) -> Result<Unary<Candidates>, Unsupported> {
+        if let Prompt::Chat(text) = prompt {
+            return Ok(chat::candidates(model, text));
+        }
+        Ok(Unary {
+            route: completions::ROUTE,
+            body: completions::one_token(model, prompt, depth.min(DEPTH)),
+            read: completions::read_candidates,
+        })
+    }
+
+    fn depths(&self, prompt: &Prompt) -> &'static [u32] {
+        if matches!(prompt, Prompt::Chat(_)) { &[chat::DEPTH] } else { &[DEPTH] }
+    }
+
+    fn prompt_logprobs(&self, _: Option<&str>, _: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
+        Err("MindIE has no log-probabilities of the prompt: score choices by the next token instead".into())
+    }
+}
+
+fn completions_call(model: Option<&str>, generation: &Generation) -> Result<Call, Unsupported> {
+    if generation.top_logprobs > DEPTH {
+        return Err(format!(
+            "MindIE reveals at most {DEPTH} candidates a token on /v1/completions: use a chat for 20"
+        ));
+    }
+    Ok(Call {
+        route: completions::ROUTE,
+        body: completions::body(model, generation),
+        ending: Ending::Marker,
+        read: completions::read,
+        no_stop_texts: generation.stop.is_empty(),
+    })
+}
+
+fn infer(
+    generation: &Generation,
+    route: &'static str,
+    name: &str,
+    prompt: &Value,
+) -> Result<Call, Unsupported> {
+    if generation.ignore_end {
+        return Err("MindIE's /infer cannot ignore the end token: use the route default".into());
+    }
+    if !generation.stop.is_empty() || generation.top_logprobs > 0 {
+        return Err(
+            "MindIE's /infer has no stop texts and no log-probabilities: use the route default".into()
+        );
+    }
+    let body = json!({ name: prompt, "stream": true, "parameters": tgi::parameters(generation) });
+    Ok(Call { route, body, ending: Ending::Event, read: read_infer, no_stop_texts: true })
+}
+
+/// Reads an event of `/infer`: TGI's shape, and times of the server.
+fn read_infer(json: &Json, answer: &mut Answer) -> Result<Update, Wrong> {
+    let update = tgi::read(json, answer)?;
+    let server = answer.server.get_or_insert_with(ServerTimes::default);
+    if let Some(prefill) = json.get("prefill_time").number() {
+        server.prefill_ms = Some(prefill);
+    }
+    if let Some(decode) = json.get("decode_time").number() {
+        server.decode_ms.push(decode);
+    }
+    Ok(update)
+}
+
+fn old_generate(generation: &Generation, text: &str) -> Result<Call, Unsupported> {
+    if generation.top_logprobs > 0 {
+        return Err("MindIE's /generate has no log-probabilities: use the route default".into());
+    }
+    let mut body = json!({ "prompt": text, "max_tokens": generation.max_tokens, "stream": true });
+    super::set_sampling(&mut body, &generation.sampling);
+    if generation.ignore_end {
+        body["ignore_eos"] = json!(true);
+    }
+    set(&mut body, "stop", (!generation.stop.is_empty()).then(|| json!(generation.stop)));
+    Ok(Call {
+        route: "/generate",
+        body,
+        ending: Ending::Body,
+        read: read_old_generate,
+        no_stop_texts: generation.stop.is_empty(),
+    })
+}
+
+/// Reads `{"text": ["…"]}`. The route has neither a reason nor a marker: an answer of it ends with its body.
+fn read_old_generate(json: &Json, answer: &mut Answer) -> Result<Update, Wrong> {
+    let Some(text) = json.get("text").at(0).text() else { return Err(lacks("text", json)) };
+    answer.finish = Some(Finish::Other("unstated".into()));
+    Ok(Update { text: text.to_owned(), is_token: !text.is_empty(), ..Update::default() })
+}

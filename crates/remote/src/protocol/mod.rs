@@ -1,0 +1,217 @@
+//! The protocols, one file each: what is sent, and what an answer means.
+//!
+//! A protocol turns a request into a [`Call`]: route, body, framing and a function that reads one event. What a protocol
+//! cannot do is an [`Unsupported`] text, which names what would do.
+
+mod chat;
+mod completions;
+mod llama_cpp;
+mod mindie;
+mod openai;
+mod tgi;
+mod vllm;
+
+use serde_json::{Value, json};
+
+use crate::json::Json;
+use crate::response::{ServerTimes, TokenLogprob};
+use crate::{Api, Choice, FailureKind, Finish, Generation, Prompt, Route, Sampling};
+
+/// What a protocol cannot do, and what would.
+pub(crate) type Unsupported = String;
+
+/// Why an event cannot be used.
+pub(crate) type Wrong = (FailureKind, String);
+
+/// How a stream is framed and how it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Server-sent events, ended by `data: [DONE]`.
+    Marker,
+    /// Server-sent events, ended by an event that says so.
+    Event,
+    /// NUL-separated objects without any end marker: the end of the body.
+    Body,
+}
+
+/// A request whose answer is a stream.
+pub(crate) struct Call {
+    pub(crate) route: &'static str,
+    pub(crate) body: Value,
+    pub(crate) ending: Ending,
+    /// Reads one event.
+    pub(crate) read: fn(&Json, &mut Answer) -> Result<Update, Wrong>,
+    /// Whether `stop_sequence` can only be an internal error, because no stop text was sent.
+    pub(crate) no_stop_texts: bool,
+}
+
+/// A request whose answer is one object.
+pub(crate) struct Unary<T> {
+    pub(crate) route: &'static str,
+    pub(crate) body: Value,
+    pub(crate) read: fn(&Json) -> Result<T, Wrong>,
+}
+
+/// What one event added.
+#[derive(Debug, Default)]
+pub(crate) struct Update {
+    pub(crate) text: String,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) tokens: Option<u32>,
+    /// Whether the event carries a token, even one without text.
+    pub(crate) is_token: bool,
+}
+
+/// What the events said together.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// The texts of the events so far.
+    pub(crate) text: String,
+    /// The whole text, where the last event repeats it.
+    pub(crate) whole: Option<String>,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) finish: Option<Finish>,
+    pub(crate) prompt_tokens: Option<u32>,
+    pub(crate) output_tokens: Option<u32>,
+    pub(crate) top: Vec<Vec<TokenLogprob>>,
+    pub(crate) server: Option<ServerTimes>,
+    pub(crate) model: Option<String>,
+    /// The end marker was there.
+    pub(crate) complete: bool,
+}
+
+impl Answer {
+    /// Returns what an event of completions or chats adds. `counted` is the increase of a running count.
+    fn add(
+        &mut self,
+        has_choice: bool,
+        text: String,
+        ids: Vec<u32>,
+        counted: Option<u32>,
+        top: Vec<Vec<TokenLogprob>>,
+    ) -> Update {
+        let counted = counted.filter(|&count| has_choice && count > 0);
+        let known = u32::try_from(ids.len().max(top.len())).ok().filter(|&count| count > 0);
+        let is_token = has_choice && (!text.is_empty() || known.is_some() || counted.is_some());
+        self.top.extend(top);
+        Update { text, ids, tokens: known.or(counted).filter(|_| is_token), is_token }
+    }
+}
+
+/// Candidates for one position.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    pub(crate) list: Vec<TokenLogprob>,
+    pub(crate) prompt_tokens: Option<u32>,
+    pub(crate) model: Option<String>,
+}
+
+/// Log-probabilities of a prompt.
+#[derive(Debug, Default)]
+pub(crate) struct PromptTokens {
+    pub(crate) logprobs: Vec<Option<f64>>,
+    pub(crate) ids: Option<Vec<u32>>,
+    pub(crate) texts: Option<Vec<String>>,
+    pub(crate) prompt_tokens: Option<u32>,
+    pub(crate) model: Option<String>,
+}
+
+/// What a protocol sends and reads.
+pub(crate) trait Protocol: Sync {
+    /// Whether requests name a model, and answers must name the same.
+    fn names_model(&self, route: Route, prompt: Option<&Prompt>) -> bool;
+
+    /// A stream of generated tokens.
+    fn generate(
+        &self,
+        route: Route,
+        model: Option<&str>,
+        generation: &Generation,
+    ) -> Result<Call, Unsupported>;
+
+    /// Candidates for the token after the prompt. `depth` is how many are wanted: the protocol may ask for fewer.
+    fn candidates(
+        &self,
+        model: Option<&str>,
+        prompt: &Prompt,
+        choices: &[Choice],
+        depth: u32,
+    ) -> Result<Unary<Candidates>, Unsupported>;
+
+    /// Depths to ask for in turn, until all choices are revealed.
+    fn depths(&self, prompt: &Prompt) -> &'static [u32];
+
+    /// Log-probabilities of the prompt's own tokens.
+    fn prompt_logprobs(
+        &self,
+        model: Option<&str>,
+        prompt: &Prompt,
+    ) -> Result<Unary<PromptTokens>, Unsupported>;
+}
+
+/// Returns the protocol behind a word.
+pub(crate) fn of(api: Api) -> &'static dyn Protocol {
+    match api {
+        Api::Mindie => &mindie::Mindie,
+        Api::Tgi => &tgi::Tgi,
+        Api::OpenAi => &openai::OpenAi,
+        Api::Vllm => &vllm::Vllm,
+        Api::LlamaCpp => &llama_cpp::LlamaCpp,
+    }
+}
+
+/// Refuses the routes of MindIE.
+fn only_default(route: Route) -> Result<(), Unsupported> {
+    match route {
+        Route::Default => Ok(()),
+        other => Err(format!("only mindie has the route `{}`: leave it out", other.word())),
+    }
+}
+
+/// Returns a completion's prompt as JSON.
+fn prompt_json(prompt: &Prompt) -> Value {
+    match prompt {
+        Prompt::Text(text) | Prompt::Chat(text) => json!(text),
+        Prompt::Ids(ids) => json!(ids),
+    }
+}
+
+/// Sets the members that are there.
+fn set<T: Into<Value>>(body: &mut Value, name: &str, value: Option<T>) {
+    if let Some(value) = value {
+        body[name] = value.into();
+    }
+}
+
+/// Sets temperature, nucleus and seed as the OpenAI routes name them.
+fn set_sampling(body: &mut Value, sampling: &Sampling) {
+    body["temperature"] = json!(sampling.temperature);
+    set(body, "top_p", sampling.top_p.filter(|&p| p < 1.0));
+    set(body, "top_k", sampling.top_k);
+    set(body, "seed", sampling.seed);
+}
+
+/// Adds the chosen token to the candidates, unless it is among them. Another value under the same text is another token.
+fn add_chosen(list: &mut Vec<TokenLogprob>, chosen: Option<TokenLogprob>) {
+    let Some(chosen) = chosen else { return };
+    let same = |known: &TokenLogprob| {
+        known.text == chosen.text && known.id == chosen.id && (known.logprob - chosen.logprob).abs() < 1e-6
+    };
+    if !list.iter().any(same) {
+        list.push(chosen);
+    }
+}
+
+/// Fails if the server reports an error.
+pub(crate) fn check(json: &Json) -> Result<(), Wrong> {
+    match json.error_text() {
+        Some(text) => Err((FailureKind::ErrorEvent, text)),
+        None => Ok(()),
+    }
+}
+
+/// Returns the failure for an answer without a field.
+fn lacks(what: &str, json: &Json) -> Wrong {
+    let text: String = json.to_string().chars().take(400).collect();
+    (FailureKind::Shape, format!("no `{what}` in {text}"))
+}

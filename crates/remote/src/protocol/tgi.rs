@@ -1,0 +1,197 @@
+//! Text Generation Inference: `/generate_stream` and `/generate`.
+
+use serde_json::{Value, json};
+
+use super::{
+    Answer, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat, lacks,
+    set,
+};
+use crate::json::Json;
+use crate::response::TokenLogprob;
+use crate::{Choice, FailureKind, Finish, Generation, Prompt, Route};
+
+/// TGI's limit of `top_n_tokens`.
+const DEPTH: u32 = 5;
+/// TGI's limit of stop texts.
+const MAX_STOP: usize = 4;
+/// The model id of chats. TGI serves one model and accepts this name for it.
+const MODEL: &str = "tgi";
+
+pub(super) struct Tgi;
+
+impl Protocol for Tgi {
+    fn names_model(&self, _: Route, _: Option<&Prompt>) -> bool {
+        false
+    }
+
+    fn generate(
+        &self,
+        route: Route,
+        model: Option<&str>,
+        generation: &Generation,
+    ) -> Result<Call, Unsupported> {
+        super::only_default(route)?;
+        if generation.ignore_end {
+            return Err(
+                "TGI cannot ignore the end token: outputs of a fixed length need another protocol".into()
+            );
+        }
+        if generation.stop.len() > MAX_STOP {
+            return Err(format!("TGI takes at most {MAX_STOP} stop texts, not {}", generation.stop.len()));
+        }
+        if let Prompt::Chat(text) = &generation.prompt {
+            return Ok(chat::call(Some(model.unwrap_or(MODEL)), text, generation, true));
+        }
+        if generation.top_logprobs > DEPTH {
+            return Err(format!("TGI reveals at most {DEPTH} candidates a token"));
+        }
+        let mut parameters = parameters(generation);
+        if generation.top_logprobs > 0 {
+            parameters["top_n_tokens"] = json!(generation.top_logprobs);
+        }
+        if !generation.stop.is_empty() {
+            parameters["stop"] = json!(generation.stop);
+        }
+        let body = json!({ "inputs": text_of(&generation.prompt)?, "parameters": parameters });
+        Ok(Call {
+            route: "/generate_stream",
+            body,
+            ending: Ending::Event,
+            read,
+            no_stop_texts: generation.stop.is_empty(),
+        })
+    }
+
+    fn candidates(
+        &self,
+        model: Option<&str>,
+        prompt: &Prompt,
+        _: &[Choice],
+        depth: u32,
+    ) -> Result<Unary<Candidates>, Unsupported> {
+        if let Prompt::Chat(text) = prompt {
+            return Ok(chat::candidates(Some(model.unwrap_or(MODEL)), text));
+        }
+        let mut body = one_token(prompt)?;
+        body["parameters"]["top_n_tokens"] = json!(depth.min(DEPTH));
+        Ok(Unary { route: "/generate", body, read: read_candidates })
+    }
+
+    fn depths(&self, prompt: &Prompt) -> &'static [u32] {
+        if matches!(prompt, Prompt::Chat(_)) { &[chat::DEPTH] } else { &[DEPTH] }
+    }
+
+    /// By `decoder_input_details`, which needs `--enable-prefill-logprobs` at the server's start since version 3.
+    fn prompt_logprobs(&self, _: Option<&str>, prompt: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
+        let mut body = one_token(prompt)?;
+        body["parameters"]["decoder_input_details"] = json!(true);
+        Ok(Unary { route: "/generate", body, read: read_prompt })
+    }
+}
+
+fn text_of(prompt: &Prompt) -> Result<&str, Unsupported> {
+    match prompt {
+        Prompt::Text(text) => Ok(text),
+        Prompt::Ids(_) => {
+            Err("TGI takes text only, no token ids: its tokenizer must be the right one".into())
+        }
+        Prompt::Chat(_) => Err("TGI's chats have no log-probabilities of the prompt: use a text".into()),
+    }
+}
+
+/// Returns the parameters of a generation. Without `do_sample` TGI samples, and it refuses a temperature of 0.
+pub(super) fn parameters(generation: &Generation) -> Value {
+    let sampling = &generation.sampling;
+    let mut parameters = json!({
+        "max_new_tokens": generation.max_tokens,
+        "do_sample": sampling.temperature > 0.0,
+        "details": true,
+    });
+    if sampling.temperature > 0.0 {
+        parameters["temperature"] = json!(sampling.temperature);
+        set(&mut parameters, "top_p", sampling.top_p.filter(|&p| p < 1.0));
+        set(&mut parameters, "top_k", sampling.top_k);
+    }
+    set(&mut parameters, "seed", sampling.seed);
+    parameters
+}
+
+fn one_token(prompt: &Prompt) -> Result<Value, Unsupported> {
+    Ok(json!({
+        "inputs": text_of(prompt)?,
+        "parameters": { "max_new_tokens": 1, "do_sample": false, "details": true },
+    }))
+}
+
+/// Reads one event. The last has the whole text, and a token of its own in TGI, none in MindIE.
+pub(super) fn read(json: &Json, answer: &mut Answer) -> Result<Update, Wrong> {
+    let token = json.get("token");
+    let ended = json.get("generated_text").text();
+    if token.is_null() && ended.is_none() {
+        return Err(lacks("token", json));
+    }
+    let ids = token.get("id").ids();
+    let special = token.get("special").is_true();
+    let text = token.get("text").text().filter(|_| !special).unwrap_or_default().to_owned();
+    // MindIE's last event repeats nothing: its token has no text.
+    let is_token = !text.is_empty() || (!ids.is_empty() && !token.get("text").is_null());
+    let top: Vec<TokenLogprob> = json.get("top_tokens").list().iter().filter_map(token_logprob).collect();
+    if !top.is_empty() {
+        answer.top.push(top);
+    }
+    if let Some(text) = ended {
+        answer.whole = Some(text.to_owned());
+        answer.complete = true;
+        let details = json.get("details");
+        answer.finish = details.get("finish_reason").text().map(Finish::from_word);
+        answer.output_tokens = details.get("generated_tokens").count();
+        answer.prompt_tokens = details.get("input_length").count();
+    }
+    let tokens = u32::try_from(ids.len()).ok().filter(|&count| count > 0);
+    let ids = if is_token { ids } else { Vec::new() };
+    Ok(Update { text, ids, tokens: tokens.filter(|_| is_token), is_token })
+}
+
+/// Some servers answer with a list of one object.
+fn one(json: &Json) -> &Json {
+    if matches!(json, Json::List(_)) { json.at(0) } else { json }
+}
+
+fn token_logprob(json: &Json) -> Option<TokenLogprob> {
+    let (logprob, text) = (json.get("logprob").number()?, json.get("text").text()?.to_owned());
+    Some(TokenLogprob { id: json.get("id").count(), text, logprob })
+}
+
+fn read_candidates(json: &Json) -> Result<Candidates, Wrong> {
+    let details = one(json).get("details");
+    if details.is_null() {
+        return Err(lacks("details", json));
+    }
+    let mut list: Vec<TokenLogprob> =
+        details.get("top_tokens").at(0).list().iter().filter_map(token_logprob).collect();
+    super::add_chosen(&mut list, token_logprob(details.get("tokens").at(0)));
+    if list.is_empty() {
+        let text = "the log-probability of the generated token is null, as MindIE's TGI route gives it";
+        return Err((FailureKind::NotRevealed, text.into()));
+    }
+    Ok(Candidates { list, prompt_tokens: None, model: None })
+}
+
+fn read_prompt(json: &Json) -> Result<PromptTokens, Wrong> {
+    let details = one(json).get("details");
+    if details.is_null() {
+        return Err(lacks("details", json));
+    }
+    let prefill = details.get("prefill").list();
+    if prefill.is_empty() {
+        let text = "`prefill` is empty: start the server with --enable-prefill-logprobs";
+        return Err((FailureKind::NotRevealed, text.into()));
+    }
+    Ok(PromptTokens {
+        logprobs: prefill.iter().map(|token| token.get("logprob").number()).collect(),
+        ids: prefill.iter().map(|token| token.get("id").count()).collect(),
+        texts: prefill.iter().map(|token| token.get("text").text().map(str::to_owned)).collect(),
+        prompt_tokens: u32::try_from(prefill.len()).ok(),
+        model: None,
+    })
+}

@@ -1,0 +1,153 @@
+//! Connections, bounded bodies and times.
+
+mod exchange;
+mod resolve;
+mod stamp;
+mod tls;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+
+use ureq::Agent;
+use ureq::config::AutoHeaderValue;
+use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
+
+pub(crate) use self::exchange::Exchange;
+use self::resolve::LookUpOnce;
+use self::stamp::StampConnector;
+use crate::response::Times;
+use crate::{Endpoint, Failure, FailureKind, Key, RemoteError, Timeouts, Url};
+
+/// Bytes of a response's head.
+const MAX_HEAD: usize = 24 << 10;
+/// Bytes of a connection's buffers. More than a head, or a head that is too long would end as a cut.
+const BUFFER: usize = 32 << 10;
+/// Connections kept alive. A sweep's largest concurrency should find all of its connections again.
+const MAX_IDLE: usize = 4_096;
+
+/// The connections to one endpoint.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    agent: Agent,
+    key: Option<Key>,
+    timeouts: Timeouts,
+    max_body: usize,
+}
+
+impl Transport {
+    /// Reads certificates if one of the URLs needs them.
+    pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, RemoteError> {
+        let idle = if endpoint.keep_alive { MAX_IDLE } else { 0 };
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .no_delay(true)
+            .user_agent(concat!("glmbench/", env!("CARGO_PKG_VERSION")))
+            // Nobody is asked to compress: compressors hold events back. Compressed answers are read all the same.
+            .accept_encoding(AutoHeaderValue::None)
+            .max_response_header_size(MAX_HEAD)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .max_idle_connections(idle)
+            .max_idle_connections_per_host(idle)
+            .timeout_resolve(Some(endpoint.timeouts.connect))
+            .timeout_connect(Some(endpoint.timeouts.connect))
+            .timeout_global(Some(endpoint.timeouts.whole));
+        let urls = [Some(&endpoint.url), endpoint.management.as_ref(), endpoint.metrics.as_ref()];
+        if urls.into_iter().flatten().any(Url::is_https) {
+            config = config.tls_config(tls::config(&endpoint.tls)?);
+        }
+        let connector =
+            ().chain(TcpConnector::default()).chain(RustlsConnector::default()).chain(StampConnector);
+        Ok(Self {
+            agent: Agent::with_parts(config.build(), connector, LookUpOnce::default()),
+            key: endpoint.key.clone(),
+            timeouts: endpoint.timeouts,
+            max_body: endpoint.max_body,
+        })
+    }
+
+    /// Sends a `POST` of JSON, and returns once the head of the answer is there.
+    pub(crate) fn post(
+        &self,
+        url: &Url,
+        route: &str,
+        body: &[u8],
+        stream: bool,
+    ) -> Result<Exchange<'_>, Failure> {
+        let mut request = self.agent.post(url.join(route)).header("Content-Type", "application/json");
+        request = request.header("Accept", if stream { "text/event-stream" } else { "application/json" });
+        if let Some(key) = &self.key {
+            request = request.header("Authorization", format!("Bearer {}", key.secret()));
+        }
+        self.exchange(|| request.send(body))
+    }
+
+    /// Sends a `GET`, and returns once the head of the answer is there.
+    pub(crate) fn get(&self, url: &Url, route: &str) -> Result<Exchange<'_>, Failure> {
+        let mut request = self.agent.get(url.join(route));
+        if let Some(key) = &self.key {
+            request = request.header("Authorization", format!("Bearer {}", key.secret()));
+        }
+        self.exchange(|| request.call())
+    }
+
+    fn exchange(
+        &self,
+        send: impl FnOnce() -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Exchange<'_>, Failure> {
+        let started = Instant::now();
+        stamp::begin(self.timeouts.first_byte);
+        match send() {
+            Ok(response) => Ok(Exchange::new(self, started, response)),
+            Err(error) => Err(self.failure(&error, started)),
+        }
+    }
+
+    /// Returns the failure behind an error of the library, with what the clock of this thread shows.
+    fn failure(&self, error: &ureq::Error, started: Instant) -> Failure {
+        let clock = stamp::read();
+        let mut times = Times::new(started);
+        (times.connected, times.sent, times.end) = (clock.connected, clock.sent, Instant::now());
+        let (kind, text) = exchange::classify(error, &clock);
+        self.failed(kind, &text, times)
+    }
+
+    /// Returns a failure with bounded text, in which the key does not occur.
+    pub(crate) fn failed(&self, kind: FailureKind, text: &str, times: Times) -> Failure {
+        let mut text = text.trim().to_owned();
+        if let Some(key) = &self.key {
+            text = text.replace(key.secret(), "[key]");
+        }
+        let mut end = text.len().min(exchange::MAX_TEXT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        Failure {
+            kind,
+            text,
+            times: Box::new(times),
+            events: Vec::new(),
+            retry_after: None,
+            attempts: Vec::new(),
+        }
+    }
+}
+
+/// Reads a file of at most `limit` bytes. `what` names it in messages.
+pub(crate) fn read_bounded(path: &Path, limit: u64, what: &str) -> Result<Vec<u8>, RemoteError> {
+    let fail = |e: &dyn std::fmt::Display| {
+        RemoteError::Option(format!("cannot read the {what} file {}: {e}", path.display()))
+    };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(|e| fail(&e))?;
+    if bytes.len() as u64 > limit {
+        return Err(fail(&format!("larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}

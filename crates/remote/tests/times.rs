@@ -1,0 +1,111 @@
+//! The law of the clock: what a stub of a known schedule did is what the client says.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use glmbench_remote::testing::stub::{self, Schedule};
+use glmbench_remote::{Api, Client, Endpoint, Generation, Prompt, Response, Retry};
+
+fn client(url: &str, api: Api) -> Client {
+    let mut endpoint = Endpoint::new(url.parse().unwrap(), api);
+    endpoint.model = Some(stub::MODEL.into());
+    endpoint.retry = Retry::NEVER;
+    Client::new(endpoint).unwrap()
+}
+
+fn one(client: &Client) -> Response {
+    client.generate(&Generation::greedy(Prompt::Text("a b".into()), 16), &mut |_| {}).unwrap()
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Returns the difference of two times in milliseconds, in either direction.
+fn apart(a: Instant, b: Instant) -> f64 {
+    milliseconds(a.max(b) - a.min(b))
+}
+
+/// On a quiet machine the differences are tenths of a millisecond. The bounds leave room for a busy one.
+#[test]
+#[allow(clippy::print_stderr, reason = "the exact figures are the point")]
+fn first_and_further_tokens_come_when_the_stub_sends_them() {
+    let schedule = Schedule {
+        first: Duration::from_millis(60),
+        gap: Duration::from_millis(15),
+        tokens: 16,
+        per_event: 1,
+    };
+    for api in Api::ALL {
+        let server = stub::start(api, schedule);
+        let client = client(&server.url(), api);
+        // Each stream is compared with what the server really did: a stub that overslept is not the client's error.
+        let mut best = [f64::INFINITY; 3];
+        for _ in 0..3 {
+            let response = one(&client);
+            let answered = server.answered().pop().unwrap();
+            // Writes: the head, sixteen events, and what follows.
+            let written = &answered.written[1..=16];
+            let sent = response.times.sent.unwrap();
+            let ttft = milliseconds(response.ttft().unwrap()) - milliseconds(written[0] - answered.received);
+            let tpot = milliseconds(response.tpot().unwrap()) - milliseconds((written[15] - written[0]) / 15);
+            let worst = response.events.iter().zip(written).map(|(event, &at)| apart(event.at, at));
+            let worst = worst.fold(apart(sent, answered.received), f64::max);
+            for (best, value) in best.iter_mut().zip([ttft.abs(), tpot.abs(), worst]) {
+                *best = best.min(value);
+            }
+            assert!(response.ttft().unwrap() >= schedule.first, "{api}: no token is early");
+        }
+        eprintln!(
+            "{api}: TTFT off by {:.3} ms, TPOT by {:.4} ms, an event by at most {:.3} ms",
+            best[0], best[1], best[2]
+        );
+        assert!(best[0] < 20.0 && best[1] < 5.0 && best[2] < 30.0, "{api}: {best:?} ms");
+    }
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "the exact figures are the point")]
+fn two_hundred_streams_are_timed_as_they_were_sent() {
+    let schedule = Schedule {
+        first: Duration::from_millis(300),
+        gap: Duration::from_millis(40),
+        tokens: 12,
+        per_event: 1,
+    };
+    let server = stub::start(Api::OpenAi, schedule);
+    let client = client(&server.url(), Api::OpenAi);
+    let responses: Vec<(String, Response)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..200)
+            .map(|i| {
+                let (client, prompt) = (&client, format!("stream {i}"));
+                scope.spawn(move || {
+                    std::thread::sleep(Duration::from_millis(3 * i));
+                    let generation = Generation::greedy(Prompt::Text(prompt.clone()), 16);
+                    (prompt, client.generate(&generation, &mut |_| {}).unwrap())
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let answered = server.answered();
+    assert_eq!(answered.len(), 200);
+    let (mut first, mut further) = (Vec::new(), Vec::new());
+    for (prompt, response) in responses {
+        let truth = answered.iter().find(|a| a.request.json()["prompt"] == prompt.as_str()).unwrap();
+        let written = &truth.written[1..=12];
+        first
+            .push((milliseconds(response.ttft().unwrap()) - milliseconds(written[0] - truth.received)).abs());
+        let span = (written[11] - written[0]) / 11;
+        further.push((milliseconds(response.tpot().unwrap()) - milliseconds(span)).abs());
+    }
+    for (name, errors) in [("TTFT", &mut first), ("TPOT", &mut further)] {
+        errors.sort_by(f64::total_cmp);
+        eprintln!(
+            "200 streams: {name} off by {:.3} ms in the median, {:.3} ms at most",
+            errors[100], errors[199]
+        );
+    }
+    assert!(first[100] < 20.0 && further[100] < 5.0, "{} {}", first[100], further[100]);
+}

@@ -1,0 +1,45 @@
+//! What a request over a wire has beyond a completion: its text, times and faults.
+
+/// Why a request over a wire has no usable answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The server answered, but does not reveal what the protocol reads. The item is unscorable.
+    Unrevealed(String),
+    /// The exchange failed. The item failed.
+    Failed(String),
+}
+
+/// What a remote backend knows of a finished request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The generated text, if the server gave text. It replaces the text of the completion's ids, which may be unknown.
+    pub text: Option<String>,
+    /// Why the request has no usable answer.
+    pub fault: Option<Fault>,
+    /// When each generated token arrived, in nanoseconds on the backend's clock, ascending. Tokens of one event share
+    /// its time. Empty if the answer came in one piece.
+    pub token_ns: Vec<u64>,
+    /// Prompt tokens as counted by the server.
+    pub prompt_tokens: Option<u64>,
+    /// Generated tokens as counted by the server, or else by their ids or events.
+    pub output_tokens: u64,
+    /// Points in time of the exchange.
+    pub times: WireTimes,
+}
+
+/// Points in time of one request over a wire, in nanoseconds on the backend's clock, and what was counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WireTimes {
+    /// When the request's last byte was sent, or sending failed.
+    pub sent_ns: u64,
+    /// Duration of connecting (address, TCP and TLS), in nanoseconds; 0 for a reused connection.
+    pub connect_ns: u64,
+    /// When the first byte of the answer arrived. `None` if none did.
+    pub first_byte_ns: Option<u64>,
+    /// When the answer ended, its end marker included.
+    pub closed_ns: u64,
+    /// Events of the stream that carried text or tokens.
+    pub events: u64,
+    /// How often the request was sent.
+    pub attempts: u32,
+}
