@@ -26,7 +26,7 @@ pub fn text(path: &Path, most: u64) -> io::Result<String> {
         let good = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..good].split(|&b| b == b'\n').count();
         let message =
-            format!("line {line}: found a byte that is no UTF-8 at offset {good}; expected UTF-8 text");
+            format!("line {line}: found a byte that is not UTF-8 at offset {good}; expected UTF-8 text");
         io::Error::new(io::ErrorKind::InvalidData, message)
     })
 }

@@ -20,16 +20,16 @@ use crate::text::printable;
 use super::engine::EngineArgs;
 use super::{Exit, say};
 
-/// Talk with a model
+/// Chat with a model
 ///
-/// Without --prompt, reads a question a line; `clear` forgets the conversation, `stop` ends it. The answer is streamed to
-/// stdout. Draws are seeded: the same words give the same answer.
+/// Without --prompt, reads one question per line. `clear` forgets the conversation, and `stop` ends it. The answer is streamed to
+/// standard output. Sampling is seeded: the same questions give the same answers.
 ///
-/// With --texts, every text is asked for itself, with no conversation around it, and its answer, the number of its tokens and
-/// its times are printed: `Question[0]`, `Answer[0]`, `Generate[0] token num`, `Time[0]` (ModelTest's precision_single; with
-/// --ignore-eos its performance_single). Times count from when the text's batch was handed over.
+/// With --texts, each text is a conversation of its own. For each, prints its answer, token count and times: `Question[0]`,
+/// `Answer[0]`, `Generate[0] token num`, `Time[0]`. This is ModelTest's precision_single, and with --ignore-eos its
+/// performance_single. Times count from the submission of the text's batch.
 ///
-/// Where a logit is NaN or infinite the answer ends there, its place is named, and the exit code is 4.
+/// An answer ends at a NaN or infinite logit. A message names its position, and the exit code is 4.
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  glmbench chat --model chatglm2-6b\n  glmbench chat --model chatglm2-6b --prompt 你好\n  \
@@ -41,40 +41,40 @@ use super::{Exit, say};
 pub struct Args {
     #[command(flatten)]
     pub(super) engine: EngineArgs,
-    /// Ask this and end
+    /// Ask this question and exit
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// Ask each of these for itself: a file with one text a line, or a Python list of strings
+    /// Answer each text on its own: a file with one text per line, or a Python list of strings
     #[arg(long, value_name = "FILE|LIST", conflicts_with = "prompt")]
     texts: Option<OsString>,
-    /// Texts at once
+    /// Number of texts to answer at once
     #[arg(long, value_name = "N", default_value_t = 1, requires = "texts", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(super) batch: u16,
-    /// Generate --max-new-tokens for every text, past its end as well
+    /// Generate --max-new-tokens tokens for every text, even past its end
     #[arg(long, requires = "texts")]
     pub(super) ignore_eos: bool,
-    /// What is put around a question; unless given, `rounds` where the tokenizer has [gMASK], else `plain`
+    /// Text around a question [default: rounds if the tokenizer has [gMASK], else plain]
     #[arg(long, value_name = "FORM")]
     pub(super) template: Option<Template>,
-    /// Always take the likeliest token
+    /// Always take the most likely token
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k"])]
     greedy: bool,
-    /// Spread of the draw
+    /// Temperature of the sampling
     #[arg(long, value_name = "T", default_value_t = 0.8)]
     temperature: f32,
-    /// Draw among the likeliest tokens that together reach this probability
+    /// Sample from the most likely tokens that together reach this probability
     #[arg(long, value_name = "P", default_value_t = 0.8)]
     top_p: f32,
-    /// Draw among so many likeliest tokens; 0 for all
+    /// Sample from this number of most likely tokens; 0 means all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Divide the logits of tokens seen before by this
     #[arg(long, value_name = "R", default_value_t = 1.0)]
     repetition_penalty: f32,
-    /// Seed of the draws
+    /// Seed of the sampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Longest answer, tokens
+    /// Maximum length of an answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub(super) max_new_tokens: usize,
 }
@@ -163,7 +163,7 @@ fn converse(chat: &mut Chat, out: &mut impl Write) -> anyhow::Result<()> {
             break;
         }
         let question = std::str::from_utf8(&line).with_context(|| {
-            format!("standard input, line {number}: found a byte that is no UTF-8; expected text")
+            format!("standard input, line {number}: found a byte that is not UTF-8; expected text")
         })?;
         match question.trim() {
             "" => {}
@@ -242,13 +242,13 @@ impl Chat {
             }
             if self.history.is_empty() || self.template == Template::Plain {
                 return Err(anyhow!(
-                    "the question has {} tokens; with an answer of {} the model holds {room}",
+                    "the question has {} tokens; with an answer of {}, at most {room} fit into the model's context",
                     ids.len(),
                     self.max_new_tokens
                 ));
             }
             self.history.remove(0);
-            say("glmbench: the oldest round was dropped, the conversation exceeds the context");
+            say("glmbench: dropped the oldest round, because the conversation exceeds the context");
         }
     }
 }

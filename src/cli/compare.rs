@@ -26,9 +26,11 @@ use super::{Exit, emit, json_text, say};
 
 /// Compare runs: paired accuracy, speed verdicts, gates, and a report
 ///
-/// The first run is the base; each other one is compared with it. Runs of different identity (weights, data, protocol, type)
-/// are refused unless --allow-mismatch. A speed is called faster or slower where the two were timed in turn (`run --interleave`),
-/// where several runs stand on either side of `--`, or where the difference clears a noise floor measured between runs.
+/// The first run is the base. Every other run is compared with it. Runs with different identities (weights, data, protocol, type)
+/// are refused without --allow-mismatch.
+///
+/// A case is called faster or slower if the two runs were timed in turn (`run --interleave`), if there are several runs on each
+/// side of `--`, or if the difference exceeds a noise floor between runs.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench compare 20261123T02 20261124T02\n  \
     glmbench compare A1 A2 A3 A4 -- B1 B2 B3 B4                      between-run variance\n  \
@@ -36,32 +38,32 @@ use super::{Exit, emit, json_text, say};
     Exit codes: 0 done and every gate passed, 1 a gate failed, 2 usage or input error, 3 a run is incomplete,\n            \
     4 a run is invalid, or a gate is undecided")]
 pub struct Args {
-    /// Run directories, or the beginnings of the names of runs in reports/; the base first
+    /// Run directories, or the beginnings of their names in reports/. The first is the base
     #[arg(value_name = "RUN", num_args = 1.., required = true)]
     runs: Vec<PathBuf>,
-    /// Runs of the other side: those before `--` are then all of the base; the first of each is shown, all are tested
+    /// Runs of the other side. All runs before `--` then belong to the base. Tables show the first run of each side, tests use all
     #[arg(value_name = "RUN", last = true)]
     other: Vec<PathBuf>,
-    /// Limits to hold the runs to; `suites/gates/example.toml` shows what there is
+    /// File of limits that the runs must meet. `suites/gates/example.toml` shows every kind
     #[arg(long, value_name = "GATES.toml")]
     gate: Option<PathBuf>,
     /// Write the gates' outcomes as JUnit XML
     #[arg(long, value_name = "FILE", requires = "gate")]
     junit: Option<PathBuf>,
-    /// Compare runs of different identity; every differing field then stands on top
+    /// Compare runs with different identities. The report begins with the fields that differ
     #[arg(long)]
     allow_mismatch: bool,
-    /// Change of a time that is called one, e.g. 3%, which it is unless given
+    /// Smallest change of a time that is reported as a change [default: 3%]
     #[arg(long, value_name = "SHARE", value_parser = percentage)]
     threshold: Option<f64>,
-    /// What two equal runs differ by on this machine: a file of `glmbench doctor --noise --out`, or a share such as 5%. Runs that
-    /// were not timed in turn get a verdict where their difference clears it
+    /// Noise floor, the difference between equal runs on this machine: a file of `glmbench doctor --noise --out`, or a share such
+    /// as 5%. Runs that were not timed in turn get a verdict if their difference exceeds it
     #[arg(long, value_name = "SHARE|FILE")]
     noise_floor: Option<OsString>,
-    /// Difference of an accuracy below which runs may be called the same, e.g. 1%
+    /// Difference of accuracies below which runs may be called the same
     #[arg(long, value_name = "SHARE", value_parser = percentage, default_value = "1%")]
     accuracy_margin: f64,
-    /// Folder for the comparison's files; `reports/NOW-compare-A-B` unless given
+    /// Folder for the comparison's files [default: reports/NOW-compare-A-B]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print JSON
@@ -78,14 +80,17 @@ fn percentage(word: &str) -> Result<f64, String> {
     let value = digits.parse::<f64>().ok().map(|value| value * scale);
     value
         .filter(|value| *value > 0.0 && *value < 1.0)
-        .ok_or_else(|| format!("\"{word}\" is no share between 0 and 100 %, such as 3%"))
+        .ok_or_else(|| format!("found \"{word}\"; expected a share between 0 and 100 %, such as 3%"))
 }
 
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(flag) = args.other.iter().find(|word| word.as_os_str().as_encoded_bytes().starts_with(b"--"))
     {
-        bail!("{}: behind `--` stand runs of the other side only; flags go before it", flag.display());
+        bail!(
+            "found the flag {} after `--`; expected runs of the other side. Put flags before `--`",
+            flag.display()
+        );
     }
     let gates = args.gate.as_deref().map(Gates::load).transpose()?;
     let options = Options {
@@ -228,14 +233,14 @@ fn noise_floors(word: &OsStr) -> anyhow::Result<NoiseFloors> {
 fn words(summary: &ComparisonSummary, judgements: &[Judgement]) -> String {
     let mut lines = Vec::new();
     if !summary.mismatches.is_empty() {
-        lines.push("The runs are not of the same thing; identity differs in".to_owned());
+        lines.push("The runs have different identities. These fields differ:".to_owned());
         lines.extend(summary.mismatches.iter().map(|line| format!("  {}", one_line(line))));
         lines.push(String::new());
     }
     lines
         .extend(summary.tables.iter().map(|table| format!("{}\n{}\n", one_line(&table.title), drawn(table))));
     lines.extend(summary.headline.iter().map(|sentence| one_line(sentence).into_owned()));
-    lines.push(format!("A change of a measured time is called one beyond {}.", summary.threshold));
+    lines.push(format!("A measured time counts as changed beyond {}.", summary.threshold));
     if !judgements.is_empty() {
         lines.push(super::report::gate_sentence(judgements));
         lines.extend(super::report::deciding(judgements));

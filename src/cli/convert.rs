@@ -11,11 +11,11 @@ use glmbench_engine::weights::convert::Plan;
 use super::progress;
 use super::signals::{self, Watch};
 
-/// Turn a checkpoint's pickled .bin files into safetensors.
+/// Convert a checkpoint's pickled .bin files to safetensors
 ///
-/// Reads pytorch_model.bin, or the shards of pytorch_model.bin.index.json, without executing the pickle in them, and
-/// makes the folder OUT with model.safetensors, or as many shards with model.safetensors.index.json. Config and tokenizer
-/// files are copied. OUT appears whole, by one rename, or stays as it was: absent or empty.
+/// Reads pytorch_model.bin, or the shards that pytorch_model.bin.index.json lists. The pickle in them is not executed. Writes
+/// model.safetensors into the folder OUT, or the same number of shards with model.safetensors.index.json. Copies the
+/// configuration and tokenizer files. OUT appears complete, by one rename, or stays as it was: absent or empty.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder with the .bin files

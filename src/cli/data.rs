@@ -25,6 +25,6 @@ pub(super) fn dataset_folder(
     let usual = [name, benchmark].map(|name| Path::new("datasets").join(name));
     match usual.iter().find(|folder| folder.is_dir()) {
         Some(folder) => Ok(folder.clone()),
-        None => bail!("there is no data set in {} nor in {}", usual[0].display(), usual[1].display()),
+        None => bail!("found no data set in {} or {}", usual[0].display(), usual[1].display()),
     }
 }

@@ -25,7 +25,7 @@ enum Verb {
 
 /// Unpack an original archive into its layout and check counts and hashes
 ///
-/// Nothing is fetched: `glmbench list datasets` says where the original of each set is found.
+/// Nothing is downloaded. `glmbench list datasets` says where to get the original of each set.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench dataset prepare ceval ceval-exam.zip\n  \
     glmbench dataset prepare boolq dev.jsonl --out ~/data/boolq")]
@@ -33,13 +33,13 @@ struct PrepareArgs {
     /// Name in the catalogue
     #[arg(value_name = "NAME")]
     name: String,
-    /// The original: a zip, or for a set of one file that file
+    /// The original: a zip archive, or the file itself if the set is one file
     #[arg(value_name = "ARCHIVE")]
     archive: PathBuf,
-    /// The new folder; datasets/NAME unless given
+    /// Folder to create [default: datasets/NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Accept files that differ from the catalogue's; every row is checked all the same
+    /// Accept files that differ from those in the catalogue. Every row is still checked
     #[arg(long)]
     any_revision: bool,
 }
@@ -47,7 +47,7 @@ struct PrepareArgs {
 /// Print the catalogue's `files` block for a folder
 #[derive(Debug, ClapArgs)]
 struct ManifestArgs {
-    /// Which benchmark's layout the folder has
+    /// The benchmark that the folder's layout belongs to
     #[arg(value_name = "BENCHMARK", value_parser = benchmark)]
     benchmark: Benchmark,
     /// The folder
@@ -83,7 +83,7 @@ fn prepare(args: &PrepareArgs) -> anyhow::Result<ExitCode> {
         say(&format!("differs: {difference}"));
     }
     if !prepared.left_out.is_empty() {
-        say(&format!("not of the set, left in the archive: {}", prepared.left_out.join(", ")));
+        say(&format!("not part of the set, left in the archive: {}", prepared.left_out.join(", ")));
     }
     say(&format!("licence: {}", entry.licence));
     Ok(ExitCode::SUCCESS)

@@ -27,23 +27,23 @@ use super::engine::{ComputeArgs, FoundModel};
 use super::progress::Bars;
 use super::{emit, emit_json};
 
-/// What this machine is and can do, and what to mend before measuring
+/// Report what this machine can do, and what to fix before measuring
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Also measure memory bandwidth and the peak of each arithmetic unit (two or three seconds, and 128 MiB a core)
+    /// Also measure memory bandwidth and the peak of each arithmetic unit. Takes two or three seconds, and 128 MiB per core
     #[arg(long)]
     limits: bool,
-    /// Also have several processes time a model, some time apart, and report how far equal runs lie apart on this machine
+    /// Also time a model in several processes, one after the other, and report how much equal runs differ on this machine
     #[arg(long)]
     noise: bool,
-    /// With --limits: threads; all cores unless given
+    /// With --limits: number of threads [default: all cores]
     #[arg(long, value_name = "N", requires = "limits", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// With --noise: processes
+    /// With --noise: number of processes
     #[arg(long, value_name = "N", default_value = "10", requires = "noise", value_parser = clap::value_parser!(u16).range(3..=1000))]
     runs: u16,
-    /// With --noise: seconds from the start of one process to that of the next, at least
+    /// With --noise: minimum number of seconds between the starts of two processes
     #[arg(long, value_name = "SECONDS", default_value = "20", requires = "noise", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     every: u32,
     /// This process is one of those
@@ -52,13 +52,13 @@ pub struct Args {
     /// With --noise: model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
     #[arg(long, value_name = "DIR|demo|dummy:…", default_value = "demo", requires = "noise")]
     model: OsString,
-    /// With --noise: shapes as BATCHxINPUTxOUTPUT; a single sequence and a batch unless given
+    /// With --noise: shapes as BATCHxINPUTxOUTPUT
     #[arg(long, value_name = "BxIxO", default_values = ["1x64x32", "8x256x32"], requires = "noise", value_parser = shape)]
     shape: Vec<Shape>,
-    /// With --noise: keep the figures in this file, for `glmbench compare --noise-floor`
+    /// With --noise: write the noise floors to this file, for `glmbench compare --noise-floor`
     #[arg(long, value_name = "FILE", requires = "noise")]
     out: Option<PathBuf>,
-    /// Also list every environment variable that is known, and who reads it; without it, those that are set
+    /// List all known environment variables and their readers, instead of only those that are set
     #[arg(long)]
     environment: bool,
     /// Print JSON
@@ -73,7 +73,7 @@ fn shape(word: &str) -> Result<Shape, String> {
         &[batch, input_tokens, output_tokens] if word.split('x').count() == 3 => {
             Ok(Shape { batch, input_tokens, output_tokens })
         }
-        _ => Err(format!("\"{word}\" is no BATCHxINPUTxOUTPUT, such as 8x256x32")),
+        _ => Err(format!("found \"{word}\"; expected BATCHxINPUTxOUTPUT, such as 8x256x32")),
     }
 }
 
@@ -104,7 +104,7 @@ fn ascend_words(found: &Installation) -> String {
     let or = |word: &Option<String>, without: &str| word.clone().unwrap_or_else(|| without.to_owned());
     let chips = match (found.devices, &found.soc) {
         (Some(devices), Some(soc)) => format!("{devices} {soc}"),
-        _ => "none can be had".to_owned(),
+        _ => "none available".to_owned(),
     };
     let nodes = if found.nodes.is_empty() { "none".to_owned() } else { found.nodes.join(" ") };
     let mut text = format!(
@@ -184,8 +184,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// What CANN's documentation says about several chips of this kind.
-const HCCL_ON_A2: &str = "CANN's pages up to 8.3 call collectives unsupported on an 800I A2 (8.5 and 9.0 list training machines, 9.1 \
-     lists inference); frameworks use them there: try `glmbench npu-selftest --device 800i-a2 --tp 2`";
+const HCCL_ON_A2: &str = "CANN's documentation up to 8.3 calls collectives unsupported on an 800I A2 (8.5 and 9.0 list training machines, \
+     9.1 lists inference). Frameworks use them there. Try `glmbench npu-selftest --device 800i-a2 --tp 2`";
 
 /// Repetitions of each shape in a process.
 const REPETITIONS: usize = 10;
@@ -221,7 +221,7 @@ fn one_of_them(args: &Args) -> anyhow::Result<OneOfThem> {
 
 /// Starts this program again for each of the processes.
 fn between_processes(args: &Args) -> anyhow::Result<Noise> {
-    let program = std::env::current_exe().context("the program's own file cannot be found")?;
+    let program = std::env::current_exe().context("cannot find the program's own file")?;
     let mut last: Option<OneOfThem> = None;
     let mut due = Instant::now();
     let floors =
@@ -235,12 +235,12 @@ fn between_processes(args: &Args) -> anyhow::Result<Noise> {
                 command.arg("--shape").arg(format!("{batch}x{input_tokens}x{output_tokens}"));
             }
             let answer = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-            let answer = answer.context("a process of --noise cannot be started")?;
+            let answer = answer.context("cannot start a process of --noise")?;
             if !answer.status.success() {
                 bail!("a process of --noise ended: {}", answer.status);
             }
             let told: OneOfThem =
-                serde_json::from_slice(&answer.stdout).context("a process of --noise told something else")?;
+                serde_json::from_slice(&answer.stdout).context("a process of --noise printed no result")?;
             let times = told.times.clone();
             last = Some(told);
             Ok(times)

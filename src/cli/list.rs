@@ -14,7 +14,7 @@ use crate::text::one_line;
 
 use super::{emit, emit_json, say};
 
-/// Suites, protocols and data sets there are
+/// List suites, protocols and data sets
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(subcommand)]
@@ -26,15 +26,15 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Suite files of a folder and what each answers
+    /// List the suite files of a folder and what each measures
     Suites {
         /// The folder
         #[arg(value_name = "DIR", default_value = "suites")]
         folder: PathBuf,
     },
-    /// Protocols: prompts word for word, limits, how the answer is found, what is counted
+    /// List the protocols: prompts verbatim, limits, answer extraction, metric
     Protocols,
-    /// Data sets: items, licence, where the original is found, whether it is here
+    /// List the data sets: items, licence, origin, and whether they are on this machine
     Datasets {
         /// The folder of data sets
         #[arg(value_name = "DIR", default_value = "datasets")]
@@ -59,8 +59,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Lists the suites of a folder. An invalid file is reported on stderr and does not hide the others.
 fn suites(folder: &Path) -> anyhow::Result<(String, Value)> {
-    let entries =
-        std::fs::read_dir(folder).with_context(|| format!("{}: no folder of suites", folder.display()))?;
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("{}: expected a folder of suites", folder.display()))?;
     let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|e| e == "toml"));
     paths.sort();
@@ -151,9 +151,9 @@ fn dataset_words(entry: &Entry, place: &Path) -> String {
     let items: Vec<String> = entry.items().iter().map(|(split, items)| format!("{split} {items}")).collect();
     let here = match (place.is_dir(), entry.shipped) {
         (true, _) => place.display().to_string(),
-        (false, true) => format!("not at {}", place.display()),
+        (false, true) => format!("not found at {}", place.display()),
         (false, false) => {
-            format!("not at {}; glmbench dataset prepare {} ARCHIVE", place.display(), entry.name)
+            format!("not found at {}; run `glmbench dataset prepare {} ARCHIVE`", place.display(), entry.name)
         }
     };
     let mut lines = vec![("items", items.join(", ")), ("layout", entry.layout.as_str().to_owned())];

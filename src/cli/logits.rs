@@ -17,14 +17,14 @@ use super::prompts::read_prompts;
 use super::signals::Watch;
 use super::{Exit, progress, say};
 
-/// Logits of every position of token-id prompts
+/// Write the logits of every position of token-id prompts
 ///
-/// Writes `prompt<i>`, float32 of length x vocabulary; with --decode N also `greedy<i>`, the N int32 ids of the greedy
-/// continuation (end-of-sequence tokens are passed over), and `decode<i>`, float32 of N x vocabulary, the logits that chose
-/// them.
+/// Writes `prompt<i>`, float32 of length x vocabulary. With --decode N, also writes `greedy<i>`, the N int32 ids of the greedy
+/// continuation, and `decode<i>`, float32 of N x vocabulary, the logits that chose them. End-of-sequence tokens do not end the
+/// continuation.
 ///
-/// Logits that are NaN or infinite are written as they are, without a continuation; the first of each prompt is named, and the
-/// exit code is 4.
+/// NaN and infinite logits are written unchanged, and their prompt gets no continuation. A message names the first of each prompt,
+/// and the exit code is 4.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
@@ -35,7 +35,7 @@ pub struct Args {
     /// The safetensors file to write
     #[arg(long, value_name = "F.safetensors")]
     out: PathBuf,
-    /// Tokens to continue each prompt by
+    /// Number of tokens to continue each prompt by
     #[arg(long, value_name = "N", default_value_t = 0)]
     decode: usize,
 }
@@ -74,11 +74,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// which must not happen to a device such as `/dev/null`.
 fn check_out(path: &Path) -> anyhow::Result<()> {
     if path.exists() && !path.is_file() {
-        bail!("--out {}: there is something that is no file", path.display());
+        bail!("--out {}: exists and is not a regular file", path.display());
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
-        bail!("--out {}: {} is no folder", path.display(), folder.display());
+        bail!("--out {}: {} is not a folder", path.display(), folder.display());
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(Box<run::Args>),
-    /// Make a run's tables, charts and page again from its records
+    /// Render a run's tables, charts and page again from its records
     Report(report::Args),
     Compare(compare::Args),
     Show(show::Args),

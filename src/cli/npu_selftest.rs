@@ -15,7 +15,7 @@ use glmbench_engine::load::{DeviceKind, ModelPath};
 use super::engine::{ComputeArgs, EmulationArgs};
 use super::{emit, emit_json, gate_exit, say};
 
-/// Every operator of an Ascend card once, against plain loops: a table to paste into an issue
+/// Check every operator of an Ascend card against plain loops, and print a table for an issue
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The card: 300i-duo or 800i-a2
@@ -24,10 +24,10 @@ pub struct Args {
     /// On the emulated card
     #[command(flatten)]
     emulation: EmulationArgs,
-    /// Chips; with two the collective is asked for, too
+    /// Number of chips. With two, the collective is checked as well
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     tp: u16,
-    /// Small shapes instead of ChatGLM2-6B's
+    /// Use small shapes instead of those of ChatGLM2-6B
     #[arg(long)]
     small: bool,
     /// Print JSON
@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let failed = rows.iter().filter(|row| row.status == Status::Fail).count();
     say(&match failed {
-        0 => "all that this machine has passes".to_owned(),
+        0 => "all operators that this machine has pass".to_owned(),
         n => format!("{n} of {} rows fail", rows.len()),
     });
     Ok(gate_exit(failed == 0))

@@ -24,9 +24,11 @@ use super::{emit, gate_exit, json_text};
 
 /// Compare logits position by position with a reference (teacher-forced)
 ///
-/// The reference is a file of `glmbench logits` (or arrays of the same names), or the same model on another device or in
-/// another type; `--emulate` is for whichever side is an Ascend card. Both see the same tokens; KL is of the reference against
-/// this engine, in nats, over the whole vocabulary. Exit code 1 when the gate fails, 4 where a logit is NaN or infinite.
+/// The reference is a file of `glmbench logits` (or arrays with the same names), or the same model on another device or in
+/// another type. --emulate applies to the side that is an Ascend card. Both sides see the same tokens. KL is KL(reference ||
+/// engine) in nats, over the whole vocabulary.
+///
+/// The exit code is 1 if the gate fails, and 4 if a logit is NaN or infinite.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
@@ -42,23 +44,23 @@ pub struct Args {
     /// Reference device and type, e.g. `reference:fp32` or `cpu:bf16`
     #[arg(long, value_name = "DEVICE[:DTYPE]")]
     against: Option<Against>,
-    /// JSON file with the prompts, a list of lists of token ids; unless given, those recorded in the reference file, or
-    /// four prompts of random tokens
+    /// JSON file with the prompts, a list of lists of token ids [default: those recorded in the reference file, or four prompts
+    /// of random tokens]
     #[arg(long, value_name = "P.json")]
     prompts: Option<PathBuf>,
-    /// What array names in the reference file begin with, e.g. `fp16.`
+    /// Prefix of the array names in the reference file, e.g. `fp16.`
     #[arg(long, value_name = "TEXT", default_value = "")]
     array_prefix: String,
     /// Tokens of free-running continuation to compare (with --against)
     #[arg(long, value_name = "N", default_value_t = 32)]
     decode: usize,
-    /// Gate: largest KL at any position, nats
+    /// Gate: maximum KL at any position, in nats
     #[arg(long, value_name = "NATS", default_value_t = 1e-3)]
     max_kl: f64,
-    /// KL from which positions are counted, nats
+    /// Count positions with a KL above this, in nats
     #[arg(long, value_name = "NATS", default_value_t = 1e-4)]
     kl_threshold: f64,
-    /// Gate: largest share of positions above the threshold
+    /// Gate: maximum share of positions above the threshold
     #[arg(long, value_name = "SHARE", default_value_t = 0.005)]
     max_share: f64,
     /// Print JSON
@@ -148,7 +150,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let compared = match (&args.reference, args.against) {
         (Some(path), _) => against_file(args, &model, path)?,
         (None, Some(against)) => against_device(args, &model, against)?,
-        (None, None) => bail!("--reference FILE or --against DEVICE is needed"),
+        (None, None) => bail!("expected --reference FILE or --against DEVICE"),
     };
     let summary = ParitySummary::new(&compared.positions, args.kl_threshold)
         .context("there are no positions to compare")?;

@@ -15,12 +15,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// What `report` is told.
+/// Flags of `report`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The run directory, as `reports/20261123T021500Z-quickstart-cpu-5e1f22`, or the beginning of its name
+    /// The run directory, such as `reports/20261123T021500Z-quickstart-cpu-5e1f22`, or the beginning of its name
     pub run: PathBuf,
-    /// Limits to hold the run to; those against another run need `compare`
+    /// File of limits that the run must meet. Limits against another run need `compare`
     #[arg(long, value_name = "GATES.toml")]
     gate: Option<PathBuf>,
     /// Write the gates' outcomes as JUnit XML
@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let relative = relative_limits(&gates);
     if relative > 0 {
         say(&format!(
-            "glmbench: limits of {} against another run: {relative}, which `glmbench compare` judges",
+            "glmbench: limits of {} against another run: {relative}. `glmbench compare` judges them",
             gates.path.display()
         ));
     }

@@ -22,15 +22,16 @@ use super::{Exit, command_line, emit, emit_json, say};
 
 /// Score a run's stored answers again, without the model
 ///
-/// Applies the extraction and scoring of this program to what the model answered then: text, or log-probabilities of the
-/// choices. Prints old and new accuracy and the items that changed, and writes a new run directory beside the old one,
-/// which names the old one and has no performance cases. Failed items had no answer and stay failed. The exit code is that of
-/// `report` on the new run: 3 where the old one is not complete, 4 where the new one is invalid.
+/// Applies this program's extraction and scoring to the recorded answers: text, or log-probabilities of the choices. Prints old
+/// and new accuracy and the items that changed. Writes a new run directory beside the old one, which records the old run and has
+/// no performance cases. Failed items have no answer and stay failed.
+///
+/// The exit code is that of `report` on the new run: 3 if the old run is incomplete, 4 if the new run is invalid.
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "--protocol reads the same answers by another protocol of the same benchmark. The score then stands under both \
-    names, as two-stage/modeltest-0shot (asked/read), and is not comparable with either alone. A protocol that reads \
-    log-probabilities needs those after its own prompt, which no other run has: that is refused.\n\n\
+    after_help = "--protocol reads the answers with another protocol of the same benchmark. The score then has both names, such as \
+    two-stage/modeltest-0shot (asked/read), and is not comparable with a score of either protocol. A protocol that reads \
+    log-probabilities is refused, because they depend on its own prompt.\n\n\
     Examples:\n  glmbench score reports/20261123T021500Z-quickstart-cpu-5e1f22\n  \
     glmbench score 20261123T02 --protocol modeltest-0shot --out /tmp/rescored"
 )]
@@ -38,10 +39,10 @@ pub struct Args {
     /// The run directory, or the beginning of its name in reports/
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// Read the answers by this protocol; the run's own unless given
+    /// Protocol to read the answers with [default: the run's own]
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,
-    /// Write only accuracy.csv, into this folder, and no run directory
+    /// Write only accuracy.csv into this folder, without a run directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print JSON
@@ -60,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Answers are scored again, so a wrong `correct` does not matter here. Missing lines do.
     if !audit.faults.is_empty() {
         say(
-            "glmbench: nothing is scored: the new run would look sound; `glmbench run … --resume` mends what can be mended",
+            "glmbench: nothing is scored, because the new run would hide these faults; `glmbench run … --resume` repairs what it can",
         );
         return Ok(Exit::Invalid.into());
     }
@@ -95,14 +96,14 @@ fn notes(new: &Rescored) -> Vec<String> {
         let (asked, reader) = (reading.asked.definition(), reading.reader.definition());
         if asked.name != reader.name {
             notes.push(format!(
-                "{task}: asked under {}, read by {}: this is a score of neither protocol alone",
+                "{task}: asked by {}, read by {}: not comparable with a score of either protocol",
                 asked.name, reader.name
             ));
             let limit = new.run.identity.get(&format!("{task}.max_new_tokens"));
             let limit = limit.and_then(|tokens| tokens.parse().ok()).unwrap_or(asked.max_new_tokens);
             if limit < reader.max_new_tokens {
                 notes.push(format!(
-                    "{task}: answers were cut off after {limit} tokens, {} has up to {}",
+                    "{task}: answers were cut off after {limit} tokens, but {} allows {}",
                     reader.name, reader.max_new_tokens
                 ));
             }

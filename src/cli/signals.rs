@@ -4,6 +4,9 @@
 //! without records, is not worth finishing. A command with something to finish holds a [`Watch`] for a while. It then
 //! only sees a flag, and stops between two steps or after a complete file. A second signal ends the program at once. A
 //! stopped command ends with exit code 3.
+//!
+//! `signal-hook` receives the signals. `ctrlc` does not say which signal came, which the message names, and it replaces
+//! handlers that the parent process set to ignored, as under `nohup`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

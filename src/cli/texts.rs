@@ -157,7 +157,9 @@ fn texts(word: &OsStr) -> anyhow::Result<Vec<String>> {
     let word = word.display();
     match texts.iter().position(|text| text.trim().is_empty()) {
         Some(index) => bail!("--texts {word}: text {index} is empty"),
-        None if texts.is_empty() => bail!("--texts {word}: there is no text; expected one a line, or a list"),
+        None if texts.is_empty() => {
+            bail!("--texts {word}: found no text; expected one text per line, or a list")
+        }
         None => Ok(texts),
     }
 }
@@ -165,7 +167,7 @@ fn texts(word: &OsStr) -> anyhow::Result<Vec<String>> {
 fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
     let place = || {
         format!(
-            "--texts {}: expected a file with one text a line, or a list such as '[\"a\", \"b\"]'",
+            "--texts {}: expected a file with one text per line, or a list such as '[\"a\", \"b\"]'",
             path.display()
         )
     };
@@ -175,7 +177,10 @@ fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
     };
     let text = String::from_utf8(bytes).map_err(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|&b| b == b'\n').count();
-        anyhow::anyhow!("--texts {}:{line}: found a byte that is no UTF-8", path.display())
+        anyhow::anyhow!(
+            "--texts {}:{line}: found a byte that is not UTF-8; expected UTF-8 text",
+            path.display()
+        )
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
@@ -204,7 +209,7 @@ fn python_list(literal: &str) -> Result<Vec<String>, String> {
     }
     match chars.next() {
         None => Ok(texts),
-        Some(other) => Err(format!("found {other:?} behind the list")),
+        Some(other) => Err(format!("found {other:?} after the list")),
     }
 }
 
@@ -264,7 +269,7 @@ mod tests {
             ("['a\\", "a string has no end"),
             ("['a' 'b']", "expected `,` or `]`"),
             ("[a]", "expected a string in quotes"),
-            ("['a'] x", "behind the list"),
+            ("['a'] x", "after the list"),
             ("['\\q']", "the escape \\q"),
             ("['\\ud800']", "digits of a character"),
             ("['\\u12']", "digits of a character"),

@@ -15,10 +15,10 @@ use crate::text;
 
 use super::{Exit, say};
 
-/// Text to token ids, or ids to text, a line at a time.
+/// Convert text to token ids, or ids to text, line by line
 ///
-/// Reads one JSON string a line from standard input and writes one JSON list of ids a line; with --decode the other way.
-/// The folder needs nothing but tokenizer files.
+/// Reads one JSON string per line from standard input, and writes one JSON list of ids per line. With --decode, reads lists and
+/// writes strings. The model folder needs only tokenizer files.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  echo '\"你好\"' | glmbench tokenize --model chatglm2-6b\n  \
                         echo '[36474, 54591]' | glmbench tokenize --model chatglm2-6b --decode")]
@@ -26,8 +26,8 @@ pub struct Args {
     /// Folder with tokenizer.model or tokenizer.json, or `demo`
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Put the model's prompt prefix (for ChatGLM2 `[gMASK] sop`) before the ids of each line; with --decode, leave out
-    /// the unknown (padding) piece as ChatGLM2's tokenizer does, where plain SentencePiece shows it
+    /// Put the model's prompt prefix (for ChatGLM2 `[gMASK] sop`) before the ids of each line. With --decode, omit the unknown
+    /// (padding) piece as ChatGLM2's tokenizer does; plain SentencePiece shows it
     #[arg(long)]
     pub special: bool,
     /// Read lists of ids, write JSON strings
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let dir = match super::engine::model_path(args.model.as_os_str())? {
         ModelPath::Folder(dir) => dir,
         ModelPath::DummyChatglm2 | ModelPath::Dummy(_) => {
-            anyhow::bail!("random weights have no tokenizer; give a folder")
+            anyhow::bail!("random weights have no tokenizer; give a model folder")
         }
     };
     let tokenizer = Tokenizer::from_dir(&dir)?;

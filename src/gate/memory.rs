@@ -60,7 +60,7 @@ pub(super) fn judge(gate: &MemoryGate, candidate: &Candidate<'_>) -> Vec<Judgeme
 
 /// Why a recorded peak decides nothing.
 const NOT_ITS_MEMORY: &str =
-    "the recorded peak is the host process's: not a card's, nor one engine's of two in turns";
+    "the recorded peak is of the host process, not of a card or of one of two interleaved engines";
 
 /// Whether the recorded peak is that of the case: a card's, or on the CPU the process's with a single engine in it.
 fn own_memory(candidate: &Candidate<'_>, row: &PerfRow) -> bool {
@@ -82,6 +82,6 @@ fn memory_ratio(pair: &Pair, row: &PerfRow, max: f64) -> (GateOutcome, String) {
             let ratio = b as f64 / a as f64;
             (at_most((ratio, ratio), max), format!("{ratio:.3}"))
         }
-        _ => (GateOutcome::Undecided, "peak memory of one kind was not recorded in both runs".into()),
+        _ => (GateOutcome::Undecided, "the two runs recorded no peak memory of the same kind".into()),
     }
 }

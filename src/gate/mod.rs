@@ -36,7 +36,7 @@ pub enum GateError {
     },
     /// No gate of the file can be judged. A file that decides nothing must not pass.
     #[error("{}: none of its gates can be judged here{}", path.display(), if *relative > 0 {
-        format!("; limits against another run: {relative}, which `glmbench compare` judges")
+        format!("; limits against another run: {relative}. `glmbench compare` judges them")
     } else {
         String::new()
     })]
@@ -157,11 +157,11 @@ impl Candidate<'_> {
     fn more_items(&self, task: &str) -> String {
         let case = self.summary.run.plan.accuracy.iter().find(|case| case.task == task);
         let Some(all) = case.and_then(|case| case.part_of()) else {
-            return "every item was put; of these items nothing decides a limit so near".to_owned();
+            return "every item was asked; these items cannot decide a limit this close".to_owned();
         };
         if let Some(first) = &self.summary.run.provenance.scored_from {
             return format!(
-                "all {all} items: the command of run {first}, from which this one was scored, with --limit {all}; then \
+                "all {all} items: repeat the command of run {first}, which has the answers, with --limit {all}; then run \
                  `glmbench score`"
             );
         }
@@ -203,7 +203,7 @@ impl Candidate<'_> {
         let plan = &self.summary.run.plan.accuracy;
         let has: Vec<&str> = plan.iter().map(|case| case.task.as_str()).collect();
         match wanted {
-            _ if has.is_empty() => "the run has no accuracy task; leave this gate out of its file".to_owned(),
+            _ if has.is_empty() => "the run has no accuracy task; remove this gate from the file".to_owned(),
             Some(wanted) if !has.contains(&wanted.as_str()) => {
                 format!("the run has no task {wanted}, but {}", has.join(", "))
             }
@@ -215,10 +215,10 @@ impl Candidate<'_> {
     fn no_case(&self, pattern: Option<&String>) -> String {
         let plan = &self.summary.run.plan.performance;
         match (plan.first(), pattern) {
-            (None, _) => "the run has no timed case; leave this gate out of its file".to_owned(),
+            (None, _) => "the run has no timed case; remove this gate from the file".to_owned(),
             (Some(first), Some(pattern)) => {
                 format!(
-                    "no case of the run matches {pattern}; there are {}, such as {}",
+                    "no case of the run matches {pattern}; it has {}, such as {}",
                     plan.len(),
                     first.case_id
                 )

@@ -32,7 +32,7 @@ fn judge_one(gate: &ParityGate) -> Result<[Judgement; 2], GateError> {
     let found: Found = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     if found.kl_threshold != gate.kl_threshold {
         return Err(wrong(format!(
-            "positions were counted from a KL of {:e}, the gate's kl_threshold is {:e}",
+            "found positions counted above a KL of {:e}; expected the gate's kl_threshold, {:e}",
             found.kl_threshold, gate.kl_threshold
         )));
     }

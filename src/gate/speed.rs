@@ -39,7 +39,7 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
         .filter(|c| of_clock && asked_for(gate.case.as_ref(), &c.case_id))
         .collect();
     let other_clock = format!(
-        "the run's times are {}, this limit is for {clock} ones (clock = \"{clock}\")",
+        "the run's times are {}, but this limit is for {clock} times (clock = \"{clock}\")",
         run.provenance.clock
     );
     let metric = gate.metric.as_str();
@@ -116,7 +116,7 @@ fn interval_of(
     }
     if samples.len() < LEAST_REPETITIONS {
         let found = format!(
-            "{:.3} ms of {} repetitions; {LEAST_REPETITIONS} or more decide",
+            "{:.3} ms of {} repetitions; a decision needs {LEAST_REPETITIONS}",
             centre / 1e6,
             samples.len()
         );

@@ -203,9 +203,11 @@ fn times_and_rates_are_judged_by_their_interval() {
 fn what_is_not_there_fails_and_says_what_is() {
     let found = |text: &str, clock| alone(text, run("r", 200, &[5; 5], clock))[0].found.clone();
     let speed = "[[speed]]\nmetric = \"e2e\"\nmax = \"1 s\"\n";
-    assert!(found(speed, Clock::Modelled).contains("times are modelled, this limit is for measured ones"));
+    assert!(
+        found(speed, Clock::Modelled).contains("times are modelled, but this limit is for measured times")
+    );
     let other_case = format!("{speed}case = \"b2*\"");
-    assert!(found(&other_case, Clock::Measured).contains("matches b2*; there are 1, such as b1-i8-o11"));
+    assert!(found(&other_case, Clock::Measured).contains("matches b2*; it has 1, such as b1-i8-o11"));
     assert!(
         found("[[accuracy]]\nmin = \"1%\"\ntask = \"mmlu\"", Clock::Measured)
             .contains("no task mmlu, but ceval")
@@ -247,7 +249,7 @@ fn undecided_counts_as_the_file_says() {
     );
     assert_eq!(
         judgements[0].decide.as_deref(),
-        Some("every item was put; of these items nothing decides a limit so near")
+        Some("every item was asked; these items cannot decide a limit this close")
     );
     let (mut record, samples, requests) = run("r", 200, &[], Clock::Measured);
     record.plan.accuracy[0].available = Some(1346);
@@ -435,7 +437,7 @@ fn parity_is_read_from_what_parity_prints() {
     assert_eq!(outcomes(&judged(&json("2e-3", "0.006", "1e-4")).unwrap()), [Fail, Fail]);
     assert_eq!(outcomes(&judged(&json("null", "0", "1e-4")).unwrap()), [Fail, Pass]);
     let message = judged(&json("1e-9", "0", "1e-3")).unwrap_err().to_string();
-    assert!(message.contains("counted from a KL of 1e-3"), "{message}");
+    assert!(message.contains("counted above a KL of 1e-3"), "{message}");
     assert!(judged("[]").unwrap_err().to_string().contains("p.json"));
 }
 

@@ -4,6 +4,10 @@
 //! The generator is PCG XSL-RR 128/64, which NumPy calls `PCG64` (M. E. O'Neill, "PCG: A Family of Simple Fast
 //! Space-Efficient Statistically Good Algorithms for Random Number Generation", 2014). SplitMix64 (Steele, Lea and
 //! Flood, 2014) fills its 256 bits of state from the 64-bit seed.
+//!
+//! `rand_pcg` has the same step of six lines, but another way from a seed to the first state: with it, every recorded
+//! prompt and interval would change. Numbers in a range and in `[0, 1)` would stay here, since `rand` may change its
+//! algorithms for them between versions.
 
 /// SplitMix64: expands one 64-bit seed into any number of well-mixed words.
 #[derive(Debug, Clone)]

@@ -47,7 +47,7 @@ impl Configuration {
                 return Err(SuiteError::found(
                     &place,
                     &format!("\"{pair}\""),
-                    "KEY=VALUE pairs with commas between, such as device=cpu,dtype=bf16",
+                    "KEY=VALUE pairs separated by commas, such as device=cpu,dtype=bf16",
                 ));
             };
             tree::set(&mut root, key.trim(), tree::parse_override(FLAG, key.trim(), value.trim().as_ref())?)?;

@@ -271,7 +271,7 @@ fn memory(mut table: Table) -> Result<MemoryGate, SuiteError> {
 
 /// Defaults are ModelTest's limits.
 fn parity(mut table: Table, folder: &Path) -> Result<ParityGate, SuiteError> {
-    let file = table.require("file", "the file that `glmbench parity --json` was written to")?;
+    let file = table.require("file", "a file with the output of `glmbench parity --json`")?;
     let gate = ParityGate {
         file: table::path(&file, folder)?,
         max_kl: optional(&mut table, "max_kl", number)?.unwrap_or(1e-3),

@@ -331,7 +331,7 @@ fn text_of(path: &Path) -> Result<String, SuiteError> {
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..good].split(|&b| b == b'\n').count();
-        let found = format!("found a byte that is no UTF-8 at offset {good}; expected UTF-8 text");
+        let found = format!("found a byte that is not UTF-8 at offset {good}; expected UTF-8 text");
         wrong(format!("{}:{line}:1", path.display()), found)
     })
 }

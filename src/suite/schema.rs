@@ -99,8 +99,8 @@ fn configurations(root: &mut Table, dir: &Path) -> Result<Vec<Configuration>, Su
         if all.iter().any(|other| other.name == one.name) {
             return Err(SuiteError::found(
                 &origin,
-                &format!("the configuration {:?} again", one.name),
-                "another name",
+                &format!("a second configuration {:?}", one.name),
+                "a name for each configuration",
             ));
         }
         all.push(one);

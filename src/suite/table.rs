@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use strsim::levenshtein;
+
 use super::tree::{Entry, Node, Origin, Value};
 use super::{DEFAULT_SEED, SuiteError};
 
@@ -53,23 +55,8 @@ impl Table {
 
 /// Returns the known word with the smallest edit distance, if it is small enough for a typing error.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let close = |k: &&'a str| (distance(word, k), *k);
+    let close = |k: &&'a str| (levenshtein(word, k), *k);
     known.iter().map(close).min().filter(|(d, k)| *d <= 1 + k.len() / 4).map(|(_, k)| k)
-}
-
-/// Levenshtein distance in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Returns the error for an unexpected value.
@@ -111,7 +98,7 @@ pub(crate) fn count(node: &Node, least: u64) -> Result<u64, SuiteError> {
 
 /// A share of at least 0 and less than 1.
 pub(crate) fn share(node: &Node) -> Result<f64, SuiteError> {
-    let expected = "a share from 0 up to but not with 1, such as 0.01";
+    let expected = "a share of at least 0 and less than 1, such as 0.01";
     let value = match node.value {
         Value::Integer(n) => n as f64,
         Value::Float(value) => value,
@@ -135,7 +122,7 @@ pub(crate) fn array(node: Node, of: &str) -> Result<(Origin, Vec<Node>), SuiteEr
     match node.value {
         Value::Array(items) if !items.is_empty() => Ok((node.origin, items)),
         Value::Array(_) => {
-            Err(SuiteError::found(&node.origin, "an empty array", &format!("{of}, of one or more")))
+            Err(SuiteError::found(&node.origin, "an empty array", &format!("{of} with at least one entry")))
         }
         other => Err(SuiteError::found(&node.origin, other.kind(), of)),
     }
@@ -152,7 +139,7 @@ pub(crate) fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, 
         Some(Node { origin, value: Value::Table(_) }) => Err(SuiteError::found(
             &origin,
             &format!("one table `{key}`"),
-            &format!("[[{key}]] in double brackets: there may be several"),
+            &format!("[[{key}]] in double brackets, because there may be several"),
         )),
         Some(node) => array(node, &format!("[[{key}]] tables"))?.1.into_iter().map(Table::new).collect(),
     }
@@ -244,13 +231,6 @@ pub(crate) fn case_configurations(table: &mut Table) -> Result<Vec<String>, Suit
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distance_is_levenshteins() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", "abc"), 0);
-    }
 
     #[test]
     fn the_nearest_word_is_a_slip_away_or_none() {

@@ -86,14 +86,14 @@ pub(super) fn target(mut table: Table) -> Result<Target, SuiteError> {
     let over = named(&mut table, "over", figure.is_of_two(), figure)?;
     let unit = match table.take("unit") {
         Some(node) if figure != Figure::PrefillPeak => {
-            return Err(found(&node, "`unit`", "none: only prefill-peak is of an arithmetic unit"));
+            return Err(found(&node, "`unit`", "none: only prefill-peak has an arithmetic unit"));
         }
         unit => unit.map(|node| string(&node)).transpose()?,
     };
     let dtype = table.take("dtype").map(|n| word(&n, &Dtype::NAMES, Dtype::from_name)).transpose()?;
     let (key, other) = if figure.is_of_loading() { ("at_most", "at_least") } else { ("at_least", "at_most") };
     if let Some(node) = table.take(other) {
-        return Err(found(&node, &format!("`{other}`"), &format!("`{key}` of {}", figure.as_str())));
+        return Err(found(&node, &format!("`{other}`"), &format!("`{key}` for {}", figure.as_str())));
     }
     let missing = table.missing(key, "a number above 0");
     let bound = optional_number(&mut table, key)?.ok_or(missing)?;
@@ -112,7 +112,7 @@ fn named(
     let missing = table.missing(key, "the name of a performance case, such as b1-i512-o17");
     match table.take(key) {
         Some(node) if !wanted => {
-            Err(found(&node, &format!("`{key}`"), &format!("none of {}", figure.as_str())))
+            Err(found(&node, &format!("`{key}`"), &format!("none for {}", figure.as_str())))
         }
         Some(node) => string(&node).map(Some),
         None if wanted => Err(missing),

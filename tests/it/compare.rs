@@ -108,7 +108,7 @@ fn other_identity_is_refused_and_can_be_allowed() {
     compared("refused", a, b, &[]).0.expect(2, &["--allow-mismatch", "dtype: A fp16, B bf16"]);
     let (answer, _) = compared("allowed", a, b, &["--allow-mismatch"]);
     let answer = answer.expect(0, &[]);
-    assert!(answer.out.starts_with("The runs are not of the same thing"), "{}", answer.out);
+    assert!(answer.out.starts_with("The runs have different identities"), "{}", answer.out);
     assert!(answer.out.contains("Accuracy in percent, B cpu bf16 against A cpu fp16"), "{}", answer.out);
 }
 

@@ -26,7 +26,7 @@ fn the_selftest_of_a_lost_device_ends_there() {
     // A plan that cannot be kept is created again.
     for fault in ["", "single-use:RmsNorm", "single-use:Matmul,single-use:Add"] {
         let words = ["npu-selftest", "--small", "--emulate"];
-        ended(&words, fault).expect(0, &["all that this machine has passes"]);
+        ended(&words, fault).expect(0, &["all operators that this machine has pass"]);
     }
 }
 

@@ -36,6 +36,7 @@ mod scripted;
 mod shapes;
 mod shown;
 mod signals;
+mod skip;
 mod suite;
 mod support;
 mod tamper;

@@ -149,7 +149,7 @@ fn a_value_is_laid_over_the_file_and_its_faults_name_the_flag() {
             "--set accuracy.0.limt=1: found the unknown key `limt`; did you mean `limit`?",
         ),
         ("accuracy.1.limit", "1", "--set accuracy.1.limit=1: found the index `1`; expected one below 1"),
-        ("name.x", "1", "--set name.x=1: `x` cannot be set: what stands before it is a string, not a table"),
+        ("name.x", "1", "--set name.x=1: found the key `x` below a string; expected a table above it"),
         ("", "1", "--set =1: found the key \"\""),
         ("boolq", "b", "--set boolq=b: the suite has no accuracy case of the task `boolq`"),
     ] {
@@ -255,15 +255,15 @@ fn targets_say_what_is_expected_of_which_case() {
         ("figure = \"decode-speedup\"\ncase = \"a\"\nat_least = 1", "found no `over`"),
         (
             "figure = \"decode-bandwidth\"\ncase = \"a\"\nover = \"b\"\nat_least = 1",
-            "expected none of decode-bandwidth",
+            "expected none for decode-bandwidth",
         ),
         (
             "figure = \"decode-bandwidth\"\ncase = \"a\"\nunit = \"u\"\nat_least = 1",
-            "only prefill-peak is of an arithmetic unit",
+            "only prefill-peak has an arithmetic unit",
         ),
         ("figure = \"prefill-peak\"\ncase = \"a\"", "found no `at_least`"),
-        ("figure = \"load-time\"\nat_least = 1", "expected `at_most` of load-time"),
-        ("figure = \"load-time\"\ncase = \"a\"\nat_most = 1", "expected none of load-time"),
+        ("figure = \"load-time\"\nat_least = 1", "expected `at_most` for load-time"),
+        ("figure = \"load-time\"\ncase = \"a\"\nat_most = 1", "expected none for load-time"),
         ("figure = \"load-time\"\nat_most = -1", "a number above 0"),
     ] {
         let error = with(table).unwrap_err();

@@ -5,19 +5,11 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use glmbench_engine::weights::dummy::Dummy;
 use glmbench_engine::weights::{StorageType, StoredTensor, TensorView, WeightError, WeightSource};
 
-/// Says that a test, or a part of one, was skipped, with the number of skips until now. It writes to the stream itself, because the
-/// test harness hides what a passing test prints.
-pub(crate) fn skipped(why: &str) {
-    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
-    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-    // Without standard error there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "skipped ({count} until now): {why}");
-}
+pub(crate) use crate::skip::skipped;
 
 /// Returns a path in the material beside the checkout, or `None` with a message on stderr if it is missing.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {

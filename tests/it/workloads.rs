@@ -520,15 +520,15 @@ fn given_texts_are_answered_each_with_its_length_and_times() {
     let alone = ask(file.path().to_str().unwrap(), &["--ignore-eos"]).expect(0, &[]).out;
     assert_eq!(answers(&alone), answers(&told), "a text's answer does not depend on its batch");
     for (texts, says) in [
-        ("nowhere.txt", "nowhere.txt: expected a file with one text a line"),
+        ("nowhere.txt", "nowhere.txt: expected a file with one text per line"),
         ("[", "the list has no end"),
-        ("[]", "there is no text"),
+        ("[]", "found no text"),
         ("['a', ' ']", "text 1 is empty"),
     ] {
         ask(texts, &[]).expect(2, &[says]);
     }
     fs::write(file.path(), b"ok\n\xff\n").unwrap();
-    ask(file.path().to_str().unwrap(), &[]).expect(2, &[":2: found a byte that is no UTF-8"]);
+    ask(file.path().to_str().unwrap(), &[]).expect(2, &[":2: found a byte that is not UTF-8"]);
     ask(&format!("['{}']", "word ".repeat(3000)), &[]).expect(2, &["exceeds the model's seq_length"]);
     answer(&["chat", "--model", "demo", "--batch", "2"]).expect(2, &["--texts"]);
 }

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use ascend_sys::generate::{bindings, committed, has_libclang, header, signatures};
 
+#[path = "../../../tests/it/skip.rs"]
+mod skip;
+
 #[test]
 fn the_committed_bindings_are_those_of_the_header() {
     if !has_libclang() {
-        eprintln!("skipped: no libclang");
+        skip::skipped("no libclang");
         return;
     }
     let made = bindings(&header()).unwrap();
@@ -42,11 +45,11 @@ fn declares_any<'a>(header: &Path, mut functions: impl Iterator<Item = &'a Strin
 #[test]
 fn our_signatures_are_those_of_the_installed_headers() {
     if !has_libclang() {
-        eprintln!("skipped: no libclang");
+        skip::skipped("no libclang");
         return;
     }
     let Some((include, headers)) = installed().filter(|(_, headers)| !headers.is_empty()) else {
-        eprintln!("skipped: ASCEND_TOOLKIT_HOME names no installation of CANN");
+        skip::skipped("ASCEND_TOOLKIT_HOME names no installation of CANN");
         return;
     };
     let ours = signatures(&header(), &[]).unwrap();
@@ -94,7 +97,7 @@ fn plain(signature: &str) -> String {
 #[test]
 fn a_changed_argument_is_seen() {
     if !has_libclang() {
-        eprintln!("skipped: no libclang");
+        skip::skipped("no libclang");
         return;
     }
     let text = std::fs::read_to_string(header()).unwrap();

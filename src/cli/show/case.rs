@@ -44,7 +44,7 @@ pub(super) fn words(runs: &[&Shown], case: &PerformanceCase) -> String {
             one_line(run.id())
         );
         text += &match repetitions.as_slice() {
-            [] => "no repetition of it is in this run\n".to_owned(),
+            [] => "this run has no repetition of the case\n".to_owned(),
             some => format!("{}\n", drawn(&table(some))),
         };
         text.push('\n');

@@ -62,13 +62,13 @@ fn prompts(
     }
     match again(args, run, sample) {
         Ok(call) => {
-            let note = "made again from the data set, and its hash is the recorded one; prompts of later calls were not kept";
+            let note = "built again from the data set; its hash is the recorded one. Prompts of later calls were not stored";
             Ok((vec![call], (sample.input_tokens_n > 0).then(|| note.to_owned())))
         }
         Err(error) => Ok((
             Vec::new(),
             Some(format!(
-                "the run kept no prompt of this item, and it cannot be made again: {error:#}; give the data set \
+                "the run stored no prompt of this item, and it cannot be built again: {error:#}; give the data set \
                  (--dataset DIR or --set TASK=DIR) and the tokenizer (--model DIR) of the run"
             )),
         )),
@@ -91,7 +91,7 @@ fn tokenizer(args: &Args, run: &Shown) -> anyhow::Result<Tokenizer> {
     let dir = path.tokenizer_dir().with_context(|| format!("{word} has no tokenizer"))?;
     let tokenizer = load_tokenizer(dir, None)?;
     match run.records.run.identity.get("tokenizer") {
-        Some(hash) if hash != tokenizer.sha256() => bail!("{word} has another tokenizer than the run's"),
+        Some(hash) if hash != tokenizer.sha256() => bail!("{word}: its tokenizer is not the run's"),
         _ => Ok(tokenizer),
     }
 }
@@ -120,7 +120,7 @@ fn flip(views: &[View<'_>]) -> String {
     let [View { sample: Some(a), .. }, View { sample: Some(b), .. }] = views else { return String::new() };
     let mut text = String::new();
     if a.doc_hash != b.doc_hash {
-        text += "NOT THE SAME QUESTION: the items have the same name and other content\n";
+        text += "NOT THE SAME QUESTION: the items have the same name but different content\n";
     } else if a.prompt_hash != b.prompt_hash {
         text += "the first prompts differ\n";
     }
@@ -160,7 +160,7 @@ fn facts(sample: &SampleRecord, views: &[View<'_>]) -> String {
         row(&format!("ln p({name})"), &|_, s| {
             s.choice_logprobs
                 .get(index)
-                .map(|x| if x.is_nan() { "no number".to_owned() } else { x.to_string() })
+                .map(|x| if x.is_nan() { "not a number".to_owned() } else { x.to_string() })
                 .unwrap_or_default()
         });
     }

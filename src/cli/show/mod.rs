@@ -22,16 +22,17 @@ use super::{Exit, emit, emit_json};
 
 use select::{Choice, select};
 
-/// Open items of a run: prompt, token ids, answer, log-probabilities; or the repetitions of a performance case
+/// Show items of a run (prompt, token ids, answer, log-probabilities) or the repetitions of a performance case
 ///
-/// ITEM is an item's name (ceval/val/law/17), with its task in front (ceval-two-stage/ceval/val/law/17) where one task of
-/// several is meant, or a performance case (b8-i128-o32). Its end is enough where that is unique (law/17), and so is the beginning of a
-/// part of it (b8-i128). With two runs what they say of an item stands side by side. Where a run's records are not what its plan
-/// says, or not all there yet, that is told, and the exit code is 4, or 3.
+/// ITEM names an item (ceval/val/law/17) or a performance case (b8-i128-o32). If several tasks have the item, put the task in
+/// front (ceval-two-stage/ceval/val/law/17). A unique end of the name is enough (law/17), and so is the unique beginning of a part
+/// (b8-i128). --with shows the item of a second run beside the first.
+///
+/// The exit code is 4 if a run's records are not what its plan says, and 3 if a run is incomplete.
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "Runs of older versions kept no prompts. Then the first prompt is made again from the data set, if that and the \
-    tokenizer are found or given (--set, --dataset, --model), and shown only where its hash is the recorded one.\n\n\
+    after_help = "Older versions stored no prompts. The first prompt of such a run is built again from the data set and the tokenizer, \
+    if they are found or given (--set, --dataset, --model). It is shown only if its hash is the recorded one.\n\n\
     Examples:\n  glmbench show 20261123T02 ceval/val/law/17\n  glmbench show 20261123T02 law/17 --with 20261124\n  \
     glmbench show 20261123T02 b8-i128-o32"
 )]
@@ -45,13 +46,13 @@ pub struct Args {
     /// A second run to show beside the first
     #[arg(long, value_name = "RUN")]
     with: Option<PathBuf>,
-    /// Folder of a data set, as `ceval=FOLDER`, to make prompts from that the run did not keep
+    /// Folder of a data set, such as `ceval=FOLDER`, to build prompts that the run did not store
     #[arg(long, value_name = "TASK=DIR", value_parser = dataset_parser())]
     set: Vec<(Benchmark, PathBuf)>,
-    /// The same for the only data set that is needed
+    /// Like --set, if only one data set is needed
     #[arg(long, value_name = "DIR")]
     dataset: Option<PathBuf>,
-    /// Model folder or `demo`, for its tokenizer; the run's own where that is found
+    /// Model folder with the tokenizer, or `demo` [default: the run's model]
     #[arg(long, value_name = "DIR|demo")]
     model: Option<OsString>,
     /// Print JSON

@@ -41,7 +41,11 @@ pub(super) fn select<'a>(run: &'a Shown, word: &str) -> anyhow::Result<Choice<'a
             _ => {
                 let names: Vec<&str> =
                     names.into_iter().chain(cases.iter().map(|case| case.case_id.as_str())).collect();
-                bail!("{} items and cases fit {word}: {}; give more of the name", names.len(), listed(&names))
+                bail!(
+                    "{word} matches {} items and cases: {}; give more of the name",
+                    names.len(),
+                    listed(&names)
+                )
             }
         }
     }
@@ -59,9 +63,11 @@ fn examples(run: &Shown) -> String {
         run.records.run.plan.performance.iter().map(|case| case.case_id.as_str()).collect();
     match (items.as_slice(), cases.as_slice()) {
         ([], []) => "it has neither yet".to_owned(),
-        (items, []) => format!("there are items as {}", listed(items)),
-        ([], cases) => format!("there are cases as {}", listed(cases)),
-        (items, cases) => format!("there are items as {}, and cases as {}", listed(items), listed(cases)),
+        (items, []) => format!("it has items such as {}", listed(items)),
+        ([], cases) => format!("it has cases such as {}", listed(cases)),
+        (items, cases) => {
+            format!("it has items such as {}, and cases such as {}", listed(items), listed(cases))
+        }
     }
 }
 

@@ -76,7 +76,7 @@ impl PairDifferences {
         };
         let lines: String = self.identity.iter().map(line).collect();
         Err(ReportError::Compare(format!(
-            "{} and {} are not runs of the same thing; --allow-mismatch compares them all the same. They differ in{lines}",
+            "{} and {} have different identities; --allow-mismatch compares them nevertheless. They differ in{lines}",
             a.path.display(),
             b.path.display()
         )))

@@ -110,6 +110,42 @@ pub const REQUEST: [Field; 18] = [
     field("error", Text, "why the repetition failed"),
 ];
 
+/// Describes all fields, for the formats that have them.
+pub(super) fn help() -> String {
+    let mut text = String::new();
+    for (title, fields) in [
+        ("Of the run (on every line of jsonl and csv; the table runs of sql)", &RUN[..]),
+        ("Of a sample (the table samples of sql, with the key run_id, task, doc_id)", &SAMPLE),
+        (
+            "Of a repetition (the table requests of sql, with the key run_id, case_id, kind, repetition)",
+            &REQUEST,
+        ),
+    ] {
+        text += &format!("{title}\n");
+        text.extend(fields.iter().map(described));
+        text.push('\n');
+    }
+    text + NOTES
+}
+
+/// How the formats differ in the same values.
+const NOTES: &str = "\
+A jsonl line begins with \"line\": \"sample\" or \"request\". A list is a JSON array, in sql and csv as text. A value that cannot be
+determined is null, in csv an empty cell. In csv, an apostrophe precedes a text that a spreadsheet would read as a formula: one
+that begins with =, +, -, @, a tab or a carriage return.
+";
+
+fn described(field: &Field) -> String {
+    let kind = match field.kind {
+        Integer => "integer",
+        Real => "real",
+        Text => "text",
+        Boolean => "boolean",
+        List => "list",
+    };
+    format!("  {:<16} {kind:<8} {}\n", field.name, field.about)
+}
+
 /// A row: one value per field of its table, null if missing.
 pub type Row = Vec<Value>;
 

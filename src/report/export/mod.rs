@@ -1,13 +1,10 @@
-//! Exports a run in the formats of other tools. Each format is a function from the records to bytes; the command line
-//! writes them.
+//! Exports a run in the formats of other tools.
 //!
-//! - `jsonl`: [`fields`] of runs, samples and repetitions, one object per line.
-//! - `sql`: the same as text for `sqlite3`.
-//! - `csv`: the same as two tables, and the rows of max-batch searches and loads.
-//! - `modeltest`: the files of the newer MindIE ModelTest. [`MODELTEST_ABOUT`] names the differences.
+//! A format implements [`Export`] in a file of its own, and [`EXPORTS`] lists it. The command line offers what the list
+//! has, and writes the bytes.
 
 pub mod fields;
-mod lines;
+mod jsonl;
 mod modeltest;
 mod python;
 mod sql;
@@ -18,12 +15,73 @@ use crate::record::{
     RunRecord, SampleRecord,
 };
 use crate::report::workloads::Workloads;
+use std::fmt::Debug;
 use std::io::{self, Write};
 
-pub use modeltest::{ABOUT as MODELTEST_ABOUT, files as modeltest_files};
+/// The formats, in the order of the help.
+pub const EXPORTS: [&dyn Export; 4] = [&modeltest::ModelTest, &jsonl::Jsonl, &sql::Sql, &tidy::Csv];
+
+/// A format of `glmbench export`.
+pub trait Export: Debug + Sync {
+    /// The word of `--format`. Files go into `RUN/export/<name>` by default, and a stream ends in `.<name>`.
+    fn name(&self) -> &'static str;
+
+    /// The content in one line, for `--help`.
+    fn about(&self) -> &'static str;
+
+    /// What `--help` says at its end. Formats with the same text share a section.
+    fn details(&self) -> String {
+        String::new()
+    }
+
+    /// What the format writes, with the function that makes it.
+    fn output(&self) -> Output;
+
+    /// The fields that come from [`Records::prompts`]. A format without such fields is given no prompts.
+    fn prompt_fields(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// What a format writes.
+#[derive(Debug, Clone, Copy)]
+pub enum Output {
+    /// One text, for standard output or one file.
+    Stream(fn(&Records, &mut dyn Write) -> io::Result<()>),
+    /// Several files. None if the run has no rows yet.
+    Files(fn(&Records) -> Result<Vec<File>, ExportError>),
+}
+
+/// A failed export.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A table cannot be written.
+    #[error(transparent)]
+    Csv(#[from] csv::Error),
+    /// A text cannot be written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
 
 /// Destination of a text stream.
 type Sink<'a> = &'a mut dyn Write;
+
+/// Returns the format of that name.
+pub fn find(name: &str) -> Option<&'static dyn Export> {
+    EXPORTS.into_iter().find(|export| export.name() == name)
+}
+
+/// Returns the files of a run in a format. A stream is one file, named after the run.
+pub fn files(export: &dyn Export, records: &Records) -> Result<Vec<File>, ExportError> {
+    match export.output() {
+        Output::Files(make) => make(records),
+        Output::Stream(write) => {
+            let mut bytes = Vec::new();
+            write(records, &mut bytes)?;
+            Ok(vec![File { path: format!("{}.{}", records.file_stem(), export.name()), bytes }])
+        }
+    }
+}
 
 /// All exported records of a run.
 #[derive(Debug, Clone)]
@@ -42,6 +100,8 @@ pub struct Records {
     pub tables: Vec<File>,
     /// Whether a line of a workload has times of a virtual clock.
     pub modelled: bool,
+    /// `prompts.jsonl`, which is read only for formats that use it.
+    pub prompts: Vec<PromptRecord>,
     /// Faults found in the records.
     pub audit: Audit,
 }
@@ -56,7 +116,7 @@ pub struct File {
 }
 
 impl Records {
-    /// Reads a run.
+    /// Reads a run, without its prompts.
     pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
         let contents = Contents::read(dir)?;
         let encode = |e: csv::Error| RecordError::io("encode a table of", dir.path())(e.into());
@@ -65,7 +125,17 @@ impl Records {
         let tables = tables.into_iter().filter(|table| !table.is_empty);
         let tables = tables.map(|table| File { path: table.name.into(), bytes: table.bytes }).collect();
         let Contents { run, samples, requests, probes, loads: levels, audit, .. } = contents;
-        Ok(Self { run, samples, requests, probes, levels, tables, modelled, audit })
+        let prompts = Vec::new();
+        Ok(Self { run, samples, requests, probes, levels, tables, modelled, prompts, audit })
+    }
+
+    /// Reads what a format uses.
+    pub fn read_for(export: &dyn Export, dir: &RunDir) -> Result<Self, RecordError> {
+        let mut records = Self::read(dir)?;
+        if export.prompt_fields().is_some() {
+            records.prompts = dir.read_prompts(|_| true)?;
+        }
+        Ok(records)
     }
 
     /// File name stem for this run: its id, made safe as one path component, because `run.json` may be untrusted.
@@ -77,34 +147,7 @@ impl Records {
     pub fn has_modelled_times(&self) -> bool {
         self.modelled || self.requests.iter().any(|request| request.clock == Clock::Modelled)
     }
-
-    /// Writes JSON lines, see [`fields`].
-    pub fn write_jsonl(&self, to: &mut dyn Write) -> io::Result<()> {
-        lines::write(self, to)
-    }
-
-    /// Writes SQL for sqlite3, see [`fields`].
-    pub fn write_sql(&self, to: &mut dyn Write) -> io::Result<()> {
-        sql::write(self, to)
-    }
-
-    /// Returns `samples.csv` and `requests.csv`, see [`fields`], and the run's own `max_batch.csv` and `load.csv`.
-    /// Omits files without rows.
-    pub fn csv_files(&self) -> Result<Vec<File>, csv::Error> {
-        let mut files = Vec::new();
-        if !self.samples.is_empty() {
-            files.push(File { path: "samples.csv".into(), bytes: tidy::samples(self)? });
-        }
-        if !self.requests.is_empty() {
-            files.push(File { path: "requests.csv".into(), bytes: tidy::requests(self)? });
-        }
-        files.extend(self.tables.iter().cloned());
-        Ok(files)
-    }
 }
-
-/// The prompts by task and item.
-type Prompts<'a> = std::collections::HashMap<(&'a str, &'a str), &'a PromptRecord>;
 
 #[cfg(test)]
 mod tests;

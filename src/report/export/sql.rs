@@ -1,12 +1,34 @@
 //! SQL text for sqlite3: three tables, all in one transaction.
 
-use super::fields::{Field, Kind, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
-use super::{Records, Sink};
+use super::fields::{self, Field, Kind, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
+use super::{Export, Output, Records, Sink};
 use serde_json::Value;
 use std::io;
 
+/// The format `sql`.
+#[derive(Debug)]
+pub(super) struct Sql;
+
+impl Export for Sql {
+    fn name(&self) -> &'static str {
+        "sql"
+    }
+
+    fn about(&self) -> &'static str {
+        "SQL text for sqlite3: tables runs, samples, requests"
+    }
+
+    fn details(&self) -> String {
+        fields::help()
+    }
+
+    fn output(&self) -> Output {
+        Output::Stream(write)
+    }
+}
+
 /// Writes tables and rows. Importing again, or beside other runs, replaces only this run's own rows.
-pub(super) fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
+fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
     writeln!(to, "BEGIN;")?;
     table(to, "runs", &RUN, &["run_id"])?;
     table(to, "samples", &with_run(&SAMPLE), &["run_id", "task", "doc_id"])?;

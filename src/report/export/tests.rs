@@ -48,6 +48,11 @@ fn records() -> Records {
     records
 }
 
+/// The same run with prompts.
+fn with_prompts() -> Records {
+    Records { prompts: prompts(), ..records() }
+}
+
 /// The same run with times of a virtual clock.
 fn modelled() -> Records {
     let mut records = records();
@@ -70,10 +75,14 @@ fn prompts() -> Vec<PromptRecord> {
     ]
 }
 
-fn text(write: impl Fn(&mut dyn Write) -> io::Result<()>) -> String {
-    let mut bytes = Vec::new();
-    write(&mut bytes).unwrap();
-    String::from_utf8(bytes).unwrap()
+/// The one file of a stream.
+fn text(export: &dyn Export, records: &Records) -> String {
+    let [file] = files(export, records).unwrap().try_into().unwrap();
+    String::from_utf8(file.bytes).unwrap()
+}
+
+fn modeltest_files(records: &Records) -> Vec<File> {
+    files(&modeltest::ModelTest, records).unwrap()
 }
 
 fn all(files: &[File]) -> String {
@@ -82,7 +91,7 @@ fn all(files: &[File]) -> String {
 
 #[test]
 fn json_lines_are_as_committed_and_each_can_be_read_alone() {
-    let text = text(|to| records().write_jsonl(to));
+    let text = text(&jsonl::Jsonl, &records());
     insta::assert_snapshot!("export.jsonl", text);
     for line in text.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -94,13 +103,13 @@ fn json_lines_are_as_committed_and_each_can_be_read_alone() {
 
 #[test]
 fn sql_is_as_committed() {
-    insta::assert_snapshot!("export.sql", text(|to| records().write_sql(to)));
+    insta::assert_snapshot!("export.sql", text(&sql::Sql, &records()));
 }
 
 #[test]
 fn csv_is_as_committed_and_reads_back() {
     let records = records();
-    let files = records.csv_files().unwrap();
+    let files = files(&tidy::Csv, &records).unwrap();
     insta::assert_snapshot!("export.csv", all(&files));
     let mut reader = csv::Reader::from_reader(files[0].bytes.as_slice());
     let column = reader.headers().unwrap().iter().position(|name| name == "text").unwrap();
@@ -110,12 +119,12 @@ fn csv_is_as_committed_and_reads_back() {
 
 #[test]
 fn modeltests_files_are_as_committed() {
-    insta::assert_snapshot!("modeltest", all(&modeltest_files(&records(), &prompts()).unwrap()[1..]));
+    insta::assert_snapshot!("modeltest", all(&modeltest_files(&with_prompts())[1..]));
 }
 
 #[test]
 fn the_readme_says_what_is_particular_to_the_run() {
-    let readme = all(&modeltest_files(&records(), &prompts()).unwrap()[..1]);
+    let readme = all(&modeltest_files(&with_prompts())[..1]);
     insta::assert_snapshot!("modeltest.README.md", readme);
 }
 
@@ -159,7 +168,7 @@ fn searches_have_modeltests_rounds_and_final_rows() {
         probe(&second, 0, 2, ProbeOutcome::Fits),
     ];
     records.run.plan.searches = vec![first, second, search(64)];
-    let files = modeltest_files(&records, &[]).unwrap();
+    let files = modeltest_files(&records);
     let of_searches: Vec<File> = files.iter().filter(|file| file.path.contains("maxbs")).cloned().collect();
     insta::assert_snapshot!("modeltest.max_batch", all(&of_searches));
     assert!(all(&files[..1]).contains("search max-batch-i64-o3 has no probe"));
@@ -167,7 +176,7 @@ fn searches_have_modeltests_rounds_and_final_rows() {
 
 #[test]
 fn modelled_times_never_look_measured() {
-    let files = modeltest_files(&modelled(), &[]).unwrap();
+    let files = modeltest_files(&modelled());
     let performance: Vec<&File> = files.iter().filter(|f| f.path.contains("performance_test")).collect();
     assert_eq!(performance.len(), 4);
     for file in performance {
@@ -175,7 +184,7 @@ fn modelled_times_never_look_measured() {
         assert!(file.path.contains("_modelled_") && file.path.contains("/NPU_emulated/"), "{}", file.path);
         assert!(text.lines().skip(1).all(|row| row.starts_with("dummy:chatglm2-6b (modelled)")), "{text}");
     }
-    let measured = modeltest_files(&records(), &[]).unwrap();
+    let measured = modeltest_files(&records());
     assert!(measured.iter().all(|f| !f.path.contains("modelled")));
     assert!(modelled().has_modelled_times() && !records().has_modelled_times());
 }
@@ -189,7 +198,7 @@ fn no_name_in_a_record_leads_out_of_the_folder() {
     records.run.plan.accuracy[0].task = "ceval-/../../x".into();
     records.samples.iter_mut().take(5).for_each(|s| s.task = "ceval-/../../x".into());
     assert_eq!(records.file_stem(), "..-..-etc-passwd");
-    for file in modeltest_files(&records, &[]).unwrap() {
+    for file in EXPORTS.into_iter().flat_map(|export| files(export, &records).unwrap()) {
         assert!(
             file.path.split('/').all(|part| !part.is_empty() && !part.trim_matches('.').is_empty()),
             "{}",
@@ -203,10 +212,10 @@ fn an_empty_run_exports_nothing_but_itself() {
     let mut records = records();
     records.samples.clear();
     records.requests.clear();
-    assert_eq!(text(|to| records.write_jsonl(to)), "");
-    assert_eq!(records.csv_files().unwrap(), []);
-    assert_eq!(text(|to| records.write_sql(to)).matches("INSERT").count(), 1);
-    let files = modeltest_files(&records, &[]).unwrap();
+    assert_eq!(text(&jsonl::Jsonl, &records), "");
+    assert_eq!(files(&tidy::Csv, &records).unwrap(), []);
+    assert_eq!(text(&sql::Sql, &records).matches("INSERT").count(), 1);
+    let files = modeltest_files(&records);
     assert_eq!(files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), ["README.md"]);
 }
 
@@ -236,7 +245,7 @@ fn the_figures_are_by_modeltests_definitions() {
     };
     records.run.plan.performance = vec![case];
     records.requests = vec![request];
-    let files = modeltest_files(&records, &[]).unwrap();
+    let files = modeltest_files(&records);
     let plain = files.iter().find(|f| f.path.ends_with("performance_pa_batch2_tp1_result.csv")).unwrap();
     let text = String::from_utf8_lossy(&plain.bytes);
     let cells: Vec<&str> = text.lines().nth(1).unwrap().split(',').map(str::trim_end).collect();
@@ -244,4 +253,52 @@ fn the_figures_are_by_modeltests_definitions() {
     assert_eq!(cells[..8], wanted);
     // 2 / 0.015 s and 2 · 3 / 0.14 s, and their means over one case.
     assert_eq!(cells[8..], ["133.3333333333", "42.8571428571", "133.3333333333", "42.8571428571"]);
+}
+
+/// The smallest export: what a new format has to write.
+#[derive(Debug)]
+struct Toy;
+
+impl Export for Toy {
+    fn name(&self) -> &'static str {
+        "toy"
+    }
+
+    fn about(&self) -> &'static str {
+        "One line for each task: correct answers and items"
+    }
+
+    fn output(&self) -> Output {
+        Output::Stream(|records, to| {
+            for case in &records.run.plan.accuracy {
+                let of_task = records.samples.iter().filter(|sample| sample.task == case.task);
+                let correct = of_task.clone().filter(|sample| sample.correct).count();
+                writeln!(to, "{} {correct} {}", case.task, of_task.count())?;
+            }
+            Ok(())
+        })
+    }
+}
+
+#[test]
+fn a_new_format_is_one_type() {
+    let records = records();
+    let [file] = files(&Toy, &records).unwrap().try_into().unwrap();
+    assert_eq!(file.path, format!("{}.toy", records.run.run_id));
+    assert_eq!(
+        String::from_utf8(file.bytes).unwrap(),
+        "ceval-two-stage 4 5\nceval-modeltest-0shot 3 4\nboolq 4 5\n"
+    );
+}
+
+#[test]
+fn every_format_is_found_by_its_name_and_describes_itself() {
+    let safe = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    for (index, export) in EXPORTS.into_iter().enumerate() {
+        assert!(safe(export.name()) && !export.about().is_empty(), "{export:?}");
+        let same_name = |other: &&dyn Export| other.name() == export.name();
+        assert_eq!(EXPORTS.iter().position(same_name), Some(index));
+        assert_eq!(find(export.name()).unwrap().about(), export.about());
+    }
+    assert!(find("toy").is_none());
 }

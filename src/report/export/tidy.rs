@@ -1,19 +1,47 @@
 //! CSV after RFC 4180: one row per sample, one row per repetition. Cells that a spreadsheet would read as formulas
 //! are defused.
 
-use super::Records;
-use super::fields::{Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
+use super::fields::{self, Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
+use super::{Export, ExportError, File, Output, Records};
 use crate::text;
 use serde_json::Value;
 
-/// `samples.csv`: the run's fields, then the sample's.
-pub(super) fn samples(records: &Records) -> Result<Vec<u8>, csv::Error> {
-    table(records, &SAMPLE, records.samples.iter().map(|sample| sample_row(&records.run, sample)))
+/// The format `csv`.
+#[derive(Debug)]
+pub(super) struct Csv;
+
+impl Export for Csv {
+    fn name(&self) -> &'static str {
+        "csv"
+    }
+
+    fn about(&self) -> &'static str {
+        "samples.csv, requests.csv, max_batch.csv and load.csv. The run directory already has accuracy.csv and perf.csv"
+    }
+
+    fn details(&self) -> String {
+        fields::help()
+    }
+
+    fn output(&self) -> Output {
+        Output::Files(files)
+    }
 }
 
-/// `requests.csv`: the run's fields, then the repetition's.
-pub(super) fn requests(records: &Records) -> Result<Vec<u8>, csv::Error> {
-    table(records, &REQUEST, records.requests.iter().map(request_row))
+/// Returns `samples.csv` and `requests.csv`, with the run's fields before the row's, and the tables of the
+/// workloads, such as `max_batch.csv`. Omits files without rows.
+fn files(records: &Records) -> Result<Vec<File>, ExportError> {
+    let Records { run, samples, requests, .. } = records;
+    let mut files = Vec::new();
+    let mut add = |path: &str, bytes| files.push(File { path: path.into(), bytes });
+    if !samples.is_empty() {
+        add("samples.csv", table(records, &SAMPLE, samples.iter().map(|sample| sample_row(run, sample)))?);
+    }
+    if !requests.is_empty() {
+        add("requests.csv", table(records, &REQUEST, requests.iter().map(request_row))?);
+    }
+    files.extend(records.tables.iter().cloned());
+    Ok(files)
 }
 
 fn table(

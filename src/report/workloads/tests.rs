@@ -205,7 +205,9 @@ fn two_runs_are_compared_side_by_side_and_exported() {
     assert!(comparison.pairs[0].notes.iter().any(|n| n.contains("max-batch-i512-o33 is asked otherwise")));
     let html = fs::read_to_string(out.join("report.html")).unwrap();
     crate::report::tests::assert_whole_page(&html);
-    let exported = crate::report::export::Records::read(&base).unwrap().csv_files().unwrap();
+    let csv = crate::report::export::find("csv").unwrap();
+    let records = crate::report::export::Records::read(&base).unwrap();
+    let exported = crate::report::export::files(csv, &records).unwrap();
     render(base.path()).unwrap();
     for name in ["max_batch.csv", "load.csv"] {
         let file = exported.iter().find(|file| file.path == name).unwrap();

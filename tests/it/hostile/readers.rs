@@ -8,7 +8,7 @@ use glmbench::cli::prompts::read_prompts;
 use glmbench::dataset::{Benchmark, Source, catalogue, prepare, read_questions};
 use glmbench::record::{Noise, RunDir, TelemetryRow};
 use glmbench::report::compare::{self, Options};
-use glmbench::report::export::{Records, modeltest_files};
+use glmbench::report::export::{self, EXPORTS, Records};
 use glmbench::report::{Summary, render};
 use glmbench::run::score::rescore;
 use glmbench::suite::gates::Gates;
@@ -391,14 +391,12 @@ fn lay_run(dir: &Path, runs: &Path) -> Vec<Vec<u8>> {
 fn read_run(dir: &Path) -> Result<(), String> {
     // Report files and locks are left over from the previous input.
     let run = RunDir::open(dir).map_err(|e| e.to_string())?;
-    let records = Records::read(&run).map_err(|e| e.to_string())?;
-    let prompts = run.read_prompts(|_| true).map_err(|e| e.to_string())?;
+    let mut records = Records::read(&run).map_err(|e| e.to_string())?;
+    records.prompts = run.read_prompts(|_| true).map_err(|e| e.to_string())?;
     let summary = Summary::of(records.run.clone(), &records.samples, &records.requests);
     summary.verdict_sentence();
-    let mut sink = Vec::new();
-    records.write_jsonl(&mut sink).unwrap();
-    records.write_sql(&mut sink).unwrap();
-    drop((records.csv_files(), modeltest_files(&records, &prompts)));
+    let exported = EXPORTS.iter().filter_map(|export| export::files(*export, &records).ok()).flatten();
+    let sink: Vec<u8> = exported.flat_map(|file| file.bytes).collect();
     drop(rescore(&records.run, &records.samples, None, std::time::SystemTime::UNIX_EPOCH));
     // Pages take longer, so only one run in eight gets them, chosen by its bytes.
     if sink.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).is_multiple_of(8) {

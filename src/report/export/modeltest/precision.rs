@@ -2,8 +2,8 @@
 //! every item.
 
 use super::super::python::{float, list, ljust, truth};
-use super::super::{File, Prompts, Records};
-use super::{folder, plain, table};
+use super::super::{File, Records};
+use super::{Prompts, folder, plain, table};
 use crate::record::{AccuracyCase, SampleRecord, SampleState};
 use crate::report::format::counted;
 

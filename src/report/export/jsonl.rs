@@ -1,12 +1,34 @@
 //! JSON lines: one flat, self-contained object per sample and per repetition.
 
-use super::fields::{Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
-use super::{Records, Sink};
+use super::fields::{self, Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
+use super::{Export, Output, Records, Sink};
 use std::io;
+
+/// The format `jsonl`.
+#[derive(Debug)]
+pub(super) struct Jsonl;
+
+impl Export for Jsonl {
+    fn name(&self) -> &'static str {
+        "jsonl"
+    }
+
+    fn about(&self) -> &'static str {
+        "One flat, self-contained JSON object for each sample and repetition"
+    }
+
+    fn details(&self) -> String {
+        fields::help()
+    }
+
+    fn output(&self) -> Output {
+        Output::Stream(write)
+    }
+}
 
 /// Writes the samples, then the repetitions. Every line begins with `line` (`sample` or `request`) and the fields of
 /// its run. Only lists of numbers are nested.
-pub(super) fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
+fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
     let run = run_row(&records.run);
     for sample in &records.samples {
         line(to, "sample", &run, (&SAMPLE, sample_row(&records.run, sample)))?;
