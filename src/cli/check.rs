@@ -18,7 +18,7 @@ use crate::text::one_line;
 use super::progress::Bars;
 use super::run::describe::memory;
 use super::run::setup::SetupArgs;
-use super::{Exit, complain, emit, say};
+use super::{Exit, complain, emit, message, say};
 
 /// Check a suite, its data sets, and the model's shape, tokenizer, device and memory against it; loads no weights
 ///
@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         match Setup::all(&request.choice, suite) {
             Ok(setups) => check_setups(&request, &setups, &mut problems)?,
-            Err(error) => problems.push(format!("model: {error}")),
+            Err(error) => problems.push(format!("model: {}", message(&error.into()))),
         }
     }
     for problem in &problems {
@@ -94,11 +94,11 @@ fn check_setups(request: &RunRequest, setups: &[Setup], problems: &mut Vec<Strin
         match setup.plan() {
             Ok(plan) => {
                 if let Err(error) = check_setup(setup, &plan) {
-                    problems.push(format!("{}: {error:#}", named(setup)));
+                    problems.push(format!("{}: {}", named(setup), message(&error)));
                 }
                 plans.push(plan);
             }
-            Err(error) => problems.push(format!("{}: {error}", named(setup))),
+            Err(error) => problems.push(format!("{}: {}", named(setup), message(&error.into()))),
         }
     }
     if plans.len() == setups.len() {

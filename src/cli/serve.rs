@@ -14,7 +14,7 @@ use clap::Args as ClapArgs;
 
 use glmbench_engine::load::ModelPath;
 use glmbench_engine::model::Capacity;
-use glmbench_serve::{Described, Key, ServeError, ServeLimits, Settings, bind, serve};
+use glmbench_serve::{Described, Key, Loading, ServeError, ServeLimits, Settings, bind, serve};
 
 use crate::bounded;
 
@@ -122,7 +122,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let log = args.log()?;
     // Before the weights are read: an address that is taken is known at once.
     let listener = bind(SocketAddr::new(args.host, args.port))?;
+    let loading = Loading::answer(&listener).context("the server cannot run")?;
     let engine = model.load(&compute, limits, &mut Bars::default())?;
+    drop(loading);
     let settings = Settings {
         model: args.name(&model.path),
         any_model: args.any_model,

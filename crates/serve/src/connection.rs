@@ -105,19 +105,24 @@ impl Drop for Counted {
 
 /// Turns a connection away that is one too many.
 async fn refuse(stream: TcpStream) {
-    let body = r#"{"error":"there are too many connections; try again","error_type":"overloaded"}"#;
-    let reply = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let reply = unavailable("there are too many connections; try again", "overloaded");
     if let Ok(Ok(())) = timeout(Duration::from_secs(1), stream.writable()).await {
         let _ = stream.try_write(reply.as_bytes());
     }
 }
 
+/// Returns a whole reply for a connection whose request is not read.
+pub(crate) fn unavailable(error: &str, kind: &str) -> String {
+    let body = format!(r#"{{"error":"{error}","error_type":"{kind}"}}"#);
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 async fn serve(stream: TcpStream, app: Arc<App>, router: Router, mut close: watch::Receiver<bool>) {
-    let busy = Arc::new(AtomicUsize::new(0));
+    let busy = Arc::<Requests>::default();
     let io = TokioIo::new(Guarded::new(stream, &app, Arc::clone(&busy)));
     let service =
         service_fn(move |request| handle(Arc::clone(&app), router.clone(), Arc::clone(&busy), request));
@@ -141,7 +146,7 @@ async fn serve(stream: TcpStream, app: Arc<App>, router: Router, mut close: watc
 async fn handle(
     app: Arc<App>,
     mut router: Router,
-    busy: Arc<AtomicUsize>,
+    busy: Arc<Requests>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let busy = Busy::new(busy);
@@ -211,19 +216,29 @@ fn request_id(app: &App, headers: &HeaderMap) -> String {
     theirs.filter(usable).map_or_else(|| format!("{:016x}", app.fresh_number()), str::to_owned)
 }
 
+/// The requests of a connection.
+#[derive(Default)]
+struct Requests {
+    /// Those whose response is not sent yet.
+    open: AtomicUsize,
+    /// All so far.
+    begun: AtomicUsize,
+}
+
 /// Counts a request of a connection until its response is sent.
-struct Busy(Arc<AtomicUsize>);
+struct Busy(Arc<Requests>);
 
 impl Busy {
-    fn new(count: Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
+    fn new(requests: Arc<Requests>) -> Self {
+        requests.open.fetch_add(1, Ordering::SeqCst);
+        requests.begun.fetch_add(1, Ordering::SeqCst);
+        Self(requests)
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -257,8 +272,10 @@ impl http_body::Body for Observed {
 /// A connection that ends with an error when its client lets it wait for too long.
 struct Guarded {
     stream: TcpStream,
-    /// Requests in work: while there is one, nothing has to be read.
-    busy: Arc<AtomicUsize>,
+    /// While there is an open request, nothing has to be read.
+    requests: Arc<Requests>,
+    /// Requests that had begun when something was last read.
+    begun: usize,
     header: Duration,
     idle: Duration,
     write: Duration,
@@ -269,10 +286,10 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(stream: TcpStream, app: &App, busy: Arc<AtomicUsize>) -> Self {
+    fn new(stream: TcpStream, app: &App, requests: Arc<Requests>) -> Self {
         let limits = &app.settings.limits;
         let (header, idle, write) = (limits.header, limits.idle, limits.write);
-        Self { stream, busy, header, idle, write, in_head: true, reading: None, writing: None }
+        Self { stream, requests, begun: 0, header, idle, write, in_head: true, reading: None, writing: None }
     }
 
     /// Starts the clock of a write that waits, or ends the connection when it has run out.
@@ -296,8 +313,13 @@ impl AsyncRead for Guarded {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if this.busy.load(Ordering::SeqCst) > 0 {
-            (this.reading, this.in_head) = (None, false);
+        let begun = this.requests.begun.load(Ordering::SeqCst);
+        if begun != this.begun {
+            // A request was read whole, so what is read next is behind it.
+            (this.begun, this.reading, this.in_head) = (begun, None, false);
+        }
+        if this.requests.open.load(Ordering::SeqCst) > 0 {
+            this.reading = None;
             return polled;
         }
         if polled.is_ready() {

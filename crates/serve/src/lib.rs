@@ -12,6 +12,7 @@ mod chat;
 mod connection;
 mod error;
 mod generation;
+mod loading;
 mod log;
 mod metrics;
 mod names;
@@ -39,6 +40,7 @@ use self::log::Log;
 use self::metrics::Metrics;
 use self::work::{Command, Worker};
 
+pub use self::loading::Loading;
 pub use self::settings::{Described, Key, ServeLimits, Settings};
 
 /// Wait for connections to send what is left, when the server ends.

@@ -96,6 +96,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match request.run(&mut blocks, &mut Terminal::default(), signals::flag()) {
         Ok(end) => Ok(report::exit_code(end.verdict).into()),
         Err(error @ RunError::Block(_)) => blocks.failed.ok_or(error.into()),
+        Err(RunError::Folder { path, cause }) if path == request.out => {
+            Err(anyhow::Error::new(cause).context(format!("cannot create --out {}", path.display())))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -19,6 +19,7 @@ use crate::wire::replies::{
 use crate::work::{End, Event, Token};
 
 /// How a request wants its reply.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the request of its own")]
 pub(crate) struct Form {
     pub(crate) is_chat: bool,
     pub(crate) id: String,

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use glmbench_serve::{Loading, bind};
 use serde_json::Value;
 
-use crate::http::Client;
+use crate::http::{Client, ask};
 use crate::server::Server;
 
 fn stream(server: &Server, tokens: usize) -> Client {
@@ -64,6 +65,18 @@ fn what_does_not_end_in_time_is_told_so_in_its_stream() {
     assert_eq!(error["error"]["code"], "unavailable", "{error}");
     assert_eq!(waiting.reply().status, 503);
     server.end();
+}
+
+#[test]
+fn health_checks_see_503_while_the_model_is_loaded() {
+    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let loading = Loading::answer(&listener).unwrap();
+    for path in ["/health", "/v1/models"] {
+        let reply = ask(address, "GET", path, "");
+        assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{path}");
+    }
+    drop(loading);
 }
 
 /// Idle connections do not hold the server up.

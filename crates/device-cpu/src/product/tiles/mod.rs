@@ -15,7 +15,7 @@
 //! sum loses by its own rounding. It is about a hundredth of what rounding the result to fp16 loses. (fp16's infinities
 //! become NaN: `low` is infinity minus infinity.)
 //!
-//! [`reference`] computes the same bits in plain Rust. The tests of this family use it on machines without AMX.
+//! [`mod@reference`] computes the same bits in plain Rust. The tests of this family use it on machines without AMX.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
