@@ -26,6 +26,9 @@
 //! [`run::duration`] how long cases take. Then it drives a [`backend`], normally the engine, and writes a line for every item and
 //! repetition as it finishes ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
 //!
+//! What is timed is a [`workload`]: shapes, max batch, load. Each has a folder with one file for each layer, and the layers know
+//! them by one list. Accuracy goes its own way, because its items are scored.
+//!
 //! [`mod@bench`] times shapes and serves requests that arrive by a schedule. [`stats`] has the statistics.
 //! [`report::compare`] compares runs. [`gate`] decides whether they keep the limits of a `gates.toml`.
 //! [`run::turns`] times two configurations alternately in blocks. The program starts itself once per block, because
@@ -49,9 +52,10 @@
 //!   `src/task/plan.rs`, `evaluation.rs` (prompt and choices) → `src/run/plan.rs` → `src/run/accuracy.rs` (keeps the batch full) →
 //!   `src/backend/embedded.rs` → the engine; its answer → `src/task/extract.rs`, `outcome.rs` → `src/record/sample.rs`,
 //!   `journal.rs` (a line) → `src/report/accuracy.rs` → `src/report/page.rs`.
-//! - **A performance case**: `src/suite/schema_workload.rs` → `src/run/workload.rs` (the shape), `src/bench/prompts.rs` (its prompts)
-//!   → `src/run/performance.rs` → `src/bench/mod.rs` (a repetition), `warmup.rs` → `src/backend/embedded.rs` → the engine; its
-//!   times → `src/record/request.rs` → `src/report/performance.rs` → `src/stats/` (medians, intervals) → `src/report/page.rs`.
+//! - **A performance case**: `src/workload/shapes/schema.rs` (its table in the suite) → `plan.rs` beside it (the shape) → `run.rs`,
+//!   with `src/bench/prompts.rs` (its prompts), `mod.rs` (a repetition) and `warmup.rs` → `src/backend/embedded.rs` → the engine;
+//!   its times → `src/workload/shapes/record.rs`, `src/record/journal.rs` (a line) → `src/workload/shapes/report.rs` →
+//!   `src/stats/` (medians, intervals) → `src/report/page.rs`. A search or a load takes the same way through its own folder.
 //! - **A token**: `crates/engine/src/scheduler.rs` (a row of a step) → `model.rs` (embedding, layers, output) →
 //!   `crates/device-cpu/src/product/vector.rs`, `attention/mod.rs`, `attention/kv.rs` (or another device) → `model.rs` (logits) → `sampler.rs` (the next
 //!   token) → `scheduler.rs` (the next step, or the completion).
@@ -91,7 +95,7 @@
 //! ## Invariants
 //!
 //! Cargo enforces the directions among the crates. Tests enforce the rest of the first six: `tests/it/architecture.rs` reads
-//! the sources, `tests/it/invariance.rs` and `goldens.rs` check the numbers.
+//! the sources (a workload's file counts as part of its layer), `tests/it/invariance.rs` and `goldens.rs` check the numbers.
 //!
 //! 1. The engine and the devices know nothing of suites, data sets, records or reports. The devices know nothing of the engine,
 //!    and a device knows nothing of another.
@@ -154,3 +158,4 @@ pub mod task;
 pub mod text;
 #[cfg(test)]
 mod toy_walk;
+pub mod workload;

@@ -42,6 +42,14 @@ impl Capabilities {
     /// Everything that an engine in this process can do.
     pub const ALL: Self =
         Self { choice_logprobs: true, ignores_end: true, step_times: true, memory: true, schedules: false };
+    /// Nothing.
+    pub const NONE: Self = Self {
+        choice_logprobs: false,
+        ignores_end: false,
+        step_times: false,
+        memory: false,
+        schedules: false,
+    };
 }
 
 /// Answers requests, and is timed.

@@ -11,7 +11,7 @@ use crate::run::RunRequest;
 use crate::run::plan::Plan;
 use crate::run::setup::{Configured, Setup};
 use crate::run::turns::blocks;
-use crate::suite::{AccuracyCase, PerformanceCase, Rates, Suite};
+use crate::suite::{AccuracyCase, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
 use crate::text::one_line;
 
@@ -81,30 +81,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Prints the timed cases. `modelled` says of each configuration whether its times are.
 fn emit_timed(suite: &Suite, modelled: &[bool]) -> std::io::Result<()> {
-    let repetitions = |case: &PerformanceCase| match (modelled.contains(&true), modelled.contains(&false)) {
-        (true, false) => "1 repetition each, because modelled times have no noise".to_owned(),
-        (true, true) => format!("{} repetitions each, 1 where times are modelled", case.repetitions),
-        (false, _) => format!("{} repetitions each", case.repetitions),
-    };
-    for case in &suite.performance {
-        let shapes = case.batches.len() * case.lengths.len();
-        emit(&format!("performance  {shapes} shapes, {}", repetitions(case)))?;
-    }
-    for case in &suite.max_batch {
-        let ((low, high), searches) = (case.batch_range, case.lengths.len());
-        emit(&format!(
-            "max batch    {searches} searches in {low} to {high}, TPOT up to {} ms",
-            case.limit_tpot_ms
-        ))?;
-    }
-    for case in &suite.load {
-        let rates = match &case.rates {
-            Rates::Listed(rates) => format!("{} rates", rates.len()),
-            Rates::Saturation => "a search for saturation".to_owned(),
-            Rates::Concurrency(levels) => format!("{} concurrencies", levels.len()),
-            Rates::Speeds(speeds) => format!("{} speeds", speeds.len()),
-        };
-        emit(&format!("load         {rates}, {} arrivals, batch {}", case.arrival.as_str(), case.max_batch))?;
+    for table in suite.timed().into_iter().flat_map(|(_, tables)| tables) {
+        emit(&table.words(modelled))?;
     }
     Ok(())
 }
@@ -154,13 +132,8 @@ fn named(setup: &Setup) -> String {
 
 /// Checks a model's configuration, tokenizer, device and memory against the suite. Reports the cases that `run` would skip.
 fn check_setup(setup: &Setup, plan: &Plan<'_>) -> anyhow::Result<()> {
-    for run in &plan.performance {
-        if let Some(prompts) = &run.prompts {
-            emit(&format!("prompts      {}: {}", run.case_id(), one_line(&prompts.notes.join(", "))))?;
-        }
-    }
-    for load in plan.loads.iter().filter(|load| !load.pools.is_empty()) {
-        emit(&format!("prompts      {}", one_line(&load.prompts)))?;
+    for prompts in plan.timed().iter().filter_map(|case| case.prompts()) {
+        emit(&format!("prompts      {}", one_line(&prompts)))?;
     }
     for run in &plan.accuracy {
         let refused: Vec<String> =
@@ -184,7 +157,7 @@ fn check_setup(setup: &Setup, plan: &Plan<'_>) -> anyhow::Result<()> {
         0 => "every prompt and shape fits".to_owned(),
         out => format!(
             "every prompt fits, {out} of {} cases do not",
-            plan.performance.len() + plan.searches.len()
+            plan.timed().iter().filter(|case| case.room().optional || case.is_elastic()).count()
         ),
     };
     emit(&format!(

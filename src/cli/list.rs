@@ -74,11 +74,14 @@ fn suites(folder: &Path) -> anyhow::Result<(String, Value)> {
             }
         };
         words += &block(&path.display().to_string(), &[("", suite.about.clone())]);
-        data.push(json!({
+        let mut entry = json!({
             "path": path.display().to_string(), "name": suite.name, "about": suite.about,
-            "accuracy_cases": suite.accuracy.len(), "performance_cases": suite.performance.len(),
-            "max_batch_cases": suite.max_batch.len(), "load_cases": suite.load.len(),
-        }));
+            "accuracy_cases": suite.accuracy.len(),
+        });
+        for (key, tables) in suite.timed() {
+            entry[format!("{key}_cases")] = json!(tables.len());
+        }
+        data.push(entry);
     }
     Ok((words, Value::Array(data)))
 }

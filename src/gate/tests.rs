@@ -86,10 +86,7 @@ fn run(
                 last_rule: None,
             }],
             performance: vec![case],
-            searches: vec![],
-            loads: vec![],
-            targets: vec![],
-            operators: false,
+            ..Plan::default()
         },
         choice_tokens: BTreeMap::new(),
         first_prompt: None,

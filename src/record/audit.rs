@@ -3,14 +3,12 @@
 //! A run's `status` is only trusted if its journals confirm it. Every item and repetition of the plan must have exactly
 //! one undamaged line, and there must be no other lines. The journals of an unfinished run must be a prefix of that.
 
+use super::cases::{Contents, TimedLines};
 use super::course::{Course, in_order, walk};
 use super::dir::RunDir;
 use super::error::RecordError;
 use super::journal::{Examined, Keyed, Line};
-use super::load::LoadLevelRecord;
-use super::probe::ProbeRecord;
 use super::prompt::PromptRecord;
-use super::request::RequestRecord;
 use super::run::{AccuracyCase, JournalSeal, RunRecord, Status, items_hash};
 use super::sample::{SampleRecord, SampleState};
 use super::sum::Sum;
@@ -19,23 +17,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The first schema that records prompts.
 const WITH_PROMPTS: u32 = 2;
-
-/// All measurements of a run, with the faults found.
-#[derive(Debug, Clone)]
-pub struct Contents {
-    /// `run.json`.
-    pub run: RunRecord,
-    /// `samples.jsonl`, each item once. [`correct`](SampleRecord::correct) is recomputed from answer and key.
-    pub samples: Vec<SampleRecord>,
-    /// `requests.jsonl`.
-    pub requests: Vec<RequestRecord>,
-    /// `probes.jsonl`.
-    pub probes: Vec<ProbeRecord>,
-    /// `load.jsonl`.
-    pub loads: Vec<LoadLevelRecord>,
-    /// The faults found.
-    pub audit: Audit,
-}
 
 /// The faults of a run's records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,10 +76,7 @@ impl Contents {
         }
         audit.identity();
         // Journals written last are read first, so that a run in progress always looks like a prefix.
-        let loads = audit.journal("load.jsonl", dir.examine_loads()?, &run.plan.loads);
-        let probes = audit.journal("probes.jsonl", dir.examine_probes()?, &run.plan.searches);
-        let requests = audit.journal("requests.jsonl", dir.examine_requests()?, &run.plan.performance);
-        audit.operators(&requests);
+        let timed = TimedLines::read(dir, &mut audit)?;
         let examined = dir.examine_samples()?;
         let of_schema_1 = |line: &&Line<SampleRecord>| line.schema > 0 && line.schema < WITH_PROMPTS;
         let promptless = examined.lines.iter().filter(of_schema_1).count();
@@ -116,7 +94,7 @@ impl Contents {
             (None, true) => SealState::NotSealed,
         };
         let audit = Audit { faults: audit.faults, contradiction, seal };
-        Ok(Self { run, samples, requests, probes, loads, audit })
+        Ok(Self::new(run, samples, timed, audit))
     }
 }
 
@@ -133,8 +111,8 @@ impl SampleRecord {
 }
 
 /// Collects faults.
-struct Auditor<'a> {
-    run: &'a RunRecord,
+pub(super) struct Auditor<'a> {
+    pub(super) run: &'a RunRecord,
     finished: bool,
     /// The current state of a sealed run's journals.
     now: BTreeMap<String, JournalSeal>,
@@ -221,10 +199,15 @@ impl Auditor<'_> {
     }
 
     /// Checks a journal of timed lines against the parts of the plan.
-    fn journal<C: Course>(&mut self, file: &str, found: Examined<C::Line>, parts: &[C]) -> Vec<C::Line>
-    where
-        C::Line: Keyed,
-    {
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub(super) fn journal<C: Course>(
+        &mut self,
+        dir: &RunDir,
+        parts: &[C],
+    ) -> Result<Vec<C::Line>, RecordError> {
+        let (file, found) = (C::JOURNAL, dir.examine::<C>()?);
         let order = in_order(&self.run.plan, parts);
         // A skipped part needs no lines.
         let planned = order.iter().any(|part| !part.is_whole(&C::State::default()));
@@ -248,16 +231,10 @@ impl Auditor<'_> {
         } else if let Some(id) = &walked.early {
             self.say(format!("{file}: lines are missing before those of {} {id}", C::KIND));
         }
-        records
-    }
-
-    /// Checks that every repetition has operator times, if they were requested.
-    fn operators(&mut self, requests: &[RequestRecord]) {
-        let without = |r: &&RequestRecord| r.operators.is_empty() && r.error.is_none();
-        let count = requests.iter().filter(without).count();
-        if self.run.plan.operators && count > 0 {
-            self.say(format!("requests.jsonl: {count} repetitions are without the times of their operators"));
+        if let Some(fault) = C::shortcoming(&self.run.plan, &records) {
+            self.say(format!("{file}: {fault}"));
         }
+        Ok(records)
     }
 
     /// Checks that each task has the items of the plan.

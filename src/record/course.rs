@@ -1,23 +1,42 @@
 //! The order of the lines of a plan's timed parts, and when a part is complete.
 
-use super::load::{Level, LoadCase, LoadLevelRecord, next_level};
-use super::probe::{ProbeOutcome, ProbeRecord, SearchCase, next_probe};
-use super::request::{RepetitionKind, RequestRecord};
-use super::run::{PerformanceCase, Plan};
+use super::cases::Plan;
+use super::clock::Clock;
+use super::journal::Keyed;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
+/// A line of a timed part.
+pub(crate) trait Timed: Keyed {
+    /// The clock of its times.
+    fn clock(&self) -> Clock;
+    /// When it ended, on the run's clock.
+    fn end_ns(&self) -> u64;
+    /// Whether it failed, for a reason that may have passed.
+    fn has_failed(&self) -> bool;
+}
+
 /// A part of the plan. Its next line always follows from the plan and its lines so far.
-pub(super) trait Course {
+pub(crate) trait Course: Serialize + DeserializeOwned {
     /// A line of the part.
-    type Line;
+    type Line: Timed + 'static;
     /// The relevant state after some of its lines.
     type State: Default;
     /// Name of this kind of part, for messages.
     const KIND: &'static str;
+    /// The journal of all parts of this kind.
+    const JOURNAL: &'static str;
+    /// Whether every run has the journal, and the parts in its plan, even if it has no such part.
+    const IN_EVERY_RUN: bool = false;
     /// Returns the part's name.
     fn id(&self) -> &str;
     /// Returns the part's tensor-parallel ranks.
     fn tp(&self) -> u32;
+    /// Whether the part is run at all.
+    fn is_run(&self) -> bool {
+        true
+    }
     /// Returns the name of the part that a line belongs to.
     fn part_of(line: &Self::Line) -> &str;
     /// Whether the line may come next.
@@ -28,203 +47,50 @@ pub(super) trait Course {
     fn is_whole(&self, state: &Self::State) -> bool;
     /// Describes the progress, for messages: `2 of 3 timed repetitions`.
     fn extent(&self, state: &Self::State) -> String;
+    /// Describes what the lines of all parts of this kind lack, if anything.
+    fn shortcoming(_plan: &Plan, _lines: &[Self::Line]) -> Option<String> {
+        None
+    }
     /// Whether such a line is from alternating parts instead of one part after another.
     fn in_turns(_line: &Self::Line) -> bool {
         false
     }
 }
 
-impl PerformanceCase {
-    /// Whether the line has the planned shape. Real prompts have lengths of their own.
-    fn is_shape_of(&self, line: &RequestRecord) -> bool {
-        (line.batch, line.output_tokens, line.tp) == (self.batch, self.output_tokens, self.tp)
-            && (self.prompts.is_some() || line.input_tokens == self.input_tokens)
-    }
-}
-
-impl SearchCase {
-    /// Whether the outcome follows from the times and the limits.
-    fn is_judged_so(&self, line: &ProbeRecord) -> bool {
-        let passes =
-            |ns: Option<u64>, limit: Option<u64>| ns.zip(limit).is_some_and(|(ns, limit)| ns > limit);
-        let slow = passes(line.tpot_ns, Some(self.limit_tpot_ns)) || passes(line.ttft_ns, self.limit_ttft_ns);
-        match line.outcome {
-            ProbeOutcome::Fits => !slow,
-            ProbeOutcome::TooSlow => slow,
-            ProbeOutcome::OutOfMemory | ProbeOutcome::Failed => true,
-        }
-    }
-}
-
-/// The recorded repetitions of a case.
-#[derive(Default)]
-pub(super) struct Repeated {
-    warm_ups: u32,
-    timed: u32,
-    has_failed: bool,
-}
-
-impl Course for PerformanceCase {
-    type Line = RequestRecord;
-    type State = Repeated;
-    const KIND: &'static str = "case";
-
-    fn id(&self) -> &str {
-        &self.case_id
-    }
-
-    fn tp(&self) -> u32 {
-        self.tp
-    }
-
-    fn part_of(line: &RequestRecord) -> &str {
-        &line.case_id
-    }
-
-    fn follows(&self, state: &Repeated, line: &RequestRecord) -> bool {
-        let before = match line.kind {
-            RepetitionKind::Warmup => state.warm_ups,
-            RepetitionKind::Timed => state.timed,
-        };
-        !self.is_whole(state) && line.repetition == before && self.is_shape_of(line)
-    }
-
-    fn take(state: &mut Repeated, line: &RequestRecord) {
-        match line.kind {
-            RepetitionKind::Warmup => state.warm_ups += 1,
-            RepetitionKind::Timed => state.timed += 1,
-        }
-        state.has_failed |= line.error.is_some();
-    }
-
-    /// A failed repetition ends its case.
-    fn is_whole(&self, state: &Repeated) -> bool {
-        self.unfit.is_some() || u64::from(state.timed) >= self.timed() || state.has_failed
-    }
-
-    fn extent(&self, state: &Repeated) -> String {
-        format!("{} of {} timed repetitions", state.timed, self.timed())
-    }
-
-    fn in_turns(line: &RequestRecord) -> bool {
-        line.block.is_some()
-    }
-}
-
-impl Course for SearchCase {
-    type Line = ProbeRecord;
-    type State = Vec<ProbeRecord>;
-    const KIND: &'static str = "search";
-
-    fn id(&self) -> &str {
-        &self.search_id
-    }
-
-    fn tp(&self) -> u32 {
-        self.tp
-    }
-
-    fn part_of(line: &ProbeRecord) -> &str {
-        &line.search_id
-    }
-
-    fn follows(&self, state: &Self::State, line: &ProbeRecord) -> bool {
-        line.probe as usize == state.len()
-            && next_probe(self, state) == Some((line.batch, line.purpose))
-            && self.is_judged_so(line)
-    }
-
-    fn take(state: &mut Self::State, line: &ProbeRecord) {
-        state.push(line.clone());
-    }
-
-    fn is_whole(&self, state: &Self::State) -> bool {
-        next_probe(self, state).is_none()
-    }
-
-    fn extent(&self, state: &Self::State) -> String {
-        match next_probe(self, state) {
-            Some((batch, _)) => format!("{} probes, and batch {batch} would be next", state.len()),
-            None => format!("{} probes", state.len()),
-        }
-    }
-}
-
-impl Course for LoadCase {
-    type Line = LoadLevelRecord;
-    type State = Vec<LoadLevelRecord>;
-    const KIND: &'static str = "load";
-
-    fn id(&self) -> &str {
-        &self.load_id
-    }
-
-    fn tp(&self) -> u32 {
-        self.tp
-    }
-
-    fn part_of(line: &LoadLevelRecord) -> &str {
-        &line.load_id
-    }
-
-    fn follows(&self, state: &Self::State, line: &LoadLevelRecord) -> bool {
-        line.level as usize == state.len() && next_level(self, state) == Some(line.offers())
-    }
-
-    fn take(state: &mut Self::State, line: &LoadLevelRecord) {
-        state.push(line.clone());
-    }
-
-    fn is_whole(&self, state: &Self::State) -> bool {
-        next_level(self, state).is_none()
-    }
-
-    fn extent(&self, state: &Self::State) -> String {
-        match next_level(self, state) {
-            Some(Level::Rate(rate)) => format!("{} rates, and {rate} requests/s would be next", state.len()),
-            Some(level @ Level::Concurrency(_)) => {
-                format!("{} levels, and {level} would be next", state.len())
-            }
-            Some(Level::AtOnce) => "no rate".to_owned(),
-            None => format!("{} rates", state.len()),
-        }
-    }
-}
-
 /// Returns the parts in run order. An engine is loaded for each number of ranks in turn.
-pub(super) fn in_order<'a, C: Course>(plan: &Plan, parts: &'a [C]) -> Vec<&'a C> {
+pub(in crate::record) fn in_order<'a, C: Course>(plan: &Plan, parts: &'a [C]) -> Vec<&'a C> {
     let of = |tp: u32| parts.iter().filter(move |part| part.tp() == tp);
     plan.worlds().into_iter().flat_map(of).collect()
 }
 
 /// Result of checking the lines of a journal against the plan.
-pub(super) struct Walk<S> {
+pub(in crate::record) struct Walk<S> {
     /// Number of leading lines in planned order, with each part complete before the next begins.
-    pub(super) prefix: usize,
+    pub(in crate::record) prefix: usize,
     /// The lines of each part, by the part's name.
-    pub(super) parts: BTreeMap<String, Part<S>>,
+    pub(in crate::record) parts: BTreeMap<String, Part<S>>,
     /// Number of lines of each part that do not continue those before.
-    pub(super) stray: BTreeMap<String, usize>,
+    pub(in crate::record) stray: BTreeMap<String, usize>,
     /// Number of lines that belong to no part of the plan.
-    pub(super) unknown: usize,
+    pub(in crate::record) unknown: usize,
     /// The first part that has lines although an earlier part is incomplete.
-    pub(super) early: Option<String>,
+    pub(in crate::record) early: Option<String>,
     /// Whether the parts alternate.
-    pub(super) in_turns: bool,
+    pub(in crate::record) in_turns: bool,
 }
 
 /// The lines of a part that continue from its first without a gap, at any place in the file.
 #[derive(Default)]
-pub(super) struct Part<S> {
+pub(in crate::record) struct Part<S> {
     /// State after these lines.
-    pub(super) state: S,
+    pub(in crate::record) state: S,
     /// Indices of these lines in the file, from 0.
-    pub(super) lines: Vec<usize>,
+    pub(in crate::record) lines: Vec<usize>,
 }
 
 impl<S: Default> Walk<S> {
     /// Whether the part has all its lines.
-    pub(super) fn is_whole<C: Course<State = S>>(&self, part: &C) -> bool {
+    pub(in crate::record) fn is_whole<C: Course<State = S>>(&self, part: &C) -> bool {
         match self.parts.get(part.id()) {
             Some(found) => part.is_whole(&found.state),
             None => part.is_whole(&S::default()),
@@ -232,7 +98,7 @@ impl<S: Default> Walk<S> {
     }
 
     /// Describes the part's progress, for messages.
-    pub(super) fn extent<C: Course<State = S>>(&self, part: &C) -> String {
+    pub(in crate::record) fn extent<C: Course<State = S>>(&self, part: &C) -> String {
         match self.parts.get(part.id()) {
             Some(found) => part.extent(&found.state),
             None => part.extent(&S::default()),
@@ -242,7 +108,7 @@ impl<S: Default> Walk<S> {
 
 /// Checks `lines` in file order; a line that is damaged or to be redone is `None`. `in_turns` says that the run's group
 /// has blocks, even if no line says so.
-pub(super) fn walk<'a, C: Course>(
+pub(in crate::record) fn walk<'a, C: Course>(
     order: &[&C],
     lines: &[Option<&'a C::Line>],
     in_turns: bool,
@@ -297,6 +163,7 @@ where
 mod tests {
     use super::*;
     use crate::record::golden::request;
+    use crate::record::{PerformanceCase, RepetitionKind, RequestRecord};
 
     fn case(id: &str, repetitions: u32) -> PerformanceCase {
         let case = &crate::record::golden::run().plan.performance[0];
@@ -304,7 +171,7 @@ mod tests {
     }
 
     /// `a0` is the first timed repetition of case a, `aw0` its first warm-up, and `?` a line that cannot be read.
-    fn walked(words: &str) -> Walk<Repeated> {
+    fn walked(words: &str) -> Walk<<PerformanceCase as Course>::State> {
         let cases = [case("a", 2), case("b", 1)];
         let line = |word: &str| {
             let (kind, number) = match word[1..].strip_prefix('w') {

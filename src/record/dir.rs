@@ -1,13 +1,12 @@
 //! The run directory: creating, opening, appending, reading.
 
+use super::cases::JOURNALS;
+use super::course::Course;
 use super::error::RecordError;
 use super::identity::Identity;
-use super::journal::{self, Examined, Journal, Line};
-use super::load::{LoadLevelRecord, LoadRow};
+use super::journal::{self, Examined, Journal, Keyed, Line};
 use super::operators::OperatorRow;
-use super::probe::{ProbeRecord, ProbeRow};
 use super::prompt::PromptRecord;
-use super::request::RequestRecord;
 use super::run::{JournalSeal, RunRecord};
 use super::sample::SampleRecord;
 use super::sum::{PAGE, Sum};
@@ -19,7 +18,10 @@ use super::wire::{WITH_SUMS, Wire, parse_numbered};
 use crate::{bounded, text};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt::{self, Debug};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -40,10 +42,6 @@ pub fn run_id(started: SystemTime, suite: &str, device: &str, identity: &Identit
     format!("{}-{}-{}-{}", compact_utc(started), plain(suite), plain(device), &identity.hash()[..6])
 }
 
-/// The files that grow during a run. The seal of a complete run covers them.
-pub const JOURNALS: [&str; 6] =
-    ["samples.jsonl", "prompts.jsonl", "requests.jsonl", "probes.jsonl", "load.jsonl", "telemetry.csv"];
-
 /// A run's directory. [`RunDir::hold`] or the first append opens the journals and locks them against a second writer.
 #[derive(Debug)]
 pub struct RunDir {
@@ -52,11 +50,27 @@ pub struct RunDir {
     held: Option<File>,
     samples: Option<Journal<SampleRecord>>,
     prompts: Option<Journal<PromptRecord>>,
-    requests: Option<Journal<RequestRecord>>,
     telemetry: Option<CsvLog>,
     server_metrics: Option<CsvLog>,
-    probes: Option<Journal<ProbeRecord>>,
-    loads: Option<Journal<LoadLevelRecord>>,
+    /// The open journals of timed parts, by file name.
+    timed: BTreeMap<&'static str, Box<dyn AnyJournal>>,
+}
+
+/// A journal of any timed part.
+trait AnyJournal: Any {
+    fn sync(&self) -> Result<(), RecordError>;
+}
+
+impl<R: Keyed + 'static> AnyJournal for Journal<R> {
+    fn sync(&self) -> Result<(), RecordError> {
+        Self::sync(self)
+    }
+}
+
+impl Debug for dyn AnyJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Journal")
+    }
 }
 
 impl RunDir {
@@ -84,11 +98,9 @@ impl RunDir {
             held: None,
             samples: None,
             prompts: None,
-            requests: None,
             telemetry: None,
             server_metrics: None,
-            probes: None,
-            loads: None,
+            timed: BTreeMap::new(),
         }
     }
 
@@ -118,8 +130,33 @@ impl RunDir {
             self.samples = Some(Journal::of(file, &self.path.join("samples.jsonl"))?);
         }
         opened(&mut self.prompts, &self.path.join("prompts.jsonl"))?;
-        opened(&mut self.requests, &self.path.join("requests.jsonl"))?;
-        Ok(())
+        self.open_timed()
+    }
+
+    /// Returns the journal of the parts of one kind. Opens it first if needed.
+    pub(super) fn journal<C: Course>(&mut self) -> Result<&mut Journal<C::Line>, RecordError> {
+        let journal: &mut dyn Any = match self.timed.entry(C::JOURNAL) {
+            Entry::Occupied(open) => &mut **open.into_mut(),
+            Entry::Vacant(place) => {
+                &mut **place.insert(Box::new(Journal::<C::Line>::open(&self.path.join(C::JOURNAL))?))
+            }
+        };
+        Ok(journal.downcast_mut().expect("invariant: one kind of line in each journal"))
+    }
+
+    /// Appends a line to the journal of its kind. Rejects one that is already there.
+    pub(crate) fn append<C: Course>(&mut self, line: &C::Line) -> Result<(), RecordError> {
+        self.journal::<C>()?.append(line)
+    }
+
+    /// Reads all whole lines of the parts of one kind, in order; none if the file does not exist.
+    pub(crate) fn read<C: Course>(&self) -> Result<Vec<C::Line>, RecordError> {
+        journal::read(&self.file(C::JOURNAL))
+    }
+
+    /// Reads all lines of the parts of one kind, with the faults of each.
+    pub(super) fn examine<C: Course>(&self) -> Result<Examined<C::Line>, RecordError> {
+        journal::examine(&self.file(C::JOURNAL))
     }
 
     /// Appends a line to `samples.jsonl`. Rejects an item that is already there.
@@ -132,21 +169,6 @@ impl RunDir {
     pub fn append_prompts(&mut self, record: &PromptRecord) -> Result<(), RecordError> {
         let journal = opened(&mut self.prompts, &self.path.join("prompts.jsonl"))?;
         if journal.has(record) { Ok(()) } else { journal.append(record) }
-    }
-
-    /// Appends a line to `requests.jsonl`. Rejects a repetition that is already there.
-    pub fn append_request(&mut self, record: &RequestRecord) -> Result<(), RecordError> {
-        opened(&mut self.requests, &self.path.join("requests.jsonl"))?.append(record)
-    }
-
-    /// Appends a line to `probes.jsonl`. Rejects a probe that is already there.
-    pub fn append_probe(&mut self, record: &ProbeRecord) -> Result<(), RecordError> {
-        opened(&mut self.probes, &self.path.join("probes.jsonl"))?.append(record)
-    }
-
-    /// Appends a line to `load.jsonl`. Rejects a level that is already there.
-    pub fn append_load(&mut self, record: &LoadLevelRecord) -> Result<(), RecordError> {
-        opened(&mut self.loads, &self.path.join("load.jsonl"))?.append(record)
     }
 
     /// Reads all whole lines of `samples.jsonl`, in order; none if the file does not exist.
@@ -163,39 +185,9 @@ impl RunDir {
         journal::read_some(&self.file("prompts.jsonl"), wanted)
     }
 
-    /// Reads all whole lines of `requests.jsonl`, in order; none if the file does not exist.
-    pub fn read_requests(&self) -> Result<Vec<RequestRecord>, RecordError> {
-        journal::read(&self.file("requests.jsonl"))
-    }
-
-    /// Reads all whole lines of `probes.jsonl`, in order; none if the file does not exist.
-    pub fn read_probes(&self) -> Result<Vec<ProbeRecord>, RecordError> {
-        journal::read(&self.file("probes.jsonl"))
-    }
-
-    /// Reads all whole lines of `load.jsonl`, in order; none if the file does not exist.
-    pub fn read_loads(&self) -> Result<Vec<LoadLevelRecord>, RecordError> {
-        journal::read(&self.file("load.jsonl"))
-    }
-
     /// Reads all lines of `samples.jsonl`, with the faults of each.
     pub fn examine_samples(&self) -> Result<Examined<SampleRecord>, RecordError> {
         journal::examine(&self.file("samples.jsonl"))
-    }
-
-    /// Reads all lines of `requests.jsonl`, with the faults of each.
-    pub fn examine_requests(&self) -> Result<Examined<RequestRecord>, RecordError> {
-        journal::examine(&self.file("requests.jsonl"))
-    }
-
-    /// Reads all lines of `probes.jsonl`, with the faults of each.
-    pub fn examine_probes(&self) -> Result<Examined<ProbeRecord>, RecordError> {
-        journal::examine(&self.file("probes.jsonl"))
-    }
-
-    /// Reads all lines of `load.jsonl`, with the faults of each.
-    pub fn examine_loads(&self) -> Result<Examined<LoadLevelRecord>, RecordError> {
-        journal::examine(&self.file("load.jsonl"))
     }
 
     /// Passes the lines of `prompts.jsonl` to `each` one by one, with their faults. Returns whether the file exists,
@@ -215,9 +207,7 @@ impl RunDir {
     pub fn write_run(&self, record: &RunRecord) -> Result<(), RecordError> {
         self.samples.as_ref().map_or(Ok(()), Journal::sync)?;
         self.prompts.as_ref().map_or(Ok(()), Journal::sync)?;
-        self.requests.as_ref().map_or(Ok(()), Journal::sync)?;
-        self.probes.as_ref().map_or(Ok(()), Journal::sync)?;
-        self.loads.as_ref().map_or(Ok(()), Journal::sync)?;
+        self.timed.values().try_for_each(|journal| journal.sync())?;
         let path = self.file("run.json");
         let json = serde_json::to_vec_pretty(&Wire::new(record))
             .map_err(|e| RecordError::io("encode", &path)(e.into()))?;
@@ -279,11 +269,6 @@ impl RunDir {
         }
     }
 
-    /// Replaces `max_batch.csv`.
-    pub fn write_max_batch_csv(&self, rows: &[ProbeRow]) -> Result<(), RecordError> {
-        write_csv(&self.file("max_batch.csv"), ProbeRow::HEADER, rows)
-    }
-
     /// Replaces `operators.csv`.
     pub fn write_operators_csv(&self, rows: &[OperatorRow]) -> Result<(), RecordError> {
         write_csv(&self.file("operators.csv"), OperatorRow::HEADER, rows)
@@ -292,11 +277,6 @@ impl RunDir {
     /// Replaces `limits.csv`.
     pub fn write_limits_csv(&self, rows: &[LimitRow]) -> Result<(), RecordError> {
         write_csv(&self.file("limits.csv"), LimitRow::HEADER, rows)
-    }
-
-    /// Replaces `load.csv`.
-    pub fn write_load_csv(&self, rows: &[LoadRow]) -> Result<(), RecordError> {
-        write_csv(&self.file("load.csv"), LoadRow::HEADER, rows)
     }
 }
 
@@ -338,7 +318,7 @@ pub fn write_accuracy_csv(path: &Path, rows: &[AccuracyRow]) -> Result<(), Recor
     write_csv(path, AccuracyRow::HEADER, rows)
 }
 
-fn opened<'a, R: journal::Keyed>(
+fn opened<'a, R: Keyed>(
     slot: &'a mut Option<Journal<R>>,
     path: &Path,
 ) -> Result<&'a mut Journal<R>, RecordError> {

@@ -42,7 +42,7 @@ pub enum RecordError {
 
 impl RecordError {
     /// For `map_err`: combines the system's error with the action and the path.
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |cause| Self::Io { action, path: path.to_owned(), cause }
     }
 }

@@ -101,7 +101,7 @@ pub(super) fn limit_row() -> LimitRow {
     }
 }
 
-pub(super) fn probe() -> ProbeRecord {
+pub(crate) fn probe() -> ProbeRecord {
     ProbeRecord {
         search_id: "max-batch-i16-o3".into(),
         probe: 2,

@@ -4,15 +4,13 @@
 //! file beside it. The resumed run puts them in their places, so no good measurement is repeated. If other lines are
 //! cut off, the original journal is copied to a `.set-aside` file.
 
-use super::course::{Course, in_order, walk};
+use super::cases::{JOURNALS, Plan};
+use super::course::{Course, Timed, in_order, walk};
 use super::dir::{RunDir, write_whole};
 use super::error::RecordError;
 use super::journal::{self, Examined, Keyed, Line};
-use super::load::{LoadCase, LoadLevelRecord};
-use super::probe::{ProbeOutcome, ProbeRecord, SearchCase};
 use super::prompt::PromptRecord;
-use super::request::RequestRecord;
-use super::run::{PerformanceCase, Plan, RunRecord, Status};
+use super::run::{RunRecord, Status};
 use super::sample::{SampleKey, SampleRecord, SampleState};
 use super::sum::Sum;
 use super::wire::WITH_SUMS;
@@ -45,39 +43,13 @@ pub struct Mending<'a> {
 }
 
 impl SampleRecord {
-    fn is_of(&self, item: &PlannedItem<'_>) -> bool {
-        (self.task.as_str(), self.doc_id.as_str(), self.doc_hash.as_str())
-            == (item.task, item.doc_id, item.doc_hash)
-    }
-}
-
-/// A record of something that may have failed, for a reason that may have passed.
-pub(super) trait Failable {
-    /// Whether it failed.
-    fn has_failed(&self) -> bool;
-}
-
-impl Failable for SampleRecord {
     fn has_failed(&self) -> bool {
         self.state == SampleState::Failed
     }
-}
 
-impl Failable for RequestRecord {
-    fn has_failed(&self) -> bool {
-        self.error.is_some()
-    }
-}
-
-impl Failable for ProbeRecord {
-    fn has_failed(&self) -> bool {
-        self.outcome == ProbeOutcome::Failed
-    }
-}
-
-impl Failable for LoadLevelRecord {
-    fn has_failed(&self) -> bool {
-        self.requests.iter().any(|request| request.error.is_some())
+    fn is_of(&self, item: &PlannedItem<'_>) -> bool {
+        (self.task.as_str(), self.doc_id.as_str(), self.doc_hash.as_str())
+            == (item.task, item.doc_id, item.doc_hash)
     }
 }
 
@@ -90,25 +62,7 @@ impl RunDir {
         let sealed = self.changed_since_seal(mending.found)?;
         let mut said = self.record_faults(mending.found)?;
         said.extend(self.mend_samples(mending, &sealed)?);
-        let plan = mending.plan;
-        said.extend(self.mend_timed::<PerformanceCase>(
-            "requests.jsonl",
-            &self.examine_requests()?,
-            &in_order(plan, &plan.performance),
-            (mending, &sealed),
-        )?);
-        said.extend(self.mend_timed::<SearchCase>(
-            "probes.jsonl",
-            &self.examine_probes()?,
-            &in_order(plan, &plan.searches),
-            (mending, &sealed),
-        )?);
-        said.extend(self.mend_timed::<LoadCase>(
-            "load.jsonl",
-            &self.examine_loads()?,
-            &in_order(plan, &plan.loads),
-            (mending, &sealed),
-        )?);
+        said.extend(self.mend_cases(mending, &sealed)?);
         if sealed.contains("telemetry.csv") {
             let aside = self.set_aside("telemetry.csv")?;
             self.remove("telemetry.csv")?;
@@ -128,57 +82,33 @@ impl RunDir {
         Ok(self.kept::<SampleRecord>("samples.jsonl")?.into_iter().map(with_prompts).collect())
     }
 
-    /// Appends the kept lines of a timed case that the journal does not have yet.
-    pub fn restore_requests(&mut self, case_id: &str) -> Result<(), RecordError> {
-        let kept = self.kept::<RequestRecord>("requests.jsonl")?;
-        let there: BTreeSet<String> = self.names(kept.is_empty(), Self::read_requests)?;
-        let missing =
-            |line: &&RequestRecord| line.case_id == case_id && !there.contains(&line.key().to_string());
-        kept.iter().filter(missing).try_for_each(|line| self.append_request(line))
+    /// Appends the kept lines of a timed part that the journal does not have yet.
+    pub(crate) fn restore<C: Course>(&mut self, id: &str) -> Result<(), RecordError> {
+        let kept = self.kept::<C::Line>(C::JOURNAL)?;
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let there: BTreeSet<String> = self.read::<C>()?.iter().map(|line| line.key().to_string()).collect();
+        let missing = |line: &&C::Line| C::part_of(line) == id && !there.contains(&line.key().to_string());
+        kept.iter().filter(missing).try_for_each(|line| self.append::<C>(line))
     }
 
-    /// Appends the kept lines of a search that the journal does not have yet.
-    pub fn restore_probes(&mut self, search_id: &str) -> Result<(), RecordError> {
-        let kept = self.kept::<ProbeRecord>("probes.jsonl")?;
-        let there: BTreeSet<String> = self.names(kept.is_empty(), Self::read_probes)?;
-        let missing =
-            |line: &&ProbeRecord| line.search_id == search_id && !there.contains(&line.key().to_string());
-        kept.iter().filter(missing).try_for_each(|line| self.append_probe(line))
+    /// Returns the latest time of a sample, also of a kept one, on the run's clock; 0 if there is none.
+    pub(super) fn sampled_until_ns(&self) -> Result<u64, RecordError> {
+        let kept = self.kept::<SampleRecord>("samples.jsonl")?;
+        Ok(self.read_samples()?.iter().chain(&kept).map(|line| line.t_end_ns).max().unwrap_or(0))
     }
 
-    /// Appends the kept lines of a load that the journal does not have yet.
-    pub fn restore_loads(&mut self, load_id: &str) -> Result<(), RecordError> {
-        let kept = self.kept::<LoadLevelRecord>("load.jsonl")?;
-        let there: BTreeSet<String> = self.names(kept.is_empty(), Self::read_loads)?;
-        let missing =
-            |line: &&LoadLevelRecord| line.load_id == load_id && !there.contains(&line.key().to_string());
-        kept.iter().filter(missing).try_for_each(|line| self.append_load(line))
-    }
-
-    /// Returns the latest time of a kept line, on the run's clock; 0 if none is kept.
-    pub fn kept_until_ns(&self) -> Result<u64, RecordError> {
-        let samples = self.kept::<SampleRecord>("samples.jsonl")?.into_iter().map(|line| line.t_end_ns);
-        let requests = self.kept::<RequestRecord>("requests.jsonl")?.into_iter().map(|line| line.end_ns);
-        let probes = self.kept::<ProbeRecord>("probes.jsonl")?.into_iter().map(|line| line.end_ns);
-        let loads = self.kept::<LoadLevelRecord>("load.jsonl")?.into_iter().map(|line| line.end_ns);
-        Ok(samples.chain(requests).chain(probes).chain(loads).max().unwrap_or(0))
+    /// Returns the latest time of a line of this kind, also of a kept one, on the run's clock; 0 if there is none.
+    pub(super) fn timed_until_ns<C: Course>(&self) -> Result<u64, RecordError> {
+        let kept = self.kept::<C::Line>(C::JOURNAL)?;
+        Ok(self.read::<C>()?.iter().chain(&kept).map(Timed::end_ns).max().unwrap_or(0))
     }
 
     /// Removes the kept lines: the run is complete, and all good lines are in their places.
     pub fn forget_kept(&self) -> Result<(), RecordError> {
-        let files = ["samples.jsonl", "prompts.jsonl", "requests.jsonl", "probes.jsonl", "load.jsonl"];
-        files.iter().try_for_each(|file| self.remove(&kept_name(file)))
-    }
-
-    fn names<R: Keyed>(
-        &self,
-        unneeded: bool,
-        read: fn(&Self) -> Result<Vec<R>, RecordError>,
-    ) -> Result<BTreeSet<String>, RecordError> {
-        if unneeded {
-            return Ok(BTreeSet::new());
-        }
-        Ok(read(self)?.iter().map(|line| line.key().to_string()).collect())
+        let lines = JOURNALS.iter().filter(|file| kept_name(file) != **file);
+        lines.map(|file| kept_name(file)).try_for_each(|file| self.remove(&file))
     }
 
     fn kept<R: Keyed>(&self, file: &str) -> Result<Vec<R>, RecordError> {
@@ -349,19 +279,16 @@ impl RunDir {
         Ok(is_told.then(|| cut.told(SAMPLES)).into_iter().collect())
     }
 
-    fn mend_timed<C: Course>(
+    /// Repairs the journal of the timed `parts` of the plan, all of one kind.
+    pub(super) fn mend_timed<C: Course>(
         &self,
-        file: &str,
-        found: &Examined<C::Line>,
-        order: &[&C],
+        parts: &[C],
         (mending, sealed): (&Mending<'_>, &BTreeSet<String>),
-    ) -> Result<Option<String>, RecordError>
-    where
-        C::Line: Keyed + Failable,
-    {
+    ) -> Result<Option<String>, RecordError> {
+        let (file, found, order) = (C::JOURNAL, self.examine::<C>()?, in_order(mending.plan, parts));
         let good = |line: &&C::Line| !(mending.retry_failed && line.has_failed());
         let lines: Vec<Option<&C::Line>> = found.lines.iter().map(|line| line.sound().filter(good)).collect();
-        let mut walked = walk(order, &lines, mending.found.is_in_turns());
+        let mut walked = walk(&order, &lines, mending.found.is_in_turns());
         let whole = walked.prefix == lines.len() && !found.torn;
         let all = order.iter().all(|part| walked.is_whole(*part));
         let forged = whole && sealed.contains(file) && all;

@@ -37,19 +37,18 @@
 //! run puts them in their places. `*.set-aside` is a copy of a journal as it was found.
 
 mod audit;
-mod course;
+mod cases;
+mod clock;
+pub(crate) mod course;
 mod dir;
 mod error;
 mod identity;
 mod journal;
 mod limits;
-mod load;
 mod mend;
 mod noise;
 mod operators;
-mod probe;
 mod prompt;
-mod request;
 mod run;
 mod sample;
 mod sum;
@@ -57,33 +56,26 @@ mod summary;
 mod target;
 mod telemetry;
 mod time;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 pub(crate) mod golden;
 
-pub use audit::{Audit, Contents, SealState};
-pub use dir::{JOURNALS, RunDir, create_unique, csv_table, run_id, write_accuracy_csv, write_whole};
+pub use audit::{Audit, SealState};
+pub use cases::{Contents, JOURNALS, Plan};
+pub use clock::Clock;
+pub use dir::{RunDir, create_unique, csv_table, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
 pub use identity::{Difference, Identity, UNTOLD, hex};
 pub use journal::{Examined, Keyed, Line};
 pub use limits::{LimitRate, MachineLimits, Roofline, Spot, Spots, UnitLimit};
-pub use load::{
-    LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS,
-    Objectives, SATURATED_SLOPE, Wire, next_level,
-};
 pub use mend::{Mending, PlannedItem};
 pub use noise::{Noise, NoiseFloor};
 pub use operators::{OperatorRecord, OperatorRow};
-pub use probe::{
-    ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,
-    next_probe, search_answer,
-};
 pub use prompt::{CallRecord, PromptRecord};
-pub use request::{Clock, GroupPrompts, RepetitionKind, RequestKey, RequestRecord};
 pub use run::{
-    AccuracyCase, ChoiceToken, Cost, FirstPrompt, Group, JournalSeal, PerformanceCase, Plan, PromptsCase,
-    Provenance, PublishedScore, RunRecord, Status, items_hash,
+    AccuracyCase, ChoiceToken, FirstPrompt, Group, JournalSeal, Provenance, PublishedScore, RunRecord,
+    Status, items_hash,
 };
 pub use sample::{SampleKey, SampleRecord, SampleState};
 pub use summary::{AccuracyRow, AnswerRow, PerfRow, Phase};
@@ -91,3 +83,15 @@ pub use target::{Figure, LimitRow, LoadFacts, Target};
 pub use telemetry::{ServerMetricRow, TelemetryRow};
 pub use time::{compact_utc, rfc3339_utc};
 pub use wire::SCHEMA;
+
+pub use crate::workload::load::record::{
+    LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS,
+    Objectives, SATURATED_SLOPE, Wire, next_level,
+};
+pub use crate::workload::max_batch::record::{
+    ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,
+    next_probe, search_answer,
+};
+pub use crate::workload::shapes::record::{
+    Cost, GroupPrompts, PerformanceCase, PromptsCase, RepetitionKind, RequestKey, RequestRecord,
+};

@@ -1,6 +1,6 @@
 //! Operator times of a repetition.
 
-use super::request::Clock;
+use super::clock::Clock;
 use super::summary::Phase;
 use serde::{Deserialize, Serialize};
 

@@ -1,11 +1,10 @@
 //! `run.json`: what was run, on what, and how far the run got.
 
+use super::cases::Plan;
+use super::clock::Clock;
 use super::identity::{Identity, hex};
 use super::limits::Roofline;
-use super::load::LoadCase;
-use super::probe::SearchCase;
-use super::request::{Clock, RepetitionKind, RequestRecord};
-use super::target::{LoadFacts, Target};
+use super::target::LoadFacts;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -160,45 +159,6 @@ pub struct Group {
     pub blocks: Option<u32>,
 }
 
-/// The cases to run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
-    /// Tasks with items to score.
-    pub accuracy: Vec<AccuracyCase>,
-    /// Shapes to time.
-    pub performance: Vec<PerformanceCase>,
-    /// Searches for the largest batch.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub searches: Vec<SearchCase>,
-    /// Loads to serve.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub loads: Vec<LoadCase>,
-    /// Expected values for the machine's limits.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub targets: Vec<Target>,
-    /// Whether every repetition has operator times.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub operators: bool,
-}
-
-impl Plan {
-    /// Returns the numbers of tensor-parallel ranks that the cases need, in run order. An engine is loaded once for
-    /// each. Accuracy cases come first.
-    pub fn worlds(&self) -> Vec<u32> {
-        let timed = self.performance.iter().filter(|case| case.unfit.is_none());
-        let accuracy = self.accuracy.iter().map(|case| case.tp);
-        let searches = self.searches.iter().map(|case| case.tp);
-        let loads = self.loads.iter().map(|case| case.tp);
-        let mut worlds = Vec::new();
-        for tp in accuracy.chain(timed.map(|case| case.tp)).chain(searches).chain(loads) {
-            if !worlds.contains(&tp) {
-                worlds.push(tp);
-            }
-        }
-        worlds
-    }
-}
-
 /// A task of the plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccuracyCase {
@@ -311,76 +271,6 @@ impl AccuracyCase {
     pub fn part_of(&self) -> Option<u64> {
         self.available.filter(|all| *all > self.items)
     }
-}
-
-/// A shape of the plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PerformanceCase {
-    /// The case's name, as in the requests.
-    pub case_id: String,
-    /// Tensor-parallel ranks.
-    #[serde(default = "super::wire::one")]
-    pub tp: u32,
-    /// Sequences in the batch.
-    pub batch: u32,
-    /// Prompt tokens of each sequence. For real prompts, which differ: their mean over all batches, rounded.
-    pub input_tokens: u32,
-    /// Tokens to generate for each sequence.
-    pub output_tokens: u32,
-    /// Real prompts; `None` for random tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prompts: Option<PromptsCase>,
-    /// Why the case does not fit on the device. If set, it was not run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unfit: Option<String>,
-    /// Timed repetitions to run; for real prompts, per batch.
-    pub repetitions: u32,
-    /// Seed of the random prompts. `None` for real prompts, and in records older than this field.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-    /// Minimum work of the prefill phase, for the roofline.
-    pub prefill_cost: Option<Cost>,
-    /// Minimum work of all decode steps together.
-    pub decode_cost: Option<Cost>,
-}
-
-impl PerformanceCase {
-    /// Returns the number of timed repetitions over all batches of prompts.
-    pub fn timed(&self) -> u64 {
-        u64::from(self.repetitions) * u64::from(self.prompts.as_ref().map_or(1, |prompts| prompts.groups))
-    }
-
-    /// Whether nothing is left to run. The case was skipped, all timed repetitions have lines, or a repetition failed,
-    /// which ends the case.
-    pub fn is_finished(&self, requests: &[RequestRecord]) -> bool {
-        let own = || requests.iter().filter(|request| request.case_id == self.case_id);
-        let timed = own().filter(|request| request.kind == RepetitionKind::Timed).count() as u64;
-        self.unfit.is_some() || timed >= self.timed() || own().any(|request| request.error.is_some())
-    }
-}
-
-/// The real prompts of a case.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PromptsCase {
-    /// Data set or file.
-    pub source: String,
-    /// Number of timed batches. Each is timed [`PerformanceCase::repetitions`] times.
-    pub groups: u32,
-    /// Tokens of the shortest prompt fed.
-    pub shortest: u32,
-    /// Tokens of the longest prompt fed.
-    pub longest: u32,
-    /// How questions were turned into prompts and batches, in words.
-    pub notes: Vec<String>,
-}
-
-/// Work of one phase of one repetition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cost {
-    /// Bytes that must cross the memory bus.
-    pub bytes: u64,
-    /// Floating-point operations.
-    pub flops: u64,
 }
 
 /// The token of one answer.

@@ -1,6 +1,6 @@
 //! The rows of `accuracy.csv`, `answers.csv` and `perf.csv`. Unavailable values are empty cells.
 
-use super::request::Clock;
+use super::clock::Clock;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

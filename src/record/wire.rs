@@ -65,7 +65,7 @@ fn leading_schema(text: &str) -> Option<u32> {
 }
 
 /// The default tensor-parallel size, for records without one.
-pub(super) fn one() -> u32 {
+pub(crate) fn one() -> u32 {
     1
 }
 

@@ -25,7 +25,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 /// One sample; tests override the fields they need.
-pub(super) fn sample() -> SampleRecord {
+pub(crate) fn sample() -> SampleRecord {
     SampleRecord {
         task: "ceval".into(),
         doc_id: "0".into(),
@@ -51,7 +51,7 @@ pub(super) fn sample() -> SampleRecord {
 }
 
 /// One timed repetition; tests override the fields they need.
-pub(super) fn request() -> RequestRecord {
+pub(crate) fn request() -> RequestRecord {
     RequestRecord {
         case_id: String::new(),
         kind: RepetitionKind::Timed,
@@ -97,7 +97,7 @@ fn case(batch: u32, input_tokens: u32, output_tokens: u32) -> PerformanceCase {
 }
 
 /// A run with two tasks and twelve shapes on the CPU.
-pub(super) fn run() -> RunRecord {
+pub(crate) fn run() -> RunRecord {
     let identity = Identity::new(map(&[
         ("dataset.boolq-sample", "sha256:77c0a9d2"),
         ("dataset.ceval-sample", "sha256:1f9be04c"),
@@ -262,7 +262,7 @@ fn requests(run: &RunRecord, rng: &mut Rng, noise: f64) -> Vec<RequestRecord> {
 }
 
 /// A finished run without problems: all repetitions are equal.
-pub(super) fn quiet() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
+pub(crate) fn quiet() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     let run = run();
     let samples = samples(&mut Rng::new(1));
     let requests = requests(&run, &mut Rng::new(2), 0.0);
@@ -270,7 +270,7 @@ pub(super) fn quiet() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
 }
 
 /// A finished run with noise in the times, two unscorable answers, and one failed item.
-pub(super) fn realistic() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
+pub(crate) fn realistic() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) {
     let mut run = run();
     run.plan.accuracy[0].max_failed = Some(0.01);
     let mut samples = samples(&mut Rng::new(3));
@@ -288,7 +288,7 @@ pub(super) fn realistic() -> (RunRecord, Vec<SampleRecord>, Vec<RequestRecord>) 
 }
 
 /// Writes a run to `root` in the state before its report is made.
-pub(super) fn write(
+pub(crate) fn write(
     root: &std::path::Path,
     (run, samples, requests): &(RunRecord, Vec<SampleRecord>, Vec<RequestRecord>),
 ) -> RunDir {

@@ -1,10 +1,10 @@
 //! Formats numbers for tables, charts and sentences. Files keep the exact values.
 
 /// Shown where there is no value.
-pub(super) const NONE: &str = "–";
+pub(crate) const NONE: &str = "–";
 
 /// Formats `value` with `digits` significant digits, never in scientific notation. Integers keep all their digits.
-pub(super) fn significant(value: f64, digits: i32) -> String {
+pub(crate) fn significant(value: f64, digits: i32) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
     }
@@ -15,7 +15,7 @@ pub(super) fn significant(value: f64, digits: i32) -> String {
 
 /// Decimals for a column of numbers, so that their points align: three significant digits for the smallest, but no
 /// more than six for the largest.
-pub(super) fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
+pub(crate) fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
     let size = |x: f64| x.abs().log10().floor() as i32;
     let sizes: Vec<i32> = values.into_iter().filter(|x| x.is_finite() && *x != 0.0).map(size).collect();
     let least = sizes.iter().min().copied().unwrap_or(0);
@@ -24,27 +24,27 @@ pub(super) fn decimals(values: impl IntoIterator<Item = f64>) -> usize {
 }
 
 /// Formats `value` with `decimals` decimals, or a dash.
-pub(super) fn fixed(value: Option<f64>, decimals: usize) -> String {
+pub(crate) fn fixed(value: Option<f64>, decimals: usize) -> String {
     value.filter(|x| x.is_finite()).map_or_else(|| NONE.to_owned(), |x| format!("{x:.decimals$}"))
 }
 
 /// A share as a percentage with one decimal, without the percent sign: `53.6`.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
 /// `show(value)`, or a dash.
-pub(super) fn or_none<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
+pub(crate) fn or_none<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| NONE.to_owned(), show)
 }
 
 /// `[low, high]` with both ends formatted by `show`, or a dash.
-pub(super) fn interval<T>(low: Option<T>, high: Option<T>, show: impl Fn(T) -> String) -> String {
+pub(crate) fn interval<T>(low: Option<T>, high: Option<T>, show: impl Fn(T) -> String) -> String {
     or_none(low.zip(high), |(low, high)| format!("[{}, {}]", show(low), show(high)))
 }
 
 /// Bytes in the largest binary unit in which the number is at least 1.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     let (unit, size) = [("GiB", 30), ("MiB", 20), ("KiB", 10)]
         .into_iter()
         .find(|(_, shift)| count >> shift > 0)
@@ -53,12 +53,12 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// `1 item`, `2 items`.
-pub(super) fn counted(count: u64, one: &str) -> String {
+pub(crate) fn counted(count: u64, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A command line, quoted for a shell.
-pub(super) fn command_line(words: &[String]) -> String {
+pub(crate) fn command_line(words: &[String]) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
     let quoted = |word: &String| match word {
         word if !word.is_empty() && word.chars().all(plain) => word.clone(),

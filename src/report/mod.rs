@@ -5,39 +5,38 @@
 
 pub mod accuracy;
 mod answers;
-mod charts;
+pub(crate) mod charts;
 pub mod compare;
 pub mod definitions;
 mod error;
 mod expectation;
 pub mod export;
 mod failures;
-mod format;
+pub(crate) mod format;
 mod headline;
 pub mod limits;
-pub mod load;
 pub mod operators;
 mod page;
-pub mod performance;
 pub mod published;
 mod sealed;
-pub mod search;
 pub mod tables;
 pub mod validity;
-mod workloads;
+pub(crate) mod workloads;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 pub use accuracy::accuracy_rows;
 pub use error::ReportError;
 pub use limits::limit_rows;
-pub use load::load_rows;
 pub use operators::operator_rows;
-pub use performance::perf_rows;
-pub use search::probe_rows;
 pub use tables::Table;
 pub use validity::{Check, Verdict};
+
+pub use crate::workload::load::report::load_rows;
+pub use crate::workload::max_batch::report::probe_rows;
+pub use crate::workload::shapes::report as performance;
+pub use crate::workload::shapes::report::perf_rows;
 
 use crate::record::{
     AccuracyRow, AnswerRow, Clock, Contents, LimitRow, OperatorRow, PerfRow, Phase, RequestRecord, RunDir,
@@ -127,9 +126,10 @@ impl Summary {
 /// timed, and `charts/` if there is anything to draw.
 pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let dir = RunDir::open(run_dir)?;
-    let Contents { run, samples, requests, probes, loads, audit } = Contents::read(&dir)?;
+    let contents = Contents::read(&dir)?;
+    let workloads = workloads::Workloads::of(&contents);
+    let Contents { run, samples, requests, audit, .. } = contents;
     let mut summary = Summary::of(run, &samples, &requests);
-    let workloads = workloads::Workloads::of(&summary.run, probes, &loads);
     workloads.add_to(&mut summary);
     sealed::add_to(&mut summary, &audit);
     dir.write_accuracy_csv(&summary.accuracy)?;

@@ -37,13 +37,13 @@ pub struct Row {
 
 impl Table {
     /// Creates an empty table with `text` columns, then `numeric` ones.
-    pub(super) fn new(title: String, text: &[&str], numeric: &[&str]) -> Self {
+    pub(crate) fn new(title: String, text: &[&str], numeric: &[&str]) -> Self {
         let column = |numeric| move |name: &&str| Column { name: (*name).to_owned(), numeric };
         let columns = text.iter().map(column(false)).chain(numeric.iter().map(column(true))).collect();
         Self { title, columns, rows: Vec::new() }
     }
 
-    pub(super) fn push(&mut self, strong: bool, cells: Vec<String>) {
+    pub(crate) fn push(&mut self, strong: bool, cells: Vec<String>) {
         self.rows.push(Row { cells, strong });
     }
 

@@ -97,7 +97,7 @@ pub fn checks(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestReco
     checks
 }
 
-pub(super) fn yes_if(holds: bool) -> Outcome {
+pub(crate) fn yes_if(holds: bool) -> Outcome {
     if holds { Outcome::Yes } else { Outcome::No }
 }
 
@@ -315,7 +315,7 @@ fn is_wide(ns: &[f64]) -> Option<bool> {
 }
 
 /// `all 12 cases`, or which cases break the condition, with the first few named.
-pub(super) fn found_in(spoilt: &[&str], cases: usize) -> String {
+pub(crate) fn found_in(spoilt: &[&str], cases: usize) -> String {
     const NAMED: usize = 3;
     match spoilt.len() {
         0 => format!("all {}", counted(cases as u64, "case")),

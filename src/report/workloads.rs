@@ -1,91 +1,253 @@
-//! Report parts for max-batch searches and loads.
+//! What workloads add to reports and comparisons: made from the list of workloads ([`crate::workload`]), whose types
+//! differ.
 
-use super::charts::{self, Picture};
-use super::{ReportError, Summary, Table, load, search};
-use crate::record::{LoadCase, LoadLevelRecord, LoadRow, ProbeRecord, ProbeRow, RunDir, RunRecord};
+use super::charts::Picture;
+use super::charts::cases::draw_lines;
+use super::charts::lines::LineChart;
+use super::compare::{Comparison, ComparisonRow, Pair, Side};
+use super::format::significant;
+use super::validity::Check;
+use super::{ReportError, Summary, Table};
+use crate::record::course::Course;
+use crate::record::{Contents, RunDir, RunRecord, csv_table, write_whole};
+use serde::Serialize;
+use std::fmt::Debug;
 use std::path::Path;
 
-/// The probes and load levels of a run.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Workloads {
-    probes: Vec<ProbeRecord>,
-    probe_rows: Vec<ProbeRow>,
-    load_rows: Vec<LoadRow>,
-    /// Loads with failed requests, and the error of the first one.
-    failures: Vec<(String, String)>,
+/// The lines of one workload in a run, ready to be shown. A part is only asked about runs that have such cases.
+pub(crate) trait Part: Debug {
+    /// The tables for terminal and page.
+    fn tables(&self, _run: &RunRecord) -> Vec<Table> {
+        Vec::new()
+    }
+    /// The tables shown only on the page.
+    fn details(&self, _run: &RunRecord) -> Vec<Table> {
+        Vec::new()
+    }
+    /// The validity conditions.
+    fn checks(&self, _run: &RunRecord) -> Vec<Check> {
+        Vec::new()
+    }
+    /// The findings, one sentence each.
+    fn sentences(&self, _run: &RunRecord) -> Vec<String> {
+        Vec::new()
+    }
+    /// The rows as a file.
+    ///
+    /// # Errors
+    /// A row cannot be written as CSV.
+    fn csv(&self) -> Result<Option<Csv>, csv::Error> {
+        Ok(None)
+    }
+    /// The charts, by file name without extension.
+    fn charts(&self, _run: &RunRecord) -> Vec<(String, LineChart)> {
+        Vec::new()
+    }
 }
 
+/// A part that can be made and compared.
+pub(crate) trait Reported: Part + Sized + 'static {
+    /// The case in records.
+    type Case: Course;
+    /// Definitions at the foot of a report with such cases: name and text.
+    const DEFINITIONS: &'static [(&'static str, &'static str)] = &[];
+    /// What one case, and what several are called.
+    const NAMES: [&'static str; 2];
+
+    /// Makes the part from a run's lines.
+    fn of(run: &RunRecord, lines: &[<Self::Case as Course>::Line]) -> Self;
+
+    /// Compares two runs. `notes` gets a sentence for each case that only one run has. `None` if such cases are not compared
+    /// here.
+    fn compare(_a: &Side, _b: &Side, _notes: &mut Vec<String>) -> Option<Box<dyn Compared>> {
+        None
+    }
+}
+
+/// The cases of one workload that two runs have in common.
+pub(crate) trait Compared: Debug {
+    /// Whether there are none.
+    fn is_empty(&self) -> bool;
+    /// The table for terminal and page.
+    fn table(&self, comparison: &Comparison, pair: &Pair) -> Table;
+    /// The rows of `comparison.csv`.
+    fn rows(&self, comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow>;
+    /// The parts of the headline's sentence.
+    fn headline(&self) -> Vec<String>;
+}
+
+/// A table as a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Csv {
+    /// File name.
+    pub(crate) name: &'static str,
+    /// The content.
+    pub(crate) bytes: Vec<u8>,
+    /// Whether it has no rows.
+    pub(crate) is_empty: bool,
+}
+
+impl Csv {
+    /// Formats rows below a header.
+    ///
+    /// # Errors
+    /// A row cannot be written as CSV.
+    pub(crate) fn of<R: Serialize>(name: &'static str, header: &str, rows: &[R]) -> Result<Self, csv::Error> {
+        Ok(Self { name, bytes: csv_table(header, rows)?, is_empty: rows.is_empty() })
+    }
+}
+
+macro_rules! workloads {
+    ($($(#[$only:meta])* $folder:ident: $table:ident, $plan:ident, $lines:ident;)*) => {
+        /// The timed lines of a run, by workload.
+        #[derive(Debug)]
+        pub(crate) struct Workloads {
+            $($(#[$only])* pub(crate) $plan: crate::workload::$folder::Report,)*
+        }
+
+        impl Workloads {
+            /// Makes the parts from a run's records.
+            pub(crate) fn of(contents: &Contents) -> Self {
+                let run = &contents.run;
+                Self { $($(#[$only])* $plan: Reported::of(run, &contents.$lines),)* }
+            }
+
+            /// Returns the parts of the workloads that the run has.
+            fn parts(&self, run: &RunRecord) -> Vec<&dyn Part> {
+                let mut parts: Vec<&dyn Part> = Vec::new();
+                $($(#[$only])* {
+                    if !run.plan.$plan.is_empty() {
+                        parts.push(&self.$plan);
+                    }
+                })*
+                parts
+            }
+        }
+
+        /// Definitions for the workloads that the run has.
+        pub(super) fn definitions(run: &RunRecord) -> Vec<(&'static str, &'static str)> {
+            let mut all = Vec::new();
+            $($(#[$only])* {
+                if !run.plan.$plan.is_empty() {
+                    all.extend(<crate::workload::$folder::Report as Reported>::DEFINITIONS);
+                }
+            })*
+            all
+        }
+
+        /// Compares the cases of two runs, workload by workload.
+        pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Vec<Box<dyn Compared>> {
+            let mut all = Vec::new();
+            $($(#[$only])* all.extend(<crate::workload::$folder::Report as Reported>::compare(a, b, notes));)*
+            all
+        }
+
+        /// Returns the number of cases of each workload in a run's plan, with the words for one and for several.
+        pub(super) fn counts(run: &RunRecord) -> Vec<(usize, [&'static str; 2])> {
+            Vec::from([$($(#[$only])* (
+                run.plan.$plan.len(),
+                <crate::workload::$folder::Report as Reported>::NAMES,
+            ),)*])
+        }
+    };
+}
+crate::workload::each!(workloads);
+
 impl Workloads {
-    /// Builds the rows from a run's records.
-    pub(super) fn of(run: &RunRecord, probes: Vec<ProbeRecord>, levels: &[LoadLevelRecord]) -> Self {
-        let probe_rows = search::probe_rows(run, &probes);
-        let failed = |case: &LoadCase| Some((case.load_id.clone(), load::first_failure(case, levels)?));
-        let failures = run.plan.loads.iter().filter_map(failed).collect();
-        Self { probe_rows, load_rows: load::load_rows(run, levels), probes, failures }
-    }
-
-    /// The probes of all searches.
-    pub(super) fn probes(&self) -> &[ProbeRecord] {
-        &self.probes
-    }
-
-    /// The rows of all load levels.
-    pub(super) fn load_rows(&self) -> &[LoadRow] {
-        &self.load_rows
-    }
-
     /// Adds tables, conditions and sentences to the summary.
     pub(super) fn add_to(&self, summary: &mut Summary) {
         let run = &summary.run;
-        if !run.plan.searches.is_empty() {
-            summary.tables.push(search::answers(run, &self.probes));
+        let mut said = Vec::new();
+        for part in self.parts(run) {
+            summary.tables.extend(part.tables(run).into_iter().filter(|table| !table.rows.is_empty()));
+            summary.checks.extend(part.checks(run));
+            said.extend(part.sentences(run));
         }
-        let loads = run.plan.loads.iter().map(|case| load::summary(case, run, &self.load_rows));
-        summary.tables.extend(loads.filter(|table| !table.rows.is_empty()));
-        summary.checks.extend(search::checks(run, &self.probes));
-        summary.checks.extend(load::checks(run, &self.load_rows, &self.failures));
-        let mut said = search::sentences(run, &self.probes);
-        said.extend(load::sentences(run, &self.load_rows, &self.failures));
         if !said.is_empty() {
             summary.headline.retain(|sentence| sentence != super::headline::NOTHING);
             summary.headline.extend(said);
         }
     }
 
-    /// Writes `max_batch.csv` and `load.csv` if the plan has such cases.
+    /// Returns the tables of rows that the run has.
+    ///
+    /// # Errors
+    /// A row cannot be written as CSV.
+    pub(super) fn csv(&self, run: &RunRecord) -> Result<Vec<Csv>, csv::Error> {
+        self.parts(run).into_iter().filter_map(|part| part.csv().transpose()).collect()
+    }
+
+    /// Writes the tables of rows, such as `max_batch.csv`, into the run directory.
     pub(super) fn write(&self, run: &RunRecord, dir: &RunDir) -> Result<(), ReportError> {
-        if !run.plan.searches.is_empty() {
-            dir.write_max_batch_csv(&self.probe_rows)?;
-        }
-        if !run.plan.loads.is_empty() {
-            dir.write_load_csv(&self.load_rows)?;
+        let encode =
+            |e: csv::Error| crate::record::RecordError::io("encode a table in", dir.path())(e.into());
+        for table in self.csv(run).map_err(encode)? {
+            write_whole(&dir.file(table.name), &table.bytes)?;
         }
         Ok(())
     }
 
     /// The tables shown only on the page.
     pub(super) fn details(&self, run: &RunRecord) -> Vec<Table> {
-        let probes = run.plan.searches.iter().map(|case| search::probes_of(case, run, &self.probes));
-        let loads = run.plan.loads.iter().flat_map(|case| {
-            let wire = load::wire(case, run, &self.load_rows);
-            [load::requests(case, run, &self.load_rows), load::quantiles(case, run, &self.load_rows)]
-                .into_iter()
-                .chain(wire)
-        });
-        probes.chain(loads).filter(|table| !table.rows.is_empty()).collect()
+        let all = self.parts(run).into_iter().flat_map(|part| part.details(run));
+        all.filter(|table| !table.rows.is_empty()).collect()
     }
 
     /// Draws the charts into the run directory.
     pub(super) fn draw(&self, run: &RunRecord, run_dir: &Path) -> Result<Vec<Picture>, ReportError> {
-        charts::draw_workloads(run_dir, run, &self.probe_rows, &self.load_rows)
+        draw_lines(run_dir, self.parts(run).into_iter().flat_map(|part| part.charts(run)).collect())
     }
 }
 
-/// Definitions for the workloads that the run has.
-pub(super) fn definitions(run: &RunRecord) -> Vec<(&'static str, &'static str)> {
-    let searches = if run.plan.searches.is_empty() { &[][..] } else { &search::DEFINITIONS };
-    let loads = if run.plan.loads.is_empty() { &[][..] } else { &load::DEFINITIONS };
-    searches.iter().chain(loads).copied().collect()
+/// Adds notes on the cases of one kind that only one run has.
+pub(crate) fn alone<C>(
+    ours: &[C],
+    theirs: &[C],
+    same: impl Fn(&C, &C) -> bool,
+    name: impl Fn(&C) -> &String,
+    (a, b): (&Side, &Side),
+    notes: &mut Vec<String>,
+) {
+    let mut tell = |of: &[C], than: &[C], side: &Side, other: &Side| {
+        for case in of.iter().filter(|case| !than.iter().any(|twin| same(case, twin))) {
+            let asked_otherwise = than.iter().any(|twin| name(twin) == name(case));
+            let (name, here, there) = (name(case), side.letter, other.letter);
+            notes.push(if asked_otherwise {
+                format!("{name} is asked otherwise in {here} than in {there}, left out.")
+            } else {
+                format!("Only {here} has {name}.")
+            });
+        }
+    };
+    tell(ours, theirs, a, b);
+    tell(theirs, ours, b, a);
+}
+
+/// Formats a time in ms with three significant digits.
+pub(crate) fn short_ms(ns: u64) -> String {
+    significant(ns as f64 / 1e6, 3)
+}
+
+/// `B (name) against A (name)`.
+pub(crate) fn against(comparison: &Comparison, pair: &Pair) -> String {
+    format!("{} against {}", comparison.other(pair).label(), comparison.base().label())
+}
+
+/// Returns a row of `comparison.csv` with the case and the clocks alone.
+pub(crate) fn blank(
+    (comparison, pair): (&Comparison, &Pair),
+    kind: &'static str,
+    case: &str,
+    tp: u32,
+) -> ComparisonRow {
+    ComparisonRow {
+        subject: case.to_owned(),
+        clock_a: Some(comparison.base().clock()),
+        clock_b: Some(comparison.other(pair).clock()),
+        tp_a: Some(tp),
+        tp_b: Some(tp),
+        ..ComparisonRow::blank(comparison, pair, kind)
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::bench::PhaseCost;
 use crate::record::Roofline;
 
 use super::plan::Plan;
-use super::workload;
+use crate::workload::shapes::plan::cost;
 
 impl Plan<'_> {
     /// Excludes the shapes that exceed the suite's time budget even at the machine's roofline. [Check the
@@ -17,7 +17,7 @@ impl Plan<'_> {
         let step_tokens = self.step_tokens();
         for run in self.performance.iter_mut().filter(|run| run.unfit.is_none()) {
             let Some(budget_s) = run.budget_s else { continue };
-            let (prefill, decode) = workload::cost(run, config, precision, step_tokens);
+            let (prefill, decode) = cost(run, config, precision, step_tokens);
             let least = |cost: PhaseCost| {
                 let memory = cost.bytes as f64 / roofline.bandwidth_bytes_per_s;
                 memory.max(cost.flops as f64 / roofline.peak_flops_per_s)

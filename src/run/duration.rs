@@ -15,10 +15,9 @@ use crate::bench::{PhaseCost, batch_cost};
 use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleState};
 
 use super::AccuracyRun;
-use super::load::Schedule;
-use super::plan::{LoadRun, PerformanceRun};
+use super::plan::PerformanceRun;
 use super::resume::{Found, runs};
-use super::workload;
+use crate::workload::shapes::plan::cost;
 
 /// Properties that an earlier run must share with this one.
 #[derive(Debug, Clone)]
@@ -217,7 +216,7 @@ impl Rates {
 
     /// Estimates a performance case, warm-ups included.
     pub fn case(&self, run: &PerformanceRun, counted: Counted<'_>) -> Expected {
-        let (prefill, decode) = workload::cost(run, counted.config, counted.precision, counted.step_tokens);
+        let (prefill, decode) = cost(run, counted.config, counted.precision, counted.step_tokens);
         let of_one = self.phases(prefill, decode, run.tp, false);
         // There is no second warm-up if the first took long.
         let warm_ups = |seconds: f64| {
@@ -257,19 +256,6 @@ impl Rates {
             prefill = sum(prefill, batches(&inputs, 1).0);
         }
         self.phases(prefill, decode, run.tp, new > 1)
-    }
-
-    /// Estimates a load: at least its schedule.
-    pub fn load(run: &LoadRun) -> Expected {
-        let Some(rates) = &run.rates else { return Expected::Unknown };
-        let of_rate = |rate: &f64| match (&run.schedule, run.duration_ns) {
-            (Schedule::Trace(own_rate, requests), _) => {
-                requests.last().map_or(0.0, |last| last.arrival_ns as f64 / 1e9 * own_rate / rate)
-            }
-            (_, u64::MAX) => run.requests as f64 / rate,
-            (_, ns) => ns as f64 / 1e9,
-        };
-        Expected::AtLeast { seconds: rates.iter().map(of_rate).sum(), by: "its arrivals".into() }
     }
 
     fn phases(&self, prefill: PhaseCost, decode: PhaseCost, tp: usize, at_most: bool) -> Expected {

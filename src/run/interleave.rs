@@ -5,13 +5,13 @@
 //! comparison tests one figure per block ([`crate::stats::Shift`]). The side that is loaded and timed first alternates
 //! between blocks.
 
-use super::performance::{PerformanceRun, Timing};
 use super::plan::Plan;
 use super::spots::CaseProbe;
 use super::{Ending, Observer, RunError, Session, Shared, Silent, run_accuracy};
 use crate::backend::Backend;
 use crate::record::{RecordError, RepetitionKind, RunDir, RunRecord};
 use crate::stats::blocks_needed;
+use crate::workload::shapes::run::{PerformanceRun, Timing};
 use std::sync::atomic::AtomicBool;
 
 /// Repetitions per side in a block: A B B A twice, so that one disturbed repetition has no influence.
@@ -40,7 +40,7 @@ pub fn obstacle(a: &Plan<'_>, b: &Plan<'_>) -> Option<String> {
     if shapes(a) != shapes(b) {
         return Some("the two configurations have different [[performance]] cases".into());
     }
-    if [a, b].into_iter().any(|plan| !plan.searches.is_empty() || !plan.loads.is_empty()) {
+    if [a, b].into_iter().any(|plan| plan.timed().len() > plan.performance.len()) {
         return Some(
             "max-batch searches and loads cannot be interleaved; give them a suite of their own".into(),
         );

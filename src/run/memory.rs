@@ -6,8 +6,8 @@ use glmbench_engine::memory::{MemoryBudget, MemoryOf};
 use glmbench_engine::model::Capacity;
 
 use super::AccuracyRun;
-use super::plan::{LoadRun, PerformanceRun, Plan, SearchRun};
-use super::search::wanted_limits;
+use super::cases::{Case, Room};
+use super::plan::Plan;
 
 /// Slack for a second stage, which repeats the first's prompt and answer and adds some words, tokenized again.
 const STAGE_SLACK_TOKENS: usize = 128;
@@ -27,15 +27,22 @@ impl Plan<'_> {
     pub fn fit_memory(&mut self, config: &ModelConfig, on: impl Into<MemoryOf>, budget: MemoryBudget) {
         let on = on.into();
         let fits = |limits: Capacity, world: usize| budget.holds(config, on, limits, world);
-        let alone = |run: &PerformanceRun| room(self.step_tokens(), config, &[], &[run], &[]);
-        let unfit: Vec<bool> = self.performance.iter().map(|run| !fits(alone(run), run.tp)).collect();
-        let others = !self.accuracy.is_empty() || !self.searches.is_empty() || !self.loads.is_empty();
-        if others || unfit.contains(&false) {
-            let wanted = |run: &PerformanceRun| budget.wanted(config, on, alone(run), run.tp);
-            let wanted: Vec<String> = self.performance.iter().map(wanted).collect();
-            let cases = self.performance.iter_mut().zip(&unfit).zip(wanted);
-            for ((run, _), wanted) in cases.filter(|((_, unfit), _)| **unfit) {
-                run.unfit = Some(format!("out of memory by estimate: {wanted}, {}", budget.words()));
+        let alone = |case: &dyn Case| room(self.step_tokens(), config, &[], &[case]);
+        let optional = |case: &dyn Case| case.room().optional;
+        let timed = self.timed();
+        let others = !self.accuracy.is_empty() || timed.iter().any(|case| !optional(*case));
+        let fit = |case: &dyn Case| fits(alone(case), case.tp());
+        let reason = |case: &dyn Case| {
+            let wanted = budget.wanted(config, on, alone(case), case.tp());
+            (optional(case) && !fit(case))
+                .then(|| format!("out of memory by estimate: {wanted}, {}", budget.words()))
+        };
+        let reasons: Vec<Option<String>> = timed.iter().map(|case| reason(*case)).collect();
+        if others || timed.iter().zip(&reasons).any(|(case, reason)| optional(*case) && reason.is_none()) {
+            for (case, reason) in self.timed_mut().into_iter().zip(reasons) {
+                if let Some(reason) = reason {
+                    case.leave_out(reason);
+                }
             }
         }
         for world in self.worlds() {
@@ -47,29 +54,29 @@ impl Plan<'_> {
     /// Returns limits that hold every case on `world` ranks, with the searches at their largest batches.
     pub(super) fn largest(&self, config: &ModelConfig, world: usize) -> Capacity {
         let prefix = config.pre_seq_len.unwrap_or(0);
-        self.searches_of(world).fold(self.fixed(config, world), |limits, search| {
-            union(limits, wanted_limits(search, search.high, prefix, limits))
+        self.elastic(world).into_iter().fold(self.fixed(config, world), |limits, room| {
+            union(limits, wanted_limits(room.tokens, room.batch.1, prefix, limits))
         })
     }
 
-    /// Returns limits that hold every case except the searches, which can do with less.
+    /// Returns limits that hold every case except the elastic ones, which can do with less.
     fn fixed(&self, config: &ModelConfig, world: usize) -> Capacity {
         let accuracy: Vec<_> = self.accuracy.iter().filter(|run| run.tp == world).collect();
-        let fit = |run: &&PerformanceRun| run.tp == world && run.unfit.is_none();
-        let performance: Vec<_> = self.performance.iter().filter(fit).collect();
-        let loads: Vec<_> = self.loads.iter().filter(|run| run.tp == world).collect();
-        room(self.step_tokens(), config, &accuracy, &performance, &loads)
+        let mut timed = self.timed();
+        timed.retain(|case| case.tp() == world && case.unfit().is_none() && !case.is_elastic());
+        room(self.step_tokens(), config, &accuracy, &timed)
     }
 
-    /// Returns the largest batch of a search that the engine is loaded for. Larger ones count as out of memory by
+    /// Returns the largest batch of an elastic case that the engine is loaded for. Larger ones count as out of memory by
     /// estimate.
-    pub fn largest_batch(&self, search: &SearchRun, config: &ModelConfig) -> usize {
-        let (limits, prefix) = (self.limits(search.tp), config.pre_seq_len.unwrap_or(0));
+    pub fn largest_batch(&self, case: &dyn Case, config: &ModelConfig) -> usize {
+        let (limits, prefix) = (self.limits(case.tp()), config.pre_seq_len.unwrap_or(0));
+        let Room { batch: (low, high), tokens, .. } = case.room();
         let fits = |batch: usize| {
-            let wanted = wanted_limits(search, batch, prefix, limits);
+            let wanted = wanted_limits(tokens, batch, prefix, limits);
             wanted.kv_blocks <= limits.kv_blocks && batch <= limits.max_batch
         };
-        let (mut good, mut bad) = (search.low.saturating_sub(1), search.high.saturating_add(1));
+        let (mut good, mut bad) = (low.saturating_sub(1), high.saturating_add(1));
         while bad - good > 1 {
             let middle = good + (bad - good) / 2;
             if fits(middle) { good = middle } else { bad = middle }
@@ -77,11 +84,13 @@ impl Plan<'_> {
         good
     }
 
-    fn searches_of(&self, world: usize) -> impl Iterator<Item = &SearchRun> {
-        self.searches.iter().filter(move |run| run.tp == world)
+    /// Returns the rooms of the cases that take the largest batch that fits.
+    fn elastic(&self, world: usize) -> Vec<Room> {
+        let own = self.timed().into_iter().filter(|case| case.tp() == world && case.is_elastic());
+        own.map(Case::room).collect()
     }
 
-    /// Returns limits with the largest search batches that fit, first each search on its own. Larger batches count as
+    /// Returns limits with the largest batches of the elastic cases that fit, first each on its own. Larger batches count as
     /// out of memory and are not run.
     fn fitting(&self, config: &ModelConfig, world: usize, fits: &dyn Fn(Capacity) -> bool) -> Capacity {
         let largest = self.largest(config, world);
@@ -90,24 +99,26 @@ impl Plan<'_> {
         }
         let prefix = config.pre_seq_len.unwrap_or(0);
         let base = self.fixed(config, world);
-        let with = |search: &SearchRun, batch: usize, limits: Capacity| {
-            union(limits, wanted_limits(search, batch, prefix, limits))
+        let with = |room: Room, batch: usize, limits: Capacity| {
+            union(limits, wanted_limits(room.tokens, batch, prefix, limits))
         };
-        let most = |search: &SearchRun| {
+        let most = |&room: &Room| {
             // Bisects for the largest batch that fits, because memory grows with the batch.
-            let (mut good, mut bad) = (search.low, search.high + 1);
+            let (mut good, mut bad) = (room.batch.0, room.batch.1 + 1);
             while bad - good > 1 {
                 let middle = good + (bad - good) / 2;
-                if fits(with(search, middle, base)) { good = middle } else { bad = middle }
+                if fits(with(room, middle, base)) { good = middle } else { bad = middle }
             }
             good
         };
-        let alone: Vec<usize> = self.searches_of(world).map(most).collect();
-        // Each search fits alone, but one's batch beside another's blocks may not. All are reduced by the same
+        let rooms = self.elastic(world);
+        let alone: Vec<usize> = rooms.iter().map(most).collect();
+        // Each case fits alone, but one's batch beside another's blocks may not. All are reduced by the same
         // fraction.
         let at = |permille: usize| {
-            self.searches_of(world).zip(&alone).fold(base, |limits, (search, &batch)| {
-                with(search, search.low + (batch - search.low) * permille / 1000, limits)
+            rooms.iter().zip(&alone).fold(base, |limits, (&room, &batch)| {
+                let low = room.batch.0;
+                with(room, low + (batch - low) * permille / 1000, limits)
             })
         };
         let (mut good, mut bad) = (0, 1001);
@@ -129,8 +140,7 @@ fn room(
     step_tokens: usize,
     config: &ModelConfig,
     accuracy: &[&AccuracyRun<'_>],
-    performance: &[&PerformanceRun],
-    loads: &[&LoadRun],
+    timed: &[&dyn Case],
 ) -> Capacity {
     let prefix = config.pre_seq_len.unwrap_or(0);
     let mut limits = Capacity { max_context: 1 + prefix, ..smallest(step_tokens) };
@@ -152,11 +162,8 @@ fn room(
         let usual = prompt + prompt / 4 + 2 * new + STAGE_SLACK_TOKENS;
         grow(run.batch, usual, usual + RETOKENIZED * new);
     }
-    for run in performance {
-        grow(run.shape.batch, run.shape.sequence_tokens(), run.shape.sequence_tokens());
-    }
-    for run in loads {
-        grow(run.max_batch, run.longest(), run.longest());
+    for Room { batch: (_, batch), tokens, .. } in timed.iter().map(|case| case.room()) {
+        grow(batch, tokens, tokens);
     }
     limits.max_step_tokens = step_tokens.max(limits.max_batch);
     limits.max_logit_rows = limits.max_batch;
@@ -171,5 +178,17 @@ fn union(a: Capacity, b: Capacity) -> Capacity {
         max_context: a.max_context.max(b.max_context),
         kv_blocks: a.kv_blocks.max(b.kv_blocks),
         max_logit_rows: a.max_logit_rows.max(b.max_logit_rows),
+    }
+}
+
+/// Returns the limits of an engine that runs `batch` sequences of `tokens` tokens. Other limits are taken from `limits`.
+pub(crate) fn wanted_limits(tokens: usize, batch: usize, prefix: usize, limits: Capacity) -> Capacity {
+    let context = prefix + tokens;
+    Capacity {
+        max_batch: batch,
+        max_step_tokens: limits.max_step_tokens.max(batch),
+        max_context: limits.max_context.max(context),
+        kv_blocks: batch.saturating_mul(blocks_for(context)),
+        max_logit_rows: batch,
     }
 }

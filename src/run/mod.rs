@@ -40,36 +40,32 @@
 
 mod accuracy;
 mod budget;
+pub(crate) mod cases;
 mod compared;
 pub mod duration;
 pub mod environment;
 pub mod found;
 pub mod interleave;
 pub mod limits;
-pub mod load;
 pub mod machine;
-mod memory;
+pub(crate) mod memory;
 pub mod model;
 pub mod noise;
 pub mod observer;
-mod performance;
 pub mod plan;
 pub mod prompts;
 pub mod provenance;
 mod published;
-mod questions;
+pub(crate) mod questions;
 mod request;
 pub mod requests;
 mod resume;
 pub mod score;
-pub mod search;
 pub mod setup;
-mod spots;
+pub(crate) mod spots;
 pub mod telemetry;
-mod trace;
 pub mod turns;
 pub mod verify;
-mod workload;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -158,23 +154,23 @@ pub enum Ending {
 }
 
 /// State shared by the cases of one engine.
-struct Session<'a> {
-    engine: &'a mut dyn Backend,
-    dir: &'a mut RunDir,
-    observer: &'a mut dyn Observer,
-    stop: &'a AtomicBool,
+pub(crate) struct Session<'a> {
+    pub(crate) engine: &'a mut dyn Backend,
+    pub(crate) dir: &'a mut RunDir,
+    pub(crate) observer: &'a mut dyn Observer,
+    pub(crate) stop: &'a AtomicBool,
     /// Measures the machine's limits around repetitions, if targets need them.
-    probe: Option<&'a CaseProbe>,
+    pub(crate) probe: Option<&'a CaseProbe>,
     /// Offset from the engine's clock to the run's clock, modulo 2⁶⁴. The run's clock continues where the recorded
     /// lines ended, whatever the engine's clock shows.
-    offset_ns: u64,
+    pub(crate) offset_ns: u64,
     /// The engine ended with an error that has its line. A new engine continues.
-    spent: bool,
+    pub(crate) spent: bool,
 }
 
 impl<'a> Session<'a> {
     fn new(engine: &'a mut dyn Backend, shared: &'a mut Shared<'_>) -> Result<Self, RunError> {
-        let offset_ns = recorded_ns(shared.dir)?.wrapping_sub(engine.now_ns());
+        let offset_ns = shared.dir.recorded_until_ns()?.wrapping_sub(engine.now_ns());
         Ok(Self {
             engine,
             dir: shared.dir,
@@ -188,47 +184,47 @@ impl<'a> Session<'a> {
 }
 
 impl Session<'_> {
-    fn stopped(&self) -> bool {
+    pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
     /// Converts a time of the engine's clock to the run's clock.
-    fn run_ns(&self, engine_ns: u64) -> u64 {
+    pub(crate) fn run_ns(&self, engine_ns: u64) -> u64 {
         self.offset_ns.wrapping_add(engine_ns)
     }
 
     /// Returns the process's peak memory if the engine uses host memory; a card's memory is not the host's.
-    fn peak_memory(&self) -> Option<u64> {
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
         let device = DeviceKind::of_info(&self.engine.device_info().name);
         let on_host = device.is_some_and(|(device, _)| device.chip().is_none());
         on_host.then(machine::peak_rss_bytes).flatten()
     }
 
     /// Returns the kind of the engine's clock.
-    fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         clock_of(&self.engine.device_info())
     }
 
     /// Returns the current use of resources by the process and the devices.
-    fn telemetry(&self) -> Vec<TelemetryRow> {
+    pub(crate) fn telemetry(&self) -> Vec<TelemetryRow> {
         telemetry::rows(self.engine, self.run_ns(self.engine.now_ns()))
     }
 
     /// Appends rows of telemetry.
-    fn append_telemetry(&mut self, rows: &[TelemetryRow]) -> Result<(), RecordError> {
+    pub(crate) fn append_telemetry(&mut self, rows: &[TelemetryRow]) -> Result<(), RecordError> {
         rows.iter().try_for_each(|row| self.dir.append_telemetry(row))
     }
 
     /// Sets a modelled run's clock to the end of its last line. Excludes warm-up time, which depends on what the
     /// process did before.
-    fn go_on_from_lines(&mut self) -> Result<(), RecordError> {
-        self.offset_ns = recorded_ns(self.dir)?.wrapping_sub(self.engine.now_ns());
+    pub(crate) fn go_on_from_lines(&mut self) -> Result<(), RecordError> {
+        self.offset_ns = self.dir.recorded_until_ns()?.wrapping_sub(self.engine.now_ns());
         Ok(())
     }
 
     /// Before a case, probe or level of a modelled run, resets the engine to the state of a new process. A measured run
     /// keeps its plans, as its users' runs would.
-    fn start_afresh(&mut self) -> Result<(), RunError> {
+    pub(crate) fn start_afresh(&mut self) -> Result<(), RunError> {
         if self.clock() == Clock::Modelled {
             self.engine.start_afresh()?;
             self.go_on_from_lines()?;
@@ -237,14 +233,14 @@ impl Session<'_> {
     }
 
     /// Appends the current use of resources.
-    fn sample(&mut self) -> Result<(), RecordError> {
+    pub(crate) fn sample(&mut self) -> Result<(), RecordError> {
         let rows = self.telemetry();
         self.sample_server()?;
         self.append_telemetry(&rows)
     }
 
     /// Appends what a server said of itself.
-    fn sample_server(&mut self) -> Result<(), RecordError> {
+    pub(crate) fn sample_server(&mut self) -> Result<(), RecordError> {
         for (t_ns, series, value) in self.engine.take_server_metrics() {
             let row = ServerMetricRow { t_ns: self.run_ns(t_ns), series, value };
             self.dir.append_server_metric(&row)?;
@@ -393,20 +389,7 @@ fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError
     let samples = dir.read_samples()?;
     let items = |task: &str| samples.iter().filter(|s| s.task == task).count();
     let done = accuracy.all(|case| items(&case.task) >= case.evaluation.len());
-    Ok(done
-        && performance::is_done(plan, world, dir)?
-        && search::is_done(plan, world, dir)?
-        && load::is_done(plan, world, dir)?)
-}
-
-/// Returns the latest time in the journals; 0 in a new run.
-fn recorded_ns(dir: &RunDir) -> Result<u64, RecordError> {
-    let samples = dir.read_samples()?.into_iter().map(|s| s.t_end_ns);
-    let requests = dir.read_requests()?.into_iter().map(|r| r.end_ns);
-    let probes = dir.read_probes()?.into_iter().map(|p| p.end_ns);
-    let loads = dir.read_loads()?.into_iter().map(|l| l.end_ns);
-    let latest = samples.chain(requests).chain(probes).chain(loads).max().unwrap_or(0);
-    Ok(latest.max(dir.kept_until_ns()?))
+    Ok(done && plan.timed_are_done(world, dir)?)
 }
 
 /// Runs the cases on `world` ranks.
@@ -414,25 +397,7 @@ fn run_cases(plan: &Plan<'_>, world: usize, session: &mut Session<'_>) -> Result
     if run_accuracy(plan, world, session)? == Ending::Interrupted {
         return Ok(Ending::Interrupted);
     }
-    for case in plan.performance.iter().filter(|case| case.tp == world && case.unfit.is_none()) {
-        session.observer.case(&case.case_id());
-        if performance::run(case, &plan.tokens, session)? == Ending::Interrupted {
-            return Ok(Ending::Interrupted);
-        }
-    }
-    for search in plan.searches.iter().filter(|search| search.tp == world) {
-        session.observer.case(&search.search_id());
-        if search::run(search, &plan.tokens, session)? == Ending::Interrupted {
-            return Ok(Ending::Interrupted);
-        }
-    }
-    for load in plan.loads.iter().filter(|load| load.tp == world) {
-        session.observer.case(&load.load_id);
-        if load::run(load, &plan.tokens, session)? == Ending::Interrupted {
-            return Ok(Ending::Interrupted);
-        }
-    }
-    Ok(Ending::Complete)
+    plan.run_timed(world, session)
 }
 
 /// Runs the accuracy cases on `world` ranks.
@@ -458,22 +423,22 @@ impl Plan<'_> {
                 case.task
             ));
         }
-        let fixed = !self.performance.is_empty() || !self.searches.is_empty();
-        // A server that cannot ignore the end answers as a user sees it: shorter answers are counted as they are.
-        if (fixed || (!self.loads.is_empty() && !can.schedules)) && !can.ignores_end {
+        let timed = self.timed();
+        let need =
+            |what: fn(Capabilities) -> bool| !what(can) && timed.iter().any(|case| what(case.needs(can)));
+        if need(|has| has.ignores_end) {
             return Some(
                 "timed cases generate a fixed number of tokens, and it ends at the end-of-sequence token"
                     .into(),
             );
         }
-        if !can.step_times && (!self.searches.is_empty() || (!self.performance.is_empty() && !can.schedules))
-        {
+        if need(|has| has.step_times) {
             return Some(
                 "it reports no times of steps, so prefill and decode cannot be told apart; [[load]] would do"
                     .into(),
             );
         }
-        (!can.memory && !self.searches.is_empty())
+        need(|has| has.memory)
             .then(|| "it does not know its memory, which [[max_batch]] needs; [[load]] would do".into())
     }
 

@@ -1,43 +1,26 @@
 //! The plan of a suite with a model: its cases, what must fit into memory, and what decides comparability.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use glmbench_device::Precision;
 
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::model::Capacity;
 use glmbench_engine::tokenizer::Tokenizer;
 
-use crate::bench::{OrdinaryTokens, Shape, WarmUpRule};
+use crate::bench::OrdinaryTokens;
 use crate::dataset::Source;
-use crate::record::{self, ChoiceToken, Cost, FirstPrompt};
+use crate::record::{self, ChoiceToken, FirstPrompt};
 use crate::suite::{self, Suite};
 use crate::task::{self, Evaluation, TextCodec};
 
-pub use super::load::LoadRun;
-pub use super::performance::PerformanceRun;
+pub use super::cases::{Case, Plan, Room};
+use super::cases::{Planning, Recording};
 use super::published::published;
 pub use super::questions::RealPrompts;
-pub use super::search::SearchRun;
-use super::{AccuracyRun, RunError, limits, workload};
-
-/// A suite with a model: everything known before the weights are loaded.
-pub struct Plan<'a> {
-    /// Accuracy cases.
-    pub accuracy: Vec<AccuracyRun<'a>>,
-    /// Performance cases.
-    pub performance: Vec<PerformanceRun>,
-    /// Searches for the largest batch.
-    pub searches: Vec<SearchRun>,
-    /// Load cases.
-    pub loads: Vec<LoadRun>,
-    /// The tokens from which prompts for timing are drawn.
-    pub tokens: OrdinaryTokens,
-    /// Maximum number of tokens per step.
-    pub(super) step_tokens: usize,
-    /// The engine's limits, by number of ranks.
-    pub(super) limits: BTreeMap<usize, Capacity>,
-}
+use super::{AccuracyRun, RunError, limits};
+pub use crate::workload::load::run::LoadRun;
+pub use crate::workload::max_batch::run::SearchRun;
+pub use crate::workload::shapes::run::PerformanceRun;
 
 impl<'a> Plan<'a> {
     /// Reads the data sets and builds every first prompt. Prompts are fed `step_tokens` at a time.
@@ -63,12 +46,9 @@ impl<'a> Plan<'a> {
                 accuracy.push(accuracy_run(case, name, config, tokenizer)?);
             }
         }
-        let performance = performance_runs(suite, config, tokenizer).map_err(refuse)?;
-        let searches = workload::searches(suite, config).map_err(refuse)?;
-        let loads = workload::loads(suite, config, tokenizer).map_err(refuse)?;
-        let tokens = ordinary_tokens(config, tokenizer);
-        let limits = BTreeMap::new();
-        let mut plan = Self { accuracy, performance, searches, loads, tokens, step_tokens, limits };
+        let mut plan = Self::empty(ordinary_tokens(config, tokenizer), step_tokens);
+        plan.accuracy = accuracy;
+        plan.plan_timed(suite, Planning { config, tokenizer }).map_err(refuse)?;
         plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
         Ok(plan)
     }
@@ -81,23 +61,16 @@ impl<'a> Plan<'a> {
     /// Returns the numbers of tensor-parallel ranks that the cases need, in the order in which they run: accuracy
     /// first.
     pub fn worlds(&self) -> Vec<usize> {
-        let accuracy = self.accuracy.iter().map(|run| run.tp);
-        let mut worlds = Vec::new();
-        let timed = self.performance.iter().filter(|run| run.unfit.is_none()).map(|run| run.tp);
-        let searches = self.searches.iter().map(|run| run.tp);
-        let loads = self.loads.iter().map(|run| run.tp);
-        for tp in accuracy.chain(timed).chain(searches).chain(loads) {
-            if !worlds.contains(&tp) {
-                worlds.push(tp);
-            }
-        }
+        let mut worlds: Vec<usize> = self.accuracy.iter().map(|run| run.tp).collect();
+        worlds.extend(self.timed().iter().filter(|case| case.unfit().is_none()).map(|case| case.tp()));
+        let mut seen = BTreeSet::new();
+        worlds.retain(|world| seen.insert(*world));
         worlds
     }
 
     /// Returns the number of cases that run.
     pub fn cases(&self) -> usize {
-        let timed = self.performance.iter().filter(|run| run.unfit.is_none()).count();
-        self.accuracy.len() + timed + self.searches.len() + self.loads.len()
+        self.accuracy.len() + self.timed().iter().filter(|case| case.unfit().is_none()).count()
     }
 
     /// Returns the plan as kept in `run.json`.
@@ -124,36 +97,13 @@ impl<'a> Plan<'a> {
                 last_rule: plan.protocol.last_rule(),
             }
         });
-        let performance = self.performance.iter().map(|run| {
-            let shape = run.shape;
-            let cost = |c: crate::bench::PhaseCost| Cost { bytes: c.bytes, flops: c.flops };
-            // The cost of a shape that does not fit into memory is not counted either.
-            let costs = run
-                .unfit
-                .is_none()
-                .then(|| workload::cost(run, config, precision, self.limits(run.tp).max_step_tokens));
-            record::PerformanceCase {
-                case_id: run.case_id(),
-                tp: run.tp as u32,
-                batch: shape.batch as u32,
-                input_tokens: run.input_tokens() as u32,
-                output_tokens: shape.output_tokens as u32,
-                prompts: run.prompts.as_ref().map(RealPrompts::record),
-                unfit: run.unfit.clone(),
-                repetitions: run.repetitions as u32,
-                seed: run.prompts.is_none().then_some(run.seed),
-                prefill_cost: costs.map(|(prefill, _)| cost(prefill)),
-                decode_cost: costs.map(|(_, decode)| cost(decode)),
-            }
-        });
-        record::Plan {
+        let mut plan = record::Plan {
             accuracy: accuracy.collect(),
-            performance: performance.collect(),
-            searches: self.searches.iter().map(SearchRun::record).collect(),
-            loads: self.loads.iter().map(LoadRun::record).collect(),
             targets: limits::targets(suite, precision),
-            operators: false,
-        }
+            ..record::Plan::default()
+        };
+        self.record_timed(&mut plan, Recording { config, precision, plan: self });
+        plan
     }
 
     /// Returns the choice tokens of each accuracy case.
@@ -228,67 +178,6 @@ fn accuracy_run<'a>(
     let plan = task::Plan::new(protocol, &source, &case.settings())?;
     let evaluation = Evaluation::new(plan, tokenizer as &dyn TextCodec, config.seq_length)?;
     Ok(AccuracyRun { task, evaluation, batch: case.batch, tp: case.tp })
-}
-
-fn performance_runs(
-    suite: &Suite,
-    config: &ModelConfig,
-    tokenizer: Option<&Tokenizer>,
-) -> Result<Vec<PerformanceRun>, String> {
-    let mut runs: Vec<PerformanceRun> = Vec::new();
-    let mut ids = HashSet::new();
-    for case in &suite.performance {
-        for (shape, prompts) in shapes(case, config, tokenizer)? {
-            for &tp in &case.tp_ranks {
-                let run = PerformanceRun {
-                    shape,
-                    prompts: prompts.clone(),
-                    tp,
-                    unfit: None,
-                    repetitions: case.repetitions,
-                    warm_up: WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() },
-                    seed: case.seed,
-                    budget_s: case.budget_s,
-                };
-                if shape.sequence_tokens() > config.seq_length {
-                    return Err(format!(
-                        "case {} has sequences of {} tokens, the model's seq_length is {}",
-                        run.case_id(),
-                        shape.sequence_tokens(),
-                        config.seq_length
-                    ));
-                }
-                if !ids.insert(run.case_id()) {
-                    return Err(format!("found the case {} twice; expected one", run.case_id()));
-                }
-                runs.push(run);
-            }
-        }
-    }
-    Ok(runs)
-}
-
-/// Returns the shapes of a case, by lengths and then batch, with their real prompts if any.
-fn shapes(
-    case: &suite::PerformanceCase,
-    config: &ModelConfig,
-    tokenizer: Option<&Tokenizer>,
-) -> Result<Vec<(Shape, Option<RealPrompts>)>, String> {
-    let mut shapes = Vec::new();
-    for &(input_tokens, output_tokens) in &case.lengths {
-        match &case.prompts {
-            None => {
-                let shape = |&batch| (Shape { batch, input_tokens, output_tokens }, None);
-                shapes.extend(case.batches.iter().map(shape));
-            }
-            Some(source) => {
-                let real =
-                    workload::real_shapes(case, source, config, tokenizer, (input_tokens, output_tokens))?;
-                shapes.extend(real.into_iter().map(|(shape, prompts)| (shape, Some(prompts))));
-            }
-        }
-    }
-    Ok(shapes)
 }
 
 /// Returns the ids from which prompts for timing are drawn. With a tokenizer: ordinary pieces after its prefix ids.

@@ -12,12 +12,9 @@ use crate::record::{
 use crate::suite::Suite;
 
 use super::environment::environment;
-use super::load::Schedule;
 use super::machine::Machine;
 use super::model::ModelFacts;
-use super::plan::{LoadRun, Plan};
-use super::questions::input_hash;
-use super::trace::trace_hash;
+use super::plan::Plan;
 
 /// The inputs of a run, collected before it starts.
 pub struct Origin<'a> {
@@ -73,28 +70,10 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
         field("items", evaluation.len().to_string());
         field("inputs", evaluation.input_hash());
     }
-    for (name, hash) in input_hashes(plan) {
+    for (name, hash) in plan.input_hashes() {
         fields.insert(format!("prompts.{name}"), hash);
     }
     Identity::new(fields)
-}
-
-/// Returns the hash of all token ids for each case with real prompts. Random prompts follow from the suite.
-fn input_hashes(plan: &Plan<'_>) -> Vec<(String, String)> {
-    // Prompts do not depend on the number of ranks.
-    let name = |id: &str, tp: usize| id.trim_end_matches(&format!("-tp{tp}")).to_owned();
-    let timed = plan.performance.iter().filter_map(|run| {
-        let prompts = run.prompts.as_ref()?;
-        Some((name(&run.case_id(), run.tp), input_hash(prompts.groups.iter().flatten())))
-    });
-    let hash = |load: &LoadRun| match &load.schedule {
-        Schedule::Trace(_, requests) => trace_hash(requests),
-        Schedule::Process(_) | Schedule::Closed(_) => input_hash(load.pools.iter().flatten()),
-    };
-    let given = |load: &&LoadRun| !load.pools.is_empty() || matches!(load.schedule, Schedule::Trace(..));
-    let loads = plan.loads.iter().filter(given);
-    let loads = loads.map(|load| (name(&load.load_id, load.tp), hash(load)));
-    timed.chain(loads).collect()
 }
 
 /// Returns the first `run.json` of a run.

@@ -19,7 +19,7 @@ pub struct RealPrompts {
 }
 
 /// All prompts of a source at one length, before grouping into batches.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     pub name: String,
     pub prompts: Vec<Vec<u32>>,
     pub notes: Vec<String>,
@@ -30,7 +30,7 @@ impl Pool {
     ///
     /// # Errors
     /// A message: the data cannot be read, or a question has no tokens.
-    pub(super) fn new(
+    pub(crate) fn new(
         source: &PromptSource,
         tokenizer: Option<&Tokenizer>,
         input_tokens: usize,
@@ -68,14 +68,14 @@ impl Pool {
     }
 
     /// Returns the length of the longest prompt in tokens.
-    pub(super) fn longest(&self) -> usize {
+    pub(crate) fn longest(&self) -> usize {
         self.prompts.iter().map(Vec::len).max().unwrap_or(1)
     }
 
     /// Groups prompts into batches of `batch`, in data order. Too few prompts are repeated; an incomplete last batch is
     /// dropped.
     /// Takes the first `groups` batches, or all of them if `None`.
-    pub(super) fn groups(&self, batch: usize, groups: Option<usize>) -> RealPrompts {
+    pub(crate) fn groups(&self, batch: usize, groups: Option<usize>) -> RealPrompts {
         let count = self.prompts.len();
         let mut notes = self.notes.clone();
         let all = if count < batch {
@@ -99,7 +99,7 @@ impl Pool {
 
 impl RealPrompts {
     /// Returns the prompts' part of the plan's record.
-    pub(super) fn record(&self) -> PromptsCase {
+    pub(crate) fn record(&self) -> PromptsCase {
         let lengths = || self.groups.iter().flatten().map(|ids| ids.len() as u32);
         PromptsCase {
             source: self.name.clone(),
@@ -111,19 +111,19 @@ impl RealPrompts {
     }
 
     /// Returns the mean prompt length in tokens, rounded.
-    pub(super) fn mean_tokens(&self) -> usize {
+    pub(crate) fn mean_tokens(&self) -> usize {
         mean_tokens(self.groups.iter().flatten())
     }
 }
 
 /// Returns the mean length of prompts, rounded.
-pub(super) fn mean_tokens<'a>(prompts: impl Iterator<Item = &'a Vec<u32>>) -> usize {
+pub(crate) fn mean_tokens<'a>(prompts: impl Iterator<Item = &'a Vec<u32>>) -> usize {
     let (tokens, count) = prompts.fold((0, 0), |(tokens, count), ids| (tokens + ids.len(), count + 1));
     (2 * tokens + count) / (2 * count).max(1)
 }
 
 /// Returns the SHA-256 of all token ids, for the identity.
-pub(super) fn input_hash<'a>(prompts: impl Iterator<Item = &'a Vec<u32>>) -> String {
+pub(crate) fn input_hash<'a>(prompts: impl Iterator<Item = &'a Vec<u32>>) -> String {
     let mut bytes = Vec::new();
     for ids in prompts {
         bytes.extend((ids.len() as u64).to_le_bytes());

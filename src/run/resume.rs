@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::dataset::sha256_hex;
-use crate::record::{Contents, Group, ProbeOutcome, RunDir, RunRecord, SampleState, Status, compact_utc};
+use crate::record::{Contents, Group, RunDir, RunRecord, Status, compact_utc};
 
 /// An existing run.
 #[derive(Debug, Clone)]
@@ -36,18 +36,10 @@ impl Found {
     fn has_nothing(&self, wanted: Wanted) -> bool {
         let read = || RunDir::open(&self.path).and_then(|dir| Contents::read(&dir)).ok();
         let sound = |contents: &Contents| {
-            contents.audit.is_sound() && !(wanted == Wanted::MissingOrFailed && has_failures(contents))
+            contents.audit.is_sound() && !(wanted == Wanted::MissingOrFailed && contents.has_failures())
         };
         self.says_finished() && read().as_ref().is_some_and(sound)
     }
-}
-
-/// Whether something in the run failed: an item, a timed case, a search, a request under load.
-fn has_failures(contents: &Contents) -> bool {
-    contents.samples.iter().any(|sample| sample.state == SampleState::Failed)
-        || contents.requests.iter().any(|request| request.error.is_some())
-        || contents.probes.iter().any(|probe| probe.outcome == ProbeOutcome::Failed)
-        || contents.loads.iter().flat_map(|level| &level.requests).any(|request| request.error.is_some())
 }
 
 /// Finds the newest unfinished run under `root` with the same identity, model settings, group, device, kernels,

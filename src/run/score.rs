@@ -202,9 +202,7 @@ fn check_protocol(run: &RunRecord, protocol: Option<&str>) -> Result<(), ScoreEr
 /// Returns the record of the rescored run. With unchanged protocols, its identity stays the same.
 fn new_record(run: &RunRecord, readings: &BTreeMap<String, Reading>) -> RunRecord {
     let mut new = run.clone();
-    new.plan.performance.clear();
-    new.plan.searches.clear();
-    new.plan.loads.clear();
+    new.plan.clear_timed();
     new.plan.targets.clear();
     new.plan.operators = false;
     new.seal = None;

@@ -20,7 +20,7 @@ use crate::suite::{Configuration, Suite};
 use super::RunError;
 use super::found::{FoundModel, weight_fault_words};
 use super::observer::Observer;
-use super::plan::Plan;
+use super::plan::{Case, Plan};
 
 /// Which model runs a suite's cases, and what computes. Each takes precedence over what the suite says.
 #[derive(Debug, Clone, Default)]
@@ -210,18 +210,20 @@ impl Setup {
         self.fit_memory(plan)
     }
 
-    /// Describes the skipped cases with reasons, and the searches that memory limits.
+    /// Describes the skipped cases with reasons, and the cases whose batches memory limits.
     pub fn left_out(&self, plan: &Plan<'_>) -> Vec<String> {
-        let cases = plan.performance.iter().filter_map(|run| {
-            let reason = run.unfit.as_ref()?;
-            Some(format!("{}: {reason}", run.case_id()))
-        });
-        let searches = plan.searches.iter().filter_map(|search| {
-            let most = plan.largest_batch(search, &self.model.config);
-            let short = most < search.high;
-            short.then(|| format!("{}: no batch above {most}, out of memory by estimate", search.search_id()))
-        });
-        cases.chain(searches).collect()
+        let words = |case: &&dyn Case| {
+            if let Some(reason) = case.unfit() {
+                return Some(format!("{}: {reason}", case.id()));
+            }
+            if !case.is_elastic() {
+                return None;
+            }
+            let most = plan.largest_batch(*case, &self.model.config);
+            let short = most < case.room().batch.1;
+            short.then(|| format!("{}: no batch above {most}, out of memory by estimate", case.id()))
+        };
+        plan.timed().iter().filter_map(words).collect()
     }
 
     /// Checks that the remaining cases of a plan can run here. A run ends with the same error before it loads anything.
@@ -345,9 +347,7 @@ fn restricted(base: &Suite, configuration: &Configuration) -> Suite {
     let mut suite = base.clone();
     if base.configurations.iter().all(|c| c.name != configuration.name) {
         suite.accuracy.iter_mut().for_each(|case| case.configurations.clear());
-        suite.performance.iter_mut().for_each(|case| case.configurations.clear());
-        suite.max_batch.iter_mut().for_each(|case| case.configurations.clear());
-        suite.load.iter_mut().for_each(|case| case.configurations.clear());
+        suite.timed_mut().into_iter().for_each(|table| table.apply_to_all());
     }
     suite.of(configuration)
 }

@@ -10,7 +10,7 @@ use super::machine::{Machine, reset_peak_rss};
 
 /// Which limits to measure, and around which cases.
 #[derive(Debug, Clone)]
-pub(super) struct CaseProbe {
+pub(crate) struct CaseProbe {
     probe: RooflineProbe,
     cases: BTreeSet<String>,
 }
@@ -18,7 +18,7 @@ pub(super) struct CaseProbe {
 impl CaseProbe {
     /// Creates the probe of a run that has targets and the machine's measured limits. Otherwise there is nothing to
     /// measure.
-    pub(super) fn of(run: &RunRecord) -> Option<Self> {
+    pub(crate) fn of(run: &RunRecord) -> Option<Self> {
         let limits = run.provenance.roofline.as_ref()?.limits.as_ref()?;
         let targets = &run.plan.targets;
         if targets.is_empty() || run.provenance.clock != Clock::Measured {
@@ -34,12 +34,12 @@ impl CaseProbe {
     }
 
     /// Whether a target refers to the case.
-    pub(super) fn is_for(&self, case_id: &str) -> bool {
+    pub(crate) fn is_for(&self, case_id: &str) -> bool {
         self.cases.contains(case_id)
     }
 
     /// Measures the limits. The engine must be idle.
-    pub(super) fn measure(&self) -> Spot {
+    pub(crate) fn measure(&self) -> Spot {
         let spot = self.probe.measure(Machine::read().available_bytes);
         // The memory used here is freed again and must not count for the case.
         reset_peak_rss();

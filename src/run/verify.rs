@@ -23,8 +23,7 @@ use crate::stats::Rng;
 use crate::task::{self, Evaluation, Next, Outcome, Progress, Settings, State, TaskError, TextCodec};
 
 use super::AccuracyRun;
-use super::performance::PerformanceRun;
-use super::plan::{Plan, ordinary_tokens};
+use super::plan::{PerformanceRun, Plan, ordinary_tokens};
 
 /// The sample to rerun.
 #[derive(Debug, Clone, Default)]
@@ -470,15 +469,9 @@ impl<'a> Plan<'a> {
             seed: case.seed.unwrap_or_default(),
             budget_s: None,
         };
-        let mut plan = Self {
-            accuracy,
-            performance: performance.iter().map(timed).collect(),
-            searches: Vec::new(),
-            loads: Vec::new(),
-            tokens: ordinary_tokens(config, tokenizer),
-            step_tokens,
-            limits: BTreeMap::new(),
-        };
+        let mut plan = Self::empty(ordinary_tokens(config, tokenizer), step_tokens);
+        plan.accuracy = accuracy;
+        plan.performance = performance.iter().map(timed).collect();
         plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
         plan
     }

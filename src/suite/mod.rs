@@ -90,15 +90,15 @@
 //! `--set key=value` overrides the value of a dotted key (`accuracy.0.limit=10`). `--set ceval=FOLDER` gives every case
 //! of that task another data set. Paths on the command line are relative to the current folder.
 
+pub(crate) mod cases;
 mod configuration;
 pub mod gates;
+pub(crate) mod prompts;
 mod schema;
-mod schema_workload;
-mod table;
+pub(crate) mod table;
 mod target;
-mod tree;
+pub(crate) mod tree;
 mod types;
-mod workload;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -112,21 +112,18 @@ use crate::compute::ComputeSpec;
 use crate::dataset::{Benchmark, sha256_hex};
 use crate::task;
 
+pub use crate::workload::load::table::{Arrival, DEFAULT_LOAD_BATCH, Extent, LoadCase, Objectives, Rates};
+pub use crate::workload::max_batch::schema::{DEFAULT_PROBE_REPETITIONS, MaxBatchCase};
+pub use crate::workload::shapes::schema::{DEFAULT_REPETITIONS, DEFAULT_WARMUPS, PerformanceCase};
+pub use cases::{CaseTable, Suite};
 pub use configuration::Configuration;
+pub use prompts::{PromptSet, PromptSource};
 pub use target::Target;
-pub use workload::{
-    Arrival, DEFAULT_LOAD_BATCH, DEFAULT_PROBE_REPETITIONS, Extent, LoadCase, MaxBatchCase, Objectives,
-    PromptSet, PromptSource, Rates,
-};
 
 /// Maximum size of a suite or gate file, in bytes. The files of this repository have a few thousand.
 const MAX_BYTES: u64 = 1 << 20;
 /// Default number of sequences at once.
 pub const DEFAULT_BATCH: usize = 8;
-/// Default number of timed repetitions.
-pub const DEFAULT_REPETITIONS: usize = 5;
-/// Default maximum number of warm-up runs.
-pub const DEFAULT_WARMUPS: usize = 8;
 /// Default seed of the input tokens.
 pub const DEFAULT_SEED: u64 = 1;
 
@@ -238,56 +235,6 @@ impl AccuracyCase {
     }
 }
 
-/// One `[[performance]]` table: all combinations of batch, lengths and tensor-parallel size.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PerformanceCase {
-    /// Sequences at once.
-    pub batches: Vec<usize>,
-    /// Input and output lengths in tokens.
-    pub lengths: Vec<(usize, usize)>,
-    /// Source of real prompts; random tokens if `None`. With real prompts, input lengths are maxima.
-    pub prompts: Option<PromptSource>,
-    /// Tensor-parallel sizes.
-    pub tp_ranks: Vec<usize>,
-    /// Number of timed repetitions.
-    pub repetitions: usize,
-    /// Maximum number of warm-up runs.
-    pub max_warmups: usize,
-    /// Seed of the input tokens.
-    pub seed: u64,
-    /// Time budget of a shape in seconds. A shape is skipped if the machine's measured limits imply a longer time.
-    pub budget_s: Option<u64>,
-    /// Configurations that the case applies to; all if empty.
-    pub configurations: Vec<String>,
-}
-
-/// A suite file, after reading and checking.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Suite {
-    /// The file.
-    pub path: PathBuf,
-    /// Name of the suite, which is part of the names of run folders.
-    pub name: String,
-    /// What the suite answers, in a sentence or two.
-    pub about: String,
-    /// The model that the suite is for.
-    pub model: ModelChoice,
-    /// The ways to run the cases. Each makes its own run.
-    pub configurations: Vec<Configuration>,
-    /// Whether to interleave the cases of two configurations (A B B A), in blocks of one process each.
-    pub interleave: bool,
-    /// Accuracy cases, in file order.
-    pub accuracy: Vec<AccuracyCase>,
-    /// Performance cases, in file order.
-    pub performance: Vec<PerformanceCase>,
-    /// Searches for the largest batch, in file order.
-    pub max_batch: Vec<MaxBatchCase>,
-    /// Load cases, in file order.
-    pub load: Vec<LoadCase>,
-    /// Expected shares of the machine's limits.
-    pub targets: Vec<Target>,
-}
-
 impl Suite {
     /// Reads the suite at `path` and applies `overrides` (`key`, `value`) in order.
     ///
@@ -316,22 +263,13 @@ impl Suite {
     pub fn of(&self, configuration: &Configuration) -> Self {
         let is_for = |names: &[String]| names.is_empty() || names.contains(&configuration.name);
         let accuracy = self.accuracy.iter().filter(|c| is_for(&c.configurations)).cloned();
-        let performance = self.performance.iter().filter(|c| is_for(&c.configurations)).cloned();
         let model = ModelChoice {
             path: configuration.model.clone().or_else(|| self.model.path.clone()),
             compute: configuration.compute.clone().over(&self.model.compute),
             required: self.model.required,
         };
-        let max_batch = self.max_batch.iter().filter(|c| is_for(&c.configurations)).cloned();
-        let load = self.load.iter().filter(|c| is_for(&c.configurations)).cloned();
-        let mut suite = Self {
-            model,
-            accuracy: accuracy.collect(),
-            performance: performance.collect(),
-            max_batch: max_batch.collect(),
-            load: load.collect(),
-            ..self.clone()
-        };
+        let mut suite = Self { model, accuracy: accuracy.collect(), ..self.clone() };
+        suite.retain_timed(is_for);
         if let Some(tp) = configuration.compute.ranks {
             suite.set_tp(tp);
         }
@@ -341,9 +279,7 @@ impl Suite {
     /// Sets the tensor-parallel size of every case.
     pub fn set_tp(&mut self, tp: usize) {
         self.accuracy.iter_mut().for_each(|case| case.tp = tp);
-        self.performance.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
-        self.max_batch.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
-        self.load.iter_mut().for_each(|case| case.tp_ranks = vec![tp]);
+        self.timed_mut().into_iter().for_each(|table| table.set_tp(tp));
     }
 
     /// Returns the SHA-256 of the settings that determine the results, after overrides. It omits what a run's identity
@@ -363,22 +299,21 @@ impl Suite {
             ])
         });
         let accuracy: Vec<_> = accuracy.into_iter().collect();
-        let performance: Vec<_> = self
-            .performance
-            .iter()
-            .map(|case| {
-                let numbers =
-                    json!([case.batches, case.lengths, case.repetitions, case.max_warmups, case.seed]);
-                case.prompts.as_ref().map_or(numbers.clone(), |prompts| json!([numbers, prompts.content()]))
-            })
-            .collect();
+        let mut timed = self.timed().into_iter().map(|(key, tables)| {
+            let content: Vec<_> = tables.iter().map(|table| table.content()).collect();
+            (key, content)
+        });
+        let mut next = || timed.next().unwrap_or_default();
+        let (performance, max_batch, load) = (next().1, next().1, next().1);
         let mut content =
             vec![json!("suite"), json!(1), json!(self.name), json!(accuracy), json!(performance)];
-        // Suites without these cases keep the hash that they had before such cases existed.
-        if !self.max_batch.is_empty() || !self.load.is_empty() {
-            content.push(self.max_batch.iter().map(MaxBatchCase::content).collect());
-            content.push(self.load.iter().map(LoadCase::content).collect());
+        // Suites keep the hash that they had before the workloads that they do not use existed. The second and the third
+        // came together.
+        if !max_batch.is_empty() || !load.is_empty() {
+            content.extend([json!(max_batch), json!(load)]);
         }
+        content
+            .extend(timed.filter(|(_, tables)| !tables.is_empty()).map(|(key, tables)| json!([key, tables])));
         sha256_hex(json!(content).to_string().as_bytes())
     }
 }
@@ -398,16 +333,14 @@ fn text_of(path: &Path) -> Result<String, SuiteError> {
     })
 }
 
-/// Sets the data set folder of every case with data of `task`: accuracy, performance and load.
+/// Sets the data set folder of every case with data of `task`: accuracy, and timed cases with its prompts.
 fn set_dataset(root: &mut tree::Node, task: &Benchmark, folder: &tree::Node) -> Result<(), SuiteError> {
     type IsOf = fn(&tree::Node, &Benchmark) -> bool;
-    let places: [(&str, &str, IsOf); 3] = [
-        ("accuracy", "dataset", is_of_task),
-        ("performance", "folder", schema_workload::is_of_dataset),
-        ("load", "folder", schema_workload::is_of_dataset),
-    ];
+    let accuracy: (&str, &str, IsOf) = ("accuracy", "dataset", is_of_task);
+    let timed = cases::TABLES.iter().filter(|(_, has_prompts)| *has_prompts);
+    let timed = timed.map(|(tables, _)| -> (&str, &str, IsOf) { (tables, "folder", prompts::is_of_dataset) });
     let mut keys = Vec::new();
-    for (tables, key, is_of) in places {
+    for (tables, key, is_of) in std::iter::once(accuracy).chain(timed) {
         if let tree::Value::Table(table) = &root.value
             && let Some(tree::Entry { node: tree::Node { value: tree::Value::Array(items), .. }, .. }) =
                 table.get(tables)

@@ -4,14 +4,11 @@ use std::path::Path;
 
 use super::configuration::{Configuration, configuration};
 use super::table::{
-    Table, array, boolean, count, counts, found, model_path, optional_count, path, share, string, tables,
-    word,
+    Table, array, boolean, case_configurations, count, found, model_path, optional_count, path, share,
+    string, tables, word,
 };
 use super::tree::Node;
-use super::{
-    AccuracyCase, DEFAULT_BATCH, DEFAULT_REPETITIONS, DEFAULT_SEED, DEFAULT_WARMUPS, Expected, ModelChoice,
-    PerformanceCase, Suite, SuiteError, schema_workload, target, types,
-};
+use super::{AccuracyCase, DEFAULT_BATCH, Expected, ModelChoice, Suite, SuiteError, target, types};
 use crate::compute::ComputeSpec;
 use crate::dataset::Benchmark;
 use crate::task;
@@ -24,10 +21,6 @@ const MAX_NAME: usize = 100;
 /// Maximum number of cases in a suite. Each combination of batch, lengths and ranks counts: each has a name and a row
 /// of tables.
 const MAX_CASES: usize = 10_000;
-
-fn product(counts: &[usize]) -> usize {
-    counts.iter().fold(1, |all, count| all.saturating_mul(*count))
-}
 
 /// Reads the whole suite. `file` is its location.
 pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
@@ -55,36 +48,28 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         return Err(SuiteError::found(&name_node.origin, &found, &format!("{MAX_NAME} at most")));
     }
     let about = root.take("about").map(|node| string(&node)).transpose()?.unwrap_or_default();
-    let mut model = root.take("model").map(|node| model(node, dir)).transpose()?.unwrap_or_default();
+    let model = root.take("model").map(|node| model(node, dir)).transpose()?.unwrap_or_default();
     let accuracy = tables(&mut root, "accuracy")?
         .into_iter()
         .map(|t| accuracy(t, dir))
         .collect::<Result<Vec<_>, _>>()?;
-    let performance = tables(&mut root, "performance")?
-        .into_iter()
-        .map(|t| performance(t, dir))
-        .collect::<Result<Vec<_>, _>>()?;
-    let max_batch = tables(&mut root, "max_batch")?
-        .into_iter()
-        .map(schema_workload::max_batch)
-        .collect::<Result<Vec<_>, _>>()?;
-    let load = tables(&mut root, "load")?
-        .into_iter()
-        .map(|t| schema_workload::load(t, dir))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut suite = Suite::empty(file.to_path_buf(), name, about, model);
+    suite.read_timed(&mut root, dir)?;
     let targets =
         tables(&mut root, "target")?.into_iter().map(target::target).collect::<Result<Vec<_>, _>>()?;
     let profile_operators = root.take("profile_operators").map(|n| boolean(&n)).transpose()?;
-    model.compute.profile_operators = profile_operators;
+    suite.model.compute.profile_operators = profile_operators;
     let configurations = configurations(&mut root, dir)?;
     let interleave = root.take("interleave").map(|n| boolean(&n)).transpose()?.unwrap_or(false);
     let named =
         |names: &[String]| names.iter().find(|n| configurations.iter().all(|c| c.name != **n)).cloned();
-    let cases =
-        accuracy.iter().map(|c| &c.configurations).chain(performance.iter().map(|c| &c.configurations));
-    let cases = cases.chain(max_batch.iter().map(|c| &c.configurations));
-    let cases = cases.chain(load.iter().map(|c| &c.configurations));
-    if let Some(unknown) = cases.into_iter().find_map(|names| named(names)) {
+    let timed = suite.timed();
+    let tables = || timed.iter().flat_map(|(_, tables)| tables);
+    let mut cases = accuracy
+        .iter()
+        .map(|case| case.configurations.as_slice())
+        .chain(tables().map(|table| table.configurations()));
+    if let Some(unknown) = cases.find_map(named) {
         let known: Vec<&str> = configurations.iter().map(|c| c.name.as_str()).collect();
         let expected = format!("the name of a [[configuration]]: {}", known.join(", "));
         return Err(SuiteError::found(
@@ -94,32 +79,17 @@ pub(super) fn suite(root: Node, file: &Path) -> Result<Suite, SuiteError> {
         ));
     }
     root.finish()?;
-    let timed = performance
-        .iter()
-        .map(|case| product(&[case.batches.len(), case.lengths.len(), case.tp_ranks.len()]));
-    let searched = max_batch.iter().map(|case| product(&[case.lengths.len(), case.tp_ranks.len()]));
-    let loaded = load.iter().map(|case| case.tp_ranks.len());
-    let cases = timed.chain(searched).chain(loaded).fold(accuracy.len(), usize::saturating_add);
+    let cases = tables().map(|table| table.cases()).fold(accuracy.len(), usize::saturating_add);
     if cases > MAX_CASES {
         return Err(SuiteError::found(&origin, &format!("{cases} cases"), &format!("{MAX_CASES} at most")));
     }
-    if accuracy.is_empty() && performance.is_empty() && max_batch.is_empty() && load.is_empty() {
-        let expected = "at least one [[accuracy]], [[performance]], [[max_batch]] or [[load]]";
-        return Err(SuiteError::found(&origin, "no case", expected));
+    if accuracy.is_empty() && tables().next().is_none() {
+        let mut keys: Vec<String> = timed.iter().map(|(key, _)| format!("[[{key}]]")).collect();
+        let last = keys.pop().unwrap_or_default();
+        let expected = format!("at least one [[accuracy]], {} or {last}", keys.join(", "));
+        return Err(SuiteError::found(&origin, "no case", &expected));
     }
-    Ok(Suite {
-        path: file.to_path_buf(),
-        name,
-        about,
-        model,
-        configurations,
-        interleave,
-        accuracy,
-        performance,
-        max_batch,
-        load,
-        targets,
-    })
+    Ok(Suite { configurations, interleave, accuracy, targets, ..suite })
 }
 
 /// Reads all `[[configuration]]` tables. Their names must be unique.
@@ -138,14 +108,6 @@ fn configurations(root: &mut Table, dir: &Path) -> Result<Vec<Configuration>, Su
         all.push(one);
     }
     Ok(all)
-}
-
-/// Reads the configurations that a case applies to. Empty if none are named, which means all.
-pub(super) fn case_configurations(table: &mut Table) -> Result<Vec<String>, SuiteError> {
-    match table.take("configurations") {
-        None => Ok(Vec::new()),
-        Some(node) => array(node, "names of configurations")?.1.iter().map(string).collect(),
-    }
 }
 
 /// Models, by shape, that a published result can be for.
@@ -252,44 +214,4 @@ fn expected(mut table: Table) -> Result<Expected, SuiteError> {
     let source = string(&table.require("source", "where the figure was published")?)?;
     table.finish()?;
     Ok(Expected { model, dtype, correct, items, source })
-}
-
-fn performance(mut table: Table, dir: &Path) -> Result<PerformanceCase, SuiteError> {
-    let batches = counts(table.require("batch", "an array such as [1, 2, 4]")?, "an array of batch sizes")?;
-    let lengths = lengths(&mut table)?;
-    let prompts = schema_workload::prompts(&mut table, dir, true)?;
-    let tp_ranks = match table.take("tp") {
-        Some(node) => counts(node, "an array of tensor-parallel sizes")?,
-        None => vec![1],
-    };
-    let repetitions = optional_count(&mut table, "repetitions", 1)?.unwrap_or(DEFAULT_REPETITIONS);
-    let max_warmups = optional_count(&mut table, "max_warmups", 0)?.unwrap_or(DEFAULT_WARMUPS);
-    let seed = table.take("seed").map(|node| count(&node, 0)).transpose()?.unwrap_or(DEFAULT_SEED);
-    let budget_s = table.take("budget_s").map(|node| count(&node, 1)).transpose()?;
-    let configurations = case_configurations(&mut table)?;
-    table.finish()?;
-    Ok(PerformanceCase {
-        batches,
-        lengths,
-        prompts,
-        tp_ranks,
-        repetitions,
-        max_warmups,
-        seed,
-        budget_s,
-        configurations,
-    })
-}
-
-/// Reads the pairs of input and output lengths under `lengths`.
-pub(super) fn lengths(table: &mut Table) -> Result<Vec<(usize, usize)>, SuiteError> {
-    let expected = "an array of [input, output] token counts, such as [[128, 32]]";
-    let pair = |pair: Node| {
-        let origin = pair.origin.clone();
-        match counts(pair, "[input, output]")?.as_slice() {
-            [input, output] => Ok((*input, *output)),
-            other => Err(SuiteError::found(&origin, &format!("{} numbers", other.len()), "[input, output]")),
-        }
-    };
-    array(table.require("lengths", expected)?, expected)?.1.into_iter().map(pair).collect()
 }

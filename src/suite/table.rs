@@ -6,44 +6,44 @@ use std::path::{Path, PathBuf};
 
 use strsim::levenshtein;
 
-use super::SuiteError;
 use super::tree::{Entry, Node, Origin, Value};
+use super::{DEFAULT_SEED, SuiteError};
 
 /// Maximum of any count in a suite. Far above any use and far below overflow.
 const MAX_COUNT: u64 = 1 << 32;
 
 /// A table being read. Readers take out the known keys; the keys that remain are unknown.
-pub(super) struct Table {
-    pub(super) origin: Origin,
+pub(crate) struct Table {
+    pub(crate) origin: Origin,
     entries: BTreeMap<String, Entry>,
     known: Vec<&'static str>,
 }
 
 impl Table {
-    pub(super) fn new(node: Node) -> Result<Self, SuiteError> {
+    pub(crate) fn new(node: Node) -> Result<Self, SuiteError> {
         match node.value {
             Value::Table(entries) => Ok(Self { origin: node.origin, entries, known: Vec::new() }),
             other => Err(SuiteError::found(&node.origin, other.kind(), "a table")),
         }
     }
 
-    pub(super) fn take(&mut self, key: &'static str) -> Option<Node> {
+    pub(crate) fn take(&mut self, key: &'static str) -> Option<Node> {
         self.known.push(key);
         self.entries.remove(key).map(|entry| entry.node)
     }
 
-    pub(super) fn require(&mut self, key: &'static str, expected: &str) -> Result<Node, SuiteError> {
+    pub(crate) fn require(&mut self, key: &'static str, expected: &str) -> Result<Node, SuiteError> {
         let missing = self.missing(key, expected);
         self.take(key).ok_or(missing)
     }
 
     /// Returns the error for a missing `key`.
-    pub(super) fn missing(&self, key: &str, expected: &str) -> SuiteError {
+    pub(crate) fn missing(&self, key: &str, expected: &str) -> SuiteError {
         SuiteError::at(&self.origin, format!("found no `{key}`; expected {expected}"))
     }
 
     /// Reports an unknown key (one that was not taken), with the nearest known key.
-    pub(super) fn finish(self) -> Result<(), SuiteError> {
+    pub(crate) fn finish(self) -> Result<(), SuiteError> {
         let Some((key, entry)) = self.entries.first_key_value() else { return Ok(()) };
         let hint = match nearest(key, &self.known) {
             Some(known) => format!("did you mean `{known}`?"),
@@ -54,17 +54,17 @@ impl Table {
 }
 
 /// Returns the known word with the smallest edit distance, if it is small enough for a typing error.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let close = |k: &&'a str| (levenshtein(word, k), *k);
     known.iter().map(close).min().filter(|(d, k)| *d <= 1 + k.len() / 4).map(|(_, k)| k)
 }
 
 /// Returns the error for an unexpected value.
-pub(super) fn found(node: &Node, found: &str, expected: &str) -> SuiteError {
+pub(crate) fn found(node: &Node, found: &str, expected: &str) -> SuiteError {
     SuiteError::found(&node.origin, found, expected)
 }
 
-pub(super) fn string(node: &Node) -> Result<String, SuiteError> {
+pub(crate) fn string(node: &Node) -> Result<String, SuiteError> {
     match &node.value {
         Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
         Value::String(_) => Err(SuiteError::found(&node.origin, "an empty string", "some text")),
@@ -73,7 +73,7 @@ pub(super) fn string(node: &Node) -> Result<String, SuiteError> {
 }
 
 /// Converts one of the `known` words by `choose`.
-pub(super) fn word<T>(
+pub(crate) fn word<T>(
     node: &Node,
     known: &[&str],
     choose: impl Fn(&str) -> Option<T>,
@@ -85,7 +85,7 @@ pub(super) fn word<T>(
     })
 }
 
-pub(super) fn count(node: &Node, least: u64) -> Result<u64, SuiteError> {
+pub(crate) fn count(node: &Node, least: u64) -> Result<u64, SuiteError> {
     let expected = || format!("a whole number from {least} to {MAX_COUNT}");
     match node.value {
         Value::Integer(n) => u64::try_from(n)
@@ -97,7 +97,7 @@ pub(super) fn count(node: &Node, least: u64) -> Result<u64, SuiteError> {
 }
 
 /// A share of at least 0 and less than 1.
-pub(super) fn share(node: &Node) -> Result<f64, SuiteError> {
+pub(crate) fn share(node: &Node) -> Result<f64, SuiteError> {
     let expected = "a share of at least 0 and less than 1, such as 0.01";
     let value = match node.value {
         Value::Integer(n) => n as f64,
@@ -110,7 +110,7 @@ pub(super) fn share(node: &Node) -> Result<f64, SuiteError> {
     Err(SuiteError::found(&node.origin, &value.to_string(), expected))
 }
 
-pub(super) fn optional_count(
+pub(crate) fn optional_count(
     table: &mut Table,
     key: &'static str,
     least: u64,
@@ -118,7 +118,7 @@ pub(super) fn optional_count(
     table.take(key).map(|node| count(&node, least).map(|n| n as usize)).transpose()
 }
 
-pub(super) fn array(node: Node, of: &str) -> Result<(Origin, Vec<Node>), SuiteError> {
+pub(crate) fn array(node: Node, of: &str) -> Result<(Origin, Vec<Node>), SuiteError> {
     match node.value {
         Value::Array(items) if !items.is_empty() => Ok((node.origin, items)),
         Value::Array(_) => {
@@ -128,12 +128,12 @@ pub(super) fn array(node: Node, of: &str) -> Result<(Origin, Vec<Node>), SuiteEr
     }
 }
 
-pub(super) fn counts(node: Node, of: &str) -> Result<Vec<usize>, SuiteError> {
+pub(crate) fn counts(node: Node, of: &str) -> Result<Vec<usize>, SuiteError> {
     array(node, of)?.1.iter().map(|item| count(item, 1).map(|n| n as usize)).collect()
 }
 
 /// Reads an array of tables (`[[key]]`). Empty if the key is missing.
-pub(super) fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, SuiteError> {
+pub(crate) fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, SuiteError> {
     match root.take(key) {
         None => Ok(Vec::new()),
         Some(Node { origin, value: Value::Table(_) }) => Err(SuiteError::found(
@@ -146,7 +146,7 @@ pub(super) fn tables(root: &mut Table, key: &'static str) -> Result<Vec<Table>, 
 }
 
 /// Resolves a path. In the file, it is relative to the file's folder; on the command line, to the current folder.
-pub(super) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError> {
+pub(crate) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError> {
     let written = match &node.value {
         Value::Path(path) => path.clone(),
         _ => PathBuf::from(string(node)?),
@@ -162,7 +162,7 @@ pub(super) fn path(node: &Node, suite_dir: &Path) -> Result<PathBuf, SuiteError>
 }
 
 /// Keeps `demo` and `dummy:…` as names and resolves anything else as a folder.
-pub(super) fn model_path(node: &Node, dir: &Path) -> Result<OsString, SuiteError> {
+pub(crate) fn model_path(node: &Node, dir: &Path) -> Result<OsString, SuiteError> {
     match &node.value {
         Value::String(word) if word == "demo" || word.starts_with("dummy:") => Ok(word.into()),
         _ => Ok(path(node, dir)?.into_os_string()),
@@ -170,10 +170,61 @@ pub(super) fn model_path(node: &Node, dir: &Path) -> Result<OsString, SuiteError
 }
 
 /// Accepts `true` or `false`.
-pub(super) fn boolean(node: &Node) -> Result<bool, SuiteError> {
+pub(crate) fn boolean(node: &Node) -> Result<bool, SuiteError> {
     match node.value {
         Value::Boolean(value) => Ok(value),
         ref other => Err(SuiteError::found(&node.origin, other.kind(), "true or false")),
+    }
+}
+
+/// Maximum rate, time and limit in a suite, far above any use.
+const MAX_NUMBER: f64 = 1e9;
+
+/// A number above 0, at most [`MAX_NUMBER`].
+pub(crate) fn number(node: &Node) -> Result<f64, SuiteError> {
+    let expected = "a number above 0";
+    let value = match node.value {
+        Value::Float(value) => value,
+        Value::Integer(value) => value as f64,
+        ref other => return Err(found(node, other.kind(), expected)),
+    };
+    let fits = value > 0.0 && value <= MAX_NUMBER;
+    if fits { Ok(value) } else { Err(found(node, &value.to_string(), "a number above 0, at most 1e9")) }
+}
+
+/// Takes an optional number above 0.
+pub(crate) fn optional_number(table: &mut Table, key: &'static str) -> Result<Option<f64>, SuiteError> {
+    table.take(key).map(|node| number(&node)).transpose()
+}
+
+/// Takes the tensor-parallel sizes.
+pub(crate) fn tp_ranks(table: &mut Table) -> Result<Vec<usize>, SuiteError> {
+    table.take("tp").map_or(Ok(vec![1]), |node| counts(node, "an array of tensor-parallel sizes"))
+}
+
+/// Takes the seed of the input tokens.
+pub(crate) fn seed(table: &mut Table) -> Result<u64, SuiteError> {
+    Ok(table.take("seed").map(|node| count(&node, 0)).transpose()?.unwrap_or(DEFAULT_SEED))
+}
+
+/// Reads the pairs of input and output lengths under `lengths`.
+pub(crate) fn lengths(table: &mut Table) -> Result<Vec<(usize, usize)>, SuiteError> {
+    let expected = "an array of [input, output] token counts, such as [[128, 32]]";
+    let pair = |pair: Node| {
+        let origin = pair.origin.clone();
+        match counts(pair, "[input, output]")?.as_slice() {
+            [input, output] => Ok((*input, *output)),
+            other => Err(SuiteError::found(&origin, &format!("{} numbers", other.len()), "[input, output]")),
+        }
+    };
+    array(table.require("lengths", expected)?, expected)?.1.into_iter().map(pair).collect()
+}
+
+/// Reads the configurations that a case applies to. Empty if none are named, which means all.
+pub(crate) fn case_configurations(table: &mut Table) -> Result<Vec<String>, SuiteError> {
+    match table.take("configurations") {
+        None => Ok(Vec::new()),
+        Some(node) => array(node, "names of configurations")?.1.iter().map(string).collect(),
     }
 }
 

@@ -2,8 +2,7 @@
 
 use glmbench_device::Precision;
 
-use super::schema_workload::optional_number;
-use super::table::{Table, found, string, word};
+use super::table::{Table, found, optional_number, string, word};
 use super::{SuiteError, types};
 use crate::record::{self, Figure};
 

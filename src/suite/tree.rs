@@ -29,7 +29,7 @@ const TYPED_SHOWN: usize = 120;
 
 /// Where a value was written.
 #[derive(Debug, Clone)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// In the suite file, at this byte offset.
     File { source: Arc<Source>, at: usize },
     /// On the command line: the flag and `key=value`.
@@ -38,7 +38,7 @@ pub(super) enum Origin {
 
 /// A file's text, shared by all its values. Lines are counted only for a value that is wrong.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     path: PathBuf,
     text: String,
 }
@@ -63,13 +63,13 @@ impl std::fmt::Display for Origin {
 
 /// A value and where it was written.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub origin: Origin,
     pub value: Value,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(crate) enum Value {
     String(String),
     /// A command-line text that is not UTF-8. Paths need not be.
     Path(PathBuf),
@@ -86,14 +86,14 @@ pub(super) enum Value {
 
 /// A key's value and the origin of the key itself.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub key_origin: Origin,
     pub node: Node,
 }
 
 impl Value {
     /// Returns the kind as named in messages.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::String(_) => "a string",
             Self::Path(_) => "a text that is not UTF-8",
@@ -108,7 +108,7 @@ impl Value {
 }
 
 /// Parses the text of the suite file `path`.
-pub(super) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
     let source = Arc::new(Source { path: path.to_path_buf(), text: text.to_owned() });
     let origin = |span: &Range<usize>| Origin::File { source: Arc::clone(&source), at: span.start };
     match DeTable::parse(text) {
@@ -123,7 +123,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Node, SuiteError> {
 }
 
 /// Parses the value of a flag's `key=value`: as TOML if it is valid TOML, otherwise as a plain string.
-pub(super) fn parse_override(flag: &str, key: &str, text: &OsStr) -> Result<Node, SuiteError> {
+pub(crate) fn parse_override(flag: &str, key: &str, text: &OsStr) -> Result<Node, SuiteError> {
     let origin = Origin::Typed(format!("{flag} {key}={}", text.to_string_lossy()).into());
     let Some(text) = text.to_str() else { return Ok(Node { origin, value: Value::Path(text.into()) }) };
     let place = |_: &Range<usize>| origin.clone();
@@ -176,7 +176,7 @@ fn convert_table(table: &DeTable<'_>, origin: &OriginOf<'_>) -> Result<Value, Su
 
 /// Overrides the value at the dotted key (`accuracy.0.limit`). Creates missing tables on the way; array entries must
 /// exist.
-pub(super) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), SuiteError> {
+pub(crate) fn set(root: &mut Node, key: &str, value: Node) -> Result<(), SuiteError> {
     let origin = value.origin.clone();
     let fail = |message: String| Err(SuiteError::at(&origin, message));
     let depth = key.split('.').count();

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module of the root crate and the other modules that it may use. `cli` may use all.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("backend", &[]),
     ("bench", &["backend", "stats"]),
     ("bounded", &[]),
@@ -25,13 +25,18 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("main", &["cli"]),
     ("record", &["bounded", "stats", "text"]),
     ("report", &["dataset", "record", "stats", "text"]),
-    ("run", &["backend", "bench", "compute", "dataset", "record", "report", "stats", "suite", "task"]),
+    (
+        "run",
+        &["backend", "bench", "compute", "dataset", "record", "report", "stats", "suite", "task", "text"],
+    ),
     ("stats", &[]),
     ("suite", &["bounded", "compute", "dataset", "record", "task"]),
     ("task", &["dataset", "stats"]),
     ("text", &[]),
     // A test.
     ("toy_walk", &["backend", "dataset", "record", "report", "run", "suite", "task"]),
+    // The list itself, and the tests of the example. The files of a workload belong to the rooms in `LAYERS`.
+    ("workload", &["backend", "record", "report", "run", "suite"]),
 ];
 
 /// Each room of the CPU device and the other rooms that it may use. The crate root may use all.
@@ -49,6 +54,21 @@ const CPU_ROOMS: [(&str, &[&str]); 11] = [
     ("simd", &[]),
 ];
 
+/// The room of each file in a workload's folder, and the names of a folder that the room may use.
+const LAYERS: [(&str, &[&str], &[&str]); 4] = [
+    ("suite", &["schema", "table"], &["Table"]),
+    ("run", &["plan", "run", "trace"], &["Run"]),
+    ("record", &["record"], &["Case", "Line"]),
+    ("report", &["charts", "compare", "report"], &["Report"]),
+];
+
+/// Returns the room of a file or a name in a workload's folder.
+fn layer_of(name: &str) -> Option<&'static str> {
+    let is_of =
+        |(_, files, names): &&(&str, &[&str], &[&str])| files.contains(&name) || names.contains(&name);
+    LAYERS.iter().find(is_of).map(|(room, ..)| *room)
+}
+
 /// The crates below the root crate.
 const CRATES: [&str; 8] = [
     "glmbench_serve",
@@ -62,7 +82,7 @@ const CRATES: [&str; 8] = [
 ];
 
 /// Each module of the root crate that uses crates below it, and which.
-const USERS: [(&str, &[&str]); 8] = [
+const USERS: [(&str, &[&str]); 9] = [
     ("backend", &["glmbench_engine", "glmbench_device", "glmbench_remote"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
     (
@@ -81,6 +101,7 @@ const USERS: [(&str, &[&str]); 8] = [
     ("suite", &["glmbench_engine", "glmbench_device"]),
     ("task", &["glmbench_engine"]),
     ("toy_walk", &["glmbench_engine", "glmbench_device"]),
+    ("workload", &["glmbench_engine", "glmbench_device"]),
 ];
 
 /// A source file: its path relative to the searched folder, and its text without comments and literals.
@@ -90,9 +111,11 @@ struct Source {
 }
 
 impl Source {
-    /// Returns the folder or file below `src/` that the source belongs to.
+    /// Returns the folder or file below `src/` that the source belongs to. A workload's file belongs to its layer.
     fn room(&self) -> &str {
-        self.path.split(['/', '.']).next().unwrap()
+        let mut parts = self.path.split(['/', '.']);
+        let (first, file) = (parts.next().unwrap(), parts.nth(1).unwrap_or_default());
+        Some(first).filter(|room| *room == "workload").and_then(|_| layer_of(file)).unwrap_or(first)
     }
 
     /// Returns the number of modules between the source and the crate root.
@@ -100,10 +123,33 @@ impl Source {
         self.path.split('/').count() - usize::from(self.path.ends_with("/mod.rs"))
     }
 
-    /// Returns the modules named by paths from the crate root, however the root is written.
+    /// Returns the modules named by paths from the crate root, however the root is written. A workload's file counts as
+    /// its layer.
     fn used(&self) -> Vec<String> {
         let up = "super::".repeat(self.depth());
-        ["crate::", "glmbench::", &up].iter().flat_map(|root| after(&self.code, root)).collect()
+        let roots = ["crate::", "glmbench::", &up];
+        let named = roots.iter().flat_map(|root| after(&self.code, root));
+        named.filter(|room| room != "workload").chain(self.used_of_workloads()).collect()
+    }
+
+    /// Returns the layers of the workloads' files and names that the source uses. In macros, a folder is `$folder`.
+    fn used_of_workloads(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for (at, root) in self.code.match_indices("crate::workload::") {
+            let rest = &self.code[at + root.len()..];
+            if let Some((_, name)) =
+                rest.split_once("::").filter(|(folder, _)| !folder.contains([' ', ';', '!']))
+            {
+                names.extend(after(&format!("@{name}"), "@"));
+            }
+        }
+        if self.path.starts_with("workload/")
+            && self.path.split('/').count() == 3
+            && !self.path.ends_with("mod.rs")
+        {
+            names.extend(after(&self.code, "super::"));
+        }
+        names.iter().filter_map(|name| layer_of(name)).map(str::to_owned).collect()
     }
 
     fn line_of(&self, word: &str) -> Option<usize> {
@@ -265,6 +311,28 @@ fn check_rooms(folder: &str, rooms: &[(&str, &[&str])]) -> usize {
     }
     assert!(wrong.is_empty(), "against the directions:\n{}", wrong.join("\n"));
     imports
+}
+
+#[test]
+fn a_workloads_files_are_of_its_layers() {
+    let layers: Vec<(String, String)> = sources()
+        .iter()
+        .filter(|s| s.path.split('/').count() == 3 && s.path.starts_with("workload/"))
+        .map(|s| (s.path.clone(), s.room().to_owned()))
+        .collect();
+    assert!(layers.len() > 15, "{layers:?}");
+    let wrong: Vec<_> =
+        layers.iter().filter(|(path, room)| room == "workload" && !path.ends_with("/mod.rs")).collect();
+    assert!(wrong.is_empty(), "files that no layer has: {wrong:?}");
+    // The reader sees a way back.
+    let source = |path: &str, code: &str| Source { path: path.into(), code: code.into() };
+    let back = source(
+        "workload/load/record.rs",
+        "use super::report::load_rows; use crate::workload::shapes::run::X;",
+    );
+    assert_eq!((back.room(), back.used()), ("record", vec!["run".to_owned(), "report".to_owned()]));
+    let list = source("suite/cases.rs", "crate::workload::$folder::Run; crate::workload::each!(cases);");
+    assert_eq!((list.room(), list.used()), ("suite", vec!["run".to_owned()]));
 }
 
 #[test]

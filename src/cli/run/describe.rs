@@ -73,25 +73,13 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
             times.line(&time),
         );
     }
-    for run in &plan.performance {
-        text += &format!("timing    {}: {} repetitions\n", run.case_id(), run.repetitions);
-        if let Some(prompts) = &run.prompts {
-            text += &format!("          {}\n", one_line(&prompts.notes.join(", ")));
-        }
-        if let Some(budget_s) = run.budget_s {
-            text += &format!(
-                "          left out if this machine needs more than {budget_s} s at least, as measured then\n"
-            );
-        }
-        if run.unfit.is_none() {
-            let time = match &unfit {
-                None => rates.rates.case(run, counted(setup, plan, run.tp)),
-                Some(_) => Expected::Unknown,
-            };
-            text += &times.line(&time);
+    for case in plan.timed() {
+        case.words().iter().for_each(|line| text += &format!("{line}\n"));
+        if case.unfit().is_none() {
+            let known = unfit.is_none().then(|| (&rates.rates, counted(setup, plan, case.tp())));
+            text += &times.line(&case.expected(known));
         }
     }
-    text += &workloads(plan, &mut times);
     for case in setup.left_out(plan) {
         text += &format!("left out  {case}\n");
     }
@@ -276,27 +264,6 @@ fn prompts(plan: &Plan<'_>) -> String {
                 first.token_ids
             );
         }
-    }
-    text
-}
-
-/// Describes searches and loads.
-fn workloads(plan: &Plan<'_>, times: &mut Times) -> String {
-    let mut text = String::new();
-    for search in &plan.searches {
-        text += &format!("max batch {}: {} to {}\n", search.search_id(), search.low, search.high);
-        text += &times.line(&Expected::Unknown);
-    }
-    for load in &plan.loads {
-        let rates = match &load.rates {
-            Some(rates) => {
-                let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
-                format!("{} requests/s", rates.join(", "))
-            }
-            None => "the highest sustained rate is searched".to_owned(),
-        };
-        text += &format!("load      {}: {rates}; {}\n", load.load_id, one_line(&load.prompts));
-        text += &times.line(&Rates::load(load));
     }
     text
 }

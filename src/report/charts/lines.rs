@@ -17,18 +17,18 @@ const NAMES: i32 = 172;
 const NAME_STEP: i32 = 17;
 
 /// A chart of lines.
-pub(super) struct LineChart {
-    pub(super) title: String,
+pub(crate) struct LineChart {
+    pub(crate) title: String,
     /// The unit of the vertical axis, and what else holds for all series.
-    pub(super) subtitle: String,
-    pub(super) x_name: &'static str,
-    pub(super) x_scale: Scale,
-    pub(super) series: Vec<Series>,
+    pub(crate) subtitle: String,
+    pub(crate) x_name: &'static str,
+    pub(crate) x_scale: Scale,
+    pub(crate) series: Vec<Series>,
 }
 
 /// Division of the horizontal axis.
 #[derive(Clone, Copy)]
-pub(super) enum Scale {
+pub(crate) enum Scale {
     Linear,
     /// Doublings are equally far apart.
     Log2,
@@ -44,19 +44,19 @@ impl Scale {
 }
 
 /// A line.
-pub(super) struct Series {
-    pub(super) label: String,
-    pub(super) modelled: bool,
+pub(crate) struct Series {
+    pub(crate) label: String,
+    pub(crate) modelled: bool,
     /// In ascending x.
-    pub(super) points: Vec<Point>,
+    pub(crate) points: Vec<Point>,
 }
 
 /// A point with its interval.
-pub(super) struct Point {
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) low: Option<f64>,
-    pub(super) high: Option<f64>,
+pub(crate) struct Point {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) low: Option<f64>,
+    pub(crate) high: Option<f64>,
 }
 
 /// Draws the chart on the whole area.

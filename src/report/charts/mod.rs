@@ -6,21 +6,21 @@
 //! series have hollow markers, dotted lines, and "modelled" in their label.
 
 mod axis;
+pub(crate) mod cases;
 mod comparison;
 mod forest;
 mod ink;
-mod lines;
+pub(crate) mod lines;
 mod panels;
 mod scores;
 mod strips;
-mod workloads;
 
 pub(super) use comparison::draw_comparison;
 
 use super::accuracy::ALL;
 use super::error::ReportError;
 use super::tables::per_token_ns;
-use crate::record::{AccuracyRow, Clock, LoadRow, PerfRow, Phase, ProbeRow, RunRecord, write_whole};
+use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RunRecord, write_whole};
 use axis::{Axis, Division};
 use forest::ForestChart;
 use ink::Ink;
@@ -63,16 +63,6 @@ pub(super) fn draw_all(
     performance: &[PerfRow],
 ) -> Result<Vec<Picture>, ReportError> {
     draw_into(run_dir, &describe_all(run, accuracy, performance))
-}
-
-/// Draws the charts of searches and loads in the same way.
-pub(super) fn draw_workloads(
-    run_dir: &Path,
-    run: &RunRecord,
-    probes: &[ProbeRow],
-    levels: &[LoadRow],
-) -> Result<Vec<Picture>, ReportError> {
-    draw_into(run_dir, &workloads::describe(run, probes, levels))
 }
 
 /// Draws the charts into `charts/` of a folder, which is created if there are any.
@@ -164,7 +154,7 @@ fn describe_all(run: &RunRecord, accuracy: &[AccuracyRow], performance: &[PerfRo
 }
 
 /// A task's name, made safe as part of a file name.
-fn plain_name(task: &str) -> String {
+pub(crate) fn plain_name(task: &str) -> String {
     task.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect()
 }
 

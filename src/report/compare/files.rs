@@ -1,7 +1,7 @@
 //! `comparison.csv` and `flips.csv`.
 
 use super::accuracy::Estimate;
-use super::{Basis, Comparison, Pair, workloads};
+use super::{Basis, Comparison, Pair};
 use crate::record::{Clock, Phase, csv_table, write_whole};
 use crate::report::ReportError;
 use serde::Serialize;
@@ -135,7 +135,7 @@ pub struct FlipRow {
 }
 
 impl ComparisonRow {
-    pub(super) fn blank(comparison: &Comparison, pair: &Pair, kind: &'static str) -> Self {
+    pub(crate) fn blank(comparison: &Comparison, pair: &Pair, kind: &'static str) -> Self {
         Self {
             schema: SCHEMA,
             run_a: comparison.base().run().run_id.clone(),
@@ -187,10 +187,11 @@ impl ComparisonRow {
 
 /// Returns every row of every pair.
 pub(super) fn comparison_rows(comparison: &Comparison) -> Vec<ComparisonRow> {
-    let of_pair = |pair| {
+    let of_pair = |pair: &Pair| {
         let accuracy = accuracy_rows(comparison, pair).into_iter();
         let timed = speed_rows(comparison, pair).into_iter().chain(memory_rows(comparison, pair));
-        accuracy.chain(timed).chain(workloads::rows(comparison, pair)).collect::<Vec<_>>()
+        let others = pair.workloads.iter().flat_map(|common| common.rows(comparison, pair));
+        accuracy.chain(timed).chain(others).collect::<Vec<_>>()
     };
     comparison.pairs.iter().flat_map(of_pair).collect()
 }

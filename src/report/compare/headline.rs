@@ -1,7 +1,7 @@
 //! The headline of a comparison.
 
 use super::speed::SpeedVerdict;
-use super::{Comparison, LoadComparison, Pair, SearchComparison};
+use super::{Comparison, Pair};
 use crate::report::Verdict;
 use crate::report::format::counted;
 
@@ -32,13 +32,7 @@ fn sentence(comparison: &Comparison, pair: &Pair) -> String {
     if !verdicts.is_empty() {
         parts.push(format!("speed: {}", counts(&verdicts)));
     }
-    for SearchComparison { case, a, b } in &pair.searches {
-        let batch = |found: Option<u32>| found.unwrap_or_default();
-        parts.push(format!("{}: {} against {}", case.search_id, batch(b.batch), batch(a.batch)));
-    }
-    for LoadComparison { case, sustained: [a, b], .. } in &pair.loads {
-        parts.push(format!("{} sustains {} against {} requests/s", case.load_id, b.words(), a.words()));
-    }
+    parts.extend(pair.workloads.iter().flat_map(|common| common.headline()));
     format!("{} against {}: {}.", comparison.other(pair).label(), comparison.base().label(), parts.join("; "))
 }
 

@@ -19,7 +19,6 @@ mod page;
 mod side;
 mod speed;
 mod tables;
-mod workloads;
 
 #[cfg(test)]
 mod tests;
@@ -34,12 +33,12 @@ pub use items::{Flip, JoinReport};
 pub use side::{Again, Side};
 pub use speed::{CaseComparison, PhaseComparison, SpeedVerdict};
 pub use tables::gates as gate_table;
-pub use workloads::{LoadComparison, SearchComparison};
 
 use super::Summary;
 use super::error::ReportError;
 use super::tables::Table;
 use super::validity::Verdict;
+use super::workloads::{self, Compared};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -116,10 +115,8 @@ pub struct Pair {
     pub tasks: Vec<TaskComparison>,
     /// The common timed cases, in the base's order.
     pub cases: Vec<CaseComparison>,
-    /// The common max-batch searches, in the base's order.
-    pub searches: Vec<SearchComparison>,
-    /// The common loads, in the base's order.
-    pub loads: Vec<LoadComparison>,
+    /// The common cases of the other workloads.
+    pub(crate) workloads: Vec<Box<dyn Compared>>,
     /// What only one of them has, and other remarks, one sentence each.
     pub notes: Vec<String>,
     /// What would decide the speed of phases without a verdict, with the command.
@@ -219,24 +216,14 @@ pub fn compare(paths: &[PathBuf], options: &Options) -> Result<Comparison, Repor
         let mut notes = differences::untold(a, b);
         let tasks = accuracy::compare_tasks((a, &samples[0]), (b, &samples[other]), options, &mut notes);
         joined.push(speed::joined(a, b, &mut notes));
-        let searches = workloads::compare_searches(a, b, &mut notes);
-        let loads = workloads::compare_loads(a, b, &mut notes);
-        pairs.push(Pair {
-            other,
-            differences,
-            tasks,
-            cases: Vec::new(),
-            searches,
-            loads,
-            notes,
-            advice: None,
-        });
+        let workloads = workloads::compare(a, b, &mut notes);
+        pairs.push(Pair { other, differences, tasks, cases: Vec::new(), workloads, notes, advice: None });
     }
     let phases = joined.iter().flatten().map(speed::phases).sum();
     for (pair, joined) in pairs.iter_mut().zip(joined) {
         pair.cases = joined.iter().map(|case| speed::compare_case(case, options, phases)).collect();
         let nothing = pair.tasks.is_empty() && pair.cases.is_empty();
-        if nothing && pair.searches.is_empty() && pair.loads.is_empty() {
+        if nothing && pair.workloads.iter().all(|common| common.is_empty()) {
             return Err(nothing_in_common(&sides[0], &sides[pair.other]));
         }
     }
@@ -266,10 +253,13 @@ fn refuse_twice(paths: &[PathBuf], again: &[Vec<PathBuf>]) -> Result<(), ReportE
 }
 
 fn nothing_in_common(a: &Side, b: &Side) -> ReportError {
+    let mut kinds: Vec<&str> = workloads::counts(a.run()).iter().map(|(_, [one, _])| *one).collect();
+    let last = kinds.pop().unwrap_or_default();
     ReportError::Compare(format!(
-        "{} and {} have no finished item, timed case, max-batch search or load in common; {} has {}, {} has {}",
+        "{} and {} have no finished item, {} or {last} in common; {} has {}, {} has {}",
         a.path.display(),
         b.path.display(),
+        kinds.join(", "),
         a.letter,
         a.contents(),
         b.letter,

@@ -2,7 +2,7 @@
 
 use super::speed::SpeedVerdict;
 use super::tables::{self, FLIPS_SHOWN};
-use super::{Comparison, Judgement, Pair, headline, workloads};
+use super::{Comparison, Judgement, Pair, headline};
 use crate::record::write_whole;
 use crate::report::charts::Picture;
 use crate::report::definitions::DEFINITIONS;
@@ -126,10 +126,12 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
             more => task.flips.len().saturating_sub(FLIPS_SHOWN),
         }).collect::<Vec<_>>(),
         speed => (!speed.rows.is_empty()).then(|| table(&speed)),
-        workloads => [workloads::searches(comparison, pair), workloads::loads(comparison, pair)]
+        workloads => pair
+            .workloads
             .iter()
+            .map(|common| common.table(comparison, pair))
             .filter(|table| !table.rows.is_empty())
-            .map(table)
+            .map(|shown| table(&shown))
             .collect::<Vec<_>>(),
         speed_notes => tables::speed_notes(comparison, pair),
         decided => pair.cases.iter().flat_map(|c| &c.phases).any(|p| !matches!(

@@ -1,8 +1,7 @@
 //! Reads one run of a comparison.
 
 use crate::record::{Clock, Contents, RequestRecord, RunDir, RunRecord, SampleRecord};
-use crate::report::format::counted;
-use crate::report::workloads::Workloads;
+use crate::report::workloads::{self, Workloads};
 use crate::report::{ReportError, Summary, sealed};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,8 +17,8 @@ pub struct Side {
     pub summary: Summary,
     /// The repetitions.
     pub requests: Vec<RequestRecord>,
-    /// Its max-batch searches and loads.
-    pub(in crate::report) workloads: Workloads,
+    /// Its timed cases, by workload.
+    pub(crate) workloads: Workloads,
     /// Name beside the letter: what distinguishes the run from the others.
     pub name: String,
     /// Further runs of the same thing. They show how much equal runs differ.
@@ -64,12 +63,13 @@ impl Side {
         let plan = &self.run().plan;
         let tasks: Vec<&str> = plan.accuracy.iter().map(|case| case.task.as_str()).collect();
         let tasks = if tasks.is_empty() { "no task".to_owned() } else { tasks.join(", ") };
-        let count = |of: usize, word: &str| (of > 0).then(|| counted(of as u64, word));
-        let timed = Some(counted(plan.performance.len() as u64, "timed case"));
-        let searches =
-            count(plan.searches.len(), "max-batch search").map(|words| words.replace("searchs", "searches"));
-        let parts = [Some(tasks), timed, searches, count(plan.loads.len(), "load")];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+        // The first workload is named even if there is no such case.
+        let timed = workloads::counts(self.run()).into_iter().enumerate();
+        let timed = timed.filter(|(index, (count, _))| *index == 0 || *count > 0);
+        let timed = timed.map(|(_, (count, [one, several]))| {
+            format!("{count} {}", if count == 1 { one } else { several })
+        });
+        std::iter::once(tasks).chain(timed).collect::<Vec<_>>().join(" and ")
     }
 }
 
@@ -112,9 +112,10 @@ type Read = (Summary, Vec<SampleRecord>, Vec<RequestRecord>, Workloads);
 
 pub(super) fn read(path: &Path) -> Result<Read, ReportError> {
     let dir = RunDir::open(path)?;
-    let Contents { run, samples, requests, probes, loads, audit } = Contents::read(&dir)?;
+    let contents = Contents::read(&dir)?;
+    let workloads = Workloads::of(&contents);
+    let Contents { run, samples, requests, audit, .. } = contents;
     let mut summary = Summary::of(run, &samples, &requests);
-    let workloads = Workloads::of(&summary.run, probes, &loads);
     workloads.add_to(&mut summary);
     sealed::add_to(&mut summary, &audit);
     Ok((summary, samples, requests, workloads))

@@ -2,7 +2,7 @@
 
 use super::accuracy::{AccuracyVerdict, Estimate, GroupComparison, TaskComparison};
 use super::speed::{CaseComparison, PhaseComparison, SpeedVerdict};
-use super::{Basis, Comparison, Field, Judgement, Pair, Side, workloads};
+use super::{Basis, Comparison, Field, Judgement, Pair, Side};
 use crate::record::{PerfRow, Phase};
 use crate::report::accuracy::ALL;
 use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent};
@@ -12,7 +12,7 @@ use crate::stats::LEAST_DISCORDANT;
 /// Number of flips shown on the page. `flips.csv` has all of them.
 pub(super) const FLIPS_SHOWN: usize = 50;
 
-/// The tables for the terminal: runs, gates, accuracy, speed, searches and loads.
+/// The tables for the terminal: runs, gates, accuracy, speed, and the other workloads.
 pub(super) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> Vec<Table> {
     let mut tables = vec![runs(comparison)];
     if !judgements.is_empty() {
@@ -20,7 +20,7 @@ pub(super) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> 
     }
     for pair in &comparison.pairs {
         tables.extend([accuracy(comparison, pair), speed(comparison, pair)]);
-        tables.extend([workloads::searches(comparison, pair), workloads::loads(comparison, pair)]);
+        tables.extend(pair.workloads.iter().map(|common| common.table(comparison, pair)));
     }
     tables.retain(|table| !table.rows.is_empty());
     tables

@@ -592,7 +592,7 @@ fn hostile_folders_are_answered_with_what_is_wrong() {
     let mut empty = fixture::quiet();
     empty.0.status = Status::Running;
     let empty = written(root.path(), (empty.0, vec![], vec![]), "empty");
-    says(&[good.clone(), empty], "no finished item, timed case, max-batch search or load in common");
+    says(&[good.clone(), empty], "no finished item, timed case, max-batch search, load or toy in common");
     let mut other = fixture::quiet();
     other.0.plan.accuracy.clear();
     other.0.plan.performance.clear();

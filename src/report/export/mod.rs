@@ -14,6 +14,7 @@ use crate::record::{
     Audit, Clock, Contents, LoadLevelRecord, ProbeRecord, PromptRecord, RecordError, RequestRecord, RunDir,
     RunRecord, SampleRecord,
 };
+use crate::report::workloads::Workloads;
 use std::fmt::Debug;
 use std::io::{self, Write};
 
@@ -95,6 +96,10 @@ pub struct Records {
     pub probes: Vec<ProbeRecord>,
     /// `load.jsonl`.
     pub levels: Vec<LoadLevelRecord>,
+    /// The tables of workloads with rows, such as `max_batch.csv`.
+    pub tables: Vec<File>,
+    /// Whether a line of a workload has times of a virtual clock.
+    pub modelled: bool,
     /// `prompts.jsonl`, which is read only for formats that use it.
     pub prompts: Vec<PromptRecord>,
     /// Faults found in the records.
@@ -113,8 +118,15 @@ pub struct File {
 impl Records {
     /// Reads a run, without its prompts.
     pub fn read(dir: &RunDir) -> Result<Self, RecordError> {
-        let Contents { run, samples, requests, probes, loads: levels, audit } = Contents::read(dir)?;
-        Ok(Self { run, samples, requests, probes, levels, prompts: Vec::new(), audit })
+        let contents = Contents::read(dir)?;
+        let encode = |e: csv::Error| RecordError::io("encode a table of", dir.path())(e.into());
+        let modelled = contents.has_modelled_times();
+        let tables = Workloads::of(&contents).csv(&contents.run).map_err(encode)?;
+        let tables = tables.into_iter().filter(|table| !table.is_empty);
+        let tables = tables.map(|table| File { path: table.name.into(), bytes: table.bytes }).collect();
+        let Contents { run, samples, requests, probes, loads: levels, audit, .. } = contents;
+        let prompts = Vec::new();
+        Ok(Self { run, samples, requests, probes, levels, tables, modelled, prompts, audit })
     }
 
     /// Reads what a format uses.
@@ -133,10 +145,7 @@ impl Records {
 
     /// Whether any time of the run is from a virtual clock.
     pub fn has_modelled_times(&self) -> bool {
-        let timed = self.requests.iter().map(|request| request.clock);
-        let searched = self.probes.iter().map(|probe| probe.clock);
-        let loaded = self.levels.iter().map(|level| level.clock);
-        timed.chain(searched).chain(loaded).any(|clock| clock == Clock::Modelled)
+        self.modelled || self.requests.iter().any(|request| request.clock == Clock::Modelled)
     }
 }
 

@@ -3,8 +3,6 @@
 
 use super::fields::{self, Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
 use super::{Export, ExportError, File, Output, Records};
-use crate::record::{LoadRow, ProbeRow, csv_table};
-use crate::report::{load_rows, probe_rows};
 use crate::text;
 use serde_json::Value;
 
@@ -30,10 +28,10 @@ impl Export for Csv {
     }
 }
 
-/// Returns `samples.csv` and `requests.csv`, with the run's fields before the row's, and the run's own `max_batch.csv`
-/// and `load.csv`. Omits files without rows.
+/// Returns `samples.csv` and `requests.csv`, with the run's fields before the row's, and the tables of the
+/// workloads, such as `max_batch.csv`. Omits files without rows.
 fn files(records: &Records) -> Result<Vec<File>, ExportError> {
-    let Records { run, samples, requests, probes, levels, .. } = records;
+    let Records { run, samples, requests, .. } = records;
     let mut files = Vec::new();
     let mut add = |path: &str, bytes| files.push(File { path: path.into(), bytes });
     if !samples.is_empty() {
@@ -42,12 +40,7 @@ fn files(records: &Records) -> Result<Vec<File>, ExportError> {
     if !requests.is_empty() {
         add("requests.csv", table(records, &REQUEST, requests.iter().map(request_row))?);
     }
-    if !probes.is_empty() {
-        add("max_batch.csv", csv_table(ProbeRow::HEADER, &probe_rows(run, probes))?);
-    }
-    if !levels.is_empty() {
-        add("load.csv", csv_table(LoadRow::HEADER, &load_rows(run, levels))?);
-    }
+    files.extend(records.tables.iter().cloned());
     Ok(files)
 }
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::record::{
-    Clock, LoadCase, LoadRequest, Objectives, ProbeOutcome, ProbePurpose, ProbeRepetition, SearchCase,
+    Audit, Clock, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, ProbeOutcome, ProbePurpose,
+    ProbeRecord, ProbeRepetition, ProbeRow, SealState, SearchCase,
 };
 use crate::report::validity::{Outcome, Verdict};
 use crate::report::{fixture, render};
@@ -109,6 +110,17 @@ fn planted() -> (RunRecord, Vec<ProbeRecord>, Vec<LoadLevelRecord>) {
     (run, probes, vec![level(0, Some(2.0), 0), level(1, Some(10.0), 20_000_000), level(2, None, 1_000_000)])
 }
 
+/// Summarises a run that has nothing but probes and levels.
+fn summary(run: RunRecord, probes: Vec<ProbeRecord>, loads: Vec<LoadLevelRecord>) -> Summary {
+    let audit = Audit { faults: Vec::new(), contradiction: None, seal: SealState::Open };
+    let (samples, requests, tosses) = (Vec::new(), Vec::new(), Vec::new());
+    let contents = Contents { run, samples, requests, probes, loads, tosses, audit };
+    let workloads = Workloads::of(&contents);
+    let mut summary = Summary::of(contents.run, &[], &[]);
+    workloads.add_to(&mut summary);
+    summary
+}
+
 #[test]
 fn the_csv_files_are_as_committed_and_the_page_is_whole() {
     let root = tempfile::tempdir().unwrap();
@@ -150,9 +162,10 @@ fn the_csv_files_are_as_committed_and_the_page_is_whole() {
         String::from_utf8(writer.into_inner().unwrap()).unwrap().lines().next().unwrap().to_owned()
     };
     let run = dir.read_run().unwrap();
-    let rows = Workloads::of(&run, probes, &levels);
-    assert_eq!(own(&|w| w.serialize(&rows.probe_rows[0]).unwrap()), ProbeRow::HEADER);
-    assert_eq!(own(&|w| w.serialize(&rows.load_rows[0]).unwrap()), LoadRow::HEADER);
+    let (probe_rows, load_rows) =
+        (crate::report::probe_rows(&run, &probes), crate::report::load_rows(&run, &levels));
+    assert_eq!(own(&|w| w.serialize(&probe_rows[0]).unwrap()), ProbeRow::HEADER);
+    assert_eq!(own(&|w| w.serialize(&load_rows[0]).unwrap()), LoadRow::HEADER);
 }
 
 #[test]
@@ -205,8 +218,7 @@ fn two_runs_are_compared_side_by_side_and_exported() {
 #[test]
 fn what_was_found_is_said_and_what_contradicts_is_not_hidden() {
     let (run, probes, levels) = planted();
-    let mut summary = Summary::of(run, &[], &[]);
-    Workloads::of(&summary.run, probes, &levels).add_to(&mut summary);
+    let mut summary = summary(run, probes, levels);
     let said = summary.headline.join("\n");
     for sentence in [
         "256 in, 33 out: 25 is the largest batch of 1 to 64 within the limits (TPOT 50.0 ms, 26 is too slow), measured on cpu in fp16.",
@@ -235,9 +247,7 @@ fn a_failed_search_or_request_makes_the_run_invalid() {
         run.plan.performance.clear();
         run.plan.accuracy.clear();
         change(&mut probes, &mut levels);
-        let mut summary = Summary::of(run, &[], &[]);
-        Workloads::of(&summary.run, probes, &levels).add_to(&mut summary);
-        summary.verdict()
+        summary(run, probes, levels).verdict()
     };
     assert_eq!(invalid(&|_, _| {}), Verdict::Valid);
     assert_eq!(invalid(&|probes, _| probes[3].outcome = ProbeOutcome::Failed), Verdict::Invalid);
@@ -251,8 +261,7 @@ fn a_load_that_fails_throughout_says_why() {
     for request in levels.iter_mut().flat_map(|level| &mut level.requests) {
         request.error = Some("logits not finite".into());
     }
-    let mut summary = Summary::of(run, &[], &[]);
-    Workloads::of(&summary.run, Vec::new(), &levels).add_to(&mut summary);
+    let summary = summary(run, Vec::new(), levels);
     let said = summary.headline.last().unwrap();
     assert_eq!(said, "poisson-i128-o3-b8: 360 of 360 requests failed (logits not finite).");
     let check = summary.checks.last().unwrap();
@@ -278,7 +287,7 @@ fn goodput_counts_failed_requests_as_not_served_well_and_p99_needs_a_hundred() {
     assert_eq!(rows[2].saturated, None, "all at once");
     levels.truncate(1);
     levels[0].requests.truncate(9);
-    let said = load::sentences(&run, &crate::report::load_rows(&run, &levels), &[]);
+    let said = crate::workload::load::report::sentences(&run, &crate::report::load_rows(&run, &levels), &[]);
     assert!(
         said[0]
             .contains("too few requests to say what is sustained (100 at a rate would do) (at 2 TTFT 100 ms"),

@@ -3,17 +3,22 @@
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::{EngineError, StepKind};
 
-use crate::bench::{OrdinaryTokens, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
+use super::plan::cost;
+use super::schema::PerformanceCase;
+use crate::backend::Capabilities;
+use crate::bench::{OrdinaryTokens, PhaseCost, Repetition, Shape, WarmUp, WarmUpRule, prompts, repeat};
 use crate::record::{
-    Clock, GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, RunDir, Spot, Spots,
+    self, Clock, Cost, GroupPrompts, OperatorRecord, Phase, RepetitionKind, RequestRecord, Spot, Spots,
     TelemetryRow,
 };
-
-use super::machine::reset_peak_rss;
-use super::plan::Plan;
-use super::questions::{RealPrompts, mean_tokens};
-use super::spots::CaseProbe;
-use super::{Ending, RunError, Session};
+use crate::run::cases::{Case, Planning, Recording, Room, Workload};
+use crate::run::duration::{Counted, Expected, Rates};
+use crate::run::machine::reset_peak_rss;
+use crate::run::questions::{RealPrompts, input_hash, mean_tokens};
+use crate::run::requests::Wanted;
+use crate::run::spots::CaseProbe;
+use crate::run::{Ending, RunError, Session};
+use crate::text::one_line;
 
 /// A performance case that is ready to run.
 #[derive(Debug, Clone)]
@@ -36,6 +41,107 @@ pub struct PerformanceRun {
     pub budget_s: Option<u64>,
 }
 
+impl Case for PerformanceRun {
+    fn id(&self) -> String {
+        self.case_id()
+    }
+
+    fn tp(&self) -> usize {
+        self.tp
+    }
+
+    fn room(&self) -> Room {
+        let Shape { batch, .. } = self.shape;
+        Room { batch: (batch, batch), tokens: self.shape.sequence_tokens(), optional: true }
+    }
+
+    fn unfit(&self) -> Option<&str> {
+        self.unfit.as_deref()
+    }
+
+    fn leave_out(&mut self, reason: String) {
+        self.unfit = Some(reason);
+    }
+
+    fn needs(&self, can: Capabilities) -> Capabilities {
+        Capabilities { ignores_end: true, step_times: !can.schedules, ..Capabilities::NONE }
+    }
+
+    fn input_hash(&self) -> Option<String> {
+        self.prompts.as_ref().map(|prompts| input_hash(prompts.groups.iter().flatten()))
+    }
+
+    fn prompts(&self) -> Option<String> {
+        let prompts = self.prompts.as_ref()?;
+        Some(format!("{}: {}", self.case_id(), prompts.notes.join(", ")))
+    }
+
+    fn words(&self) -> Vec<String> {
+        let mut lines = vec![format!("timing    {}: {} repetitions", self.case_id(), self.repetitions)];
+        if let Some(prompts) = &self.prompts {
+            lines.push(format!("          {}", one_line(&prompts.notes.join(", "))));
+        }
+        if let Some(budget_s) = self.budget_s {
+            lines.push(format!(
+                "          left out if this machine needs more than {budget_s} s at least, as measured then"
+            ));
+        }
+        lines
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        let one = Wanted {
+            requests: 1,
+            prompt_tokens: self.input_tokens() as u64,
+            output_tokens: self.shape.output_tokens as u64,
+        };
+        Some(one.times(self.shape.batch as u64).times((self.timed() + self.warm_up.most) as u64))
+    }
+
+    fn expected(&self, rates: Option<(&Rates, Counted<'_>)>) -> Expected {
+        rates.map_or(Expected::Unknown, |(rates, counted)| rates.case(self, counted))
+    }
+}
+
+impl Workload for PerformanceRun {
+    type Table = PerformanceCase;
+    type Recorded = record::PerformanceCase;
+
+    fn plan(tables: &[PerformanceCase], on: Planning<'_>) -> Result<Vec<Self>, String> {
+        super::plan::plan(tables, on)
+    }
+
+    fn record(&self, with: Recording<'_>) -> record::PerformanceCase {
+        let shape = self.shape;
+        let limits = with.plan.limits(self.tp);
+        // The cost of a shape that does not fit into memory is not counted either.
+        let costs =
+            self.unfit.is_none().then(|| cost(self, with.config, with.precision, limits.max_step_tokens));
+        let cost = |c: PhaseCost| Cost { bytes: c.bytes, flops: c.flops };
+        record::PerformanceCase {
+            case_id: self.case_id(),
+            tp: self.tp as u32,
+            batch: shape.batch as u32,
+            input_tokens: self.input_tokens() as u32,
+            output_tokens: shape.output_tokens as u32,
+            prompts: self.prompts.as_ref().map(RealPrompts::record),
+            unfit: self.unfit.clone(),
+            repetitions: self.repetitions as u32,
+            seed: self.prompts.is_none().then_some(self.seed),
+            prefill_cost: costs.map(|(prefill, _)| cost(prefill)),
+            decode_cost: costs.map(|(_, decode)| cost(decode)),
+        }
+    }
+
+    fn is_done(&self, lines: &[RequestRecord]) -> bool {
+        Recorded::of(self, lines).is_done(self)
+    }
+
+    fn run(&self, tokens: &OrdinaryTokens, session: &mut Session<'_>) -> Result<Ending, RunError> {
+        run(self, tokens, session)
+    }
+}
+
 impl PerformanceRun {
     /// Returns the name within a run: of the shape or of the prompts, plus the number of ranks if there are several.
     /// Examples: `b8-i128-o32-tp2`, `boolq-i128-b8-o32`.
@@ -54,7 +160,7 @@ impl PerformanceRun {
     }
 
     /// Returns the number of timed repetitions over all batches of prompts.
-    pub(super) fn timed(&self) -> usize {
+    pub(crate) fn timed(&self) -> usize {
         self.repetitions * self.prompts.as_ref().map_or(1, |prompts| prompts.groups.len())
     }
 
@@ -65,14 +171,6 @@ impl PerformanceRun {
             Some(real) => real.groups.clone(),
         }
     }
-}
-
-/// Whether every case on `world` ranks is finished: it has all its timed repetitions, or a failed one.
-pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
-    let records = dir.read_requests()?;
-    let is_done = |case: &PerformanceRun| Recorded::of(case, &records).is_done(case);
-    let mut cases = plan.performance.iter().filter(|case| case.tp == world && case.unfit.is_none());
-    Ok(cases.all(is_done))
 }
 
 /// The number of a case's lines in the journal.
@@ -108,12 +206,12 @@ fn is_of_case(error: &EngineError) -> bool {
 
 /// Runs the repetitions that have no line yet. An interrupted case is warmed up again.
 /// A repetition that fails because of the case itself leaves a line with the error, and ends the case.
-pub(super) fn run(
+fn run(
     case: &PerformanceRun,
     tokens: &OrdinaryTokens,
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
-    session.dir.restore_requests(&case.case_id())?;
+    session.dir.restore::<record::PerformanceCase>(&case.case_id())?;
     let mut timing = Timing::new(case, tokens, session)?;
     let done = timing.timed() as u64;
     session.observer.begin(&case.case_id(), "repetitions", case.timed() as u64, done);
@@ -142,20 +240,20 @@ fn repetitions(timing: &mut Timing<'_>, session: &mut Session<'_>) -> Result<End
 }
 
 /// A timed repetition that is not written yet.
-pub(super) struct Measured {
+pub(crate) struct Measured {
     request: RequestRecord,
     telemetry: Vec<TelemetryRow>,
 }
 
 impl Measured {
     /// Removes the block number of a repetition without its counterpart, so that no block counts it.
-    pub(super) fn of_no_block(self) -> Self {
+    pub(crate) fn of_no_block(self) -> Self {
         Self { request: RequestRecord { block: None, ..self.request }, ..self }
     }
 }
 
 /// A case on one engine: its batches of prompts and the number of its lines.
-pub(super) struct Timing<'a> {
+pub(crate) struct Timing<'a> {
     case: &'a PerformanceRun,
     batches: Vec<Vec<Vec<u32>>>,
     recorded: Recorded,
@@ -167,7 +265,7 @@ pub(super) struct Timing<'a> {
 
 impl<'a> Timing<'a> {
     /// Creates the timing of a case. Existing lines count.
-    pub(super) fn new(
+    pub(crate) fn new(
         case: &'a PerformanceRun,
         tokens: &OrdinaryTokens,
         session: &Session<'_>,
@@ -178,17 +276,17 @@ impl<'a> Timing<'a> {
     }
 
     /// Returns the number of recorded timed repetitions.
-    pub(super) fn timed(&self) -> usize {
+    pub(crate) fn timed(&self) -> usize {
         self.recorded.timed
     }
 
     /// Whether all timed repetitions are recorded, or one failed.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.recorded.is_done(self.case)
     }
 
     /// Repeats until the times agree, or a repetition fails.
-    pub(super) fn warm_up(&mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
+    pub(crate) fn warm_up(&mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
         let mut warm_up = WarmUp::default();
         if !self.is_done() {
             session.start_afresh()?;
@@ -210,7 +308,7 @@ impl<'a> Timing<'a> {
             match repeat(session.engine, self.case.shape, &self.batches[0]) {
                 Ok(times) => {
                     warm_up.add(times.total_ns());
-                    let line = record(session, self.case, RepetitionKind::Warmup, number, times);
+                    let line = line(session, self.case, RepetitionKind::Warmup, number, times);
                     session.dir.append_request(&line)?;
                 }
                 Err(error) => {
@@ -252,18 +350,18 @@ impl<'a> Timing<'a> {
             output_hash: String::new(),
         };
         self.recorded.failed = true;
-        let line = record(session, self.case, kind, number, nothing);
+        let line = line(session, self.case, kind, number, nothing);
         Ok(RequestRecord { error: Some(error.to_string()), peak_rss_bytes: None, ..line })
     }
 
     /// Runs one timed repetition and writes its line.
-    pub(super) fn repeat(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
+    pub(crate) fn repeat(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
         let line = self.measure(session, self.recorded.timed, None)?;
         self.keep(session, &line)
     }
 
     /// Runs one timed repetition without writing its line.
-    pub(super) fn measure(
+    pub(crate) fn measure(
         &mut self,
         session: &mut Session<'_>,
         repetition: usize,
@@ -278,7 +376,7 @@ impl<'a> Timing<'a> {
                 return Ok(Measured { request: RequestRecord { block, ..request }, telemetry: Vec::new() });
             }
         };
-        let line = record(session, self.case, RepetitionKind::Timed, repetition, times);
+        let line = line(session, self.case, RepetitionKind::Timed, repetition, times);
         self.spot = self.probe.as_ref().map(CaseProbe::measure);
         let spots = before.zip(self.spot.clone()).map(|(before, after)| Spots { before, after });
         let telemetry = session.telemetry();
@@ -295,7 +393,7 @@ impl<'a> Timing<'a> {
     }
 
     /// Writes the line of a timed repetition.
-    pub(super) fn keep(&mut self, session: &mut Session<'_>, line: &Measured) -> Result<(), RunError> {
+    pub(crate) fn keep(&mut self, session: &mut Session<'_>, line: &Measured) -> Result<(), RunError> {
         session.dir.append_request(&line.request)?;
         session.append_telemetry(&line.telemetry)?;
         session.sample_server()?;
@@ -312,7 +410,7 @@ impl<'a> Timing<'a> {
     }
 }
 
-fn record(
+fn line(
     session: &mut Session<'_>,
     case: &PerformanceRun,
     kind: RepetitionKind,

@@ -1,16 +1,19 @@
 //! Loads: turns levels into the rows of `load.csv`, tables, sentences and conditions.
 
-use super::format::{NONE, decimals, fixed, or_none, percent, significant};
-use super::performance::p99;
-use super::tables::{Column, Row, Table};
-use super::validity::{Check, Outcome, found_in, yes_if};
 use crate::record::{
     LEAST_EVENTS_PER_TOKEN, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, RunRecord, SCHEMA,
 };
+use crate::report::charts::lines::LineChart;
+use crate::report::compare::Side;
+use crate::report::format::{NONE, counted, decimals, fixed, or_none, percent, significant};
+use crate::report::performance::p99;
+use crate::report::tables::{Column, Row, Table};
+use crate::report::validity::{Check, Outcome, found_in, yes_if};
+use crate::report::workloads::{Compared, Csv, Part, Reported};
 use crate::stats::{LEAST_FOR_GROWTH, quantile};
 
 /// Definitions at the foot of a report with loads.
-pub(super) const DEFINITIONS: [(&str, &str); 6] = [
+const DEFINITIONS: &[(&str, &str)] = &[
     (
         "Load",
         "requests arrive by a schedule made from the seed, whether or not the engine keeps up (an open loop). All times of a \
@@ -44,6 +47,67 @@ pub(super) const DEFINITIONS: [(&str, &str); 6] = [
          requests that do not all arrive at once.",
     ),
 ];
+
+/// The levels of a run's loads.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LoadReport {
+    rows: Vec<LoadRow>,
+    /// Loads with failed requests, and the error of the first one.
+    failures: Vec<(String, String)>,
+}
+
+impl LoadReport {
+    /// The rows of all levels.
+    pub(super) fn rows(&self) -> &[LoadRow] {
+        &self.rows
+    }
+}
+
+impl Part for LoadReport {
+    fn tables(&self, run: &RunRecord) -> Vec<Table> {
+        run.plan.loads.iter().map(|case| summary(case, run, &self.rows)).collect()
+    }
+
+    fn details(&self, run: &RunRecord) -> Vec<Table> {
+        let of_case = |case: &LoadCase| {
+            let wire = wire(case, run, &self.rows);
+            [requests(case, run, &self.rows), quantiles(case, run, &self.rows)].into_iter().chain(wire)
+        };
+        run.plan.loads.iter().flat_map(of_case).collect()
+    }
+
+    fn checks(&self, run: &RunRecord) -> Vec<Check> {
+        checks(run, &self.rows, &self.failures)
+    }
+
+    fn sentences(&self, run: &RunRecord) -> Vec<String> {
+        sentences(run, &self.rows, &self.failures)
+    }
+
+    fn csv(&self) -> Result<Option<Csv>, csv::Error> {
+        Csv::of("load.csv", LoadRow::HEADER, &self.rows).map(Some)
+    }
+
+    fn charts(&self, run: &RunRecord) -> Vec<(String, LineChart)> {
+        super::charts::describe(run, &self.rows)
+    }
+}
+
+impl Reported for LoadReport {
+    type Case = LoadCase;
+    const DEFINITIONS: &'static [(&'static str, &'static str)] = DEFINITIONS;
+    const NAMES: [&'static str; 2] = ["load", "loads"];
+
+    fn of(run: &RunRecord, levels: &[LoadLevelRecord]) -> Self {
+        let failed = |case: &LoadCase| Some((case.load_id.clone(), first_failure(case, levels)?));
+        let failures = run.plan.loads.iter().filter_map(failed).collect();
+        Self { rows: load_rows(run, levels), failures }
+    }
+
+    fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Option<Box<dyn Compared>> {
+        Some(super::compare::compare(a, b, notes))
+    }
+}
 
 /// Returns a row for each level, load by load in plan order.
 pub fn load_rows(run: &RunRecord, levels: &[LoadLevelRecord]) -> Vec<LoadRow> {
@@ -166,7 +230,7 @@ fn offered_per_s(level: &LoadLevelRecord) -> Option<f64> {
 
 impl LoadRow {
     /// The rate or concurrency, formatted.
-    pub(super) fn rate_words(&self) -> String {
+    pub(crate) fn rate_words(&self) -> String {
         match (self.concurrency, self.rate_per_s) {
             (Some(requests), _) => requests.to_string(),
             (None, Some(rate)) => rate.to_string(),
@@ -185,7 +249,7 @@ impl LoadRow {
     }
 
     /// `yes`, `no`, or why it is unknown.
-    pub(super) fn saturated_words(&self) -> String {
+    pub(crate) fn saturated_words(&self) -> String {
         match self.saturated {
             Some(true) => "yes",
             Some(false) => "no",
@@ -209,7 +273,7 @@ pub struct Sustained {
 
 impl Sustained {
     /// `12.5, not 14`.
-    pub(super) fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         match (self.good, self.bad) {
             (Some(good), Some(bad)) => format!("{good}, not {bad}"),
             (Some(good), None) => format!("{good} and more"),
@@ -284,7 +348,7 @@ fn of_load<'a>(case: &LoadCase, rows: &'a [LoadRow]) -> Vec<&'a LoadRow> {
 }
 
 /// One row per rate of one load: throughput, latency and goodput.
-pub(super) fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
+fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
     let mut table = columns(&own);
     table.add("Served /s", |row| row.achieved_per_s);
@@ -306,7 +370,7 @@ pub(super) fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Tab
 }
 
 /// One row per rate of one load: requests, queueing and output tokens.
-pub(super) fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
+fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
     let mut table = columns(&own);
     table.add("Offered /s", |row| row.offered_per_s);
@@ -323,7 +387,7 @@ pub(super) fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Ta
 
 /// One row per level of one load over a wire: what this program and the network add, and what was counted. `None` for an
 /// engine in this process.
-pub(super) fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Option<Table> {
+fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Option<Table> {
     let own = of_load(case, rows);
     if !own.iter().any(|row| row.is_over_wire()) {
         return None;
@@ -338,7 +402,7 @@ pub(super) fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Option
 }
 
 /// One row per rate of one load: the gaps between tokens, and the upper quantiles of the rest.
-pub(super) fn quantiles(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
+fn quantiles(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
     let mut table = columns(&own);
     table.add_ms("ITL p50 ms", |row| row.itl_p50_ns);
@@ -383,7 +447,7 @@ fn closed_sentence(case: &LoadCase, own: &[&LoadRow]) -> Option<String> {
 }
 
 /// One sentence per load with rows: which rates are sustained and which are not, or why nothing was served.
-pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<String> {
+pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<String> {
     let from = &run.provenance;
     let sentence = |case: &LoadCase| {
         let own = of_load(case, rows);
@@ -426,23 +490,23 @@ pub(super) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, 
 }
 
 /// Error of the first failed request of a load.
-pub(super) fn first_failure(case: &LoadCase, levels: &[LoadLevelRecord]) -> Option<String> {
+fn first_failure(case: &LoadCase, levels: &[LoadLevelRecord]) -> Option<String> {
     let own = levels.iter().filter(|level| level.load_id == case.load_id);
     own.flat_map(|level| &level.requests).find_map(|request| request.error.clone())
 }
 
 /// The validity conditions of the loads. `failures` holds the first failure of each load that has any.
-pub(super) fn checks(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<Check> {
+fn checks(run: &RunRecord, rows: &[LoadRow], failures: &[(String, String)]) -> Vec<Check> {
     if run.plan.loads.is_empty() {
         return Vec::new();
     }
     let spoilt: Vec<&str> = failures.iter().map(|(load, _)| load.as_str()).collect();
     let found = match failures {
         [] if rows.is_empty() => "no load has a level yet".to_owned(),
-        [] => format!("all {}", super::format::counted(rows.iter().map(|row| row.requests).sum(), "request")),
+        [] => format!("all {}", counted(rows.iter().map(|row| row.requests).sum(), "request")),
         [(_, reason), ..] => {
             let failed: u64 = rows.iter().map(|row| row.failed).sum();
-            let all = super::format::counted(rows.iter().map(|row| row.requests).sum(), "request");
+            let all = counted(rows.iter().map(|row| row.requests).sum(), "request");
             format!("{reason}; {failed} of {all} failed; {}", found_in(&spoilt, run.plan.loads.len()))
         }
     };

@@ -1,7 +1,7 @@
 //! One rate of a load with all its requests, and its row in `load.csv`.
 
-use super::journal::Keyed;
-use super::request::Clock;
+use crate::record::course::{Course, Timed};
+use crate::record::{Clock, Keyed, RecordError, RunDir};
 use crate::stats::{Growth, growth};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -55,7 +55,7 @@ impl fmt::Display for Level {
 }
 
 /// Returns the next level, or `None` when the load is finished. This is a pure function of the lines so far and part of
-/// the format: readers use it to detect missing lines. A different rule therefore needs a new [`super::SCHEMA`]. An
+/// the format: readers use it to detect missing lines. A different rule therefore needs a new [`crate::record::SCHEMA`]. An
 /// interrupted load resumes as if it had not been interrupted.
 ///
 /// A search for saturation first offers all requests at once. The rate served then is the engine's capacity, and the
@@ -314,6 +314,74 @@ impl Keyed for LoadLevelRecord {
 
     fn key(&self) -> LoadKey {
         LoadKey { load_id: self.load_id.clone(), level: self.level }
+    }
+}
+
+impl Timed for LoadLevelRecord {
+    fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    fn end_ns(&self) -> u64 {
+        self.end_ns
+    }
+
+    fn has_failed(&self) -> bool {
+        self.requests.iter().any(|request| request.error.is_some())
+    }
+}
+
+impl Course for LoadCase {
+    type Line = LoadLevelRecord;
+    type State = Vec<LoadLevelRecord>;
+    const KIND: &'static str = "load";
+    const JOURNAL: &'static str = "load.jsonl";
+
+    fn id(&self) -> &str {
+        &self.load_id
+    }
+
+    fn tp(&self) -> u32 {
+        self.tp
+    }
+
+    fn part_of(line: &LoadLevelRecord) -> &str {
+        &line.load_id
+    }
+
+    fn follows(&self, state: &Self::State, line: &LoadLevelRecord) -> bool {
+        line.level as usize == state.len() && next_level(self, state) == Some(line.offers())
+    }
+
+    fn take(state: &mut Self::State, line: &LoadLevelRecord) {
+        state.push(line.clone());
+    }
+
+    fn is_whole(&self, state: &Self::State) -> bool {
+        next_level(self, state).is_none()
+    }
+
+    fn extent(&self, state: &Self::State) -> String {
+        match next_level(self, state) {
+            Some(Level::Rate(rate)) => format!("{} rates, and {rate} requests/s would be next", state.len()),
+            Some(level @ Level::Concurrency(_)) => {
+                format!("{} levels, and {level} would be next", state.len())
+            }
+            Some(Level::AtOnce) => "no rate".to_owned(),
+            None => format!("{} rates", state.len()),
+        }
+    }
+}
+
+impl RunDir {
+    /// Appends a line to `load.jsonl`. Rejects a level that is already there.
+    pub fn append_load(&mut self, record: &LoadLevelRecord) -> Result<(), RecordError> {
+        self.append::<LoadCase>(record)
+    }
+
+    /// Reads all whole lines of `load.jsonl`, in order; none if the file does not exist.
+    pub fn read_loads(&self) -> Result<Vec<LoadLevelRecord>, RecordError> {
+        self.read::<LoadCase>()
     }
 }
 

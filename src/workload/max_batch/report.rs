@@ -1,14 +1,17 @@
 //! Max-batch searches: turns probes into the rows of `max_batch.csv`, tables, sentences and conditions.
 
-use super::format::{bytes, counted, decimals, fixed, or_none, significant};
-use super::tables::{Column, Row, Table};
-use super::validity::{Check, Outcome, found_in, yes_if};
 use crate::record::{
     ProbeOutcome, ProbeRecord, ProbeRow, RunRecord, SCHEMA, SearchAnswer, SearchCase, Status, search_answer,
 };
+use crate::report::charts::lines::LineChart;
+use crate::report::compare::Side;
+use crate::report::format::{bytes, counted, decimals, fixed, or_none, significant};
+use crate::report::tables::{Column, Row, Table};
+use crate::report::validity::{Check, Outcome, found_in, yes_if};
+use crate::report::workloads::{Compared, Csv, Part, Reported};
 
 /// Definitions at the foot of a report with searches.
-pub(super) const DEFINITIONS: [(&str, &str); 2] = [
+const DEFINITIONS: &[(&str, &str)] = &[
     (
         "Largest batch",
         "the largest batch of the range with which the median TPOT (decode time ÷ (output tokens − 1), ModelTest's non-first \
@@ -22,6 +25,60 @@ pub(super) const DEFINITIONS: [(&str, &str); 2] = [
          slow: it ran and passed a limit. Neither is taken for the other; any other error ends a search.",
     ),
 ];
+
+/// The probes of a run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SearchReport {
+    probes: Vec<ProbeRecord>,
+    rows: Vec<ProbeRow>,
+}
+
+impl SearchReport {
+    /// The probes of all searches.
+    pub(super) fn probes(&self) -> &[ProbeRecord] {
+        &self.probes
+    }
+}
+
+impl Part for SearchReport {
+    fn tables(&self, run: &RunRecord) -> Vec<Table> {
+        vec![answers(run, &self.probes)]
+    }
+
+    fn details(&self, run: &RunRecord) -> Vec<Table> {
+        run.plan.searches.iter().map(|case| probes_of(case, run, &self.probes)).collect()
+    }
+
+    fn checks(&self, run: &RunRecord) -> Vec<Check> {
+        checks(run, &self.probes)
+    }
+
+    fn sentences(&self, run: &RunRecord) -> Vec<String> {
+        sentences(run, &self.probes)
+    }
+
+    fn csv(&self) -> Result<Option<Csv>, csv::Error> {
+        Csv::of("max_batch.csv", ProbeRow::HEADER, &self.rows).map(Some)
+    }
+
+    fn charts(&self, run: &RunRecord) -> Vec<(String, LineChart)> {
+        super::charts::describe(run, &self.rows)
+    }
+}
+
+impl Reported for SearchReport {
+    type Case = SearchCase;
+    const DEFINITIONS: &'static [(&'static str, &'static str)] = DEFINITIONS;
+    const NAMES: [&'static str; 2] = ["max-batch search", "max-batch searches"];
+
+    fn of(run: &RunRecord, probes: &[ProbeRecord]) -> Self {
+        Self { probes: probes.to_vec(), rows: probe_rows(run, probes) }
+    }
+
+    fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Option<Box<dyn Compared>> {
+        Some(super::compare::compare(a, b, notes))
+    }
+}
 
 /// Returns a row for each probe, search by search in plan order.
 pub fn probe_rows(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<ProbeRow> {
@@ -128,7 +185,7 @@ impl Found<'_> {
     /// The largest batch, formatted.
     fn batch_words(&self) -> String {
         match self.perhaps() {
-            _ if self.probes.is_empty() => super::format::NONE.to_owned(),
+            _ if self.probes.is_empty() => crate::report::format::NONE.to_owned(),
             Some(perhaps) => format!("{} to {perhaps}", self.answer.batch),
             None => self.answer.batch.to_string(),
         }
@@ -153,7 +210,7 @@ fn ms(ns: u64) -> f64 {
 }
 
 /// One row per search: its answer.
-pub(super) fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
+fn answers(run: &RunRecord, probes: &[ProbeRecord]) -> Table {
     let all = found(run, probes);
     let best = |of: fn(&ProbeRecord) -> Option<f64>| -> Vec<Option<f64>> {
         all.iter().map(|f| f.best().and_then(of)).collect()
@@ -218,7 +275,7 @@ fn limit(ns: u64) -> String {
 }
 
 /// One row per probe of one search, in order.
-pub(super) fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecord]) -> Table {
+fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecord]) -> Table {
     let own = own(case, probes);
     let cells = |of: fn(&ProbeRecord) -> Option<f64>| -> Vec<String> {
         let values: Vec<Option<f64>> = own.iter().map(of).collect();
@@ -254,7 +311,7 @@ pub(super) fn probes_of(case: &SearchCase, run: &RunRecord, probes: &[ProbeRecor
 }
 
 /// One sentence per search with probes.
-pub(super) fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<String> {
+fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<String> {
     let from = &run.provenance;
     let sentence = |f: &Found<'_>| {
         let SearchCase { input_tokens, output_tokens, low, high, .. } = f.case;
@@ -293,7 +350,7 @@ pub(super) fn sentences(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<String> 
 }
 
 /// The validity conditions of the searches.
-pub(super) fn checks(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<Check> {
+fn checks(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<Check> {
     if run.plan.searches.is_empty() {
         return Vec::new();
     }

@@ -4,6 +4,7 @@ use crate::record::{
     Clock, Cost, PerfRow, PerformanceCase, Phase, Provenance, RepetitionKind, RequestRecord, Roofline,
     RunRecord, SCHEMA, Spot,
 };
+use crate::report::workloads::{Part, Reported};
 use crate::stats::{RESAMPLES, mad, mean, median, median_interval, quantile, stddev};
 use std::collections::BTreeMap;
 
@@ -11,6 +12,22 @@ use std::collections::BTreeMap;
 const BOOTSTRAP_SEED: u64 = 1;
 /// Fewest samples for a 99 % quantile.
 const P99_SAMPLES: usize = 100;
+
+/// What shapes add to a report here: nothing. [`Summary`](crate::report::Summary) shows their rows among its own tables,
+/// because limits, operators, gates and the comparison of speed read them, too.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ShapesReport;
+
+impl Part for ShapesReport {}
+
+impl Reported for ShapesReport {
+    type Case = PerformanceCase;
+    const NAMES: [&'static str; 2] = ["timed case", "timed cases"];
+
+    fn of(_: &RunRecord, _: &[RequestRecord]) -> Self {
+        Self
+    }
+}
 
 /// Returns three rows (prefill, decode, e2e) for each case, in plan order.
 pub fn perf_rows(run: &RunRecord, requests: &[RequestRecord]) -> Vec<PerfRow> {
@@ -61,19 +78,19 @@ pub fn good_repetitions<'a>(case: &PerformanceCase, requests: &'a [RequestRecord
 }
 
 /// The repetitions of a case, sorted by usability.
-pub(super) struct Repetitions<'a> {
+pub(crate) struct Repetitions<'a> {
     /// Timed, complete and without error, in the order they were run. The figures use these.
-    pub(super) good: Vec<&'a RequestRecord>,
+    pub(crate) good: Vec<&'a RequestRecord>,
     /// Number of warm-ups.
-    pub(super) warmups: u64,
+    pub(crate) warmups: u64,
     /// No timed repetition was run, good or bad, and no warm-up failed.
-    pub(super) unrun: bool,
+    pub(crate) unrun: bool,
     /// Why the figures may not be used.
-    pub(super) invalid: Option<String>,
+    pub(crate) invalid: Option<String>,
 }
 
 impl<'a> Repetitions<'a> {
-    pub(super) fn of(case: &PerformanceCase, requests: &'a [RequestRecord]) -> Self {
+    pub(crate) fn of(case: &PerformanceCase, requests: &'a [RequestRecord]) -> Self {
         let of_case = || requests.iter().filter(|r| r.case_id == case.case_id);
         let warmups = of_case().filter(|r| r.kind == RepetitionKind::Warmup).count() as u64;
         let mut timed: Vec<_> = of_case().filter(|r| r.kind == RepetitionKind::Timed).collect();
@@ -217,12 +234,12 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
 }
 
 /// The 99 % quantile, if there are enough samples.
-pub(super) fn p99(samples: &[f64]) -> Option<f64> {
+pub(crate) fn p99(samples: &[f64]) -> Option<f64> {
     quantile(samples, 0.99).filter(|_| samples.len() >= P99_SAMPLES)
 }
 
 /// Work of a phase. End to end is the sum of both.
-pub(super) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
+pub(crate) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
     match phase {
         Phase::Prefill => case.prefill_cost,
         Phase::Decode => case.decode_cost.filter(|_| case.output_tokens > 1),
@@ -236,7 +253,7 @@ pub(super) fn phase_cost(case: &PerformanceCase, phase: Phase) -> Option<Cost> {
 
 /// Limits of a case: for each limit the median of what was measured around the repetitions. Without such
 /// measurements, [`limits`].
-pub(super) fn case_limits(
+pub(crate) fn case_limits(
     run: &RunRecord,
     case: &PerformanceCase,
     good: &[&RequestRecord],
@@ -256,7 +273,7 @@ pub(super) fn case_limits(
 }
 
 /// Limits of a case with `tp` ranks: the machine as measured before the cases, or `tp` times the profile's chip.
-pub(super) fn limits(of: &Provenance, tp: u32) -> Option<Roofline> {
+pub(crate) fn limits(of: &Provenance, tp: u32) -> Option<Roofline> {
     let chips = if of.clock == Clock::Modelled { f64::from(tp) } else { 1.0 };
     of.roofline.as_ref().map(|one| Roofline {
         bandwidth_bytes_per_s: chips * one.bandwidth_bytes_per_s,

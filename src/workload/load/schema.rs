@@ -1,84 +1,32 @@
-//! Converts `[[max_batch]]`, `[[load]]` and the prompt keys of `[[performance]]` to types.
+//! Converts `[[load]]` to its type.
 
 use std::path::Path;
 
-use super::schema::{case_configurations, lengths};
-use super::table::{Table, array, boolean, count, counts, found, optional_count, path, word};
-use super::tree::{Node, Value};
-use super::workload::{
-    Arrival, DEFAULT_LOAD_BATCH, DEFAULT_PROBE_REPETITIONS, Extent, LoadCase, MaxBatchCase, Objectives,
-    PromptSet, PromptSource, Rates,
+use super::table::{Arrival, DEFAULT_LOAD_BATCH, Extent, LoadCase, Objectives, Rates};
+use crate::suite::SuiteError;
+use crate::suite::cases::Schema;
+use crate::suite::prompts::prompts;
+use crate::suite::table::{
+    Table, array, boolean, case_configurations, count, counts, found, lengths, number, optional_count,
+    optional_number, path, seed, tp_ranks, word,
 };
-use super::{DEFAULT_SEED, SuiteError};
-use crate::dataset::Benchmark;
+use crate::suite::tree::Node;
 
 /// Minimum number of requests to judge a rate (equal to `stats::LEAST_FOR_GROWTH`). A search for saturation judges
 /// every rate.
 const LEAST_FOR_SATURATION: usize = 100;
-/// Maximum rate, time and limit in a suite, far above any use.
-const MAX_NUMBER: f64 = 1e9;
 /// Maximum number of requests at one rate. Each request keeps the time of each of its tokens.
 const MAX_REQUESTS: usize = 1_000_000;
 
-/// A number above 0, at most [`MAX_NUMBER`].
-fn number(node: &Node) -> Result<f64, SuiteError> {
-    let expected = "a number above 0";
-    let value = match node.value {
-        Value::Float(value) => value,
-        Value::Integer(value) => value as f64,
-        ref other => return Err(found(node, other.kind(), expected)),
-    };
-    let fits = value > 0.0 && value <= MAX_NUMBER;
-    if fits { Ok(value) } else { Err(found(node, &value.to_string(), "a number above 0, at most 1e9")) }
-}
+impl Schema for LoadCase {
+    const HAS_PROMPTS: bool = true;
 
-pub(super) fn optional_number(table: &mut Table, key: &'static str) -> Result<Option<f64>, SuiteError> {
-    table.take(key).map(|node| number(&node)).transpose()
-}
-
-fn tp_ranks(table: &mut Table) -> Result<Vec<usize>, SuiteError> {
-    table.take("tp").map_or(Ok(vec![1]), |node| counts(node, "an array of tensor-parallel sizes"))
-}
-
-fn seed(table: &mut Table) -> Result<u64, SuiteError> {
-    Ok(table.take("seed").map(|node| count(&node, 0)).transpose()?.unwrap_or(DEFAULT_SEED))
-}
-
-/// Reads a `[[max_batch]]` table.
-pub(super) fn max_batch(mut table: Table) -> Result<MaxBatchCase, SuiteError> {
-    let lengths = lengths(&mut table)?;
-    let range_node = table.require("batch_range", "the smallest and largest batch, such as [1, 64]")?;
-    let batch_range = match counts(range_node.clone(), "[smallest, largest] batch")?.as_slice() {
-        &[low, high] if low <= high => (low, high),
-        &[low, high] => {
-            return Err(found(&range_node, &format!("[{low}, {high}]"), "the smaller batch first"));
-        }
-        other => {
-            return Err(found(&range_node, &format!("{} numbers", other.len()), "[smallest, largest] batch"));
-        }
-    };
-    let limit_node = table.require("limit_tpot_ms", "most milliseconds per token after the first")?;
-    let limit_tpot_ms = number(&limit_node)?;
-    if let Some((input, output)) = lengths.iter().find(|(_, output)| *output < 2) {
-        let pair = format!("a limit for the lengths [{input}, {output}]");
-        return Err(found(&limit_node, &pair, "at least 2 output tokens: the first is not counted"));
+    fn read(table: Table, dir: &Path) -> Result<Self, SuiteError> {
+        load(table, dir)
     }
-    let case = MaxBatchCase {
-        lengths,
-        batch_range,
-        limit_tpot_ms,
-        limit_ttft_ms: optional_number(&mut table, "limit_ttft_ms")?,
-        repetitions: optional_count(&mut table, "repetitions", 1)?.unwrap_or(DEFAULT_PROBE_REPETITIONS),
-        tp_ranks: tp_ranks(&mut table)?,
-        seed: seed(&mut table)?,
-        configurations: case_configurations(&mut table)?,
-    };
-    table.finish()?;
-    Ok(case)
 }
 
-/// Reads a `[[load]]` table.
-pub(super) fn load(mut table: Table, dir: &Path) -> Result<LoadCase, SuiteError> {
+fn load(mut table: Table, dir: &Path) -> Result<LoadCase, SuiteError> {
     let (arrival, rates) = arrivals(&mut table, dir)?;
     let extent = extent(&mut table, &rates)?;
     let lengths = if let Arrival::Trace(_) = arrival { Vec::new() } else { lengths(&mut table)? };
@@ -210,72 +158,4 @@ fn objectives(node: Node) -> Result<Objectives, SuiteError> {
     };
     table.finish()?;
     if objectives == Objectives::default() { Err(empty) } else { Ok(objectives) }
-}
-
-/// Reads the source of real prompts. Returns `None` without `dataset` and `jsonl`. Only timed batches have `groups`.
-pub(super) fn prompts(
-    table: &mut Table,
-    dir: &Path,
-    in_groups: bool,
-) -> Result<Option<PromptSource>, SuiteError> {
-    let benchmarks = Benchmark::names();
-    let dataset = table.take("dataset");
-    let folder = table.take("folder");
-    let jsonl = table.take("jsonl");
-    let truncate = table.take("truncate");
-    let padding = table.take("padding");
-    let groups = if in_groups { table.take("groups") } else { None };
-    let set = match (dataset, jsonl) {
-        (Some(_), Some(node)) => return Err(found(&node, "`jsonl` beside `dataset`", "one of the two")),
-        (Some(node), None) => {
-            let task = word(&node, &benchmarks, Benchmark::from_name)?;
-            let folder = match folder {
-                Some(node) => path(&node, dir)?,
-                None => super::usual_place_or_sample(task, dir),
-            };
-            PromptSet::Dataset(task, folder)
-        }
-        (None, jsonl) => {
-            if let Some(node) = folder {
-                return Err(found(&node, "`folder` without `dataset`", "the data set whose folder it is"));
-            }
-            match jsonl {
-                Some(node) => PromptSet::Jsonl(path(&node, dir)?),
-                None => {
-                    return match truncate.or(padding).or(groups) {
-                        Some(node) => {
-                            let message =
-                                "`dataset` or `jsonl` beside it: random tokens have the length asked for";
-                            Err(found(&node, "a key of real prompts", message))
-                        }
-                        None => Ok(None),
-                    };
-                }
-            }
-        }
-    };
-    let truncate_set = truncate.as_ref().map(boolean).transpose()?;
-    let padding = padding.as_ref().map(boolean).transpose()?.unwrap_or(false);
-    if let (Some(node), Some(false), true) = (&truncate, truncate_set, padding) {
-        return Err(found(
-            node,
-            "false beside `padding = true`",
-            "true: what is padded is cut to the length",
-        ));
-    }
-    let groups = match groups {
-        None => Some(1),
-        Some(node) => match &node.value {
-            Value::String(text) if text == "all" => None,
-            Value::Integer(_) => Some(count(&node, 1)? as usize),
-            other => return Err(found(&node, other.kind(), "how many batches are timed, or \"all\"")),
-        },
-    };
-    Ok(Some(PromptSource { set, truncate: truncate_set.unwrap_or(true), padding, groups }))
-}
-
-/// Returns whether `--set <task>=FOLDER` applies to the table, i.e. its `dataset` is that task.
-pub(super) fn is_of_dataset(case: &Node, task: &Benchmark) -> bool {
-    let Value::Table(table) = &case.value else { return false };
-    matches!(table.get("dataset").map(|e| &e.node.value), Some(Value::String(name)) if name == task.name)
 }

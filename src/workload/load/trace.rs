@@ -33,7 +33,7 @@ struct Row {
 ///
 /// # Errors
 /// When the file cannot be read. Otherwise lists every line that is no request.
-pub(super) fn read_trace(path: &Path) -> Result<Vec<TraceRequest>, DatasetError> {
+pub(crate) fn read_trace(path: &Path) -> Result<Vec<TraceRequest>, DatasetError> {
     let rows = read_jsonl::<Row>(path, "a request with timestamp, input_length, output_length", |row| {
         if !row.timestamp.is_finite() || row.timestamp < 0.0 {
             return Some(format!("found timestamp {}; expected milliseconds from 0 on", row.timestamp));
@@ -58,7 +58,7 @@ pub(super) fn read_trace(path: &Path) -> Result<Vec<TraceRequest>, DatasetError>
 
 /// Returns a trace's own rate, in requests per second: gaps by the time from first to last. 1 for a single request or if
 /// all arrive at once.
-pub(super) fn trace_rate(requests: &[TraceRequest]) -> f64 {
+pub(crate) fn trace_rate(requests: &[TraceRequest]) -> f64 {
     let gaps = requests.len().saturating_sub(1) as f64;
     match requests.last() {
         Some(last) if last.arrival_ns > 0 => gaps / (last.arrival_ns as f64 / 1e9),
@@ -67,7 +67,7 @@ pub(super) fn trace_rate(requests: &[TraceRequest]) -> f64 {
 }
 
 /// Returns the SHA-256 of a trace's requests, for the identity.
-pub(super) fn trace_hash(requests: &[TraceRequest]) -> String {
+pub(crate) fn trace_hash(requests: &[TraceRequest]) -> String {
     let bytes = requests.iter().flat_map(|request| {
         [request.arrival_ns, request.input_tokens as u64, request.output_tokens as u64].map(u64::to_le_bytes)
     });

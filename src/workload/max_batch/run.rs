@@ -1,24 +1,22 @@
 //! A max-batch search: the largest batch in a range that fits into memory and keeps the limits.
 //!
 //! The model is loaded once, with KV blocks for the largest batch of the range that fits into memory
-//! ([`super::plan::Plan::fit_memory`]). Larger batches count as out of memory without being run. The next probe depends
+//! ([`crate::run::plan::Plan::fit_memory`]). Larger batches count as out of memory without being run. The next probe depends
 //! on the existing lines only ([`record::next_probe`]), so an interrupted search continues as if it had not been.
 
 use glmbench_device::DeviceError;
 
 use glmbench_engine::EngineError;
-use glmbench_engine::cache::blocks_for;
 use glmbench_engine::memory::{MemoryEstimate, MemoryOf};
-use glmbench_engine::model::Capacity;
 
+use super::schema::MaxBatchCase;
+use crate::backend::Capabilities;
 use crate::bench::{OrdinaryTokens, Repetition, Shape, prompts, repeat};
-use crate::record::{
-    self, Clock, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, RunDir, SearchCase,
-};
+use crate::record::{self, Clock, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, SearchCase};
+use crate::run::cases::{Case, Planning, Recording, Room, Workload};
+use crate::run::memory::wanted_limits;
+use crate::run::{Ending, RunError, Session};
 use crate::stats::median;
-
-use super::plan::Plan;
-use super::{Ending, RunError, Session};
 
 /// A search that is ready to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +41,54 @@ pub struct SearchRun {
     pub seed: u64,
 }
 
+impl Case for SearchRun {
+    fn id(&self) -> String {
+        self.search_id()
+    }
+
+    fn tp(&self) -> usize {
+        self.tp
+    }
+
+    fn room(&self) -> Room {
+        let tokens = self.input_tokens + self.output_tokens;
+        Room { batch: (self.low, self.high), tokens, optional: false }
+    }
+
+    fn is_elastic(&self) -> bool {
+        true
+    }
+
+    fn needs(&self, _: Capabilities) -> Capabilities {
+        Capabilities { ignores_end: true, step_times: true, memory: true, ..Capabilities::NONE }
+    }
+
+    fn words(&self) -> Vec<String> {
+        vec![format!("max batch {}: {} to {}", self.search_id(), self.low, self.high)]
+    }
+}
+
+impl Workload for SearchRun {
+    type Table = MaxBatchCase;
+    type Recorded = SearchCase;
+
+    fn plan(tables: &[MaxBatchCase], on: Planning<'_>) -> Result<Vec<Self>, String> {
+        super::plan::plan(tables, on)
+    }
+
+    fn record(&self, _: Recording<'_>) -> SearchCase {
+        self.case()
+    }
+
+    fn is_done(&self, lines: &[ProbeRecord]) -> bool {
+        next_probe(self, lines).is_none()
+    }
+
+    fn run(&self, tokens: &OrdinaryTokens, session: &mut Session<'_>) -> Result<Ending, RunError> {
+        run(self, tokens, session)
+    }
+}
+
 impl SearchRun {
     /// Returns the name within a run: `max-batch-i256-o64`, plus the number of ranks if there are several.
     pub fn search_id(&self) -> String {
@@ -51,7 +97,7 @@ impl SearchRun {
     }
 
     /// Returns the plan's record of this search.
-    pub fn record(&self) -> SearchCase {
+    pub fn case(&self) -> SearchCase {
         SearchCase {
             search_id: self.search_id(),
             tp: self.tp as u32,
@@ -72,28 +118,13 @@ impl SearchRun {
 
 /// Returns the batch to probe next, and why; `None` if the search is finished ([`record::next_probe`]).
 pub fn next_probe(search: &SearchRun, probes: &[ProbeRecord]) -> Option<(usize, ProbePurpose)> {
-    record::next_probe(&search.record(), probes).map(|(batch, purpose)| (batch as usize, purpose))
-}
-
-/// Whether every search on `world` ranks is finished.
-pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
-    let probes = dir.read_probes()?;
-    let done = |search: &SearchRun| {
-        let id = search.search_id();
-        let own: Vec<ProbeRecord> = probes.iter().filter(|p| p.search_id == id).cloned().collect();
-        next_probe(search, &own).is_none()
-    };
-    Ok(plan.searches.iter().filter(|search| search.tp == world).all(done))
+    record::next_probe(&search.case(), probes).map(|(batch, purpose)| (batch as usize, purpose))
 }
 
 /// Runs the probes that have no line yet.
-pub(super) fn run(
-    search: &SearchRun,
-    tokens: &OrdinaryTokens,
-    session: &mut Session<'_>,
-) -> Result<Ending, RunError> {
+fn run(search: &SearchRun, tokens: &OrdinaryTokens, session: &mut Session<'_>) -> Result<Ending, RunError> {
     let id = search.search_id();
-    session.dir.restore_probes(&id)?;
+    session.dir.restore::<SearchCase>(&id)?;
     let mut probes = session.dir.read_probes()?;
     probes.retain(|p| p.search_id == id);
     session.observer.begin(&id, "probes", most_probes(search), probes.len() as u64);
@@ -184,7 +215,12 @@ fn probe(
 /// Returns why the loaded engine cannot hold a batch, and the memory that it would take; `None` if it can.
 fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(String, u64)> {
     let (config, limits) = session.engine.model()?;
-    let wanted = wanted_limits(search, batch, config.pre_seq_len.unwrap_or(0), limits);
+    let wanted = wanted_limits(
+        search.input_tokens + search.output_tokens,
+        batch,
+        config.pre_seq_len.unwrap_or(0),
+        limits,
+    );
     if wanted.kv_blocks <= limits.kv_blocks && batch <= limits.max_batch {
         return None;
     }
@@ -199,18 +235,6 @@ fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(S
         bytes as f64 / 1e9
     );
     Some((reason, bytes))
-}
-
-/// Returns the limits of an engine that runs the search at `batch`. Other limits are taken from `limits`.
-pub(super) fn wanted_limits(search: &SearchRun, batch: usize, prefix: usize, limits: Capacity) -> Capacity {
-    let context = prefix + search.input_tokens + search.output_tokens;
-    Capacity {
-        max_batch: batch,
-        max_step_tokens: limits.max_step_tokens.max(batch),
-        max_context: limits.max_context.max(context),
-        kv_blocks: batch.saturating_mul(blocks_for(context)),
-        max_logit_rows: batch,
-    }
 }
 
 /// Runs one warm-up, then the timed repetitions. Returns `None` if the run was stopped.

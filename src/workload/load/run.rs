@@ -1,13 +1,18 @@
 //! A load case: open-loop levels at one rate after another, or at rates that close in on saturation, or closed-loop levels
 //! at one concurrency after another. Each level gives one line.
 
+use super::table;
+use super::trace::{TraceRequest, trace_hash};
+use crate::backend::Capabilities;
 use crate::bench::{ArrivalProcess, Offered, Pace, Served, Shape, arrivals, prompts, serve};
-use crate::record::{self, Clock, Level, LoadCase, LoadLevelRecord, LoadRequest, Objectives, RunDir, Wire};
+use crate::record::{self, Clock, Level, LoadCase, LoadLevelRecord, LoadRequest, Objectives, Wire};
+use crate::run::cases::{Case, Planning, Recording, Room, Workload};
+use crate::run::duration::{Counted, Expected, Rates};
+use crate::run::questions::input_hash;
+use crate::run::requests::Wanted;
+use crate::run::{Ending, RunError, Session};
 use crate::stats::Rng;
-
-use super::plan::Plan;
-use super::trace::TraceRequest;
-use super::{Ending, RunError, Session};
+use crate::text::one_line;
 
 /// When the requests of a load arrive.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,9 +72,121 @@ pub struct LoadRun {
     pub seed: u64,
 }
 
+impl Case for LoadRun {
+    fn id(&self) -> String {
+        self.load_id.clone()
+    }
+
+    fn tp(&self) -> usize {
+        self.tp
+    }
+
+    fn room(&self) -> Room {
+        Room { batch: (self.max_batch, self.max_batch), tokens: self.longest(), optional: false }
+    }
+
+    /// A server that cannot ignore the end answers as a user sees it: shorter answers are counted as they are.
+    fn needs(&self, can: Capabilities) -> Capabilities {
+        Capabilities { ignores_end: !can.schedules, ..Capabilities::NONE }
+    }
+
+    fn input_hash(&self) -> Option<String> {
+        match &self.schedule {
+            Schedule::Trace(_, requests) => Some(trace_hash(requests)),
+            Schedule::Process(_) | Schedule::Closed(_) => {
+                (!self.pools.is_empty()).then(|| input_hash(self.pools.iter().flatten()))
+            }
+        }
+    }
+
+    fn prompts(&self) -> Option<String> {
+        (!self.pools.is_empty()).then(|| self.prompts.clone())
+    }
+
+    fn words(&self) -> Vec<String> {
+        let rates = match &self.rates {
+            Some(rates) => {
+                let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
+                format!("{} requests/s", rates.join(", "))
+            }
+            None => "the highest sustained rate is searched".to_owned(),
+        };
+        vec![format!("load      {}: {rates}; {}", self.load_id, one_line(&self.prompts))]
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        let concurrencies = self.schedule.concurrency().len();
+        let levels = (self.rates.as_ref().map_or(0, Vec::len) + concurrencies) as u64;
+        // A search for saturation ends after this many levels.
+        let levels = if levels == 0 { record::MOST_LEVELS as u64 } else { levels };
+        let level = match &self.schedule {
+            Schedule::Trace(_, requests) => requests.iter().fold(Wanted::default(), |sum, request| {
+                sum.and(Wanted {
+                    requests: 1,
+                    prompt_tokens: request.input_tokens as u64,
+                    output_tokens: request.output_tokens as u64,
+                })
+            }),
+            Schedule::Process(_) | Schedule::Closed(_) => {
+                let requests = match (self.requests, &self.rates) {
+                    // By duration: what the highest rate offers.
+                    (usize::MAX, Some(rates)) => {
+                        let most = rates.iter().copied().fold(0.0, f64::max);
+                        (most * self.duration_ns as f64 / 1e9).ceil() as u64
+                    }
+                    (requests, _) => requests as u64,
+                };
+                let longest = self.lengths.iter().map(|(input, _)| *input).max().unwrap_or(0) as u64;
+                let output = self.lengths.iter().map(|(_, output)| *output).max().unwrap_or(0) as u64;
+                Wanted { requests: 1, prompt_tokens: longest, output_tokens: output }.times(requests)
+            }
+        };
+        // Each level has a warm-up request.
+        Some(level.and(Wanted { requests: 1, ..Wanted::default() }).times(levels))
+    }
+
+    /// Returns the time of the schedule, which is the least that the case takes.
+    fn expected(&self, _: Option<(&Rates, Counted<'_>)>) -> Expected {
+        let Some(rates) = &self.rates else { return Expected::Unknown };
+        let of_rate = |rate: &f64| match (&self.schedule, self.duration_ns) {
+            (Schedule::Trace(own_rate, requests), _) => {
+                requests.last().map_or(0.0, |last| last.arrival_ns as f64 / 1e9 * own_rate / rate)
+            }
+            (_, u64::MAX) => self.requests as f64 / rate,
+            (_, ns) => ns as f64 / 1e9,
+        };
+        Expected::AtLeast { seconds: rates.iter().map(of_rate).sum(), by: "its arrivals".into() }
+    }
+}
+
+impl Workload for LoadRun {
+    type Table = table::LoadCase;
+    type Recorded = LoadCase;
+
+    fn plan(tables: &[table::LoadCase], on: Planning<'_>) -> Result<Vec<Self>, String> {
+        super::plan::plan(tables, on)
+    }
+
+    fn record(&self, _: Recording<'_>) -> LoadCase {
+        self.case()
+    }
+
+    fn is_done(&self, lines: &[LoadLevelRecord]) -> bool {
+        next_level(self, lines).is_none()
+    }
+
+    fn run(
+        &self,
+        tokens: &crate::bench::OrdinaryTokens,
+        session: &mut Session<'_>,
+    ) -> Result<Ending, RunError> {
+        run(self, tokens, session)
+    }
+}
+
 impl LoadRun {
     /// Returns the plan's record of this load.
-    pub fn record(&self) -> LoadCase {
+    pub fn case(&self) -> LoadCase {
         LoadCase {
             load_id: self.load_id.clone(),
             tp: self.tp as u32,
@@ -99,27 +216,16 @@ impl LoadRun {
 
 /// Returns the next level, or `None` if the load is finished ([`record::next_level`]).
 pub fn next_level(load: &LoadRun, levels: &[LoadLevelRecord]) -> Option<Level> {
-    record::next_level(&load.record(), levels)
-}
-
-/// Whether every load on `world` ranks is finished.
-pub(super) fn is_done(plan: &Plan<'_>, world: usize, dir: &RunDir) -> Result<bool, RunError> {
-    let levels = dir.read_loads()?;
-    let done = |load: &LoadRun| {
-        let own: Vec<LoadLevelRecord> =
-            levels.iter().filter(|level| level.load_id == load.load_id).cloned().collect();
-        next_level(load, &own).is_none()
-    };
-    Ok(plan.loads.iter().filter(|load| load.tp == world).all(done))
+    record::next_level(&load.case(), levels)
 }
 
 /// Runs the levels that have no line yet.
-pub(super) fn run(
+fn run(
     load: &LoadRun,
     tokens: &crate::bench::OrdinaryTokens,
     session: &mut Session<'_>,
 ) -> Result<Ending, RunError> {
-    session.dir.restore_loads(&load.load_id)?;
+    session.dir.restore::<LoadCase>(&load.load_id)?;
     let mut levels = session.dir.read_loads()?;
     levels.retain(|level| level.load_id == load.load_id);
     while let Some(level) = next_level(load, &levels) {
@@ -224,7 +330,7 @@ fn run_level(
         told = done;
     };
     if modelled {
-        session.offset_ns = super::recorded_ns(session.dir)?.wrapping_sub(session.engine.now_ns());
+        session.offset_ns = session.dir.recorded_until_ns()?.wrapping_sub(session.engine.now_ns());
     }
     let served = serve(session.engine, offered, pace, &mut stopped, &mut progress)?;
     let Some((begin_ns, served)) = served else { return Ok(None) };

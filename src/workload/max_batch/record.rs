@@ -1,7 +1,7 @@
-//! One probe of a max-batch search, and its row in `max_batch.csv`.
+//! Max-batch searches of the plan, their probes, and the rows of `max_batch.csv`.
 
-use super::journal::Keyed;
-use super::request::Clock;
+use crate::record::course::{Course, Timed};
+use crate::record::{Clock, Keyed, RecordError, RunDir};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -84,7 +84,7 @@ pub struct ProbeRepetition {
     pub end_ns: u64,
 }
 
-/// A line of `probes.jsonl`. TTFT and TPOT are defined as in [`super::RequestRecord`]. Their medians over the
+/// A line of `probes.jsonl`. TTFT and TPOT are defined as in [`crate::record::RequestRecord`]. Their medians over the
 /// repetitions decide the outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeRecord {
@@ -141,7 +141,7 @@ impl Keyed for ProbeRecord {
 
 /// Returns the next batch to probe and why, or `None` when the search has ended. This is a pure function of the lines
 /// so far and part of the format: readers use it to detect missing lines. A different rule therefore needs a new
-/// [`super::SCHEMA`].
+/// [`crate::record::SCHEMA`].
 ///
 /// The search starts with the low end. It then doubles the largest batch that fits, until a batch does not fit or the
 /// high end fits. After that it bisects between the largest batch that fits and the smallest that does not, until they
@@ -209,6 +209,86 @@ pub fn search_answer(probes: &[ProbeRecord]) -> SearchAnswer {
     let failure = failed
         .map(|p| format!("batch {}: {}", p.batch, p.reason.as_deref().unwrap_or("no reason was recorded")));
     SearchAnswer { batch, contradiction, failure }
+}
+
+impl Timed for ProbeRecord {
+    fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    fn end_ns(&self) -> u64 {
+        self.end_ns
+    }
+
+    fn has_failed(&self) -> bool {
+        self.outcome == ProbeOutcome::Failed
+    }
+}
+
+impl SearchCase {
+    /// Whether the outcome follows from the times and the limits.
+    fn is_judged_so(&self, line: &ProbeRecord) -> bool {
+        let passes =
+            |ns: Option<u64>, limit: Option<u64>| ns.zip(limit).is_some_and(|(ns, limit)| ns > limit);
+        let slow = passes(line.tpot_ns, Some(self.limit_tpot_ns)) || passes(line.ttft_ns, self.limit_ttft_ns);
+        match line.outcome {
+            ProbeOutcome::Fits => !slow,
+            ProbeOutcome::TooSlow => slow,
+            ProbeOutcome::OutOfMemory | ProbeOutcome::Failed => true,
+        }
+    }
+}
+
+impl Course for SearchCase {
+    type Line = ProbeRecord;
+    type State = Vec<ProbeRecord>;
+    const KIND: &'static str = "search";
+    const JOURNAL: &'static str = "probes.jsonl";
+
+    fn id(&self) -> &str {
+        &self.search_id
+    }
+
+    fn tp(&self) -> u32 {
+        self.tp
+    }
+
+    fn part_of(line: &ProbeRecord) -> &str {
+        &line.search_id
+    }
+
+    fn follows(&self, state: &Self::State, line: &ProbeRecord) -> bool {
+        line.probe as usize == state.len()
+            && next_probe(self, state) == Some((line.batch, line.purpose))
+            && self.is_judged_so(line)
+    }
+
+    fn take(state: &mut Self::State, line: &ProbeRecord) {
+        state.push(line.clone());
+    }
+
+    fn is_whole(&self, state: &Self::State) -> bool {
+        next_probe(self, state).is_none()
+    }
+
+    fn extent(&self, state: &Self::State) -> String {
+        match next_probe(self, state) {
+            Some((batch, _)) => format!("{} probes, and batch {batch} would be next", state.len()),
+            None => format!("{} probes", state.len()),
+        }
+    }
+}
+
+impl RunDir {
+    /// Appends a line to `probes.jsonl`. Rejects a probe that is already there.
+    pub fn append_probe(&mut self, record: &ProbeRecord) -> Result<(), RecordError> {
+        self.append::<SearchCase>(record)
+    }
+
+    /// Reads all whole lines of `probes.jsonl`, in order; none if the file does not exist.
+    pub fn read_probes(&self) -> Result<Vec<ProbeRecord>, RecordError> {
+        self.read::<SearchCase>()
+    }
 }
 
 /// A row of `max_batch.csv`: one probe, with the search it belongs to.

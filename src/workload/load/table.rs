@@ -1,36 +1,13 @@
-//! Suite types for max-batch searches, load, and the prompts of real data sets.
+//! Suite types for load.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::dataset::Benchmark;
+use crate::suite::{CaseTable, PromptSource};
 
-/// Default number of repetitions of each probe of a max-batch search.
-pub const DEFAULT_PROBE_REPETITIONS: usize = 3;
 /// Default number of sequences at once under load.
 pub const DEFAULT_LOAD_BATCH: usize = 16;
-
-/// One `[[max_batch]]` table: finds the largest batch within a range that meets the limits, for every pair of lengths.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MaxBatchCase {
-    /// Input and output lengths in tokens.
-    pub lengths: Vec<(usize, usize)>,
-    /// Smallest and largest batch to consider, inclusive.
-    pub batch_range: (usize, usize),
-    /// Maximum milliseconds per token after the first (ModelTest: non-first token time).
-    pub limit_tpot_ms: f64,
-    /// Maximum milliseconds until every sequence of the batch has its first token.
-    pub limit_ttft_ms: Option<f64>,
-    /// Timed repetitions of each probe. Their median decides.
-    pub repetitions: usize,
-    /// Tensor-parallel sizes.
-    pub tp_ranks: Vec<usize>,
-    /// Seed of the input tokens.
-    pub seed: u64,
-    /// Configurations that the case applies to; all if empty.
-    pub configurations: Vec<String>,
-}
 
 /// When the requests of a load arrive.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,45 +99,34 @@ pub struct LoadCase {
     pub configurations: Vec<String>,
 }
 
-/// The data behind real prompts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PromptSet {
-    /// The default split of a data set in its own layout, in this folder.
-    Dataset(&'static Benchmark, PathBuf),
-    /// A file with one JSON object per line, each with a `question`.
-    Jsonl(PathBuf),
-}
-
-/// Prompts from a data set instead of random tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromptSource {
-    /// The data.
-    pub set: PromptSet,
-    /// Whether to cut prompts to the input length. Otherwise a longer prompt is an error if it does not fit the model.
-    pub truncate: bool,
-    /// Whether to repeat a shorter prompt's tokens until the input length is reached, then cut.
-    pub padding: bool,
-    /// Number of batches to time; all if `None`. Load has no batches and sets this to 1.
-    pub groups: Option<usize>,
-}
-
-impl MaxBatchCase {
-    /// Returns the settings that determine the results, for the suite's content hash.
-    pub(super) fn content(&self) -> Value {
-        json!([
-            self.lengths,
-            self.batch_range,
-            self.limit_tpot_ms,
-            self.limit_ttft_ms,
-            self.repetitions,
-            self.seed
-        ])
+impl CaseTable for LoadCase {
+    fn configurations(&self) -> &[String] {
+        &self.configurations
     }
-}
 
-impl LoadCase {
-    /// Returns the settings that determine the results, for the suite's content hash.
-    pub(super) fn content(&self) -> Value {
+    fn apply_to_all(&mut self) {
+        self.configurations.clear();
+    }
+
+    fn set_tp(&mut self, tp: usize) {
+        self.tp_ranks = vec![tp];
+    }
+
+    fn cases(&self) -> usize {
+        self.tp_ranks.len()
+    }
+
+    fn words(&self, _modelled: &[bool]) -> String {
+        let rates = match &self.rates {
+            Rates::Listed(rates) => format!("{} rates", rates.len()),
+            Rates::Saturation => "a search for saturation".to_owned(),
+            Rates::Concurrency(levels) => format!("{} concurrencies", levels.len()),
+            Rates::Speeds(speeds) => format!("{} speeds", speeds.len()),
+        };
+        format!("load         {rates}, {} arrivals, batch {}", self.arrival.as_str(), self.max_batch)
+    }
+
+    fn content(&self) -> Value {
         let rates = match &self.rates {
             Rates::Listed(rates) => json!(rates),
             Rates::Saturation => json!("saturation"),
@@ -179,17 +145,5 @@ impl LoadCase {
         let prompts = self.prompts.as_ref().map(PromptSource::content);
         let slo = json!([ttft_ms, tpot_ms, e2e_ms]);
         json!([arrival, rates, extent, self.lengths, prompts, self.max_batch, slo, self.seed])
-    }
-}
-
-impl PromptSource {
-    /// Returns the settings that determine the prompts, except the data. The run's identity covers the data by the hash
-    /// of all token ids.
-    pub(super) fn content(&self) -> Value {
-        let set = match &self.set {
-            PromptSet::Dataset(task, _) => task.name,
-            PromptSet::Jsonl(_) => "jsonl",
-        };
-        json!([set, self.truncate, self.padding, self.groups])
     }
 }

@@ -1,0 +1,141 @@
+//! Compares loads in two runs. One pass at each rate has no interval. It is shown without a verdict.
+
+use super::report::{Sustained, sustained};
+use crate::record::{LoadCase, LoadRow};
+use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
+use crate::report::format::{NONE, fixed, or_none, percent};
+use crate::report::tables::Table;
+use crate::report::workloads::{Compared, against, alone, blank, short_ms};
+
+/// A load in both runs with the same arrivals, prompts, objectives, ranks and largest batch.
+#[derive(Debug, Clone, PartialEq)]
+struct LoadComparison {
+    /// The load.
+    case: LoadCase,
+    /// For each of the two, the highest sustained rate and the lowest saturated rate.
+    sustained: [Sustained; 2],
+    /// Every rate offered to either, ascending, all at once first, with its rows.
+    rates: Vec<[Option<LoadRow>; 2]>,
+}
+
+/// The common loads, in the base's order.
+#[derive(Debug)]
+struct Loads(Vec<LoadComparison>);
+
+/// Compares loads of both runs. `notes` names those that only one has, or with other objectives.
+pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Box<dyn Compared> {
+    let (ours, theirs) = (&a.run().plan.loads, &b.run().plan.loads);
+    // A search for saturation chooses its rates by its findings, so rates may differ.
+    let same = |x: &LoadCase, y: &LoadCase| LoadCase { rates: y.rates.clone(), ..x.clone() } == *y;
+    alone(ours, theirs, same, |case| &case.load_id, (a, b), notes);
+    let both = ours.iter().filter(|case| theirs.iter().any(|other| same(case, other)));
+    let found =
+        both.map(|case| load(case, a, b)).filter(|load| load.rates.iter().flatten().flatten().count() > 0);
+    Box::new(Loads(found.collect()))
+}
+
+fn load(case: &LoadCase, a: &Side, b: &Side) -> LoadComparison {
+    let own = |side: &Side| -> Vec<LoadRow> {
+        side.workloads.loads.rows().iter().filter(|row| row.load_id == case.load_id).cloned().collect()
+    };
+    let rows = [own(a), own(b)];
+    let level = |row: &LoadRow| (row.concurrency, row.rate_per_s);
+    let mut levels: Vec<_> = rows.iter().flatten().collect();
+    levels.sort_by(|x, y| x.place().total_cmp(&y.place()));
+    let mut rates: Vec<_> = levels.into_iter().map(level).collect();
+    rates.dedup();
+    let at = |wanted: (Option<u32>, Option<f64>)| {
+        [0, 1].map(|side: usize| rows[side].iter().find(|row| level(row) == wanted).cloned())
+    };
+    LoadComparison {
+        case: case.clone(),
+        sustained: [sustained(rows[0].iter()), sustained(rows[1].iter())],
+        rates: rates.into_iter().map(at).collect(),
+    }
+}
+
+impl Compared for Loads {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One row per load with its sustained rate, followed by a row for each rate.
+    fn table(&self, comparison: &Comparison, pair: &Pair) -> Table {
+        let letters = [comparison.base().letter, comparison.other(pair).letter];
+        let named = |what: &str| letters.map(|letter| format!("{letter} {what}"));
+        let [served, good, ttft, full] = ["served /s", "goodput %", "TTFT p50 ms", "saturated"].map(named);
+        let numbers = [&served[0], &served[1], &good[0], &good[1], &ttft[0], &ttft[1], &full[0], &full[1]];
+        let mut table = Table::new(
+            format!("Load, {}; no verdict, one pass at a rate has no interval", against(comparison, pair)),
+            &["Load", "Rate /s"],
+            &numbers.map(String::as_str),
+        );
+        for load in &self.0 {
+            let mut cells = vec![load.case.load_id.clone(), "highest sustained".to_owned()];
+            cells.extend(load.sustained.iter().map(Sustained::words));
+            cells.extend((0..6).map(|_| String::new()));
+            table.push(true, cells);
+            for rows in &load.rates {
+                let each = |cell: fn(&LoadRow) -> String| {
+                    rows.iter().map(move |row| or_none(row.as_ref(), cell)).collect::<Vec<_>>()
+                };
+                let rate = rows.iter().flatten().next().map_or_else(|| NONE.to_owned(), LoadRow::rate_words);
+                let mut cells = vec![String::new(), rate];
+                cells.extend(each(|row| fixed(row.achieved_per_s, 2)));
+                cells.extend(each(|row| or_none(row.goodput_share, percent)));
+                cells.extend(each(|row| or_none(row.ttft_p50_ns, short_ms)));
+                cells.extend(each(LoadRow::saturated_words));
+                table.push(false, cells);
+            }
+        }
+        table
+    }
+
+    fn rows(&self, comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
+        let mut rows = Vec::new();
+        for load in &self.0 {
+            let blank = || blank((comparison, pair), "load", &load.case.load_id, load.case.tp);
+            rows.push(ComparisonRow {
+                part: "all".into(),
+                figure: "sustained",
+                unit: "requests/s",
+                a: load.sustained[0].good,
+                b: load.sustained[1].good,
+                note: format!("A {}; B {}", load.sustained[0].words(), load.sustained[1].words()),
+                ..blank()
+            });
+            for [a, b] in &load.rates {
+                let of = |value: fn(&LoadRow) -> Option<f64>| {
+                    (a.as_ref().and_then(value), b.as_ref().and_then(value))
+                };
+                let rate = a.as_ref().or(b.as_ref()).map(LoadRow::rate_words).unwrap_or_default();
+                let saturated = |row: &Option<LoadRow>| or_none(row.as_ref(), LoadRow::saturated_words);
+                let requests = |row: &Option<LoadRow>| row.as_ref().map_or(0, |row| row.requests);
+                for (figure, unit, (value_a, value_b)) in [
+                    ("served", "requests/s", of(|row| row.achieved_per_s)),
+                    ("goodput", "share", of(|row| row.goodput_share)),
+                ] {
+                    rows.push(ComparisonRow {
+                        part: rate.clone(),
+                        figure,
+                        unit,
+                        n_a: requests(a),
+                        n_b: requests(b),
+                        a: value_a,
+                        b: value_b,
+                        note: format!("saturated: A {}, B {}", saturated(a), saturated(b)),
+                        ..blank()
+                    });
+                }
+            }
+        }
+        rows
+    }
+
+    fn headline(&self) -> Vec<String> {
+        let words = |LoadComparison { case, sustained: [a, b], .. }: &LoadComparison| {
+            format!("{} sustains {} against {} requests/s", case.load_id, b.words(), a.words())
+        };
+        self.0.iter().map(words).collect()
+    }
+}

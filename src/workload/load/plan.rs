@@ -1,0 +1,124 @@
+//! Plans loads.
+
+use super::run::{LoadRun, Schedule};
+use super::table::{Arrival, Extent, LoadCase, Rates};
+use super::trace::{read_trace, trace_rate};
+use crate::bench::ArrivalProcess;
+use crate::record;
+use crate::run::cases::{Planning, check_padding, fits_model, ns};
+use crate::run::questions::Pool;
+
+/// Returns the loads of a suite, with their real prompts.
+pub(super) fn plan(tables: &[LoadCase], on: Planning<'_>) -> Result<Vec<LoadRun>, String> {
+    let Planning { config, tokenizer } = on;
+    let mut runs: Vec<LoadRun> = Vec::new();
+    for case in tables {
+        let schedule = schedule(case)?;
+        let pools = match &case.prompts {
+            Some(source) => {
+                let pool = |&(input, _): &(usize, usize)| {
+                    check_padding(source, input, config)?;
+                    Pool::new(source, tokenizer, input)
+                };
+                case.lengths.iter().map(pool).collect::<Result<Vec<_>, _>>()?
+            }
+            None => Vec::new(),
+        };
+        for &tp in &case.tp_ranks {
+            let run = load_run(case, schedule.clone(), &pools, tp);
+            fits_model(&run.load_id, run.longest(), config)?;
+            if runs.iter().any(|other| other.load_id == run.load_id) {
+                return Err(format!("load {} comes twice", run.load_id));
+            }
+            runs.push(run);
+        }
+    }
+    Ok(runs)
+}
+
+/// Returns when the requests of a case arrive.
+fn schedule(case: &LoadCase) -> Result<Schedule, String> {
+    Ok(match &case.arrival {
+        Arrival::Poisson => Schedule::Process(ArrivalProcess::Poisson),
+        Arrival::Gamma(burstiness) => Schedule::Process(ArrivalProcess::Gamma(*burstiness)),
+        Arrival::Fixed => Schedule::Process(ArrivalProcess::Fixed),
+        Arrival::Closed => match &case.rates {
+            Rates::Concurrency(levels) => Schedule::Closed(levels.clone()),
+            _ => Schedule::Closed(Vec::new()),
+        },
+        Arrival::Trace(path) => {
+            let most = match case.extent {
+                Extent::Requests(requests) => requests,
+                Extent::DurationS(_) => usize::MAX,
+            };
+            let mut requests = read_trace(path).map_err(|e| e.to_string())?;
+            if let Extent::DurationS(seconds) = case.extent {
+                requests.retain(|request| request.arrival_ns as f64 <= seconds * 1e9);
+            }
+            requests.truncate(most);
+            Schedule::Trace(trace_rate(&requests), requests)
+        }
+    })
+}
+
+/// Returns the levels' part of a load's name, and its rates.
+fn rates_of(case: &LoadCase, schedule: &Schedule) -> (&'static str, Option<Vec<f64>>) {
+    match (&case.rates, schedule) {
+        (Rates::Speeds(speeds), Schedule::Trace(own_rate, _)) => {
+            ("", Some(speeds.iter().map(|speed| speed * own_rate).collect()))
+        }
+        (Rates::Listed(rates), _) => ("", Some(rates.clone())),
+        (Rates::Saturation, _) => ("-saturation", None),
+        (Rates::Concurrency(_) | Rates::Speeds(_), _) => ("", None),
+    }
+}
+
+fn load_run(case: &LoadCase, schedule: Schedule, pools: &[Pool], tp: usize) -> LoadRun {
+    let (requests, duration_ns) = match case.extent {
+        Extent::Requests(requests) => (requests, u64::MAX),
+        Extent::DurationS(seconds) => (usize::MAX, (seconds * 1e9) as u64),
+    };
+    let (search, rates) = rates_of(case, &schedule);
+    let random = |&(input, output): &(usize, usize)| format!("i{input}-o{output}");
+    let lengths: Vec<String> = match pools {
+        [] => case.lengths.iter().map(random).collect(),
+        pools => {
+            pools.iter().zip(&case.lengths).map(|(p, (_, output))| format!("{}-o{output}", p.name)).collect()
+        }
+    };
+    let ranks = if tp == 1 { String::new() } else { format!("-tp{tp}") };
+    let arrival = match &case.arrival {
+        Arrival::Gamma(burstiness) => format!("gamma{burstiness}"),
+        Arrival::Trace(file) => {
+            format!("trace-{}", file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy())
+        }
+        named => named.as_str().to_owned(),
+    };
+    let of_lengths = if lengths.is_empty() { String::new() } else { format!("-{}", lengths.join("+")) };
+    let batch = if case.arrival == Arrival::Closed { String::new() } else { format!("-b{}", case.max_batch) };
+    let load_id = format!("{arrival}{of_lengths}{batch}{search}{ranks}");
+    let told = |pool: &Pool| format!("{}: {}", pool.name, pool.notes.join(", "));
+    let prompts = match pools {
+        [] if lengths.is_empty() => "random tokens, with the trace's lengths".to_owned(),
+        [] => format!("random tokens, {} (input-output, in turn)", lengths.join(", ")),
+        pools => pools.iter().map(told).collect::<Vec<_>>().join("; "),
+    };
+    LoadRun {
+        load_id,
+        schedule,
+        rates,
+        requests,
+        duration_ns,
+        lengths: case.lengths.clone(),
+        pools: pools.iter().map(|pool| pool.prompts.clone()).collect(),
+        prompts,
+        max_batch: case.max_batch,
+        objectives: record::Objectives {
+            ttft_ns: case.objectives.ttft_ms.map(ns),
+            tpot_ns: case.objectives.tpot_ms.map(ns),
+            e2e_ns: case.objectives.e2e_ms.map(ns),
+        },
+        tp,
+        seed: case.seed,
+    }
+}

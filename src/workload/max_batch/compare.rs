@@ -1,0 +1,105 @@
+//! Compares max-batch searches in two runs. One answer of a search has no interval. It is shown without a verdict.
+
+use super::report::{SearchOutcome, outcome};
+use crate::record::SearchCase;
+use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
+use crate::report::format::or_none;
+use crate::report::tables::Table;
+use crate::report::workloads::{Compared, against, alone, blank, short_ms};
+
+/// A search in both runs with the same lengths, ranks, range and limits.
+#[derive(Debug, Clone, PartialEq)]
+struct SearchComparison {
+    /// The search.
+    case: SearchCase,
+    /// Its result in the base.
+    a: SearchOutcome,
+    /// Its result in the other run.
+    b: SearchOutcome,
+}
+
+/// The common searches, in the base's order.
+#[derive(Debug)]
+struct Searches(Vec<SearchComparison>);
+
+/// Compares searches of both runs. `notes` names those that only one has, or with other limits.
+pub(super) fn compare(a: &Side, b: &Side, notes: &mut Vec<String>) -> Box<dyn Compared> {
+    let (ours, theirs) = (&a.run().plan.searches, &b.run().plan.searches);
+    let same = |x: &SearchCase, y: &SearchCase| {
+        let of = |case: &SearchCase| (case.low, case.high, case.limit_tpot_ns, case.limit_ttft_ns);
+        x.search_id == y.search_id && of(x) == of(y)
+    };
+    alone(ours, theirs, same, |case| &case.search_id, (a, b), notes);
+    let both = ours.iter().filter(|case| theirs.iter().any(|other| same(case, other)));
+    let of_side = |side: &Side, case: &SearchCase| outcome(case, side.workloads.searches.probes());
+    let found = both
+        .map(|case| SearchComparison { case: case.clone(), a: of_side(a, case), b: of_side(b, case) })
+        .filter(|search| search.a.batch.is_some() && search.b.batch.is_some());
+    Box::new(Searches(found.collect()))
+}
+
+impl Compared for Searches {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One row per search.
+    fn table(&self, comparison: &Comparison, pair: &Pair) -> Table {
+        let (a, b) = (comparison.base().letter, comparison.other(pair).letter);
+        let [batch_a, batch_b] = [a, b].map(|letter| format!("{letter} largest"));
+        let [tpot_a, tpot_b] = [a, b].map(|letter| format!("{letter} TPOT ms"));
+        let [stop_a, stop_b] = [a, b].map(|letter| format!("{letter} stopped by"));
+        let mut table = Table::new(
+            format!(
+                "Largest batch within limits, {}; no verdict, a search has no interval",
+                against(comparison, pair)
+            ),
+            &["Search", "Range", "Limits", &stop_a, &stop_b],
+            &[&batch_a, &batch_b, &tpot_a, &tpot_b],
+        );
+        for SearchComparison { case, a, b } in &self.0 {
+            let ttft =
+                case.limit_ttft_ns.map_or_else(String::new, |ns| format!(", TTFT {} ms", ns as f64 / 1e6));
+            let batch = |found: &SearchOutcome| or_none(found.batch, |batch| batch.to_string());
+            let tpot = |found: &SearchOutcome| or_none(found.tpot_ns, short_ms);
+            table.push(
+                false,
+                vec![
+                    case.search_id.clone(),
+                    format!("{} to {}", case.low, case.high),
+                    format!("TPOT {} ms{ttft}", case.limit_tpot_ns as f64 / 1e6),
+                    a.stopped.clone(),
+                    b.stopped.clone(),
+                    batch(a),
+                    batch(b),
+                    tpot(a),
+                    tpot(b),
+                ],
+            );
+        }
+        table
+    }
+
+    fn rows(&self, comparison: &Comparison, pair: &Pair) -> Vec<ComparisonRow> {
+        let row = |SearchComparison { case, a, b }: &SearchComparison| ComparisonRow {
+            part: "all".into(),
+            figure: "largest",
+            unit: "sequences",
+            n_a: a.probes,
+            n_b: b.probes,
+            a: a.batch.map(f64::from),
+            b: b.batch.map(f64::from),
+            note: format!("A stopped by {}; B by {}", a.stopped, b.stopped),
+            ..blank((comparison, pair), "max_batch", &case.search_id, case.tp)
+        };
+        self.0.iter().map(row).collect()
+    }
+
+    fn headline(&self) -> Vec<String> {
+        let batch = |found: Option<u32>| found.unwrap_or_default();
+        let words = |SearchComparison { case, a, b }: &SearchComparison| {
+            format!("{}: {} against {}", case.search_id, batch(b.batch), batch(a.batch))
+        };
+        self.0.iter().map(words).collect()
+    }
+}

@@ -1,0 +1,108 @@
+//! Converts `[[max_batch]]` to its type.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::suite::cases::Schema;
+use crate::suite::table::{
+    Table, case_configurations, counts, found, lengths, number, optional_count, optional_number, seed,
+    tp_ranks,
+};
+use crate::suite::{CaseTable, SuiteError};
+
+/// Default number of repetitions of each probe of a max-batch search.
+pub const DEFAULT_PROBE_REPETITIONS: usize = 3;
+
+/// One `[[max_batch]]` table: finds the largest batch within a range that meets the limits, for every pair of lengths.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaxBatchCase {
+    /// Input and output lengths in tokens.
+    pub lengths: Vec<(usize, usize)>,
+    /// Smallest and largest batch to consider, inclusive.
+    pub batch_range: (usize, usize),
+    /// Maximum milliseconds per token after the first (ModelTest: non-first token time).
+    pub limit_tpot_ms: f64,
+    /// Maximum milliseconds until every sequence of the batch has its first token.
+    pub limit_ttft_ms: Option<f64>,
+    /// Timed repetitions of each probe. Their median decides.
+    pub repetitions: usize,
+    /// Tensor-parallel sizes.
+    pub tp_ranks: Vec<usize>,
+    /// Seed of the input tokens.
+    pub seed: u64,
+    /// Configurations that the case applies to; all if empty.
+    pub configurations: Vec<String>,
+}
+
+impl CaseTable for MaxBatchCase {
+    fn configurations(&self) -> &[String] {
+        &self.configurations
+    }
+
+    fn apply_to_all(&mut self) {
+        self.configurations.clear();
+    }
+
+    fn set_tp(&mut self, tp: usize) {
+        self.tp_ranks = vec![tp];
+    }
+
+    fn cases(&self) -> usize {
+        self.lengths.len().saturating_mul(self.tp_ranks.len())
+    }
+
+    fn words(&self, _modelled: &[bool]) -> String {
+        let ((low, high), searches) = (self.batch_range, self.lengths.len());
+        format!("max batch    {searches} searches in {low} to {high}, TPOT up to {} ms", self.limit_tpot_ms)
+    }
+
+    fn content(&self) -> Value {
+        json!([
+            self.lengths,
+            self.batch_range,
+            self.limit_tpot_ms,
+            self.limit_ttft_ms,
+            self.repetitions,
+            self.seed
+        ])
+    }
+}
+
+impl Schema for MaxBatchCase {
+    fn read(table: Table, _: &Path) -> Result<Self, SuiteError> {
+        max_batch(table)
+    }
+}
+
+fn max_batch(mut table: Table) -> Result<MaxBatchCase, SuiteError> {
+    let lengths = lengths(&mut table)?;
+    let range_node = table.require("batch_range", "the smallest and largest batch, such as [1, 64]")?;
+    let batch_range = match counts(range_node.clone(), "[smallest, largest] batch")?.as_slice() {
+        &[low, high] if low <= high => (low, high),
+        &[low, high] => {
+            return Err(found(&range_node, &format!("[{low}, {high}]"), "the smaller batch first"));
+        }
+        other => {
+            return Err(found(&range_node, &format!("{} numbers", other.len()), "[smallest, largest] batch"));
+        }
+    };
+    let limit_node = table.require("limit_tpot_ms", "most milliseconds per token after the first")?;
+    let limit_tpot_ms = number(&limit_node)?;
+    if let Some((input, output)) = lengths.iter().find(|(_, output)| *output < 2) {
+        let pair = format!("a limit for the lengths [{input}, {output}]");
+        return Err(found(&limit_node, &pair, "at least 2 output tokens: the first is not counted"));
+    }
+    let case = MaxBatchCase {
+        lengths,
+        batch_range,
+        limit_tpot_ms,
+        limit_ttft_ms: optional_number(&mut table, "limit_ttft_ms")?,
+        repetitions: optional_count(&mut table, "repetitions", 1)?.unwrap_or(DEFAULT_PROBE_REPETITIONS),
+        tp_ranks: tp_ranks(&mut table)?,
+        seed: seed(&mut table)?,
+        configurations: case_configurations(&mut table)?,
+    };
+    table.finish()?;
+    Ok(case)
+}
