@@ -22,6 +22,7 @@ mod dataset;
 mod dry_run;
 mod emulated_runs;
 mod endpoint;
+mod endpoint_parity;
 mod faults;
 mod goldens;
 mod hostile;

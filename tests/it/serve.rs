@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use crate::support::answer;
 
 /// A server of its own process.
-struct Served {
+pub(crate) struct Served {
     process: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Served {
-    fn start(flags: &[&str]) -> Self {
+    pub(crate) fn start(flags: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_glmbench"))
             .args(["serve", "--model", "demo", "--port", "0"])
             .args(flags)
