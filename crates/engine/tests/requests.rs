@@ -1,4 +1,5 @@
 //! Requests of the engine: what ends them, what is reported of them, and cancelling them.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::Path;
 use std::sync::Arc;

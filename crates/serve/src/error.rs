@@ -59,9 +59,8 @@ pub(crate) enum Kind {
 impl Kind {
     fn status(self, family: Family) -> StatusCode {
         match self {
-            Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Invalid if family == Family::Tgi => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Invalid => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::Invalid => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound | Self::UnknownModel => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

@@ -1,8 +1,8 @@
 //! The engine behind the HTTP routes of TGI and OpenAI.
 //!
-//! One thread owns the engine and steps it ([`work`]). Another runs the connections and the routes, without waiting for
+//! One thread owns the engine and steps it (`work.rs`). Another runs the connections and the routes, without waiting for
 //! the first: jobs go in through one bounded channel, events come out through one per request. The routes translate
-//! between the wire and what the program thinks in ([`generation`]).
+//! between the wire and what the program thinks in (`generation.rs`).
 //!
 //! The crate knows nothing of suites and records, and prints nothing: the log goes where the caller says.
 
@@ -126,25 +126,25 @@ async fn run<T>(
     let address = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let connections = Connections::new(Arc::clone(app), routes::router(Arc::clone(app)));
-    note(app, "ready", json!({"address": address.to_string(), "model": app.settings.model}));
+    note(app, "ready", &json!({"address": address.to_string(), "model": app.settings.model}));
     connections.accept(&listener, || stop() || thread.is_finished()).await;
     let failed = thread.is_finished();
     app.enter(if failed { Phase::Failed } else { Phase::Draining });
-    note(app, if failed { "failed" } else { "draining" }, json!({"requests": app.busy_places()}));
+    note(app, if failed { "failed" } else { "draining" }, &json!({"requests": app.busy_places()}));
     let until = Instant::now() + drain;
     let idle = || app.busy_places() == 0;
     // The listener stays open, so that health checks see 503 rather than a closed port.
     connections.accept(&listener, || idle() || Instant::now() >= until || thread.is_finished()).await;
     drop(listener);
     if !idle() {
-        note(app, "cancelling", json!({"requests": app.busy_places()}));
+        note(app, "cancelling", &json!({"requests": app.busy_places()}));
         app.tell(Command::Abort);
     }
     connections.end(LAST_WORDS).await;
-    note(app, "ended", json!({}));
+    note(app, "ended", &json!({}));
     Ok(())
 }
 
-fn note(app: &App, event: &str, fields: serde_json::Value) {
+fn note(app: &App, event: &str, fields: &serde_json::Value) {
     app.log.event(event, fields.as_object().cloned().unwrap_or_else(Map::new));
 }

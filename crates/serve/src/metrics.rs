@@ -346,7 +346,7 @@ mod tests {
     fn buckets_are_cumulative_and_names_are_escaped() {
         let metrics = Metrics::new(Occupancy { waiting: 0, running: 0, kv_blocks_used: 1, kv_blocks: 4 });
         metrics.first_token(Duration::from_millis(3));
-        metrics.first_token(Duration::from_secs(3600));
+        metrics.first_token(Duration::from_hours(1));
         let text = metrics.text("a\"b");
         let has = |line: &str| assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         has("vllm:time_to_first_token_seconds_bucket{model_name=\"a\\\"b\",le=\"0.0025\"} 0");

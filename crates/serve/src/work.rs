@@ -255,13 +255,12 @@ impl Worker {
         let (mut gone, mut ended) = (Vec::new(), Vec::new());
         for (&number, track) in &mut self.jobs {
             track.flush(now);
+            let is_done = track.open == 0 && track.pending.is_empty();
+            let is_late = track.open > 0 && now >= track.deadline;
+            let is_slow = track.behind_since.is_some_and(|since| now - since > self.slow_reader);
             if track.events.is_closed() {
                 gone.push(number);
-            } else if track.open == 0 && track.pending.is_empty() {
-                ended.push(number);
-            } else if track.open > 0 && now >= track.deadline {
-                ended.push(number);
-            } else if track.behind_since.is_some_and(|since| now - since > self.slow_reader) {
+            } else if is_done || is_late || is_slow {
                 ended.push(number);
             }
         }
@@ -331,12 +330,11 @@ impl Worker {
             let (arrived, sequence) = (track.arrived, &mut track.sequences[index]);
             sequence.started.get_or_insert(begin);
             sequence.tokens += 1;
-            match sequence.last.replace(now) {
-                Some(last) => self.metrics.next_token(now - last),
-                None => {
-                    sequence.first = Some(now);
-                    self.metrics.first_token(now - arrived);
-                }
+            if let Some(last) = sequence.last.replace(now) {
+                self.metrics.next_token(now - last);
+            } else {
+                sequence.first = Some(now);
+                self.metrics.first_token(now - arrived);
             }
             let end = detail.finish.map(|reason| End { reason, times: sequence.times(arrived, now) });
             let token = Token { id: detail.token, text: detail.text, logprobs: detail.logprobs, end };

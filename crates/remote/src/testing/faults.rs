@@ -1,6 +1,6 @@
 //! One behaviour of real servers a path: `/NAME/v1/completions` behaves as [`FAULTS`] says of `NAME`.
 //!
-//! Routes that generate nothing answer as the [`stub`](super::stub) does, so that a client can begin.
+//! Routes that generate nothing answer as the [`stub`] does, so that a client can begin.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -35,7 +35,7 @@ pub fn start(api: Api, schedule: Schedule) -> Server {
     Server::start(move |request| answer(api, schedule, request))
 }
 
-/// Returns the script of one request: generation by the schedule, everything else by [`fixed`].
+/// Returns the script of one request: generation by the schedule, everything else in a fixed way.
 pub fn answer(api: Api, schedule: Schedule, request: &Request) -> Script {
     let route = route_of(&request.path);
     if let Some(script) = fixed(api, route) {

@@ -61,7 +61,7 @@ async fn answer(
         sse::response(events, Box::new(render), Arc::clone(ticket), room)
     } else {
         let outputs = collect(events, form.prompts.len(), ticket).await?;
-        json_response(&form.whole(app, outputs))
+        json_response(&form.whole(app, &outputs))
     };
     warn_ignored(&mut response, &ignored);
     Ok(response)

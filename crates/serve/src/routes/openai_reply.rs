@@ -42,10 +42,10 @@ pub(crate) struct Form {
 
 impl Form {
     /// Returns a whole reply.
-    pub(crate) fn whole(&self, app: &App, outputs: Vec<Output>) -> impl Serialize + use<'_> {
+    pub(crate) fn whole(&self, app: &App, outputs: &[Output]) -> impl Serialize + use<'_> {
         let mut usage = (self.prompt_tokens(), 0);
         let mut choices = Vec::with_capacity(outputs.len());
-        for (index, output) in outputs.into_iter().enumerate() {
+        for (index, output) in outputs.iter().enumerate() {
             usage.1 += output.tokens.len();
             choices.push(self.choice(app, index, output));
         }
@@ -70,15 +70,15 @@ impl Form {
         self.prompts.iter().map(|prompt| prompt.hidden + prompt.ids.len()).sum()
     }
 
-    fn choice(&self, app: &App, index: usize, output: Output) -> Choice {
+    fn choice(&self, app: &App, index: usize, output: &Output) -> Choice {
         let text = output.text();
         let mut logprobs = Offsets::default();
         let mut whole = self.logprobs.map(|_| self.empty_logprobs());
         if self.echo {
-            self.add_prompt(app, index, &output.prompt, &mut logprobs, whole.as_mut());
+            self.add_prompt(app, index, &output.prompt, &mut logprobs, &mut whole);
         }
         for token in &output.tokens {
-            self.add_token(app, token, &mut logprobs, whole.as_mut());
+            self.add_token(app, token, &mut logprobs, &mut whole);
         }
         let end = output.end;
         Choice {
@@ -134,7 +134,7 @@ impl Form {
         index: usize,
         logprobs: &[Option<TokenLogprobs>],
         at: &mut Offsets,
-        to: Option<&mut Logprobs>,
+        to: &mut Option<Logprobs>,
     ) {
         let Some(Logprobs::Completion(to)) = to else { return };
         let prompt = &self.prompts[index];
@@ -151,7 +151,7 @@ impl Form {
         at.characters = self.prompt_text(app, index).chars().count();
     }
 
-    fn add_token(&self, app: &App, token: &Token, at: &mut Offsets, to: Option<&mut Logprobs>) {
+    fn add_token(&self, app: &App, token: &Token, at: &mut Offsets, to: &mut Option<Logprobs>) {
         match (to, &token.logprobs) {
             (Some(Logprobs::Completion(to)), Some(logprobs)) => {
                 to.text_offset.push(at.characters);
@@ -278,7 +278,7 @@ impl Streamed {
             let mut at = self.choices[index].at;
             let mut logprobs = form.logprobs.filter(|_| form.echo).map(|_| form.empty_logprobs());
             if form.echo {
-                form.add_prompt(app, index, prompt, &mut at, logprobs.as_mut());
+                form.add_prompt(app, index, prompt, &mut at, &mut logprobs);
             }
             choice.text = Some(if form.echo { form.prompt_text(app, index) } else { String::new() });
             choice.logprobs = logprobs;
@@ -295,7 +295,7 @@ impl Streamed {
         progress.tokens += 1;
         let first = progress.tokens == 1;
         let mut logprobs = form.logprobs.map(|_| form.empty_logprobs());
-        form.add_token(app, token, &mut progress.at, logprobs.as_mut());
+        form.add_token(app, token, &mut progress.at, &mut logprobs);
         let choice = Choice {
             index,
             logprobs,

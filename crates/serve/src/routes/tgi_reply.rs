@@ -55,7 +55,7 @@ impl Form {
             return json!({"generated_text": text});
         };
         let mut details = self.details(end, output.tokens.len());
-        let tokens: Vec<WireToken<'_>> = output.tokens.iter().map(|token| self.token(app, token)).collect();
+        let tokens: Vec<WireToken<'_>> = output.tokens.iter().map(|token| Self::token(app, token)).collect();
         details["tokens"] = json!(tokens);
         details["prefill"] = if self.with_prompt { self.prefill(app, &output.prompt) } else { json!([]) };
         if self.top > 0 {
@@ -81,7 +81,7 @@ impl Form {
         json!({"finish_reason": reason, "generated_tokens": tokens, "seed": self.seed})
     }
 
-    fn token<'a>(&self, app: &App, token: &'a Token) -> WireToken<'a> {
+    fn token<'a>(app: &App, token: &'a Token) -> WireToken<'a> {
         WireToken {
             id: token.id,
             text: &token.text,
@@ -148,7 +148,7 @@ impl Render for Streamed {
             out,
             &WireEvent {
                 index: self.tokens,
-                token: self.form.token(&self.app, &token),
+                token: Form::token(&self.app, &token),
                 top_tokens: (self.form.top > 0).then(|| self.form.top_tokens(&self.app, &token)),
                 generated_text: full.as_deref(),
                 details: end.map(|end| self.last_details(end)),
