@@ -192,6 +192,12 @@ impl Remote {
     }
 }
 
+/// Returns at how many different times events arrived. Events that arrive together count once: what lies between them
+/// was not measured.
+fn arrivals(events: &[EventTime]) -> u64 {
+    events.chunk_by(|a, b| a.at == b.at).count() as u64
+}
+
 /// Samples the server's metrics for as long as the backend lives.
 fn watch(shared: &Arc<Shared>) {
     let weak = Arc::downgrade(shared);
@@ -249,7 +255,7 @@ impl Shared {
                 )
             };
             match self.client.generate(&generation, &mut |_| {}) {
-                Ok(response) => self.take_response(&mut done, response),
+                Ok(response) => self.take_response(&mut done, response, request.ignore_eos),
                 Err(failure) => self.fail(&mut done, &failure),
             }
         }
@@ -291,14 +297,14 @@ impl Shared {
         ids.iter().map(|&id| Choice { id: Some(id), text: self.tokenizer.decode(&[id]) }).collect()
     }
 
-    fn take_response(&self, done: &mut Done, response: Response) {
+    fn take_response(&self, done: &mut Done, response: Response, ignores_end: bool) {
         self.take_times(done, &response.times, &response.attempts);
         let Done { completion, exchange } = done;
         completion.finish = match response.finish {
             Finish::Length => FinishReason::Length,
             _ => FinishReason::Eos,
         };
-        exchange.times.events = response.events.len() as u64;
+        exchange.times.events = arrivals(&response.events);
         exchange.prompt_tokens = response.prompt_tokens.map(u64::from);
         let by_events = || response.events.iter().map(|e| u64::from(e.tokens.unwrap_or(1))).sum();
         let by_ids = response.ids.as_ref().map(|ids| ids.len() as u64);
@@ -306,7 +312,8 @@ impl Shared {
         exchange.token_ns = self.token_times(&response.events, exchange.output_tokens);
         match response.ids {
             Some(mut ids) => {
-                while ids.last().is_some_and(|id| self.end_ids.contains(id)) && !ids.is_empty() {
+                // An end that was ignored is a token like any other.
+                if !ignores_end && ids.last().is_some_and(|id| self.end_ids.contains(id)) {
                     ids.pop();
                 }
                 completion.tokens = ids;
@@ -347,7 +354,7 @@ impl Shared {
 
     fn fail(&self, done: &mut Done, failure: &Failure) {
         self.take_times(done, &failure.times, &failure.attempts);
-        done.exchange.times.events = failure.events.len() as u64;
+        done.exchange.times.events = arrivals(&failure.events);
         let text = failure.to_string();
         done.exchange.fault = Some(match failure.kind {
             FailureKind::NotRevealed => Fault::Unrevealed(text),

@@ -5,6 +5,9 @@ use glmbench_engine::EngineError;
 use super::{Repetition, Shape, hash_tokens, submit};
 use crate::backend::{Backend, Exchange, Fault};
 
+/// Fewest arrivals for each token at which the time of a token can be told, as in `LEAST_EVENTS_PER_TOKEN` of records.
+const LEAST_EVENTS: f64 = 0.95;
+
 /// Runs one repetition on a server. All requests are sent at once, and the batch is whatever the server makes of them.
 ///
 /// `prefill_ns` is the time until the last request has its first token, network and queue included. Step `i` ends when the
@@ -56,6 +59,12 @@ fn checked(exchange: Option<Exchange>, index: usize, shape: Shape) -> Result<Exc
             Err(of(format!("answered at attempt {} only", exchange.times.attempts)))
         }
         None if found != wanted => Err(of(format!("ended after {found} of {wanted} tokens"))),
+        None if wanted > 1 && (exchange.times.events as f64) < LEAST_EVENTS * wanted as f64 => {
+            Err(of(format!(
+                "its {wanted} tokens arrived at {} different times, so prefill and decode cannot be told apart; [[load]] would do",
+                exchange.times.events
+            )))
+        }
         None if places != wanted => {
             Err(of(format!("{places} of {wanted} tokens have a time: it did not stream")))
         }

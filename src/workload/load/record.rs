@@ -189,7 +189,7 @@ pub struct Wire {
     pub first_byte_ns: Option<u64>,
     /// When the answer ended, its end marker included.
     pub closed_ns: u64,
-    /// Events that carried text or tokens.
+    /// Events that carried text or tokens. Those that arrived together count once.
     pub events: u64,
     /// How often the request was sent.
     pub attempts: u32,

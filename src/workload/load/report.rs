@@ -37,7 +37,7 @@ const DEFINITIONS: &[(&str, &str)] = &[
         "TTFT, TPOT and E2E count events that carry text or tokens, as they arrive at this program; role, usage and end \
          events count for nothing. TTFT from sent: last byte of the request to first token. Late: from the scheduled arrival \
          until this program began to connect, its own delay. Connect: address, TCP and TLS; 0 for a reused connection. Events \
-         a token: below 0.95, gaps between events are not gaps between tokens, and ITL is empty.",
+         a token count those that arrive together once: below 0.95, gaps between events are not gaps between tokens, and ITL is empty.",
     ),
     ("Goodput", "share of all requests that keep every stated objective; a failed one keeps none."),
     (

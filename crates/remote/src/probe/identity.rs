@@ -37,13 +37,8 @@ pub(super) fn ask(client: &Client) -> Identity {
             Ok(Json::Null)
         }
     };
-    identity.server = match endpoint.api {
-        Api::Tgi => Some("text-generation-inference".into()),
-        Api::Mindie => Some("MindIE Service".into()),
-        Api::Vllm => Some("vLLM".into()),
-        Api::LlamaCpp => Some("llama.cpp".into()),
-        Api::OpenAi => None,
-    };
+    // `/props` is llama.cpp's own route. The other protocols are spoken by many servers, which may name themselves.
+    identity.server = (endpoint.api == Api::LlamaCpp).then(|| "llama.cpp".into());
     match answer {
         Ok(json) => read(&json, &mut identity),
         Err(failure) => identity.notes.push(format!("No information about the server: {failure}.")),
@@ -73,6 +68,7 @@ fn count(json: &Json, names: &[&str]) -> Option<u64> {
 /// Reads `/info` of TGI, and of MindIE, which has the fields of models in a list.
 fn info(json: &Json, identity: &mut Identity) {
     identity.version = text(json, "version");
+    identity.server = text(json, "router");
     let models = json.get("models").list();
     let named = |json: &Json| text(json, "model_id");
     identity.models = named(json).into_iter().chain(models.iter().filter_map(named)).collect();
