@@ -39,6 +39,7 @@ const MOST_METRICS: usize = 1 << 20;
 
 /// What was found out about a server, as far as requests depend on it.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent answer of the server")]
 pub struct RemoteFacts {
     /// What the server calls itself, for people: `vllm 0.11.0`.
     pub server: String,

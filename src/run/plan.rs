@@ -17,6 +17,7 @@ pub use super::cases::{Case, Plan, Room};
 use super::cases::{Planning, Recording};
 use super::published::published;
 pub use super::questions::RealPrompts;
+use super::requests::{Wanted, of_items};
 use super::{AccuracyRun, RunError, limits};
 pub use crate::workload::load::run::LoadRun;
 pub use crate::workload::max_batch::run::SearchRun;
@@ -71,6 +72,13 @@ impl<'a> Plan<'a> {
     /// Returns the number of cases that run.
     pub fn cases(&self) -> usize {
         self.accuracy.len() + self.timed().iter().filter(|case| case.unfit().is_none()).count()
+    }
+
+    /// Returns what each case costs on a server at most, by its name. Retries and the probe of the server are not counted.
+    pub fn wanted(&self) -> Vec<(String, Wanted)> {
+        let accuracy = self.accuracy.iter().map(|run| (run.task.clone(), of_items(run)));
+        let timed = self.timed().into_iter().filter(|case| case.unfit().is_none());
+        accuracy.chain(timed.filter_map(|case| Some((case.id(), case.wanted()?)))).collect()
     }
 
     /// Returns the plan as kept in `run.json`.

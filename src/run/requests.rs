@@ -1,7 +1,6 @@
 //! How many requests and tokens a plan costs on a server.
 
 use super::AccuracyRun;
-use super::plan::Plan;
 
 /// Requests and tokens of a plan, or of a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,21 +31,13 @@ impl Wanted {
     }
 }
 
-impl Plan<'_> {
-    /// Returns what each case costs at most, by its name. Retries and the probe of the server are not counted.
-    pub fn wanted(&self) -> Vec<(String, Wanted)> {
-        let accuracy = self.accuracy.iter().map(|run| (run.task.clone(), of_items(run)));
-        let timed = self.timed().into_iter().filter(|case| case.unfit().is_none());
-        accuracy.chain(timed.filter_map(|case| Some((case.id(), case.wanted()?)))).collect()
-    }
-}
-
 /// Returns the sum.
 pub fn total(parts: &[(String, Wanted)]) -> Wanted {
     parts.iter().fold(Wanted::default(), |sum, (_, part)| sum.and(*part))
 }
 
-fn of_items(run: &AccuracyRun<'_>) -> Wanted {
+/// Returns what the items of a task cost.
+pub(super) fn of_items(run: &AccuracyRun<'_>) -> Wanted {
     let plan = run.evaluation.plan();
     let new = plan.max_new_tokens as u64;
     let scores = !run.evaluation.choices().is_empty();
