@@ -70,7 +70,10 @@ fn a_suite_over_http_gives_the_engines_answers_to_the_last_digit() {
         answer(&all).expect(code, says);
     };
     // What it costs is said before anything is sent, and a bound below it is kept.
-    run(&["--dry-run"], 0, &["total     at most 64 requests", "chosen_logprobs      works"]);
+    let all = [&["run", suite, "--out", there.to_str().unwrap(), "--dry-run"], &flags[..]].concat();
+    let told = answer(&all);
+    assert!(told.out.contains("total     at most 64 requests"), "{}", told.out);
+    assert!(told.out.contains("chosen_logprobs      works"), "{}", told.out);
     run(&["--max-requests", "63"], 2, &["may send 64 requests; --max-requests allows 63"]);
     run(&[], 0, &[]);
     let (a, b) = (run_under(&here), run_under(&there));
