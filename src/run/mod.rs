@@ -241,9 +241,13 @@ impl Session<'_> {
 
     /// Appends what a server said of itself.
     pub(crate) fn sample_server(&mut self) -> Result<(), RecordError> {
+        let begin_ns = self.offset_ns.wrapping_neg();
         for (t_ns, series, value) in self.engine.take_server_metrics() {
-            let row = ServerMetricRow { t_ns: self.run_ns(t_ns), series, value };
-            self.dir.append_server_metric(&row)?;
+            // A sample from before the run's clock began has no time on it.
+            if self.offset_ns < u64::MAX / 2 || t_ns >= begin_ns {
+                let row = ServerMetricRow { t_ns: self.run_ns(t_ns), series, value };
+                self.dir.append_server_metric(&row)?;
+            }
         }
         Ok(())
     }

@@ -97,5 +97,5 @@ fn a_suite_over_http_gives_the_engines_answers_to_the_last_digit() {
         "the page is silent about weights"
     );
     let record = fs::read_to_string(b.join("run.json")).unwrap();
-    assert!(record.contains("not told by the server") && record.contains("as served"), "{record}");
+    assert!(record.contains("not told by the server") && record.contains("served type"), "{record}");
 }

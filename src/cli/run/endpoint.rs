@@ -160,7 +160,7 @@ impl Target {
             "config_words",
             "end_ids",
         ]);
-        "as served".clone_into(&mut first.provenance.dtype);
+        "served type".clone_into(&mut first.provenance.dtype);
         for untold in ["shape", "weights", "rotary_scaling", "config_words"] {
             first.provenance.model_details.remove(untold);
         }
