@@ -49,8 +49,9 @@
 //! their caller.
 //!
 //! - **An accuracy item**: `src/suite/schema.rs` (the case) → `src/dataset/ceval/` or `boolq.rs` (the item) →
-//!   `src/task/plan.rs`, `evaluation.rs` (prompt and choices) → `src/run/plan.rs` → `src/run/accuracy.rs` (keeps the batch full) →
-//!   `src/backend/embedded.rs` → the engine; its answer → `src/task/extract.rs`, `outcome.rs` → `src/record/sample.rs`,
+//!   `src/task/plan.rs`, `evaluation.rs`, with `ceval.rs` or `boolq.rs` (prompt and choices) → `src/run/plan.rs` →
+//!   `src/run/accuracy.rs` (keeps the batch full) → `src/backend/embedded.rs` → the engine; its answer → `src/task/ceval.rs` or
+//!   `boolq.rs`, with `extract.rs` (the judgement) → `outcome.rs` → `src/record/sample.rs`,
 //!   `journal.rs` (a line) → `src/report/accuracy.rs` → `src/report/page.rs`.
 //! - **A performance case**: `src/workload/shapes/schema.rs` (its table in the suite) → `plan.rs` beside it (the shape) → `run.rs`,
 //!   with `src/bench/prompts.rs` (its prompts), `mod.rs` (a repetition) and `warmup.rs` → `src/backend/embedded.rs` → the engine;

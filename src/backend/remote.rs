@@ -5,6 +5,7 @@
 //! request for a given time is sent by its thread at that time, whatever the caller does.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +13,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use glmbench_device::sensors::Sensors;
-use glmbench_device::{DType, DeviceInfo};
+use glmbench_device::{DType, DeviceError, DeviceInfo};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId, Step, StepKind};
 use glmbench_remote::{
-    Attempt, Choice, ChoiceLogprobs, Client, EventTime, Failure, FailureKind, Finish, Generation, Prompt,
-    Response, Times,
+    Attempt, Choice, ChoiceLogprobs, Client, Endpoint, EventTime, Failure, FailureKind, Finish, Generation,
+    Phase, Prompt, RemoteError, Response, Retry, Times,
 };
 
 use super::{Backend, Capabilities, Exchange, Fault, WireTimes};
@@ -29,6 +30,8 @@ use super::{Backend, Capabilities, Exchange, Fault, WireTimes};
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Most requests under way. A thread of each has a small stack, but the system limits their number.
 const MOST_UNDER_WAY: usize = 8_192;
+/// How long new requests wait for dropped ones.
+const LET_END: Duration = Duration::from_mins(2);
 /// Stack of a request's thread, in bytes.
 const STACK: usize = 512 << 10;
 
@@ -79,8 +82,8 @@ pub struct Remote {
     open: HashSet<RequestId>,
     done: Receiver<Done>,
     exchanges: HashMap<RequestId, Exchange>,
-    /// Requests before this one were dropped; what comes of them is ignored.
-    first_of_interest: RequestId,
+    /// Requests were dropped, and may still be under way.
+    dropped: bool,
     /// Most requests that may be sent; counted in [`Shared::sent`].
     max_requests: Option<u64>,
 }
@@ -88,6 +91,10 @@ pub struct Remote {
 /// What the threads of requests share.
 struct Shared {
     client: Client,
+    /// The same server, without retries.
+    timed: Client,
+    /// Requests before this one were dropped; they are not sent any more, and what comes of them is ignored.
+    first_of_interest: AtomicU64,
     tokenizer: Tokenizer,
     ids_in: bool,
     ignores_end: bool,
@@ -104,6 +111,8 @@ struct Shared {
 struct Done {
     completion: Completion,
     exchange: Exchange,
+    /// No connection can be made any more.
+    is_gone: bool,
 }
 
 impl Remote {
@@ -115,15 +124,19 @@ impl Remote {
         tokenizer: Tokenizer,
         end_ids: Vec<u32>,
         max_requests: Option<u64>,
-    ) -> Self {
+    ) -> Result<Self, RemoteError> {
         let (sender, done) = channel();
+        // A retry would hide a failure, and take the place of a punctual request.
+        let timed = Client::new(Endpoint { retry: Retry::NEVER, ..client.endpoint().clone() })?;
         let shared = Shared {
             client,
+            timed,
             tokenizer,
             ids_in: facts.ids_in,
             ignores_end: facts.ignores_end,
             end_ids,
             epoch: Instant::now(),
+            first_of_interest: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
             done: sender,
@@ -133,16 +146,16 @@ impl Remote {
         if facts.metrics {
             watch(&shared);
         }
-        Self {
+        Ok(Self {
             shared,
             facts,
             next_id: 0,
             open: HashSet::new(),
             done,
             exchanges: HashMap::new(),
-            first_of_interest: 0,
             max_requests,
-        }
+            dropped: false,
+        })
     }
 
     /// Starts the thread of a request.
@@ -154,6 +167,9 @@ impl Remote {
     ) -> Result<RequestId, EngineError> {
         if request.prompt.is_empty() {
             return Err(EngineError::Request("the prompt is empty".into()));
+        }
+        if std::mem::take(&mut self.dropped) {
+            self.shared.let_end();
         }
         let shared = &self.shared;
         let costs = u64::from(!request.choice_ids.is_empty()) + u64::from(request.max_new_tokens > 0);
@@ -176,7 +192,11 @@ impl Remote {
                 if let Some(at_ns) = at_ns {
                     shared.sleep_until(at_ns);
                 }
-                let done = shared.answer(id, &request, text);
+                let wanted = id >= shared.first_of_interest.load(Ordering::Relaxed);
+                let answer =
+                    || if wanted { shared.answer(id, &request, text) } else { shared.unanswered(id) };
+                // A request that ends in a panic ends all the same, so that nobody waits for it.
+                let done = catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| shared.broken(id));
                 shared.under_way.fetch_sub(1, Ordering::Relaxed);
                 // The backend is gone if the run has ended.
                 let _ = shared.done.send(done);
@@ -255,7 +275,8 @@ impl Shared {
                     u32::try_from(request.max_new_tokens).unwrap_or(u32::MAX),
                 )
             };
-            match self.client.generate(&generation, &mut |_| {}) {
+            let client = if request.ignore_eos { &self.timed } else { &self.client };
+            match client.generate(&generation, &mut |_| {}) {
                 Ok(response) => self.take_response(&mut done, response, request.ignore_eos),
                 Err(failure) => self.fail(&mut done, &failure),
             }
@@ -266,6 +287,21 @@ impl Shared {
                 Err(failure) => self.fail(&mut done, &failure),
             }
         }
+        done
+    }
+
+    /// Waits until dropped requests have ended, but no longer than their patience: what comes next is timed alone.
+    fn let_end(&self) {
+        let deadline = Instant::now() + LET_END;
+        while self.under_way.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+            thread::sleep(PATIENCE);
+        }
+    }
+
+    /// The end of a request that this program broke off.
+    fn broken(&self, id: RequestId) -> Done {
+        let mut done = self.unanswered(id);
+        done.exchange.fault = Some(Fault::Failed("this program failed while it read the answer".into()));
         done
     }
 
@@ -290,19 +326,31 @@ impl Shared {
                 output_tokens: 0,
                 times,
             },
+            is_gone: false,
         }
     }
 
     /// Returns the choices with the text that a server shows for their token alone.
     fn choices(&self, ids: &[u32]) -> Vec<Choice> {
-        ids.iter().map(|&id| Choice { id: Some(id), text: self.tokenizer.decode(&[id]) }).collect()
+        let choice = |&id: &u32| Choice {
+            id: Some(id),
+            text: self.tokenizer.decode(&[id]),
+            begins_word: self.tokenizer.piece(id).is_some_and(|piece| piece.starts_with('\u{2581}')),
+        };
+        ids.iter().map(choice).collect()
     }
 
     fn take_response(&self, done: &mut Done, response: Response, ignores_end: bool) {
         self.take_times(done, &response.times, &response.attempts);
-        let Done { completion, exchange } = done;
-        completion.finish = match response.finish {
+        let Done { completion, exchange, .. } = done;
+        completion.finish = match &response.finish {
             Finish::Length => FinishReason::Length,
+            // MindIE's oldest route states no reason.
+            Finish::Other(word) if word != "unstated" => {
+                exchange.fault =
+                    Some(Fault::Failed(format!("the server ended the answer for the reason `{word}`")));
+                FinishReason::Eos
+            }
             _ => FinishReason::Eos,
         };
         exchange.times.events = arrivals(&response.events);
@@ -357,6 +405,9 @@ impl Shared {
         self.take_times(done, &failure.times, &failure.attempts);
         done.exchange.times.events = arrivals(&failure.events);
         let text = failure.to_string();
+        // Retries are used up: what is asked next would fail, too.
+        let is_gone = matches!(failure.kind, FailureKind::Connect | FailureKind::Timeout(Phase::Connect));
+        done.is_gone = is_gone && !failure.attempts.is_empty();
         done.exchange.fault = Some(match failure.kind {
             FailureKind::NotRevealed => Fault::Unrevealed(text),
             _ => Fault::Failed(text),
@@ -411,9 +462,12 @@ impl Backend for Remote {
     fn step(&mut self) -> Result<Step, EngineError> {
         let start_ns = self.now_ns();
         let mut finished = Vec::new();
+        let mut gone = None;
         let mut take = |done: Done, open: &mut HashSet<RequestId>| {
             let id = done.completion.id;
-            if id >= self.first_of_interest && open.remove(&id) {
+            if let (true, Some(Fault::Failed(text))) = (done.is_gone, &done.exchange.fault) {
+                gone = Some(text.clone());
+            } else if open.remove(&id) {
                 self.exchanges.insert(id, done.exchange);
                 finished.push(done.completion);
             }
@@ -427,6 +481,10 @@ impl Backend for Remote {
             while let Ok(done) = self.done.try_recv() {
                 take(done, &mut self.open);
             }
+        }
+        if let Some(text) = gone {
+            self.clear();
+            return Err(DeviceError::Lost { device: "endpoint", message: text }.into());
         }
         Ok(Step {
             kind: if finished.is_empty() { StepKind::Idle } else { StepKind::Decode },
@@ -447,7 +505,8 @@ impl Backend for Remote {
 
     fn clear(&mut self) {
         // Threads end with their requests; a request over a wire cannot be recalled.
-        self.first_of_interest = self.next_id;
+        self.shared.first_of_interest.store(self.next_id, Ordering::Relaxed);
+        self.dropped |= !self.open.is_empty();
         self.open.clear();
         self.exchanges.clear();
     }

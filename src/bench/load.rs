@@ -103,7 +103,10 @@ struct Load<'a> {
 
 impl<'a> Load<'a> {
     fn new(engine: &dyn Backend, offered: &'a [Offered], pace: Pace) -> Self {
-        let (begin_ns, can) = (engine.now_ns(), engine.capabilities());
+        let can = engine.capabilities();
+        // The first requests are ready before they are due.
+        let lead_ns = if can.schedules && matches!(pace, Pace::Open(_)) { LEAD_NS } else { 0 };
+        let begin_ns = engine.now_ns() + lead_ns;
         let to_come = |request: &Offered| Served {
             arrival_ns: begin_ns.saturating_add(request.arrival_ns),
             start_ns: 0,
@@ -206,6 +209,9 @@ impl<'a> Load<'a> {
                 // A retry hides what a user of the server would have seen.
                 None if exchange.times.attempts > 1 => {
                     Some(format!("answered at attempt {} only", exchange.times.attempts))
+                }
+                None if served.token_ns.is_empty() => {
+                    Some("no event carried a token, so its times are unknown".into())
                 }
                 None => None,
             };

@@ -89,11 +89,12 @@ pub fn repeat(
     repetition
 }
 
-/// Submits the batch at once.
+/// Submits the batch at once, or for `at_ns` on a backend that schedules.
 fn submit(
     engine: &mut dyn Backend,
     shape: Shape,
     prompts: &[Vec<u32>],
+    at_ns: Option<u64>,
 ) -> Result<Vec<RequestId>, EngineError> {
     let request = |prompt: &Vec<u32>| Request {
         prompt: prompt.clone(),
@@ -102,7 +103,11 @@ fn submit(
         ignore_eos: true,
         ..Request::probe()
     };
-    prompts.iter().map(|prompt| engine.submit(request(prompt))).collect()
+    let each = |prompt| match at_ns {
+        Some(at_ns) => engine.submit_at(request(prompt), at_ns),
+        None => engine.submit(request(prompt)),
+    };
+    prompts.iter().map(each).collect()
 }
 
 fn run(engine: &mut dyn Backend, shape: Shape, prompts: &[Vec<u32>]) -> Result<Repetition, EngineError> {
@@ -110,7 +115,7 @@ fn run(engine: &mut dyn Backend, shape: Shape, prompts: &[Vec<u32>]) -> Result<R
         return wire::run(engine, shape, prompts);
     }
     let start_ns = engine.now_ns();
-    let ids = submit(engine, shape, prompts)?;
+    let ids = submit(engine, shape, prompts, None)?;
     let mut result = Repetition {
         start_ns,
         prefill_ns: 0,

@@ -5,6 +5,9 @@ use glmbench_engine::EngineError;
 use super::{Repetition, Shape, hash_tokens, submit};
 use crate::backend::{Backend, Exchange, Fault};
 
+/// Time in which all requests of a batch are made ready, so that they are sent together, in nanoseconds.
+const LEAD_NS: u64 = 50_000_000;
+
 /// Fewest arrivals for each token at which the time of a token can be told, as in `LEAST_EVENTS_PER_TOKEN` of records.
 const LEAST_EVENTS: f64 = 0.95;
 
@@ -17,15 +20,15 @@ pub(super) fn run(
     shape: Shape,
     prompts: &[Vec<u32>],
 ) -> Result<Repetition, EngineError> {
-    let start_ns = engine.now_ns();
-    let ids = submit(engine, shape, prompts)?;
+    let start_ns = engine.now_ns() + LEAD_NS;
+    let ids = submit(engine, shape, prompts, Some(start_ns))?;
     let mut outputs = vec![Vec::new(); prompts.len()];
     let mut tokens: Vec<Vec<u64>> = vec![Vec::new(); prompts.len()];
     while !engine.is_idle() {
         for completion in engine.step()?.finished {
             let Some(index) = ids.iter().position(|id| *id == completion.id) else { continue };
             let exchange = engine.exchange(completion.id);
-            let exchange = checked(exchange, index, shape)?;
+            let exchange = checked(exchange, index, (prompts[index].len(), shape.output_tokens))?;
             outputs[index] = match exchange.text {
                 Some(text) => text.bytes().map(u32::from).collect(),
                 None => completion.tokens,
@@ -48,15 +51,25 @@ pub(super) fn run(
 }
 
 /// Returns the exchange if its times belong to the shape.
-fn checked(exchange: Option<Exchange>, index: usize, shape: Shape) -> Result<Exchange, EngineError> {
+fn checked(
+    exchange: Option<Exchange>,
+    index: usize,
+    (input_tokens, output_tokens): (usize, usize),
+) -> Result<Exchange, EngineError> {
     let of = |problem: String| EngineError::Request(format!("sequence {index} of the batch: {problem}"));
     let exchange = exchange.ok_or_else(|| of("the server's times are missing".into()))?;
-    let (found, wanted) = (exchange.output_tokens, shape.output_tokens as u64);
+    let (found, wanted) = (exchange.output_tokens, output_tokens as u64);
     let places = exchange.token_ns.len() as u64;
     match &exchange.fault {
         Some(Fault::Failed(reason) | Fault::Unrevealed(reason)) => Err(of(reason.clone())),
         None if exchange.times.attempts > 1 => {
             Err(of(format!("answered at attempt {} only", exchange.times.attempts)))
+        }
+        None if exchange.prompt_tokens.is_some_and(|counted| counted != input_tokens as u64) => {
+            Err(of(format!(
+                "the server counts {} prompt tokens of {input_tokens}; a protocol that takes token ids would do",
+                exchange.prompt_tokens.unwrap_or_default()
+            )))
         }
         None if found != wanted => Err(of(format!("ended after {found} of {wanted} tokens"))),
         None if wanted > 1 && (exchange.times.events as f64) < LEAST_EVENTS * wanted as f64 => {

@@ -167,6 +167,11 @@ pub fn facts(client: &Client, probe: &Probe) -> anyhow::Result<RemoteFacts> {
             can.streams.evidence
         );
     }
+    if let Some(model) = client.endpoint().model.as_ref().filter(|_| !probe.models.is_empty())
+        && !probe.models.contains(model)
+    {
+        bail!("--served-model {model}: the server has {}", probe.models.join(", "));
+    }
     let words = |part: &Option<String>| part.clone().unwrap_or_else(|| "not told".into());
     let mut details = vec![
         ("url".to_owned(), client.endpoint().url.to_string()),

@@ -9,6 +9,7 @@
 //!   probes.jsonl      one line per probe of a max-batch search            ProbeRecord
 //!   load.jsonl        one line per rate of a load, with its requests      LoadLevelRecord
 //!   telemetry.csv     memory, power… over time, appended likewise         TelemetryRow
+//!   server_metrics.csv   what a server said of itself, appended likewise  ServerMetricRow
 //!   accuracy.csv      summaries, written by the report                    AccuracyRow
 //!   answers.csv                                                           AnswerRow
 //!   perf.csv                                                              PerfRow
@@ -19,8 +20,8 @@
 //! ```
 //!
 //! All files are UTF-8 with `\n`. CSV is RFC 4180 with a fixed header. Times are integer nanoseconds and sizes integer
-//! bytes. Floats are the shortest text that reads back as the same number. Each file but `telemetry.csv` carries
-//! [`SCHEMA`]. A CSV cell that a spreadsheet would take for a formula gets an apostrophe in front. Such a cell is no
+//! bytes. Floats are the shortest text that reads back as the same number. Each file but `telemetry.csv` and
+//! `server_metrics.csv` carries [`SCHEMA`]. A CSV cell that a spreadsheet would take for a formula gets an apostrophe in front. Such a cell is no
 //! number and begins with `=`, `+`, `-`, `@`, a tab or a carriage return. [`AccuracyRow`], [`PerfRow`],
 //! [`RequestRecord`], [`ProbeRow`], [`LoadRow`], [`OperatorRow`] and [`LimitRow`] define the columns.
 //!

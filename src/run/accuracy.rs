@@ -99,9 +99,9 @@ struct InEngine {
 
 /// Converts an exchange over a wire to what a protocol has to know of it.
 fn heard(exchange: Exchange) -> Heard {
+    // What a server does not reveal is no answer of the model: it is not wrong, it is missing.
     let fault = exchange.fault.map(|fault| match fault {
-        Fault::Unrevealed(reason) => Judgement::Unreadable(reason),
-        Fault::Failed(reason) => Judgement::Impossible(reason),
+        Fault::Unrevealed(reason) | Fault::Failed(reason) => Judgement::Impossible(reason),
     });
     Heard { text: exchange.text, fault }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::dataset::sha256_hex;
-use crate::record::{Contents, Group, RunDir, RunRecord, Status, compact_utc};
+use crate::record::{Contents, Group, Provenance, RunDir, RunRecord, Status, compact_utc};
 
 /// An existing run.
 #[derive(Debug, Clone)]
@@ -60,6 +60,7 @@ pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<F
             && there.model_details == ours.model_details
             && there.engine == ours.engine
             && there.clock_profile == ours.clock_profile
+            && is_same_server(there, ours)
     });
     let newest = same.next()?;
     let is_done = wanted.map_or_else(|| newest.says_finished(), |wanted| newest.has_nothing(wanted));
@@ -67,6 +68,16 @@ pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<F
         return Some(newest);
     }
     same.find(|found| !found.says_finished())
+}
+
+/// Whether two records are of the same server, or of no server. A server does not tell its weights, so its address, name
+/// and model stand for them.
+fn is_same_server(there: &Provenance, ours: &Provenance) -> bool {
+    const FACTS: [&str; 6] = ["url", "api", "route", "server", "server version", "served model"];
+    let is_server = there.device_details.contains_key("served model");
+    !is_server
+        || (there.model == ours.model
+            && FACTS.iter().all(|fact| there.device_details.get(*fact) == ours.device_details.get(*fact)))
 }
 
 /// Returns a unique group name: start time, suite, and a hash of time and process id.

@@ -47,7 +47,8 @@ fn run(api: Api, schedule: Schedule, ignores_end: bool, suite: &str) -> (tempfil
         details: Vec::new(),
     };
     let own = load_tokenizer(&demo, Some(&config)).unwrap();
-    let backend = Remote::new(Client::new(endpoint).unwrap(), facts, own, config.eos_token_ids.clone(), None);
+    let backend =
+        Remote::new(Client::new(endpoint).unwrap(), facts, own, config.eos_token_ids.clone(), None).unwrap();
     let origin = origin(&suite, &config, &backend);
     let first = RunRecord { run_id: "r".into(), ..record(&origin, &plan, &config) };
     let (mut dir, mut run_record) = open_dir(root.path(), None, first).unwrap();

@@ -82,6 +82,16 @@ fn a_suite_over_http_gives_the_engines_answers_to_the_last_digit() {
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert_eq!(ours, theirs);
     }
+    // By text alone: a server that names its candidates by their text reveals the same numbers.
+    let by_text = root.path().join("by-text");
+    let flags = ["--endpoint", &url, "--api", "openai", "--tokenizer", model.to_str().unwrap()];
+    let all = [&["run", suite, "--out", by_text.to_str().unwrap()], &flags[..]].concat();
+    answer(&all).expect(0, &[]);
+    for (ours, theirs) in ours.iter().zip(&said(&run_under(&by_text))) {
+        for field in [0, 1, 2, 3, 4, 7] {
+            assert_eq!(ours[field], theirs[field], "{ours}");
+        }
+    }
     // The two can be compared, and what the server does not tell is said.
     answer(&[
         "compare",

@@ -123,7 +123,7 @@ impl Client {
     /// Tells whether candidates of a generated token carry their ids.
     pub(crate) fn candidates_have_ids(&self, prompt: &Prompt) -> Result<bool, Failure> {
         // Asking by id makes the servers that can show ids show them.
-        let choices = [Choice { id: Some(301), text: String::new() }];
+        let choices = [Choice { id: Some(301), text: String::new(), begins_word: false }];
         let model = self.model_for(prompt)?;
         let unary =
             self.protocol().candidates(model, prompt, &choices, 1).map_err(|text| self.unsupported(&text))?;
@@ -312,7 +312,12 @@ fn find(choice: &Choice, list: &[crate::TokenLogprob], by_id: bool) -> Option<f6
     if choice.text.is_empty() || choice.text.contains('\u{FFFD}') {
         return None;
     }
-    let mut same = list.iter().filter(|candidate| candidate.text == choice.text);
+    // A server that keeps the space of a word's first piece has it in front.
+    let spaced = format!(" {}", choice.text);
+    let texts =
+        if choice.begins_word { [spaced.as_str(), choice.text.as_str()] } else { [choice.text.as_str(); 2] };
+    let text = texts.into_iter().find(|text| list.iter().any(|candidate| candidate.text == *text))?;
+    let mut same = list.iter().filter(|candidate| candidate.text == text);
     let first = same.next()?;
     same.next().is_none().then_some(first.logprob)
 }

@@ -63,4 +63,6 @@ pub struct Choice {
     pub id: Option<u32>,
     /// The token's text as the server decodes it alone.
     pub text: String,
+    /// Whether the token begins a word, so that a server may show its text with a space in front.
+    pub begins_word: bool,
 }

@@ -390,7 +390,7 @@ fn mindie_reports_its_own_times() {
 }
 
 fn choices(texts: &[&str]) -> Vec<Choice> {
-    texts.iter().map(|text| Choice { id: None, text: (*text).to_owned() }).collect()
+    texts.iter().map(|text| Choice { id: None, text: (*text).to_owned(), begins_word: false }).collect()
 }
 
 fn choose(fault: &str, api: Api) -> Result<Vec<Option<f64>>, Failure> {

@@ -33,7 +33,7 @@ pub(super) struct EndpointArgs {
         long, value_name = "URL", value_parser = parse_url, requires = "api", help_heading = "Endpoint",
         conflicts_with_all = [
             "device", "configuration", "only", "ptuning", "rope_scaling", "emulate", "profile", "tp", "dtype", "kv", "rope",
-            "threads", "kernel", "bind", "profile_operators", "interleave", "over_budget",
+            "threads", "kernel", "bind", "profile_operators", "interleave", "blocks", "over_budget",
         ]
     )]
     endpoint: Option<Url>,
@@ -119,7 +119,7 @@ impl Target {
             ServedModel::read(&self.folder)?.tokenizer,
             self.model.config.eos_token_ids.clone(),
             args.endpoint.max_requests,
-        ))
+        )?)
     }
 
     fn plan(&self) -> Result<Plan<'_>, RunError> {

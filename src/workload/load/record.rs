@@ -149,6 +149,8 @@ impl Objectives {
         request.error.is_none()
             && within(Some(request.ttft_ns() as f64), self.ttft_ns)
             && within(request.tpot_ns(), self.tpot_ns)
+            // What cannot be told is not kept.
+            && (self.tpot_ns.is_none() || request.has_token_times())
             && within(Some(request.e2e_ns() as f64), self.e2e_ns)
     }
 }
@@ -220,8 +222,17 @@ impl LoadRequest {
         self.first_token_ns.saturating_sub(self.arrival_ns)
     }
 
-    /// Returns the time per token after the first; undefined for one token.
+    /// Whether the time of each token is known: over a wire, if nearly every token arrived at a time of its own.
+    pub fn has_token_times(&self) -> bool {
+        let least = LEAST_EVENTS_PER_TOKEN * f64::from(self.output_tokens);
+        self.wire.as_ref().is_none_or(|wire| wire.events as f64 >= least)
+    }
+
+    /// Returns the time per token after the first; undefined for one token, and if the times of tokens are unknown.
     pub fn tpot_ns(&self) -> Option<f64> {
+        if !self.has_token_times() {
+            return None;
+        }
         let gaps = self.output_tokens.checked_sub(1).filter(|gaps| *gaps > 0)?;
         Some(self.end_ns.saturating_sub(self.first_token_ns) as f64 / f64::from(gaps))
     }
@@ -289,7 +300,13 @@ impl LoadLevelRecord {
 
     /// Whether the rate exceeds what the engine sustains: E2E grows by more than [`SATURATED_SLOPE`] per unit of time,
     /// and the growth is significantly above 0. `None` if undetermined: too few requests, or all at once.
+    ///
+    /// A rate is also too high if more than 5 % of its requests failed: a server that turns requests away keeps its times.
     pub fn is_saturated(&self) -> Option<bool> {
+        let failed = self.requests.len() - self.served().count();
+        if self.rate_per_s.is_some() && failed as f64 > MOST_FAILED * self.requests.len() as f64 {
+            return Some(true);
+        }
         self.growth().map(|growth| growth.exceeds(SATURATED_SLOPE))
     }
 }
@@ -497,6 +514,9 @@ pub struct LoadRow {
     /// Over a wire: events that carried text or tokens, for each generated token.
     pub events_per_token: Option<f64>,
 }
+
+/// Largest share of failed requests at a rate that is sustained.
+const MOST_FAILED: f64 = 0.05;
 
 /// Fewest events for each token at which gaps between events are gaps between tokens.
 pub const LEAST_EVENTS_PER_TOKEN: f64 = 0.95;

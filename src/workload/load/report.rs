@@ -37,7 +37,7 @@ const DEFINITIONS: &[(&str, &str)] = &[
         "TTFT, TPOT and E2E count events that carry text or tokens, as they arrive at this program; role, usage and end \
          events count for nothing. TTFT from sent: last byte of the request to first token. Late: from the scheduled arrival \
          until this program began to connect, its own delay. Connect: address, TCP and TLS; 0 for a reused connection. Events \
-         a token count those that arrive together once: below 0.95, gaps between events are not gaps between tokens, and ITL is empty.",
+         a token count those that arrive together once: below 0.95, gaps between events are not gaps between tokens, ITL and TPOT are empty, and E2E ends with the answer.",
     ),
     ("Goodput", "share of all requests that keep every stated objective; a failed one keeps none."),
     (
@@ -138,7 +138,8 @@ impl Times {
 fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
     let from = &run.provenance;
     let served: Vec<&LoadRequest> = level.served().collect();
-    let queue = Times::of(&served, |r| Some(r.queue_ns() as f64));
+    // A server does not tell how long a request waited.
+    let queue = Times::of(&served, |r| r.wire.is_none().then(|| r.queue_ns() as f64));
     let ttft = Times::of(&served, |r| Some(r.ttft_ns() as f64));
     let tpot = Times::of(&served, LoadRequest::tpot_ns);
     let events = events_per_token(&served);

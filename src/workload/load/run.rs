@@ -3,9 +3,11 @@
 
 use super::table;
 use super::trace::{TraceRequest, trace_hash};
-use crate::backend::Capabilities;
+use crate::backend::{Capabilities, WireTimes};
 use crate::bench::{ArrivalProcess, Offered, Pace, Served, Shape, arrivals, prompts, serve};
-use crate::record::{self, Clock, Level, LoadCase, LoadLevelRecord, LoadRequest, Objectives, Wire};
+use crate::record::{
+    self, Clock, LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadLevelRecord, LoadRequest, Objectives, Wire,
+};
 use crate::run::cases::{Case, Planning, Recording, Room, Workload};
 use crate::run::duration::{Counted, Expected, Rates};
 use crate::run::questions::input_hash;
@@ -109,40 +111,42 @@ impl Case for LoadRun {
                 let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
                 format!("{} requests/s", rates.join(", "))
             }
+            None if !self.schedule.concurrency().is_empty() => {
+                let levels: Vec<String> = self.schedule.concurrency().iter().map(u32::to_string).collect();
+                format!("concurrency {}", levels.join(", "))
+            }
             None => "the highest sustained rate is searched".to_owned(),
         };
         vec![format!("load      {}: {rates}; {}", self.load_id, one_line(&self.prompts))]
     }
 
     fn wanted(&self) -> Option<Wanted> {
-        let concurrencies = self.schedule.concurrency().len();
-        let levels = (self.rates.as_ref().map_or(0, Vec::len) + concurrencies) as u64;
-        // A search for saturation ends after this many levels.
-        let levels = if levels == 0 { record::MOST_LEVELS as u64 } else { levels };
-        let level = match &self.schedule {
-            Schedule::Trace(_, requests) => requests.iter().fold(Wanted::default(), |sum, request| {
-                sum.and(Wanted {
+        let longest = self.lengths.iter().map(|(input, _)| *input).max().unwrap_or(0) as u64;
+        let output = self.lengths.iter().map(|(_, output)| *output).max().unwrap_or(0) as u64;
+        let one = Wanted { requests: 1, prompt_tokens: longest, output_tokens: output };
+        // Each level has a warm-up request.
+        let all = match (&self.schedule, &self.rates) {
+            (Schedule::Trace(_, requests), rates) => {
+                let of = |request: &TraceRequest| Wanted {
                     requests: 1,
                     prompt_tokens: request.input_tokens as u64,
                     output_tokens: request.output_tokens as u64,
-                })
-            }),
-            Schedule::Process(_) | Schedule::Closed(_) => {
-                let requests = match (self.requests, &self.rates) {
-                    // By duration: what the highest rate offers.
-                    (usize::MAX, Some(rates)) => {
-                        let most = rates.iter().copied().fold(0.0, f64::max);
-                        (most * self.duration_ns as f64 / 1e9).ceil() as u64
-                    }
-                    (requests, _) => requests as u64,
                 };
-                let longest = self.lengths.iter().map(|(input, _)| *input).max().unwrap_or(0) as u64;
-                let output = self.lengths.iter().map(|(_, output)| *output).max().unwrap_or(0) as u64;
-                Wanted { requests: 1, prompt_tokens: longest, output_tokens: output }.times(requests)
+                let level = requests.iter().map(of).fold(Wanted::default(), Wanted::and);
+                let warm_up = requests.first().map(of).unwrap_or_default();
+                level.and(warm_up).times(rates.as_ref().map_or(1, Vec::len) as u64)
+            }
+            (Schedule::Process(process), Some(rates)) => {
+                let of = |(index, rate): (usize, &f64)| self.times(*process, *rate, index).len() as u64 + 1;
+                one.times(rates.iter().enumerate().map(of).sum())
+            }
+            (Schedule::Closed(levels), _) => one.times((self.requests as u64 + 1) * levels.len() as u64),
+            // A search for saturation ends after this many levels.
+            (Schedule::Process(_), None) => {
+                one.times((self.requests as u64 + 1) * record::MOST_LEVELS as u64)
             }
         };
-        // Each level has a warm-up request.
-        Some(level.and(Wanted { requests: 1, ..Wanted::default() }).times(levels))
+        Some(all)
     }
 
     /// Returns the time of the schedule, which is the least that the case takes.
@@ -185,6 +189,12 @@ impl Workload for LoadRun {
 }
 
 impl LoadRun {
+    /// Returns when the requests of a level arrive. Each level draws its own arrivals.
+    fn times(&self, process: ArrivalProcess, rate_per_s: f64, level: usize) -> Vec<u64> {
+        let seed = Rng::new(self.seed.wrapping_add(level as u64)).next_u64();
+        arrivals(process, rate_per_s, seed, self.requests, self.duration_ns)
+    }
+
     /// Returns the plan's record of this load.
     pub fn case(&self) -> LoadCase {
         LoadCase {
@@ -250,15 +260,12 @@ fn offered(
     level: Level,
     index: usize,
 ) -> Vec<Offered> {
-    // Each level draws its own arrivals. Prompts are the same in all levels.
-    let seed = Rng::new(load.seed.wrapping_add(index as u64)).next_u64();
+    // Prompts are the same in all levels.
     let times = match (&load.schedule, level) {
         (Schedule::Trace(own_rate, requests), Level::Rate(rate)) => {
             return traced(requests, rate / own_rate, tokens, load.seed);
         }
-        (Schedule::Process(process), Level::Rate(rate)) => {
-            arrivals(*process, rate, seed, load.requests, load.duration_ns)
-        }
+        (Schedule::Process(process), Level::Rate(rate)) => load.times(*process, rate, index),
         _ => vec![0; load.requests],
     };
     let pairs = load.lengths.len();
@@ -352,6 +359,10 @@ fn run_level(
 fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequest {
     let first = served.token_ns.first().copied().unwrap_or(served.start_ns);
     let last = served.token_ns.last().copied().unwrap_or(served.start_ns);
+    // Where the times of tokens are unknown, the last one may have come after the last event.
+    let joined =
+        |times: &WireTimes| (times.events as f64) < LEAST_EVENTS_PER_TOKEN * served.output_tokens as f64;
+    let last = served.wire.as_ref().filter(|times| joined(times)).map_or(last, |times| times.closed_ns);
     let wire = served.wire.as_ref().map(|times| Wire {
         sent_ns: session.run_ns(times.sent_ns),
         connect_ns: times.connect_ns,
@@ -367,7 +378,7 @@ fn record(served: &Served, offered: &Offered, session: &Session<'_>) -> LoadRequ
         first_token_ns: session.run_ns(first),
         itl_ns: served.token_ns.windows(2).map(|pair| pair[1] - pair[0]).collect(),
         end_ns: session.run_ns(last),
-        input_tokens: offered.prompt.len() as u32,
+        input_tokens: served.prompt_tokens.unwrap_or(offered.prompt.len() as u64) as u32,
         output_tokens: served.output_tokens as u32,
         wire,
         error: served.error.clone(),

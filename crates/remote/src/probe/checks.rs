@@ -124,7 +124,7 @@ fn prompt_logprobs(client: &Client, prompt: &Prompt, known: &KnownPrompt) -> Cap
 /// Asks for the candidates of one token, as deep as the protocol goes.
 fn depth(client: &Client, prompt: &Prompt) -> (Capability, Capability) {
     // No token has this text: the client asks as deep as it can.
-    let nothing = [Choice { id: None, text: "\u{1F9FF}\u{1F9FF}".into() }];
+    let nothing = [Choice { id: None, text: "\u{1F9FF}\u{1F9FF}".into(), begins_word: false }];
     match client.next_token_logprobs(prompt, &nothing) {
         Ok(found) => {
             let depth = found.depth;
@@ -153,7 +153,7 @@ fn chosen(client: &Client, prompt: &Prompt) -> Capability {
         };
     }
     let choices: Vec<Choice> =
-        SOME_IDS.iter().map(|&id| Choice { id: Some(id), text: String::new() }).collect();
+        SOME_IDS.iter().map(|&id| Choice { id: Some(id), text: String::new(), begins_word: false }).collect();
     match client.next_token_logprobs(prompt, &choices) {
         Ok(found) if found.by_id => {
             let revealed = found.logprobs.iter().flatten().count();
