@@ -202,8 +202,13 @@ impl<'a, T> SharedSlice<'a, T> {
         columns: usize,
         stride: usize,
     ) -> Strided<'a, T> {
-        let end = if rows == 0 { 0 } else { (rows - 1) * stride + columns };
-        let fits = (columns <= stride || rows < 2) && first <= self.len && end <= self.len - first;
+        // `None` if the number is too large for the type: such rows lie in no slice.
+        let end = match rows.checked_sub(1) {
+            None => Some(first),
+            Some(last) => last.checked_mul(stride).and_then(|n| n.checked_add(columns)?.checked_add(first)),
+        };
+        let fits =
+            (columns <= stride || rows < 2) && first <= self.len && end.is_some_and(|end| end <= self.len);
         assert!(fits, "invariant: rows lie inside the slice");
         Strided { pointer: self.pointer.wrapping_add(first), rows, columns, stride, borrow: PhantomData }
     }
@@ -278,7 +283,18 @@ mod tests {
         left.row(1).copy_from_slice(right.row(2));
         assert_eq!((left.rows(), left.columns()), (3, 2));
         assert_eq!((left.row(1), right.row(0)), (&mut [18, 19][..], &mut [2, 3][..]));
-        for (first, rows, columns, stride) in [(3, 3, 2, 8), (0, 4, 2, 8), (0, 2, 9, 8), (21, 0, 0, 8)] {
+        const HUGE: usize = usize::MAX;
+        // The last four are too large for the type, or wrap to an end inside the slice.
+        for (first, rows, columns, stride) in [
+            (3, 3, 2, 8),
+            (0, 4, 2, 8),
+            (0, 2, 9, 8),
+            (21, 0, 0, 8),
+            (0, 2, 1, HUGE),
+            (0, 3, 1, HUGE / 2 + 1),
+            (0, 1, HUGE, 8),
+            (2, 1, HUGE, 8),
+        ] {
             // SAFETY: nothing is accessed.
             let beyond = || unsafe { shared.strided(first, rows, columns, stride) }.rows();
             let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(beyond));

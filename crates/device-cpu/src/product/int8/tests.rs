@@ -338,10 +338,10 @@ fn products_of_tiles_add_to_the_sums_that_are_there() {
                 b.each_ref().map(|b| b[begin..].as_ptr().cast()),
             );
             let t = TileProduct { shape, a, b, tiles: range.len(), fresh, c: c.as_mut_ptr() };
-            unit.configure(shape);
+            let configured = unit.configure(shape);
             // SAFETY: the number of tiles is right.
-            unsafe { unit.multiply(&t) };
-            unit.release();
+            unsafe { unit.multiply(&configured, &t) };
+            unit.release(configured);
         };
         let start: Vec<i32> = (0..shape.rows() * panels * PANEL).map(|i| i32::MAX - i as i32).collect();
         let (mut whole, mut blocks, mut fresh) = (start.clone(), start.clone(), start.clone());
