@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use crate::buffer::Strided;
+use crate::buffer::{Strided, length};
 use crate::pack::{PANEL, QUAD};
 use crate::simd::InstructionSet;
 #[cfg(target_arch = "x86_64")]
@@ -46,16 +46,12 @@ impl Product<'_> {
     /// # Panics
     /// If they do not.
     pub(super) fn checked(&self) -> Checked<'_> {
-        // `None` if the number is too large for the type: no operand is as long.
-        let end = |count: usize, stride: usize, length: Option<usize>| match count.checked_sub(1) {
-            None => Some(0),
-            Some(last) => last.checked_mul(stride)?.checked_add(length?),
-        };
-        let a = end(self.rows(), self.a_stride, Some(self.k));
-        let w = end(self.panels(), self.panel_stride, self.k.checked_mul(PANEL));
+        let a = length(self.rows(), self.k, self.a_stride);
+        let panel = self.k.checked_mul(PANEL);
+        let w = panel.and_then(|panel| length(self.panels(), panel, self.panel_stride));
         let fits = self.k.is_multiple_of(QUAD)
-            && a.is_some_and(|end| end <= self.a.len())
-            && w.is_some_and(|end| end <= self.w.len());
+            && a.is_some_and(|numbers| numbers <= self.a.len())
+            && w.is_some_and(|numbers| numbers <= self.w.len());
         assert!(fits, "invariant: operands hold the product");
         Checked(self)
     }

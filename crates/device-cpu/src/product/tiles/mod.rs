@@ -181,6 +181,8 @@ impl<C> TileUnit<C> {
         if let Some(registers) = self.registers {
             registers.release();
         }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        let _ = self.registers;
     }
 }
 
