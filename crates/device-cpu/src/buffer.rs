@@ -155,6 +155,14 @@ pub(crate) fn prefetch_line(place: *const u8) {
     let _ = place;
 }
 
+/// Returns how many numbers `rows` rows of `columns` numbers span, `stride` numbers apart; `None` if the type cannot
+/// hold the result, so that no slice holds the rows.
+#[inline(always)]
+pub(crate) fn length(rows: usize, columns: usize, stride: usize) -> Option<usize> {
+    let Some(last) = rows.checked_sub(1) else { return Some(0) };
+    last.checked_mul(stride)?.checked_add(columns)
+}
+
 /// A mutable slice that several threads write at the same time, each in its own ranges.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedSlice<'a, T> {
@@ -202,8 +210,8 @@ impl<'a, T> SharedSlice<'a, T> {
         columns: usize,
         stride: usize,
     ) -> Strided<'a, T> {
-        let end = if rows == 0 { 0 } else { (rows - 1) * stride + columns };
-        let fits = (columns <= stride || rows < 2) && first <= self.len && end <= self.len - first;
+        let inside = |numbers| first <= self.len && numbers <= self.len - first;
+        let fits = (columns <= stride || rows < 2) && length(rows, columns, stride).is_some_and(inside);
         assert!(fits, "invariant: rows lie inside the slice");
         Strided { pointer: self.pointer.wrapping_add(first), rows, columns, stride, borrow: PhantomData }
     }
@@ -278,7 +286,17 @@ mod tests {
         left.row(1).copy_from_slice(right.row(2));
         assert_eq!((left.rows(), left.columns()), (3, 2));
         assert_eq!((left.row(1), right.row(0)), (&mut [18, 19][..], &mut [2, 3][..]));
-        for (first, rows, columns, stride) in [(3, 3, 2, 8), (0, 4, 2, 8), (0, 2, 9, 8), (21, 0, 0, 8)] {
+        const HUGE: usize = usize::MAX;
+        // The last three are too large, or wrap to an end inside the slice.
+        for (first, rows, columns, stride) in [
+            (3, 3, 2, 8),
+            (0, 4, 2, 8),
+            (0, 2, 9, 8),
+            (21, 0, 0, 8),
+            (0, 2, 1, HUGE),
+            (0, 3, 1, HUGE / 2 + 1),
+            (0, 1, HUGE, 8),
+        ] {
             // SAFETY: nothing is accessed.
             let beyond = || unsafe { shared.strided(first, rows, columns, stride) }.rows();
             let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(beyond));

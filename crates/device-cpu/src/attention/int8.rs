@@ -22,7 +22,9 @@ use glmbench_device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
 
 use crate::buffer::Buffer;
 use crate::pack::{PANEL, TILE_BYTES, TILE_DEPTH, TILE_K, TILE_ROWS};
-use crate::product::tiles::{INTEGER_BYTES, Shape, TileKernels, TileProduct, TileUnit, WEIGHT_PARTS};
+use crate::product::tiles::{
+    Configured, INTEGER_BYTES, Shape, TileKernels, TileProduct, TileUnit, WEIGHT_PARTS,
+};
 use crate::simd::Vectors;
 
 use super::int8_cache::{KEY_TOKENS, KeySums, Query};
@@ -34,6 +36,8 @@ use super::{CHUNK_ROWS, WHAT};
 
 /// Digits per query number.
 const DIGITS: usize = 2;
+/// Number of sums of sixteen queries with keys: those of a wide product.
+const KEY_SUMS: usize = DIGITS * TILE_ROWS * KEY_TOKENS;
 /// Bytes of the weights of sixteen rows over a block.
 const WEIGHT_BYTES: usize = TOKEN_TILES * WEIGHT_PARTS * TILE_BYTES;
 
@@ -54,8 +58,8 @@ pub(super) struct Int8Tiles {
     weights: Buffer<u8>,
     /// Values of a block, widened.
     values: Buffer<u8>,
-    /// Whether the tile registers are configured.
-    configured: bool,
+    /// The configuration of the tile registers, if they are configured.
+    configured: Option<Configured>,
 }
 
 impl Int8Tiles {
@@ -75,10 +79,10 @@ impl Int8Tiles {
             channels: shape.channels,
             queries: Buffer::zeroed(digits, WHAT)?,
             query_scales: Buffer::zeroed(rows, WHAT)?,
-            key_sums: Buffer::zeroed(DIGITS * TILE_ROWS * KEY_TOKENS, WHAT)?,
+            key_sums: Buffer::zeroed(KEY_SUMS, WHAT)?,
             weights: Buffer::zeroed(CHUNK_ROWS / TILE_ROWS * WEIGHT_BYTES, WHAT)?,
             values: Buffer::zeroed(shape.channels.div_ceil(PANEL) * TOKEN_TILES * TILE_BYTES, WHAT)?,
-            configured: false,
+            configured: None,
         })
     }
 
@@ -89,28 +93,31 @@ impl Int8Tiles {
 
     /// Configures the tile registers, unless they already are. They always have sixteen rows.
     fn configure(&mut self) {
-        if !self.configured {
-            self.of_keys.configure(Shape::Wide);
-            self.configured = true;
+        if self.configured.is_none() {
+            self.configured = Some(self.of_keys.configure(Shape::Wide));
         }
     }
 
-    /// Multiplies the digits of sixteen rows, starting at `row`, with the keys of two panels.
-    fn multiply_keys(&mut self, row: usize, panels: [*const u8; 2]) {
+    /// Multiplies the digits of sixteen rows, starting at `row`, with the keys of two panels. The registers must be
+    /// configured.
+    fn multiply_keys(&mut self, row: usize, panels: [&[i8]; 2]) {
+        let configured = self.configured.as_ref().expect("invariant: the registers are configured");
         let tiles = self.key_tiles();
+        assert!(tiles > 0, "invariant: a key has a channel");
         let digits = tiles * TILE_BYTES;
         let high = row / TILE_ROWS * DIGITS * digits;
-        let [first, second] = panels;
+        let [first, second] = panels.map(|panel| panel[..digits].as_ptr().cast());
         let product = TileProduct {
             shape: Shape::Wide,
-            a: [high, high + digits].map(|at| self.queries[at..].as_ptr().cast()),
+            a: [high, high + digits].map(|at| self.queries[at..][..digits].as_ptr().cast()),
             b: [first, second, second, second],
             tiles,
             fresh: true,
-            c: self.key_sums.as_mut_ptr(),
+            c: self.key_sums[..sums_of(Shape::Wide).distance()].as_mut_ptr(),
         };
-        // SAFETY: the digits' tiles, the panels and the sums are valid; the registers are configured.
-        unsafe { self.of_keys.multiply(&product) };
+        // SAFETY: this thread configured the registers. The digits' tiles, the panels and the sums hold the shape, and
+        // there is a tile of depth.
+        unsafe { self.of_keys.multiply(configured, &product) };
     }
 }
 
@@ -138,7 +145,7 @@ impl Products for Int8Tiles {
         for token in (0..block.tokens).step_by(KEY_TOKENS) {
             // The last panel stands in for a missing one.
             let panels = [token / PANEL, last.min(token / PANEL + 1)];
-            let panels = panels.map(|panel| keys[panel * panel_bytes..].as_ptr().cast());
+            let panels = panels.map(|panel| &keys[panel * panel_bytes..]);
             for row in (0..chunk.rows).step_by(TILE_ROWS) {
                 self.multiply_keys(chunk.first + row, panels);
                 self.vectors.run(KeySums {
@@ -177,8 +184,6 @@ impl Products for Int8Tiles {
         }
         let product = Product {
             by: Arithmetic {
-                row_parts: WEIGHT_PARTS,
-                panel_parts: 1,
                 stored_bytes: INTEGER_BYTES,
                 unpack: Some(by.unpack_integers()),
                 unit: by.weighted_integers,
@@ -192,11 +197,12 @@ impl Products for Int8Tiles {
             used,
             panels: self.channels.div_ceil(PANEL),
         };
-        product.add_to(sums, false, &mut self.values, ahead);
+        product.add_to(self.configured.as_ref(), sums, false, &mut self.values, ahead);
     }
 
     fn end(&mut self) {
-        self.of_keys.release();
-        self.configured = false;
+        if let Some(configured) = self.configured.take() {
+            self.of_keys.release(configured);
+        }
     }
 }

@@ -14,7 +14,7 @@ use glmbench_device::{AttentionShape, DeviceError, KV_BLOCK_TOKENS};
 
 use crate::buffer::Buffer;
 use crate::pack::{PANEL, TILE_BYTES, TILE_DEPTH, TILE_ROWS};
-use crate::product::tiles::{Shape, TileKernels, TileProduct, TileUnit, Unpack};
+use crate::product::tiles::{Configured, Shape, TileKernels, TileProduct, TileUnit, Unpack};
 
 use super::products::{Ahead, Block, Chunk, Products};
 use super::softmax::Weights;
@@ -39,8 +39,8 @@ pub(super) struct Tiles {
     keys: Buffer<u8>,
     /// Values of a block, split into parts.
     values: Buffer<u8>,
-    /// The shape for which the tile registers are configured.
-    configured: Option<Shape>,
+    /// The configuration of the tile registers, if they are configured.
+    configured: Option<Configured>,
 }
 
 impl Tiles {
@@ -70,9 +70,8 @@ impl Tiles {
     /// Configures the tile registers for a chunk, unless they already are.
     fn configure(&mut self, chunk: Chunk) -> Shape {
         let shape = Shape::of(chunk.rows);
-        if self.configured != Some(shape) {
-            self.tiles.unit.configure(shape);
-            self.configured = Some(shape);
+        if self.configured.as_ref().is_none_or(|configured| !configured.serves(shape)) {
+            self.configured = Some(self.tiles.unit.configure(shape));
         }
         shape
     }
@@ -111,7 +110,7 @@ impl Products for Tiles {
             used: depth,
             panels: block.tokens.div_ceil(PANEL),
         };
-        product.add_to(scores, true, &mut self.keys, ahead);
+        product.add_to(self.configured.as_ref(), scores, true, &mut self.keys, ahead);
     }
 
     fn weights(&mut self, row: usize) -> Weights<'_> {
@@ -143,22 +142,19 @@ impl Products for Tiles {
             used: block.tokens.div_ceil(TILE_DEPTH),
             panels: self.channels.div_ceil(PANEL),
         };
-        product.add_to(sums, false, &mut self.values, ahead);
+        product.add_to(self.configured.as_ref(), sums, false, &mut self.values, ahead);
     }
 
     fn end(&mut self) {
-        self.tiles.unit.release();
-        self.configured = None;
+        if let Some(configured) = self.configured.take() {
+            self.tiles.unit.release(configured);
+        }
     }
 }
 
 /// How rows are multiplied with panels of a given form.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arithmetic {
-    /// Tiles per tile of rows: the parts of the numbers.
-    pub row_parts: usize,
-    /// Tiles per tile of a panel: the parts of the numbers.
-    pub panel_parts: usize,
     /// Size of a stored panel tile in bytes.
     pub stored_bytes: usize,
     /// Converts stored tiles to the tiles that are multiplied; `None` if they are multiplied as stored.
@@ -170,13 +166,7 @@ pub(super) struct Arithmetic {
 impl Arithmetic {
     /// Returns the arithmetic for panels in the device's type.
     fn of_type(tiles: &TileKernels) -> Self {
-        Self {
-            row_parts: tiles.parts,
-            panel_parts: tiles.parts,
-            stored_bytes: TILE_BYTES,
-            unpack: tiles.unpack(),
-            unit: tiles.unit,
-        }
+        Self { stored_bytes: TILE_BYTES, unpack: tiles.unpack(), unit: tiles.unit }
     }
 }
 
@@ -201,18 +191,32 @@ pub(super) struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Adds the product to `c`, or to zero if `fresh`. `unpacked` has space for the converted panels.
-    pub(super) fn add_to(&self, c: &mut [f32], fresh: bool, unpacked: &mut [u8], ahead: &mut Ahead<'_>) {
+    /// Adds the product to `c`, or to zero if `fresh`. The registers must be configured. `unpacked` has space for the
+    /// converted panels.
+    pub(super) fn add_to(
+        &self,
+        configured: Option<&Configured>,
+        c: &mut [f32],
+        fresh: bool,
+        unpacked: &mut [u8],
+        ahead: &mut Ahead<'_>,
+    ) {
+        let configured = configured.expect("invariant: the registers are configured");
+        assert!(
+            (1..=self.depth).contains(&self.used),
+            "invariant: panels have the tiles that are multiplied"
+        );
         let strips = sums_of(self.shape);
         let group = strips.width / PANEL;
-        let block = self.depth * self.by.row_parts * TILE_BYTES;
-        let a = [0, strips.rows / TILE_ROWS - 1].map(|i| self.rows[i * block..].as_ptr());
+        let block = self.depth * self.by.unit.row_bytes();
+        let a = [0, strips.rows / TILE_ROWS - 1].map(|i| self.rows[i * block..][..block].as_ptr());
         let groups = c.chunks_exact_mut(strips.distance()).take(self.panels.div_ceil(group));
         for (i, c) in groups.enumerate() {
             let b = self.group(i, group, unpacked);
             let product = TileProduct { shape: self.shape, a, b, tiles: self.used, fresh, c: c.as_mut_ptr() };
-            // SAFETY: blocks, panels and sums hold the shape, for which the registers are configured.
-            unsafe { self.by.unit.multiply(&product) };
+            // SAFETY: this thread configured the registers. The blocks, the panels and the strip of sums hold the
+            // shape, and the product has a tile of depth.
+            unsafe { self.by.unit.multiply(configured, &product) };
             ahead.fetch();
         }
     }
@@ -232,9 +236,13 @@ impl Product<'_> {
     fn panel(&self, panel: usize, place: usize, unpacked: &mut [u8]) -> *const u8 {
         let bytes = self.by.stored_bytes;
         let stored = &self.stored[panel * self.depth * bytes..][..self.used * bytes];
-        let Some(unpack) = self.by.unpack else { return stored.as_ptr() };
+        let multiplied = self.by.unit.panel_bytes();
+        let Some(unpack) = self.by.unpack else {
+            assert_eq!(bytes, multiplied, "invariant: tiles multiplied as stored have the unit's parts");
+            return stored.as_ptr();
+        };
         let place = if self.chunk.of <= CHUNK_ROWS { place } else { panel };
-        let bytes = self.by.panel_parts * TILE_BYTES;
+        let bytes = multiplied;
         let unpacked = &mut unpacked[place * self.depth * bytes..][..self.used * bytes];
         if self.chunk.first == 0 {
             unpack.run(stored, unpacked);

@@ -149,7 +149,7 @@ impl Unit {
             #[cfg(target_arch = "x86_64")]
             Self::Bf16Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"),
             #[cfg(target_arch = "x86_64")]
-            Self::Fp16Avx512 => is_x86_feature_detected!("avx512fp16"),
+            Self::Fp16Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512fp16"),
             #[cfg(target_arch = "x86_64")]
             Self::Int8Avx2 => is_x86_feature_detected!("avx2"),
             #[cfg(target_arch = "x86_64")]
@@ -165,32 +165,30 @@ impl Unit {
         }
     }
 
-    /// Returns one thread's loop over a multiple of [`PASSES`] passes. The loop returns the number of operations it
-    /// performed.
-    fn work(self) -> Box<dyn Fn() -> u64 + Sync> {
+    /// Returns one thread's loop over a multiple of [`PASSES`] passes; `None` if this machine does not have the unit.
+    /// The loop returns the number of operations it performed.
+    fn work(self) -> Option<Box<dyn Fn() -> u64 + Sync>> {
         match self {
-            Self::Fp32Portable => Box::new(portable),
+            Self::Fp32Portable => Some(Box::new(portable)),
             #[cfg(target_arch = "aarch64")]
-            Self::Fp32Neon => Box::new(neon::fp32),
+            Self::Fp32Neon => Some(Box::new(neon::fp32)),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::AmxBf16 => tiles(amx::bf16),
+            Self::AmxBf16 => tiles(Amx::has_bf16, amx::bf16),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::AmxInt8 => tiles(amx::int8),
+            Self::AmxInt8 => tiles(Amx::has_int8, amx::int8),
             #[cfg(target_arch = "x86_64")]
             _ => x86::work(self),
             #[cfg(not(target_arch = "x86_64"))]
-            _ => Box::new(|| 0),
+            _ => None,
         }
     }
 }
 
-/// Returns the loop of a tile unit; it does nothing on a machine without AMX.
+/// Returns the loop of a tile unit; `None` if this machine does not have its product, as `has` says.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-fn tiles(of: fn(Amx, usize) -> u64) -> Box<dyn Fn() -> u64 + Sync> {
-    match found() {
-        Ok(amx) => Box::new(move || of(amx, 8 * PASSES)),
-        Err(_) => Box::new(|| 0),
-    }
+fn tiles(has: fn(Amx) -> bool, of: fn(Amx, usize) -> u64) -> Option<Box<dyn Fn() -> u64 + Sync>> {
+    let amx = found().ok().filter(|amx| has(*amx))?;
+    Some(Box::new(move || of(amx, 8 * PASSES)))
 }
 
 /// The peak of a unit. Multiplications and additions count separately.
@@ -204,7 +202,10 @@ pub struct UnitPeak {
     pub one: Rate,
 }
 
-/// Measures a unit that is [available](Unit::available).
+/// Measures a unit.
+///
+/// # Errors
+/// If this machine does not have the unit.
 pub(super) fn measure(unit: Unit, threads: usize) -> Result<UnitPeak, DeviceError> {
     Ok(UnitPeak { unit, all: rate(unit, threads, ROUNDS)?, one: rate(unit, 1, ROUNDS)? })
 }
@@ -215,7 +216,10 @@ pub(super) fn sample(unit: Unit, threads: usize) -> Result<f64, DeviceError> {
 }
 
 fn rate(unit: Unit, threads: usize, rounds: usize) -> Result<Rate, DeviceError> {
-    let work = unit.work();
+    let work = unit.work().ok_or_else(|| DeviceError::Unsupported {
+        device: "cpu",
+        problem: format!("this machine has no {} unit whose peak could be measured", unit.name()),
+    })?;
     let round = |_| {
         let start = Instant::now();
         let mut operations = 0;
@@ -308,8 +312,16 @@ mod tests {
         let found: Vec<Unit> = Unit::ALL.into_iter().filter(|unit| unit.available()).collect();
         assert!(found.iter().any(|unit| unit.operands() == Operands::Fp32), "{found:?}");
         for unit in found {
-            let operations = unit.work()();
+            let operations = unit.work().unwrap()();
             assert!(operations > 0 && operations.is_multiple_of((2 * K * PASSES) as u64), "{}", unit.name());
+        }
+    }
+
+    /// The portable loop runs on every machine.
+    #[test]
+    fn a_unit_that_is_not_there_has_no_loop() {
+        for unit in Unit::ALL.into_iter().filter(|unit| *unit != Unit::Fp32Portable) {
+            assert_eq!(unit.work().is_some(), unit.available(), "{}", unit.name());
         }
     }
 

@@ -3,7 +3,7 @@
 //! An output is a chain of fused multiply-adds over ascending `k`, whatever the tile. The bits are therefore the same
 //! for every vector instruction set, batch, chunk and number of threads.
 
-use crate::buffer::{LINE_BYTES, Strided, prefetch_line};
+use crate::buffer::{LINE_BYTES, Strided, length, prefetch_line};
 use crate::pack::PANEL;
 use crate::simd::{Element, Isa, Kernel, Simd16};
 
@@ -52,9 +52,13 @@ impl Gemm<'_> {
     #[inline(always)]
     fn check<E: Element>(&self) {
         let (rows, panels) = (self.c.rows(), self.panels());
-        let a = (rows.max(1) - 1) * self.a_stride + self.k;
-        let w = ((panels.max(1) - 1) * self.panel_stride + self.k * PANEL) * E::BYTES;
-        assert!(a <= self.a.len() && w <= self.w.len(), "invariant: operands hold the product");
+        let a = length(rows.max(1), self.k, self.a_stride);
+        let panel = self.k.checked_mul(PANEL);
+        let w =
+            panel.and_then(|panel| length(panels.max(1), panel, self.panel_stride)?.checked_mul(E::BYTES));
+        let fits =
+            a.is_some_and(|numbers| numbers <= self.a.len()) && w.is_some_and(|bytes| bytes <= self.w.len());
+        assert!(fits, "invariant: operands hold the product");
     }
 
     #[inline(always)]

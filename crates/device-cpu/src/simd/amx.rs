@@ -26,10 +26,13 @@ impl Amx {
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[expect(clippy::unused_self, reason = "a value proves that the registers are present")]
 impl Amx {
-    /// Configures the registers: 0 to 3 hold sums and 4 and 5 rows, each with `rows` rows, at most sixteen. 6 and 7
+    /// Configures the registers: 0 to 3 hold sums and 4 and 5 rows, each with `rows` rows, one to sixteen. 6 and 7
     /// hold weights.
+    ///
+    /// # Panics
+    /// If `rows` is not one to sixteen: the processor would raise an exception.
     pub(crate) fn configure(self, rows: usize) {
-        debug_assert!((1..=16).contains(&rows), "invariant: a tile has one to sixteen rows");
+        assert!((1..=16).contains(&rows), "invariant: a tile has one to sixteen rows");
         let rows = rows as u8;
         let mut config =
             TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };

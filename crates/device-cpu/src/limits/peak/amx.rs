@@ -72,9 +72,12 @@ macro_rules! pass {
     };
 }
 
-/// Runs `passes` passes of bf16 products and returns the number of operations. The machine must have
-/// them, as [`Amx::has_bf16`] says.
+/// Runs `passes` passes of bf16 products and returns the number of operations.
+///
+/// # Panics
+/// If the machine does not have them.
 pub(super) fn bf16(amx: Amx, passes: usize) -> u64 {
+    assert!(amx.has_bf16(), "invariant: the machine has the products");
     static BLOCK: Block = Block::of([0x01, 0x3C, 0x02, 0xBC]);
     // SAFETY: AMX was found, so its instructions and tiles may be used. The loop reads only inside the block, writes no
     // memory, and leaves no tile in use. At least one pass runs, or the counter would wrap.
@@ -84,9 +87,12 @@ pub(super) fn bf16(amx: Amx, passes: usize) -> u64 {
     (passes * DEPTH * 4 * 2 * 16 * 16 * 32) as u64
 }
 
-/// Runs `passes` passes of int8 products and returns the number of operations. The machine must have
-/// them, as [`Amx::has_int8`] says.
+/// Runs `passes` passes of int8 products and returns the number of operations.
+///
+/// # Panics
+/// If the machine does not have them.
 pub(super) fn int8(amx: Amx, passes: usize) -> u64 {
+    assert!(amx.has_int8(), "invariant: the machine has the products");
     static BLOCK: Block = Block::of([5, 17, 251, 239]);
     // SAFETY: as in `bf16`.
     unsafe {

@@ -12,8 +12,8 @@ use std::mem::transmute;
 
 use super::{K, Operand, PASSES, Unit, bf16, fp16, fp32};
 
-/// Returns the loop of a unit. Callers must have checked [`Unit::available`].
-pub(super) fn work(unit: Unit) -> Box<dyn Fn() -> u64 + Sync> {
+/// Returns the loop of a unit; `None` if this machine does not have the unit, and for units of other modules.
+pub(super) fn work(unit: Unit) -> Option<Box<dyn Fn() -> u64 + Sync>> {
     let of: unsafe fn() -> u64 = match unit {
         Unit::Fp32Avx512 => fp32_avx512,
         Unit::Bf16Avx512 => bf16_avx512,
@@ -21,10 +21,14 @@ pub(super) fn work(unit: Unit) -> Box<dyn Fn() -> u64 + Sync> {
         Unit::Int8Avx2 => int8_avx2,
         Unit::Int8AvxVnni => int8_avx_vnni,
         Unit::Int8Avx512Vnni => int8_avx512_vnni,
-        _ => fp32_avx2,
+        Unit::Fp32Avx2 => fp32_avx2,
+        _ => return None,
     };
+    if !unit.available() {
+        return None;
+    }
     // SAFETY: the machine has the unit.
-    Box::new(move || unsafe { of() })
+    Some(Box::new(move || unsafe { of() }))
 }
 
 /// Six rows and sixteen columns: twelve accumulators in sixteen registers.

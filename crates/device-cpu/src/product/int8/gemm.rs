@@ -1,6 +1,8 @@
 //! Products of integers with vectors: which instruction set multiplies, and the portable product.
 
-use crate::buffer::Strided;
+use std::ops::Deref;
+
+use crate::buffer::{Strided, length};
 use crate::pack::{PANEL, QUAD};
 use crate::simd::InstructionSet;
 #[cfg(target_arch = "x86_64")]
@@ -39,12 +41,31 @@ impl Product<'_> {
         self.c.columns() / PANEL
     }
 
-    /// Panics if the operands do not hold the product.
-    fn check(&self) {
-        let a = (self.rows().max(1) - 1) * self.a_stride + self.k;
-        let w = (self.panels().max(1) - 1) * self.panel_stride + self.k * PANEL;
-        let fits = self.k.is_multiple_of(QUAD) && a <= self.a.len() && w <= self.w.len();
+    /// Checks that the operands hold the product.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub(super) fn checked(&self) -> Checked<'_> {
+        let a = length(self.rows(), self.k, self.a_stride);
+        let panel = self.k.checked_mul(PANEL);
+        let w = panel.and_then(|panel| length(self.panels(), panel, self.panel_stride));
+        let fits = self.k.is_multiple_of(QUAD)
+            && a.is_some_and(|numbers| numbers <= self.a.len())
+            && w.is_some_and(|numbers| numbers <= self.w.len());
         assert!(fits, "invariant: operands hold the product");
+        Checked(self)
+    }
+}
+
+/// A product whose operands hold it: only [`Product::checked`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Checked<'a>(&'a Product<'a>);
+
+impl<'a> Deref for Checked<'a> {
+    type Target = Product<'a>;
+
+    fn deref(&self) -> &Product<'a> {
+        self.0
     }
 }
 
@@ -100,7 +121,7 @@ impl Int8Gemm {
         if product.rows() == 0 || product.panels() == 0 {
             return;
         }
-        product.check();
+        let product = product.checked();
         match self {
             Self::Portable => portable(product),
             #[cfg(target_arch = "x86_64")]
@@ -111,7 +132,7 @@ impl Int8Gemm {
     }
 }
 
-fn portable(t: &Product<'_>) {
+fn portable(t: Checked<'_>) {
     for row in 0..t.rows() {
         let (a, _) = t.a[row * t.a_stride..][..t.k].as_chunks::<QUAD>();
         for panel in 0..t.panels() {

@@ -320,6 +320,34 @@ fn products_add_to_the_sums_that_are_there() {
     }
 }
 
+/// Three rows by two panels need their operands, also if the needed length wraps to a small one.
+#[test]
+fn operands_that_are_too_short_panic() {
+    let run = |gemm: Int8Gemm, (a, a_stride): (usize, usize), (w, panel_stride): (usize, usize), k: usize| {
+        let (a, w, mut c) = (vec![0; a], vec![0; w], vec![0; 3 * 2 * PANEL]);
+        let c = Strided::new(&mut c, 3, 2 * PANEL, 2 * PANEL);
+        gemm.run(&Product { a: &a, a_stride, w: &w, panel_stride, k, c });
+    };
+    const PANEL_LEN: usize = TILE_K * PANEL;
+    const HALF: usize = usize::MAX / 2 + 1;
+    let (a, w) = ((3 * TILE_K, TILE_K), (2 * PANEL_LEN, PANEL_LEN));
+    for int8 in kernels() {
+        let Multiply::Rows(gemm) = int8.multiply else { continue };
+        run(gemm, a, w, TILE_K);
+        for (a, w, k) in [
+            ((a.0 - 1, a.1), w, TILE_K),
+            (a, (w.0 - 1, w.1), TILE_K),
+            (a, w, TILE_K - 1),
+            ((a.0, HALF), w, TILE_K),
+            (a, (w.0, usize::MAX), TILE_K),
+            (a, w, HALF),
+        ] {
+            let found = std::panic::catch_unwind(|| run(gemm, a, w, k));
+            assert!(found.is_err(), "{} {a:?} {w:?} {k}", int8.name);
+        }
+    }
+}
+
 /// The same for tiles, in both shapes.
 #[test]
 fn products_of_tiles_add_to_the_sums_that_are_there() {
@@ -338,10 +366,10 @@ fn products_of_tiles_add_to_the_sums_that_are_there() {
                 b.each_ref().map(|b| b[begin..].as_ptr().cast()),
             );
             let t = TileProduct { shape, a, b, tiles: range.len(), fresh, c: c.as_mut_ptr() };
-            unit.configure(shape);
+            let configured = unit.configure(shape);
             // SAFETY: the number of tiles is right.
-            unsafe { unit.multiply(&t) };
-            unit.release();
+            unsafe { unit.multiply(&configured, &t) };
+            unit.release(configured);
         };
         let start: Vec<i32> = (0..shape.rows() * panels * PANEL).map(|i| i32::MAX - i as i32).collect();
         let (mut whole, mut blocks, mut fresh) = (start.clone(), start.clone(), start.clone());

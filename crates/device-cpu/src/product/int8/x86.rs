@@ -11,7 +11,7 @@ use crate::buffer::prefetch_line;
 use crate::pack::{PANEL, QUAD};
 use crate::simd::{Avx2, Avx512Vnni};
 
-use super::gemm::Product;
+use super::gemm::{Checked, Product};
 
 /// `vpdpbusd` multiplies unsigned by signed numbers. Adding this offset makes weights unsigned. Activations stay as
 /// they are: the instruction reads four of them from memory as its last operand.
@@ -177,10 +177,11 @@ macro_rules! rows_of_panels {
     }};
 }
 
-/// Computes an [`Product`] with AVX2.
-pub(super) fn avx2(_: Avx2, t: &Product<'_>) {
+/// Computes a [`Product`] with AVX2.
+pub(super) fn avx2(_: Avx2, t: Checked<'_>) {
     #[target_feature(enable = "avx2,fma")]
-    fn compiled(t: &Product<'_>) {
+    fn compiled(t: Checked<'_>) {
+        let t = &*t;
         // SAFETY: the tiles lie inside the product, which was checked; the instructions are present.
         unsafe {
             match t.rows() {
@@ -196,14 +197,15 @@ pub(super) fn avx2(_: Avx2, t: &Product<'_>) {
             }
         }
     }
-    // SAFETY: the first argument proves that the machine has the instructions.
+    // SAFETY: the arguments prove that the machine has the instructions and that the operands hold the product.
     unsafe { compiled(t) }
 }
 
-/// Computes an [`Product`] with AVX-512 VNNI and [`VNNI_OFFSET`].
-pub(super) fn avx512_vnni(_: Avx512Vnni, t: &Product<'_>) {
+/// Computes a [`Product`] with AVX-512 VNNI and [`VNNI_OFFSET`].
+pub(super) fn avx512_vnni(_: Avx512Vnni, t: Checked<'_>) {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn compiled(t: &Product<'_>) {
+    fn compiled(t: Checked<'_>) {
+        let t = &*t;
         // SAFETY: the tiles lie inside the product, which was checked; the instructions are present.
         unsafe {
             match t.rows() {
@@ -229,6 +231,6 @@ pub(super) fn avx512_vnni(_: Avx512Vnni, t: &Product<'_>) {
             }
         }
     }
-    // SAFETY: the first argument proves that the machine has the instructions.
+    // SAFETY: the arguments prove that the machine has the instructions and that the operands hold the product.
     unsafe { compiled(t) }
 }

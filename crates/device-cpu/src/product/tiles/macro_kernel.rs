@@ -220,10 +220,14 @@ impl<L: Layer> MacroKernel<'_, L> {
         let (sums, parts) = room.parts::<L::Sum>();
         let (sums, spare) = sums.split_at_mut(PIECE_SUMS);
         let (unit, layout, products) = (self.layer.unit(), &self.layout, self.layout.products());
-        unit.configure(layout.shape);
+        let tile_bytes = [unit.row_bytes(), unit.panel_bytes()];
+        assert_eq!(tile_bytes, [layout.tile_bytes; 2], "invariant: the layout is for the unit's parts");
+        let configured = unit.configure(layout.shape);
         for turn in 0..piece.len() * layout.blocks() {
             let (step, block) = self.turn(piece, turn);
             let b = self.weights(step, block, parts);
+            // A product's tiles lie inside its blocks of sixteen rows, and the layout has space for all of them.
+            let rows = &self.scratch.rows[layout.at(block, 0)..][..layout.block_stride()];
             let ahead = self.ahead(piece, turn);
             // Sums that need not wait all use the same space.
             let place = if self.sums_wait() { step - piece.start } else { 0 };
@@ -232,28 +236,28 @@ impl<L: Layer> MacroKernel<'_, L> {
                 ahead.iter().for_each(|bytes| prefetch(&bytes[part(bytes.len(), i, products)]));
                 let product = TileProduct {
                     shape: layout.shape,
-                    a: self.rows(i, block),
+                    a: self.rows(rows, i),
                     b,
                     tiles: layout.tiles(block).len(),
                     fresh: block == 0,
                     c: c.as_mut_ptr(),
                 };
-                // SAFETY: rows, panels and sums hold the shape, which this thread has configured.
-                unsafe { unit.multiply(&product) };
+                // SAFETY: this thread configured the registers. Rows, panels and sums hold the shape: `rows`, `weights`
+                // and the slice of the sums were checked in this turn. A block of depth has a tile.
+                unsafe { unit.multiply(&configured, &product) };
                 if block + 1 == layout.blocks() {
                     let first = i * layout.shape.rows();
                     self.layer.finish((c, spare), first, self.outputs(step), self.each());
                 }
             }
         }
-        unit.release();
+        unit.release(configured);
     }
 
-    /// Returns the blocks of sixteen rows of a product over a block of depth.
-    fn rows(&self, product: usize, block: usize) -> [*const u8; 2] {
+    /// Returns the blocks of sixteen rows of a product, of the `rows` of a block of depth.
+    fn rows(&self, rows: &[u8], product: usize) -> [*const u8; 2] {
         let blocks = self.layout.shape.rows() / TILE_ROWS;
-        [0, blocks - 1]
-            .map(|second| self.scratch.rows[self.layout.at(block, product * blocks + second)..].as_ptr())
+        [0, blocks - 1].map(|second| rows[self.layout.at(0, product * blocks + second)..].as_ptr())
     }
 
     /// Returns a step's panels over a block of depth in the form that is multiplied: split into `parts`, or as stored.
@@ -263,12 +267,11 @@ impl<L: Layer> MacroKernel<'_, L> {
         let mut out = [std::ptr::null(); NARROW];
         for (i, panel) in self.panels(step).enumerate() {
             let stored = self.layer.stored(panel, &tiles);
-            debug_assert!(
-                stored.len() >= tiles.len() * TILE_BYTES,
-                "invariant: all tiles of a panel are there"
-            );
+            let unpack = self.layer.unpack();
+            let needed = if unpack.is_some() { tiles.len() * TILE_BYTES } else { bytes };
+            assert!(stored.len() >= needed, "invariant: all tiles of a panel are there");
             out[i] = stored.as_ptr();
-            if let Some(unpack) = self.layer.unpack() {
+            if let Some(unpack) = unpack {
                 let parts = &mut parts[i * bytes..][..bytes];
                 unpack.run(stored, parts);
                 out[i] = parts.as_ptr();

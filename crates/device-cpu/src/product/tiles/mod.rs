@@ -31,7 +31,7 @@ mod reference_int8;
 
 use glmbench_device::DType;
 
-use crate::pack::TILE_ROWS;
+use crate::pack::{TILE_BYTES, TILE_ROWS};
 use crate::simd::amx::Amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use crate::simd::{Avx512, amx::found};
@@ -75,7 +75,6 @@ impl Shape {
     }
 
     /// Returns the rows of a tile.
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     fn tile_rows(self) -> usize {
         match self {
             Self::Narrow { rows } => rows,
@@ -109,41 +108,81 @@ pub(crate) struct TileProduct<C = f32> {
     pub(crate) c: *mut C,
 }
 
+/// The configuration of this thread's tile registers: only [`TileUnit::configure`] makes one, and
+/// [`TileUnit::release`] takes it. It serves all units that use the registers, and those in plain Rust.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Configured {
+    /// Rows of a tile.
+    rows: usize,
+    /// Whether registers were configured, or only a unit in plain Rust needed none.
+    registers: bool,
+}
+
+impl Configured {
+    /// Returns whether products of a shape may use this configuration.
+    pub(crate) fn serves(&self, shape: Shape) -> bool {
+        self.rows == shape.tile_rows()
+    }
+}
+
 /// A product in the tile registers, for one kind of numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TileUnit<C = f32> {
     /// The registers; `None` if the product is computed in plain Rust.
     registers: Option<Amx>,
+    /// Tiles per tile of rows, and per tile of a panel: the parts of the numbers.
+    parts: [usize; 2],
     multiply: unsafe fn(&TileProduct<C>),
 }
 
 impl<C> TileUnit<C> {
+    /// Returns the size of a tile of rows with its parts, in bytes.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.parts[0] * TILE_BYTES
+    }
+
+    /// Returns the size of a tile of a panel with its parts, in bytes.
+    pub(crate) fn panel_bytes(&self) -> usize {
+        self.parts[1] * TILE_BYTES
+    }
+
     /// Configures the tile registers for a shape. The thread that multiplies must call this first.
-    pub(crate) fn configure(&self, shape: Shape) {
+    ///
+    /// # Panics
+    /// If the shape does not have one to sixteen rows, or thirty-two.
+    pub(crate) fn configure(&self, shape: Shape) -> Configured {
+        let rows = shape.tile_rows();
+        assert!((1..=TILE_ROWS).contains(&rows), "invariant: a tile has one to sixteen rows");
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if let Some(registers) = self.registers {
-            registers.configure(shape.tile_rows());
+            registers.configure(rows);
         }
-        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-        let _ = (self.registers, shape);
+        Configured { rows, registers: self.registers.is_some() }
     }
 
     /// Computes a product.
     ///
+    /// # Panics
+    /// If the registers are configured for another shape, or not at all although this unit needs them.
+    ///
     /// # Safety
-    /// This thread must have configured the registers for the product's shape. The product's pointers must be valid for
-    /// the shape.
-    pub(crate) unsafe fn multiply(&self, product: &TileProduct<C>) {
+    /// This thread must have made the configuration. The product must have a tile of depth, and its pointers must be
+    /// valid for the shape, the depth, and the sizes [`Self::row_bytes`] and [`Self::panel_bytes`].
+    pub(crate) unsafe fn multiply(&self, configured: &Configured, product: &TileProduct<C>) {
+        let ready = configured.registers || self.registers.is_none();
+        assert!(ready && configured.serves(product.shape), "invariant: the registers hold the shape");
         // SAFETY: the caller's promise; the instructions are present, by `self.registers`.
         unsafe { (self.multiply)(product) };
     }
 
     /// Releases the tile registers.
-    pub(crate) fn release(&self) {
+    pub(crate) fn release(&self, _: Configured) {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if let Some(registers) = self.registers {
             registers.release();
         }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        let _ = self.registers;
     }
 }
 
@@ -172,9 +211,9 @@ impl TileKernels {
     /// Returns the reference kernels, in plain Rust; `None` for fp32, which tiles do not multiply.
     pub(crate) fn reference(dtype: DType) -> Option<Self> {
         let parts = parts_of(dtype)?;
-        let unit = |multiply| TileUnit { registers: None, multiply };
-        let (unit, weighted_integers) =
-            (unit(reference::product(parts)), unit(integers::reference_product()));
+        let unit = |parts, multiply| TileUnit { registers: None, parts, multiply };
+        let weighted_integers = unit([WEIGHT_PARTS, 1], integers::reference_product());
+        let unit = unit([parts; 2], reference::product(parts));
         Some(Self { parts, unit, weighted_integers, around: Around::Portable })
     }
 
@@ -183,8 +222,9 @@ impl TileKernels {
     pub(crate) fn amx(dtype: DType) -> Option<Self> {
         let parts = parts_of(dtype)?;
         let (registers, isa) = (found().ok().filter(|amx| amx.has_bf16())?, Avx512::detect()?);
-        let unit = |multiply| TileUnit { registers: Some(registers), multiply };
-        let (unit, weighted_integers) = (unit(amx::product(parts)), unit(integers::AMX_PRODUCT));
+        let unit = |parts, multiply| TileUnit { registers: Some(registers), parts, multiply };
+        let weighted_integers = unit([WEIGHT_PARTS, 1], integers::AMX_PRODUCT);
+        let unit = unit([parts; 2], amx::product(parts));
         Some(Self { parts, unit, weighted_integers, around: Around::Avx512(isa) })
     }
 
@@ -239,7 +279,7 @@ fn parts_of(dtype: DType) -> Option<usize> {
 
 /// Returns the integer product of tiles in plain Rust.
 pub(crate) fn reference_int8() -> TileUnit<i32> {
-    TileUnit { registers: None, multiply: reference_int8::multiply }
+    TileUnit { registers: None, parts: [1; 2], multiply: reference_int8::multiply }
 }
 
 /// Returns the integer product on AMX; `None` if this machine does not have it.
@@ -247,7 +287,7 @@ pub(crate) fn amx_int8() -> Option<TileUnit<i32>> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     {
         let registers = found().ok().filter(|amx| amx.has_int8())?;
-        Some(TileUnit { registers: Some(registers), multiply: amx_int8::multiply })
+        Some(TileUnit { registers: Some(registers), parts: [1; 2], multiply: amx_int8::multiply })
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     None

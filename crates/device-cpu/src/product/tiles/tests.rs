@@ -139,6 +139,66 @@ proptest! {
     }
 }
 
+/// A layer of one panel that has `stored` bytes of it.
+struct Short {
+    unit: TileUnit,
+    stored: Vec<u8>,
+}
+
+impl Layer for Short {
+    type Sum = f32;
+
+    fn unit(&self) -> TileUnit {
+        self.unit
+    }
+
+    fn unpack(&self) -> Option<Unpack> {
+        None
+    }
+
+    fn stored(&self, _panel: usize, _tiles: &std::ops::Range<usize>) -> &[u8] {
+        &self.stored
+    }
+
+    fn finish(&self, _: (&mut [f32], &mut [f32]), _: usize, _: std::ops::Range<usize>, _: usize) {}
+}
+
+/// A layer with less than its panels, rows without space, and a layout for other parts panic.
+#[test]
+fn operands_that_are_too_short_panic() {
+    const TILES: usize = 3;
+    let unit = TileKernels::reference(DType::Bf16).unwrap().unit;
+    let run = |rows: usize, stored: usize, row_bytes: usize, parts: usize| {
+        let layer = Short { unit, stored: vec![0; stored] };
+        let layout = Layout::new(rows, TILES, parts);
+        let (mut pool, mut scratch) = (Pool::new(1), Scratch::new(1).unwrap());
+        scratch.reserve(row_bytes).unwrap();
+        MacroKernel { layer: &layer, halves: 1, outputs: 1, layout, scratch: &scratch, threads: 1 }
+            .run(1, &mut pool);
+    };
+    let (stored, row_bytes) = (TILES * TILE_BYTES, BLOCK_BYTES / TILE_ROWS);
+    for rows in [1, 512] {
+        run(rows, stored, row_bytes, 1);
+        for (stored, row_bytes, parts) in [(stored - 1, row_bytes, 1), (stored, 1, 1), (stored, row_bytes, 2)]
+        {
+            let found = std::panic::catch_unwind(|| run(rows, stored, row_bytes, parts));
+            assert!(found.is_err(), "{rows} {stored} {row_bytes} {parts}");
+        }
+    }
+}
+
+/// A shape has the rows of its tiles, and a configuration serves the shapes with as many.
+#[test]
+fn a_configuration_serves_the_shapes_with_its_rows() {
+    let unit = TileKernels::reference(DType::Bf16).unwrap().unit;
+    let wide = unit.configure(Shape::Wide);
+    assert!(wide.serves(Shape::Wide) && wide.serves(Shape::Narrow { rows: TILE_ROWS }));
+    assert!(!wide.serves(Shape::Narrow { rows: 3 }));
+    for rows in [0, TILE_ROWS + 1] {
+        assert!(std::panic::catch_unwind(|| unit.configure(Shape::Narrow { rows })).is_err(), "{rows}");
+    }
+}
+
 /// More rows than a block, groups of several steps, several blocks of depth: with the reference, and with the registers
 /// if present.
 #[test]

@@ -86,10 +86,10 @@ fn product(kernels: &TileKernels, wide: bool, rows: &[(Vec<f32>, Vec<f32>)], pan
             c: c.as_mut_ptr(),
         };
         let unit = kernels.weighted_integers;
-        unit.configure(shape);
+        let configured = unit.configure(shape);
         // SAFETY: rows, panels and sums hold the shape.
-        unsafe { unit.multiply(&product) };
-        unit.release();
+        unsafe { unit.multiply(&configured, &product) };
+        unit.release(configured);
     }
     c
 }
