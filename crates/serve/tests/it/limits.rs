@@ -160,3 +160,14 @@ fn a_request_has_a_longest_time() {
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (504, &json!("timeout")));
     server.wait_for("glmbench_kv_blocks_used", 0.0);
 }
+
+/// A reply's place is free for whoever has read the reply.
+#[test]
+fn requests_one_after_another_need_one_place() {
+    let server = Server::with(1, |settings| settings.limits.queue = 0);
+    let body = json!({"prompt": "a", "max_tokens": 1, "temperature": 0});
+    for _ in 0..50 {
+        server.ok("/v1/completions", &body);
+        server.ok("/generate", &json!({"inputs": "a", "parameters": {"max_new_tokens": 1}}));
+    }
+}
