@@ -254,7 +254,7 @@ impl Engine {
             return refuse("the prompt is empty".into());
         }
         let known = config.padded_vocab_size;
-        let ids = [&request.prompt, &request.choice_ids, &request.stop.ids, &request.report.ids];
+        let ids = [&request.prompt[..], &request.choice_ids, &request.stop.ids, &request.report.ids];
         if let Some(id) = ids.into_iter().flatten().find(|&&id| id as usize >= known) {
             return refuse(format!("token {id} is outside the model's vocabulary of {known}"));
         }

@@ -120,11 +120,11 @@ fn stop_texts_and_stop_tokens_end_an_output() {
     }
     let token = whole.tokens[10];
     let first = whole.tokens.iter().position(|&t| t == token).unwrap();
-    let (details, stopped) = one(&mut engine, request(Stop { ids: vec![token], ..Stop::default() }));
+    let (details, stopped) = one(&mut engine, request(Stop { ids: [token].into(), ..Stop::default() }));
     assert_eq!((stopped.finish, stopped.tokens.len()), (FinishReason::StopToken(token), first));
     assert_eq!(details.len(), first + 1);
     // Nothing stops it before its time.
-    let stop = Stop { ids: vec![token], texts: vec![middle], min_new_tokens: 40, ..Stop::default() };
+    let stop = Stop { ids: [token].into(), texts: vec![middle], min_new_tokens: 40, ..Stop::default() };
     let (_, late) = one(&mut engine, request(stop));
     assert_eq!((late.finish, late.tokens.len()), (FinishReason::Length, 40));
     assert!(!late.tokens.contains(&token));
@@ -233,7 +233,7 @@ fn requests_that_cannot_run_are_refused() {
     let prompt = tokenizer.encode_prompt("a");
     let far = engine.config().padded_vocab_size as u32;
     for request in [
-        Request { stop: Stop { ids: vec![far], ..Stop::default() }, ..Request::probe() },
+        Request { stop: Stop { ids: [far].into(), ..Stop::default() }, ..Request::probe() },
         Request { report: Report { ids: vec![far], ..Report::default() }, ..Request::probe() },
     ] {
         let request = Request { prompt: prompt.clone(), max_new_tokens: 1, ..request };

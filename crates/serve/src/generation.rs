@@ -16,6 +16,8 @@ use crate::work::{End, Event, Token};
 
 /// Longest stop text, in bytes.
 const MAX_STOP: usize = 256;
+/// Most different stop tokens of a request. Every step looks through them.
+const MAX_STOP_IDS: usize = 256;
 
 /// What a route asks for, whatever its family.
 #[derive(Debug)]
@@ -122,6 +124,19 @@ pub(crate) fn stop_texts(app: &App, texts: Option<Vec<String>>) -> Result<Vec<St
         return Err(ApiError::invalid("stop", message));
     }
     Ok(texts)
+}
+
+/// Checks the number of stop tokens and drops repeated ones.
+pub(crate) fn stop_ids(ids: Option<Vec<u32>>) -> Result<Arc<[u32]>, ApiError> {
+    let mut ids = ids.unwrap_or_default();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() > MAX_STOP_IDS {
+        let message =
+            format!("stop_token_ids has {} different ids, expected at most {MAX_STOP_IDS}", ids.len());
+        return Err(ApiError::invalid("stop_token_ids", message));
+    }
+    Ok(ids.into())
 }
 
 /// Refuses fields that are known but not supported, unless they ask for nothing or for the one thing that there is.

@@ -171,3 +171,11 @@ fn requests_one_after_another_need_one_place() {
         server.ok("/generate", &json!({"inputs": "a", "parameters": {"max_new_tokens": 1}}));
     }
 }
+
+/// Repeated ids are one; each step of the engine looks through few.
+#[test]
+fn stop_tokens_are_bounded_without_their_repetitions() {
+    let server = Server::start();
+    let body = json!({"prompt": vec!["a"; 64], "max_tokens": 1, "stop_token_ids": vec![5; 100_000]});
+    server.ok("/v1/completions", &body);
+}

@@ -204,6 +204,7 @@ fn neutral_values_of_unsupported_fields_are_accepted_and_others_named() {
         ("logprobs", json!(21)),
         ("logprob_token_ids", json!([999_999])),
         ("stop_token_ids", json!([2432])),
+        ("stop_token_ids", json!((0..257).collect::<Vec<u32>>())),
         ("messages", json!([])),
     ] {
         let mut body = json!({"prompt": "a"});
