@@ -125,10 +125,10 @@ impl App {
         self.all_places - self.places.available_permits()
     }
 
-    /// Reserves room for a part of a body.
-    pub(crate) fn room_for_body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    /// Reserves the room that a body of `bytes` needs beyond the `held` kibibytes that it has.
+    pub(crate) fn room_for_body(&self, bytes: usize, held: usize) -> Result<OwnedSemaphorePermit, ApiError> {
         let full = "the server holds as many request bodies as it may; try again";
-        take(&self.bodies, bytes.div_ceil(1 << 10), full)
+        take(&self.bodies, bytes.div_ceil(1 << 10).saturating_sub(held), full)
     }
 
     /// Reserves room for a reply's log-probabilities.

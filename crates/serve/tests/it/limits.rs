@@ -179,3 +179,16 @@ fn stop_tokens_are_bounded_without_their_repetitions() {
     let body = json!({"prompt": vec!["a"; 64], "max_tokens": 1, "stop_token_ids": vec![5; 100_000]});
     server.ok("/v1/completions", &body);
 }
+
+#[test]
+fn a_body_in_small_chunks_takes_the_room_of_its_bytes() {
+    let server = Server::with(1, |settings| settings.limits.all_bodies_bytes = 8 << 10);
+    let mut client = Client::to(server.address);
+    client.raw(b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
+    for byte in br#"{"prompt":"a","max_tokens":1}"# {
+        client.raw(&[b"1\r\n", [*byte].as_slice(), b"\r\n"].concat());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    client.raw(b"0\r\n\r\n");
+    assert_eq!(client.reply().status, 200);
+}
