@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -71,6 +71,8 @@ pub(crate) struct App {
     bodies: Arc<Semaphore>,
     /// Log-probabilities.
     logprobs: Arc<Semaphore>,
+    /// Requests for work that were let in and are not answered yet, from their head to their last byte.
+    pub(crate) requests: Arc<AtomicUsize>,
     phase: AtomicU8,
     next_id: AtomicU64,
     random: RandomState,
@@ -96,6 +98,7 @@ impl App {
             metrics,
             log,
             commands,
+            requests: Arc::default(),
             phase: AtomicU8::new(0),
             next_id: AtomicU64::new(0),
             random: RandomState::new(),
@@ -123,6 +126,11 @@ impl App {
     /// Sequences that run or wait for the engine, or whose events are not all read.
     pub(crate) fn busy_places(&self) -> usize {
         self.all_places - self.places.available_permits()
+    }
+
+    /// Whether no request is read, worked on or answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.requests.load(Ordering::SeqCst) == 0 && self.busy_places() == 0
     }
 
     /// Reserves the room that a body of `bytes` needs beyond the `held` kibibytes that it has.

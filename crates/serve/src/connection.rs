@@ -83,6 +83,22 @@ impl Connections {
     }
 }
 
+/// Counts an admitted request for work until its response is sent, so that the server's end waits for it.
+struct Admitted(Arc<AtomicUsize>);
+
+impl Admitted {
+    fn new(requests: &Arc<AtomicUsize>) -> Self {
+        requests.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(requests))
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Counts a connection while it lives.
 struct Counted {
     open: Arc<AtomicUsize>,
@@ -154,8 +170,10 @@ async fn handle(
     let (method, path) = (request.method().as_str(), request.uri().path());
     let family = Family::of_path(path);
     let ticket = Ticket::new(id, method, path, app.log.clone(), Arc::clone(&app.metrics));
+    let mut admitted = None;
     let mut response = match admit(&app, &request) {
         Ok(()) => {
+            admitted = (!request.method().is_safe()).then(|| Admitted::new(&app.requests));
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Arc::clone(&ticket));
             let answer = tower_call(&mut router, request).await;
@@ -175,7 +193,7 @@ async fn handle(
     if app.phase() != Phase::Ready {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| Body::new(Observed { body, _busy: busy, _ticket: ticket })))
+    Ok(response.map(|body| Body::new(Observed { body, _busy: busy, _admitted: admitted, _ticket: ticket })))
 }
 
 async fn tower_call(router: &mut Router, request: Request<Body>) -> Result<Response<Body>, Infallible> {
@@ -246,6 +264,7 @@ impl Drop for Busy {
 struct Observed {
     body: Body,
     _busy: Busy,
+    _admitted: Option<Admitted>,
     _ticket: Arc<Ticket>,
 }
 

@@ -132,11 +132,10 @@ async fn run<T>(
     app.enter(if failed { Phase::Failed } else { Phase::Draining });
     note(app, if failed { "failed" } else { "draining" }, &json!({"requests": app.busy_places()}));
     let until = Instant::now() + drain;
-    let idle = || app.busy_places() == 0;
     // The listener stays open, so that health checks see 503 rather than a closed port.
-    connections.accept(&listener, || idle() || Instant::now() >= until || thread.is_finished()).await;
+    connections.accept(&listener, || app.is_idle() || Instant::now() >= until || thread.is_finished()).await;
     drop(listener);
-    if !idle() {
+    if !app.is_idle() {
         note(app, "cancelling", &json!({"requests": app.busy_places()}));
         app.tell(Command::Abort);
     }
