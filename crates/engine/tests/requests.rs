@@ -12,7 +12,7 @@ use glmbench_engine::model::Capacity;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{
-    Completion, Engine, EngineError, FinishReason, Report, Request, Step, Stop, TokenDetail,
+    Completion, Engine, EngineError, FinishReason, Report, Request, Step, StepKind, Stop, TokenDetail,
 };
 
 fn demo() -> (Engine, Arc<Tokenizer>) {
@@ -240,4 +240,44 @@ fn requests_that_cannot_run_are_refused() {
         assert!(matches!(engine.submit(request), Err(EngineError::Request(_))));
     }
     assert!(engine.is_idle());
+}
+
+/// Prompts that keep coming do not stop the others' tokens, and the order of the steps changes no result.
+#[test]
+fn decoding_goes_on_during_prefill_and_changes_no_result() {
+    let run_with = |prefill_run| {
+        let (mut engine, tokenizer) = loaded(4, 16, 8);
+        engine.set_prefill_run(prefill_run);
+        let request = |length: usize, seed| Request {
+            prompt: tokenizer.encode_prompt("你好").into_iter().cycle().take(length).collect(),
+            max_new_tokens: 12,
+            sampling: hot(seed),
+            ignore_eos: true,
+            report: Report { tokens: true, top: Some(3), ..Report::default() },
+            ..Request::probe()
+        };
+        engine.submit(request(6, 0)).unwrap();
+        let first = engine.step().unwrap();
+        for seed in 1..4 {
+            engine.submit(request(90, seed)).unwrap();
+        }
+        let (mut steps, finished) = run(&mut engine);
+        steps.insert(0, first);
+        let kinds: Vec<StepKind> = steps.iter().map(|step| step.kind).collect();
+        let mut details: Vec<TokenDetail> = steps.into_iter().flat_map(|step| step.details).collect();
+        details.sort_by_key(|detail| detail.id);
+        let details: Vec<String> = details.iter().map(|detail| format!("{detail:?}")).collect();
+        let outputs: Vec<_> = finished.into_iter().map(|completion| completion.tokens).collect();
+        (kinds, details, outputs)
+    };
+    let longest = |kinds: &[StepKind]| {
+        let runs = kinds.chunk_by(|a, b| a == b).filter(|run| run[0] == StepKind::Prefill);
+        runs.map(<[StepKind]>::len).max().unwrap()
+    };
+    let (plain, shared) = (run_with(None), run_with(Some(2)));
+    assert!(longest(&plain.0) > 20, "{:?}", plain.0);
+    // The first sequence takes a token after every two steps, for as long as it runs.
+    let begin = &shared.0[1..1 + 3 * 10];
+    assert!(longest(begin) <= 2 && begin.contains(&StepKind::Decode), "{begin:?}");
+    assert_eq!((plain.1, plain.2), (shared.1, shared.2));
 }
