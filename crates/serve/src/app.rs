@@ -90,7 +90,7 @@ impl App {
         Self {
             places: Arc::new(Semaphore::new(all_places)),
             all_places,
-            bodies: Arc::new(Semaphore::new(settings.limits.all_bodies_bytes >> 10)),
+            bodies: Arc::new(Semaphore::new(settings.limits.all_bodies().div_ceil(1 << 10))),
             logprobs: Arc::new(Semaphore::new(settings.limits.all_logprobs)),
             started: unix_seconds(),
             settings,
@@ -126,6 +126,11 @@ impl App {
     /// Sequences that run or wait for the engine, or whose events are not all read.
     pub(crate) fn busy_places(&self) -> usize {
         self.all_places - self.places.available_permits()
+    }
+
+    /// Most prompts of a request: more than there are places could never run.
+    pub(crate) fn most_prompts(&self) -> usize {
+        self.settings.limits.prompts.min(self.all_places)
     }
 
     /// Whether no request is read, worked on or answered.

@@ -162,7 +162,7 @@ impl Ask {
     /// The first thing that cannot be done, with its field.
     pub(crate) async fn plan(self, app: &App, ticket: &Ticket) -> Result<Plan, ApiError> {
         let model = &app.model;
-        let most = app.settings.limits.prompts;
+        let most = app.most_prompts();
         let field = self.prompt_field;
         if self.prompts.is_empty() || self.prompts.len() > most {
             let message = format!("{field} has {} prompts, expected 1 to {most}", self.prompts.len());

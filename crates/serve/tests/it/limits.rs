@@ -192,3 +192,22 @@ fn a_body_in_small_chunks_takes_the_room_of_its_bytes() {
     client.raw(b"0\r\n\r\n");
     assert_eq!(client.reply().status, 200);
 }
+
+#[test]
+fn the_largest_body_fits_among_all_bodies() {
+    let server = Server::with(1, |settings| {
+        settings.limits.body_bytes = 64 << 10;
+        settings.limits.all_bodies_bytes = 8 << 10;
+    });
+    let body = format!(r#"{{"prompt":"a","max_tokens":1{}}}"#, " ".repeat(60 << 10));
+    assert_eq!(server.post("/v1/completions", &body).status, 200);
+}
+
+/// Trying again would not help, so it is no 429.
+#[test]
+fn more_prompts_than_places_are_the_clients_error() {
+    let server = Server::with(1, |settings| settings.limits.queue = 1);
+    let reply = server.post("/v1/completions", &json!({"prompt": ["a", "a", "a"]}).to_string());
+    assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!("prompt")));
+    server.ok("/v1/completions", &json!({"prompt": ["a", "a"], "max_tokens": 1}));
+}
