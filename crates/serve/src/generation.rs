@@ -1,5 +1,6 @@
 //! From what a route asks for to requests of the engine, and back to whole outputs.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use glmbench_engine::logprobs::TokenLogprobs;
@@ -16,6 +17,8 @@ use crate::work::{End, Event, Token};
 
 /// Longest stop text, in bytes.
 const MAX_STOP: usize = 256;
+/// Repetition penalties that leave logits within their type.
+const PENALTIES: RangeInclusive<f32> = 0.01..=100.0;
 /// Most different stop tokens of a request. Every step looks through them.
 const MAX_STOP_IDS: usize = 256;
 
@@ -86,8 +89,8 @@ impl Draw {
             return out("top_p", top_p, "above 0 and at most 1");
         }
         let repetition_penalty = self.repetition_penalty.unwrap_or(1.0);
-        if !(repetition_penalty.is_finite() && repetition_penalty > 0.0) {
-            return out("repetition_penalty", repetition_penalty, "a positive number");
+        if !PENALTIES.contains(&repetition_penalty) {
+            return out("repetition_penalty", repetition_penalty, "0.01 to 100");
         }
         let greedy = temperature == 0.0;
         if greedy && repetition_penalty == 1.0 {
