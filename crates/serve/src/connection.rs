@@ -298,21 +298,42 @@ struct Guarded {
     header: Duration,
     idle: Duration,
     write: Duration,
+    /// For a whole reply, from the first time that its client lets it wait.
+    reply: Duration,
     /// Whether a head may have begun: at first, and after the first byte behind a request.
     in_head: bool,
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
+    /// The clock of the reply that waits, and the number of its request.
+    replying: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
 impl Guarded {
     fn new(stream: TcpStream, app: &App, requests: Arc<Requests>) -> Self {
         let limits = &app.settings.limits;
-        let (header, idle, write) = (limits.header, limits.idle, limits.write);
-        Self { stream, requests, begun: 0, header, idle, write, in_head: true, reading: None, writing: None }
+        Self {
+            stream,
+            requests,
+            begun: 0,
+            header: limits.header,
+            idle: limits.idle,
+            write: limits.write,
+            reply: limits.request,
+            in_head: true,
+            reading: None,
+            writing: None,
+            replying: None,
+        }
     }
 
-    /// Starts the clock of a write that waits, or ends the connection when it has run out.
+    /// Starts the clocks of a write that waits, or ends the connection when one has run out.
     fn wait_write<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let (number, reply) = (self.requests.begun.load(Ordering::SeqCst), self.reply);
+        self.replying.take_if(|(of, _)| *of != number);
+        let (_, whole) = self.replying.get_or_insert_with(|| (number, Box::pin(tokio::time::sleep(reply))));
+        if whole.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(late("the client takes too long for the reply")));
+        }
         let write = self.write;
         let clock = self.writing.get_or_insert_with(|| Box::pin(tokio::time::sleep(write)));
         ready!(clock.as_mut().poll(context));

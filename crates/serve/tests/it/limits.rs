@@ -1,6 +1,6 @@
 //! Limits: what one client can take, and that the others go on meanwhile.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -210,4 +210,24 @@ fn more_prompts_than_places_are_the_clients_error() {
     let reply = server.post("/v1/completions", &json!({"prompt": ["a", "a", "a"]}).to_string());
     assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!("prompt")));
     server.ok("/v1/completions", &json!({"prompt": ["a", "a"], "max_tokens": 1}));
+}
+
+/// Every byte that a client takes starts the clock of the next one, but not that of the whole reply.
+#[test]
+fn a_reply_has_a_longest_time() {
+    let server = Server::with(1, |settings| settings.limits.request = Duration::from_millis(500));
+    let mut slow = Client::to(server.address);
+    let body = json!({"inputs": "ab ".repeat(300_000)}).to_string();
+    slow.send("POST", "/tokenize", &[], body.as_bytes());
+    let head = slow.head();
+    assert_eq!(head.status, 200);
+    let whole: usize = head.header("content-length").unwrap().parse().unwrap();
+    assert!(whole > 12 << 20, "{whole}");
+    let (mut read, mut buffer) = (0, vec![0; 64 << 10]);
+    while let Ok(count @ 1..) = slow.stream.read(&mut buffer) {
+        read += count;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(read < whole, "{read}");
+    others_go_on(&server);
 }
