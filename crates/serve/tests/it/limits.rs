@@ -182,7 +182,10 @@ fn stop_tokens_are_bounded_without_their_repetitions() {
 
 #[test]
 fn a_body_in_small_chunks_takes_the_room_of_its_bytes() {
-    let server = Server::with(1, |settings| settings.limits.all_bodies_bytes = 8 << 10);
+    let server = Server::with(1, |settings| {
+        settings.limits.body_bytes = 8 << 10;
+        settings.limits.all_bodies_bytes = 8 << 10;
+    });
     let mut client = Client::to(server.address);
     client.raw(b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
     for byte in br#"{"prompt":"a","max_tokens":1}"# {
