@@ -30,6 +30,7 @@ pub mod weights;
 pub use scheduler::Engine;
 
 use std::fmt;
+use std::sync::Arc;
 
 use glmbench_device::DeviceError;
 
@@ -141,8 +142,8 @@ impl Request {
 /// What ends an output besides its length and the end-of-sequence token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stop {
-    /// Token ids that end the output. They are not part of it.
-    pub ids: Vec<u32>,
+    /// Token ids that end the output. They are not part of it. The sequences of one request share them.
+    pub ids: Arc<[u32]>,
     /// Texts that end the output, looked for in the decoded text. Empty ones never end it.
     pub texts: Vec<String>,
     /// Whether a stop text is the last part of the output's text.

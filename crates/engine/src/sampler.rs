@@ -116,9 +116,12 @@ fn draw_token(logits: &[f32], seen: &[u32], p: &RandomSampling, draw: f64) -> u3
         unique.sort_unstable();
         unique.dedup();
         for id in unique {
-            if let Some((_, score)) = scores.get_mut(id as usize) {
-                *score =
+            // A logit of minus infinity is left out, whatever its penalty.
+            if let Some((_, score)) = scores.get_mut(id as usize).filter(|(_, score)| score.is_finite()) {
+                let penalised =
                     if *score < 0.0 { *score * p.repetition_penalty } else { *score / p.repetition_penalty };
+                // Beyond the type's range, differences of scores would be NaN.
+                *score = penalised.clamp(f32::MIN, f32::MAX);
             }
         }
     }
@@ -185,6 +188,17 @@ mod tests {
         }
         let penalised = RandomSampling { repetition_penalty: 1e6, top_k: 1, ..sampling };
         assert_eq!(Sampler::new(Sampling::Random(penalised)).choose(&logits, &[2]), 1);
+    }
+
+    #[test]
+    fn penalties_beyond_the_range_of_logits_keep_the_likeliest_first() {
+        let strong = RandomSampling { repetition_penalty: 1e-44, ..RandomSampling::chat(1) };
+        let mut sampler = Sampler::new(Sampling::Random(strong));
+        assert!((0..20).all(|_| sampler.choose(&[1.0, 3.0, -2.0], &[1]) == 1));
+        let weak = RandomSampling { repetition_penalty: f32::MAX, ..strong };
+        let mut sampler = Sampler::new(Sampling::Random(weak));
+        let logits = [-30.0, -20.0, f32::NEG_INFINITY];
+        assert!((0..20).all(|_| sampler.choose(&logits, &[0, 1, 2]) < 2));
     }
 
     #[test]

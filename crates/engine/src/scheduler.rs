@@ -2,7 +2,8 @@
 //!
 //! Waiting requests are admitted in order while the batch has a free place and the KV cache has blocks for their whole
 //! length. A running sequence therefore never runs out of blocks. A step is either a prefill of as many prompt tokens
-//! as fit, or one token of every running sequence. A sequence's results do not depend on the others; see the device's
+//! as fit, or one token of every running sequence. Prefill comes first; [`Engine::set_prefill_run`] bounds how long the
+//! running sequences wait for it. A sequence's results do not depend on the others; see the device's
 //! contract.
 
 use std::collections::VecDeque;
@@ -39,6 +40,10 @@ pub struct Engine {
     weight_faults: Option<Vec<WeightFault>>,
     /// Decodes outputs whose text matters.
     tokenizer: Option<Arc<Tokenizer>>,
+    /// Most prefill steps in a row while a sequence waits to decode.
+    prefill_run: Option<usize>,
+    /// Prefill steps since the last decoding step.
+    prefills: usize,
 }
 
 /// Rows of one sequence in a step, before block tables are borrowed.
@@ -64,6 +69,8 @@ impl Engine {
             profile: None,
             weight_faults: None,
             tokenizer: None,
+            prefill_run: None,
+            prefills: 0,
         }
     }
 
@@ -91,6 +98,12 @@ impl Engine {
     /// Sets the tokenizer that decodes outputs. Requests with stop texts need it.
     pub fn set_tokenizer(&mut self, tokenizer: Arc<Tokenizer>) {
         self.tokenizer = Some(tokenizer);
+    }
+
+    /// Sets after how many prefill steps in a row the running sequences get a decoding step. `None`, the default, lets
+    /// them wait until all prompts are prefilled. No result depends on it, only the order of the steps.
+    pub fn set_prefill_run(&mut self, steps: Option<usize>) {
+        self.prefill_run = steps;
     }
 
     /// Returns the model's shape.
@@ -218,6 +231,7 @@ impl Engine {
         let start_ns = self.now_ns();
         self.admit()?;
         let (kind, parts) = self.plan();
+        self.prefills = if kind == StepKind::Prefill { self.prefills + 1 } else { 0 };
         let tokens = parts.iter().map(|p| p.rows.len()).sum();
         let sequences = parts.len();
         let mut step = Step {
@@ -254,7 +268,7 @@ impl Engine {
             return refuse("the prompt is empty".into());
         }
         let known = config.padded_vocab_size;
-        let ids = [&request.prompt, &request.choice_ids, &request.stop.ids, &request.report.ids];
+        let ids = [&request.prompt[..], &request.choice_ids, &request.stop.ids, &request.report.ids];
         if let Some(id) = ids.into_iter().flatten().find(|&&id| id as usize >= known) {
             return refuse(format!("token {id} is outside the model's vocabulary of {known}"));
         }
@@ -302,6 +316,21 @@ impl Engine {
 
     /// Plans prompt chunks while any prompt is unfinished, else one token of every sequence.
     fn plan(&self) -> (StepKind, Vec<Part>) {
+        let decode = self.plan_decode();
+        let is_decodes_turn = self.prefill_run.is_some_and(|most| self.prefills >= most);
+        if is_decodes_turn && !decode.is_empty() {
+            return (StepKind::Decode, decode);
+        }
+        let prefill = self.plan_prefill();
+        if !prefill.is_empty() {
+            return (StepKind::Prefill, prefill);
+        }
+        let kind = if decode.is_empty() { StepKind::Idle } else { StepKind::Decode };
+        (kind, decode)
+    }
+
+    /// Plans as many prompt tokens as fit.
+    fn plan_prefill(&self) -> Vec<Part> {
         let limits = self.model.capacity();
         let mut parts = Vec::new();
         let (mut row, mut logits_left) = (0, limits.max_logit_rows);
@@ -323,12 +352,14 @@ impl Engine {
                 logits_left -= logits;
             }
         }
-        if !parts.is_empty() {
-            return (StepKind::Prefill, parts);
-        }
-        let all = 0..self.running.len().min(limits.max_step_tokens);
-        let kind = if all.is_empty() { StepKind::Idle } else { StepKind::Decode };
-        (kind, all.map(|i| Part { index: i, rows: i..i + 1, logits: 1 }).collect())
+        parts
+    }
+
+    /// Plans one token of every sequence whose prompt is fed.
+    fn plan_decode(&self) -> Vec<Part> {
+        let fed = self.running.iter().enumerate().filter(|(_, sequence)| sequence.prompt_left() == 0);
+        let rows = fed.take(self.model.capacity().max_step_tokens).enumerate();
+        rows.map(|(row, (index, _))| Part { index, rows: row..row + 1, logits: 1 }).collect()
     }
 
     fn forward(&mut self, parts: &[Part]) -> Result<(), EngineError> {

@@ -129,7 +129,7 @@ impl Sequence {
         }
         let mut left = logits.to_vec();
         let ends = if self.request.ignore_eos { &[] } else { ends };
-        for &id in ends.iter().chain(&self.request.stop.ids) {
+        for &id in ends.iter().chain(&*self.request.stop.ids) {
             left[id as usize] = f32::NEG_INFINITY;
         }
         self.sampler.choose(&left, &self.tokens)

@@ -12,7 +12,7 @@ use glmbench_engine::model::Capacity;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{
-    Completion, Engine, EngineError, FinishReason, Report, Request, Step, Stop, TokenDetail,
+    Completion, Engine, EngineError, FinishReason, Report, Request, Step, StepKind, Stop, TokenDetail,
 };
 
 fn demo() -> (Engine, Arc<Tokenizer>) {
@@ -120,11 +120,11 @@ fn stop_texts_and_stop_tokens_end_an_output() {
     }
     let token = whole.tokens[10];
     let first = whole.tokens.iter().position(|&t| t == token).unwrap();
-    let (details, stopped) = one(&mut engine, request(Stop { ids: vec![token], ..Stop::default() }));
+    let (details, stopped) = one(&mut engine, request(Stop { ids: [token].into(), ..Stop::default() }));
     assert_eq!((stopped.finish, stopped.tokens.len()), (FinishReason::StopToken(token), first));
     assert_eq!(details.len(), first + 1);
     // Nothing stops it before its time.
-    let stop = Stop { ids: vec![token], texts: vec![middle], min_new_tokens: 40, ..Stop::default() };
+    let stop = Stop { ids: [token].into(), texts: vec![middle], min_new_tokens: 40, ..Stop::default() };
     let (_, late) = one(&mut engine, request(stop));
     assert_eq!((late.finish, late.tokens.len()), (FinishReason::Length, 40));
     assert!(!late.tokens.contains(&token));
@@ -233,11 +233,51 @@ fn requests_that_cannot_run_are_refused() {
     let prompt = tokenizer.encode_prompt("a");
     let far = engine.config().padded_vocab_size as u32;
     for request in [
-        Request { stop: Stop { ids: vec![far], ..Stop::default() }, ..Request::probe() },
+        Request { stop: Stop { ids: [far].into(), ..Stop::default() }, ..Request::probe() },
         Request { report: Report { ids: vec![far], ..Report::default() }, ..Request::probe() },
     ] {
         let request = Request { prompt: prompt.clone(), max_new_tokens: 1, ..request };
         assert!(matches!(engine.submit(request), Err(EngineError::Request(_))));
     }
     assert!(engine.is_idle());
+}
+
+/// Prompts that keep coming do not stop the others' tokens, and the order of the steps changes no result.
+#[test]
+fn decoding_goes_on_during_prefill_and_changes_no_result() {
+    let run_with = |prefill_run| {
+        let (mut engine, tokenizer) = loaded(4, 16, 8);
+        engine.set_prefill_run(prefill_run);
+        let request = |length: usize, seed| Request {
+            prompt: tokenizer.encode_prompt("你好").into_iter().cycle().take(length).collect(),
+            max_new_tokens: 12,
+            sampling: hot(seed),
+            ignore_eos: true,
+            report: Report { tokens: true, top: Some(3), ..Report::default() },
+            ..Request::probe()
+        };
+        engine.submit(request(6, 0)).unwrap();
+        let first = engine.step().unwrap();
+        for seed in 1..4 {
+            engine.submit(request(90, seed)).unwrap();
+        }
+        let (mut steps, finished) = run(&mut engine);
+        steps.insert(0, first);
+        let kinds: Vec<StepKind> = steps.iter().map(|step| step.kind).collect();
+        let mut details: Vec<TokenDetail> = steps.into_iter().flat_map(|step| step.details).collect();
+        details.sort_by_key(|detail| detail.id);
+        let details: Vec<String> = details.iter().map(|detail| format!("{detail:?}")).collect();
+        let outputs: Vec<_> = finished.into_iter().map(|completion| completion.tokens).collect();
+        (kinds, details, outputs)
+    };
+    let longest = |kinds: &[StepKind]| {
+        let runs = kinds.chunk_by(|a, b| a == b).filter(|run| run[0] == StepKind::Prefill);
+        runs.map(<[StepKind]>::len).max().unwrap()
+    };
+    let (plain, shared) = (run_with(None), run_with(Some(2)));
+    assert!(longest(&plain.0) > 20, "{:?}", plain.0);
+    // The first sequence takes a token after every two steps, for as long as it runs.
+    let begin = &shared.0[1..1 + 3 * 10];
+    assert!(longest(begin) <= 2 && begin.contains(&StepKind::Decode), "{begin:?}");
+    assert_eq!((plain.1, plain.2), (shared.1, shared.2));
 }

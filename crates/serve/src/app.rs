@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -71,6 +71,8 @@ pub(crate) struct App {
     bodies: Arc<Semaphore>,
     /// Log-probabilities.
     logprobs: Arc<Semaphore>,
+    /// Requests for work that were let in and are not answered yet, from their head to their last byte.
+    pub(crate) requests: Arc<AtomicUsize>,
     phase: AtomicU8,
     next_id: AtomicU64,
     random: RandomState,
@@ -88,7 +90,7 @@ impl App {
         Self {
             places: Arc::new(Semaphore::new(all_places)),
             all_places,
-            bodies: Arc::new(Semaphore::new(settings.limits.all_bodies_bytes >> 10)),
+            bodies: Arc::new(Semaphore::new(settings.limits.all_bodies().div_ceil(1 << 10))),
             logprobs: Arc::new(Semaphore::new(settings.limits.all_logprobs)),
             started: unix_seconds(),
             settings,
@@ -96,6 +98,7 @@ impl App {
             metrics,
             log,
             commands,
+            requests: Arc::default(),
             phase: AtomicU8::new(0),
             next_id: AtomicU64::new(0),
             random: RandomState::new(),
@@ -125,10 +128,20 @@ impl App {
         self.all_places - self.places.available_permits()
     }
 
-    /// Reserves room for a part of a body.
-    pub(crate) fn room_for_body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    /// Most prompts of a request: more than there are places could never run.
+    pub(crate) fn most_prompts(&self) -> usize {
+        self.settings.limits.prompts.min(self.all_places)
+    }
+
+    /// Whether no request is read, worked on or answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.requests.load(Ordering::SeqCst) == 0 && self.busy_places() == 0
+    }
+
+    /// Reserves the room that a body of `bytes` needs beyond the `held` kibibytes that it has.
+    pub(crate) fn room_for_body(&self, bytes: usize, held: usize) -> Result<OwnedSemaphorePermit, ApiError> {
         let full = "the server holds as many request bodies as it may; try again";
-        take(&self.bodies, bytes.div_ceil(1 << 10), full)
+        take(&self.bodies, bytes.div_ceil(1 << 10).saturating_sub(held), full)
     }
 
     /// Reserves room for a reply's log-probabilities.

@@ -56,7 +56,9 @@ async fn collect(app: &App, body: &mut Body) -> Result<Received, ApiError> {
             let _ = timeout(DISCARDING, discard(body)).await;
             return Err(too_large(most));
         }
-        let more = app.room_for_body(data.len())?;
+        // By the whole size so far: rounded up for each frame, small frames would take all the room.
+        let held = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = app.room_for_body(bytes.len() + data.len(), held)?;
         match &mut room {
             Some(room) => room.merge(more),
             None => room = Some(more),

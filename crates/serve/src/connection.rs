@@ -83,6 +83,22 @@ impl Connections {
     }
 }
 
+/// Counts an admitted request for work until its response is sent, so that the server's end waits for it.
+struct Admitted(Arc<AtomicUsize>);
+
+impl Admitted {
+    fn new(requests: &Arc<AtomicUsize>) -> Self {
+        requests.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(requests))
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Counts a connection while it lives.
 struct Counted {
     open: Arc<AtomicUsize>,
@@ -154,8 +170,10 @@ async fn handle(
     let (method, path) = (request.method().as_str(), request.uri().path());
     let family = Family::of_path(path);
     let ticket = Ticket::new(id, method, path, app.log.clone(), Arc::clone(&app.metrics));
+    let mut admitted = None;
     let mut response = match admit(&app, &request) {
         Ok(()) => {
+            admitted = (!request.method().is_safe()).then(|| Admitted::new(&app.requests));
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Arc::clone(&ticket));
             let answer = tower_call(&mut router, request).await;
@@ -175,7 +193,7 @@ async fn handle(
     if app.phase() != Phase::Ready {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| Body::new(Observed { body, _busy: busy, _ticket: ticket })))
+    Ok(response.map(|body| Body::new(Observed { body, _busy: busy, _admitted: admitted, _ticket: ticket })))
 }
 
 async fn tower_call(router: &mut Router, request: Request<Body>) -> Result<Response<Body>, Infallible> {
@@ -246,6 +264,7 @@ impl Drop for Busy {
 struct Observed {
     body: Body,
     _busy: Busy,
+    _admitted: Option<Admitted>,
     _ticket: Arc<Ticket>,
 }
 
@@ -279,21 +298,42 @@ struct Guarded {
     header: Duration,
     idle: Duration,
     write: Duration,
+    /// For a whole reply, from the first time that its client lets it wait.
+    reply: Duration,
     /// Whether a head may have begun: at first, and after the first byte behind a request.
     in_head: bool,
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
+    /// The clock of the reply that waits, and the number of its request.
+    replying: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
 impl Guarded {
     fn new(stream: TcpStream, app: &App, requests: Arc<Requests>) -> Self {
         let limits = &app.settings.limits;
-        let (header, idle, write) = (limits.header, limits.idle, limits.write);
-        Self { stream, requests, begun: 0, header, idle, write, in_head: true, reading: None, writing: None }
+        Self {
+            stream,
+            requests,
+            begun: 0,
+            header: limits.header,
+            idle: limits.idle,
+            write: limits.write,
+            reply: limits.request,
+            in_head: true,
+            reading: None,
+            writing: None,
+            replying: None,
+        }
     }
 
-    /// Starts the clock of a write that waits, or ends the connection when it has run out.
+    /// Starts the clocks of a write that waits, or ends the connection when one has run out.
     fn wait_write<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let (number, reply) = (self.requests.begun.load(Ordering::SeqCst), self.reply);
+        self.replying.take_if(|(of, _)| *of != number);
+        let (_, whole) = self.replying.get_or_insert_with(|| (number, Box::pin(tokio::time::sleep(reply))));
+        if whole.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(late("the client takes too long for the reply")));
+        }
         let write = self.write;
         let clock = self.writing.get_or_insert_with(|| Box::pin(tokio::time::sleep(write)));
         ready!(clock.as_mut().poll(context));

@@ -1,5 +1,6 @@
 //! From what a route asks for to requests of the engine, and back to whole outputs.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use glmbench_engine::logprobs::TokenLogprobs;
@@ -16,6 +17,10 @@ use crate::work::{End, Event, Token};
 
 /// Longest stop text, in bytes.
 const MAX_STOP: usize = 256;
+/// Repetition penalties that leave logits within their type.
+const PENALTIES: RangeInclusive<f32> = 0.01..=100.0;
+/// Most different stop tokens of a request. Every step looks through them.
+const MAX_STOP_IDS: usize = 256;
 
 /// What a route asks for, whatever its family.
 #[derive(Debug)]
@@ -84,8 +89,8 @@ impl Draw {
             return out("top_p", top_p, "above 0 and at most 1");
         }
         let repetition_penalty = self.repetition_penalty.unwrap_or(1.0);
-        if !(repetition_penalty.is_finite() && repetition_penalty > 0.0) {
-            return out("repetition_penalty", repetition_penalty, "a positive number");
+        if !PENALTIES.contains(&repetition_penalty) {
+            return out("repetition_penalty", repetition_penalty, "0.01 to 100");
         }
         let greedy = temperature == 0.0;
         if greedy && repetition_penalty == 1.0 {
@@ -124,6 +129,19 @@ pub(crate) fn stop_texts(app: &App, texts: Option<Vec<String>>) -> Result<Vec<St
     Ok(texts)
 }
 
+/// Checks the number of stop tokens and drops repeated ones.
+pub(crate) fn stop_ids(ids: Option<Vec<u32>>) -> Result<Arc<[u32]>, ApiError> {
+    let mut ids = ids.unwrap_or_default();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() > MAX_STOP_IDS {
+        let message =
+            format!("stop_token_ids has {} different ids, expected at most {MAX_STOP_IDS}", ids.len());
+        return Err(ApiError::invalid("stop_token_ids", message));
+    }
+    Ok(ids.into())
+}
+
 /// Refuses fields that are known but not supported, unless they ask for nothing or for the one thing that there is.
 pub(crate) fn refuse(fields: &[(&str, &Option<Plain>, Option<Plain>)]) -> Result<(), ApiError> {
     for (name, value, only) in fields {
@@ -147,7 +165,7 @@ impl Ask {
     /// The first thing that cannot be done, with its field.
     pub(crate) async fn plan(self, app: &App, ticket: &Ticket) -> Result<Plan, ApiError> {
         let model = &app.model;
-        let most = app.settings.limits.prompts;
+        let most = app.most_prompts();
         let field = self.prompt_field;
         if self.prompts.is_empty() || self.prompts.len() > most {
             let message = format!("{field} has {} prompts, expected 1 to {most}", self.prompts.len());

@@ -46,6 +46,9 @@ pub use self::settings::{Described, Key, ServeLimits, Settings};
 /// Wait for connections to send what is left, when the server ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Prefill steps after which running sequences get a token: new prompts do not stop the streams of the others.
+const PREFILL_RUN: usize = 2;
+
 /// Errors of a server.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -92,6 +95,7 @@ pub fn serve(
     stop: &dyn Fn() -> bool,
 ) -> Result<(), ServeError> {
     engine.set_tokenizer(Arc::clone(&tokenizer));
+    engine.set_prefill_run(Some(PREFILL_RUN));
     let metrics = Arc::new(Metrics::new(engine.occupancy()));
     let log = Log::start(log, Arc::clone(&metrics))?;
     let model = Model::of(&engine, tokenizer);
@@ -132,11 +136,10 @@ async fn run<T>(
     app.enter(if failed { Phase::Failed } else { Phase::Draining });
     note(app, if failed { "failed" } else { "draining" }, &json!({"requests": app.busy_places()}));
     let until = Instant::now() + drain;
-    let idle = || app.busy_places() == 0;
     // The listener stays open, so that health checks see 503 rather than a closed port.
-    connections.accept(&listener, || idle() || Instant::now() >= until || thread.is_finished()).await;
+    connections.accept(&listener, || app.is_idle() || Instant::now() >= until || thread.is_finished()).await;
     drop(listener);
-    if !idle() {
+    if !app.is_idle() {
         note(app, "cancelling", &json!({"requests": app.busy_places()}));
         app.tell(Command::Abort);
     }

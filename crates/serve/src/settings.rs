@@ -39,7 +39,7 @@ pub struct Described {
 pub struct ServeLimits {
     /// Largest body, in bytes.
     pub body_bytes: usize,
-    /// Bytes of all bodies that are being read or held.
+    /// Bytes of all bodies that are being read or held; at least those of one body.
     pub all_bodies_bytes: usize,
     /// Prompts of one request.
     pub prompts: usize,
@@ -88,6 +88,13 @@ impl Default for ServeLimits {
             all_logprobs: 1 << 19,
             stops: 16,
         }
+    }
+}
+
+impl ServeLimits {
+    /// Returns the bytes of all bodies. The largest body that is let in always fits.
+    pub(crate) fn all_bodies(&self) -> usize {
+        self.all_bodies_bytes.max(self.body_bytes)
     }
 }
 

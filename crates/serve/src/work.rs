@@ -20,6 +20,8 @@ use crate::metrics::Metrics;
 
 /// Events that a channel holds before the thread keeps them itself.
 pub(crate) const CHANNEL_EVENTS: usize = 256;
+/// Most events of one sequence in one step: its prompt, a token, an end.
+const STEP_EVENTS: usize = 3;
 /// Wait between two tries to hand over events when no sequence runs.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -92,7 +94,8 @@ struct Track {
     events: Sender<Event>,
     deadline: Instant,
     arrived: Instant,
-    _places: OwnedSemaphorePermit,
+    /// `None` once the engine is done with the job and no event waits.
+    places: Option<OwnedSemaphorePermit>,
     sequences: Vec<Sequence>,
     /// Sequences that have not ended.
     open: usize,
@@ -215,7 +218,7 @@ impl Worker {
             events: job.events,
             deadline: job.deadline,
             arrived: job.arrived,
-            _places: job.places,
+            places: Some(job.places),
             sequences: Vec::with_capacity(job.requests.len()),
             open: job.requests.len(),
             pending: VecDeque::new(),
@@ -255,7 +258,7 @@ impl Worker {
         let (mut gone, mut ended) = (Vec::new(), Vec::new());
         for (&number, track) in &mut self.jobs {
             track.flush(now);
-            let is_done = track.open == 0 && track.pending.is_empty();
+            let is_done = track.is_done();
             let is_late = track.open > 0 && now >= track.deadline;
             let is_slow = track.behind_since.is_some_and(|since| now - since > self.slow_reader);
             if track.events.is_closed() {
@@ -319,6 +322,7 @@ impl Worker {
     fn deliver(&mut self, step: Step, begin: Instant) {
         let now = Instant::now();
         self.metrics.step(step.kind == StepKind::Prefill, step.sequences, step.tokens, now - begin);
+        self.count_finished(&step);
         for prompt in step.prompts {
             if let Some((track, index)) = self.owner(prompt.id) {
                 track.send(Event::Prompt { index, logprobs: prompt.logprobs }, now);
@@ -343,7 +347,6 @@ impl Worker {
         for completion in step.finished {
             let Some((number, index)) = self.owners.remove(&completion.id) else { continue };
             let Some(track) = self.jobs.get_mut(&number) else { continue };
-            track.open -= 1;
             let sequence = &mut track.sequences[index];
             sequence.started.get_or_insert(begin);
             let times = sequence.times(track.arrived, now);
@@ -353,6 +356,20 @@ impl Worker {
                 track.send(Event::Failed(ApiError::new(Kind::Generation, place.to_string())), now);
             } else if !told {
                 track.send(Event::End { index, end: End { reason: completion.finish, times } }, now);
+            }
+        }
+        self.jobs.retain(|_, track| !track.is_done());
+    }
+
+    /// Counts ended sequences and gives places back before their last events, so that who has read those finds a place.
+    fn count_finished(&mut self, step: &Step) {
+        for completion in &step.finished {
+            let Some(&(number, _)) = self.owners.get(&completion.id) else { continue };
+            let Some(track) = self.jobs.get_mut(&number) else { continue };
+            track.open -= 1;
+            let has_room = track.events.capacity() >= track.sequences.len() * STEP_EVENTS;
+            if track.is_done() && has_room {
+                track.places = None;
             }
         }
     }
@@ -398,6 +415,11 @@ impl Sequence {
 }
 
 impl Track {
+    /// Whether nothing of the job is left to compute or to hand over.
+    fn is_done(&self) -> bool {
+        self.open == 0 && self.pending.is_empty()
+    }
+
     fn send(&mut self, event: Event, now: Instant) {
         if self.pending.is_empty() {
             match self.events.try_send(event) {

@@ -14,7 +14,7 @@ use crate::app::{App, unix_seconds};
 use crate::body::{Received, receive};
 use crate::chat;
 use crate::error::{ApiError, Family};
-use crate::generation::{Ask, Draw, Plan, collect, refuse, stop_texts};
+use crate::generation::{Ask, Draw, Plan, collect, refuse, stop_ids, stop_texts};
 use crate::sse;
 use crate::ticket::Ticket;
 use crate::wire;
@@ -173,7 +173,7 @@ fn asked(app: &App, wire: Wire, is_chat: bool) -> Result<(Ask, Form), ApiError> 
         seed,
         ignore_eos: wire.ignore_eos == Some(true),
         stop: Stop {
-            ids: wire.stop_token_ids.unwrap_or_default(),
+            ids: stop_ids(wire.stop_token_ids)?,
             texts,
             keep: wire.include_stop_str_in_output == Some(true),
             min_new_tokens: wire.min_tokens.unwrap_or(0),

@@ -91,3 +91,25 @@ fn an_idle_connection_is_closed_at_the_end() {
     assert!(begin.elapsed() < Duration::from_millis(1900), "{:?}", begin.elapsed());
     assert!(client.is_closed());
 }
+
+#[test]
+fn a_request_whose_body_is_still_read_is_answered_at_the_end() {
+    let server = Server::with(1, |_| {});
+    let body = br#"{"prompt":"a","max_tokens":1}"#;
+    let mut client = Client::to(server.address);
+    client.raw(
+        format!("POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len())
+            .as_bytes(),
+    );
+    client.raw(&body[..5]);
+    // The head has to be read before the server ends.
+    std::thread::sleep(Duration::from_millis(200));
+    server.stop();
+    let address = server.address;
+    let end = std::thread::spawn(move || server.end());
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(ask(address, "GET", "/health", "").status, 503);
+    client.raw(&body[5..]);
+    assert_eq!(client.reply().status, 200);
+    end.join().unwrap();
+}

@@ -1,6 +1,6 @@
 //! Limits: what one client can take, and that the others go on meanwhile.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -159,4 +159,78 @@ fn a_request_has_a_longest_time() {
     let reply = server.post("/v1/completions", body);
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (504, &json!("timeout")));
     server.wait_for("glmbench_kv_blocks_used", 0.0);
+}
+
+/// A reply's place is free for whoever has read the reply.
+#[test]
+fn requests_one_after_another_need_one_place() {
+    let server = Server::with(1, |settings| settings.limits.queue = 0);
+    let body = json!({"prompt": "a", "max_tokens": 1, "temperature": 0});
+    for _ in 0..50 {
+        server.ok("/v1/completions", &body);
+        server.ok("/generate", &json!({"inputs": "a", "parameters": {"max_new_tokens": 1}}));
+    }
+}
+
+/// Repeated ids are one; each step of the engine looks through few.
+#[test]
+fn stop_tokens_are_bounded_without_their_repetitions() {
+    let server = Server::start();
+    let body = json!({"prompt": vec!["a"; 64], "max_tokens": 1, "stop_token_ids": vec![5; 100_000]});
+    server.ok("/v1/completions", &body);
+}
+
+#[test]
+fn a_body_in_small_chunks_takes_the_room_of_its_bytes() {
+    let server = Server::with(1, |settings| {
+        settings.limits.body_bytes = 8 << 10;
+        settings.limits.all_bodies_bytes = 8 << 10;
+    });
+    let mut client = Client::to(server.address);
+    client.raw(b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
+    for byte in br#"{"prompt":"a","max_tokens":1}"# {
+        client.raw(&[b"1\r\n", [*byte].as_slice(), b"\r\n"].concat());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    client.raw(b"0\r\n\r\n");
+    assert_eq!(client.reply().status, 200);
+}
+
+#[test]
+fn the_largest_body_fits_among_all_bodies() {
+    let server = Server::with(1, |settings| {
+        settings.limits.body_bytes = 64 << 10;
+        settings.limits.all_bodies_bytes = 8 << 10;
+    });
+    let body = format!(r#"{{"prompt":"a","max_tokens":1{}}}"#, " ".repeat(60 << 10));
+    assert_eq!(server.post("/v1/completions", &body).status, 200);
+}
+
+/// Trying again would not help, so it is no 429.
+#[test]
+fn more_prompts_than_places_are_the_clients_error() {
+    let server = Server::with(1, |settings| settings.limits.queue = 1);
+    let reply = server.post("/v1/completions", &json!({"prompt": ["a", "a", "a"]}).to_string());
+    assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!("prompt")));
+    server.ok("/v1/completions", &json!({"prompt": ["a", "a"], "max_tokens": 1}));
+}
+
+/// Every byte that a client takes starts the clock of the next one, but not that of the whole reply.
+#[test]
+fn a_reply_has_a_longest_time() {
+    let server = Server::with(1, |settings| settings.limits.request = Duration::from_millis(500));
+    let mut slow = Client::to(server.address);
+    let body = json!({"inputs": "ab ".repeat(300_000)}).to_string();
+    slow.send("POST", "/tokenize", &[], body.as_bytes());
+    let head = slow.head();
+    assert_eq!(head.status, 200);
+    let whole: usize = head.header("content-length").unwrap().parse().unwrap();
+    assert!(whole > 12 << 20, "{whole}");
+    let (mut read, mut buffer) = (0, vec![0; 64 << 10]);
+    while let Ok(count @ 1..) = slow.stream.read(&mut buffer) {
+        read += count;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(read < whole, "{read}");
+    others_go_on(&server);
 }

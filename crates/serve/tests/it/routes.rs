@@ -197,6 +197,8 @@ fn neutral_values_of_unsupported_fields_are_accepted_and_others_named() {
         ("top_p", json!(0)),
         ("top_k", json!(-2)),
         ("repetition_penalty", json!(0)),
+        ("repetition_penalty", json!(1e-38)),
+        ("repetition_penalty", json!(101)),
         ("max_tokens", json!(-1)),
         ("max_tokens", json!(1e9)),
         ("seed", json!(1.5)),
@@ -204,6 +206,7 @@ fn neutral_values_of_unsupported_fields_are_accepted_and_others_named() {
         ("logprobs", json!(21)),
         ("logprob_token_ids", json!([999_999])),
         ("stop_token_ids", json!([2432])),
+        ("stop_token_ids", json!((0..257).collect::<Vec<u32>>())),
         ("messages", json!([])),
     ] {
         let mut body = json!({"prompt": "a"});
