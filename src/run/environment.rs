@@ -5,6 +5,7 @@
 //! `run_800i_a2_pa.sh`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 /// The reader of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -87,17 +88,31 @@ pub fn variable(name: &str) -> Option<&'static Variable> {
     })
 }
 
-/// Returns the known variables that are set, for the record.
+/// End of the names of variables that hold keys. They enter no record.
+const KEY: &str = "_KEY";
+
+/// Returns the known variables that are set, for the record. Keys are left out.
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
+    known(std::env::vars_os())
+}
+
+fn known(variables: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
+    variables
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
-        .filter(|(name, _)| variable(name).is_some())
+        .filter(|(name, _)| variable(name).is_some() && !name.ends_with(KEY))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_enter_no_record() {
+        let set = ["GLMBENCH_ENDPOINT_KEY", "GLMBENCH_SERVE_KEY", "GLMBENCH_ASCEND", "HOME"];
+        let set = set.into_iter().map(|name| (name.into(), "x".into()));
+        assert_eq!(known(set).into_keys().collect::<Vec<_>>(), ["GLMBENCH_ASCEND"]);
+    }
 
     #[test]
     fn the_special_name_goes_before_its_family() {

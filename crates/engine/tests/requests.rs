@@ -277,7 +277,7 @@ fn decoding_goes_on_during_prefill_and_changes_no_result() {
     let (plain, shared) = (run_with(None), run_with(Some(2)));
     assert!(longest(&plain.0) > 20, "{:?}", plain.0);
     // The first sequence takes a token after every two steps, for as long as it runs.
-    let begin = &shared.0[1..1 + 3 * 10];
+    let begin = &shared.0[1..=3 * 10];
     assert!(longest(begin) <= 2 && begin.contains(&StepKind::Decode), "{begin:?}");
     assert_eq!((plain.1, plain.2), (shared.1, shared.2));
 }

@@ -306,7 +306,10 @@ fn wait_before_retry(failure: &Failure, number: u32) -> Option<Duration> {
 /// Returns a choice's log-probability. By text it must be the only candidate of that text.
 fn find(choice: &Choice, list: &[crate::TokenLogprob], by_id: bool) -> Option<f64> {
     if by_id {
-        return list.iter().find(|candidate| candidate.id == choice.id).map(|candidate| candidate.logprob);
+        let mut same = list.iter().filter(|candidate| candidate.id == choice.id);
+        let first = same.next()?;
+        // A server that contradicts itself reveals nothing.
+        return same.all(|other| other.logprob == first.logprob).then_some(first.logprob);
     }
     // Parts of characters all decode to this one.
     if choice.text.is_empty() || choice.text.contains('\u{FFFD}') {

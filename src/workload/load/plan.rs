@@ -1,7 +1,7 @@
 //! Plans loads.
 
 use super::run::{LoadRun, Schedule};
-use super::table::{Arrival, Extent, LoadCase, Rates};
+use super::table::{Arrival, Extent, LoadCase, MAX_REQUESTS, Rates};
 use super::trace::{read_trace, trace_rate};
 use crate::bench::ArrivalProcess;
 use crate::record;
@@ -76,7 +76,7 @@ fn rates_of(case: &LoadCase, schedule: &Schedule) -> (&'static str, Option<Vec<f
 fn load_run(case: &LoadCase, schedule: Schedule, pools: &[Pool], tp: usize) -> LoadRun {
     let (requests, duration_ns) = match case.extent {
         Extent::Requests(requests) => (requests, u64::MAX),
-        Extent::DurationS(seconds) => (usize::MAX, (seconds * 1e9) as u64),
+        Extent::DurationS(seconds) => (MAX_REQUESTS, (seconds * 1e9) as u64),
     };
     let (search, rates) = rates_of(case, &schedule);
     let random = |&(input, output): &(usize, usize)| format!("i{input}-o{output}");

@@ -2,7 +2,7 @@
 
 use crate::record::course::{Course, Timed};
 use crate::record::{Clock, Keyed, RecordError, RunDir};
-use crate::stats::{Growth, growth};
+use crate::stats::{Growth, LEAST_FOR_GROWTH, growth};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -304,7 +304,8 @@ impl LoadLevelRecord {
     /// A rate is also too high if more than 5 % of its requests failed: a server that turns requests away keeps its times.
     pub fn is_saturated(&self) -> Option<bool> {
         let failed = self.requests.len() - self.served().count();
-        if self.rate_per_s.is_some() && failed as f64 > MOST_FAILED * self.requests.len() as f64 {
+        let enough = self.requests.len() >= LEAST_FOR_GROWTH;
+        if self.rate_per_s.is_some() && enough && failed as f64 > MOST_FAILED * self.requests.len() as f64 {
             return Some(true);
         }
         self.growth().map(|growth| growth.exceeds(SATURATED_SLOPE))

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::table::{Arrival, DEFAULT_LOAD_BATCH, Extent, LoadCase, Objectives, Rates};
+use super::table::{Arrival, DEFAULT_LOAD_BATCH, Extent, LoadCase, MAX_REQUESTS, Objectives, Rates};
 use crate::suite::SuiteError;
 use crate::suite::cases::Schema;
 use crate::suite::prompts::prompts;
@@ -15,8 +15,10 @@ use crate::suite::tree::Node;
 /// Minimum number of requests to judge a rate (equal to `stats::LEAST_FOR_GROWTH`). A search for saturation judges
 /// every rate.
 const LEAST_FOR_SATURATION: usize = 100;
-/// Maximum number of requests at one rate. Each request keeps the time of each of its tokens.
-const MAX_REQUESTS: usize = 1_000_000;
+/// The burstiness of gamma gaps. Below it, nearly all requests arrive at once.
+const BURSTINESS: std::ops::RangeInclusive<f64> = 0.01..=100.0;
+/// Most requests under way in a closed loop. Each has a thread, if a server answers it.
+const MAX_CONCURRENCY: usize = 8_192;
 
 impl Schema for LoadCase {
     const HAS_PROMPTS: bool = true;
@@ -60,8 +62,15 @@ fn arrivals(table: &mut Table, dir: &Path) -> Result<(Arrival, Rates), SuiteErro
                 "one of the two: in a closed loop, a request is sent when one ends",
             ));
         }
-        let levels = counts(node, "an array of requests under way, such as [1, 4, 16]")?;
-        let levels = levels.into_iter().map(|level| u32::try_from(level).unwrap_or(u32::MAX)).collect();
+        let levels = counts(node.clone(), "an array of requests under way, such as [1, 4, 16]")?;
+        if let Some(level) = levels.iter().find(|level| **level > MAX_CONCURRENCY) {
+            return Err(found(
+                &node,
+                &level.to_string(),
+                &format!("at most {MAX_CONCURRENCY} requests under way"),
+            ));
+        }
+        let levels = levels.into_iter().map(|level| level as u32).collect();
         return Ok((Arrival::Closed, Rates::Concurrency(levels)));
     }
     let node = table.require("arrival", &format!("one of {names}, or `concurrency` for a closed loop"))?;
@@ -70,7 +79,12 @@ fn arrivals(table: &mut Table, dir: &Path) -> Result<(Arrival, Rates), SuiteErro
             "poisson" => Arrival::Poisson,
             "gamma" => {
                 let expected = "the shape of the gaps' gamma distribution: 1 is Poisson, less is burstier";
-                Arrival::Gamma(number(&table.require("burstiness", expected)?)?)
+                let node = table.require("burstiness", expected)?;
+                let burstiness = number(&node)?;
+                if !BURSTINESS.contains(&burstiness) {
+                    return Err(found(&node, &burstiness.to_string(), "a number from 0.01 to 100"));
+                }
+                Arrival::Gamma(burstiness)
             }
             "fixed" => Arrival::Fixed,
             _ => {

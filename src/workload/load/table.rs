@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::suite::{CaseTable, PromptSource};
 
+/// Maximum number of requests at one rate. Each request keeps the time of each of its tokens.
+pub(crate) const MAX_REQUESTS: usize = 1_000_000;
 /// Default number of sequences at once under load.
 pub const DEFAULT_LOAD_BATCH: usize = 16;
 

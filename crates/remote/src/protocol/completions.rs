@@ -73,6 +73,10 @@ pub(super) fn read(json: &Json, answer: &mut Answer) -> Result<Update, Wrong> {
     if !matches!(json.get("choices"), Json::List(_)) {
         return Err(lacks("choices", json));
     }
+    // One answer was asked for. Another one's text must not become part of it.
+    if json.get("choices").list().len() > 1 || choice.get("index").count().is_some_and(|index| index != 0) {
+        return Err(lacks("a single choice of index 0", json));
+    }
     let text = choice.get("text").text().unwrap_or_default().to_owned();
     let ids = choice.get("token_ids").ids();
     let top = read_top(choice.get("logprobs"));
