@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::answer;
+use crate::support::{answer, heard};
 
 /// A server of its own process.
 pub(crate) struct Served {
@@ -112,9 +112,9 @@ fn a_second_signal_ends_the_server_at_once() {
     let many = r#"{"prompt":["a","b","c","d","e","f","g","h"],"max_tokens":2000,"ignore_eos":true,"stream":true,"logprobs":20}"#;
     running.write_all((head("POST", "/v1/completions", many, "close") + many).as_bytes()).unwrap();
     running.read_exact(&mut [0; 300]).unwrap();
-    server.signal("INT");
+    server.signal(heard("INT"));
     std::thread::sleep(Duration::from_millis(100));
-    server.signal("INT");
+    server.signal(heard("INT"));
     assert_eq!(server.wait().0, Some(3));
 }
 
