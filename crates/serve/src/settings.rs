@@ -41,6 +41,8 @@ pub struct ServeLimits {
     pub body_bytes: usize,
     /// Bytes of all bodies that are being read or held; at least those of one body.
     pub all_bodies_bytes: usize,
+    /// Most tokens whose pieces a reply of `/tokenize` has. Ids alone have no limit but the body's.
+    pub pieces: usize,
     /// Prompts of one request.
     pub prompts: usize,
     /// Sequences that may wait beside those that run.
@@ -74,6 +76,7 @@ impl Default for ServeLimits {
         Self {
             body_bytes: 2 << 20,
             all_bodies_bytes: 32 << 20,
+            pieces: 16_384,
             prompts: 128,
             queue: 128,
             connections: 1024,

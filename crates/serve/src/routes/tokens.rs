@@ -35,9 +35,9 @@ async fn tokenized(app: &App, request: Request<Body>) -> Result<Response<Body>, 
     let ids = app.encode(text, with_prefix).await?;
     // Pieces are made one by one beside the requests of others.
     let with_pieces = wire.inputs.is_some() || wire.return_token_strs == Some(true);
-    if with_pieces && ids.len() > MOST_PIECES {
-        let message =
-            format!("the text has {} tokens, expected at most {MOST_PIECES} with their pieces", ids.len());
+    let most = app.settings.limits.pieces;
+    if with_pieces && ids.len() > most {
+        let message = format!("the text has {} tokens, expected at most {most} with their pieces", ids.len());
         return Err(ApiError::invalid("inputs", message));
     }
     let reply = if wire.inputs.is_some() {
@@ -55,9 +55,6 @@ async fn tokenized(app: &App, request: Request<Body>) -> Result<Response<Body>, 
     warn_ignored(&mut response, &wire.unknown);
     Ok(response)
 }
-
-/// Most tokens whose pieces are returned. Ids alone have no limit but the body's.
-const MOST_PIECES: usize = 16_384;
 
 /// Returns TGI's list: each token with its place, in characters of the decoded text.
 fn pieces(app: &App, ids: &[u32]) -> Value {

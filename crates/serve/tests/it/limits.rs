@@ -218,7 +218,13 @@ fn more_prompts_than_places_are_the_clients_error() {
 /// Every byte that a client takes starts the clock of the next one, but not that of the whole reply.
 #[test]
 fn a_reply_has_a_longest_time() {
-    let server = Server::with(1, |settings| settings.limits.request = Duration::from_millis(500));
+    let server = Server::with(1, |settings| {
+        settings.limits.request = Duration::from_millis(500);
+        settings.limits.pieces = usize::MAX;
+    });
+    let usual = Server::with(1, |_| {});
+    let reply = usual.post("/tokenize", &json!({"inputs": "ab ".repeat(20_000)}).to_string());
+    assert_eq!(reply.status, 400, "by default, this many pieces are refused");
     let mut slow = Client::to(server.address);
     let body = json!({"inputs": "ab ".repeat(300_000)}).to_string();
     slow.send("POST", "/tokenize", &[], body.as_bytes());
