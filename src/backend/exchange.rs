@@ -3,7 +3,7 @@
 /// Why a request over a wire has no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The server answered, but does not reveal what the protocol reads. The item is unscorable.
+    /// The server answered, but does not reveal what the protocol reads. The item failed: it has no score.
     Unrevealed(String),
     /// The exchange failed. The item failed.
     Failed(String),
