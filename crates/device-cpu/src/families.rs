@@ -6,9 +6,7 @@
 
 use glmbench_device::reference::Reference;
 use glmbench_device::rotary::{RotaryMode, RotaryScaling, RotarySpec, RotaryTable};
-use glmbench_device::{
-    AttentionShape, DType, Device, HostTensor, KvShape, LinearWeight, Precision, Role, SequenceView,
-};
+use glmbench_device::{AttentionShape, DType, Device, HostTensor, KvShape, Precision, Role, SequenceView};
 
 use crate::{Cpu, CpuOptions, Family, InstructionSet};
 
@@ -23,6 +21,23 @@ const TOKENS: usize = 70;
 fn numbers(count: usize, seed: usize) -> Vec<u8> {
     let number = |i: usize| (((i * 37 + seed * 11) % 101) as f32 - 50.0) / 160.0;
     (0..count).flat_map(|i| number(i).to_le_bytes()).collect()
+}
+
+/// A tensor in fp32.
+struct Numbers {
+    rows: usize,
+    width: usize,
+    data: Vec<u8>,
+}
+
+impl Numbers {
+    fn new(rows: usize, width: usize, seed: usize) -> Self {
+        Self { rows, width, data: numbers(rows * width, seed) }
+    }
+
+    fn host(&self) -> HostTensor<'_> {
+        HostTensor { dtype: DType::Fp32, rows: self.rows, width: self.width, data: &self.data }
+    }
 }
 
 /// A layer of the model with its weights on a device.
@@ -41,14 +56,10 @@ struct Layer<D: Device> {
 impl<D: Device> Layer<D> {
     fn new(device: D) -> Self {
         let precision = device.info().precision;
-        let bytes = |rows, width, seed| (rows, width, numbers(rows * width, seed));
-        fn host((rows, width, data): &(usize, usize, Vec<u8>)) -> HostTensor<'_> {
-            HostTensor { dtype: DType::Fp32, rows: *rows, width: *width, data }
-        }
         let linear = |role, rows, width, seed| {
-            let (weight, bias) = (bytes(rows, width, seed), bytes(1, rows, seed + 1));
-            let weight: LinearWeight<'_> = precision.weights.of_dense(host(&weight));
-            device.upload_linear(role, weight, Some(host(&bias))).unwrap()
+            let (weight, bias) = (Numbers::new(rows, width, seed), Numbers::new(1, rows, seed + 1));
+            let weight = precision.weights.of_dense(weight.host());
+            device.upload_linear(role, weight, Some(bias.host())).unwrap()
         };
         let q_width = SHAPE.heads * SHAPE.channels;
         let spec = RotarySpec {
@@ -59,8 +70,8 @@ impl<D: Device> Layer<D> {
         };
         let blocks = KvShape { layers: 1, kv_heads: SHAPE.kv_heads, channels: SHAPE.channels, blocks: 2 };
         Self {
-            table: device.upload_table(host(&bytes(VOCAB, HIDDEN, 1))).unwrap(),
-            norm: device.upload_vector(host(&bytes(1, HIDDEN, 2))).unwrap(),
+            table: device.upload_table(Numbers::new(VOCAB, HIDDEN, 1).host()).unwrap(),
+            norm: device.upload_vector(Numbers::new(1, HIDDEN, 2).host()).unwrap(),
             rotary: device.upload_rotary(&RotaryTable::new(spec, TOKENS)).unwrap(),
             cache: device.kv_cache(blocks).unwrap(),
             qkv: linear(Role::Qkv, q_width + 2 * SHAPE.kv_heads * SHAPE.channels, HIDDEN, 3),
@@ -73,19 +84,19 @@ impl<D: Device> Layer<D> {
 
     /// Returns the outputs `[TOKENS, HIDDEN]` of a sequence that is fed in chunks, beside another one if `beside`.
     fn run(&mut self, chunk: usize, beside: bool) -> Vec<f32> {
-        let d = &mut self.device;
+        let device = &mut self.device;
         let rows = 2 * TOKENS;
-        let mut x = d.activation(rows, HIDDEN).unwrap();
-        let mut y = d.activation(rows, HIDDEN).unwrap();
-        let mut qkv = d.qkv_activation(rows, SHAPE).unwrap();
-        let mut attended = d.activation(rows, SHAPE.heads * SHAPE.channels).unwrap();
-        let mut h = d.activation(rows, 2 * INNER).unwrap();
-        let mut inner = d.activation(rows, INNER).unwrap();
+        let mut x = device.activation(rows, HIDDEN).unwrap();
+        let mut y = device.activation(rows, HIDDEN).unwrap();
+        let mut qkv = device.qkv_activation(rows, SHAPE).unwrap();
+        let mut attended = device.activation(rows, SHAPE.heads * SHAPE.channels).unwrap();
+        let mut h = device.activation(rows, 2 * INNER).unwrap();
+        let mut inner = device.activation(rows, INNER).unwrap();
         let mut outputs = Vec::new();
         for first in (0..TOKENS).step_by(chunk) {
             let chunk = chunk.min(TOKENS - first);
             let id = |token: usize, sequence: usize| ((token * 7 + sequence * 3) % VOCAB) as u32;
-            let sequences = if beside { 2 } else { 1 };
+            let sequences = 1 + usize::from(beside);
             let of_sequence = |s| (first..first + chunk).map(move |token| (id(token, s), token as u32));
             let (ids, positions): (Vec<u32>, Vec<u32>) = (0..sequences).flat_map(of_sequence).unzip();
             let view = |s: usize| SequenceView {
@@ -94,20 +105,20 @@ impl<D: Device> Layer<D> {
                 blocks: [&[0], &[1]][s],
             };
             let views: Vec<SequenceView<'_>> = (0..sequences).map(view).collect();
-            d.embed(&self.table, &ids, &mut x).unwrap();
-            d.rms_norm(&x, &self.norm, 1e-5, &mut y).unwrap();
-            d.linear(&y, &self.qkv, &mut qkv).unwrap();
-            d.rotary(&mut qkv, &self.rotary, &positions, SHAPE).unwrap();
-            d.write_kv(&qkv, &mut self.cache, 0, &views, SHAPE).unwrap();
-            d.attention(&qkv, &self.cache, 0, &views, SHAPE, &mut attended).unwrap();
-            d.linear(&attended, &self.dense, &mut y).unwrap();
-            d.add(&mut x, &y).unwrap();
-            d.rms_norm(&x, &self.norm, 1e-5, &mut y).unwrap();
-            d.gate_up(&y, &self.gate_up, &mut h, &mut inner).unwrap();
-            d.linear(&inner, &self.down, &mut y).unwrap();
-            d.add(&mut x, &y).unwrap();
+            device.embed(&self.table, &ids, &mut x).unwrap();
+            device.rms_norm(&x, &self.norm, 1e-5, &mut y).unwrap();
+            device.linear(&y, &self.qkv, &mut qkv).unwrap();
+            device.rotary(&mut qkv, &self.rotary, &positions, SHAPE).unwrap();
+            device.write_kv(&qkv, &mut self.cache, 0, &views, SHAPE).unwrap();
+            device.attention(&qkv, &self.cache, 0, &views, SHAPE, &mut attended).unwrap();
+            device.linear(&attended, &self.dense, &mut y).unwrap();
+            device.add(&mut x, &y).unwrap();
+            device.rms_norm(&x, &self.norm, 1e-5, &mut y).unwrap();
+            device.gate_up(&y, &self.gate_up, &mut h, &mut inner).unwrap();
+            device.linear(&inner, &self.down, &mut y).unwrap();
+            device.add(&mut x, &y).unwrap();
             let mut all = Vec::new();
-            d.download(&x, &mut all).unwrap();
+            device.download(&x, &mut all).unwrap();
             outputs.extend_from_slice(&all[..chunk * HIDDEN]);
         }
         outputs
