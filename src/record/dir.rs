@@ -5,13 +5,11 @@ use super::course::Course;
 use super::error::RecordError;
 use super::identity::Identity;
 use super::journal::{self, Examined, Journal, Keyed, Line};
-use super::operators::OperatorRow;
 use super::prompt::PromptRecord;
 use super::run::{JournalSeal, RunRecord};
 use super::sample::SampleRecord;
 use super::sum::{PAGE, Sum};
-use super::summary::{AccuracyRow, AnswerRow, PerfRow};
-use super::target::LimitRow;
+use super::summary::AccuracyRow;
 use super::telemetry::{CsvLog, ServerMetricRow, TelemetryRow};
 use super::time::compact_utc;
 use super::wire::{WITH_SUMS, Wire, parse_numbered};
@@ -236,21 +234,6 @@ impl RunDir {
         Ok((record, schema, sum))
     }
 
-    /// Replaces `accuracy.csv`.
-    pub fn write_accuracy_csv(&self, rows: &[AccuracyRow]) -> Result<(), RecordError> {
-        write_accuracy_csv(&self.file("accuracy.csv"), rows)
-    }
-
-    /// Replaces `answers.csv`.
-    pub fn write_answers_csv(&self, rows: &[AnswerRow]) -> Result<(), RecordError> {
-        write_csv(&self.file("answers.csv"), AnswerRow::HEADER, rows)
-    }
-
-    /// Replaces `perf.csv`.
-    pub fn write_perf_csv(&self, rows: &[PerfRow]) -> Result<(), RecordError> {
-        write_csv(&self.file("perf.csv"), PerfRow::HEADER, rows)
-    }
-
     /// Appends a row to `telemetry.csv`.
     pub fn append_telemetry(&mut self, row: &TelemetryRow) -> Result<(), RecordError> {
         let path = self.path.join("telemetry.csv");
@@ -267,16 +250,6 @@ impl RunDir {
             Some(log) => log.append(row),
             None => self.server_metrics.insert(CsvLog::open(&path, ServerMetricRow::HEADER)?).append(row),
         }
-    }
-
-    /// Replaces `operators.csv`.
-    pub fn write_operators_csv(&self, rows: &[OperatorRow]) -> Result<(), RecordError> {
-        write_csv(&self.file("operators.csv"), OperatorRow::HEADER, rows)
-    }
-
-    /// Replaces `limits.csv`.
-    pub fn write_limits_csv(&self, rows: &[LimitRow]) -> Result<(), RecordError> {
-        write_csv(&self.file("limits.csv"), LimitRow::HEADER, rows)
     }
 }
 
@@ -377,6 +350,8 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::summary::PerfRow;
+    use super::super::target::LimitRow;
     use super::*;
     use crate::record::golden::{accuracy_row, identity, limit_row, perf_row, request, run, sample};
     use std::time::{Duration, UNIX_EPOCH};
@@ -434,10 +409,10 @@ mod tests {
     fn csv_files_have_their_header_and_quote_by_rfc_4180() {
         let root = tempfile::tempdir().unwrap();
         let dir = RunDir::create(root.path(), "r").unwrap();
-        dir.write_accuracy_csv(&[accuracy_row()]).unwrap();
+        write_csv(&dir.file("accuracy.csv"), AccuracyRow::HEADER, &[accuracy_row()]).unwrap();
         let invalid = PerfRow { invalid_reason: Some("hash \"a\", then \"b\"".to_owned()), ..perf_row() };
-        dir.write_perf_csv(&[perf_row(), invalid]).unwrap();
-        dir.write_limits_csv(&[limit_row()]).unwrap();
+        write_csv(&dir.file("perf.csv"), PerfRow::HEADER, &[perf_row(), invalid]).unwrap();
+        write_csv(&dir.file("limits.csv"), LimitRow::HEADER, &[limit_row()]).unwrap();
         let text = |name| fs::read_to_string(dir.file(name)).unwrap();
         insta::assert_snapshot!("accuracy.csv", text("accuracy.csv"));
         insta::assert_snapshot!("perf.csv", text("perf.csv"));

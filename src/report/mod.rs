@@ -13,12 +13,14 @@ mod expectation;
 pub mod export;
 mod failures;
 pub(crate) mod format;
+mod formats;
 mod headline;
 pub mod operators;
 mod page;
 pub mod published;
 pub mod roofline;
 mod sealed;
+mod sections;
 pub mod tables;
 pub mod validity;
 pub(crate) mod workloads;
@@ -39,9 +41,11 @@ pub use crate::workload::shapes::report as performance;
 pub use crate::workload::shapes::report::perf_rows;
 
 use crate::record::{
-    AccuracyRow, AnswerRow, Clock, Contents, LimitRow, OperatorRow, PerfRow, Phase, RequestRecord, RunDir,
-    RunRecord, SampleRecord, write_whole,
+    AccuracyRow, AnswerRow, Contents, LimitRow, OperatorRow, PerfRow, RequestRecord, RunDir, RunRecord,
+    SampleRecord,
 };
+use formats::{FORMATS, RunPage};
+use sections::Material;
 use std::path::Path;
 
 /// Summary of a run for the terminal, with the rows that [`render`] writes.
@@ -76,26 +80,12 @@ impl Summary {
         let limits = limit_rows(&run, &performance, requests);
         let checks = validity::checks(&run, samples, requests);
         let headline = headline::sentences(&run, (&accuracy, samples), (&performance, requests));
-        let of_tasks = answers::of_tasks(&run, samples);
-        let answers = answers::rows(&run, &of_tasks);
-        let mut tables = Vec::new();
-        if !accuracy.is_empty() {
-            tables.push(tables::accuracy(&accuracy));
-        }
-        if !of_tasks.is_empty() {
-            tables.push(answers::table(&of_tasks));
-        }
-        if !performance.is_empty() {
-            tables.push(tables::performance(&performance, performance_clock(&run)));
-        }
-        if !limits.is_empty() {
-            tables.push(roofline::table(&run, &limits));
-            tables.push(roofline::phases(&run, &performance));
-        }
-        if !operators.is_empty() {
-            tables.push(operators::table(&run, &operators));
-        }
-        Self { run, accuracy, answers, performance, operators, limits, checks, headline, tables }
+        let answers = answers::rows(&run, &answers::of_tasks(&run, samples));
+        let tables = Vec::new();
+        let mut summary =
+            Self { run, accuracy, answers, performance, operators, limits, checks, headline, tables };
+        summary.tables = sections::tables(Material { summary: &summary, samples, requests });
+        summary
     }
 
     /// Model, device, type, clock, suite and run, in one line.
@@ -132,52 +122,16 @@ pub fn render(run_dir: &Path) -> Result<Summary, ReportError> {
     let mut summary = Summary::of(run, &samples, &requests);
     workloads.add_to(&mut summary);
     sealed::add_to(&mut summary, &audit);
-    dir.write_accuracy_csv(&summary.accuracy)?;
-    if !summary.run.plan.accuracy.is_empty() {
-        dir.write_answers_csv(&summary.answers)?;
-    }
-    dir.write_perf_csv(&summary.performance)?;
-    if !summary.operators.is_empty() {
-        dir.write_operators_csv(&summary.operators)?;
-    }
-    if !summary.limits.is_empty() {
-        dir.write_limits_csv(&summary.limits)?;
-    }
+    let material = Material { summary: &summary, samples: &samples, requests: &requests };
+    sections::write(material, &dir)?;
     workloads.write(&summary.run, &dir)?;
-    let mut pictures = charts::draw_all(run_dir, &summary.run, &summary.accuracy, &summary.performance)?;
+    let mut pictures = charts::draw(run_dir, &sections::charts(material))?;
     pictures.extend(workloads.draw(&summary.run, run_dir)?);
-    let mut details = detail_tables(&summary, &requests);
+    let mut details = sections::details(material);
     details.extend(workloads.details(&summary.run));
-    write_whole(&dir.file("summary.md"), page::markdown(&summary)?.as_bytes())?;
-    let html = page::html(&summary, &details, &pictures)?;
-    write_whole(&dir.file("report.html"), html.as_bytes())?;
+    let page = RunPage { summary: &summary, details: &details, pictures: &pictures };
+    formats::write(FORMATS, dir.path(), |format| format.run(page))?;
     Ok(summary)
-}
-
-/// The clock of all times of a run.
-fn performance_clock(run: &RunRecord) -> Clock {
-    run.provenance.clock
-}
-
-/// The tables shown only on the page.
-fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
-    let (accuracy, performance) = (&summary.accuracy, &summary.performance);
-    let clock = performance_clock(&summary.run);
-    let tasks = summary.run.plan.accuracy.iter();
-    let subjects = tasks.map(|case| tables::subjects(&case.task, accuracy));
-    let phases =
-        [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(performance, phase, clock));
-    let tokens = tables::token_latency(performance, requests, clock);
-    let reference = published::reference(&summary.run, performance);
-    let roofline = summary.run.provenance.roofline.as_ref();
-    let machine = roofline.and_then(|roofline| roofline.measured.as_ref()).map(roofline::machine);
-    subjects
-        .chain(phases)
-        .chain([tokens])
-        .chain(reference)
-        .chain(machine)
-        .filter(|table| !table.rows.is_empty())
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,44 +1,17 @@
-//! Renders the HTML page and the Markdown summary from templates.
+//! What the pages of a run say, and the templates that [`super::formats`] fills with it.
 
 use super::Summary;
-use super::charts::Picture;
 use super::definitions::DEFINITIONS;
 use super::error::ReportError;
 use super::format::{command_line, or_none};
+use super::headline;
 use super::tables::Table;
 use super::validity::{Check, Outcome, sentence};
-use super::{answers, expectation, headline};
 use crate::record::{Clock, Provenance, RunRecord};
 use crate::text;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Output, State, Value, context, escape_formatter};
-
-/// `report.html`: one self-contained page.
-pub(super) fn html(
-    summary: &Summary,
-    details: &[Table],
-    pictures: &[Picture],
-) -> Result<String, ReportError> {
-    let pictures: Vec<Value> = pictures
-        .iter()
-        .map(|p| context! { name => p.name.as_str(), alt => p.alt.as_str(), svg => Value::from_safe_string(inline(&p.svg)) })
-        .collect();
-    fill(
-        "report.html",
-        context! {
-            style => Value::from_safe_string(include_str!("templates/style.css").to_owned()),
-            pictures,
-            details => details.iter().map(table).collect::<Vec<_>>(),
-            ..words(summary)
-        },
-    )
-}
-
-/// `summary.md`: the same without the charts.
-pub(super) fn markdown(summary: &Summary) -> Result<String, ReportError> {
-    fill("summary.md", words(summary))
-}
 
 pub(super) fn fill(name: &'static str, context: Value) -> Result<String, ReportError> {
     let mut environment = Environment::new();
@@ -76,8 +49,8 @@ fn escape(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Res
     }
 }
 
-/// Context of both templates.
-fn words(summary: &Summary) -> Value {
+/// Context of a run's templates.
+pub(super) fn words(summary: &Summary) -> Value {
     let run = &summary.run;
     context! {
         run_id => run.run_id.as_str(),
@@ -102,9 +75,7 @@ fn words(summary: &Summary) -> Value {
 }
 
 fn definitions(run: &RunRecord) -> Vec<Value> {
-    let scored = (!run.plan.accuracy.is_empty()).then_some(answers::DEFINITION);
-    let is_published = run.plan.accuracy.iter().any(|case| case.published.is_some());
-    let all = DEFINITIONS.into_iter().chain(scored).chain(is_published.then_some(expectation::DEFINITION));
+    let all = DEFINITIONS.into_iter().chain(super::sections::definitions(run));
     let all = all.chain(super::workloads::definitions(run));
     all.map(|(name, text)| context! { name, text }).collect()
 }

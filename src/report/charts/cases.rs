@@ -1,7 +1,7 @@
 //! Parts of the charts of workloads.
 
 use super::lines::{LineChart, Point};
-use super::{Chart, Picture, draw_into};
+use super::{Chart, Picture, draw};
 use crate::record::RunRecord;
 use crate::report::ReportError;
 use std::path::Path;
@@ -14,7 +14,7 @@ pub(in crate::report) fn draw_lines(
     let has_data = |chart: &LineChart| chart.series.iter().any(|series| !series.points.is_empty());
     let drawn = charts.into_iter().filter(|(_, chart)| has_data(chart));
     let drawn: Vec<_> = drawn.map(|(name, chart)| (name, Chart::Lines(chart))).collect();
-    draw_into(run_dir, &drawn)
+    draw(run_dir, &drawn)
 }
 
 /// Returns a point without an interval.

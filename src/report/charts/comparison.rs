@@ -4,7 +4,7 @@ use super::axis::{Axis, Division};
 use super::forest::{Difference, ForestChart};
 use super::panels::{Key, Line, Look, Mark, Panel, PanelChart};
 use super::strips::{Strip, StripChart, StripRow};
-use super::{Chart, Picture, draw_into};
+use super::{Chart, Picture, draw};
 use crate::record::{Clock, PerfRow, PerformanceCase, Phase, Roofline};
 use crate::report::ReportError;
 use crate::report::accuracy::ALL;
@@ -33,7 +33,7 @@ pub(in crate::report) fn draw_comparison(
         ("samples", strips(comparison, &looks).map(Chart::Strips)),
     ];
     let described = charts.into_iter().filter_map(|(name, chart)| Some((name.to_owned(), chart?)));
-    draw_into(folder, &described.collect::<Vec<_>>())
+    draw(folder, &described.collect::<Vec<_>>())
 }
 
 /// Returns the look of each run. A known device always has the same colour and marker. A second run on it gets

@@ -14,8 +14,12 @@ pub(crate) mod lines;
 mod panels;
 mod scores;
 mod strips;
+#[cfg(test)]
+mod toy;
 
 pub(super) use comparison::draw_comparison;
+#[cfg(test)]
+pub(super) use toy::ToyChart;
 
 use super::accuracy::ALL;
 use super::error::ReportError;
@@ -47,34 +51,26 @@ pub(super) struct Picture {
 }
 
 /// A chart before it is drawn.
-enum Chart {
+pub(super) enum Chart {
     Lines(LineChart),
     Scores(ScoreChart),
     Panels(PanelChart),
     Forest(ForestChart),
     Strips(StripChart),
-}
-
-/// Draws every chart for which the rows have data, into `charts/` of the run directory.
-pub(super) fn draw_all(
-    run_dir: &Path,
-    run: &RunRecord,
-    accuracy: &[AccuracyRow],
-    performance: &[PerfRow],
-) -> Result<Vec<Picture>, ReportError> {
-    draw_into(run_dir, &describe_all(run, accuracy, performance))
+    #[cfg(test)]
+    Toy(ToyChart),
 }
 
 /// Draws the charts into `charts/` of a folder, which is created if there are any.
-fn draw_into(folder: &Path, described: &[(String, Chart)]) -> Result<Vec<Picture>, ReportError> {
+pub(super) fn draw(folder: &Path, described: &[(String, Chart)]) -> Result<Vec<Picture>, ReportError> {
     let folder = folder.join("charts");
     if !described.is_empty() {
         fs::create_dir_all(&folder).map_err(|e| chart_error(&folder, &e))?;
     }
-    described.iter().map(|(name, chart)| draw(&folder, name, chart)).collect()
+    described.iter().map(|(name, chart)| draw_one(&folder, name, chart)).collect()
 }
 
-fn draw(folder: &Path, name: &str, chart: &Chart) -> Result<Picture, ReportError> {
+fn draw_one(folder: &Path, name: &str, chart: &Chart) -> Result<Picture, ReportError> {
     let path = folder.join(format!("{name}.svg"));
     let svg = chart.svg().map_err(|e| chart_error(&path, &e))?;
     write_whole(&path, svg.as_bytes())?;
@@ -98,6 +94,8 @@ impl Chart {
             Self::Panels(chart) => format!("{}, {}", chart.title, chart.subtitle),
             Self::Forest(chart) => format!("{}, {}", chart.title, chart.subtitle),
             Self::Strips(chart) => format!("{}, {}", chart.title, chart.subtitle),
+            #[cfg(test)]
+            Self::Toy(chart) => chart.title(),
         }
     }
 
@@ -108,6 +106,8 @@ impl Chart {
             Self::Panels(chart) => chart.size(),
             Self::Forest(chart) => chart.size(),
             Self::Strips(chart) => chart.size(),
+            #[cfg(test)]
+            Self::Toy(_) => toy::SIZE,
         }
     }
 
@@ -123,6 +123,8 @@ impl Chart {
             Self::Panels(chart) => panels::draw(area, chart, ink)?,
             Self::Forest(chart) => forest::draw(area, chart, ink)?,
             Self::Strips(chart) => strips::draw(area, chart, ink)?,
+            #[cfg(test)]
+            Self::Toy(chart) => toy::draw(area, chart, ink)?,
         }
         area.present()
     }
@@ -143,14 +145,19 @@ impl Chart {
     }
 }
 
-fn describe_all(run: &RunRecord, accuracy: &[AccuracyRow], performance: &[PerfRow]) -> Vec<(String, Chart)> {
-    let scores = score_charts(run, accuracy).into_iter().map(|(name, chart)| (name, Chart::Scores(chart)));
-    let usable: Vec<_> = performance.iter().filter(|row| row.valid == Some(true)).collect();
+/// Returns the charts of the scores, by file name without extension.
+pub(super) fn of_scores(run: &RunRecord, rows: &[AccuracyRow]) -> Vec<(String, Chart)> {
+    score_charts(run, rows).into_iter().map(|(name, chart)| (name, Chart::Scores(chart))).collect()
+}
+
+/// Returns the charts of the times for which the rows have data, by file name without extension.
+pub(super) fn of_times(run: &RunRecord, rows: &[PerfRow]) -> Vec<(String, Chart)> {
+    let usable: Vec<_> = rows.iter().filter(|row| row.valid == Some(true)).collect();
     let lines = line_charts(run, &usable).into_iter().filter(|(_, chart)| !chart.series.is_empty());
     let lines = lines.map(|(name, chart)| (name.to_owned(), Chart::Lines(chart)));
     let prefill =
         prefill_chart(run, &usable).map(|chart| ("latency-prefill".to_owned(), Chart::Panels(chart)));
-    scores.chain(lines).chain(prefill).collect()
+    lines.chain(prefill).collect()
 }
 
 /// A task's name, made safe as part of a file name.
@@ -362,6 +369,16 @@ fn first_of_each<'a, K: Ord>(
 mod tests {
     use super::*;
     use crate::report::{accuracy::accuracy_rows, fixture, performance::perf_rows};
+
+    fn draw_all(
+        folder: &Path,
+        run: &RunRecord,
+        scores: &[AccuracyRow],
+        times: &[PerfRow],
+    ) -> Result<Vec<Picture>, ReportError> {
+        let charts: Vec<_> = of_scores(run, scores).into_iter().chain(of_times(run, times)).collect();
+        draw(folder, &charts)
+    }
 
     #[test]
     fn charts_are_drawn_as_svg_and_png() {

@@ -15,7 +15,7 @@ mod files;
 mod floor;
 mod headline;
 mod items;
-mod page;
+pub(super) mod page;
 mod side;
 mod speed;
 mod tables;
@@ -36,6 +36,7 @@ pub use tables::gates as gate_table;
 
 use super::Summary;
 use super::error::ReportError;
+use super::formats::{self, ComparisonPage, FORMATS};
 use super::tables::Table;
 use super::validity::Verdict;
 use super::workloads::{self, Compared};
@@ -278,7 +279,8 @@ pub fn write(
     files::write_csv(&folder.join("comparison.csv"), &rows)?;
     files::write_csv(&folder.join("flips.csv"), &files::flip_rows(comparison))?;
     let pictures = super::charts::draw_comparison(folder, comparison)?;
-    page::write(comparison, judgements, &pictures, folder)?;
+    let page = ComparisonPage { comparison, judgements, pictures: &pictures };
+    formats::write(FORMATS, folder, |format| format.comparison(page))?;
     Ok(ComparisonSummary {
         folder: folder.to_owned(),
         headline: headline::sentences(comparison),

@@ -1,47 +1,22 @@
-//! The comparison's page and Markdown summary.
+//! What the pages of a comparison say.
 
 use super::speed::SpeedVerdict;
 use super::tables::{self, FLIPS_SHOWN};
 use super::{Comparison, Judgement, Pair, headline};
-use crate::record::write_whole;
-use crate::report::charts::Picture;
+use crate::report::Summary;
 use crate::report::definitions::DEFINITIONS;
 use crate::report::format::command_line;
-use crate::report::page::{check, fill, inline, table};
+use crate::report::page::{check, table};
 use crate::report::published;
 use crate::report::tables::Table;
-use crate::report::{ReportError, Summary};
 use crate::stats::LEAST_DISCORDANT;
 use minijinja::{Value, context};
-use std::path::Path;
 
 /// Largest number of flips for which their table is shown unfolded.
 const FLIPS_OPEN: usize = 20;
 
-/// Writes `report.html` and `summary.md`.
-pub(super) fn write(
-    comparison: &Comparison,
-    judgements: &[Judgement],
-    pictures: &[Picture],
-    folder: &Path,
-) -> Result<(), ReportError> {
-    let words = words(comparison, judgements);
-    write_whole(&folder.join("summary.md"), fill("comparison.md", words.clone())?.as_bytes())?;
-    let drawn: Vec<Value> = pictures
-        .iter()
-        .map(|p| context! { alt => p.alt.as_str(), wide => p.wide, svg => Value::from_safe_string(inline(&p.svg)) })
-        .collect();
-    let page = context! {
-        style => Value::from_safe_string(include_str!("../templates/style.css").to_owned()),
-        pictures => drawn,
-        details => details(comparison).iter().map(table).collect::<Vec<_>>(),
-        ..words
-    };
-    write_whole(&folder.join("report.html"), fill("comparison.html", page)?.as_bytes())?;
-    Ok(())
-}
-
-fn words(comparison: &Comparison, judgements: &[Judgement]) -> Value {
+/// Context of the templates of comparisons.
+pub(in crate::report) fn words(comparison: &Comparison, judgements: &[Judgement]) -> Value {
     let names: Vec<String> = comparison.sides.iter().map(|side| side.label()).collect();
     let gates = tables::gates(judgements);
     context! {
@@ -147,7 +122,7 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
 }
 
 /// The folded tables: memory, and each task by subject.
-fn details(comparison: &Comparison) -> Vec<Table> {
+pub(in crate::report) fn details(comparison: &Comparison) -> Vec<Table> {
     let of_pair = |pair| {
         let by_subject = pair_tasks(comparison, pair);
         std::iter::once(tables::memory(comparison, pair)).chain(by_subject)

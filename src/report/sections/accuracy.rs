@@ -1,0 +1,27 @@
+//! Scores: tasks, their groups and subjects. `accuracy.csv`.
+
+use super::{Chart, Csv, Material, Section, Table};
+use crate::record::AccuracyRow;
+use crate::report::{charts, tables};
+
+pub(super) struct Accuracy;
+
+impl Section for Accuracy {
+    fn tables(&self, of: Material<'_>) -> Vec<Table> {
+        vec![tables::accuracy(&of.summary.accuracy)]
+    }
+
+    fn details(&self, of: Material<'_>) -> Vec<Table> {
+        let tasks = of.run().plan.accuracy.iter();
+        tasks.map(|case| tables::subjects(&case.task, &of.summary.accuracy)).collect()
+    }
+
+    /// Every run has the file, even without scores.
+    fn csv(&self, of: Material<'_>) -> Result<Option<Csv>, csv::Error> {
+        Csv::of("accuracy.csv", AccuracyRow::HEADER, &of.summary.accuracy).map(Some)
+    }
+
+    fn charts(&self, of: Material<'_>) -> Vec<(String, Chart)> {
+        charts::of_scores(of.run(), &of.summary.accuracy)
+    }
+}
