@@ -25,6 +25,7 @@
 //! messages and results. [`run`] plans all this before any weight is loaded: [`run::model`] holds what was read of the model's folder,
 //! [`run::duration`] how long cases take. Then it drives a [`backend`], normally the engine, and writes a line for every item and
 //! repetition as it finishes ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
+//! A report is a list of sections, and pages have a list of formats.
 //!
 //! What is timed is a [`workload`]: shapes, max batch, load. Each has a folder with one file for each layer, and the layers know
 //! them by one list. Accuracy goes its own way, because its items are scored.
@@ -52,11 +53,11 @@
 //!   `src/task/plan.rs`, `evaluation.rs`, with `ceval.rs` or `boolq.rs` (prompt and choices) → `src/run/plan.rs` →
 //!   `src/run/accuracy.rs` (keeps the batch full) → `src/backend/embedded.rs` → the engine; its answer → `src/task/ceval.rs` or
 //!   `boolq.rs`, with `extract.rs` (the judgement) → `outcome.rs` → `src/record/sample.rs`,
-//!   `journal.rs` (a line) → `src/report/accuracy.rs` → `src/report/page.rs`.
+//!   `journal.rs` (a line) → `src/report/accuracy.rs` → `sections/` → `page.rs` → `formats/`.
 //! - **A performance case**: `src/workload/shapes/schema.rs` (its table in the suite) → `plan.rs` beside it (the shape) → `run.rs`,
 //!   with `src/bench/prompts.rs` (its prompts), `mod.rs` (a repetition) and `warmup.rs` → `src/backend/embedded.rs` → the engine;
 //!   its times → `src/workload/shapes/record.rs`, `src/record/journal.rs` (a line) → `src/workload/shapes/report.rs` →
-//!   `src/stats/` (medians, intervals) → `src/report/page.rs`. A search or a load takes the same way through its own folder.
+//!   `src/stats/` (medians, intervals) → `src/report/sections/` → `page.rs` → `formats/`. A search or a load takes the same way through its own folder.
 //! - **A token**: `crates/engine/src/scheduler.rs` (a row of a step) → `model.rs` (embedding, layers, output) →
 //!   `crates/device-cpu/src/product/vector.rs`, `attention/mod.rs`, `attention/kv.rs` (or another device) → `model.rs` (logits) → `sampler.rs` (the next
 //!   token) → `scheduler.rs` (the next step, or the completion).
@@ -68,7 +69,7 @@
 //! | `glmbench`, this one | suites, data sets, tasks, runs, records, reports, the command line | all of them |
 //! | [`glmbench_engine`] | configuration, tokenizer, weights, sampler, forward pass, paged KV cache, continuous batching | the devices |
 //! | [`glmbench_serve`] | HTTP routes of TGI and OpenAI around an engine | [`glmbench_engine`] |
-//! | [`glmbench_remote`] | the client of inference servers: five protocols, streams, their times, what a server can do | none |
+//! | [`glmbench_remote`] | the client of inference servers: protocols, streams, their times, what a server can do | none |
 //! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |
 //! | [`glmbench_ascend`] | the device for 300I DUO and 800I A2, self-test, chip profiles | [`glmbench_device`], `ascend-sys` |
 //! | [`glmbench_device`] | the operators as a trait, weights as values, costs, rotary table, groups of ranks, the fp32 oracle | none |

@@ -28,7 +28,8 @@ pub(super) fn device(table: &mut Table) -> Result<Option<DeviceKind>, SuiteError
     one_of(table, "device", &DeviceKind::ALL, DeviceKind::name)
 }
 
-fn one_of<T: Copy>(
+/// Takes one of a list of words under `key`. A setting that only one table has needs no function of its own here.
+pub(super) fn one_of<T: Copy>(
     table: &mut Table,
     key: &'static str,
     all: &[T],

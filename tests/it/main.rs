@@ -7,6 +7,7 @@
     reason = "helpers outside the test functions panic and print as tests do"
 )]
 
+mod adding;
 mod afterwards;
 mod architecture;
 mod ascend;
@@ -47,6 +48,7 @@ mod tamper;
 mod task;
 mod tensor_parallel;
 mod tokenizer;
+mod toy_device;
 mod validity;
 mod verify;
 mod weight_forms;

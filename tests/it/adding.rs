@@ -1,0 +1,161 @@
+//! `docs/ADDING.md` is true: every file that it names exists, no kind of extension needs more than five source files, and no
+//! source file stands outside of the tables to be overlooked.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The most source files that an extension may touch.
+const MOST: usize = 5;
+
+/// Words behind which a paragraph may name further files: they are no work on the sources.
+const BESIDE: [&str; 3] = ["Tests:", "Documentation:", "Example:"];
+
+/// A heading with the text up to the next one.
+#[derive(Debug)]
+struct Section {
+    title: String,
+    lines: Vec<String>,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sections() -> Vec<Section> {
+    let page = fs::read_to_string(root().join("docs/ADDING.md")).unwrap();
+    sections_of(&page)
+}
+
+fn sections_of(page: &str) -> Vec<Section> {
+    let mut all: Vec<Section> = Vec::new();
+    for line in page.lines() {
+        match line.strip_prefix('#') {
+            Some(rest) => {
+                let title = rest.trim_start_matches('#').trim().to_owned();
+                all.push(Section { title, lines: Vec::new() });
+            }
+            None => all.last_mut().expect("the page begins with a heading").lines.push(line.to_owned()),
+        }
+    }
+    all
+}
+
+/// Returns the texts between backticks that are paths of this repository.
+fn paths(text: &str) -> Vec<String> {
+    let is_path = |code: &&str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-<>".contains(c);
+        let ends = [".rs", ".md", ".toml", "/"].iter().any(|end| code.ends_with(end));
+        code.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && code.chars().all(plain)
+            && code.contains('/')
+            && ends
+    };
+    text.split('`').skip(1).step_by(2).filter(is_path).map(str::to_owned).collect()
+}
+
+/// Whether a path counts against the limit: what is compiled into the program.
+fn is_source(path: &str) -> bool {
+    let is_test = path.split('/').any(|part| part == "tests") || path.ends_with("/tests.rs");
+    let other = [".md", ".toml"].iter().any(|end| path.ends_with(end)) || path.starts_with("datasets/");
+    !is_test && !other
+}
+
+impl Section {
+    /// Returns the paths in the first column of the tables.
+    fn files(&self) -> BTreeSet<String> {
+        let rows = self.lines.iter().filter(|line| line.starts_with("| `"));
+        rows.flat_map(|row| paths(row.split('|').nth(1).unwrap_or_default())).collect()
+    }
+
+    /// Returns the paragraphs and bullets outside of the tables, each without what stands behind the words of [`BESIDE`].
+    fn prose(&self) -> Vec<String> {
+        let mut all = vec![String::new()];
+        for line in self.lines.iter().filter(|line| !line.starts_with('|')) {
+            if line.trim().is_empty() || line.starts_with("- ") {
+                all.push(String::new());
+            }
+            let last = all.last_mut().unwrap();
+            last.push_str(line);
+            last.push(' ');
+        }
+        let cut = |text: String| {
+            let at = BESIDE.iter().filter_map(|word| text.find(word)).min().unwrap_or(text.len());
+            text[..at].to_owned()
+        };
+        all.into_iter().map(cut).collect()
+    }
+}
+
+/// Returns whether a path exists. A part `<name>` stands for any name: then at least one such path must exist.
+fn exists(path: &str) -> bool {
+    let mut found = vec![root().to_owned()];
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        let fits = |name: &str| match (part.split_once('<'), part.split_once('>')) {
+            (Some((start, _)), Some((_, end))) => {
+                name.len() > start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
+            }
+            _ => name == part,
+        };
+        let inside = |folder: &PathBuf| -> Vec<PathBuf> {
+            let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+            let named = entries.map(|entry| entry.unwrap());
+            named.filter(|e| fits(&e.file_name().to_string_lossy())).map(|e| e.path()).collect()
+        };
+        found = found.iter().flat_map(inside).collect();
+    }
+    found.iter().any(|found| if path.ends_with('/') { found.is_dir() } else { found.is_file() })
+}
+
+#[test]
+fn every_file_named_exists() {
+    let all: BTreeSet<String> = sections().iter().flat_map(|s| paths(&s.lines.join("\n"))).collect();
+    assert!(all.len() > 60, "only {} paths were seen", all.len());
+    let missing: Vec<_> = all.iter().filter(|path| !exists(path)).collect();
+    assert!(missing.is_empty(), "docs/ADDING.md names what is not there: {missing:#?}");
+}
+
+#[test]
+fn no_extension_needs_more_than_five_source_files() {
+    let mut tables = 0;
+    for section in sections() {
+        let files: Vec<String> = section.files().into_iter().filter(|path| is_source(path)).collect();
+        let folders: Vec<_> =
+            files.iter().filter(|path| path.ends_with('/') && !path.contains('<')).collect();
+        assert!(folders.is_empty(), "{}: a folder hides how many files it has: {folders:?}", section.title);
+        tables += usize::from(!files.is_empty());
+        assert!(files.len() <= MOST, "{}: {} source files: {files:#?}", section.title, files.len());
+    }
+    assert!(tables > 15, "only {tables} tables were seen");
+}
+
+#[test]
+fn no_source_file_stands_outside_of_its_table() {
+    for section in sections().into_iter().skip(1) {
+        let files = section.files();
+        let named = section.prose().iter().flat_map(|text| paths(text)).collect::<BTreeSet<_>>();
+        let hidden: Vec<_> = named.iter().filter(|path| is_source(path) && !files.contains(*path)).collect();
+        assert!(hidden.is_empty(), "{}: outside of the table: {hidden:?}", section.title);
+    }
+}
+
+#[test]
+fn every_extension_has_an_example() {
+    for section in sections().into_iter().skip(1).filter(|section| !section.files().is_empty()) {
+        let has_one = section.lines.iter().any(|line| line.starts_with("Example: "));
+        assert!(has_one, "{}: no line `Example: …`", section.title);
+    }
+}
+
+#[test]
+fn the_reader_of_the_page_sees_what_is_wrong() {
+    let page = "# A\n\n| file | change |\n| --- | --- |\n| `src/a.rs`, `src/<name>/b.rs` | see `src/c.rs` |\n\n\
+                Also `src/d.rs`. Tests: `src/e.rs`.\n- `tests/it/f.rs`\n";
+    let [section] = sections_of(page).try_into().unwrap();
+    assert_eq!(section.files(), ["src/<name>/b.rs", "src/a.rs"].map(str::to_owned).into());
+    let prose: Vec<String> = section.prose().iter().flat_map(|text| paths(text)).collect();
+    assert_eq!(prose, ["src/d.rs", "tests/it/f.rs"]);
+    assert!(is_source("src/d.rs") && !is_source("tests/it/f.rs") && !is_source("docs/A.md"));
+    assert!(exists("src/workload/<name>/schema.rs") && !exists("src/workload/<name>/nothing.rs"));
+    assert!(exists("crates/device-<name>/") && !exists("src/lib.rs/"));
+}
