@@ -53,6 +53,7 @@ pub fn answer(api: Api, schedule: Schedule, request: &Request) -> Script {
         own: route.starts_with("/infer"),
         prompt_tokens,
         tokens,
+        is_cut: limit.is_none_or(|limit| limit <= u64::from(schedule.tokens)),
     };
     if !streams {
         return Script::default().until(schedule.first).write(&first_write(&shape.whole()));
@@ -153,6 +154,8 @@ struct Shape {
     own: bool,
     prompt_tokens: usize,
     tokens: u32,
+    /// The request's limit ends the answer, not the stub's own end.
+    is_cut: bool,
 }
 
 impl Shape {
@@ -216,8 +219,9 @@ impl Shape {
 
     fn tgi_end(&self) -> String {
         format!(
-            r#""generated_text":"{}","details":{{"finish_reason":"length","generated_tokens":{},"input_length":{}}}"#,
+            r#""generated_text":"{}","details":{{"finish_reason":"{}","generated_tokens":{},"input_length":{}}}"#,
             Self::text(0, self.tokens),
+            if self.is_cut { "length" } else { "eos_token" },
             self.tokens,
             self.prompt_tokens
         )
@@ -236,8 +240,9 @@ impl Shape {
             };
         }
         let finish = if self.chat { r#""delta":{}"# } else { r#""text":"""# };
+        let word = if self.is_cut { "length" } else { "stop" };
         let reason =
-            format!(r#"{{"model":"{MODEL}","choices":[{{"index":0,{finish},"finish_reason":"length"}}]}}"#);
+            format!(r#"{{"model":"{MODEL}","choices":[{{"index":0,{finish},"finish_reason":"{word}"}}]}}"#);
         let usage = format!(r#"{{"model":"{MODEL}","choices":[],"usage":{}}}"#, self.usage(self.tokens));
         if self.api == Api::LlamaCpp && !self.chat {
             return vec![self.llama_end("")];
@@ -247,8 +252,11 @@ impl Shape {
 
     fn llama_end(&self, text: &str) -> String {
         format!(
-            r#"{{"content":"{text}","tokens":[],"stop":true,"stop_type":"limit","model":"stub.gguf","tokens_evaluated":{},"tokens_predicted":{},"timings":{{"prompt_n":{},"prompt_ms":12.5,"predicted_ms":50.0}}}}"#,
-            self.prompt_tokens, self.tokens, self.prompt_tokens
+            r#"{{"content":"{text}","tokens":[],"stop":true,"stop_type":"{}","model":"stub.gguf","tokens_evaluated":{},"tokens_predicted":{},"timings":{{"prompt_n":{},"prompt_ms":12.5,"predicted_ms":50.0}}}}"#,
+            if self.is_cut { "limit" } else { "eos" },
+            self.prompt_tokens,
+            self.tokens,
+            self.prompt_tokens
         )
     }
 
