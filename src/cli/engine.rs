@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use glmbench_cpu::InstructionSet;
+use glmbench_cpu::{Family, InstructionSet};
 use glmbench_device::rotary::RotaryMode;
+use glmbench_device::words::one_of;
 use glmbench_device::{KvForm, Precision};
 
 use glmbench_engine::EngineError;
@@ -91,6 +92,37 @@ pub struct EmulationFlags {
     pub profile: Option<PathBuf>,
 }
 
+/// Returns the help of `--kernel`.
+fn kernel_help() -> String {
+    format!(
+        "CPU kernels: {}; the same bits within a family ({}); unless given, the best of the machine (to verify a run, of its \
+         family)",
+        InstructionSet::words(),
+        Family::words()
+    )
+}
+
+/// Returns the help of `--dtype`.
+fn dtype_help() -> String {
+    let word = |of: Precision| match of.weights.about() {
+        Some(about) => format!("{} ({about}; cpu only)", of.type_name()),
+        None => of.type_name().to_owned(),
+    };
+    format!(
+        "Type of weights, activations and KV cache: {}; reference computes in fp32; unless given, the suite's, else the device's \
+         main type",
+        one_of(Precision::TYPES.map(word))
+    )
+}
+
+/// Returns the help of `--kv`.
+fn kv_help() -> String {
+    format!(
+        "Type of the KV cache: {}; only the cpu has others than auto; unless given, the suite's, else auto",
+        KvForm::words()
+    )
+}
+
 /// On what to compute.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceFlags {
@@ -107,9 +139,8 @@ pub struct DeviceFlags {
     /// Threads; all cores unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// CPU kernels: amx, avx512, avx2, neon, portable or amx-portable; unless given, the best of the machine (to verify a run,
-    /// of its family)
-    #[arg(long, value_name = "SET")]
+    /// CPU kernels
+    #[arg(long, value_name = "SET", help = kernel_help())]
     pub kernel: Option<InstructionSet>,
 }
 
@@ -134,12 +165,11 @@ pub struct ComputeFlags {
     /// On what
     #[command(flatten)]
     pub on: DeviceFlags,
-    /// Type of weights, activations and KV cache: fp16, bf16 or fp32, or w8a8-dynamic (int8 products between fp16
-    /// activations; cpu only); reference computes in fp32; unless given, the suite's, else the device's main type
-    #[arg(long, value_name = "TYPE")]
+    /// Type of weights, activations and KV cache
+    #[arg(long, value_name = "TYPE", help = dtype_help())]
     pub dtype: Option<Precision>,
-    /// Type of the KV cache: auto (that of --dtype) or int8 (cpu only); unless given, the suite's, else auto
-    #[arg(long, value_name = "TYPE")]
+    /// Type of the KV cache
+    #[arg(long, value_name = "TYPE", help = kv_help())]
     pub kv: Option<KvForm>,
     /// Rotary table: `model` rounds as the model's own code does, `exact` does not; unless given, the suite's, else model
     #[arg(long, value_name = "MODE")]

@@ -26,8 +26,8 @@ pub struct Args {
     /// Base URL of the server
     #[arg(value_name = "URL", value_parser = parse_url)]
     url: Url,
-    /// Protocol: mindie, tgi, openai, vllm or llama.cpp; all are tried unless given
-    #[arg(long, value_name = "API", value_parser = parse_api)]
+    /// Protocol
+    #[arg(long, value_name = "API", value_parser = parse_api, help = format!("Protocol: {}; all are tried unless given", Api::words()))]
     api: Option<Api>,
     /// Folder with the served model's tokenizer.model: checks the server's counts and token ids
     #[arg(long, value_name = "DIR")]

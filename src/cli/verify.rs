@@ -41,9 +41,8 @@ use super::{Exit, emit, emit_json};
 /// Weights, tokenizer and data sets must be those of the run: where a hash differs, nothing is compared and the exit code is 2.
 /// Device, type, kernels and ranks are the run's unless a flag says otherwise.
 ///
-/// Within a family of CPU kernels (avx512, avx2, neon and portable; amx and amx-portable), with as many ranks, answers must be
-/// the record's to the last bit: tokens, text and every log-probability. Timed cases must give the recorded output hash; times are
-/// not held against anything.
+/// Within a family of CPU kernels (--kernel lists them), with as many ranks, answers must be the record's to the last bit: tokens,
+/// text and every log-probability. Timed cases must give the recorded output hash; times are not held against anything.
 /// Elsewhere (another family, device or number of ranks, and Ascend cards, whose sums depend on how prompts are cut) every
 /// log-probability must be within a bound, printed with the result, and every recorded token within it of the likeliest.
 ///

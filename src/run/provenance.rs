@@ -53,7 +53,7 @@ pub fn identity(origin: &Origin<'_>, plan: &Plan<'_>) -> Identity {
         ("weights".to_owned(), origin.weights.clone()),
         ("tokenizer".to_owned(), origin.tokenizer.clone().unwrap_or_else(|| "none".into())),
         ("dtype".to_owned(), origin.device.precision.dtype.to_string()),
-        ("quantisation".to_owned(), origin.device.precision.quantisation().to_owned()),
+        ("quantisation".to_owned(), origin.device.precision.quantisation()),
         ("rope".to_owned(), origin.rotary.name().to_owned()),
     ]);
     fields.extend(origin.facts.identity().map(|(name, value)| (name.to_owned(), value)));

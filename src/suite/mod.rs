@@ -8,7 +8,7 @@
 //! [model]                      # all optional; --model, --dtype, --kv and --rope take precedence
 //! path = "demo"                # demo, dummy:…, or a folder; default: the demo model
 //! required = true              # instead of path: the model must be named with --model
-//! dtype = "fp16"               # fp16, fp32, bf16, w8a8-dynamic
+//! dtype = "fp16"               # fp16, bf16, fp32, w8a8-dynamic
 //! kv = "auto"                  # auto (as dtype has it), int8
 //! rope = "model"               # model, exact
 //!

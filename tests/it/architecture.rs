@@ -40,10 +40,12 @@ const ROOMS: [(&str, &[&str]); 18] = [
 ];
 
 /// Each room of the CPU device and the other rooms that it may use. The crate root may use all.
-const CPU_ROOMS: [(&str, &[&str]); 11] = [
+const CPU_ROOMS: [(&str, &[&str]); 12] = [
     ("attention", &["buffer", "pack", "pool", "product", "simd"]),
     ("buffer", &[]),
     ("elementwise", &["simd"]),
+    // Tests of whole layers.
+    ("families", &[]),
     ("group", &[]),
     ("kernels", &["attention", "product", "simd"]),
     ("memory", &["attention", "buffer", "kernels", "pack", "product"]),

@@ -107,7 +107,7 @@ fn what_is_wrong_is_answered_with_place_found_and_expected() {
             "two-stage",
             "here/s.toml:11:9: found 3 shots; expected 0: the protocol two-stage shows no examples",
         ),
-        ("\"bf16\"", "\"bf61\"", "here/s.toml:6:9: found \"bf61\"; expected one of fp16, fp32, bf16"),
+        ("\"bf16\"", "\"bf61\"", "here/s.toml:6:9: found \"bf61\"; expected one of fp16, bf16, fp32"),
         (
             "schema = 1",
             "schema = 2",

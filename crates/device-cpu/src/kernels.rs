@@ -3,25 +3,36 @@
 //! A new way to multiply is one file, which implements [`WeightKernels`], and one line of [`WEIGHTS`]. A new tile
 //! family, or another implementation of one, is one file and one line of [`TILES`].
 
-use glmbench_device::{DType, KvForm, WeightForm};
+use glmbench_device::{DType, Form, Inputs, KvForm};
 
 use crate::attention::CacheKernels;
 use crate::product::WeightKernels;
 use crate::product::int8::{Int8Gemm, Int8Kernels, Multiply};
 use crate::product::tiles::{TileKernels, TileLayers, TileUnit, amx_int8, reference_int8};
 use crate::product::vector::VectorKernels;
+#[cfg(test)]
+use crate::product::{toy_family::ToyKernels, toy_form::ToyInt4};
 use crate::simd::{InstructionSet, Vectors};
 
 /// Makes the kernels for weights of one form; `None` if there are none for the type or the instruction set.
 type MakeWeights = fn(&Kernels) -> Option<Box<dyn WeightKernels>>;
 
 /// The kernels of each weight form, the preferred first.
-const WEIGHTS: [(WeightForm, MakeWeights); 3] = [
-    (WeightForm::Plain, |kernels| {
-        Some(Box::new(TileLayers { tiles: kernels.tiles?, vectors: kernels.vectors }))
+const WEIGHTS: &[(Form, MakeWeights)] = &[
+    #[cfg(test)]
+    (Form::Dense, |kernels| {
+        let Kernels { set, vectors, .. } = *kernels;
+        let is_toy = set.family() == crate::simd::Family::Toy;
+        is_toy.then(|| -> Box<dyn WeightKernels> { Box::new(ToyKernels { set, vectors }) })
     }),
-    (WeightForm::Plain, |kernels| Some(Box::new(VectorKernels { vectors: kernels.vectors }))),
-    (WeightForm::W8a8Dynamic, |kernels| Some(Box::new(kernels.int8))),
+    (Form::Dense, |kernels| {
+        let Kernels { set, vectors, tiles, .. } = *kernels;
+        Some(Box::new(TileLayers { tiles: tiles?, vectors, name: set.name() }))
+    }),
+    (Form::Dense, |kernels| Some(Box::new(VectorKernels { vectors: kernels.vectors }))),
+    (Form::Int8(Inputs::Int8PerToken), |kernels| Some(Box::new(kernels.int8))),
+    #[cfg(test)]
+    (Form::Int4(Inputs::Float), |kernels| Some(Box::new(ToyInt4 { vectors: kernels.vectors }))),
 ];
 
 /// Makes the kernels for a KV cache of one form; `None` as for weights.
@@ -83,9 +94,10 @@ impl Kernels {
         Some(Self { set, vectors, tiles, int8 })
     }
 
-    /// Returns the name for the record. There are no tiles for fp32: vectors multiply, under their own name.
+    /// Returns the name for the record: that of the kernels that multiply dense weights. There are no tiles for fp32, for
+    /// example: vectors multiply, under their own name.
     pub(crate) fn name(&self) -> &'static str {
-        if self.tiles.is_some() { self.set.name() } else { self.set.vector().name() }
+        self.weights(Form::Dense).map_or(self.vectors.name(), |kernels| kernels.name())
     }
 
     /// Returns the name of the integer products, for the record.
@@ -98,10 +110,20 @@ impl Kernels {
         self.vectors
     }
 
-    /// Returns the kernels that multiply weights of this form.
-    pub(crate) fn weights(&self, form: WeightForm) -> Box<dyn WeightKernels> {
-        let mut fitting = WEIGHTS.iter().filter(|(of, _)| *of == form).filter_map(|(_, make)| make(self));
-        fitting.next().expect("invariant: every form of weight has kernels for every type and set")
+    /// Returns the kernels that multiply weights of this form. `None` if there are none.
+    pub(crate) fn weights(&self, form: Form) -> Option<Box<dyn WeightKernels>> {
+        WEIGHTS.iter().filter(|(of, _)| *of == form).find_map(|(_, make)| make(self))
+    }
+
+    /// Returns the forms of weights that have kernels, for messages.
+    pub(crate) fn forms(&self) -> Vec<Form> {
+        let mut forms: Vec<Form> = Vec::new();
+        for (form, _) in WEIGHTS.iter().filter(|(_, make)| make(self).is_some()) {
+            if !forms.contains(form) {
+                forms.push(*form);
+            }
+        }
+        forms
     }
 
     /// Returns the kernels that multiply a KV cache of this form.
@@ -114,6 +136,7 @@ impl Kernels {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use glmbench_device::Precision;
 
     #[test]
     fn every_form_has_kernels_on_every_set_and_type() {
@@ -122,8 +145,9 @@ mod tests {
                 let kernels = Kernels::detect(set, dtype);
                 assert_eq!(kernels.is_some(), set.available(), "{set:?} {dtype}");
                 let Some(kernels) = kernels else { continue };
-                for form in [WeightForm::Plain, WeightForm::W8a8Dynamic] {
-                    assert!(kernels.weights(form).bytes(1, 1) > 0, "{set:?} {dtype}");
+                for form in Precision::TYPES.map(|precision| precision.weights.form()) {
+                    assert!(kernels.weights(form).unwrap().bytes(1, 1) > 0, "{set:?} {dtype}");
+                    assert!(kernels.forms().contains(&form), "{set:?} {dtype}");
                 }
                 for form in [KvForm::Auto, KvForm::Int8] {
                     kernels.cache(form);

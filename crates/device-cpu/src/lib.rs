@@ -24,6 +24,8 @@
 mod attention;
 mod buffer;
 mod elementwise;
+#[cfg(test)]
+mod families;
 mod group;
 mod kernels;
 mod memory;
@@ -38,8 +40,8 @@ use std::sync::{Mutex, PoisonError};
 use glmbench_device::group::Communicator;
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
-    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, Inputs, KvShape, LinearWeight, Precision,
-    Role, SequenceView, WeightForm,
+    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, KvShape, LinearWeight, Precision, Role,
+    SequenceView,
 };
 
 use self::attention::{Attention, KvCache, Workspace};
@@ -182,14 +184,9 @@ impl Device for Cpu {
     ) -> Result<Weight, DeviceError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let form = match weight {
-            LinearWeight::Dense(_) => WeightForm::Plain,
-            LinearWeight::Int8(weight) if weight.inputs == Inputs::Int8PerToken => WeightForm::W8a8Dynamic,
-            LinearWeight::Int8(_) | LinearWeight::Int4(_) => {
-                return Err(weight.refused("cpu", "fp16, bf16, fp32 or int8 with inputs quantised per token"));
-            }
+        let Some(kernels) = self.kernels.weights(weight.form()) else {
+            return Err(weight.refused("cpu", self.kernels.forms()));
         };
-        let kernels = self.kernels.weights(form);
         if let Some(row_bytes) = kernels.row_bytes(weight.width()) {
             scratch.reserve(row_bytes)?;
         }

@@ -6,7 +6,7 @@ use crate::InstructionSet;
 use crate::attention::KvCache;
 use crate::kernels::Kernels;
 use crate::pack::row_stride;
-use crate::product::Scratch;
+use crate::product::{Scratch, WeightKernels};
 
 /// The properties of a CPU device that determine its memory. The workspace of attention is not included: some hundred
 /// KiB per thread, and 65 bytes per thread for each token of the longest context.
@@ -29,6 +29,12 @@ impl CpuMemory {
             .expect("invariant: a set that is available has kernels")
     }
 
+    /// Returns the kernels that multiply the weights of linear layers.
+    fn products(&self) -> Box<dyn WeightKernels> {
+        let kernels = self.kernels().weights(self.precision.weights.form());
+        kernels.expect("invariant: every type has kernels for its weights")
+    }
+
     /// Returns the largest share of one of `tp` ranks, which share the threads.
     #[must_use]
     pub fn of_rank(self, tp: usize) -> Self {
@@ -42,12 +48,12 @@ impl CpuMemory {
 
     /// Returns the size in bytes of the weight `[n, k]` of a linear layer.
     pub fn linear_bytes(&self, n: usize, k: usize) -> u64 {
-        self.kernels().weights(self.precision.weights).bytes(n, k) as u64
+        self.products().bytes(n, k) as u64
     }
 
     /// Returns the size in bytes of the products' workspace, if the widest of their inputs has `k` numbers.
     pub fn product_bytes(&self, k: usize) -> u64 {
-        let row_bytes = self.kernels().weights(self.precision.weights).row_bytes(k);
+        let row_bytes = self.products().row_bytes(k);
         row_bytes.map_or(0, |row_bytes| Scratch::bytes(row_bytes, self.threads) as u64)
     }
 
@@ -69,17 +75,13 @@ mod tests {
     use crate::buffer::taken_bytes;
     use crate::pack::PANEL;
     use crate::{Cpu, CpuOptions};
-    use glmbench_device::{
-        AttentionShape, DType, Device, HostTensor, Inputs, Int8Weight, KvForm, KvShape, LinearWeight, Role,
-        WeightForm,
-    };
+    use glmbench_device::{AttentionShape, Device, HostTensor, KvForm, KvShape, Role};
 
     /// For all kernels and types.
     #[test]
     fn what_is_said_is_what_is_taken() {
-        let forms = [DType::Fp16, DType::Bf16, DType::Fp32].map(Precision::from);
-        let forms = forms.into_iter().chain([Precision::W8A8_DYNAMIC]);
-        let forms = forms.flat_map(|form| [form, Precision { kv: KvForm::Int8, ..form }]);
+        let forms = Precision::TYPES.into_iter();
+        let forms = forms.flat_map(|form| KvForm::ALL.map(|kv| Precision { kv, ..form }));
         for precision in forms {
             for set in InstructionSet::ALL.into_iter().filter(|set| set.available()) {
                 for threads in [1, 3] {
@@ -111,13 +113,7 @@ mod tests {
         let weights = [(33, 2100), (90, 70)].map(|(rows, width)| {
             let data = vec![0; rows * width * precision.dtype.bytes()];
             let host = HostTensor { dtype: precision.dtype, rows, width, data: &data };
-            let weight = match precision.weights {
-                WeightForm::Plain => LinearWeight::Dense(host),
-                WeightForm::W8a8Dynamic => {
-                    LinearWeight::Int8(Int8Weight::quantised(host, Inputs::Int8PerToken))
-                }
-            };
-            cpu.upload_linear(Role::Down, weight, None).unwrap()
+            cpu.upload_linear(Role::Down, precision.weights.of_dense(host), None).unwrap()
         });
         let told = memory.linear_bytes(33, 2100) + memory.linear_bytes(90, 70) + memory.product_bytes(2100);
         assert_eq!(taken_bytes() - before, told, "{what}");

@@ -20,6 +20,7 @@ pub mod rotary;
 pub mod sensors;
 pub mod timed;
 mod weight;
+pub mod words;
 
 use std::ops::Range;
 
@@ -27,7 +28,7 @@ use half::slice::HalfFloatSliceExt;
 
 pub use self::precision::{KvForm, Precision, WeightForm};
 pub use self::weight::{
-    Inputs, Int4Weight, Int8Weight, InvalidWeight, LinearShape, LinearWeight, Role, Storage,
+    Form, Inputs, Int4Weight, Int8Weight, InvalidWeight, LinearShape, LinearWeight, Role, Storage,
 };
 
 /// The type of weights, activations and KV cache. All of them accumulate in fp32.
@@ -42,6 +43,9 @@ pub enum DType {
 }
 
 impl DType {
+    /// All types, in the order of messages.
+    pub const ALL: [Self; 3] = [Self::Fp16, Self::Bf16, Self::Fp32];
+
     /// Returns the size of one number in bytes.
     pub fn bytes(self) -> usize {
         match self {
@@ -79,12 +83,11 @@ impl std::str::FromStr for DType {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        match word {
-            "fp32" => Ok(Self::Fp32),
-            "fp16" => Ok(Self::Fp16),
-            "bf16" => Ok(Self::Bf16),
-            _ => Err(format!("dtype \"{word}\" is unknown, expected fp32, fp16 or bf16")),
-        }
+        let found = Self::ALL.into_iter().find(|dtype| dtype.name() == word);
+        found.ok_or_else(|| {
+            let expected = words::one_of(Self::ALL.map(Self::name));
+            format!("dtype \"{word}\" is unknown, expected {expected}")
+        })
     }
 }
 

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::weight::SCALE_BYTES;
-use super::{DType, Storage};
+use super::words::one_of;
+use super::{DType, Form, HostTensor, Inputs, Int8Weight, LinearWeight, Storage};
 
 /// The form into which dense weights of linear layers are brought at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -17,6 +18,49 @@ pub enum WeightForm {
     /// divergence of the demo model's logits from fp16 would be 3.0e-3 instead of 3.2e-3. At most two of 224 BoolQ
     /// items would change. ChatGLM2-6B would read 4 % more bytes per token.
     W8a8Dynamic,
+}
+
+impl WeightForm {
+    /// Returns the word of this form among the number types. `None` if the word is that of the activations.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::W8a8Dynamic => Some("w8a8-dynamic"),
+        }
+    }
+
+    /// Says in a few words what the form does, for help texts.
+    pub fn about(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::W8a8Dynamic => Some("int8 products between fp16 activations"),
+        }
+    }
+
+    /// Returns the form of the values that [`of_dense`](Self::of_dense) makes.
+    pub fn form(self) -> Form {
+        match self {
+            Self::Plain => Form::Dense,
+            Self::W8a8Dynamic => Form::Int8(Inputs::Int8PerToken),
+        }
+    }
+
+    /// Brings a dense weight into this form. It is quantised row by row while the device packs it, so no second copy of the
+    /// integers is in memory.
+    pub fn of_dense(self, dense: HostTensor<'_>) -> LinearWeight<'_> {
+        match self {
+            Self::Plain => LinearWeight::Dense(dense),
+            Self::W8a8Dynamic => LinearWeight::Int8(Int8Weight::quantised(dense, Inputs::Int8PerToken)),
+        }
+    }
+
+    /// Returns how a device that computes in `dtype` stores weights of this form.
+    fn storage(self, dtype: DType) -> Storage {
+        match self {
+            Self::Plain => Storage::Dense(dtype),
+            Self::W8a8Dynamic => Storage::Int8,
+        }
+    }
 }
 
 /// How the KV cache stores keys and values.
@@ -40,15 +84,32 @@ impl KvForm {
             Self::Int8 => "int8",
         }
     }
+
+    /// Lists the words, for messages and help texts.
+    pub fn words() -> String {
+        one_of(Self::ALL.map(|form| match form.suffix() {
+            None => format!("{} (that of --dtype)", form.name()),
+            Some(_) => form.name().to_owned(),
+        }))
+    }
+
+    /// Returns what this form adds to the word of a number type, behind a plus.
+    fn suffix(self) -> Option<&'static str> {
+        match self {
+            Self::Auto => None,
+            Self::Int8 => Some("kv-int8"),
+        }
+    }
 }
 
 impl FromStr for KvForm {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|form| form.name() == word).ok_or_else(|| {
-            format!("KV cache type \"{word}\" is unknown, expected auto (that of --dtype) or int8")
-        })
+        Self::ALL
+            .into_iter()
+            .find(|form| form.name() == word)
+            .ok_or_else(|| format!("KV cache type \"{word}\" is unknown, expected {}", Self::words()))
     }
 }
 
@@ -63,9 +124,6 @@ pub struct Precision {
     pub kv: KvForm,
 }
 
-/// Suffix of the type name for an int8 KV cache.
-const KV_INT8: &str = "+kv-int8";
-
 impl Precision {
     /// `w8a8-dynamic` with an fp16 KV cache.
     pub const W8A8_DYNAMIC: Self =
@@ -73,7 +131,7 @@ impl Precision {
 
     /// All number types of activations and weights, with the KV cache in that of the activations.
     pub const TYPES: [Self; 4] =
-        [Self::plain(DType::Fp16), Self::plain(DType::Fp32), Self::plain(DType::Bf16), Self::W8A8_DYNAMIC];
+        [Self::plain(DType::Fp16), Self::plain(DType::Bf16), Self::plain(DType::Fp32), Self::W8A8_DYNAMIC];
 
     /// Everything in one type.
     const fn plain(dtype: DType) -> Self {
@@ -82,21 +140,24 @@ impl Precision {
 
     /// Returns the word of the number type, in suites and on the command line.
     pub fn type_name(self) -> &'static str {
-        match self.weights {
-            WeightForm::Plain => self.dtype.name(),
-            WeightForm::W8a8Dynamic => "w8a8-dynamic",
-        }
+        self.weights.name().unwrap_or(self.dtype.name())
+    }
+
+    /// Lists the words of all number types, for messages and help texts.
+    pub fn words() -> String {
+        one_of(Self::TYPES.map(Self::type_name))
     }
 
     /// Returns what is quantised, for the identity of a run: `none`, `w8a8-dynamic`, `kv-int8`, or both joined by a
     /// plus.
-    pub fn quantisation(self) -> &'static str {
-        match (self.weights, self.kv) {
-            (WeightForm::Plain, KvForm::Auto) => "none",
-            (WeightForm::Plain, KvForm::Int8) => "kv-int8",
-            (WeightForm::W8a8Dynamic, KvForm::Auto) => "w8a8-dynamic",
-            (WeightForm::W8a8Dynamic, KvForm::Int8) => "w8a8-dynamic+kv-int8",
-        }
+    pub fn quantisation(self) -> String {
+        let parts: Vec<&str> = self.weights.name().into_iter().chain(self.kv.suffix()).collect();
+        if parts.is_empty() { "none".to_owned() } else { parts.join("+") }
+    }
+
+    /// Returns whether linear layers have a form of their own, which scales their numbers.
+    pub fn has_quantised_weights(self) -> bool {
+        self.weights != WeightForm::Plain
     }
 
     /// Returns whether everything has the type `dtype`.
@@ -106,10 +167,7 @@ impl Precision {
 
     /// Returns how linear layers are stored whose checkpoint is dense.
     pub fn storage(self) -> Storage {
-        match self.weights {
-            WeightForm::Plain => Storage::Dense(self.dtype),
-            WeightForm::W8a8Dynamic => Storage::Int8,
-        }
+        self.weights.storage(self.dtype)
     }
 
     /// Returns the size in bytes of one token's key (or value) of one head.
@@ -130,10 +188,7 @@ impl From<DType> for Precision {
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.type_name())?;
-        match self.kv {
-            KvForm::Auto => Ok(()),
-            KvForm::Int8 => f.write_str(KV_INT8),
-        }
+        self.kv.suffix().map_or(Ok(()), |suffix| write!(f, "+{suffix}"))
     }
 }
 
@@ -142,15 +197,12 @@ impl FromStr for Precision {
 
     /// Parses what [`Display`](fmt::Display) writes.
     fn from_str(word: &str) -> Result<Self, String> {
-        let (name, kv) = match word.strip_suffix(KV_INT8) {
-            Some(name) => (name, KvForm::Int8),
-            None => (word, KvForm::Auto),
-        };
-        let found = Self::TYPES.into_iter().find(|of| of.type_name() == name);
-        found.map(|of| Self { kv, ..of }).ok_or_else(|| {
-            format!(
-                "dtype \"{word}\" is unknown, expected fp16, bf16, fp32 or w8a8-dynamic, with \"{KV_INT8}\" behind it for an int8 KV cache"
-            )
+        let all = || Self::TYPES.into_iter().flat_map(|of| KvForm::ALL.map(|kv| Self { kv, ..of }));
+        all().find(|of| of.to_string() == word).ok_or_else(|| {
+            let with =
+                |kv: KvForm| Some(format!("\"+{}\" behind it for an {} KV cache", kv.suffix()?, kv.name()));
+            let with: Vec<String> = KvForm::ALL.into_iter().filter_map(with).collect();
+            format!("dtype \"{word}\" is unknown, expected {}, with {}", Self::words(), with.join(" or "))
         })
     }
 }

@@ -35,7 +35,10 @@ impl std::str::FromStr for RotaryMode {
 
     fn from_str(word: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|mode| mode.name() == word);
-        found.ok_or_else(|| format!("rotary mode \"{word}\" is unknown, expected model or exact"))
+        found.ok_or_else(|| {
+            let expected = super::words::one_of(Self::ALL.map(Self::name));
+            format!("rotary mode \"{word}\" is unknown, expected {expected}")
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! The form belongs to the weight, not to the device: a checkpoint can keep one layer dense and the next in int8. A device
 //! packs the forms that it has kernels for, and refuses the others by name ([`LinearWeight::refused`]).
 
+use super::words::one_of;
 use super::{DType, DeviceError, HostTensor};
 
 /// What a linear layer computes in a forward pass.
@@ -74,6 +75,46 @@ pub enum Inputs {
     Int8PerToken,
 }
 
+impl Inputs {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Float => "floating-point inputs",
+            Self::Int8PerToken => "inputs quantised per token",
+        }
+    }
+}
+
+/// The form of a weight: what a device chooses its kernels by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// Floating-point numbers, of any type.
+    Dense,
+    /// int8 with one scale per output channel.
+    Int8(Inputs),
+    /// Packed int4 with group scales, in groups of any size.
+    Int4(Inputs),
+}
+
+impl Form {
+    /// Returns how inputs enter the product.
+    pub fn inputs(self) -> Inputs {
+        match self {
+            Self::Dense => Inputs::Float,
+            Self::Int8(inputs) | Self::Int4(inputs) => inputs,
+        }
+    }
+
+    /// Lists the forms in words, for messages. Each type of dense numbers is a word.
+    pub fn one_of(forms: impl IntoIterator<Item = Self>) -> String {
+        let words = |form| match form {
+            Self::Dense => DType::ALL.map(|dtype| dtype.to_string()).to_vec(),
+            Self::Int8(inputs) => vec![format!("int8 with {}", inputs.words())],
+            Self::Int4(inputs) => vec![format!("int4 with {}", inputs.words())],
+        };
+        one_of(forms.into_iter().flat_map(words))
+    }
+}
+
 /// The weight `[rows, width]` = `[out, in]` of a linear layer, in host memory.
 #[derive(Debug, Clone, Copy)]
 pub enum LinearWeight<'a> {
@@ -118,22 +159,28 @@ impl<'a> LinearWeight<'a> {
         }
     }
 
-    /// Describes the form in words, for messages.
-    pub fn form(&self) -> String {
-        let of = |inputs| match inputs {
-            Inputs::Float => "floating-point inputs",
-            Inputs::Int8PerToken => "inputs quantised per token",
-        };
+    /// Returns the form.
+    pub fn form(&self) -> Form {
         match self {
-            Self::Dense(dense) => dense.dtype.to_string(),
-            Self::Int8(int8) => format!("int8 with {}", of(int8.inputs)),
-            Self::Int4(int4) => format!("int4 in groups of {} with {}", int4.group, of(int4.inputs)),
+            Self::Dense(_) => Form::Dense,
+            Self::Int8(int8) => Form::Int8(int8.inputs),
+            Self::Int4(int4) => Form::Int4(int4.inputs),
         }
     }
 
-    /// Returns the error of a device that has no kernel for this form. `expected` lists the forms that it has.
-    pub fn refused(&self, device: &'static str, expected: &str) -> DeviceError {
-        let problem = format!("the weight of a linear layer is {}, expected {expected}", self.form());
+    /// Describes the form in words, for messages.
+    fn words(&self) -> String {
+        match self {
+            Self::Dense(dense) => dense.dtype.to_string(),
+            Self::Int8(int8) => format!("int8 with {}", int8.inputs.words()),
+            Self::Int4(int4) => format!("int4 in groups of {} with {}", int4.group, int4.inputs.words()),
+        }
+    }
+
+    /// Returns the error of a device that has no kernel for this form. `expected` are the forms that it has.
+    pub fn refused(&self, device: &'static str, expected: impl IntoIterator<Item = Form>) -> DeviceError {
+        let expected = Form::one_of(expected);
+        let problem = format!("the weight of a linear layer is {}, expected {expected}", self.words());
         DeviceError::Unsupported { device, problem }
     }
 
@@ -144,7 +191,7 @@ impl<'a> LinearWeight<'a> {
     pub fn dense(self, device: &'static str) -> Result<HostTensor<'a>, DeviceError> {
         match self {
             Self::Dense(dense) => Ok(dense),
-            Self::Int8(_) | Self::Int4(_) => Err(self.refused(device, "fp16, bf16 or fp32")),
+            Self::Int8(_) | Self::Int4(_) => Err(self.refused(device, [Form::Dense])),
         }
     }
 }

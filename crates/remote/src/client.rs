@@ -191,7 +191,7 @@ impl Client {
     }
 
     pub(crate) fn protocol(&self) -> &'static dyn Protocol {
-        protocol::of(self.endpoint.api)
+        self.endpoint.api.protocol()
     }
 
     /// Returns the model that a request names.

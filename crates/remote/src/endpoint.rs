@@ -5,56 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::RemoteError;
-
-/// A protocol of inference servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Api {
-    /// MindIE Service: `/v1/completions` with token ids, `/infer` with times of the server.
-    Mindie,
-    /// Text Generation Inference: `/generate` and `/generate_stream`.
-    Tgi,
-    /// The OpenAI API as published: `/v1/completions`, `/v1/chat/completions`.
-    OpenAi,
-    /// vLLM's OpenAI server with its own fields: token ids in and out, log-probabilities of the prompt.
-    Vllm,
-    /// llama.cpp's own server: `/completion`.
-    LlamaCpp,
-}
-
-impl Api {
-    /// All protocols, in the order of the documentation.
-    pub const ALL: [Self; 5] = [Self::Mindie, Self::Tgi, Self::OpenAi, Self::Vllm, Self::LlamaCpp];
-
-    /// Returns the word of the command line and of records.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Mindie => "mindie",
-            Self::Tgi => "tgi",
-            Self::OpenAi => "openai",
-            Self::Vllm => "vllm",
-            Self::LlamaCpp => "llama.cpp",
-        }
-    }
-}
-
-impl fmt::Display for Api {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-impl FromStr for Api {
-    type Err = RemoteError;
-
-    fn from_str(word: &str) -> Result<Self, RemoteError> {
-        Self::ALL.into_iter().find(|api| api.word() == word).ok_or_else(|| {
-            RemoteError::Option(format!(
-                "`{word}` is no protocol: expected mindie, tgi, openai, vllm or llama.cpp"
-            ))
-        })
-    }
-}
+use crate::{Api, RemoteError};
 
 /// Which of a server's routes generates, where a protocol has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -1,6 +1,6 @@
 //! The client side of "test what is deployed": HTTP endpoints of inference servers.
 //!
-//! [`Client`] sends prompts to an [`Endpoint`] and returns text, token ids, log-probabilities and times. It knows five
+//! [`Client`] sends prompts to an [`Endpoint`] and returns text, token ids, log-probabilities and times. It knows several
 //! protocols ([`Api`]). The crate knows nothing of suites, records or the engine.
 //!
 //! - A response counts only with its end marker and its reason ([`Finish`]). Everything else is a [`Failure`], which keeps
@@ -27,9 +27,10 @@ pub mod testing;
 mod transport;
 
 pub use client::Client;
-pub use endpoint::{Api, Endpoint, Key, Retry, Route, Timeouts, Tls, Url};
+pub use endpoint::{Endpoint, Key, Retry, Route, Timeouts, Tls, Url};
 pub use failure::{Failure, FailureKind, Phase, RemoteError};
 pub use probe::{Capabilities, Capability, KnownPrompt, Limits, Probe, Standing};
+pub use protocol::Api;
 pub use request::{Choice, Generation, Prompt, Sampling};
 pub use response::{
     Attempt, ChoiceLogprobs, Event, EventTime, Finish, PromptLogprobs, Response, ServerTimes, Times,

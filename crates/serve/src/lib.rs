@@ -23,6 +23,18 @@ mod ticket;
 mod wire;
 mod work;
 
+// The server of the integration tests, for the example of a route, which only unit tests have.
+#[cfg(test)]
+extern crate self as glmbench_serve;
+#[cfg(test)]
+#[path = "../tests/it/http.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "the integration tests use the rest")]
+mod http;
+#[cfg(test)]
+#[path = "../tests/it/server.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "the integration tests use the rest")]
+mod server;
+
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

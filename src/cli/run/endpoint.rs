@@ -27,8 +27,11 @@ pub(in crate::cli) struct EndpointArgs {
         ]
     )]
     endpoint: Option<Url>,
-    /// Protocol of the server: mindie, tgi, openai, vllm or llama.cpp
-    #[arg(long, value_name = "API", value_parser = parse_api, requires = "endpoint", help_heading = "Endpoint")]
+    /// Protocol of the server
+    #[arg(
+        long, value_name = "API", value_parser = parse_api, requires = "endpoint", help_heading = "Endpoint",
+        help = format!("Protocol of the server: {}", Api::words())
+    )]
     api: Option<Api>,
     /// Folder with the served model's tokenizer.model, and its config.json if there is one; --model unless given
     #[arg(long, value_name = "DIR", requires = "endpoint", help_heading = "Endpoint")]

@@ -7,6 +7,10 @@ mod gemm;
 pub(crate) mod int8;
 mod scratch;
 pub(crate) mod tiles;
+#[cfg(test)]
+pub(crate) mod toy_family;
+#[cfg(test)]
+pub(crate) mod toy_form;
 pub(crate) mod vector;
 
 use std::fmt::Debug;
@@ -21,10 +25,13 @@ pub(crate) use self::scratch::Scratch;
 
 /// A way to pack and multiply weights.
 pub(crate) trait WeightKernels: Debug + Send + Sync {
+    /// Returns the name for the record.
+    fn name(&self) -> &'static str;
+
     /// Packs `weight` `[n, k]` with its bias. Each thread of the pool writes the parts that it will read.
     ///
     /// # Errors
-    /// Memory ran out, or the kernels do not support the form or the shape.
+    /// Memory ran out, or the kernels do not support the shape.
     fn pack(
         &self,
         weight: LinearWeight<'_>,

@@ -29,6 +29,10 @@ pub(crate) struct VectorKernels {
 }
 
 impl WeightKernels for VectorKernels {
+    fn name(&self) -> &'static str {
+        self.vectors.name()
+    }
+
     fn pack(
         &self,
         weight: LinearWeight<'_>,

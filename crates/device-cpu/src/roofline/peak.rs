@@ -14,7 +14,7 @@ mod x86;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use glmbench_device::{DType, DeviceError, Precision, WeightForm};
+use glmbench_device::{DType, DeviceError, Inputs, Precision};
 
 use crate::simd::amx::{Amx, found};
 
@@ -127,11 +127,11 @@ impl Unit {
     /// (`tiles`). A unit with fp16 sums does not keep the accuracy of any type over the depth of a linear
     /// layer.
     pub fn products(self, precision: Precision) -> Option<u32> {
-        match (precision.weights, self.operands(), precision.dtype) {
-            (WeightForm::Plain, Operands::Fp32, _)
-            | (WeightForm::Plain, Operands::Bf16, DType::Bf16)
-            | (WeightForm::W8a8Dynamic, Operands::Int8, _) => Some(1),
-            (WeightForm::Plain, Operands::Bf16, DType::Fp16) => Some(3),
+        match (precision.weights.form().inputs(), self.operands(), precision.dtype) {
+            (Inputs::Float, Operands::Fp32, _)
+            | (Inputs::Float, Operands::Bf16, DType::Bf16)
+            | (Inputs::Int8PerToken, Operands::Int8, _) => Some(1),
+            (Inputs::Float, Operands::Bf16, DType::Fp16) => Some(3),
             _ => None,
         }
     }

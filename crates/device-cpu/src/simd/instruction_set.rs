@@ -1,10 +1,37 @@
 //! The instruction sets: which exist, which this machine has, and which give the same bits.
 
+use glmbench_device::DType;
+use glmbench_device::words::one_of;
+
+use super::Vectors;
 use super::amx::{self, Amx};
+
+/// Passes the sets of vectors to a macro, each with the machines that it exists for. The module of a set has a type of the
+/// same name, which implements [`Isa`](super::Isa).
+macro_rules! each_vector_set {
+    ($then:ident) => {
+        $then! {
+            Portable;
+            #[cfg(target_arch = "aarch64")]
+            Neon;
+            #[cfg(target_arch = "x86_64")]
+            Avx2;
+            #[cfg(target_arch = "x86_64")]
+            Avx512;
+        }
+    };
+}
+pub(super) use each_vector_set;
 
 /// Instruction sets that a user may request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
+    /// The reference kernels of a family that is an example, for tests.
+    #[cfg(test)]
+    ToyPortable,
+    /// Other kernels of the same family.
+    #[cfg(test)]
+    Toy,
     /// AMX's arithmetic in plain Rust, for tests on machines without AMX.
     AmxPortable,
     /// Plain Rust.
@@ -21,31 +48,41 @@ pub enum InstructionSet {
 
 impl InstructionSet {
     /// All sets, the best last.
-    pub const ALL: [Self; 6] =
-        [Self::AmxPortable, Self::Portable, Self::Neon, Self::Avx2, Self::Avx512, Self::Amx];
+    pub const ALL: [Self; 6 + 2 * cfg!(test) as usize] = [
+        #[cfg(test)]
+        Self::ToyPortable,
+        #[cfg(test)]
+        Self::Toy,
+        Self::AmxPortable,
+        Self::Portable,
+        Self::Neon,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Amx,
+    ];
 
     /// Returns whether this machine can run the set.
     pub fn available(self) -> bool {
         match self {
-            Self::AmxPortable | Self::Portable => true,
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => super::Neon::detect().is_some(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => super::Avx2::detect().is_some(),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => super::Avx512::detect().is_some(),
             Self::Amx => Self::Avx512.available() && amx::found().is_ok_and(Amx::has_bf16),
-            _ => false,
+            set if set.family() == Family::Vectors => Vectors::detect(set, DType::Fp32).is_some(),
+            // Plain Rust.
+            _ => true,
         }
     }
 
-    /// Returns the set that computes what tiles do not: the set itself if it has no tiles.
+    /// Returns the set that computes what the family's own products do not: the set itself if it is one of vectors.
     pub(crate) fn vector(self) -> Self {
         match self {
-            Self::AmxPortable => Self::best_vector(),
             Self::Amx => Self::Avx512,
-            other => other,
+            set if set.family() == Family::Vectors => set,
+            _ => Self::best_vector(),
         }
+    }
+
+    /// Lists the names for messages and help texts, the best first.
+    pub fn words() -> String {
+        one_of(Self::ALL.into_iter().rev().map(Self::name))
     }
 
     /// Returns the best set that this machine can run.
@@ -61,6 +98,10 @@ impl InstructionSet {
     /// Returns the name used in records and on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            #[cfg(test)]
+            Self::ToyPortable => "toy-portable",
+            #[cfg(test)]
+            Self::Toy => "toy",
             Self::AmxPortable => "amx-portable",
             Self::Portable => "portable",
             Self::Neon => "neon",
@@ -73,6 +114,8 @@ impl InstructionSet {
     /// Returns the family of the set's kernels.
     pub fn family(self) -> Family {
         match self {
+            #[cfg(test)]
+            Self::ToyPortable | Self::Toy => Family::Toy,
             Self::AmxPortable | Self::Amx => Family::Tiles,
             Self::Portable | Self::Neon | Self::Avx2 | Self::Avx512 => Family::Vectors,
         }
@@ -86,17 +129,35 @@ pub enum Family {
     Vectors,
     /// Products of bf16 and fp16 numbers are sums of tiles, as AMX computes them.
     Tiles,
+    /// An example, for tests: even and odd inputs are summed apart.
+    #[cfg(test)]
+    Toy,
 }
 
 impl Family {
     /// All families.
-    pub const ALL: [Self; 2] = [Self::Vectors, Self::Tiles];
+    pub const ALL: [Self; 2 + cfg!(test) as usize] = [
+        Self::Vectors,
+        Self::Tiles,
+        #[cfg(test)]
+        Self::Toy,
+    ];
+
+    /// Lists the sets of each family for help texts: `avx512, avx2; amx`.
+    pub fn words() -> String {
+        let sets =
+            |family: Self| InstructionSet::ALL.into_iter().rev().filter(move |set| set.family() == family);
+        let words = |family| sets(family).map(InstructionSet::name).collect::<Vec<_>>().join(", ");
+        Self::ALL.map(words).join("; ")
+    }
 
     /// Returns the reference kernels of the family: plain Rust, for every machine.
     pub fn reference(self) -> InstructionSet {
         match self {
             Self::Vectors => InstructionSet::Portable,
             Self::Tiles => InstructionSet::AmxPortable,
+            #[cfg(test)]
+            Self::Toy => InstructionSet::ToyPortable,
         }
     }
 
@@ -115,11 +176,8 @@ impl std::str::FromStr for InstructionSet {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|set| set.name() == word).ok_or_else(|| {
-            format!(
-                "kernels \"{word}\" are unknown, expected amx, avx512, avx2, neon, portable or amx-portable"
-            )
-        })
+        let found = Self::ALL.into_iter().find(|set| set.name() == word);
+        found.ok_or_else(|| format!("kernels \"{word}\" are unknown, expected {}", Self::words()))
     }
 }
 

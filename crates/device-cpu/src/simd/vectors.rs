@@ -2,24 +2,53 @@
 
 use glmbench_device::DType;
 
-#[cfg(target_arch = "aarch64")]
-use super::Neon;
 use super::element::{Bf16, Element, F16, F32};
-#[cfg(target_arch = "x86_64")]
-use super::{Avx2, Avx512};
-use super::{InstructionSet, Isa, Kernel, Portable};
+use super::instruction_set::each_vector_set;
+use super::{InstructionSet, Isa, Kernel};
 
-/// A vector instruction set that this machine has.
-#[derive(Debug, Clone, Copy)]
-enum Set {
-    Portable(Portable),
-    #[cfg(target_arch = "aarch64")]
-    Neon(Neon),
-    #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
-    #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
+macro_rules! sets {
+    ($($(#[$only:meta])* $set:ident;)*) => {
+        /// A vector instruction set that this machine has.
+        #[derive(Debug, Clone, Copy)]
+        enum Set {
+            $($(#[$only])* $set(super::$set),)*
+        }
+
+        impl Set {
+            /// Returns the vectors of a set; `None` if the machine does not have it, or if it is no set of vectors.
+            fn detect(set: InstructionSet) -> Option<Self> {
+                match set {
+                    $($(#[$only])* InstructionSet::$set => super::$set::detect().map(Self::$set),)*
+                    _ => None,
+                }
+            }
+
+            /// Returns the set.
+            fn instruction_set(self) -> InstructionSet {
+                match self {
+                    $($(#[$only])* Self::$set(_) => InstructionSet::$set,)*
+                }
+            }
+
+            fn tile_panels(self) -> usize {
+                fn of<I: Isa>(_: I) -> usize {
+                    I::TILE_PANELS
+                }
+                match self {
+                    $($(#[$only])* Self::$set(isa) => of(isa),)*
+                }
+            }
+
+            #[inline]
+            fn run<E: Element, K: Kernel>(self, kernel: K) -> K::Output {
+                match self {
+                    $($(#[$only])* Self::$set(isa) => isa.run::<E, K>(kernel),)*
+                }
+            }
+        }
+    };
 }
+each_vector_set!(sets);
 
 /// Runs kernels with one instruction set and one storage type. The kernels of all rooms are compiled and selected here.
 #[derive(Debug, Clone, Copy)]
@@ -32,17 +61,12 @@ impl Vectors {
     /// Returns the vectors of a set without tiles; `None` if the machine does not have it. A set with tiles has the
     /// vectors of [`InstructionSet::vector`].
     pub(crate) fn detect(set: InstructionSet, dtype: DType) -> Option<Self> {
-        let set = match set.vector() {
-            #[cfg(target_arch = "aarch64")]
-            InstructionSet::Neon => Set::Neon(Neon::detect()?),
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => Set::Avx2(Avx2::detect()?),
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => Set::Avx512(Avx512::detect()?),
-            InstructionSet::Portable => Set::Portable(Portable),
-            _ => return None,
-        };
-        Some(Self { set, dtype })
+        Some(Self { set: Set::detect(set.vector())?, dtype })
+    }
+
+    /// Returns the name of the set, for the record.
+    pub(crate) fn name(self) -> &'static str {
+        self.set.instruction_set().name()
     }
 
     /// Returns the storage type.
@@ -57,40 +81,16 @@ impl Vectors {
 
     /// Returns the number of panels that a product of many rows reads side by side.
     pub(crate) fn tile_panels(self) -> usize {
-        fn of<I: Isa>(_: I) -> usize {
-            I::TILE_PANELS
-        }
-        match self.set {
-            Set::Portable(isa) => of(isa),
-            #[cfg(target_arch = "aarch64")]
-            Set::Neon(isa) => of(isa),
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx2(isa) => of(isa),
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512(isa) => of(isa),
-        }
+        self.set.tile_panels()
     }
 
     /// Runs a kernel.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.dtype {
-            DType::Fp32 => self.run_with::<F32, K>(kernel),
-            DType::Fp16 => self.run_with::<F16, K>(kernel),
-            DType::Bf16 => self.run_with::<Bf16, K>(kernel),
-        }
-    }
-
-    #[inline]
-    fn run_with<E: Element, K: Kernel>(self, kernel: K) -> K::Output {
-        match self.set {
-            Set::Portable(isa) => isa.run::<E, K>(kernel),
-            #[cfg(target_arch = "aarch64")]
-            Set::Neon(isa) => isa.run::<E, K>(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx2(isa) => isa.run::<E, K>(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512(isa) => isa.run::<E, K>(kernel),
+            DType::Fp32 => self.set.run::<F32, K>(kernel),
+            DType::Fp16 => self.set.run::<F16, K>(kernel),
+            DType::Bf16 => self.set.run::<Bf16, K>(kernel),
         }
     }
 }

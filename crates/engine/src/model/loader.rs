@@ -1,9 +1,7 @@
 //! Loading: reads a rank's part of each tensor, brings it into the form of the run, and passes it to the device.
 
 use glmbench_device::rotary::{RotaryMode, RotarySpec, RotaryTable};
-use glmbench_device::{
-    DType, Device, DeviceError, HostTensor, Inputs, Int8Weight, LinearWeight, Role, WeightForm,
-};
+use glmbench_device::{DType, Device, DeviceError, HostTensor, Role, WeightForm};
 
 use crate::EngineError;
 use crate::config::ModelConfig;
@@ -132,7 +130,7 @@ impl<'a, D: Device> Loader<'a, D> {
         let bias = bias.map(|name| self.with(name, |_, t| Ok(OwnedTensor::of(t)))).transpose()?;
         let form = self.form;
         self.with(weight, |d, dense| {
-            d.upload_linear(role, in_form(form, dense), bias.as_ref().map(OwnedTensor::view))
+            d.upload_linear(role, form.of_dense(dense), bias.as_ref().map(OwnedTensor::view))
         })
     }
 
@@ -158,15 +156,6 @@ struct Projection<'a, D: Device> {
     linear: &'a D::Linear,
     from: usize,
     to: usize,
-}
-
-/// Brings a dense weight into the form of the run. It is quantised row by row while the device packs it, so no second copy
-/// of the integers is in memory.
-fn in_form(form: WeightForm, dense: HostTensor<'_>) -> LinearWeight<'_> {
-    match form {
-        WeightForm::Plain => LinearWeight::Dense(dense),
-        WeightForm::W8a8Dynamic => LinearWeight::Int8(Int8Weight::quantised(dense, Inputs::Int8PerToken)),
-    }
 }
 
 /// A copy of a small tensor, kept while the weight it belongs to is read.

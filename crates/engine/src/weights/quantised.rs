@@ -1,12 +1,20 @@
 //! Rejection of quantised checkpoints by kind. Neither their layouts nor a configuration that only claims quantisation
 //! can be taken for plain weights.
 
+use glmbench_device::Precision;
+use glmbench_device::words::one_of;
+
 use super::{StorageType, StoredTensor, WeightError, WeightSource, layout};
 use crate::config::ModelConfig;
 
-/// The types that this engine reads, for messages.
-const READ: &str = "this engine reads weights in F16, BF16 and F32; take the model that was not quantised, or --dtype w8a8-dynamic \
-                    on it";
+/// Says which types this engine reads, and what would do.
+fn readable() -> String {
+    let quantised = Precision::TYPES.into_iter().filter(|of| of.has_quantised_weights());
+    format!(
+        "this engine reads weights in F16, BF16 and F32; take the model that was not quantised, or --dtype {} on it",
+        one_of(quantised.map(Precision::type_name))
+    )
+}
 
 /// Rejects weights that are quantised, or that the configuration says are quantised.
 pub(super) fn refuse(
@@ -32,7 +40,8 @@ pub(super) fn refuse(
             };
             let StoredTensor { name, dtype, shape, origin, .. } = tensor;
             refused(format!(
-                "{kind} ({said}; {name} has type {dtype} and shape {shape:?} in {origin}); {READ}"
+                "{kind} ({said}; {name} has type {dtype} and shape {shape:?} in {origin}); {}",
+                readable()
             ))
         }
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use glmbench_device::{DType, Precision, WeightForm};
+use glmbench_device::{DType, Precision};
 
 use super::{Part, StorageType, StoredTensor, TensorView, WeightError, WeightSource, layout};
 use crate::not_finite;
@@ -91,10 +91,8 @@ impl Watched {
     /// maximum, so fp32 suffices for them.
     fn kept_in(&self, name: &str, shape: &[usize]) -> DType {
         let is_table = name == layout::EMBEDDING || name == layout::PREFIX_EMBEDDING;
-        match self.precision.weights {
-            WeightForm::W8a8Dynamic if shape.len() == 2 && !is_table => DType::Fp32,
-            WeightForm::W8a8Dynamic | WeightForm::Plain => self.precision.dtype,
-        }
+        let is_scaled = self.precision.has_quantised_weights() && shape.len() == 2 && !is_table;
+        if is_scaled { DType::Fp32 } else { self.precision.dtype }
     }
 
     fn look(&self, view: &TensorView<'_>, shape: &[usize], part: &Part) {

@@ -146,11 +146,13 @@ fn depth(client: &Client, prompt: &Prompt) -> (Capability, Capability) {
 
 /// Asks for ids that are improbable as the next token: they come back only if the server takes them by name.
 fn chosen(client: &Client, prompt: &Prompt) -> Capability {
-    if client.endpoint().api != Api::Vllm {
+    if !client.protocol().names_logprob_ids() {
+        let able = Api::ALL.into_iter().filter(|api| api.protocol().names_logprob_ids()).map(Api::word);
+        let able = able.collect::<Vec<_>>().join(" or ");
         return Capability {
             standing: Standing::Absent,
             value: None,
-            evidence: "only vLLM takes the ids of log-probabilities".into(),
+            evidence: format!("only {able} takes the ids of log-probabilities"),
         };
     }
     let choice =

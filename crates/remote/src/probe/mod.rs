@@ -3,6 +3,8 @@
 mod checks;
 mod identity;
 
+pub(crate) use identity::{Identity, count, text};
+
 use crate::{Api, Client, RemoteError};
 
 /// A prompt of known length, to check a server's counts against.

@@ -8,7 +8,7 @@ use crate::json::Json;
 use crate::response::TokenLogprob;
 use crate::{FailureKind, Generation};
 
-const ROUTE: &str = "/v1/chat/completions";
+pub(super) const ROUTE: &str = "/v1/chat/completions";
 
 /// The deepest candidates that chats reveal.
 pub(super) const DEPTH: u32 = 20;
@@ -107,4 +107,55 @@ fn read_candidates(json: &Json) -> Result<Candidates, Wrong> {
         prompt_tokens: json.get("usage").get("prompt_tokens").count(),
         model: json.get("model").text().map(str::to_owned),
     })
+}
+
+/// The server's side, for tests.
+#[cfg(feature = "testing")]
+pub(super) mod stub {
+    use crate::testing::stub::{MODEL, Reply, Wire};
+
+    /// The same in every protocol.
+    pub(in crate::protocol) struct Chat;
+
+    impl Wire for Chat {
+        fn prompt(&self) -> &'static str {
+            "/messages/0/content"
+        }
+
+        fn limit(&self) -> &'static str {
+            "/max_tokens"
+        }
+
+        fn head(&self) -> Option<String> {
+            Some(format!(
+                r#"{{"model":"{MODEL}","choices":[{{"index":0,"delta":{{"role":"assistant","content":""}},"finish_reason":null}}]}}"#
+            ))
+        }
+
+        fn event(&self, _: &Reply, from: u32, count: u32) -> String {
+            let text = Reply::text(from, count);
+            format!(
+                r#"{{"model":"{MODEL}","choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}]}}"#
+            )
+        }
+
+        fn tail(&self, reply: &Reply) -> Vec<String> {
+            let reason = format!(
+                r#"{{"model":"{MODEL}","choices":[{{"index":0,"delta":{{}},"finish_reason":"{}"}}]}}"#,
+                reply.reason("length", "stop")
+            );
+            let usage =
+                format!(r#"{{"model":"{MODEL}","choices":[],"usage":{}}}"#, reply.usage(reply.tokens));
+            vec![reason, usage, "[DONE]".into()]
+        }
+
+        fn whole(&self, reply: &Reply) -> String {
+            format!(
+                r#"{{"model":"{MODEL}","choices":[{{"index":0,"message":{{"role":"assistant","content":"{}"}},"logprobs":{{"content":[{{"token":"A","logprob":-1.0,"top_logprobs":[{}]}}]}},"finish_reason":"length"}}],"usage":{}}}"#,
+                Reply::text(0, reply.tokens),
+                Reply::candidate_objects(),
+                reply.usage(reply.tokens)
+            )
+        }
+    }
 }

@@ -151,3 +151,57 @@ pub(super) fn read_echo(json: &Json) -> Result<PromptTokens, Wrong> {
         model: json.get("model").text().map(str::to_owned),
     })
 }
+
+/// The server's side, for tests.
+#[cfg(feature = "testing")]
+pub(super) mod stub {
+    use crate::testing::stub::{MODEL, Reply, Wire};
+
+    /// With or without what only vLLM has: token ids, and the counts in every event.
+    pub(in crate::protocol) struct Completions {
+        pub(in crate::protocol) ids: bool,
+    }
+
+    impl Wire for Completions {
+        fn prompt(&self) -> &'static str {
+            "/prompt"
+        }
+
+        fn limit(&self) -> &'static str {
+            "/max_tokens"
+        }
+
+        fn event(&self, reply: &Reply, from: u32, count: u32) -> String {
+            let text = Reply::text(from, count);
+            if !self.ids {
+                return format!(
+                    r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"{text}","finish_reason":null}}]}}"#
+                );
+            }
+            format!(
+                r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"{text}","token_ids":{:?},"finish_reason":null}}],"usage":{}}}"#,
+                Reply::ids(from, count),
+                reply.usage(from + count)
+            )
+        }
+
+        fn tail(&self, reply: &Reply) -> Vec<String> {
+            let reason = format!(
+                r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"","finish_reason":"{}"}}]}}"#,
+                reply.reason("length", "stop")
+            );
+            let usage =
+                format!(r#"{{"model":"{MODEL}","choices":[],"usage":{}}}"#, reply.usage(reply.tokens));
+            vec![reason, usage, "[DONE]".into()]
+        }
+
+        fn whole(&self, reply: &Reply) -> String {
+            format!(
+                r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"{}","finish_reason":"length","logprobs":{{"tokens":["A"],"token_logprobs":[-1.0],"top_logprobs":[{{{}}}],"text_offset":[0]}}}}],"usage":{}}}"#,
+                Reply::text(0, reply.tokens),
+                Reply::candidates(|token, _, value| format!(r#""{token}":{value}"#)),
+                reply.usage(reply.tokens)
+            )
+        }
+    }
+}

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat, lacks,
-    set,
+    About, Answer, Base, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong,
+    chat, lacks, set,
 };
 use crate::json::Json;
+use crate::probe::{Identity, Limits, count, text};
 use crate::response::{ServerTimes, TokenLogprob};
 use crate::{Choice, FailureKind, Finish, Generation, Prompt, Route, Sampling};
 
@@ -15,6 +16,39 @@ const ROUTE: &str = "/completion";
 pub(super) struct LlamaCpp;
 
 impl Protocol for LlamaCpp {
+    fn word(&self) -> &'static str {
+        "llama.cpp"
+    }
+
+    /// No other server speaks this protocol.
+    fn server(&self) -> Option<&'static str> {
+        Some("llama.cpp")
+    }
+
+    fn about(&self) -> &'static [About] {
+        const PROPS: About = About {
+            base: Base::Inference,
+            route: "/props",
+            what: "information about the server",
+            read: read_props,
+        };
+        &[PROPS]
+    }
+
+    #[cfg(feature = "testing")]
+    fn stub(&self) -> crate::testing::stub::Stub {
+        crate::testing::stub::Stub {
+            generates: &[(ROUTE, &stub::Completion), (chat::ROUTE, &chat::stub::Chat)],
+            states: &[
+                ("/health", r#"{"status":"ok"}"#),
+                (
+                    "/props",
+                    r#"{"total_slots":4,"build_info":"b1-stub","default_generation_settings":{"n_ctx":4096},"model_path":"stub.gguf"}"#,
+                ),
+            ],
+        }
+    }
+
     fn names_model(&self, _: Route, _: Option<&Prompt>) -> bool {
         false
     }
@@ -72,6 +106,16 @@ impl Protocol for LlamaCpp {
         Err("llama.cpp has no log-probabilities of the prompt: score choices by the next token instead"
             .into())
     }
+}
+
+fn read_props(json: &Json, identity: &mut Identity) {
+    identity.version = text(json, "build_info");
+    identity.models = text(json, "model_path").into_iter().collect();
+    identity.limits = Limits {
+        max_total: count(json.get("default_generation_settings"), &["n_ctx"]),
+        max_concurrent: count(json, &["total_slots"]),
+        ..Limits::default()
+    };
 }
 
 /// Sets everything: the server's defaults sample, penalize, go on without end, and reuse earlier prompts.
@@ -158,4 +202,49 @@ fn read_candidates(json: &Json) -> Result<Candidates, Wrong> {
         ));
     }
     Ok(Candidates { list, prompt_tokens: json.get("tokens_evaluated").count(), model: None })
+}
+
+/// The server's side, for tests.
+#[cfg(feature = "testing")]
+mod stub {
+    use crate::testing::stub::{Reply, Wire};
+
+    /// `/completion`.
+    pub(super) struct Completion;
+
+    impl Wire for Completion {
+        fn prompt(&self) -> &'static str {
+            "/prompt"
+        }
+
+        fn limit(&self) -> &'static str {
+            "/n_predict"
+        }
+
+        fn event(&self, _: &Reply, from: u32, count: u32) -> String {
+            let (text, ids) = (Reply::text(from, count), Reply::ids(from, count));
+            format!(r#"{{"content":"{text}","tokens":{ids:?},"stop":false}}"#)
+        }
+
+        fn tail(&self, reply: &Reply) -> Vec<String> {
+            vec![format!("{}}}", end(reply, ""))]
+        }
+
+        fn whole(&self, reply: &Reply) -> String {
+            format!(
+                r#"{},"completion_probabilities":[{{"id":65,"token":"A","logprob":-1.0,"top_logprobs":[{}]}}]}}"#,
+                end(reply, &Reply::text(0, reply.tokens)),
+                Reply::candidate_objects()
+            )
+        }
+    }
+
+    /// Returns the last event without its closing brace.
+    fn end(reply: &Reply, text: &str) -> String {
+        let Reply { prompt_tokens, tokens, .. } = reply;
+        let reason = reply.reason("limit", "eos");
+        format!(
+            r#"{{"content":"{text}","tokens":[],"stop":true,"stop_type":"{reason}","model":"stub.gguf","tokens_evaluated":{prompt_tokens},"tokens_predicted":{tokens},"timings":{{"prompt_n":{prompt_tokens},"prompt_ms":12.5,"predicted_ms":50.0}}"#
+        )
+    }
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat,
-    completions, lacks, set, tgi,
+    About, Answer, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat,
+    completions, lacks, openai, set, tgi,
 };
 use crate::json::Json;
 use crate::response::ServerTimes;
@@ -16,6 +16,34 @@ const DEPTH: u32 = 5;
 pub(super) struct Mindie;
 
 impl Protocol for Mindie {
+    fn word(&self) -> &'static str {
+        "mindie"
+    }
+
+    fn about(&self) -> &'static [About] {
+        &[tgi::INFO, openai::MODELS]
+    }
+
+    /// Without the old `/generate`.
+    #[cfg(feature = "testing")]
+    fn stub(&self) -> crate::testing::stub::Stub {
+        crate::testing::stub::Stub {
+            generates: &[
+                (completions::ROUTE, &completions::stub::Completions { ids: false }),
+                (chat::ROUTE, &chat::stub::Chat),
+                ("/infer", &stub::Infer { prompt: "/inputs" }),
+                ("/infer_token", &stub::Infer { prompt: "/input_id" }),
+            ],
+            states: &[
+                crate::testing::stub::MODELS,
+                (
+                    "/info",
+                    r#"{"version":"2.2.RC1","max_input_length":2048,"max_batch_total_tokens":8192,"max_concurrent_requests":200,"models":[{"model_id":"stub","max_total_tokens":2560}]}"#,
+                ),
+            ],
+        }
+    }
+
     fn names_model(&self, route: Route, prompt: Option<&Prompt>) -> bool {
         route == Route::Default || matches!(prompt, Some(Prompt::Chat(_)))
     }
@@ -135,4 +163,47 @@ fn read_old_generate(json: &Json, answer: &mut Answer) -> Result<Update, Wrong> 
     let Some(text) = json.get("text").at(0).text() else { return Err(lacks("text", json)) };
     answer.finish = Some(Finish::Other("unstated".into()));
     Ok(Update { text: text.to_owned(), is_token: !text.is_empty(), ..Update::default() })
+}
+
+/// The server's side, for tests.
+#[cfg(feature = "testing")]
+mod stub {
+    use super::tgi::stub::{NO_END, end, members, whole};
+    use crate::testing::stub::{Reply, Wire};
+
+    /// TGI's shape with lists of ids, times of the server, and an event of its own at the end.
+    pub(super) struct Infer {
+        /// Where the request has its prompt.
+        pub(super) prompt: &'static str,
+    }
+
+    impl Wire for Infer {
+        fn prompt(&self) -> &'static str {
+            self.prompt
+        }
+
+        fn limit(&self) -> &'static str {
+            "/parameters/max_new_tokens"
+        }
+
+        fn event(&self, _: &Reply, from: u32, count: u32) -> String {
+            let times = match from {
+                0 => r#""prefill_time":12.5,"decode_time":null"#,
+                _ => r#""prefill_time":null,"decode_time":3.5"#,
+            };
+            let ids = format!("{:?}", Reply::ids(from, count));
+            format!("{{{times},{}", members(&ids, from, count, NO_END))
+        }
+
+        fn tail(&self, reply: &Reply) -> Vec<String> {
+            vec![format!(
+                r#"{{"prefill_time":null,"decode_time":null,"token":{{"id":[2],"text":null}},{}}}"#,
+                end(reply)
+            )]
+        }
+
+        fn whole(&self, reply: &Reply) -> String {
+            whole(reply)
+        }
+    }
 }

@@ -1,7 +1,8 @@
-//! The protocols, one file each: what is sent, and what an answer means.
+//! The protocols, one file each: what is sent, what an answer means, what the server states of itself, and how a good
+//! server answers.
 //!
 //! A protocol turns a request into a [`Call`]: route, body, framing and a function that reads one event. What a protocol
-//! cannot do is an [`Unsupported`] text, which names what would do.
+//! cannot do is an [`Unsupported`] text, which names what would do. Nothing outside this folder matches on protocols.
 
 mod chat;
 mod completions;
@@ -9,13 +10,89 @@ mod llama_cpp;
 mod mindie;
 mod openai;
 mod tgi;
+#[cfg(test)]
+mod toy;
 mod vllm;
+
+use std::fmt;
+use std::str::FromStr;
 
 use serde_json::{Value, json};
 
 use crate::json::Json;
+use crate::probe::Identity;
 use crate::response::{ServerTimes, TokenLogprob};
-use crate::{Api, Choice, FailureKind, Finish, Generation, Prompt, Route, Sampling};
+use crate::{Choice, FailureKind, Finish, Generation, Prompt, RemoteError, Route, Sampling};
+
+/// Declares [`Api`] and which implementation is behind each of its variants.
+macro_rules! protocols {
+    ($($(#[doc = $doc:literal])* $(#[cfg($cfg:meta)])? $variant:ident => $implementation:expr;)*) => {
+        /// A protocol of inference servers.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Api {
+            $($(#[doc = $doc])* $(#[cfg($cfg)])? $variant,)*
+        }
+
+        impl Api {
+            /// All protocols, in the order of the documentation.
+            pub const ALL: [Self; [$($(#[cfg($cfg)])? stringify!($variant)),*].len()] =
+                [$($(#[cfg($cfg)])? Self::$variant),*];
+
+            /// Returns the implementation.
+            pub(crate) fn protocol(self) -> &'static dyn Protocol {
+                match self {
+                    $($(#[cfg($cfg)])? Self::$variant => &$implementation,)*
+                }
+            }
+        }
+    };
+}
+
+// The list of protocols.
+protocols! {
+    /// MindIE Service: `/v1/completions` with token ids, `/infer` with times of the server.
+    Mindie => mindie::Mindie;
+    /// Text Generation Inference: `/generate` and `/generate_stream`.
+    Tgi => tgi::Tgi;
+    /// The OpenAI API as published: `/v1/completions`, `/v1/chat/completions`.
+    OpenAi => openai::OpenAi;
+    /// vLLM's OpenAI server with its own fields: token ids in and out, log-probabilities of the prompt.
+    Vllm => vllm::Vllm;
+    /// llama.cpp's own server: `/completion`.
+    LlamaCpp => llama_cpp::LlamaCpp;
+    /// The smallest example of a protocol, for tests.
+    #[cfg(test)]
+    Toy => toy::Toy;
+}
+
+impl Api {
+    /// Returns the word of the command line and of records.
+    pub fn word(self) -> &'static str {
+        self.protocol().word()
+    }
+
+    /// Returns all words as a sentence lists them: `mindie, tgi or openai`.
+    pub fn words() -> String {
+        let [first @ .., last] = Self::ALL.map(Self::word);
+        format!("{} or {last}", first.join(", "))
+    }
+}
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for Api {
+    type Err = RemoteError;
+
+    fn from_str(word: &str) -> Result<Self, RemoteError> {
+        Self::ALL.into_iter().find(|api| api.word() == word).ok_or_else(|| {
+            RemoteError::Option(format!("`{word}` is no protocol: expected {}", Self::words()))
+        })
+    }
+}
 
 /// What a protocol cannot do, and what would.
 pub(crate) type Unsupported = String;
@@ -116,8 +193,46 @@ pub(crate) struct PromptTokens {
     pub(crate) model: Option<String>,
 }
 
+/// Which of an endpoint's base URLs has a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Base {
+    /// That of inference.
+    Inference,
+    /// That of management: another port in MindIE.
+    Management,
+}
+
+/// A route on which a server states what it is.
+pub(crate) struct About {
+    pub(crate) base: Base,
+    pub(crate) route: &'static str,
+    /// What the route has, for the note of a server that does not answer.
+    pub(crate) what: &'static str,
+    pub(crate) read: fn(&Json, &mut Identity),
+}
+
 /// What a protocol sends and reads.
 pub(crate) trait Protocol: Sync {
+    /// The word of the command line and of records.
+    fn word(&self) -> &'static str;
+
+    /// What the server is, where the protocol alone says it. Many servers speak the others, and may name themselves.
+    fn server(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Routes on which the server states name, version, models and limits, in the order of asking.
+    fn about(&self) -> &'static [About];
+
+    /// Whether requests may name the ids whose log-probabilities they want.
+    fn names_logprob_ids(&self) -> bool {
+        false
+    }
+
+    /// A well-behaved server of this protocol, for tests.
+    #[cfg(feature = "testing")]
+    fn stub(&self) -> crate::testing::stub::Stub;
+
     /// Whether requests name a model, and answers must name the same.
     fn names_model(&self, route: Route, prompt: Option<&Prompt>) -> bool;
 
@@ -147,17 +262,6 @@ pub(crate) trait Protocol: Sync {
         model: Option<&str>,
         prompt: &Prompt,
     ) -> Result<Unary<PromptTokens>, Unsupported>;
-}
-
-/// Returns the protocol behind a word.
-pub(crate) fn of(api: Api) -> &'static dyn Protocol {
-    match api {
-        Api::Mindie => &mindie::Mindie,
-        Api::Tgi => &tgi::Tgi,
-        Api::OpenAi => &openai::OpenAi,
-        Api::Vllm => &vllm::Vllm,
-        Api::LlamaCpp => &llama_cpp::LlamaCpp,
-    }
 }
 
 /// Refuses the routes of MindIE.

@@ -2,15 +2,42 @@
 
 use serde_json::json;
 
-use super::{Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, chat, completions, set};
+use super::{
+    About, Base, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, chat, completions, set,
+};
+use crate::json::Json;
+use crate::probe::{Identity, count, text};
 use crate::{Choice, Generation, Prompt, Route};
 
 /// The deepest candidates that completions reveal by the published rules. Servers with more are asked for more.
 const DEPTHS: [u32; 2] = [5, 20];
 
+/// `/v1/models`, which all servers of this API have.
+pub(super) const MODELS: About =
+    About { base: Base::Inference, route: "/v1/models", what: "list of models", read: read_models };
+
 pub(super) struct OpenAi;
 
 impl Protocol for OpenAi {
+    fn word(&self) -> &'static str {
+        "openai"
+    }
+
+    fn about(&self) -> &'static [About] {
+        &[MODELS]
+    }
+
+    #[cfg(feature = "testing")]
+    fn stub(&self) -> crate::testing::stub::Stub {
+        crate::testing::stub::Stub {
+            generates: &[
+                (completions::ROUTE, &completions::stub::Completions { ids: false }),
+                (chat::ROUTE, &chat::stub::Chat),
+            ],
+            states: &[crate::testing::stub::MODELS],
+        }
+    }
+
     fn names_model(&self, _: Route, _: Option<&Prompt>) -> bool {
         true
     }
@@ -77,5 +104,16 @@ impl Protocol for OpenAi {
         });
         set(&mut body, "model", model);
         Ok(Unary { route: completions::ROUTE, body, read: completions::read_echo })
+    }
+}
+
+fn read_models(json: &Json, identity: &mut Identity) {
+    let list = json.get("data").list();
+    identity.models = list.iter().filter_map(|model| text(model, "id")).collect();
+    let first = json.get("data").at(0);
+    identity.limits.max_total = identity.limits.max_total.or_else(|| count(first, &["max_model_len"]));
+    // The only name that a server of this API gives itself.
+    if identity.server.is_none() {
+        identity.server = text(first, "owned_by");
     }
 }

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat, lacks,
-    set,
+    About, Answer, Base, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong,
+    chat, lacks, set,
 };
 use crate::json::Json;
+use crate::probe::{Identity, Limits, count, text};
 use crate::response::TokenLogprob;
 use crate::{Choice, FailureKind, Finish, Generation, Prompt, Route};
 
@@ -17,9 +18,36 @@ const MAX_STOP: usize = 4;
 /// The model id of chats. TGI serves one model and accepts this name for it.
 const MODEL: &str = "tgi";
 
+/// `/info`, which MindIE has as well.
+pub(super) const INFO: About =
+    About { base: Base::Management, route: "/info", what: "information about the server", read: read_info };
+
 pub(super) struct Tgi;
 
 impl Protocol for Tgi {
+    fn word(&self) -> &'static str {
+        "tgi"
+    }
+
+    fn about(&self) -> &'static [About] {
+        &[INFO]
+    }
+
+    #[cfg(feature = "testing")]
+    fn stub(&self) -> crate::testing::stub::Stub {
+        crate::testing::stub::Stub {
+            generates: &[
+                ("/generate_stream", &stub::Generate { streams: true }),
+                ("/generate", &stub::Generate { streams: false }),
+                (chat::ROUTE, &chat::stub::Chat),
+            ],
+            states: &[(
+                "/info",
+                r#"{"model_id":"stub","version":"3.3.4","max_input_tokens":1000,"max_total_tokens":2048,"max_concurrent_requests":128}"#,
+            )],
+        }
+    }
+
     fn names_model(&self, _: Route, _: Option<&Prompt>) -> bool {
         false
     }
@@ -87,6 +115,22 @@ impl Protocol for Tgi {
         body["parameters"]["decoder_input_details"] = json!(true);
         Ok(Unary { route: "/generate", body, read: read_prompt })
     }
+}
+
+/// Reads `/info` of TGI, and of MindIE, which has the fields of models in a list.
+fn read_info(json: &Json, identity: &mut Identity) {
+    identity.version = text(json, "version");
+    identity.server = text(json, "router");
+    let models = json.get("models").list();
+    let named = |json: &Json| text(json, "model_id");
+    identity.models = named(json).into_iter().chain(models.iter().filter_map(named)).collect();
+    let first = json.get("models").at(0);
+    identity.limits = Limits {
+        max_input: count(json, &["max_input_tokens", "max_input_length"]),
+        max_total: count(json, &["max_total_tokens"]).or_else(|| count(first, &["max_total_tokens"])),
+        max_concurrent: count(json, &["max_concurrent_requests"]),
+        max_batch_tokens: count(json, &["max_batch_total_tokens"]),
+    };
 }
 
 fn text_of(prompt: &Prompt) -> Result<&str, Unsupported> {
@@ -194,4 +238,72 @@ fn read_prompt(json: &Json) -> Result<PromptTokens, Wrong> {
         prompt_tokens: u32::try_from(prefill.len()).ok(),
         model: None,
     })
+}
+
+/// The server's side, for tests.
+#[cfg(feature = "testing")]
+pub(super) mod stub {
+    use crate::testing::stub::{Reply, Wire};
+
+    /// `/generate_stream` and `/generate`.
+    pub(super) struct Generate {
+        pub(super) streams: bool,
+    }
+
+    impl Wire for Generate {
+        fn prompt(&self) -> &'static str {
+            "/inputs"
+        }
+
+        fn limit(&self) -> &'static str {
+            "/parameters/max_new_tokens"
+        }
+
+        fn streams(&self) -> bool {
+            self.streams
+        }
+
+        fn event(&self, reply: &Reply, from: u32, count: u32) -> String {
+            let end = if from + count == reply.tokens { end(reply) } else { NO_END.to_owned() };
+            format!("{{{}", members(&Reply::ids(from, count)[0].to_string(), from, count, &end))
+        }
+
+        fn tail(&self, _: &Reply) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn whole(&self, reply: &Reply) -> String {
+            whole(reply)
+        }
+    }
+
+    /// The end of an event that is not the last.
+    pub(in crate::protocol) const NO_END: &str = r#""generated_text":null,"details":null"#;
+
+    /// Returns an event of tokens without its first brace. `id` is the JSON of the id or ids.
+    pub(in crate::protocol) fn members(id: &str, from: u32, count: u32, end: &str) -> String {
+        let text = Reply::text(from, count);
+        format!(r#""token":{{"id":{id},"text":"{text}","logprob":-0.5,"special":false}},{end}}}"#)
+    }
+
+    /// Returns the end of the last event.
+    pub(in crate::protocol) fn end(reply: &Reply) -> String {
+        format!(
+            r#""generated_text":"{}","details":{{"finish_reason":"{}","generated_tokens":{},"input_length":{}}}"#,
+            Reply::text(0, reply.tokens),
+            reply.reason("length", "eos_token"),
+            reply.tokens,
+            reply.prompt_tokens
+        )
+    }
+
+    /// Returns an answer in one piece.
+    pub(in crate::protocol) fn whole(reply: &Reply) -> String {
+        format!(
+            r#"{{"generated_text":"{}","details":{{"finish_reason":"length","generated_tokens":{},"prefill":[],"tokens":[{{"id":65,"text":"A","logprob":-1.0,"special":false}}],"top_tokens":[[{}]]}}}}"#,
+            Reply::text(0, reply.tokens),
+            reply.tokens,
+            Reply::candidate_objects()
+        )
+    }
 }

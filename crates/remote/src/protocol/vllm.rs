@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use super::{
-    Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Wrong, chat, completions, lacks,
-    set,
+    About, Base, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Wrong, chat,
+    completions, lacks, openai, set,
 };
 use crate::json::Json;
+use crate::probe::text;
 use crate::{Choice, FailureKind, Generation, Prompt, Route};
 
 /// vLLM's default of `--max-logprobs`.
@@ -15,6 +16,35 @@ const DEPTH: u32 = 20;
 pub(super) struct Vllm;
 
 impl Protocol for Vllm {
+    fn word(&self) -> &'static str {
+        "vllm"
+    }
+
+    fn about(&self) -> &'static [About] {
+        const VERSION: About = About {
+            base: Base::Inference,
+            route: "/version",
+            what: "information about the server",
+            read: |json, identity| identity.version = text(json, "version"),
+        };
+        &[VERSION, openai::MODELS]
+    }
+
+    fn names_logprob_ids(&self) -> bool {
+        true
+    }
+
+    #[cfg(feature = "testing")]
+    fn stub(&self) -> crate::testing::stub::Stub {
+        crate::testing::stub::Stub {
+            generates: &[
+                (completions::ROUTE, &completions::stub::Completions { ids: true }),
+                (chat::ROUTE, &chat::stub::Chat),
+            ],
+            states: &[crate::testing::stub::MODELS, ("/version", r#"{"version":"0.33.0"}"#)],
+        }
+    }
+
     fn names_model(&self, _: Route, _: Option<&Prompt>) -> bool {
         true
     }

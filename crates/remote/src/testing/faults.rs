@@ -110,13 +110,12 @@ pub fn behave(name: &str, request: &Request, times: usize) -> Script {
         .unwrap_or_else(|| stub::answer(api_of(request), Schedule::default(), request))
 }
 
+/// Returns the protocol whose stub generates on the request's route.
 fn api_of(request: &Request) -> Api {
-    match stub::route_of(&request.path) {
-        "/generate" | "/generate_stream" => Api::Tgi,
-        "/completion" => Api::LlamaCpp,
-        "/infer" | "/infer_token" => Api::Mindie,
-        _ => Api::OpenAi,
-    }
+    let route = stub::route_of(&request.path);
+    let generates = |api: &Api| api.protocol().stub().wire(route).is_some();
+    // Several protocols have OpenAI's routes.
+    [Api::OpenAi].into_iter().chain(Api::ALL).find(generates).unwrap_or(Api::OpenAi)
 }
 
 /// One event of a completion.

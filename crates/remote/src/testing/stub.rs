@@ -1,8 +1,11 @@
 //! A well-behaved server of known delays, in each protocol.
 //!
-//! The text of token `i` is ` i`. Every answer states its finish reason and its counts.
+//! The text of token `i` is ` i`. Every answer states its finish reason and its counts. The wire format is beside the reader
+//! of each protocol ([`Wire`]), written by hand, so that nothing of the client is in its own test.
 
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::{Request, Script, Server};
 use crate::Api;
@@ -30,6 +33,108 @@ impl Default for Schedule {
 /// The model id that the stub names.
 pub const MODEL: &str = "stub";
 
+/// What a well-behaved server of a protocol answers.
+#[derive(Clone, Copy)]
+pub(crate) struct Stub {
+    /// Routes that generate, with their wire format.
+    pub(crate) generates: &'static [(&'static str, &'static dyn Wire)],
+    /// Other routes, with the JSON that they answer. `/health` and `/metrics` need no entry.
+    pub(crate) states: &'static [(&'static str, &'static str)],
+}
+
+impl Stub {
+    /// Returns the wire format of a route that generates.
+    pub(super) fn wire(self, route: &str) -> Option<&'static dyn Wire> {
+        self.generates.iter().find(|(of, _)| *of == route).map(|(_, wire)| *wire)
+    }
+
+    fn routes(self) -> impl Iterator<Item = &'static str> {
+        let generates = self.generates.iter().map(|(route, _)| *route);
+        generates.chain(self.states.iter().map(|(route, _)| *route))
+    }
+}
+
+/// The wire format of a route that generates.
+pub(crate) trait Wire: Sync {
+    /// Where the request has its prompt: a text or ids. A JSON pointer (RFC 6901).
+    fn prompt(&self) -> &'static str;
+
+    /// Where the request has the most tokens to generate. A JSON pointer.
+    fn limit(&self) -> &'static str;
+
+    /// Whether the answer is a stream if the request does not say it by `stream`.
+    fn streams(&self) -> bool {
+        false
+    }
+
+    /// Returns the event before the first token, if there is one.
+    fn head(&self) -> Option<String> {
+        None
+    }
+
+    /// Returns the event of `count` tokens from `from` on.
+    fn event(&self, reply: &Reply, from: u32, count: u32) -> String;
+
+    /// Returns what follows the last token: reason, counts, marker.
+    fn tail(&self, reply: &Reply) -> Vec<String>;
+
+    /// Returns an answer in one piece, with the candidates of a first token ([`Reply::candidates`]).
+    fn whole(&self, reply: &Reply) -> String;
+}
+
+/// What an answer says, in any wire format.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reply {
+    pub(crate) prompt_tokens: usize,
+    pub(crate) tokens: u32,
+    /// The request's limit ends the answer, not the stub's own end.
+    pub(crate) is_cut: bool,
+}
+
+impl Reply {
+    /// Returns a protocol's word for why the answer ended: its word for the limit, or for the model's own end.
+    pub(crate) fn reason(&self, limit: &'static str, end: &'static str) -> &'static str {
+        if self.is_cut { limit } else { end }
+    }
+
+    /// Returns the text of some tokens.
+    pub(crate) fn text(from: u32, count: u32) -> String {
+        (from..from + count).map(|i| format!(" {i}")).collect()
+    }
+
+    /// Returns the ids of some tokens.
+    pub(crate) fn ids(from: u32, count: u32) -> Vec<u32> {
+        (from..from + count).map(|i| 100 + i).collect()
+    }
+
+    /// Returns OpenAI's `usage` after `done` tokens.
+    pub(crate) fn usage(&self, done: u32) -> String {
+        let prompt = self.prompt_tokens;
+        let total = prompt + done as usize;
+        format!(r#"{{"prompt_tokens":{prompt},"completion_tokens":{done},"total_tokens":{total}}}"#)
+    }
+
+    /// Returns the candidates of a first token, `A` to `E` at -1, -2, …, each as `show` writes text, id and
+    /// log-probability.
+    pub(crate) fn candidates(show: impl Fn(&str, u32, f64) -> String) -> String {
+        let tops = [("A", 65, -1.0), ("B", 66, -2.0), ("C", 67, -3.0), ("D", 68, -4.0), ("E", 69, -5.0)];
+        tops.map(|(token, id, value)| show(token, id, value)).join(",")
+    }
+
+    /// Returns the candidates as objects with all the names that protocols use.
+    pub(crate) fn candidate_objects() -> String {
+        Self::candidates(|token, id, value| {
+            format!(r#"{{"token":"{token}","text":"{token}","id":{id},"logprob":{value}}}"#)
+        })
+    }
+}
+
+/// The list of models of OpenAI's servers.
+pub(crate) const MODELS: (&str, &str) = (
+    "/v1/models",
+    r#"{"object":"list","data":[{"id":"stub","object":"model","root":"stub","max_model_len":2048}]}"#,
+);
+
 /// Starts a server of one protocol.
 pub fn start(api: Api, schedule: Schedule) -> Server {
     Server::start(move |request| answer(api, schedule, request))
@@ -38,38 +143,32 @@ pub fn start(api: Api, schedule: Schedule) -> Server {
 /// Returns the script of one request: generation by the schedule, everything else in a fixed way.
 pub fn answer(api: Api, schedule: Schedule, request: &Request) -> Script {
     let route = route_of(&request.path);
-    if let Some(script) = fixed(api, route) {
-        return script;
-    }
+    let Some(wire) = api.protocol().stub().wire(route) else {
+        return fixed(api, route).unwrap_or_else(no_such_route);
+    };
     let body = request.json();
-    let limit = ["max_tokens", "n_predict"].iter().find_map(|name| body[*name].as_u64());
-    let limit = limit.or_else(|| body["parameters"]["max_new_tokens"].as_u64());
+    let limit = body.pointer(wire.limit()).and_then(Value::as_u64);
     let tokens = schedule.tokens.min(limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(u32::MAX));
-    let streams = body["stream"].as_bool().unwrap_or(route == "/generate_stream");
-    let prompt_tokens = prompt_tokens(&body);
-    let shape = Shape {
-        api,
-        chat: route.ends_with("/chat/completions"),
-        own: route.starts_with("/infer"),
-        prompt_tokens,
+    let reply = Reply {
+        prompt_tokens: prompt_tokens(body.pointer(wire.prompt())),
         tokens,
         is_cut: limit.is_none_or(|limit| limit <= u64::from(schedule.tokens)),
     };
-    if !streams {
-        return Script::default().until(schedule.first).write(&first_write(&shape.whole()));
+    if !body["stream"].as_bool().unwrap_or_else(|| wire.streams()) {
+        return Script::default().until(schedule.first).write(&first_write(&wire.whole(&reply)));
     }
     let mut script = Script::stream();
-    if shape.chat {
-        script = script.event(&shape.role());
+    if let Some(head) = wire.head() {
+        script = script.event(&head);
     }
     let per_event = schedule.per_event.max(1);
     let mut done = 0;
     while done < tokens {
         let count = per_event.min(tokens - done);
-        script = script.until(schedule.first + schedule.gap * done).event(&shape.event(done, count));
+        script = script.until(schedule.first + schedule.gap * done).event(&wire.event(&reply, done, count));
         done += count;
     }
-    for payload in shape.tail() {
+    for payload in wire.tail(&reply) {
         script = script.event(&payload);
     }
     script.end()
@@ -82,217 +181,38 @@ fn first_write(body: &str) -> Vec<u8> {
     }
 }
 
+fn no_such_route() -> Script {
+    Script::answer("404 Not Found", "application/json", r#"{"error":"no such route"}"#)
+}
+
 /// Returns the route at the end of a path with a prefix.
 pub(super) fn route_of(path: &str) -> &str {
-    const ROUTES: [&str; 13] = [
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/models",
-        "/generate_stream",
-        "/generate",
-        "/infer_token",
-        "/infer",
-        "/completion",
-        "/health",
-        "/version",
-        "/metrics",
-        "/info",
-        "/props",
-    ];
-    ROUTES.into_iter().find(|route| path.ends_with(route)).unwrap_or(path)
+    let known = Api::ALL.into_iter().flat_map(|api| api.protocol().stub().routes());
+    let known = known.chain(["/health", "/metrics"]).filter(|route| path.ends_with(route));
+    known.max_by_key(|route| route.len()).unwrap_or(path)
 }
 
 /// Answers what is no generation. `None`: a generation.
 pub(super) fn fixed(api: Api, route: &str) -> Option<Script> {
-    let openai = matches!(api, Api::OpenAi | Api::Vllm | Api::Mindie);
-    Some(match route {
-        "/v1/models" if openai => Script::json(format!(
-            r#"{{"object":"list","data":[{{"id":"{MODEL}","object":"model","root":"{MODEL}","max_model_len":2048}}]}}"#
-        )),
-        "/health" if api == Api::LlamaCpp => Script::json(r#"{"status":"ok"}"#),
-        "/health" => Script::json(""),
-        "/version" if api == Api::Vllm => Script::json(r#"{"version":"0.33.0"}"#),
-        "/props" if api == Api::LlamaCpp => Script::json(
-            r#"{"total_slots":4,"build_info":"b1-stub","default_generation_settings":{"n_ctx":4096},"model_path":"stub.gguf"}"#,
-        ),
-        "/info" if api == Api::Tgi => Script::json(
-            r#"{"model_id":"stub","version":"3.3.4","max_input_tokens":1000,"max_total_tokens":2048,"max_concurrent_requests":128}"#,
-        ),
-        "/info" if api == Api::Mindie => Script::json(
-            r#"{"version":"2.2.RC1","max_input_length":2048,"max_batch_total_tokens":8192,"max_concurrent_requests":200,"models":[{"model_id":"stub","max_total_tokens":2560}]}"#,
-        ),
-        "/metrics" => {
+    let stub = api.protocol().stub();
+    if stub.wire(route).is_some() {
+        return None;
+    }
+    let stated = stub.states.iter().find(|(of, _)| *of == route);
+    Some(match (stated, route) {
+        (Some((_, body)), _) => Script::json(body),
+        (None, "/health") => Script::json(""),
+        (None, "/metrics") => {
             Script::answer("200 OK", "text/plain", "# TYPE running gauge\nrunning{model_name=\"stub\"} 0\n")
         }
-        "/v1/chat/completions"
-        | "/v1/completions"
-        | "/generate_stream"
-        | "/generate"
-        | "/infer"
-        | "/infer_token"
-        | "/completion" => return None,
-        _ => Script::answer("404 Not Found", "application/json", r#"{"error":"no such route"}"#),
+        _ => no_such_route(),
     })
 }
 
 /// Counts words, and two special tokens in front of text: as ChatGLM2's tokenizer would.
-fn prompt_tokens(body: &serde_json::Value) -> usize {
-    let prompt =
-        ["prompt", "inputs", "input_id"].iter().map(|name| &body[*name]).find(|value| !value.is_null());
-    let text = match prompt {
-        Some(serde_json::Value::Array(ids)) => return ids.len(),
-        Some(value) => value.as_str().unwrap_or_default(),
-        None => body["messages"][0]["content"].as_str().unwrap_or_default(),
-    };
-    text.split_whitespace().count() + 2
-}
-
-/// The wire format of one answer.
-struct Shape {
-    api: Api,
-    chat: bool,
-    own: bool,
-    prompt_tokens: usize,
-    tokens: u32,
-    /// The request's limit ends the answer, not the stub's own end.
-    is_cut: bool,
-}
-
-impl Shape {
-    fn text(from: u32, count: u32) -> String {
-        (from..from + count).map(|i| format!(" {i}")).collect()
-    }
-
-    fn usage(&self, done: u32) -> String {
-        let prompt = self.prompt_tokens;
-        let total = prompt + done as usize;
-        format!(r#"{{"prompt_tokens":{prompt},"completion_tokens":{done},"total_tokens":{total}}}"#)
-    }
-
-    fn role(&self) -> String {
-        let _ = self;
-        format!(
-            r#"{{"model":"{MODEL}","choices":[{{"index":0,"delta":{{"role":"assistant","content":""}},"finish_reason":null}}]}}"#
-        )
-    }
-
-    fn is_tgi(&self) -> bool {
-        !self.chat && (self.api == Api::Tgi || self.own)
-    }
-
-    fn event(&self, from: u32, count: u32) -> String {
-        let text = Self::text(from, count);
-        let ids: Vec<u32> = (from..from + count).map(|i| 100 + i).collect();
-        let last = from + count == self.tokens;
-        if self.chat {
-            return format!(
-                r#"{{"model":"{MODEL}","choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}]}}"#
-            );
-        }
-        if self.is_tgi() {
-            let id = if self.own { format!("{ids:?}") } else { ids[0].to_string() };
-            let end = if last && !self.own {
-                self.tgi_end()
-            } else {
-                r#""generated_text":null,"details":null"#.into()
-            };
-            let times = match (self.own, from) {
-                (false, _) => "",
-                (true, 0) => r#""prefill_time":12.5,"decode_time":null,"#,
-                (true, _) => r#""prefill_time":null,"decode_time":3.5,"#,
-            };
-            return format!(
-                r#"{{{times}"token":{{"id":{id},"text":"{text}","logprob":-0.5,"special":false}},{end}}}"#
-            );
-        }
-        match self.api {
-            Api::LlamaCpp => format!(r#"{{"content":"{text}","tokens":{ids:?},"stop":false}}"#),
-            Api::Vllm => format!(
-                r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"{text}","token_ids":{ids:?},"finish_reason":null}}],"usage":{}}}"#,
-                self.usage(from + count)
-            ),
-            _ => format!(
-                r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"{text}","finish_reason":null}}]}}"#
-            ),
-        }
-    }
-
-    fn tgi_end(&self) -> String {
-        format!(
-            r#""generated_text":"{}","details":{{"finish_reason":"{}","generated_tokens":{},"input_length":{}}}"#,
-            Self::text(0, self.tokens),
-            if self.is_cut { "length" } else { "eos_token" },
-            self.tokens,
-            self.prompt_tokens
-        )
-    }
-
-    /// Returns what follows the last token: reason, counts, marker.
-    fn tail(&self) -> Vec<String> {
-        if self.is_tgi() {
-            return if self.own {
-                vec![format!(
-                    r#"{{"prefill_time":null,"decode_time":null,"token":{{"id":[2],"text":null}},{}}}"#,
-                    self.tgi_end()
-                )]
-            } else {
-                Vec::new()
-            };
-        }
-        let finish = if self.chat { r#""delta":{}"# } else { r#""text":"""# };
-        let word = if self.is_cut { "length" } else { "stop" };
-        let reason =
-            format!(r#"{{"model":"{MODEL}","choices":[{{"index":0,{finish},"finish_reason":"{word}"}}]}}"#);
-        let usage = format!(r#"{{"model":"{MODEL}","choices":[],"usage":{}}}"#, self.usage(self.tokens));
-        if self.api == Api::LlamaCpp && !self.chat {
-            return vec![self.llama_end("")];
-        }
-        vec![reason, usage, "[DONE]".into()]
-    }
-
-    fn llama_end(&self, text: &str) -> String {
-        format!(
-            r#"{{"content":"{text}","tokens":[],"stop":true,"stop_type":"{}","model":"stub.gguf","tokens_evaluated":{},"tokens_predicted":{},"timings":{{"prompt_n":{},"prompt_ms":12.5,"predicted_ms":50.0}}}}"#,
-            if self.is_cut { "limit" } else { "eos" },
-            self.prompt_tokens,
-            self.tokens,
-            self.prompt_tokens
-        )
-    }
-
-    /// Returns an answer in one piece, with the candidates of a first token: `A` to `E` at -1, -2, …
-    fn whole(&self) -> String {
-        let text = Self::text(0, self.tokens);
-        let tops = [("A", 65, -1.0), ("B", 66, -2.0), ("C", 67, -3.0), ("D", 68, -4.0), ("E", 69, -5.0)];
-        let list = |show: &dyn Fn(&str, u32, f64) -> String| {
-            tops.iter().map(|(token, id, value)| show(token, *id, *value)).collect::<Vec<_>>().join(",")
-        };
-        let objects = list(&|token, id, value| {
-            format!(r#"{{"token":"{token}","text":"{token}","id":{id},"logprob":{value}}}"#)
-        });
-        if self.chat {
-            return format!(
-                r#"{{"model":"{MODEL}","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"logprobs":{{"content":[{{"token":"A","logprob":-1.0,"top_logprobs":[{objects}]}}]}},"finish_reason":"length"}}],"usage":{}}}"#,
-                self.usage(self.tokens)
-            );
-        }
-        if self.is_tgi() {
-            return format!(
-                r#"{{"generated_text":"{text}","details":{{"finish_reason":"length","generated_tokens":{},"prefill":[],"tokens":[{{"id":65,"text":"A","logprob":-1.0,"special":false}}],"top_tokens":[[{objects}]]}}}}"#,
-                self.tokens
-            );
-        }
-        if self.api == Api::LlamaCpp {
-            let end = self.llama_end(&text);
-            let open = end.strip_suffix('}').unwrap_or(&end);
-            return format!(
-                r#"{open},"completion_probabilities":[{{"id":65,"token":"A","logprob":-1.0,"top_logprobs":[{objects}]}}]}}"#
-            );
-        }
-        let map = list(&|token, _, value| format!(r#""{token}":{value}"#));
-        format!(
-            r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"{text}","finish_reason":"length","logprobs":{{"tokens":["A"],"token_logprobs":[-1.0],"top_logprobs":[{{{map}}}],"text_offset":[0]}}}}],"usage":{}}}"#,
-            self.usage(self.tokens)
-        )
+fn prompt_tokens(prompt: Option<&Value>) -> usize {
+    match prompt {
+        Some(Value::Array(ids)) => ids.len(),
+        prompt => prompt.and_then(Value::as_str).unwrap_or_default().split_whitespace().count() + 2,
     }
 }

@@ -6,6 +6,8 @@ mod openai_reply;
 mod tgi;
 mod tgi_reply;
 mod tokens;
+#[cfg(test)]
+mod toy;
 
 use std::sync::Arc;
 
@@ -22,7 +24,7 @@ use crate::ticket::Ticket;
 
 /// Returns the router of all routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/", post(tgi::compatible))
         .route("/generate", post(tgi::generate))
         .route("/generate_stream", post(tgi::generate_stream))
@@ -35,10 +37,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/health", get(info::health))
         .route("/metrics", get(info::metrics))
         .route("/v1/models", get(info::models))
-        .route("/v1/models/{id}", get(info::model))
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(app)
+        .route("/v1/models/{id}", get(info::model));
+    #[cfg(test)]
+    let router = router.route("/toy", post(toy::toy));
+    router.fallback(not_found).method_not_allowed_fallback(wrong_method).with_state(app)
 }
 
 async fn not_found(State(_): State<Arc<App>>, request: Request<Body>) -> Response<Body> {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use glmbench_device::{DeviceError, HostTensor, LinearWeight};
+use glmbench_device::{DeviceError, Form, HostTensor, Inputs, LinearWeight};
 
 use crate::buffer::{SharedSlice, Strided};
 use crate::elementwise::{Finish, SwiGlu};
@@ -17,6 +17,10 @@ use crate::simd::{Element, Isa, Kernel, Simd16, Vectors};
 use super::{Int8Kernels, Multiply, rows, tiles};
 
 impl WeightKernels for Int8Kernels {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn pack(
         &self,
         weight: LinearWeight<'_>,
@@ -24,7 +28,7 @@ impl WeightKernels for Int8Kernels {
         pool: &mut Pool,
     ) -> Result<Box<dyn PackedWeight>, DeviceError> {
         let LinearWeight::Int8(weight) = weight else {
-            return Err(weight.refused("cpu", "int8"));
+            return Err(weight.refused("cpu", [Form::Int8(Inputs::Int8PerToken)]));
         };
         let linear = Int8Linear::pack(weight, bias, self.vectors, pool)?;
         Ok(Box::new(Layer { linear, kernels: *self }))

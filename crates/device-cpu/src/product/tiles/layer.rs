@@ -19,9 +19,15 @@ use super::{TileKernels, TileUnit, Unpack};
 pub(crate) struct TileLayers {
     pub(crate) tiles: TileKernels,
     pub(crate) vectors: Vectors,
+    /// Name for the record.
+    pub(crate) name: &'static str,
 }
 
 impl WeightKernels for TileLayers {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn pack(
         &self,
         weight: LinearWeight<'_>,
@@ -68,7 +74,7 @@ impl PackedWeight for TileLinear {
         scratch: &mut Scratch,
         pool: &mut Pool,
     ) {
-        let Self { linear, kernels: TileLayers { tiles, vectors } } = self;
+        let Self { linear, kernels: TileLayers { tiles, vectors, .. } } = self;
         for rows in blocks_of_rows(x.rows) {
             let x = x.range(&rows);
             let layout = Layout::new(x.rows, linear.k.div_ceil(TILE_DEPTH), tiles.parts);

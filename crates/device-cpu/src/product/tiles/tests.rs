@@ -15,7 +15,7 @@ fn layers(set: InstructionSet, dtype: DType) -> Option<TileLayers> {
         InstructionSet::Amx => TileKernels::amx(dtype)?,
         _ => TileKernels::reference(dtype)?,
     };
-    Some(TileLayers { tiles, vectors: Vectors::detect(set, dtype)? })
+    Some(TileLayers { tiles, vectors: Vectors::detect(set, dtype)?, name: set.name() })
 }
 
 /// Generates numbers of the type, of many magnitudes, from a seed.

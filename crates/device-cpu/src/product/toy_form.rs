@@ -1,0 +1,110 @@
+//! The smallest example of a weight form, for tests only: packed int4 with group scales ([`Form::Int4`]). `docs/ADDING.md`
+//! points here.
+//!
+//! The numbers are dequantised when the weight is packed, and then multiplied in the type of the device.
+//!
+//! [`Form::Int4`]: glmbench_device::Form::Int4
+
+use glmbench_device::{DType, DeviceError, HostTensor, LinearWeight};
+
+use crate::pool::Pool;
+use crate::simd::Vectors;
+
+use super::vector::VectorKernels;
+use super::{PackedWeight, WeightKernels};
+
+/// Products with int4 weights.
+#[derive(Debug)]
+pub(crate) struct ToyInt4 {
+    pub(crate) vectors: Vectors,
+}
+
+impl ToyInt4 {
+    fn dense(&self) -> VectorKernels {
+        VectorKernels { vectors: self.vectors }
+    }
+}
+
+impl WeightKernels for ToyInt4 {
+    fn name(&self) -> &'static str {
+        "toy-int4"
+    }
+
+    fn pack(
+        &self,
+        weight: LinearWeight<'_>,
+        bias: Option<HostTensor<'_>>,
+        pool: &mut Pool,
+    ) -> Result<Box<dyn PackedWeight>, DeviceError> {
+        let LinearWeight::Int4(int4) = weight else { return Err(weight.refused("cpu", [])) };
+        let mut integers = vec![0; int4.width];
+        let mut data = Vec::new();
+        for row in 0..int4.rows {
+            let scales = int4.row(row, &mut integers);
+            let groups = integers.chunks_exact(int4.group).zip(scales);
+            let numbers = groups.flat_map(|(group, scale)| group.iter().map(move |q| f32::from(*q) * scale));
+            data.extend(numbers.flat_map(f32::to_le_bytes));
+        }
+        let dense = HostTensor { dtype: DType::Fp32, rows: int4.rows, width: int4.width, data: &data };
+        self.dense().pack(LinearWeight::Dense(dense), bias, pool)
+    }
+
+    fn bytes(&self, n: usize, k: usize) -> usize {
+        self.dense().bytes(n, k)
+    }
+
+    fn row_bytes(&self, k: usize) -> Option<usize> {
+        self.dense().row_bytes(k)
+    }
+}
+
+/// The walk of a form: a device takes the value, packs it and multiplies with it.
+mod tests {
+    use crate::{Cpu, CpuOptions};
+    use glmbench_device::{
+        AttentionShape, DType, Device, Form, HostTensor, Inputs, Int4Weight, Int8Weight, LinearWeight,
+        Precision, Role,
+    };
+
+    const SHAPE: AttentionShape = AttentionShape { heads: 2, kv_heads: 1, channels: 16 };
+
+    fn cpu() -> Cpu {
+        let precision = Precision::from(DType::Fp32);
+        let options =
+            CpuOptions { precision, threads: 2, instruction_set: None, max_context: 8, attention: SHAPE };
+        Cpu::new(options).unwrap()
+    }
+
+    fn product(weight: LinearWeight<'_>) -> Vec<u32> {
+        let mut cpu = cpu();
+        let linear = cpu.upload_linear(Role::Down, weight, None).unwrap();
+        let (mut x, mut y) = (cpu.activation(2, 4).unwrap(), cpu.activation(2, 3).unwrap());
+        cpu.upload(&[0.5, -1.25, 3.0, 0.1, 7.0, 0.3, -0.2, 1.0], &mut x).unwrap();
+        cpu.linear(&x, &linear, &mut y).unwrap();
+        let mut out = Vec::new();
+        cpu.download(&y, &mut out).unwrap();
+        out.into_iter().map(f32::to_bits).collect()
+    }
+
+    #[test]
+    fn a_layer_in_the_form_is_the_layer_of_its_numbers() {
+        let (packed, scales) = ([0x7F, 0x80, 0x12, 0x9E, 0x31, 0x0C], [0.5, 0.25, 1.0, 2.0, 0.125, 3.0]);
+        let int4 = Int4Weight::stored(3, 4, 2, &packed, &scales, Inputs::Float).unwrap();
+        let numbers: [f32; 12] = [3.5, -0.5, -2.0, 0.0, 1.0, 2.0, -14.0, -4.0, 0.375, 0.125, 0.0, -12.0];
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let dense = HostTensor { dtype: DType::Fp32, rows: 3, width: 4, data: &bytes };
+        assert_eq!(product(LinearWeight::Int4(int4)), product(LinearWeight::Dense(dense)));
+    }
+
+    /// The message about another form names this one, without a list to keep.
+    #[test]
+    fn a_form_without_kernels_is_told_of_it() {
+        let float = Int8Weight::stored(1, 2, &[1, 2], &[1.0], Inputs::Float).unwrap();
+        let error = cpu().upload_linear(Role::Down, LinearWeight::Int8(float), None).unwrap_err().to_string();
+        let expected = "int8 with floating-point inputs, expected fp16, bf16, fp32, int8 with inputs quantised per token or int4 \
+                        with floating-point inputs";
+        assert!(error.ends_with(expected), "{error}");
+        let forms = cpu().kernels.forms();
+        assert_eq!(forms.last(), Some(&Form::Int4(Inputs::Float)));
+    }
+}
