@@ -21,8 +21,8 @@
 //! an item, and what its answer means. A [`dataset::Benchmark`] is a value, and so is a [`task::Protocol`]. Each stands once in
 //! a list, and records name both, so no other room matches on them.
 //!
-//! [`run::RunRequest`] runs a suite from file to comparison, without the command line: an [`run::Observer`] receives progress,
-//! messages and results. [`run`] plans all this before any weight is loaded: [`run::model`] holds what was read of the model's folder,
+//! [`run::RunRequest`] runs a suite from file to comparison, without the command line, on the engine or on a server
+//! ([`run::endpoint`]): an [`run::Observer`] receives progress, messages and results. [`run`] plans all this before any weight is loaded: [`run::model`] holds what was read of the model's folder,
 //! [`run::duration`] how long cases take. Then it drives a [`backend`], normally the engine, and writes a line for every item and
 //! repetition as it finishes ([`record`]). [`report`] makes tables, charts and pages from those lines and nothing else, so it can be repeated.
 //! A report is a list of sections, and pages have a list of formats.

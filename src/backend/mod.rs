@@ -18,7 +18,7 @@ use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::{EngineError, Request, RequestId, Step};
 
 pub use exchange::{Exchange, Fault, WireTimes};
-pub use remote::{Remote, RemoteFacts};
+pub use remote::{MOST_UNDER_WAY, Remote, RemoteFacts};
 pub use scripted::{Script, Scripted, ScriptedAnswer};
 
 /// What a backend can do.
@@ -50,6 +50,33 @@ impl Capabilities {
         memory: false,
         schedules: false,
     };
+}
+
+/// How much a bounded backend may still send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// Requests over the wire that are neither sent nor set aside for those under way.
+    pub left: u64,
+    /// The bound.
+    pub most: u64,
+    /// Most requests over the wire that a question for choices needs.
+    pub for_choices: u64,
+}
+
+impl Allowance {
+    /// Returns an error if `needed` requests over the wire are too many.
+    ///
+    /// # Errors
+    /// [`EngineError::Spent`].
+    pub fn check(self, needed: u64, what: &str) -> Result<(), EngineError> {
+        let Self { left, most, .. } = self;
+        if needed <= left {
+            return Ok(());
+        }
+        Err(EngineError::Spent(format!(
+            "--max-requests {most}: {left} are left, and {what} may need {needed}; what is done is recorded"
+        )))
+    }
 }
 
 /// Answers requests, and is timed.
@@ -115,6 +142,11 @@ pub trait Backend {
     /// labels, value. Empty for an engine in this process.
     fn take_server_metrics(&mut self) -> Vec<(u64, String, f64)> {
         Vec::new()
+    }
+
+    /// Returns how much the backend may still send; `None` without a bound.
+    fn allowance(&self) -> Option<Allowance> {
+        None
     }
 
     /// Drops all requests and all that is cached, so that later work takes the time that it takes in a new process.

@@ -24,12 +24,12 @@ use glmbench_remote::{
     Phase, Prompt, RemoteError, Response, Retry, Times,
 };
 
-use super::{Backend, Capabilities, Exchange, Fault, WireTimes};
+use super::{Allowance, Backend, Capabilities, Exchange, Fault, WireTimes};
 
 /// How long a step waits for a request to end, so that its caller can look at other things.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Most requests under way. A thread of each has a small stack, but the system limits their number.
-const MOST_UNDER_WAY: usize = 8_192;
+pub const MOST_UNDER_WAY: usize = 8_192;
 /// How long new requests wait for dropped ones.
 const LET_END: Duration = Duration::from_mins(2);
 /// Stack of a request's thread, in bytes.
@@ -84,7 +84,7 @@ pub struct Remote {
     exchanges: HashMap<RequestId, Exchange>,
     /// Requests were dropped, and may still be under way.
     dropped: bool,
-    /// Most requests that may be sent; counted in [`Shared::sent`].
+    /// Most requests that may be sent.
     max_requests: Option<u64>,
 }
 
@@ -101,7 +101,10 @@ struct Shared {
     end_ids: Vec<u32>,
     epoch: Instant,
     under_way: AtomicUsize,
+    /// Requests that were sent, and those that the ones under way may still send.
     sent: AtomicU64,
+    /// Most requests that a question for choices sends.
+    most_for_choices: u64,
     done: Sender<Done>,
     /// Samples of the server's metrics that no one has taken yet.
     metrics: Mutex<Vec<(u64, String, f64)>>,
@@ -117,7 +120,7 @@ struct Done {
 
 impl Remote {
     /// Creates a backend of a probed server. `end_ids` end a text and are no part of it. At most `max_requests` requests
-    /// are sent.
+    /// are sent, retries apart; what would need more ends with [`EngineError::Spent`].
     pub fn new(
         client: Client,
         facts: RemoteFacts,
@@ -129,6 +132,7 @@ impl Remote {
         // A retry would hide a failure, and take the place of a punctual request.
         let timed = Client::new(Endpoint { retry: Retry::NEVER, ..client.endpoint().clone() })?;
         let shared = Shared {
+            most_for_choices: u64::from(client.most_choice_requests()),
             client,
             timed,
             tokenizer,
@@ -172,13 +176,12 @@ impl Remote {
             self.shared.let_end();
         }
         let shared = &self.shared;
-        let costs = u64::from(!request.choice_ids.is_empty()) + u64::from(request.max_new_tokens > 0);
-        let sent = shared.sent.fetch_add(costs, Ordering::Relaxed) + costs;
-        if let Some(most) = self.max_requests.filter(|most| sent > *most) {
-            return Err(EngineError::Option(format!(
-                "--max-requests {most} is used up; what is done is recorded"
-            )));
+        let costs = shared.most_of(&request);
+        if let Some(allowance) = self.allowance() {
+            allowance.check(costs, "the next question")?;
         }
+        // Only this thread adds. Threads of requests give back what they did not need.
+        shared.sent.fetch_add(costs, Ordering::Relaxed);
         if shared.under_way.fetch_add(1, Ordering::Relaxed) >= MOST_UNDER_WAY {
             shared.under_way.fetch_sub(1, Ordering::Relaxed);
             return Err(EngineError::Request(format!(
@@ -194,7 +197,7 @@ impl Remote {
                 }
                 let wanted = id >= shared.first_of_interest.load(Ordering::Relaxed);
                 let answer =
-                    || if wanted { shared.answer(id, &request, text) } else { shared.unanswered(id) };
+                    || if wanted { shared.answer(id, &request, text) } else { shared.unsent(id, &request) };
                 // A request that ends in a panic ends all the same, so that nobody waits for it.
                 let done = catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| shared.broken(id));
                 shared.under_way.fetch_sub(1, Ordering::Relaxed);
@@ -259,6 +262,18 @@ impl Shared {
         thread::sleep(Duration::from_nanos(ns.saturating_sub(self.now_ns())));
     }
 
+    /// Returns the most requests over the wire that a request may need.
+    fn most_of(&self, request: &Request) -> u64 {
+        let choices = if request.choice_ids.is_empty() { 0 } else { self.most_for_choices };
+        choices + u64::from(request.max_new_tokens > 0)
+    }
+
+    /// The end of a request that was dropped before it was sent.
+    fn unsent(&self, id: RequestId, request: &Request) -> Done {
+        self.sent.fetch_sub(self.most_of(request), Ordering::Relaxed);
+        self.unanswered(id)
+    }
+
     /// Sends a request and waits for its answer: generated text, log-probabilities of choices, or both.
     fn answer(&self, id: RequestId, request: &Request, text: Option<String>) -> Done {
         let prompt = if self.ids_in {
@@ -283,7 +298,11 @@ impl Shared {
         }
         if !request.choice_ids.is_empty() && done.exchange.fault.is_none() {
             match self.client.next_token_logprobs(&prompt, &self.choices(&request.choice_ids)) {
-                Ok(told) => self.take_choices(&mut done, &told),
+                Ok(told) => {
+                    let unused = self.most_for_choices.saturating_sub(u64::from(told.requests));
+                    self.sent.fetch_sub(unused, Ordering::Relaxed);
+                    self.take_choices(&mut done, &told);
+                }
                 Err(failure) => self.fail(&mut done, &failure),
             }
         }
@@ -332,10 +351,16 @@ impl Shared {
 
     /// Returns the choices with the text that a server shows for their token alone.
     fn choices(&self, ids: &[u32]) -> Vec<Choice> {
-        let choice = |&id: &u32| Choice {
-            id: Some(id),
-            text: self.tokenizer.decode(&[id]),
-            begins_word: self.tokenizer.piece(id).is_some_and(|piece| piece.starts_with('\u{2581}')),
+        let choice = |&id: &u32| {
+            let piece = self.tokenizer.piece(id).unwrap_or_default();
+            let bare = piece.strip_prefix('\u{2581}');
+            let twin = bare.map_or_else(|| format!("\u{2581}{piece}"), str::to_owned);
+            Choice {
+                id: Some(id),
+                text: self.tokenizer.decode(&[id]),
+                begins_word: bare.is_some(),
+                has_twin: self.tokenizer.token_id(&twin).is_some_and(|twin| twin != id),
+            }
         };
         ids.iter().map(choice).collect()
     }
@@ -392,8 +417,12 @@ impl Shared {
         if revealed.len() == told.logprobs.len() {
             done.completion.choice_logprobs = revealed;
         } else {
+            let twins = match told.ambiguous {
+                0 => "",
+                _ => "; it shows tokens by their text, and more than one token has that of a choice",
+            };
             done.exchange.fault = Some(Fault::Unrevealed(format!(
-                "the server reveals {} of {} choices among its {} most probable tokens",
+                "the server reveals {} of {} choices among its {} most probable tokens{twins}",
                 revealed.len(),
                 told.logprobs.len(),
                 told.depth
@@ -518,6 +547,12 @@ impl Backend for Remote {
     fn wait_until(&mut self, ns: u64) -> Result<(), EngineError> {
         self.shared.sleep_until(ns);
         Ok(())
+    }
+
+    fn allowance(&self) -> Option<Allowance> {
+        let most = self.max_requests?;
+        let left = most.saturating_sub(self.shared.sent.load(Ordering::Relaxed));
+        Some(Allowance { left, most, for_choices: self.shared.most_for_choices })
     }
 
     fn take_server_metrics(&mut self) -> Vec<(u64, String, f64)> {

@@ -62,7 +62,7 @@ impl Pace {
 }
 
 /// How long before its arrival a backend that schedules gets a request, in nanoseconds.
-const LEAD_NS: u64 = 500_000_000;
+pub const LEAD_NS: u64 = 500_000_000;
 
 /// Maximum sleep between checks of `stopped`, in nanoseconds.
 const NAP_NS: u64 = 50_000_000;

@@ -21,7 +21,7 @@ use crate::backend::Backend;
 
 pub use arrivals::{ArrivalProcess, arrivals};
 pub use cost::{PhaseCost, batch_cost, case_cost};
-pub use load::{Offered, Pace, Served, serve};
+pub use load::{LEAD_NS, Offered, Pace, Served, serve};
 pub use prompts::{OrdinaryTokens, prompts};
 pub use warmup::{WarmUp, WarmUpRule};
 

@@ -17,13 +17,15 @@ use crate::text::one_line;
 
 use super::progress::Bars;
 use super::run::describe::memory;
+use super::run::endpoint::{self, EndpointArgs};
 use super::run::setup::SetupArgs;
 use super::{Exit, complain, emit, message, say};
 
 /// Check a suite, its data sets, and the model's shape, tokenizer, device and memory against it; loads no weights
 ///
 /// Reads every row of every data set named, cuts every prompt into tokens, and names the cases that `run` would leave out, by the
-/// same estimate of memory. Exit code 2 when anything is wrong, or when `run` would be refused on this machine.
+/// same estimate of memory. Without a model in the suite or here it checks the demo model, as `run` takes it. With --endpoint it
+/// probes the server and says what the run would cost. Exit code 2 when anything is wrong, or when `run` would be refused.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench check suites/quickstart.toml\n  \
     glmbench check suites/ceval.toml --model chatglm2-6b --set ceval=data/ceval")]
@@ -34,6 +36,9 @@ pub struct Args {
     /// What would run the cases
     #[command(flatten)]
     setup: SetupArgs,
+    /// A server that would run them
+    #[command(flatten)]
+    endpoint: EndpointArgs,
     /// Lay a value over the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
     #[arg(long, value_name = "KEY=VALUE", value_parser = super::settings::override_parser())]
     set: Vec<(String, OsString)>,
@@ -42,11 +47,16 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = Suite::load(&args.suite, &args.set)?;
-    let request = RunRequest { choice: args.setup.choice()?, ..RunRequest::new(suite, "") };
+    let request = RunRequest {
+        choice: args.setup.choice()?,
+        endpoint: args.endpoint.choice()?,
+        ..RunRequest::new(suite, "")
+    };
     let suite = &request.suite;
     emit(&format!("suite        {} ({})", suite.name, &suite.content_hash()[..6]))?;
     let mut problems = Vec::new();
     let configured = request.choice.configurations(suite);
+    let endpoint = request.endpoint.as_ref();
     let modelled: Vec<bool> =
         configured.iter().flatten().map(|one: &Configured| one.compute.is_modelled()).collect();
     for case in &suite.accuracy {
@@ -63,10 +73,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else if !problems.is_empty() {
         // The model checks use the data sets, so they would only report the same problems.
         say("model: not checked before the data sets are right");
+    } else if let Some(of) = endpoint {
+        return endpoint::dry_run(of, &request);
     } else if suite.model.required && !names_model {
         emit("model        to be named with --model, which checks it too")?;
-    } else if !names_model {
-        emit("model        none named; --model checks one too")?;
     } else {
         match Setup::all(&request.choice, suite) {
             Ok(setups) => check_setups(&request, &setups, &mut problems)?,

@@ -44,6 +44,7 @@ use glmbench_device::DeviceError;
 
 use glmbench_engine::EngineError;
 use glmbench_engine::weights::convert::ConvertError;
+use glmbench_remote::{FailureKind, RemoteError};
 
 use crate::dataset::DatasetError;
 use crate::record::RecordError;
@@ -264,7 +265,14 @@ pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
         });
         found.is_some_and(|error| !matches!(error, DeviceError::Setting { .. }))
     };
-    if error.chain().any(device) { Exit::Device } else { Exit::Usage }
+    // A server that cannot be asked is a device that is not there.
+    let server = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
+        Some(RunError::Remote(RemoteError::Request { failure, .. })) => {
+            failure.kind != FailureKind::WrongModel
+        }
+        _ => false,
+    };
+    if error.chain().any(|cause| device(cause) || server(cause)) { Exit::Device } else { Exit::Usage }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

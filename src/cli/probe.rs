@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use glmbench_remote::{Api, Probe, Url};
+use glmbench_remote::{Api, Client, Probe, RemoteError, Url};
 
-use super::endpoint::{ReachArgs, ServedModel, ask, parse_api, parse_url};
-use super::{Exit, emit, emit_json, say};
+use crate::run::endpoint::{ServedModel, ask};
+
+use super::endpoint::{ReachArgs, parse_api, parse_url};
+use super::{Exit, complain, emit, emit_json, say};
 
 /// Ask a server what it is and what it can do
 ///
@@ -18,7 +19,7 @@ use super::{Exit, emit, emit_json, say};
 /// and ignore it. Without --api every protocol is tried.
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "Examples:\n  glmbench probe http://127.0.0.1:1025 --api mindie --tokenizer chatglm2-6b\n  \
+    after_help = "Exit codes: 0 a protocol is spoken, 2 none is, 5 no connection\n\nExamples:\n  glmbench probe http://127.0.0.1:1025 --api mindie --tokenizer chatglm2-6b\n  \
     glmbench probe http://127.0.0.1:8000"
 )]
 pub struct Args {
@@ -44,16 +45,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let model = args.tokenizer.as_deref().map(ServedModel::read).transpose()?;
     let apis = args.api.map_or_else(|| Api::ALL.to_vec(), |api| vec![api]);
     let mut probes = Vec::new();
-    let mut refused = Vec::new();
+    let (mut refused, mut is_reached) = (Vec::new(), false);
     for api in apis {
-        let client = args.reach.client(&args.url, api)?;
+        let client = Client::new(args.reach.endpoint(&args.url, api)?)?;
         match ask(&client, model.as_ref().map(|model| &model.tokenizer)) {
             Ok(probe) => probes.push(probe),
-            Err(error) => refused.push(format!("{api}: {error:#}")),
+            Err(error) => {
+                is_reached |= !is_unreachable(&error);
+                refused.push(format!("{api}: {error}"));
+            }
         }
     }
     if probes.is_empty() {
-        bail!("{} answers to no protocol\n{}", args.url, refused.join("\n"));
+        complain(&format!("{} answers to no protocol\n{}", args.url, refused.join("\n")));
+        return Ok(if is_reached { Exit::Usage } else { Exit::Device }.into());
     }
     if args.json {
         emit_json(&probes.iter().map(Shown::of).collect::<Vec<_>>())?;
@@ -66,6 +71,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(Exit::Done.into())
+}
+
+/// Whether an error says that no connection was made.
+fn is_unreachable(error: &RemoteError) -> bool {
+    use glmbench_remote::{FailureKind, Phase};
+    let RemoteError::Request { failure, .. } = error else { return false };
+    matches!(failure.kind, FailureKind::Connect | FailureKind::Timeout(Phase::Connect))
 }
 
 /// The probe with the most capabilities; the first of several.

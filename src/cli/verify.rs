@@ -1,5 +1,7 @@
 //! `glmbench verify`: runs a sample of a run's items again and compares the answers with the record.
 
+mod endpoint;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -43,6 +45,9 @@ use super::{Exit, emit, emit_json};
 /// text and every log-probability. Timed cases must give the recorded output hash; times are not held against anything.
 /// Elsewhere (another family, device or number of ranks, and Ascend cards, whose sums depend on how prompts are cut) every
 /// log-probability must be within a bound, printed with the result, and every recorded token within it of the likeliest.
+///
+/// The items of a run that a server answered go to a server (--endpoint). Its tokens and text must be the record's, its
+/// log-probabilities within 0.1 nat; a server computes in batches of its own, so a difference need not be a fault.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  glmbench verify 20261123T02\n  \
     glmbench verify reports/20261123T021500Z-ceval-cpu-5e1f22 --model chatglm2-6b --items 50 --seed 7\n\n\
@@ -71,6 +76,9 @@ pub struct Args {
     /// Folder of a data set, as `ceval=FOLDER`; datasets/NAME unless given
     #[arg(long, value_name = "TASK=DIR", value_parser = dataset_parser())]
     set: Vec<(&'static Benchmark, PathBuf)>,
+    /// A server instead
+    #[command(flatten)]
+    server: endpoint::ServerArgs,
     /// On what to compute; as the run did unless given
     #[command(flatten)]
     on: DeviceFlags,
@@ -89,15 +97,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             contents.run.run_id
         );
     }
+    endpoint::check(args, &contents.run)?;
     let records = say_faults(&contents.run, &contents.audit);
     let faults = contents.audit.words();
     let seed = args.seed.unwrap_or_else(clock_seed);
-    let picked = Picked::of(&contents, (args.items as usize, args.cases as usize), seed);
+    let cases = if endpoint::is_given(args) { 0 } else { args.cases as usize };
+    let picked = Picked::of(&contents, (args.items as usize, cases), seed);
     if picked.items.is_empty() && picked.cases.is_empty() {
         if args.items == 0 && args.cases == 0 {
             bail!("--items 0 --cases 0: nothing was asked for");
         }
         bail!("run {} has nothing that can be put again{}", contents.run.run_id, passed_over(&picked));
+    }
+    if endpoint::is_given(args) {
+        let same = endpoint::run(args, &contents, (&picked, seed), faults.as_deref())?;
+        return Ok(if same { records } else { Exit::GateFailed }.into());
     }
     let session = Session::new(args, &contents)?;
     let found = session.verify(&dir, &picked)?;

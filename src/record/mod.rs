@@ -87,7 +87,7 @@ pub use wire::SCHEMA;
 
 pub use crate::workload::load::record::{
     LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS,
-    Objectives, SATURATED_SLOPE, Wire, next_level,
+    Objectives, SATURATED_SLOPE, Wire, next_level, rate_text,
 };
 pub use crate::workload::max_batch::record::{
     ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,

@@ -89,6 +89,8 @@ struct Flow<'a, 'b> {
     finished: BTreeMap<usize, Line>,
     /// Items finished before the run was repaired.
     kept: HashMap<usize, Line>,
+    /// Why no further item is started. Those in the engine are finished first.
+    spent: Option<EngineError>,
 }
 
 /// An item in the engine.
@@ -98,7 +100,7 @@ struct InEngine {
 }
 
 /// Converts an exchange over a wire to what a protocol has to know of it.
-fn heard(exchange: Exchange) -> Heard {
+pub(super) fn heard(exchange: Exchange) -> Heard {
     // What a server does not reveal is no answer of the model: it is not wrong, it is missing.
     let fault = exchange.fault.map(|fault| match fault {
         Fault::Unrevealed(reason) | Fault::Failed(reason) => Judgement::Impossible(reason),
@@ -109,7 +111,7 @@ fn heard(exchange: Exchange) -> Heard {
 impl<'a, 'b> Flow<'a, 'b> {
     fn new(case: &'a AccuracyRun<'b>, done: usize, kept: HashMap<usize, Line>) -> Self {
         let (running, finished) = (HashMap::new(), BTreeMap::new());
-        Self { case, next: done, written: done, running, finished, kept }
+        Self { case, next: done, written: done, running, finished, kept, spent: None }
     }
 
     fn evaluation(&self) -> &'a Evaluation<'b> {
@@ -122,6 +124,11 @@ impl<'a, 'b> Flow<'a, 'b> {
                 return Ok(Ending::Interrupted);
             }
             self.start_items(session)?;
+            if self.running.is_empty()
+                && let Some(spent) = self.spent.take()
+            {
+                return Err(spent.into());
+            }
             let step = session.engine.step()?;
             for completion in step.finished {
                 let Some(mut item) = self.running.remove(&completion.id) else { continue };
@@ -137,9 +144,12 @@ impl<'a, 'b> Flow<'a, 'b> {
     /// Keeps the engine's batch full, within the window.
     fn start_items(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
         let end = self.evaluation().len().min(self.written + WINDOW * self.case.batch);
-        while self.next < end && self.running.len() < self.case.batch {
+        while self.next < end && self.running.len() < self.case.batch && self.spent.is_none() {
             if let Some(line) = self.kept.remove(&self.next) {
                 self.finished.insert(self.next, line);
+            } else if let Err(spent) = self.afford_item(session) {
+                self.spent = Some(spent);
+                break;
             } else {
                 let (progress, next) = self.evaluation().start(self.next);
                 self.proceed(InEngine { index: self.next, progress }, next, session)?;
@@ -147,6 +157,15 @@ impl<'a, 'b> Flow<'a, 'b> {
             self.next += 1;
         }
         self.write_finished(session)
+    }
+
+    /// Checks that a bounded backend can answer all questions of one more item, besides those of the items that it has.
+    fn afford_item(&self, session: &Session<'_>) -> Result<(), EngineError> {
+        let Some(allowance) = session.engine.allowance() else { return Ok(()) };
+        let generates = u64::from(self.evaluation().plan().max_new_tokens > 0);
+        let choices = if self.evaluation().choices().is_empty() { 0 } else { allowance.for_choices };
+        let second = generates * choices * self.running.len() as u64;
+        allowance.check(generates + choices + second, "the next item, with those under way,")
     }
 
     /// Submits the item's next question to the engine, or keeps its outcome.

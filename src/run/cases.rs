@@ -51,6 +51,10 @@ pub trait Case: Debug {
     fn wanted(&self) -> Option<Wanted> {
         None
     }
+    /// Returns how many requests are under way at once on a server by the case's plan, however fast the server is.
+    fn at_once(&self) -> usize {
+        self.room().batch.1
+    }
     /// Estimates the duration from the rates of earlier runs; without them, from the case alone.
     fn expected(&self, _rates: Option<(&Rates, Counted<'_>)>) -> Expected {
         Expected::Unknown

@@ -44,6 +44,7 @@ pub(crate) mod case_probe;
 pub(crate) mod cases;
 mod compared;
 pub mod duration;
+pub mod endpoint;
 pub mod environment;
 pub mod found;
 pub mod interleave;
@@ -76,6 +77,7 @@ use glmbench_device::DeviceInfo;
 
 use glmbench_engine::EngineError;
 use glmbench_engine::load::DeviceKind;
+use glmbench_remote::RemoteError;
 
 use crate::backend::{Backend, Capabilities};
 use crate::record::{
@@ -89,7 +91,7 @@ use self::case_probe::CaseProbe;
 use self::plan::Plan;
 
 pub use self::observer::{Observer, Progress, Silent};
-pub use self::request::{GivenRun, RunRequest, RunsEnd};
+pub use self::request::{RunRequest, RunsEnd};
 pub use self::resume::{
     Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, group_id, unreadable,
 };
@@ -114,6 +116,9 @@ pub enum RunError {
         /// What the plan needs, and what would do.
         problem: String,
     },
+    /// A server cannot be reached or used.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// A report or a comparison cannot be made.
     #[error(transparent)]
     Report(#[from] ReportError),

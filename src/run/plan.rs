@@ -74,11 +74,19 @@ impl<'a> Plan<'a> {
         self.accuracy.len() + self.timed().iter().filter(|case| case.unfit().is_none()).count()
     }
 
-    /// Returns what each case costs on a server at most, by its name. Retries and the probe of the server are not counted.
-    pub fn wanted(&self) -> Vec<(String, Wanted)> {
-        let accuracy = self.accuracy.iter().map(|run| (run.task.clone(), of_items(run)));
+    /// Returns what each case costs on a server at most, by its name. A question for choices needs up to `for_choices`
+    /// requests.
+    pub fn wanted(&self, for_choices: u64) -> Vec<(String, Wanted)> {
+        let accuracy = self.accuracy.iter().map(|run| (run.task.clone(), of_items(run, for_choices)));
         let timed = self.timed().into_iter().filter(|case| case.unfit().is_none());
         accuracy.chain(timed.filter_map(|case| Some((case.id(), case.wanted()?)))).collect()
+    }
+
+    /// Returns how many requests each case has under way at once on a server, by its name.
+    pub fn at_once(&self) -> Vec<(String, usize)> {
+        let accuracy = self.accuracy.iter().map(|run| (run.task.clone(), run.batch));
+        let timed = self.timed().into_iter().filter(|case| case.unfit().is_none());
+        accuracy.chain(timed.map(|case| (case.id(), case.at_once()))).collect()
     }
 
     /// Returns the plan as kept in `run.json`.

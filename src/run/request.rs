@@ -18,13 +18,14 @@ use crate::report::{Verdict, render};
 use crate::suite::Suite;
 
 use super::compared::{compare_group, compare_turns};
+use super::endpoint::{self, EndpointChoice, Target};
 use super::observer::Observer;
 use super::plan::Plan;
 use super::provenance::{Origin, record};
 use super::setup::{Answering, Setup, SetupChoice, Started};
 use super::turns::{self, Blocks};
 use super::{
-    Ending, Found, Reload, Resume, RunError, Wanted, execute, find, find_group, finished, group_id, open_dir,
+    Ending, Found, Resume, RunError, Wanted, execute, find, find_group, finished, group_id, open_dir,
     roofline, telemetry, unreadable,
 };
 
@@ -35,6 +36,9 @@ pub struct RunRequest {
     pub suite: Suite,
     /// Which model, and what computes.
     pub choice: SetupChoice,
+    /// A server that answers instead of this program's engine. It gets the cases of the suite's first configuration; of
+    /// [`RunRequest::choice`], only the model counts, for its tokenizer.
+    pub endpoint: Option<EndpointChoice>,
     /// Folder of run directories. It is created.
     pub out: PathBuf,
     /// Whether to go on with an unfinished run, and what counts as unfinished; `None` for a new run.
@@ -55,6 +59,7 @@ impl RunRequest {
         Self {
             suite,
             choice: SetupChoice::default(),
+            endpoint: None,
             out: out.into(),
             resume: None,
             over_budget: false,
@@ -79,39 +84,6 @@ impl RunRequest {
         stop: &AtomicBool,
     ) -> Result<RunsEnd, RunError> {
         let ended = Life { request: self, observer: &mut *observer, stop }.live(blocks);
-        observer.recording(false);
-        ended
-    }
-}
-
-/// A run whose backend the caller made, such as that of a server.
-pub struct GivenRun<'a> {
-    /// The cases.
-    pub plan: &'a Plan<'a>,
-    /// The first `run.json`.
-    pub record: RunRecord,
-    /// The backend.
-    pub backend: Box<dyn Backend>,
-    /// Makes the backend again.
-    pub reload: &'a mut Reload<'a>,
-}
-
-impl RunRequest {
-    /// Runs a plan on a backend that the caller made: records, resumes and reports as [`RunRequest::run`] does. Of this
-    /// request, only the folder and what to resume count.
-    ///
-    /// # Errors
-    /// As for [`RunRequest::run`].
-    pub fn run_given(
-        &self,
-        given: GivenRun<'_>,
-        observer: &mut dyn Observer,
-        stop: &AtomicBool,
-    ) -> Result<RunsEnd, RunError> {
-        std::fs::create_dir_all(&self.out)
-            .map_err(|cause| RunError::Folder { path: self.out.clone(), cause })?;
-        let mut life = Life { request: self, observer: &mut *observer, stop };
-        let ended = life.run_given(given);
         observer.recording(false);
         ended
     }
@@ -166,6 +138,9 @@ pub(super) struct Life<'a> {
 impl Life<'_> {
     fn live(&mut self, how: &mut dyn Blocks) -> Result<RunsEnd, RunError> {
         let request = self.request;
+        if let Some(endpoint) = &request.endpoint {
+            return self.on_endpoint(endpoint);
+        }
         let setups = Setup::all(&request.choice, &request.suite)?;
         let mut plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
         let rooflines = self.rooflines(&setups, &mut plans)?;
@@ -175,8 +150,7 @@ impl Life<'_> {
         }
         setups.iter().zip(&plans).try_for_each(|(setup, plan)| setup.check(plan))?;
         // Check that the folder is writable before gigabytes are read.
-        std::fs::create_dir_all(&request.out)
-            .map_err(|cause| RunError::Folder { path: request.out.clone(), cause })?;
+        self.create_out()?;
         let groups = self.groups(&setups, blocks);
         let is_group = groups.iter().any(Option::is_some);
         let there: Vec<Option<Found>> = groups.iter().map(|group| self.finished(group.as_ref())).collect();
@@ -365,16 +339,39 @@ impl Life<'_> {
         Ok((dir.path().to_path_buf(), self.conclude(ending, dir.path(), &record)?))
     }
 
-    fn run_given(&mut self, given: GivenRun<'_>) -> Result<RunsEnd, RunError> {
-        let GivenRun { plan, record, backend, reload } = given;
-        let (mut dir, mut record) = self.open(plan, record, None)?;
+    /// Runs the suite on a server, from the probe to the report.
+    fn on_endpoint(&mut self, of: &EndpointChoice) -> Result<RunsEnd, RunError> {
+        let request = self.request;
+        if request.interleave || request.blocks.is_some() || !request.choice.configurations.is_empty() {
+            return Err(RunError::Request(
+                "a server runs the cases of the suite's first configuration: leave out configurations and interleaving"
+                    .into(),
+            ));
+        }
+        let target = Target::find(of, &request.choice, &request.suite)?;
+        let plan = target.plan()?;
+        if let Some(refusal) = target.refusal(&plan, request.resume.is_some()) {
+            return Err(refusal);
+        }
+        self.create_out()?;
+        let server = target.server();
+        let backend = server.backend()?;
+        let first = target.record(&plan, &backend, request.command_line.clone());
+        let (mut dir, mut record) = self.open(&plan, first, None)?;
         self.observer.cases(plan.cases());
+        let mut reload = |_, _: &mut dyn Observer| Ok(Box::new(server.backend()?) as Box<dyn Backend>);
         let (observer, stop) = (&mut *self.observer, self.stop);
-        let ending = execute(plan, backend, reload, &mut dir, &mut record, observer, stop);
+        let ending = execute(&plan, Box::new(backend), &mut reload, &mut dir, &mut record, observer, stop);
         self.observer.end();
         let mut end = RunsEnd::new();
         end.add(dir.path().to_path_buf(), self.conclude(ending, dir.path(), &record)?);
         Ok(end)
+    }
+
+    /// Creates the folder of run directories.
+    fn create_out(&self) -> Result<(), RunError> {
+        let out = &self.request.out;
+        std::fs::create_dir_all(out).map_err(|cause| RunError::Folder { path: out.clone(), cause })
     }
 
     /// Tells how a run ended and makes its report. Returns its verdict.
@@ -413,6 +410,14 @@ impl Life<'_> {
                 observer.say(&format!(
                     "run {} is incomplete; when that is mended, --resume goes on",
                     record.run_id
+                ));
+                Ok(Verdict::Incomplete)
+            }
+            Err(error) if endpoint::is_spent(&error) => {
+                observer.say(&error.to_string());
+                observer.say(&format!(
+                    "stopped; what is done is in {}; the same command with --resume goes on",
+                    path.display()
                 ));
                 Ok(Verdict::Incomplete)
             }

@@ -2,20 +2,28 @@
 
 use super::AccuracyRun;
 
-/// Requests and tokens of a plan, or of a part of it.
+/// Requests and tokens of a plan, or of a part of it. Retries and the probe of the server are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wanted {
+    /// Requests, if nothing fails and no question needs a second one.
+    pub least_requests: u64,
     /// Requests at most.
     pub requests: u64,
-    /// Prompt tokens at most.
+    /// Prompt tokens at most. An answer that is fed again counts with the tokens that it was generated with.
     pub prompt_tokens: u64,
     /// Generated tokens at most.
     pub output_tokens: u64,
 }
 
 impl Wanted {
+    /// Returns what one request costs.
+    pub(crate) fn one(prompt_tokens: u64, output_tokens: u64) -> Self {
+        Self { least_requests: 1, requests: 1, prompt_tokens, output_tokens }
+    }
+
     pub(crate) fn times(self, count: u64) -> Self {
         Self {
+            least_requests: self.least_requests.saturating_mul(count),
             requests: self.requests.saturating_mul(count),
             prompt_tokens: self.prompt_tokens.saturating_mul(count),
             output_tokens: self.output_tokens.saturating_mul(count),
@@ -24,10 +32,16 @@ impl Wanted {
 
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
+            least_requests: self.least_requests.saturating_add(other.least_requests),
             requests: self.requests.saturating_add(other.requests),
             prompt_tokens: self.prompt_tokens.saturating_add(other.prompt_tokens),
             output_tokens: self.output_tokens.saturating_add(other.output_tokens),
         }
+    }
+
+    /// Returns the same with fewer requests at least.
+    pub(crate) fn at_least(self, least_requests: u64) -> Self {
+        Self { least_requests, ..self }
     }
 }
 
@@ -36,24 +50,20 @@ pub fn total(parts: &[(String, Wanted)]) -> Wanted {
     parts.iter().fold(Wanted::default(), |sum, (_, part)| sum.and(*part))
 }
 
-/// Returns what the items of a task cost.
-pub(super) fn of_items(run: &AccuracyRun<'_>) -> Wanted {
-    let plan = run.evaluation.plan();
-    let new = plan.max_new_tokens as u64;
+/// Returns what the items of a task cost, if a question for choices needs up to `for_choices` requests.
+pub(super) fn of_items(run: &AccuracyRun<'_>, for_choices: u64) -> Wanted {
+    let new = run.evaluation.plan().max_new_tokens as u64;
     let scores = !run.evaluation.choices().is_empty();
-    let of_item = |(_, ids): (String, Vec<u32>)| {
-        let prompt = ids.len() as u64;
-        let generated = Wanted { requests: 1, prompt_tokens: prompt, output_tokens: new };
-        // A second question repeats the first with its answer.
-        let scored = Wanted { requests: 1, prompt_tokens: prompt + new, output_tokens: 1 };
-        match (new > 0, scores) {
-            (true, true) => generated.and(scored),
-            (true, false) => generated,
-            (false, _) => scored,
+    let scored = |prompt: u64| Wanted::one(prompt, 1).times(for_choices).at_least(1);
+    let of_item = |index: usize| {
+        let prompt = run.evaluation.first_prompt(index).map_or(0, |(_, ids)| ids.len() as u64);
+        match run.evaluation.second_prompt_tokens(index) {
+            _ if prompt == 0 => Wanted::default(),
+            // The second question repeats the first with its answer.
+            Some(second) => Wanted::one(prompt, new).and(scored(second as u64 + new)),
+            None if scores => scored(prompt),
+            None => Wanted::one(prompt, new),
         }
     };
-    (0..run.evaluation.len())
-        .filter_map(|index| run.evaluation.first_prompt(index))
-        .map(of_item)
-        .fold(Wanted::default(), Wanted::and)
+    (0..run.evaluation.len()).map(of_item).fold(Wanted::default(), Wanted::and)
 }

@@ -13,6 +13,7 @@ use glmbench_engine::config::ModelConfig;
 use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{EngineError, RequestId};
 
+use crate::backend::Backend;
 use crate::bench::{Shape, WarmUpRule, prompts, repeat};
 use crate::dataset::{Benchmark, Source};
 use crate::record::{
@@ -23,6 +24,7 @@ use crate::stats::Rng;
 use crate::task::{self, Evaluation, Next, Outcome, Progress, Settings, State, TaskError, TextCodec};
 
 use super::AccuracyRun;
+use super::accuracy::heard;
 use super::plan::{PerformanceRun, Plan, ordinary_tokens};
 
 /// The sample to rerun.
@@ -256,10 +258,36 @@ pub fn items(
     Ok(verified)
 }
 
+/// Runs a task's items on a server and compares each answer with its sample. A server cannot be given the recorded tokens, so
+/// other tokens are a difference.
+///
+/// # Errors
+/// Errors of the backend.
+pub fn items_of_server(
+    run: &AccuracyRun<'_>,
+    picked: &[SampleRecord],
+    (server, bound): (&mut dyn Backend, Bound),
+    each: &mut dyn FnMut(),
+) -> Result<Verified, EngineError> {
+    let outcomes = outcomes(run, server, each)?;
+    let mut verified = Verified::default();
+    for (sample, outcome) in picked.iter().zip(&outcomes) {
+        let mut differences = facts(sample, outcome);
+        differences.extend(numbers(sample, outcome, bound, &mut verified.largest));
+        if !differences.is_empty() {
+            verified.differences.push(Difference {
+                of: format!("item {} of {}", sample.doc_id, sample.task),
+                what: differences.join("; "),
+            });
+        }
+    }
+    Ok(verified)
+}
+
 /// Returns every item's outcome, in order.
 fn outcomes(
     run: &AccuracyRun<'_>,
-    engine: &mut Engine,
+    engine: &mut dyn Backend,
     each: &mut dyn FnMut(),
 ) -> Result<Vec<Outcome>, EngineError> {
     let evaluation = &run.evaluation;
@@ -276,14 +304,15 @@ fn outcomes(
         if ready.is_empty() {
             for completion in engine.step()?.finished {
                 let Some((index, mut progress)) = running.remove(&completion.id) else { continue };
-                let ask = evaluation.advance(&mut progress, &completion);
+                let heard = engine.exchange(completion.id).map(heard).unwrap_or_default();
+                let ask = evaluation.advance_heard(&mut progress, &completion, heard);
                 ready.push((index, progress, ask));
             }
         }
         for (index, mut progress, ask) in ready {
             let outcome = match ask {
                 Next::Done(outcome) => outcome,
-                Next::Ask(request) => match engine.submit(request) {
+                Next::Ask(request) => match engine.submit_text(request, evaluation.asked(&progress)) {
                     Ok(id) => {
                         running.insert(id, (index, progress));
                         continue;

@@ -79,6 +79,25 @@ impl<'a> Evaluation<'a> {
         }
     }
 
+    /// Returns the number of tokens of an item's second prompt after an empty answer to the first. `None` if the protocol asks
+    /// once, or the item cannot be asked.
+    pub fn second_prompt_tokens(&self, index: usize) -> Option<usize> {
+        let (prompt, prompt_ids) = self.first_prompt(index)?;
+        let answered = Stage {
+            prompt,
+            prompt_ids,
+            tokens: Vec::new(),
+            text: String::new(),
+            choice_logprobs: Vec::new(),
+            start_ns: 0,
+            end_ns: 0,
+        };
+        match self.plan.protocol.step(&self.question(index), &[answered]) {
+            Step::Ask(ask) => Some(ask.prompt_ids.len()),
+            Step::Judge(_) => None,
+        }
+    }
+
     /// Returns the SHA-256 over the ids of every item's first prompt. It depends on data, shots, protocol and
     /// tokenizer.
     pub fn input_hash(&self) -> String {

@@ -314,8 +314,8 @@ fn what_is_meant_is_found_or_what_there_is_is_said() {
         ("nix", "it has items such as ceval/val/"),
         ("ceval", "ceval matches "),
         ("b", "items and cases: boolq/dev/0"),
-        ("", "has no item or case"),
-        ("../run.json", "has no item or case"),
+        ("", "has no item, case or load"),
+        ("../run.json", "has no item, case or load"),
     ] {
         run.answer("show", &[word]).expect(2, &[says]);
     }

@@ -35,6 +35,39 @@ fn check_reads_every_row_and_answers_with_code_2_what_is_wrong() {
     assert!(code == 2 && words.contains("did you mean `protocol`?"), "{words}");
 }
 
+/// `run` takes the demo model where nothing names one, and `check` checks with it.
+#[test]
+fn a_suite_without_a_model_is_checked_with_the_one_that_run_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.toml");
+    fs::write(
+        &path,
+        "schema = 1\nname = \"s\"\n[[performance]]\nbatch = [1]\nlengths = [[16, 4], [9000, 4]]\n",
+    )
+    .unwrap();
+    let path = path.to_str().unwrap();
+    for verb in ["check", "run"] {
+        let (code, _, words) = glmbench(&[verb, path]);
+        assert!(code == 2 && words.contains("which is the demo model"), "{verb}: {words}");
+    }
+    let (code, data, words) = glmbench(&["check", path, "--set", "performance.0.lengths=[[16,4]]"]);
+    assert!(code == 0 && data.contains("every prompt and shape fits"), "{data}{words}");
+}
+
+/// Only a cause in the machine is blamed on it.
+#[test]
+fn a_refusal_names_its_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.toml");
+    fs::write(&path, "schema = 1\nname = \"s\"\n").unwrap();
+    let (code, _, words) = glmbench(&["run", path.to_str().unwrap(), "--dry-run"]);
+    assert!(code == 2 && words.contains("no cases") && !words.contains("on this machine"), "{words}");
+    let most = ["--set", "performance.0.batch=[4294967296]", "--set", "performance.0.lengths=[[16,16]]"];
+    let run = ["run", "suites/performance.toml", "--model", "demo", "--dry-run"];
+    let (code, _, words) = glmbench(&[&run[..], &most].concat());
+    assert!(code == 5 && words.contains("on this machine the run would be refused"), "{words}");
+}
+
 #[test]
 fn lists_come_as_words_and_as_json() {
     for (what, names) in [
@@ -51,6 +84,7 @@ fn lists_come_as_words_and_as_json() {
                 "performance-ceval",
                 "performance",
                 "quickstart",
+                "serving",
             ][..],
         ),
         ("protocols", &["two-stage", "modeltest-5shot", "modeltest-0shot", "modeltest", "loglikelihood"]),

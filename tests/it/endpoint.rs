@@ -1,4 +1,4 @@
-//! A server as a backend: loads and timed batches on a stub of known delays.
+//! A server as a backend: loads and timed batches on a stub of known delays, and whole runs without the command line.
 
 use std::fs;
 use std::path::Path;
@@ -7,17 +7,22 @@ use std::time::Duration;
 
 use glmbench::backend::{Remote, RemoteFacts};
 use glmbench::record::{LoadLevelRecord, RunDir, RunRecord};
+use glmbench::report::Verdict;
+use glmbench::run::endpoint::EndpointChoice;
 use glmbench::run::plan::Plan;
 use glmbench::run::provenance::record;
-use glmbench::run::{Ending, RunError, execute, open_dir};
+use glmbench::run::turns::InThisProcess;
+use glmbench::run::{Ending, RunError, RunRequest, RunsEnd, Silent, Wanted, execute, open_dir};
 use glmbench::suite::Suite;
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::load_tokenizer;
+use glmbench_remote::testing::Server;
 use glmbench_remote::testing::stub::{Schedule, start};
 use glmbench_remote::{Api, Client, Endpoint};
 
 use crate::in_process::{StopAfter, origin};
+use crate::support::answer;
 
 const MS: u64 = 1_000_000;
 /// How late a busy machine may be, in nanoseconds. The exact figures are printed.
@@ -178,4 +183,99 @@ fn a_server_that_ends_early_is_loaded_as_it_is() {
     let (root, _) = run(Api::Tgi, Schedule { tokens: 5, ..STUB }, false, load);
     let levels = levels(root.path());
     assert!(levels[0].requests.iter().all(|r| r.error.is_none() && r.output_tokens == 5), "{levels:?}");
+}
+
+/// Requests a run of a suite on a stub, as a user of the library does.
+fn request(server: &Server, suite: &str, out: &Path) -> RunRequest {
+    let suite = Suite::parse(Path::new("s.toml"), suite, &[]).unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    let endpoint = Endpoint::new(server.url().parse().unwrap(), Api::Vllm);
+    let choice = EndpointChoice { tokenizer: Some(demo), ..EndpointChoice::new(endpoint) };
+    RunRequest { endpoint: Some(choice), ..RunRequest::new(suite, out) }
+}
+
+fn live(request: &RunRequest) -> Result<RunsEnd, RunError> {
+    request.run(&mut InThisProcess(request), &mut Silent, &AtomicBool::new(false))
+}
+
+const TWO_LOADS: &str = "schema = 1\nname = \"s\"\n[[load]]\nconcurrency = [1, 4, 2]\nrequests = 6\nlengths = [[16, 4]]\n\
+    [[load]]\narrival = \"fixed\"\nrates = [50]\nrequests = 6\nlengths = [[16, 4]]\n";
+
+/// A quick stub: the time of its tokens is not the point.
+const QUICK: Schedule =
+    Schedule { first: Duration::from_millis(20), gap: Duration::from_millis(20), tokens: 8, per_event: 1 };
+
+#[test]
+fn a_library_user_runs_a_suite_on_a_server_in_slices() {
+    let (server, root) = (start(Api::Vllm, QUICK), tempfile::tempdir().unwrap());
+    let mut request = request(&server, TWO_LOADS, root.path());
+    // A level is whole or nothing: the warm-up request and six more.
+    request.endpoint.as_mut().unwrap().max_requests = Some(15);
+    let refused = live(&request).unwrap_err().to_string();
+    assert!(refused.contains("may send 28 requests; --max-requests allows 15"), "{refused}");
+    assert!(fs::read_dir(root.path()).unwrap().next().is_none(), "nothing was recorded");
+    request.resume = Some(Wanted::Missing);
+    for (levels_there, verdict) in [(2, Verdict::Incomplete), (4, Verdict::Valid)] {
+        let end = live(&request).unwrap();
+        let levels = RunDir::open(&end.runs[0]).unwrap().read_loads().unwrap();
+        assert_eq!(levels.len(), levels_there);
+        // Six requests are no proof that this program was punctual on a busy machine.
+        assert!(end.verdict == verdict || end.verdict == Verdict::Invalid, "{:?}", end.verdict);
+    }
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "one run");
+}
+
+/// Each request under way has a thread. What needs too many is refused by name, before the first request of the run.
+#[test]
+fn too_many_requests_at_once_are_refused_before_the_run() {
+    let (server, root) = (start(Api::Vllm, QUICK), tempfile::tempdir().unwrap());
+    for (table, says) in [
+        (
+            "[[load]]\narrival = \"poisson\"\nsaturation = true\nrequests = 9000",
+            "poisson-i16-o4-b16-saturation: 9000 requests",
+        ),
+        ("[[load]]\narrival = \"fixed\"\nrates = [20000]\nrequests = 20000", "fixed-i16-o4-b16: 10"),
+        ("[[performance]]\nbatch = [10000]", "b10000-i16-o4: 10000 requests"),
+    ] {
+        let suite = format!("schema = 1\nname = \"s\"\n{table}\nlengths = [[16, 4]]\n");
+        let refused = live(&request(&server, &suite, root.path())).unwrap_err().to_string();
+        assert!(refused.contains(says) && refused.contains("at most 8192"), "{refused}");
+    }
+    assert!(fs::read_dir(root.path()).unwrap().next().is_none(), "nothing was recorded");
+}
+
+/// A closed loop has a concurrency where an open one has a rate, in every table.
+#[test]
+fn a_closed_loop_is_told_by_its_concurrency() {
+    let (server, root) = (start(Api::Vllm, QUICK), tempfile::tempdir().unwrap());
+    let runs: Vec<String> = ["a", "b"]
+        .iter()
+        .map(|name| {
+            let end = live(&request(&server, TWO_LOADS, &root.path().join(name))).unwrap();
+            end.runs[0].to_str().unwrap().to_owned()
+        })
+        .collect();
+    let csv = fs::read_to_string(format!("{}/load.csv", runs[0])).unwrap();
+    for row in csv::Reader::from_reader(csv.as_bytes()).deserialize() {
+        let row: std::collections::HashMap<String, String> = row.unwrap();
+        assert_eq!(row["offered_per_s"].is_empty(), !row["concurrency"].is_empty(), "{row:?}");
+    }
+    // Exit code 4 where a busy machine was not punctual.
+    let shown = answer(&["show", &runs[0], "closed"]);
+    assert!(shown.out.contains("Concurrency") && !shown.out.contains("Offered /s"), "{shown:?}");
+    let levels = shown.out.lines().filter_map(|line| line.split_whitespace().next()?.parse::<u32>().ok());
+    assert_eq!(levels.take(3).collect::<Vec<_>>(), [1, 2, 4], "{}", shown.out);
+    assert!(answer(&["show", &runs[0], "fixed"]).out.contains("Offered /s"));
+    let rows = answer(&["export", &runs[0], "--format", "jsonl"]).out;
+    assert_eq!(rows.lines().filter(|line| line.starts_with("{\"line\":\"load\"")).count(), 4, "{rows}");
+    let sql = answer(&["export", &runs[0], "--format", "sql"]).out;
+    assert_eq!(sql.matches("INSERT OR REPLACE INTO loads").count(), 4, "{sql}");
+    let out = root.path().join("c");
+    answer(&["compare", &runs[0], &runs[1], "--out", out.to_str().unwrap()]);
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    for words in ["highest throughput", "Rate /s, concurrency", "concurrency 4", "highest sustained"] {
+        assert!(page.contains(words), "{words}");
+    }
+    let csv = fs::read_to_string(out.join("comparison.csv")).unwrap();
+    assert!(csv.contains("concurrency 2,") && csv.contains("highest throughput"), "{csv}");
 }

@@ -72,7 +72,7 @@ fn a_suite_over_http_gives_the_engines_answers_to_the_last_digit() {
     // What it costs is said before anything is sent, and a bound below it is kept.
     let all = [&["run", suite, "--out", there.to_str().unwrap(), "--dry-run"], &flags[..]].concat();
     let told = answer(&all);
-    assert!(told.out.contains("total     at most 64 requests"), "{}", told.out);
+    assert!(told.out.contains("total     64 requests, up to"), "{}", told.out);
     assert!(told.out.contains("chosen_logprobs      works"), "{}", told.out);
     run(&["--max-requests", "63"], 2, &["may send 64 requests; --max-requests allows 63"]);
     run(&[], 0, &[]);
@@ -92,6 +92,34 @@ fn a_suite_over_http_gives_the_engines_answers_to_the_last_digit() {
             assert_eq!(ours[field], theirs[field], "{ours}");
         }
     }
+    // A question for choices may need a second, deeper request in this protocol. The bound says so.
+    let told = answer(&[&all[..], &["--dry-run"]].concat());
+    assert!(told.out.contains("total     64 to 96 requests"), "{}", told.out);
+    let checked = answer(&[&["check", suite][..], &flags[..]].concat()).expect(0, &[]);
+    assert!(
+        checked.out.contains("total     64 to 96 requests") && checked.out.contains("accuracy"),
+        "{checked:?}"
+    );
+    // In slices: each stops at its bound, to be resumed, and what comes together is the whole.
+    let sliced = root.path().join("sliced");
+    let all = [&["run", suite, "--resume", "--out", sliced.to_str().unwrap()], &flags[..]].concat();
+    let slice = |most: &str| answer(&[&all[..], &["--max-requests", most]].concat());
+    slice("20").expect(3, &["--max-requests 20", "--resume goes on"]);
+    let part = said(&run_under(&sliced)).len();
+    assert!((3..20).contains(&part), "{part} items for 20 requests");
+    slice("2").expect(3, &["may need 3"]);
+    slice("200").expect(0, &[]);
+    for (ours, theirs) in ours.iter().zip(&said(&run_under(&sliced))) {
+        assert_eq!((&ours[1], &ours[4]), (&theirs[1], &theirs[4]));
+    }
+    // Its items can be put to the server again, and only to a server.
+    let run = run_under(&sliced);
+    let run = run.to_str().unwrap();
+    answer(&["verify", run])
+        .expect(2, &["was answered by the server at", "--endpoint URL --api openai --tokenizer"]);
+    let again = [&["verify", run, "--items", "12", "--seed", "1"], &flags[..]].concat();
+    answer(&again).expect(0, &["12 of 48 items", "everything that was put again is as recorded"]);
+    answer(&[&["verify", a.to_str().unwrap()][..], &flags[..]].concat()).expect(2, &["leave out --endpoint"]);
     // The two can be compared, and what the server does not tell is said.
     answer(&[
         "compare",

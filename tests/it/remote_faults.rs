@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use glmbench_remote::Api;
 use glmbench_remote::testing::stub::{self, Schedule};
-use glmbench_remote::testing::{Request, Server, faults};
+use glmbench_remote::testing::{Request, Script, Server, faults};
 use serde_json::Value;
 
 use crate::resume::samples;
@@ -115,18 +115,44 @@ fn unusual_streams_are_answers() {
     }
 }
 
+/// Starts a server that sends the key back: in its answers as `fault` says, as its version, and in its metrics.
+fn start_echo(fault: &'static str) -> Server {
+    Server::start(move |request: &Request| {
+        let key = request.header("authorization").unwrap_or_default().replace("Bearer ", "");
+        if request.path == "/metrics" {
+            return Script::answer("200 OK", "text/plain", format!("running{{key=\"{key}\"}} 1\n"));
+        }
+        if request.path == "/v1/models" {
+            let model = stub::MODEL;
+            return Script::json(format!(r#"{{"data":[{{"id":"{model}","owned_by":"{key}"}}]}}"#));
+        }
+        let prompt = &request.json()["prompt"];
+        let question = prompt.as_array().is_some_and(|ids| ids.len() > 20);
+        if question && request.json()["stream"] == true {
+            return faults::behave(fault, request, request.number);
+        }
+        stub::answer(Api::OpenAi, Schedule { tokens: 64, ..Schedule::default() }, request)
+    })
+}
+
 #[test]
 fn a_key_is_sent_and_recorded_nowhere() {
-    let (server, folder) = (start("echo_key"), tempfile::tempdir().unwrap());
-    let key = folder.path().join("key");
-    fs::write(&key, "sk-very-secret\n").unwrap();
-    let (answer, run) = run(&server, folder.path(), &["--key-file", key.to_str().unwrap()]);
-    let sent = server.answered();
-    assert!(sent.iter().all(|a| a.request.header("authorization") == Some("Bearer sk-very-secret")));
-    assert!(!format!("{answer:?}").contains("secret"), "{answer:?}");
-    for entry in fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().path()) {
-        let bytes = fs::read(&entry).unwrap_or_default();
-        assert!(!String::from_utf8_lossy(&bytes).contains("sk-very-secret"), "{}", entry.display());
+    for fault in ["echo_key", "echo_key_text"] {
+        let (server, folder) = (start_echo(fault), tempfile::tempdir().unwrap());
+        let key = folder.path().join("key");
+        fs::write(&key, "sk-very-secret\n").unwrap();
+        let (answer, run) = run(&server, folder.path(), &["--key-file", key.to_str().unwrap()]);
+        let sent = server.answered();
+        assert!(sent.iter().all(|a| a.request.header("authorization") == Some("Bearer sk-very-secret")));
+        assert!(!format!("{answer:?}").contains("secret"), "{answer:?}");
+        for entry in fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().path()) {
+            let bytes = fs::read(&entry).unwrap_or_default();
+            assert!(!String::from_utf8_lossy(&bytes).contains("sk-very-secret"), "{}", entry.display());
+        }
+        let record = fs::read_to_string(run.join("run.json")).unwrap();
+        assert!(record.contains("\"server\": \"[key]\""), "the server's name is the key: {record}");
+        let sample = &samples(&run)[0];
+        // As an error of the server, and as the reason that ends its answer.
+        assert!(sample["error"].as_str().unwrap().contains("[key]"), "{fault}: {sample}");
     }
-    assert!(samples(&run)[0]["error"].as_str().unwrap().contains("[key]"));
 }

@@ -57,6 +57,9 @@ pub enum EngineError {
     /// An option that is invalid for this model or machine.
     #[error("{0}")]
     Option(String),
+    /// A bound of the user on the work is reached. What is done stays done, and the rest can be done later.
+    #[error("{0}")]
+    Spent(String),
     /// A logit is NaN or infinite.
     #[error("{of}: {place}")]
     NotFinite {

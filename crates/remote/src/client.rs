@@ -63,8 +63,9 @@ impl Client {
         let call =
             self.protocol().generate(route, model, generation).map_err(|text| self.unsupported(&text))?;
         let body = call.body.to_string();
-        let (mut response, attempts) =
-            self.with_retries(|| crate::generate::once(self, &call, body.as_bytes(), model, on_event))?;
+        let (mut response, attempts) = self.with_retries(|| {
+            crate::generate::once(self, &call, (body.as_bytes(), generation.max_tokens), model, on_event)
+        })?;
         response.attempts = attempts;
         Ok(response)
     }
@@ -80,7 +81,7 @@ impl Client {
     ) -> Result<ChoiceLogprobs, Failure> {
         let protocol = self.protocol();
         let model = self.model_for(prompt)?;
-        let mut all = Vec::new();
+        let (mut all, mut requests) = (Vec::new(), 0);
         let mut best: Option<ChoiceLogprobs> = None;
         for &depth in protocol.depths(prompt) {
             let unary =
@@ -89,6 +90,7 @@ impl Client {
                 Ok(answer) => answer,
                 // A server that refuses more candidates has answered with fewer before.
                 Err(failure) if best.is_some() && matches!(failure.kind, FailureKind::Status(400..=499)) => {
+                    requests += 1;
                     break;
                 }
                 Err(failure) => return Err(failure),
@@ -97,14 +99,18 @@ impl Client {
             all.extend(attempts);
             let by_id = candidates.list.iter().all(|candidate| candidate.id.is_some())
                 && choices.iter().all(|choice| choice.id.is_some());
-            let logprobs: Vec<Option<f64>> =
+            let found: Vec<Found> =
                 choices.iter().map(|choice| find(choice, &candidates.list, by_id)).collect();
+            let logprobs: Vec<Option<f64>> = found.iter().map(|found| found.logprob()).collect();
+            requests += 1;
             let count = u32::try_from(candidates.list.len()).unwrap_or(u32::MAX);
             let complete = logprobs.iter().all(Option::is_some);
             let deeper = best.as_ref().is_none_or(|best| count > best.depth);
             best = Some(ChoiceLogprobs {
                 logprobs,
                 by_id,
+                ambiguous: found.iter().filter(|found| **found == Found::Ambiguous).count() as u32,
+                requests,
                 depth: count,
                 prompt_tokens: candidates.prompt_tokens,
                 times,
@@ -116,14 +122,19 @@ impl Client {
             }
         }
         let mut best = best.ok_or_else(|| self.unsupported("the protocol reveals no candidates"))?;
-        best.attempts = all;
+        (best.attempts, best.requests) = (all, requests);
         Ok(best)
+    }
+
+    /// Returns the most requests that one [`Client::next_token_logprobs`] sends, retries apart.
+    pub fn most_choice_requests(&self) -> u32 {
+        self.protocol().depths(&Prompt::Text(String::new())).len() as u32
     }
 
     /// Tells whether candidates of a generated token carry their ids.
     pub(crate) fn candidates_have_ids(&self, prompt: &Prompt) -> Result<bool, Failure> {
         // Asking by id makes the servers that can show ids show them.
-        let choices = [Choice { id: Some(301), text: String::new(), begins_word: false }];
+        let choices = [Choice { id: Some(301), text: String::new(), begins_word: false, has_twin: false }];
         let model = self.model_for(prompt)?;
         let unary =
             self.protocol().candidates(model, prompt, &choices, 1).map_err(|text| self.unsupported(&text))?;
@@ -168,7 +179,7 @@ impl Client {
     pub fn metrics(&self) -> Result<Vec<(String, f64)>, Failure> {
         let mut exchange = self.transport.get(self.endpoint.metrics(), "/metrics")?.expect_ok()?;
         let bytes = exchange.read_all()?;
-        let text = String::from_utf8_lossy(&bytes);
+        let text = self.transport.hide(String::from_utf8_lossy(&bytes).into_owned());
         match metrics::parse(&text) {
             Ok(samples) => Ok(samples.into_iter().map(|sample| (sample.series(), sample.value)).collect()),
             Err(line) => {
@@ -219,7 +230,7 @@ impl Client {
     pub(crate) fn get_json(&self, url: &crate::Url, route: &str) -> Result<Json, Failure> {
         let mut exchange = self.transport.get(url, route)?.expect_ok()?;
         let bytes = exchange.read_all()?;
-        Json::parse(&bytes).map_err(|e| not_json(&exchange, &bytes, &e))
+        self.transport.json(&bytes).map_err(|e| not_json(&exchange, &bytes, &e))
     }
 
     /// Sends a request whose answer is one object, with retries.
@@ -229,7 +240,7 @@ impl Client {
             let exchange = self.transport.post(&self.endpoint.url, unary.route, body.as_bytes(), false)?;
             let mut exchange = exchange.expect_ok()?;
             let bytes = exchange.read_all()?;
-            let json = Json::parse(&bytes).map_err(|e| not_json(&exchange, &bytes, &e))?;
+            let json = self.transport.json(&bytes).map_err(|e| not_json(&exchange, &bytes, &e))?;
             let read = protocol::check(&json).and_then(|()| (unary.read)(&json));
             let value = read.map_err(|(kind, text): Wrong| exchange.failed(kind, &text))?;
             Ok((value, exchange.times))
@@ -303,24 +314,89 @@ fn wait_before_retry(failure: &Failure, number: u32) -> Option<Duration> {
     }
 }
 
-/// Returns a choice's log-probability. By text it must be the only candidate of that text.
-fn find(choice: &Choice, list: &[crate::TokenLogprob], by_id: bool) -> Option<f64> {
-    if by_id {
-        let mut same = list.iter().filter(|candidate| candidate.id == choice.id);
-        let first = same.next()?;
+/// What candidates say of a choice.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Found {
+    /// Its log-probability.
+    Logprob(f64),
+    /// It is not among them.
+    Absent,
+    /// A candidate may be this choice or another token.
+    Ambiguous,
+}
+
+impl Found {
+    fn logprob(self) -> Option<f64> {
+        if let Self::Logprob(logprob) = self { Some(logprob) } else { None }
+    }
+}
+
+/// Looks for a choice. By text, it must be the only candidate of that text, and the text must be of one token only.
+fn find(choice: &Choice, list: &[crate::TokenLogprob], by_id: bool) -> Found {
+    let is_this = |candidate: &crate::TokenLogprob| candidate.id.is_some() && candidate.id == choice.id;
+    if by_id || list.iter().any(is_this) {
+        let mut same = list.iter().filter(|candidate| candidate.id.is_some() && candidate.id == choice.id);
+        let Some(first) = same.next() else { return Found::Absent };
         // A server that contradicts itself reveals nothing.
-        return same.all(|other| other.logprob == first.logprob).then_some(first.logprob);
+        let agrees = same.all(|other| other.logprob == first.logprob);
+        return if agrees { Found::Logprob(first.logprob) } else { Found::Ambiguous };
     }
     // Parts of characters all decode to this one.
     if choice.text.is_empty() || choice.text.contains('\u{FFFD}') {
-        return None;
+        return Found::Ambiguous;
     }
+    let only = |text: &str| {
+        let mut same = list.iter().filter(|candidate| candidate.text == text);
+        match (same.next(), same.next()) {
+            (None, _) => Found::Absent,
+            (Some(one), None) => Found::Logprob(one.logprob),
+            (Some(_), Some(_)) => Found::Ambiguous,
+        }
+    };
     // A server that keeps the space of a word's first piece has it in front.
-    let spaced = format!(" {}", choice.text);
-    let texts =
-        if choice.begins_word { [spaced.as_str(), choice.text.as_str()] } else { [choice.text.as_str(); 2] };
-    let text = texts.into_iter().find(|text| list.iter().any(|candidate| candidate.text == *text))?;
-    let mut same = list.iter().filter(|candidate| candidate.text == text);
-    let first = same.next()?;
-    same.next().is_none().then_some(first.logprob)
+    let keeps_spaces =
+        list.iter().any(|candidate| candidate.text.starts_with(' ') && !candidate.text.trim().is_empty());
+    if choice.begins_word && keeps_spaces {
+        let spaced = only(&format!(" {}", choice.text));
+        if choice.has_twin || spaced != Found::Absent {
+            return spaced;
+        }
+    }
+    match only(&choice.text) {
+        // Without any space, nothing tells whether the server strips them.
+        Found::Logprob(_) if choice.has_twin && !keeps_spaces => Found::Ambiguous,
+        found => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(choice: (&str, bool, bool), list: &[(&str, f64)]) -> Found {
+        let (text, begins_word, has_twin) = choice;
+        let choice = Choice { id: None, text: text.into(), begins_word, has_twin };
+        let list: Vec<_> = list
+            .iter()
+            .map(|(text, logprob)| crate::TokenLogprob { id: None, text: (*text).into(), logprob: *logprob })
+            .collect();
+        find(&choice, &list, false)
+    }
+
+    /// `▁A` and `A` are two tokens. Where a server strips spaces, one `A` may be either.
+    #[test]
+    fn a_stripped_space_is_no_guess() {
+        let (word, inner) = (("A", true, true), ("A", false, true));
+        let stripped = [("A", -1.0), ("B", -2.0)];
+        assert_eq!(found(word, &stripped), Found::Ambiguous);
+        assert_eq!(found(inner, &stripped), Found::Ambiguous);
+        assert_eq!(found(("A", true, false), &stripped), Found::Logprob(-1.0), "no other token has the text");
+        assert_eq!(found(word, &[("A", -1.0), ("A", -3.0)]), Found::Ambiguous);
+        // A space anywhere shows that the server keeps them.
+        let kept = [(" A", -1.0), ("A", -3.0), ("B", -2.0)];
+        assert_eq!((found(word, &kept), found(inner, &kept)), (Found::Logprob(-1.0), Found::Logprob(-3.0)));
+        assert_eq!(found(word, &[("A", -3.0), (" the", -0.5)]), Found::Absent, "the other `A` is no answer");
+        assert_eq!(found(inner, &[("A", -3.0), (" the", -0.5)]), Found::Logprob(-3.0));
+        assert_eq!(found(word, &[("B", -1.0)]), Found::Absent);
+    }
 }

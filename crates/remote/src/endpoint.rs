@@ -55,6 +55,13 @@ impl Url {
         self.0.starts_with("https://")
     }
 
+    /// Returns scheme, host and port, with the scheme's own port if none is written.
+    fn origin(&self) -> (bool, String, u16) {
+        let uri = self.0.parse::<ureq::http::Uri>().unwrap_or_default();
+        let port = uri.port_u16().unwrap_or(if self.is_https() { 443 } else { 80 });
+        (self.is_https(), uri.host().unwrap_or_default().to_ascii_lowercase(), port)
+    }
+
     /// Returns the URL of a route that begins with a slash.
     pub(crate) fn join(&self, route: &str) -> String {
         format!("{}{route}", self.0)
@@ -102,6 +109,11 @@ impl fmt::Display for Url {
     }
 }
 
+/// What stands in the place of a key.
+const HIDDEN: &str = "[key]";
+/// Bytes of a key's beginning that count as the key. Fewer occur in any text.
+const LEAST_BEGUN: usize = 4;
+
 /// A bearer key. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(String);
@@ -138,6 +150,22 @@ impl Key {
 
     pub(crate) fn secret(&self) -> &str {
         &self.0
+    }
+
+    /// Returns a text with `[key]` in the place of the key.
+    pub(crate) fn hide(&self, text: String) -> String {
+        if text.contains(&self.0) { text.replace(&self.0, HIDDEN) } else { text }
+    }
+
+    /// The same for a text that may be cut off within the key: a beginning of the key at the text's end goes, too.
+    pub(crate) fn hide_cut(&self, text: String) -> String {
+        let mut text = self.hide(text);
+        let begun = (LEAST_BEGUN..self.0.len()).rev().find(|&length| text.ends_with(&self.0[..length]));
+        if let Some(length) = begun {
+            text.truncate(text.len() - length);
+            text.push_str(HIDDEN);
+        }
+        text
     }
 }
 
@@ -219,8 +247,10 @@ pub struct Endpoint {
     pub route: Route,
     /// The model id to ask for and to insist on in answers. Without it: the only model of `/v1/models`, where one is needed.
     pub model: Option<String>,
-    /// The bearer key.
+    /// The bearer key. It is sent to the scheme, host and port of [`Endpoint::url`] only.
     pub key: Option<Key>,
+    /// Sends the key to [`Endpoint::management`] and [`Endpoint::metrics`], too, if they are elsewhere.
+    pub key_elsewhere: bool,
     /// Certificates.
     pub tls: Tls,
     /// Limits of waiting.
@@ -244,12 +274,18 @@ impl Endpoint {
             route: Route::Default,
             model: None,
             key: None,
+            key_elsewhere: false,
             tls: Tls::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
             keep_alive: true,
             max_body: 64 << 20,
         }
+    }
+
+    /// Returns the key if a request to this URL may carry it.
+    pub(crate) fn key_for(&self, url: &Url) -> Option<&Key> {
+        self.key.as_ref().filter(|_| self.key_elsewhere || url.origin() == self.url.origin())
     }
 
     pub(crate) fn management(&self) -> &Url {

@@ -65,6 +65,8 @@ pub enum FailureKind {
     Shape,
     /// Another model answered.
     WrongModel,
+    /// The server's counts contradict its finish reason or its stream.
+    Contradiction,
     /// The answer or a line of it is larger than the limit.
     TooLarge,
     /// The answer lacks what was asked for, such as log-probabilities of the prompt.
@@ -94,6 +96,7 @@ impl FailureKind {
             Self::NotJson => "not_json",
             Self::Shape => "shape",
             Self::WrongModel => "wrong_model",
+            Self::Contradiction => "contradiction",
             Self::TooLarge => "too_large",
             Self::NotRevealed => "not_revealed",
             Self::Unsupported => "unsupported",
@@ -120,6 +123,7 @@ impl FailureKind {
             Self::NotJson => "the answer is not JSON",
             Self::Shape => "the answer lacks a field of the protocol",
             Self::WrongModel => "another model answered",
+            Self::Contradiction => "the answer contradicts itself",
             Self::TooLarge => "the answer is larger than the limit",
             Self::NotRevealed => "the answer lacks what was asked for",
             Self::Unsupported => "the protocol cannot do this",

@@ -9,11 +9,14 @@ use crate::{Client, Event, Failure, FailureKind, Finish, Response, json::Json};
 /// The payload that ends a stream of the OpenAI routes.
 const DONE: &str = "[DONE]";
 
-/// Sends the request and reads the stream to its end marker.
+/// Tokens that a server may count beyond the limit: the rest of a character of several bytes.
+const REST_OF_CHARACTER: u32 = 4;
+
+/// Sends the request and reads the stream to its end marker. `max_tokens` is the limit that the body states.
 pub(crate) fn once(
     client: &Client,
     call: &Call,
-    body: &[u8],
+    (body, max_tokens): (&[u8], u32),
     model: Option<&str>,
     on_event: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Response, Failure> {
@@ -21,6 +24,7 @@ pub(crate) fn once(
     let mut stream = Stream {
         client,
         call,
+        max_tokens,
         model,
         exchange,
         answer: Answer::default(),
@@ -42,6 +46,7 @@ pub(crate) fn once(
 struct Stream<'a> {
     client: &'a Client,
     call: &'a Call,
+    max_tokens: u32,
     model: Option<&'a str>,
     exchange: Exchange<'a>,
     answer: Answer,
@@ -139,7 +144,7 @@ impl Stream<'_> {
             self.answer.complete = true;
             return Ok(());
         }
-        let json = match Json::parse(text.as_bytes()) {
+        let json = match self.client.transport.json(text.as_bytes()) {
             Ok(json) => json,
             // The old /generate writes its errors in place of an object.
             Err(_) if self.call.ending == Ending::Body => return Err(self.raw(text, None)),
@@ -183,7 +188,7 @@ impl Stream<'_> {
         // The last line may have been cut by the wire. A break in it is harmless in a message.
         text.push(b'\n');
         self.exchange.append_rest(&mut text);
-        let error = Json::parse(&text).ok().and_then(|json| json.error_text());
+        let error = self.client.transport.json(&text).ok().and_then(|json| json.error_text());
         match error {
             Some(error) => self.exchange.failed(FailureKind::ErrorEvent, &error),
             None => self.exchange.failed(FailureKind::RawText, &String::from_utf8_lossy(&text)),
@@ -197,8 +202,34 @@ impl Stream<'_> {
                 FailureKind::ErrorEvent,
                 "the finish reason is a stop text, but none was sent: MindIE reports internal errors so",
             )),
-            Some(_) => Ok(()),
+            Some(_) => match self.contradiction() {
+                Some(text) => Err(self.exchange.failed(FailureKind::Contradiction, &text)),
+                None => Ok(()),
+            },
         }
+    }
+
+    /// Holds the server's count of generated tokens against its finish reason, its stream and the limit of the request.
+    fn contradiction(&self) -> Option<String> {
+        let (counted, most) = (self.answer.output_tokens?, self.max_tokens);
+        let events = self.events.len();
+        let known: u64 = self.events.iter().map(|event| u64::from(event.tokens.unwrap_or(0))).sum();
+        // The end of the text may come in an event of its own, without a token.
+        let received = known.max(events.saturating_sub(1) as u64);
+        if received > u64::from(counted) || (counted == 0 && events > 0) {
+            return Some(format!(
+                "the server counts {counted} tokens, and {events} events brought {received} at least"
+            ));
+        }
+        if counted > most.saturating_add(REST_OF_CHARACTER) {
+            return Some(format!("the server counts {counted} tokens, and {most} were asked for at most"));
+        }
+        (self.answer.finish == Some(Finish::Length) && counted < most).then(|| {
+            format!(
+                "the finish reason is the token limit, and the server counts {counted} tokens of {most} asked for: a lower limit \
+                 of its own, such as MindIE's maxIterTimes, or a wrong count"
+            )
+        })
     }
 
     fn response(self) -> Response {
@@ -208,9 +239,13 @@ impl Stream<'_> {
         self.exchange.finish();
         let count = u32::try_from(answer.ids.len()).ok();
         let counted = answer.output_tokens.is_none_or(|tokens| Some(tokens) == count);
+        let said = answer.whole.unwrap_or(answer.text);
+        let text = self.client.transport.hide(said.clone());
+        // Ids would spell the key that the text hides.
+        let whole = self.all_ids && counted && text == said;
         Response {
-            text: answer.whole.unwrap_or(answer.text),
-            ids: (self.all_ids && counted && !answer.ids.is_empty()).then_some(answer.ids),
+            text,
+            ids: (whole && !answer.ids.is_empty()).then_some(answer.ids),
             finish: answer.finish.unwrap_or(Finish::Other("unstated".into())),
             prompt_tokens: answer.prompt_tokens,
             output_tokens: answer.output_tokens,

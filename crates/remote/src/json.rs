@@ -77,6 +77,21 @@ impl Json {
         }
     }
 
+    /// Changes every text, names of members among them.
+    pub(crate) fn change_texts(&mut self, change: &dyn Fn(String) -> String) {
+        match self {
+            Self::Text(text) => *text = change(std::mem::take(text)),
+            Self::List(list) => list.iter_mut().for_each(|value| value.change_texts(change)),
+            Self::Object(members) => {
+                for (name, value) in members {
+                    *name = change(std::mem::take(name));
+                    value.change_texts(change);
+                }
+            }
+            Self::Null | Self::Bool(_) | Self::Number(_) => {}
+        }
+    }
+
     /// Returns the message of an error object, in any of the shapes that servers use.
     pub(crate) fn error_text(&self) -> Option<String> {
         let error = self.get("error");

@@ -65,4 +65,7 @@ pub struct Choice {
     pub text: String,
     /// Whether the token begins a word, so that a server may show its text with a space in front.
     pub begins_word: bool,
+    /// Whether another token of the vocabulary has the same text but for that space. A server that strips the space shows
+    /// both alike.
+    pub has_twin: bool,
 }

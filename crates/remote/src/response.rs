@@ -196,6 +196,10 @@ pub struct ChoiceLogprobs {
     pub logprobs: Vec<Option<f64>>,
     /// Whether choices were found by id. By text, byte-fallback tokens are ambiguous.
     pub by_id: bool,
+    /// Choices without an entry because two tokens of the vocabulary have the text that the server shows.
+    pub ambiguous: u32,
+    /// Requests that were sent for this, retries apart.
+    pub requests: u32,
     /// Candidates that the server revealed.
     pub depth: u32,
     /// Prompt tokens as the server counts them.

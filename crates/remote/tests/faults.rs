@@ -64,7 +64,7 @@ fn bad(fault: &str) -> Failure {
 /// The stream of four tokens that most right forms carry.
 fn assert_four(response: &Response) {
     assert_eq!(response.text, " 0 1 2 3");
-    assert_eq!(response.finish, Finish::Length);
+    assert_eq!(response.finish, Finish::Stop);
     assert_eq!(response.events.len(), 4);
 }
 
@@ -276,6 +276,81 @@ fn a_key_is_sent_and_never_shown() {
     assert_eq!(sent[0].request.header("authorization"), Some("Bearer sk-very-secret"));
 }
 
+/// A server may send the key back in any text, in pieces, and in its metrics.
+#[test]
+fn a_key_that_comes_back_is_hidden() {
+    let server = Server::start(|request| {
+        let key = request.header("authorization").unwrap_or_default().replace("Bearer ", "");
+        match request.path.as_str() {
+            "/metrics" => {
+                let text = format!("running{{key=\"{key}\"}} 1\n");
+                glmbench_remote::testing::Script::answer("200 OK", "text/plain", text)
+            }
+            "/v1/models" => {
+                glmbench_remote::testing::Script::json(format!(r#"{{"data":[{{"id":"{key}"}}]}}"#))
+            }
+            _ => faults::behave("echo_key_text", request, 1),
+        }
+    });
+    let mut endpoint = Endpoint::new(server.url().parse().unwrap(), Api::OpenAi);
+    endpoint.key = Some(Key::new("sk-very-secret").unwrap());
+    let client = Client::new(endpoint).unwrap();
+    assert_eq!(client.model().unwrap().as_deref(), Some("[key]"));
+    let failure = client.generate(&Generation::greedy(prompt(), 16), &mut |_| {}).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::WrongModel);
+    let mut named = Endpoint::new(server.url().parse().unwrap(), Api::OpenAi);
+    (named.key, named.model) = (Some(Key::new("sk-very-secret").unwrap()), Some("stub".into()));
+    let client = Client::new(named).unwrap();
+    let response = client.generate(&Generation::greedy(prompt(), 16), &mut |_| {}).unwrap();
+    assert_eq!((response.text.as_str(), response.finish.word()), ("[key]", "[key]"));
+    let metrics = client.metrics().unwrap();
+    assert_eq!(metrics[0].0, "running{key=\"[key]\"}");
+    // Cut off within the key, a text still shows none of it.
+    let server = Server::start(|_| {
+        let cut = format!("{}sk-very-se", "x".repeat(2_000));
+        glmbench_remote::testing::Script::answer("500 Internal Server Error", "text/plain", cut)
+    });
+    let mut endpoint = Endpoint::new(server.url().parse().unwrap(), Api::LlamaCpp);
+    endpoint.key = Some(Key::new("sk-very-secret").unwrap());
+    let failure = generate(endpoint).unwrap_err();
+    assert!(failure.text.ends_with("x[key]"), "{failure}");
+}
+
+/// The key belongs to the server of the endpoint. Another port is another server.
+#[test]
+fn a_key_goes_to_its_own_server_only() {
+    let (server, other) = (faults::start(), faults::start());
+    let mut endpoint = endpoint(&server, "normal", Api::OpenAi);
+    endpoint.key = Some(Key::new("sk-very-secret").unwrap());
+    endpoint.metrics = Some(other.url().parse().unwrap());
+    Client::new(endpoint.clone()).unwrap().metrics().unwrap();
+    assert_eq!(other.wait_for(1)[0].request.header("authorization"), None);
+    endpoint.key_elsewhere = true;
+    Client::new(endpoint.clone()).unwrap().metrics().unwrap();
+    assert_eq!(other.wait_for(2)[1].request.header("authorization"), Some("Bearer sk-very-secret"));
+    // The same server under another path is the same server.
+    endpoint.key_elsewhere = false;
+    endpoint.metrics = Some(server.url_of("metrics-of").parse().unwrap());
+    Client::new(endpoint).unwrap().metrics().unwrap();
+    assert_eq!(server.wait_for(1)[0].request.header("authorization"), Some("Bearer sk-very-secret"));
+}
+
+/// A count that contradicts the reason or the stream makes a failure, so that nobody believes either.
+#[test]
+fn counts_that_contradict_are_failures() {
+    for (fault, says) in [
+        ("length_early", "counts 4 tokens of 16 asked for"),
+        ("counts_fewer", "counts 2 tokens, and 4 events brought 3 at least"),
+        ("counts_none", "counts 0 tokens"),
+        ("counts_more", "counts 400 tokens, and 16 were asked for at most"),
+    ] {
+        let failure = bad(fault);
+        assert_eq!(failure.kind, FailureKind::Contradiction, "{fault}: {failure}");
+        assert!(failure.text.contains(says), "{fault}: {failure}");
+        assert_eq!(failure.events.len(), 4, "{fault}");
+    }
+}
+
 #[test]
 fn lengths_are_held_against_bodies() {
     assert_eq!(bad("short_length").kind, FailureKind::Cut);
@@ -390,7 +465,9 @@ fn mindie_reports_its_own_times() {
 }
 
 fn choices(texts: &[&str]) -> Vec<Choice> {
-    texts.iter().map(|text| Choice { id: None, text: (*text).to_owned(), begins_word: false }).collect()
+    let choice =
+        |text: &&str| Choice { id: None, text: (*text).to_owned(), begins_word: false, has_twin: false };
+    texts.iter().map(choice).collect()
 }
 
 fn choose(fault: &str, api: Api) -> Result<Vec<Option<f64>>, Failure> {

@@ -1,7 +1,7 @@
 //! `glmbench run`: flags, printing and exit codes. [`RunRequest::run`] does the work.
 
 pub(super) mod describe;
-mod endpoint;
+pub(super) mod endpoint;
 pub(super) mod setup;
 mod turns;
 
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
+
+use glmbench_engine::EngineError;
 
 use crate::report::Summary;
 use crate::report::compare::ComparisonSummary;
@@ -48,16 +50,16 @@ pub struct Args {
     endpoint: EndpointArgs,
     /// Time the cases of two configurations in turn (A B B A), in blocks of a process each, and compare them; the same
     /// configuration twice is the null test
-    #[arg(long)]
+    #[arg(long, conflicts_with = "endpoint")]
     interleave: bool,
     /// With --interleave: blocks; the fewest that can decide every phase unless given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000), conflicts_with = "endpoint")]
     blocks: Option<u16>,
     /// This process is that of one block of two run directories
     #[arg(long, hide = true, num_args = 3, allow_hyphen_values = true, value_names = ["N", "RUN", "RUN"])]
     block_of: Vec<OsString>,
     /// Run also the cases that take longer on this machine than the suite's budget_s
-    #[arg(long)]
+    #[arg(long, conflicts_with = "endpoint")]
     over_budget: bool,
     /// Most items of each precision case, taken in turn from each subject
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -86,11 +88,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if !args.block_of.is_empty() {
         return turns::one_block(&request, &args.block_of);
     }
-    if args.endpoint.is_given() {
-        return endpoint::run(args, &request);
-    }
     if args.dry_run {
-        return dry_run(&request);
+        return match &request.endpoint {
+            Some(of) => endpoint::dry_run(of, &request),
+            None => dry_run(&request),
+        };
     }
     let mut blocks = turns::Processes::default();
     match request.run(&mut blocks, &mut Terminal::default(), signals::flag()) {
@@ -118,6 +120,7 @@ fn request(args: &Args) -> anyhow::Result<RunRequest> {
         over_budget: args.over_budget,
         interleave: args.interleave,
         blocks: args.blocks.map(u32::from),
+        endpoint: args.endpoint.choice()?,
         command_line: command_line(),
         ..RunRequest::new(suite, &args.out)
     })
@@ -138,12 +141,20 @@ fn dry_run(request: &RunRequest) -> anyhow::Result<ExitCode> {
     let mut exit = Exit::Done;
     for (setup, plan) in setups.iter().zip(&plans) {
         if let Err(error) = setup.check(plan) {
-            say(&format!("glmbench: on this machine the run would be refused: {error}"));
+            say(&format!("glmbench: {}the run would be refused: {error}", where_refused(&error)));
             let code = exit_of(&error.into());
             exit = if exit == Exit::Done { code } else { exit };
         }
     }
     Ok(exit.into())
+}
+
+/// Names the machine if it is the cause of a refusal: its memory, its device or its processor.
+fn where_refused(error: &RunError) -> &'static str {
+    match error {
+        RunError::Engine(EngineError::Device(_)) => "on this machine ",
+        _ => "",
+    }
 }
 
 /// Shows runs on the terminal: bars and messages to standard error, results to standard output.

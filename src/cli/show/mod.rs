@@ -1,7 +1,8 @@
-//! `glmbench show`: shows items and cases of a run.
+//! `glmbench show`: shows items, cases and loads of a run.
 
 mod case;
 mod item;
+mod load;
 mod select;
 
 use std::ffi::OsString;
@@ -22,9 +23,9 @@ use super::{Exit, emit, emit_json};
 
 use select::{Choice, select};
 
-/// Show items of a run (prompt, token ids, answer, log-probabilities) or the repetitions of a performance case
+/// Show items of a run (prompt, token ids, answer, log-probabilities), the repetitions of a performance case, or a load
 ///
-/// ITEM names an item (ceval/val/law/17) or a performance case (b8-i128-o32). If several tasks have the item, put the task in
+/// ITEM names an item (ceval/val/law/17), a performance case (b8-i128-o32) or a load (poisson-i128-o32-b16). If several tasks have the item, put the task in
 /// front (ceval-two-stage/ceval/val/law/17). A unique end of the name is enough (law/17), and so is the unique beginning of a part
 /// (b8-i128). --with shows the item of a second run beside the first.
 ///
@@ -40,7 +41,7 @@ pub struct Args {
     /// The run directory, or the beginning of its name in reports/
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// Items or performance cases
+    /// Items, performance cases or loads
     #[arg(value_name = "ITEM", required = true)]
     items: Vec<String>,
     /// A second run to show beside the first
@@ -86,7 +87,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let exits = runs.iter().map(|run| say_faults(&run.records.run, &run.records.audit)).collect::<Vec<_>>();
     let choices: Vec<Choice<'_>> =
         args.items.iter().map(|word| select(&first, word)).collect::<anyhow::Result<_>>()?;
-    let (mut texts, mut items, mut cases): (_, Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new(), Vec::new());
+    let mut texts = Vec::new();
+    let (mut items, mut cases, mut loads): (Vec<Value>, Vec<Value>, Vec<Value>) = <_>::default();
     for choice in choices {
         match choice {
             Choice::Items(samples) => {
@@ -100,11 +102,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 texts.push(case::words(&runs, case));
                 cases.push(case::data(&runs, case));
             }
+            Choice::Load(case) => {
+                texts.push(load::words(&runs, case));
+                loads.push(load::data(&runs, case));
+            }
         }
     }
     if args.json {
         let ids: Vec<&str> = runs.iter().map(|run| run.id()).collect();
-        emit_json(&json!({"runs": ids, "items": items, "cases": cases}))?;
+        emit_json(&json!({"runs": ids, "items": items, "cases": cases, "loads": loads}))?;
     } else {
         emit(texts.join("\n").trim_end())?;
     }

@@ -1,8 +1,8 @@
-//! The three tables of an export, `runs`, `samples` and `requests`: their fields, types and meanings.
+//! The four tables of an export, `runs`, `samples`, `requests` and `loads`: their fields, types and meanings.
 //!
-//! JSON lines, SQL and CSV all write these tables, so a field has the same name, unit and meaning in each format.
+//! JSON lines, SQL and CSV all write these tables (CSV has `load.csv` for `loads`), so a field has the same name, unit and meaning in each format.
 
-use crate::record::{RequestRecord, RunRecord, SCHEMA, SampleRecord};
+use crate::record::{LoadRow, RequestRecord, RunRecord, SCHEMA, SampleRecord};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -110,6 +110,60 @@ pub const REQUEST: [Field; 18] = [
     field("error", Text, "why the repetition failed"),
 ];
 
+/// The fields of a level of a load, in the order of [`LoadRow`], without those of the run.
+pub const LOAD: [Field; 50] = [
+    field("load_id", Text, "the load"),
+    field("level", Integer, "index of the rate or concurrency"),
+    field("clock", Text, "measured or modelled: the clock of all times"),
+    field("tp", Integer, "tensor-parallel ranks"),
+    field("arrival", Text, "poisson, gamma, fixed, trace or closed"),
+    field("max_batch", Integer, "most sequences at once in an engine of this program"),
+    field("rate_per_s", Real, "scheduled requests a second; null if all at once or closed"),
+    field("concurrency", Integer, "requests under way in a closed loop"),
+    field("offered_per_s", Real, "arrivals a second; null in a closed loop"),
+    field("achieved_per_s", Real, "requests served a second"),
+    field("requests", Integer, "requests"),
+    field("failed", Integer, "requests that failed; outside all times"),
+    field("duration_ns", Integer, "from the schedule's begin to the last request's end, ns"),
+    field("input_tokens", Integer, "prompt tokens of the served requests"),
+    field("output_tokens", Integer, "tokens generated for them"),
+    field("output_tokens_per_s", Real, "output tokens by duration"),
+    field("queue_p50_ns", Integer, "time in the queue, median, ns"),
+    field("queue_p90_ns", Integer, "90 % quantile"),
+    field("queue_max_ns", Integer, "maximum"),
+    field("ttft_p50_ns", Integer, "time to first token from arrival, median, ns"),
+    field("ttft_p90_ns", Integer, "90 % quantile"),
+    field("ttft_p99_ns", Integer, "99 % quantile, of 100 values at least"),
+    field("ttft_max_ns", Integer, "maximum"),
+    field("tpot_p50_ns", Integer, "time per token after the first, median, ns"),
+    field("tpot_p90_ns", Integer, "90 % quantile"),
+    field("tpot_p99_ns", Integer, "99 % quantile, of 100 values at least"),
+    field("tpot_max_ns", Integer, "maximum"),
+    field("itl_p50_ns", Integer, "gap between tokens, median, ns"),
+    field("itl_p90_ns", Integer, "90 % quantile"),
+    field("itl_p99_ns", Integer, "99 % quantile, of 100 values at least"),
+    field("itl_max_ns", Integer, "maximum"),
+    field("e2e_p50_ns", Integer, "arrival to last token, median, ns"),
+    field("e2e_p90_ns", Integer, "90 % quantile"),
+    field("e2e_p99_ns", Integer, "99 % quantile, of 100 values at least"),
+    field("e2e_max_ns", Integer, "maximum"),
+    field("slo_ttft_ns", Integer, "objective for the time to first token"),
+    field("slo_tpot_ns", Integer, "objective for the time per token"),
+    field("slo_e2e_ns", Integer, "objective for arrival to last token"),
+    field("goodput_share", Real, "share of requests that keep every objective"),
+    field("goodput_per_s", Real, "requests a second that keep them"),
+    field("growth_slope", Real, "growth of E2E with arrival time"),
+    field("growth_low", Real, "its lower bound"),
+    field("saturated", Boolean, "the rate is more than is sustained"),
+    field("ttft_sent_p50_ns", Integer, "over a wire: from sent to first token, median"),
+    field("ttft_sent_p99_ns", Integer, "99 % quantile"),
+    field("connect_p50_ns", Integer, "over a wire: connecting, median"),
+    field("late_p99_ns", Integer, "over a wire: from arrival until sent, 99 % quantile"),
+    field("events_per_token", Real, "over a wire: arrivals for each token"),
+    field("e2e_sent_p50_ns", Integer, "over a wire: from sent to last token, median"),
+    field("e2e_sent_p99_ns", Integer, "99 % quantile"),
+];
+
 /// Describes all fields, for the formats that have them.
 pub(super) fn help() -> String {
     let mut text = String::new();
@@ -120,6 +174,7 @@ pub(super) fn help() -> String {
             "Of a repetition (the table requests of sql, with the key run_id, case_id, kind, repetition)",
             &REQUEST,
         ),
+        ("Of a level of a load (the table loads of sql, with the key run_id, load_id, level)", &LOAD),
     ] {
         text += &format!("{title}\n");
         text.extend(fields.iter().map(described));
@@ -130,7 +185,7 @@ pub(super) fn help() -> String {
 
 /// How the formats differ in the same values.
 const NOTES: &str = "\
-A jsonl line begins with \"line\": \"sample\" or \"request\". A list is a JSON array, in sql and csv as text. A value that cannot be
+A jsonl line begins with \"line\": \"sample\", \"request\" or \"load\". A list is a JSON array, in sql and csv as text. A value that cannot be
 determined is null, in csv an empty cell. In csv, an apostrophe precedes a text that a spreadsheet would read as a formula: one
 that begins with =, +, -, @, a tab or a carriage return.
 ";
@@ -176,6 +231,11 @@ pub fn request_row(request: &RequestRecord) -> Row {
     pick(&REQUEST, members(request))
 }
 
+/// The row of a load's level.
+pub fn load_row(level: &LoadRow) -> Row {
+    pick(&LOAD, members(level))
+}
+
 /// Converts a record to JSON through text, which keeps the shortest digits of an f32. Widening to f64 would add
 /// noise.
 fn members<T: Serialize>(record: &T) -> Value {
@@ -205,11 +265,14 @@ mod tests {
         sample.extend(["protocol".to_owned(), "clock".to_owned()]);
         assert_eq!(names(&SAMPLE), sample);
         assert_eq!(names(&REQUEST), keys(members(&fixture::request())));
+        let of_run = names(&RUN);
+        let load = LoadRow::HEADER.split(',').map(str::to_owned).filter(|name| !of_run.contains(name));
+        assert_eq!(names(&LOAD), load.collect());
     }
 
     #[test]
     fn no_name_comes_twice_in_a_table() {
-        for fields in [&RUN[..], &SAMPLE, &REQUEST] {
+        for fields in [&RUN[..], &SAMPLE, &REQUEST, &LOAD] {
             let names: BTreeSet<_> = fields.iter().map(|f| f.name).collect();
             assert_eq!(names.len(), fields.len());
         }

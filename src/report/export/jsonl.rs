@@ -1,7 +1,10 @@
-//! JSON lines: one flat, self-contained object per sample and per repetition.
+//! JSON lines: one flat, self-contained object per sample, per repetition and per level of a load.
 
-use super::fields::{self, Field, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
+use super::fields::{
+    self, Field, LOAD, REQUEST, RUN, Row, SAMPLE, load_row, request_row, run_row, sample_row,
+};
 use super::{Export, Output, Records, Sink};
+use crate::workload::load::report::load_rows;
 use std::io;
 
 /// The format `jsonl`.
@@ -14,7 +17,7 @@ impl Export for Jsonl {
     }
 
     fn about(&self) -> &'static str {
-        "One flat, self-contained JSON object for each sample and repetition"
+        "One flat, self-contained JSON object for each sample, repetition and level of a load"
     }
 
     fn details(&self) -> String {
@@ -26,8 +29,8 @@ impl Export for Jsonl {
     }
 }
 
-/// Writes the samples, then the repetitions. Every line begins with `line` (`sample` or `request`) and the fields of
-/// its run. Only lists of numbers are nested.
+/// Writes the samples, then the repetitions, then the levels of loads. Every line begins with `line` (`sample`, `request` or
+/// `load`) and the fields of its run. Only lists of numbers are nested.
 fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
     let run = run_row(&records.run);
     for sample in &records.samples {
@@ -35,6 +38,9 @@ fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
     }
     for request in &records.requests {
         line(to, "request", &run, (&REQUEST, request_row(request)))?;
+    }
+    for level in &load_rows(&records.run, &records.levels) {
+        line(to, "load", &run, (&LOAD, load_row(level)))?;
     }
     Ok(())
 }

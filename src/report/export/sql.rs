@@ -1,7 +1,10 @@
-//! SQL text for sqlite3: three tables, all in one transaction.
+//! SQL text for sqlite3: four tables, all in one transaction.
 
-use super::fields::{self, Field, Kind, REQUEST, RUN, Row, SAMPLE, request_row, run_row, sample_row};
+use super::fields::{
+    self, Field, Kind, LOAD, REQUEST, RUN, Row, SAMPLE, load_row, request_row, run_row, sample_row,
+};
 use super::{Export, Output, Records, Sink};
+use crate::workload::load::report::load_rows;
 use serde_json::Value;
 use std::io;
 
@@ -15,7 +18,7 @@ impl Export for Sql {
     }
 
     fn about(&self) -> &'static str {
-        "SQL text for sqlite3: tables runs, samples, requests"
+        "SQL text for sqlite3: tables runs, samples, requests, loads"
     }
 
     fn details(&self) -> String {
@@ -33,6 +36,7 @@ fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
     table(to, "runs", &RUN, &["run_id"])?;
     table(to, "samples", &with_run(&SAMPLE), &["run_id", "task", "doc_id"])?;
     table(to, "requests", &with_run(&REQUEST), &["run_id", "case_id", "kind", "repetition"])?;
+    table(to, "loads", &with_run(&LOAD), &["run_id", "load_id", "level"])?;
     insert(to, "runs", &RUN, &run_row(&records.run))?;
     let id = Value::from(records.run.run_id.as_str());
     let with_id = |row: Row| -> Row { std::iter::once(id.clone()).chain(row).collect() };
@@ -41,6 +45,9 @@ fn write(records: &Records, to: Sink<'_>) -> io::Result<()> {
     }
     for request in &records.requests {
         insert(to, "requests", &with_run(&REQUEST), &with_id(request_row(request)))?;
+    }
+    for level in &load_rows(&records.run, &records.levels) {
+        insert(to, "loads", &with_run(&LOAD), &with_id(load_row(level)))?;
     }
     writeln!(to, "COMMIT;")
 }

@@ -1,4 +1,4 @@
-//! The charts of loads.
+//! The charts of loads: latency against the requests served, in a closed loop against its concurrency.
 
 use crate::record::{Clock, LoadCase, LoadRow, RunRecord};
 use crate::report::charts::cases::{label, point, subtitle};
@@ -15,8 +15,7 @@ pub(super) fn describe(run: &RunRecord, levels: &[LoadRow]) -> Vec<(String, Line
     run.plan.loads.iter().map(of_case).collect()
 }
 
-/// Median and 90 % quantile of TTFT and E2E against the requests served. Leaves out the level with all requests at
-/// once, which has no rate.
+/// Median and 90 % quantile of TTFT and E2E. Leaves out the level with all requests at once, which has no rate.
 fn load_chart(run: &RunRecord, levels: &[&LoadRow]) -> LineChart {
     type Value = fn(&LoadRow) -> Option<u64>;
     let kinds: [(&str, Value); 4] = [
@@ -25,20 +24,30 @@ fn load_chart(run: &RunRecord, levels: &[&LoadRow]) -> LineChart {
         ("E2E p50", |l| l.e2e_p50_ns),
         ("E2E p90", |l| l.e2e_p90_ns),
     ];
+    let is_closed = levels.iter().any(|l| l.concurrency.is_some());
+    let place = |l: &LoadRow| match l.concurrency {
+        // What a closed loop serves need not rise with its concurrency.
+        Some(requests) => Some(f64::from(requests)),
+        None => l.rate_per_s.and(l.achieved_per_s).map(round),
+    };
     let modelled = run.provenance.clock == Clock::Modelled;
-    let rated = || levels.iter().filter(|l| l.rate_per_s.is_some() || l.concurrency.is_some());
     let series = kinds.map(|(name, value)| {
-        let at = |l: &&LoadRow| Some(point(round(l.achieved_per_s?), value(l)? as f64 / 1e6));
-        let mut points: Vec<Point> = rated().filter_map(at).collect();
+        let at = |l: &&LoadRow| Some(point(place(l)?, value(l)? as f64 / 1e6));
+        let mut points: Vec<Point> = levels.iter().filter_map(at).collect();
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
         Series { label: label(name, modelled), modelled, points }
     });
     let name = levels.first().map_or_else(String::new, |l| format!(", {}", l.load_id));
+    let (title, x_name, x_scale) = if is_closed {
+        ("Latency against concurrency", "requests under way", Scale::Log2)
+    } else {
+        ("Latency against requests served", "requests served a second", Scale::Linear)
+    };
     LineChart {
-        title: "Latency against requests served".to_owned(),
+        title: title.to_owned(),
         subtitle: subtitle(run, &format!("ms{name}")),
-        x_name: "requests served a second",
-        x_scale: Scale::Linear,
+        x_name,
+        x_scale,
         series: series.into(),
     }
 }

@@ -1,6 +1,6 @@
 //! Compares loads in two runs. One pass at each rate has no interval. It is shown without a verdict.
 
-use super::report::{Sustained, sustained};
+use super::report::{Sustained, best_closed, sustained};
 use crate::record::{LoadCase, LoadRow};
 use crate::report::compare::{Comparison, ComparisonRow, Pair, Side};
 use crate::report::format::{NONE, fixed, or_none, percent};
@@ -12,9 +12,11 @@ use crate::report::workloads::{Compared, against, alone, blank, short_ms};
 struct LoadComparison {
     /// The load.
     case: LoadCase,
-    /// For each of the two, the highest sustained rate and the lowest saturated rate.
+    /// For each of the two, the highest sustained rate and the lowest saturated rate. Empty in a closed loop.
     sustained: [Sustained; 2],
-    /// Every rate offered to either, ascending, all at once first, with its rows.
+    /// For each of the two, the level of a closed loop with the highest throughput.
+    best: [Option<LoadRow>; 2],
+    /// Every rate or concurrency offered to either, ascending, all at once first, with its rows.
     rates: Vec<[Option<LoadRow>; 2]>,
 }
 
@@ -50,7 +52,36 @@ fn load(case: &LoadCase, a: &Side, b: &Side) -> LoadComparison {
     LoadComparison {
         case: case.clone(),
         sustained: [sustained(rows[0].iter()), sustained(rows[1].iter())],
+        best: [best_closed(rows[0].iter()).cloned(), best_closed(rows[1].iter()).cloned()],
         rates: rates.into_iter().map(at).collect(),
+    }
+}
+
+impl LoadComparison {
+    fn is_closed(&self) -> bool {
+        !self.case.concurrency.is_empty()
+    }
+
+    /// `12.3 at concurrency 16`: the requests per second of each side where its throughput is highest.
+    fn best_words(&self) -> [String; 2] {
+        let of =
+            |row: &LoadRow| format!("{} at concurrency {}", fixed(row.achieved_per_s, 2), row.rate_words());
+        [0, 1].map(|side: usize| or_none(self.best[side].as_ref(), of))
+    }
+
+    /// What the load does best, by name, and each side's words.
+    fn peak(&self) -> (&'static str, [String; 2]) {
+        if self.is_closed() {
+            ("highest throughput", self.best_words())
+        } else {
+            ("highest sustained", [0, 1].map(|side: usize| self.sustained[side].words()))
+        }
+    }
+
+    /// The level of two rows: `20`, `all at once`, `concurrency 4`.
+    fn level_words(&self, rows: &[Option<LoadRow>; 2]) -> String {
+        let words = rows.iter().flatten().next().map_or_else(|| NONE.to_owned(), LoadRow::rate_words);
+        if self.is_closed() { format!("concurrency {words}") } else { words }
     }
 }
 
@@ -59,7 +90,7 @@ impl Compared for Loads {
         self.0.is_empty()
     }
 
-    /// One row per load with its sustained rate, followed by a row for each rate.
+    /// One row per load with what it does best, followed by a row for each rate or concurrency.
     fn table(&self, comparison: &Comparison, pair: &Pair) -> Table {
         let letters = [comparison.base().letter, comparison.other(pair).letter];
         let named = |what: &str| letters.map(|letter| format!("{letter} {what}"));
@@ -67,20 +98,23 @@ impl Compared for Loads {
         let numbers = [&served[0], &served[1], &good[0], &good[1], &ttft[0], &ttft[1], &full[0], &full[1]];
         let mut table = Table::new(
             format!("Load, {}; no verdict, one pass at a rate has no interval", against(comparison, pair)),
-            &["Load", "Rate /s"],
+            &[
+                "Load",
+                if self.0.iter().any(LoadComparison::is_closed) { "Rate /s, concurrency" } else { "Rate /s" },
+            ],
             &numbers.map(String::as_str),
         );
         for load in &self.0 {
-            let mut cells = vec![load.case.load_id.clone(), "highest sustained".to_owned()];
-            cells.extend(load.sustained.iter().map(Sustained::words));
+            let (peak, words) = load.peak();
+            let mut cells = vec![load.case.load_id.clone(), peak.to_owned()];
+            cells.extend(words);
             cells.extend((0..6).map(|_| String::new()));
             table.push(true, cells);
             for rows in &load.rates {
                 let each = |cell: fn(&LoadRow) -> String| {
                     rows.iter().map(move |row| or_none(row.as_ref(), cell)).collect::<Vec<_>>()
                 };
-                let rate = rows.iter().flatten().next().map_or_else(|| NONE.to_owned(), LoadRow::rate_words);
-                let mut cells = vec![String::new(), rate];
+                let mut cells = vec![String::new(), load.level_words(rows)];
                 cells.extend(each(|row| fixed(row.achieved_per_s, 2)));
                 cells.extend(each(|row| or_none(row.goodput_share, percent)));
                 cells.extend(each(|row| or_none(row.ttft_p50_ns, short_ms)));
@@ -95,22 +129,32 @@ impl Compared for Loads {
         let mut rows = Vec::new();
         for load in &self.0 {
             let blank = || blank((comparison, pair), "load", &load.case.load_id, load.case.tp);
+            let (_, words) = load.peak();
+            let best = |side: usize| match &load.best[side] {
+                Some(row) => row.achieved_per_s,
+                None => load.sustained[side].good,
+            };
             rows.push(ComparisonRow {
                 part: "all".into(),
-                figure: "sustained",
+                figure: if load.is_closed() { "highest throughput" } else { "sustained" },
                 unit: "requests/s",
-                a: load.sustained[0].good,
-                b: load.sustained[1].good,
-                note: format!("A {}; B {}", load.sustained[0].words(), load.sustained[1].words()),
+                a: best(0),
+                b: best(1),
+                note: format!("A {}; B {}", words[0], words[1]),
                 ..blank()
             });
             for [a, b] in &load.rates {
                 let of = |value: fn(&LoadRow) -> Option<f64>| {
                     (a.as_ref().and_then(value), b.as_ref().and_then(value))
                 };
-                let rate = a.as_ref().or(b.as_ref()).map(LoadRow::rate_words).unwrap_or_default();
+                let rate = load.level_words(&[a.clone(), b.clone()]);
                 let saturated = |row: &Option<LoadRow>| or_none(row.as_ref(), LoadRow::saturated_words);
                 let requests = |row: &Option<LoadRow>| row.as_ref().map_or(0, |row| row.requests);
+                let mut notes = vec![failures(a.as_ref(), b.as_ref())];
+                if !load.is_closed() {
+                    notes.insert(0, format!("saturated: A {}, B {}", saturated(a), saturated(b)));
+                }
+                notes.retain(|words| !words.is_empty());
                 for (figure, unit, (value_a, value_b)) in [
                     ("served", "requests/s", of(|row| row.achieved_per_s)),
                     ("goodput", "share", of(|row| row.goodput_share)),
@@ -123,7 +167,7 @@ impl Compared for Loads {
                         n_b: requests(b),
                         a: value_a,
                         b: value_b,
-                        note: format!("saturated: A {}, B {}", saturated(a), saturated(b)),
+                        note: notes.join("; "),
                         ..blank()
                     });
                 }
@@ -133,9 +177,21 @@ impl Compared for Loads {
     }
 
     fn headline(&self) -> Vec<String> {
-        let words = |LoadComparison { case, sustained: [a, b], .. }: &LoadComparison| {
-            format!("{} sustains {} against {} requests/s", case.load_id, b.words(), a.words())
+        let words = |load: &LoadComparison| {
+            let (_, [a, b]) = load.peak();
+            let verb = if load.is_closed() { "serves" } else { "sustains" };
+            format!("{} {verb} {b} against {a} requests/s", load.case.load_id)
         };
         self.0.iter().map(words).collect()
     }
+}
+
+/// `failed: A 0 of 20, B 3 of 20`. Empty if no request failed.
+fn failures(a: Option<&LoadRow>, b: Option<&LoadRow>) -> String {
+    let failed = |row: Option<&LoadRow>| row.map_or(0, |row| row.failed);
+    if failed(a) + failed(b) == 0 {
+        return String::new();
+    }
+    let words = |row: &LoadRow| format!("{} of {}", row.failed, row.requests);
+    format!("failed: A {}, B {}", or_none(a, words), or_none(b, words))
 }

@@ -48,11 +48,21 @@ impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtOnce => f.write_str("all at once"),
-            Self::Rate(rate) => write!(f, "{rate}/s"),
+            Self::Rate(rate) => write!(f, "{}/s", rate_text(*rate)),
             Self::Concurrency(requests) => write!(f, "concurrency {requests}"),
         }
     }
 }
+
+/// Formats a rate: as it is if that is short, otherwise to four significant digits. The rates of a trace are its own rate
+/// times its speeds.
+pub fn rate_text(rate: f64) -> String {
+    let exact = rate.to_string();
+    if exact.len() <= SHORT_RATE { exact } else { format!("{rate:.3e}").parse().unwrap_or(rate).to_string() }
+}
+
+/// Most characters of a rate that is shown as it is.
+const SHORT_RATE: usize = 6;
 
 /// Returns the next level, or `None` when the load is finished. This is a pure function of the lines so far and part of
 /// the format: readers use it to detect missing lines. A different rule therefore needs a new [`crate::record::SCHEMA`]. An
@@ -204,6 +214,11 @@ impl LoadRequest {
     /// Returns the time to first token from when the request was sent, for one over a wire.
     pub fn ttft_sent_ns(&self) -> Option<u64> {
         Some(self.first_token_ns.saturating_sub(self.wire.as_ref()?.sent_ns))
+    }
+
+    /// Returns the end-to-end latency from when the request was sent, for one over a wire.
+    pub fn e2e_sent_ns(&self) -> Option<u64> {
+        Some(self.end_ns.saturating_sub(self.wire.as_ref()?.sent_ns))
     }
 
     /// Returns how late the request was sent: from its arrival by the schedule until its connection was begun.
@@ -381,7 +396,9 @@ impl Course for LoadCase {
 
     fn extent(&self, state: &Self::State) -> String {
         match next_level(self, state) {
-            Some(Level::Rate(rate)) => format!("{} rates, and {rate} requests/s would be next", state.len()),
+            Some(Level::Rate(rate)) => {
+                format!("{} rates, and {} requests/s would be next", state.len(), rate_text(rate))
+            }
             Some(level @ Level::Concurrency(_)) => {
                 format!("{} levels, and {level} would be next", state.len())
             }
@@ -434,7 +451,7 @@ pub struct LoadRow {
     pub rate_per_s: Option<f64>,
     /// Requests under way in a closed loop; empty in an open one.
     pub concurrency: Option<u32>,
-    /// Actual arrivals per second: (requests − 1) ÷ (last arrival − first).
+    /// Actual arrivals per second: (requests − 1) ÷ (last arrival − first). Empty in a closed loop, which follows the server.
     pub offered_per_s: Option<f64>,
     /// Requests served per second, from the start of the schedule to the end of the last request.
     pub achieved_per_s: Option<f64>,
@@ -514,6 +531,10 @@ pub struct LoadRow {
     pub late_p99_ns: Option<u64>,
     /// Over a wire: events that carried text or tokens, for each generated token.
     pub events_per_token: Option<f64>,
+    /// Over a wire: from when the request was sent to the last token, median.
+    pub e2e_sent_p50_ns: Option<u64>,
+    /// 99 % quantile.
+    pub e2e_sent_p99_ns: Option<u64>,
 }
 
 /// Largest share of failed requests at a rate that is sustained.
@@ -529,7 +550,8 @@ impl LoadRow {
         output_tokens_per_s,queue_p50_ns,queue_p90_ns,queue_max_ns,ttft_p50_ns,ttft_p90_ns,ttft_p99_ns,ttft_max_ns,\
         tpot_p50_ns,tpot_p90_ns,tpot_p99_ns,tpot_max_ns,itl_p50_ns,itl_p90_ns,itl_p99_ns,itl_max_ns,e2e_p50_ns,\
         e2e_p90_ns,e2e_p99_ns,e2e_max_ns,slo_ttft_ns,slo_tpot_ns,slo_e2e_ns,goodput_share,goodput_per_s,growth_slope,\
-        growth_low,saturated,ttft_sent_p50_ns,ttft_sent_p99_ns,connect_p50_ns,late_p99_ns,events_per_token";
+        growth_low,saturated,ttft_sent_p50_ns,ttft_sent_p99_ns,connect_p50_ns,late_p99_ns,events_per_token,\
+        e2e_sent_p50_ns,e2e_sent_p99_ns";
 }
 
 #[cfg(test)]
@@ -560,6 +582,13 @@ mod tests {
         assert_eq!(request.ttft_ns() + request.itl_ns.iter().sum::<u64>(), request.e2e_ns());
         let one = LoadRequest { output_tokens: 1, itl_ns: vec![], end_ns: 180, ..timeline() };
         assert_eq!((one.tpot_ns(), one.e2e_ns()), (None, 80));
+    }
+
+    #[test]
+    fn a_rate_is_shown_as_it_was_written_or_rounded() {
+        assert_eq!([2.5, 0.05, 12.345, 1000.0].map(rate_text), ["2.5", "0.05", "12.345", "1000"]);
+        assert_eq!([20.833_333_333_333_332, 0.133_333_333].map(rate_text), ["20.83", "0.1333"]);
+        assert_eq!(Level::Rate(100.0 / 3.0).to_string(), "33.33/s");
     }
 
     #[test]

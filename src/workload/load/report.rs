@@ -2,6 +2,7 @@
 
 use crate::record::{
     LEAST_EVENTS_PER_TOKEN, LoadCase, LoadLevelRecord, LoadRequest, LoadRow, Objectives, RunRecord, SCHEMA,
+    rate_text,
 };
 use crate::report::charts::lines::LineChart;
 use crate::report::compare::Side;
@@ -35,7 +36,7 @@ const DEFINITIONS: &[(&str, &str)] = &[
     (
         "Over a wire",
         "TTFT, TPOT and E2E count events that carry text or tokens, as they arrive at this program; role, usage and end \
-         events count for nothing. TTFT from sent: last byte of the request to first token. Late: from the scheduled arrival \
+         events count for nothing. TTFT and E2E from sent begin with the last byte of the request. Late: from the scheduled arrival \
          until this program began to connect, its own delay. Connect: address, TCP and TLS; 0 for a reused connection. Events \
          a token count those that arrive together once: below 0.95, gaps between events are not gaps between tokens, ITL and TPOT are empty, and E2E ends with the answer.",
     ),
@@ -109,6 +110,13 @@ impl Reported for LoadReport {
     }
 }
 
+/// Returns all tables of one load.
+pub(crate) fn tables_of(case: &LoadCase, run: &RunRecord, levels: &[LoadLevelRecord]) -> Vec<Table> {
+    let rows = load_rows(run, levels);
+    let tables = [summary(case, run, &rows), requests(case, run, &rows), quantiles(case, run, &rows)];
+    tables.into_iter().chain(wire(case, run, &rows)).collect()
+}
+
 /// Returns a row for each level, load by load in plan order.
 pub fn load_rows(run: &RunRecord, levels: &[LoadLevelRecord]) -> Vec<LoadRow> {
     let of_case = |case: &LoadCase| {
@@ -146,8 +154,11 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
     let gaps = served.iter().filter(|_| events.is_none_or(|ratio| ratio >= LEAST_EVENTS_PER_TOKEN));
     let itl = Times(gaps.flat_map(|r| &r.itl_ns).map(|&ns| ns as f64).collect());
     let ttft_sent = Times::of(&served, |r| Some(r.ttft_sent_ns()? as f64));
+    let e2e_sent = Times::of(&served, |r| Some(r.e2e_sent_ns()? as f64));
     let connect = Times::of(&served, |r| Some(r.wire.as_ref()?.connect_ns as f64));
-    let late = Times::of(&served, |r| Some(r.late_ns()? as f64));
+    // A request that failed was sent as well.
+    let all: Vec<&LoadRequest> = level.requests.iter().collect();
+    let late = Times::of(&all, |r| Some(r.late_ns()? as f64));
     let e2e = Times::of(&served, |r| Some(r.e2e_ns() as f64));
     let duration_ns = level.end_ns.saturating_sub(level.start_ns);
     let per_s = |count: f64| (duration_ns > 0).then(|| count / (duration_ns as f64 / 1e9));
@@ -210,6 +221,8 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
         connect_p50_ns: connect.at(0.5),
         late_p99_ns: late.p99().or_else(|| late.at(1.0)),
         events_per_token: events,
+        e2e_sent_p50_ns: e2e_sent.at(0.5),
+        e2e_sent_p99_ns: e2e_sent.p99(),
     }
 }
 
@@ -222,8 +235,11 @@ fn events_per_token(served: &[&LoadRequest]) -> Option<f64> {
     (tokens > 0).then(|| events as f64 / tokens as f64)
 }
 
-/// Arrival rate per second as it occurred. `None` for a single request, or if all arrive at once.
+/// Arrival rate per second as it occurred. `None` for a single request, if all arrive at once, and in a closed loop.
 fn offered_per_s(level: &LoadLevelRecord) -> Option<f64> {
+    if level.concurrency.is_some() {
+        return None;
+    }
     let (first, last) = (level.requests.first()?.arrival_ns, level.requests.last()?.arrival_ns);
     let seconds = last.checked_sub(first).filter(|ns| *ns > 0)? as f64 / 1e9;
     Some((level.requests.len() - 1) as f64 / seconds)
@@ -234,7 +250,7 @@ impl LoadRow {
     pub(crate) fn rate_words(&self) -> String {
         match (self.concurrency, self.rate_per_s) {
             (Some(requests), _) => requests.to_string(),
-            (None, Some(rate)) => rate.to_string(),
+            (None, Some(rate)) => rate_text(rate),
             (None, None) => "all at once".to_owned(),
         }
     }
@@ -276,9 +292,9 @@ impl Sustained {
     /// `12.5, not 14`.
     pub(crate) fn words(&self) -> String {
         match (self.good, self.bad) {
-            (Some(good), Some(bad)) => format!("{good}, not {bad}"),
-            (Some(good), None) => format!("{good} and more"),
-            (None, Some(bad)) => format!("less than {bad}"),
+            (Some(good), Some(bad)) => format!("{}, not {}", rate_text(good), rate_text(bad)),
+            (Some(good), None) => format!("{} and more", rate_text(good)),
+            (None, Some(bad)) => format!("less than {}", rate_text(bad)),
             (None, None) => "too few to say".to_owned(),
         }
     }
@@ -374,7 +390,9 @@ fn summary(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
 fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     let own = of_load(case, rows);
     let mut table = columns(&own);
-    table.add("Offered /s", |row| row.offered_per_s);
+    if case.concurrency.is_empty() {
+        table.add("Offered /s", |row| row.offered_per_s);
+    }
     table.add("Served /s", |row| row.achieved_per_s);
     table.add_text("Requests", |row| row.requests.to_string());
     table.add_text("Failed", |row| row.failed.to_string());
@@ -382,7 +400,9 @@ fn requests(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Table {
     table.add_ms("Queue p50 ms", |row| row.queue_p50_ns);
     table.add_ms("p90", |row| row.queue_p90_ns);
     table.add_ms("max", |row| row.queue_max_ns);
-    table.add("E2E growth %", |row| row.growth_slope.map(|slope| 100.0 * slope));
+    if case.concurrency.is_empty() {
+        table.add("E2E growth %", |row| row.growth_slope.map(|slope| 100.0 * slope));
+    }
     table.table(format!("Requests of {}, {}: {}", case.load_id, run.provenance.clock, case.prompts))
 }
 
@@ -396,6 +416,8 @@ fn wire(case: &LoadCase, run: &RunRecord, rows: &[LoadRow]) -> Option<Table> {
     let mut table = columns(&own);
     table.add_ms("TTFT from sent p50 ms", |row| row.ttft_sent_p50_ns);
     table.add_ms("p99", |row| row.ttft_sent_p99_ns);
+    table.add_ms("E2E from sent p50 ms", |row| row.e2e_sent_p50_ns);
+    table.add_ms("p99", |row| row.e2e_sent_p99_ns);
     table.add_ms("Connect p50 ms", |row| row.connect_p50_ns);
     table.add_ms("Late p99 ms", |row| row.late_p99_ns);
     table.add("Events a token", |row| row.events_per_token);
@@ -429,13 +451,19 @@ fn objectives(of: &Objectives) -> Option<String> {
     (!stated.is_empty()).then(|| stated.join(", "))
 }
 
+/// The level of a closed loop with the most output tokens per second; the lower concurrency of equals.
+pub(super) fn best_closed<'a>(rows: impl Iterator<Item = &'a LoadRow>) -> Option<&'a LoadRow> {
+    let rate = |row: &LoadRow| row.output_tokens_per_s.unwrap_or(0.0);
+    rows.filter(|row| row.concurrency.is_some())
+        .min_by(|a, b| rate(b).total_cmp(&rate(a)).then(a.concurrency.cmp(&b.concurrency)))
+}
+
 /// The throughput of a closed loop at its best concurrency.
 fn closed_sentence(case: &LoadCase, own: &[&LoadRow]) -> Option<String> {
-    let rate = |row: &LoadRow| row.output_tokens_per_s.unwrap_or(0.0);
-    let best = own.iter().max_by(|a, b| rate(a).total_cmp(&rate(b)))?;
+    let best = best_closed(own.iter().copied())?;
     let ms = |ns: Option<u64>| or_none(ns, |ns| significant(ns as f64 / 1e6, 3));
     Some(format!(
-        "{}: {} output tokens/s at concurrency {} (there TTFT {} ms and TPOT {} ms in the median), {} on {} in {}.",
+        "{}: {} output tokens/s at concurrency {} (there TTFT {} ms and TPOT {} ms in the median), {} on {} in {}{}.",
         case.load_id,
         or_none(best.output_tokens_per_s, |rate| significant(rate, 3)),
         best.rate_words(),
@@ -443,8 +471,18 @@ fn closed_sentence(case: &LoadCase, own: &[&LoadRow]) -> Option<String> {
         ms(best.tpot_p50_ns),
         best.clock,
         best.device,
-        best.dtype
+        best.dtype,
+        failed_words(own)
     ))
+}
+
+/// `; 3 of 200 requests failed`. Empty if none did.
+fn failed_words(own: &[&LoadRow]) -> String {
+    let count = |of: fn(&LoadRow) -> u64| own.iter().map(|row| of(row)).sum::<u64>();
+    match count(|row| row.failed) {
+        0 => String::new(),
+        failed => format!("; {failed} of {} requests failed", count(|row| row.requests)),
+    }
 }
 
 /// One sentence per load with rows: which rates are sustained and which are not, or why nothing was served.
@@ -464,9 +502,15 @@ pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, 
         }
         let Sustained { good, bad } = sustained(own.iter().copied());
         let words = match (good, bad) {
-            (Some(good), Some(bad)) => format!("sustains {good} requests/s, and not {bad}"),
-            (Some(good), None) => format!("sustains every rate offered, up to {good} requests/s"),
-            (None, Some(bad)) => format!("sustains no rate offered; {bad} requests/s is too much already"),
+            (Some(good), Some(bad)) => {
+                format!("sustains {} requests/s, and not {}", rate_text(good), rate_text(bad))
+            }
+            (Some(good), None) => {
+                format!("sustains every rate offered, up to {} requests/s", rate_text(good))
+            }
+            (None, Some(bad)) => {
+                format!("sustains no rate offered; {} requests/s is too much already", rate_text(bad))
+            }
             (None, None) => {
                 format!("too few requests to say what is sustained ({LEAST_FOR_GROWTH} at a rate would do)")
             }
@@ -477,14 +521,15 @@ pub(crate) fn sentences(run: &RunRecord, rows: &[LoadRow], failures: &[(String, 
             .goodput_share
             .map_or_else(String::new, |share| format!(", {} % of requests served well", percent(share)));
         Some(format!(
-            "{}: {words} ({} TTFT {} ms and E2E {} ms in the median{goodput}), {} on {} in {}.",
+            "{}: {words} ({} TTFT {} ms and E2E {} ms in the median{goodput}), {} on {} in {}{}.",
             case.load_id,
             if good.or(bad).is_some() { "there".to_owned() } else { format!("at {}", row.rate_words()) },
             ms(row.ttft_p50_ns),
             ms(row.e2e_p50_ns),
             from.clock,
             from.device,
-            from.dtype
+            from.dtype,
+            failed_words(&own)
         ))
     };
     run.plan.loads.iter().filter_map(sentence).collect()

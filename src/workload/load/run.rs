@@ -4,7 +4,7 @@
 use super::table;
 use super::trace::{TraceRequest, trace_hash};
 use crate::backend::{Capabilities, WireTimes};
-use crate::bench::{ArrivalProcess, Offered, Pace, Served, Shape, arrivals, prompts, serve};
+use crate::bench::{ArrivalProcess, LEAD_NS, Offered, Pace, Served, Shape, arrivals, prompts, serve};
 use crate::record::{
     self, Clock, LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadLevelRecord, LoadRequest, Objectives, Wire,
 };
@@ -108,7 +108,7 @@ impl Case for LoadRun {
     fn words(&self) -> Vec<String> {
         let rates = match &self.rates {
             Some(rates) => {
-                let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
+                let rates: Vec<String> = rates.iter().map(|rate| record::rate_text(*rate)).collect();
                 format!("{} requests/s", rates.join(", "))
             }
             None if !self.schedule.concurrency().is_empty() => {
@@ -123,14 +123,12 @@ impl Case for LoadRun {
     fn wanted(&self) -> Option<Wanted> {
         let longest = self.lengths.iter().map(|(input, _)| *input).max().unwrap_or(0) as u64;
         let output = self.lengths.iter().map(|(_, output)| *output).max().unwrap_or(0) as u64;
-        let one = Wanted { requests: 1, prompt_tokens: longest, output_tokens: output };
+        let one = Wanted::one(longest, output);
         // Each level has a warm-up request.
         let all = match (&self.schedule, &self.rates) {
             (Schedule::Trace(_, requests), rates) => {
-                let of = |request: &TraceRequest| Wanted {
-                    requests: 1,
-                    prompt_tokens: request.input_tokens as u64,
-                    output_tokens: request.output_tokens as u64,
+                let of = |request: &TraceRequest| {
+                    Wanted::one(request.input_tokens as u64, request.output_tokens as u64)
                 };
                 let level = requests.iter().map(of).fold(Wanted::default(), Wanted::and);
                 let warm_up = requests.first().map(of).unwrap_or_default();
@@ -141,12 +139,30 @@ impl Case for LoadRun {
                 one.times(rates.iter().enumerate().map(of).sum())
             }
             (Schedule::Closed(levels), _) => one.times((self.requests as u64 + 1) * levels.len() as u64),
-            // A search for saturation ends after this many levels.
+            // A search for saturation ends after this many levels, and has one at least.
             (Schedule::Process(_), None) => {
-                one.times((self.requests as u64 + 1) * record::MOST_LEVELS as u64)
+                let level = self.requests as u64 + 1;
+                one.times(level * record::MOST_LEVELS as u64).at_least(level)
             }
         };
         Some(all)
+    }
+
+    fn at_once(&self) -> usize {
+        let of_rate = |(index, rate): (usize, &f64)| match &self.schedule {
+            Schedule::Process(process) => most_within(&self.times(*process, *rate, index), LEAD_NS),
+            Schedule::Trace(own_rate, requests) => {
+                let arrivals: Vec<u64> = requests.iter().map(|request| request.arrival_ns).collect();
+                most_within(&arrivals, (LEAD_NS as f64 * rate / own_rate) as u64)
+            }
+            Schedule::Closed(_) => 0,
+        };
+        match (&self.schedule, &self.rates) {
+            (Schedule::Closed(levels), _) => levels.iter().max().copied().unwrap_or(0) as usize,
+            (_, Some(rates)) => rates.iter().enumerate().map(of_rate).max().unwrap_or(0),
+            // The first level of a search offers all at once.
+            (_, None) => self.requests,
+        }
     }
 
     /// Returns the time of the schedule, which is the least that the case takes.
@@ -224,6 +240,14 @@ impl LoadRun {
     }
 }
 
+/// Returns the most arrivals within a span. A server's requests are prepared that long before they are due.
+fn most_within(arrivals: &[u64], span_ns: u64) -> usize {
+    let within = |(first, &from): (usize, &u64)| {
+        arrivals[first..].partition_point(|&ns| ns <= from.saturating_add(span_ns))
+    };
+    arrivals.iter().enumerate().map(within).max().unwrap_or(0)
+}
+
 /// Returns the next level, or `None` if the load is finished ([`record::next_level`]).
 pub fn next_level(load: &LoadRun, levels: &[LoadLevelRecord]) -> Option<Level> {
     record::next_level(&load.case(), levels)
@@ -241,6 +265,10 @@ fn run(
     while let Some(level) = next_level(load, &levels) {
         let index = levels.len();
         let offered = offered(load, tokens, level, index);
+        if let Some(allowance) = session.engine.allowance() {
+            // A level is whole or nothing. It has a warm-up request.
+            allowance.check(offered.len() as u64 + 1, &format!("{} {level}", load.load_id))?;
+        }
         let label = format!("{} {level}", load.load_id);
         session.observer.begin(&label, "requests", offered.len() as u64, 0);
         let level = run_level(load, &offered, level, index, session);

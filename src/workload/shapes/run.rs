@@ -90,12 +90,13 @@ impl Case for PerformanceRun {
     }
 
     fn wanted(&self) -> Option<Wanted> {
-        let one = Wanted {
-            requests: 1,
-            prompt_tokens: self.input_tokens() as u64,
-            output_tokens: self.shape.output_tokens as u64,
+        let longest = match &self.prompts {
+            Some(prompts) => prompts.groups.iter().flatten().map(Vec::len).max().unwrap_or(0),
+            None => self.shape.input_tokens,
         };
-        Some(one.times(self.shape.batch as u64).times((self.timed() + self.warm_up.most) as u64))
+        let one = Wanted::one(longest as u64, self.shape.output_tokens as u64);
+        let (batch, timed) = (self.shape.batch as u64, self.timed() as u64);
+        Some(one.times(batch).times(timed + self.warm_up.most as u64).at_least(batch * timed))
     }
 
     fn expected(&self, rates: Option<(&Rates, Counted<'_>)>) -> Expected {

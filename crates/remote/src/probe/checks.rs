@@ -124,7 +124,8 @@ fn prompt_logprobs(client: &Client, prompt: &Prompt, known: &KnownPrompt) -> Cap
 /// Asks for the candidates of one token, as deep as the protocol goes.
 fn depth(client: &Client, prompt: &Prompt) -> (Capability, Capability) {
     // No token has this text: the client asks as deep as it can.
-    let nothing = [Choice { id: None, text: "\u{1F9FF}\u{1F9FF}".into(), begins_word: false }];
+    let nothing =
+        [Choice { id: None, text: "\u{1F9FF}\u{1F9FF}".into(), begins_word: false, has_twin: false }];
     match client.next_token_logprobs(prompt, &nothing) {
         Ok(found) => {
             let depth = found.depth;
@@ -154,8 +155,9 @@ fn chosen(client: &Client, prompt: &Prompt) -> Capability {
             evidence: format!("only {able} takes the ids of log-probabilities"),
         };
     }
-    let choices: Vec<Choice> =
-        SOME_IDS.iter().map(|&id| Choice { id: Some(id), text: String::new(), begins_word: false }).collect();
+    let choice =
+        |&id: &u32| Choice { id: Some(id), text: String::new(), begins_word: false, has_twin: false };
+    let choices: Vec<Choice> = SOME_IDS.iter().map(choice).collect();
     match client.next_token_logprobs(prompt, &choices) {
         Ok(found) if found.by_id => {
             let revealed = found.logprobs.iter().flatten().count();

@@ -141,7 +141,8 @@ pub(super) mod stub {
 
         fn tail(&self, reply: &Reply) -> Vec<String> {
             let reason = format!(
-                r#"{{"model":"{MODEL}","choices":[{{"index":0,"delta":{{}},"finish_reason":"length"}}]}}"#
+                r#"{{"model":"{MODEL}","choices":[{{"index":0,"delta":{{}},"finish_reason":"{}"}}]}}"#,
+                reply.reason("length", "stop")
             );
             let usage =
                 format!(r#"{{"model":"{MODEL}","choices":[],"usage":{}}}"#, reply.usage(reply.tokens));

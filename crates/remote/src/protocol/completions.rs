@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, Candidates, PromptTokens, Update, Wrong, lacks, prompt_json, set_sampling};
+use super::{
+    Answer, Call, Candidates, Ending, PromptTokens, Unary, Update, Wrong, lacks, prompt_json, set_sampling,
+};
 use crate::json::Json;
 use crate::response::TokenLogprob;
 use crate::{FailureKind, Finish, Generation, Prompt};
@@ -31,7 +33,7 @@ pub(super) fn body(model: Option<&str>, generation: &Generation) -> Value {
 }
 
 /// Returns the body of a request for one greedy token and its candidates.
-pub(super) fn one_token(model: Option<&str>, prompt: &Prompt, depth: u32) -> Value {
+fn one_token(model: Option<&str>, prompt: &Prompt, depth: u32) -> Value {
     let mut body = json!({
         "prompt": prompt_json(prompt),
         "max_tokens": 1,
@@ -41,6 +43,17 @@ pub(super) fn one_token(model: Option<&str>, prompt: &Prompt, depth: u32) -> Val
     });
     super::set(&mut body, "model", model);
     body
+}
+
+/// Returns the stream of a body.
+pub(super) fn call(body: Value, generation: &Generation) -> Call {
+    let no_stop_texts = generation.stop.is_empty();
+    Call { route: ROUTE, body, ending: Ending::Marker, read, no_stop_texts }
+}
+
+/// Returns the request for one token and its candidates.
+pub(super) fn candidates(model: Option<&str>, prompt: &Prompt, depth: u32) -> Unary<Candidates> {
+    Unary { route: ROUTE, body: one_token(model, prompt, depth), read: read_candidates }
 }
 
 /// Reads usage, model, finish reason: what events of completions and chats share. Returns the tokens that the event added by
@@ -67,7 +80,7 @@ pub(super) fn read_common(json: &Json, answer: &mut Answer) -> Option<u32> {
 }
 
 /// Reads one event.
-pub(super) fn read(json: &Json, answer: &mut Answer) -> Result<Update, Wrong> {
+fn read(json: &Json, answer: &mut Answer) -> Result<Update, Wrong> {
     let counted = read_common(json, answer);
     let choice = json.get("choices").at(0);
     if !matches!(json.get("choices"), Json::List(_)) {
@@ -113,7 +126,7 @@ fn token_logprob(token: &str, logprob: f64) -> TokenLogprob {
 }
 
 /// Reads the candidates of the one generated token.
-pub(super) fn read_candidates(json: &Json) -> Result<Candidates, Wrong> {
+fn read_candidates(json: &Json) -> Result<Candidates, Wrong> {
     let logprobs = json.get("choices").at(0).get("logprobs");
     if !matches!(json.get("choices"), Json::List(list) if !list.is_empty()) {
         return Err(lacks("choices", json));
@@ -187,7 +200,8 @@ pub(super) mod stub {
 
         fn tail(&self, reply: &Reply) -> Vec<String> {
             let reason = format!(
-                r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"","finish_reason":"length"}}]}}"#
+                r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"","finish_reason":"{}"}}]}}"#,
+                reply.reason("length", "stop")
             );
             let usage =
                 format!(r#"{{"model":"{MODEL}","choices":[],"usage":{}}}"#, reply.usage(reply.tokens));

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    About, Answer, Base, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong,
-    chat, lacks, set,
+    About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, lacks,
+    set,
 };
 use crate::json::Json;
 use crate::probe::{Identity, Limits, count, text};
 use crate::response::{ServerTimes, TokenLogprob};
-use crate::{Choice, FailureKind, Finish, Generation, Prompt, Route, Sampling};
+use crate::{FailureKind, Finish, Generation, Prompt, Route, Sampling};
 
 const ROUTE: &str = "/completion";
 
@@ -38,7 +38,7 @@ impl Protocol for LlamaCpp {
     #[cfg(feature = "testing")]
     fn stub(&self) -> crate::testing::stub::Stub {
         crate::testing::stub::Stub {
-            generates: &[(ROUTE, &stub::Completion), (chat::ROUTE, &chat::stub::Chat)],
+            generates: &[(ROUTE, &stub::Completion), (super::chat::ROUTE, &super::chat::stub::Chat)],
             states: &[
                 ("/health", r#"{"status":"ok"}"#),
                 (
@@ -53,18 +53,11 @@ impl Protocol for LlamaCpp {
         false
     }
 
-    fn generate(
-        &self,
-        route: Route,
-        model: Option<&str>,
-        generation: &Generation,
-    ) -> Result<Call, Unsupported> {
-        super::only_default(route)?;
-        if let Prompt::Chat(text) = &generation.prompt {
-            let mut call = chat::call(model, text, generation, true);
-            call.body["cache_prompt"] = json!(false);
-            return Ok(call);
-        }
+    fn chats(&self) -> Result<Chats, Unsupported> {
+        Ok(Chats { add: |body, _| body["cache_prompt"] = json!(false), ..Chats::PLAIN })
+    }
+
+    fn stream(&self, _: Route, _: Option<&str>, generation: &Generation) -> Result<Call, Unsupported> {
         let mut body = body(&generation.prompt, generation.max_tokens, &generation.sampling);
         body["stream"] = json!(true);
         body["ignore_eos"] = json!(generation.ignore_end);
@@ -72,25 +65,16 @@ impl Protocol for LlamaCpp {
         if generation.top_logprobs > 0 {
             body["n_probs"] = json!(generation.top_logprobs);
         }
-        Ok(Call {
-            route: ROUTE,
-            body,
-            ending: Ending::Event,
-            read,
-            no_stop_texts: generation.stop.is_empty(),
-        })
+        let no_stop_texts = generation.stop.is_empty();
+        Ok(Call { route: ROUTE, body, ending: Ending::Event, read, no_stop_texts })
     }
 
-    fn candidates(
+    fn next_token(
         &self,
-        model: Option<&str>,
+        _: Option<&str>,
         prompt: &Prompt,
-        _: &[Choice],
         depth: u32,
     ) -> Result<Unary<Candidates>, Unsupported> {
-        if let Prompt::Chat(text) = prompt {
-            return Ok(chat::candidates(model, text));
-        }
         let mut body = body(prompt, 1, &Sampling::default());
         body["stream"] = json!(false);
         body["n_probs"] = json!(depth);
@@ -98,11 +82,11 @@ impl Protocol for LlamaCpp {
     }
 
     /// The server reveals any number. Few are enough nearly always, and a whole vocabulary is megabytes.
-    fn depths(&self, prompt: &Prompt) -> &'static [u32] {
-        if matches!(prompt, Prompt::Chat(_)) { &[chat::DEPTH] } else { &[64, 4_096, 300_000] }
+    fn own_depths(&self) -> &'static [u32] {
+        &[64, 4_096, 300_000]
     }
 
-    fn prompt_logprobs(&self, _: Option<&str>, _: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
+    fn own_prompt_logprobs(&self, _: Option<&str>, _: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
         Err("llama.cpp has no log-probabilities of the prompt: score choices by the next token instead"
             .into())
     }
@@ -241,9 +225,10 @@ mod stub {
 
     /// Returns the last event without its closing brace.
     fn end(reply: &Reply, text: &str) -> String {
-        let Reply { prompt_tokens, tokens } = reply;
+        let Reply { prompt_tokens, tokens, .. } = reply;
+        let reason = reply.reason("limit", "eos");
         format!(
-            r#"{{"content":"{text}","tokens":[],"stop":true,"stop_type":"limit","model":"stub.gguf","tokens_evaluated":{prompt_tokens},"tokens_predicted":{tokens},"timings":{{"prompt_n":{prompt_tokens},"prompt_ms":12.5,"predicted_ms":50.0}}"#
+            r#"{{"content":"{text}","tokens":[],"stop":true,"stop_type":"{reason}","model":"stub.gguf","tokens_evaluated":{prompt_tokens},"tokens_predicted":{tokens},"timings":{{"prompt_n":{prompt_tokens},"prompt_ms":12.5,"predicted_ms":50.0}}"#
         )
     }
 }

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{
-    About, Answer, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat,
+    About, Answer, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat,
     completions, lacks, openai, set, tgi,
 };
 use crate::json::Json;
 use crate::response::ServerTimes;
-use crate::{Choice, Finish, Generation, Prompt, Route};
+use crate::{Finish, Generation, Prompt, Route};
 
 /// The deepest candidates of `/v1/completions`.
 const DEPTH: u32 = 5;
@@ -48,47 +48,47 @@ impl Protocol for Mindie {
         route == Route::Default || matches!(prompt, Some(Prompt::Chat(_)))
     }
 
-    fn generate(
-        &self,
-        route: Route,
-        model: Option<&str>,
-        generation: &Generation,
-    ) -> Result<Call, Unsupported> {
+    fn allow(&self, route: Route, generation: &Generation) -> Result<(), Unsupported> {
         match (route, &generation.prompt) {
-            (Route::Default, Prompt::Chat(text)) => Ok(chat::call(model, text, generation, false)),
+            (Route::Infer | Route::Generate, Prompt::Chat(_)) => {
+                Err("only MindIE's default route has chats".into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts come without being asked for.
+    fn chats(&self) -> Result<Chats, Unsupported> {
+        Ok(Chats { usage: false, ..Chats::PLAIN })
+    }
+
+    fn stream(&self, route: Route, model: Option<&str>, generation: &Generation) -> Result<Call, Unsupported> {
+        let prompt = super::prompt_json(&generation.prompt);
+        match (route, &generation.prompt) {
             (Route::Default, _) => completions_call(model, generation),
-            (Route::Infer, Prompt::Text(text)) => infer(generation, "/infer", "inputs", &json!(text)),
-            (Route::Infer, Prompt::Ids(ids)) => infer(generation, "/infer_token", "input_id", &json!(ids)),
-            (Route::Generate, Prompt::Text(text)) => old_generate(generation, text),
+            (Route::Infer, Prompt::Ids(_)) => infer(generation, "/infer_token", "input_id", &prompt),
+            (Route::Infer, _) => infer(generation, "/infer", "inputs", &prompt),
             (Route::Generate, Prompt::Ids(_)) => {
                 Err("MindIE's /generate takes text only: use the route default or infer for token ids".into())
             }
-            (_, Prompt::Chat(_)) => Err("only MindIE's default route has chats".into()),
+            (Route::Generate, _) => old_generate(generation, &prompt),
         }
     }
 
-    fn candidates(
+    fn next_token(
         &self,
         model: Option<&str>,
         prompt: &Prompt,
-        _: &[Choice],
         depth: u32,
     ) -> Result<Unary<Candidates>, Unsupported> {
-        if let Prompt::Chat(text) = prompt {
-            return Ok(chat::candidates(model, text));
-        }
-        Ok(Unary {
-            route: completions::ROUTE,
-            body: completions::one_token(model, prompt, depth.min(DEPTH)),
-            read: completions::read_candidates,
-        })
+        Ok(completions::candidates(model, prompt, depth.min(DEPTH)))
     }
 
-    fn depths(&self, prompt: &Prompt) -> &'static [u32] {
-        if matches!(prompt, Prompt::Chat(_)) { &[chat::DEPTH] } else { &[DEPTH] }
+    fn own_depths(&self) -> &'static [u32] {
+        &[DEPTH]
     }
 
-    fn prompt_logprobs(&self, _: Option<&str>, _: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
+    fn own_prompt_logprobs(&self, _: Option<&str>, _: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
         Err("MindIE has no log-probabilities of the prompt: score choices by the next token instead".into())
     }
 }
@@ -99,13 +99,7 @@ fn completions_call(model: Option<&str>, generation: &Generation) -> Result<Call
             "MindIE reveals at most {DEPTH} candidates a token on /v1/completions: use a chat for 20"
         ));
     }
-    Ok(Call {
-        route: completions::ROUTE,
-        body: completions::body(model, generation),
-        ending: Ending::Marker,
-        read: completions::read,
-        no_stop_texts: generation.stop.is_empty(),
-    })
+    Ok(completions::call(completions::body(model, generation), generation))
 }
 
 fn infer(
@@ -139,7 +133,7 @@ fn read_infer(json: &Json, answer: &mut Answer) -> Result<Update, Wrong> {
     Ok(update)
 }
 
-fn old_generate(generation: &Generation, text: &str) -> Result<Call, Unsupported> {
+fn old_generate(generation: &Generation, text: &Value) -> Result<Call, Unsupported> {
     if generation.top_logprobs > 0 {
         return Err("MindIE's /generate has no log-probabilities: use the route default".into());
     }

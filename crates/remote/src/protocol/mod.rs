@@ -1,7 +1,8 @@
 //! The protocols, one file each: what is sent, what an answer means, what the server states of itself, and how a good
 //! server answers.
 //!
-//! A protocol turns a request into a [`Call`]: route, body, framing and a function that reads one event. What a protocol
+//! A protocol turns a request into a [`Call`]: route, body, framing and a function that reads one event. What all do alike
+//! stands once, in the methods of `dyn` [`Protocol`]. What a protocol
 //! cannot do is an [`Unsupported`] text, which names what would do. Nothing outside this folder matches on protocols.
 
 mod chat;
@@ -236,32 +237,114 @@ pub(crate) trait Protocol: Sync {
     /// Whether requests name a model, and answers must name the same.
     fn names_model(&self, route: Route, prompt: Option<&Prompt>) -> bool;
 
+    /// Refuses what the protocol cannot do on a route, chats included.
+    fn allow(&self, route: Route, _generation: &Generation) -> Result<(), Unsupported> {
+        only_default(route)
+    }
+
+    /// How the protocol asks in chats, which are alike in all protocols that have them.
+    fn chats(&self) -> Result<Chats, Unsupported>;
+
+    /// A stream of tokens after a text or ids.
+    fn stream(&self, route: Route, model: Option<&str>, generation: &Generation)
+    -> Result<Call, Unsupported>;
+
+    /// Candidates for the token after a text or ids. `depth` is how many are wanted: the protocol may ask for fewer.
+    fn next_token(
+        &self,
+        model: Option<&str>,
+        prompt: &Prompt,
+        depth: u32,
+    ) -> Result<Unary<Candidates>, Unsupported>;
+
+    /// Names the ids whose log-probabilities are wanted, where the protocol can ([`Protocol::names_logprob_ids`]).
+    fn name_ids(&self, _body: &mut Value, _ids: &[u32]) {}
+
+    /// Depths to ask for in turn after a text or ids, until all choices are revealed.
+    fn own_depths(&self) -> &'static [u32];
+
+    /// Log-probabilities of the own tokens of a text or ids.
+    fn own_prompt_logprobs(
+        &self,
+        model: Option<&str>,
+        prompt: &Prompt,
+    ) -> Result<Unary<PromptTokens>, Unsupported>;
+}
+
+/// How a protocol asks in chats.
+pub(crate) struct Chats {
+    /// The model to name if the endpoint chooses none.
+    pub(crate) model: Option<&'static str>,
+    /// Whether the counts must be asked for.
+    pub(crate) usage: bool,
+    /// Depths to ask for in turn.
+    pub(crate) depths: &'static [u32],
+    /// Adds what only this protocol has.
+    pub(crate) add: fn(&mut Value, &Generation),
+}
+
+impl Chats {
+    /// As OpenAI published them.
+    const PLAIN: Self = Self { model: None, usage: true, depths: &[chat::DEPTH], add: |_, _| {} };
+}
+
+/// What is the same in all protocols: what is refused, and that a chat goes its own way.
+impl dyn Protocol {
     /// A stream of generated tokens.
-    fn generate(
+    pub(crate) fn generate(
         &self,
         route: Route,
         model: Option<&str>,
         generation: &Generation,
-    ) -> Result<Call, Unsupported>;
+    ) -> Result<Call, Unsupported> {
+        self.allow(route, generation)?;
+        let Prompt::Chat(text) = &generation.prompt else { return self.stream(route, model, generation) };
+        let chats = self.chats()?;
+        let mut call = chat::call(model.or(chats.model), text, generation, chats.usage);
+        (chats.add)(&mut call.body, generation);
+        Ok(call)
+    }
 
-    /// Candidates for the token after the prompt. `depth` is how many are wanted: the protocol may ask for fewer.
-    fn candidates(
+    /// Candidates for the token after the prompt.
+    pub(crate) fn candidates(
         &self,
         model: Option<&str>,
         prompt: &Prompt,
         choices: &[Choice],
         depth: u32,
-    ) -> Result<Unary<Candidates>, Unsupported>;
+    ) -> Result<Unary<Candidates>, Unsupported> {
+        let mut unary = match prompt {
+            Prompt::Chat(text) => chat::candidates(model.or(self.chats()?.model), text),
+            Prompt::Text(_) | Prompt::Ids(_) => self.next_token(model, prompt, depth)?,
+        };
+        let ids: Option<Vec<u32>> = choices.iter().map(|choice| choice.id).collect();
+        if let Some(ids) = ids.filter(|ids| !ids.is_empty()) {
+            self.name_ids(&mut unary.body, &ids);
+        }
+        Ok(unary)
+    }
 
     /// Depths to ask for in turn, until all choices are revealed.
-    fn depths(&self, prompt: &Prompt) -> &'static [u32];
+    pub(crate) fn depths(&self, prompt: &Prompt) -> &'static [u32] {
+        match prompt {
+            Prompt::Chat(_) => self.chats().map_or(&[chat::DEPTH], |chats| chats.depths),
+            Prompt::Text(_) | Prompt::Ids(_) => self.own_depths(),
+        }
+    }
 
     /// Log-probabilities of the prompt's own tokens.
-    fn prompt_logprobs(
+    pub(crate) fn prompt_logprobs(
         &self,
         model: Option<&str>,
         prompt: &Prompt,
-    ) -> Result<Unary<PromptTokens>, Unsupported>;
+    ) -> Result<Unary<PromptTokens>, Unsupported> {
+        match prompt {
+            Prompt::Chat(_) => {
+                Err("chats have no log-probabilities of the prompt: use a text or token ids".into())
+            }
+            Prompt::Text(_) | Prompt::Ids(_) => self.own_prompt_logprobs(model, prompt),
+        }
+    }
 }
 
 /// Refuses the routes of MindIE.

@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::{
-    About, Base, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, chat, completions, set,
+    About, Base, Call, Candidates, Chats, PromptTokens, Protocol, Unary, Unsupported, chat, completions, set,
 };
 use crate::json::Json;
 use crate::probe::{Identity, count, text};
-use crate::{Choice, Generation, Prompt, Route};
+use crate::{Generation, Prompt, Route};
 
 /// The deepest candidates that completions reveal by the published rules. Servers with more are asked for more.
 const DEPTHS: [u32; 2] = [5, 20];
@@ -42,58 +42,36 @@ impl Protocol for OpenAi {
         true
     }
 
-    /// `ignore_eos` is not OpenAI's, but many servers of this API have it: the probe checks whether it works.
-    fn generate(
-        &self,
-        route: Route,
-        model: Option<&str>,
-        generation: &Generation,
-    ) -> Result<Call, Unsupported> {
-        super::only_default(route)?;
-        if let Prompt::Chat(text) = &generation.prompt {
-            return Ok(chat::call(model, text, generation, true));
-        }
-        let mut body = completions::body(model, generation);
-        body["stream_options"] = json!({ "include_usage": true });
-        Ok(Call {
-            route: completions::ROUTE,
-            body,
-            ending: Ending::Marker,
-            read: completions::read,
-            no_stop_texts: generation.stop.is_empty(),
-        })
+    fn chats(&self) -> Result<Chats, Unsupported> {
+        Ok(Chats::PLAIN)
     }
 
-    fn candidates(
+    /// `ignore_eos` is not OpenAI's, but many servers of this API have it: the probe checks whether it works.
+    fn stream(&self, _: Route, model: Option<&str>, generation: &Generation) -> Result<Call, Unsupported> {
+        let mut body = completions::body(model, generation);
+        body["stream_options"] = json!({ "include_usage": true });
+        Ok(completions::call(body, generation))
+    }
+
+    fn next_token(
         &self,
         model: Option<&str>,
         prompt: &Prompt,
-        _: &[Choice],
         depth: u32,
     ) -> Result<Unary<Candidates>, Unsupported> {
-        if let Prompt::Chat(text) = prompt {
-            return Ok(chat::candidates(model, text));
-        }
-        Ok(Unary {
-            route: completions::ROUTE,
-            body: completions::one_token(model, prompt, depth),
-            read: completions::read_candidates,
-        })
+        Ok(completions::candidates(model, prompt, depth))
     }
 
-    fn depths(&self, prompt: &Prompt) -> &'static [u32] {
-        if matches!(prompt, Prompt::Chat(_)) { &[chat::DEPTH] } else { &DEPTHS }
+    fn own_depths(&self) -> &'static [u32] {
+        &DEPTHS
     }
 
     /// By `echo`. One token is generated and dropped: some servers refuse to generate none.
-    fn prompt_logprobs(
+    fn own_prompt_logprobs(
         &self,
         model: Option<&str>,
         prompt: &Prompt,
     ) -> Result<Unary<PromptTokens>, Unsupported> {
-        if matches!(prompt, Prompt::Chat(_)) {
-            return Err("chats have no log-probabilities of the prompt: use a text or token ids".into());
-        }
         let mut body = json!({
             "prompt": super::prompt_json(prompt),
             "max_tokens": 1,

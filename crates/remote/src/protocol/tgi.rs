@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    About, Answer, Base, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong,
-    chat, lacks, set,
+    About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat,
+    lacks, set,
 };
 use crate::json::Json;
 use crate::probe::{Identity, Limits, count, text};
 use crate::response::TokenLogprob;
-use crate::{Choice, FailureKind, Finish, Generation, Prompt, Route};
+use crate::{FailureKind, Finish, Generation, Prompt, Route};
 
 /// TGI's limit of `top_n_tokens`.
 const DEPTH: u32 = 5;
@@ -52,12 +52,7 @@ impl Protocol for Tgi {
         false
     }
 
-    fn generate(
-        &self,
-        route: Route,
-        model: Option<&str>,
-        generation: &Generation,
-    ) -> Result<Call, Unsupported> {
+    fn allow(&self, route: Route, generation: &Generation) -> Result<(), Unsupported> {
         super::only_default(route)?;
         if generation.ignore_end {
             return Err(
@@ -67,9 +62,14 @@ impl Protocol for Tgi {
         if generation.stop.len() > MAX_STOP {
             return Err(format!("TGI takes at most {MAX_STOP} stop texts, not {}", generation.stop.len()));
         }
-        if let Prompt::Chat(text) = &generation.prompt {
-            return Ok(chat::call(Some(model.unwrap_or(MODEL)), text, generation, true));
-        }
+        Ok(())
+    }
+
+    fn chats(&self) -> Result<Chats, Unsupported> {
+        Ok(Chats { model: Some(MODEL), ..Chats::PLAIN })
+    }
+
+    fn stream(&self, _: Route, _: Option<&str>, generation: &Generation) -> Result<Call, Unsupported> {
         if generation.top_logprobs > DEPTH {
             return Err(format!("TGI reveals at most {DEPTH} candidates a token"));
         }
@@ -81,36 +81,27 @@ impl Protocol for Tgi {
             parameters["stop"] = json!(generation.stop);
         }
         let body = json!({ "inputs": text_of(&generation.prompt)?, "parameters": parameters });
-        Ok(Call {
-            route: "/generate_stream",
-            body,
-            ending: Ending::Event,
-            read,
-            no_stop_texts: generation.stop.is_empty(),
-        })
+        let no_stop_texts = generation.stop.is_empty();
+        Ok(Call { route: "/generate_stream", body, ending: Ending::Event, read, no_stop_texts })
     }
 
-    fn candidates(
+    fn next_token(
         &self,
-        model: Option<&str>,
+        _: Option<&str>,
         prompt: &Prompt,
-        _: &[Choice],
         depth: u32,
     ) -> Result<Unary<Candidates>, Unsupported> {
-        if let Prompt::Chat(text) = prompt {
-            return Ok(chat::candidates(Some(model.unwrap_or(MODEL)), text));
-        }
         let mut body = one_token(prompt)?;
         body["parameters"]["top_n_tokens"] = json!(depth.min(DEPTH));
         Ok(Unary { route: "/generate", body, read: read_candidates })
     }
 
-    fn depths(&self, prompt: &Prompt) -> &'static [u32] {
-        if matches!(prompt, Prompt::Chat(_)) { &[chat::DEPTH] } else { &[DEPTH] }
+    fn own_depths(&self) -> &'static [u32] {
+        &[DEPTH]
     }
 
     /// By `decoder_input_details`, which needs `--enable-prefill-logprobs` at the server's start since version 3.
-    fn prompt_logprobs(&self, _: Option<&str>, prompt: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
+    fn own_prompt_logprobs(&self, _: Option<&str>, prompt: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
         let mut body = one_token(prompt)?;
         body["parameters"]["decoder_input_details"] = json!(true);
         Ok(Unary { route: "/generate", body, read: read_prompt })
@@ -135,11 +126,10 @@ fn read_info(json: &Json, identity: &mut Identity) {
 
 fn text_of(prompt: &Prompt) -> Result<&str, Unsupported> {
     match prompt {
-        Prompt::Text(text) => Ok(text),
+        Prompt::Text(text) | Prompt::Chat(text) => Ok(text),
         Prompt::Ids(_) => {
             Err("TGI takes text only, no token ids: its tokenizer must be the right one".into())
         }
-        Prompt::Chat(_) => Err("TGI's chats have no log-probabilities of the prompt: use a text".into()),
     }
 }
 
@@ -289,8 +279,9 @@ pub(super) mod stub {
     /// Returns the end of the last event.
     pub(in crate::protocol) fn end(reply: &Reply) -> String {
         format!(
-            r#""generated_text":"{}","details":{{"finish_reason":"length","generated_tokens":{},"input_length":{}}}"#,
+            r#""generated_text":"{}","details":{{"finish_reason":"{}","generated_tokens":{},"input_length":{}}}"#,
             Reply::text(0, reply.tokens),
+            reply.reason("length", "eos_token"),
             reply.tokens,
             reply.prompt_tokens
         )

@@ -1,15 +1,15 @@
 //! The smallest example of a protocol: a made-up wire format, for tests only. `docs/ADDING.md` points here.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    About, Answer, Base, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong,
+    About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong,
     lacks,
 };
 use crate::json::Json;
 use crate::probe::{count, text};
 use crate::response::TokenLogprob;
-use crate::{Choice, Finish, Generation, Prompt, Route};
+use crate::{Finish, Generation, Prompt, Route};
 
 /// The most candidates that the server reveals.
 const DEPTH: u32 = 5;
@@ -49,48 +49,35 @@ impl Protocol for Toy {
         false
     }
 
-    fn generate(&self, route: Route, _: Option<&str>, generation: &Generation) -> Result<Call, Unsupported> {
+    fn allow(&self, route: Route, generation: &Generation) -> Result<(), Unsupported> {
         super::only_default(route)?;
         if generation.ignore_end {
             return Err("toy cannot ignore the end token: use another protocol".into());
         }
-        Ok(Call {
-            route: "/toy/say",
-            body: json!({ "after": after(&generation.prompt)?, "words": generation.max_tokens }),
-            ending: Ending::Event,
-            read,
-            no_stop_texts: true,
-        })
+        Ok(())
     }
 
-    fn candidates(
-        &self,
-        _: Option<&str>,
-        prompt: &Prompt,
-        _: &[Choice],
-        _: u32,
-    ) -> Result<Unary<Candidates>, Unsupported> {
-        Ok(Unary {
-            route: "/toy/guess",
-            body: json!({ "after": after(prompt)?, "words": 1 }),
-            read: read_candidates,
-        })
+    fn chats(&self) -> Result<Chats, Unsupported> {
+        Err("toy has no chats: use a text".into())
     }
 
-    fn depths(&self, _: &Prompt) -> &'static [u32] {
+    fn stream(&self, _: Route, _: Option<&str>, generation: &Generation) -> Result<Call, Unsupported> {
+        let body =
+            json!({ "after": super::prompt_json(&generation.prompt), "words": generation.max_tokens });
+        Ok(Call { route: "/toy/say", body, ending: Ending::Event, read, no_stop_texts: true })
+    }
+
+    fn next_token(&self, _: Option<&str>, prompt: &Prompt, _: u32) -> Result<Unary<Candidates>, Unsupported> {
+        let body = json!({ "after": super::prompt_json(prompt), "words": 1 });
+        Ok(Unary { route: "/toy/guess", body, read: read_candidates })
+    }
+
+    fn own_depths(&self) -> &'static [u32] {
         &[DEPTH]
     }
 
-    fn prompt_logprobs(&self, _: Option<&str>, _: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
+    fn own_prompt_logprobs(&self, _: Option<&str>, _: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
         Err("toy has no log-probabilities of the prompt: score choices by the next token instead".into())
-    }
-}
-
-fn after(prompt: &Prompt) -> Result<Value, Unsupported> {
-    match prompt {
-        Prompt::Text(text) => Ok(json!(text)),
-        Prompt::Ids(ids) => Ok(json!(ids)),
-        Prompt::Chat(_) => Err("toy has no chats: use a text".into()),
     }
 }
 
@@ -146,8 +133,9 @@ mod stub {
         }
 
         fn tail(&self, reply: &Reply) -> Vec<String> {
-            let Reply { prompt_tokens, tokens } = reply;
-            vec![format!(r#"{{"over":"length","heard":{prompt_tokens},"said":{tokens}}}"#)]
+            let Reply { prompt_tokens, tokens, .. } = reply;
+            let reason = reply.reason("length", "stop");
+            vec![format!(r#"{{"over":"{reason}","heard":{prompt_tokens},"said":{tokens}}}"#)]
         }
 
         fn whole(&self, reply: &Reply) -> String {

@@ -1,14 +1,14 @@
 //! vLLM's OpenAI server, with its own fields.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    About, Base, Call, Candidates, Ending, PromptTokens, Protocol, Unary, Unsupported, Wrong, chat,
-    completions, lacks, openai, set,
+    About, Base, Call, Candidates, Chats, PromptTokens, Protocol, Unary, Unsupported, Wrong, completions, lacks, openai,
+    set,
 };
 use crate::json::Json;
 use crate::probe::text;
-use crate::{Choice, FailureKind, Generation, Prompt, Route};
+use crate::{FailureKind, Generation, Prompt, Route};
 
 /// vLLM's default of `--max-logprobs`.
 const DEPTH: u32 = 20;
@@ -39,7 +39,7 @@ impl Protocol for Vllm {
         crate::testing::stub::Stub {
             generates: &[
                 (completions::ROUTE, &completions::stub::Completions { ids: true }),
-                (chat::ROUTE, &chat::stub::Chat),
+                (super::chat::ROUTE, &super::chat::stub::Chat),
             ],
             states: &[crate::testing::stub::MODELS, ("/version", r#"{"version":"0.33.0"}"#)],
         }
@@ -49,75 +49,40 @@ impl Protocol for Vllm {
         true
     }
 
-    /// Every sampling field is set: what is absent comes from the model's `generation_config.json`.
-    fn generate(
-        &self,
-        route: Route,
-        model: Option<&str>,
-        generation: &Generation,
-    ) -> Result<Call, Unsupported> {
-        super::only_default(route)?;
-        let mut call = if let Prompt::Chat(text) = &generation.prompt {
-            chat::call(model, text, generation, true)
-        } else {
-            Call {
-                route: completions::ROUTE,
-                body: completions::body(model, generation),
-                ending: Ending::Marker,
-                read: completions::read,
-                no_stop_texts: generation.stop.is_empty(),
-            }
-        };
-        let body = &mut call.body;
-        body["top_p"] = json!(generation.sampling.top_p.unwrap_or(1.0));
-        body["top_k"] = json!(generation.sampling.top_k.map_or(-1, i64::from));
-        body["min_p"] = json!(0.0);
-        body["repetition_penalty"] = json!(1.0);
-        body["return_token_ids"] = json!(true);
-        body["stream_options"] = json!({ "include_usage": true, "continuous_usage_stats": true });
-        if generation.top_logprobs > 0 {
-            body["return_tokens_as_token_ids"] = json!(true);
-        }
-        Ok(call)
+    fn chats(&self) -> Result<Chats, Unsupported> {
+        Ok(Chats { add: set_own, ..Chats::PLAIN })
     }
 
-    /// Asks for exactly the ids of the choices. A server that does not know the field gives its most probable tokens.
-    fn candidates(
+    fn stream(&self, _: Route, model: Option<&str>, generation: &Generation) -> Result<Call, Unsupported> {
+        let mut body = completions::body(model, generation);
+        set_own(&mut body, generation);
+        Ok(completions::call(body, generation))
+    }
+
+    fn next_token(
         &self,
         model: Option<&str>,
         prompt: &Prompt,
-        choices: &[Choice],
         depth: u32,
     ) -> Result<Unary<Candidates>, Unsupported> {
-        let mut unary = if let Prompt::Chat(text) = prompt {
-            chat::candidates(model, text)
-        } else {
-            Unary {
-                route: completions::ROUTE,
-                body: completions::one_token(model, prompt, depth),
-                read: completions::read_candidates,
-            }
-        };
-        let ids: Option<Vec<u32>> = choices.iter().map(|choice| choice.id).collect();
-        if let Some(ids) = ids.filter(|ids| !ids.is_empty()) {
-            unary.body["logprob_token_ids"] = json!(ids);
-            unary.body["return_tokens_as_token_ids"] = json!(true);
-        }
-        Ok(unary)
+        Ok(completions::candidates(model, prompt, depth))
     }
 
-    fn depths(&self, _: &Prompt) -> &'static [u32] {
+    /// A server that does not know the field gives its most probable tokens.
+    fn name_ids(&self, body: &mut Value, ids: &[u32]) {
+        body["logprob_token_ids"] = json!(ids);
+        body["return_tokens_as_token_ids"] = json!(true);
+    }
+
+    fn own_depths(&self) -> &'static [u32] {
         &[DEPTH]
     }
 
-    fn prompt_logprobs(
+    fn own_prompt_logprobs(
         &self,
         model: Option<&str>,
         prompt: &Prompt,
     ) -> Result<Unary<PromptTokens>, Unsupported> {
-        if matches!(prompt, Prompt::Chat(_)) {
-            return Err("chats have no log-probabilities of the prompt here: use a text or token ids".into());
-        }
         let mut body = json!({
             "prompt": super::prompt_json(prompt),
             "max_tokens": 1,
@@ -128,6 +93,19 @@ impl Protocol for Vllm {
         });
         set(&mut body, "model", model);
         Ok(Unary { route: completions::ROUTE, body, read: read_prompt })
+    }
+}
+
+/// Sets every sampling field: what is absent comes from the model's `generation_config.json`.
+fn set_own(body: &mut Value, generation: &Generation) {
+    body["top_p"] = json!(generation.sampling.top_p.unwrap_or(1.0));
+    body["top_k"] = json!(generation.sampling.top_k.map_or(-1, i64::from));
+    body["min_p"] = json!(0.0);
+    body["repetition_penalty"] = json!(1.0);
+    body["return_token_ids"] = json!(true);
+    body["stream_options"] = json!({ "include_usage": true, "continuous_usage_stats": true });
+    if generation.top_logprobs > 0 {
+        body["return_tokens_as_token_ids"] = json!(true);
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Request, Script, Server, Step};
 use crate::Api;
 
 /// The behaviours, and what each does.
-pub const FAULTS: [(&str, &str); 49] = [
+pub const FAULTS: [(&str, &str); 54] = [
     ("normal", "answers as the protocol says"),
     ("role_never", "a chat without its role event"),
     ("many_tokens", "four tokens an event"),
@@ -44,11 +44,16 @@ pub const FAULTS: [(&str, &str); 49] = [
     ("invalid", "422 with an error text"),
     ("unauthorized", "401 with an empty body"),
     ("echo_key", "401 with the request's headers in its body"),
+    ("echo_key_text", "the request's key as generated text, cut between tokens, and as the model's reason"),
     ("html_502", "an HTML page of a proxy"),
     ("html_200", "an HTML page with status 200"),
     ("short_length", "a Content-Length below the body's"),
     ("long_length", "a Content-Length beyond the body's, then the end of the connection"),
     ("wrong_model", "another model answers"),
+    ("length_early", "ended by the token limit after four tokens of more"),
+    ("counts_fewer", "a count below the tokens of the stream"),
+    ("counts_none", "a count of 0 after text"),
+    ("counts_more", "a count beyond the limit of the request"),
     ("close_each", "Connection: close after every answer"),
     ("silent", "reads the request and never answers"),
     ("silent_body", "a head, and no event"),
@@ -101,6 +106,7 @@ pub fn behave(name: &str, request: &Request, times: usize) -> Script {
         .or_else(|| status(name, request, times))
         .or_else(|| connection(name))
         .or_else(|| logprobs(name))
+        .or_else(|| contradiction(name))
         .unwrap_or_else(|| stub::answer(api_of(request), Schedule::default(), request))
 }
 
@@ -119,7 +125,7 @@ fn text(text: &str) -> String {
 
 /// The last choice event, with more members behind.
 fn last(more: &str) -> String {
-    format!(r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"","finish_reason":"length"}}]{more}}}"#)
+    format!(r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"","finish_reason":"stop"}}]{more}}}"#)
 }
 
 const USAGE: &str = r#","usage":{"prompt_tokens":3,"completion_tokens":4}"#;
@@ -187,9 +193,8 @@ fn stream_form(name: &str) -> Option<Script> {
         "no_space" => framed("data:", "\n\n"),
         "comments" => framed(": ping\n\n:\ndata: ", "\n\n: pong\n\n"),
         "usage_in_choice" => {
-            let end = format!(
-                r#"{{"model":"{MODEL}","choices":[{{"text":" 3","finish_reason":"length"}}]{USAGE}}}"#
-            );
+            let end =
+                format!(r#"{{"model":"{MODEL}","choices":[{{"text":" 3","finish_reason":"stop"}}]{USAGE}}}"#);
             let mut payloads = four();
             payloads.splice(3..5, [end]);
             events(&payloads).end()
@@ -293,11 +298,39 @@ fn status(name: &str, request: &Request, times: usize) -> Option<Script> {
         ),
         "unauthorized" => Script::answer("401 Unauthorized", "text/plain", ""),
         "echo_key" => Script::answer("401 Unauthorized", "text/plain", format!("{:?}", request.headers)),
+        "echo_key_text" => echo_key_text(request),
         "html_502" => Script::answer("502 Bad Gateway", "text/html", "<html><h1>502 Bad Gateway</h1>nginx</html>"),
         "redirect" => Script::default()
             .write(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /normal/v1/completions\r\nContent-Length: 0\r\n\r\n"),
         _ => return None,
     })
+}
+
+/// Streams of four tokens whose count or reason contradicts them.
+fn contradiction(name: &str) -> Option<Script> {
+    let (reason, count) = match name {
+        "length_early" => ("length", 4),
+        "counts_fewer" => ("stop", 2),
+        "counts_none" => ("stop", 0),
+        "counts_more" => ("stop", 400),
+        _ => return None,
+    };
+    let mut payloads = four();
+    payloads[4] = format!(
+        r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"","finish_reason":"{reason}"}}],"usage":{{"prompt_tokens":3,"completion_tokens":{count}}}}}"#
+    );
+    Some(events(&payloads).end())
+}
+
+/// A stream whose text is the request's bearer key, in pieces of three characters.
+fn echo_key_text(request: &Request) -> Script {
+    let key =
+        request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let pieces: Vec<String> =
+        key.as_bytes().chunks(3).map(|piece| text(&String::from_utf8_lossy(piece))).collect();
+    let reason =
+        format!(r#"{{"model":"{MODEL}","choices":[{{"index":0,"text":"","finish_reason":"{key}"}}]}}"#);
+    events(&pieces).event(&reason).event("[DONE]").end()
 }
 
 fn connection(name: &str) -> Option<Script> {

@@ -49,6 +49,8 @@ pub struct Answered {
     pub received: Instant,
     /// When each [`Step::Write`] began.
     pub written: Vec<Instant>,
+    /// When each of them had handed its bytes to the system. A server that is interrupted in between is late by itself.
+    pub handed: Vec<Instant>,
     /// The client was there until the end of the script.
     pub complete: bool,
 }
@@ -164,7 +166,7 @@ fn serve(stream: &TcpStream, connection: usize, shared: &Shared) -> io::Result<(
         request.connection = connection;
         request.number = shared.requests.fetch_add(1, Ordering::Relaxed);
         let script = (shared.handler)(&request);
-        let (mut written, mut closes) = (Vec::new(), false);
+        let (mut written, mut closes) = ((Vec::new(), Vec::new()), false);
         let mut outcome = Ok(());
         for step in &script.steps {
             outcome = act(step, stream, received, &mut written, &mut closes, shared);
@@ -172,7 +174,8 @@ fn serve(stream: &TcpStream, connection: usize, shared: &Shared) -> io::Result<(
                 break;
             }
         }
-        let answered = Answered { request, received, written, complete: outcome.is_ok() };
+        let (written, handed) = written;
+        let answered = Answered { request, received, written, handed, complete: outcome.is_ok() };
         shared.log.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
         outcome?;
         if closes || shared.stop.load(Ordering::Relaxed) {
@@ -186,14 +189,16 @@ fn act(
     step: &Step,
     mut stream: &TcpStream,
     received: Instant,
-    written: &mut Vec<Instant>,
+    (written, handed): &mut (Vec<Instant>, Vec<Instant>),
     closes: &mut bool,
     shared: &Shared,
 ) -> io::Result<()> {
     match step {
         Step::Write(bytes) => {
             written.push(Instant::now());
-            stream.write_all(bytes)
+            stream.write_all(bytes)?;
+            handed.push(Instant::now());
+            Ok(())
         }
         Step::Wait(time) => {
             std::thread::sleep(*time);

@@ -87,9 +87,16 @@ pub(crate) trait Wire: Sync {
 pub(crate) struct Reply {
     pub(crate) prompt_tokens: usize,
     pub(crate) tokens: u32,
+    /// The request's limit ends the answer, not the stub's own end.
+    pub(crate) is_cut: bool,
 }
 
 impl Reply {
+    /// Returns a protocol's word for why the answer ended: its word for the limit, or for the model's own end.
+    pub(crate) fn reason(&self, limit: &'static str, end: &'static str) -> &'static str {
+        if self.is_cut { limit } else { end }
+    }
+
     /// Returns the text of some tokens.
     pub(crate) fn text(from: u32, count: u32) -> String {
         (from..from + count).map(|i| format!(" {i}")).collect()
@@ -142,7 +149,11 @@ pub fn answer(api: Api, schedule: Schedule, request: &Request) -> Script {
     let body = request.json();
     let limit = body.pointer(wire.limit()).and_then(Value::as_u64);
     let tokens = schedule.tokens.min(limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(u32::MAX));
-    let reply = Reply { prompt_tokens: prompt_tokens(body.pointer(wire.prompt())), tokens };
+    let reply = Reply {
+        prompt_tokens: prompt_tokens(body.pointer(wire.prompt())),
+        tokens,
+        is_cut: limit.is_none_or(|limit| limit <= u64::from(schedule.tokens)),
+    };
     if !body["stream"].as_bool().unwrap_or_else(|| wire.streams()) {
         return Script::default().until(schedule.first).write(&first_write(&wire.whole(&reply)));
     }

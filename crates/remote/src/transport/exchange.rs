@@ -7,7 +7,6 @@ use ureq::http::{HeaderMap, Response};
 use ureq::{Body, BodyReader, Timeout};
 
 use super::{Transport, stamp};
-use crate::json::Json;
 use crate::response::Times;
 use crate::{Failure, FailureKind, Phase};
 
@@ -55,8 +54,8 @@ impl<'t> Exchange<'t> {
             self.times.first_byte = stamp::read().arrived;
         }
         self.read += count;
-        if self.read > self.transport.max_body {
-            let limit = self.transport.max_body;
+        if self.read > self.transport.endpoint.max_body {
+            let limit = self.transport.endpoint.max_body;
             return Err(self.failed(FailureKind::TooLarge, &format!("more than {limit} bytes")));
         }
         Ok(count)
@@ -69,7 +68,7 @@ impl<'t> Exchange<'t> {
 
     /// From now on the next event is awaited.
     pub(crate) fn event_seen(&self) {
-        stamp::expect_within(self.transport.timeouts.between_events);
+        stamp::expect_within(self.transport.endpoint.timeouts.between_events);
     }
 
     /// Reads the whole body.
@@ -124,7 +123,7 @@ impl<'t> Exchange<'t> {
         let wait = header("retry-after").and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
         let mut body = Vec::new();
         self.append_rest(&mut body);
-        let text = match Json::parse(&body) {
+        let text = match self.transport.json(&body) {
             Ok(json) => json.error_text().unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned()),
             Err(_) => String::from_utf8_lossy(&body).into_owned(),
         };

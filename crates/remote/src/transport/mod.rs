@@ -17,8 +17,9 @@ use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
 pub(crate) use self::exchange::Exchange;
 use self::resolve::LookUpOnce;
 use self::stamp::StampConnector;
+use crate::json::Json;
 use crate::response::Times;
-use crate::{Endpoint, Failure, FailureKind, Key, Phase, RemoteError, Timeouts, Url};
+use crate::{Endpoint, Failure, FailureKind, Phase, RemoteError, Url};
 
 /// Bytes of a response's head.
 const MAX_HEAD: usize = 24 << 10;
@@ -31,9 +32,7 @@ const MAX_IDLE: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Transport {
     agent: Agent,
-    key: Option<Key>,
-    timeouts: Timeouts,
-    max_body: usize,
+    endpoint: Endpoint,
 }
 
 impl Transport {
@@ -65,9 +64,7 @@ impl Transport {
             ().chain(TcpConnector::default()).chain(RustlsConnector::default()).chain(StampConnector);
         Ok(Self {
             agent: Agent::with_parts(config.build(), connector, LookUpOnce::default()),
-            key: endpoint.key.clone(),
-            timeouts: endpoint.timeouts,
-            max_body: endpoint.max_body,
+            endpoint: endpoint.clone(),
         })
     }
 
@@ -81,7 +78,7 @@ impl Transport {
     ) -> Result<Exchange<'_>, Failure> {
         let mut request = self.agent.post(url.join(route)).header("Content-Type", "application/json");
         request = request.header("Accept", if stream { "text/event-stream" } else { "application/json" });
-        if let Some(key) = &self.key {
+        if let Some(key) = self.endpoint.key_for(url) {
             request = request.header("Authorization", format!("Bearer {}", key.secret()));
         }
         self.exchange(|| request.send(body))
@@ -90,7 +87,7 @@ impl Transport {
     /// Sends a `GET`, and returns once the head of the answer is there.
     pub(crate) fn get(&self, url: &Url, route: &str) -> Result<Exchange<'_>, Failure> {
         let mut request = self.agent.get(url.join(route));
-        if let Some(key) = &self.key {
+        if let Some(key) = self.endpoint.key_for(url) {
             request = request.header("Authorization", format!("Bearer {}", key.secret()));
         }
         self.exchange(|| request.call())
@@ -101,7 +98,7 @@ impl Transport {
         send: impl FnOnce() -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Exchange<'_>, Failure> {
         let started = Instant::now();
-        stamp::begin(self.timeouts.first_byte);
+        stamp::begin(self.endpoint.timeouts.first_byte);
         match send() {
             Ok(response) => Ok(Exchange::new(self, started, response)),
             Err(error) => Err(self.failure(&error, started)),
@@ -117,11 +114,36 @@ impl Transport {
         self.failed(kind, &text, times)
     }
 
+    /// Returns a server's text without the key.
+    pub(crate) fn hide(&self, text: String) -> String {
+        match &self.endpoint.key {
+            Some(key) => key.hide(text),
+            None => text,
+        }
+    }
+
+    /// The same for a text that may be cut off within the key.
+    pub(crate) fn hide_cut(&self, text: String) -> String {
+        match &self.endpoint.key {
+            Some(key) => key.hide_cut(text),
+            None => text,
+        }
+    }
+
+    /// Parses a server's JSON. The key occurs in none of its texts.
+    pub(crate) fn json(&self, bytes: &[u8]) -> Result<Json, serde_json::Error> {
+        let mut json = Json::parse(bytes)?;
+        if let Some(key) = &self.endpoint.key {
+            json.change_texts(&|text| key.hide(text));
+        }
+        Ok(json)
+    }
+
     /// Returns a failure with bounded text, in which the key does not occur.
     pub(crate) fn failed(&self, kind: FailureKind, text: &str, times: Times) -> Failure {
-        let mut text = text.trim().to_owned();
+        let mut text = self.hide_cut(text.trim().to_owned());
         if let FailureKind::Timeout(phase) = kind {
-            let limits = &self.timeouts;
+            let limits = &self.endpoint.timeouts;
             let limit = match phase {
                 Phase::Connect => limits.connect,
                 Phase::FirstByte => limits.first_byte,
@@ -129,9 +151,6 @@ impl Transport {
                 Phase::Whole => limits.whole,
             };
             text = format!("{} s", limit.as_secs_f64());
-        }
-        if let Some(key) = &self.key {
-            text = text.replace(key.secret(), "[key]");
         }
         let mut end = text.len().min(exchange::MAX_TEXT);
         while !text.is_char_boundary(end) {
