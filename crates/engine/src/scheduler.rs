@@ -6,15 +6,20 @@
 //! running sequences wait for it. A sequence's results do not depend on the others; see the device's
 //! contract.
 
+mod check;
+mod clock;
+mod force;
+mod plan;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use glmbench_device::sensors::Sensors;
 use glmbench_device::timed::OperatorClock;
 use glmbench_device::{DeviceInfo, SequenceView};
 
-use super::cache::{BlockAllocator, blocks_for};
+use super::cache::BlockAllocator;
 use super::config::ModelConfig;
 use super::model::{Capacity, Forward, StepInput};
 use super::profile::{OperatorTime, Profile};
@@ -23,8 +28,7 @@ use super::tokenizer::Tokenizer;
 use super::weights::watch::WeightFault;
 use super::{EngineError, FinishReason, Occupancy, Request, RequestId, Step, StepKind};
 
-/// The last part of a wait, which spins instead of sleeping.
-const SPIN: Duration = Duration::from_micros(200);
+use self::plan::Part;
 
 /// A loaded model with its queue of sequences.
 pub struct Engine {
@@ -44,14 +48,6 @@ pub struct Engine {
     prefill_run: Option<usize>,
     /// Prefill steps since the last decoding step.
     prefills: usize,
-}
-
-/// Rows of one sequence in a step, before block tables are borrowed.
-struct Part {
-    index: usize,
-    rows: std::ops::Range<usize>,
-    /// Number of rows, from the last backwards, to return logits of.
-    logits: usize,
 }
 
 impl Engine {
@@ -129,41 +125,6 @@ impl Engine {
     /// Returns the devices' sensors; `None` if there are none that this program reads.
     pub fn sensors(&self) -> Option<&dyn Sensors> {
         self.model.sensors()
-    }
-
-    /// Returns the nanoseconds on the engine's clock: the device's virtual clock if it has one, else real time.
-    pub fn now_ns(&self) -> u64 {
-        self.model.modelled_ns().unwrap_or_else(|| self.clock.elapsed().as_nanos() as u64)
-    }
-
-    /// Idles until [`Engine::now_ns`] reaches `ns`: the thread sleeps, or the device advances its virtual clock.
-    ///
-    /// # Errors
-    /// The device has a virtual clock that does not advance while idle.
-    pub fn wait_until(&mut self, ns: u64) -> Result<(), EngineError> {
-        let Some(now_ns) = self.model.modelled_ns() else {
-            self.sleep_until(ns);
-            return Ok(());
-        };
-        self.model.idle(ns.saturating_sub(now_ns));
-        if self.now_ns() < ns {
-            let device = self.model.device_info().name;
-            return Err(EngineError::Option(format!(
-                "device {device} keeps a virtual clock that does not move while it is idle; arrivals over time need one that does"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Sleeps most of the wait and spins for the rest, because a sleep ends some tens of microseconds late.
-    fn sleep_until(&self, ns: u64) {
-        let left = Duration::from_nanos(ns.saturating_sub(self.now_ns()));
-        if let Some(sleep) = left.checked_sub(SPIN) {
-            std::thread::sleep(sleep);
-        }
-        while self.now_ns() < ns {
-            std::hint::spin_loop();
-        }
     }
 
     /// Queues a request.
@@ -260,42 +221,6 @@ impl Engine {
         Ok(step)
     }
 
-    fn check(&self, request: &Request) -> Result<(), EngineError> {
-        let config = self.model.config();
-        let limits = self.model.capacity();
-        let refuse = |problem: String| Err(EngineError::Request(problem));
-        if request.prompt.is_empty() {
-            return refuse("the prompt is empty".into());
-        }
-        let known = config.padded_vocab_size;
-        let ids = [&request.prompt[..], &request.choice_ids, &request.stop.ids, &request.report.ids];
-        if let Some(id) = ids.into_iter().flatten().find(|&&id| id as usize >= known) {
-            return refuse(format!("token {id} is outside the model's vocabulary of {known}"));
-        }
-        if !request.stop.texts.is_empty() && self.tokenizer.is_none() {
-            return refuse("the engine has no tokenizer, so it cannot watch for stop texts".into());
-        }
-        let length = request.prompt.len().saturating_add(request.max_new_tokens);
-        if length > config.seq_length {
-            return refuse(format!(
-                "prompt of {} and {} new tokens exceed the model's seq_length {}",
-                request.prompt.len(),
-                request.max_new_tokens,
-                config.seq_length
-            ));
-        }
-        let context = length + config.pre_seq_len.unwrap_or(0);
-        if context > limits.max_context || blocks_for(context) > limits.kv_blocks {
-            return refuse(format!(
-                "prompt of {} and {} new tokens exceed the {} tokens that memory was taken for",
-                request.prompt.len(),
-                request.max_new_tokens,
-                limits.max_context
-            ));
-        }
-        Ok(())
-    }
-
     fn admit(&mut self) -> Result<(), EngineError> {
         let prefix = self.model.config().pre_seq_len.unwrap_or(0);
         while self.running.len() < self.model.capacity().max_batch {
@@ -312,54 +237,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// Plans prompt chunks while any prompt is unfinished, else one token of every sequence.
-    fn plan(&self) -> (StepKind, Vec<Part>) {
-        let decode = self.plan_decode();
-        let is_decodes_turn = self.prefill_run.is_some_and(|most| self.prefills >= most);
-        if is_decodes_turn && !decode.is_empty() {
-            return (StepKind::Decode, decode);
-        }
-        let prefill = self.plan_prefill();
-        if !prefill.is_empty() {
-            return (StepKind::Prefill, prefill);
-        }
-        let kind = if decode.is_empty() { StepKind::Idle } else { StepKind::Decode };
-        (kind, decode)
-    }
-
-    /// Plans as many prompt tokens as fit.
-    fn plan_prefill(&self) -> Vec<Part> {
-        let limits = self.model.capacity();
-        let mut parts = Vec::new();
-        let (mut row, mut logits_left) = (0, limits.max_logit_rows);
-        for (index, sequence) in self.running.iter().enumerate() {
-            let left = sequence.prompt_left();
-            let mut count = left.min(limits.max_step_tokens - row);
-            let wanted = if sequence.request.report.prompt.is_some() {
-                count = count.min(logits_left);
-                count
-            } else {
-                usize::from(count == left)
-            };
-            let logits = wanted.min(logits_left);
-            // The last row waits for a step that can return its logits.
-            count -= wanted - logits;
-            if count > 0 {
-                parts.push(Part { index, rows: row..row + count, logits });
-                row += count;
-                logits_left -= logits;
-            }
-        }
-        parts
-    }
-
-    /// Plans one token of every sequence whose prompt is fed.
-    fn plan_decode(&self) -> Vec<Part> {
-        let fed = self.running.iter().enumerate().filter(|(_, sequence)| sequence.prompt_left() == 0);
-        let rows = fed.take(self.model.capacity().max_step_tokens).enumerate();
-        rows.map(|(row, (index, _))| Part { index, rows: row..row + 1, logits: 1 }).collect()
     }
 
     fn forward(&mut self, parts: &[Part]) -> Result<(), EngineError> {
@@ -422,56 +299,6 @@ impl Engine {
             step.finished.push(completion);
         }
         step.finished.reverse();
-    }
-
-    /// Feeds `tokens` in chunks and passes the logits of every position to `each(position, logits)`. The engine must
-    /// be idle.
-    pub fn teacher_force(
-        &mut self,
-        tokens: &[u32],
-        each: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), EngineError> {
-        if !self.is_idle() {
-            return Err(EngineError::Request("sequences are running".into()));
-        }
-        let probe = Request { prompt: tokens.to_vec(), ..Request::probe() };
-        self.check(&probe)?;
-        let prefix = self.model.config().pre_seq_len.unwrap_or(0);
-        let blocks = self.allocator.take(prefix + tokens.len()).ok_or_else(no_blocks)?;
-        let result = self.feed(tokens, &blocks, each);
-        self.allocator.give(blocks);
-        result
-    }
-
-    /// Feeds one sequence in chunks and passes on the logits of every row.
-    fn feed(
-        &mut self,
-        tokens: &[u32],
-        blocks: &[u32],
-        each: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), EngineError> {
-        let limits = self.model.capacity();
-        let prefix = self.model.config().pre_seq_len.unwrap_or(0);
-        let vocab = self.model.config().padded_vocab_size;
-        self.model.write_prefix(blocks)?;
-        let chunk = limits.max_step_tokens.min(limits.max_logit_rows);
-        for begin in (0..tokens.len()).step_by(chunk) {
-            let end = tokens.len().min(begin + chunk);
-            let positions: Vec<u32> = (begin as u32..end as u32).collect();
-            let rows: Vec<usize> = (0..end - begin).collect();
-            let view = SequenceView { rows: 0..end - begin, context: prefix + end, blocks };
-            let input = StepInput {
-                tokens: &tokens[begin..end],
-                positions: &positions,
-                sequences: &[view],
-                logit_rows: &rows,
-            };
-            self.model.forward(&input, &mut self.logits)?;
-            for (row, logits) in self.logits.chunks_exact(vocab).enumerate() {
-                each(begin + row, logits);
-            }
-        }
-        Ok(())
     }
 }
 
