@@ -172,6 +172,7 @@ pub(crate) fn run() -> RunRecord {
             roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1e11, limits: None }),
             load: None,
             weight_faults: None,
+            work: BTreeMap::new(),
             command_line: vec!["glmbench".into(), "run".into(), "suites/quickstart.toml".into()],
             scored_from: None,
             started: "2026-01-01T00:00:00Z".into(),

@@ -14,6 +14,8 @@ const STAGE_SLACK_TOKENS: usize = 128;
 /// Maximum tokens that one generated token's text may become when tokenized again: names of unused pieces, broken
 /// characters.
 const RETOKENIZED: usize = 8;
+/// Rows of logits for each sequence that generates: its next token, and guesses of those after it.
+const VERIFIED_ROWS: usize = 4;
 
 impl Plan<'_> {
     /// Returns the limits that the engine must be loaded with on `world` ranks.
@@ -144,6 +146,7 @@ fn room(
 ) -> Capacity {
     let prefix = config.pre_seq_len.unwrap_or(0);
     let mut limits = Capacity { max_context: 1 + prefix, ..smallest(step_tokens) };
+    let mut verified = 0;
     // Blocks for a batch of usual sequences, or for one of the longest while the others wait for it.
     let mut grow = |batch: usize, usual: usize, longest: usize| {
         let context = |tokens: usize| tokens.min(config.seq_length) + prefix;
@@ -161,12 +164,15 @@ fn room(
             .unwrap_or(1);
         let usual = prompt + prompt / 4 + 2 * new + STAGE_SLACK_TOKENS;
         grow(run.batch, usual, usual + RETOKENIZED * new);
+        if new > 0 {
+            verified = verified.max(VERIFIED_ROWS * run.batch);
+        }
     }
     for Room { batch: (_, batch), tokens, .. } in timed.iter().map(|case| case.room()) {
         grow(batch, tokens, tokens);
     }
     limits.max_step_tokens = step_tokens.max(limits.max_batch);
-    limits.max_logit_rows = limits.max_batch;
+    limits.max_logit_rows = limits.max_batch.max(verified).min(limits.max_step_tokens);
     limits
 }
 

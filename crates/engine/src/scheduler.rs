@@ -2,13 +2,15 @@
 //!
 //! Waiting requests are admitted in order while the batch has a free place and the KV cache has blocks for their whole
 //! length. A running sequence therefore never runs out of blocks. A step is either a prefill of as many prompt tokens
-//! as fit, or one token of every running sequence. Prefill comes first; [`Engine::set_prefill_run`] bounds how long the
+//! as fit, or one token of every running sequence, with guesses of the next if the request allows them. Prefill comes first; [`Engine::set_prefill_run`] bounds how long the
 //! running sequences wait for it. A sequence's results do not depend on the others; see the device's
 //! contract.
 
+mod admit;
 mod check;
 mod clock;
 mod force;
+mod guess;
 mod plan;
 
 use std::collections::VecDeque;
@@ -26,8 +28,9 @@ use super::profile::{OperatorTime, Profile};
 use super::sequence::{Choosing, Sequence};
 use super::tokenizer::Tokenizer;
 use super::weights::watch::WeightFault;
-use super::{EngineError, FinishReason, Occupancy, Request, RequestId, Step, StepKind};
+use super::{EngineError, FinishReason, Occupancy, Request, RequestId, Saved, Step, StepKind};
 
+use self::guess::Guessing;
 use self::plan::Part;
 
 /// A loaded model with its queue of sequences.
@@ -48,12 +51,14 @@ pub struct Engine {
     prefill_run: Option<usize>,
     /// Prefill steps since the last decoding step.
     prefills: usize,
+    guessing: Guessing,
 }
 
 impl Engine {
     /// Creates an engine for a loaded model.
     pub fn new(model: Box<dyn Forward>) -> Self {
         let allocator = BlockAllocator::new(model.capacity().kv_blocks);
+        let rows_are_independent = model.device_info().rows_are_independent;
         Self {
             model,
             allocator,
@@ -67,6 +72,7 @@ impl Engine {
             tokenizer: None,
             prefill_run: None,
             prefills: 0,
+            guessing: Guessing::new(rows_are_independent),
         }
     }
 
@@ -133,6 +139,10 @@ impl Engine {
     /// The model can never run this request: its prompt is empty, a token is unknown, or the sequence is too long.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {
         self.check(&request)?;
+        if !request.savings.shared_prefixes {
+            // It finds the cache as in a new process, whatever ran before.
+            self.allocator.drop_cached();
+        }
         let id = self.next_id;
         self.next_id += 1;
         self.waiting.push_back(Sequence::new(id, request));
@@ -167,12 +177,13 @@ impl Engine {
         }
     }
 
-    /// Drops all sequences.
+    /// Drops all sequences, and what the KV cache keeps of earlier ones.
     pub fn clear(&mut self) {
         self.waiting.clear();
         for sequence in std::mem::take(&mut self.running) {
             self.allocator.give(sequence.blocks);
         }
+        self.allocator.drop_cached();
     }
 
     /// Drops all sequences and what the device keeps from earlier work ([`Device::release_cached`]). Later work then
@@ -190,7 +201,7 @@ impl Engine {
     /// Runs one step.
     pub fn step(&mut self) -> Result<Step, EngineError> {
         let start_ns = self.now_ns();
-        self.admit()?;
+        let reused = self.admit()?;
         let (kind, parts) = self.plan();
         self.prefills = if kind == StepKind::Prefill { self.prefills + 1 } else { 0 };
         let tokens = parts.iter().map(|p| p.rows.len()).sum();
@@ -201,6 +212,7 @@ impl Engine {
             end_ns: start_ns,
             sequences,
             tokens,
+            saved: Saved { reused, guessed: parts.iter().map(|p| p.guesses.len()).sum(), accepted: 0 },
             emitted: Vec::new(),
             details: Vec::new(),
             prompts: Vec::new(),
@@ -214,29 +226,14 @@ impl Engine {
         self.forward(&parts)?;
         let finished = self.collect(&parts, start_ns, &mut step);
         step.end_ns = self.now_ns();
+        if kind == StepKind::Decode {
+            self.guessing.note(tokens, step.end_ns - start_ns, step.saved);
+        }
         if let Some(profile) = &mut self.profile {
             profile.step(kind, step.end_ns - start_ns);
         }
         self.retire(&finished, &mut step);
         Ok(step)
-    }
-
-    fn admit(&mut self) -> Result<(), EngineError> {
-        let prefix = self.model.config().pre_seq_len.unwrap_or(0);
-        while self.running.len() < self.model.capacity().max_batch {
-            let Some(next) = self.waiting.front() else { break };
-            let length = prefix + next.request.prompt.len() + next.request.max_new_tokens;
-            let Some(blocks) = self.allocator.take(length) else { break };
-            if let Err(error) = self.model.write_prefix(&blocks) {
-                self.allocator.give(blocks);
-                return Err(error);
-            }
-            if let Some(mut sequence) = self.waiting.pop_front() {
-                sequence.blocks = blocks;
-                self.running.push(sequence);
-            }
-        }
-        Ok(())
     }
 
     fn forward(&mut self, parts: &[Part]) -> Result<(), EngineError> {
@@ -248,7 +245,9 @@ impl Engine {
         for part in parts {
             let sequence = &self.running[part.index];
             let end = sequence.fed + part.rows.len();
-            tokens.extend_from_slice(&sequence.tokens[sequence.fed..end]);
+            let known = end.min(sequence.tokens.len());
+            tokens.extend_from_slice(&sequence.tokens[sequence.fed..known]);
+            tokens.extend_from_slice(&part.guesses);
             positions.extend(sequence.fed as u32..end as u32);
             views.push(SequenceView {
                 rows: part.rows.clone(),
@@ -262,30 +261,28 @@ impl Engine {
         self.model.forward(&input, &mut self.logits)
     }
 
-    /// Chooses each sequence's next token. Returns the sequences that ended, and why.
+    /// Chooses each sequence's next tokens. Returns the sequences that ended, and why.
     fn collect(&mut self, parts: &[Part], start_ns: u64, step: &mut Step) -> Vec<(usize, FinishReason)> {
         let config = self.model.config();
         let of = Choosing { config, tokenizer: self.tokenizer.as_deref() };
-        let mut rows = self.logits.chunks_exact(config.padded_vocab_size);
+        let prefix = config.pre_seq_len.unwrap_or(0);
+        let mut rest = &self.logits[..];
         let mut finished = Vec::new();
         for part in parts {
             let sequence = &mut self.running[part.index];
             sequence.start_ns.get_or_insert(start_ns);
-            sequence.fed += part.rows.len();
-            let mut finish = None;
-            let (mut position, mut last) = (sequence.fed - part.logits, None);
-            for logits in rows.by_ref().take(part.logits) {
-                finish = finish.or_else(|| sequence.note_prompt(position, logits));
-                position += 1;
-                last = Some(logits);
-            }
-            if let Some(logits) = last.filter(|_| finish.is_none() && sequence.prompt_left() == 0) {
-                if sequence.fed == sequence.request.prompt.len() {
-                    sequence.note_choices(logits);
-                    step.prompts.extend(sequence.take_prompt_detail());
+            let (rows, others) = rest.split_at(part.logits * config.padded_vocab_size);
+            let rows = rows.chunks_exact(config.padded_vocab_size);
+            rest = others;
+            let finish = if sequence.prompt_left() == 0 {
+                sequence.verify(&part.guesses, rows, &of, step)
+            } else {
+                let finish = sequence.read(part.rows.len(), rows, &of, step);
+                if sequence.request.savings.shared_prefixes {
+                    self.allocator.publish(&sequence.content(prefix), &sequence.blocks);
                 }
-                finish = sequence.advance(logits, &of, step);
-            }
+                finish
+            };
             finished.extend(finish.map(|reason| (part.index, reason)));
         }
         finished
@@ -293,9 +290,18 @@ impl Engine {
 
     /// Turns ended sequences into completions and frees their blocks.
     fn retire(&mut self, finished: &[(usize, FinishReason)], step: &mut Step) {
+        let prefix = self.model.config().pre_seq_len.unwrap_or(0);
         for &(index, finish) in finished.iter().rev() {
-            let (completion, blocks) = self.running.remove(index).complete(finish, step);
-            self.allocator.give(blocks);
+            let sequence = self.running.remove(index);
+            // What comes after broken numbers is broken, too.
+            let is_good = !matches!(finish, FinishReason::BrokenLogits(_));
+            let kept =
+                (sequence.request.savings.shared_prefixes && is_good).then(|| sequence.content(prefix));
+            let (completion, blocks) = sequence.complete(finish, step);
+            match kept {
+                Some(content) => self.allocator.keep(&content, blocks),
+                None => self.allocator.give(blocks),
+            }
             step.finished.push(completion);
         }
         step.finished.reverse();

@@ -19,6 +19,7 @@ impl Engine {
         }
         let probe = Request { prompt: tokens.to_vec(), ..Request::probe() };
         self.check(&probe)?;
+        self.allocator.drop_cached();
         let prefix = self.model.config().pre_seq_len.unwrap_or(0);
         let blocks = self.allocator.take(prefix + tokens.len()).ok_or_else(no_blocks)?;
         let result = self.feed(tokens, &blocks, each);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Engine;
+use super::{Engine, guess};
 use crate::StepKind;
 
 /// Rows of one sequence in a step, before block tables are borrowed.
@@ -12,6 +12,8 @@ pub(super) struct Part {
     pub(super) rows: Range<usize>,
     /// Number of rows, from the last backwards, to return logits of.
     pub(super) logits: usize,
+    /// The tokens of the rows after the first, if they are guessed.
+    pub(super) guesses: Vec<u32>,
 }
 
 impl Engine {
@@ -48,7 +50,7 @@ impl Engine {
             // The last row waits for a step that can return its logits.
             count -= wanted - logits;
             if count > 0 {
-                parts.push(Part { index, rows: row..row + count, logits });
+                parts.push(Part { index, rows: row..row + count, logits, guesses: Vec::new() });
                 row += count;
                 logits_left -= logits;
             }
@@ -56,10 +58,21 @@ impl Engine {
         parts
     }
 
-    /// Plans one token of every sequence whose prompt is fed.
+    /// Plans one token of every sequence whose prompt is fed, and guesses of the next ones where these pay.
     fn plan_decode(&self) -> Vec<Part> {
+        let limits = self.model.capacity();
         let fed = self.running.iter().enumerate().filter(|(_, sequence)| sequence.prompt_left() == 0);
-        let rows = fed.take(self.model.capacity().max_step_tokens).enumerate();
-        rows.map(|(row, (index, _))| Part { index, rows: row..row + 1, logits: 1 }).collect()
+        let fed: Vec<_> = fed.take(limits.max_step_tokens).collect();
+        let most = limits.max_step_tokens.min(limits.max_logit_rows);
+        let mut spare = if self.guessing.pays(fed.len()) { most.saturating_sub(fed.len()) } else { 0 };
+        let mut row = 0;
+        let part = |(index, sequence)| {
+            let guesses = guess::of(sequence, spare).to_vec();
+            spare -= guesses.len();
+            let rows = row..row + 1 + guesses.len();
+            row = rows.end;
+            Part { index, logits: rows.len(), rows, guesses }
+        };
+        fed.into_iter().map(part).collect()
     }
 }
