@@ -56,7 +56,7 @@ impl Forward for Timed {
     }
 
     fn capacity(&self) -> Capacity {
-        self.model.capacity()
+        self.model.memory_budget()
     }
 
     fn config(&self) -> &ModelConfig {

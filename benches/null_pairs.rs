@@ -302,7 +302,7 @@ impl Forward for Slowed {
     }
 
     fn capacity(&self) -> Capacity {
-        self.model.capacity()
+        self.model.memory_budget()
     }
 
     fn config(&self) -> &ModelConfig {

@@ -237,7 +237,7 @@ impl Compute {
     }
 
     /// Returns the engine's options for loading a model.
-    pub fn load_options(&self, model: &ModelPath, limits: Capacity) -> LoadOptions {
+    pub fn load_options(&self, model: &ModelPath, capacity: Capacity) -> LoadOptions {
         LoadOptions {
             device: self.device,
             emulate: self.emulate(model),
@@ -248,7 +248,7 @@ impl Compute {
             tp: self.ranks,
             bind: self.bind,
             profile_operators: self.profile_operators,
-            capacity: limits,
+            capacity,
         }
     }
 }

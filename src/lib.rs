@@ -85,7 +85,7 @@
 //! [`glmbench_device::Device::all_reduce`], twice a layer. On the CPU, ranks are groups of cores, and can be bound to them
 //! ([`glmbench_device::affinity`]).
 //!
-//! [`glmbench_cpu::measure_limits`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
+//! [`glmbench_cpu::measure_roofline`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
 //! them. A run with targets measures them again around each repetition ([`glmbench_cpu::RooflineProbe`]), and compares each
 //! repetition with its own limits. [`glmbench_device::timed`] wraps a device and times every operator on request.
 //! [`glmbench_engine::profile`] sums these times by the kind of step.

@@ -106,8 +106,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (runs, other) = (find(&args.runs)?, find(&args.other)?);
     let (paths, options) = match (runs.split_first(), other.split_first()) {
         (Some((a, more_a)), Some((b, more_b))) => {
-            let again = vec![more_a.to_vec(), more_b.to_vec()];
-            (vec![a.clone(), b.clone()], Options { again, ..options })
+            let further_runs = vec![more_a.to_vec(), more_b.to_vec()];
+            (vec![a.clone(), b.clone()], Options { further_runs, ..options })
         }
         _ => (runs, options),
     };

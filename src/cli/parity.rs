@@ -20,7 +20,7 @@ use crate::run::found::FoundModel;
 use crate::stats::parity::{Divergence, ParitySummary, PositionParity};
 
 use super::engine::EngineArgs;
-use super::logits::{continuation, limits};
+use super::logits::{capacity_for, continuation};
 use super::progress::Bars;
 use super::prompts::{parse_prompts, read_prompts};
 use super::{emit, gate_exit, json_text};
@@ -331,8 +331,11 @@ fn against_file(args: &Args, model: &FoundModel, path: &Path) -> anyhow::Result<
     };
     let steps =
         (0..prompts.len()).filter_map(|i| array("greedy", i).ok()).map(|g| g.len()).max().unwrap_or(0);
-    let mut engine =
-        model.load(&engine_compute(args)?, limits(&model.config, &prompts, steps), &mut Bars::default())?;
+    let mut engine = model.load(
+        &engine_compute(args)?,
+        capacity_for(&model.config, &prompts, steps),
+        &mut Bars::default(),
+    )?;
     let mut positions = Vec::new();
     let mut continued = Continued::default();
     for (i, prompt) in prompts.iter().enumerate() {
@@ -371,10 +374,10 @@ fn against_device(args: &Args, model: &FoundModel, against: Against) -> anyhow::
         Some(path) => read_prompts(path, &model.config)?,
         None => default_prompts(model),
     };
-    let limits = limits(&model.config, &prompts, args.decode);
+    let capacity = capacity_for(&model.config, &prompts, args.decode);
     let (other, own) = (against.compute(args.engine.compute.spec())?, engine_compute(args)?);
-    let mut reference = model.load(&other, limits, &mut Bars::default())?;
-    let mut engine = model.load(&own, limits, &mut Bars::default())?;
+    let mut reference = model.load(&other, capacity, &mut Bars::default())?;
+    let mut engine = model.load(&own, capacity, &mut Bars::default())?;
     let vocab = model.config.padded_vocab_size;
     let mut positions = Vec::new();
     let mut continued = Continued::default();

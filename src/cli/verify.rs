@@ -178,7 +178,7 @@ impl<'a> Session<'a> {
             }
         }
         let recorded_tp = |tp: u32| self.args.on.tp.map_or(tp as usize, usize::from);
-        let worlds: BTreeSet<usize> = tasks
+        let tp_sizes: BTreeSet<usize> = tasks
             .iter()
             .map(|(_, _, task)| task.tp)
             .chain(picked.cases.iter().map(|case| recorded_tp(case.tp)))
@@ -193,21 +193,21 @@ impl<'a> Session<'a> {
         };
         let bar = progress::bar("verifying", "items");
         bar.set_length((picked.item_count() + picked.cases.len()) as u64);
-        for world in worlds {
-            let (own, rest): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|(_, _, task)| task.tp == world);
+        for tp in tp_sizes {
+            let (own, rest): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|(_, _, task)| task.tp == tp);
             tasks = rest;
             let cases: Vec<&PerformanceCase> =
-                picked.cases.iter().filter(|case| recorded_tp(case.tp) == world).collect();
+                picked.cases.iter().filter(|case| recorded_tp(case.tp) == tp).collect();
             let (facts, runs): (Vec<_>, Vec<_>) = own.into_iter().map(|(c, s, task)| ((c, s), task)).unzip();
-            let timed: Vec<_> = cases.iter().map(|case| (*case, world)).collect();
+            let timed: Vec<_> = cases.iter().map(|case| (*case, tp)).collect();
             let step_tokens = self.compute.device.step_tokens();
             let shape = (&self.model.config, self.tokenizer.as_ref());
-            let plan = Plan::again(runs, &timed, shape, step_tokens);
+            let plan = Plan::for_verification(runs, &timed, shape, step_tokens);
             let mut engine =
-                self.model.load(&self.compute.on(world), plan.limits(world), &mut Bars::default())?;
+                self.model.load(&self.compute.on(tp), plan.capacity(tp), &mut Bars::default())?;
             let info = engine.device_info();
             for ((case, samples), task) in facts.iter().zip(&plan.accuracy) {
-                let bound = self.bound(&info, case.tp as usize, world);
+                let bound = self.bound(&info, case.tp as usize, tp);
                 found.bounds.insert(named(&info), bound);
                 let kept = prompts.get(&case.task).cloned().unwrap_or_default();
                 let verified = items(task, samples, &kept, (&mut engine, bound), &mut || bar.inc(1))?;
@@ -215,7 +215,7 @@ impl<'a> Session<'a> {
             }
             for case in cases {
                 bar.inc(1);
-                let bound = self.bound(&info, case.tp as usize, world);
+                let bound = self.bound(&info, case.tp as usize, tp);
                 if bound != Bound::Exact {
                     let why =
                         "an output hash can be held against one of the same family, device and ranks only";

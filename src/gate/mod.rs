@@ -18,7 +18,7 @@ mod speed;
 
 use crate::record::{AccuracyRow, RequestRecord};
 use crate::report::Summary;
-use crate::report::compare::{Comparison, GateOutcome, Judgement, Pair, TaskComparison, again};
+use crate::report::compare::{Comparison, GateOutcome, Judgement, Pair, TaskComparison, same_command};
 use crate::stats::score_interval;
 use crate::suite::gates::{AccuracyGate, Gates, Undecided};
 use std::path::PathBuf;
@@ -166,7 +166,7 @@ impl Candidate<'_> {
             );
         }
         // The suite itself may set the limit.
-        let command = again(&self.summary.run, &["--limit"]);
+        let command = same_command(&self.summary.run, &["--limit"]);
         format!("all {all} items: {} --limit {all}`", command.trim_end_matches('`'))
     }
 

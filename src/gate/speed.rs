@@ -3,7 +3,9 @@
 
 use super::{Answer, Candidate, asked_for, at_least, at_most, percent};
 use crate::record::{Clock, PerfRow, PerformanceCase, Phase, RequestRecord};
-use crate::report::compare::{Basis, Evidence, GateOutcome, Judgement, Metric, SpeedVerdict, again, command};
+use crate::report::compare::{
+    Basis, Evidence, GateOutcome, Judgement, Metric, SpeedVerdict, command, same_command,
+};
 use crate::report::performance::good_repetitions;
 use crate::stats::{RESAMPLES, median, median_interval};
 use crate::suite::gates::{GateMetric, SpeedGate};
@@ -48,7 +50,7 @@ pub(super) fn judge(gate: &SpeedGate, candidate: &Candidate<'_>) -> Vec<Judgemen
     let pattern = gate.case.as_deref().unwrap_or("every case");
     type Judge<'a> = Box<dyn Fn(&PerformanceCase) -> Answer + 'a>;
     let mut limits: Vec<(&str, String, Judge<'_>)> = Vec::new();
-    let more = || format!("more repetitions: {}", again(&candidate.summary.run, &[]));
+    let more = || format!("more repetitions: {}", same_command(&candidate.summary.run, &[]));
     if let Some(max) = gate.max_ns {
         let judge = move |case: &PerformanceCase| {
             Answer::from(absolute(candidate, case, gate.metric, |ends| at_most(ends, max))).or_else(more)

@@ -243,10 +243,10 @@ impl Auditor<'_> {
         for sample in samples {
             tasks.entry(&sample.task).or_default().push(sample);
         }
-        let worlds = self.run.plan.worlds();
+        let tp_sizes = self.run.plan.tp_sizes();
         let cases = &self.run.plan.accuracy;
         let order: Vec<&AccuracyCase> =
-            worlds.iter().flat_map(|tp| cases.iter().filter(move |case| case.tp == *tp)).collect();
+            tp_sizes.iter().flat_map(|tp| cases.iter().filter(move |case| case.tp == *tp)).collect();
         let mut whole = true;
         for case in order {
             let own = tasks.remove(case.task.as_str()).unwrap_or_default();

@@ -45,11 +45,11 @@ mod dir;
 mod error;
 mod identity;
 mod journal;
-mod limits;
 mod mend;
 mod noise;
 mod operators;
 mod prompt;
+mod roofline;
 mod run;
 mod sample;
 mod sum;
@@ -70,11 +70,11 @@ pub use dir::{RunDir, create_unique, csv_table, run_id, write_accuracy_csv, writ
 pub use error::RecordError;
 pub use identity::{Difference, Identity, UNTOLD, hex};
 pub use journal::{Examined, Keyed, Line};
-pub use limits::{LimitRate, MachineLimits, Roofline, Spot, Spots, UnitLimit};
 pub use mend::{Mending, PlannedItem};
 pub use noise::{Noise, NoiseFloor};
 pub use operators::{OperatorRecord, OperatorRow};
 pub use prompt::{CallRecord, PromptRecord};
+pub use roofline::{MeasuredRate, MeasuredRoofline, MeasuredUnit, Roofline, RooflineSample, RooflineSamples};
 pub use run::{
     AccuracyCase, ChoiceToken, FirstPrompt, Group, JournalSeal, Provenance, PublishedScore, RunRecord,
     Status, items_hash,

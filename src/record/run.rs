@@ -3,7 +3,7 @@
 use super::cases::Plan;
 use super::clock::Clock;
 use super::identity::{Identity, hex};
-use super::limits::Roofline;
+use super::roofline::Roofline;
 use super::target::LoadFacts;
 use super::work::TaskWork;
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,7 @@ pub struct Provenance {
     pub cpu_model: String,
     /// Frequency governor, if the system reports one.
     pub governor: Option<String>,
-    /// The machine's limits, measured before the cases. [`super::Spots`] has the limits around a single repetition. For
+    /// The machine's limits, measured before the cases. [`super::RooflineSamples`] has the limits around a single repetition. For
     /// an emulated card, these are the limits of one chip from its profile, so a case of `n` ranks has `n` times as
     /// much.
     pub roofline: Option<Roofline>,

@@ -72,7 +72,7 @@ pub(crate) fn request() -> RequestRecord {
         peak_rss_bytes: Some(143 << 20),
         device_memory_bytes: None,
         operators: Vec::new(),
-        spots: None,
+        roofline_samples: None,
         error: None,
     }
 }

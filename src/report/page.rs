@@ -222,7 +222,7 @@ pub(super) fn provenance_fields(of: &Provenance) -> Vec<(&'static str, String)> 
             Clock::Measured => "as measured",
             Clock::Modelled => "of one chip by the profile, modelled",
         };
-        let how = limit.limits.as_ref().map(|of| match of.peak_words() {
+        let how = limit.measured.as_ref().map(|of| match of.peak_words() {
             Some(unit) => format!(" (peak of {unit}; {})", of.method),
             None => format!(" ({})", of.method),
         });

@@ -138,7 +138,7 @@ impl FoundModel {
 
     /// Returns the memory the model may use: the host's, or that of the chips in an emulated card's profile. `None` for
     /// a real card, which is asked when the model is loaded.
-    pub fn capacity(&self, compute: &Compute) -> Result<Option<MemoryBudget>, EngineError> {
+    pub fn memory_budget(&self, compute: &Compute) -> Result<Option<MemoryBudget>, EngineError> {
         Ok(match (compute.device.chip(), compute.emulate(&self.path)) {
             (None, _) => Machine::read().available_bytes.map(MemoryBudget::Together),
             (Some(chip), Some(emulate)) => emulate.machine(chip)?.memory_bytes.map(MemoryBudget::EachRank),
@@ -148,19 +148,19 @@ impl FoundModel {
 
     /// Checks that the model can be loaded: that it can be split among the ranks, and that device and memory are
     /// available.
-    pub fn check(&self, compute: &Compute, limits: Capacity) -> Result<(), EngineError> {
+    pub fn check(&self, compute: &Compute, capacity: Capacity) -> Result<(), EngineError> {
         let emulate = compute.emulate(&self.path);
         check_tp(&self.config, compute.ranks)?;
         compute.device.check(compute.precision, compute.ranks, emulate.as_ref())?;
         if compute.profile_operators {
             compute.device.check_profile()?;
         }
-        self.check_room(compute, limits)
+        self.check_room(compute, capacity)
     }
 
     /// Checks that the host has enough memory, if the host computes.
-    pub fn check_room(&self, compute: &Compute, limits: Capacity) -> Result<(), EngineError> {
-        let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), limits, compute.ranks)?;
+    pub fn check_room(&self, compute: &Compute, capacity: Capacity) -> Result<(), EngineError> {
+        let rank = MemoryEstimate::per_rank(&self.config, compute.memory(), capacity, compute.ranks)?;
         // A real card checks its own memory. An emulated card that computes uses the host's.
         let here = match compute.emulate(&self.path) {
             Some(emulate) => !emulate.timing_only,
@@ -176,11 +176,11 @@ impl FoundModel {
     pub fn load(
         &self,
         compute: &Compute,
-        limits: Capacity,
+        capacity: Capacity,
         observer: &mut dyn Observer,
     ) -> Result<Engine, EngineError> {
-        self.check(compute, limits)?;
-        let options = compute.load_options(&self.path, limits);
+        self.check(compute, capacity)?;
+        let options = compute.load_options(&self.path, capacity);
         let source = self.weights(options.precision.dtype)?;
         let bar = observer.operation("loading", "tensors");
         let engine = load::load(&self.config, source.into(), &options, &mut |done, total| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use glmbench_cpu::{MachineLimits, measure_limits};
+use glmbench_cpu::measure_roofline;
 use glmbench_device::DeviceInfo;
 
 use glmbench_engine::EngineError;
@@ -24,8 +24,8 @@ use super::provenance::{Origin, record};
 use super::setup::{Answering, Setup, SetupChoice, Started};
 use super::turns::{self, Blocks};
 use super::{
-    Ending, Found, Reload, Resume, RunError, Wanted, execute, find, find_group, finished, group_id, limits,
-    open_dir, telemetry, unreadable,
+    Ending, Found, Reload, Resume, RunError, Wanted, execute, find, find_group, finished, group_id, open_dir,
+    roofline, telemetry, unreadable,
 };
 
 /// What to run, and where to record it.
@@ -220,7 +220,7 @@ impl Life<'_> {
         let (mut rooflines, mut measured) = (Vec::new(), BTreeMap::new());
         for (setup, plan) in setups.iter().zip(plans) {
             // Before the weights are loaded, because the measurement needs memory of its own.
-            let roofline = roofline(plan, setup, &mut measured)?;
+            let roofline = measured_roofline(plan, setup, &mut measured)?;
             if let Some(roofline) = roofline.as_ref().filter(|_| !self.request.over_budget) {
                 setup.fit_budget(plan, roofline)?;
             }
@@ -277,10 +277,10 @@ impl Life<'_> {
     ) -> Result<Ready, RunError> {
         let Setup { suite, model, tokenizer, compute, .. } = setup;
         let weights = setup.fingerprint(self.observer)?;
-        let world = plan.worlds()[0];
-        let estimate = setup.estimate(plan, world)?;
-        let start = || setup.start(plan, world, self.observer);
-        let (started, facts) = limits::timed_load(start, estimate, setup.makes_weights())?;
+        let tp = plan.tp_sizes()[0];
+        let estimate = setup.estimate(plan, tp)?;
+        let start = || setup.start(plan, tp, self.observer);
+        let (started, facts) = roofline::timed_load(start, estimate, setup.makes_weights())?;
         let Started { backend, weight_faults } = started;
         let device = backend.device_info();
         let roofline = share.roofline.or_else(|| profile_roofline(plan, &device));
@@ -358,7 +358,7 @@ impl Life<'_> {
     ) -> Result<(PathBuf, Verdict), RunError> {
         let Ready { backend, mut dir, mut record } = self.prepare(setup, plan, share, None)?;
         self.observer.cases(plan.cases());
-        let mut reload = |world, observer: &mut dyn Observer| Ok(setup.start(plan, world, observer)?.backend);
+        let mut reload = |tp, observer: &mut dyn Observer| Ok(setup.start(plan, tp, observer)?.backend);
         let (observer, stop) = (&mut *self.observer, self.stop);
         let ending = execute(plan, backend, &mut reload, &mut dir, &mut record, observer, stop);
         self.observer.end();
@@ -430,22 +430,22 @@ impl Life<'_> {
     }
 }
 
-/// Returns the limits of an emulated card, from its profile.
+/// Returns the roofline of an emulated card, from its profile.
 fn profile_roofline(plan: &Plan<'_>, device: &DeviceInfo) -> Option<Roofline> {
     let profile = device.modelled_by.as_ref().filter(|_| !plan.performance.is_empty())?;
     Some(Roofline {
         bandwidth_bytes_per_s: profile.memory_bytes_per_s as f64,
         peak_flops_per_s: profile.matmul_flops_per_s as f64,
-        limits: None,
+        measured: None,
     })
 }
 
-/// Returns the machine's limits, measured once per number of threads. `None` without performance cases or on other
+/// Returns the machine's roofline, measured once per number of threads. `None` without performance cases or on other
 /// devices than the CPU.
-fn roofline(
+fn measured_roofline(
     plan: &Plan<'_>,
     setup: &Setup,
-    measured: &mut BTreeMap<usize, MachineLimits>,
+    measured: &mut BTreeMap<usize, glmbench_cpu::Roofline>,
 ) -> Result<Option<Roofline>, EngineError> {
     let compute = &setup.compute;
     let is_timed_here = matches!(setup.answering, Answering::Engine) && compute.device == DeviceKind::Cpu;
@@ -454,7 +454,7 @@ fn roofline(
     }
     let threads = compute.thread_count();
     if let Entry::Vacant(place) = measured.entry(threads) {
-        place.insert(measure_limits(threads)?);
+        place.insert(measure_roofline(threads)?);
     }
-    Ok(Some(limits::roofline(&measured[&threads], compute.precision)))
+    Ok(Some(roofline::roofline(&measured[&threads], compute.precision)))
 }

@@ -243,8 +243,8 @@ pub fn items(
             }
             Bound::Within(most) => match kept.get(&sample.doc_id) {
                 Some(prompts) => {
-                    let again = Forced { sample, prompts, most, run };
-                    let found = again.differences(engine, &mut verified.largest)?;
+                    let forced = Forced { sample, prompts, most, run };
+                    let found = forced.differences(engine, &mut verified.largest)?;
                     verified.other_tokens += usize::from(found.is_empty());
                     differences.extend(found);
                 }
@@ -459,7 +459,7 @@ pub fn timed_case(
 
 impl<'a> Plan<'a> {
     /// Creates a plan of these cases for running them on an engine again.
-    pub fn again(
+    pub fn for_verification(
         accuracy: Vec<AccuracyRun<'a>>,
         performance: &[(&PerformanceCase, usize)],
         (config, tokenizer): (&ModelConfig, Option<&Tokenizer>),
@@ -478,7 +478,7 @@ impl<'a> Plan<'a> {
         let mut plan = Self::empty(ordinary_tokens(config, tokenizer), step_tokens);
         plan.accuracy = accuracy;
         plan.performance = performance.iter().map(timed).collect();
-        plan.limits = plan.worlds().into_iter().map(|world| (world, plan.largest(config, world))).collect();
+        plan.capacities = plan.tp_sizes().into_iter().map(|tp| (tp, plan.largest(config, tp))).collect();
         plan
     }
 }

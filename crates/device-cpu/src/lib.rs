@@ -12,7 +12,7 @@
 //! the tile family too. In fp32 everything uses the vector kernels.
 //!
 //! This crate holds the device ([`Cpu`]), its group of ranks ([`CpuGroup`]), the arithmetic of its memory
-//! ([`CpuMemory`]), and the measurement of the machine's limits ([`measure_limits`], [`RooflineProbe`]). It may use
+//! ([`CpuMemory`]), and the measurement of the machine's roofline ([`measure_roofline`], [`RooflineProbe`]). It may use
 //! [`glmbench_device`] and no other crate of the workspace. It prints nothing.
 //!
 //! Its rooms, each using only those before it: memory of the device (`buffer`) and threads (`pool`); instruction sets
@@ -26,11 +26,11 @@ mod buffer;
 mod elementwise;
 mod group;
 mod kernels;
-mod limits;
 mod memory;
 mod pack;
 mod pool;
 mod product;
+mod roofline;
 mod simd;
 
 use std::sync::{Mutex, PoisonError};
@@ -51,11 +51,11 @@ use self::product::{Epilogue, PackedWeight, Scratch};
 use self::simd::Vectors;
 
 pub use self::group::CpuGroup;
-pub use self::limits::{
-    Bandwidth, MachineLimits, Operands, Rate, RooflineProbe, RooflineSample, Unit, UnitPeak, measure_limits,
-};
 pub use self::memory::CpuMemory;
 pub use self::pool::Pool;
+pub use self::roofline::{
+    Bandwidth, Operands, Rate, Roofline, RooflineProbe, RooflineSample, Unit, UnitPeak, measure_roofline,
+};
 pub use self::simd::{Family, InstructionSet};
 
 /// Configuration of a [`Cpu`].

@@ -96,7 +96,7 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
 /// Describes how many prompt tokens are computed.
 fn sharing(setup: &Setup, plan: &Plan<'_>, run: &AccuracyRun<'_>) -> String {
     let prefix = setup.model.config.pre_seq_len.unwrap_or(0);
-    let PromptTokens { all, computed } = run.prompt_tokens(plan.limits(run.tp), prefix);
+    let PromptTokens { all, computed } = run.prompt_tokens(plan.capacity(run.tp), prefix);
     let computed = if run.savings.shared_prefixes { computed } else { all };
     let fewer = match computed {
         computed if computed < all => {
@@ -131,13 +131,13 @@ fn as_read(facts: &ModelFacts) -> String {
 pub(in crate::cli) fn memory(setup: &Setup, plan: &Plan<'_>) -> Result<String, EngineError> {
     let Setup { model, compute, .. } = setup;
     // Ranks hold some data in common, so the largest number of ranks needs the most memory.
-    let estimates = plan.worlds().into_iter().filter_map(|world| setup.estimate(plan, world).ok());
+    let estimates = plan.tp_sizes().into_iter().filter_map(|tp| setup.estimate(plan, tp).ok());
     let estimate = estimates
         .max_by_key(MemoryEstimate::total_bytes)
-        .unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.memory(), plan.limits(1)));
+        .unwrap_or_else(|| MemoryEstimate::new(&model.config, compute.memory(), plan.capacity(1)));
     let gb = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
-    let there = match setup.capacity()? {
-        Some(capacity) => capacity.words(),
+    let there = match setup.memory_budget()? {
+        Some(budget) => budget.words(),
         None => "the card says what it holds when it is loaded".to_owned(),
     };
     Ok(format!(
@@ -191,7 +191,7 @@ fn counted<'a>(setup: &'a Setup, plan: &Plan<'_>, tp: usize) -> Counted<'a> {
     Counted {
         config: &setup.model.config,
         precision: setup.compute.precision,
-        step_tokens: plan.limits(tp).max_step_tokens,
+        step_tokens: plan.capacity(tp).max_step_tokens,
     }
 }
 

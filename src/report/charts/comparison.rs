@@ -9,7 +9,7 @@ use crate::record::{Clock, PerfRow, PerformanceCase, Phase, Roofline};
 use crate::report::ReportError;
 use crate::report::accuracy::ALL;
 use crate::report::compare::{Comparison, GroupComparison, Side, TaskComparison};
-use crate::report::performance::{Repetitions, limits, phase_cost, phase_ns};
+use crate::report::performance::{Repetitions, phase_cost, phase_ns, roofline_of};
 use crate::report::tables::per_token_ns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -305,7 +305,7 @@ fn roofs(side: &Side) -> Vec<Roofline> {
     } else {
         BTreeSet::from([1])
     };
-    ranks.into_iter().filter_map(|tp| limits(&side.run().provenance, tp)).collect()
+    ranks.into_iter().filter_map(|tp| roofline_of(&side.run().provenance, tp)).collect()
 }
 
 fn reached(side: &Side, row: &PerfRow) -> Option<Mark> {

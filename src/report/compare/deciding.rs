@@ -22,7 +22,8 @@ pub(super) fn advice(comparison: &Comparison, pair: &Pair) -> Option<String> {
         return Some(format!("{few}: {}", command(comparison, pair)));
     }
     if count(SpeedVerdict::NotInTurn) > 0 {
-        let several = [comparison.base(), comparison.other(pair)].iter().any(|side| !side.again.is_empty());
+        let several =
+            [comparison.base(), comparison.other(pair)].iter().any(|side| !side.further_runs.is_empty());
         let why = if several {
             "Runs of one side that all come before those of the other are samples of two hours of the machine"
         } else {
@@ -124,7 +125,7 @@ fn without(command_line: &[String], with_value: &[&str], alone: &[&str]) -> Vec<
 }
 
 /// The run's command again, without some flags and their values.
-pub fn again(run: &RunRecord, without_flags: &[&str]) -> String {
+pub fn same_command(run: &RunRecord, without_flags: &[&str]) -> String {
     let words = without(&run.provenance.command_line, without_flags, &["--resume", "--retry-failed"]);
     format!("`{}`", command_line(&words))
 }
@@ -179,7 +180,9 @@ fn configuration(run: &RunRecord) -> String {
 /// The run's command again. For a run that was timed in turn with another, only its own side.
 fn alone(run: &RunRecord) -> String {
     let in_turns = run.provenance.group.as_ref().is_some_and(|group| group.blocks.is_some());
-    let Some(mut words) = stripped(&run.provenance).filter(|_| in_turns) else { return again(run, &[]) };
+    let Some(mut words) = stripped(&run.provenance).filter(|_| in_turns) else {
+        return same_command(run, &[]);
+    };
     match suites_own_name(run) {
         Some(name) => words.extend(["--only".to_owned(), name]),
         None => {

@@ -14,7 +14,7 @@ use crate::backend::Capabilities;
 use crate::bench::{OrdinaryTokens, Repetition, Shape, prompts, repeat};
 use crate::record::{self, Clock, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, SearchCase};
 use crate::run::cases::{Case, Planning, Recording, Room, Workload};
-use crate::run::memory::wanted_limits;
+use crate::run::memory::wanted_capacity;
 use crate::run::{Ending, RunError, Session};
 use crate::stats::median;
 
@@ -214,14 +214,14 @@ fn probe(
 
 /// Returns why the loaded engine cannot hold a batch, and the memory that it would take; `None` if it can.
 fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(String, u64)> {
-    let (config, limits) = session.engine.model()?;
-    let wanted = wanted_limits(
+    let (config, capacity) = session.engine.model()?;
+    let wanted = wanted_capacity(
         search.input_tokens + search.output_tokens,
         batch,
         config.pre_seq_len.unwrap_or(0),
-        limits,
+        capacity,
     );
-    if wanted.kv_blocks <= limits.kv_blocks && batch <= limits.max_batch {
+    if wanted.kv_blocks <= capacity.kv_blocks && batch <= capacity.max_batch {
         return None;
     }
     let device = session.engine.device_info();
@@ -230,8 +230,8 @@ fn no_room(search: &SearchRun, batch: usize, session: &Session<'_>) -> Option<(S
     let reason = format!(
         "{} KV blocks are wanted, memory was taken for {} and {} sequences; by the estimate it takes {:.2} GB",
         wanted.kv_blocks,
-        limits.kv_blocks,
-        limits.max_batch,
+        capacity.kv_blocks,
+        capacity.max_batch,
         bytes as f64 / 1e9
     );
     Some((reason, bytes))

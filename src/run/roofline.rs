@@ -1,46 +1,46 @@
-//! The machine's measured limits as kept in records, and the suite's targets that depend on them.
+//! The machine's roofline as kept in records, the suite's targets that depend on it, and the facts of loading.
 
 use std::time::Instant;
 
-use glmbench_cpu::{MachineLimits, Rate, UnitPeak};
+use glmbench_cpu::{Rate, Roofline, UnitPeak};
 use glmbench_device::Precision;
 
 use glmbench_engine::memory::MemoryEstimate;
 
-use crate::record::{self, LimitRate, LoadFacts, Roofline, UnitLimit};
+use crate::record::{self, LoadFacts, MeasuredRate, MeasuredUnit};
 use crate::suite::{self, Suite};
 
 use super::machine::{peak_rss_bytes, reset_peak_rss};
 
-/// Converts the limits to a record, with the roofline's peak for `precision`.
-pub fn limits_record(limits: &MachineLimits, precision: Precision) -> record::MachineLimits {
-    let rate = |rate: &Rate| LimitRate { median: rate.median, low: rate.low, high: rate.high };
-    let unit = |peak: &UnitPeak| UnitLimit {
+/// Converts the roofline to a record, with its peak for `precision`.
+pub fn roofline_record(roofline: &Roofline, precision: Precision) -> record::MeasuredRoofline {
+    let rate = |rate: &Rate| MeasuredRate { median: rate.median, low: rate.low, high: rate.high };
+    let unit = |peak: &UnitPeak| MeasuredUnit {
         unit: peak.unit.name().to_owned(),
         all_threads: rate(&peak.all),
         one_thread: rate(&peak.one),
     };
-    let peak = limits.peak(precision);
-    record::MachineLimits {
-        threads: limits.threads as u32,
-        method: limits.method(),
-        bandwidth: rate(&limits.bandwidth.all),
-        bandwidth_one_thread: rate(&limits.bandwidth.one),
-        units: limits.units.iter().map(unit).collect(),
+    let peak = roofline.peak(precision);
+    record::MeasuredRoofline {
+        threads: roofline.threads as u32,
+        method: roofline.method(),
+        bandwidth: rate(&roofline.bandwidth.all),
+        bandwidth_one_thread: rate(&roofline.bandwidth.one),
+        units: roofline.units.iter().map(unit).collect(),
         peak_unit: peak.map(|(peak, _)| peak.unit.name().to_owned()),
         peak_products: peak.map_or(1, |(_, products)| products),
-        reader: limits.bandwidth.reader.clone(),
+        reader: roofline.bandwidth.reader.clone(),
     }
 }
 
-/// Returns the roofline for `precision` on a machine with these limits.
-pub fn roofline(limits: &MachineLimits, precision: Precision) -> Roofline {
-    Roofline {
-        bandwidth_bytes_per_s: limits.bandwidth.all.median,
-        peak_flops_per_s: limits
+/// Returns the two limits for `precision` on a machine with this roofline.
+pub fn roofline(measured: &Roofline, precision: Precision) -> record::Roofline {
+    record::Roofline {
+        bandwidth_bytes_per_s: measured.bandwidth.all.median,
+        peak_flops_per_s: measured
             .peak(precision)
             .map_or(0.0, |(peak, products)| peak.all.median / f64::from(products)),
-        limits: Some(limits_record(limits, precision)),
+        measured: Some(roofline_record(measured, precision)),
     }
 }
 

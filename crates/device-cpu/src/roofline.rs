@@ -1,6 +1,6 @@
-//! The machine's measured limits: the roofline that timings are compared with.
+//! The machine's measured roofline, which timings are compared with.
 //!
-//! There are two limits, each with its own precautions:
+//! It has two limits, each with its own precautions:
 //!
 //! - **BW**, streaming reads from memory ([`bandwidth`]). The buffer is flushed from the caches before each round, and
 //!   uses huge pages as the weights do. Every page is written first: fresh zero pages share one physical page, which is
@@ -57,9 +57,9 @@ impl Rate {
     }
 }
 
-/// The machine's limits for a given number of threads.
+/// The machine's roofline for a given number of threads.
 #[derive(Debug, Clone, PartialEq)]
-pub struct MachineLimits {
+pub struct Roofline {
     /// Number of threads in the measurements with all threads.
     pub threads: usize,
     /// Bandwidth of streaming reads.
@@ -68,7 +68,7 @@ pub struct MachineLimits {
     pub units: Vec<UnitPeak>,
 }
 
-impl MachineLimits {
+impl Roofline {
     /// Returns the PEAK of a precision: the unit with the highest rate of products at that accuracy, whether a kernel
     /// uses it or not. The number is that unit's [products](Unit::products) per product of the precision.
     pub fn peak(&self, precision: impl Into<Precision>) -> Option<(&UnitPeak, u32)> {
@@ -78,7 +78,7 @@ impl MachineLimits {
         fitting.max_by(|a, b| rate(a).total_cmp(&rate(b)))
     }
 
-    /// Describes how the limits were measured, for the record.
+    /// Describes how the roofline was measured, for the record.
     pub fn method(&self) -> String {
         let Bandwidth { buffer_bytes, huge_page_share, reader, .. } = &self.bandwidth;
         let pages = match huge_page_share {
@@ -102,11 +102,11 @@ impl MachineLimits {
 ///
 /// # Errors
 /// The memory cannot be allocated, or no thread can be started.
-pub fn measure_limits(threads: usize) -> Result<MachineLimits, DeviceError> {
+pub fn measure_roofline(threads: usize) -> Result<Roofline, DeviceError> {
     let bandwidth = bandwidth::measure(threads.max(1))?;
     let units = Unit::ALL.into_iter().filter(|unit| unit.available());
     let units = units.map(|unit| peak::measure(unit, threads.max(1))).collect::<Result<_, _>>()?;
-    Ok(MachineLimits { threads: threads.max(1), bandwidth, units })
+    Ok(Roofline { threads: threads.max(1), bandwidth, units })
 }
 
 #[cfg(test)]
@@ -135,11 +135,11 @@ mod tests {
             buffer_bytes: 1,
             huge_page_share: None,
         };
-        let mut limits = MachineLimits { threads: 1, bandwidth, units: Vec::new() };
+        let mut roofline = Roofline { threads: 1, bandwidth, units: Vec::new() };
         let mut peaks = |units: Vec<UnitPeak>| {
-            limits.units = units;
+            roofline.units = units;
             let peak =
-                |precision: Precision| limits.peak(precision).map(|(peak, products)| (peak.unit, products));
+                |precision: Precision| roofline.peak(precision).map(|(peak, products)| (peak.unit, products));
             [DType::Fp32.into(), DType::Bf16.into(), DType::Fp16.into(), Precision::W8A8_DYNAMIC].map(peak)
         };
         let fp32 = Some((Unit::Fp32Avx512, 1));
