@@ -1,7 +1,6 @@
 //! How many prompt tokens of a task are computed, if prompts that begin alike share what they have in common.
 
 use glmbench_engine::cache::{BlockAllocator, blocks_for, content};
-use glmbench_engine::model::Capacity;
 
 use super::AccuracyRun;
 
@@ -15,10 +14,10 @@ pub struct PromptTokens {
 }
 
 impl AccuracyRun<'_> {
-    /// Counts the tokens of the first prompts of all items, one item after the other, with the blocks of an engine of this
-    /// capacity. `prefix` is the length of the P-tuning prefix. Later prompts of an item depend on its answers.
-    pub fn prompt_tokens(&self, capacity: Capacity, prefix: usize) -> PromptTokens {
-        let mut allocator = BlockAllocator::new(capacity.kv_blocks);
+    /// Counts the tokens of the first prompts of all items, one item after the other, in a KV cache of
+    /// `kv_blocks` blocks. `prefix` is the length of the P-tuning prefix. Later prompts of an item depend on its answers.
+    pub fn prompt_tokens(&self, kv_blocks: usize, prefix: usize) -> PromptTokens {
+        let mut allocator = BlockAllocator::new(kv_blocks);
         let mut tokens = PromptTokens::default();
         for (_, ids) in (0..self.evaluation.len()).filter_map(|index| self.evaluation.first_prompt(index)) {
             tokens.all += ids.len() as u64;
