@@ -43,6 +43,10 @@ impl Forward for Timed {
         self.model.write_prefix(blocks)
     }
 
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
+        self.model.copy_block(from, to)
+    }
+
     fn device_info(&self) -> DeviceInfo {
         self.model.device_info()
     }

@@ -86,6 +86,14 @@
 //! [`glmbench_device::Device::all_reduce`], twice a layer. On the CPU, ranks are groups of cores, and can be bound to them
 //! ([`glmbench_device::affinity`]).
 //!
+//! An engine computes nothing twice for accuracy cases ([`glmbench_engine::Savings`]). A request that allows it takes the
+//! beginning of its prompt from the KV cache ([`glmbench_engine::cache`]): blocks are found by their tokens, which are compared
+//! one by one. So no request has to say with which others it shares a prefix. The demonstrations of a subject, the stages of an
+//! item and a prompt repeated by another task are found alike, and protocols stay pure functions that know of no engine.
+//! Guesses of the next tokens come from the sequence itself and are verified in one step, as long as that pays by the measured
+//! durations of steps. Both rest on invariant 5: a row has the same numbers whatever is fed with it. Timed cases, `parity` and
+//! `logits` allow neither, and their first request empties the cache.
+//!
 //! [`glmbench_cpu::measure_roofline`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
 //! them. A run with targets measures them again around each repetition ([`glmbench_cpu::RooflineProbe`]), and compares each
 //! repetition with its own limits. [`glmbench_device::timed`] wraps a device and times every operator on request.
@@ -117,6 +125,8 @@
 //!    - On a 300I DUO, chunks change the last bits, within the KL gate. It uses another operator for chunks that continue
 //!      past 4,096 tokens, and the decoding operator for chunks of one token. Forced choices
 //!      (`prefill=matmul,decode=matmul`) avoid that.
+//!    - Shared prefixes and guessed tokens follow from this. A card shares prefixes, as far as chunks do not matter, and
+//!      guesses nothing: it verifies with another operator than it decodes with.
 //! 6. Files on disk carry a schema number, and a golden file fixes each format.
 //! 7. Lines are written in the plan's order, appended and flushed. Everything else is replaced by rename. A killed run is
 //!    therefore a prefix of an undisturbed one, and resuming it gives the same files, times aside. A journal that is not

@@ -18,7 +18,7 @@ use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
 use glmbench_engine::tokenizer::Tokenizer;
-use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId, Step, StepKind};
+use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId, Saved, Step, StepKind};
 use glmbench_remote::{
     Attempt, Choice, ChoiceLogprobs, Client, Endpoint, EventTime, Failure, FailureKind, Finish, Generation,
     Phase, Prompt, RemoteError, Response, Retry, Times,
@@ -521,6 +521,7 @@ impl Backend for Remote {
             end_ns: self.now_ns(),
             sequences: finished.len(),
             tokens: 0,
+            saved: Saved::default(),
             emitted: Vec::new(),
             details: Vec::new(),
             prompts: Vec::new(),

@@ -10,7 +10,7 @@ use glmbench_device::{ClockProfile, DType, DeviceInfo};
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::model::Capacity;
 use glmbench_engine::profile::OperatorTime;
-use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId, Step, StepKind};
+use glmbench_engine::{Completion, EngineError, FinishReason, Request, RequestId, Saved, Step, StepKind};
 
 use super::{Backend, Capabilities};
 
@@ -202,6 +202,7 @@ impl Backend for Scripted {
             end_ns: start_ns,
             sequences: 0,
             tokens: 0,
+            saved: Saved::default(),
             emitted: Vec::new(),
             details: Vec::new(),
             prompts: Vec::new(),

@@ -35,6 +35,7 @@ const CONTEXT: usize = 8192;
 /// Prints the server's address on stdout once it listens. The log, one JSON object a line, goes to stderr or to --log.
 /// SIGTERM or SIGINT end the server: it takes no new requests, finishes those that run, and exits with 0; a second signal ends
 /// it at once. docs/SERVING.md has routes, defaults and limits.
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  glmbench serve --model demo\n  glmbench serve --model chatglm2-6b --max-batch 16 --port 1025\n  \
@@ -61,6 +62,9 @@ pub struct Args {
     /// Accept requests for a model of any name
     #[arg(long)]
     any_model: bool,
+    /// Share the KV cache of what prompts begin with alike; replies stay the same, their times depend on earlier requests
+    #[arg(long)]
+    prefix_cache: bool,
     /// Put the model's prefix ([gMASK] sop) before prompts of token ids that lack it
     #[arg(long)]
     prefix_ids: bool,
@@ -128,6 +132,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         model: args.name(&model.path),
         any_model: args.any_model,
+        prefix_cache: args.prefix_cache,
         prefix_ids: args.prefix_ids,
         key,
         drain: Duration::from_secs(args.drain.into()),

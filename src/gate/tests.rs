@@ -59,6 +59,7 @@ fn run(
             roofline: None,
             load: None,
             weight_faults: None,
+            work: BTreeMap::new(),
             command_line: vec![],
             scored_from: None,
             started: "2026-01-01T00:00:00Z".into(),

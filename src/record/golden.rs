@@ -179,6 +179,7 @@ pub(crate) fn run() -> RunRecord {
             }),
             load: None,
             weight_faults: None,
+            work: BTreeMap::new(),
             command_line: vec!["glmbench".into(), "run".into(), "suites/quickstart.toml".into()],
             scored_from: None,
             started: "2026-01-01T00:00:00Z".into(),

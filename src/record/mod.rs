@@ -58,6 +58,7 @@ mod target;
 mod telemetry;
 mod time;
 pub(crate) mod wire;
+pub(crate) mod work;
 
 #[cfg(test)]
 pub(crate) mod golden;
@@ -84,6 +85,8 @@ pub use target::{Figure, LimitRow, LoadFacts, Target};
 pub use telemetry::{ServerMetricRow, TelemetryRow};
 pub use time::{compact_utc, rfc3339_utc};
 pub use wire::SCHEMA;
+pub use work::TaskWork;
+pub(crate) use work::grouped;
 
 pub use crate::workload::load::record::{
     LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS,

@@ -5,6 +5,7 @@ use super::clock::Clock;
 use super::identity::{Identity, hex};
 use super::roofline::Roofline;
 use super::target::LoadFacts;
+use super::work::TaskWork;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -126,6 +127,10 @@ pub struct Provenance {
     /// `None` where no weights were read, and in records older than this check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_faults: Option<Vec<String>>,
+    /// What the engine computed for each accuracy task, by the task's name. Empty in records older than this field, and
+    /// where no engine of this program ran.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub work: BTreeMap<String, TaskWork>,
     /// The command line that made the run.
     pub command_line: Vec<String>,
     /// The run whose stored answers were scored again. Set only where no model ran.

@@ -159,6 +159,7 @@ pub(crate) fn run() -> RunRecord {
             roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1.4e11, limits: None }),
             load: None,
             weight_faults: Some(Vec::new()),
+            work: BTreeMap::new(),
             command_line: ["glmbench", "run", "suites/quickstart.toml"].map(str::to_owned).to_vec(),
             scored_from: None,
             started: "2026-11-23T02:15:00Z".into(),

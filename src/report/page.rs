@@ -139,7 +139,7 @@ pub(super) fn check(check: &Check) -> Value {
     }
 }
 
-/// Notes under the accuracy table, such as chance level and expected score. Then notes on timed prompts.
+/// Notes under the accuracy table, such as chance level and expected score, and what was computed. Then notes on timed prompts.
 fn notes(run: &RunRecord) -> Vec<String> {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let note = |case: &crate::record::AccuracyCase| {
@@ -162,8 +162,9 @@ fn notes(run: &RunRecord) -> Vec<String> {
         let (least, most) = (prompts.shortest, prompts.longest);
         Some(format!("{}: {}; {least} to {most} tokens each.", case.case_id, prompts.notes.join(", ")))
     };
+    let work = run.provenance.work.iter().map(|(task, work)| format!("{task}: {}.", work.words()));
     let timed = run.plan.performance.iter().filter_map(prompts);
-    run.plan.accuracy.iter().map(note).chain(timed).collect()
+    run.plan.accuracy.iter().map(note).chain(work).chain(timed).collect()
 }
 
 fn choices(run: &RunRecord) -> Vec<Value> {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use glmbench_engine::{EngineError, Request, RequestId};
+use glmbench_engine::{EngineError, Request, RequestId, Step, StepKind};
 
 use crate::backend::{Exchange, Fault};
-use crate::record::{CallRecord, PromptRecord, RecordError, RunDir, SampleRecord, SampleState};
+use crate::record::{CallRecord, PromptRecord, RecordError, RunDir, SampleRecord, SampleState, TaskWork};
 use crate::task::{Evaluation, Heard, Judgement, Next, Outcome, Progress, Stage, State};
 
 use super::{AccuracyRun, Ending, RunError, Session};
@@ -20,7 +20,11 @@ pub(super) fn run(case: &AccuracyRun<'_>, session: &mut Session<'_>) -> Result<E
     let total = case.evaluation.len();
     session.observer.begin(&case.task, "items", total as u64, done as u64);
     let kept = kept(case, session.dir)?;
-    let ending = Flow::new(case, done, kept).run(session);
+    let mut flow = Flow::new(case, done, kept);
+    let ending = flow.run(session);
+    if flow.work != TaskWork::default() {
+        session.work.entry(case.task.clone()).or_default().add(flow.work);
+    }
     session.observer.end();
     if !matches!(ending, Ok(Ending::Complete)) {
         session.engine.clear();
@@ -91,12 +95,24 @@ struct Flow<'a, 'b> {
     kept: HashMap<usize, Line>,
     /// Why no further item is started. Those in the engine are finished first.
     spent: Option<EngineError>,
+    work: TaskWork,
 }
 
 /// An item in the engine.
 struct InEngine {
     index: usize,
     progress: Progress,
+}
+
+/// Returns the work of a step.
+fn work_of(step: &Step) -> TaskWork {
+    TaskWork {
+        prefilled: if step.kind == StepKind::Prefill { step.tokens as u64 } else { 0 },
+        reused: step.saved.reused as u64,
+        generated: step.emitted.len() as u64,
+        guessed: step.saved.guessed as u64,
+        accepted: step.saved.accepted as u64,
+    }
 }
 
 /// Converts an exchange over a wire to what a protocol has to know of it.
@@ -111,14 +127,14 @@ pub(super) fn heard(exchange: Exchange) -> Heard {
 impl<'a, 'b> Flow<'a, 'b> {
     fn new(case: &'a AccuracyRun<'b>, done: usize, kept: HashMap<usize, Line>) -> Self {
         let (running, finished) = (HashMap::new(), BTreeMap::new());
-        Self { case, next: done, written: done, running, finished, kept, spent: None }
+        Self { case, next: done, written: done, running, finished, kept, spent: None, work: TaskWork::default() }
     }
 
     fn evaluation(&self) -> &'a Evaluation<'b> {
         &self.case.evaluation
     }
 
-    fn run(mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
+    fn run(&mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
         while self.written < self.evaluation().len() {
             if session.stopped() {
                 return Ok(Ending::Interrupted);
@@ -130,6 +146,7 @@ impl<'a, 'b> Flow<'a, 'b> {
                 return Err(spent.into());
             }
             let step = session.engine.step()?;
+            self.work.add(work_of(&step));
             for completion in step.finished {
                 let Some(mut item) = self.running.remove(&completion.id) else { continue };
                 let heard = session.engine.exchange(completion.id).map(heard).unwrap_or_default();
@@ -193,6 +210,7 @@ impl<'a, 'b> Flow<'a, 'b> {
         item: &InEngine,
         session: &mut Session<'_>,
     ) -> Result<RequestId, EngineError> {
+        let request = Request { savings: self.case.savings, ..request };
         session.engine.submit_text(request, self.evaluation().asked(&item.progress))
     }
 

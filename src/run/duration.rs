@@ -9,6 +9,7 @@ use std::path::Path;
 
 use glmbench_device::{ClockProfile, Precision};
 
+use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
 
 use crate::bench::{PhaseCost, batch_cost};
@@ -17,6 +18,7 @@ use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleSt
 use super::AccuracyRun;
 use super::plan::PerformanceRun;
 use super::resume::{Found, runs};
+use super::sharing::PromptTokens;
 use crate::workload::shapes::plan::cost;
 
 /// Properties that an earlier run must share with this one.
@@ -250,10 +252,17 @@ impl Rates {
             total(inputs.chunks(run.batch.max(1)).map(|inputs| counted.cost(inputs, output)))
         };
         let (mut prefill, decode) = batches(&inputs, new.max(1));
+        let shares = run.savings.shared_prefixes;
+        if shares {
+            let prefix = counted.prefix();
+            prefill = part_of(prefill, run.prompt_tokens(enough_blocks(&inputs, prefix), prefix));
+        }
         if new > 0 && !run.evaluation.choices().is_empty() {
             // A second question repeats the first with its answer.
             inputs.iter_mut().for_each(|tokens| *tokens += new);
-            prefill = sum(prefill, batches(&inputs, 1).0);
+            let all = inputs.iter().sum::<usize>() as u64;
+            let computed = if shares { (new * items) as u64 } else { all };
+            prefill = sum(prefill, part_of(batches(&inputs, 1).0, PromptTokens { all, computed }));
         }
         self.phases(prefill, decode, run.tp, new > 1)
     }
@@ -281,7 +290,23 @@ impl Rates {
     }
 }
 
+/// Returns the part of a prefill's cost that is left where prompts begin alike.
+fn part_of(cost: PhaseCost, tokens: PromptTokens) -> PhaseCost {
+    let part = |whole: u64| (whole as f64 * tokens.computed as f64 / tokens.all.max(1) as f64) as u64;
+    PhaseCost { bytes: part(cost.bytes), flops: part(cost.flops) }
+}
+
+/// Returns the number of blocks that hold all prompts at once.
+fn enough_blocks(inputs: &[usize], prefix: usize) -> usize {
+    inputs.iter().map(|&tokens| blocks_for(prefix + tokens)).sum()
+}
+
 impl Counted<'_> {
+    /// Returns the length of the P-tuning prefix.
+    fn prefix(self) -> usize {
+        self.config.pre_seq_len.unwrap_or(0)
+    }
+
     fn cost(self, inputs: &[usize], output_tokens: usize) -> (PhaseCost, PhaseCost) {
         batch_cost(self.config, self.precision, self.step_tokens, inputs, output_tokens)
     }

@@ -111,7 +111,8 @@ pub fn accuracy(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Ending, RunError> {
-    let mut shared = Shared { dir: &mut side.dir, observer, stop, probe: None };
+    let work = &mut side.record.provenance.work;
+    let mut shared = Shared { dir: &mut side.dir, observer, stop, probe: None, work };
     let mut session = Session::new(&mut *side.engine, &mut shared)?;
     run_accuracy(side.plan, side.plan.tp_sizes()[0], &mut session)
 }
@@ -131,8 +132,10 @@ pub fn block(
     // Progress is reported per block.
     let (mut silent_a, mut silent_b) = (Silent, Silent);
     let [probe_a, probe_b] = [&a.record, &b.record].map(CaseProbe::of);
-    let mut shared_a = Shared { dir: &mut a.dir, observer: &mut silent_a, stop, probe: probe_a };
-    let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop, probe: probe_b };
+    let work = &mut a.record.provenance.work;
+    let mut shared_a = Shared { dir: &mut a.dir, observer: &mut silent_a, stop, probe: probe_a, work };
+    let work = &mut b.record.provenance.work;
+    let mut shared_b = Shared { dir: &mut b.dir, observer: &mut silent_b, stop, probe: probe_b, work };
     let mut session_a = Session::new(&mut *a.engine, &mut shared_a)?;
     let mut session_b = Session::new(&mut *b.engine, &mut shared_b)?;
     for (case_a, case_b) in fitting(a.plan).zip(fitting(b.plan)) {

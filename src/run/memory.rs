@@ -14,6 +14,8 @@ const STAGE_SLACK_TOKENS: usize = 128;
 /// Maximum tokens that one generated token's text may become when tokenized again: names of unused pieces, broken
 /// characters.
 const RETOKENIZED: usize = 8;
+/// Rows of logits for each sequence that generates: its next token, and guesses of those after it.
+const VERIFIED_ROWS: usize = 4;
 
 impl Plan<'_> {
     /// Returns the capacity that the engine must be loaded with on `tp` ranks.
@@ -144,6 +146,7 @@ fn room(
 ) -> Capacity {
     let prefix = config.pre_seq_len.unwrap_or(0);
     let mut capacity = Capacity { max_context: 1 + prefix, ..smallest(step_tokens) };
+    let mut verified = 0;
     // Blocks for a batch of usual sequences, or for one of the longest while the others wait for it.
     let mut grow = |batch: usize, usual: usize, longest: usize| {
         let context = |tokens: usize| tokens.min(config.seq_length) + prefix;
@@ -161,12 +164,15 @@ fn room(
             .unwrap_or(1);
         let usual = prompt + prompt / 4 + 2 * new + STAGE_SLACK_TOKENS;
         grow(run.batch, usual, usual + RETOKENIZED * new);
+        if new > 0 {
+            verified = verified.max(VERIFIED_ROWS * run.batch);
+        }
     }
     for Room { batch: (_, batch), tokens, .. } in timed.iter().map(|case| case.room()) {
         grow(batch, tokens, tokens);
     }
     capacity.max_step_tokens = step_tokens.max(capacity.max_batch);
-    capacity.max_logit_rows = capacity.max_batch;
+    capacity.max_logit_rows = capacity.max_batch.max(verified).min(capacity.max_step_tokens);
     capacity
 }
 

@@ -64,10 +64,12 @@ mod resume;
 pub mod roofline;
 pub mod score;
 pub mod setup;
+pub mod sharing;
 pub mod telemetry;
 pub mod turns;
 pub mod verify;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,14 +77,14 @@ use std::time::SystemTime;
 
 use glmbench_device::DeviceInfo;
 
-use glmbench_engine::EngineError;
 use glmbench_engine::load::DeviceKind;
+use glmbench_engine::{EngineError, Savings};
 use glmbench_remote::RemoteError;
 
 use crate::backend::{Backend, Capabilities};
 use crate::record::{
-    Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, ServerMetricRow, Status, TelemetryRow,
-    rfc3339_utc,
+    Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, ServerMetricRow, Status, TaskWork,
+    TelemetryRow, rfc3339_utc,
 };
 use crate::report::ReportError;
 use crate::task::{Evaluation, TaskError};
@@ -171,6 +173,8 @@ pub(crate) struct Session<'a> {
     pub(crate) offset_ns: u64,
     /// The engine ended with an error that has its line. A new engine continues.
     pub(crate) spent: bool,
+    /// What the engine computed for each accuracy task.
+    pub(crate) work: &'a mut BTreeMap<String, TaskWork>,
 }
 
 impl<'a> Session<'a> {
@@ -184,6 +188,7 @@ impl<'a> Session<'a> {
             probe: shared.probe.as_ref(),
             offset_ns,
             spent: false,
+            work: shared.work,
         })
     }
 }
@@ -286,6 +291,7 @@ pub fn open_dir(
     let mut dir = if let Some(Resume { found, plan, retry_failed, told }) = resume {
         record.run_id.clone_from(&found.record.run_id);
         record.provenance.started.clone_from(&found.record.provenance.started);
+        record.provenance.work.clone_from(&found.record.provenance.work);
         record.provenance.resumed = found.record.provenance.resumed + 1;
         let mut dir = RunDir::open(&found.path)?;
         dir.lock()?;
@@ -325,7 +331,8 @@ pub fn execute(
         return Err(RunError::Backend { backend: engine.device_info().name, problem });
     }
     let probe = CaseProbe::of(record);
-    let result = run_tp_sizes(plan, engine, reload, &mut Shared { dir, observer, stop, probe });
+    let work = &mut record.provenance.work;
+    let result = run_tp_sizes(plan, engine, reload, &mut Shared { dir, observer, stop, probe, work });
     conclude(result, dir, record)
 }
 
@@ -357,6 +364,7 @@ struct Shared<'a> {
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
     probe: Option<CaseProbe>,
+    work: &'a mut BTreeMap<String, TaskWork>,
 }
 
 fn run_tp_sizes(
@@ -474,6 +482,8 @@ pub struct AccuracyRun<'a> {
     pub batch: usize,
     /// Number of tensor-parallel ranks.
     pub tp: usize,
+    /// What the engine may spare itself. The results are the same.
+    pub savings: Savings,
 }
 
 impl AccuracyRun<'_> {

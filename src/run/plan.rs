@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use glmbench_device::Precision;
 
+use glmbench_engine::Savings;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::tokenizer::Tokenizer;
 
@@ -193,7 +194,7 @@ fn accuracy_run<'a>(
     let source = Source::open(case.task, &case.dataset).map_err(task::TaskError::from)?;
     let plan = task::Plan::new(protocol, &source, &case.settings())?;
     let evaluation = Evaluation::new(plan, tokenizer as &dyn TextCodec, config.seq_length)?;
-    Ok(AccuracyRun { task, evaluation, batch: case.batch, tp: case.tp })
+    Ok(AccuracyRun { task, evaluation, batch: case.batch, tp: case.tp, savings: Savings::ALL })
 }
 
 /// Returns the ids from which prompts for timing are drawn. With a tokenizer: ordinary pieces after its prefix ids.

@@ -124,6 +124,7 @@ fn provenance(origin: &Origin<'_>, plan: &Plan<'_>, started: SystemTime) -> Prov
         roofline: origin.roofline.clone(),
         load: origin.load.clone(),
         weight_faults: origin.weight_faults.clone(),
+        work: BTreeMap::new(),
         command_line: origin.command_line.clone(),
         scored_from: None,
         started: rfc3339_utc(started),

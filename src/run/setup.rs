@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use glmbench_device::DeviceError;
 
-use glmbench_engine::EngineError;
 use glmbench_engine::config::RopeScaling;
 use glmbench_engine::load::ModelPath;
 use glmbench_engine::memory::{MemoryBudget, MemoryEstimate};
 use glmbench_engine::parallel::check_tp;
 use glmbench_engine::tokenizer::Tokenizer;
+use glmbench_engine::{EngineError, Savings};
 
 use crate::backend::{Backend, Script, Scripted};
 use crate::compute::{Compute, ComputeSpec};
@@ -37,6 +37,8 @@ pub struct SetupChoice {
     pub configurations: Vec<Configuration>,
     /// Of the suite's configurations, run these alone; all if empty.
     pub only: Vec<String>,
+    /// What the engine may spare itself in accuracy cases. The results are the same.
+    pub savings: Savings,
     /// What answers the cases.
     pub answering: Answering,
 }
@@ -112,6 +114,8 @@ pub struct Setup {
     pub tokenizer: Option<Tokenizer>,
     /// How to compute.
     pub compute: Compute,
+    /// What the engine may spare itself in accuracy cases.
+    savings: Savings,
     /// What answers the cases.
     pub answering: Answering,
 }
@@ -152,7 +156,7 @@ impl Setup {
             // Find invalid weights before anything is measured.
             model.weights(compute.precision.dtype)?;
         }
-        Ok(Self { name, suite, word, model, tokenizer, compute, answering })
+        Ok(Self { name, suite, word, model, tokenizer, compute, savings: choice.savings, answering })
     }
 
     /// Returns the plan, with all that is known before weights are loaded.
@@ -163,6 +167,7 @@ impl Setup {
         let step_tokens = self.compute.device.step_tokens();
         let mut plan = Plan::new(&self.suite, &self.model.config, self.tokenizer.as_ref(), step_tokens)
             .map_err(|error| self.hinted(error))?;
+        plan.accuracy.iter_mut().for_each(|run| run.savings = self.savings);
         if self.compute.is_modelled() {
             // A virtual clock has no noise, so one repetition is enough.
             for run in &mut plan.performance {

@@ -11,7 +11,7 @@ use glmbench_device::DType;
 use glmbench_engine::Engine;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::tokenizer::Tokenizer;
-use glmbench_engine::{EngineError, RequestId};
+use glmbench_engine::{EngineError, RequestId, Savings};
 
 use crate::backend::Backend;
 use crate::bench::{Shape, WarmUpRule, prompts, repeat};
@@ -213,7 +213,13 @@ pub fn task_run<'a>(
     plan.chosen = picked.iter().map(place).collect::<Result<_, _>>()?;
     let evaluation = Evaluation::new(plan, codec, seq_length)?;
     let batch = contents.run.provenance.batch.max(1) as usize;
-    Ok(AccuracyRun { task: case.task.clone(), evaluation, batch, tp: case.tp as usize })
+    Ok(AccuracyRun {
+        task: case.task.clone(),
+        evaluation,
+        batch,
+        tp: case.tp as usize,
+        savings: Savings::NONE,
+    })
 }
 
 /// Runs a task's items and compares each answer with its sample. Calls `each` for every item.

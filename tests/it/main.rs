@@ -36,6 +36,7 @@ mod rank_failures;
 mod readme;
 mod remote_faults;
 mod resume;
+mod savings;
 mod scripted;
 mod serve;
 mod shapes;

@@ -12,7 +12,7 @@ use glmbench_device::{
 
 use super::api::{Api, acl};
 use super::attention::{Attention, Step};
-use super::choice::Choices;
+use super::choice::{Choices, Decode, Prefill};
 use super::comm::{Comm, Rendezvous};
 use super::core::{Core, Words};
 use super::kv::{BlockOrder, KvCache, KvWriter, NewKv};
@@ -217,6 +217,10 @@ impl Device for Ascend {
             precision: self.core.dtype.into(),
             tp: self.settings.tp,
             modelled_by: self.settings.emulation.as_ref().map(|e| e.clock.clone()),
+            // A card's products may sum in another order for another number of rows. The emulator's do not, but decoding
+            // and prefill may have different operators.
+            rows_are_independent: self.settings.emulation.is_some()
+                && (self.choices.decode, self.choices.prefill) == (Decode::Matmul, Prefill::Matmul),
             details: self.details(),
         }
     }
@@ -367,6 +371,10 @@ impl Device for Ascend {
         _shape: AttentionShape,
     ) -> Result<(), DeviceError> {
         self.writer.write(&self.core, cache, layer, Self::new_kv(qkv), sequences)
+    }
+
+    fn copy_kv_block(&mut self, cache: &mut KvCache, from: u32, to: u32) -> Result<(), DeviceError> {
+        cache.copy_block(&self.core, from as usize, to as usize)
     }
 
     fn attention(

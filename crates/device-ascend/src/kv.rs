@@ -105,6 +105,19 @@ impl KvCache {
         [keys, values]
     }
 
+    /// Queues copies of a block of every layer to another.
+    pub(super) fn copy_block(&self, core: &Core, from: usize, to: usize) -> Result<(), DeviceError> {
+        let (numbers, bytes) = (self.block_numbers(), self.block_numbers() * self.bytes);
+        for layer in 0..self.shape.layers {
+            for buffer in [&self.keys, &self.values] {
+                let [from, to] = [from, to].map(|block| self.start(buffer, layer, block * numbers));
+                // SAFETY: both places are blocks inside a live buffer of the device.
+                unsafe { core.stream.copy(to, from, bytes, ACL_MEMCPY_DEVICE_TO_DEVICE)? };
+            }
+        }
+        Ok(())
+    }
+
     /// Returns `tokens` slots of one block, starting at `place`, as `[tokens, heads, channels]`.
     fn run(&self, layer: usize, (block, place): (usize, usize), tokens: usize) -> [View; 2] {
         let KvShape { kv_heads, channels, .. } = self.shape;

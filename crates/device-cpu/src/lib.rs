@@ -305,6 +305,11 @@ impl Device for Cpu {
         Ok(())
     }
 
+    fn copy_kv_block(&mut self, cache: &mut KvCache, from: u32, to: u32) -> Result<(), DeviceError> {
+        cache.copy_block(from as usize, to as usize);
+        Ok(())
+    }
+
     fn attention(
         &mut self,
         qkv: &Matrix,

@@ -262,6 +262,9 @@ pub struct DeviceInfo {
     pub tp: usize,
     /// The chip profile behind the times, if the device has a virtual clock.
     pub modelled_by: Option<ClockProfile>,
+    /// Whether a row's numbers are the same to the last bit if it is fed alone and with other rows of its sequence. Then
+    /// several candidates for the next tokens can be verified in one step.
+    pub rows_are_independent: bool,
     /// Named facts about the device: chip, library versions, the operators used for attention, KV write….
     pub details: Vec<(String, String)>,
 }
@@ -276,6 +279,7 @@ impl DeviceInfo {
             precision: precision.into(),
             tp: 1,
             modelled_by: None,
+            rows_are_independent: true,
             details: Vec::new(),
         }
     }
@@ -386,6 +390,9 @@ pub trait Device: Send {
         sequences: &[SequenceView<'_>],
         shape: AttentionShape,
     ) -> Result<(), DeviceError>;
+    /// Copies block `from` of every layer to block `to`. Sequences that begin alike share a block's first tokens in this
+    /// way, and differ after them.
+    fn copy_kv_block(&mut self, cache: &mut Self::KvCache, from: u32, to: u32) -> Result<(), DeviceError>;
     /// Computes causal attention of the queries in `qkv` over the cache: softmax in fp32, scale `1 / sqrt(channels)`.
     fn attention(
         &mut self,

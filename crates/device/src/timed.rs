@@ -315,6 +315,10 @@ impl<D: Device> Device for Timed<D> {
         })
     }
 
+    fn copy_kv_block(&mut self, cache: &mut Self::KvCache, from: u32, to: u32) -> Result<(), DeviceError> {
+        self.device.copy_kv_block(&mut cache.inner, from, to)
+    }
+
     fn attention(
         &mut self,
         qkv: &Self::Activation,

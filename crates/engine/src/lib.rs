@@ -2,7 +2,7 @@
 //!
 //! The engine holds the model's configuration ([`config`]), the [`tokenizer`] and chat template ([`chat`]), the readers of
 //! [`weights`], the forward pass ([`model`]), tensor parallelism ([`parallel`]), the paged KV cache ([`cache`]), the
-//! [`sampler`] with its [`logprobs`], continuous batching ([`scheduler`]), the [`output`] as text, and the minimum work of a
+//! [`sampler`] with its [`logprobs`], guesses of the next tokens (`lookup`), continuous batching ([`scheduler`]), the [`output`] as text, and the minimum work of a
 //! pass ([`cost`]). [`load`] puts them together from the values of a command line.
 //!
 //! It may use the devices: [`glmbench_device`], [`glmbench_cpu`], [`glmbench_ascend`]. Only [`load`] and [`memory`] name the
@@ -16,6 +16,7 @@ pub mod cost;
 mod lfs;
 pub mod load;
 pub mod logprobs;
+mod lookup;
 pub mod memory;
 pub mod model;
 pub mod output;
@@ -125,6 +126,8 @@ pub struct Request {
     pub stop: Stop,
     /// What steps report of the tokens.
     pub report: Report,
+    /// What the engine may spare itself.
+    pub savings: Savings,
 }
 
 impl Request {
@@ -138,8 +141,46 @@ impl Request {
             choice_ids: Vec::new(),
             stop: Stop::default(),
             report: Report::default(),
+            savings: Savings::NONE,
         }
     }
+}
+
+/// What the engine may spare itself for a request. The results are the same to the last bit; only the work and its duration
+/// are not. Work that is timed spares nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Savings {
+    /// Takes the beginning of the prompt from the KV cache if an earlier prompt began with it, and leaves its own there.
+    pub shared_prefixes: bool,
+    /// Guesses the next tokens from what followed the same tokens earlier in the sequence, and verifies several in one
+    /// step. Devices whose rows depend on each other never do ([`DeviceInfo::rows_are_independent`]).
+    ///
+    /// [`DeviceInfo::rows_are_independent`]: glmbench_device::DeviceInfo::rows_are_independent
+    pub prompt_lookup: bool,
+}
+
+impl Default for Savings {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+impl Savings {
+    /// Computes everything.
+    pub const NONE: Self = Self { shared_prefixes: false, prompt_lookup: false };
+    /// Spares what can be spared.
+    pub const ALL: Self = Self { shared_prefixes: true, prompt_lookup: true };
+}
+
+/// What the engine spared itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Saved {
+    /// Prompt tokens taken from the KV cache.
+    pub reused: usize,
+    /// Tokens guessed.
+    pub guessed: usize,
+    /// Guessed tokens that were right.
+    pub accepted: usize,
 }
 
 /// What ends an output besides its length and the end-of-sequence token.
@@ -182,7 +223,9 @@ pub struct Step {
     pub sequences: usize,
     /// Rows of the batch.
     pub tokens: usize,
-    /// Tokens chosen, in the order of the batch.
+    /// What was spared, in this step and in admitting its sequences.
+    pub saved: Saved,
+    /// Tokens chosen, in the order of the batch. A sequence has several if guesses were right.
     pub emitted: Vec<(RequestId, u32)>,
     /// Chosen tokens of requests that asked for a report, in the order of the batch. Unlike `emitted`, they include the
     /// token that ended a sequence.

@@ -1,7 +1,9 @@
 //! One sequence on its way through the engine: what is fed, what was chosen, and when it ends.
 
+use super::cache;
 use super::config::ModelConfig;
 use super::logprobs::TokenLogprobs;
+use super::lookup::GuessLength;
 use super::output::TextOutput;
 use super::sampler::{Sampler, log_sum_exp};
 use super::tokenizer::Tokenizer;
@@ -22,6 +24,8 @@ pub(super) struct Sequence {
     text: Option<TextOutput>,
     prompt_logprobs: Vec<Option<TokenLogprobs>>,
     pub(super) start_ns: Option<u64>,
+    /// How many tokens to guess.
+    pub(super) guesses: GuessLength,
 }
 
 /// What choosing a token needs beside the logits.
@@ -45,6 +49,7 @@ impl Sequence {
             text,
             prompt_logprobs: Vec::new(),
             start_ns: None,
+            guesses: GuessLength::default(),
             request,
         }
     }
@@ -85,6 +90,67 @@ impl Sequence {
         let mut logprobs = std::mem::take(&mut self.prompt_logprobs);
         logprobs.resize(self.request.prompt.len(), None);
         Some(PromptDetail { id: self.id, logprobs })
+    }
+
+    /// Whether the prompt's beginning may come from the cache. The log-probabilities of a prompt need all of its rows.
+    pub(super) fn shares(&self) -> bool {
+        self.leaves_prefix() && self.request.report.prompt.is_none()
+    }
+
+    /// Whether the sequence's blocks are kept for others.
+    pub(super) fn leaves_prefix(&self) -> bool {
+        self.request.savings.shared_prefixes
+    }
+
+    /// Returns what the blocks hold: a P-tuning prefix of `prefix` tokens, and the tokens that are fed.
+    pub(super) fn content(&self, prefix: usize) -> Vec<u32> {
+        cache::content(prefix, &self.tokens[..self.fed])
+    }
+
+    /// Takes in `count` rows of the prompt. `rows` has the logits of the last of them. Returns why the sequence ends, if it
+    /// does.
+    pub(super) fn read<'l>(
+        &mut self,
+        count: usize,
+        rows: impl ExactSizeIterator<Item = &'l [f32]>,
+        of: &Choosing<'_>,
+        step: &mut Step,
+    ) -> Option<FinishReason> {
+        self.fed += count;
+        let (mut position, mut last) = (self.fed - rows.len(), None);
+        for logits in rows {
+            if let Some(finish) = self.note_prompt(position, logits) {
+                return Some(finish);
+            }
+            position += 1;
+            last = Some(logits);
+        }
+        let logits = last.filter(|_| self.prompt_left() == 0)?;
+        self.note_choices(logits);
+        step.prompts.extend(self.take_prompt_detail());
+        self.advance(logits, of, step)
+    }
+
+    /// Chooses the next token, and the ones after it as long as they were guessed. Returns why the sequence ends, if it does.
+    pub(super) fn verify<'l>(
+        &mut self,
+        guesses: &[u32],
+        rows: impl Iterator<Item = &'l [f32]>,
+        of: &Choosing<'_>,
+        step: &mut Step,
+    ) -> Option<FinishReason> {
+        let (mut right, mut finish) = (0, None);
+        for logits in rows {
+            self.fed += 1;
+            finish = self.advance(logits, of, step);
+            if finish.is_some() || guesses.get(right) != self.tokens.last() {
+                break;
+            }
+            right += 1;
+        }
+        step.saved.accepted += right;
+        self.guesses.note(guesses.len(), right);
+        finish
     }
 
     /// Chooses and keeps the next token. Returns why the sequence ends, if it does.

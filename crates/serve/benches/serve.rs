@@ -143,6 +143,7 @@ fn start(stop: &Arc<AtomicBool>) -> (SocketAddr, JoinHandle<Result<(), ServeErro
     let settings = Settings {
         model: "bench".into(),
         any_model: true,
+        prefix_cache: false,
         prefix_ids: false,
         key: None,
         drain: Duration::from_secs(5),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use glmbench_engine::logprobs::TokenLogprobs;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
-use glmbench_engine::{FinishReason, Report, Request, Stop};
+use glmbench_engine::{FinishReason, Report, Request, Savings, Stop};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Receiver;
 
@@ -225,6 +225,7 @@ impl Ask {
                 ignore_eos: self.ignore_eos,
                 stop: self.stop.clone(),
                 report: self.report.clone(),
+                savings: Savings { shared_prefixes: app.settings.prefix_cache, ..Savings::NONE },
                 ..Request::probe()
             });
             plan.1.push(info);

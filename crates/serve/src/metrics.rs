@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use glmbench_engine::{FinishReason, Occupancy};
+use glmbench_engine::{FinishReason, Occupancy, Step, StepKind};
 
 use crate::work::Measure;
 
@@ -55,6 +55,10 @@ struct Counters {
     success: [u64; 3],
     failures: Vec<(&'static str, u64)>,
     prompt_tokens: u64,
+    /// Prompt tokens computed.
+    fed_tokens: u64,
+    /// Prompt tokens taken from the KV cache.
+    reused_tokens: u64,
     generation_tokens: u64,
     steps: [u64; 2],
     step_time: [Histogram; 2],
@@ -92,6 +96,8 @@ impl Metrics {
                 success: [0; 3],
                 failures: Vec::new(),
                 prompt_tokens: 0,
+                fed_tokens: 0,
+                reused_tokens: 0,
                 generation_tokens: 0,
                 steps: [0; 2],
                 step_time: [seconds(), seconds()],
@@ -144,13 +150,16 @@ impl Metrics {
         self.lock().dropped_log_lines += 1;
     }
 
-    pub(crate) fn step(&self, is_prefill: bool, sequences: usize, tokens: usize, time: Duration) {
+    pub(crate) fn step(&self, step: &Step, time: Duration) {
         let mut counters = self.lock();
+        let is_prefill = step.kind == StepKind::Prefill;
         let kind = usize::from(!is_prefill);
+        counters.fed_tokens += if is_prefill { step.tokens as u64 } else { 0 };
+        counters.reused_tokens += step.saved.reused as u64;
         counters.steps[kind] += 1;
         counters.step_time[kind].add_time(time);
-        counters.step_tokens.add(tokens as f64);
-        counters.batch = sequences;
+        counters.step_tokens.add(step.tokens as f64);
+        counters.batch = step.sequences;
     }
 
     pub(crate) fn first_token(&self, time: Duration) {
@@ -229,8 +238,16 @@ impl Counters {
             "Always 0: a running sequence keeps its blocks",
             &[(None, 0)],
         );
-        page.counter("vllm:prefix_cache_queries_total", "Always 0: there is no prefix cache", &[(None, 0)]);
-        page.counter("vllm:prefix_cache_hits_total", "Always 0: there is no prefix cache", &[(None, 0)]);
+        page.counter(
+            "vllm:prefix_cache_queries_total",
+            "Prompt tokens computed or found in the KV cache",
+            &[(None, self.fed_tokens + self.reused_tokens)],
+        );
+        page.counter(
+            "vllm:prefix_cache_hits_total",
+            "Prompt tokens found in the KV cache; 0 without --prefix-cache",
+            &[(None, self.reused_tokens)],
+        );
         page.counter(
             "glmbench_dropped_log_lines_total",
             "Lines that the log had no room for",

@@ -11,6 +11,9 @@ pub struct Settings {
     pub model: String,
     /// Whether any model name in a request is accepted.
     pub any_model: bool,
+    /// Whether prompts that begin alike share the KV cache of their beginning. Replies are the same, but their times depend on
+    /// earlier requests.
+    pub prefix_cache: bool,
     /// Whether prompts of token ids get the model's prefix (`[gMASK] sop`) unless they have it.
     pub prefix_ids: bool,
     /// The key that requests must carry.

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use glmbench_engine::logprobs::TokenLogprobs;
-use glmbench_engine::{Engine, EngineError, FinishReason, Request, RequestId, Step, StepKind};
+use glmbench_engine::{Engine, EngineError, FinishReason, Request, RequestId, Step};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -321,7 +321,7 @@ impl Worker {
 
     fn deliver(&mut self, step: Step, begin: Instant) {
         let now = Instant::now();
-        self.metrics.step(step.kind == StepKind::Prefill, step.sequences, step.tokens, now - begin);
+        self.metrics.step(&step, now - begin);
         self.count_finished(&step);
         for prompt in step.prompts {
             if let Some((track, index)) = self.owner(prompt.id) {

@@ -8,11 +8,14 @@ use glmbench_engine::EngineError;
 use glmbench_engine::load::DeviceKind;
 use glmbench_engine::memory::MemoryEstimate;
 
+use crate::record::grouped;
+use crate::run::AccuracyRun;
 use crate::run::duration::{Counted, Expected, Rates, SameAs, in_words};
 use crate::run::machine::Machine;
 use crate::run::model::ModelFacts;
 use crate::run::plan::{Plan, first_prompt_of};
 use crate::run::setup::Setup;
+use crate::run::sharing::PromptTokens;
 use crate::text::one_line;
 
 /// Duration in seconds from which to warn the user.
@@ -72,6 +75,7 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
             run.batch,
             times.line(&time),
         );
+        text += &sharing(setup, plan, run);
     }
     for case in plan.timed() {
         case.words().iter().for_each(|line| text += &format!("{line}\n"));
@@ -87,6 +91,24 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
     text += &prompts(plan);
     let warning = times.warning(setup.name.as_deref());
     Ok(Description { text, warning })
+}
+
+/// Describes how many prompt tokens are computed.
+fn sharing(setup: &Setup, plan: &Plan<'_>, run: &AccuracyRun<'_>) -> String {
+    let prefix = setup.model.config.pre_seq_len.unwrap_or(0);
+    let PromptTokens { all, computed } = run.prompt_tokens(plan.capacity(run.tp).kv_blocks, prefix);
+    let computed = if run.savings.shared_prefixes { computed } else { all };
+    let fewer = match computed {
+        computed if computed < all => {
+            format!(
+                ", {} computed: {:.1} × fewer, because prompts begin alike",
+                grouped(computed),
+                all as f64 / computed as f64
+            )
+        }
+        _ => ", all computed".to_owned(),
+    };
+    format!("          {} tokens in first prompts{fewer}\n", grouped(all))
 }
 
 /// Lists what was read from the model, and what was assumed where its folder does not say.

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use clap::Args as ClapArgs;
 
+use glmbench_engine::Savings;
+
 use crate::cli::engine::{ComputeFlags, OverModel};
 use crate::compute::ComputeSpec;
 use crate::run::setup::{Answering, SetupChoice};
@@ -30,6 +32,13 @@ pub(in crate::cli) struct SetupArgs {
     /// Time every operator of the forward pass: operators.csv, and a table in the report
     #[arg(long)]
     profile_operators: bool,
+    /// Compute every prompt of accuracy cases from its first token, even if an earlier one begins alike. The results are the
+    /// same
+    #[arg(long)]
+    no_prefix_cache: bool,
+    /// Generate one token at a time in accuracy cases, without guesses from the text so far. The results are the same
+    #[arg(long)]
+    no_prompt_lookup: bool,
 }
 
 impl SetupArgs {
@@ -46,6 +55,10 @@ impl SetupArgs {
             },
             configurations: typed.collect::<Result<_, _>>()?,
             only: self.only.clone(),
+            savings: Savings {
+                shared_prefixes: !self.no_prefix_cache,
+                prompt_lookup: !self.no_prompt_lookup,
+            },
             answering: Answering::Engine,
         })
     }

@@ -9,6 +9,8 @@
 //! Values have the same layout for all kernels. The vector kernels dequantise values, and keys, one block at a time;
 //! tile kernels widen the values.
 
+use std::ops::Range;
+
 use glmbench_device::{DeviceError, KV_BLOCK_TOKENS, KvForm, KvShape, Precision};
 
 use crate::buffer::{Buffer, SharedSlice};
@@ -178,6 +180,25 @@ impl KvCache {
     pub(crate) fn values(&self, at: usize) -> Panels<'_> {
         let bytes = self.layout.value_bytes();
         panels(&self.values[at * bytes..(at + 1) * bytes], at, self.int8.as_ref().map(|i| &*i.value_scales))
+    }
+
+    /// Copies a block of every layer to another.
+    pub(crate) fn copy_block(&mut self, from: usize, to: usize) {
+        let layout = self.layout;
+        let (key_bytes, value_bytes) = (layout.key_bytes(), layout.value_bytes());
+        for layer in 0..layout.shape.layers {
+            let [from, to] = [from, to].map(|block| layout.index(layer, block, 0));
+            let heads = from..from + layout.shape.kv_heads;
+            let each = |size: usize| (heads.start * size..heads.end * size, to * size);
+            let copy = |bytes: &mut [u8], (from, to)| bytes.copy_within::<Range<usize>>(from, to);
+            copy(&mut self.keys, each(key_bytes));
+            copy(&mut self.values, each(value_bytes));
+            if let Some(int8) = &mut self.int8 {
+                let (from, to) = each(KV_BLOCK_TOKENS);
+                int8.key_scales.copy_within(from.clone(), to);
+                int8.value_scales.copy_within(from, to);
+            }
+        }
     }
 
     /// Returns a handle through which several threads write, each to its own heads.

@@ -53,6 +53,8 @@ struct Worker {
 enum Order {
     Forward(Arc<OwnedStep>),
     Prefix(Arc<[u32]>),
+    /// Copy one block to another.
+    CopyBlock(u32, u32),
     /// Nanoseconds to advance the virtual clock by.
     Idle(u64),
     Release,
@@ -213,6 +215,10 @@ impl Forward for Ranks {
         }
     }
 
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
+        self.run(&Order::CopyBlock(from, to))
+    }
+
     fn device_info(&self) -> DeviceInfo {
         self.info.clone()
     }
@@ -320,6 +326,7 @@ impl<G: DeviceGroup> Rank<G> {
                 Ok(())
             }
             Order::Prefix(blocks) => model.write_prefix(blocks),
+            Order::CopyBlock(from, to) => model.copy_block(*from, *to),
             Order::Release => model.release_cached(),
         }
     }

@@ -33,3 +33,19 @@ fn a_seed_fixes_the_text_whatever_runs_beside_it() {
     }
     server.wait_for("glmbench_kv_blocks_used", 0.0);
 }
+
+#[test]
+fn a_shared_prefix_changes_no_reply() {
+    let (plain, sharing) = (Server::start(), Server::with(8, |settings| settings.prefix_cache = true));
+    let prompt = |end: &str| format!("{}{end}", "北京是中国的首都。".repeat(30));
+    let replies = |server: &Server| {
+        ["你好", "a", "北京是"].map(|end| {
+            let body = json!({"prompt": prompt(end), "temperature": 0, "max_tokens": 12, "logprobs": 2});
+            server.ok("/v1/completions", &body).json()["choices"].clone()
+        })
+    };
+    assert_eq!(replies(&sharing), replies(&plain));
+    assert_eq!(plain.metric("vllm:prefix_cache_hits_total"), 0.0);
+    assert!(sharing.metric("vllm:prefix_cache_hits_total") >= 64.0);
+    sharing.wait_for("glmbench_kv_blocks_used", 0.0);
+}

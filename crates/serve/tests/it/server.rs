@@ -59,6 +59,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         model: "demo".into(),
         any_model: false,
+        prefix_cache: false,
         prefix_ids: false,
         key: None,
         drain: Duration::from_secs(10),
