@@ -7,6 +7,7 @@
 //! The crate knows nothing of suites and records, and prints nothing: the log goes where the caller says.
 
 mod app;
+mod bell;
 mod body;
 mod chat;
 mod connection;
@@ -35,6 +36,7 @@ use glmbench_engine::{Engine, EngineError};
 use serde_json::{Map, json};
 
 use self::app::{App, Model, Phase};
+use self::bell::Bell;
 use self::connection::Connections;
 use self::log::Log;
 use self::metrics::Metrics;
@@ -102,14 +104,17 @@ pub fn serve(
     let (slow_reader, drain) = (settings.limits.slow_reader, settings.drain);
     // A place for every sequence, and for the words at the end.
     let (commands, queue) = sync_channel(settings.limits.queue + model.max_batch + 2);
-    let app = Arc::new(App::new(settings, model, Arc::clone(&metrics), log, commands));
-    let worker = Worker::new(engine, queue, metrics, slow_reader);
-    let thread = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run())?;
+    let bell = Bell::default();
+    let app = Arc::new(App::new(settings, model, Arc::clone(&metrics), log, commands, bell.clone()));
+    let of_engine = bell.clone();
+    let run_engine = move || Worker::new(engine, queue, metrics, slow_reader, of_engine.ringer()).run();
+    let thread = std::thread::Builder::new().name("engine".into()).spawn(run_engine)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .max_blocking_threads(1)
         .build()?;
+    runtime.spawn(bell.answer());
     let ended = runtime.block_on(run(&app, listener, drain, &thread, stop));
     app.tell(Command::Stop);
     runtime.shutdown_timeout(LAST_WORDS);
