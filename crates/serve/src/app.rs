@@ -25,6 +25,8 @@ const LONG_TEXT: usize = 16 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Ready,
+    /// It still works, but says that it is not healthy, so that a load balancer sends its clients elsewhere.
+    Leaving,
     /// It finishes what runs, and takes nothing new.
     Draining,
     /// An error ended the model.
@@ -112,7 +114,8 @@ impl App {
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::SeqCst) {
             0 => Phase::Ready,
-            1 => Phase::Draining,
+            1 => Phase::Leaving,
+            2 => Phase::Draining,
             _ => Phase::Failed,
         }
     }

@@ -15,7 +15,7 @@ use crate::error::{ApiError, Family, Kind};
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response<Body> {
     let (status, body) = match app.phase() {
         Phase::Ready => (StatusCode::OK, Body::empty()),
-        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, unhealthy("the server ends")),
+        Phase::Leaving | Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, unhealthy("the server ends")),
         Phase::Failed => (StatusCode::SERVICE_UNAVAILABLE, unhealthy("the model has failed")),
     };
     let mut response = Response::new(body);
