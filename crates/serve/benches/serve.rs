@@ -146,6 +146,7 @@ fn start(stop: &Arc<AtomicBool>) -> (SocketAddr, JoinHandle<Result<(), ServeErro
         prefix_cache: false,
         prefix_ids: false,
         key: None,
+        drain_delay: Duration::ZERO,
         drain: Duration::from_secs(5),
         described: Described::default(),
         limits: ServeLimits::default(),

@@ -10,12 +10,13 @@ use glmbench_engine::tokenizer::Tokenizer;
 use glmbench_engine::{Engine, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::bell::{Bell, Events};
 use crate::error::{ApiError, Kind};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::names::TokenNames;
 use crate::settings::Settings;
-use crate::work::{CHANNEL_EVENTS, Command, Event, Job};
+use crate::work::{CHANNEL_EVENTS, Command, Job};
 
 /// Texts longer than this, in bytes, are encoded on another thread.
 const LONG_TEXT: usize = 16 << 10;
@@ -24,6 +25,8 @@ const LONG_TEXT: usize = 16 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Ready,
+    /// It still works, but says that it is not healthy, so that a load balancer sends its clients elsewhere.
+    Leaving,
     /// It finishes what runs, and takes nothing new.
     Draining,
     /// An error ended the model.
@@ -64,6 +67,7 @@ pub(crate) struct App {
     pub(crate) log: Log,
     pub(crate) started: u64,
     commands: SyncSender<Command>,
+    bell: Bell,
     /// Places of sequences, running and waiting.
     places: Arc<Semaphore>,
     all_places: usize,
@@ -85,6 +89,7 @@ impl App {
         metrics: Arc<Metrics>,
         log: Log,
         commands: SyncSender<Command>,
+        bell: Bell,
     ) -> Self {
         let all_places = settings.limits.queue + model.max_batch;
         Self {
@@ -98,6 +103,7 @@ impl App {
             metrics,
             log,
             commands,
+            bell,
             requests: Arc::default(),
             phase: AtomicU8::new(0),
             next_id: AtomicU64::new(0),
@@ -108,7 +114,8 @@ impl App {
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::SeqCst) {
             0 => Phase::Ready,
-            1 => Phase::Draining,
+            1 => Phase::Leaving,
+            2 => Phase::Draining,
             _ => Phase::Failed,
         }
     }
@@ -154,22 +161,18 @@ impl App {
         take(&self.logprobs, count, "the server holds as many log-probabilities as it may; try again")
     }
 
-    /// Hands requests to the engine. Dropping the receiver cancels them.
+    /// Hands requests to the engine. Dropping the events cancels them.
     ///
     /// # Errors
     /// The queue is full, or the server ends.
-    pub(crate) fn submit(
-        &self,
-        requests: Vec<Request>,
-        arrived: Instant,
-    ) -> Result<mpsc::Receiver<Event>, ApiError> {
+    pub(crate) fn submit(&self, requests: Vec<Request>, arrived: Instant) -> Result<Events, ApiError> {
         let places = take(&self.places, requests.len(), "the queue is full; try again")?;
         let (events, receiver) = mpsc::channel(CHANNEL_EVENTS);
         let deadline = arrived + self.settings.limits.request;
         let job = Box::new(Job { requests, events, arrived, deadline, places });
         // The queue has a place for every sequence, so it is full only if the thread is gone.
         self.commands.try_send(Command::Job(job)).map_err(|_| gone())?;
-        Ok(receiver)
+        Ok(self.bell.events(receiver))
     }
 
     /// Tells the engine's thread something.

@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Sleep, timeout};
 
 use crate::app::{App, Phase};
@@ -31,6 +31,10 @@ use crate::ticket::Ticket;
 const BUFFER: usize = 64 << 10;
 /// How often the server looks whether it has to end.
 const TICK: Duration = Duration::from_millis(50);
+/// Connections beyond the limit that are read until their clients have the answer.
+const REFUSED: usize = 64;
+/// Longest time for that.
+const REFUSING: Duration = Duration::from_secs(1);
 /// Longest request id that is taken over.
 const MAX_ID: usize = 128;
 
@@ -39,12 +43,15 @@ pub(crate) struct Connections {
     app: Arc<App>,
     router: Router,
     open: Arc<AtomicUsize>,
+    /// Rooms for connections that were turned away and are still read.
+    refused: Arc<Semaphore>,
     close: watch::Sender<bool>,
 }
 
 impl Connections {
     pub(crate) fn new(app: Arc<App>, router: Router) -> Self {
-        Self { app, router, open: Arc::default(), close: watch::Sender::new(false) }
+        let refused = Arc::new(Semaphore::new(REFUSED));
+        Self { app, router, open: Arc::default(), refused, close: watch::Sender::new(false) }
     }
 
     /// Accepts connections until `done` says that it is time to end.
@@ -62,7 +69,7 @@ impl Connections {
     fn begin(&self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         if self.open.load(Ordering::SeqCst) >= self.app.settings.limits.connections {
-            tokio::spawn(refuse(stream));
+            tokio::spawn(timeout(REFUSING, refuse(stream, Arc::clone(&self.refused))));
             return;
         }
         let counted = Counted::new(Arc::clone(&self.open), &self.app);
@@ -119,11 +126,22 @@ impl Drop for Counted {
     }
 }
 
-/// Turns a connection away that is one too many.
-async fn refuse(stream: TcpStream) {
+/// Turns a connection away that is one too many. Where there is room, it is read until its client closes it.
+async fn refuse(mut stream: TcpStream, rooms: Arc<Semaphore>) -> io::Result<()> {
     let reply = unavailable("there are too many connections; try again", "overloaded");
-    if let Ok(Ok(())) = timeout(Duration::from_secs(1), stream.writable()).await {
-        let _ = stream.try_write(reply.as_bytes());
+    stream.writable().await?;
+    stream.try_write(reply.as_bytes())?;
+    // What was not read when the connection closes would reset it before the client has read the answer.
+    let Ok(_room) = rooms.try_acquire() else { return Ok(()) };
+    poll_fn(|context| Pin::new(&mut stream).poll_shutdown(context)).await?;
+    let mut unread = [0; 4096];
+    loop {
+        stream.readable().await?;
+        match stream.try_read(&mut unread) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
     }
 }
 

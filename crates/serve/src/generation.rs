@@ -7,9 +7,9 @@ use glmbench_engine::logprobs::TokenLogprobs;
 use glmbench_engine::sampler::{RandomSampling, Sampling};
 use glmbench_engine::{FinishReason, Report, Request, Savings, Stop};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::Receiver;
 
 use crate::app::App;
+use crate::bell::Events;
 use crate::error::{ApiError, Kind};
 use crate::ticket::Ticket;
 use crate::wire::fields::{CountOrAll, Plain, Prompt};
@@ -260,7 +260,7 @@ impl Output {
 /// # Errors
 /// The job failed.
 pub(crate) async fn collect(
-    mut events: Receiver<Event>,
+    mut events: Events,
     count: usize,
     ticket: &Arc<Ticket>,
 ) -> Result<Vec<Output>, ApiError> {
@@ -268,7 +268,7 @@ pub(crate) async fn collect(
     let mut open = count;
     while open > 0 {
         let gave_up = || ApiError::new(Kind::Timeout, "the engine gave the request up");
-        let ended = match events.recv().await.ok_or_else(gave_up)? {
+        let ended = match events.next().await.ok_or_else(gave_up)? {
             Event::Failed(error) => return Err(error),
             Event::Prompt { index, logprobs } => {
                 outputs[index].prompt = logprobs;

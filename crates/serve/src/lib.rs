@@ -7,6 +7,7 @@
 //! The crate knows nothing of suites and records, and prints nothing: the log goes where the caller says.
 
 mod app;
+mod bell;
 mod body;
 mod chat;
 mod connection;
@@ -47,6 +48,7 @@ use glmbench_engine::{Engine, EngineError};
 use serde_json::{Map, json};
 
 use self::app::{App, Model, Phase};
+use self::bell::Bell;
 use self::connection::Connections;
 use self::log::Log;
 use self::metrics::Metrics;
@@ -57,6 +59,9 @@ pub use self::settings::{Described, Key, ServeLimits, Settings};
 
 /// Wait for connections to send what is left, when the server ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Shortest time that a server which ends answers 503 before its port closes: clients that knocked already get an answer.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// Prefill steps after which running sequences get a token: new prompts do not stop the streams of the others.
 const PREFILL_RUN: usize = 2;
@@ -93,8 +98,8 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
 
 /// Serves until `stop` says that it is time to end, then finishes what runs.
 ///
-/// The log gets a JSON object a line. When the server ends, `/health` and new requests get 503. Running requests have
-/// [`Settings::drain`] to end; then they end with an error.
+/// The log gets a JSON object a line. When the server ends, `/health` gets 503 at once, and new requests after
+/// [`Settings::drain_delay`]. Running requests then have [`Settings::drain`] to end; what is left ends with an error.
 ///
 /// # Errors
 /// The system refuses a thread or a socket, or an error ended the model.
@@ -111,18 +116,21 @@ pub fn serve(
     let metrics = Arc::new(Metrics::new(engine.occupancy()));
     let log = Log::start(log, Arc::clone(&metrics))?;
     let model = Model::of(&engine, tokenizer);
-    let (slow_reader, drain) = (settings.limits.slow_reader, settings.drain);
+    let slow_reader = settings.limits.slow_reader;
     // A place for every sequence, and for the words at the end.
     let (commands, queue) = sync_channel(settings.limits.queue + model.max_batch + 2);
-    let app = Arc::new(App::new(settings, model, Arc::clone(&metrics), log, commands));
-    let worker = Worker::new(engine, queue, metrics, slow_reader);
-    let thread = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run())?;
+    let bell = Bell::default();
+    let app = Arc::new(App::new(settings, model, Arc::clone(&metrics), log, commands, bell.clone()));
+    let of_engine = bell.clone();
+    let run_engine = move || Worker::new(engine, queue, metrics, slow_reader, of_engine.ringer()).run();
+    let thread = std::thread::Builder::new().name("engine".into()).spawn(run_engine)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .max_blocking_threads(1)
         .build()?;
-    let ended = runtime.block_on(run(&app, listener, drain, &thread, stop));
+    runtime.spawn(bell.answer());
+    let ended = runtime.block_on(run(&app, listener, &thread, stop));
     app.tell(Command::Stop);
     runtime.shutdown_timeout(LAST_WORDS);
     ended?;
@@ -135,7 +143,6 @@ pub fn serve(
 async fn run<T>(
     app: &Arc<App>,
     listener: TcpListener,
-    drain: Duration,
     thread: &JoinHandle<T>,
     stop: &dyn Fn() -> bool,
 ) -> Result<(), ServeError> {
@@ -144,12 +151,23 @@ async fn run<T>(
     let connections = Connections::new(Arc::clone(app), routes::router(Arc::clone(app)));
     note(app, "ready", &json!({"address": address.to_string(), "model": app.settings.model}));
     connections.accept(&listener, || stop() || thread.is_finished()).await;
+    let delay = app.settings.drain_delay;
+    if !delay.is_zero() && !thread.is_finished() {
+        app.enter(Phase::Leaving);
+        note(app, "leaving", &json!({"seconds": delay.as_secs_f64()}));
+        let until = Instant::now() + delay;
+        connections.accept(&listener, || Instant::now() >= until || thread.is_finished()).await;
+    }
     let failed = thread.is_finished();
     app.enter(if failed { Phase::Failed } else { Phase::Draining });
     note(app, if failed { "failed" } else { "draining" }, &json!({"requests": app.busy_places()}));
-    let until = Instant::now() + drain;
+    let begin = Instant::now();
+    let is_over = || {
+        let waited = begin.elapsed();
+        waited >= app.settings.drain || (waited >= LINGER && (app.is_idle() || thread.is_finished()))
+    };
     // The listener stays open, so that health checks see 503 rather than a closed port.
-    connections.accept(&listener, || app.is_idle() || Instant::now() >= until || thread.is_finished()).await;
+    connections.accept(&listener, is_over).await;
     drop(listener);
     if !app.is_idle() {
         note(app, "cancelling", &json!({"requests": app.busy_places()}));

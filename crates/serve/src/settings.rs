@@ -18,6 +18,8 @@ pub struct Settings {
     pub prefix_ids: bool,
     /// The key that requests must carry.
     pub key: Option<Key>,
+    /// How long the server works on after it was told to end, while `/health` says 503.
+    pub drain_delay: Duration,
     /// Longest wait for running requests when the server ends.
     pub drain: Duration,
     /// Type of the weights and the device's name, for `/info`.

@@ -12,9 +12,9 @@ use http_body::Frame;
 use serde::Serialize;
 use std::future::Future;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, Sleep};
 
+use crate::bell::Events;
 use crate::error::{ApiError, Family, Kind};
 use crate::ticket::Ticket;
 use crate::work::Event;
@@ -46,7 +46,7 @@ pub(crate) fn push(out: &mut Vec<u8>, data: &impl Serialize) {
 
 /// The body. Dropping it cancels the job.
 struct Stream {
-    events: Receiver<Event>,
+    events: Events,
     render: Box<dyn Render>,
     ticket: Arc<Ticket>,
     silence: Pin<Box<Sleep>>,
@@ -56,7 +56,7 @@ struct Stream {
 
 /// Returns the response that streams a job.
 pub(crate) fn response(
-    events: Receiver<Event>,
+    events: Events,
     render: Box<dyn Render>,
     ticket: Arc<Ticket>,
     room: OwnedSemaphorePermit,
@@ -109,7 +109,7 @@ impl http_body::Body for Stream {
         }
         let mut out = Vec::with_capacity(512);
         while !this.done && out.len() < FRAME {
-            match this.events.poll_recv(context) {
+            match this.events.poll_next(context) {
                 Poll::Ready(event) => this.take(event, &mut out),
                 Poll::Pending => break,
             }

@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::bell::Ringer;
 use crate::error::{ApiError, Kind};
 use crate::metrics::Metrics;
 
@@ -126,6 +127,8 @@ pub(crate) struct Worker {
     owners: HashMap<RequestId, (u64, usize)>,
     next_job: u64,
     stopping: bool,
+    /// Rings a last time behind the jobs' own end.
+    bell: Ringer,
 }
 
 impl Worker {
@@ -134,6 +137,7 @@ impl Worker {
         commands: Receiver<Command>,
         metrics: Arc<Metrics>,
         slow_reader: Duration,
+        bell: Ringer,
     ) -> Self {
         Self {
             engine,
@@ -144,6 +148,7 @@ impl Worker {
             owners: HashMap::new(),
             next_job: 0,
             stopping: false,
+            bell,
         }
     }
 
@@ -154,6 +159,7 @@ impl Worker {
     pub(crate) fn run(mut self) -> Result<(), EngineError> {
         while self.wait() {
             self.sweep();
+            self.bell.ring();
             if !self.engine.is_idle() {
                 let begin = Instant::now();
                 match self.engine.step() {
@@ -164,6 +170,7 @@ impl Worker {
                     }
                     Err(error) => self.fail(error)?,
                 }
+                self.bell.ring();
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::error::{ApiError, Family, Kind};
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response<Body> {
     let (status, body) = match app.phase() {
         Phase::Ready => (StatusCode::OK, Body::empty()),
-        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, unhealthy("the server ends")),
+        Phase::Leaving | Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, unhealthy("the server ends")),
         Phase::Failed => (StatusCode::SERVICE_UNAVAILABLE, unhealthy("the model has failed")),
     };
     let mut response = Response::new(body);
@@ -33,6 +33,11 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response<Body> {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
+}
+
+/// `GET /version`: vLLM's route.
+pub(crate) async fn version(State(app): State<Arc<App>>) -> Response<Body> {
+    json_response(&json!({"version": app.settings.described.version}))
 }
 
 /// `GET /info`: TGI's description of the server.

@@ -1,5 +1,7 @@
 //! How the server ends.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use glmbench_serve::{Loading, bind};
@@ -43,7 +45,7 @@ fn a_server_that_ends_finishes_what_runs_and_takes_nothing_new() {
     assert!(text.ends_with("data: [DONE]\n\n") && text.contains("\"finish_reason\":\"length\""), "{text}");
     let address = server.address;
     let log = server.end();
-    assert!(std::net::TcpStream::connect(address).is_err());
+    assert!(TcpStream::connect(address).is_err());
     let events: Vec<_> =
         log.iter().map(|line| line["event"].as_str().unwrap()).filter(|e| *e != "request").collect();
     assert_eq!(events, ["ready", "draining", "ended"]);
@@ -112,4 +114,40 @@ fn a_request_whose_body_is_still_read_is_answered_at_the_end() {
     client.raw(&body[5..]);
     assert_eq!(client.reply().status, 200);
     end.join().unwrap();
+}
+
+/// A load balancer needs time to see that the server leaves; meanwhile it goes on sending requests.
+#[test]
+fn a_server_that_leaves_fails_its_health_check_first() {
+    let server = Server::with(1, |settings| settings.drain_delay = Duration::from_secs(3));
+    server.stop();
+    let begin = Instant::now();
+    while server.get("/health").status != 503 {
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+    let reply = server.post("/v1/completions", r#"{"prompt":"a","max_tokens":1}"#);
+    assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
+    let log = server.end();
+    assert!(begin.elapsed() >= Duration::from_secs(3), "{:?}", begin.elapsed());
+    let events: Vec<_> =
+        log.iter().map(|line| line["event"].as_str().unwrap()).filter(|e| *e != "request").collect();
+    assert_eq!(events, ["ready", "leaving", "draining", "ended"]);
+}
+
+/// Without running requests, too, a health check meets 503 before the port closes.
+#[test]
+fn an_idle_server_says_that_it_ends() {
+    let server = Server::with(1, |_| {});
+    assert_eq!(server.get("/health").status, 200);
+    server.stop();
+    let mut unhealthy = 0;
+    while let Ok(mut stream) = TcpStream::connect(server.address) {
+        let mut reply = String::new();
+        let asked = stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        // A connection that the port's end cuts off has no answer.
+        let _ = asked.and_then(|()| stream.read_to_string(&mut reply));
+        unhealthy += usize::from(reply.starts_with("HTTP/1.1 503"));
+    }
+    assert!(unhealthy > 0);
+    server.end();
 }

@@ -119,6 +119,9 @@ fn connections_are_bounded() {
     }
     let mut refused = Client::to(server.address);
     assert_eq!(refused.reply().status, 503);
+    // One that sends a body at the same time gets its answer, too.
+    let body = format!(r#"{{"prompt":"{}"}}"#, "a".repeat(1 << 20));
+    assert_eq!(server.post("/v1/completions", &body).status, 503);
     drop(clients);
     let begin = Instant::now();
     while ask(server.address, "GET", "/health", "").status != 200 {

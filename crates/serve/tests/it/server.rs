@@ -62,6 +62,7 @@ pub(crate) fn settings() -> Settings {
         prefix_cache: false,
         prefix_ids: false,
         key: None,
+        drain_delay: Duration::ZERO,
         drain: Duration::from_secs(10),
         described: Described { dtype: "fp16".into(), device: "cpu".into(), version: "0".into() },
         limits: ServeLimits::default(),
