@@ -139,11 +139,12 @@ impl FoundModel {
     /// Returns the memory the model may use: the host's, or that of the chips in an emulated card's profile. `None` for
     /// a real card, which is asked when the model is loaded.
     pub fn memory_budget(&self, compute: &Compute) -> Result<Option<MemoryBudget>, EngineError> {
-        Ok(match (compute.device.chip(), compute.emulate(&self.path)) {
-            (None, _) => Machine::read().available_bytes.map(MemoryBudget::Together),
-            (Some(chip), Some(emulate)) => emulate.machine(chip)?.memory_bytes.map(MemoryBudget::EachRank),
-            (Some(_), None) => None,
-        })
+        if !compute.device.is_card() {
+            return Ok(Machine::read().available_bytes.map(MemoryBudget::Together));
+        }
+        let Some(emulate) = compute.emulate(&self.path) else { return Ok(None) };
+        let machine = emulate.machine_of(compute.device)?;
+        Ok(machine.and_then(|machine| machine.memory_bytes).map(MemoryBudget::EachRank))
     }
 
     /// Checks that the model can be loaded: that it can be split among the ranks, and that device and memory are
@@ -151,9 +152,9 @@ impl FoundModel {
     pub fn check(&self, compute: &Compute, capacity: Capacity) -> Result<(), EngineError> {
         let emulate = compute.emulate(&self.path);
         check_tp(&self.config, compute.ranks)?;
-        compute.device.check(compute.precision, compute.ranks, emulate.as_ref())?;
+        load::check(compute.device, compute.precision, compute.ranks, emulate.as_ref())?;
         if compute.profile_operators {
-            compute.device.check_profile()?;
+            load::check_profile(compute.device)?;
         }
         self.check_room(compute, capacity)
     }
@@ -164,7 +165,7 @@ impl FoundModel {
         // A real card checks its own memory. An emulated card that computes uses the host's.
         let here = match compute.emulate(&self.path) {
             Some(emulate) => !emulate.timing_only,
-            None => compute.device.chip().is_none(),
+            None => !compute.device.is_card(),
         };
         if here {
             check_memory(&rank.of_ranks(compute.ranks))?;
