@@ -23,7 +23,7 @@ use super::{emit, emit_json, gate_exit, say};
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The card
-    #[arg(long, default_value = "300i-duo", help = format!("The card: {}", DeviceKind::words(true)))]
+    #[arg(long, default_value_t = DeviceKind::Duo300i, help = format!("The card: {}", DeviceKind::words(true)))]
     device: DeviceKind,
     /// On the emulated card
     #[command(flatten)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use glmbench_device::affinity::why_not_bound;
-use glmbench_device::{DType, DeviceError};
+use glmbench_device::{DType, DeviceError, DeviceKind};
 
 use glmbench_engine::config::{ModelConfig, RopeScaling};
 use glmbench_engine::load::{self, ModelPath, load_tokenizer};
@@ -218,7 +218,7 @@ fn check_memory(estimate: &MemoryEstimate) -> Result<(), DeviceError> {
     if estimate.total_bytes() > available {
         let gb = |bytes: u64| bytes as f64 / 1e9;
         return Err(DeviceError::OutOfMemory {
-            device: "cpu",
+            device: DeviceKind::Cpu.name(),
             what: format!(
                 "weights {:.2} GB, KV cache {:.2} GB, working memory {:.2} GB ({:.2} GB are available)",
                 gb(estimate.weight_bytes),
