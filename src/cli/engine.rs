@@ -9,11 +9,10 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use glmbench_cpu::{Family, InstructionSet};
 use glmbench_device::rotary::RotaryMode;
 use glmbench_device::words::one_of;
-use glmbench_device::{KvForm, Precision};
+use glmbench_device::{DeviceKind, KvForm, Precision};
 
 use glmbench_engine::EngineError;
 use glmbench_engine::config::RopeScaling;
-use glmbench_engine::load::DeviceKind;
 
 use crate::compute::{Compute, ComputeSpec, Emulation};
 use crate::run::found::FoundModel;
@@ -24,7 +23,7 @@ pub struct EngineArgs {
     /// Model folder, `demo`, `dummy:chatglm2-6b` or `dummy:PATH/config.json`
     #[arg(long, value_name = "DIR|demo|dummy:…")]
     pub model: OsString,
-    /// What is laid over the model
+    /// What changes the model
     #[command(flatten)]
     pub over: OverModel,
     /// How to compute
@@ -44,10 +43,10 @@ impl EngineArgs {
     }
 }
 
-/// What is laid over a model's folder.
+/// Flags that change a model of a folder.
 #[derive(Debug, Clone, Args)]
 pub struct OverModel {
-    /// Folder of a P-tuning v2 prefix to put over the model: its config.json and the prefix tensors
+    /// Folder of a P-tuning v2 prefix for the model: its config.json and the prefix tensors
     #[arg(long, value_name = "DIR")]
     pub ptuning: Option<PathBuf>,
     /// What the model's rope_ratio does, where its folder does not say: `positions` (it divides them, as in
@@ -95,8 +94,8 @@ pub struct EmulationFlags {
 /// Returns the help of `--kernel`.
 fn kernel_help() -> String {
     format!(
-        "CPU kernels: {}; the same bits within a family ({}); unless given, the best of the machine (to verify a run, of its \
-         family)",
+        "CPU kernels: {}; the same bits within a family ({}) \
+         [default: the best of this machine; to verify a run, the best of its family]",
         InstructionSet::words(),
         Family::words()
     )
@@ -109,8 +108,8 @@ fn dtype_help() -> String {
         None => of.type_name().to_owned(),
     };
     format!(
-        "Type of weights, activations and KV cache: {}; reference computes in fp32; unless given, the suite's, else the device's \
-         main type",
+        "Type of weights, activations and KV cache: {}; reference computes in fp32 [default: the suite's, else the \
+         device's main type]",
         one_of(Precision::TYPES.map(word))
     )
 }
@@ -118,25 +117,30 @@ fn dtype_help() -> String {
 /// Returns the help of `--kv`.
 fn kv_help() -> String {
     format!(
-        "Type of the KV cache: {}; only the cpu has others than auto; unless given, the suite's, else auto",
+        "Type of the KV cache: {}; only the cpu has others than auto [default: the suite's, else auto]",
         KvForm::words()
     )
+}
+
+/// Returns the help of `--device`.
+fn device_help() -> String {
+    let words = DeviceKind::help();
+    format!("Device: {words} [default: the device of the suite or the run, else cpu]")
 }
 
 /// On what to compute.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceFlags {
-    /// Device: cpu, 300i-duo, 800i-a2, or reference (plain fp32 loops, slow); unless given, that of the suite or the run, else
-    /// cpu
-    #[arg(long)]
+    /// The device
+    #[arg(long, help = device_help())]
     pub device: Option<DeviceKind>,
     /// On the emulated card
     #[command(flatten)]
     pub emulation: EmulationFlags,
-    /// Tensor-parallel ranks; unless given, those of the suite's cases or the run, and without either TP_WORLD_SIZE, else 1
+    /// Tensor-parallel ranks [default: those of the suite's cases or the run; without either TP_WORLD_SIZE, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub tp: Option<u16>,
-    /// Threads; all cores unless given
+    /// Threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// CPU kernels
@@ -171,7 +175,7 @@ pub struct ComputeFlags {
     /// Type of the KV cache
     #[arg(long, value_name = "TYPE", help = kv_help())]
     pub kv: Option<KvForm>,
-    /// Rotary table: `model` rounds as the model's own code does, `exact` does not; unless given, the suite's, else model
+    /// Rotary table: `model` rounds as the model's own code does, `exact` does not [default: the suite's, else model]
     #[arg(long, value_name = "MODE")]
     pub rope: Option<RotaryMode>,
     /// Keep each rank's threads on cores of its own; BIND_CPU=1 does the same

@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(value_name = "URL", value_parser = parse_url)]
     url: Url,
     /// Protocol
-    #[arg(long, value_name = "API", value_parser = parse_api, help = format!("Protocol: {}; all are tried unless given", Api::words()))]
+    #[arg(long, value_name = "API", value_parser = parse_api, help = format!("Protocol: {} [default: tries all]", Api::words()))]
     api: Option<Api>,
     /// Folder with the served model's tokenizer.model: checks the server's counts and token ids
     #[arg(long, value_name = "DIR")]

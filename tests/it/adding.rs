@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 /// The most source files that an extension may touch.
 const MOST: usize = 5;
 
+/// The section of a port, whose list is longer and says so.
+const PORT: &str = "Another Ascend chip";
+
 /// Words behind which a paragraph may name further files: they are no work on the sources.
 const BESIDE: [&str; 3] = ["Tests:", "Documentation:", "Example:"];
 
@@ -56,7 +59,8 @@ fn paths(text: &str) -> Vec<String> {
 
 /// Whether a path counts against the limit: what is compiled into the program.
 fn is_source(path: &str) -> bool {
-    let is_test = path.split('/').any(|part| part == "tests") || path.ends_with("/tests.rs");
+    let is_test =
+        path.split('/').any(|part| part == "tests" || part == "testing") || path.ends_with("/tests.rs");
     let other = [".md", ".toml"].iter().any(|end| path.ends_with(end)) || path.starts_with("datasets/");
     !is_test && !other
 }
@@ -124,7 +128,14 @@ fn no_extension_needs_more_than_five_source_files() {
             files.iter().filter(|path| path.ends_with('/') && !path.contains('<')).collect();
         assert!(folders.is_empty(), "{}: a folder hides how many files it has: {folders:?}", section.title);
         tables += usize::from(!files.is_empty());
-        assert!(files.len() <= MOST, "{}: {} source files: {files:#?}", section.title, files.len());
+        let is_long = files.len() > MOST;
+        assert_eq!(
+            is_long,
+            section.title == PORT,
+            "{}: {} source files: {files:#?}",
+            section.title,
+            files.len()
+        );
     }
     assert!(tables > 15, "only {tables} tables were seen");
 }
