@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, lacks,
-    set,
+    About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update,
+    Wrong, lacks, set,
 };
 use crate::json::Json;
 use crate::probe::{Identity, Limits, count, text};

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    About, Answer, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat,
-    completions, lacks, openai, set, tgi,
+    About, Answer, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update,
+    Wrong, completions, lacks, openai, set, tgi,
 };
 use crate::json::Json;
 use crate::response::ServerTimes;
@@ -30,7 +30,7 @@ impl Protocol for Mindie {
         crate::testing::stub::Stub {
             generates: &[
                 (completions::ROUTE, &completions::stub::Completions { ids: false }),
-                (chat::ROUTE, &chat::stub::Chat),
+                (super::chat::ROUTE, &super::chat::stub::Chat),
                 ("/infer", &stub::Infer { prompt: "/inputs" }),
                 ("/infer_token", &stub::Infer { prompt: "/input_id" }),
             ],
@@ -62,7 +62,12 @@ impl Protocol for Mindie {
         Ok(Chats { usage: false, ..Chats::PLAIN })
     }
 
-    fn stream(&self, route: Route, model: Option<&str>, generation: &Generation) -> Result<Call, Unsupported> {
+    fn stream(
+        &self,
+        route: Route,
+        model: Option<&str>,
+        generation: &Generation,
+    ) -> Result<Call, Unsupported> {
         let prompt = super::prompt_json(&generation.prompt);
         match (route, &generation.prompt) {
             (Route::Default, _) => completions_call(model, generation),

@@ -327,7 +327,11 @@ impl dyn Protocol {
     /// Depths to ask for in turn, until all choices are revealed.
     pub(crate) fn depths(&self, prompt: &Prompt) -> &'static [u32] {
         match prompt {
-            Prompt::Chat(_) => self.chats().map_or(&[chat::DEPTH], |chats| chats.depths),
+            Prompt::Chat(_) => match self.chats() {
+                Ok(chats) => chats.depths,
+                // The error comes from the request.
+                Err(_) => &[chat::DEPTH],
+            },
             Prompt::Text(_) | Prompt::Ids(_) => self.own_depths(),
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    About, Base, Call, Candidates, Chats, PromptTokens, Protocol, Unary, Unsupported, chat, completions, set,
+    About, Base, Call, Candidates, Chats, PromptTokens, Protocol, Unary, Unsupported, completions, set,
 };
 use crate::json::Json;
 use crate::probe::{Identity, count, text};
@@ -32,7 +32,7 @@ impl Protocol for OpenAi {
         crate::testing::stub::Stub {
             generates: &[
                 (completions::ROUTE, &completions::stub::Completions { ids: false }),
-                (chat::ROUTE, &chat::stub::Chat),
+                (super::chat::ROUTE, &super::chat::stub::Chat),
             ],
             states: &[crate::testing::stub::MODELS],
         }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong, chat,
-    lacks, set,
+    About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update,
+    Wrong, lacks, set,
 };
 use crate::json::Json;
 use crate::probe::{Identity, Limits, count, text};
@@ -39,7 +39,7 @@ impl Protocol for Tgi {
             generates: &[
                 ("/generate_stream", &stub::Generate { streams: true }),
                 ("/generate", &stub::Generate { streams: false }),
-                (chat::ROUTE, &chat::stub::Chat),
+                (super::chat::ROUTE, &super::chat::stub::Chat),
             ],
             states: &[(
                 "/info",
@@ -101,7 +101,11 @@ impl Protocol for Tgi {
     }
 
     /// By `decoder_input_details`, which needs `--enable-prefill-logprobs` at the server's start since version 3.
-    fn own_prompt_logprobs(&self, _: Option<&str>, prompt: &Prompt) -> Result<Unary<PromptTokens>, Unsupported> {
+    fn own_prompt_logprobs(
+        &self,
+        _: Option<&str>,
+        prompt: &Prompt,
+    ) -> Result<Unary<PromptTokens>, Unsupported> {
         let mut body = one_token(prompt)?;
         body["parameters"]["decoder_input_details"] = json!(true);
         Ok(Unary { route: "/generate", body, read: read_prompt })

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
-    About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update, Wrong,
-    lacks,
+    About, Answer, Base, Call, Candidates, Chats, Ending, PromptTokens, Protocol, Unary, Unsupported, Update,
+    Wrong, lacks,
 };
 use crate::json::Json;
 use crate::probe::{count, text};
@@ -62,8 +62,7 @@ impl Protocol for Toy {
     }
 
     fn stream(&self, _: Route, _: Option<&str>, generation: &Generation) -> Result<Call, Unsupported> {
-        let body =
-            json!({ "after": super::prompt_json(&generation.prompt), "words": generation.max_tokens });
+        let body = json!({ "after": super::prompt_json(&generation.prompt), "words": generation.max_tokens });
         Ok(Call { route: "/toy/say", body, ending: Ending::Event, read, no_stop_texts: true })
     }
 

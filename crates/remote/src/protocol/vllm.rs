@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    About, Base, Call, Candidates, Chats, PromptTokens, Protocol, Unary, Unsupported, Wrong, completions, lacks, openai,
-    set,
+    About, Base, Call, Candidates, Chats, PromptTokens, Protocol, Unary, Unsupported, Wrong, completions,
+    lacks, openai, set,
 };
 use crate::json::Json;
 use crate::probe::text;
