@@ -70,14 +70,14 @@ pub(super) fn request() -> RequestRecord {
         device_memory_bytes: None,
         operators: Vec::new(),
         roofline_samples: Some(RooflineSamples {
-            before: sample(21_500_000_000),
-            after: sample(19_000_000_000),
+            before: roofline_sample(21_500_000_000),
+            after: roofline_sample(19_000_000_000),
         }),
         error: None,
     }
 }
 
-fn sample(bandwidth_bytes_per_s: u64) -> RooflineSample {
+fn roofline_sample(bandwidth_bytes_per_s: u64) -> RooflineSample {
     RooflineSample {
         bandwidth_bytes_per_s: Some(bandwidth_bytes_per_s),
         peak_ops_per_s: BTreeMap::from([("fp32-avx2".to_owned(), 100_000_000_000)]),

@@ -156,7 +156,7 @@ pub(crate) fn run() -> RunRecord {
             os: "Linux 6.1.0".into(),
             cpu_model: "Xeon Platinum 8481C".into(),
             governor: Some("performance".into()),
-            roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1.4e11, limits: None }),
+            roofline: Some(Roofline { bandwidth_bytes_per_s: 2.15e10, peak_flops_per_s: 1.4e11, measured: None }),
             load: None,
             weight_faults: Some(Vec::new()),
             work: BTreeMap::new(),

@@ -78,7 +78,7 @@ impl Setup {
         let options = LoadOptions {
             device: self.device,
             precision: self.precision,
-            emulate: self.device.chip().map(|_| Emulate { profile: None, timing_only: false }),
+            emulate: self.device.is_card().then_some(Emulate { profile: None, timing_only: false }),
             rotary: RotaryMode::Model,
             threads: Some(self.threads),
             instruction_set: self.instruction_set,
