@@ -15,7 +15,8 @@ mod failures;
 pub(crate) mod format;
 mod headline;
 pub mod limits;
-pub mod operators;
+pub mod modelled;
+mod operators;
 mod page;
 pub mod published;
 mod sealed;
@@ -86,7 +87,11 @@ impl Summary {
             tables.push(answers::table(&of_tasks));
         }
         if !performance.is_empty() {
-            tables.push(tables::performance(&performance, performance_clock(&run)));
+            tables.push(tables::performance(
+                &performance,
+                performance_clock(&run),
+                modelled::profile_of(&run),
+            ));
         }
         if !limits.is_empty() {
             tables.push(limits::table(&run, &limits));
@@ -165,9 +170,10 @@ fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
     let clock = performance_clock(&summary.run);
     let tasks = summary.run.plan.accuracy.iter();
     let subjects = tasks.map(|case| tables::subjects(&case.task, accuracy));
-    let phases =
-        [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(performance, phase, clock));
-    let tokens = tables::token_latency(performance, requests, clock);
+    let profile = modelled::profile_of(&summary.run);
+    let phases = [Phase::Prefill, Phase::Decode, Phase::E2e]
+        .map(|phase| tables::phase(performance, phase, clock, profile));
+    let tokens = tables::token_latency(performance, requests, clock, profile);
     let reference = published::reference(&summary.run, performance);
     let roofline = summary.run.provenance.roofline.as_ref();
     let machine = roofline.and_then(|roofline| roofline.limits.as_ref()).map(limits::machine);
@@ -175,6 +181,7 @@ fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
         .chain(phases)
         .chain([tokens])
         .chain(reference)
+        .chain(modelled::evidence(&summary.run))
         .chain(machine)
         .filter(|table| !table.rows.is_empty())
         .collect()

@@ -70,7 +70,8 @@ fn layer_of(name: &str) -> Option<&'static str> {
 }
 
 /// The crates below the root crate.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
+    "glmbench_calibrate",
     "glmbench_serve",
     "glmbench_engine",
     "glmbench_remote",
@@ -82,12 +83,13 @@ const CRATES: [&str; 8] = [
 ];
 
 /// Each module of the root crate that uses crates below it, and which.
-const USERS: [(&str, &[&str]); 9] = [
+const USERS: [(&str, &[&str]); 10] = [
     ("backend", &["glmbench_engine", "glmbench_device", "glmbench_remote"]),
     ("bench", &["glmbench_engine", "glmbench_device"]),
     (
         "cli",
         &[
+            "glmbench_calibrate",
             "glmbench_serve",
             "glmbench_engine",
             "glmbench_cpu",
@@ -97,6 +99,7 @@ const USERS: [(&str, &[&str]); 9] = [
         ],
     ),
     ("compute", &["glmbench_ascend", "glmbench_engine", "glmbench_cpu", "glmbench_device"]),
+    ("report", &["glmbench_calibrate"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device"]),
     ("suite", &["glmbench_engine", "glmbench_device"]),
     ("task", &["glmbench_engine"]),
