@@ -19,7 +19,7 @@ use glmbench_calibrate::published::{self, Phase};
 use glmbench_calibrate::residuals::{fits, residuals, summaries, write};
 use glmbench_calibrate::text::{Figure, calibrated, rounded};
 use glmbench_device::DType;
-use glmbench_engine::load::{DeviceKind, ModelPath};
+use glmbench_engine::load::ModelPath;
 
 use crate::record::{Contents, PerfRow, Phase as TimedPhase, RunDir, RunRecord};
 use crate::report::perf_rows;
@@ -134,9 +134,8 @@ impl Measured {
     /// Returns the machine that the run was made on.
     fn machine(&self, profile: &Profile, model: Option<&Path>) -> anyhow::Result<Machine> {
         let from = &self.run.provenance;
-        let chip = match DeviceKind::of_info(&from.device).map(|(kind, _)| kind.chip()) {
-            Some(Some(chip)) => chip,
-            _ => bail!("{}: run on {}; expected a run on 300i-duo or 800i-a2", self.run.run_id, from.device),
+        let Some(chip) = from.device.known().and_then(|device| Chip::of(device.kind)) else {
+            bail!("{}: run on {}; expected a run on 300i-duo or 800i-a2", self.run.run_id, from.device);
         };
         let prefix = if chip == Chip::Duo300i { "Ascend310P" } else { "Ascend910B" };
         if !profile.soc.starts_with(prefix) {
@@ -154,7 +153,7 @@ impl Measured {
             ModelPath::Folder(_) if model.is_none() => ModelPath::DummyChatglm2.config(None)?,
             path => path.config(None)?,
         };
-        let dtype = if from.dtype.starts_with("bf16") { DType::Bf16 } else { DType::Fp16 };
+        let dtype = from.dtype.known().map_or(DType::Fp16, |precision| precision.dtype);
         Ok(Machine { config, dtype, chip, chips: 1, profile: profile.name.clone() })
     }
 

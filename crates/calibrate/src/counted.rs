@@ -9,7 +9,6 @@ use glmbench_device::rotary::RotaryMode;
 use glmbench_device::{DType, DeviceError};
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
-use glmbench_engine::load::DeviceKind;
 use glmbench_engine::model::{Capacity, attention_shape};
 use glmbench_engine::parallel::{Cut, Ranks};
 use glmbench_engine::sampler::Sampling;
@@ -106,13 +105,9 @@ impl Machine {
         let blocks = |pair: &(usize, usize)| pair.0 * blocks_for(longest(pair));
         let most = |of: &dyn Fn(&(usize, usize)) -> usize| batches.iter().map(of).max().unwrap_or(1);
         let max_batch = most(&|pair| pair.0);
-        let kind = match self.chip {
-            Chip::Duo300i => DeviceKind::Duo300i,
-            Chip::A2800i => DeviceKind::A2800i,
-        };
         let capacity = Capacity {
             max_batch,
-            max_step_tokens: kind.step_tokens().max(max_batch),
+            max_step_tokens: self.chip.device().step_tokens().max(max_batch),
             max_context: most(&longest),
             kv_blocks: most(&blocks),
             max_logit_rows: max_batch,
