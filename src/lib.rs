@@ -68,6 +68,7 @@
 //! | --- | --- | --- |
 //! | `glmbench`, this one | suites, data sets, tasks, runs, records, reports, the command line | all of them |
 //! | [`glmbench_engine`] | configuration, tokenizer, weights, sampler, forward pass, paged KV cache, continuous batching | the devices |
+//! | [`glmbench_calibrate`] | published speeds, fits of chip profiles to them, the errors of modelled times | [`glmbench_engine`], [`glmbench_ascend`] |
 //! | [`glmbench_serve`] | HTTP routes of TGI and OpenAI around an engine | [`glmbench_engine`] |
 //! | [`glmbench_remote`] | the client of inference servers: protocols, streams, their times, what a server can do | none |
 //! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |

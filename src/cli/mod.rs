@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, messages to stderr. Each verb has one file, with its flags and a `run` function.
 
+pub mod calibrate;
 pub mod chat;
 pub mod check;
 pub mod compare;
@@ -110,6 +111,7 @@ enum Verb {
     Tokenize(tokenize::Args),
     Doctor(doctor::Args),
     NpuSelftest(npu_selftest::Args),
+    Calibrate(calibrate::Args),
     Probe(probe::Args),
     /// Print a completion script for a shell
     Completions {
@@ -169,6 +171,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Tokenize(args) => tokenize::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::NpuSelftest(args) => npu_selftest::run(&args),
+        Verb::Calibrate(args) => calibrate::run(&args),
         Verb::Probe(args) => probe::run(&args),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

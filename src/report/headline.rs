@@ -4,6 +4,7 @@ use super::accuracy::ALL;
 use super::expectation;
 use super::failures::{Failure, of_cases, of_task};
 use super::format::{percent, significant};
+use super::modelled;
 use crate::record::{AccuracyCase, AccuracyRow, PerfRow, Phase, RequestRecord, RunRecord, SampleRecord};
 
 /// The headline of a run without results.
@@ -42,6 +43,7 @@ pub(super) fn sentences(
     };
     let mut sentences: Vec<String> = run.plan.accuracy.iter().flat_map(of_case).collect();
     sentences.extend(speed(run, performance));
+    sentences.extend(modelled::sentence(run));
     sentences.extend(of_cases(run, requests));
     sentences.extend(left_out(run));
     if sentences.is_empty() {
@@ -91,9 +93,10 @@ fn speed(run: &RunRecord, performance: &[PerfRow]) -> Option<String> {
         .fold((0.0, 0.0), |(t, s), (reps, tokens, seconds)| (t + reps * tokens, s + reps * seconds));
     let from = &run.provenance;
     Some(format!(
-        "Decode reaches {} tokens/s at batch {} ({} in, {} out), {} on {} in {}; {} output tokens/s end to end over \
+        "Decode reaches {} tokens/s{} at batch {} ({} in, {} out), {} on {} in {}; {} output tokens/s end to end over \
          all cases.",
         significant(rate(&best), 4),
+        modelled::after(run, best, Phase::Decode),
         best.batch,
         best.input_tokens,
         best.output_tokens,

@@ -15,6 +15,7 @@ mod failures;
 pub(crate) mod format;
 mod formats;
 mod headline;
+pub mod modelled;
 pub mod operators;
 mod page;
 pub mod published;

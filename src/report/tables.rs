@@ -2,6 +2,7 @@
 
 use super::accuracy::ALL;
 use super::format::{bytes, decimals, fixed, interval, or_none, percent};
+use super::modelled;
 use super::performance::{p99, ttft_ns};
 use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RepetitionKind, RequestRecord};
 use crate::stats::quantile;
@@ -103,7 +104,8 @@ fn score_cells(row: &AccuracyRow) -> Vec<String> {
 }
 
 /// One row per case: the medians of all phases.
-pub fn performance(rows: &[PerfRow], clock: Clock) -> Table {
+/// `profile` is that of a modelled clock, whose times have a column with their error.
+pub fn performance(rows: &[PerfRow], clock: Clock, profile: Option<&str>) -> Table {
     let of = |phase| rows.iter().filter(move |row| row.phase == phase);
     let e2e: Vec<&PerfRow> = of(Phase::E2e).collect();
     let mut columns = shapes(&e2e);
@@ -117,6 +119,9 @@ pub fn performance(rows: &[PerfRow], clock: Clock) -> Table {
         ("Peak memory", e2e.iter().map(|row| or_none(row.peak_memory_bytes(), bytes)).collect()),
         ("Valid", e2e.iter().map(|row| validity(row).to_owned()).collect()),
     ]);
+    for (name, phase) in [("Prefill error", Phase::Prefill), ("TPOT error", Phase::Decode)] {
+        columns.extend(profile.map(|profile| (name, errors(profile, &e2e, phase))));
+    }
     let device = rows.first().map_or(String::new(), |row| format!(" on {}", row.device));
     Table::of_columns(
         format!("Performance{device}, {clock} (times: medians; rates: over total time)"),
@@ -125,7 +130,7 @@ pub fn performance(rows: &[PerfRow], clock: Clock) -> Table {
 }
 
 /// One row per case: duration of a phase, its interval, and its share of the machine's limits.
-pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock) -> Table {
+pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock, profile: Option<&str>) -> Table {
     let name = match phase {
         Phase::Prefill => "Prefill",
         Phase::Decode => "Decode",
@@ -151,12 +156,18 @@ pub fn phase(rows: &[PerfRow], phase: Phase, clock: Clock) -> Table {
         ("GB/s", rows.iter().map(|row| fixed(row.achieved_gb_s, 2)).collect()),
         ("Roofline %", rows.iter().map(|row| fixed(row.roofline_pct, 1)).collect()),
     ]);
+    columns.extend(profile.map(|profile| (ERROR, errors(profile, &rows, phase))));
     Table::of_columns(format!("{name}, {clock}"), &columns)
 }
 
 /// One row per case: time to first token, and the gaps between tokens over all decode steps. Both cover all timed
 /// repetitions without error.
-pub fn token_latency(rows: &[PerfRow], requests: &[RequestRecord], clock: Clock) -> Table {
+pub fn token_latency(
+    rows: &[PerfRow],
+    requests: &[RequestRecord],
+    clock: Clock,
+    profile: Option<&str>,
+) -> Table {
     let rows: Vec<&PerfRow> = rows.iter().filter(|row| row.phase == Phase::Decode).collect();
     let timed = |row: &PerfRow| -> Vec<&RequestRecord> {
         let counts = |r: &&RequestRecord| r.kind == RepetitionKind::Timed && r.error.is_none();
@@ -179,7 +190,15 @@ pub fn token_latency(rows: &[PerfRow], requests: &[RequestRecord], clock: Clock)
         ("ITL p99 ms", numbers(gaps.iter().map(|times| p99(times)))),
         ("ITL max ms", quantiles(&gaps, 1.0)),
     ]);
+    columns.extend(profile.map(|profile| (ERROR, errors(profile, &rows, Phase::E2e))));
     Table::of_columns(format!("First and next token (TTFT, ITL), {clock}"), &columns)
+}
+
+/// Column of the error of modelled times. An asterisk marks an extrapolation.
+const ERROR: &str = "Model error";
+
+fn errors(profile: &str, rows: &[&PerfRow], phase: Phase) -> Vec<String> {
+    rows.iter().map(|row| modelled::cell(profile, row, phase)).collect()
 }
 
 /// The columns that identify a row's case.
@@ -247,10 +266,10 @@ mod tests {
         let tables = [
             accuracy(&scores),
             subjects(&run.plan.accuracy[0].task, &scores),
-            performance(&times, clock),
-            phase(&times, Phase::Prefill, clock),
-            phase(&times, Phase::Decode, clock),
-            token_latency(&times, &requests, clock),
+            performance(&times, clock, None),
+            phase(&times, Phase::Prefill, clock, None),
+            phase(&times, Phase::Decode, clock, Some("mine sha256:0")),
+            token_latency(&times, &requests, clock, None),
         ];
         for table in &tables {
             assert!(!table.rows.is_empty(), "{}", table.title);
@@ -267,7 +286,7 @@ mod tests {
     fn an_invalid_case_shows_no_rate() {
         let (run, _, mut requests) = fixture::realistic();
         requests.last_mut().unwrap().output_hash = "other".into();
-        let table = performance(&perf_rows(&run, &requests), Clock::Measured);
+        let table = performance(&perf_rows(&run, &requests), Clock::Measured, None);
         let cells = &table.rows.last().unwrap().cells;
         assert_eq!((cells[4].as_str(), cells.last().map(String::as_str)), (NONE, Some("NO")));
     }

@@ -73,7 +73,8 @@ fn layer_of(name: &str) -> Option<&'static str> {
 }
 
 /// The crates below the root crate.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
+    "glmbench_calibrate",
     "glmbench_serve",
     "glmbench_engine",
     "glmbench_remote",
@@ -91,6 +92,7 @@ const USERS: [(&str, &[&str]); 12] = [
     (
         "cli",
         &[
+            "glmbench_calibrate",
             "glmbench_serve",
             "glmbench_engine",
             "glmbench_cpu",
@@ -103,7 +105,7 @@ const USERS: [(&str, &[&str]); 12] = [
     // The names and properties of devices and number types.
     ("gate", &["glmbench_device"]),
     ("record", &["glmbench_device"]),
-    ("report", &["glmbench_device"]),
+    ("report", &["glmbench_calibrate", "glmbench_device"]),
     ("run", &["glmbench_engine", "glmbench_cpu", "glmbench_device", "glmbench_remote"]),
     ("suite", &["glmbench_engine", "glmbench_device"]),
     ("task", &["glmbench_engine"]),

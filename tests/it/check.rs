@@ -75,6 +75,8 @@ fn lists_come_as_words_and_as_json() {
             "suites",
             &[
                 "boolq",
+                "calibrate-card",
+                "calibration",
                 "ceval",
                 "cpu-limits",
                 "duo-vs-a2",

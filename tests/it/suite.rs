@@ -208,6 +208,8 @@ fn every_suite_in_the_repository_loads() {
         names,
         [
             "boolq",
+            "calibrate-card",
+            "calibration",
             "ceval",
             "cpu-limits",
             "duo-vs-a2",

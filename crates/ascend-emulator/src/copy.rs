@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use crate::clock::Entry;
+use crate::clock::{Entry, Work};
 use crate::memory::{Allocation, is_pinned};
 use crate::registry::{Device, with_device};
 use crate::status::{INVALID_PARAM, Outcome, RT_AICORE_EXCEPTION, RT_PARAM_INVALID, entry, fail};
@@ -109,8 +109,8 @@ impl Copy2d {
     fn duration_ns(&self, device: &Device) -> u64 {
         match self.kind {
             Kind::HostToHost => 0,
-            Kind::DeviceToDevice => device.config.profile.device_copy_ns(self.bytes()),
-            _ => device.config.profile.host_copy_ns(self.bytes()),
+            Kind::DeviceToDevice => device.charge(Work::DeviceCopy(self.bytes())),
+            _ => device.charge(Work::HostCopy(self.bytes())),
         }
     }
 
@@ -319,7 +319,7 @@ pub(crate) unsafe extern "C" fn aclrtMemset(
                 unsafe { pointer.cast::<u8>().write_bytes(value as u8, count) };
             }
             let begin = device.spend_host(device.config.profile.host_call_ns);
-            device.host_until(begin + device.config.profile.device_set_ns(count));
+            device.host_until(begin + device.charge(Work::DeviceSet(count)));
             Ok(())
         })
     })
@@ -353,7 +353,7 @@ pub(crate) unsafe extern "C" fn aclrtMemsetAsync(
                 }));
             }
             let host_ns = device.spend_host(device.config.profile.host_call_ns);
-            let duration_ns = device.config.profile.device_set_ns(count);
+            let duration_ns = device.charge(Work::DeviceSet(count));
             stream.enter(host_ns, Entry::Work { duration_ns, cores: false });
             Ok(())
         })

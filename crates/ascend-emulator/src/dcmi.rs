@@ -37,7 +37,7 @@ fn put<T>(pointer: *mut T, value: T) -> Option<()> {
 fn chips_per_card(config: &Config) -> u32 {
     match config.soc {
         Soc::Ascend310P3 => 2,
-        Soc::Ascend910B4 => 1,
+        Soc::Ascend910B3 | Soc::Ascend910B4 => 1,
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use crate::clock::Work;
 use crate::pool::{self, Pooled};
-use crate::registry::{configure, existing, faults_of_environment, reset, with_device};
-use crate::settings::{Config, Mode};
+use crate::registry::{configure, existing, faults_of_environment, lock, reset, with_device};
+use crate::settings::{Config, Mode, Profile};
 use crate::status::{INVALID_PARAM, entry, fail};
 use crate::{event, executor, graph, hccl, memory, stream, tensor};
 
@@ -103,6 +105,87 @@ pub(crate) fn counts() -> [u64; 12] {
         hccl::Comm::live().get(),
         graph::Graph::live().get(),
     ]
+}
+
+/// Numbers of a piece of work with its count.
+const WORK_NUMBERS: usize = Work::NUMBERS + 1;
+
+/// Takes the work of device 0 since the last call: at most `n` kinds of eight numbers each, the last of them the count.
+/// Returns the number of kinds. Those beyond `n` are lost. Needs the setting `record = on`.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn ascend_emulator_take_work(out: *mut f64, n: u64) -> i32 {
+    let Some(device) = existing().and_then(|machine| machine.devices.first().cloned()) else { return 0 };
+    let taken = std::mem::take(&mut *lock(&device.work));
+    for (i, (work, count)) in taken.iter().enumerate().take(n as usize) {
+        let numbers = work.to_numbers().into_iter().chain([*count as f64]);
+        for (j, number) in numbers.enumerate() {
+            // SAFETY: the caller's array has `n` times eight numbers.
+            unsafe { out.add(i * WORK_NUMBERS + j).write(number) };
+        }
+    }
+    taken.len() as i32
+}
+
+thread_local! {
+    /// The profiles priced by last: a fit prices many works by each.
+    static PROFILES: RefCell<Vec<(String, Rc<Profile>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Most profiles that are kept.
+const KEPT: usize = 4;
+
+fn profile_of(text: &str) -> Result<Rc<Profile>, String> {
+    let kept = PROFILES.try_with(|kept| {
+        kept.borrow().iter().find(|(known, _)| known == text).map(|(_, profile)| Rc::clone(profile))
+    });
+    if let Ok(Some(profile)) = kept {
+        return Ok(profile);
+    }
+    let profile = Rc::new(Config::parse(text)?.profile);
+    let _ = PROFILES.try_with(|kept| {
+        let mut kept = kept.borrow_mut();
+        if kept.len() == KEPT {
+            kept.remove(0);
+        }
+        kept.push((text.to_owned(), Rc::clone(&profile)));
+    });
+    Ok(profile)
+}
+
+/// Prices `n` kinds of work, as [`ascend_emulator_take_work`] writes them, by the profile in `settings`: writes the sum of
+/// their durations in ns. Returns nonzero if the settings or the work are invalid.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn ascend_emulator_price_work(
+    settings: *const c_char,
+    work: *const f64,
+    n: u64,
+    ns: *mut f64,
+) -> i32 {
+    entry("ascend_emulator_price_work", || {
+        if settings.is_null() || ns.is_null() || (work.is_null() && n > 0) {
+            return fail(INVALID_PARAM, "settings, work or ns is null");
+        }
+        // SAFETY: not null; the caller's string.
+        let Ok(text) = unsafe { CStr::from_ptr(settings) }.to_str() else {
+            return fail(INVALID_PARAM, "settings are not UTF-8");
+        };
+        let profile = match profile_of(text) {
+            Ok(profile) => profile,
+            Err(problem) => return fail(INVALID_PARAM, problem),
+        };
+        let mut sum = 0.0;
+        for i in 0..n as usize {
+            // SAFETY: not null; the caller's array has `n` times eight numbers.
+            let [numbers @ .., count] = unsafe { work.cast::<[f64; WORK_NUMBERS]>().add(i).read_unaligned() };
+            let Some(piece) = Work::from_numbers(numbers) else {
+                return fail(INVALID_PARAM, format!("work {i} is {numbers:?}, which is no work"));
+            };
+            sum += count * profile.work_ns(&piece) as f64;
+        }
+        // SAFETY: not null; the caller's place.
+        unsafe { ns.write(sum) };
+        Ok(())
+    })
 }
 
 /// Restores the state of a freshly loaded library: settings, devices, memory and handles are gone.

@@ -45,7 +45,7 @@ pub(crate) type RawEvent = *mut Slot<Event>;
 fn most_events(soc: Soc) -> u32 {
     match soc {
         Soc::Ascend310P3 => 1023,
-        Soc::Ascend910B4 => 65_536,
+        Soc::Ascend910B3 | Soc::Ascend910B4 => 65_536,
     }
 }
 

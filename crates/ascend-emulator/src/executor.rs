@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use crate::clock::{Cost, Entry};
+use crate::clock::{Cost, Entry, Work};
 use crate::faults::LaunchFault;
 use crate::half::DType;
 use crate::memory::Allocation;
@@ -49,7 +49,6 @@ pub(crate) struct Executor {
     order: &'static [usize],
     kernel: Kernel,
     cost: Cost,
-    duration_ns: u64,
     workspace: u64,
     repeatable: bool,
     cached: bool,
@@ -297,7 +296,6 @@ pub(crate) fn plan(
         }
         planned.workspace = planned.workspace.max(LEAST_WORKSPACE);
         device.spend_host(device.config.profile.host_plan_ns);
-        let duration_ns = device.config.profile.duration_ns(&planned.cost);
         let mut args = plan.args;
         let cached = device.config.executor_cache
             && device.is_again(operator, &args.iter().map(|arg| arg.view).collect::<Vec<_>>());
@@ -307,7 +305,6 @@ pub(crate) fn plan(
             executor.order = plan.order;
             executor.kernel = planned.kernel;
             executor.cost = planned.cost;
-            executor.duration_ns = duration_ns;
             executor.workspace = planned.workspace;
             executor.cached = cached;
             executor.device = device.id;
@@ -372,7 +369,7 @@ pub(crate) fn launch(
             Ok(()) if stream.is_captured() => planned.capture(device, &stream, workspace),
             Ok(()) => {
                 let host_ns = device.spend_host(device.config.profile.host_launch_ns);
-                planned.start(device, &stream, host_ns)
+                planned.start(device, &stream, host_ns, true)
             }
         };
         if !planned.repeatable {
@@ -427,7 +424,6 @@ impl Executor {
             args: self.args.clone(),
             kernel: self.kernel.clone(),
             cost: self.cost,
-            duration_ns: self.duration_ns,
             workspace: self.workspace,
             device: self.device,
             ..Self::default()
@@ -436,7 +432,8 @@ impl Executor {
         Ok(())
     }
 
-    fn start(&self, device: &Device, stream: &Arc<Stream>, host_ns: u64) -> Outcome {
+    /// Starts the operator, by itself (`single`) or as part of a graph.
+    fn start(&self, device: &Device, stream: &Arc<Stream>, host_ns: u64, single: bool) -> Outcome {
         let fault = device.faults.launch(&device.config.faults, self.operator);
         match fault {
             LaunchFault::Lost => {
@@ -454,7 +451,8 @@ impl Executor {
         if device.computes() && !matches!(self.kernel, Kernel::Nothing) {
             self.submit(device, stream, fault == LaunchFault::Wrong);
         }
-        stream.enter(host_ns, Entry::Work { duration_ns: self.duration_ns, cores: true });
+        let duration_ns = device.charge(Work::Operator { cost: self.cost, single });
+        stream.enter(host_ns, Entry::Work { duration_ns, cores: true });
         if let Kernel::ToBlocks = self.kernel
             && let Some(arg) = self.args.first()
         {
@@ -513,7 +511,7 @@ impl Captured {
             return fail(RT_AICORE_EXCEPTION, format!("{}: the workspace was freed", executor.operator));
         }
         executor.args.iter().try_for_each(|arg| arg.check_memory(device))?;
-        executor.start(device, stream, host_ns)
+        executor.start(device, stream, host_ns, false)
     }
 }
 

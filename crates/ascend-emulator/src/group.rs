@@ -96,7 +96,7 @@ impl Group {
         let profile = device.config.profile.clone();
         Arc::new(Self {
             ranks,
-            duration: Box::new(move |bytes| profile.collective_ns(bytes)),
+            duration: Box::new(move |bytes| profile.collective_ns(bytes, ranks)),
             timeout: Duration::from_millis(device.config.hccl_timeout_ms),
             computes: device.computes(),
             state: Mutex::default(),
@@ -156,7 +156,7 @@ impl Group {
     }
 
     /// Bytes that every rank sends in a ring.
-    fn link_bytes(&self, call: Call) -> f64 {
+    pub(crate) fn link_bytes(&self, call: Call) -> f64 {
         let bytes = call.count as f64 * call.dtype.bytes() as f64;
         let n = self.ranks as f64;
         match call.kind {

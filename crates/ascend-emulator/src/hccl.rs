@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::clock::Entry;
+use crate::clock::{Entry, Work};
 use crate::group::{Buffers, Call, Group, Kind, Reduction};
 use crate::half::DType;
 use crate::pool::{self, Slot, pooled};
@@ -342,6 +342,7 @@ fn collective(api: &str, asked: &Asked, kind: impl FnOnce(Soc) -> Outcome<Kind>)
                 let job = stream.submit(Box::new(move || group_of_job.exchange(rank, index, buffers)));
                 group.enrol(index, &stream, job);
             }
+            device.charge(Work::Collective { bytes: group.link_bytes(call), ranks: group.ranks });
             let host_ns = device.spend_host(device.config.profile.host_launch_ns);
             stream.enter(host_ns, Entry::Meet { group: Arc::clone(group), rank, index });
             Ok(())
@@ -441,8 +442,10 @@ pub(crate) unsafe extern "C" fn HcclBroadcast(
         let ranks = unsafe { comm_of(comm)? }.group.as_ref().map_or(0, |group| group.ranks);
         match soc {
             Soc::Ascend310P3 => fail(E_NOT_SUPPORT, format!("not supported on {}", soc.name())),
-            Soc::Ascend910B4 if root as usize >= ranks => fail(E_PARA, format!("root is {root} of {ranks}")),
-            Soc::Ascend910B4 => Ok(Kind::Broadcast(root)),
+            Soc::Ascend910B3 | Soc::Ascend910B4 if root as usize >= ranks => {
+                fail(E_PARA, format!("root is {root} of {ranks}"))
+            }
+            Soc::Ascend910B3 | Soc::Ascend910B4 => Ok(Kind::Broadcast(root)),
         }
     })
 }

@@ -20,6 +20,8 @@
 //! uint64_t    ascend_emulator_now_ns(void);                     // virtual host time of the calling thread's device
 //! void        ascend_emulator_host_work(uint64_t ns);           // host time that passes besides: idle, or work to charge
 //! int         ascend_emulator_counts(uint64_t *out, uint64_t n);// what is alive; returns how many counts there are
+//! int         ascend_emulator_take_work(double *out, uint64_t n); // work of device 0 since the last call
+//! int         ascend_emulator_price_work(const char *settings, const double *work, uint64_t n, double *ns); // by a profile
 //! int         ascend_emulator_reset(void);                      // back to a library just loaded
 //! ```
 //!

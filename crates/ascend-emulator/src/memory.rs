@@ -262,7 +262,7 @@ pub(crate) unsafe extern "C" fn aclrtGetMemInfo(attribute: i32, free: *mut usize
             device.check_alive()?;
             let own = match device.config.soc {
                 Soc::Ascend310P3 => 0,
-                Soc::Ascend910B4 => 1,
+                Soc::Ascend910B3 | Soc::Ascend910B4 => 1,
             };
             if !(0..=1).contains(&attribute) {
                 return fail(RT_PARAM_INVALID, format!("attr is {attribute}, expected 0 (DDR) or 1 (HBM)"));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use crate::clock::Work;
 use crate::faults::FaultCounters;
 use crate::memory::Allocation;
 use crate::pool::EPOCH;
@@ -45,6 +46,8 @@ pub(crate) struct Device {
     pub events: AtomicU32,
     /// Number of live graphs.
     pub graphs: AtomicU32,
+    /// Work since it was last taken, each kind with its count; empty without `record = on`.
+    pub work: Mutex<Vec<(Work, u64)>>,
     /// Keys of the first stages done so far. The executor cache serves a repeated one.
     first_stages: Mutex<HashSet<String>>,
     default_stream: OnceLock<Arc<Stream>>,
@@ -240,11 +243,24 @@ impl Device {
             streams: Mutex::new(Vec::new()),
             events: AtomicU32::new(0),
             graphs: AtomicU32::new(0),
+            work: Mutex::default(),
             first_stages: Mutex::default(),
             default_stream: OnceLock::new(),
             references: AtomicU32::new(0),
             lost: AtomicI32::new(0),
         }
+    }
+
+    /// Returns the duration of a piece of work in ns, and counts the work if that was asked for.
+    pub(crate) fn charge(&self, work: Work) -> u64 {
+        if self.config.record {
+            let mut counts = lock(&self.work);
+            match counts.iter_mut().rev().find(|(known, _)| *known == work) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((work, 1)),
+            }
+        }
+        self.config.profile.work_ns(&work)
     }
 
     /// Whether operators compute, rather than only advance the clock.

@@ -65,6 +65,7 @@ pub(crate) extern "C" fn aclrtGetSocName() -> *const c_char {
     match existing().map(|machine| machine.config.soc) {
         None => std::ptr::null(),
         Some(Soc::Ascend310P3) => c"Ascend310P3".as_ptr(),
+        Some(Soc::Ascend910B3) => c"Ascend910B3".as_ptr(),
         Some(Soc::Ascend910B4) => c"Ascend910B4".as_ptr(),
     }
 }

@@ -9,15 +9,20 @@ use crate::faults::Faults;
 pub(crate) enum Soc {
     /// One chip of an Atlas 300I DUO.
     Ascend310P3,
-    /// One chip of an Atlas 800I A2.
+    /// One chip of an Atlas 800I A2 with 64 GB.
+    Ascend910B3,
+    /// One chip of an Atlas 800I A2 with 32 GB.
     Ascend910B4,
 }
 
 impl Soc {
+    const ALL: [Self; 3] = [Self::Ascend310P3, Self::Ascend910B3, Self::Ascend910B4];
+
     /// The name that aclrtGetSocName returns.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ascend310P3 => "Ascend310P3",
+            Self::Ascend910B3 => "Ascend910B3",
             Self::Ascend910B4 => "Ascend910B4",
         }
     }
@@ -25,6 +30,7 @@ impl Soc {
     fn profile(self) -> &'static str {
         match self {
             Self::Ascend310P3 => include_str!("../profiles/300i-duo.toml"),
+            Self::Ascend910B3 => include_str!("../profiles/800i-a2-64g.toml"),
             Self::Ascend910B4 => include_str!("../profiles/800i-a2.toml"),
         }
     }
@@ -32,7 +38,7 @@ impl Soc {
     fn default_devices(self) -> u32 {
         match self {
             Self::Ascend310P3 => 2,
-            Self::Ascend910B4 => 8,
+            Self::Ascend910B3 | Self::Ascend910B4 => 8,
         }
     }
 }
@@ -102,22 +108,32 @@ profile_numbers! {
     memory_bytes_per_s,
     /// Second-level cache, bytes; for information only.
     l2_bytes,
+    /// Rate at which vector operators read and write activations, of which the second-level cache holds a part, bytes/s.
+    activation_bytes_per_s,
     /// Fraction of the matrix unit's peak that is reached.
     compute_efficiency,
     /// Fraction of the vector unit's peak that is reached.
     vector_efficiency,
     /// Fraction of the memory bandwidth that is reached.
     memory_efficiency,
-    /// Fraction of the link bandwidth that is reached (between chips, and to the host).
+    /// Fraction of a link's bandwidth that is reached (between two chips, and to the host).
     link_efficiency,
+    /// Fraction of the links' bandwidth that a collective over several links of a chip reaches.
+    mesh_efficiency,
     /// Fixed device cost of a matrix operator, ns.
     matmul_launch_ns,
     /// Fixed device cost of a vector operator, ns.
     vector_launch_ns,
+    /// Further fixed cost of an operator that is launched outside a graph, ns.
+    single_launch_ns,
+    /// Further fixed cost of attention over prompts, once a layer and step, ns.
+    prompt_layer_ns,
     /// Fixed cost of a collective, ns.
     collective_latency_ns,
-    /// Bandwidth of the link between chips, bytes/s in one direction.
+    /// Bandwidth of one link between chips, bytes/s in one direction.
     link_bytes_per_s,
+    /// Number of other chips to which a chip has a link of its own.
+    link_peers,
     /// Bandwidth of the link to the host, bytes/s in one direction.
     pcie_bytes_per_s,
     /// Fixed cost of a copy, ns.
@@ -149,6 +165,8 @@ pub(crate) struct Config {
     pub fake_telemetry: bool,
     /// Whether a cache serves repeated first stages with the same arguments, as in CANN.
     pub executor_cache: bool,
+    /// Whether devices count their work ([`Work`](crate::clock::Work)).
+    pub record: bool,
     /// Maximum number of graphs on a device.
     pub graphs: u32,
     /// Real time after which a collective that other ranks do not join fails, ms.
@@ -174,6 +192,7 @@ impl Config {
             streams: Streams::Eager,
             fake_telemetry: false,
             executor_cache: false,
+            record: false,
             graphs: 256,
             hccl_timeout_ms: 30_000,
             profile,
@@ -197,12 +216,7 @@ impl Config {
         }
         let soc = match lines.iter().rev().find(|(_, key, _)| *key == "soc") {
             None => Soc::Ascend310P3,
-            Some((line, _, value)) => word(
-                *line,
-                "soc",
-                value,
-                &[("Ascend310P3", Soc::Ascend310P3), ("Ascend910B4", Soc::Ascend910B4)],
-            )?,
+            Some((line, _, value)) => word(*line, "soc", value, &Soc::ALL.map(|soc| (soc.name(), soc)))?,
         };
         let mut config = Self::new(soc);
         for (line, key, value) in lines {
@@ -230,6 +244,7 @@ impl Config {
             "executor_cache" => {
                 self.executor_cache = word(line, key, value, &[("off", false), ("on", true)])?;
             }
+            "record" => self.record = word(line, key, value, &[("off", false), ("on", true)])?,
             "graphs" => self.graphs = number(line, key, value, 1.0, 1e6)? as u32,
             "hccl_timeout_ms" => self.hccl_timeout_ms = number(line, key, value, 1.0, 3_600_000.0)? as u64,
             "fault" => {
@@ -284,7 +299,7 @@ mod tests {
 
     #[test]
     fn every_key_of_the_profiles_is_known_and_sourced() {
-        for soc in [Soc::Ascend310P3, Soc::Ascend910B4] {
+        for soc in Soc::ALL {
             let keys: Vec<&str> = read_profile(soc.profile()).map(|(key, _)| key).collect();
             assert!(keys.iter().all(|key| PROFILE_KEYS.contains(key)), "{keys:?}");
             let wanted = PROFILE_KEYS.iter().filter(|key| !OPTIONAL.contains(*key));
@@ -298,7 +313,10 @@ mod tests {
     #[test]
     fn mistakes_name_line_and_expectation() {
         for (text, part) in [
-            ("soc = Ascend999", "line 1: soc is \"Ascend999\", expected Ascend310P3 or Ascend910B4"),
+            (
+                "soc = Ascend999",
+                "line 1: soc is \"Ascend999\", expected Ascend310P3 or Ascend910B3 or Ascend910B4",
+            ),
             ("\nnonsense", "line 2: found \"nonsense\""),
             ("colour = red", "the key \"colour\" is unknown"),
             ("memory_efficiency = 1.5", "expected a number from 0.000001 to 1"),

@@ -311,7 +311,7 @@ fn run(job: Job) -> Outcome {
 fn most_streams(soc: Soc) -> usize {
     match soc {
         Soc::Ascend310P3 => 1024,
-        Soc::Ascend910B4 => 1984,
+        Soc::Ascend910B3 | Soc::Ascend910B4 => 1984,
     }
 }
 

@@ -92,6 +92,8 @@ const RUNTIME: &[&str] = &[
     "ascend_emulator_now_ns",
     "ascend_emulator_host_work",
     "ascend_emulator_counts",
+    "ascend_emulator_take_work",
+    "ascend_emulator_price_work",
     "ascend_emulator_reset",
 ];
 

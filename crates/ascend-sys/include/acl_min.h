@@ -313,4 +313,6 @@ const char *ascend_emulator_info(void);
 uint64_t ascend_emulator_now_ns(void);
 void ascend_emulator_host_work(uint64_t ns);
 int ascend_emulator_counts(uint64_t *out, uint64_t n);
+int ascend_emulator_take_work(double *out, uint64_t n);
+int ascend_emulator_price_work(const char *settings, const double *work, uint64_t n, double *ns);
 int ascend_emulator_reset(void);

@@ -3035,6 +3035,19 @@ pub struct Emu {
         unsafe extern "C" fn(out: *mut u64, n: u64) -> ::std::os::raw::c_int,
         ::libloading::Error,
     >,
+    pub ascend_emulator_take_work: Result<
+        unsafe extern "C" fn(out: *mut f64, n: u64) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
+    pub ascend_emulator_price_work: Result<
+        unsafe extern "C" fn(
+            settings: *const ::std::os::raw::c_char,
+            work: *const f64,
+            n: u64,
+            ns: *mut f64,
+        ) -> ::std::os::raw::c_int,
+        ::libloading::Error,
+    >,
     pub ascend_emulator_reset: Result<
         unsafe extern "C" fn() -> ::std::os::raw::c_int,
         ::libloading::Error,
@@ -3072,6 +3085,14 @@ impl Emu {
             __library.get(b"ascend_emulator_counts\0")
         }
             .map(|sym| *sym);
+        let ascend_emulator_take_work = unsafe {
+            __library.get(b"ascend_emulator_take_work\0")
+        }
+            .map(|sym| *sym);
+        let ascend_emulator_price_work = unsafe {
+            __library.get(b"ascend_emulator_price_work\0")
+        }
+            .map(|sym| *sym);
         let ascend_emulator_reset = unsafe { __library.get(b"ascend_emulator_reset\0") }
             .map(|sym| *sym);
         Ok(Emu {
@@ -3081,6 +3102,8 @@ impl Emu {
             ascend_emulator_now_ns,
             ascend_emulator_host_work,
             ascend_emulator_counts,
+            ascend_emulator_take_work,
+            ascend_emulator_price_work,
             ascend_emulator_reset,
         })
     }
@@ -3129,6 +3152,32 @@ impl Emu {
                 .ascend_emulator_counts
                 .as_ref()
                 .expect("Expected function, got error."))(out, n)
+        }
+    }
+    pub unsafe fn ascend_emulator_take_work(
+        &self,
+        out: *mut f64,
+        n: u64,
+    ) -> ::std::os::raw::c_int {
+        unsafe {
+            (self
+                .ascend_emulator_take_work
+                .as_ref()
+                .expect("Expected function, got error."))(out, n)
+        }
+    }
+    pub unsafe fn ascend_emulator_price_work(
+        &self,
+        settings: *const ::std::os::raw::c_char,
+        work: *const f64,
+        n: u64,
+        ns: *mut f64,
+    ) -> ::std::os::raw::c_int {
+        unsafe {
+            (self
+                .ascend_emulator_price_work
+                .as_ref()
+                .expect("Expected function, got error."))(settings, work, n, ns)
         }
     }
     pub unsafe fn ascend_emulator_reset(&self) -> ::std::os::raw::c_int {

@@ -16,6 +16,7 @@ use super::emulated::{EmulatedError, Image};
 use super::numa::{VISIBLE_DEVICES, visible_ids};
 use super::settings::{Chip, Emulation, GroupSettings};
 use super::telemetry::TelemetrySource;
+use super::work::WorkCounter;
 
 /// The ranks of one run.
 pub struct AscendGroup {
@@ -84,6 +85,11 @@ impl AscendGroup {
     /// Returns a source of samples of the chips, for use beside the ranks.
     pub fn telemetry(&self) -> TelemetrySource {
         TelemetrySource { api: self.api.clone(), chip: self.settings.chip, tp: self.settings.tp }
+    }
+
+    /// Returns a counter of rank 0's work, for use beside the ranks; counts nothing on hardware.
+    pub fn work(&self) -> WorkCounter {
+        WorkCounter { api: self.api.clone() }
     }
 
     /// Returns the emulator's counts of live objects, by name; `None` on hardware.

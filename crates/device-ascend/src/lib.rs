@@ -41,6 +41,7 @@ mod store;
 mod telemetry;
 mod tensor;
 mod widener;
+mod work;
 
 pub use self::choice::{
     Addition, Bias, Choices, Decode, FORCE_VARIABLE, Forced, Graph, KvWrite, Prefill, Reuse, Rotation,
@@ -57,3 +58,4 @@ pub use self::settings::{Chip, Emulation, GroupSettings};
 pub use self::sizes::AscendMemory;
 pub use self::store::{Activation, Table, Vector};
 pub use self::telemetry::{Memory, Telemetry, TelemetrySource};
+pub use self::work::{Pricer, Work, WorkCounter};

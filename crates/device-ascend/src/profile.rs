@@ -9,13 +9,15 @@ use sha2::{Digest, Sha256};
 use glmbench_device::ClockProfile;
 
 /// The built-in profiles, by the card's name on the command line.
-const BUILTIN: [(&str, &str); 2] = [
+const BUILTIN: [(&str, &str); 4] = [
     ("300i-duo", include_str!("../../ascend-emulator/profiles/300i-duo.toml")),
+    ("300i-duo-48g", include_str!("../../ascend-emulator/profiles/300i-duo-48g.toml")),
     ("800i-a2", include_str!("../../ascend-emulator/profiles/800i-a2.toml")),
+    ("800i-a2-64g", include_str!("../../ascend-emulator/profiles/800i-a2-64g.toml")),
 ];
 
 /// Chips that can be emulated.
-const SOCS: [&str; 2] = ["Ascend310P3", "Ascend910B4"];
+const SOCS: [&str; 3] = ["Ascend310P3", "Ascend910B3", "Ascend910B4"];
 
 /// The kind of source of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,18 +26,21 @@ pub enum Mark {
     Published,
     /// Computed from published figures.
     Derived,
+    /// Fitted to figures that others published, or to runs on a card.
+    Calibrated,
     /// An assumption.
     Assumed,
 }
 
 impl Mark {
-    const ALL: [Self; 3] = [Self::Published, Self::Derived, Self::Assumed];
+    const ALL: [Self; 4] = [Self::Published, Self::Derived, Self::Calibrated, Self::Assumed];
 
     /// Returns the word used in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Published => "published",
             Self::Derived => "derived",
+            Self::Calibrated => "calibrated",
             Self::Assumed => "assumed",
         }
     }
@@ -54,6 +59,17 @@ pub struct Entry {
     pub mark: Mark,
     /// The source, as text.
     pub source: String,
+    /// What a calibrated figure rests on.
+    pub fit: Option<FitMark>,
+}
+
+/// What a calibrated figure rests on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FitMark {
+    /// Number of rows that it was fitted to.
+    pub rows: u32,
+    /// Root mean square of the logarithm of modelled over measured, over the models left out one at a time.
+    pub error: f64,
 }
 
 /// A chip profile.
@@ -71,6 +87,8 @@ pub struct Profile {
     pub sha256: String,
     /// All figures, in the file's order.
     pub entries: Vec<Entry>,
+    /// The file's text.
+    pub text: String,
 }
 
 /// Errors of reading a profile.
@@ -103,21 +121,26 @@ pub enum ProfileError {
 }
 
 /// Keys that every profile must have, with their units. Keys outside this table and [`OPTIONAL`] are rejected.
-const REQUIRED: [(&str, &str); 19] = [
+const REQUIRED: [(&str, &str); 24] = [
     ("cube_fp16_flops", "FLOP/s"),
     ("cube_int8_ops", "OP/s"),
     ("vector_fp16_flops", "FLOP/s"),
     ("memory_bytes", "byte"),
     ("memory_bytes_per_s", "byte/s"),
     ("l2_bytes", "byte"),
+    ("activation_bytes_per_s", "byte/s"),
     ("compute_efficiency", "1"),
     ("vector_efficiency", "1"),
     ("memory_efficiency", "1"),
     ("link_efficiency", "1"),
+    ("mesh_efficiency", "1"),
     ("matmul_launch_ns", "ns"),
     ("vector_launch_ns", "ns"),
+    ("single_launch_ns", "ns"),
+    ("prompt_layer_ns", "ns"),
     ("collective_latency_ns", "ns"),
     ("link_bytes_per_s", "byte/s"),
+    ("link_peers", "link"),
     ("pcie_bytes_per_s", "byte/s"),
     ("copy_latency_ns", "ns"),
     ("host_plan_ns", "ns"),
@@ -219,6 +242,7 @@ impl Profile {
             chips_per_card,
             sha256: Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
             entries,
+            text: text.to_owned(),
         })
     }
 }
@@ -265,8 +289,8 @@ impl Reader<'_> {
                 .filter(|word| !word.trim().is_empty())
                 .ok_or_else(|| self.invalid(line, format!("[{key}] {name}: expected a text")))
         };
-        if let Some(other) = table.keys().find(|k| !["value", "unit", "mark", "source"].contains(&k.as_str()))
-        {
+        let known = ["value", "unit", "mark", "source", "rows", "error"];
+        if let Some(other) = table.keys().find(|k| !known.contains(&k.as_str())) {
             let problem = format!("[{key}] {other} is unknown, expected value, unit, mark and source");
             return Err(self.invalid(line, problem));
         }
@@ -276,14 +300,18 @@ impl Reader<'_> {
         }
         let word = text("mark")?;
         let Some(mark) = Mark::ALL.into_iter().find(|mark| mark.name() == word) else {
-            let problem = format!("[{key}] mark is \"{word}\", expected published, derived or assumed");
+            let problem = format!("[{key}] mark is \"{word}\", expected {}", words_of_marks());
             return Err(self.invalid(line, problem));
         };
-        let number = match table.get("value") {
-            Some(toml::Value::Integer(n)) => Some(*n as f64),
-            Some(toml::Value::Float(x)) => Some(*x),
-            _ => None,
-        };
+        let fit = fit_of(table);
+        if fit.is_some() != (mark == Mark::Calibrated) || (fit.is_none() && has_fit(table)) {
+            let problem = format!(
+                "[{key}] is {}; a calibrated figure, and no other, has rows (from 1) and error (0 to 10)",
+                mark.name()
+            );
+            return Err(self.invalid(line, problem));
+        }
+        let number = number_of(table, "value");
         let least = if unit == &"ns" || key.starts_with("cube_bf16") || key.starts_with("cube_fp32") {
             0.0
         } else {
@@ -295,8 +323,33 @@ impl Reader<'_> {
             let problem = format!("[{key}] value is {found}, expected a number from {least} to {most}");
             return Err(self.invalid(line, problem));
         };
-        Ok(Entry { key: key.to_owned(), value, unit: found, mark, source: text("source")? })
+        Ok(Entry { key: key.to_owned(), value, unit: found, mark, source: text("source")?, fit })
     }
+}
+
+/// Returns a number of an entry.
+fn number_of(table: &toml::Table, key: &str) -> Option<f64> {
+    match table.get(key) {
+        Some(toml::Value::Integer(n)) => Some(*n as f64),
+        Some(toml::Value::Float(x)) => Some(*x),
+        _ => None,
+    }
+}
+
+fn has_fit(table: &toml::Table) -> bool {
+    table.contains_key("rows") || table.contains_key("error")
+}
+
+/// Returns what a calibrated entry rests on; `None` if that is missing or out of range.
+fn fit_of(table: &toml::Table) -> Option<FitMark> {
+    let rows = table.get("rows")?.as_integer().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0)?;
+    let error = number_of(table, "error").filter(|x| (0.0..=10.0).contains(x))?;
+    Some(FitMark { rows, error })
+}
+
+fn words_of_marks() -> String {
+    let [first @ .., last] = Mark::ALL.map(Mark::name);
+    format!("{} or {last}", first.join(", "))
 }
 
 #[cfg(test)]
@@ -316,7 +369,10 @@ mod tests {
             assert!(profile.value("memory_bytes_per_s").unwrap() > 1e11);
         }
         let error = Profile::builtin("400x").unwrap_err().to_string();
-        assert_eq!(error, "profile \"400x\" is unknown, expected 300i-duo, 800i-a2 or a file");
+        assert_eq!(
+            error,
+            "profile \"400x\" is unknown, expected 300i-duo, 300i-duo-48g, 800i-a2, 800i-a2-64g or a file"
+        );
     }
 
     #[test]
@@ -329,7 +385,7 @@ mod tests {
                 "mark = \"derived\"\nsource = \"half",
                 "mark = \"guessed\"\nsource = \"half",
                 at("[cube_fp16_flops]")
-                    + "[cube_fp16_flops] mark is \"guessed\", expected published, derived or assumed",
+                    + "[cube_fp16_flops] mark is \"guessed\", expected published, derived, calibrated or assumed",
             ),
             (
                 "soc = \"Ascend310P3\"",

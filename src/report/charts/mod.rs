@@ -23,6 +23,7 @@ pub(super) use toy::ToyChart;
 
 use super::accuracy::ALL;
 use super::error::ReportError;
+use super::modelled;
 use super::tables::per_token_ns;
 use crate::record::{AccuracyRow, Clock, PerfRow, Phase, RunRecord, write_whole};
 use axis::{Axis, Division};
@@ -219,8 +220,10 @@ fn score(row: &AccuracyRow, label: String, chance: Option<f64>) -> Score {
 
 fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart); 3] {
     let clock = run.provenance.clock;
-    let subtitle =
-        |unit: &str| format!("{unit}, {clock}, {} {}", run.provenance.device, run.provenance.dtype);
+    let subtitle = |unit: &str, phase| {
+        let error = modelled::span(run, rows.iter().copied(), phase);
+        format!("{unit}, {clock}{error}, {} {}", run.provenance.device, run.provenance.dtype)
+    };
     let lengths = |row: &PerfRow| (row.input_tokens, row.output_tokens, row.tp);
     let ranks = rows.iter().any(|row| row.tp != 1);
     let lengths_label = |(input, output, tp)| {
@@ -228,9 +231,9 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
         format!("{input} + {output}{tp}")
     };
     let of = |phase| rows.iter().copied().filter(move |row| row.phase == phase);
-    let against_batch = |title: &str, unit: &str, series| LineChart {
+    let against_batch = |title: &str, unit: &str, phase, series| LineChart {
         title: title.to_owned(),
-        subtitle: subtitle(unit),
+        subtitle: subtitle(unit, phase),
         x_name: "batch",
         x_scale: Scale::Log2,
         series,
@@ -241,6 +244,7 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
             against_batch(
                 "End-to-end throughput against batch",
                 "output tokens/s by input + output length",
+                Phase::E2e,
                 series(of(Phase::E2e), clock, lengths, lengths_label, |row| (row.batch, throughput(row))),
             ),
         ),
@@ -249,6 +253,7 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
             against_batch(
                 "Decode throughput against batch",
                 "tokens/s after the first by input + output length",
+                Phase::Decode,
                 series(of(Phase::Decode), clock, lengths, lengths_label, |row| (row.batch, throughput(row))),
             ),
         ),
@@ -257,6 +262,7 @@ fn line_charts(run: &RunRecord, rows: &[&PerfRow]) -> [(&'static str, LineChart)
             against_batch(
                 "Decode latency against batch",
                 "ms per token by input + output length",
+                Phase::Decode,
                 series(of(Phase::Decode), clock, lengths, lengths_label, |row| {
                     let steps = f64::from(row.output_tokens.saturating_sub(1).max(1));
                     (row.batch, latency(row, per_token_ns(row), steps))
@@ -288,8 +294,11 @@ fn prefill_chart(run: &RunRecord, rows: &[&PerfRow]) -> Option<PanelChart> {
     (!by_batch.is_empty()).then(|| PanelChart {
         title: "Prefill latency against input length".to_owned(),
         subtitle: format!(
-            "ms by batch, both axes by factors, {}, {} {}",
-            from.clock, from.device, from.dtype
+            "ms by batch, both axes by factors, {}{}, {} {}",
+            from.clock,
+            modelled::span(run, rows.iter().copied(), Phase::Prefill),
+            from.device,
+            from.dtype
         ),
         x: Axis::of(Division::Log, lengths.clone()).naming(lengths),
         x_name: "input tokens of each sequence",

@@ -4,6 +4,7 @@ use super::speed::SpeedVerdict;
 use super::{Comparison, Pair};
 use crate::report::Verdict;
 use crate::report::format::counted;
+use crate::report::modelled;
 
 /// Returns the sentences of the headline. They say why a run's figures may not be used or are incomplete. For each
 /// pair they give the verdicts on tasks and timed phases, and what would decide the rest.
@@ -12,7 +13,12 @@ pub(super) fn sentences(comparison: &Comparison) -> Vec<String> {
     let mut sentences: Vec<String> =
         unsound.map(|side| format!("{}: {}", side.label(), side.summary.verdict_sentence())).collect();
     let of_pair = |pair: &Pair| {
-        std::iter::once(sentence(comparison, pair)).chain(pair.advice.clone()).collect::<Vec<_>>()
+        let (a, b) = (&comparison.base().summary, &comparison.other(pair).summary);
+        let cards = modelled::cards_sentence((&a.run, &a.performance), (&b.run, &b.performance));
+        std::iter::once(sentence(comparison, pair))
+            .chain(cards)
+            .chain(pair.advice.clone())
+            .collect::<Vec<_>>()
     };
     sentences.extend(comparison.pairs.iter().flat_map(of_pair));
     sentences

@@ -105,6 +105,7 @@ fn pair_words(comparison: &Comparison, pair: &Pair) -> Value {
             .workloads
             .iter()
             .map(|common| common.table(comparison, pair))
+            .chain(tables::cards(comparison, pair))
             .filter(|table| !table.rows.is_empty())
             .map(|shown| table(&shown))
             .collect::<Vec<_>>(),

@@ -6,6 +6,7 @@ use super::{Basis, Comparison, Field, Judgement, Pair, Side};
 use crate::record::{PerfRow, Phase};
 use crate::report::accuracy::ALL;
 use crate::report::format::{NONE, bytes, decimals, fixed, interval, or_none, percent};
+use crate::report::modelled;
 use crate::report::tables::Table;
 use crate::stats::LEAST_DISCORDANT;
 
@@ -21,6 +22,7 @@ pub(super) fn main_tables(comparison: &Comparison, judgements: &[Judgement]) -> 
     for pair in &comparison.pairs {
         tables.extend([accuracy(comparison, pair), speed(comparison, pair)]);
         tables.extend(pair.workloads.iter().map(|common| common.table(comparison, pair)));
+        tables.extend(cards(comparison, pair));
     }
     tables.retain(|table| !table.rows.is_empty());
     tables
@@ -292,6 +294,10 @@ pub(super) fn speed_notes(comparison: &Comparison, pair: &Pair) -> Vec<String> {
              beyond what the profiles assume."
                 .into(),
         );
+        let sides = [comparison.base(), comparison.other(pair)];
+        let errors =
+            sides.map(|side| modelled::sentence(side.run()).map(|words| format!("{}: {words}", side.letter)));
+        notes.extend(errors.into_iter().flatten());
     }
     notes.extend(geomeans(comparison, pair));
     notes
@@ -319,6 +325,12 @@ fn geomeans(comparison: &Comparison, pair: &Pair) -> Option<String> {
             words.join(", ")
         )
     })
+}
+
+/// Two modelled cards, card with card and chip with chip.
+pub(super) fn cards(comparison: &Comparison, pair: &Pair) -> Option<Table> {
+    let (a, b) = (&comparison.base().summary, &comparison.other(pair).summary);
+    modelled::cards((&a.run, &a.performance), (&b.run, &b.performance))
 }
 
 /// Peak memory, one row per case.

@@ -2,21 +2,24 @@
 
 use super::{Chart, Csv, Material, Section, Table};
 use crate::record::{PerfRow, Phase};
-use crate::report::{charts, published, tables};
+use crate::report::{charts, modelled, published, tables};
 
 pub(super) struct Performance;
 
 impl Section for Performance {
     fn tables(&self, of: Material<'_>) -> Vec<Table> {
-        vec![tables::performance(&of.summary.performance, of.run().provenance.clock)]
+        let (run, rows) = (of.run(), &of.summary.performance);
+        vec![tables::performance(rows, run.provenance.clock, modelled::profile_of(run))]
     }
 
     fn details(&self, of: Material<'_>) -> Vec<Table> {
-        let (rows, clock) = (&of.summary.performance, of.run().provenance.clock);
+        let (run, rows) = (of.run(), &of.summary.performance);
+        let (clock, profile) = (run.provenance.clock, modelled::profile_of(run));
         let phases =
-            [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(rows, phase, clock));
-        let tokens = tables::token_latency(rows, of.requests, clock);
-        phases.into_iter().chain([tokens]).chain(published::reference(of.run(), rows)).collect()
+            [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(rows, phase, clock, profile));
+        let tokens = tables::token_latency(rows, of.requests, clock, profile);
+        let evidence = modelled::evidence(run);
+        phases.into_iter().chain([tokens]).chain(published::reference(run, rows)).chain(evidence).collect()
     }
 
     /// Every run has the file, even without times.

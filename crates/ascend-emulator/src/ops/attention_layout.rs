@@ -174,12 +174,14 @@ pub(crate) fn attention(p: &Plan<'_>, w: &Wanted<'_>) -> Outcome<Planned> {
         sequences: Arc::from(sequences),
     };
     let pairs = kernel.pairs() * w.heads as f64;
+    let prompt = kernel.sequences.iter().any(|sequence| sequence.queries > 1);
     let kv_numbers = 2.0 * kernel.contexts() * (kv_heads * query.channels) as f64;
     let cost = Cost {
         cube: Some(w.query.dtype),
         cube_flops: 4.0 * query.channels as f64 * pairs,
         vector_flops: 5.0 * pairs,
         bytes: w.query.bytes() + w.out.bytes() + kv_numbers * w.key.dtype.bytes() as f64,
+        prompt,
     };
     let kernel = if w.query.is_empty() { Kernel::Nothing } else { Kernel::Attention(kernel) };
     Ok(Planned { kernel, cost, workspace: WORKSPACE_BYTES })

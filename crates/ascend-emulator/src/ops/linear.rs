@@ -267,6 +267,7 @@ fn product_planned(a: &View, b: &View, out: &View, k: i64, through_fp16: bool) -
         cube_flops: 2.0 * out.len() as f64 * k as f64,
         vector_flops: 0.0,
         bytes: a.bytes() + b.bytes() + out.bytes(),
+        prompt: false,
     };
     let kernel = if out.is_empty() {
         Kernel::Nothing

@@ -1,0 +1,282 @@
+//! The published rows beside the modelled times, and their summary by chip and phase.
+
+use std::path::{Path, PathBuf};
+
+use glmbench_ascend::Pricer;
+use glmbench_ascend::profile::Profile;
+
+use super::cases::Held;
+use super::families::{FAMILIES, FamilyFit, FitError};
+use super::fit::Case;
+use super::published::{Lengths, Mode, Use};
+use super::text::calibrated;
+use crate::modelled::Residual;
+
+/// The profiles before they were calibrated: what other than the calibrated figures was changed with them, by chip.
+const BEFORE: [(&str, &str); 2] = [
+    (
+        "310P3",
+        "compute_efficiency = 0.7\nmemory_efficiency = 0.6\nsingle_launch_ns = 0\nprompt_layer_ns = 0\n\
+         collective_latency_ns = 10000\nlink_bytes_per_s = 32e9\nlink_efficiency = 0.7\n",
+    ),
+    (
+        "910B",
+        "compute_efficiency = 0.7\nmemory_efficiency = 0.6\nsingle_launch_ns = 0\nprompt_layer_ns = 0\n\
+         collective_latency_ns = 10000\nlink_bytes_per_s = 64e9\nlink_peers = 1\nlink_efficiency = 0.7\n",
+    ),
+];
+
+/// Returns every row with its ratios. `fits` are those of [`FAMILIES`], in order.
+///
+/// # Errors
+/// A profile cannot be read, or the emulator refuses it.
+pub fn residuals(pricer: &Pricer, held: &[Held], fits: &[FamilyFit]) -> Result<Vec<Residual>, FitError> {
+    let mut rows = Vec::with_capacity(held.len());
+    for (at, held) in held.iter().enumerate() {
+        let row = &held.row;
+        let (mut before, mut ratio) = (None, None);
+        if let (Ok(case), Some(name)) = (&held.case, held.profile) {
+            let settings = settings_of(name, fits)?;
+            let old =
+                BEFORE.iter().find(|(chip, _)| row.chip.starts_with(chip)).map_or("", |(_, lines)| lines);
+            ratio = Some(ratio_of(pricer, case, &settings)?);
+            before = Some(ratio_of(pricer, case, &format!("{settings}{old}"))?);
+        }
+        let own = fits.iter().flat_map(|fit| &fit.rows).find(|row| row.at == at);
+        let left_out = own.and_then(|row| row.left_out);
+        rows.push(Residual {
+            model: row.model.clone(),
+            chip: row.chip.clone(),
+            chips: row.chips,
+            dtype: row.dtype.clone(),
+            mode: match row.mode {
+                Mode::Graph => "graph",
+                Mode::Single => "single",
+                Mode::Eager => "eager",
+            }
+            .to_owned(),
+            batch: row.batch,
+            input_tokens: words(&row.input_tokens),
+            output_tokens: words(&row.output_tokens),
+            phase: row.phase.name().to_owned(),
+            purpose: match row.purpose {
+                Use::Fit => "fit",
+                Use::Check => "check",
+                Use::Report => "report",
+            }
+            .to_owned(),
+            published_ms: row.value,
+            before: before.map(short),
+            ratio: ratio.map(short),
+            left_out: left_out.map(short),
+            reason: held.case.as_ref().err().unwrap_or(&row.note).clone(),
+        });
+    }
+    Ok(rows)
+}
+
+/// Returns the settings of a profile with the figures of its family's fit.
+fn settings_of(name: &str, fits: &[FamilyFit]) -> Result<String, FitError> {
+    for (family, fit) in FAMILIES.iter().zip(fits) {
+        if let Some(base) = family.profiles.iter().position(|known| *known == name) {
+            return Ok(fit.settings(family, base)?);
+        }
+    }
+    Ok(Profile::builtin(name)?.settings_lines())
+}
+
+fn ratio_of(pricer: &Pricer, case: &Case, settings: &str) -> Result<f64, FitError> {
+    Ok(case.modelled_ns(pricer, settings)? / case.measured_ns)
+}
+
+fn short(ratio: f64) -> f64 {
+    (ratio * 1e3).round() / 1e3
+}
+
+fn words(lengths: &Lengths) -> String {
+    match lengths.all() {
+        [one] => one.to_string(),
+        [first, .., last] => format!("{first}..{last}"),
+        [] => String::new(),
+    }
+}
+
+/// Writes `calibration/residuals.csv` and the fitted profiles below `folder`.
+///
+/// # Errors
+/// A file cannot be written, or a profile cannot be read.
+pub fn write(folder: &Path, rows: &[Residual], fits: &[FamilyFit]) -> Result<(), FitError> {
+    let put = |path: PathBuf, text: &[u8]| {
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent)
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|problem| FitError::Unwritable { path: path.clone(), problem })
+    };
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let written = rows.iter().try_for_each(|row| table.serialize(row)).map_err(|e| e.to_string());
+    let bytes = written.and_then(|()| table.into_inner().map_err(|e| e.to_string()));
+    let path = folder.join("calibration/residuals.csv");
+    let bytes = bytes.map_err(|problem| FitError::Unwritable {
+        path: path.clone(),
+        problem: std::io::Error::other(problem),
+    })?;
+    put(path, &bytes)?;
+    for (name, text) in profiles(fits)? {
+        put(folder.join(format!("profiles/{name}.toml")), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Ratios of a chip's rows of a phase on a number of chips.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Which rows.
+    pub of: String,
+    /// Number of rows.
+    pub rows: usize,
+    /// Geometric mean, least and largest ratio before calibration.
+    pub before: (f64, f64, f64),
+    /// The same with the shipped profile.
+    pub after: (f64, f64, f64),
+    /// Root mean square and largest logarithm of the ratio with the model left out; `None` if no row was fitted.
+    pub left_out: Option<(f64, f64)>,
+}
+
+/// Summarises the rows that count, by chip, number of chips and phase.
+pub fn summaries(rows: &[Residual]) -> Vec<Summary> {
+    let mut groups: Vec<(String, Vec<&Residual>)> = Vec::new();
+    for row in rows.iter().filter(|row| row.counts()) {
+        let of = format!(
+            "{}, {} chip{}, {}",
+            row.chip,
+            row.chips,
+            if row.chips == 1 { "" } else { "s" },
+            row.phase
+        );
+        match groups.iter_mut().find(|(known, _)| *known == of) {
+            Some((_, own)) => own.push(row),
+            None => groups.push((of, vec![row])),
+        }
+    }
+    let summary = |(of, own): (String, Vec<&Residual>)| Summary {
+        of,
+        rows: own.len(),
+        before: spread(own.iter().filter_map(|row| row.before)),
+        after: spread(own.iter().filter_map(|row| row.ratio)),
+        left_out: left_out(&own),
+    };
+    groups.into_iter().map(summary).collect()
+}
+
+/// Returns geometric mean, least and largest.
+fn spread(ratios: impl Iterator<Item = f64>) -> (f64, f64, f64) {
+    let logs: Vec<f64> = ratios.map(f64::ln).collect();
+    let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
+    let least = logs.iter().copied().fold(f64::MAX, f64::min);
+    let most = logs.iter().copied().fold(f64::MIN, f64::max);
+    (mean.exp(), least.exp(), most.exp())
+}
+
+/// Returns the root mean square over the models, and the largest, of the logarithm of the ratio with the model left out. Every
+/// model has the same weight.
+pub fn left_out(rows: &[&Residual]) -> Option<(f64, f64)> {
+    let mut models: Vec<(&str, f64, f64)> = Vec::new();
+    let mut worst = 0.0_f64;
+    for row in rows {
+        let Some(log) = row.left_out.map(f64::ln) else { continue };
+        worst = worst.max(log.abs());
+        match models.iter_mut().find(|(model, ..)| *model == row.model) {
+            Some((_, sum, n)) => (*sum, *n) = (*sum + log * log, *n + 1.0),
+            None => models.push((&row.model, log * log, 1.0)),
+        }
+    }
+    if models.is_empty() {
+        return None;
+    }
+    let mean = models.iter().map(|(_, sum, n)| sum / n).sum::<f64>() / models.len() as f64;
+    Some((mean.sqrt(), worst))
+}
+
+/// Returns the shipped profiles with the fitted figures: name and text.
+///
+/// # Errors
+/// A profile cannot be read.
+pub fn profiles(fits: &[FamilyFit]) -> Result<Vec<(&'static str, String)>, FitError> {
+    let mut texts = Vec::new();
+    for (family, fit) in FAMILIES.iter().zip(fits) {
+        for (base, name) in family.profiles.iter().enumerate() {
+            let figures = fit.figures(base);
+            let variants = family.variants.iter().filter(|(_, of)| of == name).map(|(variant, _)| variant);
+            for name in std::iter::once(name).chain(variants) {
+                texts.push((*name, calibrated(&Profile::builtin(name)?.text, None, &figures)));
+            }
+        }
+    }
+    Ok(texts)
+}
+
+/// Fits all families.
+///
+/// # Errors
+/// A profile cannot be read, or the emulator refuses it.
+pub fn fits(pricer: &Pricer, held: &[Held]) -> Result<Vec<FamilyFit>, FitError> {
+    FAMILIES.iter().map(|family| family.fit(pricer, held)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases::held;
+    use crate::modelled;
+    use crate::published;
+
+    /// The committed figures and residuals are what `glmbench calibrate --published` derives. `GLMBENCH_CALIBRATION` names a folder
+    /// to write them to.
+    #[test]
+    fn the_committed_profiles_are_the_fit_to_the_published_rows() {
+        let pricer = Pricer::new().unwrap();
+        let begin = std::time::Instant::now();
+        let held = held(published::rows().unwrap()).unwrap();
+        println!("counted in {:?}", begin.elapsed());
+        let fits = fits(&pricer, &held).unwrap();
+        println!("fitted in {:?}", begin.elapsed());
+        let rows = residuals(&pricer, &held, &fits).unwrap();
+        for (family, fit) in FAMILIES.iter().zip(&fits) {
+            println!("{:?}: rms {:.3}", family.profiles, fit.fitted.rms);
+            for base in 0..family.profiles.len() {
+                fit.figures(base).iter().for_each(|figure| println!("  {base} {figure:?}"));
+            }
+        }
+        summaries(&rows).iter().for_each(|summary| println!("{summary:?}"));
+        if let Ok(folder) = std::env::var("GLMBENCH_CALIBRATION") {
+            write(std::path::Path::new(&folder), &rows, &fits).unwrap();
+        }
+        for (name, text) in profiles(&fits).unwrap() {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let derived = Profile::from_file(file.path()).unwrap();
+            for (derived, shipped) in derived.entries.iter().zip(&Profile::builtin(name).unwrap().entries) {
+                let near = (derived.value - shipped.value).abs() <= 0.02 * shipped.value.abs();
+                assert!(
+                    near && derived.mark == shipped.mark,
+                    "{name}: derived {derived:?}, shipped {shipped:?}"
+                );
+            }
+        }
+        let committed = modelled::residuals();
+        assert_eq!(rows.len(), committed.len());
+        for (row, committed) in rows.iter().zip(&committed) {
+            assert_eq!(
+                &Residual { before: None, ratio: None, left_out: None, ..row.clone() },
+                &Residual { before: None, ratio: None, left_out: None, ..committed.clone() }
+            );
+            let near = |a: Option<f64>, b: Option<f64>, by: f64| match (a, b) {
+                (Some(a), Some(b)) => (a / b - 1.0).abs() < by,
+                (a, b) => a == b,
+            };
+            assert!(near(row.before, committed.before, 0.01), "{row:?} {committed:?}");
+            assert!(near(row.ratio, committed.ratio, 0.02), "{row:?} {committed:?}");
+            assert!(near(row.left_out, committed.left_out, 0.05), "{row:?} {committed:?}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A profile's text with fitted figures.
+
+/// A fitted figure, as a profile states it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// The profile's key.
+    pub key: String,
+    /// The value.
+    pub value: f64,
+    /// Rows that it was fitted to.
+    pub rows: usize,
+    /// Root mean square of the residuals of models left out of the fit.
+    pub error: f64,
+    /// The source, as text.
+    pub source: String,
+}
+
+/// Returns a number with three significant digits: more than any fit supports, and few enough to be stable.
+pub fn rounded(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    format!("{value:.2e}").parse().unwrap_or(value)
+}
+
+/// Returns `text`, a profile, with these figures marked as calibrated. `name` replaces the profile's name.
+pub fn calibrated(text: &str, name: Option<&str>, figures: &[Figure]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut section: Option<&Figure> = None;
+    for line in text.lines() {
+        if let Some(key) = line.trim().strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            section = figures.iter().find(|figure| figure.key == key.trim());
+        }
+        let key = line.split_once('=').map(|(key, _)| key.trim());
+        let replaced = match (section, key) {
+            (None, Some("name")) => name.map(|name| format!("name = {}", quoted(name))),
+            (Some(figure), Some("value")) => Some(format!("value = {}", rounded(figure.value))),
+            (Some(figure), Some("mark")) => {
+                let (rows, error) = (figure.rows, rounded(figure.error));
+                Some(format!("mark = \"calibrated\"\nrows = {rows}\nerror = {error}"))
+            }
+            (Some(figure), Some("source")) => Some(format!("source = {}", quoted(&figure.source))),
+            (Some(_), Some("rows" | "error")) => continue,
+            _ => None,
+        };
+        out.push_str(replaced.as_deref().unwrap_or(line));
+        out.push('\n');
+    }
+    out
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glmbench_ascend::profile::{Mark, Profile};
+
+    #[test]
+    fn a_calibrated_profile_reads_back_with_its_fit() {
+        let base = Profile::builtin("300i-duo").unwrap();
+        let figure = |key: &str, value| Figure {
+            key: key.into(),
+            value,
+            rows: 7,
+            error: 0.1234,
+            source: "runs \"a\" and b".into(),
+        };
+        let figures = [figure("memory_efficiency", 0.712_34), figure("compute_efficiency", 0.25)];
+        // Twice, as when a calibrated profile is calibrated again.
+        let text = calibrated(&calibrated(&base.text, Some("mine"), &figures), None, &figures);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &text).unwrap();
+        let read = Profile::from_file(file.path()).unwrap();
+        assert_eq!((read.name.as_str(), read.entries.len()), ("mine", base.entries.len()));
+        let entry = read.entries.iter().find(|entry| entry.key == "memory_efficiency").unwrap();
+        assert_eq!(
+            (entry.value, entry.mark, entry.source.as_str()),
+            (0.712, Mark::Calibrated, "runs \"a\" and b")
+        );
+        assert_eq!(entry.fit.map(|fit| (fit.rows, fit.error)), Some((7, 0.123)));
+        let untouched = |profile: &Profile| profile.value("host_call_ns");
+        assert_eq!(untouched(&read), untouched(&base));
+    }
+}
