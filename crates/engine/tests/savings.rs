@@ -1,6 +1,5 @@
 //! What the engine spares itself changes no result: shared prefixes and guessed tokens, on every kernel family, device and
 //! number of ranks.
-#![cfg(test)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::Path;
