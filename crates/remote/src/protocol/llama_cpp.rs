@@ -12,6 +12,11 @@ use crate::response::{ServerTimes, TokenLogprob};
 use crate::{FailureKind, Finish, Generation, Prompt, Route, Sampling};
 
 const ROUTE: &str = "/completion";
+/// The server tells no probabilities of a generated token that is a part of a character, so candidates are asked for beside
+/// this token, which is whole. Probabilities are those before the bias (seen with llama.cpp 0c1e570).
+const WHOLE: &str = "A";
+/// Lets that token win over any other.
+const BIAS: f32 = 1e6;
 
 pub(super) struct LlamaCpp;
 
@@ -78,6 +83,7 @@ impl Protocol for LlamaCpp {
         let mut body = body(prompt, 1, &Sampling::default());
         body["stream"] = json!(false);
         body["n_probs"] = json!(depth);
+        body["logit_bias"] = json!([[WHOLE, BIAS]]);
         Ok(Unary { route: ROUTE, body, read: read_candidates })
     }
 
@@ -230,5 +236,18 @@ mod stub {
         format!(
             r#"{{"content":"{text}","tokens":[],"stop":true,"stop_type":"{reason}","model":"stub.gguf","tokens_evaluated":{prompt_tokens},"tokens_predicted":{tokens},"timings":{{"prompt_n":{prompt_tokens},"prompt_ms":12.5,"predicted_ms":50.0}}"#
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_are_asked_for_beside_a_whole_token() {
+        let asked = LlamaCpp.candidates(None, &Prompt::Ids(vec![5, 6]), &[], 64);
+        let Ok(unary) = asked else { panic!("the protocol has candidates") };
+        assert_eq!(unary.body["logit_bias"], json!([["A", 1e6]]));
+        assert_eq!(unary.body["post_sampling_probs"], json!(false));
     }
 }

@@ -129,7 +129,9 @@ fn every_route_answers_as_its_golden_file_says() {
 #[test]
 fn head_is_answered_on_get_routes() {
     let server = Server::start();
-    for path in ["/health", "/info", "/version", "/metrics", "/v1/models", "/v1/models/demo", "/tokenizer_info"] {
+    for path in
+        ["/health", "/info", "/version", "/metrics", "/v1/models", "/v1/models/demo", "/tokenizer_info"]
+    {
         assert_eq!(ask(server.address, "HEAD", path, "").status, 200, "{path}");
     }
 }
