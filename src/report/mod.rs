@@ -181,6 +181,7 @@ fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
         .chain(phases)
         .chain([tokens])
         .chain(reference)
+        .chain(modelled::memory(&summary.run, performance))
         .chain(modelled::evidence(&summary.run))
         .chain(machine)
         .filter(|table| !table.rows.is_empty())

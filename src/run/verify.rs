@@ -469,6 +469,7 @@ impl<'a> Plan<'a> {
             prompts: None,
             tp,
             unfit: None,
+            largest_batch: None,
             repetitions: 1,
             warm_up: WarmUpRule::default(),
             seed: case.seed.unwrap_or_default(),
