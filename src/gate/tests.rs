@@ -25,6 +25,7 @@ fn run(
         output_tokens: 11,
         prompts: None,
         unfit: None,
+        largest_batch: None,
         repetitions: times.len() as u32,
         seed: None,
         prefill_cost: None,

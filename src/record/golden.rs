@@ -214,6 +214,7 @@ pub(crate) fn run() -> RunRecord {
                 output_tokens: 3,
                 prompts: None,
                 unfit: None,
+                largest_batch: None,
                 repetitions: 5,
                 seed: Some(7),
                 prefill_cost: Some(Cost { bytes: 1000, flops: 64_000 }),

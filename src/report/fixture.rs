@@ -89,6 +89,7 @@ fn case(batch: u32, input_tokens: u32, output_tokens: u32) -> PerformanceCase {
         output_tokens,
         prompts: None,
         unfit: None,
+        largest_batch: None,
         repetitions: 7,
         seed: Some(1),
         prefill_cost: Some(Cost { bytes: weights, flops: flops * tokens }),

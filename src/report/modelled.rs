@@ -3,7 +3,7 @@
 use glmbench_calibrate::modelled::{Of, Residual, Shape, Stated, residuals, stated};
 use glmbench_calibrate::residuals::summaries;
 
-use super::format::{NONE, fixed};
+use super::format::{NONE, bytes, fixed, or_none};
 use super::tables::Table;
 use crate::record::{Clock, PerfRow, Phase, RunRecord};
 
@@ -84,6 +84,21 @@ pub(super) fn sentence(run: &RunRecord) -> Option<String> {
         "Times are modelled. Their error against published speeds of models left out of the fit: {}.",
         known.join("; ")
     ))
+}
+
+/// Returns the memory of the card's chips: peak of every case, and the largest batch of its lengths that fits. `None` off a card.
+pub(super) fn memory(run: &RunRecord, rows: &[PerfRow]) -> Option<Table> {
+    let numbers = ["Batch", "In", "Out", "TP", "Peak memory of a chip", "Largest batch that fits"];
+    let mut table = Table::new("Memory of a card".into(), &[], &numbers);
+    for case in &run.plan.performance {
+        let Some(largest) = case.largest_batch else { continue };
+        let row = rows.iter().find(|row| row.case_id == case.case_id && row.phase == Phase::E2e);
+        let peak = row.and_then(|row| row.device_memory_bytes);
+        let shape = [case.batch, case.input_tokens, case.output_tokens, case.tp].map(|n| n.to_string());
+        let cells = shape.into_iter().chain([or_none(peak, bytes), largest.to_string()]);
+        table.push(false, cells.collect());
+    }
+    (!table.rows.is_empty()).then_some(table)
 }
 
 /// Name of the suite whose report lists every published row.

@@ -124,7 +124,16 @@ pub(super) fn heard(exchange: Exchange) -> Heard {
 impl<'a, 'b> Flow<'a, 'b> {
     fn new(case: &'a AccuracyRun<'b>, done: usize, kept: HashMap<usize, Line>) -> Self {
         let (running, finished) = (HashMap::new(), BTreeMap::new());
-        Self { case, next: done, written: done, running, finished, kept, spent: None, work: TaskWork::default() }
+        Self {
+            case,
+            next: done,
+            written: done,
+            running,
+            finished,
+            kept,
+            spent: None,
+            work: TaskWork::default(),
+        }
     }
 
     fn evaluation(&self) -> &'a Evaluation<'b> {

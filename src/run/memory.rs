@@ -11,6 +11,8 @@ use super::plan::Plan;
 
 /// Slack for a second stage, which repeats the first's prompt and answer and adds some words, tokenized again.
 const STAGE_SLACK_TOKENS: usize = 128;
+/// Largest batch that is looked for.
+const LARGEST_BATCH: usize = 1 << 14;
 /// Maximum tokens that one generated token's text may become when tokenized again: names of unused pieces, broken
 /// characters.
 const RETOKENIZED: usize = 8;
@@ -50,6 +52,27 @@ impl Plan<'_> {
         for tp in self.tp_sizes() {
             let capacity = self.fitting(config, tp, &|capacity| fits(capacity, tp));
             self.capacities.insert(tp, capacity);
+        }
+    }
+
+    /// Sets the largest batch that fits for the lengths of every performance case, each as if it was alone.
+    pub fn find_largest_batches(
+        &mut self,
+        config: &ModelConfig,
+        on: impl Into<MemoryOf>,
+        budget: MemoryBudget,
+    ) {
+        let (on, prefix, base) = (on.into(), config.pre_seq_len.unwrap_or(0), smallest(self.step_tokens()));
+        for case in &mut self.performance {
+            let (tokens, tp) = (case.shape.sequence_tokens(), case.tp);
+            let fits =
+                |batch: usize| budget.holds(config, on, wanted_capacity(tokens, batch, prefix, base), tp);
+            let (mut good, mut bad) = (0, LARGEST_BATCH + 1);
+            while bad - good > 1 {
+                let middle = good + (bad - good) / 2;
+                if fits(middle) { good = middle } else { bad = middle }
+            }
+            case.largest_batch = Some(good);
         }
     }
 

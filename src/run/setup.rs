@@ -182,6 +182,9 @@ impl Setup {
 
     fn fit_memory(&self, plan: &mut Plan<'_>) -> Result<(), EngineError> {
         if let Some(budget) = self.memory_budget()? {
+            if self.compute.device.is_card() {
+                plan.find_largest_batches(&self.model.config, self.compute.memory(), budget);
+            }
             plan.fit_memory(&self.model.config, self.compute.memory(), budget);
         }
         Ok(())

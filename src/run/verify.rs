@@ -504,6 +504,7 @@ impl<'a> Plan<'a> {
             prompts: None,
             tp,
             unfit: None,
+            largest_batch: None,
             repetitions: 1,
             warm_up: WarmUpRule::default(),
             seed: case.seed.unwrap_or_default(),

@@ -115,6 +115,10 @@ impl Device for Toy {
         self.reference.write_kv(qkv, cache, layer, sequences, shape)
     }
 
+    fn copy_kv_block(&mut self, cache: &mut KvCache, from: u32, to: u32) -> Of<()> {
+        self.reference.copy_kv_block(cache, from, to)
+    }
+
     fn attention(
         &mut self,
         qkv: &Activation,

@@ -12,18 +12,15 @@ use super::published::{Lengths, Mode, Use};
 use super::text::calibrated;
 use crate::modelled::Residual;
 
-/// The profiles before they were calibrated: what other than the calibrated figures was changed with them, by chip.
-const BEFORE: [(&str, &str); 2] = [
-    (
-        "310P3",
-        "compute_efficiency = 0.7\nmemory_efficiency = 0.6\nsingle_launch_ns = 0\nprompt_layer_ns = 0\n\
-         collective_latency_ns = 10000\nlink_bytes_per_s = 32e9\nlink_efficiency = 0.7\n",
-    ),
-    (
-        "910B",
-        "compute_efficiency = 0.7\nmemory_efficiency = 0.6\nsingle_launch_ns = 0\nprompt_layer_ns = 0\n\
-         collective_latency_ns = 10000\nlink_bytes_per_s = 64e9\nlink_peers = 1\nlink_efficiency = 0.7\n",
-    ),
+/// What the profiles of all chips had before they were calibrated.
+const BEFORE: &str = "compute_efficiency = 0.7\nmemory_efficiency = 0.6\nsingle_launch_ns = 0\nprompt_layer_ns = 0\n\
+    collective_latency_ns = 10000\nlink_peers = 1\nlink_efficiency = 0.7\npcie_bytes_per_s = 32e9\n";
+
+/// What the profile of one chip had besides: vector operators at the rate of the memory.
+const BEFORE_OF: [(&str, &str); 3] = [
+    ("310P3", "link_bytes_per_s = 32e9\nactivation_bytes_per_s = 122.4e9\n"),
+    ("910B3", "link_bytes_per_s = 64e9\nactivation_bytes_per_s = 1055.5314e9\n"),
+    ("910B4", "link_bytes_per_s = 64e9\nactivation_bytes_per_s = 527.7654e9\n"),
 ];
 
 /// Returns every row with its ratios. `fits` are those of [`FAMILIES`], in order.
@@ -37,10 +34,9 @@ pub fn residuals(pricer: &Pricer, held: &[Held], fits: &[FamilyFit]) -> Result<V
         let (mut before, mut ratio) = (None, None);
         if let (Ok(case), Some(name)) = (&held.case, held.profile) {
             let settings = settings_of(name, fits)?;
-            let old =
-                BEFORE.iter().find(|(chip, _)| row.chip.starts_with(chip)).map_or("", |(_, lines)| lines);
+            let own = BEFORE_OF.iter().find(|(chip, _)| *chip == row.chip).map_or("", |(_, lines)| lines);
             ratio = Some(ratio_of(pricer, case, &settings)?);
-            before = Some(ratio_of(pricer, case, &format!("{settings}{old}"))?);
+            before = Some(ratio_of(pricer, case, &format!("{settings}{BEFORE}{own}"))?);
         }
         let own = fits.iter().flat_map(|fit| &fit.rows).find(|row| row.at == at);
         let left_out = own.and_then(|row| row.left_out);

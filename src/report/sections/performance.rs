@@ -15,11 +15,12 @@ impl Section for Performance {
     fn details(&self, of: Material<'_>) -> Vec<Table> {
         let (run, rows) = (of.run(), &of.summary.performance);
         let (clock, profile) = (run.provenance.clock, modelled::profile_of(run));
-        let phases =
-            [Phase::Prefill, Phase::Decode, Phase::E2e].map(|phase| tables::phase(rows, phase, clock, profile));
+        let phases = [Phase::Prefill, Phase::Decode, Phase::E2e]
+            .map(|phase| tables::phase(rows, phase, clock, profile));
         let tokens = tables::token_latency(rows, of.requests, clock, profile);
-        let evidence = modelled::evidence(run);
-        phases.into_iter().chain([tokens]).chain(published::reference(run, rows)).chain(evidence).collect()
+        let known = published::reference(run, rows);
+        let modelled = modelled::memory(run, rows).into_iter().chain(modelled::evidence(run));
+        phases.into_iter().chain([tokens]).chain(known).chain(modelled).collect()
     }
 
     /// Every run has the file, even without times.

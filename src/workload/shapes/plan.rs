@@ -30,6 +30,7 @@ pub(super) fn plan(tables: &[PerformanceCase], on: Planning<'_>) -> Result<Vec<P
                     prompts: prompts.clone(),
                     tp,
                     unfit: None,
+                    largest_batch: None,
                     repetitions: case.repetitions,
                     warm_up: WarmUpRule { most: case.max_warmups, ..WarmUpRule::default() },
                     seed: case.seed,

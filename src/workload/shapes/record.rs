@@ -25,6 +25,10 @@ pub struct PerformanceCase {
     /// Why the case does not fit on the device. If set, it was not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfit: Option<String>,
+    /// The largest batch of these lengths that fits the card's memory beside the weights, by estimate. `None` off a card, and in
+    /// records older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_batch: Option<u32>,
     /// Timed repetitions to run; for real prompts, per batch.
     pub repetitions: u32,
     /// Seed of the random prompts. `None` for real prompts, and in records older than this field.

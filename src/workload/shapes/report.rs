@@ -330,6 +330,7 @@ mod tests {
             output_tokens: 3,
             prompts: None,
             unfit: None,
+            largest_batch: None,
             repetitions: 1,
             seed: None,
             prefill_cost: Some(Cost { bytes: 100, flops: 9_000 }),

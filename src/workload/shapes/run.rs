@@ -31,6 +31,8 @@ pub struct PerformanceRun {
     pub tp: usize,
     /// Why the case does not run, e.g. because the device cannot hold it; `None` if it runs.
     pub unfit: Option<String>,
+    /// The largest batch of these lengths that fits a card's memory, by estimate; `None` off a card.
+    pub largest_batch: Option<usize>,
     /// Timed repetitions; with real prompts, per batch of prompts.
     pub repetitions: usize,
     /// Rule for the end of the warm-up.
@@ -136,6 +138,7 @@ impl Workload for PerformanceRun {
             output_tokens: shape.output_tokens as u32,
             prompts: self.prompts.as_ref().map(RealPrompts::record),
             unfit: self.unfit.clone(),
+            largest_batch: self.largest_batch.map(|batch| batch as u32),
             repetitions: self.repetitions as u32,
             seed: self.prompts.is_none().then_some(self.seed),
             prefill_cost: costs.map(|(prefill, _)| cost(prefill)),

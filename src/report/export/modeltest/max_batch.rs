@@ -82,6 +82,7 @@ fn case(search: &SearchCase, probe: &ProbeRecord) -> PerformanceCase {
         output_tokens: search.output_tokens,
         prompts: None,
         unfit: None,
+        largest_batch: None,
         repetitions: search.repetitions,
         seed: None,
         prefill_cost: None,
