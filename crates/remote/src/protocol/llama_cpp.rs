@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn candidates_are_asked_for_beside_a_whole_token() {
-        let asked = LlamaCpp.candidates(None, &Prompt::Ids(vec![5, 6]), &[], 64);
+        let asked = LlamaCpp.next_token(None, &Prompt::Ids(vec![5, 6]), 64);
         let Ok(unary) = asked else { panic!("the protocol has candidates") };
         assert_eq!(unary.body["logit_bias"], json!([["A", 1e6]]));
         assert_eq!(unary.body["post_sampling_probs"], json!(false));
