@@ -10,6 +10,7 @@ use crate::dataset::{Source, catalogue};
 use crate::run::RunRequest;
 use crate::run::plan::Plan;
 use crate::run::setup::{Configured, Setup};
+use crate::run::shard_choice::ShardChoice;
 use crate::run::turns::blocks;
 use crate::suite::{AccuracyCase, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
@@ -34,6 +35,9 @@ pub struct Args {
     /// What would run the cases
     #[command(flatten)]
     setup: SetupArgs,
+    /// Check shard K of N of the plan, as `glmbench run --shard` would run it
+    #[arg(long, value_name = "K/N", value_parser = super::settings::parse_shard)]
+    shard: Option<ShardChoice>,
     /// Lay a value over the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
     #[arg(long, value_name = "KEY=VALUE", value_parser = super::settings::override_parser())]
     set: Vec<(String, OsString)>,
@@ -42,7 +46,11 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let suite = Suite::load(&args.suite, &args.set)?;
-    let request = RunRequest { choice: args.setup.choice()?, ..RunRequest::new(suite, "") };
+    let request = RunRequest {
+        choice: args.setup.choice()?,
+        shard: super::settings::shard(args.shard)?,
+        ..RunRequest::new(suite, "")
+    };
     let suite = &request.suite;
     emit(&format!("suite        {} ({})", suite.name, &suite.content_hash()[..6]))?;
     let mut problems = Vec::new();
@@ -91,8 +99,14 @@ fn emit_timed(suite: &Suite, modelled: &[bool]) -> std::io::Result<()> {
 fn check_setups(request: &RunRequest, setups: &[Setup], problems: &mut Vec<String>) -> anyhow::Result<()> {
     let mut plans = Vec::new();
     for setup in setups {
-        match setup.plan() {
+        match setup.plan().and_then(|mut plan| {
+            request.keep_shard(setups, std::slice::from_mut(&mut plan))?;
+            Ok(plan)
+        }) {
             Ok(plan) => {
+                if let Some(words) = plan.share_words() {
+                    emit(&format!("share        {words}"))?;
+                }
                 if let Err(error) = check_setup(setup, &plan) {
                     problems.push(format!("{}: {}", named(setup), message(&error)));
                 }

@@ -70,14 +70,14 @@ pub(super) fn request() -> RequestRecord {
         device_memory_bytes: None,
         operators: Vec::new(),
         roofline_samples: Some(RooflineSamples {
-            before: sample(21_500_000_000),
-            after: sample(19_000_000_000),
+            before: roofline_sample(21_500_000_000),
+            after: roofline_sample(19_000_000_000),
         }),
         error: None,
     }
 }
 
-fn sample(bandwidth_bytes_per_s: u64) -> RooflineSample {
+fn roofline_sample(bandwidth_bytes_per_s: u64) -> RooflineSample {
     RooflineSample {
         bandwidth_bytes_per_s: Some(bandwidth_bytes_per_s),
         peak_ops_per_s: BTreeMap::from([("fp32-avx2".to_owned(), 100_000_000_000)]),
@@ -230,6 +230,7 @@ pub(crate) fn run() -> RunRecord {
             text: "以下是…\n".into(),
             token_ids: vec![64790, 64792],
         }),
+        shards: None,
         seal: Some(BTreeMap::from([(
             "samples.jsonl".to_owned(),
             JournalSeal { lines: 1, sha256: "5ea1".into() },
@@ -304,6 +305,7 @@ pub(super) fn perf_row() -> PerfRow {
         output_hash: Some("0ff1ce".into()),
         valid: Some(true),
         invalid_reason: None,
+        host: "bench-1".into(),
     }
 }
 

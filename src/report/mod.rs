@@ -14,6 +14,7 @@ pub mod export;
 mod failures;
 pub(crate) mod format;
 mod headline;
+mod machines;
 pub mod operators;
 mod page;
 pub mod published;
@@ -174,6 +175,7 @@ fn detail_tables(summary: &Summary, requests: &[RequestRecord]) -> Vec<Table> {
     subjects
         .chain(phases)
         .chain([tokens])
+        .chain(machines::table(&summary.run))
         .chain(reference)
         .chain(machine)
         .filter(|table| !table.rows.is_empty())

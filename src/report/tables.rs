@@ -117,6 +117,10 @@ pub fn performance(rows: &[PerfRow], clock: Clock) -> Table {
         ("Peak memory", e2e.iter().map(|row| or_none(row.peak_memory_bytes(), bytes)).collect()),
         ("Valid", e2e.iter().map(|row| validity(row).to_owned()).collect()),
     ]);
+    // A merged run has rows of several machines.
+    if e2e.windows(2).any(|pair| pair[0].host != pair[1].host) {
+        columns.push(("Host", e2e.iter().map(|row| row.host.clone()).collect()));
+    }
     let device = rows.first().map_or(String::new(), |row| format!(" on {}", row.device));
     Table::of_columns(
         format!("Performance{device}, {clock} (times: medians; rates: over total time)"),

@@ -87,7 +87,7 @@ mod tests {
             reader: String::new(),
         };
         run.provenance.roofline =
-            Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, limits: Some(limits) });
+            Some(Roofline { bandwidth_bytes_per_s: 1.0, peak_flops_per_s: 1.0, measured: Some(limits) });
         let probe = CaseProbe::of(&run).unwrap();
         assert!(probe.is_for("b1") && probe.is_for("b8") && !probe.is_for("b2"));
         run.provenance.clock = Clock::Modelled;

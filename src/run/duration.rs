@@ -11,7 +11,7 @@ use glmbench_device::{ClockProfile, Precision};
 
 use glmbench_engine::config::ModelConfig;
 
-use crate::bench::{PhaseCost, batch_cost};
+use crate::bench::{PhaseCost, Shape, batch_cost, case_cost};
 use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleState};
 
 use super::AccuracyRun;
@@ -47,7 +47,10 @@ impl SameAs {
             Some(shape) => *shape == self.shape,
             None => of.model == self.model,
         };
+        // The times of a merged run are on the clocks of several processes.
+        let is_one_process = record.shards.as_ref().is_none_or(|shards| shards.single().is_some());
         shape
+            && is_one_process
             && of.clock == Clock::Measured
             && self.host.as_ref().is_some_and(|host| *host == of.host)
             && self.cpu_model.as_ref().is_some_and(|cpu| *cpu == of.cpu_model)
@@ -229,7 +232,7 @@ impl Rates {
     /// Estimates an accuracy case whose data set is called `dataset` in records.
     pub fn task(&self, run: &AccuracyRun<'_>, dataset: &str, counted: Counted<'_>) -> Expected {
         let plan = run.evaluation.plan();
-        let items = run.evaluation.len();
+        let items = run.own.len();
         let protocol = plan.protocol.definition().name;
         let same = self.asked.iter().find(|asked| {
             asked.protocol == protocol
@@ -244,7 +247,7 @@ impl Rates {
             return Expected::Known { seconds, at_most: false, by: asked.by.clone() };
         }
         let new = plan.max_new_tokens;
-        let prompts = (0..items).filter_map(|i| run.evaluation.first_prompt(i));
+        let prompts = run.own.iter().filter_map(|&i| run.evaluation.first_prompt(i));
         let mut inputs: Vec<usize> = prompts.map(|(_, ids)| ids.len()).collect();
         let batches = |inputs: &[usize], output: usize| {
             total(inputs.chunks(run.batch.max(1)).map(|inputs| counted.cost(inputs, output)))
@@ -281,7 +284,36 @@ impl Rates {
     }
 }
 
+/// Operations that take as long as a byte of memory traffic, to add up the work of phases. A fixed figure, because
+/// measured ones would differ from machine to machine.
+const FLOPS_A_BYTE: u64 = 64;
+
+/// Most tokens of a batch whose work is counted. Larger batches fit no machine, and their work would overflow.
+const MOST_TOKENS: usize = 1 << 26;
+
+/// Returns the least work of phases in bytes of memory traffic.
+fn traffic((prefill, decode): (PhaseCost, PhaseCost)) -> u64 {
+    let of = |phase: PhaseCost| phase.bytes.max(phase.flops / FLOPS_A_BYTE);
+    of(prefill).saturating_add(of(decode))
+}
+
 impl Counted<'_> {
+    /// Returns the least work of a batch in bytes of memory traffic.
+    pub(crate) fn work(self, shape: Shape) -> u64 {
+        self.work_of(shape, || case_cost(self.config, self.precision, self.step_tokens, shape))
+    }
+
+    /// Returns the least work of a case in bytes of memory traffic.
+    pub(crate) fn work_of_case(self, run: &PerformanceRun) -> u64 {
+        let of_one = self.work_of(run.shape, || cost(run, self.config, self.precision, self.step_tokens));
+        of_one.saturating_mul((run.timed() + run.warm_up.most) as u64)
+    }
+
+    fn work_of(self, shape: Shape, cost: impl Fn() -> (PhaseCost, PhaseCost)) -> u64 {
+        let tokens = shape.batch.saturating_mul(shape.sequence_tokens());
+        if tokens > MOST_TOKENS { u64::MAX >> 16 } else { traffic(cost()) }
+    }
+
     fn cost(self, inputs: &[usize], output_tokens: usize) -> (PhaseCost, PhaseCost) {
         batch_cost(self.config, self.precision, self.step_tokens, inputs, output_tokens)
     }

@@ -52,8 +52,9 @@ pub(super) fn of_items(run: &AccuracyRun<'_>) -> Wanted {
             (false, _) => scored,
         }
     };
-    (0..run.evaluation.len())
-        .filter_map(|index| run.evaluation.first_prompt(index))
+    run.own
+        .iter()
+        .filter_map(|&index| run.evaluation.first_prompt(index))
         .map(of_item)
         .fold(Wanted::default(), Wanted::and)
 }

@@ -38,6 +38,7 @@ mod resume;
 mod scripted;
 mod serve;
 mod shapes;
+mod shards;
 mod shown;
 mod signals;
 mod skip;

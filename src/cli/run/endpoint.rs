@@ -7,6 +7,7 @@ use anyhow::bail;
 use clap::Args as ClapArgs;
 
 use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DType, Precision};
 use glmbench_engine::EngineError;
 use glmbench_remote::{Api, Client, Probe, Url};
 
@@ -19,6 +20,7 @@ use crate::run::model::ModelFacts;
 use crate::run::plan::Plan;
 use crate::run::provenance::{Origin, record};
 use crate::run::requests::{Wanted, total};
+use crate::run::shard::Shard;
 use crate::run::{GivenRun, Observer, RunError, RunRequest, telemetry};
 use crate::suite::Suite;
 use crate::text::one_line;
@@ -122,11 +124,14 @@ impl Target {
         )?)
     }
 
-    fn plan(&self) -> Result<Plan<'_>, RunError> {
-        let plan = Plan::new(&self.suite, &self.model.config, Some(&self.model.tokenizer), STEP_TOKENS)?;
+    fn plan(&self, shard: Option<Shard>) -> Result<Plan<'_>, RunError> {
+        let mut plan = Plan::new(&self.suite, &self.model.config, Some(&self.model.tokenizer), STEP_TOKENS)?;
         if plan.cases() == 0 {
             let problem = "the suite has no cases that a server could run".into();
             return Err(RunError::Suite { suite: self.suite.path.clone(), problem });
+        }
+        if let Some(shard) = shard {
+            plan.keep_shard(shard, &self.suite, (&self.model.config, Precision::from(DType::Fp16)), false)?;
         }
         Ok(plan)
     }
@@ -164,9 +169,12 @@ impl Target {
         for untold in ["shape", "weights", "rotary_scaling", "config_words"] {
             first.provenance.model_details.remove(untold);
         }
-        first.plan.targets.clear();
-        for case in &mut first.plan.performance {
-            (case.prefill_cost, case.decode_cost) = (None, None);
+        let whole = first.shards.as_mut().and_then(|shards| shards.whole.as_mut());
+        for plan in [Some(&mut first.plan), whole].into_iter().flatten() {
+            plan.targets.clear();
+            for case in &mut plan.performance {
+                (case.prefill_cost, case.decode_cost) = (None, None);
+            }
         }
         first
     }
@@ -185,7 +193,10 @@ fn on_server(suite: Suite) -> Suite {
 /// Runs the suite on the server.
 pub(super) fn run(args: &Args, request: &RunRequest) -> anyhow::Result<ExitCode> {
     let target = Target::find(args, &request.suite)?;
-    let plan = target.plan()?;
+    let plan = target.plan(request.shard)?;
+    if let Some(words) = plan.share_words() {
+        say(&words);
+    }
     let wanted_requests = plan.wanted();
     let sum = total(&wanted_requests);
     let refused = too_many(args, sum).or_else(|| beyond(&target, &plan));

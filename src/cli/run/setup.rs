@@ -47,6 +47,7 @@ impl SetupArgs {
             configurations: typed.collect::<Result<_, _>>()?,
             only: self.only.clone(),
             answering: Answering::Engine,
+            verify_weights: false,
         })
     }
 }

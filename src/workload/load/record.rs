@@ -514,6 +514,8 @@ pub struct LoadRow {
     pub late_p99_ns: Option<u64>,
     /// Over a wire: events that carried text or tokens, for each generated token.
     pub events_per_token: Option<f64>,
+    /// The host that made the load.
+    pub host: String,
 }
 
 /// Largest share of failed requests at a rate that is sustained.
@@ -529,7 +531,7 @@ impl LoadRow {
         output_tokens_per_s,queue_p50_ns,queue_p90_ns,queue_max_ns,ttft_p50_ns,ttft_p90_ns,ttft_p99_ns,ttft_max_ns,\
         tpot_p50_ns,tpot_p90_ns,tpot_p99_ns,tpot_max_ns,itl_p50_ns,itl_p90_ns,itl_p99_ns,itl_max_ns,e2e_p50_ns,\
         e2e_p90_ns,e2e_p99_ns,e2e_max_ns,slo_ttft_ns,slo_tpot_ns,slo_e2e_ns,goodput_share,goodput_per_s,growth_slope,\
-        growth_low,saturated,ttft_sent_p50_ns,ttft_sent_p99_ns,connect_p50_ns,late_p99_ns,events_per_token";
+        growth_low,saturated,ttft_sent_p50_ns,ttft_sent_p99_ns,connect_p50_ns,late_p99_ns,events_per_token,host";
 }
 
 #[cfg(test)]

@@ -210,6 +210,7 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
         connect_p50_ns: connect.at(0.5),
         late_p99_ns: late.p99().or_else(|| late.at(1.0)),
         events_per_token: events,
+        host: run.host_of(&case.load_id).to_owned(),
     }
 }
 

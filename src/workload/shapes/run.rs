@@ -98,6 +98,10 @@ impl Case for PerformanceRun {
         Some(one.times(self.shape.batch as u64).times((self.timed() + self.warm_up.most) as u64))
     }
 
+    fn work(&self, on: Counted<'_>) -> u64 {
+        on.work_of_case(self)
+    }
+
     fn expected(&self, rates: Option<(&Rates, Counted<'_>)>) -> Expected {
         rates.map_or(Expected::Unknown, |(rates, counted)| rates.case(self, counted))
     }
