@@ -52,7 +52,7 @@ impl Forward for Timed {
     }
 
     fn capacity(&self) -> Capacity {
-        self.model.memory_budget()
+        self.model.capacity()
     }
 
     fn config(&self) -> &ModelConfig {

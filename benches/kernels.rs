@@ -128,9 +128,9 @@ impl Bench<'_> {
             Work::Flops(flops) => {
                 let rate = flops as f64 / seconds;
                 match self.roofline.peak(self.dtype) {
-                    Some((peak, products)) => {
-                        let limit = peak.all.median / f64::from(products);
-                        let (share, unit) = (rate / limit, peak.unit.name());
+                    Some(peak) => {
+                        let limit = peak.rate();
+                        let (share, unit) = (rate / limit, peak.of.unit.name());
                         format!("{:.1} GFLOP/s = {share:.2} of PEAK {:.1} ({unit})", rate / 1e9, limit / 1e9)
                     }
                     None => format!("{:.1} GFLOP/s", rate / 1e9),

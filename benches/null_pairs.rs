@@ -298,7 +298,7 @@ impl Forward for Slowed {
     }
 
     fn capacity(&self) -> Capacity {
-        self.model.memory_budget()
+        self.model.capacity()
     }
 
     fn config(&self) -> &ModelConfig {

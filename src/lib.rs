@@ -75,7 +75,7 @@
 //! | [`glmbench_remote`] | the client of inference servers: five protocols, streams, their times, what a server can do | none |
 //! | [`glmbench_cpu`] | the CPU device, the machine's limits | [`glmbench_device`] |
 //! | [`glmbench_ascend`] | the device for 300I DUO and 800I A2, self-test, chip profiles | [`glmbench_device`], `ascend-sys` |
-//! | [`glmbench_device`] | the operators as a trait, weights as values, costs, rotary table, groups of ranks, the fp32 oracle | none |
+//! | [`glmbench_device`] | the devices' words and properties, the operators as a trait, weights as values, costs, rotary table, groups of ranks, the fp32 oracle | none |
 //! | `ascend-sys` | bindings to AscendCL, aclnn, HCCL and DCMI | none |
 //! | `ascend-emulator` | a stand-in for those libraries, inside this binary | none |
 //!

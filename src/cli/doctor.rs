@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use glmbench_ascend::Installation;
 use glmbench_cpu::{InstructionSet, available_threads, measure_roofline};
-use glmbench_device::DType;
+use glmbench_device::{DType, DeviceName, Precision};
 
 use glmbench_engine::model::Capacity;
 
 use crate::bench::Shape;
 use crate::compute::{Compute, ComputeSpec};
-use crate::record::{MeasuredRate, MeasuredRoofline, Noise, rfc3339_utc};
+use crate::record::{MeasuredRate, MeasuredRoofline, Noise, Word, rfc3339_utc};
 use crate::run::environment::{Reader, VARIABLES, environment, variable};
 use crate::run::found::FoundModel;
 use crate::run::machine::Machine;
@@ -194,9 +194,9 @@ const REPETITIONS: usize = 10;
 /// The result of one process.
 #[derive(Serialize, Deserialize)]
 struct OneOfThem {
-    device: String,
+    device: Word<DeviceName>,
     kernel: String,
-    dtype: String,
+    dtype: Word<Precision>,
     threads: u32,
     times: Vec<PhaseTime>,
 }
@@ -212,9 +212,9 @@ fn one_of_them(args: &Args) -> anyhow::Result<OneOfThem> {
     let times = times(&mut engine, &tokens, &args.shape, REPETITIONS)?;
     let device = engine.device_info();
     Ok(OneOfThem {
-        device: device.name,
+        device: device.name.into(),
         kernel: device.kernel,
-        dtype: device.precision.to_string(),
+        dtype: Word::of(device.precision),
         threads: device.threads as u32,
         times,
     })

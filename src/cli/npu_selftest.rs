@@ -7,10 +7,12 @@ use clap::Args as ClapArgs;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use glmbench_ascend::{AscendGroup, Forced, GroupSettings, Selftest, SelftestRow, Status, Widths, selftest};
-use glmbench_device::{DType, DeviceInfo};
+use glmbench_ascend::{
+    AscendGroup, Chip, Forced, GroupSettings, Selftest, SelftestRow, Status, Widths, selftest,
+};
+use glmbench_device::{DType, DeviceInfo, DeviceKind};
 
-use glmbench_engine::load::{DeviceKind, ModelPath};
+use glmbench_engine::load::ModelPath;
 
 use crate::compute::{Compute, ComputeSpec};
 
@@ -20,8 +22,8 @@ use super::{emit, emit_json, gate_exit, say};
 /// Check every operator of an Ascend card against plain loops, and print a table for an issue
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// The card: 300i-duo or 800i-a2
-    #[arg(long, default_value = "300i-duo")]
+    /// The card
+    #[arg(long, default_value_t = DeviceKind::Duo300i, help = format!("The card: {}", DeviceKind::words(true)))]
     device: DeviceKind,
     /// On the emulated card
     #[command(flatten)]
@@ -60,8 +62,8 @@ struct JsonRow<'a> {
 /// Runs the verb. Exits with 0 if nothing failed, 1 if something failed, 5 if the device is missing or is lost during
 /// the test.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let Some(chip) = args.device.chip() else {
-        bail!("--device {}: expected 300i-duo or 800i-a2", args.device.name());
+    let Some(chip) = Chip::of(args.device) else {
+        bail!("--device {}: expected {}", args.device, DeviceKind::words(true));
     };
     let widths = if args.small { small() } else { Widths::chatglm2_6b() };
     let compute = Compute::merged(

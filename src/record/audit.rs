@@ -7,7 +7,7 @@ use super::cases::{Contents, TimedLines};
 use super::course::{Course, in_order, walk};
 use super::dir::RunDir;
 use super::error::RecordError;
-use super::journal::{Examined, Keyed, Line};
+use super::journal::{Examined, JournalState, Keyed, Line};
 use super::prompt::PromptRecord;
 use super::run::{AccuracyCase, JournalSeal, RunRecord, Status, items_hash};
 use super::sample::{SampleRecord, SampleState};
@@ -299,7 +299,7 @@ impl Auditor<'_> {
         let finished = self.finished;
         let mut wrong = Vec::new();
         let (mut next, mut missing, mut others, mut ahead) = (0, Vec::new(), 0, HashSet::new());
-        let (exists, torn) = dir.examine_prompts(|line: Line<PromptRecord>| {
+        let JournalState { exists, torn } = dir.examine_prompts(|line: Line<PromptRecord>| {
             let Ok(record) = &line.record else {
                 wrong.push(line);
                 return;

@@ -38,6 +38,7 @@
 //! While a run is repaired, `samples.kept.jsonl` and similar files hold the good lines found after a gap. The resumed
 //! run puts them in their places. `*.set-aside` is a copy of a journal as it was found.
 
+mod arrival;
 mod audit;
 mod cases;
 mod clock;
@@ -49,6 +50,7 @@ mod journal;
 mod mend;
 mod merge;
 mod noise;
+mod objective;
 mod operators;
 mod progress;
 mod prompt;
@@ -62,21 +64,24 @@ mod target;
 mod telemetry;
 mod time;
 pub(crate) mod wire;
+mod word;
 mod writer;
 
 #[cfg(test)]
 pub(crate) mod golden;
 
+pub use arrival::Arrival;
 pub use audit::{Audit, SealState};
 pub use cases::{Contents, JOURNALS, Plan};
 pub use clock::Clock;
 pub use dir::{RunDir, create_unique, csv_table, run_id, write_accuracy_csv, write_whole};
 pub use error::RecordError;
 pub use identity::{Difference, Identity, UNTOLD, hex};
-pub use journal::{Examined, Keyed, Line};
+pub use journal::{Examined, JournalState, Keyed, Line};
 pub use mend::{Mending, PlannedItem};
 pub use merge::{MergeError, Merged, merge, runs_in};
 pub use noise::{Noise, NoiseFloor};
+pub use objective::{Objective, Objectives};
 pub use operators::{OperatorRecord, OperatorRow};
 pub use progress::Progress;
 pub use prompt::{CallRecord, PromptRecord};
@@ -92,11 +97,12 @@ pub use target::{Figure, LimitRow, LoadFacts, Target};
 pub use telemetry::{ServerMetricRow, TelemetryRow};
 pub use time::{compact_utc, rfc3339_utc};
 pub use wire::SCHEMA;
+pub use word::Word;
 pub use writer::{BEAT, Claim, FoundWriter, Holder, STALE, WRITER, Writer};
 
 pub use crate::workload::load::record::{
-    LEAST_EVENTS_PER_TOKEN, Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS,
-    Objectives, SATURATED_SLOPE, Wire, next_level,
+    Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS, SATURATED_SLOPE, Wire,
+    next_level,
 };
 pub use crate::workload::max_batch::record::{
     ProbeKey, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, ProbeRow, SearchAnswer, SearchCase,

@@ -304,19 +304,13 @@ mod tests {
             request.operators =
                 vec![OperatorRecord { phase, operator, calls: 1, time_ns: 10, bytes: 9, flops: 0 }];
         }
-        let roofline_samples = limit_rows(&run, &performance, &requests);
-        assert_eq!((roofline_samples[0].limit, roofline_samples[1].limit), (Some(1e9), Some(5e10)));
+        let around = limit_rows(&run, &performance, &requests);
+        assert_eq!((around[0].limit, around[1].limit), (Some(1e9), Some(5e10)));
+        assert_eq!((around[0].ratio_low, around[0].ratio_high), (around[0].ratio, around[0].ratio));
+        assert!((around[1].ratio.unwrap() - 2.0 * rows[1].ratio.unwrap()).abs() < 1e-9);
+        assert_eq!((around[4].value, around[4].ratio, around[4].met), (Some(9e8), Some(0.9), Some(true)));
         assert_eq!(
-            (roofline_samples[0].ratio_low, roofline_samples[0].ratio_high),
-            (roofline_samples[0].ratio, roofline_samples[0].ratio)
-        );
-        assert!((roofline_samples[1].ratio.unwrap() - 2.0 * rows[1].ratio.unwrap()).abs() < 1e-9);
-        assert_eq!(
-            (roofline_samples[4].value, roofline_samples[4].ratio, roofline_samples[4].met),
-            (Some(9e8), Some(0.9), Some(true))
-        );
-        assert_eq!(
-            (&roofline_samples[2..4], &roofline_samples[5..]),
+            (&around[2..4], &around[5..]),
             (&rows[2..4], &rows[5..]),
             "what is held against no limit of the machine"
         );

@@ -245,11 +245,6 @@ impl Plan<'_> {
     }
 }
 
-/// Converts milliseconds of a suite to nanoseconds.
-pub(crate) fn ns(ms: f64) -> u64 {
-    (ms * 1e6).round() as u64
-}
-
 /// Checks that a case's sequences fit the model.
 pub(crate) fn fits_model(name: &str, tokens: usize, config: &ModelConfig) -> Result<(), String> {
     if tokens > config.seq_length {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use glmbench_device::affinity::why_not_bound;
-use glmbench_device::{DType, DeviceError};
+use glmbench_device::{DType, DeviceError, DeviceKind};
 
 use glmbench_engine::config::{ModelConfig, RopeScaling};
 use glmbench_engine::load::{self, ModelPath, load_tokenizer};
@@ -163,11 +163,12 @@ impl FoundModel {
     /// Returns the memory the model may use: the host's, or that of the chips in an emulated card's profile. `None` for
     /// a real card, which is asked when the model is loaded.
     pub fn memory_budget(&self, compute: &Compute) -> Result<Option<MemoryBudget>, EngineError> {
-        Ok(match (compute.device.chip(), compute.emulate(&self.path)) {
-            (None, _) => Machine::read().available_bytes.map(MemoryBudget::Together),
-            (Some(chip), Some(emulate)) => emulate.machine(chip)?.memory_bytes.map(MemoryBudget::EachRank),
-            (Some(_), None) => None,
-        })
+        if !compute.device.is_card() {
+            return Ok(Machine::read().available_bytes.map(MemoryBudget::Together));
+        }
+        let Some(emulate) = compute.emulate(&self.path) else { return Ok(None) };
+        let machine = emulate.machine_of(compute.device)?;
+        Ok(machine.and_then(|machine| machine.memory_bytes).map(MemoryBudget::EachRank))
     }
 
     /// Checks that the model can be loaded: that it can be split among the ranks, and that device and memory are
@@ -175,9 +176,9 @@ impl FoundModel {
     pub fn check(&self, compute: &Compute, capacity: Capacity) -> Result<(), EngineError> {
         let emulate = compute.emulate(&self.path);
         check_tp(&self.config, compute.ranks)?;
-        compute.device.check(compute.precision, compute.ranks, emulate.as_ref())?;
+        load::check(compute.device, compute.precision, compute.ranks, emulate.as_ref())?;
         if compute.profile_operators {
-            compute.device.check_profile()?;
+            load::check_profile(compute.device)?;
         }
         self.check_room(compute, capacity)
     }
@@ -188,7 +189,7 @@ impl FoundModel {
         // A real card checks its own memory. An emulated card that computes uses the host's.
         let here = match compute.emulate(&self.path) {
             Some(emulate) => !emulate.timing_only,
-            None => compute.device.chip().is_none(),
+            None => !compute.device.is_card(),
         };
         if here {
             check_memory(&rank.of_ranks(compute.ranks))?;
@@ -241,7 +242,7 @@ fn check_memory(estimate: &MemoryEstimate) -> Result<(), DeviceError> {
     if estimate.total_bytes() > available {
         let gb = |bytes: u64| bytes as f64 / 1e9;
         return Err(DeviceError::OutOfMemory {
-            device: "cpu",
+            device: DeviceKind::Cpu.name(),
             what: format!(
                 "weights {:.2} GB, KV cache {:.2} GB, working memory {:.2} GB ({:.2} GB are available)",
                 gb(estimate.weight_bytes),

@@ -77,10 +77,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use glmbench_device::DeviceInfo;
+use glmbench_device::{DeviceInfo, DeviceName};
 
 use glmbench_engine::EngineError;
-use glmbench_engine::load::DeviceKind;
 
 use crate::backend::{Backend, Capabilities};
 use crate::record::{
@@ -201,8 +200,8 @@ impl Session<'_> {
 
     /// Returns the process's peak memory if the engine uses host memory; a card's memory is not the host's.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
-        let device = DeviceKind::of_info(&self.engine.device_info().name);
-        let on_host = device.is_some_and(|(device, _)| device.chip().is_none());
+        let device: Option<DeviceName> = self.engine.device_info().name.parse().ok();
+        let on_host = device.is_some_and(DeviceName::is_in_process_memory);
         on_host.then(machine::peak_rss_bytes).flatten()
     }
 

@@ -10,7 +10,6 @@ use glmbench_cpu::measure_roofline;
 use glmbench_device::DeviceInfo;
 
 use glmbench_engine::EngineError;
-use glmbench_engine::load::DeviceKind;
 
 use crate::backend::Backend;
 use crate::record::{Group, Roofline, RunDir, RunRecord};
@@ -215,7 +214,7 @@ impl Life<'_> {
         let mut end = RunsEnd::new();
         for (((setup, plan), share), finished) in setups.iter().zip(&plans).zip(shares).zip(there) {
             if let Some(found) = finished {
-                self.observer.say(&format!("{} is finished already", found.path.display()));
+                self.observer.say(&format!("{} is already finished", found.path.display()));
                 let verdict = render(&found.path)?.verdict();
                 end.add(found.path, verdict);
                 continue;
@@ -324,7 +323,7 @@ impl Life<'_> {
             telemetry: telemetry::methods(&*backend),
             roofline,
             // A card's memory is not the host's. An emulated card and a script load nothing.
-            load: (compute.device.chip().is_none() && !is_scripted).then_some(facts),
+            load: (!compute.device.is_card() && !is_scripted).then_some(facts),
             weight_faults,
             command_line: self.request.command_line.clone(),
             group: share.group,
@@ -356,7 +355,7 @@ impl Life<'_> {
         }
         if let (Some(found), false) = (&found, resumes) {
             self.observer.say(&format!(
-                "an unfinished run of this is at {}; --resume goes on with it",
+                "found an unfinished run of this suite at {}; --resume continues it",
                 found.path.display()
             ));
         }
@@ -366,7 +365,7 @@ impl Life<'_> {
                 request.out.display()
             ));
             for (path, why) in unreadable(&request.out) {
-                self.observer.say(&format!("{} is passed over: {why}", path.display()));
+                self.observer.say(&format!("{} cannot be resumed: {why}", path.display()));
             }
         }
         let retry_failed = request.resume == Some(Wanted::MissingOrFailed);
@@ -381,7 +380,7 @@ impl Life<'_> {
         self.observer.recording(true);
         let (dir, record) = open_dir(&request.out, resume, first)?;
         self.observer.say(&format!("recording in {}", dir.path().display()));
-        let what = if retry_failed { "taken up again" } else { "mended" };
+        let what = if retry_failed { "repeats" } else { "repaired" };
         told.iter().for_each(|words| self.observer.say(&format!("{what}: {words}")));
         Ok((dir, record))
     }
@@ -440,7 +439,7 @@ impl Life<'_> {
             }
             Ok(Ending::Interrupted) => {
                 observer.say(&format!(
-                    "stopped; what is done is in {}; the same command with --resume goes on",
+                    "stopped; what is done is in {}; the same command with --resume continues",
                     path.display()
                 ));
                 Ok(Verdict::Incomplete)
@@ -448,13 +447,13 @@ impl Life<'_> {
             Err(error @ RunError::Record(_)) => {
                 observer.say(&error.to_string());
                 observer.say(&format!(
-                    "run {} is incomplete; when that is mended, --resume goes on",
+                    "run {} is incomplete; correct the cause, then --resume continues",
                     record.run_id
                 ));
                 Ok(Verdict::Incomplete)
             }
             Err(error @ RunError::Engine(EngineError::Device(_) | EngineError::Weights(_))) => {
-                observer.say(&format!("run {} is incomplete; --resume goes on", record.run_id));
+                observer.say(&format!("run {} is incomplete; --resume continues", record.run_id));
                 Err(error)
             }
             // Other errors would occur again at the same place.
@@ -485,7 +484,7 @@ fn measured_roofline(
     measured: &mut BTreeMap<usize, glmbench_cpu::Roofline>,
 ) -> Result<Option<Roofline>, EngineError> {
     let compute = &setup.compute;
-    let is_timed_here = matches!(setup.answering, Answering::Engine) && compute.device == DeviceKind::Cpu;
+    let is_timed_here = matches!(setup.answering, Answering::Engine) && compute.device.has_threads();
     if plan.performance.is_empty() || !is_timed_here {
         return Ok(None);
     }

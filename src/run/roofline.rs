@@ -27,8 +27,8 @@ pub fn roofline_record(roofline: &Roofline, precision: Precision) -> record::Mea
         bandwidth: rate(&roofline.bandwidth.all),
         bandwidth_one_thread: rate(&roofline.bandwidth.one),
         units: roofline.units.iter().map(unit).collect(),
-        peak_unit: peak.map(|(peak, _)| peak.unit.name().to_owned()),
-        peak_products: peak.map_or(1, |(_, products)| products),
+        peak_unit: peak.map(|peak| peak.of.unit.name().to_owned()),
+        peak_products: peak.map_or(1, |peak| peak.products),
         reader: roofline.bandwidth.reader.clone(),
     }
 }
@@ -37,9 +37,7 @@ pub fn roofline_record(roofline: &Roofline, precision: Precision) -> record::Mea
 pub fn roofline(measured: &Roofline, precision: Precision) -> record::Roofline {
     record::Roofline {
         bandwidth_bytes_per_s: measured.bandwidth.all.median,
-        peak_flops_per_s: measured
-            .peak(precision)
-            .map_or(0.0, |(peak, products)| peak.all.median / f64::from(products)),
+        peak_flops_per_s: measured.peak(precision).map_or(0.0, |peak| peak.rate()),
         measured: Some(roofline_record(measured, precision)),
     }
 }

@@ -696,5 +696,5 @@ fn without_cann_a_real_card_is_refused_with_what_was_searched() {
         answer(args).expect(5, &["libascendcl.so", "searched", "set_env.sh", "--emulate"]);
     }
     let here = ["run", "suites/quickstart.toml", "--device", "cpu", "--emulate", "--out", out];
-    answer(&here).expect(2, &["--emulate: device cpu runs as it is"]);
+    answer(&here).expect(2, &["--emulate: device cpu has no emulator; expected 300i-duo or 800i-a2"]);
 }

@@ -201,7 +201,7 @@ fn the_cpu_is_compared_with_an_emulated_card() {
         assert!(outcome["max_abs_difference"].as_f64().unwrap() > 0.0, "{outcome}");
     }
     answer(&[&parity[..], &["--against", "cpu"]].concat())
-        .expect(2, &["--emulate: device cpu runs as it is"]);
+        .expect(2, &["--emulate: device cpu has no emulator; expected 300i-duo or 800i-a2"]);
 }
 
 /// An emulated chip is near no core, so its rank shares the host's cores.

@@ -63,7 +63,7 @@ fn engine(config: &ModelConfig, source: Arc<dyn WeightSource>, setup: Setup) -> 
     let options = LoadOptions {
         device: setup.device,
         precision: setup.dtype.into(),
-        emulate: setup.device.chip().map(|_| Emulate { profile: None, timing_only: false }),
+        emulate: setup.device.is_card().then_some(Emulate { profile: None, timing_only: false }),
         rotary: RotaryMode::Exact,
         threads: Some(setup.threads),
         instruction_set: None,

@@ -38,8 +38,8 @@ use std::sync::{Mutex, PoisonError};
 use glmbench_device::group::Communicator;
 use glmbench_device::rotary::RotaryTable;
 use glmbench_device::{
-    AttentionShape, Device, DeviceError, DeviceInfo, HostTensor, Inputs, KvShape, LinearWeight, Precision,
-    Role, SequenceView, WeightForm,
+    AttentionShape, Device, DeviceError, DeviceInfo, DeviceKind, HostTensor, Inputs, KvShape, LinearWeight,
+    Precision, Role, SequenceView, WeightForm,
 };
 
 use self::attention::{Attention, KvCache, Workspace};
@@ -54,9 +54,13 @@ pub use self::group::CpuGroup;
 pub use self::memory::CpuMemory;
 pub use self::pool::Pool;
 pub use self::roofline::{
-    Bandwidth, Operands, Rate, Roofline, RooflineProbe, RooflineSample, Unit, UnitPeak, measure_roofline,
+    Bandwidth, Operands, Peak, Rate, Roofline, RooflineProbe, RooflineSample, Unit, UnitPeak,
+    measure_roofline,
 };
 pub use self::simd::{Family, InstructionSet};
+
+/// The device's name.
+const NAME: &str = DeviceKind::Cpu.name();
 
 /// Configuration of a [`Cpu`].
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +118,7 @@ impl Cpu {
         let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
         let kernels =
             Kernels::detect(set, options.precision.dtype).ok_or_else(|| DeviceError::Unsupported {
-                device: "cpu",
+                device: NAME,
                 problem: format!(
                     "this machine has no {} kernels, the best it has is {}",
                     set.name(),
@@ -166,7 +170,7 @@ impl Device for Cpu {
 
     fn info(&self) -> DeviceInfo {
         let plain =
-            DeviceInfo::plain("cpu", self.kernels.name(), self.workspace.threads(), self.options.precision);
+            DeviceInfo::plain(NAME, self.kernels.name(), self.workspace.threads(), self.options.precision);
         DeviceInfo { details: self.details.clone(), ..plain }
     }
 

@@ -57,6 +57,22 @@ impl Rate {
     }
 }
 
+/// The peak of a precision.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Peak<'a> {
+    /// The unit that provides it.
+    pub of: &'a UnitPeak,
+    /// [Products](Unit::products) of that unit for one product in the precision.
+    pub products: u32,
+}
+
+impl Peak<'_> {
+    /// Returns the operations in the precision per second, with all threads.
+    pub fn rate(&self) -> f64 {
+        self.of.all.median / f64::from(self.products)
+    }
+}
+
 /// The machine's roofline for a given number of threads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Roofline {
@@ -70,12 +86,12 @@ pub struct Roofline {
 
 impl Roofline {
     /// Returns the PEAK of a precision: the unit with the highest rate of products at that accuracy, whether a kernel
-    /// uses it or not. The number is that unit's [products](Unit::products) per product of the precision.
-    pub fn peak(&self, precision: impl Into<Precision>) -> Option<(&UnitPeak, u32)> {
+    /// uses it or not.
+    pub fn peak(&self, precision: impl Into<Precision>) -> Option<Peak<'_>> {
         let precision = precision.into();
-        let fitting = self.units.iter().filter_map(|peak| Some((peak, peak.unit.products(precision)?)));
-        let rate = |(peak, products): &(&UnitPeak, u32)| peak.all.median / f64::from(*products);
-        fitting.max_by(|a, b| rate(a).total_cmp(&rate(b)))
+        let peaks =
+            self.units.iter().filter_map(|of| Some(Peak { of, products: of.unit.products(precision)? }));
+        peaks.max_by(|a, b| a.rate().total_cmp(&b.rate()))
     }
 
     /// Describes how the roofline was measured, for the record.
@@ -139,7 +155,7 @@ mod tests {
         let mut peaks = |units: Vec<UnitPeak>| {
             roofline.units = units;
             let peak =
-                |precision: Precision| roofline.peak(precision).map(|(peak, products)| (peak.unit, products));
+                |precision: Precision| roofline.peak(precision).map(|peak| (peak.of.unit, peak.products));
             [DType::Fp32.into(), DType::Bf16.into(), DType::Fp16.into(), Precision::W8A8_DYNAMIC].map(peak)
         };
         let fp32 = Some((Unit::Fp32Avx512, 1));

@@ -5,7 +5,6 @@ use std::path::Path;
 use glmbench_cpu::InstructionSet;
 
 use glmbench_engine::EngineError;
-use glmbench_engine::load::DeviceKind;
 use glmbench_engine::memory::MemoryEstimate;
 
 use crate::run::duration::{Counted, Expected, Rates, SameAs, in_words};
@@ -141,20 +140,22 @@ struct Clock {
 impl Clock {
     fn new(setup: &Setup, facts: &ModelFacts, root: &Path) -> anyhow::Result<Self> {
         let Setup { model, compute, .. } = setup;
-        if let (Some(chip), Some(emulate)) = (compute.device.chip(), compute.emulate(&model.path)) {
-            let profile = emulate.machine(chip)?.clock;
+        if let Some(emulate) = compute.emulate(&model.path)
+            && let Some(machine) = emulate.machine_of(compute.device)?
+        {
             let here = if emulate.timing_only { "" } else { "; how long this machine computes is unknown" };
             let words = format!("modelled{here}");
-            return Ok(Self { rates: Rates::of_profile(profile), words });
+            return Ok(Self { rates: Rates::of_profile(machine.clock), words });
         }
         let machine = Machine::read();
-        let is_cpu = compute.device == DeviceKind::Cpu;
+        let has_threads = compute.device.has_threads();
         let same = SameAs {
             host: machine.host,
             cpu_model: machine.cpu_model,
             device: compute.device.name().to_owned(),
-            kernel: is_cpu.then(|| compute.kernel.unwrap_or_else(InstructionSet::best).name().to_owned()),
-            threads: is_cpu.then(|| compute.thread_count()),
+            kernel: has_threads
+                .then(|| compute.kernel.unwrap_or_else(InstructionSet::best).name().to_owned()),
+            threads: has_threads.then(|| compute.thread_count()),
             precision: compute.precision,
             shape: facts.shape.clone(),
             model: setup.model_name(),

@@ -184,8 +184,8 @@ impl Joined<'_> {
         rows
     }
 
-    /// Changes the rows to what the evidence compares: per side, the geometric mean of the medians of its blocks or
-    /// runs, and the number of runs. The median over all repetitions could order the sides differently.
+    /// Changes the rows to what the evidence compares. Each side shows the geometric mean of the medians of its blocks
+    /// or runs, and the number of runs. The median over all repetitions could order the sides differently.
     pub(super) fn sum_up(&self, metric: Metric, basis: Basis, rows: [&mut PerfRow; 2]) {
         let sides = [(self.a, self.case_a), (self.b, self.case_b)];
         for (row, (side, case)) in rows.into_iter().zip(sides) {
@@ -328,8 +328,8 @@ fn block_log_ratios(metric: Metric, good_a: &[&RequestRecord], good_b: &[&Reques
     blocks.into_values().filter_map(|block| block_log_ratio(&pairs(block))).collect()
 }
 
-/// Whether the runs of two sides alternate in time. Compares the mean ranks of both sides by start time: they may be
-/// at most half as far apart as if one side came first entirely. Always true if no host is common to both sides.
+/// Whether the runs of two sides alternate in time. Compares the mean ranks of both sides by start time. If one
+/// side came first entirely, these would differ most. They may differ by at most half of that. Always true if no host is common to both sides.
 fn alternate(a: &Side, b: &Side) -> bool {
     let begun = |side: &Side| {
         let further = side.further_runs.iter().map(|run| run.summary.run.provenance.clone());

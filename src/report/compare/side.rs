@@ -129,9 +129,9 @@ fn names(runs: &[&RunRecord]) -> Vec<String> {
     }
     type Part = fn(&RunRecord) -> String;
     const WHEN: Part = |run| run.provenance.started.clone();
-    let first: Part = |run| run.provenance.device.clone();
+    let first: Part = |run| run.provenance.device.to_string();
     let more: [Part; 6] = [
-        |run| run.provenance.dtype.clone(),
+        |run| run.provenance.dtype.to_string(),
         |run| run.provenance.model.clone(),
         |run| format!("tp {}", run.provenance.tp),
         |run| format!("{} threads", run.provenance.threads),

@@ -133,7 +133,7 @@ mod tests {
     use crate::record::{Figure, GroupPrompts};
     use crate::report::fixture;
 
-    /// A repetition between two roofline_samples with these bandwidths in bytes per second. `None` for one without roofline_samples.
+    /// A repetition between two samples with these bandwidths in bytes per second. `None` for one without samples.
     fn repetition(roofline_samples: Option<[Option<u64>; 2]>) -> RequestRecord {
         let sample =
             |bandwidth_bytes_per_s| RooflineSample { bandwidth_bytes_per_s, ..RooflineSample::default() };
@@ -153,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Each rate against its roofline_samples. The limit before the cases is 60 bytes/s.
+    /// Each rate against its samples. The limit before the cases is 60 bytes/s.
     fn reached(rates: &[(u64, Option<[Option<u64>; 2]>)]) -> Reached {
         let requests: Vec<_> =
             rates.iter().map(|&(rate, roofline_samples)| (rate, repetition(roofline_samples))).collect();

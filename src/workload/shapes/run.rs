@@ -99,11 +99,21 @@ impl Case for PerformanceRun {
     }
 
     fn work(&self, on: Counted<'_>) -> u64 {
-        on.work_of_case(self)
+        let of_one = on.work_of(self.shape, || cost(self, on.config, on.precision, on.step_tokens));
+        of_one.saturating_mul((self.timed() + self.warm_up.most) as u64)
     }
 
+    /// Estimates all repetitions, warm-ups included.
     fn expected(&self, rates: Option<(&Rates, Counted<'_>)>) -> Expected {
-        rates.map_or(Expected::Unknown, |(rates, counted)| rates.case(self, counted))
+        let Some((rates, counted)) = rates else { return Expected::Unknown };
+        let (prefill, decode) = cost(self, counted.config, counted.precision, counted.step_tokens);
+        // There is no second warm-up if the first took long.
+        let warm_ups = |seconds: f64| {
+            let most = if seconds * 1e9 >= self.warm_up.most_ns as f64 { 1 } else { self.warm_up.agreeing };
+            self.warm_up.most.min(most)
+        };
+        let of_one = rates.phases(prefill, decode, self.tp, false);
+        of_one.times(|seconds| (self.timed() + warm_ups(seconds)) as f64)
     }
 }
 

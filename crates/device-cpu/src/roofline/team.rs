@@ -57,7 +57,7 @@ pub(super) fn rates(
     });
     if parts.is_empty() {
         let problem = "the system gives no thread to measure with".to_owned();
-        return Err(DeviceError::Unsupported { device: "cpu", problem });
+        return Err(DeviceError::Unsupported { device: crate::NAME, problem });
     }
     let rate = |round: usize| {
         let of_round = || parts.iter().map(|thread| &thread[round]);
