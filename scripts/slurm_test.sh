@@ -10,7 +10,6 @@ cd "$(dirname "$0")/.."
 root=$PWD
 glmbench=${GLMBENCH:-$root/target/release/glmbench}
 
-skip() { echo "slurm_test: NOT RUN: $1"; exit 0; }
 fail() { echo "slurm_test: FAILED: $1" >&2; exit 1; }
 [ -x "$glmbench" ] || fail "$glmbench is not there; cargo build --release makes it"
 
@@ -28,27 +27,33 @@ stop() {
 }
 trap stop EXIT
 
-# The suite: all items of the samples, one at a time, so that tasks can be caught while they run.
+# The suite: all items of the samples, and timed cases that last long enough to catch a task while it runs.
 cat > "$work/suite.toml" <<SUITE
 schema = 1
 name = "cluster"
 [[accuracy]]
 task = "ceval"
 dataset = "$root/datasets/ceval-sample"
-protocol = "modeltest"
-batch = 1
+protocol = "two-stage"
 [[accuracy]]
 task = "boolq"
 dataset = "$root/datasets/boolq-sample"
 protocol = "modeltest"
-batch = 1
+[[performance]]
+batch = [1, 2, 3, 4]
+lengths = [[64, 256], [128, 256]]
+repetitions = 8
 SUITE
 model=$root/models/demo
 
 # The journals without times and checksums.
 plain() { sed -E 's/"[a-z_]+_ns":[0-9]+//g; s/"sum":"[0-9a-f]+"//' "$1"; }
+# Case, number and output of every timed repetition, without its times.
+outputs() { sed -nE 's/.*"case_id":"([^"]*)","kind":"timed","repetition":([0-9]+).*"output_hash":"([0-9a-f]+)".*/\1 \2 \3/p' "$1"; }
 compare() {
   local file
+  cmp <(outputs "$1/requests.jsonl") <(outputs "$2/requests.jsonl") || fail "the timed repetitions of $1 and $2 differ"
+  [ "$(outputs "$1/requests.jsonl" | wc -l)" -eq 64 ] || fail "$1 has not all timed repetitions"
   for file in samples.jsonl prompts.jsonl; do
     cmp <(plain "$1/$file") <(plain "$2/$file") || fail "$file of $1 and $2 differ"
     [ -s "$1/$file" ] || fail "$1/$file is empty"

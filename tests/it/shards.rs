@@ -19,7 +19,7 @@ use crate::support::glmbench;
 /// Items of two tasks, shapes, and a load.
 const PARTS: [&str; 3] = [
     "[[accuracy]]\ntask = \"boolq\"\ndataset = \"DATA/boolq-sample\"\nprotocol = \"modeltest\"\nlimit = 11\nbatch = 3\n\
-     [[accuracy]]\ntask = \"ceval\"\ndataset = \"DATA/ceval-sample\"\nprotocol = \"modeltest\"\nlimit = 9\nbatch = 4\n",
+     [[accuracy]]\ntask = \"ceval\"\ndataset = \"DATA/ceval-sample\"\nprotocol = \"modeltest-0shot\"\nlimit = 9\nbatch = 4\n",
     "[[performance]]\nbatch = [1, 2, 3]\nlengths = [[32, 4], [8, 2]]\nrepetitions = 2\n",
     "[[load]]\narrival = \"poisson\"\nrates = [50]\nrequests = 4\nlengths = [[16, 4]]\nmax_batch = 3\n",
 ];
