@@ -38,6 +38,10 @@
 //! `glmbench serve` puts an engine behind HTTP ([`glmbench_serve`]). The engine stays on a thread of its own, without async; the
 //! routes translate. That crate knows nothing of suites and records.
 //!
+//! A plan can be cut into shards for many machines ([`run::shard`]). A shard is a run of its part of the plan, with the whole plan
+//! beside it in `run.json`. [`record::merge()`] copies the lines of all shards to one run. Machines share run directories
+//! without locks: `writer.json` says who writes ([`record::Holder`]).
+//!
 //! Work after a run needs no model either. [`run::score`] judges stored answers again, with the function that judged
 //! them first. `show` displays items from the prompts that the run stored. [`report::export`] writes the records in the
 //! formats of other tools. Records of every schema from 1 on can be read. [`record::Contents`] reads a run and reports

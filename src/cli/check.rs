@@ -9,6 +9,7 @@ use crate::dataset::{Source, catalogue};
 use crate::run::RunRequest;
 use crate::run::plan::Plan;
 use crate::run::setup::{Configured, Setup};
+use crate::run::shard_choice::ShardChoice;
 use crate::run::turns::blocks;
 use crate::suite::{AccuracyCase, Override, Suite};
 use crate::task::{self, Evaluation, Next, TaskError};
@@ -38,6 +39,9 @@ pub struct Args {
     /// A server that would run them
     #[command(flatten)]
     endpoint: EndpointArgs,
+    /// Check shard K of N of the plan, as `glmbench run --shard` would run it
+    #[arg(long, value_name = "K/N", value_parser = super::settings::parse_shard)]
+    shard: Option<ShardChoice>,
     /// Override a value of the suite: `accuracy.0.limit=10`, or another data set: `ceval=FOLDER`
     #[arg(long, value_name = "KEY=VALUE", value_parser = super::settings::override_parser())]
     set: Vec<Override>,
@@ -49,6 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let request = RunRequest {
         choice: args.setup.choice()?,
         endpoint: args.endpoint.choice()?,
+        shard: super::settings::shard(args.shard)?,
         ..RunRequest::new(suite, "")
     };
     let suite = &request.suite;
@@ -100,8 +105,14 @@ fn emit_timed(suite: &Suite, modelled: &[bool]) -> std::io::Result<()> {
 fn check_setups(request: &RunRequest, setups: &[Setup], problems: &mut Vec<String>) -> anyhow::Result<()> {
     let mut plans = Vec::new();
     for setup in setups {
-        match setup.plan() {
+        match setup.plan().and_then(|mut plan| {
+            request.keep_shard(setups, std::slice::from_mut(&mut plan))?;
+            Ok(plan)
+        }) {
             Ok(plan) => {
+                if let Some(words) = plan.share_words() {
+                    emit(&format!("share        {words}"))?;
+                }
                 if let Err(error) = check_setup(setup, &plan) {
                     problems.push(format!("{}: {}", named(setup), message(&error)));
                 }

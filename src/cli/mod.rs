@@ -16,6 +16,7 @@ pub mod export;
 mod gates;
 pub mod list;
 pub mod logits;
+pub mod merge;
 pub mod npu_selftest;
 pub mod parity;
 pub mod probe;
@@ -29,6 +30,8 @@ pub mod serve;
 mod settings;
 pub mod show;
 mod signals;
+pub mod slurm;
+pub mod status;
 mod template;
 mod texts;
 pub mod tokenize;
@@ -95,6 +98,9 @@ enum Verb {
     Run(Box<run::Args>),
     /// Render a run's tables, charts and page again from its records
     Report(report::Args),
+    Merge(merge::Args),
+    Status(status::Args),
+    Slurm(slurm::Args),
     Compare(compare::Args),
     Show(show::Args),
     Score(score::Args),
@@ -155,6 +161,9 @@ fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Report(args) => report::run(&args),
+        Verb::Merge(args) => merge::run(&args),
+        Verb::Status(args) => status::run(&args),
+        Verb::Slurm(args) => slurm::run(&args),
         Verb::Compare(args) => compare::run(&args),
         Verb::Show(args) => show::run(&args),
         Verb::Score(args) => score::run(&args),

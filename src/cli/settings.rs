@@ -6,7 +6,12 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::dataset::Benchmark;
+use crate::run::RunError;
+use crate::run::shard::Shard;
+use crate::run::shard_choice::{ShardChoice, ShardSource};
 use crate::suite::Override;
+
+use super::say;
 
 /// Reads `accuracy.0.limit=10`.
 pub(super) fn override_parser() -> impl TypedValueParser<Value = Override> {
@@ -16,6 +21,24 @@ pub(super) fn override_parser() -> impl TypedValueParser<Value = Override> {
             Err(format!("\"{}\" was found; expected KEY=VALUE, such as accuracy.0.limit=10", word.display()))
         }
     })
+}
+
+/// Reads a value of `--shard`.
+pub(super) fn parse_shard(text: &str) -> Result<ShardChoice, String> {
+    text.parse()
+}
+
+/// Returns the shard that the flag and the environment ask for. Says so if it is the environment.
+///
+/// # Errors
+/// The two contradict each other, or the number of shards is unknown.
+pub(super) fn shard(choice: Option<ShardChoice>) -> Result<Option<Shard>, RunError> {
+    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let found = choice.unwrap_or_default().resolve(&variable).map_err(RunError::Request)?;
+    if let Some((shard, source)) = found.filter(|(_, source)| *source != ShardSource::Flag) {
+        say(&format!("shard {shard} by {}; --shard none runs the whole plan", source.name()));
+    }
+    Ok(found.map(|(shard, _)| shard))
 }
 
 /// Reads `ceval=FOLDER`.

@@ -182,7 +182,12 @@ impl<'a> Session<'a> {
                 _ => {}
             }
         }
-        same_hash(run, "weights", &model.fingerprint(compute.precision.dtype, &mut Bars::default())?, word)?;
+        same_hash(
+            run,
+            "weights",
+            &model.fingerprint(compute.precision.dtype, true, &mut Bars::default())?,
+            word,
+        )?;
         Ok(Self { args, contents, model, tokenizer, compute })
     }
 

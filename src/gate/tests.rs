@@ -93,6 +93,7 @@ fn run(
         choice_tokens: BTreeMap::new(),
         first_prompt: None,
         seal: None,
+        shards: None,
     };
     let sample = |i: usize| SampleRecord {
         task: "ceval".into(),

@@ -6,11 +6,13 @@ use super::course::{Course, Timed};
 use super::dir::RunDir;
 use super::error::RecordError;
 use super::mend::Mending;
-use super::run::{AccuracyCase, RunRecord};
+use super::merge::{MergeError, Merging, Source, compare_lines};
+use super::progress::Progress;
+use super::run::{AccuracyCase, JournalSeal, RunRecord};
 use super::sample::{SampleRecord, SampleState};
 use super::target::Target;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether to leave cases out of `run.json`.
 #[expect(clippy::ptr_arg, reason = "serde hands over a reference to the field")]
@@ -48,6 +50,42 @@ macro_rules! cases {
                 let mut seen = BTreeSet::new();
                 all.retain(|tp| seen.insert(*tp));
                 all
+            }
+
+            /// Returns the names of all timed cases, in the order in which they run on the same number of ranks.
+            pub fn timed_ids(&self) -> Vec<&str> {
+                let mut all = Vec::new();
+                $($(#[$only])* all.extend(self.$plan.iter().map(Course::id));)*
+                all
+            }
+
+            /// Replaces the timed cases by those of the shards that ran them.
+            pub(super) fn adopt_timed(&mut self, merging: &mut Merging<'_>) -> Result<(), MergeError> {
+                $($(#[$only])* merging.adopt(&mut self.$plan, |plan| &plan.$plan)?;)*
+                Ok(())
+            }
+
+            /// Writes the journals of the timed cases of a merged run.
+            pub(super) fn write_timed(
+                &self,
+                merging: &Merging<'_>,
+                dir: &RunDir,
+                seal: &mut BTreeMap<String, JournalSeal>,
+            ) -> Result<(), MergeError> {
+                $($(#[$only])* merging.write((self, self.$plan.as_slice()), dir, seal)?;)*
+                Ok(())
+            }
+
+            /// Adds how far the timed cases are.
+            pub(super) fn add_timed_progress(&self, dir: &RunDir, to: &mut Progress) -> Result<(), RecordError> {
+                $($(#[$only])* dir.add_progress(&self.$plan, to)?;)*
+                Ok(())
+            }
+
+            /// Compares the timed lines that two runs of a shard have in common.
+            pub(super) fn compare_timed(a: &Source, b: &Source) -> Result<(), MergeError> {
+                $($(#[$only])* compare_lines::<crate::workload::$folder::Case>(a, b)?;)*
+                Ok(())
             }
 
             /// Removes all timed cases.

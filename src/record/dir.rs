@@ -4,7 +4,7 @@ use super::cases::JOURNALS;
 use super::course::Course;
 use super::error::RecordError;
 use super::identity::Identity;
-use super::journal::{self, Examined, Journal, JournalState, Keyed, Line};
+use super::journal::{self, Examined, Journal, JournalState, Keyed, Line, Lock};
 use super::prompt::PromptRecord;
 use super::run::{JournalSeal, RunRecord};
 use super::sample::SampleRecord;
@@ -13,6 +13,7 @@ use super::summary::AccuracyRow;
 use super::telemetry::{CsvLog, ServerMetricRow, TelemetryRow};
 use super::time::compact_utc;
 use super::wire::{WITH_SUMS, Wire, parse_numbered};
+use super::writer::{Claim, FoundWriter, Holder, WRITER};
 use crate::{bounded, text};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -23,7 +24,7 @@ use std::fmt::{self, Debug};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Maximum size of `run.json` in bytes. Its plan has about one line per case.
 const MAX_RUN_BYTES: u64 = 256 << 20;
@@ -52,7 +53,14 @@ pub struct RunDir {
     server_metrics: Option<CsvLog>,
     /// The open journals of timed parts, by file name.
     timed: BTreeMap<&'static str, Box<dyn AnyJournal>>,
+    /// Keeps a directory that several machines share. `None` if file locks do.
+    holder: Option<Holder>,
+    /// When the lines were last forced to disk in a shared directory.
+    synced: Option<Instant>,
 }
+
+/// Longest time for which the lines of a shared directory stay in this machine's memory.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
 
 /// A journal of any timed part.
 trait AnyJournal: Any {
@@ -90,6 +98,11 @@ impl RunDir {
         Ok(Self::at(path.to_owned()))
     }
 
+    /// Returns the directory of a run that is being merged, which has no `run.json` yet.
+    pub(super) fn for_merging(path: &Path) -> Self {
+        Self::at(path.to_owned())
+    }
+
     fn at(path: PathBuf) -> Self {
         Self {
             path,
@@ -99,6 +112,8 @@ impl RunDir {
             telemetry: None,
             server_metrics: None,
             timed: BTreeMap::new(),
+            holder: None,
+            synced: None,
         }
     }
 
@@ -115,9 +130,45 @@ impl RunDir {
     /// Keeps other writers out until this is dropped. Changes no existing data.
     pub fn lock(&mut self) -> Result<(), RecordError> {
         if self.held.is_none() && self.samples.is_none() {
-            self.held = Some(journal::lock(&self.path.join("samples.jsonl"))?);
+            self.held = Some(journal::opened(&self.path.join("samples.jsonl"), self.how_locked())?);
         }
         Ok(())
+    }
+
+    /// Claims a directory that several machines share for this process on `host`, until this is dropped. From then on no file
+    /// is locked, and lines are forced to disk every second. Returns a sentence about a stale writer before, or the writer
+    /// that has the directory.
+    pub fn claim(&mut self, host: &str) -> Result<Result<Option<String>, FoundWriter>, RecordError> {
+        Ok(match Holder::claim(&self.path, host)? {
+            Claim::Mine(holder, told) => {
+                self.holder = Some(holder);
+                Ok(told)
+            }
+            Claim::Busy(found) => Err(found),
+        })
+    }
+
+    fn how_locked(&self) -> Lock {
+        if self.holder.is_some() { Lock::Writer } else { Lock::File }
+    }
+
+    /// In a shared directory, forces new lines to disk once a second.
+    fn settle(&mut self) -> Result<(), RecordError> {
+        let Some(holder) = &self.holder else { return Ok(()) };
+        if !holder.holds() {
+            return Err(RecordError::TakenOver(self.file(WRITER)));
+        }
+        if self.synced.is_none_or(|at| at.elapsed() >= SYNC_EVERY) {
+            self.sync()?;
+            self.synced = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), RecordError> {
+        self.samples.as_ref().map_or(Ok(()), Journal::sync)?;
+        self.prompts.as_ref().map_or(Ok(()), Journal::sync)?;
+        self.timed.values().try_for_each(|journal| journal.sync())
     }
 
     /// Takes the directory for writing. Torn last lines are cut off, and other writers are rejected until this is
@@ -127,16 +178,18 @@ impl RunDir {
         if let Some(file) = self.held.take() {
             self.samples = Some(Journal::of(file, &self.path.join("samples.jsonl"))?);
         }
-        opened(&mut self.prompts, &self.path.join("prompts.jsonl"))?;
+        let lock = self.how_locked();
+        opened(&mut self.prompts, &self.path.join("prompts.jsonl"), lock)?;
         self.open_timed()
     }
 
     /// Returns the journal of the parts of one kind. Opens it first if needed.
     pub(super) fn journal<C: Course>(&mut self) -> Result<&mut Journal<C::Line>, RecordError> {
+        let lock = self.how_locked();
         let journal: &mut dyn Any = match self.timed.entry(C::JOURNAL) {
             Entry::Occupied(open) => &mut **open.into_mut(),
             Entry::Vacant(place) => {
-                &mut **place.insert(Box::new(Journal::<C::Line>::open(&self.path.join(C::JOURNAL))?))
+                &mut **place.insert(Box::new(Journal::<C::Line>::open(&self.path.join(C::JOURNAL), lock)?))
             }
         };
         Ok(journal.downcast_mut().expect("invariant: one kind of line in each journal"))
@@ -144,7 +197,8 @@ impl RunDir {
 
     /// Appends a line to the journal of its kind. Rejects one that is already there.
     pub(crate) fn append<C: Course>(&mut self, line: &C::Line) -> Result<(), RecordError> {
-        self.journal::<C>()?.append(line)
+        self.journal::<C>()?.append(line)?;
+        self.settle()
     }
 
     /// Reads all whole lines of the parts of one kind, in order; none if the file does not exist.
@@ -159,13 +213,16 @@ impl RunDir {
 
     /// Appends a line to `samples.jsonl`. Rejects an item that is already there.
     pub fn append_sample(&mut self, record: &SampleRecord) -> Result<(), RecordError> {
-        opened(&mut self.samples, &self.path.join("samples.jsonl"))?.append(record)
+        let lock = self.how_locked();
+        opened(&mut self.samples, &self.path.join("samples.jsonl"), lock)?.append(record)?;
+        self.settle()
     }
 
     /// Appends a line to `prompts.jsonl`, unless the item has one. A run that was killed between an item's two lines
     /// produces the same prompts again.
     pub fn append_prompts(&mut self, record: &PromptRecord) -> Result<(), RecordError> {
-        let journal = opened(&mut self.prompts, &self.path.join("prompts.jsonl"))?;
+        let lock = self.how_locked();
+        let journal = opened(&mut self.prompts, &self.path.join("prompts.jsonl"), lock)?;
         if journal.has(record) { Ok(()) } else { journal.append(record) }
     }
 
@@ -203,9 +260,10 @@ impl RunDir {
     /// Replaces `run.json`. Syncs the journals to disk first, so that a record that says `complete` never outlives the
     /// lines it counts.
     pub fn write_run(&self, record: &RunRecord) -> Result<(), RecordError> {
-        self.samples.as_ref().map_or(Ok(()), Journal::sync)?;
-        self.prompts.as_ref().map_or(Ok(()), Journal::sync)?;
-        self.timed.values().try_for_each(|journal| journal.sync())?;
+        if self.holder.as_ref().is_some_and(|holder| !holder.is_own()) {
+            return Err(RecordError::TakenOver(self.file(WRITER)));
+        }
+        self.sync()?;
         let path = self.file("run.json");
         let json = serde_json::to_vec_pretty(&Wire::new(record))
             .map_err(|e| RecordError::io("encode", &path)(e.into()))?;
@@ -269,7 +327,7 @@ pub fn create_unique(root: &Path, name: &str) -> Result<PathBuf, RecordError> {
 }
 
 /// Returns a file's line count and hash, or `None` if it does not exist.
-fn seal_of(path: &Path) -> Result<Option<JournalSeal>, RecordError> {
+pub(super) fn seal_of(path: &Path) -> Result<Option<JournalSeal>, RecordError> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -294,10 +352,11 @@ pub fn write_accuracy_csv(path: &Path, rows: &[AccuracyRow]) -> Result<(), Recor
 fn opened<'a, R: Keyed>(
     slot: &'a mut Option<Journal<R>>,
     path: &Path,
+    lock: Lock,
 ) -> Result<&'a mut Journal<R>, RecordError> {
     match slot {
         Some(journal) => Ok(journal),
-        None => Ok(slot.insert(Journal::open(path)?)),
+        None => Ok(slot.insert(Journal::open(path, lock)?)),
     }
 }
 

@@ -38,6 +38,20 @@ pub enum RecordError {
     /// Another process is appending to the same run.
     #[error("{} is being written by another process; one writer per run was expected", .0.display())]
     Locked(PathBuf),
+    /// A process on this or another machine writes the run, as its `writer.json` says.
+    #[error(
+        "{} is being written by {writer}; one writer per shard was expected; stop that process, or remove the file if it is gone",
+        file.display()
+    )]
+    Busy {
+        /// The file that says so.
+        file: PathBuf,
+        /// The process, in words.
+        writer: String,
+    },
+    /// Another process took the run over.
+    #[error("{} is of another process now, which goes on with the run; this one ends", .0.display())]
+    TakenOver(PathBuf),
 }
 
 impl RecordError {

@@ -232,6 +232,7 @@ pub(crate) fn run() -> RunRecord {
             text: "以下是…\n".into(),
             token_ids: vec![64790, 64792],
         }),
+        shards: None,
         seal: Some(BTreeMap::from([(
             "samples.jsonl".to_owned(),
             JournalSeal { lines: 1, sha256: "5ea1".into() },
@@ -306,6 +307,7 @@ pub(super) fn perf_row() -> PerfRow {
         output_hash: Some("0ff1ce".into()),
         valid: Some(true),
         invalid_reason: None,
+        host: "bench-1".into(),
     }
 }
 

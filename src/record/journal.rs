@@ -38,11 +38,11 @@ pub(super) struct Journal<R: Keyed> {
 
 impl<R: Keyed> Journal<R> {
     /// Opens or creates the file, cuts off a torn last line, and reads the keys of the existing lines.
-    pub(super) fn open(path: &Path) -> Result<Self, RecordError> {
-        Self::of(lock(path)?, path)
+    pub(super) fn open(path: &Path, lock: Lock) -> Result<Self, RecordError> {
+        Self::of(opened(path, lock)?, path)
     }
 
-    /// Like [`Journal::open`], for a file opened by [`lock`].
+    /// Like [`Journal::open`], for a file from [`opened`].
     pub(super) fn of(file: File, path: &Path) -> Result<Self, RecordError> {
         let bytes = fs::read(path).map_err(RecordError::io("read", path))?;
         let whole_bytes = whole_lines(&bytes).len() as u64;
@@ -81,13 +81,25 @@ impl<R: Keyed> Journal<R> {
     }
 }
 
-/// Opens or creates a file for appending and locks it against other processes.
-pub(super) fn lock(path: &Path) -> Result<File, RecordError> {
+/// How other processes are kept away from a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lock {
+    /// By a lock on the file.
+    File,
+    /// By [`writer.json`](super::writer) in its directory, which several machines share.
+    Writer,
+}
+
+/// Opens or creates a file for appending, and locks it if asked to.
+pub(super) fn opened(path: &Path, lock: Lock) -> Result<File, RecordError> {
     let file = OpenOptions::new()
         .create(true)
         .append(true)
         .open(path)
         .map_err(RecordError::io("open for appending", path))?;
+    if lock == Lock::Writer {
+        return Ok(file);
+    }
     // A file system without locks is still usable.
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(RecordError::Locked(path.to_owned())),
@@ -177,6 +189,24 @@ pub(super) fn examine_each<R: Keyed>(
         end += length as u64;
         number += 1;
         each(line_of(&text, number, end));
+    }
+}
+
+/// Passes the text of every whole line to `each`. Does nothing if the file does not exist.
+pub(super) fn each_text(path: &Path, mut each: impl FnMut(&[u8])) -> Result<(), RecordError> {
+    let mut file = match File::open(path) {
+        Ok(file) => BufReader::new(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(RecordError::io("read", path)(e)),
+    };
+    let mut text = Vec::new();
+    loop {
+        text.clear();
+        file.read_until(b'\n', &mut text).map_err(RecordError::io("read", path))?;
+        if !text.ends_with(b"\n") {
+            return Ok(());
+        }
+        each(&text);
     }
 }
 
@@ -298,7 +328,7 @@ mod tests {
             }
             fs::write(&path, &bytes[..cut]).unwrap();
             assert_eq!(read::<SampleRecord>(&path).unwrap(), records[..whole]);
-            let mut journal = Journal::open(&path).unwrap();
+            let mut journal = Journal::open(&path, Lock::File).unwrap();
             for record in &records[whole..] {
                 journal.append(record).unwrap();
             }
@@ -310,12 +340,12 @@ mod tests {
     fn an_item_is_recorded_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("samples.jsonl");
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = Journal::open(&path, Lock::File).unwrap();
         journal.append(&sample()).unwrap();
         let refused = journal.append(&sample()).unwrap_err().to_string();
         assert!(refused.contains("item val-7 of task ceval is recorded already"), "{refused}");
         drop(journal);
-        assert!(Journal::<SampleRecord>::open(&path).unwrap().append(&sample()).is_err());
+        assert!(Journal::<SampleRecord>::open(&path, Lock::File).unwrap().append(&sample()).is_err());
         fs::write(&path, bytes_of(&[sample(), sample()])).unwrap();
         assert!(matches!(read::<SampleRecord>(&path), Err(RecordError::Duplicate { .. })));
     }
@@ -384,10 +414,10 @@ mod tests {
     fn one_writer_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("samples.jsonl");
-        let first = Journal::<SampleRecord>::open(&path).unwrap();
-        assert!(matches!(Journal::<SampleRecord>::open(&path), Err(RecordError::Locked(_))));
+        let first = Journal::<SampleRecord>::open(&path, Lock::File).unwrap();
+        assert!(matches!(Journal::<SampleRecord>::open(&path, Lock::File), Err(RecordError::Locked(_))));
         drop(first);
-        assert!(Journal::<SampleRecord>::open(&path).is_ok());
+        assert!(Journal::<SampleRecord>::open(&path, Lock::File).is_ok());
     }
 
     #[cfg(target_os = "linux")]

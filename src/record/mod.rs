@@ -8,6 +8,7 @@
 //!   requests.jsonl    one line per timed repetition, appended likewise    RequestRecord
 //!   probes.jsonl      one line per probe of a max-batch search            ProbeRecord
 //!   load.jsonl        one line per rate of a load, with its requests      LoadLevelRecord
+//!   writer.json       of a shard: the process that writes it               Writer
 //!   telemetry.csv     memory, power… over time, appended likewise         TelemetryRow
 //!   server_metrics.csv   what a server said of itself, appended likewise  ServerMetricRow
 //!   accuracy.csv      summaries, written by the report                    AccuracyRow
@@ -47,13 +48,16 @@ mod error;
 mod identity;
 mod journal;
 mod mend;
+mod merge;
 mod noise;
 mod objective;
 mod operators;
+mod progress;
 mod prompt;
 mod roofline;
 mod run;
 mod sample;
+mod shard;
 mod sum;
 mod summary;
 mod target;
@@ -62,6 +66,7 @@ mod time;
 pub(crate) mod wire;
 mod word;
 pub(crate) mod work;
+mod writer;
 
 #[cfg(test)]
 pub(crate) mod golden;
@@ -75,9 +80,11 @@ pub use error::RecordError;
 pub use identity::{Difference, Identity, UNTOLD, hex};
 pub use journal::{Examined, JournalState, Keyed, Line};
 pub use mend::{Mending, PlannedItem};
+pub use merge::{MergeError, Merged, merge, runs_in};
 pub use noise::{Noise, NoiseFloor};
 pub use objective::{Objective, Objectives};
 pub use operators::{OperatorRecord, OperatorRow};
+pub use progress::Progress;
 pub use prompt::{CallRecord, PromptRecord};
 pub use roofline::{MeasuredRate, MeasuredRoofline, MeasuredUnit, Roofline, RooflineSample, RooflineSamples};
 pub use run::{
@@ -85,6 +92,7 @@ pub use run::{
     Status, items_hash,
 };
 pub use sample::{SampleKey, SampleRecord, SampleState};
+pub use shard::{ALIKE_SHARE, MOST_SHARDS, Places, ShardCase, ShardOrigin, ShardPart, Shards, numbers};
 pub use summary::{AccuracyRow, AnswerRow, PerfRow, Phase};
 pub use target::{Figure, LimitRow, LoadFacts, Target};
 pub use telemetry::{ServerMetricRow, TelemetryRow};
@@ -93,6 +101,7 @@ pub use wire::SCHEMA;
 pub use word::Word;
 pub use work::TaskWork;
 pub(crate) use work::grouped;
+pub use writer::{BEAT, Claim, FoundWriter, Holder, STALE, WRITER, Writer};
 
 pub use crate::workload::load::record::{
     Level, LoadCase, LoadKey, LoadLevelRecord, LoadRequest, LoadRow, MOST_LEVELS, SATURATED_SLOPE, Wire,

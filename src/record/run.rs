@@ -4,6 +4,7 @@ use super::cases::Plan;
 use super::clock::Clock;
 use super::identity::{Identity, hex};
 use super::roofline::Roofline;
+use super::shard::Shards;
 use super::target::LoadFacts;
 use super::word::Word;
 use super::work::TaskWork;
@@ -44,6 +45,9 @@ pub struct RunRecord {
     /// Each journal at completion, by file name. `None` before completion and in records older than schema 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seal: Option<BTreeMap<String, JournalSeal>>,
+    /// The shards of the plan that the run has. `None` for a run of the whole plan on one machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<Box<Shards>>,
 }
 
 impl RunRecord {
@@ -234,12 +238,26 @@ pub struct PublishedScore {
 /// [`doc_hash`](super::SampleRecord::doc_hash) of items, in order. It shows whether a journal has exactly the items of
 /// the plan.
 pub fn items_hash<'a>(items: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let mut digest = Sha256::new();
-    for text in items.flat_map(|(doc_id, doc_hash)| [doc_id, doc_hash]) {
-        digest.update((text.len() as u64).to_le_bytes());
-        digest.update(text);
+    let mut hasher = ItemsHasher::default();
+    items.for_each(|(doc_id, doc_hash)| hasher.add(doc_id, doc_hash));
+    hasher.finish()
+}
+
+/// Computes [`items_hash`] item by item.
+#[derive(Default)]
+pub(super) struct ItemsHasher(Sha256);
+
+impl ItemsHasher {
+    pub(super) fn add(&mut self, doc_id: &str, doc_hash: &str) {
+        for text in [doc_id, doc_hash] {
+            self.0.update((text.len() as u64).to_le_bytes());
+            self.0.update(text);
+        }
     }
-    hex(&digest.finalize())
+
+    pub(super) fn finish(self) -> String {
+        hex(&self.0.finalize())
+    }
 }
 
 /// Separator between the protocol that asked and the one that read the answers.

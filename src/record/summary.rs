@@ -200,6 +200,8 @@ pub struct PerfRow {
     pub valid: Option<bool>,
     /// Why the times are not usable, or why the row is empty.
     pub invalid_reason: Option<String>,
+    /// The host that timed the case.
+    pub host: String,
 }
 
 impl AccuracyRow {
@@ -219,7 +221,7 @@ impl PerfRow {
     pub const HEADER: &'static str = "schema,run_id,case_id,engine,device,clock,dtype,tp,threads,batch,input_tokens,\
         output_tokens,phase,reps,warmups,median_ns,mad_ns,mean_ns,stddev_ns,ci95_lo_ns,ci95_hi_ns,min_ns,max_ns,\
         p50_ns,p90_ns,p99_ns,tokens,tokens_per_s,tokens_per_s_median,bytes_touched,achieved_gb_s,roofline_pct,\
-        peak_rss_bytes,device_memory_bytes,energy_j,j_per_token,output_hash,valid,invalid_reason";
+        peak_rss_bytes,device_memory_bytes,energy_j,j_per_token,output_hash,valid,invalid_reason,host";
 
     /// Returns the peak memory of the device that computed: a card's, or else the process's.
     pub fn peak_memory_bytes(&self) -> Option<u64> {

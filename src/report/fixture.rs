@@ -187,6 +187,7 @@ pub(crate) fn run() -> RunRecord {
             token_ids: vec![64790, 64792, 790, 30951, 517, 30910],
         }),
         seal: None,
+        shards: None,
     }
 }
 

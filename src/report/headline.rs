@@ -14,8 +14,9 @@ pub(super) const NOTHING: &str = "Nothing has finished yet.";
 pub(super) fn title(run: &RunRecord) -> String {
     let from = &run.provenance;
     let tp = if from.tp > 1 { format!(", tp {}", from.tp) } else { String::new() };
+    let part = run.part_words().map(|part| format!(", {part}")).unwrap_or_default();
     format!(
-        "{} on {} in {}{tp}, {} (suite {}, run {})",
+        "{} on {} in {}{tp}, {} (suite {}{part}, run {})",
         from.model, from.device, from.dtype, from.clock, from.suite, run.run_id
     )
 }

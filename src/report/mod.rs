@@ -15,6 +15,7 @@ mod failures;
 pub(crate) mod format;
 mod formats;
 mod headline;
+mod machines;
 pub mod modelled;
 pub mod operators;
 mod page;

@@ -4,7 +4,7 @@ mod reached;
 mod tables;
 
 use self::reached::{Reached, Trial};
-use super::performance::{good_repetitions, phase_cost, phase_ns, roofline_of};
+use super::performance::{good_repetitions, phase_cost, phase_ns, scaled};
 use crate::record::{
     Cost, Figure, LimitRow, OperatorRecord, PerfRow, PerformanceCase, Phase, RequestRecord, Roofline,
     RooflineSample, RunRecord, SCHEMA, Target,
@@ -119,7 +119,8 @@ impl<'a> Measured<'a> {
     fn roofline(&self, target: &Target) -> Option<Roofline> {
         let is = |case: &&PerformanceCase| Some(&case.case_id) == target.case_id.as_ref();
         let tp = self.run.plan.performance.iter().find(is).map_or(1, |case| case.tp);
-        roofline_of(&self.run.provenance, tp)
+        let one = self.run.roofline_of(target.case_id.as_deref().unwrap_or_default())?;
+        Some(scaled(one, self.run.provenance.clock, tp))
     }
 
     fn over_bandwidth(&self, target: &Target, trials: Result<Vec<Trial<'_>>, String>) -> Reached {
@@ -130,7 +131,8 @@ impl<'a> Measured<'a> {
 
     fn over_peak(&self, target: &Target) -> Reached {
         let trials = self.trials(target, Phase::Prefill, |cost| cost.flops);
-        let measured = self.run.provenance.roofline.as_ref().and_then(|roofline| roofline.measured.as_ref());
+        let of_case = self.run.roofline_of(target.case_id.as_deref().unwrap_or_default());
+        let measured = of_case.and_then(|roofline| roofline.measured.as_ref());
         let roofline = self.roofline(target);
         let (before, unit) = match &target.unit {
             None => (
@@ -161,7 +163,11 @@ impl<'a> Measured<'a> {
     ) -> Reached {
         let over = target.over.clone().unwrap_or_default();
         let value = self.rate_of(target.case_id.as_deref().unwrap_or_default(), phase, &count);
-        let limit = self.rate_of(&over, phase, &count).map_err(|why| format!("{over}: {why}"));
+        let own = target.case_id.as_deref().unwrap_or_default();
+        let limit = match self.run.unlike_machines(own, self.run, &over) {
+            Some(why) => Err(why),
+            None => self.rate_of(&over, phase, &count).map_err(|why| format!("{over}: {why}")),
+        };
         Reached::of(value, limit, Some(over))
     }
 

@@ -122,6 +122,10 @@ pub fn performance(rows: &[PerfRow], clock: Clock, profile: Option<&str>) -> Tab
     for (name, phase) in [("Prefill error", Phase::Prefill), ("TPOT error", Phase::Decode)] {
         columns.extend(profile.map(|profile| (name, errors(profile, &e2e, phase))));
     }
+    // A merged run has rows of several machines.
+    if e2e.windows(2).any(|pair| pair[0].host != pair[1].host) {
+        columns.push(("Host", e2e.iter().map(|row| row.host.clone()).collect()));
+    }
     let device = rows.first().map_or(String::new(), |row| format!(" on {}", row.device));
     Table::of_columns(
         format!("Performance{device}, {clock} (times: medians; rates: over total time)"),

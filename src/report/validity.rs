@@ -6,6 +6,7 @@ use self::repetitions::of_repetitions;
 use super::answers;
 use super::failures::{Failure, of_task};
 use super::format::counted;
+use super::machines;
 use crate::record::{Clock, RequestRecord, RunRecord, SampleRecord, SampleState, Status};
 
 pub(super) use self::repetitions::{DRIFT_SHARE, FEW_REPETITIONS, WIDE_SHARE};
@@ -89,6 +90,7 @@ pub fn checks(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestReco
     if !run.plan.performance.is_empty() {
         checks.extend(of_repetitions(run, requests));
         checks.push(governor(run));
+        checks.extend(machines::check(run));
     }
     checks
 }
@@ -114,9 +116,18 @@ fn completeness(run: &RunRecord, samples: &[SampleRecord], requests: &[RequestRe
     Check {
         name: PLAN,
         condition: "The whole plan was run",
-        outcome: yes_if(run.status == Status::Complete),
-        found: std::iter::once(status.to_owned()).chain(items).chain(cases).collect::<Vec<_>>().join("; "),
-        advice: "Run the same command with --resume: finished items and repetitions stay.",
+        outcome: yes_if(run.status == Status::Complete && !run.is_part()),
+        found: std::iter::once(status.to_owned())
+            .chain(items)
+            .chain(cases)
+            .chain(run.part_words())
+            .collect::<Vec<_>>()
+            .join("; "),
+        advice: if run.is_part() {
+            "Run the other shards and put them together with `glmbench merge`."
+        } else {
+            "Run the same command with --resume: finished items and repetitions stay."
+        },
         required: false,
     }
 }

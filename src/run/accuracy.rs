@@ -17,7 +17,7 @@ const WINDOW: usize = 2;
 /// Runs the items that have no line yet.
 pub(super) fn run(case: &AccuracyRun<'_>, session: &mut Session<'_>) -> Result<Ending, RunError> {
     let done = recorded(case, session)?;
-    let total = case.evaluation.len();
+    let total = case.own.len();
     session.observer.begin(&case.task, "items", total as u64, done as u64);
     let kept = kept(case, session.dir)?;
     let mut flow = Flow::new(case, done, kept);
@@ -39,8 +39,7 @@ fn recorded(case: &AccuracyRun<'_>, session: &Session<'_>) -> Result<usize, RunE
     let lines = samples.iter().enumerate().filter(|(_, s)| s.task == case.task);
     let mut done = 0;
     for (line, sample) in lines {
-        let planned =
-            (done < case.evaluation.len()).then(|| case.evaluation.plan().item(done).doc_id.as_str());
+        let planned = case.own.get(done).map(|&index| case.evaluation.plan().item(index).doc_id.as_str());
         if planned != Some(sample.doc_id.as_str()) {
             return Err(RecordError::Malformed {
                 path: session.dir.file("samples.jsonl"),
@@ -59,7 +58,7 @@ fn recorded(case: &AccuracyRun<'_>, session: &Session<'_>) -> Result<usize, RunE
     Ok(done)
 }
 
-/// Returns the good lines of a repaired run that wait for their places, by the item's index.
+/// Returns the good lines of a repaired run that wait for their places, by the item's place in the run.
 fn kept(case: &AccuracyRun<'_>, dir: &RunDir) -> Result<HashMap<usize, Line>, RecordError> {
     let kept = dir.kept_samples()?;
     if kept.is_empty() {
@@ -84,9 +83,9 @@ struct Line {
 /// The items in progress.
 struct Flow<'a, 'b> {
     case: &'a AccuracyRun<'b>,
-    /// Next item to start.
+    /// Place in the run of the next item to start.
     next: usize,
-    /// Next item to write.
+    /// Place in the run of the next item to write.
     written: usize,
     running: HashMap<RequestId, InEngine>,
     /// Finished items that wait for an earlier one.
@@ -141,7 +140,7 @@ impl<'a, 'b> Flow<'a, 'b> {
     }
 
     fn run(&mut self, session: &mut Session<'_>) -> Result<Ending, RunError> {
-        while self.written < self.evaluation().len() {
+        while self.written < self.case.own.len() {
             if session.stopped() {
                 return Ok(Ending::Interrupted);
             }
@@ -166,7 +165,7 @@ impl<'a, 'b> Flow<'a, 'b> {
 
     /// Keeps the engine's batch full, within the window.
     fn start_items(&mut self, session: &mut Session<'_>) -> Result<(), RunError> {
-        let end = self.evaluation().len().min(self.written + WINDOW * self.case.batch);
+        let end = self.case.own.len().min(self.written + WINDOW * self.case.batch);
         while self.next < end && self.running.len() < self.case.batch && self.spent.is_none() {
             if let Some(line) = self.kept.remove(&self.next) {
                 self.finished.insert(self.next, line);
@@ -174,7 +173,7 @@ impl<'a, 'b> Flow<'a, 'b> {
                 self.spent = Some(spent);
                 break;
             } else {
-                let (progress, next) = self.evaluation().start(self.next);
+                let (progress, next) = self.evaluation().start(self.case.own[self.next]);
                 self.proceed(InEngine { index: self.next, progress }, next, session)?;
             }
             self.next += 1;

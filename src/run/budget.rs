@@ -31,6 +31,9 @@ impl Plan<'_> {
                 ));
             }
         }
+        if self.shard().is_some() {
+            return;
+        }
         self.capacities = self.tp_sizes().into_iter().map(|tp| (tp, self.largest(config, tp))).collect();
     }
 }

@@ -55,6 +55,11 @@ pub trait Case: Debug {
     fn at_once(&self) -> usize {
         self.room().batch.1
     }
+    /// Returns the least work of the case in bytes of memory traffic, by which a plan is cut into shards. Depends on the
+    /// plan only.
+    fn work(&self, _on: Counted<'_>) -> u64 {
+        0
+    }
     /// Estimates the duration from the rates of earlier runs; without them, from the case alone.
     fn expected(&self, _rates: Option<(&Rates, Counted<'_>)>) -> Expected {
         Expected::Unknown
@@ -164,6 +169,8 @@ macro_rules! cases {
             pub(super) step_tokens: usize,
             /// The engine's capacity, by number of ranks.
             pub(super) capacities: BTreeMap<usize, Capacity>,
+            /// The shard of the plan that this is.
+            pub(super) sharded: Option<super::shard::Sharded>,
         }
 
         impl Plan<'_> {
@@ -175,6 +182,7 @@ macro_rules! cases {
                     tokens,
                     step_tokens,
                     capacities: BTreeMap::new(),
+                    sharded: None,
                 }
             }
 
@@ -190,6 +198,11 @@ macro_rules! cases {
                 let mut all: Vec<&mut dyn Case> = Vec::new();
                 $($(#[$only])* all.extend(self.$plan.iter_mut().map(|case| case as &mut dyn Case));)*
                 all
+            }
+
+            /// Removes the timed cases whose names `keep` does not accept.
+            pub(super) fn retain_timed(&mut self, keep: &dyn Fn(&str) -> bool) {
+                $($(#[$only])* self.$plan.retain(|case| keep(&case.id()));)*
             }
 
             /// Makes the timed cases of a suite.
@@ -227,6 +240,9 @@ crate::workload::each!(cases);
 impl Plan<'_> {
     /// Returns the hash of all token ids for each case with real prompts.
     pub(super) fn input_hashes(&self) -> Vec<(String, String)> {
+        if let Some(sharded) = &self.sharded {
+            return sharded.input_hashes.clone();
+        }
         // Prompts do not depend on the number of ranks.
         let name = |case: &dyn Case| case.id().trim_end_matches(&format!("-tp{}", case.tp())).to_owned();
         self.timed().iter().filter_map(|case| Some((name(*case), case.input_hash()?))).collect()

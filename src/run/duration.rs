@@ -12,7 +12,7 @@ use glmbench_device::{ClockProfile, Precision};
 use glmbench_engine::cache::blocks_for;
 use glmbench_engine::config::ModelConfig;
 
-use crate::bench::{PhaseCost, batch_cost};
+use crate::bench::{PhaseCost, Shape, batch_cost, case_cost};
 use crate::record::{Clock, RepetitionKind, Roofline, RunDir, RunRecord, SampleState};
 
 use super::AccuracyRun;
@@ -47,7 +47,10 @@ impl SameAs {
             Some(shape) => *shape == self.shape,
             None => of.model == self.model,
         };
+        // The times of a merged run are on the clocks of several processes.
+        let is_one_process = record.shards.as_ref().is_none_or(|shards| shards.single().is_some());
         shape
+            && is_one_process
             && of.clock == Clock::Measured
             && self.host.as_ref().is_some_and(|host| *host == of.host)
             && self.cpu_model.as_ref().is_some_and(|cpu| *cpu == of.cpu_model)
@@ -217,7 +220,7 @@ impl Rates {
     /// Estimates an accuracy case whose data set is called `dataset` in records.
     pub fn task(&self, run: &AccuracyRun<'_>, dataset: &str, counted: Counted<'_>) -> Expected {
         let plan = run.evaluation.plan();
-        let items = run.evaluation.len();
+        let items = run.own.len();
         let protocol = plan.protocol.definition().name;
         let same = self.asked.iter().find(|asked| {
             asked.protocol == protocol
@@ -232,7 +235,7 @@ impl Rates {
             return Expected::Known { seconds, at_most: false, by: asked.by.clone() };
         }
         let new = plan.max_new_tokens;
-        let prompts = (0..items).filter_map(|i| run.evaluation.first_prompt(i));
+        let prompts = run.own.iter().filter_map(|&i| run.evaluation.first_prompt(i));
         let mut inputs: Vec<usize> = prompts.map(|(_, ids)| ids.len()).collect();
         let batches = |inputs: &[usize], output: usize| {
             total(inputs.chunks(run.batch.max(1)).map(|inputs| counted.cost(inputs, output)))
@@ -288,10 +291,34 @@ fn enough_blocks(inputs: &[usize], prefix: usize) -> usize {
     inputs.iter().map(|&tokens| blocks_for(prefix + tokens)).sum()
 }
 
+/// Operations that take as long as a byte of memory traffic, to add up the work of phases. A fixed figure, because
+/// measured ones would differ from machine to machine.
+const FLOPS_A_BYTE: u64 = 64;
+
+/// Most tokens of a batch whose work is counted. Larger batches fit no machine, and their work would overflow.
+const MOST_TOKENS: usize = 1 << 26;
+
+/// Returns the least work of phases in bytes of memory traffic.
+fn traffic((prefill, decode): (PhaseCost, PhaseCost)) -> u64 {
+    let of = |phase: PhaseCost| phase.bytes.max(phase.flops / FLOPS_A_BYTE);
+    of(prefill).saturating_add(of(decode))
+}
+
 impl Counted<'_> {
     /// Returns the length of the P-tuning prefix.
     fn prefix(self) -> usize {
         self.config.pre_seq_len.unwrap_or(0)
+    }
+
+    /// Returns the least work of a batch in bytes of memory traffic.
+    pub(crate) fn work(self, shape: Shape) -> u64 {
+        self.work_of(shape, || case_cost(self.config, self.precision, self.step_tokens, shape))
+    }
+
+    /// Returns the least work of a batch with this shape, given how to count it.
+    pub(crate) fn work_of(self, shape: Shape, cost: impl Fn() -> (PhaseCost, PhaseCost)) -> u64 {
+        let tokens = shape.batch.saturating_mul(shape.sequence_tokens());
+        if tokens > MOST_TOKENS { u64::MAX >> 16 } else { traffic(cost()) }
     }
 
     fn cost(self, inputs: &[usize], output_tokens: usize) -> (PhaseCost, PhaseCost) {

@@ -24,6 +24,7 @@
 use std::path::{Path, PathBuf};
 
 use glmbench_device::rotary::RotaryMode;
+use glmbench_device::{DType, Precision};
 use glmbench_engine::EngineError;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::load::{ModelPath, load_tokenizer};
@@ -40,6 +41,7 @@ use super::plan::Plan;
 use super::provenance::{Origin, record};
 use super::requests::{Wanted, total};
 use super::setup::SetupChoice;
+use super::shard::Shard;
 use super::{RunError, telemetry};
 
 /// A server that answers a run instead of the engine.
@@ -221,16 +223,19 @@ impl Target {
         &self.suite
     }
 
-    /// Returns the plan of the cases.
+    /// Returns the plan of the cases, or of those of a shard.
     ///
     /// # Errors
     /// There is none, or one does not fit the tokenizer, the data sets or the server's longest sequence.
-    pub fn plan(&self) -> Result<Plan<'_>, RunError> {
+    pub fn plan(&self, shard: Option<Shard>) -> Result<Plan<'_>, RunError> {
         let model = &self.server.model;
-        let plan = Plan::new(&self.suite, &model.config, Some(&model.tokenizer), STEP_TOKENS)?;
+        let mut plan = Plan::new(&self.suite, &model.config, Some(&model.tokenizer), STEP_TOKENS)?;
         if plan.cases() == 0 {
             let problem = "the suite has no cases that a server could run".into();
             return Err(RunError::Suite { suite: self.suite.path.clone(), problem });
+        }
+        if let Some(shard) = shard {
+            plan.keep_shard(shard, &self.suite, (&model.config, Precision::from(DType::Fp16)), false)?;
         }
         Ok(plan)
     }
@@ -302,9 +307,12 @@ impl Target {
         for untold in ["shape", "weights", "rotary_scaling", "config_words"] {
             first.provenance.model_details.remove(untold);
         }
-        first.plan.targets.clear();
-        for case in &mut first.plan.performance {
-            (case.prefill_cost, case.decode_cost) = (None, None);
+        let whole = first.shards.as_mut().and_then(|shards| shards.whole.as_mut());
+        for plan in [Some(&mut first.plan), whole].into_iter().flatten() {
+            plan.targets.clear();
+            for case in &mut plan.performance {
+                (case.prefill_cost, case.decode_cost) = (None, None);
+            }
         }
         first
     }

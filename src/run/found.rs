@@ -22,6 +22,7 @@ use crate::compute::Compute;
 use super::machine::Machine;
 use super::model::ModelFacts;
 use super::observer::{BYTES, Observer};
+use super::weights_hash::{Files, KEPT};
 
 /// Resolves a value of `--model`. `demo` is searched for in the current directory, in the program's directory, and in
 /// their ancestors.
@@ -110,8 +111,31 @@ impl FoundModel {
         Ok(Box::new(overlay))
     }
 
-    /// Hashes the weights.
-    pub fn fingerprint(&self, dtype: DType, observer: &mut dyn Observer) -> Result<String, EngineError> {
+    /// Returns the hash of the weights: the one kept beside them while their files are unchanged, unless `anew`.
+    pub fn fingerprint(
+        &self,
+        dtype: DType,
+        anew: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<String, EngineError> {
+        // With a prefix, the weights are from two folders.
+        let files = match (&self.path, &self.ptuning) {
+            (ModelPath::Folder(dir), None) => Files::read(dir),
+            _ => None,
+        };
+        if let Some(kept) = files.as_ref().filter(|_| !anew).and_then(Files::kept) {
+            observer
+                .say(&format!("the weights' hash is the one in {KEPT} beside them; --verify hashes anew"));
+            return Ok(kept);
+        }
+        let hash = self.hashed(dtype, observer)?;
+        if let Some(files) = files {
+            files.keep(&hash);
+        }
+        Ok(hash)
+    }
+
+    fn hashed(&self, dtype: DType, observer: &mut dyn Observer) -> Result<String, EngineError> {
         let source = self.weights(dtype)?;
         let bar = observer.operation("hashing", BYTES);
         bar.set_length(source.stored().iter().map(|t| t.bytes).sum());

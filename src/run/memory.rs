@@ -180,11 +180,7 @@ fn room(
     };
     for run in accuracy {
         let new = run.evaluation.plan().max_new_tokens;
-        let prompt = (0..run.evaluation.len())
-            .filter_map(|i| run.evaluation.first_prompt(i))
-            .map(|(_, ids)| ids.len())
-            .max()
-            .unwrap_or(1);
+        let prompt = run.evaluation.longest_prompt().unwrap_or(1);
         let usual = prompt + prompt / 4 + 2 * new + STAGE_SLACK_TOKENS;
         grow(run.batch, usual, usual + RETOKENIZED * new);
         if new > 0 {

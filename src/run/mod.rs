@@ -64,10 +64,15 @@ mod resume;
 pub mod roofline;
 pub mod score;
 pub mod setup;
+pub mod shard;
+pub mod shard_choice;
+mod shard_dir;
+pub mod shard_status;
 pub mod sharing;
 pub mod telemetry;
 pub mod turns;
 pub mod verify;
+mod weights_hash;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -83,7 +88,7 @@ use glmbench_remote::RemoteError;
 use crate::backend::{Backend, Capabilities};
 use crate::record::{
     Clock, Mending, PlannedItem, RecordError, RunDir, RunRecord, ServerMetricRow, Status, TaskWork,
-    TelemetryRow, rfc3339_utc,
+    TelemetryRow, WRITER, rfc3339_utc,
 };
 use crate::report::ReportError;
 use crate::task::{Evaluation, TaskError};
@@ -94,7 +99,8 @@ use self::plan::Plan;
 pub use self::observer::{Observer, Progress, Silent};
 pub use self::request::{RunRequest, RunsEnd};
 pub use self::resume::{
-    Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, group_id, unreadable,
+    Found, NOT_COMPARED, Wanted, comparison_folder, find, find_group, finished, finished_shard, group_id,
+    unreadable,
 };
 
 /// Errors that prevent or end a run.
@@ -293,13 +299,16 @@ pub fn open_dir(
         record.provenance.work.clone_from(&found.record.provenance.work);
         record.provenance.resumed = found.record.provenance.resumed + 1;
         let mut dir = RunDir::open(&found.path)?;
+        let stale = claim(&mut dir, &record)?;
         dir.lock()?;
         let items = plan.items();
         let mending = Mending { found: &found.record, plan: &record.plan, items: &items, retry_failed };
         *told = dir.mend(&mending)?;
+        told.splice(0..0, stale);
         dir
     } else {
-        let dir = RunDir::create(root, &record.run_id)?;
+        let mut dir = RunDir::create(root, &record.run_id)?;
+        claim(&mut dir, &record)?;
         // The name may differ, because a run of that name may exist.
         record.run_id = dir.name();
         dir
@@ -307,6 +316,16 @@ pub fn open_dir(
     dir.hold()?;
     dir.write_run(&record)?;
     Ok((dir, record))
+}
+
+/// Claims the directory of a shard, which several machines may see. Other runs keep their directory by a lock. Returns a
+/// sentence about a stale writer before.
+fn claim(dir: &mut RunDir, record: &RunRecord) -> Result<Option<String>, RecordError> {
+    if record.shards.is_none() {
+        return Ok(None);
+    }
+    dir.claim(&record.provenance.host)?
+        .map_err(|found| RecordError::Busy { file: dir.file(WRITER), writer: found.words() })
 }
 
 /// Reloads the model on the given number of ranks, for a new number or after an out-of-memory error ended the engine.
@@ -404,7 +423,7 @@ fn is_done(plan: &Plan<'_>, tp: usize, dir: &RunDir) -> Result<bool, RunError> {
     let mut accuracy = plan.accuracy.iter().filter(|case| case.tp == tp);
     let samples = dir.read_samples()?;
     let items = |task: &str| samples.iter().filter(|s| s.task == task).count();
-    let done = accuracy.all(|case| items(&case.task) >= case.evaluation.len());
+    let done = accuracy.all(|case| items(&case.task) >= case.own.len());
     Ok(done && plan.timed_are_done(tp, dir)?)
 }
 
@@ -483,14 +502,22 @@ pub struct AccuracyRun<'a> {
     pub tp: usize,
     /// What the engine may spare itself. The results are the same.
     pub savings: Savings,
+    /// Indices in the evaluation of the items to run, in order: all, or those of a shard.
+    pub own: Vec<usize>,
 }
 
-impl AccuracyRun<'_> {
-    /// Returns name and content hash of each item, in the order of their lines.
+impl<'a> AccuracyRun<'a> {
+    /// Returns the case with all items of the evaluation.
+    pub fn new(task: String, evaluation: Evaluation<'a>, batch: usize, tp: usize) -> Self {
+        let own = (0..evaluation.len()).collect();
+        Self { task, evaluation, batch, tp, savings: Savings::ALL, own }
+    }
+
+    /// Returns name and content hash of each item to run, in the order of their lines.
     pub fn items(&self) -> impl Iterator<Item = (&str, &str)> {
         let plan = self.evaluation.plan();
-        plan.chosen.iter().map(|&index| {
-            let item = &plan.dataset.items[index];
+        self.own.iter().map(|&index| {
+            let item = plan.item(index);
             (item.doc_id.as_str(), item.doc_hash.as_str())
         })
     }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use glmbench_device::Precision;
 
-use glmbench_engine::Savings;
 use glmbench_engine::config::ModelConfig;
 use glmbench_engine::tokenizer::Tokenizer;
 
@@ -63,16 +62,24 @@ impl<'a> Plan<'a> {
     /// Returns the numbers of tensor-parallel ranks that the cases need, in the order in which they run: accuracy
     /// first.
     pub fn tp_sizes(&self) -> Vec<usize> {
-        let mut tp_sizes: Vec<usize> = self.accuracy.iter().map(|run| run.tp).collect();
+        let accuracy = self.accuracy.iter().filter(|run| !run.own.is_empty());
+        let mut tp_sizes: Vec<usize> = accuracy.map(|run| run.tp).collect();
         tp_sizes.extend(self.timed().iter().filter(|case| case.unfit().is_none()).map(|case| case.tp()));
         let mut seen = BTreeSet::new();
         tp_sizes.retain(|tp| seen.insert(*tp));
         tp_sizes
     }
 
+    /// Returns the number of ranks that the first case needs. A shard without cases has that of its plan.
+    pub(super) fn first_tp(&self) -> usize {
+        let first = self.tp_sizes().first().copied();
+        first.or_else(|| self.capacities.keys().next().copied()).unwrap_or(1)
+    }
+
     /// Returns the number of cases that run.
     pub fn cases(&self) -> usize {
-        self.accuracy.len() + self.timed().iter().filter(|case| case.unfit().is_none()).count()
+        self.accuracy.iter().filter(|run| !run.own.is_empty()).count()
+            + self.timed().iter().filter(|case| case.unfit().is_none()).count()
     }
 
     /// Returns what each case costs on a server at most, by its name. A question for choices needs up to `for_choices`
@@ -94,7 +101,7 @@ impl<'a> Plan<'a> {
     pub fn record(&self, suite: &Suite, config: &ModelConfig, precision: Precision) -> record::Plan {
         let accuracy = self.accuracy.iter().zip(&suite.accuracy).map(|(run, case)| {
             let plan = run.evaluation.plan();
-            let published = published(case, plan, run.evaluation.len(), config, precision);
+            let published = published(case, plan, run.own.len(), config, precision);
             record::AccuracyCase {
                 task: run.task.clone(),
                 benchmark: case.task.name.to_owned(),
@@ -102,7 +109,7 @@ impl<'a> Plan<'a> {
                 protocol: plan.protocol.definition().name.to_owned(),
                 shots: plan.shots as u32,
                 tp: run.tp as u32,
-                items: run.evaluation.len() as u64,
+                items: run.own.len() as u64,
                 items_hash: Some(record::items_hash(run.items())),
                 available: Some(plan.dataset.items.len() as u64),
                 version_hash: run.evaluation.input_hash()[..6].to_owned(),
@@ -115,7 +122,8 @@ impl<'a> Plan<'a> {
             }
         });
         let mut plan = record::Plan {
-            accuracy: accuracy.collect(),
+            // A shard may have no item of a task.
+            accuracy: accuracy.filter(|case| case.items > 0).collect(),
             targets: roofline::targets(suite, precision),
             ..record::Plan::default()
         };
@@ -194,7 +202,7 @@ fn accuracy_run<'a>(
     let source = Source::open(case.task, &case.dataset).map_err(task::TaskError::from)?;
     let plan = task::Plan::new(protocol, &source, &case.settings())?;
     let evaluation = Evaluation::new(plan, tokenizer as &dyn TextCodec, config.seq_length)?;
-    Ok(AccuracyRun { task, evaluation, batch: case.batch, tp: case.tp, savings: Savings::ALL })
+    Ok(AccuracyRun::new(task, evaluation, case.batch, case.tp))
 }
 
 /// Returns the ids from which prompts for timing are drawn. With a tokenizer: ordinary pieces after its prefix ids.

@@ -85,7 +85,7 @@ pub fn record(
     let identity = identity(origin, plan);
     let started = SystemTime::now();
     RunRecord {
-        run_id: run_id(started, &origin.suite.name, &origin.device.name, &identity),
+        run_id: run_id(started, &origin.suite.name, &origin.device.name, &identity) + &plan.shard_suffix(),
         status: Status::Running,
         identity,
         provenance: provenance(origin, plan, started),
@@ -93,6 +93,7 @@ pub fn record(
         choice_tokens: plan.choice_tokens(),
         first_prompt: plan.first_prompt(),
         seal: None,
+        shards: plan.shards().map(Box::new),
     }
 }
 

@@ -22,10 +22,11 @@ use super::observer::Observer;
 use super::plan::Plan;
 use super::provenance::{Origin, record};
 use super::setup::{Answering, Setup, SetupChoice, Started};
+use super::shard::Shard;
 use super::turns::{self, Blocks};
 use super::{
-    Ending, Found, Resume, RunError, Wanted, execute, find, find_group, finished, group_id, open_dir,
-    roofline, telemetry, unreadable,
+    Ending, Found, Resume, RunError, Wanted, execute, find, find_group, finished, finished_shard, group_id,
+    open_dir, roofline, shard_dir, telemetry, unreadable,
 };
 
 /// What to run, and where to record it.
@@ -48,6 +49,8 @@ pub struct RunRequest {
     pub interleave: bool,
     /// Number of blocks for that; `None` for the fewest that can decide every phase.
     pub blocks: Option<u32>,
+    /// The shard of the plan to run; `None` for the whole plan.
+    pub shard: Option<Shard>,
     /// The command line, for the record.
     pub command_line: Vec<String>,
 }
@@ -64,8 +67,31 @@ impl RunRequest {
             over_budget: false,
             interleave: false,
             blocks: None,
+            shard: None,
             command_line: Vec::new(),
         }
+    }
+
+    /// Keeps the request's shard of the plan, if it has one.
+    ///
+    /// # Errors
+    /// Several configurations, or blocks, cannot be cut into shards.
+    pub fn keep_shard(&self, setups: &[Setup], plans: &mut [Plan<'_>]) -> Result<(), RunError> {
+        let Some(shard) = self.shard else { return Ok(()) };
+        let ([setup], [plan]) = (setups, plans) else {
+            let names: Vec<&str> = setups.iter().filter_map(|setup| setup.name.as_deref()).collect();
+            return Err(RunError::Request(format!(
+                "--shard {shard}: the suite has {} configurations ({}), and a shard is of one; give --only NAME, or --shard none",
+                setups.len(),
+                names.join(", ")
+            )));
+        };
+        if self.interleave {
+            return Err(RunError::Request(format!(
+                "--shard {shard}: --interleave times on one machine; give one of them, or --shard none"
+            )));
+        }
+        setup.keep_shard(plan, shard)
     }
 
     /// Runs the suite to its end: finds the models, checks memory, loads, records, reports, and compares the runs of several
@@ -142,6 +168,8 @@ impl Life<'_> {
         }
         let setups = Setup::all(&request.choice, &request.suite)?;
         let mut plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
+        request.keep_shard(&setups, &mut plans)?;
+        plans.iter().filter_map(Plan::share_words).for_each(|words| self.observer.say(&words));
         let rooflines = self.rooflines(&setups, &mut plans)?;
         let blocks = turns::blocks(request, &setups, &plans, self.observer)?;
         if let Some(blocks) = blocks {
@@ -250,7 +278,7 @@ impl Life<'_> {
     ) -> Result<Ready, RunError> {
         let Setup { suite, model, tokenizer, compute, .. } = setup;
         let weights = setup.fingerprint(self.observer)?;
-        let tp = plan.tp_sizes()[0];
+        let tp = plan.first_tp();
         let estimate = setup.estimate(plan, tp)?;
         let start = || setup.start(plan, tp, self.observer);
         let (started, facts) = roofline::timed_load(start, estimate, setup.makes_weights())?;
@@ -288,8 +316,17 @@ impl Life<'_> {
         finished: Option<Found>,
     ) -> Result<(RunDir, RunRecord), RunError> {
         let request = self.request;
-        let found = find(&request.out, &first, request.resume).or(finished);
         let resumes = request.resume.is_some();
+        // An array is submitted again as a whole, also for a few of its shards.
+        let found = find(&request.out, &first, request.resume).or(finished);
+        let done = if resumes && found.is_none() { finished_shard(&request.out, &first) } else { None };
+        if let Some(done) = &done {
+            self.observer.say(&format!("{} is finished already", done.path.display()));
+        }
+        let found = found.or(done);
+        if let Some(found) = found.as_ref().filter(|_| plan.shard().is_some()) {
+            shard_dir::await_writer(&found.path, resumes, self.observer)?;
+        }
         if let (Some(found), false) = (&found, resumes) {
             self.observer.say(&format!(
                 "found an unfinished run of this suite at {}; --resume continues it",
@@ -348,7 +385,8 @@ impl Life<'_> {
             ));
         }
         let target = Target::find(of, &request.choice, &request.suite)?;
-        let plan = target.plan()?;
+        let plan = target.plan(request.shard)?;
+        plan.share_words().into_iter().for_each(|words| self.observer.say(&words));
         if let Some(refusal) = target.refusal(&plan, request.resume.is_some()) {
             return Err(refusal);
         }

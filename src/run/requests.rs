@@ -65,5 +65,5 @@ pub(super) fn of_items(run: &AccuracyRun<'_>, for_choices: u64) -> Wanted {
             None => Wanted::one(prompt, new),
         }
     };
-    (0..run.evaluation.len()).map(of_item).fold(Wanted::default(), Wanted::and)
+    run.own.iter().map(|&index| of_item(index)).fold(Wanted::default(), Wanted::and)
 }

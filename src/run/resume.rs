@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::dataset::sha256_hex;
-use crate::record::{Contents, Group, Provenance, RunDir, RunRecord, Status, compact_utc};
+use crate::record::{Contents, Group, Provenance, RunDir, RunRecord, Shards, Status, compact_utc};
 
 /// An existing run.
 #[derive(Debug, Clone)]
@@ -61,6 +61,7 @@ pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<F
             && there.engine == ours.engine
             && there.clock_profile == ours.clock_profile
             && is_same_server(there, ours)
+            && is_same_shard(&found.record, record)
     });
     let newest = same.next()?;
     let is_done = wanted.map_or_else(|| newest.says_finished(), |wanted| newest.has_nothing(wanted));
@@ -68,6 +69,31 @@ pub fn find(root: &Path, record: &RunRecord, wanted: Option<Wanted>) -> Option<F
         return Some(newest);
     }
     same.find(|found| !found.says_finished())
+}
+
+/// Finds a finished run of the same shard, on whatever machine it ran. `None` for a record that is of no shard.
+pub fn finished_shard(root: &Path, record: &RunRecord) -> Option<Found> {
+    record.shards.as_ref()?;
+    runs(root).find(|found| {
+        found.record.identity.hash() == record.identity.hash()
+            && is_same_shard(&found.record, record)
+            && found.has_nothing(Wanted::Missing)
+    })
+}
+
+/// Whether two records are of the same shard of the same plan, or of no shard. A merged run is none of them: it is not
+/// gone on with.
+fn is_same_shard(there: &RunRecord, ours: &RunRecord) -> bool {
+    match (&there.shards, &ours.shards) {
+        (None, None) => true,
+        (Some(there), Some(ours)) => {
+            let index = |shards: &Shards| shards.single().map(|part| part.index);
+            (there.count, &there.plan_hash) == (ours.count, &ours.plan_hash)
+                && index(there).is_some()
+                && index(there) == index(ours)
+        }
+        _ => false,
+    }
 }
 
 /// Whether two records are of the same server, or of no server. A server does not tell its weights, so its address, name

@@ -21,6 +21,7 @@ use super::RunError;
 use super::found::{FoundModel, weight_fault_words};
 use super::observer::Observer;
 use super::plan::{Case, Plan};
+use super::shard::Shard;
 
 /// Which model runs a suite's cases, and what computes. Each takes precedence over what the suite says.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +42,8 @@ pub struct SetupChoice {
     pub savings: Savings,
     /// What answers the cases.
     pub answering: Answering,
+    /// Whether to hash the weights even if their hash is kept beside them.
+    pub verify_weights: bool,
 }
 
 /// What answers the cases of a run.
@@ -118,6 +121,7 @@ pub struct Setup {
     savings: Savings,
     /// What answers the cases.
     pub answering: Answering,
+    verify_weights: bool,
 }
 
 /// A backend that is ready to answer.
@@ -156,7 +160,8 @@ impl Setup {
             // Find invalid weights before anything is measured.
             model.weights(compute.precision.dtype)?;
         }
-        Ok(Self { name, suite, word, model, tokenizer, compute, savings: choice.savings, answering })
+        let (savings, verify_weights) = (choice.savings, choice.verify_weights);
+        Ok(Self { name, suite, word, model, tokenizer, compute, savings, answering, verify_weights })
     }
 
     /// Returns the plan, with all that is known before weights are loaded.
@@ -178,6 +183,15 @@ impl Setup {
         plan.tp_sizes().into_iter().try_for_each(|tp| check_tp(&self.model.config, tp))?;
         self.fit_memory(&mut plan)?;
         Ok(plan)
+    }
+
+    /// Keeps one shard of the plan.
+    ///
+    /// # Errors
+    /// Those of [`Plan::keep_shard`].
+    pub fn keep_shard(&self, plan: &mut Plan<'_>, shard: Shard) -> Result<(), RunError> {
+        let on = (&self.model.config, self.compute.precision);
+        plan.keep_shard(shard, &self.suite, on, self.compute.profile_operators)
     }
 
     fn fit_memory(&self, plan: &mut Plan<'_>) -> Result<(), EngineError> {
@@ -215,7 +229,8 @@ impl Setup {
     /// Skips the cases that exceed their time budget on this machine.
     pub(super) fn fit_budget(&self, plan: &mut Plan<'_>, roofline: &Roofline) -> Result<(), EngineError> {
         plan.fit_budget(&self.model.config, self.compute.precision, roofline);
-        self.fit_memory(plan)
+        // The capacities of a shard are those of the whole plan.
+        if plan.shard().is_some() { Ok(()) } else { self.fit_memory(plan) }
     }
 
     /// Describes the skipped cases with reasons, and the cases whose batches memory limits.
@@ -239,7 +254,7 @@ impl Setup {
     /// # Errors
     /// There is no case, or the number of ranks, the type, the device or the memory is unavailable.
     pub fn check(&self, plan: &Plan<'_>) -> Result<(), RunError> {
-        if plan.tp_sizes().is_empty() {
+        if plan.tp_sizes().is_empty() && plan.shard().is_none() {
             let of = self.name.as_ref().map(|name| format!(" for configuration {name}")).unwrap_or_default();
             let problem = format!("the suite has no cases{of}");
             return Err(RunError::Suite { suite: self.suite.path.clone(), problem });
@@ -295,7 +310,9 @@ impl Setup {
     /// Returns the hash of the weights; `none` if there are none.
     pub(super) fn fingerprint(&self, observer: &mut dyn Observer) -> Result<String, EngineError> {
         match &self.answering {
-            Answering::Engine => self.model.fingerprint(self.compute.precision.dtype, observer),
+            Answering::Engine => {
+                self.model.fingerprint(self.compute.precision.dtype, self.verify_weights, observer)
+            }
             Answering::Scripted(_) => Ok("none".into()),
         }
     }

@@ -19,7 +19,7 @@ impl AccuracyRun<'_> {
     pub fn prompt_tokens(&self, kv_blocks: usize, prefix: usize) -> PromptTokens {
         let mut allocator = BlockAllocator::new(kv_blocks);
         let mut tokens = PromptTokens::default();
-        for (_, ids) in (0..self.evaluation.len()).filter_map(|index| self.evaluation.first_prompt(index)) {
+        for (_, ids) in self.own.iter().filter_map(|&index| self.evaluation.first_prompt(index)) {
             tokens.all += ids.len() as u64;
             tokens.computed += computed(&mut allocator, &content(prefix, &ids), prefix) as u64;
         }

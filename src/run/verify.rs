@@ -218,13 +218,8 @@ pub fn task_run<'a>(
     plan.chosen = picked.iter().map(place).collect::<Result<_, _>>()?;
     let evaluation = Evaluation::new(plan, codec, seq_length)?;
     let batch = contents.run.provenance.batch.max(1) as usize;
-    Ok(AccuracyRun {
-        task: case.task.clone(),
-        evaluation,
-        batch,
-        tp: case.tp as usize,
-        savings: Savings::NONE,
-    })
+    let run = AccuracyRun::new(case.task.clone(), evaluation, batch, case.tp as usize);
+    Ok(AccuracyRun { savings: Savings::NONE, ..run })
 }
 
 /// Runs a task's items and compares each answer with its sample. Calls `each` for every item.

@@ -1,11 +1,14 @@
 //! Binds a plan to a tokenizer, drives the steps of each item, and checks requests and completions.
 
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+
 use glmbench_engine::sampler::Sampling;
 use glmbench_engine::{Completion, FinishReason, Request};
 
 use super::outcome::{self, Outcome, Stage, State};
 use super::{Ask, ChoiceToken, Judgement, Plan, Question, Step, TaskError, TextCodec};
-use crate::dataset::sha256_hex;
 
 /// A plan, a tokenizer, and the resulting choices.
 pub struct Evaluation<'a> {
@@ -13,7 +16,17 @@ pub struct Evaluation<'a> {
     codec: &'a dyn TextCodec,
     seq_length: usize,
     choices: Vec<ChoiceToken>,
+    inputs: OnceLock<Inputs>,
 }
+
+/// What is known of the first prompts of all items.
+struct Inputs {
+    hash: String,
+    longest: Option<usize>,
+}
+
+/// Items whose prompts one thread cuts into tokens at a time.
+const CHUNK: usize = 1024;
 
 /// Progress of one item.
 #[derive(Debug, Clone)]
@@ -48,7 +61,7 @@ impl<'a> Evaluation<'a> {
     /// [`TaskError::Choices`] if the tokenizer does not give the choices that the protocol scores.
     pub fn new(plan: Plan, codec: &'a dyn TextCodec, seq_length: usize) -> Result<Self, TaskError> {
         let choices = plan.protocol.choices(codec)?;
-        Ok(Self { plan, codec, seq_length, choices })
+        Ok(Self { plan, codec, seq_length, choices, inputs: OnceLock::new() })
     }
 
     /// Returns the plan.
@@ -101,13 +114,46 @@ impl<'a> Evaluation<'a> {
     /// Returns the SHA-256 over the ids of every item's first prompt. It depends on data, shots, protocol and
     /// tokenizer.
     pub fn input_hash(&self) -> String {
-        let mut bytes = Vec::new();
-        for index in 0..self.len() {
-            let ids = self.first_prompt(index).map(|(_, ids)| ids).unwrap_or_default();
-            bytes.extend((ids.len() as u64).to_le_bytes());
-            bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
-        }
-        sha256_hex(&bytes)
+        self.inputs().hash.clone()
+    }
+
+    /// Returns the number of tokens of the longest first prompt; `None` if no item can be asked.
+    pub fn longest_prompt(&self) -> Option<usize> {
+        self.inputs().longest
+    }
+
+    /// Cuts all first prompts into tokens once, on all cores: a data set may have a million.
+    fn inputs(&self) -> &Inputs {
+        self.inputs.get_or_init(|| {
+            let of_chunk = |start: usize| {
+                let (mut bytes, mut longest) = (Vec::new(), None);
+                for index in start..self.len().min(start + CHUNK) {
+                    let ids = self.first_prompt(index).map(|(_, ids)| ids);
+                    longest = longest.max(ids.as_ref().map(Vec::len));
+                    let ids = ids.unwrap_or_default();
+                    bytes.extend((ids.len() as u64).to_le_bytes());
+                    bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+                }
+                (bytes, longest)
+            };
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let (mut digest, mut longest) = (Sha256::new(), None);
+            for round in (0..self.len()).step_by(CHUNK * threads) {
+                let starts = (round..self.len().min(round + CHUNK * threads)).step_by(CHUNK);
+                let chunks: Vec<_> = std::thread::scope(|scope| {
+                    let all: Vec<_> = starts.map(|start| scope.spawn(move || of_chunk(start))).collect();
+                    all.into_iter()
+                        .map(|one| one.join().expect("invariant: tokenizing does not panic"))
+                        .collect()
+                });
+                for (bytes, of_chunk) in chunks {
+                    digest.update(bytes);
+                    longest = longest.max(of_chunk);
+                }
+            }
+            let hash = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            Inputs { hash, longest }
+        })
     }
 
     /// Starts an item and returns its first action.

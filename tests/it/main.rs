@@ -40,6 +40,7 @@ mod savings;
 mod scripted;
 mod serve;
 mod shapes;
+mod shards;
 mod shown;
 mod signals;
 mod skip;

@@ -45,6 +45,9 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
         compute.rope.name(),
     );
     text += &as_read(&facts);
+    if let Some(words) = plan.share_words() {
+        text += &format!("share     {words}\n");
+    }
     let unfit = setup.check_room(plan).err();
     text += &format!("memory    {}\n", memory(setup, plan)?);
     if let Some(error) = &unfit {
@@ -59,16 +62,17 @@ pub(super) fn describe(setup: &Setup, plan: &Plan<'_>, root: &Path) -> anyhow::R
     let mut times = Times { why_unknown, modelled, ..Times::default() };
     // The work of cases that do not fit is not counted, because it may be arbitrarily large.
     let recorded = unfit.is_none().then(|| plan.record(suite, &model.config, compute.precision));
-    for (index, run) in plan.accuracy.iter().enumerate() {
+    for run in plan.accuracy.iter().filter(|run| !run.own.is_empty()) {
         let task = run.evaluation.plan();
         let time = recorded.as_ref().map_or(Expected::Unknown, |recorded| {
-            let dataset = &recorded.accuracy[index].dataset;
+            let case = recorded.accuracy.iter().find(|case| case.task == run.task);
+            let dataset = case.map_or("", |case| case.dataset.as_str());
             rates.rates.task(run, dataset, counted(setup, plan, run.tp))
         });
         text += &format!(
             "precision {}: {} items, protocol {}, {} shots, batch {}\n{}",
             run.task,
-            run.evaluation.len(),
+            run.own.len(),
             task.protocol.definition().name,
             task.shots,
             run.batch,

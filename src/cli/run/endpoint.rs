@@ -62,7 +62,10 @@ impl EndpointArgs {
 /// Prints what the run would ask of the server. Returns the exit code of a run that would be refused.
 pub(in crate::cli) fn dry_run(of: &EndpointChoice, request: &RunRequest) -> anyhow::Result<ExitCode> {
     let target = Target::find(of, &request.choice, &request.suite)?;
-    let plan = target.plan()?;
+    let plan = target.plan(request.shard)?;
+    if let Some(words) = plan.share_words() {
+        say(&words);
+    }
     emit(describe(&target, &target.wanted(&plan)).trim_end())?;
     match target.refusal(&plan, request.resume.is_some()) {
         Some(problem) => {

@@ -16,7 +16,8 @@ use glmbench_engine::EngineError;
 
 use crate::report::Summary;
 use crate::report::compare::ComparisonSummary;
-use crate::run::setup::Setup;
+use crate::run::setup::{Setup, SetupChoice};
+use crate::run::shard_choice::ShardChoice;
 use crate::run::turns as run_turns;
 use crate::run::{Observer, Progress, RunError, RunRequest, Wanted};
 use crate::suite::{Override, Suite};
@@ -25,7 +26,7 @@ use self::describe::{Description, describe};
 use self::endpoint::EndpointArgs;
 use self::setup::SetupArgs;
 use super::progress::Bars;
-use super::settings::override_parser;
+use super::settings::{override_parser, parse_shard, shard};
 use super::signals::{self, Watch};
 use super::{Exit, command_line, compare, emit, exit_of, report, say};
 
@@ -74,6 +75,13 @@ pub struct Args {
     /// With --resume: repeat failed items, timed cases, searches and loads, also those of a finished run
     #[arg(long, requires = "resume")]
     retry_failed: bool,
+    /// Run shard K of N of the plan, such as 3/16; `auto/N` takes K from a Slurm array or a Kubernetes Indexed Job, which
+    /// are also seen without the flag; `none` runs the whole plan. `glmbench merge` puts shards together
+    #[arg(long, value_name = "K/N", value_parser = parse_shard)]
+    shard: Option<ShardChoice>,
+    /// Hash the weights anew, even if their hash is kept beside unchanged files
+    #[arg(long)]
+    verify: bool,
     /// Show plan, memory and first prompts; run nothing
     #[arg(long)]
     dry_run: bool,
@@ -115,12 +123,13 @@ fn request(args: &Args) -> anyhow::Result<RunRequest> {
     }
     let wanted = if args.retry_failed { Wanted::MissingOrFailed } else { Wanted::Missing };
     Ok(RunRequest {
-        choice: args.setup.choice()?,
+        choice: SetupChoice { verify_weights: args.verify, ..args.setup.choice()? },
         resume: args.resume.then_some(wanted),
         over_budget: args.over_budget,
         interleave: args.interleave,
         blocks: args.blocks.map(u32::from),
         endpoint: args.endpoint.choice()?,
+        shard: shard(args.shard)?,
         command_line: command_line(),
         ..RunRequest::new(suite, &args.out)
     })
@@ -130,6 +139,7 @@ fn request(args: &Args) -> anyhow::Result<RunRequest> {
 fn dry_run(request: &RunRequest) -> anyhow::Result<ExitCode> {
     let setups = Setup::all(&request.choice, &request.suite)?;
     let mut plans = setups.iter().map(Setup::plan).collect::<Result<Vec<_>, _>>()?;
+    request.keep_shard(&setups, &mut plans)?;
     if let Some(blocks) = run_turns::blocks(request, &setups, &plans, &mut Bars::default())? {
         run_turns::lay_out(&setups, &mut plans, blocks);
     }

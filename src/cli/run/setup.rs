@@ -60,6 +60,7 @@ impl SetupArgs {
                 prompt_lookup: !self.no_prompt_lookup,
             },
             answering: Answering::Engine,
+            verify_weights: false,
         })
     }
 }

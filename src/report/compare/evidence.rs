@@ -138,6 +138,17 @@ impl Joined<'_> {
         let times =
             good.each_ref().map(|good| good.iter().filter_map(|r| metric.of(r)).collect::<Vec<f64>>());
         let ratio = median(&times[1])? / median(&times[0]).filter(|a| *a > 0.0)?;
+        let (a, b) = (self.a.run(), self.b.run());
+        if let Some(why) = a.unlike_machines(&self.case_a.case_id, b, &self.case_b.case_id) {
+            return Some(Evidence {
+                basis: Basis::Apart,
+                ratio,
+                shift: None,
+                within_runs: None,
+                unstable: Vec::new(),
+                note: Some(why),
+            });
+        }
         let mut evidence = if !self.a.further_runs.is_empty() || !self.b.further_runs.is_empty() {
             self.of_runs(metric)?
         } else if interleaved(self.a, self.b) {

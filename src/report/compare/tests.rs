@@ -668,3 +668,43 @@ fn leave_one_to_look_at() {
     let mixed = [paths(&runs)[0].clone(), emulated[0].clone(), emulated[1].clone()];
     render(&mixed, &to(&folder.join("mixed"))).unwrap();
 }
+
+/// A shard of a merged run was timed on another machine: its cases have no verdict, however clear the times are.
+#[test]
+fn times_of_unlike_machines_have_no_verdict() {
+    use crate::record::{ShardCase, ShardOrigin, ShardPart, Shards};
+    let phases = |share: f64| {
+        let (a, mut b) = in_turn(fixture::realistic(), fixture::realistic(), 8);
+        let from = &b.0.provenance;
+        let mut roofline = from.roofline.clone().unwrap();
+        roofline.bandwidth_bytes_per_s *= share;
+        let origin = ShardOrigin {
+            run_id: "r".into(),
+            complete: true,
+            host: "other".into(),
+            cpu_model: from.cpu_model.clone(),
+            kernel: from.kernel.clone(),
+            threads: from.threads,
+            governor: None,
+            roofline: Some(roofline),
+            load: None,
+            started: from.started.clone(),
+            finished: None,
+            resumed: 0,
+        };
+        let case = |case: &crate::record::PerformanceCase| ShardCase { id: case.case_id.clone(), work: 1 };
+        let cases = b.0.plan.performance.iter().map(case).collect();
+        let part = ShardPart { index: 1, cases, origin: Some(origin), ..ShardPart::default() };
+        let shards = Shards { count: 1, plan_hash: String::new(), whole: None, parts: vec![part] };
+        b.0.shards = Some(Box::new(shards));
+        let comparison = compared(a, b, &Options::default()).unwrap();
+        let phases = comparison.pairs.into_iter().flat_map(|pair| pair.cases).flat_map(|case| case.phases);
+        phases.collect::<Vec<_>>()
+    };
+    let is_unlike = |phase: &PhaseComparison| phase.notes.iter().any(|note| note.contains("unlike machines"));
+    let unlike = phases(0.8);
+    assert!(!unlike.is_empty());
+    assert!(unlike.iter().all(|phase| is_unlike(phase) && phase.verdict == SpeedVerdict::CannotTell));
+    // Limits vary by a few percent from one measurement to the next.
+    assert!(!phases(0.95).iter().any(is_unlike));
+}

@@ -2,7 +2,7 @@
 
 use super::{Chart, Csv, Material, Section, Table};
 use crate::record::{PerfRow, Phase};
-use crate::report::{charts, modelled, published, tables};
+use crate::report::{charts, machines, modelled, published, tables};
 
 pub(super) struct Performance;
 
@@ -18,7 +18,7 @@ impl Section for Performance {
         let phases = [Phase::Prefill, Phase::Decode, Phase::E2e]
             .map(|phase| tables::phase(rows, phase, clock, profile));
         let tokens = tables::token_latency(rows, of.requests, clock, profile);
-        let known = published::reference(run, rows);
+        let known = machines::table(run).into_iter().chain(published::reference(run, rows));
         let modelled = modelled::memory(run, rows).into_iter().chain(modelled::evidence(run));
         phases.into_iter().chain([tokens]).chain(known).chain(modelled).collect()
     }

@@ -222,6 +222,7 @@ fn row(run: &RunRecord, case: &LoadCase, level: &LoadLevelRecord) -> LoadRow {
         events_per_token: events,
         e2e_sent_p50_ns: e2e_sent.at(0.5),
         e2e_sent_p99_ns: e2e_sent.p99(),
+        host: run.host_of(&case.load_id).to_owned(),
     }
 }
 

@@ -165,6 +165,15 @@ impl Case for LoadRun {
     }
 
     /// Returns the time of the schedule, which is the least that the case takes.
+    fn work(&self, on: Counted<'_>) -> u64 {
+        let Some(wanted) = self.wanted() else { return 0 };
+        let mean = |tokens: u64| (tokens / wanted.requests.max(1)) as usize;
+        let batch = self.max_batch.max(1);
+        let (input_tokens, output_tokens) = (mean(wanted.prompt_tokens), mean(wanted.output_tokens));
+        on.work(Shape { batch, input_tokens, output_tokens })
+            .saturating_mul(wanted.requests.div_ceil(batch as u64))
+    }
+
     fn expected(&self, _: Option<(&Rates, Counted<'_>)>) -> Expected {
         let Some(rates) = &self.rates else { return Expected::Unknown };
         let of_rate = |rate: &f64| match (&self.schedule, self.duration_ns) {

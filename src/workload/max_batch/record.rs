@@ -346,13 +346,15 @@ pub struct ProbeRow {
     pub reason: Option<String>,
     /// Whether the batch is the result of the search.
     pub answer: bool,
+    /// The host that ran the search.
+    pub host: String,
 }
 
 impl ProbeRow {
     /// The header of `max_batch.csv`.
     pub const HEADER: &'static str = "schema,run_id,search_id,engine,device,clock,dtype,tp,threads,input_tokens,\
         output_tokens,limit_tpot_ns,limit_ttft_ns,probe,purpose,batch,outcome,reps,ttft_ns,tpot_ns,\
-        decode_tokens_per_s,wanted_bytes,reason,answer";
+        decode_tokens_per_s,wanted_bytes,reason,answer,host";
 }
 
 #[cfg(test)]

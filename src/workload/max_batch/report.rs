@@ -112,6 +112,7 @@ pub fn probe_rows(run: &RunRecord, probes: &[ProbeRecord]) -> Vec<ProbeRow> {
             wanted_bytes: probe.wanted_bytes,
             reason: probe.reason,
             answer: probe.outcome == ProbeOutcome::Fits && probe.batch == answer.batch,
+            host: run.host_of(&case.search_id).to_owned(),
         };
         own.into_iter().map(row).collect::<Vec<_>>()
     };

@@ -16,6 +16,7 @@ use crate::record::{
     self, Clock, Objective, ProbeOutcome, ProbePurpose, ProbeRecord, ProbeRepetition, SearchCase,
 };
 use crate::run::cases::{Case, Planning, Recording, Room, Workload};
+use crate::run::duration::Counted;
 use crate::run::memory::wanted_capacity;
 use crate::run::{Ending, RunError, Session};
 use crate::stats::median;
@@ -63,6 +64,14 @@ impl Case for SearchRun {
 
     fn needs(&self, _: Capabilities) -> Capabilities {
         Capabilities { ignores_end: true, step_times: true, memory: true, ..Capabilities::NONE }
+    }
+
+    /// The batches that a search doubles through.
+    fn work(&self, on: Counted<'_>) -> u64 {
+        let doubled = std::iter::successors(Some(self.low.max(1)), |batch| batch.checked_mul(2));
+        let batches = doubled.take_while(|batch| *batch <= self.high);
+        let of = |batch| on.work(self.shape(batch)).saturating_mul(self.repetitions as u64 + 1);
+        batches.map(of).fold(0, u64::saturating_add)
     }
 
     fn words(&self) -> Vec<String> {

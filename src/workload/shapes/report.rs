@@ -193,7 +193,7 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
         clock: run.provenance.clock,
         dtype: run.provenance.dtype.clone(),
         tp: case.tp,
-        threads: run.provenance.threads,
+        threads: run.origin_of(&case.case_id).map_or(run.provenance.threads, |origin| origin.threads),
         batch: case.batch,
         input_tokens: case.input_tokens,
         output_tokens: case.output_tokens,
@@ -230,6 +230,7 @@ fn row(run: &RunRecord, case: &PerformanceCase, phase: Phase, repetitions: &Repe
             .clone()
             .or_else(|| case.unfit.clone())
             .or_else(|| absent.then(|| "no decode phase: one output token".to_owned())),
+        host: run.host_of(&case.case_id).to_owned(),
     }
 }
 
@@ -258,13 +259,13 @@ pub(crate) fn case_roofline(
     case: &PerformanceCase,
     good: &[&RequestRecord],
 ) -> Option<Roofline> {
-    let before = roofline_of(&run.provenance, case.tp)?;
+    let before = scaled(run.roofline_of(&case.case_id)?, run.provenance.clock, case.tp);
     let around = |of: &dyn Fn(&RooflineSample) -> Option<f64>| {
         let found: Vec<f64> =
             good.iter().filter_map(|request| request.roofline_samples.as_ref()?.mean(of)).collect();
         median(&found)
     };
-    let measured = run.provenance.roofline.as_ref().and_then(|roofline| roofline.measured.as_ref());
+    let measured = run.roofline_of(&case.case_id).and_then(|roofline| roofline.measured.as_ref());
     let peak = measured.and_then(|measured| around(&|sample| measured.peak_in(sample)));
     Some(Roofline {
         bandwidth_bytes_per_s: around(&RooflineSample::bandwidth).unwrap_or(before.bandwidth_bytes_per_s),
@@ -275,12 +276,17 @@ pub(crate) fn case_roofline(
 
 /// The roofline of a case with `tp` ranks: the machine as measured before the cases, or `tp` times the profile's chip.
 pub(crate) fn roofline_of(of: &Provenance, tp: u32) -> Option<Roofline> {
-    let chips = if of.clock == Clock::Modelled { f64::from(tp) } else { 1.0 };
-    of.roofline.as_ref().map(|one| Roofline {
+    of.roofline.as_ref().map(|one| scaled(one, of.clock, tp))
+}
+
+/// Returns the roofline of `tp` ranks: the machine's, or `tp` times that of a profile's chip.
+pub(crate) fn scaled(one: &Roofline, clock: Clock, tp: u32) -> Roofline {
+    let chips = if clock == Clock::Modelled { f64::from(tp) } else { 1.0 };
+    Roofline {
         bandwidth_bytes_per_s: chips * one.bandwidth_bytes_per_s,
         peak_flops_per_s: chips * one.peak_flops_per_s,
         measured: None,
-    })
+    }
 }
 
 /// Least time that the machine's limits allow. The phases run in sequence, so the end-to-end bound is the sum of

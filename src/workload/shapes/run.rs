@@ -101,6 +101,11 @@ impl Case for PerformanceRun {
         Some(one.times(batch).times(timed + self.warm_up.most as u64).at_least(batch * timed))
     }
 
+    fn work(&self, on: Counted<'_>) -> u64 {
+        let of_one = on.work_of(self.shape, || cost(self, on.config, on.precision, on.step_tokens));
+        of_one.saturating_mul((self.timed() + self.warm_up.most) as u64)
+    }
+
     /// Estimates all repetitions, warm-ups included.
     fn expected(&self, rates: Option<(&Rates, Counted<'_>)>) -> Expected {
         let Some((rates, counted)) = rates else { return Expected::Unknown };

@@ -1,0 +1,243 @@
+//! Merges the items of accuracy cases in the plan's order, one line at a time.
+
+use super::super::identity::hex;
+use super::super::run::{AccuracyCase, ItemsHasher, JournalSeal};
+use super::super::sum::{LINE, Sum};
+use super::super::{RecordError, RunDir};
+use super::gather::Source;
+use super::{MergeError, Output};
+use crate::bounded;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::PathBuf;
+
+/// Largest line.
+const MAX_LINE_BYTES: u64 = 1 << 28;
+
+/// What was merged.
+pub(super) struct Read {
+    /// Number of items.
+    pub(super) items: u64,
+    /// Numbers of the shards whose lines end early or are damaged.
+    pub(super) torn: BTreeSet<u32>,
+}
+
+/// The fields of a line that say which item it is of.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    task: Cow<'a, str>,
+    #[serde(borrow)]
+    doc_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    doc_hash: Cow<'a, str>,
+    #[serde(borrow, default)]
+    prompt_hash: Cow<'a, str>,
+}
+
+/// A journal of a shard, read line by line.
+struct Lines {
+    path: PathBuf,
+    file: Option<BufReader<File>>,
+    /// Hash of all bytes so far. `None` if the shard has no seal to compare with; then each line's own sum counts.
+    digest: Option<Sha256>,
+    count: u64,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn open(source: &Source, name: &str) -> Result<Self, RecordError> {
+        let path = source.file(name);
+        let file = match File::open(&path) {
+            Ok(file) => Some(BufReader::with_capacity(1 << 16, file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(RecordError::io("read", &path)(e)),
+        };
+        let digest = source.is_complete().then(Sha256::new);
+        Ok(Self { path, file, digest, count: 0, line: Vec::new() })
+    }
+
+    /// Reads the next whole line. Returns `false` at the end, and at a line that is torn or damaged.
+    fn advance(&mut self) -> Result<bool, RecordError> {
+        let Some(file) = &mut self.file else { return Ok(false) };
+        bounded::line(file, &mut self.line, MAX_LINE_BYTES).map_err(RecordError::io("read", &self.path))?;
+        if !self.line.ends_with(b"\n") {
+            return Ok(false);
+        }
+        match &mut self.digest {
+            Some(digest) => digest.update(&self.line),
+            None if LINE.check(&self.line) != Sum::Right => return Ok(false),
+            None => {}
+        }
+        self.count += 1;
+        Ok(true)
+    }
+
+    fn head(&self) -> Result<Head<'_>, RecordError> {
+        serde_json::from_slice(&self.line).map_err(|error| RecordError::Malformed {
+            path: self.path.clone(),
+            line: self.count as usize,
+            message: error.to_string(),
+        })
+    }
+}
+
+/// The journals of a shard, and its place in them.
+struct Reader<'a> {
+    source: &'a Source,
+    samples: Lines,
+    prompts: Lines,
+    ended: bool,
+}
+
+impl Reader<'_> {
+    fn out_of_place(&self, task: &str, found: &str) -> MergeError {
+        self.source.refused(&format!(
+            "samples.jsonl:{}: {found} was found, an item of task {task} was expected; the same --shard with --resume mends it",
+            self.samples.count
+        ))
+    }
+
+    /// Copies the next item, with its prompts. Returns `false` if the shard has no more.
+    fn copy(
+        &mut self,
+        task: &str,
+        hasher: &mut ItemsHasher,
+        to: &mut [Output; 2],
+    ) -> Result<bool, MergeError> {
+        if self.ended || !self.samples.advance()? {
+            self.ended = true;
+            return Ok(false);
+        }
+        let head = self.samples.head()?;
+        if head.task != task {
+            let found = format!("item {} of task {}", head.doc_id, head.task);
+            return Err(self.out_of_place(task, &found));
+        }
+        // Prompts stand before their sample, so a sample without them is not whole.
+        let was_asked = !head.prompt_hash.is_empty();
+        if was_asked {
+            let has_own = self.prompts.advance()? && {
+                let prompts = self.prompts.head()?;
+                prompts.task == head.task && prompts.doc_id == head.doc_id
+            };
+            if !has_own && self.source.is_complete() {
+                return Err(self.source.refused(&format!(
+                    "prompts.jsonl has no prompts of item {} of task {task} at its place; the same --shard with --resume mends it",
+                    head.doc_id
+                )));
+            }
+            if !has_own {
+                self.ended = true;
+                return Ok(false);
+            }
+        }
+        hasher.add(&head.doc_id, &head.doc_hash);
+        to[0].append(&self.samples.line)?;
+        if was_asked {
+            to[1].append(&self.prompts.line)?;
+        }
+        Ok(true)
+    }
+
+    /// Checks that nothing is left, and that the journals are as they were sealed.
+    fn finish(mut self) -> Result<(), MergeError> {
+        if !self.source.is_complete() {
+            return Ok(());
+        }
+        for (lines, name) in [(&mut self.samples, "samples.jsonl"), (&mut self.prompts, "prompts.jsonl")] {
+            while lines.advance()? {}
+            let digest = lines.digest.take().map(|digest| hex(&digest.finalize())).unwrap_or_default();
+            let found = lines.file.as_ref().map(|_| (lines.count, digest.as_str()));
+            self.source.check_seal(name, found)?;
+        }
+        Ok(())
+    }
+}
+
+/// Merges `samples.jsonl` and `prompts.jsonl`. Sets the items of each case to those that are there, and removes cases
+/// without items from an incomplete result. `order` has the numbers of ranks in the order in which they run.
+pub(super) fn merge(
+    dir: &RunDir,
+    cases: &mut Vec<AccuracyCase>,
+    order: &[u32],
+    sources: &[Source],
+    partial: bool,
+    seal: &mut BTreeMap<String, JournalSeal>,
+) -> Result<Read, MergeError> {
+    let mut to = [Output::create(&dir.file("samples.jsonl"))?, Output::create(&dir.file("prompts.jsonl"))?];
+    let mut readers = Vec::new();
+    for source in sources {
+        let (samples, prompts) =
+            (Lines::open(source, "samples.jsonl")?, Lines::open(source, "prompts.jsonl")?);
+        readers.push(Reader { source, samples, prompts, ended: false });
+    }
+    let (mut items, mut torn) = (0, BTreeSet::new());
+    for tp in order {
+        for case in cases.iter_mut().filter(|case| case.tp == *tp) {
+            let owners = owners(case, sources, partial)?;
+            let (mut hasher, mut there) = (ItemsHasher::default(), 0);
+            for owner in owners {
+                let Some(reader) = readers.get_mut(usize::from(owner)) else { continue };
+                if reader.copy(&case.task, &mut hasher, &mut to)? {
+                    there += 1;
+                } else if reader.source.is_complete() {
+                    return Err(reader
+                        .source
+                        .refused(&format!("it has too few items of task {}", case.task)));
+                } else {
+                    torn.insert(reader.source.index);
+                }
+            }
+            let hash = hasher.finish();
+            if there == case.items && case.items_hash.as_ref().is_some_and(|planned| *planned != hash) {
+                return Err(MergeError::Refused(format!(
+                    "the items of task {} are not those of the plan, or stand in another order",
+                    case.task
+                )));
+            }
+            items += there;
+            (case.items, case.items_hash) = (there, Some(hash));
+        }
+    }
+    if partial {
+        cases.retain(|case| case.items > 0);
+    }
+    readers.into_iter().try_for_each(Reader::finish)?;
+    for (output, name) in to.into_iter().zip(["samples.jsonl", "prompts.jsonl"]) {
+        seal.insert(name.to_owned(), output.finish()?);
+    }
+    Ok(Read { items, torn })
+}
+
+/// Place in `owners` of an item whose shard is not there.
+const NOBODY: u16 = u16::MAX;
+
+/// Returns the index in `sources` of each item's shard, in the plan's order.
+fn owners(case: &AccuracyCase, sources: &[Source], partial: bool) -> Result<Vec<u16>, MergeError> {
+    let mut owners = vec![NOBODY; usize::try_from(case.items).unwrap_or(usize::MAX)];
+    for (source, number) in sources.iter().zip(0_u16..) {
+        let Some(places) = source.part().items.get(&case.task) else { continue };
+        for place in places.read(case.items).map_err(|why| source.refused(&format!("run.json: {why}")))? {
+            if owners[place] != NOBODY {
+                let other = &sources[usize::from(owners[place])];
+                return Err(source.refused(&format!(
+                    "run.json: item {place} of task {} is of shard {}, too",
+                    case.task, other.index
+                )));
+            }
+            owners[place] = number;
+        }
+    }
+    match owners.iter().position(|owner| *owner == NOBODY) {
+        Some(place) if !partial => Err(MergeError::Refused(format!(
+            "item {place} of task {} is of no shard; a run.json is damaged",
+            case.task
+        ))),
+        _ => Ok(owners),
+    }
+}

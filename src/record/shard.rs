@@ -1,0 +1,382 @@
+//! Shards: parts of a plan that run on their own, on several machines, and are merged afterwards.
+//!
+//! The record of a shard has the shard's own part as its plan, so that reports, audits and resuming treat it as a run of
+//! fewer items and cases. [`Shards`] beside it holds the whole plan. The identity is that of the whole plan.
+
+use super::cases::Plan;
+use super::identity::hex;
+use super::roofline::Roofline;
+use super::run::{RunRecord, Status};
+use super::target::LoadFacts;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// Largest number of shards of a plan.
+pub const MOST_SHARDS: u32 = 65_535;
+
+/// Change of a measured limit, as a share, up to which two machines count as alike. The limits of one machine vary by a
+/// few percent from one measurement to the next.
+pub const ALIKE_SHARE: f64 = 0.1;
+
+/// The shards of a plan that a run has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shards {
+    /// Number of shards of the plan.
+    pub count: u32,
+    /// [`Plan::hash`] of the whole plan.
+    pub plan_hash: String,
+    /// The whole plan. `None` if the run's own plan is the whole one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Plan>,
+    /// The parts that the run has, by their number: one in the run of a shard, several in a merged run.
+    pub parts: Vec<ShardPart>,
+}
+
+/// A part of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShardPart {
+    /// Number of the shard, from 1 to [`Shards::count`].
+    pub index: u32,
+    /// Places of its items among all items of their task, by task ([`Places`]). Empty in a merged run, whose items stand in
+    /// the plan's order.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub items: BTreeMap<String, Places>,
+    /// Its timed cases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cases: Vec<ShardCase>,
+    /// Where it ran. `None` in the run of a shard, whose provenance says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ShardOrigin>,
+}
+
+/// A timed case of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardCase {
+    /// The case's name.
+    pub id: String,
+    /// Its work, in bytes of memory traffic ([`Places`] of items have none). Only sums and ratios of it have a meaning.
+    pub work: u64,
+}
+
+/// Where a merged shard ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardOrigin {
+    /// Its run.
+    pub run_id: String,
+    /// Whether all of it is here.
+    pub complete: bool,
+    /// Host name.
+    pub host: String,
+    /// CPU model.
+    pub cpu_model: String,
+    /// Kernels.
+    pub kernel: String,
+    /// Engine threads.
+    pub threads: u32,
+    /// Frequency governor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub governor: Option<String>,
+    /// The machine's limits, measured before the shard's cases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roofline: Option<Roofline>,
+    /// Time and memory of loading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadFacts>,
+    /// When it first started.
+    pub started: String,
+    /// When it last ended.
+    pub finished: Option<String>,
+    /// How often it was resumed.
+    pub resumed: u32,
+}
+
+/// Places in a list in rising order, as text: each number is the distance from the place before, the first from the
+/// list's begin. `3 1 5` are the places 3, 4 and 9.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Places(String);
+
+impl Places {
+    /// Encodes places in rising order.
+    pub fn of(places: impl IntoIterator<Item = usize>) -> Self {
+        let (mut text, mut before) = (String::new(), 0);
+        for place in places {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text += &(place - before).to_string();
+            before = place;
+        }
+        Self(text)
+    }
+
+    /// Returns the places, or what is wrong with the text.
+    ///
+    /// # Errors
+    /// The text has no numbers, places that do not rise, or one of `total` or more.
+    pub fn read(&self, total: u64) -> Result<Vec<usize>, String> {
+        let (mut places, mut at) = (Vec::new(), 0_u64);
+        for word in self.0.split_ascii_whitespace() {
+            let step: u64 =
+                word.parse().map_err(|_| format!("found the place `{word}`; expected a number"))?;
+            at = at.saturating_add(step);
+            if at >= total || (step == 0 && !places.is_empty()) {
+                return Err(format!(
+                    "found the place {at} out of order; expected rising places below {total}"
+                ));
+            }
+            places.push(at as usize);
+        }
+        Ok(places)
+    }
+}
+
+impl Plan {
+    /// Returns the SHA-256 (hex) of everything that a plan asks for. Reasons for which a machine leaves cases out do not
+    /// count: they depend on its memory and its speed.
+    pub fn hash(&self) -> String {
+        let mut plan = serde_json::to_value(self).unwrap_or_default();
+        let lists = plan.as_object_mut().into_iter().flat_map(|plan| plan.values_mut());
+        for case in lists.filter_map(serde_json::Value::as_array_mut).flatten() {
+            if let Some(case) = case.as_object_mut() {
+                case.remove("unfit");
+            }
+        }
+        hex(&Sha256::digest(plan.to_string()))
+    }
+}
+
+impl Shards {
+    /// Returns the part with this number.
+    pub fn part(&self, index: u32) -> Option<&ShardPart> {
+        self.parts.iter().find(|part| part.index == index)
+    }
+
+    /// Returns the only part, if the run is that of a shard rather than a merged one.
+    pub fn single(&self) -> Option<&ShardPart> {
+        match self.parts.as_slice() {
+            [part] if part.origin.is_none() => Some(part),
+            _ => None,
+        }
+    }
+
+    /// Returns the numbers of the parts that are whole, that are here in part, and that are missing.
+    pub fn standing(&self) -> [Vec<u32>; 3] {
+        let mut all = [Vec::new(), Vec::new(), Vec::new()];
+        for index in 1..=self.count {
+            let of = match self.part(index) {
+                Some(part) if part.origin.as_ref().is_none_or(|origin| origin.complete) => 0,
+                Some(_) => 1,
+                None => 2,
+            };
+            all[of].push(index);
+        }
+        all
+    }
+
+    /// Describes what of the plan is here: `shard 3 of 16`, `14 of 16 shards (shard 7 in part, shard 9 missing)`, `16 shards
+    /// merged`.
+    pub fn words(&self) -> String {
+        if let Some(part) = self.single() {
+            return format!("shard {} of {}", part.index, self.count);
+        }
+        let [whole, partial, missing] = self.standing();
+        if whole.len() == self.count as usize {
+            return format!("{} shards merged", self.count);
+        }
+        let lacking: Vec<String> = [(partial, "in part"), (missing, "missing")]
+            .into_iter()
+            .filter(|(list, _)| !list.is_empty())
+            .map(|(list, how)| format!("{} {how}", numbers(&list)))
+            .collect();
+        format!("{} of {} shards ({})", whole.len(), self.count, lacking.join(", "))
+    }
+
+    /// Whether the run has the whole plan.
+    pub fn is_whole(&self) -> bool {
+        self.single().is_none() && self.standing()[0].len() == self.count as usize
+    }
+
+    /// Returns where a timed case of a merged run was timed.
+    pub fn origin_of(&self, case_id: &str) -> Option<&ShardOrigin> {
+        let part = self.parts.iter().find(|part| part.cases.iter().any(|case| case.id == case_id))?;
+        part.origin.as_ref()
+    }
+
+    /// Returns the machines that timed cases, each with the names of its hosts, if they are of more than one kind.
+    /// Their times must not be judged together.
+    pub fn unlike_hosts(&self) -> Option<Vec<Vec<&str>>> {
+        let timed = self.parts.iter().filter(|part| !part.cases.is_empty());
+        let mut kinds: Vec<(&ShardOrigin, Vec<&str>)> = Vec::new();
+        for origin in timed.filter_map(|part| part.origin.as_ref()) {
+            match kinds.iter_mut().find(|(kind, _)| kind.is_like(origin)) {
+                Some((_, hosts)) if hosts.contains(&origin.host.as_str()) => {}
+                Some((_, hosts)) => hosts.push(&origin.host),
+                None => kinds.push((origin, vec![&origin.host])),
+            }
+        }
+        (kinds.len() > 1).then(|| kinds.into_iter().map(|(_, hosts)| hosts).collect())
+    }
+}
+
+/// Formats numbers of shards: `shard 3`, `shards 3, 5 and 7`, `shards 1, 2, 3 and 9 more`.
+pub fn numbers(list: &[u32]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = list.iter().take(SHOWN).map(u32::to_string).collect();
+    match (shown.as_slice(), list.len()) {
+        ([], _) => "no shard".to_owned(),
+        ([one], _) => format!("shard {one}"),
+        (_, all) if all > SHOWN => format!("shards {} and {} more", shown.join(", "), all - SHOWN),
+        ([rest @ .., last], _) => format!("shards {} and {last}", rest.join(", ")),
+    }
+}
+
+impl ShardOrigin {
+    /// Returns where a run was made.
+    pub(super) fn of(record: &RunRecord, complete: bool) -> Self {
+        let of = &record.provenance;
+        Self {
+            run_id: record.run_id.clone(),
+            complete,
+            host: of.host.clone(),
+            cpu_model: of.cpu_model.clone(),
+            kernel: of.kernel.clone(),
+            threads: of.threads,
+            governor: of.governor.clone(),
+            roofline: of.roofline.clone(),
+            load: of.load.clone(),
+            started: of.started.clone(),
+            finished: of.finished.clone(),
+            resumed: of.resumed,
+        }
+    }
+
+    /// Whether times of the two machines may be judged together: the same processor, kernels and threads, and measured
+    /// limits that agree within [`ALIKE_SHARE`]. Without measured limits, only the same host is.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let same = |a: f64, b: f64| (a - b).abs() <= ALIKE_SHARE * a.max(b);
+        let limits = match (&self.roofline, &other.roofline) {
+            (Some(a), Some(b)) => {
+                same(a.bandwidth_bytes_per_s, b.bandwidth_bytes_per_s)
+                    && same(a.peak_flops_per_s, b.peak_flops_per_s)
+            }
+            _ => self.host == other.host,
+        };
+        let kind = |of: &Self| (of.cpu_model.clone(), of.kernel.clone(), of.threads);
+        limits && kind(self) == kind(other)
+    }
+}
+
+impl RunRecord {
+    /// Describes which part of the plan the run has; `None` for a run of the whole plan.
+    pub fn part_words(&self) -> Option<String> {
+        self.shards.as_ref().map(|shards| shards.words())
+    }
+
+    /// Whether the run lacks a part of the plan that its identity describes.
+    pub fn is_part(&self) -> bool {
+        self.shards.as_ref().is_some_and(|shards| !shards.is_whole())
+    }
+
+    /// Returns where a timed case of a merged run was timed.
+    pub fn origin_of(&self, case_id: &str) -> Option<&ShardOrigin> {
+        self.shards.as_ref()?.origin_of(case_id)
+    }
+
+    /// Returns the name of the host that timed a case.
+    pub fn host_of(&self, case_id: &str) -> &str {
+        self.origin_of(case_id).map_or(&self.provenance.host, |origin| &origin.host)
+    }
+
+    /// Returns why the times of two cases must not be judged together: a shard timed one, and the machines are not alike.
+    /// `None` if they may, or if no run is merged.
+    pub fn unlike_machines(&self, case_id: &str, other: &Self, other_id: &str) -> Option<String> {
+        let of = |run: &Self, id: &str| {
+            run.origin_of(id).cloned().unwrap_or_else(|| ShardOrigin::of(run, run.status == Status::Complete))
+        };
+        if self.origin_of(case_id).is_none() && other.origin_of(other_id).is_none() {
+            return None;
+        }
+        let (a, b) = (of(self, case_id), of(other, other_id));
+        (!a.is_like(&b)).then(|| {
+            format!(
+                "timed on unlike machines, {} and {}: processor, kernels, threads or measured limits differ",
+                a.host, b.host
+            )
+        })
+    }
+
+    /// Returns the limits of the machine that timed a case, measured before its cases.
+    pub fn roofline_of(&self, case_id: &str) -> Option<&Roofline> {
+        match self.origin_of(case_id) {
+            Some(origin) => origin.roofline.as_ref(),
+            None => self.provenance.roofline.as_ref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_back_and_bad_ones_are_refused() {
+        for places in [vec![], vec![0], vec![7], vec![0, 1, 2], vec![3, 4, 9, 1000]] {
+            assert_eq!(Places::of(places.iter().copied()).read(1001), Ok(places));
+        }
+        assert_eq!(Places::of([3, 4, 9]), Places("3 1 5".into()));
+        for bad in ["3 0", "x", "-1", "9", "3 6", "18446744073709551615 2"] {
+            assert!(Places(bad.into()).read(9).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_run_says_what_it_has_of_the_plan() {
+        let origin = |complete, host: &str, rate| ShardOrigin {
+            run_id: "r".into(),
+            complete,
+            host: host.into(),
+            cpu_model: "c".into(),
+            kernel: "avx2".into(),
+            threads: 2,
+            governor: None,
+            roofline: Some(Roofline { bandwidth_bytes_per_s: rate, peak_flops_per_s: 1e11, measured: None }),
+            load: None,
+            started: String::new(),
+            finished: None,
+            resumed: 0,
+        };
+        let part = |index, origin: Option<ShardOrigin>| ShardPart {
+            index,
+            cases: vec![ShardCase { id: format!("c{index}"), work: 1 }],
+            origin,
+            ..ShardPart::default()
+        };
+        let shards = |count, parts| Shards { count, plan_hash: "h".into(), whole: None, parts };
+        let one = shards(16, vec![part(3, None)]);
+        assert_eq!((one.words().as_str(), one.is_whole()), ("shard 3 of 16", false));
+        let some = shards(
+            4,
+            vec![part(1, Some(origin(true, "a", 1e10))), part(2, Some(origin(false, "b", 1.05e10)))],
+        );
+        assert_eq!(some.words(), "1 of 4 shards (shard 2 in part, shards 3 and 4 missing)");
+        assert_eq!((some.origin_of("c2").map(|o| o.host.as_str()), some.unlike_hosts()), (Some("b"), None));
+        let all =
+            shards(2, vec![part(1, Some(origin(true, "a", 1e10))), part(2, Some(origin(true, "b", 2e10)))]);
+        assert_eq!((all.words().as_str(), all.is_whole()), ("2 shards merged", true));
+        assert_eq!(all.unlike_hosts(), Some(vec![vec!["a"], vec!["b"]]));
+        let sole = shards(1, vec![part(1, Some(origin(true, "a", 1e10)))]);
+        assert!(sole.is_whole());
+    }
+
+    #[test]
+    fn the_hash_of_a_plan_does_not_depend_on_what_a_machine_leaves_out() {
+        let plan = crate::record::golden::run().plan;
+        let mut other = plan.clone();
+        other.performance[0].unfit = Some("over budget".into());
+        assert_eq!(plan.hash(), other.hash());
+        other.performance[0].repetitions += 1;
+        assert_ne!(plan.hash(), other.hash());
+    }
+}

@@ -1,0 +1,53 @@
+//! Where the shards of a merged run ran, and whether their times may be judged together.
+
+use super::format::or_none;
+use super::tables::Table;
+use super::validity::{Check, yes_if};
+use crate::record::RunRecord;
+
+/// One row per shard: host, processor, measured limits and timed cases. Empty for other runs.
+pub(super) fn table(run: &RunRecord) -> Option<Table> {
+    let shards = run.shards.as_ref().filter(|shards| shards.single().is_none())?;
+    let columns = ["Shard", "Host", "Processor", "Kernels", "Limits", "Standing", "Timed cases"];
+    let mut table = Table::new(format!("Machines: {}", shards.words()), &columns, &[]);
+    for part in &shards.parts {
+        let Some(origin) = &part.origin else { continue };
+        let limits = or_none(origin.roofline.as_ref(), |limit| {
+            let (memory, arithmetic) = (limit.bandwidth_bytes_per_s / 1e9, limit.peak_flops_per_s / 1e9);
+            format!("{memory:.1} GB/s, {arithmetic:.0} GFLOP/s")
+        });
+        let cases: Vec<&str> = part.cases.iter().map(|case| case.id.as_str()).collect();
+        let cells = vec![
+            part.index.to_string(),
+            origin.host.clone(),
+            origin.cpu_model.clone(),
+            origin.kernel.clone(),
+            limits,
+            if origin.complete { "whole" } else { "in part" }.to_owned(),
+            cases.join(", "),
+        ];
+        table.push(false, cells);
+    }
+    Some(table)
+}
+
+/// The condition that a merged run's timed cases ran on machines of one kind. `None` for other runs.
+pub(super) fn check(run: &RunRecord) -> Option<Check> {
+    let shards = run.shards.as_ref().filter(|shards| shards.single().is_none())?;
+    let kinds = shards.unlike_hosts();
+    let found = match &kinds {
+        None => "machines of one kind".to_owned(),
+        Some(kinds) => {
+            let kinds: Vec<String> = kinds.iter().map(|hosts| hosts.join(", ")).collect();
+            format!("{} kinds of machines: {}", kinds.len(), kinds.join(" | "))
+        }
+    };
+    Some(Check {
+        name: "one kind of machine",
+        condition: "All cases were timed on machines of one kind",
+        outcome: yes_if(kinds.is_none()),
+        found,
+        advice: "Compare cases of one kind only: each row names its host. Shards on equal nodes have no such limit.",
+        required: false,
+    })
+}

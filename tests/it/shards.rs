@@ -1,0 +1,622 @@
+//! Shards of a plan: any of them, in any order and however often stopped, merge to the unsharded run, or are refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use glmbench::record::{MergeError, Merged, Roofline, RunDir, RunRecord, Status, WRITER, merge};
+use glmbench::report::{Verdict, render};
+use glmbench::run::setup::Answering;
+use glmbench::run::shard::Shard;
+use glmbench::run::shard_status::{PlanStatus, Standing};
+use glmbench::run::{RunRequest, Wanted};
+use glmbench::suite::Suite;
+use proptest::prelude::*;
+use regex::Regex;
+
+use crate::in_process::try_run;
+use crate::support::glmbench;
+
+/// Items of two tasks, shapes, and a load.
+const PARTS: [&str; 3] = [
+    "[[accuracy]]\ntask = \"boolq\"\ndataset = \"DATA/boolq-sample\"\nprotocol = \"modeltest\"\nlimit = 11\nbatch = 3\n\
+     [[accuracy]]\ntask = \"ceval\"\ndataset = \"DATA/ceval-sample\"\nprotocol = \"modeltest-0shot\"\nlimit = 9\nbatch = 4\n",
+    "[[performance]]\nbatch = [1, 2, 3]\nlengths = [[32, 4], [8, 2]]\nrepetitions = 2\n",
+    "[[load]]\narrival = \"poisson\"\nrates = [50]\nrequests = 4\nlengths = [[16, 4]]\nmax_batch = 3\n",
+];
+
+fn suite(parts: &[&str]) -> String {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets");
+    format!("schema = 1\nname = \"s\"\n{}", parts.concat()).replace("DATA", data.to_str().unwrap())
+}
+
+fn request(out: &Path, text: &str, shard: Option<(u32, u32)>) -> RunRequest {
+    let mut request = RunRequest::new(Suite::parse(Path::new("s.toml"), text, &[]).unwrap(), out);
+    request.choice.answering = Answering::Scripted(Box::default());
+    request.shard = shard.map(|(index, count)| Shard::new(index, count).unwrap());
+    request
+}
+
+/// Runs to the end.
+fn run(out: &Path, text: &str, shard: Option<(u32, u32)>) -> PathBuf {
+    let (end, _) = try_run(&request(out, text, shard), usize::MAX).unwrap();
+    assert_eq!((end.verdict, end.runs.len()), (Verdict::Valid, 1));
+    end.runs[0].clone()
+}
+
+/// Stops after some units, then goes on to the end.
+fn run_in_pieces(out: &Path, text: &str, shard: (u32, u32), pieces: &[usize], killed: bool) -> PathBuf {
+    for units in pieces {
+        let mut part = request(out, text, Some(shard));
+        part.resume = Some(Wanted::Missing);
+        let (end, _) = try_run(&part, *units).unwrap();
+        if killed && end.verdict == Verdict::Incomplete {
+            kill(&end.runs[0]);
+        }
+    }
+    let mut rest = request(out, text, Some(shard));
+    rest.resume = Some(Wanted::Missing);
+    let (end, _) = try_run(&rest, usize::MAX).unwrap();
+    assert_eq!(end.verdict, Verdict::Valid);
+    end.runs[0].clone()
+}
+
+/// Leaves a stopped run as `kill -9` does: a torn line, the status of a running one, and the file of a process that is gone.
+fn kill(run: &Path) {
+    let dir = RunDir::open(run).unwrap();
+    let record = dir.read_run().unwrap();
+    dir.write_run(&RunRecord { status: Status::Running, ..record }).unwrap();
+    for file in ["samples.jsonl", "requests.jsonl"] {
+        let text = fs::read(run.join(file)).unwrap();
+        fs::write(run.join(file), &text[..text.len().saturating_sub(7)]).unwrap();
+    }
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let space = fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default();
+    let writer = serde_json::json!({
+        "host": "gone", "pid": 4_294_967_000_u32, "started": "2026-01-01T00:00:00Z", "process_start": 1,
+        "place": format!("{} {space}", boot.trim()), "beat": 3,
+    });
+    fs::write(run.join(WRITER), writer.to_string()).unwrap();
+}
+
+fn merged(out: &Path, shards: &[PathBuf]) -> Result<Merged, MergeError> {
+    merge(out, shards, false, Vec::new())
+}
+
+fn refusal(out: &Path, shards: &[PathBuf], partial: bool) -> String {
+    let message = merge(out, shards, partial, Vec::new()).unwrap_err().to_string();
+    assert!(!out.exists(), "{message}");
+    message
+}
+
+const JOURNALS: [&str; 4] = ["samples.jsonl", "prompts.jsonl", "requests.jsonl", "load.jsonl"];
+
+/// The bytes of all journals but for times, memory and checksums.
+fn journals(run: &Path) -> Vec<String> {
+    let times = Regex::new(r#""(\w*_ns|peak_rss_bytes|sum)":(\[[^\]]*\]|"[^"]*"|[^,}\]]*)"#).unwrap();
+    let read = |name: &&str| fs::read_to_string(run.join(name)).unwrap_or_default();
+    JOURNALS.iter().map(|name| times.replace_all(&read(name), "$1").into_owned()).collect()
+}
+
+/// The same without warm-ups, which a resumed case repeats.
+fn results(run: &Path) -> Vec<Vec<String>> {
+    let counted = |line: &&str| !line.contains("\"kind\":\"warmup\"");
+    journals(run).iter().map(|text| text.lines().filter(counted).map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn merged_journals_equal_those_of_the_unsharded_run_byte_for_byte() {
+    let root = tempfile::tempdir().unwrap();
+    let text = suite(&PARTS);
+    let whole = run(&root.path().join("whole"), &text, None);
+    let record = RunDir::open(&whole).unwrap().read_run().unwrap();
+    let shards: Vec<PathBuf> =
+        (1..=3).map(|index| run(&root.path().join("shards"), &text, Some((index, 3)))).collect();
+    for (shard, index) in shards.iter().zip(1..) {
+        let own = RunDir::open(shard).unwrap().read_run().unwrap();
+        assert_eq!(own.identity, record.identity);
+        assert_eq!(own.shards.as_ref().unwrap().plan_hash, record.plan.hash());
+        assert!(own.run_id.ends_with(&format!("-{index}of3")), "{}", own.run_id);
+        let summary = render(shard).unwrap();
+        assert!(summary.title().contains(&format!("shard {index} of 3")), "{}", summary.title());
+        assert_eq!(summary.record_faults(), None);
+    }
+    let out = root.path().join("merged");
+    let made = merged(&out, &[root.path().join("shards")]).unwrap();
+    assert_eq!((made.items, made.notes.len()), (20, 0), "{:?}", made.notes);
+    assert_eq!(journals(&out), journals(&whole));
+    assert!(journals(&whole).iter().all(|text| !text.is_empty()));
+    let summary = render(&out).unwrap();
+    assert_eq!((summary.verdict(), summary.record_faults()), (Verdict::Valid, None));
+    assert_eq!((&summary.run.identity, &summary.run.plan), (&record.identity, &record.plan));
+    assert!(summary.title().contains("3 shards merged"), "{}", summary.title());
+    // Nothing of the merge is left beside it.
+    let names: Vec<String> = fs::read_dir(root.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
+fn a_plan_with_more_shards_than_work_has_empty_ones() {
+    let root = tempfile::tempdir().unwrap();
+    let text = suite(&PARTS[1..2]);
+    let whole = run(&root.path().join("whole"), &text, None);
+    for index in 1..=9 {
+        run(root.path(), &text, Some((index, 9)));
+    }
+    let out = root.path().join("merged");
+    merged(&out, &[root.path().to_owned()]).unwrap();
+    assert_eq!(journals(&out), journals(&whole));
+    assert_eq!(render(&out).unwrap().verdict(), Verdict::Valid);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    /// Any number of shards, in any order, stopped, killed and requeued anywhere, some of them on two machines.
+    #[test]
+    fn any_shards_make_the_unsharded_run_or_a_refusal_with_a_reason(
+        count in 1_u32..7,
+        order in any::<u64>(),
+        pieces in prop::collection::vec(prop::collection::vec(1_usize..9, 0..3), 7),
+        killed in any::<[bool; 7]>(),
+        twice in any::<[bool; 7]>(),
+        lost in prop::option::weighted(0.3, 0_usize..7),
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let text = suite(&PARTS);
+        let whole = run(&root.path().join("whole"), &text, None);
+        let mut indices: Vec<u32> = (1..=count).collect();
+        indices.sort_by_key(|index| order.rotate_left(index * 7).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut shards = Vec::new();
+        for index in indices {
+            let at = index as usize - 1;
+            let (shard, own) = ((index, count), &pieces[at]);
+            shards.push(run_in_pieces(&root.path().join("a"), &text, shard, own, killed[at]));
+            if twice[at] {
+                shards.push(run(&root.path().join("b"), &text, Some(shard)));
+            }
+        }
+        let out = root.path().join("merged");
+        if let Some(lost) = lost.map(|lost| lost as u32 % count + 1) {
+            let is_lost = |shard: &PathBuf| shard.to_str().unwrap().ends_with(&format!("-{lost}of{count}"));
+            shards.retain(|shard| !is_lost(shard));
+            if shards.is_empty() {
+                return Ok(());
+            }
+            let message = refusal(&out, &shards, false);
+            prop_assert!(message.contains(&format!("shard {lost} of {count} is missing")), "{}", message);
+            return Ok(());
+        }
+        let made = merged(&out, &shards).unwrap();
+        prop_assert_eq!(results(&out), results(&whole));
+        prop_assert_eq!(made.record.status, Status::Complete);
+        let two = twice[..count as usize].iter().filter(|twice| **twice).count();
+        prop_assert_eq!(made.notes.iter().filter(|note| note.contains("two runs without a difference")).count(), two);
+    }
+}
+
+/// Rewrites a line of a journal with its sum, as a machine that computes otherwise would write it.
+fn with_other_answer(run: &Path, item: usize) -> String {
+    use sha2::{Digest, Sha256};
+    let path = run.join("samples.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let id = Regex::new("\"doc_id\":\"([^\"]*)\"").unwrap().captures(&lines[item]).unwrap()[1].to_owned();
+    let changed = lines[item].replacen("\"input_tokens_n\":", "\"input_tokens_n\":1", 1);
+    let body = changed.rsplit_once(",\"sum\"").unwrap().0;
+    let sum: String = Sha256::digest(body).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    lines[item] = format!("{body},\"sum\":\"{sum}\"}}");
+    fs::write(&path, lines.join("\n") + "\n").unwrap();
+    reseal(run);
+    id
+}
+
+fn reseal(run: &Path) {
+    let dir = RunDir::open(run).unwrap();
+    let record = dir.read_run().unwrap();
+    let seal = Some(dir.seal().unwrap());
+    dir.write_run(&RunRecord { seal, ..record }).unwrap();
+}
+
+#[test]
+fn a_merge_is_refused_with_its_reason() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("merged");
+    let text = suite(&PARTS[..2]);
+    let at = |name: &str| root.path().join(name);
+    let shards: Vec<PathBuf> = (1..=2).map(|index| run(&at("a"), &text, Some((index, 2)))).collect();
+    let refused = |shards: &[PathBuf], says: &[&str]| {
+        let message = refusal(&out, shards, false);
+        for words in says {
+            assert!(message.contains(words), "{words:?} is not in: {message}");
+        }
+    };
+    // Runs that are no shards of one plan.
+    let whole = run(&at("whole"), &text, None);
+    refused(&[whole], &["is not the run of a shard"]);
+    refused(&[at("whole")], &["found no run of a shard"]);
+    let of_three = run(&at("b"), &text, Some((1, 3)));
+    refused(&[of_three, shards[1].clone()], &["their numbers of shards differ: 3 and 2"]);
+    let fewer = run(&at("c"), &text.replace("limit = 11", "limit = 7"), Some((1, 2)));
+    refused(&[fewer, shards[1].clone()], &["are not of one run: their "]);
+    let other_weights = run(&at("d"), &text, Some((1, 2)));
+    let dir = RunDir::open(&other_weights).unwrap();
+    let mut record = dir.read_run().unwrap();
+    let mut fields = record.identity.fields().clone();
+    fields.insert("weights".into(), "abc".into());
+    record.identity = glmbench::record::Identity::new(fields);
+    dir.write_run(&record).unwrap();
+    refused(&[other_weights, shards[1].clone()], &["their weights differ: abc and none"]);
+    // Shards that are not whole.
+    refused(&shards[..1], &["shard 2 of 2 is missing", "--partial", "--resume"]);
+    let (end, _) = try_run(&request(&at("e"), &text, Some((2, 2))), 3).unwrap();
+    refused(&[shards[0].clone(), end.runs[0].clone()], &["shard 2 of 2 is incomplete"]);
+    // Two runs of a shard.
+    let again = run(&at("f"), &text, Some((2, 2)));
+    let item = with_other_answer(&again, 1);
+    refused(
+        &[shards[0].clone(), shards[1].clone(), again],
+        &["samples.jsonl: item ", &item, "differs in two runs of shard 2"],
+    );
+    // A journal that was changed after the end.
+    let path = shards[1].join("samples.jsonl");
+    let good = fs::read_to_string(&path).unwrap();
+    fs::write(
+        &path,
+        good.replacen("\"correct\":true", "\"correct\":false", 1).replacen(
+            "\"correct\":false",
+            "\"correct\":true",
+            1,
+        ) + "\n",
+    )
+    .unwrap();
+    refused(&shards, &["samples.jsonl is not as it was sealed"]);
+    fs::write(&path, good.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    refused(&shards, &["shard 2 of 2 in "]);
+    fs::write(&path, good).unwrap();
+    // The order of items is the plan's.
+    let dir = RunDir::open(&shards[0]).unwrap();
+    let record = dir.read_run().unwrap();
+    let mut damaged = record.clone();
+    let part = &mut damaged.shards.as_mut().unwrap().parts[0];
+    let other = part.items.values().next().unwrap().clone();
+    part.items.values_mut().for_each(|places| *places = other.clone());
+    dir.write_run(&damaged).unwrap();
+    refused(&shards, &["shard"]);
+    dir.write_run(&record).unwrap();
+    // The result is new.
+    merged(&out, &shards).unwrap();
+    let message = merged(&out, &shards).unwrap_err().to_string();
+    assert!(message.contains("is there already"), "{message}");
+    // A merged run is no shard.
+    let message = merged(&at("twice"), &[out]).unwrap_err().to_string();
+    assert!(message.contains("is not the run of a shard"), "{message}");
+}
+
+#[test]
+fn a_partial_merge_says_so_everywhere() {
+    let root = tempfile::tempdir().unwrap();
+    let text = suite(&PARTS);
+    let out = root.path().join("merged");
+    run(root.path(), &text, Some((1, 4)));
+    run(root.path(), &text, Some((4, 4)));
+    let (stopped, _) = try_run(&request(root.path(), &text, Some((2, 4))), 2).unwrap();
+    let made = merge(&out, &[root.path().to_owned()], true, Vec::new()).unwrap();
+    let says = "2 of 4 shards (shard 2 in part, shard 3 missing)";
+    assert_eq!(made.record.part_words().as_deref(), Some(says));
+    assert_eq!(made.record.status, Status::Interrupted);
+    let summary = render(&out).unwrap();
+    assert_eq!((summary.verdict(), summary.record_faults()), (Verdict::Incomplete, None));
+    assert!(summary.title().contains(says), "{}", summary.title());
+    for file in ["summary.md", "report.html"] {
+        let page = fs::read_to_string(out.join(file)).unwrap();
+        assert!(page.contains("2 of 4 shards") && page.contains("shard 3 missing"), "{file}");
+    }
+    // What is there stands in the plan's order.
+    let whole = run(&root.path().join("whole"), &text, None);
+    let (all, part) = (results(&whole), results(&out));
+    for (all, part) in all.iter().zip(&part) {
+        let mut rest = all.iter();
+        assert!(part.iter().all(|line| rest.any(|other| other == line)), "{part:?}");
+        assert!(part.len() < all.len() || part.is_empty() || all.len() < 3);
+    }
+    // A merged run is nothing to go on with, and a shard is not the whole run.
+    let mut resumed = request(root.path(), &text, None);
+    resumed.resume = Some(Wanted::Missing);
+    let (end, heard) = try_run(&resumed, usize::MAX).unwrap();
+    assert!(heard.has_heard("a new one begins") && end.runs[0] != out && end.runs[0] != stopped.runs[0]);
+}
+
+#[test]
+fn a_finished_shard_is_left_as_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let text = suite(&PARTS[1..2]);
+    let first = run(root.path(), &text, Some((1, 2)));
+    let lines = fs::read(first.join("requests.jsonl")).unwrap();
+    let again = run_in_pieces(root.path(), &text, (1, 2), &[], false);
+    assert_eq!((&again, fs::read(first.join("requests.jsonl")).unwrap()), (&first, lines));
+    assert!(!first.join(WRITER).exists());
+}
+
+#[test]
+fn one_process_writes_a_shard() {
+    let root = tempfile::tempdir().unwrap();
+    let text = suite(&PARTS[1..2]);
+    let (stopped, _) = try_run(&request(root.path(), &text, Some((1, 2))), 1).unwrap();
+    let run = &stopped.runs[0];
+    // This very process.
+    let mut dir = RunDir::open(run).unwrap();
+    dir.claim("here").unwrap().unwrap();
+    let mut second = request(root.path(), &text, Some((1, 2)));
+    for resume in [None, Some(Wanted::Missing)] {
+        second.resume = resume;
+        let error = try_run(&second, usize::MAX).err().unwrap().to_string();
+        assert!(
+            error.contains(WRITER)
+                && error.contains("on host here")
+                && error.contains("one writer per shard"),
+            "{error}"
+        );
+    }
+    let found = &PlanStatus::read(root.path()).unwrap()[0];
+    assert_eq!(found.shards[0].standing, Standing::Running);
+    assert_eq!(found.missing(), [2]);
+    drop(dir);
+    // A process that is gone is told of, with what to do if it is not.
+    kill(run);
+    assert_eq!(PlanStatus::read(root.path()).unwrap()[0].shards[0].standing, Standing::Stopped);
+    second.resume = Some(Wanted::Missing);
+    let (end, heard) = try_run(&second, usize::MAX).unwrap();
+    assert_eq!((&end.runs[0], end.verdict), (run, Verdict::Valid));
+    assert!(
+        heard.has_heard("process 4294967000 on host gone") && heard.has_heard("stop it"),
+        "{:?}",
+        heard.messages
+    );
+    let found = &PlanStatus::read(root.path()).unwrap()[0];
+    assert_eq!((found.shards[0].standing, found.is_done()), (Standing::Done, false));
+    assert!(
+        found.words()[0].contains("1 of 2 shards done, 0 running, 0 stopped, 1 not begun"),
+        "{:?}",
+        found.words()
+    );
+}
+
+/// Gives a run another machine.
+fn on_host(run: &Path, host: &str, bandwidth: f64) {
+    let dir = RunDir::open(run).unwrap();
+    let mut record = dir.read_run().unwrap();
+    record.provenance.host = host.into();
+    record.provenance.roofline =
+        Some(Roofline { bandwidth_bytes_per_s: bandwidth, peak_flops_per_s: 1e12, measured: None });
+    dir.write_run(&record).unwrap();
+}
+
+#[test]
+fn speeds_name_their_host_and_unlike_hosts_have_no_common_verdict() {
+    let root = tempfile::tempdir().unwrap();
+    let text = suite(&PARTS[1..2]);
+    let shards: Vec<PathBuf> =
+        (1..=2).map(|index| run(&root.path().join("s"), &text, Some((index, 2)))).collect();
+    on_host(&shards[0], "fast", 2e10);
+    on_host(&shards[1], "slow", 1e10);
+    let out = root.path().join("merged");
+    let made = merged(&out, &shards).unwrap();
+    let shares = made.record.shards.as_ref().unwrap();
+    assert_eq!(shares.unlike_hosts(), Some(vec![vec!["fast"], vec!["slow"]]));
+    let summary = render(&out).unwrap();
+    let csv = fs::read_to_string(out.join("perf.csv")).unwrap();
+    for row in &summary.performance {
+        let host = made.record.host_of(&row.case_id);
+        assert!(["fast", "slow"].contains(&host) && row.host == host);
+    }
+    assert!(csv.contains(",fast\n") && csv.contains(",slow\n"), "{csv}");
+    let check = summary.checks.iter().find(|check| check.name == "one kind of machine").unwrap();
+    assert!(check.found.contains("2 kinds of machines: fast | slow"), "{}", check.found);
+    // Against a run of the fast host, the slow host's cases have no verdict.
+    let other = run(&root.path().join("whole"), &text, None);
+    on_host(&other, "fast", 2.02e10);
+    let other = RunDir::open(&other).unwrap().read_run().unwrap();
+    for case in &other.plan.performance {
+        let unlike = made.record.unlike_machines(&case.case_id, &other, &case.case_id);
+        assert_eq!(unlike.is_some(), made.record.host_of(&case.case_id) == "slow", "{unlike:?}");
+    }
+}
+
+#[test]
+fn the_command_line_takes_shards_from_flag_and_environment() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("s.toml");
+    fs::write(&path, suite(&PARTS)).unwrap();
+    let path = path.to_str().unwrap();
+    let array = |id: &str| {
+        [
+            ("SLURM_ARRAY_TASK_ID", id),
+            ("SLURM_ARRAY_TASK_COUNT", "4"),
+            ("SLURM_ARRAY_TASK_MIN", "1"),
+            ("SLURM_ARRAY_TASK_MAX", "4"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    let answer = |verb: &[&str], variables: &[(String, String)]| {
+        let mut command = glmbench(verb);
+        command.envs(variables.iter().cloned());
+        crate::support::Answer::of(command.output().unwrap())
+    };
+    let said =
+        answer(&["run", path, "--dry-run"], &array("3")).expect(0, &["shard 3/4 by SLURM_ARRAY_TASK_ID"]);
+    assert!(
+        said.out.contains("share     shard 3 of 4: ") && said.out.contains(" of 20 items, "),
+        "{}",
+        said.out
+    );
+    let said = answer(&["check", path, "--shard", "2/4", "--model", "demo"], &[]).expect(0, &[]);
+    assert!(said.out.contains("share        shard 2 of 4: "), "{}", said.out);
+    answer(&["run", path, "--dry-run", "--shard", "2/4"], &array("3"))
+        .expect(2, &["--shard 2/4 contradicts task 3 of the Slurm array (shard 3/4)"]);
+    answer(&["run", path, "--dry-run", "--shard", "none"], &array("3")).expect(0, &[]);
+    answer(&["run", path, "--shard", "5/4"], &[])
+        .expect(2, &["found shard 5 of 4; shards are numbered from 1 to 4"]);
+    answer(&["run", path, "--dry-run", "--shard", "1/2", "--interleave"], &[])
+        .expect(2, &["--interleave times on one machine"]);
+    let folder = root.path().to_str().unwrap();
+    answer(&["status", folder], &[]).expect(2, &["found no run of a shard"]);
+    answer(&["merge", "/dev/null/x", folder], &[]).expect(2, &["found no run of a shard"]);
+    let script = answer(&["slurm", path, "--shards", "4", "--", "--limit", "3"], &[]).expect(0, &[]);
+    assert!(script.out.contains("--shard \"$SLURM_ARRAY_TASK_ID/4\" --resume"), "{}", script.out);
+    answer(&["slurm", path, "--shards", "4", "--", "--out", "x"], &[])
+        .expect(2, &["the script sets it itself"]);
+}
+
+/// Shards of the engine, started by the program: another process each, as in a cluster.
+#[test]
+fn shards_of_the_demo_model_merge_to_the_answers_of_one_run() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("s.toml");
+    fs::write(&path, suite(&PARTS[..1])).unwrap();
+    let at = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+    let run = |words: &[&str]| {
+        crate::support::answer(&[&["run", path.to_str().unwrap()], words].concat()).expect(0, &[])
+    };
+    run(&["--out", &at("whole")]);
+    for index in 1..=3 {
+        run(&["--out", &at("shards"), "--shard", &format!("{index}/3"), "--resume"]);
+    }
+    crate::support::answer(&["status", &at("shards")]).expect(0, &[]);
+    let said = crate::support::answer(&["merge", &at("merged"), &at("shards")])
+        .expect(0, &["3 shards merged: 20 items"]);
+    assert!(said.out.contains("3 shards merged"), "{}", said.out);
+    let whole = fs::read_dir(at("whole")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(journals(Path::new(&at("merged"))), journals(&whole));
+    crate::support::answer(&["merge", &at("merged"), &at("shards")]).expect(2, &["is there already"]);
+}
+
+/// Peak resident memory of a piece of work, and its time in seconds.
+fn measured<T>(work: impl FnOnce() -> T) -> (T, f64, u64) {
+    glmbench::run::machine::reset_peak_rss();
+    let begun = std::time::Instant::now();
+    let result = work();
+    (result, begun.elapsed().as_secs_f64(), glmbench::run::machine::peak_rss_bytes().unwrap_or(0))
+}
+
+/// A million items in 64 shards: a shard's plan within 10 s and 1 GB, the merge within 30 s and 500 MB. Prints the figures:
+/// `cargo test --release --test it a_million_items -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes minutes and 1.5 GB of disk, and states figures of the machine"]
+fn a_million_items_in_64_shards() {
+    use glmbench::backend::Scripted;
+    use glmbench::record::{CallRecord, Places, PromptRecord, SampleRecord, SampleState, items_hash};
+    use glmbench::run::plan::Plan;
+    use glmbench::run::provenance::record;
+    use glmbench_engine::config::ModelConfig;
+    use sha2::{Digest, Sha256};
+    use std::fmt::Write as _;
+
+    const ITEMS: usize = 1_000_000;
+    const SHARDS: u32 = 64;
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let mut rows = String::new();
+    for item in 0..ITEMS {
+        writeln!(
+            rows,
+            "{{\"question\":\"{item}?\",\"title\":\"t\",\"answer\":{},\"passage\":\"p\"}}",
+            item % 2 == 1
+        )
+        .unwrap();
+    }
+    fs::write(data.join("dev.jsonl"), &rows).unwrap();
+    drop(rows);
+    let text = format!(
+        "schema = 1\nname = \"million\"\n[[accuracy]]\ntask = \"boolq\"\ndataset = {data:?}\nprotocol = \"modeltest\"\n"
+    );
+    let suite = Suite::parse(Path::new("s.toml"), &text, &[]).unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    let config = ModelConfig::from_file(&demo.join("config.json")).unwrap();
+    let tokenizer = glmbench_engine::load::load_tokenizer(&demo, Some(&config)).unwrap();
+    let backend = Scripted::new(glmbench::backend::Script::default());
+    let origin = crate::in_process::origin(&suite, &config, &backend);
+    let precision = glmbench_device::Precision::from(glmbench_device::DType::Fp16);
+    let ((plan, first), plan_s, plan_bytes) = measured(|| {
+        let mut plan = Plan::new(&suite, &config, Some(&tokenizer), 512).unwrap();
+        plan.keep_shard(Shard::new(1, SHARDS).unwrap(), &suite, (&config, precision), false).unwrap();
+        let first = record(&origin, &plan, &config);
+        (plan, first)
+    });
+    println!("plan of a shard: {plan_s:.1} s, {:.0} MB at most", plan_bytes as f64 / 1e6);
+    let items = &plan.accuracy[0].evaluation.plan().dataset.items;
+    let shards = root.path().join("shards");
+    for index in 1..=SHARDS {
+        let shard = Shard::new(index, SHARDS).unwrap();
+        let own: Vec<usize> = (0..ITEMS).filter(|&item| shard.has("boolq", &items[item].doc_id)).collect();
+        let mut run = first.clone();
+        run.run_id = format!("r-{index}of{SHARDS}");
+        let part = &mut run.shards.as_mut().unwrap().parts[0];
+        part.index = index;
+        part.items.insert("boolq".into(), Places::of(own.iter().copied()));
+        run.plan.accuracy[0].items = own.len() as u64;
+        let names = own.iter().map(|&item| (items[item].doc_id.as_str(), items[item].doc_hash.as_str()));
+        run.plan.accuracy[0].items_hash = Some(items_hash(names));
+        let mut dir = RunDir::create(&shards, &run.run_id).unwrap();
+        for item in own {
+            let prompt = format!("is {item} odd").repeat(6);
+            let prompt_hash = Sha256::digest(&prompt).iter().map(|byte| format!("{byte:02x}")).collect();
+            let call = CallRecord { prompt, input_tokens: (0..40).collect() };
+            let (task, doc_id) = ("boolq".to_owned(), items[item].doc_id.clone());
+            dir.append_prompts(&PromptRecord {
+                task: task.clone(),
+                doc_id: doc_id.clone(),
+                calls: vec![call],
+            })
+            .unwrap();
+            dir.append_sample(&SampleRecord {
+                task,
+                doc_id,
+                doc_hash: items[item].doc_hash.clone(),
+                prompt_hash,
+                subject: String::new(),
+                category: String::new(),
+                hard: false,
+                state: SampleState::Scored,
+                gold: "yes".into(),
+                pred: Some("yes".into()),
+                correct: true,
+                choice_logprobs: vec![-0.5, -1.5],
+                margin: Some(1.0),
+                input_tokens_n: 40,
+                output_tokens: Vec::new(),
+                text: String::new(),
+                extract_rule: "choice-logprob".into(),
+                t_start_ns: 1_000_000 * item as u64,
+                t_end_ns: 1_000_000 * (item as u64 + 1),
+                error: None,
+            })
+            .unwrap();
+        }
+        run.status = Status::Complete;
+        dir.hold().unwrap();
+        run.seal = Some(dir.seal().unwrap());
+        dir.write_run(&run).unwrap();
+    }
+    drop(plan);
+    let out = root.path().join("merged");
+    let begun = std::time::Instant::now();
+    // A process of its own: this one does not give its memory back.
+    let mut merge = glmbench(&[Path::new("merge"), &out, &shards]).spawn().unwrap();
+    let mut merge_bytes = 0;
+    while merge.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", merge.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
+        merge_bytes = merge_bytes.max(1024_u64 * kib);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let merge_s = begun.elapsed().as_secs_f64();
+    println!("merge: {merge_s:.1} s, {:.0} MB at most", merge_bytes as f64 / 1e6);
+    crate::support::wait(merge).expect(0, &["64 shards merged: 1000000 items"]);
+    assert!(plan_s < 10.0 && plan_bytes < 1_000_000_000, "the plan of a shard");
+    assert!(merge_s < 30.0 && merge_bytes < 500_000_000, "the merge");
+}
