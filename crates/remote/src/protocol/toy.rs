@@ -180,7 +180,12 @@ mod tests {
     #[test]
     fn its_choices_are_found() {
         let server = faults::start();
-        let choices = ["A", "D", "F"].map(|text| Choice { id: None, text: text.into(), begins_word: false });
+        let choices = ["A", "D", "F"].map(|text| Choice {
+            id: None,
+            text: text.into(),
+            begins_word: false,
+            has_twin: false,
+        });
         let found =
             client(&server, "/normal").next_token_logprobs(&Prompt::Text("a".into()), &choices).unwrap();
         assert_eq!(found.logprobs, [Some(-1.0), Some(-4.0), None]);
