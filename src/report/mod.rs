@@ -14,7 +14,7 @@ pub mod export;
 mod failures;
 pub(crate) mod format;
 mod headline;
-pub mod modelled;
+mod modelled;
 pub mod operators;
 mod page;
 pub mod published;
