@@ -16,7 +16,7 @@ pub(crate) mod format;
 mod formats;
 mod headline;
 mod machines;
-pub mod modelled;
+mod modelled;
 pub mod operators;
 mod page;
 pub mod published;

@@ -394,11 +394,11 @@ mod tests {
             ),
             ("[l2_bytes]", "[l3_bytes]", at("[l2_bytes]") + "[l3_bytes] is unknown"),
             (
-                "value = 0.6",
-                "value = 6",
-                at("[memory_efficiency]") + "[memory_efficiency] value is 6, expected a number",
+                "value = 0.75",
+                "value = 7.5",
+                at("[memory_efficiency]") + "[memory_efficiency] value is 7.5, expected a number",
             ),
-            ("value = 0.6", "value = nan", at("[memory_efficiency]") + "[memory_efficiency] value is nan"),
+            ("value = 0.75", "value = nan", at("[memory_efficiency]") + "[memory_efficiency] value is nan"),
             (
                 "unit = \"W\"",
                 "unit = \"kW\"",

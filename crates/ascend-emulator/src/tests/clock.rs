@@ -4,7 +4,9 @@ use std::ptr::null_mut;
 
 use super::session::{Array, Memory, Session, WORKSPACE, counts, message, tensor};
 use crate::copy::{aclrtMemcpy, aclrtMemcpyAsync};
-use crate::emulator::{ascend_emulator_host_work, ascend_emulator_now_ns};
+use crate::emulator::{
+    ascend_emulator_host_work, ascend_emulator_now_ns, ascend_emulator_price_work, ascend_emulator_take_work,
+};
 use crate::event::{
     aclrtCreateEvent, aclrtDestroyEvent, aclrtEventElapsedTime, aclrtRecordEvent, aclrtStreamWaitEvent,
     aclrtSynchronizeEvent,
@@ -83,6 +85,43 @@ fn a_launch_costs_its_bytes_and_the_host_its_calls() {
         drop((a, w, out));
         s.end();
     }
+}
+
+#[test]
+fn recorded_work_costs_what_the_clock_says() {
+    let settings = format!("{ROUND}mode = timing\nrecord = on\nsingle_launch_ns = 700");
+    let s = Session::new(&settings);
+    let (a, w) = (Array::empty(Float16, &[1, 100]), Array::empty(Float16, &[100, 50]));
+    let out = Array::empty(Float16, &[1, 50]);
+    let mut work = [[0.0f64; 8]; 4];
+    let mut ns = 0.0;
+    // SAFETY: live handles, places for results, and as much room as said.
+    unsafe {
+        let (mut size, mut executor) = (0, null_mut());
+        let (size, executor) = (&raw mut size, &raw mut executor);
+        assert_eq!(aclnnMatmulGetWorkspaceSize(a.tensor, w.tensor, out.tensor, 0, size, executor), 0);
+        assert_eq!(aclSetAclOpExecutorRepeatable(*executor), 0);
+        for _ in 0..3 {
+            assert_eq!(aclnnMatmul(s.workspace(), WORKSPACE, *executor, s.stream), 0);
+        }
+        assert_eq!(s.sync(), 0);
+        assert_eq!(aclDestroyAclOpExecutor(*executor), 0);
+        assert_eq!(ascend_emulator_take_work(work.as_mut_ptr().cast(), 4), 1);
+        assert_eq!(work[0][7], 3.0, "three launches of one kind");
+        assert_eq!(ascend_emulator_take_work(null_mut(), 0), 0, "taken is taken");
+        let settings = std::ffi::CString::new(settings).unwrap();
+        let price = |work: *const [f64; 8], ns: &mut f64| {
+            ascend_emulator_price_work(settings.as_ptr(), work.cast(), 1, std::ptr::from_mut(ns))
+        };
+        assert_eq!(price(work.as_ptr(), &mut ns), 0);
+        // The host issues the first operator at 70 ns.
+        assert_eq!(ns as u64, ascend_emulator_now_ns() - 70);
+        assert_eq!(ns, 3.0 * (10_300.0 + 5_000.0 + 700.0));
+        work[0][0] = 9.0;
+        assert_ne!(price(work.as_ptr(), &mut ns), 0, "no such kind");
+    }
+    drop((a, w, out));
+    s.end();
 }
 
 #[test]
