@@ -6,7 +6,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 /// A chart of differences.
-pub(super) struct ForestChart {
+pub(in crate::report) struct ForestChart {
     pub(super) title: String,
     pub(super) subtitle: String,
     pub(super) rows: Vec<Difference>,

@@ -6,7 +6,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 /// A chart of panels.
-pub(super) struct PanelChart {
+pub(in crate::report) struct PanelChart {
     pub(super) title: String,
     pub(super) subtitle: String,
     pub(super) x: Axis,

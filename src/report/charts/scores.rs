@@ -17,7 +17,7 @@ const RIGHT: i32 = 96;
 const GAP: i32 = 9;
 
 /// A chart of shares.
-pub(super) struct ScoreChart {
+pub(in crate::report) struct ScoreChart {
     pub(super) title: String,
     pub(super) subtitle: String,
     pub(super) scores: Vec<Score>,

@@ -7,7 +7,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 /// A chart of samples.
-pub(super) struct StripChart {
+pub(in crate::report) struct StripChart {
     pub(super) title: String,
     pub(super) subtitle: String,
     pub(super) keys: Vec<Key>,
