@@ -53,7 +53,7 @@ impl Section for Toy {
 
     fn definitions(&self, run: &RunRecord) -> Vec<Definition> {
         let shown = run.provenance.suite == SUITE;
-        shown.then_some(("Prompts", "tokens of each case's prompts.")).into_iter().collect()
+        shown.then_some(("Prompts", "input tokens of one sequence of a case")).into_iter().collect()
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
         let first = format!("case_id,input_tokens\n{},{}\n", case.case_id, case.input_tokens);
         assert!(text("toy-prompts.csv").starts_with(&first), "{}", text("toy-prompts.csv"));
         for page in ["report.html", "summary.md"] {
-            assert!(text(page).contains("tokens of each case's prompts"), "{page}");
+            assert!(text(page).contains("input tokens of one sequence of a case"), "{page}");
         }
         assert!(text("report.html").contains("The longest prompt"));
         assert!(text("charts/toy-prompts.svg").contains("<rect"));
