@@ -211,7 +211,7 @@ fn agree(all: &[Source]) -> Result<(), MergeError> {
             ("numbers of shards", first.shards().count.to_string(), other.shards().count.to_string()),
             ("plans", first.shards().plan_hash.clone(), other.shards().plan_hash.clone()),
             ("programs", a.engine.clone(), b.engine.clone()),
-            ("devices", a.device.clone(), b.device.clone()),
+            ("devices", a.device.to_string(), b.device.to_string()),
             ("clocks", a.clock.to_string(), b.clock.to_string()),
             (
                 "chip profiles",
