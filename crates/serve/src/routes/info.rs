@@ -35,6 +35,11 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response<Body> {
     response
 }
 
+/// `GET /version`: vLLM's route.
+pub(crate) async fn version(State(app): State<Arc<App>>) -> Response<Body> {
+    json_response(&json!({"version": app.settings.described.version}))
+}
+
 /// `GET /info`: TGI's description of the server.
 pub(crate) async fn info(State(app): State<Arc<App>>) -> Response<Body> {
     let (settings, model) = (&app.settings, &app.model);

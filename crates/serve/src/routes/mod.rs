@@ -33,6 +33,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/tokenizer_info", get(tokens::info))
         .route("/info", get(info::info))
         .route("/health", get(info::health))
+        .route("/version", get(info::version))
         .route("/metrics", get(info::metrics))
         .route("/v1/models", get(info::models))
         .route("/v1/models/{id}", get(info::model))

@@ -58,6 +58,7 @@ fn every_route_answers_as_its_golden_file_says() {
     let chat = json!([{"role": "user", "content": "你好"}]);
     insta::assert_snapshot!("info", get("/info"));
     insta::assert_snapshot!("health", get("/health"));
+    insta::assert_snapshot!("version", get("/version"));
     insta::assert_snapshot!("models", get("/v1/models"));
     insta::assert_snapshot!("model", get("/v1/models/demo"));
     insta::assert_snapshot!("tokenizer_info", get("/tokenizer_info"));
@@ -128,7 +129,9 @@ fn every_route_answers_as_its_golden_file_says() {
 #[test]
 fn head_is_answered_on_get_routes() {
     let server = Server::start();
-    for path in ["/health", "/info", "/metrics", "/v1/models", "/v1/models/demo", "/tokenizer_info"] {
+    for path in
+        ["/health", "/info", "/version", "/metrics", "/v1/models", "/v1/models/demo", "/tokenizer_info"]
+    {
         assert_eq!(ask(server.address, "HEAD", path, "").status, 200, "{path}");
     }
 }
