@@ -11,6 +11,11 @@ use crate::response::{ServerTimes, TokenLogprob};
 use crate::{Choice, FailureKind, Finish, Generation, Prompt, Route, Sampling};
 
 const ROUTE: &str = "/completion";
+/// The server tells no probabilities of a generated token that is a part of a character, so candidates are asked for beside
+/// this token, which is whole. Probabilities are those before the bias (seen with llama.cpp 0c1e570).
+const WHOLE: &str = "A";
+/// Lets that token win over any other.
+const BIAS: f32 = 1e6;
 
 pub(super) struct LlamaCpp;
 
@@ -60,6 +65,7 @@ impl Protocol for LlamaCpp {
         let mut body = body(prompt, 1, &Sampling::default());
         body["stream"] = json!(false);
         body["n_probs"] = json!(depth);
+        body["logit_bias"] = json!([[WHOLE, BIAS]]);
         Ok(Unary { route: ROUTE, body, read: read_candidates })
     }
 
@@ -158,4 +164,17 @@ fn read_candidates(json: &Json) -> Result<Candidates, Wrong> {
         ));
     }
     Ok(Candidates { list, prompt_tokens: json.get("tokens_evaluated").count(), model: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_are_asked_for_beside_a_whole_token() {
+        let asked = LlamaCpp.candidates(None, &Prompt::Ids(vec![5, 6]), &[], 64);
+        let Ok(unary) = asked else { panic!("the protocol has candidates") };
+        assert_eq!(unary.body["logit_bias"], json!([["A", 1e6]]));
+        assert_eq!(unary.body["post_sampling_probs"], json!(false));
+    }
 }
