@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use glmbench_remote::testing::stub::{self, Schedule};
+use glmbench_remote::testing::{Script, Server, Step};
 use glmbench_remote::{Api, Client, Endpoint, Generation, Prompt, Response, Retry};
 
 fn client(url: &str, api: Api) -> Client {
@@ -119,4 +120,25 @@ fn two_hundred_streams_are_timed_as_they_were_sent() {
         at(1.0)
     );
     assert!(first[100] < 20.0 && further[100] < 5.0, "{} {}", first[100], further[100]);
+}
+
+/// Some servers close a connection behind an answer without saying so, when the next request is on its way already.
+#[test]
+fn a_kept_connection_that_was_closed_is_no_answer() {
+    let event = format!(
+        r#"{{"model":"{}","choices":[{{"index":0,"text":"a","finish_reason":"length"}}]}}"#,
+        stub::MODEL
+    );
+    let server = Server::start(move |request| {
+        if request.connection == 0 && request.number > 0 {
+            return Script::default().step(Step::Close);
+        }
+        Script::stream().event(&event).event("[DONE]").chunk("")
+    });
+    let client = client(&server.url(), Api::OpenAi);
+    assert!(one(&client).times.connected.is_some());
+    let second = one(&client);
+    assert!(second.times.connected.is_some() && second.attempts.is_empty());
+    let seen: Vec<_> = server.wait_for(3).iter().map(|answer| answer.request.connection).collect();
+    assert_eq!(seen, [0, 0, 1]);
 }

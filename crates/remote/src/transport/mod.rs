@@ -8,7 +8,7 @@ mod tls;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ureq::Agent;
 use ureq::config::AutoHeaderValue;
@@ -27,6 +27,11 @@ const MAX_HEAD: usize = 24 << 10;
 const BUFFER: usize = 32 << 10;
 /// Connections kept alive. A sweep's largest concurrency should find all of its connections again.
 const MAX_IDLE: usize = 4_096;
+
+/// Kept connections that may turn out to be closed, one after another, before a request fails.
+const CLOSED: usize = 3;
+/// A connection that ends later after the request was sent was not closed before.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The connections to one endpoint.
 #[derive(Debug)]
@@ -76,30 +81,47 @@ impl Transport {
         body: &[u8],
         stream: bool,
     ) -> Result<Exchange<'_>, Failure> {
-        let mut request = self.agent.post(url.join(route)).header("Content-Type", "application/json");
-        request = request.header("Accept", if stream { "text/event-stream" } else { "application/json" });
-        if let Some(key) = self.endpoint.key_for(url) {
-            request = request.header("Authorization", format!("Bearer {}", key.secret()));
-        }
-        self.exchange(|| request.send(body))
+        let at = url.join(route);
+        let accept = if stream { "text/event-stream" } else { "application/json" };
+        self.exchange(|| {
+            let mut request =
+                self.agent.post(&at).header("Content-Type", "application/json").header("Accept", accept);
+            if let Some(key) = self.endpoint.key_for(url) {
+                request = request.header("Authorization", format!("Bearer {}", key.secret()));
+            }
+            request.send(body)
+        })
     }
 
     /// Sends a `GET`, and returns once the head of the answer is there.
     pub(crate) fn get(&self, url: &Url, route: &str) -> Result<Exchange<'_>, Failure> {
-        let mut request = self.agent.get(url.join(route));
-        if let Some(key) = self.endpoint.key_for(url) {
-            request = request.header("Authorization", format!("Bearer {}", key.secret()));
-        }
-        self.exchange(|| request.call())
+        let at = url.join(route);
+        self.exchange(|| {
+            let mut request = self.agent.get(&at);
+            if let Some(key) = self.endpoint.key_for(url) {
+                request = request.header("Authorization", format!("Bearer {}", key.secret()));
+            }
+            request.call()
+        })
     }
 
+    /// Sends a request. A kept connection that the server had closed is no answer: the request goes over another one.
     fn exchange(
         &self,
-        send: impl FnOnce() -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        send: impl Fn() -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Exchange<'_>, Failure> {
         let started = Instant::now();
-        stamp::begin(self.endpoint.timeouts.first_byte);
-        match send() {
+        let first_byte = self.endpoint.timeouts.first_byte;
+        stamp::begin(first_byte);
+        let mut sent = send();
+        for _ in 0..CLOSED {
+            if !sent.as_ref().is_err_and(was_closed) {
+                break;
+            }
+            stamp::begin(first_byte);
+            sent = send();
+        }
+        match sent {
             Ok(response) => Ok(Exchange::new(self, started, response)),
             Err(error) => Err(self.failure(&error, started)),
         }
@@ -166,6 +188,17 @@ impl Transport {
             attempts: Vec::new(),
         }
     }
+}
+
+/// Whether the server had closed a kept connection when a request was sent over it. llama.cpp closes connections behind a
+/// stream without saying so, just when the next request is on its way.
+fn was_closed(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ureq::Error::Io(error) = error else { return false };
+    let clock = stamp::read();
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        && clock.connected.is_none()
+        && clock.sent.is_none_or(|sent| sent.elapsed() < CLOSED_WITHIN)
 }
 
 /// Reads a file of at most `limit` bytes. `what` names it in messages.
