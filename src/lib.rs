@@ -85,6 +85,8 @@
 //! [`glmbench_device::Device::all_reduce`], twice a layer. On the CPU, ranks are groups of cores, and can be bound to them
 //! ([`glmbench_device::affinity`]).
 //!
+//! [`mod@bundle`] is the file of a card's self-test: written on one machine, run again on the emulator of another.
+//!
 //! [`glmbench_cpu::measure_limits`] measures the machine's bandwidth and arithmetic peaks, and suites state targets against
 //! them. A run with targets measures them again around each repetition ([`glmbench_cpu::RooflineProbe`]), and compares each
 //! repetition with its own limits. [`glmbench_device::timed`] wraps a device and times every operator on request.
@@ -113,8 +115,8 @@
 //!    - Tensor-parallel ranks do share sums. Numbers therefore depend on the number of ranks, which is recorded.
 //!    - This holds on the CPU and the reference. On Ascend the operators determine their sums. In the emulator a row does
 //!      not depend on the batch.
-//!    - On a 300I DUO, chunks change the last bits, within the KL gate. It uses another operator for chunks that continue
-//!      past 4,096 tokens, and the decoding operator for chunks of one token. Forced choices
+//!    - On a 300I DUO, chunks change the last bits, within the KL gate. It uses another operator for few rows at the end of
+//!      more than 4,096 tokens, and the decoding operator for chunks of one token. Forced choices
 //!      (`prefill=matmul,decode=matmul`) avoid that.
 //! 6. Files on disk carry a schema number, and a golden file fixes each format.
 //! 7. Lines are written in the plan's order, appended and flushed. Everything else is replaced by rename. A killed run is
@@ -146,6 +148,7 @@
 pub mod backend;
 pub mod bench;
 pub mod bounded;
+pub mod bundle;
 pub mod cli;
 pub mod compute;
 pub mod dataset;

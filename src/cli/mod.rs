@@ -15,6 +15,7 @@ pub mod export;
 mod gates;
 pub mod list;
 pub mod logits;
+mod npu_replay;
 pub mod npu_selftest;
 pub mod parity;
 pub mod probe;

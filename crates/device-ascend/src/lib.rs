@@ -40,6 +40,7 @@ mod sizes;
 mod store;
 mod telemetry;
 mod tensor;
+mod trace;
 mod widener;
 
 pub use self::choice::{
@@ -51,9 +52,13 @@ pub use self::group::AscendGroup;
 pub use self::installation::Installation;
 pub use self::kv::KvCache;
 pub use self::linear::Linear;
+pub use self::probe::Alternative;
 pub use self::rotate::Rotary;
-pub use self::selftest::{Selftest, SelftestRow, Status, Widths, selftest};
+pub use self::selftest::{
+    OperatorTime, Scope, Selftest, SelftestRow, SizeTime, Status, Timings, Widths, selftest,
+};
 pub use self::settings::{Chip, Emulation, GroupSettings};
 pub use self::sizes::AscendMemory;
 pub use self::store::{Activation, Table, Vector};
 pub use self::telemetry::{Memory, Telemetry, TelemetrySource};
+pub use self::trace::Call;
